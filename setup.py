@@ -15,6 +15,6 @@ ASSETS = {
 setup(
     packages=[*find_packages(include=["imserver", "imserver.*"]), *ASSETS],
     package_dir=ASSETS,
-    package_data={"imserver": ["py.typed"], **{package: ["*", "**/*"] for package in ASSETS}},
+    package_data={"imserver": ["py.typed", "**/*.pyi"], **{package: ["*", "**/*"] for package in ASSETS}},
     include_package_data=False,
 )

@@ -1,6 +1,5 @@
-"""Load tools: what this server (or any other of the cmd dialect) costs, measured from outside.
+"""Load tools: measure the costs of this server, or of another server of the cmd dialect, from outside.
 
-The command line (:mod:`.cli`) starts generator processes (:mod:`.worker`) that speak raw non-blocking
-sockets, so a figure never depends on the code of the server under test. Nothing here imports another part of
-imserver.
+The command line (:mod:`.cli`) starts generator processes (:mod:`.worker`) with raw non-blocking sockets, so a
+figure never depends on the code of the server under test. Nothing here imports another part of imserver.
 """

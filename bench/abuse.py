@@ -1,9 +1,9 @@
-"""``imserver bench abuse``: single requests of a stranger, and how long each holds the server's loop.
+"""``imserver bench abuse``: single requests of an attacker, and how long each blocks the server's loop.
 
-Each attack is sent once per try by a client without a key. Meanwhile a second connection asks for
-``/health`` every millisecond. Its slowest answer is the time for which the loop was held, without the time
-that the server or the probe waited for a core. The peak of the server's memory is compared with its memory
-right before.
+Each attack is sent once per try by a client without a key. Meanwhile a second connection requests ``/health``
+every millisecond. Its slowest answer is the time for which the loop was blocked, without the time that the
+server or the probe waited for a core. The peak of the server's memory is compared with its memory right
+before.
 """
 
 from __future__ import annotations
@@ -19,26 +19,27 @@ from functools import partial
 from pathlib import Path
 
 from bench.connections import Target, error_name
-from bench.crew import Hand
+from bench.context import RunContext, parameter, text_parameter
 from bench.figures import Figures
 from bench.frames import client_frame, upgrade_request
 from bench.generator import Generator
-from bench.http_client import FORM, JSON, Lanes, get_request, request_head
+from bench.http_client import FORM, JSON, HttpConnections, get_request, request_head
 from bench.loop import READ, WRITE, BenchError, Json, Loop
 from bench.proc import quick_rss_bytes
-from bench.servers import disturb
-from bench.stage import Stage, parameter, text_parameter
+from bench.servers import NodeProcess
+from bench.workers import Worker
 
 MOST_HOLD_MS, MOST_GROWTH_MB = 50, 20
 KEYS = "[{key: a-key-that-no-stranger-knows, scopes: [push, read, admin]}]"
-BODY_BYTES, MESSAGE_BYTES, HEAD_BYTES = 4_000_000, 65_536, 60_000
+BODY_BYTES, MESSAGE_BYTES, HEAD_BYTES, PIPELINED_BYTES = 4_000_000, 65_536, 60_000, 65_536
 PROBE_SECONDS = 0.001
-"""Between two questions of the probe."""
+"""Time between two requests of the probe."""
 CALM_SECONDS = 0.15
-"""The probe goes on for so long after the answer: garbage, closes and logs cost something too."""
+"""Time for which the probe continues after the answer: garbage collection, closing and logging cost time too.
+"""
 ANSWER_SECONDS = 20.0
 SILENCE_SECONDS = 1.0
-"""How long an attack without an answer is watched."""
+"""How long an attack without an answer is observed."""
 
 Build = Callable[[Target], bytes]
 Body = Callable[[], bytes]
@@ -46,8 +47,9 @@ Body = Callable[[], bytes]
 
 @dataclass(frozen=True)
 class Attack:
-    """One request. ``build`` makes its bytes; ``ws``: it goes to the WebSocket port; ``judged`` False: it is
-    shown for comparison only. ``warm_up`` is sent first, so that code loaded on first use is not counted."""
+    """One request. ``build`` makes its bytes. ``ws``: it is sent to the WebSocket port. ``judged`` False:
+    shown only for comparison. ``warm_up`` is sent first, so that code imported on first use is not counted.
+    """
 
     name: str
     build: Build
@@ -69,12 +71,17 @@ def _post(path: str, kind: str, body: Body | bytes, *fields: str) -> Build:
 
 
 def _announced(path: str, kind: str, size: int) -> Build:
-    """A request whose body never comes."""
+    """A request whose body never arrives."""
     return lambda target: request_head(target, path, kind, size)
 
 
 def _upgrade(path: str, *frames: bytes) -> Build:
     return lambda target: upgrade_request(f"{target.ws_host}:{target.ws_port}", path) + b"".join(frames)
+
+
+def _pipelined(path: str) -> Build:
+    request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+    return lambda _target: request * (PIPELINED_BYTES // len(request))
 
 
 def _chunked(path: str) -> Build:
@@ -109,8 +116,9 @@ JSON_BODIES: tuple[tuple[str, Body], ...] = (
 FORM_ROUTES = ("/login", "/register", "/friend/add", "/group/create", "/user/sendMessage")
 JSON_ROUTES = ("/api/v1/push", "/api/v1/accounts/login", "/api/v1/batch", "/user/onlineBatch")
 PAGES = (
-    "/ /home/index /home/room /home/messages /status /cluster /gateway /api/v1/docs /api/v1/openapi.json"
-    " /api/v1/users?app=101 /metrics /system/state /user/list?appID=101 /sdk/imserver.js /no-such-page"
+    "/ /home/index /home/room /home/messages /home/channels /status /cluster /gateway"
+    " /api/v1/docs /api/v1/openapi.json /api/v1/users?app=101 /metrics /system/state /user/list?appID=101"
+    " /sdk/imserver.js /no-such-page"
 )
 
 
@@ -146,14 +154,16 @@ def _requests() -> Iterator[Attack]:
         yield Attack(f"POST {path}, 200,000 chunks of one byte", _chunked(path))
     password = _post("/login", FORM, b"phone_number=1&password=" + b"p" * 1_000_000)
     yield Attack("POST /login, a password of 1 MB", password, small)
+    for path in ("/health", "/user/online", "/user/online?appID=101&userID=1"):
+        yield Attack(f"64 KB of GET {path}", _pipelined(path), _get(path))
     account = _post("/register", FORM, lambda: b"phone_number=%d&password=secret" % time.time_ns())
     yield Attack("POST /register, an ordinary one", account, account)
 
 
 def _messages() -> Iterator[Attack]:
-    """What is said before a login, in each dialect."""
+    """One message before a login, in each dialect."""
     login = b'{"seq":"1","cmd":"login","data":{"userID":"' + b"\\u4e2d" * 10_000 + b'","appID":101}}'
-    # One message in frames of one byte, of which the last never comes: none of them is final.
+    # One message in frames of one byte. The last one is missing, so none is final.
     begin, more = b"\x01" + client_frame(b"{")[1:], b"\x00" + client_frame(b" ")[1:]
     said = {
         "64 KB of letters": client_frame(b"a" * MESSAGE_BYTES),
@@ -161,6 +171,8 @@ def _messages() -> Iterator[Attack]:
         "64 KB of protobuf tags": client_frame(b"\x0a" * MESSAGE_BYTES, 0x2),
         "a login with an id of 60 KB": client_frame(login),
         "64 KB in frames of one byte": begin + more * (MESSAGE_BYTES - 1),
+        "64 KB of messages of one byte": client_frame(b"{") * (PIPELINED_BYTES // 7),
+        "64 KB of empty messages": client_frame(b"") * (PIPELINED_BYTES // 6),
         "10,000 pings": client_frame(b"p" * 100, 0x9) * 10_000,
     }
     for path in ("/acc", "/ws?systemId=abuse", "/ws?uid=1", "/ws"):
@@ -172,8 +184,8 @@ def _messages() -> Iterator[Attack]:
 ATTACKS = {attack.name: attack for attacks in (_requests(), _messages()) for attack in attacks}
 
 
-class Stranger:
-    """One connection that sends ``data`` and reads what comes. Owned by its loop."""
+class AttackConnection:
+    """One connection that sends ``data`` and reads the answers. Owned by its loop."""
 
     def __init__(self, loop: Loop, address: tuple[str, int], data: bytes) -> None:
         self.loop = loop
@@ -211,10 +223,10 @@ class Stranger:
 
 
 class Probe:
-    """Asks for ``/health`` again and again over one connection; ``worst_us`` is the longest hold.
+    """Requests ``/health`` repeatedly over one connection; ``worst_us`` is the longest block.
 
-    A hold is the time until the answer, without the time that the server's thread and this one waited for a
-    core; both may wait at once, so it is at least the CPU time that the server took meanwhile.
+    A block is the time until the answer, without the time that the server's thread and this one waited for a
+    core. Both may wait at once, so the result is at least the CPU time that the server used meanwhile.
     """
 
     def __init__(self, generator: Generator, pid: int) -> None:
@@ -222,8 +234,8 @@ class Probe:
         self.threads = [Path(f"/proc/{each}/task/{each}/schedstat") for each in (pid, os.getpid())]
         self.request = get_request(generator.target, "/health")
         self.worst_us = 0
-        self.lanes = Lanes(self.loop, generator.target, 1, self._answered)
-        (self.lane,) = self.lanes
+        self.http = HttpConnections(self.loop, generator.target, 1, self._answered)
+        (self.conn,) = self.http
         self._due = 0.0
         self._begun = (0, 0)
 
@@ -233,27 +245,27 @@ class Probe:
         self._due = time.monotonic() + PROBE_SECONDS
 
     def _times_us(self) -> tuple[int, int]:
-        """Return how long the server's thread ran, and how long both threads waited for a core, so far."""
+        """Return how long the server's thread has run, and how long both threads have waited for a core."""
         server, own = ([int(word) for word in path.read_text().split()] for path in self.threads)
         return server[0] // 1000, (server[1] + own[1]) // 1000
 
     def turn(self) -> float:
         """Let the loop turn once; return the time."""
-        if not self.lane.waiting and time.monotonic() >= self._due:
+        if not self.conn.waiting and time.monotonic() >= self._due:
             self._begun = self._times_us()
-            self.lanes.send(self.lane, (0,), self.request)
+            self.http.send(self.conn, (0,), self.request)
         self.loop.turn(PROBE_SECONDS)
         return time.monotonic()
 
     def watch(self, seconds: float) -> None:
-        """Go on for so long, and until the last question is answered."""
+        """Continue for so many seconds, and until the last request is answered."""
         end = time.monotonic() + seconds
-        while self.turn() < end or (self.lane.waiting and time.monotonic() < end + ANSWER_SECONDS):
+        while self.turn() < end or (self.conn.waiting and time.monotonic() < end + ANSWER_SECONDS):
             pass
 
 
 def attack(generator: Generator, name: str, pid: int, warm_up: bool) -> Json:
-    """Task: send one attack (or what warms up for it), and say what it did to the server ``pid``."""
+    """Task: send one attack (or its warm-up), and measure its effect on the server ``pid``."""
     target, wanted = generator.target, ATTACKS[name]
     data = (wanted.warm_up or wanted.build)(target) if warm_up else wanted.build(target)
     address = (target.ws_host, target.ws_port) if wanted.ws else (target.http_host, target.http_port)
@@ -261,20 +273,20 @@ def attack(generator: Generator, name: str, pid: int, warm_up: bool) -> Json:
     probe.watch(0.05)
     probe.worst_us = 0
     before = quick_rss_bytes((pid,))
-    Path(f"/proc/{pid}/clear_refs").write_text("5")  # the peak counts from here
+    Path(f"/proc/{pid}/clear_refs").write_text("5")  # reset the peak
     answer = b""
     begin = time.monotonic()
     if data:
-        stranger = Stranger(generator.loop, address, data)
+        attacker = AttackConnection(generator.loop, address, data)
         while (now := probe.turn()) < begin + ANSWER_SECONDS:
-            silent = now - max(stranger.heard_at, begin)
-            over = stranger.ended or silent > (CALM_SECONDS if stranger.heard_at else SILENCE_SECONDS)
-            if over and not probe.lane.waiting:
+            silent = now - max(attacker.heard_at, begin)
+            over = attacker.ended or silent > (CALM_SECONDS if attacker.heard_at else SILENCE_SECONDS)
+            if over and not probe.conn.waiting:
                 break
-        stranger.close()
-        answer = stranger.answer
+        attacker.close()
+        answer = attacker.answer
     probe.watch(CALM_SECONDS)
-    probe.lanes.close()
+    probe.http.close()
     status = Path(f"/proc/{pid}/status").read_text()
     peak_bytes = int(status.partition("VmHWM:")[2].split()[0]) * 1024
     return {
@@ -290,28 +302,27 @@ class AbuseOptions:
     match: str = text_parameter("", "Only attacks whose name contains this.")
 
 
-def run(stage: Stage, options: AbuseOptions) -> Figures:
-    """Send the worst single requests of a stranger to a server in demo mode and to one with keys.
+def run(context: RunContext, options: AbuseOptions) -> Figures:
+    """Send the worst single requests of an attacker to a server in demo mode and to one with keys.
 
-    The report has a row an attack, the worst first: the median of the holds over the tries, since another
-    program may delay an answer too, and the median of the growths.
+    The report has one row per attack, the worst first: the median of the blocks over the tries, because
+    another program may delay an answer too, and the median of the memory growths.
     """
     chosen = [name for name in ATTACKS if options.match in name]
     if not chosen:
         raise BenchError(f"no attack has {options.match!r} in its name")
     rows: list[Json] = []
     for mode, settings in (("demo", {}), ("keys", {"IMSERVER_API_KEYS": KEYS})):
-        own = stage.crew.serve(log=stage.log, cores=stage.cores.server, environment=settings)
-        stage.target = own.target
-        (hand,) = stage.hire(1)
+        own = context.pool.start(NodeProcess(context.log, environment=settings, cores=context.cores.server))
+        context.target = own.target
+        (worker,) = context.start_workers(1)
         for name in chosen:
-            if stage.progress is not None:
-                stage.progress(len(rows), 2 * len(chosen))
-            rows.append(_attacked(stage, hand, own.pids[0], mode, name, options.tries))
-        stage.crew.ask(own.hand, disturb, how="stop")
+            context.show_phase(f"attack {len(rows) + 1} of {2 * len(chosen)}: {name}")
+            rows.append(_attacked(context, worker, own.pids[0], mode, name, options.tries))
+        own.control("stop")
     rows.sort(key=lambda row: -max(row["hold_ms"] / MOST_HOLD_MS, row["growth_mb"] / MOST_GROWTH_MB))
     judged = [row for row in rows if row["judged"]] or rows
-    stage.extra |= {"attacks": rows, "worst": judged[0]["name"]}
+    context.extra |= {"attacks": rows, "worst": judged[0]["name"]}
     return {
         "attacks": len(judged),
         "attacks_over": sum(row["over"] for row in judged),
@@ -320,12 +331,12 @@ def run(stage: Stage, options: AbuseOptions) -> Figures:
     }
 
 
-def _attacked(stage: Stage, hand: Hand, pid: int, mode: str, name: str, tries: int) -> Json:
+def _attacked(context: RunContext, worker: Worker, pid: int, mode: str, name: str, tries: int) -> Json:
     wanted = ATTACKS[name]
     if wanted.warm_up is not None:
-        stage.crew.ask(hand, attack, name=name, pid=pid, warm_up=True)
+        context.pool.ask(worker, attack, name=name, pid=pid, warm_up=True)
     count = tries if wanted.judged else 1
-    found = [stage.crew.ask(hand, attack, name=name, pid=pid, warm_up=False) for _ in range(count)]
+    found = [context.pool.ask(worker, attack, name=name, pid=pid, warm_up=False) for _ in range(count)]
     hold_ms, growth_mb = (statistics.median(each[key] for each in found) for key in ("hold_ms", "growth_mb"))
     over = wanted.judged and (hold_ms > MOST_HOLD_MS or growth_mb > MOST_GROWTH_MB)
     measured = {"hold_ms": hold_ms, "growth_mb": growth_mb, "answer": found[-1]["answer"]}

@@ -1,43 +1,33 @@
-"""The accounts of a chat: registered, made members of groups."""
+"""The accounts of a chat: registration and group membership."""
 
 from __future__ import annotations
 
-import json
 import random
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from urllib.parse import urlencode
 
 from bench.generator import Generator
-from bench.http_client import FORM, ask_all, request_head
-from bench.loop import BenchError, Json
+from bench.http_client import fetch
+from bench.loop import Json
 
 PHONE_DIGITS = 12
-
-
-def post(generator: Generator, path: str, forms: list[str], *fields: str) -> list[Json]:
-    """Send all ``forms`` to ``path`` and return what the answers have as ``data``, in their order."""
-    target = generator.target
-    requests = [request_head(target, path, FORM, len(form), *fields) + form.encode() for form in forms]
-    found = []
-    for body in ask_all(generator.loop, target, requests, generator.progress):
-        try:
-            found.append(json.loads(body)["data"])
-        except (ValueError, KeyError):
-            raise BenchError(f"{path}: {body[:200].decode(errors='replace')}") from None
-    return found
+AT_ONCE = 4
+"""Number of registrations at the same time."""
 
 
 def register(generator: Generator, count: int, seconds: float) -> Json:
-    """Task: make ``count`` accounts, and keep their ids and tokens; ``seconds``: what it may take."""
+    """Task: register ``count`` accounts, and store their ids and tokens; ``seconds``: time limit."""
     first = random.randrange(10 ** (PHONE_DIGITS - 1), 10**PHONE_DIGITS - count)
     forms = [urlencode({"phone_number": first + number, "password": "bench"}) for number in range(count)]
-    made = post(generator, "/register", forms)
-    generator.kept["accounts"] = [(int(each["id"]), each["token"]) for each in made]
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        made = list(threads.map(partial(fetch, generator.target, "/register"), forms))
+    generator.state["accounts"] = [(int(each["id"]), each["token"]) for each in made]
     return {}
 
 
-def create_group(generator: Generator, places: list[int]) -> int:
-    """Make a group of the accounts at ``places``, the first of which owns it; return its id."""
-    (_owner, token), *others = (generator.kept["accounts"][place] for place in places)
+def create_group(generator: Generator, indexes: list[int]) -> int:
+    """Make a group of the accounts at ``indexes``; the first is the owner. Return its id."""
+    (_owner, token), *others = (generator.state["accounts"][index] for index in indexes)
     form = urlencode([("name", "bench"), *(("ids", str(number)) for number, _token in others)])
-    (made,) = post(generator, "/group/create", [form], f"token: {token}")
-    return int(made["id"])
+    return int(fetch(generator.target, "/group/create", form, token=token)["id"])

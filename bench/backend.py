@@ -1,4 +1,4 @@
-"""What the back end of a crowd does by HTTP: pushes to single users or to all, asks who is online."""
+"""The HTTP requests of a back end with many users: pushes to single users or to all, and presence."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import random
 import time
 from typing import Any
 
-from bench.crowd import EVERYBODY, message_text
 from bench.frames import user_name
 from bench.generator import Generator
-from bench.http_client import ANSWER_SECONDS, FORM, JSON, Lanes, ask_all, get_request, request_head
+from bench.http_client import ANSWER_SECONDS, FORM, JSON, HttpConnections, fetch, get_request, request_head
 from bench.latency import Latency, stamp_us
 from bench.loop import Json
 from bench.push import LAST_FRAMES_SECONDS, MOST_MESSAGES, SENDER, new_tag
+from bench.user_tasks import EVERYBODY, message_text
 
 LOOK_SECONDS = 0.1
 CLIENTS = 8
 
 
 class Requests:
-    """The requests of one task, spread over a few keep-alive connections. Owns what came of them."""
+    """The requests of one task, spread over a few keep-alive connections. Owner of the results."""
 
     def __init__(self, generator: Generator, clients: int) -> None:
         self.generator = generator
@@ -29,14 +29,14 @@ class Requests:
         self.sent = self.wrong = 0
         self.first_wrong = ""
         self._wanted: dict[int, bytes] = {}
-        self.lanes = Lanes(generator.loop, generator.target, clients, self._answer)
-        self._turns = list(self.lanes)
+        self.http = HttpConnections(generator.loop, generator.target, clients, self._answer)
+        self._turns = list(self.http)
 
     def send(self, data: bytes, wanted: bytes) -> None:
-        """Send a request over the next connection; its answer has to contain ``wanted``."""
+        """Send a request over the next connection; its answer must contain ``wanted``."""
         number, self.sent = self.sent, self.sent + 1
         self._wanted[number] = wanted
-        self.lanes.send(self._turns[number % len(self._turns)], (number,), data)
+        self.http.send(self._turns[number % len(self._turns)], (number,), data)
 
     def push(self, tag: str, user: int) -> None:
         """Push to user number ``user``, or to EVERYBODY."""
@@ -60,7 +60,6 @@ class Requests:
                 turn += 1
             else:
                 self.loop.turn(min(due, end) - now)
-                self.generator.passed(begin, end)
 
     def _answer(self, number: int, micros: int, status: int, body: bytes) -> None:
         self.latency.add(micros)
@@ -72,7 +71,7 @@ class Requests:
         end = time.monotonic() + seconds
         while self._wanted and time.monotonic() < end:
             self.loop.turn(0.1)
-        self.lanes.close()
+        self.http.close()
         return {
             "requests": self.sent,
             "refused": self.wrong,
@@ -83,7 +82,7 @@ class Requests:
 
 
 def push_to_users(generator: Generator, users: int, rate: float, seconds: float) -> Json:
-    """Task: push to random ones of ``users`` users, ``rate`` times a second."""
+    """Task: push to random users of ``users``, ``rate`` times a second."""
     run, tag = Requests(generator, CLIENTS), new_tag()
     for _ in run.turns(rate, seconds):
         run.push(tag, random.randrange(users))
@@ -97,7 +96,7 @@ def push_to_all(generator: Generator) -> Json:
 
 
 def ask_online(generator: Generator, users: int, absent: int, rate: float, seconds: float) -> Json:
-    """Task: ask for random users whether they are online: ``users`` are, ``absent`` more are not."""
+    """Task: query whether random users are online: ``users`` are, ``absent`` further ones are not."""
     run, target = Requests(generator, CLIENTS), generator.target
     for turn in run.turns(rate, seconds):
         here = turn % 2 == 0
@@ -108,17 +107,16 @@ def ask_online(generator: Generator, users: int, absent: int, rate: float, secon
 
 
 def wait_online(generator: Generator, first: int, users: int, until: int, seconds: float) -> Json:
-    """Task: ask for ``users`` users from number ``first`` until so many are online, or ``seconds`` are over.
+    """Task: query ``users`` users from number ``first`` until ``until`` of them are online, or ``seconds``
+    are over.
 
-    Returns how many were online at the last look, and when that was.
+    Returns how many were online in the last query, and its time.
     """
-    target = generator.target
-    names = json.dumps([user_name(number) for number in range(first, first + users)])
-    body = f'{{"appID":{target.app},"userIDs":{names}}}'.encode()
-    request = request_head(target, "/user/onlineBatch", JSON, len(body)) + body
+    names = [user_name(number) for number in range(first, first + users)]
+    body = json.dumps({"appID": generator.target.app, "userIDs": names})
     begin = time.monotonic()
     while True:
-        found = json.loads(*ask_all(generator.loop, target, [request])).get("data") or {}
+        found = fetch(generator.target, "/user/onlineBatch", body, **{"Content-Type": JSON})
         now, here = time.monotonic(), found.get("onlineCount", -1)
         if here == until or now > begin + seconds or generator.loop.stopped:
             return {"online": here, "at": now}
@@ -126,7 +124,6 @@ def wait_online(generator: Generator, first: int, users: int, until: int, second
 
 
 def count_users(generator: Generator) -> Json:
-    begin, target = time.monotonic(), generator.target
-    request = get_request(target, f"/user/list?appID={target.app}")
-    data = json.loads(*ask_all(generator.loop, target, [request])).get("data") or {}
+    begin = time.monotonic()
+    data = fetch(generator.target, f"/user/list?appID={generator.target.app}")
     return {"count": data.get("userCount", 0), "milliseconds": 1000 * (time.monotonic() - begin)}

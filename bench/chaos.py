@@ -1,7 +1,7 @@
-"""``imserver bench chaos``: clients talk while nodes, Redis, database, network and disk break in turn.
+"""``imserver bench chaos``: clients chat while nodes, Redis, database, network and disk fail in turn.
 
-Judged by the promises: no acknowledged message is lost or stored twice, and every client, dropping repeats by
-their ids, sees each conversation without hole, double or inversion.
+The checks: no acknowledged message is lost or stored twice, and every client, dropping repeats by their ids,
+receives each conversation without gaps, repeats or changes of order.
 """
 
 from __future__ import annotations
@@ -19,49 +19,65 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Final
 
-from bench import chaos_talk
-from bench.connections import Target
-from bench.crew import SOURCE, Crew, Hand, Progress
+from bench import chaos_channels, chaos_tasks
+from bench.context import RunContext, parameter, text_parameter
+from bench.events import EventReceiver
 from bench.figures import Figures
-from bench.generator import Generator, aim
+from bench.generator import aim
 from bench.latency import Latency
 from bench.loop import BenchError, Json
-from bench.servers import ENGINES, disturb, serve_database
-from bench.stage import Stage, parameter, text_parameter
+from bench.servers import ENGINES, DatabaseProcess, NodeProcess, RedisProcess
+from bench.workers import SOURCE, WorkerPool
 
 CMD_APP: Final = 105
-"""Under this number the cmd dialect reaches the accounts of the protobuf dialect."""
+"""The appID by which the cmd dialect reaches the accounts of the protobuf dialect."""
 STALL_SOURCE: Final = SOURCE / "tests" / "faults" / "slow_fsync.c"
 STALL_LIMIT_SECONDS: Final = 600
 SLOW_MS: Final = 60
 RECEIVE_BYTES: Final = 65_536
+EVENT_APP: Final = "gochat"
+CHANNEL_APP: Final = "channels"
+EVENT_SECONDS: Final = 90.0
+"""For the last events after everything has settled: a lease may have to end first."""
 _CONFIG: Final = f"""\
 apps:
-  gochat: {{login_policy: ""}}
-  "{CMD_APP}": {{same_as: gochat}}
+  {EVENT_APP}: {{{{login_policy: ""{{}}}}}}
+  "{CMD_APP}": {{{{same_as: {EVENT_APP}}}}}
 """
+_CHANNEL_CONFIG: Final = f"""\
+api: {{{{keys: [{{{{key: {chaos_channels.KEY}, scopes: [push, read]}}}}]}}}}
+apps:
+  {CHANNEL_APP}:
+    open: true
+    pusher: {{{{app_id: "1", key: {chaos_channels.PUSHER_KEY}, secret: a-secret-of-this-run-alone}}}}
+    channels:
+      live: {{{{subscribe: anybody, history_size: 5000, history_seconds: 600}}}}
+      short: {{{{subscribe: anybody, history_size: 20, history_seconds: 600}}}}
+"""
+_WEBHOOK: Final = ", webhook: {{url: '{}', secret: a secret of this run alone, events: [message, account]}}"
 LEAD_SECONDS = 1.0
-"""Undisturbed talk before the first fault."""
+"""Chat without faults before the first fault."""
 MEET_SECONDS = 60.0
 SETTLE_SECONDS = 60.0
 AUDIT_SECONDS = 300.0
 TALK_SECONDS = 600.0
-"""Longest a fault may last with what it takes to mend it."""
-SPEECHES = {"both": ["cmd", "protobuf"], "cmd": ["cmd"], "protobuf": ["protobuf"]}
+"""Time limit of a fault with its repair."""
+DIALECTS = {"both": ["cmd", "protobuf"], "cmd": ["cmd"], "protobuf": ["protobuf"]}
 _KEPT_NOTES = 20
 _FINDINGS = ("lost", "twice", "holes", "inversions", "missing", "unknown", "changed", "anew")
-#: What the judge calls its findings → the figure.
+#: Kind of finding → figure.
 KINDS = {**{kind: f"chaos_{kind}" for kind in _FINDINGS}, "refused": "refused", "unreadable": "errors"}
 Pair = tuple[socket.socket, socket.socket]
 
 
 class Network:
-    """Listens at addresses of its own and carries what comes to the same ports of 127.0.0.1, with two threads
-    for a connection. Owns sockets.
+    """Listens at its own addresses and forwards all data to the same ports of 127.0.0.1, with two threads per
+    connection. Owner of its sockets.
 
-    Connections that were carried while it was cut have holes, and are reset when it is healed.
+    Connections that forwarded data during a cut have gaps, and are reset at the end of the cut.
     """
 
     def __init__(self) -> None:
@@ -76,9 +92,10 @@ class Network:
         self.listeners.append(listener)
         threading.Thread(target=self._accept, args=(listener, port), daemon=True).start()
 
-    def disturb(self, how: str) -> None:
-        """``cut``: swallow everything; connections stay open, and new ones are taken. ``hold`` it back.
-        ``heal``: carry on, what was held with all of it, what was cut with new connections."""
+    def control(self, how: str) -> None:
+        """``cut``: drop all data; connections stay open, and new ones are accepted. ``hold``: delay all data.
+        ``heal``: forward again; delayed data is sent, and cut connections must be made again.
+        """
         if how == "heal":
             for pair in [*self.pairs] if self.is_cut else []:
                 self._end(pair)
@@ -117,7 +134,7 @@ class Network:
                 if not self.is_cut:
                     sink.sendall(data)
         self.flows.wait()
-        if not self.is_cut:  # otherwise the other side does not learn of it
+        if not self.is_cut:  # otherwise the other side does not learn of the end
             self._end(pair)
 
     def _end(self, pair: Pair) -> None:
@@ -128,71 +145,71 @@ class Network:
             sock.close()
 
 
-def carry(generator: Generator, address: str, ports: list[int]) -> Json:
-    """Task: carry what comes to these ports of an address, from now on."""
-    network: Network = generator.kept.setdefault("network", Network())
-    for port in ports:
-        network.listen(address, port)
-    return {}
+class System:
+    """All parts that a run can break. Owner of them; all of them run after the constructor.
 
-
-def disturb_network(generator: Generator, how: str) -> Json:
-    generator.kept["network"].disturb(how)
-    return {}
-
-
-class Ground:
-    """Owner, through processes of the crew, of all that can be broken. Everything stands when it is made.
-
-    ``database``: ``sqlite``, ``postgresql``, ``mysql``, or a URL, which is never broken; ``stall``: the
-    library that lets fsync wait, or its source (empty: the one of a source tree, if there is a compiler).
+    ``database``: ``sqlite``, ``postgresql``, ``mysql``, or a URL, which is never broken. ``stall``: the
+    library that delays fsync, or its source (empty: the one of a source tree, if there is a compiler).
+    ``alone``: one node without a Redis. ``config``: the settings of a node, with ``{}`` for the webhook.
     """
 
-    def __init__(self, crew: Crew, nodes: int, database: str, folder: Path, stall: str) -> None:
-        self.crew = crew
+    def __init__(
+        self,
+        pool: WorkerPool,
+        nodes: int,
+        config: str,
+        database: str,
+        folder: Path,
+        stall: str,
+        webhook: bool,
+        alone: bool = False,
+    ) -> None:
+        self.pool = pool
+        self.receiver = EventReceiver() if webhook else None
         self.folder = folder
         self.stall_file = folder / "stall"
         self.library = _library(stall, folder)
         preload = {"LD_PRELOAD": str(self.library), "SLOW_FSYNC_FILE": str(self.stall_file)}
-        self.redis, url = crew.serve_redis()
-        self.database: Hand | None = None
+        self.redis = None if alone else pool.start(RedisProcess())
+        self.database: DatabaseProcess | None = None
         if database in ENGINES:
-            (self.database,) = crew.hire(1)
-            settings = preload if self.library else {}
-            database = crew.ask(self.database, serve_database, engine=database, environment=settings)["url"]
+            self.database = pool.start(ENGINES[database](preload if self.library else {}))
+            database = self.database.url
         self.embedded = database == "sqlite"
         self.can_stall = self.library is not None and (self.embedded or self.database is not None)
-        (self.network,) = crew.hire(1)
-        self.nodes: list[Hand] = []
-        self.targets: list[Target] = []
-        environment = {"IMSERVER_REDIS_URL": url, "IMSERVER_CLUSTER_BIND": "127.0.0.1"}
+        self.network = Network()
+        self.nodes: list[NodeProcess] = []
+        environment = {}
+        if self.redis is not None:
+            environment = {"IMSERVER_REDIS_URL": self.redis.url, "IMSERVER_CLUSTER_BIND": "127.0.0.1"}
         if not self.embedded:
             environment["IMSERVER_STORAGE_URL"] = database
         elif self.library:
             environment |= preload
-        config = folder / "config.yaml"
-        config.write_text(_CONFIG, encoding="utf-8")
+        file = folder / "config.yaml"
+        webhook_setting = "" if self.receiver is None else _WEBHOOK.format(self.receiver.url)
+        file.write_text(config.format(webhook_setting), encoding="utf-8")
         for number in range(nodes):
-            self._add_node(number, environment, config)
+            self._add_node(number, environment, file)
 
     def _add_node(self, number: int, environment: dict[str, str], config: Path) -> None:
         address = f"127.0.1.{number + 1}"
-        own = self.crew.serve(
+        own = NodeProcess(
             arguments=["--config", str(config)],
-            environment={**environment, "IMSERVER_CLUSTER_ADVERTISE": address},
+            environment={**environment, "IMSERVER_CLUSTER_ADVERTISE": address} if self.redis else environment,
             data_directory=str(self.folder / "data"),
-            directory=str(self.folder / f"node{number + 1}"),
+            folder=str(self.folder / f"node{number + 1}"),
         )
-        self.nodes.append(own.hand)
-        self.targets.append(own.target)
-        self.crew.ask(self.network, carry, address=address, ports=[own.rpc_port, own.rpc_port + 1])
+        self.nodes.append(self.pool.start(own))
+        for port in (own.rpc_port, own.rpc_port + 1):
+            self.network.listen(address, port)
 
-    def disturb(self, what: str, how: str | int, node: int) -> None:
-        """Do ``how`` to a node, Redis, the database or the network, or let fsync wait for milliseconds."""
+    def control(self, what: str, how: str | int, node: int) -> None:
+        """Do ``how`` to a node, Redis, the database or the network, or delay fsync by milliseconds."""
         if what == "network":
-            self.crew.ask(self.network, disturb_network, how=how)
+            self.network.control(str(how))
         elif what != "disk":
-            self.crew.ask(self.nodes[node] if what == "node" else getattr(self, what), disturb, how=how)
+            (self.nodes[node] if what == "node" else getattr(self, what)).control(str(how))
         elif how:
             fresh = self.stall_file.with_suffix(".new")
             fresh.write_text(str(how), encoding="ascii")
@@ -211,7 +228,7 @@ class Ground:
 
 
 def _library(stall: str, folder: Path) -> Path | None:
-    """The library to preload; None where there is neither one nor the means to make it."""
+    """The library to preload; None if it can be neither found nor compiled."""
     source = Path(stall) if stall else STALL_SOURCE
     if not source.exists():
         if stall:
@@ -232,8 +249,7 @@ def _library(stall: str, folder: Path) -> Path | None:
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that breaks for ``least`` to ``most`` seconds: ``how`` is done to ``what`` of the ground, and
-    ``mend`` at the end."""
+    """A fault of ``least`` to ``most`` seconds: ``how`` is done to ``what``, and ``mend`` at the end."""
 
     name: str
     least: float
@@ -242,9 +258,16 @@ class Fault:
     how: str | int
     mend: str | int
 
-    def possible(self, ground: Ground) -> bool:
-        several, database = len(ground.nodes) > 1, ground.database is not None
-        return {"network": several, "database": database, "disk": ground.can_stall}.get(self.what, True)
+    def possible(self, system: System) -> bool:
+        several, database = len(system.nodes) > 1, system.database is not None
+        receiver = system.receiver is not None
+        return {
+            "network": several,
+            "database": database,
+            "disk": system.can_stall,
+            "receiver": receiver,
+            "redis": system.redis is not None,
+        }.get(self.what, True)
 
 
 FAULTS: dict[str, Fault] = {
@@ -254,7 +277,9 @@ FAULTS: dict[str, Fault] = {
         Fault("restart", 0.0, 2.0, "node", "stop", "again"),
         Fault("pause", 1.0, 14.0, "node", "pause", "resume"),
         Fault("redis", 0.0, 5.0, "redis", "kill", "again"),
+        Fault("flush", 0.0, 0.0, "redis", "flush", "resume"),
         Fault("database", 0.0, 5.0, "database", "kill", "again"),
+        Fault("receiver", 0.0, 10.0, "receiver", "kill", "again"),
         Fault("cut", 1.0, 15.0, "network", "cut", "heal"),
         Fault("hold", 0.5, 5.0, "network", "hold", "heal"),
         Fault("stall", 1.0, 10.0, "disk", STALL_LIMIT_SECONDS * 1000, 0),
@@ -263,14 +288,14 @@ FAULTS: dict[str, Fault] = {
 }
 
 
-def chosen(names: str, ground: Ground) -> list[Fault]:
-    """The faults of these names, separated by commas (none: all), that this ground has."""
+def chosen(names: str, system: System) -> list[Fault]:
+    """The faults with these names, separated by commas (none: all), that are possible here."""
     wanted = [name.strip() for name in names.split(",") if name.strip()]
     for name in wanted:
         if name not in FAULTS:
             raise BenchError(f"there is no fault {name}: {', '.join(FAULTS)}")
     found = [fault for fault in FAULTS.values() if not wanted or fault.name in wanted]
-    possible = [fault for fault in found if fault.possible(ground)]
+    possible = [fault for fault in found if fault.possible(system)]
     if not possible:
         raise BenchError("there is nothing to break here")
     return possible
@@ -283,86 +308,119 @@ class ChaosOptions:
     clients: int = parameter(24, "Clients, spread over the nodes.", least=2, most=1000)
     rate: float = parameter(50.0, "Messages a second, of all clients together.", least=0.1, most=5000)
     database: str = text_parameter("sqlite", "sqlite, postgresql, mysql; or a URL, which is not broken.")
-    dialect: str = text_parameter("both", "What the clients speak.", SPEECHES)
+    dialect: str = text_parameter("both", "What the clients speak.", DIALECTS)
     faults: str = text_parameter("", f"Only these, separated by commas: {', '.join(FAULTS)} [default: all].")
     longest: float = parameter(15.0, "Longest a fault lasts, in seconds.", least=0, most=300)
     rest: float = parameter(4.0, "Longest pause between two faults, in seconds.", least=0, most=300)
     seed: int = parameter(0, "The same number, the same faults; 0: any.", least=0, most=2**31)
+    channels: bool = parameter(False, "Check channels with history, in place of stored messages.")
+    alone: bool = parameter(False, "One node without a Redis.")
+    webhook: bool = parameter(False, "Check the events of a webhook, too, and break its receiver.")
     stall: str = text_parameter("", "Library for slow fsync [default: from tests/faults/slow_fsync.c].")
     folder: str = text_parameter("", "Where logs and data are to stay [default: nowhere].")
 
 
-class Chaos:
-    """One run. Owns the crew's work; :meth:`play` returns its report, JSON-ready."""
+class ChaosRun:
+    """One run. Owner of the chatting worker; :meth:`play` returns its report, JSON-ready."""
+
+    tasks: ModuleType = chaos_tasks
+    config = _CONFIG
+    faults = ""
+    """The usual faults (none: all)."""
 
     def __init__(
-        self, crew: Crew, options: ChaosOptions, folder: Path, begin: Callable[[str], Progress]
+        self, pool: WorkerPool, options: ChaosOptions, folder: Path, show_phase: Callable[[str], None]
     ) -> None:
-        self.crew = crew
+        self.pool = pool
         self.options = options
-        self.show = begin
+        self.show_phase = show_phase
         self.seed = options.seed or random.randrange(1, 2**31)
         self.chance = random.Random(self.seed)
-        begin("everything starts")
-        self.ground = Ground(crew, options.nodes, options.database, folder, options.stall)
-        (self.talkers,) = crew.hire(1)
+        show_phase("everything starts")
+        nodes = 1 if options.alone else options.nodes
+        self.system = System(
+            pool, nodes, self.config, options.database, folder, options.stall, options.webhook, options.alone
+        )
+        (self.talkers,) = pool.start_workers(1)
         self.rounds: list[Json] = []
         """Each fault that was played, and what the judge had found when it was over."""
         self._seen: Counter[str] = Counter()
 
     def play(self) -> tuple[Figures, Json]:
-        options, hand = self.options, self.talkers
-        self.crew.ask(hand, aim, target=asdict(self.ground.targets[0]), index=hand.index)
-        doors = [[target.ws_host, target.ws_port] for target in self.ground.targets]
-        who = {"clients": options.clients, "app": CMD_APP, "dialects": SPEECHES[options.dialect]}
+        options, worker = self.options, self.talkers
+        self.pool.ask(worker, aim, target=asdict(self.system.nodes[0].target), index=worker.index)
+        addresses = [[node.target.ws_host, node.target.ws_port] for node in self.system.nodes]
         seed = self.chance.randrange(2**31)
-        self.crew.ask(hand, chaos_talk.meet, doors=doors, seed=seed, seconds=MEET_SECONDS, **who)
-        progress = self.show("chaos")
+        self.pool.ask(
+            worker, self.tasks.meet, addresses=addresses, seed=seed, seconds=MEET_SECONDS, **self._clients()
+        )
         begin = time.monotonic()
         end = begin + options.minutes * 60
-        self.crew.ask(hand, chaos_talk.talk, seconds=LEAD_SECONDS, rate=options.rate)
-        possible = chosen(options.faults, self.ground)
+        self.pool.ask(worker, self.tasks.talk, seconds=LEAD_SECONDS, rate=options.rate)
+        possible = chosen(options.faults or self.faults, self.system)
         while time.monotonic() < end or len(self.rounds) < len(possible):
             if len(self.rounds) % len(possible) == 0:
                 self.chance.shuffle(possible)
-            progress(int(time.monotonic() - begin), int(options.minutes * 60))
-            self._play_round(possible[len(self.rounds) % len(possible)], begin)
-        self.show("everything settles")
-        settled = self.crew.ask(hand, chaos_talk.settle, seconds=SETTLE_SECONDS)
-        self.show("what is stored is compared with what was told")
-        audit = self.crew.ask(hand, chaos_talk.audit, seconds=AUDIT_SECONDS)
-        return self._figures(audit, time.monotonic() - begin), self._notes(settled, audit)
+            fault = possible[len(self.rounds) % len(possible)]
+            self.show_phase(f"fault {len(self.rounds) + 1}: {fault.name}")
+            self._play_round(fault, begin)
+        self.show_phase("everything settles")
+        settled = self.pool.ask(worker, self.tasks.settle, seconds=SETTLE_SECONDS)
+        self.show_phase("what is stored is compared with what was received")
+        audit = self.pool.ask(worker, self.tasks.audit, seconds=AUDIT_SECONDS)
+        figures = self._figures(audit, time.monotonic() - begin)
+        if self.system.receiver is not None:
+            self.show_phase("the events are compared with what is stored")
+            figures |= self._event_figures(self.system.receiver)
+        return figures, self._notes(settled, audit)
+
+    def _clients(self) -> Json:
+        """What the worker must know of the clients."""
+        options = self.options
+        return {"clients": options.clients, "app": CMD_APP, "dialects": DIALECTS[options.dialect]}
+
+    def _event_figures(self, receiver: EventReceiver) -> Figures:
+        """Wait for the last events; how many came, twice, in the wrong order, or never."""
+        deadline = time.monotonic() + EVENT_SECONDS
+        while (
+            missing := receiver.missing(self.system.nodes[0].target, EVENT_APP)
+        ) and time.monotonic() < deadline:
+            time.sleep(1.0)
+        receiver.close()
+        return {
+            "events": len(receiver.seen),
+            "events_repeated": receiver.repeats,
+            "events_lost": missing,
+            "events_inverted": receiver.inversions,
+        }
 
     def _play_round(self, fault: Fault, begin: float) -> None:
-        """Break something while everybody talks, and mend it."""
-        hand, options = self.talkers, self.options
-        node = self.chance.randrange(len(self.ground.nodes))
+        """Cause a fault during the chat, and repair it."""
+        worker, options = self.talkers, self.options
+        node = self.chance.randrange(len(self.system.nodes))
         seconds = self.chance.uniform(min(fault.least, options.longest), min(fault.most, options.longest))
         broken = time.monotonic()
-        hand.ask(chaos_talk.talk, seconds=TALK_SECONDS, rate=options.rate)
-        self.ground.disturb(fault.what, fault.how, node)
+        worker.ask(self.tasks.talk, seconds=TALK_SECONDS, rate=options.rate)
+        self.system.control(fault.what, fault.how, node)
         time.sleep(seconds)
-        self.ground.disturb(fault.what, fault.mend, node)
+        self.system.control(fault.what, fault.mend, node)
         lasted = time.monotonic() - broken
         time.sleep(self.chance.uniform(options.rest / 4, options.rest))
-        hand.stop()
-        status = self.crew.gather([hand])[0]
+        worker.stop()
+        status = self.pool.gather([worker])[0]
         found = Counter[str](status["faults"])
         played = {"fault": fault.name, "node": node, "begin": broken - begin, "seconds": lasted}
         self.rounds.append({**played, "found": dict(found - self._seen)})
         self._seen = found
 
     def _figures(self, audit: Json, seconds: float) -> Figures:
-        played = Counter(each["fault"] for each in self.rounds)
         found = Counter[str](audit["faults"])
         return {
-            "chaos_seconds": seconds,
-            "chaos_faults": len(self.rounds),
-            **{f"chaos_{name}_count": played[name] for name in FAULTS if played[name]},
+            **self._fault_figures(seconds),
             "messages": audit["sent"],
             "acknowledged": audit["acked"],
             "unacknowledged": audit["sent"] - audit["acked"],
-            "told": audit["told"],
+            "entries_received": audit["entries_received"],
             **{figure: found[kind] for kind, figure in KINDS.items()},
             "raw_repeats": audit["repeats"],
             "resends": audit["resends"],
@@ -372,32 +430,77 @@ class Chaos:
             "lost_connections": audit["lost_connections"],
             "silence_seconds": audit["longest_silence_seconds"],
             **Latency.merged([audit["ack_latency"]]).figures("ack_", maximum=False),
-            "tracebacks": len(self.ground.tracebacks()),
+            "tracebacks": len(self.system.tracebacks()),
+        }
+
+    def _fault_figures(self, seconds: float) -> Figures:
+        played = Counter(each["fault"] for each in self.rounds)
+        return {
+            "chaos_seconds": seconds,
+            "chaos_faults": len(self.rounds),
+            **{f"chaos_{name}_count": played[name] for name in FAULTS if played[name]},
         }
 
     def _notes(self, settled: Json, audit: Json) -> Json:
         return {
             "seed": self.seed,
             "calm": settled["calm"],
-            "compared": audit["compared"],
-            "held_back": audit["held_back"],
+            **{name: audit[name] for name in ("compared", "held_back", "severed", "ended") if name in audit},
             "found": audit["notes"],
             "rounds": self.rounds,
-            "tracebacks": self.ground.tracebacks()[:_KEPT_NOTES],
+            "tracebacks": self.system.tracebacks()[:_KEPT_NOTES],
         }
 
 
-def run(stage: Stage, options: ChaosOptions) -> Figures:
+class ChannelChaosRun(ChaosRun):
+    """A run that checks channels: :mod:`bench.chaos_channels`."""
+
+    tasks = chaos_channels
+    config = _CHANNEL_CONFIG
+    faults = "kill,restart,pause,redis,flush,cut,hold"
+
+    def _clients(self) -> Json:
+        ports = [node.target.http_port for node in self.system.nodes]
+        return {"clients": self.options.clients, "app": CHANNEL_APP, "http_ports": ports}
+
+    def _figures(self, audit: Json, seconds: float) -> Figures:
+        found = Counter[str](audit["faults"])
+        return {
+            **self._fault_figures(seconds),
+            "publications": audit["sent"],
+            "acknowledged": audit["acked"],
+            "unacknowledged": audit["sent"] - audit["acked"],
+            "received": audit["received"],
+            "missed_pusher": audit["missed"],
+            "lost": found["lost"] + found["holes"],
+            "doubled": found["twice"],
+            "disordered": found["inversions"],
+            "chaos_changed": found["changed"],
+            "errors": found["unreadable"] + found["refused"],
+            "reloads": audit["reloads"],
+            "recoveries": audit["recoveries"],
+            "resends": audit["retries"],
+            "logins": audit["connections"],
+            "lost_connections": audit["lost_connections"],
+            "silence_seconds": audit["longest_silence_seconds"],
+            "tracebacks": len(self.system.tracebacks()),
+        }
+
+
+def run(context: RunContext, options: ChaosOptions) -> Figures:
     """Break nodes, network and disk under a chat, count losses."""
     folder = Path(options.folder) if options.folder else Path(tempfile.mkdtemp(prefix="imserver-chaos-"))
     folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o755)  # a database server that runs as nobody loads its library from here
-    title = f"chaos for {options.minutes:g} minutes, {options.nodes} nodes, {options.database}"
+    folder.chmod(0o755)  # a database server that runs as the user nobody loads its library from here
+    where = "one node, no Redis" if options.alone else f"{options.nodes} nodes"
+    what = "channels" if options.channels else options.database
+    title = f"chaos for {options.minutes:g} minutes, {where}, {what}"
+    kind = ChannelChaosRun if options.channels else ChaosRun
     try:
-        figures, notes = Chaos(stage.crew, options, folder.resolve(), stage.begin).play()
+        figures, notes = kind(context.pool, options, folder.resolve(), context.show_phase).play()
     finally:
-        stage.crew.dismiss()
+        context.pool.end()
         if not options.folder:
             shutil.rmtree(folder, ignore_errors=True)
-    stage.extra |= {"title": title, "notes": notes}
+    context.extra |= {"title": title, "notes": notes}
     return figures

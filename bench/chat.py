@@ -1,4 +1,6 @@
-"""Scenario ``chat``: stored messages in a group, or in pairs, each one counted; and coming back to them."""
+"""Scenario ``chat``: stored messages in a group or in pairs, each one counted; and the sync after an
+absence.
+"""
 
 from __future__ import annotations
 
@@ -12,35 +14,38 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from bench.accounts import create_group, register
 from bench.chaos_client import (
     LIVE,
+    AcknowledgedIds,
     Client,
-    CmdSpeech,
+    Clients,
     Counts,
-    Faults,
+)
+from bench.chat_dialects import (
+    CmdDialect,
+    Dialect,
     Outgoing,
-    Promises,
-    ProtobufSpeech,
-    Reader,
-    Speech,
+    ProtobufDialect,
     mark_of,
     text_of,
 )
 from bench.chat_tally import ChatTally
 from bench.cluster import Nodes
 from bench.connections import Target
-from bench.crew import Hand
+from bench.context import RunContext, parameter, seconds_parameter, shares, text_parameter
+from bench.dialects import OPENERS
 from bench.figures import Figures
 from bench.generator import Generator, settle
-from bench.latency import Latency, stamp_us
+from bench.latency import STAMP_DIGITS, Latency, stamp_us
 from bench.loop import BenchError, Json
-from bench.protobuf import GROUP, LOGGED_IN, PATH, SINGLE, Writer, login_frame
+from bench.protobuf import GROUP, SINGLE, Writer, login_frame
 from bench.push import LAST_FRAMES_SECONDS, MOST_MESSAGES, new_tag
-from bench.stage import Stage, parameter, seconds_parameter, shares, text_parameter
+from bench.workers import Worker
 
 NAME = "imserver.db"
 FSYNCS = 20
@@ -48,7 +53,7 @@ FSYNCS = 20
 
 @dataclass(frozen=True)
 class StoredRows:
-    """Messages in the log, bytes of the database, and places missing in the order of any conversation."""
+    """Messages in the log, bytes of the database, and missing positions in the conversations."""
 
     rows: int
     size: int
@@ -56,7 +61,7 @@ class StoredRows:
 
 
 def look(folder: str) -> StoredRows | None:
-    """Count what is stored in the data folder ``folder``; None where there is no such file."""
+    """Count the stored messages in the data folder ``folder``; None if there is no such file."""
     path = Path(folder) / NAME if folder else None
     if path is None or not path.exists():
         return None
@@ -73,7 +78,7 @@ def look(folder: str) -> StoredRows | None:
 
 
 def fsync_ms(folder: str) -> float | None:
-    """Return what an fsync of a small append takes in ``folder`` (the median); None where it is not known."""
+    """Return the median time of an fsync of a small append in ``folder``; None if unknown."""
     if not folder:
         return None
     path = Path(folder) / "fsync-probe"
@@ -92,71 +97,78 @@ def fsync_ms(folder: str) -> float | None:
 
 
 PADDING = b"." * 10
+DATABASE_PARAMETER: Any = text_parameter(
+    "", "URL of the database [default: SQLite in the server's data folder]."
+)
 #: A server may hold back what is new until a client that has just logged in has had time to ask for more.
 HELD_SECONDS = 1.0
 DIALECTS = ("cmd", "protobuf")
 
 
-class Talk:
+class ChatRun:
     """The messages of one run: who sends the next one, over which connection."""
 
     def __init__(self, generator: Generator, tally: ChatTally, tag: str, group: int) -> None:
-        accounts = generator.kept["accounts"]
+        accounts = generator.state["accounts"]
         sent_ms = int(time.time() * 1000)
         self.tally = tally
         self.tag = tag.encode()
-        self.peers = peers = tally.receivers
-        partners = {peer.number: peers[place ^ 1].number for place, peer in enumerate(peers) if not group}
+        self.by_fd = conns = tally.receivers
+        partners = {conn.number: conns[index ^ 1].number for index, conn in enumerate(conns) if not group}
         self.partner = partners or None
         kind = GROUP if group else SINGLE
         self.writers = [
-            Writer(kind, group or accounts[partners[peer.number]][0], accounts[peer.number][0], sent_ms)
-            for peer in peers
+            Writer(kind, group or accounts[partners[conn.number]][0], accounts[conn.number][0], sent_ms)
+            for conn in conns
         ]
         self.sent = self.unsent = 0
 
-    def send(self, place: int) -> None:
-        peer = self.peers[place]
-        sender = self.tally.senders[peer.number]
+    def send(self, index: int) -> None:
+        conn = self.by_fd[index]
+        sender = self.tally.senders[conn.number]
         number, self.sent = self.sent, self.sent + 1
         content = b"%b%07d%010d%b" % (self.tag, number, stamp_us(), PADDING)
-        frame = self.writers[place].frame(sender.acked + len(sender.waiting) + 1, content)
+        frame = self.writers[index].frame(sender.acked + len(sender.waiting) + 1, content)
         sender.waiting.append((number, time.monotonic_ns()))
         try:
-            if peer.sock.send(frame) < len(frame):
+            if conn.sock.send(frame) < len(frame):
                 raise BlockingIOError
         except OSError:
             self.unsent += 1
 
     @property
     def outstanding(self) -> int:
-        """Messages that are not acknowledged, and pushes that have not come."""
-        each = 1 if self.partner else len(self.peers) - 1
+        """Number of messages without acknowledgement, and of pushes that have not arrived."""
+        each = 1 if self.partner else len(self.by_fd) - 1
         return self.sent - self.tally.acked + self.sent * each - self.tally.received
 
 
-def chat(generator: Generator, tag: str, seconds: float, rate: float, group: int) -> Json:
-    """Task: have the connections of this process talk in ``group`` (0: in pairs); count what they get.
+def stamp_of(text: str) -> int:
+    """The time at which a message of :class:`ChatRun` was sent, by its text."""
+    return int(text[-len(PADDING) - STAMP_DIGITS : -len(PADDING)])
 
-    They send ``rate`` messages a second, evenly spread, or (0) each as fast as it is acknowledged.
+
+def chat(generator: Generator, tag: str, seconds: float, rate: float, group: int) -> Json:
+    """Task: let the connections of this process chat in ``group`` (0: in pairs); count what they receive.
+
+    They send ``rate`` messages a second, evenly spread; with 0, each sends after its last acknowledgement.
     """
-    loop, tally = generator.loop, ChatTally(generator.swarm, tag, shared=bool(group))
-    talk = Talk(generator, tally, tag, group)
-    senders = [tally.senders[peer.number] for peer in talk.peers]
+    loop, tally = generator.loop, ChatTally(generator.connections, tag, shared=bool(group))
+    talk = ChatRun(generator, tally, tag, group)
+    senders = [tally.senders[conn.number] for conn in talk.by_fd]
     begin = time.monotonic()
     end, total = begin + seconds, min(int(seconds * rate + 0.5), MOST_MESSAGES)
     while (talk.sent < total if rate else time.monotonic() < end) and not loop.stopped:
         if not rate:
-            for place, sender in enumerate(senders):
+            for index, sender in enumerate(senders):
                 if not sender.waiting and talk.sent < MOST_MESSAGES:
-                    talk.send(place)
+                    talk.send(index)
             loop.turn(0.1)
         elif (left := begin + talk.sent / rate - time.monotonic()) <= 0:
             talk.send(talk.sent % len(senders))
             continue
         else:
             loop.turn(left)
-        generator.passed(begin, end)
     during, sending = tally.acked, time.monotonic() - begin
     last_news = time.monotonic()
     while talk.outstanding > 0 and not loop.stopped:
@@ -165,7 +177,7 @@ def chat(generator: Generator, tag: str, seconds: float, rate: float, group: int
         elif time.monotonic() > last_news + LAST_FRAMES_SECONDS:
             break
     elapsed = tally.last_ns / 1e9 - begin
-    generator.swarm.settle(0.3, 5)  # whatever comes twice, comes late
+    generator.connections.settle(0.3, 5)  # repeats arrive late
     tally.release()
     return {
         "sent": talk.sent,
@@ -175,7 +187,7 @@ def chat(generator: Generator, tag: str, seconds: float, rate: float, group: int
         "seconds": max(elapsed, 1e-6),
         "verdict": tally.verdict(talk.partner).pack(),
         **tally.figures(),
-        "dropped": generator.swarm.facts()["lost"],
+        "dropped": generator.connections.facts()["lost"],
     }
 
 
@@ -185,15 +197,12 @@ def make_group(generator: Generator, count: int) -> Json:
 
 def open_chat(generator: Generator, first: int, count: int, host: str, port: int) -> Json:
     """Task: log ``count`` accounts in at one node, from account ``first`` on."""
-    accounts, swarm = generator.kept["accounts"], generator.swarm
-    swarm.target = replace(generator.target, ws_host=host, ws_port=port)
-    opening = swarm.open(
+    accounts, connections = generator.state["accounts"], generator.connections
+    connections.target = replace(generator.target, ws_host=host, ws_port=port)
+    opening = connections.open(
         range(first, first + count),
-        lambda number: login_frame(accounts[number][1]),
+        replace(OPENERS["protobuf"], login=lambda _app, number: login_frame(accounts[number][1])),
         window=64,
-        progress=generator.progress,
-        path=PATH,
-        answer=LOGGED_IN,
     )
     if opening.opened < count:
         raise BenchError(f"{opening.opened} of {count} connections opened: {opening.errors}")
@@ -202,151 +211,125 @@ def open_chat(generator: Generator, first: int, count: int, host: str, port: int
 
 SENDERS = 20
 FRIENDS = 5
-"""Each member's messages are from so many of them."""
+"""Number of senders of each member's messages."""
 DEPTH = 64
-"""Messages of a sender that may wait for their acknowledgement."""
+"""Number of messages of a sender that may wait for their acknowledgement."""
 WINDOW = 512
-"""Logins that are under way at once."""
+"""Number of logins at the same time."""
 TURN_SECONDS = 0.02
 LOOK_SECONDS = 0.2
 FILL_MESSAGES_PER_SECOND = 500
-"""The slowest at which what will be missed is stored."""
+"""Lowest accepted rate for storing the messages that will be missed."""
 STEP_US = 1000
 
 
-class Absence:
-    """Members, how far behind they are, and what they are told when they come. Owner of the clients."""
+class Members(Clients):
+    """Members who miss messages and log in to fetch them, and the senders of those messages."""
 
-    def __init__(self, generator: Generator, doors: list[list[Any]], dialect: str, members: int) -> None:
-        self.loop = generator.loop
-        self.generator = generator
-        self.doors = [(host, port) for host, port in doors]
+    def __init__(self, generator: Generator, addresses: list[list[Any]], dialect: str, members: int) -> None:
+        super().__init__(generator.loop, addresses, LOOK_SECONDS)
+        self.app = generator.target.app
         self.dialect = dialect
-        self.faults = Faults()
-        self.counts = Counts()
-        first = random.randrange(10**9, 10**15)  # nobody whom an earlier run has written to
-        self.accounts: list[tuple[int, str]] = generator.kept.get("accounts") or [
+        first = random.randrange(10**9, 10**15)  # no user of an earlier run
+        self.accounts: list[tuple[int, str]] = generator.state.get("accounts") or [
             (number, "") for number in range(first, first + members + SENDERS)
         ]
         self.members = members
 
-    def client(self, place: int, on_acked: Callable[[Outgoing], None] = lambda message: None) -> Client:
-        """The client of an account; the first are those of the members."""
-        account, token = self.accounts[place]
-        speech: Speech = CmdSpeech(self.generator.target.app, account, token, acks=False)
+    def client(self, index: int, on_acked: Callable[[Outgoing], None] = lambda message: None) -> Client:
+        """The client of an account; the first ones are those of the members."""
+        account, token = self.accounts[index]
+        dialect: Dialect = CmdDialect(self.app, account, token, acks=False)
         if self.dialect == "protobuf":
-            speech = ProtobufSpeech(account, token)
-        reader, promises = Reader(f"user {account}", self.faults), Promises(self.faults)
-        return Client(self.loop, self.doors, place, speech, reader, promises, self.counts, on_acked)
+            dialect = ProtobufDialect(account, token)
+        return Client(self, index, dialect, f"user {account}", AcknowledgedIds(self.faults), on_acked)
 
-    def turn(self, clients: list[Client], seconds: float = LOOK_SECONDS) -> None:
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0 and not self.loop.stopped:
-            self.loop.turn(min(TURN_SECONDS, left))
-        now = time.monotonic()
-        for client in clients:
-            client.look(now)
-
-
-def _letters(absence: Absence, sender: int, each: int) -> Iterator[Outgoing]:
-    """What one sender writes: their share of the ``each`` messages that every member is to miss."""
-    number = 0
-    for turn in range(each):
-        for member in range(absence.members):
-            if (member + turn % FRIENDS) % SENDERS == sender:
-                number += 1
-                mark = mark_of(absence.members + sender + 1, number)
-                receiver = absence.accounts[member][0]
-                yield Outgoing(mark, receiver, False, text_of(mark, "." * 20))
+    def messages_of(self, sender: int, each: int) -> Iterator[Outgoing]:
+        """The messages of one sender: its share of the ``each`` messages that every member is to miss."""
+        number = 0
+        for turn in range(each):
+            for member in range(self.members):
+                if (member + turn % FRIENDS) % SENDERS == sender:
+                    number += 1
+                    mark = mark_of(self.members + sender + 1, number)
+                    yield Outgoing(mark, self.accounts[member][0], False, text_of(mark, "." * 20))
 
 
 def prepare(
-    generator: Generator, doors: list[list[Any]], dialect: str, members: int, each: int, seconds: float
+    generator: Generator, addresses: list[list[Any]], dialect: str, members: int, each: int, seconds: float
 ) -> Json:
-    """Task: store ``each`` messages for every one of ``members``, who are not there, in ``seconds``."""
+    """Task: store ``each`` messages for each absent member of ``members``, within ``seconds``."""
     if dialect == "protobuf":
         register(generator, members + SENDERS, seconds)
-    absence = generator.kept["absence"] = Absence(generator, doors, dialect, members)
+    here = generator.state["members"] = Members(generator, addresses, dialect, members)
     total, begin = members * each, time.monotonic()
     acked = 0
     senders: list[Client] = []
 
-    def refill(place: int, letters: Iterator[Outgoing]) -> None:
-        if (following := next(letters, None)) is not None:
-            senders[place].send(following)
-
-    def on_acked(place: int, letters: Iterator[Outgoing], _message: Outgoing) -> None:
+    def on_acked(sender: int, messages: Iterator[Outgoing], _message: Outgoing) -> None:
         nonlocal acked
         acked += 1
-        refill(place, letters)
+        for message in islice(messages, 1):
+            senders[sender].send(message)
 
-    for place in range(SENDERS):
-        letters = _letters(absence, place, each)
-        senders.append(absence.client(members + place, partial(on_acked, place, letters)))
-        senders[place].speech.depth = DEPTH
-        for _ in range(DEPTH):
-            refill(place, letters)
-    while acked < total:
-        absence.turn(senders)
-        generator.progress(acked, total)
-        if time.monotonic() > begin + seconds:
-            raise BenchError(f"{acked} of {total} messages were stored in {seconds:g} s")
+    for sender in range(SENDERS):
+        messages = here.messages_of(sender, each)
+        senders.append(here.client(members + sender, partial(on_acked, sender, messages)))
+        senders[sender].dialect.depth = DEPTH
+        for message in islice(messages, DEPTH):
+            senders[sender].send(message)
+    if not here.until(senders, lambda: acked >= total, seconds):
+        raise BenchError(f"{acked} of {total} messages were stored in {seconds:g} s")
     for client in senders:
         client.leave()
-    absence.counts = Counts()
+    here.counts = Counts()
     return {"stored": acked, "seconds": time.monotonic() - begin}
 
 
 def come(generator: Generator, each: int, seconds: float) -> Json:
-    """Task: have all members log in at once, and wait until each has the ``each`` messages they missed."""
-    absence: Absence = generator.kept["absence"]
+    """Task: log all members in at once, and wait until each has its ``each`` missed messages."""
+    members: Members = generator.state["members"]
     latency = Latency(STEP_US)
-    outside = deque(absence.client(place) for place in range(absence.members))
+    outside = deque(members.client(index) for index in range(members.members))
     coming: dict[Client, float] = {}
     here: list[Client] = []
-    begin = looked = now = time.monotonic()
+    begin = now = time.monotonic()
     while (outside or coming) and now < begin + seconds and not generator.loop.stopped:
         while outside and len(coming) < WINDOW:
             client = outside.popleft()
             coming[client] = now
             client.look(now)
-        generator.loop.turn(TURN_SECONDS)
-        now = time.monotonic()
+        now = members.turn(chain(coming, here), TURN_SECONDS)
         for client in [one for one in coming if one.phase == LIVE and len(one.reader.ids) >= each]:
             latency.add(int((now - coming.pop(client)) * 1e6))
             here.append(client)
-        if now > looked + LOOK_SECONDS:
-            looked = now
-            for client in [*coming, *here]:
-                client.look(now)
-        generator.progress(len(here), absence.members)
-    clients, counts = [*here, *coming], absence.counts
+    clients, counts = [*here, *coming], members.counts
     for client in clients:
         client.leave()
     return {
         "returned": len(here),
         "seconds": now - begin,
-        "told": sum(len(client.reader.ids) for client in clients),
+        "entries_received": sum(len(client.reader.ids) for client in clients),
         "repeats": sum(client.reader.repeats for client in clients),
         "pages": counts.pages,
         "recovered": counts.recovered,
-        "errors": counts.failed_openings + counts.lost_connections + sum(absence.faults.counts.values()),
-        "notes": absence.faults.notes,
+        "errors": counts.failed_openings + counts.lost_connections + sum(members.faults.counts.values()),
+        "notes": members.faults.notes,
         "latency": latency.pack(),
     }
 
 
 def measure_sync(
-    stage: Stage, ends: list[Target], dialect: str, members: int, each: int, seconds: float
+    context: RunContext, ends: list[Target], dialect: str, members: int, each: int, seconds: float
 ) -> Figures:
-    """Have ``members`` miss ``each`` messages and come back; return how long it took until all had them."""
-    (hand,) = stage.hire(1)
-    doors = [[end.ws_host, end.ws_port] for end in ends]
-    who = {"doors": doors, "dialect": dialect, "members": members, "each": each}
+    """Let ``members`` miss ``each`` messages and log in again; return the time until all have them."""
+    (worker,) = context.start_workers(1)
+    addresses = [[end.ws_host, end.ws_port] for end in ends]
+    who = {"addresses": addresses, "dialect": dialect, "members": members, "each": each}
     fill_seconds = max(60.0, members * each / FILL_MESSAGES_PER_SECOND)
-    filled = stage.ask([hand], prepare, seconds=fill_seconds, **who)[0]
-    with stage.measured() as span:
-        answer = stage.ask([hand], come, each=each, seconds=seconds)[0]
+    filled = context.ask([worker], prepare, seconds=fill_seconds, **who)[0]
+    with context.measured() as span:
+        answer = context.ask([worker], come, each=each, seconds=seconds)[0]
     span.note([answer])
     return {
         "messages": filled["stored"],
@@ -354,12 +337,12 @@ def measure_sync(
         "returned": answer["returned"],
         "missing": members - answer["returned"],
         "seconds": answer["seconds"],
-        "told": answer["told"],
+        "entries_received": answer["entries_received"],
         "recovered": answer["recovered"],
         "sync_pages": answer["pages"],
-        **span.cost(answer["told"]),
+        **span.cost(answer["entries_received"]),
         **Latency.merged([answer["latency"]]).figures("login_", maximum=False),
-        "lost": max(0, filled["stored"] - answer["told"]),
+        "lost": max(0, filled["stored"] - answer["entries_received"]),
         "raw_repeats": answer["repeats"],
         "errors": answer["errors"],
     }
@@ -373,7 +356,7 @@ class ChatOptions:
     offline: int = parameter(0, "Share of the members that are not online, in percent.", least=0, most=99)
     single: bool = parameter(False, "Messages to one other user each, in pairs, and no group.")
     nodes: int = parameter(1, "Nodes (a cluster), the members spread over them.", most=16)
-    database: str = text_parameter("", "URL of the database [default: SQLite in the server's data folder].")
+    database: str = DATABASE_PARAMETER
     sync: int = parameter(0, "One member fetches so many missed messages.", least=0, most=1_000_000)
     storm: int = parameter(0, "All log in, each so many messages behind.", least=0, most=10_000)
     dialect: str = text_parameter("cmd", "What who comes back speaks; who talks speaks protobuf.", DIALECTS)
@@ -383,38 +366,43 @@ class ChatOptions:
         return {"IMSERVER_STORAGE_URL": self.database} if self.database else {}
 
 
-def run(stage: Stage, options: ChatOptions) -> Figures:
+def run(context: RunContext, options: ChatOptions) -> Figures:
     """Measure stored messages in a group, or in pairs."""
-    ends = [stage.target]
+    ends = [context.target]
     if options.nodes > 1:
-        nodes = Nodes(stage.crew, options.nodes, stage.app, environment=options.environment)
-        ends, stage.pids, stage.folder = nodes.targets, tuple(nodes.pids), nodes.folder
-        stage.target = ends[0]
+        nodes = Nodes(context.pool, options.nodes, context.app, environment=options.environment)
+        ends, context.pids, context.folder = nodes.targets, nodes.pids, nodes.folder
+        context.target = ends[0]
     if options.sync or options.storm:
         members, missed = (1, options.sync) if options.sync else (options.members, options.storm)
-        return measure_sync(stage, ends, options.dialect, members, missed, options.seconds)
+        return measure_sync(context, ends, options.dialect, members, missed, options.seconds)
+    return measure(context, *enter(context, options, ends), options)
+
+
+def enter(context: RunContext, options: ChatOptions, ends: list[Target]) -> tuple[Worker, int]:
+    """Make accounts, and log them in; return their process, and their group (0: they chat in pairs)."""
     online = options.members - options.members * options.offline // 100
     if options.single:
         online -= online % 2
     if online < 2:
         raise BenchError("nobody is left to talk to: more members, or fewer of them offline")
-    (hand,) = stage.hire(1)
-    stage.ask([hand], register, count=options.members, seconds=options.members)
+    (worker,) = context.start_workers(1)
+    context.ask([worker], register, count=options.members, seconds=options.members)
     group = 0
     if not options.single:
-        group = stage.ask([hand], make_group, count=options.members)[0]["group"]
+        group = context.ask([worker], make_group, count=options.members)[0]["group"]
     for end, first, share in shares(ends, online):
-        stage.ask([hand], open_chat, first=first, count=share, host=end.ws_host, port=end.ws_port)
-    stage.ask([hand], settle, quiet_seconds=HELD_SECONDS)
-    return measure(stage, hand, options, group)
+        context.ask([worker], open_chat, first=first, count=share, host=end.ws_host, port=end.ws_port)
+    context.ask([worker], settle, quiet_seconds=HELD_SECONDS)
+    return worker, group
 
 
-def measure(stage: Stage, hand: Hand, options: ChatOptions, group: int) -> Figures:
-    folder = "" if options.database else stage.folder
-    before, fsync = look(folder), fsync_ms(stage.folder)
-    with stage.measured() as span:
+def measure(context: RunContext, worker: Worker, group: int, options: ChatOptions) -> Figures:
+    folder = "" if options.database else context.folder
+    before, fsync = look(folder), fsync_ms(context.folder)
+    with context.measured() as span:
         asked = {"seconds": options.seconds, "rate": options.rate, "group": group}
-        answer = stage.ask([hand], chat, tag=new_tag(), **asked)[0]
+        answer = context.ask([worker], chat, tag=new_tag(), **asked)[0]
     span.note([answer])
     if not answer["acked"]:
         raise BenchError("no message was acknowledged")
@@ -432,7 +420,7 @@ def measure(stage: Stage, hand: Hand, options: ChatOptions, group: int) -> Figur
         "fsync_ms": fsync,
         **{name: verdict[name] for name in ("lost", "doubled", "other_order")},
         "unacknowledged": answer["sent"] - acked,
-        "errors": answer["strays"] + answer["unsent"],
+        "errors": answer["unexpected"] + answer["unsent"],
         "dropped": answer["dropped"],
     }
     after = look(folder)

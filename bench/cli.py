@@ -14,8 +14,9 @@ import click
 from bench import report, versus
 from bench.cluster import PARTS
 from bench.loop import BenchError, Json
+from bench.plot import svg
 from bench.proc import machine
-from bench.runner import SCENARIOS, Place, Scenario, judge, options_of, perform, play
+from bench.runner import SCENARIOS, Scenario, ServerChoice, judge, options_of, perform, play
 from bench.suite import SUITES, Row
 from imserver import __version__
 
@@ -30,7 +31,7 @@ LOG = click.option(
     show_default=True,
     help="Where a server of our own writes its (request) log.",
 )
-PLACE_OPTIONS: tuple[Option, ...] = (
+SERVER_OPTIONS: tuple[Option, ...] = (
     click.option("--url", default="", help="Measure the server at http://host:port (default: start one)."),
     click.option("--ws", default="", help="Its WebSocket address [default: ws://HOST:8089/acc]."),
     click.option("--pid", "pids", type=int, multiple=True, help="A process of that server (repeatable)."),
@@ -58,7 +59,7 @@ def bench() -> None:
 
 
 def add(name: str, text: str, command: Command, *options: Option) -> None:
-    """Add a command. A BenchError is shown as one clear line."""
+    """Add a command. A BenchError is shown as one line."""
 
     def guarded(**values: Any) -> None:
         try:
@@ -90,16 +91,16 @@ def _option(entry: Any) -> Option:
     return click.option(name, type=kind, default=default, show_default=default != "", help=facts["help"])
 
 
-def place_of(values: Json) -> Place:
-    """Take what belongs to the place out of a command's values."""
+def choice_of(values: Json) -> ServerChoice:
+    """Take the choice of the server out of a command's values."""
     given = {name: value for name in ("config", "http") if (value := values.pop(name, None))}
     arguments = tuple(word for name, value in given.items() for word in (f"--{name}", value))
-    names = {entry.name for entry in fields(Place)} & values.keys()
-    return Place(arguments=arguments, **{name: values.pop(name) for name in names})
+    names = {entry.name for entry in fields(ServerChoice)} & values.keys()
+    return ServerChoice(arguments=arguments, **{name: values.pop(name) for name in names})
 
 
 def finish(found: Json, as_json: bool, show: Callable[[], None], good: bool) -> None:
-    """Print what was found, and exit with 1 unless it is good."""
+    """Print the result, and exit with 1 unless it is good."""
     if as_json:
         click.echo(json.dumps({"imserver": __version__, **found}, ensure_ascii=False))
     else:
@@ -112,12 +113,12 @@ def scenario_command(scenario: Scenario) -> None:
     """Add the command of one scenario; its options are the fields of the scenario's dataclass."""
 
     def command(as_json: bool, runs: int, **values: Any) -> None:
-        place = place_of(values)
+        choice = choice_of(values)
         with report.Bar() as watcher:
-            found = play(scenario, scenario.options(**values), place, runs, watcher)
+            found = play(scenario, scenario.options(**values), choice, runs, watcher)
         finish(found, as_json, lambda: report.show(found), not found["faults"])
 
-    where = PLACE_OPTIONS if scenario.server else (LOG,) if scenario.servers else ()
+    where = SERVER_OPTIONS if scenario.server else (LOG,) if scenario.servers else ()
     text = (scenario.run.__doc__ or "").partition("\n\n")[0].replace("``", "")
     add(scenario.name, text, command, *options(scenario.options), *where)
 
@@ -126,9 +127,9 @@ def suite_command(name: str, text: str, *more: Option) -> None:
     """Add the command of a suite. ``--part`` and ``--connections`` select rows."""
 
     def command(runs: int, as_json: bool, only: tuple[Any, ...] = (), **values: Any) -> None:
-        place, rows = place_of(values), chosen(name, only)
+        choice, rows = choice_of(values), chosen(name, only)
         with report.Bar() as watcher:
-            reports = perform(rows, place, runs, watcher, **values)
+            reports = perform(rows, choice, runs, watcher, **values)
         bars = judge(rows, reports)
 
         def show() -> None:
@@ -159,7 +160,8 @@ def chosen(name: str, only: tuple[Any, ...]) -> tuple[Row, ...]:
     "--into",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Replace the text of this document between <!-- figures --> (<!-- million -->, <!-- cluster -->) "
-    "and the next <!-- end -->; after <!-- figures bars --> with the bars alone.",
+    "and the next <!-- end -->; after <!-- figures bars --> with the bars alone, after "
+    "<!-- figures details --> without them.",
 )
 @click.option(
     "--plot",
@@ -173,13 +175,17 @@ def table(file: Path, into: Path | None, plot: Path | None) -> None:
         drawn = [entry for entry in suite["reports"] if entry.get("series")]
         if not drawn:
             raise click.ClickException(f"{file} has nothing to plot")
-        plot.write_text(report.svg(drawn[-1]["title"], drawn[-1]["series"]), encoding="utf-8")
+        plot.write_text(svg(drawn[-1]["title"], drawn[-1]["series"]), encoding="utf-8")
     text = report.markdown(suite)
     if into is None:
         click.echo(text)
         return
     mark = report.begin_mark(suite)
-    sections = {mark: text, mark.replace(" -->", " bars -->"): report.bars(suite)}
+    sections = {
+        mark: text,
+        mark.replace(" -->", " bars -->"): report.bars(suite),
+        mark.replace(" -->", " details -->"): report.details(suite),
+    }
     document = into.read_text(encoding="utf-8")
     found = [each for each in sections if each in document]
     if not found or report.END_MARK not in document:
@@ -230,8 +236,8 @@ _sizes = click.option(
     multiple=True,
     help="Users to log in (repeatable) [default: 10,000, then 100,000, then 1,000,000].",
 )
-suite_command("all", "Measure all that has a bar.", *PLACE_OPTIONS)
-suite_command("smoke", "Play small forms of everything, within a minute.", *PLACE_OPTIONS)
+suite_command("all", "Measure all that has a bar.", *SERVER_OPTIONS)
+suite_command("smoke", "Play small forms of everything, within a minute.", *SERVER_OPTIONS)
 _cluster, _million = options(_of["cluster"], "part"), options(_of["million"], "connections")
 suite_command("cluster", "Measure pushes and broadcasts across nodes. Needs a Redis.", _part, LOG, *_cluster)
 suite_command("million", "Log a million users in, and reach them all.", _sizes, LOG, *_million)

@@ -1,10 +1,8 @@
-"""``imserver bench cluster``: what nodes cost each other, what Redis costs them, and the death of a node."""
+"""``imserver bench cluster``: the cost of nodes for each other and of Redis, and the death of a node."""
 
 from __future__ import annotations
 
-import os
 import re
-import signal
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -12,19 +10,19 @@ from urllib.request import urlopen
 
 from bench import backend
 from bench.connections import Target
-from bench.crew import Crew, Hand, Progress
+from bench.context import MOST_IN_PROCESS, RunContext, parameter, seconds_parameter, shares, text_parameter
 from bench.figures import Figures, with_faults_of
 from bench.generator import close_connections
 from bench.latency import Latency
 from bench.loop import BenchError
-from bench.opening import bystander_figures, echo, move, stand_by
 from bench.push import FanoutOptions, PushOptions, Sending, measure, measure_warm
-from bench.servers import redis_facts
-from bench.stage import MOST_IN_PROCESS, Stage, parameter, seconds_parameter, shares, text_parameter
+from bench.servers import NodeProcess, RedisProcess, redis_facts
+from bench.session_scenarios import bystander_figures, echo, move, stand_by
+from bench.workers import Worker, WorkerPool
 
 WARM_UP_SECONDS = 0.5
 PACE = 20.0
-#: Back ends that push at once, one request each: so many messages may share a look at Redis and a batch.
+#: Concurrent back ends with one request each: so many messages may share a Redis query and a batch.
 FLAT_CLIENTS = 64
 HERE = 0
 METRICS_SECONDS = 10.0
@@ -33,14 +31,11 @@ FAULTS = ("lost", "doubled", "refused", "dropped")
 
 
 class Nodes:
-    """``count`` nodes, each reached alone. Owns their processes, which workers of the crew keep, and a Redis.
-
-    That is the one at ``redis_url``, or one of their own, started from ``redis_server``.
-    """
+    """``count`` nodes, each with its own address, and their Redis: the one at ``redis_url``, or a new one."""
 
     def __init__(
         self,
-        crew: Crew,
+        pool: WorkerPool,
         count: int,
         app: int,
         log: str = "file",
@@ -48,37 +43,43 @@ class Nodes:
         redis_server: str = "",
         environment: dict[str, str] | None = None,
     ) -> None:
-        self.crew = crew
+        self.pool = pool
         self.app = app
         self.log = log
-        self.redis = redis_url or crew.serve_redis(redis_server)[1]
-        self.targets: list[Target] = []
-        self.pids: list[int] = []
+        self.redis = redis_url or pool.start(RedisProcess(redis_server)).url
+        self.nodes: list[NodeProcess] = []
         self.folder = ""
         settings = {"IMSERVER_REDIS_URL": self.redis, "IMSERVER_CLUSTER_ADVERTISE": "127.0.0.1"}
         settings |= environment or {}
         for _ in range(count):
-            own = crew.serve(log=log, environment=settings, data_directory=self.folder)
-            self.folder = self.folder or own.folder
-            self.targets.append(replace(own.target, app=app))
-            self.pids.append(own.pids[0])
+            own = pool.start(NodeProcess(log, environment=settings, data_directory=self.folder))
+            self.folder = self.folder or own.data_directory
+            self.nodes.append(own)
         deadline, wanted = time.monotonic() + JOIN_SECONDS, count**2
         while (known := self.counters().get("imserver_cluster_nodes", 0)) < wanted:
             if time.monotonic() > deadline:
                 raise BenchError(f"the nodes do not find each other: {known:g} of {wanted} ways are known")
             time.sleep(0.1)
 
-    def stage(self, connect: int, ask: int, progress: Progress | None) -> Stage:
-        """Return a stage whose clients connect to one node and whose pushes go to another.
+    @property
+    def targets(self) -> list[Target]:
+        return [replace(node.target, app=self.app) for node in self.nodes]
 
-        What it counts is the CPU of all nodes.
+    @property
+    def pids(self) -> tuple[int, ...]:
+        return tuple(node.process.pid for node in self.nodes)
+
+    def context(self, connect: int, ask: int) -> RunContext:
+        """Return a context whose clients connect to one node and whose pushes go to another.
+
+        It counts the CPU of all nodes.
         """
         http = self.targets[ask]
         target = replace(self.targets[connect], http_host=http.http_host, http_port=http.http_port)
-        return Stage(target, tuple(self.pids), self.crew, progress)
+        return RunContext(target, self.pids, self.pool)
 
     def counters(self) -> dict[str, float]:
-        """Return the metrics that only count, each summed over all nodes."""
+        """Return the counters of the metrics, each summed over all nodes."""
         url = f"http://{self.targets[0].http_host}:{self.targets[0].http_port}/metrics"
         with urlopen(url, timeout=METRICS_SECONDS) as answer:
             text: str = answer.read().decode()
@@ -88,10 +89,10 @@ class Nodes:
         return found
 
     def kill(self, number: int) -> float:
-        """Kill a node without a warning; return when. It counts no longer."""
-        os.kill(self.pids.pop(number), signal.SIGKILL)
-        del self.targets[number]
-        return time.monotonic()
+        """Kill a node without a warning; return the time. The node is not counted afterwards."""
+        killed = time.monotonic()
+        self.nodes.pop(number).control("kill")
+        return killed
 
 
 @dataclass(frozen=True)
@@ -109,17 +110,16 @@ class ClusterOptions:
     redis_server: str = text_parameter("", "The redis-server to start [default: one that is found].")
 
 
-class Play:
-    def __init__(self, nodes: Nodes, options: ClusterOptions, progress: Progress | None) -> None:
+class ClusterRun:
+    def __init__(self, nodes: Nodes, options: ClusterOptions) -> None:
         self.nodes = nodes
         self.options = options
-        self.progress = progress
         self.there = len(nodes.targets) - 1
         self.notes: dict[str, object] = {}
         self._counted: dict[str, float] = {}
 
-    def stage(self, connect: int, ask: int = HERE) -> Stage:
-        return self.nodes.stage(connect, ask, self.progress)
+    def context(self, connect: int, ask: int = HERE) -> RunContext:
+        return self.nodes.context(connect, ask)
 
     def count(self) -> None:
         self._counted = self.nodes.counters()
@@ -132,75 +132,77 @@ class Play:
 
     def push_to(self, node: int, how: Sending) -> Figures:
         """Push to users on ``node``, with the RPC of the nodes."""
-        stage = self.stage(node)
-        hands = stage.hire(1)
-        stage.open(hands, self.options.users)
-        warm_up = measure(stage, hands, how, WARM_UP_SECONDS)
+        context = self.context(node)
+        workers = context.start_workers(1)
+        context.open(workers, self.options.users)
+        warm_up = measure(context, workers, how, WARM_UP_SECONDS)
         self.count()
-        found = with_faults_of(warm_up, measure(stage, hands, how, self.options.seconds))
+        found = with_faults_of(warm_up, measure(context, workers, how, self.options.seconds))
         counted = self.counted()
-        stage.ask(hands, close_connections)
+        context.ask(workers, close_connections)
         rpc = {"rpc_events": "imserver_rpc_sent_total", "rpc_batches": "imserver_rpc_batches_sent_total"}
         return {**found, **{figure: counted.get(name, 0.0) for figure, name in rpc.items()}}
 
 
-def spread(stages: list[Stage], users: int) -> list[Hand]:
-    """Log ``users`` in, as many on each of ``stages``, with a process for each; return the processes."""
-    hands = []
-    for stage, first, share in shares(stages, users):
-        (hand,) = stage.hire(1)
-        stage.open([hand], share, first=first)
-        hands.append(hand)
-    return hands
+def open_on_all(contexts: list[RunContext], users: int) -> list[Worker]:
+    """Log ``users`` users in, equally many on each of ``stages``, with a process for each; return the
+    processes.
+    """
+    workers = []
+    for context, first, share in shares(contexts, users):
+        (worker,) = context.start_workers(1)
+        context.open([worker], share, first=first)
+        workers.append(worker)
+    return workers
 
 
-def count_in_redis(play: Play) -> Figures:
-    """Logins, heartbeats and pushes: round trips and commands of the registry, by the nodes' own count."""
-    nodes, options, hands = play.nodes, play.options, list[Hand]()
+def count_in_redis(run: ClusterRun) -> Figures:
+    """Logins, heartbeats and pushes: round trips and commands of the registry, counted by the nodes."""
+    nodes, options, workers = run.nodes, run.options, list[Worker]()
     figures: Figures = {}
-    stages = [play.stage(number) for number in range(len(nodes.targets))]
+    contexts = [run.context(number) for number in range(len(nodes.targets))]
 
     def counted(unit: str, work: Callable[[], float]) -> None:
-        play.count()
+        run.count()
         calls = redis_facts(nodes.redis)
         count = max(work(), 1)
-        counters, after = play.counted(), redis_facts(nodes.redis)
+        counters, after = run.counted(), redis_facts(nodes.redis)
         for name in ("round_trips", "commands"):
             figures[f"{unit}_{name}"] = counters.get(f"imserver_registry_{name}_total", 0.0) / count
         figures[f"{unit}_redis_cpu_us"] = (after.cpu_us - calls.cpu_us) / count
-        play.notes[f"{unit}: calls in Redis"] = after.calls_since(calls)
+        run.notes[f"{unit}: calls in Redis"] = after.calls_since(calls)
 
     def log_in() -> float:
-        hands.extend(spread(stages, options.logins))
+        workers.extend(open_on_all(contexts, options.logins))
         return options.logins
 
     def beat() -> float:
-        answers = stages[0].ask(hands, echo, seconds=options.seconds, command="heartbeat")
+        answers = contexts[0].ask(workers, echo, seconds=options.seconds, command="heartbeat")
         figures["errors"] = sum(answer["wrong"] + answer["unanswered"] for answer in answers)
         return float(sum(answer["round_trips"] for answer in answers))
 
     def push_there() -> float:
-        how = play.pushes(rate=options.rate)
-        found = measure(play.stage(play.there), hands[-1:], how, options.seconds)
+        how = run.pushes(rate=options.rate)
+        found = measure(run.context(run.there), workers[-1:], how, options.seconds)
         figures["lost"] = found["lost"]
         return found["messages"] or 0
 
     counted("login", log_in)
     counted("heartbeat", beat)
     counted("push", push_there)
-    stages[0].ask(hands, close_connections)
+    contexts[0].ask(workers, close_connections)
     return figures
 
 
-def push_across(play: Play) -> Figures:
-    """Pushes to users on another node, at a pace: latency, and what goes from node to node."""
-    return play.push_to(play.there, play.pushes(rate=play.options.rate))
+def push_across(run: ClusterRun) -> Figures:
+    """Pushes to users on another node at a fixed rate: latency, and traffic between nodes."""
+    return run.push_to(run.there, run.pushes(rate=run.options.rate))
 
 
-def forward(play: Play, bulk: int = 0) -> Figures:
-    """Pushes flat out, to users on the node that is asked and to users on another one."""
-    how = play.pushes(bulk)
-    here, there = play.push_to(HERE, how), play.push_to(play.there, how)
+def forward(run: ClusterRun, bulk: int = 0) -> Figures:
+    """Pushes at full speed, to users on the same node and on another one."""
+    how = run.pushes(bulk)
+    here, there = run.push_to(HERE, how), run.push_to(run.there, how)
     events, batches = there["rpc_events"] or 0, there["rpc_batches"]
     return {
         "here_per_second": here["measured_per_second"],
@@ -216,27 +218,27 @@ def forward(play: Play, bulk: int = 0) -> Figures:
     }
 
 
-def broadcast(play: Play) -> Figures:
-    """A broadcast to as many receivers: on a server that is alone, on one node, and spread over the nodes."""
-    options, nodes = play.options, play.nodes
-    own = nodes.crew.serve(log=nodes.log)
-    alone = Stage(replace(own.target, app=nodes.app), own.pids[:1], nodes.crew, play.progress)
-    # Who pushes receives on the last node: nobody gets it later than those.
-    stages = [play.stage(number) for number in reversed(range(len(nodes.targets)))]
-    places = {"alone": [alone] * len(stages), "one": [stages[-1]] * len(stages), "many": stages}
+def broadcast(run: ClusterRun) -> Figures:
+    """A broadcast to equally many receivers: on a lone server, on one node, and spread over the nodes."""
+    options, nodes = run.options, run.nodes
+    own = nodes.pool.start(NodeProcess(nodes.log))
+    alone = RunContext(replace(own.target, app=nodes.app), own.pids[:1], nodes.pool)
+    # The pushing process receives on the last node: no other receiver gets a broadcast later.
+    contexts = [run.context(number) for number in reversed(range(len(nodes.targets)))]
+    places = {"alone": [alone] * len(contexts), "one": [contexts[-1]] * len(contexts), "many": contexts}
     ways = {"paced": FanoutOptions(rate=PACE).sending, "flat": Sending("all", FLAT_CLIENTS)}
     figures: Figures = dict.fromkeys(FAULTS, 0)
     for place, where in places.items():
-        hands = spread(where, options.receivers)  # as many processes receive everywhere
+        workers = open_on_all(where, options.receivers)  # as many processes receive everywhere
         for way, how in ways.items():
-            found = measure_warm(where[0], hands, how, options.seconds, WARM_UP_SECONDS)
+            found = measure_warm(where[0], workers, how, options.seconds, WARM_UP_SECONDS)
             figures[f"{way}_{place}_cpu_us"] = found["cpu_us"]
             figures[f"{way}_{place}_per_second"] = found["measured_per_second"]
             if place == "many":
                 figures[f"{way}_p50_ms"], figures[f"{way}_p99_ms"] = found["p50_ms"], found["p99_ms"]
             for fault in FAULTS:
                 figures[fault] = (figures[fault] or 0) + (found[fault] or 0)
-        where[0].ask(hands, close_connections)
+        where[0].ask(workers, close_connections)
     for way in ways:
         one, many = figures[f"{way}_one_cpu_us"], figures[f"{way}_many_cpu_us"]
         figures[f"{way}_ratio"] = many / one if many and one else None
@@ -249,24 +251,24 @@ GONE = 100
 GIVE_UP_SECONDS = 60.0
 
 
-def kill_a_node(play: Play) -> Figures:
+def kill_a_node(run: ClusterRun) -> Figures:
     """Kill the last node without a warning.
 
-    Its clients go to the first one, where bystanders ping meanwhile; users who do not come back have to be
-    offline for everybody within the lease.
+    Its clients move to the first node, where other clients ping meanwhile. Users who do not reconnect must be
+    offline on all nodes within the lease.
     """
-    clients, nodes = play.options.clients, play.nodes
-    here, there = play.stage(HERE), play.stage(play.there)
-    (bystander,) = here.hire(1)
+    clients, nodes = run.options.clients, run.nodes
+    here, there = run.context(HERE), run.context(run.there)
+    (bystander,) = here.start_workers(1)
     here.open([bystander], BYSTANDERS)
-    mover, goner = there.hire(2)
+    mover, leaver = there.start_workers(2)
     there.open([mover], clients, first=BYSTANDERS)
-    there.open([goner], GONE, first=BYSTANDERS + clients)
-    asker, other = here.hire(2)
+    there.open([leaver], GONE, first=BYSTANDERS + clients)
+    asker, other = here.start_workers(2)
     bystander.ask(stand_by, seconds=GIVE_UP_SECONDS)
     target = asdict(nodes.targets[HERE])
     mover.ask(move, target=target, first=BYSTANDERS, count=clients, seconds=GIVE_UP_SECONDS)
-    killed = nodes.kill(play.there)
+    killed = nodes.kill(run.there)
     asker.ask(backend.wait_online, first=BYSTANDERS + clients, users=GONE, until=0, seconds=GIVE_UP_SECONDS)
     moved, gone = here.gather([mover, asker])
     bystander.stop()
@@ -294,29 +296,31 @@ ITEM_BYTES = 150
 RPC_WARM_UP_SECONDS = 0.2
 
 
-def rpc_alone(play: Play) -> Figures:
-    """Send items from one process to another, encrypted: 1, 10 and 100 a batch flat out, and at a pace."""
-    crew, options = play.nodes.crew, play.options
-    sender, receiver = hands = crew.hire(2, END)
-    stage = Stage(play.nodes.targets[0], tuple(hand.process.pid for hand in hands), crew, play.progress)
-    crew.ask(sender, "meet", **crew.ask(receiver, "tell"))
-    crew.ask(receiver, "meet", **crew.ask(sender, "tell"))
-    expected = crew.ask(receiver, "wait", received=1)["received"]
+def rpc_alone(run: ClusterRun) -> Figures:
+    """Send items between two processes, encrypted: batches of 1, 10 and 100 at full speed, and at a fixed
+    rate.
+    """
+    pool, options = run.nodes.pool, run.options
+    sender, receiver = workers = pool.start_workers(2, END)
+    context = RunContext(run.nodes.targets[0], tuple(worker.process.pid for worker in workers), pool)
+    pool.ask(sender, "meet", **pool.ask(receiver, "tell"))
+    pool.ask(receiver, "meet", **pool.ask(sender, "tell"))
+    expected = pool.ask(receiver, "wait", received=1)["received"]
     figures: Figures = {}
     for batch in (1, 10, 100):
         for seconds in (RPC_WARM_UP_SECONDS, options.seconds):
-            with stage.measured() as span:
-                sent = crew.ask(sender, "flood", batch=batch, item_bytes=ITEM_BYTES, seconds=seconds)
+            with context.measured() as span:
+                sent = pool.ask(sender, "flood", batch=batch, item_bytes=ITEM_BYTES, seconds=seconds)
                 expected += sent["sent"]
-                crew.ask(receiver, "wait", received=expected)
+                pool.ask(receiver, "wait", received=expected)
         figures[f"rpc_{batch}_per_second"] = sent["sent"] / sent["seconds"]
         figures[f"rpc_{batch}_cpu_us"] = span.server_us / sent["sent"]
         figures[f"rpc_{batch}_events_a_batch"] = sent["sent"] / max(sent["batches"], 1)
-    crew.ask(receiver, "clock", on=True)
-    paced = crew.ask(sender, "pace", rate=options.rate, item_bytes=ITEM_BYTES, seconds=options.seconds)
+    pool.ask(receiver, "clock", on=True)
+    paced = pool.ask(sender, "pace", rate=options.rate, item_bytes=ITEM_BYTES, seconds=options.seconds)
     expected += paced["sent"]
-    got = crew.ask(receiver, "wait", received=expected)
-    timed = crew.ask(receiver, "clock", on=False)
+    got = pool.ask(receiver, "wait", received=expected)
+    timed = pool.ask(receiver, "clock", on=False)
     return {
         **figures,
         **Latency.merged([timed["latency"]]).figures(),
@@ -324,21 +328,21 @@ def rpc_alone(play: Play) -> Figures:
     }
 
 
-PARTS: dict[str, Callable[[Play], Figures]] = {
+PARTS: dict[str, Callable[[ClusterRun], Figures]] = {
     "redis": count_in_redis,
     "push": push_across,
     "forward": forward,
-    "bulk": lambda play: forward(play, play.options.bulk),
+    "bulk": lambda run: forward(run, run.options.bulk),
     "broadcast": broadcast,
     "rpc": rpc_alone,
     "storm": kill_a_node,
 }
 
 
-def run(stage: Stage, options: ClusterOptions) -> Figures:
-    """Measure one part on nodes of its own."""
-    nodes = Nodes(stage.crew, options.nodes, stage.app, stage.log, options.redis, options.redis_server)
-    play = Play(nodes, options, stage.progress)
-    figures = PARTS[options.part](play)
-    stage.extra["notes"] = play.notes
+def run(context: RunContext, options: ClusterOptions) -> Figures:
+    """Measure one part on its own nodes."""
+    nodes = Nodes(context.pool, options.nodes, context.app, context.log, options.redis, options.redis_server)
+    run = ClusterRun(nodes, options)
+    figures = PARTS[options.part](run)
+    context.extra["notes"] = run.notes
     return figures

@@ -1,4 +1,4 @@
-"""The figures that scenarios find: one table of their labels, units, and how several runs are folded."""
+"""The figures of scenarios: one table of their labels, units, and how several runs are combined."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ Figures = dict[str, float | None]
 
 @dataclass(frozen=True)
 class Figure:
-    """How a figure is shown. ``worst``: several runs are folded to their maximum, not to their median.
-    ``fault``: anything but zero fails the command."""
+    """Display of a figure. ``worst``: several runs are combined to their maximum, not to their median.
+    ``fault``: any value other than zero fails the command.
+    """
 
     label: str
     unit: str = ""
@@ -60,10 +61,13 @@ FIGURES: dict[str, Figure] = {
     "rss_empty_mb": Figure("RSS of the server as we found it", "MB", 1),
     "rss_warm_mb": Figure("RSS after the warm-up", "MB", 1),
     "rss_full_mb": Figure("RSS with all connections", "MB", 1),
+    "rss_opened_bytes": Figure("RSS a connection without subscriptions", "bytes"),
     "rss_connection_bytes": Figure("RSS a connection", "bytes"),
     "idle_cpu_percent": Figure("idle CPU of the server", "% of a core", 3),
     "connections": Figure("connections"),
     "messages": Figure("messages pushed"),
+    "pieces_per_second": Figure("pieces/s"),
+    "subscriptions_per_second": Figure("subscriptions/s"),
     "deliveries_per_second": Figure("deliveries/s"),
     "round_trips_per_second": Figure("round trips/s"),
     "requests_per_second": Figure("requests/s"),
@@ -93,6 +97,7 @@ FIGURES: dict[str, Figure] = {
     "frame_bytes": Figure("frame on the wire", "bytes"),
     "lost": Figure("messages lost", fault=True),
     "doubled": Figure("messages doubled", fault=True),
+    "unfinished": Figure("streams whose end has not the whole text", fault=True),
     "other_order": Figure("receivers with another order", worst=True),
     "refused": Figure("pushes refused", fault=True),
     "dropped": Figure("connections dropped by the server", fault=True),
@@ -174,6 +179,7 @@ FIGURES: dict[str, Figure] = {
     "chaos_restart_count": Figure("restarts of a node"),
     "chaos_pause_count": Figure("a node stood still"),
     "chaos_redis_count": Figure("kill -9 of Redis"),
+    "chaos_flush_count": Figure("all data of Redis removed"),
     "chaos_database_count": Figure("kill -9 of the database"),
     "chaos_cut_count": Figure("network between nodes cut"),
     "chaos_hold_count": Figure("network between nodes held back"),
@@ -181,15 +187,35 @@ FIGURES: dict[str, Figure] = {
     "chaos_slow_count": Figure("fsync slow"),
     "sync_pages": Figure("pages of a sync"),
     "acknowledged": Figure("messages acknowledged"),
-    "told": Figure("entries told, repeats apart"),
+    "entries_received": Figure("entries received, without repeats"),
     "chaos_lost": Figure("acknowledged and not stored", fault=True),
     "chaos_twice": Figure("stored twice", fault=True),
     "chaos_holes": Figure("holes in conversations, as clients saw them", fault=True),
     "chaos_inversions": Figure("inversions and doubles, as clients saw them", fault=True),
-    "chaos_missing": Figure("stored and not told", fault=True),
-    "chaos_unknown": Figure("told and not stored", fault=True),
+    "chaos_missing": Figure("stored and not received", fault=True),
+    "chaos_unknown": Figure("received and not stored", fault=True),
+    "chaos_receiver_count": Figure("the receiver of events was away"),
+    "plain_cpu_us": Figure("CPU a stored message without a webhook", "µs", 1),
+    "events_cpu_us": Figure("CPU a stored message with durable events", "µs", 1),
+    "events_extra_percent": Figure("the difference", "%", 1),
+    "events": Figure("events that the webhook received"),
+    "events_per_second": Figure("events/s at the receiver"),
+    **_latencies("event_", "from the sending of a message to its event", maximum=True),
+    **_latencies("absent_", "absent, after the delay", maximum=True),
+    "absent_lost": Figure("absent events that never came", fault=True),
+    "events_repeated": Figure("events that came again"),
+    "events_lost": Figure("events that never came", fault=True),
+    "events_inverted": Figure("events after later ones of the same user", fault=True),
     "chaos_changed": Figure("ids that changed their meaning", fault=True),
     "chaos_anew": Figure("cursors that the server did not know any more", fault=True),
+    "publications": Figure("messages published"),
+    "received": Figure("publications received, all subscribers together"),
+    "missed_pusher": Figure("publications that pusher subscribers missed, away or in a gap"),
+    "disordered": Figure("publications after later ones", fault=True),
+    "subscribers": Figure("subscribers that the server counts"),
+    **_latencies("count_", "answer with their number", maximum=True),
+    "reloads": Figure("subscriptions told to reload"),
+    "recoveries": Figure("subscriptions recovered"),
     "raw_repeats": Figure("repeats that clients dropped by their ids"),
     "resends": Figure("messages sent again"),
     "not_stored": Figure("sends answered: not stored, try again"),
@@ -219,7 +245,7 @@ def fold(runs: Sequence[Figures]) -> Figures:
 
 
 def with_faults_of(warm_up: Figures, figures: Figures) -> Figures:
-    """Return ``figures`` with the faults that already showed in the warm-up added: they are never excused."""
+    """Return ``figures`` with the faults of the warm-up added: faults always count."""
     added = {
         name: value + (warm_up.get(name) or 0) for name in FAULTS if (value := figures.get(name)) is not None
     }
@@ -231,7 +257,7 @@ def faults(figures: Figures) -> dict[str, float]:
 
 
 def shown(name: str, value: float | None) -> str:
-    """Return a figure as people read it, with its unit."""
+    """Return a figure with its unit, for display."""
     if value is None:
         return "–"
     if name == "generator_bound":

@@ -1,7 +1,7 @@
-"""Scenario ``floor``: what the kernel alone takes for a send. No server can do better.
+"""Scenario ``floor``: the cost of a send in the kernel alone. No server can be faster.
 
-A bare process owns plain sockets and does nothing but send the same frame to each of them, a round for every
-byte that the receiving process sends it. So the receiver sets the pace, as it does when it measures a server.
+A bare process has plain sockets and only sends the same frame to each of them, one round for every byte that
+the receiving process sends it. So the receiver sets the rate, as in the measurement of a server.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import socket
 import time
 from dataclasses import dataclass
 
-from bench.connections import Swarm, Target
-from bench.crew import Hand
+from bench.connections import ConnectionSet, Opener, Target
+from bench.context import MOST_IN_PROCESS, RunContext, parameter, seconds_parameter
 from bench.figures import Figures
 from bench.frames import UPGRADE_ACCEPT, server_frame
 from bench.generator import Generator
 from bench.loop import BenchError, Json
-from bench.stage import MOST_IN_PROCESS, Stage, parameter, seconds_parameter
 from bench.tally import Tally
+from bench.workers import Worker
 
 TAG = "bare"
 FRAME_BYTES = 154
@@ -30,7 +30,7 @@ ACCEPTED = (
 
 
 def bare_frame(frame_bytes: int) -> bytes:
-    """Return a frame of ``frame_bytes`` on the wire, with the number and the time that a tally looks for."""
+    """Return a frame of ``frame_bytes`` on the wire, with the number and the time that a tally reads."""
     text = '{"seq":"%s0000000","cmd":"msg","msg":"0000000000%s"}'
     payload_bytes = frame_bytes - (2 if frame_bytes < 128 else 4)
     padding = payload_bytes - len(text % (TAG, ""))
@@ -42,8 +42,8 @@ def bare_frame(frame_bytes: int) -> bytes:
     return frame
 
 
-class Bare:
-    """The sending side. Owns the accepted sockets."""
+class BareSender:
+    """The sending side. Owner of the accepted sockets."""
 
     def __init__(self) -> None:
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
@@ -62,7 +62,7 @@ class Bare:
         self.pacer.settimeout(None)
 
     def rounds(self, data: bytes) -> tuple[int, int]:
-        """Send ``data`` to everybody for each byte of the pacer until ``q``; return sends and CPU in ns."""
+        """Send ``data`` to all for each byte of the pacer until ``q``; return sends and CPU in ns."""
         assert self.pacer is not None
         sends = [sock.send for sock in self.sockets]
         clock = time.process_time_ns
@@ -82,26 +82,28 @@ class Bare:
 
 
 def listen(generator: Generator) -> Json:
-    bare = generator.kept["bare"] = Bare()
-    return {"port": bare.listener.getsockname()[1]}
+    sender = generator.state["sender"] = BareSender()
+    return {"port": sender.listener.getsockname()[1]}
 
 
 def accept(generator: Generator, receivers: int) -> Json:
-    generator.kept["bare"].accept(receivers)
+    generator.state["sender"].accept(receivers)
     return {}
 
 
 def send(generator: Generator, frames: int, frame_bytes: int) -> Json:
-    """Task of the bare process: send until told to stop."""
-    sends, spent_ns = generator.kept["bare"].rounds(bare_frame(frame_bytes) * frames)
+    """Task of the sending process: send until it is stopped."""
+    sends, spent_ns = generator.state["sender"].rounds(bare_frame(frame_bytes) * frames)
     return {"sends": sends, "cpu_us": spent_ns / 1000}
 
 
 def connect(generator: Generator, port: int, receivers: int) -> Json:
-    """Task of the receiving process: connect to the bare one."""
-    swarm = generator.kept["floor"] = Swarm(generator.loop, Target("127.0.0.1", port), generator.index + 100)
-    opening = swarm.open(range(receivers), None, window=64, seconds=10)
-    generator.kept["pacer"] = socket.create_connection(("127.0.0.1", port), timeout=10)
+    """Task of the receiving process: connect to the sending one."""
+    connections = generator.state["floor"] = ConnectionSet(
+        generator.loop, Target("127.0.0.1", port), generator.index + 100
+    )
+    opening = connections.open(range(receivers), Opener(), window=64, seconds=10)
+    generator.state["pacer"] = socket.create_connection(("127.0.0.1", port), timeout=10)
     if opening.opened < receivers:
         raise BenchError(f"the floor's sockets did not connect: {opening.errors}")
     return {}
@@ -110,11 +112,11 @@ def connect(generator: Generator, port: int, receivers: int) -> Json:
 def receive(
     generator: Generator, seconds: float, frames: int, in_flight: int, gap_seconds: float = 0.0
 ) -> Json:
-    """Task of the receiving process: keep ``in_flight`` rounds ordered, or with a gap one now and then."""
-    swarm: Swarm = generator.kept["floor"]
-    pacer: socket.socket = generator.kept["pacer"]
-    tally = Tally(swarm, TAG)
-    per_round = len(swarm.peers) * frames
+    """Task: receive, with ``in_flight`` rounds requested at a time, or one round after each gap."""
+    connections: ConnectionSet = generator.state["floor"]
+    pacer: socket.socket = generator.state["pacer"]
+    tally = Tally(connections, TAG)
+    per_round = len(connections.by_fd) * frames
     begin = time.monotonic()
     ordered, due, end = 0, begin, begin + seconds
     while True:
@@ -133,17 +135,17 @@ def receive(
     return {"rounds": ordered, "seconds": (tally.last_ns / 1e9) - begin, **tally.figures()}
 
 
-class FloorStage:
-    """The controlling side: a bare process of its own against a receiving process that others may use too."""
+class FloorRun:
+    """The controlling side: a bare sending process, and a receiving process that may be shared."""
 
-    def __init__(self, stage: Stage, receiver: Hand, receivers: int) -> None:
-        self.stage = stage
+    def __init__(self, context: RunContext, receiver: Worker, receivers: int) -> None:
+        self.context = context
         self.receiver = receiver
-        (self.bare,) = stage.hire(1, stage.cores.server)
-        port = stage.ask([self.bare], listen)[0]["port"]
-        self.bare.ask(accept, receivers=receivers)
+        (self.sender,) = context.start_workers(1, context.cores.server)
+        port = context.ask([self.sender], listen)[0]["port"]
+        self.sender.ask(accept, receivers=receivers)
         receiver.ask(connect, port=port, receivers=receivers)
-        stage.gather([self.bare, receiver])
+        context.gather([self.sender, receiver])
 
     def measure(
         self,
@@ -154,10 +156,10 @@ class FloorStage:
         gap_seconds: float = 0.0,
     ) -> tuple[float, float]:
         """Return CPU µs a send, and frames received a second."""
-        self.bare.ask(send, frames=frames, frame_bytes=frame_bytes)
+        self.sender.ask(send, frames=frames, frame_bytes=frame_bytes)
         ordered = {"in_flight": in_flight, "gap_seconds": gap_seconds}
         self.receiver.ask(receive, seconds=seconds, frames=frames, **ordered)
-        sent, got = self.stage.gather([self.bare, self.receiver])
+        sent, got = self.context.gather([self.sender, self.receiver])
         count = sent["sends"] * frames
         if got["received"] != count:
             raise BenchError(f"the floor lost frames: {count} sent, {got['received']} received")
@@ -170,10 +172,10 @@ class FloorOptions:
     seconds: float = seconds_parameter(2.0, "How long for each size of send")
 
 
-def run(stage: Stage, options: FloorOptions) -> Figures:
+def run(context: RunContext, options: FloorOptions) -> Figures:
     """Measure bare sends of 1, 5 and 25 frames."""
-    (receiver,) = stage.hire(1)
-    floor = FloorStage(stage, receiver, options.receivers)
+    (receiver,) = context.start_workers(1)
+    floor = FloorRun(context, receiver, options.receivers)
     figures: Figures = {}
     floor.measure(0.2)
     for frames in (1, 5, 25):

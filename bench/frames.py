@@ -1,4 +1,4 @@
-"""The bytes of the generators: masked client frames, requests of the cmd dialect, a scan of answers."""
+"""The bytes of the generators: masked client frames, requests of the cmd dialect, a scanner for answers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ TEXT = 0x1
 CLOSE = 0x8
 PING = 0x9
 PONG = 0xA
-FINAL = 0x80
+FINAL = MASKED = 0x80
 
 #: One fixed key for all frames: masking is there for proxies, and a generator has better things to do.
 MASK = b"\x5a\xc3\x17\x8e"
@@ -21,24 +21,22 @@ UPGRADE_ACCEPT = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 def client_frame(payload: bytes, opcode: int = TEXT) -> bytes:
     """Return ``payload`` as one masked frame of a client (RFC 6455 section 5.2)."""
     size = len(payload)
-    if size < 126:
-        head = bytes((FINAL | opcode, 0x80 | size))
-    elif size < 65536:
-        head = bytes((FINAL | opcode, 0xFE)) + size.to_bytes(2, "big")
-    else:
-        head = bytes((FINAL | opcode, 0xFF)) + size.to_bytes(8, "big")
     key = (MASK * (size // 4 + 1))[:size]
     masked = int.from_bytes(payload, "big") ^ int.from_bytes(key, "big")
-    return head + MASK + masked.to_bytes(size, "big")
+    return frame_head(size, opcode, MASKED) + MASK + masked.to_bytes(size, "big")
 
 
 def server_frame(payload: bytes, opcode: int = TEXT) -> bytes:
-    size = len(payload)
+    return frame_head(len(payload), opcode) + payload
+
+
+def frame_head(size: int, opcode: int = TEXT, masked: int = 0) -> bytes:
+    """Return the head of a frame with a payload of ``size`` bytes; ``masked`` is MASKED or 0."""
     if size < 126:
-        return bytes((FINAL | opcode, size)) + payload
+        return bytes((FINAL | opcode, masked | size))
     if size < 65536:
-        return bytes((FINAL | opcode, 126)) + size.to_bytes(2, "big") + payload
-    return bytes((FINAL | opcode, 127)) + size.to_bytes(8, "big") + payload
+        return bytes((FINAL | opcode, masked | 126)) + size.to_bytes(2, "big")
+    return bytes((FINAL | opcode, masked | 127)) + size.to_bytes(8, "big")
 
 
 def scan(data: bytes | bytearray, end: int) -> tuple[list[tuple[int, int, int]], int]:

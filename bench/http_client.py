@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from urllib.error import HTTPError
+from urllib.request import ProxyHandler, Request, build_opener
 
 from bench.connections import Target
-from bench.loop import READ, WRITE, BenchError, Loop
+from bench.loop import READ, WRITE, BenchError, Json, Loop
 
-#: What is done with an answer: number of the request, µs since it was sent, status and body.
+#: Handler of an answer: number of the request, µs since it was sent, status and body.
 OnAnswer = Callable[[int, int, int, bytes], None]
 
 FORM = "application/x-www-form-urlencoded"
 JSON = "application/json"
 OK = b"HTTP/1.1 200 "
 RECEIVE_BYTES = 16384  # more would be mapped and unmapped for each answer
-ASKING = 4
 ANSWER_SECONDS = 60.0
+_open = build_opener(ProxyHandler({})).open  # without a proxy
 
 
 def request_head(target: Target, path: str, content_type: str, body_bytes: int, *fields: str) -> bytes:
-    """Return everything of a POST request before its body; ``fields`` are more lines of the head."""
+    """Return the head of a POST request; ``fields`` are further header lines."""
     body = (f"Content-Type: {content_type}", f"Content-Length: {body_bytes}")
     return get_request(target, path, *fields, *body, method="POST")
 
@@ -34,8 +37,8 @@ def get_request(target: Target, path: str, *fields: str, method: str = "GET") ->
     return "\r\n".join([*lines, "", ""]).encode()
 
 
-class Lane:
-    """One keep-alive connection: the requests it waits for, bytes not yet sent, an unfinished answer."""
+class HttpConnection:
+    """One keep-alive connection: its unanswered requests, unsent bytes, an unfinished answer."""
 
     __slots__ = ("fd", "rest", "sock", "unsent", "waiting")
 
@@ -46,8 +49,8 @@ class Lane:
         self.unsent = self.rest = b""
 
 
-class Lanes:
-    """The HTTP connections of one generator process. Owns their sockets."""
+class HttpConnections:
+    """The HTTP connections of one generator process. Owner of their sockets."""
 
     def __init__(self, loop: Loop, target: Target, count: int, on_answer: OnAnswer) -> None:
         self.loop = loop
@@ -56,7 +59,7 @@ class Lanes:
         self._usual = (0, b"")
         self.usual_end = b""
         """How all usual answers end, where they are equally long but not equal."""
-        self.lanes: dict[int, Lane] = {}
+        self.by_fd: dict[int, HttpConnection] = {}
         for _ in range(count):
             try:
                 sock = self.connect(target)
@@ -64,79 +67,79 @@ class Lanes:
                 raise BenchError(f"http://{target.http_host}:{target.http_port}: {error}") from error
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setblocking(False)
-            lane = Lane(sock)
-            self.lanes[lane.fd] = lane
-            loop.add(lane.fd, READ, self)
+            conn = HttpConnection(sock)
+            self.by_fd[conn.fd] = conn
+            loop.add(conn.fd, READ, self)
 
     def connect(self, target: Target) -> socket.socket:
         return socket.create_connection((target.http_host, target.http_port), timeout=10)
 
-    def __iter__(self) -> Iterator[Lane]:
-        return iter(self.lanes.values())
+    def __iter__(self) -> Iterator[HttpConnection]:
+        return iter(self.by_fd.values())
 
-    def send(self, lane: Lane, numbers: Iterable[int], data: bytes) -> None:
+    def send(self, conn: HttpConnection, numbers: Iterable[int], data: bytes) -> None:
         """Send the requests ``numbers``, already joined in ``data``."""
         now = time.monotonic_ns()
-        lane.waiting.extend([(number, now) for number in numbers])
-        if lane.unsent:
-            lane.unsent += data
+        conn.waiting.extend([(number, now) for number in numbers])
+        if conn.unsent:
+            conn.unsent += data
             return
         try:
-            sent = lane.sock.send(data)
+            sent = conn.sock.send(data)
         except BlockingIOError:
             sent = 0
         except OSError as error:
             raise BenchError(f"the server ended an HTTP connection: {error}") from error
         if sent < len(data):
-            lane.unsent = data[sent:]
-            self.loop.change(lane.fd, READ | WRITE)
+            conn.unsent = data[sent:]
+            self.loop.change(conn.fd, READ | WRITE)
 
     def ready(self, fd: int, mask: int) -> None:
-        lane = self.lanes[fd]
+        conn = self.by_fd[fd]
         try:
-            if mask & WRITE and lane.unsent:
-                lane.unsent = lane.unsent[lane.sock.send(lane.unsent) :]
-                if not lane.unsent:
+            if mask & WRITE and conn.unsent:
+                conn.unsent = conn.unsent[conn.sock.send(conn.unsent) :]
+                if not conn.unsent:
                     self.loop.change(fd, READ)
-            data = lane.sock.recv(RECEIVE_BYTES)
+            data = conn.sock.recv(RECEIVE_BYTES)
         except BlockingIOError:
             return
         except OSError as error:
             raise BenchError(f"the server ended an HTTP connection: {error}") from error
         if not data:
             raise BenchError("the server closed an HTTP connection that was to be kept alive")
-        lane.rest = self.parse(lane, lane.rest + data if lane.rest else data)
+        conn.rest = self.parse(conn, conn.rest + data if conn.rest else data)
 
-    def answer(self, lane: Lane, now_ns: int, status: int, body: bytes) -> None:
-        number, sent_ns = lane.waiting.popleft()
+    def answer(self, conn: HttpConnection, now_ns: int, status: int, body: bytes) -> None:
+        number, sent_ns = conn.waiting.popleft()
         self.answered += 1
         self.on_answer(number, (now_ns - sent_ns) // 1000, status, body)
 
-    def parse(self, lane: Lane, data: bytes) -> bytes:
+    def parse(self, conn: HttpConnection, data: bytes) -> bytes:
         """Handle all whole answers in ``data``; return the rest."""
         now = time.monotonic_ns()
         at, size = 0, len(data)
         usual_size, usual_body = self._usual
         if size == usual_size and data.endswith(self.usual_end or usual_body) and data.startswith(OK):
-            self.answer(lane, now, 200, usual_body)
+            self.answer(conn, now, 200, usual_body)
             return b""
         while at < size and (found := split_answer(data, at)) is not None:
             begin = at
             status, body, at = found
-            self.answer(lane, now, status, body)
+            self.answer(conn, now, status, body)
             if begin == 0 and at == size and status == 200:
                 self._usual = (size, body)
         return data[at:]
 
     def close(self) -> None:
-        for lane in self.lanes.values():
-            self.loop.remove(lane.fd)
-            lane.sock.close()
-        self.lanes.clear()
+        for conn in self.by_fd.values():
+            self.loop.remove(conn.fd)
+            conn.sock.close()
+        self.by_fd.clear()
 
 
 def split_answer(data: bytes, at: int) -> tuple[int, bytes, int] | None:
-    """Return status, body and end of the answer that starts at ``at``; None when it is not all there."""
+    """Return status, body and end of the answer that starts at ``at``; None if it is incomplete."""
     end = data.find(b"\r\n\r\n", at)
     if end < 0:
         return None
@@ -161,26 +164,23 @@ def split_answer(data: bytes, at: int) -> tuple[int, bytes, int] | None:
     return None
 
 
-def ask_all(
-    loop: Loop, target: Target, requests: list[bytes], progress: Callable[[int, int], None] | None = None
-) -> list[bytes]:
-    """Send ``requests``, one under way on each of a few connections; return the bodies of their answers."""
-    found: dict[int, bytes] = {}
-    lanes = Lanes(
-        loop, target, min(len(requests), ASKING), lambda number, *_rest: found.update({number: _rest[-1]})
-    )
-    waiting = deque(enumerate(requests))
-    quiet = time.monotonic() + ANSWER_SECONDS
-    while len(found) < len(requests):
-        for lane in lanes:
-            if waiting and not lane.waiting:
-                number, data = waiting.popleft()
-                lanes.send(lane, (number,), data)
-        if loop.turn(0.5):
-            quiet = time.monotonic() + ANSWER_SECONDS
-        elif time.monotonic() > quiet or loop.stopped:
-            raise BenchError(f"the server did not answer within {ANSWER_SECONDS:g} s")
-        if progress is not None:
-            progress(len(found), len(requests))
-    lanes.close()
-    return [found[number] for number in range(len(requests))]
+def fetch(target: Target, path: str, form: str = "", **headers: str) -> Json:
+    """Send one request over a new connection, a POST if it has a ``form``; return its ``data``, if the answer
+    has that field, else the answer.
+    """
+    request = Request(f"http://{target.http_host}:{target.http_port}{path}", form.encode() or None, headers)
+    if target.key:
+        request.add_header("Authorization", f"Bearer {target.key}")
+    try:
+        with _open(request, timeout=ANSWER_SECONDS) as answer:
+            body = answer.read()
+    except HTTPError as error:
+        body = error.read()
+    except OSError as error:
+        raise BenchError(f"{request.full_url}: {error}") from error
+    try:
+        found: Json = json.loads(body)
+        data: Json = found.get("data", found) or {}
+    except (ValueError, AttributeError):
+        raise BenchError(f"{path}: {body[:200].decode(errors='replace')}") from None
+    return data

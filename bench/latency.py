@@ -1,4 +1,4 @@
-"""How long things took, in bounded memory: a histogram that processes can merge."""
+"""Latencies in bounded memory: a histogram that processes can merge."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STAMP_WRAP = 10_000_000_000
 
 
 def stamp_us() -> int:
-    """Return the machine-wide monotonic clock in µs, as it is written into messages."""
+    """Return the machine-wide monotonic clock in µs, in the form used in messages."""
     return (time.monotonic_ns() // 1000) % STAMP_WRAP
 
 

@@ -12,59 +12,59 @@ from typing import Any, Protocol
 READ = getattr(select, "EPOLLIN", 1)
 WRITE = getattr(select, "EPOLLOUT", 4)
 BATCH = 1024
-#: What travels between processes: the parameters of a task, its answer, a report.
+#: Data between processes: the parameters of a task, its answer, a report.
 Json = dict[str, Any]
 
 
 class BenchError(Exception):
-    """A measurement cannot be made; the text is one clear line for the person who asked for it."""
+    """A measurement cannot be made; the text is one line for the user of the tool."""
 
 
-class Owner(Protocol):
-    """Whoever registered a descriptor."""
+class Handler(Protocol):
+    """The owner of a registered descriptor."""
 
     def ready(self, fd: int, mask: int) -> None:
         """Handle the epoll events ``mask`` of ``fd``."""
 
 
 class Loop:
-    """One epoll and what is registered in it. Owned by the process; nothing in it blocks but :meth:`turn`."""
+    """One epoll and its descriptors. Owned by the process; only :meth:`turn` blocks."""
 
     def __init__(self, commands_fd: int = 0) -> None:
         if not hasattr(select, "epoll"):
             raise BenchError("the load tools need Linux (epoll, /proc)")
         self.epoll = select.epoll()
-        self.owners: dict[int, Owner] = {}
+        self.handlers: dict[int, Handler] = {}
         self.commands_fd = commands_fd
         self.inbox: deque[dict[str, Any]] = deque()
         self.stopped = False
         self._partial = b""
         self.add(commands_fd, READ, self)
 
-    def add(self, fd: int, mask: int, owner: Owner) -> None:
-        self.owners[fd] = owner
+    def add(self, fd: int, mask: int, handler: Handler) -> None:
+        self.handlers[fd] = handler
         self.epoll.register(fd, mask)
 
     def change(self, fd: int, mask: int) -> None:
         self.epoll.modify(fd, mask)
 
     def remove(self, fd: int) -> None:
-        """Forget ``fd``; call before it is closed."""
-        del self.owners[fd]
+        """Remove ``fd``; call this before closing it."""
+        del self.handlers[fd]
         self.epoll.unregister(fd)
 
     def turn(self, timeout_seconds: float) -> int:
-        """Wait for events at most ``timeout_seconds``, hand them to their owners, return how many came."""
-        owners = self.owners
+        """Wait for events at most ``timeout_seconds``, pass them to their owners, return their number."""
+        handlers = self.handlers
         events = self.epoll.poll(timeout_seconds, BATCH)
         for fd, mask in events:
-            owner = owners.get(fd)  # an earlier event of this batch may have closed it
-            if owner is not None:
-                owner.ready(fd, mask)
+            handler = handlers.get(fd)  # an earlier event of this batch may have closed it
+            if handler is not None:
+                handler.ready(fd, mask)
         return len(events)
 
     def command(self) -> dict[str, Any]:
-        """Wait for the next command; whatever sockets receive meanwhile is handled by their owners."""
+        """Wait for the next command; meanwhile the owners handle received data."""
         while not self.inbox:
             self.turn(60)
         self.stopped = False

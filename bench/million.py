@@ -1,4 +1,6 @@
-"""``imserver bench million``: everybody logs in, beats, rests, is pushed to, gets broadcasts, leaves."""
+"""``imserver bench million``: all users log in, send heartbeats, rest, receive pushes and broadcasts, and
+leave.
+"""
 
 from __future__ import annotations
 
@@ -9,34 +11,34 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
-from bench import backend, crowd, proc
-from bench.crew import Hand, Progress, Task
+from bench import backend, proc, user_tasks
+from bench.context import RunContext, parameter, seconds_parameter, shares, text_parameter
 from bench.figures import Figures
 from bench.latency import Latency
 from bench.loop import BenchError, Json
-from bench.servers import RedisFacts, redis_facts
-from bench.stage import Stage, parameter, seconds_parameter, shares, text_parameter
+from bench.servers import NodeProcess, RedisFacts, RedisProcess, redis_facts
+from bench.workers import Task, Worker
 
 #: Files of a process that are no connections: logs, listeners, Redis, three for each other node.
 SPARE_FILES = 2_100
 START_SECONDS = 240.0
-BYTES_A_CONNECTION = 12_000  # both ends, kernel included; what is looked for before we begin
+BYTES_A_CONNECTION = 12_000  # both ends, kernel included; checked before the start
 BASE_BYTES = 2_000_000_000
 LEAST_MEMORY_BYTES = 800_000_000
 LOOK_SECONDS = 5.0
 TASK_SECONDS = 600.0
-#: Generator processes that work at once: all together they would only get into each other's way.
+#: Generator processes that work at the same time. More of them would only slow each other down.
 ABREAST = 4
 #: Connections that one process works on at once. So many share the turns of the servers' loops and the
 #: looks at Redis: with 256 a login costs the servers half as much again.
 WINDOW = 1024
-#: A client that was silent for so long sends a heartbeat; servers wait 360 s.
+#: A client sends a heartbeat after so much silence; servers wait 360 s.
 BEAT_SECONDS = 200.0
-#: Pushes and questions a second.
+#: Pushes and queries per second.
 RATE = 100.0
 EXPECT_SECONDS = 120.0
 CALM_SECONDS = 2.0
-#: Pause of a process of the crowd between two looks for a broadcast, times their number: a process that was
+#: Pause of a process with users between two looks for a broadcast, times their number: a process that was
 #: asleep finds nothing that it needs in the caches, which costs more than reading a few frames.
 PAUSE_SECONDS = 0.005
 LONGEST_LOOK_SECONDS = 0.5
@@ -64,7 +66,7 @@ class MillionOptions:
 
 
 def room() -> int:
-    """Return how many connections one process has files for."""
+    """Return the number of connections that one process has files for."""
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     return min(max(files - SPARE_FILES, 100), 60_000) if files > 0 else 60_000
 
@@ -81,89 +83,83 @@ def check_machine(options: MillionOptions) -> None:
 
 
 def check_memory() -> None:
-    """Raise BenchError before the machine has no memory left."""
+    """Raise BenchError before the memory of the machine is used up."""
     left = proc.available_bytes()
     if left < LEAST_MEMORY_BYTES:
         raise BenchError(f"stopped: only {left / 1e6:.0f} MB of memory are left on this machine")
 
 
-class Gathering:
-    """The generator processes with their shares of the users. Owns who of them has to beat when."""
+class UserWorkers:
+    """The generator processes with their shares of the users. Owner of the times of the next heartbeats."""
 
-    def __init__(self, stage: Stage, connections: int, processes: int) -> None:
-        self.stage = stage
+    def __init__(self, context: RunContext, connections: int, processes: int) -> None:
+        self.context = context
         self.connections = connections
-        self.hands = stage.hire(processes)
+        self.workers = context.start_workers(processes)
         self.online = 0
         self.unanswered = 0  # heartbeats
         self._since: dict[int, float] = {}
 
-    def come(self, progress: Progress) -> list[Json]:
-        """Log everybody in; those who are in already and were silent for long send a heartbeat meanwhile."""
-        parts = shares(self.hands, self.connections)
-        waiting = deque((hand, {"first": first, "count": count}) for hand, first, count in parts)
-        answers = self._work(crowd.come, waiting, progress, seconds=crowd.COME_SECONDS)
+    def come(self) -> list[Json]:
+        """Log all users in. Users who have been silent for long send a heartbeat meanwhile."""
+        parts = shares(self.workers, self.connections)
+        waiting = deque((worker, {"first": first, "count": count}) for worker, first, count in parts)
+        answers = self._work(user_tasks.come, waiting, seconds=user_tasks.COME_SECONDS)
         self.online = sum(answer["connections"] for answer in answers)
         return answers
 
-    def all(self, do: Task, progress: Progress) -> list[Json]:
-        """Have everybody do something, as few processes at a time as log in."""
-        return self._work(do, deque((hand, {}) for hand in self.hands), progress)
+    def all(self, do: Task) -> list[Json]:
+        """Let all processes run a task, with as few at a time as for logins."""
+        return self._work(do, deque((worker, {}) for worker in self.workers))
 
     def beat_is_due(self, within_seconds: float) -> bool:
-        """Whether somebody would be silent for too long ``within_seconds`` from now."""
+        """Whether a user would be silent for too long ``within_seconds`` from now."""
         oldest = min(self._since.values(), default=time.monotonic())
         return time.monotonic() + within_seconds > oldest + BEAT_SECONDS
 
-    def _work(
-        self, do: Task, waiting: deque[tuple[Hand, dict[str, int]]], progress: Progress, **parameters: Any
-    ) -> list[Json]:
+    def _work(self, do: Task, waiting: deque[tuple[Worker, dict[str, int]]], **parameters: Any) -> list[Json]:
         answers: list[Json] = []
-        steps: dict[int, int] = {}
-        busy: list[Hand] = []
+        busy: list[Worker] = []
         beating: set[int] = set()
-
-        def step(hand: Hand, done: int, _total: int) -> None:
-            if hand.index not in beating:
-                steps[hand.index] = done
-                progress(sum(steps.values()), self.connections)
 
         while waiting or busy:
             while waiting and len(busy) < ABREAST:
-                hand, share = waiting.popleft()
-                hand.ask(do, window=WINDOW, limit_seconds=TASK_SECONDS, **share, **parameters)
-                self._since[hand.index] = time.monotonic()
-                busy.append(hand)
-            if do == crowd.come and (silent := self._silent([*busy, *(hand for hand, _ in waiting)])):
-                silent.ask(crowd.beat, window=WINDOW, limit_seconds=TASK_SECONDS)
+                worker, share = waiting.popleft()
+                worker.ask(do, window=WINDOW, limit_seconds=TASK_SECONDS, **share, **parameters)
+                self._since[worker.index] = time.monotonic()
+                busy.append(worker)
+            if do == user_tasks.come and (
+                silent := self._silent([*busy, *(worker for worker, _ in waiting)])
+            ):
+                silent.ask(user_tasks.beat, window=WINDOW, limit_seconds=TASK_SECONDS)
                 self._since[silent.index] = time.monotonic()
                 beating.add(silent.index)
                 busy.append(silent)
-            for hand, answer in self.stage.crew.first(busy, step, LOOK_SECONDS):
-                busy.remove(hand)
+            for worker, answer in self.context.pool.first(busy, LOOK_SECONDS):
+                busy.remove(worker)
                 self.unanswered += answer.get("unanswered", 0)
-                if hand.index in beating:
-                    beating.remove(hand.index)
+                if worker.index in beating:
+                    beating.remove(worker.index)
                 else:
                     answers.append(answer)
             check_memory()
         return answers
 
-    def _silent(self, working: list[Hand]) -> Hand | None:
-        """Return the next one that was silent for long and has no work."""
+    def _silent(self, working: list[Worker]) -> Worker | None:
+        """Return the next idle process whose users have been silent for long."""
         now = time.monotonic()
-        for hand in self.hands:
-            if hand not in working and now > self._since.get(hand.index, now) + BEAT_SECONDS:
-                return hand
+        for worker in self.workers:
+            if worker not in working and now > self._since.get(worker.index, now) + BEAT_SECONDS:
+                return worker
         return None
 
     def each(self, do: Task, **parameters: Any) -> list[Json]:
-        return self.stage.ask(self.hands, do, **parameters)
+        return self.context.ask(self.workers, do, **parameters)
 
     def verdict(self, broadcasts: int) -> Json:
-        """Return what all received together, compared with so many broadcasts."""
-        parts = [answer["verdict"] for answer in self.each(crowd.verdict, broadcasts=broadcasts)]
-        names = ("received", "lost", "doubled", "singles", "strays")
+        """Return the received messages of all, compared with so many broadcasts."""
+        parts = [answer["verdict"] for answer in self.each(user_tasks.verdict, broadcasts=broadcasts)]
+        names = ("received", "lost", "doubled", "singles", "misdelivered")
         return {
             **{name: sum(part[name] for part in parts) for name in names},
             "last_ns": max(part["last_ns"] for part in parts),
@@ -172,37 +168,40 @@ class Gathering:
         }
 
     def notices(self) -> int:
-        return sum(answer["notices"] for answer in self.each(crowd.tell))
+        return sum(answer["notices"] for answer in self.each(user_tasks.report))
 
 
-class Million:
-    """One run. Owns its figures, which grow phase by phase, so that what was measured is never lost."""
+class MillionRun:
+    """One run. Owner of its figures, which grow phase by phase, so that no measured figure is lost."""
 
-    def __init__(self, stage: Stage, options: MillionOptions, redis_url: str) -> None:
-        self.stage = stage
+    def __init__(self, context: RunContext, options: MillionOptions, redis_url: str) -> None:
+        self.context = context
         self.options = options
         self.redis_url = redis_url
         self.figures: Figures = {}
         self.details: Json = {"redis_calls": {}}
         self.redis_pids = (redis_facts(redis_url).pid,) if redis_url else ()
-        self.empty = proc.memory(stage.pids)
+        self.empty = proc.memory(context.pids)
         self.free_bytes = proc.available_bytes()
-        self.figures["processes"] = len(stage.pids) - (len(stage.pids) > 1)
+        self.figures["processes"] = len(context.pids) - (len(context.pids) > 1)
         self.figures["pss_empty_mb"] = self.empty.pss_bytes / 1e6
-        self.crowd = Gathering(stage, options.connections, options.generator_processes())
-        self.pusher, self.caller, self.sampler = stage.hire(3)
-        groups = {"servers": stage.pids, "generators": [hand.process.pid for hand in self.crowd.hands]}
+        self.users = UserWorkers(context, options.connections, options.generator_processes())
+        self.pusher, self.caller, self.sampler = context.start_workers(3)
+        groups = {
+            "servers": context.pids,
+            "generators": [worker.process.pid for worker in self.users.workers],
+        }
         if redis_url:
             groups["redis"] = self.redis_pids
         self.sampler.ask(proc.sample, groups=groups, seconds=SAMPLER_SECONDS)
         self.marks: list[tuple[float, str]] = []
 
-    def phase(self, text: str) -> Progress:
+    def phase(self, text: str) -> None:
         self.marks.append((time.monotonic(), text))
-        return self.stage.begin(f"{self.options.connections:,} users: {text}")
+        self.context.show_phase(f"{self.options.connections:,} users: {text}")
 
     def run(self) -> None:
-        """Do all of it; raises BenchError when it cannot go on."""
+        """Run all phases; raises BenchError if it cannot continue."""
         self.log_in()
         self.beat()
         self.rest()
@@ -213,17 +212,17 @@ class Million:
         self.leave()
 
     def series(self) -> Json:
-        """End the sampler; return what it saw and when the phases began."""
+        """End the sampler; return its samples and the times at which the phases began."""
         self.phase("end")
         self.sampler.stop()
-        (answer,) = self.stage.gather([self.sampler])
+        (answer,) = self.context.gather([self.sampler])
         return {"samples": answer["samples"], "marks": self.marks}
 
     def _redis(self) -> RedisFacts | None:
         return redis_facts(self.redis_url) if self.redis_url else None
 
     def _redis_since(self, before: RedisFacts | None, name: str) -> tuple[float, int]:
-        """Note the calls since ``before``; return the CPU in µs and how many they were."""
+        """Record the calls since ``before``; return their CPU in µs and their number."""
         if before is None:
             return 0.0, 0
         after = redis_facts(self.redis_url)
@@ -231,11 +230,12 @@ class Million:
         return after.cpu_us - before.cpu_us, sum(calls.values())
 
     def log_in(self) -> None:
+        self.phase("log in")
         before = self._redis()
-        with self.stage.measured() as span:
-            answers = self.crowd.come(self.phase("log in"))
+        with self.context.measured() as span:
+            answers = self.users.come()
         span.note(answers)
-        online = self.crowd.online
+        online = self.users.online
         seconds = max(answer["end"] for answer in answers) - min(answer["begin"] for answer in answers)
         cost = span.cost(online)
         self.figures |= {
@@ -243,7 +243,7 @@ class Million:
             "missing": self.options.connections - online,
             "errors": sum(count for answer in answers for count in answer["errors"].values()),
             "login_seconds": seconds,
-            "notices": self.crowd.notices(),
+            "notices": self.users.notices(),
             "logins_per_second": online / seconds,
             "login_cpu_us": cost["cpu_us"],
             "login_generator_cpu_us": cost["generator_cpu_us"],
@@ -257,7 +257,7 @@ class Million:
         self._look_at_memory()
 
     def _look_at_memory(self) -> None:
-        memory, online = proc.memory(self.stage.pids), max(self.crowd.online, 1)
+        memory, online = proc.memory(self.context.pids), max(self.users.online, 1)
         self.figures |= {
             "pss_full_mb": memory.pss_bytes / 1e6,
             "rss_full_mb": memory.rss_bytes / 1e6,
@@ -267,26 +267,28 @@ class Million:
         }
 
     def beat(self) -> None:
-        """Everybody sends a heartbeat: the last traffic before the rest."""
+        """Let all users send a heartbeat: the last traffic before the rest."""
+        self.phase("heartbeats")
         before, begin = self._redis(), time.monotonic()
-        with self.stage.measured() as span:
-            answers = self.crowd.all(crowd.beat, self.phase("heartbeats"))
+        with self.context.measured() as span:
+            answers = self.users.all(user_tasks.beat)
         self.figures["beat_seconds"] = time.monotonic() - begin
         self.figures["beat_cpu_us"] = span.cost(sum(answer["sent"] for answer in answers))["cpu_us"]
         self._redis_since(before, "heartbeats")
 
     def beat_if_due(self, within_seconds: float) -> None:
-        """Let everybody send a heartbeat if somebody would be silent for too long in the next phase."""
-        if self.crowd.beat_is_due(within_seconds):
-            self.crowd.all(crowd.beat, self.phase("heartbeats"))
+        """Let all users send a heartbeat if one would be silent for too long in the next phase."""
+        if self.users.beat_is_due(within_seconds):
+            self.phase("heartbeats")
+            self.users.all(user_tasks.beat)
 
     def rest(self) -> None:
         self.phase("calm")
-        self.stage.wait(self.options.calm_seconds)
+        time.sleep(self.options.calm_seconds)
         self.phase("idle")
-        written = proc.written_bytes(self.stage.pids)
-        with self.stage.measured() as span:
-            self.stage.wait(self.options.idle_seconds)
+        written = proc.written_bytes(self.context.pids)
+        with self.context.measured() as span:
+            time.sleep(self.options.idle_seconds)
         self.figures["idle_cpu_percent"] = span.server_us / 1e4 / span.seconds
         self.figures["disk_written_mb"] = written / 1e6
         self._look_at_memory()
@@ -295,7 +297,7 @@ class Million:
         users, seconds = self.options.connections, self.options.push_seconds
         self.beat_if_due(4 * seconds)
         self.phase("who is online")
-        answer = self.stage.crew.ask(
+        answer = self.context.pool.ask(
             self.caller, backend.ask_online, users=users, absent=ABSENT_USERS, rate=RATE, seconds=seconds
         )
         self.figures |= Latency.merged([answer["answers"]]).figures("ask_", maximum=False)
@@ -304,19 +306,19 @@ class Million:
 
     def push(self) -> None:
         self.phase("pushes to single users")
-        self.crowd.each(crowd.count_anew)
+        self.users.each(user_tasks.count_anew)
         before = self._redis()
-        with self.stage.measured() as span:
+        with self.context.measured() as span:
             self._push(self.options.push_seconds)
-            (answer,) = self.stage.gather([self.pusher])
-        self.stage.wait(CALM_SECONDS)
-        found = self.crowd.verdict(0)
+            (answer,) = self.context.gather([self.pusher])
+        time.sleep(CALM_SECONDS)
+        found = self.users.verdict(0)
         self.figures |= {
             **found["latency"].figures("push_"),
             "pushes": answer["requests"],
             "push_cpu_us": span.cost(answer["requests"])["cpu_us"],
             "pushes_lost": answer["requests"] - answer["refused"] - found["singles"],
-            "pushes_wrong": answer["wrong"] + found["strays"],
+            "pushes_wrong": answer["wrong"] + found["misdelivered"],
         }
         self.details["pushes_wrong"] = answer["first_wrong"]
         self._redis_since(before, "pushes")
@@ -325,23 +327,25 @@ class Million:
         users = self.options.connections
         self.pusher.ask(backend.push_to_users, users=users, rate=RATE, seconds=seconds)
 
-    def _broadcast(self, progress: Progress, pushing_seconds: float = 0.0) -> Json:
-        """Push to everybody and wait until all have it; among pushes to single users for so many seconds."""
-        hands = self.crowd.hands
-        self.crowd.each(crowd.count_anew)
+    def _broadcast(self, pushing_seconds: float = 0.0) -> Json:
+        """Push to all users and wait until all have received it, among pushes to single users for so many
+        seconds.
+        """
+        workers = self.users.workers
+        self.users.each(user_tasks.count_anew)
         time.sleep(CALM_SECONDS)
         if pushing_seconds:
             self._push(pushing_seconds)
             time.sleep(BUSY_SECONDS / 2)
         sent_bytes = proc.loopback_bytes()
-        with self.stage.measured() as span:
-            look_seconds = min(len(hands) * PAUSE_SECONDS, LONGEST_LOOK_SECONDS)
-            for hand in hands:
-                hand.ask(crowd.expect, broadcasts=1, seconds=EXPECT_SECONDS, look_seconds=look_seconds)
-            answer = self.stage.crew.ask(self.caller, backend.push_to_all)
-            self.stage.crew.gather(hands, progress)
+        with self.context.measured() as span:
+            look_seconds = min(len(workers) * PAUSE_SECONDS, LONGEST_LOOK_SECONDS)
+            for worker in workers:
+                worker.ask(user_tasks.expect, broadcasts=1, seconds=EXPECT_SECONDS, look_seconds=look_seconds)
+            answer = self.context.pool.ask(self.caller, backend.push_to_all)
+            self.context.pool.gather(workers)
         sent_bytes = proc.loopback_bytes() - sent_bytes
-        found = self.crowd.verdict(1)
+        found = self.users.verdict(1)
         return {
             "seconds": max((found["last_ns"] - answer["begin_ns"]) / 1e9, 1e-6),
             **{name: found[name] for name in ("received", "lost", "doubled")},
@@ -353,17 +357,19 @@ class Million:
         }
 
     def broadcast(self) -> None:
-        """Push to everybody: alone, and at last with pushes to single users beside it."""
+        """Push to all users: alone, and at the end together with pushes to single users."""
         runs = []
         for number in range(self.options.broadcasts):
             self.beat_if_due(EXPECT_SECONDS)
-            runs.append(self._broadcast(self.phase(f"broadcast {number + 1}")))
+            self.phase(f"broadcast {number + 1}")
+            runs.append(self._broadcast())
         median = sorted(runs, key=lambda run: float(run["seconds"]))[len(runs) // 2]
         worst = max(run["seconds"] for run in runs)
-        runs.append(self._broadcast(self.phase("broadcast among pushes"), BUSY_SECONDS + 2 * worst))
-        (pushed,) = self.stage.gather([self.pusher])
-        self.stage.wait(CALM_SECONDS)
-        singles = self.crowd.verdict(1)
+        self.phase("broadcast among pushes")
+        runs.append(self._broadcast(BUSY_SECONDS + 2 * worst))
+        (pushed,) = self.context.gather([self.pusher])
+        time.sleep(CALM_SECONDS)
+        singles = self.users.verdict(1)
         self.figures |= {
             "broadcast_seconds": median["seconds"],
             "broadcast_worst_seconds": worst,
@@ -384,55 +390,56 @@ class Million:
         self.details["broadcasts"] = runs
 
     def count(self) -> None:
-        """Ask the server how many are online, and the generators how many they lost."""
+        """Query the server for the number of online users, and the generators for lost connections."""
         self.phase("count")
-        answer = self.stage.crew.ask(self.caller, backend.count_users)
-        found = self.crowd.each(crowd.tell)
-        self.crowd.online = sum(each["connections"] for each in found)
+        answer = self.context.pool.ask(self.caller, backend.count_users)
+        found = self.users.each(user_tasks.report)
+        self.users.online = sum(each["connections"] for each in found)
         self.figures |= {
             "listed": answer["count"],
             "list_ms": answer["milliseconds"],
-            "miscounted": abs(answer["count"] - self.crowd.online),
+            "miscounted": abs(answer["count"] - self.users.online),
             "dropped": sum(each["lost"] for each in found),
-            "beats_unanswered": self.crowd.unanswered,
+            "beats_unanswered": self.users.unanswered,
         }
         self.details["closes"] = [each["closes"] for each in found if each["closes"]]
 
     def leave(self) -> None:
+        self.phase("leave")
         begin = time.monotonic()
-        with self.stage.measured() as span:
-            answers = self.crowd.all(crowd.leave, self.phase("leave"))
-        self.figures["leave_notices"] = self.crowd.notices() - (self.figures["notices"] or 0)
+        with self.context.measured() as span:
+            answers = self.users.all(user_tasks.leave)
+        self.figures["leave_notices"] = self.users.notices() - (self.figures["notices"] or 0)
         self.figures["leave_seconds"] = time.monotonic() - begin
         self.figures["leave_cpu_us"] = span.cost(sum(answer["left"] for answer in answers))["cpu_us"]
         self.phase("gone")
-        self.stage.rest()
-        self.figures["ghosts"] = self.stage.crew.ask(self.caller, backend.count_users)["count"]
-        self.figures["pss_after_mb"] = proc.memory(self.stage.pids).pss_bytes / 1e6
+        self.context.rest()
+        self.figures["ghosts"] = self.context.pool.ask(self.caller, backend.count_users)["count"]
+        self.figures["pss_after_mb"] = proc.memory(self.context.pids).pss_bytes / 1e6
 
 
-def run(stage: Stage, options: MillionOptions) -> Figures:
+def run(context: RunContext, options: MillionOptions) -> Figures:
     """Log a million users in on one machine, and reach them all.
 
-    What was measured before something failed is in the report; ``stopped`` says what failed.
+    The report has everything that was measured before a failure; ``stopped`` is the error.
     """
     check_machine(options)
     processes, url = options.server_processes(), ""
-    stage.begin(f"{processes} server processes start")
+    context.show_phase(f"{processes} server processes start")
     settings = {"IMSERVER_CLUSTER_ADVERTISE": "127.0.0.1"}
     if processes > 1:
         url = settings["IMSERVER_REDIS_URL"] = (
-            options.redis or stage.crew.serve_redis(options.redis_server)[1]
+            options.redis or context.pool.start(RedisProcess(options.redis_server)).url
         )
-    own = stage.crew.serve(
-        log=stage.log, environment=settings, processes=processes, start_seconds=START_SECONDS
+    own = context.pool.start(
+        NodeProcess(context.log, environment=settings, processes=processes, start_seconds=START_SECONDS)
     )
-    stage.target, stage.pids = own.target, own.pids
-    million, stopped = Million(stage, options, url), ""
+    context.target, context.pids = own.target, own.pids
+    million, stopped = MillionRun(context, options, url), ""
     try:
         million.run()
     except BenchError as error:
         stopped = str(error)
-    stage.extra |= {"details": million.details, "stopped": stopped}
-    stage.extra["series"] = {} if stopped else million.series()
+    context.extra |= {"details": million.details, "stopped": stopped}
+    context.extra["series"] = {} if stopped else million.series()
     return million.figures

@@ -1,4 +1,4 @@
-"""What the kernel says of processes and of the machine: CPU, memory, sockets, traffic."""
+"""Figures of the kernel about processes and the machine: CPU, memory, sockets, traffic."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PSS_SAMPLES = 10
 
 @dataclass(frozen=True)
 class Cpu:
-    """User and system time of some processes: by thread in ns, and in ticks, which know ended threads too."""
+    """User and system time of some processes: by thread in ns, and in ticks, which include ended threads."""
 
     threads_ns: Mapping[str, int]
     ticks: int
@@ -45,7 +45,7 @@ def cpu(pids: Sequence[int]) -> Cpu:
             for task in Path(f"/proc/{pid}/task").iterdir():
                 threads[task.name] = int((task / "schedstat").read_text().split()[0])
         except OSError:
-            exact = False  # no schedstat, or a thread ended while we looked: ticks will do
+            exact = False  # no schedstat, or a thread has ended meanwhile: use ticks
     return Cpu(threads if exact else {}, ticks)
 
 
@@ -66,16 +66,16 @@ def _read(pid: int, name: str) -> str:
 
 @dataclass(frozen=True)
 class Memory:
-    """Resident bytes of some processes: all they can see, and (PSS) with shared pages divided by sharers."""
+    """Resident bytes of some processes: RSS, and PSS, in which shared pages are divided by their users."""
 
     rss_bytes: int
     pss_bytes: int
 
 
 def memory(pids: Sequence[int]) -> Memory:
-    """Read the memory of ``pids``; raises BenchError when one does not exist.
+    """Read the memory of ``pids``; raises BenchError if one does not exist.
 
-    Of processes of somebody else, whose maps are closed to us, only RSS is known; it stands for both.
+    For processes of another user only RSS can be read; it is used as PSS too.
     """
     totals = {"Rss": 0, "Pss": 0}
     for pid in pids:
@@ -89,23 +89,25 @@ def memory(pids: Sequence[int]) -> Memory:
 
 
 def quick_rss_bytes(pids: Sequence[int]) -> int:
-    """Return the resident memory of ``pids`` in bytes; cheap, good to a few pages."""
+    """Return the resident memory of ``pids`` in bytes; cheap, exact to a few pages."""
     return sum(int(_read(pid, "statm").split()[1]) for pid in pids) * PAGE_BYTES
 
 
 def _number(path: str, pattern: str) -> int:
-    """Return the number in a file of the kernel behind ``pattern``; 0 where there is none."""
+    """Return the number after ``pattern`` in a file of the kernel; 0 if there is none."""
     found = re.search(pattern + r"\s*(\d+)", Path(path).read_text(), re.M)
     return int(found[1]) if found else 0
 
 
 def written_bytes(pids: Sequence[int]) -> int:
-    """Return what ``pids`` have sent to disks since they began; 0 where the kernel does not count it."""
+    """Return the bytes that ``pids`` have written to disks since their start; 0 if the kernel does not count
+    them.
+    """
     return sum(_number(f"/proc/{pid}/io", "^write_bytes:") for pid in pids)
 
 
 def children(pid: int) -> tuple[int, ...]:
-    """Return the pids of the processes that ``pid`` has begun."""
+    """Return the pids of the child processes of ``pid``."""
     found: list[int] = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
@@ -118,22 +120,22 @@ def children(pid: int) -> tuple[int, ...]:
 
 
 def loopback_bytes() -> int:
-    """Return what the loopback interface has sent since the machine was started."""
+    """Return the bytes sent on the loopback interface since the start of the machine."""
     return _number("/proc/net/dev", r"^\s*lo:(?:\s*\d+){8}\s")
 
 
 def sockets() -> int:
-    """Return how many TCP sockets are in use on this machine; both ends of a local connection count."""
+    """Return the number of TCP sockets in use on this machine; both ends of a local connection count."""
     return _number("/proc/net/sockstat", "^TCP: inuse")
 
 
 def available_bytes() -> int:
-    """Return how much memory programs could still get."""
+    """Return the memory that is still available to programs."""
     return _number("/proc/meminfo", "^MemAvailable:") * 1024
 
 
 def files_left() -> int:
-    """Return how many more files the machine lets everybody together open."""
+    """Return how many more files all processes together may open."""
     used, _unused, most = Path("/proc/sys/fs/file-nr").read_text().split()
     return int(most) - int(used)
 
@@ -156,10 +158,10 @@ def machine() -> Json:
 
 
 def sample(generator: Generator, groups: dict[str, list[int]], seconds: float) -> Json:
-    """Task: sample the processes of ``groups`` (name → pids) and the machine, until told to stop.
+    """Task: sample the processes of ``groups`` (name → pids) and the machine, until it is stopped.
 
-    A sample has the time (monotonic), TCP sockets in use, bytes sent over loopback so far, memory available,
-    and for each group CPU seconds so far, RSS, and now and then PSS (else None).
+    A sample has the time (monotonic), TCP sockets in use, bytes sent over loopback so far, available memory,
+    and for each group CPU seconds so far, RSS, and in some samples PSS (else None).
     """
     found: list[Json] = []
     loop, begin = generator.loop, time.monotonic()
@@ -187,5 +189,5 @@ def _group(pids: list[int], with_pss: bool) -> dict[str, float | None]:
             "rss_bytes": quick_rss_bytes(pids),
             "pss_bytes": memory(pids).pss_bytes if with_pss else None,
         }
-    except BenchError:  # one has ended
+    except BenchError:  # a process has ended
         return {"cpu_seconds": None, "rss_bytes": None, "pss_bytes": None}

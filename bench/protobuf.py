@@ -1,4 +1,4 @@
-"""The bytes of the protobuf dialect as a generator needs them: a codec of its own, made for counting."""
+"""The bytes of the protobuf dialect for a generator: a codec that is optimised for counting."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def varint(number: int) -> bytes:
 
 
 def read_varint(data: bytes, at: int = 0) -> tuple[int, int]:
-    """Return the varint at ``at`` and where it ends; raises IndexError when it does not."""
+    """Return the varint at ``at`` and its end; raises IndexError if it is incomplete."""
     value = shift = 0
     while (byte := data[at]) > 127:
         value |= (byte & 127) << shift
@@ -55,7 +55,7 @@ LOGGED_IN = field(0x0A, b"\x08%c%b" % (CT_ACK, _SUCCESS) + field(0x22, b"\x08\x0
 
 
 class Writer:
-    """What one client sends to one receiver: everything that stays the same is made once."""
+    """The messages of one client to one receiver; the constant parts are encoded once."""
 
     __slots__ = ("_head", "_tail")
 
@@ -71,7 +71,9 @@ class Writer:
 
 
 class PushReader:
-    """Reads batches that are nothing but pushes of one run; ``tag`` begins the content of its messages."""
+    """Decodes batches that contain only pushes of one run; the content of its messages begins with
+    ``tag``.
+    """
 
     def __init__(self, tag: bytes) -> None:
         one = b"".join(
@@ -88,15 +90,15 @@ class PushReader:
         self._one = re.compile(one).findall
 
     def read(self, payload: bytes) -> list[tuple[int, int, int]] | None:
-        """Return number, stamp and place of each message; None where there is anything else."""
+        """Return number, stamp and position of each message; None if the payload contains anything else."""
         if self._whole(payload) is None:
             return None
         found = self._one(payload)
-        return [(int(number), int(stamp), read_varint(place)[0]) for number, stamp, place in found]
+        return [(int(number), int(stamp), read_varint(position)[0]) for number, stamp, position in found]
 
 
 def fields(data: bytes) -> dict[int, list[Any]]:
-    """Return the numbers and bytes of a message by their tags; raises ValueError if it is cut off."""
+    """Return the numbers and bytes of a message by their tags; raises ValueError if it is truncated."""
     found: dict[int, list[Any]] = {}
     at, size = 0, len(data)
     try:
@@ -117,11 +119,7 @@ def fields(data: bytes) -> dict[int, list[Any]]:
 
 def numbers(data: bytes) -> dict[int, int]:
     """Return the fields of a message that has only numbers, by their tags."""
-    found, at = {}, 0
-    while at < len(data):
-        tag = data[at]
-        found[tag], at = read_varint(data, at + 1)
-    return found
+    return {tag: values[-1] for tag, values in fields(data).items()}
 
 
 def outputs(payload: bytes) -> list[tuple[int, int, bytes, bytes]]:
@@ -135,7 +133,7 @@ def outputs(payload: bytes) -> list[tuple[int, int, bytes, bytes]]:
         at += size
         if not size or len(body) < size:
             raise ValueError(payload[:100])
-        if body[0] == 0x08 and body.startswith(_SUCCESS, 2):  # most of them: read as quickly as can be
+        if body[0] == 0x08 and body.startswith(_SUCCESS, 2):  # most of them: the fast path
             start = 2 + len(_SUCCESS)
             data = body[read_varint(body, start + 1)[1] :] if start < size else b""
             found.append((body[1], 200, data, payload[begin:at]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import socket
 import string
@@ -10,29 +11,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.connections import Target
-from bench.crew import Hand
+from bench.context import MOST_CONNECTIONS, MOST_IN_PROCESS, RunContext, parameter, seconds_parameter
 from bench.figures import Figures, with_faults_of
-from bench.floor import FloorStage
-from bench.frames import FINAL, TEXT, UPGRADE_KEY, scan, user_name
+from bench.floor import FloorRun
+from bench.frames import MASKED, TEXT, UPGRADE_KEY, frame_head, scan, user_name
 from bench.generator import Generator
-from bench.http_client import FORM, JSON, Lane, Lanes, get_request, request_head
+from bench.http_client import FORM, JSON, HttpConnection, HttpConnections, fetch, get_request, request_head
 from bench.latency import STAMP_DIGITS, Latency, stamp_us
 from bench.loop import BenchError, Json
-from bench.stage import MOST_CONNECTIONS, MOST_IN_PROCESS, Stage, parameter, seconds_parameter
 from bench.tally import Receipts, Tally
+from bench.workers import Worker
 from imserver_client import ClientError, Publisher
 
 SENDER = "bench"
 MOST_MESSAGES = 9_999_999  # seven digits
 LAST_FRAMES_SECONDS = 2.0
-#: How long nothing may come any more before the other processes have received all.
+#: Time without any data after which the other processes have received everything.
 QUIET_SECONDS = 1.0
-#: Messages that broadcasts may be ahead of the receivers; servers close those that are far behind.
+#: Limit of the messages by which broadcasts may be ahead of the receivers; servers close slow receivers.
 WINDOW = 512
 PADDING = b"." * (20 - STAMP_DIGITS)
 WARM_UP_SECONDS = 0.3
 PUSH_PATH, PUBLISHER_PATH = "/api/v1/push", "/api/v1/publisher"
 PUBLISHERS, UNDER_WAY = 4, 64
+JOINED_TOGETHER = 1000
 
 
 def new_tag() -> str:
@@ -41,54 +43,59 @@ def new_tag() -> str:
 
 
 class Messages:
-    """The messages of one run: to one user after the other, by ``/user/sendMessage``. Owns their numbers and
-    the server's answers.
+    """The messages of one run: to one user after the other, by ``/user/sendMessage``. Owner of their numbers
+    and of the server's answers.
 
-    Message ``n`` goes to user ``n`` modulo their count. A request carries ``size`` of them. ``least``: a
-    connection takes no fewer requests at once.
+    Message ``n`` goes to user ``n`` modulo their count. A request carries ``size`` messages. ``least``:
+    number of requests that a connection sends at once, at least.
     """
 
-    lanes_class = Lanes
+    http_class = HttpConnections
+    path, content_type = "/user/sendMessage", FORM
+    body = b"appID=%(app)d&userID=%(user)b&msgID=%(tag)b%%07d&message=%%010d%(padding)b"
+    """With placeholders for number and time."""
+    item = b'{"userID":"%(user)b","msgID":"%(tag)b%%07d","message":"%%010d%(padding)b"}'
+    """The part for each user in a request in bulk."""
     sent_mark = b'"sendResults":true'
+    usual_end = b""
 
     def __init__(self, generator: Generator, tag: str, clients: int, depth: int, bulk: int) -> None:
         self.target = generator.target
         self.tag = tag.encode()
-        self.users = [user_name(peer.number).encode() for peer in generator.swarm.peers.values()]
+        self.users = self.receivers(generator)
         self.bulk, self.size, self.least = bulk, bulk or 1, 1
         self.latency = Latency()
         self.pushed = self.requests = 0
         self.refused: set[int] = set()
         self.first_refusal = ""
-        self.lanes = self.lanes_class(generator.loop, self.target, clients, self.answered)
-        self.templates = [self.item(user) for user in self.users] if bulk else self.whole_requests()
+        self.http = self.http_class(generator.loop, self.target, clients, self.answered)
+        self.http.usual_end = self.usual_end
+        fixed = {b"app": self.target.app, b"tag": self.tag, b"padding": PADDING}
+        filled = [(self.item if bulk else self.body) % {**fixed, b"user": user} for user in self.users]
+        self.templates = filled if bulk else [self.request(body) for body in filled]
 
-    def whole_requests(self) -> list[bytes]:
-        """Return a request for each user, with places for number and time."""
-        body = b"appID=%d&userID=%%b&msgID=%b%%%%07d&message=%%%%010d%b"
-        body %= self.target.app, self.tag, PADDING
-        return [self.request("/user/sendMessage", FORM, body % user) for user in self.users]
+    def receivers(self, generator: Generator) -> list[bytes]:
+        return [user_name(conn.number).encode() for conn in generator.connections.by_fd.values()]
 
-    def request(self, path: str, kind: str, body: bytes) -> bytes:
-        return request_head(self.target, path, kind, len(body % (0, 0))).replace(b"%", b"%%") + body
+    def request(self, body: bytes) -> bytes:
+        """Return the request with a body that has placeholders for number and time."""
+        head = request_head(self.target, self.path, self.content_type, len(body % (0, 0)))
+        return head.replace(b"%", b"%%") + body
 
-    def item(self, user: bytes) -> bytes:
-        return b'{"userID":"%b","msgID":"%b%%07d","message":"%%010d%b"}' % (user, self.tag, PADDING)
-
-    def push(self, lane: Lane, count: int = 1) -> None:
-        """Send the next ``count`` requests over ``lane``, pipelined."""
+    def push(self, conn: HttpConnection, count: int = 1) -> None:
+        """Send the next ``count`` requests over ``conn``, pipelined."""
         first, templates, users, now = self.pushed, self.templates, len(self.templates), stamp_us()
         self.requests += count
         self.pushed += count * self.size
         numbers = range(first, self.pushed)
         if count == 1 and not self.bulk:
-            self.lanes.send(lane, (first,), templates[first % users] % (first, now))
+            self.http.send(conn, (first,), templates[first % users] % (first, now))
         elif self.bulk:
             path, body = self.bulk_body([templates[number % users] for number in numbers], first, now)
-            self.lanes.send(lane, (first,), request_head(self.target, path, JSON, len(body)) + body)
+            self.http.send(conn, (first,), request_head(self.target, path, JSON, len(body)) + body)
         else:
             data = b"".join([templates[number % users] % (number, now) for number in numbers])
-            self.lanes.send(lane, numbers, data)
+            self.http.send(conn, numbers, data)
 
     def bulk_body(self, items: list[bytes], first: int, now: int) -> tuple[str, bytes]:
         found = b",".join([item % (number, now) for number, item in enumerate(items, first)])
@@ -104,11 +111,11 @@ class Messages:
         return body.count(self.sent_mark) >= self.size
 
     def number_of(self, target: int) -> int:
-        """Return the number that the message to target ``target`` carries."""
+        """Return the number of the message to target ``target``."""
         return target
 
     def receipts(self, tally: Tally) -> Receipts:
-        """Compare what each user got with the accepted messages to them."""
+        """Compare the received messages of each user with the accepted messages to that user."""
         users = len(self.users)
         wanted = [[0, 0] for _ in range(users)]
         for target in range(self.pushed):
@@ -117,35 +124,43 @@ class Messages:
                 entry[0] += 1
                 entry[1] += self.number_of(target)
         lost = wrong = 0
-        for peer, (frames, checksum) in zip(tally.receivers, wanted, strict=True):
-            lost += max(0, frames - peer.frames)
-            wrong += max(0, peer.frames - frames)
-            wrong += peer.frames == frames and peer.checksum != checksum
+        for conn, (frames, checksum) in zip(tally.receivers, wanted, strict=True):
+            lost += max(0, frames - conn.frames)
+            wrong += max(0, conn.frames - frames)
+            wrong += conn.frames == frames and conn.checksum != checksum
         return Receipts(self.pushed, tally.received, lost, wrong, 0)
 
 
 class Broadcasts(Messages):
     """Messages to everybody, by ``/user/sendMessageAll``."""
 
-    def whole_requests(self) -> list[bytes]:
-        body = f"appID={self.target.app}&userID={SENDER}&msgID={self.tag.decode()}%07d&message=%010d"
-        return [self.request("/user/sendMessageAll", FORM, body.encode() + PADDING)]
+    path = "/user/sendMessageAll"
+
+    def receivers(self, generator: Generator) -> list[bytes]:
+        return [SENDER.encode()]
 
     def receipts(self, tally: Tally) -> Receipts:
         return tally.verdict(set(range(self.pushed)) - self.refused)
 
 
+class Publications(Broadcasts):
+    """Messages to a channel with all receivers, by ``/api/v1/channels/publish``."""
+
+    path, content_type = "/api/v1/channels/publish", JSON
+    body = (
+        b'{"app":"%(app)d","channel":"bench","id":"%(tag)b%%07d","text":"%%010d%(padding)b",'
+        b'"sender":"%(user)b"}'
+    )
+    sent_mark = b'"status":"sent"'
+
+
 class V1Pushes(Messages):
     """To users by ``/api/v1/push``: a request in bulk is one message to many users."""
 
-    def whole_requests(self) -> list[bytes]:
-        self.lanes.usual_end = b'"},"status":"sent"}]}'
-        body = b'{"app":"%d","user":"%%b","id":"%b%%%%07d","text":"%%%%010d%b"}'
-        body %= self.target.app, self.tag, PADDING
-        return [self.request(PUSH_PATH, JSON, body % user) for user in self.users]
-
-    def item(self, user: bytes) -> bytes:
-        return b'"%b"' % user
+    path, content_type = PUSH_PATH, JSON
+    body = b'{"app":"%(app)d","user":"%(user)b","id":"%(tag)b%%07d","text":"%%010d%(padding)b"}'
+    item = b'"%(user)b"'
+    usual_end = b'"},"status":"sent"}]}'
 
     def bulk_body(self, items: list[bytes], first: int, now: int) -> tuple[str, bytes]:
         values = self.target.app, b",".join(items), self.tag, first, now, PADDING
@@ -158,7 +173,7 @@ class V1Pushes(Messages):
         return target - target % self.size
 
 
-class PublisherLanes(Lanes):
+class PublisherConnections(HttpConnections):
     """Publisher connections: frames instead of requests."""
 
     def connect(self, target: Target) -> socket.socket:
@@ -171,81 +186,75 @@ class PublisherLanes(Lanes):
             raise BenchError(f"{PUBLISHER_PATH}: {answer[:100]!r}")
         return sock
 
-    def parse(self, lane: Lane, data: bytes) -> bytes:
+    def parse(self, conn: HttpConnection, data: bytes) -> bytes:
         found, end = scan(data, len(data))
         now = time.monotonic_ns()
         for opcode, start, stop in found:
             if opcode == TEXT:
-                self.answer(lane, now, 200, data[start:stop])
+                self.answer(conn, now, 200, data[start:stop])
         return data[end:]
 
 
 class Publishes(Messages):
     """To users over publisher connections."""
 
-    lanes_class = PublisherLanes
+    http_class = PublisherConnections
+    body = b'{"seq":"s","publish":' + V1Pushes.body + b"}"
     sent_mark = b'"sent":1}'
 
     def __init__(self, generator: Generator, tag: str, clients: int, depth: int, bulk: int) -> None:
         super().__init__(generator, tag, clients, depth, bulk)
         self.least = depth // 2 + 1
 
-    def whole_requests(self) -> list[bytes]:
-        body = b'{"seq":"s","publish":{"app":"%d","user":"%%b","id":"%b%%%%07d","text":"%%%%010d%b"}}'
-        body %= self.target.app, self.tag, PADDING
-        return [_masked(body % user) for user in self.users]
+    def request(self, body: bytes) -> bytes:
+        """Return a frame with placeholders for number and time; a mask of zeros leaves the bytes
+        unchanged.
+        """
+        head = frame_head(len(body % (0, 0)), masked=MASKED)
+        return head.replace(b"%", b"%%") + bytes(4) + body
 
 
-def _masked(payload: bytes) -> bytes:
-    """Return a frame around a payload with places for number and time; a mask of zeros leaves the bytes."""
-    size = len(payload % (0, 0))
-    head = (
-        b"%c%c" % (FINAL | TEXT, 0x80 | size)
-        if size < 126
-        else b"%c\xfe%b" % (FINAL | TEXT, size.to_bytes(2))
-    )
-    return head.replace(b"%", b"%%") + bytes(4) + payload
-
-
-KINDS = {"all": Broadcasts, "users": Messages, "v1": V1Pushes, "publish": Publishes}
+KINDS = {"all": Broadcasts, "channel": Publications, "users": Messages, "v1": V1Pushes, "publish": Publishes}
+TO_ALL = ("all", "channel")
 
 
 def _send(generator: Generator, run: Messages, tally: Tally, seconds: float, how: Sending, each: int) -> None:
-    """Send for ``seconds``: at a pace, one at a time, or as fast as the server answers."""
-    lanes, begin = list(run.lanes), time.monotonic()
+    """Send for ``seconds``: at a fixed rate, one at a time, or as fast as the server answers."""
+    http, begin = list(run.http), time.monotonic()
     due, end = begin, begin + seconds
     while (now := time.monotonic()) < end and run.pushed < MOST_MESSAGES and not generator.loop.stopped:
         if how.alone:
-            out = run.pushed * each > tally.received or bool(lanes[0].waiting)
+            out = run.pushed * each > tally.received or bool(http[0].waiting)
             if not out and now >= due:
-                run.push(lanes[0])
+                run.push(http[0])
                 due = now + (1 / how.rate if how.rate else 0.0)
                 continue
             generator.loop.turn(0.2 if out else due - now)
             if out and now > tally.last_ns / 1e9 + LAST_FRAMES_SECONDS:
-                return  # something is lost; the receipts say what
+                return  # a message is lost; the receipts show which
         elif how.rate:
             due = begin + run.requests / how.rate
             if now >= due:
-                run.push(lanes[run.requests % len(lanes)])
+                run.push(http[run.requests % len(http)])
                 continue
             generator.loop.turn(min(due, end) - now)
         else:
             room = MOST_MESSAGES - run.pushed
             if how.kind == "all":
                 room = min(room, WINDOW - (run.pushed - tally.received // each))
-            for lane in lanes:
-                count = min(how.depth - len(lane.waiting), room)
+            for conn in http:
+                count = min(how.depth - len(conn.waiting), room)
                 if count >= run.least:
-                    run.push(lane, count)
+                    run.push(conn, count)
                     room -= count
             generator.loop.turn(0.1)
-        generator.passed(begin, end)
 
 
 @dataclass(frozen=True)
 class Sending:
-    """What a generator sends: a kind of KINDS, over ``clients`` connections, ``depth`` under way on each."""
+    """The load of a generator: a kind of KINDS, over ``clients`` connections, ``depth`` requests in flight on
+    each.
+    """
 
     kind: str
     clients: int
@@ -253,30 +262,30 @@ class Sending:
     bulk: int = 0
     rate: float = 0.0
     alone: bool = False
-    """The next one leaves when the last is everywhere."""
+    """The next one is sent after all have received the last one."""
 
 
 def send_and_receive(generator: Generator, tag: str, seconds: float, sending: Json) -> Json:
-    """Task: send, and count what arrives at the connections of this process."""
+    """Task: send, and count the messages that arrive at the connections of this process."""
     how = Sending(**sending)
-    to_all = how.kind == "all"
-    tally = Tally(generator.swarm, tag, every=not to_all)
+    to_all = how.kind in TO_ALL
+    tally = Tally(generator.connections, tag, every=not to_all)
     run = KINDS[how.kind](generator, tag, how.clients, how.depth, how.bulk)
     each = len(tally.receivers) if to_all else 1
     begin = time.monotonic()
     _send(generator, run, tally, seconds, how, each)
-    during, sending_seconds = run.lanes.answered * run.size, time.monotonic() - begin
+    during, sending_seconds = run.http.answered * run.size, time.monotonic() - begin
     last_news = time.monotonic()
-    while run.lanes.answered < run.requests or tally.received < (run.pushed - len(run.refused)) * each:
+    while run.http.answered < run.requests or tally.received < (run.pushed - len(run.refused)) * each:
         if generator.loop.turn(0.1):
             last_news = time.monotonic()
         elif time.monotonic() > last_news + LAST_FRAMES_SECONDS:
             break
-    run.lanes.close()
+    run.http.close()
     tally.release()
     return {
         "pushed": run.pushed,
-        "unanswered": run.requests - run.lanes.answered,
+        "unanswered": run.requests - run.http.answered,
         "refused": sorted(run.refused),
         "refusal": run.first_refusal,
         "during": during,
@@ -285,30 +294,44 @@ def send_and_receive(generator: Generator, tag: str, seconds: float, sending: Js
         "receipts": run.receipts(tally).pack(),
         "answers": run.latency.pack(),
         **tally.figures(),
-        **generator.swarm.facts(),
+        **generator.connections.facts(),
     }
 
 
 def prepare(generator: Generator, tag: str) -> Json:
-    """Task of the other processes: count from now on."""
-    generator.kept["tally"] = Tally(generator.swarm, tag)
+    """Task of the other processes: start counting."""
+    generator.state["tally"] = Tally(generator.connections, tag)
     return {}
 
 
 def receive(generator: Generator, quiet_seconds: float) -> Json:
-    """Task of the other processes: receive until told to stop and nothing comes any more."""
-    tally: Tally = generator.kept["tally"]
+    """Task of the other processes: receive until it is stopped and no more data arrives."""
+    tally: Tally = generator.state["tally"]
     while not generator.loop.stopped:
         generator.loop.turn(0.5)
-    generator.swarm.settle(quiet_seconds, 20)
+    generator.connections.settle(quiet_seconds, 20)
     tally.release()
-    return {**tally.figures(), **generator.swarm.facts()}
+    return {**tally.figures(), **generator.connections.facts()}
 
 
 def compare(generator: Generator, pushed: int, refused: list[int]) -> Json:
-    """Task of the other processes: compare what was counted with what was pushed."""
-    tally: Tally = generator.kept["tally"]
+    """Task of the other processes: compare the received messages with the pushed ones."""
+    tally: Tally = generator.state["tally"]
     return {"receipts": tally.verdict(set(range(pushed)) - set(refused)).pack()}
+
+
+def subscribe_all(generator: Generator, count: int) -> Json:
+    """Task: subscribe the users from number 0 to the channel."""
+    subscribed = 0
+    for first in range(0, count, JOINED_TOGETHER):
+        users = [user_name(number) for number in range(first, min(first + JOINED_TOGETHER, count))]
+        body = {"app": str(generator.target.app), "channel": "bench", "users": users}
+        path = "/api/v1/channels/subscribe"
+        answer = fetch(generator.target, path, json.dumps(body), **{"Content-Type": JSON})
+        subscribed += answer["subscribed"]
+    if subscribed != count:
+        raise BenchError(f"{subscribed} of {count} connections were subscribed")
+    return {}
 
 
 @dataclass(frozen=True)
@@ -317,10 +340,13 @@ class FanoutOptions:
     seconds: float = seconds_parameter(3.0, "How long to push")
     rate: float = parameter(0.0, "Messages a second; 0 is flat out.", least=0, most=100_000)
     one_per_send: bool = parameter(False, "Push the next message when the last is everywhere.")
+    channel: bool = parameter(False, "Publish to a channel with all of them, instead of the app.")
 
     @property
     def sending(self) -> Sending:
-        return Sending("all", clients=8, depth=8, rate=self.rate, alone=self.one_per_send)
+        return Sending(
+            "channel" if self.channel else "all", clients=8, depth=8, rate=self.rate, alone=self.one_per_send
+        )
 
 
 @dataclass(frozen=True)
@@ -352,26 +378,26 @@ class PublishOptions:
         return Sending("publish", PUBLISHERS, UNDER_WAY, rate=self.rate)
 
 
-def measure(stage: Stage, hands: Sequence[Hand], how: Sending, seconds: float) -> Figures:
-    """Send to what the processes ``hands`` have connected; the first of them sends."""
-    tag, (first, *others) = new_tag(), hands
-    stage.ask(others, prepare, tag=tag)
-    for hand in others:
-        hand.ask(receive, quiet_seconds=QUIET_SECONDS)
-    with stage.measured() as span:
-        (answer,) = stage.ask([first], send_and_receive, tag=tag, seconds=seconds, sending=vars(how))
-        for hand in others:
-            hand.stop()
-        answers = [answer, *stage.gather(others)]
+def measure(context: RunContext, workers: Sequence[Worker], how: Sending, seconds: float) -> Figures:
+    """Send to the connections of the processes ``workers``; the first of them sends."""
+    tag, (first, *others) = new_tag(), workers
+    context.ask(others, prepare, tag=tag)
+    for worker in others:
+        worker.ask(receive, quiet_seconds=QUIET_SECONDS)
+    with context.measured() as span:
+        (answer,) = context.ask([first], send_and_receive, tag=tag, seconds=seconds, sending=vars(how))
+        for worker in others:
+            worker.stop()
+        answers = [answer, *context.gather(others)]
     span.note(answers)
     if not answer["received"]:
         raise BenchError(f"no message arrived; the server answered {answer['refusal'] or 'nothing'}")
     pushed, refused = answer["pushed"], answer["refused"]
-    parts = [answer, *stage.ask(others, compare, pushed=pushed, refused=refused)]
+    parts = [answer, *context.ask(others, compare, pushed=pushed, refused=refused)]
     whole = Receipts.merged(part["receipts"] for part in parts)
     figures: Figures = {"messages": pushed}
     flat_out = not how.rate and not how.alone
-    if how.kind == "all":
+    if how.kind in TO_ALL:
         figures |= span.rate("deliveries", whole.received, answer["seconds"], flat_out=flat_out)
     else:
         unit = "publishes" if how.kind == "publish" else "targets" if how.bulk else "requests"
@@ -388,25 +414,27 @@ def measure(stage: Stage, hands: Sequence[Hand], how: Sending, seconds: float) -
         "refused": len(refused) + answer["unanswered"],
         "dropped": sum(part["lost"] for part in answers),
     }
-    return {**figures, "other_order": whole.other_order} if how.kind == "all" else figures
+    return {**figures, "other_order": whole.other_order} if how.kind in TO_ALL else figures
 
 
 def measure_warm(
-    stage: Stage, hands: Sequence[Hand], how: Sending, seconds: float, warm_up: float
+    context: RunContext, workers: Sequence[Worker], how: Sending, seconds: float, warm_up: float
 ) -> Figures:
-    """Warm up, then measure; what goes wrong in the warm-up counts too."""
-    return with_faults_of(measure(stage, hands, how, warm_up), measure(stage, hands, how, seconds))
+    """Warm up, then measure; errors in the warm-up count too."""
+    return with_faults_of(measure(context, workers, how, warm_up), measure(context, workers, how, seconds))
 
 
-def fanout(stage: Stage, options: FanoutOptions) -> Figures:
+def fanout(context: RunContext, options: FanoutOptions) -> Figures:
     """Measure messages to everybody in an app."""
-    hands = stage.hire(-(-options.receivers // MOST_IN_PROCESS))
-    stage.open(hands, options.receivers)
+    workers = context.start_workers(-(-options.receivers // MOST_IN_PROCESS))
+    context.open(workers, options.receivers)
+    if options.channel:
+        context.ask(workers[:1], subscribe_all, count=options.receivers)
     warm_up, how = min(WARM_UP_SECONDS, options.seconds), options.sending
     if not how.alone:
-        return measure_warm(stage, hands, how, options.seconds, warm_up)
-    warmed = measure(stage, hands, how, warm_up)
-    floor = FloorStage(stage, hands[0], options.receivers)
+        return measure_warm(context, workers, how, options.seconds, warm_up)
+    warmed = measure(context, workers, how, warm_up)
+    floor = FloorRun(context, workers[0], options.receivers)
     frame_bytes = int(warmed["frame_bytes"] or 0)
     gap_seconds = 1 / how.rate if how.rate else 0.0
 
@@ -415,25 +443,29 @@ def fanout(stage: Stage, options: FanoutOptions) -> Figures:
         return floor.measure(seconds, frame_bytes=frame_bytes, in_flight=1, gap_seconds=gap_seconds)[0]
 
     before = bare_us()
-    figures = measure(stage, hands, how, options.seconds)
+    figures = measure(context, workers, how, options.seconds)
     floor_us = figures["floor_us"] = (before + bare_us()) / 2
     figures["of_floor_percent"] = 100 * floor_us / cost if (cost := figures["cpu_us"]) else None
     return with_faults_of(warmed, figures)
 
 
-def push(stage: Stage, options: PushOptions | PublishOptions) -> Figures:
+def push(context: RunContext, options: PushOptions | PublishOptions) -> Figures:
     """Measure messages to single users by HTTP."""
-    hands = stage.hire(1)
-    stage.open(hands, options.users)
-    return measure_warm(stage, hands, options.sending, options.seconds, min(WARM_UP_SECONDS, options.seconds))
+    workers = context.start_workers(1)
+    context.open(workers, options.users)
+    return measure_warm(
+        context, workers, options.sending, options.seconds, min(WARM_UP_SECONDS, options.seconds)
+    )
 
 
-def publish(stage: Stage, options: PublishOptions) -> Figures:
+def publish(context: RunContext, options: PublishOptions) -> Figures:
     """Measure messages over publisher connections."""
-    url = f"http://{stage.target.http_host}:{stage.target.http_port}"
+    url = f"http://{context.target.http_host}:{context.target.http_port}"
     try:
-        with Publisher(url, stage.target.key) as publisher:  # the server has to know route, key and app
-            publisher.push(str(stage.target.app), "a first one", user=user_name(0))
+        with Publisher(
+            url, context.target.key
+        ) as publisher:  # checks that the server knows route, key and app
+            publisher.push(str(context.target.app), "a first one", user=user_name(0))
     except ClientError as error:
         raise BenchError(f"{url}{PUBLISHER_PATH}: {error}") from None
-    return push(stage, options)
+    return push(context, options)

@@ -1,7 +1,7 @@
 """One end of the RPC between nodes, alone in a process: ``python -m bench.rpc_end``.
 
-The only module here that loads a part of the server, since the private channel has no outside. It speaks as
-:mod:`.generator` does: a command is a line of JSON, and so is its answer.
+The only module here that imports a part of the server, because the RPC is not public. Its commands and
+answers are lines of JSON, as in :mod:`.generator`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LAST_SECONDS = 10.0
 
 
 class End:
-    """One node's RPC and nothing else of a node. Owns it and what it received."""
+    """The RPC of one node without the node. Owner of the RPC and of the received items."""
 
     def __init__(self, epoch: int) -> None:
         self.latency: Latency | None = None
@@ -57,7 +57,7 @@ class End:
         return {}
 
     def flood(self, batch: int, item_bytes: int, seconds: float) -> Json:
-        """Task: send as fast as it goes, at most ``batch`` items a batch."""
+        """Task: send at full speed, at most ``batch`` items per batch."""
         queues.BATCH_ITEMS = batch  # type: ignore[misc]
         rpc, peer, item = self.rpc, self.peer, b"x" * item_bytes
         batches, sent, begin = rpc.counters.batches_sent, rpc.counters.sent, time.monotonic()
@@ -86,12 +86,12 @@ class End:
         return {"sent": sent}
 
     def clock(self, on: bool) -> Json:
-        """Task: begin or end to read time stamps; ``latency`` is what was read before."""
+        """Task: start or stop reading time stamps; ``latency`` contains those read before."""
         before, self.latency = self.latency, Latency() if on else None
         return {"latency": before.pack() if before else None}
 
     def wait(self, received: int) -> Json:
-        """Task: wait until so many items came; tell counters."""
+        """Task: wait until so many items have arrived; return the counters."""
         counters, end = self.rpc.counters, time.monotonic() + LAST_SECONDS
         while counters.received < received and time.monotonic() < end:
             gevent.sleep(PAUSE_SECONDS)
@@ -99,11 +99,11 @@ class End:
 
 
 def main() -> None:
-    """Serve commands until the input ends."""
+    """Run commands until the input ends."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    logging.basicConfig(level=logging.ERROR)  # whoever ends last finds the other gone
+    logging.basicConfig(level=logging.ERROR)  # the end that stops last finds the other one stopped
     end = End(os.getpid())
     rest = b""
     while data := tp_read(0, 1 << 16):

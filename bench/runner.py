@@ -1,4 +1,6 @@
-"""The runner: starts server and generators for each run of a scenario, folds the runs, writes the report."""
+"""The runner: starts server and generators for each run of a scenario, combines the runs, writes the
+report.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +9,30 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from bench import abuse, chaos, chat, cluster, floor, million, opening, push
+from bench import (
+    abuse,
+    channels,
+    chaos,
+    chat,
+    cluster,
+    events,
+    floor,
+    million,
+    push,
+    session_scenarios,
+    streams,
+)
 from bench.connections import Target
-from bench.crew import Crew
+from bench.context import Cores, RunContext
 from bench.figures import FIGURES, Figures, faults, fold
 from bench.loop import BenchError, Json
 from bench.proc import machine
 from bench.report import Bar
-from bench.stage import Cores, Stage
+from bench.servers import NodeProcess, RedisProcess
 from bench.suite import FLOOR_US, SUITES, Row
+from bench.workers import WorkerPool
 
-#: Of a server that the tool starts: one API key, and apps that anybody may log in to.
+#: Settings of a server that the tool starts: one API key, and open apps.
 OWN_KEY = "a-key-for-measuring-only"
 KEYS = "[{key: %s, scopes: [push, read, admin]}]"
 OPEN_APPS = "{101: {open: true}, 102: {open: true}, 103: {open: true}, 104: {open: true}}"
@@ -25,15 +40,16 @@ OPEN_APPS = "{101: {open: true}, 102: {open: true}, 103: {open: true}, 104: {ope
 
 @dataclass(frozen=True)
 class Scenario:
-    """One thing that can be measured.
+    """One measurement.
 
-    ``run`` measures once, and its first line of documentation is the help of the command. ``server``: the
-    runner starts a server for it (or takes the one at ``--url``). ``servers`` names what it starts itself.
+    ``run`` measures once; the first line of its docstring is the help of the command. ``server``: the runner
+    starts a server for it (or uses the one at ``--url``). ``servers`` names the servers that it starts
+    itself.
     """
 
     name: str
     options: type[Any]
-    run: Callable[[Stage, Any], Figures]
+    run: Callable[[RunContext, Any], Figures]
     server: bool = True
     servers: str = ""
     needs_pids: bool = False
@@ -43,14 +59,17 @@ SCENARIOS: dict[str, Scenario] = {
     scenario.name: scenario
     for scenario in (
         Scenario("floor", floor.FloorOptions, floor.run, server=False),
-        Scenario("idle", opening.IdleOptions, opening.idle, needs_pids=True),
+        Scenario("idle", session_scenarios.IdleOptions, session_scenarios.idle, needs_pids=True),
         Scenario("fanout", push.FanoutOptions, push.fanout),
-        Scenario("echo", opening.EchoOptions, opening.round_trips),
+        Scenario("echo", session_scenarios.EchoOptions, session_scenarios.round_trips),
         Scenario("push", push.PushOptions, push.push),
         Scenario("publish", push.PublishOptions, push.publish),
         Scenario("chat", chat.ChatOptions, chat.run),
-        Scenario("handshake", opening.HandshakeOptions, opening.handshake),
-        Scenario("storm", opening.StormOptions, opening.storm),
+        Scenario("events", events.EventOptions, events.run, False, "imserver serve"),
+        Scenario("channels", channels.ChannelsOptions, channels.run, needs_pids=True),
+        Scenario("streams", streams.StreamsOptions, streams.run),
+        Scenario("handshake", session_scenarios.HandshakeOptions, session_scenarios.handshake),
+        Scenario("storm", session_scenarios.StormOptions, session_scenarios.storm),
         Scenario("cluster", cluster.ClusterOptions, cluster.run, False, "imserver serve, several nodes"),
         Scenario("million", million.MillionOptions, million.run, False, "imserver serve --processes N"),
         Scenario("chaos", chaos.ChaosOptions, chaos.run, False, "imserver serve, several nodes"),
@@ -60,8 +79,8 @@ SCENARIOS: dict[str, Scenario] = {
 
 
 @dataclass(frozen=True)
-class Place:
-    """Which server is measured: one at ``url`` and ``ws``, or (no ``url``) one of our own for each run."""
+class ServerChoice:
+    """The measured server: one at ``url`` and ``ws``, or (no ``url``) a new one for each run."""
 
     url: str = ""
     ws: str = ""
@@ -83,24 +102,25 @@ class Place:
         )
 
 
-def play(scenario: Scenario, options: Any, place: Place, runs: int, watcher: Bar, title: str = "") -> Json:
+def play(
+    scenario: Scenario, options: Any, choice: ServerChoice, runs: int, watcher: Bar, title: str = ""
+) -> Json:
     """Run ``scenario`` ``runs`` times, each with fresh processes; return the report, JSON-ready."""
-    if getattr(options, "keyed", False) and not place.key:
-        place = replace(place, key=OWN_KEY)
+    if getattr(options, "keyed", False) and not choice.key:
+        choice = replace(choice, key=OWN_KEY)
     each: list[Figures] = []
     extra: Json = {}
     processes = 0
     for number in range(runs):
         run = f", run {number + 1} of {runs}" if runs > 1 else ""
-        crew = Crew()
+        pool = WorkerPool()
         try:
-            stage = set_stage(scenario, place, crew, watcher, (title or scenario.name) + run, options)
-            helpers = len(crew.hands)
-            each.append(scenario.run(stage, options))
-            processes = len(crew.hands) - helpers
-            extra |= stage.extra
+            context = make_context(scenario, choice, pool, watcher, (title or scenario.name) + run, options)
+            each.append(scenario.run(context, options))
+            processes = len(pool.workers)
+            extra |= context.extra
         finally:
-            crew.dismiss()
+            pool.end()
     figures = fold(each)
     bound = bool(figures.get("generator_bound"))
     return {
@@ -113,48 +133,65 @@ def play(scenario: Scenario, options: Any, place: Place, runs: int, watcher: Bar
         "faults": faults(figures),
         "generator": {
             "processes": processes,
-            "pinned": scenario.server and place.pin and not place.url,
+            "pinned": scenario.server and choice.pin and not choice.url,
             "cpu_us_each": figures.get("generator_cpu_us"),
             "bottleneck": bound,
             "rate": "derived from the server's CPU per unit" if bound else "measured",
         },
-        "server": describe(scenario, place),
+        "server": describe(scenario, choice),
         "machine": machine(),
         **extra,
     }
 
 
-def set_stage(scenario: Scenario, place: Place, crew: Crew, watcher: Bar, title: str, options: Any) -> Stage:
-    """Return the stage of one run; starts a server of our own when there is to be one."""
-    cores = Cores.divided() if place.pin else Cores()
-    progress = watcher.begin(title)
+def make_context(
+    scenario: Scenario, choice: ServerChoice, pool: WorkerPool, watcher: Bar, title: str, options: Any
+) -> RunContext:
+    """Return the context of one run; starts a server if the scenario needs one."""
+    cores = Cores.divided() if choice.pin else Cores()
+    watcher.begin(title)
     if not scenario.server:
-        return Stage(Target("127.0.0.1", 0), (), crew, progress, cores, begin=watcher.begin, log=place.log)
-    if place.url:
-        if scenario.needs_pids and not place.pids:
+        return RunContext(Target("127.0.0.1", 0), (), pool, cores, show_phase=watcher.begin, log=choice.log)
+    if choice.url:
+        if scenario.needs_pids and not choice.pids:
             raise BenchError(f"{scenario.name} reads the server's memory: name its processes by --pid")
-        return Stage(place.target(), place.pids, crew, progress, begin=watcher.begin)
+        return RunContext(choice.target(), choice.pids, pool, show_phase=watcher.begin)
     environment = {**getattr(options, "environment", {})}
-    if place.key:
-        environment = {"IMSERVER_API_KEYS": KEYS % place.key, "IMSERVER_APPS": OPEN_APPS, **environment}
-    own = crew.serve(log=place.log, arguments=place.arguments, cores=cores.server, environment=environment)
-    target = replace(own.target, app=place.app, key=place.key)
-    folder = own.folder
-    return Stage(target, own.pids[:1], crew, progress, cores, folder, begin=watcher.begin, log=place.log)
+    if choice.key:
+        environment = {"IMSERVER_API_KEYS": KEYS % choice.key, "IMSERVER_APPS": OPEN_APPS, **environment}
+    processes = getattr(options, "processes", 1)
+    if processes > 1 or getattr(options, "redis", False):
+        redis = {"IMSERVER_REDIS_URL": pool.start(RedisProcess()).url}
+        environment |= {**redis, "IMSERVER_CLUSTER_ADVERTISE": "127.0.0.1"}
+    if processes > 1:
+        cores = Cores()
+    own = pool.start(
+        NodeProcess(choice.log, choice.arguments, environment, processes=processes, cores=cores.server)
+    )
+    target = replace(own.target, app=choice.app, key=choice.key)
+    return RunContext(
+        target,
+        own.pids if processes > 1 else own.pids[:1],
+        pool,
+        cores,
+        own.data_directory,
+        show_phase=watcher.begin,
+        log=choice.log,
+    )
 
 
-def describe(scenario: Scenario, place: Place) -> Json:
+def describe(scenario: Scenario, choice: ServerChoice) -> Json:
     if not scenario.server and not scenario.servers:
         return {}
-    if place.url:
-        return {"own": False, "url": place.url, "ws": place.ws, "pids": list(place.pids)}
-    log = "/dev/null" if place.log == "null" else "a file in a temporary directory"
-    command = scenario.servers or " ".join(["imserver serve", *place.arguments])
+    if choice.url:
+        return {"own": False, "url": choice.url, "ws": choice.ws, "pids": list(choice.pids)}
+    log = "/dev/null" if choice.log == "null" else "a file in a temporary directory"
+    command = scenario.servers or " ".join(["imserver serve", *choice.arguments])
     return {"own": True, "command": command, "log": log}
 
 
 def command_line(scenario: Scenario, options: Any, runs: int) -> str:
-    """Return the command that asks for the same."""
+    """Return the command line of a run."""
     words = ["imserver", "bench", scenario.name]
     for entry in fields(options):
         value = getattr(options, entry.name)
@@ -170,7 +207,7 @@ def command_line(scenario: Scenario, options: Any, runs: int) -> str:
 
 
 def options_of(row: Row) -> Any:
-    """Return the options that the command of ``row`` gives to its scenario."""
+    """Return the options in the command of ``row``."""
     name, *words = row.command.split()
     kinds: Json = {entry.name: type(entry.default) for entry in fields(SCENARIOS[name].options)}
     given: Json = {}
@@ -180,13 +217,13 @@ def options_of(row: Row) -> Any:
     return SCENARIOS[name].options(**given)
 
 
-def perform(rows: tuple[Row, ...], place: Place, runs: int, watcher: Bar, **given: Any) -> list[Json]:
-    """Play all ``rows``, with the options ``given``; return their reports, each with its ``title``."""
+def perform(rows: tuple[Row, ...], choice: ServerChoice, runs: int, watcher: Bar, **given: Any) -> list[Json]:
+    """Run all ``rows``, with the options ``given``; return their reports, each with its ``title``."""
     reports = []
     for number, row in enumerate(rows, 1):
         title = f"{number}/{len(rows)} {row.title}"
         options = replace(options_of(row), **given)
-        report = play(SCENARIOS[row.command.split()[0]], options, place, runs, watcher, title)
+        report = play(SCENARIOS[row.command.split()[0]], options, choice, runs, watcher, title)
         reports.append({"title": row.title, **report})
     return reports
 

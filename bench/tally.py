@@ -1,9 +1,9 @@
-"""Counting pushed messages: every frame of every receiver, with proof that none is missing or doubled.
+"""Counting of pushed messages: every frame of every receiver, with proof that none is missing or repeated.
 
-A message carries its number in the ``msgID`` (a tag of the run, seven digits) and the time it was sent in
-its text (ten digits of µs). All frames of a run are equally long, so a read is counted by arithmetic. Each
-receiver keeps a digest of its stream, and one of each process, the witness, keeps all numbers: who has the
-digest of the witness received exactly what the witness received.
+A message contains its number in the ``msgID`` (a tag of the run, seven digits) and its send time in the text
+(ten digits of µs). All frames of a run are equally long, so a read is counted by arithmetic. Each receiver
+stores a digest of its stream. One receiver of each process, the witness, stores all numbers: a receiver with
+the same digest has received exactly the same messages.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from zlib import crc32
 
-from bench.connections import Peer, Swarm
+from bench.connections import Connection, ConnectionSet
 from bench.frames import CLOSE, FINAL, TEXT, scan
 from bench.latency import STAMP_DIGITS, STAMP_WRAP, Latency, stamp_us
 from bench.loop import Json
 
 NUMBER_DIGITS = 7
-TIMED_FRAMES = 8  # of a read with more frames than this only the oldest is timed
+TIMED_FRAMES = 8  # in a read with more frames than this, only the oldest is timed
 TEXT_FRAME = FINAL | TEXT
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where things stand in a frame of this run; learned from the first one."""
+    """Positions of the fields in a frame of this run; learned from the first frame."""
 
     length: int
     head: bytes
@@ -36,7 +36,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Receipts:
-    """What the receivers of one process did and did not get."""
+    """The received and missing messages of the receivers of one process."""
 
     expected: int
     received: int
@@ -57,14 +57,14 @@ class Receipts:
 
 
 class Tally:
-    """Counts the messages of one run at all connections of a swarm, which it takes over as its ``take``.
+    """Counts the messages of one run at all connections of a set, as its ``take``.
 
     With ``every`` each frame's number is added to its receiver's checksum (for messages to single users,
-    where no two receivers get the same stream). ``received`` and ``last_ns`` move on with each read.
+    where each receiver gets its own stream). ``received`` and ``last_ns`` are updated with each read.
     """
 
-    def __init__(self, swarm: Swarm, tag: str, *, every: bool = False) -> None:
-        self.swarm = swarm
+    def __init__(self, connections: ConnectionSet, tag: str, *, every: bool = False) -> None:
+        self.connections = connections
         self.tag = tag.encode()
         self.every = every
         self.latency = Latency()
@@ -72,62 +72,62 @@ class Tally:
         self.others = 0
         self.last_ns = time.monotonic_ns()
         self.layout: Layout | None = None
-        self.witness: Peer | None = None
-        self.receivers = list(swarm.peers.values())
-        for peer in self.receivers:
-            peer.clear()
+        self.witness: Connection | None = None
+        self.receivers = list(connections.by_fd.values())
+        for conn in self.receivers:
+            conn.clear()
             if self.witness is None and not every:
-                self.witness, peer.numbers = peer, []
-        swarm.take = self.take
+                self.witness, conn.numbers = conn, []
+        connections.take = self.take
 
     def release(self) -> None:
-        self.swarm.take = self.swarm.skim
+        self.connections.take = self.connections.skim
 
-    def take(self, peer: Peer, end: int) -> None:
+    def take(self, conn: Connection, end: int) -> None:
         layout = self.layout
         if layout is None or not self._equal(layout, end):
-            self._scan(peer, end)
+            self._scan(conn, end)
             return
-        swarm = self.swarm
+        connections = self.connections
         if end == layout.length:
-            self._take_one(peer, layout)
+            self._take_one(conn, layout)
             return
         count, spare = divmod(end, layout.length)
         whole = end - spare
-        peer.rest = bytes(swarm.view[whole:end]) if spare else b""
+        conn.rest = bytes(connections.view[whole:end]) if spare else b""
         self.received += count
-        peer.frames += count
+        conn.frames += count
         now = time.monotonic_ns()
         self.last_ns = now
         if not self.every:
-            peer.digest = crc32(swarm.view[:whole], peer.digest)
+            conn.digest = crc32(connections.view[:whole], conn.digest)
         timed = layout.length if count > TIMED_FRAMES and not self.every else whole
         self._read_stamps(layout, timed, now // 1000)
-        if self.every or peer.numbers is not None:
-            self._read_numbers(peer, layout, whole)
+        if self.every or conn.numbers is not None:
+            self._read_numbers(conn, layout, whole)
 
-    def _take_one(self, peer: Peer, layout: Layout) -> None:
-        """Count a read of exactly one frame: the way of every message that left alone."""
-        buffer = self.swarm.buffer
+    def _take_one(self, conn: Connection, layout: Layout) -> None:
+        """Count a read of exactly one frame, as messages sent alone arrive."""
+        buffer = self.connections.buffer
         now = self.last_ns = time.monotonic_ns()
         self.received += 1
-        peer.frames += 1
-        peer.rest = b""
+        conn.frames += 1
+        conn.rest = b""
         at = layout.stamp_at
         self.latency.add((now // 1000 - int(buffer[at : at + STAMP_DIGITS])) % STAMP_WRAP)
         if not self.every:
-            peer.digest = crc32(self.swarm.view[: layout.length], peer.digest)
-            if peer.numbers is None:
+            conn.digest = crc32(self.connections.view[: layout.length], conn.digest)
+            if conn.numbers is None:
                 return
         at = layout.number_at
         number = int(buffer[at : at + NUMBER_DIGITS])
-        peer.checksum += number
-        if peer.numbers is not None:
-            peer.numbers.append(number)
+        conn.checksum += number
+        if conn.numbers is not None:
+            conn.numbers.append(number)
 
     def _equal(self, layout: Layout, end: int) -> bool:
-        """Whether the buffer starts with nothing but frames of this run's length."""
-        buffer, length = self.swarm.buffer, layout.length
+        """Whether the buffer starts with frames of this run's length only."""
+        buffer, length = self.connections.buffer, layout.length
         count = end // length
         if not count or not buffer.startswith(layout.head):
             return False
@@ -139,43 +139,43 @@ class Tally:
         )
 
     def _read_stamps(self, layout: Layout, stop: int, now_us: int) -> None:
-        buffer, add = self.swarm.buffer, self.latency.add
+        buffer, add = self.connections.buffer, self.latency.add
         for at in range(layout.stamp_at, stop, layout.length):
             add((now_us - int(buffer[at : at + STAMP_DIGITS])) % STAMP_WRAP)
 
-    def _read_numbers(self, peer: Peer, layout: Layout, stop: int) -> None:
-        buffer = self.swarm.buffer
+    def _read_numbers(self, conn: Connection, layout: Layout, stop: int) -> None:
+        buffer = self.connections.buffer
         found = [int(buffer[at : at + NUMBER_DIGITS]) for at in range(layout.number_at, stop, layout.length)]
-        if peer.numbers is not None:
-            peer.numbers += found
-        peer.checksum += sum(found)
+        if conn.numbers is not None:
+            conn.numbers += found
+        conn.checksum += sum(found)
 
-    def _scan(self, peer: Peer, end: int) -> None:
-        """Count frame by frame: the first of a run, and reads with anything else in between."""
-        swarm = self.swarm
-        found, used = scan(swarm.buffer, end)
-        peer.rest = bytes(swarm.view[used:end])
+    def _scan(self, conn: Connection, end: int) -> None:
+        """Count frame by frame: the first of a run, and reads that contain other frames."""
+        connections = self.connections
+        found, used = scan(connections.buffer, end)
+        conn.rest = bytes(connections.view[used:end])
         begin = 0
         for opcode, start, stop in found:
-            frame = bytes(swarm.view[begin:stop])
+            frame = bytes(connections.view[begin:stop])
             begin = stop
             at = frame.find(self.tag) + len(self.tag)
             if opcode >= CLOSE:
-                swarm.control(peer, opcode, frame[start - stop :] if start < stop else b"")
+                connections.control(conn, opcode, frame[start - stop :] if start < stop else b"")
             elif at < len(self.tag):
                 self.others += 1
             else:
-                self._count(peer, frame, len(frame) - (stop - start), at)
+                self._count(conn, frame, len(frame) - (stop - start), at)
 
-    def _count(self, peer: Peer, frame: bytes, head_bytes: int, number_at: int) -> None:
+    def _count(self, conn: Connection, frame: bytes, head_bytes: int, number_at: int) -> None:
         stamp_at = frame.find(b'"msg":"') + 7
         number = int(frame[number_at : number_at + NUMBER_DIGITS])
         self.received += 1
-        peer.frames += 1
-        peer.checksum += number
-        if peer.numbers is not None:
-            peer.numbers.append(number)
-        peer.digest = crc32(frame, peer.digest)
+        conn.frames += 1
+        conn.checksum += number
+        if conn.numbers is not None:
+            conn.numbers.append(number)
+        conn.digest = crc32(frame, conn.digest)
         self.last_ns = time.monotonic_ns()
         if self.layout is None:
             tag_at = number_at - len(self.tag)
@@ -183,22 +183,22 @@ class Tally:
         self.latency.add((stamp_us() - int(frame[stamp_at : stamp_at + STAMP_DIGITS])) % STAMP_WRAP)
 
     def verdict(self, accepted: set[int]) -> Receipts:
-        """Compare what every receiver got with the numbers of the ``accepted`` broadcasts."""
+        """Compare the received messages of each receiver with the numbers of the ``accepted`` broadcasts."""
         wanted = len(accepted)
         witness = self.witness
         lost = doubled = other_order = received = 0
         seen = set(witness.numbers or ()) if witness else set()
         witness_lost = len(accepted - seen)
         witness_doubled = witness.frames - len(seen & accepted) if witness else 0
-        for peer in self.receivers:
-            received += peer.frames
-            if witness and peer.frames == witness.frames and peer.digest == witness.digest:
+        for conn in self.receivers:
+            received += conn.frames
+            if witness and conn.frames == witness.frames and conn.digest == witness.digest:
                 lost += witness_lost
                 doubled += witness_doubled
             else:
-                lost += max(0, wanted - peer.frames)
-                doubled += max(0, peer.frames - wanted)
-                other_order += peer.frames == wanted
+                lost += max(0, wanted - conn.frames)
+                doubled += max(0, conn.frames - wanted)
+                other_order += conn.frames == wanted
         return Receipts(wanted * len(self.receivers), received, lost, doubled, other_order)
 
     def figures(self) -> Json:

@@ -1,4 +1,6 @@
-"""Comparing two source trees: the same command in both, in alternating pairs, each by its own load tool."""
+"""Comparison of two source trees: the same command in both, in alternating pairs, each with its own load
+tool.
+"""
 
 from __future__ import annotations
 
@@ -9,24 +11,24 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench.crew import SOURCE
 from bench.figures import FAULTS
 from bench.loop import BenchError, Json
 from bench.report import Bar
 from bench.runner import rows_of
+from bench.workers import SOURCE
 
 MOST_RATIO = 1.05
-#: Figures that a gate is about: what one unit costs the server.
+#: Costs of the server per unit, which have a limit.
 COSTS = ("cpu_us", "rss_connection_bytes", "pss_connection_bytes", "rss_empty_mb")
 
 
 def is_cost(name: str) -> bool:
-    """Whether a figure says what a unit costs the server."""
+    """Whether a figure is a cost of the server per unit."""
     return name.endswith(COSTS) and "generator" not in name and "redis" not in name
 
 
 def measure(tree: Path, command: str) -> Json:
-    """Run ``imserver bench`` of a source tree; return its figures. Raises BenchError when it fails."""
+    """Run ``imserver bench`` of a source tree; return its figures. Raises BenchError if it fails."""
     words = [sys.executable, "-m", "imserver", "bench", *command.split(), "--json"]
     environment = {**os.environ, "PYTHONPATH": str(tree)}
     done = subprocess.run(words, cwd=tree, env=environment, capture_output=True, text=True, check=False)
@@ -49,8 +51,7 @@ def compare(command: str, other: Path, pairs: int, watcher: Bar) -> list[Json]:
     for row in rows_of(command):
         runs: dict[str, list[tuple[float, float]]] = {}
         for number in range(pairs):
-            progress = watcher.begin(f"{row.title}, pair {number + 1} of {pairs}")
-            progress(number, pairs)
+            watcher.begin(f"{row.title}, pair {number + 1} of {pairs}")
             ours, theirs = measure(SOURCE, row.command), measure(other, row.command)
             for name, value in ours["figures"].items():
                 if (their := theirs["figures"].get(name)) is not None and value is not None:

@@ -1,8 +1,8 @@
-"""The Flask application: pages and HTTP API, JSON problems, request ids, the request log.
+"""The Flask application: pages and HTTP API, JSON errors, request ids, the request log.
 
-Whatever is no route of the API answers errors with a fitting status and a body
-``{"code","message","temporary","request_id"}``; browsers are shown a page. No traceback reaches a client; the
-log has it, by that id.
+Errors outside the API routes get a fitting status and the body
+``{"code","message","temporary","request_id"}``; browsers get a page. Tracebacks are never sent: the log has
+them under the request id.
 """
 
 from __future__ import annotations
@@ -19,14 +19,13 @@ from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
 from imserver import errors
-from imserver.api.reply import CMD, PROBLEM
+from imserver.api.reply import CMD
 from imserver.api.views import (
-    ROUTED_PATHS,
-    STYLES,
     as_request,
     create_api,
     create_stream_view,
     create_upload_view,
+    style_of,
     to_response,
 )
 from imserver.logging import request_id
@@ -34,9 +33,8 @@ from imserver.pages.blueprint import create_pages, refusal
 from imserver.pages.text import OPTIONS
 from imserver.parts import Parts
 from imserver.servers import LISTENER_KEY
-from imserver.transport.exchange import HEADER_LIST
-from imserver.transport.gate import WEBSOCKET_PATHS
-from imserver.transport.problems import challenged
+from imserver.transport.exchange import HEADER_LIST, challenged
+from imserver.transport.gate import WEBSOCKET_PATHS, is_websocket_path
 from imserver.transport.proxies import TrustedProxies
 
 log = logging.getLogger(__name__)
@@ -61,20 +59,21 @@ _PROBLEMS = {
 
 
 def create_app(parts: Parts) -> Flask:
-    """The WSGI application of a node: what the front does not answer itself, and all of the WSGI server."""
+    """The WSGI application of a node. It serves everything on the WSGI server, and on the front server the
+    rest."""
     app = Flask("imserver", static_folder=None, template_folder=None)
     app.jinja_options = OPTIONS
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
-    app.url_map.merge_slashes = False  # a path that is spelt otherwise is another path
-    app.wsgi_app = _OriginForm(app.wsgi_app)  # type: ignore[method-assign]
+    app.url_map.merge_slashes = False  # a path with another spelling is another path
+    app.wsgi_app = _AbsoluteTarget(app.wsgi_app)  # type: ignore[method-assign]
     _Requests(parts).register(app)
     app.register_blueprint(create_api(parts.api))
-    app.register_blueprint(create_stream_view(parts.streams))
+    app.register_blueprint(create_stream_view(parts.streams, parts.api.public_body_bytes))
     app.register_blueprint(create_upload_view(parts.api))
     app.register_blueprint(create_pages(parts))
     for path in sorted(WEBSOCKET_PATHS):
         app.add_url_rule(
-            path,
+            path.replace("*", "<segment>"),
             f"upgrade_only_{path.strip('/')}",
             _upgrade_only,
             methods=["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"],
@@ -85,8 +84,8 @@ def create_app(parts: Parts) -> Flask:
     return app
 
 
-class _OriginForm:
-    """Understands an absolute request target, ``GET http://host/path`` (RFC 9112 section 3.2.2)."""
+class _AbsoluteTarget:
+    """Accepts an absolute request target, ``GET http://host/path`` (RFC 9112 section 3.2.2)."""
 
     def __init__(self, application: Callable[..., Iterable[bytes]]) -> None:
         self._application = application
@@ -99,7 +98,7 @@ class _OriginForm:
 
 
 class _Requests:
-    """What happens around every request: id, peer, log. Owner of the numbers that request ids are made of."""
+    """Sets id and peer of each request and logs it. Owner of the counter for request ids."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
@@ -112,18 +111,18 @@ class _Requests:
         app.after_request(self.end)
 
     def begin(self) -> Response | None:
-        """Give the request its id; turn it away if it is for the other listener."""
+        """Set the request id; refuse a request for another listener."""
         g.started = time.perf_counter()
-        # One more, for werkzeug cuts a chunked body off at the limit without a word: what is one byte longer
-        # than the API takes is then refused by the API itself.
+        # One byte more than the API accepts: werkzeug silently cuts a chunked body at its limit, and so the
+        # API itself refuses a body that is too long.
         request.max_content_length = self._parts.api.body_bytes + 1
         g.host = self._proxies.client(request.remote_addr or "", request.headers.get("X-Forwarded-For", ""))
         given = request_id(request.headers.get("X-Request-Id", ""))
         g.request_id = given or f"{self._prefix}-{next(self._numbers):x}"
         if (
             request.environ.get(LISTENER_KEY) == "websocket"
-            and request.path not in ROUTED_PATHS
-            and request.path not in WEBSOCKET_PATHS
+            and not style_of(request.path).everywhere
+            and not is_websocket_path(request.path)
         ):
             return _to_problem(errors.HTTP_NOT_FOUND)
         return None
@@ -142,7 +141,7 @@ class _Requests:
         return response
 
 
-def _upgrade_only() -> Response:
+def _upgrade_only(segment: str = "") -> Response:
     return _to_problem(errors.HTTP_NOT_AN_UPGRADE)
 
 
@@ -166,7 +165,7 @@ def _to_problem(problem: errors.HttpProblem, headers: Mapping[str, str] | None =
 
 
 def _answer_http_error(error: Exception) -> Any:
-    """An error that Flask or werkzeug found in a request: a problem, or a refusal in the API's own style."""
+    """Answer an error that Flask or werkzeug found: with an error body, or in the style of the API."""
     assert isinstance(error, HTTPException)
     status = error.code or 500
     if status < 400:  # a redirect
@@ -174,7 +173,7 @@ def _answer_http_error(error: Exception) -> Any:
     problem = _PROBLEMS.get(status)
     if problem is None:
         problem = errors.HttpProblem(status, "refused", error.description or error.name, False)
-    style = STYLES.get(request.path, PROBLEM)
+    style = style_of(request.path)
     if style.everywhere and (style is not CMD or status not in (404, 405)):
         return to_response(style.refuse(problem, as_request()))
     allow = error.get_response().headers.get("Allow") if status == 405 else None
@@ -187,7 +186,7 @@ def _answer_http_error(error: Exception) -> Any:
 
 
 def _answer_unexpected(error: Exception) -> Response:
-    """Our own mistake: the log gets the traceback, the client an id to ask for."""
+    """Answer an unexpected exception: the log gets the traceback, the client the request id."""
     log.error(
         "%s %s failed", request.method, request.path, exc_info=error, extra={"request": g.get("request_id")}
     )

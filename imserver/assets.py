@@ -1,6 +1,6 @@
-"""Where the files are that are no Python: templates, static files, JavaScript SDK, default configuration.
+"""Paths of non-Python files: templates, static files, JavaScript SDK, default configuration.
 
-In a source tree they stand beside the package; a wheel carries them inside it, under ``imserver/packaged/``.
+In a source tree they are beside the package; in a wheel they are inside it, under ``imserver/packaged/``.
 """
 
 from pathlib import Path

@@ -1,10 +1,10 @@
-"""The command line. What a command needs beyond the basics is imported when that command runs."""
+"""The command line. Each command imports its own dependencies when it runs."""
 
 import importlib
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from http import client
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -14,16 +14,19 @@ import click
 import msgspec
 
 from imserver import __version__, assets, errors
-from imserver.config.load import ENVIRONMENT_FILE, ENVIRONMENT_KEY, dump_config, load_config
+from imserver.config.load import ENVIRONMENT_FILE, ENVIRONMENT_KEY, dump_config, load_config, load_with_places
 from imserver.config.settings import Config
 
 #: commands whose modules a node never loads: name -> (module, attribute, one line of help)
 _LAZY: Final = {
     "account": ("imserver.commands.account", "account", "Import accounts of users."),
-    "app": ("imserver.commands.app", "app", "Create, list, show and change apps."),
+    "app": ("imserver.commands.app", "app", "Create, list, show, change and delete apps."),
     "backup": ("imserver.commands.backup", "backup", "Copy the SQLite database while servers run."),
     "bench": ("bench.cli", "bench", "Measure a server: memory, fan-out, latency, pushes."),
+    "doctor": ("imserver.commands.doctor", "doctor", "Check machine, database, Redis and public addresses."),
+    "init": ("imserver.commands.init", "init", "Write imserver.yaml with an app, an API key and a secret."),
     "key": ("imserver.commands.key", "key", "Create, list and revoke API keys."),
+    "outbox": ("imserver.commands.outbox", "outbox", "Push the rows of a table in a PostgreSQL database."),
     "restore": ("imserver.commands.backup", "restore", "Replace the SQLite database by a copy."),
     "token": ("imserver.commands.token", "token", "Create session tokens of users."),
 }
@@ -50,7 +53,7 @@ class _Commands(click.Group):
         except ModuleNotFoundError as error:
             if error.name != "bench":
                 raise
-            _fail(_NO_BENCH)
+            fail(_NO_BENCH)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -60,9 +63,43 @@ class _Commands(click.Group):
             formatter.write_dl(sorted(lines.items()))
 
 
-def _fail(error: object) -> NoReturn:
+def fail(error: object) -> NoReturn:
+    """Print an error and exit with status 1."""
     click.echo(f"imserver: {error}", err=True)
     sys.exit(1)
+
+
+def given_once(name: str, argument: str | None, option: str | None) -> str | None:
+    """What was given as an argument, or by the option of the same meaning; both must agree."""
+    if argument is not None and option is not None and argument != option:
+        raise click.UsageError(f"{name} is given twice: {argument} and {option}")
+    return option if argument is None else argument
+
+
+def required_once(name: str, argument: str | None, option: str | None) -> str:
+    """The same for what must be given."""
+    found = given_once(name, argument, option)
+    if found is None:
+        raise click.UsageError(f"Missing argument '{name}'.")
+    return found
+
+
+def read_text(path: str) -> str:
+    """The text of a file; ``-`` is standard input."""
+    try:
+        return sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        fail(f"{path} cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}")
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Format rows as aligned columns."""
+    lines = [head, *([str(cell) for cell in row] for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
 
 
 _config_option = click.option(
@@ -128,14 +165,14 @@ def serve(
     try:
         sys.exit(_serve(lambda: load_config(path, overrides=overrides)))
     except errors.StartError as error:
-        _fail(error)
+        fail(error)
 
 
 def _serve(read_config: Callable[[], Config]) -> int:
     settings = read_config()
-    # Here and not above: the node brings Flask and all of the transport, which no other command needs.
+    # Imported here: the node loads Flask and the transport, which no other command needs.
     if settings.server.processes > 1:
-        from imserver import supervisor
+        from imserver.supervisor import supervisor
 
         return supervisor.run(settings, read_config, announce=click.echo)
     from imserver import serving
@@ -147,9 +184,14 @@ def _serve(read_config: Callable[[], Config]) -> int:
 @main.command("check-config")
 @_config_option
 @click.option("--defaults", is_flag=True, help="Print the manual of all settings instead.")
-@click.option("--production", is_flag=True, help="Print what is open instead; exit with 1 if anything is.")
-def check_config(path: str | None, defaults: bool, production: bool) -> None:
+@click.option(
+    "--production", is_flag=True, help="Print the open settings instead; exit with 1 if there are any."
+)
+@click.argument("file", required=False)
+def check_config(path: str | None, defaults: bool, production: bool, file: str | None) -> None:
     """Check the settings and print them as the server would use them.
+
+    FILE is the same as -c FILE.
 
     With --production, print one line for each setting that a careful operator would change before strangers
     reach the server. API keys and apps in the database are taken into account.
@@ -157,16 +199,18 @@ def check_config(path: str | None, defaults: bool, production: bool) -> None:
     if defaults:
         click.echo(assets.DEFAULT_CONFIG.read_text(encoding="utf-8"), nl=False)
         return
-    from imserver import exposure, supervisor  # as for serve
+    path = path if file is None else file
+    from imserver import servers  # as for serve
     from imserver.auth import rules
+    from imserver.supervisor.slot import check_ports
 
     try:
-        settings = load_config(path)
-        rules.check_keys(settings)
-        supervisor.check(settings)
-        exposure.refuse_open_demo(settings)
+        settings, places = load_with_places(path)
+        rules.check_keys(settings, places)
+        check_ports(settings)
+        servers.refuse_open_demo(settings)
     except errors.StartError as error:
-        _fail(error)
+        fail(error)
     for warning in settings.warnings:
         click.echo(f"warning: {warning}", err=True)
     if production:
@@ -177,7 +221,7 @@ def check_config(path: str | None, defaults: bool, production: bool) -> None:
 
 def _check_production(path: str | None) -> None:
     from imserver.commands import production
-    from imserver.commands.kept import opened
+    from imserver.commands.opened import opened
 
     with opened(path, None) as (settings, store, tenants):
         deployment = production.Deployment(
@@ -199,7 +243,7 @@ def codes() -> None:
     """Print the close codes, reply codes and HTTP problems."""
     click.echo("WebSocket close codes\n")
     click.echo(
-        _table(
+        table(
             ("code", "name", "client may", "meaning"),
             [
                 (row.code, row.name, "reconnect" if row.reconnect else "stay away", row.meaning)
@@ -208,10 +252,10 @@ def codes() -> None:
         )
     )
     click.echo("\nReply codes of the cmd dialect and its HTTP API\n")
-    click.echo(_table(("code", "text"), list(errors.REPLY_TEXT.items())))
+    click.echo(table(("code", "text"), list(errors.REPLY_TEXT.items())))
     click.echo("\nHTTP problems outside the dialects' routes\n")
     click.echo(
-        _table(
+        table(
             ("status", "code", "temporary", "message"),
             [
                 (row.status, row.code, "yes" if row.temporary else "no", row.message)
@@ -221,43 +265,33 @@ def codes() -> None:
     )
 
 
-def _table(head: tuple[str, ...], body: list[tuple[Any, ...]]) -> str:
-    lines = [head, *(tuple(str(cell) for cell in line) for line in body)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
-
-
 @main.command()
-@click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="The server's HTTP port.")
+@click.option("--url", "option", metavar="URL", help="The same as the argument URL.")
 @click.option(
     "--key-file", metavar="FILE", help="File with an API key of the scope admin; - is standard input."
 )
 @click.option("--debug", is_flag=True, help="List connections and users too.")
-def status(url: str, key_file: str | None, debug: bool) -> None:
+@click.argument("url", required=False)
+def status(option: str | None, key_file: str | None, debug: bool, url: str | None) -> None:
     """Show /health and /system/state of a running server.
+
+    URL is the server's HTTP port, by default http://127.0.0.1:8080.
 
     Where the server wants an API key, set the environment variable IMSERVER_KEY or give --key-file: other
     users of the machine can see the arguments of a command.
     """
-    key = os.environ.get(ENVIRONMENT_KEY, "")
-    try:
-        if key_file is not None:
-            key = (sys.stdin.read() if key_file == "-" else Path(key_file).read_text("utf-8")).strip()
-    except (OSError, UnicodeDecodeError) as error:
-        _fail(f"{key_file} cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}")
+    url = given_once("URL", url, option) or "http://127.0.0.1:8080"
+    key = os.environ.get(ENVIRONMENT_KEY, "") if key_file is None else read_text(key_file).strip()
     try:
         health, _ = _get(url, "/health", key)
         state_status, state = _get(url, f"/system/state?detail=true{'&isDebug=true' if debug else ''}", key)
     except (OSError, client.HTTPException, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else None
-        _fail(f"{url} does not answer: {reason or error}")
+        fail(f"{url} does not answer: {reason or error}")
     click.echo(f"health  {'ok' if health == 200 else f'HTTP {health}'}")
     click.echo(json.dumps(state, ensure_ascii=False, indent=2))
     if state.get("code") == errors.REPLY_UNAUTHORIZED:
-        _fail("this server wants an API key with the scope admin: set IMSERVER_KEY, or give --key-file")
+        fail("this server requires an API key with the scope admin: set IMSERVER_KEY, or give --key-file")
     if health != 200 or state_status != 200 or state.get("code") != errors.REPLY_OK:
         sys.exit(1)
 

@@ -1,4 +1,4 @@
-"""The beat of a process: all that it does each second it does at one moment, and wakes up once for it."""
+"""The clock tick of a process, when all periodic work runs with one wake-up; and yielding in long work."""
 
 from __future__ import annotations
 
@@ -6,17 +6,30 @@ import os
 from time import monotonic
 from typing import Final
 
+import gevent
+
 _GOLDEN: Final = 0.618_033_988_749_895
 _TOO_SOON: Final = 0.25
-"""Part of a period that is no pause: a timer that rang a moment early must not ring twice."""
+"""Part of a period that is too short for a pause: a timer that fired early must not fire twice."""
+
+
+_NO_TIME: Final = 1e-9
+
+
+def serve_others() -> None:
+    """Let the loop serve its sockets once. Long work calls this between its parts. Switches.
+
+    ``gevent.sleep(0)`` only runs callbacks: the loop looks at its sockets after 50 of them.
+    """
+    gevent.sleep(_NO_TIME)
 
 
 def until_beat(seconds: float = 1.0) -> float:
-    """Seconds until this process's next beat with that period; between a quarter of it and a quarter more.
+    """Seconds until this process's next tick with that period: between 0.25 and 1.25 periods.
 
-    A process that sleeps finds nothing of its own in the processor's caches, so ten things to do at ten
-    moments cost several times what they cost at one. The beats of the processes of a machine are spread over
-    the period: what they ask of each other does not come all at once.
+    A sleeping process loses its data from the processor's caches. So ten tasks at ten moments cost several
+    times what they cost at one. The ticks of the processes of a machine are spread over the period, so that
+    they do not query each other at the same time.
     """
     offset = os.getpid() * _GOLDEN % 1.0 * min(seconds, 1.0)
     left = seconds - (monotonic() - offset) % seconds

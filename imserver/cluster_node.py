@@ -1,4 +1,4 @@
-"""What a node of a cluster has: the registry, the RPC and the services that reach other nodes.
+"""The parts that only a node of a cluster has: registry, RPC, and services that reach other nodes.
 
 Loaded only if Redis is configured.
 """
@@ -15,30 +15,34 @@ from imserver.auth.login import Logins
 from imserver.cluster.redis.registry import RedisRegistry
 from imserver.cluster.registry import Lease, RegistryEvents, own_address
 from imserver.cluster.rpc.server import Rpc
-from imserver.config.settings import Config
+from imserver.config.settings import Config, TenantSettings
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
 from imserver.lifecycle import derive_key
 from imserver.metrics import Metrics
-from imserver.services.nodes.messages import (
+from imserver.services.channels.channels import Channels
+from imserver.services.channels.connections import Connections
+from imserver.services.channels.registrar import Registrar
+from imserver.services.channels.stored import ChannelLog
+from imserver.services.nodes import (
+    ChannelsUnsettled,
     NodeMessages,
+    NodeQueries,
     Notice,
+    OtherNodes,
     Replaced,
-    RoomsUnsettled,
     ToApp,
+    ToChannel,
     ToConnection,
-    ToRoom,
     ToUser,
+    encode,
 )
-from imserver.services.nodes.queries import NodeQueries, OtherNodes, encode
 from imserver.services.push.idempotency import Dedupe, MessageIds
 from imserver.services.push.push import Delivery, Pushes
 from imserver.services.push.routing import ClusterReach, ReorderGuard, Rerouting
-from imserver.services.rooms.cluster_connections import ClusterConnections
-from imserver.services.rooms.cluster_rooms import ClusterRooms
 from imserver.services.sessions.cluster_sessions import ClusterSessions
 from imserver.services.sessions.connection_ids import ConnectionTable
-from imserver.services.sessions.presence import ClusterPresence
+from imserver.services.sessions.presence import Presence
 from imserver.storage.store import Store
 
 log = logging.getLogger(__name__)
@@ -47,13 +51,13 @@ _FLUSH_SECONDS = 2.0
 _DATABASE_SECONDS = 10.0
 """Time for a node to find a database that another node has just created, and to publish its id."""
 _OTHER_DATABASE = (
-    "the cluster keeps its apps and keys in another database: give all nodes the same storage.url, or, on "
+    "the cluster uses another database for apps and keys: give all nodes the same storage.url, or, on "
     "one machine, the same server.data_dir"
 )
 
 
 class Cluster:
-    """The cluster's parts of one node, started and stopped together. Owner of each of them."""
+    """The cluster parts of one node. Owner of each of them. They are started and stopped together."""
 
     def __init__(
         self,
@@ -68,7 +72,8 @@ class Cluster:
         dedupe: Dedupe,
         metrics: Metrics,
         logins: Logins,
-        max_rooms: Callable[[str], int],
+        settings: Callable[[str], TenantSettings | None],
+        channel_log: ChannelLog,
     ) -> None:
         self._config = config
         self._store = store
@@ -78,10 +83,10 @@ class Cluster:
         self._fingerprint = hashlib.sha256(derive_key(secret, "cluster fingerprint")).hexdigest()[:32]
         self.queries = queries
         self._table = table
-        self.registry = RedisRegistry(
+        self.registry = registry = RedisRegistry(
             config.redis, config.cluster, tuple(config.apps), config.api.dedupe_seconds
         )
-        self.message_ids = MessageIds(dedupe, self.registry)
+        self.message_ids = MessageIds(dedupe, registry)
         self.rpc = Rpc(
             secret,
             self.queries.answer,
@@ -89,58 +94,37 @@ class Cluster:
             queue_items=config.cluster.queue_items,
             queue_bytes=config.cluster.queue_bytes,
         )
-        self.node_messages = NodeMessages(self.registry, self.rpc)
-        self.database = DatabaseCheck(store, self.registry)
-        others = OtherNodes(self.registry, self.node_messages, self.rpc, config.cluster.rpc_seconds)
-        self._build_sessions(others, metrics, logins)
-        self.rooms = ClusterRooms(hub, fanout, metrics, table, max_rooms, others)
-        self._build_connections(others)
-        self._build_pushes(metrics)
+        self.node_messages = messages = NodeMessages(registry, self.rpc)
+        self.database = DatabaseCheck(store, registry)
+        self.others = others = OtherNodes(registry, messages, self.rpc, queries, config.cluster.rpc_seconds)
+        guard = ReorderGuard(hub)
+        self.sessions = ClusterSessions(
+            hub, fanout, metrics, logins, others, config.cluster.require_registry, guard.logged_in
+        )
+        self.registrar = Registrar(registry, messages, hub)
+        self.channels = Channels(
+            hub, fanout, metrics, table, settings, registry.history, channel_log, others, self.registrar
+        )
+
+        def node() -> str:
+            return registry.lease.node
+
+        self.connections = Connections(table, self.channels, hub, fanout, queries, node, others)
+        self.presence = Presence(hub, table, node, others)
+        reach = ClusterReach(registry, messages, hub, delivery, self.message_ids, guard)
+        self.pushes = Pushes(self.message_ids, reach, metrics)
+        self.rerouting = Rerouting(registry, messages, delivery, self.sessions, guard)
         self.node_messages.handle(
             {
                 ToUser: self.rerouting.deliver,
                 ToApp: self._deliver_to_app,
-                ToRoom: self.rooms.received,
+                ToChannel: self.channels.received,
                 ToConnection: self.connections.received,
                 Notice: self._notice,
                 Replaced: self._replaced,
-                RoomsUnsettled: self._unsettled,
+                ChannelsUnsettled: self._unsettled,
             }
         )
-
-    def _build_sessions(self, others: OtherNodes, metrics: Metrics, logins: Logins) -> None:
-        self.reorder_guard = ReorderGuard(self._hub)
-        self.sessions = ClusterSessions(
-            self._hub,
-            self._fanout,
-            metrics,
-            logins,
-            others,
-            self._config.cluster.require_registry,
-            self.reorder_guard.logged_in,
-        )
-
-    def _build_connections(self, others: OtherNodes) -> None:
-        hub, table = self._hub, self._table
-
-        def node() -> str:
-            return self.registry.lease.node
-
-        self.connections = ClusterConnections(
-            table, self.rooms, hub, self._fanout, self.queries, node, others
-        )
-        self.presence = ClusterPresence(others, hub, table.id_of, node, self.connections.node_of)
-
-    def _build_pushes(self, metrics: Metrics) -> None:
-        registry, messages, delivery, guard = (
-            self.registry,
-            self.node_messages,
-            self._delivery,
-            self.reorder_guard,
-        )
-        reach = ClusterReach(registry, messages, self._hub, delivery, self.message_ids, guard)
-        self.pushes = Pushes(self.message_ids, reach, metrics)
-        self.rerouting = Rerouting(registry, messages, delivery, self.sessions, guard)
 
     def start(self, public_ws_url: str, port: int) -> None:
         """Join the cluster: when this returns, live nodes know this one and forward to it.
@@ -153,7 +137,7 @@ class Cluster:
         self.presence.add_to(queries)
         queries.add("hello", Lease, self._hello)
         self.sessions.add_to(queries)
-        self.rooms.add_to(queries)
+        self.channels.add_to(queries)
         self.connections.add_to(queries)
         host = config.cluster.bind or self.address()
         rpc_port = config.app.rpc_port
@@ -184,7 +168,7 @@ class Cluster:
         )
         self._leases_changed()
         self.sessions.start()
-        self.rooms.registrar.start()
+        self.registrar.start()
         self._announce(lease)
 
     def address(self) -> str:
@@ -192,7 +176,7 @@ class Cluster:
         return self._config.cluster.advertise or own_address()
 
     def _announce(self, lease: Lease) -> None:
-        """Tell all live nodes about this one, so that it receives their next broadcast."""
+        """Send hello to all live nodes, so that this node receives their next broadcast."""
         peers = self.node_messages.peers()
         if peers:
             seconds = self._config.cluster.rpc_seconds
@@ -212,7 +196,7 @@ class Cluster:
         self.rpc.update(self.registry.leases())
 
     def _reregister(self, everything: bool) -> None:
-        self.rooms.registrar.wake()
+        self.registrar.wake()
         self.sessions.reregister(everything)
 
     # --- handlers of node messages --------------------------------------------------------------------------
@@ -229,15 +213,15 @@ class Cluster:
     def _replaced(self, message: Replaced) -> None:
         self.sessions.replaced(message.app, message.user, message.session_id)
 
-    def _unsettled(self, message: RoomsUnsettled) -> None:
-        self.rooms.heard_unsettled(message.epoch)
+    def _unsettled(self, message: ChannelsUnsettled) -> None:
+        self.channels.peer_unsettled(message.epoch)
 
     # --- at the end -----------------------------------------------------------------------------------------
 
     def stop(self) -> None:
         """Leave the cluster: send what is queued, report logouts, give back the lease."""
         clean = self.sessions.flush(_FLUSH_SECONDS)
-        clean = self.rooms.registrar.stop(_FLUSH_SECONDS) and clean
+        clean = self.registrar.stop(_FLUSH_SECONDS) and clean
         self.sessions.stop()
         self.registry.stop(clean)
         self.rpc.stop()

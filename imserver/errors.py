@@ -1,6 +1,6 @@
-"""Every error that anybody can meet: close codes, reply codes, HTTP problems, exceptions.
+"""All public errors: close codes, reply codes, HTTP problems, exceptions.
 
-The tables here are what the code sends, what ``imserver codes`` prints and what the documents and tests read.
+Code, documents, tests and ``imserver codes`` read these tables.
 """
 
 from typing import Final
@@ -9,29 +9,37 @@ import msgspec
 
 
 class ImserverError(Exception):
-    """Base of all errors that imserver raises on purpose."""
+    """Base class of all errors of imserver."""
 
 
 class StartError(ImserverError):
-    """The server cannot start. The text is one clear line for the operator; the exit status is 1."""
+    """The server cannot start. The text is a one-line message for the operator; the exit status is 1."""
 
 
 class StorageUnavailable(ImserverError):
-    """The database does not answer, or not in time. Temporary: what was asked may be asked again."""
+    """The database does not answer in time. Temporary: the request may be repeated."""
+
+
+class ReviewUnavailable(StorageUnavailable):
+    """The back end of the app has not reviewed a message in time, so it was not stored. Temporary."""
+
+
+class IssuerUnavailable(ImserverError):
+    """The keys of an OpenID Connect issuer are currently unknown. The text gives the reason. Temporary."""
 
 
 class MediaUnavailable(ImserverError):
-    """The place where uploaded files are kept does not do what it is asked. Temporary."""
+    """The store for uploaded files is unavailable. Temporary."""
 
 
 # --- WebSocket close codes ----------------------------------------------------------------------------------
 
 
 class CloseRow(msgspec.Struct, frozen=True):
-    """One reason to end a connection.
+    """A reason to close a connection.
 
-    ``reconnect`` tells a client whether to come back (with backoff). For our own codes the range alone tells:
-    4000-4499 come back, 4500-4999 stay away.
+    ``reconnect``: whether a client should reconnect (with backoff). For this server's own codes the range
+    says it: reconnect after 4000-4499, do not reconnect after 4500-4999.
     """
 
     code: int
@@ -64,6 +72,7 @@ CLOSE_KICKED: Final = 4502
 CLOSE_BANNED: Final = 4503
 CLOSE_TOKEN_INVALID: Final = 4504
 CLOSE_NOT_ALLOWED: Final = 4505
+CLOSE_APP_DELETED: Final = 4506
 
 _CLOSE_ROWS: Final = (
     # RFC 6455, section 7.4.1.
@@ -79,7 +88,7 @@ _CLOSE_ROWS: Final = (
     CloseRow(CLOSE_POLICY, "policy", "a refusal for which no other code exists", True),
     CloseRow(CLOSE_TOO_BIG, "too big", "a message above limits.message_bytes", True),
     CloseRow(CLOSE_INTERNAL_ERROR, "internal error", "the server failed; see its log", True),
-    # Ours: come back, with backoff.
+    # Own codes: reconnect with backoff.
     CloseRow(
         CLOSE_SLOW_READER,
         "slow reader",
@@ -103,17 +112,57 @@ _CLOSE_ROWS: Final = (
         "the node, the address or the app has reached its connection limit",
         True,
     ),
-    # Ours: stay away.
+    # Own codes: do not reconnect.
     CloseRow(CLOSE_REPLACED, "replaced", "a newer login of the same user took over", False),
     CloseRow(CLOSE_REFUSED, "refused", "the user is already online", False),
     CloseRow(CLOSE_KICKED, "kicked", "the back end ended the session", False),
     CloseRow(CLOSE_BANNED, "banned", "the user is banned for a time", False),
     CloseRow(CLOSE_TOKEN_INVALID, "token invalid", "the token is wrong or has expired", False),
     CloseRow(CLOSE_NOT_ALLOWED, "not allowed", "the origin, the app or the login is not allowed", False),
+    CloseRow(CLOSE_APP_DELETED, "app deleted", "the app was deleted", False),
 )
 
 #: code -> row
 CLOSE: Final[dict[int, CloseRow]] = {row.code: row for row in _CLOSE_ROWS}
+
+
+FOREIGN_CLOSE: Final[dict[str, dict[int, int]]] = {
+    # Clients of Centrifugo reconnect after 3000 to 3499 and 4000 to 4499, and not after 3500 to 3999 and 4500
+    # to 4999. 4504 means that the token of the session has expired: its client reconnects with a new one. A
+    # login with a wrong token is refused with 3500.
+    "centrifuge": {
+        CLOSE_GOING_AWAY: 3001,
+        CLOSE_UNSUPPORTED_DATA: 3501,
+        CLOSE_BAD_PAYLOAD: 3501,
+        CLOSE_INTERNAL_ERROR: 3004,
+        CLOSE_SLOW_READER: 3008,
+        CLOSE_HEARTBEAT_EXPIRED: 3012,
+        CLOSE_LOGIN_TIMEOUT: 3502,
+        CLOSE_KICKED: 3503,
+        CLOSE_TOKEN_INVALID: 3005,
+    },
+    # Clients of Pusher do not reconnect after 4000 to 4099, reconnect later after 4100 to 4199, and at once
+    # after 4200 to 4299. They read any other code from 4300 on as "do not reconnect".
+    "pusher": {
+        CLOSE_GOING_AWAY: 4200,
+        CLOSE_UNSUPPORTED_DATA: 4007,  # the version of the protocol
+        CLOSE_INTERNAL_ERROR: 4100,
+        CLOSE_SLOW_READER: 4100,
+        CLOSE_HEARTBEAT_EXPIRED: 4201,
+        CLOSE_LOGIN_TIMEOUT: 4100,
+        CLOSE_RATE_LIMIT: 4100,
+        CLOSE_ACK_TIMEOUT: 4100,
+        CLOSE_NODE_FULL: 4100,
+        CLOSE_REPLACED: 4009,
+        CLOSE_REFUSED: 4009,
+        CLOSE_KICKED: 4009,
+        CLOSE_BANNED: 4009,
+        CLOSE_TOKEN_INVALID: 4009,
+        CLOSE_NOT_ALLOWED: 4009,
+        CLOSE_APP_DELETED: 4001,
+    },
+}
+"""Dialect → our close code → the code with the same meaning in that protocol. Others are sent unchanged."""
 
 
 # --- Reply codes of the cmd dialect, its HTTP API and the routes added in its style -------------------------
@@ -132,7 +181,7 @@ REPLY_FAILED: Final = 1009
 REPLY_NO_ROUTE: Final = 1010
 REPLY_NO_APP: Final = 1011
 
-#: code -> text as the original clients know it
+#: code -> text of the original server
 REPLY_TEXT: Final[dict[int, str]] = {
     REPLY_OK: "Success",
     REPLY_NOT_LOGGED_IN: "未登录",
@@ -149,20 +198,69 @@ REPLY_TEXT: Final[dict[int, str]] = {
     REPLY_NO_APP: "appid不存在",
 }
 
-#: what any other code shows as
+#: text of any other code
 REPLY_TEXT_UNKNOWN: Final = "未定义错误类型!"
 
 
 def reply_text(code: int) -> str:
-    """The text that goes with a reply code."""
+    """The text of a reply code."""
     return REPLY_TEXT.get(code, REPLY_TEXT_UNKNOWN)
+
+
+# --- Error codes of Centrifugo's protocol -------------------------------------------------------------------
+
+
+class CentrifugeError(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An error in a reply to a client of Centrifugo. ``temporary``: the client may try again."""
+
+    code: int
+    message: str
+    temporary: bool = False
+
+
+CENTRIFUGE_INTERNAL: Final = 100
+CENTRIFUGE_UNAUTHORIZED: Final = 101
+CENTRIFUGE_UNKNOWN_CHANNEL: Final = 102
+CENTRIFUGE_PERMISSION_DENIED: Final = 103
+CENTRIFUGE_METHOD_NOT_FOUND: Final = 104
+CENTRIFUGE_ALREADY_SUBSCRIBED: Final = 105
+CENTRIFUGE_LIMIT_EXCEEDED: Final = 106
+CENTRIFUGE_BAD_DATA: Final = 107
+CENTRIFUGE_NOT_AVAILABLE: Final = 108
+CENTRIFUGE_TOKEN_EXPIRED: Final = 109
+CENTRIFUGE_UNRECOVERABLE: Final = 112
+
+_INTERNAL: Final = CentrifugeError(CENTRIFUGE_INTERNAL, "internal server error", True)
+_DENIED: Final = CentrifugeError(CENTRIFUGE_PERMISSION_DENIED, "permission denied")
+
+#: code of a reply -> the error for its client. The codes from 1000 are those that commands share with the
+#: cmd dialect.
+CENTRIFUGE_ERRORS: Final[dict[int, CentrifugeError]] = {
+    CENTRIFUGE_INTERNAL: _INTERNAL,
+    CENTRIFUGE_UNAUTHORIZED: CentrifugeError(CENTRIFUGE_UNAUTHORIZED, "unauthorized"),
+    CENTRIFUGE_UNKNOWN_CHANNEL: CentrifugeError(CENTRIFUGE_UNKNOWN_CHANNEL, "unknown channel"),
+    CENTRIFUGE_PERMISSION_DENIED: _DENIED,
+    CENTRIFUGE_METHOD_NOT_FOUND: CentrifugeError(CENTRIFUGE_METHOD_NOT_FOUND, "method not found"),
+    CENTRIFUGE_ALREADY_SUBSCRIBED: CentrifugeError(CENTRIFUGE_ALREADY_SUBSCRIBED, "already subscribed"),
+    CENTRIFUGE_LIMIT_EXCEEDED: CentrifugeError(CENTRIFUGE_LIMIT_EXCEEDED, "limit exceeded"),
+    CENTRIFUGE_BAD_DATA: CentrifugeError(CENTRIFUGE_BAD_DATA, "bad request"),
+    CENTRIFUGE_NOT_AVAILABLE: CentrifugeError(CENTRIFUGE_NOT_AVAILABLE, "not available"),
+    CENTRIFUGE_TOKEN_EXPIRED: CentrifugeError(CENTRIFUGE_TOKEN_EXPIRED, "token expired"),
+    CENTRIFUGE_UNRECOVERABLE: CentrifugeError(CENTRIFUGE_UNRECOVERABLE, "unrecoverable position"),
+    REPLY_NOT_LOGGED_IN: CentrifugeError(CENTRIFUGE_UNAUTHORIZED, "unauthorized"),
+    REPLY_BAD_PARAMETER: CentrifugeError(CENTRIFUGE_BAD_DATA, "bad request"),
+    REPLY_UNAUTHORIZED: _DENIED,
+    REPLY_SYSTEM: _INTERNAL,
+    REPLY_NO_DATA: CentrifugeError(REPLY_NO_DATA, "unknown conversation"),
+    REPLY_NOT_STORED: CentrifugeError(REPLY_NOT_STORED, "not stored", True),
+}
 
 
 # --- HTTP problems: answers outside the dialects' own routes ------------------------------------------------
 
 
 class HttpProblem(msgspec.Struct, frozen=True):
-    """One refusal of an HTTP request. ``temporary``: the same request may succeed later."""
+    """An error response. ``temporary``: the same request may succeed later."""
 
     status: int
     code: str
@@ -170,12 +268,12 @@ class HttpProblem(msgspec.Struct, frozen=True):
     temporary: bool
 
 
-#: every problem, by its code, in the order of the statuses
+#: all problems by code, in the order of their statuses
 HTTP_PROBLEMS: Final[dict[str, HttpProblem]] = {}
 
 
 def _problem(status: int, code: str, message: str, *, temporary: bool = False) -> HttpProblem:
-    """One more row of the table."""
+    """Add a row to the table."""
     row = HTTP_PROBLEMS[code] = HttpProblem(status, code, message, temporary)
     return row
 
@@ -193,6 +291,9 @@ HTTP_STORE_UNAVAILABLE: Final = _problem(
 HTTP_NOT_AN_UPGRADE: Final = _problem(400, "not_an_upgrade", "This path takes WebSocket upgrades only.")
 HTTP_UNAUTHORIZED: Final = _problem(401, "unauthorized", "An API key with the right scope is required.")
 HTTP_TOKEN_INVALID: Final = _problem(401, "token_invalid", "The session token is missing, wrong or expired.")
+HTTP_SIGNATURE_INVALID: Final = _problem(
+    401, "signature_invalid", "The signature of the request is missing, wrong or expired."
+)
 HTTP_WRONG_LOGIN: Final = _problem(401, "wrong_login", "The phone number or the password is wrong.")
 HTTP_FORBIDDEN: Final = _problem(
     403, "forbidden", "The key or token does not permit this request in this app."
@@ -207,6 +308,7 @@ HTTP_REGISTRATION_CLOSED: Final = _problem(
     403, "registration_closed", "Registration is closed (accounts.registration)."
 )
 HTTP_ROLE_TOO_LOW: Final = _problem(403, "role_too_low", "The role of the member does not permit this.")
+HTTP_REJECTED: Final = _problem(403, "rejected", "The back end of the app has rejected this message or file.")
 HTTP_SILENCED: Final = _problem(403, "silenced", "The user is muted in this group.")
 HTTP_QUOTA_EXCEEDED: Final = _problem(
     403, "quota_exceeded", "A quota of uploaded files is reached: of the user, the app or the address."
@@ -245,6 +347,12 @@ HTTP_APP_CONFIGURED: Final = _problem(
 )
 HTTP_TOO_MANY_APPS: Final = _problem(
     409, "too_many_apps", "The limit of apps is reached (limits.registered_apps)."
+)
+HTTP_TOO_MANY_STREAMS: Final = _problem(
+    409,
+    "too_many_streams",
+    "The app has limits.open_streams open streamed messages on this node.",
+    temporary=True,
 )
 HTTP_LENGTH_REQUIRED: Final = _problem(411, "length_required", "An upload needs a Content-Length above 0.")
 HTTP_BODY_TOO_LARGE: Final = _problem(413, "body_too_large", "The body is over limits.body_bytes.")
@@ -286,6 +394,15 @@ HTTP_NOT_READY: Final = _problem(
 )
 HTTP_STORAGE_UNAVAILABLE: Final = _problem(
     503, "storage_unavailable", "The database does not answer.", temporary=True
+)
+HTTP_ISSUER_UNAVAILABLE: Final = _problem(
+    503, "issuer_unavailable", "The issuer of the token does not answer.", temporary=True
+)
+HTTP_REVIEW_UNAVAILABLE: Final = _problem(
+    503,
+    "review_unavailable",
+    "The back end of the app has not reviewed this message or file in time.",
+    temporary=True,
 )
 HTTP_REGISTRY_UNAVAILABLE: Final = _problem(
     503, "registry_unavailable", "Redis does not answer.", temporary=True

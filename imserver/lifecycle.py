@@ -1,4 +1,4 @@
-"""What a process needs to live: its data directory, the secret and the keys from it, open files."""
+"""Resources of a process: data directory, the secret and its derived keys, limit of open files."""
 
 import fcntl
 import hashlib
@@ -20,25 +20,25 @@ _log = logging.getLogger(__name__)
 
 _SECRET_BYTES: Final = 32
 _SHARE_SECONDS: Final = 1.0
-# Not the patched one: that would give a loop to a process that must have none.
+# The unpatched module: the patched one would start a loop in a process that must not have one.
 _SLEEP: Final = monkey.get_original("time", "sleep")
 
 
 def raise_file_limit() -> int:
-    """Raise this process's soft limit of open files to the hard one and return it."""
+    """Raise this process's soft limit of open files to the hard limit and return it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    except (OSError, ValueError):  # macOS calls its hard limit unlimited and then refuses it
+    except (OSError, ValueError):  # macOS reports an unlimited hard limit but refuses it
         hard = soft
     return sys.maxsize if hard == resource.RLIM_INFINITY else hard
 
 
 class DataDirectory:
-    """The folder in which the server keeps things; a lock in it stops a second server there.
+    """The data directory of the server. A lock in it prevents a second server.
 
-    ``shared`` servers, nodes of one cluster, lock out only those that are not. The file ``lock`` holds the
-    process id of the first of them.
+    ``shared``: nodes of one cluster may share the directory; other servers are locked out. The file ``lock``
+    contains the process id of the first owner.
     """
 
     def __init__(self, path: str, shared: bool = False) -> None:
@@ -48,7 +48,7 @@ class DataDirectory:
         self._lock = -1
 
     def start(self) -> None:
-        """Make the folder and take its lock. Never switches to another greenlet. Raises StartError."""
+        """Create the directory and take its lock. Never switches. Raises StartError."""
         try:
             if not self.path.exists():
                 self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -64,28 +64,26 @@ class DataDirectory:
             os.close(lock)
             raise StartError(
                 f"server.data_dir: {self.path} is in use by another server (pid {owner})"
-                + (", which is no node of a cluster" if self._shared else "")
+                + (", which is not a node of a cluster" if self._shared else "")
             )
         self._lock = lock
 
     def stop(self) -> None:
-        """Give the lock back."""
+        """Release the lock."""
         if self._lock >= 0:
             if self._first:
                 os.ftruncate(self._lock, 0)
             os.close(self._lock)
             self._lock = -1
 
-    kill = stop
-
     def abandon(self) -> None:
-        """In a forked child: leave the lock to the parent."""
+        """In a forked child: leave the lock to the parent process."""
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
 
     def secret(self, secret_file: str = "") -> bytes:
-        """The server's secret: from ``secret_file``, or from this folder, where the first start makes it.
+        """The server's secret, from ``secret_file`` or from this directory, where the first start creates it.
 
         Raises StartError if it cannot be read or has less than 32 bytes.
         """
@@ -104,7 +102,7 @@ class DataDirectory:
 
 
 def _locked(descriptor: int, kind: int, seconds: float = 0.0) -> bool:
-    """Whether a lock could be had within ``seconds``; those who share it hold it alone when they start."""
+    """Try to take a lock within ``seconds``. Sharers briefly hold it exclusively at their start."""
     deadline = time.monotonic() + seconds
     while True:
         try:
@@ -117,8 +115,8 @@ def _locked(descriptor: int, kind: int, seconds: float = 0.0) -> bool:
 
 
 def _write_secret(path: Path) -> None:
-    # Under another name first: nobody ever reads half a secret, not even after a crash. Of several servers
-    # that start at once in one folder the first one's secret stays.
+    # Written under another name first, so that nobody reads a partial secret, even after a crash. If several
+    # servers start at once in one directory, the secret of the first one stays.
     draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
@@ -137,7 +135,7 @@ def _write_secret(path: Path) -> None:
 
 
 def derive_key(secret: bytes, purpose: str) -> bytes:
-    """The key of 32 bytes for one purpose; who knows it learns nothing of the secret or of other keys."""
+    """Derive a key of 32 bytes for one purpose. It reveals nothing about the secret or other keys."""
     return hkdf_sha256(secret, salt=b"imserver", info=purpose.encode(), length=32)
 
 

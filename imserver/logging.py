@@ -1,8 +1,8 @@
-"""Logging of a process: the form of its lines, where they go, and its request log.
+"""Logging of a process: line formats, the log file, and the request log.
 
-Everything logs through the standard library's ``logging``; only the request log, which the fast push routes
-write to, gathers its lines first (:class:`RequestLog`). Give ``extra={"connection": …, "request": …}``
-to name the connection or request of a line, and ``extra={"detail": text}`` for what takes several lines.
+Everything uses the standard library's ``logging``, except the request log, which collects its lines first
+because the fast push routes write to it (:class:`RequestLog`). Use ``extra={"connection": …, "request": …}``
+to name the connection or request of a line, and ``extra={"detail": text}`` for multi-line details.
 """
 
 import logging
@@ -29,15 +29,15 @@ _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/+=-]{1,64}", re.ASCII)
 
 _MIDDLES: Final = 256
 _MIDDLE_CHARACTERS: Final = 256
-"""Middles of lines of the request log that are kept, and the longest of them."""
+"""Limit of cached middle parts of request log lines, and the longest of them in characters."""
 _Entry = tuple[float, str, str, int, float, str, int, str]
-"""An answered request: what :meth:`RequestLog.add` was told, behind the moment."""
+"""An answered request: its time, then the arguments of :meth:`RequestLog.add`."""
 
 _STDERR: Final = 2
 _IDS: Final = ("connection", "request")
 _PIPE_BYTES: Final = 4096
 
-# Text from clients may hold anything: what could fake a line or drive a terminal is shown escaped.
+# Text from clients may contain anything. Characters that could fake a line or control a terminal are escaped.
 _ESCAPES: Final = {
     code: repr(chr(code))[1:-1]
     for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F))
@@ -47,7 +47,7 @@ _log = logging.getLogger(__name__)
 
 
 class Stamps:
-    """Local times as ``2026-01-31T12:00:00.123+08:00``, with the costly part made once a second."""
+    """Local times as ``2026-01-31T12:00:00.123+08:00``. The expensive part is made once per second."""
 
     def __init__(self) -> None:
         self._second = -1
@@ -64,12 +64,12 @@ class Stamps:
 
 
 def shown(text: str) -> str:
-    """Text that may come from a client, as it stands in a line."""
+    """Escape text that may come from a client, for a log line."""
     return text if text.isprintable() else text.translate(_ESCAPES)
 
 
 class TextFormatter(logging.Formatter):
-    """One readable line a record; traceback and detail follow it."""
+    """Formats a record as one readable line, followed by traceback and detail."""
 
     def __init__(self, node: str = "") -> None:
         super().__init__()
@@ -91,7 +91,8 @@ def _plain(record: logging.LogRecord, key: str) -> str:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a record: time, level, logger, message; node, ids, detail and traceback if any."""
+    """Formats a record as a JSON object: time, level, logger, message; node, ids, detail and traceback if
+    any."""
 
     def __init__(self, node: str = "") -> None:
         super().__init__()
@@ -115,10 +116,10 @@ class JsonFormatter(logging.Formatter):
 
 
 def as_json(line: dict[str, Any]) -> bytes:
-    """A line as a JSON object, whatever its texts hold."""
+    """Encode a line as a JSON object, for any text."""
     try:
         return msgspec.json.encode(line)
-    except UnicodeEncodeError:  # lone surrogates, from bytes that were no UTF-8
+    except UnicodeEncodeError:  # lone surrogates, from bytes that are not UTF-8
         return msgspec.json.encode({k: _encodable(v) if isinstance(v, str) else v for k, v in line.items()})
 
 
@@ -127,9 +128,10 @@ def _encodable(text: str) -> str:
 
 
 class LineHandler(logging.Handler):
-    """Writes whole lines to a descriptor it can re-open; O_APPEND keeps lines of several writers apart.
+    """Writes whole lines to a file that it can reopen. O_APPEND separates the lines of several writers.
 
-    Lines that cannot be written (disk full, terminal gone) harm nobody; how many were ``lost`` is said later.
+    Lines that cannot be written (disk full, terminal closed) are counted in ``lost``. The number is logged
+    later.
     """
 
     def __init__(self, path: str) -> None:
@@ -151,7 +153,7 @@ class LineHandler(logging.Handler):
             self.handleError(record)
 
     def write(self, lines: bytes) -> None:
-        """Write bytes that end with a line end. Does not switch to another greenlet."""
+        """Write bytes that end with a line end. Never switches."""
         if not self._put(lines):
             self.lost += lines.count(b"\n")
         elif self.lost:
@@ -170,7 +172,7 @@ class LineHandler(logging.Handler):
         return True
 
     def reopen(self) -> None:
-        """Open the file anew, after it was moved away. On failure the old one stays in use: OSError."""
+        """Open the file again after it was moved. On OSError the old file stays in use."""
         if self._path:
             fresh = self._open()
             os.close(self._descriptor)
@@ -184,7 +186,7 @@ class LineHandler(logging.Handler):
 
 
 def _whole_lines(lines: bytes) -> bytes:
-    """As many lines as a pipe takes at once, so that those of several processes do not mix in it."""
+    """As many lines as a pipe accepts atomically, so that lines of several processes do not mix."""
     if len(lines) <= _PIPE_BYTES:
         return lines
     end = lines.rfind(b"\n", 0, _PIPE_BYTES) + 1 or lines.find(b"\n") + 1
@@ -222,12 +224,12 @@ class RateLimitedLog:
 
 
 def request_id(given: str) -> str:
-    """The id that a client gives its request (``X-Request-Id``); ``""`` if it is not fit to be one."""
+    """The client's request id (``X-Request-Id``), ``""`` if it is invalid."""
     return given if _REQUEST_ID.fullmatch(given) else ""
 
 
 class RequestLog:
-    """One line a request; the hot path only appends, one write follows after 100 ms or 1,000 lines."""
+    """One line per request. The hot path only appends; lines are written after 100 ms or 1,000 lines."""
 
     def __init__(self, handler: LineHandler, *, json: bool, enabled: bool = True, node: str = "") -> None:
         self._handler = handler
@@ -249,21 +251,21 @@ class RequestLog:
         bytes_out: int,
         request_id: str = "",
     ) -> None:
-        """Note an answered request. ``path`` comes without its query, which may hold tokens."""
+        """Add an answered request. ``path`` must not contain the query, which may hold tokens."""
         if not self._enabled:
             return
         waiting = self._waiting
         waiting.append((time.time(), method, path, status, seconds, peer, bytes_out, request_id))
         if len(waiting) == 1:
             if self._timer is None:
-                # Repeating: a timer that has fired once would fire at once when it is started again.
+                # A repeating timer: a fired one-shot timer would fire at once when restarted.
                 self._timer = gevent.get_hub().loop.timer(0.0, _FLUSH_SECONDS, ref=False)
             self._timer.again(self.flush)
         elif len(waiting) >= _FLUSH_LINES:
             self.flush()
 
     def flush(self) -> None:
-        """Write what waits. Does not switch to another greenlet."""
+        """Write the waiting lines. Never switches."""
         if self._timer is not None:
             self._timer.stop()
         if self._waiting:
@@ -271,7 +273,7 @@ class RequestLog:
             self._handler.write(self._lines(waiting))
 
     def _text_lines(self, waiting: list[_Entry]) -> bytes:
-        # A tenth of what a push costs was its line here: what many lines share is made once for all of them.
+        # Formatting took a tenth of the time of a push. So parts that many lines share are made once.
         lines = []
         last, stamp = -1, ""
         node = f"B node={shown(self._node)}" if self._node else "B"
@@ -326,14 +328,14 @@ class RequestLog:
 
 
 class Logs:
-    """The process's logging, from :func:`open_logs` until :meth:`close`."""
+    """Logging of the process, from :func:`open_logs` until :meth:`close`."""
 
     def __init__(self, handler: LineHandler, requests: RequestLog) -> None:
         self.requests = requests
         self._handler = handler
 
     def reopen(self) -> None:
-        """Write to a fresh file, after the old one was moved away (log rotation)."""
+        """Open the log file again after it was moved (log rotation)."""
         self.requests.flush()
         try:
             self._handler.reopen()
@@ -341,17 +343,17 @@ class Logs:
             _log.error("the log file cannot be opened again, the old one stays in use: %s", error.strerror)
 
     def close(self) -> None:
-        """Write what waits and let go of the root logger."""
+        """Write the waiting lines and detach from the root logger."""
         self.requests.flush()
         logging.getLogger().removeHandler(self._handler)
         self._handler.close()
 
 
 def open_logs(config: Config, node: str = "") -> Logs:
-    """Send all logging of this process to where the configuration says.
+    """Send all logging of this process to the configured place.
 
-    ``node`` is named in each line: given where several processes write to one place.
-    Raises :class:`StartError` if the log file cannot be written.
+    ``node``: name in each line, if several processes write to one place. Raises :class:`StartError` if the
+    log file cannot be written.
     """
     path = config.app.log_file
     try:
@@ -369,7 +371,8 @@ def open_logs(config: Config, node: str = "") -> Logs:
 
 
 def log_greenlet_errors(hub: Hub) -> None:
-    """Send the tracebacks of greenlets and loop callbacks that died to the log instead of standard error."""
+    """Log the tracebacks of failed greenlets and loop callbacks instead of printing them to standard
+    error."""
 
     def log(
         context: object, kind: type[BaseException], error: BaseException | None, trace: TracebackType | None

@@ -1,7 +1,7 @@
-"""Plain data that every layer speaks: what a client asks (commands), what the server tells it (events).
+"""Plain data shared by all layers: commands (requests of clients) and events (messages from the server).
 
-Nothing here has behaviour or reaches elsewhere. A dialect turns bytes into a :class:`Request` that holds
-one of the commands, and an :class:`Event` or :class:`Reply` into bytes.
+A dialect decodes bytes into a :class:`Request` with one of the commands, and encodes an :class:`Event` or
+:class:`Reply` into bytes.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any, ClassVar, Final, Literal
 from msgspec import Struct
 
 SYSTEM_PREFIX: Final = "system:"
-"""What the names of apps begin with that are systems of the client dialect."""
+"""Prefix of the apps that serve systems of the client dialect."""
 
 
 class Login(Struct, frozen=True, gc=False):
-    """The client says who it is: ``user`` of ``app``, on a ``device`` (``""`` is a name too)."""
+    """Log in as ``user`` of ``app`` on a ``device`` (``""`` is a valid name)."""
 
     app: str
     user: str
@@ -26,23 +26,23 @@ class Login(Struct, frozen=True, gc=False):
 
 
 class Heartbeat(Struct, frozen=True, gc=False):
-    """The client is alive; renews the session's expiry."""
+    """Heartbeat of the client. Renews the expiry of the session."""
 
 
 class Ping(Struct, frozen=True, gc=False):
-    """The client wants to hear ``pong``; allowed before login, renews nothing."""
+    """Request for a ``pong``. Allowed before login; renews nothing."""
 
 
 class TalkLogin(Login, frozen=True, gc=False):
-    """A login that says whom one talks to: the user ``peer``, or those in ``room`` (``""``: in none)."""
+    """A login that names the receiver of its messages: the user ``peer``, or the ``room`` (``""``: none)."""
 
     peer: str = ""
     room: str = ""
 
 
 class Say(Struct, frozen=True, gc=False):
-    """The client says something to whom its login names. ``type`` tells what ``text`` is, ``id`` is the
-    client's own."""
+    """Send a message to the receiver named at login. ``type``: type of ``text``. ``id``: made by the
+    client."""
 
     type: str
     text: str
@@ -50,10 +50,10 @@ class Say(Struct, frozen=True, gc=False):
 
 
 class ChatLogin(Struct, frozen=True, gc=False):
-    """A login in which the token alone says who it is (the protobuf dialect).
+    """A login in which only the token names the user (the protobuf dialect).
 
-    ``cursor``: the client takes part in all that is stored, and has everything up to this id (-1: it does not
-    say); ``acks``: it acknowledges what it is told.
+    ``cursor``: the client uses stored messages and has everything up to this id (-1: not given). ``acks``:
+    the client acknowledges messages.
     """
 
     token: str
@@ -63,8 +63,8 @@ class ChatLogin(Struct, frozen=True, gc=False):
 
 
 class ChatMessage(Struct, frozen=True, gc=False):
-    """A message to an account or a group, to be kept. ``number`` counts the messages of one connection; the
-    other fields are as the client has sent them, whatever they are."""
+    """A message to an account or a group, to be stored. ``number`` counts the messages of one connection. The
+    other fields are unchecked input of the client."""
 
     number: int
     session_type: int
@@ -80,16 +80,16 @@ class ChatMessage(Struct, frozen=True, gc=False):
 
 
 class ChatSync(Struct, frozen=True, gc=False):
-    """The client wants the messages behind ``after``; at most ``limit`` of them (0: as many as usual)."""
+    """Request the messages after the id ``after``, at most ``limit`` (0: the default number)."""
 
     after: int
     limit: int = 0
 
 
 class Resume(Login, frozen=True, gc=False):
-    """A login of a client that takes part in what is stored: ``cursor`` is the greatest id that it has.
+    """A login of a client that uses stored messages. ``cursor``: the greatest id that it has.
 
-    ``acks``: it acknowledges what it is told.
+    ``acks``: the client acknowledges messages.
     """
 
     cursor: int = 0
@@ -97,16 +97,16 @@ class Resume(Login, frozen=True, gc=False):
 
 
 class Ack(Struct, frozen=True, gc=False):
-    """The client has everything up to an id."""
+    """Acknowledge everything up to an id."""
 
     id: int
 
 
 class Send(Struct, frozen=True, gc=False):
-    """The client wants something stored and told: to the user ``to``, or in a ``conversation``.
+    """Store and deliver a message to the user ``to``, or in a ``conversation``.
 
-    A ``kind`` of ``recall`` or ``edit`` is about another entry, and goes where that is. ``id`` is the
-    client's own: what comes again under it is not stored again.
+    A ``kind`` of ``recall`` or ``edit`` refers to another entry and goes to the conversation of that entry.
+    ``id`` is made by the client. A repeated id is not stored again.
     """
 
     to: str = ""
@@ -120,8 +120,8 @@ class Send(Struct, frozen=True, gc=False):
 
 
 class Sync(Struct, frozen=True, gc=False):
-    """The client wants what it missed behind the id ``after``, and behind the version ``version`` of its
-    user's marks (-1: not those)."""
+    """Request the entries after the id ``after``, and changes of the user's marks after ``version`` (-1:
+    without marks)."""
 
     after: int
     limit: int
@@ -129,7 +129,7 @@ class Sync(Struct, frozen=True, gc=False):
 
 
 class History(Struct, frozen=True, gc=False):
-    """The client wants what was said in a conversation before the id ``before`` (0: last)."""
+    """Request the messages of a conversation before the id ``before`` (0: the newest)."""
 
     conversation: int
     before: int
@@ -137,29 +137,29 @@ class History(Struct, frozen=True, gc=False):
 
 
 class Conversations(Struct, frozen=True, gc=False):
-    """The client wants its conversations, those with news first, below ``before`` (0: from the first on)."""
+    """Request the user's conversations below ``before`` (0: from the start), newest first."""
 
     before: int
     limit: int
 
 
 class Read(Struct, frozen=True, gc=False):
-    """The client's user has read a conversation up to an id."""
+    """Set the read position of the user in a conversation."""
 
     conversation: int
     id: int
 
 
 class Received(Struct, frozen=True, gc=False):
-    """The client has received a conversation up to an id, and its sender may know."""
+    """Confirm that a conversation was received up to an id. Its senders may see this."""
 
     conversation: int
     id: int
 
 
 class AskReceipts(Struct, frozen=True, gc=False):
-    """The client wants to know up to where the other members of a conversation, by their ids behind
-    ``after``, have read and received it."""
+    """Request how far the other members of a conversation, with ids after ``after``, have read and received
+    it."""
 
     conversation: int
     after: str
@@ -167,21 +167,21 @@ class AskReceipts(Struct, frozen=True, gc=False):
 
 
 class AskMarks(Struct, frozen=True, gc=False):
-    """The client wants what its user marked, on whatever device, behind a version."""
+    """Request the changes of the user's marks on all devices after a version."""
 
     version: int
 
 
 class Typing(Struct, frozen=True, gc=False):
-    """The client's user is writing to the user ``to``, or in a ``conversation``."""
+    """The user is typing to the user ``to``, or in a ``conversation``."""
 
     to: str = ""
     conversation: int = 0
 
 
 class Search(Struct, frozen=True, gc=False):
-    """The client wants the messages with ``text`` in them before the id ``before`` (0: the newest), in one
-    conversation (0: in all that its user may read)."""
+    """Request the messages that contain ``text``, before the id ``before`` (0: the newest), in one
+    conversation or (0) in all that the user may read."""
 
     text: str
     conversation: int
@@ -190,9 +190,180 @@ class Search(Struct, frozen=True, gc=False):
 
 
 class Hide(Struct, frozen=True, gc=False):
-    """The client's user does not want to see these entries any more."""
+    """Hide these entries from the user."""
 
     ids: tuple[int, ...]
+
+
+class CentrifugeLogin(Struct, frozen=True, gc=False):
+    """A login in which only the token names the user; ``""``: a connection without a user.
+
+    ``recover``: channels in which the server had subscribed the client → epoch and offset of the last
+    publication that it has. ``data`` (JSON; ``b""``: none), ``name`` and ``version`` of the client are for
+    the back end.
+    """
+
+    token: str
+    recover: dict[str, tuple[str, int]] = {}
+    data: bytes = b""
+    name: str = ""
+    version: str = ""
+
+
+class RefreshLogin(Struct, frozen=True, gc=False):
+    """Renew the token of the session."""
+
+    token: str
+
+
+class Subscribe(Struct, frozen=True, gc=False):
+    """Subscribe to a channel.
+
+    ``recover``: the client has everything up to ``offset`` of ``epoch``, and wants the rest. ``positioned``,
+    ``recoverable``: it wants to know the position of the channel. ``delta``: it can read deltas. ``data``:
+    JSON for the back end (``b""``: none).
+    """
+
+    channel: str
+    token: str = ""
+    recover: bool = False
+    epoch: str = ""
+    offset: int = 0
+    positioned: bool = False
+    recoverable: bool = False
+    delta: bool = False
+    data: bytes = b""
+
+
+class RefreshSubscription(Struct, frozen=True, gc=False):
+    """Renew the token of a subscription."""
+
+    channel: str
+    token: str
+
+
+class Unsubscribe(Struct, frozen=True, gc=False):
+    """End a subscription."""
+
+    channel: str
+
+
+class PusherSubscribe(Struct, frozen=True, gc=False):
+    """Subscribe to a channel of the pusher dialect.
+
+    ``auth``: signature of the back end (``""``: none). ``data``: JSON text about the subscriber, which is
+    signed too (``""``: none).
+    """
+
+    channel: str
+    auth: str = ""
+    data: str = ""
+
+
+class PusherUnsubscribe(Struct, frozen=True, gc=False):
+    """End a subscription of the pusher dialect."""
+
+    channel: str
+
+
+class Publish(Struct, frozen=True, gc=False):
+    """Publish JSON to a channel, or (``data`` is ``b""``) ``text``."""
+
+    channel: str
+    data: bytes = b""
+    text: str = ""
+    type: str = "custom"
+
+
+class AskPresence(Struct, frozen=True, gc=False):
+    """Request the subscribers of a channel: at most ``limit`` (0: the most there are in an answer), after the
+    cursor ``after``."""
+
+    channel: str
+    limit: int = 0
+    after: str = ""
+
+
+class AskPresenceStats(Struct, frozen=True, gc=False):
+    """Request how many subscribers and users a channel has."""
+
+    channel: str
+
+
+class AskHistory(Struct, frozen=True, gc=False):
+    """Request at most ``limit`` publications of a channel (-1: all, 0: only its position).
+
+    ``since``: epoch and offset after which (before which, if ``reverse``) they begin.
+    """
+
+    channel: str
+    limit: int = 0
+    since: tuple[str, int] | None = None
+    reverse: bool = False
+
+
+class ClientEvent(Struct, frozen=True, gc=False):
+    """Send an event to the other subscribers of a channel. Its payload is ``data`` (JSON), else ``text``."""
+
+    channel: str
+    name: str
+    data: bytes = b""
+    text: str = ""
+
+
+class CreateGroup(Struct, frozen=True, gc=False):
+    """Create a group of the user, its owner, and others."""
+
+    name: str
+    members: tuple[str, ...]
+
+
+class AskGroups(Struct, frozen=True, gc=False):
+    """Request the user's groups with ids after ``after``."""
+
+    after: int
+    limit: int
+
+
+class AskGroupMembers(Struct, frozen=True, gc=False):
+    """Request the members of a group with ids after ``after``."""
+
+    group: int
+    after: str
+    limit: int
+
+
+class InviteToGroup(Struct, frozen=True, gc=False):
+    """Add members to a group."""
+
+    group: int
+    members: tuple[str, ...]
+
+
+class JoinGroup(Struct, frozen=True, gc=False):
+    """Join an open group."""
+
+    group: int
+
+
+class LeaveGroup(Struct, frozen=True, gc=False):
+    """Leave a group."""
+
+    group: int
+
+
+class AskBackEnd(Struct, frozen=True, gc=False):
+    """Call a method of the app's back end. ``data``: JSON (``b""``: none)."""
+
+    method: str
+    data: bytes = b""
+
+
+class SignIn(Struct, frozen=True, gc=False):
+    """Make the connection a session of the user in ``user_data`` (JSON text), signed by ``auth``."""
+
+    auth: str
+    user_data: str
 
 
 Command = (
@@ -217,14 +388,34 @@ Command = (
     | Search
     | Hide
     | Ack
+    | CentrifugeLogin
+    | RefreshLogin
+    | Subscribe
+    | RefreshSubscription
+    | Unsubscribe
+    | Publish
+    | AskPresence
+    | AskPresenceStats
+    | AskHistory
+    | PusherSubscribe
+    | PusherUnsubscribe
+    | CreateGroup
+    | AskGroups
+    | AskGroupMembers
+    | InviteToGroup
+    | JoinGroup
+    | LeaveGroup
+    | AskBackEnd
+    | ClientEvent
+    | SignIn
 )
 
 
 class Request(Struct, gc=False):
     """One decoded client frame.
 
-    ``seq`` and ``name`` are echoed in the reply. ``command`` is None when the dialect itself refuses the
-    request; ``code`` is then the reply code to answer with (``errors.REPLY_…``).
+    ``seq`` and ``name`` are repeated in the reply. ``command`` is None if the dialect refuses the request.
+    Then ``code`` is the reply code (``errors.REPLY_…``).
     """
 
     seq: str
@@ -234,18 +425,52 @@ class Request(Struct, gc=False):
 
 
 class Reply(Struct, gc=False):
-    """The answer to one request: a reply code (``errors.REPLY_…``) and data (None: nothing to say)."""
+    """The answer to one request: a reply code (``errors.REPLY_…``) and data (None: no data)."""
 
     code: int
     data: Any = None
 
 
-class Event(Struct, frozen=True, gc=False, omit_defaults=True):
-    """What the server tells a client unasked.
+class StreamPart(Struct, frozen=True, gc=False, array_like=True, omit_defaults=True):
+    """What an event says of the streamed message that it belongs to.
 
-    ``kind`` is ``"enter"`` or ``"exit"`` (of an app), ``"left"`` (of a room), ``"msg"``, ``"online"`` or
-    ``"offline"`` (of a group of the client dialect); ``sender`` and ``text`` are its author and words; ``id``
-    identifies a push (the caller's message id; ``""`` lets the dialect make one).
+    ``piece``: number of the last piece that its text contains (0: none yet). ``whole``: the text is that of
+    the whole message so far, else of this piece alone. ``done``: the message is over. ``incomplete``: its
+    publisher did not finish it.
+    """
+
+    id: str
+    piece: int
+    whole: bool = False
+    done: bool = False
+    incomplete: bool = False
+
+
+class ChannelPart(Struct, frozen=True, gc=False, array_like=True, omit_defaults=True):
+    """What an event says of its channel.
+
+    ``offset``: number of a publication in the history of its channel (0: the channel has no history).
+    ``epoch``: the life of that history. ``info``: JSON about the client that published, joined or left
+    (``b""``: the back end). ``tags``: a JSON object of strings. ``stream``: of a streamed message.
+    """
+
+    name: str
+    offset: int = 0
+    epoch: str = ""
+    info: bytes = b""
+    tags: bytes = b""
+    stream: StreamPart | None = None
+
+
+class Event(Struct, frozen=True, gc=False, omit_defaults=True):
+    """A message from the server to a client that is not a reply.
+
+    ``kind``: ``"enter"`` or ``"exit"`` (of an app), ``"left"`` (of a room), ``"msg"``, ``"online"`` or
+    ``"offline"`` (of a group of the client dialect), ``"join"`` or ``"leave"`` (of a channel), ``"stream"``
+    (of a streamed message; its end is a ``"msg"`` with the whole text),
+    ``"subscribed"`` or ``"unsubscribed"`` (the server subscribed this connection, or ended its subscription
+    for the reason ``code``). ``sender`` and ``text``: its author and text. ``id``: of a push, the caller's
+    message id (``""``: the dialect makes one).
     """
 
     kind: str
@@ -253,23 +478,34 @@ class Event(Struct, frozen=True, gc=False, omit_defaults=True):
     text: str
     id: str = ""
     type: str = "text"
-    """What the payload is: ``text``, ``image``, … or the back end's own word."""
+    """Type of the payload: ``text``, ``image``, … or a type of the back end's own."""
     data: bytes = b""
-    """The payload as JSON, where it is no string; else ``b""``, and ``text`` is the payload."""
+    """The payload as JSON if it is not a string; else ``b""``, and ``text`` is the payload."""
     code: int = 0
-    """The number that the client dialect gives its pushes."""
+    """Number of a push in the client dialect."""
     note: str = ""
-    """The client dialect's ``msg``."""
+    """Field ``msg`` of the client dialect."""
     time: int = 0
-    """When it happened, in Unix seconds; 0 where nobody asks."""
+    """Time of the event in Unix seconds; 0 if it is not used."""
+    channel: ChannelPart | None = None
+    """Set in all events of a channel."""
+
+
+class Compressed(Event, frozen=True, gc=False, omit_defaults=True):
+    """A publication for a subscriber that reads deltas.
+
+    ``data``: its whole payload, or with ``delta`` how to make that from the payload before it.
+    """
+
+    delta: bool = False
 
 
 class Signal(Event, frozen=True, gc=False, omit_defaults=True):
-    """What those who follow a conversation are told at once, and nobody keeps for later.
+    """An unstored event for the followers of a conversation.
 
-    ``kind`` is ``typing`` (``sender`` is writing to ``to``, or in a ``conversation``), ``receipt``
-    (``sender`` has ``read`` or ``received`` a ``conversation`` up to an id), or ``hidden`` (``sender`` does
-    not want to see ``ids`` any more). ``text`` is empty.
+    ``kind``: ``typing`` (``sender`` is typing to ``to``, or in a ``conversation``), ``receipt`` (``sender``
+    has ``read`` or ``received`` a ``conversation`` up to an id), or ``hidden`` (``sender`` has hidden
+    ``ids``). ``text`` is empty.
     """
 
     to: str = ""
@@ -280,12 +516,12 @@ class Signal(Event, frozen=True, gc=False, omit_defaults=True):
 
 
 class Message(Struct, frozen=True, gc=False):
-    """An entry of the log, as it is told to those who may read it.
+    """An entry of the log, as it is delivered to users who may read it.
 
-    ``id`` is its position in the log of its app, ``seq`` that in its conversation; ``to`` is the receiver
-    (``""``: it is said in a group, or in ``room``). ``body`` is text in UTF-8 if ``type`` is ``text``, else
-    whatever its sender gave. ``about`` is the id of the entry that it recalls, edits or replies to; ``meta``
-    is JSON (``b""``: none).
+    ``id``: position in the log of its app. ``seq``: position in its conversation. ``to``: the receiver
+    (``""``: the message is in a group or in ``room``). ``body``: UTF-8 text if ``type`` is ``text``, else any
+    bytes of the sender. ``about``: id of the entry that it recalls, edits or replies to. ``meta``: JSON
+    (``b""``: none).
     """
 
     id: int
@@ -304,65 +540,88 @@ class Message(Struct, frozen=True, gc=False):
 
 
 Held = list[Message | Callable[[], None]] | tuple[Callable[[], None], ...]
-"""Messages that a subscription holds back, and functions that acknowledge a stored draft of its own."""
+"""Held messages of a subscription, and functions that acknowledge its own stored drafts."""
 
 
 class Subscription(Struct, gc=False):
-    """The fact that a connection follows the log of its user.
+    """The subscription of a connection to the log of its user.
 
-    ``held`` is None while the subscription is live: entries are delivered as they are stored. Otherwise the
-    client has not asked for all earlier entries yet, and nothing may overtake those: a tuple has the
-    acknowledgements that wait; a list collects new messages too, in their order.
+    ``held`` is None while the subscription is live: entries are delivered when they are stored. Before that
+    the client has not requested all earlier entries, and nothing may overtake them: a tuple holds waiting
+    acknowledgements; a list also collects new messages in order.
     """
 
     held: Held | None = ()
     groups: tuple[int, ...] = ()
-    """Conversations in whose group rooms the connection is."""
+    """Conversations whose followers contain the connection."""
     has_cursor: ClassVar[bool] = True
     """The client tracks a cursor. Its acknowledgements are held until it has caught up."""
 
     @property
     def live(self) -> bool:
-        """New entries are delivered."""
+        """Whether new entries are delivered at once."""
         return self.held is None
 
 
-class DialectState(Struct, gc=False):
-    """State of a connection that the service of its dialect owns; each dialect that has any has a subclass.
+class ClientFacts(Struct, gc=False):
+    """What a back end that decides for a client is told of it.
 
-    ``rooms_from_log``: what is stored in the connection's rooms is delivered to it from the log.
+    ``transport``: ``websocket``, ``http_stream`` or ``sse``. ``headers``: those of its first request that the
+    back end gets. ``meta``: JSON about it for the back end only (``b""``: none).
     """
 
-    rooms_from_log: bool = False
+    transport: str
+    headers: dict[str, str]
+    meta: bytes = b""
+
+
+class DialectState(Struct, gc=False):
+    """State of a connection, owned by the service of its dialect. Each dialect with state has a subclass.
+
+    ``channels_from_log``: stored messages of the connection's rooms are delivered to it from the log.
+    ``info``: JSON about the connection for others in its channels (``b""``: none). ``channel_infos``: the
+    same by channel. ``facts``: for the back end that decides for the client (None: there was none).
+    """
+
+    channels_from_log: bool = False
+    info: bytes = b""
+    channel_infos: dict[str, bytes] | None = None
+    facts: ClientFacts | None = None
+
+    def resubscribes(self, channel: str) -> bool:
+        """Whether the client subscribes again if the server ends its subscription (``unsubscribed``)."""
+        return False
 
 
 class BadFrame(Exception):
-    """A frame that is no request at all; ``reply`` is the payload to answer with (None: answer nothing)."""
+    """An undecodable frame. ``reply``: the payload to answer with (None: no answer). ``close``: the code to
+    close the connection with (0: it stays open)."""
 
-    def __init__(self, reply: bytes | None) -> None:
+    def __init__(self, reply: bytes | None, close: int = 0) -> None:
         super().__init__("not a request of this dialect")
         self.reply = reply
+        self.close = close
 
 
 class Outcome(IntEnum):
     """The result of a push to one target."""
 
     NOT_SENT = 0
-    """No receiver is online; the message id may be used again."""
+    """No receiver is online. The message id may be used again."""
     SENT = 1
     REPEATED = 2
-    """The message id was accepted before; nothing was delivered again."""
+    """The message id was accepted before. Nothing was delivered again."""
     FAILED = 3
-    """The user is on another node, which has not received it; the message id may be used again."""
+    """The user is on another node, which has not received it. The message id may be used again."""
     PARTLY = 4
-    """To all users of an app or to a room: a node has not received it, the others have."""
+    """For an app or a room: some nodes have received it, at least one has not."""
     HELD = 5
-    """No receiver is online; it is delivered if the user logs in in time."""
+    """No receiver is online. It is delivered if the user logs in within the time limit."""
     STORED = 6
     """It is in the message log, from which sessions that use stored messages receive it."""
 
 
 ACCEPTED: Final = frozenset({Outcome.SENT, Outcome.PARTLY, Outcome.HELD, Outcome.STORED})
-"""Outcomes after which an id must not be used again."""
+"""Outcomes after which the message id must not be used again."""
 YIELD_TARGETS: Final = 256
-"""Targets of a large push that are served before the event loop runs again."""
+"""Number of targets of a large push after which the event loop runs."""

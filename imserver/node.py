@@ -1,4 +1,4 @@
-"""The node: its parts, and their life in one ordered list. The composition root of one process."""
+"""The node: its parts, and their lifecycle as an ordered list. The composition root of one process."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from gevent.event import Event as Signal
 from imserver import errors
 from imserver.auth.tenants import Tenant
 from imserver.clock import until_beat
-from imserver.cluster.registry import Lease, node_name
+from imserver.cluster.registry import Lease, SoloRegistry, node_name
 from imserver.config.settings import Config
 from imserver.errors import StartError
-from imserver.exposure import refuse_open_demo
 from imserver.hub.expiry import Pings
 from imserver.logging import RequestLog
-from imserver.parts import Parts, hosts_of
-from imserver.servers import Application, bind_all
+from imserver.parts import Parts
+from imserver.servers import Application, bind_all, refuse_open_demo
+from imserver.storage.contract import Changes
 from imserver.transport.connection import OPEN
 from imserver.transport.gate import host_of
 
@@ -33,11 +33,11 @@ _GC_THRESHOLDS = (50_000, 20, 100)
 _TICK_SECONDS = 1.0
 _CLOSES_PER_TURN = 200
 _WEBHOOK_SECONDS = 2.0
-"""Time for the last webhook events to be sent."""
+"""Time limit for sending the last webhook events."""
 _KILL_SECONDS = 5.0
-"""Time for the periodic work to end."""
+"""Time limit for ending the periodic work."""
 _LAST_REQUESTS_SECONDS = 2.0
-"""Time for requests that were under way when the drain began."""
+"""Time limit for requests that were running when the drain began."""
 
 
 def _nothing() -> None:
@@ -46,11 +46,11 @@ def _nothing() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What one part does in the life of its node.
+    """Lifecycle functions of one part.
 
-    Parts are set up, then started, in the order of :meth:`Node._stages`; they drain, then stop, in the
-    reverse order. ``setup`` reads what is stored and may raise :class:`StartError`, as ``start`` may;
-    ``drain`` finishes what was begun and takes nothing new; all of them may switch.
+    Parts are set up, then started, in the order of :meth:`Node._stages`. They drain, then stop, in the
+    reverse order. ``setup`` reads stored data. ``setup`` and ``start`` may raise :class:`StartError`.
+    ``drain`` finishes running work and refuses new work. All of them may switch.
     """
 
     name: str
@@ -61,21 +61,21 @@ class Stage:
 
 
 class PeriodicWork:
-    """Greenlets that run from the start of a node to its end. Owner of them."""
+    """Owner of the greenlets that run from the start of a node to its end."""
 
     def __init__(self, *runs: Callable[[], None]) -> None:
         self._runs = runs
         self._greenlets: list[gevent.Greenlet[..., None]] = []
 
     def start(self) -> None:
-        """Start all of them."""
+        """Start all greenlets."""
         self._greenlets = [gevent.spawn(run) for run in self._runs]
 
     def stop(self) -> None:
-        """End all of them, within :data:`_KILL_SECONDS`.
+        """End all greenlets within :data:`_KILL_SECONDS`.
 
-        A greenlet that is killed inside a database driver may see that as a failure of its connection, and go
-        on. So it is killed again.
+        A greenlet that is killed inside a database driver may take this for a failed connection and continue.
+        So it is killed repeatedly.
         """
         deadline = monotonic() + _KILL_SECONDS
         while self._greenlets and monotonic() < deadline:
@@ -85,12 +85,11 @@ class PeriodicWork:
 
 
 class Node:
-    """One process: its parts, and their life from the first listener to the end of the drain.
+    """One process: its parts and their lifecycle.
 
-    ``create_application`` makes the WSGI application of this node (pages, and the routes that the front
-    server does not answer itself). ``listeners`` are sockets that listen already, ``"http"`` and
-    ``"websocket"``, where somebody else has made them; the node closes them at its end. Without them it binds
-    its own.
+    ``create_application`` makes the WSGI application of this node (pages, and routes that the front server
+    does not answer itself). ``listeners``: listening sockets ``"http"`` and ``"websocket"`` from the
+    supervisor, which the node closes at its end. Without them it binds its own.
     """
 
     def __init__(
@@ -102,7 +101,7 @@ class Node:
     ) -> None:
         self.parts = Parts(config, request_log)
         self._reread = config
-        """The configuration as it was read last."""
+        """The configuration as last read."""
         self._create_application = create_application
         self._listeners = listeners
         self._sockets: Mapping[str, socket.socket] = {}
@@ -110,7 +109,7 @@ class Node:
         self._stopped = Signal()
 
     def _make_stages(self) -> tuple[Stage, ...]:
-        """The parts that have a life of their own, in the order in which they start."""
+        """The parts with a lifecycle, in the order of their start."""
         parts, cluster = self.parts, self.parts.cluster
         return (
             Stage("data folder", stop=parts.data.stop),
@@ -119,6 +118,7 @@ class Node:
             Stage("accounts", stop=parts.accounts.close),
             Stage("request log", stop=parts.request_log.flush),
             Stage("connections", drain=self._close_clients, stop=parts.poller.close),
+            Stage("streamed messages", drain=parts.streamed_messages.close_all),
             Stage(
                 "registry", start=self._join, stop=parts.registry.stop if cluster is None else cluster.stop
             ),
@@ -144,27 +144,32 @@ class Node:
             parts.messaging.follower.run,
             parts.messaging.catch_up.run_acks,
             parts.retention.run,
+            parts.webhooks.feeds.run,
+            parts.notifications.run,
+            *([parts.channels.run] if parts.config.clustered else []),
+            parts.streamed_messages.run,
         )
         return Stage("periodic work", start=work.start, stop=work.stop)
 
     def _garbage_collector(self) -> Stage:
-        """Everything that was built lives long: keep the collector off it."""
+        """Exclude everything that was built from garbage collection, because it lives long."""
         unwatch: list[Callable[[], None]] = []
 
         def start() -> None:
             gc.collect()
             gc.freeze()
             gc.set_threshold(*_GC_THRESHOLDS)
-            # Nobody asks which greenlet has spawned which; to note it takes two thirds of a greenlet's cost.
+            # gevent records the parent of each greenlet. Nobody uses it, and it takes two thirds of a
+            # greenlet's cost.
             gevent.config.track_greenlet_tree = False
             unwatch.append(self.parts.metrics.watch_collector())
 
         return Stage("garbage collector", start=start, stop=lambda: [call() for call in unwatch])
 
-    # --- starting -------------------------------------------------------------------------------------------
+    # --- start ----------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Build everything, listen and serve. Raises :class:`StartError` with one clear line."""
+        """Build everything, listen and serve. Raises :class:`StartError` with a one-line message."""
         self._sockets = self._listeners or bind_all(self.parts.config)
         try:
             self._set_up()
@@ -179,29 +184,35 @@ class Node:
             raise
 
     def start_without_listeners(self) -> None:
-        """The same under a foreign server, which listens itself. Raises :class:`StartError`."""
+        """Start under another server, which owns the listeners. Raises :class:`StartError`."""
         self._set_up()
         self._start_stages()
 
     def _set_up(self) -> None:
-        """Build all parts and read what is stored. Raises StartError."""
+        """Build all parts and read stored data. Raises StartError."""
         parts = self.parts
         parts.build(self._create_application)
-
-        def secrets_end_demo(tenant: Tenant) -> None:
-            if tenant.jwt and tenant.stored:
-                parts.keys.close()
-
-        def demo_ended() -> None:
-            log.info("demo mode is over: requests need a key")
-            self._keep_limits()
-
-        parts.store.on_changes.append(parts.keys.learn)
-        parts.tenants.on_change.append(secrets_end_demo)
-        parts.keys.on_closed.append(demo_ended)
+        parts.store.on_changes.append(self.learn_keys)
+        parts.tenants.on_change.append(self._learn_app)
         self._stages = self._make_stages()
         for stage in self._stages:
             stage.setup()
+
+    def learn_keys(self, changes: Changes) -> None:
+        """Apply created and revoked API keys. Never switches."""
+        if self.parts.keys.learn(changes):
+            self._demo_ended()
+
+    def _learn_app(self, tenant: Tenant) -> None:
+        """Apply a new or changed app. The secret of a stored app ends demo mode."""
+        has_secret = tenant.jwt or tenant.pusher.key
+        if has_secret and tenant.stored and self.parts.keys.close():
+            self._demo_ended()
+
+    def _demo_ended(self) -> None:
+        self.parts.logins.reload()
+        log.info("demo mode is over: requests need a key")
+        self._apply_limits()
 
     def _start_stages(self) -> None:
         for stage in self._stages:
@@ -209,11 +220,12 @@ class Node:
         self.parts.serving = True
 
     def _join(self) -> None:
-        """Take a lease, in a cluster one that the other nodes see; before anybody can connect."""
+        """Take a lease before clients can connect. In a cluster the other nodes see it."""
         parts, config = self.parts, self.parts.config
         if parts.cluster is not None:
             parts.cluster.start(config.server.public_ws_url, parts.http_port)
             return
+        assert isinstance(parts.registry, SoloRegistry)
         parts.registry.start(
             Lease(
                 node_name(config.cluster.advertise, config.app.rpc_port),
@@ -233,13 +245,13 @@ class Node:
 
     @property
     def addresses(self) -> dict[str, str]:
-        """The addresses of the servers, for people."""
+        """The addresses of the servers for display."""
         return self.parts.servers.addresses
 
-    # --- each second ----------------------------------------------------------------------------------------
+    # --- once per second ------------------------------------------------------------------------------------
 
     def _tick(self) -> None:
-        """Greenlet: once a second, look at what has a deadline, and at how late the loop is."""
+        """Greenlet: check deadlines and the delay of the loop, once per second."""
         parts = self.parts
         while True:
             pause = until_beat(_TICK_SECONDS)
@@ -262,13 +274,14 @@ class Node:
     def _report(self) -> None:
         """Report the state of this node to the registry."""
         parts = self.parts
-        unsettled = parts.cluster is not None and parts.cluster.rooms.registrar.unsettled()
+        unsettled = parts.cluster is not None and parts.cluster.registrar.unsettled()
         parts.registry.report(len(parts.context.connections), parts.counts(), parts.draining, unsettled)
 
-    # --- stopping -------------------------------------------------------------------------------------------
+    # --- stop -----------------------------------------------------------------------------------------------
 
     def stop(self) -> None:
-        """Drain: take nothing new, finish what was begun, close clients with 1001, paced; then end."""
+        """Drain: refuse new work, finish running work, close clients with 1001 at a limited rate; then
+        stop."""
         parts = self.parts
         if parts.draining:
             return
@@ -288,7 +301,7 @@ class Node:
         _wait_while(lambda: self.parts.servers.busy, _LAST_REQUESTS_SECONDS)
 
     def _close_clients(self) -> None:
-        """Close all clients with 1001, spread over time so that they do not come back all at once."""
+        """Close all clients with 1001, spread over time so that they do not all reconnect at once."""
         connections, config = self.parts.context.connections, self.parts.config
         clients = [c for c in connections if c.state == OPEN]
         turns = -(-len(clients) // _CLOSES_PER_TURN)
@@ -301,10 +314,11 @@ class Node:
         for connection in tuple(connections):
             connection.lost()
 
-    # --- new settings ---------------------------------------------------------------------------------------
+    # --- reload ---------------------------------------------------------------------------------------------
 
     def reload(self, config: Config) -> None:
-        """Take over keys, apps, origins, limits (SIGHUP); everything else needs a restart. Drops nobody."""
+        """Apply new keys, apps, origins and limits (SIGHUP). Other settings need a restart. Closes no
+        connection."""
         parts = self.parts
         self._reread = config
         parts.tenants.reload(config)
@@ -312,26 +326,18 @@ class Node:
         parts.page_tokens.reload(config)
         parts.allowed.learn(parts.tenants.all())
         parts.logins.reload()
-        self._keep_limits()
-        parts.store.look_again()
-        # Those that are closing have been counted out.
+        self._apply_limits()
+        parts.store.try_refresh()
+        # Closing connections were already subtracted.
         parts.gate.recount(host_of(c.peer) for c in parts.context.connections if c.state == OPEN)
 
-    def _keep_limits(self) -> None:
-        parts, config = self.parts, self._reread
-        parts.api.reload(config)
-        parts.gate.set_policy(
-            config.limits.max_connections or parts.max_connections,
-            config.limits.max_connections_per_address,
-            config.server.origin_policy == "any",
-            config.server.origins,
-            parts.keys.demo,
-            hosts_of(config),
-        )
+    def _apply_limits(self) -> None:
+        self.parts.api.reload(self._reread)
+        self.parts.gate.set_policy(self.parts.gate_policy(self._reread))
 
 
 def _wait_while(condition: Callable[[], Any], seconds: float) -> None:
-    """Return when ``condition`` has ended, or after ``seconds``."""
+    """Wait until ``condition`` is false, at most ``seconds``."""
     deadline = monotonic() + seconds
     while condition() and monotonic() < deadline:
         gevent.sleep(0.01)

@@ -1,4 +1,4 @@
-"""The parts of a node, built in order from the configuration. Nothing else knows all of them."""
+"""The parts of a node, built in order from the configuration. Only this module knows all of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from time import time
 from typing import TYPE_CHECKING, Any
 
@@ -15,19 +14,20 @@ from msgspec.structs import replace
 
 from imserver import __version__
 from imserver.api.call import Api
+from imserver.api.emulation import FallbackStreams
 from imserver.api.metrics import render
 from imserver.api.v1.events import PATH as EVENTS_PATH
 from imserver.api.v1.events import Events
 from imserver.api.v1.publisher import Publisher
 from imserver.auth.account_tokens import AccountTokens
-from imserver.auth.authority import AllowLists, Authority
-from imserver.auth.keys import Keys
+from imserver.auth.authority import AllowLists, Authority, Keys
+from imserver.auth.issuers import Issuers
 from imserver.auth.login import Logins
 from imserver.auth.page_tokens import PageTokens
 from imserver.auth.rules import objection
 from imserver.auth.tenants import Tenants
-from imserver.cluster.registry import Lease, Registry
-from imserver.cluster.solo import SoloRegistry
+from imserver.cluster.history import LocalHistory
+from imserver.cluster.registry import Lease, Registry, SoloRegistry
 from imserver.config.settings import Config
 from imserver.errors import StartError
 from imserver.hub.expiry import Sweep
@@ -36,32 +36,37 @@ from imserver.hub.hub import Hub
 from imserver.lifecycle import DataDirectory, raise_file_limit
 from imserver.logging import RequestLog
 from imserver.metrics import Metrics, resident_bytes
-from imserver.servers import Application, Servers
-from imserver.services.commands import Dispatcher, command_table
-from imserver.services.dialects.action_messages import ActionMessages, publish_stored
-from imserver.services.dialects.action_service import ActionService
+from imserver.servers import Application, Servers, within_limit, ws_routes
+from imserver.services.channels.channels import Channels
+from imserver.services.channels.commands import ChannelCommands
+from imserver.services.channels.connections import Connections
+from imserver.services.channels.consent import ChannelConsent
+from imserver.services.channels.occupancy import Occupancy
+from imserver.services.channels.stored import ChannelLog
+from imserver.services.channels.streamed_messages import StreamedMessages
+from imserver.services.commands import Dispatcher, command_table, serve_each
+from imserver.services.dialects.action_service import ActionMessages, ActionService
+from imserver.services.dialects.centrifuge_service import CentrifugeAnswers, CentrifugeService
 from imserver.services.dialects.client_service import ClientService
+from imserver.services.dialects.cmd_service import CmdAnswers
+from imserver.services.dialects.emulation import Emulation
 from imserver.services.dialects.event_streams import EventStreams
 from imserver.services.dialects.protobuf_service import ProtobufService
 from imserver.services.dialects.protobuf_uplink import ProtobufUplink
+from imserver.services.dialects.pusher_service import PusherService
 from imserver.services.files.uploads import Uploads
-from imserver.services.messages.message_commands import MessageCommands, MessageSearch
-from imserver.services.messages.messaging import Messaging
+from imserver.services.messages.messaging import MessageCommands, MessageSearch, Messaging
+from imserver.services.messages.notifications import Notifications
 from imserver.services.messages.receipts import Receipts, Signals
 from imserver.services.messages.retention import Retention
-from imserver.services.nodes.messages import ToFollowers, ToLog
-from imserver.services.nodes.queries import NodeQueries, StateQuery
+from imserver.services.nodes import NodeQueries, Overview, StateQuery, ToFollowers, ToLog
 from imserver.services.people.accounts import Accounts
 from imserver.services.people.friends import Friends
-from imserver.services.people.groups import Groups
+from imserver.services.people.groups import GroupCommands, Groups
 from imserver.services.push.idempotency import Dedupe, MessageIds, RequestIds
-from imserver.services.push.pending import PendingPushes
-from imserver.services.push.publish import Publishing
+from imserver.services.push.publish import PendingPushes, Publishing
 from imserver.services.push.push import Delivery, LocalReach, Pushes
-from imserver.services.rooms.connections import Connections
-from imserver.services.rooms.rooms import Rooms
 from imserver.services.sessions.connection_ids import ConnectionIds, ConnectionTable, new_birth
-from imserver.services.sessions.overview import Overview
 from imserver.services.sessions.presence import Presence
 from imserver.services.sessions.sessions import Sessions
 from imserver.services.webhooks.requests import Outgoing
@@ -71,11 +76,10 @@ from imserver.storage.store import Store
 from imserver.storage.talk_positions import TalkPositions
 from imserver.transport import poller
 from imserver.transport.connection import Connection, ConnectionContext
-from imserver.transport.gate import Gate, Opened, host_of
+from imserver.transport.gate import Gate, GatePolicy, Opened, Origins, host_of
 from imserver.transport.outbox import Budget, Flusher
 from imserver.transport.proxies import TrustedProxies
-from imserver.transport.stream import Streams
-from imserver.ws_routes import ws_routes
+from imserver.transport.stream import StreamPath, Streams
 
 if TYPE_CHECKING:
     from imserver.cluster_node import Cluster
@@ -83,22 +87,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _SPARE_FILES = 64
-"""Open files that are no connections: logs, listeners, requests."""
+"""Open files other than connections: logs, listeners, requests."""
 _SPARE_FILES_OF_A_CLUSTER = 320
-"""The same with Redis and 60 other nodes, each of which takes three."""
-
-
-def hosts_of(config: Config) -> tuple[str, ...]:
-    """Names and addresses by which the settings say that this server is reached."""
-    server, app = config.server, config.app
-    addresses = (app.http_url, app.websocket_url, server.public_ws_url)
-    # "::" has no host name as it stands: an IPv6 address needs its brackets.
-    hosts = (server.host, *(row.host for row in server.extra_listen))
-    return (*addresses, *(f"[{host}]" if ":" in host else host for host in hosts))
+"""The same with Redis and 60 other nodes, which take three files each."""
 
 
 class Parts:
-    """Everything that a node is made of. Parts are reached as attributes and own their state themselves."""
+    """All parts of a node, as attributes. Each part owns its state."""
 
     servers: Servers
 
@@ -113,19 +108,20 @@ class Parts:
             config.server.data_dir,
             objection=self._database_objection,
             on_open=self._database_opened,
+            log_listener=lambda: self.messaging,
         )
         self.serving = False
         """True from the end of the start to the beginning of the drain."""
         self.draining = False
         self.cluster: Cluster | None = None
-        """The other nodes; None on a node that is alone."""
+        """The cluster parts; None on a single node."""
         self.opened: dict[str, Opened] = {}
-        """What dialects do when a connection begins, by their name."""
+        """Dialect → its function for new connections."""
         self.http_port = config.app.http_port
         self.ws_port = config.app.websocket_port
 
     def build(self, create_application: Callable[[Parts], Application]) -> None:
-        """Build all parts. Raises :class:`StartError` with one clear line if it cannot."""
+        """Build all parts. Raises :class:`StartError` with a one-line message."""
         config = self.config
         self._build_core()
         self._make_publishing()
@@ -134,8 +130,30 @@ class Parts:
         self.messaging = self._make_messaging()
         self.action_service = self._make_action_service()
         self.client_service = self._make_client_service()
+        registrar = None if self.cluster is None else self.cluster.registrar
+        self.occupancy = Occupancy(self.channels, self.table, self.webhooks, registrar)
+        self.channel_consent = ChannelConsent(self.webhooks.back_ends)
+        self.pusher_service = self._make_pusher_service()
         uplink = ProtobufUplink(self.messaging, self.store)
         self.protobuf_service = ProtobufService(self.sessions, self.logins, self.messaging, uplink)
+        centrifuge = CentrifugeAnswers(self.webhooks.back_ends)
+        self.channel_commands = ChannelCommands(
+            self.channels,
+            self.logins,
+            self.channel_consent,
+            {"cmd": CmdAnswers(), "centrifuge": centrifuge},
+        )
+        self.centrifuge_service = self._make_centrifuge_service(centrifuge)
+        self.streamed_messages = StreamedMessages(
+            self.channels,
+            self.hub,
+            self.table,
+            self.connections,
+            self.queries,
+            config.limits,
+            None if self.cluster is None else self.cluster.others,
+        )
+        self.tenants.on_delete.append(self.streamed_messages.forget)
         self.dispatcher = Dispatcher(
             command_table(
                 self.sessions,
@@ -144,16 +162,21 @@ class Parts:
                 ),
                 self.receipts,
                 self.signals,
+                GroupCommands(self.groups, self.accounts, self.friends),
                 self.action_service,
                 self.protobuf_service,
                 uplink,
+                self.centrifuge_service,
+                self.pusher_service,
+                self.channel_commands,
             ),
             self.metrics,
         )
         self.gate = self._make_gate()
-        self.logins.origins = self.gate.origins
         self.logins.prepare()
-        self.uploads = Uploads(config.uploads, config.server.data_dir, self.store, self.metrics)
+        self.uploads = Uploads(
+            config.uploads, config.server.data_dir, self.store, self.metrics, self.webhooks.reviews
+        )
         self.sweep = Sweep(
             self.context,
             self.metrics,
@@ -162,7 +185,10 @@ class Parts:
             config.websocket.ping_seconds,
             config.websocket.pong_seconds,
             {"protobuf": config.websocket.protobuf_silent_seconds},
-            self.protobuf_service.check_token,
+            {
+                "protobuf": self.protobuf_service.check_token,
+                "centrifuge": self.centrifuge_service.check_ends,
+            },
         )
         self.streams = self._make_streams()
         self.application = create_application(self)
@@ -178,7 +204,7 @@ class Parts:
         )
 
     def _build_core(self) -> None:
-        """Connections, logins, and the services that know where sessions, users and rooms are."""
+        """Build connections, logins, and the services that locate sessions, users and channels."""
         config, limits = self.config, self.config.limits
         self.max_connections = self._connection_limit(raise_file_limit())
         self.data.start()
@@ -203,24 +229,29 @@ class Parts:
         self.delivery = Delivery(self.hub, self.fanout)
         self.tenants = Tenants(config, self.store, self.hub, objection)
         self.keys = Keys(config, self.tenants.resolve)
+        self.proxies = TrustedProxies(config.server.trusted_proxies)
+        self.origins = Origins(self.proxies, self.gate_policy(config))
         self.dedupe = Dedupe(config.api.dedupe_ids, config.api.dedupe_seconds, shared=self.keys.demo)
         self.queries = NodeQueries()
         self.ids = ConnectionIds(secret, new_birth())
         self.table = ConnectionTable(self.hub, self.ids)
         self._make_logins(secret)
         self._choose_services(secret)
+        self.tenants.on_delete.append(self.sessions.close_app)
 
     def _make_logins(self, secret: bytes) -> None:
-        """Who acts, who may log in, and what back ends are told and asked."""
-        self.kept_accounts = AccountStore(self.store)
+        """Build authentication, login rules and webhooks."""
+        self.account_store = AccountStore(self.store)
         self.account_tokens = AccountTokens(
-            self.config, secret, self.kept_accounts, self.tenants, lambda: self.keys.demo
+            self.config, secret, self.account_store, self.tenants, lambda: self.keys.demo
         )
         self.page_tokens = PageTokens(self.config, secret)
+        outgoing = Outgoing()
         self.webhooks = Webhooks(
-            Outgoing(),
+            outgoing,
             self.table.id_of,
             lambda: self.registry.lease.node,
+            self.store,
         )
         self.logins = Logins(
             self.tenants,
@@ -228,45 +259,52 @@ class Parts:
             self.account_tokens,
             lambda: self.keys.demo,
             self.webhooks,
+            Issuers(outgoing),
             secret,
             self.context.connections,
             self.metrics,
+            self.origins,
         )
         self.allowed = AllowLists()
         self.allowed.learn(self.tenants.all())
         self.tenants.on_change += [self.keys.app_changed, self.logins.changed, self.allowed.changed]
-        self.keys.on_closed.append(self.logins.reload)
+        self.tenants.on_delete += [self.keys.app_deleted, self.logins.deleted, self.allowed.deleted]
         self.authority = Authority(
             self.keys, self.page_tokens, self.logins, self.account_tokens, self.allowed
         )
 
     def _choose_services(self, secret: bytes) -> None:
-        """What asks only this node, or what asks the others too."""
+        """Choose the services of a single node or of a cluster."""
         self.sessions: Sessions
         self.presence: Presence
         self.pushes: Pushes
         self.message_ids: MessageIds
         self.registry: Registry
-        self.rooms: Rooms
+        self.channels: Channels
         self.connections: Connections
+        channel_log = ChannelLog(self.store, lambda app: self.messaging.follower.follow(app), self.metrics)
         if not self.config.clustered:
-            # Services ask the hub; the registry only holds the lease, for operators.
+            # The services use the hub. The registry only holds the lease, for operators.
             self.registry = SoloRegistry()
             self.sessions = Sessions(self.hub, self.fanout, self.metrics, self.logins)
             self.message_ids = MessageIds(self.dedupe)
             self.pushes = Pushes(self.message_ids, LocalReach(self.message_ids, self.delivery), self.metrics)
-            self.rooms = Rooms(self.hub, self.fanout, self.metrics, self.table, self._max_rooms)
+            history = LocalHistory(self.config.limits.history_bytes)
+            self.tenants.on_delete.append(history.forget)
+            self.channels = Channels(
+                self.hub, self.fanout, self.metrics, self.table, self.tenants.get, history, channel_log
+            )
             self.connections = Connections(
                 self.table,
-                self.rooms,
+                self.channels,
                 self.hub,
                 self.fanout,
                 self.queries,
                 lambda: self.registry.lease.node,
             )
-            self.presence = Presence(self.hub, self.table.id_of, lambda: self.registry.lease.node)
+            self.presence = Presence(self.hub, self.table, lambda: self.registry.lease.node)
             return
-        # Redis, zerorpc and what they bring cost memory that a node that is alone need not pay.
+        # Imported here: Redis and zerorpc cost memory that a single node saves.
         from imserver.cluster_node import Cluster
 
         cluster = Cluster(
@@ -281,13 +319,14 @@ class Parts:
             self.dedupe,
             self.metrics,
             self.logins,
-            self._max_rooms,
+            self.tenants.get,
+            channel_log,
         )
         self.cluster = cluster
         self.message_ids = cluster.message_ids
         self.registry = cluster.registry
         self.sessions, self.presence, self.pushes = cluster.sessions, cluster.presence, cluster.pushes
-        self.rooms, self.connections = cluster.rooms, cluster.connections
+        self.channels, self.connections = cluster.channels, cluster.connections
 
     def _database_objection(self, database: str) -> str:
         return "" if self.cluster is None else self.cluster.database.objection(database)
@@ -295,10 +334,6 @@ class Parts:
     def _database_opened(self, database: str) -> None:
         if self.cluster is not None:
             self.cluster.registry.report_database(database)
-
-    def _max_rooms(self, app: str) -> int:
-        tenant = self.tenants.get(app)
-        return 0 if tenant is None else tenant.max_rooms
 
     def _connection_limit(self, files: int) -> int:
         wanted = self.config.limits.max_connections
@@ -313,7 +348,7 @@ class Parts:
         )
 
     def _make_messaging(self) -> Messaging:
-        """Everything about stored messages but the commands."""
+        """Build everything for stored messages except the commands."""
         store = self.store
         node_messages = None if self.cluster is None else self.cluster.node_messages
         self.talk_positions = TalkPositions(store)
@@ -323,23 +358,30 @@ class Parts:
             self.metrics,
             store,
             self.talk_positions,
+            self.webhooks.reviews,
+            self.channels,
             node_messages,
-            (self.webhooks.stored, partial(publish_stored, self.rooms)),
+            self.webhooks.feeds,
         )
-        store.log_listener = messaging
-        signals = Signals(self.hub, self.fanout, messaging.subscriptions.rooms, store, node_messages)
+        self.notifications = Notifications(self.webhooks.feeds, self.presence, self.registry, store)
+        signals = Signals(self.hub, self.fanout, messaging.subscriptions.followers, store, node_messages)
         if node_messages is not None:
             node_messages.handle(
                 {
                     ToLog: lambda m: messaging.follower.committed(m.app, m.first, m.last, m.entries),
-                    ToFollowers: lambda m: signals.deliver(m.app, m.users, m.group, m.signal),
+                    ToFollowers: signals.deliver,
                 }
             )
         self.signals = signals
         self.receipts = Receipts(signals, store)
         self.message_search = MessageSearch(store)
         self.retention = Retention(
-            self.config.storage, self.tenants.get, store, self.metrics, self.talk_positions
+            self.config.storage,
+            self.tenants.get,
+            store,
+            self.metrics,
+            self.talk_positions,
+            self.webhooks.feeds.events,
         )
         return messaging
 
@@ -355,7 +397,7 @@ class Parts:
         service = ActionService(
             self.hub,
             self.sessions,
-            self.rooms,
+            self.channels,
             self.pushes,
             members,
             self.config.hub.notice_members,
@@ -369,7 +411,7 @@ class Parts:
         service = ClientService(
             self.hub,
             self.ids,
-            self.rooms,
+            self.channels,
             self.connections,
             self.queries,
             self.tenants,
@@ -380,22 +422,52 @@ class Parts:
         self.opened["client"] = service.opened
         return service
 
+    def _make_centrifuge_service(self, answers: CentrifugeAnswers) -> CentrifugeService:
+        service = CentrifugeService(
+            self.sessions,
+            self.logins,
+            self.channels,
+            self.channel_commands,
+            answers,
+            self.webhooks.back_ends,
+            self.connections,
+            self.queries,
+            self.config.centrifuge.app,
+            self.config.websocket.client_ping_seconds,
+        )
+        self.opened["centrifuge"] = service.opened
+        return service
+
+    def _make_pusher_service(self) -> PusherService:
+        service = PusherService(
+            self.hub,
+            self.sessions,
+            self.channels,
+            self.connections,
+            self.logins,
+            self.channel_consent,
+            self.webhooks,
+            self.metrics,
+        )
+        self.opened["pusher"] = service.opened
+        return service
+
     def _make_publishing(self) -> None:
-        """What sends to targets of all kinds, and what it keeps for later."""
+        """Build the services that push to all kinds of targets, and the pending pushes."""
         limits = self.config.limits
         self.pending = PendingPushes(self.pushes, self.presence, limits.pending_pushes, limits.pending_bytes)
         self.publishing = Publishing(
-            self.pushes, self.rooms, self.connections, self.pending, self.webhooks.absent
+            self.pushes, self.channels, self.connections, self.pending, self.store, self.webhooks.absent
         )
         self.request_ids = RequestIds(self.message_ids)
         self.api = Api(self)
         self.publisher = Publisher(self.api, limits.body_bytes)
 
     def _make_accounts(self) -> None:
-        """Users who register here, and their relations."""
-        accounts, store = self.kept_accounts, self.store
+        """Build accounts and their relations."""
+        accounts, store = self.account_store, self.store
         self.friends = Friends(accounts, self.config.accounts.friends)
-        self.groups = Groups(store.log, lambda: store.keeps, self.config.accounts.group_members)
+        self.groups = Groups(store.log, lambda: store.has_database, self.config.accounts.group_members)
         self.accounts = Accounts(
             self.config,
             self.account_tokens,
@@ -404,27 +476,33 @@ class Parts:
             lambda: self.keys.demo,
             None if self.cluster is None else self.cluster.registry.attempt,
             (
-                # Uploads first: a bucket may be unavailable while all else is there.
-                lambda gone: self.uploads.forget(gone.app, gone.user),
-                lambda gone: self.groups.forget(gone.app, gone.user),
-                lambda gone: store.log().forget(gone.app, gone.user),
-                lambda gone: self.messaging.pongs.forget(gone.app, gone.user),
+                # Uploads first: a bucket may be unavailable while everything else is reachable.
+                lambda removed: self.uploads.forget(removed.app, removed.user),
+                lambda removed: self.groups.forget(removed.app, removed.user),
+                lambda removed: store.log().forget(removed.app, removed.user),
+                lambda removed: self.messaging.pongs.forget(removed.app, removed.user),
+                # Absences are deleted as at a login.
+                lambda removed: self.webhooks.feeds.events.forget_user(removed.app, removed.user),
             ),
+            self.webhooks.feeds,
         )
 
     def _make_streams(self) -> Streams:
         events = Events(
             self,
             EventStreams(
-                self.sessions, self.logins, self.rooms, self.connections, self.messaging, self.store
+                self.sessions, self.logins, self.channels, self.connections, self.messaging, self.store
             ),
         )
+        others = None if self.cluster is None else self.cluster.others
+        self.emulation = Emulation(self.table, self.queries, others)
+        serve = serve_each(within_limit(self.config, self.dispatcher.serve))
+        fallbacks = FallbackStreams(self, serve, self.config.limits.message_bytes)
         return Streams(
             self.context,
             self.gate,
             self.metrics,
-            {EVENTS_PATH: events.open},
-            events.refuse,
+            {EVENTS_PATH: StreamPath("GET", events.open, events.refuse), **fallbacks.paths()},
             self.config.websocket.client_silent_seconds,
         )
 
@@ -448,17 +526,28 @@ class Parts:
                 **ws_routes(config, self.dispatcher.serve, self.opened),
                 self.publisher.path: self.publisher.choose,
             },
-            TrustedProxies(config.server.trusted_proxies),
+            self.proxies,
+            self.origins,
             config.websocket.deflate,
-            self.max_connections,
-            config.limits.max_connections_per_address,
-            config.server.origin_policy == "any",
-            config.server.origins,
-            self.keys.demo,
-            hosts_of(config),
+            self.gate_policy(config),
         )
 
-    # --- the ends of connections ----------------------------------------------------------------------------
+    def gate_policy(self, config: Config) -> GatePolicy:
+        """Limits and origins of ``config``, which may be newer than at the start."""
+        server, app = config.server, config.app
+        addresses = (app.http_url, app.websocket_url, server.public_ws_url)
+        # The address "::" needs brackets as a host name.
+        hosts = (server.host, *(row.host for row in server.extra_listen))
+        return GatePolicy(
+            config.limits.max_connections or self.max_connections,
+            config.limits.max_connections_per_address,
+            server.origin_policy == "any",
+            server.origins,
+            self.keys.demo,
+            (*addresses, *(f"[{host}]" if ":" in host else host for host in hosts)),
+        )
+
+    # --- end of a connection --------------------------------------------------------------------------------
 
     def _ended(self, connection: Connection, code: int) -> None:
         self.gate.left(host_of(connection.peer))
@@ -466,7 +555,7 @@ class Parts:
             who = f" of {connection.user} in {connection.app}" if connection.user is not None else ""
             log.debug("end%s: %d", who, code, extra={"connection": connection.peer})
         self.messaging.catch_up.ended(connection)
-        self.rooms.ended(connection)
+        self.channels.ended(connection)
         self.table.ended(connection)
         self.logins.ended(connection, code)
         self.sessions.ended(connection, code)
@@ -477,24 +566,24 @@ class Parts:
         self.messaging.pongs.ponged(connection, data)
 
     def _forgotten(self, connection: Connection) -> None:
-        """A session is addressed no longer, though its connection lives on."""
+        """A session is no longer addressed, but its connection stays open."""
         self.messaging.catch_up.ended(connection)
-        self.rooms.leave_all(connection)
+        self.channels.leave_all(connection)
 
     def announce(self, sockets: Mapping[str, socket.socket]) -> None:
-        """Learn the ports and addresses of the listening sockets; nothing is accepted yet."""
+        """Record the ports and addresses of the listening sockets, before they accept."""
         self.servers.announce(sockets)
         self.http_port, self.ws_port = self.servers.ports["http"], self.servers.ports["websocket"]
 
-    # --- the state of the node ------------------------------------------------------------------------------
+    # --- state of the node ----------------------------------------------------------------------------------
 
     def ready(self) -> bool:
-        """Whether this node can do its work."""
+        """Whether this node can serve clients."""
         one = self.cluster is None or not self.cluster.database.wrong
         return self.serving and self.registry.healthy() and self.store.healthy() and one
 
     def lease(self) -> Lease:
-        """The lease of this node, as of now. Only operators see that of a node without a cluster."""
+        """The current lease of this node. On a single node only operators see it."""
         return replace(
             self.registry.lease,
             connections=len(self.context.connections),
@@ -503,13 +592,13 @@ class Parts:
         )
 
     def counts(self) -> dict[str, int]:
-        """Users here by app, of those registered apps that have any."""
+        """App → number of its users on this node, for registered apps with users."""
         return {app.name: len(app.users) for app in self.hub.registered() if app.users}
 
     def state(self, debug: bool, detail: bool = False) -> dict[str, Any]:
-        """What ``/system/state`` tells of this self.
+        """The content of ``/system/state``.
 
-        With ``debug`` also peers and users, one by one; with ``detail`` also what the original does not have.
+        ``debug``: with all peers and users. ``detail``: with fields that the original does not have.
         """
         connections = self.hub.connections()
         apps = {name: len(app.users) for name, app in self.hub.apps.items()}

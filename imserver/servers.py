@@ -1,8 +1,9 @@
-"""The servers of a node: its listeners, and the HTTP server behind each of them."""
+"""The servers of a node: its listeners, the HTTP server of each, and the WebSocket paths."""
 
 from __future__ import annotations
 
 import _socket
+import ipaddress
 import logging
 import socket
 from collections.abc import Callable, Mapping
@@ -15,13 +16,18 @@ from msgspec.structs import replace
 from imserver.api.call import Api
 from imserver.api.routes import fast_routes, routes_at, unread_body_limit
 from imserver.api.v1.uploads import STREAMED
+from imserver.auth.quotas import limited
 from imserver.config.settings import Config, ListenSettings
 from imserver.errors import StartError
 from imserver.logging import RequestLog
 from imserver.metrics import Metrics
-from imserver.transport.connection import ConnectionContext
-from imserver.transport.gate import Admission, Gate, adopt
-from imserver.transport.handover import HandOver
+from imserver.protocol.dialect import EchoDialect
+from imserver.protocol.registry import CENTRIFUGE_PROTOBUF, DIALECTS, choose
+from imserver.services.commands import serve_each
+from imserver.storage.address import database_address
+from imserver.transport.connection import Connection, ConnectionContext, Serve
+from imserver.transport.gate import Admission, Choose, Gate, Head, Opened, Spoken, adopt
+from imserver.transport.handover import HandOver, ListenerContext
 from imserver.transport.http import FrontServer
 from imserver.transport.listener import Listener, bind, text_of
 from imserver.transport.stream import Streams
@@ -32,11 +38,11 @@ Application = Callable[..., Any]
 
 
 class LateApplication:
-    """An application that is made when the first request comes that the front does not answer itself.
+    """A WSGI application that is made at its first request.
 
-    Flask with all that it brings is a quarter of a node's memory, and many a node never serves a page. That
-    first request holds the loop for about 0.15 s, unless a parent has loaded it before it forked. Making it
-    must not switch. What it raises becomes the answer to the request, and the next one tries again.
+    Flask takes a quarter of a node's memory, and many nodes never need it. The first request blocks the loop
+    for about 0.15 s, unless the supervisor loaded Flask before the fork. Making the application must not
+    switch. An error becomes the answer to the request, and the next request tries again.
     """
 
     def __init__(self, make: Callable[[], Application]) -> None:
@@ -50,12 +56,12 @@ class LateApplication:
 
 
 LISTENER_KEY = "imserver.listener"
-"""Key of the WSGI environment that names a request's listener, see :func:`listeners_of`."""
+"""WSGI environment key of a request's listener, see :func:`listeners_of`."""
 
 
 def listeners_of(config: Config) -> dict[str, ListenSettings]:
-    """Where a node of these settings listens: ``"http"``, ``"websocket"``, and ``"extra 1"`` and on, which
-    serve all that the first two do."""
+    """The listeners of a node: ``"http"``, ``"websocket"``, and ``"extra 1"`` and on, which serve
+    everything."""
     server, app = config.server, config.app
     extra = {f"extra {number}": row for number, row in enumerate(server.extra_listen, 1)}
     listeners = {
@@ -67,9 +73,9 @@ def listeners_of(config: Config) -> dict[str, ListenSettings]:
 
 
 def bind_all(config: Config) -> dict[str, socket.socket]:
-    """The listening sockets of a node by the name of their listener.
+    """Bind the listening sockets of a node, by listener.
 
-    Raises :class:`StartError` with one clear line if one cannot be had; none is left open then.
+    Raises :class:`StartError` with a one-line message if a port is unavailable. Then none stays open.
     """
     server = config.server
     sockets: dict[str, socket.socket] = {}
@@ -84,19 +90,18 @@ def bind_all(config: Config) -> dict[str, socket.socket]:
 
 
 def addresses_of(listeners: Mapping[str, Any]) -> dict[str, str]:
-    """What a banner says of the listening sockets, by the name of their listener."""
+    """The addresses of the listening sockets for the banner, by listener."""
     where = {name: text_of(sock.getsockname()) for name, sock in listeners.items()}
     http = where.pop("http")
     return {
         "http": f"http://{http}",
-        "chat page": f"http://{http}/home/index",
         "websocket": f"ws://{where.pop('websocket')}/acc",
         **{name: f"http://{address}, ws://{address}/ws" for name, address in where.items()},
     }
 
 
 class Servers:
-    """Owner of the listeners and of the servers behind them: the front server, or pywsgi's."""
+    """Owner of the listeners and their servers: front server or WSGI server."""
 
     def __init__(
         self,
@@ -117,22 +122,21 @@ class Servers:
         self._application = application
         self._request_log = request_log
         self._streams = streams
-        self._ws_dialects = {name: row.ws_dialect for name, row in listeners_of(config).items()}
         self._listeners: list[Listener] = []
         self._fronts: list[FrontServer] = []
         self._wsgi_servers: list[Any] = []
         self.addresses: dict[str, str] = {}
-        """For people: what is reached where."""
+        """Purpose → address, for display."""
         self.ports: dict[str, int] = {}
-        """The ports really listened on, by listener."""
+        """Listener → its actual port."""
 
     def announce(self, sockets: Mapping[str, socket.socket]) -> None:
-        """Learn ports and addresses; nothing is accepted yet."""
+        """Record ports and addresses, before the listeners accept."""
         self.ports = {name: sock.getsockname()[1] for name, sock in sockets.items()}
         self.addresses = addresses_of(sockets)
 
     def open(self, sockets: Mapping[str, socket.socket]) -> None:
-        """Accept from now on."""
+        """Start accepting connections."""
         for name, sock in sockets.items():
             if self._config.server.http == "front":
                 self._open_front(name, sock)
@@ -140,57 +144,45 @@ class Servers:
                 self._open_wsgi_server(name, sock)
 
     def _open_front(self, name: str, sock: socket.socket) -> None:
-        limits = self._config.limits
-        environ = {LISTENER_KEY: name}
         front = FrontServer(
             self._context,
-            self._gate,
-            routes_at(self._api, everywhere=name == "websocket"),
+            self._listener_context(name),
             fast_routes(self._api, everywhere=name == "websocket"),
-            partial(unread_body_limit, self._api),
-            HandOver(self._application, limits.http_requests, self.ports[name], environ),
+            HandOver(
+                self._application,
+                self._config.limits.http_requests,
+                self.ports[name],
+                {LISTENER_KEY: name},
+            ),
             self._metrics,
-            limits.header_bytes,
-            limits.body_bytes,
-            limits.handshake_seconds,
-            limits.keepalive_seconds,
             self._request_log.add if self._config.log.requests else None,
-            self.admit,
-            self._ws_dialects[name],
-            self._streams_at(name),
-            frozenset() if name == "websocket" else STREAMED,
         )
         self._fronts.append(front)
         loop = get_hub().loop
         self._listeners.append(Listener(sock, self._context.poller, loop, self._metrics, front.accept))
 
     def _open_wsgi_server(self, name: str, sock: socket.socket) -> None:
-        # Only this server needs gevent-websocket.
-        from imserver.transport.wsgi import WS_DIALECT_KEY, WsgiServer
+        # Imported here: only this server needs gevent-websocket.
+        from imserver.transport.wsgi import WsgiServer
 
-        limits = self._config.limits
-        server = WsgiServer(
-            sock,
-            self._application,
-            {LISTENER_KEY: name, WS_DIALECT_KEY: self._ws_dialects[name]},
-            self._gate,
-            self.admit,
-            self._refused,
-            routes_at(self._api, everywhere=name == "websocket"),
-            partial(unread_body_limit, self._api),
-            limits.header_bytes,
-            limits.body_bytes,
-            limits.handshake_seconds,
-            limits.keepalive_seconds,
-            self._streams_at(name),
-            frozenset() if name == "websocket" else STREAMED,
-        )
+        context = self._listener_context(name)
+        server = WsgiServer(sock, self._application, {LISTENER_KEY: name}, context, self._refused)
         server.start()
         self._wsgi_servers.append(server)
 
-    def _streams_at(self, name: str) -> Streams | None:
-        """The WebSocket port serves what belongs to dialects, and nothing else."""
-        return None if name == "websocket" else self._streams
+    def _listener_context(self, name: str) -> ListenerContext:
+        """The context of a listener. The WebSocket port serves only routes of dialects."""
+        dialects_only = name == "websocket"
+        return ListenerContext(
+            self._gate,
+            routes_at(self._api, everywhere=dialects_only),
+            partial(unread_body_limit, self._api),
+            self._config.limits,
+            self.admit,
+            listeners_of(self._config)[name].ws_dialect,
+            None if dialects_only else self._streams,
+            frozenset() if dialects_only else STREAMED,
+        )
 
     def admit(self, sock: _socket.socket, admission: Admission, rest: bytes) -> None:
         """Put an upgraded socket of either server into service."""
@@ -203,22 +195,22 @@ class Servers:
         self._metrics.handshakes_refused += 1
 
     def expire(self) -> None:
-        """Close HTTP connections that have waited too long. Called once a second."""
+        """Close HTTP connections that have timed out. Called once per second."""
         for front in self._fronts:
             front.expire()
 
     @property
     def running(self) -> int:
-        """Requests that the application works on at the moment."""
+        """Number of requests that run in the application."""
         return sum(len(front.hand_over.running) for front in self._fronts)
 
     @property
     def busy(self) -> bool:
-        """True while a request is under way."""
+        """True while a request is running."""
         return any(front.busy for front in self._fronts)
 
     def drain(self) -> None:
-        """Accept what waits in the queues, then nothing more; serve what has arrived."""
+        """Accept the waiting connections, then stop listening; serve requests that have arrived."""
         for listener in self._listeners:
             listener.close()
         for server in self._wsgi_servers:
@@ -227,9 +219,103 @@ class Servers:
             front.drain()
 
     def close(self) -> None:
-        """End what is left."""
+        """Close everything that is left."""
         for front in self._fronts:
             for parked in tuple(front.parked):
                 parked.lost()
         for server in self._wsgi_servers:
             server.stop(timeout=1)
+
+
+def keys_may_be_stored(config: Config) -> bool:
+    """Whether a database exists, which may contain keys. Only a node reads it."""
+    place = database_address(config.storage, config.server.data_dir)
+    return place.configured or place.exists
+
+
+def refuse_open_demo(config: Config, closed: bool | None = None) -> None:
+    """Raise StartError if a server in demo mode would be reachable by strangers.
+
+    ``closed``: whether stored data has ended demo mode. None: unknown; then nothing is refused if a database
+    may exist.
+    """
+    server = config.server
+    if not config.demo or server.insecure or (keys_may_be_stored(config) if closed is None else closed):
+        return
+    hosts = {"server.host": server.host}
+    hosts |= {f"server.extra_listen[{n}].host": row.host for n, row in enumerate(server.extra_listen)}
+    for name, host in hosts.items():
+        if host and not _is_loopback(host):
+            raise StartError(
+                f"{name} {host} is not a loopback address and no API key exists, so strangers could push: "
+                "make one (imserver key create), set api.keys, or start with --insecure"
+            )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        pass  # a host name
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise StartError(f"server.host {host} cannot be resolved: {error.strerror}") from None
+    return all(ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback for *_, address in found)
+
+
+def echo(connection: Connection, payload: bytes, text: bool) -> None:
+    """Serve function of the debug echo path."""
+    connection.send_frame(connection.encoding.frame(payload, 1 if text else 2))
+
+
+def _centrifuge_on(spoken: Spoken) -> Choose:
+    """Select JSON or protobuf frames by the offered subprotocols."""
+    forms = {
+        "centrifuge-protobuf": replace(
+            spoken, dialect=CENTRIFUGE_PROTOBUF, subprotocol="centrifuge-protobuf"
+        ),
+        "centrifuge-json": replace(spoken, subprotocol="centrifuge-json"),
+    }
+
+    def select(head: Head) -> Spoken:
+        offered = [each.strip() for each in head.headers.get("sec-websocket-protocol", "").split(",")]
+        return next((forms[each] for each in offered if each in forms), spoken)
+
+    return select
+
+
+def within_limit(config: Config, serve: Serve) -> Serve:
+    """``serve`` with the limit of messages of one connection."""
+    per_second = config.limits.messages_per_second
+    return limited(serve, per_second) if per_second else serve
+
+
+def ws_routes(config: Config, serve: Serve, opened: Mapping[str, Opened]) -> dict[str, Spoken | Choose]:
+    """The WebSocket paths of a node.
+
+    ``serve``: serves messages of all dialects. ``opened``: dialect → its function for new connections.
+    """
+    limits, debug = config.limits, config.debug
+    serve = within_limit(config, serve)
+    spoken = {
+        dialect.name: Spoken(
+            dialect,
+            serve,
+            min(dialect.message_bytes or limits.message_bytes, limits.message_bytes),
+            opened=opened.get(dialect.name),
+        )
+        for dialect in DIALECTS
+    }
+    centrifuge = _centrifuge_on(replace(spoken["centrifuge"], serve=serve_each(serve)))
+    paths: dict[str, Spoken | Choose] = {
+        "/acc": spoken["cmd"],
+        "/app/*": spoken["pusher"],
+        "/ws": lambda head: spoken.get(choose(head.params(), head.bare)),
+        "/connection/websocket": centrifuge,
+        "/connection/*/websocket": centrifuge,
+    }
+    if debug.echo_path:
+        room = debug.echo_bytes + limits.outbox_bytes
+        paths[debug.echo_path] = Spoken(EchoDialect(debug.echo_path), echo, debug.echo_bytes, room)
+    return paths

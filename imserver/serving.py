@@ -17,12 +17,11 @@ from imserver import __version__
 from imserver.config.settings import Config
 from imserver.config.values import ConfigError
 from imserver.errors import StartError
-from imserver.exposure import refuse_open_demo
 from imserver.logging import Logs, log_greenlet_errors, open_logs
 from imserver.node import Node
 from imserver.pages.address import check
 from imserver.parts import Parts
-from imserver.servers import Application, LateApplication
+from imserver.servers import Application, LateApplication, refuse_open_demo
 
 _log = logging.getLogger(__name__)
 
@@ -30,18 +29,16 @@ _DEMO_NOTE: Final = "demo mode: no API key exists, so every local program may do
 
 
 def run(config: Config, read_config: Callable[[], Config], announce: Callable[[str], object]) -> None:
-    """Serve until a signal ends it; return after the drain.
+    """Serve until a signal, then return after the drain.
 
-    ``read_config`` reads the settings again, at each SIGHUP; ``announce`` shows the banner.
-    Raises :class:`StartError`, one clear line, if the server cannot start.
+    ``read_config`` reads the settings again at each SIGHUP. ``announce`` prints the banner. Raises
+    :class:`StartError` with a one-line message if the server cannot start.
     """
     refuse_open_demo(config)
     serve(
         config,
         read_config,
-        lambda node: announce(
-            banner(config, node.addresses, node.parts.keys.demo, node.parts.logins.exposure())
-        ),
+        lambda node: announce(banner(config, node.addresses, banner_notes(node))),
     )
 
 
@@ -52,10 +49,10 @@ def serve(
     listeners: Mapping[str, socket.socket] | None = None,
     name: str = "",
 ) -> None:
-    """Run the node of these settings until a signal ends it; return after the drain.
+    """Run the node of these settings until a signal, then return after the drain.
 
-    ``started`` is called when it serves. ``listeners`` are sockets that it is to serve instead of binding its
-    own; ``name`` stands in its log lines where several nodes share the log. Raises :class:`StartError`.
+    ``started`` is called when the node serves. ``listeners``: sockets to serve instead of binding its own.
+    ``name``: in the log lines, if several nodes share the log. Raises :class:`StartError`.
     """
     logs = open_logs(config, name)
     try:
@@ -74,7 +71,7 @@ def serve(
         signals.wait_for_drain()
         _log.info("stopped")
     except StartError as error:
-        if config.app.log_file:  # the console hears of it anyway
+        if config.app.log_file:  # the console shows it anyway
             _log.error("cannot start: %s", error)
         raise
     except Exception as error:
@@ -85,29 +82,31 @@ def serve(
 
 
 def _application(parts: Parts) -> Application:
-    """What answers requests that the front does not.
+    """The WSGI application for requests that the front server does not answer.
 
-    Raises :class:`ConfigError` if an address in the settings is none.
+    Raises :class:`ConfigError` if an address in the settings is invalid.
     """
     check(parts.config)
 
     def make() -> Application:
-        # Here, because it loads Flask.
+        # Imported here, because it loads Flask.
         from imserver.app import create_app
 
         application = create_app(parts)
-        # As at the end of the start: what has come lives long, so the collector need not look at it again.
+        # As at the end of the start: the new objects live long, so the collector can skip them.
         gc.freeze()
         return application
 
     return make() if parts.config.server.http == "wsgi" else LateApplication(make)
 
 
-def banner(
-    config: Config, addresses: Mapping[str, str], demo: bool, apps: Sequence[str] = (), **more: str
-) -> str:
-    """What a server says when it serves: where, with what, whether in demo mode, who may log in to which of
-    the ``apps``, and ``more``."""
+def banner_notes(node: Node) -> list[str]:
+    """The notes of a node for the banner: demo mode, or the login rule of each app."""
+    return [_DEMO_NOTE] if node.parts.keys.demo else node.parts.logins.exposure()
+
+
+def banner(config: Config, addresses: Mapping[str, str], notes: Sequence[str], **more: str) -> str:
+    """The text printed at the start: addresses, settings, ``more``, and the ``notes`` of the node."""
     lines = {
         **addresses,
         "server": config.server.http,
@@ -119,21 +118,19 @@ def banner(
         f"imserver {__version__}, pid {os.getpid()}",
         *(f"  {name:<10} {line}" for name, line in lines.items()),
     ]
-    if demo:
-        text.append(f"  {_DEMO_NOTE}")
-    text += [f"  {line}" for line in apps]
+    text += [f"  {line}" for line in notes]
     return "\n".join(text)
 
 
 class _Signals:
-    """What each signal does. Handlers run in greenlets of their own, so they may block."""
+    """Signal handlers. They run in their own greenlets, so they may block."""
 
     def __init__(self, node: Node, logs: Logs, read_config: Callable[[], Config]) -> None:
         self._node = node
         self._logs = logs
         self._read_config = read_config
         self._drain: gevent.Greenlet[[], None] | None = None
-        # Under nohup SIGHUP arrives ignored, and a lost terminal is no reason to end.
+        # Under nohup SIGHUP is ignored, and a lost terminal must not end the server.
         self._terminal_matters = has_terminal() and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
 
     def install(self) -> None:
@@ -190,7 +187,7 @@ class _Signals:
             "pending callbacks": loop.pendingcnt,
             "node": self._node.parts.state(False, detail=True),
         }
-        # What was frozen at the start is out of the collector's sight, and greenlets are found through it.
+        # Objects frozen at the start are invisible to the collector, which is used to find greenlets.
         gc.unfreeze()
         try:
             stacks: list[str] = format_run_info()  # type: ignore[func-returns-value, assignment]
@@ -201,7 +198,7 @@ class _Signals:
 
 
 def has_terminal() -> bool:
-    """Whether this process has a terminal that is still there."""
+    """Whether this process has an open terminal."""
     try:
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
     except OSError:

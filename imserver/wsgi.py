@@ -1,25 +1,44 @@
-"""``imserver.wsgi:application``: the node as a plain WSGI application under somebody else's server.
+"""``imserver.wsgi:application``: the node as a WSGI application under another server.
 
-For gunicorn with gevent-websocket's worker, which patches and listens; settings come from the environment
-(``IMSERVER_…``) and the file that ``IMSERVER_CONFIG`` names. The node is built at the first request, in the
-worker that serves it.
+For gunicorn with gevent-websocket's worker, which patches and listens. Settings come from the environment
+(``IMSERVER_…``) and the file in ``IMSERVER_CONFIG``. The node is built at the first request, in the worker
+that serves it. The other server reads heads with its own limits; :func:`_read_body` reads bodies.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
-from typing import Any
+from io import BytesIO
+from time import monotonic
+from typing import Any, Final
 
+import gevent
+
+from imserver import errors
+from imserver.api.routes import routes_at, unread_body_limit
+from imserver.api.v1.uploads import STREAMED
 from imserver.app import create_app
 from imserver.config.load import load_config
 from imserver.logging import open_logs
 from imserver.node import Node
-from imserver.transport import problems
+from imserver.transport.exchange import (
+    CORS,
+    HEADER_LIST,
+    Headers,
+    HttpRequest,
+    HttpResponse,
+    problem_body,
+    row_of,
+)
+from imserver.transport.http1 import body_deadline
+
+_PIECE_BYTES: Final = 8192
+_JSON: Final = ("Content-Type", "application/json; charset=utf-8")
 
 _nodes: list[Node] = []
-"""The one node of this process, once it is built."""
+"""The only node of this process, once it is built."""
 
 
 def _node() -> Node:
@@ -32,17 +51,89 @@ def _node() -> Node:
 
 
 def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    """WSGI entry. A request that gevent-websocket's handler has upgraded becomes a parked connection."""
-    # Here, so that importing this module does not need gevent-websocket.
+    """WSGI entry point. A request upgraded by gevent-websocket's handler becomes a parked connection."""
+    # Imported here, so that importing this module does not need gevent-websocket.
     from imserver.transport.wsgi import adopt_from_environ, objection_to
 
     node = _node()
     if adopt_from_environ(environ, node.parts.gate, node.parts.servers.admit):
         return []
     objection = objection_to(environ, node.parts.gate)
-    if objection is not None:
-        kind = ("Content-Type", "application/json; charset=utf-8")
-        start_response(f"{objection.status} {HTTPStatus(objection.status).phrase}", [kind, *problems.CORS])
-        return [problems.body(objection)]
+    refusal = _refuse(objection, CORS) if objection is not None else _take_body(environ, node)
+    if refusal is not None:
+        # Many servers would read the rest of the body without a time limit.
+        headers = [*refusal.headers, ("Content-Length", str(len(refusal.body))), ("Connection", "close")]
+        start_response(f"{refusal.status} {HTTPStatus(refusal.status).phrase}", headers)
+        return [refusal.body]
     answer: Iterable[bytes] = node.parts.application(environ, start_response)
     return answer
+
+
+def _refuse(problem: errors.HttpProblem, headers: Headers = ()) -> HttpResponse:
+    return HttpResponse(problem.status, problem_body(problem), headers=(_JSON, *headers))
+
+
+def _take_body(environ: dict[str, Any], node: Node) -> HttpResponse | None:
+    """Replace the server's stream by the whole body of a request. Switches while the body arrives.
+
+    Returns the error for a body that is too large, too slow or invalid. The view of uploads reads files in
+    pieces instead.
+    """
+    from imserver.transport.wsgi import head_of
+
+    head = head_of(environ)
+    method, path, headers = head.method, head.path, head.headers
+    chunked = "chunked" in headers.get("transfer-encoding", "").lower()
+    length = environ.get("CONTENT_LENGTH") or "0"
+    if (method, path) in STREAMED or (length == "0" and not chunked):
+        return None
+    if not (length.isascii() and length.isdecimal()):
+        return _refuse(errors.HTTP_BAD_REQUEST)
+    api = node.parts.api
+    client = node.parts.gate.proxies.client(head.host, headers.get("x-forwarded-for", ""))
+    limit = unread_body_limit(api, method, path, headers, client)
+    stream = environ["wsgi.input"]
+    try:
+        body = None if int(length) > limit else _read_body(stream, limit)
+    except TimeoutError:
+        refusal = _refuse(errors.HTTP_TIMEOUT)
+    except (OSError, ValueError):  # the client has disconnected, or its chunks are invalid
+        refusal = _refuse(errors.HTTP_BAD_REQUEST)
+    else:
+        if body is not None:
+            for name in ("HTTP_TRANSFER_ENCODING", "wsgi.input_terminated"):
+                environ.pop(name, None)
+            environ |= {"wsgi.input": BytesIO(body), "CONTENT_LENGTH": str(len(body))}
+            return None
+        refusal = _too_large(node, HttpRequest(method, path, b"", b"", headers, client, too_large=True))
+    if hasattr(stream, "_chunked_input_error"):
+        stream._chunked_input_error = True  # otherwise pywsgi reads and drops the rest
+    return refusal
+
+
+def _read_body(stream: Any, limit: int) -> bytes | None:
+    """Read a whole body; None if it exceeds ``limit`` bytes. Raises TimeoutError if it arrives too slowly,
+    OSError or ValueError from the server."""
+    begun, content = monotonic(), bytearray()
+    while True:
+        now = monotonic()
+        seconds = max(body_deadline(begun, len(content), now) - now, 0.001)
+        with gevent.Timeout(seconds, TimeoutError):
+            piece = stream.read(min(_PIECE_BYTES, limit + 1 - len(content)))
+        if not piece:
+            return bytes(content)
+        content += piece
+        if len(content) > limit:
+            return None
+
+
+def _too_large(node: Node, request: HttpRequest) -> HttpResponse:
+    """The error in the style of the route."""
+    route = row_of(routes_at(node.parts.api), request.method, request.path)
+    if route is None:
+        return _refuse(errors.HTTP_BODY_TOO_LARGE)
+    response = route(request)
+    headers: Mapping[str, str] = dict(HEADER_LIST) | dict(response.headers)
+    if response.content_type:
+        headers = {**headers, "Content-Type": response.content_type}
+    return HttpResponse(response.status, response.body, headers=tuple(headers.items()))

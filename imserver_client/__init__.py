@@ -3,9 +3,9 @@
     from imserver_client import Api, Client
 
     api = Api("http://127.0.0.1:8080", key="…")
-    api.push("101", "hello", user="ann")
+    api.push("default", "hello", user="ann")
 
-    with Client("ws://127.0.0.1:8089/acc", "101", "ann") as client:
+    with Client("ws://127.0.0.1:8089/acc", "default", "ann") as client:
         for push in client:
             print(push.sender, push.text)
 
@@ -36,23 +36,44 @@ from imserver_client.messages import (
     ReadPosition,
     Receipt,
     ReceiptPage,
+    Replaced,
     Sent,
     Signal,
 )
-from imserver_client.protocol import Push, Reply
+from imserver_client.protocol import (
+    ChannelHistory,
+    ChannelNotice,
+    Position,
+    Publication,
+    Push,
+    Reply,
+    StreamUpdate,
+    Subscriber,
+    SubscriberPage,
+)
 from imserver_client.publisher import AsyncPublisher, Publisher
 from imserver_client.results import (
     App,
     BatchResult,
+    Channel,
+    ChannelPage,
+    ChannelResult,
+    ChannelSubscriber,
+    ChannelSubscriberPage,
     Counts,
+    HistoryPage,
+    PieceResult,
     Presence,
     PushAnswer,
     PushResult,
+    RetainedPublication,
     Session,
     StoredPosition,
+    StreamEnd,
     UserPage,
 )
 from imserver_client.session import Backoff, MessengerEvent, State
+from imserver_client.streams import AsyncTextStream, PieceRefused, TextStream
 from imserver_client.threads import Client, Messenger
 
 __version__ = "0.1.0"
@@ -64,8 +85,16 @@ __all__ = [
     "AsyncClient",
     "AsyncMessenger",
     "AsyncPublisher",
+    "AsyncTextStream",
     "Backoff",
     "BatchResult",
+    "Channel",
+    "ChannelHistory",
+    "ChannelNotice",
+    "ChannelPage",
+    "ChannelResult",
+    "ChannelSubscriber",
+    "ChannelSubscriberPage",
     "Client",
     "ClientError",
     "Closed",
@@ -74,6 +103,7 @@ __all__ = [
     "ConversationPage",
     "Counts",
     "Entry",
+    "HistoryPage",
     "LogReset",
     "LoginRefused",
     "Marks",
@@ -81,7 +111,11 @@ __all__ = [
     "Messenger",
     "MessengerEvent",
     "NotConnected",
+    "PieceRefused",
+    "PieceResult",
+    "Position",
     "Presence",
+    "Publication",
     "Publisher",
     "Push",
     "PushAnswer",
@@ -89,12 +123,19 @@ __all__ = [
     "ReadPosition",
     "Receipt",
     "ReceiptPage",
+    "Replaced",
     "Reply",
     "RequestRefused",
+    "RetainedPublication",
     "Sent",
     "Session",
     "Signal",
     "State",
     "StoredPosition",
+    "StreamEnd",
+    "StreamUpdate",
+    "Subscriber",
+    "SubscriberPage",
+    "TextStream",
     "UserPage",
 ]

@@ -5,29 +5,32 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from math import inf
 from time import monotonic
-from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+from websockets.exceptions import ConnectionClosed
 
 from imserver_client import protocol
 from imserver_client.api import TIMEOUT_SECONDS, TRIES, Api
-from imserver_client.errors import CLOSE_LOST, ClientError, Closed, NotConnected
-from imserver_client.protocol import Command, Push, Reply
+from imserver_client.errors import CLOSE_LOST, ClientError, Closed, CommandRefused, NotConnected
+from imserver_client.protocol import ChannelHistory, Command, Position, Reply, SubscriberPage
 from imserver_client.session import (
     ANSWER_SECONDS,
-    Backoff,
+    Attempts,
+    ChannelToken,
     MessengerCore,
     MessengerEvent,
     OnState,
     PushCore,
+    PushEvent,
     SessionCore,
     SessionOptions,
-    State,
 )
+from imserver_client.shell import CONNECT_ERRORS, CONNECT_OPTIONS, SessionShell
+from imserver_client.streams import AsyncTextStream
 
 log = logging.getLogger(__name__)
 
@@ -37,23 +40,16 @@ P = ParamSpec("P")
 Token = str | Callable[[], str | Awaitable[str]]
 
 
-class AsyncSession(Generic[T]):
+class AsyncSession(SessionShell[T]):
     """The asyncio shell around a session core. One task connects, reads and reconnects."""
 
     def __init__(self, core: SessionCore[T], url: str, token: Token, on_state: OnState) -> None:
-        self._core = core
-        self._url = url
+        super().__init__(core, url, on_state)
         self._token = token
-        self._on_state = on_state
         self._changed: asyncio.Event | None = None
         """Set at the next change of the core; None if no task waits for one."""
         self._connection: ClientConnection | None = None
         self._task: asyncio.Task[None] | None = None
-
-    @property
-    def state(self) -> State:
-        """``idle``, ``connecting``, ``online``, ``waiting`` (for the next try) or ``ended``."""
-        return self._core.state
 
     # --- life -----------------------------------------------------------------------------------------------
 
@@ -61,10 +57,8 @@ class AsyncSession(Generic[T]):
         """Connect and log in; see :meth:`imserver_client.Client.connect`."""
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="imserver client")
-        if not await self._wait(lambda: self._core.settled, timeout_seconds):
-            raise NotConnected(f"{self._url}: not logged in within {timeout_seconds:g} s")
-        if self._core.error is not None:
-            raise self._core.error
+        await self._wait(lambda: self._core.settled, timeout_seconds)
+        self._core.raise_unless_logged_in(self._url, timeout_seconds)
 
     async def close(self) -> None:
         """End the session."""
@@ -112,20 +106,65 @@ class AsyncSession(Generic[T]):
 
     async def request(self, cmd: str, data: Any = None, timeout_seconds: float = ANSWER_SECONDS) -> Reply:
         """Send a command of the cmd dialect and return its answer. Raises :class:`NotConnected`."""
+        return await self._ask(*self._core.command(cmd, data), cmd, timeout_seconds)
+
+    async def _ask(self, seq: str, frame: str, cmd: str, timeout_seconds: float) -> Reply:
         connection = self._connection
         if connection is None:
             raise NotConnected("there is no connection at the moment")
-        seq, frame = self._core.command(cmd, data)
         answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        pending = self._core.answers.futures
-        pending[seq] = answer
+        self._core.answers.add(seq, answer, frame)
         try:
             await connection.send(frame)
             return await asyncio.wait_for(answer, timeout_seconds)
         except (ConnectionClosed, TimeoutError) as error:
             raise NotConnected(f"{cmd}: no answer: {error or 'too late'}") from error
         finally:
-            pending.pop(seq, None)
+            self._core.answers.forget(seq)
+
+    async def subscribe(
+        self, channel: str, token: ChannelToken = "", *, since: Position | None = None
+    ) -> None:
+        """Subscribe to a channel, now and after each reconnect. :meth:`receive` returns its events.
+
+        ``token``: a channel token, or a function that returns a fresh one; it must not block. ``since``: the
+        position that you have; what came after it is received first. Raises :class:`CommandRefused`, and
+        :class:`NotConnected` without a connection or an answer; ValueError if there is a subscription.
+        """
+        subscriptions = self._core.subscriptions
+        subscriptions.add(channel, token, since)
+        try:
+            reply = await self._ask(*self._core.subscribe_command(channel), "subscribe", ANSWER_SECONDS)
+        except BaseException:
+            subscriptions.remove(channel)
+            raise
+        if not reply.ok:
+            raise CommandRefused(reply.cmd, reply.code, reply.text)
+
+    async def unsubscribe(self, channel: str) -> None:
+        """End a subscription. Raises :class:`NotConnected` without an answer; it has ended nevertheless."""
+        self._core.subscriptions.remove(channel)
+        await self.request("unsubscribe", {"channel": channel})
+
+    async def publish(
+        self, channel: str, text: str | None = None, *, data: Any = None, type: str = ""
+    ) -> None:
+        """See :func:`imserver_client.protocol.publish`."""
+        await self._run_once(protocol.publish(channel, text, data=data, type=type))
+
+    async def channel_history(
+        self, channel: str, since: Position | None = None, limit: int = 50, *, reverse: bool = False
+    ) -> ChannelHistory:
+        """See :func:`imserver_client.protocol.channel_history`."""
+        return await self._run_once(protocol.channel_history(channel, since, limit, reverse=reverse))
+
+    async def subscribers(self, channel: str, after: str = "", limit: int = 50) -> SubscriberPage:
+        """See :func:`imserver_client.protocol.subscribers`."""
+        return await self._run_once(protocol.subscribers(channel, after, limit))
+
+    async def _run_once(self, command: Command[R]) -> R:
+        """Send a command once. Raises :class:`CommandRefused` and :class:`NotConnected`."""
+        return command.read(await self.request(command.cmd, command.data))
 
     async def ping(self) -> float:
         """Return the time of a request and its answer, in seconds."""
@@ -153,21 +192,18 @@ class AsyncSession(Generic[T]):
     async def _connect_once(self) -> int:
         """Run one connection from handshake to end; return its close code (1006: lost, or not made)."""
         try:
-            connection = await connect(
-                self._url, compression=None, open_timeout=ANSWER_SECONDS, max_size=None
-            )
-        except InvalidURI as error:
-            self._core.error = NotConnected(str(error))
-            return CLOSE_LOST
-        except (OSError, TimeoutError, InvalidHandshake, EOFError) as error:
-            log.debug("%s: %s", self._url, error)
-            return CLOSE_LOST
+            connection = await connect(self._url, **CONNECT_OPTIONS)
+        except CONNECT_ERRORS as error:
+            return self._not_made(error)
         async with connection:
             self._connection = connection
             try:
-                token = self._token() if callable(self._token) else self._token
-                if inspect.isawaitable(token):
-                    token = await token
+                try:
+                    token = self._token() if callable(self._token) else self._token
+                    if inspect.isawaitable(token):
+                        token = await token
+                except Exception as error:
+                    return self._no_token(error)
                 self._call(self._core.opened, str(token), monotonic())
                 await self._exchange(connection)
             except ConnectionClosed:
@@ -203,8 +239,7 @@ class AsyncSession(Generic[T]):
         before = self._core.state
         step(*args, **kwargs)
         self._notify()
-        if self._core.state is not before and self._on_state is not None:
-            self._on_state(self._core.state)
+        self._report(before, self._core.state)
 
     def _notify(self) -> None:
         if self._changed is not None:
@@ -223,7 +258,7 @@ class AsyncSession(Generic[T]):
         return True
 
 
-class AsyncClient(AsyncSession[Push]):
+class AsyncClient(AsyncSession[PushEvent]):
     """See :class:`imserver_client.Client`. ``token`` may be a coroutine function."""
 
     def __init__(
@@ -293,22 +328,18 @@ class AsyncMessenger(AsyncSession[MessengerEvent]):
 
     async def execute(self, command: Command[R]) -> R:
         """Send a command until its answer is final; see :meth:`imserver_client.Messenger.execute`."""
-        core, backoff = self._core, Backoff(0.1, 2.0)
-        deadline = monotonic() + command.timeout_seconds
+        attempts = Attempts(self._core, command, monotonic())
         while True:
-            if not await self._wait(lambda: core.over or core.state is State.ONLINE, deadline - monotonic()):
-                raise NotConnected(f"{command.cmd}: no answer within {command.timeout_seconds:g} s")
-            core.raise_if_over()
+            await self._wait(attempts.ready, attempts.seconds_left(monotonic()))
+            seconds = attempts.answer_seconds(monotonic())
             try:
-                left = min(deadline - monotonic(), ANSWER_SECONDS)
-                reply = await self.request(command.cmd, command.data, left)
-            except NotConnected:
-                if monotonic() >= deadline:
-                    raise
+                reply = await self.request(command.cmd, command.data, seconds)
+            except NotConnected as error:
+                attempts.failed(error, monotonic())
             else:
-                if protocol.is_final(reply) or monotonic() >= deadline:
+                if attempts.is_final(reply, monotonic()):
                     return command.read(reply)
-            await self._wait(lambda: core.over, backoff.pause())
+            await self._wait(lambda: self._core.over, attempts.pause())
 
 
 # --- the HTTP API -------------------------------------------------------------------------------------------
@@ -360,6 +391,20 @@ class AsyncApi:
                 return
             page = await self.users(app, page.next)
 
+    def stream(
+        self,
+        app: str,
+        channel: str,
+        text: str = "",
+        *,
+        type: str = "text",
+        sender: str = "",
+        tags: Mapping[str, str] | None = None,
+    ) -> AsyncTextStream:
+        """See :meth:`imserver_client.Api.stream`; here with ``async with`` and ``await``."""
+        stream = self.api.stream(app, channel, text, type=type, sender=sender, tags=tags)
+        return AsyncTextStream(stream)
+
     call = _in_thread(Api.call)
     push = _in_thread(Api.push)
     publish = _in_thread(Api.publish)
@@ -368,10 +413,17 @@ class AsyncApi:
     presences = _in_thread(Api.presences)
     users = _in_thread(Api.users)
     counts = _in_thread(Api.counts)
-    join = _in_thread(Api.join)
-    leave = _in_thread(Api.leave)
-    rooms = _in_thread(Api.rooms)
-    members = _in_thread(Api.members)
+    broadcast = _in_thread(Api.broadcast)
+    history = _in_thread(Api.history)
+    remove_history = _in_thread(Api.remove_history)
+    open_stream = _in_thread(Api.open_stream)
+    append_pieces = _in_thread(Api.append_pieces)
+    close_stream = _in_thread(Api.close_stream)
+    channel = _in_thread(Api.channel)
+    channels = _in_thread(Api.channels)
+    subscribers = _in_thread(Api.subscribers)
+    subscribe = _in_thread(Api.subscribe)
+    unsubscribe = _in_thread(Api.unsubscribe)
     disconnect = _in_thread(Api.disconnect)
     ban = _in_thread(Api.ban)
     unban = _in_thread(Api.unban)

@@ -1,4 +1,4 @@
-"""The HTTP API from Python: pushes, presence, rooms, sessions, apps (docs/guides/README.md)."""
+"""The HTTP API from Python: pushes, presence, channels, sessions, apps (docs/guides/README.md)."""
 
 from __future__ import annotations
 
@@ -16,14 +16,20 @@ from imserver_client.errors import NotConnected, RequestRefused
 from imserver_client.results import (
     App,
     BatchResult,
+    Channel,
+    ChannelPage,
+    ChannelResult,
+    ChannelSubscriberPage,
     Counts,
-    MemberPage,
+    HistoryPage,
+    PieceResult,
     Presence,
     PushAnswer,
-    RoomPage,
+    StreamEnd,
     UserPage,
 )
 from imserver_client.session import Backoff
+from imserver_client.streams import TextStream
 
 PREFIX: Final = "/api/v1/"
 TIMEOUT_SECONDS: Final = 10.0
@@ -49,6 +55,24 @@ def push_body(
     if type != "text":
         body["type"] = type
     return body | {name: value for name, value in fields.items() if value not in (None, "", 0, ())}
+
+
+def _publication(
+    text: str | None,
+    data: Any,
+    type: str,
+    sender: str,
+    id: str,
+    except_users: Sequence[str],
+    tags: Mapping[str, str] | None,
+    with_history: bool,
+) -> dict[str, Any]:
+    """Return the fields of a publication that are given."""
+    given = push_body(
+        "", text, data=data, type=type, sender=sender, id=id, except_users=except_users, tags=tags
+    )
+    del given["app"]
+    return given if with_history else given | {"with_history": False}
 
 
 class Api:
@@ -104,7 +128,7 @@ class Api:
         device: str | None = None,
         users: Sequence[str] | None = None,
         connection: str | None = None,
-        room: str | None = None,
+        channel: str | None = None,
         all: bool = False,
         targets: Sequence[dict[str, Any]] | None = None,
         sender: str = "",
@@ -116,10 +140,10 @@ class Api:
     ) -> PushAnswer:
         """Push ``text``, or ``data`` (any JSON) with a ``type`` of your own.
 
-        Targets: a ``user`` (optionally on one ``device``), ``users``, a ``connection``, a ``room``, ``all``
-        of the app, or ``targets`` of mixed kinds, each ``{"user": …}``, ``{"room": …}`` and so on. A push to
-        an absent user waits for ``ttl_seconds``. ``id`` is shown to clients, and accepted only once. With
-        ``store`` the push is saved in the log, for users and for a ``group``.
+        Targets: a ``user`` (optionally on one ``device``), ``users``, a ``connection``, a ``channel``,
+        ``all`` of the app, or ``targets`` of mixed kinds, each ``{"user": …}``, ``{"channel": …}`` and so on.
+        A push to an absent user waits for ``ttl_seconds``. ``id`` is shown to clients, and accepted only
+        once. With ``store`` the push is saved in the log, for users and for a ``group``.
         """
         body = push_body(
             app,
@@ -130,7 +154,7 @@ class Api:
             device=device,
             users=users,
             connection=connection,
-            room=room,
+            channel=channel,
             all=all,
             targets=targets,
             sender=sender,
@@ -141,24 +165,6 @@ class Api:
             store=store,
         )
         return self._push("push", body, PushAnswer)
-
-    def publish(
-        self,
-        app: str,
-        room: str,
-        text: str | None = None,
-        *,
-        data: Any = None,
-        type: str = "text",
-        sender: str = "",
-        id: str = "",
-        except_users: Sequence[str] = (),
-    ) -> PushAnswer:
-        """Push to all members of a room."""
-        body = push_body(
-            app, text, data=data, type=type, room=room, sender=sender, id=id, except_users=except_users
-        )
-        return self._push("rooms/publish", body, PushAnswer)
 
     def batch(self, commands: Sequence[tuple[str, dict[str, Any]]]) -> tuple[BatchResult, ...]:
         """Carry out many commands in order: pairs of a path such as ``"push"`` and its body."""
@@ -189,28 +195,148 @@ class Api:
             yield from page.users
 
     def counts(self, app: str = "") -> tuple[Counts, ...]:
-        """Get the numbers of users, sessions and rooms of an app, or of each app of the key."""
+        """Get the numbers of users, sessions and channels of an app, or of each app of the key."""
         return self._get("counts", tuple[Counts, ...], "apps", app=app)
 
-    # --- rooms ----------------------------------------------------------------------------------------------
+    # --- channels -------------------------------------------------------------------------------------------
 
-    def join(self, app: str, room: str, *, users: Sequence[str] = (), connections: Sequence[str] = ()) -> int:
-        """Add connections, and all connections of users, to a room; return how many are new in it."""
-        return self._change("rooms/join", "joined", app, users, connections, room=room)
+    def publish(
+        self,
+        app: str,
+        channel: str,
+        text: str | None = None,
+        *,
+        data: Any = None,
+        type: str = "text",
+        sender: str = "",
+        id: str = "",
+        except_users: Sequence[str] = (),
+        tags: Mapping[str, str] | None = None,
+        with_history: bool = True,
+    ) -> ChannelResult:
+        """Publish to the subscribers of a channel, and to its history, if it has one."""
+        fields = _publication(text, data, type, sender, id, except_users, tags, with_history)
+        return self._push("channels/publish", {"app": app, "channel": channel, **fields}, ChannelResult)
 
-    def leave(
-        self, app: str, room: str, *, users: Sequence[str] = (), connections: Sequence[str] = ()
+    def broadcast(
+        self,
+        app: str,
+        channels: Sequence[str],
+        text: str | None = None,
+        *,
+        data: Any = None,
+        type: str = "text",
+        sender: str = "",
+        id: str = "",
+        except_users: Sequence[str] = (),
+        tags: Mapping[str, str] | None = None,
+        with_history: bool = True,
+    ) -> tuple[ChannelResult, ...]:
+        """Publish the same to several channels; return the results in their order."""
+        fields = _publication(text, data, type, sender, id, except_users, tags, with_history)
+        body = {"app": app, "channels": list(channels), **fields}
+        return self._push("channels/broadcast", body, tuple[ChannelResult, ...], "results")
+
+    def history(
+        self,
+        app: str,
+        channel: str,
+        *,
+        offset: int = -1,
+        epoch: str = "",
+        limit: int = 100,
+        reverse: bool = False,
+    ) -> HistoryPage:
+        """Get publications after ``offset`` (with ``reverse``: before it); -1: from the end."""
+        return self._get(
+            "channels/history",
+            HistoryPage,
+            app=app,
+            channel=channel,
+            offset=offset,
+            epoch=epoch,
+            limit=limit,
+            reverse=str(reverse).lower(),
+        )
+
+    def remove_history(self, app: str, channel: str) -> None:
+        """Remove the publications of a channel."""
+        self._post("channels/history/remove", {"app": app, "channel": channel}, dict)
+
+    def stream(
+        self,
+        app: str,
+        channel: str,
+        text: str = "",
+        *,
+        type: str = "text",
+        sender: str = "",
+        tags: Mapping[str, str] | None = None,
+    ) -> TextStream:
+        """Make a streamed message: ``with api.stream("shop", "answers") as stream: stream.append("Hi")``."""
+        return TextStream(self, app, channel, {"text": text, "type": type, "sender": sender, "tags": tags})
+
+    def open_stream(
+        self,
+        app: str,
+        channel: str,
+        text: str = "",
+        *,
+        type: str = "text",
+        sender: str = "",
+        tags: Mapping[str, str] | None = None,
+    ) -> str:
+        """Open a streamed message that begins with ``text``; return its id. :meth:`stream` is easier."""
+        fields = {"text": text, "type": type, "sender": sender, "tags": tags or {}}
+        body = {"app": app, "channel": channel, **fields}
+        return _decode(self._request("POST", "channels/stream/open", None, body, None), str, "stream")
+
+    def append_pieces(self, app: str, pieces: Sequence[tuple[str, int, str]]) -> tuple[PieceResult, ...]:
+        """Append pieces to streamed messages: (id of the stream, number of the piece, text). The pieces of a
+        stream have the numbers 1, 2, 3 and so on. It may be repeated.
+        """
+        body = [{"stream": stream, "piece": piece, "text": text} for stream, piece, text in pieces]
+        return self._post(
+            "channels/stream/append", {"app": app, "pieces": body}, tuple[PieceResult, ...], "results"
+        )
+
+    def close_stream(self, app: str, stream: str, *, incomplete: bool = False) -> StreamEnd:
+        """Close a streamed message. ``incomplete``: its text is not finished. It may be repeated."""
+        body = {"app": app, "stream": stream, "incomplete": incomplete}
+        return self._post("channels/stream/close", body, StreamEnd)
+
+    def channel(self, app: str, channel: str) -> Channel:
+        """Get the number of subscribers of a channel, and the position of its history."""
+        return self._get("channels/info", Channel, app=app, channel=channel)
+
+    def channels(self, app: str, cursor: str = "", limit: int = PAGE_SIZE) -> ChannelPage:
+        """Get a page of the channels of an app that have subscribers."""
+        return self._get("channels", ChannelPage, app=app, cursor=cursor, limit=limit)
+
+    def subscribers(
+        self, app: str, channel: str, cursor: str = "", limit: int = PAGE_SIZE
+    ) -> ChannelSubscriberPage:
+        """Get a page of the subscribers of a channel, in the order of subscribing."""
+        return self._get(
+            "channels/presence",
+            ChannelSubscriberPage,
+            app=app,
+            channel=channel,
+            cursor=cursor,
+            limit=limit,
+        )
+
+    def subscribe(
+        self, app: str, channel: str, *, users: Sequence[str] = (), connections: Sequence[str] = ()
     ) -> int:
-        """Remove them from a room; return how many were in it."""
-        return self._change("rooms/leave", "left", app, users, connections, room=room)
+        """Subscribe connections, and all connections of users; return how many new subscriptions that is."""
+        return self._change("channels/subscribe", "subscribed", app, users, connections, channel=channel)
 
-    def rooms(self, app: str, cursor: str = "", limit: int = PAGE_SIZE) -> RoomPage:
-        """Get a page of the rooms of an app."""
-        return self._get("rooms", RoomPage, app=app, cursor=cursor, limit=limit)
-
-    def members(self, app: str, room: str, cursor: str = "", limit: int = PAGE_SIZE) -> MemberPage:
-        """Get a page of the members of a room, in the order of joining."""
-        return self._get("rooms/members", MemberPage, app=app, room=room, cursor=cursor, limit=limit)
+    def unsubscribe(
+        self, app: str, channel: str, *, users: Sequence[str] = (), connections: Sequence[str] = ()
+    ) -> int:
+        """Unsubscribe them; return how many were subscribed."""
+        return self._change("channels/unsubscribe", "unsubscribed", app, users, connections, channel=channel)
 
     # --- sessions -------------------------------------------------------------------------------------------
 
@@ -326,6 +452,7 @@ class Api:
             problem.temporary,
             problem.request_id,
             float(wait) if wait.isdecimal() else 0.0,
+            f"{method} {url.partition('?')[0]}",
         )
 
 

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 
 class ErrorRow(Struct, frozen=True):
-    """One code. ``temporary``: trying again later may succeed."""
+    """One code. ``temporary``: a later attempt may succeed."""
 
     code: int | str
     text: str
@@ -27,7 +27,9 @@ _SHORTEN: Final = "Send less in one message."
 
 CLOSE_NORMAL: Final = 1000
 CLOSE_LOST: Final = 1006
+CLOSE_TOO_LARGE: Final = 1009
 CLOSE_TRY_AGAIN: Final = 3000
+CLOSE_RATE_LIMIT: Final = 4003
 """The client closes with it and reconnects: the login or the sync did not get a usable answer."""
 
 REPLY_OK: Final = 200
@@ -55,7 +57,7 @@ CLOSE_CODES: Final[dict[int | str, ErrorRow]] = {
         ErrorRow(4000, "this client read too slowly", "Receive events faster.", True),
         ErrorRow(4001, "the server got no heartbeat in time", "Lower heartbeat_seconds.", True),
         ErrorRow(4002, "there was no login in time", _RECONNECT, True),
-        ErrorRow(4003, "too many commands per second", "Send more slowly.", True),
+        ErrorRow(CLOSE_RATE_LIMIT, "too many commands per second", "Send more slowly.", True),
         ErrorRow(4004, "messages were not acknowledged in time", "Receive events faster.", True),
         ErrorRow(4005, "a connection limit is reached", "Raise the limit of the node or app.", True),
         ErrorRow(4500, "a newer login of this user replaced this one", "Use one client per user and device."),
@@ -64,6 +66,7 @@ CLOSE_CODES: Final[dict[int | str, ErrorRow]] = {
         ErrorRow(4503, "the user is banned for a time", "Wait until the ban ends, or lift it."),
         ErrorRow(4504, "the session token is wrong or has expired", "Get a new token and log in again."),
         ErrorRow(4505, "the app does not allow this login", "Check its dialects, origins and login rule."),
+        ErrorRow(4506, "the app was deleted", "Create the app again, or log in to another one."),
     )
 }
 
@@ -85,6 +88,8 @@ REPLY_CODES: Final[dict[int | str, ErrorRow]] = {
     )
 }
 
+_REJECTED: Final = ErrorRow(REPLY_UNAUTHORIZED, "the back end rejected the message", "Change the message.")
+
 # The HTTP API says in English what is wrong; these rows add what to do.
 PROBLEM_CODES: Final[dict[int | str, ErrorRow]] = {
     row.code: row
@@ -95,6 +100,7 @@ PROBLEM_CODES: Final[dict[int | str, ErrorRow]] = {
         ErrorRow("body_too_large", "the request is too large", "Send less in one request."),
         ErrorRow("too_many_targets", "the push has too many targets", "Split it into several pushes."),
         ErrorRow("id_reused", "another push had this id", "Use a new id for each push."),
+        ErrorRow("rejected", "the back end rejected the message", "Change the message."),
         ErrorRow("too_many_requests", "too many requests", "Send more slowly.", True),
     )
 }
@@ -125,7 +131,10 @@ class NotConnected(ClientError):
 
 
 class Closed(ClientError):
-    """The session is over: closed by this program, or by the server with a code that forbids to reconnect."""
+    """The session is over: closed by this program, or by the server with a code that forbids to reconnect.
+
+    With the code 1009, of a single request: it is larger than the server allows. The session reconnects.
+    """
 
     code: int
 
@@ -147,19 +156,24 @@ class LoginRefused(ClientError):
 
 
 class CommandRefused(ClientError):
-    """The server refuses a command ``cmd`` of a session; ``code`` is its reply code."""
+    """The server refuses a command ``cmd`` of a session; ``code`` is its reply code.
+
+    ``reason`` says why the back end of the app has rejected a message. It may be empty; it is None if there
+    is another cause.
+    """
 
     code: int
 
-    def __init__(self, cmd: str, code: int, text: str = "") -> None:
-        row = _row(REPLY_CODES, code, text)
-        super().__init__(f"{cmd} refused: {code} {row.text}")
-        self.cmd, self.code, self.remedy = cmd, code, row.remedy
+    def __init__(self, cmd: str, code: int, text: str = "", reason: str | None = None) -> None:
+        row = _row(REPLY_CODES, code, text) if reason is None else _REJECTED
+        super().__init__(f"{cmd} refused: {code} {row.text}" + (f": {reason}" if reason else ""))
+        self.cmd, self.code, self.remedy, self.reason = cmd, code, row.remedy, reason
 
 
 class RequestRefused(ClientError):
     """The API refuses a request: ``status`` of HTTP, ``code`` and ``message`` of the problem.
 
+    ``request``: its method and address without the query, ``""`` for a command of a publisher connection.
     ``temporary``: the same request may succeed later, after ``retry_after_seconds`` if the server gives them.
     """
 
@@ -173,8 +187,10 @@ class RequestRefused(ClientError):
         temporary: bool = False,
         request_id: str = "",
         retry_after_seconds: float = 0.0,
+        request: str = "",
     ) -> None:
-        super().__init__(f"{status} {code}: {message}")
+        super().__init__(f"{status} {code}: {message}" + (f" ({request})" if request else ""))
+        self.request = request
         self.status = status
         self.code = code
         self.message = message

@@ -1,4 +1,4 @@
-"""Stored messages as a client sees them (docs/reference/protocol.md, "Stored messages")."""
+"""Stored messages in the form for clients (docs/reference/protocol.md, "Stored messages")."""
 
 from __future__ import annotations
 
@@ -77,17 +77,28 @@ class Signal(Struct, frozen=True, kw_only=True):
 
 
 class LogReset(Struct, frozen=True):
-    """The cursor is not valid any more: entries after it have expired, or it belongs to another log. Delete
-    the entries that you have; all that the server still has follow."""
+    """The cursor is no longer valid: entries after it have expired, or it belongs to another log. Delete your
+    entries; the server sends all entries that it has.
+    """
+
+
+class Replaced(Struct, frozen=True):
+    """The content that is stored instead of yours: a text, or JSON as ``data``."""
+
+    type: str
+    text: str | None = None
+    data: Any = None
 
 
 class Sent(Struct, frozen=True):
-    """Where your message is stored. ``repeated``: it was stored before, with the same ``client_msg_id``."""
+    """Where your message is stored. ``repeated``: it was stored before, with the same ``client_msg_id``.
+    ``replaced``: the back end has replaced its content, or it was stored before with another one."""
 
     id: int
     conversation: int
     seq: int
     repeated: bool = False
+    replaced: Replaced | None = None
 
 
 class MessagePage(Struct, frozen=True):
@@ -115,7 +126,7 @@ class Conversation(Struct, frozen=True, kw_only=True):
 
     @property
     def before(self) -> int:
-        """The argument ``before`` of ``conversations`` that gets those after this one."""
+        """The argument ``before`` of ``conversations`` for the page after this one."""
         return self.position or (self.last.id if self.last else 0)
 
 
@@ -150,7 +161,7 @@ class ReadPosition(Struct, frozen=True):
 
 
 class Marks(Struct, frozen=True):
-    """What you have marked on any device; ``version`` is the one that these marks lead to."""
+    """Your bookmarks from any device; ``version`` includes these marks."""
 
     version: int
     read: tuple[ReadPosition, ...] = ()

@@ -52,6 +52,111 @@ class Push(Struct, frozen=True):
         return json.loads(self.text)
 
 
+class Position(Struct, frozen=True):
+    """The place of a publication in the history of its channel: ``offset`` in the life ``epoch``."""
+
+    epoch: str
+    offset: int
+
+
+class Publication(Struct, frozen=True):
+    """A publication to a channel to which the session has subscribed: ``text``, or JSON as ``data``.
+
+    ``epoch`` and ``offset`` are its position (``""`` and 0: the channel has no history). ``info`` is about
+    the client that published it, if one did; ``sender`` its user, or what the back end has named.
+    ``stream``: it is the end of this streamed message, which its publisher may not have finished
+    (``incomplete``).
+    """
+
+    channel: str
+    text: str | None = None
+    data: Any = None
+    type: str = ""
+    epoch: str = ""
+    offset: int = 0
+    id: str = ""
+    sender: str = msgspec.field(default="", name="from")
+    info: dict[str, Any] | None = None
+    tags: dict[str, str] = {}
+    stream: str = ""
+    incomplete: bool = False
+
+    @property
+    def position(self) -> Position | None:
+        """Where it stands in the history. Save it, and pass it as ``since`` at the next start."""
+        return Position(self.epoch, self.offset) if self.offset else None
+
+
+class ChannelNotice(Struct, frozen=True):
+    """News of a channel.
+
+    ``kind``: ``"join"`` and ``"leave"`` (``info`` is about the client); ``"reload"``: publications may be
+    missing, load the state anew; ``"ended"``: the server has ended the subscription, for the reason ``code``.
+    """
+
+    kind: str
+    channel: str
+    info: dict[str, Any] | None = None
+    code: int = 0
+
+
+class StreamUpdate(Struct, frozen=True):
+    """The whole text so far of a streamed message.
+
+    ``done``: the text is final, but ``incomplete`` if its publisher did not finish it. Then a
+    :class:`Publication` follows, if the message has any text.
+    """
+
+    channel: str
+    stream: str
+    text: str
+    done: bool = False
+    incomplete: bool = False
+    type: str = ""
+    sender: str = ""
+    tags: dict[str, str] = {}
+
+
+class StreamFrame(Struct, frozen=True):
+    """A frame of a streamed message: the piece number ``piece``, or the ``whole`` text up to it."""
+
+    channel: str
+    stream: str
+    piece: int
+    text: str
+    whole: bool = False
+    done: bool = False
+    incomplete: bool = False
+    type: str = ""
+    sender: str = msgspec.field(default="", name="from")
+    tags: dict[str, str] = {}
+
+
+class ChannelHistory(Struct, frozen=True):
+    """Publications of a channel, and the position of the newest one."""
+
+    epoch: str
+    offset: int
+    publications: tuple[Publication, ...]
+
+
+class Subscriber(Struct, frozen=True):
+    """A client in a channel. ``info``, ``channel_info``: what its tokens say of it."""
+
+    connection: str
+    user: str
+    info: Any = None
+    channel_info: Any = msgspec.field(default=None, name="channelInfo")
+
+
+class SubscriberPage(Struct, frozen=True):
+    """Subscribers of a channel; ``total`` counts all, ``next`` is the ``after`` of the next page."""
+
+    total: int
+    subscribers: tuple[Subscriber, ...]
+    next: str = ""
+
+
 class Reply(Struct, frozen=True):
     """The answer to one command: ``code`` 200, or a reply code; ``text`` as the server sent it; ``data``."""
 
@@ -66,8 +171,16 @@ class Reply(Struct, frozen=True):
         """Whether the command was carried out."""
         return self.code == REPLY_OK
 
+    @property
+    def reason(self) -> str | None:
+        """Why the back end of the app has rejected the message; None if it has not."""
+        reason = self.data.get("reason") if isinstance(self.data, dict) and not self.ok else None
+        return reason if isinstance(reason, str) else None
 
-ServerFrame = Push | Entry | Signal | Reply
+
+ChannelEvent = Publication | ChannelNotice | StreamUpdate
+ChannelFrame = Publication | ChannelNotice | StreamFrame
+ServerFrame = Push | Entry | Signal | ChannelFrame | Reply
 
 
 class _Response(Struct):
@@ -83,6 +196,11 @@ class _Frame(Struct):
 
 
 _PUSHES: Final = frozenset({"msg", "enter", "exit"})
+_CHANNEL_FRAMES: Final[dict[str, type[Publication | StreamFrame]]] = {
+    "publication": Publication,
+    "stream": StreamFrame,
+}
+_NOTICES: Final = {"join": "join", "leave": "leave", "unsubscribed": "ended"}
 _decode = msgspec.json.Decoder(_Frame).decode
 _encode = msgspec.json.Encoder().encode
 
@@ -125,15 +243,26 @@ class CmdCodec:
             )
         if read.cmd == "message":
             return Entry.of(response.data)
+        if read.cmd in _CHANNEL_FRAMES or read.cmd in _NOTICES:
+            return _channel_frame(read.cmd, response.data)
         if read.cmd in SIGNALS and response.data is not None:  # the answer to the command typing has no data
             return Signal.of(read.cmd, response.data)
         return Reply(read.seq, read.cmd, response.code, response.codeMsg, response.data)
 
 
+def _channel_frame(cmd: str, data: Any) -> ChannelFrame | None:
+    try:
+        if cmd in _CHANNEL_FRAMES:
+            return msgspec.convert(data, _CHANNEL_FRAMES[cmd])
+        return msgspec.convert({**data, "kind": _NOTICES[cmd]}, ChannelNotice)
+    except (msgspec.ValidationError, TypeError):
+        return None
+
+
 # --- Commands on stored messages ----------------------------------------------------------------------------
 
 COMMAND_SECONDS: Final = 30.0
-"""How long a command is tried, over as many connections as that takes."""
+"""Time limit of a command, over any number of connections."""
 STORING: Final = frozenset({"send", "edit", "recall"})
 """Commands whose answers have the id of a stored entry."""
 _TRY_AGAIN: Final = frozenset({REPLY_NOT_LOGGED_IN, REPLY_NOT_STORED})
@@ -153,7 +282,7 @@ class Command(Generic[A]):
     def read(self, reply: Reply) -> A:
         """Decode an answer. Raises :class:`CommandRefused`; :class:`ClientError` if it is malformed."""
         if not reply.ok:
-            raise CommandRefused(reply.cmd, reply.code, reply.text)
+            raise CommandRefused(reply.cmd, reply.code, reply.text, reply.reason)
         try:
             return msgspec.convert(reply.data, self.answer)
         except msgspec.ValidationError as error:
@@ -180,10 +309,11 @@ def send(
 ) -> Command[Sent]:
     """Send ``text``, or JSON as ``data``, to a user or to a ``conversation``. Returns where it is stored.
 
-    Raises :class:`CommandRefused`, and :class:`NotConnected` after ``timeout_seconds``. In that case the
-    message may be stored or not; send it again with the same ``client_msg_id`` (the client makes one unless
-    you give it). Raises ValueError for both or none of ``to`` and ``conversation``, or of ``text`` and
-    ``data``.
+    Raises :class:`CommandRefused` (with a ``reason`` if the back end rejected the message), :class:`Closed`
+    with the code 1009 if it is larger than the server allows, and :class:`NotConnected` after
+    ``timeout_seconds``. In that case the message may be stored or not; send it again with the same
+    ``client_msg_id`` (the client makes one unless you give it). Raises ValueError for both or none of ``to``
+    and ``conversation``, or of ``text`` and ``data``.
     """
     fields = _receiver(to, conversation) | _content(text, data, type)
     fields["clientMsgID"] = client_msg_id or token_hex(12)
@@ -261,3 +391,25 @@ def _content(text: str | None, data: Any, type: str) -> dict[str, Any]:
         raise ValueError("pass either text or data")
     content: dict[str, Any] = {"text": text} if data is None else {"data": data}
     return content | ({"type": type} if type else {})
+
+
+# --- Commands on channels -----------------------------------------------------------------------------------
+
+
+def publish(channel: str, text: str | None = None, *, data: Any = None, type: str = "") -> Command[None]:
+    """Publish ``text``, or JSON as ``data``, to a channel to which you have subscribed."""
+    return Command("publish", {"channel": channel} | _content(text, data, type), NoneType)
+
+
+def channel_history(
+    channel: str, since: Position | None = None, limit: int = 50, *, reverse: bool = False
+) -> Command[ChannelHistory]:
+    """Get publications after a position; or (``reverse``) before it, the newest first."""
+    place = {} if since is None else {"epoch": since.epoch, "offset": since.offset}
+    fields = {"channel": channel, "limit": limit, "reverse": reverse, **place}
+    return Command("channelHistory", fields, ChannelHistory)
+
+
+def subscribers(channel: str, after: str = "", limit: int = 50) -> Command[SubscriberPage]:
+    """Get the subscribers of a channel, in the order in which they came."""
+    return Command("channelPresence", {"channel": channel, "after": after, "limit": limit}, SubscriberPage)

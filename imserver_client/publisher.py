@@ -58,7 +58,7 @@ class PublisherCore:
         return str(seq), _encode({"seq": seq, "publish": push_body(app, text, **more)}).decode()
 
     def feed(self, frame: str | bytes) -> None:
-        """Give an answer to the push that waits for it."""
+        """Pass an answer to its push."""
         answer = _decode(frame)
         outcome: PushAnswer | RequestRefused = PushAnswer(answer.sent, answer.results)
         if answer.error is not None:
@@ -101,7 +101,7 @@ class Publisher:
         again without being delivered twice.
         """
         answer: Future[PushAnswer] = Future()
-        answer.set_running_or_notify_cancel()  # a push on its way cannot be cancelled
+        answer.set_running_or_notify_cancel()  # a push that was sent cannot be cancelled
         with self._lock:
             seq, frame = self._core.publish(app, text, more)
             self._core.answers.futures[seq] = answer

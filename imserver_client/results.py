@@ -27,7 +27,7 @@ class PushResult(Struct, frozen=True):
     - ``"repeated"``: this id was accepted before
     - ``"refused"``: it cannot be stored, for this ``reason``
     - ``"failed"``: try again
-    - ``"partly"``: a room or an app, of which one node cannot be reached
+    - ``"partly"``: a channel or an app, of which one node cannot be reached
     """
 
     target: dict[str, Any]
@@ -77,46 +77,123 @@ class Counts(Struct, frozen=True):
     app: str
     users: int
     sessions: int
-    rooms: int
+    channels: int
 
 
-class Room(Struct, frozen=True):
-    """A room, and its number of connections."""
+class Channel(Struct, frozen=True):
+    """A channel, and its number of subscribers.
 
-    room: str
-    members: int
+    ``offset`` and ``epoch``: the position of its history, if that was asked for and it has one.
+    """
+
+    channel: str
+    subscribers: int
+    offset: int = 0
+    epoch: str = ""
 
 
-class RoomPage(Struct, frozen=True):
-    """Rooms of an app in the order of their names; see :class:`UserPage`."""
+class ChannelPage(Struct, frozen=True):
+    """Channels of an app in the order of their names; see :class:`UserPage`."""
 
     count: int
-    rooms: tuple[Room, ...]
+    channels: tuple[Channel, ...]
     next: str = ""
     missing_nodes: tuple[str, ...] = ()
 
 
-class Member(Struct, frozen=True):
-    """A connection in a room; ``joined_at`` is in Unix seconds."""
+class ChannelResult(Struct, frozen=True):
+    """The result of a publication in one channel, and its position, if the channel has a history.
+
+    ``status``:
+
+    - ``"sent"``: subscribers receive it, or the history has it
+    - ``"absent"``: nobody is subscribed, and there is no history
+    - ``"repeated"``: this id was accepted before
+    - ``"refused"``: it is too long for this channel
+    - ``"failed"``: try again
+    - ``"partly"``: a node with subscribers cannot be reached
+    """
+
+    channel: str
+    status: str
+    offset: int = 0
+    epoch: str = ""
+
+
+class RetainedPublication(Struct, frozen=True):
+    """A message in the history of a channel: ``text`` or ``data``."""
+
+    offset: int
+    type: str = "text"
+    text: str = ""
+    data: Any = None
+    sender: str = ""
+    id: str = ""
+    tags: dict[str, str] = {}
+
+
+class HistoryPage(Struct, frozen=True):
+    """Publications of a channel. ``offset`` and ``epoch`` are the position of the newest one that it has."""
+
+    publications: tuple[RetainedPublication, ...]
+    offset: int
+    epoch: str
+
+
+class PieceResult(Struct, frozen=True):
+    """What became of a piece of a streamed message, whose last piece has the number ``piece``.
+
+    ``status``: ``"appended"``, ``"repeated"``, ``"gap"`` (pieces before it are missing), ``"too_long"``,
+    ``"closed"``, ``"unknown"`` (there is no such message), ``"failed"`` (its node does not answer, try
+    again).
+    """
+
+    stream: str
+    piece: int
+    status: str
+
+
+class StreamEnd(Struct, frozen=True):
+    """What became of a streamed message.
+
+    ``status``: ``"closed"``; ``"repeated"``: it was closed before; ``"unknown"``: the server closed it long
+    ago, or its node has ended; ``"failed"``: its node or the history does not answer. ``offset`` and
+    ``epoch`` are its position (0 and ``""``: it has none).
+    """
+
+    stream: str
+    status: str
+    channel: str = ""
+    offset: int = 0
+    epoch: str = ""
+
+
+class ChannelSubscriber(Struct, frozen=True):
+    """A connection that is subscribed to a channel; ``subscribed_at`` is in Unix seconds.
+
+    ``info``, ``channel_info``: what it says of itself, in all its channels and in this one.
+    """
 
     connection: str
     user: str = ""
     device: str = ""
     dialect: str = ""
-    joined_at: float = 0.0
+    subscribed_at: float = 0.0
+    info: Any = None
+    channel_info: Any = None
 
 
-class MemberPage(Struct, frozen=True):
-    """Members of a room in the order of joining; see :class:`UserPage`."""
+class ChannelSubscriberPage(Struct, frozen=True):
+    """Subscribers of a channel in the order of subscribing; see :class:`UserPage`."""
 
     count: int
-    members: tuple[Member, ...]
+    subscribers: tuple[ChannelSubscriber, ...]
     next: str = ""
     missing_nodes: tuple[str, ...] = ()
 
 
 class BatchResult(Struct, frozen=True):
-    """The answer to one command of a batch, as it would have got it alone."""
+    """The answer to one command of a batch, the same as without a batch."""
 
     status: int
     body: Any = None
@@ -138,7 +215,8 @@ class App(Struct, frozen=True):
     origins: tuple[str, ...] = ()
     max_connections: int = 0
     messages_per_second: float = 0.0
-    max_rooms: int = 0
+    max_channels: int = 0
     keep_seconds: float = 0.0
     keep_messages: int = 0
     keep_talks: bool = False
+    max_user_bytes: int = 255

@@ -1,4 +1,4 @@
-"""The state of a session without I/O: a shell (threads.py, aio.py) connects, sends and waits.
+"""The state of a session without I/O: a shell (shell.py, threads.py, aio.py) connects, sends and waits.
 
 A shell calls the core at these moments, and always passes the monotonic time:
 
@@ -20,19 +20,24 @@ import concurrent.futures
 import logging
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from enum import Enum, StrEnum, auto
 from math import inf
 from random import uniform
 from typing import Any, Final, Generic, TypedDict, TypeVar, Unpack
 
 import msgspec
+from msgspec.structs import replace
 
 from imserver_client.errors import (
+    CLOSE_LOST,
     CLOSE_NORMAL,
+    CLOSE_RATE_LIMIT,
+    CLOSE_TOO_LARGE,
     CLOSE_TRY_AGAIN,
     REPLY_BAD_PARAMETER,
     REPLY_BAD_USER,
+    REPLY_NOT_STORED,
     REPLY_UNAUTHORIZED,
     ClientError,
     Closed,
@@ -41,18 +46,33 @@ from imserver_client.errors import (
     may_reconnect,
 )
 from imserver_client.messages import ConversationPage, Entry, LogReset, Signal
-from imserver_client.protocol import STORING, CmdCodec, Push, Reply, ServerFrame
+from imserver_client.protocol import (
+    STORING,
+    ChannelEvent,
+    ChannelFrame,
+    ChannelNotice,
+    CmdCodec,
+    Command,
+    Position,
+    Publication,
+    Push,
+    Reply,
+    ServerFrame,
+    StreamFrame,
+    StreamUpdate,
+    is_final,
+)
 
 log = logging.getLogger(__name__)
 
 ANSWER_SECONDS: Final = 10.0
-"""How long the server may take to connect and to answer."""
+"""Time limit of the server for connecting and answering."""
 HEARTBEAT_SECONDS: Final = 30.0
 """Time between heartbeats; the server waits for six minutes."""
 MAX_WAITING: Final = 10_000
-"""Events that wait to be taken; while there are so many, the shell reads no more frames."""
+"""Limit of the queue of received events. While the queue is full, the shell reads no frames."""
 FINAL_REFUSALS: Final = frozenset({REPLY_BAD_PARAMETER, REPLY_BAD_USER, REPLY_UNAUTHORIZED})
-"""A login that is refused with one of these is not tried again."""
+"""A login refused with one of these codes is not tried again."""
 
 T = TypeVar("T")
 OnState = Callable[[str], None] | None
@@ -73,7 +93,7 @@ class State(StrEnum):
 
 
 class Step(Enum):
-    """What changes the state of a session."""
+    """A change of the state of a session."""
 
     START = auto()
     LOGGED_IN = auto()
@@ -93,7 +113,7 @@ TRANSITIONS: Final = {
     (State.WAITING, Step.END): State.ENDED,
     (State.ENDED, Step.END): State.ENDED,
 }
-"""All steps that exist. Any other is an error of the shell."""
+"""All valid steps. Any other step is an error of the shell."""
 
 
 class Backoff:
@@ -117,7 +137,7 @@ class Backoff:
 
 
 class SessionOptions(TypedDict, total=False):
-    """Arguments that all sessions take."""
+    """Arguments of all sessions."""
 
     device: str
     heartbeat_seconds: float
@@ -129,10 +149,22 @@ class PendingAnswers:
 
     def __init__(self) -> None:
         self.futures: dict[str, Future] = {}
+        self._sizes: dict[str, int] = {}
+
+    def add(self, seq: str, future: Future, frame: str) -> None:
+        """Add a request that is sent as ``frame``."""
+        self._sizes[seq] = len(frame.encode())
+        self.futures[seq] = future
+
+    def forget(self, seq: str) -> None:
+        """Remove a request, if it still waits."""
+        self.futures.pop(seq, None)
+        self._sizes.pop(seq, None)
 
     def settle(self, seq: str, outcome: object) -> None:
-        """Give an answer, or an error, to the request that waits for it, if any does."""
+        """Pass an answer, or an error, to the request with this number, if it waits."""
         future = self.futures.pop(seq, None)
+        self._sizes.pop(seq, None)
         if future is None or future.done():
             return
         if isinstance(outcome, Exception):
@@ -141,9 +173,181 @@ class PendingAnswers:
             future.set_result(outcome)
 
     def fail(self, text: str) -> None:
-        """Raise :class:`NotConnected` in all requests that wait."""
+        """Raise :class:`NotConnected` in all waiting requests."""
         for seq in tuple(self.futures):
             self.settle(seq, NotConnected(text))
+
+    def fail_largest(self, error: ClientError) -> None:
+        """Raise ``error`` in the largest of the waiting requests, if there is one."""
+        sizes = dict(self._sizes)
+        if sizes:
+            self.settle(max(sizes, key=sizes.__getitem__), error)
+
+
+# --- Channels -----------------------------------------------------------------------------------------------
+
+INSUFFICIENT_STATE: Final = 2500
+"""Code of an ended subscription: publications are missing. The session subscribes again."""
+ChannelToken = str | Callable[[], str]
+MAX_SUBSCRIBING: Final = 20
+"""Commands ``subscribe`` that wait for an answer at the same time, when a session comes back."""
+SPACING_SECONDS: Final = 0.05
+"""Time between two of them after the server has closed a connection for its rate of messages. It doubles with
+each further one, up to :data:`MAX_SPACING_SECONDS`."""
+MAX_SPACING_SECONDS: Final = 1.0
+
+
+class _Subscription(msgspec.Struct):
+    token: ChannelToken
+    position: Position | None
+    begun: bool = False
+    streams: dict[str, tuple[int, StreamUpdate]] = {}
+    """Open streamed messages → number of the last piece, and the text so far."""
+
+
+class _Subscribed(msgspec.Struct):
+    channel: str
+    epoch: str = ""
+    offset: int = 0
+    recovered: bool = False
+    publications: tuple[Publication, ...] = ()
+
+
+class Turns:
+    """The channels that a session has still to subscribe to on this connection. Owner of the pace: few
+    commands wait for an answer at a time, and they are slower if the server has a limit."""
+
+    def __init__(self) -> None:
+        self._channels: deque[str] = deque()
+        self._sent: set[str] = set()
+        self._spacing = 0.0
+        self.due_at = inf
+        """When the next channel has its turn."""
+
+    def begin(self, channels: Iterable[str], now: float) -> None:
+        """Begin anew on a new connection."""
+        self._channels = deque(channels)
+        self._sent.clear()
+        self._set_due(now)
+
+    def add(self, channel: str, now: float) -> None:
+        """Put a channel behind the others."""
+        self._channels.append(channel)
+        self._set_due(now)
+
+    def take(self, now: float) -> list[str]:
+        """Take the channels whose turn it is."""
+        if now < self.due_at:
+            return []
+        count = 1 if self._spacing else MAX_SUBSCRIBING - len(self._sent)
+        taken = [self._channels.popleft() for _ in range(min(count, len(self._channels)))]
+        self._sent.update(taken)
+        self._set_due(now + self._spacing)
+        return taken
+
+    def answered(self, channel: str, now: float) -> None:
+        """Note that the server has answered for a channel."""
+        if channel in self._sent:
+            self._sent.remove(channel)
+            self._set_due(now + self._spacing)
+
+    def lost(self, code: int) -> None:
+        """Handle the end of the connection."""
+        self.due_at = inf
+        if code == CLOSE_RATE_LIMIT:
+            self._spacing = min(max(2 * self._spacing, SPACING_SECONDS), MAX_SPACING_SECONDS)
+
+    def _set_due(self, at: float) -> None:
+        free = len(self._sent) < (1 if self._spacing else MAX_SUBSCRIBING)
+        self.due_at = at if self._channels and free else inf
+
+
+class Subscriptions:
+    """Owner of the channels of a session and of their positions. It returns each publication once."""
+
+    def __init__(self) -> None:
+        self._channels: dict[str, _Subscription] = {}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(tuple(self._channels))
+
+    def add(self, channel: str, token: ChannelToken, since: Position | None) -> None:
+        """Begin a subscription. Raises ValueError if there is one."""
+        if channel in self._channels:
+            raise ValueError(f"already subscribed to {channel}")
+        self._channels[channel] = _Subscription(token, since)
+
+    def remove(self, channel: str) -> None:
+        """End a subscription, if there is one."""
+        self._channels.pop(channel, None)
+
+    def fields(self, channel: str) -> dict[str, Any]:
+        """Return the data of the command ``subscribe``, with a token and the position."""
+        known = self._channels[channel]
+        token = known.token() if callable(known.token) else known.token
+        fields: dict[str, Any] = {"channel": channel} | ({"token": token} if token else {})
+        place = known.position
+        return fields if place is None else {**fields, "epoch": place.epoch, "offset": place.offset}
+
+    def subscribed(self, data: Any) -> list[ChannelEvent]:
+        """Return what the answer 200 to a ``subscribe`` brings. Raises ValueError if it is malformed."""
+        found = msgspec.convert(data, _Subscribed)
+        known = self._channels.get(found.channel)
+        if known is None:
+            return []
+        events: list[ChannelEvent] = []
+        if not found.recovered and (known.begun or known.position is not None):
+            events.append(ChannelNotice("reload", found.channel))
+        known.streams = {}  # those that are still open are sent again
+        for publication in found.publications:
+            events += self.received(publication)
+        known.position = Position(found.epoch, found.offset) if found.epoch else None
+        known.begun = True
+        return events
+
+    def received(self, event: ChannelFrame) -> list[ChannelEvent]:
+        """Return the events of a frame; none if it is a repetition."""
+        known = self._channels.get(event.channel)
+        if isinstance(event, StreamFrame):
+            return [] if known is None else self._stream(known, event)
+        if isinstance(event, Publication) and known is not None:
+            place = known.position
+            if event.position is not None:
+                if place is not None and place.epoch == event.epoch and event.offset <= place.offset:
+                    return []
+                known.position = event.position
+            if event.stream:
+                known.streams.pop(event.stream, None)
+                return [_end_of(event), event]
+        return [event]
+
+    def _stream(self, known: _Subscription, frame: StreamFrame) -> list[ChannelEvent]:
+        piece, before = known.streams.get(frame.stream, (-1, None))
+        if frame.whole:
+            update = msgspec.convert(frame, StreamUpdate, from_attributes=True)
+        elif before is not None and frame.piece == piece + 1:
+            update = replace(before, text=before.text + frame.text)
+        else:
+            return []  # a repetition; or the whole text will come
+        if frame.done:
+            known.streams.pop(frame.stream, None)
+        else:
+            known.streams[frame.stream] = frame.piece, update
+        return [update]
+
+
+def _end_of(event: Publication) -> StreamUpdate:
+    """The last state of a streamed message."""
+    return StreamUpdate(
+        event.channel,
+        event.stream,
+        event.text or "",
+        True,
+        event.incomplete,
+        event.type,
+        event.sender,
+        event.tags,
+    )
 
 
 # --- What all sessions do -----------------------------------------------------------------------------------
@@ -179,11 +383,17 @@ class SessionCore(ABC, Generic[T]):
         self._received: deque[Any] = deque()
         self.command = self._codec.command
         self.answers = PendingAnswers()
+        self.subscriptions = Subscriptions()
+        self._turns = Turns()
+        self._subscribing: dict[str, str] = {}
+        """Numbers of the commands ``subscribe`` of this connection, and their channels."""
         self.state = State.IDLE
         self.settled = False
         """The first login has succeeded, or the session has ended."""
         self.closing = False
         """The program has closed the session."""
+        self.failure = ""
+        """Why the last attempt to connect and log in has failed."""
         self.error: ClientError | None = None
         """Why the session has ended, or is about to end."""
         self.close_code = 0
@@ -193,13 +403,13 @@ class SessionCore(ABC, Generic[T]):
 
     @abstractmethod
     def _read(self, frame: ServerFrame, now: float) -> None:
-        """A frame has come that is not the answer to the login."""
+        """Handle a frame that is not the answer to the login."""
 
     def _login_fields(self) -> dict[str, Any]:
         return {}
 
     def _logged_in(self, data: Any) -> None:
-        """The login was accepted; ``data`` is that of its answer."""
+        """Handle the accepted login; ``data`` is that of its answer."""
 
     # --- the connection
 
@@ -209,7 +419,7 @@ class SessionCore(ABC, Generic[T]):
         self._started_at = now
 
     def opened(self, token: str, now: float) -> None:
-        """The WebSocket is open: log in."""
+        """Log in on the open WebSocket."""
         app, user, device = self._login
         self.close_code = 0
         self._login_seq, frame = self._codec.login(app, user, token, device, self._login_fields())
@@ -222,7 +432,12 @@ class SessionCore(ABC, Generic[T]):
         if read is None:
             return
         if not (isinstance(read, Reply) and self._login_seq and read.seq == self._login_seq):
-            self._read(read, now)
+            if isinstance(read, ChannelFrame):
+                self._read_channel(read, now)
+            elif isinstance(read, Reply) and read.cmd == "subscribe":
+                self._subscribed(read, now)
+            else:
+                self._read(read, now)
             return
         self._login_seq = ""
         if read.ok:
@@ -230,19 +445,70 @@ class SessionCore(ABC, Generic[T]):
             self.settled = True
             self._change(Step.LOGGED_IN)
             self._logged_in(read.data)
+            self._subscribing.clear()
+            self._turns.begin(self.subscriptions, now)
+            self._subscribe_next(now)
         elif read.code in FINAL_REFUSALS:
             self.error = LoginRefused(read.code, read.text)
             self.close_code = CLOSE_NORMAL
         else:
+            self.failure = LoginRefused(read.code, read.text).text
             self.close_code = CLOSE_TRY_AGAIN
+
+    # --- channels
+
+    def subscribe_command(self, channel: str) -> tuple[str, str]:
+        """Encode ``subscribe`` for a channel of :attr:`subscriptions`; return its ``seq`` and the frame."""
+        seq, frame = self.command("subscribe", self.subscriptions.fields(channel))
+        self._subscribing[seq] = channel
+        return seq, frame
+
+    def _subscribe_next(self, now: float) -> None:
+        for channel in self._turns.take(now):
+            try:
+                if channel in self.subscriptions:
+                    self._frames.append(self.subscribe_command(channel)[1])
+                else:
+                    self._turns.answered(channel, now)
+            except Exception as error:
+                log.warning("there is no token for %s, trying again: %r", channel, error)
+                self.close_code = CLOSE_TRY_AGAIN
+
+    def _subscribed(self, reply: Reply, now: float) -> None:
+        channel = self._subscribing.pop(reply.seq, "")
+        self._turns.answered(channel, now)
+        asked = reply.seq in self.answers.futures
+        self.answers.settle(reply.seq, reply)
+        if reply.ok:
+            self._received += self.subscriptions.subscribed(reply.data)
+        elif asked:
+            self.subscriptions.remove(channel)
+        elif reply.code == REPLY_NOT_STORED:
+            self.close_code = CLOSE_TRY_AGAIN
+        elif channel in self.subscriptions:
+            self.subscriptions.remove(channel)
+            self._received.append(ChannelNotice("ended", channel, code=reply.code))
+        self._subscribe_next(now)
+
+    def _read_channel(self, event: ChannelFrame, now: float) -> None:
+        if isinstance(event, ChannelNotice) and event.kind == "ended" and event.channel in self.subscriptions:
+            if event.code == INSUFFICIENT_STATE:
+                self._turns.add(event.channel, now)
+                self._subscribe_next(now)
+                return
+            self.subscriptions.remove(event.channel)
+        self._received += self.subscriptions.received(event)
+
+    # --- time
 
     @property
     def deadline(self) -> float:
         """When to call :meth:`tick`; in the state ``waiting``, when to connect again."""
-        return self._wake_at
+        return min(self._wake_at, self._turns.due_at)
 
     def tick(self, now: float) -> None:
-        """Do what is due."""
+        """Do all work that is due."""
+        self._subscribe_next(now)
         if now < self._wake_at:
             return
         if self._login_seq:
@@ -257,8 +523,13 @@ class SessionCore(ABC, Generic[T]):
         return frames
 
     def lost(self, code: int, now: float) -> None:
-        """The connection has ended with this code, or could not be made (1006)."""
+        """Handle the end of a connection with this code, or a failed attempt to connect (1006)."""
         self._login_seq = ""
+        self._turns.lost(code)
+        if code == CLOSE_TOO_LARGE:
+            self.answers.fail_largest(Closed(code))  # it would end the next connection, too
+        if code not in (CLOSE_LOST, CLOSE_TRY_AGAIN):
+            self.failure = Closed(code).text
         self.answers.fail("the connection was lost before the answer came")
         if self.error is None and not self.closing and not may_reconnect(code):
             self.error = Closed(code)
@@ -301,13 +572,24 @@ class SessionCore(ABC, Generic[T]):
         """Whether the session has ended, or the program has closed it."""
         return self.closing or self.state is State.ENDED
 
+    def raise_unless_logged_in(self, url: str, timeout_seconds: float) -> None:
+        """Raise the error of the first login, or :class:`NotConnected` if it has not ended in time."""
+        if not self.settled and not self.over:
+            why = f": {self.failure}" if self.failure else ""
+            raise NotConnected(f"{url}: not logged in within {timeout_seconds:g} s{why}")
+        self.raise_if_over()
+
     def raise_if_over(self) -> None:
         """Raise :class:`Closed`, or the error that ended the session, if it is over."""
         if self.over:
             raise self.error or Closed(CLOSE_NORMAL)
 
 
-class PushCore(SessionCore[Push]):
+PushEvent = Push | ChannelEvent
+"""The events of a session that receives pushes."""
+
+
+class PushCore(SessionCore[PushEvent]):
     """A session that receives pushes."""
 
     def _read(self, frame: ServerFrame, now: float) -> None:
@@ -319,14 +601,14 @@ class PushCore(SessionCore[Push]):
 
 # --- Stored messages ----------------------------------------------------------------------------------------
 
-MessengerEvent = Push | Entry | Signal | LogReset
-"""What a messenger receives."""
+MessengerEvent = Push | ChannelEvent | Entry | Signal | LogReset
+"""The events of a messenger."""
 PAGE_ENTRIES: Final = 200
 """Entries of one page of a sync, the most that the server gives."""
 ACK_SECONDS: Final = 1.0
 """How long a received entry may wait for its ack; the server waits for ten seconds."""
 ACK_ENTRIES: Final = 500
-"""After so many entries an ack is sent at once."""
+"""Number of entries after which an ack is sent at once."""
 
 Question = tuple[str, dict[str, Any]]
 """A command and its data."""
@@ -394,20 +676,20 @@ class SyncTracker:
 
     @property
     def ack_at(self) -> float:
-        """When the next ack is due."""
+        """The time of the next ack."""
         if not self._acks or not self._unacked:
             return inf
         return self._oldest_at + ACK_SECONDS if self._unacked < ACK_ENTRIES else -inf
 
     def ack(self, now: float) -> Question | None:
-        """Return the ack of everything that was received, if it is due."""
+        """Return the ack of all received entries, if it is due."""
         if now < self.ack_at:
             return None
         self._unacked = 0
         return "ack", {"id": self.cursor}
 
     def _is_new(self, entry: Entry, now: float) -> bool:
-        # An entry that comes twice needs an ack again: the first one came too late.
+        # An entry that arrives twice needs another ack: the first one came too late.
         if not self._unacked:
             self._oldest_at = now
         self._unacked += 1
@@ -420,8 +702,56 @@ class SyncTracker:
         return "sync", {"cursor": self.cursor or 0, "limit": PAGE_ENTRIES}
 
 
+class Attempts:
+    """The attempts to execute one command. Owner of its deadline and of the pauses between attempts.
+
+    A shell waits until :meth:`ready` and sends the command. Unless the answer :meth:`is_final`, it waits for
+    :meth:`pause` and begins again.
+    """
+
+    def __init__(self, core: SessionCore[Any], command: Command[Any], now: float) -> None:
+        self._core = core
+        self._command = command
+        self._deadline = now + command.timeout_seconds
+        self._backoff = Backoff(0.1, 2.0)
+
+    def ready(self) -> bool:
+        """Whether the command can be sent, or never will be."""
+        return self._core.over or self._core.state is State.ONLINE
+
+    def seconds_left(self, now: float) -> float:
+        """Return how long the command may still take."""
+        return self._deadline - now
+
+    def answer_seconds(self, now: float) -> float:
+        """Return how long to wait for the answer to this attempt.
+
+        Raises :class:`NotConnected` without a connection, and the error of a session that is over.
+        """
+        if not self.ready():
+            seconds = self._command.timeout_seconds
+            raise NotConnected(f"{self._command.cmd}: no answer within {seconds:g} s")
+        self._core.raise_if_over()
+        return min(self.seconds_left(now), ANSWER_SECONDS)
+
+    def failed(self, error: NotConnected, now: float) -> None:
+        """Note an attempt without an answer. Raises ``error`` after the time of the command."""
+        if self.seconds_left(now) <= 0:
+            raise error
+
+    def is_final(self, reply: Reply, now: float) -> bool:
+        """Return whether this answer ends the attempts."""
+        return is_final(reply) or self.seconds_left(now) <= 0
+
+    def pause(self) -> float:
+        """Return the seconds to wait before the next attempt."""
+        return self._backoff.pause()
+
+
 class _CursorMark:
-    """Stands between received events: when it is reached, the cursor moves to our own message at ``id``."""
+    """An item in the queue of received events: when it is taken, the cursor moves to our own message at
+    ``id``.
+    """
 
     def __init__(self, id: int) -> None:
         self.id = id
@@ -454,10 +784,11 @@ class MessengerCore(SessionCore[MessengerEvent]):
     @property
     def deadline(self) -> float:
         """When to call :meth:`tick`; in the state ``waiting``, when to connect again."""
-        return min(self._wake_at, self._tracker.ack_at) if self.state is State.ONLINE else self._wake_at
+        ack_at = self._tracker.ack_at if self.state is State.ONLINE else inf
+        return min(super().deadline, ack_at)
 
     def tick(self, now: float) -> None:
-        """Do what is due."""
+        """Do all work that is due."""
         super().tick(now)
         if (ack := self._tracker.ack(now)) is not None:
             self._frames.append(self.command(*ack)[1])

@@ -8,25 +8,27 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from math import inf
 from time import monotonic
-from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
 
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from imserver_client import protocol
-from imserver_client.errors import CLOSE_LOST, ClientError, Closed, NotConnected
-from imserver_client.protocol import Command, Push, Reply
+from imserver_client.errors import CLOSE_LOST, ClientError, Closed, CommandRefused, NotConnected
+from imserver_client.protocol import ChannelHistory, Command, Position, Reply, SubscriberPage
 from imserver_client.session import (
     ANSWER_SECONDS,
-    Backoff,
+    Attempts,
+    ChannelToken,
     MessengerCore,
     MessengerEvent,
     OnState,
     PushCore,
+    PushEvent,
     SessionCore,
     SessionOptions,
-    State,
 )
+from imserver_client.shell import CONNECT_ERRORS, CONNECT_OPTIONS, SessionShell
 
 log = logging.getLogger(__name__)
 
@@ -35,25 +37,18 @@ R = TypeVar("R")
 P = ParamSpec("P")
 
 
-class ThreadSession(Generic[T]):
-    """The thread shell around a session core. One thread of its own connects, reads and reconnects."""
+class ThreadSession(SessionShell[T]):
+    """The thread shell around a session core. Its thread connects, reads and reconnects."""
 
     def __init__(
         self, core: SessionCore[T], url: str, token: str | Callable[[], str], on_state: OnState
     ) -> None:
-        self._core = core
-        self._url = url
+        super().__init__(core, url, on_state)
         self._token = token
-        self._on_state = on_state
         self._changed = threading.Condition()
         """Guards the core; notified after each change."""
         self._connection: ClientConnection | None = None
         self._thread: threading.Thread | None = None
-
-    @property
-    def state(self) -> State:
-        """``idle``, ``connecting``, ``online``, ``waiting`` (for the next try) or ``ended``."""
-        return self._core.state
 
     # --- life -----------------------------------------------------------------------------------------------
 
@@ -61,15 +56,13 @@ class ThreadSession(Generic[T]):
         """Connect and log in. From then on the session reconnects by itself.
 
         Raises :class:`LoginRefused`, :class:`Closed`, or :class:`NotConnected` after ``timeout_seconds``; the
-        session then still tries.
+        session then still tries. A session that is closed cannot connect again: make a new one.
         """
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="imserver client", daemon=True)
             self._thread.start()
-        if not self._wait(lambda: self._core.settled, timeout_seconds):
-            raise NotConnected(f"{self._url}: not logged in within {timeout_seconds:g} s")
-        if self._core.error is not None:
-            raise self._core.error
+        self._wait(lambda: self._core.settled, timeout_seconds)
+        self._core.raise_unless_logged_in(self._url, timeout_seconds)
 
     def close(self) -> None:
         """End the session."""
@@ -96,7 +89,8 @@ class ThreadSession(Generic[T]):
 
     def receive(self, timeout_seconds: float | None = None) -> T | None:
         """Return the next event; None after ``timeout_seconds``. Raises :class:`Closed` when the session is
-        over and everything that came was taken."""
+        over and all received events were taken.
+        """
         deadline = inf if timeout_seconds is None else monotonic() + timeout_seconds
         with self._changed:
             while True:
@@ -125,20 +119,61 @@ class ThreadSession(Generic[T]):
 
     def request(self, cmd: str, data: Any = None, timeout_seconds: float = ANSWER_SECONDS) -> Reply:
         """Send a command of the cmd dialect and return its answer. Raises :class:`NotConnected`."""
+        return self._ask(*self._core.command(cmd, data), cmd, timeout_seconds)
+
+    def _ask(self, seq: str, frame: str, cmd: str, timeout_seconds: float) -> Reply:
         connection = self._connection
         if connection is None:
             raise NotConnected("there is no connection at the moment")
-        seq, frame = self._core.command(cmd, data)
         answer: Future[Reply] = Future()
-        pending = self._core.answers.futures
-        pending[seq] = answer
+        self._core.answers.add(seq, answer, frame)
         try:
             connection.send(frame)
             return answer.result(timeout_seconds)
         except (ConnectionClosed, TimeoutError) as error:
             raise NotConnected(f"{cmd}: no answer: {error or 'too late'}") from error
         finally:
-            pending.pop(seq, None)
+            self._core.answers.forget(seq)
+
+    def subscribe(self, channel: str, token: ChannelToken = "", *, since: Position | None = None) -> None:
+        """Subscribe to a channel, now and after each reconnect. :meth:`receive` returns its events.
+
+        ``token``: a channel token, or a function that returns a fresh one; it must not block. ``since``: the
+        position that you have; what came after it is received first. Raises :class:`CommandRefused`, and
+        :class:`NotConnected` without a connection or an answer; ValueError if there is a subscription.
+        """
+        subscriptions = self._core.subscriptions
+        subscriptions.add(channel, token, since)
+        try:
+            reply = self._ask(*self._core.subscribe_command(channel), "subscribe", ANSWER_SECONDS)
+        except BaseException:
+            subscriptions.remove(channel)
+            raise
+        if not reply.ok:
+            raise CommandRefused(reply.cmd, reply.code, reply.text)
+
+    def unsubscribe(self, channel: str) -> None:
+        """End a subscription. Raises :class:`NotConnected` without an answer; it has ended nevertheless."""
+        self._core.subscriptions.remove(channel)
+        self.request("unsubscribe", {"channel": channel})
+
+    def publish(self, channel: str, text: str | None = None, *, data: Any = None, type: str = "") -> None:
+        """See :func:`imserver_client.protocol.publish`."""
+        self._run_once(protocol.publish(channel, text, data=data, type=type))
+
+    def channel_history(
+        self, channel: str, since: Position | None = None, limit: int = 50, *, reverse: bool = False
+    ) -> ChannelHistory:
+        """See :func:`imserver_client.protocol.channel_history`."""
+        return self._run_once(protocol.channel_history(channel, since, limit, reverse=reverse))
+
+    def subscribers(self, channel: str, after: str = "", limit: int = 50) -> SubscriberPage:
+        """See :func:`imserver_client.protocol.subscribers`."""
+        return self._run_once(protocol.subscribers(channel, after, limit))
+
+    def _run_once(self, command: Command[R]) -> R:
+        """Send a command once. Raises :class:`CommandRefused` and :class:`NotConnected`."""
+        return command.read(self.request(command.cmd, command.data))
 
     def ping(self) -> float:
         """Return the time of a request and its answer, in seconds."""
@@ -164,18 +199,17 @@ class ThreadSession(Generic[T]):
     def _connect_once(self) -> int:
         """Run one connection from handshake to end; return its close code (1006: lost, or not made)."""
         try:
-            connection = connect(self._url, compression=None, open_timeout=ANSWER_SECONDS, max_size=None)
-        except InvalidURI as error:
-            self._core.error = NotConnected(str(error))
-            return CLOSE_LOST
-        except (OSError, TimeoutError, InvalidHandshake, EOFError) as error:
-            log.debug("%s: %s", self._url, error)
-            return CLOSE_LOST
+            connection = connect(self._url, **CONNECT_OPTIONS)
+        except CONNECT_ERRORS as error:
+            return self._not_made(error)
         with connection:
             self._connection = connection
             try:
                 if not self._core.closing:  # close() may have come while there was no connection to end
-                    token = self._token() if callable(self._token) else self._token
+                    try:
+                        token = self._token() if callable(self._token) else self._token
+                    except Exception as error:
+                        return self._no_token(error)
                     self._call(self._core.opened, token, monotonic())
                     self._exchange(connection)
             except ConnectionClosed:
@@ -212,8 +246,7 @@ class ThreadSession(Generic[T]):
             step(*args, **kwargs)
             after = self._core.state
             self._changed.notify_all()
-        if after is not before and self._on_state is not None:
-            self._on_state(after)
+        self._report(before, after)
 
     def _wait(self, ready: Callable[[], bool], seconds: float) -> bool:
         """Wait until ``ready()``; return whether it came in time."""
@@ -221,12 +254,13 @@ class ThreadSession(Generic[T]):
             return self._changed.wait_for(ready, max(0.0, seconds))
 
 
-class Client(ThreadSession[Push]):
+class Client(ThreadSession[PushEvent]):
     """One user's session with the server's cmd dialect. It receives pushes and reconnects by itself.
 
     ``url``: address of the WebSocket. ``app`` and ``user``: who logs in. ``token``: session token, or a
-    function that returns a fresh one for each login. ``on_state`` is called with each new :attr:`state`.
-    ``options``: ``device``, ``heartbeat_seconds`` and ``backoff`` (pauses between tries).
+    function that returns a fresh one for each login; if it raises, it is called again after a pause.
+    ``on_state`` is called with each new :attr:`state`. ``options``: ``device``, ``heartbeat_seconds`` and
+    ``backoff`` (pauses between tries).
 
     Pushes wait in a queue until :meth:`receive` takes them. Raises ValueError if ``app`` or ``user`` is
     empty or malformed.
@@ -306,19 +340,15 @@ class Messenger(ThreadSession[MessengerEvent]):
     def execute(self, command: Command[R]) -> R:
         """Send a command until its answer is final. Raises :class:`CommandRefused`, :class:`Closed`, and
         :class:`NotConnected` after the time of the command."""
-        core, backoff = self._core, Backoff(0.1, 2.0)
-        deadline = monotonic() + command.timeout_seconds
+        attempts = Attempts(self._core, command, monotonic())
         while True:
-            if not self._wait(lambda: core.over or core.state is State.ONLINE, deadline - monotonic()):
-                raise NotConnected(f"{command.cmd}: no answer within {command.timeout_seconds:g} s")
-            core.raise_if_over()
+            self._wait(attempts.ready, attempts.seconds_left(monotonic()))
+            seconds = attempts.answer_seconds(monotonic())
             try:
-                left = min(deadline - monotonic(), ANSWER_SECONDS)
-                reply = self.request(command.cmd, command.data, left)
-            except NotConnected:
-                if monotonic() >= deadline:
-                    raise
+                reply = self.request(command.cmd, command.data, seconds)
+            except NotConnected as error:
+                attempts.failed(error, monotonic())
             else:
-                if protocol.is_final(reply) or monotonic() >= deadline:
+                if attempts.is_final(reply, monotonic()):
                     return command.read(reply)
-            self._wait(lambda: core.over, backoff.pause())
+            self._wait(lambda: self._core.over, attempts.pause())

@@ -1,8 +1,7 @@
 // @ts-check
 /** The account of the user, and the HTTP requests that the page sends with its token. */
 
-import { ImError } from "../sdk/imserver.js";
-import { fill } from "./text.js";
+import { ImError, NotConnected } from "../sdk/imserver.js";
 
 const TIMEOUT_MS = 15_000;
 
@@ -204,6 +203,7 @@ export class Account {
 export function reasonOf(error, words) {
   if (error instanceof ApiError && error.code === "no_answer") return words.no_answer;
   if (error instanceof ApiError) return words[`messages_fault_${error.code}`] ?? `${error.message} (${error.code})`;
-  if (error instanceof ImError) return error.code ? `${error.message} (${fill(words.code, { code: error.code })})` : words.no_answer;
+  if (error instanceof NotConnected) return words.no_answer;
+  if (error instanceof ImError) return error.message;
   return String(error);
 }

@@ -2,7 +2,7 @@
 /** The text box: it grows with its text, sends on Enter, inserts emoji and shows why a message was not sent. */
 
 import { makeEmojiGrid } from "./emoji.js";
-import { ImError, newId } from "../sdk/imserver.js";
+import { CommandRefused, ImError, newId, NotConnected } from "../sdk/imserver.js";
 import { element, fill } from "./text.js";
 
 const WARN_LEFT = 400;
@@ -84,18 +84,25 @@ export class Composer {
       this.#toggleEmoji(false);
     } catch (error) {
       this.#failed = { text, id, target };
-      this.#showNote(fill(this.words.send_failed, { reason: this.#reason(error) }));
+      this.#showNote(this.#failure(error));
     }
     this.#setBusy(false);
     this.#changed();
     this.#field.focus();
   }
 
-  /** @param {unknown} error */
-  #reason(error) {
-    if (!(error instanceof ImError)) return String(error);
-    if (error.code === 0) return this.words.no_answer;
-    return `${error.message || "HTTP"} (${fill(this.words.code, { code: error.code })})`;
+  /**
+   * @param {unknown} error
+   * @returns {string} the note for the person who writes
+   */
+  #failure(error) {
+    const { words } = this;
+    if (error instanceof CommandRefused && error.reason !== null) {
+      return fill(words.send_rejected, { reason: error.reason || words.no_reason });
+    }
+    let reason = String(error);
+    if (error instanceof ImError) reason = error instanceof NotConnected ? words.no_answer : error.message;
+    return fill(words.send_failed, { reason });
   }
 
   /** @param {boolean} busy */

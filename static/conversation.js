@@ -185,7 +185,8 @@ export class ConversationView {
       : await this.#messenger.send(open.peer, text, { clientMsgID: id });
     this.#typingSentAt = 0;
     const to = open.group ? undefined : open.peer;
-    this.events.stored({ ...sent, kind: "message", from: this.account.user, to, type: "text", text, time: Date.now() });
+    const content = sent.replaced ?? { type: "text", text };
+    this.events.stored({ ...sent, kind: "message", from: this.account.user, to, time: Date.now(), ...content });
   }
 
   #sendTyping() {

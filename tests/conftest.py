@@ -17,7 +17,7 @@ from hypothesis import settings
 
 from tests.cluster.redis_server import RedisServer
 from tests.processes import end_all
-from tests.support import DOORS, Server
+from tests.support import HTTP_SERVERS, Server
 from tests.tools import require
 
 StartServer = Callable[..., Server]
@@ -138,7 +138,7 @@ def _servers(folders: pytest.TempPathFactory) -> Iterator[StartServer]:
 
 @pytest.fixture
 def start_server(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Iterator[StartServer]:
-    """Starts servers: ``start_server(*arguments, config={…}, door="front" or "wsgi", environment={…})``.
+    """Starts servers: ``start_server(*arguments, config={…}, http_server="front", environment={…})``.
 
     All are stopped at the end of the test, which fails if one of them logged a traceback. ``tmp_path``, where
     a test may have put one of them, is named so that it is removed behind them.
@@ -147,11 +147,11 @@ def start_server(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> It
         yield start
 
 
-@pytest.fixture(scope="module", params=DOORS)
+@pytest.fixture(scope="module", params=HTTP_SERVERS)
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with default settings, once for each door, shared by the tests of a module."""
+    """A server with default settings, once for each HTTP server, shared by the tests of a module."""
     with _servers(tmp_path_factory) as start:
-        yield start(door=request.param)
+        yield start(http_server=request.param)
 
 
 @pytest.fixture(scope="session")

@@ -2,14 +2,17 @@
 
 import contextlib
 import ctypes
+import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final
 
-END_SECONDS: Final = 20.0
+END_SECONDS: Final = 60.0
 _DEATH_SIGNAL: Final = 1  # PR_SET_PDEATHSIG
 
 _started: set["subprocess.Popen[Any]"] = set()
@@ -49,6 +52,22 @@ def end(process: "subprocess.Popen[Any]", number: int = signal.SIGTERM, seconds:
                     pipe.close()
         _started.discard(process)
     return status
+
+
+def pause(pid: int) -> None:
+    """Stop a process with SIGSTOP. Returns when none of its threads runs any more."""
+    os.kill(pid, signal.SIGSTOP)
+    deadline = time.monotonic() + END_SECONDS
+    while any(_state(thread) not in "TtZX" for thread in Path(f"/proc/{pid}/task").glob("*/stat")):
+        assert time.monotonic() < deadline, f"process {pid} does not stop"
+        time.sleep(0.001)
+
+
+def _state(stat: Path) -> str:
+    try:
+        return stat.read_text().rpartition(")")[2].split()[0]
+    except OSError:  # the thread has ended
+        return "X"
 
 
 @contextmanager

@@ -4,10 +4,12 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from flask import abort
 from flask.testing import FlaskClient
 from werkzeug.exceptions import ImATeapot
 from werkzeug.test import TestResponse
 
+from imserver.api import centrifugo
 from imserver.api.reply import CLIENT, CMD
 from imserver.api.routes import ROUTES
 from imserver.app import create_app
@@ -15,6 +17,9 @@ from imserver.parts import Parts
 from imserver.servers import LISTENER_KEY
 from imserver.transport.exchange import HEADER_LIST
 from tests.api.fakes import BAD_PARAMETER, SENT, FakeNode
+
+FAKED = [row for row in ROUTES if row not in centrifugo.ROUTES]
+"""Routes whose services the fake node has."""
 
 
 class App:
@@ -29,6 +34,7 @@ class App:
         self.flask = create_app(cast(Parts, node))
         self.flask.add_url_rule("/fail", "fail", self.fail)
         self.flask.add_url_rule("/teapot", "teapot", self.pour)
+        self.flask.add_url_rule("/closed", "closed", lambda: abort(401))
         self.client: FlaskClient = self.flask.test_client()
 
     def fail(self) -> str:
@@ -51,7 +57,7 @@ def problem_of(answer: TestResponse) -> Any:
     return answer.json
 
 
-@pytest.mark.parametrize("route", ROUTES, ids=lambda row: f"{row.method} {row.path}")
+@pytest.mark.parametrize("route", FAKED, ids=lambda row: f"{row.method} {row.path}")
 def test_every_route_answers_with_the_headers_of_the_api(app: App, route: Any) -> None:
     answer = app.client.open(route.path, method=route.method)
     assert answer.status_code == 200 or route.style is not CMD
@@ -94,15 +100,18 @@ BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,imag
         ("/nothing", "en", "Page not found"),
         ("/nothing?lang=en", "zh-CN", "Page not found"),
         ("/teapot", "en", "The server refused the request (refused)."),
+        ("/closed", "en", "This page needs a session token."),
     ],
 )
 def test_a_browser_is_shown_a_page_in_place_of_what_it_cannot_have(
     app: App, path: str, language: str, words: str
 ) -> None:
     answer = app.client.get(path, headers={**BROWSER, "Accept-Language": language, "X-Request-Id": "abc"})
-    assert answer.status_code == (418 if path == "/teapot" else 404)
+    assert answer.status_code == {"/teapot": 418, "/closed": 401}.get(path, 404)
     assert answer.content_type == "text/html; charset=utf-8"
     assert words in answer.text
+    assert '<a class="button" href="/' in answer.text
+    assert "/home/index" not in answer.text  # that page may need a token, too
     assert "abc" in answer.text
     assert answer.headers["X-Request-Id"] == "abc"
     assert answer.headers["Vary"] == "Accept, Accept-Language"
@@ -224,7 +233,7 @@ def test_the_log_names_the_client_behind_a_trusted_proxy(app: App) -> None:
 
 
 def test_a_body_over_the_limit_is_answered_in_the_style_of_the_api(app: App) -> None:
-    app.node.api.body_bytes = 100
+    app.node.api.body_bytes = app.node.api.public_body_bytes = 100
     assert app.client.post("/user/kick", data={"x": "y" * 98}).json != BAD_PARAMETER
     assert app.client.post("/user/kick", data={"x": "y" * 99}).json == BAD_PARAMETER
     assert app.client.post("/user/kick", data={"x": "y" * 1000}).json == BAD_PARAMETER

@@ -65,22 +65,22 @@ def test_the_environment_counts_more_than_the_file(file: Path) -> None:
     assert settings.app.rpc_port == 7777
 
 
-def test_a_cluster_without_redis_is_told_what_to_set(file: Path) -> None:
+def test_a_cluster_without_redis_learns_what_to_set(file: Path) -> None:
     (warning,) = load(file, ORIGINAL).warnings
     assert "Cluster is true" in warning
     assert "redis.url" in warning
 
 
-def test_with_redis_only_the_addresses_of_etcd_are_told_to_be_of_no_use(file: Path) -> None:
+def test_with_redis_only_the_addresses_of_etcd_are_reported_to_be_of_no_use(file: Path) -> None:
     (warning,) = load(file, ORIGINAL, **REDIS).warnings
     assert "Endpoints has no effect" in warning
 
 
-def test_a_single_node_is_told_nothing(file: Path) -> None:
+def test_a_single_node_gets_no_advice(file: Path) -> None:
     assert load(file, ORIGINAL.replace("Cluster = true", "Cluster = false")).warnings == ()
 
 
-def test_a_key_of_ones_own_and_unknown_names_are_told_to_have_no_effect(file: Path) -> None:
+def test_a_key_of_ones_own_and_unknown_names_are_reported_to_have_no_effect(file: Path) -> None:
     warnings = load(file, "[common]\nCryptoKey = 0123456789abcdef\nColour = red\n[log]\nlevel = 1\n").warnings
     assert [warning.partition(": ")[2].partition(" ")[0] for warning in warnings] == [
         "CryptoKey",
@@ -90,7 +90,7 @@ def test_a_key_of_ones_own_and_unknown_names_are_told_to_have_no_effect(file: Pa
 
 
 def test_the_public_key_is_refused_once_the_server_has_keys_of_its_own(file: Path) -> None:
-    with pytest.raises(ConfigError, match="CryptoKey is the one that the original comes with"):
+    with pytest.raises(ConfigError, match="CryptoKey is the default of the original"):
         load(file, ORIGINAL, **KEYS)
     assert load(file, ORIGINAL.replace("CryptoKey", "; CryptoKey"), **KEYS)
 
@@ -98,7 +98,7 @@ def test_the_public_key_is_refused_once_the_server_has_keys_of_its_own(file: Pat
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("HttpPort = 1", r"line 1: a section such as \[common\] has to come first"),
+        ("HttpPort = 1", r"line 1: a section such as \[common\] must come first"),
         ("[common]\nHttpPort = 1\nHttpPort = 2", "line 3: httpport is given twice"),
         ("[common]\n[common]", "line 2: the section common is given twice"),
         ("[common]\n= 5", "line 2: expected key = value"),
@@ -108,7 +108,7 @@ def test_the_public_key_is_refused_once_the_server_has_keys_of_its_own(file: Pat
         ("[common]\nCryptoKey = short", "CryptoKey: expected 16, 24 or 32 bytes, got 5"),
     ],
 )
-def test_mistakes_are_told_in_one_line_that_names_the_file(file: Path, text: str, problem: str) -> None:
+def test_mistakes_are_reported_in_one_line_that_names_the_file(file: Path, text: str, problem: str) -> None:
     with pytest.raises(ConfigError, match=problem) as raised:
         load(file, text)
     assert str(raised.value).startswith(f"{file}: ")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from imserver.auth.keys import Keys
+from imserver.auth.authority import Keys
 from imserver.auth.page_tokens import PAGE_TOKEN_PREFIX, PageTokens
 from imserver.auth.principal import ALL_SCOPES, NOBODY, PUSH, READ, may
 from imserver.config.settings import ApiSettings, Config, KeySettings, TenantSettings
@@ -55,7 +55,7 @@ def test_admin_has_all_scopes() -> None:
     assert keys.find("k").scopes == ALL_SCOPES
 
 
-def test_no_key_stands_in_memory_as_text(keys: Keys) -> None:
+def test_no_key_is_in_memory_as_text(keys: Keys) -> None:
     assert b"the key" not in repr(vars(keys)).encode()
 
 
@@ -123,20 +123,16 @@ def kept(key: str, **more: Any) -> KeyRow:
     return KeyRow(f"id of {key}", hashlib.sha256(key.encode()).hexdigest(), **{"scopes": ("push",), **more})
 
 
-def test_a_kept_key_ends_demo_mode_for_good() -> None:
+def test_a_stored_key_ends_demo_mode_for_good() -> None:
     keys = keys_of(Config())
-    ended: list[bool] = []
-    keys.on_closed.append(lambda: ended.append(keys.demo))
-    keys.learn(Changes(1, keys=(kept("k", apps=("101",)),)))
-    assert ended == [False]
+    assert keys.learn(Changes(1, keys=(kept("k", apps=("101",)),)))
     assert not keys.demo
     known = keys.find("k")
     assert (known.scopes, known.apps, known.key) == ({"push", "any"}, {"101"}, "id of k")
-    keys.learn(Changes(2, keys=(kept("k", revoked=5),)))
+    assert not keys.learn(Changes(2, keys=(kept("k", revoked=5),)))
     assert keys.find("k") is None
     keys.reload(Config())
     assert not keys.demo
-    assert ended == [False]
 
 
 def test_only_revoked_keys_are_keys_too() -> None:
@@ -151,7 +147,7 @@ def test_apps_alone_leave_demo_mode_as_it_is() -> None:
     assert keys.demo
 
 
-def test_kept_and_configured_keys_hold_side_by_side_and_survive_a_reload(keys: Keys) -> None:
+def test_stored_and_configured_keys_hold_side_by_side_and_survive_a_reload(keys: Keys) -> None:
     keys.learn(Changes(1, keys=(kept("k"),)))
     keys.reload(KEYED)
     assert keys.find("k").key == "id of k"

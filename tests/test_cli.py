@@ -54,7 +54,7 @@ def test_help_names_every_command() -> None:
 
 
 @pytest.mark.parametrize("group", ["", "account", "app", "bench", "key", "token"])
-def test_what_a_command_does_is_said_in_whole_on_a_narrow_screen(group: str) -> None:
+def test_what_a_command_does_is_shown_in_whole_on_a_narrow_screen(group: str) -> None:
     output = CliRunner().invoke(main, [*group.split(), "--help"], terminal_width=80).output
     _, _, commands = output.partition("Commands:\n")
     assert commands
@@ -91,7 +91,7 @@ def test_check_config_prints_the_settings_as_used(tmp_path: Path) -> None:
 def test_check_config_warns_of_unknown_variables() -> None:
     done = CliRunner().invoke(main, ["check-config"], env={"IMSERVER_PORT": "1"})
     assert done.exit_code == 0
-    assert done.stderr == "warning: environment: IMSERVER_PORT is no setting and has no effect\n"
+    assert done.stderr == "warning: environment: IMSERVER_PORT is not a setting and has no effect\n"
 
 
 def test_check_config_prints_the_manual() -> None:
@@ -109,7 +109,7 @@ def test_check_config_says_what_serve_would_say(tmp_path: Path) -> None:
 def test_check_config_refuses_a_public_server_that_is_open_to_strangers(tmp_path: Path) -> None:
     file = tmp_path / "my.yaml"
     file.write_text("server: {host: 0.0.0.0}", encoding="utf-8")
-    assert refused("check-config", "--config", str(file)).startswith("server.host 0.0.0.0 is beyond loopback")
+    assert refused("check-config", "--config", str(file)).startswith("server.host 0.0.0.0 is not a loopback")
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_an_unusable_data_directory_is_one_clear_line(tmp_path: Path) -> None:
     assert f"server.data_dir: {tmp_path}/file cannot be used: Not a directory" in done.stderr
 
 
-def test_without_a_log_file_a_failed_start_is_said_once(tmp_path: Path, taken: socket.socket) -> None:
+def test_without_a_log_file_a_failed_start_is_reported_once(tmp_path: Path, taken: socket.socket) -> None:
     port = taken.getsockname()[1]
     done = run_cli("serve", "--data-dir", str(tmp_path / "data"), "--http-port", str(port))
     assert done.returncode == 1
@@ -191,7 +191,7 @@ def test_more_connections_than_files_is_one_clear_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7"])
 def test_demo_mode_beyond_loopback_is_refused(host: str) -> None:
     assert refused("serve", "--host", host) == (
-        f"server.host {host} is beyond loopback and no API key exists, so strangers could push: "
+        f"server.host {host} is not a loopback address and no API key exists, so strangers could push: "
         "make one (imserver key create), set api.keys, or start with --insecure"
     )
 
@@ -220,7 +220,7 @@ def test_beyond_loopback_a_server_starts_with_insecure_or_keys(
 def test_the_banner_names_version_addresses_data_and_demo_mode(start_server: StartServer) -> None:
     server = start_server()
     assert f"imserver {__version__}, pid {server.pid}\n" in server.output
-    assert f"{server.http_url}/home/index\n" in server.output
+    assert f"{server.http_url}\n" in server.output
     assert f"{server.ws_url}\n" in server.output
     assert f"{server.folder / 'data'}\n" in server.output
     assert f"{server.log}\n" in server.output
@@ -234,7 +234,7 @@ def test_the_originals_file_starts_the_server(start_server: StartServer) -> None
 
 
 def test_options_of_the_command_line_win(start_server: StartServer, tmp_path: Path) -> None:
-    server = start_server("--http", "wsgi", "--data-dir", str(tmp_path / "other"), door="front")
+    server = start_server("--http", "wsgi", "--data-dir", str(tmp_path / "other"), http_server="front")
     assert "wsgi" in server.output
     assert stat.S_IMODE((tmp_path / "other" / "secret").stat().st_mode) == 0o600
 
@@ -254,7 +254,7 @@ def test_status_says_that_it_wants_a_key_where_it_does(start_server: StartServer
     done = run_cli("status", "--url", server.http_url)
     assert done.returncode == 1
     assert (
-        done.stderr == "imserver: this server wants an API key with the scope admin: "
+        done.stderr == "imserver: this server requires an API key with the scope admin: "
         "set IMSERVER_KEY, or give --key-file\n"
     )
     assert run_cli("status", "--url", server.http_url, IMSERVER_KEY=key).returncode == 0

@@ -4,10 +4,12 @@ import os
 from itertools import pairwise
 from time import monotonic
 
+import gevent
 import pytest
+from gevent.socket import socketpair
 
 from imserver import clock
-from imserver.clock import until_beat
+from imserver.clock import serve_others, until_beat
 
 
 @pytest.fixture
@@ -50,3 +52,20 @@ def test_processes_beat_at_moments_of_their_own(time: list[float], monkeypatch: 
 
 def test_it_is_the_clock_of_the_machine() -> None:
     assert abs(monotonic() - clock.monotonic()) < 1.0
+
+
+def test_long_work_that_serves_others_does_not_hold_up_sockets() -> None:
+    """gevent.sleep(0) would: the loop then looks at its sockets after 50 turns."""
+    near, far = socketpair()
+    received: list[int] = []
+    reader = gevent.spawn(lambda: received.append(len(near.recv(1))))
+    gevent.sleep(0)
+    far.send(b"x")
+    turns = 0
+    while not received and turns < 10:
+        serve_others()
+        turns += 1
+    reader.kill()
+    near.close()
+    far.close()
+    assert received

@@ -14,7 +14,7 @@ from imserver import assets
 from imserver.config import values
 from imserver.config.load import _parse, dump_config, load_config
 from imserver.config.settings import Config, KeySettings, TenantSettings
-from imserver.config.values import ConfigError
+from imserver.config.values import ConfigError, Places
 
 ORIGINAL_APP_YAML = """\
 app:
@@ -215,33 +215,33 @@ def test_yaml_anchors_and_merges_work(load: Load) -> None:
         ("server: {origins: a.example}", "my.yaml, line 1: server.origins: expected array, got 'a.example'"),
         (
             "server: {trusted_proxies: [x]}",
-            "my.yaml: server.trusted_proxies: expected networks such as 10.0.0.0/8",
+            "my.yaml, line 1: server.trusted_proxies: expected networks such as 10.0.0.0/8",
         ),
         ("apps: {x: {login_policy: no}}", "my.yaml, line 1: apps.x.login_policy: expected one of "),
         ("apps: [101]", "my.yaml, line 1: apps: expected object, got array"),
         ("app: 5", "my.yaml, line 1: app: expected settings, got int"),
         ("- app", "my.yaml: expected sections (app:, server:, …), got list"),
-        ("api: {keys: [{key: a}]}", "my.yaml, line 1: api.keys[0]: object missing required field scopes"),
+        ("api: {keys: [{key: a}]}", "my.yaml, line 1: api.keys[0]: scopes is missing"),
         (
             "api: {keys: [{key: a, scopes: [all]}]}",
             "my.yaml, line 1: api.keys[0].scopes[0]: expected one of ",
         ),
         (
             "api: {keys: [{key: nineteen characters, scopes: [push]}]}",
-            "my.yaml: api.keys[0].key: expected at least 20 characters, got 19; "
+            "my.yaml, line 1: api.keys[0].key: expected at least 20 characters, got 19; "
             "make one with 'imserver key create' or 'openssl rand -hex 32'",
         ),
         (
             'api: {keys: [{key: "replace-me: openssl rand -hex 32", scopes: [push]}]}',
-            "my.yaml: api.keys[0].key: this is a placeholder of the documentation; make one with ",
+            "my.yaml, line 1: api.keys[0].key: this is a placeholder of the documentation; make one with ",
         ),
         (
             "jwt: {sign_key: change-me}",
-            "my.yaml: jwt.sign_key: this is a placeholder of the documentation; make one with ",
+            "my.yaml, line 1: jwt.sign_key: this is a placeholder of the documentation; make one with ",
         ),
         (
             "api: {keys: [{key: a, scopes: [push]}, {key: a, scopes: [read]}]}",
-            "my.yaml: api.keys: one key is given twice",
+            "my.yaml, line 1: api.keys: one key is given twice",
         ),
         (
             "app:\n  http_port: 1\n  http_port: 1",
@@ -257,29 +257,29 @@ def test_yaml_anchors_and_merges_work(load: Load) -> None:
         ),
         ("app: {}\napp: {}", "my.yaml, line 2: the key 'app' was already given in line 1"),
         ("apps:\n  a: {}\n  a: {}", "my.yaml, line 3: the key 'a' was already given in line 2"),
-        ("app: {http_port: 8089}", "my.yaml: app.http_port and app.websocket_port are both 8089"),
+        ("app: {http_port: 8089}", "my.yaml, line 1: app.http_port and app.websocket_port are both 8089"),
         (
             "debug: {echo_path: echo}",
-            "my.yaml: debug.echo_path: expected a free path such as /echo, got 'echo'",
+            "my.yaml, line 1: debug.echo_path: expected a free path such as /echo, got 'echo'",
         ),
         (
             "debug: {echo_path: /acc}",
-            "my.yaml: debug.echo_path: expected a free path such as /echo, got '/acc'",
+            "my.yaml, line 1: debug.echo_path: expected a free path such as /echo, got '/acc'",
         ),
         (
             "redis: {url: 'http://cache'}",
-            "my.yaml: redis.url: expected a URL that begins with one of redis, ",
+            "my.yaml, line 1: redis.url: expected a URL that begins with one of redis, ",
         ),
-        ("redis: {url: cache}", "my.yaml: redis.url: expected a URL that begins with one of redis, "),
+        ("redis: {url: cache}", "my.yaml, line 1: redis.url: expected a URL that begins with one of redis, "),
         (
             "cluster: {lease_seconds: 5}",
-            "my.yaml: cluster.lease_seconds 5 must be at least twice cluster.renew_seconds 3",
+            "my.yaml, line 1: cluster.lease_seconds 5 must be at least twice cluster.renew_seconds 3",
         ),
         ("cluster: {lease_seconds: 0.5}", "my.yaml, line 1: cluster.lease_seconds: expected float >= 1.0"),
         (
             "server: {processes: 4}",
-            "my.yaml: server.processes 4 needs a Redis that the processes share: set redis.url, for example "
-            "redis://127.0.0.1:6379",
+            "my.yaml, line 1: server.processes 4 needs a Redis that the processes share: set redis.url, "
+            "for example redis://127.0.0.1:6379",
         ),
         ("app: [", "my.yaml, line 1: not valid YAML: "),
         ("app:\n\thttp_port: 1", "my.yaml, line 2: not valid YAML: "),
@@ -289,7 +289,7 @@ def test_yaml_anchors_and_merges_work(load: Load) -> None:
         ("!!python/object/apply:os.system [ls]", "my.yaml, line 1: not valid YAML: "),
     ],
 )
-def test_a_mistake_in_a_file_is_named_with_its_place(
+def test_a_mistake_in_a_file_is_named_with_its_line(
     complaint: Callable[..., str], text: str, said: str
 ) -> None:
     assert complaint(text).startswith(said)
@@ -307,11 +307,111 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
         load_config(str(file), {})
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ("max_conections: 5", "unknown key 'apps.shop.max_conections'; the nearest known key is "),
+        ("max_connections: many", "apps.shop.max_connections: expected int, got 'many'"),
+        ("maxConnections: -1", "apps.shop.max_connections: expected int >= 0, got -1"),
+        ("open: 1", "apps.shop.open: expected bool, got 1"),
+        ("origins: example.org", "apps.shop.origins: expected array, got 'example.org'"),
+        ("origins: ['']", "apps.shop.origins[0]: expected str of length >= 1, got ''"),
+        ("login_policy: last", "apps.shop.login_policy: expected one of "),
+        ("same_as: none", "apps.shop.same_as: expected a configured app that is not an alias"),
+        ("api_allow_from: [x]", "apps.shop.api_allow_from: expected networks"),
+        ("room_members: {lobby: [1]}", "apps.shop.room_members.lobby[0]: expected str, got 1"),
+        ("jwt: [{algorithm: HS1}]", "apps.shop.jwt[0].algorithm: expected one of "),
+        ("jwt: [{key: 12345}]", "apps.shop.jwt[0].key: expected str, got int"),
+        ("jwt: [{algorithm: RS256}]", "apps.shop.jwt[0]: RS256 needs a public key: key or key_file"),
+        ("jwt: [{issuer: 'http://e.org', audience: a}]", "apps.shop.jwt[0].issuer: expected an https://"),
+        ("webhook: {urls: x}", "unknown key 'apps.shop.webhook.urls'; the nearest known key is "),
+        ("webhook: {url: x, secret: s}", "apps.shop.webhook.url: expected an http:// or https:// address"),
+        ("webhook: {url: 'http://e.org'}", "apps.shop.webhook: expected either secret or secret_file"),
+        (
+            "back_ends: {connect: e.org}\n    webhook: {secret: s}",
+            "apps.shop.back_ends.connect: expected an http:// or https:// address",
+        ),
+        (
+            "back_ends: {rpc: 'http://e.org', headers: [Host]}\n    webhook: {secret: s}",
+            "apps.shop.back_ends.headers: expected headers of clients such as Cookie, got 'Host'",
+        ),
+        (
+            "channels: {orders: {publish: back_end}}",
+            "apps.shop.channels.orders.publish: back_end needs the address back_ends.publish of the app",
+        ),
+        ("webhook: {events: [logon]}", "apps.shop.webhook.events[0]: expected one of absent, "),
+        ("pusher: {app_id: 7, secret: s}", "apps.shop.pusher: expected app_id, key, and secret"),
+        ("pusher: {key: k, secret: s}", "apps.shop.pusher.app_id: expected 1 to 100 letters"),
+        ("pusher: {app_id: 7, key: a/b, secret: s}", "apps.shop.pusher.key: expected 1 to 100 letters"),
+        ("pusher: {app_id: 7, key: k}", "apps.shop.pusher: expected either secret or secret_file"),
+        (
+            "pusher: {app_id: 7, key: k, secret: s, webhook_url: e.org}",
+            "apps.shop.pusher.webhook_url: expected an http:// or https:// address",
+        ),
+    ],
+)
+def test_a_mistake_in_an_app_is_named_with_its_line_and_the_app(
+    complaint: Callable[..., str], settings: str, said: str
+) -> None:
+    text = f"server:\n  host: localhost\napps:\n  tea: {{}}\n  shop:\n    open: true\n    {settings}\n"
+    if settings.startswith("open"):
+        text = text.replace("    open: true\n", "    max_channels: 1\n")
+    assert complaint(text).startswith(f"my.yaml, line 7: {said}")
+
+
+@pytest.mark.parametrize(("name", "other"), [("key", "app_id"), ("app_id", "key")])
+def test_two_apps_have_two_names_in_pushers_protocol(
+    complaint: Callable[..., str], name: str, other: str
+) -> None:
+    row = f"secret: ssssssssssssssss, {name}: '7'"
+    said = complaint(
+        f"apps:\n  shop: {{pusher: {{{row}, {other}: a}}}}\n  club: {{pusher: {{{row}, {other}: b}}}}\n"
+    )
+    assert said == f"my.yaml, line 3: apps.club.pusher.{name}: '7' is that of the app shop already"
+
+
+def test_the_secret_of_pushers_protocol_ends_demo_mode_and_is_not_printed(load: Load) -> None:
+    settings = load("apps: {shop: {pusher: {app_id: 7, key: k, secret: ssssssssssssssss}}}")
+    assert not settings.demo
+    assert settings.apps["shop"].pusher.app_id == "7"
+    assert "ssss" not in dump_config(settings)
+
+
+@pytest.mark.parametrize("name", ["' shop'", "'shop '", '"a\\tb"', f"'{'x' * 192}'", f"'{'水' * 180}'"])
+def test_the_name_of_an_app_is_checked(complaint: Callable[..., str], name: str) -> None:
+    said = complaint(f"apps:\n  101: {{}}\n  {name}: {{}}")
+    assert said.startswith("my.yaml, line 3: apps.")
+    assert "an app's name has 1 to 191 characters" in said
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("''", "my.yaml, line 3: apps.: expected str of length >= 1"),
+        ("true", "my.yaml, line 3: apps.True: expected str"),
+        ("'101'", "my.yaml, line 3: apps.101 is given twice, as a number and as text"),
+    ],
+)
+def test_a_key_that_cannot_name_an_app_is_named(complaint: Callable[..., str], key: str, said: str) -> None:
+    assert complaint(f"apps:\n  101: {{}}\n  {key}: {{}}").startswith(said)
+
+
+def test_the_line_is_that_of_the_list_entry_of_a_setting(complaint: Callable[..., str]) -> None:
+    text = "apps:\n  shop:\n    jwt:\n      - key: 'a'\n      - algorithm: RS256\n        kid: b\n"
+    assert complaint(text).startswith("my.yaml, line 5: apps.shop.jwt[1]: RS256 needs")
+
+
+def test_a_setting_of_a_variable_does_not_name_a_line_of_the_file(complaint: Callable[..., str]) -> None:
+    text = "app: {http_port: 1}\nredis: {url: 'redis://localhost'}"
+    said = complaint(text, {"IMSERVER_REDIS_URL": "cache"})
+    assert said.startswith("my.yaml: redis.url: expected a URL")
+
+
 @given(st.text(max_size=40))
 def test_no_text_in_a_file_gives_anything_but_settings_or_one_clear_line(text: str) -> None:
     said = ""
     try:
-        _parse(text, "x")
+        _parse(text, Places("x"))
     except ConfigError as error:
         said = str(error)
     assert "\n" not in said
@@ -358,7 +458,7 @@ def test_variables_are_read_as_their_settings_type(load: Load) -> None:
 
 def test_an_unknown_variable_is_a_warning(load: Load) -> None:
     got = load("", {"IMSERVER_HTTP_PORT": "1"})
-    assert got.warnings == ("environment: IMSERVER_HTTP_PORT is no setting and has no effect",)
+    assert got.warnings == ("environment: IMSERVER_HTTP_PORT is not a setting and has no effect",)
 
 
 def test_variables_of_the_command_line_itself_are_no_settings(load: Load) -> None:

@@ -102,7 +102,7 @@ def test_one_port_for_both_is_one_listener(file: Path) -> None:
     assert listens(settings) == [(9190, "", "protobuf")]
 
 
-def test_an_address_beyond_loopback_is_listened_on_and_told_to_other_nodes(file: Path) -> None:
+def test_an_address_beyond_loopback_is_listened_on_and_announced_to_other_nodes(file: Path) -> None:
     settings = load(file, "app: {ip: 192.0.2.7}")
     assert [row.host for row in settings.server.extra_listen] == ["192.0.2.7", "192.0.2.7"]
     assert settings.cluster.advertise == "192.0.2.7"
@@ -115,7 +115,7 @@ def test_the_environment_and_our_own_keys_count_more(file: Path) -> None:
     assert settings.app.rpc_port == 7777
 
 
-def test_what_has_no_effect_is_told_with_what_to_set_instead(file: Path) -> None:
+def test_what_has_no_effect_is_reported_with_what_to_set_instead(file: Path) -> None:
     idle, mysql, log = load(file, ORIGINAL).warnings
     for name in ("worker_pool_size", "max_worker_task", "heartbeatInterval", "etcd.timeout", "rabbitmq.url"):
         assert name in idle
@@ -124,7 +124,7 @@ def test_what_has_no_effect_is_told_with_what_to_set_instead(file: Path) -> None
     assert "app.log_file" in log
 
 
-def test_whoever_has_set_it_is_not_told(file: Path) -> None:
+def test_whoever_has_set_it_gets_no_advice(file: Path) -> None:
     text = "app: {log_file: log/im.log}\nmysql: {dns: x}\nlog: {target: file}\nstorage: {url: mysql://u:p@h/im}\n"
     assert load(file, text).warnings == ()
     assert load(file, "log: {target: console, level: error}").warnings == ()
@@ -135,7 +135,7 @@ def test_levels_that_are_none_here_log_what_matters(file: Path) -> None:
 
 
 def test_the_public_signing_key_is_refused_once_the_server_has_keys_of_its_own(file: Path) -> None:
-    with pytest.raises(ConfigError, match="sign_key is the one that GoChat comes with"):
+    with pytest.raises(ConfigError, match="sign_key is the default of GoChat"):
         load(file, ORIGINAL, **KEYS)
     assert load(file, ORIGINAL.replace("gooooIM", "a key of our own, long enough to be one"), **KEYS)
 
@@ -154,7 +154,7 @@ def test_the_public_signing_key_is_refused_once_the_server_has_keys_of_its_own(f
         ("etcd:\n  timeout: 5\n  colour: red", "line 1: unknown key 'etcd'"),
     ],
 )
-def test_mistakes_are_told_in_one_line_that_names_the_file(file: Path, text: str, problem: str) -> None:
+def test_mistakes_are_reported_in_one_line_that_names_the_file(file: Path, text: str, problem: str) -> None:
     with pytest.raises(ConfigError) as raised:
         load(file, text)
     assert problem in str(raised.value)

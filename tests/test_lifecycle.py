@@ -63,7 +63,7 @@ def test_servers_of_one_cluster_share_the_folder_and_the_first_one_names_itself(
 def test_a_server_without_a_cluster_lets_no_node_of_one_in(tmp_path: Path) -> None:
     alone, node = DataDirectory(str(tmp_path)), DataDirectory(str(tmp_path), shared=True)
     alone.start()
-    with pytest.raises(StartError, match=r"\(pid \d+\), which is no node of a cluster$"):
+    with pytest.raises(StartError, match=r"\(pid \d+\), which is not a node of a cluster$"):
         node.start()
     alone.stop()
     node.start()
@@ -85,7 +85,7 @@ def test_servers_of_one_cluster_that_start_at_once_all_get_in_and_have_one_secre
                 assert server.stdin is not None
                 server.stdin.write("x")
                 server.stdin.flush()
-        said = {server.communicate(timeout=20)[0] for server in servers}
+        said = {server.communicate(timeout=60)[0] for server in servers}
     assert [server.returncode for server in servers] == [0] * 6
     assert len(said) == 1
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["lock", "secret"]

@@ -196,7 +196,7 @@ def test_a_full_disk_costs_lines_and_nothing_else() -> None:
     handler.close()
 
 
-def test_after_lost_lines_the_log_says_how_many(tmp_path: Path) -> None:
+def test_after_lost_lines_the_log_counts_them(tmp_path: Path) -> None:
     handler = LineHandler(str(tmp_path / "x.log"))
     handler.lost = 7
     handler.write(b"a\n")
@@ -246,7 +246,7 @@ def test_a_thousand_requests_are_written_at_once(logs_to: OpenLogs) -> None:
     assert len(lines(path)) == 1001
 
 
-def test_a_line_is_the_same_whatever_came_before_it_and_little_is_kept(logs_to: OpenLogs) -> None:
+def test_a_line_is_the_same_whatever_came_before_it_and_little_is_remembered(logs_to: OpenLogs) -> None:
     logs, path = logs_to()
     paths = [f"/p{number}" for number in range(600)]
     for each in (*paths, "/p1", "/x\n\x1b", "/y" * 500, "/x\n\x1b", "/p1"):

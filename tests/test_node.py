@@ -20,8 +20,8 @@ from imserver.node import Node
 from imserver.servers import LISTENER_KEY
 from imserver.transport.connection import OPEN
 from tests.integration.raw import request, text
-from tests.support import DOORS
-from tests.transport.rig import Caller, Client, until
+from tests.support import HTTP_SERVERS
+from tests.transport.harness import Caller, Client, until
 
 LOGIN = '{"cmd":"login","data":{"userID":"%s","appID":101}}'
 
@@ -40,7 +40,7 @@ class Requests:
         self.flushed += 1
 
 
-class House:
+class Harness:
     """Starts nodes in this process, with an application of one line, and stops them."""
 
     def __init__(self, folder: Path) -> None:
@@ -99,9 +99,9 @@ class House:
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
+def harness(tmp_path: Path) -> Iterator[Harness]:
     before = gc.get_threshold()
-    one = House(tmp_path)
+    one = Harness(tmp_path)
     try:
         yield one
         one.go.set()
@@ -122,24 +122,23 @@ def leave(*clients: Client) -> None:
 # --- starting -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_a_started_node_is_ready_and_says_where_it_listens(house: House, door: str) -> None:
-    node = house.make(server={"data_dir": str(house.folder / "data"), "http": door})
+@pytest.mark.parametrize("http_server", HTTP_SERVERS)
+def test_a_started_node_is_ready_and_says_where_it_listens(harness: Harness, http_server: str) -> None:
+    node = harness.make(server={"data_dir": str(harness.folder / "data"), "http": http_server})
     assert not node.parts.ready()
     node.start()
     assert node.parts.ready()
     assert node.parts.http_port != node.parts.ws_port
     assert node.addresses == {
         "http": f"http://127.0.0.1:{node.parts.http_port}",
-        "chat page": f"http://127.0.0.1:{node.parts.http_port}/home/index",
         "websocket": f"ws://127.0.0.1:{node.parts.ws_port}/acc",
     }
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_a_client_logs_in_is_pushed_to_and_goes(house: House, door: str) -> None:
-    node = house.start(server={"data_dir": str(house.folder / "data"), "http": door})
-    ann, bob = house.join(node, "ann"), house.join(node, "bob")
+@pytest.mark.parametrize("http_server", HTTP_SERVERS)
+def test_a_client_logs_in_is_pushed_to_and_goes(harness: Harness, http_server: str) -> None:
+    node = harness.start(server={"data_dir": str(harness.folder / "data"), "http": http_server})
+    ann, bob = harness.join(node, "ann"), harness.join(node, "bob")
     assert node.parts.delivery.to_user("101", "ann", Event("msg", "eve", "hello", "7")) == 1
     until(lambda: any(b"hello" in payload for payload in ann.payloads()))
     assert (node.parts.gate.connections, node.parts.metrics.handshakes, node.parts.metrics.logins) == (
@@ -153,97 +152,99 @@ def test_a_client_logs_in_is_pushed_to_and_goes(house: House, door: str) -> None
     assert node.parts.metrics.closes == {1006: 1}
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_both_ports_serve_requests_and_tell_the_application_which_they_are(house: House, door: str) -> None:
-    node = house.start(server={"data_dir": str(house.folder / "data"), "http": door})
+@pytest.mark.parametrize("http_server", HTTP_SERVERS)
+def test_both_ports_serve_requests_and_tell_the_application_which_they_are(
+    harness: Harness, http_server: str
+) -> None:
+    node = harness.start(server={"data_dir": str(harness.folder / "data"), "http": http_server})
     for port in (node.parts.http_port, node.parts.ws_port):
-        with house.call(port) as caller:
+        with harness.call(port) as caller:
             caller.send(request("/somewhere"))
             assert caller.response()[::2] == (200, b"ok")
-    assert [environ[LISTENER_KEY] for environ in house.environs] == ["http", "websocket"]
+    assert [environ[LISTENER_KEY] for environ in harness.environs] == ["http", "websocket"]
 
 
-def test_fast_routes_are_answered_without_the_application_and_logged(house: House) -> None:
-    node = house.start()
-    with house.call(node.parts.http_port) as caller:
+def test_fast_routes_are_answered_without_the_application_and_logged(harness: Harness) -> None:
+    node = harness.start()
+    with harness.call(node.parts.http_port) as caller:
         caller.send(request("/user/online?appID=101&userID=ann"))
         status, headers, body = caller.response()
     assert (status, headers["access-control-allow-origin"]) == (200, "*")
     assert msgspec.json.decode(body)["data"] == {"online": False, "userID": "ann"}
-    assert not house.environs
+    assert not harness.environs
     assert [row[:3] for row in node.parts.request_log.rows] == [("GET", "/user/online", 200)]  # type: ignore[attr-defined]
 
 
-def test_a_taken_port_is_one_clear_line_and_leaves_nothing_behind(house: House) -> None:
+def test_a_taken_port_is_one_clear_line_and_leaves_nothing_behind(harness: Harness) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(StartError, match=f"cannot listen on 127.0.0.1:{port}: ") as caught:
-            house.start(app={"http_port": 0, "websocket_port": port})
+            harness.start(app={"http_port": 0, "websocket_port": port})
     assert "\n" not in str(caught.value)
-    house.nodes.clear()
-    assert house.start().parts.ready(), "the data directory is free again"
+    harness.nodes.clear()
+    assert harness.start().parts.ready(), "the data directory is free again"
 
 
-def test_a_data_directory_in_use_is_one_clear_line(house: House) -> None:
-    house.start()
+def test_a_data_directory_in_use_is_one_clear_line(harness: Harness) -> None:
+    harness.start()
     with pytest.raises(StartError, match="is in use by another server"):
-        house.start()
-    house.nodes.pop()
+        harness.start()
+    harness.nodes.pop()
 
 
-def test_more_connections_than_files_is_one_clear_line(house: House) -> None:
+def test_more_connections_than_files_is_one_clear_line(harness: Harness) -> None:
     with pytest.raises(StartError, match=r"limits.max_connections 100000000 is above the \d+ files"):
-        house.start(limits={"max_connections": 100_000_000})
-    house.nodes.clear()
+        harness.start(limits={"max_connections": 100_000_000})
+    harness.nodes.clear()
 
 
-def test_without_a_limit_there_is_room_for_what_open_files_allow(house: House) -> None:
-    node = house.start()
+def test_without_a_limit_there_is_room_for_what_open_files_allow(harness: Harness) -> None:
+    node = harness.start()
     assert 0 < node.parts.max_connections < 100_000_000
-    assert house.settings().limits.max_connections == 0
+    assert harness.settings().limits.max_connections == 0
 
 
 # --- settings reach their parts -----------------------------------------------------------------------------
 
 
-def test_an_app_has_the_login_policy_that_it_is_given(house: House) -> None:
-    node = house.start(apps={"7": TenantSettings(login_policy="multi"), "8": TenantSettings()})
+def test_an_app_has_the_login_policy_that_it_is_given(harness: Harness) -> None:
+    node = harness.start(apps={"7": TenantSettings(login_policy="multi"), "8": TenantSettings()})
     assert {name: app.policy for name, app in node.parts.hub.apps.items()} == {"7": "multi", "8": "multi"}
 
 
-def test_messages_above_the_limit_close_with_1009_and_above_the_rate_with_4003(house: House) -> None:
-    node = house.start(limits={"message_bytes": 200, "messages_per_second": 5})
-    large, quick = (house.call(node.parts.ws_port).upgrade() for _ in range(2))
+def test_messages_above_the_limit_close_with_1009_and_above_the_rate_with_4003(harness: Harness) -> None:
+    node = harness.start(limits={"message_bytes": 200, "messages_per_second": 5})
+    large, quick = (harness.call(node.parts.ws_port).upgrade() for _ in range(2))
     large.send(text("x" * 201))
     assert large.close_code() == 1009
     quick.send(text("x") * 6)
     assert quick.close_code() == 4003
 
 
-def test_above_the_limit_of_connections_a_client_is_told_4005(house: House) -> None:
-    node = house.start(limits={"max_connections": 2})
-    clients = [house.call(node.parts.ws_port).upgrade() for _ in range(3)]
+def test_above_the_limit_of_connections_a_client_gets_4005(harness: Harness) -> None:
+    node = harness.start(limits={"max_connections": 2})
+    clients = [harness.call(node.parts.ws_port).upgrade() for _ in range(3)]
     assert clients[2].close_code() == 4005
 
 
-def test_the_echo_path_exists_only_when_it_is_asked_for(house: House) -> None:
-    node = house.start(debug={"echo_path": "/echo"})
-    client = house.call(node.parts.ws_port).upgrade("/echo")
+def test_the_echo_path_exists_only_when_it_is_asked_for(harness: Harness) -> None:
+    node = harness.start(debug={"echo_path": "/echo"})
+    client = harness.call(node.parts.ws_port).upgrade("/echo")
     client.send(text("back"))
     assert client.expect(1)[0].payload == b"back"
     leave(client)
     node.stop()
-    plain = house.start()
-    with house.call(plain.parts.ws_port) as caller, pytest.raises(AssertionError):
+    plain = harness.start()
+    with harness.call(plain.parts.ws_port) as caller, pytest.raises(AssertionError):
         caller.upgrade("/echo")
 
 
 def test_a_slow_reader_is_counted_and_what_waits_is_shown(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("imserver.node._TICK_SECONDS", 0.02)
-    node = house.start(limits={"outbox_bytes": 100_000})
-    client = house.join(node, "ann")
+    node = harness.start(limits={"outbox_bytes": 100_000})
+    client = harness.join(node, "ann")
     connection = next(iter(node.parts.hub.sessions()))
     connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     until(lambda: node.parts.delivery.to_user("101", "ann", Event("msg", "eve", "x" * 10_000)) == 0)
@@ -252,19 +253,19 @@ def test_a_slow_reader_is_counted_and_what_waits_is_shown(
     assert client.close_code() == 4000
 
 
-def test_the_lag_of_the_loop_is_measured(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_lag_of_the_loop_is_measured(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("imserver.node._TICK_SECONDS", 0.01)
-    node = house.start()
+    node = harness.start()
     gevent.sleep(0)
     threading.Event().wait(0.1)
     until(lambda: node.parts.metrics.loop_lag_max_seconds >= 0.05)
 
 
-def test_what_takes_too_long_is_ended_each_second(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_takes_too_long_is_ended_each_second(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("imserver.node._TICK_SECONDS", 0.01)
-    node = house.start(websocket={"close_seconds": 0.05}, limits={"handshake_seconds": 0.05})
-    house.join(node, "ann")
-    with house.call(node.parts.http_port) as silent:
+    node = harness.start(websocket={"close_seconds": 0.05}, limits={"handshake_seconds": 0.05})
+    harness.join(node, "ann")
+    with harness.call(node.parts.http_port) as silent:
         next(iter(node.parts.hub.sessions())).close(4502)
         until(lambda: not node.parts.context.connections)
         silent.until_ended()
@@ -273,9 +274,9 @@ def test_what_takes_too_long_is_ended_each_second(house: House, monkeypatch: pyt
 # --- being asked --------------------------------------------------------------------------------------------
 
 
-def test_the_state_names_peers_and_users_only_when_asked_to(house: House) -> None:
-    node = house.start()
-    client, stranger = house.join(node, "马远"), house.call(node.parts.ws_port).upgrade()
+def test_the_state_names_peers_and_users_only_when_asked_to(harness: Harness) -> None:
+    node = harness.start()
+    client, stranger = harness.join(node, "马远"), harness.call(node.parts.ws_port).upgrade()
     until(lambda: node.parts.gate.connections == 2)
     plain = node.parts.state(False)
     assert plain["managerInfo"] == {
@@ -298,19 +299,19 @@ def test_the_state_names_peers_and_users_only_when_asked_to(house: House) -> Non
     assert detailed["metrics"]["logins"] == 1
     assert (detailed["version"], detailed["ready"], detailed["clustered"]) == (__version__, True, False)
     assert detailed["maxConnections"] == node.parts.max_connections
-    node.reload(house.settings(limits={"max_connections": 7}))
+    node.reload(harness.settings(limits={"max_connections": 7}))
     assert node.parts.state(False, detail=True)["maxConnections"] == 7
 
 
 # --- reading settings again ---------------------------------------------------------------------------------
 
 
-def test_reading_settings_again_changes_keys_origins_and_limits_and_drops_nobody(house: House) -> None:
-    node = house.start()
+def test_reading_settings_again_changes_keys_origins_and_limits_and_drops_nobody(harness: Harness) -> None:
+    node = harness.start()
     assert node.parts.keys.demo
-    clients = [house.join(node, f"u{number}") for number in range(2)]
+    clients = [harness.join(node, f"u{number}") for number in range(2)]
     node.reload(
-        house.settings(
+        harness.settings(
             api={"keys": (KeySettings("secret", ("push",)),)},
             limits={"max_connections": 2},
             server={"data_dir": "elsewhere", "origins": ("https://partner.example",)},
@@ -318,26 +319,26 @@ def test_reading_settings_again_changes_keys_origins_and_limits_and_drops_nobody
     )
     assert not node.parts.keys.demo
     assert all(connection.state == OPEN for connection in node.parts.context.connections)
-    full = house.call(node.parts.ws_port).upgrade()
+    full = harness.call(node.parts.ws_port).upgrade()
     assert full.close_code() == 4005
     leave(clients.pop(), full)
     until(lambda: node.parts.gate.connections == 1)
-    foreign = house.call(node.parts.ws_port).upgrade("/acc", ("Origin", "http://evil.example"))
+    foreign = harness.call(node.parts.ws_port).upgrade("/acc", ("Origin", "http://evil.example"))
     assert foreign.close_code() == 4505
     leave(foreign)
     until(lambda: node.parts.gate.connections == 1)
-    friend = house.call(node.parts.ws_port).upgrade("/acc", ("Origin", "https://partner.example"))
+    friend = harness.call(node.parts.ws_port).upgrade("/acc", ("Origin", "https://partner.example"))
     friend.probe()
 
 
-def test_a_limit_of_an_address_that_begins_later_counts_those_who_are_here(house: House) -> None:
-    node = house.start()
-    clients = [house.join(node, f"u{number}") for number in range(3)]
+def test_a_limit_of_an_address_that_begins_later_counts_those_who_are_here(harness: Harness) -> None:
+    node = harness.start()
+    clients = [harness.join(node, f"u{number}") for number in range(3)]
     assert not node.parts.gate.per_address
-    node.reload(house.settings(limits={"max_connections_per_address": 5}))
+    node.reload(harness.settings(limits={"max_connections_per_address": 5}))
     assert dict(node.parts.gate.per_address) == {"127.0.0.1": 3}
     next(iter(node.parts.hub.sessions())).close(4502)
-    node.reload(house.settings(limits={"max_connections_per_address": 4}))
+    node.reload(harness.settings(limits={"max_connections_per_address": 4}))
     assert dict(node.parts.gate.per_address) == {"127.0.0.1": 2}, "one is leaving and was counted out"
     leave(*clients)
     until(lambda: node.parts.gate.connections == 0)
@@ -347,10 +348,10 @@ def test_a_limit_of_an_address_that_begins_later_counts_those_who_are_here(house
 # --- stopping -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_a_stop_closes_clients_with_1001_and_frees_everything(house: House, door: str) -> None:
-    node = house.start(server={"data_dir": str(house.folder / "data"), "http": door})
-    client = house.join(node, "ann")
+@pytest.mark.parametrize("http_server", HTTP_SERVERS)
+def test_a_stop_closes_clients_with_1001_and_frees_everything(harness: Harness, http_server: str) -> None:
+    node = harness.start(server={"data_dir": str(harness.folder / "data"), "http": http_server})
+    client = harness.join(node, "ann")
     stop = gevent.spawn(node.stop)
     assert client.close_code() == 1001
     leave(client)
@@ -364,32 +365,32 @@ def test_a_stop_closes_clients_with_1001_and_frees_everything(house: House, door
     assert not node.parts.context.connections
     assert node.parts.request_log.flushed  # type: ignore[attr-defined]
     node.stop()
-    assert house.start().parts.ready(), "the data directory is free again"
+    assert harness.start().parts.ready(), "the data directory is free again"
 
 
 def test_a_stop_ends_kept_connections_at_once_and_lets_a_request_under_way_be_answered(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("imserver.node._LAST_REQUESTS_SECONDS", 100)
-    node = house.start()
-    with house.call(node.parts.http_port) as caller, house.call(node.parts.http_port) as kept:
+    node = harness.start()
+    with harness.call(node.parts.http_port) as caller, harness.call(node.parts.http_port) as kept:
         kept.send(request("/kept"))
         assert kept.response()[0] == 200
-        house.go.clear()
+        harness.go.clear()
         caller.send(request("/slow"))
-        until(lambda: len(house.environs) == 2)
+        until(lambda: len(harness.environs) == 2)
         stop = gevent.spawn(node.stop)
         assert kept.until_ended() == b""
         assert not node.parts.ready()
-        house.go.set()
+        harness.go.set()
         assert caller.response()[0] == 200
         assert caller.until_ended() == b""
     until(stop.ready)
 
 
-def test_whoever_waits_in_the_queue_when_a_stop_begins_is_answered(house: House) -> None:
-    node = house.start()
-    callers = [house.call(node.parts.http_port) for _ in range(100)]
+def test_whoever_waits_in_the_queue_when_a_stop_begins_is_answered(harness: Harness) -> None:
+    node = harness.start()
+    callers = [harness.call(node.parts.http_port) for _ in range(100)]
     for caller in callers:
         caller.send(request("/user/list?appID=101"))
     stop = gevent.spawn(node.stop)
@@ -401,11 +402,11 @@ def test_whoever_waits_in_the_queue_when_a_stop_begins_is_answered(house: House)
 
 
 def test_clients_are_closed_spread_over_the_time_of_the_drain(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("imserver.node._CLOSES_PER_TURN", 2)
-    node = house.start(drain={"close_seconds": 0.2})
-    clients = [house.join(node, f"u{number}") for number in range(8)]
+    node = harness.start(drain={"close_seconds": 0.2})
+    clients = [harness.join(node, f"u{number}") for number in range(8)]
     stop = gevent.spawn(node.stop)
     counts: set[int] = set()
     until(lambda: counts.add(node.parts.hub.user_count("101")) or node.parts.hub.user_count("101") == 0)
@@ -415,8 +416,8 @@ def test_clients_are_closed_spread_over_the_time_of_the_drain(
     until(stop.ready)
 
 
-def test_a_client_that_never_answers_the_close_does_not_keep_a_node_from_its_end(house: House) -> None:
-    node = house.start(websocket={"close_seconds": 0.05})
-    client = house.join(node, "ann")
+def test_a_client_that_never_answers_the_close_does_not_keep_a_node_from_its_end(harness: Harness) -> None:
+    node = harness.start(websocket={"close_seconds": 0.05})
+    client = harness.join(node, "ann")
     until(gevent.spawn(node.stop).ready)
     assert client.close_code() == 1001

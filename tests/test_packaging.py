@@ -1,5 +1,6 @@
 """The wheels of server and client: built from this tree and installed elsewhere, they have all they need."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -7,14 +8,20 @@ import sysconfig
 import tomllib
 import venv
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import imserver_client
 from imserver import __version__, assets
+from imserver.config.load import load_config
+from imserver_client import Api
 
-from .support import ROOT, Server, clean_environment
+from .processes import ended_on_failure, spawn
+from .support import ROOT, Server, clean_environment, eventually
 
 # What goes into a build; copied, so that building leaves nothing in the tree.
 SOURCES = (
@@ -29,6 +36,7 @@ SOURCES = (
     "README.md",
     "LICENSE",
 )
+IGNORED = shutil.ignore_patterns("__pycache__", "node_modules")
 BUILD = "import sys; from setuptools import build_meta; print(build_meta.build_wheel(sys.argv[1]))"
 
 
@@ -39,7 +47,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tree.mkdir()
     for name in SOURCES:
         if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(ROOT / name, tree / name, ignore=IGNORED)
         else:
             shutil.copy(ROOT / name, tree / name)
     return build(tree)
@@ -93,7 +101,7 @@ def run(command: Path, *arguments: str, folder: Path) -> str:
         env=clean_environment(PYTHONPATH=""),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=100,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -113,7 +121,7 @@ def test_the_wheel_holds_the_package_its_files_and_nothing_else(wheel: Path) -> 
         assert files, folder
         for path in files:
             assert f"imserver/packaged/{inside}/{path.relative_to(folder).as_posix()}" in names
-    assert "imserver/py.typed" in names
+    assert {"imserver/py.typed", "imserver/protocol/chat_pb2.pyi"} <= set(names)
     assert not any(name.endswith((".pyc", ".orig")) or "__pycache__" in name for name in names)
 
 
@@ -141,6 +149,7 @@ def test_the_server_depends_on_the_client_and_pins_its_dependencies() -> None:
     assert set(client["dependencies"]) < set(server["dependencies"])
 
 
+@pytest.mark.full
 def test_the_console_script_finds_the_default_configuration(installed: Path, tmp_path: Path) -> None:
     assert run(installed / "imserver", "version", folder=tmp_path) == f"{__version__}\n"
     assert "http_port: 8080" in run(installed / "imserver", "check-config", folder=tmp_path)
@@ -148,12 +157,14 @@ def test_the_console_script_finds_the_default_configuration(installed: Path, tmp
     assert manual == assets.DEFAULT_CONFIG.read_text(encoding="utf-8")
 
 
+@pytest.mark.full
 def test_the_installed_package_can_make_its_database(installed: Path, tmp_path: Path) -> None:
     """The steps that make the tables are looked for as files."""
     run(installed / "imserver", "app", "create", "105", "--data-dir", "kept", folder=tmp_path)
     assert "105" in run(installed / "imserver", "app", "list", "--data-dir", "kept", folder=tmp_path)
 
 
+@pytest.mark.full
 def test_the_installed_server_serves_its_pages_from_any_folder(installed: Path, tmp_path: Path) -> None:
     server = Server(
         tmp_path / "elsewhere", command=(str(installed / "imserver"),), environment={"PYTHONPATH": ""}
@@ -197,3 +208,80 @@ def test_the_lock_files_name_no_place_and_pin_everything_by_hash() -> None:
         pins = [line for line in lines if "==" in line]
         assert len(pins) > 10
         assert all(line.endswith("\\") for line in pins)
+
+
+SDIST = BUILD.replace("build_wheel", "build_sdist")
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("kind", ["wheel", "sdist"])
+def test_pip_installs_what_a_stranger_needs_from_an_index(
+    kind: str, wheel: Path, client_wheel: Path, tmp_path: Path
+) -> None:
+    """``pip install imserver``, ``imserver serve`` in an empty folder, ``imserver init``, and a push.
+
+    Our own packages come from an index of the built files, all others are borrowed from this environment.
+    """
+    index = tmp_path / "index"
+    index.mkdir()
+    shutil.copy(client_wheel, index)
+    if kind == "wheel":
+        shutil.copy(wheel, index)
+    else:
+        done = subprocess.run(
+            [sys.executable, "-c", SDIST, str(index)],
+            cwd=wheel.parent / "tree",
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    home = tmp_path / "venv"
+    venv.create(home, with_pip=False)
+    (packages,) = home.glob("lib/python*/site-packages")
+    (packages / "borrowed.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
+    pip = [sys.executable, "-m", "pip", "--python", str(home / "bin" / "python"), "install", "-q"]
+    subprocess.run(
+        [*pip, "--no-index", "--no-build-isolation", "--find-links", str(index), "imserver"],
+        env=clean_environment(PYTHONPATH=""),
+        check=True,
+    )
+    installed = {path.name for path in packages.glob("*.dist-info")}
+    assert installed == {f"{name}-{__version__}.dist-info" for name in ("imserver", "imserver_client")}
+    imserver = home / "bin" / "imserver"
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    with serving(imserver, folder) as url:
+        assert (folder / "data").is_dir()
+        assert push(url)["results"][0]["status"] == "absent"
+    run(imserver, "init", folder=folder)
+    (key,) = load_config(str(folder / "imserver.yaml"), {}).api.keys
+    with serving(imserver, folder) as url:
+        assert push(url, key.key, store=True)["results"][0]["status"] == "stored"
+
+
+@contextmanager
+def serving(imserver: Path, folder: Path) -> Iterator[str]:
+    """A time in which ``imserver serve`` runs in a folder; the address of its HTTP server."""
+    output = folder / "output.txt"
+    with output.open("wb") as opened:
+        process = spawn(
+            [str(imserver), "serve", "--http-port", "0", "--ws-port", "0"],
+            stdout=opened,
+            stderr=subprocess.STDOUT,
+            env=clean_environment(PYTHONPATH=""),
+            cwd=folder,
+        )
+    with ended_on_failure(process):
+        yield eventually(
+            lambda: next(iter(re.findall(r"http +(http://\S+)\n", output.read_text())), ""),
+            what=f"the banner, {output}",
+        )
+    process.terminate()
+    assert process.wait(40) == 0
+
+
+def push(url: str, key: str = "", **fields: Any) -> Any:
+    """Push to ann in the app ``default``; the answer."""
+    with Api(url, key) as api:
+        return api.call("POST", "push", {"app": "default", "user": "ann", "text": "hello", **fields})

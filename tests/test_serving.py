@@ -15,7 +15,7 @@ import pytest
 from tests.processes import end, spawn
 
 from .conftest import StartServer
-from .support import DOORS, Server, clean_environment, eventually
+from .support import HTTP_SERVERS, Server, clean_environment, eventually
 
 SHAKE = (
     "GET /acc HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -44,12 +44,12 @@ def ping(client: socket.socket) -> bytes:
     return client.recv(3)
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("http_server", HTTP_SERVERS)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_drains_and_the_server_ends_with_status_0(
-    start_server: StartServer, number: signal.Signals, door: str
+    start_server: StartServer, number: signal.Signals, http_server: str
 ) -> None:
-    server = start_server(door=door)
+    server = start_server(http_server=http_server)
     with connect(server) as client:
         server.process.send_signal(number)
         head = client.recv(4)
@@ -58,7 +58,7 @@ def test_a_signal_drains_and_the_server_ends_with_status_0(
         client.sendall(frame(8, head[2:4]))
         while client.recv(4096):
             pass
-    assert server.process.wait(10) == 0
+    assert server.process.wait(40) == 0
     assert f"{number.name}: draining" in server.log_text
     assert server.log_text.rstrip().endswith("stopped")
 
@@ -77,7 +77,7 @@ def test_a_second_signal_ends_at_once(start_server: StartServer) -> None:
     server.process.send_signal(signal.SIGTERM)
     eventually(lambda: "SIGTERM: draining" in server.log_text)
     server.process.send_signal(signal.SIGINT)
-    assert server.process.wait(5) == 128 + signal.SIGINT
+    assert server.process.wait(40) == 128 + signal.SIGINT
     assert "SIGINT again: stopping at once" in server.log_text
 
 
@@ -148,7 +148,7 @@ def test_sighup_cannot_open_a_public_server_to_strangers(start_server: StartServ
     server = start_server("--host", "0.0.0.0", config=keys)
     server.configure({})
     server.process.send_signal(signal.SIGHUP)
-    eventually(lambda: "settings are unchanged: server.host 0.0.0.0 is beyond loopback" in server.log_text)
+    eventually(lambda: "settings are unchanged: server.host 0.0.0.0 is not a loopback" in server.log_text)
 
 
 @contextmanager
@@ -179,7 +179,7 @@ def in_terminal(folder: Path, *before: str) -> Iterator[tuple[subprocess.Popen[b
 def test_a_foreground_server_whose_terminal_is_gone_ends(tmp_path: Path) -> None:
     with in_terminal(tmp_path) as (process, master):
         os.close(master)
-        assert process.wait(15) == 0
+        assert process.wait(40) == 0
     assert "SIGHUP: draining" in (tmp_path / "server.log").read_text(encoding="utf-8")
 
 
@@ -190,4 +190,4 @@ def test_under_nohup_a_lost_terminal_is_no_reason_to_end(tmp_path: Path) -> None
         eventually(lambda: "settings reloaded" in (tmp_path / "server.log").read_text(encoding="utf-8"))
         assert process.poll() is None
         process.terminate()
-        assert process.wait(15) == 0
+        assert process.wait(40) == 0

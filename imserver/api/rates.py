@@ -1,7 +1,7 @@
-"""How many requests a key may make in a second, and the headers that say how many are left.
+"""The rate limit of requests per key, and its headers.
 
-Each key has a bucket of ``api.requests_per_second`` tokens that fills up again at that rate; in demo mode
-each client address has one. A request takes one token, a batch one for each command.
+Each key has a bucket of ``api.requests_per_second`` tokens that fills up again at that rate. In demo mode
+each client address has one. A request takes one token, a batch takes one for each command.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from imserver.auth.principal import NOBODY, Principal
 from imserver.errors import HTTP_TOO_MANY_REQUESTS
 
 MAX_BUCKETS: Final = 10_000
-"""Buckets that are kept; beyond it the one that was used longest ago is as full as a new one."""
+"""Limit of the number of buckets. Beyond it, the bucket that was not used for the longest time is dropped."""
 
 
 class Rates:
@@ -29,13 +29,13 @@ class Rates:
         self.set(per_second)
 
     def set(self, per_second: float) -> None:
-        """Change the limit; all buckets are full then."""
+        """Change the limit, and fill all buckets."""
         self.per_second = per_second
         self._most = max(per_second, 1.0)
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, principal: Principal, host: str) -> bool:
-        """Take a token; False if there is none. With no limit there always is one."""
+        """Take a token. Return False if there is none. Without a limit there always is one."""
         if not self.per_second:
             return True
         now = self._clock()
@@ -53,20 +53,20 @@ class Rates:
             self._buckets.popitem(last=False)
 
     def require(self, principal: Principal, host: str) -> None:
-        """Take a token, or refuse. Raises :class:`ApiProblem`."""
+        """Take a token. Raises :class:`ApiProblem` if there is none."""
         if not self.take(principal, host):
             missing = 1.0 - self._left(principal.key or host, self._clock())
             seconds = math.ceil(max(missing, 0.0) / self.per_second)
             raise ApiProblem(HTTP_TOO_MANY_REQUESTS, headers=(("Retry-After", str(max(seconds, 1))),))
 
     def charge(self, principal: Principal, host: str, tokens: int) -> None:
-        """Take tokens whether they are there or not; those that are missing have to fill up first."""
+        """Take tokens even if there are too few. The missing ones are paid before the next request."""
         if self.per_second and tokens:
             now = self._clock()
             self._put(principal.key or host, self._left(principal.key or host, now) - tokens, now)
 
     def headers(self, principal: Principal, host: str) -> tuple[tuple[str, str], ...]:
-        """How many requests are left to whom."""
+        """The headers with the number of requests left."""
         if not self.per_second:
             return ()
         left = self._left(principal.key or host, self._clock())
@@ -82,9 +82,9 @@ class Rates:
 
 
 class TalkRates:
-    """How many messages an account may send over HTTP in a second: as many as over one connection.
+    """The rate limit of messages that an account sends over HTTP: the same as over one connection.
 
-    ``per_second`` gives the limit of an app; 0: none. Owner of the buckets, one for each account.
+    ``per_second`` returns the limit of an app; 0: none. Owner of the buckets, one for each account.
     """
 
     def __init__(self, per_second: Callable[[str], float]) -> None:
@@ -92,7 +92,7 @@ class TalkRates:
         self._apps: dict[str, Rates] = {}
 
     def require(self, app: str, user: str) -> None:
-        """Count one message, or refuse it. Raises :class:`ApiProblem`."""
+        """Count one message. Raises :class:`ApiProblem` if it is over the limit."""
         per_second = self._per_second(app)
         if not per_second:
             return

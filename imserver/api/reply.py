@@ -1,34 +1,36 @@
-"""Responses of the HTTP API: the envelope, the headers, and the styles in which routes refuse.
+"""Responses of the HTTP API: the envelope, the headers, and the styles of refusals.
 
-A style is how a family of routes refuses a request, in the words that its clients know. Answers that are
-always the same are made once, here, and shared: a push is answered without encoding anything.
+A style is the form in which a family of routes refuses a request, as its clients expect. Constant answers are
+encoded once, so that a push is answered without encoding.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final, Protocol
 
 import msgspec
 
 from imserver import errors
 from imserver.errors import HttpProblem
-from imserver.transport.exchange import HttpRequest, HttpResponse
-from imserver.transport.problems import challenged
+from imserver.transport.exchange import HttpRequest, HttpResponse, challenged
 
 _encode = msgspec.json.Encoder().encode
 
 
 class RequestRefused(Exception):
-    """The request gets this answer and nothing else."""
+    """Ends a request with this answer."""
 
     def __init__(self, answer: HttpResponse) -> None:
         super().__init__(answer.body)
         self.answer = answer
 
 
-def refusal(code: int) -> HttpResponse:
-    """The envelope of a reply code (``errors.REPLY_…``) without data."""
-    return HttpResponse(200, b'{"code":%d,"msg":%b,"data":{}}' % (code, _encode(errors.reply_text(code))))
+def refusal(code: int, data: Mapping[str, Any] = MappingProxyType({})) -> HttpResponse:
+    """The envelope of a reply code (``errors.REPLY_…``)."""
+    text = _encode(errors.reply_text(code))
+    return HttpResponse(200, b'{"code":%d,"msg":%b,"data":%b}' % (code, text, _encode(dict(data))))
 
 
 def success(data: Any) -> HttpResponse:
@@ -39,23 +41,25 @@ def success(data: Any) -> HttpResponse:
 BAD_PARAMETER: Final = refusal(errors.REPLY_BAD_PARAMETER)
 """The body cannot be read or is over the limit, or a value has a wrong type."""
 UNAUTHORIZED: Final = refusal(errors.REPLY_UNAUTHORIZED)
+NOT_STORED: Final = refusal(errors.REPLY_NOT_STORED)
+"""A temporary failure: the same request may succeed later."""
 SYSTEM_ERROR: Final = refusal(errors.REPLY_SYSTEM)
 PREFLIGHT: Final = HttpResponse(204, b"")
-"""What a browser gets that asks whether it may call from another origin."""
+"""The answer to a preflight request of a browser."""
 
 SENT: Final = success({"sendResults": True})
 NOT_SENT: Final = success({"sendResults": False})
 FAILED: Final = success({"sendResults": False, "sendResultsErr": "the node of the user does not answer"})
-"""The user is on another node, which is known not to have got it."""
+"""The node of the user did not get the push."""
 PARTLY: Final = success(
     {"sendResults": True, "sendResultsErr": "a node does not answer; its users did not get it"}
 )
 REPEATED: Final = success({})
-"""The ``msgID`` was accepted before: nothing is delivered again."""
+"""The ``msgID`` was accepted before; nothing is delivered."""
 
 
 class ApiProblem(Exception):
-    """The request is refused with this problem; ``detail`` says more than its usual message."""
+    """Refuses a request with this problem. ``detail`` replaces its usual message."""
 
     def __init__(
         self, problem: HttpProblem, detail: str = "", headers: tuple[tuple[str, str], ...] = ()
@@ -67,16 +71,16 @@ class ApiProblem(Exception):
 
 
 class Style(Protocol):
-    """How refusals look. ``everywhere``: its routes answer on WebSocket listeners too."""
+    """The form of refusals. ``everywhere``: its routes are also served on WebSocket listeners."""
 
     everywhere: bool
 
     def refuse(self, problem: HttpProblem, request: HttpRequest, detail: str = "") -> HttpResponse:
-        """The answer to a request that is refused."""
+        """The answer to a refused request."""
 
 
 class _CmdStyle:
-    """Status 200 with a code of the cmd dialect in the body, whatever happened (docs/reference/http.md)."""
+    """Always status 200, with a code of the cmd dialect in the body (docs/reference/http.md)."""
 
     everywhere = True
 
@@ -100,7 +104,7 @@ class _ClientStyle:
 
 
 class _ProblemStyle:
-    """A fitting status, and a problem body ``{code, message, temporary, request_id}``."""
+    """A matching status, and a problem body ``{code, message, temporary, request_id}``."""
 
     everywhere = False
 
@@ -115,11 +119,22 @@ class _ProblemStyle:
         return HttpResponse(problem.status, _encode(body), headers=headers)
 
 
+class _PusherStyle:
+    """A matching status, and a text."""
+
+    everywhere = True
+
+    def refuse(self, problem: HttpProblem, _request: HttpRequest, detail: str = "") -> HttpResponse:
+        text = f"{detail or problem.message}\n"
+        return HttpResponse(problem.status, text.encode("utf-8", "replace"), "text/plain; charset=utf-8")
+
+
 def client_refusal(text: str) -> HttpResponse:
-    """What the client dialect's routes answer when they refuse: code -1 and a text."""
+    """A refusal of the client dialect's routes: code -1 and a text."""
     return HttpResponse(200, b'{"code":-1,"msg":%b,"data":[]}' % _encode(text))
 
 
 CMD: Final[Style] = _CmdStyle()
 CLIENT: Final[Style] = _ClientStyle()
 PROBLEM: Final[Style] = _ProblemStyle()
+PUSHER: Final[Style] = _PusherStyle()

@@ -15,29 +15,34 @@ from flask import Blueprint, Response, g, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from imserver import errors
-from imserver.api.call import Api, Call, Route, prepare
+from imserver.api.call import Api, Call, Route, admit, answer, body_limit, carry_out, prepare
 from imserver.api.form import BadBody
 from imserver.api.reply import PREFLIGHT, PROBLEM, ApiProblem, Style
-from imserver.api.routes import ROUTES, admit, answer, body_limit, carry_out
-from imserver.api.v1.uploads import FILE_PATH, PATH, THUMBNAIL_PATH, UPLOAD, UploadQuery, shown, still_holds
-from imserver.errors import HTTP_BAD_REQUEST, MediaUnavailable, StorageUnavailable
+from imserver.api.routes import ROUTES
+from imserver.api.v1.uploads import FILE_PATH, PATH, THUMBNAIL_PATH, UPLOAD, UploadQuery, problem_after, shown
+from imserver.errors import HTTP_BAD_REQUEST, IssuerUnavailable, MediaUnavailable, StorageUnavailable
 from imserver.services.files.transfers import TransferRefused
 from imserver.services.files.uploads import ID_CHARACTERS, Offer
 from imserver.storage.contract import Upload
-from imserver.transport.exchange import HEADER_LIST, HttpRequest, HttpResponse
+from imserver.transport.exchange import HEADER_LIST, HttpRequest, HttpResponse, pattern_of
 from imserver.transport.gate import Head
 from imserver.transport.stream import Streams
 
 STYLES: dict[str, Style] = {row.path: row.style for row in ROUTES}
-"""How each path of the API refuses."""
+"""Path of the API → style of its refusals."""
 ROUTED_PATHS = frozenset(path for path, style in STYLES.items() if style.everywhere)
-"""Paths of the dialects: they answer on WebSocket listeners, too."""
+"""Paths of the dialects. They are also served on WebSocket listeners."""
+
+
+def style_of(path: str) -> Style:
+    """The style of the refusals of a path."""
+    return STYLES.get(path) or STYLES.get(pattern_of(path)) or PROBLEM
 
 
 def create_api(api: Api) -> Blueprint:
-    """The blueprint that answers every route of the API, before Flask's own routing is asked.
+    """The blueprint that answers every route of the API before Flask's own routing.
 
-    A hundred rules of werkzeug's would take a megabyte for what one look into a table does.
+    A hundred werkzeug rules would take a megabyte; one dict lookup does the same.
     """
     blueprint = Blueprint("api", __name__)
     views: dict[str, dict[str, _View]] = {}
@@ -54,7 +59,7 @@ class _Table:
         self._views = views
 
     def __call__(self) -> Response | None:
-        rows = self._views.get(request.path)
+        rows = self._views.get(request.path) or self._views.get(pattern_of(request.path))
         if rows is None:
             return None
         method = request.method
@@ -71,8 +76,8 @@ class _Table:
 
 
 def to_response(finished: HttpResponse) -> Response:
-    """A finished answer as Flask sends it, with the headers of the API."""
-    # Given a number, werkzeug would write the reason in capitals.
+    """Convert a finished answer to a Flask response, with the headers of the API."""
+    # From a number, werkzeug would make a reason in capitals.
     response = Response(finished.body, f"{finished.status} {HTTPStatus(finished.status).phrase}")
     response.headers.clear()
     response.headers.extend(HEADER_LIST)
@@ -84,7 +89,7 @@ def to_response(finished: HttpResponse) -> Response:
 
 
 def as_request(body: bytes = b"") -> HttpRequest:
-    """Flask's request as the API knows requests."""
+    """Convert Flask's request to a request of the API."""
     return HttpRequest(
         request.method,
         request.path,
@@ -104,19 +109,19 @@ class _View:
         self._route = route
 
     def __call__(self) -> Response:
-        route, asked = self._route, as_request()
+        route, http_request = self._route, as_request()
         if request.method == "OPTIONS":
-            return to_response(answer(self._api, route, asked))
-        principal = admit(self._api, route, asked)
+            return to_response(answer(self._api, route, http_request))
+        principal = admit(self._api, route, http_request)
         if isinstance(principal, HttpResponse):
             return to_response(principal)
         try:
-            # One more, for werkzeug cuts a chunked body off at the limit without a word.
+            # One byte more: werkzeug cuts a chunked body off at the limit without an error.
             request.max_content_length = body_limit(self._api, principal) + 1
             reads = route.read is not None or request.method != "GET"
             body = request.get_data(cache=False, parse_form_data=False) if reads else b""
-        except (HTTPException, OSError, ValueError):  # over the limit, broken off, or broken chunks
-            return to_response(route.style.refuse(HTTP_BAD_REQUEST, asked))
+        except (HTTPException, OSError, ValueError):  # over the limit, incomplete, or invalid chunks
+            return to_response(route.style.refuse(HTTP_BAD_REQUEST, http_request))
         return to_response(carry_out(self._api, route, as_request(body), principal))
 
 
@@ -125,7 +130,7 @@ _OWN_RANGE: Final = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 _SHOWN: Final = frozenset({"picture", "voice", "video"})
 _CACHED: Final = "private, max-age=86400, immutable"
 _NOTHING_RUNS: Final = "default-src 'none'; sandbox"
-"""No file is a page: even if a browser takes it for one, nothing in it runs."""
+"""Uploaded files must not run as pages: even if a browser renders one as a page, its scripts are blocked."""
 
 Range = tuple[int, int]
 
@@ -158,72 +163,85 @@ class _UploadView:
         """``POST /api/v1/uploads``."""
         return self._answered(self._take)
 
-    def _take(self, asked: HttpRequest) -> Response:
+    def _take(self, http_request: HttpRequest) -> Response:
         api = self._api
-        principal = admit(api, UPLOAD, asked)
+        principal = admit(api, UPLOAD, http_request)
         if isinstance(principal, HttpResponse):
             return to_response(principal)
-        call = Call({}, "", principal, asked)
+        call = Call({}, "", principal, http_request)
         prepare(api, UPLOAD, call)
         query: UploadQuery = call.asked
-        api.rates.require(principal, asked.host)
-        if asked.headers.get("content-encoding", "identity").lower() != "identity":
-            raise ApiProblem(errors.HTTP_UNKNOWN_ENCODING, "A file comes as it is")
+        api.rates.require(principal, http_request.host)
+        if http_request.headers.get("content-encoding", "identity").lower() != "identity":
+            raise ApiProblem(errors.HTTP_UNKNOWN_ENCODING, "Upload the file without a Content-Encoding")
         length = request.content_length
         if length is None:
             raise ApiProblem(errors.HTTP_LENGTH_REQUIRED)
-        offer = Offer(call.app, call.user, query.name, query.kind, length, asked.host)
-        # The server's own stream: it ends with the body, and is read no further than is asked for.
+        offer = Offer(
+            call.app,
+            call.user,
+            query.name,
+            query.kind,
+            length,
+            http_request.host,
+            by_user=not call.is_back_end,
+        )
+        # The server's own stream: it ends with the body, and reads no more than requested.
         uploads = api.services.uploads
         row = uploads.receive(offer, request.environ["wsgi.input"].read)
-        if not still_holds(api, call, query.token):
-            # Its account was deleted while it came: nobody else will remove it.
-            uploads.delete(row.id)
-            raise ApiProblem(errors.HTTP_TOKEN_INVALID)
-        headers = (("Location", f"{PATH}/{row.id}"), ("X-Request-Id", asked.id))
+        try:
+            problem = problem_after(api, call, query.token)
+            if problem is not None:
+                raise ApiProblem(problem)
+        except BaseException:
+            uploads.delete(row.id)  # nothing else would delete the file
+            raise
+        headers = (("Location", f"{PATH}/{row.id}"), ("X-Request-Id", http_request.id))
         return to_response(HttpResponse(HTTPStatus.CREATED, _encode(shown(row)), headers=headers))
 
     def _answered(self, function: Callable[[HttpRequest], Response]) -> Response:
-        """What ``function`` answers, or why it does not."""
-        asked = as_request()
+        """The result of ``function``, or its error as an answer."""
+        http_request = as_request()
         try:
-            return function(asked)
+            return function(http_request)
         except ApiProblem as problem:
-            return _refused(asked, problem.problem, problem.detail, problem.headers)
+            return _refused(http_request, problem.problem, problem.detail, problem.headers)
         except TransferRefused as refused:
-            return _refused(asked, refused.problem, refused.detail)
+            return _refused(http_request, refused.problem, refused.detail)
         except StorageUnavailable:
-            return _refused(asked, errors.HTTP_STORAGE_UNAVAILABLE)
+            return _refused(http_request, errors.HTTP_STORAGE_UNAVAILABLE)
+        except IssuerUnavailable:
+            return _refused(http_request, errors.HTTP_ISSUER_UNAVAILABLE)
         except MediaUnavailable:
-            return _refused(asked, errors.HTTP_MEDIA_UNAVAILABLE)
+            return _refused(http_request, errors.HTTP_MEDIA_UNAVAILABLE)
         except BadBody:
-            return _refused(asked, errors.HTTP_INVALID_REQUEST)
-        except TimeoutError:  # its sender fell silent
-            return _refused(asked, errors.HTTP_TIMEOUT)
-        except OSError:  # its sender went away; nobody reads this
-            return _refused(asked, errors.HTTP_BAD_REQUEST)
+            return _refused(http_request, errors.HTTP_INVALID_REQUEST)
+        except TimeoutError:  # the sender has stopped sending
+            return _refused(http_request, errors.HTTP_TIMEOUT)
+        except OSError:  # the sender has disconnected; nobody reads this
+            return _refused(http_request, errors.HTTP_BAD_REQUEST)
 
     # --- out ------------------------------------------------------------------------------------------------
 
     def give(self, id: str) -> Response:
         """``GET /api/v1/uploads/<id>``."""
-        return self._answered(lambda asked: self._give(asked, id, thumbnail=False))
+        return self._answered(lambda http_request: self._give(http_request, id, thumbnail=False))
 
     def give_thumbnail(self, id: str) -> Response:
         """``GET /api/v1/uploads/<id>/thumbnail``."""
-        return self._answered(lambda asked: self._give(asked, id, thumbnail=True))
+        return self._answered(lambda http_request: self._give(http_request, id, thumbnail=True))
 
-    def _give(self, asked: HttpRequest, name: str, thumbnail: bool) -> Response:
+    def _give(self, http_request: HttpRequest, name: str, thumbnail: bool) -> Response:
         uploads = self._api.services.uploads
         row = uploads.find(name)
         if row is None or (thumbnail and not row.thumbnail_bytes):
             raise ApiProblem(errors.HTTP_UNKNOWN_UPLOAD)
         tag = f'"{row.sha256[:32]}{"-t" if thumbnail else ""}"'
-        headers = {**_headers(row, thumbnail), "ETag": tag, "X-Request-Id": asked.id}
-        if _names(asked.headers.get("if-none-match", ""), tag):
+        headers = {**_headers(row, thumbnail), "ETag": tag, "X-Request-Id": http_request.id}
+        if _names(http_request.headers.get("if-none-match", ""), tag):
             return _response((), HTTPStatus.NOT_MODIFIED, headers)
         size = row.thumbnail_bytes if thumbnail else row.bytes
-        wanted = _range_of(asked.headers, tag, size)
+        wanted = _range_of(http_request.headers, tag, size)
         first, last = wanted or (0, size - 1)
         headers["Content-Length"] = str(last + 1 - first)
         if wanted is not None:
@@ -231,19 +249,19 @@ class _UploadView:
         status = HTTPStatus.OK if wanted is None else HTTPStatus.PARTIAL_CONTENT
         if request.method == "HEAD":
             return _response((), status, headers)
-        return _response(uploads.open(row, thumbnail, first, last, asked.host), status, headers)
+        return _response(uploads.open(row, thumbnail, first, last, http_request.host), status, headers)
 
 
 _encode: Final = msgspec.json.Encoder().encode
 
 
 def _refused(
-    asked: HttpRequest,
+    http_request: HttpRequest,
     problem: errors.HttpProblem,
     detail: str = "",
     headers: tuple[tuple[str, str], ...] = (),
 ) -> Response:
-    response = to_response(PROBLEM.refuse(problem, asked, detail))
+    response = to_response(PROBLEM.refuse(problem, http_request, detail))
     response.headers.extend(headers)
     if problem.temporary and "Retry-After" not in response.headers:
         response.headers.add(*_RETRY_AFTER)
@@ -258,7 +276,7 @@ def _response(content: Iterable[bytes], status: HTTPStatus, headers: dict[str, s
 
 
 def _headers(row: Upload, thumbnail: bool) -> dict[str, str]:
-    """What is said of a file besides its bytes."""
+    """The headers of a file's answer."""
     inline = thumbnail or row.kind in _SHOWN
     disposition = "inline" if inline else "attachment"
     if row.name and not thumbnail:
@@ -282,10 +300,10 @@ def _names(header: str, tag: str) -> bool:
 
 
 def _range_of(headers: Any, tag: str, size: int) -> Range | None:
-    """The bytes that are wanted; None: all of them (RFC 9110 section 14.2).
+    """The requested range of bytes; None: the whole file (RFC 9110 section 14.2).
 
-    What is no range of bytes, or several of them, or meant for another content, counts as nothing. Raises
-    :class:`ApiProblem` for one that the file does not have.
+    A header that is not one range of bytes, or is meant for other content, is ignored. Raises
+    :class:`ApiProblem` for a range outside the file.
     """
     found = _OWN_RANGE.fullmatch(headers.get("range", "").replace(" ", ""))
     if found is None or headers.get("if-range", tag) != tag or not (found[1] or found[2]):
@@ -307,44 +325,58 @@ _RECEIVE_BYTES: Final = 65536
 _END_OF_HEAD: Final = b"\r\n\r\n"
 
 
-def create_stream_view(streams: Streams) -> Blueprint:
-    """The blueprint that answers every path of ``streams``."""
+def create_stream_view(streams: Streams, body_bytes: int) -> Blueprint:
+    """The blueprint that answers every path of ``streams``. ``body_bytes``: longest body of a request."""
     blueprint = Blueprint("streams", __name__)
-    for path in streams.paths:
+    for path, row in streams.paths.items():
         blueprint.add_url_rule(
-            path,
+            path.replace("*", "<segment>"),
             endpoint=path.strip("/").replace("/", "_"),
-            view_func=_StreamView(streams),
-            methods=["GET", "OPTIONS"],
+            view_func=_StreamView(streams, row.method, body_bytes),
+            methods=[row.method, "OPTIONS"],
             provide_automatic_options=False,
         )
     return blueprint
 
 
 class _StreamView:
-    """One stream a call."""
+    """Serves one stream per call."""
 
-    def __init__(self, streams: Streams) -> None:
+    def __init__(self, streams: Streams, method: str, body_bytes: int) -> None:
         self._streams = streams
+        self._method = method
+        self._body_bytes = body_bytes
 
-    def __call__(self) -> Response:
-        if request.method == "OPTIONS":  # of a page elsewhere that would send the token as a header
+    def __call__(self, **_segments: str) -> Response:
+        if request.method == "OPTIONS":  # from a page of another origin that will send the token in a header
             return to_response(PREFLIGHT)
-        if request.method != "GET":  # HEAD would begin a session for nobody
-            raise MethodNotAllowed(["GET"])
+        if request.method != self._method:  # HEAD would begin a session that nobody uses
+            raise MethodNotAllowed([self._method])
+        request.max_content_length = self._body_bytes
+        body = request.get_data(cache=False, parse_form_data=False)
         ours, theirs = socket.socketpair()
         plain = _socket.socket(ours.family, ours.type, ours.proto, ours.detach())
         plain.setblocking(False)
-        asked = as_request()
+        http_request = as_request()
         port = int(request.environ.get("REMOTE_PORT", 0) or 0)
         host = request.remote_addr or ""
-        query = asked.query.decode("latin-1")
-        self._streams.adopt(plain, Head("GET", asked.path, "1.1", host, port, asked.headers, query))
+        query = http_request.query.decode("latin-1")
+        asked = Head(
+            self._method,
+            http_request.path,
+            "1.1",
+            host,
+            port,
+            http_request.headers,
+            query,
+            body=body,
+        )
+        self._streams.adopt(plain, asked)
         head = _read_head(theirs)
         head, _, rest = head.partition(_END_OF_HEAD)
         first, *lines = head.decode("latin-1").split("\r\n")
         headers = [(name, value.strip()) for name, _, value in (line.partition(":") for line in lines)]
-        # The server's own to say (PEP 3333).
+        # Only the server may send this header (PEP 3333).
         headers = [(name, value) for name, value in headers if name.lower() != "connection"]
         response = Response(_content(theirs, rest), int(first.split(" ")[1]), direct_passthrough=True)
         response.headers.clear()
@@ -353,7 +385,7 @@ class _StreamView:
 
 
 def _read_head(sock: socket.socket) -> bytes:
-    """What the stream has answered so far: its whole head at least."""
+    """Read what the stream has sent so far, at least its whole head."""
     head = b""
     while _END_OF_HEAD not in head:
         data = sock.recv(_RECEIVE_BYTES)

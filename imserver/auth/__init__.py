@@ -1,1 +1,1 @@
-"""Identity: who acts, and what they may do. The only place that decides either."""
+"""Authentication and authorization: who makes a request or login, and what it may do."""

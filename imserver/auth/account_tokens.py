@@ -1,8 +1,8 @@
-"""Tokens of accounts: JSON Web Tokens as GoChat makes them, HS256 with the claims ``user_id`` and ``exp``.
+"""Account tokens: JSON Web Tokens as GoChat makes them, HS256 with the claims ``user_id`` and ``exp``.
 
-Ours have two claims more: ``version``, that of the account when the token was made, and ``device``, which
-of its logins it belongs to. One of GoChat's own counts as the first version, so it is good with the same key
-until the account ends all its sessions.
+This server adds two claims: ``version``, the version of the account when the token was made, and ``device``,
+the number of the login that the token belongs to. A token of GoChat itself counts as version 1: it is valid
+with the same key until the account ends all its sessions.
 """
 
 from __future__ import annotations
@@ -29,8 +29,10 @@ GOCHAT: Final = "gochat"
 
 
 class AccountClaims(Struct):
-    """What a token says: whose it is, until when (Unix seconds), of which version of the account, and of
-    which of its logins (0: it does not say)."""
+    """The claims of a token.
+
+    ``exp``: Unix seconds. ``version``: version of the account. ``device``: login number (0: none).
+    """
 
     user_id: int
     exp: int | float
@@ -42,8 +44,8 @@ class AccountClaims(Struct):
 class AccountSession(Struct, frozen=True):
     """A login of an account, and the token that proves it until ``expires_at`` (Unix seconds).
 
-    ``device``: what the device called itself then, ``device_id`` which login of the account it is (0: its
-    token does not say).
+
+    ``device``: name of the device at login. ``device_id``: login number (0: not in the token).
     """
 
     account: Account
@@ -65,20 +67,20 @@ _decode_header = msgspec.json.Decoder(_Header).decode
 
 
 def make(id: int, version: int, expires_at: int, key: bytes, device: int = 0) -> str:
-    """A token for an account, and a login of it."""
+    """Make a token for a login of an account. ``expires_at``: Unix seconds."""
     claims = {"user_id": id, "version": version, "exp": expires_at}
     signed = _HEADER + b"." + _text(_encode({**claims, "device": device} if device else claims))
     return (signed + b"." + _signature(signed, key)).decode()
 
 
 def read(token: str, key: bytes, now: float) -> AccountClaims:
-    """What ``token`` proves at Unix time ``now``. Raises BadToken.
+    """Verify ``token`` at Unix time ``now`` and return its claims. Raises BadToken.
 
-    Whatever its header says, it has to be signed with HMAC-SHA256.
+    Only HMAC-SHA256 is accepted, whatever algorithm the header names.
     """
     parts = token.split(".")
     if len(parts) != 3 or len(token) > MAX_TOKEN_CHARACTERS or not token.isascii():
-        raise BadToken("this is no token")
+        raise BadToken("this is not a token")
     signed = f"{parts[0]}.{parts[1]}".encode()
     if not hmac.compare_digest(_signature(signed, key), parts[2].encode()):
         raise BadToken("the token was signed with another key")
@@ -86,7 +88,7 @@ def read(token: str, key: bytes, now: float) -> AccountClaims:
         algorithm = _decode_header(bytes_of(parts[0])).alg
         claims = _decode(bytes_of(parts[1]))
     except (ValueError, RecursionError) as error:
-        raise BadToken(f"the token's claims are not what they should be: {error}") from None
+        raise BadToken(f"the token's claims are invalid: {error}") from None
     if algorithm != "HS256":
         raise BadToken("the token is not HS256")
     if not claims.exp > now or claims.nbf > now:
@@ -106,9 +108,9 @@ def _text(content: bytes) -> bytes:
 
 
 class AccountTokens:
-    """Makes and reads the tokens of the accounts that are stored. Only apps that want accounts have any.
+    """Makes and verifies the tokens of stored accounts. Only apps with accounts have any.
 
-    ``is_demo`` says whether anybody may do anything: then a key that everybody knows is good enough.
+    ``is_demo``: whether the server is in demo mode. Only then is GoChat's public key accepted.
     """
 
     def __init__(
@@ -126,33 +128,34 @@ class AccountTokens:
         self._derived_key = derive_key(secret, "account tokens")
 
     def wanted_in(self, app: str) -> bool:
-        """Whether an app may have accounts. GoChat's may in demo mode even if it is not set up."""
+        """Whether an app may have accounts. In demo mode the app of GoChat may, even without settings."""
         tenant = self._tenants.get(self._tenants.resolve(app))
         if tenant is None:
             return app == GOCHAT and self._is_demo()
         return tenant.wants_accounts(tenant.name)
 
     def make(self, id: int, version: int, expires_at: int, device: int) -> str:
-        """A token for an account, and a login of it."""
+        """Make a token for a login of an account. ``expires_at``: Unix seconds."""
         return make(id, version, expires_at, self._key(), device)
 
     def was_made_for(self, id: int, token: str) -> bool:
-        """Whether a token was made for this account, be it long ago."""
+        """Whether a token was made for this account. An expired token counts too."""
         try:
             return bool(token) and read(token, self._key(), 0).user_id == id
         except BadToken:
             return False
 
     def holder(self, token: str | bytes) -> AccountSession:
-        """Whose token this is. Raises BadToken: nobody's, or not any more; and StorageUnavailable. Switches.
+        """Return the account and login that a token belongs to. May switch.
 
-        A token that names no login may come from GoChat, whose numbers of accounts are those of its own app:
-        it is good there only.
+        Raises BadToken if the token is invalid or no longer valid, and StorageUnavailable. A token without
+        ``device`` may come from GoChat. GoChat's account numbers are unique in its own app only, so such a
+        token is valid only there.
         """
         try:
             text = token if isinstance(token, str) else token.decode("ascii")
         except UnicodeDecodeError:
-            raise BadToken("this is no token") from None
+            raise BadToken("this is not a token") from None
         claims = read(text, self._key(), time())
         if claims.device:
             known = self._accounts.by_device(None, claims.user_id, claims.device)

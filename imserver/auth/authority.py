@@ -1,28 +1,125 @@
-"""Identification: from the headers of a request to a principal. All kinds of requests use it."""
+"""Identification: turns the headers of a request into a principal, for all kinds of requests.
+
+A back end sends ``Authorization: Bearer <key>``. Keys are configured (``api.keys``) or made at run time and
+stored (``imserver key create``). Memory holds only their SHA-256 digests. A key is found by its digest, so
+the cost does not grow with the number of keys and the lookup time reveals nothing about a key.
+
+Without any key the node is in demo mode: every local program may do everything, and the transport refuses
+foreign hosts and origins. A stored key ends demo mode permanently. Otherwise, revoking the last key would
+open the server to everybody.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from time import time
 from typing import Final
 
+from msgspec import Struct
+
 from imserver.auth.account_tokens import AccountTokens
-from imserver.auth.keys import Keys
 from imserver.auth.login import Logins
 from imserver.auth.page_tokens import PAGE_TOKEN_PREFIX, PageTokens
-from imserver.auth.principal import BAD_TOKEN, DEMO, NOBODY, Need, Principal
+from imserver.auth.principal import ALL_SCOPES, BAD_TOKEN, DEMO, NOBODY, Need, Principal
 from imserver.auth.tenants import Tenant
 from imserver.auth.tokens import BadToken
+from imserver.config.settings import Config
 from imserver.errors import HTTP_FORBIDDEN, HTTP_TOKEN_INVALID, HTTP_UNAUTHORIZED, HttpProblem
+from imserver.storage.contract import Changes
 from imserver.transport.proxies import address_of
 
 _BY_ADDRESS: Final = frozenset({"push", "read"})
 _TOKENS: Final = frozenset({"account", "session"})
 
 
+Resolve = Callable[[str], str]
+
+
+class _Key(Struct, frozen=True):
+    """A key as configured or stored. Its apps may be aliases."""
+
+    id: str
+    scopes: tuple[str, ...]
+    apps: tuple[str, ...]
+
+    def principal(self, resolve: Resolve) -> Principal:
+        """The principal of a request with this key. ``resolve`` replaces aliases."""
+        scopes = ALL_SCOPES if "admin" in self.scopes else frozenset({*self.scopes, "any"})
+        return Principal("key", scopes, frozenset(map(resolve, self.apps)) or None, key=self.id)
+
+
+class Keys:
+    """Owner of the API keys and of the demo mode flag. ``resolve`` returns the app of an alias.
+
+    The node calls :meth:`reload` on SIGHUP.
+    """
+
+    def __init__(self, config: Config, resolve: Resolve) -> None:
+        self._resolve = resolve
+        self._configured: dict[bytes, _Key] = {}
+        self._stored: dict[bytes, _Key] = {}
+        self._known: dict[bytes, Principal] = {}
+        self.closed = False
+        """True after a stored key, or the stored secret of an app, has ended demo mode."""
+        self.reload(config)
+
+    def reload(self, config: Config) -> None:
+        """Replace the configured keys by those of ``config``."""
+        self.demo = config.demo and not self.closed
+        self._configured = {}
+        for row in config.api.keys:
+            digest = hashlib.sha256(row.key.encode()).digest()
+            self._configured[digest] = _Key(f"config:{digest.hex()[:8]}", row.scopes, row.apps)
+        self._resolve_all()
+
+    def learn(self, changes: Changes) -> bool:
+        """Apply created and revoked keys. Return True if that ended demo mode."""
+        for row in changes.keys:
+            digest = bytes.fromhex(row.digest)
+            if row.revoked:
+                self._stored.pop(digest, None)
+            else:
+                self._stored[digest] = _Key(row.id, row.scopes, row.apps)
+        if changes.keys:
+            self._resolve_all()
+        return bool(changes.keys) and self.close()
+
+    def app_changed(self, tenant: Tenant) -> None:
+        """Resolve the apps of the keys again: a new or changed app may have become an alias, or ceased to
+        be."""
+        if tenant.name in self._named:
+            self._resolve_all()
+
+    def app_deleted(self, app: str) -> None:
+        """An app was deleted: it may have been an alias."""
+        if app in self._named:
+            self._resolve_all()
+
+    def _resolve_all(self) -> None:
+        keys = {**self._stored, **self._configured}
+        self._named = {app for key in keys.values() for app in key.apps}
+        self._known = {digest: key.principal(self._resolve) for digest, key in keys.items()}
+
+    def close(self) -> bool:
+        """End demo mode permanently, because the database holds a secret. Return True if it was demo mode."""
+        self.closed = True
+        was_demo, self.demo = self.demo, False
+        return was_demo
+
+    def find(self, credential: str) -> Principal | None:
+        """Return the back end with this key, or None if no such key exists.
+
+        ``credential`` is header text as WSGI passes it: bytes decoded as Latin-1.
+        """
+        key = credential.encode() if credential.isascii() else credential.encode("latin-1", "replace")
+        return self._known.get(hashlib.sha256(key).digest())
+
+
 class Authority:
-    """Says who makes a request. Stateless but for its parts; ``allowed`` are the address lists."""
+    """Identifies requests. Has no state of its own. ``allowed``: the address lists of the apps."""
 
     def __init__(
         self, keys: Keys, pages: PageTokens, logins: Logins, accounts: AccountTokens, allowed: AllowLists
@@ -34,16 +131,17 @@ class Authority:
         self._allowed = allowed
 
     def identify(self, need: Need, headers: Mapping[str, str], host: str, token: str = "") -> Principal:
-        """Who makes a request, as far as what it needs can be proved that way.
+        """Return the principal of a request, using only the kinds of proof that ``need`` accepts.
 
-        ``host`` is the address that it comes from. ``token``: a token that does not stand in the header
-        ``authorization``. May switch where ``need`` takes tokens of accounts; raises StorageUnavailable then.
+        ``host``: client address. ``token``: a token that was sent outside the header ``authorization``. May
+        switch. Raises StorageUnavailable if ``need`` accepts account tokens, and IssuerUnavailable if it
+        accepts session tokens.
         """
         demo = self._keys.demo
-        if demo and need.scope and not need.reads_accounts:
+        if demo and need.scope and "account" not in need.users:  # their tokens count in demo mode, too
             return DEMO
         authorization = headers.get("authorization", "")
-        credential = bearer(authorization)
+        credential = bearer(authorization) if authorization else ""
         if credential and need.scope and not demo:
             key = self._keys.find(credential)
             if key is not None:
@@ -56,12 +154,19 @@ class Authority:
             return self._by_address(headers, host)
         return DEMO if demo and need.scope else NOBODY
 
+    def signer(self, method: str, path: str, query: bytes) -> Principal:
+        """The back end that has signed a request. Never switches.
+
+        Raises :class:`imserver.auth.pusher.BadSignature`.
+        """
+        return self._logins.pusher.signer(method, path, query, time())
+
     def lists_address(self, host: str) -> bool:
-        """Whether some app takes requests of back ends from this address without a key."""
+        """Whether an app lists this address, so that its back end needs no key."""
         return bool(self._allowed.apps_of(host))
 
     def _user(self, need: Need, credential: str) -> Principal | None:
-        """The user whose token this is; None: it looks like no token that counts here."""
+        """Return the user of this token. None: it does not look like a token that ``need`` accepts."""
         if "page" in need.users and credential.startswith(PAGE_TOKEN_PREFIX):
             named = self._pages.read(credential)
             if named is None or not self._logins.is_open(named[0]):
@@ -70,7 +175,7 @@ class Authority:
         if need.users.isdisjoint(_TOKENS):
             return None
         if not is_token(credential):
-            # Where both kinds of tokens count, and perhaps a key, it is not known what this was meant to be.
+            # If several kinds of credentials are accepted, the kind of a bad one is unknown.
             return BAD_TOKEN if need.users >= _TOKENS else None
         if "account" in need.users:
             try:
@@ -89,8 +194,9 @@ class Authority:
         return BAD_TOKEN
 
     def _by_address(self, headers: Mapping[str, str], host: str) -> Principal:
-        """A back end that is known by its address. What a browser sends is none, unless the app, or the
-        server, lists the page."""
+        """Return the back end with this address. Requests from browsers are accepted only if the app or the
+        server lists the origin of the page.
+        """
         apps = self._allowed.apps_of(host)
         if apps and from_browser(headers):
             apps = frozenset(app for app in apps if self._logins.lists_origin(app, headers.get("origin", "")))
@@ -100,25 +206,25 @@ class Authority:
 
 
 def refusal(principal: Principal) -> HttpProblem:
-    """Why a principal is refused who may not do what a route needs."""
+    """The HTTP problem for a principal that may not use a route."""
     if principal is BAD_TOKEN:
         return HTTP_TOKEN_INVALID
     return HTTP_FORBIDDEN if principal.key else HTTP_UNAUTHORIZED
 
 
 def bearer(authorization: str) -> str:
-    """The key or token in an Authorization header; ``""``: there is none."""
+    """The key or token in an Authorization header, ``""`` if it has none."""
     kind = authorization[:7]
     return authorization[7:].strip() if kind == "Bearer " or kind.lower() == "bearer " else ""
 
 
 def is_token(credential: str) -> bool:
-    """Whether it looks like a JSON Web Token, which no key does."""
+    """Whether a credential looks like a JSON Web Token. API keys never do."""
     return credential.startswith("eyJ") and credential.count(".") == 2
 
 
 def from_browser(headers: Mapping[str, str]) -> bool:
-    """Whether a browser has sent the request on behalf of a page."""
+    """Whether a browser sent the request for a page."""
     return "origin" in headers or any(name.startswith("sec-fetch-") for name in headers)
 
 
@@ -126,9 +232,9 @@ _Networks = tuple[IPv4Network | IPv6Network, ...]
 
 
 class AllowLists:
-    """Owner of the networks of the apps that have any. Nothing here switches.
+    """Owner of the address networks of the apps. Never switches.
 
-    ``apps_of(host)`` are the apps whose list has the address ``host``.
+    ``apps_of(host)`` returns the apps that list the address ``host``.
     """
 
     def __init__(self) -> None:
@@ -136,20 +242,25 @@ class AllowLists:
         self.apps_of = lru_cache(1024)(self._apps_of)
 
     def learn(self, tenants: Iterable[Tenant]) -> None:
-        """Take the lists of these apps in place of all that were known."""
+        """Replace all lists by those of these apps."""
         self._networks = {}
         for tenant in tenants:
             self.changed(tenant)
         self.apps_of.cache_clear()
 
     def changed(self, tenant: Tenant) -> None:
-        """An app is new, or not what it was."""
+        """Apply a new or changed app."""
         if tenant.api_allow_from:
             networks = tuple(ip_network(each, strict=False) for each in tenant.api_allow_from)
             if self._networks.get(tenant.name) != networks:
                 self._networks[tenant.name] = networks
                 self.apps_of.cache_clear()
         elif self._networks.pop(tenant.name, None) is not None:
+            self.apps_of.cache_clear()
+
+    def deleted(self, app: str) -> None:
+        """An app was deleted."""
+        if self._networks.pop(app, None) is not None:
             self.apps_of.cache_clear()
 
     def _apps_of(self, host: str) -> frozenset[str]:

@@ -1,8 +1,7 @@
-"""Logins: whether one may happen, in every dialect; which webhooks it causes, and when its session ends.
+"""Logins: the decision about each, in every dialect; its webhooks; the end of its session.
 
-This module decides what depends on the app: whether it exists and anybody may log in, which dialects and
-origins it allows, what a token proves, how many connections it may have, what its back end says. Login
-policies and bans belong to :mod:`imserver.services.sessions.sessions`.
+This module checks what depends on the app: existence, login rule, dialects, origins, token, connection quota
+and back end. Login policies and bans belong to :mod:`imserver.services.sessions.sessions`.
 """
 
 from __future__ import annotations
@@ -14,9 +13,10 @@ from typing import Final
 
 from imserver import errors
 from imserver.auth.account_tokens import AccountTokens
-from imserver.auth.expiry import Expiry
+from imserver.auth.issuers import Issuers
 from imserver.auth.page_tokens import PAGE_TOKEN_PREFIX, PageTokens
-from imserver.auth.quotas import ConnectionQuota
+from imserver.auth.pusher import PusherApps
+from imserver.auth.quotas import ConnectionQuota, Expiry
 from imserver.auth.rules import (
     ALLOWED,
     APP_FULL,
@@ -32,8 +32,20 @@ from imserver.auth.rules import (
     load_secrets,
 )
 from imserver.auth.tenants import Tenant, Tenants
-from imserver.auth.tokens import BadKey, BadToken, Claims, app_named_by, read_token
+from imserver.auth.tokens import (
+    BadKey,
+    BadToken,
+    Claims,
+    Key,
+    app_named_by,
+    read_bare_token,
+    read_token,
+    unverified,
+)
+from imserver.config.settings import MAX_USER_BYTES, ORIGINAL_USER_BYTES
+from imserver.logging import INTERVAL_SECONDS
 from imserver.metrics import Metrics
+from imserver.protocol.action import APP_PREFIX
 from imserver.services.webhooks.requests import AuthoriseHook
 from imserver.services.webhooks.webhooks import Webhooks
 from imserver.transport.connection import OPEN, Connection, Encoding
@@ -42,11 +54,17 @@ from imserver.transport.gate import Origins, host_name
 log = logging.getLogger(__name__)
 
 _APPS_SHOWN: Final = 20
+_CAUSES: Final = 100
+_CAUSE_SHOWN: Final = 200
+_BARE_TOKENS: Final = frozenset({"centrifuge"})
+"""Dialects whose tokens need neither ``app`` nor ``exp``: the path of the connection names the app."""
+_USER_SHOWN: Final = 64
 
 
 class Logins:
-    """Owner of the compiled rules of the apps, of the quota of connections of those with a limit, and of the
-    times at which sessions end. ``is_demo`` says whether this is demo mode.
+    """Owner of the compiled login rules, the connection quota and the end times of sessions.
+
+    ``is_demo``: whether the server is in demo mode.
     """
 
     def __init__(
@@ -56,9 +74,11 @@ class Logins:
         accounts: AccountTokens,
         is_demo: Callable[[], bool],
         webhooks: Webhooks,
+        issuers: Issuers,
         secret: bytes,
         connections: set[Connection],
         metrics: Metrics,
+        origins: Origins,
     ) -> None:
         self._get = tenants.get
         self.resolve = tenants.resolve
@@ -67,6 +87,8 @@ class Logins:
         self._accounts = accounts
         self._is_demo = is_demo
         self._webhooks = webhooks
+        self._issuers = issuers
+        self._refused = RefusedTokens()
         self._secret = secret
         self._connections = connections
         self._metrics = metrics
@@ -74,19 +96,29 @@ class Logins:
         self._quota = ConnectionQuota()
         self._expiry = Expiry(time())
         self._ends = self._expiry.ends
-        self.origins: Origins | None = None
-        """The gate's, which is built later."""
+        self._origins = origins
+        self.pusher = PusherApps()
 
     # --- before a login -------------------------------------------------------------------------------------
+
+    def takes_user(self, app: str, user: str) -> bool:
+        """Whether a user id is short enough for an app. For an unknown app whose name is a number, the limit
+        of the originals counts. Never switches."""
+        rule = self._rules.get(app) or self._learn(app)
+        if rule is not None:
+            limit = rule.user_bytes
+        else:
+            is_number = app.removeprefix(APP_PREFIX).isdecimal()
+            limit = ORIGINAL_USER_BYTES if is_number else MAX_USER_BYTES
+        return len(user.encode()) <= limit
 
     def check(
         self, app: str, user: str, token: str, dialect: str, request: LoginRequest, device: str = ""
     ) -> LoginDecision:
-        """Whether ``user`` may log in to ``app`` now. ``user`` ``""``: whom the token names (or nobody).
+        """Decide whether ``user`` may log in to ``app``. ``user`` ``""``: the user that the token names.
 
-        Waits for the back end, at most two seconds, where the app has an ``authorise_url``, and for the
-        database where it wants tokens of accounts; switches nowhere else. If it is followed by a session,
-        call :meth:`began`.
+        Waits at most two seconds for the back end if the app has an ``authorise_url``, and for the database
+        if it accepts account tokens. Switches nowhere else. Call :meth:`began` when the session exists.
         """
         rule = self._rules.get(app) or self._learn(app)
         if rule is None:
@@ -110,11 +142,11 @@ class Logins:
         if request.origin and not self._is_allowed(rule, request.origin, dialect):
             return self._denied("origin", BAD_ORIGIN)
         try:
-            decision = self._read(rule, user, token)
+            decision = self._read(rule, user, token, dialect in _BARE_TOKENS)
         except BadToken as bad:
-            log.debug("login of %s in %s refused: %s", user, app, bad, extra={"connection": request.peer})
+            self._refused.log(app, user, str(bad), request.peer)
             return self._denied("token", BAD_TOKEN)
-        except errors.StorageUnavailable as unavailable:
+        except (errors.StorageUnavailable, errors.IssuerUnavailable) as unavailable:
             log.info(
                 "login of %s in %s failed: %s", user, app, unavailable, extra={"connection": request.peer}
             )
@@ -126,98 +158,174 @@ class Logins:
             if decision.ok and self._quota.full(rule, request):
                 return self._denied("limit", APP_FULL)
         if decision.ok and isinstance(request, Connection) and request.state == OPEN:
-            # It may have ended while its back end was asked.
+            # The connection may have closed during the webhook.
             self._quota.take(rule, request)
         return decision
 
-    def _read(self, rule: Rule, user: str, token: str) -> LoginDecision:
-        """What the token proves of ``user`` (``""``: whom it names). It may switch.
+    def admit(self, app: str, dialect: str, connection: Connection) -> LoginDecision:
+        """Decide whether a connection may use ``app`` before it names a user. Never switches.
 
-        Raises BadToken, and StorageUnavailable where the app has accounts. Page tokens are void where an app
-        has a login rule: opening a page proves nothing.
+        Checks the dialect, the origin of the page and the connection quota. The caller checks whether the app
+        admits connections without a login.
+        """
+        rule = self._rules.get(app) or self._learn(app)
+        if rule is None:
+            return UNKNOWN_APP
+        if rule.dialects and dialect not in rule.dialects:
+            return self._denied("dialect", NOT_ALLOWED)
+        if connection.origin and not self._is_allowed(rule, connection.origin, dialect):
+            return self._denied("origin", BAD_ORIGIN)
+        if self._quota.full(rule, connection):
+            return self._denied("limit", APP_FULL)
+        return ALLOWED
+
+    def _read(self, rule: Rule, user: str, token: str, bare: bool) -> LoginDecision:
+        """Verify the token. ``user`` ``""``: take the user from the token. May switch.
+
+        ``bare``: a token of the app's own keys needs neither ``app`` nor ``exp``.
+
+        Raises BadToken, StorageUnavailable if the app has accounts, and IssuerUnavailable. Page tokens are
+        refused if the app has a login rule, because opening a page proves nothing.
         """
         if rule.accounts:
-            return self._proven(rule, user, self._read_either(rule, token))
-        if rule.keys:
-            return self._proven(rule, user, read_token(token, rule.keys, time()))
+            return self._proven(rule, user, self._read_either(rule, token, bare))
+        if rule.keys or rule.issuers:
+            return self._proven(rule, user, self._read_session_token(rule, token, bare))
         if token.startswith(PAGE_TOKEN_PREFIX) and not (
             rule.open and self._pages.fits(rule.name, user, token)
         ):
-            raise BadToken("the page's token is not for this user, or has expired, or does not count here")
+            raise BadToken("the page token is expired, not for this user, or not accepted by this app")
         return ALLOWED
 
-    def _read_either(self, rule: Rule, token: str) -> Claims:
-        """The claims of an account's token, or of one that a key of the app has signed."""
+    def _read_either(self, rule: Rule, token: str, bare: bool) -> Claims:
+        """Verify an account token, or else a token that a key of the app has signed."""
         try:
             found = self._accounts.holder(token)
             return Claims(found.account.user, found.account.app, found.expires_at, found.device)
         except BadToken:
-            if not rule.keys:
+            if not (rule.keys or rule.issuers):
                 raise
-            return read_token(token, rule.keys, time())
+            return self._read_session_token(rule, token, bare)
+
+    def _read_session_token(self, rule: Rule, token: str, bare: bool = False) -> Claims:
+        """Verify a token that a key or an issuer of the app has signed.
+
+        May wait for the issuer's keys. Raises BadToken and IssuerUnavailable.
+        """
+        if rule.issuers:
+            claims = self._issuers.claims(rule.name, rule.issuers, token, time())
+            if claims is not None:
+                return claims
+        if bare:
+            return read_bare_token(token, rule.keys, time(), rule.name)
+        return read_token(token, rule.keys, time())
 
     def _proven(self, rule: Rule, user: str, claims: Claims) -> LoginDecision:
-        if not claims.user or (user and claims.user != user):
-            raise BadToken("the token is for somebody else")
+        if not claims.user or "\0" in claims.user:
+            raise BadToken("the token names no user, or one with U+0000")
+        if user and claims.user != user:
+            raise BadToken("the token is for another user")
         if self.resolve(claims.app) != rule.name:
             raise BadToken("the token is for another app")
         return LoginDecision(expires_at=claims.expires_at, user=claims.user, device=claims.device)
 
-    # --- besides logins -------------------------------------------------------------------------------------
+    # --- other requests -------------------------------------------------------------------------------------
+
+    def keys_of(self, app: str) -> tuple[Key, ...]:
+        """The keys of an app that sign its session tokens and channel tokens. Never switches."""
+        rule = self._rules.get(app) or self._learn(app)
+        return () if rule is None else rule.keys
 
     def session_of(self, token: str) -> Claims | None:
-        """What a session token proves at this moment, with the app that stands for its own; None: nothing."""
+        """Verify a session token outside a login. None if it is invalid. The app of the result is resolved.
+
+        May wait for the keys of an issuer. Raises IssuerUnavailable.
+        """
         app = self.resolve(app_named_by(token))
-        rule = self._rules.get(app) or self._learn(app)
-        if rule is None or not rule.keys:
+        rule = self._rules.get(app) or self._learn(app) if app else self._rule_of_issued(token)
+        if rule is None or not (rule.keys or rule.issuers):
             return None
         try:
-            decision = self._proven(rule, "", read_token(token, rule.keys, time()))
+            decision = self._proven(rule, "", self._read_session_token(rule, token))
         except BadToken:
+            return None
+        if len(decision.user.encode()) > rule.user_bytes:
             return None
         return Claims(decision.user, rule.name, decision.expires_at)
 
+    def _rule_of_issued(self, token: str) -> Rule | None:
+        """The rule of the only app that lists the token's issuer and audience; else None."""
+        try:
+            head = unverified(token)
+        except BadToken:
+            return None
+        rules = [
+            rule
+            for rule in self._rules.values()
+            if any(row.issuer == head.issuer and row.audience in head.audiences for row in rule.issuers)
+        ]
+        return rules[0] if len(rules) == 1 else None
+
     def wants_tokens(self, app: str) -> bool:
-        """Whether a login in this app needs a session token, or one of an account."""
+        """Whether a login to this app needs a session token or an account token."""
         tenant = self._get(app)
         return tenant is not None and (bool(tenant.jwt) or tenant.wants_accounts(app))
 
     def is_open(self, app: str) -> bool:
-        """Whether anybody may log in to an app, so that its pages have tokens."""
+        """Whether anybody may log in to an app. Its pages then get page tokens."""
         app = self.resolve(app)
         rule = self._rules.get(app) or self._learn(app)
         return rule is not None and rule.open
 
     def is_closed(self, app: str) -> bool:
-        """Whether nobody may log in to an app, since no login rule says who may, and it is not open."""
+        """Whether nobody may log in to an app: it has no login rule and is not open."""
         app = self.resolve(app)
         rule = self._rules.get(app) or self._learn(app)
         return rule is None or rule.closed
 
     def exposure(self) -> list[str]:
-        """One line for each app: who may log in, and how to change it. Empty in demo mode. Of many apps those
-        that are open stand first, and the list is cut."""
+        """Describe who may log in, and how to change it. Empty in demo mode.
+
+        One line for each app that is open or has a login rule, open apps first; one line for all closed apps.
+        Long lists are cut.
+        """
         if self._is_demo():
             return []
-        rules = sorted(self._rules.values(), key=lambda rule: (not rule.open, rule.name))
-        lines = [f"app {rule.name}: {_who_may_log_in(rule)}" for rule in rules if not rule.tenant.same_as]
-        more = len(lines) - _APPS_SHOWN
-        return lines if more <= 0 else [*lines[:_APPS_SHOWN], f"and {more} more apps"]
+        rules = [rule for rule in self._rules.values() if not rule.tenant.same_as]
+        closed = sorted(
+            rule.name
+            for rule in rules
+            if rule.closed and rule.pusher is None and not rule.tenant.back_ends.connect
+        )
+        others = sorted(
+            (rule for rule in rules if rule.name not in closed), key=lambda rule: (not rule.open, rule.name)
+        )
+        lines = [f"app {rule.name}: {_who_may_log_in(rule)}" for rule in others[:_APPS_SHOWN]]
+        if len(others) > _APPS_SHOWN:
+            lines.append(f"and {len(others) - _APPS_SHOWN} more apps that are open or have a login rule")
+        if closed:
+            more = len(closed) - _APPS_SHOWN
+            names = ", ".join(closed[:_APPS_SHOWN]) + (f" and {more} more" if more > 0 else "")
+            lines.append(
+                f"closed, nobody may log in: {names}; to change it set jwt, account_tokens or "
+                "webhook.authorise_url, or open: true"
+            )
+        return lines
 
     @property
     def takes_unregistered(self) -> bool:
-        """Whether clients may connect to systems that nobody has registered."""
+        """Whether clients may connect to systems that are not registered."""
         return self._is_demo()
 
     def lists_origin(self, app: str, origin: str) -> bool:
-        """Whether the settings of an app, or of the node, name the page that a request comes from."""
+        """Whether the settings of the app or the node list the page that sent a request."""
         name = host_name(origin)
         rule = self._rules.get(app) or self._learn(app)
         if not name or rule is None:
             return False
         if rule.origins is not None:
             return name in rule.origins
-        return self.origins is not None and self.origins.lists(name)
+        return self._origins.lists(name)
 
     def _ask_back_end(
         self,
@@ -240,7 +348,7 @@ class Logins:
 
     def _is_allowed(self, rule: Rule, origin: str, dialect: str) -> bool:
         if rule.origins is None:
-            return self.origins is None or self.origins.allows(origin, dialect)
+            return self._origins.allows(origin, dialect)
         return rule.any_origin or origin in rule.origins
 
     def _denied(self, reason: str, decision: LoginDecision) -> LoginDecision:
@@ -248,20 +356,20 @@ class Logins:
         return decision
 
     def holds_token(self, connection: Connection) -> bool:
-        """Whether the session of ``connection`` ends with a token, so that a new login may renew it."""
+        """Whether the session of ``connection`` ends with a token. A new login may renew such a session."""
         return connection in self._ends
 
     # --- after a login --------------------------------------------------------------------------------------
 
     def began(self, connection: Connection, decision: LoginDecision) -> None:
-        """The login that ``decision`` was about has made ``connection`` a session, or renewed it.
+        """Apply ``decision`` to the session that ``connection`` has begun or renewed.
 
-        Its app, user and device are set. Never switches.
+        App, user and device of the connection must be set. Never switches.
         """
         if connection.state != OPEN:
             return
         if decision.expires_at or self._ends:
-            self._expiry.keep(connection, decision.expires_at)
+            self._expiry.end_at(connection, decision.expires_at)
         rule = self._rules.get(connection.app or "")
         if rule is None or (
             rule.quiet and not self._webhooks.known and type(connection.encoding) is Encoding
@@ -272,7 +380,7 @@ class Logins:
         self._webhooks.began(connection)
 
     def ended(self, connection: Connection, code: int) -> None:
-        """A connection is over, whether it was a session or not. Never switches."""
+        """Release everything of a closed connection, with or without a session. Never switches."""
         if self._ends:
             self._expiry.forget(connection)
         if self._quota.taken:
@@ -281,45 +389,57 @@ class Logins:
             self._webhooks.ended(connection, code)
 
     def expire(self) -> None:
-        """End the sessions whose token has ended. Called once a second."""
+        """End the sessions whose token has expired. Called once per second."""
         self._expiry.expire(time())
 
     # --- rules ----------------------------------------------------------------------------------------------
 
     def prepare(self) -> None:
-        """Compile the rules of all apps that are known, for the first time.
+        """Compile the rules of all known apps at the start.
 
-        Raises :class:`imserver.errors.StartError` if a key that is configured cannot be used.
+        Raises :class:`imserver.errors.StartError` if a configured key cannot be used.
         """
         for tenant in self._tenants.all():
             try:
                 self._take(Rule(tenant, load_secrets(tenant.name, tenant, self._secret), self._is_demo()))
             except BadKey as bad:
                 raise errors.StartError(f"apps.{tenant.name}.{bad}") from None
-        self._tell_gate()
+        self._update_gate()
 
     def reload(self) -> None:
-        """Read keys again, those in files too (SIGHUP), after the apps have been read again."""
+        """Load all keys again, also from files, after the apps were reloaded (SIGHUP)."""
         tenants = {tenant.name: tenant for tenant in self._tenants.all()}
         for name in self._rules.keys() - tenants.keys():
-            self._webhooks.set(name, None)
+            self._forget_hooks(name)
             del self._rules[name]
         for tenant in tenants.values():
             self._compile(tenant)
-        self._tell_gate()
+        self._update_gate()
 
     def changed(self, tenant: Tenant) -> None:
-        """An app is new, or not what it was."""
+        """Apply a new or changed app."""
         self._compile(tenant)
-        self._tell_gate()
+        self._update_gate()
+
+    def deleted(self, app: str) -> None:
+        """An app was deleted: nobody logs in to it, and its back end is sent nothing more."""
+        self._forget_hooks(app)
+        if self._rules.pop(app, None) is not None:
+            self._update_gate()
+
+    def _forget_hooks(self, app: str) -> None:
+        self._webhooks.set(app, None)
+        self._webhooks.set_pusher(app, None)
+        self.pusher.set(app, None)
 
     def _learn(self, app: str) -> Rule | None:
-        """The rule of an app of which nothing has been told yet; None: there is no such app."""
+        """Compile the rule of an app on first use; None if the app does not exist."""
         tenant = self._get(app)
         return None if tenant is None else self._compile(tenant)
 
     def _compile(self, tenant: Tenant) -> Rule:
-        """The rule of an app. One whose keys cannot be used keeps those it had; without, nobody logs in."""
+        """Compile the rule of an app. If its keys are invalid, its earlier keys stay; without any, it is
+        closed."""
         try:
             secrets = load_secrets(tenant.name, tenant, self._secret)
         except BadKey as bad:
@@ -335,21 +455,55 @@ class Logins:
             for connection in self._connections:
                 if connection.app == rule.name:
                     self._quota.take(rule, connection)
-        self._webhooks.set(rule.name, rule.receiver)
+        self._webhooks.set(rule.name, rule.receiver, rule.review, rule.back_ends)
+        self._webhooks.set_pusher(rule.name, rule.pusher_receiver)
+        self.pusher.set(rule.name, rule.pusher)
         return rule
 
-    def _tell_gate(self) -> None:
-        """Whose pages some app allows: the gate lets them in, and the login decides."""
-        if self.origins is not None:
-            rules = self._rules.values()
-            hosts = {host for rule in rules for host in rule.origins or ()}
-            self.origins.set_apps(hosts, any(rule.any_origin for rule in rules))
+    def _update_gate(self) -> None:
+        """Pass the origins of all apps to the gate. The login checks the origin against its own app."""
+        rules = self._rules.values()
+        hosts = {host for rule in rules for host in rule.origins or ()}
+        self._origins.set_apps(hosts, any(rule.any_origin for rule in rules))
+
+
+class RefusedTokens:
+    """Log lines about refused tokens: one per app, cause and minute, and at most :data:`_CAUSES`.
+
+    A cause may quote the token, and is cut. Without both limits strangers could fill the log.
+    """
+
+    def __init__(self) -> None:
+        self._logged: set[tuple[str, str]] = set()
+        self._until = 0.0
+
+    def log(self, app: str, user: str, cause: str, peer: str) -> None:
+        """Log a refused login, unless the same cause was logged within the minute."""
+        now = time()
+        if now >= self._until:
+            self._logged.clear()
+            self._until = now + INTERVAL_SECONDS
+        cause = cause[:_CAUSE_SHOWN]
+        if (app, cause) not in self._logged and len(self._logged) < _CAUSES:
+            self._logged.add((app, cause))
+            log.warning(
+                "login of %r in %s refused: %s (imserver token check explains more)",
+                user[:_USER_SHOWN],
+                app,
+                cause,
+                extra={"connection": peer},
+            )
 
 
 def _who_may_log_in(rule: Rule) -> str:
-    if rule.closed:
-        return "closed, nobody may log in: set jwt, account_tokens or webhook.authorise_url, or open: true"
     if rule.open:
         return "OPEN, anybody may log in as anybody: to close it set jwt, account_tokens or open: false"
-    proofs = {"a session token (jwt)": rule.keys, "an account": rule.accounts, "its back end": rule.asked}
+    if rule.closed and rule.pusher is not None:
+        return "anybody with its pusher.key may connect; only its back end makes them users"
+    proofs = {
+        "a session token (jwt)": rule.keys or rule.issuers,
+        "an account": rule.accounts,
+        "its back end": rule.asked,
+        "the back end of back_ends.connect (clients of Centrifugo)": rule.tenant.back_ends.connect,
+    }
     return "a login needs " + " or ".join(name for name, wanted in proofs.items() if wanted)

@@ -1,8 +1,7 @@
 """Page tokens: made by the server for a visitor of one of its own pages.
 
-A page token names an app and a user, is valid for ``api.page_token_seconds``, and is signed with a key
-derived from the node's secret. With it a page logs in, lists the app's users and sends to
-all of them.
+A page token names an app and a user. It is valid for ``api.page_token_seconds`` and signed with a key derived
+from the node's secret. A page uses it to log in, list the app's users and send to all of them.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from imserver.config.settings import Config
 from imserver.lifecycle import derive_key
 
 PAGE_TOKEN_PREFIX: Final = "page."
-"""What page tokens begin with."""
+"""Prefix of page tokens."""
 
 
 class PageTokens:
@@ -27,16 +26,16 @@ class PageTokens:
         self.reload(config)
 
     def reload(self, config: Config) -> None:
-        """Take how long tokens are valid from ``config``."""
+        """Take the lifetime of tokens from ``config``."""
         self._seconds = math.ceil(config.api.page_token_seconds)
 
     def make(self, app: str, user: str) -> str:
-        """A token for the page of ``user`` in ``app``."""
+        """Make a token for the page of ``user`` in ``app``."""
         signed = self._signer.dumps([app, user])
         return PAGE_TOKEN_PREFIX + (signed if isinstance(signed, str) else signed.decode())
 
     def read(self, token: str) -> tuple[str, str] | None:
-        """(app, user) of a page token; None: it is none, or has expired."""
+        """Return (app, user) of a valid page token, else None."""
         if not token.startswith(PAGE_TOKEN_PREFIX):
             return None
         try:
@@ -46,6 +45,8 @@ class PageTokens:
         return app, user
 
     def fits(self, app: str, user: str, token: str) -> bool:
-        """Whether an open app lets ``user`` in with this token: a page token has to be for exactly this app
-        and user; any other token is ignored, as in the originals."""
+        """Whether an open app accepts a login of ``user`` with this token.
+
+        A page token must name exactly this app and user. Any other token is ignored, as the originals do.
+        """
         return not token.startswith(PAGE_TOKEN_PREFIX) or self.read(token) == (app, user)

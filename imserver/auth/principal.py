@@ -1,4 +1,4 @@
-"""Principals: what a request or a login has proved. Needs: what a route asks for. :func:`may` compares."""
+"""Principals (what a request or login has proved), needs (what a route requires), and their comparison."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-Kind = Literal["nobody", "demo", "key", "address", "session", "account", "page"]
+Kind = Literal["nobody", "demo", "key", "address", "signature", "session", "account", "page"]
 
 NO_APPS: Final[frozenset[str]] = frozenset()
 ALL_SCOPES: Final = frozenset({"push", "read", "admin", "any"})
@@ -14,20 +14,21 @@ ALL_SCOPES: Final = frozenset({"push", "read", "admin", "any"})
 
 
 class Principal(Struct, frozen=True):
-    """Who acts.
+    """Who makes a request or login.
 
     ========= ====================================================================
     nobody    has proved nothing
     demo      anybody, while the server is in demo mode
     key       a back end with an API key: ``scopes``, ``apps``, the key's id ``key``
     address   a back end that needs no key because of its address: ``scopes``, ``apps``
+    signature a back end that has signed its request as Pusher's do: ``apps``, the key in it as ``key``
     session   a user with a session token that a back end has signed
     account   a user with the token of an account: ``device`` is the number of that login
     page      a visitor of one of our own pages
     ========= ====================================================================
 
-    ``apps`` are names of apps that stand for themselves (never aliases); None: all apps. The last three have
-    exactly one app, and a ``user``.
+    ``apps``: names of apps, without aliases; None: all apps. The last three kinds have exactly one app and a
+    ``user``.
     """
 
     kind: Kind
@@ -38,63 +39,62 @@ class Principal(Struct, frozen=True):
     device: int = 0
 
     def reaches(self, app: str) -> bool:
-        """Whether the principal has anything to do with this app (a name that stands for itself)."""
+        """Whether the principal belongs to this app. ``app`` must not be an alias."""
         return self.apps is None or app in self.apps
 
     @property
     def app(self) -> str:
-        """The app of a user."""
+        """The only app of a user."""
         return next(iter(self.apps)) if self.apps else ""
 
 
 NOBODY: Final = Principal("nobody")
 BAD_TOKEN: Final = Principal("nobody")
-"""Nobody, who has shown a token that proves nothing."""
+"""A principal with an invalid token."""
 DEMO: Final = Principal("demo", ALL_SCOPES, None)
 
 
 class Need(Struct, frozen=True):
-    """What a route needs: a principal with ``scope``, or one of the kinds ``users``.
+    """What a route requires: a principal with ``scope``, or one of the kinds in ``users``.
 
-    ``users`` are the kinds that may act besides back ends, each for its own app. With ``nobody`` among them
-    anybody may ask. ``address``: back ends may be known by their address.
+    ``users``: kinds of users that may act, each in its own app; ``nobody`` admits everybody. ``address``:
+    back ends may be identified by their address.
     """
 
     scope: str = ""
     users: frozenset[Kind] = frozenset()
     address: bool = False
 
-    @property
-    def reads_accounts(self) -> bool:
-        """Whether the token of an account counts. Then it does in demo mode, too."""
-        return "account" in self.users
-
 
 ANYONE: Final = Need(users=frozenset({"nobody"}))
-"""No identity at all. It is not even looked for."""
+"""No identity. The credentials are not read."""
+SIGNED: Final = Need(users=frozenset({"signature"}))
+"""A back end with the secret of an app's ``pusher``."""
 PUSH: Final = Need("push")
 READ: Final = Need("read")
 ADMIN: Final = Need("admin")
 ANY_KEY: Final = Need("any")
 PUSH_OR_ADDRESS: Final = Need("push", address=True)
 READ_OR_ADDRESS: Final = Need("read", address=True)
+PUSH_OR_SESSION: Final = Need("push", frozenset({"session"}), address=True)
+READ_OR_SESSION: Final = Need("read", frozenset({"session"}), address=True)
 PUSH_OR_VISITOR: Final = Need("push", frozenset({"page", "session"}), address=True)
 READ_OR_VISITOR: Final = Need("read", frozenset({"page", "session"}), address=True)
 VISITOR: Final = Need(users=frozenset({"page"}))
 ADMIN_OR_ACCOUNT: Final = Need("admin", frozenset({"account"}))
-"""A user with the token of their account, or a back end on a user's behalf."""
+"""A user with an account token, or a back end for a user."""
 ACCOUNT: Final = Need(users=frozenset({"account"}))
 ANYONE_OR_ADMIN: Final = Need("admin", frozenset({"nobody"}))
-"""Anybody; a back end may more."""
+"""Anybody. A back end may do more."""
 PUSH_OR_USER: Final = Need("push", frozenset({"account", "session"}))
 READ_OR_USER: Final = Need("read", frozenset({"account", "session"}))
 ANYONE_OR_PUSH: Final = Need("push", frozenset({"nobody", "account", "session"}))
-"""Who asks is found out by the body, which names a token."""
+"""The token in the body identifies the principal."""
 ANYONE_OR_READ: Final = Need("read", frozenset({"nobody"}))
 
 
 def may(principal: Principal, need: Need, app: str | None = None) -> bool:
-    """Whether a principal may do what needs this, in ``app`` (a resolved name; None: it is not known yet)."""
+    """Whether ``principal`` satisfies ``need`` in ``app`` (a resolved name; None: not known yet)."""
     if need.scope not in principal.scopes and principal.kind not in need.users:
         return False
     return app is None or principal.apps is None or app in principal.apps or principal.kind == "nobody"

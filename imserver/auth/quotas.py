@@ -1,28 +1,30 @@
-"""Limits of an app: its connections on this node, and the messages of each connection in a second."""
+"""Session limits: connections per app and node, messages per connection and second, session lifetime."""
 
 from __future__ import annotations
 
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary
 
 from imserver import errors
-from imserver.transport.connection import Connection, Encoding, Serve
+from imserver.model import BadFrame
+from imserver.protocol.dialect import Dialect
+from imserver.transport.connection import OPEN, Connection, Encoding, Serve
 
 if TYPE_CHECKING:
     from imserver.auth.rules import LoginRequest, Rule
 
 
 class ConnectionQuota:
-    """Owner of the counts. Apps without a limit are not counted."""
+    """Owner of the connection counts. Apps without a limit are not counted."""
 
     def __init__(self) -> None:
         self.taken: dict[Connection, str] = {}
-        """Connection → the app for which it counts; look, do not touch."""
+        """Connection → the app for which it counts. Read-only for others."""
         self._counts: dict[str, int] = {}
 
     def full(self, rule: Rule, request: LoginRequest) -> bool:
-        """Whether an app takes no further connection. One that counts already may log in again."""
+        """Whether the app is at its limit. A connection that counts already may log in again."""
         limit = rule.tenant.max_connections
         return (
             limit > 0
@@ -31,7 +33,8 @@ class ConnectionQuota:
         )
 
     def take(self, rule: Rule, connection: Connection) -> None:
-        """Count a connection from the moment it may log in, so that a crowd cannot slip through."""
+        """Count a connection before its login completes, so that simultaneous logins cannot exceed the
+        limit."""
         if self.taken:
             self.leave(connection)
         if rule.tenant.max_connections:
@@ -39,7 +42,7 @@ class ConnectionQuota:
             self._counts[rule.name] = self._counts.get(rule.name, 0) + 1
 
     def leave(self, connection: Connection) -> None:
-        """A connection is over, or goes to another app."""
+        """Stop counting a connection that has closed or changed its app."""
         app = self.taken.pop(connection, None)
         if app is not None:
             self._counts[app] -= 1
@@ -48,14 +51,17 @@ class ConnectionQuota:
 
 
 def limited(serve: Serve, per_second: float) -> Serve:
-    """``serve``, but a connection above ``per_second`` messages (with a burst of as many) is closed."""
+    """Wrap ``serve`` to close a connection above ``per_second`` messages (burst: the same number).
+
+    A frame with several requests counts as so many messages.
+    """
     burst = max(per_second, 1.0)
     tokens: WeakKeyDictionary[Connection, tuple[float, float]] = WeakKeyDictionary()
 
     def serve_within_limit(connection: Connection, payload: bytes, text: bool) -> None:
         now = monotonic()
         left, since = tokens.get(connection, (burst, now))
-        left = min(burst, left + (now - since) * per_second) - 1
+        left = min(burst, left + (now - since) * per_second) - _requests_in(connection, payload)
         if left < 0:
             connection.close(errors.CLOSE_RATE_LIMIT, errors.CLOSE[errors.CLOSE_RATE_LIMIT].name)
             return
@@ -65,15 +71,24 @@ def limited(serve: Serve, per_second: float) -> Serve:
     return serve_within_limit
 
 
-class LimitedEncoding(Encoding):
-    """An encoding whose messages are served up to a rate: what the connections of one app share.
+def _requests_in(connection: Connection, payload: bytes) -> int:
+    try:
+        return max(1, len(connection.encoding.dialect.split(payload)))
+    except BadFrame:
+        return 1
 
-    So whoever has no such limit pays nothing for those who have.
+
+class LimitedEncoding(Encoding):
+    """An encoding with a message rate, shared by the connections of one app.
+
+    Connections without a limit use the plain encoding, so they have no extra cost.
     """
 
-    __slots__ = ("plain",)
+    __slots__ = ("_per_second", "plain")
 
     def __init__(self, plain: Encoding, per_second: float) -> None:
+        self.plain = plain
+        """The encoding without the limit."""
         super().__init__(
             plain.dialect,
             limited(plain.serve, per_second),
@@ -81,5 +96,101 @@ class LimitedEncoding(Encoding):
             plain.deflate_bits,
             plain.outbox_bytes,
         )
-        self.plain = plain
-        """The encoding without the limit."""
+        self._per_second = per_second
+
+    def frame(self, payload: bytes, opcode: int = 0) -> bytes:
+        """See :class:`Encoding`. A stream has frames of its own."""
+        return self.plain.frame(payload, opcode)
+
+    def close_frames(self, code: int, reason: str = "") -> bytes:
+        """See :class:`Encoding`."""
+        return self.plain.close_frames(code, reason)
+
+    def _make(self, dialect: Dialect) -> LimitedEncoding:
+        return LimitedEncoding(self.plain.with_dialect(dialect), self._per_second)
+
+
+_OVER: Final = errors.CLOSE[errors.CLOSE_TOKEN_INVALID]
+
+
+class Ending:
+    """The sessions that end at ``second``.
+
+    ``listed`` may contain sessions that are over; ``count`` counts the others. The list is compacted when
+    less than half of it counts. A set would take 24 more bytes per session.
+    """
+
+    __slots__ = ("count", "listed", "second")
+
+    def __init__(self, second: int) -> None:
+        self.second = second
+        self.listed: list[Connection] = []
+        self.count = 0
+
+
+class Expiry:
+    """Owner of the times at which sessions end. Sessions without an end cost nothing.
+
+    Times are whole Unix seconds of the clock that tokens are checked against. Sessions that end in the same
+    second share an entry, so a check costs one dictionary access per second.
+    """
+
+    def __init__(self, now: float) -> None:
+        self._checked_until = int(now)
+        self.ends: dict[Connection, Ending] = {}
+        """Connection → the entry of its end. Read-only for others. (One object per session would take 32
+        bytes more.)"""
+        self._due: dict[int, Ending] = {}
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __contains__(self, connection: Connection) -> bool:
+        return connection in self.ends
+
+    def end_at(self, connection: Connection, expires_at: int) -> None:
+        """End the session of ``connection`` at ``expires_at`` instead of any earlier choice; 0: never."""
+        if self.ends:
+            self.forget(connection)
+        if expires_at:
+            # A time in the past takes effect at the next check.
+            second = max(expires_at, self._checked_until + 1)
+            ending = self._due.get(second)
+            if ending is None:
+                ending = self._due[second] = Ending(second)
+            ending.listed.append(connection)
+            ending.count += 1
+            self.ends[connection] = ending
+
+    def forget(self, connection: Connection) -> None:
+        """Cancel the end of a session."""
+        ending = self.ends.pop(connection, None)
+        if ending is not None:
+            ending.count -= 1
+            if not ending.count:
+                del self._due[ending.second]
+            elif len(ending.listed) > 2 * ending.count:
+                left = dict.fromkeys(ending.listed)  # a session renewed for the same second is listed twice
+                ending.listed = [each for each in left if self.ends.get(each) is ending]
+
+    def expire(self, now: float) -> int:
+        """Close expired sessions with 4504 and return their number. Called once per second; never
+        switches."""
+        second = int(now)
+        if second - self._checked_until > len(self._due):
+            # The clock has jumped: checking each entry is cheaper than checking each second.
+            due = sorted(each for each in self._due if each <= second)
+        else:
+            due = [each for each in range(self._checked_until + 1, second + 1) if each in self._due]
+        self._checked_until = max(self._checked_until, second)
+        closed = 0
+        for each in due:
+            ending = self._due.pop(each)
+            for connection in ending.listed:
+                if self.ends.get(connection) is not ending:
+                    continue  # ended earlier
+                del self.ends[connection]
+                if connection.state == OPEN:
+                    connection.close(_OVER.code, _OVER.name)
+                    closed += 1
+        return closed

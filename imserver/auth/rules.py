@@ -1,4 +1,4 @@
-"""Login rules: what an app demands of a login, ready for use; and what is decided about one."""
+"""Login rules, compiled from the settings of an app, and login decisions."""
 
 from __future__ import annotations
 
@@ -7,30 +7,42 @@ from typing import TYPE_CHECKING, Final, Protocol, get_args
 from msgspec import Struct
 
 from imserver import errors
+from imserver.auth.pusher import PusherApp
 from imserver.auth.quotas import LimitedEncoding
 from imserver.auth.tokens import BadKey, Key, load_keys, read_key_file
-from imserver.config.checks import MAKE_SECRET, is_placeholder
-from imserver.config.settings import Config, TenantSettings, WebhookEvent, WebhookSettings
+from imserver.config.settings import (
+    ChannelEvent,
+    Config,
+    PusherSettings,
+    TenantSettings,
+    WebhookEvent,
+    WebhookSettings,
+)
+from imserver.config.values import MAKE_SECRET, Places, is_placeholder
 from imserver.errors import StartError
-from imserver.services.webhooks.requests import AuthoriseHook, Receiver
+from imserver.model import SYSTEM_PREFIX
+from imserver.services.webhooks.back_ends import BackEndHook
+from imserver.services.webhooks.requests import AuthoriseHook, PusherReceiver, Receiver
+from imserver.services.webhooks.reviews import ReviewHook
 from imserver.transport.connection import Connection, Encoding
 from imserver.transport.gate import host_name
 
 if TYPE_CHECKING:
     from imserver.auth.tenants import Tenant
 
-EVENTS: Final = frozenset(get_args(WebhookEvent))
-"""What a back end may be told of; it is told of all where its app names none."""
+MIN_PUSHER_SECRET_BYTES: Final = 16
+EVENTS: Final = frozenset(get_args(WebhookEvent)) - frozenset(get_args(ChannelEvent))
+"""Webhook events that a back end receives if its app selects none. Those of channels are too many."""
 
 
 class LoginDecision(Struct, frozen=True, gc=False):
-    """Whether a login may happen. Compare with :attr:`ok`.
+    """The result of a login check: allowed if :attr:`ok`.
 
-    ``code`` is the reply code of a dialect that answers, ``close`` the close code of one that cannot (and
-    what HTTP makes a status of: 4504 is 401, 4505 is 403, the rest 503). ``final``: the connection is to be
-    closed even where the dialect could answer. ``expires_at``: Unix second at which the session ends (0:
-    with its connection). ``user``: whom the token names, where the caller named nobody; ``device``: the
-    device that it names, which goes before what the client says (``""``: it names none).
+    ``code``: reply code for dialects that answer. ``close``: close code for the others, and for HTTP the
+    source of the status (4504: 401, 4505: 403, others: 503). ``final``: close the connection even if the
+    dialect can answer. ``expires_at``: Unix second at which the session ends (0: with its connection).
+    ``user``: the user that the token names, if the request named none. ``device``: the device that the token
+    names (``""``: none). It overrides the device that the client sends.
     """
 
     code: int = errors.REPLY_OK
@@ -42,7 +54,7 @@ class LoginDecision(Struct, frozen=True, gc=False):
 
     @property
     def ok(self) -> bool:
-        """Whether the login may go on."""
+        """Whether the login is allowed."""
         return self.code == errors.REPLY_OK
 
 
@@ -53,13 +65,13 @@ BAD_ORIGIN: Final = LoginDecision(errors.REPLY_UNAUTHORIZED, errors.CLOSE_NOT_AL
 BAD_TOKEN: Final = LoginDecision(errors.REPLY_UNAUTHORIZED, errors.CLOSE_TOKEN_INVALID)
 APP_FULL: Final = LoginDecision(errors.REPLY_FAILED, errors.CLOSE_NODE_FULL, final=True)
 UNDECIDED: Final = LoginDecision(errors.REPLY_SYSTEM, errors.CLOSE_INTERNAL_ERROR)
-"""The back end did not say in time."""
+"""The back end did not answer in time."""
 
 
 class LoginRequest(Protocol):
-    """What a login comes by: a connection, or a request.
+    """The connection or HTTP request that asks for a login.
 
-    ``origin``: the host of the page it comes from; ``""``: our own, or no page.
+    ``origin``: host of the page that sent it; ``""``: this server's own page, or no page.
     """
 
     @property
@@ -69,50 +81,59 @@ class LoginRequest(Protocol):
 
 
 class Secrets(Struct, frozen=True):
-    """What an app's settings give as keys: of tokens, and of the webhook's signature."""
+    """Keys from an app's settings: for tokens and for the webhook's signature."""
 
     keys: tuple[Key, ...] = ()
     webhook: bytes = b""
+    pusher: bytes = b""
 
 
 def load_secrets(name: str, settings: TenantSettings, secret: bytes) -> Secrets:
-    """Read the keys of the app ``name``, from their files too.
+    """Load the keys of the app ``name``. Reads key files.
 
-    Raises :class:`imserver.auth.tokens.BadKey`, whose text begins with the setting.
+    Raises :class:`imserver.auth.tokens.BadKey`. Its text begins with the name of the setting.
     """
     try:
         keys = load_keys(settings.jwt, secret, name)
     except BadKey as bad:
         raise BadKey(f"jwt: {bad}") from None
-    return Secrets(keys, _webhook_secret(settings.webhook))
+    is_asked = settings.webhook.urls or settings.back_ends.urls
+    webhook = _secret("webhook", settings.webhook) if is_asked else b""
+    pusher = _secret("pusher", settings.pusher) if settings.pusher.key else b""
+    if pusher and len(pusher) < MIN_PUSHER_SECRET_BYTES:
+        # Each client has signatures and could try secrets on them.
+        raise BadKey(
+            f"pusher.secret: expected at least {MIN_PUSHER_SECRET_BYTES} bytes, got {len(pusher)}; "
+            f"make one with '{MAKE_SECRET}'"
+        )
+    return Secrets(keys, webhook, pusher)
 
 
-def _webhook_secret(webhook: WebhookSettings) -> bytes:
-    if not (webhook.url or webhook.authorise_url):
-        return b""
-    if webhook.secret and webhook.secret_file:
-        raise BadKey("webhook: secret and secret_file are both given")
+def _secret(setting: str, given: WebhookSettings | PusherSettings) -> bytes:
+    """The secret of a group of settings, or the content of its file."""
+    if given.secret and given.secret_file:
+        raise BadKey(f"{setting}: secret and secret_file are both given")
     try:
-        text = read_key_file(webhook.secret_file) if webhook.secret_file else webhook.secret
+        text = read_key_file(given.secret_file) if given.secret_file else given.secret
     except BadKey as bad:
-        raise BadKey(f"webhook: {bad}") from None
+        raise BadKey(f"{setting}: {bad}") from None
     if not text:
-        raise BadKey("webhook.secret: requests are signed with it, so it must be set")
+        raise BadKey(f"{setting}.secret: requests are signed with it, so it must be set")
     if is_placeholder(text):
         raise BadKey(
-            f"webhook.secret: this is a placeholder of the documentation; make one with '{MAKE_SECRET}'"
+            f"{setting}.secret: this is a placeholder of the documentation; make one with '{MAKE_SECRET}'"
         )
     return text.encode()
 
 
 class Rule:
-    """What an app demands of a login. Owner of the encodings that keep its rate.
+    """What an app requires of a login. Owner of the encodings with its message rate.
 
-    ``open``: anybody may log in. ``closed``: nobody may, since no login rule says who may. ``plain``: open,
-    and nothing else is demanded; ``quiet``: and no back end is told of it. ``broken``: it demands tokens, or
-    the consent of its back end, and lacks the keys for that. ``accounts``: tokens of
-    accounts are good for it, and one of them, or of its keys, is needed. ``origins`` None: the
-    node's own policy holds.
+    ``open``: anybody may log in. ``closed``: nobody may, because the app has no login rule. ``plain``: open
+    and without further checks. ``quiet``: plain, and no webhook receives its events. ``broken``: it requires
+    tokens or a webhook, but their keys are missing. ``accounts``: account tokens are accepted; a token is
+    required. ``issuers``: the entries of ``jwt`` that name an issuer. ``user_bytes``: length
+    of the longest user id. ``origins`` None: the node's own policy applies.
     """
 
     __slots__ = (
@@ -120,31 +141,39 @@ class Rule:
         "accounts",
         "any_origin",
         "asked",
+        "back_ends",
         "broken",
         "closed",
         "dialects",
+        "issuers",
         "keys",
         "name",
         "open",
         "origins",
         "plain",
+        "pusher",
+        "pusher_receiver",
         "quiet",
         "receiver",
+        "review",
         "secrets",
         "tenant",
+        "user_bytes",
     )
 
     def __init__(self, tenant: Tenant, secrets: Secrets, demo: bool) -> None:
         webhook = tenant.webhook
         self.tenant = tenant
         self.name = tenant.name
+        self.user_bytes = tenant.user_bytes_of(tenant.name)
         self.secrets = secrets
         self.keys = secrets.keys
         self.accounts = tenant.wants_accounts(tenant.name)
-        self.open = (tenant.open or demo) and not tenant.has_login_rule
+        self.open = (tenant.open or demo) and not (tenant.has_login_rule or tenant.back_ends.connect)
         self.closed = not (self.open or tenant.has_login_rule)
-        self.broken = bool(tenant.jwt and not secrets.keys) or bool(
-            webhook.authorise_url and not secrets.webhook
+        self.issuers = tuple(row for row in tenant.jwt if row.issuer)
+        self.broken = bool(len(tenant.jwt) > len(self.issuers) and not secrets.keys) or bool(
+            (webhook.authorise_url or webhook.review_url or tenant.back_ends.urls) and not secrets.webhook
         )
         self.dialects = frozenset(tenant.dialects)
         self.any_origin = tenant.origin_policy == "any"
@@ -156,8 +185,44 @@ class Rule:
             else None
         )
         self.receiver = (
-            Receiver(tenant.name, webhook.url, secrets.webhook, frozenset(webhook.events) or EVENTS)
-            if webhook.url and secrets.webhook
+            Receiver(
+                tenant.name,
+                webhook.url,
+                secrets.webhook,
+                frozenset(webhook.events) or EVENTS,
+                webhook.absent_seconds,
+            )
+            if (webhook.url and secrets.webhook) or (webhook.events and not webhook.url)
+            else None
+        )
+        self.review = (
+            ReviewHook(
+                tenant.name,
+                webhook.review_url,
+                secrets.webhook,
+                webhook.review_seconds,
+                webhook.review_failure == "allow",
+            )
+            if webhook.review_url
+            else None
+        )
+        self.back_ends = (
+            BackEndHook(tenant.name, tenant.back_ends, secrets.webhook) if tenant.back_ends.urls else None
+        )
+        self.pusher = (
+            PusherApp(tenant.name, secrets.pusher, tenant.pusher)
+            if tenant.pusher.key and secrets.pusher and not tenant.same_as
+            else None
+        )
+        self.pusher_receiver = (
+            PusherReceiver(
+                tenant.name,
+                tenant.pusher.webhook_url,
+                secrets.pusher,
+                frozenset(),
+                key=tenant.pusher.key,
+            )
+            if self.pusher is not None and tenant.pusher.webhook_url
             else None
         )
         self.plain = self.open and not (
@@ -167,7 +232,7 @@ class Rule:
         self._encodings: dict[Encoding, LimitedEncoding] = {}
 
     def limit(self, connection: Connection) -> None:
-        """Hold the connection to the app's rate, and to no other app's."""
+        """Apply the message rate of the app to the connection, in place of any other app's."""
         encoding = connection.encoding
         plain = encoding.plain if isinstance(encoding, LimitedEncoding) else encoding
         per_second = self.tenant.messages_per_second
@@ -180,16 +245,21 @@ class Rule:
         connection.encoding = known
 
 
-def check_keys(config: Config) -> None:
+def check_keys(config: Config, places: Places) -> None:
     """Raise :class:`imserver.errors.StartError` if a key of an app in the configuration cannot be used."""
     for name, settings in config.apps.items():
         if wrong := objection(name, settings):
-            raise StartError(f"apps.{name}.{wrong}")
+            setting, _, problem = wrong.partition(": ")
+            raise StartError(f"{places.of(f'apps.{name}.{setting}')}: {problem}")
 
 
 def objection(name: str, settings: TenantSettings) -> str:
-    """What is wrong with the keys of the app ``name``, that no look at the settings alone would show; ``""``:
-    nothing. Reads the files of keys."""
+    """Check the keys and channels of the app ``name`` beyond the syntax of its settings. Reads key files.
+
+    Returns the error text, ``""`` if the keys are valid.
+    """
+    if name.startswith(SYSTEM_PREFIX) and any(row.history for row in settings.channels.values()):
+        return "channels: an app of the client dialect has no message log, so it has no stored history"
     try:
         load_secrets(name, settings, b"")
     except BadKey as bad:

@@ -1,35 +1,40 @@
-"""Apps as tenants: those of the configuration, and those that are registered while the server runs.
+"""Apps as tenants: from the configuration, or registered at run time.
 
-Registered ones are kept in the database. Every node knows all of them, in memory; what is registered or
-changed on one node the others learn within ``storage.look_seconds``, or at once when they are asked for a
-name that they do not know. Where a name is both configured and kept, the configuration holds.
+Registered apps are stored in the database. Every node has all of them in memory. A change on one node reaches
+the others within ``storage.look_seconds``, or at once when they look up an unknown name. If a name is both
+configured and stored, the configuration wins.
 """
 
 from __future__ import annotations
 
 import logging
-import unicodedata
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
 import msgspec
 
-from imserver.config.checks import check_tenant
-from imserver.config.settings import Config, LoginPolicy, TenantSettings
-from imserver.config.values import ConfigError, fold, given_fields
+from imserver.config.settings import Config, LoginPolicy, PusherSettings, TenantSettings
+from imserver.config.values import (
+    APP_CHARACTERS,
+    ConfigError,
+    Places,
+    check_tenant,
+    fold,
+    given_fields,
+    valid_name,
+)
 from imserver.hub.hub import Hub
 from imserver.storage.contract import AppRow, Changes
 from imserver.storage.store import Store
+from imserver.storage.upload_rows import some_of_app
 
 SYSTEM_PREFIX: Final = "system:"
-"""What the names of apps begin with that belong to systems of the client dialect."""
-NAME_CHARACTERS: Final = 191
-NAME_BYTES: Final = 500
+"""Prefix of the apps that serve systems of the client dialect."""
 SETTINGS_BYTES: Final = 32768
-"""Bytes of the settings of one registered app, as JSON."""
+"""Limit of one registered app's settings, in bytes of JSON."""
 
 Objection = Callable[[str, TenantSettings], str]
-"""(name, settings) → what is wrong with them beyond what the configuration can tell; ``""``: nothing."""
+"""(name, settings) → an error that the configuration check cannot find; ``""``: none."""
 
 _DEFAULTS: Final = TenantSettings()
 _FIELDS: Final = TenantSettings.__struct_fields__
@@ -38,7 +43,7 @@ log = logging.getLogger(__name__)
 
 
 class BadTenant(ValueError):
-    """A name that cannot be one, or settings that cannot be; the text is one line that says why."""
+    """An invalid name or invalid settings. The text is one line with the reason."""
 
 
 class UnknownTenant(LookupError):
@@ -50,7 +55,7 @@ class TooManyTenants(Exception):
 
 
 class Tenant(TenantSettings, frozen=True, kw_only=True):
-    """One app with its settings. ``stored``: it is kept; ``configured``: the configuration has it."""
+    """One app with its settings. ``stored``: from the database. ``configured``: from the configuration."""
 
     name: str
     stored: bool = False
@@ -58,23 +63,13 @@ class Tenant(TenantSettings, frozen=True, kw_only=True):
 
     @property
     def policy(self) -> LoginPolicy:
-        """What a second login of a user does."""
+        """What happens when a user logs in a second time."""
         return self.policy_of(self.name)
 
     @property
     def has_login_rule(self) -> bool:
-        """Whether a login has to prove something: by a session token, an account, or the back end's word."""
+        """Whether a login requires a session token, an account or the back end's consent."""
         return bool(self.jwt or self.webhook.authorise_url or self.wants_accounts(self.name))
-
-
-def valid_name(name: str) -> bool:
-    """Whether an app may be called so: 1 to 191 characters, none that is invisible, no blank at an end."""
-    return (
-        0 < len(name) <= NAME_CHARACTERS
-        and name == name.strip()
-        and not any(unicodedata.category(character) in ("Cc", "Cs") for character in name)
-        and len(name.encode()) <= NAME_BYTES
-    )
 
 
 class Tenants:
@@ -86,13 +81,17 @@ class Tenants:
         self._objection = objection
         self._stored: dict[str, Tenant] = {}
         self._configured: dict[str, Tenant] = {}
+        self._created: dict[str, int] = {}
+        """Stored app → when it was created."""
         self.on_change: list[Callable[[Tenant], object]] = []
-        """Called with each app that is new or changed, after it counts; must not switch."""
+        """Called with each new or changed app, after it is in effect. Must not switch."""
+        self.on_delete: list[Callable[[str], object]] = []
+        """Called with the name of each deleted app, after nothing finds it any more; must not switch."""
         self.reload(config)
         store.on_changes.append(self._learn)
 
     def reload(self, config: Config) -> None:
-        """Take the apps of ``config`` in place of those configured so far; who is logged in stays."""
+        """Replace the configured apps by those of ``config``. Sessions stay logged in."""
         self._limit = config.limits.registered_apps
         before = self._configured
         self._configured = {
@@ -103,25 +102,25 @@ class Tenants:
             if tenant is not None and tenant != before.get(name):
                 self._count(tenant)
 
-    # --- asking ---------------------------------------------------------------------------------------------
+    # --- lookups --------------------------------------------------------------------------------------------
 
     def get(self, name: str) -> Tenant | None:
-        """The app of this name, as far as this node knows. Never switches."""
+        """The app of this name, from this node's memory. Never switches."""
         return self._configured.get(name) or self._stored.get(name)
 
     def find(self, name: str) -> Tenant | None:
-        """The app of this name, also if it was registered elsewhere a moment ago. May switch.
+        """The app of this name. Reads the database if this node does not have it. May switch.
 
-        Raises StorageUnavailable if the name is not known and the database cannot be asked.
+        Raises StorageUnavailable if the database is needed and cannot be read.
         """
         tenant = self.get(name)
         if tenant is None and valid_name(name):
-            self._store.look()
+            self._store.refresh()
             tenant = self.get(name)
         return tenant
 
     def resolve(self, name: str) -> str:
-        """The name of the app that ``name`` is another name of; else ``name``. Never switches."""
+        """The app that the alias ``name`` stands for; ``name`` itself if it is no alias. Never switches."""
         tenant = self._configured.get(name) or self._stored.get(name)
         return tenant.same_as if tenant is not None and tenant.same_as else name
 
@@ -130,36 +129,39 @@ class Tenants:
         return sorted({*self._configured, *self._stored})
 
     def all(self) -> list[Tenant]:
-        """All apps, by name."""
+        """All apps, sorted by name."""
         return [tenant for name in self.names() if (tenant := self.get(name)) is not None]
 
-    # --- changing -------------------------------------------------------------------------------------------
+    # --- changes --------------------------------------------------------------------------------------------
 
     def register(self, name: str, **fields: Any) -> bool:
-        """Make an app and keep it; False if there is one of this name. May switch.
+        """Create and store an app; False if the name exists. May switch.
 
-        ``fields`` are settings as in the configuration file. Raises BadTenant, TooManyTenants, and
-        StorageUnavailable, after which the app may have been made or not.
+        ``fields`` are settings as in the configuration file. Raises BadTenant and TooManyTenants. Raises
+        StorageUnavailable, after which the app may or may not exist.
         """
         if not valid_name(name):
-            raise BadTenant(f"an app cannot be called {name[:NAME_CHARACTERS]!r}")
+            raise BadTenant(f"an app cannot be called {name[:APP_CHARACTERS]!r}")
         settings = self._checked(name, {}, fields)
         if self.find(name) is not None:
             return False
         if len(self._stored) >= self._limit:
             raise TooManyTenants(f"limits.registered_apps {self._limit} is reached")
+        if self._store.is_deleted(name) and self._store.read(lambda sql: some_of_app(sql, name, 1)):
+            raise BadTenant(f"app {name}: was deleted, but some of its files are left; delete it again first")
         return self._store.add_app(name, settings)
 
     def change(self, name: str, fields: Mapping[str, Any], unset: Collection[str] = ()) -> Tenant:
-        """Change settings of a registered app; those in ``unset`` get their defaults back. May switch.
+        """Change settings of a registered app. Settings in ``unset`` return to their defaults. May switch.
 
-        Raises UnknownTenant, BadTenant and StorageUnavailable, after which it may have been changed or not.
+        Raises UnknownTenant and BadTenant. Raises StorageUnavailable, after which the change may or may not
+        be in effect.
         """
         tenant = self.find(name)
         if tenant is None:
             raise UnknownTenant(name)
         if tenant.configured:
-            raise BadTenant(f"app {name}: stands in the configuration, and is changed there")
+            raise BadTenant(f"app {name}: is defined in the configuration; change it there")
         dropped = tuple(_field_named(each, name) for each in unset)
         before = {key: value for key, value in _given(tenant).items() if key not in dropped}
         changed = self._checked(name, before, fields)
@@ -167,52 +169,99 @@ class Tenants:
             raise UnknownTenant(name)
         return self.get(name) or tenant
 
-    # --- inside ---------------------------------------------------------------------------------------------
+    def delete(self, name: str) -> None:
+        """Delete a registered app; its rows and files stay. May switch.
+
+        Raises UnknownTenant, BadTenant and StorageUnavailable, after which it may have been deleted or not.
+        """
+        self.check_deletable(name)
+        if not self._store.delete_app(name):
+            raise UnknownTenant(name)
+
+    def check_deletable(self, name: str) -> None:
+        """Whether the app ``name`` may be deleted. May switch. Raises UnknownTenant and BadTenant."""
+        tenant = self.find(name)
+        if tenant is None:
+            raise UnknownTenant(name)
+        if tenant.configured:
+            raise BadTenant(f"app {name}: is defined in the configuration; remove it there")
+        aliases = [each.name for each in self.all() if each.same_as == name]
+        if aliases:
+            raise BadTenant(f"app {name}: delete its alias {aliases[0]!r} first")
+
+    # --- internal -------------------------------------------------------------------------------------------
 
     def _checked(self, name: str, before: dict[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
-        """``fields`` as they are kept. Raises BadTenant if with them the app's settings were wrong."""
+        """Merge ``fields`` into ``before`` for storage. Raises BadTenant if the result is invalid."""
         where = f"app {name}"
         try:
-            given = given_fields(TenantSettings, fields, where)
+            given = given_fields(TenantSettings, fields, Places(where))
             settings = msgspec.convert({**before, **given}, TenantSettings)
-            check_tenant(settings, where)
+            check_tenant(settings, Places(where))
         except ConfigError as error:
             raise BadTenant(str(error)) from None
-        if settings.webhook.secret_file or any(row.key_file for row in settings.jwt):
-            # They would read any file for whoever may change apps, and other nodes may not have it.
-            raise BadTenant(f"{where}: files of keys and secrets can be named in the configuration only")
-        if wrong := self._objection(name, settings) or self._aliasing(name, settings.same_as):
+        files = (settings.webhook.secret_file, settings.pusher.secret_file)
+        if any(files) or any(row.key_file for row in settings.jwt):
+            # Whoever may change apps could read any file with them, and other nodes may not have the file.
+            raise BadTenant(f"{where}: only the configuration file may name files of keys and secrets")
+        wrong = self._objection(name, settings) or self._aliasing(name, settings.same_as)
+        if wrong := wrong or self._taken(name, settings.pusher):
             raise BadTenant(f"{where}: {wrong}")
         if len(msgspec.json.encode({**before, **given})) > SETTINGS_BYTES:
             raise BadTenant(f"{where}: more than {SETTINGS_BYTES} bytes of settings")
         return given
 
     def _aliasing(self, name: str, same_as: str) -> str:
-        """Why ``name`` cannot be another name of ``same_as``; ``""``: it can."""
+        """Why ``name`` cannot be an alias of ``same_as``; ``""`` if it can."""
         if not same_as:
             return ""
         target = self.get(same_as)
         if target is None or target.same_as or same_as == name:
-            return f"same_as: expected another app that stands for itself, got {same_as!r}"
+            return f"same_as: expected another app that is not an alias, got {same_as!r}"
         if any(each.same_as == name for each in self.all()):
-            return "same_as: other apps are other names of this one"
+            return "same_as: other apps are aliases of this one"
+        return ""
+
+    def _taken(self, name: str, pusher: PusherSettings) -> str:
+        """Why an app cannot have these names in Pusher's protocol; ``""`` if it can."""
+        for other in self.all() if pusher.key else ():
+            if other.name != name and pusher.key == other.pusher.key:
+                return "pusher.key: another app has this key"
+            if other.name != name and pusher.app_id == other.pusher.app_id:
+                return "pusher.app_id: another app has this id"
         return ""
 
     def _learn(self, changes: Changes) -> None:
         for row in changes.apps:
+            # It may have been deleted and created anew since the last look.
+            if row.deleted or self._created.get(row.name, row.created) != row.created:
+                self._forget(row.name)
+            if row.deleted:
+                continue
+            self._created[row.name] = row.created
             self._stored[row.name] = tenant = _tenant(row.name, _settings(row), stored=True)
             if row.name not in self._configured:
                 self._count(tenant)
+
+    def _forget(self, name: str) -> None:
+        self._created.pop(name, None)
+        if self._stored.pop(name, None) is None or name in self._configured:
+            return
+        for listener in self.on_delete:
+            try:
+                listener(name)
+            except Exception:
+                log.exception("app %s: deletion could not be applied", name)
 
     def _count(self, tenant: Tenant) -> None:
         if self._hub is not None and not tenant.same_as:
             self._hub.open(tenant.name, tenant.policy)
             self._hub.set_policy(tenant.name, tenant.policy)
-        for told in self.on_change:
+        for notify in self.on_change:
             try:
-                told(tenant)
-            except Exception:  # one app that cannot be served is no reason to know less of the others
-                log.exception("the app %s could not be taken over", tenant.name)
+                notify(tenant)
+            except Exception:  # one app that fails must not hide the changes of the others
+                log.exception("app %s: change could not be applied", tenant.name)
 
 
 def _tenant(name: str, settings: TenantSettings, *, stored: bool = False, configured: bool = False) -> Tenant:
@@ -221,11 +270,11 @@ def _tenant(name: str, settings: TenantSettings, *, stored: bool = False, config
 
 
 def _settings(row: AppRow) -> TenantSettings:
-    """Settings as they were kept; those that a newer release has added are passed over."""
+    """Decode stored settings. Settings that only a newer release knows are ignored."""
     try:
         return msgspec.convert(row.settings, TenantSettings)
     except msgspec.ValidationError as error:
-        log.error("app %s: its settings in the database are passed over: %s", row.name, error)
+        log.error("app %s: its settings in the database are invalid and ignored: %s", row.name, error)
         return TenantSettings()
 
 
@@ -236,7 +285,7 @@ def _given(tenant: Tenant) -> dict[str, Any]:
 
 
 def _field_named(written: str, name: str) -> str:
-    """A setting's own name. Raises BadTenant if there is none like it."""
+    """The canonical name of a setting. Raises BadTenant if it does not exist."""
     for field in _FIELDS:
         if fold(field) == fold(written):
             return field

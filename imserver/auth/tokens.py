@@ -1,23 +1,23 @@
 """Session tokens: JSON Web Tokens (RFC 7519) that a back end signs for its users.
 
-The key decides on the algorithm, never the token's header: one key, one algorithm (RFC 8725, section 3.1).
-PyJWT, and the cryptography behind it, is loaded when the first app has keys.
+The key selects the algorithm, never the token's header: one key, one algorithm (RFC 8725, section 3.1).
+PyJWT and its cryptography are loaded when the first app has keys.
 """
 
 from __future__ import annotations
 
 import hmac
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
-from imserver.config.checks import MAKE_SECRET, is_placeholder
 from imserver.config.settings import JwtSettings
+from imserver.config.values import MAKE_SECRET, is_placeholder
 from imserver.errors import ImserverError
 from imserver.lifecycle import derive_key
 
@@ -25,28 +25,32 @@ if TYPE_CHECKING:
     from jwt.api_jws import PyJWS
 
 MAX_TOKEN_CHARACTERS: Final = 8192
-"""A longer token is not looked at."""
+"""Longer tokens are refused unread."""
 MIN_RSA_BITS: Final = 2048
 MIN_SECRET_BYTES: Final = 32
-"""Whoever has a token can guess a shorter secret of HS256 (RFC 7518, section 3.2)."""
+"""With a shorter secret, the holder of one token can guess it (RFC 7518, section 3.2)."""
 SKEW_SECONDS: Final = 30
-"""How far the back end's clock may be ahead of ours in ``nbf``."""
+"""How far the back end's clock may be ahead of this node's, for ``nbf``."""
 MAX_EXPIRES_AT: Final = 2**40
-"""The latest time that is told apart; later ones count as this, in some 30,000 years."""
+"""The latest representable end of a token, in about 30,000 years. Later ones are cut to it."""
 
 
 class BadKey(ImserverError):
-    """A key of ``jwt`` cannot be used; the text says why, for the operator."""
+    """A key of ``jwt`` cannot be used. The text gives the operator the reason."""
 
 
 class BadToken(ImserverError):
-    """A token is no proof of what it is shown for; the text says why, for the log."""
+    """A token is invalid. The text gives the log the reason."""
+
+
+class TokenExpired(BadToken):
+    """A valid token has expired."""
 
 
 class Claims(Struct, frozen=True):
-    """What a token proves: ``user`` of ``app``, until ``expires_at`` (Unix seconds).
+    """The verified content of a token: ``user`` of ``app``, until ``expires_at`` (Unix seconds).
 
-    ``device``: what the device called itself when it logged in to its account; ``""`` if that is not known.
+    ``device``: name of the device at the login of an account; ``""`` if unknown.
     """
 
     user: str
@@ -56,14 +60,47 @@ class Claims(Struct, frozen=True):
 
 
 class _Payload(Struct):
+    """Claims of a session token. ``channel``: only tokens of subscriptions have it."""
+
     sub: str
     app: str | int
     exp: int | float
     nbf: int | float = 0
+    channel: str | UnsetType = UNSET
+
+
+class Unverified(Struct, frozen=True):
+    """Content of a token whose signature was not checked: issuer, audiences and key id."""
+
+    issuer: str
+    audiences: tuple[str, ...]
+    kid: str
+
+
+class _BarePayload(Struct):
+    """Claims of a token that may name no app and may never expire (``exp`` 0). ``channel``: only tokens of
+    subscriptions have it."""
+
+    sub: str = ""
+    channel: str | UnsetType = UNSET
+    app: str | int = ""
+    exp: int | float = 0
+    nbf: int | float = 0
+
+
+class _Head(Struct):
+    kid: str = ""
+
+
+class _IssuedPayload(Struct):
+    exp: int | float
+    iss: str = ""
+    aud: str | tuple[str, ...] = ()
+    nbf: int | float = 0
 
 
 class Key(Struct, frozen=True):
-    """A key that tokens may be signed with; ``verifier`` is what PyJWT made of it."""
+    """A key that verifies tokens. ``verifier``: the key object of PyJWT, or the bytes of a secret."""
 
     algorithm: str
     kid: str
@@ -74,36 +111,56 @@ _USUAL_HEADERS: Final = frozenset(
     urlsafe_b64encode(header).rstrip(b"=").decode()
     for header in (b'{"alg":"HS256","typ":"JWT"}', b'{"typ":"JWT","alg":"HS256"}')
 )
-"""What nearly all tokens of HS256 begin with, those of PyJWT and of golang-jwt among them."""
+"""Headers of nearly all HS256 tokens, among them those of PyJWT and golang-jwt."""
+_ISSUER_ALGORITHMS: Final = frozenset(
+    {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
+)
+"""Algorithms for the keys of an issuer: public keys only."""
+_EDWARDS_NAMES: Final = ("EdDSA", "Ed25519", "Ed448")
+"""``EdDSA``, and the names of RFC 9864 for the same algorithm. The key decides on the curve."""
+_USUAL_ALGORITHMS: Final = {
+    "RSA": "RS256",
+    "P-256": "ES256",
+    "P-384": "ES384",
+    "P-521": "ES512",
+    "OKP": "EdDSA",
+}
+"""Algorithm of a key that names none, by its curve, else by its type."""
 _SECRETS: Final = 1024
-"""Secrets of HS256 that are known to be fit."""
+"""Number of checked HS256 secrets that are cached."""
 
 _decode = msgspec.json.Decoder(_Payload).decode
+_decode_bare = msgspec.json.Decoder(_BarePayload).decode
+_decode_issued = msgspec.json.Decoder(_IssuedPayload).decode
 _jws: PyJWS | None = None
 
 
 def _library() -> PyJWS:
     global _jws
     if _jws is None:
-        # Loaded here because it costs 6 MB that a node without tokens need not pay.
-        from jwt.algorithms import HMACAlgorithm
+        # Loaded on first use: a node without tokens saves 6 MB.
+        from jwt.algorithms import HMACAlgorithm, OKPAlgorithm
         from jwt.api_jws import PyJWS
 
         signer = HMACAlgorithm(HMACAlgorithm.SHA256)
-        # Whether a secret is none but a public key in disguise is looked for once, not at each login.
+        # PyJWT checks that a secret is not a public key. Do that once per secret, not at each login.
         signer.prepare_key = lru_cache(_SECRETS)(signer.prepare_key)  # type: ignore[method-assign]
-        _jws = PyJWS(algorithms=["RS256", "EdDSA"])
+        _jws = PyJWS(algorithms=[*_ISSUER_ALGORITHMS])
         _jws.register_algorithm("HS256", signer)
+        for name in _EDWARDS_NAMES[1:]:
+            _jws.register_algorithm(name, OKPAlgorithm())
+        _jws.register_algorithm("HS384", HMACAlgorithm(HMACAlgorithm.SHA384))
+        _jws.register_algorithm("HS512", HMACAlgorithm(HMACAlgorithm.SHA512))
     return _jws
 
 
 def derived_secret(secret: bytes, app: str) -> str:
-    """The secret of HS256 for an app whose ``jwt`` names none: the server's own, as text."""
+    """Derive the HS256 secret of an app whose ``jwt`` names none from the server's secret."""
     return derive_key(secret, f"session tokens of {app}").hex()
 
 
 def read_key_file(path: str) -> str:
-    """The text of a file that holds a key, without blanks around it. Raises :class:`BadKey`."""
+    """Read a key file and strip surrounding blanks. Raises :class:`BadKey`."""
     try:
         text = Path(path).read_text(encoding="utf-8").strip()
     except OSError as error:
@@ -116,7 +173,7 @@ def read_key_file(path: str) -> str:
 
 
 def text_of_key(row: JwtSettings, secret: bytes, app: str) -> str:
-    """What a row of ``jwt`` gives as its key: the value, the file's content, or one derived from the secret.
+    """Return the key text of a ``jwt`` row: its value, its file's content, or a derived secret.
 
     Raises :class:`BadKey`.
     """
@@ -132,54 +189,147 @@ def text_of_key(row: JwtSettings, secret: bytes, app: str) -> str:
 
 
 def load_keys(rows: Sequence[JwtSettings], secret: bytes, app: str) -> tuple[Key, ...]:
-    """The keys of an app, ready for use. Raises :class:`BadKey`; reads files, so it may block shortly."""
-    return tuple(_load_key(row, text_of_key(row, secret, app)) for row in rows)
+    """Load the keys of an app. Raises :class:`BadKey`. Reads files, so it may block briefly."""
+    return tuple(_load_key(row, text_of_key(row, secret, app)) for row in rows if not row.issuer)
+
+
+def key_of_jwk(row: Mapping[str, Any]) -> Key | None:
+    """Load an entry of a JSON Web Key Set. None if it cannot verify tokens."""
+    if row.get("use", "sig") != "sig":
+        return None
+    usual = _USUAL_ALGORITHMS.get(str(row.get("crv")), _USUAL_ALGORITHMS.get(str(row.get("kty")), ""))
+    algorithm = str(row.get("alg") or usual)
+    if algorithm in _EDWARDS_NAMES:
+        algorithm = "EdDSA"
+    if algorithm not in _ISSUER_ALGORITHMS:
+        return None
+    try:
+        verifier: Any = _library().get_algorithm_by_name(algorithm).from_jwk(dict(row))
+    except Exception:  # PyJWT and its cryptography raise many types for invalid keys
+        return None
+    if hasattr(verifier, "public_key"):  # the issuer published a private key
+        return None
+    if row.get("kty") == "RSA" and verifier.key_size < MIN_RSA_BITS:
+        return None
+    kid = row.get("kid", "")
+    return Key(algorithm, kid if isinstance(kid, str) else "", verifier)
 
 
 def _load_key(row: JwtSettings, text: str) -> Key:
-    if row.algorithm == "HS256":
+    if row.algorithm.startswith("HS"):
         if "-----BEGIN" in text:
-            raise BadKey("HS256 needs a secret, and this is a PEM key: name its own algorithm")
+            raise BadKey(f"{row.algorithm} needs a secret, and this is a PEM key: name its own algorithm")
         if is_placeholder(text):
             raise BadKey(f"this secret is a placeholder of the documentation; make one with '{MAKE_SECRET}'")
         encoded = text.encode()
         if len(encoded) < MIN_SECRET_BYTES:
             raise BadKey(
-                f"a secret of HS256 needs at least {MIN_SECRET_BYTES} bytes, this one has {len(encoded)}"
+                f"a secret of {row.algorithm} needs at least {MIN_SECRET_BYTES} bytes, "
+                f"this one has {len(encoded)}"
             )
         return Key(row.algorithm, row.kid, encoded)
     try:
         verifier: Any = _library().get_algorithm_by_name(row.algorithm).prepare_key(text)
-    except Exception as error:  # whatever the cryptography behind it raises of text that is no key
+    except Exception as error:  # the cryptography raises many types for invalid keys
         raise BadKey(f"no key for {row.algorithm}: {error}") from None
     if hasattr(verifier, "public_key"):
         verifier = verifier.public_key()
-    if row.algorithm == "RS256" and verifier.key_size < MIN_RSA_BITS:
-        raise BadKey(f"a key of RS256 needs at least {MIN_RSA_BITS} bits, this one has {verifier.key_size}")
+    if row.algorithm.startswith("RS") and verifier.key_size < MIN_RSA_BITS:
+        raise BadKey(
+            f"a key of {row.algorithm} needs at least {MIN_RSA_BITS} bits, this one has {verifier.key_size}"
+        )
     return Key(row.algorithm, row.kid, verifier)
 
 
 def read_token(token: str, keys: Sequence[Key], now: float) -> Claims:
-    """What ``token`` proves at Unix time ``now``. Raises :class:`BadToken`.
+    """Verify ``token`` at Unix time ``now`` and return its claims. Raises :class:`BadToken`.
 
-    A token with a ``kid`` is held against the keys of that name, and against those without a name; one
-    without is held against all.
+    A token with a ``kid`` is checked against the keys with that ``kid`` and those without one. A token
+    without a ``kid`` is checked against all keys.
     """
+    claims = _decode_payload(verified_payload(token, keys))
+    if claims.channel is not UNSET:
+        raise BadToken("this is the token of a subscription")
+    _check_times(claims, now)
+    return Claims(claims.sub, str(claims.app), int(min(claims.exp, MAX_EXPIRES_AT)))
+
+
+def read_bare_token(token: str, keys: Sequence[Key], now: float, app: str) -> Claims:
+    """The same for a token that may lack the claims ``app`` (then it is for ``app``) and ``exp`` (then its
+    ``expires_at`` is 0)."""
+    try:
+        claims = _decode_bare(verified_payload(token, keys))
+    except (ValueError, RecursionError) as error:
+        raise BadToken(f"the token's claims have the wrong types: {error}") from None
+    if claims.channel is not UNSET:
+        raise BadToken("this is the token of a subscription")
+    endless = not claims.exp
+    if endless:
+        claims.exp = MAX_EXPIRES_AT
+    _check_times(claims, now)
+    expires_at = 0 if endless else int(min(claims.exp, MAX_EXPIRES_AT))
+    return Claims(claims.sub, str(claims.app) or app, expires_at)
+
+
+def verified_payload(token: str, keys: Sequence[Key]) -> bytes:
+    """The claims of ``token`` as JSON, if one of ``keys`` has signed it. Raises :class:`BadToken`."""
     if not token:
         raise BadToken("there is no token")
     if len(token) > MAX_TOKEN_CHARACTERS:
         raise BadToken("the token is too long")
-    claims = _decode_payload(_signed_payload(token, keys))
-    expires_at = claims.exp
-    if not expires_at > now:
-        raise BadToken("the token has expired")
-    if claims.nbf > now + SKEW_SECONDS:
+    return _signed_payload(token, keys)
+
+
+def unverified(token: str) -> Unverified:
+    """Read issuer, audiences and key id of a token without verifying it. Raises BadToken."""
+    if len(token) > MAX_TOKEN_CHARACTERS or token.count(".") != 2 or not token.isascii():
+        raise BadToken("this is not a token")
+    try:
+        head, payload, _ = token.split(".")
+        kid = msgspec.json.decode(bytes_of(head), type=_Head).kid
+        issued = _decode_issued(bytes_of(payload))
+    except (ValueError, RecursionError) as error:
+        raise BadToken(f"this is not a token: {error}") from None
+    return Unverified(issued.iss, _audiences(issued), kid)
+
+
+def read_issued(token: str, keys: Sequence[Key], row: JwtSettings, now: float, app: str) -> Claims:
+    """Verify a token of the issuer in ``row`` for ``app`` at Unix time ``now``. Raises BadToken.
+
+    Requires the claims ``iss``, ``aud`` and ``exp``. ``row.user_claim`` names the claim with the user.
+    """
+    payload = _signed_payload(token, keys)
+    try:
+        issued = _decode_issued(payload)
+        user = msgspec.json.decode(payload, type=dict[str, Any]).get(row.user_claim)
+    except (ValueError, RecursionError) as error:
+        raise BadToken(f"the token's claims have the wrong types: {error}") from None
+    if issued.iss != row.issuer:
+        raise BadToken(f"the token is from another issuer, {issued.iss!r}")
+    if row.audience not in _audiences(issued):
+        raise BadToken(f"the token is for another audience, {issued.aud!r}")
+    _check_times(issued, now)
+    if isinstance(user, int) and not isinstance(user, bool):
+        user = str(user)
+    if not isinstance(user, str) or not user:
+        raise BadToken(f"the token names no user in the claim {row.user_claim!r}")
+    return Claims(user, app, int(min(issued.exp, MAX_EXPIRES_AT)))
+
+
+def _audiences(issued: _IssuedPayload) -> tuple[str, ...]:
+    return (issued.aud,) if isinstance(issued.aud, str) else issued.aud
+
+
+def _check_times(payload: _Payload | _BarePayload | _IssuedPayload, now: float) -> None:
+    """Raise BadToken unless the token is valid at ``now``."""
+    if not payload.exp > now:
+        raise TokenExpired("the token has expired")
+    if payload.nbf > now + SKEW_SECONDS:
         raise BadToken("the token is not valid yet")
-    return Claims(claims.sub, str(claims.app), int(min(expires_at, MAX_EXPIRES_AT)))
 
 
 def make_token(user: str, app: str, expires_at: int, row: JwtSettings, key: str) -> str:
-    """A token as a back end makes it. ``key``: the secret of HS256, else the private key as PEM.
+    """Make a token as a back end does. ``key``: the secret for HS256, else the private key as PEM.
 
     Raises :class:`BadKey`.
     """
@@ -188,12 +338,12 @@ def make_token(user: str, app: str, expires_at: int, row: JwtSettings, key: str)
     payload = msgspec.json.encode({"sub": user, "app": app, "exp": expires_at})
     try:
         return jws.encode(payload, key, row.algorithm, headers)
-    except Exception as error:  # whatever the cryptography behind it raises of what cannot sign
+    except Exception as error:  # the cryptography raises many types for keys that cannot sign
         raise BadKey(f"no key that signs {row.algorithm}: {error}") from None
 
 
 def app_named_by(token: str) -> str:
-    """The app that ``token`` says it is for, which is to be proved yet; ``""`` if this is no token."""
+    """The app that an unverified ``token`` names; ``""`` if it is not a token."""
     parts = token.split(".")
     if len(parts) != 3 or len(token) > MAX_TOKEN_CHARACTERS or not token.isascii():
         return ""
@@ -207,12 +357,14 @@ def _decode_payload(payload: bytes) -> _Payload:
     try:
         return _decode(payload)
     except (ValueError, RecursionError) as error:
-        raise BadToken(f"the token's claims are not what they should be: {error}") from None
+        raise BadToken(f"the token's claims are invalid: {error}") from None
 
 
 def _usual_payload(token: str, secret: bytes) -> bytes | None:
-    """The payload of a usual token of HS256, if this secret has signed it. It needs no library: that costs
-    6 MB, and several times as long. None: a library has to look at it, and to say what is wrong."""
+    """Verify a usual HS256 token with ``secret`` and return its payload, without loading PyJWT.
+
+    Saves 6 MB and is several times faster. None: PyJWT must check the token and name the error.
+    """
     signed, _, signature = token.rpartition(".")
     header, _, payload = signed.partition(".")
     if header not in _USUAL_HEADERS or "." in payload or not token.isascii():
@@ -225,27 +377,28 @@ def _usual_payload(token: str, secret: bytes) -> bytes | None:
 
 
 def bytes_of(text: str) -> bytes:
-    """What a part of a token stands for. Raises ValueError."""
+    """Decode a base64url part of a token. Raises ValueError."""
     return urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
 def _signed_payload(token: str, keys: Sequence[Key]) -> bytes:
-    """The token's payload, if one of ``keys`` has signed it."""
+    """Verify the token with ``keys`` and return its payload. Raises BadToken."""
     for key in keys:
-        # A usual token names no key, so it is held against all.
+        # A usual token has no kid, so all keys are tried.
         if key.algorithm == "HS256" and (usual := _usual_payload(token, key.verifier)) is not None:
             return usual
     jws = _library()
     try:
         kid = jws.get_unverified_header(token).get("kid")
     except Exception as error:
-        raise BadToken(f"this is no token: {error}") from None
+        raise BadToken(f"this is not a token: {error}") from None
     reason = f"no key is named {kid!r}"
     for key in keys:
         if kid is None or not key.kid or key.kid == kid:
+            names = _EDWARDS_NAMES if key.algorithm == "EdDSA" else [key.algorithm]
             try:
-                payload: bytes = jws.decode(token, key.verifier, algorithms=[key.algorithm])
-            except Exception as error:  # PyJWT's own, and what its cryptography raises of hostile input
+                payload: bytes = jws.decode(token, key.verifier, algorithms=names)
+            except Exception as error:  # PyJWT and its cryptography raise many types for hostile input
                 reason = str(error) or type(error).__name__
             else:
                 return payload

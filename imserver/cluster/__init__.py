@@ -1,1 +1,1 @@
-"""Other nodes: leases, sessions and rooms in a registry, and calls between nodes."""
+"""The cluster: leases, sessions and channels in a registry, and calls between nodes."""

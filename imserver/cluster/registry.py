@@ -1,6 +1,6 @@
-"""The registry: live nodes, the sessions of each user, rooms and message ids.
+"""The registry: live nodes, the sessions of each user, channels and message ids.
 
-:class:`imserver.cluster.solo.SoloRegistry` serves a node without Redis,
+:class:`SoloRegistry` serves a node without Redis,
 :class:`imserver.cluster.redis.registry.RedisRegistry` the nodes that share a Redis.
 
 Each start of a node has its own *epoch*, a number that is never used again. What a node wrote counts only
@@ -16,6 +16,7 @@ from itertools import count
 from typing import Final, Literal, Protocol
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from imserver.metrics import Histogram
 
@@ -50,9 +51,9 @@ class Lease(Struct, frozen=True):
     clients: str = ""
     """``ip:port`` to which clients connect, for operators; may be empty."""
     unsettled: bool = False
-    """The registry does not know all its rooms: every room publication must be sent to it."""
+    """The registry does not know all its channels. Send it every channel publication."""
     database: str = ""
-    """The id of its database; empty while it stores nothing."""
+    """The id of its database; empty if it has none."""
 
 
 class Session(Struct, gc=False, eq=False):
@@ -86,11 +87,11 @@ class SessionRef(Struct, frozen=True, gc=False):
     device: str = ""
 
 
-class RoomMembers(Struct, frozen=True, gc=False):
-    """Number of connections of this node in a room; 0: none any more."""
+class ReportedMembers(Struct, frozen=True, gc=False):
+    """Number of connections of this node in a channel; 0: none left."""
 
     app: str
-    room: str
+    channel: str
     members: int
 
 
@@ -141,12 +142,12 @@ class RegistryCounters(Struct, gc=False):
     """Pipelines that failed, time-outs included."""
     timeouts: int = 0
     unanswered: int = 0
-    """Calls that returned None."""
+    """Calls without an answer (None)."""
     epochs: int = 0
-    """Epochs of this node; above 1 a lease was lost."""
+    """Number of epochs of this node; above 1 a lease was lost."""
     reregistered: int = 0
     late_replacements: int = 0
-    """Replaced sessions that were found at a lease renewal."""
+    """Replaced sessions found at a lease renewal."""
     cleaned_users: int = 0
     """Users of dead nodes that this node marked offline."""
     seconds: Histogram = field(default_factory=Histogram)
@@ -155,29 +156,27 @@ class RegistryCounters(Struct, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class RegistryEvents:
-    """What a shared registry tells and asks its node, from greenlets of its own. May switch."""
+    """Callbacks of a shared registry, called from its own greenlets. They may switch."""
 
-    sessions: Callable[[], Iterable[Session]] = lambda: ()
+    sessions: Callable[[], Iterable[Session]]
     """All addressed sessions of this node, to extend their records. Iterated lazily, with switches."""
-    reregister: Callable[[bool], None] = lambda everything: None
-    """Call ``reregister`` for all sessions (True: Redis was restarted or flushed, or the lease was lost), or
-    for those that are not ``registered`` (False: Redis was away). Sent again if that was interrupted."""
-    replaced: Callable[[str, str, int], None] = lambda app, user, session_id: None
-    """A session of this node is no longer addressed. May name one that is gone, and may repeat."""
-    leases_changed: Callable[[], None] = lambda: None
+    reregister: Callable[[bool], None]
+    """Register sessions again: all (True: Redis was restarted or flushed, or the lease was lost), or those
+    that are not ``registered`` (False: Redis was unavailable). Called again if it was interrupted."""
+    replaced: Callable[[str, str, int], None]
+    """A session of this node (app, user, session id) is no longer addressed. The session may have ended.
+    Calls may repeat."""
+    leases_changed: Callable[[], None]
     """The set of live leases, or the epoch of this node, has changed."""
 
 
 class Registry(Protocol):
-    """What every node asks its registry. Calls that register, find and claim: see ``RedisRegistry``."""
+    """The methods that every node needs of its registry. For registration, lookup and claims see
+    ``RedisRegistry``."""
 
     @property
     def lease(self) -> Lease:
         """The lease of this node; ``epoch`` is 0 until the registry has been reached."""
-        ...
-
-    def start(self, lease: Lease) -> Lease:
-        """Register this node; returns its lease with the epoch."""
         ...
 
     def stop(self) -> None:
@@ -219,3 +218,50 @@ def own_address() -> str:
 def node_name(advertise: str, rpc_port: int) -> str:
     """The id of a node: the advertised address, or that of this machine, and its RPC port."""
     return f"{advertise or own_address()}:{rpc_port}"
+
+
+EPOCH: Final = 1
+"""The only epoch, because no other node can remember an earlier one."""
+
+
+class SoloRegistry:
+    """See :class:`imserver.cluster.registry.Registry`. Owner of the lease."""
+
+    def __init__(self) -> None:
+        self.lease = Lease("")
+        self._leases: dict[int, Lease] = {}
+
+    def start(self, lease: Lease) -> Lease:
+        """Take ``lease`` as that of this node; returns it with the epoch."""
+        self._set(replace(lease, epoch=EPOCH))
+        return self.lease
+
+    def stop(self) -> None:
+        """See :class:`imserver.cluster.registry.Registry`."""
+        self._leases = {}
+
+    def healthy(self) -> bool:
+        """See :class:`imserver.cluster.registry.Registry`."""
+        return bool(self._leases)
+
+    def leases(self) -> Mapping[int, Lease]:
+        """See :class:`imserver.cluster.registry.Registry`."""
+        return self._leases
+
+    def report(
+        self, connections: int, counts: Mapping[str, int], draining: bool = False, unsettled: bool = False
+    ) -> None:
+        """See :class:`imserver.cluster.registry.Registry`."""
+        self._set(
+            replace(
+                self.lease,
+                connections=connections,
+                counts=dict(counts),
+                draining=draining,
+                unsettled=unsettled,
+            )
+        )
+
+    def _set(self, lease: Lease) -> None:
+        self.lease = lease
+        self._leases = {EPOCH: lease}

@@ -1,1 +1,1 @@
-"""Commands of the command line that reach what is kept: keys and apps. Loaded when one of them runs."""
+"""Commands that work on the database, such as keys and apps. Loaded when one of them runs."""

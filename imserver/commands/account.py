@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from imserver.auth.account_tokens import GOCHAT
-from imserver.commands.kept import fail, opened, settings_options
+from imserver.cli import fail
+from imserver.commands.opened import opened, settings_options
 from imserver.services.people.account_import import BadImport, accounts_of, read_rows, store
 from imserver.storage.accounts import AccountStore
 
@@ -39,14 +40,16 @@ def import_accounts(path: str | None, data_dir: str | None, app: str, dry_run: b
             click.echo(f"{len(found)} accounts could be imported")
             return
         progress = Progress(console=Console(stderr=True), transient=True)
-        with opened(path, data_dir) as (_, kept, tenants), progress:
+        with opened(path, data_dir) as (_, database, tenants), progress:
             name = tenants.resolve(app)
             if tenants.find(name) is None:
                 fail(f"app {app} does not exist")
             if name != app:  # which stands for the other
                 found = accounts_of(rows, name)
             task: Any = progress.add_task("importing", total=len(found))
-            count = store(AccountStore(kept), name, found, lambda done: progress.update(task, completed=done))
+            count = store(
+                AccountStore(database), name, found, lambda done: progress.update(task, completed=done)
+            )
     except (BadImport, UnicodeDecodeError) as error:
         fail(error)
     click.echo(f"{count} accounts imported, {len(found) - count} already existed")

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import click
 import msgspec
 
-from imserver.commands.kept import fail, opened, read_text, settings_options, table
+from imserver.cli import fail, read_text, table
+from imserver.commands.opened import day, opened, settings_options
 from imserver.config.load import dump_app, read_value
 from imserver.config.values import fold
+from imserver.errors import MediaUnavailable
+from imserver.metrics import Metrics
+from imserver.services.app_deletion import app_contents, delete_app
+from imserver.services.files.uploads import Uploads
+from imserver.services.webhooks.requests import Outgoing
+from imserver.services.webhooks.reviews import Reviews
+from imserver.storage.events import EventStore
+
+_SHOWN_EVENTS: Final = 1000
+_SECRETS: Final = ("webhook.secret", "pusher.secret")
 
 
 @click.group()
 def app() -> None:
-    """Create, list, show and change apps. Running servers follow within two seconds.
+    """Create, list, show, change and delete apps. Running servers follow within two seconds.
 
     Settings are those of an entry of the section apps (see: imserver check-config --defaults), with values as
     in the file: max_connections=5000, origins=[example.org], webhook.url=https://example.org/hook
@@ -85,6 +96,68 @@ def change(
     click.echo(dump_app(tenant), nl=False)
 
 
+@app.command()
+@settings_options
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.argument("name")
+def delete(path: str | None, data_dir: str | None, yes: bool, name: str) -> None:
+    """Delete an app with all that belongs to it.
+
+    These are its accounts, groups, messages and files. Keys that are limited to it are revoked. Running
+    servers close its sessions with 4506. Apps of the configuration file are removed there. An app
+    with aliases cannot be deleted. This cannot be undone.
+    """
+    with opened(path, data_dir) as (settings, store, tenants):
+        found = app_contents(tenants, store, name)
+        goes = ", ".join(f"{number} {what}" for what, number in msgspec.structs.asdict(found).items())
+        click.echo(f"With app {name} are deleted: {goes}.", err=True)
+        if not yes:
+            _confirm(name)
+        reviews = Reviews(Outgoing(), str)  # nothing is reviewed here
+        uploads = Uploads(settings.uploads, settings.server.data_dir, store, Metrics(), reviews)
+        try:
+            delete_app(tenants, store, uploads, name, settings.storage)
+        except MediaUnavailable as error:
+            fail(f"{error}: not everything is deleted, try again later")
+        finally:
+            uploads.close()
+    click.echo(f"app {name} deleted")
+
+
+def _confirm(name: str) -> None:
+    try:
+        said = click.prompt("Type the name of the app to delete it", default="", show_default=False, err=True)
+    except click.Abort:
+        said = ""
+    if said != name:
+        fail("nothing was deleted; confirm with the name of the app, or give --yes")
+
+
+@app.command()
+@settings_options
+@click.option("--dead", is_flag=True, help="List events that the receiver did not take for three days.")
+@click.option("--replay", metavar="ID", help="Send a dead event again, or all of them (all).")
+@click.argument("name")
+def events(path: str | None, data_dir: str | None, dead: bool, replay: str | None, name: str) -> None:
+    """List or replay events that a webhook refused.
+
+    Without --dead it lists the oldest 1000 that are still tried again.
+    """
+    with opened(path, data_dir) as (_, store, tenants):
+        if tenants.get(name) is None:
+            fail(f"app {name} does not exist")
+        feed, app_name = EventStore(store), tenants.resolve(name)
+        if replay is not None:
+            count = feed.replay(app_name, "" if replay == "all" else replay)
+            if not count and replay != "all":
+                fail(f"app {name} has no dead event {replay}")
+            click.echo(f"{count} events are sent again")
+            return
+        rows = feed.list_retries(app_name, dead, 0, _SHOWN_EVENTS)
+    shown = [(row.event, row.user, str(row.attempts), day(row.first_failed)) for row in rows]
+    click.echo(table(("event", "user", "attempts", "first failed"), shown))
+
+
 def _fields(written: Sequence[str], before: Mapping[str, Any]) -> dict[str, Any]:
     """What was written as ``setting=value``; ``webhook.url=…`` changes one field of what was there before."""
     fields: dict[str, Any] = {}
@@ -105,7 +178,7 @@ def _fields(written: Sequence[str], before: Mapping[str, Any]) -> dict[str, Any]
 def _value(setting: str, written: str) -> Any:
     """The value of one ``setting=written``; ``@file`` and ``@-`` name where it is read from."""
     text = read_text(written[1:]) if written.startswith("@") else written
-    value = text.strip() if fold(setting) == "webhook.secret" else read_value(text, setting)
+    value = text.strip() if fold(setting) in _SECRETS else read_value(text, setting)
     if text is written and _has_secret(setting, value):
         fail(
             f"{setting}: other users of this machine can see the arguments of a command: "
@@ -115,13 +188,14 @@ def _value(setting: str, written: str) -> Any:
 
 
 def _has_secret(setting: str, value: Any) -> bool:
-    """Whether a value holds a secret. The ``key`` of RS256 and EdDSA is a public one."""
+    """Whether a value holds a secret. The ``key`` of algorithms that are not HMAC is a public one."""
     name = fold(setting)
-    if name == "webhook.secret":
+    if name in _SECRETS:
         return bool(value)
-    if name == "webhook":
+    if name in ("webhook", "pusher"):
         return isinstance(value, dict) and any(fold(key) == "secret" for key in value)
     rows = value if name == "jwt" and isinstance(value, list) else []
     return any(
-        isinstance(row, dict) and "key" in row and row.get("algorithm", "HS256") == "HS256" for row in rows
+        isinstance(row, dict) and "key" in row and row.get("algorithm", "HS256").startswith("HS")
+        for row in rows
     )

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from imserver.commands.kept import fail, settings_options
+from imserver.cli import fail
+from imserver.commands.opened import settings_options
 from imserver.config.load import load_config
 from imserver.errors import StartError
 from imserver.lifecycle import DataDirectory
@@ -38,12 +39,12 @@ def restore(path: str | None, data_dir: str | None, file: Path) -> None:
         lock.start()
         try:
             database.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            kept = copies.restore(database, file)
+            before = copies.restore(database, file)
         finally:
             lock.stop()
     except StartError as error:
         fail(error)
-    click.echo(f"restored {database}" + (f"; the previous database is {kept}" if kept else ""))
+    click.echo(f"restored {database}" + (f"; the previous database is {before}" if before else ""))
 
 
 def _file(path: str | None, data_dir: str | None) -> tuple[Path, str]:

@@ -8,13 +8,15 @@ from typing import Final
 
 import click
 
-from imserver.commands.kept import day, fail, opened, settings_options, table
+from imserver.cli import fail, table
+from imserver.commands.opened import day, opened, settings_options
 from imserver.storage.contract import KeyRow
 
 PREFIX: Final = "imk_"
 """What keys begin with, so that people, and tools that look for leaked secrets, know one when they see it."""
 NOTE_CHARACTERS: Final = 200
 
+_Scope: Final = click.Choice(["push", "read", "admin"])
 _SECRET_BYTES: Final = 32
 _ID_BYTES: Final = 6
 _CLOSED_SHOWN: Final = 20
@@ -28,19 +30,26 @@ def key() -> None:
 @key.command()
 @settings_options
 @click.option(
-    "--scope",
-    "scopes",
-    type=click.Choice(["push", "read", "admin"]),
-    multiple=True,
-    required=True,
-    help="What the key may do; repeatable. admin includes all.",
+    "--scope", "more", type=_Scope, multiple=True, help="The same as an argument SCOPE; repeatable."
 )
 @click.option("--app", "apps", multiple=True, metavar="NAME", help="Limit the key to this app; repeatable.")
 @click.option("--note", default="", help="A note for people.")
+@click.argument("scopes", type=_Scope, nargs=-1, metavar="SCOPE...")
 def create(
-    path: str | None, data_dir: str | None, scopes: tuple[str, ...], apps: tuple[str, ...], note: str
+    path: str | None,
+    data_dir: str | None,
+    more: tuple[str, ...],
+    apps: tuple[str, ...],
+    note: str,
+    scopes: tuple[str, ...],
 ) -> None:
-    """Create a key and print it once. Only its digest is stored."""
+    """Create a key and print it once. Only its digest is stored.
+
+    SCOPE says what the key may do: push, read, or admin, which includes all.
+    """
+    scopes = tuple(dict.fromkeys((*scopes, *more)))
+    if not scopes:
+        raise click.UsageError("Missing argument 'SCOPE...': push, read or admin.")
     if len(note) > NOTE_CHARACTERS:
         fail(f"--note: at most {NOTE_CHARACTERS} characters")
     secret = PREFIX + secrets.token_urlsafe(_SECRET_BYTES)

@@ -49,7 +49,7 @@ def demo_mode(it: Deployment) -> Iterator[Finding]:
 
 def insecure_flag(it: Deployment) -> Iterator[Finding]:
     if it.config.server.insecure:
-        yield "server.insecure", "demo mode is allowed beyond loopback; set false"
+        yield "server.insecure", "demo mode is allowed on addresses other than loopback; set false"
 
 
 def open_apps(it: Deployment) -> Iterator[Finding]:
@@ -69,8 +69,8 @@ def encryption(it: Deployment) -> Iterator[Finding]:
     if beyond and all(network.is_loopback for network in proxies):
         yield (
             "server.trusted_proxies",
-            f"{beyond[0]} takes unencrypted connections and no proxy on another machine is trusted; "
-            "put a proxy with TLS in front and name its address, or set server.host to 127.0.0.1",
+            f"{beyond[0]} accepts unencrypted connections, and no proxy on another machine is trusted; "
+            "put a proxy with TLS in front and list its address here, or set server.host to 127.0.0.1",
         )
     if not proxies:
         yield "server.trusted_proxies", "no proxy is trusted, so limits by address see only the proxy's"
@@ -137,6 +137,7 @@ def readable_files(it: Deployment) -> Iterator[Finding]:
         files["storage.url"] = str(database)
     for name, app in it.apps.items():
         files[f"apps.{name}.webhook.secret_file"] = app.webhook.secret_file
+        files[f"apps.{name}.pusher.secret_file"] = app.pusher.secret_file
         for number, row in enumerate(app.jwt):
             if row.algorithm == "HS256":
                 files[f"apps.{name}.jwt[{number}].key_file"] = row.key_file
@@ -172,15 +173,19 @@ def redis(it: Deployment) -> Iterator[Finding]:
 def cluster_listener(it: Deployment) -> Iterator[Finding]:
     bind = it.config.cluster.bind or it.config.cluster.advertise
     if it.config.clustered and bind and not _is_private(bind):
-        yield "cluster.bind", f"other nodes' port listens on {bind}; use an address of a private network"
+        yield (
+            "cluster.bind",
+            f"the port for other nodes listens on {bind}; use an address of a private network",
+        )
 
 
 def webhooks(it: Deployment) -> Iterator[Finding]:
     for name, app in it.apps.items():
-        for key in ("url", "authorise_url"):
-            url = urlsplit(getattr(app.webhook, key))
+        urls = {f"webhook.{key}": text for key, text in app.webhook.urls.items()}
+        for key, text in (urls | {"pusher.webhook_url": app.pusher.webhook_url}).items():
+            url = urlsplit(text)
             if url.scheme == "http" and not is_loopback(url.hostname or ""):
-                yield f"apps.{name}.webhook.{key}", "users' data is sent unencrypted; use https://"
+                yield f"apps.{name}.{key}", "users' data is sent unencrypted; use https://"
 
 
 def debugging(it: Deployment) -> Iterator[Finding]:
@@ -249,7 +254,10 @@ def _has_secrets(config: Config) -> bool:
         or config.redis.password
         or config.uploads.s3_secret_key
         or "@" in config.storage.url + config.redis.url
-        or any(app.webhook.secret or any(row.key for row in app.jwt) for app in config.apps.values())
+        or any(
+            app.webhook.secret or app.pusher.secret or any(row.key for row in app.jwt)
+            for app in config.apps.values()
+        )
     )
 
 

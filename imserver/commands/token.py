@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from time import time
 
 import click
 
+from imserver.auth.issuers import Issuers
 from imserver.auth.tenants import Tenant, Tenants
-from imserver.auth.tokens import BadKey, derived_secret, load_keys, make_token, text_of_key
-from imserver.commands.kept import fail, opened, settings_options
+from imserver.auth.tokens import (
+    BadKey,
+    BadToken,
+    bytes_of,
+    derived_secret,
+    load_keys,
+    make_token,
+    read_token,
+    text_of_key,
+)
+from imserver.cli import fail, required_once
+from imserver.commands.opened import opened, settings_options
 from imserver.config.settings import Config, JwtSettings
+from imserver.errors import IssuerUnavailable
 from imserver.lifecycle import DataDirectory
+from imserver.services.webhooks.requests import Outgoing
 
 _app_option = click.option("--app", "name", required=True, metavar="NAME", help="The app.")
 
@@ -24,27 +38,32 @@ def token() -> None:
 @token.command()
 @settings_options
 @_app_option
-@click.option("--user", required=True, metavar="ID", help="The user.")
+@click.option("--user", "option", metavar="ID", help="The same as the argument USER.")
 @click.option("--seconds", type=click.IntRange(min=1), default=3600, show_default=True, help="Lifetime.")
 @click.option("--kid", metavar="NAME", help="Use the key with this kid; default: the first key of the app.")
-@click.option("--key-file", metavar="FILE", help="File with the private key (PEM) for RS256 and EdDSA.")
+@click.option(
+    "--key-file", metavar="FILE", help="File with the private key (PEM), unless the key is a secret."
+)
+@click.argument("user", required=False)
 def create(
     path: str | None,
     data_dir: str | None,
     name: str,
-    user: str,
+    option: str | None,
     seconds: int,
     kid: str | None,
     key_file: str | None,
+    user: str | None,
 ) -> None:
-    """Create a token and print it."""
+    """Create a token for USER and print it."""
+    user = required_once("USER", user, option)
     with opened(path, data_dir) as (settings, _, tenants):
         tenant = _tenant(tenants, name)
         row = _row(tenant, kid)
         try:
             if key_file is not None:
                 key = Path(key_file).read_text(encoding="utf-8")
-            elif row.algorithm == "HS256":
+            elif row.algorithm.startswith("HS"):
                 key = text_of_key(row, _secret(settings, row), tenant.name)
                 load_keys([row], _secret(settings, row), tenant.name)
             else:
@@ -57,12 +76,14 @@ def create(
 
 @token.command()
 @settings_options
-@_app_option
-def secret(path: str | None, data_dir: str | None, name: str) -> None:
-    """Print the derived HS256 secret of an app that has jwt without a key.
+@click.option("--app", "option", metavar="NAME", help="The same as the argument APP.")
+@click.argument("app", required=False)
+def secret(path: str | None, data_dir: str | None, option: str | None, app: str | None) -> None:
+    """Print the derived HS256 secret of APP, which has jwt without a key.
 
     It is derived from the server's secret, so it is the same on all nodes. The app's back end signs with it.
     """
+    name = required_once("APP", app, option)
     with opened(path, data_dir) as (settings, _, tenants):
         tenant = _tenant(tenants, name)
         row = next((row for row in tenant.jwt if not (row.key or row.key_file)), None)
@@ -70,6 +91,52 @@ def secret(path: str | None, data_dir: str | None, name: str) -> None:
             fail(f"app {tenant.name} has no jwt entry without a key")
         made = derived_secret(_secret(settings, row), tenant.name)
     click.echo(made)
+
+
+@token.command()
+@settings_options
+@_app_option
+@click.argument("shown", metavar="TOKEN")
+def check(path: str | None, data_dir: str | None, name: str, shown: str) -> None:
+    """Say whether a token is valid for an app, and if not, why. TOKEN "-" is read from standard input.
+
+    The status is 1 if the app would refuse the token. Tokens of accounts are not checked.
+    """
+    if shown == "-":
+        shown = sys.stdin.read().strip()
+    with opened(path, data_dir) as (settings, _, tenants):
+        tenant = _tenant(tenants, name)
+        if not tenant.jwt:
+            fail(f"app {tenant.name} has no key for session tokens (setting jwt)")
+        for line in _parts_of(shown):
+            click.echo(line)
+        outgoing = Outgoing()
+        try:
+            rows = [row for row in tenant.jwt if row.issuer]
+            claims = Issuers(outgoing).claims(tenant.name, rows, shown, time()) if rows else None
+            if claims is None:
+                needs_secret = [row for row in tenant.jwt if not (row.issuer or row.key or row.key_file)]
+                secret = _secret(settings, needs_secret[0]) if needs_secret else b""
+                claims = read_token(shown, load_keys(tenant.jwt, secret, tenant.name), time())
+            if tenants.resolve(claims.app) != tenant.name:
+                raise BadToken(f"the token is for another app, {claims.app!r}")
+        except (BadKey, BadToken, IssuerUnavailable) as error:
+            fail(f"refused: {error}")
+        finally:
+            outgoing.close()
+    left = claims.expires_at - int(time())
+    click.echo(f"accepted: user {claims.user!r} of app {tenant.name}, for {left} more seconds")
+
+
+def _parts_of(token: str) -> list[str]:
+    """The header and the claims of a token, as lines; empty if it is no token."""
+    try:
+        header, payload, _ = token.split(".")
+        return [
+            f"{name}: {bytes_of(part).decode()}" for name, part in (("header", header), ("claims", payload))
+        ]
+    except ValueError:
+        return []
 
 
 def _tenant(tenants: Tenants, name: str) -> Tenant:
@@ -82,7 +149,7 @@ def _tenant(tenants: Tenants, name: str) -> Tenant:
 def _row(tenant: Tenant, kid: str | None) -> JwtSettings:
     if not tenant.jwt:
         fail(f"app {tenant.name} has no key for session tokens (setting jwt)")
-    named = [row for row in tenant.jwt if kid is None or row.kid == kid]
+    named = [row for row in tenant.jwt if not row.issuer and (kid is None or row.kid == kid)]
     if not named:
         fail(f"app {tenant.name} has no key with the kid {kid}")
     return named[0]

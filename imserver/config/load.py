@@ -1,7 +1,7 @@
-"""Reads the settings: command line over environment over the given file over the defaults.
+"""Reads the settings. The command line overrides the environment, which overrides the file and the defaults.
 
 Keys are compared without underscores, dashes and letter case, so the original server's ``httpPort`` or
-``minIDleConns`` are accepted as they are.
+``minIDleConns`` are accepted unchanged.
 """
 
 from __future__ import annotations
@@ -15,20 +15,32 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from msgspec import inspect
 
-from imserver.config.checks import check
 from imserver.config.settings import Config, TenantSettings
-from imserver.config.values import BY_FOLDED, ROWS, SECTIONS, ConfigError, Row, convert, fold, nearest
+from imserver.config.values import (
+    BY_FOLDED,
+    ROWS,
+    SECTIONS,
+    ConfigError,
+    Places,
+    Row,
+    check_config,
+    convert,
+    fold,
+    nearest,
+)
 
 if TYPE_CHECKING:
     from imserver.config.originals import AppIni, GochatYaml
 
 ENVIRONMENT_PREFIX: Final = "IMSERVER_"
-#: names the configuration file where there is no command line (under gunicorn)
+#: path of the configuration file if there is no command line (under gunicorn)
 ENVIRONMENT_FILE: Final = "IMSERVER_CONFIG"
-#: the API key of the command line's own requests to a server
+#: settings file in the current directory, as ``imserver init`` writes it
+DEFAULT_FILE: Final = "imserver.yaml"
+#: API key for the command line's requests to a server
 ENVIRONMENT_KEY: Final = "IMSERVER_KEY"
 
-#: how a file ends that is not YAML but the client dialect's original configuration
+#: suffix of the original configuration file of the client dialect, which is not YAML
 INI_SUFFIX: Final = ".ini"
 
 _HIDDEN: Final = "(hidden)"
@@ -43,13 +55,23 @@ def load_config(
 ) -> Config:
     """Read and check all settings.
 
-    ``path`` is a YAML file, in our words or in those of an original's ``app.yaml``, or ``conf/app.ini`` of
-    the client dialect's original (none: the file that IMSERVER_CONFIG names, if any), ``environ`` the
-    environment (none: the process's), ``overrides`` the command line as ``{"app.http_port": 8080}``.
-    Raises :class:`ConfigError` with one clear line.
+    ``path``: a YAML file with this server's keys or those of an original's ``app.yaml``, or ``conf/app.ini``
+    of the client dialect's original (None: see :func:`settings_file`). ``environ``: the environment (None:
+    the process's). ``overrides``: the command line as ``{"app.http_port": 8080}``. Raises
+    :class:`ConfigError` with a one-line message.
     """
+    return load_with_places(path, environ, overrides)[0]
+
+
+def load_with_places(
+    path: str | None = None,
+    environ: Mapping[str, str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> tuple[Config, Places]:
+    """The same, and where the settings of the file were written."""
     environ = os.environ if environ is None else environ
-    path = path or environ.get(ENVIRONMENT_FILE) or None
+    path = path or settings_file(environ)
+    places = Places(path or "configuration")
     warnings: list[str] = []
     original: AppIni | GochatYaml | None = None
     values: dict[str, Any] = {}
@@ -57,21 +79,32 @@ def load_config(
         from imserver.config.originals import read_app_ini
 
         original = read_app_ini(_text_of(path), path)
-        values = {name: convert(ROWS[name], value, path) for name, value in original.values().items()}
+        values = {name: convert(ROWS[name], value, places) for name, value in original.values().items()}
     elif path is not None:
-        values, original = _parse(_text_of(path), path)
-    values |= _from_environment(environ, warnings)
-    values |= {name: convert(ROWS[name], value, "command line") for name, value in (overrides or {}).items()}
+        values, original = _parse(_text_of(path), places)
+    given = _from_environment(environ, warnings)
+    line = Places("command line")
+    given |= {name: convert(ROWS[name], value, line) for name, value in (overrides or {}).items()}
+    for name in given:
+        places.forget(name)
+    values |= given
     config = _build(values, tuple(warnings))
-    check(config, path or "configuration")
+    check_config(config, places)
     if original is not None:
         warned = (*config.warnings, *original.warnings(config))
         config = msgspec.structs.replace(config, warnings=warned)
-    return config
+    return config, places
+
+
+def settings_file(environ: Mapping[str, str] | None = None) -> str | None:
+    """The settings file if the command line names none: that of IMSERVER_CONFIG, else :data:`DEFAULT_FILE` if
+    the current directory has it, else None."""
+    environ = os.environ if environ is None else environ
+    return environ.get(ENVIRONMENT_FILE) or (DEFAULT_FILE if Path(DEFAULT_FILE).is_file() else None)
 
 
 def dump_config(config: Config) -> str:
-    """The settings as YAML that :func:`load_config` reads again; keys and passwords are hidden."""
+    """Format the settings as YAML for :func:`load_config`. Keys and passwords are hidden."""
     document = msgspec.to_builtins(config, builtin_types=())
     del document["warnings"]
     hidden = [(key, "key") for key in document["api"]["keys"]]
@@ -92,7 +125,7 @@ def dump_config(config: Config) -> str:
 
 
 def dump_app(settings: TenantSettings) -> str:
-    """The settings of an app as YAML; keys and secrets are hidden."""
+    """Format the settings of an app as YAML. Keys and secrets are hidden."""
     plain = msgspec.to_builtins(settings, builtin_types=())
     document = {name: plain[name] for name in TenantSettings.__struct_fields__}
     _hide(_secrets_of(document))
@@ -102,8 +135,8 @@ def dump_app(settings: TenantSettings) -> str:
 
 
 def _secrets_of(app: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
-    """Where secrets stand in the settings of an app: mapping and name."""
-    return [*((row, "key") for row in app["jwt"]), (app["webhook"], "secret")]
+    """The places of secrets in the settings of an app: mapping and key."""
+    return [*((row, "key") for row in app["jwt"]), (app["webhook"], "secret"), (app["pusher"], "secret")]
 
 
 def _hide(places: list[tuple[dict[str, Any], str]]) -> None:
@@ -113,13 +146,13 @@ def _hide(places: list[tuple[dict[str, Any], str]]) -> None:
 
 
 def read_value(text: str, where: str) -> Any:
-    """A value as the configuration file has it. Raises ConfigError."""
+    """Parse a value as in the configuration file. Raises ConfigError."""
     from imserver.config import yaml
 
     return yaml.read(text, where)
 
 
-# --- the file -----------------------------------------------------------------------------------------------
+# --- file ---------------------------------------------------------------------------------------------------
 
 
 def _text_of(path: str) -> str:
@@ -132,12 +165,13 @@ def _text_of(path: str) -> str:
 
 
 def _is_mapping(value: Any) -> bool:
-    """Whether a value is a :class:`imserver.config.yaml.Mapping`, which knows the lines of its keys."""
+    """Whether a value is a :class:`imserver.config.yaml.Mapping`, which has the lines of its keys."""
     return isinstance(value, dict)
 
 
-def _parse(text: str, path: str) -> tuple[dict[str, Any], GochatYaml | None]:
-    """The settings of a file, and what it says in the words of another server."""
+def _parse(text: str, places: Places) -> tuple[dict[str, Any], GochatYaml | None]:
+    """The settings of a file, and its content in the form of another server."""
+    path = places.source
     document: Any = read_value(text, path)
     if document is None:
         return {}, None
@@ -146,36 +180,37 @@ def _parse(text: str, path: str) -> tuple[dict[str, Any], GochatYaml | None]:
     from imserver.config.originals import take_gochat
 
     original = take_gochat(document, path)
-    values = _read_document(document, path)
+    values = _read_document(document, places)
     if original is not None:
-        made = {name: convert(ROWS[name], value, path) for name, value in original.values.items()}
+        made = {name: convert(ROWS[name], value, places) for name, value in original.values.items()}
         values = made | values
     return values, original
 
 
-def _read_document(document: Any, path: str) -> dict[str, Any]:
+def _read_document(document: Any, places: Places) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for written, content in document.items():
-        where = f"{path}, line {document.lines[written]}"
+        where = f"{places.source}, line {document.lines[written]}"
         section = SECTIONS.get(fold(written))
         if section is None:
             raise _unknown(written, where)
         if section in ROWS:
-            _set(values, ROWS[section], content, where)
+            places.note(section, document, written)
+            _set(values, ROWS[section], content, places)
         elif _is_mapping(content):
-            _read_section(values, str(written), content, path)
+            _read_section(values, str(written), content, places)
         elif content is not None:
             raise ConfigError(f"{where}: {section}: expected settings, got {type(content).__name__}")
     return values
 
 
-def _read_section(values: dict[str, Any], written: str, content: Any, path: str) -> None:
+def _read_section(values: dict[str, Any], written: str, content: Any, places: Places) -> None:
     for key, value in content.items():
-        where = f"{path}, line {content.lines[key]}"
         row = BY_FOLDED.get(fold(f"{written}.{key}"))
         if row is None:
-            raise _unknown(f"{written}.{key}", where)
-        _set(values, row, value, where)
+            raise _unknown(f"{written}.{key}", f"{places.source}, line {content.lines[key]}")
+        places.note(row.name, content, key)
+        _set(values, row, value, places)
 
 
 def _unknown(written: Hashable, where: str) -> ConfigError:
@@ -184,13 +219,13 @@ def _unknown(written: Hashable, where: str) -> ConfigError:
     )
 
 
-def _set(values: dict[str, Any], row: Row, value: Any, where: str) -> None:
+def _set(values: dict[str, Any], row: Row, value: Any, places: Places) -> None:
     if row.name in values:
-        raise ConfigError(f"{where}: {row.name} is given twice, in two spellings")
-    values[row.name] = convert(row, value, where)
+        raise ConfigError(f"{places.of(row.name)} is given twice, in two spellings")
+    values[row.name] = convert(row, value, places)
 
 
-# --- the environment ----------------------------------------------------------------------------------------
+# --- environment --------------------------------------------------------------------------------------------
 
 
 def _from_environment(environ: Mapping[str, str], warnings: list[str]) -> dict[str, Any]:
@@ -201,18 +236,18 @@ def _from_environment(environ: Mapping[str, str], warnings: list[str]) -> dict[s
             continue
         row = by_variable.get(fold(variable.removeprefix(ENVIRONMENT_PREFIX)))
         if row is None:
-            warnings.append(f"environment: {variable} is no setting and has no effect")
+            warnings.append(f"environment: {variable} is not a setting and has no effect")
         else:
-            _set(values, row, _from_text(row, environ[variable], variable), variable)
+            _set(values, row, _from_text(row, environ[variable], variable), Places(variable))
     return values
 
 
 def _from_text(row: Row, text: str, variable: str) -> Any:
-    """A variable's text as its setting's type: text as it is, lists and mappings as YAML."""
+    """Convert a variable's text to its setting's type. Lists and mappings are YAML."""
     kind = row.type.type if isinstance(row.type, inspect.Metadata) else row.type
     if isinstance(kind, inspect.StrType | inspect.LiteralType):
         return text
-    if isinstance(kind, inspect.UnionType):  # of one type and None, which is the empty text
+    if isinstance(kind, inspect.UnionType):  # an optional type; None is the empty text
         if not text.strip():
             return None
         kind = next(each for each in kind.types if not isinstance(each, inspect.NoneType))
@@ -225,7 +260,7 @@ def _from_text(row: Row, text: str, variable: str) -> Any:
         raise ConfigError(f"{variable}: {row.name}: expected {wanted.__name__}, got {text!r}") from None
 
 
-# --- all of it ----------------------------------------------------------------------------------------------
+# --- complete settings --------------------------------------------------------------------------------------
 
 
 def _build(values: Mapping[str, Any], warnings: tuple[str, ...]) -> Config:

@@ -1,19 +1,19 @@
-"""The configuration files of two originals: their settings here, and those without an equal.
+"""Configuration files of two original servers: the settings they map to, and those without an equivalent.
 
 - ``conf/app.ini`` of go-websocket (client dialect): ``[common]`` ``HttpPort``, ``RPCPort``, ``Cluster``,
-  ``CryptoKey``; ``[etcd]`` ``Endpoints``. Its port becomes one more listener, on which ``/ws`` speaks the
-  client dialect whatever the query.
-- ``app.yaml`` of GoChat (protobuf dialect): its two ports become more listeners, on which a bare ``/ws``
-  speaks the protobuf dialect. Keys that are spelled here as there (``redis.addr``, ``jwt.sign_key``,
-  ``app.rpc-port``), and all others of ours, may be in it too.
+  ``CryptoKey``; ``[etcd]`` ``Endpoints``. Its port becomes an additional listener, where ``/ws`` always uses
+  the client dialect.
+- ``app.yaml`` of GoChat (protobuf dialect): its two ports become additional listeners, where ``/ws`` without
+  a
+  query uses the protobuf dialect. Keys with the same name here (``redis.addr``, ``jwt.sign_key``,
+  ``app.rpc-port``), and all other settings of this server, may be in it too.
 """
 
 from __future__ import annotations
 
-import configparser
 import ipaddress
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
 
@@ -21,20 +21,23 @@ from imserver.config.settings import Config
 from imserver.config.values import ConfigError, fold
 from imserver.config.yaml import Mapping
 
+if TYPE_CHECKING:
+    import configparser
+
 # --- conf/app.ini of go-websocket ---
 
 PUBLIC_KEY: Final = "Adba723b7fe06819"
-"""The CryptoKey that the original comes with: anybody can look it up."""
+"""The default CryptoKey of the original, which is public."""
 
 _INI_PORTS: Final = {"httpport": 7800, "rpcport": 7900}
 _KEY_BYTES: Final = (16, 24, 32)
 _TRUE: Final = frozenset({"1", "t", "true", "y", "yes", "on"})
 _FALSE: Final = frozenset({"", "0", "f", "false", "n", "no", "off"})
-_ENDED: Final = "what its nodes share is in Redis here: set redis.url, or IMSERVER_REDIS_URL"
+_ENDED: Final = "nodes share their state in Redis: set redis.url, or IMSERVER_REDIS_URL"
 
 
 class AppIni(Struct, frozen=True):
-    """One file, read and checked; ``unknown`` names what stands in it that nobody knows."""
+    """A parsed and checked file. ``unknown``: names of unknown keys."""
 
     where: str
     http_port: int
@@ -45,37 +48,39 @@ class AppIni(Struct, frozen=True):
     unknown: tuple[str, ...] = ()
 
     def values(self) -> dict[str, Any]:
-        """The settings that the file makes, as files of our own write them."""
+        """The settings of the file, in this server's form."""
         return {
             "server.extra_listen": [{"port": self.http_port, "ws_dialect": "client"}],
             "app.rpc_port": self.rpc_port,
         }
 
     def warnings(self, config: Config) -> Iterator[str]:
-        """What of the file has no effect with these settings, and what to set instead.
+        """Describe the entries without effect under these settings, and what to set instead.
 
-        Raises ConfigError if its key is the public one and the server is no demonstration.
+        Raises ConfigError if the key is the public one and the server is not in demo mode.
         """
         if self.cluster and not config.clustered:
-            yield f"{self.where}: Cluster is true, but this node is alone until it knows a Redis; {_ENDED}"
+            yield f"{self.where}: Cluster is true, but without Redis this node runs alone; {_ENDED}"
         elif self.cluster and self.endpoints:
-            yield f"{self.where}: Endpoints has no effect: the nodes meet in Redis instead of etcd"
+            yield f"{self.where}: Endpoints has no effect: nodes find each other through Redis, not etcd"
         if self.crypto_key == PUBLIC_KEY and not config.demo:
             raise ConfigError(
-                f"{self.where}: CryptoKey is the one that the original comes with, which anybody knows: "
+                f"{self.where}: CryptoKey is the default of the original, which is public: "
                 "remove it or choose another"
             )
         if self.crypto_key and self.crypto_key != PUBLIC_KEY:
             yield (
-                f"{self.where}: CryptoKey has no effect: client ids are encrypted with a key made from this "
-                "server's own secret (server.secret_file)"
+                f"{self.where}: CryptoKey has no effect: client ids are encrypted with a key derived from "
+                "this server's own secret (server.secret_file)"
             )
         for name in self.unknown:
-            yield f"{self.where}: {name} is no setting and has no effect"
+            yield f"{self.where}: {name} is not a setting and has no effect"
 
 
 def read_app_ini(text: str, where: str) -> AppIni:
-    """Read the text of such a file; ``where`` names it in messages. Raises :class:`ConfigError`."""
+    """Parse the text of such a file. ``where``: its name in messages. Raises :class:`ConfigError`."""
+    import configparser  # few need it
+
     parser = configparser.ConfigParser(
         comment_prefixes=("#", ";"),
         inline_comment_prefixes=("#", ";"),
@@ -86,7 +91,7 @@ def read_app_ini(text: str, where: str) -> AppIni:
     )
     parser.optionxform = fold  # type: ignore[assignment, method-assign]
     try:
-        # Indented lines continue nothing in the original.
+        # The original has no continuation lines.
         parser.read_string("\n".join(map(str.strip, text.removeprefix("\ufeff").splitlines())), where)
     except configparser.Error as error:
         raise ConfigError(f"{where}: not a valid INI file: {_ini_problem(error)}") from None
@@ -138,13 +143,15 @@ def _ini_key(text: str, where: str) -> str:
 
 
 def _ini_problem(error: configparser.Error) -> str:
-    """What configparser says, without the name of the source, which it repeats."""
+    """The message of configparser without the name of the source."""
+    import configparser
+
     if isinstance(error, configparser.DuplicateOptionError):
         return f"line {error.lineno}: {error.option} is given twice"
     if isinstance(error, configparser.DuplicateSectionError):
         return f"line {error.lineno}: the section {error.section} is given twice"
     if isinstance(error, configparser.MissingSectionHeaderError):
-        return f"line {error.lineno}: a section such as [common] has to come first"
+        return f"line {error.lineno}: a section such as [common] must come first"
     if isinstance(error, configparser.ParsingError):
         return f"line {error.errors[0][0]}: expected key = value"
     return error.message.partition("\n")[0]
@@ -203,20 +210,20 @@ class GochatYaml(Struct, frozen=True):
     logs_to_file: bool
 
     def warnings(self, config: Config) -> Iterator[str]:
-        """What of the file has no effect with these settings, and what to set instead."""
+        """The settings of the file that have no effect, and what to set instead."""
         if self.idle:
-            yield f"{self.where}: without effect: {', '.join(self.idle)}; there is no such part here"
+            yield f"{self.where}: no effect: {', '.join(self.idle)}; this server has no such part"
         if self.has_mysql and not config.storage.url:
             yield (
-                f"{self.where}: mysql.dns has no effect: this server has tables of its own, in a file under "
-                "server.data_dir; set storage.url to keep them in another database"
+                f"{self.where}: mysql.dns has no effect: this server has its own database, by default a file "
+                "in server.data_dir; set storage.url to use another one"
             )
         if self.logs_to_file and not config.app.log_file:
-            yield f"{self.where}: log.target is file, but which one is not said: set app.log_file"
+            yield f"{self.where}: log.target is file, but no file is named: set app.log_file"
 
 
 def take_gochat(document: Mapping, where: str) -> GochatYaml | None:
-    """Take out of a file what only GoChat's have; None, and nothing is taken, where there is no such key.
+    """Remove the keys that only GoChat's files have, and return them. None: the file has no such key.
 
     ``where`` names the file in messages. Raises :class:`ConfigError`.
     """

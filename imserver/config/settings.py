@@ -1,6 +1,6 @@
-"""What can be set: every setting with its type, range and default, declared once.
+"""The declaration of every setting with its type, range and default.
 
-``config/default.yaml`` explains each and shows the same defaults (a test compares them);
+``config/default.yaml`` explains each setting and shows the same defaults (a test compares them).
 :mod:`imserver.config.load` reads the values.
 """
 
@@ -16,16 +16,19 @@ Amount = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(ge=0, le=_LONGEST_SECONDS)]
 Duration = Annotated[float, Meta(gt=0, le=_LONGEST_SECONDS)]
 Text = Annotated[str, Meta(min_length=1)]
-#: An app is named by a string; files may write the number 101 too.
+#: The name of an app is a string; files may also write a number such as 101.
 AppName = Annotated[str, Meta(min_length=1, extra={"number": True})]
 
 PUBLIC_SIGN_KEY: Final = "gooooIM"
-"""The key with which GoChat signs tokens unless told otherwise: anybody can look it up."""
+"""The default key with which GoChat signs tokens, which is public."""
 
 LoginPolicy = Literal["newest", "multi", "single", "refuse"]
 OriginPolicy = Literal["", "any", "same_host"]
-DialectName = Literal["cmd", "client", "action", "protobuf", "sse"]
+DialectName = Literal["cmd", "client", "action", "protobuf", "pusher", "sse", "centrifuge"]
 Scope = Literal["push", "read", "admin"]
+TokenAlgorithm = Literal[
+    "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "EdDSA"
+]
 
 
 class AppSettings(Struct, frozen=True):
@@ -41,9 +44,9 @@ class AppSettings(Struct, frozen=True):
 
 
 class ListenSettings(Struct, frozen=True):
-    """One entry of ``server.extra_listen``: a port beside the usual two that serves all that they do.
+    """An entry of ``server.extra_listen``: an additional port that serves everything.
 
-    ``ws_dialect`` is spoken on ``/ws`` by clients whose query names no dialect.
+    ``ws_dialect``: the dialect on ``/ws`` for clients whose query names none.
     """
 
     port: Port
@@ -71,7 +74,7 @@ class ServerSettings(Struct, frozen=True):
 
 
 class LimitSettings(Struct, frozen=True):
-    """Section ``limits``: what is bounded, and by how much."""
+    """Section ``limits``: limits and their values."""
 
     max_connections: Count = 0
     max_connections_per_address: Count = 0
@@ -89,6 +92,10 @@ class LimitSettings(Struct, frozen=True):
     batch_targets: Amount = 10000
     pending_pushes: Count = 10000
     pending_bytes: Count = 33554432
+    history_bytes: Count = 268435456
+    open_streams: Count = 10000
+    stream_bytes: Amount = 131072
+    stream_seconds: Duration = 60.0
     registered_apps: Count = 100000
 
 
@@ -115,25 +122,39 @@ class HubSettings(Struct, frozen=True):
 
 
 class JwtSettings(Struct, frozen=True):
-    """One entry of an app's ``jwt``: a key that its session tokens may be signed with.
+    """An entry of an app's ``jwt``: a key for session tokens, or an issuer.
 
-    ``key`` or the content of ``key_file``: a secret for HS256, a public key as PEM for the others. Without
-    either HS256 takes a secret that is derived from the server's own.
+    ``key`` or the content of ``key_file``: a secret for HS256, HS384 and HS512, a public key as PEM for the
+    other algorithms.
+    Without either, HS256 uses a secret derived from the server's own.
+
+    ``issuer``: an OpenID Connect provider. Its keys are fetched from ``jwks_url`` (default: the address in
+    its discovery document). Its tokens must contain the ``audience``; ``user_claim`` names the claim with the
+    user.
     """
 
-    algorithm: Literal["HS256", "RS256", "EdDSA"] = "HS256"
+    algorithm: TokenAlgorithm = "HS256"
     key: str = ""
     key_file: str = ""
     kid: str = ""
+    issuer: str = ""
+    audience: str = ""
+    jwks_url: str = ""
+    user_claim: Text = "sub"
 
 
-WebhookEvent = Literal["connect", "disconnect", "login", "message", "absent"]
+ChannelEvent = Literal["occupied", "vacated", "joined", "left"]
+WebhookEvent = Literal[
+    "connect", "disconnect", "login", "message", "group", "account", "absent", ChannelEvent
+]
 
 
 class WebhookSettings(Struct, frozen=True):
-    """An app's ``webhook``: where its back end is told what happens, and asked who may log in.
+    """An app's ``webhook``: where its back end is notified, decides about logins and reviews messages.
 
-    ``secret``, or the content of ``secret_file``, signs what is sent.
+    ``secret``, or the content of ``secret_file``, signs what is sent. ``events`` without ``url``: the back
+    end reads them from ``/api/v1/events/log``. ``review_seconds``: time for a review; ``review_failure``:
+    what happens to a message that was not reviewed in this time.
     """
 
     url: str = ""
@@ -141,10 +162,96 @@ class WebhookSettings(Struct, frozen=True):
     secret_file: str = ""
     events: tuple[WebhookEvent, ...] = ()
     authorise_url: str = ""
+    absent_seconds: Annotated[float, Meta(ge=0, le=86400)] = 10.0
+    review_url: str = ""
+    review_seconds: Annotated[float, Meta(ge=0.1, le=30)] = 2.0
+    review_failure: Literal["reject", "allow"] = "reject"
+
+    @property
+    def urls(self) -> dict[str, str]:
+        """The addresses that are set, by the name of their setting."""
+        names = ("url", "authorise_url", "review_url")
+        return {name: url for name in names if (url := getattr(self, name))}
+
+
+class BackEndSettings(Struct, frozen=True):
+    """An app's ``back_ends``: the addresses that decide for its clients, in the form of Centrifugo's proxies.
+
+    Requests are signed with ``webhook.secret``. ``headers``: which headers of a client's first request they
+    repeat. ``seconds``: time for an answer.
+    """
+
+    connect: str = ""
+    refresh: str = ""
+    subscribe: str = ""
+    publish: str = ""
+    sub_refresh: str = ""
+    rpc: str = ""
+    headers: tuple[Text, ...] = ()
+    seconds: Annotated[float, Meta(ge=0.1, le=30)] = 2.0
+
+    @property
+    def urls(self) -> dict[str, str]:
+        """The addresses that are set, by the name of their setting."""
+        names = ("connect", "refresh", "subscribe", "publish", "sub_refresh", "rpc")
+        return {name: url for name in names if (url := getattr(self, name))}
+
+
+class ChannelSettings(Struct, frozen=True):
+    """An entry of ``channels`` of an app: the options of a namespace, or of all others (``"*"``).
+
+    ``subscribe``, ``publish``: what a client needs; ``""``: the default. ``history_size`` publications stay
+    for ``history_seconds`` after the last one; with ``history`` ``log`` all are in the message log instead.
+    ``recovery``: clients receive what they missed even if they did not ask for it. ``delta``: those that ask
+    for it receive the differences between publications.
+    """
+
+    subscribe: Literal["", "nobody", "token", "anybody", "back_end"] = ""
+    publish: Literal["", "nobody", "subscribers", "back_end"] = ""
+    presence: bool = False
+    join_leave: bool = False
+    history: Literal["", "log"] = ""
+    history_size: Annotated[int, Meta(ge=0, le=100_000)] = 0
+    history_seconds: Annotated[float, Meta(ge=0, le=31_536_000)] = 0.0
+    recovery: bool = False
+    delta: bool = False
+    max_subscribers: Count = 0
+    max_bytes: Count = 0
+
+    @property
+    def has_history(self) -> bool:
+        """Whether publications have positions."""
+        return self.history_size > 0 or self.history != ""
+
+
+class PusherSettings(Struct, frozen=True):
+    """An app's ``pusher``: its names in Pusher's protocol and HTTP API, and their limits.
+
+    ``key``: names the app to clients, who send it openly. ``secret``, or the content of ``secret_file``,
+    signs subscriptions, requests and webhooks. Without a ``key`` the app does not speak this protocol.
+    """
+
+    app_id: Annotated[str, Meta(extra={"number": True})] = ""
+    key: str = ""
+    secret: str = ""
+    secret_file: str = ""
+    webhook_url: str = ""
+    activity_seconds: Annotated[int, Meta(ge=1, le=86400)] = 120
+    client_events_per_second: Count = 10
+    event_bytes: Amount = 10240
+    presence_members: Count = 100
+    subscription_count: bool = False
+
+
+MAX_USER_BYTES: Final = 255
+"""Longest user id of any app, in bytes of UTF-8."""
 
 
 class TenantSettings(Struct, frozen=True):
-    """One entry of section ``apps``. ``login_policy`` ``""``: the usual one of that name."""
+    """An entry of section ``apps``.
+
+    ``login_policy`` ``""`` and ``max_user_bytes`` 0: the default for an app of this name.
+    """
 
     login_policy: Literal["", "newest", "multi", "single", "refuse"] = ""
     same_as: Annotated[str, Meta(extra={"number": True})] = ""
@@ -156,35 +263,45 @@ class TenantSettings(Struct, frozen=True):
     jwt: tuple[JwtSettings, ...] = ()
     account_tokens: Literal["", "required", "ignored"] = ""
     webhook: WebhookSettings = WebhookSettings()
+    back_ends: BackEndSettings = BackEndSettings()
+    pusher: PusherSettings = PusherSettings()
     max_connections: Count = 0
     messages_per_second: Seconds = 0.0
-    max_rooms: Count = 0
+    max_channels: Count = 0
+    channels: dict[Text, ChannelSettings] = field(default_factory=dict)
     keep_seconds: Seconds = 0.0
     keep_messages: Count = 0
     room_members: dict[Text, tuple[Text, ...]] = field(default_factory=dict)
     keep_talks: bool = False
+    max_user_bytes: Annotated[int, Meta(ge=0, le=MAX_USER_BYTES)] = 0
 
     def policy_of(self, name: str) -> LoginPolicy:
         """The login policy of the app ``name`` with these settings."""
         return self.login_policy or usual_policy(name)
 
+    def user_bytes_of(self, name: str) -> int:
+        """The longest user id of the app ``name`` with these settings, in bytes of UTF-8."""
+        return self.max_user_bytes or (ORIGINAL_USER_BYTES if name in _NEWEST else MAX_USER_BYTES)
+
     def wants_accounts(self, name: str) -> bool:
-        """Whether a login to the app ``name`` takes the token of an account, or one of ``jwt``."""
+        """Whether a login to the app ``name`` accepts account tokens or session tokens."""
         return self.account_tokens == "required" or (not self.account_tokens and name == "gochat")
 
 
+ORIGINAL_USER_BYTES: Final = 19
+"""Longest user id of the apps of two originals, in bytes of UTF-8."""
 _NEWEST: Final = frozenset({"101", "102", "103", "104", "action:1", "action:2"})
 
 
 def usual_policy(name: str) -> LoginPolicy:
-    """The login policy of an app whose settings name none: that of the original, else ``multi``."""
+    """The default login policy of an app: that of the original for its apps, else ``multi``."""
     if name in _NEWEST:
         return "newest"
     return "refuse" if name == "gochat" else "multi"
 
 
 class KeySettings(Struct, frozen=True):
-    """One entry of ``api.keys``: a back end's key, what it may do, and in which apps (none named: in all)."""
+    """An entry of ``api.keys``: a key of a back end, its scopes, and its apps (none: all)."""
 
     key: Text
     scopes: tuple[Scope, ...]
@@ -192,7 +309,7 @@ class KeySettings(Struct, frozen=True):
 
 
 class ApiSettings(Struct, frozen=True):
-    """Section ``api``: keys and their rate, de-duplication of pushes, tokens of the pages."""
+    """Section ``api``: API keys and their rate, de-duplication of pushes, page tokens."""
 
     keys: tuple[KeySettings, ...] = ()
     dedupe_ids: Amount = 1000000
@@ -209,7 +326,7 @@ class DrainSettings(Struct, frozen=True):
 
 
 class LogSettings(Struct, frozen=True):
-    """Section ``log``: what is logged, and in which form."""
+    """Section ``log``: content and format of the log."""
 
     level: Literal["info", "debug"] = "info"
     format: Literal["text", "json"] = "text"
@@ -217,14 +334,14 @@ class LogSettings(Struct, frozen=True):
 
 
 class DebugSettings(Struct, frozen=True):
-    """Section ``debug``: what a conformance suite needs and a production node does not."""
+    """Section ``debug``: features for conformance tests that production nodes do not need."""
 
     echo_path: str = ""
     echo_bytes: Amount = 33554432
 
 
 class StorageSettings(Struct, frozen=True):
-    """Section ``storage``: the database; none named: a SQLite file in the data folder."""
+    """Section ``storage``: the database. Default: a SQLite file in the data directory."""
 
     url: str = ""
     pool_size: Amount = 4
@@ -236,8 +353,8 @@ class StorageSettings(Struct, frozen=True):
 
 
 class AccountSettings(Struct, frozen=True):
-    """Section ``accounts``: who may have one, and what of them is bounded. ``registration`` None: anybody may
-    register while there is no API key."""
+    """Section ``accounts``: registration and limits of accounts. ``registration`` None: open while there is
+    no API key."""
 
     registration: bool | None = None
     failures: Amount = 10
@@ -253,7 +370,7 @@ class AccountSettings(Struct, frozen=True):
 
 
 class AccountTokenSettings(Struct, frozen=True):
-    """Section ``jwt``: the keys of GoChat for the tokens of its accounts, under their own names."""
+    """Section ``jwt``: GoChat's settings for account tokens, under their original names."""
 
     sign_key: str = ""
     expire_time: Annotated[float, Meta(gt=0, le=1_000_000)] = 720.0
@@ -263,7 +380,7 @@ MediaKind = Literal["picture", "voice", "video", "file"]
 
 
 class UploadSettings(Struct, frozen=True):
-    """Section ``uploads``: files that users send each other; kept in a folder, or in a bucket of S3."""
+    """Section ``uploads``: files that users send, stored in a directory or an S3 bucket."""
 
     max_bytes: Amount = 104857600
     kinds: tuple[MediaKind, ...] = ("picture", "voice", "video", "file")
@@ -290,7 +407,7 @@ class UploadSettings(Struct, frozen=True):
 
 
 class RedisSettings(Struct, frozen=True):
-    """Section ``redis``: where the nodes of a cluster share what they know; none named: no cluster."""
+    """Section ``redis``: the Redis that the nodes of a cluster share. Default: no cluster."""
 
     url: str = ""
     addr: str = ""
@@ -302,7 +419,7 @@ class RedisSettings(Struct, frozen=True):
 
 
 class ClusterSettings(Struct, frozen=True):
-    """Section ``cluster``: how the nodes reach each other, and how long they wait."""
+    """Section ``cluster``: addresses and time limits for the nodes of a cluster."""
 
     advertise: str = ""
     bind: str = ""
@@ -315,24 +432,42 @@ class ClusterSettings(Struct, frozen=True):
     queue_bytes: Amount = 67108864
 
 
-def _original_apps() -> dict[str, TenantSettings]:
-    names = ("101", "102", "103", "104", "action:1", "action:2", "gochat")
+DEFAULT_APP: Final = "default"
+"""The app for clients of our own."""
+
+
+class CentrifugeSettings(Struct, frozen=True):
+    """Section ``centrifuge``: clients of Centrifugo.
+
+    ``app``: their app on ``/connection/websocket``, and of API requests with a key for all apps.
+    """
+
+    app: AppName = DEFAULT_APP
+
+
+def _initial_apps() -> dict[str, TenantSettings]:
     rooms: dict[str, tuple[str, ...]] = {"1": ("1", "2")}
+    plain, action = TenantSettings(), TenantSettings(room_members=rooms)
+    demo = ChannelSettings(
+        publish="subscribers", presence=True, join_leave=True, history_size=100, history_seconds=600.0
+    )
     return {
-        name: TenantSettings(room_members=rooms) if name.startswith("action:") else TenantSettings()
-        for name in names
+        **dict.fromkeys(("101", "102", "103", "104"), plain),
+        **dict.fromkeys(("action:1", "action:2"), action),
+        "gochat": plain,
+        DEFAULT_APP: TenantSettings(channels={"demo": demo}),
     }
 
 
 class Config(Struct, frozen=True):
-    """All settings of a node, checked. ``warnings`` are for the log: they stopped nothing."""
+    """All checked settings of a node. ``warnings``: for the log; they do not prevent the start."""
 
     app: AppSettings = AppSettings()
     server: ServerSettings = ServerSettings()
     limits: LimitSettings = LimitSettings()
     websocket: WebSocketSettings = WebSocketSettings()
     hub: HubSettings = HubSettings()
-    apps: dict[AppName, TenantSettings] = field(default_factory=_original_apps)
+    apps: dict[AppName, TenantSettings] = field(default_factory=_initial_apps)
     api: ApiSettings = ApiSettings()
     drain: DrainSettings = DrainSettings()
     log: LogSettings = LogSettings()
@@ -343,18 +478,20 @@ class Config(Struct, frozen=True):
     jwt: AccountTokenSettings = AccountTokenSettings()
     redis: RedisSettings = RedisSettings()
     cluster: ClusterSettings = ClusterSettings()
+    centrifuge: CentrifugeSettings = CentrifugeSettings()
     warnings: tuple[str, ...] = ()
 
     @property
     def demo(self) -> bool:
-        """No API key and no secret of an app is configured: anybody may log in and push.
+        """Whether no API key and no secret of an app is configured, so anybody may log in and push.
 
-        A key that GoChat comes with is none: anybody knows it.
+        GoChat's default key does not count, because it is public.
         """
         secret = self.jwt.sign_key not in ("", PUBLIC_SIGN_KEY)
-        return not self.api.keys and not secret and not any(tenant.jwt for tenant in self.apps.values())
+        apps = self.apps.values()
+        return not (self.api.keys or secret or any(tenant.jwt or tenant.pusher.key for tenant in apps))
 
     @property
     def clustered(self) -> bool:
-        """A Redis is configured: this node is one of a cluster, be it the only one."""
+        """Whether Redis is configured, so this node belongs to a cluster, even if it is the only one."""
         return bool(self.redis.url or self.redis.addr)

@@ -1,30 +1,78 @@
-"""From what was written to a setting's own type, with errors that name place, setting and remedy."""
+"""Converts values to the types of their settings, and checks conditions beyond the types. Errors name place,
+setting and remedy."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any, Final, NamedTuple, TypeVar
+import ipaddress
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from typing import Any, Final, NamedTuple, TypeVar, get_args, get_type_hints
 
 import msgspec
 from msgspec import inspect
 
-from imserver.config.settings import Config
+from imserver.config.settings import (
+    PUBLIC_SIGN_KEY,
+    Config,
+    JwtSettings,
+    PusherSettings,
+    TenantSettings,
+)
 from imserver.errors import StartError
 
 T = TypeVar("T", bound=msgspec.Struct)
 
 
 class ConfigError(StartError):
-    """A setting is unknown, of a wrong type or out of range. The text is one line that names where."""
+    """A setting is unknown, has a wrong type or is out of range. The text is one line that names the
+    place."""
+
+
+class Places:
+    """Where settings were written, for messages: a source, and the lines of those that have one.
+
+    ``source`` is a file, an environment variable or an app.
+    """
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self._lines: dict[str, int] = {}
+
+    def note(self, name: str, mapping: object, key: object) -> None:
+        """Remember the line of ``key`` as that of the setting ``name``, if ``mapping`` knows it."""
+        lines = getattr(mapping, "lines", None)
+        if lines is not None:
+            self._lines[name] = lines[key]
+
+    def note_item(self, name: str, item: object) -> None:
+        """The same for an item of a list, which begins where its first key is."""
+        lines = getattr(item, "lines", None)
+        if lines:
+            self._lines[name] = min(lines.values())
+
+    def forget(self, name: str) -> None:
+        """A setting was given elsewhere, too, and that counts."""
+        self._lines = {each: line for each, line in self._lines.items() if not _is_within(each, name)}
+
+    def of(self, name: str) -> str:
+        """The place and the name of a setting. A setting without a line has that of what it is part of."""
+        known = max((each for each in self._lines if _is_within(name, each)), key=len, default="")
+        return f"{self.source}, line {self._lines[known]}: {name}" if known else f"{self.source}: {name}"
+
+
+def _is_within(name: str, whole: str) -> bool:
+    return name.startswith(whole) and name[len(whole) : len(whole) + 1] in ("", ".", "[")
 
 
 class Row(NamedTuple):
-    """One setting: its canonical name (``section.key``) and its type as msgspec describes it."""
+    """A setting: its canonical name (``section.key``) and its type in msgspec's description."""
 
     name: str
     type: inspect.Type
 
 
 def fold(name: object) -> str:
-    """The form in which names are compared: no underscores, no dashes, lower case."""
+    """Normalize a name for comparison: without underscores and dashes, in lower case."""
     return str(name).replace("_", "").replace("-", "").lower()
 
 
@@ -48,7 +96,7 @@ SECTIONS: Final[dict[str, str]] = {fold(name.partition(".")[0]): name.partition(
 
 
 def nearest(written: object) -> str:
-    """The known section or setting whose name looks most like what was written."""
+    """The known section or setting with the most similar name."""
     folded = fold(written)
     names = {fold(name): name for name in (*ROWS, *SECTIONS.values())}
     if "." not in folded:
@@ -57,75 +105,384 @@ def nearest(written: object) -> str:
 
 
 def _closest(folded: str, known: dict[str, Any]) -> str:
-    import difflib  # for messages only
+    import difflib  # only for messages
 
     return max(known, key=lambda name: difflib.SequenceMatcher(None, folded, name).ratio())
 
 
-def convert(row: Row, value: Any, where: str) -> Any:
-    """The value as its setting's type. Raises ConfigError, which names ``where`` and the setting."""
-    shaped = _shape(row.type, value, row.name, where)
+def convert(row: Row, value: Any, places: Places) -> Any:
+    """Convert a value to the type of its setting. Raises ConfigError, which names place and setting."""
     section, _, key = row.name.partition(".")
-    try:
-        config = msgspec.convert({section: {key: shaped} if key else shaped}, Config)
-    except msgspec.ValidationError as error:
-        problem, _, path = str(error).replace("`", "").partition(" - at $.")
-        if isinstance(value, str | int | float):
-            problem = f"{problem.partition(', got')[0]}, got {value!r}"
-        raise ConfigError(f"{where}: {path or row.name}: {problem[:1].lower()}{problem[1:]}") from None
-    return getattr(getattr(config, section), key) if key else getattr(config, section)
+    hint = _hints(Config)[section]
+    if key:
+        hint = _hints(hint)[key]
+    return msgspec.convert(_shape(hint, value, row.name, places), hint)
 
 
-def _shape(kind: inspect.Type, value: Any, name: str, where: str) -> Any:
-    """Bring keys to their canonical spelling, and numbers that name apps to text."""
+@cache
+def _hints(struct: type) -> dict[str, Any]:
+    """The types of the fields of a struct."""
+    return get_type_hints(struct, include_extras=True)
+
+
+@cache
+def _kind(hint: Any) -> inspect.Type:
+    """A type as msgspec describes it."""
+    return inspect.type_info(hint)
+
+
+def _shape(hint: Any, value: Any, name: str, places: Places) -> Any:
+    """Check a value, normalize the spelling of its keys, and convert numbers that name apps to text."""
+    kind = _kind(hint)
     if isinstance(kind, inspect.Metadata):
         if kind.extra and kind.extra.get("number") and type(value) is int:
-            return str(value)
-        return _shape(kind.type, value, name, where)
+            value = str(value)
+        kind = kind.type
     if isinstance(kind, inspect.LiteralType) and value not in kind.values:
         choices = ", ".join(str(choice) or "(empty)" for choice in kind.values)
-        raise ConfigError(f"{where}: {name}: expected one of {choices}; got {value!r}")
+        raise ConfigError(f"{places.of(name)}: expected one of {choices}; got {value!r}")
     if isinstance(kind, inspect.VarTupleType) and isinstance(value, list):
-        return [_shape(kind.item_type, item, f"{name}[{i}]", where) for i, item in enumerate(value)]
+        item_hint = get_args(hint)[0]
+        for i, item in enumerate(value):
+            places.note_item(f"{name}[{i}]", item)
+        return [_shape(item_hint, item, f"{name}[{i}]", places) for i, item in enumerate(value)]
     if isinstance(kind, inspect.DictType) and isinstance(value, dict):
-        return {
-            _shape(kind.key_type, key, name, where): _shape(kind.value_type, item, f"{name}.{key}", where)
-            for key, item in value.items()
-        }
+        return _shape_dict(hint, value, name, places)
     if isinstance(kind, inspect.StructType) and isinstance(value, dict):
-        return _shape_struct(kind, value, name, where)
+        return _shape_struct(kind.cls, value, name, places)
+    _check_type(hint, value, name, places)
     return value
 
 
-def _shape_struct(kind: inspect.StructType, value: dict[Any, Any], name: str, where: str) -> dict[str, Any]:
-    fields = {fold(field.name): field for field in kind.fields}
+def _shape_dict(hint: Any, value: dict[Any, Any], name: str, places: Places) -> dict[Any, Any]:
+    key_hint, value_hint = get_args(hint)
+    shaped: dict[Any, Any] = {}
+    for key, item in value.items():
+        inner = f"{name}.{key}"
+        places.note(inner, value, key)
+        shaped_key = _shape(key_hint, key, inner, places)
+        if shaped_key in shaped:
+            raise ConfigError(f"{places.of(inner)} is given twice, as a number and as text")
+        shaped[shaped_key] = _shape(value_hint, item, inner, places)
+    return shaped
+
+
+def _shape_struct(struct: type, value: dict[Any, Any], name: str, places: Places) -> dict[str, Any]:
+    fields = {fold(field): field for field in _hints(struct)}
     shaped: dict[str, Any] = {}
     above = f"{name}." if name else ""
     for key, item in value.items():
         field = fields.get(fold(key))
+        inner = f"{above}{field or key}"
+        places.note(inner, value, key)
         if field is None:
-            closest = fields[_closest(fold(key), fields)].name
+            closest = fields[_closest(fold(key), fields)]
+            place = places.of(inner).removesuffix(inner)
             raise ConfigError(
-                f"{where}: unknown key '{above}{key}'; the nearest known key is '{above}{closest}'"
+                f"{place}unknown key '{above}{key}'; the nearest known key is '{above}{closest}'"
             )
-        if field.name in shaped:
-            raise ConfigError(f"{where}: {above}{field.name} is given twice, in two spellings")
-        shaped[field.name] = _shape(field.type, item, f"{above}{field.name}", where)
+        if field in shaped:
+            raise ConfigError(f"{places.of(inner)} is given twice, in two spellings")
+        shaped[field] = _shape(_hints(struct)[field], item, inner, places)
+    for required in msgspec.structs.fields(struct):
+        if required.required and required.name not in shaped:
+            raise ConfigError(f"{places.of(name)}: {required.name} is missing")
     return shaped
 
 
-def given_fields(kind: type[T], given: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The fields of a settings struct that were given: under their own names, checked, as plain values.
-
-    Raises ConfigError, which names ``where`` and the field.
-    """
-    described = inspect.type_info(kind)
-    assert isinstance(described, inspect.StructType)
-    shaped = _shape_struct(described, dict(given), "", where)
+def _check_type(hint: Any, value: Any, name: str, places: Places) -> None:
     try:
-        settings = msgspec.convert(shaped, kind)
+        msgspec.convert(value, hint)
     except msgspec.ValidationError as error:
-        problem, _, path = str(error).replace("`", "").partition(" - at $.")
-        raise ConfigError(f"{where}: {path}: {problem[:1].lower()}{problem[1:]}") from None
-    plain = msgspec.to_builtins(settings)
+        problem = str(error).replace("`", "").partition(" - at ")[0]
+        if isinstance(value, str | int | float) and not name.endswith(_SECRETS):
+            problem = f"{problem.partition(', got')[0]}, got {value!r}"
+        raise ConfigError(f"{places.of(name)}: {problem[:1].lower()}{problem[1:]}") from None
+
+
+_SECRETS: Final = ("key", "secret", "password")
+"""How the names of settings end whose values are not shown."""
+
+
+def given_fields(kind: type[T], given: Mapping[str, Any], places: Places) -> dict[str, Any]:
+    """Check the given fields of a settings struct. Returns them under their canonical names, as plain values.
+
+    Raises ConfigError, which names the place and the field.
+    """
+    shaped = _shape_struct(kind, dict(given), "", places)
+    plain = msgspec.to_builtins(msgspec.convert(shaped, kind))
     return {name: plain[name] for name in shaped}
+
+
+APP_CHARACTERS: Final = 191
+APP_BYTES: Final = 500
+
+
+def valid_name(name: str) -> bool:
+    """Whether an app may be called so: 1 to 191 characters, none that is invisible, no blank at an end."""
+    return (
+        0 < len(name) <= APP_CHARACTERS
+        and name == name.strip()
+        and not any(unicodedata.category(character) in ("Cc", "Cs") for character in name)
+        and len(name.encode()) <= APP_BYTES
+    )
+
+
+#: how ``redis.url`` may begin
+REDIS_SCHEMES: Final = (
+    "redis",
+    "rediss",
+    "unix",
+    "redis+sentinel",
+    "rediss+sentinel",
+    "redis+cluster",
+    "rediss+cluster",
+)
+
+#: how ``storage.url`` may begin
+STORAGE_SCHEMES: Final = ("sqlite", "postgresql", "postgres", "mysql", "mariadb")
+
+MIN_KEY_CHARACTERS: Final = 20
+"""Shortest accepted API key. Shorter keys can be guessed."""
+MAKE_SECRET: Final = "openssl rand -hex 32"
+"""Shell command for a new secret, suggested in error texts."""
+
+_MAKE_KEY: Final = f"make one with 'imserver key create' or '{MAKE_SECRET}'"
+_PLACEHOLDER: Final = re.compile(r"(replace|change)[-_ ]?me|openssl rand|long random text", re.IGNORECASE)
+
+ISSUER_URL: Final = re.compile(
+    r"https://[^/]|http://(localhost|127\.\d{1,3}\.\d{1,3}\.\d{1,3}|\[::1\])([:/]|$)"
+)
+"""Keys fetched over a network without TLS could be forged."""
+
+_HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
+_OWN_HEADER: Final = re.compile(
+    r"(content-|imserver-|sec-|host$|connection$|upgrade$|transfer-encoding$|te$|trailer$|user-agent$|expect$|"
+    r"accept-encoding$|keep-alive$|proxy-)",
+    re.IGNORECASE,
+)
+"""Headers that a request to a back end has of its own, or that are about one connection only."""
+
+_PUSHER_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
+"""Keys and ids of Pusher apps, which are segments of paths."""
+
+_RESERVED_PATHS: Final = ("/acc", "/ws", "/connection/websocket", "/health", "/ready")
+
+
+def is_placeholder(secret: str) -> bool:
+    """Whether ``secret`` is an example from the documentation, which is public."""
+    return _PLACEHOLDER.search(secret) is not None
+
+
+def check_tenant(tenant: TenantSettings, places: Places, app: str = "") -> None:
+    """Check an app's settings beyond their types. Raises ConfigError, which names the place.
+
+    ``app``: the name of its settings in ``places``, with a dot.
+    """
+    _check_networks(tenant.api_allow_from, f"{app}api_allow_from", places)
+    for number, row in enumerate(tenant.jwt):
+        where = places.of(f"{app}jwt[{number}]")
+        _check_issuer(row, f"{app}jwt[{number}]", places)
+        if row.issuer:
+            continue
+        if row.key and row.key_file:
+            raise ConfigError(f"{where}: expected either key or key_file in an entry, not both")
+        if not (row.key or row.key_file or row.algorithm == "HS256"):
+            raise ConfigError(f"{where}: {row.algorithm} needs a public key: key or key_file")
+    kids = [row.kid for row in tenant.jwt if not row.issuer]
+    if len(set(kids)) != len(kids):
+        raise ConfigError(f"{places.of(app + 'jwt')}: two entries need two different kid")
+    _check_channels(tenant, places, app)
+    webhook, back_ends = tenant.webhook, tenant.back_ends
+    urls = {f"webhook.{key}": url for key, url in webhook.urls.items()}
+    urls |= {f"back_ends.{key}": url for key, url in back_ends.urls.items()}
+    if urls and bool(webhook.secret) == bool(webhook.secret_file):
+        where = places.of(f"{app}webhook")
+        raise ConfigError(f"{where}: expected either secret or secret_file: requests are signed with it")
+    for key, url in urls.items():
+        if not re.match(r"https?://[^/]", url):
+            where = places.of(f"{app}{key}")
+            raise ConfigError(f"{where}: expected an http:// or https:// address, got {url!r}")
+    for header in back_ends.headers:
+        if not _HEADER.fullmatch(header) or _OWN_HEADER.match(header):
+            where = places.of(f"{app}back_ends.headers")
+            raise ConfigError(f"{where}: expected headers of clients such as Cookie, got {header!r}")
+    _check_pusher(tenant.pusher, f"{app}pusher", places)
+
+
+def _check_pusher(pusher: PusherSettings, setting: str, places: Places) -> None:
+    where = places.of(setting)
+    if not pusher.key:
+        if pusher != PusherSettings():
+            raise ConfigError(f"{where}: expected app_id, key, and secret or secret_file")
+        return
+    for name, value in (("app_id", pusher.app_id), ("key", pusher.key)):
+        if not _PUSHER_NAME.fullmatch(value):
+            raise ConfigError(
+                f"{places.of(f'{setting}.{name}')}: expected 1 to 100 letters, digits, dots, dashes or "
+                f"underscores, got {value!r}"
+            )
+    if bool(pusher.secret) == bool(pusher.secret_file):
+        raise ConfigError(f"{where}: expected either secret or secret_file: requests are signed with it")
+    if pusher.webhook_url and not re.match(r"https?://[^/]", pusher.webhook_url):
+        raise ConfigError(
+            f"{places.of(f'{setting}.webhook_url')}: expected an http:// or https:// address, "
+            f"got {pusher.webhook_url!r}"
+        )
+
+
+def _check_channels(tenant: TenantSettings, places: Places, app: str) -> None:
+    for namespace, row in tenant.channels.items():
+        where = places.of(f"{app}channels.{namespace}")
+        if ":" in namespace or namespace in ("user", "group"):
+            raise ConfigError(f"{where}: a namespace has no colon, and is neither user nor group")
+        for option in ("subscribe", "publish"):
+            if getattr(row, option) == "back_end" and not getattr(tenant.back_ends, option):
+                raise ConfigError(
+                    f"{where}.{option}: back_end needs the address back_ends.{option} of the app"
+                )
+        if bool(row.history_size) != bool(row.history_seconds):
+            raise ConfigError(f"{where}: history_size and history_seconds go together")
+        if row.history and row.history_size:
+            raise ConfigError(
+                f"{where}: expected either history or history_size: the log has all publications"
+            )
+
+
+def _check_issuer(row: JwtSettings, setting: str, places: Places) -> None:
+    where = places.of(setting)
+    if not row.issuer:
+        if row.audience or row.jwks_url:
+            raise ConfigError(f"{where}: audience and jwks_url need an issuer in the same entry")
+        return
+    if row.key or row.key_file or row.kid:
+        raise ConfigError(
+            f"{where}: an entry with an issuer takes no key, key_file or kid: its keys are fetched"
+        )
+    if not row.audience:
+        raise ConfigError(
+            f"{where}: an entry with an issuer needs the audience; "
+            "without it tokens for other services would be accepted"
+        )
+    for name, url in (("issuer", row.issuer), ("jwks_url", row.jwks_url)):
+        if url and not ISSUER_URL.match(url):
+            raise ConfigError(
+                f"{places.of(f'{setting}.{name}')}: expected an https:// address "
+                f"(http:// only to this machine), got {url!r}"
+            )
+
+
+def check_config(config: Config, places: Places) -> None:
+    """Check conditions between settings. Raises ConfigError, which names the place."""
+    _check_listening(config, places)
+    _check_apps(config, places)
+    _check_urls(config, places)
+    cluster = config.cluster
+    if cluster.renew_seconds * 2 > cluster.lease_seconds:
+        raise ConfigError(
+            f"{places.of('cluster.lease_seconds')} {cluster.lease_seconds:g} must be at least twice "
+            f"cluster.renew_seconds {cluster.renew_seconds:g}"
+        )
+    if config.server.processes > 1 and not config.clustered:
+        raise ConfigError(
+            f"{places.of('server.processes')} {config.server.processes} needs a Redis that the processes "
+            "share: set redis.url, for example redis://127.0.0.1:6379"
+        )
+    _check_secrets(config, places)
+
+
+def _check_secrets(config: Config, places: Places) -> None:
+    """Check API keys and the signing key of accounts. Secrets of apps are checked where they are loaded."""
+    keys = [key.key for key in config.api.keys]
+    if len(set(keys)) != len(keys):
+        raise ConfigError(f"{places.of('api.keys')}: one key is given twice")
+    for number, key in enumerate(keys):
+        name = places.of(f"api.keys[{number}].key")
+        if is_placeholder(key):
+            raise ConfigError(f"{name}: this is a placeholder of the documentation; {_MAKE_KEY}")
+        if len(key) < MIN_KEY_CHARACTERS:
+            raise ConfigError(
+                f"{name}: expected at least {MIN_KEY_CHARACTERS} characters, got {len(key)}; {_MAKE_KEY}"
+            )
+    if is_placeholder(config.jwt.sign_key):
+        raise ConfigError(
+            f"{places.of('jwt.sign_key')}: this is a placeholder of the documentation; "
+            f"make one with '{MAKE_SECRET}'"
+        )
+
+
+def _check_listening(config: Config, places: Places) -> None:
+    """Check ports, paths and networks."""
+    app, echo_path = config.app, config.debug.echo_path
+    if app.http_port and app.http_port == app.websocket_port:
+        raise ConfigError(f"{places.of('app.http_port')} and app.websocket_port are both {app.http_port}")
+    ports = [app.http_port, app.websocket_port, *(row.port for row in config.server.extra_listen)]
+    for row in config.server.extra_listen:
+        if row.port and ports.count(row.port) > 1:
+            raise ConfigError(f"{places.of('server.extra_listen')}: port {row.port} is given twice")
+    if echo_path and (not echo_path.startswith("/") or echo_path in _RESERVED_PATHS):
+        raise ConfigError(
+            f"{places.of('debug.echo_path')}: expected a free path such as /echo, got {echo_path!r}"
+        )
+    _check_networks(config.server.trusted_proxies, "server.trusted_proxies", places)
+
+
+def _check_apps(config: Config, places: Places) -> None:
+    for name, tenant in config.apps.items():
+        if not valid_name(name):
+            place = places.of(f"apps.{name}").removesuffix(name)
+            raise ConfigError(
+                f"{place}{name[:APP_CHARACTERS]!r}: an app's name has 1 to {APP_CHARACTERS} characters, no "
+                "control characters, and no blank at an end"
+            )
+        check_tenant(tenant, places, f"apps.{name}.")
+        if tenant.same_as and (tenant.same_as not in config.apps or config.apps[tenant.same_as].same_as):
+            raise ConfigError(
+                f"{places.of(f'apps.{name}.same_as')}: expected a configured app that is "
+                f"not an alias, got {tenant.same_as!r}"
+            )
+    for field in ("key", "app_id"):
+        owners: dict[str, str] = {}
+        for name, tenant in config.apps.items():
+            value: str = getattr(tenant.pusher, field)
+            if value and owners.setdefault(value, name) != name:
+                raise ConfigError(
+                    f"{places.of(f'apps.{name}.pusher.{field}')}: {value!r} is that of the app "
+                    f"{owners[value]} already"
+                )
+    if config.jwt.sign_key == PUBLIC_SIGN_KEY and not config.demo:
+        raise ConfigError(
+            f"{places.of('jwt.sign_key')} is the default of GoChat, which is public: choose another, or none"
+        )
+
+
+def _check_urls(config: Config, places: Places) -> None:
+    """Where the database, Redis and the bucket are."""
+    scheme, colon, rest = config.storage.url.partition(
+        ":///" if config.storage.url.startswith("sqlite") else "://"
+    )
+    if config.storage.url and not (scheme in STORAGE_SCHEMES and colon and rest):
+        raise ConfigError(
+            f"{places.of('storage.url')}: expected sqlite:///path, or a URL that begins with one of "
+            f"{', '.join(STORAGE_SCHEMES[1:])}"
+        )
+    scheme = config.redis.url.partition("://")[0]
+    if config.redis.url and scheme not in REDIS_SCHEMES:
+        raise ConfigError(
+            f"{places.of('redis.url')}: expected a URL that begins with one of {', '.join(REDIS_SCHEMES)}"
+        )
+    uploads = config.uploads
+    if uploads.s3_url and not re.match(r"https?://[^/]", uploads.s3_url):
+        raise ConfigError(f"{places.of('uploads.s3_url')}: expected an http:// or https:// address")
+    if uploads.s3_url and not (uploads.s3_bucket and uploads.s3_access_key and uploads.s3_secret_key):
+        needed = "uploads.s3_bucket, uploads.s3_access_key and uploads.s3_secret_key"
+        raise ConfigError(f"{places.of('uploads.s3_url')} needs {needed}")
+
+
+def _check_networks(networks: Iterable[str], setting: str, places: Places) -> None:
+    for network in networks:
+        try:
+            ipaddress.ip_network(network, strict=False)
+        except ValueError:
+            where = places.of(setting)
+            raise ConfigError(f"{where}: expected networks such as 10.0.0.0/8, got {network!r}") from None

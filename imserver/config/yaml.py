@@ -1,6 +1,7 @@
-"""YAML texts: safe types, every key once, and the line of each for messages. The only module that knows YAML.
+"""Reads and writes YAML: safe types, unique keys, and the line of each key for messages.
 
-Loaded where there is a text to read or to write: a server with nothing but defaults does without.
+Only this module uses a YAML library. It is loaded if there is a text to read or write, so a server with
+default settings does not need it.
 """
 
 from collections.abc import Hashable
@@ -20,7 +21,7 @@ class Mapping(dict[Hashable, Any]):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe types; a key given twice is an error instead of a silent choice."""
+    """YAML's safe types. A repeated key is an error."""
 
 
 def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> Mapping:
@@ -42,7 +43,7 @@ _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _constru
 
 
 def read(text: str, where: str) -> Any:
-    """What a text says; its mappings are :class:`Mapping`. Raises ConfigError, which names ``where``."""
+    """Parse a text. Mappings are :class:`Mapping`. Raises ConfigError, which names ``where``."""
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
@@ -50,11 +51,11 @@ def read(text: str, where: str) -> Any:
         line = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
         raise ConfigError(f"{where}{line}: not valid YAML: {problem}") from None
-    except (ConfigError, ValueError, RecursionError) as error:  # ValueError: a date that does not exist
+    except (ConfigError, ValueError, RecursionError) as error:  # ValueError: an invalid date
         raise ConfigError(f"{where}, {error}") from None
 
 
 def write(document: Any) -> str:
-    """A document as text that :func:`read` reads."""
+    """Format a document as text for :func:`read`."""
     text: str = yaml.safe_dump(document, allow_unicode=True, sort_keys=False)
     return text

@@ -1,4 +1,4 @@
-"""Closing connections that are silent, and pinging clients that have no heartbeat command."""
+"""Closes silent connections, and pings clients without a heartbeat command."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from imserver.metrics import Metrics
 from imserver.transport.connection import OPEN, Connection, ConnectionContext, quiet_seconds
 
 _BATCH = 1000
-"""Connections looked at between two turns of the loop."""
+"""Number of connections checked between two turns of the loop."""
 _TURN_SECONDS = 0.001
 
 
 def _paced(connections: Iterable[Connection]) -> Iterable[Connection]:
-    """A copy of ``connections`` in batches, with a turn of the loop between two."""
+    """Iterate over a copy of ``connections``, with a turn of the loop after each batch."""
     for index, connection in enumerate(tuple(connections)):
         if index and index % _BATCH == 0:
             gevent.sleep(_TURN_SECONDS)
@@ -28,10 +28,13 @@ def _paced(connections: Iterable[Connection]) -> Iterable[Connection]:
 
 
 class Sweep:
-    """Closes the silent. All times in seconds; ``ping_seconds`` 0 sends no pings, ``login_seconds`` 0 lets a
-    connection live without a login as long as a silent one. ``by_traffic``: names of dialects in whose
-    sessions all that is read or written is a sign of life, and for how long they may do without. ``look`` is
-    called at each look at one of these sessions; it must not switch."""
+    """Closes silent connections. All times are in seconds.
+
+    ``login_seconds`` 0: a connection without a login has the same time as a silent one. ``ping_seconds`` 0:
+    no pings. ``by_traffic``: dialect → seconds of silence allowed, for dialects in which any traffic is a
+    sign of life. ``checks``: dialect → a function that is called for each of its sessions in each sweep. It
+    must not switch.
+    """
 
     def __init__(
         self,
@@ -42,7 +45,7 @@ class Sweep:
         ping_seconds: float,
         pong_seconds: float,
         by_traffic: Mapping[str, float] | None = None,
-        check: Callable[[Connection], object] | None = None,
+        checks: Mapping[str, Callable[[Connection], object]] | None = None,
     ) -> None:
         self._context = context
         self._metrics = metrics
@@ -51,11 +54,10 @@ class Sweep:
         self.ping_seconds = ping_seconds
         self.pong_seconds = pong_seconds
         self._by_traffic = by_traffic or {}
-        self._check = check
-        """Called for each of these sessions in each sweep; must not switch."""
+        self._checks = checks or {}
 
     def run_sweeps(self, sweep_seconds: float) -> None:
-        """Greenlet: look at every connection each ``sweep_seconds``."""
+        """Greenlet: check all connections every ``sweep_seconds``."""
         if self.login_seconds:
             sweep_seconds = min(sweep_seconds, max(self.login_seconds / 2, 0.5))
         while True:
@@ -63,33 +65,39 @@ class Sweep:
             self.sweep()
 
     def sweep(self) -> None:
-        """Close whoever's last sign of life is too long ago."""
+        """Close connections whose last sign of life is too old."""
         self._metrics.sweeps += 1
         now = monotonic()
         expired = now - self.heartbeat_seconds
         too_late = now - self.login_seconds if self.login_seconds else 0.0
         for connection in _paced(self._context.connections):
             dialect = connection.encoding.dialect
-            if dialect.pinged:
+            check = self._checks.get(dialect.name)
+            if check is not None and connection.app is not None:
+                check(connection)
+            if connection.state != OPEN:
                 pass
+            elif dialect.pinged:
+                # Only connections that still have to log in have a last_seen.
+                if 0 < connection.last_seen < (too_late or expired):
+                    self._close(connection, errors.CLOSE_LOGIN_TIMEOUT)
             elif dialect.name in self._by_traffic and connection.user is not None:
-                self._look_at_traffic(connection, now - self._by_traffic[dialect.name])
+                self._check_traffic(connection, now - self._by_traffic[dialect.name])
             elif connection.last_seen < expired:
                 self._close(connection, errors.CLOSE_HEARTBEAT_EXPIRED)
             elif connection.user is None and connection.last_seen < too_late:
                 self._close(connection, errors.CLOSE_LOGIN_TIMEOUT)
 
-    def _look_at_traffic(self, connection: Connection, expired: float) -> None:
-        """Ask the kernel about a connection that was not asked about for so long."""
-        if self._check is not None:
-            self._check(connection)
-        if connection.state == OPEN and connection.last_seen < expired:
+    def _check_traffic(self, connection: Connection, expired: float) -> None:
+        """Ask the kernel for the last traffic of a connection whose last check is too old."""
+        if connection.last_seen < expired:
             connection.last_seen = max(connection.last_seen, monotonic() - quiet_seconds(connection.sock))
             if connection.last_seen < expired:
                 self._close(connection, errors.CLOSE_HEARTBEAT_EXPIRED)
 
     def run_pings(self) -> None:
-        """Greenlet: ping everybody each ``ping_seconds``; who is silent after ``pong_seconds`` more goes."""
+        """Greenlet: ping all clients every ``ping_seconds``; close those silent for ``pong_seconds`` after
+        it."""
         while True:
             gevent.sleep(self.ping_seconds)
             connections = _paced(self._context.connections)
@@ -97,7 +105,7 @@ class Sweep:
             for connection in _paced(pinged):
                 connection.ping()
             gevent.sleep(self.pong_seconds)
-            # Somebody else may have pinged it a moment ago: only a ping of this round is overdue.
+            # Another function may have pinged it later: only a ping of this round is overdue.
             overdue = monotonic() - self.pong_seconds / 2
             for connection in _paced(pinged):
                 if 0 < connection.pinged_at < overdue:
@@ -109,17 +117,16 @@ class Sweep:
 
 
 SLOTS: Final = 25
-"""Steps of a period."""
+"""Number of steps in a period."""
 _PING_BATCH: Final = 500
-"""Connections pinged between two turns of the loop."""
-PING_FRAME: Final = b"\x89\x00"
+"""Number of connections pinged between two turns of the loop."""
 
 
 class Pings:
-    """Pings the connections of ``pinged`` dialects each ``ping_seconds``, and closes the silent.
+    """Pings the connections of ``pinged`` dialects every ``ping_seconds``, and closes silent ones.
 
-    Whoever has shown no sign of life for ``silent_seconds`` is closed at the next look, so up to
-    ``ping_seconds`` later. Whatever is read is a sign of life, a pong too.
+    A connection without a sign of life for ``silent_seconds`` is closed at the next check, up to
+    ``ping_seconds`` later. All received data is a sign of life, also a pong.
     """
 
     def __init__(
@@ -128,11 +135,11 @@ class Pings:
         self._context = context
         self._metrics = metrics
         self._step_seconds = ping_seconds / SLOTS
-        # The looks at one connection are a period apart, give or take what the loop is late.
+        # Two checks of one connection are a period apart, plus or minus the delay of the loop.
         self._patience = max(silent_seconds - ping_seconds / 2, ping_seconds / 2)
 
     def run(self) -> None:
-        """Greenlet: one step after the other. A step that the loop was late for is made up for."""
+        """Greenlet: run one step after the other. Delayed steps are made up for."""
         step = 0
         began = monotonic() + until_beat(self._step_seconds)
         while True:
@@ -141,14 +148,14 @@ class Pings:
             self.step(step % SLOTS)
 
     def step(self, slot: int) -> None:
-        """Ping everybody in a slot."""
+        """Ping all connections of a slot."""
         now = monotonic()
         for number, connection in enumerate(self._in(slot), 1):
             since = connection.pinged_at
             if not since:
                 connection.ping()
             elif now - since < self._patience:
-                connection.send_frame(PING_FRAME)
+                connection.send_frame(connection.encoding.ping_frame)
             else:
                 self._metrics.swept += 1
                 code = errors.CLOSE_HEARTBEAT_EXPIRED

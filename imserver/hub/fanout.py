@@ -1,7 +1,7 @@
-"""Fan-out: one event into the outboxes of many connections, encoded once per encoding.
+"""Fan-out: puts one event into the outboxes of many connections, encoded once per encoding.
 
-Filling outboxes never switches, so the order of frames on every connection is the order of the calls here.
-Writing them is the flusher's work, a few hundred connections at a time.
+Filling outboxes never switches, so the frames of a connection have the order of the calls. The flusher writes
+the outboxes in batches of a few hundred connections.
 """
 
 from __future__ import annotations
@@ -10,34 +10,44 @@ from collections.abc import Callable, Collection, Sequence
 
 import msgspec
 
-from imserver.hub.hub import App, Room
+from imserver.hub.hub import App, LocalChannel
 from imserver.metrics import Metrics
 from imserver.model import Event, Message, Signal
+from imserver.protocol.dialect import Payload
 from imserver.transport.connection import Connection, Encoding
 from imserver.transport.outbox import BULK_CONNECTIONS, Flusher
 
 Made = bytes | Callable[[str], bytes]
-"""An event as a frame (``b""``: the dialect has no word for it), or what makes the frame for a receiver."""
+"""An event as a frame (``b""``: the dialect does not have it), or a function that makes the frame for a
+user."""
 
 _encode = msgspec.json.Encoder().encode
 
 
 def make(encoding: Encoding, event: Event | Message | Part) -> Made:
-    """The event in an encoding, once for all its connections."""
+    """Encode an event for an encoding, once for all its connections."""
     dialect = encoding.dialect
-    # isinstance() of a Struct costs a third of what encoding one does, and none of these has subclasses.
+    # isinstance() of a Struct takes a third of the time of encoding one, and these classes have no
+    # subclasses.
     if type(event) is Part:
         return event.run.pick(encoding, event.places)
     if type(event) is Message:
         if dialect.personal:
             return _for_each(encoding, event)
-        payload = dialect.encode_message(event)
-        return b"" if payload is None else encoding.frame(payload)
+        return _framed(encoding, dialect.encode_message(event))
     if not dialect.personal:
-        payload = dialect.encode_event(event)  # type: ignore[arg-type]
-        return b"" if payload is None else encoding.frame(payload)
+        return _framed(encoding, dialect.encode_event(event))  # type: ignore[arg-type]
     halves = dialect.encode_for(event)  # type: ignore[arg-type]
     return b"" if halves is None else _named(encoding, *halves)
+
+
+def _framed(encoding: Encoding, payload: Payload | None) -> Made:
+    if payload is None:
+        return b""
+    if type(payload) is bytes:
+        return encoding.frame(payload)
+    make_payload: Callable[[str], bytes] = payload  # type: ignore[assignment]
+    return lambda user: encoding.frame(make_payload(user))
 
 
 def _named(encoding: Encoding, before: bytes, behind: bytes) -> Callable[[str], bytes]:
@@ -45,8 +55,8 @@ def _named(encoding: Encoding, before: bytes, behind: bytes) -> Callable[[str], 
 
 
 def _for_each(encoding: Encoding, message: Message) -> Made:
-    """A message where frames name their receiver; who has sent it hears it on no other connection, unless it
-    was said in a room."""
+    """Encode a message if frames contain their receiver. Other connections of the sender do not receive it,
+    except in rooms."""
     halves = encoding.dialect.encode_message_for(message)
     if halves is None:
         return b""
@@ -62,17 +72,17 @@ def frame_for(made: Made, connection: Connection) -> bytes:
 
 
 class Run:
-    """Messages that are told together, to some all of them, to others a part: each is encoded once."""
+    """Messages that are delivered together. Some connections get all, others a part. Each is encoded once."""
 
     __slots__ = ("_each", "messages")
 
     def __init__(self, messages: Sequence[Message]) -> None:
         self.messages = messages
         self._each: dict[Encoding, list[Made | None]] = {}
-        """Payloads where the dialect puts several into one frame, else frames; None: was not needed yet."""
+        """Payloads if the dialect puts several into one frame, else frames. None: not encoded yet."""
 
     def pick(self, encoding: Encoding, places: Sequence[int]) -> Made:
-        """Those at these places, as one frame where the dialect can."""
+        """The messages at these places, as one frame if the dialect supports it."""
         batches = encoding.dialect.batches
         each = self._each.get(encoding)
         if each is None:
@@ -105,7 +115,7 @@ class Part:
 
 
 class Fanout:
-    """Owner of the apps' waiting notices. ``notice_members``: above so many users an app gets no notices."""
+    """Owner of the apps' waiting notices. ``notice_members``: limit of users above which an app gets none."""
 
     def __init__(self, flusher: Flusher, metrics: Metrics, notice_members: int) -> None:
         self._flusher = flusher
@@ -114,62 +124,63 @@ class Fanout:
         self._waiting: list[App] = []
         self._event: Event | None = None
         self._made: dict[Encoding, Made] = {}
-        """Frames of the event that was told to single users last: mostly the next one is told the same."""
+        """Frames of the last event to single users. The next user often gets the same event."""
         flusher.call_before_flush(self.flush_notices)
 
     def to_user(self, app: App, user: str, event: Event) -> int:
-        """Tell every addressed session of ``user``; returns how many there are."""
+        """Send to every addressed session of ``user``. Returns the number of sessions."""
         if app.notices:
             self.flush_notices()
         entry = app.users.get(user)
         if entry is None:
             return 0
         if type(entry) is not list:
-            self._tell(entry, event)  # type: ignore[arg-type]
+            self._send(entry, event)  # type: ignore[arg-type]
             return 1
         for connection in entry:
-            self._tell(connection, event)
+            self._send(connection, event)
         return len(entry)
 
-    def _tell(self, connection: Connection, event: Event) -> None:
+    def _send(self, connection: Connection, event: Event) -> None:
         encoding = connection.encoding
         made = self._made.get(encoding) if event is self._event else None
         if made is None:
             made = make(encoding, event)
-            if event is not self._event:
-                self._event, self._made = event, {}
-            self._made[encoding] = made
+            if event is self._event:
+                self._made[encoding] = made
+            else:
+                self._event, self._made = event, {encoding: made}
         frame = made if type(made) is bytes else frame_for(made, connection)
         if frame:
             self._metrics.deliveries += 1
             self._flusher.enqueue(connection, frame)
 
     def to_device(self, app: App, user: str, device: str, event: Event) -> int:
-        """Tell the addressed sessions of ``user`` on one device; returns how many there are."""
+        """Send to the addressed sessions of ``user`` on one device. Returns the number of sessions."""
         if app.notices:
             self.flush_notices()
         sessions = [c for c in app.sessions_of(user) if c.device == device]
         for connection in sessions:
-            self._tell(connection, event)
+            self._send(connection, event)
         return len(sessions)
 
     def to_connection(self, app: App, connection: Connection, event: Event) -> None:
-        """Tell one session of the app, addressed or not."""
+        """Send to one session of the app, addressed or not."""
         if app.notices:
             self.flush_notices()
-        self._tell(connection, event)
+        self._send(connection, event)
 
-    def to_room(
+    def to_channel(
         self,
-        room: Room,
+        channel: LocalChannel,
         event: Event,
         except_users: Collection[str] = (),
         except_connection: Connection | None = None,
     ) -> int:
-        """Tell the members of a room; returns the number of connections reached."""
-        if room.app.notices:
+        """Send to the members of a channel. Returns the number of connections reached."""
+        if channel.app.notices:
             self.flush_notices()
-        members: Collection[Connection] = room.members
+        members: Collection[Connection] = channel.members
         if except_users or except_connection is not None:
             members = [c for c in members if c.user not in except_users and c is not except_connection]
         reached = self._fill(members, None, {}, event)
@@ -177,7 +188,7 @@ class Fanout:
         return reached
 
     def to_some(self, app: App, connections: Collection[Connection], event: Event) -> int:
-        """Tell these sessions of the app; returns how many there are."""
+        """Send to these sessions of the app. Returns their number."""
         if app.notices:
             self.flush_notices()
         reached = self._fill(connections, None, {}, event)
@@ -185,13 +196,13 @@ class Fanout:
         return reached
 
     def messages(self, app: App, connections: Collection[Connection], part: Part) -> None:
-        """Tell sessions of the app what is stored."""
+        """Send stored messages to sessions of the app."""
         if app.notices:
             self.flush_notices()
         self._metrics.deliveries += self._fill(connections, None, {}, part) * len(part.places)
 
     def signal(self, app: App, connections: Collection[Connection], signal: Signal) -> None:
-        """Tell sessions of the app what happens in a conversation, and is not stored."""
+        """Send an unstored event of a conversation to sessions of the app."""
         if app.notices:
             self.flush_notices()
         self._metrics.deliveries += self._fill(connections, None, {}, signal)
@@ -199,7 +210,7 @@ class Fanout:
     def to_app(
         self, app: App, event: Event, except_user: str = "", except_users: Collection[str] = ()
     ) -> int:
-        """Tell all users of the app but these; returns the number of sessions reached."""
+        """Send to all users of the app except some. Returns the number of sessions reached."""
         if app.notices:
             self.flush_notices()
         if except_users:
@@ -220,14 +231,14 @@ class Fanout:
         return self._fill(entries, skipped, frames, event)
 
     def _fill(self, connections, skipped, frames, event) -> int:  # type: ignore[no-untyped-def]
-        """The inner loop of every broadcast: about 50 ns a connection."""
+        """The inner loop of every broadcast: about 50 ns per connection."""
         many = len(connections) > BULK_CONNECTIONS
         dirty = self._flusher.bulk if many else self._flusher.dirty
         encoding: Encoding | None = None
         frame: Made = b""
         personal: Callable[[str], bytes] | None = None
         before = len(dirty)
-        unheard = 0
+        unsent = 0
         for connection in connections:
             if connection is skipped:
                 continue
@@ -239,7 +250,7 @@ class Fanout:
             if personal is not None:
                 frame = personal(connection.user)
             if not frame:
-                unheard += 1
+                unsent += 1
                 continue
             outbox = connection.outbox
             if outbox is None:
@@ -251,14 +262,13 @@ class Fanout:
             self._flusher.schedule()
             if many:
                 self._flusher.filled(len(dirty) - before)
-        return len(connections) - (skipped is not None) - unheard
+        return len(connections) - (skipped is not None) - unsent
 
     def notice(self, app: App, event: Event, newcomer: Connection | None = None) -> None:
-        """Tell all users of the app at the end of this turn, together with its other notices.
+        """Send a notice to all users of the app at the end of this turn, together with its other notices.
 
-        An enter notice is not told to the user it is about; ``newcomer``, the session that it is about, is
-        spared the notices before it too.
-        Whatever else is sent in the app meanwhile goes behind the notices that wait.
+        The user of an enter notice does not receive it. ``newcomer``, the session of that user, does not
+        receive the notices before it either. Other events of the app are sent after the waiting notices.
         """
         if app.quiet or len(app.users) + app.elsewhere > self.notice_members:
             return
@@ -284,7 +294,7 @@ class Fanout:
     def _spread_notices(
         self, app: App, notices: list[Event], newcomers: dict[Connection, int], entering: set[str]
     ) -> None:
-        """Several notices at once: joined for everybody, picked for those who are spared some of them."""
+        """Send several notices: joined for most sessions, a selection for newcomers and entering users."""
         encoded: dict[Encoding, list[Made]] = {}
         joined: dict[Encoding, bytes | None] = {}
         for user in app.users:

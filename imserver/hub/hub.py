@@ -1,26 +1,27 @@
-"""The hub: live users of this node by app, and the rules by which a user's sessions count."""
+"""The hub: online users of this node by app, and the login policies."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from time import time
-from typing import Final
+from typing import Any, Final
 
 from imserver.model import SYSTEM_PREFIX, Event
 from imserver.transport.connection import OPEN, Connection
 
 POLICIES = ("newest", "multi", "single", "refuse")
-"""Login policies (docs/reference/protocol.md). Only ``newest`` addresses one session of a user at a time."""
+"""Login policies (docs/reference/protocol.md). Only ``newest`` addresses a single session of a user."""
 
 
 class App:
-    """One tenant's live users. Owner: the hub.
+    """The online users of one app. Owner: the hub.
 
-    ``users`` maps a user to the session that is addressed, or to a list where several are: nearly all users
-    have one, and a list each would cost 64 bytes. Both hold sessions that are in service only.
+    ``users``: user → the addressed session, or a list of several. Nearly all users have one session, and a
+    list for each would cost 64 bytes. Only sessions in service are included.
     """
 
     __slots__ = (
+        "channels",
         "elsewhere",
         "guest",
         "name",
@@ -28,7 +29,6 @@ class App:
         "notices",
         "policy",
         "quiet",
-        "rooms",
         "several",
         "users",
     )
@@ -37,23 +37,24 @@ class App:
         self.name = name
         self.policy = policy
         self.guest = guest
-        """Nobody has registered it: it is there while anybody is connected."""
+        """True for an app that is not registered. It exists while somebody is connected."""
         self.quiet = name.startswith(SYSTEM_PREFIX)
-        """No notices of who enters and leaves: its users are connections, which have no word for them."""
+        """True if no enter and exit notices are sent: the users of systems are connections without such
+        notices."""
         self.users: dict[str, Connection | list[Connection]] = {}
         self.elsewhere = 0
-        """Users on other nodes, as of the last time somebody counted."""
+        """Number of users on other nodes at the last count."""
         self.several = 0
-        """Users with a list."""
+        """Number of users with several sessions."""
         self.notices: list[Event] = []
-        """Enter and exit notices of this turn, not yet handed to outboxes."""
+        """Enter and exit notices of this turn that are not in the outboxes yet."""
         self.newcomers: dict[Connection, int] = {}
-        """Sessions that began while notices wait, and how many of those they are spared."""
-        self.rooms: dict[str, Room] = {}
-        """Rooms with members here (:mod:`imserver.hub.hub`)."""
+        """Sessions that began while notices wait → number of these notices that they do not receive."""
+        self.channels: dict[str, LocalChannel] = {}
+        """Channels with members on this node (:mod:`imserver.hub.hub`)."""
 
     def sessions_of(self, user: str) -> tuple[Connection, ...]:
-        """The addressed sessions of ``user``, the oldest first."""
+        """The addressed sessions of ``user``, oldest first."""
         entry = self.users.get(user)
         if entry is None:
             return ()
@@ -61,9 +62,10 @@ class App:
 
 
 class Hub:
-    """All apps of this node. Owner of every session field of a connection (app, user, device).
+    """All apps of this node. Owner of the session fields of connections (app, user, device).
 
-    ``on_forgotten`` is called with a session that is no longer addressed but lives on. It must not switch.
+    ``on_forgotten`` is called with a session that is no longer addressed but stays connected. It must not
+    switch.
     """
 
     def __init__(
@@ -73,17 +75,17 @@ class Hub:
         on_forgotten: Callable[[Connection], object],
     ) -> None:
         self.apps = {name: App(name, policy) for name, policy in policies.items()}
-        """Live users by app. Apps may come and go; only the hub changes this."""
+        """Apps by name. Only the hub changes it."""
         self._connections = connections
         self._on_forgotten = on_forgotten
         self.now = int(time())
-        """Unix seconds, one object for all who log in within a second; kept by the node."""
+        """Unix seconds, set by the node. All logins of a second share this object."""
 
     def open(self, name: str, policy: str, guest: bool = False) -> App:
-        """The app of this name, made if there is none yet. Its policy stays what it was.
+        """Return the app of this name and create it if needed. An existing app keeps its policy.
 
-        ``guest``: nobody has registered it, so that it goes with its last user, unless somebody opens it
-        otherwise meanwhile.
+        ``guest``: the app is not registered and ends with its last user, unless it is opened otherwise
+        meanwhile.
         """
         app = self.apps.get(name)
         if app is None:
@@ -93,21 +95,31 @@ class Hub:
         return app
 
     def set_policy(self, name: str, policy: str) -> None:
-        """Let logins from now on count by this policy."""
+        """Set the policy for future logins."""
         self.apps[name].policy = policy
 
-    def close_guest(self, name: str) -> None:
-        """Forget an app that nobody has registered if its last user has gone."""
+    def retire(self, name: str) -> list[Connection]:
+        """An app was deleted: forget it when its last user has gone. Returns the connections of its users."""
         app = self.apps.get(name)
-        if app is not None and app.guest and not app.users and not app.rooms:
+        if app is None:
+            return []
+        app.guest = True
+        self.close_guest(name)
+        return [connection for connection in self._connections if connection.app == name]
+
+    def close_guest(self, name: str) -> None:
+        """Remove an unregistered app without users."""
+        app = self.apps.get(name)
+        if app is not None and app.guest and not app.users and not app.channels:
             del self.apps[name]
 
     def registered(self) -> Iterator[App]:
-        """The apps but those of guests. Do not switch meanwhile."""
+        """All registered apps. Do not switch while iterating."""
         return (app for app in self.apps.values() if not app.guest)
 
     def connections(self) -> set[Connection]:
-        """All connections of this node, logged in or not. Do not change it; copy it before you switch."""
+        """All connections of this node, with or without a login. Do not change it; copy it before a
+        switch."""
         return self._connections
 
     def sessions(self) -> Iterator[Connection]:
@@ -117,37 +129,44 @@ class Hub:
                 yield from app.sessions_of(user)
 
     def user_names(self, app: str) -> list[str]:
-        """The users of an app who are online here; empty for an unknown app."""
+        """The users of an app who are online on this node; empty for an unknown app."""
         known = self.apps.get(app)
         return list(known.users) if known is not None else []
 
     def user_count(self, app: str) -> int:
-        """How many users of an app are online here."""
+        """Number of users of an app who are online on this node."""
         known = self.apps.get(app)
         return len(known.users) if known is not None else 0
 
+    def member_count(self, app: str, channel: str) -> int:
+        """Number of connections of this node in a channel."""
+        known = self.apps.get(app)
+        found = known.channels.get(channel) if known is not None else None
+        return len(found.members) if found is not None else 0
+
     def is_online(self, app: str, user: str) -> bool:
-        """Whether a session of ``user`` lives here."""
+        """Whether ``user`` has a session on this node."""
         known = self.apps.get(app)
         return known is not None and user in known.users
 
     def attach(self, app: App, connection: Connection, user: str, device: str) -> None:
-        """Let ``connection`` be answered as ``user``'s without addressing it: a later login is."""
+        """Make ``connection`` a session of ``user`` that is answered but not addressed, because a later login
+        is."""
         connection.app, connection.user, connection.device = app.name, user, device
         connection.since = self.now
 
     def forget(self, connection: Connection) -> None:
-        """Address a session no longer; it is still answered. Its end takes nobody offline."""
+        """Stop addressing a session. It is still answered. Its end takes nobody offline."""
         self.leave(connection)
         self._on_forgotten(connection)
 
     def detach(self, connection: Connection) -> bool:
-        """Make a session a connection that has not logged in. True if that takes its user offline."""
-        gone = self.leave(connection)
+        """End a session but keep its connection. True if this takes its user offline."""
+        went_offline = self.leave(connection)
         self._on_forgotten(connection)
         connection.app = connection.user = None
         connection.device, connection.since = "", 0
-        return gone
+        return went_offline
 
     def join(self, app: App, connection: Connection, user: str, device: str) -> None:
         """Make ``connection`` an addressed session of ``user``; under ``newest`` the only one."""
@@ -170,7 +189,7 @@ class Hub:
             app.several += 1
 
     def leave(self, connection: Connection) -> bool:
-        """A session is over. True if that takes its user offline."""
+        """Remove an ended session. True if this takes its user offline."""
         if connection.app is None or connection.user is None:
             return False
         app, user = self.apps.get(connection.app), connection.user
@@ -190,95 +209,137 @@ class Hub:
 
 
 _TICK_SECONDS: Final = 0.000_002
-"""Two joins of a node are told apart by at least so much."""
+"""Least time between the join times of two members of a node."""
 
 
-class Room:
-    """The members on this node. Owner: :class:`RoomMembership`.
+class ChannelPosition:
+    """How far this node has delivered a channel with history. Owner: the service of channels.
 
-    ``members`` maps a connection to the Unix time at which it joined; they stand in that order, and no two of
-    a node joined at the same time.
+    ``offset``: of the last delivered publication, in the history's life ``epoch`` (-1: not known yet).
+    ``early``: publications that came before those between. ``waiting``: new members that must not receive
+    everything → the publications that they receive later, or the last offset that they have. ``deltas``:
+    members that read deltas → the offset of the last publication that they have received (0: none); None if
+    there are none. ``last``: the last delivered publication, if there are such members.
     """
 
-    __slots__ = ("app", "members", "name")
+    __slots__ = ("deltas", "early", "epoch", "filling", "last", "offset", "waiting")
+
+    def __init__(self) -> None:
+        self.epoch = ""
+        self.offset = -1
+        self.early: dict[int, Any] = {}
+        self.waiting: dict[Connection, list[Event] | int] = {}
+        self.deltas: dict[Connection, int] | None = None
+        self.last: Event | None = None
+        self.filling = False
+        """A greenlet reads the missing publications from the history."""
+
+    def forget(self, connection: Connection) -> None:
+        """Forget a member that has left."""
+        self.waiting.pop(connection, None)
+        if self.deltas is not None:
+            self.deltas.pop(connection, None)
+            if not self.deltas:
+                self.deltas = self.last = None
+
+
+class LocalChannel:
+    """The members of a channel on this node. Owner: :class:`ChannelMembership`.
+
+    ``members``: connection → Unix time of joining, in this order. All times of a node differ. ``position``:
+    None without a history.
+    """
+
+    __slots__ = ("app", "members", "name", "position")
 
     def __init__(self, app: App, name: str) -> None:
         self.app = app
         self.name = name
         self.members: dict[Connection, float] = {}
+        self.position: ChannelPosition | None = None
 
 
-class RoomMembership:
-    """Who is in which room. Owner of ``App.rooms`` and ``Connection.rooms``; never switches.
+class ChannelMembership:
+    """The channels and their members. Owner of ``App.channels`` and ``Connection.channels``. Never switches.
 
-    Nearly all connections are in no room or in one, so a connection holds nothing, its room, or a dict of its
-    rooms by name.
+    Nearly all connections are in no channel or in one. So ``Connection.channels`` is None, a channel, or a
+    dict of channels by name.
     """
 
     def __init__(self, clock: Callable[[], float] = time) -> None:
-        self.rooms = 0
-        """How many there are, over all apps."""
+        self.channels = 0
+        """Number of channels in all apps."""
         self.members = 0
-        """How many memberships there are."""
+        """Number of memberships."""
         self._clock = clock
         self._last = 0.0
 
     def join(self, app: App, name: str, connection: Connection) -> bool:
-        """Put a connection into a room. False: it is in there already, or not in service in the app."""
+        """Add a connection to a channel. False if it is a member already, or not in service in the app."""
         if connection.state != OPEN or connection.app != app.name:
             return False
-        room = app.rooms.get(name)
-        if room is None:
-            room = app.rooms[name] = Room(app, name)
-            self.rooms += 1
-        elif connection in room.members:
+        channel = app.channels.get(name)
+        if channel is None:
+            channel = app.channels[name] = LocalChannel(app, name)
+            self.channels += 1
+        elif connection in channel.members:
             return False
-        self._last = room.members[connection] = max(self._clock(), self._last + _TICK_SECONDS)
+        self._last = channel.members[connection] = max(self._clock(), self._last + _TICK_SECONDS)
         self.members += 1
-        held: Room | dict[str, Room] | None = connection.rooms
+        held: LocalChannel | dict[str, LocalChannel] | None = connection.channels
         if held is None:
-            connection.rooms = room
-        elif isinstance(held, Room):
-            connection.rooms = {held.name: held, name: room}
+            connection.channels = channel
+        elif isinstance(held, LocalChannel):
+            connection.channels = {held.name: held, name: channel}
         else:
-            held[name] = room
+            held[name] = channel
         return True
 
     def leave(self, app: App, name: str, connection: Connection) -> bool:
-        """Take a connection out of a room. False: it was not in there."""
-        room = app.rooms.get(name)
-        if room is None or connection not in room.members:
+        """Remove a connection from a channel. False if it was no member."""
+        channel = app.channels.get(name)
+        if channel is None or connection not in channel.members:
             return False
-        held: Room | dict[str, Room] | None = connection.rooms
-        if held is room:
-            connection.rooms = None
+        held: LocalChannel | dict[str, LocalChannel] | None = connection.channels
+        if held is channel:
+            connection.channels = None
         else:
             assert isinstance(held, dict)
             del held[name]
             if not held:
-                connection.rooms = None
-        self._take_out(room, connection)
+                connection.channels = None
+        self._take_out(channel, connection)
         return True
 
-    def leave_all(self, connection: Connection) -> tuple[Room, ...]:
-        """Take a connection out of all its rooms, which are returned in the order of joining."""
-        rooms = rooms_of(connection)
-        connection.rooms = None
-        for room in rooms:
-            self._take_out(room, connection)
-        return rooms
+    def leave_all(self, connection: Connection) -> tuple[LocalChannel, ...]:
+        """Remove a connection from all its channels. Returns them in the order of joining."""
+        channels = channels_of(connection)
+        connection.channels = None
+        for channel in channels:
+            self._take_out(channel, connection)
+        return channels
 
-    def _take_out(self, room: Room, connection: Connection) -> None:
-        del room.members[connection]
+    def _take_out(self, channel: LocalChannel, connection: Connection) -> None:
+        del channel.members[connection]
+        if channel.position is not None:
+            channel.position.forget(connection)
         self.members -= 1
-        if not room.members:
-            del room.app.rooms[room.name]
-            self.rooms -= 1
+        if not channel.members:
+            del channel.app.channels[channel.name]
+            self.channels -= 1
 
 
-def rooms_of(connection: Connection) -> tuple[Room, ...]:
-    """The rooms of a connection in the order of joining."""
-    held: Room | dict[str, Room] | None = connection.rooms
+def channels_of(connection: Connection) -> tuple[LocalChannel, ...]:
+    """The channels of a connection in the order of joining."""
+    held: LocalChannel | dict[str, LocalChannel] | None = connection.channels
     if held is None:
         return ()
-    return (held,) if isinstance(held, Room) else tuple(held.values())
+    return (held,) if isinstance(held, LocalChannel) else tuple(held.values())
+
+
+def is_member(connection: Connection, channel: str) -> bool:
+    """Whether a connection is in a channel of this name."""
+    held: LocalChannel | dict[str, LocalChannel] | None = connection.channels
+    if held is None:
+        return False
+    return held.name == channel if isinstance(held, LocalChannel) else channel in held

@@ -1,1 +1,1 @@
-"""The pages that a person opens in a browser: the chat rooms and the operators' status page."""
+"""The pages for browsers: the chat rooms and the operators' status pages."""

@@ -1,4 +1,6 @@
-"""Where a page finds the HTTP interface and the WebSocket, and what its Content-Security-Policy may name."""
+"""The addresses of the HTTP interface and the WebSocket for a page, and the sources in its
+Content-Security-Policy.
+"""
 
 import re
 from collections.abc import Iterable
@@ -22,12 +24,12 @@ _HTTP_SCHEMES: Final = {"ws": "http", "wss": "https", "http": "http", "https": "
 
 
 class Addresses(Struct, frozen=True):
-    """What one page needs.
+    """The addresses for one page.
 
-    ``websocket`` and ``http`` are full addresses or begin with ``//``: then the page's own protocol decides.
-    ``http`` is ``""`` for the page's own origin. ``seen_host`` is the Host that ``websocket`` was made from,
-    ``""`` when it comes from the configuration; a page that knows itself under another host (a proxy hid the
-    port) uses its own. ``sources`` are for the policy's connect-src.
+    ``websocket`` and ``http`` are full addresses or begin with ``//``: then the page's own protocol is used.
+    ``http`` is ``""`` for the page's own origin. ``seen_host`` is the Host from which ``websocket`` was made,
+    ``""`` if it comes from the configuration. A page with another host (a proxy hid the port) uses its own
+    host. ``sources`` are for the policy's connect-src.
     """
 
     websocket: str
@@ -37,14 +39,14 @@ class Addresses(Struct, frozen=True):
 
 
 class Ports(Struct, frozen=True):
-    """The ports that are really listened on."""
+    """The ports of the listeners."""
 
     http: int
     websocket: int
 
 
 class Configured(Struct, frozen=True):
-    """An address from the configuration, taken apart; ``scheme`` is ``""`` when none is given."""
+    """A parsed address from the configuration; ``scheme`` is ``""`` if it has none."""
 
     scheme: str
     host: str
@@ -52,9 +54,9 @@ class Configured(Struct, frozen=True):
 
 
 def parse_configured(setting: str, value: str) -> Configured | None:
-    """Take ``host:port``, with or without scheme and path, apart; None when ``value`` is empty.
+    """Parse ``host:port``, with or without scheme and path; None if ``value`` is empty.
 
-    Raises :class:`ConfigError` naming ``setting`` when it is no address.
+    Raises :class:`ConfigError` naming ``setting`` if it is not an address.
     """
     if not value:
         return None
@@ -65,7 +67,7 @@ def parse_configured(setting: str, value: str) -> Configured | None:
 
 
 def check(config: Config) -> None:
-    """Raise :class:`ConfigError` if an address in the configuration is none."""
+    """Raise :class:`ConfigError` if an address in the configuration is invalid."""
     parse_configured("app.websocket_url", config.app.websocket_url)
     parse_configured("app.http_url", config.app.http_url)
     url = config.server.public_ws_url
@@ -76,9 +78,9 @@ def check(config: Config) -> None:
 
 
 def websocket_address(value: str) -> str:
-    """``value`` (as in ``server.public_ws_url``) as a full WebSocket address; ``""`` if it is none.
+    """``value`` (as in ``server.public_ws_url``) as a full WebSocket address; ``""`` if it is invalid.
 
-    Without a scheme it is ``ws``, without a path the native dialect's.
+    The default scheme is ``ws``, the default path that of the cmd dialect.
     """
     found = _CONFIGURED.fullmatch(value)
     if found is None or not is_host(found["host"]):
@@ -88,17 +90,17 @@ def websocket_address(value: str) -> str:
 
 
 def is_host(text: str) -> bool:
-    """Whether this is a host with an optional port, and nothing that could break out of a header."""
+    """Whether a text is a host with an optional port. It is safe to put such a text in a header."""
     return _HOST.fullmatch(text) is not None
 
 
 def resolve(
     host: str, ports: Ports, websocket: Configured | None = None, http: Configured | None = None
 ) -> Addresses:
-    """The addresses for a page asked for under ``host`` (a valid Host header).
+    """The addresses for a page requested under ``host`` (a valid Host header).
 
-    Without a configured one the WebSocket is on the request's host: on the listener's own port when the page
-    came from the HTTP listener's port, else on the same port (a proxy serves both).
+    Without a configured address the WebSocket is on the request's host: on the WebSocket listener's port if
+    the page came from the HTTP listener's port, else on the same port (a proxy serves both).
     """
     seen_host = ""
     if websocket is None:
@@ -131,6 +133,6 @@ def _prefix(scheme: str) -> str:
 
 
 def _sources(scheme: str, either: tuple[str, str], host: str) -> Iterable[str]:
-    """Policy sources; the grammar of CSP has no IPv6 addresses, so for those the scheme alone is named."""
+    """Policy sources. The grammar of CSP has no IPv6 addresses, so for those only the scheme is listed."""
     schemes = (scheme,) if scheme else either
     return (f"{each}:" if host.startswith("[") else f"{each}://{host}" for each in schemes)

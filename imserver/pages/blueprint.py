@@ -1,7 +1,7 @@
-"""The routes of the pages: chat, boards, ``/gateway``, files, the SDK, page tokens, errors.
+"""The routes of the pages: chats, boards, ``/gateway``, files, the SDK, page tokens, errors.
 
-Pages are templates without any inline script or style; what a script needs to know is in the page as one
-JSON block. Every answer carries a Content-Security-Policy that allows our own files and nothing else.
+Pages are templates without inline scripts and styles. The data for their scripts is one JSON block in the
+page. Every answer has a Content-Security-Policy that allows only our own files.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from time import time
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from flask import Blueprint, Response, abort, jsonify, redirect, request, send_from_directory, url_for
+from flask import Blueprint, Response, abort, jsonify, request, send_from_directory, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
 from imserver import assets
@@ -23,12 +23,31 @@ from imserver.api.reply import PREFLIGHT
 from imserver.api.v1.table import described
 from imserver.api.views import as_request, to_response
 from imserver.auth.principal import ANYONE, VISITOR, Need, may
+from imserver.auth.tokens import Claims
 from imserver.cluster.registry import Lease
-from imserver.errors import HTTP_NOT_READY, HTTP_TOKEN_INVALID, HTTP_UNAUTHORIZED, HttpProblem
+from imserver.config.settings import DEFAULT_APP
+from imserver.errors import (
+    HTTP_ISSUER_UNAVAILABLE,
+    HTTP_NOT_ALLOWED,
+    HTTP_NOT_FOUND,
+    HTTP_NOT_READY,
+    HTTP_TOKEN_INVALID,
+    HTTP_UNAUTHORIZED,
+    HttpProblem,
+    IssuerUnavailable,
+)
 from imserver.pages.address import check, websocket_address
-from imserver.pages.conversations import APP, TalkPages, is_asked_for, messages
-from imserver.pages.text import HEADERS, language_of_visitor, parameter, policy, render
+from imserver.pages.text import (
+    HEADERS,
+    has_parameter,
+    language_asked_for,
+    language_of_visitor,
+    parameter,
+    policy,
+    render,
+)
 from imserver.pages.visitors import Names, Seen
+from imserver.protocol.action import APP_PREFIX, NO_ROOM, NOBODY
 from imserver.transport.exchange import HttpResponse
 
 if TYPE_CHECKING:
@@ -44,9 +63,9 @@ class Gateway:
         self._seen = seen
 
     def answer(self) -> Response:
-        """``{"url": …}``: the address of a node that is not about to stop; 503 if there is none.
+        """``{"url": …}``: the address of a node that is not stopping; 503 if there is none.
 
-        Where no node has an address of its own, they are all behind the one that the caller has used.
+        If no node has its own address, the answer is the address that the caller used.
         """
         if request.method == "OPTIONS":
             return to_response(PREFLIGHT)
@@ -61,9 +80,9 @@ class Gateway:
 
 
 def less_loaded(leases: Collection[Lease]) -> Lease | None:
-    """The one with fewer connections of two that are chosen at random; None of none.
+    """The one with fewer connections of two random leases; None if there are none.
 
-    Figures of load are seconds old: if all took the emptiest, a crowd would fall upon it.
+    The numbers are seconds old: if all clients took the smallest one, that node would be overloaded.
     """
     two = random.sample(list(leases), min(2, len(leases)))
     return min(two, key=lambda lease: lease.connections, default=None)
@@ -71,11 +90,25 @@ def less_loaded(leases: Collection[Lease]) -> Lease | None:
 
 _MIME_TYPES: Final = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 _STATUS_SECONDS: Final = 3
-_BOARD_TEXTS: Final = ("status_", "cluster_", "unit_")
-"""Beginnings of the keys of what only operators' pages say."""
-_OTHER_TEXTS: Final = (*_BOARD_TEXTS, "talk_", "messages_", "refusal_")
-"""Those of what the chat page does not say."""
+_BOARD_TEXTS: Final = ("status_", "cluster_", "unit_", "no_answer")
+"""Prefixes of the keys of operators' texts."""
+_OTHER_TEXTS: Final = (
+    *("start_", "status_", "cluster_", "unit_", "talk_", "messages_", "channels_", "refusal_"),
+)
+"""Prefixes of the keys of texts that the chat page does not need."""
+_CONNECTION_TEXTS: Final = ("state_", "banner_", "refused_")
+_CONVERSATION_TEXTS: Final = (
+    *("you", "earlier", "reconnected", "more", "less", "unread", "to_latest", "code", "enter_again"),
+    *("retry_now", "no_answer", "send_failed", "send_rejected", "no_reason"),
+    *("send_offline", "too_long"),
+)
+"""Keys of the texts that all conversation pages need."""
 _FALLBACK_ROOM: Final = "101"
+_DEMO_CHANNEL: Final = "demo:lobby"
+"""The first channel of the page of channels."""
+_ACCOUNTS_APP: Final = "gochat"
+"""The app of the page of stored messages."""
+_SDK_PATH: Final = "/sdk/<any('errors.js', 'imserver.js', 'messenger.js'):name>"
 
 
 NEEDS: Final[dict[str, Need]] = {
@@ -83,98 +116,265 @@ NEEDS: Final[dict[str, Need]] = {
     "/home/index": ANYONE,
     "/home/room": ANYONE,
     "/home/messages": ANYONE,
+    "/home/channels": ANYONE,
     "/home/token": VISITOR,
     "/api/v1/docs": ANYONE,
     "/status": ANYONE,
     "/cluster": ANYONE,
     "/static/<path:name>": ANYONE,
     "/favicon.ico": ANYONE,
-    "/sdk/<any('imserver.js', 'messenger.js'):name>": ANYONE,
+    _SDK_PATH: ANYONE,
     "/gateway": ANYONE,
 }
-"""Who may ask for which page. Pages of apps are shown where anybody may log in, or to whom has a token."""
+"""Path → need of a visitor. Pages of apps also require an open app, or a token."""
 
 
 def create_pages(node: Parts) -> Blueprint:
     """The blueprint of all pages of ``node``.
 
-    Raises :class:`imserver.config.values.ConfigError` when an address in the configuration is none.
+    Raises :class:`imserver.config.values.ConfigError` if an address in the configuration is invalid.
     """
     check(node.config)
     for kind, suffix in ((kind, suffix) for suffix, kind in _MIME_TYPES.items()):
-        mimetypes.add_type(kind, suffix)  # what the machine says of .js is not to be relied on
+        mimetypes.add_type(kind, suffix)  # the types of the operating system may be wrong
     pages = Blueprint("pages", __name__, template_folder=str(assets.TEMPLATES), static_folder=None)
     seen = Seen(node)
-    chat, talk, gateway = _Chat(node, seen), TalkPages(node, seen), Gateway(node, seen)
+    chat, gateway = _Chat(node, seen), Gateway(node, seen)
 
     @cache
     def references() -> Reference:
-        # Loaded when it is first asked for: most nodes never are, and memory counts.
+        # Imported at the first request: most nodes never need it, and it takes memory.
         from imserver.pages.reference import Reference
 
         return Reference(lambda: described(node.api), seen, render)
 
-    pages.add_url_rule("/", view_func=_start, methods=["GET"])
-    pages.add_url_rule(
-        "/home/index", "home", lambda: talk.peer() if is_asked_for() else chat.page(), methods=["GET"]
-    )
-    pages.add_url_rule("/home/room", "room", talk.room, methods=["GET"])
-    pages.add_url_rule("/home/messages", "messages", lambda: messages(node, seen), methods=["GET"])
+    for path, name, view in (
+        ("/", "start", chat.start),
+        ("/home/index", "home", chat.index),
+        ("/home/room", "room", chat.room),
+        ("/home/messages", "messages", chat.messages),
+        ("/home/channels", "channels", chat.channels),
+        ("/api/v1/docs", "reference", lambda: references().page()),
+        ("/status", "status", status),
+        ("/cluster", "cluster", cluster),
+        ("/static/<path:name>", "static", static),
+        ("/favicon.ico", "icon", lambda: static("favicon.svg")),
+        (_SDK_PATH, "sdk", sdk),
+    ):
+        pages.add_url_rule(path, name, view, methods=["GET"])
     pages.add_url_rule("/home/token", "token", chat.renew_token, methods=["POST"])
-    pages.add_url_rule("/api/v1/docs", "reference", lambda: references().page(), methods=["GET"])
-    pages.add_url_rule("/status", view_func=status, methods=["GET"])
-    pages.add_url_rule("/cluster", view_func=cluster, methods=["GET"])
-    pages.add_url_rule("/static/<path:name>", view_func=static, methods=["GET"])
     pages.add_url_rule(
-        "/favicon.ico", "icon", view_func=static, methods=["GET"], defaults={"name": "favicon.svg"}
-    )
-    pages.add_url_rule("/sdk/<any('imserver.js', 'messenger.js'):name>", view_func=sdk, methods=["GET"])
-    pages.add_url_rule(
-        "/gateway",
-        view_func=gateway.answer,
-        methods=["GET", "OPTIONS"],
-        provide_automatic_options=False,
+        "/gateway", "gateway", gateway.answer, methods=["GET", "OPTIONS"], provide_automatic_options=False
     )
     pages.after_request(_protect)
     return pages
 
 
 class _Chat:
-    """The chat page. Owns the names given to newcomers; never blocks."""
+    """The chat pages. Owner of the names given to visitors. Never blocks."""
 
     def __init__(self, node: Parts, seen: Seen) -> None:
         self._node = node
         self._seen = seen
         self._names = Names()
-        self._rooms = [name for name in node.config.apps if name.isdecimal()] or [_FALLBACK_ROOM]
+        apps = node.config.apps
+        rooms = [name for name in apps if name.isdecimal()]
+        self._rooms = [*rooms, DEFAULT_APP] if DEFAULT_APP in apps else rooms or [_FALLBACK_ROOM]
 
-    def page(self) -> AnyResponse:
-        """``GET /home/index?appID=``: the room's page, with a name and a token made for the newcomer."""
+    def _render(
+        self,
+        template: str,
+        language: tuple[str, dict[str, str]],
+        text: dict[str, str],
+        data: dict[str, Any],
+        media: str = "'none'",
+        **shown: Any,
+    ) -> AnyResponse:
+        """A page whose script connects to this server and has ``text``."""
         addresses = self._seen.addresses()
+        data = {
+            "websocketUrl": addresses.websocket,
+            "seenHost": addresses.seen_host,
+            "language": language[1]["html_lang"],
+            "text": text,
+            **data,
+        }
+        answer = render(template, *language, data=data, **shown)
+        answer.headers["Content-Security-Policy"] = policy(" ".join(addresses.sources), media)
+        return answer
+
+    def start(self) -> AnyResponse:
+        """``GET /``: what runs here, with links. Names of apps are shown in demo mode only."""
+        node, demo = self._node, self._node.keys.demo
+        language = language_of_visitor()
+        asked = parameter("lang") or None
+        pages = [
+            ("pages.reference", "status_reference", "start_reference_hint"),
+            ("pages.status", "status_title", "start_status_hint"),
+        ]
+        if self._has_messages():
+            pages.insert(0, ("pages.messages", "messages_title", "start_messages_hint"))
+        if self._has_channels():
+            pages.insert(0, ("pages.channels", "channels_title", "start_channels_hint"))
+        links = [(url_for(page, lang=asked), label, hint) for page, label, hint in pages]
+        room, app = self._rooms[0], "APP"
+        if demo:
+            # DEFAULT_APP is the last room.
+            app = room = self._rooms[-1] if self._rooms[-1] == DEFAULT_APP else room
+        if node.logins.is_open(room):
+            chat = url_for("pages.home", appID=room if demo else None, lang=asked)
+            links.insert(0, (chat, "start_chat", "start_chat_hint"))
+        return render(
+            "start.html",
+            *language,
+            data={},
+            demo=demo,
+            links=links,
+            app=app,
+            apps=node.tenants.names() if demo else (),
+            http=self._seen.http(),
+        )
+
+    def _has_messages(self) -> bool:
+        node = self._node
+        return node.tenants.get(_ACCOUNTS_APP) is not None and not node.logins.is_closed(_ACCOUNTS_APP)
+
+    def _has_channels(self) -> bool:
+        """Whether the page of channels needs no token."""
+        node, app = self._node, self._rooms[-1]
+        return node.tenants.get(app) is not None and node.logins.is_open(app)
+
+    def index(self) -> AnyResponse:
+        """``GET /home/index``, the page of two originals: a room, or a conversation with one user."""
+        if has_parameter("uid", "to_uid"):
+            return self._talk(parameter("to_uid") or NOBODY, parameter("groups_id") or NO_ROOM)
+        return self._page_of_room()
+
+    def _page_of_room(self) -> AnyResponse:
+        """``GET /home/index?appID=``: the page of an app, with a name and a token for the visitor."""
         room = parameter("appid")
         if room not in self._rooms:
             room = self._rooms[0]
-        language, words = language_of_visitor()
+        language = language_of_visitor()
+        text = {key: text for key, text in language[1].items() if not key.startswith(_OTHER_TEXTS)}
+        notices = self._node.config.hub.notice_members
+        http = self._seen.addresses().http
         data = {
-            "app": int(room),
+            "app": int(room) if room.isdecimal() else room,
             **self._pass(room),
-            "websocketUrl": addresses.websocket,
-            "httpUrl": addresses.http,
-            "seenHost": addresses.seen_host,
-            "noticeMembers": self._node.config.hub.notice_members,
-            "language": words["html_lang"],
-            "text": {key: text for key, text in words.items() if not key.startswith(_OTHER_TEXTS)},
+            "httpUrl": http,
+            "noticeMembers": notices,
         }
-        shown = {"room": room, "rooms": self._rooms, "has_messages": APP in self._node.config.apps}
-        answer = render("home.html", language, words, data=data, **shown)
-        answer.headers["Content-Security-Policy"] = policy(" ".join(addresses.sources))
-        return answer
+        return self._render(
+            "home.html",
+            language,
+            text,
+            data,
+            room=room,
+            rooms=self._rooms,
+            has_messages=self._has_messages(),
+            has_channels=self._has_channels(),
+        )
+
+    def room(self) -> AnyResponse:
+        """``GET /home/room?uid=[&groups_id=]``: a conversation with all users in a room of the action
+        dialect.
+        """
+        return self._talk(NO_ROOM, parameter("groups_id") or "1")
+
+    def _talk(self, peer: str, room: str) -> AnyResponse:
+        """A page of the action dialect: in Chinese, as in the original, unless ``lang`` names another
+        language.
+
+        The address names the user, and has their token if the app requires one. A message to :data:`NOBODY`
+        reaches nobody.
+        """
+        node, tenants = self._node, self._node.tenants
+        language = language_asked_for()
+        app = parameter("appid") or parameter("appname")
+        if tenants.get(f"{APP_PREFIX}{app}") is None:
+            app = "1"
+        if node.logins.is_closed(f"{APP_PREFIX}{app}"):
+            abort(HTTP_NOT_ALLOWED.status)
+        resolved = tenants.resolve(f"{APP_PREFIX}{app}")
+        tenant = tenants.get(resolved)
+        user, token = parameter("uid"), parameter("token")
+        data = {
+            "app": int(app) if app.isdecimal() else 0,
+            "user": user,
+            "peer": peer,
+            "room": room,
+            "token": token,
+            "websocketUrl": self._seen.addresses().websocket.removesuffix("/acc") + "/ws",
+        }
+        here = "" if room == NO_ROOM else room
+        stored = node.action_service.rooms(resolved)
+        rooms = list(dict.fromkeys([*stored, here] if here else stored))
+        return self._render(
+            "action.html",
+            language,
+            _texts(language[1], "talk_"),
+            data,
+            media="'self'",
+            user=user,
+            peer=peer,
+            room=here,
+            rooms=rooms,
+            app=app,
+            token=token,
+            kept=tenant is not None and tenant.keep_talks,
+        )
+
+    def messages(self) -> AnyResponse:
+        """``GET /home/messages``: stored messages. The user logs in to their account on the page.
+
+        404 if the app does not exist, or nobody may log in to it.
+        """
+        if not self._has_messages():
+            abort(HTTP_NOT_FOUND.status)
+        language = language_of_visitor()
+        text = _texts(language[1], "messages_", "talk_")
+        return self._render("messages.html", language, text, {"app": _ACCOUNTS_APP}, media="'self'")
+
+    def channels(self) -> AnyResponse:
+        """``GET /home/channels?appID=&channel=``: subscribe and publish to channels of an app.
+
+        Visitors of an open app need no token and get none. 404 if the app does not exist, or has no name in
+        the cmd dialect.
+        """
+        node, app = self._node, parameter("appid") or self._rooms[-1]
+        if ":" in app or node.tenants.get(app) is None:
+            abort(HTTP_NOT_FOUND.status)
+        resolved = node.tenants.resolve(app)
+        if node.logins.is_open(resolved):
+            user, token = self._names.pick(resolved, node.hub.is_online), ""
+        else:
+            user, token = self._holder(resolved).user, parameter("token")
+        language = language_of_visitor()
+        data = {
+            "app": app,
+            "channel": parameter("channel") or _DEMO_CHANNEL,
+            "user": user,
+            "token": token,
+            "publishUrl": f"{self._seen.http()}/api/v1/channels/publish",
+            "demo": node.keys.demo,
+        }
+        return self._render(
+            "channels.html",
+            language,
+            _texts(language[1], "channels_", "self_mark", "people_more"),
+            data,
+            app=app,
+            query={name: parameter(name.lower()) or None for name in ("appID", "channel", "token")},
+            has_messages=self._has_messages(),
+            has_chat=node.logins.is_open(self._rooms[0]),
+        )
 
     def _pass(self, room: str) -> dict[str, Any]:
-        """Who the visitor is, and the token that shows it.
+        """The visitor's name and token.
 
-        Only an open app gives its visitors a token. Elsewhere the address has to bring a session token
-        (``token=``), which nobody renews.
+        Visitors of an open app get a new token. Otherwise the address must have a session token (``token=``),
+        which is not renewed.
         """
         node = self._node
         app = node.tenants.resolve(room)
@@ -186,12 +386,19 @@ class _Chat:
                 "tokenSeconds": node.config.api.page_token_seconds,
                 "tokenUrl": url_for("pages.token"),
             }
-        token = parameter("token")
-        holder = node.logins.session_of(token)
+        holder = self._holder(app)
+        seconds = max(holder.expires_at - time(), 0)
+        return {"user": holder.user, "token": parameter("token"), "tokenSeconds": seconds, "tokenUrl": ""}
+
+    def _holder(self, app: str) -> Claims:
+        """Whom the token in the address names. Ends the request if the app does not accept it."""
+        try:
+            holder = self._node.logins.session_of(parameter("token"))
+        except IssuerUnavailable:
+            abort(HTTP_ISSUER_UNAVAILABLE.status)
         if holder is None or holder.app != app:
             abort(HTTP_TOKEN_INVALID.status)
-        seconds = max(holder.expires_at - time(), 0)
-        return {"user": holder.user, "token": token, "tokenSeconds": seconds, "tokenUrl": ""}
+        return holder
 
     def renew_token(self) -> AnyResponse:
         """``POST /home/token`` (``appID``, ``userID``, bearer: their valid page token): a fresh token."""
@@ -209,8 +416,10 @@ class _Chat:
         return answer
 
 
-def _start() -> AnyResponse:
-    return redirect(url_for("pages.home"))
+def _texts(words: dict[str, str], *beginnings: str) -> dict[str, str]:
+    """The texts of a conversation page."""
+    wanted = _CONNECTION_TEXTS + beginnings
+    return {key: text for key, text in words.items() if key in _CONVERSATION_TEXTS or key.startswith(wanted)}
 
 
 def status() -> AnyResponse:
@@ -224,13 +433,13 @@ def cluster() -> AnyResponse:
 
 
 def _board(name: str, state_url: str) -> AnyResponse:
-    """An operators' page: one without data, whose script reads the state with the key that it is given."""
+    """An operators' page. Its script reads the state, with the key that the operator enters."""
     language, words = language_of_visitor()
     data = {
         "stateUrl": state_url,
         "seconds": _STATUS_SECONDS,
         "language": words["html_lang"],
-        "text": {key: text for key, text in words.items() if key.startswith((*_BOARD_TEXTS, "no_answer"))},
+        "text": {key: text for key, text in words.items() if key.startswith(_BOARD_TEXTS)},
     }
     return render(f"{name}.html", language, words, data=data, here=name)
 
@@ -241,14 +450,14 @@ def static(name: str) -> AnyResponse:
 
 
 def sdk(name: str) -> AnyResponse:
-    """``GET /sdk/…``: a module of the SDK, which pages of other origins may import too."""
+    """``GET /sdk/…``: a module of the SDK. Pages of other origins may import it."""
     answer = _file(assets.SDK, name)
     answer.headers["Access-Control-Allow-Origin"] = "*"
     return answer
 
 
 def _file(folder: Path, name: str) -> Response:
-    # Asked for anew each time, answered 304 mostly: modules of two releases never meet in one page.
+    # Browsers revalidate each time and mostly get 304, so a page never mixes modules of two releases.
     answer = send_from_directory(folder, name)
     answer.headers["Cache-Control"] = "no-cache"
     return answer
@@ -262,16 +471,16 @@ def _protect(answer: Response) -> Response:
 
 
 _PROGRAMS: Final = "/api/"
-"""Where addresses of programs begin: whoever looks at these wants to see what programs see."""
+"""Prefix of the paths for programs. On these paths browsers get the same answers as programs."""
 
 
 def refusal(problem: HttpProblem, request_id: str) -> Response | None:
-    """A page that says what ``problem`` is; None: the visitor has not come to read a page."""
+    """A page that explains ``problem``; None if the client does not accept pages."""
     accepted = request.accept_mimetypes
     if request.method not in ("GET", "HEAD") or request.path.startswith(_PROGRAMS):
         return None
     if accepted["text/html"] <= accepted["application/json"]:
-        return None  # programs take either
+        return None  # programs accept either
     language, words = language_of_visitor()
     answer = render("refusal.html", language, words, data={}, problem=problem, request_id=request_id)
     answer.status_code = problem.status

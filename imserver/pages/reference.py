@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -16,141 +16,121 @@ from msgspec import Struct
 from werkzeug.wrappers import Response
 
 from imserver import assets
-from imserver.pages.text import LANGUAGES, TEXT, choose_language
+from imserver.pages.text import LANGUAGES, TEXT, choose_language, in_language
 from imserver.pages.visitors import Seen
 
-#: language -> the page's own words
-WORDS: Final[dict[str, dict[str, Any]]] = {
-    "zh": {
-        "title": "HTTP 接口",
-        "skip": "跳到正文",
-        "pages": "页面",
-        "contents": "目录",
-        "shapes": "数据结构",
-        "fields": "字段",
-        "query": "查询参数",
-        "body": "请求体",
-        "headers": "请求头",
-        "answer": "应答",
-        "request": "请求",
-        "refusals": "可能的错误",
-        "required": "必填",
-        "optional": "可缺省",
-        "default": "默认",
-        "scope": "权限",
-        "temporary": "可重试",
-        "copy_it": "复制",
-        "copied": "已复制",
-        "document": "OpenAPI 3.1 文档（JSON）",
-        "key_needed": "需要密钥的接口使用请求头 `Authorization: Bearer <密钥>`；密钥由 "
-        "`imserver key create` 创建，或写在配置的 `api.keys` 里。示例中的 `$KEY` 代表它。",
-        "key_demo": "服务器处于演示模式：还没有任何密钥，因此无需密钥即可调用。有了密钥之后使用请求头 "
-        "`Authorization: Bearer <密钥>`，示例中的 `$KEY` 代表它。",
-        "bounds": {
-            "minimum": "≥ {}",
-            "exclusiveMinimum": "> {}",
-            "maximum": "≤ {}",
-            "minLength": "长度 ≥ {}",
-            "maxLength": "长度 ≤ {}",
-            "minItems": "≥ {} 项",
-            "maxItems": "≤ {} 项",
-            "pattern": "匹配 {}",
-        },
-        "chapters": {
-            "push": "推送",
-            "presence": "在线状态",
-            "rooms": "房间",
-            "sessions": "会话",
-            "accounts": "账号",
-            "friends": "好友",
-            "groups": "群组",
-            "conversations": "会话",
-            "apps": "应用",
-            "events": "事件",
-            "uploads": "文件",
-            "document": "文档",
-        },
-    },
-    "en": {
-        "title": "HTTP API",
-        "skip": "Skip to the content",
-        "pages": "Pages",
-        "contents": "Contents",
-        "shapes": "Data types",
-        "fields": "Fields",
-        "query": "Query",
-        "body": "Body",
-        "headers": "Headers",
-        "answer": "Response",
-        "request": "Request",
-        "refusals": "Possible errors",
-        "required": "required",
-        "optional": "optional",
-        "default": "default",
-        "scope": "scope",
-        "temporary": "retry later",
-        "copy_it": "Copy",
-        "copied": "Copied",
-        "document": "OpenAPI 3.1 document (JSON)",
-        "key_needed": "Send the API key in the header `Authorization: Bearer <key>`. Create keys with "
+#: key -> (Chinese, English)
+_WORDS: Final = {
+    "title": ("HTTP 接口", "HTTP API"),
+    "skip": ("跳到正文", "Skip to the content"),
+    "pages": ("页面", "Pages"),
+    "contents": ("目录", "Contents"),
+    "shapes": ("数据结构", "Data types"),
+    "fields": ("字段", "Fields"),
+    "query": ("查询参数", "Query"),
+    "body": ("请求体", "Body"),
+    "headers": ("请求头", "Headers"),
+    "answer": ("应答", "Response"),
+    "request": ("请求", "Request"),
+    "refusals": ("可能的错误", "Possible errors"),
+    "required": ("必填", "required"),
+    "optional": ("可缺省", "optional"),
+    "default": ("默认", "default"),
+    "scope": ("权限", "scope"),
+    "temporary": ("可重试", "retry later"),
+    "copy_it": ("复制", "Copy"),
+    "copied": ("已复制", "Copied"),
+    "anchor": ("本接口的链接", "Link to this operation"),
+    "search": ("搜索接口、字段和说明", "Search paths, fields and texts"),
+    "nothing_found": ("没有找到。", "Nothing found."),
+    "try_it": ("试一试", "Try it"),
+    "key": ("API 密钥或令牌", "API key or token"),
+    "key_stays": (
+        "仅用于本页的“试一试”。只留在本页内存中，离开或重新加载后即消失。",
+        "For “Try it”. It stays in the memory of this page, and is gone when you leave or reload it.",
+    ),
+    "sends_really": (
+        "请求会真正发往本服务器，并可能改变其数据。",
+        "The request really goes to this server, and may change its data.",
+    ),
+    "json_body": ("请求体（JSON）", "Body (JSON)"),
+    "file": ("文件", "File"),
+    "send": ("发送", "Send"),
+    "stop": ("停止", "Stop"),
+    "no_answer": ("没有应答", "No response"),
+    "bad_json": ("请求体不是有效的 JSON", "The body is not valid JSON"),
+    "cut": ("…（其余未显示）", "… (the rest is not shown)"),
+    "document": ("OpenAPI 3.1 文档（JSON）", "OpenAPI 3.1 document (JSON)"),
+    "key_needed": (
+        "需要密钥的接口使用请求头 `Authorization: Bearer <密钥>`；密钥由 `imserver key create` 创建，"
+        "或写在配置的 `api.keys` 里。示例中的 `$KEY` 代表它。",
+        "Send the API key in the header `Authorization: Bearer <key>`. Create keys with "
         "`imserver key create`, or set them in the configuration as `api.keys`. In the examples, "
         "`$KEY` is your key.",
-        "key_demo": "This server is in demo mode: it has no API keys, so requests need none. "
+    ),
+    "key_demo": (
+        "服务器处于演示模式：还没有任何密钥，因此无需密钥即可调用。有了密钥之后使用请求头 "
+        "`Authorization: Bearer <密钥>`，示例中的 `$KEY` 代表它。",
+        "This server is in demo mode: it has no API keys, so requests need none. "
         "Once it has a key, send it in the header `Authorization: Bearer <key>`. In the examples, "
         "`$KEY` is your key.",
-        "bounds": {
-            "minimum": "≥ {}",
-            "exclusiveMinimum": "> {}",
-            "maximum": "≤ {}",
-            "minLength": "length ≥ {}",
-            "maxLength": "length ≤ {}",
-            "minItems": "≥ {} items",
-            "maxItems": "≤ {} items",
-            "pattern": "matches {}",
-        },
-        "chapters": {
-            "push": "Push",
-            "presence": "Presence",
-            "rooms": "Rooms",
-            "sessions": "Sessions",
-            "accounts": "Accounts",
-            "friends": "Friends",
-            "groups": "Groups",
-            "conversations": "Conversations",
-            "apps": "Apps",
-            "events": "Events",
-            "uploads": "Files",
-            "document": "Document",
-        },
-    },
+    ),
 }
+_TRIAL_WORDS: Final = ("no_answer", "bad_json", "cut")
+"""Words that only the script of the page shows."""
+_BOUNDS: Final = {
+    "minimum": ("≥ {}", "≥ {}"),
+    "exclusiveMinimum": ("> {}", "> {}"),
+    "maximum": ("≤ {}", "≤ {}"),
+    "minLength": ("长度 ≥ {}", "length ≥ {}"),
+    "maxLength": ("长度 ≤ {}", "length ≤ {}"),
+    "minItems": ("≥ {} 项", "≥ {} items"),
+    "maxItems": ("≤ {} 项", "≤ {} items"),
+    "pattern": ("匹配 {}", "matches {}"),
+}
+"""Constraints that a schema may have on a value."""
+_CHAPTERS: Final = {
+    "push": ("推送", "Push"),
+    "presence": ("在线状态", "Presence"),
+    "channels": ("频道", "Channels"),
+    "sessions": ("会话", "Sessions"),
+    "accounts": ("账号", "Accounts"),
+    "friends": ("好友", "Friends"),
+    "groups": ("群组", "Groups"),
+    "conversations": ("会话", "Conversations"),
+    "apps": ("应用", "Apps"),
+    "events": ("事件", "Events"),
+    "uploads": ("文件", "Files"),
+    "document": ("文档", "Document"),
+}
+"""Tags of the document."""
+
+WORDS: Final[dict[str, dict[str, Any]]] = {
+    language: {
+        **in_language(_WORDS, language),
+        "bounds": in_language(_BOUNDS, language),
+        "chapters": in_language(_CHAPTERS, language),
+    }
+    for language in LANGUAGES
+}
+"""Language → the page's own texts."""
 
 
 @lru_cache(maxsize=1)
 def chinese() -> dict[str, str]:
-    """Text of the document, paragraph by paragraph → the same in Chinese."""
+    """Text of the document, paragraph by paragraph → its Chinese translation."""
     found: dict[str, str] = json.loads((assets.TEMPLATES / "reference.zh.json").read_text(encoding="utf-8"))
     return found
 
 
 _SCHEMAS: Final = "#/components/schemas/"
-_BOUNDS: Final = (
-    "minimum",
-    "exclusiveMinimum",
-    "maximum",
-    "minLength",
-    "maxLength",
-    "minItems",
-    "maxItems",
-    "pattern",
-)
 _UPGRADE: Final = (
     "-i -N -H 'Connection: Upgrade' -H 'Upgrade: websocket' -H 'Sec-WebSocket-Version: 13' "
     "-H 'Sec-WebSocket-Key: x3JJHMbDL1EzLkh9GBhXDw=='"
 )
 _SAFE_ADDRESS: Final = "http://address.invalid"
 _QUOTED_ADDRESS: Final = "http://[address.invalid]"
-"""What stands in a page for the address of the server: a shell needs quotes around the second."""
+"""Placeholders for the address of the server; a shell needs quotes around the second."""
 _CODE: Final = re.compile(r"`([^`]+)`")
 
 Document = Mapping[str, Any]
@@ -158,7 +138,7 @@ Render = Callable[..., Response]
 
 
 class Field(Struct, frozen=True):
-    """One field of a shape, or one parameter. ``shape`` is what its kind consists of, if it has a name."""
+    """One field of an object, or one parameter. ``shape``: the name of its schema, if it has one."""
 
     name: str
     kind: str
@@ -169,41 +149,10 @@ class Field(Struct, frozen=True):
     meaning: str
 
 
-class RefusalShown(Struct, frozen=True):
-    """One problem that an operation may answer with."""
-
-    status: str
-    code: str
-    message: str
-    temporary: bool
-
-
-class OperationShown(Struct, frozen=True):
-    """One operation as the page shows it."""
-
-    id: str
-    tag: str
-    method: str
-    path: str
-    scope: str
-    summary: str
-    description: str
-    query: tuple[Field, ...]
-    headers: tuple[Field, ...]
-    body: tuple[Field, ...]
-    body_shape: str
-    status: str
-    answer: tuple[Field, ...]
-    answer_shape: str
-    curl: str
-    example: str
-    refusals: tuple[RefusalShown, ...]
-
-
 class Reference:
-    """The page. Owner of the pages that it has made: one takes 40 ms. Never blocks.
+    """The page. Owner of the rendered pages, which take 40 ms each. Never blocks.
 
-    ``document`` gives the OpenAPI document as JSON, ``render`` makes the page of a template.
+    ``document`` returns the OpenAPI document as JSON, ``render`` renders a template.
     """
 
     def __init__(self, document: Callable[[], bytes], seen: Seen, render: Render) -> None:
@@ -235,15 +184,18 @@ class Reference:
 
     def _made(self, document: Document, language: str, address: str) -> bytes:
         other = chinese() if language == "zh" else {}
-        operations = [self._shown(document, address, *each) for each in operations_of(document)]
+        operations = [_shown(document, address, *each) for each in operations_of(document)]
         page = self._render(
             "reference.html",
             language,
             TEXT[language],
-            data={},
+            data={
+                "operations": {each["id"]: each["trial"] for each in operations if each["trial"]},
+                "say": {word: WORDS[language][word] for word in _TRIAL_WORDS},
+            },
             say=WORDS[language],
             chapters=[
-                (tag, [each for each in operations if each.tag == tag["name"]]) for tag in document["tags"]
+                (tag, [each for each in operations if each["tag"] == tag["name"]]) for tag in document["tags"]
             ],
             shapes=[
                 (name, schema.get("description", ""), fields_of(schema, document))
@@ -255,32 +207,34 @@ class Reference:
         )
         return page.get_data()
 
-    def _shown(
-        self, document: Document, address: str, path: str, method: str, operation: Document
-    ) -> OperationShown:
-        parameters = [(each["in"], _parameter(each)) for each in operation["parameters"]]
-        body = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
-        status, good = next(iter(operation["responses"].items()))
-        answered: Document = next(iter(good.get("content", {}).values()), {})
-        return OperationShown(
-            operation["operationId"],
-            operation["tags"][0],
-            method.upper(),
-            path,
-            next((scope for need in operation["security"] for scope in need.get("key", ())), ""),
-            operation["summary"],
-            operation["description"],
-            tuple(field for where, field in parameters if where == "query"),
-            tuple(field for where, field in parameters if where == "header"),
-            fields_of(body.get("schema", {}), document),
-            _shape_of(body.get("schema", {})),
-            status,
-            fields_of(answered.get("schema", {}), document),
-            _shape_of(answered.get("schema", {})),
-            curl_of(address, method, path, operation),
-            _pretty(_example(answered)),
-            tuple(_refusals(operation)),
-        )
+
+def _shown(document: Document, address: str, path: str, method: str, operation: Document) -> Document:
+    """One operation in the form that the template needs."""
+    given = sorted(operation["parameters"], key=lambda each: not each["required"])
+    parameters = [(each["in"], _parameter(each)) for each in given]
+    body = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+    status, good = next(iter(operation["responses"].items()))
+    answered: Document = next(iter(good.get("content", {}).values()), {})
+    return {
+        "id": operation["operationId"],
+        "tag": operation["tags"][0],
+        "method": method.upper(),
+        "path": path,
+        "scope": next((scope for need in operation["security"] for scope in need.get("key", ())), ""),
+        "summary": operation["summary"],
+        "description": operation["description"],
+        "query": [field for where, field in parameters if where == "query"],
+        "headers": [field for where, field in parameters if where == "header"],
+        "body": fields_of(body.get("schema", {}), document),
+        "body_shape": _shape_of(body.get("schema", {})),
+        "status": status,
+        "answer": fields_of(answered.get("schema", {}), document),
+        "answer_shape": _shape_of(answered.get("schema", {})),
+        "curl": curl_of(address, method, path, operation),
+        "example": _pretty(_example(answered)),
+        "trial": _trial(method, path, operation),
+        "refusals": list(_refusals(operation)),
+    }
 
 
 def operations_of(document: Document) -> Iterator[tuple[str, str, Document]]:
@@ -291,7 +245,7 @@ def operations_of(document: Document) -> Iterator[tuple[str, str, Document]]:
 
 
 def curl_of(address: str, method: str, path: str, operation: Document) -> str:
-    """A line for a shell that makes this request, with the examples of the document in it."""
+    """A shell command that makes this request, with the examples of the document."""
     words = ["curl"]
     if "101" in operation["responses"]:
         words.append(_UPGRADE)
@@ -315,8 +269,32 @@ def curl_of(address: str, method: str, path: str, operation: Document) -> str:
     return " ".join([*words, shlex.quote(f"{address}{path}{'?' if query else ''}{query}")])
 
 
+def _trial(method: str, path: str, operation: Document) -> Document | None:
+    """What the script of the page needs to send this request; None: a browser cannot, it is a WebSocket."""
+    if "101" in operation["responses"]:
+        return None
+    content = operation.get("requestBody", {}).get("content", {})
+    body = content.get("application/json")
+    return {
+        "method": method.upper(),
+        "path": path,
+        "parameters": [
+            {
+                "name": each["name"],
+                "in": each["in"],
+                "value": str(each.get("example", "")),
+                "required": each["required"],
+            }
+            for each in operation["parameters"]
+            if each["in"] in ("path", "query")
+        ],
+        "body": None if body is None else _pretty(_example(body)),
+        "file": bool(content) and body is None,
+    }
+
+
 def _name_of_file(operation: Document) -> str:
-    """What the example calls the file that it sends."""
+    """The file name in the example of an operation that takes a file."""
     names = [each["example"] for each in operation["parameters"] if each["name"] == "name"]
     return names[0] if names else "file"
 
@@ -335,26 +313,31 @@ def _pretty(example: Any) -> str:
     return "" if example is None else json.dumps(example, ensure_ascii=False, indent=2)
 
 
-def _refusals(operation: Document) -> Iterator[RefusalShown]:
+def _refusals(operation: Document) -> Iterator[Document]:
     for status, response in operation["responses"].items():
         if status >= "400":
             for each in response["content"]["application/json"]["examples"].values():
-                value = each["value"]
-                yield RefusalShown(status, value["code"], value["message"], value["temporary"])
+                yield {"status": status, **each["value"]}
 
 
 # --- schemas ------------------------------------------------------------------------------------------------
 
 
 def fields_of(schema: Document, document: Document) -> tuple[Field, ...]:
-    """The fields of an object's schema, be it given by its name; none of what is no object."""
+    """The fields of an object's schema or of a named schema, the required ones first; none if it is not an
+    object.
+    """
     if shape := _shape_of(schema):
         schema = document["components"]["schemas"][shape]
     required = schema.get("required", ())
-    return tuple(
+    return _required_first(
         _field(name, kind, name in required, kind.get("description", ""))
         for name, kind in schema.get("properties", {}).items()
     )
+
+
+def _required_first(fields: Iterable[Field]) -> tuple[Field, ...]:
+    return tuple(sorted(fields, key=lambda field: not field.required))
 
 
 def _parameter(parameter: Document) -> Field:
@@ -381,7 +364,7 @@ def _short(value: object) -> str:
 
 
 def kind_of(schema: Document) -> str:
-    """What a schema admits, in a few words: ``string``, ``[Target]``, ``"a" | "b"``."""
+    """A short description of a schema: ``string``, ``[Target]``, ``"a" | "b"``."""
     if shape := schema.get("$ref", "").removeprefix(_SCHEMAS):
         return str(shape)
     if "anyOf" in schema:
@@ -397,7 +380,7 @@ def kind_of(schema: Document) -> str:
 
 
 def _shape_of(schema: Document) -> str:
-    """The name of the one shape that a schema is made of; ``""`` if there is none, or several."""
+    """The only name in a schema; ``""`` if there is none, or several."""
     if "$ref" in schema:
         return str(schema["$ref"]).removeprefix(_SCHEMAS)
     if "anyOf" in schema:
@@ -409,5 +392,5 @@ def _shape_of(schema: Document) -> str:
 
 
 def marked(paragraphs: Sequence[str]) -> Markup:
-    """Texts with their words in backticks as code, one below the other."""
+    """Convert texts to paragraphs; words in backticks become code."""
     return Markup("<br>".join(_CODE.sub(r"<code>\1</code>", str(escape(each))) for each in paragraphs))

@@ -1,8 +1,9 @@
-"""The texts of the pages in both languages, and how a page is rendered."""
+"""The texts of the pages in both languages, and the rendering of pages."""
 
 from __future__ import annotations
 
 import mimetypes
+from collections.abc import Mapping
 from types import CodeType
 from typing import Any, Final
 
@@ -72,6 +73,8 @@ _TABLE: Final[dict[str, tuple[str, str]]] = {
         "没有发出去：{reason}。再按一次发送重试。",
         "Not sent: {reason}. Press Send to try again.",
     ),
+    "send_rejected": ("消息被拒绝：{reason}", "Message rejected: {reason}"),
+    "no_reason": ("没有说明原因", "no reason given"),
     "send_offline": ("还没有连上，连上之后再发送。", "Not connected. Send again when you are connected."),
     "too_long": ("还可以输入 {count} 个字", "{count} characters left"),
     "no_answer": ("服务器没有回答", "the server does not answer"),
@@ -92,6 +95,7 @@ _TABLE: Final[dict[str, tuple[str, str]]] = {
     "enter_again": ("重新进入", "Reload"),
     "refused_login": ("登录被拒绝：{reason}", "Login refused: {reason}"),
     "refused_0": ("无法建立连接：{reason}", "Cannot connect: {reason}"),
+    "refused_1002": ("这个名字不能使用", "This name cannot be used"),
     "refused_1003": ("登录凭证已失效", "Your token has expired"),
     "refused_4500": (
         "你已在别处登录，这里已下线",
@@ -102,6 +106,7 @@ _TABLE: Final[dict[str, tuple[str, str]]] = {
     "refused_4503": ("你暂时不能进入聊天室", "You are temporarily banned from this room"),
     "refused_4504": ("登录凭证已失效", "Your token has expired"),
     "refused_4505": ("此处不允许进入这个聊天室", "This page may not connect to this room"),
+    "refused_4506": ("这个聊天室已被删除", "This room was deleted"),
     "refused_other": ("服务器结束了连接", "The server closed the connection"),
     "code": ("代码 {code}", "code {code}"),
     # --- the pages of the action dialect
@@ -194,6 +199,95 @@ _TABLE: Final[dict[str, tuple[str, str]]] = {
     "messages_fault_self": ("这是你自己的号码", "This is your own number"),
     "messages_fault_group_name": ("请给群起个名字", "Enter a name for the group"),
     "messages_expired": ("登录已过期，请重新登录", "Your login has expired. Log in again"),
+    # --- the page of channels
+    "channels_title": ("频道", "Channels"),
+    "channels_app": ("应用 {app}", "App {app}"),
+    "channels_name": ("频道名称", "Name of a channel"),
+    "channels_subscribe": ("订阅", "Subscribe"),
+    "channels_unsubscribe": ("退订 {channel}", "Unsubscribe from {channel}"),
+    "channels_list": ("已订阅的频道", "Subscriptions"),
+    "channels_none": ("没有订阅任何频道", "No subscriptions"),
+    "channels_choose": ("订阅一个频道", "Subscribe to a channel"),
+    "channels_choose_hint": (
+        "此后发布到该频道的内容会显示在这里。",
+        "This page then shows what is published to the channel.",
+    ),
+    "channels_pending": ("订阅中…", "Subscribing…"),
+    "channels_live": ("没有历史", "no history"),
+    "channels_offset": ("偏移 {offset}", "offset {offset}"),
+    "channels_cut": ("断开", "Cut the line"),
+    "channels_return": ("恢复", "Return"),
+    "channels_here": ("谁在这里", "Who is here"),
+    "channels_here_show": ("查看谁在这里", "Show who is here"),
+    "channels_waiting": ("订阅之后显示名单", "The list appears when you are subscribed"),
+    "channels_no_presence": ("这个频道不显示订阅者", "This channel does not show its subscribers"),
+    "channels_log": ("发布记录", "Publications"),
+    "channels_empty": ("还没有发布", "No publications yet"),
+    "channels_empty_hint": (
+        "在下面发布，或在另一个窗口打开本页。",
+        "Publish below, or open this page in a second window.",
+    ),
+    "channels_content": ("要发布的内容", "What to publish"),
+    "channels_write_text": ("文本", "A text"),
+    "channels_format": ("格式", "Format"),
+    "channels_text": ("文本", "Text"),
+    "channels_json": ("JSON", "JSON"),
+    "channels_publish": ("发布", "Publish"),
+    "channels_bad_json": ("这不是 JSON：{reason}", "This is not JSON: {reason}"),
+    "channels_terminal": ("从终端发布", "Publish from a terminal"),
+    "channels_terminal_key": ("KEY 是有 push 权限的 API 密钥。", "KEY is an API key with the scope push."),
+    "channels_recovered": ("补发", "recovered"),
+    "channels_earlier": ("历史", "history"),
+    "channels_back_end": ("后端", "back end"),
+    "channels_joined": ("{user} 来了", "{user} joined"),
+    "channels_left": ("{user} 走了", "{user} left"),
+    "channels_lost": (
+        "连接断开了。现在从另一个窗口或终端发布，然后恢复。",
+        "The line is cut. Publish from another window or a terminal, then return.",
+    ),
+    "channels_back_quiet": (
+        "已恢复连接。断开期间没有发布。",
+        "Back. Nothing was published while the line was cut.",
+    ),
+    "channels_back": (
+        "已恢复连接：补发 {count} 条，偏移 {first} 到 {last}。没有缺失，没有重复。",
+        "Back: {count} recovered, offsets {first} to {last}. None is missing, none came twice.",
+    ),
+    "channels_back_wrong": (
+        "已恢复连接：补发 {count} 条，缺失 {missing} 条，重复 {doubled} 条。",
+        "Back: {count} recovered, {missing} missing, {doubled} came twice.",
+    ),
+    "channels_back_live": (
+        "已恢复连接。这个频道没有历史，断开期间发布的内容已丢失。",
+        "Back. This channel has no history, so what was published meanwhile is lost.",
+    ),
+    "channels_reload": (
+        "历史已不完整（recovered: false）。程序此时应重新加载状态。",
+        "The history no longer has all of it (recovered: false). A program would now load its state anew.",
+    ),
+    "channels_hint_subscribe": ("不能订阅 {channel}。", "You may not subscribe to {channel}."),
+    "channels_hint_publish": ("订阅者不能在这里发布。", "Subscribers may not publish here."),
+    "channels_hint_presence": ("不能查看谁在这里。", "Nobody can see who is here."),
+    "channels_hint_notices": ("有人来去，却没有通知。", "Somebody came or left without a notice."),
+    "channels_hint_history": (
+        "没有历史：断开期间发布的内容会丢失。",
+        "There is no history: what is published while the line is cut is lost.",
+    ),
+    "channels_setting": ("相应的设置：", "The setting for it:"),
+    "channels_fault_name": ("频道名称要有 1 到 255 个字节。", "The name of a channel has 1 to 255 bytes."),
+    "channels_fault_limit": ("内容太长，超过了 max_bytes。", "This is longer than max_bytes of the channel."),
+    "channels_fault_full": (
+        "频道或订阅者太多（max_subscribers、max_channels）。",
+        "There are too many subscribers or channels (max_subscribers, max_channels).",
+    ),
+    "channels_fault_unavailable": ("频道的历史没有回答，请再试。", "The history does not answer. Try again."),
+    "channels_fault_ended": ("服务器结束了订阅。", "The server has ended the subscription."),
+    "channels_fault_reserved": (
+        "只有服务器能订阅 user: 和 group: 频道。",
+        "Only the server subscribes clients to user: and group: channels.",
+    ),
+    "channels_fault_expired": ("频道令牌已过期。", "The channel token has expired."),
+    "channels_fault_other": ("{channel}：{reason}", "{channel}: {reason}"),
     # --- the status page
     "status_title": ("运行状态", "Status"),
     "status_intro": (
@@ -236,8 +330,49 @@ _TABLE: Final[dict[str, tuple[str, str]]] = {
         "This key is wrong or does not have the admin scope.",
     ),
     "status_key_forget": ("忘记密钥", "Forget the key"),
-    "status_chat": ("聊天页", "Chat page"),
     "status_reference": ("HTTP 接口", "HTTP API"),
+    # --- the landing page
+    "start_link": ("首页", "Start"),
+    "start_title": ("imserver 正在运行", "imserver is running"),
+    "start_intro": (
+        "用 WebSocket 或事件流连接用户，用一条 HTTP 请求把消息推送给他们。",
+        "Users connect by WebSocket or event stream. One HTTP request pushes a message to them.",
+    ),
+    "start_chat": ("聊天页", "Chat page"),
+    "start_chat_hint": ("在两个窗口打开，互相聊天。", "Open it in two windows and chat."),
+    "start_channels_hint": (
+        "订阅、发布、在线名单、断线补发。",
+        "Subscribe, publish, see who is there, cut the line and recover.",
+    ),
+    "start_messages_hint": ("消息会保存，账号可注册。", "Stored messages, with accounts."),
+    "start_reference_hint": ("每个接口和字段的说明。", "Every route and field, explained."),
+    "start_status_hint": ("连接数、用户数和内存。", "Connections, users and memory."),
+    "start_push": ("第一条推送", "The first push"),
+    "start_listen": ("在一个终端里，以 ann 的身份接收：", "In one terminal, receive as the user ann:"),
+    "start_send": ("在另一个终端里，推送给 ann：", "In another terminal, push to ann:"),
+    "start_placeholders": (
+        "APP 是应用的名称，TOKEN 是 ann 的会话令牌（imserver token create），KEY 是 API 密钥。",
+        "APP is the name of your app, TOKEN a session token of ann (imserver token create), KEY an API key.",
+    ),
+    "start_access": ("谁可以做什么", "Who may do what"),
+    "start_demo": (
+        "演示模式：没有 API 密钥，本机的任何程序都可以做任何事。服务器只接受本机的连接。",
+        "Demo mode: there is no API key, so every program on this machine may do everything. "
+        "The server accepts connections from this machine only.",
+    ),
+    "start_apps": ("现有应用：", "Apps:"),
+    "start_close": (
+        "要关闭演示模式，请停止服务器，在同一个文件夹里创建密钥和登录规则，再启动：",
+        "To close it, stop the server, create a key and a login rule in the same folder, and start again:",
+    ),
+    "start_keys": (
+        "后端调用需要 API 密钥。应用没有登录规则、也没有设置 open: true 时，任何人都不能登录。",
+        "Back ends need an API key. An app without a login rule refuses logins, unless it has open: true.",
+    ),
+    "start_check": (
+        "在服务器上列出哪些仍然开放，以及如何关闭：",
+        "On the server, list what is open and how to close it:",
+    ),
     # --- the page of an HTTP error
     "refusal_nothing": ("没有这个页面", "Page not found"),
     "refusal_nothing_hint": (
@@ -246,7 +381,11 @@ _TABLE: Final[dict[str, tuple[str, str]]] = {
     ),
     "refusal_title": ("无法打开这个页面", "Cannot open this page"),
     "refusal_hint": ("服务器没有接受这个请求（{code}）。", "The server refused the request ({code})."),
-    "refusal_home": ("去聊天页", "Go to the chat page"),
+    "refusal_token": (
+        "这个页面需要会话令牌。请在地址里加上 token=…。",
+        "This page needs a session token. Add token=… to its address.",
+    ),
+    "refusal_home": ("去首页", "Go to the start page"),
     "refusal_request": ("请求编号 {id}", "Request {id}"),
     # --- the cluster page
     "cluster_title": ("集群", "Cluster"),
@@ -276,11 +415,15 @@ _TABLE: Final[dict[str, tuple[str, str]]] = {
     "unit_seconds": ("{count}\u00a0秒", "{count}\u00a0s"),
 }
 
-#: language -> key -> text
-TEXT: Final[dict[str, dict[str, str]]] = {
-    language: {key: texts[column] for key, texts in _TABLE.items()}
-    for column, language in enumerate(LANGUAGES)
-}
+
+def in_language(table: Mapping[str, tuple[str, str]], language: str) -> dict[str, str]:
+    """One language of a table of (Chinese, English) texts."""
+    column = LANGUAGES.index(language)
+    return {key: texts[column] for key, texts in table.items()}
+
+
+TEXT: Final = {language: in_language(_TABLE, language) for language in LANGUAGES}
+"""Language → key → text."""
 
 
 def choose_language(asked: str, accepted: LanguageAccept) -> str:
@@ -303,7 +446,7 @@ HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
 }
-"""What the answers of all pages have."""
+"""Headers of the answers of all pages."""
 
 
 def policy(connect: str, media: str = "'none'") -> str:
@@ -316,7 +459,7 @@ def policy(connect: str, media: str = "'none'") -> str:
 
 
 def render(template: str, language: str, words: dict[str, str], **values: Any) -> Response:
-    """A page as an answer that nobody keeps."""
+    """Render a page as an answer that is not cached."""
     other = next(each for each in TEXT if each != language)
     answer = Response(render_template(template, text=words, other_language=other, asked=_asked(), **values))
     answer.headers["Cache-Control"] = "no-store"
@@ -325,19 +468,19 @@ def render(template: str, language: str, words: dict[str, str], **values: Any) -
 
 
 def language_of_visitor() -> tuple[str, dict[str, str]]:
-    """The language that suits the visitor, and its words."""
+    """The visitor's preferred language, and its texts."""
     language = choose_language(_asked(), request.accept_languages)
     return language, TEXT[language]
 
 
 def language_asked_for() -> tuple[str, dict[str, str]]:
-    """The language that the address asks for, else Chinese; and its words."""
+    """The language in the address, else Chinese; and its texts."""
     language = _asked() or LANGUAGES[0]
     return language, TEXT[language]
 
 
 def parameter(name: str) -> str:
-    """A parameter of query or form, its name in any letter case; ``""`` when it is missing."""
+    """A parameter of query or form, its name in any letter case; ``""`` if it is missing."""
     for key, value in request.values.items():
         if key.lower() == name:
             return value
@@ -345,7 +488,7 @@ def parameter(name: str) -> str:
 
 
 def has_parameter(*names: str) -> bool:
-    """Whether the query or form has one of these, be it empty."""
+    """Whether the query or form has one of these, even if it is empty."""
     return any(key.lower() in names for key in request.values)
 
 
@@ -355,7 +498,7 @@ def _asked() -> str:
 
 
 class _Codes(BytecodeCache):
-    """Keeps the code of templates in memory, by name and content."""
+    """Stores the compiled code of templates in memory, by name and content."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], CodeType] = {}
@@ -371,11 +514,11 @@ class _Codes(BytecodeCache):
 
 
 OPTIONS: Final[dict[str, Any]] = {**Flask.jinja_options, "bytecode_cache": _Codes()}
-"""How a Flask application is to set up Jinja."""
+"""Options of Jinja in a Flask application."""
 
 
 def precompile() -> None:
-    """Compile all templates, and read what the machine knows of types of files; for a process that forks."""
+    """Compile all templates, and read the operating system's file types; for a process that forks."""
     mimetypes.init()
     app = Flask("imserver", static_folder=None, template_folder=str(assets.TEMPLATES))
     app.jinja_options = OPTIONS

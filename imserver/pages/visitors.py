@@ -1,4 +1,4 @@
-"""Visitors of the pages: their names, and the addresses under which they see this server."""
+"""Visitors of the pages: their names, and the addresses of this server for them."""
 
 from __future__ import annotations
 
@@ -55,17 +55,17 @@ _ENDING: Final = 6
 
 
 class Names:
-    """Gives names. Owns the names given lately, whose bearers are not logged in yet; never blocks."""
+    """Makes names for visitors. Owner of recent names that have not logged in yet. Never blocks."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._reserved: OrderedDict[tuple[str, str], float] = OrderedDict()
 
     def pick(self, app: str, is_online: Callable[[str, str], bool]) -> str:
-        """A random name for a newcomer of ``app`` that nobody there has.
+        """A random name for a visitor of ``app`` that no user there has.
 
-        A name is never given again but by chance (one in ten billion): whoever comes later must not see the
-        files of an earlier visitor. A name given is reserved for half a minute, time enough to log in.
+        Two visitors get the same name only by chance (one in ten billion), because a visitor must not see the
+        files of an earlier one. A name is reserved for half a minute, which is enough to log in.
         """
         self._forget_old()
         name = ""
@@ -86,9 +86,9 @@ class Names:
 
 
 class Seen:
-    """Answers for the request under way. Stateless.
+    """The addresses of this server in the current request. Stateless.
 
-    Raises :class:`.ConfigError` when ``app.http_url`` or ``app.websocket_url`` is no address.
+    Raises :class:`.ConfigError` if ``app.http_url`` or ``app.websocket_url`` is not an address.
     """
 
     def __init__(self, node: Parts) -> None:
@@ -99,7 +99,7 @@ class Seen:
         self._proxies = TrustedProxies(node.config.server.trusted_proxies)
 
     def addresses(self) -> Addresses:
-        """What a page of this server needs to reach it."""
+        """The addresses that a page needs."""
         host = self._forwarded("Host") or request.headers.get("Host", "")
         if not is_host(host):
             abort(HTTP_BAD_REQUEST.status)
@@ -125,7 +125,7 @@ class Seen:
         return (self._forwarded("Proto") or request.scheme).lower()
 
     def _forwarded(self, name: str) -> str:
-        """What a trusted proxy says of the request that it forwards."""
+        """A header that a trusted proxy adds to a forwarded request."""
         if not self._proxies.trusts(request.remote_addr or ""):
             return ""
         return request.headers.get(f"X-Forwarded-{name}", "").split(",")[0].strip()

@@ -1,1 +1,1 @@
-"""Dialects: how bytes become commands, and events bytes. No I/O, no clock, no state but counters."""
+"""Dialects: they decode bytes into commands and encode events. No I/O, no clock, no state except counters."""

@@ -1,7 +1,7 @@
 """The ``action`` dialect: JSON text frames on ``/ws?uid=`` (docs/reference/action-dialect.md).
 
-One user talks to one other, or to a room; the login says which. Pushed frames name their receiver. Decoding
-has two ways, as in :mod:`imserver.protocol.cmd`.
+A user sends messages to one other user, or to a room. The login names the receiver. Pushed frames name their
+receiver. Decoding has two paths, as in :mod:`imserver.protocol.cmd`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import msgspec
 from msgspec import Raw, Struct, field
 
 from imserver import errors
+from imserver.config.settings import MAX_USER_BYTES
 from imserver.model import BadFrame, Command, Event, Heartbeat, Message, Reply, Request, Say, TalkLogin
-from imserver.protocol.cmd import BAD_FRAME_REPLY, MAX_USER_BYTES
+from imserver.protocol.cmd import BAD_FRAME_REPLY
 from imserver.protocol.dialect import Dialect
 from imserver.protocol.forgiving import (
     MAX_NUMBER,
@@ -28,11 +29,11 @@ from imserver.protocol.forgiving import (
 )
 
 APP_PREFIX = "action:"
-"""What stands before an ``appId`` in the name of its app."""
+"""Prefix of an ``appId`` in the name of its app."""
 NOBODY = "null"
-"""What pages write that were opened without the id of a user."""
+"""The value that pages send if they were opened without the id of a user."""
 NO_ROOM = "0"
-"""The ``groupsId`` of a client that talks to one user."""
+"""The ``groupsId`` of a client that sends to one user."""
 MAX_ROOM_BYTES = 255
 """Longest name of a room, in bytes of UTF-8."""
 WELCOME = "连接成功"
@@ -48,7 +49,7 @@ class _Frame(Struct, forbid_unknown_fields=True):
 
 
 class _SayData(Struct, forbid_unknown_fields=True, gc=False):
-    """What a client sends with a message. All but the first two are there and not used."""
+    """The data of a message from a client. Only the first two fields are used."""
 
     type: str = field(default="", name="msgType")
     text: str = field(default="", name="message")
@@ -59,7 +60,7 @@ class _SayData(Struct, forbid_unknown_fields=True, gc=False):
 
 
 class _Meta(Struct, gc=False):
-    """What is stored beside a message."""
+    """Metadata stored with a message."""
 
     seq: str = ""
 
@@ -78,7 +79,7 @@ def _login(data: bytes, _seq: str) -> TalkLogin:
     if len(room.encode()) > MAX_ROOM_BYTES:
         raise Refused(errors.REPLY_BAD_PARAMETER)
     if room in ("", NO_ROOM):
-        # Nobody has such a name: a talk without anybody to talk to.
+        # No user has this name: there is no receiver.
         nobody = peer == NOBODY or len(peer.encode()) > MAX_USER_BYTES
         return TalkLogin(f"{APP_PREFIX}{app}", user, token, peer="" if nobody else peer)
     return TalkLogin(f"{APP_PREFIX}{app}", user, token, room=room)
@@ -111,9 +112,11 @@ ACTIONS: dict[str, Callable[[bytes, str], Command]] = {
     "heartbeat": _heartbeat,
     "sendmsg": _say,
 }
-"""Every command of the dialect: its name on the wire and what reads its ``data``, given its ``seq``."""
+"""Every command of the dialect: its name on the wire, and the function that decodes its ``data``, called with
+its ``seq``.
+"""
 PUSHED = {"msg": "sendmsg", "left": "exit"}
-"""Kind of event → what it is called on the wire. Who enters or leaves an app is told to nobody."""
+"""Kind of event → its name on the wire. Enter and exit of an app are not sent."""
 _BEFORE = (
     b'{"code":200,"msg":"success","data":{"action":%b,"msgId":%b,"msgType":%b,"content":%b,"from":%b,"to":'
 )
@@ -121,12 +124,12 @@ _TEXTS = {**errors.REPLY_TEXT, errors.REPLY_BAD_USER: "非法的用户Id"}
 
 
 def with_seq(seq: str) -> bytes:
-    """What is stored beside a message: the ``seq`` under which it was said."""
+    """The metadata stored with a message: the ``seq`` that its sender gave it."""
     return _encode({"seq": seq}) if seq else b""
 
 
 def as_said(message: Message) -> Event:
-    """What is stored, as if it were said now. It keeps its time, and its ``seq`` if it has one."""
+    """A stored message as a push. It has the original time, and the ``seq`` if there is one."""
     try:
         seq = _decode_meta(message.meta).seq if message.meta else ""
     except (ValueError, RecursionError):
@@ -179,23 +182,25 @@ class ActionDialect(Dialect):
         )
 
     def encode_event(self, event: Event) -> bytes | None:
-        """A pushed frame that is nobody's in particular."""
+        """Encode a pushed frame without a receiver."""
         halves = self.encode_for(event)
         return None if halves is None else b'%b""%b' % halves
 
     def encode_for(self, event: Event) -> tuple[bytes, bytes] | None:
-        """A pushed frame but for its receiver; None for who enters or leaves an app."""
+        """Encode a pushed frame, without its receiver. None for enter and exit of an app."""
         name = PUSHED.get(event.kind)
         return None if name is None else self._halves(name, event)
 
     def encode_message_for(self, message: Message) -> tuple[bytes, bytes] | None:
-        """What is stored, as if it were said, but for its receiver; None for what there is no word for."""
+        """Encode a stored message as a push, without its receiver. None for entries that the dialect cannot
+        express.
+        """
         if message.kind != "message":
             return None
         return self._halves("sendmsg", as_said(message))
 
     def greet(self) -> bytes:
-        """The payload that a new connection is told first."""
+        """The first payload of a new connection."""
         return b'%b""%b' % self._halves("enter", Event("enter", "", WELCOME))
 
     def _halves(self, name: str, event: Event) -> tuple[bytes, bytes]:

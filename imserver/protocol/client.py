@@ -1,6 +1,7 @@
 """The ``client`` dialect: JSON frames to browsers on ``/ws?systemId=`` (docs/reference/client-dialect.md).
 
-A client is given an id and listens; whatever it sends is read and ignored. Its back end drives it by HTTP.
+A client gets an id and receives events. Its own messages are read and ignored. Its back end controls it by
+HTTP.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from imserver.model import Event
 from imserver.protocol.dialect import Dialect
 
 MAX_FRAME_BYTES: Final = 8192
-"""Longest message of a client."""
+"""Longest message from a client."""
 CODE_ONLINE: Final = 1001
 CODE_OFFLINE: Final = 1002
 NOTICES: Final = {
@@ -27,24 +28,24 @@ _encode = msgspec.json.Encoder().encode
 
 
 def message_id() -> str:
-    """An id for the frames of one push: 16 hexadecimal digits, by chance."""
+    """An id for the frames of one push: 16 random hexadecimal digits."""
     return f"{getrandbits(64):016x}"
 
 
 def welcome(client_id: str) -> bytes:
-    """The first frame that a client gets: its id."""
+    """The first frame to a client: its id."""
     return b'{"code":0,"msg":"success","data":{"clientId":%b}}' % _encode(client_id)
 
 
 def refusal(code: int, text: str) -> bytes:
-    """The one frame that a client gets who may not stay."""
+    """The only frame to a client whose connection is refused."""
     return b'{"messageId":"","sendUserId":"","code":%d,"msg":%b,"data":[]}' % (code, _encode(text))
 
 
 NO_SYSTEM: Final = refusal(CODE_NO_SYSTEM, "系统ID不能为空")
-"""It names no system."""
+"""The address of the connection names no system."""
 BAD_SYSTEM: Final = refusal(CODE_NO_SYSTEM, "系统ID无效")
-"""No system can have the name that it gives."""
+"""The name is not valid for a system."""
 
 
 class ClientDialect(Dialect):
@@ -57,13 +58,13 @@ class ClientDialect(Dialect):
     pinged = True
 
     def encode_event(self, event: Event) -> bytes | None:
-        """A pushed frame; of the notices only those about a group's members."""
+        """Encode a pushed frame. Of the notices, only those about a group's members are encoded."""
         if event.kind == "msg":
             code, note = event.code, event.note
             data = event.data or _encode(event.text)
         elif event.kind in NOTICES:
             code, note = NOTICES[event.kind]
-            # A string that holds JSON, not JSON.
+            # A string that contains JSON, not JSON itself.
             data = _encode(event.data.decode())
         else:
             return None

@@ -1,8 +1,8 @@
 """The ``cmd`` dialect: JSON text frames ``{"seq","cmd","data"}`` on ``/acc`` (docs/reference/protocol.md).
 
-Decoding has two ways. A frame with exactly the documented keys takes msgspec's typed decoder (0.2 µs); any
-other spelling (keys in another letter case, unknown keys, lone surrogates) takes the standard library's
-parser, which is ten times slower and forgiving in the same places as the original.
+Decoding has two paths. A frame with exactly the documented keys is decoded by msgspec's typed decoder (0.2
+µs). All other frames (keys in another letter case, unknown keys, lone surrogates) are parsed by the standard
+library, which is ten times slower and accepts the same deviations as the original.
 """
 
 from __future__ import annotations
@@ -17,11 +17,15 @@ import msgspec
 from msgspec import Raw, Struct
 
 from imserver import errors
+from imserver.config.settings import MAX_USER_BYTES
 from imserver.model import (
     Ack,
+    AskHistory,
     AskMarks,
+    AskPresence,
     AskReceipts,
     BadFrame,
+    ChannelPart,
     Command,
     Conversations,
     Event,
@@ -31,6 +35,7 @@ from imserver.model import (
     Login,
     Message,
     Ping,
+    Publish,
     Read,
     Received,
     Reply,
@@ -39,11 +44,15 @@ from imserver.model import (
     Search,
     Send,
     Signal,
+    StreamPart,
+    Subscribe,
     Sync,
     Typing,
+    Unsubscribe,
 )
 from imserver.protocol.dialect import Dialect
 from imserver.protocol.forgiving import (
+    MAX_NUMBER,
     Refused,
     fields_of,
     has_nul,
@@ -60,15 +69,15 @@ MAX_CLIENT_MSG_ID_BYTES: Final = 64
 MAX_TYPE_BYTES: Final = 32
 MAX_RECEIVER_BYTES: Final = 255
 MAX_PAGE: Final = 200
-"""Most entries of a page."""
+"""Limit of the entries of a page."""
 _PAGE: Final = 50
 MAX_MENTIONS: Final = 100
 MAX_HIDDEN: Final = 1000
-"""Most ids that are hidden at once."""
+"""Limit of the ids that one command hides."""
 
 
 def id_in(fields: dict[str, Any], key: str) -> int:
-    """The id in a field, 0 if it is missing. Raises :class:`Refused` 1001."""
+    """The id in a field, 0 if the field is missing. Raises :class:`Refused` 1001."""
     value = fields.get(key, 0)
     if type(value) is not int or not 0 <= value <= MAX_ID:
         raise Refused(errors.REPLY_BAD_PARAMETER)
@@ -76,7 +85,7 @@ def id_in(fields: dict[str, Any], key: str) -> int:
 
 
 def needed_id(fields: dict[str, Any], key: str) -> int:
-    """The id in a field. Raises :class:`Refused` 1001, also if it is missing."""
+    """The id in a field. Raises :class:`Refused` 1001, also if the field is missing."""
     value = id_in(fields, key)
     if not value:
         raise Refused(errors.REPLY_BAD_PARAMETER)
@@ -84,7 +93,7 @@ def needed_id(fields: dict[str, Any], key: str) -> int:
 
 
 def short_text(fields: dict[str, Any], key: str, most_bytes: int) -> str:
-    """The text in a field, ``""`` if it is missing. Raises :class:`Refused` 1001."""
+    """The text in a field, ``""`` if the field is missing. Raises :class:`Refused` 1001."""
     text = text_in(fields, key)
     if len(text.encode()) > most_bytes or "\0" in text:  # `text` of a search is no message content
         raise Refused(errors.REPLY_BAD_PARAMETER)
@@ -92,12 +101,12 @@ def short_text(fields: dict[str, Any], key: str, most_bytes: int) -> str:
 
 
 def limit_in(fields: dict[str, Any]) -> int:
-    """How many entries a page may have. Raises :class:`Refused` 1001."""
+    """The requested size of a page. Raises :class:`Refused` 1001."""
     return min(id_in(fields, "limit") or _PAGE, MAX_PAGE)
 
 
 def _body(fields: dict[str, Any]) -> tuple[str, bytes]:
-    """Type and bytes of what is to be stored: ``text``, or any JSON as ``data``."""
+    """Type and bytes of the content to store: ``text``, or any JSON as ``data``."""
     if "data" not in fields:
         return short_text(fields, "type", MAX_TYPE_BYTES) or "text", text_in(fields, "text").encode()
     kind = short_text(fields, "type", MAX_TYPE_BYTES) or "custom"
@@ -109,7 +118,7 @@ def _body(fields: dict[str, Any]) -> tuple[str, bytes]:
 def _json(value: Any) -> bytes:
     try:
         return _encode(value)
-    except UnicodeEncodeError:  # half a character, which JSON's escapes can write
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON's escapes can express
         return well_formed(json.dumps(value, ensure_ascii=False, separators=(",", ":"))).encode()
 
 
@@ -130,7 +139,7 @@ def _meta(fields: dict[str, Any]) -> bytes:
 
 
 def _verbatim(data: bytes) -> dict[str, Any]:
-    """The fields with folded keys; what stands in ``data`` is kept as it was written."""
+    """The fields with folded keys; the value of ``data`` is unchanged."""
     fields = fields_of(data)
     if "data" in fields:
         whole: dict[str, Any] = json.loads(data)
@@ -153,7 +162,7 @@ _decode_text = msgspec.json.Decoder(_Text).decode
 
 
 def _send_text(data: bytes) -> Send | None:
-    """What a plain message says; None for anything that has to be looked at closer."""
+    """Decode a plain message. None: the general path must decode it."""
     try:
         said = _decode_text(data)
     except (ValueError, RecursionError):
@@ -264,7 +273,7 @@ class EntryView(msgspec.Struct, omit_defaults=True):
 
 
 def entry_view(message: Message) -> EntryView:
-    """What clients are shown: a body that is text as ``text``, JSON as ``data``, else as ``base64``."""
+    """An entry for clients: a text body as ``text``, a JSON body as ``data``, others as ``base64``."""
     entry = EntryView(
         message.id,
         message.conversation,
@@ -358,12 +367,159 @@ def signal_data(signal: Signal) -> bytes:
     return _encode(data)
 
 
-MAX_USER_BYTES = 19
-"""Longest user id, in bytes of UTF-8."""
+# --- channels -----------------------------------------------------------------------------------------------
+
+MAX_CHANNEL_BYTES: Final = 255
+MAX_EPOCH_BYTES: Final = 64
+MAX_CHANNEL_TOKEN_BYTES: Final = 8192
+_MAX_CURSOR_BYTES: Final = 128
+
+
+def _channel(fields: dict[str, Any]) -> str:
+    channel = short_text(fields, "channel", MAX_CHANNEL_BYTES)
+    if not channel:
+        raise Refused(errors.REPLY_BAD_PARAMETER)
+    return channel
+
+
+def _position(fields: dict[str, Any]) -> tuple[str, int] | None:
+    if "epoch" not in fields:
+        return None
+    return short_text(fields, "epoch", MAX_EPOCH_BYTES), id_in(fields, "offset")
+
+
+def _subscribe(data: bytes) -> Subscribe:
+    fields = fields_of(data)
+    since = _position(fields)
+    epoch, offset = since or ("", 0)
+    token = short_text(fields, "token", MAX_CHANNEL_TOKEN_BYTES)
+    return Subscribe(_channel(fields), token, since is not None, epoch, offset)
+
+
+def _unsubscribe(data: bytes) -> Unsubscribe:
+    return Unsubscribe(_channel(fields_of(data)))
+
+
+def _publish(data: bytes) -> Publish:
+    fields = _verbatim(data)
+    channel = _channel(fields)
+    if "text" not in fields and "data" not in fields:
+        raise Refused(errors.REPLY_BAD_PARAMETER)
+    kind, body = _body(fields)
+    if "data" in fields:
+        return Publish(channel, body, type=kind)
+    return Publish(channel, text=body.decode(), type=kind)
+
+
+def _presence(data: bytes) -> AskPresence:
+    fields = fields_of(data)
+    return AskPresence(_channel(fields), limit_in(fields), short_text(fields, "after", _MAX_CURSOR_BYTES))
+
+
+def _channel_history(data: bytes) -> AskHistory:
+    fields = fields_of(data)
+    reverse = fields.get("reverse", False)
+    if not isinstance(reverse, bool):
+        raise Refused(errors.REPLY_BAD_PARAMETER)
+    return AskHistory(_channel(fields), limit_in(fields), _position(fields), reverse)
+
+
+CHANNEL_COMMANDS: Final[dict[str, Callable[[bytes], Command]]] = {
+    "subscribe": _subscribe,
+    "unsubscribe": _unsubscribe,
+    "publish": _publish,
+    "channelPresence": _presence,
+    "channelHistory": _channel_history,
+}
+
+
+class StreamView(Struct, omit_defaults=True):
+    """An event of a streamed message as clients see it (:class:`imserver.model.StreamPart`).
+
+    ``channel`` is empty where the dialect names it elsewhere. ``sender``, ``type`` and ``tags`` are with the
+    whole text only.
+    """
+
+    stream: str
+    piece: int
+    text: str
+    whole: bool = False
+    done: bool = False
+    incomplete: bool = False
+    channel: str = ""
+    sender: str = msgspec.field(default="", name="from")
+    type: str = ""
+    tags: Raw | None = None
+
+
+def stream_view(event: Event, stream: StreamPart, channel: str = "") -> StreamView:
+    """An event of a streamed message for clients."""
+    view = StreamView(
+        stream.id, stream.piece, event.text, stream.whole, stream.done, stream.incomplete, channel
+    )
+    if stream.whole and event.channel is not None:
+        view.sender, view.type, view.tags = event.sender, event.type, raw_or_none(event.channel.tags)
+    return view
+
+
+def payload_of(event: Event) -> bytes:
+    """The payload of a publication as one JSON document. A streamed message has its :class:`StreamView`."""
+    part = event.channel
+    if part is not None and part.stream is not None:
+        return _encode(stream_view(event, part.stream))
+    return event.data or _encode(event.text)
+
+
+class CmdPublicationView(Struct, omit_defaults=True):
+    """A publication as clients see it. ``info`` is about the client that published it.
+
+    ``stream``: it is the end of this streamed message, which may be ``incomplete``.
+    """
+
+    channel: str = ""
+    offset: int = 0
+    epoch: str = ""
+    id: str = ""
+    sender: str = msgspec.field(default="", name="from")
+    type: str = ""
+    text: str | None = None
+    data: Raw | None = None
+    info: Raw | None = None
+    tags: Raw | None = None
+    stream: str = ""
+    incomplete: bool = False
+
+
+def publication_view(event: Event) -> CmdPublicationView:
+    """A publication for clients: JSON as ``data``, else ``text``."""
+    part = event.channel or ChannelPart("")
+    view = CmdPublicationView(
+        part.name, part.offset, part.epoch, event.id, event.sender, event.type, info=raw_or_none(part.info)
+    )
+    view.tags = raw_or_none(part.tags)
+    if part.stream is not None:
+        view.stream, view.incomplete = part.stream.id, part.stream.incomplete
+    view.data = raw_or_none(event.data)
+    if not event.data:
+        view.text = event.text
+    return view
+
+
+def raw_or_none(document: bytes) -> Raw | None:
+    """JSON to be put into a frame; None for ``b""``."""
+    return Raw(document) if document else None
+
+
+class _ChannelNotice(Struct, omit_defaults=True):
+    channel: str
+    info: Raw | None = None
+    code: int = 0
+
+
 MAX_DEVICE_BYTES = 32
 """Longest device name, in bytes of UTF-8; a longer one is ignored."""
 BAD_FRAME_REPLY = "数据不合法".encode()
-"""Bare text frame that answers what is no request."""
+"""Bare text frame that answers an unreadable request."""
 
 _NULL = Raw(b"null")
 
@@ -377,7 +533,29 @@ class _Frame(Struct, forbid_unknown_fields=True):
 _decode_frame = msgspec.json.Decoder(_Frame).decode
 
 
+class _Login(Struct, forbid_unknown_fields=True, gc=False):
+    """The data of nearly every ``login``, in the documented spelling."""
+
+    user: str = msgspec.field(name="userID")
+    app: int = msgspec.field(name="appID")
+    token: str = msgspec.field(default="", name="serviceToken")
+
+
+_decode_login = msgspec.json.Decoder(_Login).decode
+
+
 def _login(data: bytes) -> Login:
+    try:
+        usual = _decode_login(data)
+    except (ValueError, RecursionError):
+        return _login_with_anything(data)
+    user = usual.user
+    if user.isascii() and 0 < len(user) <= MAX_USER_BYTES and 0 <= usual.app <= MAX_NUMBER:
+        return Login(str(usual.app), user, usual.token)
+    return _login_with_anything(data)
+
+
+def _login_with_anything(data: bytes) -> Login:
     fields = fields_of(data)
     user, token = text_in(fields, "userid"), text_in(fields, "servicetoken")
     app = _app(fields)
@@ -393,8 +571,9 @@ def _login(data: bytes) -> Login:
 
 
 def _app(fields: dict[str, Any]) -> str:
-    """The app: its number, or, for one whose name is none, the name. Those of other dialects (``system:…``)
-    are no app that this one can name; ``""`` is refused as any unknown app."""
+    """The app: its number, or its name if the name is not a number. The names of other dialects' apps
+    (``system:…``) cannot be used here; ``""`` is refused like any unknown app.
+    """
     number, name = number_in(fields, "appid"), fields.get("app")
     if not isinstance(name, str) or not name:
         return str(number)
@@ -420,12 +599,13 @@ COMMANDS: dict[str, Callable[[bytes], Command]] = {
     "ping": _ping,
     **STORED_COMMANDS,
     **SIGNAL_COMMANDS,
+    **CHANNEL_COMMANDS,
 }
-"""Every command of the dialect: its name on the wire and what reads its ``data``."""
+"""Every command of the dialect: its name on the wire, and the function that decodes its ``data``."""
 PUSHED = frozenset({"enter", "exit", "msg"})
-"""Kinds of events that it has a word for."""
+"""Kinds of events that the dialect can express."""
 
-# What stands between the parts that differ, made once: a reply or a push is a few pieces that are joined.
+# The constant parts of frames, encoded once. A reply or push joins a few parts.
 _NAMES = {name: _encode(name) for name in COMMANDS}
 _PUSHES = {
     kind: b',"cmd":%b,"response":{"code":200,"codeMsg":"Ok","data":{"target":"","type":' % _encode(kind)
@@ -490,7 +670,7 @@ class CmdDialect(Dialect):
         )
 
     def encode_event(self, event: Event) -> bytes | None:
-        """A pushed frame: ``enter``, ``exit`` or ``msg``; ``typing``, ``receipt`` or ``hidden``."""
+        """Encode a pushed frame: ``enter``, ``exit`` or ``msg``; ``typing``, ``receipt`` or ``hidden``."""
         kind, name, data = event.kind, event.type, event.data
         before = _TEXTS.get(kind)
         if before is None:
@@ -514,8 +694,36 @@ class CmdDialect(Dialect):
         return frame % (next(self._digits), _encode(signal.kind), signal_data(signal))
 
     def encode_message(self, message: Message) -> bytes:
-        """A pushed frame: something that is stored."""
+        """Encode a pushed frame with a stored entry."""
         return b'{"seq":"%d","cmd":"message","response":{"code":200,"codeMsg":"Ok","data":%b}}' % (
             message.id,
             _encode(entry_view(message)),
+        )
+
+
+class ChannelCmdDialect(CmdDialect):
+    """Codec of the ``cmd`` dialect for connections that have subscribed to a channel themselves.
+
+    Publications are frames of their own, with the name of their channel and their position.
+    """
+
+    def encode_event(self, event: Event) -> bytes | None:
+        """Encode ``publication``, ``stream``, ``join``, ``leave`` or ``unsubscribed``, and all events of
+        other codecs."""
+        part, kind = event.channel, event.kind
+        if part is None:
+            return super().encode_event(event)
+        data: Struct
+        if kind == "msg":
+            kind, data = "publication", publication_view(event)
+        elif part.stream is not None:
+            data = stream_view(event, part.stream, part.name)
+        elif kind in ("join", "leave", "unsubscribed"):
+            data = _ChannelNotice(part.name, raw_or_none(part.info), event.code)
+        else:
+            return super().encode_event(event)
+        return b'{"seq":"%d","cmd":%b,"response":{"code":200,"codeMsg":"Ok","data":%b}}' % (
+            next(self._digits),
+            _encode(kind),
+            _encode(data),
         )

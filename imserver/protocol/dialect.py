@@ -1,71 +1,94 @@
-"""The contract of a dialect: one codec and the few rules that differ between the servers we re-implement.
+"""The contract of a dialect: one codec, and the rules in which the re-implemented servers differ.
 
-Adding a dialect means adding one module with a subclass of :class:`Dialect` and naming it in
-``protocol/registry.py``. ``tests/protocol/contract.py`` is the suite that every dialect has to pass.
+To add a dialect, add a module with a subclass of :class:`Dialect` and name it in ``protocol/registry.py``.
+Every dialect must pass the suite ``tests/protocol/contract.py``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from imserver.model import BadFrame, Event, Message, Reply, Request
+
+Payload = bytes | Callable[[str], bytes]
+"""A payload for all connections of a dialect, or a function that makes it for one user."""
 
 
 class Dialect:
-    """A codec and its session rules. Stateless but for counters: one instance serves all connections.
+    """A codec and its session rules. Stateless except for counters: one instance serves all connections.
 
-    This one reads no command and encodes nothing; subclasses override what they support.
+    This base class reads no command and encodes nothing. Subclasses override what they support.
     """
 
     name: str = ""
     """The glossary's name of the dialect."""
     path: str = ""
-    """The WebSocket path that it answers on."""
+    """The WebSocket path of the dialect."""
     text: bool = True
-    """Its frames are text frames."""
+    """Frames are text frames."""
     any_origin: bool = False
     """Browsers of any host may connect."""
     message_bytes: int = 0
-    """The longest message that it accepts; 0: ``limits.message_bytes``."""
+    """The longest accepted message; 0: ``limits.message_bytes``."""
     pinged: bool = False
-    """Its clients have no heartbeat command: the server pings them, and any sign of life keeps them open."""
+    """Clients have no heartbeat command: the server pings them, and any received data counts as a sign of
+    life.
+    """
     personal: bool = False
     """A pushed frame names its receiver: ``encode_for`` and ``encode_message_for`` are used in place of
     ``encode_event`` and ``encode_message``. The sender's other connections do not receive a stored message,
-    except in a room."""
+    except in a room.
+    """
     batches: bool = False
-    """One frame may hold several payloads, one behind the other."""
+    """One frame may contain several payloads, one after the other."""
+    ping: bytes = b""
+    """The payload with which the server pings a client; ``b""``: a WebSocket ping. Any answer is a sign of
+    life.
+    """
+
+    def split(self, payload: bytes) -> Sequence[bytes]:
+        """The requests in the payload of a client's frame; by default one. Raises BadFrame with a close
+        code."""
+        return (payload,)
 
     def decode(self, payload: bytes) -> Request:
-        """Turn the payload of a client's frame into a request.
+        """Decode the payload of a client's frame into a request.
 
-        Raises :class:`imserver.model.BadFrame`, and nothing else, whatever the bytes are.
+        Raises only :class:`imserver.model.BadFrame`, for any bytes.
         """
         raise BadFrame(None)
 
     def encode_reply(self, request: Request, reply: Reply) -> bytes | None:
-        """The payload that answers ``request``; None where the dialect answers nothing."""
+        """The payload that answers ``request``. None: the dialect sends no answer."""
         return None
 
-    def encode_event(self, event: Event) -> bytes | None:
-        """The payload of an event; None where the dialect cannot express it."""
+    def encode_close(self, code: int, reason: str) -> bytes | None:
+        """A payload that is sent before the close frame with this code. None: there is none."""
+        return None
+
+    def encode_event(self, event: Event) -> Payload | None:
+        """The payload of an event. None: the dialect cannot express it."""
         return None
 
     def encode_for(self, event: Event) -> tuple[bytes, bytes] | None:
-        """The payload of an event without its receiver: what stands before and behind the receiver's id (a
-        JSON string). None where the dialect cannot express the event."""
+        """The payload of an event without its receiver: the parts before and after the receiver's id (a JSON
+        string). None: the dialect cannot express the event.
+        """
         return None
 
-    def encode_message(self, message: Message) -> bytes | None:
-        """The payload of a stored message; None where the dialect cannot express it."""
+    def encode_message(self, message: Message) -> Payload | None:
+        """The payload of a stored message. None: the dialect cannot express it."""
         return None
 
     def encode_message_for(self, message: Message) -> tuple[bytes, bytes] | None:
-        """The same, before and behind the receiver's id."""
+        """The payload of a stored message: the parts before and after the receiver's id."""
         return None
 
 
 class EchoDialect(Dialect):
-    """The echo path: messages go back as they came, without being decoded. For conformance suites, and only
-    where a setting asks for it."""
+    """The echo path: every message is sent back without decoding. For conformance suites, and only if a
+    setting enables it.
+    """
 
     name = "echo"
     any_origin = True
@@ -74,13 +97,14 @@ class EchoDialect(Dialect):
         self.path = path
 
     def decode(self, payload: bytes) -> Request:
-        """Nothing is a request here."""
+        """Reject every frame: the dialect has no requests."""
         raise BadFrame(payload)
 
 
 class PublisherDialect(Dialect):
     """Publisher connections: text frames of back ends, which receive no events. Their commands are bodies of
-    routes, so :mod:`imserver.api.v1.publisher` reads them."""
+    routes, so :mod:`imserver.api.v1.publisher` decodes them.
+    """
 
     name = "publisher"
     path = "/api/v1/publisher"

@@ -1,27 +1,39 @@
-"""The dialects that this server speaks: the one place that names them all."""
+"""The dialects of this server, all named in this module."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from imserver.protocol.action import ActionDialect
+from imserver.protocol.centrifuge import CentrifugeDialect, CentrifugeProtobufDialect
 from imserver.protocol.client import ClientDialect
 from imserver.protocol.cmd import CmdDialect
 from imserver.protocol.dialect import Dialect
 from imserver.protocol.protobuf import ProtobufDialect
+from imserver.protocol.pusher import PusherDialect
 
-DIALECTS: tuple[Dialect, ...] = (CmdDialect(), ClientDialect(), ActionDialect(), ProtobufDialect())
+DIALECTS: tuple[Dialect, ...] = (
+    CmdDialect(),
+    ClientDialect(),
+    ActionDialect(),
+    ProtobufDialect(),
+    CentrifugeDialect(),
+    PusherDialect(),
+)
 """One instance of each dialect, shared by all connections of a process."""
+
+CENTRIFUGE_PROTOBUF = CentrifugeProtobufDialect()
+"""The centrifuge dialect for clients that offer the subprotocol ``centrifuge-protobuf``."""
 
 BY_NAME: dict[str, Dialect] = {dialect.name: dialect for dialect in DIALECTS}
 """Name → dialect."""
 
 
 def choose(params: Mapping[str, str], bare: str) -> str:
-    """The name of the dialect that a client of ``/ws`` means.
+    """The dialect that a client of ``/ws`` has chosen.
 
-    ``params`` are the parameters of its query; ``bare`` is what the listener speaks with those whose query
-    says nothing (``""``: the protobuf dialect, as the original on that path did).
+    ``params``: the parameters of its query. ``bare``: the dialect of this listener for clients whose query
+    does not choose (``""``: the protobuf dialect, as in the original on that path).
     """
     if "systemId" in params:
         return "client"

@@ -1,8 +1,8 @@
 """The codec of event streams: events as ``text/event-stream`` (the HTML standard, section 9.2).
 
-A push or a notice is one event without a name, which a page's ``onmessage`` gets, its data one line of JSON
-(:mod:`imserver.protocol.event_json`). What is stored comes alike, and with an ``id``: a client that comes
-back says the last one, and is told what it missed. What the stream says of itself are events named ``ready``
+A push or a notice is one event without a name, for a page's ``onmessage``. Its data is one line of JSON
+(:func:`to_json`). A stored message has the same form and an ``id``: a client that
+reconnects sends the last id, and receives what it missed. The stream's own events have the names ``ready``
 and ``end``.
 """
 
@@ -14,13 +14,12 @@ import msgspec
 
 from imserver import errors
 from imserver.model import Event, Message
-from imserver.protocol.cmd import entry_view
+from imserver.protocol.cmd import entry_view, stream_view
 from imserver.protocol.dialect import Dialect
-from imserver.protocol.event_json import to_json
 
 NAME: Final = "sse"
 COMMENT: Final = b":\n\n"
-"""Says nothing, and keeps the connection from being idle."""
+"""A comment, which prevents that the connection is idle."""
 
 _BLANKS: Final = bytes.maketrans(b"\r\n", b"  ")
 
@@ -32,39 +31,66 @@ class SseDialect(Dialect):
 
     name = NAME
     pinged = True
+    ping = COMMENT
 
     def __init__(self, app: str) -> None:
         self.app = app
 
     def encode_event(self, event: Event) -> bytes | None:
-        """The event as it stands in the stream."""
-        return b"data: %b\n\n" % _on_one_line(to_json(self.app, event))
+        """Encode an event for the stream."""
+        return b"data: %b\n\n" % on_one_line(to_json(self.app, event))
 
     def encode_message(self, message: Message) -> bytes:
-        """Something that is stored, as it stands in the stream: its id is what a client comes back with."""
+        """Encode a stored entry for the stream. A client that reconnects sends its id."""
         entry = _encode(entry_view(message))
         line = b'{"event":"message","app":%b,%b' % (_encode(self.app), entry[1:])
-        return b"id: %d\ndata: %b\n\n" % (message.id, _on_one_line(line))
+        return b"id: %d\ndata: %b\n\n" % (message.id, on_one_line(line))
+
+    def encode_close(self, code: int, reason: str) -> bytes:
+        """Encode the last event: the reason as a WebSocket close code, and whether to reconnect."""
+        row = errors.CLOSE.get(code)
+        data = {"code": code, "reason": reason, "reconnect": row is None or row.reconnect}
+        return b"event: end\ndata: %b\n\n" % _encode(data)
 
 
-def _on_one_line(line: bytes) -> bytes:
+def on_one_line(line: bytes) -> bytes:
+    """The same JSON without line ends, which would end an event or a frame."""
     if b"\n" in line or b"\r" in line:
-        # A payload as it was given, laid out for people: a line's end would end the event.
         return line.translate(_BLANKS)
     return line
 
 
 def ready(about: dict[str, Any], retry_milliseconds: int, cursor: int | None = None) -> bytes:
-    """The first event: from now on the client is reachable. ``about`` is its data.
+    """Encode the first event: the client can be reached now. ``about`` is its data.
 
-    ``cursor``: what is stored behind this id is told; None: nothing of what is stored.
+    ``cursor``: stored entries after this id are delivered; None: no stored entries.
     """
     position = b"" if cursor is None else b"id: %d\n" % cursor
     return b"retry: %d\n%bevent: ready\ndata: %b\n\n" % (retry_milliseconds, position, _encode(about))
 
 
-def end(code: int, reason: str) -> bytes:
-    """The last event: why the stream ends, by the close code of a WebSocket, and whether to come back."""
-    row = errors.CLOSE.get(code)
-    data = {"code": code, "reason": reason, "reconnect": row is None or row.reconnect}
-    return b"event: end\ndata: %b\n\n" % _encode(data)
+def to_json(app: str, event: Event) -> bytes:
+    """Encode an event as one JSON object on one line. Its name is in ``event``.
+
+    A push has ``id``, ``sender``, ``type``, and ``text`` or ``data``. An enter or exit notice has ``user``.
+    Other notices have their payload in ``data``. Empty ``code``, ``note`` and ``time`` are left out.
+    """
+    if event.kind == "msg":
+        what = b'"id":%b,"sender":%b,"type":%b,%b' % (
+            _encode(event.id),
+            _encode(event.sender),
+            _encode(event.type),
+            b'"data":%b' % event.data if event.data else b'"text":%b' % _encode(event.text),
+        )
+    elif event.channel is not None and event.channel.stream is not None:
+        what = b'"data":%b' % _encode(stream_view(event, event.channel.stream, event.channel.name))
+    elif event.data:
+        what = b'"data":%b' % event.data
+    else:
+        what = b'"user":%b' % _encode(event.sender)
+    more = b',"code":%d' % event.code if event.code else b""
+    if event.note:
+        more += b',"note":%b' % _encode(event.note)
+    if event.time:
+        more += b',"time":%d' % event.time
+    return b'{"event":%b,"app":%b,%b%b}' % (_encode(event.kind), _encode(app), what, more)

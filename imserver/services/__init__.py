@@ -1,1 +1,1 @@
-"""What can be asked of a node, whatever dialect or server it came by: sessions, delivery, de-duplication."""
+"""Services: what a node does for clients and back ends, independent of dialect and server."""

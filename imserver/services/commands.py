@@ -1,4 +1,4 @@
-"""The commands of clients: one table for all dialects, and the dispatcher that serves messages by it."""
+"""The commands of clients: one table for all dialects, and the dispatcher that runs them."""
 
 from __future__ import annotations
 
@@ -13,38 +13,62 @@ from imserver.errors import StorageUnavailable
 from imserver.metrics import Metrics
 from imserver.model import (
     Ack,
+    AskBackEnd,
+    AskGroupMembers,
+    AskGroups,
+    AskHistory,
     AskMarks,
+    AskPresence,
+    AskPresenceStats,
     AskReceipts,
     BadFrame,
+    CentrifugeLogin,
     ChatLogin,
     ChatMessage,
     ChatSync,
+    ClientEvent,
     Command,
     Conversations,
+    CreateGroup,
     Heartbeat,
     Hide,
     History,
+    InviteToGroup,
+    JoinGroup,
+    LeaveGroup,
     Login,
     Ping,
+    Publish,
+    PusherSubscribe,
+    PusherUnsubscribe,
     Read,
     Received,
+    RefreshLogin,
+    RefreshSubscription,
     Reply,
     Request,
     Resume,
     Say,
     Search,
     Send,
+    SignIn,
+    Subscribe,
     Sync,
     TalkLogin,
     Typing,
+    Unsubscribe,
 )
+from imserver.services.channels.commands import ChannelCommands
 from imserver.services.dialects.action_service import ActionService
+from imserver.services.dialects.centrifuge_service import CentrifugeService
 from imserver.services.dialects.protobuf_service import ProtobufService
 from imserver.services.dialects.protobuf_uplink import ProtobufUplink
-from imserver.services.messages.message_commands import MessageCommands
+from imserver.services.dialects.pusher_service import PusherService
+from imserver.services.messages.messaging import MessageCommands
 from imserver.services.messages.receipts import Receipts, Signals
-from imserver.services.sessions.sessions import Sessions
-from imserver.transport.connection import Connection
+from imserver.services.people.groups import GroupCommands
+from imserver.services.sessions.sessions import Sessions, say
+from imserver.transport.connection import OPEN, Connection, Serve
 
 log = logging.getLogger(__name__)
 
@@ -56,16 +80,17 @@ _NOT_STORED: Final = Reply(errors.REPLY_NOT_STORED)
 
 
 class CommandRow(Struct, frozen=True):
-    """One command: the function that carries it out, and whether it needs a session.
+    """One command: its function, and whether it needs a session. ``without_user``: it may have no user.
 
-    ``run`` gets the connection and the command. ``answers``: it gets a third argument too, and where it
-    returns None it calls that with the reply, once, possibly later. Then replies to later requests may
-    overtake it.
+    ``run`` is called with the connection and the command. With ``answers`` it is also called with a function
+    that sends the reply. If it returns None, it calls that function once, possibly later. Such replies may
+    arrive after the replies to later requests.
     """
 
     run: Callable[..., Reply | None]
     needs_session: bool = True
     answers: bool = False
+    without_user: bool = False
 
 
 CommandTable = Mapping[type, CommandRow]
@@ -76,9 +101,13 @@ def command_table(
     messages: MessageCommands,
     receipts: Receipts,
     signals: Signals,
+    groups: GroupCommands,
     action: ActionService,
     protobuf: ProtobufService,
     uplink: ProtobufUplink,
+    centrifuge: CentrifugeService,
+    pusher: PusherService,
+    channels: ChannelCommands,
 ) -> CommandTable:
     """Every command of every dialect."""
 
@@ -114,11 +143,35 @@ def command_table(
         AskReceipts: CommandRow(receipts.ask),
         AskMarks: CommandRow(receipts.ask_marks),
         Typing: CommandRow(signals.typing),
+        # groups
+        CreateGroup: CommandRow(groups.create),
+        AskGroups: CommandRow(groups.ask),
+        AskGroupMembers: CommandRow(groups.ask_members),
+        InviteToGroup: CommandRow(groups.invite),
+        JoinGroup: CommandRow(groups.join),
+        LeaveGroup: CommandRow(groups.leave),
         # the action dialect
         Say: CommandRow(action.send, answers=True),
         # the protobuf dialect
         ChatMessage: CommandRow(uplink.send),
         ChatSync: CommandRow(protobuf.sync),
+        # channels; connections of the centrifuge dialect may have no user
+        Subscribe: CommandRow(channels.subscribe, without_user=True, answers=True),
+        Unsubscribe: CommandRow(channels.unsubscribe, without_user=True),
+        Publish: CommandRow(channels.publish, without_user=True),
+        AskPresence: CommandRow(channels.presence, without_user=True),
+        AskHistory: CommandRow(channels.history, without_user=True),
+        # the centrifuge dialect
+        CentrifugeLogin: CommandRow(centrifuge.login, needs_session=False, answers=True),
+        RefreshLogin: CommandRow(centrifuge.refresh, without_user=True),
+        RefreshSubscription: CommandRow(centrifuge.refresh_subscription, without_user=True),
+        AskBackEnd: CommandRow(centrifuge.ask_back_end, without_user=True),
+        AskPresenceStats: CommandRow(centrifuge.presence_stats, without_user=True),
+        # the pusher dialect, whose connections are sessions without a user at first
+        PusherSubscribe: CommandRow(pusher.subscribe, without_user=True),
+        PusherUnsubscribe: CommandRow(pusher.unsubscribe, without_user=True),
+        ClientEvent: CommandRow(pusher.send, without_user=True),
+        SignIn: CommandRow(pusher.sign_in, without_user=True),
     }
 
 
@@ -127,15 +180,16 @@ def _ping(_connection: Connection, _command: Ping) -> Reply:
 
 
 class Dispatcher:
-    """Serves the messages of all dialects by a table of commands."""
+    """Runs the commands of all dialects from one table."""
 
     def __init__(self, table: CommandTable, metrics: Metrics) -> None:
         self.table = table
         self._metrics = metrics
 
     def serve(self, connection: Connection, payload: bytes, _text: bool) -> None:
-        """Answer one message. A database that does not answer is code 1008; any other exception of a command
-        is code 1004 to its client, and a traceback in the log."""
+        """Answer one message. If the database does not answer, the client gets code 1008. Any other exception
+        of a command is logged with its traceback, and the client gets code 1004.
+        """
         self._metrics.messages_in += 1
         dialect = connection.encoding.dialect
         try:
@@ -143,6 +197,8 @@ class Dispatcher:
         except BadFrame as bad:
             if bad.reply is not None:
                 connection.send(bad.reply)
+            if bad.close:
+                say(connection, bad.close)
             return
         command = request.command
         reply: Reply | None
@@ -150,7 +206,7 @@ class Dispatcher:
             reply = Reply(request.code)
         else:
             row = self.table[type(command)]
-            if row.needs_session and connection.user is None:
+            if row.needs_session and not (connection.user or (row.without_user and connection.app)):
                 reply = _NOT_LOGGED_IN
             else:
                 try:
@@ -162,6 +218,23 @@ class Dispatcher:
                     reply = _FAILED
         if reply is not None:
             _reply(connection, request, reply)
+
+
+def serve_each(serve: Serve) -> Serve:
+    """Wrap ``serve`` for dialects whose frames contain several requests."""
+
+    def serve_requests(connection: Connection, payload: bytes, text: bool) -> None:
+        try:
+            requests = connection.encoding.dialect.split(payload)
+        except BadFrame as bad:
+            say(connection, bad.close)
+            return
+        for request in requests:
+            if connection.state != OPEN:
+                return
+            serve(connection, request, text)
+
+    return serve_requests
 
 
 def _run(row: CommandRow, connection: Connection, request: Request, command: Command) -> Reply | None:

@@ -1,4 +1,4 @@
-"""The database: what outlives the process, in SQLite, PostgreSQL or MySQL.
+"""The database: SQLite, PostgreSQL or MySQL. It holds everything that outlives the process.
 
-Nothing that speaks to them is imported before something is kept.
+Database libraries are imported when something is first stored.
 """

@@ -1,23 +1,40 @@
-"""The accounts that are kept, and whom they know: each method is one transaction.
+"""Accounts, their logins and relations. Each method is one transaction.
 
-Nothing that speaks to databases is imported before the first of them is called, and where nothing was ever
-kept, nothing is looked for.
+Without a database, nothing is read and nothing is created.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from time import time
+from typing import Any, Final
 
-from imserver.storage.contract import Account, Contact, Device, Imported, ListName
+from msgspec import json
+from msgspec.structs import replace
+
+from imserver.storage.contract import Account, Contact, Device, Imported, ListName, Taken
+from imserver.storage.events import NewEvent, add_events
+from imserver.storage.statements import PooledStatements, Row, marks_of, text_of
 from imserver.storage.store import Store
 
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
 States = tuple[str, str]
-"""What one account is to another, and the other to the one: ``asked``, ``friend``, ``blocked`` or ``""``."""
+"""The states of two accounts towards each other: ``asked``, ``friend``, ``blocked`` or ``""``."""
 Relating = Callable[[States], tuple[States, str]]
+
+_STORED: Final = "app, phone, nickname, avatar, password, version, created"
+_ACCOUNTS: Final = "SELECT id, app, phone, nickname, avatar, version, created, password FROM account"
+_DEVICES: Final = "SELECT id, name, since, expires_at FROM account_device WHERE account = %s"
+_PAIR: Final = "WHERE account = %s AND other = %s"
+_LISTED: Final = {
+    "friends": "r.account = %s AND r.state = 'friend'",
+    "outgoing": "r.account = %s AND r.state = 'asked'",
+    "blocked": "r.account = %s AND r.state = 'blocked'",
+    # Requests of blocked users are not listed.
+    "incoming": "r.other = %s AND r.state = 'asked' AND NOT EXISTS (SELECT 1 FROM relation o "
+    "WHERE o.account = r.other AND o.other = r.account AND o.state = 'blocked')",
+}
+"""List of an account → condition for its rows in ``relation``."""
 
 
 class AccountStore:
@@ -28,179 +45,329 @@ class AccountStore:
 
     # --- accounts -------------------------------------------------------------------------------------------
 
-    def add(self, new: Account, password: str) -> Account:
-        """Keep an account; the same with its id. ``password`` is a hash. Raises Taken."""
-        from imserver.storage import account_rows as rows
+    def add(self, new: Account, password: str, report: bool = False) -> Account:
+        """Store an account and return it with its id. ``password`` is a hash. Raises Taken.
 
-        return self._store.write(lambda connection: rows.add(connection, new, password))
+        ``report``, here and below: add an event for the back end of the app in the same transaction.
+        """
+        made = replace(new, created=int(time()))
+
+        def work(sql: PooledStatements) -> Account:
+            with _taken(made.phone):
+                id = sql.insert(f"INSERT INTO account ({_STORED}) VALUES {marks_of(7)}", _row(made, password))
+            added = replace(made, id=id)
+            _report(sql, report, "registered", added)
+            return added
+
+        return self._store.write(work)
 
     def by_phone(self, app: str, phone: str) -> tuple[Account, str] | None:
-        """The account with this phone number, and the hash of its password."""
-        if not self._store.keeps:
-            return None
-        from imserver.storage import account_rows as rows
-
-        return self._store.read(lambda connection: rows.by_phone(connection, app, phone))
+        """The account with this phone number, and its password hash."""
+        statement = f"{_ACCOUNTS} WHERE app = %s AND phone = %s"
+        return self._store.read_or(None, lambda sql: _found(sql.query(statement, (app, phone))))
 
     def by_id(self, app: str, id: int) -> tuple[Account, str] | None:
-        """The account with this id, and the hash of its password."""
-        if not self._store.keeps:
-            return None
-        from imserver.storage import account_rows as rows
-
-        return self._store.read(lambda connection: rows.by_id(connection, app, id))
+        """The account with this id, and its password hash."""
+        return self._store.read_or(None, lambda sql: _by_id(sql, app, id))
 
     def by_ids(self, app: str, ids: Sequence[int]) -> list[Account]:
-        """Those of these accounts that exist, in the order of their ids."""
-        if not self._store.keeps or not ids:
+        """The existing accounts with these ids, ordered by id."""
+        if not ids:
             return []
-        from imserver.storage import account_rows as rows
-
-        return self._store.read(lambda connection: rows.by_ids(connection, app, ids))
+        statement = f"{_ACCOUNTS} WHERE app = %s AND id IN {{}}"
+        rows: list[Row] = self._store.read_or(
+            [], lambda sql: sql.query_in(statement, (app,), list(dict.fromkeys(ids)))
+        )
+        return sorted(map(_account, rows), key=lambda account: account.id)
 
     def page(self, app: str, after: int, limit: int) -> list[Account]:
-        """Accounts of an app in the order of their ids, behind one."""
-        if not self._store.keeps:
-            return []
-        from imserver.storage import account_rows as rows
+        """Accounts of an app with an id after ``after``, ordered by id."""
+        statement = f"{_ACCOUNTS} WHERE app = %s AND id > %s ORDER BY id LIMIT %s"
+        rows: list[Row] = self._store.read_or([], lambda sql: sql.query(statement, (app, after, limit)))
+        return list(map(_account, rows))
 
-        return self._store.read(lambda connection: rows.page(connection, app, after, limit))
+    def change(self, app: str, id: int, fields: dict[str, Any], report: bool = False) -> Account | None:
+        """Change the given ones of ``nickname`` and ``avatar``; None if the account does not exist."""
 
-    def change(self, app: str, id: int, fields: dict[str, Any]) -> Account | None:
-        """Change ``nickname`` and ``avatar``, those that are given; None if there is no such account."""
-        if not self._store.keeps:
-            return None
-        from imserver.storage import account_rows as rows
+        def work(sql: PooledStatements) -> Account | None:
+            for name in ("nickname", "avatar"):
+                if name in fields:
+                    sql.execute(
+                        f"UPDATE account SET {name} = %s WHERE id = %s AND app = %s", (fields[name], id, app)
+                    )
+            found = _by_id(sql, app, id)
+            if found is not None:
+                _report(sql, report, "changed", found[0])
+            return None if found is None else found[0]
 
-        return self._store.write(lambda connection: rows.change(connection, app, id, fields))
+        return self._store.write_or(None, work)
 
-    def set_password(self, id: int, before: str, password: str, ends_sessions: bool = False) -> bool:
-        """Put another hash in the place of ``before``; False if that is not there any more."""
-        from imserver.storage import account_rows as rows
+    def set_password(
+        self, id: int, before: str, password: str, ends_sessions: bool = False, report: bool = False
+    ) -> bool:
+        """Replace the password hash ``before``; False if the hash has changed meanwhile."""
 
-        return self._store.write(
-            lambda connection: rows.set_password(connection, id, before, password, ends_sessions)
-        )
+        def work(sql: PooledStatements) -> bool:
+            statement = (
+                "UPDATE account SET password = %s, version = version + %s WHERE id = %s AND password = %s"
+            )
+            changed = sql.execute(statement, (password, int(ends_sessions), id, before)) == 1
+            if changed and ends_sessions:
+                _forget_devices(sql, id)
+            if changed and report:
+                _report_by_id(sql, "password", None, id)
+            return changed
 
-    def end_sessions(self, app: str, id: int) -> bool:
-        """Make all tokens of an account void; False if there is no such account."""
-        if not self._store.keeps:
-            return False
-        from imserver.storage import account_rows as rows
+        return self._store.write(work)
 
-        return self._store.write(lambda connection: rows.end_sessions(connection, app, id))
+    def end_sessions(self, app: str, id: int, report: bool = False) -> bool:
+        """Invalidate all tokens of an account; False if it does not exist."""
 
-    def remove(self, app: str, id: int) -> bool:
-        """Delete an account, and whom it knows; False if there is none."""
-        if not self._store.keeps:
-            return False
-        from imserver.storage import account_rows as rows
+        def work(sql: PooledStatements) -> bool:
+            statement = "UPDATE account SET version = version + 1 WHERE id = %s AND app = %s"
+            ended = sql.execute(statement, (id, app)) == 1
+            if ended:
+                _forget_devices(sql, id)
+            if ended and report:
+                _report_by_id(sql, "logged_out", app, id)
+            return ended
 
-        return self._store.write(lambda connection: rows.remove(connection, app, id))
+        return self._store.write_or(False, work)
+
+    def remove(self, app: str, id: int, report: bool = False) -> bool:
+        """Delete an account and its relations; False if it does not exist."""
+
+        def work(sql: PooledStatements) -> bool:
+            if report:
+                _report_by_id(sql, "removed", app, id)
+            if sql.execute("DELETE FROM account WHERE id = %s AND app = %s", (id, app)) != 1:
+                return False
+            sql.execute("DELETE FROM relation WHERE account = %s OR other = %s", (id, id))
+            _forget_devices(sql, id)
+            return True
+
+        return self._store.write_or(False, work)
 
     # --- devices --------------------------------------------------------------------------------------------
 
     def by_device(self, app: str | None, id: int, device: int) -> tuple[Account, Device] | None:
-        """The account with this id, and the login of it that has not ended. ``app`` None: of any app."""
-        if not self._store.keeps:
-            return None
-        from imserver.storage import account_rows as rows
+        """The account with this id, and its login ``device`` that has not ended. ``app`` None: any app."""
 
-        def work(connection: Connection) -> tuple[Account, Device] | None:
-            found, row = rows.by_id(connection, app, id), rows.device(connection, id, device)
+        def work(sql: PooledStatements) -> tuple[Account, Device] | None:
+            found, row = _by_id(sql, app, id), _device(sql, id, device)
             return None if found is None or row is None else (found[0], row)
 
-        return self._store.read(work)
+        return self._store.read_or(None, work)
 
     def add_device(self, id: int, version: int, new: Device, most: int) -> bool:
-        """Remember a login of a version of an account; of more than ``most`` the oldest end.
+        """Store a login of a version of an account. Beyond ``most`` logins the oldest end.
 
-        False if the account has another version by now, or is gone.
+        False if the account has another version now or was deleted.
         """
-        from imserver.storage import account_rows as rows
 
-        return self._store.write(lambda connection: rows.add_device(connection, id, version, new, most))
+        def work(sql: PooledStatements) -> bool:
+            own = sql.query(f"SELECT version FROM account WHERE id = %s{sql.for_update}", (id,))
+            if not own or own[0][0] != version:
+                return False
+            sql.execute("DELETE FROM account_device WHERE account = %s AND expires_at <= %s", (id, new.since))
+            newest = sql.query(f"{_DEVICES} ORDER BY since DESC, id", (id,))
+            for row in newest[max(most - 1, 0) :]:
+                sql.execute("DELETE FROM account_device WHERE account = %s AND id = %s", (id, row[0]))
+            sql.execute(
+                f"INSERT INTO account_device (account, id, name, since, expires_at) VALUES {marks_of(5)}",
+                (id, new.id, new.name, new.since, new.expires_at),
+            )
+            return True
+
+        return self._store.write(work)
 
     def devices(self, id: int, now: int) -> list[Device]:
-        """The logins that have not ended, the newest first."""
-        if not self._store.keeps:
-            return []
-        from imserver.storage import account_rows as rows
-
-        return self._store.read(lambda connection: rows.devices(connection, id, now))
+        """The logins that have not ended, newest first."""
+        statement = f"{_DEVICES} AND expires_at > %s ORDER BY since DESC, id"
+        rows: list[Row] = self._store.read_or([], lambda sql: sql.query(statement, (id, now)))
+        return list(map(_device_of, rows))
 
     def remove_device(self, id: int, device: int) -> Device | None:
-        """End a login; which it was, None if there is none."""
-        if not self._store.keeps:
-            return None
-        from imserver.storage import account_rows as rows
+        """End a login and return it; None if it does not exist."""
 
-        return self._store.write(lambda connection: rows.remove_device(connection, id, device))
+        def work(sql: PooledStatements) -> Device | None:
+            found = _device(sql, id, device)
+            sql.execute("DELETE FROM account_device WHERE account = %s AND id = %s", (id, device))
+            return found
 
-    # --- accounts from elsewhere ----------------------------------------------------------------------------
+        return self._store.write_or(None, work)
+
+    # --- import ---------------------------------------------------------------------------------------------
 
     def there(self, app: str, some: Sequence[Imported]) -> list[Account]:
-        """The accounts that have the id, or in the app the phone number, of one of these."""
-        if not self._store.keeps:
-            return []
-        from imserver.storage import account_rows as rows
+        """The accounts that have the id, or in the app the phone number, of one of ``some``."""
 
-        return self._store.read(lambda connection: rows.there(connection, app, some))
+        def work(sql: PooledStatements) -> list[Account]:
+            rows = sql.query_in(f"{_ACCOUNTS} WHERE id IN {{}}", (), [each.account.id for each in some])
+            same_phone = f"{_ACCOUNTS} WHERE app = %s AND phone IN {{}}"
+            rows += sql.query_in(same_phone, (app,), [each.account.phone for each in some])
+            return list({row[0]: _account(row) for row in rows}.values())
+
+        return self._store.read_or([], work)
 
     def put(self, some: Sequence[Imported]) -> None:
-        """Keep accounts under the ids that they have. Raises Taken if one of them is there."""
-        from imserver.storage import account_rows as rows
+        """Store accounts with given ids. New accounts get ids above them.
 
-        self._store.write(lambda connection: rows.put(connection, some))
+        Raises Taken if an id or a phone number exists.
+        """
 
-    # --- who knows whom -------------------------------------------------------------------------------------
+        def work(sql: PooledStatements) -> None:
+            statement = f"INSERT INTO account (id, {_STORED}) VALUES {marks_of(8)}"
+            with _taken(some[0].account.phone):
+                sql.execute_many(
+                    statement, [(each.account.id, *_row(each.account, each.password)) for each in some]
+                )
+            if sql.engine == "postgresql":
+                # The other engines continue after the greatest id by themselves.
+                sequence = "pg_get_serial_sequence('account', 'id')"
+                sql.query(
+                    f"SELECT setval({sequence}, GREATEST((SELECT max(id) FROM account), nextval({sequence})))"
+                )
+
+        self._store.write(work)
+
+    # --- relations ------------------------------------------------------------------------------------------
 
     def relate(self, app: str, one: int, two: int, limit: int, becoming: Relating) -> str:
-        """Change what two accounts are to each other; what ``becoming`` says of it.
+        """Change the states of two accounts towards each other, as ``becoming`` decides.
 
-        It is given what the first is to the second, and the second to the first, and returns the same as it
-        is to be, and a word. ``"unknown"`` if the two are not both there, ``"full"`` if one of them would be
-        something to more than ``limit`` others.
+        ``becoming`` receives the state of the first towards the second, and of the second towards the first.
+        It returns the new states and a result. This method returns that result, ``"unknown"`` if not both
+        accounts exist, or ``"full"`` if an account would have relations to more than ``limit`` others.
         """
-        if not self._store.keeps:
-            return "unknown"
-        from imserver.storage import account_rows as rows
 
-        def work(connection: Connection) -> str:
-            if not rows.lock_both(connection, app, one, two):
+        def work(sql: PooledStatements) -> str:
+            # Both rows are locked, in this order, so that concurrent requests run one after the other.
+            both = f"SELECT id FROM account WHERE id IN (%s, %s) AND app = %s ORDER BY id{sql.for_update}"
+            if len(sql.query(both, (one, two, app))) != 2:
                 return "unknown"
-            before = rows.relations(connection, one, two)
+            before = _state(sql, one, two), _state(sql, two, one)
             after, word = becoming(before)
             pairs = ((one, two, before[0], after[0]), (two, one, before[1], after[1]))
+            count = "SELECT count(*) FROM relation WHERE account = %s"
             if any(
-                new and not old and rows.count_relations(connection, mine) >= limit
-                for mine, _, old, new in pairs
+                new and not old and sql.query(count, (mine,))[0][0] >= limit for mine, _, old, new in pairs
             ):
                 return "full"
             for mine, other, old, new in pairs:
                 if old != new:
-                    rows.set_relation(connection, mine, other, new)
+                    _set_state(sql, mine, other, old, new)
             return word
 
-        return self._store.write(work)
+        return self._store.write_or("unknown", work)
 
     def blocked_by(self, app: str, one: int, others: Sequence[int]) -> list[int]:
-        """Those of ``others`` who have blocked an account."""
-        if not self._store.keeps or not others:
-            return []
-        from imserver.storage import account_rows as rows
-
-        return self._store.read(lambda connection: rows.blocked_by(connection, app, one, others))
+        """The ids in ``others`` of accounts that have blocked an account."""
+        statement = (
+            "SELECT r.account FROM relation r JOIN account a ON a.id = r.account "
+            "WHERE a.app = %s AND r.other = %s AND r.state = 'blocked' AND r.account IN {}"
+        )
+        rows: list[Row] = self._store.read_or(
+            [], lambda sql: sql.query_in(statement, (app, one), list(dict.fromkeys(others)))
+        )
+        return [row[0] for row in rows]
 
     def contacts(self, name: ListName, one: int, after: int, limit: int) -> tuple[int, list[Contact]]:
-        """How many there are on a list of an account, and a page of it behind an id."""
-        if not self._store.keeps:
-            return 0, []
-        from imserver.storage import account_rows as rows
+        """The length of a list of an account, and a page of it with ids after ``after``."""
+        listed, whose = _LISTED[name], "r.account" if name == "incoming" else "r.other"
+        statement = (
+            f"SELECT a.id, a.nickname, a.avatar, r.since FROM relation r JOIN account a ON a.id = {whose} "
+            f"WHERE {listed} AND {whose} > %s ORDER BY {whose} LIMIT %s"
+        )
 
-        return self._store.read(
-            lambda connection: (
-                rows.count_contacts(connection, name, one),
-                rows.contacts(connection, name, one, after, limit),
-            )
+        def work(sql: PooledStatements) -> tuple[int, list[Contact]]:
+            count = sql.query(f"SELECT count(*) FROM relation r WHERE {listed}", (one,))[0][0]
+            return count, [Contact(*row) for row in sql.query(statement, (one, after, limit))]
+
+        nothing: tuple[int, list[Contact]] = 0, []
+        return self._store.read_or(nothing, work)
+
+
+def _account(row: Row) -> Account:
+    id, app, phone, nickname, avatar, version, created = row[:7]
+    return Account(id, text_of(app), text_of(phone), nickname, avatar, version, created)
+
+
+def _found(rows: Sequence[Row]) -> tuple[Account, str] | None:
+    """The account in the first of these rows, and its password hash."""
+    return (_account(rows[0]), rows[0][7]) if rows else None
+
+
+def _by_id(sql: PooledStatements, app: str | None, id: int) -> tuple[Account, str] | None:
+    """The account with this id, and its password hash. ``app`` None: any app."""
+    if app is None:
+        return _found(sql.query(f"{_ACCOUNTS} WHERE id = %s", (id,)))
+    return _found(sql.query(f"{_ACCOUNTS} WHERE id = %s AND app = %s", (id, app)))
+
+
+def _report(sql: PooledStatements, wanted: bool, change: str, account: Account) -> None:
+    """Add an event about an account, if it is wanted."""
+    if wanted:
+        facts = {
+            "user": account.user,
+            "change": change,
+            "nickname": account.nickname,
+            "avatar": account.avatar,
+        }
+        add_events(sql, [NewEvent(account.app, account.user, "account", json.encode(facts))])
+
+
+def _report_by_id(sql: PooledStatements, change: str, app: str | None, id: int) -> None:
+    found = _by_id(sql, app, id)
+    if found is not None:
+        _report(sql, True, change, found[0])
+
+
+def _row(new: Account, password: str) -> Row:
+    """The values of :data:`_STORED`."""
+    return new.app, new.phone, new.nickname, new.avatar, password, new.version, new.created
+
+
+@contextmanager
+def _taken(phone: str) -> Iterator[None]:
+    """Raise Taken instead of an IntegrityError."""
+    from sqlalchemy.exc import IntegrityError
+
+    try:
+        yield
+    except IntegrityError:
+        raise Taken(phone) from None
+
+
+def _device_of(row: Row) -> Device:
+    return Device(row[0], text_of(row[1]), row[2], row[3])
+
+
+def _device(sql: PooledStatements, account: int, id: int) -> Device | None:
+    """One login."""
+    rows = sql.query(f"{_DEVICES} AND id = %s", (account, id))
+    return _device_of(rows[0]) if rows else None
+
+
+def _forget_devices(sql: PooledStatements, account: int) -> None:
+    sql.execute("DELETE FROM account_device WHERE account = %s", (account,))
+
+
+def _state(sql: PooledStatements, one: int, two: int) -> str:
+    """The state of the first account towards the second; ``""``: none."""
+    rows = sql.query(f"SELECT state FROM relation {_PAIR}", (one, two))
+    return str(rows[0][0]) if rows else ""
+
+
+def _set_state(sql: PooledStatements, one: int, two: int, before: str, state: str) -> None:
+    """Set the state of the first account towards the second; ``""``: none."""
+    now = int(time())
+    if not state:
+        sql.execute(f"DELETE FROM relation {_PAIR}", (one, two))
+    elif before:
+        sql.execute(f"UPDATE relation SET state = %s, since = %s {_PAIR}", (state, now, one, two))
+    else:
+        sql.execute(
+            "INSERT INTO relation (account, other, state, since) VALUES (%s, %s, %s, %s)",
+            (one, two, state, now),
         )

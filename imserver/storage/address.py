@@ -1,4 +1,4 @@
-"""Where the database is, as the settings say it. Needs no driver."""
+"""The address of the database, from the settings. Needs no driver."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from imserver.config.settings import StorageSettings
 Engine = Literal["sqlite", "postgresql", "mysql"]
 
 DEFAULT_FILE: Final = "imserver.db"
-"""The SQLite file in the data folder, where nothing else is configured."""
+"""The SQLite file in the data directory, used if nothing else is configured."""
 
 DRIVERS: Final[dict[Engine, str]] = {"sqlite": "sqlite3", "postgresql": "psycopg", "mysql": "pymysql"}
-"""The module that speaks to each kind of database."""
+"""Engine → module of its driver."""
 
 _SCHEMES: Final = {
     "postgresql": "postgresql+psycopg",
@@ -28,7 +28,7 @@ _PASSWORD: Final = re.compile(r"(//[^:@/]*:)[^/]*@")
 
 
 class DatabaseAddress(Struct, frozen=True):
-    """One database. ``file`` is SQLite's; ``configured``: somebody has named it, so it has to be there."""
+    """One database. ``file``: for SQLite. ``configured``: the settings name it, so it must exist."""
 
     engine: Engine
     url: str
@@ -37,17 +37,17 @@ class DatabaseAddress(Struct, frozen=True):
 
     @property
     def shown(self) -> str:
-        """The address for people, without its password."""
+        """The address for display, without its password."""
         return str(self.file) if self.file is not None else _PASSWORD.sub(r"\1***@", self.url)
 
     @property
     def exists(self) -> bool:
-        """Whether there may be something to read: a server, or a file that has been made."""
+        """Whether there may be data: a server, or an existing file."""
         return self.file is None or self.file.exists()
 
 
 def database_address(settings: StorageSettings, data_dir: str) -> DatabaseAddress:
-    """The database of these settings, which were checked (:mod:`imserver.config.load`)."""
+    """The database of these settings, which :mod:`imserver.config.load` has checked."""
     if not settings.url:
         return _file(Path(data_dir, DEFAULT_FILE), configured=False)
     scheme, _, rest = settings.url.partition("://")

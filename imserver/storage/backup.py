@@ -1,4 +1,4 @@
-"""Copies of a SQLite database: one is taken while servers use it, and put back while none does."""
+"""Copies of a SQLite database. A backup runs while servers use it; a restore needs them stopped."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from imserver.errors import StartError
 _SIDE_FILES = ("-wal", "-shm", "-journal")
 _MANY = 1 << 32
 _SOME = 1 << 20
-"""So many messages, and conversations, accounts or marks of a user, may be lost since a copy was made."""
+"""Upper bound for messages, and for conversations, accounts or marks of a user, created since a backup."""
 
 
 def backup(database: Path, copy: Path) -> None:
-    """Copy a database, as it stands at one moment, to a new file. Raises StartError.
+    """Copy a consistent snapshot of a database to a new file. Raises StartError.
 
-    What is written meanwhile is not held up. The copy is there whole or not at all.
+    Writers are not delayed. The copy is complete or absent.
     """
     if not database.exists():
         raise StartError(f"{database}: there is no such database")
     if copy.exists():
-        raise StartError(f"{copy} is there already")
+        raise StartError(f"{copy} exists already")
     unfinished = copy.with_name(f"{copy.name}.part")
     try:
         os.close(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
@@ -44,13 +44,13 @@ def backup(database: Path, copy: Path) -> None:
 
 
 def restore(database: Path, copy: Path) -> Path | None:
-    """Put a copy in a database's place, which no server uses; what was there is kept beside it, as returned.
+    """Replace a database, which no server uses, by a copy. Returns the new name of the replaced database.
 
-    No number that was given since the copy was made is given again: clients, which know the greatest they
-    have seen, would take what is new for what they have. Raises StartError, and has changed nothing then.
+    No number given since the backup is given again. Clients know the greatest number they have seen and would
+    ignore new entries below it. Raises StartError; then nothing has changed.
     """
     check(copy)
-    kept: Path | None = None
+    before: Path | None = None
     unfinished = database.with_name(f"{database.name}.part")
     try:
         with closing(_connect(copy)) as source, closing(sqlite3.connect(unfinished)) as target:
@@ -60,7 +60,7 @@ def restore(database: Path, copy: Path) -> Path | None:
                 _move_on(target, _given(database))
         _last(unfinished)
         if database.exists():
-            kept = _set_aside(database)
+            before = _set_aside(database)
         for end in _SIDE_FILES:
             database.with_name(database.name + end).unlink(missing_ok=True)
         unfinished.rename(database)
@@ -71,11 +71,11 @@ def restore(database: Path, copy: Path) -> Path | None:
         raise StartError(f"{database} cannot be replaced: {error}") from None
     finally:
         unfinished.unlink(missing_ok=True)
-    return kept
+    return before
 
 
 def check(copy: Path) -> None:
-    """Whether a file is a whole database of this server's. Raises StartError."""
+    """Check that a file is an intact database of this server. Raises StartError."""
     if not copy.exists():
         raise StartError(f"{copy}: there is no such file")
     try:
@@ -83,34 +83,42 @@ def check(copy: Path) -> None:
             (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
             connection.execute("SELECT id FROM directory").fetchone()
     except sqlite3.Error as error:
-        raise StartError(f"{copy} is no database of this server: {error}") from None
+        raise StartError(f"{copy} is not a database of this server: {error}") from None
     if found != "ok":
         raise StartError(f"{copy} is damaged: {found}")
 
 
 class _Given(NamedTuple):
-    """Numbers that were given: (app, part) → last id and conversation; the last id of an account."""
+    """The last numbers given: (app, part) → last id and conversation; app → last id of an event; the last id
+    of an account."""
 
     logs: dict[tuple[str, int], tuple[int, int]]
+    events: dict[str, int]
     account: int
 
 
 def _given(database: Path) -> _Given | None:
-    """What a database has given; None: it is not there, or cannot tell."""
+    """The last numbers of a database; None if it does not exist or cannot be read."""
     try:
         with closing(_connect(database)) as connection:
             rows = connection.execute("SELECT app, part, last_id, last_conversation FROM log")
             logs = {(app, part): (last_id, conversation) for app, part, last_id, conversation in rows}
+            has_events = "event_feed" in _tables(connection)
+            events = dict(connection.execute("SELECT app, last_id FROM event_feed")) if has_events else {}
             found = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'account'").fetchone()
     except sqlite3.Error:
         return None
-    return _Given(logs, found[0] if found else 0)
+    return _Given(logs, events, found[0] if found else 0)
+
+
+def _tables(connection: sqlite3.Connection) -> set[str]:
+    return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
 
 
 def _move_on(copy: sqlite3.Connection, given: _Given | None) -> None:
-    """Have a copy count on behind what was given; where that is unknown, far behind what it knows of."""
-    tables = {name for (name,) in copy.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    if not {"log", "mark_version", "account"} <= tables:  # of a time when nothing was counted
+    """Make a copy continue after the given numbers. If they are unknown, it continues far beyond its own."""
+    tables = _tables(copy)
+    if not {"log", "mark_version", "account"} <= tables:  # made before the log existed
         return
     if given is None:
         copy.execute(
@@ -136,24 +144,39 @@ def _move_on(copy: sqlite3.Connection, given: _Given | None) -> None:
             (given.account,),
         )
     copy.execute("UPDATE mark_version SET version = version + ?", (_SOME,))
+    if "event_feed" in tables:
+        _move_events_on(copy, given)
+
+
+def _move_events_on(copy: sqlite3.Connection, given: _Given | None) -> None:
+    if given is None:
+        copy.execute("UPDATE event_feed SET last_id = last_id + ?", (_MANY,))
+        return
+    # A feed without a lease begins at the end of the log.
+    copy.executemany(
+        "INSERT INTO event_feed (app, last_id, entry_id, event_id, noted_id, owner, lease_until) "
+        "VALUES (?, ?, 0, 0, 0, '', 0) "
+        "ON CONFLICT (app) DO UPDATE SET last_id = max(last_id, excluded.last_id)",
+        given.events.items(),
+    )
 
 
 def _set_aside(database: Path) -> Path:
-    """Give a database another name, with all that belongs to it, be it damaged; that name."""
-    kept = _free(database.with_name(f"{database.name}.before"))
-    # What stands in its log belongs to it.
+    """Rename a database and its files, also if damaged. Returns the new name."""
+    aside = _free(database.with_name(f"{database.name}.before"))
+    # The content of its write-ahead log belongs to it.
     with suppress(sqlite3.Error), closing(sqlite3.connect(database)) as old:
         old.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    database.replace(kept)
+    database.replace(aside)
     for end in _SIDE_FILES:
         side = database.with_name(database.name + end)
         if side.exists():
-            side.replace(kept.with_name(kept.name + end))
-    return kept
+            side.replace(aside.with_name(aside.name + end))
+    return aside
 
 
 def _free(path: Path) -> Path:
-    """A name of which there is no file: nothing that was kept before is written over."""
+    """A name that is not in use, so that no earlier copy is overwritten."""
     number, found = 1, path
     while found.exists():
         number += 1

@@ -1,4 +1,4 @@
-"""Rows that storage hands to the other layers, as plain data, and what keeps the bytes of uploads.
+"""Rows that storage passes to other layers, as plain data, and the interface for the bytes of uploads.
 
 Importing this loads no database driver.
 """
@@ -14,31 +14,44 @@ from imserver.errors import ImserverError
 
 
 class AppRow(Struct, frozen=True):
-    """A stored app: its name, and those of its settings that were given, as plain values."""
+    """A stored app: its name and the settings that were given, as plain values."""
 
     name: str
     settings: dict[str, Any]
     created: int = 0
     """Unix seconds."""
+    deleted: bool = False
+    """Its row stays, without settings, so that all nodes learn of it."""
+
+
+class AppContents(Struct, frozen=True):
+    """What is deleted with an app: numbers of rows."""
+
+    keys: int
+    """API keys that are limited to it."""
+    accounts: int
+    messages: int
+    uploads: int
+    groups: int
 
 
 class KeyRow(Struct, frozen=True):
-    """A stored API key: ``digest`` is its SHA-256 in hexadecimal; the key itself stands nowhere."""
+    """A stored API key. ``digest``: its SHA-256 in hexadecimal. The key itself is not stored."""
 
     id: str
     digest: str
     scopes: tuple[str, ...]
     apps: tuple[str, ...] = ()
-    """Apps that it is bound to; none named: all."""
+    """Apps to which the key is limited; empty: all."""
     note: str = ""
     created: int = 0
     """Unix seconds."""
     revoked: int = 0
-    """Unix seconds; 0: it is in force."""
+    """Unix seconds; 0: the key is valid."""
 
 
 class Changes(Struct, frozen=True):
-    """Apps and keys that were made or changed since the last look."""
+    """Apps and keys that were created or changed since the last refresh."""
 
     version: int
     apps: tuple[AppRow, ...] = ()
@@ -49,18 +62,18 @@ PHONE_CHARACTERS: Final = 20
 NICKNAME_CHARACTERS: Final = 64
 AVATAR_CHARACTERS: Final = 1000
 MAX_ID: Final = 2**63 - 1
-"""The greatest number that the columns of ids hold."""
+"""The greatest id that the columns can hold."""
 
 ListName = Literal["friends", "incoming", "outgoing", "blocked"]
 "Friends, incoming requests, outgoing requests, or blocked users."
 
 
 class Taken(ImserverError):
-    """There is an account with this phone number."""
+    """An account with this phone number exists."""
 
 
 class Account(Struct, frozen=True):
-    """An account of an app. As a user of the app it is called by its id in decimal."""
+    """An account of an app. Its user id is the account id in decimal."""
 
     id: int
     app: str
@@ -68,37 +81,36 @@ class Account(Struct, frozen=True):
     nickname: str = ""
     avatar: str = ""
     version: int = 0
-    """Raised by every end of all its sessions: tokens of an earlier version are void."""
+    """Increases when the account ends all its sessions. Tokens of an earlier version are invalid."""
     created: int = 0
     """Unix seconds."""
 
     @property
     def user(self) -> str:
-        """The user that this account is."""
+        """The user id of this account."""
         return str(self.id)
 
 
 class Device(Struct, frozen=True):
-    """A login of an account that has not ended: its token names it. ``name`` is what the device calls
-    itself."""
+    """A login of an account that has not ended. Its token names it. ``name``: given by the device."""
 
     id: int
     name: str
     since: int
     """Unix seconds."""
     expires_at: int
-    """Unix seconds; its token ends then."""
+    """Unix seconds; end of its token."""
 
 
 class Imported(Struct, frozen=True):
-    """An account that comes from elsewhere, with its id there and the hash of its password."""
+    """An account to import, with its id and password hash."""
 
     account: Account
     password: str
 
 
 class Contact(Struct, frozen=True):
-    """Somebody on a list of an account: their id, what they show of themselves, and since when."""
+    """An entry on a list of an account: id, public profile, and time of the entry."""
 
     id: int
     nickname: str
@@ -107,72 +119,73 @@ class Contact(Struct, frozen=True):
     """Unix seconds."""
 
 
-MAX_USER_BYTES = 500
-"""Bytes of the longest user id that may own a file, in UTF-8."""
+UPLOAD_USER_BYTES = 500
+"""Longest user id that may own a file, in bytes of UTF-8."""
 
 
 class Upload(Struct, frozen=True):
-    """One uploaded file: what it is, whose, and where its bytes are."""
+    """An uploaded file: its properties, its owner and the place of its bytes."""
 
     id: str
-    """Random, and the only thing that opens it."""
+    """Random. It is the only proof needed to download the file."""
     app: str
     user: str
     kind: str
-    """``picture``, ``voice``, ``video`` or ``file``, by its content."""
+    """``picture``, ``voice``, ``video`` or ``file``, detected from the content."""
     type: str
-    """The media type of its content."""
+    """Media type, detected from the content."""
     name: str
-    """What the sender calls it; nothing is found or kept by it."""
+    """The sender's name for it. Nothing is looked up or stored by this name."""
     bytes: int
     sha256: str
     created: int
     """Unix milliseconds."""
     place: str = ""
-    """``""``: the directory, ``"s3"``: the bucket."""
+    """``""``: the directory. ``"s3"``: the bucket."""
     width: int = 0
-    """Of a picture, in pixels, as it is shown."""
+    """Of a picture, in pixels, as displayed."""
     height: int = 0
     thumbnail_bytes: int = 0
-    """0: it has none."""
+    """0: no thumbnail."""
     thumbnail_type: str = ""
 
     @property
     def stored_bytes(self) -> int:
-        """What counts against the quota."""
+        """The bytes that count against the quota."""
         return self.bytes + self.thumbnail_bytes
 
 
 class Usage(Struct, frozen=True):
-    """What a user keeps."""
+    """Number and size of a user's files."""
 
     bytes: int = 0
     files: int = 0
 
 
 class Media(Protocol):
-    """Keeps bytes under names. All functions may switch, and raise :class:`imserver.errors.MediaUnavailable`.
+    """A store of bytes by name. All methods may switch and may raise
+    :class:`imserver.errors.MediaUnavailable`.
 
-    ``name`` is one of ours: letters, digits, dashes, underscores and dots, never chosen by a client.
+    ``name`` is made by the server: letters, digits, dashes, underscores and dots. Clients never choose it.
     """
 
     place: str
-    """The name of this kind of place, as it stands in :attr:`Upload.place`."""
+    """The name of this kind of store, as in :attr:`Upload.place`."""
 
     def put(self, name: str, path: str, size: int, sha256: str, kind: str) -> None:
-        """Keep the file at ``path``, safely, before this returns. The file may be gone afterwards.
+        """Store the file at ``path`` durably before returning. ``path`` may not exist afterwards.
 
-        ``kind`` is its media type.
+        ``kind``: its media type.
         """
 
     def get(self, name: str, first: int, last: int) -> Iterator[bytes]:
-        """The bytes from ``first`` to ``last``, both included, piece by piece.
+        """The bytes from ``first`` to ``last``, both included, in pieces.
 
-        Raises FileNotFoundError, before the first piece, where there is nothing.
+        Raises FileNotFoundError, before the first piece, if the name does not exist.
         """
 
     def delete(self, name: str) -> None:
-        """Forget it; nothing happens where there is nothing."""
+        """Delete the bytes. Does nothing if the name does not exist."""
 
     def close(self) -> None:
-        """Give everything back."""
+        """Release all resources."""

@@ -1,7 +1,7 @@
-"""One open database: its engine, and functions that run on a connection, each in its own transaction.
+"""An open database: its engine, and functions that run on a connection, each in its own transaction.
 
-PostgreSQL and MySQL run in the caller's greenlet over cooperative sockets. SQLite works on files, which are
-not cooperative, so one native thread does all of its work in turn.
+PostgreSQL and MySQL run in the caller's greenlet over cooperative sockets. SQLite uses files, which are not
+cooperative, so one native thread does all its work in order.
 """
 
 from __future__ import annotations
@@ -10,15 +10,17 @@ import fcntl
 import logging
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from math import inf
 from pathlib import Path
-from time import monotonic
+from statistics import median
+from time import monotonic, perf_counter, time
 from typing import Any, Final, Protocol, TypeVar
 
 import gevent
 from gevent import GreenletExit, monkey
 from gevent.threadpool import ThreadPool
+from msgspec import Struct
 from msgspec.structs import replace
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, InternalError, OperationalError
@@ -27,43 +29,43 @@ from sqlalchemy.pool import StaticPool
 
 from imserver.config.settings import StorageSettings
 from imserver.errors import StartError, StorageUnavailable
-from imserver.storage import migrate, records
+from imserver.storage import migrations
 from imserver.storage.address import DatabaseAddress
-from imserver.storage.migrations import HEAD
+from imserver.storage.statements import PooledStatements
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Work = Callable[[Connection], T]
-"""What is done in one transaction. SQLite's runs in another thread: it touches the connection only."""
+Work = Callable[[PooledStatements], T]
+"""The work of one transaction. On SQLite it runs in another thread, so it must use only the statements."""
 
 _MIGRATE_SECONDS: Final = 3600.0
 _DEADLOCKS: Final = 3
-"""How often what a deadlock undid is done once more, within the time that it has."""
+"""Number of retries after a deadlock, within the time limit."""
 _CLOSE_SECONDS: Final = 1.0
-"""For what is under way when nobody may ask any more."""
+"""Time for running work after the last caller has left."""
 
 
 class _Late(BaseException):
-    """The time for something is over.
+    """The time limit has passed.
 
-    No Exception: after anything else SQLAlchemy may use the connection again, and the answer that is still to
-    come would be taken for that of the next question.
+    It is not an Exception. After an Exception SQLAlchemy may reuse the connection, and would read the late
+    answer as the answer to its next query.
     """
 
 
 class Runner(Protocol):
-    """Where the work on a database is done."""
+    """The place where the work of a database runs."""
 
     def run(self, function: Callable[[], T], seconds: float | None) -> T:
-        """Do it and return what it returns, or raise what it raises; :class:`_Late` after ``seconds``."""
+        """Return or raise the result of ``function``. Raises :class:`_Late` after ``seconds``."""
 
     def close(self) -> bool:
-        """Take nothing more; False if something is still being done, and cannot be stopped."""
+        """Refuse new work; False if work is still running and cannot be stopped."""
 
 
 class GreenletRunner:
-    """In the caller's greenlet."""
+    """Runs work in the caller's greenlet."""
 
     def run(self, function: Callable[[], T], seconds: float | None) -> T:
         deadline = monotonic() + seconds if seconds is not None else inf
@@ -71,10 +73,10 @@ class GreenletRunner:
             with gevent.Timeout(seconds, _Late):
                 return function()
         except Exception as error:
-            # psycopg may stumble over its own state as it is interrupted, and say that instead.
+            # The interruption may make psycopg raise an error about its own state instead.
             cause = error.__context__
             while cause is not None:
-                if isinstance(cause, GreenletExit):  # nobody goes on who was killed
+                if isinstance(cause, GreenletExit):  # a killed greenlet must end
                     raise cause from None
                 cause = cause.__context__
             if monotonic() >= deadline:
@@ -82,14 +84,14 @@ class GreenletRunner:
             raise
 
     def close(self) -> bool:
-        """Nothing goes on."""
+        """No work outlives its caller."""
         return True
 
 
 class ThreadRunner:
-    """In one native thread, one after the other; the caller's greenlet waits without holding up the loop.
+    """Runs work in one native thread, in order. The caller's greenlet waits without blocking the loop.
 
-    What was begun goes on when its caller has stopped waiting.
+    Begun work continues when its caller has stopped waiting.
     """
 
     def __init__(self) -> None:
@@ -99,7 +101,7 @@ class ThreadRunner:
         returned: list[T] = []
 
         def outcome() -> BaseException | None:
-            # What is raised out of the thread by itself would be printed by the loop, too.
+            # The loop would print an exception that leaves the thread.
             try:
                 returned.append(function())
             except BaseException as error:
@@ -122,31 +124,30 @@ class ThreadRunner:
 
 
 class Database:
-    """One database. Owner of its engine; after :meth:`open` it has all that this release expects.
+    """One database. Owner of its engine. After :meth:`open` its schema is current.
 
-    ``threaded``: there is a loop that must not be held up by files. A command that does nothing else needs
-    no thread.
+    ``threaded``: keep file access away from the loop. Commands without other work need no thread.
     """
 
     def __init__(self, place: DatabaseAddress, settings: StorageSettings, threaded: bool = True) -> None:
         self.place = place
         self.id = ""
-        """What distinguishes it from all other databases, wherever it is copied or moved to."""
+        """Identifies the database, also after a copy or move."""
         self.healthy = False
-        """Whether it did what it was asked last."""
+        """Whether the last operation succeeded."""
         self._settings = settings
         self._engine: Engine = make_engine(place, settings)
         self._runner: Runner = ThreadRunner() if threaded and place.file is not None else GreenletRunner()
         self._lock = -1
 
     def open(self) -> None:
-        """Connect, and migrate if need be. Raises StartError with one clear line."""
+        """Connect, and migrate if needed. Raises StartError with a one-line message."""
         try:
             if self.place.file is not None:
                 prepare_file(self.place.file)
                 self._lock = os.open(f"{self.place.file}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             before = self._runner.run(self._step, self._settings.seconds)
-            if not migrate.is_current(before):
+            if not migrations.is_current(before):
                 self._runner.run(self._migrate, _MIGRATE_SECONDS)
             self.id, laxness = self._runner.run(self._look_at, self._settings.seconds)
         except OSError as error:
@@ -155,50 +156,55 @@ class Database:
             raise StartError(f"storage: {self.place.shown} cannot be used: {_words(error)}") from None
         self.healthy = True
         if laxness:
-            log.warning("the database %s may lose what it has confirmed: %s", self.place.shown, laxness)
-        if not migrate.is_current(before):
-            log.info("the database %s was brought to step %s", self.place.shown, HEAD)
-        elif before != HEAD:
-            log.warning("the database %s is a newer release's, at step %s", self.place.shown, before)
+            log.warning(
+                "the database %s may lose confirmed data in a power failure: %s", self.place.shown, laxness
+            )
+        if not migrations.is_current(before):
+            log.info("the database %s was migrated to step %s", self.place.shown, migrations.HEAD)
+        elif before != migrations.HEAD:
+            log.warning("the database %s belongs to a newer release, at step %s", self.place.shown, before)
 
-    # These run in SQLite's thread, where nothing may be logged: the locks of logging are the loop's.
+    # These run in SQLite's thread and must not log: the locks of logging belong to the loop.
 
     def _step(self) -> str:
-        with self._connected() as connection:
-            return migrate.step_of(connection)
+        # Without the lock, nodes that switch a new file to the write-ahead log at once would find it locked.
+        is_new = self.place.file is not None and not self.place.file.stat().st_size
+        with self.writing() if is_new else nullcontext(), self._connected() as connection:
+            return migrations.step_of(connection)
 
     def _migrate(self) -> None:
-        # What changes a large table may take its time.
+        # No time limit: a change of a large table may be slow.
         patient = make_engine(self.place, replace(self._settings, seconds=_MIGRATE_SECONDS))
         try:
             with self.writing(), _connected(patient, writes=True) as connection, connection.begin():
-                migrate.migrate(connection)
+                migrations.migrate(connection)
         finally:
             patient.dispose()
 
     def _look_at(self) -> tuple[str, str]:
         with self._connected() as connection:
-            return records.read_id(connection), laxness_of(connection)
+            found = connection.exec_driver_sql("SELECT id FROM directory").scalar_one()
+            return str(found), laxness_of(connection)
 
     def read(self, work: Work[T]) -> T:
-        """Do ``work``, which changes nothing. Switches. Raises StorageUnavailable."""
+        """Run ``work``, which only reads. Switches. Raises StorageUnavailable."""
         return self._guarded(lambda: self._in_transaction(work))
 
     def write(self, work: Work[T]) -> T:
-        """Do ``work`` and commit, once more if a deadlock undid it. Switches.
+        """Run ``work`` and commit; retry after a deadlock. Switches.
 
-        Nothing is changed if ``work`` raises. Raises StorageUnavailable, after which the change may have been
-        made or not.
+        Nothing is changed if ``work`` raises. Raises StorageUnavailable, after which the change may or may
+        not have been made.
         """
         return self._guarded(lambda: self._in_transaction(work, writes=True))
 
     def run_raw(
         self, function: Callable[[], T], seconds: float, late: Callable[[str], Exception] | type[Exception]
     ) -> T:
-        """Do something over a connection of the caller's own, where this database's work is done.
+        """Run ``function`` on the caller's own connection, where this database's work runs.
 
-        What takes longer than ``seconds`` is broken off, and ``late`` gives what is raised then; only
-        SQLite's work, in its thread, cannot be broken off.
+        After ``seconds`` the work is interrupted, and the error from ``late`` is raised. The work of SQLite,
+        in its thread, cannot be interrupted.
         """
         try:
             return self._runner.run(function, None if self.place.file is not None else seconds)
@@ -206,43 +212,41 @@ class Database:
             raise late(_words(error)) from None
 
     def raw_connection(self) -> Any:
-        """A driver's connection that belongs to the caller, set up as all others. Not for SQLite."""
+        """A driver connection that belongs to the caller, configured like all others. Not for SQLite."""
         lent = self._engine.raw_connection()
         raw = lent.driver_connection
         lent.detach()
         return raw
 
-    def heard(self) -> None:
-        """It did what it was asked."""
+    def answered(self) -> None:
+        """Record a successful operation."""
         if not self.healthy:
             self.healthy = True
             log.info("the database %s answers again", self.place.shown)
 
-    def away(self, words: str) -> StorageUnavailable:
-        """It did not; what to raise."""
+    def failed(self, words: str) -> StorageUnavailable:
+        """Record a failed operation. Returns the error to raise."""
         if self.healthy:
             self.healthy = False
             log.error("the database %s does not answer: %s", self.place.shown, words)
         return StorageUnavailable(f"the database does not answer: {words}")
 
     def close(self) -> None:
-        """Give all connections back."""
+        """Close all connections."""
         if not self._runner.close():
-            log.warning(
-                "the database %s is left as it is: something is still being done there", self.place.shown
-            )
+            log.warning("the database %s stays open: an operation is still running", self.place.shown)
             return
         self._engine.dispose()
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
 
-    # --- inside ---------------------------------------------------------------------------------------------
+    # --- internal -------------------------------------------------------------------------------------------
 
     def _in_transaction(self, work: Work[T], writes: bool = False) -> T:
         if not writes:
             with self._connected() as connection:
-                return work(connection)
+                return work(PooledStatements(connection))
         for _ in range(_DEADLOCKS):
             try:
                 return self._write_once(work)
@@ -253,14 +257,14 @@ class Database:
 
     def _write_once(self, work: Work[T]) -> T:
         with self.writing(), self._connected(writes=True) as connection, connection.begin():
-            return work(connection)
+            return work(PooledStatements(connection))
 
     def _connected(self, writes: bool = False) -> Connection:
         return _connected(self._engine, writes)
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """SQLite: one writer after the other, in the order in which they came, of whatever process."""
+        """For SQLite: allow one writer at a time, in the order of arrival, over all processes."""
         if self._lock < 0:
             yield
             return
@@ -274,12 +278,12 @@ class Database:
         try:
             value = self._runner.run(function, self._settings.seconds)
         except (OperationalError, InterfaceError, InternalError, PoolTimeout, _Late) as error:
-            raise self.away(_words(error)) from None
+            raise self.failed(_words(error)) from None
         except DBAPIError as error:
             if not error.connection_invalidated:
                 raise
-            raise self.away(_words(error)) from None
-        self.heard()
+            raise self.failed(_words(error)) from None
+        self.answered()
         return value
 
 
@@ -288,7 +292,7 @@ def _connected(engine: Engine, writes: bool = False) -> Connection:
 
 
 def _words(error: BaseException) -> str:
-    """What the driver says, in one line."""
+    """The driver's message in one line."""
     if isinstance(error, _Late):
         return "no answer in time"
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
@@ -296,37 +300,37 @@ def _words(error: BaseException) -> str:
 
 
 WRITES: Final = "imserver_writes"
-"""Execution option of a connection whose transaction will change something."""
+"""Execution option of a connection whose transaction writes."""
 
 _BUSY_SECONDS: Final = 5.0
 LEFT_SECONDS: Final = 10.0
-"""After so long (or twice the time for one question) a server ends a transaction in which nothing more was
-asked: a node that was cut off in the middle would hold the head of a log, and everybody up, for hours."""
+"""Time (at least twice the time limit of a query) after which the server ends an idle transaction. Without
+it, a node that was cut off could hold the lock of a log's head, and block all writers, for hours."""
 _IDLE_SECONDS: Final = 60
-"""The same on MySQL, which knows such a time for connections only."""
+"""The same for MySQL, which has such a limit only for connections."""
 _DEADLOCK_STATES: Final = ("40P01", "40001")
-"""PostgreSQL's names of what may be tried again: a deadlock, transactions that cannot follow each other."""
+"""PostgreSQL states that allow a retry: deadlock and serialization failure."""
 _MYSQL_DEADLOCK: Final = 1213
 
 
 def make_engine(place: DatabaseAddress, settings: StorageSettings) -> Engine:
-    """The engine of a database; connects to nothing yet. Raises StartError for an address that is none."""
+    """Make the engine of a database without connecting. Raises StartError for an invalid address."""
     try:
         return _MAKERS[place.engine](place, settings)
     except (ArgumentError, ValueError, TypeError) as error:
-        raise StartError(f"storage: {place.shown} is no address of a database: {error}") from None
+        raise StartError(f"storage: {place.shown} is not a database address: {error}") from None
 
 
 def _sqlite(place: DatabaseAddress, _settings: StorageSettings) -> Engine:
-    # One connection, used by one thread at a time. Others that write are kept out by a lock on a file beside
-    # (imserver.storage.database); the busy handler is for who does not know of it.
+    # One connection, used by one thread at a time. A lock on a file beside it keeps out other writers
+    # (imserver.storage.database). The busy handler is for programs that do not use this lock.
     engine = create_engine(
         place.url, poolclass=StaticPool, connect_args={"check_same_thread": False, "timeout": _BUSY_SECONDS}
     )
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, _record: object) -> None:
-        connection.isolation_level = None  # transactions begin where we say so, not where the driver guesses
+        connection.isolation_level = None  # the server begins transactions, not the driver
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
 
@@ -348,7 +352,7 @@ def _postgresql(place: DatabaseAddress, settings: StorageSettings) -> Engine:
             "connect_timeout": max(2, round(settings.seconds)),
             "application_name": "imserver",
             "tcp_user_timeout": milliseconds,
-            # A plan made while a table was empty would be kept, and read all of it once it is not.
+            # A plan cached while a table was empty would scan the whole table later.
             "options": f"-c statement_timeout={milliseconds} -c plan_cache_mode=force_custom_plan "
             f"-c idle_in_transaction_session_timeout={_left_seconds(settings) * 1000}",
         },
@@ -406,9 +410,9 @@ _MAKERS: Final[dict[str, Callable[[DatabaseAddress, StorageSettings], Engine]]] 
 
 
 def assert_cooperative() -> None:
-    """Raise StartError if waiting for PostgreSQL would hold up the loop.
+    """Raise StartError if waiting for PostgreSQL would block the loop.
 
-    psycopg decides how it waits when it is imported; imported before the standard library was patched, it
+    psycopg decides at import how it waits. If it was imported before the standard library was patched, it
     waits in C.
     """
     from psycopg import waiting
@@ -419,13 +423,13 @@ def assert_cooperative() -> None:
 
 
 def prepare_file(path: Path) -> None:
-    """Make the folder of a SQLite file, and the file for its owner's eyes only. Raises OSError."""
+    """Create the folder of a SQLite file, and the file with access for its owner only. Raises OSError."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
 
 def laxness_of(connection: Connection) -> str:
-    """The setting by which the server confirms what a power cut may take back; ``""``: it does not."""
+    """The setting with which the server confirms commits before they are durable; ``""``: none."""
     setting, safe = _DURABILITY.get(connection.dialect.name, ("", ()))
     if not setting:
         return ""
@@ -440,8 +444,46 @@ _DURABILITY: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
 }
 
 
+class DatabaseState(Struct, frozen=True):
+    """State of a reachable database: product, version, median round trip in seconds, the setting that makes
+    it less durable (``""``: none), and the seconds by which its clock is ahead (None: it has no clock)."""
+
+    name: str
+    version: str
+    round_trip: float
+    laxness: str
+    clock_difference: float | None
+
+
+_CLOCKS: Final = {
+    "postgresql": "SELECT EXTRACT(EPOCH FROM clock_timestamp())",
+    "mysql": "SELECT UNIX_TIMESTAMP(NOW(6))",
+}
+
+
+def probe(place: DatabaseAddress, settings: StorageSettings, tries: int) -> DatabaseState:
+    """Connect, measure ``tries`` round trips, disconnect. Raises the driver's errors. Switches."""
+    engine = make_engine(place, settings)
+    try:
+        with engine.connect() as connection:
+            times = []
+            for _ in range(tries):
+                before = perf_counter()
+                connection.execute(text("SELECT 1"))
+                times.append(perf_counter() - before)
+            difference = None
+            if clock := _CLOCKS.get(place.engine):
+                difference = float(connection.execute(text(clock)).scalar_one()) - time()
+            version = ".".join(str(part) for part in engine.dialect.server_version_info or ())
+            return DatabaseState(
+                engine.dialect.name, version, median(times), laxness_of(connection), difference
+            )
+    finally:
+        engine.dispose()
+
+
 def is_deadlock(error: DBAPIError) -> bool:
-    """Whether the database has taken a transaction back because it and another waited for each other."""
+    """Whether the database has rolled back a transaction because of a deadlock."""
     cause = error.orig
     if getattr(cause, "sqlstate", None) in _DEADLOCK_STATES:
         return True

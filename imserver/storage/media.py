@@ -1,7 +1,7 @@
 """Uploaded files in a directory.
 
-Reading and writing files is not cooperative: a disk that is busy would hold up the loop. So all of it is done
-in a few native threads, while the greenlet that asked waits.
+File access is not cooperative: a busy disk would block the loop. So all of it runs in a few native threads
+while the calling greenlet waits.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PIECE_BYTES: Final = 65536
-"""What is read or written at once."""
+"""Bytes per read or write."""
 THREADS: Final = 4
 _CLOSE_SECONDS: Final = 1.0
 _STALE_SECONDS: Final = 86400.0
@@ -32,30 +32,31 @@ _INCOMING: Final = "incoming"
 
 
 def open_private(path: Path) -> IO[bytes]:
-    """Make a file that nobody but this user may read or write, and open it for writing, unbuffered."""
+    """Create a file that only this user may read or write, and open it for writing, unbuffered."""
     return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb", 0)
 
 
 def _make_private(folder: Path) -> None:
-    """Make a folder, and those above it, for this user only."""
+    """Create a folder and its parents for this user only."""
     if not folder.is_dir():
         _make_private(folder.parent)
         folder.mkdir(mode=0o700, exist_ok=True)
 
 
 class Files:
-    """Does what touches files, off the loop. Owner of the threads."""
+    """Runs file access outside the loop. Owner of the threads."""
 
     def __init__(self) -> None:
         self._pool: ThreadPool | None = None
 
     def do(self, function: Callable[..., T], *arguments: object) -> T:
-        """What ``function`` returns, or raises. Switches; what was begun is finished even if nobody waits."""
+        """Run ``function`` in a thread and return or raise its result. Switches. A begun call always
+        finishes."""
 
         returned: list[T] = []
 
         def outcome() -> BaseException | None:
-            # What is raised out of a thread by itself would be printed by the loop, too.
+            # The loop would print an exception that leaves the thread.
             try:
                 returned.append(function(*arguments))
             except BaseException as error:
@@ -72,14 +73,15 @@ class Files:
         return returned[0]
 
     def close(self) -> None:
-        """End the threads. One that a disk does not let go ends with the process."""
+        """End the threads. A thread that a disk blocks ends with the process."""
         if self._pool is not None:
             with suppress(TimeoutError), gevent.Timeout(_CLOSE_SECONDS, TimeoutError):
                 self._pool.kill()
 
 
 class Directory:
-    """Files under ``root``, in folders by the beginning of their names. Owner of what is under ``root``."""
+    """Files under ``root``, in folders by the first letters of their names. Owner of everything under
+    ``root``."""
 
     place = ""
 
@@ -88,7 +90,7 @@ class Directory:
         self._files = files
 
     def incoming(self) -> Path:
-        """The folder for files that are still arriving, made if need be. Raises MediaUnavailable."""
+        """The folder for incoming files, created if needed. Raises MediaUnavailable."""
         try:
             return self._files.do(self._make_incoming)
         except OSError as error:
@@ -100,7 +102,7 @@ class Directory:
         return folder
 
     def sweep(self) -> int:
-        """Remove what a node that was killed has left half written; how many that was."""
+        """Remove unfinished files of killed nodes. Returns their number."""
         return self._files.do(self._sweep)
 
     def _sweep(self) -> int:
@@ -110,19 +112,19 @@ class Directory:
                 if path.stat().st_mtime < long_ago:
                     path.unlink()
                     removed += 1
-            except FileNotFoundError:  # another node was quicker
+            except FileNotFoundError:  # another node has removed it
                 continue
         return removed
 
     def free_bytes(self) -> int:
-        """What the disk has left. Raises MediaUnavailable."""
+        """Free bytes of the disk. Raises MediaUnavailable."""
         try:
             return self._files.do(lambda: shutil.disk_usage(self.root).free)
         except OSError as error:
             raise _unavailable(error) from None
 
     def put(self, name: str, path: str, _size: int, _sha256: str, _kind: str) -> None:
-        """Move a finished file to its place; it survives a power cut once this returns."""
+        """Move a finished file into the store. It survives a power failure once this returns."""
         try:
             self._files.do(self._move, Path(path), self._path(name))
         except OSError as error:
@@ -155,21 +157,21 @@ class Directory:
             while first <= last:
                 piece = self._files.do(os.pread, descriptor, min(PIECE_BYTES, last + 1 - first), first)
                 if not piece:
-                    raise MediaUnavailable("a file is shorter than it was")
+                    raise MediaUnavailable("a file is shorter than its recorded size")
                 first += len(piece)
                 yield piece
         finally:
             close()
 
     def delete(self, name: str) -> None:
-        """Remove a file."""
+        """Delete a file."""
         try:
             self._files.do(lambda: self._path(name).unlink(missing_ok=True))
         except OSError as error:
             raise _unavailable(error) from None
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Nothing to release."""
 
     def _path(self, name: str) -> Path:
         return self.root / name[:2] / name

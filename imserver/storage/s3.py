@@ -1,4 +1,4 @@
-"""Uploaded files in a bucket of S3 or of a compatible server (MinIO, Ceph, R2), signed by Signature V4."""
+"""Uploaded files in a bucket of S3 or a compatible server (MinIO, Ceph, R2), with Signature V4."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from urllib3 import PoolManager
 
 EMPTY_SHA256: Final = hashlib.sha256(b"").hexdigest()
-"""What a request without a body is signed with."""
+"""The digest for requests without a body."""
 
 _ALGORITHM: Final = "AWS4-HMAC-SHA256"
 
 
 class Credentials(Struct, frozen=True):
-    """Who signs, and for which region."""
+    """Access key, secret key and region."""
 
     access_key: str
     secret_key: str
@@ -36,7 +36,7 @@ class Credentials(Struct, frozen=True):
 
 
 def canonical_path(path: str) -> str:
-    """A path as it is signed and sent: every byte escaped that is not unreserved, slashes kept."""
+    """Escape a path for signing and sending: all bytes except unreserved ones and slashes."""
     return quote(path, safe="/-_.~")
 
 
@@ -49,17 +49,17 @@ def signed_headers(
     credentials: Credentials,
     now: datetime | None = None,
 ) -> dict[str, str]:
-    """``headers`` and those that prove who sends them; ``path`` is canonical already, and has no query.
+    """Add the headers of Signature V4 to ``headers``. ``path`` must be canonical and without a query.
 
-    ``sha256`` is that of the body, in hexadecimal. All headers are signed, with Host, which is not among
-    the result: whoever sends the request writes it.
+    ``sha256``: of the body, in hexadecimal. All headers and Host are signed. Host is not in the result: the
+    sender of the request adds it.
     """
     moment = (now or datetime.now(UTC)).strftime("%Y%m%dT%H%M%SZ")
     sent = {**headers, "x-amz-content-sha256": sha256, "x-amz-date": moment}
     lines = sorted((name.lower(), " ".join(value.split())) for name, value in (*sent.items(), ("host", host)))
     names = ";".join(name for name, _ in lines)
-    told = "".join(f"{name}:{value}\n" for name, value in lines)
-    request = "\n".join([method, path, "", told, names, sha256])
+    canonical = "".join(f"{name}:{value}\n" for name, value in lines)
+    request = "\n".join([method, path, "", canonical, names, sha256])
     scope = f"{moment[:8]}/{credentials.region}/s3/aws4_request"
     to_sign = "\n".join([_ALGORITHM, moment, scope, hashlib.sha256(request.encode()).hexdigest()])
     signature = hmac.digest(_signing_key(credentials, moment[:8]), to_sign.encode(), "sha256").hex()
@@ -79,13 +79,13 @@ log = logging.getLogger(__name__)
 
 _CONNECTIONS: Final = 32
 _TRIES: Final = 3
-"""For what may be repeated: everything here."""
+"""Number of attempts. All requests here may be repeated."""
 
 
 class Bucket:
-    """One bucket. Owner of the connections to it.
+    """A bucket. Owner of its connections.
 
-    Its address names the bucket in the path (``http://host/bucket/name``), which all servers understand.
+    The path of its URL names the bucket (``http://host/bucket/name``), which all servers understand.
     """
 
     place = "s3"
@@ -101,7 +101,7 @@ class Bucket:
         self._connections: PoolManager | None = None
 
     def put(self, name: str, path: str, size: int, sha256: str, kind: str) -> None:
-        """Send a file. Raises MediaUnavailable unless the bucket says that it has it."""
+        """Send a file. Raises MediaUnavailable unless the bucket confirms it."""
         headers = {"content-type": kind, "content-length": str(size)}
         self._answered("PUT", name, headers, (200,), sha256, path).drain_conn()
 
@@ -116,7 +116,7 @@ class Bucket:
         return _pieces(answer, last + 1 - first)
 
     def delete(self, name: str) -> None:
-        """Forget it. Raises MediaUnavailable."""
+        """Delete a file. Raises MediaUnavailable."""
         self._answered("DELETE", name, {}, (200, 204, 404)).drain_conn()
 
     def _answered(
@@ -128,7 +128,7 @@ class Bucket:
         sha256: str = EMPTY_SHA256,
         path: str = "",
     ) -> Any:
-        """An answer with one of these statuses; asked for again if the bucket fails, or is not reached."""
+        """Send a request until the answer has one of the statuses in ``wanted``. Raises MediaUnavailable."""
         failure = ""
         for _ in range(_TRIES):
             try:
@@ -143,15 +143,15 @@ class Bucket:
             if answer.status < HTTPStatus.INTERNAL_SERVER_ERROR:
                 break
         log.error("the bucket at %s refused a %s: %s", self._host, method, failure)
-        raise MediaUnavailable(f"the bucket does not do what it is asked: {failure}")
+        raise MediaUnavailable(f"the bucket refused the request: {failure}")
 
     def close(self) -> None:
-        """End the idle connections."""
+        """Close the idle connections."""
         if self._connections is not None:
             self._connections.clear()
 
     def _ask(self, method: str, name: str, headers: dict[str, str], sha256: str, file: str) -> Any:
-        # Loaded here because a node that keeps nothing in a bucket need not pay for it.
+        # Imported here: nodes without a bucket need not load it.
         from urllib3 import PoolManager, Timeout
         from urllib3.exceptions import HTTPError
 
@@ -188,13 +188,13 @@ def _pieces(answer: Any, size: int) -> Iterator[bytes]:
         while size:
             piece: bytes = answer.read(min(PIECE_BYTES, size), decode_content=False)
             if not piece:
-                raise MediaUnavailable("the bucket gave less than it said")
+                raise MediaUnavailable("the answer of the bucket is shorter than announced")
             size -= len(piece)
             yield piece
     except (HTTPError, OSError) as error:
         raise MediaUnavailable(f"{type(error).__name__}: {error}") from None
     finally:
-        if size:  # the rest would be taken for the beginning of the next answer
+        if size:  # the rest would be read as the beginning of the next answer
             answer.close()
         else:
             answer.release_conn()

@@ -1,27 +1,32 @@
-"""The apps and keys that are kept, for a node: opened when there is something to keep, watched for news.
+"""The database of a node, opened on first use, and the apps and keys in it.
 
-A node with nothing to keep pays nothing: where no database is configured, SQLite's file is made at the first
-write, and nothing that speaks to databases is imported before that, or before the file is there.
+A node with nothing to store needs no database. Without a configured one, the SQLite file is created at the
+first write, and no database library is imported before the file exists.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import partial
+from time import time
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import gevent
 from gevent.lock import RLock
+from msgspec import json
+from msgspec.structs import replace
 
 from imserver.clock import until_beat
 from imserver.config.settings import StorageSettings
 from imserver.errors import StartError, StorageUnavailable
+from imserver.storage import app_rows
 from imserver.storage.address import database_address
-from imserver.storage.contract import AppRow, Changes, KeyRow
+from imserver.storage.app_rows import DELETED
+from imserver.storage.contract import AppContents, AppRow, Changes, KeyRow
+from imserver.storage.statements import PooledStatements, Row, Statements, text_of
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
     from imserver.storage.database import Database
     from imserver.storage.log.message_log import MessageLog
     from imserver.storage.log.writer import LogListener
@@ -30,15 +35,18 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_NEVER = -1
+_NEVER: Final = -1
+_encode: Final = json.Encoder().encode
+_decode: Final = json.Decoder().decode
 
 
 class Store:
-    """Owner of the database, once it is open. Whatever asks it may switch to other greenlets.
+    """Owner of the database once it is open. Methods that access it may switch.
 
-    ``threaded`` is that of :class:`imserver.storage.database.Database`. ``objection`` says why this node must
-    not use the database with an id (``""``: one to be made), or ``""``. ``on_open`` is called with the id of
-    the database when it is open.
+    ``threaded``: see :class:`imserver.storage.database.Database`. ``objection(id)``: the reason why this node
+    must not use the database with this id (``""``: a new one), or ``""``. ``on_open(id)`` is called when the
+    database is open. ``log_listener`` returns the receiver of what this process stores in the log; it is
+    called at the first use of the log.
     """
 
     def __init__(
@@ -46,8 +54,9 @@ class Store:
         settings: StorageSettings,
         data_dir: str,
         threaded: bool = True,
-        objection: Callable[[str], str] = lambda database: "",
-        on_open: Callable[[str], object] = lambda database: None,
+        objection: Callable[[str], str] | None = None,
+        on_open: Callable[[str], object] | None = None,
+        log_listener: Callable[[], LogListener] | None = None,
     ) -> None:
         self.place = database_address(settings, data_dir)
         self._settings = settings
@@ -57,60 +66,59 @@ class Store:
         self._opening = RLock()
         self._complaint = ""
         self._version = _NEVER
-        self._looking = RLock()
-        self._looks_begun = 0
-        self._looks_ended = 0
-        self._look_failed: StorageUnavailable | None = None
+        self._refreshing = RLock()
+        self._refreshes_begun = 0
+        self._refreshes_ended = 0
+        self._refresh_error: StorageUnavailable | None = None
         self._objection = objection
         self._on_open = on_open
-        self.log_listener: LogListener | None = None
-        """Receives what this process stores in the log; to be set before the log is used."""
+        self._log_listener = log_listener
         self.on_changes: list[Callable[[Changes], object]] = []
-        """Called with what is new to this node, its own changes included."""
+        """Called with changes that are new to this node, including its own."""
 
     @property
     def id(self) -> str:
-        """The id of the database; ``""`` while there is none."""
+        """The id of the database; ``""`` if there is none."""
         return self._database.id if self._database is not None else ""
 
     @property
-    def keeps(self) -> bool:
-        """Whether there is a database: a configured one, or the file that the first write has made."""
+    def has_database(self) -> bool:
+        """Whether a database exists: a configured one, or the file of the first write."""
         return self._database is not None or self.place.configured or self.place.exists
 
     def healthy(self) -> bool:
-        """Whether what is kept can be reached, as far as is known; true while nothing is kept."""
+        """Whether the last access succeeded; True if there is no database."""
         return not self._complaint and (self._database is None or self._database.healthy)
 
-    # --- life -----------------------------------------------------------------------------------------------
+    # --- lifecycle ------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Open what is configured or exists, and learn what is there. Raises StartError."""
+        """Open an existing or configured database and load its apps and keys. Raises StartError."""
         if not (self.place.configured or self.place.exists):
             return
         try:
             self._open()
-            self.look()
+            self.refresh()
         except StorageUnavailable as error:
             raise StartError(f"storage: {self.place.shown} cannot be used: {error}") from None
 
     def run(self) -> None:
-        """Greenlet: look for news, until it is killed."""
+        """Greenlet: read changes periodically, until killed."""
         while True:
             gevent.sleep(until_beat(self._settings.look_seconds))
-            self.look_again()
+            self.try_refresh()
 
-    def look_again(self) -> None:
-        """Look for news; what goes wrong is logged."""
+    def try_refresh(self) -> None:
+        """Read changes and log failures."""
         try:
-            self.look()
+            self.refresh()
         except StorageUnavailable as error:
-            log.debug("a look into the database failed: %s", error)
+            log.debug("reading changes from the database failed: %s", error)
         except Exception:
-            log.exception("a look into the database failed")
+            log.exception("reading changes from the database failed")
 
     def close(self) -> None:
-        """Store what waits, and give the database back; nothing may be asked any more."""
+        """Store waiting requests and close the database. No further access is allowed."""
         if self._log is not None:
             self._log.close()
         if self._database is not None:
@@ -118,143 +126,290 @@ class Store:
             self._database = None
 
     def _open(self) -> Database:
-        """The database, opened and made if need be. Raises StartError."""
+        """Open the database and create it if needed. Raises StartError."""
         with self._opening:
             if self._database is None:
-                # SQLAlchemy and a driver: 20 MB that a node with nothing to keep need not have.
+                # SQLAlchemy and a driver take 20 MB, which nodes without a database save.
                 from imserver.storage.database import Database
 
-                if not self.place.exists and (objection := self._objection("")):
-                    raise StartError(f"storage: {objection}")
+                if not self.place.exists:
+                    self._check("")
                 database = Database(self.place, self._settings, self._threaded)
                 try:
                     database.open()
-                    if objection := self._objection(database.id):
-                        raise StartError(f"storage: {objection}")
+                    self._check(database.id)
                 except BaseException:
                     database.close()
                     raise
                 self._database = database
-                self._on_open(database.id)
+                if self._on_open is not None:
+                    self._on_open(database.id)
             return self._database
+
+    def _check(self, database: str) -> None:
+        """Raise StartError if this node must not use the database with this id."""
+        if self._objection is not None and (objection := self._objection(database)):
+            raise StartError(f"storage: {objection}")
 
     def _opened(self) -> Database:
         try:
             database = self._open()
             self._complaint = ""
             return database
-        except StartError as error:  # nobody starts any more; who asked may ask again
+        except StartError as error:  # not at the start: the caller may try again
             if self._complaint != str(error):
                 self._complaint = str(error)
                 log.error("%s", error)
             raise StorageUnavailable(str(error)) from None
 
-    # --- news -----------------------------------------------------------------------------------------------
+    # --- changes --------------------------------------------------------------------------------------------
 
-    def look(self) -> None:
-        """Learn what was kept, here or elsewhere, before this was called. Raises StorageUnavailable.
+    def refresh(self) -> None:
+        """Read what was stored anywhere before this call. Raises StorageUnavailable.
 
-        However many ask at once, one look that begins after they asked serves all of them.
+        Concurrent callers share one read that begins after their calls.
         """
         if self._database is None and not self.place.exists:
             return
-        asked = self._looks_begun
-        with self._looking:
-            if self._looks_ended <= asked:
-                self._look()
-            elif self._look_failed is not None:
-                raise self._look_failed
+        asked = self._refreshes_begun
+        with self._refreshing:
+            if self._refreshes_ended <= asked:
+                self._refresh()
+            elif self._refresh_error is not None:
+                raise self._refresh_error
 
-    def _look(self) -> None:
-        from imserver.storage import records
-
-        self._looks_begun += 1
-        self._look_failed = None
+    def _refresh(self) -> None:
+        self._refreshes_begun += 1
+        self._refresh_error = None
         known = self._version
         try:
-            changes = self._opened().read(lambda connection: records.read_changes(connection, known))
+            changes = self.read(partial(_read_changes, known))
         except StorageUnavailable as error:
-            self._look_failed = error
+            self._refresh_error = error
             raise
         finally:
-            self._looks_ended = self._looks_begun
+            self._refreshes_ended = self._refreshes_begun
         if changes.version != known:
             self._version = changes.version
-            for told in self.on_changes:
+            for notify in self.on_changes:
                 try:
-                    told(changes)
-                except Exception:  # the others, and what comes next, are none the worse for it
-                    log.exception("what was read from the database could not be taken over")
+                    notify(changes)
+                except Exception:  # a failing receiver must not affect the others or the next changes
+                    log.exception("changes from the database could not be applied")
 
-    def _written(self, work: Callable[[Any], T]) -> T:
+    def _written(self, work: Callable[[PooledStatements], T]) -> T:
         value = self._opened().write(work)
-        self.look()
+        self.refresh()
         return value
 
-    def read(self, work: Callable[[Connection], T]) -> T:
-        """Do ``work``, which changes nothing, in a transaction. Raises StorageUnavailable.
+    def read(self, work: Callable[[PooledStatements], T]) -> T:
+        """Run ``work``, which only reads, in a transaction. Raises StorageUnavailable.
 
-        On SQLite it runs in another thread: it touches the connection only.
+        On SQLite it runs in another thread, so it must use only the statements.
         """
         return self._opened().read(work)
 
-    def write(self, work: Callable[[Connection], T]) -> T:
-        """Do ``work`` in a transaction; nothing is changed if it raises. Where it runs: see :meth:`read`.
+    def write(self, work: Callable[[PooledStatements], T]) -> T:
+        """Run ``work`` in a transaction. Nothing is changed if it raises. For its thread see :meth:`read`.
 
-        Raises StorageUnavailable, after which the change may have been made or not.
+        Raises StorageUnavailable, after which the change may or may not have been made.
         """
         return self._opened().write(work)
 
+    def read_or(self, nothing: T, work: Callable[[PooledStatements], T]) -> T:
+        """As :meth:`read`; returns ``nothing`` without a database."""
+        return self._opened().read(work) if self.has_database else nothing
+
+    def write_or(self, nothing: T, work: Callable[[PooledStatements], T]) -> T:
+        """As :meth:`write`; returns ``nothing`` without a database."""
+        return self._opened().write(work) if self.has_database else nothing
+
     def log(self) -> MessageLog:
-        """The message log, which opens the database when there is something to read or to store."""
+        """The message log. It opens the database at the first read or write."""
         if self._log is None:
             from imserver.storage.log.message_log import MessageLog
 
-            self._log = MessageLog(self._opened, lambda: self.keeps, self._settings.seconds)
-            self._log.listen(self.log_listener)
+            listener = None if self._log_listener is None else self._log_listener()
+            self._log = MessageLog(self._opened, lambda: self.has_database, self._settings.seconds, listener)
         return self._log
 
+    def database_id(self) -> str:
+        """The id of the database, which is created if needed. Raises StorageUnavailable."""
+        return self._opened().id
+
     def existing_log(self) -> MessageLog | None:
-        """The message log; None while nothing was ever stored."""
-        return self.log() if self.keeps else None
+        """The message log; None if nothing was ever stored."""
+        return self.log() if self.has_database else None
 
     @property
     def opened_log(self) -> MessageLog | None:
-        """The message log if it is open already. Never switches."""
+        """The message log if it is open. Never switches."""
         return self._log
 
-    # --- what is kept ---------------------------------------------------------------------------------------
+    # --- apps and keys --------------------------------------------------------------------------------------
 
     def add_app(self, name: str, settings: dict[str, Any]) -> bool:
-        """Keep an app; False if there is one of this name. Raises StorageUnavailable."""
-        from imserver.storage import records
+        """Store an app; False if the name exists. Raises StorageUnavailable.
 
-        return self._written(lambda connection: records.add_app(connection, AppRow(name, settings)))
+        A deleted app may be created anew. What nodes stored before they learned of the deletion goes first.
+        """
+        if self.is_deleted(name):
+            self.delete_rows(name)
+
+        def work(sql: Statements) -> bool:
+            version = _next_version(sql)
+            rows = sql.query("SELECT settings FROM app WHERE name = %s", (name,))
+            if rows and rows[0][0] != DELETED:
+                return False
+            if rows:
+                statement = "UPDATE app SET settings = %s, version = %s, created = %s WHERE name = %s"
+            else:
+                statement = "INSERT INTO app (settings, version, created, name) VALUES (%s, %s, %s, %s)"
+            sql.execute(statement, (_text(settings), version, _now(), name))
+            _raise_to(sql, version)
+            return True
+
+        return self._written(work)
 
     def change_app(self, name: str, fields: dict[str, Any], unset: tuple[str, ...] = ()) -> bool:
-        """Change a kept app's settings; False if there is none. Raises StorageUnavailable."""
-        from imserver.storage import records
+        """Set the given settings of a stored app and remove those in ``unset``; False if the app does not
+        exist.
 
-        return (
-            self._written(lambda connection: records.change_app(connection, name, fields, unset)) is not None
-        )
+        Raises StorageUnavailable.
+        """
+
+        def work(sql: Statements) -> bool:
+            version = _next_version(sql)
+            rows = sql.query("SELECT settings FROM app WHERE name = %s", (name,))
+            if not rows or rows[0][0] == DELETED:
+                return False
+            settings = {**_decode(rows[0][0]), **fields}
+            left = {key: value for key, value in settings.items() if key not in unset}
+            sql.execute(
+                "UPDATE app SET settings = %s, version = %s WHERE name = %s", (_text(left), version, name)
+            )
+            _raise_to(sql, version)
+            return True
+
+        return self._written(work)
+
+    def is_deleted(self, name: str) -> bool:
+        """Whether there was an app of this name, and it was deleted. Raises StorageUnavailable."""
+        return self.read_or(False, partial(app_rows.is_deleted, name))
+
+    def contents(self, name: str) -> AppContents:
+        """What would be deleted with a stored app. Raises StorageUnavailable."""
+        return self.read(partial(app_rows.contents, name))
+
+    def delete_app(self, name: str) -> bool:
+        """Mark an app as deleted, and take it out of all keys. A key that is limited to it is revoked.
+
+        False if there is no such app. Its rows stay: see :meth:`delete_rows`. Raises StorageUnavailable.
+        """
+
+        def work(sql: Statements) -> bool:
+            version = _next_version(sql)
+            statement = "UPDATE app SET settings = %s, version = %s WHERE name = %s AND settings <> %s"
+            if not sql.execute(statement, (DELETED, version, name, DELETED)):
+                return False
+            for id, written in sql.query("SELECT id, apps FROM api_key"):
+                apps = _decode(written)
+                if left := [each for each in apps if each != name]:
+                    if left != apps:
+                        statement = "UPDATE api_key SET apps = %s, version = %s WHERE id = %s"
+                        sql.execute(statement, (_text(left), version, id))
+                elif apps:
+                    statement = "UPDATE api_key SET revoked = %s, version = %s WHERE id = %s AND revoked = 0"
+                    sql.execute(statement, (_now(), version, id))
+            _raise_to(sql, version)
+            return True
+
+        return self._written(work)
+
+    def delete_rows(self, name: str) -> None:
+        """Delete all rows of a deleted app but those of uploads. Raises StorageUnavailable.
+
+        Ends without an error if the app is created anew meanwhile.
+        """
+        while self.write(partial(app_rows.delete_some, name)):
+            pass
 
     def add_key(self, row: KeyRow) -> KeyRow:
-        """Keep a key. Raises StorageUnavailable."""
-        from imserver.storage import records
+        """Store a key and return the stored row. Raises StorageUnavailable."""
+        row = replace(row, created=_now())
 
-        return self._written(lambda connection: records.add_key(connection, row))
+        def work(sql: Statements) -> KeyRow:
+            version = _next_version(sql)
+            sql.execute(
+                "INSERT INTO api_key (id, digest, scopes, apps, note, version, created, revoked) "
+                "VALUES (%s, %s, %s, %s, %s, %s, %s, 0)",
+                (row.id, row.digest, _text(row.scopes), _text(row.apps), row.note, version, row.created),
+            )
+            _raise_to(sql, version)
+            return row
+
+        return self._written(work)
 
     def revoke_key(self, key: str) -> bool | None:
-        """Put a key out of force; False: it was already, None: there is none. Raises StorageUnavailable."""
-        from imserver.storage import records
+        """Revoke a key. False: it was revoked before. None: it does not exist. Raises StorageUnavailable."""
 
-        return self._written(lambda connection: records.revoke_key(connection, key))
+        def work(sql: Statements) -> bool | None:
+            version = _next_version(sql)
+            rows = sql.query("SELECT revoked FROM api_key WHERE id = %s", (key,))
+            if not rows or rows[0][0]:
+                return False if rows else None
+            sql.execute("UPDATE api_key SET revoked = %s, version = %s WHERE id = %s", (_now(), version, key))
+            _raise_to(sql, version)
+            return True
+
+        return self._written(work)
 
     def keys(self) -> tuple[KeyRow, ...]:
-        """All keys, revoked ones too. Raises StorageUnavailable."""
-        from imserver.storage import records
-
+        """All keys, including revoked ones, oldest first. Raises StorageUnavailable."""
         if self._database is None and not self.place.exists:
             return ()
-        return self._opened().read(records.read_keys)
+        return tuple(map(_key_row, self.read(lambda sql: sql.query(f"{_KEYS} ORDER BY created, id"))))
+
+
+_KEYS: Final = "SELECT id, digest, scopes, apps, note, created, revoked FROM api_key"
+
+
+def _read_changes(known: int, sql: Statements) -> Changes:
+    """Rows newer than version ``known`` (-1: all)."""
+    version = int(sql.query("SELECT version FROM directory")[0][0])
+    if version == known:
+        return Changes(version)
+    # Only up to the version that was read. The next read gets later changes.
+    newer = "WHERE version > %s AND version <= %s"
+    apps = sql.query(f"SELECT name, settings, created FROM app {newer}", (known, version))
+    keys = sql.query(f"{_KEYS} {newer}", (known, version))
+    return Changes(
+        version,
+        tuple(
+            AppRow(text_of(name), _decode(settings) or {}, created, settings == DELETED)
+            for name, settings, created in apps
+        ),
+        tuple(map(_key_row, keys)),
+    )
+
+
+def _next_version(sql: Statements) -> int:
+    """The version of a new change. Other writers wait until this transaction ends."""
+    return int(sql.query(f"SELECT version FROM directory{sql.for_update}")[0][0]) + 1
+
+
+def _raise_to(sql: Statements, version: int) -> None:
+    sql.execute("UPDATE directory SET version = %s", (version,))
+
+
+def _text(value: Any) -> str:
+    return _encode(value).decode()
+
+
+def _now() -> int:
+    return int(time())
+
+
+def _key_row(row: Row) -> KeyRow:
+    id, digest, scopes, apps, note, created, revoked = row
+    return KeyRow(id, digest, tuple(_decode(scopes)), tuple(_decode(apps)), note, created, revoked)

@@ -1,119 +1,126 @@
-"""The statements about uploaded files: each function does one thing in the transaction of its connection."""
+"""The rows of uploaded files. Each function runs in its caller's transaction."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-import msgspec
-from sqlalchemy import Connection, RowMapping, and_, delete, func, insert, or_, select, update
-from sqlalchemy.exc import IntegrityError
+from msgspec.structs import astuple
 
 from imserver.storage.contract import Upload, Usage
-from imserver.storage.tables import upload, upload_usage
+from imserver.storage.statements import PooledStatements, Row, marks_of, text_of
 
 TOTAL: Final = ""
-"""In place of a user: all of the app."""
-_COLUMNS: Final = tuple(Upload.__struct_fields__)
+"""In place of a user: the total of the app."""
+_COLUMNS: Final = (
+    'id, app, "user", kind, type, name, bytes, sha256, created, place, width, height, thumbnail_bytes, '
+    "thumbnail_type"
+)
+"""The fields of :class:`Upload`."""
+_INSERT: Final = f"INSERT INTO upload ({_COLUMNS}) VALUES {marks_of(len(Upload.__struct_fields__))}"
+_USAGE: Final = 'SELECT bytes, files FROM upload_usage WHERE app = %s AND "user" = %s'
+_FREE: Final = 'UPDATE upload_usage SET bytes = bytes - %s, files = files - 1 WHERE app = %s AND "user" = %s'
 
 
-def add(connection: Connection, row: Upload, quota_bytes: int, app_quota_bytes: int = 0) -> bool:
-    """Store a row; False if its owner would have more than ``quota_bytes`` with it, or all users of the app
-    together more than ``app_quota_bytes`` (0: no limit)."""
-    _begin_total(connection, row.app)
-    if not _charge(connection, row, app_quota_bytes, total=True):
+def add(sql: PooledStatements, row: Upload, quota_bytes: int, app_quota_bytes: int = 0) -> bool:
+    """Store a row; False if it exceeds the quota of its owner or (``app_quota_bytes``, 0: none) of the
+    app."""
+    _begin_total(sql, row.app)
+    if not _charge(sql, row, TOTAL, app_quota_bytes):
         return False
-    if not _charge(connection, row, quota_bytes):
-        connection.execute(_freed(row, TOTAL))
+    if not _charge(sql, row, row.user, quota_bytes):
+        sql.execute(_FREE, (row.stored_bytes, row.app, TOTAL))
         return False
-    connection.execute(insert(upload).values(msgspec.structs.asdict(row)))
+    sql.execute(_INSERT, astuple(row))
     return True
 
 
-def _begin_total(connection: Connection, app: str) -> None:
-    """Make the row with what all users of an app have, if there is none."""
-    if connection.execute(select(upload_usage.c.bytes).where(_owned_by(app, TOTAL))).first() is not None:
+def _begin_total(sql: PooledStatements, app: str) -> None:
+    """Create the row with the total of an app, if it is missing."""
+    if sql.query(_USAGE, (app, TOTAL)):
         return
-    sums = select(
-        func.coalesce(func.sum(upload_usage.c.bytes), 0), func.coalesce(func.sum(upload_usage.c.files), 0)
-    )
-    size, files = connection.execute(sums.where(upload_usage.c.app == app)).one()
-    with suppress(IntegrityError), connection.begin_nested():  # another one may be quicker
-        connection.execute(
-            insert(upload_usage).values(app=app, user=TOTAL, bytes=int(size), files=int(files))
+    sums = "SELECT coalesce(sum(bytes), 0), coalesce(sum(files), 0) FROM upload_usage WHERE app = %s"
+    size, files = sql.query(sums, (app,))[0]
+    _begin_usage(sql, app, TOTAL, int(size), int(files))
+
+
+def _begin_usage(sql: PooledStatements, app: str, user: str, size: int, files: int) -> bool:
+    """Create the row with the usage of a user; False if another transaction has created it."""
+    from sqlalchemy.exc import IntegrityError
+
+    with suppress(IntegrityError), sql.connection.begin_nested():
+        sql.execute(
+            'INSERT INTO upload_usage (app, "user", bytes, files) VALUES (%s, %s, %s, %s)',
+            (app, user, size, files),
         )
+        return True
+    return False
 
 
-def _charge(connection: Connection, row: Upload, quota_bytes: int, total: bool = False) -> bool:
-    """Count a file to its owner, or to the total of its app. One statement looks and counts, so two at once
-    cannot both be the last."""
-    size, mine = row.stored_bytes, _owned_by(row.app, TOTAL if total else row.user)
+def _charge(sql: PooledStatements, row: Upload, user: str, quota_bytes: int) -> bool:
+    """Count a file for its owner or for the total of its app; False if it exceeds the quota.
+
+    One statement checks and counts, so concurrent uploads cannot exceed the quota together.
+    """
+    size = row.stored_bytes
     if quota_bytes and size > quota_bytes:
         return False
-    counted = update(upload_usage).where(mine)
+    count = 'UPDATE upload_usage SET bytes = bytes + %s, files = files + 1 WHERE app = %s AND "user" = %s'
+    values: Sequence[Any] = (size, row.app, user)
     if quota_bytes:
-        counted = counted.where(upload_usage.c.bytes <= quota_bytes - size)
-    counted = counted.values(bytes=upload_usage.c.bytes + size, files=upload_usage.c.files + 1)
-    if connection.execute(counted).rowcount:
+        count, values = f"{count} AND bytes <= %s", (*values, quota_bytes - size)
+    if sql.execute(count, values):
         return True
-    if connection.execute(select(upload_usage.c.bytes).where(mine)).first() is not None:
+    if sql.query(_USAGE, (row.app, user)):
         return False
-    try:
-        with connection.begin_nested():
-            first = {"app": row.app, "user": row.user, "bytes": size, "files": 1}
-            connection.execute(insert(upload_usage).values(first))
-    except IntegrityError:  # two at once were the user's first, and the other was quicker
-        return bool(connection.execute(counted).rowcount)
-    return True
+    if _begin_usage(sql, row.app, user, size, 1):
+        return True
+    return bool(sql.execute(count, values))  # a concurrent upload has created the row
 
 
-def find(connection: Connection, name: str) -> Upload | None:
-    """The file of this id."""
-    row = connection.execute(select(upload).where(upload.c.id == name)).mappings().first()
-    return None if row is None else _upload(row)
+def find(sql: PooledStatements, name: str) -> Upload | None:
+    """The file with this id."""
+    rows = sql.query(f"SELECT {_COLUMNS} FROM upload WHERE id = %s", (name,))
+    return _upload(rows[0]) if rows else None
 
 
-def usage(connection: Connection, app: str, user: str) -> Usage:
-    """What a user has stored; :data:`TOTAL`: all users of the app together."""
-    found = select(upload_usage.c.bytes, upload_usage.c.files).where(_owned_by(app, user))
-    row = connection.execute(found).first()
-    return Usage() if row is None else Usage(row[0], row[1])
+def usage(sql: PooledStatements, app: str, user: str) -> Usage:
+    """The usage of a user; :data:`TOTAL`: of the app."""
+    rows = sql.query(_USAGE, (app, user))
+    return Usage(*rows[0]) if rows else Usage()
 
 
-def page(connection: Connection, app: str, user: str, before: tuple[int, str], limit: int) -> list[Upload]:
-    """A user's files, the newest first: those that stand behind ``before``, a file's time and id."""
+def page(sql: PooledStatements, app: str, user: str, before: tuple[int, str], limit: int) -> list[Upload]:
+    """A user's files, newest first, after the position ``before``: time and id of a file."""
     created, name = before
-    wanted = select(upload).where(upload.c.app == app, upload.c.user == user)
+    statement = f'SELECT {_COLUMNS} FROM upload WHERE app = %s AND "user" = %s'
+    values: tuple[Any, ...] = (app, user)
     if created:
-        older = or_(upload.c.created < created, and_(upload.c.created == created, upload.c.id < name))
-        wanted = wanted.where(upload.c.created <= created, older)
-    wanted = wanted.order_by(upload.c.created.desc(), upload.c.id.desc()).limit(limit)
-    return [_upload(row) for row in connection.execute(wanted).mappings()]
+        statement += " AND created <= %s AND (created < %s OR id < %s)"
+        values = (*values, created, created, name)
+    rows = sql.query(f"{statement} ORDER BY created DESC, id DESC LIMIT %s", (*values, limit))
+    return list(map(_upload, rows))
 
 
-def remove(connection: Connection, name: str) -> Upload | None:
-    """Forget a file and give its bytes back to its owner's quota; what it was, None if there is none."""
-    row = find(connection, name)
-    if row is None or not connection.execute(delete(upload).where(upload.c.id == name)).rowcount:
+def some_of_app(sql: PooledStatements, app: str, limit: int) -> list[Upload]:
+    """Some files of an app, whoever owns them."""
+    rows = sql.query(f"SELECT {_COLUMNS} FROM upload WHERE app = %s LIMIT %s", (app, limit))
+    return list(map(_upload, rows))
+
+
+def remove(sql: PooledStatements, name: str) -> Upload | None:
+    """Delete a file's row and return its bytes to the quota. Returns the row, None if it does not exist."""
+    row = find(sql, name)
+    if row is None or not sql.execute("DELETE FROM upload WHERE id = %s", (name,)):
         return None
     for user in (TOTAL, row.user):
-        connection.execute(_freed(row, user))
-    connection.execute(delete(upload_usage).where(_owned_by(row.app, row.user), upload_usage.c.files == 0))
+        sql.execute(_FREE, (row.stored_bytes, row.app, user))
+    empty = 'DELETE FROM upload_usage WHERE app = %s AND "user" = %s AND files = 0'
+    sql.execute(empty, (row.app, row.user))
     return row
 
 
-def _freed(row: Upload, user: str) -> Any:
-    """The statement that takes a file off what a user, or :data:`TOTAL`, has."""
-    return (
-        update(upload_usage)
-        .where(_owned_by(row.app, user))
-        .values(bytes=upload_usage.c.bytes - row.stored_bytes, files=upload_usage.c.files - 1)
-    )
-
-
-def _owned_by(app: str, user: str) -> Any:
-    return and_(upload_usage.c.app == app, upload_usage.c.user == user)
-
-
-def _upload(row: RowMapping) -> Upload:
-    return Upload(**{name: row[name] for name in _COLUMNS})
+def _upload(row: Row) -> Upload:
+    id, app, user, *rest = row
+    return Upload(id, text_of(app), text_of(user), *rest)

@@ -3,8 +3,3 @@
 It imports everything first, so that the nodes share that memory, and keeps the listening sockets, so that no
 handshake is lost when a node is replaced. It has no gevent loop.
 """
-
-from imserver.supervisor.child_settings import check
-from imserver.supervisor.supervisor import run
-
-__all__ = ["check", "run"]

@@ -26,9 +26,8 @@ from imserver.clock import until_beat
 from imserver.config.settings import Config
 from imserver.errors import StartError
 from imserver.node import Node
-from imserver.supervisor import child_settings
 from imserver.supervisor.listening import close
-from imserver.supervisor.slot import Slot, SlotState, StatusPage
+from imserver.supervisor.slot import Slot, SlotState, StatusPage, for_child
 
 _OBSERVE_SECONDS: Final = 1.0
 _STACK_SECONDS: Final = 1.0
@@ -144,8 +143,8 @@ class Children:
 
         return ChildContext(
             slot,
-            child_settings.for_child(self.config, slot.number),
-            lambda: child_settings.for_child(self._read_config(), slot.number),
+            for_child(self.config, slot.number),
+            lambda: for_child(self._read_config(), slot.number),
             reading,
             close_inherited,
             self._observe_seconds,
@@ -165,7 +164,7 @@ class Children:
 
     def _ended(self, slot: Slot, code: int, now: float) -> None:
         how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
-        how += f": {slot.status.text}" if slot.status.text else ""
+        how += f": {slot.status.failure}" if slot.status.failure else ""
         if slot.state is not SlotState.DRAINING:
             self._failed(slot, now, how)
             return
@@ -178,7 +177,7 @@ class Children:
         """A child ended unexpectedly, or could not be forked."""
         if not self.settled:
             # The first start succeeds for all nodes or for none: the cause is usually common.
-            self.failure = StartError(f"node {slot.name}: {slot.status.text or how}")
+            self.failure = StartError(f"node {slot.name}: {slot.status.failure or how}")
             slot.ended(now, planned=True)
             self.drain_all()
             return
@@ -297,7 +296,7 @@ def _run_node(context: ChildContext) -> int:
     try:
         serving.serve(context.config, context.read_config, heartbeat.started, listeners, slot.name)
     except StartError as error:
-        slot.status.report_failure(str(error))
+        slot.status.report(str(error), failed=True)
         return 1
     return 0
 
@@ -317,6 +316,7 @@ class _Heartbeat:
     def started(self, node: Node) -> None:
         """Report the state of ``node`` from now on."""
         self._node = node
+        self._page.report("\n".join(serving.banner_notes(node)))
         self._beat()
 
     def _beat(self) -> None:

@@ -10,11 +10,12 @@ import sys
 from array import array
 from collections.abc import Mapping, Sequence
 from struct import Struct
-from typing import Any, Final
+from typing import Final
 
 from imserver.config.settings import Config
 from imserver.errors import StartError
 from imserver.servers import listeners_of
+from imserver.transport.listener import bind_raw
 
 _log = logging.getLogger(__name__)
 
@@ -27,7 +28,11 @@ _ATTACH_PROGRAM: Final = 51
 
 def resolve(host: str) -> str:
     """The first address of a host. Raises StartError."""
-    return str(_addresses(host, 0)[4][0])
+    try:
+        found = _socket.getaddrinfo(host, 0, 0, _socket.SOCK_STREAM, 0, _socket.AI_PASSIVE)
+    except OSError as error:
+        raise StartError(f"server.host {host} cannot be resolved: {error.strerror}") from None
+    return str(found[0][4][0])
 
 
 def listen(config: Config, count: int) -> list[Listeners]:
@@ -42,9 +47,9 @@ def listen(config: Config, count: int) -> list[Listeners]:
         port = row.port
         try:
             if port and not server.reuse_port:
-                _bound(row.host, port, alone=True).close()
+                bind_raw(row.host, port, False).close()
             for listeners in made:
-                sock = listeners[name] = _bound(row.host, port)
+                sock = listeners[name] = bind_raw(row.host, port, True)
                 sock.listen(server.backlog)
                 port = sock.getsockname()[1]
         except OSError as error:
@@ -58,30 +63,6 @@ def close(listeners: Mapping[str, _socket.socket]) -> None:
     """Close the sockets of one child in this process."""
     for sock in listeners.values():
         sock.close()
-
-
-def _bound(host: str, port: int, alone: bool = False) -> _socket.socket:
-    family, kind, proto, _, address = _addresses(host, port)
-    sock = _socket.socket(family, kind, proto)
-    try:
-        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
-        sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
-        if not alone:
-            sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEPORT, 1)
-        sock.bind(address)
-    except OSError:
-        sock.close()
-        raise
-    sock.setblocking(False)
-    return sock
-
-
-def _addresses(host: str, port: int) -> tuple[int, int, int, str, Any]:
-    try:
-        found = _socket.getaddrinfo(host, port, 0, _socket.SOCK_STREAM, 0, _socket.AI_PASSIVE)
-    except OSError as error:
-        raise StartError(f"server.host {host} cannot be resolved: {error.strerror}") from None
-    return found[0]
 
 
 class ConnectionSteering:

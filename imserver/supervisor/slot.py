@@ -1,20 +1,26 @@
-"""A slot holds one child process at a time: its listeners, status page, state and restart delay."""
+"""A slot holds one child process at a time: its settings, listeners, status page, state and restart delay."""
 
 import math
 import mmap
 import random
 from enum import Enum
 from struct import Struct
-from typing import Final
+from typing import Any, Final
 
-from imserver.supervisor.listening import Listeners
+import msgspec
+
+from imserver.cluster.registry import node_name, own_address
+from imserver.config.settings import Config
+from imserver.errors import StartError
+from imserver.supervisor.listening import Listeners, resolve
 
 _BEATS: Final = Struct("=Q")
 _MARKS: Final = Struct("=???")
-_LENGTH: Final = Struct("=H")
+_HEADER: Final = Struct("=?H")
+"""Whether the text is a failure; its length."""
 _MARKS_AT: Final = _BEATS.size
-_LENGTH_AT: Final = _MARKS_AT + _MARKS.size
-_TEXT_AT: Final = _LENGTH_AT + _LENGTH.size
+_HEADER_AT: Final = _MARKS_AT + _MARKS.size
+_TEXT_AT: Final = _HEADER_AT + _HEADER.size
 
 
 class StatusPage:
@@ -37,11 +43,11 @@ class StatusPage:
         _MARKS.pack_into(self._memory, _MARKS_AT, started, ready, full)
         _BEATS.pack_into(self._memory, 0, self.beats + 1)
 
-    def report_failure(self, text: str) -> None:
-        """Store why the child ends, in one line."""
+    def report(self, text: str, failed: bool = False) -> None:
+        """Store the notes for the banner, or (``failed``) why the child ends, in one line."""
         data = text.encode("utf-8", "backslashreplace")[: mmap.PAGESIZE - _TEXT_AT]
         self._memory[_TEXT_AT : _TEXT_AT + len(data)] = data
-        _LENGTH.pack_into(self._memory, _LENGTH_AT, len(data))
+        _HEADER.pack_into(self._memory, _HEADER_AT, failed, len(data))
 
     # --- supervisor side ------------------------------------------------------------------------------------
 
@@ -72,10 +78,19 @@ class StatusPage:
         return started, ready, full
 
     @property
-    def text(self) -> str:
+    def failure(self) -> str:
         """The failure that the child reported; empty if none."""
-        (length,) = _LENGTH.unpack_from(self._memory, _LENGTH_AT)
-        return self._memory[_TEXT_AT : _TEXT_AT + length].decode("utf-8", "replace")
+        return self._text(failed=True)
+
+    @property
+    def notes(self) -> str:
+        """The notes that the child reported for the banner, one per line."""
+        return self._text(failed=False)
+
+    def _text(self, failed: bool) -> str:
+        kind, length = _HEADER.unpack_from(self._memory, _HEADER_AT)
+        text = self._memory[_TEXT_AT : _TEXT_AT + length].decode("utf-8", "replace")
+        return text if kind == failed else ""
 
 
 _SHORTEST_PAUSE_SECONDS: Final = 1.0
@@ -172,3 +187,80 @@ class Slot:
         self.state, self.pid, self.since, self.due = SlotState.DOWN, 0, now, now + pause
         self.waiting_signals.clear()
         return pause
+
+
+_PORTS_PER_NODE: Final = 2
+_LAST_PORT: Final = 65535
+#: Settings that the supervisor has already applied, or on which all processes must agree.
+_FIXED: Final = {
+    "app": ("log_file", "http_port", "websocket_port", "rpc_port"),
+    "server": ("host", "reuse_port", "extra_listen", "data_dir", "secret_file", "backlog", "processes"),
+    "redis": ("url", "addr", "db"),
+    "cluster": ("advertise", "bind"),
+}
+
+
+def check_ports(config: Config) -> None:
+    """Check that the RPC ports of all nodes fit between the other ports. Raises StartError."""
+    first, count = config.app.rpc_port, config.server.processes
+    last = first + _PORTS_PER_NODE * count - 1
+    if count == 1:
+        return
+    if first == 0:
+        raise StartError(
+            f"app.rpc_port 0: {count} nodes need fixed ports, because the port identifies a node"
+        )
+    if last > _LAST_PORT:
+        raise StartError(f"app.rpc_port {first}: {count} nodes need the ports up to {last}")
+    ports = {"app.http_port": config.app.http_port, "app.websocket_port": config.app.websocket_port}
+    ports |= {f"server.extra_listen[{n}]": row.port for n, row in enumerate(config.server.extra_listen)}
+    for name, port in ports.items():
+        if first <= port <= last:
+            raise StartError(
+                f"app.rpc_port {first}: {count} nodes need the ports up to {last}, and {name} is {port}"
+            )
+
+
+def resolve_addresses(config: Config) -> Config:
+    """Resolve the listen addresses and the advertised address once, for all nodes."""
+    extra = [
+        msgspec.structs.replace(row, host=row.host and resolve(row.host))
+        for row in config.server.extra_listen
+    ]
+    return _replaced(
+        config,
+        server={"host": resolve(config.server.host), "extra_listen": tuple(extra)},
+        cluster={"advertise": config.cluster.advertise or own_address()},
+    )
+
+
+def for_child(config: Config, number: int) -> Config:
+    """Settings of child ``number``: each has two RPC ports, the first one is part of its node id."""
+    return msgspec.structs.replace(
+        _replaced(config, app={"rpc_port": config.app.rpc_port + _PORTS_PER_NODE * number}),
+        warnings=(),  # the supervisor has logged them
+    )
+
+
+def name_of(config: Config) -> str:
+    """The node id for these settings."""
+    return node_name(config.cluster.advertise, config.app.rpc_port)
+
+
+def apply_reload(config: Config, given: Config, used: Config) -> tuple[Config, list[str]]:
+    """Reloaded settings without those that only a full restart can change; and the names of these.
+
+    ``given`` are the settings as read at the start, ``used`` those after :func:`resolve_addresses`.
+    """
+    changed: list[str] = []
+    kept: dict[str, dict[str, Any]] = {}
+    for section, keys in _FIXED.items():
+        old, new = getattr(given, section), getattr(config, section)
+        kept[section] = {key: getattr(getattr(used, section), key) for key in keys}
+        changed += [f"{section}.{key}" for key in keys if getattr(old, key) != getattr(new, key)]
+    return _replaced(config, **kept), changed
+
+
+def _replaced(config: Config, **sections: dict[str, Any]) -> Config:
+    parts = {name: msgspec.structs.replace(getattr(config, name), **keys) for name, keys in sections.items()}
+    return msgspec.structs.replace(config, **parts)

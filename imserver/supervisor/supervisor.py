@@ -13,15 +13,23 @@ from typing import Final
 from imserver import servers
 from imserver.config.settings import Config
 from imserver.errors import StartError
-from imserver.exposure import keys_may_be_kept, refuse_open_demo
 from imserver.lifecycle import DataDirectory, raise_file_limit
 from imserver.logging import Logs, open_logs
 from imserver.pages.text import precompile
+from imserver.servers import refuse_open_demo
 from imserver.serving import banner, has_terminal
 from imserver.storage.address import DRIVERS, database_address
-from imserver.supervisor import child_settings, listening
+from imserver.supervisor import listening
 from imserver.supervisor.children import DRAIN, FORWARDED, ROLL, Children, SignalQueue
-from imserver.supervisor.slot import Slot, SlotState
+from imserver.supervisor.slot import (
+    Slot,
+    SlotState,
+    apply_reload,
+    check_ports,
+    for_child,
+    name_of,
+    resolve_addresses,
+)
 
 _log = logging.getLogger("imserver.supervisor")
 
@@ -34,8 +42,8 @@ def run(config: Config, read_config: Callable[[], Config], announce: Callable[[s
     ``read_config`` reads the settings again (SIGHUP, rolling restart); ``announce`` prints to the console.
     Raises :class:`StartError` with one clear line if the nodes cannot start.
     """
-    child_settings.check(config)
-    given, config = config, child_settings.resolve_addresses(config)
+    check_ports(config)
+    given, config = config, resolve_addresses(config)
     refuse_open_demo(config)
     logs = open_logs(config)
     data = DataDirectory(config.server.data_dir, shared=config.clustered)
@@ -89,7 +97,7 @@ class Supervisor:
         self._status = 0
         self._addresses = servers.addresses_of(listeners[0])
         self._slots = [
-            Slot(number, child_settings.name_of(child_settings.for_child(config, number)), sockets)
+            Slot(number, name_of(for_child(config, number)), sockets)
             for number, sockets in enumerate(listeners)
         ]
         # Under nohup SIGHUP is ignored, and a lost terminal must not end the server.
@@ -103,7 +111,7 @@ class Supervisor:
         self._children = Children(
             config, read_config, self._slots, self._signals, self._report, close_inherited
         )
-        self._rolling = RollingRestart(self._slots, self._children.drain, self._report)
+        self._rolling = RollingRestart(self._slots, self._drain, self._report)
         self._steering = listening.ConnectionSteering(listeners, possible=not config.server.reuse_port)
 
     def run(self) -> int:
@@ -119,9 +127,7 @@ class Supervisor:
                     announced = True
                     self._announce_all()
                 self._rolling.tick(now)
-                self._steering.exclude(
-                    frozenset(slot.number for slot in self._slots if not slot.accepts_clients(now))
-                )
+                self._steer(now)
             busy = children.starting or self._rolling.active
             for number in self._signals.wait(_BUSY_SECONDS if busy else children.next_tick_seconds(now)):
                 self._on(signal.Signals(number))
@@ -129,6 +135,18 @@ class Supervisor:
             raise children.failure
         self._report(logging.INFO, "all nodes have ended")
         return self._status or min(children.bad_ends, 1)
+
+    def _steer(self, now: float) -> None:
+        """Send new connections to the children that accept clients."""
+        self._steering.exclude(
+            frozenset(slot.number for slot in self._slots if not slot.accepts_clients(now))
+        )
+
+    def _drain(self, slot: Slot) -> None:
+        """Drain a child. New connections go to the others before it knows."""
+        slot.state = SlotState.DRAINING
+        self._steer(time.monotonic())
+        self._children.drain(slot)
 
     # --- signals --------------------------------------------------------------------------------------------
 
@@ -162,7 +180,7 @@ class Supervisor:
     def _reload(self) -> bool:
         """Read the settings again, for children that start from now on."""
         try:
-            config, changed = child_settings.apply_reload(self._read_config(), self._given, self._config)
+            config, changed = apply_reload(self._read_config(), self._given, self._config)
             refuse_open_demo(config)
         except StartError as error:
             self._report(logging.ERROR, f"settings are unchanged: {error}")
@@ -176,9 +194,9 @@ class Supervisor:
 
     def _announce_all(self) -> None:
         names = [slot.name for slot in self._slots]
-        demo = self._config.demo and not keys_may_be_kept(self._config)
+        notes = self._slots[0].status.notes.splitlines()
         nodes = f"{len(names)}: {names[0]} to {names[-1]}"
-        self._print(banner(self._config, self._addresses, demo, nodes=nodes))
+        self._print(banner(self._config, self._addresses, notes, nodes=nodes))
         _log.info("%d nodes serve at %s", len(names), ", ".join(self._addresses.values()))
 
     def _report(self, level: int, text: str) -> None:
@@ -281,7 +299,7 @@ def preload_modules(config: Config) -> None:
         names.append("imserver.transport.wsgi")
     if any(tenant.jwt for tenant in config.apps.values()):
         names.append("jwt.api_jws")
-    if any(tenant.webhook.url or tenant.webhook.authorise_url for tenant in config.apps.values()):
+    if any(tenant.webhook.urls for tenant in config.apps.values()):
         names.append("urllib3")
     place = database_address(config.storage, config.server.data_dir)
     if place.configured or place.exists:

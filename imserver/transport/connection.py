@@ -1,7 +1,7 @@
-"""A parked connection: one object with slots, its socket, and nothing else while it is idle.
+"""A parked WebSocket connection: one object with slots and its socket, without a greenlet while idle.
 
-The read path is written out in one function on purpose: a small whole masked frame, which nearly every
-client frame is, costs no object but the payload. All other frames go through ``frames.MessageParser``.
+The read path is one written-out function: a small whole masked frame, as nearly every client frame is,
+creates no object except the payload. All other frames go through ``frames.MessageParser``.
 """
 
 from __future__ import annotations
@@ -25,17 +25,18 @@ if TYPE_CHECKING:
     from imserver.protocol.dialect import Dialect
 
 OPEN, CLOSING, DRAINING, CLOSED = range(4)
-"""States: in service; our close frame waits to be written; it is written and our half of TCP ended, the peer
-has still to end its own; over. They only ever grow."""
+"""States, which only increase: in service; close frame queued; close frame written and our half of TCP
+closed, waiting for the peer; closed."""
 
 _last_data: Final = struct.Struct("=44xI4xI").unpack
-"""``tcpi_last_data_sent`` and ``tcpi_last_data_recv`` of ``struct tcp_info``: milliseconds ago."""
+"""``tcpi_last_data_sent`` and ``tcpi_last_data_recv`` of ``struct tcp_info``, in milliseconds."""
 _INFO_BYTES: Final = 56
 FOREVER: Final = float("inf")
+_SAME_CODES: Final[dict[int, int]] = {}
 
 
 def quiet_seconds(sock: _socket.socket) -> float:
-    """For how long no data has passed, either way; :data:`FOREVER` where the kernel does not say."""
+    """Seconds since data last passed in either direction; :data:`FOREVER` if the kernel cannot report it."""
     try:
         info = sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, _INFO_BYTES)
     except OSError:
@@ -48,33 +49,58 @@ _BINARY = int(Opcode.BINARY)
 _HEADS = {opcode: frames.heads(opcode) for opcode in (_TEXT, _BINARY)}
 
 Serve = Callable[["Connection", bytes, bool], None]
-"""What is done with a whole message: (connection, payload, whether it came as text). It may block; the next
-message of this connection waits for it."""
+"""Serves a whole message: (connection, payload, whether it is text). It may block; the next message of the
+connection then waits."""
 
 
 class Encoding:
-    """How frames from and to a connection are read and made: its dialect, what serves its messages, the
-    greatest message in bytes, and the deflate window its client offered (0: none).
+    """Reads and makes the frames of a connection: its dialect, the function that serves messages, the largest
+    message in bytes, and the deflate window of the client (0: none).
 
-    One instance is shared by all connections alike, so a broadcast is encoded once per encoding.
+    Connections with equal properties share one instance, so a broadcast is encoded once per encoding.
     """
 
-    __slots__ = ("_heads", "deflate_bits", "dialect", "limit_bytes", "opcode", "outbox_bytes", "serve")
+    __slots__ = (
+        "_heads",
+        "_variants",
+        "deflate_bits",
+        "dialect",
+        "limit_bytes",
+        "opcode",
+        "outbox_bytes",
+        "ping_frame",
+        "serve",
+    )
 
     def __init__(
         self, dialect: Dialect, serve: Serve, limit_bytes: int, deflate_bits: int, outbox_bytes: int = 0
     ) -> None:
         self.outbox_bytes = outbox_bytes
-        """Bound of an outbox where it is not the node's (0)."""
+        """Limit of an outbox; 0: that of the node."""
         self.dialect = dialect
         self.serve = serve
         self.deflate_bits = deflate_bits
         self.limit_bytes = limit_bytes
         self.opcode = _TEXT if dialect.text else _BINARY
         self._heads = _HEADS[self.opcode]
+        self.ping_frame = self.frame(dialect.ping) if dialect.ping else b"\x89\x00"
+        """The frame with which the server pings a client."""
+        self._variants: dict[Dialect, Encoding] = {dialect: self}
+        """Dialect → the encoding that differs in its dialect only; shared by all of these."""
+
+    def with_dialect(self, dialect: Dialect) -> Encoding:
+        """The same encoding for another codec. All connections with it share one instance."""
+        known = self._variants.get(dialect)
+        if known is None:
+            known = self._variants[dialect] = self._make(dialect)
+            known._variants = self._variants
+        return known
+
+    def _make(self, dialect: Dialect) -> Encoding:
+        return Encoding(dialect, self.serve, self.limit_bytes, self.deflate_bits, self.outbox_bytes)
 
     def frame(self, payload: bytes, opcode: int = 0) -> bytes:
-        """The frame that carries ``payload`` to a client of this encoding."""
+        """Make the frame with ``payload`` for a client of this encoding."""
         if not opcode and not self.deflate_bits and len(payload) < frames.HEADS:
             return self._heads[len(payload)] + payload
         opcode = opcode or self.opcode
@@ -82,12 +108,23 @@ class Encoding:
             return frames.encode(frames.deflate(payload, self.deflate_bits), opcode, rsv1=True)
         return frames.encode(payload, opcode)
 
+    def foreign(self, code: int) -> int:
+        """The code of the dialect for one of our close codes."""
+        return errors.FOREIGN_CLOSE.get(self.dialect.name, _SAME_CODES).get(code, code)
+
+    def close_frames(self, code: int, reason: str = "") -> bytes:
+        """The close frame for one of our close codes, in the dialect's own, and what comes before it."""
+        code = self.foreign(code)
+        payload = self.dialect.encode_close(code, reason)
+        end = frames.encode_close(code, reason)
+        return end if payload is None else self.frame(payload) + end
+
 
 class ConnectionContext:
-    """What all connections of a node share: poller, flusher, and who is told when one ends.
+    """Shared by all connections of a node: poller, flusher and callbacks.
 
-    ``ended(connection, close_code)`` is called once when a connection leaves service, ``ponged(connection,
-    data)`` for each pong that is not empty. Neither may block.
+    ``ended(connection, close_code)`` is called once when a connection leaves service. ``ponged(connection,
+    data)`` is called for each pong with data. Neither may block.
     """
 
     __slots__ = ("close_seconds", "closing", "connections", "ended", "flusher", "pinged", "poller", "ponged")
@@ -106,50 +143,51 @@ class ConnectionContext:
         self.close_seconds = close_seconds
         self.ponged = ponged
         self.connections: set[Connection] = set()
-        """Every connection whose TCP has not ended."""
+        """All connections whose TCP has not ended."""
         self.pinged = 0
-        """Those of them whose clients are pinged (:attr:`Dialect.pinged`)."""
+        """Number of connections that need pings (:attr:`Dialect.pinged`)."""
         self.closing: dict[Connection, float] = {}
-        """Connections under a close handshake, with the monotonic time at which TCP ends anyway."""
+        """Connections in a close handshake → monotonic time at which TCP is ended."""
 
     def expire(self) -> None:
-        """End the TCP of those whose close handshake has taken too long. Called once a second."""
+        """End TCP of connections whose close handshake has timed out. Called once per second."""
         now = monotonic()
         for connection, deadline in tuple(self.closing.items()):
             if now > deadline:
                 connection.lost()
 
 
-RECEIVE_BYTES = 65536
-"""Read at once while a large message arrives."""
+RECEIVE_BYTES = 16384
+"""Bytes per read while a large message arrives."""
 SMALL_RECEIVE_BYTES = 4096
-"""Read at once otherwise: a flood of tiny frames must not keep the loop from the others."""
+"""Bytes per read otherwise. A flood of tiny frames must not delay other connections."""
 _PING = int(Opcode.PING)
 _PONG = int(Opcode.PONG)
 _CLOSE = int(Opcode.CLOSE)
 
 
 class Connection(Writer):
-    """One WebSocket. Owner of the socket, the outbox and the parser; session fields belong to the hub.
+    """A WebSocket. Owner of the socket, the outbox and the parser. The session fields belong to the hub.
 
-    ``peer`` is ``"address:port"`` of the client; ``last_seen`` the monotonic time of its last sign of life in
-    the sense of its dialect (0: its clients are pinged, which is all that is asked of them); ``pinged_at``
-    the time of an unanswered ping (0: none), which whatever is read answers.
+    ``peer``: ``"address:port"`` of the client. ``last_seen``: monotonic time of the last sign of life, as its
+    dialect defines it (0: the node pings the client instead). ``pinged_at``: time of an unanswered ping (0:
+    none); any received data answers it.
     """
 
     __slots__ = (
         "__weakref__",
         "app",
+        "channels",
         "context",
         "device",
         "dialect_state",
         "encoding",
         "last_seen",
+        "number",
         "origin",
         "parser",
         "peer",
         "pinged_at",
-        "rooms",
         "session",
         "since",
         "subscription",
@@ -164,7 +202,7 @@ class Connection(Writer):
         self.peer = peer
         self.encoding = encoding
         pinged = encoding.dialect.pinged
-        # Nobody asks when a pinged client was last seen: no object of its own for each of many thousands.
+        # last_seen is not used for pinged clients: 0 saves one object per connection.
         self.last_seen = 0.0 if pinged else now
         self.state = OPEN
         self.outbox = None
@@ -174,24 +212,27 @@ class Connection(Writer):
         self.user: str | None = None
         self.device = ""
         self.session: Any = None
-        """What the registry of a cluster knows of this session; None on a node that is alone."""
+        """The session in the registry of a cluster; None on a single node."""
         self.dialect_state: DialectState | None = None
         """Owned by the service of its dialect."""
         self.subscription: Subscription | None = None
         """Owned by :class:`imserver.services.messages.catch_up.CatchUp`."""
-        self.rooms: Any = None
-        """The rooms it is in; the hub's (:mod:`imserver.hub.hub`)."""
+        self.channels: Any = None
+        """The channels of the connection. Owned by :mod:`imserver.hub.hub`."""
         self.origin = ""
-        """The host of the page that the client is; ``""``: one of our own, or none."""
+        """Host of the page that opened the connection; ``""``: this server's own page, or none."""
         self.since = 0
-        """When it logged in, in Unix seconds; 0: not yet."""
+        """Unix second of the login; 0: not logged in."""
+        self.number = 0
+        """Number in the id of the connection; 0: nobody has asked for its id. Owned by
+        :class:`imserver.services.sessions.connection_ids.ConnectionTable`."""
         context.connections.add(self)
         context.pinged += pinged
 
     # --- reading (reader greenlets) -------------------------------------------------------------------------
 
     def on_readable(self) -> None:
-        """Read once and serve what is whole. Called by a reader; may switch if a command blocks."""
+        """Read once and serve whole messages. Called by a reader; may switch if a command blocks."""
         try:
             data = self.sock.recv(
                 RECEIVE_BYTES if type(self.parser) is frames.MessageParser else SMALL_RECEIVE_BYTES
@@ -209,7 +250,7 @@ class Connection(Writer):
             self.feed(data)
 
     def feed(self, data: bytes) -> None:
-        """Serve bytes that have been read from the client."""
+        """Serve bytes that were read from the client."""
         parser = self.parser
         if parser is not None:
             if type(parser) is not frames.Rest:
@@ -247,10 +288,10 @@ class Connection(Writer):
                 return
             start = end
         if start < size:
-            self._keep(data[start:] if start else data)
+            self._feed_rest(data[start:] if start else data)
 
-    def _keep(self, data: bytes) -> None:
-        """What is left is no whole small frame."""
+    def _feed_rest(self, data: bytes) -> None:
+        """Handle the rest of the data, which is not a whole small frame."""
         if frames.is_pong(data):
             if len(data) > frames.EMPTY_BYTES:
                 self.context.ponged(self, apply_mask(data[frames.EMPTY_BYTES :], data[2:6]))
@@ -258,7 +299,7 @@ class Connection(Writer):
         encoding = self.encoding
         if frames.begins_small(data, encoding.limit_bytes):
             self.parser = frames.Rest(data)
-            self._hold()
+            self._count_held()
             return
         self.parser = frames.MessageParser(encoding.limit_bytes, bool(encoding.deflate_bits))
         self._parse(data)
@@ -277,10 +318,10 @@ class Connection(Writer):
             self.parser = None
             parser.close()
         if self.parser is not None or self in self.context.flusher.budget.held:
-            self._hold()
+            self._count_held()
 
-    def _hold(self) -> None:
-        """Count what is held of something unfinished against the node's budget."""
+    def _count_held(self) -> None:
+        """Count the bytes of unfinished frames against the node's budget."""
         budget = self.context.flusher.budget
         budget.set(self, self.held_bytes())
         if budget.total > budget.limit:
@@ -300,67 +341,69 @@ class Connection(Writer):
     # --- writing --------------------------------------------------------------------------------------------
 
     def send(self, payload: bytes) -> None:
-        """Enqueue one message in this connection's encoding."""
+        """Queue one message in this connection's encoding."""
         if self.state == OPEN:
             self.send_frame(self.encoding.frame(payload))
 
     def send_frame(self, frame: bytes) -> None:
-        """Enqueue one frame as it is."""
+        """Queue one encoded frame."""
         self.context.flusher.enqueue(self, frame)
 
     def ping(self) -> None:
-        """Ask for a sign of life; ``pinged_at`` is 0 again as soon as something is read."""
+        """Send a ping. Any received data resets ``pinged_at`` to 0."""
         self.pinged_at = monotonic()
-        self.send_frame(b"\x89\x00")
+        self.send_frame(self.encoding.ping_frame)
 
     def probe(self, data: bytes) -> None:
-        """Ask for a pong with at most 125 bytes, which :attr:`ConnectionContext.ponged` gets."""
+        """Send a ping with at most 125 bytes of data. :attr:`ConnectionContext.ponged` gets the pong."""
         if self.state == OPEN:
             self.send_frame(frames.encode(data, Opcode.PING))
 
     def on_writable(self) -> None:
-        """The kernel takes bytes again."""
+        """Continue writing: the socket accepts bytes again."""
         self.context.flusher.resume(self)
 
     def watch_writable(self, wanted: bool) -> None:
-        """Have :meth:`on_writable` called when the kernel takes bytes, or no more."""
+        """Start or stop calling :meth:`on_writable`."""
         self.context.poller.watch_writable(self, wanted)
 
     @property
     def outbox_bytes(self) -> int:
-        """Bound of this connection's outbox; 0: the node's."""
+        """Limit of this connection's outbox; 0: that of the node."""
         return self.encoding.outbox_bytes
 
     def held_bytes(self) -> int:
-        """Bytes that the backlog and an unfinished frame hold."""
+        """Bytes in the backlog and in an unfinished frame."""
         backlog = self.outbox.size if type(self.outbox) is Backlog else 0
         return backlog + (0 if self.parser is None else self.parser.held_bytes)
 
     # --- closing --------------------------------------------------------------------------------------------
 
     def close(self, code: int, reason: str = "") -> None:
-        """Start the close handshake (RFC 6455 section 7): what is in the outbox still leaves first.
+        """Start the close handshake (RFC 6455 section 7). The outbox is written first.
 
-        TCP ends when the peer ends it or after ``websocket.close_seconds``.
+        TCP ends when the peer ends it, or after ``websocket.close_seconds``. Clients of a foreign protocol
+        receive its own code (``errors.FOREIGN_CLOSE``).
         """
         if self.state == OPEN:
             self._end(code)
-            self.send_frame(frames.encode_close(code, reason))
+            self.send_frame(self.encoding.close_frames(code, reason))
 
     def _closed_by_peer(self, code: int) -> None:
         self._end(code)
         self.send_frame(frames.encode_close(code))
 
     def _end(self, code: int) -> None:
-        """Leave service: no more messages are taken or given."""
+        """Leave service: no further messages are received or sent."""
         self.state = CLOSING
         self.context.closing[self] = monotonic() + self.context.close_seconds
         self.context.ended(self, code)
 
     def flushed(self) -> None:
-        """All is written, the close frame too: end our half and let the peer end the other.
+        """Everything is written, including the close frame: end our half of TCP and wait for the peer.
 
-        Ending TCP at once could destroy the close frame with a reset if bytes of the peer are still unread.
+        Ending TCP at once could send a reset that destroys the close frame if the peer's bytes are still
+        unread.
         """
         if self.state == CLOSING:
             self.state = DRAINING
@@ -370,11 +413,11 @@ class Connection(Writer):
                 self.lost()
 
     def abandon(self, code: int) -> None:
-        """Drop what waits and close. The peer has ``websocket.close_seconds`` to read the close frame."""
+        """Drop the outbox and close. The peer has ``websocket.close_seconds`` to read the close frame."""
         backlog = self.outbox
         if self.state == OPEN and type(backlog) is Backlog:
             self._end(code)
-            backlog.cut(frames.encode_close(code))
+            backlog.cut(self.encoding.close_frames(code))
             self.context.flusher.budget.set(self, self.held_bytes())
         else:
             self._kill(code)

@@ -1,25 +1,104 @@
-"""One request and one response, for both servers."""
+"""HTTP requests and responses for both servers, and errors that are answered before the application."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
+from http import HTTPStatus
 from random import getrandbits
-from typing import Final
+from secrets import token_hex
+from typing import Final, TypeVar
 
+import msgspec
 from msgspec import Struct
 
-from imserver.errors import HTTP_BODY_TOO_LARGE
+from imserver.errors import HttpProblem
 from imserver.logging import request_id
-from imserver.transport import problems
-from imserver.transport.head import ParsedHead
+
+Headers = tuple[tuple[str, str], ...]
+
+CORS: Headers = (
+    ("Access-Control-Allow-Origin", "*"),
+    ("Access-Control-Allow-Credentials", "true"),
+    ("Access-Control-Allow-Methods", "POST, GET, OPTIONS, PUT, DELETE,UPDATE"),
+    (
+        "Access-Control-Allow-Headers",
+        "Authorization, Content-Type, Content-Length, X-CSRF-Token, Token, session, Accept, Origin, Host, "
+        "Connection, Accept-Encoding, Accept-Language, DNT, X-CustomHeader, Keep-Alive, User-Agent, "
+        "X-Requested-With, X_Requested_With, If-Modified-Since, Cache-Control, Pragma, Idempotency-Key, "
+        "X-Request-Id, "
+        "Last-Event-ID",
+    ),
+    (
+        "Access-Control-Expose-Headers",
+        "Content-Length, Content-Type, Cache-Control, Content-Language, Expires, Last-Modified, Pragma, "
+        "Idempotent-Replayed, RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset, Retry-After, "
+        "X-Request-Id",
+    ),
+    ("Access-Control-Max-Age", "172800"),
+)
+"""CORS headers that let pages of other origins read answers of the API."""
+
+
+def challenged(problem: HttpProblem, headers: Headers = ()) -> Headers:
+    """Headers of an error response. A 401 also names the accepted scheme."""
+    return (*headers, ("WWW-Authenticate", "Bearer")) if problem.status == 401 else headers
+
+
+@lru_cache(1024)
+def _length_line(length: int) -> bytes:
+    return b"Content-Length: %d\r\n\r\n" % length
+
+
+def kept_alive(status: int, lines: bytes, content: bytes) -> bytes:
+    """A whole HTTP/1.1 response that keeps the connection open. ``lines``: see :func:`response_head`."""
+    return b"".join((status_line(status), lines, _length_line(len(content)), content))
+
+
+@lru_cache(256)
+def status_line(status: int) -> bytes:
+    """The first line of a response, with its CRLF."""
+    return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n".encode()
+
+
+def response_head(status: int, lines: bytes, length: int, keep: bool, version: str = "1.1") -> bytes:
+    """A whole response head. ``lines``: header lines, each ended by CRLF."""
+    if not keep:
+        return b"%b%bContent-Length: %d\r\nConnection: close\r\n\r\n" % (status_line(status), lines, length)
+    if version == "1.0":
+        return b"%b%bContent-Length: %d\r\nConnection: keep-alive\r\n\r\n" % (
+            status_line(status),
+            lines,
+            length,
+        )
+    return b"%b%bContent-Length: %d\r\n\r\n" % (status_line(status), lines, length)
+
+
+def problem_body(problem: HttpProblem) -> bytes:
+    """The JSON body of an error: ``{code, message, temporary, request_id}``."""
+    return msgspec.json.encode(
+        {
+            "code": problem.code,
+            "message": problem.message,
+            "temporary": problem.temporary,
+            "request_id": token_hex(8),
+        }
+    )
+
+
+def problem_response(problem: HttpProblem, headers: Headers = ()) -> bytes:
+    """A whole error response, after which the connection ends."""
+    content = problem_body(problem)
+    lines = "".join(f"{name}: {value}\r\n" for name, value in challenged(problem, headers))
+    lines += "Content-Type: application/json; charset=utf-8\r\n"
+    return response_head(problem.status, lines.encode("latin-1"), len(content), False) + content
 
 
 class HttpRequest(Struct):
-    """One request, whichever server read it. ``query`` and ``body`` are raw bytes; ``headers`` have
-    lower-case names.
+    """A request, from either server. ``query`` and ``body`` are raw bytes; header names are in lower case.
 
-    ``host`` is the address of the client, as the trusted proxies tell it. With ``too_large`` the body was
-    over the limit and has not been read.
+    ``host``: address of the client, as trusted proxies report it. ``too_large``: the body exceeds its limit
+    and was not read.
     """
 
     method: str
@@ -30,11 +109,11 @@ class HttpRequest(Struct):
     host: str
     too_large: bool = False
     given_id: str = ""
-    """The id that stands in the log already; ``""``: the client's, or one that is made when it is needed."""
+    """The id that was already logged; ``""``: the client's id, or a new one made on first use."""
 
     @property
     def id(self) -> str:
-        """The id by which log and answers name this request."""
+        """The id of this request in the log and in answers."""
         if not self.given_id:
             given = self.headers.get("x-request-id", "")
             self.given_id = (given and request_id(given)) or f"{getrandbits(64):016x}"
@@ -44,19 +123,19 @@ class HttpRequest(Struct):
 HEADER_LIST: Final = (
     ("Content-Type", "application/json; charset=utf-8"),
     ("X-Content-Type-Options", "nosniff"),
-    *problems.CORS,
+    *CORS,
 )
-"""The headers of every response of the API but Content-Length."""
+"""Headers of every API response except Content-Length."""
 
 HEADERS: Final = b"".join(b"%b: %b\r\n" % (name.encode(), value.encode()) for name, value in HEADER_LIST)
-"""The same as one block, each line ended by CRLF."""
+"""The same headers as one block, each line ended by CRLF."""
 _OTHER_HEADERS: Final = HEADERS.partition(b"\r\n")[2]
 
 
 class HttpResponse(Struct, frozen=True):
-    """A finished response. Its headers are :data:`HEADERS`, and ``headers``.
+    """A finished response with :data:`HEADERS` and its own ``headers``.
 
-    ``content_type`` is given where the body is not JSON.
+    ``content_type``: set if the body is not JSON.
     """
 
     status: int
@@ -79,15 +158,21 @@ def header_block(response: HttpResponse) -> bytes:
 
 
 HttpRoutes = Mapping[tuple[str, str], Callable[[HttpRequest], HttpResponse]]
-"""(method, path) → the function that answers. It may switch to other greenlets."""
+"""(method, path) → the function that answers. It may switch."""
+_Found = TypeVar("_Found")
 
 
-def refuse_too_large(routes: HttpRoutes, parsed: ParsedHead, host: str) -> bytes:
-    """The whole response to a request whose body is over the limit: in its route's own style, else 413."""
-    path, _, query = parsed.url.partition(b"?")
-    target = path.decode("latin-1")
-    route = routes.get((parsed.method, target))
-    if route is None:
-        return problems.response(HTTP_BODY_TOO_LARGE)
-    response = route(HttpRequest(parsed.method, target, query, b"", parsed.headers, host, too_large=True))
-    return problems.head(response.status, header_block(response), len(response.body), False) + response.body
+def pattern_of(path: str) -> str:
+    """The pattern that covers a path with names in it: each second segment from the second one on is ``*``.
+
+    ``/app/1f2e`` → ``/app/*``, ``/apps/7/channels/news/users`` → ``/apps/*/channels/*/users``.
+    """
+    segments = path.split("/")
+    segments[2::2] = ["*" if each else "" for each in segments[2::2]]
+    return "/".join(segments)
+
+
+def row_of(rows: Mapping[tuple[str, str], _Found], method: str, path: str) -> _Found | None:
+    """The row of a path, or of its pattern."""
+    found = rows.get((method, path))
+    return found if found is not None else rows.get((method, pattern_of(path)))

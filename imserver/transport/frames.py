@@ -1,8 +1,8 @@
-"""WebSocket frames on the server's side (RFC 6455 section 5): encoding, and the parser for the rare cases.
+"""WebSocket frames of the server (RFC 6455 section 5): the encoder, and a parser for the rare cases.
 
-Small whole frames, which are nearly all, are read by ``transport.connection`` without any object. Everything
-else (fragments, large, split or broken frames, control frames) goes through :class:`MessageParser`, which
-exists only while a frame or message is unfinished.
+``transport.connection`` reads small whole frames, which are nearly all, without any object. Everything else
+(fragments, large, split or broken frames, control frames) goes through :class:`MessageParser`, which exists
+only while a frame or message is unfinished.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from imserver import errors
 
 SMALL_BYTES = 125
 EMPTY_BYTES = 6
-"""Size of a client's frame without a payload."""
+"""Size of a client frame without payload."""
 REST_BYTES = 4096
-"""Longest frame whose beginning is kept unread: it is read anew with each piece of it that comes."""
+"""Largest frame whose beginning is stored unparsed. Each new piece is parsed together with it."""
 HEADS = 512
-"""Below this size frames are made with a head that is ready; nearly all are smaller."""
+"""Frames below this size, which are nearly all, use a prepared head."""
 _MEMORY_LEVEL = 5
-"""Of zlib: a compressor lives for one message, and 64 KiB of memory are made ready faster than 256."""
+"""zlib memory level. A compressor lives for one message, and 64 KiB are allocated faster than 256."""
 _pack_medium = struct.Struct("!BBH").pack
 _pack_large = struct.Struct("!BBQ").pack
 
 
 def heads(opcode: int) -> tuple[bytes, ...]:
-    """The heads of unmasked final frames by the size of their payload, for the sizes of most frames."""
+    """Heads of unmasked final frames, indexed by payload size, for common sizes."""
     return tuple(encode(bytes(size), opcode)[: -size or None] for size in range(HEADS))
 
 
 def encode(payload: bytes, opcode: int = Opcode.TEXT, rsv1: bool = False) -> bytes:
-    """One unmasked final frame that carries ``payload``."""
+    """Encode one unmasked final frame with ``payload``."""
     size = len(payload)
     head = 0x80 | (0x40 if rsv1 else 0) | opcode
     if size <= SMALL_BYTES:
@@ -49,23 +49,23 @@ def encode(payload: bytes, opcode: int = Opcode.TEXT, rsv1: bool = False) -> byt
 
 
 def encode_close(code: int, reason: str = "") -> bytes:
-    """A close frame; code 1005 stands for one without a body (RFC 6455 section 7.4.1)."""
+    """Encode a close frame. Code 1005 makes one without a body (RFC 6455 section 7.4.1)."""
     if code == errors.CLOSE_NO_CODE:
         return b"\x88\x00"
-    cut = reason.encode()[: SMALL_BYTES - 2].decode(errors="ignore")  # not in the middle of a character
+    cut = reason.encode()[: SMALL_BYTES - 2].decode(errors="ignore")  # drop a character that is cut
     return encode(struct.pack("!H", code) + cut.encode(), Opcode.CLOSE)
 
 
 def deflate(payload: bytes, window_bits: int) -> bytes:
-    """``payload`` as a permessage-deflate message of its own (RFC 7692 section 7.2.1)."""
+    """Compress ``payload`` as an independent permessage-deflate message (RFC 7692 section 7.2.1)."""
     compressor = zlib.compressobj(wbits=-window_bits, memLevel=_MEMORY_LEVEL)
     return (compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
 
 
 def inflater() -> PerMessageDeflate:
-    """The receiving half of permessage-deflate as we negotiate it: no state outlives a message.
+    """The receiving half of permessage-deflate, without context takeover.
 
-    A window of 15 bits reads what any smaller one wrote.
+    A window of 15 bits can read data of any smaller window.
     """
     return PerMessageDeflate(
         remote_no_context_takeover=True,
@@ -76,7 +76,7 @@ def inflater() -> PerMessageDeflate:
 
 
 class Violation(Exception):
-    """The peer broke the protocol; ``code`` is the close code that tells it so."""
+    """The peer violated the protocol. ``code``: the close code to send."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(reason)
@@ -85,7 +85,7 @@ class Violation(Exception):
 
 
 class FrameMessage:
-    """What the parser hands out: a whole message (TEXT or BINARY) or one control frame."""
+    """Output of the parser: a whole message (TEXT or BINARY) or one control frame."""
 
     __slots__ = ("data", "opcode")
 
@@ -95,7 +95,7 @@ class FrameMessage:
 
 
 class Rest:
-    """The beginning of a small frame, kept as it came until the rest of it has come too."""
+    """The unparsed beginning of a small frame."""
 
     __slots__ = ("data",)
 
@@ -104,19 +104,19 @@ class Rest:
 
     @property
     def held_bytes(self) -> int:
-        """Bytes kept."""
+        """Number of stored bytes."""
         return len(self.data)
 
     def close(self) -> None:
-        """Nothing is to be let go."""
+        """Nothing to release."""
 
 
 def is_pong(data: bytes) -> bool:
-    """Whether this is one whole pong of a client and nothing else; mostly it says that it lives and no more.
+    """Whether ``data`` is exactly one whole pong of a client.
 
-    Nearly all frames of clients that only listen are pongs; a parser for each would cost forty times this.
+    Nearly all frames of clients that only receive are pongs. A parser for each would cost forty times this.
     """
-    # Final, no reserved bits; then masked, at most 125 bytes, all there (RFC 6455 sections 5.2 and 5.5).
+    # Final, no reserved bits, masked, at most 125 bytes, complete (RFC 6455 sections 5.2 and 5.5).
     size = len(data) - EMPTY_BYTES
     return data[0] == 0x8A and 0 <= size <= SMALL_BYTES and data[1] == 0x80 + size
 
@@ -133,17 +133,17 @@ def begins_small(data: bytes, limit: int) -> bool:
 
 
 class MessageParser:
-    """Bytes of one connection in, messages and control frames out. No I/O.
+    """Parses the bytes of one connection into messages and control frames. No I/O.
 
-    ``limit`` is the greatest size of a message in bytes, after inflation. Text is checked to be UTF-8 as it
-    arrives. Owner: the connection, which drops the parser when :attr:`idle` says that nothing is unfinished.
+    ``limit``: largest message in bytes, after inflation. UTF-8 of text is checked as it arrives. Owner: the
+    connection, which drops the parser when :attr:`idle` is True.
     """
 
     __slots__ = ("_extensions", "_fragments", "_limit", "_reader", "_run", "_slack", "_utf8", "between")
 
     def __init__(self, limit: int, deflated: bool) -> None:
         self._limit = limit
-        # What cannot be compressed grows a little: by 5 bytes a block and a few at the end.
+        # Incompressible data grows by 5 bytes per block and a few at the end.
         self._slack = limit // 1000 + 16 if deflated else 0
         self._extensions = [inflater()] if deflated else []
         self._reader = StreamReader()
@@ -154,27 +154,27 @@ class MessageParser:
         next(self._run)
 
     def close(self) -> None:
-        """Drop what is unfinished. Without it only a garbage collection would: the parser and its generator
-        hold each other."""
+        """Drop unfinished data. The parser and its generator reference each other, so otherwise only a
+        garbage collection would free them."""
         self._run.close()
 
     @property
     def idle(self) -> bool:
-        """True when no frame and no fragmented message is unfinished."""
+        """True if no frame and no fragmented message is unfinished."""
         return self.between and self._fragments is None
 
     @property
     def held_bytes(self) -> int:
-        """Bytes kept of what is unfinished."""
+        """Number of bytes held for unfinished data."""
         return len(self._reader.buffer) + self._size()
 
     def _size(self) -> int:
         return 0 if self._fragments is None else len(self._fragments)
 
     def feed(self, data: bytes) -> Iterator[FrameMessage]:
-        """Take bytes and yield what they complete.
+        """Parse bytes and yield what they complete.
 
-        Raises :class:`Violation` at the first breach; the parser is of no use after that.
+        Raises :class:`Violation` at the first error. The parser cannot be used after that.
         """
         self._reader.feed_data(data)
         while True:
@@ -199,7 +199,7 @@ class MessageParser:
             steps = Frame.parse(
                 reader.read_exact,
                 mask=True,
-                # A control frame is always welcome; what a message holds is looked at in _take.
+                # Control frames have their own limit. The size of messages is checked in _take.
                 max_size=max(self._limit - self._size() + self._slack, SMALL_BYTES),
                 extensions=self._extensions,
             )
@@ -217,7 +217,7 @@ class MessageParser:
                 yield message
 
     def _take(self, frame: Frame) -> FrameMessage | None:
-        """Fold one frame into the message under way; return what it completes."""
+        """Add a frame to the current message. Returns the message if it is complete."""
         opcode, data = frame.opcode, bytes(frame.data)
         if opcode >= Opcode.CLOSE:
             return FrameMessage(opcode, data)
@@ -235,7 +235,7 @@ class MessageParser:
             if frame.fin:
                 return FrameMessage(opcode, data)
             self._fragments = bytearray()
-        # One buffer, not a list: an endless row of empty fragments holds nothing.
+        # One buffer instead of a list: empty fragments must not use memory.
         self._fragments += data
         if not frame.fin:
             return None
@@ -252,9 +252,9 @@ class MessageParser:
 
 
 def read_close(data: bytes) -> int:
-    """The code of a peer's close frame, 1005 if it has none.
+    """The code of a peer's close frame; 1005 if it has none.
 
-    Raises :class:`Violation` for a payload, code or reason that RFC 6455 section 7.4 does not allow.
+    Raises :class:`Violation` for a payload, code or reason that RFC 6455 section 7.4 forbids.
     """
     try:
         code: int = Close.parse(data).code

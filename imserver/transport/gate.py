@@ -1,5 +1,5 @@
-"""The gate of both servers: which upgrade requests become WebSockets (RFC 6455 section 4.2), and which
-origins may use the server (section 10.2).
+"""Admission of WebSocket upgrade requests (RFC 6455 section 4.2), and allowed origins (section 10.2), for
+both servers.
 """
 
 from __future__ import annotations
@@ -22,16 +22,25 @@ from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFact
 from websockets.headers import build_extension, parse_extension
 
 from imserver import errors
+from imserver.clock import serve_others
 from imserver.errors import HTTP_HOST_REFUSED, HTTP_ORIGIN_REFUSED, HttpProblem
 from imserver.protocol.dialect import Dialect
 from imserver.protocol.registry import BY_NAME
-from imserver.transport.connection import OPEN, Connection, ConnectionContext, Encoding, Serve
+from imserver.transport.connection import (
+    OPEN,
+    SMALL_RECEIVE_BYTES,
+    Connection,
+    ConnectionContext,
+    Encoding,
+    Serve,
+)
+from imserver.transport.exchange import pattern_of
 from imserver.transport.proxies import FORWARDING_HEADERS, TrustedProxies, is_address, is_loopback
 
 log = logging.getLogger(__name__)
 
 OPAQUE: Final = "null"
-"""The name of an origin that has none: of a file, of a sandbox, of what is no origin at all."""
+"""Name of an opaque or invalid origin, for example of a file or a sandboxed page."""
 _LONGEST_NAME: Final = 253
 _WILDCARDS: Final = frozenset({"0.0.0.0", "::"})
 _LOG_SECONDS: Final = 60.0
@@ -52,38 +61,46 @@ def host_name(value: str) -> str:
         return ""
 
 
-class Origins:
-    """The node's own policy, and the origins that some app allows. Owner of both."""
+class GatePolicy(Struct, frozen=True):
+    """Limits and allowed origins. The settings can change while the node runs.
 
-    def __init__(self, proxies: TrustedProxies, any_origin: bool, origins: Collection[str]) -> None:
+    ``limit`` and ``limit_per_address`` limit connections (0: no limit). ``any_origin``: pages of all hosts
+    may connect. ``origins``: pages of these hosts may connect. ``demo``: demo mode; the servers must check
+    every request with :meth:`Origins.objection`. ``hosts``: other names and addresses of this server; a
+    wildcard address means all addresses.
+    """
+
+    limit: int = 0
+    limit_per_address: int = 0
+    any_origin: bool = False
+    origins: tuple[str, ...] = ()
+    demo: bool = False
+    hosts: tuple[str, ...] = ()
+
+
+class Origins:
+    """Owner of the node's origin policy and of the origins that apps allow."""
+
+    def __init__(self, proxies: TrustedProxies, policy: GatePolicy) -> None:
         self._proxies = proxies
         self._apps_any = False
         self._apps: frozenset[str] = frozenset()
         self._warned = False
         self._warn_at = 0.0
-        self.set_policy(any_origin, origins)
+        self.set_policy(policy)
 
-    def set_policy(
-        self, any_origin: bool, origins: Collection[str], demo: bool = False, hosts: Collection[str] = ()
-    ) -> None:
-        """Set the node's own policy.
-
-        Args:
-            any_origin: pages of all hosts may connect.
-            origins: hosts whose pages may connect.
-            demo: no API key exists; the servers have to ask :meth:`objection` about every request then.
-            hosts: other names and addresses of this server. A wildcard address stands for all addresses.
-        """
-        self._any = any_origin
-        self._own = frozenset(host_name(origin) for origin in origins)
-        self.demo = demo
-        self._hosts = self._own.union(map(host_name, hosts), ("localhost",)) - {""}
+    def set_policy(self, policy: GatePolicy) -> None:
+        """Set the node's policy."""
+        self._any = policy.any_origin
+        self._own = frozenset(host_name(origin) for origin in policy.origins)
+        self.demo = policy.demo
+        self._hosts = self._own.union(map(host_name, policy.hosts), ("localhost",)) - {""}
         self._any_address = not _WILDCARDS.isdisjoint(self._hosts)
         self._good_host: str | None = None
         self._good_origin: str | None = None
 
     def set_apps(self, origins: Collection[str], any_origin: bool) -> None:
-        """Set the origins that some app allows. The login to another app still refuses them."""
+        """Set the origins that at least one app allows. The login to any other app still refuses them."""
         self._apps = frozenset(origins)
         self._apps_any = any_origin
         self._good_origin = None
@@ -91,13 +108,14 @@ class Origins:
     # --- demo mode ------------------------------------------------------------------------------------------
 
     def objection(self, headers: Mapping[str, str], path: str) -> HttpProblem | None:
-        """Why demo mode refuses a request for ``path`` with these headers; None if it does not.
+        """The error with which demo mode refuses a request, None if it accepts it.
 
-        Without API keys, any website could use a server on loopback through the browser of its visitor: by
-        requests that need no permission, by WebSockets, or by a name that it has resolved to 127.0.0.1 (DNS
-        rebinding). The headers of a proxy are not believed, for a page after rebinding can send them too.
-        Ask while :attr:`demo`, before anything else is done with a request. Names are in lower case. Pages of
-        every origin may import the SDK: its files are public.
+        Without API keys, any website could use a server on loopback through the browser of its visitor: with
+        requests that need no permission, with WebSockets, or with a name that resolves to 127.0.0.1 (DNS
+        rebinding). Proxy headers are not trusted here, because a page can send them after rebinding.
+
+        Call this while :attr:`demo` is True, before anything else. Header names are in lower case. Pages of
+        every origin may import the SDK, because its files are public.
         """
         host = headers.get("host", "")
         if host != self._good_host:
@@ -139,9 +157,9 @@ class Origins:
     # --- logins ---------------------------------------------------------------------------------------------
 
     def stranger(self, host: str, headers: Mapping[str, str]) -> str:
-        """The host of the page that a request comes from; ``""`` if it is this server's own, or no page.
+        """The host of the page that sent a request; ``""`` for this server's own pages and without a page.
 
-        ``host`` is the address that the request came from: a trusted proxy's word counts.
+        ``host``: address that the request came from. Headers of trusted proxies are evaluated.
         """
         origin = headers.get("origin")
         if origin is None:
@@ -154,24 +172,24 @@ class Origins:
         forwarded = headers.get("x-forwarded-host", "") if self._proxies.trusts(host) else ""
         if name and forwarded and name == host_name(forwarded.split(",")[0].strip()):
             return ""
-        # Interned: the connections of one page share the name.
+        # Interned: all connections of one page share the string.
         return sys.intern(name) if 0 < len(name) <= _LONGEST_NAME else OPAQUE
 
     def allows(self, origin: str, dialect: str) -> bool:
-        """Whether pages of the host ``origin`` may connect, where no app has a say."""
+        """Whether pages of the host ``origin`` may connect, for requests without an app."""
         if not origin or self._any or origin in self._own:
             return True
         spoken = BY_NAME.get(dialect)
         return not self.demo and spoken is not None and spoken.any_origin
 
     def lists(self, origin: str) -> bool:
-        """Whether the node's settings name pages of the host ``origin``."""
+        """Whether the node's settings list the host ``origin``."""
         return origin in self._own
 
     def passes(self, origin: str, any_origin: bool) -> bool:
-        """Whether a handshake from there is worth while: the node or an app allows it.
+        """Whether to complete a handshake from ``origin``: the node or an app allows it.
 
-        ``any_origin`` says that of the dialect.
+        ``any_origin``: the dialect allows all origins.
         """
         return (
             (any_origin and not self.demo)
@@ -184,15 +202,20 @@ class Origins:
 
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-WEBSOCKET_PATHS = frozenset({"/acc", "/ws"})
-"""Paths that belong to WebSockets, also while no dialect answers on them."""
+WEBSOCKET_PATHS = frozenset({"/acc", "/ws", "/app/*", "/connection/websocket", "/connection/*/websocket"})
+"""Paths for WebSockets, even while no dialect uses them. ``*`` is any second segment."""
+
+
+def is_websocket_path(path: str) -> bool:
+    """Whether a path is for WebSockets only."""
+    return path in WEBSOCKET_PATHS or pattern_of(path) in WEBSOCKET_PATHS
 
 
 class Head(Struct, frozen=True):
-    """What the gate needs of a request. Header names are in lower case.
+    """The parts of a request that the gate needs. Header names are in lower case.
 
-    ``query`` is what follows the ``?``; ``bare`` the dialect that the listener speaks with clients whose
-    query names none (``""``: none in particular).
+    ``query``: text after the ``?``. ``bare``: dialect of the listener for clients whose query names none
+    (``""``: no default). ``body``: of a request for a stream.
     """
 
     method: str
@@ -203,30 +226,33 @@ class Head(Struct, frozen=True):
     headers: Mapping[str, str]
     query: str = ""
     bare: str = ""
+    body: bytes = b""
 
     def params(self) -> dict[str, str]:
-        """The query's parameters, decoded; of several of one name the first."""
+        """The decoded parameters of the query. The first of several with one name counts."""
         found: dict[str, str] = {}
         try:
             for name, value in parse_qsl(self.query, keep_blank_values=True, max_num_fields=MAX_PARAMETERS):
                 found.setdefault(name, value)
-        except ValueError:  # too many of them
+        except ValueError:  # too many parameters
             return {}
         return found
 
 
 MAX_PARAMETERS = 64
-"""Parameters that a query may have; with more it counts as empty."""
+"""Limit of query parameters. A query with more counts as empty."""
 
 Opened = Callable[[Connection, Head], None]
-"""What a dialect does when a connection begins, before any of its messages is served. It may send and close,
-and may switch to other greenlets."""
+"""Called when a connection of a dialect begins, before its messages are served. It may send, close and
+switch."""
 
 
 class Spoken(Struct, frozen=True):
-    """What is spoken on a path: the dialect, what serves its messages, and their greatest size in bytes.
+    """A dialect on a path: the dialect, the function that serves its messages, and their largest size in
+    bytes.
 
-    ``outbox_bytes`` bounds an outbox where the node's own bound is not to hold (0: it holds).
+    ``outbox_bytes``: limit of an outbox; 0: that of the node. ``subprotocol``: the offered one that the 101
+    response confirms (``""``: none).
     """
 
     dialect: Dialect
@@ -234,25 +260,25 @@ class Spoken(Struct, frozen=True):
     message_bytes: int
     outbox_bytes: int = 0
     opened: Opened | None = None
+    subprotocol: str = ""
 
 
 Choose = Callable[[Head], Spoken | errors.HttpProblem | None]
-"""Where several dialects share a path: which one a request means (None: none that is spoken here), or why it
-is refused."""
+"""Selects the dialect on a shared path. Returns None if the request matches no dialect, or the error."""
 
 
 class Refusal(Struct, frozen=True):
-    """The HTTP answer to an upgrade request that cannot be served."""
+    """The HTTP answer to a refused upgrade request."""
 
     problem: errors.HttpProblem
     headers: tuple[tuple[str, str], ...] = ()
 
 
 class Admission(Struct, frozen=True):
-    """An upgrade to carry out. ``headers`` are those of the 101 besides the fixed ones.
+    """An upgrade to perform. ``extension``, ``subprotocol``: what the 101 response confirms (``""``: none).
 
-    With a ``close_code`` the handshake is completed and the connection closed at once: a browser can read a
-    close code, but not the status of a refused handshake.
+    With a ``close_code`` the handshake is completed and the connection closed at once, because a browser can
+    read a close code but not the status of a refused handshake.
     """
 
     accept: str
@@ -264,12 +290,13 @@ class Admission(Struct, frozen=True):
     head: Head | None = None
     """The request, for :attr:`opened`."""
     origin: str = ""
-    """The host of the page that the client is; ``""``: one of ours, or none."""
+    """Host of the page that opens the connection; ``""``: this server's own page, or none."""
+    subprotocol: str = ""
 
 
 class Guest(Struct, frozen=True):
-    """Who asks for a connection: their address, the host of their page (``""``: ours, or none), and the close
-    code for those who may not stay (0: they may)."""
+    """A client that requests a connection: its address, the host of its page (``""``: own or none), and the
+    close code if it is refused (0: accepted)."""
 
     peer: str
     origin: str
@@ -287,70 +314,57 @@ def host_of(peer: str) -> str:
 
 
 def wants_upgrade(headers: Mapping[str, str]) -> bool:
-    """Whether a request asks to become a WebSocket."""
+    """Whether a request asks for an upgrade to a WebSocket."""
     return "websocket" in headers.get("upgrade", "").lower() and "upgrade" in [
         token.strip() for token in headers.get("connection", "").lower().split(",")
     ]
 
 
 class Gate:
-    """Decides on upgrade requests. Owner of the count of connections per address.
+    """Decides on upgrade requests. Owner of the number of connections per address.
 
-    ``paths`` maps a path to what is spoken there, or to what chooses; ``limit`` and ``limit_per_address``
-    bound connections (0: not at all).
+    ``paths``: path, or its pattern (:func:`pattern_of`) → its dialect, or the function that selects one.
     """
 
     def __init__(
         self,
         paths: Mapping[str, Spoken | Choose],
         proxies: TrustedProxies,
+        origins: Origins,
         deflate: bool,
-        limit: int,
-        limit_per_address: int,
-        any_origin: bool,
-        origins: tuple[str, ...],
-        demo: bool = False,
-        hosts: tuple[str, ...] = (),
+        policy: GatePolicy,
     ) -> None:
         self.proxies = proxies
-        self.origins = Origins(proxies, any_origin, origins)
+        self.origins = origins
         self._paths = paths
         self._deflate = deflate
-        self._encodings: dict[tuple[str, int], Encoding] = {}
+        self._encodings: dict[tuple[Dialect, int], Encoding] = {}
         self._factory = ServerPerMessageDeflateFactory(
             server_no_context_takeover=True, client_no_context_takeover=True
         )
         self.full = False
-        """Set by the node while it drains."""
+        """True while the node drains."""
         self.per_address: Counter[str] = Counter()
         self.connections = 0
-        self.set_policy(limit, limit_per_address, any_origin, origins, demo, hosts)
+        self.limit = policy.limit
+        self._limit_per_address = policy.limit_per_address
 
-    def set_policy(
-        self,
-        limit: int,
-        limit_per_address: int,
-        any_origin: bool,
-        origins: tuple[str, ...],
-        demo: bool = False,
-        hosts: tuple[str, ...] = (),
-    ) -> None:
-        """Change limits and origins while running (SIGHUP, the end of demo mode)."""
-        self.limit = limit
-        self._limit_per_address = limit_per_address
-        self.origins.set_policy(any_origin, origins, demo, hosts)
+    def set_policy(self, policy: GatePolicy) -> None:
+        """Change limits and origins at run time (SIGHUP, end of demo mode)."""
+        self.limit, self._limit_per_address = policy.limit, policy.limit_per_address
+        self.origins.set_policy(policy)
 
     def recount(self, hosts: Iterable[str]) -> None:
-        """Count the addresses anew: a limit for them begins to hold while connections stand."""
+        """Count the connections per address again, when the limit is set while connections exist."""
         self.per_address = Counter(hosts) if self._limit_per_address else Counter()
 
     def decide(self, head: Head, upgraded: bool = False) -> Admission | Refusal:
-        """Whether, and how, an upgrade request is served.
+        """Decide whether and how to serve an upgrade request.
 
-        ``upgraded``: somebody else has answered it already, so no extension can be agreed on any more.
+        ``upgraded``: another server has completed the handshake, so no extension can be negotiated.
         """
         headers = head.headers
-        found = self._paths.get(head.path)
+        found = self._paths.get(head.path) or self._paths.get(pattern_of(head.path))
         spoken = found if found is None or isinstance(found, Spoken) else found(head)
         if spoken is None:
             return Refusal(errors.HTTP_NOT_FOUND)
@@ -376,17 +390,18 @@ class Gate:
             spoken.opened,
             head if spoken.opened is not None else None,
             guest.origin,
+            spoken.subprotocol,
         )
 
     def look_at(self, head: Head, dialect: Dialect) -> Guest:
-        """Who asks for a connection of this dialect, and whether they may stay."""
+        """The client of a request, and whether it may connect with this dialect."""
         host = self.proxies.client(head.host, head.headers.get("x-forwarded-for", ""))
         origin = self.origins.stranger(head.host, head.headers)
         peer = f"[{host}]:{head.port}" if ":" in host else f"{host}:{head.port}"
         return Guest(peer, origin, self._objection(dialect, origin, host))
 
     def _encoding(self, spoken: Spoken, deflate_bits: int) -> Encoding:
-        key = (spoken.dialect.name, deflate_bits)
+        key = (spoken.dialect, deflate_bits)
         encoding = self._encodings.get(key)
         if encoding is None:
             encoding = Encoding(
@@ -396,13 +411,13 @@ class Gate:
         return encoding
 
     def entered(self, host: str) -> None:
-        """A connection from ``host`` is in service."""
+        """Count a new connection from ``host``."""
         self.connections += 1
         if self._limit_per_address:
             self.per_address[host] += 1
 
     def left(self, host: str) -> None:
-        """A connection from ``host`` is over."""
+        """Stop counting a connection from ``host``."""
         self.connections -= 1
         if host in self.per_address:
             self.per_address[host] -= 1
@@ -410,7 +425,7 @@ class Gate:
                 del self.per_address[host]
 
     def _objection(self, dialect: Dialect, origin: str, host: str) -> int:
-        """The close code for a client that may not stay, 0 if it may."""
+        """The close code for a refused client; 0: accepted."""
         if self.full:
             return errors.CLOSE_GOING_AWAY
         if self.limit and self.connections >= self.limit:
@@ -426,7 +441,8 @@ class Gate:
         return 0
 
     def _negotiate(self, headers: Mapping[str, str]) -> tuple[str, int]:
-        """Take the first acceptable permessage-deflate offer (RFC 7692): its answer and our window."""
+        """Accept the first usable permessage-deflate offer (RFC 7692). Returns the response and our
+        window."""
         try:
             offers = parse_extension(headers.get("sec-websocket-extensions", ""))
         except InvalidHeader:
@@ -455,9 +471,11 @@ def _is_key(key: str) -> bool:
 def adopt(
     context: ConnectionContext, gate: Gate, sock: _socket.socket, admission: Admission, rest: bytes
 ) -> Connection:
-    """Make a parked WebSocket of a socket whose 101 is on its way, and serve what was read behind it.
+    """Make a parked WebSocket of a socket whose 101 response is queued, and serve the bytes read after the
+    head.
 
-    Used by both servers. The socket must be non-blocking; the poller may know it already.
+    Used by both servers. The socket must be non-blocking. The poller may already watch it. Switches between
+    pieces of ``rest``: 64 KB of tiny frames would block the loop for 60 ms.
     """
     connection = Connection(context, sock, admission.peer, admission.encoding, monotonic())
     connection.origin = admission.origin
@@ -471,8 +489,11 @@ def adopt(
             if admission.opened is not None:
                 assert admission.head is not None
                 admission.opened(connection, admission.head)
-            if rest and connection.state == OPEN:
-                connection.feed(rest)
+            for start in range(0, len(rest), SMALL_RECEIVE_BYTES):
+                if start:
+                    serve_others()
+                if connection.state == OPEN:
+                    connection.feed(rest[start : start + SMALL_RECEIVE_BYTES])
         except Exception:
             log.exception("serving failed", extra={"connection": connection.peer})
             connection.lost()

@@ -1,4 +1,4 @@
-"""From the front to the application: pywsgi serves one request on a connection and gives it back."""
+"""Code shared by both HTTP servers, and the hand-over: pywsgi serves one request of a front connection."""
 
 from __future__ import annotations
 
@@ -13,36 +13,101 @@ from typing import Any
 import gevent
 from gevent import socket as gevent_socket
 from gevent.pywsgi import WSGIHandler, WSGIServer
+from msgspec import Struct
 
-from imserver.errors import HTTP_TIMEOUT
-from imserver.transport.body import Body, plain_request
-from imserver.transport.head import BadHead, ParsedHead, end_of_head
+from imserver.config.settings import LimitSettings
+from imserver.errors import HTTP_BODY_TOO_LARGE, HTTP_TIMEOUT
+from imserver.transport.exchange import (
+    HttpRequest,
+    HttpRoutes,
+    header_block,
+    problem_response,
+    response_head,
+    row_of,
+)
+from imserver.transport.gate import Admission, Gate
+from imserver.transport.http1 import (
+    BODY_SILENCE_SECONDS,
+    MAX_PUBLIC_BODY_BYTES,
+    BadHead,
+    Body,
+    BodyLimit,
+    ParsedHead,
+    Streamed,
+    end_of_head,
+    plain_request,
+)
+from imserver.transport.stream import Streams
 
 log = logging.getLogger(__name__)
 
-BODY_SECONDS = 60
-"""Time for a request's body to arrive."""
-BODY_SILENCE_SECONDS = 13
-"""Longest silence while a body arrives. Connections are looked at once a second, so 408 comes within 15 s."""
 LINGER_SECONDS = 2
-"""How long the end of a refused request is read and dropped."""
+"""Time for reading and dropping the rest of a refused request."""
 WRITE_SECONDS = 30
-"""Longest time for which a client may take nothing of its answer."""
+"""Time after which a client that does not read its answer is dropped."""
 WAITING_PER_RUNNING = 16
-"""Requests that may wait for their turn, per request that may run."""
+"""Number of waiting requests per request that may run."""
 WAITING_BYTES = 64 << 20
-"""Bytes of requests that may wait for their turn."""
+"""Limit of the bytes of waiting requests."""
 RECEIVE_BYTES = 65536
 
 
+Admitted = Callable[[_socket.socket, Admission, bytes], None]
+"""Puts an upgraded socket into service: (non-blocking socket, decision of the gate, bytes after the head)."""
+
 GiveBack = Callable[[_socket.socket, bytes | None], None]
-"""Takes the socket back after the answer, with the bytes read beyond it (None: end the connection)."""
+"""Takes the socket back after the answer, with bytes read beyond the request (None: end the connection)."""
+
+
+class ListenerContext(Struct, frozen=True):
+    """Shared by the HTTP connections of one listener, for both servers.
+
+    ``routes``: their own forms of a refusal. ``admitted``: puts an upgraded socket into service.
+    ``ws_dialect``: for clients whose query names no dialect. ``streams``: event streams, if the listener
+    serves any.
+    """
+
+    gate: Gate
+    routes: HttpRoutes
+    body_limit: BodyLimit
+    limits: LimitSettings
+    admitted: Admitted
+    ws_dialect: str = ""
+    streams: Streams | None = None
+    streamed: Streamed = frozenset()
+
+    def client(self, address: Any, headers: Mapping[str, str]) -> str:
+        """The client's address, evaluated with trusted proxies. ``address``: the peer's own."""
+        host: str = address[0]
+        if "x-forwarded-for" in headers:
+            return self.gate.proxies.client(host, headers["x-forwarded-for"])
+        return host
+
+    def begin_body(self, head: ParsedHead, address: Any) -> Body:
+        """Start reading the body after this head, with the limit of its request."""
+        limit = self.limits.body_bytes
+        if head.chunked or (head.length or 0) > MAX_PUBLIC_BODY_BYTES:
+            client = self.client(address, head.headers)
+            limit = self.body_limit(head.method, head.path, head.headers, client)
+        return Body(head, limit, monotonic())
+
+    def refuse_too_large(self, head: ParsedHead, address: Any) -> bytes:
+        """The whole response to a request with too large a body: in the form of its route, else 413."""
+        route = row_of(self.routes, head.method, head.path)
+        if route is None:
+            return problem_response(HTTP_BODY_TOO_LARGE)
+        client = self.client(address, head.headers)
+        response = route(
+            HttpRequest(head.method, head.path, head.query, b"", head.headers, client, too_large=True)
+        )
+        lines = header_block(response)
+        return response_head(response.status, lines, len(response.body), False) + response.body
 
 
 class Reader:
-    """A file-like reader for pywsgi: first the bytes already read, then the socket's.
+    """A file-like reader for pywsgi: first the bytes read before, then the socket.
 
-    What it has read beyond the request is in ``unread``.
+    ``unread`` holds bytes read beyond the request.
     """
 
     closed = False
@@ -62,10 +127,11 @@ class Reader:
         return data
 
     def await_head(self, limit: int, patience: float, seconds: float) -> bytes:
-        """Wait ``patience`` seconds for the first byte of a request and ``seconds`` more for its whole head.
+        """Wait ``patience`` seconds for the first byte of a request, then ``seconds`` for the rest of its
+        head.
 
-        Returns the head, which stays unread, or ``b""`` when none came. Raises
-        :class:`imserver.transport.head.BadHead` when it is too large or too slow, OSError from the socket.
+        Returns the head without consuming it, ``b""`` if no request came. Raises
+        :class:`imserver.transport.http1.BadHead` if it is too large or too slow, OSError from the socket.
         """
         deadline = monotonic() + (patience if not self.unread else seconds)
         while True:
@@ -90,40 +156,39 @@ class Reader:
                 deadline = monotonic() + seconds
 
     def _skip_line_ends(self) -> None:
-        """Drop what may stand before a request; it is the beginning of none."""
+        """Drop line ends before a request."""
         if self.unread.startswith((b"\r", b"\n")):
             self.unread[:] = self.unread.lstrip(b"\r\n")
 
-    def await_body(self, raw: bytes, head: ParsedHead, body: Body, seconds: float) -> bool:
-        """Wait for the body behind the head ``raw``; the request is then unread in its plainest form.
+    def await_body(self, raw: bytes, head: ParsedHead, body: Body) -> bool:
+        """Wait for the body after the head ``raw``. Then the reader holds the request with a plain head and
+        body.
 
-        False if the client ends before that. Raises :class:`imserver.transport.head.BadHead` for broken
-        chunks, after ``seconds`` and after :data:`BODY_SILENCE_SECONDS` of silence, OSError from the socket.
+        False if the client ends before that. Raises :class:`imserver.transport.http1.BadHead` for invalid
+        chunks and for a slow body, OSError from the socket.
         """
-        deadline = monotonic() + seconds
         del self.unread[: len(raw)]
         rest = body.feed(bytes(self.unread))
         while rest is None:
             self.unread.clear()
-            left = deadline - monotonic()
-            if left <= 0:
-                raise BadHead(HTTP_TIMEOUT, "the body took too long to arrive")
-            self._sock.settimeout(min(left, BODY_SILENCE_SECONDS))
+            now = monotonic()
+            self._sock.settimeout(max(body.deadline(now) - now, 0.001))
             try:
                 if not self._more():
                     return False
             except TimeoutError:
-                raise BadHead(HTTP_TIMEOUT, "the body stopped arriving") from None
+                raise BadHead(HTTP_TIMEOUT, "the body arrives too slowly") from None
             rest = body.feed(bytes(self.unread))
         self.unread[:] = plain_request(raw, head, body.content) + rest
         return True
 
     def put_back(self, data: bytes) -> None:
-        """Have ``data`` read next."""
+        """Make ``data`` the next bytes to read."""
         self.unread[:0] = data
 
     def read(self, size: int = -1) -> bytes:
-        """``size`` bytes, fewer only at the end of the stream. Raises TimeoutError after a long silence."""
+        """Read ``size`` bytes, fewer only at the end of the stream. Raises TimeoutError after a long
+        silence."""
         if size < 0 or len(self.unread) < size:
             self._sock.settimeout(BODY_SILENCE_SECONDS)
         while (size < 0 or len(self.unread) < size) and self._more():
@@ -131,7 +196,7 @@ class Reader:
         return self._take(len(self.unread) if size < 0 else size)
 
     def readline(self, limit: int = -1) -> bytes:
-        """One line with its LF, at most ``limit`` bytes of it."""
+        """Read one line with its LF, at most ``limit`` bytes."""
         start = 0
         while True:
             end = self.unread.find(b"\n", start) + 1
@@ -143,22 +208,22 @@ class Reader:
                 return self._take(start)
 
     def close(self) -> None:
-        """Nothing to do: the socket is not ours."""
+        """The socket belongs to the caller."""
 
 
 class OneRequestHandler(WSGIHandler):
-    """pywsgi's handler for one request; head and body of the answer leave in one write.
+    """pywsgi's handler for one request. Head and body of the answer are sent in one write.
 
-    A streamed body that the application did not read to its end is not waited for: what would follow it on
-    the connection could not be told from it, so the connection ends with the answer.
+    If the application did not read a streamed body to its end, the connection ends with the answer: the rest
+    of the body could not be distinguished from a next request.
     """
 
     _parts: list[bytes] | None = None
     cut_short = False
-    """The answer left before the body had arrived."""
+    """True if the answer was sent before the body had arrived."""
 
     def _lacks_body(self) -> bool:
-        """Whether some of the request's body is neither read nor here."""
+        """Whether a part of the request's body is neither read nor received."""
         body: Any = self.wsgi_input
         if body is None or not isinstance(self.rfile, Reader):
             return False
@@ -166,7 +231,7 @@ class OneRequestHandler(WSGIHandler):
         return missing > len(self.rfile.unread)
 
     def finalize_headers(self) -> None:
-        """The last moment at which the answer can say that the connection ends."""
+        """Add Connection: close if needed, just before the headers are sent."""
         if self._lacks_body() and not self.close_connection:
             self.close_connection = True
             headers: Any = self.response_headers
@@ -174,20 +239,20 @@ class OneRequestHandler(WSGIHandler):
         super().finalize_headers()
 
     def run_application(self) -> None:
-        """Have the request answered; see to what is left of its body."""
+        """Run the application, then handle an unread rest of the body."""
         try:
             super().run_application()
         finally:
             if self._lacks_body():
                 self.cut_short = self.close_connection = True
                 body: Any = self.wsgi_input
-                body.content_length = body.position  # pywsgi would read, and drop, all of it
+                body.content_length = body.position  # otherwise pywsgi reads and drops all of it
 
     def log_request(self) -> None:
-        """The application has a request log of its own."""
+        """Disabled: the application has its own request log."""
 
     def _write_with_headers(self, data: bytes) -> None:
-        # Two writes would wait for each other under Nagle's algorithm and cost twice the system calls.
+        # Nagle's algorithm would delay the second of two writes, and they cost twice the system calls.
         self._parts = []
         try:
             super()._write_with_headers(data)  # type: ignore[misc]
@@ -202,12 +267,12 @@ class OneRequestHandler(WSGIHandler):
         self.socket.settimeout(WRITE_SECONDS)
         try:
             super()._sendall(data)  # type: ignore[misc]
-        except TimeoutError:  # it takes nothing any more: nobody's fault here, and no matter for the log
-            raise BrokenPipeError(errno.EPIPE, "the client takes nothing") from None
+        except TimeoutError:  # the client does not read: not an error of the server
+            raise BrokenPipeError(errno.EPIPE, "the client does not read its answer") from None
 
 
 class HandOver:
-    """Runs requests in the WSGI application, a bounded number at once. Owner of those greenlets."""
+    """Runs requests in the WSGI application with limited concurrency. Owner of the greenlets."""
 
     def __init__(
         self, application: Callable[..., Any], limit: int, port: int, environ: Mapping[str, Any]
@@ -223,7 +288,7 @@ class HandOver:
 
     @property
     def full(self) -> bool:
-        """True when so many requests, or bytes of them, wait for their turn that one more is refused."""
+        """True if the queue of waiting requests has reached its limit of number or bytes."""
         return len(self._waiting) >= WAITING_PER_RUNNING * self.limit or self._waiting_bytes > WAITING_BYTES
 
     @property
@@ -234,9 +299,9 @@ class HandOver:
     def serve(
         self, address: Any, sock: _socket.socket, waiting: bytes, data: bytes, give_back: GiveBack
     ) -> None:
-        """Write ``waiting``, then have the application answer the request that begins with ``data``.
+        """Write ``waiting``, then let the application answer the request that begins with ``data``.
 
-        ``address`` is the client's. Above the limit of requests that run at once it waits for its turn.
+        ``address``: of the client. The request waits while the limit of running requests is reached.
         """
         self._waiting.append((address, sock, waiting, data, give_back))
         self._waiting_bytes += len(data)
@@ -279,7 +344,7 @@ class HandOver:
 
 
 def _cooperative(sock: _socket.socket) -> gevent_socket.socket:
-    """The same socket as gevent's: waiting on it lets others run."""
+    """The same socket as a gevent socket."""
     family, kind, proto = sock.family, sock.type, sock.proto
     wrapped = gevent_socket.socket(family, kind, proto, fileno=sock.detach())
     wrapped.settimeout(WRITE_SECONDS)

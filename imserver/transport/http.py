@@ -1,46 +1,57 @@
-"""The front server: its HTTP connections, each parked until it is readable, and what they share.
+"""The front server: parked HTTP connections, and what they share.
 
-An upgrade becomes a parked WebSocket; a request for one of the fast routes is answered right in the reader
-greenlet; everything else is handed, with the bytes already read, to pywsgi's handler (``transport.handover``)
-and comes back when it is answered.
+An upgrade becomes a parked WebSocket. A request for a fast route is answered in the reader greenlet. Any
+other request goes with the bytes already read to pywsgi's handler (``transport.handover``), and the
+connection comes back after the answer.
 """
 
 from __future__ import annotations
 
 import _socket
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from time import monotonic, perf_counter
 from typing import Any
 
 from imserver import errors
 from imserver.metrics import Metrics
-from imserver.transport import problems
-from imserver.transport.body import (
+from imserver.transport.connection import CLOSED, CLOSING, DRAINING, OPEN, ConnectionContext
+from imserver.transport.exchange import (
+    CORS,
+    HttpRequest,
+    HttpRoutes,
+    header_block,
+    kept_alive,
+    problem_response,
+    response_head,
+    row_of,
+)
+from imserver.transport.gate import Head, Refusal, wants_upgrade
+from imserver.transport.handover import (
+    LINGER_SECONDS,
+    RECEIVE_BYTES,
+    HandOver,
+    ListenerContext,
+)
+from imserver.transport.http1 import (
     MAX_PUBLIC_BODY_BYTES,
+    BadHead,
     Body,
-    BodyLimit,
-    Streamed,
+    KnownHeads,
+    ParsedHead,
+    end_of_head,
     plain_head,
     plain_request,
     streams,
 )
-from imserver.transport.connection import CLOSED, CLOSING, DRAINING, OPEN, ConnectionContext
-from imserver.transport.exchange import HttpRequest, HttpRoutes, header_block, refuse_too_large
-from imserver.transport.gate import Admission, Gate, Head, Refusal, wants_upgrade
-from imserver.transport.handover import (
-    BODY_SECONDS,
-    BODY_SILENCE_SECONDS,
-    LINGER_SECONDS,
-    RECEIVE_BYTES,
-    HandOver,
-)
-from imserver.transport.head import BadHead, KnownHeads, ParsedHead, end_of_head
 from imserver.transport.outbox import Backlog, Writer
 from imserver.transport.poller import NO_SOCKET
 from imserver.transport.stream import Streams
 
 log = logging.getLogger(__name__)
+
+HEAD_RECEIVE_BYTES = 16384
+"""Bytes per read between bodies. Many small requests in one read must not delay other connections."""
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _SWITCHING = (
@@ -49,53 +60,36 @@ _SWITCHING = (
 
 
 class FrontServer:
-    """What all HTTP connections of the front share. Owner of the set of parked ones.
+    """Shared by all HTTP connections of the front server. Owner of the set of parked ones.
 
-    ``fast`` are the routes that are answered here, ``routes`` all those that refuse in a style of their own.
+    ``fast``: routes that are answered here.
     """
 
     def __init__(
         self,
         context: ConnectionContext,
-        gate: Gate,
-        routes: HttpRoutes,
+        listener: ListenerContext,
         fast: HttpRoutes,
-        body_limit: BodyLimit,
         hand_over: HandOver,
         metrics: Metrics,
-        header_bytes: int,
-        body_bytes: int,
-        handshake_seconds: float,
-        keepalive_seconds: float,
         request_log: Callable[..., None] | None,
-        admitted: Callable[[_socket.socket, Admission, bytes], None],
-        ws_dialect: str = "",
-        streams: Streams | None = None,
-        streamed: Streamed = frozenset(),
     ) -> None:
-        self.streamed = streamed
         self.context = context
-        self.gate = gate
-        self.origins = gate.origins
-        self.routes = routes
+        self.listener = listener
+        self.origins = listener.gate.origins
         self.fast = fast
-        self.body_limit = body_limit
         self.hand_over = hand_over
         self.metrics = metrics
-        self.header_bytes = header_bytes
-        self.body_bytes = body_bytes
-        self.handshake_seconds = handshake_seconds
-        self.keepalive_seconds = keepalive_seconds
         self.request_log = request_log
-        self.admitted = admitted
-        self.ws_dialect = ws_dialect
-        self.streams = streams
+        self.header_bytes = listener.limits.header_bytes
+        self.handshake_seconds = listener.limits.handshake_seconds
+        self.keepalive_seconds = listener.limits.keepalive_seconds
         self.heads = KnownHeads()
         self.parked: set[HttpConnection] = set()
         self.draining = False
 
     def accept(self, sock: _socket.socket, address: Any) -> None:
-        """Park a new connection (a listener's ``accepted``)."""
+        """Park a new connection (``accepted`` of a listener)."""
         self.park(HttpConnection(self, sock, address))
 
     def park(self, connection: HttpConnection) -> None:
@@ -104,16 +98,16 @@ class FrontServer:
         self.context.poller.take(connection)
 
     def expire(self) -> None:
-        """Close what has waited too long: unfinished heads, unfinished bodies, silent kept-alive ones."""
+        """Close connections past a time limit: unfinished heads and bodies, idle kept-alive connections."""
         now = monotonic()
         for connection in tuple(self.parked):
             if now > connection.deadline and not connection.reading:
                 connection.expire()
 
     def drain(self) -> None:
-        """Serve what has arrived already, end the connections that wait for a next request.
+        """Serve requests that have arrived and end connections that wait for a next request.
 
-        Those that have just been accepted and not served yet may still bring one; :attr:`busy` counts them.
+        A connection that was accepted but not served yet may still send a request; :attr:`busy` counts it.
         """
         self.draining = True
         for connection in tuple(self.parked):
@@ -121,12 +115,12 @@ class FrontServer:
 
     @property
     def busy(self) -> bool:
-        """True while a request is unfinished, or may be on its way on a connection without one so far."""
+        """True while a request is unfinished, or a new connection may still send its first request."""
         return self.hand_over.busy or any(connection.unfinished for connection in self.parked)
 
 
 class HttpConnection(Writer):
-    """One parked HTTP connection: it reads whole requests and has each answered.
+    """A parked HTTP connection. It reads whole requests and has them answered.
 
     Owner of its socket, its outbox, and the bytes of an unfinished request.
     """
@@ -146,7 +140,7 @@ class HttpConnection(Writer):
         self._front = front
         self.address = address
         self.fresh = True
-        """No request has come yet."""
+        """True until the first request."""
         self._buffer = b""
         self._body: Body | None = None
         self._parsed: ParsedHead | None = None
@@ -161,9 +155,9 @@ class HttpConnection(Writer):
 
     @property
     def unfinished(self) -> bool:
-        """True while a request, its answer, or the first request of all is on its way."""
+        """True while a request, its answer or the first request is pending."""
         return self.state < DRAINING and bool(
-            self.reading  # it may wait for other nodes
+            self.reading  # the request may wait for other nodes
             or self.fresh
             or self._buffer
             or self._body is not None
@@ -173,7 +167,7 @@ class HttpConnection(Writer):
     # --- requests -------------------------------------------------------------------------------------------
 
     def look_once_more(self) -> None:
-        """The server drains: serve what the kernel holds; then end a connection that only waits."""
+        """For a drain: serve what the kernel holds, then end the connection if it is idle."""
         if not self.reading:
             self.reading = True
             try:
@@ -186,9 +180,9 @@ class HttpConnection(Writer):
             self.lost()
 
     def on_readable(self) -> None:
-        """Read once and serve the requests that are whole."""
+        """Read once and serve whole requests."""
         try:
-            data = self.sock.recv(RECEIVE_BYTES)
+            data = self.sock.recv(HEAD_RECEIVE_BYTES if self._body is None else RECEIVE_BYTES)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
@@ -204,7 +198,7 @@ class HttpConnection(Writer):
             self._feed_body(data)
 
     def _feed_body(self, data: bytes) -> None:
-        """More of the body that is under way."""
+        """Add data to the current body."""
         parsed, body = self._parsed, self._body
         assert parsed is not None
         assert body is not None
@@ -215,7 +209,7 @@ class HttpConnection(Writer):
             self.refuse(bad.problem)
             return
         if rest is None:
-            self.deadline = min(body.deadline, monotonic() + BODY_SILENCE_SECONDS)
+            self.deadline = body.deadline(monotonic())
             self._count(body.held_bytes)
             return
         self._count(0)
@@ -233,11 +227,11 @@ class HttpConnection(Writer):
             flusher.schedule()
 
     def serve(self, data: bytes) -> None:
-        """Serve the requests in ``data``, which begins where a request begins."""
+        """Serve the requests in ``data``, which starts at the beginning of a request."""
         front = self._front
         if data and data[:1] in b"\r\n":
             data = data.lstrip(b"\r\n")
-            if not data:  # no request begins with that, so it gives the connection no more time
+            if not data:  # line ends start no request, so the time limit stays
                 self._buffer = b""
                 return
         while data:
@@ -257,10 +251,10 @@ class HttpConnection(Writer):
                 front.origins.demo
                 and (objection := front.origins.objection(parsed.headers, parsed.path)) is not None
             ):
-                self.refuse(objection, problems.CORS)
+                self.refuse(objection, CORS)
                 return
             length = parsed.length or 0
-            if len(data) - end < length and streams(parsed, front.streamed):
+            if len(data) - end < length and streams(parsed, front.listener.streamed):
                 self.fresh = False
                 self._hand_over(plain_head(raw, parsed) + data[end:])
                 return
@@ -276,13 +270,9 @@ class HttpConnection(Writer):
         self.deadline = monotonic() + front.keepalive_seconds
 
     def _begin_body(self, parsed: ParsedHead, raw: bytes, data: bytes) -> None:
-        """The body is not whole yet, or comes in chunks, or is too large."""
+        """Start reading a body that is incomplete, chunked or too large."""
         self._buffer, self._parsed = raw, parsed
-        limit = self._front.body_bytes
-        if parsed.chunked or (parsed.length or 0) > MAX_PUBLIC_BODY_BYTES:
-            client = self._client(parsed.headers)
-            limit = self._front.body_limit(parsed.method, parsed.path, parsed.headers, client)
-        self._body = Body(parsed, limit, monotonic() + BODY_SECONDS)
+        self._body = self._front.listener.begin_body(parsed, self.address)
         if "expect" in parsed.headers and parsed.version == "1.1" and not self._body.too_large:
             self._front.context.flusher.enqueue(self, _CONTINUE)
         self._feed_body(data)
@@ -295,29 +285,32 @@ class HttpConnection(Writer):
         rest: bytes,
         too_large: bool = False,
     ) -> bytes | None:
-        """Serve one whole request: its head (``raw`` as it came), its body; ``rest`` came behind it.
+        """Serve one whole request: head (``raw``: its bytes) and body. ``rest``: the bytes after it.
 
-        Returns ``rest``, or None when this object has nothing more to do for now.
+        Returns ``rest``, or None if this object must not continue now.
         """
         front = self._front
         self.fresh = False
         headers = parsed.headers
         path = parsed.path
         if too_large:
-            self._answer(refuse_too_large(front.routes, parsed, self._client(headers)), False)
+            self._answer(front.listener.refuse_too_large(parsed, self.address), False)
             return None
         if "upgrade" in headers and wants_upgrade(headers):
             self._upgrade(parsed, path, rest)
             return None
-        fast = front.fast.get((parsed.method, path))
+        fast = front.fast.get((parsed.method, path)) or row_of(front.fast, parsed.method, path)
         if fast is None:
-            if front.streams is not None and front.streams.serves(parsed.method, path):
-                self._stream(front.streams, parsed, path)
+            events = front.listener.streams
+            if events is not None and events.serves(parsed.method, path):
+                self._stream(events, parsed, path, bytes(body))
                 return None
             self._hand_over(plain_request(raw, parsed, body) + rest)
             return None
         began = perf_counter()
-        host = self._client(headers) if "x-forwarded-for" in headers else self.address[0]
+        host = self.address[0]
+        if "x-forwarded-for" in headers:
+            host = front.listener.client(self.address, headers)
         asked = body if type(body) is bytes else bytes(body)
         request = HttpRequest(parsed.method, path, parsed.query, asked, headers, host)
         response = fast(request)
@@ -325,9 +318,9 @@ class HttpConnection(Writer):
         keep = parsed.keep_alive and not front.draining
         lines, content = header_block(response), response.body
         if keep and parsed.version == "1.1":
-            whole = problems.kept_alive(response.status, lines, content)
+            whole = kept_alive(response.status, lines, content)
         else:
-            whole = problems.head(response.status, lines, len(content), keep, parsed.version) + content
+            whole = response_head(response.status, lines, len(content), keep, parsed.version) + content
         if front.request_log is not None:
             seconds = perf_counter() - began
             given = request.id if "x-request-id" in headers else request.given_id
@@ -335,17 +328,10 @@ class HttpConnection(Writer):
         self._answer(whole, keep)
         return rest if keep else None
 
-    def _client(self, headers: Mapping[str, str]) -> str:
-        """Address of the client, as the trusted proxies tell it."""
-        host: str = self.address[0]
-        if "x-forwarded-for" in headers:
-            return self._front.gate.proxies.client(host, headers["x-forwarded-for"])
-        return host
-
     def _upgrade(self, parsed: ParsedHead, path: str, rest: bytes) -> None:
-        """Decide on an upgrade request and carry it out; what follows the head are frames already."""
+        """Decide on an upgrade request and perform it. The bytes after the head are frames."""
         front = self._front
-        decision = front.gate.decide(self._head(parsed, path))
+        decision = front.listener.gate.decide(self._head(parsed, path))
         if isinstance(decision, Refusal):
             front.metrics.handshakes_refused += 1
             self.refuse(decision.problem, decision.headers)
@@ -353,31 +339,33 @@ class HttpConnection(Writer):
         answer = f"{_SWITCHING}{decision.accept}\r\n"
         if decision.extension:
             answer += f"Sec-WebSocket-Extensions: {decision.extension}\r\n"
+        if decision.subprotocol:
+            answer += f"Sec-WebSocket-Protocol: {decision.subprotocol}\r\n"
         opening = self.take_outbox() + f"{answer}\r\n".encode("latin-1")
         try:
-            # The kernel takes a few hundred bytes whole, but for a peer that does not read earlier answers.
+            # The kernel accepts a few hundred bytes at once, unless the peer does not read earlier answers.
             sent = self.sock.send(opening)
         except OSError:
             sent = -1
         if sent != len(opening):
             self.lost()
             return
-        front.admitted(self._give_socket(), decision, rest)
+        front.listener.admitted(self._give_socket(), decision, rest)
 
-    def _head(self, parsed: ParsedHead, path: str) -> Head:
-        """The request as the gate knows requests."""
+    def _head(self, parsed: ParsedHead, path: str, body: bytes = b"") -> Head:
+        """The request in the form that the gate needs."""
         host, port = self.address[0], self.address[1]
         query = parsed.query.decode("latin-1")
-        bare = self._front.ws_dialect
-        return Head(parsed.method, path, parsed.version, host, port, parsed.headers, query, bare)
+        bare = self._front.listener.ws_dialect
+        return Head(parsed.method, path, parsed.version, host, port, parsed.headers, query, bare, body)
 
-    def _stream(self, streams: Streams, parsed: ParsedHead, path: str) -> None:
-        """Let a stream have the socket."""
+    def _stream(self, streams: Streams, parsed: ParsedHead, path: str, body: bytes) -> None:
+        """Pass the socket to a stream."""
         before = self.take_outbox()
-        streams.adopt(self._give_socket(), self._head(parsed, path), before)
+        streams.adopt(self._give_socket(), self._head(parsed, path, body), before)
 
     def _hand_over(self, data: bytes) -> None:
-        """Let the application answer; the connection comes back afterwards."""
+        """Let the application answer. The connection comes back afterwards."""
         if self._front.hand_over.full:
             self.refuse(errors.HTTP_BUSY)
         else:
@@ -387,7 +375,7 @@ class HttpConnection(Writer):
             hand_over.serve(self.address, self._give_socket(), self.take_outbox(), data, self.come_back)
 
     def come_back(self, sock: _socket.socket, rest: bytes | None) -> None:
-        """The hand-over is done: go on with the bytes that were read beyond it (None: end the connection)."""
+        """Continue after the hand-over with the bytes read beyond the request (None: end the connection)."""
         self.sock = sock
         self.fd = sock.fileno()
         if rest is None or self._front.draining:
@@ -404,23 +392,23 @@ class HttpConnection(Writer):
                 if self.masked:
                     self._front.context.poller.unmask(self)
 
-    # --- being written to -----------------------------------------------------------------------------------
+    # --- writing --------------------------------------------------------------------------------------------
 
     def on_writable(self) -> None:
-        """The kernel takes bytes again."""
+        """Continue writing: the socket accepts bytes again."""
         self._front.context.flusher.resume(self)
 
     def watch_writable(self, wanted: bool) -> None:
-        """Have :meth:`on_writable` called when the kernel takes bytes, or no more."""
+        """Start or stop calling :meth:`on_writable`."""
         self._front.context.poller.watch_writable(self, wanted)
 
     @property
     def outbox_bytes(self) -> int:
-        """Bound of this connection's outbox; 0: the node's."""
+        """Limit of this connection's outbox; 0: that of the node."""
         return 0
 
     def held_bytes(self) -> int:
-        """Bytes of answers that wait for the peer to read, and of an unfinished request."""
+        """Bytes of unread answers and of an unfinished request."""
         waiting = self.outbox.size if type(self.outbox) is Backlog else 0
         return waiting + len(self._buffer) + (0 if self._body is None else self._body.held_bytes)
 
@@ -430,7 +418,7 @@ class HttpConnection(Writer):
             self.finish()
 
     def abandon(self, code: int) -> None:
-        """The peer does not read its answers, or holds more than its share."""
+        """End TCP: the peer does not read its answers, or holds more than its share."""
         self.lost()
 
     def _answer(self, data: bytes, keep: bool) -> None:
@@ -439,19 +427,19 @@ class HttpConnection(Writer):
             self.state = CLOSING
 
     def refuse(self, problem: errors.HttpProblem, headers: tuple[tuple[str, str], ...] = ()) -> None:
-        """Answer with a problem body and end the connection."""
+        """Answer with an error body and end the connection."""
         self._front.metrics.http_refused += 1
         self._buffer, self._body = b"", None
         self.deadline = monotonic() + self._front.handshake_seconds
-        self._answer(problems.response(problem, headers), False)
+        self._answer(problem_response(problem, headers), False)
 
-    # --- the end, or the socket's next owner ----------------------------------------------------------------
+    # --- closing and passing on the socket ------------------------------------------------------------------
 
     def finish(self) -> None:
         """End TCP after the answer.
 
-        Bytes of the peer that are still on their way must not destroy the answer by a reset: they are read
-        and dropped until the peer ends its half or :data:`LINGER_SECONDS` have passed.
+        Unread bytes of the peer would cause a reset that destroys the answer. So they are read and dropped
+        until the peer ends its half or :data:`LINGER_SECONDS` have passed.
         """
         try:
             self.sock.shutdown(_socket.SHUT_WR)
@@ -464,9 +452,9 @@ class HttpConnection(Writer):
         self._front.park(self)
 
     def expire(self) -> None:
-        """It took too long: a silent connection is closed, an unfinished request is told so.
+        """Time limit: close an idle connection; answer an unfinished request with an error.
 
-        While answers wait to be read, the bounds of an outbox hold instead.
+        While answers wait to be read, the limits of the outbox apply instead.
         """
         if self.state == OPEN and self.outbox is not None:
             return
@@ -490,14 +478,14 @@ class HttpConnection(Writer):
         self._front.context.poller.remove(self)
 
     def take_outbox(self) -> bytes:
-        """Answers that are not written yet, for whoever takes the socket over."""
+        """Take the unwritten answers, for the new owner of the socket."""
         outbox, self.outbox = self.outbox, None
         if isinstance(outbox, Backlog):
             return outbox.take()
         return b"".join(outbox) if outbox else b""
 
     def _give_socket(self) -> _socket.socket:
-        """The socket, for whoever takes it over: it is none of ours any more."""
+        """Take the socket, for its new owner."""
         self._front.parked.discard(self)
         sock, self.sock = self.sock, NO_SOCKET
         return sock

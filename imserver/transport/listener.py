@@ -21,53 +21,65 @@ _PAUSE_SECONDS = 0.5
 _NO_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _FULL = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 _INHERITED = sys.platform == "linux"
-"""Linux hands a listener's TCP_NODELAY and non-blocking accepts on; elsewhere each socket is told."""
+"""Linux passes TCP_NODELAY and non-blocking mode of a listener to its connections. Elsewhere each is set."""
 
 
 def bind(host: str, port: int, backlog: int, reuse_port: bool) -> socket.socket:
-    """A listening non-blocking TCP socket. Port 0 takes any free one.
+    """Create a listening non-blocking TCP socket. Port 0 selects a free port.
 
-    Raises :class:`StartError` with one clear line if the address cannot be had.
+    Raises :class:`StartError` with a one-line message if the address is not available.
     """
     try:
-        # The plain call: at the start it may block, and a patched one would start a thread for it.
-        family, kind, proto, _, address = _socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        sock = socket.socket(family, kind, proto)
+        raw = bind_raw(host, port, reuse_port)
+        raw.listen(backlog)
     except OSError as exc:
         raise StartError(f"cannot listen on {host}:{port}: {exc.strerror or exc}") from exc
+    sock = socket.socket(raw.family, raw.type, raw.proto, raw.detach())
+    sock.setblocking(False)
+    return sock
+
+
+def bind_raw(host: str, port: int, reuse_port: bool) -> _socket.socket:
+    """Create a bound non-blocking TCP socket that does not listen yet. Raises OSError.
+
+    The socket is raw. The unpatched name lookup may block at the start; a patched one would start a thread,
+    and the supervisor must not start a loop either.
+    """
+    family, kind, proto, _, address = _socket.getaddrinfo(
+        host, port, 0, _socket.SOCK_STREAM, 0, _socket.AI_PASSIVE
+    )[0]
+    sock = _socket.socket(family, kind, proto)
     try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
+        sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
         if reuse_port:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEPORT, 1)
         sock.bind(address)
-        sock.listen(backlog)
-    except OSError as exc:
+    except OSError:
         sock.close()
-        raise StartError(f"cannot listen on {host}:{port}: {exc.strerror or exc}") from exc
+        raise
     sock.setblocking(False)
     return sock
 
 
 def text_of(address: Any) -> str:
-    """``"host:port"`` of a socket address, IPv6 hosts in brackets."""
+    """``"host:port"`` of a socket address. IPv6 hosts are in brackets."""
     host, port = address[0], address[1]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class Reserve:
-    """One spare file, given up for a moment when files run out so that a client can be told.
+    """A spare file descriptor, used to answer 503 when the process has no other left.
 
-    It is a raw socket: closing that takes effect at once, which a patched ``os.close`` does not promise.
+    It is a raw socket, because closing it takes effect at once. A patched ``os.close`` does not guarantee
+    that.
     """
 
     def __init__(self) -> None:
         self._spare: _socket.socket | None = _socket.socket()
 
     def turn_away(self, listening: _socket.socket) -> None:
-        """Accept one connection with the spare file, answer 503 and close it."""
+        """Use the spare descriptor to accept a connection, answer 503 and close it."""
         if self._spare is not None:
             self._spare.close()
             self._spare = None
@@ -80,21 +92,22 @@ class Reserve:
             finally:
                 sock.close()
         except OSError as exc:
-            log.debug("nobody to turn away: %s", exc)
+            log.debug("no connection to refuse: %s", exc)
         try:
             self._spare = _socket.socket()
         except OSError as exc:
-            log.debug("the spare file is gone until the next time: %s", exc)
+            log.debug("the spare file descriptor could not be reopened: %s", exc)
 
     def close(self) -> None:
-        """Give the file back."""
+        """Release the descriptor."""
         if self._spare is not None:
             self._spare.close()
             self._spare = None
 
 
 class Listener(Parked):
-    """A parked listening socket; ``accepted`` gets each new non-blocking socket and its peer's address."""
+    """A parked listening socket. ``accepted`` receives each new non-blocking socket and its peer's
+    address."""
 
     def __init__(
         self,
@@ -112,12 +125,12 @@ class Listener(Parked):
         self._metrics = metrics
         self._accepted = accepted
         self._reserve = Reserve()
-        # A repeating timer: one that has fired would fire at once when it is started again.
+        # A repeating timer: a fired one-shot timer would fire at once when restarted.
         self._pause = loop.timer(0.0, _PAUSE_SECONDS)
         poller.add(self)
 
     def on_readable(self) -> None:
-        """Accept what waits, a bounded number at a time."""
+        """Accept waiting connections, up to a limit per turn."""
         if self.sock.fileno() < 0:
             return
         for _ in range(_ACCEPTS_PER_TURN):
@@ -138,15 +151,15 @@ class Listener(Parked):
             self._accepted(sock, address)
 
     def on_writable(self) -> None:
-        """Never asked for."""
+        """Never called."""
 
     def lost(self) -> None:
-        """Accepting raised something unforeseen: it is in the log; try again after a pause."""
+        """Accepting failed with an unexpected error, which was logged: retry after a pause."""
         self._poller.pause(self, True)
         self._pause.again(self._resume)
 
     def close(self) -> None:
-        """Accept what waits in the queue, then listen no more."""
+        """Accept the connections in the queue, then stop listening."""
         self._pause.stop()
         if self.sock.fileno() >= 0:
             self._poller.remove(self)
@@ -159,7 +172,7 @@ class Listener(Parked):
 
     def _out_of_files(self, exc: OSError) -> None:
         if self._metrics.files_exhausted == 0:
-            log.error("no files left to accept connections with (%s); see limits.max_connections", exc)
+            log.error("no file descriptors left to accept connections (%s); see limits.max_connections", exc)
         self._metrics.files_exhausted += 1
         self._reserve.turn_away(self.sock)
         self.lost()

@@ -1,8 +1,8 @@
-"""Outboxes: the bytes that wait to be written to one connection, and the flusher that writes them.
+"""Outboxes (the bytes that wait to be written to a connection) and the flusher that writes them.
 
-Everything that is enqueued for a connection in one turn of the loop leaves in one ``send``. In that turn the
-outbox is a plain list of frames; when the kernel does not take them all it becomes a :class:`Backlog`, which
-knows its size and age and is written on when the socket is writable again. An idle connection has neither.
+Everything queued for a connection in one turn of the loop is sent in one ``send``. During the turn the outbox
+is a list of frames. If the kernel does not accept all of them, it becomes a :class:`Backlog` with size and
+age, which is written when the socket is writable again. An idle connection has neither.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from imserver import errors
 from imserver.transport.poller import Parked
 
 SEND_BYTES = 65536
-"""Most bytes that one ``send`` carries."""
+"""Limit of bytes in one ``send``."""
 
 
 class Writer(Parked):
     """A connection with an outbox: a WebSocket, or an HTTP connection with its answers.
 
-    ``state`` is 0 while in service; above it :meth:`flushed` is called when all is written.
+    ``state`` is 0 in service. In later states :meth:`flushed` is called when everything is written.
     """
 
     __slots__ = ("outbox", "state")
@@ -35,29 +35,29 @@ class Writer(Parked):
     @property
     @abstractmethod
     def outbox_bytes(self) -> int:
-        """Bound of its outbox in bytes; 0: the node's."""
+        """Limit of its outbox in bytes; 0: that of the node."""
 
     @abstractmethod
     def flushed(self) -> None:
-        """Go on: all is written."""
+        """Called when everything is written."""
 
     @abstractmethod
     def abandon(self, code: int) -> None:
-        """End TCP now: a bound is passed; ``code`` is for the log and the counters."""
+        """End TCP because a limit is exceeded. ``code``: for the log and the counters."""
 
     @abstractmethod
     def watch_writable(self, wanted: bool) -> None:
-        """Have ``Flusher.resume`` called when the kernel takes bytes, or no more."""
+        """Start or stop calling ``Flusher.resume`` when the kernel accepts bytes."""
 
     @abstractmethod
     def held_bytes(self) -> int:
-        """What it holds, in bytes: its backlog and what it has read of something unfinished."""
+        """Bytes that it holds: its backlog and unfinished input."""
 
 
 class Backlog:
-    """Frames that the kernel did not take yet. Owner: the connection in whose outbox slot it stands.
+    """Frames that the kernel has not accepted yet. Owner: the connection whose outbox it is.
 
-    ``size`` is in bytes; ``progress_at`` the monotonic time at which bytes last left.
+    ``size``: in bytes. ``progress_at``: monotonic time of the last successful write.
     """
 
     __slots__ = ("_chunks", "_connection", "_flusher", "_partial", "progress_at", "size")
@@ -67,35 +67,35 @@ class Backlog:
         self._connection = connection
         self._chunks: deque[bytes | memoryview] = deque(chunks)
         self._partial = partial
-        """Whether a part of the first chunk has left already."""
+        """Whether a part of the first chunk is written."""
         self.size = sum(map(len, chunks))
         self.progress_at = monotonic()
 
     def append(self, frame: bytes) -> None:
-        """Queue one more frame. The bounds are looked at when the turn ends: nobody may be closed while a
-        fan-out walks over the connections."""
+        """Queue one more frame. The limits are checked at the end of the turn, because no connection may be
+        closed while a fan-out iterates over the connections."""
         self._chunks.append(frame)
         self.size += len(frame)
         self._flusher.grew(self._connection)
 
     def cut(self, frame: bytes) -> None:
-        """Drop all but ``frame`` and the rest of what is half written."""
+        """Drop everything except ``frame`` and the rest of a half-written frame."""
         rest = [self._chunks[0]] if self._partial and self._chunks else []
         self._chunks = deque([*rest, frame])
         self.size = sum(map(len, self._chunks))
-        # A new deadline: the close frame has its own time to be read.
+        # A new deadline: the peer gets the full time to read the close frame.
         self.progress_at = monotonic()
 
     def take(self) -> bytes:
-        """All that waits, for whoever writes it instead; this backlog is of no use afterwards."""
+        """Return all waiting bytes for another writer. The backlog cannot be used afterwards."""
         self._flusher.stalled.discard(self._connection)
         self.size = 0
         return b"".join(self._chunks)
 
     def write(self, send: Callable[[bytes | memoryview], int]) -> bool:
-        """Send until nothing is left (True) or the kernel takes no more (False).
+        """Send until nothing is left (True) or the kernel accepts no more (False).
 
-        Raises OSError when the connection is broken.
+        Raises OSError if the connection is broken.
         """
         chunks = self._chunks
         while chunks:
@@ -110,14 +110,14 @@ class Backlog:
             self.progress_at = monotonic()
             self._partial = sent < len(data)
             if self._partial:
-                # A view: of a large message only what is sent is copied.
+                # A view, so that only the sent part of a large message is copied.
                 chunks[0] = memoryview(data)[sent:]
                 return False
             chunks.popleft()
         return True
 
     def _gather(self) -> bytes:
-        """Join small chunks at the head to one of at most :data:`SEND_BYTES`."""
+        """Join small chunks at the start into one of at most :data:`SEND_BYTES`."""
         chunks = self._chunks
         size, parts = 0, []
         while chunks and size + len(chunks[0]) <= SEND_BYTES:
@@ -129,9 +129,9 @@ class Backlog:
 
 
 class Budget:
-    """What all outboxes and unfinished frames of a node may hold together, in bytes.
+    """Limit for the bytes in all outboxes and unfinished frames of a node.
 
-    Owner: the node's transport. Past the limit the largest holder is closed first, at the end of the turn.
+    Owner: the node's transport. Above the limit the largest holders are closed at the end of the turn.
     """
 
     def __init__(self, limit: int) -> None:
@@ -140,7 +140,7 @@ class Budget:
         self.total = 0
 
     def set(self, connection: Writer, size: int) -> None:
-        """Say that ``connection`` holds ``size`` bytes now."""
+        """Set the number of bytes that ``connection`` holds."""
         self.total += size - self.held.get(connection, 0)
         if size:
             self.held[connection] = size
@@ -148,7 +148,7 @@ class Budget:
             self.held.pop(connection, None)
 
     def shrink(self) -> int:
-        """Close the largest holders until the rest fits; returns how many were closed."""
+        """Close the largest holders until the limit holds. Returns their number."""
         closed = 0
         while self.total > self.limit and self.held:
             max(self.held, key=self.held.__getitem__).abandon(errors.CLOSE_SLOW_READER)
@@ -157,19 +157,19 @@ class Budget:
 
 
 CLOSED = 3
-"""The last of a connection's states (``transport.connection``)."""
+"""The last state of a connection (``transport.connection``)."""
 _filled_here: ContextVar[int] = ContextVar("filled_here", default=0)
-"""``bulk_filled`` as of the last broadcast of a greenlet."""
+"""``bulk_filled`` after the last broadcast of a greenlet."""
 BULK_CONNECTIONS = 1024
-"""A broadcast to more connections than this is written piece by piece, beside everything else."""
+"""A broadcast to more connections than this is written in batches, together with other output."""
 
 
 class Flusher:
-    """Writes outboxes: all that one turn of the loop has filled, a few hundred connections at a time.
+    """Writes outboxes: those filled in one turn of the loop, in batches of a few hundred connections.
 
-    ``enqueue`` is called from anywhere; the flush runs in the hub's greenlet, never blocks and never
-    switches. Between two batches the loop looks at its sockets; and what is sent to very many takes half of
-    each batch while anything else waits. So a broadcast to everybody delays neither a heartbeat nor a push.
+    ``enqueue`` may be called from anywhere. The flush runs in the hub's greenlet and never blocks or
+    switches. Between two batches the loop serves its sockets. Broadcasts to very many connections get half of
+    each batch while other output waits, so they delay neither heartbeats nor pushes.
     """
 
     def __init__(
@@ -183,20 +183,20 @@ class Flusher:
         self.stalled: set[Writer] = set()
         self.slow_readers = 0
         self.dirty: list[Writer] = []
-        """Connections whose outbox was filled in this turn. Fan-out appends here itself."""
+        """Connections whose outbox was filled in this turn. Fan-out appends directly."""
         self.bulk: list[Writer] = []
-        """The same, filled by a broadcast to more than :data:`BULK_CONNECTIONS`."""
+        """The same, for broadcasts to more than :data:`BULK_CONNECTIONS`."""
         self.bulk_filled = 0
-        """How many have ever been put there."""
+        """Total number of connections that were ever added to it."""
         self._begin = 0
-        """Index of the first in bulk that is not written yet."""
+        """Index of the first unwritten connection in bulk."""
         self._scheduled = False
         self._grown: set[Writer] = set()
         self._timer = loop.timer(0.0)
         self._before_flush: list[Callable[[], None]] = []
 
     def enqueue(self, connection: Writer, frame: bytes) -> None:
-        """Put ``frame`` into the outbox of ``connection``; it leaves at the end of this turn."""
+        """Put ``frame`` into the outbox of ``connection``. It is sent at the end of this turn."""
         outbox = connection.outbox
         if outbox is None:
             connection.outbox = [frame]
@@ -206,28 +206,28 @@ class Flusher:
         else:
             outbox.append(frame)
             if self.bulk and not (self.dirty and self.dirty[-1] is connection):
-                # A broadcast to many waits in this outbox, too: both leave now.
+                # The outbox also holds a broadcast to many: send both now.
                 self.dirty.append(connection)
 
     def call_before_flush(self, call: Callable[[], None]) -> None:
-        """Have ``call`` called when a turn ends, before its outboxes are written."""
+        """Run ``call`` at the end of a turn, before its outboxes are written."""
         self._before_flush.append(call)
 
     def filled(self, connections: int) -> None:
-        """So many were put into :attr:`bulk`, by the greenlet that is running."""
+        """Count ``connections`` that the current greenlet has added to :attr:`bulk`."""
         self.bulk_filled += connections
         _filled_here.set(self.bulk_filled)
 
     def drained(self, since: int) -> bool:
-        """Whether what this greenlet has filled by broadcasts, since ``bulk_filled`` was ``since``, is mostly
+        """Whether the broadcasts of this greenlet since ``since``, an earlier ``bulk_filled``, are mostly
         written.
 
-        Whoever sends to very many should wait for that before it sends more.
+        Wait for this between two broadcasts to very many connections.
         """
         return _filled_here.get() <= since or len(self.bulk) - self._begin <= BULK_CONNECTIONS
 
     def schedule(self) -> None:
-        """Have the dirty outboxes written at the end of this turn."""
+        """Write the dirty outboxes at the end of this turn."""
         if not self._scheduled:
             self._scheduled = True
             self._loop.run_callback(self._flush)
@@ -245,7 +245,7 @@ class Flusher:
     def _write_batch(self) -> None:
         batch = self._next_batch()
         if self.dirty or self.bulk:
-            # A callback would run again before the loop looks at its sockets; a timer runs after.
+            # A callback would run before the loop serves its sockets; a timer runs after.
             self._scheduled = True
             self._timer.start(self._flush)
         same: list[bytes] = []
@@ -292,7 +292,7 @@ class Flusher:
         return batch
 
     def _stall(self, connection: Writer, chunks: list[bytes], partial: bool = False) -> None:
-        """Write ``chunks`` piece by piece; what the kernel does not take becomes the backlog."""
+        """Write ``chunks`` in pieces. The rest becomes the backlog."""
         backlog = Backlog(self, connection, chunks, partial)
         try:
             done = backlog.write(connection.sock.send)
@@ -309,7 +309,7 @@ class Flusher:
         self.grew(connection)
 
     def resume(self, connection: Writer) -> None:
-        """Write on: the socket takes bytes again."""
+        """Continue writing: the socket accepts bytes again."""
         backlog = connection.outbox
         if type(backlog) is not Backlog:
             return
@@ -328,7 +328,7 @@ class Flusher:
             self.budget.set(connection, connection.held_bytes())
 
     def grew(self, connection: Writer) -> None:
-        """A backlog has grown: look at its bounds when the turn ends."""
+        """A backlog has grown: check its limits at the end of the turn."""
         self._grown.add(connection)
         self.schedule()
 
@@ -344,12 +344,12 @@ class Flusher:
         self.slow_readers += self.budget.shrink()
 
     def forget(self, connection: Writer) -> None:
-        """The connection has no backlog any more."""
+        """Stop tracking a connection without a backlog."""
         self.stalled.discard(connection)
         self.budget.set(connection, 0 if connection.state == CLOSED else connection.held_bytes())
 
     def expire(self) -> None:
-        """Close the connections whose backlog has not moved for too long. Called once a second."""
+        """Close connections whose backlog has made no progress for too long. Called once per second."""
         deadline = monotonic() - self._limit_seconds
         for connection in tuple(self.stalled):
             backlog = connection.outbox

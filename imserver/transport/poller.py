@@ -1,12 +1,12 @@
 """Readiness of parked sockets, and the pool of reader greenlets that serve them.
 
-A ready socket is queued; a reader greenlet serves the queue until it is empty. A reader that blocks inside a
-command is replaced by another one at the next turn, and the socket that it serves is masked meanwhile, so
-that the messages of one connection never overtake each other.
+A ready socket is queued. A reader greenlet serves the queue until it is empty. If a reader blocks inside a
+command, another reader replaces it at the next turn. The socket of the blocked reader is masked meanwhile, so
+the messages of one connection stay in order.
 
-On Linux one epoll instance watches all sockets, and one watcher of gevent's loop watches that instance: a
-parked socket owns no watcher, and one turn of the loop takes many ready sockets at once. Elsewhere (macOS)
-each socket has a watcher.
+On Linux one epoll instance watches all sockets, and one watcher of gevent's loop watches that instance. So a
+parked socket needs no watcher, and one turn of the loop handles many ready sockets. Elsewhere (macOS) each
+socket has a watcher.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ log = logging.getLogger(__name__)
 
 
 NO_SOCKET = _socket.socket()
-"""Stands where a socket was that somebody else owns now."""
+"""Placeholder for a socket that was passed to another owner."""
 NO_SOCKET.close()
 
 
 class Parked(ABC):
-    """A socket that waits in the poller: a listener, an HTTP connection, a WebSocket.
+    """A socket in the poller: of a listener, an HTTP connection or a WebSocket.
 
-    ``sock`` is replaced by :data:`NO_SOCKET` when the socket is given to another object. ``reading``,
-    ``masked`` and ``interest`` belong to the poller, initially False, False and 0: being served; ready
-    meanwhile; the events that are wanted.
+    ``sock`` becomes :data:`NO_SOCKET` when the socket is passed to another object. ``reading``, ``masked``
+    and ``interest`` belong to the poller. They start as False, False and 0, and mean: is being served; became
+    ready meanwhile; wanted events.
     """
 
     __slots__ = ("fd", "interest", "masked", "reading", "sock")
@@ -50,15 +50,15 @@ class Parked(ABC):
 
     @abstractmethod
     def on_readable(self) -> None:
-        """Read: the socket has something to read, or its peer has gone."""
+        """Read: data is available, or the peer has closed."""
 
     @abstractmethod
     def on_writable(self) -> None:
-        """Write on: the socket takes bytes again (only after ``watch_writable``)."""
+        """Continue writing: the socket accepts bytes again (only after ``watch_writable``)."""
 
     @abstractmethod
     def lost(self) -> None:
-        """Close: serving this object raised."""
+        """Close, because serving this object raised an error."""
 
 
 def _name_of(parked: Parked) -> str:
@@ -69,12 +69,12 @@ def _name_of(parked: Parked) -> str:
 class Readers(ABC):
     """The pool of greenlets that serve ready sockets. Owner of the queue.
 
-    ``kept`` of them are kept when there is nothing to do. There may be as many as there are connections
-    whose commands block, or those that do not block would have to wait for them.
+    ``idle_readers``: number of greenlets to keep while idle. There may be one per blocked connection, so that
+    other connections need not wait.
     """
 
-    def __init__(self, kept: int) -> None:
-        self._kept = kept
+    def __init__(self, idle_readers: int) -> None:
+        self._idle_readers = idle_readers
         self._idle: list[greenlet] = []
         self.count = 0
         self.ready: deque[Parked] = deque()
@@ -82,8 +82,7 @@ class Readers(ABC):
         """The highest file descriptor that was ever watched."""
 
     def wake(self) -> None:
-        """Let a reader serve what is queued. Called from the hub; returns when the reader has nothing to do
-        or blocks."""
+        """Let a reader serve the queue. Called from the hub. Returns when the reader is idle or blocks."""
         if self._idle:
             self._idle.pop().switch()
         else:
@@ -110,7 +109,7 @@ class Readers(ABC):
                 parked.reading = False
                 if parked.masked:
                     self.unmask(parked)
-            if len(idle) >= self._kept:
+            if len(idle) >= self._idle_readers:
                 self.count -= 1
                 return
             idle.append(me)
@@ -124,28 +123,28 @@ class Readers(ABC):
 
     @abstractmethod
     def at(self, fd: int) -> Parked | None:
-        """What is watched under a file descriptor."""
+        """The object that watches a file descriptor."""
 
     @abstractmethod
     def mask(self, parked: Parked) -> None:
-        """A socket is ready that is being served: do not look at it for reading until that is done."""
+        """A socket became ready while it is served: stop watching it for reading until then."""
 
     @abstractmethod
     def unmask(self, parked: Parked) -> None:
-        """Look at a masked socket again."""
+        """Watch a masked socket again."""
 
 
 _MAX_EVENTS = 512
-"""Ready sockets taken in one turn of the loop."""
+"""Limit of ready sockets handled in one turn of the loop."""
 _MAX_HANG_UPS = 64
-"""Sockets whose peer has gone that are served in one turn: thousands that vanish at once delay nobody."""
+"""Limit of closed peers handled in one turn, so that a mass disconnect delays nobody."""
 
 
 try:
-    # Patching takes epoll out of the select module, lest somebody block the loop with it. We only ever ask an
-    # instance that the loop has found ready.
+    # gevent removes epoll from the patched select module, because polling could block the loop. Here only a
+    # ready instance is polled.
     EPOLL: Any = monkey.get_original("select", "epoll")
-except AttributeError:  # no Linux
+except AttributeError:  # not Linux
     EPOLL = None
 
 
@@ -159,9 +158,9 @@ _GONE = int(
 class EpollPoller(Readers):
     """All parked sockets in one level-triggered epoll instance.
 
-    ``_parked`` holds what is registered at the places of the file descriptors: a dictionary would take 60
-    bytes more a socket. A socket whose peer has gone is not registered: epoll would report it over and over
-    until its turn comes, so it waits in ``_hung_up`` instead.
+    ``_parked`` is a list indexed by file descriptor; a dictionary would take 60 bytes more per socket. A
+    socket whose peer has closed is removed from epoll, which would report it repeatedly, and waits in
+    ``_hung_up``.
     """
 
     def __init__(self, loop: Any, readers: int) -> None:
@@ -179,11 +178,11 @@ class EpollPoller(Readers):
         self._register(parked)
 
     def take(self, parked: Parked) -> None:
-        """Watch a socket from now on for ``parked``; another object may have been watching it until now."""
+        """Watch a socket for ``parked`` from now on. Another object may have watched it before."""
         if self.at(parked.fd) is not None:
             parked.interest = _READ
             self._parked[parked.fd] = parked
-            # The one before may have been masked.
+            # The previous object may have been masked.
             self._epoll.modify(parked.fd, _READ)
         else:
             self.add(parked)
@@ -197,22 +196,22 @@ class EpollPoller(Readers):
         self._parked[fd] = parked
 
     def at(self, fd: int) -> Parked | None:
-        """What is watched under a file descriptor."""
+        """The object that watches a file descriptor."""
         return self._parked[fd] if 0 <= fd <= self.highest else None
 
     def remove(self, parked: Parked) -> None:
-        """Watch a socket no more; it may have been removed before."""
+        """Stop watching a socket. It may have been removed before."""
         if self.at(parked.fd) is parked:
             self._parked[parked.fd] = None
             self._epoll.unregister(parked.fd)
 
     def pause(self, parked: Parked, paused: bool) -> None:
-        """Do not look at a listener for a while, or do again."""
+        """Pause or resume watching a listener."""
         if self.at(parked.fd) is not None:
             self._epoll.modify(parked.fd, 0 if paused else _READ)
 
     def watch_writable(self, parked: Parked, wanted: bool) -> None:
-        """Have ``on_writable`` called, or no more."""
+        """Start or stop calling ``on_writable``."""
         parked.interest = _READ | _WRITE if wanted else _READ
         if self.at(parked.fd) is parked:
             self._epoll.modify(parked.fd, parked.interest & (_WRITE if parked.masked else ~0))
@@ -253,7 +252,7 @@ class EpollPoller(Readers):
             self.wake()
 
     def _unusual(self, parked: Parked, events: int) -> None:
-        """Something else than plain readability."""
+        """Handle events other than plain readability."""
         if events & _WRITE:
             parked.on_writable()
             if self.at(parked.fd) is not parked:
@@ -262,7 +261,7 @@ class EpollPoller(Readers):
             if parked.reading:
                 self.mask(parked)
                 if events & ~_WRITE & ~_READ:
-                    # An error cannot be masked. It will be found again when it is registered again.
+                    # An error cannot be masked. Registering the socket again will report it again.
                     self.remove(parked)
                 return
             self.remove(parked)
@@ -282,12 +281,12 @@ class EpollPoller(Readers):
         for _ in range(min(len(hung_up), _MAX_HANG_UPS)):
             parked = hung_up.popleft()
             if parked.reading:
-                # Whoever serves it looks at it again afterwards.
+                # Its current reader checks it again afterwards.
                 parked.masked = True
             elif parked.sock.fileno() == parked.fd:
                 if id(parked) not in queued:
                     ready.append(parked)
-                # Again, until it has read the end of the stream and closes.
+                # Again, until it reads the end of the stream and closes.
                 hung_up.append(parked)
         if hung_up:
             self._later.start(self._serve_hung_up)
@@ -296,7 +295,7 @@ class EpollPoller(Readers):
 
 
 class WatcherPoller(Readers):
-    """The portable way: one watcher of gevent's loop a socket."""
+    """The portable poller: one watcher of gevent's loop per socket."""
 
     def __init__(self, loop: Any, readers: int) -> None:
         super().__init__(readers)
@@ -312,12 +311,12 @@ class WatcherPoller(Readers):
         reading.start(self._readable, parked.fd)
 
     def at(self, fd: int) -> Parked | None:
-        """What is watched under a file descriptor."""
+        """The object that watches a file descriptor."""
         entry = self._watchers.get(fd)
         return None if entry is None else entry[0]
 
     def take(self, parked: Parked) -> None:
-        """Watch a socket from now on for ``parked``; another object may have been watching it until now."""
+        """Watch a socket for ``parked`` from now on. Another object may have watched it before."""
         if parked.fd in self._watchers:
             _, reading, writing = self._watchers[parked.fd]
             self._watchers[parked.fd] = (parked, reading, writing)
@@ -326,7 +325,7 @@ class WatcherPoller(Readers):
             self.add(parked)
 
     def remove(self, parked: Parked) -> None:
-        """Watch a socket no more; it may have been removed before."""
+        """Stop watching a socket. It may have been removed before."""
         entry = self._watchers.get(parked.fd)
         if entry is not None and entry[0] is parked:
             del self._watchers[parked.fd]
@@ -335,7 +334,7 @@ class WatcherPoller(Readers):
                 watcher.close()
 
     def pause(self, parked: Parked, paused: bool) -> None:
-        """Do not look at a listener for a while, or do again."""
+        """Pause or resume watching a listener."""
         entry = self._watchers.get(parked.fd)
         if entry is not None:
             if paused:
@@ -344,7 +343,7 @@ class WatcherPoller(Readers):
                 entry[1].start(self._readable, parked.fd)
 
     def watch_writable(self, parked: Parked, wanted: bool) -> None:
-        """Have ``on_writable`` called, or no more."""
+        """Start or stop calling ``on_writable``."""
         entry = self._watchers.get(parked.fd)
         if entry is not None:
             if wanted:
@@ -396,5 +395,5 @@ Poller = EpollPoller | WatcherPoller
 
 
 def make(loop: Any, readers: int) -> Poller:
-    """The best poller of this platform; ``readers`` of its greenlets are kept when nothing is to do."""
+    """Make the best poller of this platform. ``readers``: number of greenlets to keep while idle."""
     return WatcherPoller(loop, readers) if EPOLL is None else EpollPoller(loop, readers)

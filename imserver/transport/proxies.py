@@ -1,4 +1,4 @@
-"""Who the client is when trusted proxies stand in between (X-Forwarded-For, X-Forwarded-Host)."""
+"""The client's address behind trusted proxies (X-Forwarded-For, X-Forwarded-Host)."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 FORWARDING_HEADERS = ("x-forwarded-for", "forwarded", "x-forwarded-host", "x-real-ip", "via")
-"""Headers that only a proxy sends."""
+"""Headers that only proxies send."""
 
 
 def address_of(host: str) -> IPv4Address | IPv6Address:
-    """The address that ``host`` writes; an IPv4 address in IPv6 clothes is the IPv4 one."""
+    """Parse an address. An IPv4-mapped IPv6 address becomes its IPv4 address."""
     address = ip_address(host.partition("%")[0])
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return mapped or address
@@ -27,14 +27,14 @@ def is_address(text: str) -> bool:
 
 
 class TrustedProxies:
-    """The networks whose forwarding headers are believed."""
+    """The networks whose forwarding headers are trusted."""
 
     def __init__(self, networks: tuple[str, ...]) -> None:
         self._networks: tuple[IPv4Network | IPv6Network, ...] = tuple(
             ip_network(network, strict=False) for network in networks
         )
         self.trusts = lru_cache(1024)(self._trusts)
-        """``trusts(host)``: whether the address ``host`` is a trusted proxy's."""
+        """``trusts(host)``: whether ``host`` is the address of a trusted proxy."""
 
     def _trusts(self, host: str) -> bool:
         try:
@@ -44,10 +44,10 @@ class TrustedProxies:
         return any(address in network for network in self._networks)
 
     def client(self, host: str, forwarded_for: str) -> str:
-        """The client's address: the last one in X-Forwarded-For that is no trusted proxy's.
+        """The client's address: the last one in X-Forwarded-For that is not a trusted proxy.
 
-        ``host`` is the peer's own address; the header counts only if that is a trusted proxy. An entry that
-        is no IP address ends the list: its proxy's own address counts.
+        ``host``: the peer's own address. The header counts only if the peer is a trusted proxy. An invalid
+        entry ends the search, and the address of the proxy that sent it counts.
         """
         if not forwarded_for or not self.trusts(host):
             return host
@@ -62,8 +62,8 @@ class TrustedProxies:
 
 
 def _without_port(hop: str) -> str:
-    """The address alone: some proxies write ``192.0.2.7:51234`` and ``[2001:db8::7]:51234``, with a port that
-    is another one each time."""
+    """The address of a hop without its port: some proxies write ``192.0.2.7:51234`` or
+    ``[2001:db8::7]:51234``, with a port that varies."""
     if hop.startswith("["):
         return hop[1:].partition("]")[0]
     return hop.partition(":")[0] if hop.count(":") == 1 else hop

@@ -1,8 +1,9 @@
-"""Event streams: connections by HTTP that only receive, parked like a WebSocket.
+"""Streams: HTTP connections on which the server sends, parked like WebSockets.
 
-The answer to the request has no length and ends with its connection, so no proxy and no version of HTTP
-stands in its way. In all but its bytes a stream is a connection as a WebSocket is: it has a session and an
-outbox with the same bounds, and costs the same while it is idle.
+The response has no length and ends with its connection, which works with every proxy and HTTP version. Except
+for its bytes, a stream is a connection like a WebSocket: it has a session, an outbox with the same limits,
+and the same cost while idle. Clients of event streams only receive. Those of other dialects send their
+commands in the request of the stream and in further requests.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
+from msgspec import Struct
+
 from imserver import errors
 from imserver.metrics import Metrics
 from imserver.model import DialectState
-from imserver.protocol import sse
 from imserver.protocol.sse import SseDialect
-from imserver.transport.connection import OPEN, Connection, ConnectionContext, Encoding
+from imserver.transport.connection import OPEN, Connection, ConnectionContext, Encoding, Serve
+from imserver.transport.exchange import pattern_of
 from imserver.transport.gate import Gate, Head, host_of
 from imserver.transport.outbox import Backlog
 
@@ -31,45 +34,64 @@ _RECEIVE_BYTES: Final = 4096
 _LONGEST_SECONDS: Final = 86400.0
 
 Refuse = Callable[[int], bytes]
-"""A close code → the whole HTTP response that says so."""
-
-
-class StreamEncoding(Encoding):
-    """Events leave as their dialect writes them: nothing is framed, nothing is read."""
-
-    __slots__ = ()
-
-    def __init__(self, dialect: Dialect) -> None:
-        super().__init__(dialect, _ignore, 0, 0)
-
-    def frame(self, payload: bytes, _opcode: int = 0) -> bytes:
-        """The payload as it is."""
-        return payload
+"""Close code → the whole HTTP response for it."""
 
 
 def _ignore(_connection: Connection, _payload: bytes, _text: bool) -> None:
-    """Nothing is served."""
+    """Ignore a message."""
+
+
+class StreamEncoding(Encoding):
+    """Sends payloads as their dialect encodes them, between the bytes ``before`` and ``behind``.
+
+    ``serve`` serves what the client sends in requests, at most ``limit_bytes`` at once (0: it only receives).
+    """
+
+    __slots__ = ("_before", "_behind")
+
+    def __init__(
+        self,
+        dialect: Dialect,
+        serve: Serve = _ignore,
+        limit_bytes: int = 0,
+        before: bytes = b"",
+        behind: bytes = b"",
+    ) -> None:
+        self._before, self._behind = before, behind
+        super().__init__(dialect, serve, limit_bytes, 0)
+
+    def _make(self, dialect: Dialect) -> StreamEncoding:
+        return StreamEncoding(dialect, self.serve, self.limit_bytes, self._before, self._behind)
+
+    def frame(self, payload: bytes, _opcode: int = 0) -> bytes:
+        """The payload in its place in the stream."""
+        return b"%b%b%b" % (self._before, payload, self._behind) if self._behind else payload
+
+    def close_frames(self, code: int, reason: str = "") -> bytes:
+        """The last payload, which has one of our close codes as the dialect's own."""
+        payload = self.dialect.encode_close(self.foreign(code), reason)
+        return b"" if payload is None else self.frame(payload)
 
 
 class UnbegunStream(DialectState, kw_only=True):
-    """State of a stream that was not answered yet: makes an HTTP response of a close code."""
+    """State of a stream before its response. It makes the HTTP response for a close code."""
 
     refuse: Refuse
 
 
 class Stream(Connection):
-    """One event stream. Until :meth:`begin` its state is an :class:`UnbegunStream`."""
+    """One event stream. Before :meth:`begin` its state is an :class:`UnbegunStream`."""
 
     __slots__ = ()
 
     def begin(self, encoding: StreamEncoding, head: bytes) -> None:
-        """Answer the request: what is sent from now on are events in ``encoding``."""
+        """Send the response head. From now on events are sent in ``encoding``."""
         self.dialect_state = None
         self.encoding = encoding
         self.send_frame(head)
 
     def on_readable(self) -> None:
-        """Drop whatever the client sends; notice that it has gone."""
+        """Drop data from the client. Detects the end of the connection."""
         try:
             data = self.sock.recv(_RECEIVE_BYTES)
         except (BlockingIOError, InterruptedError):
@@ -80,13 +102,16 @@ class Stream(Connection):
             self.lost()
 
     def ping(self) -> None:
-        """Keep proxies from taking the stream for dead. There is no answer to wait for."""
-        self.send_frame(sse.COMMENT)
+        """Send a ping, so that proxies keep the stream open. Clients that send requests have to answer it."""
+        if self.encoding.limit_bytes:
+            super().ping()
+        else:
+            self.send_frame(self.encoding.ping_frame)
 
     def close(self, code: int, reason: str = "") -> None:
-        """End the stream: what is in the outbox still leaves first, then the reason.
+        """End the stream. The outbox is written first, then the reason.
 
-        Before :meth:`begin` the request is refused.
+        Before :meth:`begin` the request is refused instead.
         """
         if self.state == OPEN:
             last = self._last(code, reason)
@@ -94,14 +119,14 @@ class Stream(Connection):
             self.send_frame(last)
 
     def refuse(self, response: bytes, code: int) -> None:
-        """Answer the request with a whole response instead of a stream; ``code`` is for the counters."""
+        """Answer the request with a whole response instead of a stream. ``code``: for the counters."""
         if self.state == OPEN:
             self.dialect_state = None
             self._end(code)
             self.send_frame(response)
 
     def abandon(self, code: int) -> None:
-        """Drop what waits and end the stream. The peer has ``websocket.close_seconds`` to read why."""
+        """Drop the outbox and end the stream. The peer has ``websocket.close_seconds`` to read the reason."""
         backlog = self.outbox
         if self.state == OPEN and type(backlog) is Backlog:
             last = self._last(code, errors.CLOSE[code].name)
@@ -114,21 +139,29 @@ class Stream(Connection):
     def _last(self, code: int, reason: str) -> bytes:
         state = self.dialect_state
         if not isinstance(state, UnbegunStream):
-            return sse.end(code, reason)
+            return self.encoding.close_frames(code, reason)
         self.dialect_state = None
         return state.refuse(code)
 
 
 Open = Callable[[Stream, Head], None]
-"""Begins a stream or closes it; may switch to other greenlets."""
+"""Begins or closes a stream. May switch."""
+
+
+class StreamPath(Struct, frozen=True):
+    """How a path is served: ``method`` of its requests, ``open`` begins or closes a stream, and ``refuse``
+    makes the response to a (request, close code)."""
+
+    method: str
+    open: Open
+    refuse: Callable[[Head, int], bytes]
 
 
 class Streams:
-    """Takes over the sockets of requests for streams, from both servers.
+    """Takes over the sockets of stream requests, from both servers.
 
-    ``paths`` maps a path to what opens a stream there, ``refuse`` makes a response of (request, close code).
-    ``silent_seconds``: how long the peer's kernel may leave what was sent unacknowledged, for a stream has no
-    other sign of life.
+    ``paths``: path, or its pattern (:func:`pattern_of`) → how it is served. ``silent_seconds``: time for
+    which sent data may stay unacknowledged by TCP, the only sign of life of a client that only receives.
     """
 
     def __init__(
@@ -136,34 +169,38 @@ class Streams:
         context: ConnectionContext,
         gate: Gate,
         metrics: Metrics,
-        paths: Mapping[str, Open],
-        refuse: Callable[[Head, int], bytes],
+        paths: Mapping[str, StreamPath],
         silent_seconds: float,
     ) -> None:
         self._context = context
         self._gate = gate
         self._metrics = metrics
         self.paths = paths
-        self._refuse = refuse
         self._silent_milliseconds = int(min(silent_seconds, _LONGEST_SECONDS) * 1000)
         self._waiting = StreamEncoding(SseDialect(""))
-        """Of streams that have not begun."""
+        """For streams that have not begun."""
 
     def serves(self, method: str, path: str) -> bool:
         """Whether a request is for a stream."""
-        return path in self.paths and method == "GET"
+        row = self._row(path)
+        return row is not None and row.method == method
+
+    def _row(self, path: str) -> StreamPath | None:
+        return self.paths.get(path) or self.paths.get(pattern_of(path))
 
     def adopt(self, sock: _socket.socket, head: Head, before: bytes = b"") -> None:
-        """Make a stream of the non-blocking socket of a request; ``before`` is still to be written to it.
+        """Make a stream of the non-blocking socket of a request. ``before``: bytes to write first.
 
-        May switch to other greenlets.
+        May switch.
         """
         context = self._context
         dialect = self._waiting.dialect
         guest = self._gate.look_at(head, dialect)
         stream = Stream(context, sock, guest.peer, self._waiting, monotonic())
         stream.origin = guest.origin
-        stream.dialect_state = UnbegunStream(refuse=lambda code: self._refuse(head, code))
+        row = self._row(head.path)
+        assert row is not None, "the server has asked serves()"
+        stream.dialect_state = UnbegunStream(refuse=lambda code: row.refuse(head, code))
         self._gate.entered(host_of(guest.peer))
         context.poller.take(stream)
         if before:
@@ -175,7 +212,7 @@ class Streams:
         self._metrics.streams += 1
         stream.reading = True
         try:
-            self.paths[head.path](stream, head)
+            row.open(stream, head)
         except Exception:
             log.exception("opening a stream failed", extra={"connection": stream.peer})
             stream.close(errors.CLOSE_INTERNAL_ERROR, errors.CLOSE[errors.CLOSE_INTERNAL_ERROR].name)
@@ -186,7 +223,7 @@ class Streams:
 
 
 def _notice_silence(sock: _socket.socket, milliseconds: int) -> None:
-    """Have the kernel end a connection whose peer has silently gone, where it can (Linux)."""
+    """Let the kernel end a connection whose peer does not respond (Linux only)."""
     option = getattr(_socket, "TCP_USER_TIMEOUT", None)
     if option is not None and sock.family != getattr(_socket, "AF_UNIX", None):
         sock.setsockopt(_socket.IPPROTO_TCP, option, milliseconds)

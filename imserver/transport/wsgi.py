@@ -1,8 +1,9 @@
-"""The WSGI server: pywsgi with gevent-websocket's handler does the upgrade, then we adopt its socket.
+"""The WSGI server: pywsgi with gevent-websocket's handler performs the upgrade, then this module adopts the
+socket.
 
-The only module that knows gevent-websocket, whose frame layer is not used (docs/decisions). The handler keeps
-an environ, a stream and buffers alive for each connection and closes the socket when it ends; so the file
-descriptor is taken away from it, with the bytes it has read too far, and it ends with nothing to close.
+Only this module uses gevent-websocket. Its frame layer is not used (docs/decisions). The handler would hold
+an environ, a stream and buffers for each connection and close the socket at its end. So the file descriptor
+and the bytes read too far are taken from it, and it ends without anything to close.
 """
 
 from __future__ import annotations
@@ -17,42 +18,43 @@ from gevent.pywsgi import WSGIServer
 from geventwebsocket.handler import WebSocketHandler
 
 from imserver import errors
-from imserver.transport import frames, problems
-from imserver.transport.body import (
-    MAX_PUBLIC_BODY_BYTES,
-    Body,
-    BodyLimit,
-    Streamed,
+from imserver.transport import frames
+from imserver.transport.exchange import (
+    CORS,
+    challenged,
+    problem_body,
+    problem_response,
+    status_line,
+)
+from imserver.transport.gate import Gate, Head, Refusal, wants_upgrade
+from imserver.transport.handover import (
+    LINGER_SECONDS,
+    RECEIVE_BYTES,
+    WRITE_SECONDS,
+    Admitted,
+    ListenerContext,
+    OneRequestHandler,
+    Reader,
+)
+from imserver.transport.http1 import (
+    BadHead,
+    ParsedHead,
+    parse_head,
     plain_head,
     plain_request,
     streams,
 )
-from imserver.transport.exchange import HttpRoutes, refuse_too_large
-from imserver.transport.gate import Admission, Gate, Head, Refusal, wants_upgrade
-from imserver.transport.handover import (
-    BODY_SECONDS,
-    LINGER_SECONDS,
-    RECEIVE_BYTES,
-    WRITE_SECONDS,
-    OneRequestHandler,
-    Reader,
-)
-from imserver.transport.head import BadHead, ParsedHead, parse_head
-from imserver.transport.stream import Streams
 
 log = logging.getLogger(__name__)
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 WS_DIALECT_KEY = "imserver.ws_dialect"
-"""Key of the WSGI environment: the dialect that a listener speaks with clients whose query names none."""
-
-Admitted = Callable[[_socket.socket, Admission, bytes], None]
-"""What becomes of an upgraded socket: (non-blocking, the gate's decision, bytes read behind the head)."""
+"""WSGI environment key: dialect of the listener for clients whose query names none."""
 
 
 def head_of(environ: Mapping[str, Any]) -> Head:
-    """What the gate needs of a WSGI request."""
+    """Convert a WSGI request for the gate."""
     headers = {
         key[5:].replace("_", "-").lower(): value for key, value in environ.items() if key.startswith("HTTP_")
     }
@@ -69,14 +71,14 @@ def head_of(environ: Mapping[str, Any]) -> Head:
 
 
 def _detached(old: Any) -> _socket.socket:
-    """The socket behind gevent's, which has none from now on."""
+    """Detach the socket from gevent's socket object."""
     sock = _socket.socket(old.family, old.type, old.proto, old.detach())
     sock.setblocking(False)
     return sock
 
 
 def take_socket(handler: Any) -> tuple[_socket.socket, bytes]:
-    """Take the socket of an upgraded connection away from its handler: (socket, bytes read too far)."""
+    """Take the socket of an upgraded connection from its handler: (socket, bytes read too far)."""
     rest = bytes(handler.rfile.unread) if isinstance(handler.rfile, Reader) else _buffered(handler)
     sock = _detached(handler.socket)
     handler.websocket.closed = True
@@ -85,7 +87,8 @@ def take_socket(handler: Any) -> tuple[_socket.socket, bytes]:
 
 
 def objection_to(environ: Mapping[str, Any], gate: Gate) -> errors.HttpProblem | None:
-    """Why demo mode refuses a request that another server has read; see :meth:`Origins.objection`."""
+    """The error with which demo mode refuses a request read by another server; see
+    :meth:`Origins.objection`."""
     if not gate.origins.demo:
         return None
     head = head_of(environ)
@@ -93,9 +96,9 @@ def objection_to(environ: Mapping[str, Any], gate: Gate) -> errors.HttpProblem |
 
 
 def adopt_from_environ(environ: Mapping[str, Any], gate: Gate, admitted: Admitted) -> bool:
-    """Adopt a WebSocket that any server's gevent-websocket handler has upgraded (gunicorn's worker).
+    """Adopt a WebSocket upgraded by any server's gevent-websocket handler (gunicorn's worker).
 
-    False if the request is none. The handshake is done by then, so a refusal is a close code.
+    False if the request is not one. The handshake is complete, so a refusal is a close code.
     """
     websocket = environ.get("wsgi.websocket")
     if websocket is None:
@@ -108,7 +111,7 @@ def adopt_from_environ(environ: Mapping[str, Any], gate: Gate, admitted: Admitte
         try:
             sock.send(frames.encode_close(code, decision.problem.message))
         except OSError as exc:
-            log.debug("%s went before it was refused: %s", environ.get("REMOTE_ADDR"), exc)
+            log.debug("%s disconnected before it was refused: %s", environ.get("REMOTE_ADDR"), exc)
         sock.close()
         return True
     admitted(sock, decision, rest)
@@ -116,7 +119,7 @@ def adopt_from_environ(environ: Mapping[str, Any], gate: Gate, admitted: Admitte
 
 
 def _buffered(handler: Any) -> bytes:
-    """What another server's handler has read beyond the head into its buffered reader."""
+    """Bytes after the head in the buffered reader of another server's handler."""
     handler.socket.settimeout(0)
     try:
         rest = handler.rfile.peek()
@@ -126,7 +129,7 @@ def _buffered(handler: Any) -> bytes:
 
 
 class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
-    """gevent-websocket's handler behind our gate, for :class:`WsgiServer`."""
+    """gevent-websocket's handler with our gate, for :class:`WsgiServer`."""
 
     server: WsgiServer
 
@@ -135,21 +138,21 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
     def __init__(self, sock: Any, address: Any, server: WsgiServer) -> None:
         self._reader = Reader(sock, b"")
         super().__init__(sock, address, server, self._reader)  # type: ignore[call-arg]
-        self._patience = server.handshake_seconds
+        self._patience = server.listener_context.limits.handshake_seconds
 
     def handle_one_request(self) -> Any:
-        """Wait for a whole head, read it as strictly as the front does, and let pywsgi go on with it."""
+        """Wait for a whole head, parse it as strictly as the front server does, and pass it to pywsgi."""
         server = self.server
         sock: Any = self.socket
         try:
             if not self._read_whole(sock):
                 return None
         except BadHead as bad:
-            self._end(problems.response(bad.problem))
+            self._end(problem_response(bad.problem))
             return None
         except OSError:
             return None
-        self._patience = server.keepalive_seconds
+        self._patience = server.listener_context.limits.keepalive_seconds
         sock.settimeout(WRITE_SECONDS)
         result = super().handle_one_request()
         if self.cut_short:
@@ -157,68 +160,65 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
         return result
 
     def _read_whole(self, sock: Any) -> bool:
-        """Have a whole request in the reader, told as plainly as can be. False if there is none to serve."""
-        server, reader = self.server, self._reader
-        raw = reader.await_head(server.header_bytes, self._patience, server.handshake_seconds)
+        """Read a whole request and put its plain form into the reader. False if there is nothing to serve."""
+        listener, reader = self.server.listener_context, self._reader
+        limits = listener.limits
+        raw = reader.await_head(limits.header_bytes, self._patience, limits.handshake_seconds)
         if not raw:
             return False
         head = parse_head(raw)
-        origins = server.gate.origins
+        origins = listener.gate.origins
         if origins.demo and (objection := origins.objection(head.headers, head.path)) is not None:
-            self._end(problems.response(objection, problems.CORS))
+            self._end(problem_response(objection, CORS))
             return False
-        if self._streamed(head):
+        if not (head.chunked or head.length) and self._streamed(head):
             return False
-        if streams(head, server.streamed):
+        if streams(head, listener.streamed):
             reader.put_back(plain_head(reader.read(len(raw)), head))
             return True
-        limit = server.body_bytes
-        if head.chunked or (head.length or 0) > MAX_PUBLIC_BODY_BYTES:
-            forwarded = head.headers.get("x-forwarded-for", "")
-            client = server.gate.proxies.client(self.client_address[0], forwarded)
-            limit = server.body_limit(head.method, head.path, head.headers, client)
-        body = Body(head, limit)
         if head.chunked or head.length:
+            body = listener.begin_body(head, self.client_address)
             if "expect" in head.headers and not body.too_large:
                 sock.sendall(_CONTINUE)
-            if not reader.await_body(raw, head, body, BODY_SECONDS):
+            if not reader.await_body(raw, head, body):
                 return False
             if body.too_large:
-                self._end(refuse_too_large(server.routes, head, self.client_address[0]))
+                self._end(listener.refuse_too_large(head, self.client_address))
+                return False
+            if self._streamed(head, bytes(body.content)):
                 return False
         elif head.absolute:
             reader.put_back(plain_request(reader.read(len(raw)), head, b""))
         return True
 
-    def _streamed(self, head: ParsedHead) -> bool:
-        """Let a stream have the socket, if one is asked for."""
-        server = self.server
-        path, _, query = head.url.decode("latin-1").partition("?")
-        if server.streams is None or head.chunked or head.length or "upgrade" in head.headers:
+    def _streamed(self, head: ParsedHead, body: bytes = b"") -> bool:
+        """Pass the socket to a stream if the request asks for one."""
+        streams = self.server.listener_context.streams
+        if streams is None or "upgrade" in head.headers:
             return False
-        if not server.streams.serves(head.method, path):
+        if not streams.serves(head.method, head.path):
             return False
         address: Any = self.client_address
-        host, port = address[0], address[1]
-        asked = Head(head.method, path, head.version, host, port, head.headers, query)
-        server.streams.adopt(_detached(self.socket), asked)
+        host, port, query = address[0], address[1], head.query.decode("latin-1")
+        asked = Head(head.method, head.path, head.version, host, port, head.headers, query, body=body)
+        streams.adopt(_detached(self.socket), asked)
         return True
 
     def _end(self, data: bytes) -> None:
-        """Write a last answer. The client may have gone by now."""
+        """Write a last answer. The client may have disconnected."""
         sock: Any = self.socket
         try:
             sock.settimeout(LINGER_SECONDS)
             sock.sendall(data)
         except OSError as exc:
-            log.debug("%s went before it was answered: %s", self.client_address, exc)
+            log.debug("%s disconnected before it was answered: %s", self.client_address, exc)
         else:
             self._linger(sock)
 
     def _linger(self, sock: Any) -> None:
-        """Read what the client still sends, for a while.
+        """Read and drop what the client still sends, for a limited time.
 
-        Unread bytes would end the connection by a reset, and that might overtake the answer.
+        Unread bytes would cause a reset, which might overtake the answer.
         """
         try:
             sock.settimeout(LINGER_SECONDS)
@@ -227,43 +227,46 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
             while monotonic() < deadline and sock.recv(RECEIVE_BYTES):
                 pass
         except OSError as exc:
-            log.debug("%s went while its answer left: %s", self.client_address, exc)
+            log.debug("%s disconnected while its answer was sent: %s", self.client_address, exc)
 
     def upgrade_websocket(self) -> Any:
         assert self.environ is not None
         head = head_of(self.environ)
         if not wants_upgrade(head.headers):
             return None
-        decision = self.server.gate.decide(head)
+        decision = self.server.listener_context.gate.decide(head)
         if isinstance(decision, Refusal):
             self.server.refused()
             return self._refuse(decision)
         self.admission = decision
-        # The gate has checked more than the library does; its own checks now pass.
+        # The gate has checked more than the library, so the library's own checks pass.
         return super().upgrade_websocket()
 
     def start_response(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-        if status.startswith("101") and self.admission.extension:
-            headers.append(("Sec-WebSocket-Extensions", self.admission.extension))
+        if status.startswith("101"):
+            if self.admission.extension:
+                headers.append(("Sec-WebSocket-Extensions", self.admission.extension))
+            if self.admission.subprotocol:
+                headers.append(("Sec-WebSocket-Protocol", self.admission.subprotocol))
         return super().start_response(status, headers, exc_info)
 
     def run_websocket(self) -> None:
         assert self.environ is not None
         sock, rest = take_socket(self)
-        # The library leaves a ring of handler, websocket and environ, which only a collection would free.
+        # The library leaves a reference cycle of handler, websocket and environ for the garbage collector.
         websocket: Any = self.websocket
         self.websocket = websocket.handler = websocket.environ = None
         self.environ.clear()
-        self.server.admitted(sock, self.admission, rest)
+        self.server.listener_context.admitted(sock, self.admission, rest)
 
     def _refuse(self, refusal: Refusal) -> list[bytes]:
-        content = problems.body(refusal.problem)
-        status_line = problems.status_line(refusal.problem.status).decode()[9:-2]
+        content = problem_body(refusal.problem)
+        first = status_line(refusal.problem.status).decode()[9:-2]
         self.close_connection = True
         self.start_response(
-            status_line,
+            first,
             [
-                *problems.challenged(refusal.problem, refusal.headers),
+                *challenged(refusal.problem, refusal.headers),
                 ("Content-Type", "application/json; charset=utf-8"),
                 ("Content-Length", str(len(content))),
                 ("Connection", "close"),
@@ -272,7 +275,7 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
         return [content]
 
     def log_request(self) -> None:
-        """The application has a request log of its own."""
+        """Disabled: the application has its own request log."""
 
 
 class WsgiServer(WSGIServer):
@@ -285,32 +288,15 @@ class WsgiServer(WSGIServer):
         listener: Any,
         application: Callable[..., Any],
         environ: Mapping[str, Any],
-        gate: Gate,
-        admitted: Admitted,
+        context: ListenerContext,
         refused: Callable[[], None],
-        routes: HttpRoutes,
-        body_limit: BodyLimit,
-        header_bytes: int,
-        body_bytes: int,
-        handshake_seconds: float,
-        keepalive_seconds: float,
-        streams: Streams | None = None,
-        streamed: Streamed = frozenset(),
     ) -> None:
-        super().__init__(listener, application, log=None, error_log=log, environ=dict(environ))
-        self.streams = streams
-        self.streamed = streamed
-        self.routes = routes
-        self.body_limit = body_limit
-        self.header_bytes = header_bytes
-        self.body_bytes = body_bytes
-        self.handshake_seconds = handshake_seconds
-        self.keepalive_seconds = keepalive_seconds
-        self.gate = gate
-        self.admitted = admitted
+        environ = {**environ, WS_DIALECT_KEY: context.ws_dialect}
+        super().__init__(listener, application, log=None, error_log=log, environ=environ)
+        self.listener_context = context
         self.refused = refused
         self.port: int = listener.getsockname()[1]
 
     def update_environ(self) -> None:
-        """Name the server without asking the resolver."""
+        """Set the server name without a DNS lookup."""
         self.environ.update(SERVER_NAME="localhost", SERVER_PORT=str(self.port))

@@ -16,8 +16,12 @@
  * @module imserver
  */
 
+import { CLOSE_CODES, Closed, CommandRefused, LoginRefused, NotConnected, REPLY_CODES, RequestRefused } from "./errors.js";
+
+export * from "./errors.js";
+
 /** The answer codes that the client uses. The server's documentation lists all codes. */
-export const CODE = Object.freeze({ OK: 200, NOT_LOGGED_IN: 1000, BAD_PARAMETER: 1001, BAD_USER: 1002, UNAUTHORIZED: 1003 });
+export const CODE = Object.freeze({ OK: 200, NOT_LOGGED_IN: 1000, BAD_PARAMETER: 1001, BAD_USER: 1002, UNAUTHORIZED: 1003, NOT_STORED: 1008 });
 
 /**
  * A login that is refused with one of these codes is not retried.
@@ -29,6 +33,18 @@ const FINAL_REFUSALS = new Set([CODE.BAD_PARAMETER, CODE.BAD_USER, CODE.UNAUTHOR
 /** The events of the `cmd` dialect. */
 const CMD_EVENTS = ["enter", "exit", "msg"];
 
+/** The events of channels. */
+const CHANNEL_EVENTS = ["publication", "stream", "join", "leave", "unsubscribed"];
+/** Code of `unsubscribed`: publications are missing. */
+const INSUFFICIENT_STATE = 2500;
+/** The server closes a connection that sends more messages per second than its limit. */
+const RATE_LIMIT = 4003;
+/** Commands `subscribe` that wait for an answer at the same time. */
+const MAX_SUBSCRIBING = 20;
+/** Time between two commands `subscribe` after the first {@link RATE_LIMIT}. It doubles with each further one. */
+const SPACING_MS = 50;
+const MAX_SPACING_MS = 1_000;
+
 /**
  * The events of the `action` dialect: `action` of the frame → name of the event.
  *
@@ -36,8 +52,13 @@ const CMD_EVENTS = ["enter", "exit", "msg"];
  */
 const ACTION_EVENTS = { enter: "welcome", sendmsg: "said", exit: "left" };
 
+/** @type {StateChange} */
+const NEVER_CONNECTED = { state: "idle", attempt: 0, retryInMs: 0, code: 0, reason: "", error: null };
+const NORMAL_CLOSE = 1000;
 const ABNORMAL_CLOSE = 1006;
 const CLOSE_AFTER_ERROR_MS = 50;
+/** Halves of characters that have no UTF-8. */
+const LONE_SURROGATES = /[\ud800-\udfff]/gu;
 
 /**
  * `idle`: not started. `connecting`: the client connects or logs in. `online`: logged in. `waiting`: the connection
@@ -54,6 +75,7 @@ const CLOSE_AFTER_ERROR_MS = 50;
  * @property {number} retryInMs  pause before the next try (0 unless `waiting`)
  * @property {number} code       WebSocket close code or answer code that caused this state (0: none)
  * @property {string} reason     text of the code
+ * @property {import("./errors.js").ImError | null} error  why the client is `refused` or `closed`
  */
 
 /**
@@ -74,10 +96,78 @@ const CLOSE_AFTER_ERROR_MS = 50;
  */
 
 /**
- * The data of each event. `failed` is an event of the `action` dialect with another code than 200; `other` is one with
- * an unknown action.
+ * @typedef {object} Position    the place of a publication in the history of its channel
+ * @property {string} epoch      the life of the history
+ * @property {number} offset
+ */
+
+/**
+ * @typedef {object} Publication
+ * @property {string} channel
+ * @property {string} [text]
+ * @property {any} [data]        JSON, in place of `text`
+ * @property {string} [type]
+ * @property {string} [epoch]    with `offset`: its position, if the channel has a history
+ * @property {number} [offset]
+ * @property {string} [id]       the publisher's own id
+ * @property {string} [from]     the user who published it
+ * @property {ChannelClient} [info]  the client that published it
+ * @property {Record<string, string>} [tags]
+ * @property {string} [stream]   it is the end of this streamed message
+ * @property {boolean} [incomplete]  with `stream`: its publisher did not finish it
+ */
+
+/**
+ * @typedef {object} StreamUpdate  a streamed message so far
+ * @property {string} channel
+ * @property {string} stream     its id
+ * @property {string} text       the whole text so far
+ * @property {boolean} done      the text is final
+ * @property {boolean} incomplete  its publisher did not finish it
+ * @property {string} [type]
+ * @property {string} [from]
+ * @property {Record<string, string>} [tags]
+ */
+
+/**
+ * @typedef {object} ChannelClient  a client in a channel
+ * @property {string} user
+ * @property {string} client     id of its connection
+ * @property {any} [conn_info]
+ * @property {any} [chan_info]
+ */
+
+/**
+ * @typedef {object} Subscriber
+ * @property {string} connection
+ * @property {string} user
+ * @property {any} [info]
+ * @property {any} [channelInfo]
+ */
+
+/**
+ * @typedef {object} SubscribeOptions
+ * @property {string | (() => string | Promise<string>)} [token]  channel token; a function is called for each try
+ * @property {Position} [since]  the position that this device has; what came after it is handed out first
+ * @property {(publication: Publication) => void} [onPublication]  called once for each, in order
+ * @property {(update: StreamUpdate) => void} [onStream]  called with each piece of a streamed message, and at its end, before
+ *   `onPublication`
+ * @property {(client: ChannelClient) => void} [onJoin]
+ * @property {(client: ChannelClient) => void} [onLeave]
+ * @property {() => void} [onReload]  publications may be missing: load the state anew
+ * @property {(recovered: number) => void} [onSubscribed]  called each time the client has subscribed, after the publications
+ *   that it had missed: `recovered` is their number
+ * @property {(error: import("./errors.js").ImError | null) => void} [onEnd]  the server has ended or refused the subscription
+ */
+
+/** @typedef {{ state: StateChange }} StateEvents */
+
+/** @typedef {{ enter: Push, exit: Push, msg: Push }} PushEvents */
+
+/**
+ * `failed` is an event with another code than 200, `other` is one with an unknown action.
  *
- * @typedef {{ enter: Push, exit: Push, msg: Push, state: StateChange, welcome: Said, said: Said, left: Said, failed: Said, other: Said, entry: any, anew: any, typing: any, receipt: any, hidden: any }} Events
+ * @typedef {{ welcome: Said, said: Said, left: Said, failed: Said, other: Said }} SaidEvents
  */
 
 /**
@@ -88,11 +178,45 @@ const CLOSE_AFTER_ERROR_MS = 50;
  */
 
 /**
+ * The part of a WebSocket that the client uses.
+ *
+ * @typedef {object} Socket
+ * @property {number} readyState
+ * @property {(text: string) => void} send
+ * @property {(code: number) => void} close
+ * @property {((event: any) => void) | null} onopen
+ * @property {((event: any) => void) | null} onmessage
+ * @property {((event: any) => void) | null} onclose
+ * @property {((event: any) => void) | null} onerror
+ */
+
+/**
+ * The part of `fetch` that the client uses.
+ *
+ * @typedef {object} HttpRequest
+ * @property {"GET" | "POST"} method
+ * @property {string} [body]
+ * @property {Record<string, string>} headers
+ * @property {"no-store"} cache
+ * @property {"omit"} credentials
+ * @property {any} [signal]      an AbortSignal, where there is one
+ * @property {number} timeoutMs  what the signal does, for a `fetch` that has none
+ */
+
+/**
+ * @typedef {object} HttpResponse
+ * @property {boolean} ok
+ * @property {number} status
+ * @property {string} [statusText]
+ * @property {() => Promise<any>} json
+ */
+
+/**
  * @typedef {object} Options
  * @property {string} url                 WebSocket address, as `wss://im.example.com/acc`
  * @property {string} [httpUrl]           base of the HTTP API, as `https://im.example.com`; default: the page's origin
  * @property {number | string} app        number (`appID`) or name of the app
- * @property {string} user                id of the user (`userID`), at most 19 bytes in UTF-8
+ * @property {string} user                id of the user (`userID`), as long as the app allows
  * @property {string} [token]             sent as `serviceToken` at login and as bearer token in HTTP requests
  * @property {string} [device]            name of this device, at most 32 bytes
  * @property {number} [heartbeatMs]       default 30,000
@@ -100,8 +224,8 @@ const CLOSE_AFTER_ERROR_MS = 50;
  * @property {number} [retryBaseMs]       upper bound of the pause before the first retry; doubles each time; default 1,000
  * @property {number} [retryCapMs]        greatest upper bound of a pause; default 30,000
  * @property {number} [stableMs]          a connection that lasts this long resets the pauses; default 10,000
- * @property {typeof globalThis.WebSocket} [WebSocket]  default: the global one
- * @property {typeof globalThis.fetch} [fetch]          default: the global one
+ * @property {new (url: string) => Socket} [WebSocket]  default: the global one; Node 20 has none
+ * @property {(url: string, request: HttpRequest) => Promise<HttpResponse>} [fetch]  default: the global one
  * @property {() => number} [random]      in [0, 1); default `Math.random`
  */
 
@@ -114,20 +238,6 @@ const CLOSE_AFTER_ERROR_MS = 50;
  */
 
 /** @typedef {Options & Target} TalkOptions */
-
-/** A failed request. `code` is an answer code, an HTTP status, or 0 if there was no answer. */
-export class ImError extends Error {
-  /**
-   * @param {number} code
-   * @param {string} message
-   * @param {unknown} [cause]
-   */
-  constructor(code, message, cause) {
-    super(message, { cause });
-    this.name = "ImError";
-    this.code = code;
-  }
-}
 
 /**
  * Whether the client reconnects after this close code: not after 4500–4999, but after all others.
@@ -165,6 +275,8 @@ export function newId() {
 /**
  * The part that the clients of all dialects share: connects, logs in, sends heartbeats and reconnects. Owns the socket,
  * the timers, the pending requests and the listeners. A subclass gives the login data and reads the events of its dialect.
+ *
+ * @template {object} E  the events of the subclass: name → data
  */
 class ReconnectingClient {
   /** Names of the events that listeners may ask for. @type {Set<string>} */
@@ -173,15 +285,15 @@ class ReconnectingClient {
   #options;
   /** The field of a frame that has the name of the command. */
   #key;
-  /** @type {WebSocket | null} */
+  /** @type {Socket | null} */
   #socket = null;
-  /** @type {Map<string, { cmd: string, settle: (answer: Answer | ImError) => void }>} */
+  /** @type {Map<string, { cmd: string, settle: (answer: Answer | NotConnected) => void }>} */
   #pending = new Map();
   /** @type {Map<string, Set<(detail: any) => void>>} */
   #listeners = new Map();
   /** @type {StateChange} */
-  #state = { state: "idle", attempt: 0, retryInMs: 0, code: 0, reason: "" };
-  /** @type {{ resolve: () => void, reject: (error: ImError) => void, promise: Promise<void> } | null} */
+  #state = { ...NEVER_CONNECTED };
+  /** @type {Deferred | null} */
   #connected = null;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #timer;
@@ -249,9 +361,9 @@ class ReconnectingClient {
   /**
    * Calls `listener` for every event of this kind. Throws TypeError if the client has no such event.
    *
-   * @template {keyof Events} K
+   * @template {keyof (E & StateEvents) & string} K
    * @param {K} kind
-   * @param {(detail: Events[K]) => void} listener
+   * @param {(detail: (E & StateEvents)[K]) => void} listener
    * @returns {() => void} removes the listener
    */
   on(kind, listener) {
@@ -264,7 +376,7 @@ class ReconnectingClient {
   /**
    * Connects, logs in, and stays connected until `close()` or a final refusal.
    *
-   * @returns {Promise<void>} resolved after the login; rejected with {@link ImError} if it is refused or closed before
+   * @returns {Promise<void>} resolved after the login; rejected with LoginRefused or Closed
    */
   connect() {
     if (this.#connected) return this.#connected.promise;
@@ -278,8 +390,8 @@ class ReconnectingClient {
   /** Closes the connection and stops reconnecting. `connect()` starts again. */
   close() {
     if (!this.#connected) return;
-    this.#drop(1000);
-    this.#finish("closed", 1000, "");
+    this.#drop();
+    this.#finish("closed", NORMAL_CLOSE, "", new Closed(NORMAL_CLOSE));
   }
 
   /**
@@ -306,34 +418,38 @@ class ReconnectingClient {
    * @param {string} [seq]  the request's id
    * @param {(answer: Answer) => void} [onAnswer]  called when the answer is read, before any later frame; a caller that
    *   awaits the promise may continue only after later frames, since frames that arrive together are read together
-   * @returns {Promise<Answer>} with any code; rejected with {@link ImError} code 0 if there is no answer
+   * @returns {Promise<Answer>} with any code; rejected with NotConnected if there is no answer
    */
   request(cmd, data, seq = newId(), onAnswer = () => {}) {
     const socket = this.#socket;
-    if (!socket || socket.readyState !== 1) return Promise.reject(new ImError(0, "not connected"));
+    if (!socket || socket.readyState !== 1) return Promise.reject(new NotConnected("not connected"));
     return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => settle(new ImError(0, `no answer to ${cmd}`)), this.#options.timeoutMs);
-      const settle = (/** @type {Answer | ImError} */ answer) => {
+      const frame = JSON.stringify({ seq, [this.#key]: cmd, data }); // rejected with TypeError if it cannot be JSON
+      const timer = setTimeout(() => settle(new NotConnected(`no answer to ${cmd}`)), this.#options.timeoutMs);
+      const settle = (/** @type {Answer | NotConnected} */ answer) => {
         clearTimeout(timer);
         this.#pending.delete(seq);
-        if (answer instanceof ImError) return reject(answer);
+        if (answer instanceof NotConnected) return reject(answer);
         onAnswer(answer);
         resolve(answer);
       };
       this.#pending.set(seq, { cmd, settle });
-      socket.send(JSON.stringify({ seq, [this.#key]: cmd, data }));
+      socket.send(frame);
     });
   }
 
   #open() {
     clearTimeout(this.#timer);
+    const connected = this.#connected;
     this.#setState("connecting");
-    /** @type {WebSocket} */
+    if (this.#connected !== connected) return; // a listener has called close()
+    /** @type {Socket} */
     let socket;
     try {
       socket = new this.#options.WebSocket(this.#options.url);
     } catch (error) {
-      this.#finish("refused", 0, String(error)); // a bad address, or ws: in an https: page: a retry would fail, too
+      // A bad address, or ws: in an https: page: a retry would fail, too.
+      this.#finish("refused", 0, String(error), new NotConnected(String(error), error));
       return;
     }
     this.#socket = socket;
@@ -351,24 +467,29 @@ class ReconnectingClient {
   /** @param {(code: number, reason: string) => void} lost */
   async #login(lost) {
     clearTimeout(this.#timer);
+    const connected = this.#connected;
+    const socket = this.#socket;
     /** @type {Answer} */
     let answer;
     try {
-      const onAnswer = (/** @type {Answer} */ answer) => void (answer.code === CODE.OK && this.loggedIn(answer));
+      const onAnswer = (/** @type {Answer} */ answer) => {
+        if (answer.code === CODE.OK) this.loggedIn(answer);
+      };
       answer = await this.request("login", this.loginData(), newId(), onAnswer);
     } catch (error) {
       return lost(ABNORMAL_CLOSE, /** @type {Error} */ (error).message);
     }
+    if (this.#socket !== socket) return; // closed by the listener of an event that came with the answer
     if (answer.code === CODE.OK) {
       this.#onlineSince = Date.now();
       this.#heartbeat = setInterval(() => this.#sendHeartbeat(lost), this.#options.heartbeatMs);
       this.#setState("online");
-      this.#connected?.resolve();
+      connected?.resolve();
     } else if (FINAL_REFUSALS.has(answer.code)) {
-      this.#drop(1000);
-      this.#finish("refused", answer.code, answer.codeMsg);
+      this.#drop();
+      this.#finish("refused", answer.code, reasonOf(answer), new LoginRefused(answer.code, answer.codeMsg));
     } else {
-      lost(answer.code, answer.codeMsg);
+      lost(answer.code, reasonOf(answer));
     }
   }
 
@@ -376,7 +497,7 @@ class ReconnectingClient {
   async #sendHeartbeat(lost) {
     try {
       const answer = await this.request("heartbeat", {});
-      if (answer.code !== CODE.OK) lost(answer.code, answer.codeMsg);
+      if (answer.code !== CODE.OK) lost(answer.code, reasonOf(answer));
     } catch (error) {
       lost(ABNORMAL_CLOSE, /** @type {Error} */ (error).message); // the connection is dead, but the socket has not noticed
     }
@@ -392,7 +513,7 @@ class ReconnectingClient {
       return; // the server answers a malformed request with plain text; ours are well-formed
     }
     const event = this.eventIn(frame);
-    if (event) return this.emit(/** @type {any} */ (event[0]), /** @type {any} */ (event[1]));
+    if (event) return this.emit(event[0], event[1]);
     const { seq, response } = frame ?? {};
     if (!response || this.#pending.get(seq)?.cmd !== frame[this.#key]) return;
     this.#pending.get(seq)?.settle({ ...response, codeMsg: response.codeMsg ?? response.msg ?? "" });
@@ -404,41 +525,39 @@ class ReconnectingClient {
    */
   #lost(code, reason) {
     if (this.#state.state === "online" && Date.now() - this.#onlineSince >= this.#options.stableMs) this.#attempt = 0;
-    this.#drop(1000);
-    if (!mayReconnect(code)) return this.#finish("refused", code, reason);
+    this.#drop();
+    if (!mayReconnect(code)) return this.#finish("refused", code, reason, new Closed(code, reason));
+    reason ||= CLOSE_CODES[code]?.[0] ?? "";
     const { retryBaseMs, retryCapMs, random } = this.#options;
     const retryInMs = fullJitter(this.#attempt++, retryBaseMs, retryCapMs, random);
     this.#timer = setTimeout(() => this.#open(), retryInMs);
     this.#setState("waiting", { retryInMs, code, reason });
   }
 
-  /**
-   * Closes the socket without waiting for its close event, which can take a minute on a dead connection.
-   *
-   * @param {number} code
-   */
-  #drop(code) {
+  /** Closes the socket without waiting for its close event, which can take a minute on a dead connection. */
+  #drop() {
     clearTimeout(this.#timer);
     clearInterval(this.#heartbeat);
     const socket = this.#socket;
     this.#socket = null;
     if (socket) {
       socket.onopen = socket.onmessage = socket.onclose = null;
-      socket.close(code);
+      socket.close(NORMAL_CLOSE);
     }
-    for (const { settle } of [...this.#pending.values()]) settle(new ImError(0, "connection lost"));
+    for (const { settle } of [...this.#pending.values()]) settle(new NotConnected("connection lost"));
   }
 
   /**
    * @param {"refused" | "closed"} state
    * @param {number} code
    * @param {string} reason
+   * @param {import("./errors.js").ImError} error
    */
-  #finish(state, code, reason) {
+  #finish(state, code, reason, error) {
     const connected = this.#connected;
     this.#connected = null;
-    this.#setState(state, { code, reason });
-    connected?.reject(new ImError(code, reason || state));
+    this.#setState(state, { code, reason, error });
+    connected?.reject(error);
   }
 
   /**
@@ -446,31 +565,245 @@ class ReconnectingClient {
    * @param {Partial<StateChange>} [detail]
    */
   #setState(state, detail) {
-    this.#state = { attempt: this.#attempt, retryInMs: 0, code: 0, reason: "", ...detail, state };
+    this.#state = { ...NEVER_CONNECTED, attempt: this.#attempt, ...detail, state };
     this.emit("state", this.#state);
   }
 
   /**
    * @protected
-   * @template {keyof Events} K
-   * @param {K} kind
-   * @param {Events[K]} detail
+   * @param {string} kind
+   * @param {object} detail
    */
   emit(kind, detail) {
-    for (const listener of [...(this.#listeners.get(kind) ?? [])]) {
-      try {
-        listener(detail);
-      } catch (error) {
-        queueMicrotask(() => { throw error; }); // reported, but it stops neither the other listeners nor the connection
-      }
-    }
+    for (const listener of [...(this.#listeners.get(kind) ?? [])]) call(listener, detail);
   }
 }
 
-/** A client of the `cmd` dialect: one user of one app. Events: `enter`, `exit`, `msg` and `state`. */
+/**
+ * A subscription to a channel. After a reconnect it subscribes again with its position, so that it misses nothing that
+ * the history of the channel still has. {@link ImClient#subscribe} makes it.
+ */
+export class Subscription {
+  #client;
+  #options;
+  #hooks;
+  #ready = deferred();
+  #begun = false;
+  #over = false;
+  /** Counts what makes earlier tries void: a lost connection, a new try, the end. */
+  #attempt = 0;
+  #failures = 0;
+  /** @type {Map<string, { piece: number, update: StreamUpdate }>} open streamed messages */
+  #streams = new Map();
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #timer;
+
+  /**
+   * @param {ImClient} client
+   * @param {string} channel
+   * @param {SubscribeOptions} options
+   * @param {{ turn: (task: () => Promise<unknown>) => void, ended: () => void, reconnect: () => void }} hooks
+   */
+  constructor(client, channel, options, hooks) {
+    this.#client = client;
+    this.#options = options;
+    this.#hooks = hooks;
+    this.channel = channel;
+    /** @type {Position | null} of the last publication that was handed out; null: the channel has no history */
+    this.position = options.since ?? null;
+  }
+
+  /** @returns {Promise<void>} resolved when the client has subscribed; rejected if the server refuses it */
+  get ready() {
+    return this.#ready.promise;
+  }
+
+  /**
+   * Publishes to the channel, if its subscribers may.
+   *
+   * @param {any} content  a text, or JSON
+   * @param {string} [type]
+   */
+  async publish(content, type) {
+    const body = typeof content === "string" ? { text: content } : { data: content };
+    await this.#run("publish", { ...body, ...(type && { type }) });
+  }
+
+  /**
+   * Publications of the channel, and the position of the newest one.
+   *
+   * @param {{ limit?: number, since?: Position, reverse?: boolean }} [page]  what came after `since`, or before it (`reverse`)
+   * @returns {Promise<Position & { publications: Publication[] }>}
+   */
+  history({ since, ...page } = {}) {
+    return this.#run("channelHistory", { ...page, ...since });
+  }
+
+  /**
+   * The subscribers of the channel in the order in which they came.
+   *
+   * @param {{ limit?: number, after?: string }} [page]  `after` is `next` of the page before
+   * @returns {Promise<{ total: number, subscribers: Subscriber[], next?: string }>}
+   */
+  presence(page = {}) {
+    return this.#run("channelPresence", page);
+  }
+
+  /** Ends the subscription. */
+  async unsubscribe() {
+    if (this.#over) return;
+    this.#end(new NotConnected("unsubscribed"));
+    try {
+      await this.#client.request("unsubscribe", { channel: this.channel });
+    } catch (error) {
+      if (!(error instanceof NotConnected)) throw error; // a lost connection has no subscription
+    }
+  }
+
+  /** @internal Subscribes on a new connection. */
+  async begin() {
+    this.pause();
+    const attempt = this.#attempt;
+    const { token } = this.#options;
+    let secret;
+    try {
+      secret = typeof token === "function" ? await token() : token;
+    } catch {
+      if (attempt === this.#attempt) this.#beginLater();
+      return;
+    }
+    if (attempt === this.#attempt) this.#hooks.turn(() => this.#subscribe(attempt, secret));
+  }
+
+  /**
+   * @param {number} attempt
+   * @param {string | undefined} secret
+   */
+  async #subscribe(attempt, secret) {
+    if (attempt !== this.#attempt) return;
+    const data = { channel: this.channel, ...(secret && { token: secret }), ...this.position };
+    try {
+      await this.#client.request("subscribe", data, newId(), (answer) => {
+        if (attempt === this.#attempt) this.#answered(answer);
+      });
+    } catch {
+      if (attempt === this.#attempt) this.#hooks.reconnect(); // it may be subscribed or not
+    }
+  }
+
+  /** @internal The connection is lost. */
+  pause() {
+    clearTimeout(this.#timer);
+    this.#attempt++;
+  }
+
+  #beginLater() {
+    this.#timer = setTimeout(() => this.begin(), fullJitter(this.#failures++, 1_000, 30_000));
+  }
+
+  /** @param {Answer} answer */
+  #answered({ code, codeMsg, data }) {
+    if (code === CODE.NOT_STORED) return this.#beginLater();
+    if (code !== CODE.OK) {
+      const error = new CommandRefused("subscribe", code, codeMsg, data);
+      this.#end(error);
+      return call(this.#options.onEnd, error);
+    }
+    const { epoch, offset, recovered, publications = [] } = data;
+    this.#failures = 0;
+    this.#streams.clear(); // those that are still open are sent again
+    for (const publication of publications) {
+      this.#hand(publication);
+      if (this.#over) return;
+    }
+    this.position = epoch === undefined ? null : { epoch, offset };
+    if (recovered === false || (this.#begun && !recovered)) call(this.#options.onReload, undefined);
+    this.#begun = true;
+    this.#ready.resolve();
+    call(this.#options.onSubscribed, publications.length);
+  }
+
+  /**
+   * @internal
+   * @param {string} kind
+   * @param {any} data
+   */
+  receive(kind, data) {
+    if (kind === "publication") return this.#hand(data);
+    if (kind === "stream") return this.#stream(data);
+    if (kind === "join") return call(this.#options.onJoin, data.info);
+    if (kind === "leave") return call(this.#options.onLeave, data.info);
+    if (data.code === INSUFFICIENT_STATE) return void this.begin();
+    this.#end(new NotConnected("the server has ended the subscription"));
+    call(this.#options.onEnd, null);
+  }
+
+  /** @param {Publication} publication */
+  #hand(publication) {
+    const { epoch, offset } = publication;
+    if (epoch && offset) {
+      if (this.position?.epoch === epoch && offset <= this.position.offset) return;
+      this.position = { epoch, offset };
+    }
+    if (publication.stream) this.#endStream(publication);
+    call(this.#options.onPublication, publication);
+  }
+
+  /** @param {StreamUpdate & { piece: number, whole?: boolean }} frame */
+  #stream({ piece, whole, ...part }) {
+    const known = this.#streams.get(part.stream);
+    let update = { ...part, done: part.done === true, incomplete: part.incomplete === true };
+    if (!whole) {
+      if (!known || piece !== known.piece + 1) return; // a repetition; or the whole text will come
+      update = { ...known.update, text: known.update.text + part.text };
+    }
+    if (update.done) this.#streams.delete(part.stream);
+    else this.#streams.set(part.stream, { piece, update });
+    call(this.#options.onStream, update);
+  }
+
+  /** @param {Publication} publication */
+  #endStream({ channel, stream = "", text = "", incomplete = false, type, from, tags }) {
+    this.#streams.delete(stream);
+    call(this.#options.onStream, { channel, stream, text, done: true, incomplete, type, from, tags });
+  }
+
+  /** @param {import("./errors.js").ImError} error */
+  #end(error) {
+    this.pause();
+    this.#over = true;
+    this.#hooks.ended();
+    this.#ready.reject(error);
+  }
+
+  /**
+   * @param {string} cmd
+   * @param {object} fields
+   */
+  async #run(cmd, fields) {
+    const { code, codeMsg, data } = await this.#client.request(cmd, { channel: this.channel, ...fields });
+    if (code !== CODE.OK) throw new CommandRefused(cmd, code, codeMsg, data);
+    return data;
+  }
+}
+
+/**
+ * A client of the `cmd` dialect: one user of one app. Events: `enter`, `exit`, `msg` and `state`.
+ *
+ * Requests over HTTP are rejected with CommandRefused, RequestRefused, or NotConnected if there is no answer.
+ *
+ * @template {object} [E={}]  the events that a subclass adds
+ * @extends {ReconnectingClient<PushEvents & E>}
+ */
 export class ImClient extends ReconnectingClient {
   /** @type {CompleteOptions} */
   #options;
+  /** @type {Map<string, Subscription>} */
+  #subscriptions = new Map();
+  /** What sends the next commands `subscribe` on this connection. @type {(() => Promise<unknown>)[]} */
+  #turns = [];
+  #subscribing = { count: 0 };
+  #spacingMs = 0;
 
   /**
    * @param {Options} options
@@ -480,6 +813,48 @@ export class ImClient extends ReconnectingClient {
     const complete = withDefaults(options);
     super(complete, options.token ?? "", "cmd", [...CMD_EVENTS, ...kinds]);
     this.#options = complete;
+    this.on("state", ({ state, code }) => {
+      if (code === RATE_LIMIT) this.#spacingMs = Math.min(Math.max(2 * this.#spacingMs, SPACING_MS), MAX_SPACING_MS);
+      this.#turns = [];
+      this.#subscribing = { count: 0 };
+      for (const subscription of [...this.#subscriptions.values()]) state === "online" ? subscription.begin() : subscription.pause();
+    });
+  }
+
+  /**
+   * Subscribes to a channel, now or when the client is connected, and again after each reconnect. Throws TypeError if the
+   * client has a subscription to this channel already.
+   *
+   * @param {string} channel
+   * @param {SubscribeOptions} [options]
+   * @returns {Subscription}
+   */
+  subscribe(channel, options = {}) {
+    if (this.#subscriptions.has(channel)) throw new TypeError(`already subscribed to ${channel}`);
+    const subscription = new Subscription(this, channel, options, {
+      turn: (task) => {
+        this.#turns.push(task);
+        this.#nextTurn();
+      },
+      ended: () => void this.#subscriptions.delete(channel),
+      reconnect: () => this.reconnect(ABNORMAL_CLOSE, "no answer to subscribe"),
+    });
+    this.#subscriptions.set(channel, subscription);
+    if (this.state.state === "online") subscription.begin();
+    return subscription;
+  }
+
+  /** Sends few commands `subscribe` at a time, and slower after each {@link RATE_LIMIT}: a client may have many channels. */
+  async #nextTurn() {
+    const subscribing = this.#subscribing; // of this connection
+    if (subscribing.count >= (this.#spacingMs ? 1 : MAX_SUBSCRIBING)) return;
+    const task = this.#turns.shift();
+    if (!task) return;
+    subscribing.count++;
+    await task();
+    if (this.#spacingMs) await new Promise((resolve) => setTimeout(resolve, this.#spacingMs));
+    subscribing.count--;
+    if (subscribing === this.#subscribing) this.#nextTurn();
   }
 
   /** @override */
@@ -495,14 +870,35 @@ export class ImClient extends ReconnectingClient {
    * @returns {[string, Push] | null}
    */
   eventIn(frame) {
+    if (CHANNEL_EVENTS.includes(frame?.cmd)) return this.#channelEvent(frame.cmd, frame.response?.data ?? {});
     if (!CMD_EVENTS.includes(frame?.cmd)) return null;
     const { from = "", msg = "" } = frame.response?.data ?? {};
     return [frame.cmd, { from: String(from), text: String(msg), id: String(frame.seq) }];
   }
 
-  /** @returns {Promise<{ userCount: number, userList: string[] }>} the online users of this app */
-  userList() {
-    return this.#http("GET", "/user/list", { appID: String(this.app) });
+  /**
+   * Passes an event to its subscription. A publication to a channel in which the back end has put this client is a `msg`.
+   *
+   * @param {string} kind
+   * @param {any} data
+   * @returns {[string, Push] | null}
+   */
+  #channelEvent(kind, data) {
+    const subscription = this.#subscriptions.get(data.channel);
+    if (subscription) subscription.receive(kind, data);
+    if (subscription || kind !== "publication") return null;
+    const text = data.data === undefined ? data.text : JSON.stringify(data.data);
+    return ["msg", { from: data.from ?? "", text, id: data.id ?? "" }];
+  }
+
+  /**
+   * The online users of this app, in pages of 10,000.
+   *
+   * @param {string} [cursor]  `next` of the page before
+   * @returns {Promise<{ userCount: number, userList: string[], next?: string, missingNodes?: string[] }>}
+   */
+  userList(cursor) {
+    return this.#http("GET", "/user/list", cursor ? { cursor } : {});
   }
 
   /**
@@ -510,7 +906,24 @@ export class ImClient extends ReconnectingClient {
    * @returns {Promise<boolean>} whether that user of this app is online
    */
   async online(user) {
-    return (await this.#http("GET", "/user/online", { appID: String(this.app), userID: user })).online;
+    return (await this.#http("GET", "/user/online", { userID: user })).online;
+  }
+
+  /**
+   * Which of these users of this app are online.
+   *
+   * @param {string[]} users  at most `limits.batch_targets` (10,000)
+   * @returns {Promise<Record<string, boolean>>} user → whether they are online
+   */
+  async presence(users) {
+    const { userList } = await this.#http("POST", "/user/onlineBatch", { userIDs: users });
+    /** @type {Record<string, boolean>} */
+    const found = {};
+    for (const { userID, online } of userList) {
+      // An id may be any text, as `__proto__`, to which nothing can be assigned.
+      Object.defineProperty(found, userID, { value: online, enumerable: true, configurable: true, writable: true });
+    }
+    return found;
   }
 
   /**
@@ -523,7 +936,7 @@ export class ImClient extends ReconnectingClient {
    * @returns {Promise<{ sendResults?: boolean }>} `sendResults` false: the user is not online; missing: the `id` is a repetition
    */
   sendMessage(user, text, id = newId()) {
-    return this.#http("POST", "/user/sendMessage", { appID: String(this.app), userID: user, msgID: id, message: text });
+    return this.#http("POST", "/user/sendMessage", { userID: user, msgID: id, message: text });
   }
 
   /**
@@ -534,34 +947,42 @@ export class ImClient extends ReconnectingClient {
    * @returns {Promise<{ sendResults?: boolean }>}
    */
   sendMessageAll(text, id = newId()) {
-    return this.#http("POST", "/user/sendMessageAll", { appID: String(this.app), userID: this.user, msgID: id, message: text });
+    return this.#http("POST", "/user/sendMessageAll", { userID: this.user, msgID: id, message: text });
   }
 
   /**
    * @param {"GET" | "POST"} method
    * @param {string} path
-   * @param {Record<string, string>} fields
+   * @param {Record<string, string | string[]>} fields
    * @returns {Promise<any>} the answer's `data`
    */
   async #http(method, path, fields) {
-    const form = new URLSearchParams(fields);
+    const form = formOf({ appID: String(this.app), ...fields });
     const { httpUrl, fetch, timeoutMs } = this.#options;
-    /** @type {{ code?: number, msg?: string, data?: any }} */
-    let answer;
+    if (!httpUrl) throw new TypeError("the option httpUrl is missing"); // only pages have an origin
+    /** @type {HttpResponse | undefined} */
+    let response;
+    /** @type {any} */
+    let answer = null;
     try {
-      const response = await fetch(httpUrl + path + (method === "GET" ? `?${form}` : ""), {
+      response = await fetch(method === "GET" ? `${httpUrl}${path}?${form}` : httpUrl + path, {
         method,
-        body: method === "GET" ? undefined : form,
-        headers: this.token ? { Authorization: `Bearer ${this.token}` } : {},
+        ...(method === "POST" && { body: form }),
+        headers: {
+          ...(method === "POST" && { "Content-Type": "application/x-www-form-urlencoded" }),
+          ...(this.token && { Authorization: `Bearer ${this.token}` }),
+        },
         cache: "no-store",
         credentials: "omit",
-        signal: AbortSignal.timeout(timeoutMs),
+        ...(typeof AbortSignal !== "undefined" && { signal: AbortSignal.timeout(timeoutMs) }),
+        timeoutMs,
       });
-      answer = response.ok ? await response.json() : { code: response.status, msg: response.statusText };
+      answer = await response.json();
     } catch (error) {
-      throw new ImError(0, "no answer from the server", error);
+      if (!response || response.ok) throw new NotConnected("no answer from the server", error);
     }
-    if (answer.code !== CODE.OK) throw new ImError(answer.code ?? 0, answer.msg ?? "");
+    if (!response.ok) throw new RequestRefused(response.status, { message: response.statusText, ...answer });
+    if (answer?.code !== CODE.OK) throw new CommandRefused(path, answer?.code ?? 0, answer?.msg, answer?.data);
     return answer.data;
   }
 }
@@ -574,6 +995,8 @@ export class ImClient extends ReconnectingClient {
  *     client.on("said", ({ from, text }) => console.log(from, text));
  *     await client.connect();
  *     await client.say("hello");
+ *
+ * @extends {ReconnectingClient<SaidEvents>}
  */
 export class TalkClient extends ReconnectingClient {
   #target;
@@ -581,9 +1004,11 @@ export class TalkClient extends ReconnectingClient {
   /** @param {TalkOptions} options  `url` has no query */
   constructor(options) {
     const { peer = "0", room = "0" } = options;
-    const query = new URLSearchParams({ uid: options.user, ...(room === "0" ? { to_uid: peer } : { groups_id: room }) });
-    const complete = withDefaults({ ...options, url: `${options.url}?${query}&appname=${options.app}` });
-    super(complete, options.token ?? "", "action", [...Object.values(ACTION_EVENTS), "failed", "other"]);
+    const complete = withDefaults(options);
+    const query = formOf({
+      uid: options.user, ...(room === "0" ? { to_uid: peer } : { groups_id: room }), appname: String(options.app),
+    });
+    super({ ...complete, url: `${complete.url}?${query}` }, options.token ?? "", "action", [...Object.values(ACTION_EVENTS), "failed", "other"]);
     this.#target = { userId: options.user, appId: options.app, toUid: peer, groupsId: room };
   }
 
@@ -597,7 +1022,7 @@ export class TalkClient extends ReconnectingClient {
    */
   async say(text, type = "text", id = newId()) {
     const answer = await this.request("sendmsg", { msgType: type, message: text, ...this.#target }, id);
-    if (answer.code !== CODE.OK) throw new ImError(answer.code, answer.codeMsg);
+    if (answer.code !== CODE.OK) throw new CommandRefused("sendmsg", answer.code, answer.codeMsg, answer.data);
   }
 
   /** @override */
@@ -613,11 +1038,13 @@ export class TalkClient extends ReconnectingClient {
   eventIn(frame) {
     if (!frame || frame.response || typeof frame.code !== "number") return null;
     const { action, msgId, msgType, content, from, to, msgTimestamp } = frame.data ?? {};
+    const failed = frame.code !== CODE.OK;
+    const text = failed ? reasonOf({ code: frame.code, codeMsg: frame.msg }) : content ?? frame.msg;
     const said = {
-      from: String(from ?? ""), to: String(to ?? ""), type: String(msgType ?? ""), text: String(content ?? frame.msg ?? ""),
+      from: String(from ?? ""), to: String(to ?? ""), type: String(msgType ?? ""), text: String(text ?? ""),
       id: String(msgId ?? ""), at: Number(msgTimestamp) * 1000 || Date.now(),
     };
-    return [frame.code === CODE.OK ? ACTION_EVENTS[action] ?? "other" : "failed", said];
+    return [failed ? "failed" : ACTION_EVENTS[action] ?? "other", said];
   }
 }
 
@@ -626,25 +1053,71 @@ export class TalkClient extends ReconnectingClient {
  * @returns {CompleteOptions} with all defaults
  */
 function withDefaults(options) {
+  /** @type {any} */
   const complete = {
-    httpUrl: globalThis.location?.origin ?? "",
+    httpUrl: typeof location === "undefined" ? "" : location.origin,
     device: "",
     heartbeatMs: 30_000,
     timeoutMs: 10_000,
     retryBaseMs: 1_000,
     retryCapMs: 30_000,
     stableMs: 10_000,
-    WebSocket: globalThis.WebSocket,
-    fetch: (/** @type {Parameters<typeof globalThis.fetch>} */ ...call) => globalThis.fetch(...call),
+    WebSocket: typeof WebSocket === "undefined" ? undefined : WebSocket,
+    fetch: (/** @type {string} */ url, /** @type {HttpRequest} */ request) => fetch(url, request),
     random: Math.random,
-    ...Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)),
-    ...{ url: options.url, app: options.app, user: options.user },
   };
+  for (const [name, value] of Object.entries(options)) if (value !== undefined) complete[name] = value;
+  for (const name of ["url", "app", "user"]) if (complete[name] === undefined) throw new TypeError(`the option ${name} is missing`);
+  if (!complete.WebSocket) throw new TypeError("there is no global WebSocket: pass the option WebSocket, as of the package ws");
   complete.httpUrl = complete.httpUrl.replace(/\/+$/, "");
   return complete;
 }
 
-/** @returns {{ resolve: () => void, reject: (error: ImError) => void, promise: Promise<void> }} */
+/**
+ * @param {Record<string, string | string[]>} fields  a list stands for a repeated field
+ * @returns {string} the fields as an urlencoded form or query
+ */
+function formOf(fields) {
+  const pairs = [];
+  for (const [name, values] of Object.entries(fields)) {
+    for (const value of typeof values === "string" ? [values] : values) {
+      pairs.push(`${name}=${encodeURIComponent(value.replace(LONE_SURROGATES, "\ufffd"))}`);
+    }
+  }
+  return pairs.join("&");
+}
+
+/**
+ * @param {{ code: number, codeMsg: string }} answer
+ * @returns {string} the English text of its code; if the code is unknown, the server's text
+ */
+function reasonOf({ code, codeMsg }) {
+  return REPLY_CODES[code]?.[0] ?? codeMsg;
+}
+
+/**
+ * @typedef {object} Deferred
+ * @property {() => void} resolve
+ * @property {(error: Error) => void} reject
+ * @property {Promise<void>} promise
+ */
+
+/**
+ * Calls a listener. What it throws is reported, but stops neither other listeners nor the connection.
+ *
+ * @template T
+ * @param {((detail: T) => void) | undefined} listener
+ * @param {T} detail
+ */
+function call(listener, detail) {
+  try {
+    listener?.(detail);
+  } catch (error) {
+    setTimeout(() => { throw error; }, 0);
+  }
+}
+
+/** @returns {Deferred} */
 function deferred() {
   /** @type {any} */
   const parts = {};

@@ -12,7 +12,8 @@
  * @module messenger
  */
 
-import { CODE, ImClient, ImError } from "./imserver.js";
+import { Closed, CommandRefused, NotConnected } from "./errors.js";
+import { CODE, ImClient } from "./imserver.js";
 
 /** Entries per page of a sync: the server's maximum. */
 const PAGE = 200;
@@ -26,6 +27,8 @@ const RETRY_MS = 500;
 const CATCH_UP_FAILED = 3000;
 /** Events that are not stored. */
 const SIGNALS = ["typing", "receipt", "hidden"];
+/** Close code after a message that is larger than the server allows. */
+const TOO_LARGE = 1009;
 /** Answer code when the database does not answer. The request is retried. */
 const NOT_STORED = 1008;
 
@@ -53,6 +56,8 @@ const NOT_STORED = 1008;
  * @property {number} conversation
  * @property {number} seq
  * @property {boolean} repeated      true if it was stored before, with the same `clientMsgID`
+ * @property {{ type: string, text?: string, data?: any }} [replaced]  what is stored instead of the content that was sent: the
+ *   back end has replaced it, or the message was sent before with another content
  */
 
 /**
@@ -72,6 +77,38 @@ const NOT_STORED = 1008;
  */
 
 /**
+ * @typedef {object} Conversation
+ * @property {number} id
+ * @property {string} kind           `user`, `group` or `room`
+ * @property {string} [peer]         the other user; missing in a group
+ * @property {string} [name]         of a group
+ * @property {string} [role]         ours in a group
+ * @property {number} unread         messages of others that are not read, up to 1,000
+ * @property {number} read           position up to which we have read
+ * @property {number} [place]        id of the newest entry if that is hidden
+ * @property {Entry} [last]          the newest entry that is not hidden
+ */
+
+/**
+ * @typedef {object} Typing
+ * @property {string} from
+ * @property {string} [to]            us
+ * @property {number} [conversation]  a group, instead of `to`
+ */
+
+/**
+ * @typedef {object} Receipt
+ * @property {string} from
+ * @property {number} conversation
+ * @property {number} [read]          position up to which `from` has read
+ * @property {number} [received]      position up to which a device of `from` has received
+ */
+
+/** @typedef {{ ids: number[] }} Hidden */
+
+/** @typedef {{ entry: Entry, anew: {}, typing: Typing, receipt: Receipt, hidden: Hidden }} MessengerEvents */
+
+/**
  * @typedef {object} Pending         a request without an answer
  * @property {string} cmd
  * @property {object} data
@@ -89,6 +126,11 @@ const NOT_STORED = 1008;
  * - `typing`, `receipt` and `hidden`: signals that are not stored.
  *
  * Save {@link Messenger#cursor} together with the entries, and pass it to the constructor at the next start.
+ *
+ * Requests are rejected with CommandRefused, with Closed or LoginRefused if the client ends, or with NotConnected after a
+ * timeout. A message that is too large is rejected with Closed and the code 1009, and the client goes on. After a timeout a message may be stored or not: send it again with the same `clientMsgID`.
+ *
+ * @extends {ImClient<MessengerEvents>}
  */
 export class Messenger extends ImClient {
   #carryMs;
@@ -114,11 +156,12 @@ export class Messenger extends ImClient {
     /** @type {number | null} the last position that has arrived */
     this.cursor = options.cursor === undefined ? 0 : options.cursor;
     this.#carryMs = options.carryMs ?? 30_000;
-    this.on("state", ({ state, code, reason }) => {
+    this.on("state", ({ state, code, error }) => {
+      if (code === TOO_LARGE) this.#giveUpLargest();
       if (state === "online") for (const request of [...this.#requests]) this.#sendRequest(request);
       if (state === "closed" || state === "refused") {
         clearTimeout(this.#ackTimer);
-        for (const { settle } of [...this.#requests]) settle(new ImError(code, reason || state));
+        for (const { settle } of [...this.#requests]) settle(error);
       }
     });
   }
@@ -129,8 +172,7 @@ export class Messenger extends ImClient {
    * @param {string} to       empty when `more` has a conversation
    * @param {string} [text]   unless `more` has data
    * @param {More} [more]
-   * @returns {Promise<Sent>} Rejected with {@link ImError}: the server's code, or 0 after a timeout. After a timeout the
-   *   message may be stored or not; send it again with the same `clientMsgID`
+   * @returns {Promise<Sent>} rejected with TypeError without text and data
    */
   send(to, text, more = {}) {
     const data = { ...(to && { to }), ...(text !== undefined && { text }), clientMsgID: newMessageId(), ...more };
@@ -201,7 +243,7 @@ export class Messenger extends ImClient {
    * The read positions and hidden entries that any of our devices has stored since a version.
    *
    * @param {number} [version]
-   * @returns {Promise<{ version: number, read: { conversation: number, id: number }[], hidden: number[], receipts: object[] }>}
+   * @returns {Promise<{ version: number, read: { conversation: number, id: number }[], hidden: number[], receipts: { conversation: number, user: string, read: number, received: number }[] }>}
    */
   marks(version = 0) {
     return this.#sendUntilAnswered("marks", { version });
@@ -222,7 +264,7 @@ export class Messenger extends ImClient {
    * Our conversations, the most recent first.
    *
    * @param {{ before?: number, limit?: number }} [page]  `before`: `place` of the last known conversation, or the id of its `last`
-   * @returns {Promise<{ conversations: any[], hasMore: boolean }>}
+   * @returns {Promise<{ conversations: Conversation[], hasMore: boolean }>}
    */
   conversations(page = {}) {
     return this.#sendUntilAnswered("conversations", page);
@@ -323,9 +365,9 @@ export class Messenger extends ImClient {
       const answer = await this.request(cmd, data, undefined, ({ code, data }) => {
         if (connection === this.#connection && code === CODE.OK) onResult(data);
       });
-      if (answer.code !== CODE.OK) throw new ImError(answer.code, answer.codeMsg);
+      if (answer.code !== CODE.OK) throw new CommandRefused(cmd, answer.code, answer.codeMsg);
     } catch (error) {
-      const { message } = /** @type {ImError} */ (error);
+      const { message } = /** @type {Error} */ (error);
       // Refused or timed out. If the connection is lost, the next login starts the catch-up again.
       if (connection === this.#connection && this.state.state === "online") this.reconnect(CATCH_UP_FAILED, message);
     }
@@ -335,7 +377,7 @@ export class Messenger extends ImClient {
   #isNew(entry) {
     // Count resent entries, too: the server has not received their ack in time.
     this.#unacknowledged += 1;
-    if (this.#unacknowledged >= ACK_ENTRIES) queueMicrotask(() => this.#sendAck());
+    if (this.#unacknowledged >= ACK_ENTRIES) Promise.resolve().then(() => this.#sendAck());
     else this.#ackTimer ??= setTimeout(() => this.#sendAck(), ACK_MS);
     if (entry.id <= (this.cursor ?? 0)) return false;
     this.cursor = entry.id;
@@ -352,10 +394,13 @@ export class Messenger extends ImClient {
 
   /**
    * @param {string} cmd
-   * @param {object} data
+   * @param {Record<string, any>} data
    * @returns {Promise<Sent>}
    */
   #store(cmd, data) {
+    if (cmd !== "recall" && data.text === undefined && data.data === undefined) {
+      return Promise.reject(new TypeError(`${cmd}: pass a text, or more.data`));
+    }
     return this.#sendUntilAnswered(cmd, data, (/** @type {Sent} */ { id }) => {
       // Every earlier entry has arrived, unless a catch-up is running.
       if (!this.#catchingUp) this.cursor = Math.max(this.cursor ?? 0, id);
@@ -372,19 +417,27 @@ export class Messenger extends ImClient {
    */
   #sendUntilAnswered(cmd, data, onResult = () => {}) {
     return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => request.settle(new ImError(0, `${cmd}: no answer in time`)), this.#carryMs);
+      const timer = setTimeout(() => request.settle(new NotConnected(`${cmd}: no answer in time`)), this.#carryMs);
       const settle = (/** @type {any} */ result) => {
         clearTimeout(timer);
         if (!this.#requests.delete(request)) return;
-        if (result instanceof ImError) return reject(result);
+        if (result instanceof Error) return reject(result);
         onResult(result);
         resolve(result);
       };
       const request = { cmd, data, connection: 0, settle };
       this.#requests.add(request);
-      if (this.state.state === "closed" || this.state.state === "refused") settle(new ImError(0, this.state.state));
+      if (this.state.error) settle(this.state.error);
       else if (this.state.state === "online") this.#sendRequest(request);
     });
+  }
+
+  /** Ends the largest request of the lost connection: it would end the next one, too. */
+  #giveUpLargest() {
+    // The bytes of its UTF-8. Mini-programs have no TextEncoder.
+    const size = (/** @type {Pending} */ { data }) => encodeURIComponent(JSON.stringify(data)).replace(/%../g, "-").length;
+    const sent = [...this.#requests].filter(({ connection }) => connection === this.#connection);
+    sent.sort((one, other) => size(other) - size(one))[0]?.settle(new Closed(TOO_LARGE));
   }
 
   /** @param {Pending} request */
@@ -396,18 +449,19 @@ export class Messenger extends ImClient {
       const answer = await this.request(request.cmd, request.data, undefined, ({ code, data }) => {
         if (code === CODE.OK) request.settle(data);
       });
-      if (answer.code !== CODE.OK) throw new ImError(answer.code, answer.codeMsg);
+      if (answer.code !== CODE.OK) throw new CommandRefused(request.cmd, answer.code, answer.codeMsg, answer.data);
     } catch (error) {
-      const { code } = /** @type {ImError} */ (error);
       if (request.connection === connection) request.connection = 0; // else it was sent on the next connection already
-      if (code && code !== NOT_STORED && code !== CODE.NOT_LOGGED_IN) return request.settle(error);
+      const { code } = /** @type {{ code?: unknown }} */ (error);
+      if (!(error instanceof NotConnected) && code !== NOT_STORED && code !== CODE.NOT_LOGGED_IN) return request.settle(error);
       // Connection lost, or a temporary error: retry.
       setTimeout(() => this.state.state === "online" && this.#sendRequest(request), RETRY_MS);
     }
   }
 }
 
-/** @returns {string} a unique message id */
+/** @returns {string} a unique message id: a UUID, or random letters where pages and mini-programs cannot make one */
 function newMessageId() {
-  return globalThis.crypto.randomUUID?.() ?? [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  if (typeof crypto !== "undefined" && crypto.randomUUID) return crypto.randomUUID();
+  return `${Date.now()}-${[1, 2, 3].map(() => Math.random().toString(36).slice(2, 12)).join("")}`;
 }

@@ -10,11 +10,11 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from imserver.api.call import Api
-from imserver.api.routes import ROUTES, answer
-from imserver.auth.authority import AllowLists, Authority
-from imserver.auth.keys import Keys
+from imserver.api.call import Api, answer
+from imserver.api.routes import ROUTES
+from imserver.auth.authority import AllowLists, Authority, Keys
 from imserver.auth.page_tokens import PageTokens
+from imserver.auth.pusher import PusherApps
 from imserver.auth.rules import objection
 from imserver.auth.tenants import Tenants
 from imserver.auth.tokens import BadToken, Claims
@@ -22,14 +22,14 @@ from imserver.cluster.registry import Lease
 from imserver.config.settings import ApiSettings, Config, KeySettings, LimitSettings
 from imserver.metrics import Metrics
 from imserver.model import Event
+from imserver.services.nodes import Overview
 from imserver.services.push.idempotency import Dedupe, MessageIds
 from imserver.services.push.push import LocalReach, Pushes
-from imserver.services.sessions.overview import Overview
 from imserver.services.sessions.presence import Presence
 from imserver.services.sessions.sessions import ClosedSessions
 from imserver.services.webhooks.webhooks import Webhooks
 from imserver.transport.exchange import HttpRequest, HttpResponse
-from tests.services.back_end import BackEnd
+from tests.services.back_end import AwayStore, BackEnd
 
 SECRET = b"a secret of thirty-two bytes ...."
 FORM = "application/x-www-form-urlencoded"
@@ -100,7 +100,9 @@ class FakeNode:
         self.flusher = SimpleNamespace(bulk_filled=0)
         self.delivered: list[tuple[str, str, Event]] = []
         self.kicked: list[tuple[str, str, float]] = []
-        self.presence = Presence(self, lambda connection: "", lambda: OWN_LEASE.node)  # type: ignore[arg-type]
+        self.banned: set[tuple[str, str]] = set()
+        self.table = SimpleNamespace(id_of=lambda _connection: "")
+        self.presence = Presence(self, self.table, lambda: OWN_LEASE.node)  # type: ignore[arg-type]
         self.peers = FakePeers()
         self.overview = Overview(
             lambda asked: self.state(asked.debug, asked.detail),
@@ -112,13 +114,20 @@ class FakeNode:
         ids = MessageIds(self.dedupe)
         self.pushes = Pushes(ids, LocalReach(ids, self), self.metrics)  # type: ignore[arg-type]
         self.back_end = BackEnd()
-        self.webhooks = Webhooks(self.back_end, lambda _: "", lambda: OWN_LEASE.node)  # type: ignore[arg-type]
+        self.webhooks = Webhooks(
+            self.back_end,  # type: ignore[arg-type]
+            lambda _: "",
+            lambda: OWN_LEASE.node,
+            AwayStore(),  # type: ignore[arg-type]
+        )
         self.allowed = AllowLists()
         self.session_tokens: dict[str, Claims] = {}
         """Session token → what it is good for."""
         self.logins = SimpleNamespace(
             resolve=self.tenants.resolve,
+            pusher=PusherApps(),
             is_open=lambda _app: True,
+            is_closed=lambda _app: False,
             session_of=self.session_tokens.get,
             lists_origin=lambda _app, origin: origin == "https://friend.example",
         )
@@ -130,7 +139,7 @@ class FakeNode:
             self.allowed,
         )
         self.pending = SimpleNamespace(reload=lambda *_: None)
-        self.streams = SimpleNamespace(paths=())
+        self.streams = SimpleNamespace(paths={})
         self.is_ready = True
         self.silent: list[str] = []
         """Nodes that do not answer."""
@@ -145,6 +154,9 @@ class FakeNode:
 
     def is_online(self, app: str, user: str) -> bool:
         return user in self.users.get(app, [])
+
+    def is_banned(self, app: str, user: str) -> bool:
+        return (app, user) in self.banned
 
     def to_user(self, app: str, user: str, event: Event, device: str | None = None) -> int:
         self.on_delivery()

@@ -61,7 +61,7 @@ def test_any_bytes_are_refused_by_one_kind_of_error(kind: type[ClientBody], body
 
 @relaxed
 @given(kind=st.sampled_from(KINDS), body=st.dictionaries(names, values, max_size=5))
-def test_any_object_is_read_or_refused_and_what_is_read_can_be_told(
+def test_any_object_is_read_or_refused_and_what_is_read_can_be_delivered(
     kind: type[ClientBody], body: dict[str, Any]
 ) -> None:
     try:

@@ -78,7 +78,7 @@ def test_parameters_are_the_first_of_each_folded_name(encoded: bytes) -> None:
         st.text(st.characters(codec="utf-8", exclude_characters="\0")),
     )
 )
-def test_what_urllib_encodes_is_read_back(form: dict[str, str]) -> None:
+def test_forms_encoded_by_urllib_are_read(form: dict[str, str]) -> None:
     form = {name: value for name, value in form.items() if name and name == name.lower()}
     found = parse_form(urlencode(form).encode())
     found.pop("", None)
@@ -130,6 +130,6 @@ def test_lone_surrogates_become_replacement_characters() -> None:
     "body",
     [b"", b"[]", b"1", b"null", b'"a"', b"{", b'{"a":1}x', b'{"a":NaN}', b'{"a":"\xff"}', b"[" * 100_000],
 )
-def test_what_is_no_json_object_is_refused(body: bytes) -> None:
+def test_json_that_is_no_object_is_refused(body: bytes) -> None:
     with pytest.raises(BadBody):
         parse_json(body)

@@ -36,11 +36,16 @@ def ask(node: FakeNode, path: str, key: str, **params: Any) -> Any:
     return node.post(path, key=key, **params)
 
 
-KEYED = [row.path for row in CMD_ROUTES if row.need.scope and row.style is CMD]
+KEYED = [
+    row.path
+    for row in CMD_ROUTES
+    # The app of the other row is one of the action dialect.
+    if row.need.scope and row.style is CMD and row.path != "/user/groupslist"
+]
 
 
 @pytest.mark.parametrize("path", KEYED)
-def test_demo_mode_asks_nobody_for_a_key(path: str) -> None:
+def test_demo_mode_needs_no_key(path: str) -> None:
     assert ask(FakeNode(), path, "", **FORM)["code"] == 200
     assert ask(FakeNode(), path, "any", **FORM)["code"] == 200
 

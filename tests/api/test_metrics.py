@@ -49,7 +49,7 @@ class AnyNode:
         self.webhooks = FakeNode().webhooks
         self.pending = SimpleNamespace(count=4, expired=5)
         self.api = SimpleNamespace(rates=SimpleNamespace(refused=6))
-        self.rooms = SimpleNamespace(membership=SimpleNamespace(rooms=2, members=3))
+        self.channels = SimpleNamespace(membership=SimpleNamespace(channels=2, members=3))
         self.store = SimpleNamespace(id="d1", healthy=lambda: True)
         self.tenants = SimpleNamespace(names=lambda: ["101", "105"])
         registry = SimpleNamespace(
@@ -151,7 +151,7 @@ def test_sessions_count_each_of_a_user_with_several() -> None:
     assert shown["imserver_sessions", 'node="n",app="101"'] == 3
 
 
-def test_closes_and_requests_are_told_apart_by_a_label() -> None:
+def test_closes_and_requests_are_distinguished_by_a_label() -> None:
     node = AnyNode(clustered=False)
     node.metrics.closed(1006)
     node.metrics.http_handed_over = 3

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from imserver.cluster.registry import Lease
-from imserver.services.nodes.queries import StateQuery
+from imserver.services.nodes import StateQuery
 
 from .fakes import BAD_PARAMETER, FakeNode, decoded
 
@@ -105,7 +105,7 @@ def test_a_ban_of_no_sensible_time_is_refused_with_1001(node: FakeNode, seconds:
 
 
 @pytest.mark.parametrize("form", ["userID=马远", "appID=0&userID=马远", "appID=101", "appID=101&userID="])
-def test_nobody_is_kicked_without_an_app_and_a_name(node: FakeNode, form: str) -> None:
+def test_a_kick_needs_an_app_and_a_user(node: FakeNode, form: str) -> None:
     answer = node.call("POST", KICK, form.encode())
     assert decoded(answer)["data"] == {"kickResults": False, "kickCount": 0}
     assert node.kicked == []

@@ -1,4 +1,4 @@
-"""Bodies of all sizes and shapes over real connections, through both doors; a server that asks for keys."""
+"""Bodies of all sizes and shapes over real connections, through both HTTP servers; and a server with keys."""
 
 import json
 from typing import Any
@@ -8,7 +8,7 @@ import pytest
 from tests.conftest import StartServer
 from tests.integration.cmd import form_request, json_request, logged_in
 from tests.integration.raw import Raw, Response, ask, request
-from tests.support import DOORS, Server, eventually
+from tests.support import HTTP_SERVERS, Server, eventually
 
 FORM = ("Content-Type", "application/x-www-form-urlencoded")
 MIB = 1 << 20
@@ -65,12 +65,12 @@ def test_broken_chunks_are_never_a_server_error(server: Server, chunks: bytes) -
     with Raw(server.http) as raw:
         raw.send(head, chunks)
         raw.sock.shutdown(1)
-        told = raw.rest()
-    assert not told.startswith(b"HTTP/1.1 5"), told
+        received = raw.rest()
+    assert not received.startswith(b"HTTP/1.1 5"), received
     assert server.get("/health")[0] == 200
 
 
-def test_a_body_that_is_broken_off_harms_nobody(server: Server) -> None:
+def test_an_incomplete_body_does_not_affect_others(server: Server) -> None:
     for _ in range(3):
         with Raw(server.http) as raw:
             raw.send(
@@ -137,10 +137,12 @@ def test_a_kick_closes_with_4502_and_a_ban_refuses_logins(server: Server) -> Non
         logged_in(server.ws, "k1", 101).__enter__()
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_keys_are_asked_for_and_may_change_without_a_restart(start_server: StartServer, door: str) -> None:
+@pytest.mark.parametrize("http_server", HTTP_SERVERS)
+def test_keys_are_asked_for_and_may_change_without_a_restart(
+    start_server: StartServer, http_server: str
+) -> None:
     keys = [{"key": "secret-key-of-tests-1", "scopes": ["push"]}]
-    server = start_server(config={"api": {"keys": keys}}, door=door)
+    server = start_server(config={"api": {"keys": keys}}, http_server=http_server)
 
     def push(key: str) -> Any:
         data = form_request("/user/sendMessage", {"appID": 101, "userID": "nobody"})
@@ -159,9 +161,11 @@ def test_keys_are_asked_for_and_may_change_without_a_restart(start_server: Start
     assert "secret-key" not in server.log_text
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_demo_mode_warns_of_the_first_request_from_elsewhere(start_server: StartServer, door: str) -> None:
-    server = start_server(door=door)
+@pytest.mark.parametrize("http_server", HTTP_SERVERS)
+def test_demo_mode_warns_of_the_first_request_from_elsewhere(
+    start_server: StartServer, http_server: str
+) -> None:
+    server = start_server(http_server=http_server)
     ask(server.http, request("/user/list"))
     ask(server.http, request("/nosuch"))
     assert "DEMO MODE" not in server.log_text

@@ -48,7 +48,7 @@ def test_a_large_app_is_listed_in_pages(node: FakeNode, monkeypatch: pytest.Monk
     assert list(pages[0]) == ["userCount", "userList", "next"]
 
 
-def test_whoever_stays_is_on_exactly_one_page_while_others_come_and_go(
+def test_a_user_who_stays_is_on_exactly_one_page_while_others_enter_and_leave(
     node: FakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(presence, "LIST_PAGE", 10)

@@ -33,7 +33,7 @@ def node() -> FakeNode:
 # --- to one ---------------------------------------------------------------------------------------------
 
 
-def test_a_message_reaches_its_user_and_is_said_to_be_from_them(node: FakeNode) -> None:
+def test_a_message_reaches_its_user_and_names_them_as_sender(node: FakeNode) -> None:
     assert node.post(ONE, appID=101, userID="马远", msgID="1", message="你好 <b>&") == SENT
     assert node.delivered == [("101", "马远", Event("msg", "马远", "你好 <b>&", "1"))]
     assert node.metrics.pushes == 1
@@ -57,7 +57,7 @@ def test_an_app_is_named_by_its_number_however_it_is_written(node: FakeNode, app
 @pytest.mark.parametrize(
     "app_id", ["", "0", "x", "1e2", " 101", "101 ", "１０１", "-101", "1" * 5000, "104", "999"]
 )
-def test_nobody_is_reached_in_an_app_that_is_not_theirs(node: FakeNode, app_id: str) -> None:
+def test_a_user_is_not_reached_in_another_app(node: FakeNode, app_id: str) -> None:
     assert node.post(ONE, appID=app_id, userID="黄帝", message="x") == NOT_SENT
     assert node.delivered == []
 
@@ -196,7 +196,7 @@ def test_an_accepted_message_id_is_not_accepted_again_on_any_path(node: FakeNode
     assert node.dedupe.repeats == 4
 
 
-def test_a_message_id_is_released_when_nobody_was_reached(node: FakeNode) -> None:
+def test_a_message_id_is_released_when_no_user_was_reached(node: FakeNode) -> None:
     assert node.post(ONE, appID=101, userID="late", msgID="7") == NOT_SENT
     node.users["101"].append("late")
     assert node.post(ONE, appID=101, userID="late", msgID="7") == SENT
@@ -220,7 +220,7 @@ def test_a_repeat_waits_for_the_outcome_of_the_first(
     gevent.sleep(0)
     assert not repeat.ready()
     delivering.set()
-    gevent.joinall([first, repeat], timeout=5, raise_error=True)
+    gevent.joinall([first, repeat], timeout=60, raise_error=True)
     assert first.value == (SENT if online else NOT_SENT)
     assert repeat.value == second
     assert len(node.delivered) == len(online)
@@ -278,7 +278,7 @@ def test_one_message_goes_to_many_users(node: FakeNode) -> None:
     assert node.post(ONE, appID=101, userID="马远", msgID="1") == REPEATED
 
 
-def test_the_message_id_of_many_is_released_when_nobody_was_reached(node: FakeNode) -> None:
+def test_the_message_id_of_many_is_released_when_no_user_was_reached(node: FakeNode) -> None:
     document = {"appID": 101, "userIDs": ["x", "y"], "msgID": "1", "message": "x"}
     assert node.post_json(BATCH, document)["data"]["sendCount"] == 0
     node.users["101"].append("x")
@@ -324,9 +324,9 @@ def test_a_large_batch_lets_others_run_in_between(node: FakeNode, form: str) -> 
             gevent.sleep(0)
 
     other = gevent.spawn(count)
-    users = ["马远"] * 1000
+    users = ["马远"] * 3000
     document = {"userIDs": users} if form == "userIDs" else {"messages": [{"userID": user} for user in users]}
     node.post_json(BATCH, {"appID": 101, **document})
     other.kill()
-    assert len(node.delivered) == 1000
-    assert any(0 < seen < 1000 for seen in turns)
+    assert len(node.delivered) == 3000
+    assert any(0 < seen < 3000 for seen in turns)

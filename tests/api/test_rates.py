@@ -17,7 +17,7 @@ class Clock:
         return self.now
 
 
-def told(rates: Rates, caller: Principal = ONE, host: str = "h") -> list[str]:
+def received(rates: Rates, caller: Principal = ONE, host: str = "h") -> list[str]:
     """Limit, what remains, and seconds until all is there again."""
     return [value for _, value in rates.headers(caller, host)]
 
@@ -26,11 +26,11 @@ def test_a_burst_of_a_second_is_allowed_and_fills_up_again() -> None:
     clock = Clock()
     rates = Rates(3, clock)
     assert [rates.take(ONE, "h") for _ in range(4)] == [True, True, True, False]
-    assert told(rates) == ["3", "0", "1"]
+    assert received(rates) == ["3", "0", "1"]
     clock.now += 0.34
     assert [rates.take(ONE, "h") for _ in range(2)] == [True, False]
     clock.now += 100
-    assert told(rates) == ["3", "3", "0"]
+    assert received(rates) == ["3", "3", "0"]
     assert rates.refused == 2
 
 
@@ -48,7 +48,7 @@ def test_without_a_limit_there_are_no_headers() -> None:
     rates = Rates(0)
     rates.require(ONE, "h")
     rates.charge(ONE, "h", 1000)
-    assert told(rates) == []
+    assert received(rates) == []
 
 
 def test_a_refusal_says_when_to_come_again() -> None:
@@ -67,7 +67,7 @@ def test_what_is_charged_may_be_more_than_there_is_and_has_to_be_paid_back() -> 
     clock = Clock()
     rates = Rates(10, clock)
     rates.charge(ONE, "h", 30)
-    assert told(rates) == ["10", "0", "3"]
+    assert received(rates) == ["10", "0", "3"]
     clock.now += 2.05
     assert not rates.take(ONE, "h")
     clock.now += 0.1

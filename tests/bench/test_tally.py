@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from bench.connections import BUFFER_BYTES, Peer, Swarm
+from bench.connections import BUFFER_BYTES, Connection, ConnectionSet
 from bench.frames import PING, server_frame
 from bench.latency import stamp_us
 from bench.tally import Tally
@@ -32,21 +32,21 @@ class FakeSocket:
         return len(data)
 
 
-class FakeSwarm(Swarm):
+class FakeConnections(ConnectionSet):
     """A swarm whose peers are fed by hand."""
 
-    def __init__(self, peers: int) -> None:
-        self.peers = {number: Peer(FakeSocket(number), number) for number in range(peers)}  # type: ignore[arg-type]
+    def __init__(self, conns: int) -> None:
+        self.by_fd = {number: Connection(FakeSocket(number), number) for number in range(conns)}  # type: ignore[arg-type]
         self.lost, self.closes = 0, {}
         self.buffer = bytearray(BUFFER_BYTES)
         self.view = memoryview(self.buffer)
         self.take = self.skim
 
-    def feed(self, peer: Peer, data: bytes) -> None:
+    def feed(self, conn: Connection, data: bytes) -> None:
         """Do as ``ready`` does with received bytes."""
-        whole = peer.rest + data
+        whole = conn.rest + data
         self.buffer[: len(whole)] = whole
-        self.take(peer, len(whole))
+        self.take(conn, len(whole))
 
 
 def message(number: int) -> bytes:
@@ -65,11 +65,11 @@ def pieces(stream: bytes, seed: int) -> Iterator[bytes]:
 
 
 def counted(streams: Sequence[Sequence[bytes]], *, every: bool = False) -> Tally:
-    swarm = FakeSwarm(len(streams))
-    tally = Tally(swarm, TAG, every=every)
-    for peer, stream in zip(swarm.peers.values(), streams, strict=True):
-        for piece in pieces(b"".join(stream), peer.number):
-            swarm.feed(peer, piece)
+    connections = FakeConnections(len(streams))
+    tally = Tally(connections, TAG, every=every)
+    for conn, stream in zip(connections.by_fd.values(), streams, strict=True):
+        for piece in pieces(b"".join(stream), conn.number):
+            connections.feed(conn, piece)
     return tally
 
 
@@ -127,11 +127,11 @@ def test_other_frames_in_between_are_not_messages_and_pings_are_answered() -> No
     verdict = tally.verdict(ALL)
     assert (verdict.lost, verdict.doubled, verdict.other_order) == (0, 0, 0)
     assert tally.others == 1
-    assert [len(peer.sock.sent) for peer in tally.receivers] == [1, 0]  # type: ignore[attr-defined]
+    assert [len(conn.sock.sent) for conn in tally.receivers] == [1, 0]  # type: ignore[attr-defined]
 
 
 def test_messages_to_single_users_are_summed_up_one_by_one() -> None:
     tally = counted([MESSAGES[0::2], MESSAGES[1::2]], every=True)
-    assert [peer.frames for peer in tally.receivers] == [150, 150]
-    assert [peer.checksum for peer in tally.receivers] == [sum(range(0, 300, 2)), sum(range(1, 300, 2))]
+    assert [conn.frames for conn in tally.receivers] == [150, 150]
+    assert [conn.checksum for conn in tally.receivers] == [sum(range(0, 300, 2)), sum(range(1, 300, 2))]
     assert tally.latency.count == 300

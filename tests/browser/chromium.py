@@ -40,7 +40,7 @@ class Browser:
             options.add_argument(flag)
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
         self.driver = webdriver.Chrome(options=options, service=Service(require(DRIVER)))
-        self.driver.set_page_load_timeout(20)
+        self.driver.set_page_load_timeout(90)
         self._script = ""
 
     def open(

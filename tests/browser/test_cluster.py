@@ -11,9 +11,10 @@ from tests.browser.chromium import Page
 from tests.browser.conftest import Pair
 from tests.conftest import StartServer
 from tests.integration.clusters import Nodes, name_of, nodes_of
+from tests.processes import pause
 from tests.support import eventually
 
-pytestmark = [pytest.mark.full, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.full
 
 KEY = "an-admin-key-of-this-test"
 
@@ -61,7 +62,7 @@ def test_it_shows_all_nodes_and_what_becomes_of_one(pair: Pair, nodes: Nodes) ->
         state, connections, users, *_ = rows(page)[name_of(other)]
         assert (state, connections, users) == ("Up", "1", "1")
     silent = name_of(other)
-    other.process.send_signal(signal.SIGSTOP)
+    pause(other.process.pid)
     try:
         eventually(lambda: state_of(page, silent) == "No response", what="the silent node")
         eventually(lambda: state_of(page, silent).startswith("Gone since"), what="the node that is gone")

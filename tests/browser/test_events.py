@@ -1,20 +1,18 @@
 """Event streams as a browser reads them: EventSource, on a page of another origin."""
 
-import http.server
-import socket
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.browser.chromium import Page
 from tests.browser.conftest import Pair
+from tests.browser.site import serve_folder
 from tests.conftest import StartServer
 from tests.integration.cmd import post, send_message, send_to_all
 from tests.integration.sse import PATH
-from tests.support import DOORS, Server, eventually
+from tests.ports import free_ports
+from tests.support import HTTP_SERVERS, Server, eventually
 
 CLOSED = 2
 """EventSource.CLOSED."""
@@ -39,19 +37,8 @@ def elsewhere(tmp_path: Path) -> Iterator[str]:
     page = '<!doctype html><title>elsewhere</title><link rel="icon" href="data:,">'
     (tmp_path / "page.html").write_text(page, encoding="utf-8")
 
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *arguments: Any) -> None:
-            super().__init__(*arguments, directory=str(tmp_path))
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as site:
-        thread = threading.Thread(target=site.serve_forever)
-        thread.start()
-        yield f"http://localhost:{site.server_address[1]}/page.html"
-        site.shutdown()
-        thread.join()
+    with serve_folder(tmp_path) as site:
+        yield f"{site}/page.html"
 
 
 def heard(page: Page) -> list[str]:
@@ -59,14 +46,14 @@ def heard(page: Page) -> list[str]:
 
 
 def waits_for(page: Page, *wanted: str) -> None:
-    eventually(lambda: heard(page) == list(wanted), 20, f"{wanted}")
+    eventually(lambda: heard(page) == list(wanted), what=f"{wanted}")
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_a_page_hears_what_is_pushed_and_stays_away_when_it_is_kicked(
-    pair: Pair, start_server: StartServer, elsewhere: str, door: str
+@pytest.mark.parametrize("http_server", HTTP_SERVERS)
+def test_a_page_receives_what_is_pushed_and_stays_away_when_it_is_kicked(
+    pair: Pair, start_server: StartServer, elsewhere: str, http_server: str
 ) -> None:
-    server: Server = start_server(door=door)
+    server: Server = start_server(http_server=http_server)
     page = pair[0].open(elsewhere)
     page.run(LISTEN, f"{server.http_url}{PATH}?app=101&user=ann")
     waits_for(page, "ready")
@@ -78,31 +65,30 @@ def test_a_page_hears_what_is_pushed_and_stays_away_when_it_is_kicked(
     assert page.run("return window.source.readyState") == CLOSED
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("http_server", HTTP_SERVERS)
 @pytest.mark.full
 def test_a_page_comes_back_by_itself_when_the_server_was_restarted(
-    pair: Pair, start_server: StartServer, elsewhere: str, door: str
+    pair: Pair, start_server: StartServer, elsewhere: str, http_server: str
 ) -> None:
     pair.expects("ERR_")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    server: Server = start_server(door=door, config={"app": {"http_port": port}})
+    port = free_ports()
+    server: Server = start_server(http_server=http_server, config={"app": {"http_port": port}})
     page = pair[0].open(elsewhere)
     page.run(LISTEN, f"{server.http_url}{PATH}?app=101&user=ann")
     waits_for(page, "ready")
     server.stop()
     waits_for(page, "ready", "end 1001")
-    server = start_server(door=door, config={"app": {"http_port": port}})
+    server = start_server(http_server=http_server, config={"app": {"http_port": port}})
     waits_for(page, "ready", "end 1001", "ready")
     send_message(server.http, 101, "ann", "again")
     waits_for(page, "ready", "end 1001", "ready", "again")
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("http_server", HTTP_SERVERS)
 def test_a_page_that_is_refused_does_not_try_again(
-    pair: Pair, start_server: StartServer, elsewhere: str, door: str
+    pair: Pair, start_server: StartServer, elsewhere: str, http_server: str
 ) -> None:
-    server: Server = start_server(door=door)
+    server: Server = start_server(http_server=http_server)
     pair.expects("404")
     page = pair[0].open(elsewhere)
     page.run(LISTEN, f"{server.http_url}{PATH}?app=nowhere&user=ann")

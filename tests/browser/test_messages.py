@@ -5,13 +5,14 @@ from itertools import count
 from typing import Any
 
 import pytest
+from selenium.webdriver.common.keys import Keys
 
 from imserver_client import Api
 from tests.browser.chromium import Browser, Page
 from tests.browser.conftest import Pair
+from tests.conftest import StartServer
+from tests.integration.receiver import Receiver, rejecting, replacing
 from tests.support import Server, eventually
-
-pytestmark = [pytest.mark.timeout(120)]
 
 HOSTILE = "<script>window.pwned=1</script><img src=x onerror=window.pwned=1>{{7*7}}&amp;"
 PASSWORD = "correct horse"
@@ -140,6 +141,7 @@ def test_a_reload_keeps_the_login_and_shows_the_messages(pair: Pair, server: Ser
     assert page.shown("#login-form"), "after a logout the page needs a login"
 
 
+@pytest.mark.full
 def test_a_long_conversation_loads_page_by_page(pair: Pair, server: Server) -> None:
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
     targets = [{"user": bob.number}]
@@ -178,6 +180,7 @@ def test_messages_to_a_group_and_recalls(pair: Pair, server: Server) -> None:
     eventually(lambda: "Ann recalled a message" in second.notices, what="the recall")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("phone", "password", "said"),
     [
@@ -196,6 +199,7 @@ def test_a_failed_login_shows_the_reason(
     eventually(lambda: page.texts("#login-note") == [said], what="the reason")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("numbers", "name", "said"),
     [
@@ -216,12 +220,35 @@ def test_a_conversation_that_cannot_start_shows_the_reason(
     eventually(lambda: page.texts("#new-note") == [said], what="the reason")
 
 
+@pytest.mark.full
 def test_an_expired_login_leads_to_the_login_form(pair: Pair, server: Server) -> None:
     ann = Account(server, "Ann")
     page = ann.log_in(open_page(pair[0], server))
     ann.post("accounts/logout")
     eventually(lambda: page.shown("#login-form"), what="the login form")
     assert page.texts("#login-note") == ["Your login has expired. Log in again"]
+
+
+def test_the_page_shows_why_a_message_was_rejected_and_what_replaced_it(
+    pair: Pair, start_server: StartServer
+) -> None:
+    with Receiver() as receiver:
+        receiver.reply = rejecting
+        hook = {"webhook": receiver.reviewing}
+        server = start_server(config={"accounts": {"registrations_per_address": 0}, "apps": {"gochat": hook}})
+        ann, bob = Account(server, "Ann"), Account(server, "Bob")
+        page = ann.log_in(open_page(pair[0], server))
+        start_conversation(page, bob.number)
+        page.say("buy now")
+        eventually(lambda: page.texts("#note") == ["Message rejected: No advertising"], what="the reason")
+        assert page.own == []
+        assert page.find("#message").get_attribute("value") == "buy now"
+        receiver.reply = replacing
+        page.press(Keys.ENTER)
+        eventually(lambda: page.own == ["***"], what="what was stored instead")
+        bob.log_in(other := open_page(pair[1], server))
+        choose(other, "Ann")
+        other.has_received("Ann", "***")
 
 
 @pytest.mark.parametrize("width", [320, pytest.param(390, marks=pytest.mark.full)])
@@ -239,6 +266,7 @@ def test_a_phone_shows_the_list_or_the_conversation(pair: Pair, server: Server, 
     assert page.overflow <= 0
 
 
+@pytest.mark.full
 def test_a_conversation_with_images_opens_at_its_end(pair: Pair, server: Server) -> None:
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
     message = {"app": "gochat", "targets": [{"user": bob.number}], "sender": ann.number, "store": True}

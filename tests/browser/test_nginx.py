@@ -1,7 +1,6 @@
 """The chat page behind nginx, with the configuration that operators of the original server have."""
 
 import re
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -13,6 +12,7 @@ from tests.browser.chromium import Browser
 from tests.browser.conftest import Pair
 from tests.conftest import StartServer
 from tests.deploy.proxy import started
+from tests.ports import free_ports
 from tests.processes import end
 from tests.support import Server, eventually
 from tests.tools import require
@@ -96,8 +96,7 @@ class Nginx:
     """nginx in the foreground, with all its files in one folder; listens on ``port``."""
 
     def __init__(self, folder: Path, server: Server, tls: tuple[Path, Path] | None = None) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port: int = free.getsockname()[1]
+        self.port = free_ports()
         site = SITE.replace(":8080", f":{server.http.port}").replace(":8089", f":{server.ws.port}")
         listen = f"127.0.0.1:{self.port}"
         if tls:
@@ -126,7 +125,6 @@ def nginx(tmp_path: Path, server: Server) -> Iterator[Nginx]:
     nginx.stop()
 
 
-@pytest.mark.timeout(120)
 def test_the_page_chats_behind_the_original_configuration(
     pair: Pair, server: Server, nginx: Nginx, tmp_path: Path
 ) -> None:
@@ -144,7 +142,6 @@ def test_the_page_chats_behind_the_original_configuration(
         visitor.quit()
 
 
-@pytest.mark.timeout(120)
 def test_the_page_finds_its_socket_when_nginx_hides_the_port(
     pair: Pair, server: Server, nginx: Nginx
 ) -> None:
@@ -153,7 +150,6 @@ def test_the_page_finds_its_socket_when_nginx_hides_the_port(
     eventually(lambda: page.own == ["same port"], what="the own bubble")
 
 
-@pytest.mark.timeout(120)
 def test_with_tls_at_nginx_the_page_uses_wss(
     start_server: StartServer, server: Server, tmp_path: Path
 ) -> None:

@@ -1,14 +1,17 @@
 """The page that explains the HTTP interface, in a real browser."""
 
-import pytest
+import json
 
+import pytest
+from selenium.webdriver.remote.webelement import WebElement
+
+from tests.browser.chromium import Page
 from tests.browser.conftest import Pair
 from tests.conftest import StartServer
 from tests.support import eventually
 
-pytestmark = pytest.mark.timeout(120)
 
-
+@pytest.mark.full
 def test_contents_lead_to_the_operations_and_say_where_one_is(pair: Pair, start_server: StartServer) -> None:
     server = start_server()
     page = pair[0].open(f"{server.http_url}/api/v1/docs?lang=en")
@@ -21,6 +24,7 @@ def test_contents_lead_to_the_operations_and_say_where_one_is(pair: Pair, start_
     assert page.run("return document.querySelector('#post_ban').getBoundingClientRect().top") < 100
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("language", "dark"), [("en", False), ("zh", True)])
 def test_on_a_phone_the_contents_are_folded_and_nothing_sticks_out(
     pair: Pair, start_server: StartServer, language: str, dark: bool
@@ -40,6 +44,7 @@ def test_on_a_phone_the_contents_are_folded_and_nothing_sticks_out(
     assert wide == 0
 
 
+@pytest.mark.full
 def test_a_line_for_the_shell_is_copied(pair: Pair, start_server: StartServer) -> None:
     server = start_server()
     page = pair[0].open(f"{server.http_url}/api/v1/docs?lang=en")
@@ -57,3 +62,84 @@ def test_a_line_for_the_shell_is_copied(pair: Pair, start_server: StartServer) -
     assert copied.startswith("curl ")
     assert copied.endswith("/api/v1/unban")
     eventually(lambda: button.text == "Copy", what="it can be pressed again")
+
+
+KEY = "a key of the tests that may push"
+KEYS = {"api": {"keys": [{"key": KEY, "scopes": ["push"]}]}}
+
+
+def try_it(page: Page, operation: str) -> WebElement:
+    """Open the form of an operation."""
+    button = page.find(f"#{operation} .try")
+    page.run("arguments[0].scrollIntoView({block: 'center'})", button)
+    button.click()
+    return page.find(f"#{operation} .trial")
+
+
+def answer_of(page: Page, form: WebElement) -> tuple[str, str]:
+    """Press Send; status and body of the answer."""
+    button = form.find_element("css selector", ".send")
+    page.run("arguments[0].scrollIntoView({block: 'center'})", button)
+    button.click()
+    eventually(
+        lambda: form.find_element("css selector", ".outcome").text and button.is_enabled(), what="an answer"
+    )
+    return (
+        form.find_element("css selector", ".outcome").text,
+        form.find_element("css selector", "pre").text,
+    )
+
+
+def test_requests_are_tried_in_demo_mode(pair: Pair, start_server: StartServer) -> None:
+    pair.expects("400 (Bad Request)")
+    server = start_server()
+    page = pair[0].open(f"{server.http_url}/api/v1/docs?lang=en")
+    form = try_it(page, "post_push")
+    body = form.find_element("css selector", "textarea")
+    assert "app" in json.loads(body.get_property("value"))
+    page.run("arguments[0].value = arguments[1]", body, '{"app":"101","user":"eve","text":"hi"}')
+    status, text = answer_of(page, form)
+    assert status.startswith("200")
+    assert json.loads(text)["results"][0]["status"] == "absent"
+    page.run('arguments[0].value = \'{"app":"101"}\'', body)
+    assert answer_of(page, form)[0].startswith("400")
+    page.run("arguments[0].value = '{'", body)
+    assert answer_of(page, form)[0].startswith("The body is not valid JSON")
+    form = try_it(page, "get_counts")
+    assert answer_of(page, form)[0].startswith("200")
+
+
+def test_a_key_stays_in_the_memory_of_the_page(pair: Pair, start_server: StartServer) -> None:
+    pair.expects("401 (Unauthorized)")
+    server = start_server(config=KEYS)
+    address = f"{server.http_url}/api/v1/docs?lang=en"
+    page = pair[0].open(address)
+    form = try_it(page, "post_push")
+    body = form.find_element("css selector", "textarea")
+    page.run("arguments[0].value = arguments[1]", body, '{"app":"101","user":"eve","text":"hi"}')
+    assert answer_of(page, form)[0].startswith("401")
+    page.find("#key").send_keys(KEY)
+    assert answer_of(page, form)[0].startswith("200")
+    stored = page.run("return JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie])")
+    assert stored == '[{},{},""]'
+    assert page.run("return location.href") == address
+    field = page.find("#key")
+    assert (field.get_attribute("autocomplete"), field.get_attribute("name")) == ("off", "")
+    assert page.run("return arguments[0].form === null", field)
+    page.driver.refresh()
+    assert page.find("#key").get_property("value") == ""
+
+
+@pytest.mark.full
+def test_the_contents_are_searched(pair: Pair, start_server: StartServer) -> None:
+    server = start_server()
+    page = pair[0].open(f"{server.http_url}/api/v1/docs?lang=en")
+    page.press("/")
+    page.press(*"apps/delete")
+    eventually(
+        lambda: [text for text in page.texts(".contents li:not([hidden])") if text] == ["POST /apps/delete"],
+        what="one operation is left",
+    )
+    page.find("#search").send_keys(" nonsense")
+    assert page.shown("#nothing")
+    assert page.find("#post_push .anchor").get_attribute("href").endswith("#post_push")

@@ -11,11 +11,10 @@ from tests.browser.conftest import Pair
 from tests.conftest import StartServer
 from tests.support import eventually
 
-pytestmark = pytest.mark.timeout(120)
-
 KEY = "an-admin-key-of-this-test"
 
 
+@pytest.mark.full
 def test_it_shows_the_node_and_renews_itself(pair: Pair, start_server: StartServer) -> None:
     server = start_server()
     page = pair[0].open(f"{server.http_url}/status?lang=en")

@@ -12,9 +12,9 @@ from websockets.sync.client import ClientConnection, connect
 from tests.browser.chromium import Page
 from tests.browser.conftest import Pair
 from tests.conftest import StartServer
+from tests.integration.receiver import Receiver, rejecting
+from tests.ports import fixed_ports
 from tests.support import Server, eventually
-
-pytestmark = [pytest.mark.timeout(120)]
 
 HOSTILE = "<script>window.pwned=1</script><img src=x onerror=window.pwned=1>{{7*7}}&amp;"
 PHONE = (375, 740)
@@ -61,9 +61,9 @@ def say(socket: ClientConnection, message: str, kind: str = "text") -> None:
     socket.send(json.dumps({"seq": "2", "action": "sendmsg", "data": data}))
 
 
-@pytest.mark.parametrize("door", ["front", "wsgi"])
-def test_two_pages_talk_one_to_one(pair: Pair, start_server: StartServer, door: str) -> None:
-    server = start_server(door=door)
+@pytest.mark.parametrize("http_server", ["front", "wsgi"])
+def test_two_pages_chat_one_to_one(pair: Pair, start_server: StartServer, http_server: str) -> None:
+    server = start_server(http_server=http_server)
     first = in_service(pair[0].open(peer_page(server, uid=1, to_uid=2)))
     second = in_service(pair[1].open(peer_page(server, uid=2, to_uid=1)))
     assert first.find("#send").text == "发送"
@@ -79,7 +79,7 @@ def test_two_pages_talk_one_to_one(pair: Pair, start_server: StartServer, door: 
     assert first.notices == second.notices == ["登录成功"]
 
 
-def test_pages_talk_in_a_room_each_word_shown_once(pair: Pair, server: Server) -> None:
+def test_pages_chat_in_a_room_each_word_shown_once(pair: Pair, server: Server) -> None:
     first = in_service(pair[0].open(room_page(server, uid=1)))
     second = in_service(pair[1].open(room_page(server, uid=2, groups_id=1)))
     assert first.texts("h1") == ["欢迎进入聊天室"]
@@ -99,6 +99,7 @@ def test_pages_talk_in_a_room_each_word_shown_once(pair: Pair, server: Server) -
     assert first.received == [("用户3：", "我也在"), ("用户2：", "two\nlines")]
 
 
+@pytest.mark.full
 def test_a_room_of_another_name_is_shown_beside_the_stored_ones(pair: Pair, server: Server) -> None:
     page = in_service(pair[0].open(room_page(server, uid="ann", groups_id="7")))
     assert page.texts(".rooms a") == ["测试1群", "测试7群"]
@@ -122,7 +123,7 @@ def test_a_login_that_is_refused_is_no_success(pair: Pair, server: Server) -> No
         assert "1002" in page.texts("#banner-text")[0]
 
 
-def test_a_page_without_a_peer_talks_to_nobody(pair: Pair, server: Server) -> None:
+def test_a_page_without_a_peer_chats_with_nobody(pair: Pair, server: Server) -> None:
     page = in_service(pair[0].open(peer_page(server, uid=5)))
     assert page.texts("h1") == ["聊天"]
     page.say("anybody?")
@@ -143,6 +144,7 @@ def test_hostile_names_and_texts_are_shown_as_text(pair: Pair, server: Server) -
     assert page.run("return document.querySelectorAll('main b, main i, main img, .rooms b').length") == 0
 
 
+@pytest.mark.full
 def test_media_of_our_own_are_shown_and_others_are_links(pair: Pair, server: Server) -> None:
     pair.expects("404")
     page = in_service(pair[0].open(peer_page(server, uid=1, to_uid=2)))
@@ -170,11 +172,12 @@ def test_media_of_our_own_are_shown_and_others_are_links(pair: Pair, server: Ser
     assert [text for _, text in page.received[3:]] == ["javascript:alert(1)", "//example.com/a.png"]
 
 
-def test_the_end_of_the_connection_is_said_and_the_page_comes_back(
+def test_the_end_of_the_connection_is_shown_and_the_page_comes_back(
     pair: Pair, start_server: StartServer
 ) -> None:
     pair.expects("WebSocket connection to", "net::ERR_CONNECTION_REFUSED")
-    server = start_server()
+    config = {"app": fixed_ports()}
+    server = start_server(config=config)
     page = in_service(pair[0].open(peer_page(server, uid=1, to_uid=2)))
     server.stop()
     eventually(lambda: page.notices == ["登录成功", "Connection Closed."], what="the page says so")
@@ -182,9 +185,8 @@ def test_the_end_of_the_connection_is_said_and_the_page_comes_back(
     assert page.own == []
     page.find("#banner-button").click()
     eventually(lambda: page.state == "waiting", what="another try was in vain")
-    ports = {"http_port": server.http.port, "websocket_port": server.ws.port}
-    again = start_server(config={"app": ports}, folder=server.folder)
-    eventually(lambda: page.state == "online", 30, what="the page is back")
+    again = start_server(config=config, folder=server.folder)
+    eventually(lambda: page.state == "online", what="the page is back")
     said = ["登录成功", "Connection Closed.", "登录成功"]
     eventually(lambda: page.notices == said, what="the page says so, once each")
     with user(again, "2", to="1") as other:
@@ -192,7 +194,7 @@ def test_the_end_of_the_connection_is_said_and_the_page_comes_back(
         page.has_received("用户:", "after")
 
 
-def test_what_the_server_refuses_is_taken_back_and_said(pair: Pair, start_server: StartServer) -> None:
+def test_what_the_server_refuses_is_taken_back_and_shown(pair: Pair, start_server: StartServer) -> None:
     server = start_server(config={"limits": {"message_bytes": 300}})
     pair.expects("WebSocket connection to")
     page = in_service(pair[0].open(peer_page(server, uid=1, to_uid=2)))
@@ -204,6 +206,17 @@ def test_what_the_server_refuses_is_taken_back_and_said(pair: Pair, start_server
     assert page.find("#message").get_attribute("value") == "x" * 400
 
 
+def test_the_page_shows_why_a_message_was_rejected(pair: Pair, start_server: StartServer) -> None:
+    with Receiver() as receiver:
+        receiver.reply = rejecting
+        server = start_server(config={"apps": {"action:1": {"open": True, "webhook": receiver.reviewing}}})
+        page = in_service(pair[0].open(peer_page(server, uid=1, to_uid=2)))
+        page.say("buy now")
+        eventually(lambda: page.texts("#note") == ["消息被拒绝：No advertising"], what="the reason")
+        assert page.own == []
+
+
+@pytest.mark.full
 def test_a_frame_with_another_code_is_a_failure(pair: Pair, server: Server) -> None:
     catch = (
         "const Real = WebSocket; window.WebSocket = class extends Real {"
@@ -214,7 +227,8 @@ def test_a_frame_with_another_code_is_a_failure(pair: Pair, server: Server) -> N
     page.has_notice("发送失败")
 
 
-def test_a_page_that_is_loaded_again_shows_what_was_said(pair: Pair, server: Server) -> None:
+@pytest.mark.full
+def test_a_page_that_is_loaded_again_shows_earlier_messages(pair: Pair, server: Server) -> None:
     page = in_service(pair[0].open(peer_page(server, uid=1, to_uid=2)))
     page.say("kept by the tab")
     eventually(lambda: page.own, what="the own bubble")
@@ -226,7 +240,7 @@ def test_a_page_that_is_loaded_again_shows_what_was_said(pair: Pair, server: Ser
     assert page.own == []
 
 
-def test_what_is_kept_is_shown_once_by_a_tab_that_hears_it_twice(
+def test_stored_messages_are_shown_once_by_a_tab_that_receives_them_twice(
     pair: Pair, start_server: StartServer
 ) -> None:
     server = start_server(config={"apps": {"action:1": {"keep_talks": True}}})
@@ -242,6 +256,7 @@ def test_what_is_kept_is_shown_once_by_a_tab_that_hears_it_twice(
     assert page.received == [("用户8：", text) for text in ("one", "two", "three")]
 
 
+@pytest.mark.full
 def test_the_pages_speak_chinese_unless_they_are_asked_for_english(pair: Pair, server: Server) -> None:
     page = in_service(pair[0].open(room_page(server, uid=1), languages="en"))
     assert page.find("#send").text == "发送"

@@ -1,7 +1,6 @@
 """Both talks behind nginx, with the configuration that the original publishes, on two nodes."""
 
 import re
-import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,11 +11,12 @@ from tests.browser.chromium import Browser, Page
 from tests.browser.conftest import Pair
 from tests.deploy.proxy import started
 from tests.integration.clusters import Nodes, nodes_of
+from tests.ports import free_ports
 from tests.processes import end
 from tests.support import eventually
 from tests.tools import require
 
-pytestmark = [pytest.mark.full, pytest.mark.timeout(120), pytest.mark.needs("nginx")]
+pytestmark = [pytest.mark.full, pytest.mark.needs("nginx")]
 
 DOMAIN = "ws.test"
 
@@ -90,8 +90,7 @@ class Nginx:
     """nginx in the foreground, with its files in one folder, in front of two nodes; listens on ``port``."""
 
     def __init__(self, folder: Path, nodes: Nodes) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port: int = free.getsockname()[1]
+        self.port = free_ports()
         first, second = nodes.servers
         ports = {8282: first.http.port, 8283: second.http.port, 8089: first.ws.port, 8090: second.ws.port}
         site = re.sub(
@@ -109,7 +108,7 @@ class Nginx:
 
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
-    """Two nodes, one with each door, and the apps that there are by default."""
+    """Two nodes, one with each HTTP server, and the apps that there are by default."""
     names = ("101", "102", "103", "104", "action:1", "action:2")
     rooms = {"room_members": {"1": ["1", "2"]}}
     apps = {name: rooms if name.startswith("action:") else {} for name in names}

@@ -10,8 +10,6 @@ from tests.browser.conftest import Pair
 from tests.conftest import StartServer
 from tests.support import Server, eventually
 
-pytestmark = [pytest.mark.timeout(120)]
-
 SECRET = "a secret that is long enough to be one"
 CONFIG = {
     "apps": {"101": {"jwt": [{"key": SECRET}]}, "102": {"open": True}},

@@ -1,9 +1,9 @@
-"""The API from Python against a real server: sending, presence, rooms, sessions, apps, what goes wrong."""
+"""The API from Python against a real server: sending, presence, channels, sessions, apps, what goes wrong."""
 
 import asyncio
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
 
@@ -14,11 +14,16 @@ from imserver_client import (
     AsyncApi,
     AsyncClient,
     AsyncPublisher,
+    Channel,
+    ChannelResult,
     Client,
     NotConnected,
+    PieceRefused,
+    Publication,
     Publisher,
     PushAnswer,
     RequestRefused,
+    StreamUpdate,
 )
 from tests.client.test_sessions import SECONDS, http, ws
 from tests.conftest import StartServer
@@ -102,7 +107,7 @@ def test_a_batch_is_carried_out_in_order(api: Api, ann: Client) -> None:
 # --- who is there -------------------------------------------------------------------------------------------
 
 
-def test_presence_tells_where_and_since_when(api: Api, ann: Client) -> None:
+def test_presence_names_where_and_since_when(api: Api, ann: Client) -> None:
     found = api.presence(APP, "ann")
     assert found.online
     assert found.sessions[0].dialect == "cmd"
@@ -127,18 +132,106 @@ def test_users_are_listed_page_by_page(server: Server, api: Api) -> None:
             client.close()
 
 
-# --- rooms, sessions, apps ----------------------------------------------------------------------------------
+# --- channels, sessions, apps -------------------------------------------------------------------------------
 
 
-def test_a_room_is_joined_published_to_and_left(api: Api, ann: Client) -> None:
-    assert api.join(APP, "blue", users=["ann"]) == 1
-    assert api.join(APP, "blue", users=["ann"]) == 0
-    assert [room.room for room in api.rooms(APP).rooms] == ["blue"]
-    assert [member.user for member in api.members(APP, "blue").members] == ["ann"]
-    assert api.publish(APP, "blue", "to the room").sent == 1
-    assert texts(ann, 1) == ["to the room"]
-    assert api.leave(APP, "blue", users=["ann"]) == 1
-    assert api.publish(APP, "blue", "to nobody").results[0].status == "absent"
+def test_a_channel_is_subscribed_to_and_published_to(api: Api, ann: Client) -> None:
+    assert api.subscribe(APP, "blue", users=["ann"]) == 1
+    assert api.subscribe(APP, "blue", users=["ann"]) == 0
+    assert [(each.channel, each.subscribers) for each in api.channels(APP).channels] == [("blue", 1)]
+    assert [each.user for each in api.subscribers(APP, "blue").subscribers] == ["ann"]
+    assert api.publish(APP, "blue", "to the channel") == ChannelResult("blue", "sent")
+    assert [each.status for each in api.broadcast(APP, ["blue", "red"], "to two")] == ["sent", "absent"]
+    assert api.publish(APP, "blue", "not to ann", except_users=["ann"]).status == "absent"
+    assert texts(ann, 2) == ["to the channel", "to two"]
+    assert api.unsubscribe(APP, "blue", users=["ann"]) == 1
+    assert api.publish(APP, "blue", "to nobody").status == "absent"
+
+
+def test_the_history_of_a_channel_is_read_and_removed(api: Api) -> None:
+    api.create_app(
+        "kiosk", {"open": True, "channels": {"orders": {"history_size": 5, "history_seconds": 60}}}
+    )
+    first = api.publish("kiosk", "orders:1", "one")
+    api.publish("kiosk", "orders:1", data={"n": 2}, type="order", tags={"lang": "en"})
+    api.publish("kiosk", "orders:1", "three", with_history=False)
+    page = api.history("kiosk", "orders:1")
+    assert [(each.offset, each.text, each.data) for each in page.publications] == [
+        (1, "one", None),
+        (2, "", {"n": 2}),
+    ]
+    assert page.publications[1].tags == {"lang": "en"}
+    assert (page.offset, page.epoch) == (2, first.epoch)
+    (newest,) = api.history("kiosk", "orders:1", reverse=True, limit=1).publications
+    assert newest.offset == 2
+    assert api.channel("kiosk", "orders:1") == Channel("orders:1", 0, 2, first.epoch)
+    api.remove_history("kiosk", "orders:1")
+    assert api.history("kiosk", "orders:1").publications == ()
+
+
+def test_a_streamed_message_is_written_and_read(server: Server, api: Api) -> None:
+    settings = {"open": True, "channels": {"answers": {"history_size": 5, "history_seconds": 60}}}
+    api.create_app("library", settings)
+    with Client(ws(server), "library", "ann") as ann:
+        ann.subscribe("answers:1")
+        with api.stream("library", "answers:1", sender="bot", tags={"lang": "en"}) as stream:
+            stream.append_all(["The ", "", "answer"])
+        updates, end = [], None
+        while end is None:
+            event = ann.receive(SECONDS)
+            if isinstance(event, StreamUpdate):
+                updates.append((event.stream, event.text, event.done, event.sender))
+            elif isinstance(event, Publication):
+                end = event
+        texts = ["", "The ", "The answer"]
+        expected = [(stream.id, text, False, "bot") for text in texts]
+        assert updates == [*expected, (stream.id, "The answer", True, "bot")]
+        assert (end.stream, end.id, end.text, end.offset) == (stream.id, stream.id, "The answer", 1)
+    (past,) = api.history("library", "answers:1").publications
+    assert (past.id, past.text, past.tags) == (stream.id, "The answer", {"lang": "en"})
+    assert stream.close().status == "repeated"
+    with pytest.raises(PieceRefused) as refused:
+        stream.append("more")
+    assert refused.value.status == "closed"
+
+
+def test_a_block_that_fails_closes_its_message_as_incomplete(server: Server, api: Api) -> None:
+    with Client(ws(server), APP, "ann") as ann:
+        ann.subscribe("answers")
+        with pytest.raises(ZeroDivisionError), api.stream(APP, "answers", "a") as stream:
+            raise ZeroDivisionError
+        while not isinstance(event := ann.receive(SECONDS), Publication):
+            assert event is not None
+        assert (event.stream, event.text, event.incomplete) == (stream.id, "a", True)
+
+
+def test_pieces_of_many_streams_go_in_one_request(api: Api) -> None:
+    streams = [api.open_stream(APP, f"answers:{number}") for number in range(3)]
+    results = api.append_pieces(APP, [(stream, piece, "x") for piece in (1, 2) for stream in streams])
+    assert [(each.stream, each.piece, each.status) for each in results] == [
+        (stream, piece, "appended") for piece in (1, 2) for stream in streams
+    ]
+    for stream in streams:
+        end = api.close_stream(APP, stream)
+        assert (end.status, end.offset) == ("closed", 0)
+
+
+def test_a_streamed_message_is_written_by_asyncio(server: Server) -> None:
+    async def tokens() -> AsyncIterator[str]:
+        for token in ("a", "b"):
+            yield token
+
+    async def write() -> None:
+        async with AsyncApi(http(server)) as api, AsyncClient(ws(server), APP, "bob") as bob:
+            await bob.subscribe("answers")
+            async with api.stream(APP, "answers") as stream:
+                await stream.append_all(tokens())
+            async for event in bob:
+                if isinstance(event, Publication):
+                    assert (event.stream, event.text) == (stream.id, "ab")
+                    await bob.close()
+
+    asyncio.run(write())
 
 
 def test_a_banned_user_stays_out_until_the_ban_is_lifted(server: Server, api: Api, ann: Client) -> None:
@@ -162,12 +255,16 @@ def test_an_app_is_made_changed_and_used(server: Server, api: Api) -> None:
 # --- what goes wrong ----------------------------------------------------------------------------------------
 
 
-def test_a_refusal_tells_code_and_request(api: Api) -> None:
+def test_a_refusal_names_code_and_request(server: Server, api: Api) -> None:
     with pytest.raises(RequestRefused) as caught:
         api.push("nowhere", "hi", user="ann")
     error = caught.value
     assert (error.status, error.code, error.temporary) == (404, "unknown_app", False)
     assert error.request_id
+    assert error.request == f"POST {http(server)}/api/v1/push"
+    assert error.request in str(error)
+    with pytest.raises(RequestRefused, match=r"/api/v1/nothing\)$"):
+        api.call("GET", "nothing", query={"secret": "s"})
 
 
 def test_a_wrong_key_is_refused(start_server: StartServer) -> None:
@@ -181,7 +278,7 @@ def test_a_wrong_key_is_refused(start_server: StartServer) -> None:
         assert publisher.push("101", "hi", user="ann").results[0].status == "absent"
 
 
-def test_no_server_is_said_after_a_few_tries() -> None:
+def test_a_missing_server_is_reported_after_a_few_tries() -> None:
     with Api("http://127.0.0.1:9", tries=2, timeout_seconds=1) as api, pytest.raises(NotConnected):
         api.push("101", "hi", user="ann")
 

@@ -33,6 +33,16 @@ def test_problem_codes_exist_and_are_as_temporary_as_the_server_says() -> None:
         (CommandRefused("send", 1008), 1008, "send refused: 1008 the message could not be stored"),
         (CommandRefused("send", 1999, "new"), 1999, "send refused: 1999 new"),
         (
+            CommandRefused("send", 1003, "未授权", "No advertising"),
+            1003,
+            "send refused: 1003 the back end rejected the message: No advertising",
+        ),
+        (
+            CommandRefused("send", 1003, "未授权", ""),
+            1003,
+            "send refused: 1003 the back end rejected the message",
+        ),
+        (
             RequestRefused(404, "unknown_app", "There is no app."),
             "unknown_app",
             "404 unknown_app: There is no app.",

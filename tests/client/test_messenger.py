@@ -23,9 +23,11 @@ from imserver_client import (
     session,
 )
 from tests.conftest import StartServer
+from tests.integration.receiver import Receiver, rejecting
+from tests.ports import fixed_ports
 from tests.support import Server, eventually
 
-SECONDS = 10.0
+SECONDS = 40.0
 QUICK = Backoff(0.01, 0.05)
 
 
@@ -35,21 +37,21 @@ def ws(server: Server) -> str:
 
 def next_entry(messenger: Messenger) -> Entry:
     while True:
-        told = messenger.receive(SECONDS)
-        assert told is not None, "nothing came"
-        if isinstance(told, Entry):
-            return told
+        event = messenger.receive(SECONDS)
+        assert event is not None, "nothing came"
+        if isinstance(event, Entry):
+            return event
 
 
 def next_signal(messenger: Messenger) -> Signal:
     while True:
-        told = messenger.receive(SECONDS)
-        assert told is not None, "nothing came"
-        if isinstance(told, Signal):
-            return told
+        event = messenger.receive(SECONDS)
+        assert event is not None, "nothing came"
+        if isinstance(event, Signal):
+            return event
 
 
-def test_what_is_sent_is_stored_and_told(server: Server) -> None:
+def test_a_sent_message_is_stored_and_delivered(server: Server) -> None:
     with Messenger(ws(server), "102", "ann1") as ann, Messenger(ws(server), "102", "bob1") as bob:
         sent = ann.send("bob1", "hello", mentions=["bob1"])
         entry = next_entry(bob)
@@ -78,7 +80,7 @@ def test_what_is_sent_is_stored_and_told(server: Server) -> None:
         assert ann.send("bob1", "hello!", client_msg_id="m-1").repeated is True
 
 
-def test_what_was_missed_comes_and_what_is_known_does_not(server: Server) -> None:
+def test_missed_entries_arrive_and_known_ones_do_not(server: Server) -> None:
     with Messenger(ws(server), "102", "ann2") as ann:
         first = ann.send("bob2", "one")
         for number in range(260):  # more than a login brings by itself, and more than a page
@@ -95,15 +97,15 @@ def test_what_was_missed_comes_and_what_is_known_does_not(server: Server) -> Non
         assert next_entry(bob).text == "newest"
 
 
-def test_a_cursor_of_another_log_begins_anew(server: Server) -> None:
+def test_a_cursor_of_another_log_starts_again(server: Server) -> None:
     with Messenger(ws(server), "102", "ann3") as ann:
         ann.send("bob3", "one")
     with Messenger(ws(server), "102", "bob3", cursor=10**12) as bob:
-        told = bob.receive(SECONDS)
-        while not isinstance(told, LogReset):
-            assert told is not None
-            assert not isinstance(told, Entry)
-            told = bob.receive(SECONDS)
+        event = bob.receive(SECONDS)
+        while not isinstance(event, LogReset):
+            assert event is not None
+            assert not isinstance(event, Entry)
+            event = bob.receive(SECONDS)
         assert bob.cursor == 0
         assert next_entry(bob).text == "one"
 
@@ -139,20 +141,54 @@ def test_everything_that_may_be_asked(server: Server) -> None:
         recalled = next_entry(bob)
         assert (recalled.kind, recalled.about) == ("recall", sent.id)
         bob.hide([recalled.id])
-        told = next_signal(desk)
-        while told.kind != "hidden":
-            told = next_signal(desk)
-        assert told.ids == (recalled.id,)
+        event = next_signal(desk)
+        while event.kind != "hidden":
+            event = next_signal(desk)
+        assert event.ids == (recalled.id,)
         assert recalled.id in bob.marks().hidden
 
 
-def test_what_the_server_refuses_is_raised(server: Server) -> None:
+def test_a_refusal_of_the_server_is_raised(server: Server) -> None:
     with Messenger(ws(server), "102", "ann5") as ann:
         with pytest.raises(CommandRefused) as caught:
             ann.send("ann5", "to myself")
-        assert (caught.value.cmd, caught.value.code) == ("send", 1001)
+        assert (caught.value.cmd, caught.value.code, caught.value.reason) == ("send", 1001, None)
         with pytest.raises(CommandRefused):
             ann.recall(10**9)
+
+
+def test_the_error_of_a_rejected_message_says_why(start_server: StartServer) -> None:
+    with Receiver() as receiver:
+        receiver.reply = rejecting
+        server = start_server(config={"apps": {"shop": {"open": True, "webhook": receiver.reviewing}}})
+
+        async def send() -> None:
+            async with AsyncMessenger(ws(server), "shop", "ann") as ann:
+                await ann.send("bob", "buy now")
+
+        with Messenger(ws(server), "shop", "ann") as ann, pytest.raises(CommandRefused) as caught:
+            ann.send("bob", "buy now")
+        with pytest.raises(CommandRefused) as caught_by_asyncio:
+            asyncio.run(send())
+    for error in (caught.value, caught_by_asyncio.value):
+        assert (error.code, error.reason) == (1003, "No advertising")
+        assert str(error) == "send refused: 1003 the back end rejected the message: No advertising"
+        assert error.remedy == "Change the message."
+
+
+def test_a_message_that_is_too_large_is_not_sent_again_and_others_are(server: Server) -> None:
+    async def send() -> None:
+        async with AsyncMessenger(ws(server), "102", "ann9") as ann:
+            with pytest.raises(Closed) as caught:
+                await ann.send("bob9", "x" * 70_000)
+            assert caught.value.code == 1009
+            assert (await ann.send("bob9", "short")).seq == 2
+
+    with Messenger(ws(server), "102", "ann9", backoff=QUICK) as ann:
+        with pytest.raises(Closed, match="1009 a message is larger than the server allows"):
+            ann.send("bob9", "x" * 70_000)
+        assert ann.send("bob9", "short").seq == 1
+    asyncio.run(send())
 
 
 @pytest.mark.parametrize(
@@ -164,7 +200,7 @@ def test_what_the_server_refuses_is_raised(server: Server) -> None:
         {"to": "bob", "text": "x", "data": 1},
     ],
 )
-def test_what_makes_no_sense_is_not_sent(server: Server, asked: dict[str, object]) -> None:
+def test_invalid_arguments_are_not_sent(server: Server, asked: dict[str, object]) -> None:
     messenger = Messenger(ws(server), "102", "ann6")
     with pytest.raises(ValueError, match="either"):
         messenger.send(**asked)  # type: ignore[arg-type]
@@ -181,7 +217,8 @@ def test_sending_goes_on_when_nothing_is_received(server: Server, monkeypatch: p
 
 
 def test_a_message_survives_the_restart_of_the_server(start_server: StartServer) -> None:
-    first = start_server()
+    config = {"app": fixed_ports()}
+    first = start_server(config=config)
     states: queue.Queue[str] = queue.Queue()
     with (
         Messenger(ws(first), "101", "ann", on_state=states.put, backoff=QUICK) as ann,
@@ -194,7 +231,7 @@ def test_a_message_survives_the_restart_of_the_server(start_server: StartServer)
             pass
         sending = threading.Thread(target=lambda: ann.send("bob", "while it was away"))
         sending.start()
-        start_server(config={"app": {"websocket_port": first.ws.port}}, folder=first.folder)
+        start_server(config=config, folder=first.folder)
         assert next_entry(bob).text == "while it was away"
         sending.join(SECONDS)
         assert not sending.is_alive()
@@ -251,9 +288,9 @@ def test_the_same_for_asyncio(server: Server) -> None:
             sent = await asyncio.gather(*(ann.send("bob8", str(number)) for number in range(20)))
             heard: list[MessengerEvent] = []
             while len([each for each in heard if isinstance(each, Entry)]) < 20:
-                told = await bob.receive(SECONDS)
-                assert told is not None
-                heard.append(told)
+                event = await bob.receive(SECONDS)
+                assert event is not None
+                heard.append(event)
             assert bob.cursor == max(each.id for each in sent)
             page = await bob.history(sent[0].conversation, limit=3)
             assert len(page.messages) == 3
@@ -261,9 +298,9 @@ def test_the_same_for_asyncio(server: Server) -> None:
             with pytest.raises(CommandRefused):
                 await ann.send("ann8", "to myself")
             await bob.read(sent[0].conversation, bob.cursor)
-            while not isinstance(told := await ann.receive(SECONDS), Signal):
-                assert told is not None
-            assert told.read == bob.cursor
+            while not isinstance(event := await ann.receive(SECONDS), Signal):
+                assert event is not None
+            assert event.read == bob.cursor
             return heard
 
     heard = asyncio.run(talk())
@@ -272,25 +309,24 @@ def test_the_same_for_asyncio(server: Server) -> None:
 
 
 def test_an_asyncio_messenger_catches_up_after_a_restart(start_server: StartServer) -> None:
-    first = start_server()
+    config = {"app": fixed_ports()}
+    first = start_server(config=config)
 
     async def talk() -> str | None:
         async with AsyncMessenger(ws(first), "101", "bob", backoff=QUICK) as bob:
             await asyncio.to_thread(first.stop)
-            second = await asyncio.to_thread(
-                start_server, config={"app": {"websocket_port": first.ws.port}}, folder=first.folder
-            )
+            second = await asyncio.to_thread(start_server, config=config, folder=first.folder)
             api = Api(f"http://{second.http.host}:{second.http.port}")
             await asyncio.to_thread(api.push, "101", "kept", user="bob", sender="ann", store=True)
-            async for told in bob:
-                if isinstance(told, Entry):
-                    return told.text
+            async for event in bob:
+                if isinstance(event, Entry):
+                    return event.text
             return None
 
     assert asyncio.run(talk()) == "kept"
 
 
-def test_a_client_is_told_nothing_of_what_is_stored(server: Server) -> None:
+def test_a_client_without_a_cursor_receives_no_stored_entries(server: Server) -> None:
     with Client(ws(server), "102", "bob9") as bob, Messenger(ws(server), "102", "ann9") as ann:
         ann.send("bob9", "hello")
         assert bob.request("history", {"conversation": 1}).code in (200, 1005)

@@ -26,7 +26,7 @@ def test_no_two_requests_have_the_same_number() -> None:
 
 
 @pytest.mark.parametrize("kind", ["msg", "enter", "exit"])
-def test_what_the_server_tells_is_read(kind: str) -> None:
+def test_frames_of_the_server_are_decoded(kind: str) -> None:
     frame = CmdDialect().encode_event(Event(kind, "ann", "你好", "7"))
     assert CmdCodec().read(frame) == Push(kind, "ann", "你好", "7")
 
@@ -47,7 +47,7 @@ def test_an_answer_is_read() -> None:
 
 
 @pytest.mark.parametrize("frame", ["数据不合法", "", "[]", '{"seq":1}'])
-def test_what_is_neither_is_passed_over(frame: str) -> None:
+def test_unknown_frames_are_ignored(frame: str) -> None:
     assert CmdCodec().read(frame) is None
 
 
@@ -59,7 +59,7 @@ def test_the_close_code_says_whether_to_come_back(code: int, returns: bool) -> N
     assert may_reconnect(code) is returns
 
 
-def test_pauses_grow_to_a_bound_and_begin_anew_after_a_connection_that_lasted() -> None:
+def test_pauses_grow_to_a_limit_and_start_again_after_a_long_connection() -> None:
     backoff = Backoff(1.0, 8.0)
     assert all(0 <= backoff.pause() <= bound for bound in (1, 2, 4, 8, 8, 8))
     assert backoff.failures == 6

@@ -8,14 +8,29 @@ from typing import Any
 
 import pytest
 
-from imserver_client import Closed, Entry, LoginRefused, LogReset, NotConnected, Push, Reply
+from imserver_client import (
+    ChannelNotice,
+    Closed,
+    Entry,
+    LoginRefused,
+    LogReset,
+    NotConnected,
+    Position,
+    Publication,
+    Push,
+    Reply,
+    StreamUpdate,
+    protocol,
+)
 from imserver_client.errors import CLOSE_TRY_AGAIN
 from imserver_client.session import (
     ACK_ENTRIES,
     ACK_SECONDS,
     ANSWER_SECONDS,
     HEARTBEAT_SECONDS,
+    MAX_SUBSCRIBING,
     TRANSITIONS,
+    Attempts,
     Backoff,
     MessengerCore,
     PushCore,
@@ -100,6 +115,20 @@ def test_a_login_without_an_answer_is_tried_over_another_connection() -> None:
     assert core.deadline == ANSWER_SECONDS
     core.tick(ANSWER_SECONDS)
     assert core.close_code == CLOSE_TRY_AGAIN
+
+
+def test_the_largest_request_has_ended_a_connection_that_was_closed_with_1009() -> None:
+    core = PushCore("101", "ann")
+    logged_in(core)
+    futures: list[Future[Reply]] = []
+    for text in ("x" * 20, "大" * 10, "x" * 5):
+        futures.append(Future())
+        seq, frame = core.command("send", {"text": text})
+        core.answers.add(seq, futures[-1], frame)
+    core.lost(1009, 5)
+    kinds = [type(each.exception(0)) for each in futures]
+    assert kinds == [NotConnected, Closed, NotConnected]
+    assert core.state == "waiting"
 
 
 def test_a_lost_connection_fails_requests_and_is_made_again() -> None:
@@ -329,3 +358,233 @@ def test_a_sync_that_fails_is_tried_over_another_connection() -> None:
     assert core.close_code == CLOSE_TRY_AGAIN
     core.lost(CLOSE_TRY_AGAIN, 0)
     assert core.state == "waiting"
+
+
+def test_a_command_is_tried_until_its_answer_is_final_or_its_time_is_over() -> None:
+    core = MessengerCore("101", "bob", 1)
+    attempts = Attempts(core, protocol.hide([7]), 100.0)
+    seconds = attempts.seconds_left(100.0)
+    assert not attempts.ready()
+    with pytest.raises(NotConnected, match="hide"):
+        attempts.answer_seconds(100.0 + seconds)
+    logged_in(core, {"recovered": True})
+    assert attempts.ready()
+    assert attempts.answer_seconds(100.0) == min(seconds, ANSWER_SECONDS)
+    not_stored = Reply("1", "hide", 1008)
+    lost = NotConnected("lost")
+    attempts.failed(lost, 100.0)
+    assert not attempts.is_final(not_stored, 100.0)
+    assert attempts.is_final(Reply("1", "hide", 200), 100.0)
+    assert attempts.is_final(not_stored, 100.0 + seconds)
+    with pytest.raises(NotConnected):
+        attempts.failed(lost, 100.0 + seconds)
+    core.end(Closed(4001))
+    with pytest.raises(Closed):
+        attempts.answer_seconds(100.0)
+
+
+# --- channels -----------------------------------------------------------------------------------------------
+
+NEWS: dict[str, Any] = {"channel": "news"}
+
+
+def publication(offset: int, epoch: str = "e") -> dict[str, Any]:
+    return {**NEWS, "epoch": epoch, "offset": offset, "type": "text", "text": f"p{offset}"}
+
+
+def pushed(cmd: str, data: Any) -> str:
+    return reply("1", cmd, data=data)
+
+
+def subscribed(core: SessionCore[Any], since: Position | None = None) -> None:
+    """Subscribe as a shell does."""
+    core.subscriptions.add("news", lambda: "t", since)
+    seq, frame = core.subscribe_command("news")
+    answer: Future[Reply] = Future()
+    core.answers.add(seq, answer, frame)
+    core.feed(reply(seq, "subscribe", data={**NEWS, "epoch": "e", "offset": 3}), 0)
+    assert answer.result(0).ok
+
+
+def reconnected(core: SessionCore[Any]) -> dict[str, Any]:
+    """Lose the connection and come back; return the command that subscribes again."""
+    core.lost(1006, 0)
+    (again,) = logged_in(core)
+    assert again["cmd"] == "subscribe"
+    return again
+
+
+def taken(core: SessionCore[Any]) -> list[Any]:
+    return [core.take() for _ in range(core.waiting)]
+
+
+def offsets(events: list[Any]) -> list[int]:
+    return [event.offset for event in events]
+
+
+def with_channels(count: int) -> PushCore:
+    """A session with subscriptions to ``c0``, ``c1`` and so on."""
+    core = PushCore("101", "ann")
+    for number in range(count):
+        core.subscriptions.add(f"c{number}", "", None)
+    return core
+
+
+def answer_subscribe(core: SessionCore[Any], asked: dict[str, Any], now: float = 0.0) -> None:
+    core.feed(reply(asked["seq"], "subscribe", data={"channel": asked["data"]["channel"]}), now)
+
+
+@pytest.mark.parametrize("core", [PushCore("101", "ann"), MessengerCore("101", "bob", None)])
+def test_a_subscription_comes_back_with_its_position_and_returns_each_publication_once(core: Any) -> None:
+    core.start(0)
+    core.opened("", 0)
+    core.feed(reply(sent(core)[0]["seq"], "login"), 0)
+    sent(core)
+    subscribed(core)
+    core.feed(pushed("publication", publication(4)), 0)
+    core.lost(1006, 0)
+    again = [frame for frame in logged_in(core) if frame["cmd"] == "subscribe"]
+    assert [frame["data"] for frame in again] == [{**NEWS, "token": "t", "epoch": "e", "offset": 4}]
+    answer = {**NEWS, "epoch": "e", "offset": 6, "recovered": True}
+    missed = [publication(5), publication(6)]
+    core.feed(reply(again[0]["seq"], "subscribe", data={**answer, "publications": missed}), 0)
+    for offset in (6, 7):
+        core.feed(pushed("publication", publication(offset)), 0)
+    assert offsets(taken(core)) == [4, 5, 6, 7]
+
+
+def stream_frame(piece: int, text: str, **more: Any) -> str:
+    return pushed("stream", {**NEWS, "stream": "s", "piece": piece, "text": text, **more})
+
+
+def test_a_streamed_message_is_returned_as_the_text_so_far() -> None:
+    core = PushCore("101", "ann")
+    logged_in(core)
+    subscribed(core)
+    for frame in (
+        stream_frame(3, "lost"),
+        stream_frame(3, "abc", whole=True, type="answer", tags={"lang": "en"}, **{"from": "bot"}),
+        stream_frame(4, "d"),
+        stream_frame(4, "d"),
+        stream_frame(6, "f"),
+        stream_frame(6, "abcdef", whole=True),
+        pushed("publication", {**publication(4), "text": "abcdefg", "stream": "s", "incomplete": True}),
+        stream_frame(0, "", whole=True),
+        stream_frame(0, "", whole=True, done=True),
+        stream_frame(7, "late"),
+        stream_frame(1, "broken", whole="yes"),
+    ):
+        core.feed(frame, 0)
+    events = taken(core)
+    head = {"type": "answer", "sender": "bot", "tags": {"lang": "en"}}
+    assert events[:3] == [
+        StreamUpdate("news", "s", "abc", **head),
+        StreamUpdate("news", "s", "abcd", **head),
+        StreamUpdate("news", "s", "abcdef"),
+    ]
+    assert events[3] == StreamUpdate("news", "s", "abcdefg", True, True, type="text")
+    assert isinstance(events[4], Publication)
+    assert (events[4].stream, events[4].incomplete, events[4].offset) == ("s", True, 4)
+    assert events[5:] == [StreamUpdate("news", "s", ""), StreamUpdate("news", "s", "", True)]
+
+
+def test_a_session_that_comes_back_waits_for_the_whole_text() -> None:
+    core = PushCore("101", "ann")
+    logged_in(core)
+    subscribed(core)
+    core.feed(stream_frame(1, "a", whole=True), 0)
+    again = reconnected(core)
+    answer = {**NEWS, "epoch": "e", "offset": 3, "recovered": True}
+    core.feed(reply(again["seq"], "subscribe", data=answer), 0)
+    core.feed(stream_frame(2, "b"), 0)
+    core.feed(stream_frame(2, "ab", whole=True), 0)
+    assert [event.text for event in taken(core)] == ["a", "ab"]
+
+
+@pytest.mark.parametrize("data", [{**NEWS, "epoch": "f", "offset": 9, "recovered": False}, NEWS])
+def test_a_session_learns_that_publications_may_be_missing(data: dict[str, Any]) -> None:
+    core = PushCore("101", "ann")
+    logged_in(core)
+    subscribed(core)
+    again = reconnected(core)
+    core.feed(reply(again["seq"], "subscribe", data=data), 0)
+    assert taken(core) == [ChannelNotice("reload", "news")]
+    core.feed(pushed("publication", publication(10, "f")), 0)
+    assert offsets(taken(core)) == [10]
+
+
+def test_a_subscription_that_has_lost_publications_begins_again_and_others_end() -> None:
+    core = PushCore("101", "ann")
+    logged_in(core)
+    subscribed(core)
+    core.feed(pushed("unsubscribed", {**NEWS, "code": 2500}), 0)
+    (again,) = sent(core)
+    assert again["data"]["offset"] == 3
+    core.feed(reply(again["seq"], "subscribe", 1003), 0)
+    assert taken(core) == [ChannelNotice("ended", "news", code=1003)]
+    core.subscriptions.add("news", "", None)
+    core.feed(pushed("unsubscribed", {**NEWS, "code": 2000}), 0)
+    assert taken(core) == [ChannelNotice("ended", "news", code=2000)]
+    assert sent(core) == []
+
+
+def test_a_session_reconnects_if_a_history_does_not_answer_or_there_is_no_token() -> None:
+    core = PushCore("101", "ann")
+    logged_in(core)
+    subscribed(core)
+    core.feed(reply(reconnected(core)["seq"], "subscribe", 1008), 0)
+    assert core.close_code == CLOSE_TRY_AGAIN
+    core.subscriptions.remove("news")
+    core.subscriptions.add("news", lambda: str(1 // 0), None)
+    core.lost(1006, 0)
+    assert logged_in(core) == []
+    assert core.close_code == CLOSE_TRY_AGAIN
+
+
+def test_there_is_one_subscription_for_a_channel() -> None:
+    core = PushCore("101", "ann")
+    core.subscriptions.add("news", "", None)
+    with pytest.raises(ValueError, match="already subscribed"):
+        core.subscriptions.add("news", "", None)
+    core.subscriptions.remove("news")
+    assert list(core.subscriptions) == []
+    core.subscriptions.add("news", "", Position("e", 1))
+
+
+def test_notices_and_malformed_events_of_channels() -> None:
+    core = PushCore("101", "ann")
+    logged_in(core)
+    core.feed(pushed("join", {**NEWS, "info": {"user": "bob", "client": "c"}}), 0)
+    core.feed(pushed("publication", {**NEWS, "data": {"n": 1}, "from": "shop"}), 0)
+    for data in (None, [], {"channel": 7}):
+        core.feed(pushed("publication", data), 0)
+        core.feed(pushed("leave", data), 0)
+    notice, found = taken(core)
+    assert notice == ChannelNotice("join", "news", {"user": "bob", "client": "c"})
+    assert found == Publication("news", data={"n": 1}, sender="shop")
+    assert found.position is None
+
+
+def test_a_session_with_many_channels_subscribes_to_few_at_a_time() -> None:
+    core = with_channels(MAX_SUBSCRIBING + 2)
+    asked = logged_in(core)
+    assert len(asked) == MAX_SUBSCRIBING
+    answer_subscribe(core, asked[7])
+    assert [frame["data"]["channel"] for frame in sent(core)] == [f"c{MAX_SUBSCRIBING}"]
+    core.subscriptions.remove(f"c{MAX_SUBSCRIBING + 1}")
+    answer_subscribe(core, asked[0])
+    assert sent(core) == []
+
+
+def test_a_session_subscribes_more_slowly_after_each_rate_limit() -> None:
+    core = with_channels(3)
+    assert len(logged_in(core)) == 3
+    for spacing in (0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0):
+        core.lost(4003, 0)
+        (asked,) = logged_in(core)
+        core.tick(5.0)
+        assert sent(core) == [], "the first one is not answered"
+        answer_subscribe(core, asked, 5.0)
+        assert core.deadline == 5.0 + spacing
+        core.tick(core.deadline)
+        assert [frame["data"]["channel"] for frame in sent(core)] == ["c1"]

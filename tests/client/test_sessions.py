@@ -1,17 +1,30 @@
 """Sessions of the client against a real server: logging in, receiving, coming back, being sent away."""
 
+import asyncio
 import queue
 import threading
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from imserver_client import Api, Backoff, Client, Closed, LoginRefused, NotConnected, session
+from imserver_client import (
+    Api,
+    AsyncClient,
+    Backoff,
+    Client,
+    Closed,
+    CommandRefused,
+    LoginRefused,
+    NotConnected,
+    Publication,
+    session,
+)
 from tests.conftest import StartServer
+from tests.ports import fixed_ports
 from tests.support import Server, eventually
 
 QUICK = Backoff(0.01, 0.05)
-SECONDS = 10.0
+SECONDS = 40.0
 
 
 def ws(server: Server) -> str:
@@ -28,7 +41,7 @@ def api(server: Server) -> Iterator[Api]:
         yield one
 
 
-def test_what_is_pushed_is_received(server: Server, api: Api) -> None:
+def test_pushes_are_received(server: Server, api: Api) -> None:
     with Client(ws(server), "102", "ann") as client:
         assert client.state == "online"
         assert api.push("102", "hello", user="ann", sender="shop", id="7").sent == 1
@@ -59,14 +72,14 @@ def test_requests_are_answered(server: Server) -> None:
 
 
 def test_a_heartbeat_keeps_the_session(start_server: StartServer) -> None:
-    server = start_server(config={"websocket": {"heartbeat_seconds": 1, "sweep_seconds": 0.2}})
+    server = start_server(config={"websocket": {"heartbeat_seconds": 3, "sweep_seconds": 0.2}})
     states: list[str] = []
     with Client(ws(server), "101", "ann", heartbeat_seconds=0.2, on_state=states.append) as client:
-        assert client.receive(2.5) is None
+        assert client.receive(5) is None
     assert states == ["connecting", "online", "ended"]
 
 
-def test_a_login_that_is_refused_is_said_at_once(server: Server) -> None:
+def test_a_login_that_is_refused_is_reported_at_once(server: Server) -> None:
     client = Client(ws(server), "999", "ann")
     with pytest.raises(LoginRefused) as caught:
         client.connect()
@@ -75,12 +88,58 @@ def test_a_login_that_is_refused_is_said_at_once(server: Server) -> None:
         client.receive(SECONDS)
 
 
-def test_nobody_there_is_said_in_time() -> None:
+def test_a_missing_server_is_reported_in_time() -> None:
     client = Client("ws://127.0.0.1:9/acc", "101", "ann", backoff=Backoff(0.01, 0.05))
-    with pytest.raises(NotConnected):
+    with pytest.raises(NotConnected, match=r"not logged in within 0\.5 s: .*refused"):
         client.connect(0.5)
     client.close()
     assert client.state == "ended"
+
+
+def test_a_wrong_path_is_named(server: Server) -> None:
+    client = Client(ws(server).replace("/acc", "/nowhere"), "101", "ann", backoff=Backoff(0.01, 0.05))
+    with pytest.raises(NotConnected, match=r"not logged in within 0\.5 s: .*404"):
+        client.connect(0.5)
+    client.close()
+
+
+def test_a_closed_session_cannot_connect_again(server: Server) -> None:
+    client = Client(ws(server), "102", "ann")
+    client.connect()
+    client.close()
+    with pytest.raises(Closed):
+        client.connect()
+
+    async def connect() -> None:
+        client = AsyncClient(ws(server), "102", "ann")
+        await client.connect()
+        await client.close()
+        await client.connect()
+
+    with pytest.raises(Closed):
+        asyncio.run(connect())
+
+
+def test_a_token_function_that_fails_is_called_again(server: Server) -> None:
+    outcomes = iter([OSError("no back end"), "t"])
+
+    def token() -> str:
+        outcome = next(outcomes)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    async def async_token() -> str:
+        return token()
+
+    async def connect() -> str:
+        async with AsyncClient(ws(server), "104", "bob", async_token, backoff=Backoff(0.01, 0.05)) as client:
+            return client.state
+
+    with Client(ws(server), "104", "ann", token, backoff=Backoff(0.01, 0.05)) as client:
+        assert client.state == "online"
+    outcomes = iter([OSError("no back end"), "t"])
+    assert asyncio.run(connect()) == "online"
 
 
 def test_a_client_that_is_kicked_stays_away(server: Server, api: Api) -> None:
@@ -92,13 +151,13 @@ def test_a_client_that_is_kicked_stays_away(server: Server, api: Api) -> None:
 
 
 def test_a_client_comes_back_when_the_server_does(start_server: StartServer) -> None:
-    first = start_server()
-    port = first.ws.port
+    config = {"app": fixed_ports()}
+    first = start_server(config=config)
     states: queue.Queue[str] = queue.Queue()
     with Client(ws(first), "101", "ann", on_state=states.put, backoff=Backoff(0.01, 0.05)) as client:
         first.stop()
         await_state(states, "waiting")
-        second = start_server(config={"app": {"websocket_port": port}})
+        second = start_server(config=config)
         await_state(states, "online")
         with Api(http(second)) as api:
             assert api.push("101", "again", user="ann").sent == 1
@@ -128,7 +187,12 @@ def test_a_client_that_is_closed_while_it_connects_does_not_log_in(server: Serve
             go_on.wait(SECONDS)
 
     client = Client(ws(server), "102", "hasty", on_state=on_state)
-    connecting = threading.Thread(target=lambda: client.connect(SECONDS))
+
+    def connect() -> None:
+        with pytest.raises(Closed):
+            client.connect(SECONDS)
+
+    connecting = threading.Thread(target=connect)
     connecting.start()
     assert reached.wait(SECONDS)
     closing = threading.Thread(target=client.close)
@@ -168,3 +232,70 @@ def test_many_threads_may_ask_at_once(server: Server) -> None:
         for thread in threads:
             thread.join(SECONDS)
         assert codes == [200] * 80
+
+
+# --- channels -----------------------------------------------------------------------------------------------
+
+CHANNELS = {
+    "orders": {
+        "history_size": 50,
+        "history_seconds": 60,
+        "publish": "subscribers",
+        "presence": True,
+    },
+    "shut": {"subscribe": "nobody"},
+}
+
+
+def is_publication(event: object, text: str) -> bool:
+    return isinstance(event, Publication) and event.text == text
+
+
+def test_subscribers_receive_publications_and_what_they_missed(server: Server, api: Api) -> None:
+    api.create_app("py-channels", {"open": True, "channels": CHANNELS})
+    with Client(ws(server), "py-channels", "ann", backoff=QUICK) as ann:
+        ann.subscribe("orders:1")
+        with pytest.raises(CommandRefused) as refused:
+            ann.subscribe("shut:1")
+        assert refused.value.code == 1003
+        ann.publish("orders:1", "one")
+        assert is_publication(ann.receive(SECONDS), "one")
+        assert ann._connection is not None
+        with ann._changed:  # nothing is read until the publications are there
+            ann._connection.socket.shutdown(2)
+            call = {"app": "py-channels", "channel": "orders:1"}
+            api.call("POST", "channels/publish", {**call, "text": "two"})
+        api.call("POST", "channels/publish", {**call, "data": {"n": 3}})
+        assert is_publication(ann.receive(SECONDS), "two")
+        last = ann.receive(SECONDS)
+        assert isinstance(last, Publication)
+        assert last.data == {"n": 3}
+        page = ann.channel_history("orders:1", last.position, limit=1, reverse=True)
+        assert [each.text for each in page.publications] == ["two"]
+        assert [each.user for each in ann.subscribers("orders:1").subscribers] == ["ann"]
+        ann.unsubscribe("orders:1")
+        with pytest.raises(CommandRefused):
+            ann.publish("orders:1", "four")
+    with Client(ws(server), "py-channels", "ann") as ann:
+        ann.subscribe("orders:1", since=last.position)
+        api.call("POST", "channels/publish", {**call, "text": "five"})
+        assert is_publication(ann.receive(SECONDS), "five")
+
+
+def test_subscribers_with_asyncio(server: Server, api: Api) -> None:
+    api.create_app("aio-channels", {"open": True, "channels": CHANNELS})
+
+    async def run() -> None:
+        async with AsyncClient(ws(server), "aio-channels", "ann") as ann:
+            await ann.subscribe("orders:1")
+            await ann.publish("orders:1", data=[1])
+            found = await ann.receive(SECONDS)
+            assert isinstance(found, Publication)
+            assert found.data == [1]
+            assert (await ann.channel_history("orders:1")).offset == 1
+            assert (await ann.subscribers("orders:1")).total == 1
+            await ann.unsubscribe("orders:1")
+            with pytest.raises(CommandRefused):
+                await ann.subscribe("shut:1")
+
+    asyncio.run(run())

@@ -9,11 +9,15 @@ from imserver.cluster.redis.registry import RedisRegistry
 from imserver.cluster.registry import Lease, RegistryEvents
 from imserver.config.settings import ClusterSettings, RedisSettings
 
-from .node_process import NodeProcess
+from .node_process import QUIET, NodeProcess
 from .redis_server import RedisServer
 
-QUICK = ClusterSettings(lease_seconds=1.0, renew_seconds=0.1, redis_seconds=0.5)
-"""Ten times as quick as the defaults, so that tests need not wait long."""
+QUICK = ClusterSettings(lease_seconds=3.0, renew_seconds=0.1, redis_seconds=10.0)
+"""Leases that are soon over. They outlive the pauses of a busy machine."""
+LASTING = ClusterSettings(lease_seconds=60.0, renew_seconds=0.1, redis_seconds=10.0)
+"""Leases that no test waits for: what happens sooner has another cause."""
+PATIENT = ClusterSettings(lease_seconds=60.0, renew_seconds=0.1, redis_seconds=2.0)
+"""Leases that outlast what happens to Redis, which is soon noticed."""
 
 StartNode = Callable[..., RedisRegistry]
 
@@ -43,7 +47,7 @@ def start_node() -> Iterator[StartNode]:
         settings: ClusterSettings = QUICK,
         lease: dict[str, Any] | None = None,
         prepare: Callable[[RedisRegistry], RegistryEvents] | None = None,
-        events: RegistryEvents | None = None,
+        events: RegistryEvents = QUIET,
         **options: Any,
     ) -> RedisRegistry:
         where = redis.settings if isinstance(redis, RedisServer) else redis
@@ -61,10 +65,10 @@ def start_node() -> Iterator[StartNode]:
 
 @pytest.fixture
 def start_process() -> Iterator[Callable[..., NodeProcess]]:
-    """``start_process(url, number, lease_seconds=1.0)``: a node in a process of its own."""
+    """``start_process(url, number, lease_seconds=3.0)``: a node in a process of its own."""
     processes: list[NodeProcess] = []
 
-    def start(url: str, number: int, lease_seconds: float = 1.0) -> NodeProcess:
+    def start(url: str, number: int, lease_seconds: float = 3.0) -> NodeProcess:
         processes.append(NodeProcess(url, number, lease_seconds))
         return processes[-1]
 

@@ -11,12 +11,14 @@ if __name__ == "__main__":
 import json
 import signal
 import sys
+from dataclasses import replace
 from time import monotonic
-from typing import Any
+from typing import Any, Final
 
 import gevent
 from gevent import subprocess
 from gevent.fileobject import FileObject
+from gevent.socket import wait_read
 
 from imserver.cluster.redis.registry import RedisRegistry
 from imserver.cluster.registry import Lease, RegistryEvents, Session
@@ -24,19 +26,24 @@ from imserver.config.settings import ClusterSettings, RedisSettings
 from tests.processes import die_with_parent, end, spawn
 from tests.support import clean_environment
 
+QUIET: Final = RegistryEvents(
+    lambda: (), lambda everything: None, lambda app, user, session: None, lambda: None
+)
+"""The events of a node that does nothing."""
+
 
 class Orders:
     """What a test may order."""
 
     def __init__(self, url: str, number: int, lease_seconds: float) -> None:
-        settings = ClusterSettings(lease_seconds=lease_seconds, renew_seconds=0.1, redis_seconds=0.3)
+        settings = ClusterSettings(lease_seconds=lease_seconds, renew_seconds=0.1, redis_seconds=5.0)
         self.node = RedisRegistry(RedisSettings(url=url), settings, ["101"])
         self.held: dict[str, Session] = {}
         self.reregistered: list[bool] = []
         self.superseded: list[str] = []
         self.node.start(
             Lease(f"127.0.0.1:{9000 + 2 * number}", host="here", fingerprint="f1"),
-            RegistryEvents(reregister=lambda everything: gevent.spawn(self._reregister, everything) and None),
+            replace(QUIET, reregister=lambda everything: gevent.spawn(self._reregister, everything) and None),
         )
 
     def _reregister(self, everything: bool) -> None:
@@ -79,7 +86,7 @@ class Orders:
 class NodeProcess:
     """The test's end of such a process."""
 
-    def __init__(self, url: str, number: int, lease_seconds: float = 1.0) -> None:
+    def __init__(self, url: str, number: int, lease_seconds: float = 3.0) -> None:
         self.process = spawn(
             [sys.executable, "-m", __name__, url, str(number), str(lease_seconds)],
             stdin=subprocess.PIPE,
@@ -90,11 +97,12 @@ class NodeProcess:
         )
 
     def ask(self, *order: str) -> Any:
-        """Give an order and wait for the answer."""
+        """Give an order and wait for the answer. The nodes of this process go on meanwhile."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(json.dumps(order) + "\n")
         self.process.stdin.flush()
+        wait_read(self.process.stdout.fileno())
         return json.loads(self.process.stdout.readline())
 
     def unregister(self) -> None:

@@ -3,7 +3,6 @@
 import contextlib
 import importlib.util
 import os
-import random
 import shutil
 import signal
 import socket
@@ -14,10 +13,11 @@ from pathlib import Path
 import redis
 
 from imserver.config.settings import RedisSettings
-from tests.processes import die_with_parent, end, ended_on_failure, spawn
+from tests.ports import free_ports
+from tests.processes import die_with_parent, end, ended_on_failure, pause, spawn
 from tests.tools import require
 
-START_SECONDS = 10.0
+START_SECONDS = 40.0
 
 
 def program() -> str:
@@ -33,27 +33,12 @@ def program() -> str:
     return require("redis-server", "valkey-server")
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
-def free_pair() -> int:
-    """A free port of which the one 10,000 above is free too: where nodes of a Redis Cluster meet."""
-    while True:
-        port = random.randint(15000, 30000)
-        with contextlib.suppress(OSError), socket.socket() as low, socket.socket() as high:
-            low.bind(("127.0.0.1", port))
-            high.bind(("127.0.0.1", port + 10000))
-            return port
-
-
 class RedisServer:
     """One server. ``options`` are its settings, as on its command line."""
 
     def __init__(self, folder: Path, *options: str) -> None:
-        self.port = free_pair() if "--cluster-enabled" in options else free_port()
+        # Nodes of a Redis Cluster meet at the port 10,000 above.
+        self.port = free_ports(beside=10_000 if "--cluster-enabled" in options else 0)
         self.folder = folder
         self.options = options
         self._process: subprocess.Popen[bytes] | None = None
@@ -92,9 +77,8 @@ class RedisServer:
         while True:
             with (
                 contextlib.suppress(OSError),
-                socket.create_connection(("127.0.0.1", self.port), 0.2) as sock,
+                socket.create_connection(("127.0.0.1", self.port), 5) as sock,
             ):
-                sock.settimeout(1)
                 sock.sendall(b"PING\r\n")
                 if sock.recv(7):
                     return
@@ -111,7 +95,7 @@ class RedisServer:
     def pause(self) -> None:
         """Let it stand still, connections and all."""
         assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
+        pause(self._process.pid)
 
     def resume(self) -> None:
         assert self._process is not None

@@ -5,7 +5,7 @@ import pytest
 from imserver.cluster.rpc.peer import BASE_SECONDS, CAP_SECONDS, Breaker
 
 
-class World:
+class Harness:
     """A clock that stands still, and a die that always shows its highest number."""
 
     def __init__(self) -> None:
@@ -22,12 +22,12 @@ class World:
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
+def harness() -> Harness:
+    return Harness()
 
 
-def test_it_opens_at_the_threshold_and_lets_nobody_pass(world: World) -> None:
-    breaker = world.breaker()
+def test_it_opens_at_the_threshold_and_lets_nobody_pass(harness: Harness) -> None:
+    breaker = harness.breaker()
     breaker.failed()
     breaker.failed()
     assert breaker.closed
@@ -38,8 +38,8 @@ def test_it_opens_at_the_threshold_and_lets_nobody_pass(world: World) -> None:
     assert breaker.opens == 1
 
 
-def test_only_failures_in_a_row_count(world: World) -> None:
-    breaker = world.breaker()
+def test_only_failures_in_a_row_count(harness: Harness) -> None:
+    breaker = harness.breaker()
     for _ in range(10):
         breaker.failed()
         breaker.failed()
@@ -47,11 +47,11 @@ def test_only_failures_in_a_row_count(world: World) -> None:
     assert breaker.closed
 
 
-def test_after_the_wait_one_caller_is_the_probe_and_all_others_wait_for_it(world: World) -> None:
-    breaker = world.breaker(1)
+def test_after_the_wait_one_caller_is_the_probe_and_all_others_wait_for_it(harness: Harness) -> None:
+    breaker = harness.breaker(1)
     breaker.failed()
     assert breaker.wait_seconds == BASE_SECONDS
-    world.now += BASE_SECONDS
+    harness.now += BASE_SECONDS
     assert breaker.wait_seconds == 0
     assert breaker.allows()
     assert not breaker.closed
@@ -61,44 +61,44 @@ def test_after_the_wait_one_caller_is_the_probe_and_all_others_wait_for_it(world
     assert breaker.allows()
 
 
-def test_each_vain_probe_doubles_the_longest_wait_up_to_the_cap(world: World) -> None:
-    breaker = world.breaker(1)
+def test_each_vain_probe_doubles_the_longest_wait_up_to_the_cap(harness: Harness) -> None:
+    breaker = harness.breaker(1)
     breaker.failed()
     for _ in range(60):
-        world.now += CAP_SECONDS
+        harness.now += CAP_SECONDS
         assert breaker.allows()
         breaker.failed()
         assert not breaker.allows()
-    assert world.limits[:4] == [BASE_SECONDS * 2**n for n in range(4)]
-    assert world.limits[-1] == CAP_SECONDS
+    assert harness.limits[:4] == [BASE_SECONDS * 2**n for n in range(4)]
+    assert harness.limits[-1] == CAP_SECONDS
     assert breaker.opens == 1
 
 
-def test_success_of_the_probe_makes_the_next_wait_short_again(world: World) -> None:
-    breaker = world.breaker(1)
+def test_success_of_the_probe_makes_the_next_wait_short_again(harness: Harness) -> None:
+    breaker = harness.breaker(1)
     breaker.failed()
     for _ in range(5):
-        world.now += CAP_SECONDS
+        harness.now += CAP_SECONDS
         assert breaker.allows()
         breaker.failed()
-    world.now += CAP_SECONDS
+    harness.now += CAP_SECONDS
     assert breaker.allows()
     breaker.succeeded()
     breaker.failed()
-    assert world.limits[-1] == BASE_SECONDS
+    assert harness.limits[-1] == BASE_SECONDS
     assert breaker.opens == 2
 
 
-def test_stragglers_of_calls_made_before_it_opened_do_not_prolong_the_wait(world: World) -> None:
-    breaker = world.breaker(1)
+def test_stragglers_of_calls_made_before_it_opened_do_not_prolong_the_wait(harness: Harness) -> None:
+    breaker = harness.breaker(1)
     for _ in range(64):
         breaker.failed()
-    assert world.limits == [BASE_SECONDS]
+    assert harness.limits == [BASE_SECONDS]
     assert breaker.opens == 1
 
 
-def test_tripping_opens_it_at_once_and_only_once(world: World) -> None:
-    breaker = world.breaker(100)
+def test_tripping_opens_it_at_once_and_only_once(harness: Harness) -> None:
+    breaker = harness.breaker(100)
     breaker.trip()
     breaker.trip()
     assert not breaker.closed

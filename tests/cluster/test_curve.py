@@ -15,7 +15,7 @@ from zmq.utils import z85
 from imserver.cluster.rpc.curve import CurveKeys
 from imserver.cluster.rpc.queues import PeerUnavailable
 from imserver.logging import INTERVAL_SECONDS
-from tests.cluster.rpc_rig import FOREIGN, FOREIGN_KEYS, KEYS, SECRET, Nodes, greenlets, stranger, until
+from tests.cluster.rpc_harness import FOREIGN, FOREIGN_KEYS, KEYS, SECRET, Nodes, greenlets, stranger, until
 
 CHANNELS = pytest.mark.parametrize(
     ("channel", "kind"), [("control_address", zmq.DEALER), ("data_address", zmq.PUSH)]
@@ -133,7 +133,7 @@ def test_refusals_are_logged_at_most_once_a_minute(nodes: Nodes, caplog: pytest.
     assert sum("refused" in record.getMessage() for record in caplog.records) == 1
 
 
-def test_without_the_door_nobody_comes_in(nodes: Nodes) -> None:
+def test_without_the_authenticator_nobody_gets_in(nodes: Nodes) -> None:
     node, peer = nodes.pair()
     node.rpc._authenticator.close()
     with pytest.raises(PeerUnavailable):
@@ -172,7 +172,7 @@ def _copy(listener: socket.socket, address: str, seen: bytearray) -> None:
                 (outer if ready is inner else inner).sendall(data)
 
 
-def test_the_door_leaves_nothing_behind(nodes: Nodes) -> None:
+def test_the_authenticator_leaves_nothing_behind(nodes: Nodes) -> None:
     before = greenlets()
     node = nodes(1)
     node.rpc.stop()

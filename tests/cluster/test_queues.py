@@ -124,7 +124,7 @@ def test_late_batches_are_not_delivered(counters: RpcCounters) -> None:
     assert counters.late == 4
 
 
-def test_senders_are_told_apart_by_their_epoch(counters: RpcCounters) -> None:
+def test_senders_are_distinguished_by_their_epoch(counters: RpcCounters) -> None:
     incoming = SequenceTracker(counters)
     assert incoming.accept(7, 1, 100)
     assert incoming.accept(8, 1, 1)
@@ -132,7 +132,7 @@ def test_senders_are_told_apart_by_their_epoch(counters: RpcCounters) -> None:
     assert (counters.gaps, counters.late) == (0, 0)
 
 
-def test_under_a_new_epoch_of_its_own_a_receiver_begins_anew(counters: RpcCounters) -> None:
+def test_under_a_new_epoch_of_its_own_a_receiver_starts_again(counters: RpcCounters) -> None:
     incoming = SequenceTracker(counters)
     assert incoming.accept(7, 1, 100)
     incoming.forget()
@@ -140,7 +140,7 @@ def test_under_a_new_epoch_of_its_own_a_receiver_begins_anew(counters: RpcCounte
     assert (counters.gaps, counters.late) == (0, 0)
 
 
-def test_the_senders_remembered_are_bounded_and_those_heard_lately_stay(
+def test_the_senders_remembered_are_bounded_and_those_active_lately_stay(
     counters: RpcCounters, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(queues, "_LIVES", 10)

@@ -2,22 +2,25 @@
 
 import socket
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import gevent
 import pytest
+import redis
 
-from imserver.cluster.redis.connection import address_of
+from imserver.cluster.redis.connection import address_of, connection_to
 from imserver.cluster.redis.pipeline import open_link
-from imserver.cluster.registry import RegistryCounters, RegistryEvents, RoomMembers, Session
+from imserver.cluster.registry import RegistryCounters, ReportedMembers, Session
 from imserver.config.settings import ClusterSettings, RedisSettings
 from imserver.errors import StartError
+from tests.ports import free_ports
 from tests.support import until
 
 from .conftest import StartNode
-from .node_process import NodeProcess
-from .redis_server import RedisServer, free_port
+from .node_process import QUIET, NodeProcess
+from .redis_server import RedisServer
 
 
 def address(url: str = "", **more: Any) -> tuple[Any, ...]:
@@ -112,7 +115,7 @@ def test_the_text_for_logs_has_no_password(url: str) -> None:
         ("redis+cluster://a:1/2", "redis.url: a Redis Cluster has no numbered databases"),
     ],
 )
-def test_a_mistake_is_told(url: str, said: str) -> None:
+def test_a_mistake_is_reported(url: str, said: str) -> None:
     with pytest.raises(StartError) as caught:
         address(url)
     assert str(caught.value).startswith(said)
@@ -125,13 +128,13 @@ def test_a_mistake_is_told(url: str, said: str) -> None:
 
 def works(start_node: StartNode, settings: RedisSettings) -> None:
     """Two nodes do everything once."""
-    patient = ClusterSettings(lease_seconds=10, renew_seconds=0.2)
+    patient = ClusterSettings(lease_seconds=60, renew_seconds=0.2, redis_seconds=2)
     replaced: list[int] = []
     a = start_node(
         settings,
         1,
         patient,
-        events=RegistryEvents(replaced=lambda app, user, session: replaced.append(session)),
+        events=replace(QUIET, replaced=lambda app, user, session: replaced.append(session)),
     )
     b = start_node(settings, 2, patient)
     assert a.healthy()
@@ -144,11 +147,11 @@ def works(start_node: StartNode, settings: RedisSettings) -> None:
     found = b.find("101", [session.user for session in sessions])
     assert found is not None
     assert [place.id for places in found for place in places] == [session.id for session in sessions]
-    rooms = [f"room{i}" for i in range(50)]
-    assert a.report_rooms([RoomMembers("101", room, 2) for room in rooms]) is True
-    assert b.find_rooms("101", rooms) == [{a.lease.epoch: 2}] * 50
-    assert a.report_rooms([RoomMembers("101", room, 0) for room in rooms]) is True
-    assert b.find_rooms("101", rooms) == [{}] * 50
+    channels = [f"channel{i}" for i in range(50)]
+    assert a.report_channels([ReportedMembers("101", channel, 2) for channel in channels]) is not None
+    assert b.find_channels("101", channels) == [{a.lease.epoch: 2}] * 50
+    assert a.report_channels([ReportedMembers("101", channel, 0) for channel in channels]) is not None
+    assert b.find_channels("101", channels) == [{}] * 50
     newer = Session("101", "user0")
     registration = b.register(newer)
     assert registration is not None
@@ -190,7 +193,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RedisServ
     """A Redis Cluster of two masters."""
     servers = [
         RedisServer(
-            tmp_path_factory.mktemp("cluster"), "--cluster-enabled", "yes", "--cluster-node-timeout", "2000"
+            tmp_path_factory.mktemp("cluster"), "--cluster-enabled", "yes", "--cluster-node-timeout", "60000"
         )
         for _ in range(2)
     ]
@@ -204,7 +207,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RedisServ
             all("cluster_state:ok" in str(c.execute_command("CLUSTER", "INFO")) for c in clients)
             and all(len(c.execute_command("CLUSTER", "SLOTS")) == 2 for c in clients)
         ),
-        seconds=15,
     )
     for client in clients:
         client.close()
@@ -236,16 +238,17 @@ def test_a_redis_cluster_away_and_back(
 ) -> None:
     node = start_process(f"redis+cluster://127.0.0.1:{cluster[0].port}", 1, 30.0)
     users = [f"user{i}" for i in range(50)]
-    assert all(node.ask("register", *users))
+    node.ask("register", *users)
+    until(lambda: all(node.ask("find", *users) or [()]))
     for server in cluster:
         server.pause()
     found, took = node.ask("timed_find", *users)
     assert found is None
-    assert took < 2, "not until it is back"
+    assert took < 40, "not until it is back"
     assert not node.ask("state")["healthy"]
     for server in cluster:
         server.resume()
-    until(lambda: node.ask("state")["healthy"] and all(node.ask("find", *users) or [()]), seconds=10)
+    until(lambda: node.ask("state")["healthy"] and all(node.ask("find", *users) or [()]))
 
 
 @pytest.fixture(scope="module")
@@ -256,8 +259,8 @@ def sentinel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[list[Re
     folder = tmp_path_factory.mktemp("sentinel")
     watcher = Sentinel(folder, master.port)
     with master.client() as client, watcher.client() as watching:
-        until(lambda: client.info("replication")["connected_slaves"] == 1, seconds=10)
-        until(lambda: watching.execute_command("SENTINEL", "REPLICAS", "main"), seconds=15)
+        until(lambda: client.info("replication")["connected_slaves"] == 1)
+        until(lambda: watching.execute_command("SENTINEL", "REPLICAS", "main"))
     yield [master, replica], watcher
     for server in (watcher, replica, master):
         server.kill()
@@ -297,9 +300,9 @@ def test_sentinels_name_the_master_and_the_next_one_after_it_died(
     sentinel: tuple[list[RedisServer], RedisServer], start_node: StartNode
 ) -> None:
     (master, replica), watcher = sentinel
-    settings = RedisSettings(url=f"redis+sentinel://127.0.0.1:{free_port()},127.0.0.1:{watcher.port}/main")
+    settings = RedisSettings(url=f"redis+sentinel://127.0.0.1:{free_ports()},127.0.0.1:{watcher.port}/main")
     works(start_node, settings)
-    patient = ClusterSettings(lease_seconds=30, renew_seconds=0.2)
+    patient = ClusterSettings(lease_seconds=60, renew_seconds=0.2)
     held = [Session("101", f"held{i}") for i in range(50)]
     asked: list[bool] = []
 
@@ -307,12 +310,12 @@ def test_sentinels_name_the_master_and_the_next_one_after_it_died(
         asked.append(everything)
         list(node.reregister(held))
 
-    node = start_node(settings, 3, patient, events=RegistryEvents(reregister=reregister))
+    node = start_node(settings, 3, patient, events=replace(QUIET, reregister=reregister))
     for session in held:
         node.register(session)
     master.kill()
-    until(lambda: True in asked and node.healthy(), seconds=20)
-    until(lambda: all(node.find("101", [session.user for session in held]) or [()]), seconds=10)
+    until(lambda: True in asked and node.healthy())
+    until(lambda: all(node.find("101", [session.user for session in held]) or [()]))
     with replica.client() as client:
         assert client.info("replication")["role"] == "master"
 
@@ -326,3 +329,15 @@ def test_a_wire_reconnects_to_a_server_that_was_restarted(own_server: RedisServe
     assert wire.exchange([("GET", "a")]) == [None]
     assert (wire.connects, counters.errors) == (2, 0)
     wire.close()
+
+
+def test_a_connection_does_not_read_the_metadata_of_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """redis-py parses them for each connection: 2 MB of a node's memory, unless it is told its version."""
+
+    def fail(name: str) -> str:
+        raise AssertionError(f"the metadata of {name} are parsed")
+
+    monkeypatch.setattr("importlib.metadata.version", fail)
+    for url in ("redis://a", "rediss://a", "unix:///a", "redis+sentinel://a,b/master"):
+        connection = connection_to(address_of(RedisSettings(url=url)), 1.0)
+        assert connection.driver_info.lib_version == redis.__version__

@@ -4,7 +4,7 @@ import json
 import signal
 import time
 from collections.abc import Callable
-from itertools import pairwise
+from dataclasses import replace
 from typing import Any
 
 import gevent
@@ -14,14 +14,12 @@ from imserver.cluster.redis.registry import RedisRegistry
 from imserver.cluster.registry import RegistryEvents, Session, SessionRef
 from imserver.config.settings import ClusterSettings, RedisSettings
 from imserver.errors import StartError
+from tests.processes import pause
 from tests.support import until
 
-from .conftest import QUICK, StartNode
-from .node_process import NodeProcess
+from .conftest import PATIENT, QUICK, StartNode
+from .node_process import QUIET, NodeProcess
 from .redis_server import RedisServer
-
-PATIENT = ClusterSettings(lease_seconds=30.0, renew_seconds=0.1, redis_seconds=0.3)
-"""A lease that outlasts what happens to Redis."""
 
 
 class Holder:
@@ -74,7 +72,7 @@ def start_holder(start_node: StartNode) -> StartHolder:
 
         def prepare(node: RedisRegistry) -> RegistryEvents:
             holders.append(Holder(node))
-            return RegistryEvents(reregister=holders[0].reregister)
+            return replace(QUIET, reregister=holders[0].reregister)
 
         start_node(server, number, settings, prepare=prepare)
         return holders[0]
@@ -113,12 +111,10 @@ def test_redis_killed_and_restarted_empty(own_server: RedisServer, start_holder:
     held = [a.register(f"user{i}") for i in range(300)]
     number, epoch = held[0].number, a.node.lease.epoch
     own_server.kill()
-    answer, took = timed(lambda: a.node.find("101", ["user0"]))
-    assert answer is None
-    assert took < 2, "not until it is back"
-    answers, took = timed(lambda: [a.node.find("101", ["user0"]) for _ in range(1000)])
-    assert answers == [None] * 1000
-    assert took < 0.2, "known to be away: answered at once"
+    assert a.node.find("101", ["user0"]) is None
+    trips = a.node.counters.round_trips
+    assert [a.node.find("101", ["user0"]) for _ in range(1000)] == [None] * 1000
+    assert a.node.counters.round_trips - trips < 100, "known to be away: not asked"
     assert not a.node.healthy()
     late, gone = a.register("late"), held[1]
     assert a.unregister(gone) is None
@@ -167,7 +163,7 @@ def test_a_flushed_redis_is_filled_again_under_a_new_epoch(
     epochs = {a.node.lease.epoch, b.node.lease.epoch}
     with server.client() as client:
         client.flushall()
-    until(lambda: a.node.lease.epoch not in epochs, seconds=2)
+    until(lambda: a.node.lease.epoch not in epochs)
     until(a.whole)
     assert [session.number for session in held] == numbers
     until(lambda: set(b.node.leases()) == {a.node.lease.epoch, b.node.lease.epoch})
@@ -175,7 +171,7 @@ def test_a_flushed_redis_is_filled_again_under_a_new_epoch(
     until(lambda: b.node.find("101", ["user0"]) == [(place_of(a, held[0]),)])
 
 
-def test_a_session_that_began_anew_wins_over_an_older_one_after_a_flush(
+def test_a_session_that_began_again_wins_over_an_older_one_after_a_flush(
     server: RedisServer, start_holder: StartHolder
 ) -> None:
     a, b = start_holder(server, 1), start_holder(server, 2)
@@ -184,7 +180,7 @@ def test_a_session_that_began_anew_wins_over_an_older_one_after_a_flush(
     # The word that the older one is replaced has not come yet: both are held.
     with server.client() as client:
         client.flushall()
-    until(lambda: a.asked and b.asked and a.node.healthy() and b.node.healthy(), seconds=8)
+    until(lambda: a.asked and b.asked and a.node.healthy() and b.node.healthy())
     until(lambda: a.node.find("101", ["ann"]) == [(place_of(b, newer),)])
     assert a.lost in ([older], []), "superseded when it was restored, or replaced after"
 
@@ -197,11 +193,12 @@ def test_a_stalled_redis_costs_a_caller_its_time_once(
 ) -> None:
     holder = start_holder(own_server, 1, PATIENT)
     held = [holder.register(f"user{i}") for i in range(10)]
-    ticks: list[float] = []
+    ticks = 0
 
     def tick() -> None:
+        nonlocal ticks
         while True:
-            ticks.append(time.monotonic())
+            ticks += 1
             gevent.sleep(0.01)
 
     ticker = gevent.spawn(tick)
@@ -212,8 +209,11 @@ def test_a_stalled_redis_costs_a_caller_its_time_once(
         calls += [gevent.spawn(timed, lambda: holder.node.unregister(held[9])) for _ in range(2)]
         gevent.joinall(calls)
         assert all(call.value[0] is None for call in calls)
-        assert max(call.value[1] for call in calls) < 0.5
-        assert timed(lambda: holder.node.find("101", ["user0"]))[1] < 0.05
+        assert max(call.value[1] for call in calls) < 40, "one by one they would wait 104 s"
+        assert ticks >= 5, "nobody else waits"
+        timeouts = holder.node.counters.timeouts
+        assert holder.node.find("101", ["user0"]) is None
+        assert holder.node.counters.timeouts == timeouts, "known to be stalled: not waited for"
         assert not holder.node.healthy()
         assert holder.node.counters.timeouts >= 1
         late = holder.register("late")
@@ -229,11 +229,9 @@ def test_a_stalled_redis_costs_a_caller_its_time_once(
     assert True not in holder.asked, "nothing was lost: only what is missing is registered"
     until(lambda: holder.node.find("101", ["user9", "gone"]) == [(), ()])
     ticker.kill()
-    gaps = [later - earlier for earlier, later in pairwise(ticks)]
-    assert max(gaps) < 0.3, "nobody else waits"
 
 
-def test_what_was_on_the_way_when_redis_stalled_leaves_no_ghost(
+def test_what_was_on_the_way_when_redis_stalled_leaves_no_stale_session(
     own_server: RedisServer, start_holder: StartHolder
 ) -> None:
     holder = start_holder(own_server, 1, PATIENT)
@@ -274,9 +272,7 @@ def test_lost_scripts_are_loaded_again(server: RedisServer, start_holder: StartH
     assert holder.node.counters.errors == 0
 
 
-def test_a_lost_connection_is_made_anew_without_a_word(
-    server: RedisServer, start_holder: StartHolder
-) -> None:
+def test_a_lost_connection_is_reopened_silently(server: RedisServer, start_holder: StartHolder) -> None:
     holder = start_holder(server)
     holder.register("ann")
     for _ in range(3):
@@ -319,7 +315,7 @@ def test_a_redis_that_takes_no_writes_is_away(
     until(holder.whole)
 
 
-def test_a_flood_of_ends_that_redis_was_not_told_gives_a_new_epoch(
+def test_a_flood_of_ends_that_redis_did_not_get_gives_a_new_epoch(
     own_server: RedisServer, start_holder: StartHolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("imserver.cluster.redis.registry._UNREPORTED_LIMIT", 10)
@@ -338,7 +334,7 @@ def test_a_flood_of_ends_that_redis_was_not_told_gives_a_new_epoch(
 # --- refusals -----------------------------------------------------------------------------------------------
 
 
-def test_a_wrong_password_is_told_at_start(own_server: RedisServer, start_node: StartNode) -> None:
+def test_a_wrong_password_is_reported_at_start(own_server: RedisServer, start_node: StartNode) -> None:
     with own_server.client() as client:
         client.config_set("requirepass", "right")
     where = f"127.0.0.1:{own_server.port}"
@@ -397,18 +393,18 @@ def test_a_killed_process_takes_its_users_with_it(
         [epoch],
     ]
     there.process.kill()
-    until(lambda: here.find("101", ["ann", "bob"]) == [(), ()], seconds=2.0)
+    until(lambda: here.find("101", ["ann", "bob"]) == [(), ()])
 
 
-def test_a_process_that_was_stopped_for_long_comes_back_under_a_new_epoch_without_ghosts(
+def test_a_process_that_was_stopped_for_long_comes_back_under_a_new_epoch_without_stale_sessions(
     server: RedisServer, start_node: StartNode, start_process: Callable[..., NodeProcess]
 ) -> None:
     here = start_node(server, 1)
     there = start_process(server.url, 2)
     assert all(there.ask("register", "ann", "bob"))
     epoch = there.ask("state")["epoch"]
-    there.process.send_signal(signal.SIGSTOP)
-    until(lambda: here.find("101", ["ann", "bob"]) == [(), ()], seconds=3.0)
+    pause(there.process.pid)
+    until(lambda: here.find("101", ["ann", "bob"]) == [(), ()])
     session = Session("101", "ann")
     registration = here.register(session)
     assert registration is not None

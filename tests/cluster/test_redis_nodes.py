@@ -3,22 +3,23 @@
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import gevent
 import msgspec
 import pytest
 
 from imserver.cluster.redis.registry import RedisRegistry
-from imserver.cluster.registry import Claim, RegistryEvents, Session, SessionRef
+from imserver.cluster.redis.scripts import LEASES
+from imserver.cluster.registry import Claim, Session, SessionRef
 from imserver.config.settings import ClusterSettings
 from imserver.errors import StartError
 from tests.support import until
 
-from .conftest import StartNode
+from .conftest import LASTING, StartNode
+from .node_process import QUIET
 from .redis_server import RedisServer
 
-LASTING = ClusterSettings(lease_seconds=3.0, renew_seconds=0.1, redis_seconds=2.0)
-"""Leases that outlive the pauses of a busy machine."""
 RECORD_KEYS = [
     "accIp",
     "accPort",
@@ -59,6 +60,14 @@ def vanish(node: RedisRegistry) -> None:
     node._pipeline.stop()
 
 
+def wait_until_cleaned_up(server: RedisServer, dead: RedisRegistry, other: RedisRegistry) -> None:
+    """Let the lease of a dead node run out, and wait for what it left to be gone."""
+    with server.client() as client:
+        assert client.zadd(LEASES, {str(dead.lease.epoch): 1}, xx=True, ch=True) == 1
+        until(lambda: dead.lease.epoch not in other.leases())
+        until(lambda: client.hlen("{imserver}:graves") == 0)
+
+
 def place_of(node: RedisRegistry, session: Session) -> SessionRef:
     return SessionRef(node.lease.epoch, session.id, session.number, session.device)
 
@@ -67,15 +76,15 @@ def place_of(node: RedisRegistry, session: Session) -> SessionRef:
 
 
 def test_nodes_see_each_other(server: RedisServer, start_node: StartNode) -> None:
-    told: list[int] = []
-    a = start_node(server, 1, events=RegistryEvents(leases_changed=lambda: told.append(1)))
-    until(lambda: told)
-    b = start_node(server, 2)
+    received: list[int] = []
+    a = start_node(server, 1, LASTING, events=replace(QUIET, leases_changed=lambda: received.append(1)))
+    until(lambda: received)
+    b = start_node(server, 2, LASTING)
     assert set(b.leases()) == {a.lease.epoch, b.lease.epoch}
-    until(lambda: set(a.leases()) == set(b.leases()) and len(told) > 1)
+    until(lambda: set(a.leases()) == set(b.leases()) and len(received) > 1)
     assert a.leases()[b.lease.epoch].control == "tcp://127.0.0.1:9004"
     b.stop()
-    until(lambda: set(a.leases()) == {a.lease.epoch}, seconds=0.9, what="a node that leaves is gone at once")
+    until(lambda: set(a.leases()) == {a.lease.epoch}, what="a node that leaves is gone at once")
 
 
 def test_epochs_are_never_given_twice(server: RedisServer, start_node: StartNode) -> None:
@@ -102,7 +111,8 @@ def test_a_node_with_another_database_or_none_does_not_join(
 ) -> None:
     start_node(server, 1, lease={"database": "d1"})
     with pytest.raises(
-        StartError, match=r"another database than this node .*127\.0\.0\.1:9002.*storage\.url"
+        StartError,
+        match=r"another database for apps and keys than this node .*127\.0\.0\.1:9002.*storage\.url",
     ):
         start_node(server, 2, lease={"database": own})
 
@@ -126,27 +136,31 @@ def test_an_address_that_a_live_node_of_another_machine_has_is_refused(
 def test_a_node_that_was_restarted_ends_its_earlier_life_at_once(
     server: RedisServer, start_node: StartNode
 ) -> None:
-    watcher, earlier = start_node(server, 2), start_node(server, 1)
+    watcher, earlier = (start_node(server, number, LASTING) for number in (2, 1))
     begin(earlier)
     vanish(earlier)
-    later = start_node(server, 1)
+    later = start_node(server, 1, LASTING)
     assert earlier.lease.epoch not in later.leases()
     assert where(later) == []
-    until(lambda: set(watcher.leases()) == {watcher.lease.epoch, later.lease.epoch}, seconds=0.9)
+    until(lambda: set(watcher.leases()) == {watcher.lease.epoch, later.lease.epoch})
 
 
 def test_a_node_that_says_itself_that_it_lives_is_believed_until_the_next_look(
     server: RedisServer, start_node: StartNode
 ) -> None:
-    a, b = start_node(server, 1), start_node(server, 2)
+    a = start_node(server, 1)
+    a._recovery.stop()
+    b = start_node(server, 2)
     assert b.lease.epoch not in a.leases()
     a.add_lease(b.lease)
     assert a.leases()[b.lease.epoch] == b.lease
     unknown = msgspec.structs.replace(b.lease, epoch=b.lease.epoch + 1000)
     a.add_lease(unknown)
-    until(lambda: set(a.leases()) == {a.lease.epoch, b.lease.epoch}, seconds=1)
+    assert set(a.leases()) == {a.lease.epoch, b.lease.epoch, unknown.epoch}
+    a._recovery.start()
+    until(lambda: set(a.leases()) == {a.lease.epoch, b.lease.epoch})
     vanish(b)
-    until(lambda: set(a.leases()) == {a.lease.epoch}, seconds=2)
+    until(lambda: set(a.leases()) == {a.lease.epoch})
     a.add_lease(b.lease)
     assert set(a.leases()) == {a.lease.epoch}, "the dead do not come back"
 
@@ -191,7 +205,7 @@ def test_a_login_elsewhere_replaces_and_the_replaced_node_learns_of_it(
     server: RedisServer, start_node: StartNode, policy: str
 ) -> None:
     replaced: list[tuple[str, str, int]] = []
-    a = start_node(server, 1, events=RegistryEvents(replaced=lambda *told: replaced.append(told)))
+    a = start_node(server, 1, events=replace(QUIET, replaced=lambda *received: replaced.append(received)))
     b = start_node(server, 2)
     older = begin(a, policy=policy)
     newer = Session("101", "ann", "", policy)
@@ -208,12 +222,12 @@ def test_a_login_elsewhere_replaces_and_the_replaced_node_learns_of_it(
     assert b.unregister(newer) is True
 
 
-def test_many_replaced_sessions_are_all_told(server: RedisServer, start_node: StartNode) -> None:
+def test_many_replaced_sessions_are_all_reported(server: RedisServer, start_node: StartNode) -> None:
     replaced: set[int] = set()
     a = start_node(
         server,
         1,
-        events=RegistryEvents(replaced=lambda app, user, number: replaced.add(number)),
+        events=replace(QUIET, replaced=lambda app, user, number: replaced.add(number)),
     )
     b = start_node(server, 2)
     sessions = [begin(a, f"user{i}") for i in range(1200)]
@@ -245,7 +259,7 @@ def test_refuse_holds_across_nodes_and_ends_with_the_life_of_the_holder(
         answer = b.register(second)
         return answer is not None and answer.addressed and answer.replaced == ()
 
-    until(taken, seconds=1.9)
+    until(taken)
 
 
 def test_what_a_dead_life_wrote_after_it_was_cleared_away_refuses_nobody(
@@ -274,7 +288,7 @@ def test_claims_hold_across_nodes(server: RedisServer, start_node: StartNode) ->
     [mine] = a.claim(["m1"]) or []
     assert (mine.state, state(b)) == ("mine", "pending")
     a.settle(mine, True)
-    until(lambda: state(b) == "repeat", seconds=1)
+    until(lambda: state(b) == "repeat")
     with server.client() as client:
         assert client.get("acc:submit:again:seq:m1") == "1"
         assert 43000 < client.ttl("acc:submit:again:seq:m1") <= 43200
@@ -285,7 +299,7 @@ def test_a_claim_of_a_node_that_dies_lapses(server: RedisServer, start_node: Sta
     assert a.claim(["m1"]) is not None
     with server.client() as client:
         assert client.get("acc:submit:again:seq:m1") != "1"
-        assert 9000 < client.pttl("acc:submit:again:seq:m1") <= 10000
+        assert 5000 < client.pttl("acc:submit:again:seq:m1") <= 10000
 
 
 def test_settling_somebody_elses_claim_does_not_free_it(server: RedisServer, start_node: StartNode) -> None:
@@ -318,12 +332,12 @@ def record(server: RedisServer, user: str = "ann", app: str = "101") -> dict[str
     return found
 
 
-def test_a_record_tells_of_login_and_logout(server: RedisServer, start_node: StartNode) -> None:
+def test_a_record_holds_login_and_logout(server: RedisServer, start_node: StartNode) -> None:
     a = start_node(server, 1)
     session = begin(a, "马远", device="phone")
     now = time.time()
     online = record(server, "马远")
-    assert abs(int(str(online["heartbeatTime"])) - now) <= 2
+    assert abs(int(str(online["heartbeatTime"])) - now) <= 30
     assert online | {"heartbeatTime": 0} == {
         "accIp": "127.0.0.1",
         "accPort": "9002",
@@ -341,7 +355,7 @@ def test_a_record_tells_of_login_and_logout(server: RedisServer, start_node: Sta
     a.unregister(session)
     offline = record(server, "马远")
     assert offline["isLogoff"] is True
-    assert abs(int(str(offline["logOutTime"])) - now) <= 2
+    assert abs(int(str(offline["logOutTime"])) - now) <= 30
 
 
 def test_an_app_without_a_number_has_its_name_in_the_record(
@@ -372,13 +386,13 @@ def test_a_refused_login_leaves_the_record_as_it_was(server: RedisServer, start_
 
 def test_records_of_long_sessions_are_kept(server: RedisServer, start_node: StartNode) -> None:
     held: list[Session] = []
-    events = RegistryEvents(sessions=lambda: iter(held))
-    a = start_node(server, 1, record_seconds=2, events=events)
+    events = replace(QUIET, sessions=lambda: iter(held))
+    a = start_node(server, 1, record_seconds=8, events=events)
     held += [begin(a, f"user{i}") for i in range(250)]
     with server.client() as client:
         for session in held:
-            client.expire(f"acc:user:online:101_{session.user}", 1)
-        until(lambda: all(client.pttl(f"acc:user:online:101_{s.user}") > 1000 for s in held), seconds=2)
+            client.expire(f"acc:user:online:101_{session.user}", 5)
+        until(lambda: all(client.pttl(f"acc:user:online:101_{s.user}") > 5000 for s in held))
 
 
 # --- the dead -----------------------------------------------------------------------------------------------
@@ -393,7 +407,7 @@ def test_users_of_a_dead_node_are_offline_when_its_lease_is_over(
     vanish(a)
     died = time.monotonic()
     until(lambda: where(b) == [])
-    assert 0.7 < time.monotonic() - died < 2.5
+    assert time.monotonic() - died > 0.7
     assert set(b.leases()) == {b.lease.epoch}
 
 
@@ -410,9 +424,8 @@ def test_what_a_dead_node_left_is_cleared_away_by_one_of_the_others(
     there = begin(b, "both", "multi")
     moved = [begin(b, user) for user in users[:10]]
     vanish(a)
+    wait_until_cleaned_up(server, a, b)
     with server.client() as client:
-        until(lambda: a.lease.epoch not in b.leases(), seconds=10)
-        until(lambda: client.hlen("{imserver}:graves") == 0, seconds=10)
         assert [record(server, user)["isLogoff"] for user in users] == [False] * 10 + [True] * 290
         assert record(server, "both")["isLogoff"] is False
         kept = {
@@ -446,24 +459,26 @@ def test_a_user_who_logs_in_while_the_dead_are_cleared_away_stays_online(
 
     greenlet = gevent.spawn(log_in)
     with server.client() as client:
-        until(lambda: greenlet.dead and client.hlen("{imserver}:graves") == 0, seconds=20)
+        until(lambda: greenlet.dead and client.hlen("{imserver}:graves") == 0)
     greenlet.get()
     assert [record(server, f"user{i}")["isLogoff"] for i in range(200)] == [False] * 200
     assert all(where(b, f"user{i}") for i in range(200))
 
 
 @pytest.mark.parametrize("clean", [True, False])
-def test_a_node_that_stops_leaves_a_grave_only_if_it_leaves_sessions(
+def test_a_node_that_stops_leaves_a_cleanup_task_only_if_it_leaves_sessions(
     server: RedisServer, start_node: StartNode, clean: bool
 ) -> None:
     a, b = start_node(server, 1), start_node(server, 2)
     session = begin(a)
     if clean:
         a.unregister(session)
+    b._recovery.stop()  # it would do the task
     a.stop(clean=clean)
-    until(lambda: where(b) == [], seconds=0.5)
     with server.client() as client:
         assert client.hlen("{imserver}:graves") == (0 if clean else 1)
+    b._recovery.start()
+    until(lambda: where(b) == [])
 
 
 def test_an_expired_ban_and_an_empty_bucket_are_cleared_away_too(
@@ -476,7 +491,7 @@ def test_an_expired_ban_and_an_empty_bucket_are_cleared_away_too(
     a.ban("101", "ann", 0.01)
     vanish(a)
     with server.client() as client:
-        until(lambda: not client.exists("imserver:users:{101:0}"), seconds=4)
+        until(lambda: not client.exists("imserver:users:{101:0}"))
     assert where(b) == []
 
 
@@ -485,7 +500,6 @@ def test_an_expired_ban_and_an_empty_bucket_are_cleared_away_too(
 
 def cost(server: RedisServer, node: RedisRegistry, what: Callable[[], object]) -> tuple[int, dict[str, int]]:
     """Round trips of a node, and commands that Redis counted, for something done 50 times."""
-    node._recovery.stop()
     with server.client() as client:
         client.config_resetstat()
         before = node.counters.round_trips
@@ -505,8 +519,10 @@ def cost(server: RedisServer, node: RedisRegistry, what: Callable[[], object]) -
 
 @pytest.fixture
 def settled_node(server: RedisServer, start_node: StartNode) -> RedisRegistry:
-    """A node whose lease lasts without its greenlet."""
-    return start_node(server, 1, ClusterSettings())
+    """A node that asks nothing of its own accord. Its lease lasts as long as a test."""
+    node = start_node(server, 1, ClusterSettings(lease_seconds=600.0, redis_seconds=20.0))
+    node._recovery.stop()
+    return node
 
 
 def test_a_login_is_one_round_trip_and_one_command(server: RedisServer, settled_node: RedisRegistry) -> None:
@@ -551,19 +567,21 @@ def test_logins_of_one_moment_share_a_round_trip(server: RedisServer, settled_no
 def test_an_idle_node_asks_little(server: RedisServer, start_node: StartNode) -> None:
     node = start_node(server, 1)
     gevent.sleep(0.3)
-    before = node.counters.commands
+    before, began = node.counters.commands, time.monotonic()
     gevent.sleep(0.5)
-    assert node.counters.commands - before <= 8, "a look each tenth of a second"
+    looks = (time.monotonic() - began) / 0.1
+    assert node.counters.commands - before <= 3 + looks, "a look each tenth of a second"
 
 
 @pytest.mark.full
-def test_ten_thousand_users_are_found_quickly(server: RedisServer, settled_node: RedisRegistry) -> None:
+def test_ten_thousand_users_are_found_in_a_few_round_trips(
+    server: RedisServer, settled_node: RedisRegistry
+) -> None:
     sessions = [Session("101", f"user{i}") for i in range(10_000)]
     assert len(list(settled_node.reregister(sessions))) == 10_000
     names = [session.user for session in sessions]
-    began = time.perf_counter()
+    before = settled_node.counters.round_trips
     found = settled_node.find("101", names)
-    took = time.perf_counter() - began
     assert found is not None
     assert all(len(places) == 1 for places in found)
-    assert took < 1.0, f"{took * 1000:.0f} ms"
+    assert settled_node.counters.round_trips - before <= 10

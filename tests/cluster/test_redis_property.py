@@ -14,6 +14,7 @@ from imserver.cluster.registry import POLICIES, Session, SessionRef, SessionRegi
 from imserver.config.settings import ClusterSettings
 
 from .conftest import lease_of
+from .node_process import QUIET
 from .redis_server import RedisServer
 
 PATIENT = ClusterSettings(lease_seconds=60, renew_seconds=20, redis_seconds=5)
@@ -33,7 +34,7 @@ def nodes(shared_redis: RedisServer) -> Iterator[Nodes]:
         RedisRegistry(shared_redis.settings, PATIENT, ["101"]),
     )
     for number, node in enumerate(both):
-        node.start(lease_of(number))
+        node.start(lease_of(number), QUIET)
     yield both
     for node in both:
         node.stop()
@@ -166,15 +167,15 @@ def test_of_sessions_that_come_and_go_at_once_the_highest_number_is_left(
 
     def live(node: RedisRegistry, session: Session, way: str) -> None:
         registration = node.register(session)
-        told(registration, session)
+        received(registration, session)
         if way == "return" and session.number:
             for _, again in node.reregister([session]):
-                told(again, session)
+                received(again, session)
         if way == "leave":
             node.unregister(session)
             gone.add(session.id)
 
-    def told(registration: SessionRegistration | None, session: Session) -> None:
+    def received(registration: SessionRegistration | None, session: Session) -> None:
         assert registration is not None
         over.update(place.id for place in registration.replaced)
         if registration.refused:

@@ -19,7 +19,7 @@ NODE = "10.0.0.1:9001"
         ("system:shop", b"acc:user:online:system:shop_ann", "appID", "userID", "system:shop"),
     ],
 )
-def test_a_record_stands_where_its_original_has_it(
+def test_a_record_is_where_its_original_has_it(
     app: str, key: bytes, app_key: str, user_key: str, value: int | str
 ) -> None:
     assert record_key(app, b"ann") == key

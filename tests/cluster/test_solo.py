@@ -2,8 +2,7 @@
 
 import gevent
 
-from imserver.cluster.registry import Lease, Registry
-from imserver.cluster.solo import EPOCH, SoloRegistry
+from imserver.cluster.registry import EPOCH, Lease, Registry, SoloRegistry
 
 
 def test_a_started_node_is_the_only_live_one() -> None:

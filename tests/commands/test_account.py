@@ -28,8 +28,8 @@ def test_users_of_gochat_are_taken_over_with_their_ids_and_passwords(
     assert (dry.returncode, dry.stdout) == (0, "2 accounts could be imported\n")
     for count in (2, 0):
         done = run_cli("account", "import", "--data-dir", folder, str(table))
-        told = f"{count} accounts imported, {2 - count} already existed\n"
-        assert (done.returncode, done.stdout) == (0, told), done
+        received = f"{count} accounts imported, {2 - count} already existed\n"
+        assert (done.returncode, done.stdout) == (0, received), done
     for number in (41, 42):
         fields = {"phone_number": f"139000000{number}", "password": "secret"}
         answer = form(server.http, "/login", fields).json
@@ -40,7 +40,7 @@ def test_users_of_gochat_are_taken_over_with_their_ids_and_passwords(
     assert int(new["data"]["id"]) > 42
 
 
-def test_what_cannot_be_imported_is_said_row_by_row_and_nothing_is(tmp_path: Path) -> None:
+def test_what_cannot_be_imported_is_reported_row_by_row_and_nothing_is(tmp_path: Path) -> None:
     table = tmp_path / "users.json"
     good = {"id": 1, "phone": "1", "password": "0" * 32}
     table.write_text(json.dumps([good, {**good, "id": 2, "password": "plain"}]))

@@ -12,6 +12,7 @@ from imserver.lifecycle import DataDirectory
 from imserver.storage import backup as copies
 from imserver.storage.accounts import AccountStore
 from imserver.storage.contract import Account
+from imserver.storage.events import EventStore, NewEvent
 from imserver.storage.log.contract import Draft
 from imserver.storage.store import Store
 from tests.support import run_cli
@@ -77,15 +78,16 @@ def opened(data: Path) -> Store:
     return store
 
 
-def live_on(data: Path, phone: str) -> tuple[int, int, int, int]:
-    """One message, group, mark and account more: the numbers that they were given."""
+def live_on(data: Path, phone: str) -> tuple[int, int, int, int, int]:
+    """One message, group, mark, account and event more: the numbers that they were given."""
     store = opened(data)
     log, accounts = store.log(), AccountStore(store)
     group = log.create("app", "a", "us", [])
     log.append("app", [Draft(sender="a", conversation=group.conversation)])
     version = log.hide("app", "a", [log.head("app")])
     account = accounts.add(Account(0, "app", phone), "a hash")
-    numbers = log.head("app"), group.conversation, version, account.id
+    events = EventStore(store).append([NewEvent("app", "a", "absent", b"{}")])
+    numbers = log.head("app"), group.conversation, version, account.id, events["app"]
     store.close()
     return numbers
 
@@ -120,15 +122,18 @@ def test_an_app_that_began_after_the_copy_goes_on_behind_it_too(data: Path, tmp_
     copies.backup(data / "imserver.db", tmp_path / "copy.db")
     store = opened(data)
     store.log().append("young", [Draft(sender="a", to_user="b")] * 3)
+    note = NewEvent("young", "a", "absent", b"{}")
+    assert EventStore(store).append([note, note]) == {"young": 2}
     store.close()
     copies.restore(data / "imserver.db", tmp_path / "copy.db")
     store = opened(data)
     store.log().append("young", [Draft(sender="a", to_user="b")])
     assert [entry.id for entry in store.log().read("young", 0, 10)] == [4]
+    assert EventStore(store).append([note]) == {"young": 3}
     store.close()
 
 
-def test_what_was_there_is_kept_however_often_something_is_restored(data: Path, tmp_path: Path) -> None:
+def test_what_was_there_remains_however_often_something_is_restored(data: Path, tmp_path: Path) -> None:
     say(data, "one")
     copies.backup(data / "imserver.db", tmp_path / "copy.db")
     say(data, "two")
@@ -173,8 +178,8 @@ def test_what_cannot_be_copied_is_one_clear_line_and_changes_nothing(
     say(data, "one")
     diary = tmp_path / "diary"
     diary.write_text("dear diary", encoding="ascii")
-    assert "there already" in run("backup", diary, fails=True).stderr
-    assert "no database of this server" in run("restore", diary, fails=True).stderr
+    assert "exists already" in run("backup", diary, fails=True).stderr
+    assert "not a database of this server" in run("restore", diary, fails=True).stderr
     assert "no such file" in run("restore", tmp_path / "none", fails=True).stderr
     assert "cannot be written" in run("backup", tmp_path / "none" / "copy", fails=True).stderr
     assert diary.read_text(encoding="ascii") == "dear diary"

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from imserver.config.settings import StorageSettings
+from imserver.storage.events import EventStore, NewEvent, RetryRow
+from imserver.storage.store import Store
 from tests.support import run_cli
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -17,13 +20,17 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 def run(tmp_path: Path) -> Run:
     """``run("key", "list")``: what a command said; ``fails=True`` where it must refuse, in one line."""
 
-    def run(*arguments: str, fails: bool = False, **environment: str) -> "subprocess.CompletedProcess[str]":
+    def run(
+        *arguments: str, fails: bool = False, lines: int | None = 1, **environment: str
+    ) -> "subprocess.CompletedProcess[str]":
         given = {"IMSERVER_SERVER_DATA_DIR": str(tmp_path / "data"), **environment}
         done = run_cli(*arguments, seconds=30, **given)
         assert done.returncode == (1 if fails else 0), done
         if fails:
-            assert done.stderr.startswith("imserver: ")
-            assert done.stderr.count("\n") == 1
+            assert "Traceback" not in done.stderr
+            if lines is not None:
+                assert done.stderr.startswith("imserver: ")
+                assert done.stderr.count("\n") == lines
         return done
 
     return run
@@ -33,7 +40,7 @@ def rows(output: str) -> list[list[str]]:
     return [re.split(r" {2,}", line) for line in output.splitlines()[1:]]
 
 
-def test_a_key_is_shown_once_and_kept_as_a_digest(run: Run, tmp_path: Path) -> None:
+def test_a_key_is_shown_once_and_stored_as_a_digest(run: Run, tmp_path: Path) -> None:
     made = run("key", "create", "--scope", "push", "--scope", "read", "--note", "商店")
     key = made.stdout.strip()
     assert re.fullmatch(r"imk_[\w-]{43}", key)
@@ -56,10 +63,10 @@ def test_a_key_is_revoked_by_its_id(run: Run) -> None:
 
 def test_to_ask_makes_nothing(run: Run, tmp_path: Path) -> None:
     assert rows(run("key", "list").stdout) == []
-    assert len(rows(run("app", "list").stdout)) == 7
+    assert len(rows(run("app", "list").stdout)) == 8
     run("app", "show", "101")
     run("key", "revoke", "none", fails=True)
-    run("app", "set", "none", "max_rooms=1", fails=True)
+    run("app", "set", "none", "max_channels=1", fails=True)
     assert not (tmp_path / "data").exists()
 
 
@@ -80,6 +87,28 @@ def test_a_key_is_bound_to_apps_that_exist(run: Run) -> None:
     assert rows(run("key", "list").stdout)[0][2] == "105,101"
 
 
+@pytest.mark.full
+def test_dead_events_are_listed_and_sent_again(run: Run, tmp_path: Path) -> None:
+    assert rows(run("app", "events", "101").stdout) == []
+    assert "app none does not exist" in run("app", "events", "none", fails=True).stderr
+    run("app", "create", "105")
+    store = Store(StorageSettings(), str(tmp_path / "data"), threaded=False)
+    store.start()
+    events = EventStore(store)
+    events.append([NewEvent("105", "ann", "account", b"{}")])
+    events.claim({"105": None}, "node", 10)
+    dead = [RetryRow(0, f"event-{number}", "ann", 7, 1795155801, b"{}") for number in (1, 2)]
+    events.advance("105", "node", 0, 1, dead, dead=True)
+    assert rows(run("app", "events", "105").stdout) == []
+    assert rows(run("app", "events", "105", "--dead").stdout)[0][:3] == ["event-1", "ann", "7"]
+    assert "no dead event event-3" in run("app", "events", "105", "--replay", "event-3", fails=True).stderr
+    assert run("app", "events", "105", "--replay", "event-1").stdout == "1 events are sent again\n"
+    assert [row[0] for row in rows(run("app", "events", "105", "--dead").stdout)] == ["event-2"]
+    assert [row[0] for row in rows(run("app", "events", "105").stdout)] == ["event-1"]
+    assert run("app", "events", "105", "--replay", "all").stdout == "1 events are sent again\n"
+    store.close()
+
+
 def test_an_app_is_made_shown_and_changed(run: Run) -> None:
     run("app", "create", "105", "maxConnections=5", "origins=[example.org]", "webhook.url=https://e.org/hook",
         "webhook.secret=@-", stdin="quite a secret\n")  # fmt: skip
@@ -88,8 +117,10 @@ def test_an_app_is_made_shown_and_changed(run: Run) -> None:
     assert "max_connections: 5\n" in shown
     assert "url: https://e.org/hook\n" in shown
     assert "quite a secret" not in shown
-    changed = run("app", "set", "105", "max_rooms=7", "webhook.events=[login]", "--unset", "origins").stdout
-    assert "max_rooms: 7\n" in changed
+    changed = run(
+        "app", "set", "105", "max_channels=7", "webhook.events=[login]", "--unset", "origins"
+    ).stdout
+    assert "max_channels: 7\n" in changed
     assert "origins: []\n" in changed
     assert "url: https://e.org/hook\n" in changed, "of a setting with several fields one was changed"
     assert ["105", "database", "multi"] in rows(run("app", "list").stdout)
@@ -125,11 +156,11 @@ def test_a_secret_among_the_arguments_is_refused(run: Run, setting: str) -> None
     ("arguments", "said"),
     [
         (("app", "set", "105", "webhook.secret=@/none"), "/none cannot be read"),
-        (("app", "create", "105", "max_rooms"), "expected SETTING=VALUE"),
-        (("app", "create", "105", "max_room=1"), "the nearest known key is 'max_rooms'"),
-        (("app", "create", "105", "max_rooms=[1"), "not valid YAML"),
+        (("app", "create", "105", "max_channels"), "expected SETTING=VALUE"),
+        (("app", "create", "105", "max_channel=1"), "the nearest known key is 'max_channels'"),
+        (("app", "create", "105", "max_channels=[1"), "not valid YAML"),
         (("app", "create", " 105"), "an app cannot be called ' 105'"),
-        (("app", "set", "101", "max_rooms=1"), "stands in the configuration"),
+        (("app", "set", "101", "max_channels=1"), "is defined in the configuration"),
         (("app", "show", "105"), "app 105 does not exist"),
         (("app", "set", "105"), "app 105 does not exist"),
         (("key", "create", "--scope", "push", "--note", "x" * 201), "at most 200 characters"),
@@ -153,3 +184,75 @@ def test_the_file_is_a_plain_sqlite_database(run: Run, tmp_path: Path) -> None:
         assert connection.execute("SELECT name FROM app").fetchall() == [("105",)]
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     connection.close()
+
+
+# --- deletion of an app -------------------------------------------------------------------------------------
+
+
+def test_an_app_is_deleted_after_a_confirmation(run: Run) -> None:
+    look = {"IMSERVER_STORAGE_LOOK_SECONDS": "0.1"}
+    run("app", "create", "105")
+    run("app", "create", "106")
+    run("key", "create", "push", "--app", "105")
+    run("key", "create", "push", "--app", "105", "--app", "106")
+    shown = "1 keys, 0 accounts, 0 messages, 0 uploads, 0 groups"
+    refused = run("app", "delete", "105", stdin="106\n", fails=True, lines=None, **look)
+    assert shown in refused.stderr
+    assert "nothing was deleted" in refused.stderr
+    assert "nothing was deleted" in run("app", "delete", "105", fails=True, lines=None, **look).stderr
+    run("app", "show", "105")
+    assert run("app", "delete", "105", stdin="105\n", **look).stdout == "app 105 deleted\n"
+    assert "app 105 does not exist" in run("app", "show", "105", fails=True).stderr
+    assert sorted((row[2], len(row)) for row in rows(run("key", "list").stdout)) == [("105", 5), ("106", 4)]
+    run("app", "create", "105", "max_channels=3")
+    assert "max_channels: 3\n" in run("app", "show", "105").stdout
+    run("app", "delete", "105", "--yes", **look)
+
+
+def test_apps_that_are_not_deleted(run: Run) -> None:
+    run("app", "create", "105")
+    run("app", "create", "106", "same_as=105")
+    assert "is defined in the configuration" in run("app", "delete", "101", "--yes", fails=True).stderr
+    assert "delete its alias '106' first" in run("app", "delete", "105", "--yes", fails=True).stderr
+    assert "app none does not exist" in run("app", "delete", "none", "--yes", fails=True).stderr
+
+
+# --- arguments and the options of the same meaning ----------------------------------------------------------
+
+
+@pytest.mark.full
+def test_what_is_an_argument_may_be_given_by_its_option(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text(f"apps: {{shop: {{jwt: [{{key: {'k' * 40}}}]}}, tea: {{jwt: [{{}}]}}}}")
+    run("key", "create", "push", "read")
+    run("key", "create", "push", "--scope", "read")
+    run("key", "create", "--scope", "push", "--scope", "read")
+    assert {row[1] for row in rows(run("key", "list").stdout)} == {"push,read"}
+    command = ("token", "create", "-c", str(file), "--app", "shop")
+    for given in (("ann",), ("--user", "ann"), ("ann", "--user", "ann")):
+        token = run(*command, *given).stdout.strip()
+        checked = run("token", "check", "-c", str(file), "--app", "shop", token).stdout
+        assert "accepted: user 'ann'" in checked
+    command = ("token", "secret", "-c", str(file))
+    assert run(*command, "tea").stdout == run(*command, "--app", "tea").stdout
+    assert run("check-config", str(file)).stdout == run("check-config", "-c", str(file)).stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("key", "create"),
+        ("key", "create", "everything"),
+        ("token", "create", "--app", "101"),
+        ("token", "create", "--app", "101", "ann", "--user", "bob"),
+        ("token", "secret"),
+        ("status", "http://127.0.0.1:1", "--url", "http://127.0.0.1:2"),
+    ],
+)
+def test_what_is_missing_or_contradicts_is_a_wrong_use(arguments: tuple[str, ...]) -> None:
+    done = run_cli(*arguments)
+    assert (done.returncode, "Usage: " in done.stderr) == (2, True), done
+
+
+def test_a_process_calls_itself_by_the_name_of_the_command() -> None:
+    assert run_cli("--help").stdout.startswith("Usage: imserver ")

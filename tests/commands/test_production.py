@@ -132,6 +132,11 @@ CASES: list[tuple[str, dict[str, Any], list[str]]] = [
         {"apps": app(webhook=WebhookSettings(authorise_url="http://shop.example.org/", secret="secret"))},
         ["apps.101.webhook.authorise_url"],
     ),
+    (
+        "webhooks",
+        {"apps": app(webhook=WebhookSettings(review_url="http://shop.example.org/", secret="secret"))},
+        ["apps.101.webhook.review_url"],
+    ),
     ("webhooks", {"apps": app(webhook=WebhookSettings("http://127.0.0.1:9/hook", "secret"))}, []),
     ("debugging", {"debug": DebugSettings(echo_path="/echo")}, ["debug.echo_path"]),
     ("cluster_listener", {"cluster": ClusterSettings(bind="0.0.0.0")}, []),

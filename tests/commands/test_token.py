@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from tests.conftest import StartServer
-from tests.integration.cmd import speaker
+from tests.integration.cmd import cmd_client
 from tests.support import run_cli
 
 SECRET = "a secret that is long enough to be one"
@@ -82,7 +82,7 @@ def test_a_secret_of_the_server_s_own_signs_and_a_server_takes_it(
 ) -> None:
     server = start_server(config={"apps": {"101": {"jwt": [{}]}}}, folder=tmp_path / "server")
     made = create(str(server.config_file))
-    with speaker(server.ws) as one:
+    with cmd_client(server.ws) as one:
         assert one.ask_cmd("login", {"userID": "ann", "appID": 101})[0] == 1003
         assert one.ask_cmd("login", {"userID": "ann", "appID": 101, "serviceToken": made})[0] == 200
     shown = run_cli("token", "secret", "-c", str(server.config_file), "--app", "101").stdout.strip()
@@ -101,7 +101,50 @@ def test_a_secret_of_the_server_s_own_signs_and_a_server_takes_it(
         ({"key_file": "/no/file"}, ["create", "--app", "101", "--user", "ann"], "/no/file"),
     ],
 )
-def test_what_cannot_be_made_is_said_in_one_line(
+def test_what_cannot_be_made_is_reported_in_one_line(
     tmp_path: Path, row: dict[str, Any], arguments: list[str], why: str
 ) -> None:
     assert why in failure(arguments[0], "-c", settings(tmp_path, row), *arguments[1:])
+
+
+def test_check_accepts_a_good_token_and_shows_it(tmp_path: Path) -> None:
+    file = settings(tmp_path, {"key": SECRET})
+    done = run_cli("token", "check", "-c", file, "--app", "7", create(file))
+    assert done.returncode == 0, done.stderr
+    header, claims, result = done.stdout.splitlines()
+    assert '"alg"' in header
+    assert '"sub":"ann"' in claims
+    assert result.startswith("accepted: user 'ann' of app 101")
+
+
+@pytest.mark.parametrize(
+    ("claims", "secret", "reason"),
+    [
+        ({"exp": 1}, SECRET, "the token has expired"),
+        ({"app": "102"}, SECRET, "the token is for another app, '102'"),
+        ({}, OTHER, "Signature verification failed"),
+    ],
+)
+def test_check_says_why_a_token_is_refused(
+    tmp_path: Path, claims: dict[str, Any], secret: str, reason: str
+) -> None:
+    file = settings(tmp_path, {"key": SECRET})
+    token = jwt.encode({"sub": "ann", "app": "101", "exp": time.time() + 60, **claims}, secret)
+    done = run_cli("token", "check", "-c", file, "--app", "101", token)
+    assert done.returncode == 1
+    assert done.stderr == f"imserver: refused: {reason}\n"
+
+
+def test_check_refuses_what_is_no_token(tmp_path: Path) -> None:
+    file = settings(tmp_path, {"key": SECRET})
+    assert "refused" in failure("check", "-c", file, "--app", "101", "nonsense")
+    assert "no key" in failure("check", "-c", file, "--app", "102", "nonsense")
+
+
+def test_check_names_an_issuer_that_does_not_answer(tmp_path: Path) -> None:
+    issuer = "http://127.0.0.1:9/"
+    file = settings(tmp_path, {"issuer": issuer, "audience": "shop"})
+    token = jwt.encode({"iss": issuer, "aud": "shop", "sub": "ann", "exp": time.time() + 60}, SECRET)
+    done = run_cli("token", "check", "-c", file, "--app", "101", token)
+    assert done.returncode == 1
+    assert f"refused: issuer {issuer}: " in done.stderr

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from tests.integration.raw import Address
+from tests.ports import free_ports
 from tests.processes import end, ended_on_failure, spawn
 from tests.support import ROOT, Server, eventually
 from tests.tools import require
@@ -36,8 +37,7 @@ class Nginx:
         nodes: Sequence[str] = NODES,
         ports: Sequence[int] = (),
     ) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.address: Address = free.getsockname()
+        self.address: Address = ("127.0.0.1", free_ports())
         self.folder = folder
         text = text or CONFIG.read_text(encoding="utf-8")
         ports = ports or [port for server in servers for port in (server.http.port, server.ws.port)]

@@ -101,7 +101,7 @@ def test_panels_lie_side_by_side_and_none_over_another() -> None:
     assert set(lines.values()) == {24}
 
 
-def test_panels_are_told_apart() -> None:
+def test_panels_are_distinguished() -> None:
     assert len({panel["id"] for panel in PANELS}) == len(PANELS)
     titles = [panel["title"] for panel in PANELS]
     assert len(set(titles)) == len(titles)

@@ -8,15 +8,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from imserver.config.settings import DEFAULT_APP
 from tests.docs.markdown import Block, filled_in
-from tests.integration.cmd import Speaker, logged_in, users
+from tests.integration.cmd import CmdClient, cmd_client, users
 from tests.integration.raw import CLOSE, PING, PONG, TEXT, Frame, close, frame, text
+from tests.processes import spawn
 from tests.support import Server, eventually
 from tests.tools import require
 
 PRESENT = ("ann", "bob")
-"""Who is connected to app 101 when a shell session of the documents is played; of several nodes, ann to the
-first and bob to the second."""
+"""Who is connected when a shell session of the documents is played: to the app default if the session names
+it, else to 101; of several nodes, ann to the first and bob to the second."""
 APP = 101
 PORTS = (("127.0.0.1:8080", "127.0.0.1:8089"), ("127.0.0.1:8081", "127.0.0.1:8090"))
 """What the documents call the HTTP and WebSocket addresses of the first node, and of the second."""
@@ -24,6 +26,7 @@ PORTS = (("127.0.0.1:8080", "127.0.0.1:8089"), ("127.0.0.1:8081", "127.0.0.1:809
 _NUMBERED = re.compile(r'"seq":"\d{10,}"')
 _TIME = re.compile(r'"time":\d{13}')
 _ASSIGNMENT = re.compile(r"[A-Z_]+=")
+_DEFAULT = re.compile(r'"default"|=default\b')
 _FRAME = re.compile(r"(\w+) ([→←]) (.*)")
 
 
@@ -44,9 +47,8 @@ class Shell:
         """What the command prints. An assignment holds for the commands that follow."""
         if _ASSIGNMENT.match(command):
             self._assigned.append(command)
-        script = at_server("\n".join([*self._assigned, command]), *self._servers)
         done = subprocess.run(
-            ["bash", "-c", script],
+            self._script(command),
             capture_output=True,
             text=True,
             env=self._environment,
@@ -56,6 +58,19 @@ class Shell:
         )
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
         return done.stdout.strip()
+
+    def start(self, command: str) -> "subprocess.Popen[str]":
+        """A command that runs until it is killed, or 10 seconds."""
+        return spawn(
+            self._script(f"exec {command}"),
+            stdout=subprocess.PIPE,
+            text=True,
+            env=self._environment,
+            cwd=self._folder,
+        )
+
+    def _script(self, command: str) -> list[str]:
+        return ["bash", "-c", at_server("\n".join([*self._assigned, command]), *self._servers)]
 
 
 def at_server(words: str, *servers: Server) -> str:
@@ -69,8 +84,39 @@ def at_server(words: str, *servers: Server) -> str:
 def play_session(block: Block, folder: Path, *servers: Server, **variables: str) -> None:
     """Run each ``$ command`` of a block; it must print what the document says, where … is anything."""
     shell = Shell(folder, *servers, **variables)
-    for command, output in exchanges(filled_in(block.text)):
-        _compare(block, command, shell.run(command), at_server(output, *servers))
+    with ExitStack() as terminals:
+        for command, output in exchanges(filled_in(block.text)):
+            wanted = at_server(output, *servers)
+            if command.startswith("curl -N ") and "|" not in command:
+                terminals.enter_context(listening(block, shell, command, wanted))
+            else:
+                _compare(block, command, shell.run(command), wanted)
+
+
+@contextmanager
+def listening(block: Block, shell: Shell, command: str, wanted: str) -> Iterator[None]:
+    """A time in which a command of a block, an event stream, runs in a terminal of its own.
+
+    It begins with the first event. Before its end the command must have printed what the document says.
+    """
+    with shell.start(command) as process:
+        said = ""
+        assert process.stdout
+        try:
+            while "event: ready" not in said:
+                said += _some_output(block, process, said)
+            yield
+            while not matches(said.strip(), wanted):
+                said += _some_output(block, process, said)
+        finally:
+            process.kill()
+
+
+def _some_output(block: Block, process: "subprocess.Popen[str]", said: str) -> str:
+    assert process.stdout
+    line = process.stdout.readline()
+    assert line, f"{block}: the stream ended; it printed\n{said}"
+    return line
 
 
 def exchanges(session: str) -> list[tuple[str, str]]:
@@ -110,8 +156,8 @@ def play_frames(block: Block, folder: Path, *servers: Server) -> None:
             name, way, words = found.groups()
             if name not in speakers:
                 late = late_notices(speakers) if len(servers) > 1 else set()
-                speaker = stack.enter_context(Speaker(node_of(name, servers).ws)).upgrade()
-                speakers[name] = Reader(speaker, late)
+                cmd_client = stack.enter_context(CmdClient(node_of(name, servers).ws)).upgrade()
+                speakers[name] = Reader(cmd_client, late)
             if way == "→":
                 _send(speakers[name], words)
             else:
@@ -135,15 +181,15 @@ def late_notices(there: Iterable[str]) -> set[tuple[str, str]]:
 class Reader:
     """Who reads in a transcript. ``late``: notices, and of whom, that may come and are not shown."""
 
-    def __init__(self, speaker: Speaker, late: set[tuple[str, str]]) -> None:
-        self.speaker = speaker
+    def __init__(self, cmd_client: CmdClient, late: set[tuple[str, str]]) -> None:
+        self.cmd_client = cmd_client
         self.leaving = False
         self._late = late
 
     def frame(self, wanted: str) -> Frame:
         """The next frame that is no late notice, unless that is what is wanted."""
         while True:
-            found = self.speaker.frame()
+            found = self.cmd_client.frame()
             if found.opcode != TEXT or _plain(found.text) == wanted or not self._is_late(found):
                 return found
 
@@ -157,14 +203,14 @@ class Reader:
     def quiet(self) -> None:
         """Nothing more comes to those who stay."""
         if not self.leaving:
-            self.speaker.send(frame(PING, b"quiet?"))
+            self.cmd_client.send(frame(PING, b"quiet?"))
             found = self.frame("")
             assert (found.opcode, found.payload) == (PONG, b"quiet?"), f"not quiet: {found}"
 
 
 def _send(reader: Reader, words: str) -> None:
     reader.leaving |= words.startswith("close ")
-    reader.speaker.send(close(int(words.split()[1])) if words.startswith("close ") else text(words))
+    reader.cmd_client.send(close(int(words.split()[1])) if words.startswith("close ") else text(words))
 
 
 def _expect(block: Block, reader: Reader, words: str) -> None:
@@ -175,7 +221,7 @@ def _expect(block: Block, reader: Reader, words: str) -> None:
         return
     found = reader.frame(_plain(words))
     assert found.opcode != CLOSE, f"{block}: {words}\nfound {found}"
-    assert _plain(found.text) == _plain(words), f"{block}: says {words}\nfound {found.text}"
+    assert matches(_plain(found.text), _plain(words)), f"{block}: says {words}\nfound {found.text}"
 
 
 def _plain(words: str) -> str:
@@ -186,18 +232,21 @@ def _plain(words: str) -> str:
 @contextmanager
 def browser_of(server: Server, system: str) -> Iterator[str]:
     """A time in which a client of a system is connected; its clientId."""
-    with Speaker(server.ws) as browser:
+    with CmdClient(server.ws) as browser:
         browser.upgrade(f"/ws?systemId={system}")
         client_id: str = browser.message().json["data"]["clientId"]
         yield client_id
 
 
 @contextmanager
-def present(*servers: Server) -> Iterator[None]:
+def present(block: Block, *servers: Server) -> Iterator[None]:
     """A time in which those in PRESENT are connected."""
+    named = _DEFAULT.search(block.text)
+    where = {"app": DEFAULT_APP} if named else {"appID": APP}
     with ExitStack() as stack:
         for user in PRESENT:
-            stack.enter_context(logged_in(node_of(user, servers).ws, user, APP))
+            one = stack.enter_context(cmd_client(node_of(user, servers).ws))
+            assert one.ask_cmd("login", {"userID": user, **where})[0] == 200
         yield
     nobody(*servers)
 
@@ -210,4 +259,6 @@ def nobody(*servers: Server) -> None:
 
 def server_is_empty(server: Server) -> bool:
     """Whether nobody is in the app; a server with keys is not asked and taken at our word."""
-    return '"keys"' in server.config_file.read_text(encoding="utf-8") or not users(server.http, APP)
+    return '"keys"' in server.config_file.read_text(encoding="utf-8") or not (
+        users(server.http, APP) or users(server.http, DEFAULT_APP)
+    )

@@ -8,19 +8,21 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jwt
 import pytest
 
-from imserver.auth.rules import EVENTS
+from imserver.config.settings import WebhookEvent
+from imserver.services.webhooks import requests, reviews
 from imserver.services.webhooks.requests import signature
 from tests import processes
 from tests.conftest import StartServer
 from tests.docs.markdown import Block, blocks, table_with
-from tests.integration.cmd import fresh, send_message, speaker
+from tests.integration.cmd import cmd_client, fresh, send_message
 from tests.integration.receiver import Post, Receiver
-from tests.support import DOORS, ROOT, eventually
+from tests.ports import free_ports
+from tests.support import HTTP_SERVERS, ROOT, eventually
 
 LOGINS = ROOT / "docs" / "logins.md"
 WEBHOOKS = ROOT / "docs" / "guides" / "webhooks.md"
@@ -47,7 +49,7 @@ def test_the_token_that_is_shown_lets_its_user_in(start_server: StartServer) -> 
     make = defined(LOGINS, "token")["session_token"]
     server = start_server(config={"apps": {"101": {"jwt": [{"algorithm": "HS256", "key": SECRET}]}}})
     for proof, code in ((make("ann", "101", SECRET), 200), (make("bob", "101", SECRET), 1003), ("", 1003)):
-        with speaker(server.ws) as one:
+        with cmd_client(server.ws) as one:
             assert one.ask_cmd("login", {"userID": "ann", "appID": 101, "serviceToken": proof})[0] == code
     claims = jwt.decode(make("ann", "101", SECRET, 60), SECRET, ["HS256"])
     assert abs(claims["exp"] - time.time() - 60) < 10
@@ -69,9 +71,9 @@ def test_the_signature_is_verified_as_it_is_shown() -> None:
         assert not verify(SECRET, nonsense, body)
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("http_server", HTTP_SERVERS)
 def test_what_a_server_sends_is_verified_and_shaped_as_it_is_shown(
-    start_server: StartServer, door: str
+    start_server: StartServer, http_server: str
 ) -> None:
     verify = defined(WEBHOOKS, "verify")["is_from_imserver"]
     shown = {
@@ -86,11 +88,11 @@ def test_what_a_server_sends_is_verified_and_shaped_as_it_is_shown(
 
         receiver.reply = reply
         webhook = {**receiver.settings, "authorise_url": f"{receiver.url}/authorise", "secret": SECRET}
-        server = start_server(config={"apps": {"101": {"webhook": webhook}}}, door=door)
-        with speaker(server.ws) as one:
-            data = {"userID": "ann", "appID": 101, "device": "phone", "serviceToken": "s3ss10n"}
+        server = start_server(config={"apps": {"default": {"webhook": webhook}}}, http_server=http_server)
+        with cmd_client(server.ws) as one:
+            data = {"userID": "ann", "app": "default", "device": "phone", "serviceToken": "s3ss10n"}
             assert one.ask_cmd("login", data)[0] == 200
-            send_message(server.http, 101, "bob", "Your order has left", "order-17")
+            send_message(server.http, "default", "bob", "Your order has left", "order-17")
             events = {event["event"]: event for event in receiver.wait_for(3)}
         for name, example in shown.items():
             assert list(events[name]) == list(example), name
@@ -104,8 +106,53 @@ def test_what_a_server_sends_is_verified_and_shaped_as_it_is_shown(
         }
 
 
-def test_every_event_stands_in_the_table() -> None:
-    assert {row["event"] for row in table_with(WEBHOOKS, "event", "when", "other fields")} == EVENTS
+@pytest.mark.parametrize("http_server", HTTP_SERVERS)
+def test_messages_are_reviewed_as_it_is_shown(start_server: StartServer, http_server: str) -> None:
+    """The messages that are shown get the decisions that are shown."""
+    question = json.loads(the_block(WEBHOOKS, "json", "review").text)
+    decisions = json.loads(the_block(WEBHOOKS, "json", "decisions").text)["answers"]
+    with Receiver() as receiver:
+        webhook = {"secret": SECRET, "review_url": f"{receiver.url}/review"}
+        server = start_server(config={"apps": {"101": {"webhook": webhook}}}, http_server=http_server)
+        stored = []
+        with cmd_client(server.ws) as one:
+            assert one.ask_cmd("login", {"userID": "ann", "appID": 101})[0] == 200
+            for message, decision in zip(question["messages"], decisions, strict=True):
+                answer = json.dumps({"answers": [decision]}).encode()
+                receiver.reply = lambda _, answer=answer: (200, answer)  # type: ignore[misc]
+                content = {name: message[name] for name in ("to", "text", "data") if name in message}
+                sent = one.ask_cmd("send", {**content, "clientMsgID": message.get("client_msg_id", "")})
+                stored.append(sent[::2])
+            page = one.ask_cmd("sync", {"after": 0})[2]["messages"]
+        asked = [post.json for post in receiver.posts]
+        assert {tuple(each) for each in asked} == {tuple(question)}
+        assert [message for each in asked for message in each["messages"]] == question["messages"]
+        assert [code for code, _ in stored] == [200, 200, 1003]
+        assert stored[2][1] == {"reason": decisions[2]["reason"]}
+        assert [each.get("text", each.get("data")) for each in page] == ["tea?", decisions[1]["data"]]
+
+
+def test_the_limits_of_reviews_are_those_that_are_shown() -> None:
+    rows = {row["limit"]: row["value"] for row in table_with(WEBHOOKS, "limit", "value", "above it")}
+    waiting = f"{requests.MAX_WAITING:,}, or {mib(reviews.MAX_WAITING_BYTES)}"
+    request = f"{requests.BATCH_EVENTS} messages; {requests.BATCH_BYTES >> 10} KiB, if there are several"
+    assert rows == {
+        "messages of an app that wait on a node": waiting,
+        "messages of one connection that wait": str(reviews.MAX_OF_CONNECTION),
+        "one request": request,
+        "answer": mib(reviews.ANSWER_BYTES),
+        "content that replaces another": f"{reviews.CONTENT_BYTES >> 10} KiB",
+    }
+
+
+def mib(size: int) -> str:
+    return f"{size >> 20} MiB"
+
+
+def test_every_event_is_in_the_table() -> None:
+    assert {row["event"] for row in table_with(WEBHOOKS, "event", "when", "other fields")} == {
+        *get_args(WebhookEvent)
+    }
 
 
 # --- the back end to begin with -----------------------------------------------------------------------------
@@ -116,8 +163,7 @@ def running(folder: Path) -> Iterator[tuple[int, Path]]:
     """The program that is shown; its port, and the file that it prints into."""
     program, printed = folder / "back_end.py", folder / "printed.txt"
     program.write_text(the_block(WEBHOOKS, "python", "receiver").text, encoding="utf-8")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_ports()
     with (
         printed.open("wb") as output,
         processes.running(
@@ -138,15 +184,25 @@ def _listens(port: int) -> bool:
     return True
 
 
-def test_the_back_end_to_begin_with_is_told_and_decides(start_server: StartServer, tmp_path: Path) -> None:
+def test_the_back_end_to_begin_with_gets_events_and_decides(
+    start_server: StartServer, tmp_path: Path
+) -> None:
     with running(tmp_path) as (port, printed):
         url = f"http://127.0.0.1:{port}"
-        webhook = {"url": f"{url}/events", "authorise_url": f"{url}/authorise", "secret": SECRET}
+        webhook = {"url": f"{url}/events", "events": ["connect", "login", "disconnect"], "secret": SECRET}
+        webhook |= {"authorise_url": f"{url}/authorise", "review_url": f"{url}/review"}
         server = start_server(config={"apps": {"101": {"webhook": webhook}}})
         user = fresh()
         for proof, code in (("s3ss10n", 200), ("another", 1003)):
-            with speaker(server.ws) as one:
+            with cmd_client(server.ws) as one:
                 login = {"userID": user, "appID": 101, "serviceToken": proof}
                 assert one.ask_cmd("login", login)[0] == code
+                if code == 200:
+                    assert one.ask_cmd("send", {"to": "x", "text": "buy now"})[2] == {
+                        "reason": "No advertising"
+                    }
+                    assert one.ask_cmd("send", {"to": "x", "text": "damn rain"})[0] == 200
+                    page = one.ask_cmd("sync", {"after": 0})[2]
+                    assert [each["text"] for each in page["messages"]] == ["**** rain"]
         lines = [f"{event} {user}" for event in ("connect", "login", "disconnect")]
         eventually(lambda: printed.read_text().splitlines() == lines, what=printed.read_text())

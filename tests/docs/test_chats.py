@@ -22,7 +22,7 @@ from imserver.services.messages.catch_up import RECOVERED
 from tests.conftest import StartServer
 from tests.docs.markdown import PAGES, Block, blocks, table_with
 from tests.integration.gochat import register
-from tests.integration.protobuf import LOGIN, Chatter, field, sent
+from tests.integration.protobuf import LOGIN, ProtobufClient, field, sent
 from tests.integration.raw import BINARY
 from tests.support import ROOT
 
@@ -45,14 +45,14 @@ def test_a_transcript_of_chats_is_what_goes_over_the_wire(block: Block, start_se
     """``ann → login`` registers her, connects and shows her token, with the fields behind it; the rest is
     bytes."""
     server = start_server()
-    chatters: dict[str, Chatter] = {}
+    chatters: dict[str, ProtobufClient] = {}
     with ExitStack() as stack:
         for line in block.text.splitlines():
             named = _LINE.fullmatch(line)
             assert named, f"{block}: {line}"
             name, way, words = named.groups()
             if words.startswith("login"):
-                chatters[name] = stack.enter_context(Chatter(server.ws)).begin()
+                chatters[name] = stack.enter_context(ProtobufClient(server.ws)).begin()
                 token = field(1, register(server.http)[1].encode())
                 chatters[name].tell(sent(LOGIN, token + bytes_of(words.removeprefix("login"))))
             elif way == "→":
@@ -78,9 +78,9 @@ def test_the_kinds_of_frames_are_those_of_the_code() -> None:
 def test_the_kinds_of_what_more_may_be_asked_are_those_of_the_code() -> None:
     rows = table_with(PROTOBUF, "CmdType", "request", "answer")
     named = [re.fullmatch(r"(\d+) \[?(\w+).*", row["CmdType"]) for row in rows]
-    told = [(int(each[1]), each[2]) for each in named if each]
+    received = [(int(each[1]), each[2]) for each in named if each]
     asked = [(number, name) for number, (name, _) in FULL_COMMANDS.items() if number > CT_SYNC]
-    assert told == [*asked, (CT_SIGNAL, "signal")]
+    assert received == [*asked, (CT_SIGNAL, "signal")]
 
 
 def test_kinds_of_entries_and_signals_are_those_of_the_code() -> None:

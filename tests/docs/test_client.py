@@ -14,9 +14,12 @@ SAID = {
     "README.md": ["hello"],
     "A session": ["connecting", "online", "msg shop greeting-1 hello", "ended"],
     "Stored messages": ["dora message hello True", "['hello']"],
+    "Channels": ["orders:17 {'state': 'packed'} 1"],
     "Pushing": ["held", "cmd 1", "1"],
+    "Streamed messages": ["Your order has left"],
     "One connection for many pushes": ["100"],
     "asyncio": ["one", "two"],
+    "socket.io": ["{'cups': 2}"],
 }
 """What each of them prints, by its page or by the heading it stands under."""
 
@@ -36,7 +39,7 @@ def test_an_example_of_the_client_does_what_it_says(block: Block, server: Server
         capture_output=True,
         text=True,
         env=clean_environment(),
-        timeout=30,
+        timeout=100,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -1,8 +1,10 @@
 """Every example of the documents does what it says: run, played or read against a real server."""
 
 import json
+import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
@@ -19,13 +21,13 @@ from imserver.config.load import load_config
 from tests.cluster.redis_server import RedisServer
 from tests.conftest import StartServer
 from tests.docs.markdown import PAGES, Block, blocks, filled_in, table_with
-from tests.docs.play import APP, at_server, browser_of, exchanges, play_frames, play_session, present
-from tests.integration.action import talking
+from tests.docs.play import APP, browser_of, exchanges, play_frames, play_session, present
+from tests.docs.product import GUIDE, files_of
+from tests.integration.action import action_session
 from tests.integration.clusters import Nodes, name_of, nodes_of
-from tests.integration.cmd import Speaker, fresh, get, logged_in, post
+from tests.integration.cmd import CmdClient, fresh, get, logged_in, post
 from tests.supervisor.family import Family
-from tests.support import DOORS, ROOT, Server, eventually
-from tests.tools import require
+from tests.support import HTTP_SERVERS, ROOT, Server, eventually
 
 IN_THE_ENVIRONMENT = {"IMSERVER_UPLOADS_S3_SECRET_KEY": "a long secret"}
 """What the documents tell to set beside the configuration."""
@@ -34,13 +36,15 @@ OPEN = [block for block in SESSIONS if not block.words]
 KEYED = [block for block in SESSIONS if block.words == ("keys",)]
 DRIVEN = [block for block in SESSIONS if "client" in block.words]
 SHARED = [block for block in SESSIONS if "cluster" in block.words]
+BEGUN = [block for block in SESSIONS if block.words == ("init",)]
 FORKED = [block for block in SESSIONS if "processes" in block.words]
 FRAMES = [block for page in PAGES for block in blocks(page, "text") if "frames" in block.words]
 TRANSCRIPTS = [block for block in FRAMES if "cluster" not in block.words]
 ACROSS = [block for block in FRAMES if "cluster" in block.words]
 JSON = [block for page in PAGES for block in blocks(page, "json")]
 YAML = [block for page in PAGES for block in blocks(page, "yaml")]
-SCRIPTS = [block for page in PAGES for block in blocks(page, "js")]
+SCRIPTS = [block for page in PAGES for block in blocks(page, "js", "jsx")]
+"""What tests/docs/test_javascript.py and tests/foreign/test_guide.py run."""
 COMMANDS = [block for page in PAGES for block in blocks(page, "sh")]
 PROGRAMS = [
     block
@@ -49,13 +53,20 @@ PROGRAMS = [
     if set(block.words) & {"token", "verify", "receiver", "client"}
 ]
 """What tests/docs/test_back_ends.py and test_client.py run."""
+FOREIGN = [block for page in PAGES for block in blocks(page, "python") if block.words == ("cent",)]
+"""What tests/foreign/test_guide.py runs."""
+PRODUCT = files_of(GUIDE)
+"""What tests/docs/test_product.py runs."""
 
 
 def test_no_example_is_left_out() -> None:
     """A block in a language, or with words, that nothing here knows would not be checked."""
-    sessions = (*OPEN, *KEYED, *DRIVEN, *SHARED, *FORKED)
-    known = {id_of(block) for block in (*sessions, *FRAMES, *JSON, *YAML, *SCRIPTS, *COMMANDS, *PROGRAMS)}
-    examined = ("console", "json", "yaml", "js", "sh", "bash", "python", "javascript", "")
+    sessions = (*OPEN, *KEYED, *DRIVEN, *SHARED, *FORKED, *BEGUN)
+    known = {
+        id_of(block)
+        for block in (*sessions, *FRAMES, *JSON, *YAML, *SCRIPTS, *COMMANDS, *PROGRAMS, *PRODUCT, *FOREIGN)
+    }
+    examined = ("console", "json", "yaml", "js", "jsx", "sh", "bash", "python", "javascript", "")
     left = [str(block) for page in PAGES for block in blocks(page, *examined) if id_of(block) not in known]
     assert not left
     assert all((OPEN, KEYED, DRIVEN, SHARED, FORKED, TRANSCRIPTS, ACROSS, JSON, YAML, SCRIPTS, COMMANDS))
@@ -76,7 +87,7 @@ def test_no_msg_id_is_used_in_two_examples() -> None:
 
 @pytest.mark.parametrize("block", OPEN, ids=str)
 def test_a_shell_session_prints_what_it_says(block: Block, server: Server, tmp_path: Path) -> None:
-    with present(server):
+    with present(block, server):
         play_session(block, tmp_path, server)
 
 
@@ -84,17 +95,38 @@ def test_a_shell_session_prints_what_it_says(block: Block, server: Server, tmp_p
 def test_a_shell_session_with_keys_prints_what_it_says(
     block: Block, start_server: StartServer, tmp_path: Path
 ) -> None:
-    server = start_server(config=nearest(block, "keys:"))
-    with present(server):
-        play_session(block, tmp_path, server)
+    config = nearest(block, "keys:")
+    server = start_server(config=config)
+    with present(block, server):
+        play_session(block, tmp_path, server, KEY=config["api"]["keys"][0]["key"])
 
 
-@pytest.mark.parametrize("door", DOORS)
+def test_the_sessions_after_init_end_in_a_login_with_a_token(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    """The first block writes the settings; the others use a server that has them, but for its ports."""
+    first, *others = BEGUN
+    assert {block.page for block in others} == {first.page}
+    command = tmp_path / "bin" / "imserver"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec env PYTHONPATH={ROOT} {sys.executable} -P -m imserver "$@"\n')
+    command.chmod(0o755)
+    path = f"{command.parent}:{os.environ['PATH']}"
+    play_session(first, tmp_path, PATH=path)
+    written = yaml.safe_load((tmp_path / "imserver.yaml").read_text(encoding="utf-8"))
+    server = start_server(config={"api": written["api"], "apps": written["apps"]})
+    for block in others:
+        play_session(block, tmp_path, server, PATH=path, KEY=written["api"]["keys"][0]["key"])
+
+
+@pytest.mark.parametrize("http_server", HTTP_SERVERS)
 @pytest.mark.parametrize("block", DRIVEN, ids=str)
 def test_a_shell_session_with_a_client_of_a_system_prints_what_it_says(
-    block: Block, door: str, start_server: StartServer, tmp_path: Path
+    block: Block, http_server: str, start_server: StartServer, tmp_path: Path
 ) -> None:
-    server = start_server(config=nearest(block, "keys:") if "keys" in block.words else {}, door=door)
+    server = start_server(
+        config=nearest(block, "keys:") if "keys" in block.words else {}, http_server=http_server
+    )
     with browser_of(server, "shop") as client:
         play_session(block, tmp_path, server, CLIENT=client)
 
@@ -123,7 +155,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
 def test_a_shell_session_with_two_nodes_prints_what_it_says(
     block: Block, nodes: Nodes, tmp_path: Path
 ) -> None:
-    with present(*nodes.servers):
+    with present(block, *nodes.servers):
         play_session(block, tmp_path, *nodes.servers)
 
 
@@ -143,7 +175,7 @@ def test_a_shell_session_with_several_processes_prints_what_it_says(
     config["redis"] = {"url": f"redis://127.0.0.1:{redis_server.port}"}
     family = Family(tmp_path / "family", config["redis"]["url"], 2, config=config)
     try:
-        with present(family):
+        with present(block, family):
             play_session(block, tmp_path, family)
     finally:
         family.stop()
@@ -171,7 +203,7 @@ def test_what_is_answered_while_a_node_does_not_answer(tmp_path_factory: pytest.
 @contextmanager
 def present_until_killed(first: Server, second: Server) -> Iterator[str]:
     """A time in which ann is on the first node, and the second one, where bob was, is dead; its name."""
-    with logged_in(first.ws, "ann", APP), Speaker(second.ws) as bob:
+    with logged_in(first.ws, "ann", APP), CmdClient(second.ws) as bob:
         bob.upgrade().login("bob", APP)
         name = name_of(second)
         second.process.kill()
@@ -211,7 +243,7 @@ def test_the_keys_in_redis_are_those_that_are_shown(nodes: Nodes) -> None:
     first = nodes.servers[0]
     with (
         logged_in(first.ws, "ann", APP),
-        talking(first.ws, "ann", room="r"),
+        action_session(first.ws, "ann", room="r"),
         nodes.redis.client() as client,
     ):
         post(first.http, "/user/sendMessage", appID=APP, userID="ann", msgID=fresh("r"), message="hi")
@@ -236,12 +268,12 @@ def test_json_is_json(block: Block) -> None:
 def test_system_state_has_the_keys_that_are_shown(block: Block, server: Server) -> None:
     status, body = server.get("/system/state?isDebug=true&detail=true")
     assert status == 200
-    told, shown = json.loads(body), json.loads(block.text)
+    received, shown = json.loads(body), json.loads(block.text)
     configured = yaml.safe_load(assets.DEFAULT_CONFIG.read_text(encoding="utf-8"))["apps"]
-    apps = told["data"]["apps"]
+    apps = received["data"]["apps"]
     for name in set(apps) - set(configured):  # other examples have connected to it
         del apps[name]
-    assert shape(told) == shape(shown)
+    assert shape(received) == shape(shown)
 
 
 def shape(value: Any) -> Any:
@@ -258,31 +290,12 @@ def test_yaml_is_a_configuration(block: Block, tmp_path: Path) -> None:
     assert load_config(str(file), environ=IN_THE_ENVIRONMENT).warnings == ()
 
 
-@pytest.mark.needs("node")
-@pytest.mark.parametrize("block", SCRIPTS, ids=str)
-def test_a_script_runs(block: Block, server: Server, tmp_path: Path) -> None:
-    """It may end by itself or not; within its first seconds it must not fail, and it must log in or send."""
-    sdk = (ROOT / "sdk" / "js" / "imserver.js").as_uri()
-    script = re.sub(r'from "[^"]*/sdk/imserver\.js"', f'from "{sdk}"', block.text)
-    assert sdk in script, f"{block} does not import the SDK"
-    file = tmp_path / "script.mjs"
-    file.write_text(f"{at_server(script, server)}\nprocess.exit(0);\n", encoding="utf-8")
-    done = subprocess.run(
-        [require("node"), "--no-warnings", "--experimental-websocket", str(file)],
-        capture_output=True,
-        text=True,
-        timeout=20,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-
-
 @pytest.mark.parametrize("block", COMMANDS, ids=str)
 def test_commands_exist(block: Block) -> None:
     """They are not run; the shell can read them, make has the target, imserver command and options."""
     subprocess.run(["bash", "-n", "-c", block.text], check=True)
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in re.findall(r"(?m)^make ([a-z]+)", block.text):
+    for target in re.findall(r"(?m)^make ([a-z-]+)", block.text):
         assert re.search(rf"(?m)^{target}:", makefile), target
     for line in re.findall(r"(?m)(?:^|[ /])imserver ([^|>&\n]*)", block.text):
         words = line.partition("#")[0].split()

@@ -1,5 +1,6 @@
 """What the documents say in tables and prose is what the code has: codes, settings, routes, links."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,12 @@ import pytest
 import yaml
 
 from imserver import assets, errors
+from imserver.api.centrifugo import METHODS
 from imserver.api.metric_table import METRICS
 from imserver.api.routes import ROUTES
+from imserver.config.settings import PusherSettings
 from imserver.config.values import BY_FOLDED, fold
+from imserver.protocol import pusher
 from imserver.protocol.cmd import COMMANDS
 from tests.docs.markdown import PAGES, anchors, links, prose, table_with, tables
 from tests.support import ROOT
@@ -19,7 +23,9 @@ DOCS = ROOT / "docs"
 ARCHITECTURE = DOCS / "architecture.md"
 PROTOCOL = DOCS / "reference" / "protocol.md"
 HTTP = DOCS / "reference" / "http.md"
+PUSHER = DOCS / "reference" / "pusher-dialect.md"
 CLOSE_CODES = DOCS / "reference" / "close-codes.md"
+CENTRIFUGE = DOCS / "reference" / "centrifuge-dialect.md"
 OPERATIONS = DOCS / "operations.md"
 DEFAULTS = yaml.safe_load(assets.DEFAULT_CONFIG.read_text(encoding="utf-8"))
 SECTIONS = "|".join(DEFAULTS)
@@ -27,7 +33,7 @@ YES = {True: "yes", False: "no"}
 
 
 def test_the_close_codes_are_those_of_the_code() -> None:
-    rows = table_with(CLOSE_CODES, "code", "name", "come back", "meaning")
+    rows = table_with(CLOSE_CODES, "code", "name", "reconnect", "meaning")
     assert [tuple(row.values()) for row in rows] == [
         (str(row.code), row.name, YES[row.reconnect], row.meaning) for row in errors.CLOSE.values()
     ]
@@ -52,15 +58,52 @@ def test_the_routes_are_those_of_the_code() -> None:
     assert listed == {
         (
             f"{row.method} {row.path}",
-            ", ".join(filter(None, (row.need.scope, "page" if "page" in row.need.users else ""))),
+            ", ".join([row.need.scope] * bool(row.need.scope) + sorted(row.need.users & {"page", "session"})),
         )
         for row in ROUTES
-        if not row.path.startswith("/api/")
+        if not row.path.startswith(("/api/", "/apps/", "/emulation"))
     }
 
 
+def test_the_codes_for_clients_of_centrifugo_are_those_of_the_code() -> None:
+    rows = table_with(CENTRIFUGE, "error", "message", "temporary")
+    found = {error.code: error for error in errors.CENTRIFUGE_ERRORS.values()}
+    assert [tuple(row.values()) for row in rows] == [
+        (str(code), error.message, YES[error.temporary]) for code, error in sorted(found.items())
+    ]
+    rows = table_with(CENTRIFUGE, "own code", "sent", "meaning")
+    assert {int(row["own code"]): int(row["sent"]) for row in rows} == errors.FOREIGN_CLOSE["centrifuge"]
+
+
+def test_the_methods_for_back_ends_of_centrifugo_are_those_of_the_code() -> None:
+    rows = table_with(CENTRIFUGE, "method", "scope", "notes")
+    listed = {name: row["scope"] for row in rows for name in re.findall("[a-z_]+", row["method"])}
+    assert listed == {name: method.need.scope for name, method in METHODS.items()} | {"batch": "any"}
+
+
+def test_the_routes_of_pushers_api_are_those_of_the_code() -> None:
+    rows = table_with(PUSHER, "route", "answer")
+    listed = {re.sub(r"\{\w+\}", "*", row["route"]) for row in rows}
+    assert listed == {f"{row.method} {row.path}" for row in ROUTES if row.path.startswith("/apps/")}
+
+
+def test_the_options_of_pushers_protocol_are_those_of_the_code() -> None:
+    rows = table_with(PUSHER, "option", "default", "meaning")
+    listed = [name for row in rows for name in re.findall(r"\w+", row["option"].replace(" or ", ","))]
+    assert listed == list(PusherSettings.__struct_fields__)
+    for row in rows:
+        if row["default"]:
+            assert row["default"] == json.dumps(getattr(PusherSettings(), row["option"]))
+
+
+def test_the_codes_of_pushers_protocol_are_those_of_the_code() -> None:
+    listed = {int(row["code"]) for row in table_with(PUSHER, "code", "reason")}
+    own = {pusher.CODE_BAD_FRAME, pusher.CODE_CLIENT_EVENT}
+    assert listed == {*errors.FOREIGN_CLOSE["pusher"].values()} | own
+
+
 def test_every_command_of_the_dialect_has_a_chapter() -> None:
-    assert set(COMMANDS) <= anchors(PROTOCOL)
+    assert {name.lower() for name in COMMANDS} <= anchors(PROTOCOL)
 
 
 def test_every_close_code_that_operators_can_meet_has_advice() -> None:
@@ -101,11 +144,13 @@ def test_the_map_names_every_folder_and_module_of_the_services() -> None:
         row["folder"].strip("`"): row["what for"] for row in table_with(ARCHITECTURE, "folder", "what for")
     }
     services = ROOT / "imserver" / "services"
-    assert {f"{path.parent.name}/" for path in services.glob("*/__init__.py")} == set(rows)
+    folders = {f"{path.parent.name}/" for path in services.glob("*/__init__.py")}
+    modules = {path.name for path in services.glob("*.py")} - {"__init__.py", "commands.py"}
+    assert folders | modules == set(rows)
     for path in services.glob("*/*.py"):
-        told = rows[f"{path.parent.name}/"]
-        counterpart = path.stem.startswith("cluster_") and "cluster_…" in told
-        assert path.stem == "__init__" or counterpart or path.stem in told, path.name
+        received = rows[f"{path.parent.name}/"]
+        counterpart = path.stem.startswith("cluster_") and "cluster_…" in received
+        assert path.stem == "__init__" or counterpart or path.stem in received, path.name
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

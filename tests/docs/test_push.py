@@ -2,16 +2,22 @@
 
 import re
 import shlex
+import subprocess
+from pathlib import Path
 
 import pytest
 
+from imserver.api import centrifugo, emulation, pusher
 from imserver.api.routes import ROUTES
-from imserver.api.v1.operate import MOST_USERS
-from imserver.api.v1.rooms import MOST_MEMBERS
+from imserver.api.v1.presence import MOST_USERS
+from imserver.api.v1.subscribers import MOST_AT_ONCE
 from imserver.api.v1.table import DOCUMENTED
+from tests.conftest import StartServer
 from tests.docs.markdown import blocks, prose
-from tests.docs.play import exchanges
-from tests.support import ROOT
+from tests.docs.play import at_server, exchanges, play_session
+from tests.integration.cmd import users
+from tests.processes import spawn
+from tests.support import ROOT, eventually, run_cli
 
 GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
 PUSH = ROOT / "docs" / "guides" / "send-a-push.md"
@@ -19,8 +25,12 @@ UNSHOWN = {
     ("GET", path) for path in ("/api/v1/openapi.json", "/health", "/ready", "/metrics", "/system/state")
 }
 """Routes for operators, and the API description."""
+FOREIGN = {(row.method, row.path) for row in (*centrifugo.ROUTES, *emulation.ROUTES, *pusher.ROUTES)}
+"""Routes for the libraries of other servers; see docs/reference."""
 WANTED = sorted(
-    {(row.method, row.path) for row in (*ROUTES, *DOCUMENTED) if row.path != "/api/register"} - UNSHOWN
+    {(row.method, row.path) for row in (*ROUTES, *DOCUMENTED) if row.path != "/api/register"}
+    - UNSHOWN
+    - FOREIGN
     | {("POST", "/api/register")}  # it takes any method
 )
 
@@ -49,5 +59,31 @@ def test_every_shown_request_has_a_route() -> None:
 
 
 def test_the_documented_limits_hold() -> None:
-    assert MOST_USERS == MOST_MEMBERS == 1000
+    assert MOST_USERS == MOST_AT_ONCE == 1000
     assert "up to 1,000 at once" in prose(PUSH).replace("\n", " ")
+
+
+@pytest.mark.needs("curl")
+def test_the_guide_runs_from_top_to_bottom_on_one_server(start_server: StartServer, tmp_path: Path) -> None:
+    server = start_server()
+    connect, create_key = blocks(PUSH, "sh")
+    streams = [
+        spawn(shlex.split(at_server(line, server)), stdout=subprocess.DEVNULL)
+        for line in connect.text.splitlines()
+    ]
+    try:
+        eventually(lambda: sorted(users(server.http, "default")) == ["ann", "bob"], what="both are connected")
+        key = ""
+        for block in blocks(PUSH, "console"):
+            if block.words and not key:
+                arguments = shlex.split(
+                    create_key.text.strip().removeprefix("KEY=$(imserver").removesuffix(")")
+                )
+                made = run_cli(*arguments, IMSERVER_SERVER_DATA_DIR=str(server.folder / "data"))
+                key = made.stdout.strip()
+                eventually(lambda: server.get("/api/v1/counts")[0] == 401, what="demo mode is over")
+            play_session(block, tmp_path, server, KEY=key)
+    finally:
+        for stream in streams:
+            stream.terminate()
+            stream.wait()

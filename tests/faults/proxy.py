@@ -102,7 +102,11 @@ class Proxy:
     def _accept(self, listener: socket.socket, port: int) -> None:
         with suppress(OSError):
             near, _ = listener.accept()
-            far = socket.create_connection((self._host, port), 1.0)
+            try:
+                far = socket.create_connection((self._host, port), 1.0)
+            except OSError:  # the node has ended
+                near.close()
+                return
             ends = _End(near), _End(far)
             for end, other in (ends, ends[::-1]):
                 end.other = other

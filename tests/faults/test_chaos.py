@@ -11,9 +11,9 @@ from tests.tools import require
 
 from .conftest import Report
 
-pytestmark = [pytest.mark.timeout(120), pytest.mark.linux]
+pytestmark = pytest.mark.linux
 
-SHORT = ("--minutes", "0.05", "--longest", "1.2", "--rest", "0.6", "--clients", "16")
+SHORT = ("--minutes", "0.05", "--longest", "1.2", "--rest", "0.6", "--clients", "16", "--webhook")
 """Each fault once."""
 
 
@@ -29,12 +29,29 @@ def test_nothing_that_was_acknowledged_is_lost_or_comes_out_of_order(
     assert result.stdout, result.output
     found = json.loads(result.stdout)
     figures, notes = found["figures"], found["notes"]
-    told = f"seed {notes['seed']}: {figures['acknowledged']} acknowledged of {figures['messages']}"
-    report(f"{told}; {figures['chaos_faults']} faults; {figures['raw_repeats']} repeats dropped by id")
-    assert found["faults"] == {}, (told, found["faults"], notes)
+    received = f"seed {notes['seed']}: {figures['acknowledged']} acknowledged of {figures['messages']}"
+    report(f"{received}; {figures['chaos_faults']} faults; {figures['raw_repeats']} repeats dropped by id")
+    assert found["faults"] == {}, (received, found["faults"], notes)
     assert result.exit_code == 0
     assert notes["calm"]
     assert figures["acknowledged"] == figures["messages"] > 50
+    assert figures["events"] >= figures["messages"], "and the receiver has got all of them"
     played = {each["fault"] for each in notes["rounds"]}
     if shutil.which("cc"):
         assert played == (set(faults.split(",")) if faults else set(FAULTS) - {"database"})
+
+
+@pytest.mark.parametrize("more", [(), ("--alone",)])
+def test_subscribers_of_channels_miss_nothing_without_notice(more: tuple[str, ...], report: Report) -> None:
+    short = ("--minutes", "0.05", "--longest", "1.2", "--rest", "0.6", "--clients", "12")
+    result = run("chaos", "--channels", *short, *more, "--json")
+    assert result.stdout, result.output
+    found = json.loads(result.stdout)
+    figures, notes = found["figures"], found["notes"]
+    counted = f"seed {notes['seed']}: {figures['received']} received, {figures['reloads']} reloads"
+    report(f"{counted}; {figures['chaos_faults']} faults")
+    assert found["faults"] == {}, (counted, found["faults"], notes)
+    assert notes["calm"]
+    assert figures["acknowledged"] == figures["publications"] > 20
+    assert figures["recoveries"] > 0
+    assert figures["reloads"] > 0

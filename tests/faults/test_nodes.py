@@ -6,25 +6,24 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import pytest
-
 from tests.integration.clusters import Launch, Nodes, leases, name_of
 from tests.integration.cmd import get, good, is_online, send_message, send_to_all, users
 from tests.integration.raw import Address
-from tests.supervisor.family import free_ports
+from tests.ports import free_ports
+from tests.processes import pause
 from tests.support import Server, eventually
 
 from .conftest import Report
 from .traffic import APP, Push, Traffic
 
-pytestmark = pytest.mark.timeout(150)
-
 QUICK = {"lease_seconds": 3, "renew_seconds": 1}
-SLACK_SECONDS = 1.5
-"""What a busy machine may add to a time-out of ours."""
+SLACK_SECONDS = 3.0
+"""What a busy machine may add to a time-out of ours; less than the faults last."""
+LEASE_SECONDS = 10
+"""The default."""
 
 
-def door(server: Server) -> Callable[[], Address]:
+def address_of(server: Server) -> Callable[[], Address]:
     return lambda: server.ws
 
 
@@ -57,14 +56,14 @@ def crowd(traffic: Traffic, nodes: Nodes, each: int) -> list[list[str]]:
     """People on each node, by node."""
     groups = [[f"n{index}u{number}" for number in range(each)] for index in range(len(nodes.servers))]
     for group, server in zip(groups, nodes.servers, strict=True):
-        traffic.come(group, door(server))
+        traffic.come(group, address_of(server))
     return groups
 
 
 def test_a_killed_node_takes_nothing_with_it_but_its_own_connections(
     cluster: Launch, traffic: Traffic, report: Report
 ) -> None:
-    """With the lease of 10 s that is the default: who was on it is offline everywhere within 12 s."""
+    """With the default lease: who was on it is offline everywhere when it is over."""
     nodes = cluster(3)
     groups = crowd(traffic, nodes, 12)
     moving, gone = groups[2][:6], groups[2][6:]
@@ -74,7 +73,7 @@ def test_a_killed_node_takes_nothing_with_it_but_its_own_connections(
     for user in gone:
         traffic.persons[user].wanted = False  # they do not come back
     for number, user in enumerate(moving):
-        traffic.persons[user].door = door(nodes.servers[number % 2])
+        traffic.persons[user].address = address_of(nodes.servers[number % 2])
     killed = time.monotonic()
     nodes.servers[2].process.kill()
     nodes.servers[2].process.wait()
@@ -87,7 +86,7 @@ def test_a_killed_node_takes_nothing_with_it_but_its_own_connections(
             sorted(listed(server)["userList"]) != expected
             or any(is_online(server.http, u, APP) for u in gone)
         ):
-            assert time.monotonic() - killed < 12, "who was on the killed node is offline within 12 s"
+            assert time.monotonic() - killed < LEASE_SECONDS + SLACK_SECONDS, "they are offline"
     offline = time.monotonic()
     traffic.run_for(1)
     for server in nodes.servers[:2]:
@@ -105,9 +104,7 @@ def test_a_killed_node_takes_nothing_with_it_but_its_own_connections(
     assert len(tally.lost) < 200
     with nodes.redis.client() as redis:
         for user in gone:
-            eventually(
-                lambda user=user: json.loads(redis.get(f"acc:user:online:{APP}_{user}"))["isLogoff"], 20
-            )
+            eventually(lambda user=user: json.loads(redis.get(f"acc:user:online:{APP}_{user}"))["isLogoff"])
         assert not json.loads(redis.get(f"acc:user:online:{APP}_{moving[0]}"))["isLogoff"]
 
 
@@ -128,14 +125,14 @@ def test_a_killed_node_that_is_started_again_is_another_life(cluster: Launch, tr
     assert name_of(again) == name
     assert leases(again)[name]["epoch"] > epoch
     for server in (nodes.servers[0], again):
-        eventually(lambda server=server: users(server.http, APP) == sorted(groups[0]), 2)
-        eventually(lambda server=server: not is_online(server.http, groups[1][0], APP), 2)
-    traffic.come(["new"], door(again))
+        eventually(lambda server=server: users(server.http, APP) == sorted(groups[0]), LEASE_SECONDS - 2)
+        eventually(lambda server=server: not is_online(server.http, groups[1][0], APP), LEASE_SECONDS - 2)
+    traffic.come(["new"], address_of(again))
     assert send_message(nodes.servers[0].http, APP, "new", "0:1") == {"sendResults": True}
     eventually(lambda: len(traffic.persons["new"].got) == 1)
 
 
-def test_while_a_node_stands_still_the_others_stay_fast(
+def test_while_a_node_is_paused_the_others_stay_fast(
     cluster: Launch, traffic: Traffic, report: Report
 ) -> None:
     """Shorter than its lease: it goes on as if nothing had been, under its epoch."""
@@ -146,7 +143,7 @@ def test_while_a_node_stands_still_the_others_stay_fast(
     traffic.push_through(*((lambda s=server: s.http) for server in nodes.servers[:2]), rate=80)
     traffic.run_for(1)
     stopped = time.monotonic()
-    nodes.servers[2].process.send_signal(signal.SIGSTOP)
+    pause(nodes.servers[2].process.pid)
     try:
         for _ in range(3):
             for server in nodes.servers[:2]:
@@ -164,7 +161,7 @@ def test_while_a_node_stands_still_the_others_stay_fast(
     woken = time.monotonic()
     everybody = sorted(user for group in groups for user in group)
     for server in nodes.servers:
-        eventually(lambda server=server: sorted(listed(server)["userList"]) == everybody, 15)
+        eventually(lambda server=server: sorted(listed(server)["userList"]) == everybody)
     settled = time.monotonic()
     traffic.run_for(1)
     assert leases(nodes.servers[0])[name]["epoch"] == epoch
@@ -177,7 +174,7 @@ def test_while_a_node_stands_still_the_others_stay_fast(
         person.got[:] = [got for got in person.got if got.pusher != 9]
     tally = traffic.finish(excused)
     report(f"{tally}; stood still for {woken - stopped:.1f} s")
-    assert slowest < 0.5, "a push to somebody else is not held up"
+    assert slowest < 1, "a push to somebody else does not wait for the paused node, which would take 1 s"
 
 
 def test_a_node_that_slept_beyond_its_lease_has_a_new_life_and_no_ghosts(
@@ -192,7 +189,7 @@ def test_a_node_that_slept_beyond_its_lease_has_a_new_life_and_no_ghosts(
     traffic.run_for(1)
     moving, staying = groups[2][:4], groups[2][4:]
     stopped = time.monotonic()
-    sleeper.process.send_signal(signal.SIGSTOP)
+    pause(sleeper.process.pid)
     try:
         for server in nodes.servers[:2]:
             eventually(lambda server=server: name not in leases(server), 3 + 2 + SLACK_SECONDS)
@@ -201,21 +198,21 @@ def test_a_node_that_slept_beyond_its_lease_has_a_new_life_and_no_ghosts(
                 sorted(groups[0] + groups[1]),
                 False,
             )
-            assert seconds < 0.5
+            assert seconds < SLACK_SECONDS
             assert not is_online(server.http, staying[0], APP)
         # Some come back elsewhere; their old connections still hang on the sleeper, and end with it.
         ghosts = []
         for number, user in enumerate(moving):
             ghosts.append(traffic.persons[user])
-            traffic.come([user], door(nodes.servers[number % 2]))
+            traffic.come([user], address_of(nodes.servers[number % 2]))
         traffic.run_for(1)
     finally:
         sleeper.process.send_signal(signal.SIGCONT)
     woken = time.monotonic()
     everybody = sorted(user for group in groups for user in group)
     for server in nodes.servers:
-        eventually(lambda server=server: sorted(listed(server)["userList"]) == everybody, 15)
-        eventually(lambda server=server: all(is_online(server.http, user, APP) for user in everybody), 15)
+        eventually(lambda server=server: sorted(listed(server)["userList"]) == everybody)
+        eventually(lambda server=server: all(is_online(server.http, user, APP) for user in everybody))
     settled = time.monotonic()
     assert leases(nodes.servers[0])[name]["epoch"] > epoch
     state = good(get(sleeper.http, "/system/state", isDebug="true"))["managerInfo"]
@@ -224,8 +221,7 @@ def test_a_node_that_slept_beyond_its_lease_has_a_new_life_and_no_ghosts(
             {f"{APP}_{user}" for user in staying}
             == {*good(get(sleeper.http, "/system/state", isDebug="true"))["managerInfo"]["users"]}
         ),
-        10,
-        f"those who moved are not addressed on the sleeper: {state}",
+        what=f"those who moved are not addressed on the sleeper: {state}",
     )
     before = [len(ghost.got) for ghost in ghosts]
     traffic.run_for(2)

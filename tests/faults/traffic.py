@@ -1,8 +1,8 @@
 """People who are online, back ends that push to them, and a check of what became of every push.
 
 Everybody is a thread with sockets of their own. A person reads until the connection is lost, then comes back
-by whatever door is open; of two connections of one person the older has ended before the newer begins, so the
-order in which messages are read is the order in which they came.
+at any open address. Of two connections of one person the older has ended before the newer begins: so messages
+are read in the order in which they came.
 """
 
 import threading
@@ -15,14 +15,14 @@ from itertools import count
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from tests.integration.cmd import Speaker, command, form_request
+from tests.integration.cmd import CmdClient, command, form_request
 from tests.integration.raw import CLOSE, PATIENCE_SECONDS, PING, PONG, TEXT, Address, Ended, Raw, frame
 from tests.support import eventually
 
 APP = 101
 _AGAIN_SECONDS = 0.05
 _LOOK_SECONDS = 0.25
-_LAST_SECONDS = 8.0
+_LAST_SECONDS = 40.0
 
 
 class Push(NamedTuple):
@@ -60,22 +60,22 @@ class Tally:
     slowest: float
 
     def __str__(self) -> str:
-        told = ", ".join(f"{number:,} {outcome}" for outcome, number in sorted(self.outcomes.items()))
+        received = ", ".join(f"{number:,} {outcome}" for outcome, number in sorted(self.outcomes.items()))
         seconds = (
             f"{max(p.asked for p in self.lost) - min(p.asked for p in self.lost):.1f} s" if self.lost else ""
         )
         lost = f"{len(self.lost)} lost" + (f" within {seconds}" if seconds else "")
         wrong = f"{len(self.twice)} twice, {len(self.disordered)} out of order"
-        return f"{self.pushes:,} pushes: {told}; {lost}, {wrong}; slowest answer {self.slowest:.2f} s"
+        return f"{self.pushes:,} pushes: {received}; {lost}, {wrong}; slowest answer {self.slowest:.2f} s"
 
 
 class Person(threading.Thread):
-    """Somebody who is online as long as they want to be (``wanted``). ``door`` says where to connect."""
+    """Somebody who is online as long as they want to be (``wanted``). ``address`` says where to connect."""
 
-    def __init__(self, user: str, door: Callable[[], Address]) -> None:
+    def __init__(self, user: str, address: Callable[[], Address]) -> None:
         super().__init__(daemon=True)
         self.user = user
-        self.door = door
+        self.address = address
         self.wanted = True
         self.online = False
         self.connections = 0
@@ -86,28 +86,28 @@ class Person(threading.Thread):
     def run(self) -> None:
         while self.wanted:
             # Refused, reset, cut off, or no answer in time: once more.
-            with suppress(OSError, AssertionError), Speaker(self.door()) as speaker:
-                speaker.upgrade()
-                self._live(speaker)
+            with suppress(OSError, AssertionError), CmdClient(self.address()) as cmd_client:
+                cmd_client.upgrade()
+                self._live(cmd_client)
             self.online = False
             if self.wanted:
                 time.sleep(_AGAIN_SECONDS)
 
-    def _live(self, speaker: Speaker) -> None:
-        speaker.send(command("login", {"userID": self.user, "appID": APP}))
+    def _live(self, cmd_client: CmdClient) -> None:
+        cmd_client.send(command("login", {"userID": self.user, "appID": APP}))
         self.connections += 1
         while self.wanted:
             try:
-                found = speaker.frame(_LOOK_SECONDS)
+                found = cmd_client.frame(_LOOK_SECONDS)
             except TimeoutError:
                 continue
             if found.opcode == TEXT:
                 self._read(found.json)
             elif found.opcode == PING:
-                speaker.send(frame(PONG, found.payload))
+                cmd_client.send(frame(PONG, found.payload))
             elif found.opcode == CLOSE:
                 self.closed_by.append(found.close_code or 0)
-                speaker.send(frame(CLOSE, found.payload))
+                cmd_client.send(frame(CLOSE, found.payload))
                 return
 
     def _read(self, body: dict) -> None:  # type: ignore[type-arg]
@@ -216,14 +216,14 @@ class Traffic:
         for person in self.persons.values():
             person.leave()
 
-    def come(self, users: Sequence[str], door: Callable[[], Address], seconds: float = 15.0) -> None:
-        """Let people come online by one door, and wait until they are."""
+    def come(self, users: Sequence[str], address: Callable[[], Address], seconds: float = 60.0) -> None:
+        """Let people come online at one address, and wait until they are."""
         for user in users:
-            person = self.persons[user] = Person(user, door)
+            person = self.persons[user] = Person(user, address)
             person.start()
         self.wait_until_online(users, seconds)
 
-    def wait_until_online(self, users: Sequence[str] | None = None, seconds: float = 15.0) -> None:
+    def wait_until_online(self, users: Sequence[str] | None = None, seconds: float = 60.0) -> None:
         """Wait until these (or all who want to be) have logged in."""
         wanted = [self.persons[user] for user in users] if users else [*self.persons.values()]
         eventually(lambda: all(p.online for p in wanted if p.wanted), seconds, "everybody is online")
@@ -231,7 +231,7 @@ class Traffic:
     def push_through(
         self, *addresses: Callable[[], Address], users: Sequence[str] | None = None, rate: float = 60.0
     ) -> None:
-        """Let one more back end push through each of these doors."""
+        """Let one more back end push through each of these servers."""
         for address in addresses:
             pusher = Pusher(len(self.pushers), address, users or [*self.persons], rate)
             self.pushers.append(pusher)

@@ -13,15 +13,15 @@ from imserver.model import Event, Reply, Request
 from imserver.protocol.cmd import CmdDialect
 from imserver.services.sessions.sessions import ENTER_TEXT, EXIT_TEXT
 from imserver.transport.connection import OPEN, Connection
-from tests.hub.world import CMD, World, told, told_with_ids
+from tests.hub.harness import CMD, Harness, received, received_with_ids
 from tests.integration.raw import CONTROL_OPCODES, text
 from tests.protocol.line import LineDialect
-from tests.transport.rig import Client, Socket, turn, until
+from tests.transport.harness import Client, Socket, turn, until
 
 
 @pytest.fixture
-def world() -> Iterator[World]:
-    with World() as one:
+def harness() -> Iterator[Harness]:
+    with Harness() as one:
         yield one
 
 
@@ -57,152 +57,152 @@ def gone(user: str) -> tuple[str, str, str]:
 # --- pushes -------------------------------------------------------------------------------------------------
 
 
-def test_a_push_to_a_user_reaches_their_addressed_sessions_and_nobody_else(world: World) -> None:
-    _, ann = world.login("102", "ann", "phone")
-    _, ann_too = world.login("102", "ann", "laptop")
-    _, bob = world.login("102", "bob")
+def test_a_push_to_a_user_reaches_their_addressed_sessions_and_nobody_else(harness: Harness) -> None:
+    _, ann = harness.login("102", "ann", "phone")
+    _, ann_too = harness.login("102", "ann", "laptop")
+    _, bob = harness.login("102", "bob")
     forget(ann, ann_too, bob)
-    assert world.delivery.to_user("102", "ann", msg()) == 2
-    assert world.delivery.to_user("102", "nobody", msg()) == 0
-    assert world.delivery.to_user("no such app", "ann", msg()) == 0
+    assert harness.delivery.to_user("102", "ann", msg()) == 2
+    assert harness.delivery.to_user("102", "nobody", msg()) == 0
+    assert harness.delivery.to_user("no such app", "ann", msg()) == 0
     settle(ann, ann_too, bob)
-    assert told(ann) == told(ann_too) == [("msg", "eve", "hello")]
-    assert told(bob) == []
+    assert received(ann) == received(ann_too) == [("msg", "eve", "hello")]
+    assert received(bob) == []
 
 
 @pytest.mark.parametrize("app", ["101", "102"])
-def test_a_push_to_an_app_reaches_everybody_in_it_but_its_author(world: World, app: str) -> None:
-    sessions = [world.login(app, user) for user in ("ann", "ann", "bob", "cid")]
-    _, other = world.login("103", "ann")
-    _, stranger = world.connect()
+def test_a_push_to_an_app_reaches_everybody_in_it_but_its_author(harness: Harness, app: str) -> None:
+    sessions = [harness.login(app, user) for user in ("ann", "ann", "bob", "cid")]
+    _, other = harness.login("103", "ann")
+    _, stranger = harness.connect()
     clients = [client for _, client in sessions]
     forget(*clients, other, stranger)
-    assert world.delivery.to_app(app, msg(sender="ann"), "ann") == 2
-    assert world.delivery.to_app(app, msg("to all"), "not here") == (3 if app == "101" else 4)
-    assert world.delivery.to_app("no such app", msg()) == 0
+    assert harness.delivery.to_app(app, msg(sender="ann"), "ann") == 2
+    assert harness.delivery.to_app(app, msg("to all"), "not here") == (3 if app == "101" else 4)
+    assert harness.delivery.to_app("no such app", msg()) == 0
     settle(*clients, other, stranger)
-    first, second, bob, cid = map(told, clients)
+    first, second, bob, cid = map(received, clients)
     assert bob == cid == [("msg", "ann", "hello"), ("msg", "eve", "to all")]
     assert second == [("msg", "eve", "to all")]
     assert first == ([] if app == "101" else second)
-    assert told(other) == told(stranger) == []
+    assert received(other) == received(stranger) == []
 
 
 def test_an_event_is_encoded_once_for_all_who_share_an_encoding(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clients = [world.login("102", f"u{number}")[1] for number in range(20)]
-    clients += [world.login("102", f"v{number}", deflate=15)[1] for number in range(20)]
+    clients = [harness.login("102", f"u{number}")[1] for number in range(20)]
+    clients += [harness.login("102", f"v{number}", deflate=15)[1] for number in range(20)]
     forget(*clients)
     encoded: list[Event] = []
     encode = CmdDialect.encode_event
     monkeypatch.setattr(
         CmdDialect, "encode_event", lambda self, event: encoded.append(event) or encode(self, event)
     )
-    assert world.delivery.to_app("102", msg()) == 40
+    assert harness.delivery.to_app("102", msg()) == 40
     turn()
     assert len(encoded) == 2
 
 
-def test_deliveries_are_counted(world: World) -> None:
+def test_deliveries_are_counted(harness: Harness) -> None:
     for number in range(3):
-        world.login("102", f"u{number}")
+        harness.login("102", f"u{number}")
     turn()
-    before = world.metrics.deliveries
-    world.delivery.to_app("102", msg())
-    world.delivery.to_app("102", msg(), "u0")
-    world.delivery.to_user("102", "u1", msg())
-    assert world.metrics.deliveries - before == 3 + 2 + 1
+    before = harness.metrics.deliveries
+    harness.delivery.to_app("102", msg())
+    harness.delivery.to_app("102", msg(), "u0")
+    harness.delivery.to_user("102", "u1", msg())
+    assert harness.metrics.deliveries - before == 3 + 2 + 1
 
 
-def test_what_a_dialect_has_no_word_for_is_no_delivery(world: World) -> None:
-    world.login("101", "ann", dialect=LineDialect())
-    world.login("101", "bob")
+def test_what_a_dialect_has_no_word_for_is_no_delivery(harness: Harness) -> None:
+    harness.login("101", "ann", dialect=LineDialect())
+    harness.login("101", "bob")
     turn()
-    before = world.metrics.deliveries
-    world.login("101", "cid")
+    before = harness.metrics.deliveries
+    harness.login("101", "cid")
     turn()
-    assert world.delivery.to_app("101", Event("exit", "eve", "")) == 2
-    assert world.metrics.deliveries - before == 1 + 2, "bob is told of cid, both of them of eve"
+    assert harness.delivery.to_app("101", Event("exit", "eve", "")) == 2
+    assert harness.metrics.deliveries - before == 1 + 2, "bob is told of cid, both of them of eve"
 
 
-def test_frames_to_one_connection_keep_the_order_of_the_calls(world: World) -> None:
-    _, ann = world.login("101", "ann")
-    world.login("101", "bob")
+def test_frames_to_one_connection_keep_the_order_of_the_calls(harness: Harness) -> None:
+    _, ann = harness.login("101", "ann")
+    harness.login("101", "bob")
     forget(ann)
     for number in range(50):
         event = Event("msg", "eve", "x", str(number))
         if number % 3:
-            world.delivery.to_app("101", event)
+            harness.delivery.to_app("101", event)
         else:
-            world.delivery.to_user("101", "ann", event)
+            harness.delivery.to_user("101", "ann", event)
         if number % 7 == 0:
             turn()
     settle(ann)
-    assert [row[3] for row in told_with_ids(ann)] == [str(number) for number in range(50)]
+    assert [row[3] for row in received_with_ids(ann)] == [str(number) for number in range(50)]
 
 
 # --- notices ------------------------------------------------------------------------------------------------
 
 
-def test_who_comes_and_goes_is_told_to_the_others(world: World) -> None:
-    _, ann = world.login("101", "ann")
+def test_joins_and_leaves_are_announced_to_the_others(harness: Harness) -> None:
+    _, ann = harness.login("101", "ann")
     turn()
-    bob, client = world.login("101", "bob")
+    bob, client = harness.login("101", "bob")
     settle(ann, client)
-    assert told(ann) == [enter("bob")]
-    assert told(client) == [], "the newcomer is not told of itself, nor of who was there before"
+    assert received(ann) == [enter("bob")]
+    assert received(client) == [], "the newcomer is not told of itself, nor of who was there before"
     bob.close(1000)
     settle(ann)
-    assert told(ann) == [enter("bob"), gone("bob")]
+    assert received(ann) == [enter("bob"), gone("bob")]
 
 
-def test_notices_of_one_turn_travel_together_in_one_send(world: World) -> None:
-    connection, ann = world.login("101", "ann")
+def test_notices_of_one_turn_travel_together_in_one_send(harness: Harness) -> None:
+    connection, ann = harness.login("101", "ann")
     forget(ann)
     assert isinstance(connection.sock, Socket)
     connection.sock.sends.clear()
     for number in range(30):
-        world.login("101", f"u{number}")
+        harness.login("101", f"u{number}")
     turn()
     assert len(connection.sock.sends) == 1
-    assert told(ann) == [enter(f"u{number}") for number in range(30)]
+    assert received(ann) == [enter(f"u{number}") for number in range(30)]
 
 
-def test_a_newcomer_is_spared_what_happened_before_it_and_told_what_follows(world: World) -> None:
-    _, ann = world.login("101", "ann")
-    _, bob = world.login("101", "bob")
-    _, cid = world.login("101", "cid")
+def test_a_newcomer_misses_what_happened_before_it_and_gets_what_follows(harness: Harness) -> None:
+    _, ann = harness.login("101", "ann")
+    _, bob = harness.login("101", "bob")
+    _, cid = harness.login("101", "cid")
     settle(ann, bob, cid)
-    assert told(ann) == [enter("bob"), enter("cid")]
-    assert told(bob) == [enter("cid")]
-    assert told(cid) == []
+    assert received(ann) == [enter("bob"), enter("cid")]
+    assert received(bob) == [enter("cid")]
+    assert received(cid) == []
 
 
-def test_a_user_is_not_told_of_their_own_second_login(world: World) -> None:
-    _, first = world.login("102", "ann", "phone")
-    _, bob = world.login("102", "bob")
+def test_a_user_gets_no_notice_of_their_own_second_login(harness: Harness) -> None:
+    _, first = harness.login("102", "ann", "phone")
+    _, bob = harness.login("102", "bob")
     forget(first, bob)
-    _, second = world.login("102", "ann", "laptop")
+    _, second = harness.login("102", "ann", "laptop")
     settle(first, second, bob)
-    assert told(bob) == [enter("ann")]
-    assert told(first) == told(second) == []
-    _, third = world.login("102", "ann", "tablet")
-    world.login("102", "dan")
+    assert received(bob) == [enter("ann")]
+    assert received(first) == received(second) == []
+    _, third = harness.login("102", "ann", "tablet")
+    harness.login("102", "dan")
     settle(first, second, third, bob)
-    assert told(first) == told(second) == told(third) == [enter("dan")]
+    assert received(first) == received(second) == received(third) == [enter("dan")]
 
 
-def test_a_push_goes_behind_the_notices_that_wait(world: World) -> None:
-    _, ann = world.login("101", "ann")
+def test_a_push_goes_behind_the_notices_that_wait(harness: Harness) -> None:
+    _, ann = harness.login("101", "ann")
     forget(ann)
-    world.login("101", "bob")
-    world.delivery.to_user("101", "ann", msg("1"))
-    cid, _ = world.login("101", "cid")
+    harness.login("101", "bob")
+    harness.delivery.to_user("101", "ann", msg("1"))
+    cid, _ = harness.login("101", "cid")
     cid.lost()
-    world.delivery.to_app("101", msg("2"))
+    harness.delivery.to_app("101", msg("2"))
     settle(ann)
-    assert told(ann) == [
+    assert received(ann) == [
         enter("bob"),
         ("msg", "eve", "1"),
         enter("cid"),
@@ -211,87 +211,87 @@ def test_a_push_goes_behind_the_notices_that_wait(world: World) -> None:
     ]
 
 
-def test_whoever_is_online_gets_a_push_right_after_their_login(world: World) -> None:
-    _, ann = world.login("101", "ann")
-    assert world.delivery.to_user("101", "ann", msg()) == 1
-    assert world.delivery.to_app("101", msg("to all")) == 1
+def test_whoever_is_online_gets_a_push_right_after_their_login(harness: Harness) -> None:
+    _, ann = harness.login("101", "ann")
+    assert harness.delivery.to_user("101", "ann", msg()) == 1
+    assert harness.delivery.to_app("101", msg("to all")) == 1
     settle(ann)
-    assert told(ann) == [("msg", "eve", "hello"), ("msg", "eve", "to all")]
+    assert received(ann) == [("msg", "eve", "hello"), ("msg", "eve", "to all")]
 
 
-def test_apps_are_told_apart(world: World) -> None:
-    _, ann = world.login("101", "ann")
-    _, bob = world.login("102", "bob")
+def test_apps_are_distinguished(harness: Harness) -> None:
+    _, ann = harness.login("101", "ann")
+    _, bob = harness.login("102", "bob")
     forget(ann, bob)
-    world.login("101", "cid")
-    world.login("102", "dan")
+    harness.login("101", "cid")
+    harness.login("102", "dan")
     settle(ann, bob)
-    assert (told(ann), told(bob)) == ([enter("cid")], [enter("dan")])
+    assert (received(ann), received(bob)) == ([enter("cid")], [enter("dan")])
 
 
-def test_above_notice_members_nobody_is_told_who_comes_and_goes() -> None:
-    with World(notice_members=3) as world:
-        sessions = [world.login("101", f"u{number}") for number in range(3)]
+def test_above_notice_members_no_joins_and_leaves_are_announced() -> None:
+    with Harness(notice_members=3) as harness:
+        sessions = [harness.login("101", f"u{number}") for number in range(3)]
         clients = [client for _, client in sessions]
         settle(*clients)
-        assert told(clients[0]) == [enter("u1"), enter("u2")]
+        assert received(clients[0]) == [enter("u1"), enter("u2")]
         forget(*clients)
-        fourth, _ = world.login("101", "u3")
-        fifth, _ = world.login("101", "u4")
+        fourth, _ = harness.login("101", "u3")
+        fifth, _ = harness.login("101", "u4")
         fifth.lost()
         settle(*clients)
-        assert told(clients[0]) == []
+        assert received(clients[0]) == []
         fourth.lost()
         settle(*clients)
-        assert told(clients[0]) == [gone("u3")], "three members again"
+        assert received(clients[0]) == [gone("u3")], "three members again"
 
 
 def test_pushes_reach_any_number_of_members() -> None:
-    with World(notice_members=0) as world:
-        clients = [world.login("101", f"u{number}")[1] for number in range(5)]
-        assert world.delivery.to_app("101", msg()) == 5
+    with Harness(notice_members=0) as harness:
+        clients = [harness.login("101", f"u{number}")[1] for number in range(5)]
+        assert harness.delivery.to_app("101", msg()) == 5
         settle(*clients)
-        assert all(told(client) == [("msg", "eve", "hello")] for client in clients)
+        assert all(received(client) == [("msg", "eve", "hello")] for client in clients)
 
 
 def test_a_login_storm_costs_a_frame_a_notice_and_not_a_send_a_notice() -> None:
-    with World(batch=10_000) as world:
-        sessions = [world.login("101", f"u{number}")[0] for number in range(200)]
+    with Harness(batch=10_000) as harness:
+        sessions = [harness.login("101", f"u{number}")[0] for number in range(200)]
         turn()
         sends = [len(one.sock.sends) for one in sessions if isinstance(one.sock, Socket)]
         assert max(sends) == 1
 
 
-def test_a_dialect_without_a_word_is_told_nothing_and_keeps_its_place(world: World) -> None:
-    _, line = world.login("101", "ann", dialect=LineDialect())
-    _, cmd = world.login("101", "bob")
+def test_a_dialect_without_a_word_gets_nothing_and_keeps_its_turn(harness: Harness) -> None:
+    _, line = harness.login("101", "ann", dialect=LineDialect())
+    _, cmd = harness.login("101", "bob")
     forget(line, cmd)
-    world.login("101", "cid")
-    world.delivery.to_app("101", msg())
+    harness.login("101", "cid")
+    harness.delivery.to_app("101", msg())
     settle(line, cmd)
     assert line.payloads() == [b"eve: hello"]
-    assert told(cmd) == [enter("cid"), ("msg", "eve", "hello")]
+    assert received(cmd) == [enter("cid"), ("msg", "eve", "hello")]
 
 
-def test_a_notice_that_cannot_be_told_stops_no_other_writing(
-    world: World, monkeypatch: pytest.MonkeyPatch
+def test_a_notice_that_cannot_be_encoded_stops_no_other_writing(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, ann = world.login("101", "ann")
-    _, bob = world.login("102", "bob")
+    _, ann = harness.login("101", "ann")
+    _, bob = harness.login("102", "bob")
     forget(ann, bob)
     reported: list[object] = []
     monkeypatch.setattr(get_hub(), "handle_error", lambda *what: reported.append(what[1]))
     with monkeypatch.context() as broken:
         broken.setattr(CmdDialect, "encode_event", lambda *_: 1 // 0)
-        world.login("101", "cid")
-        bob_session = next(iter(world.hub.apps["102"].sessions_of("bob")))
+        harness.login("101", "cid")
+        bob_session = next(iter(harness.hub.apps["102"].sessions_of("bob")))
         bob_session.send(b"reply")
         turn()
     until(lambda: b"reply" in bob.payloads())
     assert reported == [ZeroDivisionError]
-    world.delivery.to_app("101", msg())
+    harness.delivery.to_app("101", msg())
     settle(ann)
-    assert told(ann)[-1] == ("msg", "eve", "hello")
+    assert received(ann)[-1] == ("msg", "eve", "hello")
 
 
 # --- a model ------------------------------------------------------------------------------------------------
@@ -388,7 +388,7 @@ def test_every_connection_receives_exactly_what_the_model_says_in_order(
     run: list[tuple], members: int, batch: int
 ) -> None:
     """Two apps, four users each with any number of sessions; plain, compressed and slow clients."""
-    with World(notice_members=members, batch=batch) as world:
+    with Harness(notice_members=members, batch=batch) as harness:
         model = Model(members)
         sessions: list[tuple[Connection, Client, str, str]] = []
         for number, (step, first, second, third) in enumerate(run):
@@ -396,7 +396,7 @@ def test_every_connection_receives_exactly_what_the_model_says_in_order(
                 user = f"u{second}"
                 options = {"deflate": 15 * (third == 1), "buffer_bytes": 4096 * (third == 2)}
                 model.login(first, user, len(sessions))
-                sessions.append((*world.login(first, user, **options), first, user))
+                sessions.append((*harness.login(first, user, **options), first, user))
             elif step == "leave" and sessions:
                 index = first % len(sessions)
                 connection, _, app, user = sessions[index]
@@ -405,11 +405,11 @@ def test_every_connection_receives_exactly_what_the_model_says_in_order(
                     model.leave(app, user, index)
             elif step == "to_user":
                 event = Event("msg", "eve", "x" * 3000 * (number % 2), str(number))
-                reached = world.delivery.to_user(first, f"u{second}", event)
+                reached = harness.delivery.to_user(first, f"u{second}", event)
                 assert reached == model.push(first, str(number), user=f"u{second}")
             elif step == "to_app":
                 event = Event("msg", "eve", "x" * 3000 * third, str(number))
-                reached = world.delivery.to_app(first, event, f"u{second}" if second >= 0 else "")
+                reached = harness.delivery.to_app(first, event, f"u{second}" if second >= 0 else "")
                 assert reached == model.push(first, str(number), but=f"u{second}")
             elif step == "reply" and sessions:
                 sessions[first % len(sessions)][0].send(PONG)
@@ -427,25 +427,25 @@ def test_every_connection_receives_exactly_what_the_model_says_in_order(
                 assert events_of(client) == expected[: len(events_of(client))]
 
 
-def test_a_broadcast_in_the_middle_of_a_flush_keeps_its_place() -> None:
-    with World(batch=2) as world:
-        clients = [world.login("102", f"u{number}")[1] for number in range(9)]
+def test_a_broadcast_in_the_middle_of_a_flush_keeps_its_turn() -> None:
+    with Harness(batch=2) as harness:
+        clients = [harness.login("102", f"u{number}")[1] for number in range(9)]
         forget(*clients)
         for number in range(6):
-            world.delivery.to_app("102", Event("msg", "eve", "x", str(number)), f"u{number}")
+            harness.delivery.to_app("102", Event("msg", "eve", "x", str(number)), f"u{number}")
             turn()
         settle(*clients)
         for index, client in enumerate(clients):
-            assert [row[3] for row in told_with_ids(client)] == [str(n) for n in range(6) if n != index]
+            assert [row[3] for row in received_with_ids(client)] == [str(n) for n in range(6) if n != index]
 
 
-def test_a_client_that_asks_during_a_broadcast_is_answered_in_its_turn(world: World) -> None:
-    _, ann = world.login("101", "ann")
+def test_a_client_that_asks_during_a_broadcast_is_answered_in_its_turn(harness: Harness) -> None:
+    _, ann = harness.login("101", "ann")
     forget(ann)
-    world.delivery.to_app("101", msg("before"))
+    harness.delivery.to_app("101", msg("before"))
     ann.send(text('{"cmd":"ping"}'))
     until(lambda: len(ann.payloads()) == 2)
-    world.delivery.to_app("101", msg("after"))
+    harness.delivery.to_app("101", msg("after"))
     settle(ann)
     kinds = [json.decode(payload)["cmd"] for payload in ann.payloads()]
     assert kinds == ["msg", "ping", "msg"]

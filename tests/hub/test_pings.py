@@ -11,13 +11,13 @@ from imserver.hub.expiry import SLOTS, Pings
 from imserver.protocol.client import ClientDialect
 from imserver.protocol.cmd import CmdDialect
 from imserver.transport.connection import OPEN
-from tests.hub.world import World
+from tests.hub.harness import Harness
 from tests.integration.raw import PING, PONG, frame, text
-from tests.transport.rig import POLLERS, Client, until
+from tests.transport.harness import POLLERS, Client, until
 
 CLIENT = ClientDialect()
-PERIOD_SECONDS = 0.1
-SILENT_SECONDS = 0.3
+PERIOD_SECONDS = 0.5
+SILENT_SECONDS = 1.5
 
 
 @pytest.fixture
@@ -28,8 +28,8 @@ def spawned() -> Any:
     gevent.killall(greenlets)
 
 
-def pinging(world: World, silent_seconds: float = SILENT_SECONDS) -> Pings:
-    return Pings(world.context, world.metrics, PERIOD_SECONDS, silent_seconds)
+def pinging(harness: Harness, silent_seconds: float = SILENT_SECONDS) -> Pings:
+    return Pings(harness.context, harness.metrics, PERIOD_SECONDS, silent_seconds)
 
 
 def pings_of(client: Client) -> int:
@@ -48,9 +48,9 @@ def answered(client: Client) -> int:
 
 @pytest.mark.parametrize("poller", POLLERS)
 def test_every_client_is_pinged_once_in_a_period(poller: Any) -> None:
-    with World(poller=poller) as world:
-        clients = [world.connect(dialect=CLIENT)[1] for _ in range(60)]
-        pings = pinging(world)
+    with Harness(poller=poller) as harness:
+        clients = [harness.connect(dialect=CLIENT)[1] for _ in range(60)]
+        pings = pinging(harness)
         for slot in range(SLOTS):
             pings.step(slot)
         until(lambda: all(pings_of(client) for client in clients))
@@ -58,9 +58,9 @@ def test_every_client_is_pinged_once_in_a_period(poller: Any) -> None:
 
 
 def test_pings_are_spread_over_the_period() -> None:
-    with World() as world:
-        clients = [world.connect(dialect=CLIENT)[1] for _ in range(60)]
-        pings = pinging(world)
+    with Harness() as harness:
+        clients = [harness.connect(dialect=CLIENT)[1] for _ in range(60)]
+        pings = pinging(harness)
         reached = []
         for slot in range(SLOTS):
             before = sum(map(pings_of, clients))
@@ -73,10 +73,10 @@ def test_pings_are_spread_over_the_period() -> None:
 
 
 def test_clients_of_dialects_with_a_heartbeat_are_not_pinged() -> None:
-    with World() as world:
-        _, heartbeats = world.connect(dialect=CmdDialect())
-        _, listens = world.connect(dialect=CLIENT)
-        pings = pinging(world)
+    with Harness() as harness:
+        _, heartbeats = harness.connect(dialect=CmdDialect())
+        _, listens = harness.connect(dialect=CLIENT)
+        pings = pinging(harness)
         for slot in range(SLOTS):
             pings.step(slot)
         until(lambda: pings_of(listens))
@@ -84,13 +84,13 @@ def test_clients_of_dialects_with_a_heartbeat_are_not_pinged() -> None:
 
 
 def test_a_node_without_such_clients_looks_at_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    with World() as world:
+    with Harness() as harness:
         looked: list[int] = []
-        world.connect(dialect=CmdDialect())
-        client, _ = world.connect(dialect=CLIENT)
-        at = world.poller.at
-        monkeypatch.setattr(type(world.poller), "at", lambda _poller, fd: (looked.append(fd), at(fd))[1])
-        pings = pinging(world)
+        harness.connect(dialect=CmdDialect())
+        client, _ = harness.connect(dialect=CLIENT)
+        at = harness.poller.at
+        monkeypatch.setattr(type(harness.poller), "at", lambda _poller, fd: (looked.append(fd), at(fd))[1])
+        pings = pinging(harness)
         pings.step(client.fd % SLOTS)
         assert client.fd in looked
         client.lost()
@@ -101,20 +101,20 @@ def test_a_node_without_such_clients_looks_at_nobody(monkeypatch: pytest.MonkeyP
 
 
 def test_who_answers_stays_and_who_does_not_is_closed_with_4001(spawned: list[Any]) -> None:
-    with World() as world:
-        dead, _ = world.connect(dialect=CLIENT)
-        live, client = world.connect(dialect=CLIENT)
-        spawned.append(gevent.spawn(pinging(world).run))
+    with Harness() as harness:
+        dead, _ = harness.connect(dialect=CLIENT)
+        live, client = harness.connect(dialect=CLIENT)
+        spawned.append(gevent.spawn(pinging(harness).run))
         until(lambda: (answered(client), dead.state != OPEN)[1])
-        assert dict(world.ended) == {dead: 4001}
-        assert world.metrics.swept == 1
+        assert dict(harness.ended) == {dead: 4001}
+        assert harness.metrics.swept == 1
         assert live.state == OPEN
 
 
 def test_nobody_is_closed_before_the_time_is_over(spawned: list[Any]) -> None:
-    with World() as world:
-        connection, client = world.connect(dialect=CLIENT)
-        spawned.append(gevent.spawn(pinging(world).run))
+    with Harness() as harness:
+        connection, client = harness.connect(dialect=CLIENT)
+        spawned.append(gevent.spawn(pinging(harness).run))
         until(lambda: pings_of(client) == 3)
         assert connection.state == OPEN
         until(lambda: connection.state != OPEN)
@@ -122,9 +122,9 @@ def test_nobody_is_closed_before_the_time_is_over(spawned: list[Any]) -> None:
 
 
 def test_whatever_a_client_sends_is_a_sign_of_life(spawned: list[Any]) -> None:
-    with World() as world:
-        connection, client = world.connect(dialect=CLIENT)
-        spawned.append(gevent.spawn(pinging(world).run))
+    with Harness() as harness:
+        connection, client = harness.connect(dialect=CLIENT)
+        spawned.append(gevent.spawn(pinging(harness).run))
         for seen in range(1, 8):
             until(lambda seen=seen: pings_of(client) >= seen)
             client.send(text("hello"))
@@ -132,15 +132,15 @@ def test_whatever_a_client_sends_is_a_sign_of_life(spawned: list[Any]) -> None:
 
 
 def test_the_sweep_leaves_clients_alone_that_are_pinged(spawned: list[Any]) -> None:
-    with World(heartbeat_seconds=10, login_seconds=10, ping_seconds=0.01, pong_seconds=0.02) as world:
-        listens, client = world.connect(dialect=CLIENT)
-        beats, _ = world.connect(dialect=CmdDialect())
+    with Harness(heartbeat_seconds=10, login_seconds=10, ping_seconds=0.01, pong_seconds=0.02) as harness:
+        listens, client = harness.connect(dialect=CLIENT)
+        beats, _ = harness.connect(dialect=CmdDialect())
         for connection in (listens, beats):
             connection.last_seen -= 400
-        world.sweep.sweep()
+        harness.sweep.sweep()
         assert (listens.state == OPEN, beats.state == OPEN) == (True, False)
-        spawned.append(gevent.spawn(world.sweep.run_pings))
-        live, other = world.connect(dialect=CmdDialect())
+        spawned.append(gevent.spawn(harness.sweep.run_pings))
+        live, other = harness.connect(dialect=CmdDialect())
         until(lambda: pings_of(other))
         until(lambda: live.state != OPEN)
         assert listens.state == OPEN
@@ -148,10 +148,10 @@ def test_the_sweep_leaves_clients_alone_that_are_pinged(spawned: list[Any]) -> N
 
 
 def test_clients_that_are_pinged_keep_no_time_of_their_own_while_they_are_idle() -> None:
-    with World() as world:
-        first, client = world.connect(dialect=CLIENT)
-        second, _ = world.connect(dialect=CLIENT)
-        beats, _ = world.connect(dialect=CmdDialect())
+    with Harness() as harness:
+        first, client = harness.connect(dialect=CLIENT)
+        second, _ = harness.connect(dialect=CLIENT)
+        beats, _ = harness.connect(dialect=CmdDialect())
         assert first.last_seen is second.last_seen
         assert first.last_seen != beats.last_seen
         first.ping()
@@ -162,13 +162,13 @@ def test_clients_that_are_pinged_keep_no_time_of_their_own_while_they_are_idle()
 
 def test_a_large_slot_gives_the_loop_its_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_PING_BATCH", 2)
-    with World() as world:
-        connections = [world.connect(dialect=CLIENT)[0] for _ in range(120)]
+    with Harness() as harness:
+        connections = [harness.connect(dialect=CLIENT)[0] for _ in range(120)]
         turns: list[float] = []
         monkeypatch.setattr(module, "gevent", SimpleNamespace(sleep=turns.append))
         slots: dict[int, int] = {}
         for connection in connections:
             slots[connection.fd % SLOTS] = slots.get(connection.fd % SLOTS, 0) + 1
         slot = max(slots, key=slots.__getitem__)
-        pinging(world).step(slot)
+        pinging(harness).step(slot)
         assert len(turns) == slots[slot] // 2 > 0

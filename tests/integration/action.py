@@ -22,7 +22,7 @@ def login_data(user: str, app: int = 1, to: str = "0", room: str = "0") -> dict[
     return {"userId": user, "appId": app, "toUid": to, "groupsId": room}
 
 
-class Talker(Raw):
+class ActionClient(Raw):
     """A connection that speaks action. Pushes that arrive before an awaited answer are kept in `pushed`.
 
     Pings are answered as they are read, unless `deaf`, and kept in `pings`.
@@ -56,7 +56,7 @@ class Talker(Raw):
                 self.pushed.append(found.json["data"])
         self.ask_action("heartbeat", {})
 
-    def begin(self, path: str = "/ws?uid=1&to_uid=2&appname=1", **options: Any) -> "Talker":
+    def begin(self, path: str = "/ws?uid=1&to_uid=2&appname=1", **options: Any) -> "ActionClient":
         """Upgrade, and take the welcome."""
         self.upgrade(path, **options)
         self.welcome = self.message()
@@ -80,7 +80,7 @@ class Talker(Raw):
         assert body == {"seq": seq, "action": action, "response": {**response, "data": None}}, body
         return response["code"], response["msg"]
 
-    def login(self, user: str, app: int = 1, to: str = "0", room: str = "0") -> "Talker":
+    def login(self, user: str, app: int = 1, to: str = "0", room: str = "0") -> "ActionClient":
         """Log in and check the 200."""
         code = self.ask_action("login", login_data(user, app, to, room))
         assert code == (200, "Success"), code
@@ -91,7 +91,7 @@ class Talker(Raw):
         code = self.ask_action("sendmsg", {"msgType": kind, "message": message}, seq)
         assert code == (200, "Success"), code
 
-    def told(self, seconds: float = PATIENCE_SECONDS) -> dict[str, Any]:
+    def received(self, seconds: float = PATIENCE_SECONDS) -> dict[str, Any]:
         """What was pushed next."""
         if self.pushed:
             return self.pushed.pop(0)
@@ -102,9 +102,9 @@ class Talker(Raw):
         data: dict[str, Any] = body["data"]
         return data
 
-    def hears(self, sender: str, message: str, receiver: str) -> dict[str, Any]:
+    def receives(self, sender: str, message: str, receiver: str) -> dict[str, Any]:
         """The next push is a message of this sender to this receiver; gives it."""
-        found = self.told()
+        found = self.received()
         assert (found["action"], found["from"], found["content"], found["to"]) == (
             "sendmsg",
             sender,
@@ -121,14 +121,16 @@ class Talker(Raw):
 
 
 @contextlib.contextmanager
-def talker(address: Address, **options: Any) -> Iterator[Talker]:
+def action_client(address: Address, **options: Any) -> Iterator[ActionClient]:
     """An upgraded connection that has been welcomed and has not logged in."""
-    with Talker(address) as one:
+    with ActionClient(address) as one:
         yield one.begin(**options)
 
 
 @contextlib.contextmanager
-def talking(address: Address, user: str, app: int = 1, to: str = "0", room: str = "0") -> Iterator[Talker]:
+def action_session(
+    address: Address, user: str, app: int = 1, to: str = "0", room: str = "0"
+) -> Iterator[ActionClient]:
     """A session."""
-    with talker(address) as one:
+    with action_client(address) as one:
         yield one.login(user, app, to, room)

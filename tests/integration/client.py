@@ -57,7 +57,7 @@ class Listener(Raw):
         found = self.unasked()
         assert (found.opcode, found.payload) == (PONG, b"quiet?"), f"not quiet: {found}"
 
-    def told(self, seconds: float = PATIENCE_SECONDS) -> dict[str, Any]:
+    def received(self, seconds: float = PATIENCE_SECONDS) -> dict[str, Any]:
         """The next pushed frame, whose keys and id are checked."""
         body: dict[str, Any] = self.message(seconds).json
         assert list(body) == ["messageId", "sendUserId", "code", "msg", "data"], body
@@ -66,7 +66,7 @@ class Listener(Raw):
 
     def notice(self, seconds: float = PATIENCE_SECONDS) -> tuple[int, str, str, str]:
         """The next frame, which must be a notice: its code, and the member's id, user and extend."""
-        body = self.told(seconds)
+        body = self.received(seconds)
         assert body["sendUserId"] == "", body
         assert body["msg"] == TEXTS[body["code"]], body
         assert isinstance(body["data"], str), body

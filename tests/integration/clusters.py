@@ -34,7 +34,7 @@ def app_with(policy: str = "newest") -> int:
 
 
 class Nodes:
-    """The nodes of one cluster. Odd ones have the portable door.
+    """The nodes of one cluster. Odd ones have the WSGI server.
 
     ``config`` holds for all nodes, what is given to :meth:`start` for one.
     """
@@ -68,16 +68,16 @@ class Nodes:
         self.wait_until_met()
 
     def _started(self, index: int, config: Mapping[str, Any], options: Mapping[str, Any]) -> Server:
-        door = options.get("door", "wsgi" if index % 2 else "front")
+        http_server = options.get("http_server", "wsgi" if index % 2 else "front")
         server = Server(
             self.folder / f"node{index}",
             config=merged(self._config, config),
-            **{**options, "door": door},
+            **{**options, "http_server": http_server},
         )
         self.servers.append(server)
         return server
 
-    def wait_until_met(self, seconds: float = 15.0) -> None:
+    def wait_until_met(self, seconds: float = 60.0) -> None:
         """Wait until every node that runs knows every other and nobody else."""
         running = self.running
         keys = self._config.get("api", {}).get("keys", [{"key": ""}])

@@ -48,7 +48,7 @@ def push(cmd: str, msg: str, sender: str, seq: str) -> Pairs:
     return [("seq", seq), ("cmd", cmd), ("response", [("code", 200), ("codeMsg", "Ok"), ("data", data)])]
 
 
-class Speaker(Raw):
+class CmdClient(Raw):
     """A connection that speaks cmd. Pushes that arrive before an awaited answer are kept in `pushed`."""
 
     def __init__(self, address: Address, **options: Any) -> None:
@@ -72,7 +72,7 @@ class Speaker(Raw):
         assert (body["seq"], body["cmd"]) == (seq, cmd), body
         return body["response"]["code"], body["response"]["codeMsg"], body["response"]["data"]
 
-    def login(self, user: str, app: int, **data: Any) -> "Speaker":
+    def login(self, user: str, app: int, **data: Any) -> "CmdClient":
         """Log in and check the 200."""
         code = self.ask_cmd("login", {"userID": user, "appID": app, **data})
         assert code == (200, "Success", None), code
@@ -96,16 +96,16 @@ class Speaker(Raw):
 
 
 @contextlib.contextmanager
-def speaker(address: Address, path: str = "/acc", **options: Any) -> Iterator[Speaker]:
+def cmd_client(address: Address, path: str = "/acc", **options: Any) -> Iterator[CmdClient]:
     """An upgraded connection that has not logged in."""
-    with Speaker(address) as one:
+    with CmdClient(address) as one:
         yield one.upgrade(path, **options)
 
 
 @contextlib.contextmanager
-def logged_in(address: Address, user: str, app: int, **data: Any) -> Iterator[Speaker]:
+def logged_in(address: Address, user: str, app: int, **data: Any) -> Iterator[CmdClient]:
     """A session."""
-    with speaker(address) as one:
+    with cmd_client(address) as one:
         yield one.login(user, app, **data)
 
 
@@ -152,14 +152,14 @@ def is_online(address: Address, user: str, app: int) -> bool:
     return bool(good(get(address, "/user/online", appID=app, userID=user))["online"])
 
 
-def users(address: Address, app: int) -> list[str]:
+def users(address: Address, app: int | str) -> list[str]:
     """The users that the API lists, sorted."""
     data = good(get(address, "/user/list", appID=app))
     assert data["userCount"] == len(data["userList"]), data
     return sorted(data["userList"])
 
 
-def send_message(address: Address, app: int, user: str, message: str, msg_id: str = "") -> Any:
+def send_message(address: Address, app: int | str, user: str, message: str, msg_id: str = "") -> Any:
     """POST /user/sendMessage; the data of its answer."""
     form = {
         "appID": app,

@@ -1,4 +1,4 @@
-"""Servers for the tests here: one a door for all that need nothing special, and others by their settings."""
+"""Servers for the tests here: one per HTTP server that most tests share, and others by their settings."""
 
 import itertools
 from collections.abc import Iterator
@@ -6,23 +6,23 @@ from typing import Any
 
 import pytest
 
-from tests.support import DOORS, Server
+from tests.support import HTTP_SERVERS, Server
 
 from .setting import APPS, SHARED, Launch, stop
 
 _apps = itertools.cycle(APPS)
 
 
-@pytest.fixture(scope="session", params=DOORS)
-def door(request: pytest.FixtureRequest) -> str:
+@pytest.fixture(scope="session", params=HTTP_SERVERS)
+def http_server(request: pytest.FixtureRequest) -> str:
     """Each way in, in turn."""
     return str(request.param)
 
 
 @pytest.fixture(scope="session")
-def server(door: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The server of this door that all tests share."""
-    one = Server(tmp_path_factory.mktemp(f"shared-{door}"), config=SHARED, door=door)
+def server(http_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The server of this HTTP server that all tests share."""
+    one = Server(tmp_path_factory.mktemp(f"shared-{http_server}"), config=SHARED, http_server=http_server)
     yield one
     stop(one)
 
@@ -32,8 +32,8 @@ def launch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launch]:
     """Starts servers with settings of their own; the module ends them and fails at a logged traceback."""
     started: list[Server] = []
 
-    def start(door: str, **sections: Any) -> Server:
-        one = Server(tmp_path_factory.mktemp("launched"), config=sections, door=door)
+    def start(http_server: str, **sections: Any) -> Server:
+        one = Server(tmp_path_factory.mktemp("launched"), config=sections, http_server=http_server)
         started.append(one)
         return one
 

@@ -15,7 +15,7 @@ UP, PUSH, LOGGED_IN, REFUSED = 1, 2, 3, 4
 SINGLE, GROUP = 1, 2
 
 
-class Said(NamedTuple):
+class SentMessage(NamedTuple):
     """One message: whom it is for and from whom, what it is, its place and time."""
 
     session: int = 0
@@ -110,7 +110,7 @@ def login(token: str, device: str = "", cursor: int | None = None, acks: bool = 
     return sent(LOGIN, field(1, token.encode()) + field(2, device.encode()) + where + field(4, int(acks)))
 
 
-def message(number: int, said: Said, client_msg_id: str = "", **more: int | str) -> bytes:
+def message(number: int, said: SentMessage, client_msg_id: str = "", **more: int | str) -> bytes:
     """``more``: fields of :data:`FURTHER`."""
     values: tuple[Any, ...] = said
     data = b"".join(field(place, value) for place, value in enumerate(values, 1))
@@ -135,9 +135,9 @@ def outputs(payload: bytes) -> list[Output]:
     return found
 
 
-def said(data: bytes) -> Said:
+def said(data: bytes) -> SentMessage:
     row = one(data)
-    return Said(*(row.get(place, default) for place, default in enumerate(Said(), 1)))
+    return SentMessage(*(row.get(place, default) for place, default in enumerate(SentMessage(), 1)))
 
 
 def further(data: bytes) -> dict[str, Any]:
@@ -147,7 +147,7 @@ def further(data: bytes) -> dict[str, Any]:
     return {**found, "kind": KINDS[found.get("kind", 0)]}
 
 
-def pushed(output: Output) -> Said:
+def pushed(output: Output) -> SentMessage:
     """The message of a push."""
     assert (output.kind, output.code, output.text) == (MESSAGE, 200, "Success")
     row = one(output.data)
@@ -160,7 +160,7 @@ def acked(output: Output) -> tuple[int, int]:
     assert (output.kind, output.code, output.text) == (ACK, 200, "Success")
     row = one(output.data)
     assert row[1] == UP
-    return row[2], row[3]
+    return row[2], row.get(3, 0)
 
 
 def refused(output: Output) -> tuple[int, int, int]:
@@ -179,7 +179,7 @@ def recovered(output: Output) -> tuple[bool, bool]:
     return row.get(4) == 1, row.get(5) == 1
 
 
-def synced(output: Output) -> tuple[list[Said], bool]:
+def synced(output: Output) -> tuple[list[SentMessage], bool]:
     """The messages of an answer to a sync, and whether there are more."""
     assert (output.kind, output.code, output.text) == (SYNC, 200, "Success")
     rows = fields(output.data)
@@ -191,14 +191,14 @@ def synced(output: Output) -> tuple[list[Said], bool]:
 # --- over the wire ------------------------------------------------------------------------------------------
 
 
-class Chatter(Raw):
+class ProtobufClient(Raw):
     """A connection of a client. Pings are answered while it waits, outputs handed out one by one."""
 
     id = 0
-    missed: list[Said]
+    missed: list[SentMessage]
     """What it was told when it caught up."""
 
-    def begin(self, path: str = "/ws") -> "Chatter":
+    def begin(self, path: str = "/ws") -> "ProtobufClient":
         self.unread: deque[Output] = deque()
         self.upgrade(path)
         return self
@@ -237,9 +237,9 @@ class Chatter(Raw):
         assert (found.kind, found.code) == (kind, 200), found
         return fields(found.data)
 
-    def catch_up(self, after: int = 0) -> list[Said]:
+    def catch_up(self, after: int = 0) -> list[SentMessage]:
         """All messages behind a place; from then on pushes come at once."""
-        found: list[Said] = []
+        found: list[SentMessage] = []
         more = True
         while more:
             self.tell(sync(found[-1].seq if found else after))
@@ -249,10 +249,10 @@ class Chatter(Raw):
         return found
 
     def single(self, number: int, to: int, text: str, **more: str) -> None:
-        self.tell(message(number, Said(SINGLE, to, self.id, 1, text.encode(), time=7), **more))
+        self.tell(message(number, SentMessage(SINGLE, to, self.id, 1, text.encode(), time=7), **more))
 
     def group(self, number: int, to: int, text: str) -> None:
-        self.tell(message(number, Said(GROUP, to, self.id, 1, text.encode(), time=7)))
+        self.tell(message(number, SentMessage(GROUP, to, self.id, 1, text.encode(), time=7)))
 
     def silent(self) -> None:
         """Nothing comes before the answer to a ping sent now."""
@@ -268,14 +268,16 @@ class Chatter(Raw):
 
 
 @contextmanager
-def visiting(address: Address, path: str = "/ws") -> Iterator[Chatter]:
+def visiting(address: Address, path: str = "/ws") -> Iterator[ProtobufClient]:
     """A client that has not logged in."""
-    with Chatter(address) as one:
+    with ProtobufClient(address) as one:
         yield one.begin(path)
 
 
 @contextmanager
-def resuming(address: Address, account: tuple[str, str], cursor: int = 0, **more: Any) -> Iterator[Chatter]:
+def resuming(
+    address: Address, account: tuple[str, str], cursor: int = 0, **more: Any
+) -> Iterator[ProtobufClient]:
     """A client that has logged in with a cursor behind which all comes by itself."""
     with visiting(address) as one:
         one.id = int(account[0])
@@ -286,7 +288,7 @@ def resuming(address: Address, account: tuple[str, str], cursor: int = 0, **more
 @contextmanager
 def chatting(
     address: Address, account: tuple[str, str], device: str = "", after: int = 0
-) -> Iterator[Chatter]:
+) -> Iterator[ProtobufClient]:
     """A client that has logged in as an account (its id and its token) and has caught up behind a place."""
     with visiting(address) as one:
         one.id = int(account[0])

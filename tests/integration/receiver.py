@@ -82,21 +82,36 @@ class Receiver:
         """An app's ``webhook`` that asks this receiver about logins."""
         return {"authorise_url": f"{self.url}/authorise", "secret": SECRET}
 
+    @property
+    def reviewing(self) -> dict[str, Any]:
+        """An app's ``webhook`` that asks this receiver about messages."""
+        return {"review_url": f"{self.url}/review", "secret": SECRET}
+
     def events(self, *names: str) -> list[dict[str, Any]]:
         """The events of these names so far, those of repeated requests once."""
-        seen: dict[str, dict[str, Any]] = {}
+        seen: dict[tuple[str, str], dict[str, Any]] = {}
         for post in tuple(self.posts):
             if post.path == "/events":
                 for event in post.json["events"]:
-                    seen[event["id"]] = event
+                    seen[event["app"], event["id"]] = event
         return [event for event in seen.values() if not names or event["event"] in names]
 
-    def wait_for(self, count: int, *names: str, seconds: float = 10) -> list[dict[str, Any]]:
+    def wait_for(self, count: int, *names: str, seconds: float = 60) -> list[dict[str, Any]]:
         """So many events of these names, no more."""
         eventually(lambda: len(self.events(*names)) >= count, seconds, f"{count} of {names}: {self.posts}")
         found = self.events(*names)
         assert len(found) == count, found
         return found
+
+
+def rejecting(_: Post) -> Answer:
+    """A ``reply`` to a question about one message."""
+    return 200, b'{"answers": [{"action": "reject", "reason": "No advertising"}]}'
+
+
+def replacing(_: Post) -> Answer:
+    """A ``reply`` to a question about one message."""
+    return 200, b'{"answers": [{"action": "replace", "text": "***"}]}'
 
 
 def _handler(receiver: Receiver) -> type[BaseHTTPRequestHandler]:

@@ -8,7 +8,7 @@ from typing import Any
 from tests.support import Server
 
 ECHO_PATH = "/echo"
-APPS = range(2001, 6001)
+APPS = range(2001, 3001)
 """Apps beside the usual four: each test has one of its own, so none sees another's notices."""
 MULTI = 6001
 """The app in which all connections of a user get what is sent to the user."""
@@ -25,10 +25,10 @@ SHARED: dict[str, Any] = {
     "debug": {"echo_path": ECHO_PATH},
     "websocket": {"close_seconds": 1},
 }
-"""The servers that most tests share, one a door."""
+"""The servers that most tests share, one per HTTP server."""
 
 Launch = Callable[..., Server]
-"""``launch(door, section={…}, …)`` starts a server with settings of its own for the module."""
+"""``launch(http_server, section={…}, …)`` starts a server with settings of its own for the module."""
 
 
 def rss_bytes(pid: int) -> int:

@@ -63,7 +63,7 @@ class Listener(Raw):
             self._chunks, self.waiting = self.waiting, bytearray()
             self._join_chunks()
         while (heard := self._heard(PATIENCE_SECONDS)).name != "ready":
-            # A notice of another node, that came while rooms were joined.
+            # A notice of another node, that came while it subscribed.
             assert heard.data["event"] in ("enter", "exit"), heard
         self.ready = heard
         return self

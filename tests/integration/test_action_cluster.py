@@ -10,7 +10,7 @@ import pytest
 
 from tests.support import eventually
 
-from .action import Talker, command, login_data, talking
+from .action import ActionClient, action_session, command, login_data
 from .clusters import Nodes, leases, nodes_of
 from .cmd import fresh, get, good
 
@@ -31,7 +31,7 @@ KEYS = [
 
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
-    """Three nodes that most tests share; the second has the portable door."""
+    """Three nodes that most tests share; the second has the WSGI server."""
     with nodes_of(tmp_path_factory.mktemp("cluster"), 3, apps=APPS) as three:
         yield three
 
@@ -47,50 +47,55 @@ def is_exit_of(found: dict[str, str], user: str) -> bool:
 
 
 @pytest.mark.parametrize(("here", "there"), [(0, 1), (1, 0), (1, 2)])
-def test_two_users_on_two_nodes_talk(nodes: Nodes, here: int, there: int) -> None:
+def test_two_users_on_two_nodes_chat(nodes: Nodes, here: int, there: int) -> None:
     a, b = fresh("a"), fresh("b")
-    with talking(nodes.ws[here], a, to=b) as one, talking(nodes.ws[there], b, to=a) as other:
+    with action_session(nodes.ws[here], a, to=b) as one, action_session(nodes.ws[there], b, to=a) as other:
         one.say("你好", "voice", "1605-3")
-        found = other.hears(a, "你好", b)
+        found = other.receives(a, "你好", b)
         assert (found["msgId"], found["msgType"]) == ("1605-3", "voice")
         other.say("也好")
-        one.hears(b, "也好", a)
+        one.receives(b, "也好", a)
         one.nothing()
         other.nothing()
 
 
 def test_messages_of_one_sender_keep_their_order_across_nodes(nodes: Nodes) -> None:
     a, b = fresh("a"), fresh("b")
-    with talking(nodes.ws[0], a, to=b) as one, talking(nodes.ws[1], b) as other:
+    with action_session(nodes.ws[0], a, to=b) as one, action_session(nodes.ws[1], b) as other:
         one.send(*(command("sendmsg", {"msgType": "text", "message": str(n)}, str(n)) for n in range(300)))
-        assert [other.told()["msgId"] for _ in range(300)] == [str(n) for n in range(300)]
+        assert [other.received()["msgId"] for _ in range(300)] == [str(n) for n in range(300)]
 
 
 def test_a_room_spans_the_nodes(nodes: Nodes, room: str) -> None:
     with ExitStack() as stack:
-        users = {f"u{n}": stack.enter_context(talking(nodes.ws[n % 3], f"u{n}", room=room)) for n in range(6)}
-        for speaker in ("u0", "u1"):
-            users[speaker].say(f"from {speaker}")
+        users = {
+            f"u{n}": stack.enter_context(action_session(nodes.ws[n % 3], f"u{n}", room=room))
+            for n in range(6)
+        }
+        for cmd_client in ("u0", "u1"):
+            users[cmd_client].say(f"from {cmd_client}")
             for name, one in users.items():
-                one.hears(speaker, f"from {speaker}", name)
+                one.receives(cmd_client, f"from {cmd_client}", name)
         users.pop("u5").leave()
         for name, one in users.items():
-            found = one.told(seconds=2)
+            found = one.received()
             assert is_exit_of(found, "u5"), found
             assert found["to"] == name
             one.nothing()
 
 
-def test_whoever_has_the_answer_to_a_login_hears_the_room_on_other_nodes(nodes: Nodes, room: str) -> None:
-    with talking(nodes.ws[0], "speaker", room=room) as speaker:
+def test_whoever_has_the_answer_to_a_login_receives_the_room_on_other_nodes(nodes: Nodes, room: str) -> None:
+    with action_session(nodes.ws[0], "speaker", room=room) as cmd_client:
         for number in range(30):
-            with talking(nodes.ws[1 + number % 2], f"l{number}", room=room) as listener:
-                speaker.say(str(number))
-                listener.hears("speaker", str(number), f"l{number}")
-            eventually(lambda number=number: any(is_exit_of(one, f"l{number}") for one in drained(speaker)))
+            with action_session(nodes.ws[1 + number % 2], f"l{number}", room=room) as listener:
+                cmd_client.say(str(number))
+                listener.receives("speaker", str(number), f"l{number}")
+            eventually(
+                lambda number=number: any(is_exit_of(one, f"l{number}") for one in drained(cmd_client))
+            )
 
 
-def drained(one: Talker) -> list[dict[str, str]]:
+def drained(one: ActionClient) -> list[dict[str, str]]:
     """What has been pushed until now."""
     one.ask_action("nothing")
     found, one.pushed = one.pushed, []
@@ -99,55 +104,58 @@ def drained(one: Talker) -> list[dict[str, str]]:
 
 def test_the_newest_connection_is_addressed_on_whichever_node_it_is(nodes: Nodes, room: str) -> None:
     me, peer = fresh("me"), fresh("peer")
-    with talking(nodes.ws[0], peer, to=me) as sender, talking(nodes.ws[2], "w", room=room) as witness:
-        older = Talker(nodes.ws[0]).begin().login(me, room=room)
-        newest = Talker(nodes.ws[1]).begin().login(me, room=room)
+    with (
+        action_session(nodes.ws[0], peer, to=me) as sender,
+        action_session(nodes.ws[2], "w", room=room) as witness,
+    ):
+        older = ActionClient(nodes.ws[0]).begin().login(me, room=room)
+        newest = ActionClient(nodes.ws[1]).begin().login(me, room=room)
         sender.say("once")
-        newest.hears(peer, "once", me)
+        newest.receives(peer, "once", me)
         witness.say("to the room")
-        newest.hears("w", "to the room", me)
-        witness.hears("w", "to the room", "w")
+        newest.receives("w", "to the room", me)
+        witness.receives("w", "to the room", "w")
         newest.nothing()
         assert drained(older) == []
         older.leave()
         sender.say("still here")
-        newest.hears(peer, "still here", me)
+        newest.receives(peer, "still here", me)
         witness.nothing()
         newest.leave()
-        assert is_exit_of(witness.told(seconds=2), me)
+        assert is_exit_of(witness.received(), me)
         witness.nothing()
 
 
-def test_stored_members_hear_their_room_on_whichever_node_they_are_once(nodes: Nodes) -> None:
+def test_stored_members_receive_their_room_on_whichever_node_they_are_once(nodes: Nodes) -> None:
     with (
-        talking(nodes.ws[0], "1", to="9") as first,
-        talking(nodes.ws[1], "2", room="1") as second,
-        talking(nodes.ws[2], "3", room="1") as third,
+        action_session(nodes.ws[0], "1", to="9") as first,
+        action_session(nodes.ws[1], "2", room="1") as second,
+        action_session(nodes.ws[2], "3", room="1") as third,
     ):
         third.say("x")
         for name, one in (("1", first), ("2", second), ("3", third)):
-            one.hears("3", "x", name)
+            one.receives("3", "x", name)
             one.nothing()
 
 
 def test_a_later_login_is_known_to_the_other_nodes(nodes: Nodes, room: str) -> None:
     a, b, mover, moved = fresh("a"), fresh("b"), fresh("m"), fresh("n")
     with (
-        talking(nodes.ws[0], a, to=mover) as to_mover,
-        talking(nodes.ws[1], b, to=moved) as to_moved,
-        talking(nodes.ws[2], mover, room=room) as one,
-        talking(nodes.ws[0], "w", room=room) as witness,
+        action_session(nodes.ws[0], a, to=mover) as to_mover,
+        action_session(nodes.ws[1], b, to=moved) as to_moved,
+        action_session(nodes.ws[2], mover, room=room) as one,
+        action_session(nodes.ws[0], "w", room=room) as witness,
     ):
         to_mover.say("1")
-        one.hears(a, "1", mover)
+        one.receives(a, "1", mover)
         one.login(moved, to=b)
         to_moved.say("2")
-        one.hears(b, "2", moved)
+        one.receives(b, "2", moved)
         one.say("3")
-        to_moved.hears(moved, "3", b)
+        to_moved.receives(moved, "3", b)
         to_mover.say("lost")
         witness.say("the mover has left the room")
-        witness.hears("w", "the mover has left the room", "w")
+        witness.receives("w", "the mover has left the room", "w")
         one.nothing()
         eventually(lambda: not online(nodes, mover), what="the former is gone")
         assert online(nodes, moved)
@@ -166,11 +174,14 @@ def online(nodes: Nodes, user: str, app: int = 1) -> bool:
 @pytest.mark.parametrize("app", [1, 3, 4, 5])
 def test_who_logs_in_again_as_themselves_stays_reachable_under_any_policy(nodes: Nodes, app: int) -> None:
     me, peer = fresh("me"), fresh("p")
-    with talking(nodes.ws[0], me, app, to="x") as one, talking(nodes.ws[1], peer, app, to=me) as other:
+    with (
+        action_session(nodes.ws[0], me, app, to="x") as one,
+        action_session(nodes.ws[1], peer, app, to=me) as other,
+    ):
         for number in range(10):
             one.login(me, app, to=peer, room=str(number) if number % 2 else "0")
             other.say(str(number))
-            one.hears(peer, str(number), me)
+            one.receives(peer, str(number), me)
         assert online(nodes, me, app)
         one.leave()
         eventually(lambda: not online(nodes, me, app), what="gone")
@@ -179,7 +190,7 @@ def test_who_logs_in_again_as_themselves_stays_reachable_under_any_policy(nodes:
 def test_the_users_of_a_room_are_those_of_all_nodes(nodes: Nodes, room: str) -> None:
     with ExitStack() as stack:
         for number in range(3):
-            stack.enter_context(talking(nodes.ws[number], str(number + 7), room=room))
+            stack.enter_context(action_session(nodes.ws[number], str(number + 7), room=room))
         for address in nodes.http:
             found = good(get(address, "/user/list", groupsId=room))["userList"]
             assert found == [{"ID": 7}, {"ID": 8}, {"ID": 9}]
@@ -191,27 +202,27 @@ def test_a_killed_node_is_no_exit_and_its_users_are_gone(tmp_path_factory: pytes
     with ExitStack() as stack:
         folder = tmp_path_factory.mktemp("cluster")
         nodes = stack.enter_context(nodes_of(folder, 2, apps=APPS, cluster=times))
-        one = stack.enter_context(talking(nodes.ws[0], "a", room="r"))
-        stack.enter_context(Talker(nodes.ws[1])).begin().login("b", room="r")
+        one = stack.enter_context(action_session(nodes.ws[0], "a", room="r"))
+        stack.enter_context(ActionClient(nodes.ws[1])).begin().login("b", room="r")
         nodes.servers[1].process.send_signal(signal.SIGKILL)
         nodes.servers[1].process.wait()
         nodes.wait_until_met()
         users = {"userList": [{"ID": "a"}]}
         eventually(lambda: good(get(nodes.http[0], "/user/list", groupsId="r")) == users)
         one.say("alone")
-        one.hears("a", "alone", "a")
+        one.receives("a", "alone", "a")
         one.nothing()
 
 
-def test_a_node_that_stops_tells_the_room_of_everybody(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_node_that_stops_announces_everybody_to_the_room(tmp_path_factory: pytest.TempPathFactory) -> None:
     with ExitStack() as stack:
         nodes = stack.enter_context(nodes_of(tmp_path_factory.mktemp("cluster"), 2, apps=APPS))
-        one = stack.enter_context(talking(nodes.ws[0], "a", room="r"))
+        one = stack.enter_context(action_session(nodes.ws[0], "a", room="r"))
         names = [f"b{number}" for number in range(5)]
         for name in names:
-            stack.enter_context(Talker(nodes.ws[1])).begin().login(name, room="r")
+            stack.enter_context(ActionClient(nodes.ws[1])).begin().login(name, room="r")
         nodes.servers[1].stop()
-        found = [one.told(seconds=2) for _ in names]
+        found = [one.received() for _ in names]
         assert sorted(each["from"] for each in found if each["action"] == "exit") == names
         one.nothing()
 
@@ -219,7 +230,7 @@ def test_a_node_that_stops_tells_the_room_of_everybody(tmp_path_factory: pytest.
 # --- Redis --------------------------------------------------------------------------------------------------
 
 
-def test_the_record_of_a_user_stands_where_the_original_has_it(nodes: Nodes) -> None:
+def test_the_record_of_a_user_is_where_the_original_has_it(nodes: Nodes) -> None:
     me, you = fresh("me"), fresh("you")
     with nodes.redis.client() as redis:
 
@@ -227,7 +238,7 @@ def test_the_record_of_a_user_stands_where_the_original_has_it(nodes: Nodes) -> 
             found: dict[str, object] = json.loads(redis.get(f"user:online:2_{user}"))
             return found
 
-        with talking(nodes.ws[1], me, app=2, to=you) as one:
+        with action_session(nodes.ws[1], me, app=2, to=you) as one:
             host, port = one.sock.getsockname()
             first = record(me)
             assert list(first) == KEYS
@@ -241,7 +252,7 @@ def test_the_record_of_a_user_stands_where_the_original_has_it(nodes: Nodes) -> 
         assert redis.keys("acc:user:online:action*") == []
 
 
-def test_the_servers_stand_where_the_original_has_them(nodes: Nodes) -> None:
+def test_the_servers_are_where_the_original_has_them(nodes: Nodes) -> None:
     with nodes.redis.client() as redis:
         servers = redis.hgetall("ws:hash:allservers")
         assert servers.keys() == {f"127.0.0.1:{server.http.port}" for server in nodes.servers}
@@ -265,17 +276,17 @@ def test_a_node_that_has_gone_is_not_listed(tmp_path_factory: pytest.TempPathFac
             )
 
 
-def test_without_redis_the_users_of_a_node_talk_on(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_without_redis_the_users_of_a_node_chat_on(tmp_path_factory: pytest.TempPathFactory) -> None:
     with ExitStack() as stack:
         nodes = stack.enter_context(nodes_of(tmp_path_factory.mktemp("cluster"), 1, apps=APPS))
-        a = stack.enter_context(talking(nodes.ws[0], "a", to="b"))
-        b = stack.enter_context(talking(nodes.ws[0], "b", room="r"))
+        a = stack.enter_context(action_session(nodes.ws[0], "a", to="b"))
+        b = stack.enter_context(action_session(nodes.ws[0], "b", room="r"))
         nodes.redis.kill()
         a.say("1")
-        b.hears("a", "1", "b")
+        b.receives("a", "1", "b")
         b.say("2")
-        b.hears("b", "2", "b")
+        b.receives("b", "2", "b")
         assert a.ask_action("login", login_data("c", room="r"))[0] == 200
         b.say("3")
-        a.hears("b", "3", "c")
-        b.hears("b", "3", "b")
+        a.receives("b", "3", "c")
+        b.receives("b", "3", "b")

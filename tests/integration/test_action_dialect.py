@@ -1,4 +1,4 @@
-"""The action dialect on a real server, through both doors: wire samples, one to one, and rooms.
+"""The action dialect on a real server, through both HTTP servers: wire samples, one to one, and rooms.
 
 Users 1 and 2 belong to room 1 by default; tests that do not want them take other names.
 """
@@ -16,7 +16,7 @@ import pytest
 
 from tests.support import Server, eventually
 
-from .action import LEFT, NOT_VALID, WELCOME, Talker, command, login_data, talker, talking
+from .action import LEFT, NOT_VALID, WELCOME, ActionClient, action_client, action_session, command, login_data
 from .cmd import fresh, get, json_request
 from .raw import BINARY, TEXT, Response, ask, close, frame, request, text
 from .setting import OPEN, Launch, stop
@@ -25,10 +25,12 @@ VECTORS = json.loads((Path(__file__).parent.parent / "vectors" / "action.json").
 
 
 @pytest.fixture(scope="module")
-def server(door: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(http_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with the apps that there are by default."""
     one = Server(
-        tmp_path_factory.mktemp(f"action-{door}"), config={"websocket": {"close_seconds": 1}}, door=door
+        tmp_path_factory.mktemp(f"action-{http_server}"),
+        config={"websocket": {"close_seconds": 1}},
+        http_server=http_server,
     )
     yield one
     stop(one)
@@ -55,7 +57,7 @@ def alike(found: bytes | str, wanted: str) -> bool:
 @pytest.mark.both_servers
 def test_the_server_speaks_first(server: Server, path: str) -> None:
     for address in (server.ws, server.http):
-        with talker(address, path=path) as one:
+        with action_client(address, path=path) as one:
             assert one.welcome.opcode == TEXT
             assert alike(one.welcome.payload, VECTORS["opening"])
             assert abs(int(one.welcome.json["data"]["msgTimestamp"]) - time.time()) < 5
@@ -65,7 +67,7 @@ def test_the_server_speaks_first(server: Server, path: str) -> None:
 @pytest.mark.parametrize("row", VECTORS["requests"], ids=lambda row: row["name"])
 @pytest.mark.both_servers
 def test_a_wire_sample_gets_its_answer(server: Server, row: dict[str, Any]) -> None:
-    with talker(server.ws) as one:
+    with action_client(server.ws) as one:
         if row["logged_in"]:
             one.login("me")
         one.send(frame(TEXT if row["frame"] == "text" else BINARY, row["send"]))
@@ -76,7 +78,7 @@ def test_a_wire_sample_gets_its_answer(server: Server, row: dict[str, Any]) -> N
 
 
 def test_requests_in_one_packet_are_answered_in_order(server: Server) -> None:
-    with talker(server.ws) as one:
+    with action_client(server.ws) as one:
         one.send(
             command("heartbeat", {}, "0"),
             text("no JSON"),
@@ -95,15 +97,15 @@ def test_requests_in_one_packet_are_answered_in_order(server: Server) -> None:
 
 
 @pytest.mark.both_servers
-def test_two_users_talk_and_nobody_else_hears_it(server: Server) -> None:
+def test_only_the_receiver_gets_a_message(server: Server) -> None:
     with (
-        talking(server.ws, "a", to="b") as a,
-        talking(server.ws, "b", to="a") as b,
-        talking(server.ws, "c", to="a") as c,
-        talking(server.ws, "b", app=2, to="a") as elsewhere,
+        action_session(server.ws, "a", to="b") as a,
+        action_session(server.ws, "b", to="a") as b,
+        action_session(server.ws, "c", to="a") as c,
+        action_session(server.ws, "b", app=2, to="a") as elsewhere,
     ):
         a.say("你好", seq="1605-3")
-        found = b.told()
+        found = b.received()
         assert found == {
             "action": "sendmsg",
             "msgId": "1605-3",
@@ -118,63 +120,63 @@ def test_two_users_talk_and_nobody_else_hears_it(server: Server) -> None:
         for one in (a, c, elsewhere):
             one.nothing()
         b.say("也好")
-        a.hears("b", "也好", "a")
+        a.receives("b", "也好", "a")
 
 
 @pytest.mark.parametrize("kind", ["text", "image", "video", "voice", "anything"])
 def test_the_type_of_a_message_is_passed_on(server: Server, kind: str) -> None:
-    with talking(server.ws, "a", to="b") as a, talking(server.ws, "b", to="a") as b:
+    with action_session(server.ws, "a", to="b") as a, action_session(server.ws, "b", to="a") as b:
         a.say("https://example.com/x?a=1&b=<2>", kind)
-        assert b.hears("a", "https://example.com/x?a=1&b=<2>", "b")["msgType"] == kind
+        assert b.receives("a", "https://example.com/x?a=1&b=<2>", "b")["msgType"] == kind
 
 
-def test_what_a_message_says_of_its_sender_and_receiver_is_not_used(server: Server) -> None:
+def test_sender_and_receiver_in_a_message_are_ignored(server: Server) -> None:
     with (
-        talking(server.ws, "a", to="b") as a,
-        talking(server.ws, "b") as b,
-        talking(server.ws, "c") as c,
-        talking(server.ws, "d", room="9") as d,
+        action_session(server.ws, "a", to="b") as a,
+        action_session(server.ws, "b") as b,
+        action_session(server.ws, "c") as c,
+        action_session(server.ws, "d", room="9") as d,
     ):
         wrong = {"userId": "c", "appId": 2, "toUid": "c", "groupsId": "9", "msgType": "text", "message": "x"}
         assert a.ask_action("sendmsg", wrong)[0] == 200
-        b.hears("a", "x", "b")
+        b.receives("a", "x", "b")
         c.nothing()
         d.nothing()
 
 
-def test_nothing_is_kept_for_an_absent_user(server: Server) -> None:
-    with talking(server.ws, "a", to="later") as a:
+def test_nothing_is_stored_for_an_absent_user(server: Server) -> None:
+    with action_session(server.ws, "a", to="later") as a:
         a.say("too early")
-        with talking(server.ws, "later") as later:
+        with action_session(server.ws, "later") as later:
             later.nothing()
             a.say("in time")
-            later.hears("a", "in time", "later")
+            later.receives("a", "in time", "later")
 
 
-def test_before_the_login_nothing_is_heard_and_nothing_said(server: Server) -> None:
-    with talker(server.ws) as a, talking(server.ws, "b", to="a") as b:
+def test_before_the_login_nothing_is_received_or_sent(server: Server) -> None:
+    with action_client(server.ws) as a, action_session(server.ws, "b", to="a") as b:
         assert a.ask_action("sendmsg", {"msgType": "text", "message": "x", "toUid": "b"}) == (1000, "未登录")
         b.say("x")
         b.nothing()
         a.nothing()
 
 
-def test_nobody_is_told_that_one_of_two_has_gone(server: Server) -> None:
-    with talking(server.ws, "a", to="b") as a:
-        with talking(server.ws, "b", to="a"):
+def test_no_exit_notice_is_sent_in_a_conversation_of_two(server: Server) -> None:
+    with action_session(server.ws, "a", to="b") as a:
+        with action_session(server.ws, "b", to="a"):
             pass
         eventually(lambda: connections(server) == 1, what="b has gone")
         a.nothing()
 
 
 def test_the_newest_connection_of_a_user_is_addressed(server: Server) -> None:
-    with talking(server.ws, "a", to="b") as a, talking(server.ws, "b", to="a") as older:
-        newest = Talker(server.ws).begin().login("b", to="a")
+    with action_session(server.ws, "a", to="b") as a, action_session(server.ws, "b", to="a") as older:
+        newest = ActionClient(server.ws).begin().login("b", to="a")
         a.say("to the newest")
-        newest.hears("a", "to the newest", "b")
+        newest.receives("a", "to the newest", "b")
         older.nothing()
         older.say("it may still speak")
-        a.hears("b", "it may still speak", "a")
+        a.receives("b", "it may still speak", "a")
         newest.leave()
         eventually(lambda: connections(server) == 2, what="the newest has gone")
         a.say("to nobody")
@@ -182,33 +184,36 @@ def test_the_newest_connection_of_a_user_is_addressed(server: Server) -> None:
 
 
 def test_the_end_of_an_older_connection_changes_nothing(server: Server) -> None:
-    with talking(server.ws, "a", to="b") as a:
-        older = Talker(server.ws).begin().login("b")
-        with talking(server.ws, "b") as newest:
+    with action_session(server.ws, "a", to="b") as a:
+        older = ActionClient(server.ws).begin().login("b")
+        with action_session(server.ws, "b") as newest:
             older.leave()
             eventually(lambda: connections(server) == 2, what="the older one has gone")
             a.say("still here")
-            newest.hears("a", "still here", "b")
+            newest.receives("a", "still here", "b")
 
 
 def test_messages_of_one_sender_keep_their_order(server: Server) -> None:
-    with talking(server.ws, "a", to="b") as a, talking(server.ws, "b") as b:
+    with action_session(server.ws, "a", to="b") as a, action_session(server.ws, "b") as b:
         a.send(*(command("sendmsg", {"msgType": "text", "message": str(n)}, str(n)) for n in range(500)))
-        assert [b.told()["msgId"] for _ in range(500)] == [str(n) for n in range(500)]
+        assert [b.received()["msgId"] for _ in range(500)] == [str(n) for n in range(500)]
         assert [a.answer().json["seq"] for _ in range(500)] == [str(n) for n in range(500)]
 
 
 def test_whoever_has_the_answer_to_a_login_is_reachable(server: Server, room: str) -> None:
-    with talking(server.ws, "a", to="b") as a, talking(server.ws, "speaker", room=room) as speaker:
+    with (
+        action_session(server.ws, "a", to="b") as a,
+        action_session(server.ws, "speaker", room=room) as cmd_client,
+    ):
         for number in range(50):
-            with talking(server.ws, "b"):
+            with action_session(server.ws, "b"):
                 pass
-            with talking(server.ws, "b") as b:
+            with action_session(server.ws, "b") as b:
                 a.say(str(number))
-                b.hears("a", str(number), "b")
-            with talking(server.ws, "listener", room=room) as listener:
-                speaker.say(str(number))
-                listener.hears("speaker", str(number), "listener")
+                b.receives("a", str(number), "b")
+            with action_session(server.ws, "listener", room=room) as listener:
+                cmd_client.say(str(number))
+                listener.receives("speaker", str(number), "listener")
 
 
 def connections(server: Server) -> int:
@@ -221,34 +226,34 @@ def connections(server: Server) -> int:
 
 def test_a_later_login_changes_user_peer_and_room(server: Server, room: str) -> None:
     with (
-        talking(server.ws, "a", to="b") as a,
-        talking(server.ws, "b", to="x") as b,
-        talking(server.ws, "c", to="y") as c,
-        talking(server.ws, "d", room=room) as d,
+        action_session(server.ws, "a", to="b") as a,
+        action_session(server.ws, "b", to="x") as b,
+        action_session(server.ws, "c", to="y") as c,
+        action_session(server.ws, "d", room=room) as d,
     ):
         a.say("1")
-        b.hears("a", "1", "b")
+        b.receives("a", "1", "b")
         a.login("x", to="c")
         a.say("2")
-        c.hears("x", "2", "c")
+        c.receives("x", "2", "c")
         b.say("to x")
-        a.hears("b", "to x", "x")
+        a.receives("b", "to x", "x")
         a.login("y", room=room)
         a.say("3")
-        a.hears("y", "3", "y")
-        d.hears("y", "3", "d")
+        a.receives("y", "3", "y")
+        d.receives("y", "3", "d")
         c.say("to y")
-        a.hears("c", "to y", "y")
+        a.receives("c", "to y", "y")
         b.say("x is nobody now")
         a.login("y", to="d")
         d.say("a has left the room")
-        d.hears("d", "a has left the room", "d")
+        d.receives("d", "a has left the room", "d")
         for one in (a, b, c, d):
             one.nothing()
 
 
 def test_a_later_login_of_another_app_leaves_the_first(server: Server) -> None:
-    with talking(server.ws, "a", to="b") as a, talking(server.ws, "b", to="a") as b:
+    with action_session(server.ws, "a", to="b") as a, action_session(server.ws, "b", to="a") as b:
         a.login("a", app=2, to="b")
         b.say("to nobody")
         a.say("to nobody")
@@ -257,7 +262,7 @@ def test_a_later_login_of_another_app_leaves_the_first(server: Server) -> None:
 
 
 def test_a_later_login_that_is_refused_changes_nothing(server: Server, room: str) -> None:
-    with talking(server.ws, "a", room=room) as a, talking(server.ws, "b", room=room) as b:
+    with action_session(server.ws, "a", room=room) as a, action_session(server.ws, "b", room=room) as b:
         for data, code in (
             (login_data("null", room="9"), 1002),
             (login_data("x", app=3), 1003),
@@ -265,17 +270,20 @@ def test_a_later_login_that_is_refused_changes_nothing(server: Server, room: str
         ):
             assert a.ask_action("login", data)[0] == code
         a.say("still here")
-        b.hears("a", "still here", "b")
-        a.hears("a", "still here", "a")
+        b.receives("a", "still here", "b")
+        a.receives("a", "still here", "a")
 
 
-def test_the_end_of_a_connection_is_told_to_the_room_of_its_latest_login(server: Server) -> None:
+def test_the_exit_notice_goes_to_the_room_of_the_latest_login(server: Server) -> None:
     first, second = fresh("room"), fresh("room")
-    with talking(server.ws, "one", room=first) as one, talking(server.ws, "two", room=second) as two:
-        mover = Talker(server.ws).begin().login("mover", room=first)
+    with (
+        action_session(server.ws, "one", room=first) as one,
+        action_session(server.ws, "two", room=second) as two,
+    ):
+        mover = ActionClient(server.ws).begin().login("mover", room=first)
         mover.login("moved", room=second)
         mover.leave()
-        found = two.told()
+        found = two.received()
         assert (found["action"], found["from"]) == ("exit", "moved")
         one.nothing()
         two.nothing()
@@ -284,37 +292,36 @@ def test_the_end_of_a_connection_is_told_to_the_room_of_its_latest_login(server:
 # --- rooms --------------------------------------------------------------------------------------------------
 
 
-def test_what_is_said_in_a_room_is_heard_by_all_in_it_the_speaker_too(server: Server, room: str) -> None:
+def test_all_members_of_a_room_and_the_sender_receive_a_message(server: Server, room: str) -> None:
     with ExitStack() as stack:
         users = {
-            name: stack.enter_context(talking(server.ws, name, room=room)) for name in ("a", "b", "c", "群")
+            name: stack.enter_context(action_session(server.ws, name, room=room))
+            for name in ("a", "b", "c", "群")
         }
         others = [
-            stack.enter_context(talking(server.ws, "elsewhere", room=fresh("room"))),
-            stack.enter_context(talking(server.ws, "a-two", app=2, room=room)),
-            stack.enter_context(talking(server.ws, "single", to="a")),
-            stack.enter_context(talker(server.ws)),
+            stack.enter_context(action_session(server.ws, "elsewhere", room=fresh("room"))),
+            stack.enter_context(action_session(server.ws, "a-two", app=2, room=room)),
+            stack.enter_context(action_session(server.ws, "single", to="a")),
+            stack.enter_context(action_client(server.ws)),
         ]
         users["a"].say("大家好", seq="r-1")
         for name, one in users.items():
-            assert one.hears("a", "大家好", name)["msgId"] == "r-1"
+            assert one.receives("a", "大家好", name)["msgId"] == "r-1"
             one.nothing()
         for one in others:
             one.nothing()
 
 
-def test_nobody_is_told_that_somebody_enters_a_room(server: Server, room: str) -> None:
-    with talking(server.ws, "a", room=room) as a, talking(server.ws, "b", room=room) as b:
+def test_no_notice_is_sent_when_a_user_enters_a_room(server: Server, room: str) -> None:
+    with action_session(server.ws, "a", room=room) as a, action_session(server.ws, "b", room=room) as b:
         a.nothing()
         b.nothing()
 
 
 @pytest.mark.parametrize("way", ["close", "fin", "reset", "violation", "too big"])
-def test_the_end_of_a_connection_in_a_room_is_told_once_in_whatever_way_it_came(
-    server: Server, room: str, way: str
-) -> None:
-    with talking(server.ws, "a", room=room) as a, talking(server.ws, "b", room=room) as b:
-        gone = Talker(server.ws).begin().login("gone", room=room)
+def test_one_exit_notice_is_sent_for_every_kind_of_end(server: Server, room: str, way: str) -> None:
+    with action_session(server.ws, "a", room=room) as a, action_session(server.ws, "b", room=room) as b:
+        gone = ActionClient(server.ws).begin().login("gone", room=room)
         if way == "close":
             gone.send(close())
         elif way == "fin":
@@ -326,7 +333,7 @@ def test_the_end_of_a_connection_in_a_room_is_told_once_in_whatever_way_it_came(
         else:
             gone.send(frame(TEXT, b"", declared=1 << 20))
         for name, one in (("a", a), ("b", b)):
-            found = one.told(seconds=1)
+            found = one.received()
             assert found.pop("msgId").isdigit()
             assert abs(int(found.pop("msgTimestamp")) - time.time()) < 5
             assert found == {
@@ -343,36 +350,36 @@ def test_the_end_of_a_connection_in_a_room_is_told_once_in_whatever_way_it_came(
 
 
 def test_the_end_of_an_older_connection_in_a_room_is_no_exit(server: Server, room: str) -> None:
-    with talking(server.ws, "witness", room=room) as witness:
-        older = Talker(server.ws).begin().login("me", room=room)
-        newest = Talker(server.ws).begin().login("me", room=room)
+    with action_session(server.ws, "witness", room=room) as witness:
+        older = ActionClient(server.ws).begin().login("me", room=room)
+        newest = ActionClient(server.ws).begin().login("me", room=room)
         witness.say("once")
-        newest.hears("witness", "once", "me")
+        newest.receives("witness", "once", "me")
         newest.nothing()
         older.nothing()
-        witness.hears("witness", "once", "witness")
+        witness.receives("witness", "once", "witness")
         older.leave()
         eventually(lambda: connections(server) == 2, what="the older one has gone")
         witness.nothing()
         witness.say("still here")
-        newest.hears("witness", "still here", "me")
-        witness.hears("witness", "still here", "witness")
+        newest.receives("witness", "still here", "me")
+        witness.receives("witness", "still here", "witness")
         newest.leave()
-        found = witness.told()
+        found = witness.received()
         assert (found["action"], found["from"]) == ("exit", "me")
         witness.nothing()
 
 
-def test_stored_members_hear_what_is_said_in_their_room_wherever_they_are_once(server: Server) -> None:
+def test_stored_members_receive_messages_of_their_room_once(server: Server) -> None:
     with (
-        talking(server.ws, "1", to="9") as first,
-        talking(server.ws, "2", room="1") as second,
-        talking(server.ws, "3", room="1") as third,
-        talking(server.ws, "4", room="4") as fourth,
+        action_session(server.ws, "1", to="9") as first,
+        action_session(server.ws, "2", room="1") as second,
+        action_session(server.ws, "3", room="1") as third,
+        action_session(server.ws, "4", room="4") as fourth,
     ):
         third.say("to all of room 1")
         for name, one in (("1", first), ("2", second), ("3", third)):
-            one.hears("3", "to all of room 1", name)
+            one.receives("3", "to all of room 1", name)
             one.nothing()
         fourth.nothing()
         first.leave()
@@ -380,21 +387,21 @@ def test_stored_members_hear_what_is_said_in_their_room_wherever_they_are_once(s
         for one in (second, third):
             one.nothing()  # a talk of two has ended: nobody is told
         second.leave()
-        found = third.told()
+        found = third.received()
         assert (found["action"], found["from"]) == ("exit", "2")
 
 
-def test_stored_members_are_a_setting(launch: Launch, door: str) -> None:
+def test_stored_members_are_a_setting(launch: Launch, http_server: str) -> None:
     apps = {"action:1": {"room_members": {"club": ["ann", "bob"]}}, "action:7": {}}
-    server = launch(door, apps=apps)
+    server = launch(http_server, apps=apps)
     with (
-        talking(server.ws, "ann") as ann,
-        talking(server.ws, "1", room="1") as one,
-        talking(server.ws, "guest", app=7, room="club") as guest,
-        talking(server.ws, "cid", room="club") as cid,
+        action_session(server.ws, "ann") as ann,
+        action_session(server.ws, "1", room="1") as one,
+        action_session(server.ws, "guest", app=7, room="club") as guest,
+        action_session(server.ws, "cid", room="club") as cid,
     ):
         cid.say("x")
-        ann.hears("cid", "x", "ann")
+        ann.receives("cid", "x", "ann")
         guest.nothing()
         one.nothing()
     assert get(server.http, "/user/groupslist", appId=1).json["data"] == [{"ID": "club"}]
@@ -404,51 +411,58 @@ def test_stored_members_are_a_setting(launch: Launch, door: str) -> None:
     }
 
 
-def test_a_large_room_is_not_told_who_leaves(launch: Launch, door: str) -> None:
-    server = launch(door, hub={"notice_members": 3})
+def test_a_large_room_gets_no_exit_notices(launch: Launch, http_server: str) -> None:
+    server = launch(http_server, hub={"notice_members": 3})
     with ExitStack() as stack:
-        members = [stack.enter_context(talking(server.ws, f"u{n}", room="r")) for n in range(4)]
-        Talker(server.ws).begin().login("x", room="r").leave()
+        members = [stack.enter_context(action_session(server.ws, f"u{n}", room="r")) for n in range(4)]
+        ActionClient(server.ws).begin().login("x", room="r").leave()
         eventually(lambda: connections(server) == 4, what="x has gone")
         members[0].nothing()
         members.pop().leave()
-        found = members[0].told()
+        found = members[0].received()
         assert (found["action"], found["from"]) == ("exit", "u3")
 
 
-def test_an_app_with_as_many_rooms_as_it_may_have_refuses_another(launch: Launch, door: str) -> None:
-    server = launch(door, apps={"action:1": {"max_rooms": 2}})
-    with talking(server.ws, "a", room="1"), talking(server.ws, "b", room="2"), talker(server.ws) as one:
+def test_an_app_with_as_many_rooms_as_it_may_have_refuses_another(launch: Launch, http_server: str) -> None:
+    server = launch(http_server, apps={"action:1": {"max_channels": 2}})
+    with (
+        action_session(server.ws, "a", room="1"),
+        action_session(server.ws, "b", room="2"),
+        action_client(server.ws) as one,
+    ):
         assert one.ask_action("login", login_data("c", room="3")) == (1009, "操作失败")
         assert one.ask_action("heartbeat", {}) == (1000, "未登录")
         one.login("c", room="2")
 
 
-def test_who_is_silent_is_closed_and_the_room_is_told(launch: Launch, door: str) -> None:
-    server = launch(door, websocket={"heartbeat_seconds": 1.5, "sweep_seconds": 0.2, "close_seconds": 1})
-    with talking(server.ws, "alive", room="r") as alive, talking(server.ws, "silent", room="r") as silent:
+def test_a_silent_client_is_closed_and_the_room_gets_a_notice(launch: Launch, http_server: str) -> None:
+    server = launch(http_server, websocket={"heartbeat_seconds": 3, "sweep_seconds": 0.2, "close_seconds": 1})
+    with (
+        action_session(server.ws, "alive", room="r") as alive,
+        action_session(server.ws, "silent", room="r") as silent,
+    ):
 
         def beaten() -> bool:
             alive.ask_action("heartbeat", {})
             return bool(alive.pushed)
 
         eventually(beaten, what="the silent one has left")
-        assert alive.told()["from"] == "silent"
+        assert alive.received()["from"] == "silent"
         silent.closed(4001)
 
 
 # --- HTTP ---------------------------------------------------------------------------------------------------
 
 
-def test_the_users_of_a_room_are_its_stored_members_and_who_is_in_it(server: Server, room: str) -> None:
+def test_the_users_of_a_room_are_its_stored_and_its_current_members(server: Server, room: str) -> None:
     assert get(server.http, "/user/list", groupsId=1).body.decode() == (
         '{"code":200,"msg":"Success","data":{"userList":[{"ID":1},{"ID":2}]}}'
     )
     assert get(server.http, "/user/list", groupsId=room).json["data"] == {"userList": []}
     with (
-        talking(server.ws, "7", room="1"),
-        talking(server.ws, "2", room="1"),
-        talking(server.ws, "ann", room=room),
+        action_session(server.ws, "7", room="1"),
+        action_session(server.ws, "2", room="1"),
+        action_session(server.ws, "ann", room=room),
     ):
         found = get(server.ws, "/user/list", groupsId=1).json["data"]["userList"]
         assert found == [{"ID": 1}, {"ID": 2}, {"ID": 7}]
@@ -484,38 +498,38 @@ def test_the_rooms_of_an_app(server: Server, query: dict[str, Any], code: int, d
     assert answer.header("content-type") == "application/json; charset=utf-8"
 
 
-def test_with_keys_the_lists_ask_for_one_that_reaches_the_app(launch: Launch, door: str) -> None:
+def test_with_keys_the_lists_ask_for_one_that_reaches_the_app(launch: Launch, http_server: str) -> None:
     keys = [
         {"key": "k-action-key-for-tests", "scopes": ["read"], "apps": ["action:1"]},
         {"key": "k-other-key-for-tests", "scopes": ["read"], "apps": ["101"]},
     ]
-    server = launch(door, api={"keys": keys}, apps=OPEN)
+    server = launch(http_server, api={"keys": keys}, apps=OPEN)
     for path in ("/user/list?groupsId=1", "/user/list?groupsId=1&appId=1", "/user/groupslist?appId=1"):
         for key, code in (("", 1003), ("k-other-key-for-tests", 1003), ("k-action-key-for-tests", 200)):
             answer = ask_with(server, path, key)
             assert answer.json["code"] == code, (path, key)
 
 
-def test_where_the_app_demands_tokens_a_login_needs_one_of_its_user(launch: Launch, door: str) -> None:
+def test_where_the_app_demands_tokens_a_login_needs_one_of_its_user(launch: Launch, http_server: str) -> None:
     secret = "s" * 40
     apps = {"action:1": {"jwt": [{"algorithm": "HS256", "key": secret}]}, "action:2": {"open": True}}
-    server = launch(door, apps=apps)
+    server = launch(http_server, apps=apps)
 
     def token(user: str, app: str = "action:1", seconds: float = 60) -> str:
         return jwt.encode({"sub": user, "app": app, "exp": time.time() + seconds}, secret, "HS256")
 
-    def login(one: Talker, user: str, given: str, app: int = 1) -> int:
+    def login(one: ActionClient, user: str, given: str, app: int = 1) -> int:
         return one.ask_action("login", {**login_data(user, app, room="r"), "token": given})[0]
 
-    with talker(server.ws) as one, talking(server.ws, "free", app=2):
+    with action_client(server.ws) as one, action_session(server.ws, "free", app=2):
         for wrong in ("", "x", token("bob"), token("ann", "action:2"), token("ann", seconds=-1)):
             assert login(one, "ann", wrong) == 1003
         assert login(one, "ann", token("ann")) == 200
         assert login(one, "bob", token("ann")) == 1003
         one.say("still ann")
-        one.hears("ann", "still ann", "ann")
-        assert login(one, "bob", token("bob", seconds=1.5)) == 200
-        one.closed(4504, seconds=5)
+        one.receives("ann", "still ann", "ann")
+        assert login(one, "bob", token("bob", seconds=4)) == 200
+        one.closed(4504)
 
 
 def ask_with(server: Server, path: str, key: str) -> Response:
@@ -524,13 +538,13 @@ def ask_with(server: Server, path: str, key: str) -> Response:
 
 
 def test_a_push_of_the_back_end_arrives_as_a_message(server: Server) -> None:
-    with talking(server.ws, "ann") as ann:
+    with action_session(server.ws, "ann") as ann:
         body = {"app": "action:1", "user": "ann", "text": "hi", "sender": "shop"}
         answer = ask(server.http, json_request("/api/v1/push", body))
         assert answer.json["sent"] == 1, answer
-        ann.hears("shop", "hi", "ann")
+        ann.receives("shop", "hi", "ann")
 
 
 def test_the_welcome_is_in_the_words_of_the_original(server: Server) -> None:
-    with talker(server.ws) as one:
+    with action_client(server.ws) as one:
         assert one.welcome.json["data"]["content"] == WELCOME

@@ -1,4 +1,4 @@
-"""The cmd dialect on a real server, through both doors: wire samples, and what needs several connections."""
+"""The cmd dialect on both HTTP servers: wire samples, and what needs several connections."""
 
 import contextlib
 import json
@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -15,7 +16,8 @@ from .cmd import (
     GONE,
     HELLO,
     NOT_VALID,
-    Speaker,
+    CmdClient,
+    cmd_client,
     command,
     fresh,
     is_online,
@@ -25,7 +27,6 @@ from .cmd import (
     reply,
     send_message,
     send_to_all,
-    speaker,
     users,
 )
 from .raw import BINARY, TEXT, Frame, close, frame, open_socket, text
@@ -58,7 +59,7 @@ def left(found: Frame, user: str) -> None:
 @pytest.mark.parametrize("row", VECTORS["requests"], ids=lambda row: row["name"])
 @pytest.mark.both_servers
 def test_a_wire_sample_gets_its_answer(server: Server, row: dict[str, Any]) -> None:
-    with speaker(server.ws) as one:
+    with cmd_client(server.ws) as one:
         if row["logged_in"]:
             one.login("me", 101)
         one.send(frame(TEXT if row["frame"] == "text" else BINARY, row["send"]))
@@ -76,7 +77,7 @@ def test_a_wire_sample_gets_its_answer(server: Server, row: dict[str, Any]) -> N
 @pytest.mark.both_servers
 def test_the_captured_samples_are_answered_to_the_byte(server: Server) -> None:
     done = '"response":{"code":200,"codeMsg":"Success","data":%s}}'
-    with speaker(server.ws) as one:
+    with cmd_client(server.ws) as one:
         one.send(text('{"seq":"4","cmd":"ping"}'))
         assert one.answer().text == '{"seq":"4","cmd":"ping",' + done % '"pong"'
         one.send(text('{"seq":"1565336219141-266129","cmd":"login","data":{"userID":"马远","appID":101}}'))
@@ -84,7 +85,7 @@ def test_the_captured_samples_are_answered_to_the_byte(server: Server) -> None:
 
 
 def test_requests_in_one_packet_are_answered_in_order_with_their_own_seq(server: Server, app: int) -> None:
-    with speaker(server.ws) as one:
+    with cmd_client(server.ws) as one:
         sent = [
             command("heartbeat", None, "0"),
             text("no JSON"),
@@ -107,7 +108,7 @@ def test_requests_in_one_packet_are_answered_in_order_with_their_own_seq(server:
 
 def test_a_fragmented_request_is_one_request(server: Server) -> None:
     data = '{"seq":"甲","cmd":"ping"}'.encode()
-    with speaker(server.ws) as one:
+    with cmd_client(server.ws) as one:
         one.send(
             *(frame(0 if at else TEXT, data[at : at + 1], fin=False) for at in range(len(data))), frame(0)
         )
@@ -136,7 +137,7 @@ def test_a_fragmented_request_is_one_request(server: Server) -> None:
     ids=lambda payload: payload[:40],
 )
 def test_hostile_json_gets_one_answer_and_the_connection_stays(server: Server, payload: str) -> None:
-    with speaker(server.ws) as one:
+    with cmd_client(server.ws) as one:
         one.send(text(payload))
         found = one.answer()
         assert found.opcode == TEXT
@@ -146,7 +147,7 @@ def test_hostile_json_gets_one_answer_and_the_connection_stays(server: Server, p
 
 
 def test_a_refused_login_may_be_tried_again_and_a_granted_one_stays(server: Server, app: int) -> None:
-    with speaker(server.ws) as one:
+    with cmd_client(server.ws) as one:
         assert one.ask_cmd("login", {"userID": "", "appID": app})[0] == 1002
         assert one.ask_cmd("login", {"userID": "u", "appID": 999})[0] == 1003
         assert one.ask_cmd("login", {"userID": 5})[0] == 1001
@@ -156,6 +157,29 @@ def test_a_refused_login_may_be_tried_again_and_a_granted_one_stays(server: Serv
         assert one.ask_cmd("login", {"userID": "other", "appID": 101})[:2] == (1009, "操作失败")
         assert one.ask_cmd("heartbeat", {})[:2] == (200, "Success")
         assert users(server.http, app) == ["u"]
+
+
+def test_an_app_limits_the_bytes_of_user_ids_before_anything_else_is_checked(
+    launch: Launch, http_server: str
+) -> None:
+    """The limit of the originals counts for 101 and for unknown numbers; ``max_user_bytes`` sets another."""
+    limited = launch(http_server, apps={"101": {}, "default": {}, "7": {}, "8": {"max_user_bytes": 4}})
+    uuid = str(uuid4())
+    for app, user, code in (
+        ({"appID": 101}, "u" * 20, 1002),
+        ({"appID": 999}, "u" * 20, 1002),
+        ({"appID": 999}, "u" * 19, 1003),
+        ({"app": "nowhere"}, uuid, 1003),
+        ({"appID": 7}, "u" * 256, 1002),
+        ({"appID": 7}, "u" * 255, 200),
+        ({"appID": 8}, "uuuuu", 1002),
+        ({"appID": 8}, "uuuu", 200),
+        ({"app": "default"}, uuid, 200),
+    ):
+        with cmd_client(limited.ws) as one:
+            assert one.ask_cmd("login", {"userID": user, **app})[0] == code, (app, user)
+            if code == 200:
+                assert one.ask_cmd("login", {"userID": "u" * 256, **app})[0] == 1002, "before 1009"
 
 
 def test_whoever_has_the_answer_to_a_login_is_reachable(server: Server, app: int) -> None:
@@ -170,11 +194,11 @@ def test_whoever_has_the_answer_to_a_login_is_reachable(server: Server, app: int
 
 
 @pytest.mark.both_servers
-def test_a_login_is_told_to_the_others_of_the_app_and_to_nobody_else(server: Server, app: int) -> None:
+def test_an_enter_notice_reaches_only_the_other_users_of_the_app(server: Server, app: int) -> None:
     with (
         logged_in(server.ws, "first", app) as first,
         logged_in(server.ws, fresh("stranger"), 102) as stranger,
-        speaker(server.ws) as anonymous,
+        cmd_client(server.ws) as anonymous,
     ):
         with logged_in(server.ws, "second", app) as second:
             entered(first.push(), "second")
@@ -188,11 +212,9 @@ def test_a_login_is_told_to_the_others_of_the_app_and_to_nobody_else(server: Ser
 
 
 @pytest.mark.parametrize("way", ["close", "fin", "reset", "violation", "too big"])
-def test_the_end_of_a_session_is_told_at_once_in_whatever_way_it_came(
-    server: Server, app: int, way: str
-) -> None:
+def test_an_exit_notice_is_sent_at_once_for_every_kind_of_end(server: Server, app: int, way: str) -> None:
     with logged_in(server.ws, "witness", app) as witness:
-        one = Speaker(server.ws).upgrade().login("goner", app)
+        one = CmdClient(server.ws).upgrade().login("goner", app)
         entered(witness.push(), "goner")
         if way == "close":
             one.send(close())
@@ -204,16 +226,16 @@ def test_the_end_of_a_session_is_told_at_once_in_whatever_way_it_came(
             one.send(frame(3, b""))
         else:
             one.send(frame(TEXT, b"", declared=1 << 20))
-        left(witness.push(seconds=1), "goner")
+        left(witness.push(), "goner")
         witness.no_push()
         assert not is_online(server.http, "goner", app)
         assert users(server.http, app) == ["witness"]
         one.leave()
 
 
-def test_the_end_of_a_connection_that_never_logged_in_is_told_to_nobody(server: Server, app: int) -> None:
+def test_no_exit_notice_is_sent_for_a_connection_without_a_login(server: Server, app: int) -> None:
     with logged_in(server.ws, "witness", app) as witness:
-        with speaker(server.ws) as one:
+        with cmd_client(server.ws) as one:
             one.ask_cmd("login", {"userID": "", "appID": app})
         witness.no_push()
 
@@ -221,7 +243,7 @@ def test_the_end_of_a_connection_that_never_logged_in_is_told_to_nobody(server: 
 def test_the_newest_login_gets_the_messages_and_the_older_connection_stays(server: Server, app: int) -> None:
     with logged_in(server.ws, "witness", app) as witness, logged_in(server.ws, "me", app) as older:
         entered(witness.push(), "me")
-        newest = Speaker(server.ws).upgrade().login("me", app)
+        newest = CmdClient(server.ws).upgrade().login("me", app)
         entered(witness.push(), "me")
         older.no_push()
         newest.no_push()
@@ -245,12 +267,12 @@ def test_the_newest_login_gets_the_messages_and_the_older_connection_stays(serve
 
 def test_the_end_of_an_older_connection_is_no_exit(server: Server, app: int) -> None:
     with logged_in(server.ws, "witness", app) as witness:
-        older = Speaker(server.ws).upgrade().login("me", app)
+        older = CmdClient(server.ws).upgrade().login("me", app)
         with logged_in(server.ws, "me", app) as newest:
             older.leave()
             entered(witness.push(), "me")
             entered(witness.push(), "me")
-            eventually(lambda: connections(server) == 2, 5, "the older one is gone")
+            eventually(lambda: connections(server) == 2, what="the older one is gone")
             witness.no_push()
             assert users(server.http, app) == ["me", "witness"]
             assert send_message(server.http, app, "me", "still here") == {"sendResults": True}
@@ -271,7 +293,7 @@ def test_one_user_in_two_apps_is_two_users(server: Server, app: int) -> None:
         assert here.push("msg").json["response"]["data"]["msg"] == "here"
         there.no_push("msg")
         there.leave()
-        eventually(lambda: not is_online(server.http, user, 103), 5, "gone there")
+        eventually(lambda: not is_online(server.http, user, 103), what="gone there")
         assert is_online(server.http, user, app)
         here.no_push()
 
@@ -294,7 +316,7 @@ def test_a_message_to_all_reaches_all_of_the_app_but_its_sender(server: Server, 
         sender = stack.enter_context(logged_in(server.ws, "sender", app))
         others = [stack.enter_context(logged_in(server.ws, f"u{number}", app)) for number in range(5)]
         stranger = stack.enter_context(logged_in(server.ws, fresh("stranger"), 104))
-        anonymous = stack.enter_context(speaker(server.ws))
+        anonymous = stack.enter_context(cmd_client(server.ws))
         assert send_to_all(server.http, app, "sender", "<b>&\"'\u2028😀", msg_id) == {"sendResults": True}
         for one in others:
             assert pushed(one.push("msg"), "msg", "<b>&\"'\u2028😀", "sender") == msg_id
@@ -326,7 +348,7 @@ def test_messages_to_one_user_keep_their_order(server: Server, app: int) -> None
         assert found == [str(number) for number in range(300)]
 
 
-def test_nothing_is_kept_for_absent_users(server: Server, app: int) -> None:
+def test_nothing_is_stored_for_absent_users(server: Server, app: int) -> None:
     assert send_message(server.http, app, "absent", "lost") == {"sendResults": False}
     send_to_all(server.http, app, "x", "lost")
     with logged_in(server.ws, "absent", app) as one:
@@ -361,22 +383,22 @@ def test_odd_user_ids_are_listed_and_reached(server: Server, app: int, user: str
 
 
 @pytest.fixture(scope="module")
-def hasty(launch: Launch, door: str) -> Server:
+def hasty(launch: Launch, http_server: str) -> Server:
     """Heartbeats expire soon here."""
-    return launch(door, websocket={"heartbeat_seconds": 0.6, "sweep_seconds": 0.1, "close_seconds": 1})
+    return launch(http_server, websocket={"heartbeat_seconds": 2, "sweep_seconds": 0.1, "close_seconds": 1})
 
 
 def test_a_session_without_heartbeats_is_closed_and_its_user_goes_offline(hasty: Server) -> None:
     with logged_in(hasty.ws, "silent", 101) as one:
-        one.closed(None, 4001, seconds=5)
-        one.ended(5)
+        one.closed(None, 4001)
+        one.ended()
         assert not is_online(hasty.http, "silent", 101)
 
 
 def test_a_connection_that_never_logs_in_is_closed_too(hasty: Server) -> None:
-    with speaker(hasty.ws) as one:
-        one.closed(None, 4001, 4002, seconds=5)
-        one.ended(5)
+    with cmd_client(hasty.ws) as one:
+        one.closed(None, 4001, 4002)
+        one.ended()
 
 
 def test_heartbeats_keep_a_session_and_pings_do_not(hasty: Server) -> None:
@@ -384,19 +406,19 @@ def test_heartbeats_keep_a_session_and_pings_do_not(hasty: Server) -> None:
         logged_in(hasty.ws, "beating", 102) as beating,
         open_socket(hasty.ws) as pinging,
     ):
-        for _ in beats(1.5):
+        for _ in beats(4):
             assert beating.ask_cmd("heartbeat", {})[0] == 200
         assert is_online(hasty.http, "beating", 102)
         assert beating.ask_cmd("ping")[2] == "pong"
-        pinging.closed(None, 4001, 4002, seconds=1)
+        pinging.closed(None, 4001, 4002)
 
 
 def test_an_older_connections_heartbeats_do_not_keep_a_user_online_who_is_gone(hasty: Server) -> None:
     with logged_in(hasty.ws, "twice", 103) as older:
-        newest = Speaker(hasty.ws).upgrade().login("twice", 103)
+        newest = CmdClient(hasty.ws).upgrade().login("twice", 103)
         newest.leave()
-        eventually(lambda: not is_online(hasty.http, "twice", 103), 5, "offline")
-        for _ in beats(0.6):
+        eventually(lambda: not is_online(hasty.http, "twice", 103), what="offline")
+        for _ in beats(2.5):
             older.ask_cmd("heartbeat", {})
             assert not is_online(hasty.http, "twice", 103)
 

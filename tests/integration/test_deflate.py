@@ -1,4 +1,4 @@
-"""permessage-deflate (RFC 7692) where it is switched on, through both doors."""
+"""permessage-deflate (RFC 7692) where it is switched on, through both HTTP servers."""
 
 import json
 import zlib
@@ -8,7 +8,7 @@ import pytest
 
 from tests.support import Server
 
-from .cmd import NOT_VALID, Speaker, command, fresh, pairs, push, reply, send_to_all
+from .cmd import NOT_VALID, CmdClient, command, fresh, pairs, push, reply, send_to_all
 from .raw import BINARY, CONTINUATION, PING, PONG, TEXT, Frame, Raw, frame, handshake, open_socket, text
 from .setting import ECHO_PATH, Launch, growth_of
 
@@ -17,9 +17,11 @@ OFFER = "permessage-deflate"
 
 
 @pytest.fixture(scope="module")
-def server(launch: Launch, door: str) -> Server:
+def server(launch: Launch, http_server: str) -> Server:
     """A server with compression on."""
-    return launch(door, websocket={"deflate": True, "close_seconds": 1}, debug={"echo_path": ECHO_PATH})
+    return launch(
+        http_server, websocket={"deflate": True, "close_seconds": 1}, debug={"echo_path": ECHO_PATH}
+    )
 
 
 def deflated(payload: bytes | str, bits: int = 15) -> bytes:
@@ -221,7 +223,7 @@ def test_cmd_answers_and_pushes_are_understood_by_all_kinds_of_clients(server: S
     offers = [None, OFFER, "permessage-deflate; server_max_window_bits=9"]
     opened = []
     for number, offer in enumerate(offers):
-        one = Speaker(server.ws).upgrade(more=[("Sec-WebSocket-Extensions", offer)] if offer else [])
+        one = CmdClient(server.ws).upgrade(more=[("Sec-WebSocket-Extensions", offer)] if offer else [])
         one.send(command("login", {"userID": f"{user}.{number}", "appID": 104}))
         opened.append(one)
     bits = [0, 15, 9]

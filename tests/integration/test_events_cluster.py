@@ -14,27 +14,27 @@ from .sse import ask_for, end_of, listening
 
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
-    """Two nodes; the second has the portable door."""
+    """Two nodes; the second has the WSGI server."""
     with nodes_of(tmp_path_factory.mktemp("nodes"), 2) as two:
         yield two
 
 
-def publish(address: Address, app: int, room: str, text: str) -> None:
-    body = {"app": str(app), "room": room, "text": text}
+def publish(address: Address, app: int, channel: str, text: str) -> None:
+    body = {"app": str(app), "channel": channel, "text": text}
     answer = ask(address, json_request("/api/v1/push", body))
     assert answer.json["sent"] == 1, answer
 
 
 def test_pushes_of_every_kind_cross_the_nodes_in_their_order(nodes: Nodes) -> None:
     app = app_with("multi")
-    with listening(nodes.http[0], app, "ann", rooms="tea") as ann:
-        with listening(nodes.http[1], app, "bob", rooms="tea") as bob:
+    with listening(nodes.http[0], app, "ann", channels="tea") as ann:
+        with listening(nodes.http[1], app, "bob", channels="tea") as bob:
             assert users(nodes.http[0], app) == users(nodes.http[1], app) == ["ann", "bob"]
             for number in range(10):
                 assert send_message(nodes.http[1], app, "ann", f"one {number}") == {"sendResults": True}
                 send_to_all(nodes.http[1], app, "x", f"all {number}")
-                publish(nodes.http[1], app, "tea", f"room {number}")
-            wanted = [f"{what} {number}" for number in range(10) for what in ("one", "all", "room")]
+                publish(nodes.http[1], app, "tea", f"channel {number}")
+            wanted = [f"{what} {number}" for number in range(10) for what in ("one", "all", "channel")]
             assert [ann.message()["text"] for _ in range(30)] == wanted
             assert [bob.message()["text"] for _ in range(20)] == [w for w in wanted if "one" not in w]
         eventually(lambda: users(nodes.http[0], app) == ["ann"])
@@ -74,7 +74,9 @@ def test_the_back_end_reaches_a_connection_by_its_id_from_anywhere(nodes: Nodes)
         connection = ann.ready.data["connection"]
         joined = ask(
             nodes.http[1],
-            json_request("/api/v1/rooms/join", {"app": str(app), "room": "r", "connections": [connection]}),
+            json_request(
+                "/api/v1/channels/subscribe", {"app": str(app), "channel": "r", "connections": [connection]}
+            ),
         )
         assert joined.status == 200, joined
         publish(nodes.http[1], app, "r", "hello")

@@ -36,8 +36,8 @@ def test_an_idle_stream_costs_little_more_than_an_idle_session(tmp_path: Path) -
     assert stream <= session + MORE_BYTES
 
 
-def test_idle_streams_stay_within_the_bar_on_both_doors(launch: Launch, door: str) -> None:
-    server = launch(door, hub={"notice_members": 0})
+def test_idle_streams_stay_within_the_bar_on_both_servers(launch: Launch, http_server: str) -> None:
+    server = launch(http_server, hub={"notice_members": 0})
     count = open_files(COUNT)
     warm = [listen(server, number) for number in range(100)]
     before = rss_bytes(server.pid)

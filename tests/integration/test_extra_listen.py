@@ -1,4 +1,4 @@
-"""Extra listeners: ports beside the usual two, with one process and with several, by both doors."""
+"""Extra listeners: ports beside the usual two, with one process and with several, by both HTTP servers."""
 
 import re
 import socket
@@ -28,10 +28,10 @@ def extra(server: Server) -> list[Address]:
 
 
 @pytest.fixture(scope="module")
-def server(launch: Launch, door: str) -> Server:
+def server(launch: Launch, http_server: str) -> Server:
     """Two extra listeners: one for bare clients of the client dialect, one on another address."""
     rows = [{"port": 0, "ws_dialect": "client"}, {"port": 0, "host": "127.0.0.2"}]
-    return launch(door, server={"http": door, "extra_listen": rows})
+    return launch(http_server, server={"http": http_server, "extra_listen": rows})
 
 
 def test_the_banner_names_them_and_each_has_an_address_of_its_own(server: Server) -> None:
@@ -76,9 +76,9 @@ def test_a_page_finds_its_websocket_at_the_port_that_it_came_from(server: Server
     assert f"127.0.0.1:{address.port}/acc" in page.body.decode()
 
 
-def test_a_drain_closes_them_too(launch: Launch, door: str) -> None:
-    extra_listen = {"http": door, "extra_listen": [{"port": 0}]}
-    server = launch(door, server=extra_listen, websocket={"close_seconds": 0.5})
+def test_a_drain_closes_them_too(launch: Launch, http_server: str) -> None:
+    extra_listen = {"http": http_server, "extra_listen": [{"port": 0}]}
+    server = launch(http_server, server=extra_listen, websocket={"close_seconds": 0.5})
     (address,) = extra(server)
     with logged_in(address, "ann", 101) as ann:
         server.stop()
@@ -108,7 +108,7 @@ def test_a_taken_port_is_one_clear_line(server: Server, tmp_path: Path) -> None:
         ("[{host: 127.0.0.1}]", "server.extra_listen[0]"),
         ("[{port: 7800, ws_dialect: morse}]", "expected one of"),
         ("[{port: 7800, colour: red}]", "unknown key"),
-        ("[{port: 7800, host: 0.0.0.0}]", "server.extra_listen[0].host 0.0.0.0 is beyond loopback"),
+        ("[{port: 7800, host: 0.0.0.0}]", "server.extra_listen[0].host 0.0.0.0 is not a loopback"),
         ("[{port: 7800, host: no.such.host.invalid}]", "no.such.host.invalid cannot be resolved"),
     ],
 )
@@ -133,7 +133,7 @@ def test_the_nodes_of_one_parent_share_them(tmp_path: Path, redis_url: str) -> N
             clients = [stack.enter_context(listening(address, system)) for _ in range(30)]
             for client in clients:
                 assert done(address, "send_to_client", system, clientId=client.id, data=client.id)
-                assert client.told()["data"] == client.id
+                assert client.received()["data"] == client.id
             held = eventually(lambda: _held(family, 30))
             assert len(held) == 3
             assert min(held) > 0, "the kernel has dealt them out"

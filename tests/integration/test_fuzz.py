@@ -146,17 +146,17 @@ def send_all(address: Address, streams: list[bytes], chance: random.Random) -> i
 
 
 @pytest.fixture(scope="module")
-def target(launch: Launch, door: str) -> Server:
+def target(launch: Launch, http_server: str) -> Server:
     """A server with everything switched on."""
     return launch(
-        door,
+        http_server,
         debug={"echo_path": ECHO_PATH},
         websocket={"deflate": True, "close_seconds": 1},
         limits={"handshake_seconds": 2, "keepalive_seconds": 2},
     )
 
 
-def test_five_thousand_broken_streams_disturb_nobody(target: Server) -> None:
+def test_five_thousand_broken_streams_do_not_affect_others(target: Server) -> None:
     """FUZZ_SEED repeats a run."""
     seed = int(os.environ.get("FUZZ_SEED") or random.SystemRandom().randrange(1 << 32))
     honest = conversations()
@@ -171,5 +171,5 @@ def test_five_thousand_broken_streams_disturb_nobody(target: Server) -> None:
     assert target.process.poll() is None
     assert get(target.http, "/health").status == 200
     info = lambda: good(get(target.http, "/system/state"))["managerInfo"]["clientsLen"]  # noqa: E731
-    eventually(lambda: info() == 0, 5, "no connection is left behind")
+    eventually(lambda: info() == 0, what="no connection is left behind")
     assert "Traceback" not in target.log_text, "see the log in the message of the fixture"

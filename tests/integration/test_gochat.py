@@ -30,7 +30,7 @@ def log_in(server: Server, phone: str, password: str) -> dict[str, object]:
 
 
 @pytest.mark.both_servers
-def test_whoever_registers_is_logged_in(server: Server) -> None:
+def test_a_registered_user_is_logged_in(server: Server) -> None:
     phone = fresh_phone()
     answer = form(server.http, "/register", {"phone_number": phone, "password": PASSWORD, "nickname": "安"})
     assert answer.status == 200
@@ -111,7 +111,7 @@ def test_a_nickname_may_equal_somebodys_phone(server: Server) -> None:
     register(server.http, nickname=phone)
 
 
-def test_what_of_a_login_was_wrong_is_not_told(server: Server) -> None:
+def test_the_error_of_a_login_does_not_name_the_wrong_part(server: Server) -> None:
     phone = fresh_phone()
     register(server.http, phone, "right")
     for who, password in ((phone, "wrong"), (fresh_phone(), "right"), ("1" * 30, "x")):
@@ -119,8 +119,8 @@ def test_what_of_a_login_was_wrong_is_not_told(server: Server) -> None:
         assert said(answer) == WRONG_LOGIN
 
 
-def test_whoever_fails_too_often_waits(launch: Launch, door: str) -> None:
-    server = launch(door, accounts={"failures": 3, "failure_seconds": 3000})
+def test_too_many_failures_cause_a_wait(launch: Launch, http_server: str) -> None:
+    server = launch(http_server, accounts={"failures": 3, "failure_seconds": 3000})
     phone, other = fresh_phone(), fresh_phone()
     register(server.http, phone)
     register(server.http, other)
@@ -141,8 +141,8 @@ def test_the_routes_are_on_both_ports(server: Server) -> None:
     assert user.isdecimal()
 
 
-def test_registration_can_be_closed(launch: Launch, door: str) -> None:
-    server = launch(door, accounts={"registration": False})
+def test_registration_can_be_closed(launch: Launch, http_server: str) -> None:
+    server = launch(http_server, accounts={"registration": False})
     code, why = said(form(server.http, "/register", {"phone_number": "1", "password": "x"}))
     assert code == -1
     assert why.startswith("系统错误:")
@@ -151,9 +151,9 @@ def test_registration_can_be_closed(launch: Launch, door: str) -> None:
 # --- keys ---------------------------------------------------------------------------------------------------
 
 
-def test_a_token_made_by_the_original_is_good_with_its_key(launch: Launch, door: str) -> None:
+def test_a_token_made_by_the_original_is_good_with_its_key(launch: Launch, http_server: str) -> None:
     key = "a key of some length, longer than its hash"
-    server = launch(door, jwt={"sign_key": key, "expire_time": 2}, accounts={"registration": True})
+    server = launch(http_server, jwt={"sign_key": key, "expire_time": 2}, accounts={"registration": True})
     user, token = register(server.http)
     claims = jwt.decode(token, key, ["HS256"])
     theirs = jwt.encode({"user_id": int(user), "exp": claims["exp"]}, key, "HS256")
@@ -162,8 +162,8 @@ def test_a_token_made_by_the_original_is_good_with_its_key(launch: Launch, door:
     assert said(answer) == (200, "好友添加成功")
 
 
-def test_the_public_key_is_good_in_demo_mode_only(launch: Launch, door: str, tmp_path: Path) -> None:
-    server = launch(door, jwt={"sign_key": "gooooIM"}, storage={"look_seconds": 0.1})
+def test_the_public_key_is_good_in_demo_mode_only(launch: Launch, http_server: str, tmp_path: Path) -> None:
+    server = launch(http_server, jwt={"sign_key": "gooooIM"}, storage={"look_seconds": 0.1})
     _, token = register(server.http)
     other, _ = register(server.http)
     assert said(form(server.http, "/friend/add", {"friend_id": other}, token)) == (200, "好友添加成功")
@@ -188,8 +188,8 @@ def test_the_public_key_is_good_in_demo_mode_only(launch: Launch, door: str, tmp
 # --- passwords of the original ------------------------------------------------------------------------------
 
 
-def test_a_hash_of_the_original_is_accepted_once_and_replaced(launch: Launch, door: str) -> None:
-    server = launch(door)
+def test_a_hash_of_the_original_is_accepted_once_and_replaced(launch: Launch, http_server: str) -> None:
+    server = launch(http_server)
     phone = fresh_phone()
     user, _ = register(server.http, phone)
     engine = create_engine(f"sqlite:///{server.config_file.parent}/data/imserver.db")
@@ -213,7 +213,7 @@ def test_a_hash_of_the_original_is_accepted_once_and_replaced(launch: Launch, do
 
 
 @pytest.mark.parametrize("token", [None, "", "x", "a.b.c", "安"])
-def test_without_a_valid_token_nothing_else_is_looked_at(server: Server, token: str | None) -> None:
+def test_the_token_is_checked_before_the_parameters(server: Server, token: str | None) -> None:
     name = None if token is None else token.encode().decode("latin-1")
     assert said(form(server.http, "/friend/add", {}, name)) == (-1, "用户认证未通过")
 
@@ -314,8 +314,8 @@ def test_groups_ask_for_a_token_first(server: Server) -> None:
     assert said(form(server.http, "/group_user/list", {}, method="GET")) == (-1, "用户认证未通过")
 
 
-def test_a_group_has_a_limit_of_members(launch: Launch, door: str) -> None:
-    server = launch(door, accounts={"group_members": 2})
+def test_a_group_has_a_limit_of_members(launch: Launch, http_server: str) -> None:
+    server = launch(http_server, accounts={"group_members": 2})
     _, token = register(server.http)
     two, three = register(server.http)[0], register(server.http)[0]
     new_group(server, token, two)

@@ -4,6 +4,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from tests.support import STOP_SECONDS, clean_environment, eventually
 
 from .client import OFFLINE, ONLINE, api, bind, new_system, send_to_client
 from .client import listening as client
-from .cmd import Speaker, get, good, is_online, logged_in, post, send_message, send_to_all, users
+from .cmd import CmdClient, get, good, is_online, logged_in, post, send_message, send_to_all, users
 from .raw import PING, PONG, TEXT, Address, Frame, Raw, close, frame, handshake, open_socket, request, text
 from .setting import ECHO_PATH
 from .sse import end_of
@@ -39,7 +40,7 @@ def gunicorn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
     with output.open("wb") as sink:
         process = spawn(command, stdout=sink, stderr=sink, env=environment, cwd=folder)
     try:
-        port = eventually(lambda: listening(output, process), 20, "gunicorn listens")
+        port = eventually(lambda: listening(output, process), what="gunicorn listens")
         yield ("127.0.0.1", port)
     finally:
         status = end(process, signal.SIGTERM, STOP_SECONDS)
@@ -83,7 +84,7 @@ def test_clients_of_a_system_are_driven(gunicorn: Address) -> None:
         bind(gunicorn, system, two, "g")
         assert one.notice()[:2] == two.notice()[:2] == (ONLINE, two.id)
         send_to_client(gunicorn, system, one.id, "hi")
-        assert one.told()["data"] == "hi"
+        assert one.received()["data"] == "hi"
         two.leave()
         assert one.notice()[:2] == (OFFLINE, two.id)
         assert api(gunicorn, "is_online", {"clientId": 7}, system).status == 400
@@ -112,7 +113,7 @@ def test_the_rules_of_frames_hold(gunicorn: Address) -> None:
 
 
 def test_handshakes_are_judged_before_or_right_after_the_worker_has_shaken_hands(gunicorn: Address) -> None:
-    """The worker takes some that our own doors refuse; those are closed at once.
+    """The worker takes some that our own servers refuse; those are closed at once.
 
     What it refuses itself (a bad key, HTTP/1.0) it answers by a fault of its own on Python 3: not asked here.
     """
@@ -132,13 +133,13 @@ def test_handshakes_are_judged_before_or_right_after_the_worker_has_shaken_hands
 
 
 def test_two_hundred_connections_come_and_go(gunicorn: Address) -> None:
-    found = [Speaker(gunicorn).upgrade().login(f"u{number}", 102) for number in range(200)]
+    found = [CmdClient(gunicorn).upgrade().login(f"u{number}", 102) for number in range(200)]
     assert len(users(gunicorn, 102)) == 200
     for one in found[::2]:
         one.leave()
     for one in found[1::2]:
         one.reset()
-    eventually(lambda: users(gunicorn, 102) == [], 5, "all are gone")
+    eventually(lambda: users(gunicorn, 102) == [], what="all are gone")
 
 
 def test_event_streams_work_where_sockets_cannot_be_had(gunicorn: Address) -> None:
@@ -162,3 +163,51 @@ def test_a_file_is_taken_and_given(gunicorn: Address) -> None:
         part = raw.ask(request(url, headers=[("Range", "bytes=255-260")]))
         assert (part.status, part.body) == (206, content[255:261])
         assert raw.ask(request(url)).body == content
+
+
+@pytest.mark.parametrize(("path", "status"), [("/api/v1/push", 413), ("/login", 200), ("/nowhere", 413)])
+def test_a_body_over_the_limit_is_refused_before_it_is_read(
+    gunicorn: Address, path: str, status: int
+) -> None:
+    """In the style of its route: that of gochat answers everything with 200."""
+    too_long = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999\r\n\r\n"
+    with Raw(gunicorn) as raw:
+        answer = raw.ask(too_long.encode())
+        assert (answer.status, answer.header("connection")) == (status, "close")
+        raw.ended()
+
+
+def test_a_body_in_chunks_is_read_up_to_the_limit(gunicorn: Address) -> None:
+    head = "POST {} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n{}\r\n"
+    form = "Content-Type: application/x-www-form-urlencoded\r\n"
+    with Raw(gunicorn) as raw:
+        raw.send(head.format("/user/sendMessage", form).encode())
+        for piece in (b"appID=101&userID=nobody", b"&message=x"):
+            raw.send(b"%x\r\n%b\r\n" % (len(piece), piece))
+        raw.send(b"0\r\n\r\n")
+        assert raw.response().json["data"] == {"sendResults": False}
+    with Raw(gunicorn) as raw:
+        raw.send(head.format("/api/v1/accounts/login", form).encode())
+        raw.send(b"20000\r\n" + b"x" * 0x10001)
+        answer = raw.response()
+        assert (answer.status, answer.header("connection")) == (413, "close")
+        raw.ended()
+    with Raw(gunicorn) as raw:
+        assert raw.ask(head.format("/login", form).encode() + b"zz\r\n").status == 400
+
+
+@pytest.mark.slow
+@pytest.mark.full
+def test_a_body_that_stops_or_drips_is_given_up(gunicorn: Address) -> None:
+    """The server's own patience has no end: pywsgi waits for a body as long as its client lives."""
+    head = b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n"
+    with Raw(gunicorn) as silent, Raw(gunicorn) as dripping:
+        silent.send(head)
+        dripping.send(head)
+        for _ in range(5):
+            dripping.send(b"a")
+            time.sleep(2)
+        for raw in (silent, dripping):
+            answer = raw.response(20)
+            assert (answer.status, answer.header("connection")) == (408, "close")
+            raw.ended()

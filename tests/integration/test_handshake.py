@@ -1,4 +1,4 @@
-"""The opening handshake (RFC 6455 section 4) and who is let in, through both doors."""
+"""The opening handshake (RFC 6455 section 4) and who is let in, through both HTTP servers."""
 
 import base64
 import contextlib
@@ -8,7 +8,7 @@ import pytest
 
 from tests.support import Server
 
-from .cmd import command, logged_in, pairs, reply, speaker, users
+from .cmd import cmd_client, command, logged_in, pairs, reply, users
 from .raw import PONG, TEXT, Ended, Raw, accept_of, ask, handshake, random_key, request, text
 from .setting import OPEN, Launch
 
@@ -225,7 +225,7 @@ def test_two_hundred_logins_sent_with_the_upgrade_all_count(server: Server, app:
 
 def test_in_demo_mode_pages_of_this_machine_are_let_in(server: Server) -> None:
     for origin in ("http://localhost:3000", "https://[::1]", f"http://127.0.0.1:{server.http[1]}"):
-        with speaker(server.ws, more=[("Origin", origin)]) as one:
+        with cmd_client(server.ws, more=[("Origin", origin)]) as one:
             assert one.ask_cmd("ping")[2] == "pong"
 
 
@@ -233,14 +233,14 @@ def test_in_demo_mode_pages_of_this_machine_are_let_in(server: Server) -> None:
 
 
 @pytest.fixture(scope="module")
-def guarded(launch: Launch, door: str) -> Server:
+def guarded(launch: Launch, http_server: str) -> Server:
     """API keys exist, so pages must be of the same host; short handshake and keep-alive times."""
     return launch(
-        door,
+        http_server,
         server={"origins": ["friend.example"]},
         apps=OPEN,
         api={"keys": [{"key": "k" * 32, "scopes": ["push", "read", "admin"]}]},
-        limits={"handshake_seconds": 0.5, "keepalive_seconds": 1},
+        limits={"handshake_seconds": 2, "keepalive_seconds": 2},
     )
 
 
@@ -259,13 +259,13 @@ def test_outside_demo_mode_pages_of_the_same_host_and_friends_are_let_in(
     guarded: Server, host: str, origin: str | None
 ) -> None:
     more = [] if origin is None else [("Origin", origin)]
-    with speaker(guarded.ws, host=host, more=more) as one:
+    with cmd_client(guarded.ws, host=host, more=more) as one:
         one.login(f"u{time.monotonic_ns() % 10**9}", 101)
 
 
 def test_outside_demo_mode_the_forwarded_host_of_a_trusted_proxy_counts(guarded: Server) -> None:
     more = [("Origin", "https://front.example"), ("X-Forwarded-Host", "front.example")]
-    with speaker(guarded.ws, host="10.0.0.1:8089", more=more) as one:
+    with cmd_client(guarded.ws, host="10.0.0.1:8089", more=more) as one:
         assert one.ask_cmd("ping")[2] == "pong"
 
 
@@ -290,9 +290,9 @@ def test_a_handshake_that_does_not_end_is_cut_off_in_time(guarded: Server) -> No
         for raw, start in zip(raws, (b"", b"GET /acc HT", handshake()[:-2]), strict=True):
             raw.send(start)
         for raw in raws:
-            left = raw.rest(6)
+            left = raw.rest()
             assert not left or left.startswith(b"HTTP/1.1 408"), left
-            assert time.monotonic() - began > 0.4
+            assert time.monotonic() - began > 1
 
 
 def test_dribbling_does_not_stretch_the_time_for_a_handshake(guarded: Server) -> None:
@@ -300,7 +300,7 @@ def test_dribbling_does_not_stretch_the_time_for_a_handshake(guarded: Server) ->
     with Raw(guarded.ws) as raw, contextlib.suppress(ConnectionError):
         raw.send(b"GET /acc HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
         raw.sock.settimeout(0.1)
-        while time.monotonic() - began < 8:
+        while time.monotonic() - began < 40:
             raw.send(b"x")
             with contextlib.suppress(TimeoutError):
                 if not raw.sock.recv(1000):
@@ -312,15 +312,15 @@ def test_dribbling_does_not_stretch_the_time_for_a_handshake(guarded: Server) ->
 def test_an_idle_kept_alive_connection_is_closed_in_time(guarded: Server) -> None:
     with Raw(guarded.http) as raw:
         assert raw.ask(request("/health")).status == 200
-        raw.ended(8)
+        raw.ended()
 
 
 def test_an_upgraded_connection_outlives_the_handshake_time(guarded: Server) -> None:
     with logged_in(guarded.ws, "lasting", 102) as one:
         began = time.monotonic()
         with Raw(guarded.ws) as other:
-            other.rest(6)
-        assert time.monotonic() - began > 0.4
+            other.rest()
+        assert time.monotonic() - began > 1
         one.send(text("x"))
         assert one.message().opcode == TEXT
         one.send(b"\x89\x80\x00\x00\x00\x00")

@@ -1,4 +1,4 @@
-"""The HTTP interface of the cmd dialect on a real server, through both doors."""
+"""The HTTP interface of the cmd dialect on a real server, through both HTTP servers."""
 
 import json
 from collections.abc import Iterator
@@ -9,7 +9,8 @@ import pytest
 from tests.support import Server, eventually
 
 from .cmd import (
-    Speaker,
+    CmdClient,
+    cmd_client,
     code_of,
     command,
     form_request,
@@ -20,7 +21,6 @@ from .cmd import (
     logged_in,
     post,
     send_message,
-    speaker,
     users,
 )
 from .raw import Raw, Response, ask, request
@@ -30,7 +30,7 @@ PUSHES = ("/user/sendMessage", "/user/sendMessageAll")
 
 
 @pytest.fixture
-def me(server: Server, app: int) -> Iterator[Speaker]:
+def me(server: Server, app: int) -> Iterator[CmdClient]:
     """A session of the user `me`."""
     with logged_in(server.ws, "me", app) as one:
         yield one
@@ -90,7 +90,7 @@ def test_the_list_has_each_user_of_the_app_once(server: Server, app: int) -> Non
         logged_in(server.ws, "马远", app),
         logged_in(server.ws, "黄帝", app),
         logged_in(server.ws, "黄帝", app),
-        speaker(server.ws),
+        cmd_client(server.ws),
     ):
         assert users(server.http, app) == sorted(["马远", "黄帝"])
 
@@ -103,7 +103,7 @@ def test_the_list_of_an_unknown_app_or_none_is_empty(server: Server, query: dict
 
 
 @pytest.mark.parametrize("name", ["appID", "appId", "appid"])
-def test_the_app_may_be_spelled_in_both_ways(server: Server, app: int, me: Speaker, name: str) -> None:
+def test_the_app_may_be_spelled_in_both_ways(server: Server, app: int, me: CmdClient, name: str) -> None:
     assert good(get(server.http, "/user/list", **{name: app}))["userList"] == ["me"]
 
 
@@ -111,7 +111,7 @@ def test_the_app_may_be_spelled_in_both_ways(server: Server, app: int, me: Speak
     ("app_name", "user_name"), [("appID", "userID"), ("appId", "userId"), ("appid", "userid")]
 )
 def test_online_tells_whether_a_user_is_there(
-    server: Server, app: int, me: Speaker, app_name: str, user_name: str
+    server: Server, app: int, me: CmdClient, app_name: str, user_name: str
 ) -> None:
     there = good(get(server.http, "/user/online", **{app_name: app, user_name: "me"}))
     assert there == {"online": True, "userID": "me"}
@@ -135,7 +135,7 @@ def test_online_without_an_app_means_in_any_app(server: Server, app: int, query:
 @pytest.mark.parametrize("path", PUSHES)
 @pytest.mark.parametrize("spelling", ["ID", "Id"])
 def test_a_push_is_taken_as_form_and_as_json_in_both_spellings(
-    server: Server, app: int, me: Speaker, kind: str, path: str, spelling: str
+    server: Server, app: int, me: CmdClient, kind: str, path: str, spelling: str
 ) -> None:
     to = "me" if path == "/user/sendMessage" else "somebody"
     text, msg_id = "消息 +&=%\r\n<b>\"'", fresh("m")
@@ -146,7 +146,7 @@ def test_a_push_is_taken_as_form_and_as_json_in_both_spellings(
     assert found["response"]["data"] == {"target": "", "type": "text", "msg": text, "from": to}
 
 
-def test_plus_signs_and_percents_of_a_form_are_decoded(server: Server, app: int, me: Speaker) -> None:
+def test_plus_signs_and_percents_of_a_form_are_decoded(server: Server, app: int, me: CmdClient) -> None:
     body = f"appID={app}&userID=%6d%65&msgID={fresh('m')}&message=a+b%2Bc%E4%BD%A0%zz%&x".encode()
     kind = ("Content-Type", "application/x-www-form-urlencoded; charset=utf-8")
     answer = ask(server.http, request("/user/sendMessage", method="POST", headers=[kind], body=body))
@@ -154,13 +154,13 @@ def test_plus_signs_and_percents_of_a_form_are_decoded(server: Server, app: int,
     assert me.push().json["response"]["data"]["msg"] == "a b+c你%zz%"
 
 
-def test_a_query_on_a_post_is_not_read(server: Server, app: int, me: Speaker) -> None:
+def test_a_query_on_a_post_is_not_read(server: Server, app: int, me: CmdClient) -> None:
     answer = ask(server.http, form_request(f"/user/sendMessage?appID={app}&userID=me", {"message": "x"}))
     assert good(answer) == {"sendResults": False}
     me.no_push()
 
 
-def test_an_app_that_is_no_number_counts_as_0_and_reaches_nobody(server: Server, me: Speaker) -> None:
+def test_an_app_that_is_no_number_counts_as_0_and_reaches_nobody(server: Server, me: CmdClient) -> None:
     for path in PUSHES:
         assert code_of(post(server.http, path, appID="x", userID="me", message="x", msgID=fresh("m"))) == 200
     me.no_push("msg")
@@ -208,7 +208,7 @@ def test_a_body_that_cannot_be_read_is_answered_and_never_500(
 # The same msgID twice.
 
 
-def test_a_msg_id_that_was_accepted_is_not_accepted_again(server: Server, app: int, me: Speaker) -> None:
+def test_a_msg_id_that_was_accepted_is_not_accepted_again(server: Server, app: int, me: CmdClient) -> None:
     msg_id = fresh("m")
     assert send_message(server.http, app, "me", "one", msg_id) == {"sendResults": True}
     for path in PUSHES:
@@ -229,14 +229,14 @@ def test_a_msg_id_whose_message_reached_nobody_may_be_used_again(server: Server,
         one.no_push()
 
 
-def test_an_empty_msg_id_is_never_taken_for_a_repeat(server: Server, app: int, me: Speaker) -> None:
+def test_an_empty_msg_id_is_never_taken_for_a_repeat(server: Server, app: int, me: CmdClient) -> None:
     for form in ({"msgID": ""}, {"msgID": ""}, {}, {}):
         answer = post(server.http, "/user/sendMessage", appID=app, userID="me", message="x", **form)
         assert good(answer) == {"sendResults": True}
         assert me.push().json["response"]["data"]["msg"] == "x"
 
 
-def test_a_thousand_repeats_at_once_deliver_once(server: Server, app: int, me: Speaker) -> None:
+def test_a_thousand_repeats_at_once_deliver_once(server: Server, app: int, me: CmdClient) -> None:
     form = {"appID": app, "userID": "me", "msgID": fresh("m"), "message": "once"}
     raws = [Raw(server.http) for _ in range(20)]
     for raw in raws:
@@ -260,8 +260,8 @@ def state(server: Server) -> dict[str, Any]:
 
 
 def test_the_state_counts_connections_and_users(server: Server, app: int) -> None:
-    with logged_in(server.ws, "马远", app) as one, speaker(server.ws) as two:
-        eventually(lambda: state(server)["clientsLen"] == 2, 5, "connections of other tests are gone")
+    with logged_in(server.ws, "马远", app) as one, cmd_client(server.ws) as two:
+        eventually(lambda: state(server)["clientsLen"] == 2, what="connections of other tests are gone")
         data = good(get(server.http, "/system/state"))
         assert list(data)[:3] == ["managerInfo", "numCPU", "numGoroutine"]
         info = data["managerInfo"]
@@ -345,7 +345,7 @@ KEYS = {"all": "a" * 32, "push": "p" * 32, "read": "r" * 32, "one": "o" * 32}
 
 
 @pytest.fixture(scope="module")
-def guarded(launch: Launch, door: str) -> Server:
+def guarded(launch: Launch, http_server: str) -> Server:
     """API keys are required."""
     keys = [
         {"key": KEYS["all"], "scopes": ["push", "read", "admin"]},
@@ -353,7 +353,7 @@ def guarded(launch: Launch, door: str) -> Server:
         {"key": KEYS["read"], "scopes": ["read"]},
         {"key": KEYS["one"], "scopes": ["push", "read", "admin"], "apps": ["101"]},
     ]
-    return launch(door, api={"keys": keys}, apps=OPEN)
+    return launch(http_server, api={"keys": keys}, apps=OPEN)
 
 
 def authorized(data: bytes, key: str | None) -> bytes:
@@ -436,7 +436,7 @@ def test_a_ban_refuses_logins_until_it_ends(server: Server, app: int) -> None:
     with logged_in(server.ws, "bad", app) as bad:
         assert good(post(server.http, "/user/kick", appID=app, userID="bad", banSeconds=1))["kickCount"] == 1
         bad.closed(4503)
-    with speaker(server.ws) as one:
+    with cmd_client(server.ws) as one:
         one.send(command("login", {"userID": "bad", "appID": app}))
         found = one.frame()
         if found.opcode == 1:
@@ -445,7 +445,9 @@ def test_a_ban_refuses_logins_until_it_ends(server: Server, app: int) -> None:
             assert found.close_code == 4503
 
 
-def test_a_batch_of_messages_tells_for_each_what_became_of_it(server: Server, app: int, me: Speaker) -> None:
+def test_a_batch_of_messages_tells_for_each_what_became_of_it(
+    server: Server, app: int, me: CmdClient
+) -> None:
     repeated = fresh("m")
     messages = [
         {"userID": "me", "msgID": repeated, "message": "1"},
@@ -462,7 +464,7 @@ def test_a_batch_of_messages_tells_for_each_what_became_of_it(server: Server, ap
     me.no_push()
 
 
-def test_ten_thousand_targets_are_taken_and_one_more_is_not(server: Server, app: int, me: Speaker) -> None:
+def test_ten_thousand_targets_are_taken_and_one_more_is_not(server: Server, app: int, me: CmdClient) -> None:
     names = ["me", *(f"absent{number}" for number in range(9999))]
     body = {"appID": app, "userIDs": names, "message": "x", "msgID": fresh("m")}
     data = good(ask(server.http, json_request("/user/sendMessageBatch", body)))
@@ -474,7 +476,7 @@ def test_ten_thousand_targets_are_taken_and_one_more_is_not(server: Server, app:
     me.no_push()
 
 
-def test_online_batch_answers_for_each(server: Server, app: int, me: Speaker) -> None:
+def test_online_batch_answers_for_each(server: Server, app: int, me: CmdClient) -> None:
     body = {"appID": app, "userIDs": ["me", "absent", "马远"]}
     data = good(ask(server.http, json_request("/user/onlineBatch", body)))
     assert [(row["userID"], row["online"]) for row in data["userList"]] == [

@@ -7,7 +7,7 @@ import pytest
 
 from imserver.logging import request_id
 from tests.conftest import StartServer
-from tests.support import DOORS, Server, eventually
+from tests.support import HTTP_SERVERS, Server, eventually
 
 from .cmd import logged_in
 from .raw import ask, request
@@ -19,21 +19,21 @@ def lines(server: Server) -> list[dict[str, Any]]:
     return [json.loads(line) for line in server.log_text.splitlines()]
 
 
-@pytest.fixture(params=DOORS)
+@pytest.fixture(params=HTTP_SERVERS)
 def server(request: pytest.FixtureRequest, start_server: StartServer) -> Server:
-    return start_server(config={"log": {"format": "json", "level": "debug"}}, door=request.param)
+    return start_server(config={"log": {"format": "json", "level": "debug"}}, http_server=request.param)
 
 
-def test_what_happens_to_a_connection_is_told_under_its_name(server: Server) -> None:
+def test_log_lines_of_a_connection_have_its_id(server: Server) -> None:
     with logged_in(server.ws, "ann", 101) as client:
         peer = "{}:{}".format(*client.sock.getsockname())
     eventually(
         lambda: any(line["message"].startswith("end of ann in 101: ") for line in lines(server)),
         what="the end is logged",
     )
-    told = [line["message"] for line in lines(server) if line.get("connection") == peer]
-    assert told[:2] == ["connected", "login of ann in 101: 200"]
-    assert len(told) == 3
+    received = [line["message"] for line in lines(server) if line.get("connection") == peer]
+    assert received[:2] == ["connected", "login of ann in 101: 200"]
+    assert len(received) == 3
 
 
 @pytest.mark.parametrize("path", ["/user/online?appID=101&userID=ann", "/status"])
@@ -45,6 +45,6 @@ def test_a_request_is_logged_under_the_id_that_its_sender_gave(server: Server, p
 
 
 @pytest.mark.parametrize("given", ["", "a b", "x" * 65, "é", 'a"b', "a\tb"])
-def test_what_is_not_fit_to_be_an_id_is_none(given: str) -> None:
+def test_an_invalid_id_is_ignored(given: str) -> None:
     assert request_id(given) == ""
     assert request_id(GIVEN) == GIVEN

@@ -1,4 +1,4 @@
-"""Logins of every dialect, by both doors: session tokens, their end, whose pages, how many."""
+"""Logins of every dialect, by both HTTP servers: session tokens, their end, whose pages, how many."""
 
 import base64
 import json
@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from tests.support import Server, eventually
 
 from . import client, sse
-from .action import login_data, talker
-from .cmd import Speaker, fresh, get, speaker
+from .action import action_client, login_data
+from .cmd import CmdClient, cmd_client, fresh, get
 from .gochat import fresh_phone
 from .raw import Raw, ask, request, text
 from .setting import Launch
@@ -58,8 +58,8 @@ def settings(**more: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def house(door: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    one = Server(tmp_path_factory.mktemp(f"logins-{door}"), config=settings(), door=door)
+def own_server(http_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    one = Server(tmp_path_factory.mktemp(f"logins-{http_server}"), config=settings(), http_server=http_server)
     yield one
     one.stop()
     one.check()
@@ -76,14 +76,14 @@ def token(user: str, app: str = "101", seconds: float = 60, key: Any = SECRET, *
 
 @contextmanager
 def by_cmd(server: Server, user: str, proof: str) -> Iterator[Any]:
-    with speaker(server.ws) as one:
+    with cmd_client(server.ws) as one:
         code, _, _ = one.ask_cmd("login", {"userID": user, "appID": 101, "serviceToken": proof})
         yield one if code == 200 else code
 
 
 @contextmanager
 def by_action(server: Server, user: str, proof: str) -> Iterator[Any]:
-    with talker(server.ws) as one:
+    with action_client(server.ws) as one:
         code, _ = one.ask_action("login", {**login_data(user), "token": proof})
         yield one if code == 200 else code
 
@@ -118,10 +118,10 @@ DIALECTS: dict[str, tuple[Way, str, int]] = {
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_a_token_is_what_a_login_needs(house: Server, dialect: str) -> None:
+def test_a_token_is_what_a_login_needs(own_server: Server, dialect: str) -> None:
     way, app, refused = DIALECTS[dialect]
     user = fresh()
-    with way(house, user, token(user, app)) as one:
+    with way(own_server, user, token(user, app)) as one:
         assert not isinstance(one, int), one
     for proof in (
         "",
@@ -131,40 +131,40 @@ def test_a_token_is_what_a_login_needs(house: Server, dialect: str) -> None:
         token(user, "102"),
         token("", app),
     ):
-        with way(house, user, proof) as one:
+        with way(own_server, user, proof) as one:
             assert one == refused, proof
 
 
 @pytest.mark.parametrize("dialect", [name for name in DIALECTS if name != "client"])
-def test_a_token_is_good_for_its_user_only(house: Server, dialect: str) -> None:
+def test_a_token_is_good_for_its_user_only(own_server: Server, dialect: str) -> None:
     way, app, refused = DIALECTS[dialect]
-    with way(house, fresh(), token(fresh(), app)) as one:
+    with way(own_server, fresh(), token(fresh(), app)) as one:
         assert one == refused
 
 
-def test_who_names_nobody_in_a_stream_is_whom_the_token_names(house: Server) -> None:
+def test_who_names_nobody_in_a_stream_is_whom_the_token_names(own_server: Server) -> None:
     user = fresh()
-    with sse.Listener(house.http) as one:
+    with sse.Listener(own_server.http) as one:
         one.listen(app="101", token=token(user))
-        online = ask(house.http, request(f"/user/online?appID=101&userID={user}", headers=ADMIN)).json
+        online = ask(own_server.http, request(f"/user/online?appID=101&userID={user}", headers=ADMIN)).json
         assert online["data"]["online"] is True
 
 
-def test_a_token_stands_in_no_log(house: Server) -> None:
+def test_a_token_is_in_no_log(own_server: Server) -> None:
     user = fresh()
     proof = token(user, "system:shop")
-    with by_client(house, user, proof) as one:
+    with by_client(own_server, user, proof) as one:
         assert not isinstance(one, int)
-    with by_stream(house, user, token(user)) as one:
+    with by_stream(own_server, user, token(user)) as one:
         assert not isinstance(one, int)
     signature = proof.rpartition(".")[2]
-    assert signature not in house.log_text
-    assert "eyJ" not in house.log_text, "no token at all begins in the log"
+    assert signature not in own_server.log_text
+    assert "eyJ" not in own_server.log_text, "no token at all begins in the log"
 
 
-def test_without_tokens_a_connection_logs_in_once(house: Server) -> None:
+def test_without_tokens_a_connection_logs_in_once(own_server: Server) -> None:
     user = fresh()
-    with speaker(house.ws) as one:
+    with cmd_client(own_server.ws) as one:
         one.login(user, 102)
         assert one.ask_cmd("login", {"userID": user, "appID": 102})[0] == 1009
 
@@ -172,42 +172,42 @@ def test_without_tokens_a_connection_logs_in_once(house: Server) -> None:
 # --- how long a session lives: seconds each, so they all live at once ---------------------------------------
 
 
-def ends_with_its_token(house: Server, dialect: str) -> None:
+def ends_with_its_token(own_server: Server, dialect: str) -> None:
     way, app, _ = DIALECTS[dialect]
     user = fresh()
     began = time.time()
-    with way(house, user, token(user, app, 2)) as one:
+    with way(own_server, user, token(user, app, 4)) as one:
         if dialect == "sse":
             assert sse.end_of(one)["code"] == 4504
         else:
             while (found := one.frame()).opcode != 8:
                 pass
             assert (found.close_code, found.close_reason) == (4504, "token invalid")
-        assert 1 <= time.time() - began <= 4.5
+        assert time.time() - began >= 1
 
 
-def a_new_token_keeps_a_session_alive(house: Server) -> None:
+def a_new_token_keeps_a_session_alive(own_server: Server) -> None:
     user = fresh()
-    with speaker(house.ws) as one:
+    with cmd_client(own_server.ws) as one:
         login = {"userID": user, "appID": 101}
-        assert one.ask_cmd("login", {**login, "serviceToken": token(user, seconds=2)})[0] == 200
+        assert one.ask_cmd("login", {**login, "serviceToken": token(user, seconds=4)})[0] == 200
         assert one.ask_cmd("login", {**login, "serviceToken": token(user, seconds=-1)})[0] == 1003
         assert one.ask_cmd("login", {**login, "serviceToken": token(user, seconds=60)})[0] == 200
         other = fresh()
         stranger = {"userID": other, "appID": 101, "serviceToken": token(other)}
         assert one.ask_cmd("login", stranger)[0] == 1009, "it may not become somebody else's"
-        with speaker(house.ws) as clock:
+        with cmd_client(own_server.ws) as clock:
             clock.login(user, 102)
-            deadline = time.monotonic() + 3.2
+            deadline = time.monotonic() + 5.2
             while time.monotonic() < deadline:
                 clock.ask_cmd("ping")
                 time.sleep(0.05)
         assert one.ask_cmd("heartbeat")[0] == 200
 
 
-def an_action_session_lives_as_long_as_its_last_token(house: Server) -> None:
+def an_action_session_lives_as_long_as_its_last_token(own_server: Server) -> None:
     user = fresh()
-    with talker(house.ws) as one:
+    with action_client(own_server.ws) as one:
         data = login_data(user)
         assert one.ask_action("login", {**data, "token": token(user, "action:1", 60)})[0] == 200
         assert one.ask_action("login", {**data, "token": token(user, "action:1", 2)})[0] == 200
@@ -227,9 +227,9 @@ LIVES: dict[str, Callable[[Server], None]] = {
 
 
 @pytest.fixture(scope="module")
-def lives(house: Server) -> Iterator[dict[str, Future[None]]]:
+def lives(own_server: Server) -> Iterator[dict[str, Future[None]]]:
     with ThreadPoolExecutor(len(LIVES)) as pool:
-        yield {name: pool.submit(live, house) for name, live in LIVES.items()}
+        yield {name: pool.submit(live, own_server) for name, live in LIVES.items()}
 
 
 @pytest.mark.parametrize("life", LIVES)
@@ -240,33 +240,36 @@ def test_a_session_lives_as_long_as_its_token(lives: dict[str, Future[None]], li
 # --- pages and keys -----------------------------------------------------------------------------------------
 
 
-def test_a_session_token_is_what_a_page_may_call_the_api_with_in_its_own_name(house: Server) -> None:
+def test_a_session_token_is_what_a_page_may_call_the_api_with_in_its_own_name(own_server: Server) -> None:
     user = fresh()
     bearer = [("Authorization", f"Bearer {token(user)}")]
 
     def call(path: str) -> int:
-        return int(ask(house.http, request(path, headers=bearer)).json["code"])
+        return int(ask(own_server.http, request(path, headers=bearer)).json["code"])
 
     def send(sender: str, app: int = 101) -> int:
         kind = ("Content-Type", "application/x-www-form-urlencoded")
         body = f"appID={app}&userID={sender}&msgID={fresh()}&message=hi".encode()
         path = "/user/sendMessageAll"
         return int(
-            ask(house.http, request(path, method="POST", headers=[*bearer, kind], body=body)).json["code"]
+            ask(own_server.http, request(path, method="POST", headers=[*bearer, kind], body=body)).json[
+                "code"
+            ]
         )
 
     assert call("/user/list?appID=101") == 200
     assert call("/user/list?appID=102") == 1003
-    assert call("/user/online?appID=101&userID=x") == 1003
+    assert call("/user/online?appID=101&userID=x") == 200
+    assert call("/user/online?appID=102&userID=x") == 1003
     assert send(user) == 200
     assert send(fresh()) == 1003
     assert send(user, 102) == 1003
 
 
-def test_keys_are_changed_while_everybody_stays(launch: Launch, door: str) -> None:
-    one = launch(door, **settings())
+def test_keys_are_changed_while_everybody_stays(launch: Launch, http_server: str) -> None:
+    one = launch(http_server, **settings())
     user = fresh()
-    with speaker(one.ws) as session:
+    with cmd_client(one.ws) as session:
         session.ask_cmd("login", {"userID": user, "appID": 101, "serviceToken": token(user)})
         changed = settings(
             **{
@@ -283,7 +286,7 @@ def test_keys_are_changed_while_everybody_stays(launch: Launch, door: str) -> No
 
         def works(proof: str) -> bool:
             with by_cmd(one, user, proof) as found:
-                return isinstance(found, Speaker)
+                return isinstance(found, CmdClient)
 
         eventually(lambda: works(token(user, key=NEW_SECRET, kid="new")))
         assert works(token(user, key=PRIVATE, kid="newest"))
@@ -295,25 +298,29 @@ def test_keys_are_changed_while_everybody_stays(launch: Launch, door: str) -> No
 # --- whose pages, how many ----------------------------------------------------------------------------------
 
 
-def test_an_app_s_own_origins_hold_at_its_login(house: Server) -> None:
+def test_an_app_s_own_origins_hold_at_its_login(own_server: Server) -> None:
     for origin, code in ((None, 200), ("https://shop.example", 200), ("http://127.0.0.1:1234", 200)):
         headers = [("Origin", origin)] if origin else []
-        with speaker(house.ws, more=headers) as one:
+        with cmd_client(own_server.ws, more=headers) as one:
             assert one.ask_cmd("login", {"userID": fresh(), "appID": 103})[0] == code
-    with speaker(house.ws, more=[("Origin", "https://shop.example")]) as one:
+    with cmd_client(own_server.ws, more=[("Origin", "https://shop.example")]) as one:
         one.send(text(json.dumps({"seq": "1", "cmd": "login", "data": {"userID": fresh(), "appID": 102}})))
         one.closed(4505)
-    with Raw(house.ws) as one:
+    with Raw(own_server.ws) as one:
         one.upgrade("/acc", more=[("Origin", "https://evil.example")])
         one.closed(4505)
 
 
-def test_a_dialect_that_an_app_does_not_allow_is_refused(house: Server) -> None:
-    assert sse.ask_for(house.http, app="103", user=fresh()).status == 403
+def test_a_dialect_that_an_app_does_not_allow_is_refused(own_server: Server) -> None:
+    assert sse.ask_for(own_server.http, app="103", user=fresh()).status == 403
 
 
-def test_an_app_that_is_full_closes_the_next_with_4005(house: Server) -> None:
-    with speaker(house.ws) as one, speaker(house.ws) as two, speaker(house.ws) as three:
+def test_an_app_that_is_full_closes_the_next_with_4005(own_server: Server) -> None:
+    with (
+        cmd_client(own_server.ws) as one,
+        cmd_client(own_server.ws) as two,
+        cmd_client(own_server.ws) as three,
+    ):
         one.login(fresh(), 104)
         two.login(fresh(), 104)
         three.send(text(json.dumps({"seq": "1", "cmd": "login", "data": {"userID": fresh(), "appID": 104}})))
@@ -322,7 +329,7 @@ def test_an_app_that_is_full_closes_the_next_with_4005(house: Server) -> None:
         two.ask_cmd("ping")
 
         def fits() -> bool:
-            with speaker(house.ws) as four:
+            with cmd_client(own_server.ws) as four:
                 four.send(
                     text(json.dumps({"seq": "1", "cmd": "login", "data": {"userID": "x", "appID": 104}}))
                 )
@@ -331,8 +338,8 @@ def test_an_app_that_is_full_closes_the_next_with_4005(house: Server) -> None:
         eventually(fits)
 
 
-def test_a_connection_above_the_rate_of_its_app_is_closed(house: Server) -> None:
-    with speaker(house.ws) as one:
+def test_a_connection_above_the_rate_of_its_app_is_closed(own_server: Server) -> None:
+    with cmd_client(own_server.ws) as one:
         one.login(fresh(), 104)
         one.send(*[text('{"seq":"1","cmd":"ping"}')] * 100)
         while (found := one.frame()).opcode != 8:
@@ -340,9 +347,9 @@ def test_a_connection_above_the_rate_of_its_app_is_closed(house: Server) -> None
         assert found.close_code == 4003
 
 
-def test_the_address_list_of_an_app_stands_for_a_key(launch: Launch, door: str) -> None:
+def test_the_address_list_of_an_app_replaces_a_key(launch: Launch, http_server: str) -> None:
     apps = {"101": {"api_allow_from": ["127.0.0.0/8"]}, "102": {"api_allow_from": ["192.0.2.0/24"]}}
-    one = launch(door, **{**settings(), "apps": apps})
+    one = launch(http_server, **{**settings(), "apps": apps})
 
     def code(path: str, **headers: str) -> int:
         answer = ask(one.http, request(path, headers=list(headers.items())))
@@ -362,12 +369,12 @@ def test_the_address_list_of_an_app_stands_for_a_key(launch: Launch, door: str) 
     assert ask(one.http, kick).json["code"] == 1003, "nor does it make anybody an admin"
 
 
-def test_what_a_token_says_is_looked_at_only_when_it_is_signed(house: Server) -> None:
+def test_the_claims_of_a_token_are_read_only_after_its_signature(own_server: Server) -> None:
     user = fresh()
     header, payload, signature = token(user).split(".")
     claims = json.loads(base64.urlsafe_b64decode(payload + "=="))
     forged = base64.urlsafe_b64encode(json.dumps({**claims, "exp": 2**31}).encode()).rstrip(b"=").decode()
-    with by_cmd(house, user, f"{header}.{forged}.{signature}") as one:
+    with by_cmd(own_server, user, f"{header}.{forged}.{signature}") as one:
         assert one == 1003
 
 
@@ -375,11 +382,11 @@ def test_what_a_token_says_is_looked_at_only_when_it_is_signed(house: Server) ->
 
 
 def test_in_an_app_of_accounts_each_dialect_takes_their_tokens_and_nothing_else(
-    launch: Launch, door: str
+    launch: Launch, http_server: str
 ) -> None:
     required = {"account_tokens": "required"}
     apps = {"101": required, "action:1": required, "gochat": {}, "105": {"same_as": "gochat"}}
-    server = launch(door, apps=apps)
+    server = launch(http_server, apps=apps)
 
     def account(app: str, device: str = "") -> tuple[str, str]:
         body = {"phone": fresh_phone(), "password": "correct horse", "app": app, "device": device}
@@ -394,26 +401,26 @@ def test_in_an_app_of_accounts_each_dialect_takes_their_tokens_and_nothing_else(
         ("x.y.z", 1003),
         (account("gochat")[1], 1003),
     ):
-        with speaker(server.ws) as one:
+        with cmd_client(server.ws) as one:
             data = {"userID": ann[0], "appID": 101, "serviceToken": proof}
             assert one.ask_cmd("login", data)[0] == code
             if code == 200:
                 (session,) = sessions_of(server.http, 101, ann[0])
                 assert session["device"] == "phone"
-    guest, chatter = account("action:1"), account("gochat")
+    guest, protobuf_client = account("action:1"), account("gochat")
     for proof, code in ((guest[1], 200), ("", 1003), (ann[1], 1003)):
-        with talker(server.ws) as one:
+        with action_client(server.ws) as one:
             data = {**login_data(guest[0]), "token": proof}
             assert one.ask_action("login", data)[0] == code
-    with speaker(server.ws) as one:
-        assert one.ask_cmd("login", {"userID": chatter[0], "appID": 105})[0] == 1003
-        data = {"userID": chatter[0], "appID": 105, "serviceToken": chatter[1], "cursor": 0}
+    with cmd_client(server.ws) as one:
+        assert one.ask_cmd("login", {"userID": protobuf_client[0], "appID": 105})[0] == 1003
+        data = {"userID": protobuf_client[0], "appID": 105, "serviceToken": protobuf_client[1], "cursor": 0}
         assert one.ask_cmd("login", data)[0] == 200
     with Listener(server.http) as stream:
-        stream.listen(headers=[("Authorization", f"Bearer {chatter[1]}")], app="gochat")
-        assert stream.ready.data["user"] == chatter[0]
-    refused_stream = ask_for(server.http, app="gochat", user=chatter[0])
+        stream.listen(headers=[("Authorization", f"Bearer {protobuf_client[1]}")], app="gochat")
+        assert stream.ready.data["user"] == protobuf_client[0]
+    refused_stream = ask_for(server.http, app="gochat", user=protobuf_client[0])
     assert (refused_stream.status, refused_stream.json["code"]) == (401, "token_invalid")
     good(server.http, "accounts/logout", {"app": "101", "user": ann[0]})
-    with speaker(server.ws) as one:
+    with cmd_client(server.ws) as one:
         assert one.ask_cmd("login", {"userID": ann[0], "appID": 101, "serviceToken": ann[1]})[0] == 1003

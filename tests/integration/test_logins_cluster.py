@@ -12,7 +12,7 @@ from tests.support import Server, eventually
 
 from .client import listening
 from .clusters import Nodes, nodes_of
-from .cmd import command, fresh, good, speaker
+from .cmd import cmd_client, command, fresh, good
 from .raw import ask, request
 from .receiver import Receiver
 
@@ -20,7 +20,7 @@ KEY = [("Authorization", "Bearer admin-key-of-the-tests")]
 SECRET = "a secret that is long enough to be one"
 
 
-class World(NamedTuple):
+class Harness(NamedTuple):
     """Two nodes, and the back end of app 101, 102 and of the system ``shop``."""
 
     nodes: Nodes
@@ -28,7 +28,7 @@ class World(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
     with Receiver() as receiver:
         apps = {
             "101": {"webhook": receiver.settings, "jwt": [{"key": SECRET}]},
@@ -39,42 +39,42 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         }
         keys = {"keys": [{"key": "admin-key-of-the-tests", "scopes": ["admin"]}]}
         with nodes_of(tmp_path_factory.mktemp("logins"), 2, apps=apps, api=keys) as nodes:
-            yield World(nodes, receiver)
+            yield Harness(nodes, receiver)
 
 
 @pytest.fixture
-def world(running: World) -> World:
+def harness(running: Harness) -> Harness:
     running.receiver.forget()
     return running
 
 
 def login(ws: Any, user: str, app: int, proof: str = "") -> int:
-    with speaker(ws) as one:
+    with cmd_client(ws) as one:
         return int(one.ask_cmd("login", {"userID": user, "appID": app, "serviceToken": proof})[0])
 
 
-def test_a_token_is_good_on_every_node(world: World) -> None:
+def test_a_token_is_good_on_every_node(harness: Harness) -> None:
     user = fresh()
     proof = jwt.encode({"sub": user, "app": "101", "exp": time.time() + 60}, SECRET, "HS256")
-    for ws in world.nodes.ws:
+    for ws in harness.nodes.ws:
         assert login(ws, user, 101, proof) == 200
         assert login(ws, fresh(), 101, proof) == 1003
 
 
-def test_a_secret_that_is_derived_is_the_same_on_every_node(world: World) -> None:
-    file = str(world.nodes.servers[1].config_file)
+def test_a_secret_that_is_derived_is_the_same_on_every_node(harness: Harness) -> None:
+    file = str(harness.nodes.servers[1].config_file)
     proof = create(file, app="103")
-    for ws in world.nodes.ws:
+    for ws in harness.nodes.ws:
         assert login(ws, "ann", 103, proof) == 200
 
 
-def test_each_node_tells_of_its_own_and_absent_is_who_is_on_none(world: World) -> None:
-    first, second = world.nodes.servers
+def test_each_node_reports_its_own_and_absent_is_who_is_on_none(harness: Harness) -> None:
+    first, second = harness.nodes.servers
     user = fresh()
     headers = [*KEY, ("Content-Type", "application/x-www-form-urlencoded")]
-    with speaker(second.ws) as one:
+    with cmd_client(second.ws) as one:
         one.login(user, 102)
-        world.receiver.wait_for(2)
+        harness.receiver.wait_for(2)
         missing = fresh()
         for receiver in (user, missing):
             body = f"appID=102&userID={receiver}&msgID={fresh()}&message=hi".encode()
@@ -84,8 +84,8 @@ def test_each_node_tells_of_its_own_and_absent_is_who_is_on_none(world: World) -
                 ).status
                 == 200
             )
-        told = world.receiver.wait_for(3)
-    assert [(event["event"], event["user"], event["node"]) for event in told] == [
+        received = harness.receiver.wait_for(3)
+    assert [(event["event"], event["user"], event["node"]) for event in received] == [
         ("connect", user, named(second)),
         ("login", user, named(second)),
         ("absent", missing, named(first)),
@@ -98,29 +98,29 @@ def named(server: Server) -> str:
     return str(next(iter(state["nodes"])))
 
 
-def test_who_is_replaced_from_another_node_is_told_as_gone(world: World) -> None:
-    first, second = world.nodes.servers
+def test_who_is_replaced_from_another_node_is_reported_as_gone(harness: Harness) -> None:
+    first, second = harness.nodes.servers
     user = fresh()
-    with speaker(first.ws) as one, speaker(second.ws) as two:
+    with cmd_client(first.ws) as one, cmd_client(second.ws) as two:
         one.login(user, 102)
         two.login(user, 102)
         one.closed(4500)
-        (gone,) = world.receiver.wait_for(1, "disconnect")
+        (gone,) = harness.receiver.wait_for(1, "disconnect")
         assert (gone["user"], gone["code"], gone["node"]) == (user, 4500, named(first))
 
 
-def test_the_limit_of_an_app_holds_on_each_node(world: World) -> None:
-    first, second = world.nodes.servers
-    with speaker(first.ws) as one, speaker(first.ws) as two, speaker(second.ws) as three:
+def test_the_limit_of_an_app_holds_on_each_node(harness: Harness) -> None:
+    first, second = harness.nodes.servers
+    with cmd_client(first.ws) as one, cmd_client(first.ws) as two, cmd_client(second.ws) as three:
         one.login(fresh(), 104)
         three.login(fresh(), 104)
         two.send(command("login", {"userID": fresh(), "appID": 104}))
         two.closed(4005)
 
 
-def test_clients_are_told_by_the_ids_that_reach_them_from_every_node(world: World) -> None:
-    _, second = world.nodes.servers
+def test_clients_are_reached_by_the_ids_that_reach_them_from_every_node(harness: Harness) -> None:
+    _, second = harness.nodes.servers
     with listening(second.ws, "shop") as client:
-        (event,) = world.receiver.wait_for(1, "connect")
+        (event,) = harness.receiver.wait_for(1, "connect")
         assert event["connection"] == event["user"] == client.id
-    eventually(lambda: world.receiver.events("disconnect"))
+    eventually(lambda: harness.receiver.events("disconnect"))

@@ -9,10 +9,10 @@ import pytest
 
 from tests.support import Server, eventually
 
-from .action import Talker
+from .action import ActionClient
 from .client import Listener
 from .cmd import command, get, good
-from .protobuf import Chatter
+from .protobuf import ProtobufClient
 from .raw import Raw, handshake
 from .setting import Launch, open_files, rss_bytes, stop
 
@@ -42,7 +42,7 @@ def connect(server: Server, count: int) -> list[Raw]:
         login = {"userID": f"user{number}", "appID": 101 + number % 4}
         raw.send(handshake(), command("login", login))
         raws.append(raw)
-    eventually(lambda: counted(server) == (count, count), 60, "all are logged in")
+    eventually(lambda: counted(server) == (count, count), what="all are logged in")
     return raws
 
 
@@ -63,17 +63,17 @@ def listen(server: Server, _number: int) -> Raw:
 
 def talk(server: Server, number: int) -> Raw:
     """A user who talks to their neighbour, and the neighbour to them."""
-    return Talker(server.ws).begin().login(f"user{number}", to=f"user{number ^ 1}")
+    return ActionClient(server.ws).begin().login(f"user{number}", to=f"user{number ^ 1}")
 
 
 def call(server: Server, number: int) -> Raw:
     """A user who talks to somebody who is not there."""
-    return Talker(server.ws).begin().login(f"user{number}", to=f"gone{number}")
+    return ActionClient(server.ws).begin().login(f"user{number}", to=f"gone{number}")
 
 
 def chat(server: Server, number: int) -> Raw:
     """A session of the protobuf dialect, which has caught up."""
-    raw = Chatter(server.ws).begin()
+    raw = ProtobufClient(server.ws).begin()
     raw.login(f"{number + 1}")
     raw.catch_up()
     return raw
@@ -87,7 +87,7 @@ class Weighed(Server):
         weights = self.folder / "weights"
         known = len(weights.read_text().splitlines()) if weights.exists() else 0
         self.process.send_signal(signal.SIGWINCH)
-        lines = eventually(lambda: weights.exists() and weights.read_text().split("\n")[known:-1], 60)
+        lines = eventually(lambda: weights.exists() and weights.read_text().split("\n")[known:-1])
         return int(lines[0])
 
 
@@ -137,18 +137,18 @@ def test_an_empty_node_takes_no_more_than_45_mb(tmp_path: Path) -> None:
         stop(server)
 
 
-def test_an_idle_logged_in_connection_costs_no_more_than_2_kb(launch: Launch, door: str) -> None:
+def test_an_idle_logged_in_connection_costs_no_more_than_2_kb(launch: Launch, http_server: str) -> None:
     # Without notices: they would only fill the sockets' buffers, which are the kernel's.
-    server = launch(door, hub={"notice_members": 0})
+    server = launch(http_server, hub={"notice_members": 0})
     get(server.http, "/system/state")
     count = open_files(CONNECTIONS)
     for raw in connect(server, min(WARM_UP, count)):
         raw.leave()
-    eventually(lambda: counted(server) == (0, 0), 30, "the warm-up is over")
+    eventually(lambda: counted(server) == (0, 0), what="the warm-up is over")
     before = rss_bytes(server.pid)
     raws = connect(server, count)
     cost = (rss_bytes(server.pid) - before) / count
-    print(f"{door}: {cost:.0f} bytes a connection at {count}, {before >> 10} KiB before")
+    print(f"{http_server}: {cost:.0f} bytes a connection at {count}, {before >> 10} KiB before")
     for raw in raws:
         raw.leave()
     assert cost <= BAR_BYTES

@@ -1,4 +1,4 @@
-"""Stored messages over the wire, on both doors: sent, told, synced, and there after the server was killed."""
+"""Stored messages over the wire, on both HTTP servers: sent, delivered, synced, and there after a kill."""
 
 import signal
 from pathlib import Path
@@ -8,26 +8,26 @@ import pytest
 
 from tests.support import Server
 
-from .cmd import Speaker, logged_in, speaker
+from .cmd import CmdClient, cmd_client, logged_in
 from .setting import Launch
 
 
-def ids(one: Speaker, count: int) -> list[int]:
+def ids(one: CmdClient, count: int) -> list[int]:
     """The ids of the next pushes of what is stored."""
     return [one.push("message").json["response"]["data"]["id"] for _ in range(count)]
 
 
-def send(one: Speaker, to: str, text: str, **more: Any) -> dict[str, Any]:
+def send(one: CmdClient, to: str, text: str, **more: Any) -> dict[str, Any]:
     code, _, data = one.ask_cmd("send", {"to": to, "text": text, **more})
     assert code == 200, code
     found: dict[str, Any] = data
     return found
 
 
-def test_a_message_is_stored_told_and_found_again(server: Server, app: int) -> None:
+def test_a_message_is_stored_delivered_and_found_again(server: Server, app: int) -> None:
     with (
         logged_in(server.ws, "ann", app) as ann,
-        speaker(server.ws) as bob,
+        cmd_client(server.ws) as bob,
     ):
         assert bob.ask_cmd("login", {"userID": "bob", "appID": app, "cursor": 0})[2] == {"recovered": True}
         first = send(ann, "bob", "hi", clientMsgID="a-1")
@@ -46,14 +46,14 @@ def test_a_message_is_stored_told_and_found_again(server: Server, app: int) -> N
 
 
 def test_recall_edit_and_hide(server: Server, app: int) -> None:
-    with logged_in(server.ws, "ann", app) as ann, speaker(server.ws) as bob:
+    with logged_in(server.ws, "ann", app) as ann, cmd_client(server.ws) as bob:
         bob.ask_cmd("login", {"userID": "bob", "appID": app, "cursor": 0})
         first = send(ann, "bob", "helo")
         assert bob.ask_cmd("recall", {"id": first["id"]})[0] == 1003
         assert ann.ask_cmd("edit", {"id": first["id"], "text": "hello"})[0] == 200
         assert ann.ask_cmd("recall", {"id": first["id"]})[0] == 200
-        told = [bob.push("message").json["response"]["data"] for _ in range(3)]
-        assert [(each["kind"], each.get("about", 0)) for each in told] == [
+        received = [bob.push("message").json["response"]["data"] for _ in range(3)]
+        assert [(each["kind"], each.get("about", 0)) for each in received] == [
             ("message", 0),
             ("edit", first["id"]),
             ("recall", first["id"]),
@@ -88,7 +88,7 @@ def test_who_was_away_reads_neither_what_was_recalled_nor_what_was_corrected(
         for page in (history, synced):
             assert [shape(each) for each in page["messages"]] == wanted
         assert bob.ask_cmd("conversations", {})[2]["conversations"][0]["unread"] == 1
-    with speaker(server.ws) as again:
+    with cmd_client(server.ws) as again:
         again.ask_cmd("login", {"userID": "bob", "appID": app, "cursor": first["id"] - 1})
         assert [shape(again.push("message").json["response"]["data"]) for _ in wanted] == wanted
 
@@ -97,8 +97,8 @@ def shape(entry: dict[str, Any]) -> tuple[object, ...]:
     return entry["kind"], entry.get("about", 0), entry.get("text"), entry.get("meta")
 
 
-def test_a_node_that_stores_nothing_opens_no_database(launch: Launch, door: str) -> None:
-    server = launch(door)
+def test_a_node_that_stores_nothing_opens_no_database(launch: Launch, http_server: str) -> None:
+    server = launch(http_server)
     with logged_in(server.ws, "ann", 101) as ann:
         assert ann.ask_cmd("sync", {"cursor": 0})[2] == {"messages": [], "hasMore": False}
         assert ann.ask_cmd("conversations", {})[2] == {"conversations": [], "hasMore": False}
@@ -107,15 +107,15 @@ def test_a_node_that_stores_nothing_opens_no_database(launch: Launch, door: str)
 
 @pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGTERM])
 def test_what_was_acknowledged_is_there_after_the_server_has_ended(
-    launch: Launch, door: str, kill: signal.Signals, tmp_path: Path
+    launch: Launch, http_server: str, kill: signal.Signals, tmp_path: Path
 ) -> None:
     quick = {"close_seconds": 0.1}  # ann does not answer a close
-    server = launch(door, server={"data_dir": str(tmp_path)}, websocket=quick)
+    server = launch(http_server, server={"data_dir": str(tmp_path)}, websocket=quick)
     with logged_in(server.ws, "ann", 101) as ann:
         wanted = [send(ann, "bob", str(number), clientMsgID=str(number))["id"] for number in range(20)]
         server.stop(kill)
-    server = launch(door, server={"data_dir": str(tmp_path)})
-    with logged_in(server.ws, "ann", 101) as ann, speaker(server.ws) as bob:
+    server = launch(http_server, server={"data_dir": str(tmp_path)})
+    with logged_in(server.ws, "ann", 101) as ann, cmd_client(server.ws) as bob:
         assert bob.ask_cmd("login", {"userID": "bob", "appID": 101, "cursor": 5})[2] == {"recovered": True}
         assert ids(bob, 15) == wanted[5:]
         assert send(ann, "bob", "0", clientMsgID="0")["repeated"] is True

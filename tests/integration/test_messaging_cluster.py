@@ -8,28 +8,30 @@ from typing import Any
 
 import pytest
 
+from tests.processes import pause
+
 from .clusters import Nodes, app_with, nodes_of
-from .cmd import Speaker, command, speaker
+from .cmd import CmdClient, cmd_client, command
 
 MESSAGES = 60
 
 
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
-    """Two nodes; the second has the portable door."""
+    """Two nodes; the second has the WSGI server."""
     with nodes_of(tmp_path_factory.mktemp("messaging"), 2) as two:
         yield two
 
 
-def follower(stack: ExitStack, nodes: Nodes, number: int, user: str, app: int, cursor: int = 0) -> Speaker:
+def follower(stack: ExitStack, nodes: Nodes, number: int, user: str, app: int, cursor: int = 0) -> CmdClient:
     """A user on one of the nodes who is told what is stored."""
-    one = stack.enter_context(speaker(nodes.ws[number]))
+    one = stack.enter_context(cmd_client(nodes.ws[number]))
     code, _, data = one.ask_cmd("login", {"userID": user, "appID": app, "cursor": cursor})
     assert (code, data) == (200, {"recovered": True})
     return one
 
 
-def stream(one: Speaker, count: int) -> list[int]:
+def stream(one: CmdClient, count: int) -> list[int]:
     """The ids of the next so many pushes and acknowledgements, as they come."""
     found: list[int] = []
     while len(found) < count:
@@ -41,11 +43,11 @@ def stream(one: Speaker, count: int) -> list[int]:
     return found
 
 
-def send(one: Speaker, to: str, text: str, **more: Any) -> None:
+def send(one: CmdClient, to: str, text: str, **more: Any) -> None:
     one.send(command("send", {"to": to, "text": text, **more}, text))
 
 
-def test_two_nodes_that_write_at_once_tell_one_order(nodes: Nodes) -> None:
+def test_two_nodes_that_write_at_once_deliver_in_one_order(nodes: Nodes) -> None:
     app = app_with("multi")
     with ExitStack() as stack:
         ann = follower(stack, nodes, 0, "ann", app)
@@ -74,7 +76,7 @@ def test_a_node_that_was_paused_reads_what_it_missed(nodes: Nodes) -> None:
         ann = follower(stack, nodes, 0, "ann", app)
         bob = follower(stack, nodes, 1, "bob", app)
         paused = nodes.servers[1].process
-        paused.send_signal(signal.SIGSTOP)
+        pause(paused.pid)
         try:
             for number in range(MESSAGES):
                 send(ann, "bob", str(number))
@@ -114,8 +116,8 @@ def test_typing_and_receipts_cross_nodes(nodes: Nodes) -> None:
         assert code == 200
         at = {"conversation": sent["conversation"], "id": sent["id"]}
         assert desk.ask_cmd("read", at)[0] == 200
-        told = {"from": "bob", "conversation": sent["conversation"], "read": sent["id"]}
+        received = {"from": "bob", "conversation": sent["conversation"], "read": sent["id"]}
         for one in (ann, phone):
-            assert one.push("receipt").json["response"]["data"] == told
+            assert one.push("receipt").json["response"]["data"] == received
         for one in (ann, phone):
             assert len(one.ask_cmd("search", {"text": "TEA"})[2]["messages"]) == 1

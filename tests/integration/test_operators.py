@@ -7,7 +7,8 @@ import pytest
 
 from tests.api.test_metrics import samples
 from tests.conftest import StartServer
-from tests.support import DOORS, Address, Server, eventually
+from tests.processes import pause
+from tests.support import HTTP_SERVERS, Address, Server, eventually
 
 from .clusters import Nodes, name_of, nodes_of
 from .cmd import fresh, get, logged_in, send_message
@@ -71,7 +72,7 @@ def test_what_goes_between_nodes_is_counted_on_both(nodes: Nodes) -> None:
 def test_a_node_that_hangs_is_not_up_and_delays_the_scrape_by_its_time_out(nodes: Nodes) -> None:
     here, hanging = nodes.servers
     name = name_of(hanging)
-    hanging.process.send_signal(signal.SIGSTOP)
+    pause(hanging.process.pid)
     try:
         assert ups(here.http)[name] == 0
     finally:
@@ -79,9 +80,11 @@ def test_a_node_that_hangs_is_not_up_and_delays_the_scrape_by_its_time_out(nodes
     eventually(lambda: ups(here.http)[name] == 1, what="the node answers again")
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_with_keys_metrics_are_a_problem_for_strangers(start_server: StartServer, door: str) -> None:
-    server = start_server(config={"api": {"keys": [{"key": KEY, "scopes": ["admin"]}]}}, door=door)
+@pytest.mark.parametrize("http_server", HTTP_SERVERS)
+def test_with_keys_metrics_are_a_problem_for_strangers(start_server: StartServer, http_server: str) -> None:
+    server = start_server(
+        config={"api": {"keys": [{"key": KEY, "scopes": ["admin"]}]}}, http_server=http_server
+    )
     refused = get(server.http, "/metrics")
     assert (refused.status, refused.json["code"]) == (401, "unauthorized")
     answer = ask(server.http, request("/metrics", headers=[("Authorization", f"Bearer {KEY}")]))

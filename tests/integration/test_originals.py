@@ -61,10 +61,13 @@ def test_its_chat_page_logs_in_with_the_token_of_the_page(server: Server) -> Non
         pass
 
 
-def test_users_of_the_action_dialect_talk(server: Server) -> None:
-    with action.talking(server.ws, "1", to="2") as one, action.talking(server.ws, "2", to="1") as two:
+def test_users_of_the_action_dialect_chat(server: Server) -> None:
+    with (
+        action.action_session(server.ws, "1", to="2") as one,
+        action.action_session(server.ws, "2", to="1") as two,
+    ):
         one.say("hello")
-        two.hears("1", "hello", "2")
+        two.receives("1", "hello", "2")
     assert cmd.get(server.http, "/user/list", appId=1, groupsId=1).json["data"]["userList"] == [
         {"ID": 1},
         {"ID": 2},
@@ -74,7 +77,7 @@ def test_users_of_the_action_dialect_talk(server: Server) -> None:
 def test_clients_of_go_websocket_are_reached_by_their_back_end(server: Server) -> None:
     with client.listening(server.ws, "shop") as one:
         client.send_to_client(server.http, "shop", one.id)
-        assert one.told()["data"] == "hello"
+        assert one.received()["data"] == "hello"
 
 
 def test_users_of_gochat_register_and_chat(server: Server) -> None:

@@ -20,7 +20,7 @@ PLACES = [(0, 1), (1, 0), (0, 0)]
 
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
-    """Two nodes, one a door, with one folder of data."""
+    """Two nodes, one per HTTP server, with one folder of data."""
     with nodes_of(tmp_path_factory.mktemp("cluster"), 2, apps={"gochat": {}}) as two:
         yield two
 
@@ -32,13 +32,13 @@ def test_one_sends_to_another_on_whichever_node(nodes: Nodes, here: int, there: 
         for number in range(1, 31):
             one.single(number, two.id, f"t{number}")
         seqs = [acked(one.output())[1] for _ in range(30)]
-        told = [pushed(two.output()) for _ in range(30)]
-        assert [said.seq for said in told] == seqs == sorted(seqs)
-        assert [said.text for said in told] == [f"t{number}" for number in range(1, 31)]
+        received = [pushed(two.output()) for _ in range(30)]
+        assert [said.seq for said in received] == seqs == sorted(seqs)
+        assert [said.text for said in received] == [f"t{number}" for number in range(1, 31)]
         two.silent()
 
 
-def test_a_group_is_told_on_all_nodes_each_member_once_and_in_one_order(nodes: Nodes) -> None:
+def test_a_group_gets_messages_on_all_nodes_each_member_once_and_in_one_order(nodes: Nodes) -> None:
     accounts = [register(nodes.http[index % 2]) for index in range(6)]
     fields = {"name": "us", "ids": [id for id, _ in accounts]}
     with ExitStack() as stack:
@@ -88,7 +88,9 @@ def test_what_was_sent_on_one_node_is_found_on_the_other(nodes: Nodes) -> None:
         assert [(said.seq, said.text) for said in two.missed] == [(seq, "later")]
 
 
-def test_who_logs_out_everywhere_on_one_node_is_closed_on_all_and_its_tokens_are_void(nodes: Nodes) -> None:
+def test_a_logout_everywhere_on_one_node_closes_on_all_and_voids_tokens(
+    nodes: Nodes,
+) -> None:
     ann = register(nodes.http[0])
     named = {"phone": fresh_phone(), "password": "correct horse", "device": "phone"}
     bob = good(nodes.http[0], "accounts/register", named)

@@ -1,8 +1,8 @@
-"""The protobuf dialect over the wire: accounts by GoChat's routes, messages that are kept, on both doors."""
+"""The protobuf dialect on both HTTP servers: accounts by GoChat's routes, and stored messages."""
 
 import re
 from contextlib import ExitStack
-from time import monotonic
+from time import monotonic, sleep
 
 import pytest
 
@@ -10,7 +10,7 @@ from tests.support import Address, Server, eventually
 
 from . import protobuf, v1
 from .gochat import form, register
-from .protobuf import GROUP, SINGLE, Output, Said, acked, chatting, pushed, synced, visiting
+from .protobuf import GROUP, SINGLE, Output, SentMessage, acked, chatting, pushed, synced, visiting
 from .raw import BINARY, PING, PONG, TEXT, Raw, ask, frame, request
 from .setting import Launch
 
@@ -18,8 +18,8 @@ Account = tuple[str, str]
 
 
 @pytest.fixture(scope="module")
-def server(launch: Launch, door: str) -> Server:
-    return launch(door, apps={"gochat": {}, "101": {}}, websocket={"close_seconds": 1})
+def server(launch: Launch, http_server: str) -> Server:
+    return launch(http_server, apps={"gochat": {}, "101": {}}, websocket={"close_seconds": 1})
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_the_captured_bytes_of_a_login(server: Server, ann: Account) -> None:
         assert found.payload.hex(" ") == "0a 12 08 04 10 c8 01 1a 07 53 75 63 63 65 73 73 22 02 08 03"
 
 
-def test_nobody_is_logged_in_without_a_good_token_and_may_try_again(server: Server, ann: Account) -> None:
+def test_a_login_without_a_valid_token_is_refused_and_may_be_repeated(server: Server, ann: Account) -> None:
     with visiting(server.ws) as one:
         for token in ("", "x", ann[1] + "x", "a.b.c", "ü"):
             one.tell(protobuf.login(token))
@@ -74,7 +74,7 @@ def test_nobody_is_logged_in_without_a_good_token_and_may_try_again(server: Serv
         one.silent()
 
 
-def test_what_is_no_command_leaves_the_connection_as_it_is(server: Server, ann: Account) -> None:
+def test_an_unknown_command_does_not_affect_the_connection(server: Server, ann: Account) -> None:
     with chatting(server.ws, ann) as one:
         for payload in (b"", b"\xff", b"hello", b"\x08\x04", b"\x08\x63", b"\x08\x03\x12\x02\x10\x01"):
             one.tell(payload)
@@ -84,9 +84,9 @@ def test_what_is_no_command_leaves_the_connection_as_it_is(server: Server, ann: 
 
 
 @pytest.mark.both_servers
-def test_one_sends_to_another_who_is_online(server: Server, ann: Account, bob: Account) -> None:
+def test_a_message_reaches_an_online_user(server: Server, ann: Account, bob: Account) -> None:
     with chatting(server.ws, ann) as one, chatting(server.http, bob) as two:
-        sent = Said(SINGLE, two.id, one.id, 1, "你好".encode(), 0, 1700000000000)
+        sent = SentMessage(SINGLE, two.id, one.id, 1, "你好".encode(), 0, 1700000000000)
         one.tell(protobuf.message(1, sent))
         number, seq = acked(one.output())
         assert number == 1
@@ -94,20 +94,22 @@ def test_one_sends_to_another_who_is_online(server: Server, ann: Account, bob: A
         one.silent()
 
 
-def test_one_sends_to_another_who_is_not_and_both_find_it_later(
+def test_a_message_to_an_absent_user_is_found_later_by_both(
     server: Server, ann: Account, bob: Account
 ) -> None:
     with chatting(server.ws, ann) as one:
         one.single(1, int(bob[0]), "later")
         seq = acked(one.output())[1]
-        sent = Said(SINGLE, int(bob[0]), one.id, 1, b"later", seq, 7)
+        sent = SentMessage(SINGLE, int(bob[0]), one.id, 1, b"later", seq, 7)
         assert one.catch_up() == [sent]
         with chatting(server.ws, bob) as two:
             assert two.missed == [sent]
             assert two.catch_up(seq) == []
 
 
-def test_a_group_is_told_and_only_its_members_may_speak(server: Server, ann: Account, bob: Account) -> None:
+def test_group_members_receive_messages_and_only_members_may_send(
+    server: Server, ann: Account, bob: Account
+) -> None:
     eve = register(server.http)
     group = new_group(server, ann, bob)
     with ExitStack() as stack:
@@ -115,7 +117,7 @@ def test_a_group_is_told_and_only_its_members_may_speak(server: Server, ann: Acc
         three.group(1, group, "let me in")
         one.group(1, group, "us")
         seq = acked(one.output())[1]
-        assert pushed(two.output()) == Said(GROUP, group, one.id, 1, b"us", seq, 7)
+        assert pushed(two.output()) == SentMessage(GROUP, group, one.id, 1, b"us", seq, 7)
         two.group(1, group, "too")
         assert acked(two.output())[0] == 1
         assert pushed(one.output()).text == "too"
@@ -148,7 +150,7 @@ def test_a_hundred_missed_messages_come_in_two_pages(server: Server, ann: Accoun
         assert two.output() == Output(protobuf.SYNC, 200, "Success", b"")
 
 
-def test_a_repeat_is_acknowledged_with_its_first_place(server: Server, ann: Account, bob: Account) -> None:
+def test_a_repeat_is_acknowledged_with_its_first_position(server: Server, ann: Account, bob: Account) -> None:
     with chatting(server.ws, ann) as one:
         for _ in range(3):
             one.single(1, int(bob[0]), "hi")
@@ -187,7 +189,7 @@ def test_with_devices_of_their_own_they_may_be_several(server: Server, ann: Acco
         assert acked(phone.output())[1] == pushed(desk.output()).seq == pushed(two.output()).seq
 
 
-def test_a_back_end_pushes_to_a_user_and_keeps_nothing(server: Server, ann: Account) -> None:
+def test_a_back_end_pushes_to_a_user_and_stores_nothing(server: Server, ann: Account) -> None:
     with chatting(server.ws, ann) as one:
         v1.good(server.http, "push", {"app": "gochat", "user": ann[0], "sender": "shop", "text": "now"})
         found = pushed(one.output())
@@ -195,8 +197,8 @@ def test_a_back_end_pushes_to_a_user_and_keeps_nothing(server: Server, ann: Acco
         assert one.catch_up() == []
 
 
-def test_it_is_all_there_after_a_kill(launch: Launch, door: str) -> None:
-    server = launch(door, apps={"gochat": {}})
+def test_it_is_all_there_after_a_kill(launch: Launch, http_server: str) -> None:
+    server = launch(http_server, apps={"gochat": {}})
     ann, bob = register(server.http), register(server.http)
     with chatting(server.ws, ann) as one:
         for number in range(1, 21):
@@ -204,7 +206,7 @@ def test_it_is_all_there_after_a_kill(launch: Launch, door: str) -> None:
         seqs = [acked(one.output())[1] for _ in range(20)]
         server.process.kill()
         server.process.wait()
-    again = Server(server.folder, config={"apps": {"gochat": {}}}, door=door)
+    again = Server(server.folder, config={"apps": {"gochat": {}}}, http_server=http_server)
     try:
         with chatting(again.ws, bob) as two:
             assert [said.seq for said in two.missed] == seqs
@@ -212,9 +214,9 @@ def test_it_is_all_there_after_a_kill(launch: Launch, door: str) -> None:
         again.stop()
 
 
-def test_the_originals_own_configuration_opens_its_ports(launch: Launch, door: str) -> None:
+def test_the_originals_own_configuration_opens_its_ports(launch: Launch, http_server: str) -> None:
     server = launch(
-        door,
+        http_server,
         app={"http_server_port": 0, "websocket_server_port": 0, "worker_pool_size": 10, "heartbeattime": 600},
         mysql={"dns": "root:root@tcp(127.0.0.1:3306)/gochat"},
         log={"target": "console", "level": "debug"},
@@ -228,20 +230,21 @@ def test_the_originals_own_configuration_opens_its_ports(launch: Launch, door: s
     assert "mysql.dns has no effect" in server.log_text + server.output
 
 
-def test_a_connection_through_which_nothing_passes_is_closed(launch: Launch, door: str) -> None:
+def test_a_connection_through_which_nothing_passes_is_closed(launch: Launch, http_server: str) -> None:
     server = launch(
-        door,
+        http_server,
         apps={"gochat": {}},
-        websocket={"protobuf_silent_seconds": 1.0, "sweep_seconds": 0.2, "close_seconds": 1},
+        websocket={"protobuf_silent_seconds": 3.0, "sweep_seconds": 0.2, "close_seconds": 1},
     )
     ann, bob = register(server.http), register(server.http)
     with chatting(server.ws, ann) as one, chatting(server.ws, bob) as two:
         began = monotonic()
         number = 0
-        while monotonic() < began + 2:
+        while monotonic() < began + 5:
             number += 1
             two.single(number, one.id, "still here")
             acked(two.output())
             pushed(one.output())
+            sleep(0.1)
         one.closed_with(4001)
         two.closed_with(4001)

@@ -1,4 +1,4 @@
-"""Clients of the protobuf dialect that log in with a cursor: on both doors, and on two nodes."""
+"""Clients of the protobuf dialect that log in with a cursor: on both HTTP servers, and on two nodes."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -21,8 +21,8 @@ from .protobuf import (
     SEARCH,
     SIGNAL,
     TYPING,
-    Chatter,
-    Said,
+    ProtobufClient,
+    SentMessage,
     acked,
     chatting,
     field,
@@ -54,7 +54,7 @@ def places(
 
 
 @pytest.fixture
-def two(places: tuple[Address, Places]) -> Iterator[tuple[Chatter, Chatter]]:
+def two(places: tuple[Address, Places]) -> Iterator[tuple[ProtobufClient, ProtobufClient]]:
     """Two who have logged in with a cursor."""
     http, (here, there) = places
     with ExitStack() as stack:
@@ -64,18 +64,18 @@ def two(places: tuple[Address, Places]) -> Iterator[tuple[Chatter, Chatter]]:
         )
 
 
-def entry(chatter: Chatter) -> bytes:
+def entry(protobuf_client: ProtobufClient) -> bytes:
     """The message of the next push."""
-    output = chatter.output()
+    output = protobuf_client.output()
     assert output.kind == MESSAGE
     row = one(output.data)
     assert isinstance(row[1], bytes)
     return row[1]
 
 
-def signalled(chatter: Chatter) -> dict[int, object]:
+def signalled(protobuf_client: ProtobufClient) -> dict[int, object]:
     """The fields of the next signal."""
-    output = chatter.output()
+    output = protobuf_client.output()
     assert output.kind == SIGNAL
     return one(output.data)
 
@@ -96,24 +96,26 @@ def test_what_was_missed_comes_by_itself_in_order_and_the_rest_behind_it(
             two_.silent()
 
 
-def test_edits_and_recalls_are_told_and_others_messages_are_refused(two: tuple[Chatter, Chatter]) -> None:
+def test_edits_and_recalls_are_delivered_and_others_messages_are_refused(
+    two: tuple[ProtobufClient, ProtobufClient],
+) -> None:
     ann, bob = two
     ann.single(1, bob.id, "hallo")
     place = acked(ann.output())[1]
     assert further(entry(bob))["kind"] == "message"
-    ann.tell(message(2, Said(sender=ann.id, type=1, content=b"hello"), kind=2, about=place))
-    ann.tell(message(3, Said(sender=ann.id), kind=1, about=place))
+    ann.tell(message(2, SentMessage(sender=ann.id, type=1, content=b"hello"), kind=2, about=place))
+    ann.tell(message(3, SentMessage(sender=ann.id), kind=1, about=place))
     assert [acked(ann.output())[0] for _ in range(2)] == [2, 3]
     edit, recall = entry(bob), entry(bob)
     assert (further(edit)["kind"], further(edit)["about"], said(edit).text) == ("edit", place, "hello")
     assert (further(recall)["kind"], further(recall)["about"]) == ("recall", place)
     assert [further(each)["conversation_seq"] for each in (edit, recall)] == [2, 3]
-    bob.tell(message(1, Said(sender=bob.id), kind=1, about=place))
+    bob.tell(message(1, SentMessage(sender=bob.id), kind=1, about=place))
     assert refused(bob.output()) == (1003, MESSAGE, 1)
 
 
 def test_the_originals_clients_find_what_a_message_says_now_and_nothing_that_was_recalled(
-    places: tuple[Address, Places], two: tuple[Chatter, Chatter]
+    places: tuple[Address, Places], two: tuple[ProtobufClient, ProtobufClient]
 ) -> None:
     http, (_, there) = places
     ann, _ = two
@@ -121,8 +123,8 @@ def test_the_originals_clients_find_what_a_message_says_now_and_nothing_that_was
     for number, text in ((1, "secret"), (2, "helo"), (3, "last")):
         ann.single(number, int(away[0]), text)
     places = [acked(ann.output())[1] for _ in range(3)]
-    ann.tell(message(4, Said(sender=ann.id), kind=1, about=places[0]))
-    ann.tell(message(5, Said(sender=ann.id, type=1, content=b"hello"), kind=2, about=places[1]))
+    ann.tell(message(4, SentMessage(sender=ann.id), kind=1, about=places[0]))
+    ann.tell(message(5, SentMessage(sender=ann.id, type=1, content=b"hello"), kind=2, about=places[1]))
     assert [acked(ann.output())[0] for _ in range(2)] == [4, 5]
     with chatting(there, away) as old:
         assert [(each.text, each.seq) for each in old.catch_up()] == [
@@ -131,7 +133,9 @@ def test_the_originals_clients_find_what_a_message_says_now_and_nothing_that_was
         ]
 
 
-def test_who_reads_receives_and_types_is_told_to_the_other(two: tuple[Chatter, Chatter]) -> None:
+def test_who_reads_receives_and_types_is_reported_to_the_other(
+    two: tuple[ProtobufClient, ProtobufClient],
+) -> None:
     ann, bob = two
     ann.single(1, bob.id, "hi")
     place = acked(ann.output())[1]
@@ -151,7 +155,9 @@ def test_who_reads_receives_and_types_is_told_to_the_other(two: tuple[Chatter, C
     assert (4, field(1, bob.id) + field(2, place) + field(3, place) + field(4, conversation)) in marks
 
 
-def test_conversations_and_their_history_are_listed_searched_and_hidden(two: tuple[Chatter, Chatter]) -> None:
+def test_conversations_and_their_history_are_listed_searched_and_hidden(
+    two: tuple[ProtobufClient, ProtobufClient],
+) -> None:
     ann, bob = two
     for number, text in enumerate(("red apples", "green pears", "red plums"), 1):
         ann.single(number, bob.id, text)
@@ -175,7 +181,7 @@ def test_conversations_and_their_history_are_listed_searched_and_hidden(two: tup
     assert bob.asked(CONVERSATIONS, field(1, last)) == []
 
 
-def test_what_happens_in_a_group_is_told(places: tuple[Address, Places]) -> None:
+def test_what_happens_in_a_group_is_reported(places: tuple[Address, Places]) -> None:
     http, (here, there) = places
     ann, bob = register(http), register(http)
     with resuming(here, ann) as one_, resuming(there, bob) as two_, chatting(there, bob, "old") as old:
@@ -191,7 +197,7 @@ def test_what_happens_in_a_group_is_told(places: tuple[Address, Places]) -> None
 
 
 def test_a_group_is_refused_to_who_is_no_member_and_the_number_is_used_up(
-    two: tuple[Chatter, Chatter],
+    two: tuple[ProtobufClient, ProtobufClient],
 ) -> None:
     ann, bob = two
     ann.group(1, 999_999, "let me in")
@@ -200,7 +206,9 @@ def test_a_group_is_refused_to_who_is_no_member_and_the_number_is_used_up(
     assert acked(ann.output())[0] == 2
 
 
-def test_a_question_that_cannot_be_answered_is_refused_by_its_kind(two: tuple[Chatter, Chatter]) -> None:
+def test_a_question_that_cannot_be_answered_is_refused_by_its_kind(
+    two: tuple[ProtobufClient, ProtobufClient],
+) -> None:
     ann, _ = two
     ann.tell(sent(READ, field(1, 999_999) + field(2, 1)))
     found = ann.output()

@@ -1,19 +1,19 @@
-"""Receipts over the wire, on both doors: who is told what was read and received, and who may ask."""
+"""Receipts over the wire, on both HTTP servers: who is told what was read and received, and who may ask."""
 
 from tests.support import Server
 
-from .cmd import Speaker, logged_in, speaker
+from .cmd import CmdClient, cmd_client, logged_in
 from .setting import MULTI
 from .test_messaging import send
 
 
-def follower(one: Speaker, user: str, app: int) -> Speaker:
+def follower(one: CmdClient, user: str, app: int) -> CmdClient:
     assert one.ask_cmd("login", {"userID": user, "appID": app, "cursor": 0})[2] == {"recovered": True}
     return one
 
 
-def test_an_author_is_told_what_was_received_and_read(server: Server, app: int) -> None:
-    with speaker(server.ws) as one, speaker(server.ws) as two:
+def test_an_author_learns_what_was_received_and_read(server: Server, app: int) -> None:
+    with cmd_client(server.ws) as one, cmd_client(server.ws) as two:
         ann, bob = follower(one, "ann", app), follower(two, "bob", app)
         sent = [send(ann, "bob", text) for text in ("one", "two")]
         where = sent[0]["conversation"]
@@ -59,8 +59,12 @@ def test_who_was_away_learns_it_with_the_sync(server: Server, app: int) -> None:
         ]
 
 
-def test_the_users_other_devices_are_told(server: Server) -> None:
-    with speaker(server.ws) as one, speaker(server.ws) as two, logged_in(server.ws, "ann", MULTI) as ann:
+def test_the_users_other_devices_are_informed(server: Server) -> None:
+    with (
+        cmd_client(server.ws) as one,
+        cmd_client(server.ws) as two,
+        logged_in(server.ws, "ann", MULTI) as ann,
+    ):
         phone, desk = follower(one, "bob", MULTI), follower(two, "bob", MULTI)
         sent = send(ann, "bob", "one")
         for each in (phone, desk):
@@ -88,7 +92,7 @@ def test_outsiders_learn_nothing_and_change_nothing(server: Server, app: int) ->
         assert eve.ask_cmd("marks", {"version": -1})[0] == 1001
 
 
-def test_what_was_said_is_found_by_those_who_may_read_it(server: Server, app: int) -> None:
+def test_what_was_written_is_found_by_those_who_may_read_it(server: Server, app: int) -> None:
     with logged_in(server.ws, "ann", app) as ann, logged_in(server.ws, "bob", app) as bob:
         first, second = (send(ann, "bob", text) for text in ("Tea at five", "tea at six"))
         send(ann, "cat", "tea at seven")

@@ -2,24 +2,24 @@
 
 from tests.support import Server, eventually
 
-from .cmd import Speaker, logged_in, speaker
+from .cmd import CmdClient, cmd_client, logged_in
 from .setting import Launch
 from .test_messaging import ids, send
 
 
-def _history(one: Speaker, conversation: int) -> list[str]:
+def _history(one: CmdClient, conversation: int) -> list[str]:
     return [each["text"] for each in one.ask_cmd("history", {"conversation": conversation})[2]["messages"]]
 
 
-def test_a_client_from_before_begins_anew(launch: Launch, door: str) -> None:
+def test_a_client_from_before_starts_again(launch: Launch, http_server: str) -> None:
     server: Server = launch(
-        door,
+        http_server,
         storage={"expire_seconds": 0.05},
         apps={"105": {"keep_messages": 2}, "106": {"login_policy": "multi"}},
     )
     with (
         logged_in(server.ws, "ann", 105) as ann,
-        speaker(server.ws) as bob,
+        cmd_client(server.ws) as bob,
         logged_in(server.ws, "ann", 106) as other,
     ):
         sent = [send(ann, "bob", str(number)) for number in range(6)]

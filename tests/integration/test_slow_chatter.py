@@ -10,24 +10,24 @@ import pytest
 from tests.support import Server, eventually
 
 from . import protobuf
-from .cmd import Speaker, command, get, good, logged_in
+from .cmd import CmdClient, command, get, good, logged_in
 from .gochat import form, register
-from .protobuf import ACK, MESSAGE, Chatter, chatting, outputs, pushed, synced, visiting
+from .protobuf import ACK, MESSAGE, ProtobufClient, chatting, outputs, pushed, synced, visiting
 from .raw import BINARY, CLOSE, PING, Ended, Frame
 from .setting import Launch, growth_of
 
 Account = tuple[str, str]
 
 LONG = "x" * 60_000
-IN_TIME_SECONDS = 1.0
+IN_TIME_SECONDS = 5.0
 OUTBOX_BYTES = 1_000_000
 
 
 @pytest.fixture(scope="module")
-def server(launch: Launch, door: str) -> Server:
+def server(launch: Launch, http_server: str) -> Server:
     """Little may wait for one client, and not for long."""
     return launch(
-        door,
+        http_server,
         apps={"gochat": {}, "101": {}},
         limits={"outbox_bytes": OUTBOX_BYTES, "outbox_seconds": 2},
         websocket={"close_seconds": 1, "sweep_seconds": 0.2},
@@ -45,9 +45,9 @@ def bob(server: Server) -> Account:
 
 
 @contextlib.contextmanager
-def slow(server: Server, account: Account) -> Iterator[Chatter]:
+def slow(server: Server, account: Account) -> Iterator[ProtobufClient]:
     """A session that has caught up, has a small window, and from now on reads only when it is told to."""
-    with Chatter(server.ws, receive_buffer_bytes=4096) as one:
+    with ProtobufClient(server.ws, receive_buffer_bytes=4096) as one:
         one.begin()
         one.id = int(account[0])
         one.login(account[1])
@@ -55,10 +55,10 @@ def slow(server: Server, account: Account) -> Iterator[Chatter]:
         yield one
 
 
-def read_to_the_end(one: Chatter) -> list[protobuf.Said]:
+def read_to_the_end(one: ProtobufClient) -> list[protobuf.SentMessage]:
     """What a connection that is being closed was still sent, whole; the last frame is a close of 4000, if any
     is there: it may not have found its way."""
-    found: list[protobuf.Said] = []
+    found: list[protobuf.SentMessage] = []
     with contextlib.suppress(Ended):
         while True:
             got: Frame = one.frame()
@@ -71,7 +71,7 @@ def read_to_the_end(one: Chatter) -> list[protobuf.Said]:
     return found
 
 
-def test_who_does_not_read_is_stopped_costs_nobody_anything_and_misses_nothing(
+def test_a_client_that_does_not_read_is_paused_and_misses_nothing(
     server: Server, ann: Account, bob: Account
 ) -> None:
     quick_account = register(server.http)
@@ -109,19 +109,21 @@ def is_online(server: Server, account: Account) -> bool:
     return f"gochat_{account[0]}" in found
 
 
-def test_who_asks_for_pages_and_reads_none_is_stopped(server: Server, ann: Account, bob: Account) -> None:
+def test_a_client_that_requests_pages_and_does_not_read_is_paused(
+    server: Server, ann: Account, bob: Account
+) -> None:
     with chatting(server.ws, ann) as sender:
         for number in range(1, 31):
             sender.single(number, int(bob[0]), LONG)
             assert sender.output().kind == ACK
-        with Chatter(server.ws, receive_buffer_bytes=4096) as greedy:
+        with ProtobufClient(server.ws, receive_buffer_bytes=4096) as greedy:
             greedy.begin().login(bob[1])
             grown = growth_of(server.pid)
             greedy.sock.settimeout(2)
             with contextlib.suppress(ConnectionError, TimeoutError):
                 for _ in range(200):
                     greedy.tell(protobuf.sync(0))
-            eventually(lambda: not is_online(server, bob), 10, "it is stopped")
+            eventually(lambda: not is_online(server, bob), what="it is stopped")
             assert grown() < 24 << 20
         sender.single(31, int(ann[0]) + int(bob[0]) + 1000, "goes on")
         assert sender.output().kind == ACK
@@ -137,7 +139,7 @@ def test_a_page_of_long_messages_holds_fewer_and_says_that_there_are_more(
             assert sender.output().kind == ACK
     with visiting(server.ws) as reader:
         reader.login(bob[1])
-        found: list[protobuf.Said] = []
+        found: list[protobuf.SentMessage] = []
         more = True
         while more:
             reader.tell(protobuf.sync(found[-1].seq if found else 0))
@@ -147,10 +149,10 @@ def test_a_page_of_long_messages_holds_fewer_and_says_that_there_are_more(
     assert [said.text for said in found] == texts
 
 
-def long_talk(speaker: Speaker, count: int) -> int:
+def long_talk(cmd_client: CmdClient, count: int) -> int:
     """Say so many long things to cid; the number of the conversation."""
     for number in range(count):
-        code, _, answer = speaker.ask_cmd("send", {"to": "cid", "text": f"{number} {LONG}"}, str(number))
+        code, _, answer = cmd_client.ask_cmd("send", {"to": "cid", "text": f"{number} {LONG}"}, str(number))
         assert code == 200
     return int(answer["conversation"])
 
@@ -184,7 +186,7 @@ def test_who_reads_a_page_slowly_may_be_answered_meanwhile(server: Server) -> No
     """What it has missed is more than the kernel and its outbox hold together."""
     with logged_in(server.ws, "dora", 101) as dora:
         long_talk(dora, 110)
-    with Speaker(server.ws, receive_buffer_bytes=4096) as cid:
+    with CmdClient(server.ws, receive_buffer_bytes=4096) as cid:
         cid.upgrade().login("cid", 101)
         cid.send(command("sync", {"cursor": 0, "limit": 200}, "page"), command("ping", None, "ping"))
         answers = [cid.frame().json, cid.frame().json]

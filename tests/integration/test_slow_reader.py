@@ -10,19 +10,30 @@ import pytest
 
 from tests.support import Server, eventually
 
-from .cmd import Speaker, command, get, good, is_online, logged_in, send_message, send_to_all, speaker, users
+from .cmd import (
+    CmdClient,
+    cmd_client,
+    command,
+    get,
+    good,
+    is_online,
+    logged_in,
+    send_message,
+    send_to_all,
+    users,
+)
 from .raw import Address, Ended, Raw, frame, handshake
 from .setting import ECHO_PATH, Launch, growth_of, open_files
 
 BIG = "x" * 60_000
-PROBE_BOUND_SECONDS = 1.0
+PROBE_BOUND_SECONDS = 15.0
 
 
 class Probe:
     """A client that pings all the while in a thread of its own, and knows its slowest answer."""
 
     def __init__(self, address: Address) -> None:
-        self._one = Speaker(address).upgrade()
+        self._one = CmdClient(address).upgrade()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
         self.answers = 0
@@ -55,20 +66,20 @@ class Probe:
 
 
 @pytest.fixture(scope="module")
-def strict(launch: Launch, door: str) -> Server:
+def strict(launch: Launch, http_server: str) -> Server:
     """Little may wait for one client, and not for long."""
     return launch(
-        door,
-        limits={"outbox_bytes": 500_000, "outbox_seconds": 1, "handshake_seconds": 1},
+        http_server,
+        limits={"outbox_bytes": 500_000, "outbox_seconds": 3, "handshake_seconds": 3},
         websocket={"close_seconds": 1, "sweep_seconds": 0.2},
         debug={"echo_path": ECHO_PATH, "echo_bytes": 1 << 20},
     )
 
 
 @contextlib.contextmanager
-def slow(server: Server, user: str, app: int) -> Iterator[Speaker]:
+def slow(server: Server, user: str, app: int) -> Iterator[CmdClient]:
     """A session with a small receive buffer whose client reads nothing from now on."""
-    with Speaker(server.ws, receive_buffer_bytes=4096) as one:
+    with CmdClient(server.ws, receive_buffer_bytes=4096) as one:
         yield one.upgrade().login(user, app)
 
 
@@ -94,7 +105,7 @@ def test_a_client_that_reads_nothing_for_too_long_is_closed(strict: Server) -> N
         began = time.monotonic()
         sent = 0
         while is_online(strict.http, "stuck", 102):
-            assert time.monotonic() - began < 15, "it is still online"
+            assert time.monotonic() - began < 60, "it is still online"
             if sent < 400 and not sent * len(BIG) > 5_000_000:
                 sent += bool(send_message(strict.http, 102, "stuck", BIG)["sendResults"])
             else:
@@ -145,9 +156,9 @@ def flood(server: Server, one: Raw, packets: list[bytes]) -> None:
     with contextlib.suppress(ConnectionError, TimeoutError):
         for packet in packets:
             one.send(packet)
-    eventually(lambda: counted(server) < before, 10, "the server has ended the connection")
+    eventually(lambda: counted(server) < before, what="the server has ended the connection")
     assert grown() < 16 << 20
-    with speaker(server.ws) as other:
+    with cmd_client(server.ws) as other:
         assert other.ask_cmd("ping")[2] == "pong"
 
 
@@ -155,10 +166,10 @@ def flood(server: Server, one: Raw, packets: list[bytes]) -> None:
 
 
 @pytest.fixture(scope="module")
-def poor(launch: Launch, door: str) -> Server:
+def poor(launch: Launch, http_server: str) -> Server:
     """One client may keep much waiting, but all of them together may not."""
     return launch(
-        door,
+        http_server,
         limits={"outbox_bytes": 8 << 20, "outbox_seconds": 60, "node_outbox_bytes": 8 << 20},
         websocket={"close_seconds": 1},
         debug={"echo_path": ECHO_PATH},
@@ -195,7 +206,7 @@ def test_unfinished_messages_count_against_the_budget(poor: Server) -> None:
             with contextlib.suppress(ConnectionError):
                 one.send(frame(2, b"x" * (2 << 20), fin=False))
         assert quick.ask_cmd("ping")[2] == "pong"
-        eventually(lambda: counted(poor) <= 6, 5, "the largest are closed")
+        eventually(lambda: counted(poor) <= 6, what="the largest are closed")
         assert grown() < 24 << 20
 
 
@@ -214,21 +225,23 @@ def crowd(address: Address, count: int, data_of: Callable[[int], bytes]) -> list
 
 @pytest.mark.parametrize("way", ["reset", "leave"])
 @pytest.mark.full
-def test_ten_thousand_clients_that_vanish_at_once_delay_nobody(strict: Server, door: str, way: str) -> None:
-    """All of one app, so each would hear of each; fewer through the portable door, which is slower."""
-    count = open_files(10_000 if door == "front" else 3_000)
+def test_ten_thousand_clients_that_vanish_at_once_delay_nobody(
+    strict: Server, http_server: str, way: str
+) -> None:
+    """All of one app, so each would hear of each; fewer through the WSGI server, which is slower."""
+    count = open_files(10_000 if http_server == "front" else 3_000)
 
     def arrival(number: int) -> bytes:
         return handshake() + command("login", {"userID": f"crowd{number}", "appID": 103})
 
     with Probe(strict.ws) as probe:
         gone = crowd(strict.ws, count, arrival)
-        eventually(lambda: counted(strict) > count, 30, "all are connected")
+        eventually(lambda: counted(strict) > count, what="all are connected")
         before = probe.answers
         for one in gone:
             getattr(one, way)()
-        eventually(lambda: counted(strict) <= 2, 30, "all are gone")
-        eventually(lambda: probe.answers > before + 3, 5, "the probe went on")
+        eventually(lambda: counted(strict) <= 2, what="all are gone")
+        eventually(lambda: probe.answers > before + 3, what="the probe went on")
     assert users(strict.http, 103) == []
 
 
@@ -241,7 +254,7 @@ def test_a_crowd_of_half_open_handshakes_delays_nobody_and_is_cut_off(strict: Se
     count = open_files(2_000)
     with Probe(strict.ws):
         half = crowd(strict.ws, count, lambda _: handshake()[:-20])
-        with speaker(strict.ws) as one:
+        with cmd_client(strict.ws) as one:
             assert one.ask_cmd("ping")[2] == "pong"
         for one in half:
             one.rest(10)
@@ -251,7 +264,7 @@ def test_a_crowd_of_half_open_handshakes_delays_nobody_and_is_cut_off(strict: Se
 def test_a_crowd_that_never_sends_a_byte_delays_nobody(strict: Server) -> None:
     with Probe(strict.ws):
         mute = crowd(strict.http, open_files(1_000), lambda _: b"")
-        with speaker(strict.http) as one:
+        with cmd_client(strict.http) as one:
             assert one.ask_cmd("ping")[2] == "pong"
         for one in mute:
             one.reset()
@@ -260,10 +273,10 @@ def test_a_crowd_that_never_sends_a_byte_delays_nobody(strict: Server) -> None:
 # Limits of connections.
 
 
-def test_a_full_node_tells_who_comes_to_come_back_later(launch: Launch, door: str) -> None:
-    server = launch(door, limits={"max_connections": 5}, websocket={"close_seconds": 1})
+def test_a_full_node_asks_clients_to_come_back_later(launch: Launch, http_server: str) -> None:
+    server = launch(http_server, limits={"max_connections": 5}, websocket={"close_seconds": 1})
     with contextlib.ExitStack() as stack:
-        inside = [stack.enter_context(speaker(server.ws)) for _ in range(5)]
+        inside = [stack.enter_context(cmd_client(server.ws)) for _ in range(5)]
         with Raw(server.ws) as one:
             answer = one.ask(handshake())
             if answer.status == 101:
@@ -279,14 +292,14 @@ def test_a_full_node_tells_who_comes_to_come_back_later(launch: Launch, door: st
                 again.send(command("ping", None, "in"))
                 return again.frame().opcode == 1
 
-        eventually(enters, 5, "there is room again")
+        eventually(enters, what="there is room again")
         assert inside[1].ask_cmd("ping")[2] == "pong"
         assert get(server.http, "/health").status == 200
 
 
-def test_a_client_that_says_too_much_is_closed(launch: Launch, door: str) -> None:
-    server = launch(door, limits={"messages_per_second": 20}, websocket={"close_seconds": 1})
-    with speaker(server.ws) as one:
+def test_a_client_that_says_too_much_is_closed(launch: Launch, http_server: str) -> None:
+    server = launch(http_server, limits={"messages_per_second": 20}, websocket={"close_seconds": 1})
+    with cmd_client(server.ws) as one:
         one.send(*(command("ping", None, str(number)) for number in range(500)))
         answered = 0
         while (found := one.frame()).opcode == 1:
@@ -295,19 +308,22 @@ def test_a_client_that_says_too_much_is_closed(launch: Launch, door: str) -> Non
         assert answered < 500
 
 
-def test_a_client_that_does_not_log_in_where_it_must_is_closed(launch: Launch, door: str) -> None:
-    server = launch(door, limits={"login_seconds": 0.5}, websocket={"sweep_seconds": 0.1, "close_seconds": 1})
-    with speaker(server.ws) as one, logged_in(server.ws, "in", 101) as member:
-        one.closed(4002, seconds=5)
+def test_a_client_that_does_not_log_in_where_it_must_is_closed(launch: Launch, http_server: str) -> None:
+    server = launch(
+        http_server, limits={"login_seconds": 3}, websocket={"sweep_seconds": 0.1, "close_seconds": 1}
+    )
+    with cmd_client(server.ws) as one, logged_in(server.ws, "in", 101) as member:
+        one.closed(4002)
         assert member.ask_cmd("ping")[2] == "pong"
 
 
-def test_pings_of_the_server_find_dead_peers(launch: Launch, door: str) -> None:
+def test_pings_of_the_server_find_dead_peers(launch: Launch, http_server: str) -> None:
     server = launch(
-        door, websocket={"ping_seconds": 0.3, "pong_seconds": 0.5, "sweep_seconds": 0.2, "close_seconds": 1}
+        http_server,
+        websocket={"ping_seconds": 0.5, "pong_seconds": 3, "sweep_seconds": 0.2, "close_seconds": 1},
     )
     with logged_in(server.ws, "dead", 101) as dead, logged_in(server.ws, "alive", 101) as alive:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while is_online(server.http, "dead", 101):
             assert time.monotonic() < deadline
             found = alive.frame()

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support import Server
 
-from .cmd import Speaker, form_request, fresh, get, good, logged_in
+from .cmd import CmdClient, form_request, fresh, get, good, logged_in
 from .raw import Ended, Raw, Response, ask, request
 
 HOT, COLD = "/user/sendMessageAll", "/user/kick"
@@ -18,7 +18,7 @@ FORM = ("Content-Type", "application/x-www-form-urlencoded")
 
 
 @pytest.fixture
-def victim(server: Server, app: int) -> Iterator[Speaker]:
+def victim(server: Server, app: int) -> Iterator[CmdClient]:
     """Who would get what is smuggled."""
     with logged_in(server.ws, "victim", app) as one:
         yield one
@@ -46,7 +46,7 @@ def head(*lines: str, path: str = HOT) -> bytes:
 @pytest.mark.parametrize("path", [HOT, COLD])
 @pytest.mark.parametrize("order", [1, -1])
 def test_both_a_length_and_chunks_get_400(
-    server: Server, victim: Speaker, app: int, path: str, order: int
+    server: Server, victim: CmdClient, app: int, path: str, order: int
 ) -> None:
     inner = form_request(HOT, {"appID": app, "userID": "s", "msgID": fresh("m"), "message": "smuggled"})
     chunked = b"0\r\n\r\n" + inner
@@ -93,7 +93,7 @@ def test_both_a_length_and_chunks_get_400(
 )
 @pytest.mark.parametrize("path", [HOT, COLD])
 def test_a_head_that_can_be_read_in_two_ways_is_refused(
-    server: Server, victim: Speaker, app: int, lines: list[str], path: str
+    server: Server, victim: CmdClient, app: int, lines: list[str], path: str
 ) -> None:
     body = form(app)
     refused(server, head(*(line.format(n=len(body)) for line in lines), path=path) + body, 400, 413, 501)
@@ -101,7 +101,7 @@ def test_a_head_that_can_be_read_in_two_ways_is_refused(
 
 
 @pytest.mark.parametrize("path", [HOT, COLD])
-def test_bare_line_feeds_get_400(server: Server, victim: Speaker, app: int, path: str) -> None:
+def test_bare_line_feeds_get_400(server: Server, victim: CmdClient, app: int, path: str) -> None:
     body = form(app)
     refused(server, head(f"Content-Length: {len(body)}", path=path).replace(b"\r\n", b"\n") + body)
     victim.no_push()
@@ -122,7 +122,9 @@ def test_bare_line_feeds_get_400(server: Server, victim: Speaker, app: int, path
     ],
     ids=repr,
 )
-def test_a_request_line_that_is_none_is_refused(server: Server, victim: Speaker, app: int, line: str) -> None:
+def test_a_request_line_that_is_none_is_refused(
+    server: Server, victim: CmdClient, app: int, line: str
+) -> None:
     body = form(app)
     lines = [line, "Host: localhost", ": ".join(FORM), f"Content-Length: {len(body)}", "", ""]
     with Raw(server.http) as raw:
@@ -151,7 +153,7 @@ def test_a_request_line_that_is_none_is_refused(server: Server, victim: Speaker,
     ],
     ids=repr,
 )
-def test_broken_chunks_push_nothing_and_raise_nothing(server: Server, victim: Speaker, body: str) -> None:
+def test_broken_chunks_push_nothing_and_raise_nothing(server: Server, victim: CmdClient, body: str) -> None:
     """Whether the first request is taken or refused, what follows broken chunks is not a request."""
     data = head("Transfer-Encoding: chunked") + body.encode()
     smuggled = f"POST {HOT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n".encode()
@@ -179,7 +181,7 @@ def test_a_repeated_host_gets_400(server: Server) -> None:
 
 
 @pytest.mark.parametrize("cut", [1, 7, 10_000])
-def test_a_chunked_body_is_read(server: Server, victim: Speaker, app: int, cut: int) -> None:
+def test_a_chunked_body_is_read(server: Server, victim: CmdClient, app: int, cut: int) -> None:
     body, message = form(app).replace(b"smuggled", b"honest"), "honest"
     chunks = [body[at : at + cut] for at in range(0, len(body), cut)]
     data = b"".join(b"%x;ext=1\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks)
@@ -188,7 +190,7 @@ def test_a_chunked_body_is_read(server: Server, victim: Speaker, app: int, cut: 
     assert victim.push("msg").json["response"]["data"]["msg"] == message
 
 
-def test_a_chunked_body_that_comes_byte_by_byte_is_read(server: Server, victim: Speaker, app: int) -> None:
+def test_a_chunked_body_that_comes_byte_by_byte_is_read(server: Server, victim: CmdClient, app: int) -> None:
     body = form(app)
     with Raw(server.http) as raw:
         raw.dribble(head("Transfer-Encoding: CHUNKED") + b"%X\r\n%b\r\n0\r\n\r\n" % (len(body), body))
@@ -222,7 +224,7 @@ def test_a_client_that_expects_100_and_does_not_wait_is_served(server: Server, a
         assert raw.ask(request("/health")).status == 200
 
 
-def test_requests_in_one_packet_are_answered_in_order(server: Server, victim: Speaker, app: int) -> None:
+def test_requests_in_one_packet_are_answered_in_order(server: Server, victim: CmdClient, app: int) -> None:
     """Hot and handed-over ones in turn, with a body between them."""
     paths = ["/user/list", "/system/state", "/nosuch", "/health", "/user/online"] * 20
     data = b""
@@ -313,7 +315,7 @@ def test_a_preflight_is_allowed(server: Server, path: str) -> None:
 
 @pytest.mark.parametrize("path", [HOT, "/user/sendMessage"])
 def test_a_body_above_the_limit_is_answered_1001_and_not_taken(
-    server: Server, victim: Speaker, path: str
+    server: Server, victim: CmdClient, path: str
 ) -> None:
     with Raw(server.http) as raw:
         raw.send(head(f"Content-Length: {5 << 20}", path=path))
@@ -335,7 +337,7 @@ def test_a_body_above_the_limit_that_keeps_coming_still_gets_its_answer(server: 
 
 
 def test_a_chunked_body_above_the_limit_is_answered_1001_and_not_taken(
-    server: Server, victim: Speaker, app: int
+    server: Server, victim: CmdClient, app: int
 ) -> None:
     with Raw(server.http) as raw:
         piece = b"x" * 65536
@@ -360,7 +362,7 @@ def test_a_body_of_4_mib_is_taken(server: Server) -> None:
         assert raw.ask(request("/health")).status == 200
 
 
-def test_a_body_that_comes_byte_by_byte_is_read(server: Server, victim: Speaker, app: int) -> None:
+def test_a_body_that_comes_byte_by_byte_is_read(server: Server, victim: CmdClient, app: int) -> None:
     body = form(app)
     with Raw(server.http) as raw:
         raw.dribble(head(f"Content-Length: {len(body)}") + body)
@@ -368,7 +370,7 @@ def test_a_body_that_comes_byte_by_byte_is_read(server: Server, victim: Speaker,
     victim.push("msg")
 
 
-def test_a_body_that_never_ends_pushes_nothing(server: Server, victim: Speaker, app: int) -> None:
+def test_a_body_that_never_ends_pushes_nothing(server: Server, victim: CmdClient, app: int) -> None:
     body = form(app)
     for path in (HOT, COLD):
         with Raw(server.http) as raw:

@@ -1,4 +1,4 @@
-"""Presence, rooms, disconnect and ban by ``/api/v1``, on both doors."""
+"""Presence, channels, disconnect and ban by ``/api/v1``, on both HTTP servers."""
 
 import time
 from contextlib import ExitStack
@@ -8,7 +8,7 @@ import pytest
 
 from tests.support import Server, eventually
 
-from .cmd import command, fresh, logged_in, speaker
+from .cmd import cmd_client, command, fresh, logged_in
 from .raw import CLOSE
 from .setting import MULTI
 from .v1 import call, good, refused, sessions_of
@@ -19,7 +19,7 @@ UNKNOWN_ID = "A" * 38
 # --- presence -----------------------------------------------------------------------------------------------
 
 
-def test_presence_tells_where_a_user_is_and_since_when(server: Server) -> None:
+def test_presence_names_where_a_user_is_and_since_when(server: Server) -> None:
     app = MULTI
     user = fresh()
     before = int(time.time())
@@ -53,8 +53,8 @@ def test_presence_of_many_keeps_their_order(server: Server, app: int) -> None:
             ],
             "missing_nodes": [],
         }
-        told = good(server.http, "presence", {**asked, "sessions": True})
-        assert [len(each["sessions"]) for each in told["users"]] == [1, 0, 1, 1]
+        received = good(server.http, "presence", {**asked, "sessions": True})
+        assert [len(each["sessions"]) for each in received["users"]] == [1, 0, 1, 1]
     assert good(server.http, "presence", {"app": str(app), "users": []})["users"] == []
 
 
@@ -79,75 +79,77 @@ def listed_page_by_page(server: Server, app: int, names: list[str]) -> None:
     assert listed == names
     assert good(server.http, "users", app=app)["users"] == names
     counts = good(server.http, "counts", app=app)
-    assert counts["apps"] == [{"app": str(app), "users": 5, "sessions": 5, "rooms": 0}]
+    assert counts["apps"] == [{"app": str(app), "users": 5, "sessions": 5, "channels": 0}]
 
 
-# --- rooms --------------------------------------------------------------------------------------------------
+# --- channels -----------------------------------------------------------------------------------------------
 
 
-def test_connections_and_users_join_and_leave_a_room(server: Server) -> None:
+def test_connections_and_users_subscribe_and_unsubscribe(server: Server) -> None:
     app = MULTI
     ann, bob = fresh(), fresh()
     with logged_in(server.ws, ann, app), logged_in(server.ws, bob, app), logged_in(server.ws, bob, app):
         (connection,) = (each["connection"] for each in sessions_of(server.http, app, ann))
         change = {
             "app": str(app),
-            "room": "茶",
+            "channel": "茶",
             "connections": [connection, UNKNOWN_ID],
             "users": [bob, "nobody"],
         }
-        joined = good(server.http, "rooms/join", change)
-        assert joined["joined"] == 3
-        assert [(each["status"], each.get("user")) for each in joined["results"]] == [
-            ("joined", None),
+        subscribed = good(server.http, "channels/subscribe", change)
+        assert subscribed["subscribed"] == 3
+        assert [(each["status"], each.get("user")) for each in subscribed["results"]] == [
+            ("subscribed", None),
             ("unknown", None),
-            ("joined", bob),
-            ("joined", bob),
+            ("subscribed", bob),
+            ("subscribed", bob),
             ("unknown", "nobody"),
         ]
-        again = good(server.http, "rooms/join", change)
-        assert (again["joined"], again["results"][0]["status"]) == (0, "member")
+        again = good(server.http, "channels/subscribe", change)
+        assert (again["subscribed"], again["results"][0]["status"]) == (0, "exists")
 
-        first = good(server.http, "rooms/members", app=app, room="茶", limit=2)
-        assert (first["count"], first["members"][0]["connection"]) == (3, connection)
-        rest = good(server.http, "rooms/members", app=app, room="茶", limit=2, cursor=first["next"])
+        first = good(server.http, "channels/presence", app=app, channel="茶", limit=2)
+        assert (first["count"], first["subscribers"][0]["connection"]) == (3, connection)
+        rest = good(server.http, "channels/presence", app=app, channel="茶", limit=2, cursor=first["next"])
         assert rest["next"] == ""
-        members = first["members"] + rest["members"]
-        assert [each["user"] for each in members] == [ann, bob, bob]
-        assert [each["joined_at"] for each in members] == sorted(each["joined_at"] for each in members)
+        subscribers = first["subscribers"] + rest["subscribers"]
+        assert [each["user"] for each in subscribers] == [ann, bob, bob]
+        assert [each["subscribed_at"] for each in subscribers] == sorted(
+            each["subscribed_at"] for each in subscribers
+        )
 
         shown = good(server.http, "connections/show", app=app, connection=connection)
-        assert (shown["user"], shown["rooms"], shown["dialect"]) == (ann, ["茶"], "cmd")
+        assert (shown["user"], shown["channels"], shown["dialect"]) == (ann, ["茶"], "cmd")
         assert shown["peer"].startswith("127.0.0.1:")
 
-        left = good(server.http, "rooms/leave", {"app": str(app), "room": "茶", "users": [bob]})
-        assert (left["left"], {each["status"] for each in left["results"]}) == (2, {"left"})
-        gone = good(server.http, "rooms/leave", {"app": str(app), "room": "茶", "users": [bob]})
+        ended = good(server.http, "channels/unsubscribe", {"app": str(app), "channel": "茶", "users": [bob]})
+        assert (ended["unsubscribed"], {each["status"] for each in ended["results"]}) == (2, {"unsubscribed"})
+        gone = good(server.http, "channels/unsubscribe", {"app": str(app), "channel": "茶", "users": [bob]})
         assert {each["status"] for each in gone["results"]} == {"absent"}
-        assert good(server.http, "rooms/members", app=app, room="茶")["count"] == 1
-    eventually(lambda: good(server.http, "rooms", app=app)["rooms"] == [], what="the room is gone")
+        assert good(server.http, "channels/presence", app=app, channel="茶")["count"] == 1
+    eventually(lambda: good(server.http, "channels", app=app)["channels"] == [], what="the channel is gone")
 
 
-def test_rooms_are_listed_page_by_page(server: Server, app: int) -> None:
+def test_channels_are_listed_page_by_page(server: Server, app: int) -> None:
     user = fresh()
     with logged_in(server.ws, user, app):
-        for room in ("c", "a", "b"):
-            good(server.http, "rooms/join", {"app": str(app), "room": room, "users": [user]})
-        first = good(server.http, "rooms", app=app, limit=2)
-        assert first["rooms"] == [{"room": "a", "members": 1}, {"room": "b", "members": 1}]
-        second = good(server.http, "rooms", app=app, limit=2, cursor=first["next"])
-        assert (second["rooms"], second["next"]) == ([{"room": "c", "members": 1}], "")
-        assert good(server.http, "counts", app=app)["apps"][0]["rooms"] == 3
+        for channel in ("c", "a", "b"):
+            good(server.http, "channels/subscribe", {"app": str(app), "channel": channel, "users": [user]})
+        first = good(server.http, "channels", app=app, limit=2)
+        assert first["channels"] == [{"channel": "a", "subscribers": 1}, {"channel": "b", "subscribers": 1}]
+        second = good(server.http, "channels", app=app, limit=2, cursor=first["next"])
+        assert (second["channels"], second["next"]) == ([{"channel": "c", "subscribers": 1}], "")
+        assert good(server.http, "counts", app=app)["apps"][0]["channels"] == 3
 
 
-def test_a_room_has_a_name_of_at_most_255_bytes(server: Server, app: int) -> None:
+def test_a_channel_has_a_name_of_at_most_255_bytes(server: Server, app: int) -> None:
     user = fresh()
     with logged_in(server.ws, user, app):
-        change = {"app": str(app), "room": "茶" * 86, "users": [user]}
-        status, code, message = refused(server.http, "rooms/join", change)
+        change = {"app": str(app), "channel": "茶" * 86, "users": [user]}
+        status, code, message = refused(server.http, "channels/subscribe", change)
         assert (status, code) == (400, "invalid_request")
         assert "255 bytes" in message
-        good(server.http, "rooms/join", {**change, "room": "茶" * 85})
+        good(server.http, "channels/subscribe", {**change, "channel": "茶" * 85})
 
 
 def test_nothing_crosses_from_one_app_to_another(server: Server, app: int) -> None:
@@ -160,8 +162,8 @@ def test_nothing_crosses_from_one_app_to_another(server: Server, app: int) -> No
         assert refused(server.http, "connections/show", app=other, connection=connection)[1] == (
             "unknown_connection"
         )
-        change = {"app": str(other), "room": "r", "connections": [connection]}
-        assert good(server.http, "rooms/join", change)["results"][0]["status"] == "unknown"
+        change = {"app": str(other), "channel": "r", "connections": [connection]}
+        assert good(server.http, "channels/subscribe", change)["results"][0]["status"] == "unknown"
         closing = {"app": str(other), "users": [user], "connections": [connection]}
         assert good(server.http, "disconnect", closing)["closed"] == 0
         ann.no_push()
@@ -216,7 +218,7 @@ def test_a_ban_keeps_a_user_out_until_it_is_lifted(server: Server, app: int) -> 
             "missing_nodes": [],
         }
         assert close_code(ann) == 4503
-    with speaker(server.ws) as ann:
+    with cmd_client(server.ws) as ann:
         ann.send(command("login", {"userID": user, "appID": app}))
         assert close_code(ann) == 4503
     assert good(server.http, "unban", {"app": str(app), "users": [user]}) == {"missing_nodes": []}
@@ -224,9 +226,9 @@ def test_a_ban_keeps_a_user_out_until_it_is_lifted(server: Server, app: int) -> 
         pass
 
 
-def close_code(speaker: Any) -> int | None:
+def close_code(cmd_client: Any) -> int | None:
     """The code of the close frame that comes next, notices of others left out."""
-    while (found := speaker.frame()).opcode != CLOSE:
+    while (found := cmd_client.frame()).opcode != CLOSE:
         pass
     code: int | None = found.close_code
     return code
@@ -245,7 +247,7 @@ def close_code(speaker: Any) -> int | None:
         ("users", None, {"app": "101", "limit": 10001}),
         ("users", None, {"app": "101", "limit": "many"}),
         ("users", None, {"app": "101", "cursor": "?"}),
-        ("rooms/members", None, {"app": "101"}),
+        ("channels/presence", None, {"app": "101"}),
         ("presence", {"app": "101"}, {}),
         ("presence", {"app": 101, "users": []}, {}),
         ("presence", {"app": "101", "users": [""]}, {}),
@@ -254,7 +256,7 @@ def close_code(speaker: Any) -> int | None:
         ("presence", b"{", {}),
         ("presence", b"\xff", {}),
         ("presence", b"", {}),
-        ("rooms/join", {"app": "101", "room": ""}, {}),
+        ("channels/subscribe", {"app": "101", "channel": ""}, {}),
         ("ban", {"app": "101", "users": ["a"], "seconds": 0}, {}),
         ("ban", {"app": "101", "users": ["a"], "seconds": 31622401}, {}),
         ("disconnect", {"app": "101", "users": ["a"] * 1001}, {}),
@@ -271,7 +273,7 @@ def test_a_parameter_may_be_given_once(server: Server) -> None:
     assert (status, code, message) == (400, "invalid_request", "The parameter `app` is given twice")
 
 
-@pytest.mark.parametrize("route", ["presence", "users", "counts", "rooms"])
+@pytest.mark.parametrize("route", ["presence", "users", "counts", "channels"])
 def test_an_unknown_app_is_404(server: Server, route: str) -> None:
     query = {"user": "a"} if route == "presence" else {}
     assert refused(server.http, route, app="no such app", **query)[:2] == (404, "unknown_app")

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support import Server, eventually
 
-from .cmd import speaker
+from .cmd import cmd_client
 from .gochat import fresh_phone
 from .protobuf import chatting
 from .raw import Response, ask, request
@@ -57,9 +57,9 @@ class Person:
 
 
 @pytest.fixture(scope="module")
-def locked(launch: Launch, door: str) -> Server:
+def locked(launch: Launch, http_server: str) -> Server:
     """A server with keys."""
-    return launch(door, api=KEYS, accounts={"registration": True})
+    return launch(http_server, api=KEYS, accounts={"registration": True})
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def cid(locked: Server) -> Person:
 # --- accounts -----------------------------------------------------------------------------------------------
 
 
-def test_whoever_registers_can_show_and_change_themselves(ann: Person) -> None:
+def test_a_registered_user_can_read_and_change_their_account(ann: Person) -> None:
     assert ann.good("accounts/set", {"nickname": "Ann", "avatar": "https://example.org/a.png"})
     shown = ann.good("accounts/show")
     assert abs(shown.pop("created") - time()) < 60
@@ -104,7 +104,7 @@ def test_a_phone_is_taken_once(ann: Person) -> None:
     assert refused(ann.server.http, "accounts/register", body)[:2] == (409, "phone_taken")
 
 
-def test_what_of_a_login_was_wrong_is_not_told(ann: Person) -> None:
+def test_the_error_of_a_login_does_not_name_the_wrong_part(ann: Person) -> None:
     for phone, password in ((ann.phone, "wrong horse"), (fresh_phone(), PASSWORD)):
         body = {"phone": phone, "password": password}
         status, code, message = refused(ann.server.http, "accounts/login", body)
@@ -112,8 +112,8 @@ def test_what_of_a_login_was_wrong_is_not_told(ann: Person) -> None:
     assert good(ann.server.http, "accounts/login", {"phone": ann.phone, "password": PASSWORD})["token"]
 
 
-def test_whoever_fails_too_often_is_told_how_long_to_wait(launch: Launch, door: str) -> None:
-    server = launch(door, accounts={"failures": 2, "failure_seconds": 2000})
+def test_too_many_failures_are_answered_with_the_time_to_wait(launch: Launch, http_server: str) -> None:
+    server = launch(http_server, accounts={"failures": 2, "failure_seconds": 2000})
     one = Person(server)
     wrong = {"phone": one.phone, "password": "wrong horse"}
     for _ in range(2):
@@ -136,12 +136,12 @@ def test_whoever_fails_too_often_is_told_how_long_to_wait(launch: Launch, door: 
         {"phone": "1", "password": PASSWORD, "more": 1},
     ],
 )
-def test_what_cannot_be_stored_is_refused(locked: Server, body: dict[str, Any]) -> None:
+def test_an_invalid_field_is_refused(locked: Server, body: dict[str, Any]) -> None:
     assert refused(locked.http, "accounts/register", body)[:2] == (400, "invalid_request")
 
 
-def test_where_registration_is_closed_a_back_end_registers(launch: Launch, door: str) -> None:
-    server = launch(door, accounts={"registration": False}, api=KEYS)
+def test_where_registration_is_closed_a_back_end_registers(launch: Launch, http_server: str) -> None:
+    server = launch(http_server, accounts={"registration": False}, api=KEYS)
     body = {"phone": fresh_phone(), "password": PASSWORD}
     assert refused(server.http, "accounts/register", body)[:2] == (403, "registration_closed")
     assert refused(server.http, "accounts/register", body, key="push-key-of-the-tests")[:2] == (
@@ -191,12 +191,14 @@ def test_of_two_who_set_a_password_at_once_a_back_end_has_the_last_word(ann: Per
         assert sorted(one.result() for one in mine) == [200, 401, 401, 401]
 
 
-def test_the_end_of_all_sessions_voids_tokens_and_closes_connections(launch: Launch, door: str) -> None:
-    server = launch(door, apps={"77": {"account_tokens": "required"}})
+def test_the_end_of_all_sessions_invalidates_tokens_and_closes_connections(
+    launch: Launch, http_server: str
+) -> None:
+    server = launch(http_server, apps={"77": {"account_tokens": "required"}})
     body = {"phone": "1", "password": PASSWORD, "app": "77"}
     user = good(server.http, "accounts/register", body)["account"]["user"]
     token = good(server.http, "accounts/login", body)["token"]
-    with speaker(server.ws) as one:
+    with cmd_client(server.ws) as one:
         one.login(user, 77, serviceToken=token)
         assert good(server.http, "accounts/logout", {"app": "77"}, key=token) == {"user": user}
         one.closed(4502)
@@ -204,7 +206,7 @@ def test_the_end_of_all_sessions_voids_tokens_and_closes_connections(launch: Lau
     assert good(server.http, "accounts/login", body)["token"]
 
 
-def test_a_deleted_account_is_gone_with_all_that_was_its_own(ann: Person, bob: Person) -> None:
+def test_an_account_is_deleted_with_all_its_data(ann: Person, bob: Person) -> None:
     ann.good("friends/request", {"friend": bob.user})
     bob.good("friends/accept", {"friend": ann.user})
     group = ann.group(bob)
@@ -233,8 +235,8 @@ def rows_of(server: Server, user: str) -> set[str]:
     return found
 
 
-def test_nothing_of_a_deleted_account_stays_in_the_database(launch: Launch, door: str) -> None:
-    server = launch(door, apps={"77": {"account_tokens": "required"}})
+def test_nothing_of_a_deleted_account_stays_in_the_database(launch: Launch, http_server: str) -> None:
+    server = launch(http_server, apps={"77": {"account_tokens": "required"}})
     body = {"password": PASSWORD, "app": "77"}
     ann, bob = (good(server.http, "accounts/register", {**body, "phone": phone}) for phone in "12")
     user, other = ann["account"]["user"], bob["account"]["user"]
@@ -245,7 +247,7 @@ def test_nothing_of_a_deleted_account_stays_in_the_database(launch: Launch, door
     )
     upload = request(f"/api/v1/uploads?app=77&user={user}", method="POST", body=b"a file")
     assert ask(server.http, upload).status == 201
-    with speaker(server.ws) as one:
+    with cmd_client(server.ws) as one:
         token = {"serviceToken": ann["token"]}
         assert one.ask_cmd("login", {"userID": user, "appID": 77, "cursor": 0, **token})[0] == 200
         sent = one.ask_cmd("send", {"conversation": int(group["group"]), "text": "hi"})[2]
@@ -265,7 +267,7 @@ def test_nothing_of_a_deleted_account_stays_in_the_database(launch: Launch, door
 
 
 @pytest.mark.parametrize("route", ["accounts/show", "friends", "groups"])
-def test_whoever_shows_nothing_is_refused(ann: Person, route: str) -> None:
+def test_a_request_without_a_token_is_refused(ann: Person, route: str) -> None:
     server = ann.server
     assert refused(server.http, route, user=ann.user)[:2] == (401, "unauthorized")
     assert refused(server.http, route, key="wrong", user=ann.user)[:2] == (401, "unauthorized")
@@ -275,13 +277,13 @@ def test_whoever_shows_nothing_is_refused(ann: Person, route: str) -> None:
     assert call(server.http, route, key="admin-key-of-the-tests", user=ann.user).status == 200
 
 
-def test_nobody_acts_for_others(ann: Person, bob: Person) -> None:
+def test_an_account_cannot_act_for_another(ann: Person, bob: Person) -> None:
     assert ann.refused("accounts/show", user=bob.user) == (403, "not_allowed")
     assert ann.refused("friends/block", {"user": bob.user, "friend": ann.user}) == (403, "not_allowed")
     assert ann.good("accounts/show", user=ann.user)["user"] == ann.user
 
 
-def test_a_token_does_not_tell_which_apps_exist(ann: Person) -> None:
+def test_a_token_does_not_reveal_which_apps_exist(ann: Person) -> None:
     assert ann.refused("accounts/show", app="none") == (401, "token_invalid")
 
 
@@ -292,7 +294,7 @@ def test_a_token_is_good_in_its_app_only(ann: Person) -> None:
 # --- friends ------------------------------------------------------------------------------------------------
 
 
-def test_who_was_asked_accepts(ann: Person, bob: Person) -> None:
+def test_the_receiver_of_a_request_accepts_it(ann: Person, bob: Person) -> None:
     assert ann.good("friends/request", {"friend": bob.user}) == {"status": "asked"}
     assert [row["user"] for row in bob.good("friends", list="incoming")["friends"]] == [ann.user]
     assert [row["user"] for row in ann.good("friends", list="outgoing")["friends"]] == [bob.user]
@@ -302,7 +304,7 @@ def test_who_was_asked_accepts(ann: Person, bob: Person) -> None:
     assert bob.good("friends")["count"] == 0
 
 
-def test_who_is_kept_away_does_not_become_a_friend(ann: Person, bob: Person) -> None:
+def test_a_blocked_user_does_not_become_a_friend(ann: Person, bob: Person) -> None:
     assert bob.good("friends/block", {"friend": ann.user}) == {"status": "done"}
     assert ann.good("friends/request", {"friend": bob.user}) == {"status": "asked"}
     assert bob.good("friends", list="incoming")["count"] == 0
@@ -357,7 +359,7 @@ def test_the_group_of_an_owner_who_leaves_goes_to_an_admin(ann: Person, bob: Per
     assert bob.roles(group) == {bob.user: "member", cid.user: "owner"}
 
 
-def test_roles_say_who_may_what(ann: Person, bob: Person, cid: Person) -> None:
+def test_roles_decide_the_permissions(ann: Person, bob: Person, cid: Person) -> None:
     group = ann.group(bob, cid)
     too_low = (403, "role_too_low")
     rename = {"group": group, "name": "coffee"}
@@ -396,8 +398,8 @@ def test_a_back_end_may_everything_with_any_users(ann: Person) -> None:
     assert good(server.http, "groups/show", key="admin-key-of-the-tests", **named)["role"] == ""
 
 
-def test_a_group_has_a_limit_of_members(launch: Launch, door: str) -> None:
-    server = launch(door, accounts={"group_members": 2})
+def test_a_group_has_a_limit_of_members(launch: Launch, http_server: str) -> None:
+    server = launch(http_server, accounts={"group_members": 2})
     body = {"user": "a", "app": "101", "name": "us", "members": ["b"]}
     group = good(server.http, "groups/create", body)["group"]
     more = {"app": "101", "group": group, "members": ["b", "c"]}
@@ -406,8 +408,8 @@ def test_a_group_has_a_limit_of_members(launch: Launch, door: str) -> None:
     assert refused(server.http, "groups/create", body)[:2] == (409, "too_many_members")
 
 
-def test_members_of_a_large_group_come_in_pages(launch: Launch, door: str) -> None:
-    server = launch(door)
+def test_members_of_a_large_group_come_in_pages(launch: Launch, http_server: str) -> None:
+    server = launch(http_server)
     users = [f"u{number:05}" for number in range(10_000)]
     named: dict[str, Any] = {"app": "101", "user": users[0]}
     group = good(server.http, "groups/create", {**named, "name": "many", "members": users[1:1000]})["group"]
@@ -454,7 +456,7 @@ def test_one_login_is_ended_and_the_others_stay(locked: Server, ann: Person) -> 
     )
 
 
-def test_nobody_ends_the_logins_of_somebody_else(locked: Server, ann: Person, bob: Person) -> None:
+def test_an_account_cannot_end_the_logins_of_another(locked: Server, ann: Person, bob: Person) -> None:
     (row,) = ann.good("accounts/devices")["devices"]
     assert bob.refused("accounts/devices/logout", {"device": row["device"]}) == (404, "unknown_device")
     assert bob.refused("accounts/devices", user=ann.user) == (403, "not_allowed")
@@ -475,7 +477,7 @@ def test_a_stream_of_events_ends_with_the_sessions_of_its_account(locked: Server
 # --- open groups --------------------------------------------------------------------------------------------
 
 
-def test_an_open_group_is_joined_by_whoever_knows_it(ann: Person, bob: Person, cid: Person) -> None:
+def test_any_user_can_join_an_open_group(ann: Person, bob: Person, cid: Person) -> None:
     group = ann.group(bob)
     assert cid.refused("groups/join", {"group": group}) == (404, "unknown_group")
     assert bob.refused("groups/open", {"group": group, "open": True}) == (403, "role_too_low")
@@ -496,10 +498,10 @@ def test_an_open_group_is_joined_by_whoever_knows_it(ann: Person, bob: Person, c
 
 
 @pytest.fixture(scope="module")
-def strict(launch: Launch, door: str) -> Server:
+def strict(launch: Launch, http_server: str) -> Server:
     """A server that lets an address register and log in twice."""
     return launch(
-        door,
+        http_server,
         api=KEYS,
         accounts={"registration": True, "registrations_per_address": 2, "logins_per_address": 2},
     )

@@ -9,7 +9,7 @@ from tests.support import Server, eventually
 
 from .client import Listener, new_system
 from .clusters import Nodes, app_with, name_of, nodes_of
-from .cmd import command, fresh, logged_in, speaker
+from .cmd import cmd_client, command, fresh, logged_in
 from .raw import CLOSE
 from .v1 import good, refused, sessions_of
 
@@ -27,15 +27,15 @@ def asked(request: pytest.FixtureRequest, nodes: Nodes) -> Server:
     return server
 
 
-def close_code(speaker: object) -> int | None:
+def close_code(cmd_client: object) -> int | None:
     """The code of the close frame that comes next, notices of others left out."""
-    while (found := speaker.frame()).opcode != CLOSE:  # type: ignore[attr-defined]
+    while (found := cmd_client.frame()).opcode != CLOSE:  # type: ignore[attr-defined]
         pass
     code: int | None = found.close_code
     return code
 
 
-def test_presence_tells_sessions_of_both(nodes: Nodes, asked: Server) -> None:
+def test_presence_names_sessions_of_both(nodes: Nodes, asked: Server) -> None:
     app, user = app_with("multi"), fresh()
     first, second = nodes.servers
     with logged_in(first.ws, user, app, device="one"), logged_in(second.ws, user, app, device="two"):
@@ -54,7 +54,7 @@ def test_presence_tells_sessions_of_both(nodes: Nodes, asked: Server) -> None:
                 session["node"],
             )
         counts = good(asked.http, "counts", app=app)["apps"][0]
-        assert (counts["sessions"], counts["rooms"]) == (2, 0)
+        assert (counts["sessions"], counts["channels"]) == (2, 0)
         asked_both = {"app": str(app), "users": [user, "nobody"]}
         assert [each["online"] for each in good(asked.http, "presence", asked_both)["users"]] == [True, False]
 
@@ -72,24 +72,27 @@ def test_users_of_both_are_listed_page_by_page(nodes: Nodes, asked: Server) -> N
         assert page["count"] == 4
 
 
-def test_a_room_has_members_on_both(nodes: Nodes, asked: Server) -> None:
+def test_a_channel_has_subscribers_on_both(nodes: Nodes, asked: Server) -> None:
     app, ann, bob = app_with("multi"), fresh(), fresh()
     first, second = nodes.servers
     with logged_in(first.ws, ann, app), logged_in(second.ws, bob, app):
-        joined = good(asked.http, "rooms/join", {"app": str(app), "room": "r", "users": [ann, bob]})
-        assert [each["status"] for each in joined["results"]] == ["joined", "joined"]
-        listed = good(asked.http, "rooms/members", app=app, room="r")
-        assert {each["user"] for each in listed["members"]} == {ann, bob}
-        times = [each["joined_at"] for each in listed["members"]]
+        subscribed = good(
+            asked.http, "channels/subscribe", {"app": str(app), "channel": "r", "users": [ann, bob]}
+        )
+        assert [each["status"] for each in subscribed["results"]] == ["subscribed", "subscribed"]
+        listed = good(asked.http, "channels/presence", app=app, channel="r")
+        assert {each["user"] for each in listed["subscribers"]} == {ann, bob}
+        times = [each["subscribed_at"] for each in listed["subscribers"]]
         assert times == sorted(times), "in the order of joining"
-        (room,) = good(asked.http, "rooms", app=app)["rooms"]
-        assert room == {"room": "r", "members": 2}
-        (connection,) = (each["connection"] for each in listed["members"] if each["user"] == bob)
-        change = {"app": str(app), "room": "r", "connections": [connection]}
-        assert good(asked.http, "rooms/leave", change)["left"] == 1
-        assert [each["user"] for each in good(asked.http, "rooms/members", app=app, room="r")["members"]] == [
-            ann
-        ]
+        (channel,) = good(asked.http, "channels", app=app)["channels"]
+        assert channel == {"channel": "r", "subscribers": 2}
+        (connection,) = (each["connection"] for each in listed["subscribers"] if each["user"] == bob)
+        change = {"app": str(app), "channel": "r", "connections": [connection]}
+        assert good(asked.http, "channels/unsubscribe", change)["unsubscribed"] == 1
+        assert [
+            each["user"]
+            for each in good(asked.http, "channels/presence", app=app, channel="r")["subscribers"]
+        ] == [ann]
 
 
 def test_a_disconnect_reaches_both(nodes: Nodes, asked: Server) -> None:
@@ -118,7 +121,7 @@ def test_a_ban_holds_on_both_until_it_is_lifted(nodes: Nodes, asked: Server) -> 
         assert (answer["closed"], answer["lasting"]) == (1, True)
         assert close_code(ann) == 4503
     for server in nodes.servers:
-        with speaker(server.ws) as ann:
+        with cmd_client(server.ws) as ann:
             ann.send(command("login", {"userID": user, "appID": app}))
             assert close_code(ann) == 4503
     assert good(asked.http, "unban", {"app": str(app), "users": [user]}) == {"missing_nodes": []}
@@ -129,11 +132,12 @@ def test_a_ban_holds_on_both_until_it_is_lifted(nodes: Nodes, asked: Server) -> 
 
 def test_an_app_that_is_created_on_one_is_there_on_the_other(nodes: Nodes) -> None:
     first, second = nodes.servers
-    good(first.http, "apps/create", {"app": "777", "settings": {"max_rooms": 3}})
-    assert good(second.http, "apps/show", app="777")["max_rooms"] == 3, "who is asked looks"
-    good(second.http, "apps/set", {"app": "777", "settings": {"max_rooms": 4}})
+    good(first.http, "apps/create", {"app": "777", "settings": {"max_channels": 3}})
+    assert good(second.http, "apps/show", app="777")["max_channels"] == 3, "who is asked looks"
+    good(second.http, "apps/set", {"app": "777", "settings": {"max_channels": 4}})
     eventually(
-        lambda: good(first.http, "apps/show", app="777")["max_rooms"] == 4, what="the change has come round"
+        lambda: good(first.http, "apps/show", app="777")["max_channels"] == 4,
+        what="the change has come round",
     )
     with logged_in(second.ws, "ann", 777):
         assert good(first.http, "presence", app="777", user="ann")["online_count"] == 1
@@ -141,7 +145,7 @@ def test_an_app_that_is_created_on_one_is_there_on_the_other(nodes: Nodes) -> No
 
 
 @pytest.mark.full
-def test_a_node_that_is_gone_is_named(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_dead_node_is_named(tmp_path_factory: pytest.TempPathFactory) -> None:
     with nodes_of(tmp_path_factory.mktemp("gone"), 2) as nodes:
         first, second = nodes.servers
         app, user = app_with("multi"), fresh()
@@ -156,7 +160,7 @@ def test_a_node_that_is_gone_is_named(tmp_path_factory: pytest.TempPathFactory) 
                 "missing_nodes": [name],
             }
             assert good(first.http, "counts", app=app)["missing_nodes"] == [name]
-            assert good(first.http, "rooms", app=app)["missing_nodes"] == [name]
+            assert good(first.http, "channels", app=app)["missing_nodes"] == [name]
             answer = good(first.http, "disconnect", {"app": str(app), "users": [user]})
             assert (answer["closed"], answer["missing_nodes"]) == (1, [name])
 
@@ -191,8 +195,8 @@ def test_a_system_is_an_app_whose_users_are_its_clients(nodes: Nodes, asked: Ser
             assert session["node"] == name_of(server)
         many = good(asked.http, "presence", {"app": app, "users": [*ids, "nobody"]})
         assert [each["online"] for each in many["users"]] == [True, True, False]
-        joined = good(asked.http, "rooms/join", {"app": app, "room": "r", "connections": ids})
-        assert joined["joined"] == 2
+        subscribed = good(asked.http, "channels/subscribe", {"app": app, "channel": "r", "connections": ids})
+        assert subscribed["subscribed"] == 2
         closed = good(asked.http, "disconnect", {"app": app, "users": [one.id], "connections": [two.id]})
         assert closed["closed"] == 2
         assert [close_code(one), close_code(two)] == [4502, 4502]

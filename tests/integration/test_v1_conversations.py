@@ -6,7 +6,7 @@ import pytest
 
 from tests.support import Server
 
-from .cmd import logged_in, speaker
+from .cmd import cmd_client, logged_in
 from .setting import Launch
 from .test_messaging import send
 from .test_v1_accounts import KEYS, Person
@@ -23,9 +23,9 @@ def pushed(server: Server, sender: str, to: str, text: str, app: object = "gocha
 
 
 @pytest.fixture(scope="module")
-def locked(launch: Launch, door: str) -> Server:
+def locked(launch: Launch, http_server: str) -> Server:
     """A server with keys."""
-    return launch(door, api=KEYS, accounts={"registration": True})
+    return launch(http_server, api=KEYS, accounts={"registration": True})
 
 
 @pytest.fixture
@@ -82,8 +82,8 @@ def test_conversations_come_page_by_page_whatever_is_hidden(server: Server, app:
     assert seen == ["d", "c", "b", "a"]
 
 
-def test_reading_moves_on_and_tells_the_author(server: Server, app: int) -> None:
-    with speaker(server.ws) as one:
+def test_reading_moves_on_and_informs_the_author(server: Server, app: int) -> None:
+    with cmd_client(server.ws) as one:
         one.ask_cmd("login", {"userID": "ann", "appID": app, "cursor": 0})
         sent = send(one, "bob", "hi")
         body = {"app": str(app), "user": "bob", "conversation": sent["conversation"], "id": sent["id"]}
@@ -91,8 +91,8 @@ def test_reading_moves_on_and_tells_the_author(server: Server, app: int) -> None
             "conversation": sent["conversation"],
             "read": sent["id"],
         }
-        told = one.push("receipt").json["response"]["data"]
-        assert told == {"from": "bob", "conversation": sent["conversation"], "read": sent["id"]}
+        received = one.push("receipt").json["response"]["data"]
+        assert received == {"from": "bob", "conversation": sent["conversation"], "read": sent["id"]}
         shown = good(server.http, "messages/receipts", app=app, user="ann", conversation=sent["conversation"])
         assert shown == {
             "receipts": [{"user": "bob", "read": sent["id"], "received": sent["id"]}],

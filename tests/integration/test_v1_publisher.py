@@ -1,4 +1,4 @@
-"""The publisher connection, on both doors: commands and answers in order, keys, bounds."""
+"""The publisher connection, on both HTTP servers: commands and answers in order, keys, bounds."""
 
 import contextlib
 import json
@@ -9,7 +9,7 @@ import pytest
 
 from tests.support import Server, eventually
 
-from .cmd import Speaker, fresh, logged_in, speaker
+from .cmd import CmdClient, cmd_client, fresh, logged_in
 from .raw import (
     BINARY,
     CLOSE,
@@ -45,19 +45,19 @@ def publisher(server: Server, key: str = "") -> Iterator[Raw]:
 
 
 @pytest.fixture
-def ann(server: Server, app: int) -> Iterator[Speaker]:
+def ann(server: Server, app: int) -> Iterator[CmdClient]:
     """A session of `ann`."""
     with logged_in(server.ws, "ann", app) as one:
         yield one
 
 
-def texts(one: Speaker, count: int) -> list[str]:
+def texts(one: CmdClient, count: int) -> list[str]:
     """The words of the next messages that a client was pushed."""
     return [one.push("msg").json["response"]["data"]["msg"] for _ in range(count)]
 
 
 def test_publishes_are_acknowledged_in_order_with_what_was_not_sent(
-    server: Server, app: int, ann: Speaker
+    server: Server, app: int, ann: CmdClient
 ) -> None:
     name = str(app)
     with publisher(server) as one:
@@ -66,7 +66,10 @@ def test_publishes_are_acknowledged_in_order_with_what_was_not_sent(
             command("two", app=name, user="x", text="-"),
             command(3, app=name, users=["ann", "x"], text="3"),
             command(
-                4, app=name, targets=[{"all": True}, {"room": "r"}], message={"type": "o", "data": {"n": 4}}
+                4,
+                app=name,
+                targets=[{"all": True}, {"channel": "r"}],
+                message={"type": "o", "data": {"n": 4}},
             ),
             text('{"seq":5,"ping":{}}'),
             command(6, app="nope", user="ann", text="-"),
@@ -84,7 +87,7 @@ def test_publishes_are_acknowledged_in_order_with_what_was_not_sent(
         {"seq": 1, "sent": 1},
         {"seq": "two", "sent": 0, "results": [{"target": {"user": "x"}, "status": "absent"}]},
         {"seq": 3, "sent": 1, "results": [{"target": {"user": "x"}, "status": "absent"}]},
-        {"seq": 4, "sent": 1, "results": [{"target": {"room": "r"}, "status": "absent"}]},
+        {"seq": 4, "sent": 1, "results": [{"target": {"channel": "r"}, "status": "absent"}]},
         {"seq": 5, "pong": {}},
     ]
     codes = [(answer["seq"], answer["error"]["code"]) for answer in answers[5:11]]
@@ -123,13 +126,13 @@ def test_what_is_stored_among_others_keeps_its_order_and_is_stored_once(server: 
     kept = [answer["results"][0]["stored"]["id"] for answer in answers[:40] if answer["sent"]]
     assert kept == list(range(1, 37))
     assert [answer["error"]["code"] for answer in answers[40:] if "error" in answer] == ["id_reused"] * 18
-    with speaker(server.ws) as ann:
+    with cmd_client(server.ws) as ann:
         assert ann.ask_cmd("login", {"userID": "ann", "appID": app, "cursor": 0})[2] == {"recovered": True}
         assert [ann.push("message").json["response"]["data"]["id"] for _ in range(36)] == kept
         ann.no_push("message")
 
 
-def test_thousands_under_way_arrive_once_and_in_order(server: Server, app: int, ann: Speaker) -> None:
+def test_thousands_under_way_arrive_once_and_in_order(server: Server, app: int, ann: CmdClient) -> None:
     count = 5000
     frames = b"".join(
         command(number, app=str(app), user="ann", text=f"{number:05d}", id=f"{app}-{number}")
@@ -141,7 +144,7 @@ def test_thousands_under_way_arrive_once_and_in_order(server: Server, app: int, 
     assert texts(ann, count) == [f"{number:05d}" for number in range(count)]
 
 
-def test_frames_may_arrive_in_any_pieces(server: Server, app: int, ann: Speaker) -> None:
+def test_frames_may_arrive_in_any_pieces(server: Server, app: int, ann: CmdClient) -> None:
     with publisher(server) as one:
         one.dribble(b"".join(command(n, app=str(app), user="ann", text=str(n)) for n in range(20)), 7)
         assert [one.message().json for _ in range(20)] == [{"seq": n, "sent": 1} for n in range(20)]
@@ -150,7 +153,7 @@ def test_frames_may_arrive_in_any_pieces(server: Server, app: int, ann: Speaker)
     assert texts(ann, 21) == [*map(str, range(20)), "x" * 10_000]
 
 
-def test_an_id_is_carried_out_once_whichever_way_it_comes(server: Server, app: int, ann: Speaker) -> None:
+def test_an_id_is_carried_out_once_whichever_way_it_comes(server: Server, app: int, ann: CmdClient) -> None:
     push = {"app": str(app), "user": "ann", "text": "once", "id": fresh("request")}
     with publisher(server) as one:
         one.send(*(command(number, **push) for number in range(3)), command(3, **{**push, "text": "-"}))
@@ -163,7 +166,7 @@ def test_an_id_is_carried_out_once_whichever_way_it_comes(server: Server, app: i
     ann.no_push("msg")
 
 
-def test_pushes_that_are_held_are_said_to_be(server: Server, app: int) -> None:
+def test_pushes_that_are_pending_are_reported_as_such(server: Server, app: int) -> None:
     user = fresh()
     with publisher(server) as one:
         one.send(command(1, app=str(app), user=user, text="later", ttl_seconds=60))
@@ -188,8 +191,8 @@ def test_it_is_a_websocket_like_any_other(server: Server) -> None:
         one.closed(1007)
 
 
-def test_what_is_too_big_ends_the_connection(door: str, launch: Launch) -> None:
-    small = launch(door, limits={"body_bytes": 1000})
+def test_what_is_too_big_ends_the_connection(http_server: str, launch: Launch) -> None:
+    small = launch(http_server, limits={"body_bytes": 1000})
     with publisher(small) as one:
         one.send(text(b"x" * 1001))
         one.closed(1009)
@@ -209,9 +212,9 @@ KEYS = [
 
 
 @pytest.fixture(scope="module")
-def keyed(door: str, launch: Launch) -> Server:
+def keyed(http_server: str, launch: Launch) -> Server:
     """A server with keys."""
-    return launch(door, apps=OPEN, api={"keys": KEYS})
+    return launch(http_server, apps=OPEN, api={"keys": KEYS})
 
 
 def knock(server: Server, key: str) -> Response:
@@ -238,8 +241,10 @@ def test_a_key_publishes_in_its_own_apps_only(keyed: Server) -> None:
         assert one.message().json["seq"] == 2
 
 
-def test_a_key_that_is_taken_away_ends_the_connection_at_its_next_command(door: str, launch: Launch) -> None:
-    server = launch(door, apps=OPEN, api={"keys": KEYS})
+def test_a_key_that_is_taken_away_ends_the_connection_at_its_next_command(
+    http_server: str, launch: Launch
+) -> None:
+    server = launch(http_server, apps=OPEN, api={"keys": KEYS})
     with publisher(server, "pushing-key-of-the-tests") as one:
         one.send(command(1, app="101", user="x", text="-"))
         assert one.message().json["seq"] == 1
@@ -250,8 +255,8 @@ def test_a_key_that_is_taken_away_ends_the_connection_at_its_next_command(door: 
         one.closed(4504)
 
 
-def test_commands_count_against_the_rate_of_their_key(door: str, launch: Launch) -> None:
-    server = launch(door, api={"keys": KEYS, "requests_per_second": 5})
+def test_commands_count_against_the_rate_of_their_key(http_server: str, launch: Launch) -> None:
+    server = launch(http_server, api={"keys": KEYS, "requests_per_second": 5})
     with publisher(server, "pushing-key-of-the-tests") as one:
         one.send(*(command(number, app="101", user="x", text="-") for number in range(8)))
         answers = [one.message().json for _ in range(8)]

@@ -1,4 +1,4 @@
-"""What back ends send by ``/api/v1``, on both doors: push, publish, batches; ids, gzip, rates, keys."""
+"""What back ends send by ``/api/v1``, on both HTTP servers: push, publish, batches; ids, gzip, rates."""
 
 import gzip
 import json
@@ -10,7 +10,7 @@ import pytest
 
 from tests.support import Server, eventually
 
-from .cmd import Speaker, fresh, logged_in
+from .cmd import CmdClient, fresh, logged_in
 from .raw import Response, ask, request
 from .setting import MULTI, OPEN, Launch
 from .v1 import PREFIX, call, good, refused, sessions_of
@@ -24,13 +24,13 @@ KEYS = [
 
 
 @pytest.fixture
-def ann(server: Server, app: int) -> Iterator[Speaker]:
+def ann(server: Server, app: int) -> Iterator[CmdClient]:
     """A session of `ann`."""
     with logged_in(server.ws, "ann", app) as one:
         yield one
 
 
-def told(one: Speaker) -> dict[str, Any]:
+def received(one: CmdClient) -> dict[str, Any]:
     """The next message that a client was pushed: seq and data in one."""
     body = one.push("msg").json
     return {"seq": body["seq"], **body["response"]["data"]}
@@ -59,7 +59,7 @@ def test_a_push_reaches_targets_of_all_kinds_in_one_request(server: Server) -> N
         logged_in(server.ws, "bob", app) as pad,
     ):
         (connection,) = (each["connection"] for each in sessions_of(server.http, app, "ann"))
-        good(server.http, "rooms/join", {"app": str(app), "room": "茶", "users": ["ann"]})
+        good(server.http, "channels/subscribe", {"app": str(app), "channel": "茶", "users": ["ann"]})
         targets = [
             {"user": "bob"},
             {"user": "bob", "device": "phone"},
@@ -67,8 +67,8 @@ def test_a_push_reaches_targets_of_all_kinds_in_one_request(server: Server) -> N
             {"user": "nobody"},
             {"connection": connection},
             {"connection": "A" * 38},
-            {"room": "茶"},
-            {"room": "empty"},
+            {"channel": "茶"},
+            {"channel": "empty"},
             {"all": True},
         ]
         push = {"app": str(app), "targets": targets, "message": {"type": "text", "text": "hi"}, "id": fresh()}
@@ -86,9 +86,9 @@ def test_a_push_reaches_targets_of_all_kinds_in_one_request(server: Server) -> N
             "sent",
         ]
         wanted = {"seq": push["id"], "target": "", "type": "text", "msg": "hi", "from": ""}
-        assert [told(ann) for _ in range(3)] == [wanted] * 3
-        assert [told(phone) for _ in range(2)] == [wanted] * 2
-        assert told(pad) == wanted
+        assert [received(ann) for _ in range(3)] == [wanted] * 3
+        assert [received(phone) for _ in range(2)] == [wanted] * 2
+        assert received(pad) == wanted
         for one in (ann, phone, pad):
             one.no_push("msg")
 
@@ -97,7 +97,6 @@ def test_a_push_reaches_targets_of_all_kinds_in_one_request(server: Server) -> N
     ("said", "kind", "shown"),
     [
         ({"text": "hi"}, "text", "hi"),
-        ({"text": ""}, "text", ""),
         ({"message": "你好"}, "text", "你好"),
         ({"message": "x", "type": "image"}, "image", "x"),
         ({"message": {"text": "x", "type": "image"}}, "image", "x"),
@@ -109,11 +108,11 @@ def test_a_push_reaches_targets_of_all_kinds_in_one_request(server: Server) -> N
     ],
 )
 def test_a_message_is_text_or_any_json(
-    server: Server, app: int, ann: Speaker, said: dict[str, Any], kind: str, shown: str
+    server: Server, app: int, ann: CmdClient, said: dict[str, Any], kind: str, shown: str
 ) -> None:
     answer = good(server.http, "push", {"app": str(app), "user": "ann", "sender": "shop", **said})
     assert answer == {"sent": 1, "results": [{"target": {"user": "ann"}, "status": "sent"}]}
-    data = told(ann)
+    data = received(ann)
     assert (data["type"], data["msg"], data["from"]) == (kind, shown, "shop")
     assert data["seq"] == ""
 
@@ -124,12 +123,12 @@ def test_a_message_is_text_or_any_json(
         ({"users": ["ann", "x"]}, [{"user": "ann"}, {"user": "x"}]),
         ({"user": "ann", "device": ""}, [{"user": "ann", "device": ""}]),
         ({"all": True}, [{"all": True}]),
-        ({"room": "r"}, [{"room": "r"}]),
+        ({"channel": "r"}, [{"channel": "r"}]),
         ({"connection": "c"}, [{"connection": "c"}]),
     ],
 )
 def test_short_forms_are_answered_like_long_ones(
-    server: Server, app: int, ann: Speaker, short: dict[str, Any], targets: list[dict[str, Any]]
+    server: Server, app: int, ann: CmdClient, short: dict[str, Any], targets: list[dict[str, Any]]
 ) -> None:
     brief = good(server.http, "push", {"app": str(app), "text": "x", **short})
     full = good(server.http, "push", {"app": str(app), "message": {"text": "x"}, "targets": targets})
@@ -137,24 +136,24 @@ def test_short_forms_are_answered_like_long_ones(
     assert [result["target"] for result in brief["results"]] == targets
 
 
-def test_a_room_is_published_to(server: Server, app: int, ann: Speaker) -> None:
+def test_a_channel_is_published_to(server: Server, app: int, ann: CmdClient) -> None:
     with logged_in(server.ws, "bob", app) as bob:
-        good(server.http, "rooms/join", {"app": str(app), "room": "r", "users": ["ann", "bob"]})
-        publish = {"app": str(app), "room": "r", "text": "x", "sender": "ann", "except_users": ["ann"]}
-        assert good(server.http, "rooms/publish", publish) == {
-            "sent": 1,
-            "results": [{"target": {"room": "r"}, "status": "sent"}],
+        good(server.http, "channels/subscribe", {"app": str(app), "channel": "r", "users": ["ann", "bob"]})
+        publish = {"app": str(app), "channel": "r", "text": "x", "sender": "ann", "except_users": ["ann"]}
+        assert good(server.http, "channels/publish", publish) == {
+            "channel": "r",
+            "status": "sent",
         }
-        assert told(bob)["from"] == "ann"
+        assert received(bob)["from"] == "ann"
         ann.no_push("msg")
 
 
-def test_a_large_push_reaches_everybody_in_order(server: Server, app: int, ann: Speaker) -> None:
+def test_a_large_push_reaches_everybody_in_order(server: Server, app: int, ann: CmdClient) -> None:
     users = [f"absent-{number}" for number in range(4999)]
     answer = good(server.http, "push", {"app": str(app), "users": [*users, "ann"], "text": "first"})
     good(server.http, "push", {"app": str(app), "user": "ann", "text": "second"})
     assert outcome(answer) == ["absent"] * 4999 + ["sent"]
-    assert [told(ann)["msg"] for _ in range(2)] == ["first", "second"]
+    assert [received(ann)["msg"] for _ in range(2)] == ["first", "second"]
 
 
 # --- what is refused ----------------------------------------------------------------------------------------
@@ -169,13 +168,20 @@ def test_a_large_push_reaches_everybody_in_order(server: Server, app: int, ann: 
         (b"[" * 100_000, "invalid_request", ""),
         ({"user": "ann", "text": "x"}, "invalid_request", "`app`"),
         ({"app": "101", "user": "ann"}, "invalid_request", "Give one of `message`"),
+        ({"app": "101", "user": "ann", "text": ""}, "invalid_request", "`$.text`"),
+        ({"app": "101", "user": "ann", "message": ""}, "invalid_request", "`$.message`"),
+        ({"app": "101", "user": "ann", "data": ""}, "invalid_request", "The message is empty"),
         ({"app": "101", "user": "ann", "message": {}}, "invalid_request", "`text` and `data`"),
         ({"app": "101", "user": "ann", "message": {"text": "x", "data": 1}}, "invalid_request", "one of"),
         ({"app": "101", "user": "ann", "text": "x", "message": "y"}, "invalid_request", "one of"),
         ({"app": "101", "user": "ann", "message": {"text": "x"}, "type": "y"}, "invalid_request", "`type`"),
         ({"app": "101", "text": "x"}, "invalid_request", "Give one of `targets`"),
-        ({"app": "101", "user": "a", "room": "r", "text": "x"}, "invalid_request", "Give one of `targets`"),
-        ({"app": "101", "room": "r", "device": "d", "text": "x"}, "invalid_request", "`device`"),
+        (
+            {"app": "101", "user": "a", "channel": "r", "text": "x"},
+            "invalid_request",
+            "Give one of `targets`",
+        ),
+        ({"app": "101", "channel": "r", "device": "d", "text": "x"}, "invalid_request", "`device`"),
         ({"app": "101", "targets": [], "text": "x"}, "invalid_request", "targets"),
         ({"app": "101", "targets": [{"user": "a"}, {}], "text": "x"}, "invalid_request", "$.targets[1]"),
         ({"app": "101", "user": "a", "text": "x", "tll": 5}, "invalid_request", "unknown field `tll`"),
@@ -186,7 +192,7 @@ def test_a_large_push_reaches_everybody_in_order(server: Server, app: int, ann: 
         ({"app": "101", "user": "a", "text": "x" * 140_000}, "invalid_request", "too long"),
         (b'{"app":"101","user":"a","data":"\xff"}', "invalid_request", "$.data"),
         (b'{"app":"101","user":"a","data":{"a":"\\ud800"}}', "invalid_request", ""),
-        ({"app": "101", "room": "r", "text": "x", "store": True}, "invalid_request", "users, on all"),
+        ({"app": "101", "channel": "r", "text": "x", "store": True}, "invalid_request", "users, on all"),
         ({"app": "101", "all": True, "text": "x", "store": True}, "invalid_request", "users, on all"),
         (
             {"app": "101", "user": "a", "device": "", "text": "x", "store": True},
@@ -204,8 +210,11 @@ def test_a_large_push_reaches_everybody_in_order(server: Server, app: int, ann: 
             "invalid_request",
             "`code`",
         ),
-        ({"app": "101", "group": "7", "text": "x"}, "invalid_request", "goes with `store`"),
-        ({"app": "101", "targets": [{"group": "7"}], "text": "x"}, "invalid_request", "goes with `store`"),
+        (
+            {"app": "101", "channel": "group:x", "text": "x", "store": True},
+            "invalid_request",
+            "users, on all",
+        ),
         ({"app": "101", "group": "x", "text": "x", "store": True}, "invalid_request", "$.group"),
         ({"app": "101", "users": ["u"] * 10_001, "text": "x"}, "too_many_targets", "limits.batch_targets"),
         (
@@ -215,13 +224,13 @@ def test_a_large_push_reaches_everybody_in_order(server: Server, app: int, ann: 
         ),
     ],
 )
-def test_what_is_no_push_is_refused_and_says_why(server: Server, body: Any, code: str, words: str) -> None:
+def test_an_invalid_push_is_refused_with_the_reason(server: Server, body: Any, code: str, words: str) -> None:
     status, said, message = refused(server.http, "push", body)
     assert (status, said) == (400, code)
     assert words in message
 
 
-def test_an_app_that_nobody_knows_is_not_found(server: Server) -> None:
+def test_an_unknown_app_is_not_found(server: Server) -> None:
     assert refused(server.http, "push", {"app": "nope", "all": True, "text": "x"})[:2] == (404, "unknown_app")
 
 
@@ -235,7 +244,7 @@ def test_another_method_is_not_allowed(server: Server) -> None:
 
 @pytest.mark.parametrize("by_header", [False, True])
 def test_a_request_that_comes_again_is_answered_as_before_and_sent_once(
-    server: Server, app: int, ann: Speaker, by_header: bool
+    server: Server, app: int, ann: CmdClient, by_header: bool
 ) -> None:
     name = fresh("request")
     push = {"app": str(app), "users": ["ann", "x"], "text": "once"}
@@ -245,7 +254,7 @@ def test_a_request_that_comes_again_is_answered_as_before_and_sent_once(
     assert first.json == again.json
     assert outcome(first.json) == ["sent", "absent"]
     assert (first.header("Idempotent-Replayed"), again.header("Idempotent-Replayed")) == (None, "true")
-    assert told(ann)["msg"] == "once"
+    assert received(ann)["msg"] == "once"
     ann.no_push("msg")
     other = json.dumps({**push, "text": "twice"} if by_header else {**push, "id": name, "text": "twice"})
     answer = post(server, "push", other.encode(), *headers)
@@ -257,7 +266,7 @@ def test_an_id_under_which_nobody_was_reached_may_be_used_again(server: Server, 
     assert outcome(good(server.http, "push", push)) == ["absent"]
     with logged_in(server.ws, "late", app) as late:
         assert outcome(good(server.http, "push", push)) == ["sent"]
-        assert told(late)["seq"] == push["id"]
+        assert received(late)["seq"] == push["id"]
 
 
 def test_a_key_that_is_too_long_is_refused(server: Server) -> None:
@@ -276,30 +285,30 @@ def test_a_push_with_a_time_to_live_waits_for_a_login(server: Server, app: int) 
         assert outcome(good(server.http, "push", push)) == ["held"]
     assert outcome(good(server.http, "push", {"app": str(app), "user": user, "text": "lost"})) == ["absent"]
     with logged_in(server.ws, user, app) as one:
-        assert [told(one)["msg"] for _ in range(2)] == ["one", "two"]
+        assert [received(one)["msg"] for _ in range(2)] == ["one", "two"]
         one.no_push("msg")
 
 
-def test_a_push_goes_behind_what_is_held_for_its_user(server: Server, app: int) -> None:
+def test_a_push_is_queued_behind_pending_ones_of_its_user(server: Server, app: int) -> None:
     user = fresh()
     held = [f"held {number}" for number in range(5)]
     for text in held:
         good(server.http, "push", {"app": str(app), "users": ["x", user], "text": text, "ttl_seconds": 30})
     with logged_in(server.ws, user, app) as one:
         good(server.http, "push", {"app": str(app), "user": user, "text": "now"})
-        assert [told(one)["msg"] for _ in range(6)] == [*held, "now"]
+        assert [received(one)["msg"] for _ in range(6)] == [*held, "now"]
 
 
 # --- batches ------------------------------------------------------------------------------------------------
 
 
 def test_commands_of_a_batch_are_answered_as_if_each_had_come_alone(
-    server: Server, app: int, ann: Speaker
+    server: Server, app: int, ann: CmdClient
 ) -> None:
     commands = [
         {"push": {"app": str(app), "user": "ann", "text": "1"}},
-        {"rooms/join": {"app": str(app), "room": "r", "users": ["ann"]}},
-        {"rooms/publish": {"app": str(app), "room": "r", "text": "2"}},
+        {"channels/subscribe": {"app": str(app), "channel": "r", "users": ["ann"]}},
+        {"channels/publish": {"app": str(app), "channel": "r", "text": "2"}},
         {"push": {"app": "nope", "user": "ann", "text": "x"}},
         {"push": {"app": str(app)}},
         {"presence": {"app": str(app), "users": ["ann"]}},
@@ -308,19 +317,19 @@ def test_commands_of_a_batch_are_answered_as_if_each_had_come_alone(
     ]
     results = good(server.http, "batch", {"commands": commands})["results"]
     assert [result["status"] for result in results] == [200, 200, 200, 404, 400, 200, 404, 404]
-    assert results[2]["body"] == {"sent": 1, "results": [{"target": {"room": "r"}, "status": "sent"}]}
+    assert results[2]["body"] == {"channel": "r", "status": "sent"}
     assert results[3]["body"]["code"] == "unknown_app"
     assert results[5]["body"]["users"] == [{"user": "ann", "online": True}]
-    assert [told(ann)["msg"] for _ in range(2)] == ["1", "2"]
+    assert [received(ann)["msg"] for _ in range(2)] == ["1", "2"]
 
 
-def test_a_batch_that_comes_again_is_carried_out_once(server: Server, app: int, ann: Speaker) -> None:
+def test_a_batch_that_comes_again_is_carried_out_once(server: Server, app: int, ann: CmdClient) -> None:
     commands = [{"push": {"app": str(app), "user": "ann", "text": text}} for text in ("1", "2")]
     body = json.dumps({"commands": commands}).encode()
     key = ("Idempotency-Key", fresh("batch"))
     first, again = post(server, "batch", body, key), post(server, "batch", body, key)
     assert first.json == again.json
-    assert [told(ann)["msg"] for _ in range(2)] == ["1", "2"]
+    assert [received(ann)["msg"] for _ in range(2)] == ["1", "2"]
     ann.no_push("msg")
 
 
@@ -333,7 +342,7 @@ def test_a_batch_that_comes_again_is_carried_out_once(server: Server, app: int, 
         ([{"push": {}}] * 10_001, "too_many_targets"),
     ],
 )
-def test_what_is_no_batch_is_refused(server: Server, commands: list[Any], code: str) -> None:
+def test_an_invalid_batch_is_refused(server: Server, commands: list[Any], code: str) -> None:
     assert refused(server.http, "batch", {"commands": commands})[:2] == (400, code)
 
 
@@ -383,9 +392,9 @@ def test_an_unknown_encoding_is_refused(server: Server) -> None:
 
 
 @pytest.fixture(scope="module")
-def keyed(door: str, launch: Launch) -> Server:
+def keyed(http_server: str, launch: Launch) -> Server:
     """A server with keys."""
-    return launch(door, apps=OPEN, api={"keys": KEYS})
+    return launch(http_server, apps=OPEN, api={"keys": KEYS})
 
 
 @pytest.mark.parametrize(
@@ -424,8 +433,8 @@ def test_commands_of_a_batch_need_the_scope_of_their_routes(keyed: Server) -> No
     assert refused(keyed.http, "batch", {"commands": commands})[:2] == (401, "unauthorized")
 
 
-def test_a_key_has_a_rate_and_hears_how_much_of_it_is_left(door: str, launch: Launch) -> None:
-    server = launch(door, apps=OPEN, api={"keys": KEYS, "requests_per_second": 3})
+def test_a_key_has_a_rate_and_learns_how_much_of_it_is_left(http_server: str, launch: Launch) -> None:
+    server = launch(http_server, apps=OPEN, api={"keys": KEYS, "requests_per_second": 3})
     push = {"app": "101", "user": "x", "text": "x"}
     answers = [call(server.http, "push", push, key="key-of-all-of-the-tests") for _ in range(4)]
     statuses = [answer.status for answer in answers]
@@ -451,6 +460,6 @@ def test_a_key_has_a_rate_and_hears_how_much_of_it_is_left(door: str, launch: La
     server.configure({"api": {"keys": KEYS}})
 
 
-def test_without_a_rate_nothing_is_said_of_it(keyed: Server) -> None:
+def test_without_a_rate_nothing_is_reported_of_it(keyed: Server) -> None:
     answer = call(keyed.http, "push", {"app": "101", "user": "x", "text": "x"}, key="key-of-all-of-the-tests")
     assert [answer.header(name) for name in TIMELESS] == [None] * 3

@@ -9,7 +9,7 @@ import pytest
 from tests.support import eventually
 
 from .clusters import Nodes, app_with, nodes_of
-from .cmd import Speaker, fresh, logged_in
+from .cmd import CmdClient, fresh, logged_in
 from .raw import open_socket, text
 from .v1 import call, good, sessions_of
 
@@ -18,7 +18,7 @@ HERE, THERE = 0, 1
 
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
-    """Two nodes, one behind each door."""
+    """Two nodes, one on each HTTP server."""
     with nodes_of(tmp_path_factory.mktemp("sending"), 2) as two:
         yield two
 
@@ -28,7 +28,7 @@ def app() -> str:
     return str(app_with("multi"))
 
 
-def texts(one: Speaker, count: int) -> list[str]:
+def texts(one: CmdClient, count: int) -> list[str]:
     """The words of the next messages that a client was pushed."""
     return [one.push("msg").json["response"]["data"]["msg"] for _ in range(count)]
 
@@ -46,7 +46,7 @@ def test_targets_of_all_kinds_are_reached_on_another_node(nodes: Nodes, app: str
     ):
         eventually(lambda: len(sessions_of(nodes.http[HERE], int(app), ann)) == 2, what="both are known")
         (connection,) = (each["connection"] for each in sessions_of(nodes.http[HERE], int(app), bob))
-        good(nodes.http[HERE], "rooms/join", {"app": app, "room": "r", "users": [bob]})
+        good(nodes.http[HERE], "channels/subscribe", {"app": app, "channel": "r", "users": [bob]})
         targets = [
             {"user": ann},
             {"user": ann, "device": "phone"},
@@ -54,7 +54,7 @@ def test_targets_of_all_kinds_are_reached_on_another_node(nodes: Nodes, app: str
             {"user": ann, "device": "tv"},
             {"user": "nobody"},
             {"connection": connection},
-            {"room": "r"},
+            {"channel": "r"},
             {"all": True},
         ]
         for number, at in enumerate((HERE, THERE)):
@@ -64,7 +64,7 @@ def test_targets_of_all_kinds_are_reached_on_another_node(nodes: Nodes, app: str
                 *("sent", "sent", "sent", "absent", "absent"),
                 *("sent", "sent", "sent"),
             ]
-            # To both devices, to this one, and to all; the other by connection, room, and as one of all.
+            # To both devices, to this one, and to all; the other by connection, channel, and as one of all.
             assert texts(phone, 3) == texts(pad, 3) == texts(other, 3) == [str(number)] * 3
         spared = {"app": app, "all": True, "text": "-", "except_users": [ann, "nobody"]}
         good(nodes.http[HERE], "push", spared)
@@ -100,7 +100,7 @@ def test_a_request_that_comes_again_through_another_node_is_repeated(nodes: Node
         one.no_push("msg")
 
 
-def test_what_is_held_on_one_node_is_told_at_a_login_on_another(nodes: Nodes, app: str) -> None:
+def test_what_is_pending_on_one_node_is_delivered_at_a_login_on_another(nodes: Nodes, app: str) -> None:
     user = fresh()
     for number in range(3):
         push = {"app": app, "user": user, "text": str(number), "ttl_seconds": 60}

@@ -1,4 +1,4 @@
-"""Pushes that are stored, by every way in which a back end sends: on both doors."""
+"""Pushes that are stored, by every way in which a back end sends: on both HTTP servers."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,22 +6,22 @@ from typing import Any
 
 from tests.support import Server
 
-from .cmd import Speaker, fresh, json_request, speaker
+from .cmd import CmdClient, cmd_client, fresh, json_request
 from .raw import ask
 from .setting import MULTI
 from .v1 import call, good, refused
 
 
 @contextmanager
-def reader(server: Server, user: str, app: int, cursor: int = 0) -> Iterator[Speaker]:
+def reader(server: Server, user: str, app: int, cursor: int = 0) -> Iterator[CmdClient]:
     """A session that takes part in what is stored, and has all up to ``cursor``."""
-    with speaker(server.ws) as one:
+    with cmd_client(server.ws) as one:
         code, _, data = one.ask_cmd("login", {"userID": user, "appID": app, "cursor": cursor})
         assert (code, data) == (200, {"recovered": True})
         yield one
 
 
-def told(one: Speaker) -> dict[str, Any]:
+def received(one: CmdClient) -> dict[str, Any]:
     data: dict[str, Any] = one.push("message").json["response"]["data"]
     return data
 
@@ -32,27 +32,55 @@ def stored(answer: Any) -> list[dict[str, Any]]:
     return [result["stored"] for result in answer["results"]]
 
 
-def test_a_stored_push_is_told_to_who_is_there_and_kept_for_who_comes(server: Server, app: int) -> None:
+def test_a_stored_push_reaches_online_users_now_and_others_later(server: Server, app: int) -> None:
     push = {"app": str(app), "users": ["ann", "bob"], "sender": "shop", "text": "hi", "store": True}
     with reader(server, "ann", app) as ann:
         first, second = stored(good(server.http, "push", push))
         assert (first["id"], second["id"], first["seq"], second["seq"]) == (1, 2, 1, 1)
-        heard = told(ann)
+        heard = received(ann)
         assert (heard["id"], heard["from"], heard["to"], heard["text"]) == (1, "shop", "ann", "hi")
     with reader(server, "bob", app) as bob:
-        assert told(bob)["id"] == 2
+        assert received(bob)["id"] == 2
 
 
 def test_without_a_sender_the_server_itself_says_it(server: Server, app: int) -> None:
     push = {"app": str(app), "user": "ann", "type": "order", "data": {"number": 17}, "store": True}
     (at,) = stored(good(server.http, "push", push))
     with reader(server, "ann", app) as ann:
-        heard = told(ann)
+        heard = received(ann)
         assert (heard["id"], heard["from"], heard["to"]) == (at["id"], "", "ann")
         assert (heard["type"], heard["data"]) == ("order", {"number": 17})
 
 
-def test_a_group_is_told_once_for_all_its_members(server: Server, app: int) -> None:
+def test_users_and_groups_have_channels_live_and_stored(server: Server, app: int) -> None:
+    made = good(
+        server.http, "groups/create", {"app": str(app), "user": "ann", "name": "tea", "members": ["bob"]}
+    )
+    group = f"group:{made['group']}"
+    with reader(server, "ann", app, 1) as ann, reader(server, "bob", app, 1) as bob:
+        everybody, of_ann = [ann, bob], [ann]
+        for channel, reached in ((group, everybody), ("user:ann", of_ann)):
+            body = {"app": str(app), "channel": channel, "text": "live"}
+            assert good(server.http, "channels/publish", body) == {"channel": channel, "status": "sent"}
+            assert good(server.http, "push", body)["results"][0]["status"] == "sent"
+            for one in reached:
+                assert [one.push("msg").json["response"]["data"]["msg"] for _ in range(2)] == ["live", "live"]
+            (at,) = stored(good(server.http, "push", {**body, "text": "stored", "store": True}))
+            for one in reached:
+                assert received(one)["id"] == at["id"]
+        batch = {"app": str(app), "channels": [group, "user:bob", "group:999", "user:nobody"], "text": "all"}
+        found = good(server.http, "channels/broadcast", {**batch, "except_users": ["ann"]})["results"]
+        assert [each["status"] for each in found] == ["sent", "sent", "absent", "absent"]
+        assert [bob.push("msg").json["response"]["data"]["msg"] for _ in range(2)] == ["all", "all"]
+        ann.no_push("msg")
+    for channel in (group, "user:ann"):
+        change = {"app": str(app), "channel": channel, "users": ["ann"]}
+        status, code, message = refused(server.http, "channels/subscribe", change)
+        assert (status, code) == (400, "invalid_request")
+        assert "without subscriptions" in message
+
+
+def test_a_push_to_a_group_is_stored_once_for_all_members(server: Server, app: int) -> None:
     made = good(
         server.http, "groups/create", {"app": str(app), "user": "ann", "name": "tea", "members": ["bob"]}
     )
@@ -61,7 +89,7 @@ def test_a_group_is_told_once_for_all_its_members(server: Server, app: int) -> N
     (second,) = stored(good(server.http, "push", push))
     assert first["conversation"] == second["conversation"] == int(made["group"])
     with reader(server, "ann", app) as ann:
-        assert [told(ann)["kind"] for _ in range(3)] == ["group", "message", "message"]
+        assert [received(ann)["kind"] for _ in range(3)] == ["group", "message", "message"]
     outside = {
         **push,
         "targets": [{"group": made["group"]}, {"group": "999"}, {"user": "ann"}],
@@ -77,7 +105,7 @@ def test_a_group_is_told_once_for_all_its_members(server: Server, app: int) -> N
     assert answer["sent"] == 1
 
 
-def test_what_cannot_be_a_name_is_refused_for_its_target_alone(server: Server, app: int) -> None:
+def test_an_invalid_name_is_refused_for_its_target_only(server: Server, app: int) -> None:
     users = ["ann", "shop", "x" * 256, "bob"]
     push = {"app": str(app), "users": users, "sender": "shop", "text": "hi", "store": True}
     answer = good(server.http, "push", push)
@@ -96,7 +124,7 @@ def test_a_stored_push_that_comes_again_under_its_id_is_stored_once(server: Serv
     single = {"app": str(app), "user": "ann", "text": "shown", "store": True, "id": "order-17"}
     assert stored(good(server.http, "push", single)) == stored(good(server.http, "push", single))
     with reader(server, "ann", app) as ann:
-        assert [told(ann)["text"], told(ann)["clientMsgID"]] == ["once", "order-17"]
+        assert [received(ann)["text"], received(ann)["clientMsgID"]] == ["once", "order-17"]
         ann.no_push("message")
 
 
@@ -109,8 +137,8 @@ def test_batches_store_too(server: Server, app: int) -> None:
     assert seqs == [1, 2, 3]
 
 
-def test_sessions_that_take_no_part_hear_nothing_of_it(server: Server) -> None:
-    with speaker(server.ws) as plain:
+def test_sessions_that_take_no_part_receive_nothing_of_it(server: Server) -> None:
+    with cmd_client(server.ws) as plain:
         plain.login(user := fresh(), MULTI)
         good(server.http, "push", {"app": str(MULTI), "user": user, "text": "kept", "store": True})
         plain.no_push()

@@ -8,7 +8,7 @@ import pytest
 from tests.support import Server
 
 from .clusters import nodes_of
-from .cmd import speaker
+from .cmd import cmd_client
 from .protobuf import chatting
 from .receiver import Receiver
 from .setting import Launch
@@ -20,9 +20,9 @@ KEY = "admin-key-of-the-tests"
 
 
 @pytest.fixture(scope="module")
-def locked(launch: Launch, door: str) -> Server:
+def locked(launch: Launch, http_server: str) -> Server:
     """A server with keys."""
-    return launch(door, api=KEYS, accounts={"registration": True})
+    return launch(http_server, api=KEYS, accounts={"registration": True})
 
 
 @pytest.fixture
@@ -55,12 +55,12 @@ def test_an_account_sends_and_the_other_reads_with_nothing_but_their_tokens(ann:
     assert [row["peer"] for row in bob.good("conversations")["conversations"]] == [ann.user]
 
 
-def test_clients_of_other_dialects_are_told_at_once(locked: Server, ann: Person, bob: Person) -> None:
-    with chatting(locked.ws, (bob.user, bob.token)) as chatter:
-        chatter.catch_up()
+def test_clients_of_other_dialects_receive_it_at_once(locked: Server, ann: Person, bob: Person) -> None:
+    with chatting(locked.ws, (bob.user, bob.token)) as protobuf_client:
+        protobuf_client.catch_up()
         ann.good("messages/send", {"to": bob.user, "text": "tea?"})
-        told = chatter.output()
-        assert b"tea?" in told.data
+        received = protobuf_client.output()
+        assert b"tea?" in received.data
 
 
 def test_members_of_a_group_speak_there_unless_they_are_silenced(ann: Person, bob: Person) -> None:
@@ -117,7 +117,7 @@ def test_a_back_end_sends_as_a_user_with_a_key_that_may(locked: Server, ann: Per
         b'{"to":"1","data":' + b"[" * 5000 + b"]" * 5000 + b"}",
     ],
 )
-def test_what_cannot_be_sent_is_refused(ann: Person, body: Any) -> None:
+def test_an_invalid_message_is_refused(ann: Person, body: Any) -> None:
     assert ann.refused("messages/send", body) == (400, "invalid_request")
 
 
@@ -131,7 +131,7 @@ def test_a_back_end_may_send_longer_messages_than_an_account(
     assert refused(locked.http, "messages/send", body, key=KEY)[:2] == (400, "invalid_request")
 
 
-def test_nobody_writes_to_themselves(ann: Person) -> None:
+def test_a_message_to_oneself_is_refused(ann: Person) -> None:
     assert ann.refused("messages/send", {"to": ann.user, "text": "x"}) == (400, "invalid_request")
 
 
@@ -178,10 +178,10 @@ def test_what_one_device_marks_the_others_learn(locked: Server, ann: Person, bob
 
 
 def test_an_account_sends_no_faster_than_over_a_connection_and_not_while_it_is_banned(
-    launch: Launch, door: str
+    launch: Launch, http_server: str
 ) -> None:
     server = launch(
-        door, api=KEYS, accounts={"registration": True}, apps={"gochat": {"messages_per_second": 2}}
+        http_server, api=KEYS, accounts={"registration": True}, apps={"gochat": {"messages_per_second": 2}}
     )
     ann, bob = Person(server), Person(server)
     body = {"to": bob.user, "text": "x"}
@@ -195,12 +195,10 @@ def test_an_account_sends_no_faster_than_over_a_connection_and_not_while_it_is_b
     assert bob.refused("messages/send", {"to": ann.user, "text": "x"}) == (403, "banned")
 
 
-def test_a_back_end_is_told_of_what_an_account_sends_and_of_nothing_that_it_sends_itself(
-    launch: Launch, door: str
-) -> None:
+def test_stored_messages_of_users_are_reported_once(launch: Launch, http_server: str) -> None:
     with Receiver() as receiver:
         server = launch(
-            door,
+            http_server,
             api=KEYS,
             accounts={"registration": True},
             apps={"gochat": {"webhook": receiver.settings}},
@@ -210,9 +208,11 @@ def test_a_back_end_is_told_of_what_an_account_sends_and_of_nothing_that_it_send
         good(server.http, "messages/send", body, key=KEY)
         sent = ann.good("messages/send", {"to": bob.user, "text": "by ann", "client_msg_id": "a"})
         ann.good("messages/send", {"to": bob.user, "text": "by ann", "client_msg_id": "a"})
+        receiver.wait_for(2, "message")
         ann.good("messages/recall", {"id": sent["id"]})
-        told = receiver.wait_for(2, "message")
-    assert [(each["sender"], each.get("text"), each.get("kind")) for each in told] == [
+        events = receiver.wait_for(3, "message")
+    assert [(each["sender"], each.get("text"), each.get("kind")) for each in events] == [
+        (ann.user, "by the back end", None),
         (ann.user, "by ann", None),
         (ann.user, None, "recall"),
     ]
@@ -224,8 +224,8 @@ def test_where_nothing_can_be_stored_nothing_is(server: Server) -> None:
     assert refused(server.http, "messages/send", body)[:2] == (400, "store_unavailable")
 
 
-def test_what_is_hidden_over_http_is_told_to_the_users_connections(server: Server, app: int) -> None:
-    with speaker(server.ws) as one:
+def test_what_is_hidden_over_http_is_reported_to_the_users_connections(server: Server, app: int) -> None:
+    with cmd_client(server.ws) as one:
         one.ask_cmd("login", {"userID": "bob", "appID": app, "cursor": 0})
         asked = {"app": str(app), "user": "ann", "to": "bob", "text": "hi"}
         sent = good(server.http, "messages/send", asked)
@@ -241,12 +241,12 @@ def test_a_front_end_needs_no_websocket(locked: Server, ann: Person, bob: Person
         first = ann.good("messages/send", {"to": bob.user, "text": "helo"})
         assert one.stored()["text"] == "helo"
         ann.good("messages/edit", {"id": first["id"], "text": "hello"})
-        told = one.stored()
-        assert (told["kind"], told["about"]) == ("edit", first["id"])
+        received = one.stored()
+        assert (received["kind"], received["about"]) == ("edit", first["id"])
     later = [ann.good("messages/send", {"to": bob.user, "text": text})["id"] for text in ("secret", "more")]
     ann.good("messages/recall", {"id": later[0]})
     with Listener(locked.http) as again:
-        again.listen(headers=[("Last-Event-ID", str(told["id"]))], **asked)
+        again.listen(headers=[("Last-Event-ID", str(received["id"]))], **asked)
         assert [(each["kind"], each.get("text")) for each in (again.stored() for _ in range(3))] == [
             ("recall", None),
             ("message", "more"),
@@ -258,10 +258,10 @@ def test_on_two_nodes_it_is_as_on_one(tmp_path_factory: pytest.TempPathFactory) 
     with nodes_of(tmp_path_factory.mktemp("writing"), 2, apps={"gochat": {}}) as nodes:
         here, there = nodes.servers
         ann, bob = Person(here), Person(there)
-        with chatting(there.ws, (bob.user, bob.token)) as chatter:
+        with chatting(there.ws, (bob.user, bob.token)) as protobuf_client:
             body = {"to": bob.user, "text": "tea?", "client_msg_id": "a"}
             sent = ann.good("messages/send", body)
-            assert b"tea?" in chatter.output().data
+            assert b"tea?" in protobuf_client.output().data
             again = good(there.http, "messages/send", body, key=ann.token)
             assert again == {**sent, "repeated": True}
         place = {"conversation": sent["conversation"], "id": sent["id"]}

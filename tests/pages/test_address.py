@@ -83,7 +83,7 @@ def test_nothing_configured_is_none() -> None:
 @pytest.mark.parametrize(
     "setting", ["a b", "ftp://x", "x; script-src *", "host:port", "http://", "//x", "x/?q"]
 )
-def test_what_is_no_address_stops_the_start(setting: str) -> None:
+def test_an_invalid_address_stops_the_start(setting: str) -> None:
     with pytest.raises(ConfigError, match=r"app\.http_url"):
         parse_configured("app.http_url", setting)
 

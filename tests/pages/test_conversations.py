@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.sdk.test_sdk import run_node
+from tests.sdk.node import run_node
 
 
 def test_the_conversation_store() -> None:

@@ -61,7 +61,7 @@ def test_a_node_without_an_address_of_its_own_is_not_named_beside_one_that_has_i
     assert set(urls(client_of(lease(1, 0, url=""), lease(2, 900)), 50)) == {"wss://im2.example.com/acc"}
 
 
-def test_where_nobody_has_an_address_the_caller_comes_back_the_way_it_came() -> None:
+def test_without_node_addresses_the_callers_own_address_is_returned() -> None:
     client = client_of(lease(1, url=""), lease(2, url=""))
     assert ask(client).json == {"url": "ws://127.0.0.1:8089/acc"}
     assert ask(client, "im.example.com").json == {"url": "ws://im.example.com/acc"}
@@ -86,7 +86,7 @@ def test_when_every_node_is_about_to_stop_the_answer_is_503() -> None:
     assert ask(client_of(lease(1, draining=True))).status_code == 503
 
 
-def test_pages_of_other_origins_may_ask_and_nobody_keeps_the_answer() -> None:
+def test_pages_of_other_origins_may_ask_and_the_answer_is_not_cached() -> None:
     client = client_of(lease(1))
     answer = ask(client)
     assert answer.content_type == "application/json; charset=utf-8"

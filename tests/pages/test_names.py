@@ -19,7 +19,7 @@ def test_a_name_is_a_figure_with_an_ending_and_never_given_twice() -> None:
     assert all(name.partition("-")[0] in FIGURES and len(name.partition("-")[2]) == 6 for name in given)
 
 
-def test_what_was_given_is_forgotten_and_bounded() -> None:
+def test_reserved_names_expire_and_are_bounded() -> None:
     now = [0.0]
     names = Names(lambda: now[0])
     for _ in range(3000):

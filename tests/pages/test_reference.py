@@ -52,7 +52,7 @@ def words_of(text: str) -> str:
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
-def test_every_operation_is_told_with_its_scope_fields_and_refusals(
+def test_every_operation_is_shown_with_its_scope_fields_and_refusals(
     client: FlaskClient, language: str
 ) -> None:
     text = page(client, f"?lang={language}")
@@ -87,7 +87,7 @@ def test_its_language_is_the_one_asked_for_or_accepted(client: FlaskClient) -> N
     assert '<html lang="en">' in page(client, Accept_Language="en-GB")
     assert '<html lang="zh-Hans">' in page(client, "?lang=zh", Accept_Language="en")
     assert "这些用户中谁在线" in page(client, "?lang=zh")
-    assert "Which of these users are online?" in page(client, "?lang=en")
+    assert "Show which of these users are online" in page(client, "?lang=en")
 
 
 def test_lines_for_the_shell_name_the_server_as_it_was_called(client: FlaskClient) -> None:
@@ -128,11 +128,11 @@ def test_every_line_for_the_shell_is_one(path: str, method: str, operation: Any)
         ({}, "any"),
     ],
 )
-def test_a_kind_is_told_in_a_few_words(schema: Any, kind: str) -> None:
+def test_a_kind_is_described_in_a_few_words(schema: Any, kind: str) -> None:
     assert kind_of(schema) == kind
 
 
-def test_fields_tell_their_bounds_defaults_and_shapes() -> None:
+def test_fields_show_their_bounds_defaults_and_shapes() -> None:
     found = {field.name: field for field in fields_of({"$ref": "#/components/schemas/BanRequest"}, DOCUMENT)}
     assert (found["app"].required, found["app"].bounds) == (True, (("minLength", "1"),))
     assert found["users"].bounds == (("maxItems", "1000"),)

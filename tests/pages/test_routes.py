@@ -12,11 +12,17 @@ from flask import Flask
 from flask.testing import FlaskClient
 from msgspec.structs import replace
 
-from imserver.auth.authority import AllowLists, Authority
-from imserver.auth.keys import Keys
+from imserver.auth.authority import AllowLists, Authority, Keys
 from imserver.auth.page_tokens import PageTokens
 from imserver.auth.tokens import Claims
-from imserver.config.settings import ApiSettings, AppSettings, Config, JwtSettings, TenantSettings
+from imserver.config.settings import (
+    ApiSettings,
+    AppSettings,
+    Config,
+    JwtSettings,
+    KeySettings,
+    TenantSettings,
+)
 from imserver.config.values import ConfigError
 from imserver.pages.blueprint import create_pages
 
@@ -35,15 +41,18 @@ class FakeNode:
         self.online: set[tuple[str, str]] = set()
         self.tokens: dict[str, Claims] = {}
         """Session token → what it is good for."""
-        self.tenants = SimpleNamespace(resolve=lambda app: app)
+        self.tenants = SimpleNamespace(
+            resolve=lambda app: app, get=config.apps.get, names=lambda: sorted(config.apps)
+        )
         self.logins = SimpleNamespace(
             resolve=self.tenants.resolve,
             is_open=lambda app: not self._wants_tokens(app),
             is_closed=lambda app: False,
             session_of=self.tokens.get,
         )
+        self.keys = Keys(config, self.tenants.resolve)
         self.authority = Authority(
-            Keys(config, self.tenants.resolve),
+            self.keys,
             self.page_tokens,
             self.logins,  # type: ignore[arg-type]
             SimpleNamespace(),  # type: ignore[arg-type]
@@ -111,7 +120,7 @@ def test_name_and_token_belong_together(client: FlaskClient) -> None:
     assert not tokens.fits("102", "somebody", data["token"])
 
 
-def test_an_app_that_wants_session_tokens_makes_nobody_one() -> None:
+def test_an_app_with_session_tokens_gets_no_page_tokens() -> None:
     config = Config(apps={"101": TenantSettings(jwt=(JwtSettings(),)), "102": TenantSettings()})
     node = FakeNode(config)
     app = Flask("test", static_folder=None)
@@ -161,8 +170,8 @@ def test_the_host_decides_where_the_websocket_is(client: FlaskClient) -> None:
 
 
 def test_a_trusted_proxy_may_say_another_host(client: FlaskClient) -> None:
-    told = page_data(open_home(client, X_Forwarded_Host="im.example.com").text)
-    assert told["websocketUrl"] == "//im.example.com/acc"
+    received = page_data(open_home(client, X_Forwarded_Host="im.example.com").text)
+    assert received["websocketUrl"] == "//im.example.com/acc"
     config = Config()
     config = replace(config, server=replace(config.server, trusted_proxies=("10.0.0.0/8",)))
     untold = page_data(open_home(client_of(config), X_Forwarded_Host="im.example.com").text)
@@ -215,11 +224,12 @@ def test_a_page_for_operators_names_only_itself(client: FlaskClient, path: str, 
         ("/static/theme.css", "text/css; charset=utf-8"),
         ("/static/favicon.svg", "image/svg+xml; charset=utf-8"),
         ("/favicon.ico", "image/svg+xml; charset=utf-8"),
+        ("/sdk/errors.js", "text/javascript; charset=utf-8"),
         ("/sdk/imserver.js", "text/javascript; charset=utf-8"),
         ("/sdk/messenger.js", "text/javascript; charset=utf-8"),
     ],
 )
-def test_files_are_served_and_asked_for_anew(client: FlaskClient, path: str, content_type: str) -> None:
+def test_files_are_served_and_revalidated(client: FlaskClient, path: str, content_type: str) -> None:
     with client.get(path) as answer:
         assert answer.status_code == 200
         assert answer.content_type == content_type
@@ -243,9 +253,47 @@ def test_nothing_else_is_served(client: FlaskClient, path: str) -> None:
     assert client.get(path).status_code == 404
 
 
-def test_the_start_leads_to_the_chat(client: FlaskClient) -> None:
-    answer = client.get("/")
-    assert (answer.status_code, answer.headers["Location"]) == (302, "/home/index")
+def test_the_start_in_demo_mode_shows_a_push_to_this_port_the_apps_and_the_pages(client: FlaskClient) -> None:
+    page = client.get("/", headers={"Host": "127.0.0.1:8123", "Accept-Language": "en"}).text
+    assert "http://127.0.0.1:8123/api/v1/push" in page
+    assert '{"app":"default","user":"ann"' in page
+    assert "<code>102</code>" in page
+    assert "imserver init" in page
+    for link in ("/home/index?appID=default", "/home/channels", "/home/messages", "/api/v1/docs", "/status"):
+        assert f'href="{link}"' in page
+    assert "正在运行" in client.get("/?lang=zh", headers={"Host": "127.0.0.1:8123"}).text
+
+
+def test_the_page_of_channels_gives_no_token_and_needs_one_in_an_app_that_is_not_open() -> None:
+    config = Config(apps={"shop": TenantSettings(), "101": TenantSettings(jwt=(JwtSettings(),))})
+    node = FakeNode(config)
+    app = Flask("test", static_folder=None)
+    app.register_blueprint(create_pages(node))  # type: ignore[arg-type]
+    with app.test_client() as client:
+        node.tokens.update(good=Claims("ann", "101", 2**40), other=Claims("ann", "shop", 2**40))
+        data = page_data(client.get("/home/channels?appID=shop&channel=a:b").text)
+        assert (data["app"], data["token"], data["channel"]) == ("shop", "", "a:b")
+        assert data["user"]
+        data = page_data(client.get("/home/channels?appID=101&token=good").text)
+        assert (data["app"], data["user"], data["token"]) == ("101", "ann", "good")
+        for query, status in (("101", 401), ("101&token=other", 401), ("none", 404), ("system:x", 404)):
+            assert client.get(f"/home/channels?appID={query}").status_code == status
+        answer = client.get("/home/channels?appID=shop", headers={"Host": "127.0.0.1:8080"})
+        connect = "'self' ws://127.0.0.1:8089 wss://127.0.0.1:8089"
+        assert answer.headers["Content-Security-Policy"] == POLICY.format(connect)
+
+
+def test_the_start_of_a_server_with_keys_names_no_app_and_says_what_lists_what_is_open() -> None:
+    keyed = Config(
+        api=ApiSettings(keys=(KeySettings("k" * 20, ("push",)),)),
+        apps={"shop": TenantSettings(jwt=(JwtSettings(),)), "default": TenantSettings(jwt=(JwtSettings(),))},
+    )
+    page = client_of(keyed).get("/", headers={"Host": "127.0.0.1:8123", "Accept-Language": "en"}).text
+    assert "shop" not in page
+    assert "default" not in page
+    assert "/home/index" not in page, "nobody may open it without a token"
+    assert "Bearer $KEY" in page
+    assert "check-config --production" in page
 
 
 def renew(client: FlaskClient, token: str, app: str, user: str) -> Any:

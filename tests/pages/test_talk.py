@@ -52,7 +52,7 @@ def opened(client: FlaskClient, path: str, host: str = "127.0.0.1:8080", **heade
         ("/home/room", "", "0", "1"),
     ],
 )
-def test_the_address_says_who_talks_to_whom(
+def test_the_address_names_user_and_receiver(
     client: FlaskClient, path: str, user: str, peer: str, room: str
 ) -> None:
     data = page_data(opened(client, path).text)
@@ -70,7 +70,7 @@ def test_the_app_is_one_that_there_is(client: FlaskClient, query: str, app: int)
     assert page_data(opened(client, f"/home/room?uid=1&{query}").text)["app"] == app
 
 
-def test_the_words_of_the_original_stand_in_the_pages(client: FlaskClient) -> None:
+def test_the_words_of_the_original_are_in_the_pages(client: FlaskClient) -> None:
     room, peer = (opened(client, f"/home/{name}?uid=1&to_uid=2").text for name in ("room", "index"))
     assert "<h1>欢迎进入聊天室</h1>" in room
     assert ">测试1群</a>" in room
@@ -84,7 +84,7 @@ def test_the_words_of_the_original_stand_in_the_pages(client: FlaskClient) -> No
     ("query", "kept"),
     [("appId=2&to_uid=2", True), ("appId=1&to_uid=2", False), ("appId=2&to_uid=2&lang=en", True)],
 )
-def test_a_page_says_whether_what_is_said_is_kept(client: FlaskClient, query: str, kept: bool) -> None:
+def test_a_page_says_whether_messages_are_stored(client: FlaskClient, query: str, kept: bool) -> None:
     text = opened(client, f"/home/index?uid=1&{query}").text
     hints = TEXT["en" if "lang=en" in query else "zh"]
     said = [f"<p>{hints[key]}</p>" in text for key in ("talk_kept_hint", "talk_alone_hint")]
@@ -107,7 +107,7 @@ def test_headers_of_the_pages(client: FlaskClient) -> None:
         assert "Set-Cookie" not in headers
 
 
-def test_what_comes_from_the_address_is_escaped(client: FlaskClient) -> None:
+def test_parameters_of_the_address_are_escaped(client: FlaskClient) -> None:
     hostile = "%3C/script%3E%3Cb%20id=x%3E%22'"
     for path in (
         f"/home/room?uid={hostile}&groups_id={hostile}",

@@ -12,10 +12,10 @@ TEMPLATE_SOURCES = [path.read_text() for path in TEMPLATES.glob("*.html")]
 SCRIPT_SOURCES = [path.read_text() for path in STATIC.glob("*.js")]
 #: methods of an element that is called ``words``
 ELEMENTS = {"append"}
-#: keys that are made from a code, a state, a unit or a kind of message where they are used
+#: keys that a view names, or that are made from a code, a state, a unit or a kind of message
 MADE_UP = re.compile(
-    r"(refused|state|unit)_\w+|talk_(image|video|voice)"
-    r"|messages_(fault_\w+|picture|video|voice|file|location)"
+    r"(refused|state|unit)_\w+|talk_(image|video|voice)|start_chat|start_\w+_hint"
+    r"|messages_(fault_\w+|picture|video|voice|file|location)|channels_(fault|hint)_\w+"
 )
 
 

@@ -22,7 +22,7 @@ from imserver import errors
 from imserver.model import BadFrame, Command, Event, Login, Reply, Request
 from imserver.protocol.dialect import Dialect
 from imserver.transport.connection import OPEN
-from tests.hub.world import POLICIES, World
+from tests.hub.harness import POLICIES, Harness
 from tests.integration.raw import BINARY, TEXT, frame
 
 held = settings(deadline=None, suppress_health_check=[HealthCheck.differing_executors])
@@ -37,6 +37,8 @@ class DialectContract:
     """What every dialect promises."""
 
     dialect: Dialect
+    harmless: bytes = b"{}"
+    """A client's frame that does not end its connection."""
 
     def decode(self, payload: bytes) -> Request | None:
         """The request in ``payload``; None for what is none."""
@@ -46,7 +48,7 @@ class DialectContract:
             self.check_payload(bad.reply)
             return None
 
-    def told(self, event: Event, user: str = "ann") -> bytes | None:
+    def received(self, event: Event, user: str = "ann") -> bytes | None:
         """The payload that tells a user of an event."""
         if not self.dialect.personal:
             return self.dialect.encode_event(event)
@@ -84,7 +86,7 @@ class DialectContract:
 
     @held
     @given(payload=st.binary(max_size=60))
-    def test_whatever_bytes_come_decoding_raises_nothing_but_bad_frame(self, payload: bytes) -> None:
+    def test_decoding_any_bytes_raises_only_bad_frame(self, payload: bytes) -> None:
         self.check(self.decode(payload))
 
     def test_an_empty_frame_raises_nothing_but_bad_frame(self) -> None:
@@ -99,42 +101,42 @@ class DialectContract:
 
     @held
     @given(kind=kinds, sender=texts, text=texts, number=texts)
-    def test_any_event_can_be_told(self, kind: str, sender: str, text: str, number: str) -> None:
-        self.check_payload(self.told(Event(kind, sender, text, number)))
+    def test_any_event_can_be_encoded(self, kind: str, sender: str, text: str, number: str) -> None:
+        self.check_payload(self.received(Event(kind, sender, text, number)))
 
     @held
     @given(kind=kinds, sender=texts)
-    def test_any_event_with_a_payload_that_is_no_text_can_be_told(self, kind: str, sender: str) -> None:
+    def test_any_event_with_a_binary_payload_can_be_encoded(self, kind: str, sender: str) -> None:
         event = Event(kind, sender, "", "7", "order", b'{"n":[1,null]}', 200, "note", 1795156528)
-        self.check_payload(self.told(event))
+        self.check_payload(self.received(event))
 
-    def test_an_event_with_an_id_is_told_in_the_same_words_each_time(self) -> None:
+    def test_an_event_with_an_id_is_always_encoded_alike(self) -> None:
         event = Event("msg", "ann", "hello", "7", time=1795156528)
-        assert self.told(event) == self.told(event)
+        assert self.received(event) == self.received(event)
 
     def test_a_message_is_a_word_that_every_dialect_has(self) -> None:
-        assert self.told(Event("msg", "ann", "hello", "7"))
+        assert self.received(Event("msg", "ann", "hello", "7"))
 
     # --- in a server ----------------------------------------------------------------------------------------
 
-    def test_what_is_no_request_does_not_end_a_connection(self) -> None:
-        with World() as world:
-            connection, client = world.connect(dialect=self.dialect)
+    def test_an_unreadable_request_does_not_end_a_connection(self) -> None:
+        with Harness() as harness:
+            connection, client = harness.connect(dialect=self.dialect)
             client.send(frame(BINARY, b"\xff\x00nonsense"))
             client.probe()
             assert connection.state == OPEN
 
     @pytest.mark.parametrize("opcode", [TEXT, BINARY])
-    def test_a_server_tells_it_in_its_own_kind_of_frames_whatever_its_clients_send(self, opcode: int) -> None:
-        with World() as world:
-            connection, client = world.connect(dialect=self.dialect)
-            client.send(frame(opcode, b"{}"))
-            world.hub.join(world.hub.apps["102"], connection, "ann", "")
+    def test_a_server_sends_it_in_its_own_kind_of_frames_whatever_its_clients_send(self, opcode: int) -> None:
+        with Harness() as harness:
+            connection, client = harness.connect(dialect=self.dialect)
+            client.send(frame(opcode, self.harmless))
+            harness.hub.join(harness.hub.apps["102"], connection, "ann", "")
             event = Event("msg", "bob", "hello", "7", time=1795156528)
-            assert world.delivery.to_user("102", "ann", event) == 1
+            assert harness.delivery.to_user("102", "ann", event) == 1
             client.probe()
             found = [one for one in client.frames if one.opcode in (TEXT, BINARY)]
-            assert self.told(event) in [one.payload for one in found]
+            assert self.received(event) in [one.payload for one in found]
             assert {one.opcode for one in found} == {TEXT if self.dialect.text else BINARY}
 
 
@@ -184,30 +186,30 @@ class CommandContract(RequestContract):
 
     # --- decoding -------------------------------------------------------------------------------------------
 
-    def test_a_login_says_who_in_which_app(self) -> None:
+    def test_a_login_names_user_and_app(self) -> None:
         command = self.dialect.decode(self.login).command
         assert isinstance(command, Login)
         assert (command.app, command.user) == (self.app, "ann")
 
     def test_every_command_it_knows_has_a_rule(self) -> None:
-        with World() as world:
-            assert set(self.samples) <= set(world.dispatcher.table)
+        with Harness() as harness:
+            assert set(self.samples) <= set(harness.dispatcher.table)
 
     # --- in a server ----------------------------------------------------------------------------------------
 
     @pytest.mark.parametrize("opcode", [TEXT, BINARY])
     def test_a_server_takes_its_requests_in_either_kind_of_frames(self, opcode: int) -> None:
-        with World(policies={**POLICIES, self.app: "newest"}) as world:
-            connection, client = world.connect(dialect=self.dialect)
+        with Harness(policies={**POLICIES, self.app: "newest"}) as harness:
+            connection, client = harness.connect(dialect=self.dialect)
             client.send(frame(opcode, self.login))
             client.probe()
-            assert world.hub.is_online(self.app, "ann")
+            assert harness.hub.is_online(self.app, "ann")
             assert connection.last_seen > 0
 
     def test_nonsense_does_not_keep_anybody_from_logging_in(self) -> None:
-        with World(policies={**POLICIES, self.app: "newest"}) as world:
-            _, client = world.connect(dialect=self.dialect)
+        with Harness(policies={**POLICIES, self.app: "newest"}) as harness:
+            _, client = harness.connect(dialect=self.dialect)
             client.send(frame(BINARY, b"\xff\x00nonsense"))
             client.send(frame(BINARY, self.login))
             client.probe()
-            assert world.hub.is_online(self.app, "ann")
+            assert harness.hub.is_online(self.app, "ann")

@@ -14,6 +14,7 @@ class LineDialect:
     message_bytes = 0
     pinged = False
     personal = False
+    ping = b""
 
     def decode(self, payload: bytes) -> Request:
         """Read one line."""

@@ -17,7 +17,7 @@ relaxed = settings(deadline=None)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 
 
-def told(event: Event) -> Any:
+def received(event: Event) -> Any:
     """What a client reads."""
     payload = client.encode_event(event)
     assert payload is not None
@@ -41,7 +41,7 @@ def test_first_frames_are_those_of_the_original(row: dict[str, Any]) -> None:
     assert payload.decode() == row["frame"]
 
 
-def test_whoever_may_not_stay_is_told_in_the_same_form() -> None:
+def test_a_refusal_has_the_form_of_other_frames() -> None:
     rows = [row["frame"] for row in VECTORS["openings"] if not row["client_id"]]
     assert [refusal(-1001, "系统ID不能为空").decode()] == rows
     assert json.loads(BAD_SYSTEM) == {**json.loads(NO_SYSTEM), "msg": "系统ID无效"}
@@ -49,7 +49,7 @@ def test_whoever_may_not_stay_is_told_in_the_same_form() -> None:
 
 @relaxed
 @given(payload=st.binary(max_size=60))
-def test_whatever_a_client_sends_is_read_and_not_answered(payload: bytes) -> None:
+def test_messages_of_clients_are_read_and_not_answered(payload: bytes) -> None:
     with pytest.raises(BadFrame) as caught:
         client.decode(payload)
     assert caught.value.reply is None
@@ -57,7 +57,7 @@ def test_whatever_a_client_sends_is_read_and_not_answered(payload: bytes) -> Non
 
 
 def test_a_push_without_an_id_gets_sixteen_hexadecimal_digits_of_its_own() -> None:
-    ids = {told(Event("msg", "", "x"))["messageId"] for _ in range(1000)}
+    ids = {received(Event("msg", "", "x"))["messageId"] for _ in range(1000)}
     assert len(ids) == 1000
     assert {len(one) for one in ids} == {16}
     assert all(set(one) <= set("0123456789abcdef") for one in ids)
@@ -65,18 +65,18 @@ def test_a_push_without_an_id_gets_sixteen_hexadecimal_digits_of_its_own() -> No
 
 @pytest.mark.parametrize("code", [0, 200, -1, 2**31, -(2**63), 2**63 - 1])
 def test_a_code_keeps_all_its_bits(code: int) -> None:
-    assert told(Event("msg", "7", "x", "1", code=code))["code"] == code
+    assert received(Event("msg", "7", "x", "1", code=code))["code"] == code
 
 
 @pytest.mark.parametrize("data", [[1, "zwei", None], {"a": {"b": []}}, [], {}])
 def test_a_payload_that_is_no_string_is_passed_on_as_it_is(data: Any) -> None:
-    assert told(Event("msg", "7", "", "1", data=json.dumps(data).encode()))["data"] == data
+    assert received(Event("msg", "7", "", "1", data=json.dumps(data).encode()))["data"] == data
 
 
 @relaxed
 @given(sender=texts, text=texts, note=texts)
 def test_any_text_arrives_unharmed(sender: str, text: str, note: str) -> None:
-    frame = told(Event("msg", sender, text, "5eea4dbd85297b4e", note=note, code=200))
+    frame = received(Event("msg", sender, text, "5eea4dbd85297b4e", note=note, code=200))
     assert frame == {
         "messageId": "5eea4dbd85297b4e",
         "sendUserId": sender,
@@ -90,13 +90,13 @@ def test_any_text_arrives_unharmed(sender: str, text: str, note: str) -> None:
 @given(user=texts, extend=texts)
 def test_a_notice_carries_json_in_a_string(user: str, extend: str) -> None:
     member = {"clientId": "c", "extend": extend, "userId": user}
-    frame = told(Event("offline", "", "", data=json.dumps(member).encode()))
+    frame = received(Event("offline", "", "", data=json.dumps(member).encode()))
     assert isinstance(frame["data"], str)
     assert json.loads(frame["data"]) == member
 
 
 @pytest.mark.parametrize("kind", ["enter", "exit"])
-def test_there_is_no_word_for_users_who_come_and_go(kind: str) -> None:
+def test_enter_and_exit_notices_are_not_encoded(kind: str) -> None:
     assert client.encode_event(Event(kind, "ann", "哈喽~")) is None
 
 

@@ -34,7 +34,7 @@ def read(function: Any, data: bytes) -> Any:
 
 
 @given(FIELDS)
-def test_the_quick_way_reads_what_the_slow_way_reads(fields: dict[str, Any]) -> None:
+def test_the_fast_path_reads_the_same_as_the_slow_path(fields: dict[str, Any]) -> None:
     data = json.encode(fields)
     assert read(cmd._send, data) == read(cmd._send_anything, data)
 
@@ -61,7 +61,7 @@ def test_other_spellings_are_read_too(data: bytes, command: Send) -> None:
     assert found == command
 
 
-def test_half_a_character_is_replaced_wherever_it_stands() -> None:
+def test_half_a_character_is_replaced_everywhere() -> None:
     said = cmd._send(rb'{"to":"bob","data":{"a\ud800":["\udc00"]},"mentions":["\ud800"]}')
     assert json.decode(said.body) == {"a\ufffd": ["\ufffd"]}
     assert json.decode(said.meta) == {"mentions": ["\ufffd"]}
@@ -80,14 +80,14 @@ def test_half_a_character_is_replaced_wherever_it_stands() -> None:
         ("custom", b"[" * 100_000, {"text": "[" * 100_000}),
     ],
 )
-def test_a_body_is_shown_as_what_it_is(type: str, body: bytes, wanted: dict[str, Any]) -> None:
+def test_a_body_is_shown_in_its_type(type: str, body: bytes, wanted: dict[str, Any]) -> None:
     entry = json.decode(json.encode(entry_view(Message(1, 2, 3, "ann", "bob", "message", type, body))))
     del entry["id"], entry["conversation"], entry["seq"], entry["kind"], entry["from"], entry["to"]
     assert entry.pop("type") == type
     assert entry == wanted
 
 
-def test_who_joined_stands_in_meta() -> None:
+def test_meta_names_the_users_who_joined() -> None:
     entry = json.decode(
         json.encode(entry_view(Message(1, 2, 3, "ann", kind="join", meta=b'{"users":["bob"]}')))
     )

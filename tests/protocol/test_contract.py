@@ -1,22 +1,32 @@
 """Every dialect against the contract; and one that is made up, to show what adding a dialect takes."""
 
 from imserver.model import (
+    CentrifugeLogin,
     ChatLogin,
     ChatMessage,
     ChatSync,
+    ClientEvent,
     Event,
     Heartbeat,
     Login,
     Ping,
+    Publish,
+    PusherSubscribe,
+    PusherUnsubscribe,
     Say,
+    Send,
+    SignIn,
+    Subscribe,
     TalkLogin,
 )
 from imserver.protocol.action import ActionDialect
+from imserver.protocol.centrifuge import CentrifugeDialect, CentrifugeProtobufDialect
 from imserver.protocol.client import ClientDialect
 from imserver.protocol.cmd import CmdDialect
 from imserver.protocol.protobuf import FullProtobufDialect, ProtobufDialect
+from imserver.protocol.pusher import PusherDialect
 from imserver.protocol.registry import BY_NAME, DIALECTS
-from tests.hub.world import World
+from tests.hub.harness import Harness
 from tests.integration.raw import BINARY, TEXT, frame
 from tests.protocol.contract import CommandContract, DialectContract, RequestContract
 from tests.protocol.line import LineDialect
@@ -64,6 +74,19 @@ class TestProtobuf(RequestContract):
     }
 
 
+class TestPusher(RequestContract):
+    """Whose connections have no user until the back end signs one."""
+
+    dialect = PusherDialect()
+    samples = {  # noqa: RUF012
+        PusherSubscribe: b'{"event":"pusher:subscribe","data":{"channel":"private-a","auth":"k:1f"}}',
+        PusherUnsubscribe: b'{"event":"pusher:unsubscribe","data":{"channel":"private-a"}}',
+        ClientEvent: b'{"event":"client-moved","channel":"private-a","data":{"x":1}}',
+        SignIn: b'{"event":"pusher:signin","data":{"auth":"k:1f","user_data":"{\\"id\\":\\"ann\\"}"}}',
+        Ping: b'{"event":"pusher:ping","data":{}}',
+    }
+
+
 class TestFullProtobuf(RequestContract):
     """The same with words for all that is stored."""
 
@@ -81,6 +104,40 @@ class TestLine(CommandContract):
     samples = {Login: b"login 101 ann", Heartbeat: b"beat", Ping: b"ping"}  # noqa: RUF012
 
 
+class TestCentrifuge(RequestContract):
+    """Whose frames may have several requests, and whose clients may send nothing unreadable."""
+
+    dialect = CentrifugeDialect()
+    samples = {  # noqa: RUF012
+        CentrifugeLogin: b'{"id":1,"connect":{"token":"a.b.c"}}',
+        Subscribe: b'{"id":2,"subscribe":{"channel":"news","recover":true,"offset":7}}',
+        Publish: b'{"id":3,"publish":{"channel":"news","data":{}}}',
+        Send: b'{"id":4,"rpc":{"method":"send","data":{"to":"bob","text":"hi"}}}',
+    }
+
+    def received(self, event: Event, user: str = "ann") -> bytes | None:
+        made = self.dialect.encode_event(event)
+        return made if made is None or isinstance(made, bytes) else made(user)
+
+    def test_an_unreadable_request_does_not_end_a_connection(self) -> None:
+        """It does, with the code of the original."""
+        with Harness() as harness:
+            _, client = harness.connect(dialect=self.dialect)
+            client.send(frame(BINARY, b"\xff\x00nonsense"))
+            assert client.close_code() == 3501
+
+
+class TestCentrifugeProtobuf(TestCentrifuge):
+    """The same in protobuf."""
+
+    dialect = CentrifugeProtobufDialect()
+    harmless = b""
+    samples = {  # noqa: RUF012
+        CentrifugeLogin: bytes.fromhex("0801 2207 0a05 612e622e63"),
+        Subscribe: bytes.fromhex("0802 2a0a 0a046e657773 1801 3807"),
+    }
+
+
 def test_every_dialect_of_the_registry_is_held_to_the_contract() -> None:
     kinds = (DialectContract, RequestContract, CommandContract)
     contracts = [contract for kind in kinds for contract in kind.__subclasses__()]
@@ -92,15 +149,15 @@ def test_no_two_dialects_share_a_name() -> None:
     assert len({dialect.name for dialect in DIALECTS}) == len(DIALECTS) == len(BY_NAME)
 
 
-def test_users_of_different_dialects_meet_in_one_app_each_told_in_their_own_words() -> None:
-    with World() as world:
-        _, lines = world.connect(dialect=LineDialect())
-        _, cmds = world.connect(dialect=CmdDialect())
+def test_users_of_different_dialects_in_one_app_get_their_own_frames() -> None:
+    with Harness() as harness:
+        _, lines = harness.connect(dialect=LineDialect())
+        _, cmds = harness.connect(dialect=CmdDialect())
         lines.send(frame(BINARY, b"login 101 ann"))
         lines.probe()
         cmds.send(frame(TEXT, b'{"cmd":"login","data":{"userID":"bob","appID":101}}'))
         cmds.probe()
-        assert world.delivery.to_app("101", Event("msg", "eve", "hi", "9")) == 2
+        assert harness.delivery.to_app("101", Event("msg", "eve", "hi", "9")) == 2
         lines.probe(b"2")
         cmds.probe(b"2")
         assert lines.payloads() == [b"login 200", b"eve: hi"], "no word for an enter: nothing is sent"

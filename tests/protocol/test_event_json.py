@@ -5,7 +5,7 @@ import json
 import pytest
 
 from imserver.model import Event
-from imserver.protocol.event_json import to_json
+from imserver.protocol.sse import to_json
 
 SAMPLES = [
     (
@@ -53,7 +53,7 @@ def test_an_event_is_one_object(event: Event, shown: dict[str, object]) -> None:
     assert list(json.loads(text)) == list(shown)
 
 
-def test_it_stands_on_one_line_whatever_was_said() -> None:
+def test_any_event_is_one_line() -> None:
     text = to_json("a\nb", Event("msg", "x\r", "two\nlines\u2028", "i\n"))
     assert b"\n" not in text
     assert b"\r" not in text

@@ -1,6 +1,8 @@
 """The protobuf dialect byte by byte: captures of the original, merging, what is skipped, what is refused."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +13,35 @@ from msgspec import to_builtins
 from msgspec.structs import asdict
 
 from imserver import errors
-from imserver.model import BadFrame, ChatLogin, ChatMessage, ChatSync, Event, Message, Reply, Request
+from imserver.model import (
+    BadFrame,
+    ChatLogin,
+    ChatMessage,
+    ChatSync,
+    Event,
+    Heartbeat,
+    Message,
+    Reply,
+    Request,
+)
+from imserver.protocol import chat_pb2 as pb
 from imserver.protocol.protobuf import (
     CT_SYNC,
-    LOGIN_ACK,
     MAX_DEVICE_BYTES,
     MAX_ID,
     MAX_MESSAGE_ID_BYTES,
     MESSAGE_TYPES,
     ProtobufDialect,
     account,
-    message,
     output,
-    page,
     push,
     type_name,
     type_number,
     uplink_ack,
 )
-from imserver.protocol.varints import Broken, Fields, lengthy, read_fields, signed32, signed64, varint
-from tests.integration.protobuf import outputs, pushed
+from tests.integration.protobuf import HEARTBEAT, LOGIN, MESSAGE, SYNC, field, outputs, pushed, sent
+from tests.protocol.generate import generate
+from tests.support import ROOT, clean_environment
 
 protobuf = ProtobufDialect()
 VECTORS = json.loads((Path(__file__).parent.parent / "vectors" / "protobuf.json").read_text(encoding="utf-8"))
@@ -47,14 +58,17 @@ def frame(row: dict[str, Any]) -> bytes:
     return bytes.fromhex(row["frame"])
 
 
-def told(fields: dict[str, Any]) -> bytes:
+def message(
+    session_type: int, receiver: int, sender: int, type_number: int, content: bytes, seq: int, sent_ms: int
+) -> bytes:
+    """One ``Message``, by the codec of the tests."""
+    values = (session_type, receiver, sender, type_number, content, seq, sent_ms)
+    return b"".join(field(number, value) for number, value in enumerate(values, 1))
+
+
+def received(fields: dict[str, Any]) -> pb.Message:
     """The message of these fields."""
-    return message(**{**fields, "content": fields["content"].encode()})
-
-
-def numbered(kind: int, data: bytes) -> bytes:
-    """One client frame."""
-    return b"\x08" + varint(kind) + lengthy(0x12, data)
+    return pb.Message.FromString(message(**{**fields, "content": fields["content"].encode()}))
 
 
 # --- captures -----------------------------------------------------------------------------------------------
@@ -78,15 +92,15 @@ def test_frames_of_the_server_are_those_of_the_original(row: dict[str, Any]) -> 
     made = {
         "login": lambda: protobuf.encode_reply(Request("", "login", None), Reply(errors.REPLY_OK)),
         "ack": lambda: uplink_ack(what["number"], what["seq"]),
-        "push": lambda: push(told(what)),
-        "sync": lambda: page(map(told, what["messages"]), what["more"]),
+        "push": lambda: push(received(what)),
+        "sync": lambda: protobuf.page(map(received, what["messages"]), what["more"], False),
     }[kind]()
     assert made is not None
     assert made.hex(" ") == frame(row).hex(" ")
 
 
 @named(VECTORS["dropped"])
-def test_what_is_no_command_is_dropped_without_an_answer(row: dict[str, Any]) -> None:
+def test_an_unknown_command_is_dropped_without_an_answer(row: dict[str, Any]) -> None:
     with pytest.raises(BadFrame) as caught:
         protobuf.decode(frame(row))
     assert caught.value.reply is None
@@ -108,29 +122,19 @@ def test_only_a_login_is_answered_by_a_reply(name: str) -> None:
 
 
 def test_batches_that_follow_each_other_are_one_batch() -> None:
-    outputs = [LOGIN_ACK, uplink_ack(1, 1), output(CT_SYNC, b"")]
-    assert sum(len(lengthy(0x0A, read_one(one))) for one in outputs) == len(b"".join(outputs))
-    assert read_fields(b"".join(outputs), merged=0x0A) == {0x0A: b"".join(map(read_one, outputs))}
-
-
-def read_one(batch: bytes) -> bytes:
-    """The output in a batch of one."""
-    found = read_fields(batch)[0x0A]
-    assert isinstance(found, bytes)
-    return found
+    batches = [push(pb.Message(seq=1)), uplink_ack(1, 1), output(CT_SYNC)]
+    merged = pb.OutputBatch.FromString(b"".join(batches))
+    assert list(merged.outputs) == [pb.OutputBatch.FromString(each).outputs[0] for each in batches]
 
 
 @pytest.mark.parametrize(
-    ("field", "limit", "make"),
-    [
-        (0x12, MAX_DEVICE_BYTES, lambda text: numbered(1, lengthy(0x12, text))),
-        (0x1A, MAX_MESSAGE_ID_BYTES, lambda text: numbered(3, lengthy(0x1A, text))),
-    ],
+    ("kind", "number", "limit"),
+    [(LOGIN, 2, MAX_DEVICE_BYTES), (MESSAGE, 3, MAX_MESSAGE_ID_BYTES)],
 )
-def test_names_of_devices_and_ids_of_messages_have_a_limit(field: int, limit: int, make: Any) -> None:
-    assert protobuf.decode(make(b"x" * limit)).command is not None
+def test_names_of_devices_and_ids_of_messages_have_a_limit(kind: int, number: int, limit: int) -> None:
+    assert protobuf.decode(sent(kind, field(number, b"x" * limit))).command is not None
     with pytest.raises(BadFrame):
-        protobuf.decode(make(b"x" * (limit + 1)))
+        protobuf.decode(sent(kind, field(number, b"x" * (limit + 1))))
 
 
 def stored(id: int, kind: str = "message") -> Message:
@@ -168,12 +172,11 @@ def test_a_message_that_is_sent_on_is_the_one_that_came(
     sent_ms: int,
     number: int,
 ) -> None:
-    sent = message(session_type, receiver, sender, type_number, content, 0, sent_ms)
-    up = lengthy(0x0A, sent) + b"\x10" + varint(number)
-    command = protobuf.decode(numbered(3, up)).command
+    given = message(session_type, receiver, sender, type_number, content, 0, sent_ms)
+    command = protobuf.decode(sent(MESSAGE, field(1, given) + field(2, number))).command
     assert isinstance(command, ChatMessage)
     assert command.number == number
-    assert sent == message(
+    assert given == message(
         command.session_type,
         command.receiver,
         command.sender,
@@ -186,16 +189,16 @@ def test_a_message_that_is_sent_on_is_the_one_that_came(
 
 @given(after=unsigned)
 def test_a_sync_may_begin_anywhere(after: int) -> None:
-    assert protobuf.decode(numbered(5, b"\x08" + varint(after))).command == ChatSync(after)
+    assert protobuf.decode(sent(SYNC, field(1, after))).command == ChatSync(after)
 
 
 @given(token=st.binary(max_size=200))
 def test_a_token_may_be_any_bytes(token: bytes) -> None:
-    assert protobuf.decode(numbered(1, lengthy(0x0A, token))).command == ChatLogin(token.decode("latin-1"))
+    assert protobuf.decode(sent(LOGIN, field(1, token))).command == ChatLogin(token.decode("latin-1"))
 
 
 @given(number=st.integers(-(2**31), 2**31 - 1))
-def test_a_type_keeps_its_number_under_whatever_name(number: int) -> None:
+def test_a_type_has_the_same_number_under_every_name(number: int) -> None:
     assert type_number(type_name(number)) == number
 
 
@@ -212,76 +215,138 @@ def test_an_account_is_the_number_that_its_user_is(user: str, number: int) -> No
     assert account(user) == number
 
 
-def test_a_push_that_is_not_kept_is_a_message_without_a_place() -> None:
+def test_an_unstored_push_is_a_message_without_a_position() -> None:
     event = Event("msg", "266", "hi", "7", time=1700000000)
-    assert protobuf.encode_event(event) == push(message(1, 0, 266, 1, b"hi", 0, 1700000000000))
+    assert protobuf.encode_event(event) == push(
+        pb.Message(session_type=1, sender_id=266, message_type=1, content=b"hi", send_time=1700000000000)
+    )
     other = Event("msg", "shop", "", "7", "order", b'{"n":1}', time=1700000000)
-    assert protobuf.encode_event(other) == push(message(1, 0, 0, 7, b'{"n":1}', 0, 1700000000000))
+    assert protobuf.encode_event(other) == push(
+        pb.Message(session_type=1, message_type=7, content=b'{"n":1}', send_time=1700000000000)
+    )
 
 
 @pytest.mark.parametrize("kind", ["enter", "exit", "left", "online", "offline"])
-def test_there_is_no_word_for_who_comes_and_goes(kind: str) -> None:
+def test_enter_and_exit_notices_are_not_encoded(kind: str) -> None:
     assert protobuf.encode_event(Event(kind, "266", "x")) is None
 
 
 # --- the wire -----------------------------------------------------------------------------------------------
 
 
-@given(number=unsigned)
-def test_numbers_come_back_as_they_went(number: int) -> None:
-    assert read_fields(b"\x08" + varint(number)) == {0x08: number}
+def test_the_generated_classes_are_those_of_the_schema(tmp_path: Path) -> None:
+    pytest.importorskip("grpc_tools", reason="the generator is not installed")
+    for path in generate(tmp_path):
+        assert (tmp_path / path).read_text() == (ROOT / path).read_text(), f"{path}: run make proto"
 
 
-@given(number=signed)
-def test_numbers_below_zero_come_back_too(number: int) -> None:
-    assert signed64(read_fields(b"\x08" + varint(number))[0x08]) == number  # type: ignore[arg-type]
+def test_the_library_is_loaded_by_the_first_frame() -> None:
+    code = (
+        "import sys; from imserver.protocol.registry import BY_NAME; "
+        "before = 'google.protobuf' in sys.modules; BY_NAME['protobuf'].decode(b'\\x08\\x02'); "
+        "print(before, 'google.protobuf' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["False", "True"]
 
 
-@pytest.mark.parametrize(("bits", "number"), [(2**31, -(2**31)), (2**32 - 1, -1), (2**32 + 5, 5), (7, 7)])
-def test_enums_are_the_low_32_bits(bits: int, number: int) -> None:
-    assert signed32(bits) == number
+UNKNOWN = b"\x09" + bytes(8), b"\x0d" + bytes(4), b"\x0b\x08\x05\x12\x01x\x1b\x1c\x0c", b"\x9a\x01\x01x"
 
 
-rows = st.lists(
-    st.tuples(st.integers(1, 2**29 - 1), unsigned | st.binary(max_size=40)),
-    max_size=12,
-    unique_by=lambda r: r[0],
-)
-
-
-@relaxed
-@given(rows=rows, seed=st.randoms(use_true_random=False))
-def test_fields_are_found_among_those_without_meaning(rows: list[Any], seed: Any) -> None:
-    expected: Fields = {}
-    wire = []
-    for number, value in rows:
-        kind = 0 if isinstance(value, int) else 2
-        expected[number << 3 | kind] = value
-        body = varint(value) if isinstance(value, int) else varint(len(value)) + value
-        wire.append(varint(number << 3 | kind) + body)
-    strange = [b"\x09" + bytes(8), b"\x0d" + bytes(4), b"\x0b\x08\x05\x12\x01x\x1b\x1c\x0c"]
-    for piece in strange:
-        wire.insert(seed.randrange(len(wire) + 1), piece)
-    assert read_fields(b"".join(wire)) == expected
+@pytest.mark.parametrize("unknown", UNKNOWN, ids=bytes.hex)
+def test_unknown_fields_are_ignored(unknown: bytes) -> None:
+    up = unknown + field(1, unknown + field(2, 267) + unknown) + field(2, 1) + unknown
+    command = protobuf.decode(unknown + sent(MESSAGE, up) + unknown).command
+    assert isinstance(command, ChatMessage)
+    assert (command.number, command.receiver) == (1, 267)
 
 
 def test_of_a_field_that_comes_twice_the_last_counts() -> None:
-    assert read_fields(b"\x08\x01\x12\x01a\x08\x02\x12\x01b") == {0x08: 2, 0x12: b"b"}
+    assert protobuf.decode(sent(SYNC, field(1, 7)) + sent(SYNC, field(1, 8))).command == ChatSync(8)
 
 
-def test_a_message_in_many_pieces_costs_what_a_whole_one_does() -> None:
-    pieces = 100_000
-    assert read_fields(b"\x0a\x01x" * pieces, merged=0x0A) == {0x0A: b"x" * pieces}
+def test_a_message_in_pieces_is_merged() -> None:
+    up = field(1, field(2, 267)) + field(2, 1) + field(1, field(5, b"hi"))
+    command = protobuf.decode(sent(MESSAGE, up)).command
+    assert isinstance(command, ChatMessage)
+    assert (command.receiver, command.content) == (267, b"hi")
 
 
-@relaxed
-@given(data=st.binary(max_size=80))
-def test_bytes_are_a_message_or_broken_and_nothing_else(data: bytes) -> None:
-    try:
-        found = read_fields(data)
-    except Broken:
-        return
-    assert all(tag >> 3 and tag & 7 in (0, 2) for tag in found)
+@pytest.mark.parametrize(("depth", "read"), [(100, True), (101, False)])
+def test_groups_have_a_greatest_depth(depth: int, read: bool) -> None:
+    payload = sent(HEARTBEAT) + b"\x1b" * depth + b"\x1c" * depth
+    if read:
+        assert protobuf.decode(payload).command == Heartbeat()
+    else:
+        with pytest.raises(BadFrame):
+            protobuf.decode(payload)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"\x08",  # no value
+        b"\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",  # eleven bytes of a number
+        b"\x12\x05x",  # a length beyond the end
+        b"\x00\x01",  # field 0
+        b"\x0e",  # wire type 6
+        b"\x1b\x24",  # a group that another one ends
+        b"\x1b",  # a group without an end
+        b"\x1c",  # an end without a group
+        b"\x08\x03\x12\x02\x0a\x01",  # data that is cut off
+        sent(MESSAGE, field(3, b"\xff")),  # an id that is not UTF-8
+    ],
+    ids=bytes.hex,
+)
+def test_malformed_frames_are_dropped(payload: bytes) -> None:
+    with pytest.raises(BadFrame):
+        protobuf.decode(payload)
+
+
+def test_the_greatest_number_has_64_bits() -> None:
+    number = b"\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff"
+    assert protobuf.decode(sent(SYNC, number + b"\x01")).command == ChatSync(2**64 - 1)
+    with pytest.raises(BadFrame):
+        protobuf.decode(sent(SYNC, number + b"\x03"))
+
+
+def test_a_long_number_in_a_nested_message_is_refused() -> None:
+    number = b"\x10\xff\xff\xff\xff\xff\xff\xff\xff\xff"
+    command = protobuf.decode(sent(MESSAGE, field(1, number + b"\x01"))).command
+    assert isinstance(command, ChatMessage)
+    assert command.receiver == 2**64 - 1
+    with pytest.raises(BadFrame):
+        protobuf.decode(sent(MESSAGE, field(1, number + b"\x03")))
+
+
+@pytest.mark.parametrize("data", [b"\xff" * 1000, b"\x80" * 9 + b"\x02", b"\x0a" + b"\xff" * 9 + b"\x02"])
+def test_endless_numbers_in_the_data_of_a_command_are_dropped(data: bytes) -> None:
+    for kind in (LOGIN, MESSAGE, SYNC):
+        with pytest.raises(BadFrame):
+            protobuf.decode(sent(kind, data))
+    assert protobuf.decode(sent(HEARTBEAT, data)).command == Heartbeat()  # its data is not read
+
+
+def test_long_texts_are_no_long_numbers() -> None:
+    text = "一二三四五六七八九十".encode() * 3
+    other = b"\x11" + b"\xff" * 8 + b"\x15" + b"\xff" * 4
+    command = protobuf.decode(sent(MESSAGE, field(1, field(2, 267) + field(6, text)) + other)).command
+    assert isinstance(command, ChatMessage)
+    assert command.receiver == 267
+
+
+def test_text_that_is_not_utf8_spoils_no_other_field() -> None:
+    texts = b"".join(field(number, b"\xff") for number in (12, 13, 14, 15))
+    command = protobuf.decode(sent(MESSAGE, field(1, field(2, 267) + texts))).command
+    assert isinstance(command, ChatMessage)
+    assert (command.receiver, command.meta) == (267, b"\xff")
 
 
 @relaxed

@@ -38,7 +38,7 @@ from imserver.protocol.protobuf import (
     as_full_message,
     as_message,
 )
-from imserver.services.messages.message_commands import (
+from imserver.services.messages.messaging import (
     ConversationPage,
     ConversationView,
     EntryPage,
@@ -47,10 +47,16 @@ from imserver.services.messages.message_commands import (
 from imserver.services.messages.receipts import MarksView, PeerReceiptView, ReadView, ReceiptPage, ReceiptView
 from imserver.storage.log.contract import EntryKind
 from tests.integration import protobuf
-from tests.integration.protobuf import Output, Said, field, further, one, outputs, sent, varint
+from tests.integration.protobuf import Output, SentMessage, field, further, one, outputs, sent, varint
 
 full, old = FullProtobufDialect(), ProtobufDialect()
 packed = b"".join
+
+
+def full_message(stored: Message) -> bytes:
+    """An entry with all its fields, encoded."""
+    return as_full_message(stored).SerializeToString()
+
 
 ASKED: list[tuple[bytes, Command]] = [
     (sent(protobuf.ACK, b"\x08\x02\x18\x07"), Ack(7)),
@@ -93,19 +99,19 @@ DROPPED = [b"", b"\xff", sent(0), sent(protobuf.SIGNAL, b"\x08\x01"), sent(16)]
 
 
 @pytest.mark.parametrize(("payload", "command"), ASKED, ids=lambda value: type(value).__name__)
-def test_what_is_asked_becomes_a_command(payload: bytes, command: Command) -> None:
+def test_a_request_becomes_a_command(payload: bytes, command: Command) -> None:
     assert full.decode(payload).command == command
 
 
 @pytest.mark.parametrize("payload", DROPPED, ids=bytes.hex)
-def test_what_is_no_command_is_dropped(payload: bytes) -> None:
+def test_an_unknown_command_is_dropped(payload: bytes) -> None:
     with pytest.raises(BadFrame) as caught:
         full.decode(payload)
     assert caught.value.reply is None
 
 
 @pytest.mark.parametrize("payload", UNREADABLE, ids=lambda payload: payload[:20].hex())
-def test_what_says_too_little_or_too_much_is_refused_by_its_kind(payload: bytes) -> None:
+def test_a_request_with_missing_or_extra_fields_is_refused_by_its_kind(payload: bytes) -> None:
     request = full.decode(payload)
     made = full.encode_reply(request, Reply(request.code))
     assert made is not None
@@ -115,7 +121,7 @@ def test_what_says_too_little_or_too_much_is_refused_by_its_kind(payload: bytes)
 @pytest.mark.parametrize(
     "payload", [sent(protobuf.ACK, b"\x08\x01\x18\x07"), sent(3, b"\xff"), sent(5, b"\xff")], ids=bytes.hex
 )
-def test_what_has_no_answer_is_not_refused_either(payload: bytes) -> None:
+def test_a_request_without_an_answer_gets_no_refusal(payload: bytes) -> None:
     request = full.decode(payload)
     assert request.command is None
     assert full.encode_reply(request, Reply(request.code)) is None
@@ -133,8 +139,13 @@ def test_a_page_is_never_longer_than_others_may_ask_for() -> None:
     assert command == History(5, 0, MAX_PAGE)
 
 
+def test_ids_to_hide_may_be_packed_or_not() -> None:
+    seqs = field(1, b"\x07\x08") + b"\x08\x09"
+    assert full.decode(sent(protobuf.HIDE, seqs)).command == Hide((7, 8, 9))
+
+
 @given(data=st.binary(max_size=40), kind=st.sampled_from(sorted(FULL_COMMANDS)))
-def test_whatever_stands_in_a_frame_it_is_read_or_dropped(data: bytes, kind: int) -> None:
+def test_any_frame_is_read_or_dropped(data: bytes, kind: int) -> None:
     try:
         request = full.decode(sent(kind, data))
     except BadFrame:
@@ -156,7 +167,7 @@ ENTRY = Message(9, 5, 2, "266", "267", "edit", "picture", b'{"url":"/p"}', "mine
 
 
 @pytest.mark.parametrize("name", ["read", "received", "typing", "hide"])
-def test_what_is_done_is_answered_by_its_own_kind(name: str) -> None:
+def test_a_command_is_answered_by_its_own_kind(name: str) -> None:
     kind = next(kind for kind, (each, _) in FULL_COMMANDS.items() if each == name)
     assert answered(name) == Output(kind, 200, "Success", b"")
     assert answered(name, code=errors.REPLY_NO_DATA) == Output(kind, 1005, "没有数据", b"")
@@ -206,9 +217,9 @@ def test_a_refused_login_is_no_ack_of_a_login_and_1002_is_spelled_as_by_the_orig
 def test_history_and_search_show_entries_as_they_are_pushed(type: str, body: bytes) -> None:
     entry = Message(9, 5, 2, "266", "267", "message", type, body, time_ms=1)
     found = protobuf.fields(answered("history", EntryPage([entry_view(entry)], True)).data)
-    assert found == [(1, as_full_message(entry)), (2, 1)]
+    assert found == [(1, full_message(entry)), (2, 1)]
     found = protobuf.fields(answered("search", SearchPage([entry_view(entry)], True, 7)).data)
-    assert found == [(1, as_full_message(entry)), (2, 1), (3, 7)]
+    assert found == [(1, full_message(entry)), (2, 1), (3, 7)]
 
 
 def test_a_list_of_conversations_has_what_is_known_of_each() -> None:
@@ -217,7 +228,7 @@ def test_a_list_of_conversations_has_what_is_known_of_each() -> None:
         ConversationView(6, "group", 0, 0, "owner", "", "us", None, 11),
     ]
     (_, first), (_, second) = protobuf.fields(answered("conversations", ConversationPage(rows, False)).data)
-    assert one(first) == {1: 5, 2: 1, 3: 3, 4: 8, 5: b"member", 6: 267, 8: as_full_message(ENTRY), 10: 9}
+    assert one(first) == {1: 5, 2: 1, 3: 3, 4: 8, 5: b"member", 6: 267, 8: full_message(ENTRY), 10: 9}
     assert one(second) == {1: 6, 2: 2, 5: b"owner", 7: b"us", 10: 11}
 
 
@@ -237,8 +248,8 @@ def test_receipts_and_marks_name_users_by_number_or_by_name() -> None:
 
 
 def test_an_entry_has_the_fields_of_the_original_and_others_behind_them() -> None:
-    made = as_full_message(ENTRY)
-    assert protobuf.said(made) == Said(1, 267, 266, 2, b'{"url":"/p"}', 9, 1700000000000)
+    made = full_message(ENTRY)
+    assert protobuf.said(made) == SentMessage(1, 267, 266, 2, b'{"url":"/p"}', 9, 1700000000000)
     assert further(made) == {
         "kind": "edit",
         "about": 8,
@@ -250,18 +261,18 @@ def test_an_entry_has_the_fields_of_the_original_and_others_behind_them() -> Non
     plain = Message(9, 5, 2, "266", "267", body=b"hi", time_ms=1)
     begin = as_message(plain)
     assert begin is not None
-    assert as_full_message(plain).startswith(begin)
+    assert full_message(plain).startswith(begin.SerializeToString())
 
 
 def test_every_kind_of_entries_has_a_number() -> None:
     assert set(KINDS) == set(get_args(EntryKind))
     for kind in KINDS:
-        assert further(as_full_message(Message(9, 5, 2, "266", kind=kind)))["kind"] == kind
+        assert further(full_message(Message(9, 5, 2, "266", kind=kind)))["kind"] == kind
 
 
 def test_users_who_are_no_accounts_are_named() -> None:
-    made = as_full_message(Message(9, 5, 2, "ann", "bob", body=b"hi"))
-    assert protobuf.said(made)._replace(type=0) == Said(1, 0, 0, 0, b"hi", 9)
+    made = full_message(Message(9, 5, 2, "ann", "bob", body=b"hi"))
+    assert protobuf.said(made)._replace(type=0) == SentMessage(1, 0, 0, 0, b"hi", 9)
     assert (further(made)["sender_name"], further(made)["to"]) == (b"ann", b"bob")
 
 
@@ -275,12 +286,12 @@ def test_users_who_are_no_accounts_are_named() -> None:
         (Signal("hidden", "266", "", ids=(1, MAX_ID)), {1: 3, 2: 266, 7: b"\x01" + varint(MAX_ID)}),
     ],
 )
-def test_signals_are_told_to_those_who_know_the_word(signal: Signal, row: dict[int, Any]) -> None:
+def test_signals_are_encoded_for_the_full_dialect_only(signal: Signal, row: dict[int, Any]) -> None:
     (found,) = outputs(full.encode_event(signal) or b"")
     assert (found.kind, one(found.data)) == (protobuf.SIGNAL, row)
     assert old.encode_event(signal) is None
 
 
-def test_other_events_are_told_as_ever() -> None:
+def test_other_events_are_encoded_as_before() -> None:
     for event in (Event("msg", "266", "hi", "7"), Event("enter", "266", "")):
         assert full.encode_event(event) == old.encode_event(event)

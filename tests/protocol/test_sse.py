@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from imserver import errors
 from imserver.model import BadFrame, Event, Message
-from imserver.protocol.sse import COMMENT, SseDialect, end, ready
+from imserver.protocol.sse import COMMENT, SseDialect, ready
 
 DIALECT = SseDialect("system:shop")
 
@@ -46,12 +46,12 @@ def test_a_payload_that_is_laid_out_is_one_line_too(space: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["enter", "exit"])
-def test_who_comes_and_goes_is_named(kind: str) -> None:
+def test_enter_and_exit_notices_name_the_user(kind: str) -> None:
     heard = data_of(DIALECT.encode_event(Event(kind, "ann", "whatever the dialect of chat says")))
     assert heard == {"event": kind, "app": "system:shop", "user": "ann"}
 
 
-def test_what_is_stored_has_its_id_outside_and_inside() -> None:
+def test_a_stored_entry_has_its_id_outside_and_inside() -> None:
     message = Message(17, 3, 5, "shop", "ann", type="order", body=b'{"a":\n1}', time_ms=9)
     block = DIALECT.encode_message(message)
     assert block.startswith(b"id: 17\n")
@@ -70,7 +70,7 @@ def test_what_is_stored_has_its_id_outside_and_inside() -> None:
     }
 
 
-def test_a_ready_stream_says_from_where_it_tells_what_is_stored() -> None:
+def test_the_ready_event_has_the_cursor() -> None:
     assert ready({}, 1234, 16) == b"retry: 1234\nid: 16\nevent: ready\ndata: {}\n\n"
 
 
@@ -81,8 +81,8 @@ def test_nothing_is_asked_on_a_stream() -> None:
 
 
 @pytest.mark.parametrize("code", sorted(errors.CLOSE))
-def test_the_end_tells_whether_to_come_back(code: int) -> None:
-    name, _, data = end(code, "why").partition(b"\n")
+def test_the_end_says_whether_to_come_back(code: int) -> None:
+    name, _, data = DIALECT.encode_close(code, "why").partition(b"\n")
     assert name == b"event: end"
     assert json.loads(data.removeprefix(b"data: ")) == {
         "code": code,
@@ -91,7 +91,7 @@ def test_the_end_tells_whether_to_come_back(code: int) -> None:
     }
 
 
-def test_the_beginning_tells_when_to_come_back() -> None:
+def test_the_beginning_says_when_to_come_back() -> None:
     assert ready({"event": "ready"}, 1234) == b'retry: 1234\nevent: ready\ndata: {"event":"ready"}\n\n'
 
 

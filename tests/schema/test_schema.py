@@ -1,7 +1,7 @@
 """A tester that reads the OpenAPI document asks the running server whatever the document allows, and what it
 does not: no answer may be one that the document does not tell, and none a failure.
 
-``make schema`` asks 10,000 questions a door, the suite about 1,700.
+``make schema`` asks 10,000 questions per HTTP server, the suite about 1,700.
 """
 
 import os
@@ -14,7 +14,7 @@ import pytest
 
 from tests.conftest import StartServer
 from tests.integration.cmd import logged_in
-from tests.support import DOORS, clean_environment
+from tests.support import HTTP_SERVERS, clean_environment
 
 KEY = "a key of the schema-driven tester, which may do everything"
 CONFIG = Path(__file__).with_name("schemathesis.toml")
@@ -27,12 +27,12 @@ STREAMS = ("/api/v1/events", "/api/v1/publisher")
 pytestmark = [pytest.mark.full, pytest.mark.slow, pytest.mark.timeout(200 + 20 * EXAMPLES)]
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("http_server", HTTP_SERVERS)
 def test_the_server_answers_as_its_document_says(
-    door: str, start_server: StartServer, tmp_path: Path
+    http_server: str, start_server: StartServer, tmp_path: Path
 ) -> None:
     server = start_server(
-        door=door,
+        http_server=http_server,
         config={
             "api": {"keys": [{"key": KEY, "scopes": ["push", "read", "admin"]}]},
             "apps": {"101": {"open": True}},
@@ -62,5 +62,5 @@ def test_the_server_answers_as_its_document_says(
     assert done.returncode == 0, done.stdout[-20_000:] + done.stderr
     generated = re.search(r"(\d+) generated", done.stdout)
     assert generated, done.stdout
-    print(generated[0], "by", door)
+    print(generated[0], "by", http_server)
     assert int(generated[1]) >= max(EXAMPLES * 15, 500)

@@ -2,7 +2,6 @@
 import assert from "node:assert/strict";
 import { beforeEach, it, mock } from "node:test";
 
-import { ImError } from "../../sdk/js/imserver.js";
 import { Messenger } from "../../sdk/js/messenger.js";
 
 let sockets = [];
@@ -186,9 +185,41 @@ it("a database that cannot take it is asked again, a refusal is final", async ()
   assert.equal(last().asked("send").length, 1);
   mock.timers.tick(500);
   assert.equal(last().asked("send").length, 2);
-  const refused = assert.rejects(sending, (error) => error instanceof ImError && error.code === 1003);
+  const refused = assert.rejects(sending, { name: "CommandRefused", code: 1003, message: "send refused: 1003 not authorized" });
   await last().answer("send", null, 1003);
   await refused;
+});
+
+it("the error of a rejected message says why", async () => {
+  const { messenger } = await logIn();
+  const sending = messenger.send("bob", "buy now");
+  const rejected = assert.rejects(sending, {
+    name: "CommandRefused", code: 1003, reason: "No advertising", remedy: "Change the message.",
+    message: "send refused: 1003 the back end rejected the message: No advertising",
+  });
+  await last().answer("send", { reason: "No advertising" }, 1003);
+  await rejected;
+});
+
+it("a message that is too large is not sent again, and others are", async () => {
+  const { messenger } = await logIn();
+  const short = messenger.send("bob", "x".repeat(20));
+  const large = assert.rejects(messenger.send("bob", "大".repeat(10)), { name: "Closed", code: 1009 });
+  last().end(1009);
+  await large;
+  await comeBack();
+  assert.deepEqual(last().asked("send").map(({ text }) => text), ["x".repeat(20)]);
+  await last().answer("send", { id: 1, conversation: 1, seq: 1, repeated: false });
+  assert.equal((await short).id, 1);
+});
+
+it("a message without content, or that cannot be JSON, is refused at once", async () => {
+  const { messenger } = await logIn();
+  await assert.rejects(messenger.send("bob"), { name: "TypeError", message: "send: pass a text, or more.data" });
+  await assert.rejects(messenger.edit(1), { name: "TypeError", message: "edit: pass a text, or more.data" });
+  await assert.rejects(messenger.send("bob", undefined, { data: 1n }), TypeError);
+  assert.deepEqual(last().asked("send"), []);
+  messenger.close();
 });
 
 it("what takes too long is given up", async () => {
@@ -196,7 +227,7 @@ it("what takes too long is given up", async () => {
   const sending = messenger.send("bob", "one");
   last().end();
   mock.timers.tick(5000);
-  await assert.rejects(sending, (error) => error instanceof ImError && error.code === 0);
+  await assert.rejects(sending, { name: "NotConnected", code: "not_connected" });
   await comeBack();
   assert.deepEqual(last().asked("send"), []);
 });
@@ -205,8 +236,8 @@ it("who closes waits for nothing", async () => {
   const { messenger } = await logIn();
   const sending = messenger.send("bob", "one");
   messenger.close();
-  await assert.rejects(sending, ImError);
-  await assert.rejects(messenger.history(1), ImError);
+  await assert.rejects(sending, { name: "Closed", code: 1000 });
+  await assert.rejects(messenger.history(1), { name: "Closed", code: 1000 });
 });
 
 it("an answer to typing is no signal", async () => {

@@ -151,3 +151,44 @@ it("what was missed comes in order, and from now on nothing of before", async ()
   await anew;
   assert.equal((await begins).text, "0");
 });
+
+it("subscribers of a channel see publications, and what they missed, once and in order", async () => {
+  const api = async (route, body) => {
+    const answer = await fetch(`${httpUrl}/api/v1/${route}`, { method: "POST", body: JSON.stringify(body) });
+    assert.ok(answer.ok, await answer.text());
+  };
+  const orders = { history_size: 50, history_seconds: 60, publish: "subscribers", presence: true, join_leave: true };
+  await api("apps/create", { app: "sdk-channels", settings: { open: true, channels: { orders } } });
+  const ann = makeClient("ann", { app: "sdk-channels", retryBaseMs: 60_000, random: () => 1 });
+  const bob = makeClient("bob", { app: "sdk-channels" });
+  await Promise.all([ann.connect(), bob.connect()]);
+
+  const heard = [];
+  let waiting = () => {};
+  const until = (text) => new Promise((resolve) => { waiting = () => heard.includes(text) && resolve(); waiting(); });
+  const note = (word) => { heard.push(word); waiting(); };
+  const mine = ann.subscribe("orders:17", {
+    onPublication: ({ text, data }) => note(text ?? data.n),
+    onJoin: ({ user }) => note(`+${user}`),
+    onReload: () => note("reload"),
+  });
+  await mine.ready;
+  const theirs = bob.subscribe("orders:17");
+  await theirs.ready;
+  await until("+bob");
+  await theirs.publish({ n: 1 });
+  await until(1);
+  assert.equal((await mine.presence()).total, 2);
+
+  ann.reconnect(1006, "");
+  assert.equal(ann.state.state, "waiting");
+  for (const text of ["two", "three"]) await theirs.publish(text);
+  ann.retryNow();
+  await until("three");
+  await api("channels/publish", { app: "sdk-channels", channel: "orders:17", text: "four" });
+  await until("four");
+  assert.deepEqual(heard, ["+bob", 1, "two", "three", "four"]);
+  assert.deepEqual((await theirs.history({ limit: 2, reverse: true })).publications.map(({ offset }) => offset), [4, 3]);
+  await mine.unsubscribe();
+  assert.equal((await theirs.presence()).total, 1);
+});

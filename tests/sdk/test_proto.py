@@ -18,7 +18,7 @@ from imserver.protocol.protobuf import (
     refusal,
     uplink_ack,
 )
-from imserver.services.messages.message_commands import (
+from imserver.services.messages.messaging import (
     ConversationPage,
     ConversationView,
     EntryPage,
@@ -65,7 +65,7 @@ def data_of(payload: bytes | None) -> bytes:
 
 
 def test_messages_are_declared_as_they_are_written() -> None:
-    written("Message", as_full_message(ENTRY), as_full_message(OWN))
+    written("Message", *(as_full_message(each).SerializeToString() for each in (ENTRY, OWN)))
     written("PushMsg", data_of(dialect.encode_message(ENTRY)))
     written(
         "ACKMsg",
@@ -138,7 +138,7 @@ def test_each_field_of_a_request_is_read(kind: int, name: str) -> None:
 def test_each_field_of_a_message_is_read() -> None:
     more = {"kind": 2, "about": 9, "meta": "{}"}
     command = dialect.decode(
-        protobuf.message(7, protobuf.Said(1, 2, 3, 4, b"5", 6, 8), "mine", **more)
+        protobuf.message(7, protobuf.SentMessage(1, 2, 3, 4, b"5", 6, 8), "mine", **more)
     ).command  # type: ignore[arg-type]
     assert command == ChatMessage(7, 1, 2, 3, 4, b"5", 8, "mine", 2, 9, b"{}")
     assert list(MESSAGES["UpMsg"]) == [1, 2, 3]

@@ -4,13 +4,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.security.world import CONFIG
+from tests.security.attack_setting import CONFIG
 from tests.support import Server
 
 
 @pytest.fixture(scope="package")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with keys; see :data:`tests.security.world.CONFIG`."""
+    """A server with keys; see :data:`tests.security.attack_setting.CONFIG`."""
     server = Server(tmp_path_factory.mktemp("guarded"), config=CONFIG)
     yield server
     server.stop()

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 
 from imserver import errors
-from tests.integration.action import Talker, login_data
-from tests.integration.cmd import speaker
+from tests.integration.action import ActionClient, login_data
+from tests.integration.cmd import cmd_client
 from tests.integration.gochat import form
 from tests.integration.protobuf import ACK, UP, acked, chatting, one, pushed, resuming
 from tests.integration.protobuf import refused as refused_chat
@@ -14,6 +14,8 @@ from tests.integration.test_v1_accounts import Person
 from tests.integration.v1 import good, refused
 from tests.storage.servers import KINDS
 from tests.support import Server
+
+pytestmark = pytest.mark.sqlite_first
 
 APPS = {"101": {}, "gochat": {"keep_talks": True}, "action:1": {"same_as": "gochat"}}
 
@@ -58,7 +60,7 @@ def test_a_message_over_http_is_refused(ann: Person, bob: Person) -> None:
     bob.good("messages/send", {"to": ann.user, "text": "again"})
 
 
-def test_what_was_said_before_stays_readable(ann: Person, bob: Person) -> None:
+def test_messages_before_the_block_stay_readable(ann: Person, bob: Person) -> None:
     (conversation,) = ann.good("conversations")["conversations"]
     for each in (ann, bob):
         (message,) = each.good("messages", conversation=conversation["conversation"])["messages"]
@@ -79,7 +81,7 @@ def test_groups_and_invitations_are_refused(ann: Person, bob: Person) -> None:
     assert bob.roles(group) == {bob.user: "owner"}
 
 
-def test_gochats_groups_leave_whoever_has_blocked_out(ann: Person, bob: Person) -> None:
+def test_gochats_groups_skip_users_who_have_blocked_the_owner(ann: Person, bob: Person) -> None:
     cid = Person(ann.server)
     fields = {"name": "tea", "ids": [ann.user, cid.user, "no number", "999999999", "0"]}
     answer = form(ann.server.http, "/group/create", fields, bob.token).json
@@ -113,14 +115,14 @@ def test_a_protobuf_client_that_knows_refusals_is_refused(ann: Person, bob: Pers
 
 
 def test_a_cmd_client_is_refused(ann: Person, bob: Person) -> None:
-    with speaker(ann.server.ws) as client:
+    with cmd_client(ann.server.ws) as client:
         login = {"app": "gochat", "userID": bob.user, "serviceToken": bob.token, "cursor": 0}
         assert client.ask_cmd("login", login)[0] == 200
         assert client.ask_cmd("send", {"to": ann.user, "text": "hi"})[0] == errors.REPLY_UNAUTHORIZED
 
 
-def test_what_is_said_in_the_action_dialect_is_refused(ann: Person, bob: Person) -> None:
-    with Talker(ann.server.ws) as client:
+def test_messages_in_the_action_dialect_are_refused(ann: Person, bob: Person) -> None:
+    with ActionClient(ann.server.ws) as client:
         client.begin()
         login = {**login_data(bob.user, to=ann.user), "token": bob.token}
         assert client.ask_action("login", login)[0] == 200
@@ -128,7 +130,7 @@ def test_what_is_said_in_the_action_dialect_is_refused(ann: Person, bob: Person)
         assert client.ask_action("sendmsg", said)[0] == errors.REPLY_UNAUTHORIZED
 
 
-def test_who_does_not_exist_is_named(ann: Person) -> None:
+def test_unknown_users_are_named(ann: Person) -> None:
     status, code, message = refused(
         ann.server.http, "groups/create", {"name": "tea", "members": ["999999999", "x"]}, key=ann.token
     )

@@ -9,10 +9,8 @@ import pytest
 
 from tests.browser.chromium import Browser, Page
 from tests.integration.cmd import get, logged_in
-from tests.security.world import OPEN, TOKENS, session_token
+from tests.security.attack_setting import OPEN, TOKENS, session_token
 from tests.support import Server
-
-pytestmark = [pytest.mark.timeout(120)]
 
 EVIL = "evil.example"
 

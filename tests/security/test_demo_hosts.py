@@ -8,7 +8,7 @@ import pytest
 from tests.conftest import StartServer
 from tests.integration.raw import Raw, Response, ask, handshake, request, text
 from tests.integration.test_gunicorn import gunicorn as gunicorn
-from tests.support import DOORS, Server
+from tests.support import HTTP_SERVERS, Server
 
 FOREIGN_HOSTS = (
     "evil.example",
@@ -60,10 +60,10 @@ ROUTES = (
 )
 
 
-@pytest.fixture(scope="module", params=DOORS)
+@pytest.fixture(scope="module", params=HTTP_SERVERS)
 def demo(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server without keys, with names of its own."""
-    server = Server(tmp_path_factory.mktemp("demo"), config=CONFIG, door=request.param)
+    server = Server(tmp_path_factory.mktemp("demo"), config=CONFIG, http_server=request.param)
     yield server
     server.stop()
     server.check()
@@ -184,14 +184,14 @@ def test_beyond_loopback_every_address_is_a_host(start_server: StartServer) -> N
     refused(ask(address, request("/user/list?appID=101", host="evil.example")), "host_refused")
 
 
-def test_with_a_key_hosts_are_not_looked_at(start_server: StartServer) -> None:
+def test_with_a_key_hosts_are_not_checked(start_server: StartServer) -> None:
     server = start_server(
         config={"api": {"keys": [{"key": "a key of some length 0123", "scopes": ["read"]}]}}
     )
     assert ask(server.http, request("/health", host="im.example.com")).status == 200
 
 
-def test_the_log_tells_how_to_allow_what_was_refused(start_server: StartServer) -> None:
+def test_the_log_explains_how_to_allow_what_was_refused(start_server: StartServer) -> None:
     server = start_server()
     for _ in range(3):
         refused(ask(server.http, request("/health", host="im.example.com")), "host_refused")
@@ -210,7 +210,7 @@ def test_gunicorn_refuses_them_too(gunicorn: tuple[str, int]) -> None:
 
 @pytest.mark.parametrize("origin", FOREIGN_ORIGINS)
 def test_every_page_may_import_the_sdk(demo: Server, origin: str) -> None:
-    for name in ("imserver.js", "messenger.js"):
+    for name in ("errors.js", "imserver.js", "messenger.js"):
         sent = ask(demo.http, request(f"/sdk/{name}", headers=[("Origin", origin)]))
         assert (sent.status, sent.header("Access-Control-Allow-Origin")) == (200, "*")
         assert sent.header("Content-Type") == "text/javascript; charset=utf-8"

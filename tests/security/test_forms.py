@@ -9,33 +9,33 @@ import pytest
 
 from tests.integration.raw import Raw, ask, request
 from tests.integration.setting import growth_of
-from tests.support import DOORS, Server
+from tests.support import HTTP_SERVERS, Server
 
 KEY = "an admin key of some length 0123456789"
 MULTIPART = [("Content-Type", "multipart/form-data; boundary=x")]
 FORM = [("Content-Type", "application/x-www-form-urlencoded")]
 JSON = [("Content-Type", "application/json")]
-MOST_SECONDS = 0.1
-"""The bar is 50 ms; what the clock of the kernel rounds, and the reading of 4 MB, is on top of it."""
+MOST_SECONDS = 0.5
+"""CPU time of one request. The attack cost 3.6 s; the bar of 50 ms is measured by `imserver bench abuse`."""
 MOST_BYTES = 20 << 20
 SIZE = 4_000_000
 
 
-@pytest.fixture(scope="module", params=DOORS)
+@pytest.fixture(scope="module", params=HTTP_SERVERS)
 def demo(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server without keys: nobody is a stranger to it."""
     yield from _server(tmp_path_factory.mktemp("demo"), request.param)
 
 
-@pytest.fixture(scope="module", params=DOORS)
+@pytest.fixture(scope="module", params=HTTP_SERVERS)
 def keyed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with a key."""
     yield from _server(tmp_path_factory.mktemp("keyed"), request.param, [{"key": KEY, "scopes": ["admin"]}])
 
 
-def _server(folder: Path, door: str, keys: object = ()) -> Iterator[Server]:
+def _server(folder: Path, http_server: str, keys: object = ()) -> Iterator[Server]:
     config = {"api": {"keys": keys}, "apps": {"101": {"login_policy": "multi"}}}
-    server = Server(folder, config=config, door=door)
+    server = Server(folder, config=config, http_server=http_server)
     for path in ("/login", "/user/sendMessage"):  # loads what reads them
         ask(server.http, request(path, method="POST", headers=MULTIPART, body=multipart(b"1")))
     yield server

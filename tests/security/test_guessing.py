@@ -41,7 +41,7 @@ def accounts(tmp_path: Path) -> Any:
     store.close()
 
 
-def test_a_stranger_locks_nobody_out(accounts: Accounts) -> None:
+def test_a_stranger_cannot_lock_a_user_out(accounts: Accounts) -> None:
     for _ in range(3):
         guess(accounts, "198.51.100.1")
     with pytest.raises(TooManyFailures):
@@ -64,6 +64,7 @@ def test_many_strangers_lock_out_all_but_known_devices(accounts: Accounts) -> No
         accounts.login("gochat", "1", PASSWORD, "192.0.2.7", earlier)
 
 
+@pytest.mark.full
 def test_nodes_of_a_cluster_count_together(
     start_server: StartServer, redis_server: RedisServer, tmp_path: Path
 ) -> None:

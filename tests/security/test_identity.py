@@ -14,7 +14,7 @@ import pytest
 from tests.integration import gochat
 from tests.integration.cmd import get
 from tests.integration.raw import ask, request
-from tests.security.world import (
+from tests.security.attack_setting import (
     ADMIN,
     ASKED,
     EDDSA,
@@ -140,7 +140,7 @@ def test_protobuf_takes_tokens_of_accounts_only(guarded: Server) -> None:
         assert not protobuf_enters(guarded.ws, bad), bad
 
 
-def test_a_back_end_that_does_not_answer_lets_nobody_in(guarded: Server) -> None:
+def test_a_back_end_that_does_not_answer_refuses_logins(guarded: Server) -> None:
     assert login(guarded.ws, ASKED, "7") in REFUSED
     assert not stream_opens(guarded.http, ASKED, "7")
 

@@ -8,7 +8,7 @@ import pytest
 from tests.integration import gochat
 from tests.integration.cmd import get, logged_in
 from tests.integration.raw import ask, request
-from tests.security.world import (
+from tests.security.attack_setting import (
     ASKED,
     BARE,
     GOOD,
@@ -39,7 +39,7 @@ def page_token(server: Server, app: str) -> tuple[str, str]:
 # --- apps without a login rule ------------------------------------------------------------------------------
 
 
-def test_an_app_without_a_login_rule_takes_nobody(guarded: Server) -> None:
+def test_an_app_without_a_login_rule_refuses_all_logins(guarded: Server) -> None:
     assert login(guarded.ws, BARE, "7") in REFUSED
     assert login(guarded.ws, BARE, "7", "anything") in REFUSED
     assert not stream_opens(guarded.http, BARE, "7")
@@ -60,7 +60,7 @@ def test_a_page_hands_out_no_token_unless_the_app_is_open(guarded: Server, app: 
     assert b"page." not in answer.body
 
 
-def test_the_token_of_a_page_lists_and_talks_in_its_own_app_only(guarded: Server) -> None:
+def test_the_token_of_a_page_lists_and_sends_in_its_own_app_only(guarded: Server) -> None:
     user, token = page_token(guarded, OPEN)
     assert login(guarded.ws, OPEN, user, token) == GOOD
     assert login(guarded.ws, OPEN, "somebody else", token) in REFUSED

@@ -21,19 +21,23 @@ from msgspec.structs import replace
 
 from imserver import errors
 from imserver.api.call import Route
+from imserver.api.centrifugo import ROUTES as CENTRIFUGO
 from imserver.api.client import UNAUTHORIZED as CLIENT_UNAUTHORIZED
 from imserver.api.gochat import NO_TOKEN
-from imserver.api.reply import CLIENT, CMD, PROBLEM, UNAUTHORIZED
+from imserver.api.reply import CLIENT, CMD, PROBLEM, PUSHER, UNAUTHORIZED
 from imserver.api.routes import ROUTES
 from imserver.api.v1.operation import Operation
 from imserver.api.v1.table import DOCUMENTED, OPERATIONS
-from imserver.config.settings import ApiSettings
+from imserver.auth.principal import PUSH_OR_USER
+from imserver.config.settings import ApiSettings, PusherSettings
 from imserver.model import Request
 from imserver.pages.blueprint import NEEDS
 from imserver.protocol.registry import DIALECTS
+from imserver.services.files.uploads import Offer
 from imserver.transport.connection import OPEN
+from imserver.transport.gate import WEBSOCKET_PATHS
 
-from .house import ADMIN, ALL, PUSH, READ, House, config
+from .node_harness import ADMIN, ALL, FOREIGN, PUSH, READ, Harness, config
 
 TABLE: Final = Path(__file__).with_name("matrix.txt")
 PLACES: Final = ("201", "202", "203")
@@ -43,41 +47,45 @@ BACK_END: Final = "10.0.0.7"
 STRANGER: Final = "192.0.2.1"
 
 COLUMNS: Final = (
-    *("nobody", "wrong", "push", "read", "admin", "all", "session", "account", "gochat", "page"),
-    *("address", "browser", "demo", "demo+bad"),
+    *("nobody", "wrong", "push", "read", "admin", "foreign", "all", "session", "account", "gochat", "page"),
+    *("address", "browser", "signed", "demo", "demo+bad"),
 )
-"""``all``: an admin key for all apps. ``gochat``: an account of gochat. ``browser``: one at the address of a
-back end. ``demo``: nobody in demo mode; ``demo+bad``: with a token that proves nothing."""
+"""``foreign``: a key with all scopes for 202 only. ``all``: an admin key for all apps. ``gochat``: an account
+of gochat. ``browser``: one at the address of a back end. ``signed``: who signs as Pusher's libraries do, with
+the secret of 201. ``demo``: nobody in demo mode; ``demo+bad``: with a token that proves nothing."""
 REFUSED: Final = frozenset({"unauthorized", "token_invalid", "forbidden", "not_allowed"})
 ROWS: Final = {(row.method, row.path): row for row in OPERATIONS}
 
 
 @contextmanager
-def houses() -> Iterator[tuple[House, House]]:
+def harnesses() -> Iterator[tuple[Harness, Harness]]:
     """A node with keys, and one in demo mode."""
     with tempfile.TemporaryDirectory() as keyed, tempfile.TemporaryDirectory() as demo:
         settings = config(Path(demo), api=ApiSettings())
-        settings = replace(settings, apps={n: replace(t, jwt=()) for n, t in settings.apps.items()})
-        both = House(config(Path(keyed))), House(settings)
+        settings = replace(
+            settings, apps={n: replace(t, jwt=(), pusher=PusherSettings()) for n, t in settings.apps.items()}
+        )
+        both = Harness(config(Path(keyed))), Harness(settings)
         try:
             yield both
         finally:
-            for house in both:
-                house.close()
+            for harness in both:
+                harness.close()
 
 
-def credential(house: House, column: str) -> tuple[str, str, dict[str, str]]:
+def credential(harness: Harness, column: str) -> tuple[str, str, dict[str, str]]:
     """Token, address and headers of a principal."""
     made: dict[str, Callable[[], str]] = {
         "wrong": lambda: "wrong",
         "push": lambda: PUSH.key,
         "read": lambda: READ.key,
         "admin": lambda: ADMIN.key,
+        "foreign": lambda: FOREIGN.key,
         "all": lambda: ALL.key,
-        "session": lambda: house.session("201"),
-        "account": lambda: house.account("201"),
-        "gochat": lambda: house.account("gochat"),
-        "page": lambda: house.page("204"),
+        "session": lambda: harness.session("201"),
+        "account": lambda: harness.account("201"),
+        "gochat": lambda: harness.account("gochat"),
+        "page": lambda: harness.page("204"),
         "demo+bad": lambda: "eyJhbGciOiJIUzI1NiJ9.e30.x",
     }
     token = made[column]() if column in made else ""
@@ -93,9 +101,9 @@ def fill(document: Any, app: str) -> Any:
     return [fill(each, app) for each in document] if isinstance(document, list) else document
 
 
-def ask(house: House, route: Route, app: str, column: str) -> bool:
+def ask(harness: Harness, route: Route, app: str, column: str) -> bool:
     """Whether a principal may."""
-    token, host, headers = credential(house, column)
+    token, host, headers = credential(harness, column)
     if token:
         headers["token" if route.token_in == "token" else "authorization"] = (
             token if route.token_in == "token" else f"Bearer {token}"
@@ -110,29 +118,39 @@ def ask(house: House, route: Route, app: str, column: str) -> bool:
     }
     query: dict[str, Any] = {}
     body: Any = b""
+    path = ""
     row = ROWS.get((route.method, route.path))
     if row is not None:
         token_of_user = column in ("session", "account", "gochat", "page")
         if row.query is not None:
-            query = fill(copy.deepcopy(row.example_query) or {}, app)
+            query = fill(copy.deepcopy(row.example) or {}, app)
             query |= {"app": app} if "app" in row.query.__struct_fields__ else {}
         if row.body is not None:
-            document = fill(copy.deepcopy(row.example_body), app)
+            document = fill(copy.deepcopy(row.example), app)
             document |= {"app": app} if "app" in row.body.__struct_fields__ else {}
             body = [document]
         for given in (query, body[0] if body else {}):
             if token_of_user and given.get("user"):
                 del given["user"]
+    elif route.style is PUSHER:
+        path = route.path.replace("/*", f"/id{'201' if app == '203' else app}", 1).replace("*", "presence-r")
+        event = {"name": "e", "channel": "c", "data": "x"}
+        body = [{**event, "batch": [event]}] if route.method == "POST" else b""
     elif route.style is CLIENT:
         headers["systemid"] = app
         body = [{"systemId": app} if route.path == "/api/register" else {}]
+    elif route in CENTRIFUGO:
+        body = {"user": "u1", "channel": "news", "channels": ["news"], "data": 1}
     elif route.read:
         body = [{"appID": app, "userIDs": ["u1"], "message": "x"}]
     elif route.method == "GET":
         query = form
     else:
         body = form
-    finished = house.ask(route, headers, query, body, host)
+    signer = "201" if column == "signed" else ""
+    finished = harness.ask(route, headers, query, body, host, path, signer)
+    if route.style is PUSHER:
+        return finished.status == 200
     if route.path == "/api/v1/batch" and finished.status == 200:
         results = msgspec.json.decode(finished.body)["results"]
         return any(each["status"] not in (401, 403) for each in results)
@@ -147,7 +165,7 @@ def ask(house: House, route: Route, app: str, column: str) -> bool:
     return msgspec.json.decode(finished.body)["code"] not in REFUSED
 
 
-def routes() -> Iterator[tuple[str, Callable[[House, str, str], bool]]]:
+def routes() -> Iterator[tuple[str, Callable[[Harness, str, str], bool]]]:
     for route in ROUTES:
         yield f"{route.method} {route.path}", lambda h, a, c, route=route: ask(h, route, a, c)
 
@@ -155,29 +173,47 @@ def routes() -> Iterator[tuple[str, Callable[[House, str, str], bool]]]:
 # --- what does not stand in the table of routes -------------------------------------------------------------
 
 
-def upload(house: House, app: str, column: str) -> bool:
-    token, host, headers = credential(house, column)
+def upload(harness: Harness, app: str, column: str) -> bool:
+    token, host, headers = credential(harness, column)
     if token:
         headers["authorization"] = f"Bearer {token}"
     user = "" if column in ("session", "account", "gochat", "page") else "&user=u1"
     query = f"?app={app}{user}"
-    sent = house.web.post(
+    sent = harness.web.post(
         f"/api/v1/uploads{query}", data=b"x", headers=headers, environ_base={"REMOTE_ADDR": host}
     )
     return sent.status_code not in (401, 403)
 
 
-def stream_rooms(house: House, app: str, column: str) -> bool:
-    """Whether an event stream of the principal may join rooms by itself."""
+def delete_file(others: bool) -> Callable[[Harness, str, str], bool]:
+    """Whether a principal may remove a file of its own (a back end: of any user), or of somebody else."""
+
+    def check(harness: Harness, app: str, column: str) -> bool:
+        parts = harness.node.parts
+        token, host, headers = credential(harness, column)
+        if token:
+            headers["authorization"] = f"Bearer {token}"
+        user = "u2" if others else parts.authority.identify(PUSH_OR_USER, headers, host).user or "u1"
+        file = parts.uploads.receive(Offer(app, user, "f", "", 1, host), lambda _: b"x")
+        answer = harness.ask(_DELETE, headers, body=[{"id": file.id}], host=host)
+        allowed = answer.status == 200
+        assert allowed == (parts.uploads.find(file.id) is None), (app, column)
+        return allowed
+
+    return check
+
+
+def stream_channels(harness: Harness, app: str, column: str) -> bool:
+    """Whether an event stream of the principal may subscribe to channels by itself."""
     from imserver.api.reply import ApiProblem
     from imserver.api.v1.events import Events
     from imserver.transport.exchange import HttpRequest
 
-    token, host, headers = credential(house, column)
+    token, host, headers = credential(harness, column)
     headers["authorization"] = f"Bearer {token}"
-    query = f"app={app}&user=u1&rooms=r".encode()
+    query = f"app={app}&user=u1&channels=r".encode()
     try:
-        Events(house.node.parts, None)._wish(  # type: ignore[arg-type]
+        Events(harness.node.parts, None)._wish(  # type: ignore[arg-type]
             HttpRequest("GET", "/api/v1/events", query, b"", headers, host)
         )
     except ApiProblem:
@@ -185,15 +221,15 @@ def stream_rooms(house: House, app: str, column: str) -> bool:
     return True
 
 
-def connect_publisher(house: House, app: str, column: str) -> bool:
-    token, host, headers = credential(house, column)
+def connect_publisher(harness: Harness, app: str, column: str) -> bool:
+    token, host, headers = credential(harness, column)
     head = SimpleNamespace(headers={**headers, "authorization": f"Bearer {token}"}, host=host)
-    return not isinstance(house.node.parts.publisher.choose(head), errors.HttpProblem)  # type: ignore[arg-type]
+    return not isinstance(harness.node.parts.publisher.choose(head), errors.HttpProblem)  # type: ignore[arg-type]
 
 
-def renew(house: House, app: str, column: str) -> bool:
-    token, _, headers = credential(house, column)
-    sent = house.web.post(
+def renew(harness: Harness, app: str, column: str) -> bool:
+    token, _, headers = credential(harness, column)
+    sent = harness.web.post(
         "/home/token",
         data={"appID": app, "userID": "u1"},
         headers={**headers, "Authorization": f"Bearer {token}"},
@@ -201,53 +237,60 @@ def renew(house: House, app: str, column: str) -> bool:
     return sent.status_code != 401
 
 
-def page(path: str) -> Callable[[House, str, str], bool]:
-    def get(house: House, app: str, column: str) -> bool:
-        sent = house.web.get(path, query_string={"appID": app})
+def page(path: str) -> Callable[[Harness, str, str], bool]:
+    def get(harness: Harness, app: str, column: str) -> bool:
+        sent = harness.web.get(path, query_string={"appID": app})
         return sent.status_code not in (401, 403, 404)
 
     return get
 
 
-def login(dialect: str) -> Callable[[House, str, str], bool]:
+def login(dialect: str) -> Callable[[Harness, str, str], bool]:
     """A login to an app with the principal's token as the login's own."""
     family = {"client": "system:", "action": "action:"}.get(dialect, "")
 
-    def check(house: House, app: str, column: str) -> bool:
-        token, host, _ = credential(house, column)
-        logins = house.node.parts.logins
+    def check(harness: Harness, app: str, column: str) -> bool:
+        token, host, _ = credential(harness, column)
+        logins = harness.node.parts.logins
         source = SimpleNamespace(peer=f"{host}:1", origin="")
         name = logins.resolve(app if app == "gochat" else family + app)
         user = "" if dialect == "client" or column in ("account", "gochat") else "u1"
         if column == "page":
-            token = house.page(logins.resolve(family + "204"))
+            token = harness.page(logins.resolve(family + "204"))
         if column == "session":
-            token = house.session(f"{family}201")
+            token = harness.session(f"{family}201")
         if column == "account":
-            token = house.account(f"{family}201")
+            token = harness.account(f"{family}201")
         return logins.check(name, user, token, dialect, source).ok
 
     return check
 
 
+_DELETE: Final = next(row for row in ROUTES if row.path == "/api/v1/uploads/delete")
 _USERS: Final = next(row for row in ROUTES if row.path == "/user/list")
 
-OTHERS: Final[dict[str, Callable[[House, str, str], bool]]] = {
+OTHERS: Final[dict[str, Callable[[Harness, str, str], bool]]] = {
     "POST /api/v1/uploads": upload,
-    "GET /api/v1/events?rooms=": stream_rooms,
+    "uploads/delete of an own file": delete_file(others=False),
+    "uploads/delete of somebody else": delete_file(others=True),
+    "GET /api/v1/events?channels=": stream_channels,
     "connect /api/v1/publisher": connect_publisher,
     "POST /home/token": renew,
     "GET /home/index": page("/home/index"),
     "GET /home/room": page("/home/room"),
+    "GET /home/channels": page("/home/channels"),
     **{f"login {dialect.name}": login(dialect.name) for dialect in DIALECTS},
     "login sse": login("sse"),
     **{f"login {name} to 204 205 207": login(name) for name in ("cmd", "sse")},
     "GET /home/index of 204 205 207": page("/home/index"),
-    "GET /user/list of 204 205 207": lambda house, app, column: ask(house, _USERS, app, column),
+    "GET /home/channels of 204 205 207": page("/home/channels"),
+    "GET /user/list of 204 205 207": lambda harness, app, column: ask(harness, _USERS, app, column),
 }
 ANYBODY_MAY: Final = frozenset(
     {
         "/api/v1/events",  # the login of the stream decides, see "login sse"
+        # the same, see "login centrifuge"
+        *(f"/connection/{app}{kind}" for app in ("", "<segment>/") for kind in ("sse", "http_stream")),
         "/api/v1/uploads/{id}",
         "/api/v1/uploads/{id}/thumbnail",
         *(
@@ -259,13 +302,13 @@ ANYBODY_MAY: Final = frozenset(
             "/static/<path:name>",
             "/favicon.ico",
         ),
-        *("/sdk/<any('imserver.js', 'messenger.js'):name>", "/gateway"),
+        *("/sdk/<any('errors.js', 'imserver.js', 'messenger.js'):name>", "/gateway"),
     }
 )
 """Paths beside the table of routes that need no identity: they show what is public, or their id is secret."""
 
 
-def cell(house: House, do: Callable[[House, str, str], bool], name: str, column: str) -> str:
+def cell(harness: Harness, do: Callable[[Harness, str, str], bool], name: str, column: str) -> str:
     apps = [OF_PAGE[app] if column == "page" and "/home/" not in name else app for app in PLACES]
     if name.endswith("204 205 207"):
         apps = ["204", "205", "207"]
@@ -273,10 +316,10 @@ def cell(house: House, do: Callable[[House, str, str], bool], name: str, column:
         apps = ["204", "201", "206"]
     elif name.startswith("POST /home"):
         apps = [OF_PAGE[app] for app in PLACES]
-    return "".join("-+"[do(house, app, column)] for app in apps)
+    return "".join("-+"[do(harness, app, column)] for app in apps)
 
 
-def matrix(keyed: House, demo: House) -> dict[str, list[str]]:
+def matrix(keyed: Harness, demo: Harness) -> dict[str, list[str]]:
     """What happens."""
     rows = dict(routes())
     rows.update(OTHERS)
@@ -298,36 +341,43 @@ def written(rows: dict[str, list[str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def test_everybody_may_do_what_the_table_says() -> None:
-    with houses() as both:
+def test_permissions_match_the_table() -> None:
+    with harnesses() as both:
         found = written(matrix(*both)).splitlines()
     wanted = TABLE.read_text(encoding="utf-8").splitlines()
     assert found == wanted
 
 
-def test_what_stands_beside_the_table_of_routes_has_a_row_too() -> None:
+def test_what_is_outside_the_table_of_routes_has_a_row_too() -> None:
     named = {name.split()[1].partition("?")[0] for name in OTHERS}
     elsewhere = {row.path for row in DOCUMENTED if isinstance(row, Operation) and row not in OPERATIONS}
     assert elsewhere | set(NEEDS) <= named | ANYBODY_MAY
 
 
 def test_the_application_has_no_path_that_is_in_no_table() -> None:
-    with houses() as (keyed, _):
+    with harnesses() as (keyed, _):
         paths = {str(rule) for rule in keyed.web.application.url_map.iter_rules()}
     known = {path.replace("{id}", "<string(length=32):id>") for path in ANYBODY_MAY} | set(NEEDS)
-    assert paths - known <= {"/acc", "/ws", "/api/v1/uploads", "/api/v1/publisher"}
+    upgrades = {path.replace("*", "<segment>") for path in WEBSOCKET_PATHS}
+    assert paths - known <= {*upgrades, "/api/v1/uploads", "/api/v1/publisher"}
 
 
 # --- commands -----------------------------------------------------------------------------------------------
 
 COMMANDS: Final = {
     # a login proves by itself who comes, see the rows "login …"
-    **dict.fromkeys(("Login", "TalkLogin", "ChatLogin", "Resume"), "login"),
+    **dict.fromkeys(("Login", "TalkLogin", "ChatLogin", "Resume", "CentrifugeLogin"), "login"),
     "Ping": "anybody",
+    # its connections have an app and no user at first; signatures of the back end permit what these do
+    **dict.fromkeys(("PusherSubscribe", "PusherUnsubscribe", "ClientEvent", "SignIn"), "session"),
     **dict.fromkeys(
         (
             *("Heartbeat", "Say", "ChatMessage", "ChatSync", "Send", "Sync", "Ack", "Search", "Typing"),
             *("Read", "Received", "Hide", "History", "Conversations", "AskMarks", "AskReceipts"),
+            # a session without a user may use these
+            *("RefreshLogin", "Subscribe", "RefreshSubscription", "Unsubscribe", "Publish"),
+            *("AskPresence", "AskPresenceStats", "AskHistory", "AskBackEnd"),
+            *("CreateGroup", "AskGroups", "AskGroupMembers", "InviteToGroup", "JoinGroup", "LeaveGroup"),
         ),
         "session",
     ),
@@ -350,7 +400,7 @@ class _Dialect:
 
 
 def test_every_command_needs_a_session_but_those_that_make_one() -> None:
-    with houses() as (keyed, _):
+    with harnesses() as (keyed, _):
         rules = keyed.node.parts.dispatcher.table
         assert {kind.__name__ for kind in rules} == set(COMMANDS)
         for kind, rule in rules.items():
@@ -359,13 +409,17 @@ def test_every_command_needs_a_session_but_those_that_make_one() -> None:
                 continue
             dialect = _Dialect(kind(*[None] * len(kind.__struct_fields__)))
             stranger = SimpleNamespace(
-                encoding=SimpleNamespace(dialect=dialect), user=None, peer="192.0.2.1:1", state=OPEN
+                encoding=SimpleNamespace(dialect=dialect),
+                app=None,
+                user=None,
+                peer="192.0.2.1:1",
+                state=OPEN,
             )
             keyed.node.parts.dispatcher.serve(stranger, b"", True)  # type: ignore[arg-type]
             assert dialect.codes == [errors.REPLY_NOT_LOGGED_IN], kind
 
 
 if __name__ == "__main__":
-    with houses() as made:
+    with harnesses() as made:
         TABLE.write_text(written(matrix(*made)), encoding="utf-8")
     print(f"{TABLE} is written; read the difference")

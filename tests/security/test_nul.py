@@ -12,7 +12,7 @@ from imserver.api.v1.table import OPERATIONS
 from imserver.protocol.action import ActionDialect
 from imserver.protocol.cmd import CmdDialect
 from imserver.protocol.forgiving import has_nul
-from tests.integration.cmd import speaker
+from tests.integration.cmd import cmd_client
 from tests.integration.gochat import form, said
 from tests.integration.v1 import PREFIX, call, good
 from tests.storage.servers import KINDS, DatabaseServer
@@ -94,7 +94,7 @@ def test_forms_refuse_nul_in_the_words_of_their_dialect(server: Server) -> None:
 
 
 def test_commands_refuse_nul_and_the_connection_goes_on(server: Server) -> None:
-    with speaker(server.ws) as one:
+    with cmd_client(server.ws) as one:
         login = {"appID": 101, "userID": NUL, "cursor": 0}
         assert one.ask_cmd("login", login)[0] == errors.REPLY_BAD_PARAMETER
         login = {"appID": 101, "userID": "ann", "device": NUL, "cursor": 0}

@@ -5,13 +5,13 @@ import sqlite3
 
 from imserver.storage import talk_positions
 from tests.conftest import StartServer
-from tests.integration.action import Talker, login_data
+from tests.integration.action import ActionClient, login_data
 
 
 def test_logins_to_rooms_leave_a_bounded_number_of_positions(start_server: StartServer) -> None:
     most = talk_positions.ROOMS_PER_USER
     server = start_server(config={"apps": {"action:1": {"keep_talks": True}}})
-    with Talker(server.ws) as one:
+    with ActionClient(server.ws) as one:
         one.begin()
         assert one.ask_action("login", login_data("1", room="first"))[0] == 200
         database = next((server.folder / "data").glob("*.db"))

@@ -7,7 +7,7 @@ import pytest
 
 from tests.integration.cmd import form_request, json_request, logged_in
 from tests.integration.raw import Raw, ask, request, text
-from tests.security.world import ADMIN, OF_205, PUSH_OF_TOKENS, TOKENS, bearer, session_token, v1
+from tests.security.attack_setting import ADMIN, OF_205, PUSH_OF_TOKENS, TOKENS, bearer, session_token, v1
 from tests.support import Server
 
 APP = {"app": TOKENS}
@@ -15,9 +15,9 @@ ROUTES: list[tuple[str, Any]] = [
     ("push", {**APP, "user": "mallory", "text": "hi"}),
     ("push", {**APP, "all": True, "text": "hi"}),
     ("push", {**APP, "user": "mallory", "text": "hi", "store": True}),
-    ("rooms/publish", {**APP, "room": "tea", "text": "hi"}),
-    ("rooms/join", {**APP, "room": "tea", "users": ["mallory"]}),
-    ("rooms/leave", {**APP, "room": "tea", "users": ["mallory"]}),
+    ("channels/publish", {**APP, "channel": "tea", "text": "hi"}),
+    ("channels/subscribe", {**APP, "channel": "tea", "users": ["mallory"]}),
+    ("channels/unsubscribe", {**APP, "channel": "tea", "users": ["mallory"]}),
     ("ban", {**APP, "users": ["mallory"], "seconds": 1}),
     ("unban", {**APP, "users": ["mallory"]}),
     ("disconnect", {**APP, "users": ["mallory"]}),
@@ -25,9 +25,9 @@ ROUTES: list[tuple[str, Any]] = [
     (f"presence?app={TOKENS}&user=7", None),
     (f"users?app={TOKENS}", None),
     (f"counts?app={TOKENS}", None),
-    (f"rooms?app={TOKENS}", None),
-    (f"rooms/members?app={TOKENS}&room=tea", None),
-    ("apps/set", {**APP, "settings": {"max_rooms": 1}}),
+    (f"channels?app={TOKENS}", None),
+    (f"channels/presence?app={TOKENS}&channel=tea", None),
+    ("apps/set", {**APP, "settings": {"max_channels": 1}}),
     ("apps/create", {"app": "208", "settings": {}}),
     (f"apps/show?app={TOKENS}", None),
     (f"conversations?app={TOKENS}&user=7", None),

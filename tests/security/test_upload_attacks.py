@@ -8,7 +8,7 @@ import pytest
 
 from tests.integration.cmd import get
 from tests.integration.raw import Response, ask, request
-from tests.security.world import (
+from tests.security.attack_setting import (
     BARE,
     OF_205,
     OPEN,
@@ -29,7 +29,7 @@ def upload(server: Server, content: bytes, key: str = "", **query: str) -> Respo
 
 
 @pytest.mark.parametrize("app", [TOKENS, OPEN, BARE, "gochat", "101"])
-def test_nobody_uploads_without_proof(guarded: Server, app: str) -> None:
+def test_an_upload_needs_proof(guarded: Server, app: str) -> None:
     for key in ("", "nonsense", OF_205):
         assert upload(guarded, b"x", key, app=app, user="7").status in (401, 403)
 
@@ -42,7 +42,7 @@ def test_a_token_uploads_for_its_own_user_only(guarded: Server) -> None:
     assert upload(guarded, b"x", PUSH_OF_TOKENS, app="302", user="7").status == 403
 
 
-def test_nobody_deletes_the_file_of_another(guarded: Server) -> None:
+def test_a_user_cannot_delete_the_file_of_another(guarded: Server) -> None:
     made = upload(guarded, b"mine", session_token(TOKENS, "7")).json
     for token in ("", session_token(TOKENS, "8"), session_token("302", "7", "b" * 40), OF_205):
         headers = [("Authorization", f"Bearer {token}")] if token else []
@@ -71,9 +71,9 @@ def test_no_upload_runs_in_a_browser(guarded: Server, content: bytes, name: str)
 def test_no_name_leaves_the_folder_or_its_header(guarded: Server, name: str) -> None:
     answer = upload(guarded, b"content", session_token(TOKENS, "7"), name=name)
     if answer.status == 201:
-        told = get(guarded.http, answer.json["url"])
-        assert told.body == b"content"
-        assert told.header("X-Evil") is None
+        received = get(guarded.http, answer.json["url"])
+        assert received.body == b"content"
+        assert received.header("X-Evil") is None
     root = guarded.folder / "data" / "uploads"
     for folder, _, files in os.walk(guarded.folder):
         inside = folder.startswith(str(root))

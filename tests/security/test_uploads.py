@@ -17,6 +17,8 @@ from imserver.metrics import Metrics
 from imserver.services.files import transfers
 from imserver.services.files.transfers import GRACE_SECONDS, TransferRefused, Transfers
 from imserver.services.files.uploads import Offer, Uploads
+from imserver.services.webhooks.requests import Outgoing
+from imserver.services.webhooks.reviews import Reviews
 from imserver.storage import upload_rows
 from imserver.storage.store import Store
 from tests.integration.raw import Raw, ask, request
@@ -35,7 +37,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def test_a_user_and_an_address_have_a_share_of_the_places(clock: list[float]) -> None:
+def test_a_user_and_an_address_have_a_share_of_the_slots(clock: list[float]) -> None:
     settings = UploadSettings(at_once=6, at_once_per_user=2, at_once_per_address=3)
     places = Transfers(settings)
     for _ in range(2):
@@ -55,19 +57,27 @@ def test_a_network_of_ipv6_is_one_address(clock: list[float]) -> None:
         places.begin(None, "2001:db8::2")
 
 
-def test_the_slowest_gives_way_when_all_places_are_taken(clock: list[float]) -> None:
+def test_the_slowest_gives_way_when_all_slots_are_taken(clock: list[float]) -> None:
     places = Transfers(UploadSettings(at_once=3, at_once_per_address=9))
     some = [places.begin(None, f"192.0.2.{number}") for number in range(3)]
-    gone: list[int] = []
-    for number, (one, size) in enumerate(zip(some, (500, 20, 300), strict=True)):
+    for one, size in zip(some, (500, 20, 300), strict=True):
         one.bytes = size
-        one.give_way = lambda number=number: gone.append(number)  # type: ignore[misc]
     with pytest.raises(TransferRefused) as caught:
         places.begin(None, "198.51.100.1")
     assert caught.value.problem is errors.HTTP_BUSY, "all are young"
     clock[0] += GRACE_SECONDS
     places.begin(None, "198.51.100.1")
-    assert (gone, len(places)) == ([1], 3)
+    assert ([one.ended for one in some], len(places)) == ([False, True, False], 3)
+
+
+def test_a_transfer_that_is_ended_between_two_reads_ends_at_the_next_one(clock: list[float]) -> None:
+    one = Transfers(UploadSettings()).begin(None, "192.0.2.1")
+    with one.reading():
+        one.bytes = 1
+    one.end()
+    with pytest.raises(TransferRefused) as caught, one.reading():
+        one.bytes = 2
+    assert (caught.value.problem, one.bytes) == (errors.HTTP_BUSY, 1)
 
 
 def test_the_minimum_rate_is_a_deadline_for_the_next_byte(clock: list[float]) -> None:
@@ -79,17 +89,22 @@ def test_the_minimum_rate_is_a_deadline_for_the_next_byte(clock: list[float]) ->
 
 
 @pytest.fixture
-def uploads(tmp_path: Path) -> Iterator[Uploads]:
+def store(tmp_path: Path) -> Iterator[Store]:
+    one = Store(StorageSettings(), str(tmp_path))
+    one.start()
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def uploads(tmp_path: Path, store: Store) -> Iterator[Uploads]:
     """Uploads with small quotas of an app and an address."""
     settings = UploadSettings(
         min_free_bytes=0, quota_bytes=0, quota_app_bytes=1000, daily_address_bytes=700, thumbnail_pixels=1
     )
-    store = Store(StorageSettings(), str(tmp_path))
-    store.start()
-    one = Uploads(settings, str(tmp_path), store, Metrics())
+    one = Uploads(settings, str(tmp_path), store, Metrics(), Reviews(Outgoing(), str))
     yield one
     one.close()
-    store.close()
 
 
 def take(uploads: Uploads, user: str, address: str, content: bytes = bytes(400), app: str = "101") -> Any:
@@ -124,8 +139,7 @@ def test_an_upload_that_is_slow_gives_way_to_another(
 ) -> None:
     monkeypatch.setattr(transfers, "GRACE_SECONDS", 0.0)
     uploads.settings = replace(uploads.settings, at_once=1, min_bytes_per_second=0)
-    arrivals = uploads._receiver
-    arrivals._transfers._settings = uploads.settings
+    uploads._arriving._settings = uploads.settings
     reads, never = Event(), Event()
 
     def read(_most: int) -> bytes:
@@ -137,7 +151,7 @@ def test_an_upload_that_is_slow_gives_way_to_another(
     slow = gevent.spawn(uploads.receive, offer, read)
     assert reads.wait(10)
     take(uploads, "ann", "192.0.2.2")
-    slow.join(10)
+    slow.join(60)
     assert isinstance(slow.exception, TransferRefused)
     assert slow.exception.problem is errors.HTTP_BUSY
 
@@ -158,7 +172,7 @@ def test_nobody_else_on_the_machine_can_read_them(uploads: Uploads, tmp_path: Pa
         assert stat.S_IMODE(path.stat().st_mode) == (0o600 if path.is_file() else 0o700), path
 
 
-def test_slow_uploads_of_one_user_leave_places_for_others(tmp_path: Path) -> None:
+def test_slow_uploads_of_one_user_leave_slots_for_others(tmp_path: Path) -> None:
     server = Server(tmp_path, config={"uploads": {"min_free_bytes": 0, "at_once": 4, "at_once_per_user": 2}})
     try:
         with contextlib.ExitStack() as stack:
@@ -175,3 +189,11 @@ def test_slow_uploads_of_one_user_leave_places_for_others(tmp_path: Path) -> Non
     finally:
         server.stop()
     server.check()
+
+
+def test_only_the_files_of_a_deleted_app_are_forgotten(uploads: Uploads, store: Store) -> None:
+    store.add_app("shop", {})
+    take(uploads, "ann", "192.0.2.1", app="shop")
+    assert uploads.forget_app("shop") == 0, "it was created anew"
+    assert store.delete_app("shop")
+    assert uploads.forget_app("shop") == 1

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from imserver.auth.rules import ALLOWED, BAD_TOKEN, LoginDecision, LoginRequest
+from imserver.config.settings import TenantSettings
 from imserver.transport.connection import Connection
 
 
@@ -15,6 +16,9 @@ class Admitting:
 
     def resolve(self, app: str) -> str:
         return app
+
+    def takes_user(self, app: str, user: str) -> bool:
+        return len(user.encode()) <= TenantSettings().user_bytes_of(app)
 
     def check(
         self, app: str, user: str, token: str, dialect: str, connection: LoginRequest, device: str = ""

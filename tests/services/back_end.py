@@ -1,12 +1,14 @@
 """A back end that is told and asked, in this process: what stands behind `Outgoing`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import gevent
 from gevent.event import Event as Signal
 from msgspec import json
 
+from imserver.errors import StorageUnavailable
 from imserver.services.webhooks.requests import Unreachable
 
 
@@ -17,10 +19,20 @@ class Post(NamedTuple):
     secret: bytes
     body: bytes
     delivery: str
+    headers: Mapping[str, str] = MappingProxyType({})
 
     @property
     def json(self) -> Any:
         return json.decode(self.body)
+
+
+class AwayStore:
+    """A store whose database is away: what would be stored waits in memory."""
+
+    has_database = False
+
+    def write(self, _work: object) -> None:
+        raise StorageUnavailable("away")
 
 
 Answer = tuple[int, bytes] | str
@@ -41,9 +53,17 @@ class BackEnd:
         self.most_busy = 0
 
     def post(
-        self, url: str, secret: bytes, body: bytes, _timestamp: int, delivery: str, seconds: float
+        self,
+        url: str,
+        secret: bytes,
+        body: bytes,
+        _timestamp: int,
+        delivery: str,
+        seconds: float,
+        _answer_bytes: int = 0,
+        headers: Mapping[str, str] = MappingProxyType({}),
     ) -> tuple[int, bytes]:
-        one = Post(url, secret, body, delivery)
+        one = Post(url, secret, body, delivery, headers)
         self.posts.append(one)
         self.busy += 1
         self.most_busy = max(self.busy, self.most_busy)

@@ -14,25 +14,37 @@ from gevent.lock import RLock
 from msgspec import json
 
 from imserver.errors import StorageUnavailable
-from imserver.storage.log.connection import CommitGuard, NotStored, Unsure
 from imserver.storage.log.contract import (
     Appended,
     Conversation,
     Draft,
     Entry,
     Membership,
+    PublicationPage,
     Rejected,
     Stored,
 )
-from imserver.storage.log.transaction import AppendRequest, append_request
-from imserver.storage.log.writer import LogListener, LogWriter, WriteTransaction
+from imserver.storage.log.transaction import AppendRequest
+from imserver.storage.log.writer import (
+    CommitGuard,
+    LogListener,
+    LogWriter,
+    NotStored,
+    Unsure,
+    WriteTransaction,
+)
 
 
 class MemoryStore:
     """In place of :class:`imserver.storage.store.Store`: a log that is there from the first."""
 
+    id = "0123456789"
+
     def __init__(self, log: Any) -> None:
         self.opened_log = log
+
+    def database_id(self) -> str:
+        return self.id
 
     def log(self) -> Any:
         return self.opened_log
@@ -133,10 +145,10 @@ class MemoryConnection:
     def ask(self, _look: object, _seconds: float) -> bool:
         return self._stored.get()
 
-    def heard(self) -> None:
+    def answered(self) -> None:
         """Nothing to note."""
 
-    def away(self, words: str) -> StorageUnavailable:
+    def failed(self, words: str) -> StorageUnavailable:
         return StorageUnavailable(words)
 
 
@@ -188,7 +200,7 @@ class MemoryLog:
     # --- writing
 
     def send(self, app: str, draft: Draft, answer: Callable[[Stored], object]) -> None:
-        self._writer.append(append_request(app, draft, answer))
+        self._writer.send(app, draft, answer)
 
     def append(self, app: str, drafts: Sequence[Draft]) -> list[Appended | Rejected]:
         """Put drafts on the shelf; nobody hears of them."""
@@ -328,6 +340,20 @@ class MemoryLog:
         self._answer()
         return entries
 
+    def channel_page(
+        self, app: str, channel: str, since: int | None, limit: int, reverse: bool = False
+    ) -> PublicationPage:
+        self._check()
+        entries = self.shelf.entries.get(app, [])
+        found = [entry for entry in entries if entry.room == channel]
+        last = found[-1].id if found else 0
+        if since is not None:
+            found = [entry for entry in found if (entry.id < since if reverse else entry.id > since)]
+        if reverse:
+            found.reverse()
+        self._answer()
+        return PublicationPage(found[:limit], len(found) > limit, last, len(entries), 0)
+
     def entries(self, app: str, ids: Sequence[int]) -> list[Entry]:
         self._answer()
         self._check()
@@ -371,6 +397,15 @@ class MemoryLog:
         rows = [row for row in self.shelf.memberships if (row.app, row.user) == (app, user)]
         self._answer()
         return rows
+
+    def members(self, app: str, conversation: int, after: str, limit: int) -> list[Membership]:
+        self._check()
+        rows = [
+            row
+            for row in self.shelf.memberships
+            if (row.app, row.conversation, row.left_id) == (app, conversation, None) and row.user > after
+        ]
+        return sorted(rows, key=lambda row: row.user)[:limit]
 
     def member(self, app: str, conversation: int, user: str) -> Membership | None:
         return next(

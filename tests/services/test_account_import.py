@@ -42,7 +42,7 @@ def test_a_table_of_users_is_read_as_csv_as_json_and_line_by_line(text: str) -> 
 
 
 @pytest.mark.parametrize("text", ["[1]", "[{]", '{"id":1}\nx', 'a,b\n"x', "[" * 100_000])
-def test_what_is_no_table_is_refused(text: str) -> None:
+def test_a_file_that_is_no_table_is_refused(text: str) -> None:
     with pytest.raises(BadImport, match="neither JSON nor CSV"):
         read_rows(text)
 
@@ -72,7 +72,7 @@ def test_a_row_that_is_no_account_is_named_with_what_is_wrong(change: dict[str, 
         accounts_of([{"id": 9, "phone": "9", "password": HASH}, row], "gochat")
 
 
-def test_of_many_wrong_rows_some_are_told() -> None:
+def test_only_the_first_invalid_rows_are_reported() -> None:
     with pytest.raises(BadImport) as raised:
         accounts_of([{}] * (MOST_ERRORS + 5), "gochat")
     assert str(raised.value).count("row ") == MOST_ERRORS
@@ -87,13 +87,13 @@ def test_two_rows_with_one_id_or_one_phone_are_no_two_accounts() -> None:
         accounts_of(rows, "gochat")
 
 
-def test_what_is_there_is_passed_over_and_told_how_far_it_is() -> None:
+def test_existing_accounts_are_skipped_and_progress_is_reported() -> None:
     rows = [{"id": number, "phone": str(number), "password": HASH} for number in range(1, 1202)]
     some = accounts_of(rows, "gochat")
-    shelf, told = Shelf(some[0].account), []
-    assert store(shelf, "gochat", some, told.append) == 1200  # type: ignore[arg-type]
-    assert told == [500, 1000, 1200]
-    assert store(shelf, "gochat", some, told.append) == 0  # type: ignore[arg-type]
+    shelf, received = Shelf(some[0].account), []
+    assert store(shelf, "gochat", some, received.append) == 1200  # type: ignore[arg-type]
+    assert received == [500, 1000, 1200]
+    assert store(shelf, "gochat", some, received.append) == 0  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_an_id_or_a_phone_number_of_another_account_ends_the_import(there: Accou
     assert shelf.accounts == [there]
 
 
-def test_who_registers_while_others_are_imported_ends_the_import_with_a_clear_line(
+def test_a_registration_during_the_import_ends_it_with_a_clear_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class Late(Shelf):

@@ -60,7 +60,7 @@ def test_one_of_gochat_is_of_the_first_version() -> None:
         encoded({"alg": "none"}) + "." + encoded({"user_id": 1, "exp": NOW + 60}) + ".",
     ],
 )
-def test_what_proves_nothing_is_refused(token: str) -> None:
+def test_an_invalid_proof_is_refused(token: str) -> None:
     with pytest.raises(BadToken):
         account_tokens.read(token, KEY, NOW)
 

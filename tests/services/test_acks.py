@@ -5,18 +5,18 @@ from gevent.event import Event as Signal
 
 from imserver import errors
 from imserver.services.messages import catch_up
-from imserver.services.messages.acks import ACK_SECONDS, TRIES
-from tests.services.messaging_world import APP, Node, Talker
-from tests.transport.rig import turn, until
+from imserver.services.messages.subscriptions import ACK_SECONDS, TRIES
+from tests.services.messaging_harness import APP, MessageClient, Node
+from tests.transport.harness import turn, until
 
 
-def acknowledging(node: Node, user: str, cursor: int = 0) -> Talker:
+def acknowledging(node: Node, user: str, cursor: int = 0) -> MessageClient:
     """A client that said at login that it acknowledges."""
     connection, client = node.connect()
-    talker = Talker(connection, client)
+    message_client = MessageClient(connection, client)
     data = {"userID": user, "appID": int(APP), "cursor": cursor, "acks": True}
-    talker.login = talker.ask("login", data)
-    return talker
+    message_client.login = message_client.ask("login", data)
+    return message_client
 
 
 def pass_time(node: Node, seconds: int = ACK_SECONDS) -> None:
@@ -27,7 +27,7 @@ def pass_time(node: Node, seconds: int = ACK_SECONDS) -> None:
         turn()
 
 
-def test_what_is_acknowledged_is_not_told_again() -> None:
+def test_acknowledged_entries_are_not_resent() -> None:
     with Node() as node:
         ann, bob = node.speaker("ann", 0), acknowledging(node, "bob")
         for text in "123":
@@ -39,7 +39,7 @@ def test_what_is_acknowledged_is_not_told_again() -> None:
         assert bob.texts() == ["1", "2", "3"]
 
 
-def test_what_is_not_acknowledged_is_told_again_and_then_the_connection_is_closed() -> None:
+def test_unacknowledged_entries_are_resent_and_then_the_connection_is_closed() -> None:
     with Node() as node:
         ann, bob = node.speaker("ann", 0), acknowledging(node, "bob")
         for text in "12":
@@ -70,7 +70,7 @@ def test_an_acknowledgement_in_time_gives_all_tries_back() -> None:
         assert bob.connection.state == 0
 
 
-def test_nobody_acknowledges_what_was_never_told() -> None:
+def test_an_ack_of_an_undelivered_entry_is_refused() -> None:
     with Node() as node:
         ann, bob = node.speaker("ann", 0), acknowledging(node, "bob")
         assert bob.ask("ack", {"id": 99}) == (200, None)
@@ -80,7 +80,7 @@ def test_nobody_acknowledges_what_was_never_told() -> None:
         until(lambda: bob.texts() == ["1", "1"])
 
 
-def test_who_has_said_nothing_of_acknowledging_is_left_alone() -> None:
+def test_a_client_that_does_not_acknowledge_gets_no_resends() -> None:
     with Node() as node:
         ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
         ann.send("bob", "1")
@@ -91,7 +91,7 @@ def test_who_has_said_nothing_of_acknowledging_is_left_alone() -> None:
         assert bob.ask("ack", {"id": 1}) == (200, None)
 
 
-def test_while_the_database_is_away_nobody_is_closed() -> None:
+def test_without_the_database_no_connection_is_closed() -> None:
     with Node() as node:
         ann, bob = node.speaker("ann", 0), acknowledging(node, "bob")
         ann.send("bob", "1")
@@ -104,7 +104,7 @@ def test_while_the_database_is_away_nobody_is_closed() -> None:
         until(lambda: bob.texts() == ["1", "1"])
 
 
-def test_who_owes_more_than_is_told_again_is_closed_and_resumes(
+def test_a_client_with_too_many_unacknowledged_entries_is_closed_and_resumes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("imserver.services.messages.catch_up.RESEND_LIMIT", 2)
@@ -120,7 +120,9 @@ def test_who_owes_more_than_is_told_again_is_closed_and_resumes(
         until(lambda: back.stream() == [1, 2, 3])
 
 
-def test_who_owes_more_than_is_told_again_is_told_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_with_too_many_unacknowledged_entries_gets_no_new_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """What is stored while it is looked up would stand above what it was never told."""
     monkeypatch.setattr("imserver.services.messages.catch_up.RESEND_LIMIT", 3)
     with Node() as node:
@@ -145,7 +147,7 @@ def test_who_owes_more_than_is_told_again_is_told_nothing_more(monkeypatch: pyte
         assert bob.stream() == [1, 2]
 
 
-def test_what_came_in_a_page_is_acknowledged_like_what_was_pushed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_entries_of_a_page_are_acknowledged_like_pushed_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catch_up, "RECOVERED", 2)
     monkeypatch.setattr("imserver.services.messages.catch_up.RESEND_LIMIT", 2)
     with Node() as node:
@@ -163,7 +165,7 @@ def test_what_came_in_a_page_is_acknowledged_like_what_was_pushed(monkeypatch: p
         assert bob.stream() == [1, 2, 3, 4, 5, 6, 6], "only the last is owed, and told again"
 
 
-def test_who_asks_while_it_is_to_be_told_again_is_told_nothing_that_is_newer(
+def test_who_asks_while_it_waits_for_a_resend_gets_nothing_that_is_newer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with Node() as node:

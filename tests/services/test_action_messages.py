@@ -9,15 +9,14 @@ import pytest
 from gevent.event import Event as Signal
 
 from imserver.protocol.action import ActionDialect
-from imserver.services.dialects import action_messages
-from imserver.services.dialects.action_messages import ActionMessages
-from imserver.services.dialects.action_service import LEFT_TEXT
-from imserver.services.messages import acks
+from imserver.services.dialects import action_service
+from imserver.services.dialects.action_service import LEFT_TEXT, ActionMessages
+from imserver.services.messages import subscriptions
 from imserver.services.messages.subscriptions import PongSubscription
 from imserver.transport.connection import Connection
 from tests.integration.raw import PING, PONG, TEXT, frame
-from tests.services.messaging_world import Node
-from tests.transport.rig import until
+from tests.services.messaging_harness import Node
+from tests.transport.harness import until
 
 ACTION = ActionDialect()
 APP = "action:1"
@@ -30,7 +29,7 @@ class Keeping(Node):
         super().__init__(policies={APP: "newest"})
         self.pongs = self.messaging.pongs
         self.pongs._running = True
-        self.rooms.on_left.clear()
+        self.channels.on_left.clear()
         messages = ActionMessages(self.messaging, lambda app: True, self.store)
         self.action_service = self._make_action_service(messages)
         self._make_dispatcher()
@@ -38,7 +37,7 @@ class Keeping(Node):
 
     def _forgotten(self, connection: Connection) -> None:
         self.messaging.catch_up.ended(connection)
-        self.rooms.leave_all(connection)
+        self.channels.leave_all(connection)
 
 
 class One:
@@ -65,11 +64,11 @@ class One:
     def _bodies(self) -> list[Any]:
         return [json.loads(payload) for payload in self.client.payloads()]
 
-    def told(self) -> list[str]:
+    def received(self) -> list[str]:
         return [body["data"]["content"] for body in self._bodies() if "code" in body]
 
-    def hears(self, *texts: str) -> None:
-        until(lambda: self.told() == list(texts))
+    def receives(self, *texts: str) -> None:
+        until(lambda: self.received() == list(texts))
 
     def ping(self) -> bytes:
         """Have the node look; the ping that comes of it."""
@@ -92,14 +91,14 @@ class One:
         self.ask("heartbeat")
 
 
-def test_only_the_pong_to_what_was_told_proves_that_it_came() -> None:
+def test_only_the_pong_after_a_delivery_proves_its_arrival() -> None:
     with Keeping() as node:
         ann, bob = One(node, "ann", "bob"), One(node, "bob")
         assert ann.say("one") == 200
-        bob.hears("one")
+        bob.receives("one")
         ping = bob.ping()
         assert ann.say("two") == 200
-        bob.hears("one", "two")
+        bob.receives("one", "two")
         bob.ask("heartbeat")
         for wrong in (b"", b"x", ping[:-1], ping + b"x", ping[:8] + b"\xff" * 8, b"\xff" * 8 + ping[8:]):
             bob.pong(wrong)
@@ -118,55 +117,55 @@ def test_a_pong_to_a_former_login_proves_nothing_about_the_next() -> None:
         dan = One(node, "dan", "bob")
         ann, bob = One(node, "ann", "cid"), One(node, "cid")
         assert (dan.say("old 1"), ann.say("new"), dan.say("old 2")) == (200, 200, 200)
-        bob.hears("new")
+        bob.receives("new")
         ping = bob.ping()
         assert bob.login("bob") == 200
-        bob.hears("new", "old 1", "old 2")
+        bob.receives("new", "old 1", "old 2")
         bob.pong(ping)
         node.pongs.work()
         assert node.positions.known == {}
 
 
-def test_what_cannot_be_remembered_yet_is_remembered_later_and_known_here_meanwhile() -> None:
+def test_a_position_that_cannot_be_stored_yet_is_stored_later_and_used_meanwhile() -> None:
     with Keeping() as node:
         ann, bob = One(node, "ann", "bob"), One(node, "bob")
         assert ann.say("one") == 200
-        bob.hears("one")
+        bob.receives("one")
         bob.pong(bob.ping())
         node.positions.away = True
         node.pongs.work()
         node.positions.away = False
         bob.connection.close(1000)
         assert ann.say("two") == 200
-        One(node, "bob").hears("two")
+        One(node, "bob").receives("two")
         assert node.positions.known == {}
         node.pongs.work()
         assert node.positions.known == {(APP, "bob", ""): 1}
 
 
-def test_whoever_logs_in_while_storage_is_away_is_told_when_it_is_back(
+def test_a_login_without_the_database_gets_missed_messages_when_it_answers_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(action_messages, "RETRY_SECONDS", 0.001)
+    monkeypatch.setattr(action_service, "RETRY_SECONDS", 0.001)
     with Keeping() as node:
         ann = One(node, "ann", "bob")
         assert ann.say("one") == 200
         node.log.away = True
         bob = One(node, "bob", "ann")
         assert (bob.say("lost"), ann.say("lost")) == (1008, 1008)
-        assert bob.told() == []
+        assert bob.received() == []
         node.log.away = False
-        bob.hears("one")
+        bob.receives("one")
         assert ann.say("two") == 200
-        bob.hears("one", "two")
+        bob.receives("one", "two")
 
 
-def test_a_reader_is_pinged_once_for_all_that_it_was_told() -> None:
+def test_a_reader_is_pinged_once_for_many_deliveries() -> None:
     with Keeping() as node:
         ann, bob = One(node, "ann", "bob"), One(node, "bob")
         for text in ("one", "two", "three"):
             assert ann.say(text) == 200
-        bob.hears("one", "two", "three")
+        bob.receives("one", "two", "three")
         bob.pong(bob.ping())
         node.pongs.work()
         node.pongs.work()
@@ -183,7 +182,7 @@ def places(node: Keeping, user: str) -> dict[str, int]:
     return {key[2]: id for key, id in node.positions.known.items() if key[1] == user}
 
 
-def test_a_place_in_a_room_is_taken_at_the_first_login_before_it_is_answered() -> None:
+def test_a_position_in_a_room_is_taken_at_the_first_login_before_it_is_answered() -> None:
     with Keeping() as node:
         ann = One(node, "ann", room="r")
         assert [ann.say(str(number)) for number in range(3)] == [200] * 3
@@ -197,30 +196,30 @@ def test_only_rooms_that_the_connection_is_in_move_on_with_a_pong() -> None:
         dan = One(node, "dan", "bob")
         bob = One(node, "bob", room="r")
         assert ann.say("one") == 200
-        bob.hears("one")
+        bob.receives("one")
         bob.pong(bob.ping())
         node.pongs.work()
         assert places(node, "bob") == {"": 1, "r": 1}
-        node.rooms.leave(APP, "r", bob.connection)
+        node.channels.leave(APP, "r", bob.connection)
         assert (ann.say("two"), dan.say("three")) == (200, 200)
-        bob.hears("one", "three")
+        bob.receives("one", "three")
         bob.pong(bob.ping())
         node.pongs.work()
         assert places(node, "bob") == {"": 3, "r": 1}
         assert bob.login("bob", room="r") == 200
-        bob.hears("one", "three", "two")
+        bob.receives("one", "three", "two")
 
 
-def test_a_later_login_of_the_connection_to_another_room_has_the_places_of_that() -> None:
+def test_a_later_login_of_the_connection_to_another_room_has_the_positions_of_that() -> None:
     with Keeping() as node:
         ann, cid = One(node, "ann", room="r"), One(node, "cid", room="s")
         bob = One(node, "bob", room="s")
         assert (bob.login("bob", room="r"), cid.say("missed"), ann.say("one")) == (200, 200, 200)
-        bob.hears("one")
+        bob.receives("one")
         assert bob.login("bob", room="s") == 200
-        bob.hears("one", "missed")
+        bob.receives("one", "missed")
         assert (ann.say("nothing to bob"), cid.say("two")) == (200, 200)
-        bob.hears("one", "missed", "two")
+        bob.receives("one", "missed", "two")
         bob.pong(bob.ping())
         node.pongs.work()
         assert places(node, "bob") == {"": 4, "r": 0, "s": 4}
@@ -238,35 +237,35 @@ def test_a_login_that_still_catches_up_gives_way_to_a_later_one_of_the_connectio
         assert bob.login("bob", room="s") == 200
         node.log.answering = None
         held.set()
-        bob.hears("in s")
+        bob.receives("in s")
         assert (ann.say("nothing to bob"), cid.say("live")) == (200, 200)
-        bob.hears("in s", "live")
+        bob.receives("in s", "live")
 
 
 def _login(user: str, room: str) -> dict[str, Any]:
     return {"userId": user, "appId": 1, "toUid": "0", "groupsId": room}
 
 
-def test_whoever_comes_first_to_a_room_while_storage_is_away_belongs_to_it_from_then_on(
+def test_a_first_login_to_a_room_without_the_database_counts_from_its_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(action_messages, "RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(action_service, "RETRY_SECONDS", 0.05)
     with Keeping() as node:
         ann = One(node, "ann", room="r")
-        now = action_messages.time()
-        monkeypatch.setattr(action_messages, "time", lambda: now - 5)
+        now = action_service.time()
+        monkeypatch.setattr(action_service, "time", lambda: now - 5)
         assert ann.say("before") == 200
-        monkeypatch.setattr(action_messages, "time", lambda: now)
+        monkeypatch.setattr(action_service, "time", lambda: now)
         node.positions.away = True
         bob = One(node, "bob", room="r")
         assert ann.say("meanwhile") == 200
-        assert (places(node, "bob"), bob.told()) == ({}, [])
+        assert (places(node, "bob"), bob.received()) == ({}, [])
         node.positions.away = False
-        bob.hears("meanwhile")
+        bob.receives("meanwhile")
         assert places(node, "bob") == {"r": 1}
 
 
-def test_what_is_said_while_somebody_logs_in_comes_once() -> None:
+def test_a_message_sent_during_a_login_arrives_once() -> None:
     with Keeping() as node:
         ann = One(node, "ann", room="r")
         One(node, "bob", room="r")
@@ -283,15 +282,15 @@ def test_what_is_said_while_somebody_logs_in_comes_once() -> None:
             held.set()
             wanted = [str(each) for each in range(number + 1)]
 
-            def told(client: Any = client) -> list[str]:
+            def received(client: Any = client) -> list[str]:
                 bodies = [json.loads(payload) for payload in client.payloads()]
                 return [each["data"]["content"] for each in bodies if "code" in each]
 
-            until(lambda told=told, wanted=wanted: told() == wanted)
+            until(lambda received=received, wanted=wanted: received() == wanted)
             connection.close(1000)
 
 
-def test_the_last_words_in_a_room_are_heard_before_the_leaving() -> None:
+def test_the_last_messages_of_a_user_arrive_before_the_exit_notice() -> None:
     with Keeping() as node:
         ann, bob = One(node, "ann", room="r"), One(node, "bob", room="r")
         node.log.committing = Signal()
@@ -300,12 +299,12 @@ def test_the_last_words_in_a_room_are_heard_before_the_leaving() -> None:
         until(lambda: node.action_service._messages._sending)
         bob.connection.close(1000)
         gevent.sleep(0)
-        assert ann.told() == []
+        assert ann.received() == []
         node.log.committing.set()
-        ann.hears("bye", LEFT_TEXT)
+        ann.receives("bye", LEFT_TEXT)
 
 
-def test_what_is_said_while_catching_up_is_answered_and_nothing_is_kept_of_who_goes_then() -> None:
+def test_messages_during_catch_up_are_answered_and_an_ended_connection_leaves_no_state() -> None:
     with Keeping() as node:
         node.log.catching_up = Signal()
         bob = One(node, "bob", "ann")
@@ -321,13 +320,13 @@ def test_what_is_said_while_catching_up_is_answered_and_nothing_is_kept_of_who_g
         assert not node.action_service._messages._sending
 
 
-def test_who_waits_for_a_ping_is_pinged_in_the_next_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(acks, "PINGS", 2)
+def test_a_waiting_connection_is_pinged_in_the_next_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subscriptions, "PINGS", 2)
     with Keeping() as node:
         many = [One(node, user, room="r") for user in ("ann", "bob", "cid")]
         assert many[0].say("one") == 200
         for each in many:
-            each.hears("one")
+            each.receives("one")
         node.pongs.work()
         for each in many:
             each.ask("heartbeat")
@@ -337,16 +336,16 @@ def test_who_waits_for_a_ping_is_pinged_in_the_next_second(monkeypatch: pytest.M
             each.pings(1)
 
 
-def test_nothing_is_known_of_a_user_who_is_forgotten() -> None:
+def test_a_deleted_user_leaves_no_position() -> None:
     with Keeping() as node:
         ann, bob = One(node, "ann", room="r"), One(node, "bob", room="r")
         assert ann.say("one") == 200
-        bob.hears("one")
+        bob.receives("one")
         bob.pong(bob.ping())
         node.pongs.forget(APP, "bob")
         node.pongs.work()
         assert places(node, "bob") == {}
-        ann.hears("one")
+        ann.receives("one")
         ann.pong(ann.pings(1)[-1])
         node.pongs.work()
         assert places(node, "ann") == {"": 1, "r": 1}

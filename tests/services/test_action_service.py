@@ -9,9 +9,9 @@ from imserver.protocol.action import ActionDialect
 from imserver.services.dialects.action_service import ActionState
 from imserver.services.sessions import sessions
 from imserver.transport.connection import OPEN, Connection
-from tests.hub.world import World
+from tests.hub.harness import Harness
 from tests.integration.raw import TEXT, frame
-from tests.transport.rig import Client, until
+from tests.transport.harness import Client, until
 
 ACTION = ActionDialect()
 POLICIES = {
@@ -19,10 +19,10 @@ POLICIES = {
 }
 
 
-def connect(world: World) -> tuple[Connection, Client]:
+def connect(harness: Harness) -> tuple[Connection, Client]:
     """A connection that has been welcomed."""
-    connection, client = world.connect(dialect=ACTION)
-    world.action_service.opened(connection, None)  # type: ignore[arg-type]
+    connection, client = harness.connect(dialect=ACTION)
+    harness.action_service.opened(connection, None)  # type: ignore[arg-type]
     return connection, client
 
 
@@ -38,7 +38,7 @@ def login(client: Client, probe: str, user: str, app: int = 1, to: str = "0", ro
     return ask(client, "login", probe, userId=user, appId=app, toUid=to, groupsId=room)
 
 
-def told(client: Client) -> list[tuple[str, str, str, str]]:
+def received(client: Client) -> list[tuple[str, str, str, str]]:
     """What a client was told: action, sender, content, receiver."""
     bodies = (json.loads(payload) for payload in client.payloads())
     pushed = (body["data"] for body in bodies if "code" in body)
@@ -54,110 +54,110 @@ def receiver(connection: Connection) -> tuple[str, str]:
 
 @pytest.mark.parametrize("app", [1, 2, 3, 4])
 def test_a_later_login_of_one_connection_ends_the_former_session_under_any_policy(app: int) -> None:
-    with World(policies=POLICIES) as world:
-        connection, client = connect(world)
+    with Harness(policies=POLICIES) as harness:
+        connection, client = connect(harness)
         assert login(client, "1", "ann", app, room="r") == 200
         assert login(client, "2", "ann", app, to="bob") == 200
         assert login(client, "3", "bob", app, to="ann") == 200
-        assert world.hub.user_names(f"action:{app}") == ["bob"]
+        assert harness.hub.user_names(f"action:{app}") == ["bob"]
         assert receiver(connection) == ("ann", "")
-        assert world.rooms.rooms_of(connection) == ()
-        assert world.rooms.membership.rooms == 0
+        assert harness.channels.channels_of(connection) == ()
+        assert harness.channels.membership.channels == 0
         assert connection.state == OPEN
 
 
 def test_a_later_login_may_be_to_another_app() -> None:
-    with World(policies=POLICIES) as world:
-        connection, client = connect(world)
+    with Harness(policies=POLICIES) as harness:
+        connection, client = connect(harness)
         assert login(client, "1", "ann", 1, room="r") == 200
         assert login(client, "2", "ann", 2, room="r") == 200
-        assert (world.hub.user_names("action:1"), world.hub.user_names("action:2")) == ([], ["ann"])
-        assert world.rooms.count("action:1", "r") == 0
-        assert world.rooms.count("action:2", "r") == 1
+        assert (harness.hub.user_names("action:1"), harness.hub.user_names("action:2")) == ([], ["ann"])
+        assert harness.channels.count("action:1", "r") == 0
+        assert harness.channels.count("action:2", "r") == 1
         connection.close(1000)
-        until(lambda: world.hub.user_names("action:2") == [])
+        until(lambda: harness.hub.user_names("action:2") == [])
 
 
 def test_a_later_login_that_is_refused_leaves_the_session_as_it_is() -> None:
-    with World(policies=POLICIES) as world:
-        world.allowed = {"", "t"}
-        connection, client = connect(world)
+    with Harness(policies=POLICIES) as harness:
+        harness.allowed = {"", "t"}
+        connection, client = connect(harness)
         assert login(client, "1", "ann", 1, room="r") == 200
         assert ask(client, "login", "2", userId="eve", appId=1, token="wrong") == 1003
         assert login(client, "3", "eve", 9) == 1003
         assert (connection.user, receiver(connection)) == ("ann", ("", "r"))
-        assert world.rooms.rooms_of(connection) == ("r",)
+        assert harness.channels.channels_of(connection) == ("r",)
 
 
-def test_under_refuse_a_connection_that_logs_in_again_is_no_rival_of_itself(
+def test_under_refuse_a_connection_that_logs_in_again_does_not_conflict_with_itself(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sessions, "ALIVE_SECONDS", 60)  # nobody here answers a ping
-    with World(policies=POLICIES) as world:
-        connection, client = connect(world)
+    with Harness(policies=POLICIES) as harness:
+        connection, client = connect(harness)
         for number in range(3):
             assert login(client, str(number), "ann", 4, room=f"r{number}") == 200
         assert connection.state == OPEN
-        assert world.rooms.rooms_of(connection) == ("r2",)
+        assert harness.channels.channels_of(connection) == ("r2",)
 
 
-def test_a_stored_member_is_in_their_room_whatever_they_talk_about() -> None:
+def test_a_stored_member_is_in_their_room_with_any_receiver() -> None:
     stored = {"action:1": {"club": ["ann", "bob"], "empty": []}}
-    with World(policies=POLICIES, stored=stored) as world:
-        ann, client = connect(world)
+    with Harness(policies=POLICIES, stored=stored) as harness:
+        ann, client = connect(harness)
         assert login(client, "1", "ann", to="bob") == 200
-        assert world.rooms.rooms_of(ann) == ("club",)
+        assert harness.channels.channels_of(ann) == ("club",)
         assert login(client, "2", "ann", room="other") == 200
-        assert world.rooms.rooms_of(ann) == ("other", "club")
+        assert harness.channels.channels_of(ann) == ("other", "club")
         assert login(client, "3", "cid", room="club") == 200
-        assert world.rooms.rooms_of(ann) == ("club",)
-        assert world.action_service.rooms("action:1") == ["club", "empty"]
-        assert world.action_service.audience("action:1", "club", "", 10).users == ["ann", "bob", "cid"]
+        assert harness.channels.channels_of(ann) == ("club",)
+        assert harness.action_service.rooms("action:1") == ["club", "empty"]
+        assert harness.action_service.audience("action:1", "club", "", 10).users == ["ann", "bob", "cid"]
 
 
 def test_a_connection_that_is_addressed_no_longer_is_in_no_room() -> None:
-    with World(policies=POLICIES) as world:
-        older, first = connect(world)
-        _, second = connect(world)
+    with Harness(policies=POLICIES) as harness:
+        older, first = connect(harness)
+        _, second = connect(harness)
         assert login(first, "1", "ann", room="r") == 200
         assert login(second, "1", "ann", to="bob") == 200
-        assert world.rooms.rooms_of(older) == ()
-        assert world.rooms.count("action:1", "r") == 0
+        assert harness.channels.channels_of(older) == ()
+        assert harness.channels.count("action:1", "r") == 0
         assert ask(first, "heartbeat", "2") == 200
 
 
-def test_the_end_of_a_talk_of_two_is_told_to_nobody_even_if_one_is_a_stored_member() -> None:
+def test_no_exit_notice_is_sent_in_a_conversation_of_two() -> None:
     stored = {"action:1": {"club": ["ann", "bob"]}}
-    with World(policies=POLICIES, stored=stored) as world:
-        ann, first = connect(world)
-        _, second = connect(world)
+    with Harness(policies=POLICIES, stored=stored) as harness:
+        ann, first = connect(harness)
+        _, second = connect(harness)
         assert login(first, "1", "ann", to="bob") == 200
         assert login(second, "1", "bob", room="club") == 200
         ann.close(1000)
-        until(lambda: world.rooms.count("action:1", "club") == 1)
+        until(lambda: harness.channels.count("action:1", "club") == 1)
         assert ask(second, "heartbeat", "2") == 200
-        assert told(second) == []
+        assert received(second) == []
 
 
 def test_a_message_has_its_receiver_in_it() -> None:
-    with World(policies=POLICIES) as world:
-        clients = {name: connect(world)[1] for name in ("ann", "bob", "群")}
+    with Harness(policies=POLICIES) as harness:
+        clients = {name: connect(harness)[1] for name in ("ann", "bob", "群")}
         for name, client in clients.items():
             assert login(client, "1", name, room="r") == 200
         assert ask(clients["ann"], "sendmsg", "2", msgType="text", message="hi") == 200
         for name, client in clients.items():
             client.probe(b"after")
-            assert told(client) == [("sendmsg", "ann", "hi", name)]
+            assert received(client) == [("sendmsg", "ann", "hi", name)]
 
 
-def test_what_is_said_is_told_to_who_wants_to_know() -> None:
-    with World(policies=POLICIES) as world:
-        _, client = connect(world)
+def test_messages_are_reported_to_listeners() -> None:
+    with Harness(policies=POLICIES) as harness:
+        _, client = connect(harness)
         assert login(client, "1", "ann", to="bob") == 200
         assert ask(client, "sendmsg", "2", msgType="text", message="hi") == 200
         assert login(client, "3", "ann", room="r") == 200
         assert ask(client, "sendmsg", "4", msgType="image", message="/a.png") == 200
-    assert world.webhooks.messages == [
+    assert harness.webhooks.messages == [
         ("action:1", "ann", {"to": "bob", "type": "text", "text": "hi"}),
         ("action:1", "ann", {"room": "r", "type": "image", "text": "/a.png"}),
     ]

@@ -23,7 +23,7 @@ def test_an_address_is_allowed_in_the_apps_whose_list_has_it() -> None:
     assert "unknown" not in one.apps_of("10.1.2.3")
 
 
-def test_what_is_no_address_is_allowed_nowhere() -> None:
+def test_an_invalid_address_is_in_no_list() -> None:
     one = lists(a=("0.0.0.0/0", "::/0"))
     for nonsense in ("", "unknown", "10.0.0", "10.0.0.1:80", "a.example"):
         assert one.apps_of(nonsense) == frozenset()

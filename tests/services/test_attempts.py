@@ -22,12 +22,12 @@ def failing(times: int, most: int = 3) -> tuple[Attempts, Clock]:
     return counted, clock
 
 
-def test_as_many_failures_as_are_allowed_block_nobody_before_the_last() -> None:
+def test_failures_up_to_the_limit_do_not_block() -> None:
     counted, _ = failing(2)
     counted.require("ann")
 
 
-def test_whoever_has_failed_too_often_waits_and_the_others_do_not() -> None:
+def test_only_the_account_with_too_many_failures_waits() -> None:
     counted, clock = failing(3)
     with pytest.raises(TooManyFailures) as refused:
         counted.require("ann")

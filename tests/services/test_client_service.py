@@ -8,15 +8,16 @@ import msgspec
 import pytest
 
 from imserver.auth.rules import BAD_TOKEN, LoginDecision
+from imserver.auth.tenants import BadTenant
 from imserver.protocol.client import ClientDialect
 from imserver.protocol.cmd import CmdDialect
+from imserver.services.channels.connections import Joined, Left
 from imserver.services.dialects.client_service import BadSystem, ClientService, Label
-from imserver.services.nodes.queries import NodeQueries
-from imserver.services.rooms.connections import Joined, Left
+from imserver.services.nodes import NodeQueries
 from imserver.transport.connection import CLOSED, OPEN, Connection
 from imserver.transport.gate import Head
-from tests.hub.world import World
-from tests.transport.rig import Client, until
+from tests.hub.harness import Harness
+from tests.transport.harness import Client, until
 
 CLIENT = ClientDialect()
 
@@ -40,11 +41,16 @@ class Directory:
         return self.others.get(name, name)
 
     def register(self, name: str) -> bool:
+        if name == "system:leftover":
+            raise BadTenant("some of its files are left")
         fresh = name not in self.names
         self.names.add(name)
         return fresh
 
     takes_unregistered = True
+
+    def takes_user(self, app: str, user: str) -> bool:
+        return True
 
     def check(
         self, app: str, user: str, token: str, dialect: str, connection: Any, device: str = ""
@@ -56,7 +62,7 @@ class Directory:
         self.began_with.append(connection)
 
 
-class House(World):
+class ClientHarness(Harness):
     """A node with clients."""
 
     def __init__(self, notice_members: int = 1000) -> None:
@@ -66,7 +72,7 @@ class House(World):
         self.clients_service = ClientService(
             self.hub,
             self.connections.ids,
-            self.rooms,
+            self.channels,
             self.connections,
             self.queries,
             self.directory,
@@ -77,7 +83,7 @@ class House(World):
         self.connections._queries = self.queries
 
     def on_ended(self, connection: Connection, code: int) -> None:
-        self.rooms.ended(connection)
+        self.channels.ended(connection)
         super().on_ended(connection, code)
         self.clients_service.ended(connection)
 
@@ -90,8 +96,8 @@ class House(World):
 
 
 @pytest.fixture
-def house() -> Iterator[House]:
-    with House() as one:
+def harness() -> Iterator[ClientHarness]:
+    with ClientHarness() as one:
         yield one
 
 
@@ -101,38 +107,38 @@ def frames(client: Client, count: int) -> list[Any]:
     return [json.loads(payload) for payload in client.payloads()]
 
 
-def test_a_client_is_a_user_of_its_system_under_its_own_id(house: House) -> None:
-    connection, client = house.open("systemId=known")
+def test_a_client_is_a_user_of_its_system_under_its_own_id(harness: ClientHarness) -> None:
+    connection, client = harness.open("systemId=known")
     (welcome,) = frames(client, 1)
     client_id = welcome["data"]["clientId"]
     assert (connection.app, connection.user) == ("system:known", client_id)
-    assert house.connections.find("system:known", client_id) is connection
-    assert house.connections.id_of(connection) == client_id
-    assert house.connections.find("system:other", client_id) is None
-    assert house.directory.began_with == [connection]
-    assert house.metrics.logins == 1
+    assert harness.connections.find("system:known", client_id) is connection
+    assert harness.connections.id_of(connection) == client_id
+    assert harness.connections.find("system:other", client_id) is None
+    assert harness.directory.began_with == [connection]
+    assert harness.metrics.logins == 1
 
 
-def test_a_system_is_the_app_that_stands_for_it(house: House) -> None:
-    connection, _ = house.open("systemId=alias")
+def test_a_system_is_resolved_as_an_alias(harness: ClientHarness) -> None:
+    connection, _ = harness.open("systemId=alias")
     assert connection.app == "system:known"
-    assert house.clients_service.app_of("alias") == "system:known"
-    assert house.clients_service.is_registered("alias")
+    assert harness.clients_service.app_of("alias") == "system:known"
+    assert harness.clients_service.is_registered("alias")
 
 
-def test_nobody_decides_on_clients_of_a_system_that_is_not_registered(house: House) -> None:
-    house.directory.verdict = BAD_TOKEN
-    connection, client = house.open("systemId=unknown")
+def test_clients_of_an_unregistered_system_have_no_login_rule(harness: ClientHarness) -> None:
+    harness.directory.verdict = BAD_TOKEN
+    connection, client = harness.open("systemId=unknown")
     assert frames(client, 1)[0]["code"] == 0
-    assert house.hub.apps["system:unknown"].guest
+    assert harness.hub.apps["system:unknown"].guest
     connection.lost()
-    assert "system:unknown" not in house.hub.apps
+    assert "system:unknown" not in harness.hub.apps
 
 
-def test_a_registered_app_stays_when_its_last_client_has_gone(house: House) -> None:
-    connection, _ = house.open("systemId=known")
+def test_a_registered_app_remains_after_its_last_client_has_left(harness: ClientHarness) -> None:
+    connection, _ = harness.open("systemId=known")
     connection.lost()
-    assert "system:known" in house.hub.apps
+    assert "system:known" in harness.hub.apps
 
 
 @pytest.mark.parametrize(
@@ -145,68 +151,71 @@ def test_a_registered_app_stays_when_its_last_client_has_gone(house: House) -> N
         ("systemId=tokens&token=bad", -1003, 4504),
     ],
 )
-def test_who_may_not_stay_is_told_why_and_closed(house: House, query: str, code: int, close: int) -> None:
-    connection, client = house.open(query)
+def test_a_refused_client_gets_the_reason_and_is_closed(
+    harness: ClientHarness, query: str, code: int, close: int
+) -> None:
+    connection, client = harness.open(query)
     assert client.close_code() == close
     assert [frame["code"] for frame in frames(client, 1)] == [code]
     assert connection.user is None
-    assert house.metrics.logins_refused == 1
+    assert harness.metrics.logins_refused == 1
 
 
-def test_who_has_gone_while_the_back_end_was_asked_is_no_client(house: House) -> None:
-    house.directory.before_verdict = lambda connection: connection.lost()
-    connection, _ = house.open("systemId=known")
+def test_a_connection_that_ends_during_the_back_ends_decision_is_no_client(harness: ClientHarness) -> None:
+    harness.directory.before_verdict = lambda connection: connection.lost()
+    connection, _ = harness.open("systemId=known")
     assert connection.state == CLOSED
-    assert not house.hub.user_count("system:known")
-    assert not house.directory.began_with
+    assert not harness.hub.user_count("system:known")
+    assert not harness.directory.began_with
 
 
-def test_a_name_that_no_system_can_have_is_not_registered(house: House) -> None:
+def test_a_name_that_no_system_can_have_is_not_registered(harness: ClientHarness) -> None:
     for name in ("", " x", "x" * 185, "a\nb"):
         with pytest.raises(BadSystem):
-            house.clients_service.register(name)
-    assert house.clients_service.register("x" * 184)
-    assert not house.clients_service.register("x" * 184)
+            harness.clients_service.register(name)
+    assert harness.clients_service.register("x" * 184)
+    assert not harness.clients_service.register("x" * 184)
+    assert not harness.clients_service.register("leftover"), "deleted, with files that are left"
 
 
-def test_members_that_speak_another_dialect_are_in_a_group_without_a_word(house: House) -> None:
-    listener, client = house.open("systemId=known")
-    other, _ = house.connect(dialect=CmdDialect())
-    house.hub.join(house.hub.apps["system:known"], other, "ann", "")
+def test_members_that_speak_another_dialect_are_in_a_group_without_a_word(harness: ClientHarness) -> None:
+    listener, client = harness.open("systemId=known")
+    other, _ = harness.connect(dialect=CmdDialect())
+    harness.hub.join(harness.hub.apps["system:known"], other, "ann", "")
     assert listener.user is not None
-    house.clients_service.bind("system:known", listener.user, "g", Label("7"))
+    harness.clients_service.bind("system:known", listener.user, "g", Label("7"))
     frames(client, 2)
-    assert house.connections.join("system:known", house.connections.id_of(other), "g") is Joined.JOINED
+    assert harness.connections.join("system:known", harness.connections.id_of(other), "g") is Joined.JOINED
     other.lost()
     client.probe()
     assert len(client.payloads()) == 2
 
 
-def test_groups_are_told_what_was_said_last_of_who_comes_and_goes(house: House) -> None:
-    (one, first), (two, second) = house.open("systemId=known"), house.open("systemId=known")
+def test_notices_to_groups_have_the_latest_label(harness: ClientHarness) -> None:
+    (one, first), (two, second) = harness.open("systemId=known"), harness.open("systemId=known")
     assert one.user is not None
     assert two.user is not None
-    clients = house.clients_service
+    clients = harness.clients_service
     assert clients.bind("system:known", one.user, "g", Label("7", "vip")) is Joined.JOINED
     assert clients.bind("system:known", two.user, "g", Label("8")) is Joined.JOINED
     assert clients.bind("system:known", two.user, "g", Label("9", "new")) is Joined.MEMBER
     heard = frames(second, 2)[1]
     two.lost()
-    told = frames(first, 4)[1:]
-    assert [frame["code"] for frame in told] == [1001, 1001, 1002]
-    members = [json.loads(frame["data"]) for frame in told]
+    received = frames(first, 4)[1:]
+    assert [frame["code"] for frame in received] == [1001, 1001, 1002]
+    members = [json.loads(frame["data"]) for frame in received]
     assert members[2] == {"clientId": two.user, "extend": "new", "userId": "9"}
     assert [member["userId"] for member in members] == ["7", "8", "9"]
-    assert len({frame["messageId"] for frame in told}) == 3
+    assert len({frame["messageId"] for frame in received}) == 3
     # The newcomer heard of itself, by the same frame as the other.
-    assert heard == told[1]
+    assert heard == received[1]
 
 
-def test_a_client_that_is_unbound_stays_and_the_group_hears_it_once(house: House) -> None:
-    (one, first), (two, _) = house.open("systemId=known"), house.open("systemId=known")
+def test_a_client_that_is_unbound_stays_and_the_group_is_informed_once(harness: ClientHarness) -> None:
+    (one, first), (two, _) = harness.open("systemId=known"), harness.open("systemId=known")
     assert one.user is not None
     assert two.user is not None
-    clients = house.clients_service
+    clients = harness.clients_service
     for connection in (one, two):
         clients.bind("system:known", connection.user or "", "g", Label())
     assert clients.unbind("system:known", two.user, "g") is Left.LEFT
@@ -217,27 +226,27 @@ def test_a_client_that_is_unbound_stays_and_the_group_hears_it_once(house: House
     assert two.state == OPEN
 
 
-def test_a_node_that_is_silent_is_told_apart_from_one_that_has_gone(
-    house: House, monkeypatch: pytest.MonkeyPatch
+def test_a_silent_node_is_distinguished_from_a_dead_one(
+    harness: ClientHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stranger = house.connections.ids.id_of(4711)
-    monkeypatch.setattr(house.connections, "ask", lambda *_: None)
+    stranger = harness.connections.ids.id_of(4711)
+    monkeypatch.setattr(harness.connections, "query", lambda *_: None)
     for answer in (Left.FAILED, Left.UNKNOWN):
-        monkeypatch.setattr(house.connections, "leave", lambda *_, answer=answer: answer)
-        assert house.clients_service.unbind("system:known", stranger, "g") is answer
+        monkeypatch.setattr(harness.connections, "leave", lambda *_, answer=answer: answer)
+        assert harness.clients_service.unbind("system:known", stranger, "g") is answer
 
 
-def test_a_large_group_hears_nothing_of_who_comes_and_goes() -> None:
-    with House(notice_members=1) as house:
-        (one, first), (two, _) = house.open("systemId=known"), house.open("systemId=known")
+def test_a_large_group_gets_no_notices() -> None:
+    with ClientHarness(notice_members=1) as harness:
+        (one, first), (two, _) = harness.open("systemId=known"), harness.open("systemId=known")
         for connection in (one, two):
-            house.clients_service.bind("system:known", connection.user or "", "g", Label())
+            harness.clients_service.bind("system:known", connection.user or "", "g", Label())
         first.probe()
         assert len(first.payloads()) == 2
         two.lost()
         assert frames(first, 3)[2]["code"] == 1002
 
 
-def test_what_is_said_of_a_client_goes_over_the_wire_between_nodes() -> None:
+def test_the_label_of_a_client_is_sent_between_nodes() -> None:
     data = msgspec.msgpack.encode(Label("7", "vip"))
     assert msgspec.msgpack.decode(data, type=Label) == Label("7", "vip")

@@ -6,18 +6,18 @@ import pytest
 
 from imserver.model import Login
 from imserver.transport.connection import OPEN
-from tests.hub.world import World
-from tests.transport.rig import Client, turn
+from tests.hub.harness import Harness
+from tests.transport.harness import Client, turn
 
-from .cluster_rig import Several
+from .cluster_harness import Several
 
 NEWEST, MULTI = "101", "102"
 LONG = 3600
 
 
 @pytest.fixture
-def world() -> Iterator[World]:
-    with World() as one:
+def harness() -> Iterator[Harness]:
+    with Harness() as one:
         yield one
 
 
@@ -32,66 +32,66 @@ def codes(*clients: Client) -> list[int | None]:
     return [client.close_code() for client in clients]
 
 
-def may_login(world: World, app: str, user: str) -> bool:
-    connection, _ = world.connect()
-    return world.sessions.login(connection, Login(app, user)) == 200
+def may_login(harness: Harness, app: str, user: str) -> bool:
+    connection, _ = harness.connect()
+    return harness.sessions.login(connection, Login(app, user)) == 200
 
 
 # --- a node that is alone -----------------------------------------------------------------------------------
 
 
-def test_the_sessions_of_each_user_are_closed_and_counted(world: World) -> None:
-    gone = [world.login(MULTI, user)[1] for user in ("ann", "ann", "bob")]
-    stays, _ = world.login(MULTI, "eve")
-    elsewhere, _ = world.login("103", "ann")
-    removed = world.sessions.close(MULTI, ["bob", "nobody", "ann"])
+def test_the_sessions_of_each_user_are_closed_and_counted(harness: Harness) -> None:
+    gone = [harness.login(MULTI, user)[1] for user in ("ann", "ann", "bob")]
+    stays, _ = harness.login(MULTI, "eve")
+    elsewhere, _ = harness.login("103", "ann")
+    removed = harness.sessions.close(MULTI, ["bob", "nobody", "ann"])
     assert (removed.closed, removed.missing, removed.lasting) == ([1, 0, 2], (), True)
     assert codes(*gone) == [4502] * 3
     assert (stays.state, elsewhere.state) == (OPEN, OPEN)
-    assert may_login(world, MULTI, "ann"), "removed is not banned"
+    assert may_login(harness, MULTI, "ann"), "removed is not banned"
 
 
-def test_only_sessions_of_a_device_are_closed_if_one_is_named(world: World) -> None:
-    phone, _ = world.login(MULTI, "ann", "phone")
-    nameless, _ = world.login(MULTI, "ann")
-    _, web = world.login(MULTI, "ann", "web")
-    assert world.sessions.close(MULTI, ["ann"], "web").closed == [1]
+def test_only_sessions_of_a_device_are_closed_if_one_is_named(harness: Harness) -> None:
+    phone, _ = harness.login(MULTI, "ann", "phone")
+    nameless, _ = harness.login(MULTI, "ann")
+    _, web = harness.login(MULTI, "ann", "web")
+    assert harness.sessions.close(MULTI, ["ann"], "web").closed == [1]
     assert codes(web) == [4502]
     assert (phone.state, nameless.state) == (OPEN, OPEN)
-    assert world.sessions.close(MULTI, ["ann"], "").closed == [1], "no name is a name, too"
+    assert harness.sessions.close(MULTI, ["ann"], "").closed == [1], "no name is a name, too"
     assert nameless.state != OPEN
     assert phone.state == OPEN
 
 
-def test_under_newest_older_connections_go_with_the_one_that_is_addressed(world: World) -> None:
-    clients = [world.login(NEWEST, "ann")[1] for _ in range(3)]
-    assert world.sessions.close(NEWEST, ["ann"]).closed == [1]
+def test_under_newest_older_connections_go_with_the_one_that_is_addressed(harness: Harness) -> None:
+    clients = [harness.login(NEWEST, "ann")[1] for _ in range(3)]
+    assert harness.sessions.close(NEWEST, ["ann"]).closed == [1]
     assert codes(*clients) == [4502] * 3
 
 
-def test_a_ban_under_newest_closes_connections_that_nobody_addresses_any_more(world: World) -> None:
-    _, older = world.login(NEWEST, "ann")
-    newest, _ = world.login(NEWEST, "ann")
+def test_a_ban_under_newest_closes_older_connections_too(harness: Harness) -> None:
+    _, older = harness.login(NEWEST, "ann")
+    newest, _ = harness.login(NEWEST, "ann")
     newest.lost()
-    assert world.sessions.close(NEWEST, ["ann"], None, LONG).closed == [0]
+    assert harness.sessions.close(NEWEST, ["ann"], None, LONG).closed == [0]
     assert codes(older) == [4503]
 
 
-def test_who_is_banned_may_not_log_in_until_they_are_pardoned(world: World) -> None:
-    _, ann = world.login(MULTI, "ann")
-    removed = world.sessions.close(MULTI, ["ann", "bob"], None, LONG)
+def test_a_banned_user_may_not_log_in_until_the_ban_is_lifted(harness: Harness) -> None:
+    _, ann = harness.login(MULTI, "ann")
+    removed = harness.sessions.close(MULTI, ["ann", "bob"], None, LONG)
     assert removed.closed == [1, 0]
     assert codes(ann) == [4503]
-    assert not may_login(world, MULTI, "ann")
-    assert not may_login(world, MULTI, "bob")
-    assert may_login(world, "103", "ann"), "a ban is of one app"
-    assert world.sessions.unban(MULTI, ["ann", "was never banned"]) == ()
-    assert may_login(world, MULTI, "ann")
-    assert not may_login(world, MULTI, "bob")
+    assert not may_login(harness, MULTI, "ann")
+    assert not may_login(harness, MULTI, "bob")
+    assert may_login(harness, "103", "ann"), "a ban is of one app"
+    assert harness.sessions.unban(MULTI, ["ann", "was never banned"]) == ()
+    assert may_login(harness, MULTI, "ann")
+    assert not may_login(harness, MULTI, "bob")
 
 
-def test_an_unknown_app_has_nobody_to_remove(world: World) -> None:
-    assert world.sessions.close("999", ["ann", "bob"], None, LONG).closed == [0, 0]
+def test_an_unknown_app_has_nobody_to_remove(harness: Harness) -> None:
+    assert harness.sessions.close("999", ["ann", "bob"], None, LONG).closed == [0, 0]
 
 
 # --- several nodes ------------------------------------------------------------------------------------------

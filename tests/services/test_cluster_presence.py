@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imserver.services.nodes.messages import ToApp, ToUser
-from imserver.services.nodes.queries import NamesAnswer, NamesQuery, NodeQueries, encode, read
-from tests.services.cluster_rig import HELLO, MULTI, NEWEST, Several, told_since
-from tests.transport.rig import Client
+from imserver.services.nodes import NodeQueries, ToApp, ToUser, encode, read
+from imserver.services.sessions.presence import NamesAnswer, NamesQuery
+from tests.services.cluster_harness import HELLO, MULTI, NEWEST, Several, received_since
+from tests.transport.harness import Client
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def nodes() -> Iterator[Several]:
 
 def messages(nodes: Several, *clients: Client) -> list[int]:
     nodes.settle(*clients)
-    return [sum(kind == "msg" for kind, _, _ in told_since(client)) for client in clients]
+    return [sum(kind == "msg" for kind, _, _ in received_since(client)) for client in clients]
 
 
 # --- presence -----------------------------------------------------------------------------------------------

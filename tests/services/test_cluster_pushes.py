@@ -12,8 +12,8 @@ from imserver.cluster.registry import Claim
 from imserver.model import Outcome
 from imserver.services.push import routing as module
 from imserver.services.push.push import UserPush
-from tests.services.cluster_rig import MULTI, NEWEST, ClusterWorld, Several, told_since
-from tests.transport.rig import Client, look, until
+from tests.services.cluster_harness import MULTI, NEWEST, ClusterHarness, Several, received_since
+from tests.transport.harness import Client, look, until
 
 SENT, NOT_SENT, REPEATED = Outcome.SENT, Outcome.NOT_SENT, Outcome.REPEATED
 FAILED, PARTLY = Outcome.FAILED, Outcome.PARTLY
@@ -28,13 +28,13 @@ def nodes() -> Iterator[Several]:
 def texts(nodes: Several, *clients: Client) -> list[list[str]]:
     """The messages that each client was told."""
     nodes.settle(*clients)
-    return [[text for kind, _, text in told_since(client) if kind == "msg"] for client in clients]
+    return [[text for kind, _, text in received_since(client) if kind == "msg"] for client in clients]
 
 
 def bounded(call: Any, *arguments: Any) -> Any:
     """A call that must not hang."""
     greenlet = gevent.spawn(call, *arguments)
-    greenlet.join(3)
+    greenlet.join(60)
     assert greenlet.ready(), f"{call} hangs"
     return greenlet.get()
 
@@ -109,7 +109,7 @@ def test_after_a_flush_users_of_this_node_are_reached_at_once(nodes: Several) ->
     assert texts(nodes, ann) == [["hello"]]
 
 
-def test_who_is_here_is_reached_although_the_registry_has_forgotten_them_unnoticed(nodes: Several) -> None:
+def test_a_local_user_unknown_to_the_registry_is_reached(nodes: Several) -> None:
     """Until the next look the node takes its sessions for registered."""
     _, ann = nodes[1].login(NEWEST, "ann")
     nodes.book.places.clear()
@@ -135,7 +135,7 @@ def test_reaching_one_session_of_several_is_enough(nodes: Several) -> None:
     assert texts(nodes, here) == [["hello"]]
 
 
-def test_a_place_on_a_node_that_has_died_reaches_nobody(nodes: Several) -> None:
+def test_a_session_on_a_dead_node_is_not_reached(nodes: Several) -> None:
     nodes[1].login(NEWEST, "ann")
     del nodes.book.leases[1]
     assert nodes[2].pushes.to_user(NEWEST, UserPush("ann", "m1", "hello")) == NOT_SENT
@@ -154,7 +154,7 @@ def test_a_repeat_on_any_node_delivers_nothing(nodes: Several, second: int) -> N
     assert texts(nodes, ann) == [["hello"]]
 
 
-def test_a_repeat_on_the_same_node_asks_nobody(nodes: Several) -> None:
+def test_a_repeat_on_the_same_node_makes_no_query(nodes: Several) -> None:
     nodes[1].login(NEWEST, "ann")
     nodes[1].pushes.to_user(NEWEST, UserPush("ann", "m1", "hello"))
     nodes[1].registry.asked.clear()
@@ -190,7 +190,7 @@ def test_a_repeat_waits_for_the_outcome_on_another_node(
     gevent.sleep(0.12)
     assert not push.ready()
     nodes[2].registry.settle(claim, accepted)
-    assert push.get(timeout=2) == outcome
+    assert push.get(timeout=60) == outcome
     assert texts(nodes, ann) == [["hello"] if outcome == SENT else []]
 
 
@@ -203,8 +203,8 @@ def test_a_repeat_to_all_waits_too(nodes: Several, accepted: bool, outcome: Outc
     assert not push.ready()
     assert not many.ready()
     nodes[2].registry.settle(claim, accepted)
-    assert push.get(timeout=2) == outcome
-    assert many.get(timeout=2) is None
+    assert push.get(timeout=60) == outcome
+    assert many.get(timeout=60) is None
 
 
 def test_a_claim_that_is_never_settled_is_not_waited_for_for_ever(
@@ -222,7 +222,7 @@ def test_the_same_message_on_both_nodes_at_once_is_delivered_once(nodes: Several
         gevent.spawn(nodes[epoch].pushes.to_user, NEWEST, UserPush("ann", "m1", "hello"))
         for epoch in (1, 2, 1, 2, 2)
     ]
-    assert sorted(push.get(timeout=3) for push in pushes) == [SENT] + [REPEATED] * 4
+    assert sorted(push.get(timeout=60) for push in pushes) == [SENT] + [REPEATED] * 4
     assert texts(nodes, ann) == [["hello"]]
 
 
@@ -255,16 +255,14 @@ def test_a_delivery_that_fails_frees_the_id(nodes: Several, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("asked", [1, 2])
-def test_all_of_an_app_on_all_nodes_are_told_but_the_sender_wherever_they_are(
-    nodes: Several, asked: int
-) -> None:
+def test_a_push_to_all_reaches_all_nodes_except_the_sender(nodes: Several, asked: int) -> None:
     clients = [nodes[epoch].login(MULTI, user)[1] for epoch, user in ((1, "ann"), (2, "bob"), (2, "ann"))]
     _, elsewhere = nodes[2].login(NEWEST, "cid")
     assert nodes[asked].pushes.to_app(MULTI, "ann", "m1", "hello") == SENT
     assert texts(nodes, *clients, elsewhere) == [[], ["hello"], [], []]
 
 
-def test_without_a_sender_nobody_is_told_and_the_id_stays_free(nodes: Several) -> None:
+def test_without_a_sender_nothing_is_sent_and_the_id_stays_free(nodes: Several) -> None:
     _, ann = nodes[2].login(NEWEST, "ann")
     assert nodes[1].pushes.to_app(NEWEST, "", "m1", "hello") == NOT_SENT
     assert nodes[1].pushes.to_app(NEWEST, "bob", "m1", "hello") == SENT
@@ -280,7 +278,7 @@ def test_a_node_that_does_not_get_it_is_no_reason_to_send_it_again(nodes: Severa
     assert texts(nodes, here, there) == [["hello"], []]
 
 
-def test_while_the_registry_is_away_all_nodes_that_were_known_are_told(nodes: Several) -> None:
+def test_without_the_registry_all_known_nodes_get_the_push(nodes: Several) -> None:
     _, there = nodes[2].login(NEWEST, "bob")
     nodes[1].registry.away = True
     assert nodes[1].pushes.to_app(NEWEST, "cid", "m1", "hello") == SENT
@@ -320,7 +318,7 @@ def test_the_same_id_twice_in_one_batch_is_delivered_once(nodes: Several) -> Non
     assert texts(nodes, ann) == [["1", "3"]]
 
 
-def test_an_id_whose_first_message_reached_nobody_serves_the_next_in_the_same_batch(nodes: Several) -> None:
+def test_an_id_that_reached_no_user_may_be_used_again_in_the_same_batch(nodes: Several) -> None:
     _, ann = nodes[2].login(NEWEST, "ann")
     targets = [UserPush("nobody", "m1", "1"), UserPush("ann", "m1", "2")]
     assert bounded(nodes[1].pushes.to_each, NEWEST, targets) == [NOT_SENT, SENT]
@@ -334,7 +332,7 @@ def test_batches_with_the_same_ids_at_once_do_not_wait_for_each_other(nodes: Sev
         gevent.spawn(nodes[epoch].pushes.to_each, NEWEST, targets[::step])
         for epoch, step in ((1, 1), (1, -1), (2, 1), (2, -1))
     ]
-    outcomes = [batch.get(timeout=3) for batch in batches]
+    outcomes = [batch.get(timeout=60) for batch in batches]
     assert sum(outcome == SENT for batch in outcomes for outcome in batch) == 10
     (words,) = texts(nodes, ann)
     assert sorted(words) == sorted(str(number) for number in range(10))
@@ -345,10 +343,10 @@ def test_a_batch_waits_for_an_id_that_another_node_is_busy_with_after_everything
     claim = nodes.book.claim("m1")
     targets = [UserPush("ann", "m1", "1"), UserPush("ann", "m2", "2")]
     batch = gevent.spawn(nodes[1].pushes.to_each, NEWEST, targets)
-    until(lambda: nodes.book.ids.get("m2") == "1", seconds=1)
+    until(lambda: nodes.book.ids.get("m2") == "1")
     assert not batch.ready()
     nodes[2].registry.settle(claim, False)
-    assert batch.get(timeout=2) == [SENT, SENT]
+    assert batch.get(timeout=60) == [SENT, SENT]
     assert texts(nodes, ann) == [["2", "1"]]
 
 
@@ -412,12 +410,12 @@ def test_one_message_to_many_of_whom_some_cannot_be_reached(nodes: Several) -> N
         max_size=10,
     )
 )
-def test_whatever_is_pushed_at_once_an_id_is_accepted_once(pushes: list[tuple[int, str, str, str]]) -> None:
+def test_concurrent_pushes_with_one_id_are_accepted_once(pushes: list[tuple[int, str, str, str]]) -> None:
     with Several(2) as nodes:
         _, ann = nodes[1].login(NEWEST, "ann")
         _, bob = nodes[2].login(NEWEST, "bob")
         calls = [gevent.spawn(_push, nodes[epoch], how, user, msg_id) for epoch, how, user, msg_id in pushes]
-        gevent.joinall(calls, timeout=5, raise_error=True)
+        gevent.joinall(calls, timeout=60, raise_error=True)
         assert all(call.ready() for call in calls)
         for msg_id in ("m1", "m2"):
             accepted = [call.get() for call, push in zip(calls, pushes, strict=True) if push[3] == msg_id]
@@ -430,7 +428,7 @@ def test_whatever_is_pushed_at_once_an_id_is_accepted_once(pushes: list[tuple[in
         assert len(texts(nodes, ann, bob)) == 2
 
 
-def _push(node: ClusterWorld, how: str, user: str, msg_id: str) -> Outcome:
+def _push(node: ClusterHarness, how: str, user: str, msg_id: str) -> Outcome:
     if how == "user":
         return node.pushes.to_user(NEWEST, UserPush(user, msg_id, "x"))
     if how == "app":

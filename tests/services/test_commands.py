@@ -11,18 +11,18 @@ from msgspec import json
 from imserver.auth import quotas as module
 from imserver.auth.quotas import limited
 from imserver.model import Heartbeat, Ping, Reply
+from imserver.servers import echo
 from imserver.services.commands import CommandRow
 from imserver.transport.connection import OPEN, Connection
-from imserver.ws_routes import echo
-from tests.hub.world import CMD, World
+from tests.hub.harness import CMD, Harness
 from tests.integration.raw import BINARY, TEXT, frame, text
 from tests.protocol.line import LineDialect
-from tests.transport.rig import Client, Rig, ignore, until
+from tests.transport.harness import Client, SocketHarness, ignore, until
 
 
 @pytest.fixture
-def world() -> Iterator[World]:
-    with World() as one:
+def harness() -> Iterator[Harness]:
+    with Harness() as one:
         yield one
 
 
@@ -37,22 +37,24 @@ def ask(client: Client, cmd: str, data: Any = None, seq: str = "1") -> int:
     return code
 
 
-def test_commands_are_answered_by_their_rules(world: World) -> None:
-    connection, client = world.connect()
+def test_commands_are_answered_by_their_rules(harness: Harness) -> None:
+    connection, client = harness.connect()
     assert ask(client, "ping") == 200
     assert ask(client, "heartbeat") == 1000
     assert ask(client, "login", {"userID": "", "appID": 101}) == 1002
+    assert ask(client, "login", {"userID": "皇" * 7, "appID": 101}) == 1002
     assert ask(client, "login", {"userID": "ann", "appID": 101}) == 200
     assert ask(client, "login", {"userID": "ann", "appID": 101}) == 1009
+    assert ask(client, "login", {"userID": "u" * 20, "appID": 101}) == 1002, "before 1009"
     assert ask(client, "heartbeat") == 200
     assert ask(client, "nonsense") == 1010
     assert connection.user == "ann"
-    assert world.metrics.messages_in == 7
+    assert harness.metrics.messages_in == 9
 
 
-def test_what_is_no_request_is_answered_as_its_dialect_says(world: World) -> None:
-    _, cmd = world.connect()
-    _, line = world.connect(dialect=LineDialect())
+def test_an_unreadable_request_is_answered_in_its_dialect(harness: Harness) -> None:
+    _, cmd = harness.connect()
+    _, line = harness.connect(dialect=LineDialect())
     cmd.send(text("no json"))
     cmd.expect(1)
     assert cmd.payloads() == ["数据不合法".encode()]
@@ -62,21 +64,21 @@ def test_what_is_no_request_is_answered_as_its_dialect_says(world: World) -> Non
     assert line.payloads() == [b"ping 200"], "nothing is answered to an empty line"
 
 
-def test_requests_of_one_packet_are_answered_in_order(world: World) -> None:
-    _, client = world.connect()
+def test_requests_of_one_packet_are_answered_in_order(harness: Harness) -> None:
+    _, client = harness.connect()
     client.send(b"".join(text(json.encode({"seq": str(n), "cmd": "ping"})) for n in range(100)))
     client.expect(100)
     assert [json.decode(payload)["seq"] for payload in client.payloads()] == [str(n) for n in range(100)]
 
 
 def test_a_rule_that_fails_costs_its_client_1004_and_the_log_a_traceback(
-    world: World, caplog: pytest.LogCaptureFixture
+    harness: Harness, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(_connection: Connection, _command: Any) -> Reply:
         raise LookupError("a defect")
 
-    world.dispatcher.table[Ping] = CommandRow(fail, needs_session=False)
-    connection, client = world.connect()
+    harness.dispatcher.table[Ping] = CommandRow(fail, needs_session=False)
+    connection, client = harness.connect()
     with caplog.at_level(logging.ERROR):
         assert ask(client, "ping") == 1004
     assert connection.state == OPEN
@@ -87,16 +89,16 @@ def test_a_rule_that_fails_costs_its_client_1004_and_the_log_a_traceback(
     assert ask(client, "heartbeat") == 1000
 
 
-def test_a_rule_may_wait_and_its_client_waits_with_it(world: World) -> None:
+def test_a_rule_may_wait_and_its_client_waits_with_it(harness: Harness) -> None:
     go = Signal()
 
     def slow(_connection: Connection, _command: Any) -> Reply:
         go.wait()
         return Reply(200, "slow")
 
-    world.dispatcher.table[Heartbeat] = CommandRow(slow, needs_session=False)
-    _, client = world.connect()
-    _, other = world.connect()
+    harness.dispatcher.table[Heartbeat] = CommandRow(slow, needs_session=False)
+    _, client = harness.connect()
+    _, other = harness.connect()
     client.send(text('{"seq":"1","cmd":"heartbeat"}') + text('{"seq":"2","cmd":"ping"}'))
     assert ask(other, "ping") == 200
     assert client.payloads() == []
@@ -105,22 +107,22 @@ def test_a_rule_may_wait_and_its_client_waits_with_it(world: World) -> None:
     assert [json.decode(payload)["seq"] for payload in client.payloads()] == ["1", "2"]
 
 
-def test_a_rule_that_needs_a_session_is_not_asked_without_one(world: World) -> None:
+def test_a_rule_that_needs_a_session_is_not_asked_without_one(harness: Harness) -> None:
     asked: list[Connection] = []
-    world.dispatcher.table[Heartbeat] = CommandRow(
+    harness.dispatcher.table[Heartbeat] = CommandRow(
         lambda connection, _: asked.append(connection) or Reply(200), needs_session=True
     )
-    _, client = world.connect()
+    _, client = harness.connect()
     assert ask(client, "heartbeat") == 1000
     assert not asked
 
 
 def test_a_decoder_that_breaks_the_contract_ends_its_own_connection_only(
-    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    harness: Harness, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(LineDialect, "decode", lambda *_: 1 // 0)
-    _, client = world.connect(dialect=LineDialect())
-    _, other = world.connect()
+    _, client = harness.connect(dialect=LineDialect())
+    _, other = harness.connect()
     with caplog.at_level(logging.ERROR):
         client.send(frame(BINARY, b"ping"))
         client.until_ended()
@@ -131,9 +133,9 @@ def test_a_decoder_that_breaks_the_contract_ends_its_own_connection_only(
 # --- echo ---------------------------------------------------------------------------------------------------
 
 
-def test_the_echo_path_gives_back_what_came_as_it_came() -> None:
-    with Rig() as rig:
-        _, client = rig.connect(rig.encoding(echo, 1 << 20))
+def test_the_echo_path_returns_messages_unchanged() -> None:
+    with SocketHarness() as harness:
+        _, client = harness.connect(harness.encoding(echo, 1 << 20))
         client.send(text("é") + frame(BINARY, b"\xff" * 70_000) + text(""))
         client.expect(3)
         assert [(one.opcode, one.payload) for one in client.frames] == [
@@ -183,10 +185,10 @@ class Meter:
 
 
 def test_a_connection_above_its_rate_is_closed_with_4003(clock: Clock) -> None:
-    with Rig() as rig:
+    with SocketHarness() as harness:
         meter = Meter(10)
-        connection, client = rig.connect(rig.encoding(ignore))
-        other, _ = rig.connect(rig.encoding(ignore))
+        connection, client = harness.connect(harness.encoding(ignore))
+        other, _ = harness.connect(harness.encoding(ignore))
         assert meter.send(connection, 11) == 10
         assert client.close_code() == 4003
         assert client.frames[-1].close_reason == "rate limit"
@@ -194,9 +196,9 @@ def test_a_connection_above_its_rate_is_closed_with_4003(clock: Clock) -> None:
 
 
 def test_a_connection_at_its_rate_is_served_for_ever(clock: Clock) -> None:
-    with Rig() as rig:
+    with SocketHarness() as harness:
         meter = Meter(10)
-        connection, _ = rig.connect(rig.encoding(ignore))
+        connection, _ = harness.connect(harness.encoding(ignore))
         assert meter.send(connection, 10) == 10
         for _ in range(100):
             clock.now += 0.1001
@@ -207,9 +209,9 @@ def test_a_connection_at_its_rate_is_served_for_ever(clock: Clock) -> None:
 
 @pytest.mark.parametrize("per_second", [0.5, 0.01])
 def test_a_rate_below_one_a_second_lets_one_through(clock: Clock, per_second: float) -> None:
-    with Rig() as rig:
+    with SocketHarness() as harness:
         meter = Meter(per_second)
-        connection, _ = rig.connect(rig.encoding(ignore))
+        connection, _ = harness.connect(harness.encoding(ignore))
         assert meter.send(connection, 1) == 1
         clock.now += 1 / per_second + 0.001
         assert meter.send(connection, 2) == 1
@@ -217,9 +219,9 @@ def test_a_rate_below_one_a_second_lets_one_through(clock: Clock, per_second: fl
 
 
 def test_a_limited_dispatcher_answers_within_the_limit() -> None:
-    with World() as world:
-        serve = limited(world.dispatcher.serve, 3)
-        connection, client = Rig.connect(world, world.encoding(serve, dialect=CMD))
+    with Harness() as harness:
+        serve = limited(harness.dispatcher.serve, 3)
+        connection, client = SocketHarness.connect(harness, harness.encoding(serve, dialect=CMD))
         client.send(text('{"cmd":"ping"}') * 4)
         assert client.close_code() == 4003
         assert len(client.payloads()) == 3

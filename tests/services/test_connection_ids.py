@@ -17,7 +17,7 @@ URL_SAFE = set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_
 
 
 @given(birth=numbers, number=numbers)
-def test_an_id_tells_any_node_with_the_secret_where_its_connection_is(birth: int, number: int) -> None:
+def test_an_id_shows_any_node_with_the_secret_where_its_connection_is(birth: int, number: int) -> None:
     made = ConnectionIds(SECRET, birth).id_of(number)
     assert OURS.read(made) == Address(birth, number)
 

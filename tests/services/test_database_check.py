@@ -17,13 +17,13 @@ class Cluster:
 
     def __init__(self) -> None:
         self.others: list[Lease] = []
-        self.told = ""
+        self.received = ""
 
     def leases(self) -> dict[int, Lease]:
-        return dict(enumerate([Lease("own:1", database=self.told), *self.others]))
+        return dict(enumerate([Lease("own:1", database=self.received), *self.others]))
 
     def report_database(self, database: str) -> None:
-        self.told = database
+        self.received = database
 
 
 @pytest.fixture
@@ -44,12 +44,12 @@ def store(cluster: Cluster, tmp_path: Path):
     store.close()
 
 
-def test_the_others_are_told_of_a_database_that_is_made(cluster: Cluster, store: Store) -> None:
+def test_the_others_learn_of_a_database_that_is_made(cluster: Cluster, store: Store) -> None:
     one = DatabaseCheck(store, cluster)
     cluster.others = [Lease("other:1")]
     store.add_app("105", {})
     one.check()
-    assert (cluster.told, one.wrong) == (store.id, False)
+    assert (cluster.received, one.wrong) == (store.id, False)
 
 
 def test_a_node_makes_no_second_database(cluster: Cluster, store: Store, tmp_path: Path) -> None:

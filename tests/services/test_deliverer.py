@@ -10,37 +10,37 @@ from hypothesis import strategies as st
 
 from imserver.services.messages import deliverer
 from imserver.services.messages import log_follower as following
-from tests.services.messaging_world import APP, Node
+from tests.services.messaging_harness import APP, Node
 from tests.services.test_protobuf_service import APP as CHATS
-from tests.services.test_protobuf_service import Chatter, World
-from tests.transport.rig import until
+from tests.services.test_protobuf_service import Harness, ProtobufClient
+from tests.transport.harness import until
 
 
 @pytest.fixture
-def world() -> Iterator[World]:
-    with World() as found:
+def harness() -> Iterator[Harness]:
+    with Harness() as found:
         yield found
 
 
-def members(world: World, *lives: int) -> tuple[int, list[Chatter]]:
+def members(harness: Harness, *lives: int) -> tuple[int, list[ProtobufClient]]:
     """A group of these accounts, who are here."""
     first, *others = [str(each) for each in lives]
-    return world.log.create(CHATS, first, others), [world.live(each) for each in lives]
+    return harness.log.create(CHATS, first, others), [harness.live(each) for each in lives]
 
 
-def together(world: World, begin: Chatter, group: int) -> Signal:
+def together(harness: Harness, begin: ProtobufClient, group: int) -> Signal:
     """Have what is sent from now on share a transaction: the one before does not end until this is set."""
-    world.log.committing = gate = Signal()
+    harness.log.committing = gate = Signal()
     begin.group(1, group, "before")
-    until(lambda: not world.uplink.idle)
+    until(lambda: not harness.uplink.idle)
     return gate
 
 
-def test_what_is_stored_together_is_one_frame_and_its_senders_are_acknowledged_in_their_places(
-    world: World,
+def test_what_is_stored_together_is_one_frame_and_its_senders_are_acknowledged_in_their_order(
+    harness: Harness,
 ) -> None:
-    group, (ann, bob, eve, dan) = members(world, 1, 2, 3, 4)
-    gate = together(world, dan, group)
+    group, (ann, bob, eve, dan) = members(harness, 1, 2, 3, 4)
+    gate = together(harness, dan, group)
     for each, text in ((ann, "a"), (bob, "b"), (eve, "c")):
         each.group(1, group, text)
         each.settle()
@@ -49,20 +49,20 @@ def test_what_is_stored_together_is_one_frame_and_its_senders_are_acknowledged_i
     for each in (ann, bob, eve, dan):
         until(lambda each=each: len(each.stream()) >= 4)  # type: ignore[misc]
         assert each.stream() == [2, 3, 4, 5]
-    assert world.log.appends == [1, 3]
+    assert harness.log.appends == [1, 3]
     assert [said.content for said in dan.pushes()] == [b"a", b"b", b"c"]
     assert [said.content for said in bob.pushes()] == [b"before", b"a", b"c"]
     assert bob.acks() == [(1, 4)]
     frames = {name: len(each.client.payloads()) for name, each in zip("aed", (ann, eve, dan), strict=True)}
     assert frames == {"a": 3, "e": 3, "d": 2}
-    assert (world.metrics.batch_messages.total, sum(world.metrics.batch_seconds.counts)) == (4, 2)
+    assert (harness.metrics.batch_messages.total, sum(harness.metrics.batch_seconds.counts)) == (4, 2)
 
 
-def test_a_run_ends_where_it_is_enough_for_a_frame(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_ends_where_it_is_enough_for_a_frame(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deliverer, "MAX_RUN", 4)
     monkeypatch.setattr(deliverer, "MAX_RUN_BYTES", 100)
-    group, (ann, bob, dan) = members(world, 1, 2, 3)
-    gate = together(world, dan, group)
+    group, (ann, bob, dan) = members(harness, 1, 2, 3)
+    gate = together(harness, dan, group)
     for number in range(1, 7):
         ann.group(number, group, "short")
     for number in range(1, 4):
@@ -78,13 +78,13 @@ def test_a_run_ends_where_it_is_enough_for_a_frame(world: World, monkeypatch: py
     assert len(sizes) < 10
 
 
-def test_who_joins_in_the_middle_is_told_from_there_on(world: World) -> None:
-    group, (ann, bob) = members(world, 1, 2)
-    eve = world.live(3)
-    gate = together(world, bob, group)
+def test_a_member_who_joins_in_a_batch_receives_the_entries_after_it(harness: Harness) -> None:
+    group, (ann, bob) = members(harness, 1, 2)
+    eve = harness.live(3)
+    gate = together(harness, bob, group)
     ann.group(1, group, "a")
     ann.settle()
-    joining = gevent.spawn(world.log.join, CHATS, group, ["3"])
+    joining = gevent.spawn(harness.log.join, CHATS, group, ["3"])
     gate.set()
     joining.join()
     ann.group(2, group, "b")
@@ -92,7 +92,7 @@ def test_who_joins_in_the_middle_is_told_from_there_on(world: World) -> None:
     assert [said.content for said in eve.pushes()] == [b"b"]
 
 
-def test_clients_of_all_dialects_are_told_a_run_in_its_order() -> None:
+def test_clients_of_all_dialects_receive_a_batch_in_order() -> None:
     with Node() as node:
         group = node.log.create(APP, "ann", ["bob", "eve", "dan"])
         ann, bob, eve, dan = (node.speaker(user, 1) for user in ("ann", "bob", "eve", "dan"))
@@ -131,26 +131,26 @@ def talk(node: Node, said: list[tuple[int, int]]) -> None:
     gate.set()
     until(lambda: not node.log.is_busy(APP))
     entries = node.log.shelf.entries[APP][2:]
-    for user, talker in (*zip(users, talkers, strict=True), ("u1", other)):
+    for user, message_client in (*zip(users, talkers, strict=True), ("u1", other)):
         member = {row.conversation for row in node.log.memberships(APP, user)}
         reads = [entry.id for entry in entries if entry.conversation in member]
-        until(lambda talker=talker, reads=reads: len(talker.stream()) >= len(reads))  # type: ignore[misc]
-        talker.settle()
-        assert talker.stream() == reads
-        assert not {each["from"] for each in talker.pushed()} & ({user} - {"u1"})
+        until(lambda message_client=message_client, reads=reads: len(message_client.stream()) >= len(reads))  # type: ignore[misc]
+        message_client.settle()
+        assert message_client.stream() == reads
+        assert not {each["from"] for each in message_client.pushed()} & ({user} - {"u1"})
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=3, max_size=20))
-def test_whatever_is_stored_together_everybody_is_told_in_order(said: list[tuple[int, int]]) -> None:
+def test_random_batches_are_delivered_in_order(said: list[tuple[int, int]]) -> None:
     with Node() as node:
         talk(node, [each for each in said if each not in ((0, 2), (3, 3), (2, 1), (3, 1))])
 
 
-def test_what_is_said_elsewhere_in_between_does_not_part_a_frame(world: World) -> None:
-    one, (ann, bob, eve, dan, fay) = members(world, 1, 2, 3, 4, 5)
-    two = world.log.create(CHATS, "1", ["2"])
-    gate = together(world, dan, one)
+def test_entries_of_other_conversations_do_not_split_a_frame(harness: Harness) -> None:
+    one, (ann, bob, eve, dan, fay) = members(harness, 1, 2, 3, 4, 5)
+    two = harness.log.create(CHATS, "1", ["2"])
+    gate = together(harness, dan, one)
     for each, group, text in ((ann, one, "a"), (bob, two, "b"), (eve, one, "c")):
         each.group(1, group, text)
         each.settle()

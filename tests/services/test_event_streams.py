@@ -11,7 +11,7 @@ from imserver.auth.rules import ALLOWED
 from imserver.model import Message, Subscription
 from imserver.services.dialects import event_streams
 from imserver.services.dialects.event_streams import EventStreams, StreamRequest
-from imserver.services.messages import deliverer
+from imserver.storage.log import contract
 from imserver.storage.log.contract import Entry, message_of
 from imserver.transport.connection import OPEN
 
@@ -26,7 +26,7 @@ class Kept:
     def __init__(self) -> None:
         self.read: list[int] = []
         """The ids of all entries that were read."""
-        self.told: list[int] = []
+        self.received: list[int] = []
         self.pages: list[int] = []
         """How many entries were told together."""
         self.kicks = SimpleNamespace(count=0)
@@ -55,7 +55,7 @@ class Kept:
 
     def send(self, stream: Any, messages: list[Message]) -> None:
         assert stream.outbox is None, "the page before has not left"
-        self.told += [message.id for message in messages]
+        self.received += [message.id for message in messages]
         self.pages.append(len(messages))
         stream.outbox = messages
         gevent.spawn(setattr, stream, "outbox", None)
@@ -64,6 +64,9 @@ class Kept:
 
     def check(self, *_: object) -> object:
         return ALLOWED
+
+    def takes_user(self, app: str, user: str) -> bool:
+        return True
 
     def login(self, *_: object, **__: object) -> int:
         return 200
@@ -87,26 +90,26 @@ def come_back(cursor: int) -> tuple[Kept, bool]:
 def test_what_fits_a_page_is_read_once() -> None:
     kept, resumed = come_back(20)
     assert resumed
-    assert kept.told == kept.read == list(range(21, 31))
+    assert kept.received == kept.read == list(range(21, 31))
 
 
-def test_more_is_told_page_by_page(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_entries_are_delivered_page_by_page(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_streams, "_PAGE", 4)
     kept, resumed = come_back(20)
     assert resumed
-    assert kept.told == list(range(21, 31))
+    assert kept.received == list(range(21, 31))
 
 
 def test_the_first_page_holds_no_more_bytes_than_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deliverer, "PAGE_BYTES", 40)
+    monkeypatch.setattr(contract, "PAGE_BYTES", 40)
     kept, resumed = come_back(20)
-    assert (resumed, kept.told) == (True, list(range(21, 31)))
+    assert (resumed, kept.received) == (True, list(range(21, 31)))
     assert kept.pages[0] == 4
 
 
-def test_who_has_missed_too_much_is_told_so_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_missed_too_much_gets_only_a_notice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_streams, "_PAGE", 4)
     monkeypatch.setattr(event_streams, "RESUMED", 9)
     kept, resumed = come_back(20)
-    assert (resumed, kept.told) == (False, [])
-    assert come_back(21)[0].told == list(range(22, 31))
+    assert (resumed, kept.received) == (False, [])
+    assert come_back(21)[0].received == list(range(22, 31))

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from imserver.config.settings import StorageSettings
-from imserver.services.people.friends import Friends, Oneself, Said, TooManyFriends, UnknownFriend
+from imserver.services.people import friends
+from imserver.services.people.friends import FriendResult, Friends, Oneself, TooManyFriends, UnknownFriend
 from imserver.storage.accounts import AccountStore
 from imserver.storage.contract import Account
 from imserver.storage.store import Store
@@ -104,25 +105,25 @@ CHANGES = {
 }
 
 
-class World:
+class Harness:
     """Two accounts, and what they are to each other."""
 
     def __init__(self, folder: Path, limit: int = 10) -> None:
         self.store = Store(StorageSettings(f"sqlite:///{folder}/some.db"), "", threaded=False)
         self.store.start()
-        self.kept = AccountStore(self.store)
-        self.friends = Friends(self.kept, limit)
+        self.accounts = AccountStore(self.store)
+        self.friends = Friends(self.accounts, limit)
         self.one, self.two = self.account("1"), self.account("2")
 
     def account(self, phone: str) -> str:
-        return self.kept.add(Account(0, APP, phone), "a hash").user
+        return self.accounts.add(Account(0, APP, phone), "a hash").user
 
     def become(self, states: tuple[str, str]) -> None:
-        self.kept.relate(APP, int(self.one), int(self.two), 10, lambda _before: (states, ""))
+        self.accounts.relate(APP, int(self.one), int(self.two), 10, lambda _before: (states, ""))
 
     def states(self) -> tuple[str, str]:
         seen: list[tuple[str, str]] = []
-        self.kept.relate(
+        self.accounts.relate(
             APP, int(self.one), int(self.two), 10, lambda before: (before, seen.append(before) or "")
         )
         return seen[0]
@@ -134,63 +135,63 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path)
+def harness(tmp_path: Path) -> Iterator[Harness]:
+    made = Harness(tmp_path)
     yield made
     made.store.close()
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_each_change_comes_to_what_it_should_whatever_was_before(world: World, change: str) -> None:
+def test_each_change_has_its_result_from_every_state(harness: Harness, change: str) -> None:
     assert set(CHANGES[change]) == set(BEFORE)
     for before, (after, word) in CHANGES[change].items():
-        world.become(before)
-        said = getattr(world.friends, change)(APP, world.one, world.two)
-        assert (before, said, world.states()) == (before, word, after)
+        harness.become(before)
+        result = harness.friends.change(APP, harness.one, harness.two, getattr(friends, change))
+        assert (before, result, harness.states()) == (before, word, after)
 
 
-def test_everybody_sees_their_own_lists(world: World) -> None:
-    third = world.account("3")
-    world.friends.add(APP, world.one, world.two)
-    world.friends.ask(APP, third, world.one)
-    assert world.listed("friends", world.one) == [world.two]
-    assert world.listed("friends", world.two) == [world.one]
-    assert world.listed("incoming", world.one) == [third]
-    assert world.listed("outgoing", third) == [world.one]
-    world.friends.block(APP, world.two, world.one)
-    assert world.listed("friends", world.one) == []
-    assert world.listed("blocked", world.two) == [world.one]
+def test_everybody_sees_their_own_lists(harness: Harness) -> None:
+    third = harness.account("3")
+    harness.friends.change(APP, harness.one, harness.two, friends.add)
+    harness.friends.change(APP, third, harness.one, friends.ask)
+    assert harness.listed("friends", harness.one) == [harness.two]
+    assert harness.listed("friends", harness.two) == [harness.one]
+    assert harness.listed("incoming", harness.one) == [third]
+    assert harness.listed("outgoing", third) == [harness.one]
+    harness.friends.change(APP, harness.two, harness.one, friends.block)
+    assert harness.listed("friends", harness.one) == []
+    assert harness.listed("blocked", harness.two) == [harness.one]
 
 
-def test_whoever_is_kept_away_asks_in_vain_and_does_not_learn_why(world: World) -> None:
-    world.friends.block(APP, world.two, world.one)
-    assert world.friends.ask(APP, world.one, world.two) is Said.ASKED
-    assert world.listed("outgoing", world.one) == [world.two]
-    assert world.listed("incoming", world.two) == []
-    world.friends.unblock(APP, world.two, world.one)
-    assert world.listed("incoming", world.two) == [world.one]
+def test_a_request_of_a_blocked_user_has_no_effect_and_does_not_show_it(harness: Harness) -> None:
+    harness.friends.change(APP, harness.two, harness.one, friends.block)
+    assert harness.friends.change(APP, harness.one, harness.two, friends.ask) is FriendResult.ASKED
+    assert harness.listed("outgoing", harness.one) == [harness.two]
+    assert harness.listed("incoming", harness.two) == []
+    harness.friends.change(APP, harness.two, harness.one, friends.unblock)
+    assert harness.listed("incoming", harness.two) == [harness.one]
 
 
-def test_nobody_is_their_own_friend(world: World) -> None:
+def test_a_user_cannot_be_their_own_friend(harness: Harness) -> None:
     with pytest.raises(Oneself):
-        world.friends.add(APP, world.one, world.one)
+        harness.friends.change(APP, harness.one, harness.one, friends.add)
 
 
 @pytest.mark.parametrize("other", ["", "0", "-1", "x", "²", "9" * 19, "9" * 30, "999"])
-def test_whoever_is_not_there_is_nobodys_friend(world: World, other: str) -> None:
+def test_an_unknown_account_cannot_be_a_friend(harness: Harness, other: str) -> None:
     with pytest.raises(UnknownFriend):
-        world.friends.add(APP, world.one, other)
+        harness.friends.change(APP, harness.one, other, friends.add)
 
 
-def test_accounts_of_another_app_are_not_there(world: World) -> None:
-    elsewhere = world.kept.add(Account(0, "shop", "1"), "a hash").user
+def test_accounts_of_another_app_are_not_there(harness: Harness) -> None:
+    elsewhere = harness.accounts.add(Account(0, "shop", "1"), "a hash").user
     with pytest.raises(UnknownFriend):
-        world.friends.add(APP, world.one, elsewhere)
+        harness.friends.change(APP, harness.one, elsewhere, friends.add)
 
 
 def test_friends_have_a_limit(tmp_path: Path) -> None:
-    world = World(tmp_path, limit=1)
-    world.friends.add(APP, world.one, world.two)
+    harness = Harness(tmp_path, limit=1)
+    harness.friends.change(APP, harness.one, harness.two, friends.add)
     with pytest.raises(TooManyFriends):
-        world.friends.add(APP, world.one, world.account("3"))
-    world.store.close()
+        harness.friends.change(APP, harness.one, harness.account("3"), friends.add)
+    harness.store.close()

@@ -6,14 +6,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import jwt
 import pytest
 
 from imserver.config.settings import JwtSettings, TenantSettings
 from imserver.errors import StartError
 from imserver.transport.connection import OPEN
 from tests.integration.raw import text
-from tests.services.login_rig import JWT, SECRET, LoginRig, token_for
-from tests.transport.rig import until
+from tests.services.login_harness import JWT, SECRET, LoginHarness, token_for
+from tests.transport.harness import until
 
 PLAIN = TenantSettings()
 OTHER_SECRET = "another secret, which is as long as that"
@@ -29,23 +30,27 @@ def codes(verdict: Any) -> tuple[int, int, bool]:
 # --- apps and tokens ----------------------------------------------------------------------------------------
 
 
-def test_an_app_that_nobody_knows_lets_nobody_in() -> None:
-    with LoginRig({"101": PLAIN}) as rig:
-        assert codes(rig.begin(rig.comer(), "ann", "9")) == (1003, 4505, False)
+def test_an_unknown_app_refuses_all_logins() -> None:
+    with LoginHarness({"101": PLAIN}) as harness:
+        assert codes(harness.begin(harness.login_request(), "ann", "9")) == (1003, 4505, False)
 
 
 def test_an_app_without_demands_lets_everybody_in_but_with_a_wrong_page_token() -> None:
-    with LoginRig({"101": PLAIN}) as rig:
-        assert rig.begin(rig.comer(), "ann").ok
-        assert rig.begin(rig.comer(), "ann", token="whatever the original took").ok
-        assert rig.begin(rig.comer(), "ann", token="page.101.ann").ok
-        assert codes(rig.begin(rig.comer(), "bob", token="page.101.ann")) == (1003, 4504, False)
-        assert rig.metrics.denials == {"token": 1}
+    with LoginHarness({"101": PLAIN}) as harness:
+        assert harness.begin(harness.login_request(), "ann").ok
+        assert harness.begin(harness.login_request(), "ann", token="whatever the original took").ok
+        assert harness.begin(harness.login_request(), "ann", token="page.101.ann").ok
+        assert codes(harness.begin(harness.login_request(), "bob", token="page.101.ann")) == (
+            1003,
+            4504,
+            False,
+        )
+        assert harness.metrics.denials == {"token": 1}
 
 
-def test_an_app_with_keys_lets_in_whom_a_token_names_and_nobody_else() -> None:
-    with LoginRig({"101": TenantSettings(jwt=JWT), "102": TenantSettings(jwt=JWT)}) as rig:
-        assert rig.begin(rig.comer(), "ann", token=token_for("ann")).ok
+def test_an_app_with_keys_accepts_only_the_user_of_the_token() -> None:
+    with LoginHarness({"101": TenantSettings(jwt=JWT), "102": TenantSettings(jwt=JWT)}) as harness:
+        assert harness.begin(harness.login_request(), "ann", token=token_for("ann")).ok
         wrong = (
             "",
             "page.101.ann",
@@ -56,57 +61,59 @@ def test_an_app_with_keys_lets_in_whom_a_token_names_and_nobody_else() -> None:
             token_for(""),
         )
         for token in wrong:
-            assert codes(rig.begin(rig.comer(), "ann", token=token)) == (1003, 4504, False), token
-        assert rig.metrics.denials == {"token": len(wrong)}
+            assert codes(harness.begin(harness.login_request(), "ann", token=token)) == (1003, 4504, False), (
+                token
+            )
+        assert harness.metrics.denials == {"token": len(wrong)}
 
 
-def test_who_names_nobody_is_whom_the_token_names() -> None:
-    with LoginRig({"101": TenantSettings(jwt=JWT)}) as rig:
-        verdict = rig.logins.check("101", "", token_for("ann"), "sse", STREAM)
+def test_a_login_without_a_user_uses_the_user_of_the_token() -> None:
+    with LoginHarness({"101": TenantSettings(jwt=JWT)}) as harness:
+        verdict = harness.logins.check("101", "", token_for("ann"), "sse", STREAM)
         assert verdict.ok
         assert verdict.user == "ann"
-        assert not rig.logins.check("101", "", token_for(""), "sse", STREAM).ok
+        assert not harness.logins.check("101", "", token_for(""), "sse", STREAM).ok
 
 
 def test_a_token_may_name_an_app_by_its_other_name() -> None:
-    with LoginRig({"101": TenantSettings(jwt=JWT), "7": TenantSettings(same_as="101")}) as rig:
-        assert rig.begin(rig.comer(), "ann", token=token_for("ann", "7")).ok
+    with LoginHarness({"101": TenantSettings(jwt=JWT), "7": TenantSettings(same_as="101")}) as harness:
+        assert harness.begin(harness.login_request(), "ann", token=token_for("ann", "7")).ok
 
 
 def test_a_page_may_ask_in_whose_name_it_would_be() -> None:
-    with LoginRig({"101": TenantSettings(jwt=JWT), "102": PLAIN}) as rig:
-        holder = rig.logins.session_of(token_for("ann"))
+    with LoginHarness({"101": TenantSettings(jwt=JWT), "102": PLAIN}) as harness:
+        holder = harness.logins.session_of(token_for("ann"))
         assert holder is not None
         assert (holder.app, holder.user) == ("101", "ann")
         for stranger in ("", "x", "a.b.c", token_for("ann", "102"), token_for("ann", key=OTHER_SECRET)):
-            assert rig.logins.session_of(stranger) is None
-        assert rig.logins.wants_tokens("101")
-        assert not rig.logins.wants_tokens("102")
-        assert not rig.logins.wants_tokens("9")
+            assert harness.logins.session_of(stranger) is None
+        assert harness.logins.wants_tokens("101")
+        assert not harness.logins.wants_tokens("102")
+        assert not harness.logins.wants_tokens("9")
 
 
 # --- the end of a token -------------------------------------------------------------------------------------
 
 
 def test_a_session_ends_with_its_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    with LoginRig({"101": TenantSettings(jwt=JWT)}) as rig:
-        connection, client = rig.connect()
-        assert rig.begin(connection, "ann", token=token_for("ann", seconds=1.1)).ok
-        assert rig.logins.holds_token(connection)
-        rig.logins.expire()
+    with LoginHarness({"101": TenantSettings(jwt=JWT)}) as harness:
+        connection, client = harness.connect()
+        assert harness.begin(connection, "ann", token=token_for("ann", seconds=3.1)).ok
+        assert harness.logins.holds_token(connection)
+        harness.logins.expire()
         assert connection.state == OPEN
-        until(lambda: rig.logins.expire() or connection.state != OPEN, 5)
+        until(lambda: harness.logins.expire() or connection.state != OPEN)
         assert client.close_code() == 4504
-        assert not rig.logins.holds_token(connection)
+        assert not harness.logins.holds_token(connection)
 
 
 def test_a_new_token_renews_the_session() -> None:
-    with LoginRig({"101": TenantSettings(jwt=JWT)}) as rig:
-        connection = rig.comer()
-        rig.begin(connection, "ann", token=token_for("ann", seconds=0.9))
-        rig.begin(connection, "ann", token=token_for("ann", seconds=60))
+    with LoginHarness({"101": TenantSettings(jwt=JWT)}) as harness:
+        connection = harness.login_request()
+        harness.begin(connection, "ann", token=token_for("ann", seconds=0.9))
+        harness.begin(connection, "ann", token=token_for("ann", seconds=60))
         deadline = time.monotonic() + 1.5
-        until(lambda: rig.logins.expire() or time.monotonic() > deadline)
+        until(lambda: harness.logins.expire() or time.monotonic() > deadline)
         assert connection.state == OPEN
 
 
@@ -114,9 +121,9 @@ def test_a_new_token_renews_the_session() -> None:
 
 
 def test_a_dialect_that_the_app_does_not_name_is_refused() -> None:
-    with LoginRig({"101": TenantSettings(dialects=("sse", "client"))}) as rig:
-        assert codes(rig.begin(rig.comer(), "ann")) == (1003, 4505, False)
-        assert rig.logins.check("101", "ann", "", "sse", rig.comer()).ok
+    with LoginHarness({"101": TenantSettings(dialects=("sse", "client"))}) as harness:
+        assert codes(harness.begin(harness.login_request(), "ann")) == (1003, 4505, False)
+        assert harness.logins.check("101", "ann", "", "sse", harness.login_request()).ok
 
 
 @pytest.mark.parametrize(
@@ -131,81 +138,85 @@ def test_a_dialect_that_the_app_does_not_name_is_refused() -> None:
 def test_an_app_says_whose_pages_may_log_in(
     settings: TenantSettings, welcome: list[str], unwelcome: list[str]
 ) -> None:
-    with LoginRig({"101": settings, "102": PLAIN}) as rig:
+    with LoginHarness({"101": settings, "102": PLAIN}) as harness:
         for origin in welcome:
-            assert rig.begin(rig.comer(origin), "ann").ok, origin
-            assert rig.origins.passes(origin, False), "the gate lets in whom the app does"
+            assert harness.begin(harness.login_request(origin), "ann").ok, origin
+            assert harness.origins.passes(origin, False), "the gate lets in whom the app does"
         for origin in unwelcome:
-            assert codes(rig.begin(rig.comer(origin), "ann")) == (1003, 4505, True), origin
+            assert codes(harness.begin(harness.login_request(origin), "ann")) == (1003, 4505, True), origin
 
 
 def test_an_app_may_be_stricter_than_a_node_that_takes_everybody() -> None:
-    with LoginRig({"101": TenantSettings(origins=("shop.example",)), "102": PLAIN}, any_origin=True) as rig:
-        assert not rig.begin(rig.comer("evil.example"), "ann").ok
-        assert rig.begin(rig.comer("evil.example"), "ann", "102").ok
+    with LoginHarness(
+        {"101": TenantSettings(origins=("shop.example",)), "102": PLAIN}, any_origin=True
+    ) as harness:
+        assert not harness.begin(harness.login_request("evil.example"), "ann").ok
+        assert harness.begin(harness.login_request("evil.example"), "ann", "102").ok
 
 
-def test_what_one_app_allows_opens_no_other() -> None:
-    with LoginRig({"101": TenantSettings(origin_policy="any"), "102": PLAIN}) as rig:
-        assert rig.origins.passes("evil.example", False)
-        assert codes(rig.begin(rig.comer("evil.example"), "ann", "102")) == (1003, 4505, True)
-        rig.change("101", PLAIN)
-        assert not rig.origins.passes("evil.example", False)
+def test_a_permission_of_one_app_does_not_count_in_another() -> None:
+    with LoginHarness({"101": TenantSettings(origin_policy="any"), "102": PLAIN}) as harness:
+        assert harness.origins.passes("evil.example", False)
+        assert codes(harness.begin(harness.login_request("evil.example"), "ann", "102")) == (1003, 4505, True)
+        harness.change("101", PLAIN)
+        assert not harness.origins.passes("evil.example", False)
 
 
 # --- limits -------------------------------------------------------------------------------------------------
 
 
-def test_an_app_that_is_full_takes_nobody_until_somebody_has_left() -> None:
-    with LoginRig({"101": TenantSettings(max_connections=2), "102": PLAIN}) as rig:
-        first, second = rig.comer(), rig.comer()
-        assert rig.begin(first, "ann").ok
-        assert rig.begin(second, "ann").ok
-        assert codes(rig.begin(rig.comer(), "bob")) == (1009, 4005, True)
-        assert rig.begin(rig.comer(), "bob", "102").ok
-        assert rig.begin(second, "eve").ok, "who is in may log in anew"
+def test_a_full_app_refuses_logins_until_a_connection_has_left() -> None:
+    with LoginHarness({"101": TenantSettings(max_connections=2), "102": PLAIN}) as harness:
+        first, second = harness.login_request(), harness.login_request()
+        assert harness.begin(first, "ann").ok
+        assert harness.begin(second, "ann").ok
+        assert codes(harness.begin(harness.login_request(), "bob")) == (1009, 4005, True)
+        assert harness.begin(harness.login_request(), "bob", "102").ok
+        assert harness.begin(second, "eve").ok, "who is in may log in anew"
         first.close(1000)
-        assert rig.begin(rig.comer(), "bob").ok
-        assert not rig.begin(rig.comer(), "bob").ok
-        assert rig.metrics.denials == {"limit": 2}
+        assert harness.begin(harness.login_request(), "bob").ok
+        assert not harness.begin(harness.login_request(), "bob").ok
+        assert harness.metrics.denials == {"limit": 2}
 
 
 def test_a_crowd_that_comes_at_once_does_not_slip_through() -> None:
     """Between the check and the session a login may wait, for the registry of a cluster."""
-    with LoginRig({"101": TenantSettings(max_connections=2)}) as rig:
-        verdicts = [rig.logins.check("101", "ann", "", "cmd", rig.comer()) for _ in range(5)]
+    with LoginHarness({"101": TenantSettings(max_connections=2)}) as harness:
+        verdicts = [harness.logins.check("101", "ann", "", "cmd", harness.login_request()) for _ in range(5)]
         assert [verdict.ok for verdict in verdicts] == [True, True, False, False, False]
 
 
-def test_who_moves_to_another_app_makes_room() -> None:
+def test_a_connection_that_moves_to_another_app_frees_its_quota() -> None:
     one = TenantSettings(max_connections=1)
-    with LoginRig({"101": one, "102": one}) as rig:
-        connection = rig.comer()
-        assert rig.begin(connection, "ann", "101").ok
-        assert rig.begin(connection, "ann", "102").ok
-        assert rig.begin(rig.comer(), "bob", "101").ok
-        assert not rig.begin(rig.comer(), "bob", "102").ok
+    with LoginHarness({"101": one, "102": one}) as harness:
+        connection = harness.login_request()
+        assert harness.begin(connection, "ann", "101").ok
+        assert harness.begin(connection, "ann", "102").ok
+        assert harness.begin(harness.login_request(), "bob", "101").ok
+        assert not harness.begin(harness.login_request(), "bob", "102").ok
 
 
-def test_a_limit_that_comes_later_counts_who_is_there() -> None:
-    with LoginRig({"101": PLAIN}) as rig:
-        connections = [rig.comer() for _ in range(3)]
+def test_a_later_limit_counts_existing_connections() -> None:
+    with LoginHarness({"101": PLAIN}) as harness:
+        connections = [harness.login_request() for _ in range(3)]
         for connection in connections:
-            rig.begin(connection, "ann")
-        rig.change("101", TenantSettings(max_connections=3))
-        assert not rig.begin(rig.comer(), "bob").ok
+            harness.begin(connection, "ann")
+        harness.change("101", TenantSettings(max_connections=3))
+        assert not harness.begin(harness.login_request(), "bob").ok
         connections[0].close(1000)
-        assert rig.begin(rig.comer(), "bob").ok
+        assert harness.begin(harness.login_request(), "bob").ok
 
 
 def test_a_connection_above_the_rate_of_its_app_is_closed_with_4003() -> None:
     served = []
-    with LoginRig({"101": TenantSettings(messages_per_second=3), "102": PLAIN}) as rig:
-        encoding = rig.encoding(lambda connection, payload, _text: served.append((connection.app, payload)))
-        limited, client = rig.connect(encoding)
-        free, other = rig.connect(encoding)
-        rig.begin(limited, "ann", "101")
-        rig.begin(free, "ann", "102")
+    with LoginHarness({"101": TenantSettings(messages_per_second=3), "102": PLAIN}) as harness:
+        encoding = harness.encoding(
+            lambda connection, payload, _text: served.append((connection.app, payload))
+        )
+        limited, client = harness.connect(encoding)
+        free, other = harness.connect(encoding)
+        harness.begin(limited, "ann", "101")
+        harness.begin(free, "ann", "102")
         for number in range(6):
             client.send(text(str(number)))
             other.send(text(str(number)))
@@ -216,23 +227,23 @@ def test_a_connection_above_the_rate_of_its_app_is_closed_with_4003() -> None:
 
 
 def test_connections_of_one_app_share_an_encoding_and_lose_it_with_the_limit() -> None:
-    with LoginRig({"101": TenantSettings(messages_per_second=3)}) as rig:
-        first, second = rig.comer(), rig.comer()
+    with LoginHarness({"101": TenantSettings(messages_per_second=3)}) as harness:
+        first, second = harness.login_request(), harness.login_request()
         plain = first.encoding
-        rig.begin(first, "ann")
-        rig.begin(second, "bob")
+        harness.begin(first, "ann")
+        harness.begin(second, "bob")
         assert first.encoding is second.encoding is not plain
-        rig.change("101", TenantSettings(max_connections=9))
-        rig.begin(first, "ann")
+        harness.change("101", TenantSettings(max_connections=9))
+        harness.begin(first, "ann")
         assert first.encoding is plain
 
 
 def test_who_moves_to_an_app_without_a_rate_has_none() -> None:
-    with LoginRig({"101": TenantSettings(messages_per_second=3), "102": PLAIN}) as rig:
-        connection = rig.comer()
+    with LoginHarness({"101": TenantSettings(messages_per_second=3), "102": PLAIN}) as harness:
+        connection = harness.login_request()
         plain = connection.encoding
-        rig.begin(connection, "ann", "101")
-        rig.begin(connection, "ann", "102")
+        harness.begin(connection, "ann", "101")
+        harness.begin(connection, "ann", "102")
         assert connection.encoding is plain
 
 
@@ -241,53 +252,76 @@ def test_who_moves_to_an_app_without_a_rate_has_none() -> None:
 
 def test_a_key_that_cannot_be_used_ends_the_start() -> None:
     with pytest.raises(StartError, match=r"apps\.101\.jwt: .*32 bytes"):
-        LoginRig({"101": TenantSettings(jwt=(JwtSettings("HS256", "short"),))})
+        LoginHarness({"101": TenantSettings(jwt=(JwtSettings("HS256", "short"),))})
 
 
 def test_an_app_whose_new_key_cannot_be_used_keeps_the_old(caplog: pytest.LogCaptureFixture) -> None:
-    with LoginRig({"101": TenantSettings(jwt=JWT)}) as rig, caplog.at_level(logging.ERROR):
-        rig.change("101", TenantSettings(jwt=(JwtSettings("HS256", "short"),)))
-        assert rig.begin(rig.comer(), "ann", token=token_for("ann")).ok
-        assert not rig.begin(rig.comer(), "ann").ok
+    with LoginHarness({"101": TenantSettings(jwt=JWT)}) as harness, caplog.at_level(logging.ERROR):
+        harness.change("101", TenantSettings(jwt=(JwtSettings("HS256", "short"),)))
+        assert harness.begin(harness.login_request(), "ann", token=token_for("ann")).ok
+        assert not harness.begin(harness.login_request(), "ann").ok
         assert "apps.101.jwt" in caplog.text
         assert SECRET not in caplog.text
 
 
-def test_a_new_app_whose_key_cannot_be_used_lets_nobody_in(caplog: pytest.LogCaptureFixture) -> None:
-    with LoginRig({"101": PLAIN}) as rig, caplog.at_level(logging.ERROR):
-        rig.change("7", TenantSettings(jwt=(JwtSettings("HS256", key_file="/does/not/exist"),)))
-        assert codes(rig.begin(rig.comer(), "ann", "7")) == (1004, 1011, False)
-        assert codes(rig.begin(rig.comer(), "ann", "7", token=token_for("ann", "7"))) == (1004, 1011, False)
+def test_a_new_app_with_an_unusable_key_refuses_all_logins(caplog: pytest.LogCaptureFixture) -> None:
+    with LoginHarness({"101": PLAIN}) as harness, caplog.at_level(logging.ERROR):
+        harness.change("7", TenantSettings(jwt=(JwtSettings("HS256", key_file="/does/not/exist"),)))
+        assert codes(harness.begin(harness.login_request(), "ann", "7")) == (1004, 1011, False)
+        assert codes(harness.begin(harness.login_request(), "ann", "7", token=token_for("ann", "7"))) == (
+            1004,
+            1011,
+            False,
+        )
         assert "apps.7.jwt" in caplog.text
 
 
 def test_the_file_of_a_key_is_read_again_when_the_settings_are(tmp_path: Path) -> None:
     file = tmp_path / "secret"
     file.write_text(SECRET)
-    with LoginRig({"101": TenantSettings(jwt=(JwtSettings("HS256", key_file=str(file)),))}) as rig:
-        assert rig.begin(rig.comer(), "ann", token=token_for("ann")).ok
+    with LoginHarness({"101": TenantSettings(jwt=(JwtSettings("HS256", key_file=str(file)),))}) as harness:
+        assert harness.begin(harness.login_request(), "ann", token=token_for("ann")).ok
         file.write_text(OTHER_SECRET)
-        assert rig.begin(rig.comer(), "ann", token=token_for("ann")).ok
-        rig.logins.reload()
-        assert not rig.begin(rig.comer(), "ann", token=token_for("ann")).ok
-        assert rig.begin(rig.comer(), "ann", token=token_for("ann", key=OTHER_SECRET)).ok
+        assert harness.begin(harness.login_request(), "ann", token=token_for("ann")).ok
+        harness.logins.reload()
+        assert not harness.begin(harness.login_request(), "ann", token=token_for("ann")).ok
+        assert harness.begin(harness.login_request(), "ann", token=token_for("ann", key=OTHER_SECRET)).ok
 
 
 def test_an_app_that_is_gone_after_the_settings_were_read_again_lets_nobody_in() -> None:
-    with LoginRig({"101": PLAIN, "102": PLAIN}) as rig:
-        del rig.apps.tenants["102"]
-        rig.logins.reload()
-        assert not rig.begin(rig.comer(), "ann", "102").ok
-        assert rig.begin(rig.comer(), "ann", "101").ok
+    with LoginHarness({"101": PLAIN, "102": PLAIN}) as harness:
+        del harness.apps.tenants["102"]
+        harness.logins.reload()
+        assert not harness.begin(harness.login_request(), "ann", "102").ok
+        assert harness.begin(harness.login_request(), "ann", "101").ok
 
 
-def test_nothing_is_kept_of_connections_that_have_ended() -> None:
+def test_ended_connections_leave_no_state() -> None:
     settings = TenantSettings(jwt=JWT, max_connections=50)
-    with LoginRig({"101": settings}) as rig:
+    with LoginHarness({"101": settings}) as harness:
         for _ in range(60):
-            connection = rig.comer()
-            assert rig.begin(connection, "ann", token=token_for("ann")).ok
+            connection = harness.login_request()
+            assert harness.begin(connection, "ann", token=token_for("ann")).ok
             connection.lost()
-        assert not rig.logins._quota.taken
-        assert not rig.logins._quota._counts
-        assert not rig.logins._ends
+        assert not harness.logins._quota.taken
+        assert not harness.logins._quota._counts
+        assert not harness.logins._ends
+
+
+def refusals(caplog: pytest.LogCaptureFixture, kid: str, tokens: list[str]) -> list[str]:
+    """The log lines of logins of ann with these tokens, in an app with a key of this ``kid``."""
+    with LoginHarness({"101": TenantSettings(jwt=(JwtSettings(key="x" * 32, kid=kid),))}) as harness:
+        for token in tokens:
+            assert not harness.begin(harness.login_request(), "ann", token=token).ok
+    return [record.getMessage() for record in caplog.records if "refused" in record.getMessage()]
+
+
+def test_refused_tokens_are_logged_once_per_cause_and_minute(caplog: pytest.LogCaptureFixture) -> None:
+    lines = refusals(caplog, "", ["", "", "eyJ.eyJ.x", ""])
+    assert len(lines) == 2
+    assert lines[0].startswith("login of 'ann' in 101 refused: there is no token")
+
+
+def test_strangers_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    tokens = [jwt.encode({"sub": "ann"}, "y" * 32, headers={"kid": f"k{number}"}) for number in range(150)]
+    assert len(refusals(caplog, "1", tokens)) == 100

@@ -35,7 +35,7 @@ WEBM = b"\x1a\x45\xdf\xa3\x9f\x42\x86\x81\x01\x42\xf7\x81\x01\x42\xf2\x81\x04\x4
         (b"PK\x03\x04", "file", "application/zip"),
     ],
 )
-def test_a_format_is_told_by_its_first_bytes(head: bytes, kind: str, name: str) -> None:
+def test_a_format_is_recognised_by_its_first_bytes(head: bytes, kind: str, name: str) -> None:
     assert type_of(head) == MediaType(kind, name)
 
 

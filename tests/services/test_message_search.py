@@ -7,10 +7,10 @@ import pytest
 from gevent.event import Event as Signal
 
 from imserver.errors import StorageUnavailable
-from imserver.services.messages import message_commands
-from imserver.services.messages.message_commands import SEARCHES_AT_ONCE, MessageSearch
+from imserver.services.messages import messaging
+from imserver.services.messages.messaging import SEARCHES_AT_ONCE, MessageSearch
 from tests.services.memory_log import MemoryStore
-from tests.transport.rig import until
+from tests.transport.harness import until
 
 
 class SlowLog:
@@ -38,8 +38,8 @@ def test_no_more_than_a_few_look_at_a_time() -> None:
     assert log.most == SEARCHES_AT_ONCE
 
 
-def test_who_waits_too_long_for_a_turn_is_refused_for_now(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(message_commands, "SEARCH_SECONDS", 0.01)
+def test_a_search_that_waits_too_long_is_refused_temporarily(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(messaging, "SEARCH_SECONDS", 0.01)
     log = SlowLog()
     found = MessageSearch(MemoryStore(log))
     searches = [gevent.spawn(found.search, "a", "u", "tea", 0, 0, 10) for _ in range(SEARCHES_AT_ONCE)]
@@ -51,5 +51,5 @@ def test_who_waits_too_long_for_a_turn_is_refused_for_now(monkeypatch: pytest.Mo
     assert found.search("a", "u", "tea", 0, 0, 10) == ([], 0)
 
 
-def test_where_nothing_is_kept_nothing_is_found() -> None:
+def test_without_a_database_nothing_is_found() -> None:
     assert MessageSearch(MemoryStore(None)).search("a", "u", "tea", 0, 0, 10) == ([], 0)

@@ -13,12 +13,12 @@ import pytest
 from gevent.event import Event as Signal
 
 from imserver.services.messages import catch_up, log_follower
-from imserver.services.messages.acks import ACK_SECONDS
+from imserver.services.messages.subscriptions import ACK_SECONDS
 from imserver.storage.log import writer
 from imserver.transport.connection import OPEN
 from tests.services.memory_log import Shelf
-from tests.services.messaging_world import APP, Node, Talker
-from tests.transport.rig import turn, until
+from tests.services.messaging_harness import APP, MessageClient, Node
+from tests.transport.harness import turn, until
 
 USERS = ["u0", "u1", "u2", "u3"]
 
@@ -33,50 +33,52 @@ class Client:
         self._cursor = 0
         self._taken = 0
         self._behind = False
-        self.talker: Talker | None = None
+        self.message_client: MessageClient | None = None
 
     def come(self) -> None:
         connection, client = self._chance.choice(self._nodes).connect()
-        self.talker, self._taken, self._behind = Talker(connection, client), 0, True
+        self.message_client, self._taken, self._behind = MessageClient(connection, client), 0, True
         acks = self._chance.random() < 0.6
         data = {"userID": self.user, "appID": int(APP), "device": self._device, "cursor": self._cursor}
-        self.talker.tell("login", {**data, "acks": True} if acks else data)
+        self.message_client.tell("login", {**data, "acks": True} if acks else data)
 
     def leave(self) -> None:
         self.take()
-        if self.talker is not None:
-            self.talker.client.hang_up()
-        self.talker = None
+        if self.message_client is not None:
+            self.message_client.client.hang_up()
+        self.message_client = None
 
     def ask(self) -> None:
-        assert self.talker is not None
+        assert self.message_client is not None
         self._behind = True
-        self.talker.tell("sync", {"cursor": self._cursor, "limit": self._chance.choice([1, 3, 7])})
+        self.message_client.tell("sync", {"cursor": self._cursor, "limit": self._chance.choice([1, 3, 7])})
 
     def ask_unless_asking(self) -> None:
         if not self._behind:
             self.ask()
 
     def send(self, target: dict[str, object], number: int) -> None:
-        assert self.talker is not None
+        assert self.message_client is not None
         name = f"{self.user}{number}" if self._chance.random() < 0.8 else ""
-        self.talker.tell("send", {**target, "text": "x", "clientMsgID": name})
+        self.message_client.tell("send", {**target, "text": "x", "clientMsgID": name})
 
     def acknowledge(self) -> None:
         """What it has, some of it, or more than it can have."""
-        assert self.talker is not None
-        self.talker.tell("ack", {"id": max(1, self._chance.choice([self._cursor, self._cursor - 3, 10**6]))})
+        assert self.message_client is not None
+        self.message_client.tell(
+            "ack", {"id": max(1, self._chance.choice([self._cursor, self._cursor - 3, 10**6]))}
+        )
 
     def take(self) -> None:
         """Read what has come."""
-        if self.talker is None:
+        if self.message_client is None:
             return
-        bodies = self.talker.bodies()
+        bodies = self.message_client.bodies()
         for body in bodies[self._taken :]:
             self._read(body["cmd"], body["response"]["code"], body["response"]["data"])
         self._taken = len(bodies)
-        if self.talker.connection.state != OPEN:
-            self.talker = None
+        if self.message_client.connection.state != OPEN:
+            self.message_client = None
 
     def _read(self, cmd: str, code: int, data: Any) -> None:
         assert code != 1004
@@ -86,14 +88,14 @@ class Client:
                 self.ask()
         elif cmd == "sync":
             for each in data["messages"] if data is not None else ():
-                self._told(each["id"])
+                self._received(each["id"])
             self._behind = data is None or data["hasMore"]
             if self._behind:
                 self.ask()
         elif cmd == "message" or (cmd == "send" and data is not None):
-            self._told(data["id"])
+            self._received(data["id"])
 
-    def _told(self, id: int) -> None:
+    def _received(self, id: int) -> None:
         assert id in self.had or id > self._cursor, f"{id} for the first time behind {self._cursor}"
         self.had.add(id)
         self._cursor = max(self._cursor, id)
@@ -143,7 +145,9 @@ class Storm:
                 self._lose_commits(node)
 
     def _there(self) -> Client | None:
-        return self.chance.choice([each for each in self.clients if each.talker is not None] or [None])
+        return self.chance.choice(
+            [each for each in self.clients if each.message_client is not None] or [None]
+        )
 
     def _send(self) -> None:
         if client := self._there():
@@ -154,7 +158,7 @@ class Storm:
 
     def _come_or_leave(self) -> None:
         client = self.chance.choice(self.clients)
-        (client.come if client.talker is None else client.leave)()
+        (client.come if client.message_client is None else client.leave)()
 
     def _join_or_leave(self) -> None:
         log, group, user = self.chance.choice(self.nodes).log, *map(self.chance.choice, (self.groups, USERS))
@@ -198,7 +202,7 @@ class Storm:
 
     def all_have_all(self) -> bool:
         for client in self.clients:
-            if client.talker is None:
+            if client.message_client is None:
                 client.come()
             client.take()
         return all(client.had >= self.readable(client.user) for client in self.clients)
@@ -234,9 +238,7 @@ def nodes(request: pytest.FixtureRequest) -> Iterator[list[Node]]:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_whatever_happens_everybody_has_everything_and_never_out_of_order(
-    nodes: list[Node], seed: int
-) -> None:
+def test_all_clients_receive_everything_in_order_in_a_random_history(nodes: list[Node], seed: int) -> None:
     storm = Storm(nodes, random.Random(f"{len(nodes)}.{seed}"))
     for _ in range(150):
         storm.step()

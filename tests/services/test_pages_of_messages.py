@@ -5,15 +5,16 @@ from typing import Any
 import pytest
 
 from imserver.services.messages import deliverer
+from imserver.storage.log import contract
 from imserver.storage.log.contract import Entry
-from tests.services.messaging_world import Node
+from tests.services.messaging_harness import Node
 
 BOUND = 1000
 
 
 @pytest.fixture(autouse=True)
 def _low_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deliverer, "PAGE_BYTES", BOUND)
+    monkeypatch.setattr(contract, "PAGE_BYTES", BOUND)
 
 
 def entries(*sizes: int) -> list[Entry]:
@@ -25,7 +26,7 @@ def entries(*sizes: int) -> list[Entry]:
 
 @pytest.mark.parametrize("more", [False, True])
 @pytest.mark.parametrize("sizes", [(), (0, 0), (BOUND,), (BOUND // 2, BOUND // 2), (5 * BOUND,)])
-def test_what_fits_is_left_as_it_is(sizes: tuple[int, ...], more: bool) -> None:
+def test_a_page_within_the_limit_is_unchanged(sizes: tuple[int, ...], more: bool) -> None:
     found = entries(*sizes)
     assert deliverer.oldest_page(found, more) == (found, more)
     assert deliverer.newest_page(found, more) == (found, more)
@@ -78,7 +79,7 @@ def test_a_sync_goes_on_behind_what_the_page_held_and_ends_live() -> None:
         assert bob.texts() == ["live"]
 
 
-def test_who_missed_too_many_bytes_has_to_sync() -> None:
+def test_a_client_that_missed_too_many_bytes_must_sync() -> None:
     with Node() as node:
         said(node, 7)
         assert node.speaker("bob", cursor=0).login == (200, {"recovered": False})

@@ -36,13 +36,13 @@ def test_a_hash_of_gochat_matches_and_is_weak(some: Passwords) -> None:
     assert some.is_weak(GOCHATS)
 
 
-def test_nobodys_password_matches_nothing(some: Passwords) -> None:
+def test_a_missing_account_matches_no_password(some: Passwords) -> None:
     assert not some.matches("", "nobody's")
     assert not some.matches("", "")
 
 
 @pytest.mark.parametrize("kept", ["", GOCHATS])
-def test_a_wrong_password_takes_as_long_whatever_is_kept(
+def test_a_wrong_password_takes_as_long_for_any_hash(
     some: Passwords, monkeypatch: pytest.MonkeyPatch, kept: str
 ) -> None:
     looked_at: list[str] = []
@@ -56,7 +56,7 @@ def test_a_wrong_password_takes_as_long_whatever_is_kept(
     assert looked_at == [""], "a hash of argon2id was compared"
 
 
-def test_what_is_no_hash_matches_nothing(some: Passwords) -> None:
+def test_an_invalid_hash_matches_nothing(some: Passwords) -> None:
     assert not some.matches("no hash", "no hash")
 
 

@@ -6,7 +6,7 @@ import gevent
 import pytest
 
 from imserver.model import Event, Outcome
-from imserver.services.push.pending import PendingPushes
+from imserver.services.push.publish import PendingPushes
 
 
 class Users:
@@ -14,7 +14,7 @@ class Users:
 
     def __init__(self) -> None:
         self.devices: dict[tuple[str, str], set[str]] = {}
-        self.told: list[tuple[str, str]] = []
+        self.received: list[tuple[str, str]] = []
         self.asked = 0
         self.slow = False
         self.now = 1000.0
@@ -27,7 +27,7 @@ class Users:
             devices = self.devices.get((app, user), set())
             there = bool(devices) if device is None else device in devices
             if there:
-                self.told.append((user, event.text))
+                self.received.append((user, event.text))
             outcomes.append(Outcome.SENT if there else Outcome.NOT_SENT)
         return outcomes
 
@@ -52,37 +52,37 @@ def words(text: str) -> Event:
     return Event("msg", "shop", text)
 
 
-def test_whoever_comes_in_time_is_told_in_order(users: Users) -> None:
+def test_a_user_who_logs_in_in_time_gets_the_pushes_in_order(users: Users) -> None:
     pending = pending_of(users)
     for text in ("one", "two", "three"):
         assert pending.add("101", "ann", words(text), 10)
     pending.look()
-    assert users.told == []
+    assert users.received == []
     users.come("ann")
     pending.look()
-    assert users.told == [("ann", "one"), ("ann", "two"), ("ann", "three")]
+    assert users.received == [("ann", "one"), ("ann", "two"), ("ann", "three")]
     assert (pending.count, pending.bytes, pending.expired) == (0, 0, 0)
     assert not pending.waits_for("101", "ann")
 
 
-def test_whoever_comes_too_late_is_not(users: Users) -> None:
+def test_a_user_who_logs_in_too_late_gets_no_pushes(users: Users) -> None:
     pending = pending_of(users)
     pending.add("101", "ann", words("short"), 5)
     pending.add("101", "ann", words("long"), 50)
     users.now += 5
     users.come("ann")
     pending.look()
-    assert users.told == [("ann", "long")]
+    assert users.received == [("ann", "long")]
     assert (pending.count, pending.bytes, pending.expired) == (0, 0, 1)
 
 
-def test_what_is_over_is_not_told_though_nobody_has_looked_since(users: Users) -> None:
+def test_an_expired_push_is_not_delivered_before_its_removal(users: Users) -> None:
     pending = pending_of(users)
     pending.add("101", "ann", words("short"), 5)
     users.now += 6
     users.come("ann")
     pending.deliver("101", "ann")
-    assert users.told == []
+    assert users.received == []
     pending.look()
     assert (pending.count, pending.expired) == (0, 1)
 
@@ -92,20 +92,20 @@ def test_users_of_other_apps_with_the_same_name_are_others(users: Users) -> None
     pending.add("101", "ann", words("for 101"), 10)
     users.come("ann", app="102")
     pending.look()
-    assert users.told == []
+    assert users.received == []
     assert pending.waits_for("101", "ann")
 
 
-def test_what_is_for_one_device_waits_for_that_device(users: Users) -> None:
+def test_a_push_for_one_device_waits_for_that_device(users: Users) -> None:
     pending = pending_of(users)
     pending.add("101", "ann", words("phone"), 10, "phone")
     pending.add("101", "ann", words("any"), 10)
     users.come("ann", "tablet")
     pending.look()
-    assert users.told == [("ann", "any")]
+    assert users.received == [("ann", "any")]
     users.come("ann", "phone")
     pending.look()
-    assert users.told[1:] == [("ann", "phone")]
+    assert users.received[1:] == [("ann", "phone")]
 
 
 def test_at_most_so_many_are_held(users: Users) -> None:
@@ -152,18 +152,18 @@ def test_nothing_is_held_where_nothing_may_be(users: Users) -> None:
     assert not pending_of(users, pushes=0).add("101", "ann", words("x"), 10)
 
 
-def test_two_who_deliver_at_once_tell_everything_once_and_in_order(users: Users) -> None:
+def test_concurrent_deliveries_send_each_push_once_and_in_order(users: Users) -> None:
     pending = pending_of(users)
     texts = [str(number) for number in range(20)]
     for text in texts:
         pending.add("101", "ann", words(text), 10)
     users.come("ann")
     users.slow = True
-    gevent.joinall([gevent.spawn(pending.deliver, "101", "ann") for _ in range(3)], timeout=5)
-    assert users.told == [("ann", text) for text in texts]
+    gevent.joinall([gevent.spawn(pending.deliver, "101", "ann") for _ in range(3)], timeout=60)
+    assert users.received == [("ann", text) for text in texts]
 
 
-def test_a_user_who_goes_while_they_are_told_keeps_the_rest(users: Users) -> None:
+def test_pushes_not_yet_delivered_stay_pending_when_the_user_leaves(users: Users) -> None:
     pending = pending_of(users)
     for text in ("one", "two"):
         pending.add("101", "ann", words(text), 10)
@@ -177,10 +177,10 @@ def test_a_user_who_goes_while_they_are_told_keeps_the_rest(users: Users) -> Non
 
     users.reach = reach_once  # type: ignore[method-assign]
     pending.look()
-    assert users.told == [("ann", "one")]
+    assert users.received == [("ann", "one")]
     users.come("ann")
     pending.look()
-    assert users.told == [("ann", "one"), ("ann", "two")]
+    assert users.received == [("ann", "one"), ("ann", "two")]
 
 
 def test_many_users_are_asked_for_together(users: Users) -> None:
@@ -190,5 +190,5 @@ def test_many_users_are_asked_for_together(users: Users) -> None:
         users.come(f"u{number}")
     pending.look()
     assert users.asked == 2500
-    assert len(users.told) == 2500
+    assert len(users.received) == 2500
     assert pending.count == 0

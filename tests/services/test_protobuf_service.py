@@ -26,20 +26,20 @@ from imserver.services.dialects.protobuf_uplink import (
 from imserver.services.messages.deliverer import Result
 from imserver.storage.log.contract import Appended, Entry
 from imserver.transport.connection import CLOSING, OPEN, Connection
-from tests.hub.world import POLICIES
+from tests.hub.harness import POLICIES
 from tests.integration import protobuf
-from tests.integration.protobuf import GROUP, SINGLE, Output, Said, acked, pushed, synced
+from tests.integration.protobuf import GROUP, SINGLE, Output, SentMessage, acked, pushed, synced
 from tests.integration.raw import BINARY, PING, PONG, frame
 from tests.services.memory_log import Shelf
-from tests.services.messaging_world import Node
-from tests.transport.rig import Client, turn, until
+from tests.services.messaging_harness import Node
+from tests.transport.harness import Client, turn, until
 
 APP = "gochat"
 DIALECT = ProtobufDialect()
 ENDS_AT = 4102444800
 
 
-class Door:
+class FakeLogins:
     """Decides on logins as a test says."""
 
     def __init__(self) -> None:
@@ -53,6 +53,9 @@ class Door:
         return app
 
     def wants_tokens(self, app: str) -> bool:
+        return True
+
+    def takes_user(self, app: str, user: str) -> bool:
         return True
 
     def check(
@@ -70,7 +73,7 @@ class Door:
         return LoginDecision(expires_at=ENDS_AT, user=token)
 
 
-class Chatter:
+class ProtobufClient:
     """A client and its connection."""
 
     def __init__(self, connection: Connection, client: Client) -> None:
@@ -95,10 +98,12 @@ class Chatter:
         self.client.probe(b"%d" % len(self.client.frames))
 
     def single(self, number: int, to: int, text: str, **more: object) -> None:
-        self.tell(protobuf.message(number, Said(SINGLE, to, self.id, 1, text.encode(), time=7), **more))  # type: ignore[arg-type]
+        self.tell(
+            protobuf.message(number, SentMessage(SINGLE, to, self.id, 1, text.encode(), time=7), **more)
+        )  # type: ignore[arg-type]
 
     def group(self, number: int, to: int, text: str) -> None:
-        self.tell(protobuf.message(number, Said(GROUP, to, self.id, 1, text.encode(), time=7)))
+        self.tell(protobuf.message(number, SentMessage(GROUP, to, self.id, 1, text.encode(), time=7)))
 
     def acks(self) -> list[tuple[int, int]]:
         return [
@@ -107,7 +112,7 @@ class Chatter:
             if each.kind == protobuf.ACK and each.data.startswith(b"\x08\x01")
         ]
 
-    def pushes(self) -> list[Said]:
+    def pushes(self) -> list[SentMessage]:
         return [pushed(each) for each in self.outputs() if each.kind == protobuf.MESSAGE]
 
     def stream(self) -> list[int]:
@@ -123,17 +128,24 @@ class Chatter:
         return found
 
 
-class World(Node):
+class Harness(Node):
     """A node with chats. A token is the number of its account."""
 
     def __init__(self, shelf: Shelf | None = None) -> None:
         policies = {**POLICIES, APP: "refuse"}
         super().__init__(shelf, policies=policies)
-        self.door = Door()
+        self.logins = FakeLogins()
         self.uplink = ProtobufUplink(self.messaging, self.store)
-        self.protobuf_service = ProtobufService(self.sessions, self.door, self.messaging, self.uplink)
+        self.protobuf_service = ProtobufService(self.sessions, self.logins, self.messaging, self.uplink)
         self.sweep = Sweep(
-            self.context, self.metrics, 360, 0, 0, 20, {"protobuf": 600}, self.protobuf_service.check_token
+            self.context,
+            self.metrics,
+            360,
+            0,
+            0,
+            20,
+            {"protobuf": 600},
+            {"protobuf": self.protobuf_service.check_token},
         )
         self._make_dispatcher(protobuf=self.protobuf_service, uplink=self.uplink)
 
@@ -143,11 +155,11 @@ class World(Node):
             service.ended(connection)
         super().on_ended(connection, code)
 
-    def visitor(self) -> Chatter:
+    def visitor(self) -> ProtobufClient:
         connection, client = self.connect(dialect=DIALECT)
-        return Chatter(connection, client)
+        return ProtobufClient(connection, client)
 
-    def chatter(self, id: int, device: str = "") -> Chatter:
+    def protobuf_client(self, id: int, device: str = "") -> ProtobufClient:
         """Somebody who has logged in."""
         found = self.visitor()
         found.id = id
@@ -155,9 +167,9 @@ class World(Node):
         assert found.expect(1)[0].data == b"\x08\x03"
         return found
 
-    def live(self, id: int, device: str = "") -> Chatter:
+    def live(self, id: int, device: str = "") -> ProtobufClient:
         """Somebody who has nothing to catch up with."""
-        found = self.chatter(id, device)
+        found = self.protobuf_client(id, device)
         found.tell(protobuf.sync(2**62))
         assert synced(found.expect(2)[1]) == ([], False)
         found.client.frames.clear()
@@ -165,34 +177,34 @@ class World(Node):
 
 
 @pytest.fixture
-def world() -> Iterator[World]:
-    with World() as found:
+def harness() -> Iterator[Harness]:
+    with Harness() as found:
         yield found
 
 
 # --- logging in ---------------------------------------------------------------------------------------------
 
 
-def test_a_login_is_acknowledged_and_makes_a_session_that_ends_with_its_token(world: World) -> None:
-    ann = world.chatter(266)
+def test_a_login_is_acknowledged_and_makes_a_session_that_ends_with_its_token(harness: Harness) -> None:
+    ann = harness.protobuf_client(266)
     assert (ann.connection.app, ann.connection.user) == (APP, "266")
-    assert world.door.asked == [(APP, "", "")]
+    assert harness.logins.asked == [(APP, "", "")]
 
 
 @pytest.mark.parametrize(
-    "payload", [protobuf.sync(0), protobuf.message(1, Said(SINGLE, 2, 1)), protobuf.sent(2)]
+    "payload", [protobuf.sync(0), protobuf.message(1, SentMessage(SINGLE, 2, 1)), protobuf.sent(2)]
 )
-def test_before_the_login_everything_is_dropped(world: World, payload: bytes) -> None:
-    stranger = world.visitor()
+def test_before_the_login_everything_is_dropped(harness: Harness, payload: bytes) -> None:
+    stranger = harness.visitor()
     stranger.tell(payload)
     stranger.settle()
     assert stranger.outputs() == []
     assert stranger.connection.state == OPEN
-    assert world.log.shelf.entries == {}
+    assert harness.log.shelf.entries == {}
 
 
-def test_a_bad_token_is_dropped_and_may_be_followed_by_a_good_one(world: World) -> None:
-    ann = world.visitor()
+def test_a_bad_token_is_dropped_and_may_be_followed_by_a_good_one(harness: Harness) -> None:
+    ann = harness.visitor()
     ann.tell(protobuf.login("nonsense"))
     ann.settle()
     assert (ann.outputs(), ann.connection.state) == ([], OPEN)
@@ -201,38 +213,38 @@ def test_a_bad_token_is_dropped_and_may_be_followed_by_a_good_one(world: World) 
 
 
 def test_who_ends_all_sessions_while_a_token_is_read_is_not_logged_in_with_it(
-    world: World,
+    harness: Harness,
 ) -> None:
-    world.door.on_check = lambda user: world.sessions.close(APP, [user])
-    ann = world.visitor()
+    harness.logins.on_check = lambda user: harness.sessions.close(APP, [user])
+    ann = harness.visitor()
     ann.tell(protobuf.login("266"))
     assert ann.client.close_code() == 4502
     assert ann.outputs() == []
-    assert not world.hub.is_online(APP, "266")
+    assert not harness.hub.is_online(APP, "266")
 
 
-def test_a_second_login_on_a_connection_is_dropped(world: World) -> None:
-    ann = world.chatter(266)
+def test_a_second_login_on_a_connection_is_dropped(harness: Harness) -> None:
+    ann = harness.protobuf_client(266)
     ann.tell(protobuf.login("267"))
     ann.settle()
     assert len(ann.outputs()) == 1
     assert ann.connection.user == "266"
 
 
-def test_a_user_who_is_online_elsewhere_stays_there(world: World) -> None:
-    ann = world.chatter(266)
-    second = world.visitor()
+def test_a_user_who_is_online_elsewhere_stays_there(harness: Harness) -> None:
+    ann = harness.protobuf_client(266)
+    second = harness.visitor()
     second.tell(protobuf.login("266"))
     until(lambda: any(each.opcode == PING for each in ann.client.read()))
     ann.client.send(frame(PONG, b""))
     assert second.client.close_code() == 4501
     assert second.outputs() == []
-    assert world.hub.apps[APP].sessions_of("266") == (ann.connection,)
+    assert harness.hub.apps[APP].sessions_of("266") == (ann.connection,)
 
 
-def test_devices_with_names_of_their_own_are_online_together(world: World) -> None:
-    phone, desk = world.live(266, "phone"), world.live(266, "desk")
-    bob = world.live(267)
+def test_devices_with_names_of_their_own_are_online_together(harness: Harness) -> None:
+    phone, desk = harness.live(266, "phone"), harness.live(266, "desk")
+    bob = harness.live(267)
     bob.single(1, 266, "hi")
     bob.expect(1)
     assert [said.text for said in phone.pushes()] == [said.text for said in desk.pushes()] == ["hi"]
@@ -244,37 +256,37 @@ def test_devices_with_names_of_their_own_are_online_together(world: World) -> No
     assert len(phone.pushes()) == 1
 
 
-def test_a_final_verdict_closes_and_another_one_does_not(world: World) -> None:
-    world.door.verdict = LoginDecision(1003, 4505)
-    ann = world.visitor()
+def test_a_final_decision_closes_and_another_one_does_not(harness: Harness) -> None:
+    harness.logins.verdict = LoginDecision(1003, 4505)
+    ann = harness.visitor()
     ann.tell(protobuf.login("266"))
     ann.settle()
     assert (ann.outputs(), ann.connection.state) == ([], OPEN)
-    world.door.verdict = BAD_ORIGIN
+    harness.logins.verdict = BAD_ORIGIN
     ann.tell(protobuf.login("266"))
     assert ann.client.close_code() == 4505
 
 
-def test_a_token_of_the_app_itself_logs_in_whoever_it_names_if_that_is_an_account(world: World) -> None:
-    world.door.verdict = LoginDecision(user="268")
-    ann = world.visitor()
+def test_a_token_of_the_app_logs_in_the_account_that_it_names(harness: Harness) -> None:
+    harness.logins.verdict = LoginDecision(user="268")
+    ann = harness.visitor()
     ann.tell(protobuf.login("a.session.token"))
     ann.expect(1)
     assert ann.connection.user == "268"
-    world.door.verdict = LoginDecision(user="eve")
-    eve = world.visitor()
+    harness.logins.verdict = LoginDecision(user="eve")
+    eve = harness.visitor()
     eve.tell(protobuf.login("a.session.token"))
     eve.settle()
     assert (eve.outputs(), eve.connection.user) == ([], None)
 
 
-def test_whoever_cannot_be_logged_in_for_want_of_the_database_is_closed_to_try_again(world: World) -> None:
-    world.door.unavailable = True
-    ann = world.visitor()
+def test_a_login_without_the_database_is_closed_with_a_temporary_code(harness: Harness) -> None:
+    harness.logins.unavailable = True
+    ann = harness.visitor()
     ann.tell(protobuf.login("266"))
     assert ann.client.close_code() == 1011
-    world.door.unavailable, world.log.away = False, True
-    bob = world.visitor()
+    harness.logins.unavailable, harness.log.away = False, True
+    bob = harness.visitor()
     bob.tell(protobuf.login("267"))
     assert bob.client.close_code() == 1011
     assert bob.outputs() == []
@@ -283,26 +295,26 @@ def test_whoever_cannot_be_logged_in_for_want_of_the_database_is_closed_to_try_a
 # --- sending ------------------------------------------------------------------------------------------------
 
 
-def test_a_message_is_stored_pushed_and_acknowledged_with_one_place(world: World) -> None:
-    ann, bob = world.live(266), world.live(267)
-    sent = Said(SINGLE, 267, 266, 1, b"hi", 0, 1700000000000)
+def test_a_message_is_stored_pushed_and_acknowledged_with_one_position(harness: Harness) -> None:
+    ann, bob = harness.live(266), harness.live(267)
+    sent = SentMessage(SINGLE, 267, 266, 1, b"hi", 0, 1700000000000)
     ann.tell(protobuf.message(1, sent))
     ann.expect(1)
     assert ann.acks() == [(1, 1)]
     assert bob.pushes() == [sent._replace(seq=1)]
-    assert [entry.id for entry in world.log.shelf.entries[APP]] == [1]
+    assert [entry.id for entry in harness.log.shelf.entries[APP]] == [1]
 
 
 @pytest.mark.parametrize(
     "sent",
     [
-        Said(SINGLE, 267, 266, 0, b"", 0, 0),
-        Said(SINGLE, 267, 266, 3, b"\xff\x00", 0, 2**63 - 1),
-        Said(SINGLE, 2**63 - 1, 266, 9, b"x", 0, 1),
+        SentMessage(SINGLE, 267, 266, 0, b"", 0, 0),
+        SentMessage(SINGLE, 267, 266, 3, b"\xff\x00", 0, 2**63 - 1),
+        SentMessage(SINGLE, 2**63 - 1, 266, 9, b"x", 0, 1),
     ],
 )
-def test_all_fields_of_a_message_come_back_as_they_were_sent(world: World, sent: Said) -> None:
-    ann, bob = world.live(266), world.live(sent.receiver)
+def test_all_fields_of_a_message_come_back_as_they_were_sent(harness: Harness, sent: SentMessage) -> None:
+    ann, bob = harness.live(266), harness.live(sent.receiver)
     ann.tell(protobuf.message(1, sent))
     ann.expect(1)
     assert bob.pushes() == [sent._replace(seq=1)]
@@ -310,41 +322,43 @@ def test_all_fields_of_a_message_come_back_as_they_were_sent(world: World, sent:
     assert synced(bob.expect(2)[1]) == ([sent._replace(seq=1)], False)
 
 
-def test_a_place_that_a_client_gives_its_message_is_not_looked_at(world: World) -> None:
-    ann, bob = world.live(266), world.live(267)
-    ann.tell(protobuf.message(1, Said(SINGLE, 267, 266, 1, b"hi", seq=99)))
+def test_a_position_in_a_clients_message_is_ignored(harness: Harness) -> None:
+    ann, bob = harness.live(266), harness.live(267)
+    ann.tell(protobuf.message(1, SentMessage(SINGLE, 267, 266, 1, b"hi", seq=99)))
     ann.expect(1)
     assert bob.pushes()[0].seq == 1
 
 
-def test_members_of_a_group_are_told_and_the_sender_is_not(world: World) -> None:
-    group = world.log.create(APP, "266", ["267", "268"])
-    ann, bob, eve = world.live(266), world.live(267), world.live(268)
+def test_group_members_except_the_sender_receive_the_message(harness: Harness) -> None:
+    group = harness.log.create(APP, "266", ["267", "268"])
+    ann, bob, eve = harness.live(266), harness.live(267), harness.live(268)
     ann.group(1, group, "all")
     ann.expect(1)
     (id, place) = ann.acks()[0]
     assert id == 1
     for member in (bob, eve):
-        assert member.pushes() == [Said(GROUP, group, 266, 1, b"all", place, 7)]
+        assert member.pushes() == [SentMessage(GROUP, group, 266, 1, b"all", place, 7)]
     assert ann.pushes() == []
 
 
 @pytest.mark.parametrize(
     "sent",
     [
-        Said(SINGLE, 267, 999, 1, b"x"),
-        Said(SINGLE, 266, 266, 1, b"x"),
-        Said(0, 267, 266, 1, b"x"),
-        Said(3, 267, 266, 1, b"x"),
-        Said(SINGLE, 0, 266, 1, b"x"),
-        Said(SINGLE, 2**63, 266, 1, b"x"),
-        Said(GROUP, 12345, 266, 1, b"x"),
-        Said(),
+        SentMessage(SINGLE, 267, 999, 1, b"x"),
+        SentMessage(SINGLE, 266, 266, 1, b"x"),
+        SentMessage(0, 267, 266, 1, b"x"),
+        SentMessage(3, 267, 266, 1, b"x"),
+        SentMessage(SINGLE, 0, 266, 1, b"x"),
+        SentMessage(SINGLE, 2**63, 266, 1, b"x"),
+        SentMessage(GROUP, 12345, 266, 1, b"x"),
+        SentMessage(),
     ],
     ids=["for another", "to oneself", "no kind", "unknown kind", "nobody", "beyond", "no member", "empty"],
 )
-def test_what_may_not_be_sent_is_not_acknowledged_and_uses_up_its_number(world: World, sent: Said) -> None:
-    ann, bob = world.live(266), world.live(267)
+def test_an_invalid_message_is_not_acknowledged_and_uses_its_number(
+    harness: Harness, sent: SentMessage
+) -> None:
+    ann, bob = harness.live(266), harness.live(267)
     ann.tell(protobuf.message(1, sent))
     ann.tell(protobuf.message(1, sent))
     ann.settle()
@@ -355,8 +369,8 @@ def test_what_may_not_be_sent_is_not_acknowledged_and_uses_up_its_number(world: 
     assert [said.text for said in bob.pushes()] == ["after"]
 
 
-def test_only_the_next_number_is_taken(world: World) -> None:
-    ann, bob = world.live(266), world.live(267)
+def test_only_the_next_number_is_taken(harness: Harness) -> None:
+    ann, bob = harness.live(266), harness.live(267)
     for number in (0, 2, 2**64 - 1):
         ann.single(number, 267, "wrong")
     ann.single(1, 267, "one")
@@ -368,8 +382,8 @@ def test_only_the_next_number_is_taken(world: World) -> None:
     assert [said.text for said in bob.pushes()] == ["one", "two"]
 
 
-def test_a_repeat_is_acknowledged_again_with_the_first_place_and_delivered_once(world: World) -> None:
-    ann, bob = world.live(266), world.live(267)
+def test_a_repeat_is_acknowledged_again_with_the_first_position_and_delivered_once(harness: Harness) -> None:
+    ann, bob = harness.live(266), harness.live(267)
     ann.single(1, 267, "hi")
     ann.expect(1)
     bob.single(1, 266, "ho")
@@ -378,23 +392,23 @@ def test_a_repeat_is_acknowledged_again_with_the_first_place_and_delivered_once(
     ann.expect(3)
     assert ann.acks() == [(1, 1), (1, 1)]
     assert len(bob.pushes()) == 1
-    assert len(world.log.shelf.entries[APP]) == 2
+    assert len(harness.log.shelf.entries[APP]) == 2
 
 
-def test_a_repeat_that_comes_before_the_commit_is_stored_once(world: World) -> None:
-    ann = world.live(266)
-    world.log.committing = Signal()
+def test_a_repeat_that_comes_before_the_commit_is_stored_once(harness: Harness) -> None:
+    ann = harness.live(266)
+    harness.log.committing = Signal()
     for _ in range(4):
         ann.single(1, 267, "hi")
     ann.settle()
     assert ann.outputs() == [], "nothing is acknowledged before it is stored"
-    world.log.committing.set()
+    harness.log.committing.set()
     ann.expect(1)
-    assert len(world.log.shelf.entries[APP]) == 1
+    assert len(harness.log.shelf.entries[APP]) == 1
 
 
-def test_messages_that_do_not_wait_for_acks_are_stored_in_their_order(world: World) -> None:
-    ann, bob = world.live(266), world.live(267)
+def test_messages_that_do_not_wait_for_acks_are_stored_in_their_order(harness: Harness) -> None:
+    ann, bob = harness.live(266), harness.live(267)
     texts = [f"t{number}" for number in range(1, 101)]
     for number, text in enumerate(texts, 1):
         ann.single(number, 267, text)
@@ -403,34 +417,34 @@ def test_messages_that_do_not_wait_for_acks_are_stored_in_their_order(world: Wor
     assert [said.text for said in bob.pushes()] == texts
 
 
-def test_a_message_that_could_not_be_stored_may_be_sent_again(world: World) -> None:
-    ann = world.live(266)
-    world.log.away = True
+def test_a_message_that_could_not_be_stored_may_be_sent_again(harness: Harness) -> None:
+    ann = harness.live(266)
+    harness.log.away = True
     for number in (1, 2, 3):
         ann.single(number, 267, f"t{number}")
     ann.settle()
-    until(lambda: world.uplink.idle)
+    until(lambda: harness.uplink.idle)
     assert ann.outputs() == []
-    world.log.away = False
+    harness.log.away = False
     ann.single(3, 267, "not its turn")
     for number in (1, 2):
         ann.single(number, 267, f"t{number}")
     ann.expect(2)
-    assert [entry.body for entry in world.log.shelf.entries[APP]] == [b"t1", b"t2"]
+    assert [entry.body for entry in harness.log.shelf.entries[APP]] == [b"t1", b"t2"]
 
 
 @pytest.mark.parametrize("stored", [True, False])
-def test_a_number_is_not_taken_again_before_it_is_known_what_became_of_it(world: World, stored: bool) -> None:
+def test_a_number_is_not_accepted_again_before_its_result_is_known(harness: Harness, stored: bool) -> None:
     """A message without an id of its own, whose COMMIT is not answered in time."""
-    ann, bob = world.live(266), world.live(267)
-    world.log.late = late = []
+    ann, bob = harness.live(266), harness.live(267)
+    harness.log.late = late = []
     ann.single(1, 267, "once")
     until(lambda: late)
     for number in (1, 2):
         ann.single(number, 267, "once" if number == 1 else "twice")
     ann.settle()
     assert ann.outputs() == []
-    world.log.late = None
+    harness.log.late = None
     late.pop()(stored)
     if not stored:
         assert ann.outputs() == []
@@ -440,42 +454,42 @@ def test_a_number_is_not_taken_again_before_it_is_known_what_became_of_it(world:
     assert ann.acks() == [(1, 1), (2, 2)]
     assert [said.text for said in bob.pushes()] == ["once", "twice"]
     assert ann.pushes() == []
-    assert world.uplink.idle
+    assert harness.uplink.idle
 
 
-def test_who_leaves_before_it_is_known_what_became_of_a_message_is_forgotten(world: World) -> None:
-    ann, bob = world.live(266), world.live(267)
-    world.log.late = late = []
+def test_a_connection_that_ends_before_the_result_leaves_no_state(harness: Harness) -> None:
+    ann, bob = harness.live(266), harness.live(267)
+    harness.log.late = late = []
     ann.single(1, 267, "hi")
     until(lambda: late)
-    world.log.late = None
+    harness.log.late = None
     ann.client.hang_up()
-    until(lambda: not world.hub.is_online(APP, "266"))
+    until(lambda: not harness.hub.is_online(APP, "266"))
     late.pop()(True)
     until(bob.pushes)
-    assert world.uplink.idle
-    assert APP not in world.messaging.deliverer.results
+    assert harness.uplink.idle
+    assert APP not in harness.messaging.deliverer.results
 
 
 @pytest.mark.parametrize(("size", "taken"), [(1, MAX_WAITING), (40_000, MAX_WAITING_BYTES // 40_000)])
-def test_only_so_much_of_a_connection_waits_for_a_commit(world: World, size: int, taken: int) -> None:
-    ann = world.live(266)
-    world.log.committing = Signal()
+def test_only_so_much_of_a_connection_waits_for_a_commit(harness: Harness, size: int, taken: int) -> None:
+    ann = harness.live(266)
+    harness.log.committing = Signal()
     for number in range(1, taken + 20):
         ann.single(number, 267, "x" * size)
     ann.settle()
-    world.log.committing.set()
+    harness.log.committing.set()
     until(lambda: len(ann.acks()) == taken)
     ann.single(taken + 1, 267, "next")
     until(lambda: len(ann.acks()) == taken + 1)
 
 
-def test_whosoever_later_message_is_stored_and_the_earlier_is_not_begins_anew(
-    world: World, monkeypatch: pytest.MonkeyPatch
+def test_a_client_whose_later_message_was_stored_first_must_reconnect(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ann = world.live(266)
+    ann = harness.live(266)
     dones: list[Callable[[Result], None]] = []
-    monkeypatch.setattr(world.messaging, "send", lambda app, draft, done, connection: dones.append(done))
+    monkeypatch.setattr(harness.messaging, "send", lambda app, draft, done, connection: dones.append(done))
     for number in (1, 2, 3):
         ann.single(number, 267, "x")
     until(lambda: dones)
@@ -489,51 +503,51 @@ def test_whosoever_later_message_is_stored_and_the_earlier_is_not_begins_anew(
     assert ann.acks() == [(1, 7), (3, 8)]
 
 
-def test_a_message_with_an_id_is_protected_across_connections(world: World) -> None:
-    ann = world.live(266)
+def test_a_message_with_an_id_is_protected_across_connections(harness: Harness) -> None:
+    ann = harness.live(266)
     ann.single(1, 267, "hi", client_msg_id="m1")
     ann.expect(1)
     first = ann.acks()[0][1]
     ann.client.hang_up()
-    until(lambda: not world.hub.is_online(APP, "266"))
-    again = world.live(266)
+    until(lambda: not harness.hub.is_online(APP, "266"))
+    again = harness.live(266)
     again.single(1, 267, "hi", client_msg_id="m1")
     again.expect(1)
     assert again.acks() == [(1, first)]
-    assert len(world.log.shelf.entries[APP]) == 1
+    assert len(harness.log.shelf.entries[APP]) == 1
 
 
-def test_what_waits_when_a_connection_ends_is_forgotten(world: World) -> None:
-    ann = world.live(266)
-    world.log.committing = Signal()
+def test_waiting_messages_of_an_ended_connection_are_dropped(harness: Harness) -> None:
+    ann = harness.live(266)
+    harness.log.committing = Signal()
     for number in (1, 2):
         ann.single(number, 267, "x")
-    until(lambda: not world.uplink.idle)
+    until(lambda: not harness.uplink.idle)
     ann.client.hang_up()
-    until(lambda: world.uplink.idle)
-    world.log.committing.set()
-    until(lambda: len(world.log.shelf.entries.get(APP, ())) == 1)
+    until(lambda: harness.uplink.idle)
+    harness.log.committing.set()
+    until(lambda: len(harness.log.shelf.entries.get(APP, ())) == 1)
     turn()
-    assert len(world.log.shelf.entries[APP]) == 1
+    assert len(harness.log.shelf.entries[APP]) == 1
 
 
 # --- catching up --------------------------------------------------------------------------------------------
 
 
-def missed(world: World, count: int) -> None:
+def missed(harness: Harness, count: int) -> None:
     """Bob has sent Ann so many messages while she was away."""
-    bob = world.live(267)
+    bob = harness.live(267)
     for number in range(1, count + 1):
         bob.single(number, 266, f"t{number}")
     until(lambda: len(bob.acks()) == count)
     bob.client.hang_up()
-    until(lambda: not world.hub.is_online(APP, "267"))
+    until(lambda: not harness.hub.is_online(APP, "267"))
 
 
 @pytest.mark.parametrize(("count", "pages"), [(0, [0]), (50, [50]), (51, [50, 1]), (120, [50, 50, 20])])
-def test_what_was_missed_comes_in_pages_of_fifty(world: World, count: int, pages: list[int]) -> None:
-    missed(world, count)
-    ann = world.chatter(266)
+def test_missed_entries_arrive_in_pages_of_fifty(harness: Harness, count: int, pages: list[int]) -> None:
+    missed(harness, count)
+    ann = harness.protobuf_client(266)
     cursor, found = 0, []
     for number, size in enumerate(pages, 2):
         ann.tell(protobuf.sync(cursor))
@@ -544,11 +558,11 @@ def test_what_was_missed_comes_in_pages_of_fifty(world: World, count: int, pages
     assert found == [f"t{number}" for number in range(1, count + 1)]
 
 
-def test_own_messages_are_among_them_and_what_one_has_is_not(world: World) -> None:
-    ann = world.live(266)
+def test_a_sync_contains_own_messages_and_no_known_ones(harness: Harness) -> None:
+    ann = harness.live(266)
     ann.single(1, 267, "mine")
     ann.expect(1)
-    missed(world, 2)
+    missed(harness, 2)
     ann.tell(protobuf.sync(1))
     ann.settle()
     assert [said.text for said in synced(ann.outputs()[-1])[0]] == ["t1", "t2"]
@@ -557,9 +571,9 @@ def test_own_messages_are_among_them_and_what_one_has_is_not(world: World) -> No
     assert [said.text for said in synced(ann.outputs()[-1])[0]] == ["mine", "t1", "t2"]
 
 
-def test_nothing_new_overtakes_what_was_missed(world: World) -> None:
-    missed(world, 70)
-    ann, bob = world.chatter(266), world.live(267)
+def test_new_entries_do_not_overtake_missed_ones(harness: Harness) -> None:
+    missed(harness, 70)
+    ann, bob = harness.protobuf_client(266), harness.live(267)
     bob.single(1, 266, "new")
     bob.expect(1)
     ann.tell(protobuf.sync(0))
@@ -571,9 +585,9 @@ def test_nothing_new_overtakes_what_was_missed(world: World) -> None:
     assert ann.stream() == list(range(1, 73)), "each once, and in order"
 
 
-def test_an_ack_does_not_overtake_what_was_missed(world: World) -> None:
-    missed(world, 60)
-    ann = world.chatter(266)
+def test_an_ack_does_not_overtake_missed_entries(harness: Harness) -> None:
+    missed(harness, 60)
+    ann = harness.protobuf_client(266)
     ann.tell(protobuf.sync(0))
     ann.single(1, 267, "mine")
     ann.tell(protobuf.sync(50))
@@ -582,25 +596,25 @@ def test_an_ack_does_not_overtake_what_was_missed(world: World) -> None:
     assert ann.stream()[-1] == 61
 
 
-def test_whoever_does_not_sync_is_told_what_is_new_in_a_moment(world: World) -> None:
-    missed(world, 3)
-    ann, bob = world.chatter(266), world.live(267)
+def test_a_client_that_does_not_sync_gets_new_entries_after_its_deadline(harness: Harness) -> None:
+    missed(harness, 3)
+    ann, bob = harness.protobuf_client(266), harness.live(267)
     bob.single(1, 266, "new")
     bob.expect(1)
     ann.single(1, 267, "mine")
     until(lambda: ann.acks())
     assert ann.stream() == [4, 5]
-    until(lambda: world.protobuf_service.deadlines.idle)
+    until(lambda: harness.protobuf_service.deadlines.idle)
 
 
-def test_the_next_question_may_take_its_time_over_a_slow_line(world: World) -> None:
-    missed(world, 60)
-    ann, bob = world.chatter(266), world.live(267)
+def test_the_next_question_may_take_its_time_over_a_slow_line(harness: Harness) -> None:
+    missed(harness, 60)
+    ann, bob = harness.protobuf_client(266), harness.live(267)
     ann.tell(protobuf.sync(0))
     ann.expect(2)
     bob.single(1, 266, "new")
     bob.expect(1)
-    other = world.chatter(268)  # gets its moment after the page, and lets it pass
+    other = harness.protobuf_client(268)  # gets its moment after the page, and lets it pass
     bob.single(2, 268, "new")
     until(lambda: other.pushes())
     assert not ann.pushes(), "it would hide what is missed"
@@ -609,14 +623,14 @@ def test_the_next_question_may_take_its_time_over_a_slow_line(world: World) -> N
     assert ann.stream() == list(range(1, 62)), "each once, and in order"
 
 
-def test_whoever_stops_in_the_middle_is_told_what_is_new_in_the_end(
-    world: World, monkeypatch: pytest.MonkeyPatch
+def test_a_client_that_stops_syncing_gets_new_entries_after_its_deadline(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        world.protobuf_service, "page_deadlines", SyncDeadlines(world.protobuf_service._pass_over, 0.1)
+        harness.protobuf_service, "page_deadlines", SyncDeadlines(harness.protobuf_service._pass_over, 0.1)
     )
-    missed(world, 60)
-    ann, bob = world.chatter(266), world.live(267)
+    missed(harness, 60)
+    ann, bob = harness.protobuf_client(266), harness.live(267)
     ann.tell(protobuf.sync(0))
     ann.expect(2)
     bob.single(1, 266, "new")
@@ -624,13 +638,15 @@ def test_whoever_stops_in_the_middle_is_told_what_is_new_in_the_end(
     assert [said.text for said in ann.pushes()] == ["new"]
 
 
-def test_what_is_told_between_two_pages_hides_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_entries_delivered_between_two_pages_hide_nothing(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A client asks for the rest with the greatest place that it has seen: here that of what is new."""
     monkeypatch.setattr(
-        world.protobuf_service, "page_deadlines", SyncDeadlines(world.protobuf_service._pass_over, 0.05)
+        harness.protobuf_service, "page_deadlines", SyncDeadlines(harness.protobuf_service._pass_over, 0.05)
     )
-    missed(world, 120)
-    ann, bob = world.chatter(266), world.live(267)
+    missed(harness, 120)
+    ann, bob = harness.protobuf_client(266), harness.live(267)
     ann.tell(protobuf.sync(0))
     ann.expect(2)
     bob.single(1, 266, "new")
@@ -641,15 +657,17 @@ def test_what_is_told_between_two_pages_hides_nothing(world: World, monkeypatch:
     assert sorted(set(ann.stream())) == list(range(1, 122))
     assert [len(messages) for messages, _ in pages(ann)] == [50, 50, 21]
     assert [more for _, more in pages(ann)] == [True, True, False]
-    assert world.protobuf_service.page_ends.empty
+    assert harness.protobuf_service.page_ends.empty
     ann.tell(protobuf.sync(121))
     ann.expect(6)
     assert pages(ann)[3] == ([], False)
 
 
-def test_who_asks_for_a_later_place_of_their_own_accord_is_given_what_is_behind_it(world: World) -> None:
-    missed(world, 120)
-    ann = world.live(266)
+def test_who_asks_for_a_later_position_of_their_own_accord_is_given_what_is_behind_it(
+    harness: Harness,
+) -> None:
+    missed(harness, 120)
+    ann = harness.live(266)
     for after, count in ((0, 50), (115, 5), (0, 50), (120, 0)):
         ann.tell(protobuf.sync(after))
         until(lambda: pages(ann))
@@ -657,26 +675,26 @@ def test_who_asks_for_a_later_place_of_their_own_accord_is_given_what_is_behind_
         ann.client.frames.clear()
 
 
-def test_who_leaves_between_two_pages_is_forgotten(world: World) -> None:
-    missed(world, 60)
-    ann = world.chatter(266)
+def test_a_connection_that_ends_between_two_pages_leaves_no_state(harness: Harness) -> None:
+    missed(harness, 60)
+    ann = harness.protobuf_client(266)
     ann.tell(protobuf.sync(0))
     ann.expect(2)
-    assert not world.protobuf_service.page_ends.empty
+    assert not harness.protobuf_service.page_ends.empty
     ann.client.hang_up()
-    until(lambda: world.protobuf_service.page_ends.empty)
+    until(lambda: harness.protobuf_service.page_ends.empty)
 
 
-def pages(chatter: Chatter) -> list[tuple[list[Said], bool]]:
+def pages(protobuf_client: ProtobufClient) -> list[tuple[list[SentMessage], bool]]:
     """The answers to its syncs."""
-    return [synced(each) for each in chatter.outputs() if each.kind == protobuf.SYNC]
+    return [synced(each) for each in protobuf_client.outputs() if each.kind == protobuf.SYNC]
 
 
-def test_changes_of_groups_are_passed_over_however_many_there_are(world: World) -> None:
-    ann = world.live(266)
+def test_changes_of_groups_are_passed_over_however_many_there_are(harness: Harness) -> None:
+    ann = harness.live(266)
     for _ in range(PAGE * 2 + 10):
-        group = world.log.create(APP, "266", ["267"])
-    bob = world.live(267)
+        group = harness.log.create(APP, "266", ["267"])
+    bob = harness.live(267)
     bob.group(1, group, "at last")
     bob.expect(1)
     assert [said.text for said in ann.pushes()] == ["at last"]
@@ -686,13 +704,15 @@ def test_changes_of_groups_are_passed_over_however_many_there_are(world: World) 
 
 
 @pytest.mark.parametrize(("count", "first", "more"), [(49, 49, False), (50, 50, False), (51, 50, True)])
-def test_changes_of_groups_take_no_room_on_a_page(world: World, count: int, first: int, more: bool) -> None:
-    group = world.log.create(APP, "266", ["267"])
-    bob = world.live(267)
+def test_changes_of_groups_take_no_room_on_a_page(
+    harness: Harness, count: int, first: int, more: bool
+) -> None:
+    group = harness.log.create(APP, "266", ["267"])
+    bob = harness.live(267)
     for number in range(1, count + 1):
         bob.group(number, group, f"t{number}")
     until(lambda: len(bob.acks()) == count)
-    ann = world.chatter(266)
+    ann = harness.protobuf_client(266)
     ann.tell(protobuf.sync(0))
     messages, has_more = synced(ann.expect(2)[-1])
     assert (len(messages), has_more) == (first, more)
@@ -701,15 +721,15 @@ def test_changes_of_groups_take_no_room_on_a_page(world: World, count: int, firs
         assert [said.text for said in synced(ann.expect(3)[-1])[0]] == ["t51"]
 
 
-def test_a_refusal_among_messages_costs_the_others_nothing(world: World) -> None:
-    ann, bob = world.live(266), world.live(267)
-    world.log.committing = Signal()
+def test_a_refusal_among_messages_costs_the_others_nothing(harness: Harness) -> None:
+    ann, bob = harness.live(266), harness.live(267)
+    harness.log.committing = Signal()
     ann.single(1, 267, "one")
     ann.group(2, 12345, "not mine")
     ann.single(3, 266, "to myself")
     ann.single(4, 267, "four")
     ann.settle()
-    world.log.committing.set()
+    harness.log.committing.set()
     until(lambda: len(ann.acks()) == 2)
     assert [number for number, _ in ann.acks()] == [1, 4]
     assert [said.text for said in bob.pushes()] == ["one", "four"]
@@ -717,43 +737,43 @@ def test_a_refusal_among_messages_costs_the_others_nothing(world: World) -> None
     until(lambda: len(ann.acks()) == 3)
 
 
-def test_whoever_cannot_be_synced_is_closed_instead_of_missing_something(world: World) -> None:
-    ann = world.live(266)
-    world.log.away = True
+def test_a_client_whose_sync_fails_is_closed(harness: Harness) -> None:
+    ann = harness.live(266)
+    harness.log.away = True
     ann.tell(protobuf.sync(0))
     assert ann.client.close_code() == 1011
     assert ann.outputs() == []
 
 
-def test_a_place_beyond_all_is_answered_with_nothing(world: World) -> None:
-    ann = world.chatter(266)
+def test_a_position_beyond_all_is_answered_with_nothing(harness: Harness) -> None:
+    ann = harness.protobuf_client(266)
     ann.tell(protobuf.sync(2**64 - 1))
     assert ann.expect(2)[1].data == b""
 
 
-def test_a_session_remembers_no_more_than_a_few_numbers(world: World) -> None:
-    ann, bob = world.live(266), world.live(267)
+def test_a_session_remembers_no_more_than_a_few_numbers(harness: Harness) -> None:
+    ann, bob = harness.live(266), harness.live(267)
     ann.single(1, 267, "hi")
     bob.expect(1)
     state, subscription = ann.connection.dialect_state, ann.connection.subscription
     assert type(state) is ProtobufState
     assert state.__sizeof__() + subscription.__sizeof__() <= 100
     assert not hasattr(state, "__dict__")
-    assert world.uplink.idle
+    assert harness.uplink.idle
 
 
-def test_a_session_ends_with_its_token(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    ann = world.live(266)
-    world.look = world.protobuf_service.check_token  # type: ignore[method-assign]
+def test_a_session_ends_with_its_token(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    ann = harness.live(266)
+    harness.look = harness.protobuf_service.check_token  # type: ignore[method-assign]
     for late, state in ((-1, OPEN), (0, OPEN), (61, CLOSING)):
         monkeypatch.setattr(module, "time", lambda late=late: ENDS_AT + late)
-        world.sweep.sweep()
+        harness.sweep.sweep()
         assert ann.connection.state == state
     assert ann.client.close_code() == 4504
 
 
-def test_who_has_sent_something_has_numbers_of_their_own(world: World) -> None:
-    ann, bob, eve = world.live(266), world.live(267), world.live(268)
+def test_each_sender_has_its_own_numbers(harness: Harness) -> None:
+    ann, bob, eve = harness.live(266), harness.live(267), harness.live(268)
     for number in (1, 2):
         ann.single(number, 268, f"a{number}")
     bob.single(1, 268, "b1")
@@ -768,31 +788,34 @@ def test_who_has_sent_something_has_numbers_of_their_own(world: World) -> None:
     assert [number for number, _ in ann.acks()] == [1, 2, 2, 3]
 
 
-def test_who_comes_into_a_group_is_its_member_alone(world: World) -> None:
-    ann, bob, eve = world.live(266), world.live(267), world.live(268)
-    group = world.log.create(APP, "266", ["267"])
-    until(lambda: len(world.messaging.subscriptions.rooms.members(APP, group)) == 2)
+def test_who_comes_into_a_group_is_its_member_alone(harness: Harness) -> None:
+    ann, bob, eve = harness.live(266), harness.live(267), harness.live(268)
+    group = harness.log.create(APP, "266", ["267"])
+    until(lambda: len(harness.messaging.subscriptions.followers.members(APP, group)) == 2)
     ann.group(1, group, "to both of us")
     bob.expect(1)
     eve.settle()
     assert eve.outputs() == []
     eve.connection.lost()
-    until(lambda: not world.hub.is_online(APP, "268"))
-    assert list(world.messaging.subscriptions.rooms.members(APP, group)) == [ann.connection, bob.connection]
+    until(lambda: not harness.hub.is_online(APP, "268"))
+    assert list(harness.messaging.subscriptions.followers.members(APP, group)) == [
+        ann.connection,
+        bob.connection,
+    ]
 
 
-def test_who_asks_again_is_told_in_order_and_nobody_else_waits(
-    world: World, monkeypatch: pytest.MonkeyPatch
+def test_who_asks_again_is_served_in_order_and_nobody_else_waits(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ann, bob, eve = world.live(266), world.live(267), world.live(268)
-    read, begun, go_on = world.log.sync, Signal(), Signal()
+    ann, bob, eve = harness.live(266), harness.live(267), harness.live(268)
+    read, begun, go_on = harness.log.sync, Signal(), Signal()
 
     def sync(app: str, user: str, after: int, limit: int) -> tuple[list[Entry], bool]:
         begun.set()
         go_on.wait()
         return read(app, user, after, limit)
 
-    monkeypatch.setattr(world.log, "sync", sync)
+    monkeypatch.setattr(harness.log, "sync", sync)
     ann.tell(protobuf.sync(0))
     until(begun.is_set)
     eve.single(1, 266, "to ann")

@@ -36,7 +36,7 @@ class Hub:
 # --- the sender ---------------------------------------------------------------------------------------------
 
 
-def test_pushes_to_one_place_never_wait() -> None:
+def test_pushes_to_one_node_never_wait() -> None:
     clock = Clock()
     routes = ReorderDelay(clock)
     for _ in range(5):
@@ -58,7 +58,7 @@ def test_after_a_move_all_pushes_wait_until_the_same_moment() -> None:
     assert routes.wait_seconds(APP, "ann", 2) == 0
 
 
-def test_who_moves_again_is_waited_for_again() -> None:
+def test_a_second_move_causes_a_second_wait() -> None:
     clock = Clock()
     routes = ReorderDelay(clock)
     routes.wait_seconds(APP, "ann", 1)
@@ -106,14 +106,14 @@ def test_a_follower_is_overtaken_by_a_later_push_of_its_origin() -> None:
     ]
 
 
-def test_who_is_not_here_is_not_overtaken() -> None:
+def test_pushes_of_an_absent_user_are_not_overtaken() -> None:
     reorder_guard = ReorderGuard(Hub(), Clock())
     reorder_guard.logged_in(APP, "ann")
     reorder_guard.reached(APP, "ann", C, 5)
     assert not reorder_guard.is_overtaken(APP, "ann", C, 4)
 
 
-def test_what_has_reached_a_user_is_remembered_when_they_come_again() -> None:
+def test_delivered_pushes_are_remembered_at_the_next_login() -> None:
     clock = Clock()
     reorder_guard = ReorderGuard(Hub("ann", "bob"), clock)
     reorder_guard.logged_in(APP, "ann")
@@ -137,7 +137,7 @@ def test_after_a_while_everything_is_too_late_and_nothing_is_remembered() -> Non
     assert (len(reorder_guard._reached), len(reorder_guard._until), len(reorder_guard._ends)) == (0, 1, 1)
 
 
-def test_those_who_have_been_here_for_long_cost_nothing() -> None:
+def test_old_logins_cost_no_memory() -> None:
     reorder_guard = ReorderGuard(Hub("ann"), Clock())
     reorder_guard.reached(APP, "ann", C, 5)
     assert not reorder_guard._reached

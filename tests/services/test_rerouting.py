@@ -10,11 +10,11 @@ from msgspec.structs import replace
 
 from imserver.cluster.registry import SessionRef
 from imserver.model import Event, Login, Outcome
-from imserver.services.nodes.messages import ToUser
+from imserver.services.nodes import ToUser
 from imserver.services.push import routing
 from imserver.services.push.push import UserPush
-from tests.services.cluster_rig import MULTI, NEWEST, Several, told_since
-from tests.transport.rig import Client, look, until
+from tests.services.cluster_harness import MULTI, NEWEST, Several, received_since
+from tests.transport.harness import Client, look, until
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def texts(nodes: Several, *clients: Client) -> list[list[str]]:
     """The messages that each client was told."""
     until(lambda: not any(node.rerouting._queues for node in nodes.nodes.values()))
     nodes.settle(*clients)
-    return [[text for kind, _, text in told_since(client) if kind == "msg"] for client in clients]
+    return [[text for kind, _, text in received_since(client) if kind == "msg"] for client in clients]
 
 
 def counts(nodes: Several) -> tuple[int, int]:
@@ -45,7 +45,7 @@ def counts(nodes: Several) -> tuple[int, int]:
     return sum(stray.rerouted for stray in rerouting), sum(stray.unreached for stray in rerouting)
 
 
-def test_who_is_here_is_reached_without_a_question(nodes: Several) -> None:
+def test_a_local_user_is_reached_without_a_query(nodes: Several) -> None:
     _, ann = nodes[1].login(NEWEST, "ann")
     nodes[1].registry.asked.clear()
     nodes[1].rerouting.deliver(item("hello"))
@@ -78,7 +78,7 @@ def test_a_push_waits_for_the_login_that_the_registry_knows_of_already(nodes: Se
     assert counts(nodes) == (0, 0)
 
 
-def test_what_comes_behind_a_stray_stays_behind_it(nodes: Several) -> None:
+def test_later_pushes_stay_behind_a_rerouted_one(nodes: Several) -> None:
     _, ann = nodes[2].login(NEWEST, "ann")
     nodes[1].registry.hold()
     for text in "abc":
@@ -89,7 +89,7 @@ def test_what_comes_behind_a_stray_stays_behind_it(nodes: Several) -> None:
     assert counts(nodes) == (3, 0)
 
 
-def test_what_waits_for_a_login_is_delivered_in_order(nodes: Several) -> None:
+def test_pushes_that_wait_for_a_login_are_delivered_in_order(nodes: Several) -> None:
     nodes[1].registry.hold()
     connection, ann = nodes[1].connect()
     login = gevent.spawn(nodes[1].sessions.login, connection, Login(NEWEST, "ann"))
@@ -110,13 +110,13 @@ def test_rerouted_pushes_of_one_user_do_not_hold_up_those_of_another(nodes: Seve
     nodes[1].rerouting.deliver(item("a"))
     nodes[1].rerouting.deliver(item("b", "bob"))
     nodes[1].rerouting.deliver(item("c", "cid"))
-    until(lambda: nodes[1].registry.asked.count("find") == 2, seconds=1)
+    until(lambda: nodes[1].registry.asked.count("find") == 2)
     nodes[1].registry.release()
     assert texts(nodes, bob) == [["b"]]
 
 
 @pytest.mark.parametrize("away", [False, True])
-def test_what_reaches_nobody_is_counted(nodes: Several, away: bool) -> None:
+def test_an_undeliverable_push_is_counted(nodes: Several, away: bool) -> None:
     nodes[1].registry.away = away
     for _ in range(3):
         nodes[1].rerouting.deliver(item("a"))
@@ -195,9 +195,7 @@ def test_a_follower_is_overtaken_by_pushes_of_the_own_node_too(nodes: Several) -
     assert counts(nodes) == (1, 1)
 
 
-def test_who_has_been_here_for_long_gets_no_followers(
-    nodes: Several, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_old_session_gets_no_rerouted_pushes(nodes: Several, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody knows any more what has reached them."""
     monkeypatch.setattr(routing, "GUARD_SECONDS", -1.0)
     _, ann = nodes[2].login(NEWEST, "ann")
@@ -208,7 +206,10 @@ def test_who_has_been_here_for_long_gets_no_followers(
 
 
 @pytest.mark.parametrize("how", ["one", "each", "many", "without an id"])
-def test_a_push_waits_for_earlier_ones_that_follow_a_user_who_has_moved(nodes: Several, how: str) -> None:
+def test_a_push_waits_for_earlier_ones_that_follow_a_user_who_has_moved(
+    nodes: Several, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(routing, "REROUTE_SECONDS", 1.0)
     nodes[1].login(NEWEST, "ann")
     nodes[3].rpc.holding = True
     assert nodes[3].pushes.to_user(NEWEST, UserPush("ann", "m1", "first")) == Outcome.SENT
@@ -221,7 +222,7 @@ def test_a_push_waits_for_earlier_ones_that_follow_a_user_who_has_moved(nodes: S
         "without an id": (pushes.to_user, NEWEST, UserPush("ann", "", "second")),
     }[how]
     second = gevent.spawn(call, *arguments)
-    gevent.sleep(routing.REROUTE_SECONDS / 2)
+    gevent.sleep(0.05)
     assert not second.ready()
     nodes[3].rpc.release()
     second.get()
@@ -242,7 +243,7 @@ def test_rerouted_pushes_are_bounded(nodes: Several, monkeypatch: pytest.MonkeyP
     assert texts(nodes, ann) == [["again"]]
 
 
-def test_a_fault_of_ours_is_counted_and_does_not_stop_what_comes_later(
+def test_an_internal_error_is_counted_and_does_not_stop_later_pushes(
     nodes: Several, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     _, ann = nodes[2].login(NEWEST, "ann")

@@ -11,7 +11,7 @@ from imserver.errors import StorageUnavailable
 from imserver.metrics import Metrics
 from imserver.services.messages.retention import Retention
 from tests.services.memory_log import MemoryStore
-from tests.transport.rig import until
+from tests.transport.harness import until
 
 APPS = {
     "old": TenantSettings(keep_seconds=60),
@@ -21,6 +21,7 @@ APPS = {
 
 
 POSITIONS: Any = SimpleNamespace(written=())
+EVENTS: Any = SimpleNamespace(undelivered=lambda _app: None, expire=lambda: None)
 
 
 class Asked:
@@ -37,27 +38,35 @@ class Asked:
             raise StorageUnavailable("away")
         return ["all", "few", "old", "unknown"]
 
-    def expire(self, app: str, *, older_than_seconds: float = 0, more_than: int = 0) -> int:
+    def expire(
+        self, app: str, *, older_than_seconds: float = 0, more_than: int = 0, upto: int | None = None
+    ) -> int:
+        assert upto is None
         self.asked.append((app, older_than_seconds, more_than))
         return 5
 
 
-def test_an_app_keeps_what_it_says_and_else_what_the_server_says() -> None:
+def test_retention_is_that_of_the_app_or_else_of_the_server() -> None:
     log, metrics = Asked(), Metrics()
-    assert Retention(StorageSettings(), APPS.get, MemoryStore(log), metrics, POSITIONS).expire() == 10
+    assert Retention(StorageSettings(), APPS.get, MemoryStore(log), metrics, POSITIONS, EVENTS).expire() == 10
     assert log.asked == [("few", 0, 3), ("old", 60, 0)]
     assert metrics.expired == 10
     log.asked.clear()
     Retention(
-        StorageSettings(keep_seconds=9, keep_messages=7), APPS.get, MemoryStore(log), metrics, POSITIONS
+        StorageSettings(keep_seconds=9, keep_messages=7),
+        APPS.get,
+        MemoryStore(log),
+        metrics,
+        POSITIONS,
+        EVENTS,
     ).expire()
     assert log.asked == [("all", 9, 7), ("few", 9, 3), ("old", 60, 7), ("unknown", 9, 7)]
 
 
-def test_where_nothing_is_kept_nothing_expires() -> None:
+def test_without_a_database_nothing_expires() -> None:
     assert (
         Retention(
-            StorageSettings(keep_messages=1), APPS.get, MemoryStore(None), Metrics(), POSITIONS
+            StorageSettings(keep_messages=1), APPS.get, MemoryStore(None), Metrics(), POSITIONS, EVENTS
         ).expire()
         == 0
     )
@@ -67,7 +76,7 @@ def test_it_looks_again_after_the_database_was_away(caplog: pytest.LogCaptureFix
     log = Asked()
     log.away = True
     retention = Retention(
-        StorageSettings(expire_seconds=0.001), APPS.get, MemoryStore(log), Metrics(), POSITIONS
+        StorageSettings(expire_seconds=0.001), APPS.get, MemoryStore(log), Metrics(), POSITIONS, EVENTS
     )
     running = gevent.spawn(retention.run)
     until(lambda: log.looks >= 3)

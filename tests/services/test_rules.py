@@ -1,19 +1,29 @@
 """What an app's settings come to, and which cannot be."""
 
+import gc
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
+from imserver.auth.channel_tokens import ChannelClaims
+from imserver.auth.quotas import LimitedEncoding
 from imserver.auth.rules import Rule, load_secrets, objection
 from imserver.auth.tenants import Tenant
 from imserver.auth.tokens import BadKey
 from imserver.cli import main
 from imserver.config.load import load_config
-from imserver.config.settings import JwtSettings, TenantSettings, WebhookSettings
+from imserver.config.settings import ChannelSettings, JwtSettings, TenantSettings, WebhookSettings
 from imserver.config.values import ConfigError
-from tests.services.login_rig import ASK, HOOK, JWT
+from imserver.hub.hub import App, LocalChannel
+from imserver.model import Subscribe
+from imserver.protocol.registry import BY_NAME
+from imserver.services.channels.channels import Subscribed
+from imserver.services.dialects.cmd_service import CmdAnswers
+from imserver.transport.connection import Encoding
+from tests.services.login_harness import ASK, HOOK, JWT
 
 PLACEHOLDER = "replace-me: openssl rand -hex 32"
 
@@ -47,22 +57,25 @@ def test_an_app_that_demands_something_is_neither(settings: dict[str, Any]) -> N
     assert not one.quiet
 
 
-def test_an_app_that_only_wants_to_be_told_is_plain() -> None:
+def test_an_app_that_only_wants_events_is_plain() -> None:
     one = rule(webhook=HOOK)
     assert one.plain
     assert not one.quiet
     assert one.receiver is not None
-    assert one.receiver.events == {"connect", "disconnect", "login", "message", "absent"}
+    assert one.receiver.events == {"connect", "disconnect", "login", "message", "group", "account", "absent"}
 
 
-def test_secrets_may_stand_in_files(tmp_path: Path) -> None:
+def test_secrets_may_be_in_files(tmp_path: Path) -> None:
     file = tmp_path / "secret"
     file.write_text(" the secret\n")
-    hook = WebhookSettings("http://x/", secret_file=str(file), authorise_url="http://y/")
+    hook = WebhookSettings(
+        "http://x/", secret_file=str(file), authorise_url="http://y/", review_url="http://z/"
+    )
     one = rule(webhook=hook)
     assert one.receiver is not None
     assert one.asked is not None
-    assert one.receiver.secret == one.asked.secret == b"the secret"
+    assert one.review is not None
+    assert one.receiver.secret == one.asked.secret == one.review.secret == b"the secret"
 
 
 @pytest.mark.parametrize(
@@ -80,7 +93,7 @@ def test_secrets_may_stand_in_files(tmp_path: Path) -> None:
         (TenantSettings(webhook=WebhookSettings("http://x/", "a", "b")), "webhook: "),
     ],
 )
-def test_what_cannot_be_is_said(settings: TenantSettings, why: str) -> None:
+def test_what_cannot_be_is_reported(settings: TenantSettings, why: str) -> None:
     found = objection("101", settings)
     assert found.startswith(why)
     assert bool(found) == bool(why)
@@ -89,16 +102,34 @@ def test_what_cannot_be_is_said(settings: TenantSettings, why: str) -> None:
             load_secrets("101", settings, b"server")
 
 
+def test_an_app_of_the_client_dialect_has_no_stored_history() -> None:
+    stored = TenantSettings(channels={"news": ChannelSettings(history="log")})
+    assert objection("system:shop", stored).startswith(
+        "channels: an app of the client dialect has no message log"
+    )
+    assert not objection("shop", stored)
+
+
 @pytest.mark.parametrize(
     ("settings", "why"),
     [
+        (
+            "{channels: {a: {history: log, history_size: 1, history_seconds: 1}}}",
+            "either history or history_size",
+        ),
+        ("{channels: {a: {history: disk}}}", "history"),
         ("{jwt: [{algorithm: RS256}]}", "needs a public key"),
         ("{jwt: [{key: a, key_file: b}]}", "not both"),
-        ("{jwt: [{algorithm: none}]}", "expected one of EdDSA, HS256, RS256"),
+        ("{jwt: [{algorithm: none}]}", "expected one of ES256, ES384, ES512, EdDSA, HS256"),
         ("{jwt: [{key: a, kid: x}, {key: b, kid: x}]}", "different kid"),
         ("{webhook: {url: 'http://x/'}}", "secret"),
         ("{webhook: {url: 'ftp://x/', secret: s}}", "http"),
         ("{webhook: {authorise_url: 'x', secret: s}}", "http"),
+        ("{webhook: {review_url: 'x', secret: s}}", "webhook.review_url"),
+        ("{webhook: {review_url: 'http://x/'}}", "secret"),
+        ("{webhook: {review_url: 'http://x/', secret: s, review_seconds: 0}}", "review_seconds"),
+        ("{webhook: {review_url: 'http://x/', secret: s, review_seconds: 31}}", "review_seconds"),
+        ("{webhook: {review_url: 'http://x/', secret: s, review_failure: open}}", "review_failure"),
         ("{webhook: {url: 'http://x/', secret: s, events: [all]}}", "events"),
         ("{api_allow_from: [10.0.0.0/33]}", "networks"),
         ("{dialects: [tcp]}", "dialects"),
@@ -130,3 +161,24 @@ def test_check_config_shows_no_secret(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["check-config", "--config", str(file)])
     assert done.exit_code == 0, done.output
     assert not [secret for secret in secrets if secret in done.output]
+
+
+def test_no_encoding_of_former_rules_stays() -> None:
+    def subscribe_under_new_rules() -> None:
+        connection: Any = SimpleNamespace(encoding=plain, dialect_state=None)
+        rule(messages_per_second=5.0).limit(connection)
+        answers.subscribed(connection, Subscribe("news"), ChannelClaims(), found)
+        assert isinstance(connection.encoding, LimitedEncoding)
+        assert connection.encoding.with_dialect(plain.dialect).plain is plain
+
+    def encodings() -> int:
+        gc.collect()
+        return sum(isinstance(each, Encoding) for each in gc.get_objects())
+
+    found = Subscribed(LocalChannel(App("101", "multi"), "news"), ChannelSettings())
+    answers, plain = CmdAnswers(), Encoding(BY_NAME["cmd"], lambda *_: None, 65536, 0)
+    subscribe_under_new_rules()
+    before = encodings()
+    for _ in range(5):
+        subscribe_under_new_rules()
+    assert encodings() == before

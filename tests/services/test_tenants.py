@@ -8,18 +8,19 @@ import pytest
 
 from imserver.auth import rules
 from imserver.auth.tenants import (
-    NAME_CHARACTERS,
     SETTINGS_BYTES,
     BadTenant,
     Tenant,
     Tenants,
     TooManyTenants,
     UnknownTenant,
-    valid_name,
 )
 from imserver.config.settings import Config, LimitSettings, StorageSettings, TenantSettings
+from imserver.config.values import APP_CHARACTERS, valid_name
 from imserver.errors import StorageUnavailable
 from imserver.hub.hub import Hub
+from imserver.storage import upload_rows
+from imserver.storage.contract import Upload
 from imserver.storage.store import Store
 
 Make = Callable[..., "Node"]
@@ -35,6 +36,9 @@ class Node:
         self.heard: list[Tenant] = []
         self.tenants.on_change.append(self.heard.append)
         self.store.start()
+
+
+PUSHER = {"app_id": "7", "key": "shopkey", "secret": "a long enough secret"}
 
 
 @pytest.fixture
@@ -53,9 +57,13 @@ def node(tmp_path: Path) -> Iterator[Make]:
 
 def test_the_apps_of_the_originals_are_there(node: Make) -> None:
     tenants = node().tenants
-    assert tenants.names() == ["101", "102", "103", "104", "action:1", "action:2", "gochat"]
+    assert tenants.names() == ["101", "102", "103", "104", "action:1", "action:2", "default", "gochat"]
     policies = {tenant.name: tenant.policy for tenant in tenants.all()}
-    assert [policies[name] for name in ("101", "action:2", "gochat")] == ["newest", "newest", "refuse"]
+    names = ("101", "action:2", "gochat", "default")
+    assert [policies[name] for name in names] == ["newest", "newest", "refuse", "multi"]
+    assert {tenant.name for tenant in tenants.all() if tenant.user_bytes_of(tenant.name) == 19} == {
+        *("101", "102", "103", "104", "action:1", "action:2")
+    }
     assert all(tenant.configured and not tenant.stored for tenant in tenants.all())
 
 
@@ -80,14 +88,14 @@ def test_a_name_can_be_registered_once(node: Make) -> None:
     assert not one.tenants.register("101")
 
 
-def test_another_node_finds_what_was_registered_a_moment_ago(node: Make) -> None:
+def test_another_node_finds_a_new_app_at_once(node: Make) -> None:
     one, other = node(), node()
     assert other.tenants.find("system:shop") is None
-    one.tenants.register("system:shop", max_rooms=3)
+    one.tenants.register("system:shop", max_channels=3)
     assert other.tenants.get("system:shop") is None
     found = other.tenants.find("system:shop")
     assert found is not None
-    assert found.max_rooms == 3
+    assert found.max_channels == 3
     assert not other.tenants.register("system:shop")
 
 
@@ -101,27 +109,27 @@ def test_registered_apps_outlive_the_node(node: Make) -> None:
 
 
 def test_where_a_name_is_both_the_configuration_holds(node: Make) -> None:
-    node().tenants.register("own", max_rooms=1)
-    later = node(own=TenantSettings(max_rooms=2))
+    node().tenants.register("own", max_channels=1)
+    later = node(own=TenantSettings(max_channels=2))
     tenant = later.tenants.find("own")
     assert tenant is not None
-    assert (tenant.max_rooms, tenant.configured) == (2, True)
+    assert (tenant.max_channels, tenant.configured) == (2, True)
     assert not later.tenants.register("own")
 
 
 @pytest.mark.parametrize(
-    "name", ["", " ", "a ", " a", "a\n", "a\x00b", "\ud800", "x" * (NAME_CHARACTERS + 1), "界" * 170]
+    "name", ["", " ", "a ", " a", "a\n", "a\x00b", "\ud800", "x" * (APP_CHARACTERS + 1), "界" * 170]
 )
-def test_what_cannot_be_a_name_is_refused(node: Make, name: str) -> None:
+def test_an_invalid_name_is_refused(node: Make, name: str) -> None:
     assert not valid_name(name)
     with pytest.raises(BadTenant):
         node().tenants.register(name)
 
 
 @pytest.mark.parametrize(
-    "name", ["a", "系统", "a b", "x" * NAME_CHARACTERS, "system:", "😀", "../../etc", "'; --"]
+    "name", ["a", "系统", "a b", "x" * APP_CHARACTERS, "system:", "😀", "../../etc", "'; --"]
 )
-def test_what_can_be_a_name_is_kept_as_it_is(node: Make, name: str) -> None:
+def test_a_valid_name_is_stored_unchanged(node: Make, name: str) -> None:
     one, other = node(), node()
     assert one.tenants.register(name)
     assert other.tenants.find(name) is not None
@@ -130,21 +138,30 @@ def test_what_can_be_a_name_is_kept_as_it_is(node: Make, name: str) -> None:
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"max_room": 1}, "unknown key 'max_room'; the nearest known key is 'max_rooms'"),
-        ({"max_rooms": -1}, "max_rooms: expected int >= 0"),
-        ({"max_rooms": True}, "max_rooms: expected int, got bool"),
+        ({"max_channel": 1}, "unknown key 'max_channel'; the nearest known key is 'max_channels'"),
+        ({"max_channels": -1}, "max_channels: expected int >= 0"),
+        ({"max_channels": True}, "max_channels: expected int, got True"),
         ({"login_policy": "first"}, "expected one of (empty), multi, newest, refuse, single; got 'first'"),
-        ({"jwt": [{"algorithm": "none", "key": "x"}]}, "expected one of EdDSA, HS256, RS256; got 'none'"),
+        (
+            {"jwt": [{"algorithm": "none", "key": "x"}]},
+            "HS512, RS256, RS384, RS512; got 'none'",
+        ),
         ({"jwt": [{"key": "short"}]}, "32 bytes"),
-        ({"jwt": [{"key_file": "/etc/passwd"}]}, "in the configuration only"),
+        ({"jwt": [{"key_file": "/etc/passwd"}]}, "only the configuration file"),
         (
             {"webhook": {"url": "https://example.org", "secret_file": "/etc/passwd"}},
-            "in the configuration only",
+            "only the configuration file",
         ),
         ({"webhook": {"url": "ftp://e.org", "secret": "a secret"}}, "webhook.url: expected an http"),
+        ({"pusher": {**PUSHER, "secret": "short"}}, "pusher.secret: expected at least 16 bytes, got 5"),
+        ({"pusher": {**PUSHER, "secret": "replace-me-with-a-secret"}}, "placeholder"),
+        (
+            {"pusher": {"app_id": "7", "key": "k", "secret_file": "/etc/passwd"}},
+            "only the configuration file may name files",
+        ),
         ({"api_allow_from": ["somewhere"]}, "expected networks such as 10.0.0.0/8, got 'somewhere'"),
-        ({"same_as": "nobody"}, "same_as: expected another app that stands for itself"),
-        ({"same_as": "own"}, "same_as: expected another app that stands for itself"),
+        ({"same_as": "nobody"}, "same_as: expected another app that is not an alias"),
+        ({"same_as": "own"}, "same_as: expected another app that is not an alias"),
         ({"origins": ["x" * SETTINGS_BYTES]}, "bytes of settings"),
     ],
 )
@@ -160,13 +177,24 @@ def test_settings_that_cannot_be_are_refused_in_one_line(
     assert tenants.find("own") is None
 
 
+def test_names_in_pushers_protocol_belong_to_one_app(node: Make) -> None:
+    tenants = node().tenants
+    assert tenants.register("one", pusher=PUSHER)
+    for same, said in (("key", "pusher.key: another app has this key"), ("app_id", "has this id")):
+        other = {**PUSHER, "key": "other", "app_id": "8", same: PUSHER[same]}
+        with pytest.raises(BadTenant, match=said):
+            tenants.register("two", pusher=other)
+    tenants.change("one", {"pusher": {**PUSHER, "secret": "another long secret"}})
+    assert tenants.register("two", pusher={**PUSHER, "key": "other", "app_id": "8"})
+
+
 def test_a_registered_app_is_changed_everywhere_and_field_by_field(node: Make) -> None:
     one, other = node(), node()
-    one.tenants.register("own", max_rooms=1, max_connections=2)
-    other.store.look()
-    changed = other.tenants.change("own", {"maxRooms": 5}, ["max_connections"])
-    assert (changed.max_rooms, changed.max_connections) == (5, 0)
-    one.store.look()
+    one.tenants.register("own", max_channels=1, max_connections=2)
+    other.store.refresh()
+    changed = other.tenants.change("own", {"maxChannels": 5}, ["max_connections"])
+    assert (changed.max_channels, changed.max_connections) == (5, 0)
+    one.store.refresh()
     assert one.heard[-1] == changed
     assert one.tenants.get("own") == changed
 
@@ -178,14 +206,14 @@ def test_a_change_of_the_policy_holds_for_logins_from_now_on(node: Make) -> None
     assert one.hub.apps["own"].policy == "single"
 
 
-def test_what_stands_in_the_configuration_is_changed_there(node: Make) -> None:
-    with pytest.raises(BadTenant, match="stands in the configuration"):
-        node().tenants.change("101", {"max_rooms": 1})
+def test_a_configured_app_is_changed_in_the_configuration_only(node: Make) -> None:
+    with pytest.raises(BadTenant, match="is defined in the configuration"):
+        node().tenants.change("101", {"max_channels": 1})
 
 
-def test_what_nobody_made_cannot_be_changed(node: Make) -> None:
+def test_an_unknown_app_cannot_be_changed(node: Make) -> None:
     with pytest.raises(UnknownTenant):
-        node().tenants.change("own", {"max_rooms": 1})
+        node().tenants.change("own", {"max_channels": 1})
     one = node()
     one.tenants.register("own")
     with pytest.raises(BadTenant, match="unknown key 'colour'"):
@@ -198,9 +226,9 @@ def test_an_app_may_be_another_name_of_one(node: Make) -> None:
     one.tenants.register("second", same_as="first")
     assert [one.tenants.resolve(name) for name in ("first", "second", "third")] == ["first", "first", "third"]
     assert "second" not in one.hub.apps
-    with pytest.raises(BadTenant, match="stands for itself"):
+    with pytest.raises(BadTenant, match="not an alias"):
         one.tenants.register("third", same_as="second")
-    with pytest.raises(BadTenant, match="other apps are other names of this one"):
+    with pytest.raises(BadTenant, match="other apps are aliases of this one"):
         one.tenants.change("first", {"same_as": "101"})
 
 
@@ -213,38 +241,38 @@ def test_registered_apps_are_limited(node: Make) -> None:
     assert not tenants.register("a"), "one that exists is told so all the same"
 
 
-def test_a_reload_tells_of_what_is_new_and_forgets_what_is_gone(node: Make) -> None:
+def test_a_reload_reports_new_apps_and_drops_removed_ones(node: Make) -> None:
     one = node(a=TenantSettings(), b=TenantSettings())
-    one.tenants.reload(Config(apps={"b": TenantSettings(max_rooms=2), "c": TenantSettings()}))
+    one.tenants.reload(Config(apps={"b": TenantSettings(max_channels=2), "c": TenantSettings()}))
     assert sorted(tenant.name for tenant in one.heard) == ["b", "c"]
     assert one.tenants.get("a") is None
     assert "c" in one.hub.apps
 
 
 def test_a_registered_app_comes_back_when_the_configuration_drops_its_name(node: Make) -> None:
-    node().tenants.register("own", max_rooms=1)
-    one = node(own=TenantSettings(max_rooms=2))
+    node().tenants.register("own", max_channels=1)
+    one = node(own=TenantSettings(max_channels=2))
     one.tenants.reload(Config())
     tenant = one.tenants.get("own")
     assert tenant is not None
-    assert (tenant.max_rooms, tenant.configured) == (1, False)
+    assert (tenant.max_channels, tenant.configured) == (1, False)
 
 
 def test_settings_of_a_newer_release_are_passed_over(node: Make) -> None:
     one = node()
-    one.store.add_app("own", {"max_rooms": 1, "colour": "red"})
+    one.store.add_app("own", {"max_channels": 1, "colour": "red"})
     tenant = one.tenants.get("own")
     assert tenant is not None
-    assert tenant.max_rooms == 1
+    assert tenant.max_channels == 1
 
 
 def test_settings_that_make_no_sense_any_more_hurt_only_their_app(
     node: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     one = node()
-    one.store.add_app("own", {"max_rooms": "many"})
+    one.store.add_app("own", {"max_channels": "many"})
     one.store.add_app("other", {})
-    assert "app own: its settings in the database are passed over" in caplog.text
+    assert "app own: its settings in the database are invalid and ignored" in caplog.text
     assert one.tenants.get("other") is not None
 
 
@@ -259,7 +287,7 @@ def test_an_unknown_name_is_a_temporary_error_while_the_database_is_away(node: M
     assert one.tenants.find("no name\n") is None
 
 
-def test_a_part_that_cannot_take_an_app_keeps_nobody_from_the_others(
+def test_a_listener_that_fails_for_an_app_does_not_stop_other_listeners(
     node: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     one = node()
@@ -272,4 +300,16 @@ def test_a_part_that_cannot_take_an_app_keeps_nobody_from_the_others(
     assert one.tenants.register("bad")
     assert one.tenants.register("good")
     assert [tenant.name for tenant in one.heard] == ["bad", "good"]
-    assert "the app bad could not be taken over" in caplog.text
+    assert "app bad: change could not be applied" in caplog.text
+
+
+def test_a_deleted_app_is_not_created_anew_while_files_of_it_are_left(node: Make) -> None:
+    one = node()
+    assert one.tenants.register("shop")
+    row = Upload("i", "shop", "ann", "file", "text/plain", "a.txt", 5, "0", 1)
+    one.store.write(lambda sql: upload_rows.add(sql, row, 0))
+    one.tenants.delete("shop")
+    with pytest.raises(BadTenant, match="some of its files are left"):
+        one.tenants.register("shop")
+    one.store.write(lambda sql: upload_rows.remove(sql, "i"))
+    assert one.tenants.register("shop")

@@ -41,14 +41,14 @@ def test_a_thumbnail_keeps_the_shape_and_its_longer_side_is_the_limit(
             assert (small.format, small.size) == ("JPEG", (100, 50))
 
 
-def test_what_is_clear_stays_clear(thumbnails: Thumbnails, tmp_path: Path) -> None:
+def test_transparent_pixels_stay_transparent(thumbnails: Thumbnails, tmp_path: Path) -> None:
     path = saved(tmp_path / "a", "RGBA", (300, 300), "PNG")
     assert thumbnails.look(path, "image/png", tmp_path / "small") == Picture(300, 300, "image/png")
     with Image.open(tmp_path / "small") as small:
         assert small.convert("RGBA").getpixel((5, 5)) == (0, 0, 0, 0)
 
 
-def test_a_photograph_that_lies_on_its_side_is_turned_and_tells_nothing_of_the_camera(
+def test_a_photograph_that_lies_on_its_side_is_turned_and_reveals_nothing_of_the_camera(
     thumbnails: Thumbnails, tmp_path: Path
 ) -> None:
     exif = Image.Exif()
@@ -96,7 +96,7 @@ def test_a_picture_that_would_fill_the_memory_is_measured_only(
         ("image/webp", (41, 100), {}, False),
     ],
 )
-def test_what_takes_more_memory_to_unpack_may_be_less_large(
+def test_formats_that_need_more_memory_have_smaller_limits(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     kind: str,
@@ -114,7 +114,7 @@ def test_what_takes_more_memory_to_unpack_may_be_less_large(
     assert (found.width, found.height, bool(found.thumbnail)) == (*size, is_made)
 
 
-def test_a_jpeg_whose_colours_come_one_after_the_other_is_kept_in_memory_whole(
+def test_a_jpeg_with_a_scan_per_colour_is_decoded_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("imserver.services.files.media.MAX_PIXELS", 10_000)
@@ -183,7 +183,7 @@ print(highest() - before)
 """
 
 
-def test_what_only_begins_like_a_picture_is_none(thumbnails: Thumbnails, tmp_path: Path) -> None:
+def test_a_file_that_only_begins_like_a_picture_is_none(thumbnails: Thumbnails, tmp_path: Path) -> None:
     path = tmp_path / "a"
     for kind, head in (("image/png", b"\x89PNG\r\n\x1a\n"), ("image/jpeg", b"\xff\xd8\xff")):
         path.write_bytes(head + b"<html><script>alert(1)</script></html>")

@@ -8,6 +8,7 @@ import sys
 import time
 from base64 import urlsafe_b64encode
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import jwt
@@ -97,7 +98,7 @@ def test_an_end_beyond_all_years_is_taken_as_a_late_one() -> None:
     assert read_token(signed({**CLAIMS, "exp": 1e300}), keys(), NOW).expires_at == 2**40
 
 
-def test_what_else_a_token_claims_does_not_matter() -> None:
+def test_unknown_claims_are_ignored() -> None:
     claims = {**CLAIMS, "aud": ["x"], "iss": "us", "iat": NOW + 10**6, "jti": {}, "name": "Ann"}
     assert read_token(signed(claims), keys(), NOW).user == "ann"
 
@@ -114,6 +115,8 @@ def test_what_else_a_token_claims_does_not_matter() -> None:
         ({"sub": "ann", "app": "101"}, "exp"),
         ({"sub": "ann", "exp": NOW + 60}, "app"),
         ({"app": "101", "exp": NOW + 60}, "sub"),
+        ({**CLAIMS, "channel": "news"}, "subscription"),
+        ({**CLAIMS, "channel": ""}, "subscription"),
     ],
 )
 def test_a_token_without_what_it_needs_or_out_of_its_time_is_refused(claims: Any, why: str) -> None:
@@ -168,7 +171,7 @@ def test_a_clock_that_is_a_little_ahead_is_forgiven() -> None:
         "x" * (MAX_TOKEN_CHARACTERS + 1),
     ],
 )
-def test_what_is_no_token_is_refused(token: str) -> None:
+def test_an_invalid_token_is_refused(token: str) -> None:
     with pytest.raises(BadToken):
         read_token(token, keys(), NOW)
 
@@ -213,7 +216,7 @@ def test_a_key_without_a_name_is_tried_for_every_name() -> None:
 # --- keys ---------------------------------------------------------------------------------------------------
 
 
-def test_a_key_may_stand_in_a_file(tmp_path: Path) -> None:
+def test_a_key_may_be_in_a_file(tmp_path: Path) -> None:
     file = tmp_path / "key.pem"
     file.write_text(f"\n{RSA[1]}\n")
     known = keys(JwtSettings("RS256", key_file=str(file)))
@@ -261,10 +264,12 @@ def test_reading_a_token_takes_less_than_a_millisecond() -> None:
         known = keys(JwtSettings(algorithm, VERIFIERS[algorithm]))  # type: ignore[arg-type]
         token = signed(key=SIGNERS[algorithm], algorithm=algorithm)
         read_token(token, known, NOW)
-        began = time.process_time()
+        took = []
         for _ in range(50):
+            began = time.process_time()
             read_token(token, known, NOW)
-        assert time.process_time() - began < 0.05
+            took.append(time.process_time() - began)
+        assert median(took) < 0.001
 
 
 USUAL = """

@@ -11,8 +11,10 @@ from imserver.config.settings import UploadSettings
 from imserver.metrics import Metrics
 from imserver.services.files import transfers
 from imserver.services.files import uploads as module
-from imserver.services.files.transfers import GRACE_SECONDS, TransferRefused
-from imserver.services.files.uploads import Pieces, Uploads
+from imserver.services.files.transfers import GRACE_SECONDS, Pieces, TransferRefused
+from imserver.services.files.uploads import Uploads
+from imserver.services.webhooks.requests import Outgoing
+from imserver.services.webhooks.reviews import Reviews
 from imserver.storage.contract import Upload
 
 CONTENT = bytes(range(256)) * 1000
@@ -32,7 +34,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def uploads(tmp_path: Path, clock: list[float]) -> Iterator[Uploads]:
     settings = UploadSettings(at_once=2)
     store: Any = None  # nothing is asked of it
-    one = Uploads(settings, str(tmp_path), store, Metrics())
+    one = Uploads(settings, str(tmp_path), store, Metrics(), Reviews(Outgoing(), str))
     kept = tmp_path / "uploads" / "aa" / ROW.id
     kept.parent.mkdir(parents=True)
     kept.write_bytes(CONTENT)
@@ -82,11 +84,11 @@ def test_who_fetches_a_file_for_too_long_gives_way_to_who_waits(uploads: Uploads
         one.close()
 
 
-def test_a_file_that_is_not_there_takes_no_place(uploads: Uploads, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_file_that_is_not_there_takes_no_slot(uploads: Uploads, caplog: pytest.LogCaptureFixture) -> None:
     gone = Upload("b" * 32, "101", "u", "file", "", "", 10, "", 0)
     for _ in range(3):
         with pytest.raises(TransferRefused) as caught:
             uploads.open(gone, False, 0, 9)
         assert caught.value.problem is errors.HTTP_UNKNOWN_UPLOAD
-    assert "is not where it was kept" in caplog.text
+    assert "is not where it was stored" in caplog.text
     leaving(uploads).close()

@@ -11,7 +11,7 @@ import pytest
 from imserver.services.webhooks import requests as module
 from imserver.services.webhooks.requests import Receiver, WebhookCounts, WebhookQueue
 from tests.services.back_end import BackEnd
-from tests.transport.rig import turn, until
+from tests.transport.harness import turn, until
 
 EVENTS = frozenset({"login"})
 
@@ -48,7 +48,7 @@ class One:
         for number in numbers:
             (queue or self.queue).add(b'{"n":%d}' % number)
 
-    def told(self) -> list[int]:
+    def received(self) -> list[int]:
         return [event["n"] for event in self.back_end.events]
 
     def finish(self) -> None:
@@ -71,10 +71,10 @@ def sleeper(monkeypatch: pytest.MonkeyPatch) -> Sleeper:
     return made
 
 
-def test_events_are_told_in_their_order_and_together(one: One) -> None:
+def test_events_are_sent_in_their_order_and_together(one: One) -> None:
     one.add(*range(250))
     one.finish()
-    assert one.told() == list(range(250))
+    assert one.received() == list(range(250))
     assert [len(post.json["events"]) for post in one.back_end.posts] == [100, 100, 50]
     assert (one.tally.delivered, one.tally.waiting, one.tally.waiting_bytes) == (250, 0, 0)
 
@@ -93,14 +93,14 @@ def test_adding_never_waits(one: One) -> None:
     assert one.back_end.posts == [], "the greenlet has not run yet"
 
 
-def test_what_fails_is_told_again_unchanged_and_before_what_comes_later(one: One, sleeper: Sleeper) -> None:
+def test_what_fails_is_sent_again_unchanged_and_before_what_comes_later(one: One, sleeper: Sleeper) -> None:
     answers: list[Any] = ["no route", (500, b""), (302, b""), (404, b""), (204, b"")]
     one.back_end.reply = lambda _: answers.pop(0) if answers else (200, b"")
     one.add(1)
     turn()
     one.add(2)
     one.finish()
-    assert one.told() == [1, 1, 1, 1, 1, 2]
+    assert one.received() == [1, 1, 1, 1, 1, 2]
     assert len({post.delivery for post in one.back_end.posts[:5]}) == 1
     assert len({post.body for post in one.back_end.posts[:5]}) == 1
     assert one.back_end.posts[5].delivery != one.back_end.posts[0].delivery
@@ -132,8 +132,8 @@ def test_a_batch_that_is_never_taken_is_dropped_logged_and_counted(
     one.add(2)
     with caplog.at_level(logging.WARNING):
         one.finish()
-    assert one.told()[-1] == 2
-    assert one.told().count(1) == one.tally.failures > 5
+    assert one.received()[-1] == 2
+    assert one.received().count(1) == one.tally.failures > 5
     assert (one.tally.delivered, one.tally.dropped) == (1, 1)
     assert sum(sleeper.pauses) >= module.KEEP_SECONDS
     assert "1 events were dropped" in caplog.text
@@ -153,7 +153,7 @@ def test_of_too_many_the_oldest_are_dropped(
     assert one.tally.waiting == 3
     one.back_end.open.set()
     one.finish()
-    assert one.told() == [0, 5, 6, 7]
+    assert one.received() == [0, 5, 6, 7]
     assert (one.tally.delivered, one.tally.dropped) == (4, 4)
     assert "dropped" in caplog.text
 
@@ -189,7 +189,7 @@ def test_one_request_is_under_way_at_a_time(one: One) -> None:
     assert one.back_end.most_busy == 1
 
 
-def test_another_receiver_gets_what_is_told_from_then_on(one: One) -> None:
+def test_another_receiver_gets_what_is_sent_from_then_on(one: One) -> None:
     one.back_end.open.clear()
     one.add(1)
     until(lambda: one.back_end.posts)
@@ -215,7 +215,7 @@ def test_what_is_left_at_the_end_is_counted_as_dropped(one: One, caplog: pytest.
     assert "3 events were dropped: the node stops" in caplog.text
 
 
-def test_an_error_of_our_own_is_logged_and_the_rest_is_told(
+def test_an_error_of_our_own_is_logged_and_the_rest_is_sent(
     one: One, sleeper: Sleeper, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail_once(_post: Any) -> Any:
@@ -226,5 +226,5 @@ def test_an_error_of_our_own_is_logged_and_the_rest_is_told(
     one.back_end.reply = fail_once
     one.add(1)
     one.finish()
-    assert one.told() == [1, 1]
+    assert one.received() == [1, 1]
     assert "a defect" in caplog.text

@@ -53,7 +53,7 @@ def say(*words: object) -> None:
 def main() -> None:
     """Append until somebody kills us, or standard input ends."""
     url, folder, turn, point, transaction = sys.argv[1:]
-    store = Store(StorageSettings(url, seconds=1), folder)
+    store = Store(StorageSettings(url, seconds=5), folder)
     store.start()
     log = store.log()
     if point != "-":

@@ -51,8 +51,8 @@ def _objection(handler: BaseHTTPRequestHandler, body: bytes) -> str:
     signed = names.split(";")
     if not {"host", "x-amz-date", "x-amz-content-sha256"} <= set(signed) or signed != sorted(signed):
         return "headers that have to be signed are not"
-    told = "".join(f"{name}:{headers[name].strip()}\n" for name in signed)
-    request = f"{handler.command}\n{handler.path}\n\n{told}\n{names}\n{headers['x-amz-content-sha256']}"
+    received = "".join(f"{name}:{headers[name].strip()}\n" for name in signed)
+    request = f"{handler.command}\n{handler.path}\n\n{received}\n{names}\n{headers['x-amz-content-sha256']}"
     digest = hashlib.sha256(request.encode()).hexdigest()
     to_sign = f"AWS4-HMAC-SHA256\n{moment}\n{day}/{region}/s3/aws4_request\n{digest}"
     key = _hmac(_hmac(_hmac(_hmac(f"AWS4{SECRET_KEY}".encode(), day), region), "s3"), "aws4_request")

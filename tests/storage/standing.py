@@ -30,7 +30,7 @@ def main() -> None:
     print("ready", flush=True)
 
     def do(what: str, name: str) -> tuple[object, float]:
-        deeds = {"look": store.look, "keys": store.keys, "add": lambda: store.add_app(name, {})}
+        deeds = {"look": store.refresh, "keys": store.keys, "add": lambda: store.add_app(name, {})}
         began = time.monotonic()
         try:
             done: object = deeds[what]()

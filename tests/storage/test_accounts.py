@@ -24,14 +24,14 @@ def befriend(_before: States) -> tuple[States, str]:
     return ("friend", "friend"), "friends"
 
 
-def test_where_nothing_is_kept_nobody_is_looked_for_and_nothing_is_made(open_store: OpenStore) -> None:
+def test_where_nothing_is_stored_nobody_is_looked_for_and_nothing_is_made(open_store: OpenStore) -> None:
     store = open_store()
     accounts = kept(store)
     assert accounts.by_phone("gochat", "1") is None
     assert accounts.by_ids("gochat", [1]) == []
     assert accounts.contacts("friends", 1, 0, 10) == (0, [])
     assert accounts.relate("gochat", 1, 2, 10, befriend) == "unknown"
-    assert not store.keeps
+    assert not store.has_database
 
 
 def test_an_account_is_found_by_phone_and_by_id_in_its_app_only(url: str, open_store: OpenStore) -> None:

@@ -21,7 +21,7 @@ from .servers import DatabaseServer
 def test_a_server_that_was_killed_is_a_temporary_error_and_is_found_again(
     own_database: DatabaseServer, open_store: OpenStore
 ) -> None:
-    store = open_store(own_database.new_url(), seconds=2)
+    store = open_store(own_database.new_url(), seconds=5)
     assert store.add_app("before", {})
     own_database.kill()
     with pytest.raises(StorageUnavailable):
@@ -60,7 +60,7 @@ class Standing:
 
     def end(self) -> None:
         try:
-            self._process.communicate(timeout=20)
+            self._process.communicate(timeout=60)
         finally:
             end(self._process, signal.SIGKILL)
 
@@ -80,35 +80,35 @@ def stand(tmp_path: Path) -> Iterator[Callable[..., Standing]]:
 
 
 @pytest.mark.sqlite_first
-def test_a_server_that_stands_still_costs_no_more_than_the_time_set(
+def test_a_paused_server_costs_no_more_than_the_time_set(
     own_database: DatabaseServer, stand: Callable[..., Standing]
 ) -> None:
-    store = stand(own_database.new_url(), 1)
+    store = stand(own_database.new_url(), 3)
     own_database.pause()
     outcome, took, healthy = store.do("look")
     assert (outcome, healthy) == ("unavailable", False)
-    assert 0.8 < took < 4
+    assert 2.5 < took < 60
     own_database.resume()
     assert store.do("add", "105")[::2] == ("True", True)
 
 
 @pytest.mark.sqlite_first
-def test_many_who_ask_a_server_that_stands_still_wait_together(
+def test_many_who_ask_a_paused_server_wait_together(
     own_database: DatabaseServer, stand: Callable[..., Standing]
 ) -> None:
-    store = stand(own_database.new_url(), 1)
+    store = stand(own_database.new_url(), 3)
     own_database.pause()
     outcome, took, _ = store.do("look", times=50)
     own_database.resume()
     assert outcome == "unavailable"
-    assert took < 4
+    assert took < 60, "one after the other they would wait 150 s"
 
 
 @pytest.mark.sqlite_first
 def test_an_answer_that_came_too_late_is_not_taken_for_the_next(
     own_database: DatabaseServer, stand: Callable[..., Standing]
 ) -> None:
-    store = stand(own_database.new_url(), 0.5, 1)
+    store = stand(own_database.new_url(), 3, 1)
     assert store.do("add", "a")[0] == "True"
     own_database.pause()
     assert store.do("keys")[0] == "unavailable"

@@ -19,7 +19,7 @@ from .servers import DatabaseServer
 
 pytestmark = pytest.mark.sqlite_first
 
-Told = dict[str, int]
+Receiver = dict[str, int]
 
 BEFORE = ("lock", "repeats", "add_messages", "update_head", "commit")
 """Statements of a transaction in whose place the process dies (:mod:`tests.storage.appending`)."""
@@ -37,9 +37,9 @@ class Appending:
             env=clean_environment(),
         )
         self.asked: set[str] = set()
-        self.told: Told = {}
+        self.received: Receiver = {}
 
-    def hear(self, word: str = "", times: int = 1) -> None:
+    def receive(self, word: str = "", times: int = 1) -> None:
         """What it says, up to a word that it says so many times; without one, to its end."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
@@ -47,7 +47,7 @@ class Appending:
             if said == "ask":
                 self.asked.add(name)
             elif said == "told":
-                self.told[name] = int(id)
+                self.received[name] = int(id)
             times -= said == word
             if word and not times:
                 return
@@ -58,7 +58,7 @@ class Appending:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         if not self.process.stdout.closed:
-            self.hear()
+            self.receive()
         end(self.process)
 
 
@@ -87,7 +87,7 @@ def compare(log: MessageLog, one: Appending) -> None:
     names = Counter(entry.client_msg_id for entry in entries)
     assert not [name for name, count in names.items() if count > 1]
     stored = {entry.client_msg_id: entry.id for entry in entries}
-    assert {name: stored.get(name) for name in one.told} == one.told
+    assert {name: stored.get(name) for name in one.received} == one.received
 
 
 def resend(log: MessageLog, names: set[str]) -> None:
@@ -103,41 +103,41 @@ def resend(log: MessageLog, names: set[str]) -> None:
 
 
 @pytest.mark.parametrize("point", [*BEFORE, "after commit"])
-def test_a_process_that_dies_in_a_commit_has_told_nothing_that_is_not_stored(
+def test_a_process_that_dies_in_a_commit_has_confirmed_nothing_that_is_not_stored(
     url: str, open_store: OpenStore, append: Callable[..., Appending], point: str
 ) -> None:
     log = open_store(url, seconds=10).log()
     dying = append(url, "1", point, random.randint(2, 12))
-    dying.hear()
+    dying.receive()
     assert dying.process.wait() == -9
     compare(log, dying)
     resend(log, dying.asked)
     compare(log, dying)
 
 
-def test_a_process_that_is_killed_anywhere_has_told_nothing_that_is_not_stored(
+def test_a_process_that_is_killed_anywhere_has_confirmed_nothing_that_is_not_stored(
     url: str, open_store: OpenStore, append: Callable[..., Appending]
 ) -> None:
     log = open_store(url, seconds=10).log()
     for turn in range(4):
         killed = append(url, str(turn))
-        killed.hear("told", random.randint(20, 300))
+        killed.receive("told", random.randint(20, 300))
         killed.end()
         compare(log, killed)
         resend(log, killed.asked)
 
 
-def test_everything_told_is_there_when_a_killed_database_returns(
+def test_everything_confirmed_is_there_when_a_killed_database_returns(
     own_database: DatabaseServer, open_store: OpenStore, append: Callable[..., Appending]
 ) -> None:
     url = own_database.new_url()
     going = append(url, "1")
     for _ in range(2):
-        going.hear("told", 100)
+        going.receive("told", 100)
         own_database.kill()
-        going.hear("late", 8)
+        going.receive("late", 8)
         own_database.start()
-    going.hear("told", 100)
+    going.receive("told", 100)
     going.end()
     log = open_store(url, seconds=10).log()
     compare(log, going)

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection
 
 from imserver.config.settings import StorageSettings
 from imserver.storage.log.contract import Appended, Draft
 from imserver.storage.log.message_log import MessageLog
 from imserver.storage.log.sqlite import SqliteDriver
+from imserver.storage.statements import PooledStatements
 from imserver.storage.store import Store
 
 APP = "gochat"
@@ -40,8 +40,8 @@ def steps(log: MessageLog, drafts: list[Draft]) -> int:
 
 def writing_steps(log: MessageLog, write: Callable[[], Any], each: int) -> int:
     """How many times so many steps something takes that is written."""
-    assert log._writer is not None
-    driver = log._writer._connection._driver
+    assert log._connection is not None
+    driver = log._connection._driver
     assert isinstance(driver, SqliteDriver)
     taken = 0
 
@@ -152,7 +152,7 @@ def test_what_a_user_marked_costs_the_same_however_much_others_have_read(tmp_pat
     store.close()
 
 
-def test_what_was_said_in_rooms_costs_the_same_however_many_talk_elsewhere(tmp_path: Path) -> None:
+def test_messages_in_rooms_cost_the_same_however_many_chat_elsewhere(tmp_path: Path) -> None:
     store = Store(StorageSettings(), str(tmp_path), threaded=False)
     log = store.log()
     rooms = [f"r{n}" for n in range(20)]
@@ -166,6 +166,17 @@ def test_what_was_said_in_rooms_costs_the_same_however_many_talk_elsewhere(tmp_p
         costs.append(_steps_of(store, lambda end=end: log.catch_up(APP, "me", end, 50, places)))  # type: ignore[misc]
         entries, more = log.catch_up(APP, "me", end, 50, places)
         assert ([entry.room for entry in entries], more) == (rooms, False)
+    assert costs[1] <= 2 * costs[0] + 4
+    store.close()
+
+
+def test_the_contents_of_an_app_are_counted_without_reading_its_messages(tmp_path: Path) -> None:
+    store = Store(StorageSettings(), str(tmp_path), threaded=False)
+    costs = []
+    for messages in (100, 4000):
+        store.log().append(APP, [Draft(sender="me", to_user="you", body=b"x")] * messages)
+        costs.append(_steps_of(store, lambda: store.contents(APP)))
+    assert store.contents(APP).messages == 4100
     assert costs[1] <= 2 * costs[0] + 4
     store.close()
 
@@ -194,8 +205,8 @@ def _steps_of(store: Store, ask: Callable[[], Any]) -> int:
         return 0
 
     def handle(handler: Callable[[], int] | None) -> None:
-        def work(connection: Connection) -> None:
-            raw: Any = connection.connection.driver_connection
+        def work(sql: PooledStatements) -> None:
+            raw: Any = sql.connection.connection.driver_connection
             raw.set_progress_handler(handler, 100)
 
         store.read(work)

@@ -69,7 +69,7 @@ def test_the_other_one_learns_of_it_by_a_version_of_their_own(log: MessageLog) -
     assert log.marks(APP, "c", 0).receipts == (Receipt(2, "b", 3, 3),)
 
 
-def test_those_are_told_whose_messages_were_passed_over(log: MessageLog) -> None:
+def test_those_are_informed_whose_messages_were_passed_over(log: MessageLog) -> None:
     group = log.create(APP, "owner", "tea", ["a", "b", "c"]).conversation
     entries = stored(log, say("a", group), say("b", group), say("owner", group), say("c", group))
     first = note(log, "c", group, read=entries[1].id)
@@ -80,7 +80,7 @@ def test_those_are_told_whose_messages_were_passed_over(log: MessageLog) -> None
     assert log.marks(APP, "a", 0).receipts == ()
 
 
-def test_who_has_left_a_group_is_told_nothing_of_it_and_nobody_is_told_what_they_read(
+def test_who_has_left_a_group_learns_nothing_of_it_and_nobody_learns_what_they_read(
     log: MessageLog,
 ) -> None:
     group = log.create(APP, "owner", "tea", ["a", "b", "c"]).conversation

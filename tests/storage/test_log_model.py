@@ -46,9 +46,9 @@ class Model(RuleBasedStateMachine):
         super().__init__()
         self.app = f"app {next(_apps)}"
         self.turns = itertools.cycle(NODES)
-        self.told: list[int] = []
+        self.received: list[int] = []
         for node in NODES:
-            node.listen(Listening(self.hear))
+            node.listener = Listening(self.receive)
         self.entries: list[tuple[int, int, str, str]] = []
         """(conversation, seq, sender, kind); the id is the place, from 1."""
         self.pairs: dict[tuple[str, str], int] = {}
@@ -63,9 +63,9 @@ class Model(RuleBasedStateMachine):
         self.edits: dict[int, list[int]] = {}
         self.recalled: set[int] = set()
 
-    def hear(self, _app: str, first: int, last: int, entries: list[Any]) -> None:
+    def receive(self, _app: str, first: int, last: int, entries: list[Any]) -> None:
         assert [entry.id for entry in entries] == list(range(first, last + 1))
-        self.told += [entry.id for entry in entries]
+        self.received += [entry.id for entry in entries]
 
     def enter(self, conversation: int, sender: str, kind: str) -> int:
         seq = 1 + sum(entry[0] == conversation for entry in self.entries)
@@ -270,7 +270,7 @@ class Model(RuleBasedStateMachine):
             (entry.conversation, entry.seq, entry.sender, entry.kind) for entry in entries
         ] == self.entries[self.floor :]
         assert [entry.body for entry in entries] == [self.said.get(entry.id, b"") for entry in entries]
-        assert self.told == list(range(1, len(self.entries) + 1))
+        assert self.received == list(range(1, len(self.entries) + 1))
 
 
 @pytest.mark.usefixtures("nodes")

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from imserver.storage.log import read as log_read
+from imserver.storage.log import rows as log_rows
 from imserver.storage.log.contract import Appended, Draft
 from imserver.storage.log.driver import LogDriver
 from imserver.storage.log.mysql import MysqlDriver
 from imserver.storage.log.postgresql import PostgresqlDriver
+from imserver.storage.log.rows import GREATEST, LogHead
 from imserver.storage.log.sqlite import SqliteDriver
-from imserver.storage.log.statements import GREATEST, LogHead
 
 from .conftest import OpenStore
 
@@ -50,7 +50,7 @@ def number_by_sequence(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(LogDriver, "lock", lock)
     patch.setattr(LogDriver, "update_head", lambda *_arguments: None)
-    head_of = log_read.head_of
+    head_of = log_rows.head_of
 
     def without_end(*arguments: Any, **named: Any) -> LogHead | None:
         found = head_of(*arguments, **named)
@@ -58,7 +58,7 @@ def number_by_sequence(patch: pytest.MonkeyPatch) -> None:
             found.last_id = GREATEST
         return found
 
-    patch.setattr(log_read, "head_of", without_end)
+    patch.setattr(log_rows, "head_of", without_end)
 
 
 def missed(open_store: OpenStore, url: str) -> tuple[int, set[int]]:
@@ -68,13 +68,13 @@ def missed(open_store: OpenStore, url: str) -> tuple[int, set[int]]:
 
     def write(writer: int) -> list[int]:
         log = stores[writer].log()
-        told: list[int] = []
+        received: list[int] = []
         for number in range(TIMES):
             drafts = [Draft(sender=f"w{writer}", to_user="all", body=b"%d" % number)] * random.randint(1, 5)
             for outcome in log.append(APP, drafts):
                 assert isinstance(outcome, Appended)
-                told.append(outcome.entry.id)
-        return told
+                received.append(outcome.entry.id)
+        return received
 
     def read() -> set[int]:
         log = stores[WRITERS].log()
@@ -88,9 +88,9 @@ def missed(open_store: OpenStore, url: str) -> tuple[int, set[int]]:
 
     with ThreadPoolExecutor(WRITERS + 1) as pool:
         reading = pool.submit(read)
-        told = set(itertools.chain.from_iterable(pool.map(write, range(WRITERS))))
+        received = set(itertools.chain.from_iterable(pool.map(write, range(WRITERS))))
         over.set()
-        return len(told), told - reading.result()
+        return len(received), received - reading.result()
 
 
 @pytest.fixture

@@ -17,11 +17,11 @@ def log(url: str, open_store: OpenStore) -> MessageLog:
     return open_store(url, seconds=10).log()
 
 
-def told(entries: list[Entry]) -> list[tuple[int, str, str, int]]:
+def received(entries: list[Entry]) -> list[tuple[int, str, str, int]]:
     return [(entry.id, entry.kind, entry.body.decode(), entry.about) for entry in entries]
 
 
-def test_a_recalled_message_is_read_by_nobody_any_more_and_its_place_says_so(log: MessageLog) -> None:
+def test_a_recalled_message_is_read_by_nobody_any_more_and_its_position_shows_that(log: MessageLog) -> None:
     first, second = stored(log, say("a", "b", "secret", meta=b'{"mentions":["b"]}'), say("a", "b", "other"))
     stored(log, say("a", "b", "secret too", kind="edit", about=first.id))
     assert log.list_conversations(APP, "b", 0, 10)[0][0].unread == 2
@@ -32,16 +32,16 @@ def test_a_recalled_message_is_read_by_nobody_any_more_and_its_place_says_so(log
         (3, "recall", "", first.id),
         (recall.id, "recall", "", first.id),
     ]
-    assert told(log.history(APP, "b", first.conversation, 0, 10)[0]) == whole
-    assert told(log.sync(APP, "b", 0, 10)[0]) == whole
-    assert told(log.read(APP, 0, 10)) == whole
-    assert told(log.entries(APP, [first.id])) == whole[:1]
+    assert received(log.history(APP, "b", first.conversation, 0, 10)[0]) == whole
+    assert received(log.sync(APP, "b", 0, 10)[0]) == whole
+    assert received(log.read(APP, 0, 10)) == whole
+    assert received(log.entries(APP, [first.id])) == whole[:1]
     assert log.list_conversations(APP, "b", 0, 10)[0][0].unread == 1
     (gone,) = log.entries(APP, [first.id])
     assert (gone.sender, gone.seq, gone.time_ms, gone.type, gone.meta) == ("a", 1, first.time_ms, "", b"")
 
 
-def test_a_message_and_its_edits_say_what_was_said_last(log: MessageLog) -> None:
+def test_a_message_and_its_edits_show_the_newest_text(log: MessageLog) -> None:
     (first,) = stored(log, say("a", "b", "helo", about=7, meta=b'{"mentions":["x"]}'))
     stored(log, say("a", "b", "hello", kind="edit", about=first.id))
     edited = say("a", "b", '{"n":1}', kind="edit", type="custom", about=first.id, meta=b'{"mentions":["b"]}')

@@ -2,6 +2,7 @@
 
 import pytest
 
+from imserver.storage.log import contract
 from imserver.storage.log import writer as log_writer
 from imserver.storage.log.contract import (
     INVALID,
@@ -10,6 +11,7 @@ from imserver.storage.log.contract import (
     Appended,
     Draft,
     Entry,
+    PublicationPage,
     Rejected,
 )
 from imserver.storage.log.message_log import MessageLog
@@ -85,7 +87,7 @@ def test_what_cannot_be_a_room_costs_the_others_nothing(draft: Draft, open_store
     assert [each.entry.seq for each in (before, after) if isinstance(each, Appended)] == [1, 2]
 
 
-def test_catching_up_takes_each_room_from_its_own_place_in_one_order(log: MessageLog) -> None:
+def test_catching_up_takes_each_room_from_its_own_position_in_one_order(log: MessageLog) -> None:
     drafts = [said("r"), Draft(sender="bob", to_user="ann"), said("s"), said("t"), said("r"), said("s")]
     entries = stored(log, *drafts, Draft(sender="", to_user="ann"))
     everything = {"": 0, "r": 0, "s": 0, "t": 0, "never": 0}
@@ -112,7 +114,7 @@ def test_catching_up_goes_page_by_page(log: MessageLog) -> None:
     assert seen == wanted
 
 
-def test_what_was_said_in_a_room_is_read_back_from_its_end(log: MessageLog) -> None:
+def test_messages_in_a_room_are_read_back_from_its_end(log: MessageLog) -> None:
     entries = stored(log, *[said("rs"[number % 2], str(number)) for number in range(10)])
     of_r = [entry for entry in entries if entry.room == "r"]
     assert log.room_history(APP, "r", 0, 10) == (of_r, False)
@@ -125,6 +127,48 @@ def test_what_was_said_in_a_room_is_read_back_from_its_end(log: MessageLog) -> N
     assert log.room_history(APP, "r", 0, 10) == (of_r[-1:], False)
 
 
+def test_the_messages_of_a_channel_are_read_from_both_ends(
+    log: MessageLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = stored(log, *[said("rs"[number % 2], str(number)) for number in range(10)])
+    of_r = [entry for entry in entries if entry.room == "r"]
+
+    def page(since: int | None, limit: int, reverse: bool = False) -> tuple[list[int], bool]:
+        found = log.channel_page(APP, "r", since, limit, reverse)
+        assert (found.last, found.head) == (9, 10)
+        return [entry.id for entry in found.entries], found.more
+
+    assert log.channel_page(APP, "r", None, 9).entries == of_r
+    assert page(None, 2) == ([1, 3], True)
+    assert page(3, 9) == ([5, 7, 9], False)
+    assert page(9, 9) == page(10, 9) == page(99, 9) == ([], False)
+    assert page(None, 0) == page(1, 0) == ([], False)
+    assert page(None, 2, True) == ([9, 7], True)
+    assert page(5, 9, True) == ([3, 1], False)
+    assert page(1, 9, True) == page(0, 9, True) == ([], False)
+    monkeypatch.setattr(contract, "PAGE_BYTES", 2)
+    assert page(None, 9) == ([1, 3], True)
+    assert page(None, 9, True) == ([9, 7], True)
+    log.expire(APP, more_than=4)
+    found = log.channel_page(APP, "r", 1, 9)
+    assert ([entry.id for entry in found.entries], found.floor) == ([7, 9], 6)
+    assert log.channel_page(APP, "t", None, 9) == PublicationPage([], False, 0, 10, 6)
+    assert log.channel_page("other", "r", None, 9) == PublicationPage([], False, 0, 0, 0)
+
+
+def test_a_recalled_message_is_no_publication(log: MessageLog) -> None:
+    first, second = stored(log, said("r", "one"), said("r", "two"))
+    stored(
+        log,
+        Draft(sender="", kind="recall", about=first.id, conversation=first.conversation),
+        said("r", "three"),
+    )
+    found = log.channel_page(APP, "r", None, 9)
+    assert [entry.body for entry in found.entries] == [b"two", b"three"]
+    assert found.last == 4
+    assert second.id == 2
+
+
 def test_what_was_stored_before_a_moment_is_found(log: MessageLog, monkeypatch: pytest.MonkeyPatch) -> None:
     assert log.stored_before(APP, 10**10) == 0
     for now in (100, 100, 200, 300):
@@ -135,7 +179,7 @@ def test_what_was_stored_before_a_moment_is_found(log: MessageLog, monkeypatch: 
     ]
 
 
-def test_what_has_expired_is_told_to_nobody(log: MessageLog) -> None:
+def test_what_has_expired_is_delivered_to_nobody(log: MessageLog) -> None:
     stored(log, *[said("r", str(number)) for number in range(10)])
     assert log.expire(APP, more_than=4) == 6
     found, _ = log.catch_up(APP, "ann", 0, 10, {"": 0, "r": 0})

@@ -9,11 +9,16 @@ from gevent.event import Event
 
 from imserver.errors import StorageUnavailable
 from imserver.storage.log import writer
-from imserver.storage.log.connection import CommitGuard, NotStored, WriterConnection
 from imserver.storage.log.contract import Change, Draft, Entry, Rejected, Stored
-from imserver.storage.log.transaction import ChangeRequest, append_request
-from imserver.storage.log.writer import LogWriter, WriteTransaction
-from tests.transport.rig import until
+from imserver.storage.log.transaction import ChangeRequest
+from imserver.storage.log.writer import (
+    CommitGuard,
+    LogWriter,
+    NotStored,
+    WriterConnection,
+    WriteTransaction,
+)
+from tests.transport.harness import until
 
 REFUSED = Rejected("muted")
 
@@ -35,10 +40,10 @@ class Connection(WriterConnection):
         for request in work.requests:
             request.outcome = Change(1) if isinstance(request, ChangeRequest) else REFUSED
 
-    def heard(self) -> None:
+    def answered(self) -> None:
         """Nothing to note."""
 
-    def away(self, words: str) -> StorageUnavailable:
+    def failed(self, words: str) -> StorageUnavailable:
         return StorageUnavailable(words)
 
     def close(self) -> None:
@@ -69,7 +74,7 @@ def log(connection: Connection) -> LogWriter:
 
 
 def send(log: LogWriter, app: str, answer: Callable[[Stored], object], body: bytes = b"") -> None:
-    log.append(append_request(app, Draft(sender="a", to_user="b", body=body), answer))
+    log.send(app, Draft(sender="a", to_user="b", body=body), answer)
 
 
 def test_more_than_may_wait_in_an_app_is_refused_and_other_apps_are_not_affected(
@@ -146,10 +151,9 @@ def test_an_app_pauses_alone_and_changes_of_its_groups_do_not_wait(
         send(log, "busy", done.append)
         gevent.sleep(0.001)
     assert log.is_busy("busy")
-    changed: list[object] = []
-    log.change(ChangeRequest("busy", lambda _transaction: REFUSED, changed.append))
+    changed = gevent.spawn(log.change, "busy", lambda _transaction: REFUSED)
     send(log, "other", done.append)
-    until(lambda: changed and len(done) == 2)
+    until(lambda: changed.ready() and len(done) == 2)
     until(lambda: len(done) == 5)
     assert connection.batches[0] == ["busy"]
     assert connection.batches[-1] == ["busy"] * 3

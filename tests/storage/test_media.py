@@ -70,14 +70,14 @@ def got(media: Media, name: str, first: int = 0, last: int = len(CONTENT) - 1) -
     return b"".join(media.get(name, first, last))
 
 
-def test_what_was_kept_is_given_whole_and_in_parts(media: Media, tmp_path: Path) -> None:
+def test_what_was_stored_is_given_whole_and_in_parts(media: Media, tmp_path: Path) -> None:
     put(media, "some-name_1.t", tmp_path)
     assert got(media, "some-name_1.t") == CONTENT
     assert got(media, "some-name_1.t", 100_000, 100_000) == CONTENT[100_000:100_001]
     assert got(media, "some-name_1.t", 5, 150_000) == CONTENT[5:150_001]
 
 
-def test_what_is_not_there_is_said_before_anything_is_given(media: Media, tmp_path: Path) -> None:
+def test_what_is_not_there_is_reported_before_anything_is_given(media: Media, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         media.get("nobody", 0, 10)
     put(media, "some", tmp_path)

@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 
 from imserver.storage.log.contract import Draft
-from imserver.storage.log.read import ask
 
 from .conftest import OpenStore
 
@@ -33,11 +32,11 @@ def test_all_connections_keep_what_they_confirm_and_see_what_was_committed_last(
     store = open_store(url)
     log = store.log()
     log.append("gochat", [Draft(sender="a", to_user="b")])
-    driver = log._writer._connection._driver  # type: ignore[union-attr]
+    driver = log._connection._driver  # type: ignore[union-attr]
     assert driver is not None
 
     def said(statement: str) -> Any:
-        rows = driver.query(statement) if what == "log" else store.read(lambda one: ask(one, statement, ()))
+        rows = driver.query(statement) if what == "log" else store.read(lambda sql: sql.query(statement))
         value = rows[0][-1]
         return value.decode() if isinstance(value, bytes) else value
 

@@ -26,7 +26,7 @@ def test_a_position_is_remembered_per_app_and_user_and_never_goes_back(positions
     assert found == [{"": 6}, {"": 10**12}, {"": 1}]
 
 
-def test_users_are_told_apart_by_every_letter(positions: TalkPositions) -> None:
+def test_users_are_distinguished_by_every_letter(positions: TalkPositions) -> None:
     named = {"安": 1, "ann": 2, "ANN": 3}
     positions.raise_to([("action:1", user, "", id) for user, id in named.items()])
     positions.raise_to([("action:1", "ann", room, id) for room, id in named.items()])
@@ -78,7 +78,7 @@ def test_a_user_has_positions_in_so_many_rooms_and_the_oldest_go_first(positions
     assert "r9" in found, "the new one stays where all are equally old"
 
 
-def test_positions_expire_with_what_was_said_before_them(positions: TalkPositions) -> None:
+def test_positions_expire_with_the_messages_before_them(positions: TalkPositions) -> None:
     rows = [(app, "ann", room, id) for app in ("action:1", "action:2") for room, id in (("", 4), ("r", 5))]
     positions.raise_to(rows)
     assert positions.written == {"action:1", "action:2"}

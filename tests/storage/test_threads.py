@@ -21,7 +21,7 @@ import sys, time, gevent
 from imserver.config.settings import StorageSettings
 from imserver.storage.store import Store
 url, folder, slow = sys.argv[1:]
-store = Store(StorageSettings(url, seconds=40), folder)
+store = Store(StorageSettings(url, seconds=300), folder)
 store.add_app("105", {})
 late = []
 def beat():
@@ -33,7 +33,7 @@ gevent.spawn(beat)
 gevent.sleep(0.05)
 late.clear()
 began = time.monotonic()
-store._opened().read(lambda connection: connection.exec_driver_sql(slow).all())
+store._opened().read(lambda sql: sql.query(slow))
 took = time.monotonic() - began
 print(f"{took * 1000:.0f} {max(late) * 1000:.0f} {len(late)}")
 store.close()
@@ -41,8 +41,8 @@ store.close()
 SLOW = {
     "sqlite": "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 6000000) "
     "SELECT count(*) FROM n",
-    "postgresql": "SELECT pg_sleep(0.7)",
-    "mysql": "SELECT SLEEP(0.7)",
+    "postgresql": "SELECT pg_sleep(3)",
+    "mysql": "SELECT SLEEP(3)",
 }
 
 
@@ -52,7 +52,7 @@ def run(code: str, *arguments: str) -> str:
         env=clean_environment(),
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=280,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -81,28 +81,27 @@ from gevent import monkey; monkey.patch_all()
 import sys
 import gevent
 from gevent.event import Event
-from sqlalchemy import text
 from imserver.config.settings import StorageSettings
 from imserver.storage.store import Store
 store = Store(StorageSettings(sys.argv[1], seconds=20), "")
 store.start()
-def make(connection):
-    connection.execute(text("CREATE TABLE pair (id INT PRIMARY KEY, count INT NOT NULL)"))
-    connection.execute(text("INSERT INTO pair VALUES (1, 0), (2, 0)"))
+def make(sql):
+    sql.execute("CREATE TABLE pair (id INT PRIMARY KEY, count INT NOT NULL)")
+    sql.execute("INSERT INTO pair VALUES (1, 0), (2, 0)")
 store.write(make)
 tries = []
 arrived = {1: Event(), 2: Event()}
 def embrace(first):
-    def work(connection):
+    def work(sql):
         tries.append(first)
-        add = text("UPDATE pair SET count = count + 1 WHERE id = :id")
-        connection.execute(add, {"id": first})
+        add = "UPDATE pair SET count = count + 1 WHERE id = %s"
+        sql.execute(add, (first,))
         arrived[first].set()
-        arrived[3 - first].wait(10)
-        connection.execute(add, {"id": 3 - first})
+        arrived[3 - first].wait(60)
+        sql.execute(add, (3 - first,))
     store.write(work)
 gevent.joinall([gevent.spawn(embrace, first) for first in (1, 2)], raise_error=True)
-counts = store.read(lambda connection: connection.execute(text("SELECT count FROM pair")).scalars().all())
+counts = [count for count, in store.read(lambda sql: sql.query("SELECT count FROM pair"))]
 print(len(tries), *counts, store.healthy())
 store.close()
 """
@@ -114,7 +113,9 @@ def test_what_a_deadlock_undid_is_done_once_more(
 ) -> None:
     if engine not in database_servers:
         database_servers[engine] = KINDS[engine]()
-    assert run(EMBRACE, database_servers[engine].new_url()).split() == ["3", "2", "2", "True"]
+    tries, *rest = run(EMBRACE, database_servers[engine].new_url()).split()
+    assert rest == ["2", "2", "True"]
+    assert int(tries) >= 3, "one of the two was undone, on a busy machine perhaps more than once"
 
 
 UNPATCHED = """
@@ -141,7 +142,7 @@ from imserver.config.settings import StorageSettings
 from imserver.storage.store import Store
 store = Store(StorageSettings(), sys.argv[1])
 made = [gevent.spawn(store.add_app, f"app {number % 10}", {}) for number in range(50)]
-print(sum(one.get(timeout=20) for one in made))
+print(sum(one.get(timeout=60) for one in made))
 store.close()
 """
 

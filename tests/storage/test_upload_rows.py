@@ -6,10 +6,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from sqlalchemy import Connection
 
 from imserver.storage import upload_rows
 from imserver.storage.contract import Upload, Usage
+from imserver.storage.statements import PooledStatements
 from imserver.storage.store import Store
 from tests.support import clean_environment
 
@@ -29,12 +29,12 @@ from imserver.storage import upload_rows
 from imserver.storage.contract import Upload
 def add(number):
     row = Upload(f"{number:032}", "101", "ann", "file", "x/y", "", 100, "0" * 64, 1)
-    return store.write(lambda connection: upload_rows.add(connection, row, 500))
+    return store.write(lambda sql: upload_rows.add(sql, row, 500))
 for number in range(int(before)):
     assert add(100 + number)
 crowd = [gevent.spawn(add, number) for number in range(12)]
 gevent.joinall(crowd, raise_error=True)
-usage = store.read(lambda connection: upload_rows.usage(connection, "101", "ann"))
+usage = store.read(lambda sql: upload_rows.usage(sql, "101", "ann"))
 print(sum(each.value for each in crowd), usage.bytes, usage.files)
 store.close()
 """
@@ -60,18 +60,18 @@ ROW = Upload(
 def made(store: Store, number: int, quota: int = 0, **fields: object) -> bool:
     """A file like the first, with an id of its own."""
     row = msgspec.structs.replace(ROW, id=f"{number:032}", **fields)
-    return store.write(lambda connection: upload_rows.add(connection, row, quota))
+    return store.write(lambda sql: upload_rows.add(sql, row, quota))
 
 
 def usage(store: Store, user: str = "ann") -> Usage:
-    return store.read(lambda connection: upload_rows.usage(connection, "101", user))
+    return store.read(lambda sql: upload_rows.usage(sql, "101", user))
 
 
-def test_a_row_comes_back_as_it_was_kept(url: str, open_store: OpenStore) -> None:
+def test_a_row_comes_back_as_it_was_stored(url: str, open_store: OpenStore) -> None:
     store = open_store(url)
-    assert store.write(lambda connection: upload_rows.add(connection, ROW, 0))
-    assert store.read(lambda connection: upload_rows.find(connection, ROW.id)) == ROW
-    assert store.read(lambda connection: upload_rows.find(connection, ROW.id.upper())) is None
+    assert store.write(lambda sql: upload_rows.add(sql, ROW, 0))
+    assert store.read(lambda sql: upload_rows.find(sql, ROW.id)) == ROW
+    assert store.read(lambda sql: upload_rows.find(sql, ROW.id.upper())) is None
 
 
 def test_a_file_that_is_removed_gives_its_bytes_back(url: str, open_store: OpenStore) -> None:
@@ -81,9 +81,9 @@ def test_a_file_that_is_removed_gives_its_bytes_back(url: str, open_store: OpenS
     assert usage(store) == Usage(200, 2)
     assert not made(store, 3, quota=200)
     assert made(store, 4, quota=200, user="Ann")  # another user
-    gone = store.write(lambda connection: upload_rows.remove(connection, f"{1:032}"))
+    gone = store.write(lambda sql: upload_rows.remove(sql, f"{1:032}"))
     assert gone is not None
-    assert store.write(lambda connection: upload_rows.remove(connection, f"{1:032}")) is None
+    assert store.write(lambda sql: upload_rows.remove(sql, f"{1:032}")) is None
     assert usage(store) == Usage(100, 1)
     assert made(store, 3, quota=200)
     assert not made(store, 5, quota=99, user="first")
@@ -108,11 +108,11 @@ def test_pages_go_from_the_newest_to_the_oldest_without_a_gap(url: str, open_sto
     assert made(store, 100, user="bob")
     seen: list[str] = []
     place = (0, "")
-    while rows := store.read(lambda connection, place=place: _page(connection, place)):
+    while rows := store.read(lambda sql, place=place: _page(sql, place)):
         seen += [row.id for row in rows]
         place = (rows[-1].created, rows[-1].id)
     assert seen == [f"{number:032}" for number in (6, 5, 4, 3, 2, 1, 0)]
 
 
-def _page(connection: Connection, place: tuple[int, str]) -> list[Upload]:
-    return upload_rows.page(connection, "101", "ann", place, 2)
+def _page(sql: PooledStatements, place: tuple[int, str]) -> list[Upload]:
+    return upload_rows.page(sql, "101", "ann", place, 2)

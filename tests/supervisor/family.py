@@ -1,7 +1,6 @@
 """A real server of several processes, and clients that connect without a pause."""
 
 import os
-import random
 import re
 import signal
 import socket
@@ -13,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tests.ports import free_ports
 from tests.support import Address, Server, eventually, merged
 
 UPGRADE = (
@@ -50,7 +50,7 @@ class Family(Server):
         newest: dict[str, int] = {name: int(pid) for name, pid in _SERVES.findall(self.output)}
         return [newest[name] for name in sorted(newest, key=lambda name: int(name.rpartition(":")[2]))]
 
-    def wait_until_replaced(self, *old: int, seconds: float = 15.0) -> list[int]:
+    def wait_until_replaced(self, *old: int, seconds: float = 60.0) -> list[int]:
         """Wait until all nodes serve and none of them in one of these processes; the processes now."""
 
         def look() -> list[int] | None:
@@ -64,20 +64,7 @@ class Family(Server):
         self.process.send_signal(number)
 
 
-def free_ports(count: int) -> int:
-    """The first of so many ports in a row that nobody has, below those that the system gives away."""
-    while True:
-        first = random.randrange(15_000, 32_000)
-        with ExitStack() as bound:
-            try:
-                for port in range(first, first + count):
-                    bound.enter_context(socket.create_server(("127.0.0.1", port)))
-            except OSError:
-                continue
-        return first
-
-
-def upgraded(address: Address, seconds: float = 10.0) -> socket.socket:
+def upgraded(address: Address, seconds: float = 40.0) -> socket.socket:
     """A connection that asks for a WebSocket; the answer has not been read."""
     client = socket.create_connection(address, timeout=seconds)
     client.sendall(UPGRADE)
@@ -136,7 +123,7 @@ class Stream:
     def wait_for(self, count: int) -> None:
         """Wait until so many more have been upgraded."""
         wanted = self.seen["101"] + count
-        eventually(lambda: self.seen["101"] >= wanted, 20)
+        eventually(lambda: self.seen["101"] >= wanted)
 
 
 def children_of(pid: int) -> list[int]:

@@ -11,13 +11,20 @@ from pathlib import Path
 import pytest
 
 from tests.integration.raw import ask
+from tests.ports import free_ports
+from tests.processes import pause
 from tests.support import eventually, merged, run_cli
 from tests.test_serving import in_terminal
 
 from .conftest import StartFamily
-from .family import ACCEPTED, Stream, alive, answer, children_of, crowd, free_ports, kill, upgraded
+from .family import ACCEPTED, Stream, alive, answer, children_of, crowd, kill, upgraded
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
+
+
+PRIVATE_BYTES = 24_000_000
+"""Of its 60 MB a node has 18 to 20 MB for itself. It has 33 if the collector is not frozen, 32 if nothing is
+imported before the fork. The figure varies: each use of an object writes its reference count into a page."""
 
 
 def private_bytes(pid: int) -> int:
@@ -78,7 +85,7 @@ def test_each_node_is_a_process_with_its_own_listeners_and_little_memory_of_its_
             family.get(path)
     for pid in family.pids:
         assert os.getpgid(pid) == pid  # Ctrl-C reaches the supervisor only
-        assert private_bytes(pid) < 20_000_000
+        assert private_bytes(pid) < PRIVATE_BYTES
         listening = 0
         inodes = {os.readlink(file) for file in Path(f"/proc/{pid}/fd").iterdir()}
         for line in Path(f"/proc/{pid}/net/tcp").read_text(encoding="ascii").splitlines()[1:]:
@@ -92,18 +99,33 @@ def test_each_node_is_a_process_with_its_own_listeners_and_little_memory_of_its_
 def test_each_line_of_a_node_names_it_and_those_of_the_supervisor_say_what_it_did(
     start_family: StartFamily,
 ) -> None:
-    family = start_family(processes=2, config={"app": {"rpc_port": 23001}})
-    assert re.search(r"\n  nodes +2: 127\.0\.0\.1:23001 to 127\.0\.0\.1:23003\n", family.output)
+    first = free_ports(4)
+    names = [f"127.0.0.1:{port}" for port in (first, first + 2)]
+    family = start_family(processes=2, config={"app": {"rpc_port": first}})
+    assert re.search(rf"\n  nodes +2: {names[0]} to {names[1]}\n", family.output)
     family.stop()
     for line in family.log_text.splitlines():
-        assert ("node=127.0.0.1:2300" in line) == ("imserver.supervisor" not in line), line
-    assert re.search(
-        r"imserver\.supervisor: node 127\.0\.0\.1:23003 \(pid \d+\) is serving\n", family.log_text
-    )
+        assert any(f"node={name} " in f"{line} " for name in names) == ("imserver.supervisor" not in line), (
+            line
+        )
+    assert re.search(rf"imserver\.supervisor: node {names[1]} \(pid \d+\) is serving\n", family.log_text)
     for text in (family.output, family.log_text):
         assert "SIGTERM: draining 2 nodes\n" in text
         assert text.endswith("all nodes have ended\n")
     assert family.process.returncode == 0
+
+
+def test_the_banner_says_who_may_log_in_to_each_app(start_family: StartFamily) -> None:
+    family = start_family(
+        processes=2,
+        config={
+            "api": {"keys": [{"key": "a key of twenty letters", "scopes": ["admin"]}]},
+            "apps": {"7": {"open": True}, "8": {}},
+        },
+    )
+    assert "  app 7: OPEN, anybody may log in as anybody" in family.output
+    assert "  closed, nobody may log in: 8; " in family.output
+    assert "demo mode" not in family.output
 
 
 # --- one bad child ------------------------------------------------------------------------------------------
@@ -115,7 +137,7 @@ def test_handshakes_that_wait_in_the_queue_of_a_killed_node_are_served_by_the_ne
 ) -> None:
     family = start_family(processes=2)
     stopped = family.pids[0]
-    kill(stopped, signal.SIGSTOP)
+    pause(stopped)
     clients = [upgraded(family.ws) for _ in range(60)]
     kill(stopped)
     family.wait_until_replaced(stopped)
@@ -143,7 +165,7 @@ def test_while_a_node_is_killed_and_started_again_clients_get_in(start_family: S
 def test_a_node_whose_loop_hangs_is_killed_and_the_others_serve_meanwhile(start_family: StartFamily) -> None:
     family = start_family(processes=2, config={"server": {"hang_seconds": 1.5}})
     hanging, other = family.pids
-    kill(hanging, signal.SIGSTOP)
+    pause(hanging)
     began = time.monotonic()
     family.wait_until_replaced(hanging)
     assert 1.2 < time.monotonic() - began < 8
@@ -163,7 +185,7 @@ cli.main()
 
 
 @pytest.mark.full
-def test_a_node_that_spins_tells_where_before_it_is_killed(start_family: StartFamily) -> None:
+def test_a_node_that_spins_shows_where_before_it_is_killed(start_family: StartFamily) -> None:
     family = start_family(
         processes=2,
         config={"server": {"hang_seconds": 1.5}},
@@ -180,7 +202,7 @@ def test_a_long_pause_of_the_supervisor_is_no_reason_to_kill_anybody(start_famil
     family = start_family(processes=2, config={"server": {"hang_seconds": 1.5}})
     pids = family.pids
     for pid in (family.pid, *pids):  # as when a virtual machine is suspended
-        kill(pid, signal.SIGSTOP)
+        pause(pid)
     time.sleep(2.5)
     for pid in (family.pid, *pids):
         kill(pid, signal.SIGCONT)
@@ -198,7 +220,7 @@ def test_a_node_that_cannot_start_again_is_tried_with_growing_pauses_while_the_o
     good, broken = secret.read_bytes(), family.pids[0]
     secret.write_bytes(b"short\n")
     kill(broken)
-    eventually(lambda: family.output.count("it needs at least 32, after") >= 2, 15)
+    eventually(lambda: family.output.count("it needs at least 32, after") >= 2)
     for _ in range(5):
         assert family.get("/health")[0] == 200
     pauses = [float(pause) for pause in re.findall(r"restarting in (\S+) s", family.output)]
@@ -294,7 +316,7 @@ def test_a_signal_drains_all_nodes_and_the_status_is_0(
         for client in clients:
             assert client.recv(4) == b"\x88\x0c\x03\xe9"  # 1001, "going away"
             client.close()
-    assert family.process.wait(15) == 0
+    assert family.process.wait(40) == 0
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(family.ws)
     assert family.log_text.count("imserver.serving: stopped node=") == 2
@@ -321,7 +343,7 @@ def test_a_second_signal_ends_all_at_once(start_family: StartFamily) -> None:
     family.signal(signal.SIGTERM)
     eventually(lambda: family.log_text.count("imserver.serving: SIGTERM: draining") == 2)
     family.signal(signal.SIGINT)
-    assert family.process.wait(10) == 128 + signal.SIGINT
+    assert family.process.wait(40) == 128 + signal.SIGINT
     assert family.log_text.count("SIGTERM again: stopping at once") == 2
 
 
@@ -330,7 +352,7 @@ def test_a_node_that_is_stopped_does_not_hold_up_the_end_for_ever(start_family: 
     family = start_family(processes=2, config={"server": {"hang_seconds": 1.5}})
     kill(family.pids[0], signal.SIGSTOP)
     family.signal(signal.SIGTERM)
-    assert family.process.wait(10) == 1
+    assert family.process.wait(40) == 1
     assert "drain ended by SIGKILL" in family.output
 
 
@@ -359,7 +381,7 @@ def test_when_the_terminal_is_gone_all_nodes_drain(redis_url: str, tmp_path: Pat
     environment = [f"{name}={value}" for name, value in settings.items()]
     with in_terminal(tmp_path, "env", *environment) as (process, master):
         os.close(master)
-        assert process.wait(15) == 0
+        assert process.wait(40) == 0
     log = (tmp_path / "server.log").read_text(encoding="utf-8")
     assert "SIGHUP: draining 2 nodes" in log
     assert log.endswith("all nodes have ended\n")
@@ -373,14 +395,14 @@ def test_the_nodes_of_a_supervisor_that_is_killed_drain_and_free_the_ports(start
         family.process.kill()
         family.process.wait()
         assert client.recv(4)[:1] == b"\x88"
-    eventually(lambda: not any(alive(pid) for pid in pids), 15)
+    eventually(lambda: not any(alive(pid) for pid in pids))
     assert family.log_text.count("the supervisor process is gone") == 2
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(family.http)
 
 
 @pytest.mark.full
-def test_the_nodes_share_what_is_kept_and_the_memory_that_it_costs(start_family: StartFamily) -> None:
+def test_the_nodes_share_what_is_stored_and_the_memory_that_it_costs(start_family: StartFamily) -> None:
     family = start_family(processes=2, config={"storage": {"look_seconds": 0.1}})
     data = family.folder / "data"
     assert not (data / "imserver.db").exists()

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_ports
 from tests.support import eventually, run_cli
 
 from .conftest import StartFamily
-from .family import Family, free_ports
+from .family import Family
 
 
 @pytest.fixture
@@ -78,7 +79,7 @@ def test_an_unknown_host_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_public_server_that_is_open_to_strangers_is_refused(tmp_path: Path) -> None:
-    assert refused(tmp_path, "--host", "0.0.0.0").startswith("server.host 0.0.0.0 is beyond loopback")
+    assert refused(tmp_path, "--host", "0.0.0.0").startswith("server.host 0.0.0.0 is not a loopback")
 
 
 def test_a_public_server_with_a_database_but_no_key_is_refused(tmp_path: Path, redis_url: str) -> None:
@@ -87,7 +88,7 @@ def test_a_public_server_with_a_database_but_no_key_is_refused(tmp_path: Path, r
     said = refused(
         tmp_path, "--host", "0.0.0.0", "--rpc-port", str(free_ports(4)), IMSERVER_REDIS_URL=redis_url
     )
-    assert "server.host 0.0.0.0 is beyond loopback and no API key exists" in said
+    assert "server.host 0.0.0.0 is not a loopback address and no API key exists" in said
 
 
 def test_an_unwritable_log_is_refused(tmp_path: Path) -> None:

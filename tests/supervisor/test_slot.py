@@ -7,8 +7,16 @@ import pytest
 from imserver.config.load import load_config
 from imserver.config.settings import Config
 from imserver.errors import StartError
-from imserver.supervisor import check, child_settings
-from imserver.supervisor.slot import Slot, SlotState, StatusPage
+from imserver.supervisor.slot import (
+    Slot,
+    SlotState,
+    StatusPage,
+    apply_reload,
+    check_ports,
+    for_child,
+    name_of,
+    resolve_addresses,
+)
 
 
 def settings(**given: object) -> Config:
@@ -72,21 +80,24 @@ def test_time_in_which_nobody_looked_is_no_silence() -> None:
     assert slot.silent_seconds(100.0) == 1.0
 
 
-def test_a_page_keeps_what_is_said_until_it_is_cleared() -> None:
+def test_a_page_keeps_what_is_written_until_it_is_cleared() -> None:
     status = StatusPage()
-    status.report_failure("kein Platz – 没有空间" * 1000)
-    assert status.text.startswith("kein Platz – 没有空间kein")
+    status.report("app 7: OPEN\napp 8: closed")
+    assert (status.notes, status.failure) == ("app 7: OPEN\napp 8: closed", "")
+    status.report("kein Platz – 没有空间" * 1000, failed=True)
+    assert status.notes == ""
+    assert status.failure.startswith("kein Platz – 没有空间kein")
     assert status.beats == 0
     status.beat(True, False, True)
     assert (status.beats, status.started, status.ready, status.full) == (1, True, False, True)
     status.clear()
-    assert (status.text, status.beats, status.started) == ("", 0, False)
+    assert (status.failure, status.beats, status.started) == ("", 0, False)
 
 
 def test_each_slot_has_two_private_ports_of_which_the_first_names_the_node() -> None:
-    three = [child_settings.for_child(settings(cluster__advertise="10.0.0.5"), number) for number in range(3)]
+    three = [for_child(settings(cluster__advertise="10.0.0.5"), number) for number in range(3)]
     assert [part.app.rpc_port for part in three] == [9001, 9003, 9005]
-    names = [child_settings.name_of(part) for part in three]
+    names = [name_of(part) for part in three]
     assert names == [
         "10.0.0.5:9001",
         "10.0.0.5:9003",
@@ -95,19 +106,19 @@ def test_each_slot_has_two_private_ports_of_which_the_first_names_the_node() -> 
 
 
 def test_the_private_ports_have_to_have_room() -> None:
-    check(settings(server__processes=3, app__rpc_port=65530))
-    check(settings(server__processes=3, app__rpc_port=8083))
-    check(settings(app__rpc_port=0))
-    with pytest.raises(StartError, match=r"^app\.rpc_port 0: 3 nodes need a port of their own each"):
-        check(settings(server__processes=3, app__rpc_port=0))
+    check_ports(settings(server__processes=3, app__rpc_port=65530))
+    check_ports(settings(server__processes=3, app__rpc_port=8083))
+    check_ports(settings(app__rpc_port=0))
+    with pytest.raises(StartError, match=r"^app\.rpc_port 0: 3 nodes need fixed ports"):
+        check_ports(settings(server__processes=3, app__rpc_port=0))
     for port in (65531, 8076, 8088):
         with pytest.raises(StartError, match=rf"^app\.rpc_port {port}: 3 nodes need the ports up to "):
-            check(settings(server__processes=3, app__rpc_port=port))
+            check_ports(settings(server__processes=3, app__rpc_port=port))
 
 
 def test_settings_read_again_keep_what_the_supervisor_holds() -> None:
     before = settings(server__processes=3, app__http_port=80)
-    fresh, changed = child_settings.apply_reload(
+    fresh, changed = apply_reload(
         settings(server__processes=4, app__http_port=81, log__requests=False), before, before
     )
     assert changed == ["app.http_port", "server.processes"]
@@ -116,18 +127,18 @@ def test_settings_read_again_keep_what_the_supervisor_holds() -> None:
 
 def test_addresses_that_were_found_out_are_no_change_of_the_settings() -> None:
     given = settings(server__processes=3, server__host="localhost")
-    used = child_settings.resolve_addresses(given)
+    used = resolve_addresses(given)
     assert used.server.host in ("127.0.0.1", "::1")
     assert used.cluster.advertise
-    assert child_settings.apply_reload(given, given, used) == (used, [])
+    assert apply_reload(given, given, used) == (used, [])
 
 
 def test_extra_listeners_are_the_supervisor_too() -> None:
     given = settings(server__extra_listen=[{"port": 7800}, {"port": 7801, "host": "localhost"}])
-    used = child_settings.resolve_addresses(given)
+    used = resolve_addresses(given)
     assert [row.host in ("127.0.0.1", "::1") for row in used.server.extra_listen] == [False, True]
     assert used.server.extra_listen[0].host == "", "it goes with server.host"
-    assert child_settings.apply_reload(given, given, used) == (used, [])
-    fresh, changed = child_settings.apply_reload(settings(), given, used)
+    assert apply_reload(given, given, used) == (used, [])
+    fresh, changed = apply_reload(settings(), given, used)
     assert changed == ["server.extra_listen"]
     assert fresh.server.extra_listen == used.server.extra_listen

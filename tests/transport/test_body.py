@@ -6,8 +6,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imserver.transport.body import Body, plain_head, plain_request, streams
-from imserver.transport.head import BadHead, ParsedHead, parse_head
+from imserver.transport.http1 import (
+    BODY_BYTES_PER_SECOND,
+    BODY_SECONDS,
+    BODY_SILENCE_SECONDS,
+    BadHead,
+    Body,
+    ParsedHead,
+    parse_head,
+    plain_head,
+    plain_request,
+    streams,
+)
 from tests.transport.test_frames import pieces
 
 LIMIT = 1000
@@ -111,7 +121,7 @@ def test_a_body_may_be_as_large_as_the_limit_and_no_byte_larger(size: int) -> No
     assert size > LIMIT or found == (content, b"", False)
 
 
-def test_what_is_too_large_is_not_kept() -> None:
+def test_what_is_too_large_is_not_buffered() -> None:
     body = Body(head(1 << 40), LIMIT)
     assert body.too_large
     assert body.feed(b"x" * 5000) == b""
@@ -189,11 +199,32 @@ def test_a_body_is_streamed_on_its_own_path_only_and_with_a_length_only(
     assert not streams(parse_head(raw), frozenset())
 
 
-def test_the_head_before_a_streamed_body_is_told_plainly() -> None:
+def test_the_head_before_a_streamed_body_is_plain() -> None:
     raw = b"POST http://evil/files?a HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n"
-    told = plain_head(raw, parse_head(raw))
-    assert told == b"POST /files?a HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n"
+    received = plain_head(raw, parse_head(raw))
+    assert (
+        received == b"POST /files?a HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n"
+    )
     old = b"POST /files HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n"
     assert plain_head(old, parse_head(old)) == b"POST /files HTTP/1.0\r\nContent-Length: 5\r\n\r\n"
     usual = b"POST /files HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n"
     assert plain_head(usual, parse_head(usual)) is usual
+
+
+def test_a_body_has_to_arrive_at_the_minimum_rate() -> None:
+    body = Body(head(1_000_000), 1_000_000, begun=100.0)
+    assert body.deadline(100.0) == 100 + BODY_SILENCE_SECONDS
+    body.feed(b"x")
+    drips = body.deadline(112.0)
+    assert 100 + BODY_SILENCE_SECONDS < drips < 101 + BODY_SILENCE_SECONDS
+    body.feed(b"x" * 20 * BODY_BYTES_PER_SECOND)
+    assert body.deadline(112.0) == 112 + BODY_SILENCE_SECONDS
+    assert body.deadline(130.0) == drips + 20
+    body.feed(b"x" * 60 * BODY_BYTES_PER_SECOND)
+    assert body.deadline(159.0) == 100 + BODY_SECONDS
+
+
+def test_bytes_around_chunks_do_not_count_for_the_minimum_rate() -> None:
+    body = Body(head(None), LIMIT, begun=100.0)
+    body.feed(chunk(b"x", b";" + b"e" * 200) * 10)
+    assert body.deadline(105.0) == 100 + BODY_SILENCE_SECONDS + 10 / BODY_BYTES_PER_SECOND

@@ -13,20 +13,20 @@ from gevent.event import Event as Signal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from imserver.servers import echo
 from imserver.transport.connection import CLOSED, CLOSING, DRAINING, OPEN, Connection
 from imserver.transport.frames import MessageParser, Rest
 from imserver.transport.outbox import Backlog
-from imserver.ws_routes import echo
 from tests.integration.raw import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Frame, close, frame, text
-from tests.transport.rig import Client, Rig, look, turn, until
+from tests.transport.harness import Client, SocketHarness, look, turn, until
 from tests.transport.test_frames import deflated, fragments, pieces
 
 LIMIT = 300
 
 
 @pytest.fixture
-def rig() -> Iterator[Rig]:
-    with Rig() as one:
+def harness() -> Iterator[SocketHarness]:
+    with SocketHarness() as one:
         yield one
 
 
@@ -55,8 +55,8 @@ def assert_idle(connection: Connection) -> None:
     assert connection not in connection.context.flusher.budget.held
 
 
-def test_an_idle_connection_owns_no_outbox_no_parser_and_no_dict(rig: Rig) -> None:
-    connection, client = rig.connect(rig.encoding(echo))
+def test_an_idle_connection_owns_no_outbox_no_parser_and_no_dict(harness: SocketHarness) -> None:
+    connection, client = harness.connect(harness.encoding(echo))
     assert_idle(connection)
     client.send(text("small") + frame(BINARY, b"x" * 5000) + text("a" * 400)[:50])
     client.expect(2)
@@ -68,17 +68,17 @@ def test_an_idle_connection_owns_no_outbox_no_parser_and_no_dict(rig: Rig) -> No
     assert_idle(connection)
 
 
-def test_nothing_but_the_poller_and_the_carrier_knows_an_idle_connection(rig: Rig) -> None:
-    connection, client = rig.connect(rig.encoding(echo))
+def test_nothing_but_the_poller_and_the_context_knows_an_idle_connection(harness: SocketHarness) -> None:
+    connection, client = harness.connect(harness.encoding(echo))
     client.send(text("hi"))
     client.probe()
     turn()
-    assert rig.context.connections == {connection}
-    assert not rig.context.closing
-    assert not rig.flusher.stalled
-    assert not rig.flusher.dirty
-    assert not rig.budget.held
-    assert not rig.poller.ready
+    assert harness.context.connections == {connection}
+    assert not harness.context.closing
+    assert not harness.flusher.stalled
+    assert not harness.flusher.dirty
+    assert not harness.budget.held
+    assert not harness.poller.ready
 
 
 # --- the fast path and the parser ---------------------------------------------------------------------------
@@ -112,10 +112,10 @@ def streams(draw: st.DrawFn) -> bytes:
 
 def outcome(parts: list[bytes], deflate: int = 0) -> tuple[list[tuple[bytes, bool]], list[Frame], int]:
     """What a connection serves, says and becomes when these parts of a stream are read one by one."""
-    with Rig() as rig:
+    with SocketHarness() as harness:
         log = Log()
-        connection, client = rig.connect(rig.encoding(log, LIMIT, deflate))
-        rig.poller.remove(connection)
+        connection, client = harness.connect(harness.encoding(log, LIMIT, deflate))
+        harness.poller.remove(connection)
         for part in parts:
             if connection.state == OPEN:
                 connection.feed(part)
@@ -158,7 +158,7 @@ def test_the_fast_path_and_the_parser_agree_on_every_cut_in_two_and_byte_by_byte
         assert outcome([stream[:cut], stream[cut:]]) == whole, cut
 
 
-def test_a_deflated_message_between_plain_ones_is_served_in_its_place() -> None:
+def test_a_deflated_message_between_plain_ones_is_served_in_its_order() -> None:
     packed = deflated(b"packed " * 10)
     stream = text("plain") + frame(TEXT, packed, rsv=4) + text("plain again")
     served, _, _ = outcome([stream], deflate=15)
@@ -166,9 +166,9 @@ def test_a_deflated_message_between_plain_ones_is_served_in_its_place() -> None:
     assert outcome([stream], deflate=0)[1][-1].close_code == 1002, "not negotiated"
 
 
-def test_messages_say_whether_they_came_as_text(rig: Rig) -> None:
+def test_messages_say_whether_they_came_as_text(harness: SocketHarness) -> None:
     log = Log()
-    _, client = rig.connect(rig.encoding(log))
+    _, client = harness.connect(harness.encoding(log))
     client.send(text("t") + frame(BINARY, b"\xff") + b"".join(fragments(TEXT, b"tt", [1])))
     client.probe()
     assert log.served == [(b"t", True), (b"\xff", False), (b"tt", True)]
@@ -177,9 +177,9 @@ def test_messages_say_whether_they_came_as_text(rig: Rig) -> None:
 # --- replies ------------------------------------------------------------------------------------------------
 
 
-def test_a_ping_is_answered_with_its_payload_even_between_fragments(rig: Rig) -> None:
+def test_a_ping_is_answered_with_its_payload_even_between_fragments(harness: SocketHarness) -> None:
     log = Log()
-    _, client = rig.connect(rig.encoding(log))
+    _, client = harness.connect(harness.encoding(log))
     first, last = fragments(TEXT, b"hello", [2])
     client.send(first + frame(PING, b"\x00" * 125) + last + frame(PING))
     frames = client.expect(2)
@@ -187,8 +187,8 @@ def test_a_ping_is_answered_with_its_payload_even_between_fragments(rig: Rig) ->
     assert log.payloads == [b"hello"]
 
 
-def test_a_pong_nobody_asked_for_is_nothing(rig: Rig) -> None:
-    connection, client = rig.connect()
+def test_a_pong_nobody_asked_for_is_nothing(harness: SocketHarness) -> None:
+    connection, client = harness.connect()
     client.send(frame(PONG, b"x"))
     client.probe()
     assert len(client.frames) == 1
@@ -197,8 +197,8 @@ def test_a_pong_nobody_asked_for_is_nothing(rig: Rig) -> None:
 
 @pytest.mark.parametrize("size", [0, 1, 124, 125])
 @pytest.mark.parametrize("cut", [0, 1, 2, 5, 6])
-def test_pongs_of_any_size_are_nothing_however_they_come(rig: Rig, size: int, cut: int) -> None:
-    connection, client = rig.connect()
+def test_pongs_of_any_size_are_nothing_however_they_come(harness: SocketHarness, size: int, cut: int) -> None:
+    connection, client = harness.connect()
     pong = frame(PONG, b"x" * size)
     client.send(pong[:cut])
     look()
@@ -217,14 +217,14 @@ def test_pongs_of_any_size_are_nothing_however_they_come(rig: Rig, size: int, cu
         frame(PONG, b"x", rsv=4),
     ],
 )
-def test_a_broken_pong_is_a_breach_of_the_protocol(rig: Rig, broken: bytes) -> None:
-    _, client = rig.connect()
+def test_a_broken_pong_is_a_breach_of_the_protocol(harness: SocketHarness, broken: bytes) -> None:
+    _, client = harness.connect()
     client.send(broken)
     assert client.close_code() == 1002
 
 
-def test_whatever_is_read_is_a_sign_of_life(rig: Rig) -> None:
-    connection, client = rig.connect()
+def test_whatever_is_read_is_a_sign_of_life(harness: SocketHarness) -> None:
+    connection, client = harness.connect()
     connection.ping()
     assert connection.pinged_at
     assert client.expect(1)[0] == Frame(PING, b"")
@@ -236,28 +236,32 @@ def test_whatever_is_read_is_a_sign_of_life(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("code", [None, 1000, 1001, 3000, 4999])
-def test_a_close_is_answered_with_its_code_and_tcp_ends_after_it(rig: Rig, code: int | None) -> None:
-    connection, client = rig.connect()
+def test_a_close_is_answered_with_its_code_and_tcp_ends_after_it(
+    harness: SocketHarness, code: int | None
+) -> None:
+    connection, client = harness.connect()
     client.send(close(code))
     client.until_ended()
     assert [found.close_code for found in client.frames] == [code]
     assert connection.state == DRAINING, "the peer still has to end its half"
     client.hang_up()
     until(lambda: connection.state == CLOSED)
-    assert rig.ended == [(connection, code or 1005)]
+    assert harness.ended == [(connection, code or 1005)]
 
 
 @pytest.mark.parametrize("code", [0, 999, 1004, 1005, 1006, 1015, 5000])
-def test_a_close_with_a_code_that_may_not_be_sent_is_answered_with_1002(rig: Rig, code: int) -> None:
-    connection, client = rig.connect()
+def test_a_close_with_a_code_that_may_not_be_sent_is_answered_with_1002(
+    harness: SocketHarness, code: int
+) -> None:
+    connection, client = harness.connect()
     client.send(close(code))
     assert client.close_code() == 1002
-    assert rig.ended == [(connection, 1002)]
+    assert harness.ended == [(connection, 1002)]
 
 
-def test_a_close_in_the_middle_of_a_message_is_a_close_like_any_other(rig: Rig) -> None:
+def test_a_close_in_the_middle_of_a_message_is_a_close_like_any_other(harness: SocketHarness) -> None:
     log = Log()
-    _, client = rig.connect(rig.encoding(log))
+    _, client = harness.connect(harness.encoding(log))
     client.send(frame(TEXT, b"half", fin=False) + close(1000) + frame(CONTINUATION, b" more"))
     assert client.close_code() == 1000
     assert not log.served
@@ -275,33 +279,33 @@ def test_a_close_in_the_middle_of_a_message_is_a_close_like_any_other(rig: Rig) 
     ],
 )
 def test_a_breach_is_answered_with_its_code_after_what_was_served_before(
-    rig: Rig, breach: bytes, code: int
+    harness: SocketHarness, breach: bytes, code: int
 ) -> None:
-    connection, client = rig.connect(rig.encoding(echo, LIMIT))
+    connection, client = harness.connect(harness.encoding(echo, LIMIT))
     client.send(text("before") + breach + text("after"))
     assert client.close_code() == code
     assert client.payloads() == [b"before"]
-    assert rig.ended == [(connection, code)]
+    assert harness.ended == [(connection, code)]
 
 
 @pytest.mark.parametrize("limit", [1, 50, 125, 126])
-def test_the_limit_of_a_message_holds_on_the_fast_path(rig: Rig, limit: int) -> None:
-    _, client = rig.connect(rig.encoding(echo, limit))
+def test_the_limit_of_a_message_holds_on_the_fast_path(harness: SocketHarness, limit: int) -> None:
+    _, client = harness.connect(harness.encoding(echo, limit))
     client.send(text("x" * limit) + text("x" * (limit + 1)))
     assert client.close_code() == 1009
     assert client.payloads() == [b"x" * limit]
 
 
-def test_our_close_leaves_behind_what_was_sent_before_it_and_nothing_follows(rig: Rig) -> None:
+def test_our_close_leaves_behind_what_was_sent_before_it_and_nothing_follows(harness: SocketHarness) -> None:
     log = Log()
-    connection, client = rig.connect(rig.encoding(log))
+    connection, client = harness.connect(harness.encoding(log))
     connection.send(b"one")
     connection.send(b"two")
     connection.close(4000, "slow reader")
     connection.send(b"too late")
     connection.close(4001)
     assert connection.state == CLOSING
-    assert rig.ended == [(connection, 4000)]
+    assert harness.ended == [(connection, 4000)]
     client.until_ended()
     assert client.payloads() == [b"one", b"two"]
     assert client.frames[-1] == Frame(CLOSE, struct.pack("!H", 4000) + b"slow reader")
@@ -310,68 +314,70 @@ def test_our_close_leaves_behind_what_was_sent_before_it_and_nothing_follows(rig
     client.hang_up()
     until(lambda: connection.state == CLOSED)
     assert not log.served
-    assert len(rig.ended) == 1
+    assert len(harness.ended) == 1
 
 
 def test_a_peer_that_never_ends_its_half_is_cut_off_after_a_time() -> None:
-    with Rig(close_seconds=0.1) as rig:
-        connection, client = rig.connect()
-        other, _ = rig.connect()
+    with SocketHarness(close_seconds=1.0) as harness:
+        connection, client = harness.connect()
+        other, _ = harness.connect()
         connection.close(1001)
         client.until_ended()
-        rig.context.expire()
+        harness.context.expire()
         assert connection.state == DRAINING, "not yet"
-        until(lambda: rig.context.expire() or connection.state == CLOSED)
+        until(lambda: harness.context.expire() or connection.state == CLOSED)
         assert connection.sock.fileno() == -1
-        assert rig.context.connections == {other}
-        assert not rig.context.closing
+        assert harness.context.connections == {other}
+        assert not harness.context.closing
 
 
 @pytest.mark.parametrize("end", [Client.hang_up, Client.reset], ids=["FIN", "RST"])
-def test_a_peer_that_vanishes_is_counted_out_once_with_1006(rig: Rig, end: Callable[[Client], None]) -> None:
-    connection, client = rig.connect(tcp=True)
+def test_a_peer_that_vanishes_is_counted_out_once_with_1006(
+    harness: SocketHarness, end: Callable[[Client], None]
+) -> None:
+    connection, client = harness.connect(tcp=True)
     end(client)
     until(lambda: connection.state == CLOSED)
-    assert rig.ended == [(connection, 1006)]
-    assert not rig.context.connections
+    assert harness.ended == [(connection, 1006)]
+    assert not harness.context.connections
     connection.lost()
     connection.close(1000)
     connection.abandon(4000)
-    assert len(rig.ended) == 1
+    assert len(harness.ended) == 1
 
 
-def test_what_is_sent_to_a_connection_that_is_over_goes_nowhere(rig: Rig) -> None:
-    connection, _ = rig.connect()
+def test_what_is_sent_to_a_connection_that_is_over_goes_nowhere(harness: SocketHarness) -> None:
+    connection, _ = harness.connect()
     connection.lost()
     connection.send(b"x")
     connection.send_frame(b"x")
     connection.ping()
     turn()
     assert connection.outbox is None
-    assert not rig.flusher.dirty
+    assert not harness.flusher.dirty
 
 
-def test_a_write_that_fails_ends_the_connection(rig: Rig) -> None:
-    connection, client = rig.connect(tcp=True)
-    rig.poller.remove(connection)
+def test_a_write_that_fails_ends_the_connection(harness: SocketHarness) -> None:
+    connection, client = harness.connect(tcp=True)
+    harness.poller.remove(connection)
     client.reset()
     look()
     connection.send(b"one")
     until(lambda: connection.state == CLOSED)
-    assert rig.ended == [(connection, 1006)]
+    assert harness.ended == [(connection, 1006)]
 
 
-def test_requests_before_the_end_of_the_stream_are_served(rig: Rig) -> None:
+def test_requests_before_the_end_of_the_stream_are_served(harness: SocketHarness) -> None:
     log = Log()
-    _, client = rig.connect(rig.encoding(log))
+    _, client = harness.connect(harness.encoding(log))
     client.send(text("1") + text("2"))
     client.sock.shutdown(_socket.SHUT_WR)
-    until(lambda: rig.ended)
+    until(lambda: harness.ended)
     assert log.payloads == [b"1", b"2"]
 
 
-def test_answers_to_a_client_that_ended_its_half_still_reach_it(rig: Rig) -> None:
-    _, client = rig.connect(rig.encoding(echo))
+def test_answers_to_a_client_that_ended_its_half_still_reach_it(harness: SocketHarness) -> None:
+    _, client = harness.connect(harness.encoding(echo))
     client.send(text("1"))
     client.sock.shutdown(_socket.SHUT_WR)
     client.until_ended()
@@ -381,18 +387,18 @@ def test_answers_to_a_client_that_ended_its_half_still_reach_it(rig: Rig) -> Non
 # --- abandoning ---------------------------------------------------------------------------------------------
 
 
-def stall(rig: Rig, connection: Connection, payload: bytes = b"x" * 1000) -> None:
+def stall(harness: SocketHarness, connection: Connection, payload: bytes = b"x" * 1000) -> None:
     """Send until the kernel takes no more."""
     until(lambda: connection.send(payload) or turn() or type(connection.outbox) is Backlog)
 
 
 def test_an_abandoned_connection_drops_what_waits_and_says_why() -> None:
-    with Rig() as rig:
-        connection, client = rig.connect(buffer_bytes=4096)
-        stall(rig, connection)
+    with SocketHarness() as harness:
+        connection, client = harness.connect(buffer_bytes=4096)
+        stall(harness, connection)
         connection.send(b"never sent")
         connection.abandon(4000)
-        assert rig.ended == [(connection, 4000)]
+        assert harness.ended == [(connection, 4000)]
         client.until_ended()
         assert client.frames[-1].close_code == 4000
         assert b"never sent" not in client.payloads()
@@ -400,28 +406,28 @@ def test_an_abandoned_connection_drops_what_waits_and_says_why() -> None:
 
 
 def test_an_abandoned_connection_whose_peer_never_reads_is_gone_after_close_seconds() -> None:
-    with Rig(close_seconds=0.02) as rig:
-        connection, _ = rig.connect(buffer_bytes=4096)
-        stall(rig, connection)
+    with SocketHarness(close_seconds=0.02) as harness:
+        connection, _ = harness.connect(buffer_bytes=4096)
+        stall(harness, connection)
         connection.abandon(4000)
         connection.abandon(4000)
-        until(lambda: rig.context.expire() or connection.state == CLOSED)
-        assert rig.ended == [(connection, 4000)]
-        assert rig.budget.total == 0
-        assert not rig.flusher.stalled
+        until(lambda: harness.context.expire() or connection.state == CLOSED)
+        assert harness.ended == [(connection, 4000)]
+        assert harness.budget.total == 0
+        assert not harness.flusher.stalled
 
 
 # --- serving ------------------------------------------------------------------------------------------------
 
 
 def test_a_serve_that_raises_is_logged_and_ends_its_own_connection_only(
-    rig: Rig, caplog: pytest.LogCaptureFixture
+    harness: SocketHarness, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(_connection: Connection, _payload: bytes, _text: bool) -> None:
         raise RuntimeError("a defect")
 
-    bad, client = rig.connect(rig.encoding(fail))
-    _, other = rig.connect(rig.encoding(echo))
+    bad, client = harness.connect(harness.encoding(fail))
+    _, other = harness.connect(harness.encoding(echo))
     with caplog.at_level(logging.ERROR):
         client.send(text("x"))
         until(lambda: bad.state == CLOSED)
@@ -432,7 +438,7 @@ def test_a_serve_that_raises_is_logged_and_ends_its_own_connection_only(
 
 
 @pytest.mark.parametrize("way", ["whole frames", "fragments"])
-def test_messages_of_one_connection_wait_for_the_one_before(rig: Rig, way: str) -> None:
+def test_messages_of_one_connection_wait_for_the_one_before(harness: SocketHarness, way: str) -> None:
     order: list[str] = []
     go = Signal()
 
@@ -445,8 +451,8 @@ def test_messages_of_one_connection_wait_for_the_one_before(rig: Rig, way: str) 
     def message(word: str) -> bytes:
         return text(word) if way == "whole frames" else b"".join(fragments(TEXT, word.encode(), [0]))
 
-    _, client = rig.connect(rig.encoding(slow))
-    _, other = rig.connect(rig.encoding(echo))
+    _, client = harness.connect(harness.encoding(slow))
+    _, other = harness.connect(harness.encoding(echo))
     client.send(message("1") + message("2"))
     until(lambda: order)
     client.send(message("3"))
@@ -459,7 +465,7 @@ def test_messages_of_one_connection_wait_for_the_one_before(rig: Rig, way: str) 
     assert order == ["begin 1", "end 1", "begin 2", "end 2", "begin 3", "end 3"]
 
 
-def test_a_connection_that_is_closed_while_its_command_blocks_serves_no_more(rig: Rig) -> None:
+def test_a_connection_that_is_closed_while_its_command_blocks_serves_no_more(harness: SocketHarness) -> None:
     served: list[bytes] = []
     go = Signal()
 
@@ -468,7 +474,7 @@ def test_a_connection_that_is_closed_while_its_command_blocks_serves_no_more(rig
         go.wait()
         connection.send(b"answer")
 
-    connection, client = rig.connect(rig.encoding(slow))
+    connection, client = harness.connect(harness.encoding(slow))
     client.send(text("1") + text("2"))
     until(lambda: served)
     connection.close(4502)
@@ -479,7 +485,7 @@ def test_a_connection_that_is_closed_while_its_command_blocks_serves_no_more(rig
     assert client.payloads() == []
 
 
-def test_a_connection_that_is_lost_while_its_command_blocks_is_left_alone(rig: Rig) -> None:
+def test_a_connection_that_is_lost_while_its_command_blocks_is_left_alone(harness: SocketHarness) -> None:
     served: list[bytes] = []
     go = Signal()
 
@@ -487,52 +493,54 @@ def test_a_connection_that_is_lost_while_its_command_blocks_is_left_alone(rig: R
         served.append(payload)
         go.wait()
 
-    connection, client = rig.connect(rig.encoding(slow))
+    connection, client = harness.connect(harness.encoding(slow))
     first, last = fragments(TEXT, b"1", [0])
     client.send(first + last + text("2")[:3])
     until(lambda: served)
     connection.lost()
     go.set()
-    _, other = rig.connect(rig.encoding(echo))
+    _, other = harness.connect(harness.encoding(echo))
     other.send(text("x"))
     other.expect(1)
     assert served == [b"1"]
     assert connection.parser is None
-    assert rig.budget.total == 0
+    assert harness.budget.total == 0
 
 
 # --- unfinished frames and the node's budget ----------------------------------------------------------------
 
 
-def test_an_unfinished_frame_counts_against_the_nodes_budget_until_it_is_whole(rig: Rig) -> None:
-    connection, client = rig.connect(rig.encoding(echo))
+def test_an_unfinished_frame_counts_against_the_nodes_budget_until_it_is_whole(
+    harness: SocketHarness,
+) -> None:
+    connection, client = harness.connect(harness.encoding(echo))
     data = text("x" * 10_000)
     client.send(data[:6000])
-    until(lambda: rig.budget.total > 5000)
+    until(lambda: harness.budget.total > 5000)
     client.send(data[6000:])
     client.expect(1)
     turn()
-    assert rig.budget.total == 0
+    assert harness.budget.total == 0
     client.send(data[:6000])
-    until(lambda: rig.budget.total > 5000)
+    until(lambda: harness.budget.total > 5000)
     client.hang_up()
     until(lambda: connection.state == CLOSED)
-    assert rig.budget.total == 0
-    assert not rig.budget.held
+    assert harness.budget.total == 0
+    assert not harness.budget.held
 
 
 @pytest.mark.parametrize("opcode", [TEXT, BINARY])
 @pytest.mark.parametrize("size", [10, 125, 126, 300, 4000])
 @pytest.mark.parametrize("cut", [1, 2, 3, 5, 7, 9, -1])
 def test_the_beginning_of_a_small_frame_is_kept_without_a_parser(
-    rig: Rig, opcode: int, size: int, cut: int
+    harness: SocketHarness, opcode: int, size: int, cut: int
 ) -> None:
     log = Log()
-    connection, _client = rig.connect(rig.encoding(log, 5000))
+    connection, _client = harness.connect(harness.encoding(log, 5000))
     whole = frame(opcode, b"a" * size)
     connection.feed(whole + whole[:cut])
     assert type(connection.parser) is Rest
-    assert rig.budget.total == connection.held_bytes() == len(whole[:cut])
+    assert harness.budget.total == connection.held_bytes() == len(whole[:cut])
     connection.feed(whole[cut:] + whole)
     assert log.payloads == [b"a" * size] * 3
     assert_idle(connection)
@@ -550,9 +558,9 @@ def test_the_beginning_of_a_small_frame_is_kept_without_a_parser(
     ],
     ids=["long", "very long", "fragment", "binary fragment", "ping", "over the limit"],
 )
-def test_the_beginning_of_any_other_frame_is_parsed(rig: Rig, begun: bytes) -> None:
+def test_the_beginning_of_any_other_frame_is_parsed(harness: SocketHarness, begun: bytes) -> None:
     limit = 5 if begun == text("x" * 6)[:2] else 100_000
-    connection, _client = rig.connect(rig.encoding(Log(), limit))
+    connection, _client = harness.connect(harness.encoding(Log(), limit))
     connection.feed(begun)
     assert type(connection.parser) is MessageParser or connection.state != OPEN
 
@@ -561,8 +569,8 @@ def test_the_beginning_of_any_other_frame_is_parsed(rig: Rig, begun: bytes) -> N
 @given(seed=st.integers(0, 2**32))
 def test_the_budget_is_empty_when_nothing_is_unfinished(seed: int) -> None:
     dice = random.Random(seed)
-    with Rig() as rig:
-        pairs = [rig.connect(rig.encoding(echo, 5000)) for _ in range(3)]
+    with SocketHarness() as harness:
+        pairs = [harness.connect(harness.encoding(echo, 5000)) for _ in range(3)]
         for _ in range(12):
             _, client = dice.choice(pairs)
             data = text("x" * dice.choice([10, 200, 4000]))
@@ -573,26 +581,27 @@ def test_the_budget_is_empty_when_nothing_is_unfinished(seed: int) -> None:
         for _, client in pairs:
             client.probe()
         turn()
-        assert (rig.budget.total, rig.budget.held) == (0, {})
+        assert (harness.budget.total, harness.budget.held) == (0, {})
 
 
 @pytest.fixture
 def no_collector() -> Iterator[None]:
-    """As in a node, where a collection is rare."""
+    """As in a node, where a collection is rare. What is there already is not counted."""
     gc.collect()
+    gc.freeze()
     gc.disable()
     yield
     gc.enable()
 
 
 def parsers() -> int:
-    """How many parsers there are in this process, reachable or not."""
+    """How many parsers were made since, reachable or not."""
     return sum(type(one) is MessageParser for one in gc.get_objects())
 
 
 @pytest.mark.usefixtures("no_collector")
 @pytest.mark.parametrize("end", ["finished", "breach", "lost", "closed", "lost by its command"])
-def test_a_parser_is_freed_without_a_garbage_collection(rig: Rig, end: str) -> None:
+def test_a_parser_is_freed_without_a_garbage_collection(harness: SocketHarness, end: str) -> None:
     before = parsers()
 
     def serve(connection: Connection, payload: bytes, is_text: bool) -> None:
@@ -601,7 +610,7 @@ def test_a_parser_is_freed_without_a_garbage_collection(rig: Rig, end: str) -> N
         elif payload == b"lost by its command":
             connection.lost()
 
-    connection, client = rig.connect(rig.encoding(serve))
+    connection, client = harness.connect(harness.encoding(serve))
     client.send(frame(TEXT, end[:3], fin=False))
     until(lambda: connection.parser is not None)
     assert parsers() == before + 1
@@ -619,9 +628,9 @@ def test_a_parser_is_freed_without_a_garbage_collection(rig: Rig, end: str) -> N
     assert parsers() == before
 
 
-def test_two_encodings_of_one_dialect_write_what_their_clients_can_read(rig: Rig) -> None:
-    plain, _ = rig.connect(rig.encoding(echo))
-    packed, client = rig.connect(rig.encoding(echo, deflate=15))
+def test_two_encodings_of_one_dialect_write_what_their_clients_can_read(harness: SocketHarness) -> None:
+    plain, _ = harness.connect(harness.encoding(echo))
+    packed, client = harness.connect(harness.encoding(echo, deflate=15))
     payload = b"hello " * 50
     assert plain.encoding.frame(payload)[2:4] == len(payload).to_bytes(2, "big")
     packed.send(payload)

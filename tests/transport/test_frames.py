@@ -103,7 +103,7 @@ def test_the_reason_of_a_close_is_cut_to_fit_between_two_characters(reason: str)
 
 @pytest.mark.parametrize("bits", range(9, 16))
 @pytest.mark.parametrize("payload", [b"", b"a", b"hello " * 5000, random.Random(1).randbytes(70_000)])
-def test_a_deflated_message_stands_alone_in_its_window(bits: int, payload: bytes) -> None:
+def test_a_deflated_message_is_alone_in_its_window(bits: int, payload: bytes) -> None:
     assert inflated(frames.deflate(payload, bits), bits) == payload
 
 

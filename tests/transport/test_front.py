@@ -10,24 +10,25 @@ import gevent
 import pytest
 from gevent.event import Event as Signal
 
+from imserver.config.settings import LimitSettings
 from imserver.metrics import Metrics
 from imserver.protocol.cmd import CmdDialect
+from imserver.servers import echo
 from imserver.transport import handover
 from imserver.transport.connection import Connection
 from imserver.transport.exchange import HttpRequest, HttpResponse
-from imserver.transport.gate import Admission, Gate, Spoken, adopt, host_of
-from imserver.transport.handover import HandOver
+from imserver.transport.gate import Admission, Gate, GatePolicy, Origins, Spoken, adopt, host_of
+from imserver.transport.handover import HandOver, ListenerContext
 from imserver.transport.http import FrontServer, HttpConnection
 from imserver.transport.listener import Listener, bind
 from imserver.transport.proxies import TrustedProxies
-from imserver.ws_routes import echo
-from tests.integration.raw import request, text
-from tests.transport.rig import Caller, Rig, look, until
+from tests.integration.raw import handshake, request, text
+from tests.transport.harness import Caller, SocketHarness, look, until
 
 Start = Callable[[str, list[tuple[str, str]]], Any]
 
 
-class Door(Rig):
+class Harness(SocketHarness):
     """A front on a free port: ``/fast`` is answered by itself, everything else by ``application``.
 
     WebSockets on /acc echo, unless ``serve`` is set.
@@ -41,22 +42,22 @@ class Door(Rig):
         self.go = Signal()
         self.go.set()
         paths = {"/acc": Spoken(CmdDialect(), lambda *message: self.serve(*message), 65536)}
-        self.gate = Gate(paths, TrustedProxies(()), False, 0, 0, True, ())
+        proxies, policy = TrustedProxies(()), GatePolicy(any_origin=True)
+        self.gate = Gate(paths, proxies, Origins(proxies, policy), False, policy)
         fast = {("GET", "/fast"): self.answer, ("POST", "/fast"): self.answer}
         self.front = FrontServer(
             self.context,
-            self.gate,
+            ListenerContext(
+                self.gate,
+                fast,
+                lambda *_: 100_000,
+                LimitSettings(body_bytes=100_000, keepalive_seconds=keepalive_seconds),
+                self.admit,
+            ),
             fast,
-            fast,
-            lambda *_: 100_000,
             HandOver(self.application, requests, 1, {}),
             self.metrics,
-            16384,
-            100_000,
-            10,
-            keepalive_seconds,
             None,
-            self.admit,
         )
         sock = bind("127.0.0.1", 0, 256, False)
         self.listener = Listener(sock, self.poller, self.loop, self.metrics, self.front.accept)
@@ -77,14 +78,14 @@ class Door(Rig):
         self.gate.left(host_of(connection.peer))
 
     def answer(self, request: HttpRequest) -> HttpResponse:
-        return HttpResponse(200, b"fast " + request.query + request.body, headers=(("X-Door", "fast"),))
+        return HttpResponse(200, b"fast " + request.query + request.body, headers=(("X-Route", "fast"),))
 
     def application(self, environ: dict[str, Any], start: Start) -> list[bytes]:
         path = environ["PATH_INFO"]
         self.handed_over.append(path)
         body = environ["wsgi.input"].read()
         self.go.wait()
-        start("200 OK", [("X-Door", "application"), ("Content-Length", str(len(path) + len(body)))])
+        start("200 OK", [("X-Route", "application"), ("Content-Length", str(len(path) + len(body)))])
         return [path.encode() + body]
 
     def call(self) -> Caller:
@@ -94,64 +95,68 @@ class Door(Rig):
 
 
 @pytest.fixture
-def door() -> Iterator[Door]:
-    with Door() as one:
+def harness() -> Iterator[Harness]:
+    with Harness() as one:
         yield one
 
 
-def nothing_is_left(door: Door) -> bool:
-    return not (door.context.connections or door.front.parked or door.budget.held or door.gate.connections)
+def nothing_is_left(harness: Harness) -> bool:
+    return not (
+        harness.context.connections or harness.front.parked or harness.budget.held or harness.gate.connections
+    )
 
 
 # --- a socket that changes hands ----------------------------------------------------------------------------
 
 
-def test_frames_right_behind_the_upgrade_are_served(door: Door) -> None:
-    client = door.call().upgrade(behind=text("in the same packet"))
+def test_frames_right_behind_the_upgrade_are_served(harness: Harness) -> None:
+    client = harness.call().upgrade(behind=text("in the same packet"))
     client.expect(1)
     client.send(text("later"))
     client.expect(2)
     assert client.payloads() == [b"in the same packet", b"later"]
-    assert not door.front.parked
-    assert door.gate.connections == 1
+    assert not harness.front.parked
+    assert harness.gate.connections == 1
 
 
 @pytest.mark.parametrize("behind", [b"", text("x"), text("x" * 300)[:100]])
-def test_a_client_that_upgrades_and_ends_its_half_at_once_is_counted_out(door: Door, behind: bytes) -> None:
-    caller = door.call()
+def test_a_client_that_upgrades_and_ends_its_half_at_once_is_counted_out(
+    harness: Harness, behind: bytes
+) -> None:
+    caller = harness.call()
     caller.send(
         b"GET /acc HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n" + behind
     )
     caller.sock.shutdown(_socket.SHUT_WR)
-    until(lambda: door.ended)
-    assert [code for _, code in door.ended] == [1006]
-    assert nothing_is_left(door)
-    client = door.call().upgrade()
+    until(lambda: harness.ended)
+    assert [code for _, code in harness.ended] == [1006]
+    assert nothing_is_left(harness)
+    client = harness.call().upgrade()
     client.send(text("the next one is served"))
     assert client.expect(1)[0].payload == b"the next one is served"
 
 
 def test_a_serve_that_fails_behind_the_upgrade_ends_that_connection_and_no_other(
-    door: Door, caplog: pytest.LogCaptureFixture
+    harness: Harness, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: Any) -> None:
         raise RuntimeError("a defect")
 
-    door.serve = fail
+    harness.serve = fail
     with caplog.at_level(logging.ERROR):
-        caller = door.call()
+        caller = harness.call()
         caller.upgrade(behind=text("x"))
-        until(lambda: door.ended)
+        until(lambda: harness.ended)
     assert "a defect" in caplog.text
-    assert nothing_is_left(door)
-    door.serve = echo
+    assert nothing_is_left(harness)
+    harness.serve = echo
     for _ in range(3):
-        client = door.call().upgrade(behind=text("alive"))
+        client = harness.call().upgrade(behind=text("alive"))
         assert client.expect(1)[0].payload == b"alive"
 
 
-def test_a_command_that_blocks_behind_the_upgrade_delays_nobody_else(door: Door) -> None:
+def test_a_command_that_blocks_behind_the_upgrade_delays_nobody_else(harness: Harness) -> None:
     go = Signal()
 
     def slow(connection: Connection, payload: bytes, is_text: bool) -> None:
@@ -159,10 +164,10 @@ def test_a_command_that_blocks_behind_the_upgrade_delays_nobody_else(door: Door)
             go.wait()
         echo(connection, payload, is_text)
 
-    door.serve = slow
-    waiting = door.call().upgrade(behind=text("wait") + text("1"))
+    harness.serve = slow
+    waiting = harness.call().upgrade(behind=text("wait") + text("1"))
     waiting.send(text("2"))
-    other = door.call().upgrade(behind=text("quick"))
+    other = harness.call().upgrade(behind=text("quick"))
     other.expect(1)
     assert waiting.payloads() == []
     go.set()
@@ -170,46 +175,90 @@ def test_a_command_that_blocks_behind_the_upgrade_delays_nobody_else(door: Door)
     assert waiting.payloads() == [b"wait", b"1", b"2"]
 
 
-def test_a_refused_client_is_told_by_a_close_code_and_a_full_node_by_its_own(door: Door) -> None:
-    door.gate.set_policy(1, 0, True, ())
-    first = door.call().upgrade()
-    second = door.call().upgrade()
+@pytest.mark.parametrize(
+    "before", [b"", b"POST /fast HTTP/1.1\r\nContent-Length: 4\r\nHost: localhost\r\n\r\n"]
+)
+def test_many_frames_behind_the_upgrade_delay_nobody_else(harness: Harness, before: bytes) -> None:
+    """A body that is read in large pieces may end with an upgrade too."""
+    served: list[int] = []
+    seen: list[int] = []
+    harness.serve = lambda *_: served.append(0)
+    answer = harness.front.fast["GET", "/fast"]
+
+    def look(request: HttpRequest) -> HttpResponse:
+        seen.append(len(served))
+        return answer(request)
+
+    harness.front.fast = {**harness.front.fast, ("GET", "/fast"): look}
+    attacker, other = harness.call(), harness.call()
+    attacker.send(before)
+    other.send(request("/fast"))
+    assert other.response()[0] == 200
+    frames = text("x") * 8000
+    attacker.send((b"body" if before else b"") + handshake("/acc") + frames)
+    other.send(request("/fast"))
+    assert other.response()[0] == 200
+    until(lambda: len(served) == 8000)
+    assert seen[1] < 4000
+
+
+def test_a_connection_closed_between_frames_behind_the_upgrade_is_served_no_more(
+    harness: Harness,
+) -> None:
+    served: list[int] = []
+
+    def close_at_once(connection: Connection, *_: Any) -> None:
+        served.append(0)
+        gevent.spawn(connection.lost)
+
+    harness.serve = close_at_once
+    caller = harness.call()
+    caller.send(handshake("/acc") + text("x") * 8000)
+    caller.until_ended()
+    assert 0 < len(served) < 8000
+    assert nothing_is_left(harness)
+
+
+def test_a_refused_client_gets_a_close_code_and_a_full_node_has_its_own(harness: Harness) -> None:
+    harness.gate.set_policy(GatePolicy(limit=1, any_origin=True))
+    first = harness.call().upgrade()
+    second = harness.call().upgrade()
     assert second.close_code() == 4005
     first.sock.close()
-    until(lambda: door.gate.connections < 2)
+    until(lambda: harness.gate.connections < 2)
     second.sock.close()
-    until(lambda: nothing_is_left(door))
-    assert door.call().upgrade(behind=text("x")).expect(1)
+    until(lambda: nothing_is_left(harness))
+    assert harness.call().upgrade(behind=text("x")).expect(1)
 
 
-def test_many_that_upgrade_and_vanish_leave_nothing_behind(door: Door) -> None:
+def test_many_that_upgrade_and_vanish_leave_nothing_behind(harness: Harness) -> None:
     for number in range(60):
-        caller = door.call()
+        caller = harness.call()
         client = caller.upgrade(behind=text("x") if number % 2 else b"")
         if number % 3:
             client.reset()
         else:
             client.hang_up()
-    until(lambda: len(door.ended) == 60)
-    assert nothing_is_left(door)
+    until(lambda: len(harness.ended) == 60)
+    assert nothing_is_left(harness)
 
 
 # --- requests -----------------------------------------------------------------------------------------------
 
 
-def test_requests_of_both_kinds_on_one_connection_are_answered_in_their_order(door: Door) -> None:
-    with door.call() as caller:
+def test_requests_of_both_kinds_on_one_connection_are_answered_in_their_order(harness: Harness) -> None:
+    with harness.call() as caller:
         kinds = ["/fast?1", "/app1", "/fast?2", "/fast?3", "/app2", "/fast?4"]
         caller.send(b"".join(request(path) for path in kinds))
         bodies = [caller.response()[2].decode() for _ in kinds]
     assert bodies == ["fast 1", "/app1", "fast 2", "fast 3", "/app2", "fast 4"]
-    assert door.handed_over == ["/app1", "/app2"]
-    assert (door.metrics.http_fast, door.metrics.http_handed_over) == (4, 2)
+    assert harness.handed_over == ["/app1", "/app2"]
+    assert (harness.metrics.http_fast, harness.metrics.http_handed_over) == (4, 2)
 
 
-def test_a_body_reaches_whoever_answers_in_whatever_pieces_it_comes(door: Door) -> None:
+def test_a_body_reaches_whoever_answers_in_whatever_pieces_it_comes(harness: Harness) -> None:
     for path in ("/fast", "/app"):
-        with door.call() as caller:
+        with harness.call() as caller:
             whole = request(path, method="POST", body=b"hello world")
             for start in range(0, len(whole), 7):
                 caller.send(whole[start : start + 7])
@@ -217,47 +266,47 @@ def test_a_body_reaches_whoever_answers_in_whatever_pieces_it_comes(door: Door) 
             assert caller.response()[2].endswith(b"hello world")
 
 
-def test_a_kept_connection_waits_parked_and_its_next_request_is_served(door: Door) -> None:
-    with door.call() as caller:
+def test_a_kept_connection_waits_parked_and_its_next_request_is_served(harness: Harness) -> None:
+    with harness.call() as caller:
         for path in ("/fast", "/app", "/fast"):
             caller.send(request(path))
             assert caller.response()[0] == 200
-            until(lambda: len(door.front.parked) == 1 and not door.front.hand_over.busy)
-    until(lambda: nothing_is_left(door))
+            until(lambda: len(harness.front.parked) == 1 and not harness.front.hand_over.busy)
+    until(lambda: nothing_is_left(harness))
 
 
 @pytest.mark.parametrize("path", ["/fast", "/app"])
-def test_a_client_that_asks_and_ends_its_half_gets_its_answer(door: Door, path: str) -> None:
-    with door.call() as caller:
+def test_a_client_that_asks_and_ends_its_half_gets_its_answer(harness: Harness, path: str) -> None:
+    with harness.call() as caller:
         caller.send(request(path))
         caller.sock.shutdown(_socket.SHUT_WR)
         assert caller.response()[0] == 200
         assert caller.until_ended() == b""
-    until(lambda: nothing_is_left(door))
+    until(lambda: nothing_is_left(harness))
 
 
 def test_above_the_limit_requests_wait_for_their_turn() -> None:
-    with Door(requests=2) as door:
-        door.go.clear()
-        callers = [door.call() for _ in range(5)]
+    with Harness(requests=2) as harness:
+        harness.go.clear()
+        callers = [harness.call() for _ in range(5)]
         for number, caller in enumerate(callers):
             caller.send(request(f"/app{number}"))
-        until(lambda: len(door.handed_over) == 2 and door.metrics.http_handed_over == 5)
-        with door.call() as quick:
+        until(lambda: len(harness.handed_over) == 2 and harness.metrics.http_handed_over == 5)
+        with harness.call() as quick:
             quick.send(request("/fast"))
             assert quick.response()[0] == 200, "fast routes need no turn"
-        door.go.set()
+        harness.go.set()
         assert [caller.response()[2] for caller in callers] == [b"/app%d" % n for n in range(5)]
 
 
-def test_a_client_that_vanishes_while_the_application_works_does_no_harm(door: Door) -> None:
-    door.go.clear()
-    caller = door.call()
+def test_a_client_that_vanishes_while_the_application_works_does_no_harm(harness: Harness) -> None:
+    harness.go.clear()
+    caller = harness.call()
     caller.send(request("/app"))
-    until(lambda: door.handed_over)
+    until(lambda: harness.handed_over)
     caller.sock.close()
-    door.go.set()
-    until(lambda: nothing_is_left(door) and not door.front.hand_over.busy)
+    harness.go.set()
+    until(lambda: nothing_is_left(harness) and not harness.front.hand_over.busy)
 
 
 # --- waiting too long ---------------------------------------------------------------------------------------
@@ -276,75 +325,75 @@ def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     return let_pass
 
 
-def test_a_connection_that_says_nothing_is_closed_and_half_a_head_is_told(
-    door: Door, later: Callable[[float], None]
+def test_a_connection_that_sends_nothing_is_closed_and_half_a_head_is_answered(
+    harness: Harness, later: Callable[[float], None]
 ) -> None:
-    with door.call() as silent, door.call() as half:
+    with harness.call() as silent, harness.call() as half:
         half.send(b"GET /fast HT")
-        until(lambda: any(parked.held_bytes() for parked in door.front.parked))
-        until(lambda: len(door.front.parked) == 2)
+        until(lambda: any(parked.held_bytes() for parked in harness.front.parked))
+        until(lambda: len(harness.front.parked) == 2)
         later(9)
-        door.front.expire()
-        assert len(door.front.parked) == 2
+        harness.front.expire()
+        assert len(harness.front.parked) == 2
         later(2)
-        door.front.expire()
+        harness.front.expire()
         assert half.response()[0] == 408
         assert silent.until_ended() == b""
 
 
-def test_a_kept_connection_has_a_time_of_its_own(door: Door, later: Callable[[float], None]) -> None:
-    with door.call() as caller:
+def test_a_kept_connection_has_a_time_of_its_own(harness: Harness, later: Callable[[float], None]) -> None:
+    with harness.call() as caller:
         caller.send(request("/fast"))
         caller.response()
         later(74)
-        door.front.expire()
+        harness.front.expire()
         caller.send(request("/fast"))
         assert caller.response()[0] == 200
         later(76)
-        door.front.expire()
+        harness.front.expire()
         assert caller.until_ended() == b""
 
 
 def test_a_connection_whose_request_is_being_answered_does_not_expire(
-    door: Door, later: Callable[[float], None]
+    harness: Harness, later: Callable[[float], None]
 ) -> None:
-    door.go.clear()
-    with door.call() as caller:
+    harness.go.clear()
+    with harness.call() as caller:
         caller.send(request("/app"))
-        until(lambda: door.handed_over)
+        until(lambda: harness.handed_over)
         later(10_000)
-        door.front.expire()
-        door.go.set()
+        harness.front.expire()
+        harness.go.set()
         assert caller.response()[0] == 200
 
 
 # --- draining -----------------------------------------------------------------------------------------------
 
 
-def test_a_drain_ends_what_waits_and_answers_what_is_there(door: Door) -> None:
-    with door.call() as idle, door.call() as late, door.call() as working:
+def test_a_drain_ends_what_waits_and_answers_what_is_there(harness: Harness) -> None:
+    with harness.call() as idle, harness.call() as late, harness.call() as working:
         idle.send(request("/fast"))
         idle.response()
-        door.go.clear()
+        harness.go.clear()
         working.send(request("/app"))
-        until(lambda: door.handed_over)
-        until(lambda: len(door.front.parked) == 2)
+        until(lambda: harness.handed_over)
+        until(lambda: len(harness.front.parked) == 2)
         late.send(request("/fast"))
-        door.front.drain()
+        harness.front.drain()
         assert idle.until_ended() == b""
         status, headers, _ = late.response()
         assert (status, headers.get("connection")) == (200, "close")
-        assert door.front.busy
-        door.go.set()
+        assert harness.front.busy
+        harness.go.set()
         assert working.response()[0] == 200
         assert working.until_ended() == b""
-        until(lambda: not door.front.busy)
+        until(lambda: not harness.front.busy)
 
 
 # --- the poller's marks -------------------------------------------------------------------------------------
 
 
-def test_a_fast_route_that_waits_keeps_the_order_of_its_connection(door: Door) -> None:
+def test_a_fast_route_that_waits_keeps_the_order_of_its_connection(harness: Harness) -> None:
     go = Signal()
     order: list[bytes] = []
 
@@ -354,8 +403,8 @@ def test_a_fast_route_that_waits_keeps_the_order_of_its_connection(door: Door) -
             go.wait()
         return HttpResponse(200, request.query)
 
-    door.front.fast = {("GET", "/fast"): slow}
-    with door.call() as caller, door.call() as other:
+    harness.front.fast = {("GET", "/fast"): slow}
+    with harness.call() as caller, harness.call() as other:
         caller.send(request("/fast?1"))
         until(lambda: order)
         caller.send(request("/fast?2") + request("/app"))
@@ -365,10 +414,10 @@ def test_a_fast_route_that_waits_keeps_the_order_of_its_connection(door: Door) -
         assert order == [b"1", b"x"]
         go.set()
         assert [caller.response()[2] for _ in range(3)] == [b"1", b"2", b"/app"]
-        assert isinstance(next(iter(door.front.parked)), HttpConnection)
+        assert isinstance(next(iter(harness.front.parked)), HttpConnection)
 
 
-class _Pours(Door):
+class _Pours(Harness):
     """Answers with more than a connection holds."""
 
     def application(self, environ: dict[str, Any], start: Start) -> list[bytes]:
@@ -380,11 +429,11 @@ def test_a_client_that_takes_nothing_any_more_is_no_error(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(handover, "WRITE_SECONDS", 0.1)
-    with _Pours() as door:
-        caller = door.call()
+    with _Pours() as harness:
+        caller = harness.call()
         caller.send(b"GET /much HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        until(lambda: door.front.hand_over.busy)
-        until(lambda: not door.front.hand_over.busy)
+        until(lambda: harness.front.hand_over.busy)
+        until(lambda: not harness.front.hand_over.busy)
         caller.sock.close()
-        until(lambda: nothing_is_left(door))
+        until(lambda: nothing_is_left(harness))
     assert capfd.readouterr().err == ""

@@ -11,10 +11,14 @@ from hypothesis import strategies as st
 
 from imserver.protocol.cmd import CmdDialect
 from imserver.protocol.dialect import EchoDialect
+from imserver.servers import echo
+from imserver.transport.exchange import pattern_of
 from imserver.transport.gate import (
     Admission,
     Gate,
+    GatePolicy,
     Head,
+    Origins,
     Refusal,
     Spoken,
     accept_token,
@@ -22,29 +26,21 @@ from imserver.transport.gate import (
     wants_upgrade,
 )
 from imserver.transport.proxies import TrustedProxies
-from imserver.ws_routes import echo
-from tests.transport.rig import ignore
+from tests.transport.harness import ignore
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 DEFLATE = "permessage-deflate"
 TAKEN = f"{DEFLATE}; server_no_context_takeover; client_no_context_takeover"
 
 
-def make(**options: Any) -> Gate:
-    settings = {
-        "deflate": False,
-        "limit": 0,
-        "limit_per_address": 0,
-        "any_origin": False,
-        "origins": (),
-        "proxies": TrustedProxies(("127.0.0.0/8", "::1/128")),
-        **options,
-    }
+def make(deflate: bool = False, proxies: TrustedProxies | None = None, **policy: Any) -> Gate:
     paths = {
         "/acc": Spoken(CmdDialect(), ignore, 65536),
         "/echo": Spoken(EchoDialect("/echo"), echo, 1 << 20),
     }
-    return Gate(paths, **settings)
+    proxies = proxies or TrustedProxies(("127.0.0.0/8", "::1/128"))
+    own = GatePolicy(**policy)
+    return Gate(paths, proxies, Origins(proxies, own), deflate, own)
 
 
 def head(
@@ -163,7 +159,7 @@ def test_all_connections_alike_share_one_encoding() -> None:
         ("2001:db8::7", None, "[2001:db8::7]:4000"),
     ],
 )
-def test_the_peer_is_whom_the_trusted_proxies_tell_of(host: str, forwarded: str | None, peer: str) -> None:
+def test_the_peer_is_whom_the_trusted_proxies_name(host: str, forwarded: str | None, peer: str) -> None:
     assert admit(make(), head(address=host, x_forwarded_for=forwarded)).peer == peer
 
 
@@ -171,14 +167,14 @@ def test_the_peer_is_whom_the_trusted_proxies_tell_of(host: str, forwarded: str 
 
 
 def enter(gate: Gate, request: Head) -> int:
-    """Decide, and count the connection in as a door does; the close code."""
+    """Decide, and count the connection in as a server does; the close code."""
     decision = admit(gate, request)
     if not decision.close_code:
         gate.entered(host_of(decision.peer))
     return decision.close_code
 
 
-def test_above_the_nodes_limit_a_client_is_told_that_it_is_full_until_one_leaves() -> None:
+def test_above_the_nodes_limit_a_client_learns_that_it_is_full_until_one_leaves() -> None:
     gate = make(limit=2)
     assert [enter(gate, head()) for _ in range(3)] == [0, 0, 4005]
     gate.left("192.0.2.7")
@@ -187,7 +183,7 @@ def test_above_the_nodes_limit_a_client_is_told_that_it_is_full_until_one_leaves
 
 
 @pytest.mark.parametrize("host", ["192.0.2.7", "2001:db8::7"])
-def test_above_the_limit_of_an_address_its_clients_are_told_so_and_no_others(host: str) -> None:
+def test_above_the_limit_of_an_address_its_clients_get_an_error_and_no_others(host: str) -> None:
     gate = make(limit_per_address=2)
     assert [enter(gate, head(address=host)) for _ in range(3)] == [0, 0, 4005]
     assert enter(gate, head(address="198.51.100.1")) == 0
@@ -220,14 +216,14 @@ def test_addresses_that_left_are_forgotten() -> None:
 def test_a_limit_that_begins_while_connections_live_counts_the_new_ones() -> None:
     gate = make()
     assert enter(gate, head()) == 0
-    gate.set_policy(0, 1, True, ())
+    gate.set_policy(GatePolicy(limit_per_address=1, any_origin=True))
     assert [enter(gate, head()) for _ in range(2)] == [0, 4005]
     for _ in range(2):
         gate.left("192.0.2.7")
     assert (gate.connections, dict(gate.per_address)) == (0, {})
 
 
-def test_a_node_that_drains_tells_everybody_to_come_back_elsewhere() -> None:
+def test_a_node_that_drains_asks_everybody_to_come_back_elsewhere() -> None:
     gate = make()
     gate.full = True
     assert enter(gate, head()) == 1001
@@ -276,12 +272,59 @@ def test_with_any_origin_everybody_is_welcome() -> None:
     assert admit(make(any_origin=True), request).close_code == 0
     gate = make()
     assert admit(gate, request).close_code == 4505
-    gate.set_policy(0, 0, False, ("evil.example",))
+    gate.set_policy(GatePolicy(origins=("evil.example",)))
     assert admit(gate, request).close_code == 0
 
 
 def test_a_dialect_may_welcome_any_origin() -> None:
     assert admit(make(), head("/echo", origin="http://evil.example")).close_code == 0
+
+
+# --- paths and subprotocols ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "pattern"),
+    [
+        ("/connection/shop/websocket", "/connection/*/websocket"),
+        ("/app/key", "/app/*"),
+        ("/app/key/", "/app/*/"),
+        ("/apps/7/channels/news/users", "/apps/*/channels/*/users"),
+        ("/app/", "/app/"),
+        ("/app", "/app"),
+        ("/", "/"),
+        ("", ""),
+        ("//websocket", "//*"),
+    ],
+)
+def test_a_pattern_stands_for_each_second_segment(path: str, pattern: str) -> None:
+    assert pattern_of(path) == pattern
+
+
+def test_a_path_may_be_a_pattern_and_an_exact_path_comes_first() -> None:
+    gate = Gate(
+        {"/talk/*": Spoken(CmdDialect(), ignore, 5), "/talk/small": Spoken(CmdDialect(), ignore, 6)},
+        TrustedProxies(()),
+        Origins(TrustedProxies(()), GatePolicy()),
+        False,
+        GatePolicy(),
+    )
+    limits = [admit(gate, head(path)).encoding.limit_bytes for path in ("/talk/small", "/talk/shop")]
+    assert limits == [6, 5]
+    for path in ("/talk", "/talk/", "/talk/shop/more", "/other/shop"):
+        assert isinstance(gate.decide(head(path)), Refusal)
+
+
+def test_a_confirmed_subprotocol_is_in_the_answer() -> None:
+    gate = Gate(
+        {"/acc": Spoken(CmdDialect(), ignore, 5, subprotocol="chat.v2")},
+        TrustedProxies(()),
+        Origins(TrustedProxies(()), GatePolicy()),
+        False,
+        GatePolicy(),
+    )
+    assert admit(gate, head()).subprotocol == "chat.v2"
+    assert admit(make(), head()).subprotocol == ""
 
 
 # --- compression --------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imserver.transport.handover import Reader
-from imserver.transport.head import BadHead
+from imserver.transport.http1 import BadHead
 
 relaxed = settings(deadline=None)
 calls = st.tuples(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imserver.transport.head import BadHead, end_of_head, parse_head
+from imserver.transport.http1 import BadHead, end_of_head, parse_head
 
 GOOD = b"GET /user/list?appID=101 HTTP/1.1\r\nHost: chat.example\r\n\r\n"
 
@@ -52,7 +52,7 @@ def test_a_bare_line_feed_is_refused_before_the_head_ends() -> None:
 # --- what it says -------------------------------------------------------------------------------------------
 
 
-def test_a_head_is_read_as_it_stands() -> None:
+def test_a_head_is_read_unchanged() -> None:
     parsed = parse_head(head(b"Content-Length: 12", b"X-Two: a", b"x-two:  b ", b"X-Latin: \xe9"))
     assert (parsed.method, parsed.url, parsed.version) == ("POST", b"/user/sendMessage", "1.1")
     assert parsed.headers["host"] == "chat.example"

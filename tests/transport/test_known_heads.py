@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from imserver.transport.head import (
+from imserver.transport.http1 import (
     MAX_BYTES,
     MAX_HEADS,
     MAX_LINES,
@@ -29,7 +29,7 @@ def said(parsed: ParsedHead) -> dict[str, object]:
     return {name: getattr(parsed, name) for name in ParsedHead.__slots__}
 
 
-def told(read: object, data: bytes) -> object:
+def received(read: object, data: bytes) -> object:
     """What a head says, or why it is refused."""
     try:
         return said(read(data))  # type: ignore[operator]
@@ -74,7 +74,7 @@ def test_a_head_says_the_same_whatever_came_before(heads: list[tuple[bytes, list
     for _ in range(2):
         for first, lines in heads:
             data = head(*lines, first=first)
-            assert told(known.read, data) == told(parse_head, data)
+            assert received(known.read, data) == received(parse_head, data)
 
 
 def test_a_head_that_comes_again_is_not_read_again() -> None:
@@ -83,7 +83,7 @@ def test_a_head_that_comes_again_is_not_read_again() -> None:
     assert known.read(head(*USUAL)) is not known.read(head(*USUAL, b"Accept: x"))
 
 
-def test_a_key_is_of_its_own_request_only_and_is_not_kept() -> None:
+def test_a_key_is_of_its_own_request_only_and_is_not_remembered() -> None:
     known = KnownHeads()
     one, two = head(*USUAL, b"Authorization: Bearer one"), head(*USUAL, b"authorization: Bearer two")
     assert [known.read(data).headers.get("authorization") for data in (one, two, head(*USUAL), one)] == [
@@ -110,13 +110,13 @@ def test_a_key_is_of_its_own_request_only_and_is_not_kept() -> None:
         head(*USUAL, *[b"Accept: x"] * MAX_LINES),
     ],
 )
-def test_what_may_be_secret_or_is_large_or_comes_once_is_not_kept(data: bytes) -> None:
+def test_what_may_be_secret_or_is_large_or_comes_once_is_not_remembered(data: bytes) -> None:
     known = KnownHeads()
     assert said(known.read(data)) == said(parse_head(data))
     assert not known._heads
 
 
-def test_no_more_than_so_many_are_kept() -> None:
+def test_no_more_than_so_many_are_remembered() -> None:
     known = KnownHeads()
     for number in range(3 * MAX_HEADS):
         known.read(head(*USUAL[:2], b"Content-Length: %d" % number))

@@ -21,7 +21,7 @@ from imserver.transport.listener import Listener, bind, text_of
 from imserver.transport.poller import EpollPoller
 from tests.processes import end, ended_on_failure, spawn
 from tests.support import clean_environment, eventually
-from tests.transport.rig import until
+from tests.transport.harness import until
 
 SPINNING_TURNS = 200
 
@@ -121,7 +121,7 @@ def test_hundreds_that_call_at_once_are_all_accepted(desk: Desk) -> None:
     assert desk.metrics.files_exhausted == 0
 
 
-def test_a_defect_behind_the_door_is_logged_and_the_door_opens_again(
+def test_a_defect_behind_the_listener_is_logged_and_the_listener_opens_again(
     poller: EpollPoller, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_PAUSE_SECONDS", 0.01)
@@ -183,7 +183,7 @@ class Starved:
     def end(self) -> str:
         """End it; what it logged."""
         try:
-            said: str = self.process.communicate("end\n", timeout=10)[1]
+            said: str = self.process.communicate("end\n", timeout=60)[1]
         finally:
             end(self.process)
         return said
@@ -197,20 +197,21 @@ def received(client: socket.socket) -> bytes:
 
 @pytest.mark.linux
 @pytest.mark.skipif(sys.platform != "linux", reason="counts files in /proc")
-def test_without_files_the_door_waits_without_spinning_and_opens_again() -> None:
+def test_without_file_descriptors_the_listener_waits_and_resumes() -> None:
     starved = Starved()
     clients = [socket.create_connection(("127.0.0.1", starved.port)) for _ in range(40)]
     try:
         eventually(lambda: starved.tell("report")["files_exhausted"] >= 2)
-        before = starved.tell("report")
+        before, began = starved.tell("report"), time.monotonic()
         time.sleep(0.3)
         after = starved.tell("report")
-        assert after["turns"] - before["turns"] < SPINNING_TURNS
-        assert after["files_exhausted"] - before["files_exhausted"] <= 5, "each pause is a pause"
+        seconds = time.monotonic() - began
+        assert after["turns"] - before["turns"] < SPINNING_TURNS * (1 + seconds)
+        assert after["files_exhausted"] - before["files_exhausted"] <= 5 + 2 * seconds, "a pause is a pause"
         said = [received(client) for client in clients]
-        served, told = said.count(b"hi"), [text for text in said if text.startswith(b"HTTP/1.1 503 ")]
+        served, refused = said.count(b"hi"), [text for text in said if text.startswith(b"HTTP/1.1 503 ")]
         assert 0 < served < 40
-        assert told, "somebody was told that there is no room"
+        assert refused, "somebody was told that there is no room"
         starved.tell("free")
         eventually(lambda: [received(client) for client in clients].count(b"hi") > served)
         assert starved.tell("report")["accepted"] > served
@@ -219,4 +220,4 @@ def test_without_files_the_door_waits_without_spinning_and_opens_again() -> None
             client.close()
         said_in_log = starved.end()
     assert "Traceback" not in said_in_log
-    assert said_in_log.count("no files left") == 1, "said once, not at every try"
+    assert said_in_log.count("no file descriptors left") == 1, "said once, not at every try"

@@ -2,14 +2,14 @@
 
 import pytest
 
-from imserver.transport.gate import OPAQUE, Origins, host_name
+from imserver.transport.gate import OPAQUE, GatePolicy, Origins, host_name
 from imserver.transport.proxies import TrustedProxies
 
 PROXIES = TrustedProxies(("10.0.0.0/8",))
 
 
 def origins(any_origin: bool = False, *own: str) -> Origins:
-    return Origins(PROXIES, any_origin, own)
+    return Origins(PROXIES, GatePolicy(any_origin=any_origin, origins=own))
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_the_gate_lets_in_whom_the_node_or_any_app_allows() -> None:
     one.set_apps(set(), True)
     assert one.passes("other.example", False)
     one.set_apps(set(), False)
-    one.set_policy(True, ())
+    one.set_policy(GatePolicy(any_origin=True))
     assert one.passes("other.example", False)
 
 

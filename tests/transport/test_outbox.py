@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from imserver.transport import outbox
 from imserver.transport.connection import CLOSED, CLOSING, OPEN, Connection
 from imserver.transport.outbox import BULK_CONNECTIONS, SEND_BYTES, Backlog
-from tests.transport.rig import MEBIBYTE, Client, Rig, Socket, look, turn, until
+from tests.transport.harness import MEBIBYTE, Client, Socket, SocketHarness, look, turn, until
 
 SMALL = 4096
 
 
 @pytest.fixture
-def rig() -> Iterator[Rig]:
-    with Rig() as one:
+def harness() -> Iterator[SocketHarness]:
+    with SocketHarness() as one:
         yield one
 
 
@@ -41,8 +41,8 @@ def fill(connection: Connection, frames: int = 4000) -> list[bytes]:
 # --- one turn -----------------------------------------------------------------------------------------------
 
 
-def test_all_that_one_turn_enqueues_leaves_in_one_send(rig: Rig) -> None:
-    connection, client = rig.connect()
+def test_all_that_one_turn_enqueues_leaves_in_one_send(harness: SocketHarness) -> None:
+    connection, client = harness.connect()
     for number in range(100):
         connection.send(b"%d" % number)
     assert sends(connection) == [], "nothing leaves before the turn ends"
@@ -54,8 +54,10 @@ def test_all_that_one_turn_enqueues_leaves_in_one_send(rig: Rig) -> None:
     assert len(sends(connection)) == 2
 
 
-def test_frames_that_make_more_than_64_kib_leave_in_several_sends_each_of_whole_frames(rig: Rig) -> None:
-    connection, client = rig.connect(tcp=True)
+def test_frames_that_make_more_than_64_kib_leave_in_several_sends_each_of_whole_frames(
+    harness: SocketHarness,
+) -> None:
+    connection, client = harness.connect(tcp=True)
     payload = b"x" * 9996
     for _ in range(14):
         connection.send(payload)
@@ -65,8 +67,8 @@ def test_frames_that_make_more_than_64_kib_leave_in_several_sends_each_of_whole_
     client.expect(14)
 
 
-def test_a_frame_larger_than_that_leaves_whole(rig: Rig) -> None:
-    connection, client = rig.connect(tcp=True)
+def test_a_frame_larger_than_that_leaves_whole(harness: SocketHarness) -> None:
+    connection, client = harness.connect(tcp=True)
     payload = random.Random(1).randbytes(3 * MEBIBYTE // 4)
     connection.send(b"before")
     connection.send(payload)
@@ -75,8 +77,8 @@ def test_a_frame_larger_than_that_leaves_whole(rig: Rig) -> None:
     assert client.payloads() == [b"before", payload, b"after"]
 
 
-def test_each_connection_gets_its_own_frames_whatever_its_neighbours_get(rig: Rig) -> None:
-    several = [rig.connect() for _ in range(8)]
+def test_each_connection_gets_its_own_frames_whatever_its_neighbours_get(harness: SocketHarness) -> None:
+    several = [harness.connect() for _ in range(8)]
     rows = [[b"1", b"2"], [b"3"], [b"1", b"2"], [b"1", b"2"], [b"4"], [b"4", b"5"], [b"1", b"2"], [b"3"]]
     for (connection, _), row in zip(several, rows, strict=True):
         for payload in row:
@@ -90,8 +92,8 @@ def test_each_connection_gets_its_own_frames_whatever_its_neighbours_get(rig: Ri
 @given(data=st.data())
 def test_whatever_is_enqueued_in_whatever_turns_arrives_in_order(data: st.DataObject) -> None:
     """Random sends to several connections, some with tiny buffers that are read late, over several turns."""
-    with Rig(batch=data.draw(st.integers(1, 4))) as rig:
-        several = [rig.connect(buffer_bytes=data.draw(st.sampled_from([0, SMALL]))) for _ in range(5)]
+    with SocketHarness(batch=data.draw(st.integers(1, 4))) as harness:
+        several = [harness.connect(buffer_bytes=data.draw(st.sampled_from([0, SMALL]))) for _ in range(5)]
         expected: list[list[bytes]] = [[] for _ in several]
         steps = st.tuples(
             st.integers(0, 4), st.integers(0, 4), st.sampled_from([1, 100, 3000, 70_000]), st.integers(0, 2)
@@ -109,14 +111,14 @@ def test_whatever_is_enqueued_in_whatever_turns_arrives_in_order(data: st.DataOb
             until(lambda client=client, row=row: len(client.payloads()) >= len(row))
             assert client.payloads() == row
             assert connection.state == OPEN
-        until(lambda: rig.budget.total == 0 and not rig.flusher.stalled)
+        until(lambda: harness.budget.total == 0 and not harness.flusher.stalled)
 
 
 def test_a_broadcast_to_many_lets_the_loop_look_at_its_sockets_in_between() -> None:
-    with Rig(batch=10) as rig:
-        crowd = [rig.connect() for _ in range(100)]
+    with SocketHarness(batch=10) as harness:
+        crowd = [harness.connect() for _ in range(100)]
         written: list[int] = []
-        live, client = rig.connect(rig.encoding(lambda *_: written.append(written_so_far())))
+        live, client = harness.connect(harness.encoding(lambda *_: written.append(written_so_far())))
 
         def written_so_far() -> int:
             return sum(len(sends(connection)) for connection, _ in crowd)
@@ -130,9 +132,9 @@ def test_a_broadcast_to_many_lets_the_loop_look_at_its_sockets_in_between() -> N
         assert live.state == OPEN
 
 
-def broadcast(rig: Rig, connections: list[Connection], payload: bytes) -> None:
+def broadcast(harness: SocketHarness, connections: list[Connection], payload: bytes) -> None:
     """What fan-out does for an app with very many users."""
-    flusher = rig.flusher
+    flusher = harness.flusher
     for connection in connections:
         if connection.outbox is None:
             connection.outbox = []
@@ -144,61 +146,63 @@ def broadcast(rig: Rig, connections: list[Connection], payload: bytes) -> None:
 
 
 def test_what_is_sent_to_one_goes_before_a_broadcast_that_waits_and_behind_it_in_its_own_outbox() -> None:
-    with Rig(batch=4) as rig:
-        several = [rig.connect() for _ in range(40)]
-        lone, lone_client = rig.connect()
-        broadcast(rig, [connection for connection, _ in several], b"to all")
+    with SocketHarness(batch=4) as harness:
+        several = [harness.connect() for _ in range(40)]
+        lone, lone_client = harness.connect()
+        broadcast(harness, [connection for connection, _ in several], b"to all")
         last, last_client = several[-1]
         last.send(b"to one")
         lone.send(b"to another")
         turn()
         assert lone_client.payloads() == [b"to another"]
         assert last_client.payloads() == [b"to all", b"to one"]
-        assert rig.flusher.bulk, "most of the broadcast still waits"
+        assert harness.flusher.bulk, "most of the broadcast still waits"
         for _, client in several[:-1]:
             client.expect(1)
             assert client.payloads() == [b"to all"]
-        assert not rig.flusher.bulk
+        assert not harness.flusher.bulk
 
 
 def test_a_broadcast_goes_on_while_single_ones_never_cease() -> None:
-    with Rig(batch=4) as rig:
-        several = [rig.connect() for _ in range(40)]
-        busy, _ = rig.connect()
-        broadcast(rig, [connection for connection, _ in several], b"to all")
+    with SocketHarness(batch=4) as harness:
+        several = [harness.connect() for _ in range(40)]
+        busy, _ = harness.connect()
+        broadcast(harness, [connection for connection, _ in several], b"to all")
         for _ in range(40):
             busy.send(b"more")
             look()
-        assert not rig.flusher.bulk
+        assert not harness.flusher.bulk
         for _, client in several:
             assert client.payloads() == [b"to all"]
 
 
 def test_a_broadcast_counts_as_drained_when_few_of_it_wait() -> None:
-    with Rig() as rig:
-        connection, _ = rig.connect()
-        before = rig.flusher.bulk_filled
-        assert rig.flusher.drained(before)
-        rig.flusher.bulk += [connection] * (BULK_CONNECTIONS + 1)
-        rig.flusher.filled(BULK_CONNECTIONS + 1)
-        assert not rig.flusher.drained(before)
-        assert gevent.spawn(rig.flusher.drained, before).get(), "another greenlet has sent nothing to many"
-        assert rig.flusher.drained(rig.flusher.bulk_filled), "nothing was sent to many since then"
-        rig.flusher.schedule()
-        until(lambda: rig.flusher.drained(before))
+    with SocketHarness() as harness:
+        connection, _ = harness.connect()
+        before = harness.flusher.bulk_filled
+        assert harness.flusher.drained(before)
+        harness.flusher.bulk += [connection] * (BULK_CONNECTIONS + 1)
+        harness.flusher.filled(BULK_CONNECTIONS + 1)
+        assert not harness.flusher.drained(before)
+        assert gevent.spawn(harness.flusher.drained, before).get(), (
+            "another greenlet has sent nothing to many"
+        )
+        assert harness.flusher.drained(harness.flusher.bulk_filled), "nothing was sent to many since then"
+        harness.flusher.schedule()
+        until(lambda: harness.flusher.drained(before))
 
 
-def test_notices_are_put_in_when_the_turn_ends_and_leave_with_the_rest(rig: Rig) -> None:
-    connection, client = rig.connect()
-    rig.flusher.call_before_flush(lambda: connection.send(b"notice"))
+def test_notices_are_put_in_when_the_turn_ends_and_leave_with_the_rest(harness: SocketHarness) -> None:
+    connection, client = harness.connect()
+    harness.flusher.call_before_flush(lambda: connection.send(b"notice"))
     connection.send(b"reply")
     turn()
     assert client.payloads() == [b"reply", b"notice"]
     assert len(sends(connection)) == 1
 
 
-def test_an_empty_frame_sends_nothing_to_read(rig: Rig) -> None:
-    connection, client = rig.connect()
+def test_an_empty_frame_sends_nothing_to_read(harness: SocketHarness) -> None:
+    connection, client = harness.connect()
     connection.send_frame(b"")
     turn()
     connection.send(b"x")
@@ -209,31 +213,31 @@ def test_an_empty_frame_sends_nothing_to_read(rig: Rig) -> None:
 # --- backlogs -----------------------------------------------------------------------------------------------
 
 
-def test_what_the_kernel_does_not_take_waits_and_leaves_in_order_when_it_does(rig: Rig) -> None:
-    connection, client = rig.connect(buffer_bytes=SMALL)
+def test_what_the_kernel_does_not_take_waits_and_leaves_in_order_when_it_does(harness: SocketHarness) -> None:
+    connection, client = harness.connect(buffer_bytes=SMALL)
     payloads = fill(connection)
     connection.send(b"behind the backlog")
     turn()
-    assert rig.flusher.stalled == {connection}
-    assert 0 < rig.budget.total == connection.held_bytes()
+    assert harness.flusher.stalled == {connection}
+    assert 0 < harness.budget.total == connection.held_bytes()
     until(lambda: len(client.payloads()) == len(payloads) + 1)
     assert client.payloads() == [*payloads, b"behind the backlog"]
     until(lambda: connection.outbox is None)
-    assert (rig.flusher.stalled, rig.budget.total, rig.budget.held) == (set(), 0, {})
+    assert (harness.flusher.stalled, harness.budget.total, harness.budget.held) == (set(), 0, {})
     assert max(sends(connection)) <= SEND_BYTES
 
 
-def test_a_backlog_does_not_delay_others(rig: Rig) -> None:
-    slow, _ = rig.connect(buffer_bytes=SMALL)
-    quick, client = rig.connect()
+def test_a_backlog_does_not_delay_others(harness: SocketHarness) -> None:
+    slow, _ = harness.connect(buffer_bytes=SMALL)
+    quick, client = harness.connect()
     fill(slow)
     quick.send(b"quick")
     turn()
     assert client.payloads() == [b"quick"]
 
 
-def test_a_full_socket_costs_no_turns_of_the_loop(rig: Rig) -> None:
-    connection, _ = rig.connect(buffer_bytes=SMALL)
+def test_a_full_socket_costs_no_turns_of_the_loop(harness: SocketHarness) -> None:
+    connection, _ = harness.connect(buffer_bytes=SMALL)
     fill(connection)
     look()
     before = len(sends(connection))
@@ -242,8 +246,8 @@ def test_a_full_socket_costs_no_turns_of_the_loop(rig: Rig) -> None:
     assert len(sends(connection)) == before
 
 
-def test_a_close_waits_behind_a_backlog(rig: Rig) -> None:
-    connection, client = rig.connect(buffer_bytes=SMALL)
+def test_a_close_waits_behind_a_backlog(harness: SocketHarness) -> None:
+    connection, client = harness.connect(buffer_bytes=SMALL)
     payloads = fill(connection)
     connection.close(1001)
     assert connection.state == CLOSING
@@ -251,26 +255,26 @@ def test_a_close_waits_behind_a_backlog(rig: Rig) -> None:
     assert client.payloads() == payloads
 
 
-def test_a_peer_that_vanishes_with_a_backlog_leaves_nothing_behind(rig: Rig) -> None:
-    connection, client = rig.connect(buffer_bytes=SMALL)
+def test_a_peer_that_vanishes_with_a_backlog_leaves_nothing_behind(harness: SocketHarness) -> None:
+    connection, client = harness.connect(buffer_bytes=SMALL)
     fill(connection)
     client.hang_up()
     until(lambda: connection.state == CLOSED)
-    assert rig.ended == [(connection, 1006)]
-    assert (rig.flusher.stalled, rig.budget.total, rig.budget.held) == (set(), 0, {})
+    assert harness.ended == [(connection, 1006)]
+    assert (harness.flusher.stalled, harness.budget.total, harness.budget.held) == (set(), 0, {})
 
 
 # --- slow readers -------------------------------------------------------------------------------------------
 
 
-def ended_with(rig: Rig) -> dict[Connection, int]:
-    return dict(rig.ended)
+def ended_with(harness: SocketHarness) -> dict[Connection, int]:
+    return dict(harness.ended)
 
 
 def test_a_backlog_above_its_bound_closes_the_slow_reader_and_nobody_else() -> None:
-    with Rig(outbox_bytes=100_000) as rig:
-        slow, client = rig.connect(buffer_bytes=SMALL)
-        quick, other = rig.connect()
+    with SocketHarness(outbox_bytes=100_000) as harness:
+        slow, client = harness.connect(buffer_bytes=SMALL)
+        quick, other = harness.connect()
         for connection in (slow, quick):
             fill_with(connection, 90_000)
         turn()
@@ -279,8 +283,8 @@ def test_a_backlog_above_its_bound_closes_the_slow_reader_and_nobody_else() -> N
         for connection in (slow, quick):
             fill_with(connection, 60_000)
         turn()
-        assert rig.ended == [(slow, 4000)]
-        assert rig.flusher.slow_readers == 1
+        assert harness.ended == [(slow, 4000)]
+        assert harness.flusher.slow_readers == 1
         assert client.close_code() == 4000
         until(lambda: len(other.payloads()) == 150)
         assert quick.state == OPEN
@@ -293,41 +297,41 @@ def fill_with(connection: Connection, size: int) -> None:
 
 
 def test_one_turn_may_enqueue_more_than_the_bound_to_a_reader_who_reads() -> None:
-    with Rig(outbox_bytes=50_000) as rig:
-        connection, client = rig.connect(tcp=True)
+    with SocketHarness(outbox_bytes=50_000) as harness:
+        connection, client = harness.connect(tcp=True)
         fill_with(connection, 200_000)
         client.expect(200)
         assert connection.state == OPEN
 
 
 def test_nobody_is_closed_in_the_middle_of_a_fan_out() -> None:
-    with Rig(outbox_bytes=10_000) as rig:
-        connection, _ = rig.connect(buffer_bytes=SMALL)
+    with SocketHarness(outbox_bytes=10_000) as harness:
+        connection, _ = harness.connect(buffer_bytes=SMALL)
         fill_with(connection, 9_000)
         turn()
         for _ in range(5):
             fill_with(connection, 9_000)
             assert connection.state == OPEN
         turn()
-        assert ended_with(rig) == {connection: 4000}
+        assert ended_with(harness) == {connection: 4000}
 
 
 def test_a_backlog_that_does_not_move_for_too_long_closes_its_reader(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr(outbox, "monotonic", lambda: now)
-    with Rig(outbox_seconds=30) as rig:
-        stuck, client = rig.connect(buffer_bytes=SMALL)
-        slow, other = rig.connect(buffer_bytes=SMALL)
-        idle, _ = rig.connect()
+    with SocketHarness(outbox_seconds=30) as harness:
+        stuck, client = harness.connect(buffer_bytes=SMALL)
+        slow, other = harness.connect(buffer_bytes=SMALL)
+        idle, _ = harness.connect()
         payloads = fill(stuck)
         assert fill(slow) == payloads
         now += 29
-        rig.flusher.expire()
-        assert not rig.ended
+        harness.flusher.expire()
+        assert not harness.ended
         until(lambda: other.read() and moved_at(slow) == now)
         now += 2
-        rig.flusher.expire()
-        assert rig.ended == [(stuck, 4000)]
+        harness.flusher.expire()
+        assert harness.ended == [(stuck, 4000)]
         assert client.close_code() == 4000
         until(lambda: len(other.payloads()) == len(payloads))
         assert (slow.state, idle.state) == (OPEN, OPEN)
@@ -340,12 +344,12 @@ def moved_at(connection: Connection) -> float:
 
 
 def test_a_slow_reader_is_counted_once_and_has_time_to_read_its_close_frame() -> None:
-    with Rig(outbox_seconds=0.05, close_seconds=5) as rig:
-        connection, client = rig.connect(buffer_bytes=SMALL)
+    with SocketHarness(outbox_seconds=0.05, close_seconds=5) as harness:
+        connection, client = harness.connect(buffer_bytes=SMALL)
         fill(connection)
-        until(lambda: rig.flusher.expire() or rig.ended)
-        rig.flusher.expire()
-        assert rig.flusher.slow_readers == 1
+        until(lambda: harness.flusher.expire() or harness.ended)
+        harness.flusher.expire()
+        assert harness.flusher.slow_readers == 1
         assert connection.state == CLOSING
         assert client.close_code() == 4000
 
@@ -353,11 +357,11 @@ def test_a_slow_reader_is_counted_once_and_has_time_to_read_its_close_frame() ->
 # --- the budget of the node ---------------------------------------------------------------------------------
 
 
-def backlogs(rig: Rig, *sizes: int) -> list[tuple[Connection, Client]]:
+def backlogs(harness: SocketHarness, *sizes: int) -> list[tuple[Connection, Client]]:
     """Slow readers with backlogs of about these sizes."""
     several = []
     for size in sizes:
-        connection, client = rig.connect(buffer_bytes=SMALL)
+        connection, client = harness.connect(buffer_bytes=SMALL)
         fill_with(connection, size)
         several.append((connection, client))
     turn()
@@ -366,23 +370,23 @@ def backlogs(rig: Rig, *sizes: int) -> list[tuple[Connection, Client]]:
 
 
 def test_past_the_nodes_budget_the_largest_holder_is_closed_first() -> None:
-    with Rig(node_bytes=500_000) as rig:
-        (a, _), (b, _), (c, _) = backlogs(rig, 100_000, 300_000, 50_000)
-        assert not rig.ended
-        (d, _), *_ = backlogs(rig, 200_000)
-        assert rig.ended == [(b, 4000)]
-        assert rig.flusher.slow_readers == 1
+    with SocketHarness(node_bytes=500_000) as harness:
+        (a, _), (b, _), (c, _) = backlogs(harness, 100_000, 300_000, 50_000)
+        assert not harness.ended
+        (d, _), *_ = backlogs(harness, 200_000)
+        assert harness.ended == [(b, 4000)]
+        assert harness.flusher.slow_readers == 1
         assert [one.state for one in (a, c, d)] == [OPEN] * 3
-        assert rig.budget.total == sum(rig.budget.held.values()) <= 500_000
+        assert harness.budget.total == sum(harness.budget.held.values()) <= 500_000
 
 
 def test_unfinished_frames_count_in_the_same_budget() -> None:
-    with Rig(node_bytes=100_000) as rig:
-        reader, _ = backlogs(rig, 40_000)[0]
-        sender, client = rig.connect(rig.encoding(limit=MEBIBYTE))
+    with SocketHarness(node_bytes=100_000) as harness:
+        reader, _ = backlogs(harness, 40_000)[0]
+        sender, client = harness.connect(harness.encoding(limit=MEBIBYTE))
         client.send(b"\x82\xff" + (200_000).to_bytes(8, "big") + b"\0\0\0\0" + b"x" * 90_000)
-        until(lambda: rig.ended)
-        assert rig.ended == [(sender, 4000)]
+        until(lambda: harness.ended)
+        assert harness.ended == [(sender, 4000)]
         assert reader.state == OPEN
 
 
@@ -392,8 +396,8 @@ def test_unfinished_frames_count_in_the_same_budget() -> None:
     reads=st.lists(st.integers(0, 5), max_size=6),
 )
 def test_the_budget_is_the_sum_of_what_is_held_at_any_time(sizes: list[int], reads: list[int]) -> None:
-    with Rig(node_bytes=150_000, outbox_bytes=50_000) as rig:
-        several = backlogs(rig, *sizes)
+    with SocketHarness(node_bytes=150_000, outbox_bytes=50_000) as harness:
+        several = backlogs(harness, *sizes)
         for index in reads:
             connection, client = several[index % len(several)]
             client.read()
@@ -401,7 +405,7 @@ def test_the_budget_is_the_sum_of_what_is_held_at_any_time(sizes: list[int], rea
             if connection.state == OPEN:
                 connection.send(b"more" * 100)
             turn()
-            assert rig.budget.total == sum(rig.budget.held.values()) <= 150_000
-            assert all(one.held_bytes() == size for one, size in rig.budget.held.items())
-        until(lambda: [client.read() for _, client in several] and not rig.budget.held)
-        assert rig.budget.total == 0
+            assert harness.budget.total == sum(harness.budget.held.values()) <= 150_000
+            assert all(one.held_bytes() == size for one, size in harness.budget.held.items())
+        until(lambda: [client.read() for _, client in several] and not harness.budget.held)
+        assert harness.budget.total == 0

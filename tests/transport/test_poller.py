@@ -12,14 +12,14 @@ import pytest
 from gevent.event import Event as Signal
 from gevent.hub import get_hub
 
+from imserver.servers import echo
 from imserver.transport.connection import Connection
 from imserver.transport.outbox import Backlog
 from imserver.transport.poller import NO_SOCKET, EpollPoller, Poller, WatcherPoller, make
-from imserver.ws_routes import echo
 from tests.integration.raw import frame, text
 from tests.integration.setting import open_files
 from tests.support import clean_environment
-from tests.transport.rig import POLLERS, Client, Rig, look, turn, until
+from tests.transport.harness import POLLERS, Client, SocketHarness, look, turn, until
 
 SPINNING_TURNS = 200
 """A loop that turns so often in a twentieth of a second waits for nothing."""
@@ -235,15 +235,15 @@ def test_a_peer_that_resets_while_its_command_blocks_turns_no_loop(kind: Any) ->
         served.append(payload)
         go.wait()
 
-    with Rig(poller=kind) as rig:
-        _, client = rig.connect(rig.encoding(slow), tcp=True)
+    with SocketHarness(poller=kind) as harness:
+        _, client = harness.connect(harness.encoding(slow), tcp=True)
         client.send(text("x"))
         until(lambda: served)
         client.reset()
         look()
         assert turns_of_the_loop() < SPINNING_TURNS
         go.set()
-        until(lambda: rig.ended)
+        until(lambda: harness.ended)
 
 
 def test_many_that_hang_up_while_their_commands_block_turn_no_loop(lot: Lot) -> None:
@@ -280,27 +280,27 @@ def test_a_peer_that_only_ends_its_half_is_served_to_its_end(lot: Lot) -> None:
 
 def test_a_crowd_that_vanishes_at_once_does_not_delay_a_live_one(kind: Any) -> None:
     count = min(2000, open_files(4000) // 2)
-    with Rig(poller=kind) as rig:
-        crowd = [rig.connect() for _ in range(count)]
-        _, live = rig.connect(rig.encoding(echo))
+    with SocketHarness(poller=kind) as harness:
+        crowd = [harness.connect() for _ in range(count)]
+        _, live = harness.connect(harness.encoding(echo))
         turn()
         for _, client in crowd:
             client.hang_up()
         live.send(text("still here"))
         live.expect(1)
-        gone = len(rig.ended)
-        until(lambda: len(rig.ended) == count)
+        gone = len(harness.ended)
+        until(lambda: len(harness.ended) == count)
         if kind is EpollPoller:
             assert gone < count / 4, "the live one was served among the first"
-        assert {code for _, code in rig.ended} == {1006}
-        assert len(rig.context.connections) == 1
+        assert {code for _, code in harness.ended} == {1006}
+        assert len(harness.context.connections) == 1
         assert turns_of_the_loop() < SPINNING_TURNS
 
 
 # --- writing ------------------------------------------------------------------------------------------------
 
 
-def test_writability_is_told_when_asked_for_and_only_then(lot: Lot) -> None:
+def test_writability_is_reported_when_asked_for_and_only_then(lot: Lot) -> None:
     spy = lot.park()
     look()
     assert spy.writable == 0
@@ -331,8 +331,8 @@ def test_a_backlog_is_written_on_although_the_client_sent_something_during_a_com
         turn()
         assert type(connection.outbox) is Backlog
 
-    with Rig(poller=kind) as rig:
-        connection, client = rig.connect(rig.encoding(slow), buffer_bytes=4096)
+    with SocketHarness(poller=kind) as harness:
+        connection, client = harness.connect(harness.encoding(slow), buffer_bytes=4096)
         client.send(text("1"))
         until(lambda: served)
         stall(connection)
@@ -356,8 +356,8 @@ def test_a_backlog_that_begins_while_its_client_waits_masked_is_written_on(kind:
         served.append(payload)
         go.wait()
 
-    with Rig(poller=kind) as rig:
-        connection, client = rig.connect(rig.encoding(slow), buffer_bytes=4096)
+    with SocketHarness(poller=kind) as harness:
+        connection, client = harness.connect(harness.encoding(slow), buffer_bytes=4096)
         client.send(text("1"))
         until(lambda: served)
         client.send(text("2"))
@@ -373,15 +373,15 @@ def test_a_backlog_that_begins_while_its_client_waits_masked_is_written_on(kind:
 
 def test_a_backlog_of_a_client_that_ended_its_half_is_written_to_its_end_or_given_up(kind: Any) -> None:
     """Whichever comes first; but nothing is left behind, and no loop turns for it."""
-    with Rig(poller=kind) as rig:
-        connection, client = rig.connect(buffer_bytes=4096)
+    with SocketHarness(poller=kind) as harness:
+        connection, client = harness.connect(buffer_bytes=4096)
         for _ in range(2000):
             connection.send(b"x" * 100)
         turn()
         client.sock.shutdown(_socket.SHUT_WR)
-        until(lambda: client.read() is not None and rig.ended)
-        assert rig.budget.total == 0
-        assert not rig.flusher.stalled
+        until(lambda: client.read() is not None and harness.ended)
+        assert harness.budget.total == 0
+        assert not harness.flusher.stalled
         assert turns_of_the_loop() < SPINNING_TURNS
 
 
@@ -451,14 +451,14 @@ def test_a_connection_closed_by_its_own_command_is_forgotten(kind: Any) -> None:
     def quit(connection: Connection, _payload: bytes, _text: bool) -> None:
         connection.lost()
 
-    with Rig(poller=kind) as rig:
+    with SocketHarness(poller=kind) as harness:
         for _ in range(3):
-            _, client = rig.connect(rig.encoding(quit))
+            _, client = harness.connect(harness.encoding(quit))
             client.send(text("1") + frame(1, b"half", fin=False))
             client.until_ended()
-        assert not rig.context.connections
-        assert not rig.poller.ready
-        _, client = rig.connect(rig.encoding(echo))
+        assert not harness.context.connections
+        assert not harness.poller.ready
+        _, client = harness.connect(harness.encoding(echo))
         client.send(text("x"))
         client.expect(1)
 
@@ -493,7 +493,7 @@ def test_linux_gets_epoll_also_in_a_patched_process(patched: bool) -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=20,
+        timeout=100,
     )
     assert found.stdout.split() == ["EpollPoller"]
 
@@ -506,11 +506,11 @@ def test_without_epoll_there_is_a_watcher_a_socket(monkeypatch: pytest.MonkeyPat
 
 
 def test_clients_of_either_poller_are_served_side_by_side(kind: Any) -> None:
-    with Rig(poller=kind) as rig:
-        pairs: list[tuple[Connection, Client]] = [rig.connect(rig.encoding(echo)) for _ in range(50)]
+    with SocketHarness(poller=kind) as harness:
+        pairs: list[tuple[Connection, Client]] = [harness.connect(harness.encoding(echo)) for _ in range(50)]
         for number, (_, client) in enumerate(pairs):
             client.send(text(f"{number}") + text("again"))
         for number, (_, client) in enumerate(pairs):
             client.expect(2)
             assert client.payloads() == [b"%d" % number, b"again"]
-        assert rig.poller.count == 1
+        assert harness.poller.count == 1

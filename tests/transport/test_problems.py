@@ -5,7 +5,7 @@ import json
 import pytest
 
 from imserver import errors
-from imserver.transport import problems
+from imserver.transport.exchange import problem_body, problem_response, response_head
 
 
 def parts(response: bytes) -> tuple[str, list[str], bytes]:
@@ -16,7 +16,7 @@ def parts(response: bytes) -> tuple[str, list[str], bytes]:
 
 @pytest.mark.parametrize("problem", errors.HTTP_PROBLEMS.values(), ids=lambda problem: problem.code)
 def test_every_problem_is_a_whole_response_that_ends_its_connection(problem: errors.HttpProblem) -> None:
-    first, lines, body = parts(problems.response(problem))
+    first, lines, body = parts(problem_response(problem))
     assert first.startswith(f"HTTP/1.1 {problem.status} ")
     assert f"Content-Length: {len(body)}" in lines
     assert "Connection: close" in lines
@@ -30,12 +30,12 @@ def test_every_problem_is_a_whole_response_that_ends_its_connection(problem: err
 
 
 def test_each_problem_has_a_number_of_its_own_for_the_log() -> None:
-    bodies = [json.loads(problems.body(errors.HTTP_NOT_FOUND)) for _ in range(3)]
+    bodies = [json.loads(problem_body(errors.HTTP_NOT_FOUND)) for _ in range(3)]
     assert len({body["request_id"] for body in bodies}) == 3
 
 
 def test_more_headers_go_along() -> None:
-    response = problems.response(errors.HTTP_VERSION_REQUIRED, (("Sec-WebSocket-Version", "13"),))
+    response = problem_response(errors.HTTP_VERSION_REQUIRED, (("Sec-WebSocket-Version", "13"),))
     assert "Sec-WebSocket-Version: 13" in parts(response)[1]
 
 
@@ -48,9 +48,9 @@ def test_more_headers_go_along() -> None:
         (False, "1.0", ["Connection: close"]),
     ],
 )
-def test_a_head_says_whether_the_connection_is_kept_where_the_version_does_not(
+def test_a_head_shows_whether_the_connection_is_kept_where_the_version_does_not(
     keep: bool, version: str, connection: list[str]
 ) -> None:
-    first, lines, rest = parts(problems.head(200, b"X: y\r\n", 7, keep, version))
+    first, lines, rest = parts(response_head(200, b"X: y\r\n", 7, keep, version))
     assert (first, rest) == ("HTTP/1.1 200 OK", b"")
     assert sorted(lines) == sorted(["X: y", "Content-Length: 7", *connection])

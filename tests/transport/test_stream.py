@@ -13,32 +13,38 @@ from imserver.metrics import Metrics
 from imserver.model import Event
 from imserver.protocol.sse import SseDialect
 from imserver.transport.connection import OPEN, Connection
-from imserver.transport.gate import Gate, Head
+from imserver.transport.gate import Gate, GatePolicy, Head, Origins
 from imserver.transport.outbox import Backlog
 from imserver.transport.proxies import TrustedProxies
-from imserver.transport.stream import Stream, StreamEncoding, Streams
-from tests.transport.rig import Caller, Rig, look, tcp_pair, turn, until
+from imserver.transport.stream import Stream, StreamEncoding, StreamPath, Streams
+from tests.transport.harness import Caller, SocketHarness, look, tcp_pair, turn, until
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
 ASKED = Head("GET", "/events", "1.1", "127.0.0.1", 5000, {"host": "127.0.0.1"})
 
 
-class Room(Rig):
+class StreamHarness(SocketHarness):
     """Streams at ``/events``, which :attr:`opener` opens."""
 
     def __init__(self, **options: Any) -> None:
         limit = options.pop("limit", 0)
         super().__init__(**options)
         self.metrics = Metrics()
-        self.gate = Gate({}, TrustedProxies(()), False, limit, 0, True, ())
+        proxies, policy = TrustedProxies(()), GatePolicy(limit=limit, any_origin=True)
+        self.gate = Gate({}, proxies, Origins(proxies, policy), False, policy)
         self.encoding_of = StreamEncoding(SseDialect("101"))
         self.opener = lambda stream, _head: stream.begin(self.encoding_of, HEAD)
         self.streams = Streams(
             self.context,
             self.gate,
             self.metrics,
-            {"/events": lambda stream, head: self.opener(stream, head)},
-            lambda _head, code: b"refused %d" % code,
+            {
+                "/events": StreamPath(
+                    "GET",
+                    lambda stream, head: self.opener(stream, head),
+                    lambda _head, code: b"refused %d" % code,
+                )
+            },
             75.0,
         )
 
@@ -66,9 +72,9 @@ def came(caller: Caller, end: bytes) -> bytes:
     return caller.waiting
 
 
-def test_events_stand_behind_the_head_and_what_was_owed_before_it() -> None:
-    with Room() as room:
-        stream, caller = room.open(before=b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+def test_events_come_behind_the_head_and_what_was_waiting_before_it() -> None:
+    with StreamHarness() as harness:
+        stream, caller = harness.open(before=b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
         payload = stream.encoding.dialect.encode_event(Event("msg", "ann", "hello", id="1"))
         assert payload is not None
         stream.send(payload)
@@ -80,13 +86,13 @@ def test_events_stand_behind_the_head_and_what_was_owed_before_it() -> None:
             b'"sender":"ann","type":"text","text":"hello"}\n\n:\n\n'
         )
         assert stream.pinged_at == 0, "nobody has to answer"
-        assert room.metrics.streams == 1
-        assert room.gate.connections == 1
+        assert harness.metrics.streams == 1
+        assert harness.gate.connections == 1
 
 
 def test_a_close_writes_what_waits_then_the_reason_then_ends() -> None:
-    with Room() as room:
-        stream, caller = room.open()
+    with StreamHarness() as harness:
+        stream, caller = harness.open()
         stream.send(b"data: 1\n\n")
         stream.close(4502, "kicked")
         stream.close(1001, "never said")
@@ -94,73 +100,73 @@ def test_a_close_writes_what_waits_then_the_reason_then_ends() -> None:
         assert rest.endswith(
             b'data: 1\n\nevent: end\ndata: {"code":4502,"reason":"kicked","reconnect":false}\n\n'
         )
-        assert room.ended == [(stream, 4502)]
+        assert harness.ended == [(stream, 4502)]
         stream.send(b"data: 2\n\n")
         caller.sock.close()
-        until(lambda: not room.context.connections)
+        until(lambda: not harness.context.connections)
 
 
 def test_whoever_closes_it_before_it_has_begun_refuses_the_request() -> None:
-    with Room() as room:
-        room.opener = lambda stream, _head: stream.close(4503, "banned")
-        _, caller = room.open()
+    with StreamHarness() as harness:
+        harness.opener = lambda stream, _head: stream.close(4503, "banned")
+        _, caller = harness.open()
         assert caller.until_ended() == b"refused 4503"
-        assert [code for _, code in room.ended] == [4503]
+        assert [code for _, code in harness.ended] == [4503]
 
 
 def test_a_response_of_its_own_refuses_it_too() -> None:
-    with Room() as room:
-        room.opener = lambda stream, _head: stream.refuse(b"HTTP/1.1 400 Bad Request\r\n\r\n", 1008)
-        _, caller = room.open()
+    with StreamHarness() as harness:
+        harness.opener = lambda stream, _head: stream.refuse(b"HTTP/1.1 400 Bad Request\r\n\r\n", 1008)
+        _, caller = harness.open()
         assert caller.until_ended() == b"HTTP/1.1 400 Bad Request\r\n\r\n"
 
 
 def test_a_full_node_does_not_even_ask_who_it_is() -> None:
-    with Room(limit=1) as room:
-        room.open()
-        room.opener = lambda _stream, _head: pytest.fail("asked")
-        _, caller = room.open()
+    with StreamHarness(limit=1) as harness:
+        harness.open()
+        harness.opener = lambda _stream, _head: pytest.fail("asked")
+        _, caller = harness.open()
         assert caller.until_ended() == b"refused %d" % errors.CLOSE_NODE_FULL
-        assert room.metrics.streams == 1
+        assert harness.metrics.streams == 1
 
 
 def test_a_fault_while_it_is_opened_costs_this_stream_only(caplog: pytest.LogCaptureFixture) -> None:
     def fail(_stream: Stream, _head: Head) -> None:
         raise RuntimeError("broken")
 
-    with Room() as room:
-        _, quiet = room.open()
-        room.opener = fail
-        _, caller = room.open()
+    with StreamHarness() as harness:
+        _, quiet = harness.open()
+        harness.opener = fail
+        _, caller = harness.open()
         assert caller.until_ended() == b"refused %d" % errors.CLOSE_INTERNAL_ERROR
         assert came(quiet, HEAD) == HEAD
     assert "opening a stream failed" in caplog.text
 
 
 def test_what_the_client_sends_is_dropped_and_its_end_noticed() -> None:
-    with Room() as room:
-        stream, caller = room.open()
+    with StreamHarness() as harness:
+        stream, caller = harness.open()
         came(caller, HEAD)
         for _ in range(100):
             caller.send(b"x" * 1000)
             look()
         assert stream.state == OPEN
         caller.sock.close()
-        until(lambda: room.ended)
-        assert room.ended == [(stream, errors.CLOSE_LOST)]
-        assert not room.context.connections
+        until(lambda: harness.ended)
+        assert harness.ended == [(stream, errors.CLOSE_LOST)]
+        assert not harness.context.connections
 
 
 def test_one_that_does_not_read_is_cut_at_the_end_of_an_event() -> None:
-    with Room(outbox_bytes=200_000, close_seconds=0.5) as room:
-        stream, caller = room.open(buffer_bytes=4096)
+    with StreamHarness(outbox_bytes=200_000, close_seconds=5) as harness:
+        stream, caller = harness.open(buffer_bytes=4096)
         event = b"data: %b\n\n" % (b"x" * 10_000)
         for _ in range(60):
             stream.send(event)
             turn()
-        until(lambda: room.ended)
-        assert room.ended == [(stream, errors.CLOSE_SLOW_READER)]
-        assert room.flusher.slow_readers == 1
+        until(lambda: harness.ended)
+        assert harness.ended == [(stream, errors.CLOSE_SLOW_READER)]
+        assert harness.flusher.slow_readers == 1
         blocks = caller.until_ended().removeprefix(HEAD).split(b"\n\n")
         assert blocks[-1] == b""
         assert set(blocks[:-2]) == {event[:-2]}
@@ -169,23 +175,25 @@ def test_one_that_does_not_read_is_cut_at_the_end_of_an_event() -> None:
             "reason": "slow reader",
             "reconnect": True,
         }
-        assert room.budget.total == 0
+        assert harness.budget.total == 0
 
 
 def test_the_kernel_gives_up_a_peer_that_has_vanished() -> None:
     option = getattr(_socket, "TCP_USER_TIMEOUT", None)
     if option is None:
         pytest.skip("only Linux has it")
-    with Room() as room:
-        stream, _ = room.open()
+    with StreamHarness() as harness:
+        stream, _ = harness.open()
         assert stream.sock.getsockopt(_socket.IPPROTO_TCP, option) == 75_000
 
 
 def test_an_idle_stream_is_no_larger_than_an_idle_websocket() -> None:
-    with Room() as room:
-        stream, _ = room.open()
+    with StreamHarness() as harness:
+        stream, _ = harness.open()
         turn()
-        websocket = Connection(room.context, _socket.socket(), "127.0.0.1:1", room.encoding(), monotonic())
+        websocket = Connection(
+            harness.context, _socket.socket(), "127.0.0.1:1", harness.encoding(), monotonic()
+        )
         assert sys.getsizeof(stream) == sys.getsizeof(websocket)
         assert not hasattr(stream, "__dict__")
         assert stream.dialect_state is None

@@ -1,1 +1,1 @@
-"""``/api/v1``: push, presence, rooms, sessions and apps for back ends, as JSON."""
+"""``/api/v1``: push, presence, channels, sessions and apps for back ends, as JSON."""

@@ -11,129 +11,240 @@ from imserver import errors
 from imserver.api.call import Api, Call
 from imserver.api.reply import ApiProblem
 from imserver.api.v1 import field
-from imserver.api.v1.operation import APP_PROBLEMS, Link, Operation
-from imserver.api.v1.wire import page_of, reply
+from imserver.api.v1.field import about
+from imserver.api.v1.operation import Link, Resource, refuse
+from imserver.api.v1.wire import page_of
 from imserver.auth.principal import ADMIN
 from imserver.auth.tenants import BadTenant, TooManyTenants, UnknownTenant
-from imserver.config.settings import DialectName, WebhookEvent
-from imserver.transport.exchange import HttpResponse
+from imserver.config.settings import MAX_USER_BYTES, DialectName, TokenAlgorithm, WebhookEvent
+from imserver.errors import MediaUnavailable
+from imserver.services import app_deletion
 
 if TYPE_CHECKING:
     from imserver.auth.tenants import Tenant
 
 NewApp = Annotated[
     str,
-    Meta(
+    about(
+        "The name of the app. It must be a number if clients of the `cmd` dialect log in.",
         min_length=1,
         max_length=191,
-        description="The name of the app; a number if clients of the `cmd` dialect log in to it.",
     ),
 ]
 Policy = Literal["newest", "multi", "single", "refuse"]
 Number = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Address = Annotated[str, Meta(pattern=r"^https?://")]
-Setting = Literal[
-    "login_policy",
-    "same_as",
-    "open",
-    "dialects",
-    "origins",
-    "origin_policy",
-    "api_allow_from",
-    "jwt",
-    "account_tokens",
-    "webhook",
-    "max_connections",
-    "messages_per_second",
-    "max_rooms",
-    "keep_seconds",
-    "keep_messages",
-    "room_members",
-    "keep_talks",
-]
 
 
-class TokenKey(Struct, forbid_unknown_fields=True):
-    """A key that session tokens of the app may be signed with."""
+class TokenKey(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """A key that may sign session tokens of the app, or an OpenID Connect issuer."""
 
-    algorithm: Literal["HS256", "RS256", "EdDSA"]
-    key: Annotated[str, Meta(min_length=1, description="HS256: the secret. Else: the public key as PEM.")]
-    kid: Annotated[str, Meta(description="Its name in the header of a token, if there are several.")] = ""
+    algorithm: TokenAlgorithm = "HS256"
+    key: Annotated[str, about("HS256, HS384, HS512: the secret. Otherwise: the public key as PEM.")] = ""
+    kid: Annotated[str, about("The `kid` in the header of its tokens. Needed if there are several keys.")] = (
+        ""
+    )
+    issuer: Annotated[str, about("The URL of an OpenID Connect issuer. The server fetches its keys.")] = ""
+    audience: Annotated[str, about("The `aud` of the issuer's tokens. Required with `issuer`.")] = ""
+    jwks_url: Annotated[str, about("The URL of the issuer's keys. Default: from its discovery document.")] = (
+        ""
+    )
+    user_claim: Annotated[str, about("The claim that holds the user id.")] = "sub"
 
 
 class Webhook(Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """Where the server posts events of the app, and asks whether a login is allowed."""
+    """Where the server posts events of the app, and asks whether to allow a login or a message."""
 
-    url: Annotated[Address | UnsetType, Meta(description="Where events are posted to.")] = UNSET
-    secret: Annotated[str | UnsetType, Meta(description="What the posts are signed with.")] = UNSET
-    events: Annotated[list[WebhookEvent] | UnsetType, Meta(description="Which events.")] = UNSET
+    url: Annotated[Address | UnsetType, about("The URL to which the server posts events.")] = UNSET
+    secret: Annotated[str | UnsetType, about("The secret that signs the posts.")] = UNSET
+    events: Annotated[list[WebhookEvent] | UnsetType, about("The events to post.")] = UNSET
     authorise_url: Annotated[
-        Address | UnsetType,
-        Meta(description="The URL that the server asks at each login whether to allow it."),
+        Address | UnsetType, about("The URL that the server asks at each login whether to allow it.")
     ] = UNSET
+    review_url: Annotated[
+        Address | UnsetType, about("The URL that the server asks about each message of a user.")
+    ] = UNSET
+    review_seconds: Annotated[
+        Annotated[float, Meta(ge=0.1, le=30)] | UnsetType, about("Time for a review, in seconds.")
+    ] = UNSET
+    review_failure: Annotated[
+        Literal["reject", "allow"] | UnsetType,
+        about("What happens to a message that was not reviewed in this time."),
+    ] = UNSET
+    absent_seconds: Annotated[
+        Annotated[float, Meta(ge=0, le=86400)] | UnsetType,
+        about("The seconds for which a receiver of a stored message has to be offline before `absent`."),
+    ] = UNSET
+
+
+class BackEndAddresses(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """The URLs that decide for clients, in the form of Centrifugo's proxies. `webhook.secret` signs."""
+
+    connect: Annotated[Address | UnsetType, about("Logs in clients of Centrifugo without a token.")] = UNSET
+    refresh: Annotated[
+        Address | UnsetType, about("Renews the sessions of clients of Centrifugo at their end.")
+    ] = UNSET
+    subscribe: Annotated[
+        Address | UnsetType, about("Decides about channels with `subscribe` `back_end`.")
+    ] = UNSET
+    publish: Annotated[Address | UnsetType, about("Decides about channels with `publish` `back_end`.")] = (
+        UNSET
+    )
+    sub_refresh: Annotated[
+        Address | UnsetType, about("Renews the subscriptions of clients of Centrifugo at their end.")
+    ] = UNSET
+    rpc: Annotated[
+        Address | UnsetType, about("Answers the methods of `rpc` that the server does not have.")
+    ] = UNSET
+    headers: Annotated[
+        list[str] | UnsetType, about("Headers of a client's first request that the posts repeat.")
+    ] = UNSET
+    seconds: Annotated[
+        Annotated[float, Meta(ge=0.1, le=30)] | UnsetType, about("Time for an answer, in seconds.")
+    ] = UNSET
+
+
+class PusherNames(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """The app in Pusher's protocol."""
+
+    app_id: Annotated[str | UnsetType, about("The id of the app in the HTTP API.")] = UNSET
+    key: Annotated[str | UnsetType, about("The public key that clients name.")] = UNSET
+    secret: Annotated[str | UnsetType, about("The secret that signs. It has at least 16 bytes.")] = UNSET
+    webhook_url: Annotated[Address | UnsetType, about("The URL to which Pusher's webhooks go.")] = UNSET
+    activity_seconds: Annotated[
+        Annotated[int, Meta(ge=1, le=86400)] | UnsetType,
+        about("The seconds after which a silent client sends a ping."),
+    ] = UNSET
+    client_events_per_second: Annotated[
+        Number | UnsetType, about("Client events of one connection; 0: none may send events.")
+    ] = UNSET
+    event_bytes: Annotated[
+        Annotated[int, Meta(ge=1, le=2**31 - 1)] | UnsetType, about("The longest event.")
+    ] = UNSET
+    presence_members: Annotated[
+        Number | UnsetType, about("The most members of a presence channel; 0: any number.")
+    ] = UNSET
+    subscription_count: Annotated[
+        bool | UnsetType, about("Whether subscribers are told how many they are.")
+    ] = UNSET
+
+
+class ChannelOptions(Struct, forbid_unknown_fields=True):
+    """The options of the channels of a namespace."""
+
+    subscribe: Annotated[
+        Literal["", "nobody", "token", "anybody", "back_end"],
+        about(
+            "Who may subscribe. Empty: holders of a token, in an open app anybody. `back_end`: holders of a "
+            "token, and others if the back end consents."
+        ),
+    ] = ""
+    publish: Annotated[
+        Literal["", "nobody", "subscribers", "back_end"],
+        about("Which clients may publish. Empty: none. `back_end`: any, if the back end consents."),
+    ] = ""
+    presence: Annotated[bool, about("Whether subscribers may ask who is subscribed.")] = False
+    join_leave: Annotated[bool, about("Whether subscribers are told who comes and goes.")] = False
+    history: Annotated[
+        Literal["", "log"],
+        about(
+            "`log`: the message log has all publications, and `history_size` is 0. Empty: `history_size` and "
+            "`history_seconds` say it."
+        ),
+    ] = ""
+    history_size: Annotated[
+        int, about("The number of publications to retain; 0: no history.", ge=0, le=100_000)
+    ] = 0
+    history_seconds: Annotated[
+        float, about("How long they stay after the last publication.", ge=0, le=31_536_000)
+    ] = 0.0
+    recovery: Annotated[
+        bool, about("Whether clients receive what they missed even if they did not ask for it.")
+    ] = False
+    delta: Annotated[
+        bool,
+        about("Whether clients that can read them receive the differences between publications (fossil)."),
+    ] = False
+    max_subscribers: Annotated[int, about("The most subscribers of a channel; 0: no limit.", ge=0)] = 0
+    max_bytes: Annotated[int, about("The longest message; 0: no limit of its own.", ge=0)] = 0
 
 
 class AppSettingsGiven(Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """What may be set for an app. What is left out stays as it is; a new app has the default."""
+    """Settings of an app. Fields that you leave out do not change; in a new app they have their defaults."""
 
     login_policy: Annotated[
-        Policy | UnsetType, Meta(description="What counts when a user logs in more than once.")
+        Policy | UnsetType,
+        about(
+            "What happens when a user logs in again. `newest`: only the latest session receives "
+            "messages for the user. `multi`: all sessions do. `single`: the older session on the same "
+            "device is closed. `refuse`: a second login on the same device is refused."
+        ),
     ] = UNSET
-    same_as: Annotated[
-        field.App | UnsetType, Meta(description="The app that this name is another name of.")
-    ] = UNSET
+    same_as: Annotated[field.App | UnsetType, about("The app that this name is an alias of.")] = UNSET
     open: Annotated[
-        bool | UnsetType,
-        Meta(description="Whether anybody may log in as anybody, where no login rule says who may."),
+        bool | UnsetType, about("Whether anybody may log in as any user if the app has no login rule.")
     ] = UNSET
     dialects: Annotated[
-        list[DialectName] | UnsetType, Meta(description="Protocols that may log in; none: all.")
+        list[DialectName] | UnsetType, about("Dialects that may log in; an empty list: all.")
     ] = UNSET
     origins: Annotated[
-        list[str] | UnsetType,
-        Meta(description="Hosts whose pages may connect, besides the server's own."),
+        list[str] | UnsetType, about("Hosts whose pages may connect, in addition to the server's own.")
     ] = UNSET
     origin_policy: Annotated[
-        Literal["any", "same_host"] | UnsetType, Meta(description="The pages that may connect.")
+        Literal["any", "same_host"] | UnsetType, about("The pages that may connect.")
     ] = UNSET
     api_allow_from: Annotated[
         list[str] | UnsetType,
-        Meta(
-            description="Addresses and networks that may use the `/api/…` routes of the client dialect "
-            "without a key."
-        ),
+        about("Addresses and networks that may use the `/api/…` routes of the client dialect without a key."),
     ] = UNSET
     jwt: Annotated[
-        list[TokenKey] | UnsetType, Meta(description="With one or more, a login needs a session token.")
+        list[TokenKey] | UnsetType, about("With at least one key, a login needs a session token.")
     ] = UNSET
     account_tokens: Annotated[
         Literal["required", "ignored"] | UnsetType,
-        Meta(description="Whether a login needs the token of an account of the app, or one of `jwt`."),
+        about("Whether a login needs the token of an account of the app, or one of `jwt`."),
     ] = UNSET
     webhook: Webhook | UnsetType = UNSET
-    max_connections: Annotated[Number | UnsetType, Meta(description="Most sessions on a node; 0: any.")] = (
-        UNSET
-    )
+    back_ends: BackEndAddresses | UnsetType = UNSET
+    pusher: PusherNames | UnsetType = UNSET
+    max_connections: Annotated[
+        Number | UnsetType, about("The maximum number of sessions on a node; 0: no limit.")
+    ] = UNSET
     messages_per_second: Annotated[
         Annotated[float, Meta(ge=0, le=1_000_000)] | UnsetType,
-        Meta(description="Most frames of a connection in a second; 0: any."),
+        about("The maximum number of frames per second of a connection; 0: no limit."),
     ] = UNSET
-    max_rooms: Annotated[Number | UnsetType, Meta(description="Most rooms on a node; 0: any.")] = UNSET
+    max_channels: Annotated[
+        Number | UnsetType,
+        about("The maximum number of channels with subscribers on a node; 0: no limit."),
+    ] = UNSET
+    channels: Annotated[
+        dict[Annotated[str, Meta(min_length=1, max_length=64, pattern="^[^:]+$")], ChannelOptions]
+        | UnsetType,
+        about("Namespace of channels → its options; `*`: of all channels without a row of their own."),
+    ] = UNSET
     keep_seconds: Annotated[
         Annotated[float, Meta(ge=0, le=1_000_000_000)] | UnsetType,
-        Meta(description="Longest age of stored messages in seconds; 0: the server's setting."),
+        about("The longest age of stored messages in seconds; 0: the server's setting."),
     ] = UNSET
     keep_messages: Annotated[
-        Number | UnsetType, Meta(description="Most stored messages to keep; 0: the server's setting.")
+        Number | UnsetType, about("The maximum number of stored messages; 0: the server's setting.")
     ] = UNSET
     room_members: Annotated[
-        dict[field.RoomName, list[field.User]] | UnsetType,
-        Meta(description="Users who join a room at login, by room."),
+        dict[field.ChannelName, list[field.User]] | UnsetType,
+        about("Rooms of the action dialect, with the users who belong to them."),
     ] = UNSET
-    keep_talks: Annotated[
-        bool | UnsetType,
-        Meta(description="Whether what users of the `action` dialect say is stored."),
+    keep_talks: Annotated[bool | UnsetType, about("Whether messages of the `action` dialect are stored.")] = (
+        UNSET
+    )
+    max_user_bytes: Annotated[
+        Annotated[int, Meta(ge=0, le=MAX_USER_BYTES)] | UnsetType,
+        about("The longest user id, in bytes of UTF-8; 0: the usual limit of an app of this name."),
     ] = UNSET
+
+
+_SETTINGS: Final = AppSettingsGiven.__struct_fields__
+_SETTING: Final = Meta(extra_json_schema={"enum": sorted(_SETTINGS)})
 
 
 class AppCreate(Struct, forbid_unknown_fields=True):
@@ -144,11 +255,29 @@ class AppCreate(Struct, forbid_unknown_fields=True):
 
 
 class AppSet(Struct, forbid_unknown_fields=True):
-    """A change of an app that was created at run time."""
+    """A change to an app that was created at run time."""
 
     app: field.App
     settings: AppSettingsGiven = msgspec.field(default_factory=AppSettingsGiven)
-    unset: Annotated[list[Setting], Meta(description="Settings that have their default again.")] = []
+    unset: Annotated[list[Annotated[str, _SETTING]], about("Settings to reset to their defaults.")] = []
+
+
+class AppDelete(Struct, forbid_unknown_fields=True):
+    """An app that was created at run time, to be deleted."""
+
+    app: field.App
+    confirm: Annotated[str, about("The name of the app again.")]
+
+
+class AppDeleted(Struct):
+    """What was deleted with an app: the number of each."""
+
+    app: str
+    keys: Annotated[int, about("API keys that were limited to the app. They are revoked.")]
+    accounts: int
+    messages: Annotated[int, about("Stored messages and other entries of the log.")]
+    uploads: int
+    groups: int
 
 
 class AppQuery(Struct, forbid_unknown_fields=True):
@@ -164,145 +293,95 @@ class AppsQuery(Struct, forbid_unknown_fields=True):
     limit: field.Limit = field.USUAL_PAGE
 
 
-class TokenKeyShown(Struct):
-    """A key of session tokens, without the key itself."""
+class TokenKeyShown(Struct, omit_defaults=True):
+    """A key or an issuer of session tokens, without the key itself."""
 
     algorithm: str
     kid: str
+    issuer: str = ""
+    audience: str = ""
 
 
 class WebhookShown(Struct):
-    """The webhook of an app, without its secret."""
+    """The webhook of an app, without the secret."""
 
     url: str
     events: list[str]
     authorise_url: str
-    signed: Annotated[bool, Meta(description="Whether a secret is set.")]
+    review_url: str
+    review_seconds: float
+    review_failure: str
+    signed: Annotated[bool, about("Whether a secret is set.")]
+    absent_seconds: float
+
+
+class BackEndsShown(Struct):
+    """The URLs that decide for clients."""
+
+    connect: str
+    refresh: str
+    subscribe: str
+    publish: str
+    sub_refresh: str
+    rpc: str
+    headers: list[str]
+    seconds: float
+
+
+class PusherShown(Struct):
+    """The app in Pusher's protocol, without the secret."""
+
+    app_id: str
+    key: Annotated[str, about("The public key that clients name; empty: the app does not speak it.")]
+    webhook_url: str
+    signed: Annotated[bool, about("Whether a secret is set.")]
+    activity_seconds: int
+    client_events_per_second: int
+    event_bytes: int
+    presence_members: int
+    subscription_count: bool
 
 
 class AppShown(Struct):
-    """An app and what is set for it. Secrets are not shown."""
+    """An app and its settings, without secrets."""
 
     app: str
     configured: Annotated[
         bool,
-        Meta(description="Whether the app comes from the configuration file, where it has to be changed."),
+        about("Whether the app is defined in the configuration file. Then it can only be changed there."),
     ]
     login_policy: Policy
-    same_as: Annotated[str, Meta(description="The app that this is another name of; empty: it is its own.")]
-    open: Annotated[
-        bool, Meta(description="Anybody may log in as anybody, where no login rule says who may.")
-    ]
+    same_as: Annotated[str, about("The app of which this is an alias; empty: this is not an alias.")]
+    open: Annotated[bool, about("Whether anybody may log in as any user if the app has no login rule.")]
     dialects: list[str]
     origins: list[str]
-    origin_policy: Annotated[str, Meta(description="Empty: as for the server as a whole.")]
+    origin_policy: Annotated[str, about("Empty: the server's setting.")]
     api_allow_from: list[str]
     jwt: list[TokenKeyShown]
     account_tokens: Annotated[
         Literal["required", "ignored"],
-        Meta(description="Whether a login needs the token of an account of the app, or one of `jwt`."),
+        about("Whether a login needs the token of an account of the app, or one of `jwt`."),
     ]
     webhook: WebhookShown
+    back_ends: BackEndsShown
+    pusher: PusherShown
     max_connections: int
     messages_per_second: float
-    max_rooms: int
+    max_channels: int
+    channels: Annotated[dict[str, ChannelOptions], about("Namespace of channels → its options.")]
     keep_seconds: float
     keep_messages: int
-    keep_talks: Annotated[bool, Meta(description="Whether what users of the `action` dialect say is stored.")]
+    keep_talks: Annotated[bool, about("Whether messages of the `action` dialect are stored.")]
+    max_user_bytes: Annotated[int, about("The longest user id, in bytes of UTF-8.")]
     room_members: dict[str, list[str]]
 
 
 class AppsAnswer(Struct):
-    """Some of the apps that the key reaches, in the order of their names."""
+    """A page of the apps that the key reaches, ordered by name."""
 
-    count: Annotated[int, Meta(description="How many there are, on all pages together.")]
+    count: Annotated[int, about("The number of entries, on all pages together.")]
     apps: list[AppShown]
     next: field.Next
-
-
-def list_apps(api: Api, call: Call) -> HttpResponse:
-    """``GET /api/v1/apps``."""
-    asked: AppsQuery = call.asked
-    tenants = api.services.tenants
-    names = [name for name in tenants.names() if call.principal.reaches(tenants.resolve(name))]
-    page, following = page_of(names, asked.cursor, asked.limit)
-    shown = [_shown(tenant) for tenant in map(tenants.get, page) if tenant is not None]
-    return reply(call, AppsAnswer(len(names), shown, following))
-
-
-def show_app(api: Api, call: Call) -> HttpResponse:
-    """``GET /api/v1/apps/show``."""
-    asked: AppQuery = call.asked
-    tenant = api.services.tenants.find(asked.app)
-    if tenant is None:
-        raise ApiProblem(errors.HTTP_UNKNOWN_APP)
-    return reply(call, _shown(tenant))
-
-
-def create_app(api: Api, call: Call) -> HttpResponse:
-    """``POST /api/v1/apps/create``."""
-    asked: AppCreate = call.asked
-    tenants = api.services.tenants
-    try:
-        created = tenants.register(asked.app, **_fields(asked.settings))
-    except BadTenant as bad:
-        raise ApiProblem(errors.HTTP_INVALID_REQUEST, str(bad)) from None
-    except TooManyTenants:
-        raise ApiProblem(errors.HTTP_TOO_MANY_APPS) from None
-    tenant = tenants.find(asked.app)
-    if not created or tenant is None:
-        raise ApiProblem(errors.HTTP_APP_EXISTS)
-    return reply(call, _shown(tenant), status=201)
-
-
-def set_app(api: Api, call: Call) -> HttpResponse:
-    """``POST /api/v1/apps/set``."""
-    asked: AppSet = call.asked
-    tenants = api.services.tenants
-    tenant = tenants.find(asked.app)
-    if tenant is not None and tenant.configured:
-        raise ApiProblem(errors.HTTP_APP_CONFIGURED)
-    try:
-        return reply(call, _shown(tenants.change(asked.app, _fields(asked.settings), tuple(asked.unset))))
-    except BadTenant as bad:
-        raise ApiProblem(errors.HTTP_INVALID_REQUEST, str(bad)) from None
-    except UnknownTenant:
-        raise ApiProblem(errors.HTTP_UNKNOWN_APP) from None
-
-
-def _fields(settings: AppSettingsGiven) -> dict[str, Any]:
-    fields: dict[str, Any] = msgspec.to_builtins(settings)
-    return fields
-
-
-def _shown(tenant: Tenant) -> AppShown:
-    webhook = tenant.webhook
-    return AppShown(
-        tenant.name,
-        tenant.configured,
-        tenant.policy_of(tenant.name),
-        tenant.same_as,
-        tenant.open,
-        list(tenant.dialects),
-        list(tenant.origins),
-        tenant.origin_policy,
-        list(tenant.api_allow_from),
-        [TokenKeyShown(key.algorithm, key.kid) for key in tenant.jwt],
-        "required" if tenant.wants_accounts(tenant.name) else "ignored",
-        WebhookShown(
-            webhook.url,
-            list(webhook.events),
-            webhook.authorise_url,
-            bool(webhook.secret or webhook.secret_file),
-        ),
-        tenant.max_connections,
-        tenant.messages_per_second,
-        tenant.max_rooms,
-        tenant.keep_seconds,
-        tenant.keep_messages,
-        tenant.keep_talks,
-        {room: list(users) for room, users in tenant.room_members.items()},
-    )
 
 
 _SHOWN: Final = {
@@ -317,83 +396,211 @@ _SHOWN: Final = {
     "api_allow_from": [],
     "jwt": [],
     "account_tokens": "ignored",
-    "webhook": {"url": "", "events": [], "authorise_url": "", "signed": False},
+    "webhook": {
+        "url": "",
+        "events": [],
+        "authorise_url": "",
+        "review_url": "",
+        "review_seconds": 2.0,
+        "review_failure": "reject",
+        "signed": False,
+        "absent_seconds": 10.0,
+    },
+    "back_ends": {
+        "connect": "",
+        "refresh": "",
+        "subscribe": "",
+        "publish": "",
+        "sub_refresh": "",
+        "rpc": "",
+        "headers": [],
+        "seconds": 2.0,
+    },
+    "pusher": {
+        "app_id": "",
+        "key": "",
+        "webhook_url": "",
+        "signed": False,
+        "activity_seconds": 120,
+        "client_events_per_second": 10,
+        "event_bytes": 10240,
+        "presence_members": 100,
+        "subscription_count": False,
+    },
     "max_connections": 0,
     "messages_per_second": 0.0,
-    "max_rooms": 0,
+    "max_channels": 0,
+    "channels": {"news": {"history_size": 100, "history_seconds": 600.0}},
     "keep_seconds": 0.0,
     "keep_messages": 0,
     "keep_talks": False,
+    "max_user_bytes": 255,
     "room_members": {},
 }
 
-OPERATIONS: Final = (
-    Operation(
-        "GET",
-        "/api/v1/apps",
-        ADMIN,
-        list_apps,
-        "apps",
-        "The apps that the key reaches, page by page",
-        query=AppsQuery,
-        answer=AppsAnswer,
-        problems=(errors.HTTP_INVALID_REQUEST,),
-        example_query={"limit": 100},
-        example_answer={"count": 1, "apps": [_SHOWN], "next": ""},
-    ),
-    Operation(
-        "GET",
-        "/api/v1/apps/show",
-        ADMIN,
-        show_app,
-        "apps",
-        "What is set for an app",
-        query=AppQuery,
-        reach="named",
-        answer=AppShown,
-        problems=APP_PROBLEMS,
-        example_query={"app": "shop"},
-        example_answer=_SHOWN,
-    ),
-    Operation(
-        "POST",
-        "/api/v1/apps/create",
-        ADMIN,
-        create_app,
-        "apps",
-        "A new app, stored in the database",
-        "Every node knows it within two seconds, this one at once.",
-        body=AppCreate,
-        reach="settings",
-        answer=AppShown,
-        status=201,
-        links=(Link("app", "get_apps_show", {"app": "$response.body#/app"}),),
-        problems=(
-            errors.HTTP_INVALID_REQUEST,
-            errors.HTTP_FORBIDDEN,
-            errors.HTTP_APP_EXISTS,
-            errors.HTTP_TOO_MANY_APPS,
-            errors.HTTP_STORAGE_UNAVAILABLE,
-        ),
-        example_body={
-            "app": "shop",
-            "settings": {"login_policy": "single", "origins": ["shop.example.com"]},
-        },
-        example_answer=_SHOWN,
-    ),
-    Operation(
-        "POST",
-        "/api/v1/apps/set",
-        ADMIN,
-        set_app,
-        "apps",
-        "Change what is set for an app that was created at run time",
-        "Sessions that are there already are not ended by it.",
-        body=AppSet,
-        reach="settings",
-        answer=AppShown,
-        problems=(*APP_PROBLEMS, errors.HTTP_APP_CONFIGURED),
-        example_body={"app": "shop", "settings": {"max_rooms": 100}, "unset": ["origins"]},
-        example_answer={**_SHOWN, "origins": [], "max_rooms": 100},
-    ),
+routes = Resource(
+    "apps",
+    refusals={
+        BadTenant: refuse(errors.HTTP_INVALID_REQUEST, "{}"),
+        MediaUnavailable: refuse(errors.HTTP_MEDIA_UNAVAILABLE),
+        TooManyTenants: refuse(errors.HTTP_TOO_MANY_APPS),
+        UnknownTenant: refuse(errors.HTTP_UNKNOWN_APP),
+    },
 )
+
+
+@routes.get("/apps", ADMIN, example={"limit": 100}, answer_example={"count": 1, "apps": [_SHOWN], "next": ""})
+def list_apps(api: Api, call: Call, asked: AppsQuery) -> AppsAnswer:
+    """List the apps that the key reaches, page by page."""
+    tenants = api.services.tenants
+    names = [name for name in tenants.names() if call.principal.reaches(tenants.resolve(name))]
+    page, following = page_of(names, asked.cursor, asked.limit)
+    shown = [_shown(tenant) for tenant in map(tenants.get, page) if tenant is not None]
+    return AppsAnswer(len(names), shown, following)
+
+
+@routes.get(
+    "/apps/show",
+    ADMIN,
+    reach="named",
+    problems=(errors.HTTP_UNKNOWN_APP,),
+    example={"app": "shop"},
+    answer_example=_SHOWN,
+)
+def show_app(api: Api, call: Call, asked: AppQuery) -> AppShown:
+    """Show the settings of an app."""
+    tenant = api.services.tenants.find(asked.app)
+    if tenant is None:
+        raise ApiProblem(errors.HTTP_UNKNOWN_APP)
+    return _shown(tenant)
+
+
+@routes.post(
+    "/apps/create",
+    ADMIN,
+    reach="settings",
+    status=201,
+    links=(Link("app", "get_apps_show", {"app": "$response.body#/app"}),),
+    problems=(errors.HTTP_APP_EXISTS, errors.HTTP_TOO_MANY_APPS),
+    example={
+        "app": "shop",
+        "settings": {"login_policy": "single", "origins": ["shop.example.com"]},
+    },
+    answer_example=_SHOWN,
+)
+def create_app(api: Api, call: Call, asked: AppCreate) -> AppShown:
+    """Create an app and store it in the database.
+
+    The app works on this node at once, on all others within two seconds.
+    """
+    tenants = api.services.tenants
+    created = tenants.register(asked.app, **_fields(asked.settings))
+    tenant = tenants.find(asked.app)
+    if not created or tenant is None:
+        raise ApiProblem(errors.HTTP_APP_EXISTS)
+    return _shown(tenant)
+
+
+@routes.post(
+    "/apps/set",
+    ADMIN,
+    reach="settings",
+    problems=(errors.HTTP_UNKNOWN_APP, errors.HTTP_APP_CONFIGURED),
+    example={"app": "shop", "settings": {"max_channels": 100}, "unset": ["origins"]},
+    answer_example={**_SHOWN, "origins": [], "max_channels": 100},
+)
+def set_app(api: Api, call: Call, asked: AppSet) -> AppShown:
+    """Change the settings of an app that was created at run time.
+
+    Current sessions are not ended.
+    """
+    if unknown := [name for name in asked.unset if name not in _SETTINGS]:
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"`unset`: there is no setting `{unknown[0][:100]}`")
+    tenants = api.services.tenants
+    tenant = tenants.find(asked.app)
+    if tenant is not None and tenant.configured:
+        raise ApiProblem(errors.HTTP_APP_CONFIGURED)
+    return _shown(tenants.change(asked.app, _fields(asked.settings), tuple(asked.unset)))
+
+
+@routes.post(
+    "/apps/delete",
+    ADMIN,
+    reach="all",
+    problems=(errors.HTTP_UNKNOWN_APP, errors.HTTP_APP_CONFIGURED, errors.HTTP_MEDIA_UNAVAILABLE),
+    example={"app": "shop", "confirm": "shop"},
+    answer_example={"app": "shop", "keys": 1, "accounts": 20, "messages": 1200, "uploads": 3, "groups": 2},
+)
+def delete_app(api: Api, call: Call, asked: AppDelete) -> AppDeleted:
+    """Delete an app that was created at run time, with its accounts, groups, messages and files.
+
+    All nodes close its sessions with 4506 within `storage.look_seconds`. Rows and files are deleted after
+    that, so the answer takes a few seconds. If the request fails midway, repeat it. An app with aliases
+    cannot be deleted. This cannot be undone.
+    """
+    if asked.confirm != asked.app:
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`confirm`: repeat the name of the app")
+    parts = api.services
+    tenant = parts.tenants.find(asked.app)
+    if tenant is not None and tenant.configured:
+        raise ApiProblem(errors.HTTP_APP_CONFIGURED)
+    found = app_deletion.delete_app(
+        parts.tenants, parts.store, parts.uploads, asked.app, parts.config.storage
+    )
+    return AppDeleted(asked.app, **msgspec.structs.asdict(found))
+
+
+def _fields(settings: AppSettingsGiven) -> dict[str, Any]:
+    fields: dict[str, Any] = msgspec.to_builtins(settings)
+    return fields
+
+
+def _shown(tenant: Tenant) -> AppShown:
+    webhook, back_ends, pusher = tenant.webhook, tenant.back_ends, tenant.pusher
+    return AppShown(
+        tenant.name,
+        tenant.configured,
+        tenant.policy_of(tenant.name),
+        tenant.same_as,
+        tenant.open,
+        list(tenant.dialects),
+        list(tenant.origins),
+        tenant.origin_policy,
+        list(tenant.api_allow_from),
+        [TokenKeyShown(key.algorithm, key.kid, key.issuer, key.audience) for key in tenant.jwt],
+        "required" if tenant.wants_accounts(tenant.name) else "ignored",
+        WebhookShown(
+            webhook.url,
+            list(webhook.events),
+            webhook.authorise_url,
+            webhook.review_url,
+            webhook.review_seconds,
+            webhook.review_failure,
+            bool(webhook.secret or webhook.secret_file),
+            webhook.absent_seconds,
+        ),
+        BackEndsShown(**{**msgspec.structs.asdict(back_ends), "headers": list(back_ends.headers)}),
+        PusherShown(
+            pusher.app_id,
+            pusher.key,
+            pusher.webhook_url,
+            bool(pusher.secret or pusher.secret_file),
+            pusher.activity_seconds,
+            pusher.client_events_per_second,
+            pusher.event_bytes,
+            pusher.presence_members,
+            pusher.subscription_count,
+        ),
+        tenant.max_connections,
+        tenant.messages_per_second,
+        tenant.max_channels,
+        {
+            name: ChannelOptions(**msgspec.structs.asdict(options))
+            for name, options in tenant.channels.items()
+        },
+        tenant.keep_seconds,
+        tenant.keep_messages,
+        tenant.keep_talks,
+        tenant.user_bytes_of(tenant.name),
+        {room: list(users) for room, users in tenant.room_members.items()},
+    )

@@ -5,35 +5,38 @@ from __future__ import annotations
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Struct, UnsetType
 
 from imserver import errors
 from imserver.api.call import Api, Call
 from imserver.api.form import cursor as cursor_of
 from imserver.api.reply import ApiProblem
 from imserver.api.v1 import field
-from imserver.api.v1.field import Acting
-from imserver.api.v1.operation import ACTOR_PROBLEMS, Operation
-from imserver.api.v1.wire import after, reply
+from imserver.api.v1.field import Acting, about
+from imserver.api.v1.operation import Resource
+from imserver.api.v1.wire import after
 from imserver.auth.principal import ADMIN_OR_ACCOUNT
 from imserver.model import Message
 from imserver.protocol.cmd import entry_view
 from imserver.services.messages.deliverer import newest_page, oldest_page
+from imserver.services.messages.receipts import MarksView
 from imserver.storage.log.contract import ConversationSummary, Entry, message_of
-from imserver.transport.exchange import HttpResponse
 
 _MAX_PAGE = 200
 MAX_ID = 2**63 - 1
 
-Place = Annotated[int, Meta(ge=1, le=MAX_ID, description="The conversation; of a group, that is the group.")]
-AnyPlace = Annotated[int, Meta(ge=0, le=MAX_ID, description="Only this conversation; 0: all of the user's.")]
-MessageId = Annotated[int, Meta(ge=1, le=MAX_ID, description="The message: its place in the log of the app.")]
-Before = Annotated[
-    int,
-    Meta(ge=0, le=MAX_ID, description="Where to go on: `before` of the page before; 0: at the newest."),
+Place = Annotated[int, about("The conversation. A group has the same id.", ge=1, le=MAX_ID)]
+AnyPlace = Annotated[
+    int, about("Search only this conversation; 0: all conversations of the user.", ge=0, le=MAX_ID)
 ]
-PageLimit = Annotated[int, Meta(ge=1, le=_MAX_PAGE, description="Most entries of this page.")]
-Words = Annotated[str, Meta(min_length=1, max_length=256, description="What is looked for in texts.")]
+MessageId = Annotated[
+    int, about("The id of the message: its position in the log of the app.", ge=1, le=MAX_ID)
+]
+Before = Annotated[
+    int, about("Where to continue: `before` of the previous page; 0: at the newest.", ge=0, le=MAX_ID)
+]
+PageLimit = Annotated[int, about("The maximum number of entries on this page.", ge=1, le=_MAX_PAGE)]
+Words = Annotated[str, about("The text to search for.", min_length=1, max_length=256)]
 
 
 class ConversationsQuery(Acting, kw_only=True):
@@ -65,7 +68,11 @@ class SyncQuery(Acting, kw_only=True):
 
     after: Annotated[
         int,
-        Meta(ge=0, le=MAX_ID, description="Where the page before has ended: its `after`; 0: from the first."),
+        about(
+            "The position from which to continue: `after` of the previous page; 0: from the first entry.",
+            ge=0,
+            le=MAX_ID,
+        ),
     ] = 0
     limit: PageLimit = 50
 
@@ -73,9 +80,7 @@ class SyncQuery(Acting, kw_only=True):
 class MarksQuery(Acting, kw_only=True):
     """Whose marks, and since when."""
 
-    version: Annotated[
-        int, Meta(ge=0, le=MAX_ID, description="The version of the answer before; 0: all marks.")
-    ] = 0
+    version: Annotated[int, about("The `version` of the previous answer; 0: all marks.", ge=0, le=MAX_ID)] = 0
 
 
 class ReceiptsQuery(Acting, kw_only=True):
@@ -87,33 +92,32 @@ class ReceiptsQuery(Acting, kw_only=True):
 
 
 class MessageShown(Struct, omit_defaults=True):
-    """An entry of a conversation. What is empty is left out."""
+    """An entry of a conversation. Empty fields are left out."""
 
-    id: Annotated[int, Meta(description="Its place in the log of the app.")]
-    conversation: Annotated[int, Meta(description="The conversation; of a group, that is the group.")]
-    seq: Annotated[int, Meta(description="Its place in the conversation.")]
+    id: Annotated[int, about("The position in the log of the app.")]
+    conversation: Annotated[int, about("The conversation. A group has the same id.")]
+    seq: Annotated[int, about("The number of the entry in its conversation.")]
     kind: Annotated[
-        Literal["message", "edit", "recall", "group", "join", "leave"], Meta(description="What it is.")
+        Literal["message", "edit", "recall", "group", "join", "leave"], about("The kind of the entry.")
     ]
-    sender: Annotated[str, Meta(description="The sender; empty: a back end.")] = msgspec.field(name="from")
-    to: Annotated[str, Meta(description="The receiver; empty in a group.")] = ""
-    type: Annotated[str, Meta(description="What the message is: `text`, or another word.")] = ""
-    text: Annotated[str | UnsetType, Meta(description="The words, where the message is text.")] = UNSET
-    data: Annotated[Any, Meta(description="What it is made of, where it is no text.")] = UNSET
-    base64: Annotated[bytes | UnsetType, Meta(description="The same, where it is no JSON.")] = UNSET
-    client_msg_id: Annotated[str, Meta(description="The id that its sender gave it.")] = ""
+    sender: Annotated[str, about("The sender; empty: a back end.")] = msgspec.field(name="from")
+    to: Annotated[str, about("The receiver; empty in a group.")] = ""
+    type: Annotated[str, about("The type of the content: `text`, or another word.")] = ""
+    text: Annotated[str | UnsetType, about("The message as text.")] = UNSET
+    data: Annotated[Any, about("The content as JSON, if it is not text.")] = UNSET
+    base64: Annotated[bytes | UnsetType, about("The content in base64, if it is not JSON.")] = UNSET
+    client_msg_id: Annotated[str, about("The id that the sender gave it.")] = ""
     about: Annotated[
         int,
-        Meta(
-            description="The message that it replies to, edits or recalls; its own id, if it takes the "
-            "place of a recalled message."
+        about(
+            "The message to which this entry replies, or which it edits or recalls. If it stands for a "
+            "recalled message, its own id."
         ),
     ] = 0
     meta: Annotated[
-        Any,
-        Meta(description="Users who are mentioned, joined or left; `edited`: the last edit of the message."),
+        Any, about("Users who are mentioned, joined or left; `edited`: the last edit of the message.")
     ] = UNSET
-    time: Annotated[int, Meta(description="When it was sent, in Unix milliseconds.")] = 0
+    time: Annotated[int, about("When it was sent, in Unix milliseconds.")] = 0
 
 
 class MessagesAnswer(Struct):
@@ -122,24 +126,24 @@ class MessagesAnswer(Struct):
     messages: list[MessageShown]
     before: Annotated[
         int,
-        Meta(
-            description="`before` of the page of older ones; 0: there are none. A search may have to go on "
-            "after a page with nothing on it."
+        about(
+            "`before` of the next page of older entries; 0: there are none. A page of a search may be "
+            "empty and still have a next one."
         ),
     ]
 
 
 class SyncAnswer(Struct):
-    """What the user may read behind a place, of all conversations, in the order of the ids."""
+    """The entries after a position that the user may read, of all conversations, ordered by id."""
 
     messages: list[MessageShown]
-    after: Annotated[int, Meta(description="Where to go on: `after` of the next question.")]
-    more: Annotated[bool, Meta(description="There is more: ask again at once.")]
+    after: Annotated[int, about("The `after` of the next request.")]
+    more: Annotated[bool, about("Whether there is more. If so, ask again at once.")]
     begin_anew: Annotated[
         bool,
-        Meta(
-            description="Something behind this place has expired, or it is none of this log: forget what you "
-            "have, and begin with 0."
+        about(
+            "True if entries after this position have expired, or if the position is not one of this "
+            "log. Discard what you have and start with 0."
         ),
     ]
 
@@ -147,50 +151,50 @@ class SyncAnswer(Struct):
 class ConversationShown(Struct):
     """A conversation as one of its members sees it."""
 
-    conversation: Annotated[int, Meta(description="Its number; of a group, that is the group.")]
-    kind: Annotated[Literal["user", "group"], Meta(description="Of two users, or a group.")]
-    peer: Annotated[str, Meta(description="The other user; empty for a group.")]
-    name: Annotated[str, Meta(description="What a group is called.")]
-    role: Annotated[str, Meta(description="What the user is in the group.")]
-    unread: Annotated[int, Meta(description="Messages of others that were not read; counted up to 1,000.")]
-    read: Annotated[int, Meta(description="The last message that was read.")]
-    last: Annotated[MessageShown | None, Meta(description="The newest entry that the user may read.")]
+    conversation: Annotated[int, about("The id of the conversation. A group has the same id.")]
+    kind: Annotated[Literal["user", "group"], about("`user`: a conversation of two users.")]
+    peer: Annotated[str, about("The other user; empty for a group.")]
+    name: Annotated[str, about("The name of a group.")]
+    role: Annotated[str, about("The role of the user in the group.")]
+    unread: Annotated[int, about("Unread messages of other users, counted up to 1,000.")]
+    read: Annotated[int, about("The last message that was read.")]
+    last: Annotated[MessageShown | None, about("The newest entry that the user may read.")]
 
 
 class ConversationsAnswer(Struct):
-    """Conversations, those with the newest entries first."""
+    """Conversations, the most recent first."""
 
     conversations: list[ConversationShown]
-    before: Annotated[int, Meta(description="`before` of the following page; 0: there is none.")]
+    before: Annotated[int, about("`before` of the next page; 0: this is the last.")]
 
 
 class ReceiptShown(Struct):
-    """How far somebody is."""
+    """The read and received positions of a member."""
 
-    user: Annotated[str, Meta(description="Another member.")]
-    read: Annotated[int, Meta(description="The last message that they read; 0: none.")]
-    received: Annotated[int, Meta(description="The last that one of their devices received; 0: none.")]
+    user: Annotated[str, about("Another member.")]
+    read: Annotated[int, about("The last message that the member has read; 0: none.")]
+    received: Annotated[int, about("The last message that a device of the member received; 0: none.")]
 
 
 class PeerReceipt(ReceiptShown):
-    """The same, of the other one in a conversation of two."""
+    """The receipt of the other user in a conversation of two."""
 
-    conversation: Annotated[int, Meta(description="The conversation.")]
+    conversation: Annotated[int, about("The conversation.")]
 
 
 class ReadMark(Struct):
-    """How far the user has read a conversation."""
+    """A read position of the user."""
 
-    conversation: Annotated[int, Meta(description="The conversation; of a group, that is the group.")]
-    id: Annotated[int, Meta(description="The last message that was read.")]
+    conversation: Annotated[int, about("The conversation. A group has the same id.")]
+    id: Annotated[int, about("The last message that was read.")]
 
 
 class MarksAnswer(Struct):
-    """What the user has marked since, on whatever device, and how far those are with whom they talk alone."""
+    """The user's marks since `version`, and the receipts of the other users in conversations of two."""
 
-    version: Annotated[int, Meta(description="The version that it is now.")]
+    version: Annotated[int, about("The current version.")]
     read: list[ReadMark]
-    hidden: Annotated[list[int], Meta(description="Messages that are not to be shown.")]
+    hidden: Annotated[list[int], about("Hidden messages.")]
     receipts: list[PeerReceipt]
 
 
@@ -202,7 +206,7 @@ class ReceiptsAnswer(Struct):
 
 
 def shown_entry(entry: Entry) -> MessageShown:
-    """An entry as it is answered."""
+    """An entry in the shape of the answer."""
     message: Message = message_of(entry)
     told = entry_view(message)
     return MessageShown(
@@ -224,7 +228,7 @@ def shown_entry(entry: Entry) -> MessageShown:
 
 
 def shown_talk(talk: ConversationSummary, user: str) -> ConversationShown:
-    """A conversation as it is answered to a member."""
+    """A conversation in the shape of the answer to a member."""
     known = talk.conversation
     return ConversationShown(
         known.id,
@@ -239,180 +243,117 @@ def shown_talk(talk: ConversationSummary, user: str) -> ConversationShown:
 
 
 def log_of(api: Api) -> Any:
-    """The message log; None while nothing was ever stored."""
+    """The message log; None if nothing was ever stored."""
     store = api.services.store
-    return store.log() if store.keeps else None
+    return store.log() if store.has_database else None
 
 
-def conversations(api: Api, call: Call) -> HttpResponse:
-    """``GET /api/v1/conversations``."""
-    asked: ConversationsQuery = call.asked
+ON_BEHALF: Final = {"app": "default", "user": "ann"}
+_MESSAGE: Final = MessageShown(7, 1, 3, "message", "bob", "ann", "text", "tea?", time=1795155803000)
+
+routes = Resource("conversations", hot=False)
+
+
+@routes.get(
+    "/conversations",
+    ADMIN_OR_ACCOUNT,
+    example=ON_BEHALF,
+    answer_example=ConversationsAnswer(
+        [ConversationShown(1, "user", "bob", "", "member", 1, 6, _MESSAGE)], 0
+    ),
+)
+def conversations(api: Api, call: Call, asked: ConversationsQuery) -> ConversationsAnswer:
+    """List the conversations of a user, the most recent first."""
     log = log_of(api)
     talks, more = (
         ([], False) if log is None else log.list_conversations(call.app, call.user, asked.before, asked.limit)
     )
     listed = [shown_talk(talk, call.user) for talk in talks]
-    return reply(call, ConversationsAnswer(listed, talks[-1].place if more else 0))
+    return ConversationsAnswer(listed, talks[-1].place if more else 0)
 
 
-def history(api: Api, call: Call) -> HttpResponse:
-    """``GET /api/v1/messages``."""
-    asked: HistoryQuery = call.asked
+@routes.get(
+    "/messages",
+    ADMIN_OR_ACCOUNT,
+    example={**ON_BEHALF, "conversation": 1},
+    answer_example=MessagesAnswer([_MESSAGE], 0),
+)
+def history(api: Api, call: Call, asked: HistoryQuery) -> MessagesAnswer:
+    """List the messages of a conversation, the newest page first.
+
+    Users cannot read messages from before they joined or after they left, nor messages they have hidden.
+    """
     log = log_of(api)
     if log is None:
-        return reply(call, MessagesAnswer([], 0))
+        return MessagesAnswer([], 0)
     read = log.history(call.app, call.user, asked.conversation, asked.before, asked.limit)
     entries, more = newest_page(*read)
     shown = [shown_entry(entry) for entry in entries]
-    return reply(call, MessagesAnswer(shown, entries[0].id if more else 0))
+    return MessagesAnswer(shown, entries[0].id if more else 0)
 
 
-def search(api: Api, call: Call) -> HttpResponse:
-    """``GET /api/v1/messages/search``."""
-    asked: SearchQuery = call.asked
+@routes.get(
+    "/messages/search",
+    ADMIN_OR_ACCOUNT,
+    example={**ON_BEHALF, "text": "tea"},
+    answer_example=MessagesAnswer([_MESSAGE], 0),
+)
+def search(api: Api, call: Call, asked: SearchQuery) -> MessagesAnswer:
+    """Search messages.
+
+    Searches the messages that the user may read. ASCII letters match in either case.
+    """
     if not asked.text.strip() or "\0" in asked.text:
-        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`text`: there is nothing to look for")
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`text`: empty, or it contains U+0000")
     entries, before = api.services.message_search.search(
         call.app, call.user, asked.text, asked.conversation, asked.before, asked.limit
     )
-    return reply(call, MessagesAnswer([shown_entry(entry) for entry in entries], before))
+    return MessagesAnswer([shown_entry(entry) for entry in entries], before)
 
 
-def receipts(api: Api, call: Call) -> HttpResponse:
-    """``GET /api/v1/messages/receipts``."""
-    asked: ReceiptsQuery = call.asked
+@routes.get(
+    "/messages/receipts",
+    ADMIN_OR_ACCOUNT,
+    example={**ON_BEHALF, "conversation": 1},
+    answer_example=ReceiptsAnswer([ReceiptShown("bob", 7, 7)], ""),
+)
+def receipts(api: Api, call: Call, asked: ReceiptsQuery) -> ReceiptsAnswer:
+    """List how far the other members of a conversation have read."""
     log, behind = log_of(api), after(asked.cursor) or ""
     rows = [] if log is None else log.receipts(call.app, call.user, asked.conversation, behind, asked.limit)
     following = cursor_of(rows[-1].user) if len(rows) == asked.limit else ""
     shown = [ReceiptShown(row.user, row.read, row.received) for row in rows]
-    return reply(call, ReceiptsAnswer(shown, following))
+    return ReceiptsAnswer(shown, following)
 
 
-def sync(api: Api, call: Call) -> HttpResponse:
-    """``GET /api/v1/messages/sync``."""
-    asked: SyncQuery = call.asked
+@routes.get(
+    "/messages/sync",
+    ADMIN_OR_ACCOUNT,
+    example={**ON_BEHALF, "after": 6},
+    answer_example=SyncAnswer([_MESSAGE], 7, False, False),
+)
+def sync(api: Api, call: Call, asked: SyncQuery) -> SyncAnswer:
+    """List what a user missed in all conversations.
+
+    For clients without a connection, or after a reconnect: the entries after a position of the log, in
+    order. The client saves `after`, and applies recalls and edits to the messages they refer to.
+    """
     log, after_ = log_of(api), asked.after
     if after_ and (log is None or not log.floor(call.app) <= after_ <= log.head(call.app)):
-        return reply(call, SyncAnswer([], 0, True, True))
+        return SyncAnswer([], 0, True, True)
     read = ([], False) if log is None else log.sync(call.app, call.user, after_, asked.limit)
     entries, more = oldest_page(*read)
     following = entries[-1].id if entries else after_
-    return reply(call, SyncAnswer([shown_entry(entry) for entry in entries], following, more, False))
+    return SyncAnswer([shown_entry(entry) for entry in entries], following, more, False)
 
 
-def marks(api: Api, call: Call) -> HttpResponse:
-    """``GET /api/v1/messages/marks``."""
-    asked: MarksQuery = call.asked
-    return reply(call, api.services.receipts.marks(call.app, call.user, asked.version))
-
-
-# --- as they are declared -----------------------------------------------------------------------------------
-
-_MESSAGE: Final = {
-    "id": 7,
-    "conversation": 1,
-    "seq": 3,
-    "kind": "message",
-    "from": "bob",
-    "to": "ann",
-    "type": "text",
-    "text": "tea?",
-    "time": 1795155803000,
-}
-_ON_BEHALF: Final = {"app": "101", "user": "ann"}
-
-
-def _query(path: str, function: Any, summary: str, description: str = "", **more: Any) -> Operation:
-    more.setdefault("problems", ACTOR_PROBLEMS)
-    return Operation(
-        "GET",
-        f"/api/v1/{path}",
-        ADMIN_OR_ACCOUNT,
-        function,
-        "conversations",
-        summary,
-        description,
-        hot=False,
-        **more,
-    )
-
-
-OPERATIONS: Final = (
-    _query(
-        "conversations",
-        conversations,
-        "The conversations of a user, those with news first",
-        query=ConversationsQuery,
-        answer=ConversationsAnswer,
-        example_query=_ON_BEHALF,
-        example_answer={
-            "conversations": [
-                {
-                    "conversation": 1,
-                    "kind": "user",
-                    "peer": "bob",
-                    "name": "",
-                    "role": "member",
-                    "unread": 1,
-                    "read": 6,
-                    "last": _MESSAGE,
-                }
-            ],
-            "before": 0,
-        },
-    ),
-    _query(
-        "messages",
-        history,
-        "What was said in a conversation, the newest page first",
-        "Nobody reads what was said before they came or after they left, nor what they have hidden.",
-        query=HistoryQuery,
-        answer=MessagesAnswer,
-        example_query={**_ON_BEHALF, "conversation": 1},
-        example_answer={"messages": [_MESSAGE], "before": 0},
-    ),
-    _query(
-        "messages/search",
-        search,
-        "Messages in which something is said",
-        "Of those that the user may read. Letters of ASCII count alike in any case.",
-        query=SearchQuery,
-        answer=MessagesAnswer,
-        example_query={**_ON_BEHALF, "text": "tea"},
-        example_answer={"messages": [_MESSAGE], "before": 0},
-    ),
-    _query(
-        "messages/receipts",
-        receipts,
-        "How far the other members of a conversation have read",
-        query=ReceiptsQuery,
-        answer=ReceiptsAnswer,
-        example_query={**_ON_BEHALF, "conversation": 1},
-        example_answer={"receipts": [{"user": "bob", "read": 7, "received": 7}], "next": ""},
-    ),
-    _query(
-        "messages/sync",
-        sync,
-        "What a user missed, of all conversations",
-        "For who has no connection that tells it, or comes back: the entries behind a place in the log, in "
-        "its order. A front-end keeps `after`, and applies recalls and edits to what they are about.",
-        query=SyncQuery,
-        answer=SyncAnswer,
-        example_query={**_ON_BEHALF, "after": 6},
-        example_answer={"messages": [_MESSAGE], "after": 7, "more": False, "begin_anew": False},
-    ),
-    _query(
-        "messages/marks",
-        marks,
-        "What a user has read and hidden, on any device",
-        query=MarksQuery,
-        answer=MarksAnswer,
-        example_query={**_ON_BEHALF, "version": 3},
-        example_answer={
-            "version": 5,
-            "read": [{"conversation": 1, "id": 7}],
-            "hidden": [6],
-            "receipts": [{"user": "bob", "read": 7, "received": 7, "conversation": 1}],
-        },
-    ),
+@routes.get(
+    "/messages/marks",
+    ADMIN_OR_ACCOUNT,
+    answer=MarksAnswer,
+    example={**ON_BEHALF, "version": 3},
+    answer_example=MarksAnswer(5, [ReadMark(1, 7)], [6], [PeerReceipt("bob", 7, 7, 1)]),
 )
+def marks(api: Api, call: Call, asked: MarksQuery) -> MarksView:
+    """List what a user has read and hidden on all devices."""
+    return api.services.receipts.marks(call.app, call.user, asked.version)

@@ -1,23 +1,23 @@
-"""``GET /api/v1/events``: an event stream, for who cannot have a WebSocket."""
+"""``GET /api/v1/events``: an event stream for clients without a WebSocket."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Final, NoReturn
+from typing import TYPE_CHECKING, Annotated, Final
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Struct, UnsetType
 
 from imserver import errors
 from imserver.api.form import BadBody
 from imserver.api.reply import PROBLEM, ApiProblem
 from imserver.api.v1 import field
-from imserver.api.v1.operation import Header, Operation
+from imserver.api.v1.field import about
+from imserver.api.v1.operation import Header, Resource
 from imserver.api.v1.wire import read_query
 from imserver.auth.authority import bearer
 from imserver.auth.principal import ANYONE_OR_READ, READ, may
-from imserver.services.dialects.event_streams import EventStreams, NoUser, StreamRequest
-from imserver.services.rooms.rooms import MAX_NAME_BYTES, MAX_ROOMS_OF_A_CONNECTION
-from imserver.transport import problems
-from imserver.transport.exchange import HttpRequest, header_block
+from imserver.services.channels.members import MAX_CHANNELS_OF_A_CONNECTION, MAX_NAME_BYTES
+from imserver.services.dialects.event_streams import EventStreams, NoUser, StreamRequest, UserTooLong
+from imserver.transport.exchange import HttpRequest, header_block, response_head, status_line
 from imserver.transport.gate import Head, host_of
 from imserver.transport.stream import Stream
 
@@ -37,54 +37,53 @@ _STATUS_OF: Final = {
     errors.CLOSE_NODE_FULL: errors.HTTP_NODE_FULL,
     errors.CLOSE_INTERNAL_ERROR: errors.HTTP_INTERNAL_ERROR,
 }
-"""How HTTP says what a WebSocket's close code says; any other: ``not_ready``."""
+"""Close code → the HTTP refusal that means the same; any other: ``not_ready``."""
 _ID_DIGITS: Final = 18
 _RETRY_AFTER: Final = ("Retry-After", "2")
 _HEADERS: Final = (
-    ("Content-Type", f"{_TEXT}; charset=utf-8"),
     ("Cache-Control", "no-store, no-transform"),
-    # nginx would keep events to itself until it has 4 KB of them.
+    # nginx would buffer events until it has 4 KB.
     ("X-Accel-Buffering", "no"),
     ("X-Content-Type-Options", "nosniff"),
     ("Access-Control-Allow-Origin", "*"),
     ("Connection", "close"),
 )
-"""Of every stream."""
+"""The headers of every stream."""
 
 
 class EventsQuery(Struct, forbid_unknown_fields=True):
-    """Whose events."""
+    """A user whose events to receive."""
 
     app: field.App
     user: Annotated[
-        str, Meta(max_length=255, description="The user who listens. Optional if the token names them.")
+        str, about("The user who listens. Optional if the token names the user.", max_length=255)
     ] = ""
     token: Annotated[
         str,
-        Meta(
-            description="The session token of the user, where the app demands one, if it does not come as "
-            "`Authorization: Bearer`. It is kept out of the log."
+        about(
+            "The session token of the user, if the app requires one. You may send it as `Authorization: "
+            "Bearer` instead. The log does not show it."
         ),
     ] = ""
-    device: Annotated[str, Meta(max_length=64, description="What the device calls itself.")] = ""
-    rooms: Annotated[
+    device: Annotated[str, about("The name of the device.", max_length=64)] = ""
+    channels: Annotated[
         str,
-        Meta(
-            description="Rooms to join, separated by commas. Outside demo mode this takes an API key with "
-            "the scope `read` as `Authorization: Bearer`; otherwise your back end joins connections to rooms."
+        about(
+            "Channels to subscribe to, separated by commas. Outside demo mode this requires an API key with "
+            "the scope `read` as `Authorization: Bearer`; otherwise your back end subscribes connections."
         ),
     ] = ""
     with_id: Annotated[
-        bool, Meta(description="Tell the id of the connection in `ready`, for your back end to push to.")
+        bool, about("Whether `ready` has the id of the connection, so that your back end can push to it.")
     ] = False
     cursor: (
         Annotated[
             int,
-            Meta(
+            about(
+                "The id of the last stored message that the client has. Later messages are sent first. "
+                "`Last-Event-ID` takes precedence.",
                 ge=0,
                 le=2**53,
-                description="The id of the last stored message that the client has. Later messages are "
-                "sent first. `Last-Event-ID` takes precedence.",
             ),
         ]
         | UnsetType
@@ -99,12 +98,20 @@ class Events:
         self._streams = streams
 
     def open(self, stream: Stream, head: Head) -> None:
-        """Begin the stream that a request asks for, or refuse it. It may switch."""
+        """Begin the stream of a request, or refuse it. May switch."""
         request = _request(head, host_of(stream.peer))
         try:
-            self._streams.open(stream, self._wish(request), lambda: self._begin(request))
+            wish = self._wish(request)
+            self._streams.open(
+                stream, wish, lambda: _begin(self._services, request, f"{_TEXT}; charset=utf-8")
+            )
         except NoUser:
-            problem = ApiProblem(errors.HTTP_INVALID_REQUEST, "The request names no `user`")
+            problem = ApiProblem(errors.HTTP_INVALID_REQUEST, "`user`: name the user")
+            stream.refuse(self._refused(request, problem), errors.CLOSE_POLICY)
+        except UserTooLong:
+            problem = ApiProblem(
+                errors.HTTP_INVALID_REQUEST, "`user` is longer than this app allows (`max_user_bytes`)"
+            )
             stream.refuse(self._refused(request, problem), errors.CLOSE_POLICY)
         except BadBody:
             problem = ApiProblem(errors.HTTP_INVALID_REQUEST, "Too many parameters")
@@ -120,50 +127,59 @@ class Events:
         problem = ApiProblem(_STATUS_OF.get(code, errors.HTTP_NOT_READY))
         return self._refused(_request(head, head.host), problem)
 
-    def _begin(self, request: HttpRequest) -> bytes:
-        """The head of a stream."""
-        self._log(request, 200, 0)
-        lines = "".join(f"{name}: {value}\r\n" for name, value in (*_HEADERS, ("X-Request-Id", request.id)))
-        return problems.status_line(200) + f"{lines}\r\n".encode("latin-1")
-
     def _refused(self, request: HttpRequest, problem: ApiProblem) -> bytes:
         """A whole response with a problem body."""
         answer = PROBLEM.refuse(problem.problem, request, problem.detail)
         headers = problem.headers + ((_RETRY_AFTER,) if problem.problem.temporary else ())
         lines = header_block(answer)
         lines += "".join(f"{name}: {value}\r\n" for name, value in headers).encode("latin-1")
-        self._log(request, answer.status, len(answer.body))
-        return problems.head(answer.status, lines, len(answer.body), keep=False) + answer.body
-
-    def _log(self, request: HttpRequest, status: int, size: int) -> None:
-        # A stream has no end yet, so there is no time that it took.
-        log = self._services.request_log
-        log.add(request.method, request.path, status, 0.0, request.host, size, request.id)
+        _log(self._services, request, answer.status, len(answer.body))
+        return response_head(answer.status, lines, len(answer.body), keep=False) + answer.body
 
     def _wish(self, request: HttpRequest) -> StreamRequest:
-        """What a request asks for. Raises :class:`ApiProblem`, and StorageUnavailable. It may switch."""
+        """Read a request. May switch. Raises :class:`ApiProblem` and StorageUnavailable."""
         query = read_query(request, EventsQuery)
         services = self._services
         app: str = services.tenants.resolve(query.app)
         if services.tenants.find(app) is None:
             raise ApiProblem(errors.HTTP_UNKNOWN_APP)
         principal = services.authority.identify(ANYONE_OR_READ, request.headers, request.host)
-        rooms = tuple(dict.fromkeys(name for name in query.rooms.split(",") if name))
-        if rooms and not may(principal, READ, app):
-            raise ApiProblem(errors.HTTP_FORBIDDEN, "To join rooms here takes an API key with the scope read")
-        if len(rooms) > MAX_ROOMS_OF_A_CONNECTION:
-            raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"More than {MAX_ROOMS_OF_A_CONNECTION} rooms")
-        if any(len(name.encode()) > MAX_NAME_BYTES for name in rooms):
-            raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"A room has more than {MAX_NAME_BYTES} bytes")
+        channels = tuple(dict.fromkeys(name for name in query.channels.split(",") if name))
+        if channels and not may(principal, READ, app):
+            raise ApiProblem(errors.HTTP_FORBIDDEN, "`channels` needs an API key with the scope read")
+        if len(channels) > MAX_CHANNELS_OF_A_CONNECTION:
+            raise ApiProblem(
+                errors.HTTP_INVALID_REQUEST, f"More than {MAX_CHANNELS_OF_A_CONNECTION} channels"
+            )
+        if any(len(name.encode()) > MAX_NAME_BYTES for name in channels):
+            raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"A channel has more than {MAX_NAME_BYTES} bytes")
         token = query.token or ("" if principal.key else bearer(request.headers.get("authorization", "")))
         cursor = _last_event_id(request)
         if cursor is None and query.cursor is not UNSET:
             cursor = query.cursor
-        return StreamRequest(app, query.user, token, query.device, rooms, query.with_id, cursor)
+        return StreamRequest(app, query.user, token, query.device, channels, query.with_id, cursor)
+
+
+def stream_head(services: Parts, head: Head, host: str, content_type: str) -> bytes:
+    """The head of the response that begins a stream; it is logged. ``host``: address of the client."""
+    return _begin(services, _request(head, host), content_type)
+
+
+def _begin(services: Parts, request: HttpRequest, content_type: str) -> bytes:
+    _log(services, request, 200, 0)
+    headers = (("Content-Type", content_type), *_HEADERS, ("X-Request-Id", request.id))
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
+    return status_line(200) + f"{lines}\r\n".encode("latin-1")
+
+
+def _log(services: Parts, request: HttpRequest, status: int, size: int) -> None:
+    # The stream has not ended, so it has no duration.
+    log = services.request_log
+    log.add(request.method, request.path, status, 0.0, request.host, size, request.id)
 
 
 def _last_event_id(request: HttpRequest) -> int | None:
-    """The last id of a client that comes back; None for none, or one that is no id of ours."""
+    """The last id of a client that reconnects; None if there is none, or it is not one of ours."""
     text = request.headers.get("last-event-id", "").strip()
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= _ID_DIGITS else None
 
@@ -172,51 +188,49 @@ def _request(head: Head, host: str) -> HttpRequest:
     return HttpRequest(head.method, head.path, head.query.encode("latin-1"), b"", head.headers, host)
 
 
-def _elsewhere(*_: object) -> NoReturn:
-    raise NotImplementedError("a stream takes its socket over; see imserver.transport.stream")
+routes = Resource("events", hot=False)
 
 
-OPERATIONS: Final = (
-    Operation(
-        "GET",
-        PATH,
-        ANYONE_OR_READ,
-        _elsewhere,
-        "events",
-        "Receive events without a WebSocket",
-        "Server-sent events (`EventSource` of browsers): a session of `user` that only receives. Login "
-        "policy, bans, limits and tokens are those of the app, as on a WebSocket.\n\n"
-        "The first event is named `ready`: from then on whatever is pushed to the user arrives, each as one "
-        "event without a name whose data is a line of JSON. A comment comes every 25 s. If the server ends "
-        "the stream, the last event is named `end` and tells a close code and whether to come back.\n\n"
-        "Stored messages have an `id`. Whoever comes back with the last one as `Last-Event-ID`, as browsers "
-        "do by themselves, is told what it missed of them, and `ready` says `resumed`; where that is "
-        "`false`, something before the id of `ready` may be missing.",
-        query=EventsQuery,
-        problems=(
-            errors.HTTP_INVALID_REQUEST,
-            errors.HTTP_TOKEN_INVALID,
-            errors.HTTP_NOT_ALLOWED,
-            errors.HTTP_FORBIDDEN,
-            errors.HTTP_BANNED,
-            errors.HTTP_UNKNOWN_APP,
-            errors.HTTP_ALREADY_ONLINE,
-            errors.HTTP_NODE_FULL,
-            errors.HTTP_NOT_READY,
-            errors.HTTP_STORAGE_UNAVAILABLE,
-        ),
-        headers=(
-            Header("Last-Event-ID", "Sent by browsers that come back: the id of the last stored message."),
-        ),
-        example_query={"app": "101", "user": "u1"},
-        example_answer=(
-            'retry: 3000\nid: 16\nevent: ready\ndata: {"event":"ready","app":"101","user":"u1","device":"",'
-            '"rooms":[],"resumed":false}\n\n'
-            'data: {"event":"msg","app":"101","id":"o-1","sender":"shop","type":"text","text":"hi"}\n\n'
-            'id: 17\ndata: {"event":"message","app":"101","id":17,"conversation":3,"seq":5,"kind":"message",'
-            '"from":"shop","to":"u1","type":"text","text":"hi","time":1795155801000}\n\n'
-        ),
-        content_type=_TEXT,
-        hot=False,
+routes.elsewhere(
+    "GET",
+    "/events",
+    ANYONE_OR_READ,
+    """Receive events without a WebSocket.
+
+    Server-sent events (`EventSource` of browsers): a session of `user` that only receives. The login policy,
+    bans, limits and tokens of the app apply as on a WebSocket.
+
+    The first event is named `ready`. After it, each message for the user arrives as one event without a name,
+    with a line of JSON as its data. A comment is sent every 25 s. If the server ends the stream, the last
+    event is named `end` and has a close code and whether to reconnect.
+
+    Stored messages have an `id`. If a client reconnects with the last one as `Last-Event-ID`, as browsers do,
+    it receives the messages it missed, and `ready` has `resumed` true. If `resumed` is false, messages before
+    the id of `ready` may be missing.
+    """,
+    query=EventsQuery,
+    problems=(
+        errors.HTTP_TOKEN_INVALID,
+        errors.HTTP_NOT_ALLOWED,
+        errors.HTTP_BANNED,
+        errors.HTTP_ALREADY_ONLINE,
+        errors.HTTP_NODE_FULL,
+        errors.HTTP_NOT_READY,
     ),
+    headers=(
+        Header(
+            "Last-Event-ID",
+            "The id of the last stored message that the client received. Browsers send it "
+            "when they reconnect.",
+        ),
+    ),
+    example={"app": "default", "user": "u1"},
+    answer_example=(
+        'retry: 3000\nid: 16\nevent: ready\ndata: {"event":"ready","app":"default","user":"u1","device":"",'
+        '"channels":[],"resumed":false}\n\n'
+        'data: {"event":"msg","app":"default","id":"o-1","sender":"shop","type":"text","text":"hi"}\n\n'
+        'id: 17\ndata: {"event":"message","app":"default","id":17,"conversation":3,"seq":5,"kind":"message",'
+        '"from":"shop","to":"u1","type":"text","text":"hi","time":1795155801000}\n\n'
+    ),
+    content_type=_TEXT,
 )

@@ -1,60 +1,68 @@
-"""Fields that many shapes of ``/api/v1`` have, with what the document says of them."""
+"""Fields of many shapes of ``/api/v1``, with their descriptions in the document."""
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from msgspec import Meta, Struct
 
 from imserver.auth.account_tokens import GOCHAT
 
+
+def about(text: str, **limits: Any) -> Meta:
+    """The description of a field in the document, and its ``limits``, as in :class:`msgspec.Meta`."""
+    return Meta(description=text, **limits)
+
+
 PAGE_LIMIT: Final = 10_000
-"""Most entries of one page of a list."""
+"""The most entries of one page of a list."""
 USUAL_PAGE: Final = 1000
 
-App = Annotated[str, Meta(min_length=1, description="The app: a tenant of this server.")]
-AnyApp = Annotated[str, Meta(description="The app; none: all that the key reaches.")]
+App = Annotated[str, about("The app: a tenant of this server.", min_length=1)]
+AnyApp = Annotated[str, about("The app; empty: all that the key reaches.")]
 User = Annotated[
     str,
-    Meta(
-        min_length=1,
-        description="A user of the app, by the id under which they log in. In a `system:` app that is the "
-        "clientId.",
+    about(
+        "A user of the app: the id they log in with. In a `system:` app that is the clientId.", min_length=1
     ),
 ]
-RoomName = Annotated[
-    str, Meta(min_length=1, max_length=255, description="The name of a room: 1 to 255 bytes of UTF-8.")
+ChannelName = Annotated[
+    str,
+    about(
+        "The name of a channel: 1 to 255 bytes of UTF-8. What stands before a colon is its namespace.",
+        min_length=1,
+        max_length=255,
+        examples=["orders:17"],
+    ),
 ]
-ConnectionId = Annotated[
-    str, Meta(min_length=1, description="The id of a connection, from presence or rooms.")
-]
+ConnectionId = Annotated[str, about("The id of a connection, from presence or channels.", min_length=1)]
 Cursor = Annotated[
     str,
-    Meta(
+    about(
+        "Where to continue: `next` of the previous page.",
         pattern="^([A-Za-z0-9_-]{4})*([A-Za-z0-9_-]{2,3})?$",
-        description="Where to go on: `next` of the page before.",
     ),
 ]
-Next = Annotated[str, Meta(description="The `cursor` of the page that follows; empty at the end.")]
-Limit = Annotated[int, Meta(ge=1, le=PAGE_LIMIT, description="Most entries of this page.")]
-Device = Annotated[str, Meta(description="The name that the device gave itself; empty if it gave none.")]
-Dialect = Annotated[str, Meta(description="The protocol that the connection speaks: `cmd`, `client`, …")]
-Since = Annotated[int, Meta(description="When the session began, in Unix seconds.")]
-Node = Annotated[str, Meta(description="The server process that holds the connection.")]
-Missing = Annotated[
-    list[str],
-    Meta(description="Server processes that did not answer in time: what is theirs is left out."),
-]
-AccountApp = Annotated[
-    str, Meta(min_length=1, description="The app of the accounts; `gochat` where clients of GoChat are.")
-]
+Next = Annotated[str, about("The `cursor` of the next page; empty on the last page.")]
+Limit = Annotated[int, about("The maximum number of entries on this page.", ge=1, le=PAGE_LIMIT)]
+Device = Annotated[str, about("The name that the client gave its device; empty: none.")]
+Dialect = Annotated[str, about("The dialect of the connection: `cmd`, `client`, …")]
+Since = Annotated[int, about("When the session began, in Unix seconds.")]
+Node = Annotated[str, about("The node that holds the connection.")]
+Missing = Annotated[list[str], about("Nodes that did not answer in time. The answer lacks their part.")]
+AccountApp = Annotated[str, about("The app of the accounts; `gochat` for GoChat clients.", min_length=1)]
 Behalf = Annotated[
     str,
-    Meta(
-        max_length=255,
-        description="The user who acts. A back end has to name them; a user's own token is enough.",
-    ),
+    about("The acting user. Required with an API key; a user's own token names its user.", max_length=255),
 ]
+
+
+class AppPage(Struct, forbid_unknown_fields=True):
+    """An app, and a page of its list."""
+
+    app: App
+    cursor: Cursor = ""
+    limit: Limit = USUAL_PAGE
 
 
 class Acting(Struct, forbid_unknown_fields=True):
@@ -68,4 +76,4 @@ class ActingPage(Acting):
     """The user who acts, and a page of the list."""
 
     cursor: Cursor = ""
-    limit: Annotated[int, Meta(ge=1, le=1000, description="Most entries of this page.")] = 100
+    limit: Annotated[int, about("The maximum number of entries on this page.", ge=1, le=1000)] = 100

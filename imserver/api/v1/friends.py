@@ -1,112 +1,162 @@
-"""Routes of friends: ask, accept, decline, remove, block, unblock, and the lists of them."""
+"""Friends: ask, accept, decline, remove, block, unblock, and the lists of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+from typing import Annotated, Final, Literal
+
+from msgspec import Struct
 
 from imserver import errors
 from imserver.api.call import Api, Call
 from imserver.api.form import cursor as cursor_of
-from imserver.api.reply import ApiProblem
-from imserver.api.v1.accounts import FriendAnswer, FriendChange, FriendsAnswer, FriendShown, FriendsQuery
-from imserver.api.v1.operation import ACTOR_PROBLEMS, Operation
-from imserver.api.v1.wire import after, reply
+from imserver.api.v1 import field
+from imserver.api.v1.accounts import Avatar, Nickname, UserId
+from imserver.api.v1.field import Acting, ActingPage, about
+from imserver.api.v1.operation import Resource, refuse
+from imserver.api.v1.wire import after
 from imserver.auth.principal import ADMIN_OR_ACCOUNT
-from imserver.services.people.accounts import account_id
-from imserver.services.people.friends import Friends, Oneself, Said, TooManyFriends, UnknownFriend
-from imserver.transport.exchange import HttpResponse
+from imserver.services.people import friends as changes
+from imserver.services.people.accounts import UnknownAccount, account_id
+from imserver.services.people.friends import FriendResult, Oneself, TooManyFriends, UnknownFriend
 
-Change = Callable[[Friends, str, str, str], Said]
+ListName = Literal["friends", "incoming", "outgoing", "blocked"]
 
 
-def friends(api: Api, call: Call) -> HttpResponse:
-    """``GET /api/v1/friends``."""
-    asked: FriendsQuery = call.asked
-    account = api.services.accounts.get(call.app, call.user)
-    if account is None:
-        raise ApiProblem(errors.HTTP_UNKNOWN_ACCOUNT)
+class FriendsQuery(ActingPage):
+    """Whose list, which, and which page of it."""
+
+    list: Annotated[ListName, about("Friends, incoming requests, outgoing requests, or blocked users.")] = (
+        "friends"
+    )
+
+
+class FriendChange(Acting, kw_only=True):
+    """The acting user and another account."""
+
+    friend: Annotated[str, about("The other account.", min_length=1, max_length=255)]
+
+
+class FriendAnswer(Struct):
+    """The result."""
+
+    status: Annotated[
+        Literal["friends", "asked", "done", "already", "absent", "away"],
+        about(
+            "`friends`: the two are friends now. `asked`: the request was sent. `done`: the change was "
+            "made. `already`: nothing changed. `absent`: there was nothing to change. `away`: you have "
+            "blocked the other user."
+        ),
+    ]
+
+
+class FriendShown(Struct):
+    """A user on a list."""
+
+    user: UserId
+    nickname: Nickname
+    avatar: Avatar
+    since: field.Since
+
+
+class FriendsAnswer(Struct):
+    """A page of a list, ordered by id."""
+
+    count: Annotated[int, about("The number of entries, on all pages together.")]
+    friends: list[FriendShown]
+    next: field.Next
+
+
+_TWO: Final = {"user": "1", "friend": "2"}
+_DONE: Final = FriendAnswer("done")
+_NOT_CHANGED: Final = (errors.HTTP_UNKNOWN_ACCOUNT, errors.HTTP_TOO_MANY_FRIENDS)
+
+routes = Resource(
+    "friends",
+    hot=False,
+    examples=(_DONE,),
+    refusals={
+        Oneself: refuse(errors.HTTP_INVALID_REQUEST, "`friend` is the acting user"),
+        UnknownAccount: refuse(errors.HTTP_UNKNOWN_ACCOUNT),
+        UnknownFriend: refuse(errors.HTTP_UNKNOWN_ACCOUNT),
+        TooManyFriends: refuse(errors.HTTP_TOO_MANY_FRIENDS),
+    },
+)
+
+
+@routes.get(
+    "/friends",
+    ADMIN_OR_ACCOUNT,
+    problems=(errors.HTTP_UNKNOWN_ACCOUNT,),
+    example={"user": "1"},
+    answer_example=FriendsAnswer(1, [FriendShown("2", "Bob", "", 1795155802)], ""),
+)
+def friends(api: Api, call: Call, asked: FriendsQuery) -> FriendsAnswer:
+    """List friends and friend requests, page by page."""
+    if api.services.accounts.get(call.app, call.user) is None:
+        raise UnknownAccount(call.user)
     behind = after(asked.cursor) or ""
-    # A cursor that no page has given begins anew.
+    # A cursor that is not the id of an account begins at the first page.
     behind = behind if account_id(behind) else ""
     total, page = api.services.friends.listed(asked.list, call.user, behind, asked.limit)
     following = cursor_of(str(page[-1].id)) if len(page) == asked.limit else ""
     shown = [FriendShown(str(each.id), each.nickname, each.avatar, each.since) for each in page]
-    return reply(call, FriendsAnswer(total, shown, following))
+    return FriendsAnswer(total, shown, following)
 
 
-class _Changes:
-    """What the routes that change something have in common."""
-
-    def __init__(self, change: Change) -> None:
-        self._change = change
-
-    def __call__(self, api: Api, call: Call) -> HttpResponse:
-        asked: FriendChange = call.asked
-        try:
-            said = self._change(api.services.friends, call.app, call.user, asked.friend)
-        except Oneself:
-            raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`friend`: nobody is their own friend") from None
-        except UnknownFriend:
-            raise ApiProblem(errors.HTTP_UNKNOWN_ACCOUNT) from None
-        except TooManyFriends:
-            raise ApiProblem(errors.HTTP_TOO_MANY_FRIENDS) from None
-        return reply(call, FriendAnswer(said.value))
-
-
-def _row(word: str, change: Change, status: str, summary: str, description: str = "") -> Operation:
-    return Operation(
-        "POST",
-        f"/api/v1/friends/{word}",
-        ADMIN_OR_ACCOUNT,
-        _Changes(change),
-        "friends",
-        summary,
-        description,
-        body=FriendChange,
-        answer=FriendAnswer,
-        problems=(*ACTOR_PROBLEMS, errors.HTTP_UNKNOWN_ACCOUNT, errors.HTTP_TOO_MANY_FRIENDS),
-        example_body={"user": "1", "friend": "2"},
-        example_answer={"status": status},
-        hot=False,
-    )
-
-
-OPERATIONS: Final = (
-    Operation(
-        "GET",
-        "/api/v1/friends",
-        ADMIN_OR_ACCOUNT,
-        friends,
-        "friends",
-        "List friends and friend requests, page by page",
-        query=FriendsQuery,
-        answer=FriendsAnswer,
-        problems=(*ACTOR_PROBLEMS, errors.HTTP_UNKNOWN_ACCOUNT),
-        example_query={"user": "1"},
-        example_answer={
-            "count": 1,
-            "friends": [{"user": "2", "nickname": "Bob", "avatar": "", "since": 1795155802}],
-            "next": "",
-        },
-        hot=False,
-    ),
-    _row(
-        "request",
-        Friends.ask,
-        "asked",
-        "Ask to be a friend",
-        "Two users who ask each other become friends. A blocked user does not learn that they are blocked.",
-    ),
-    _row("accept", Friends.accept, "friends", "Accept a friend request"),
-    _row("decline", Friends.decline, "done", "Decline a friend request"),
-    _row("remove", Friends.remove, "done", "Be friends no longer, or take back what was asked"),
-    _row(
-        "block",
-        Friends.block,
-        "done",
-        "Keep somebody away",
-        "Friends they are no more, nor can they become it.",
-    ),
-    _row("unblock", Friends.unblock, "done", "Keep somebody away no longer"),
+@routes.post(
+    "/friends/request",
+    ADMIN_OR_ACCOUNT,
+    problems=_NOT_CHANGED,
+    example=_TWO,
+    answer_example=FriendAnswer("asked"),
 )
+def request(api: Api, call: Call, asked: FriendChange) -> FriendAnswer:
+    """Send a friend request.
+
+    Two users who send each other a request become friends. Blocked users are not told that they are
+    blocked.
+    """
+    return _answer(api.services.friends.change(call.app, call.user, asked.friend, changes.ask))
+
+
+@routes.post(
+    "/friends/accept",
+    ADMIN_OR_ACCOUNT,
+    problems=_NOT_CHANGED,
+    example=_TWO,
+    answer_example=FriendAnswer("friends"),
+)
+def accept(api: Api, call: Call, asked: FriendChange) -> FriendAnswer:
+    """Accept a friend request."""
+    return _answer(api.services.friends.change(call.app, call.user, asked.friend, changes.accept))
+
+
+@routes.post("/friends/decline", ADMIN_OR_ACCOUNT, problems=_NOT_CHANGED, example=_TWO)
+def decline(api: Api, call: Call, asked: FriendChange) -> FriendAnswer:
+    """Decline a friend request."""
+    return _answer(api.services.friends.change(call.app, call.user, asked.friend, changes.decline))
+
+
+@routes.post("/friends/remove", ADMIN_OR_ACCOUNT, problems=_NOT_CHANGED, example=_TWO)
+def remove(api: Api, call: Call, asked: FriendChange) -> FriendAnswer:
+    """Remove a friend or withdraw a friend request."""
+    return _answer(api.services.friends.change(call.app, call.user, asked.friend, changes.remove))
+
+
+@routes.post("/friends/block", ADMIN_OR_ACCOUNT, problems=_NOT_CHANGED, example=_TWO)
+def block(api: Api, call: Call, asked: FriendChange) -> FriendAnswer:
+    """Block a user.
+
+    Ends a friendship. A blocked user cannot become a friend.
+    """
+    return _answer(api.services.friends.change(call.app, call.user, asked.friend, changes.block))
+
+
+@routes.post("/friends/unblock", ADMIN_OR_ACCOUNT, problems=_NOT_CHANGED, example=_TWO)
+def unblock(api: Api, call: Call, asked: FriendChange) -> FriendAnswer:
+    """Unblock a user."""
+    return _answer(api.services.friends.change(call.app, call.user, asked.friend, changes.unblock))
+
+
+def _answer(result: FriendResult) -> FriendAnswer:
+    return FriendAnswer(result.value)

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from time import time
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Struct
+from msgspec.structs import replace
 
 from imserver import errors
 from imserver.api.call import Api, Call
 from imserver.api.form import cursor as cursor_of
 from imserver.api.reply import ApiProblem
 from imserver.api.v1 import field
-from imserver.api.v1.field import Acting, ActingPage
-from imserver.api.v1.operation import ACTOR_PROBLEMS, Operation
-from imserver.api.v1.wire import after, reply
+from imserver.api.v1.field import Acting, ActingPage, about
+from imserver.api.v1.operation import Resource, refuse
+from imserver.api.v1.wire import after
 from imserver.auth.principal import ADMIN_OR_ACCOUNT
 from imserver.services.people.accounts import account_id
 from imserver.services.people.groups import (
@@ -28,31 +28,25 @@ from imserver.services.people.groups import (
     TooManyMembers,
     UnknownGroup,
 )
-from imserver.transport.exchange import HttpResponse
 
 _MAX_NAMED = 1000
 
 GroupId = Annotated[
-    str, Meta(pattern="^[1-9][0-9]{0,18}$", description="The id of the group: that of its conversation.")
+    str, about("The id of the group. Its conversation has the same id.", pattern="^[1-9][0-9]{0,18}$")
 ]
 GroupName = Annotated[
-    str,
-    Meta(min_length=1, max_length=50, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$", description="What it is called."),
+    str, about("The name of the group.", min_length=1, max_length=50, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")
 ]
-MemberId = Annotated[str, Meta(min_length=1, max_length=255, description="A user of the app.")]
+MemberId = Annotated[str, about("A user of the app.", min_length=1, max_length=255)]
 MemberIds = Annotated[
-    list[MemberId],
-    Meta(max_length=_MAX_NAMED, description="Users. With a user's token, they have to be accounts."),
+    list[MemberId], about("Ids of users. With a user's token they must be accounts.", max_length=_MAX_NAMED)
 ]
-Role = Annotated[Literal["owner", "admin", "member"], Meta(description="What the user is in the group.")]
+Role = Annotated[Literal["owner", "admin", "member"], about("The role of the user in the group.")]
 OwnRole = Annotated[
     Literal["owner", "admin", "member", ""],
-    Meta(description="The role of the acting user; empty for a back end that names no user."),
+    about("The role of the acting user; empty for a back end that names no user."),
 ]
-Until = Annotated[
-    int,
-    Meta(ge=0, le=2**53, description="Until when nothing can be said, in Unix seconds; 0: silence is over."),
-]
+Until = Annotated[int, about("The end of the silence, in Unix seconds; 0: end it now.", ge=0, le=2**53)]
 
 
 class GroupCreate(Acting, kw_only=True):
@@ -63,47 +57,41 @@ class GroupCreate(Acting, kw_only=True):
 
 
 class GroupChange(Acting, kw_only=True):
-    """Which group. A back end that names no `user` acts for itself, and may everything."""
+    """A group. A back end that names no `user` acts for itself and may do everything."""
 
     group: GroupId
 
 
 class GroupOpen(GroupChange, kw_only=True):
-    """Which group, and whether anybody may join it."""
+    """A group, and whether to open it."""
 
-    open: Annotated[bool, Meta(description="Whether anybody who knows its id may join.")]
+    open: Annotated[bool, about("Whether anybody who knows its id may join.")]
 
 
 class GroupMembers(GroupChange, kw_only=True):
-    """Which group, and which users."""
+    """A group and users."""
 
     members: MemberIds
 
 
 class GroupRename(GroupChange, kw_only=True):
-    """Which group, and its name."""
+    """A group and its new name."""
 
     name: GroupName
 
 
 class GroupRole(GroupChange, kw_only=True):
-    """Which member, and the role."""
+    """A member and their new role."""
 
     member: MemberId
     role: Role
 
 
 class GroupMute(GroupChange, kw_only=True):
-    """Which member, and for how long."""
+    """A member, and the end of their silence."""
 
     member: MemberId
     until: Until
-
-
-class GroupQuery(Acting, kw_only=True):
-    """Which group."""
-
-    group: GroupId
 
 
 class GroupMembersQuery(ActingPage, kw_only=True):
@@ -117,18 +105,18 @@ class GroupShown(Struct):
 
     group: GroupId
     name: str
-    created: Annotated[int, Meta(description="When it was made, in Unix seconds.")]
+    created: Annotated[int, about("When it was created, in Unix seconds.")]
     role: OwnRole
     muted_until: Annotated[
-        int, Meta(description="Until when the acting user is silenced, in Unix seconds; 0: not silenced.")
+        int, about("The end of the acting user's silence, in Unix seconds; 0: not silenced.")
     ]
-    open: Annotated[bool, Meta(description="Whether anybody who knows its id may join.")] = False
+    open: Annotated[bool, about("Whether anybody who knows its id may join.")] = False
 
 
 class GroupsAnswer(Struct):
-    """Groups of a user, in the order of ids."""
+    """A page of a user's groups, ordered by id."""
 
-    count: Annotated[int, Meta(description="How many there are, on all pages together.")]
+    count: Annotated[int, about("The number of entries, on all pages together.")]
     groups: list[GroupShown]
     next: field.Next
 
@@ -138,11 +126,11 @@ class GroupMemberShown(Struct):
 
     user: MemberId
     role: Role
-    muted_until: Annotated[int, Meta(description="Until when the member is silenced; 0: is not.")]
+    muted_until: Annotated[int, about("The end of the member's silence, in Unix seconds; 0: not silenced.")]
 
 
 class GroupMembersAnswer(Struct):
-    """Members of a group, in the order of their ids."""
+    """A page of the members of a group, ordered by id."""
 
     members: list[GroupMemberShown]
     next: field.Next
@@ -156,24 +144,29 @@ class GroupAnswer(Struct):
 
 
 _NAMED_UNKNOWN: Final = 10
-"""Users that a refusal names."""
+"""The most users that a refusal names."""
 
 
-@contextmanager
-def refusing() -> Iterator[None]:
-    """What the service refuses, as problems."""
-    try:
-        yield
-    except BadGroup as bad:
-        raise ApiProblem(errors.HTTP_INVALID_REQUEST, str(bad)) from None
-    except UnknownGroup:
-        raise ApiProblem(errors.HTTP_UNKNOWN_GROUP) from None
-    except NotAllowed as not_allowed:
-        raise ApiProblem(errors.HTTP_ROLE_TOO_LOW, str(not_allowed)) from None
-    except NoMember:
-        raise ApiProblem(errors.HTTP_UNKNOWN_MEMBER) from None
-    except TooManyMembers:
-        raise ApiProblem(errors.HTTP_TOO_MANY_MEMBERS) from None
+_NOT_MADE: Final = (errors.HTTP_TOO_MANY_MEMBERS, errors.HTTP_UNKNOWN_ACCOUNT, errors.HTTP_NOT_ALLOWED)
+_UNKNOWN: Final = (errors.HTTP_UNKNOWN_GROUP,)
+_NOT_PERMITTED: Final = (*_UNKNOWN, errors.HTTP_ROLE_TOO_LOW)
+_NO_MEMBER: Final = (*_NOT_PERMITTED, errors.HTTP_UNKNOWN_MEMBER)
+_GROUP: Final = GroupShown("1", "tea", 1795155803, "owner", 0, False)
+_MEMBERS: Final = {"user": "1", "group": "1", "members": ["2"]}
+_CHANGED: Final = GroupAnswer("1", ["2"])
+
+routes = Resource(
+    "groups",
+    hot=False,
+    examples=(_GROUP, _CHANGED),
+    refusals={
+        BadGroup: refuse(errors.HTTP_INVALID_REQUEST, "{}"),
+        UnknownGroup: refuse(errors.HTTP_UNKNOWN_GROUP),
+        NotAllowed: refuse(errors.HTTP_ROLE_TOO_LOW, "{}"),
+        NoMember: refuse(errors.HTTP_UNKNOWN_MEMBER),
+        TooManyMembers: refuse(errors.HTTP_TOO_MANY_MEMBERS),
+    },
+)
 
 
 def _check_members(api: Api, call: Call, users: Sequence[str]) -> None:
@@ -192,294 +185,172 @@ def _check_members(api: Api, call: Call, users: Sequence[str]) -> None:
         raise ApiProblem(errors.HTTP_NOT_ALLOWED, f"`members`: not allowed for {named}")
 
 
-def create(api: Api, call: Call) -> HttpResponse:
-    """``POST /api/v1/groups/create``."""
-    asked: GroupCreate = call.asked
+@routes.post(
+    "/groups/create",
+    ADMIN_OR_ACCOUNT,
+    status=201,
+    problems=_NOT_MADE,
+    example={"user": "1", "name": "tea", "members": ["2"]},
+)
+def create(api: Api, call: Call, asked: GroupCreate) -> GroupShown:
+    """Create a group."""
     _check_members(api, call, asked.members)
-    with refusing():
-        made = api.services.groups.create(call.app, call.user, asked.name, asked.members)
-    return reply(call, shown_group(made), status=201)
+    made = api.services.groups.create(call.app, call.user, asked.name, asked.members)
+    return _shown(made)
 
 
-def groups(api: Api, call: Call) -> HttpResponse:
-    """``GET /api/v1/groups``."""
-    asked: ActingPage = call.asked
+@routes.get("/groups", ADMIN_OR_ACCOUNT, example={"user": "1"}, answer_example=GroupsAnswer(1, [_GROUP], ""))
+def groups(api: Api, call: Call, asked: ActingPage) -> GroupsAnswer:
+    """List the groups of a user, page by page."""
     behind = account_id(after(asked.cursor) or "")
     total, page = api.services.groups.page(call.app, call.user, behind, asked.limit)
     following = cursor_of(str(page[-1].id)) if len(page) == asked.limit else ""
-    return reply(call, GroupsAnswer(total, [shown_group(each) for each in page], following))
+    return GroupsAnswer(total, [_shown(each) for each in page], following)
 
 
-def show(api: Api, call: Call) -> HttpResponse:
-    """``GET /api/v1/groups/show``."""
-    asked: GroupQuery = call.asked
-    with refusing():
-        return reply(
-            call, shown_group(api.services.groups.show(call.app, account_id(asked.group), call.user))
-        )
+@routes.get(
+    "/groups/show", ADMIN_OR_ACCOUNT, problems=_UNKNOWN, example={"user": "1", "group": "1"}, user="optional"
+)
+def show(api: Api, call: Call, asked: GroupChange) -> GroupShown:
+    """Show a group and the acting user's role in it."""
+    return _shown(api.services.groups.show(call.app, account_id(asked.group), call.user))
 
 
-def members(api: Api, call: Call) -> HttpResponse:
-    """``GET /api/v1/groups/members``."""
-    asked: GroupMembersQuery = call.asked
+@routes.get(
+    "/groups/members",
+    ADMIN_OR_ACCOUNT,
+    problems=_UNKNOWN,
+    example={"user": "1", "group": "1"},
+    answer_example=GroupMembersAnswer([GroupMemberShown("1", "owner", 0)], ""),
+    user="optional",
+)
+def members(api: Api, call: Call, asked: GroupMembersQuery) -> GroupMembersAnswer:
+    """List the members of a group, page by page."""
     group, behind = account_id(asked.group), after(asked.cursor) or ""
-    with refusing():
-        page = api.services.groups.members(call.app, group, call.user, behind, asked.limit)
+    page = api.services.groups.members(call.app, group, call.user, behind, asked.limit)
     following = cursor_of(page[-1].user) if len(page) == asked.limit else ""
     now = time()
     shown = [
         GroupMemberShown(row.user, row.role, row.muted_until if row.muted_until > now else 0)  # type: ignore[arg-type]
         for row in page
     ]
-    return reply(call, GroupMembersAnswer(shown, following))
+    return GroupMembersAnswer(shown, following)
 
 
-def invite(api: Api, call: Call) -> HttpResponse:
-    """``POST /api/v1/groups/invite``."""
-    asked: GroupMembers = call.asked
+@routes.post(
+    "/groups/invite", ADMIN_OR_ACCOUNT, problems=(*_UNKNOWN, *_NOT_MADE), example=_MEMBERS, user="optional"
+)
+def invite(api: Api, call: Call, asked: GroupMembers) -> GroupAnswer:
+    """Add users to a group.
+
+    Any member may invite users. New members cannot read earlier messages.
+    """
     _check_members(api, call, asked.members)
-    with refusing():
-        new = api.services.groups.invite(call.app, account_id(asked.group), call.user, asked.members)
-    return reply(call, GroupAnswer(asked.group, list(new)))
+    new = api.services.groups.invite(call.app, account_id(asked.group), call.user, asked.members)
+    return GroupAnswer(asked.group, list(new))
 
 
-def leave(api: Api, call: Call) -> HttpResponse:
-    """``POST /api/v1/groups/leave``."""
-    asked: GroupChange = call.asked
-    with refusing():
-        api.services.groups.leave(call.app, account_id(asked.group), call.user)
-    return reply(call, GroupAnswer(asked.group, [call.user]))
+@routes.post("/groups/leave", ADMIN_OR_ACCOUNT, problems=_UNKNOWN, example={"user": "2", "group": "1"})
+def leave(api: Api, call: Call, asked: GroupChange) -> GroupAnswer:
+    """Leave a group.
+
+    If the owner leaves, an admin becomes the owner, otherwise a member.
+    """
+    api.services.groups.leave(call.app, account_id(asked.group), call.user)
+    return GroupAnswer(asked.group, [call.user])
 
 
-def remove(api: Api, call: Call) -> HttpResponse:
-    """``POST /api/v1/groups/remove``."""
-    asked: GroupMembers = call.asked
-    with refusing():
-        gone = api.services.groups.remove(call.app, account_id(asked.group), call.user, asked.members)
-    return reply(call, GroupAnswer(asked.group, list(gone)))
+@routes.post("/groups/remove", ADMIN_OR_ACCOUNT, problems=_NO_MEMBER, example=_MEMBERS, user="optional")
+def remove(api: Api, call: Call, asked: GroupMembers) -> GroupAnswer:
+    """Remove members from a group.
+
+    Admins may remove members. The owner may remove anybody.
+    """
+    gone = api.services.groups.remove(call.app, account_id(asked.group), call.user, asked.members)
+    return GroupAnswer(asked.group, list(gone))
 
 
-def rename(api: Api, call: Call) -> HttpResponse:
-    """``POST /api/v1/groups/rename``."""
-    asked: GroupRename = call.asked
-    with refusing():
-        group = api.services.groups.rename(call.app, account_id(asked.group), call.user, asked.name)
-    return reply(call, shown_group(group))
+@routes.post(
+    "/groups/rename",
+    ADMIN_OR_ACCOUNT,
+    problems=_NOT_PERMITTED,
+    example={"user": "1", "group": "1", "name": "tea"},
+    user="optional",
+)
+def rename(api: Api, call: Call, asked: GroupRename) -> GroupShown:
+    """Rename a group.
+
+    For the owner and admins.
+    """
+    group = api.services.groups.rename(call.app, account_id(asked.group), call.user, asked.name)
+    return _shown(group)
 
 
-def set_role(api: Api, call: Call) -> HttpResponse:
-    """``POST /api/v1/groups/role``."""
-    asked: GroupRole = call.asked
-    with refusing():
-        group = account_id(asked.group)
-        api.services.groups.set_role(call.app, group, call.user, asked.member, asked.role)
-    return reply(call, GroupAnswer(asked.group, [asked.member]))
+@routes.post(
+    "/groups/role",
+    ADMIN_OR_ACCOUNT,
+    problems=_NO_MEMBER,
+    example={"user": "1", "group": "1", "member": "2", "role": "admin"},
+    user="optional",
+)
+def set_role(api: Api, call: Call, asked: GroupRole) -> GroupAnswer:
+    """Change the role of a member.
+
+    For the owner. An owner who makes another member the owner becomes an admin.
+    """
+    group = account_id(asked.group)
+    api.services.groups.set_role(call.app, group, call.user, asked.member, asked.role)
+    return GroupAnswer(asked.group, [asked.member])
 
 
-def mute(api: Api, call: Call) -> HttpResponse:
-    """``POST /api/v1/groups/mute``."""
-    asked: GroupMute = call.asked
-    with refusing():
-        api.services.groups.mute(call.app, account_id(asked.group), call.user, asked.member, asked.until)
-    return reply(call, GroupAnswer(asked.group, [asked.member]))
+@routes.post(
+    "/groups/mute",
+    ADMIN_OR_ACCOUNT,
+    problems=_NO_MEMBER,
+    example={"user": "1", "group": "1", "member": "2", "until": 1795159400},
+    user="optional",
+)
+def mute(api: Api, call: Call, asked: GroupMute) -> GroupAnswer:
+    """Silence a member for a time.
+
+    Admins may silence members. The owner may silence anybody.
+    """
+    api.services.groups.mute(call.app, account_id(asked.group), call.user, asked.member, asked.until)
+    return GroupAnswer(asked.group, [asked.member])
 
 
-def shown_group(group: Group) -> GroupShown:
+def _shown(group: Group) -> GroupShown:
     muted = group.muted_until if group.muted_until > time() else 0
     return GroupShown(str(group.id), group.name, group.created, group.role, muted, group.open)  # type: ignore[arg-type]
 
 
-GROUP: Final = {
-    "group": "1",
-    "name": "tea",
-    "created": 1795155803,
-    "role": "owner",
-    "muted_until": 0,
-    "open": False,
-}
-GROUP_PROBLEMS: Final = (*ACTOR_PROBLEMS, errors.HTTP_UNKNOWN_GROUP)
-
-
-def _query(path: str, function: Callable[[Api, Call], HttpResponse], summary: str, **more: Any) -> Operation:
-    return Operation("GET", path, ADMIN_OR_ACCOUNT, function, "groups", summary, hot=False, **more)
-
-
-def _row(
-    word: str, function: Callable[[Api, Call], HttpResponse], summary: str, description: str = "", **more: Any
-) -> Operation:
-    """A route that changes a group."""
-    more.setdefault("answer", GroupAnswer)
-    more.setdefault("example_answer", {"group": "1", "users": ["2"]})
-    problems = (*GROUP_PROBLEMS, *more.pop("problems", ()))
-    path = f"/api/v1/groups/{word}"
-    return Operation(
-        "POST",
-        path,
-        ADMIN_OR_ACCOUNT,
-        function,
-        "groups",
-        summary,
-        description,
-        problems=problems,
-        hot=False,
-        **more,
-    )
-
-
-_MEMBERS: Final = (errors.HTTP_TOO_MANY_MEMBERS, errors.HTTP_UNKNOWN_ACCOUNT, errors.HTTP_NOT_ALLOWED)
-_NAMED: Final = {"user": "1", "group": "1", "members": ["2"]}
-
-
-def set_open(api: Api, call: Call) -> HttpResponse:
-    """``POST /api/v1/groups/open``."""
-    asked: GroupOpen = call.asked
-    with refusing():
-        changed = api.services.groups.set_open(call.app, account_id(asked.group), call.user, asked.open)
-    return reply(call, shown_group(changed))
-
-
-def join(api: Api, call: Call) -> HttpResponse:
-    """``POST /api/v1/groups/join``."""
-    asked: GroupChange = call.asked
-    with refusing():
-        return reply(
-            call, shown_group(api.services.groups.join(call.app, account_id(asked.group), call.user))
-        )
-
-
-OPERATIONS: Final = (
-    _query(
-        "/api/v1/groups",
-        groups,
-        "The groups of a user, page by page",
-        query=ActingPage,
-        answer=GroupsAnswer,
-        problems=ACTOR_PROBLEMS,
-        example_query={"user": "1"},
-        example_answer={"count": 1, "groups": [GROUP], "next": ""},
-    ),
-    _query(
-        "/api/v1/groups/show",
-        show,
-        "What a group is called, and what one is in it",
-        query=GroupQuery,
-        answer=GroupShown,
-        problems=GROUP_PROBLEMS,
-        example_query={"user": "1", "group": "1"},
-        example_answer=GROUP,
-        user="optional",
-    ),
-    _query(
-        "/api/v1/groups/members",
-        members,
-        "The members of a group, page by page",
-        query=GroupMembersQuery,
-        answer=GroupMembersAnswer,
-        problems=GROUP_PROBLEMS,
-        example_query={"user": "1", "group": "1"},
-        example_answer={"members": [{"user": "1", "role": "owner", "muted_until": 0}], "next": ""},
-        user="optional",
-    ),
-    _row(
-        "create",
-        create,
-        "A new group",
-        body=GroupCreate,
-        answer=GroupShown,
-        status=201,
-        problems=_MEMBERS,
-        example_body={"user": "1", "name": "tea", "members": ["2"]},
-        example_answer=GROUP,
-    ),
-    _row(
-        "invite",
-        invite,
-        "Make users members of a group",
-        "Any member may. Nobody reads what was said before they came.",
-        body=GroupMembers,
-        problems=_MEMBERS,
-        example_body=_NAMED,
-        user="optional",
-    ),
-    _row(
-        "leave",
-        leave,
-        "Leave a group",
-        "The group of an owner who leaves goes to an admin, else to a member.",
-        body=GroupChange,
-        example_body={"user": "2", "group": "1"},
-    ),
-    _row(
-        "remove",
-        remove,
-        "Take members out of a group",
-        "Admins remove members, the owner removes anybody.",
-        body=GroupMembers,
-        problems=(errors.HTTP_ROLE_TOO_LOW, errors.HTTP_UNKNOWN_MEMBER),
-        example_body=_NAMED,
-        user="optional",
-    ),
-    _row(
-        "rename",
-        rename,
-        "Give a group another name",
-        "The owner and admins may.",
-        body=GroupRename,
-        answer=GroupShown,
-        problems=(errors.HTTP_ROLE_TOO_LOW,),
-        example_body={"user": "1", "group": "1", "name": "tea"},
-        example_answer=GROUP,
-        user="optional",
-    ),
-    _row(
-        "role",
-        set_role,
-        "Give a member a role",
-        "For the owner. An owner who appoints another owner becomes an admin.",
-        body=GroupRole,
-        problems=(errors.HTTP_ROLE_TOO_LOW, errors.HTTP_UNKNOWN_MEMBER),
-        example_body={"user": "1", "group": "1", "member": "2", "role": "admin"},
-        user="optional",
-    ),
-    _row(
-        "mute",
-        mute,
-        "Silence a member for a time",
-        "Admins silence members, the owner anybody.",
-        body=GroupMute,
-        problems=(errors.HTTP_ROLE_TOO_LOW, errors.HTTP_UNKNOWN_MEMBER),
-        example_body={"user": "1", "group": "1", "member": "2", "until": 1795159400},
-        user="optional",
-    ),
-    Operation(
-        "POST",
-        "/api/v1/groups/open",
-        ADMIN_OR_ACCOUNT,
-        set_open,
-        "groups",
-        "Let anybody join a group, or not any more",
-        "For the owner and admins. Current members stay members.",
-        body=GroupOpen,
-        answer=GroupShown,
-        problems=(*GROUP_PROBLEMS, errors.HTTP_ROLE_TOO_LOW),
-        example_body={"user": "1", "group": "1", "open": True},
-        example_answer={**GROUP, "open": True},
-        hot=False,
-        user="optional",
-    ),
-    Operation(
-        "POST",
-        "/api/v1/groups/join",
-        ADMIN_OR_ACCOUNT,
-        join,
-        "groups",
-        "Join an open group",
-        "A group that is not open is as unknown as one that does not exist.",
-        body=GroupChange,
-        answer=GroupShown,
-        problems=(*GROUP_PROBLEMS, errors.HTTP_TOO_MANY_MEMBERS),
-        example_body={"user": "3", "group": "1"},
-        example_answer={**GROUP, "role": "member", "open": True},
-        hot=False,
-    ),
+@routes.post(
+    "/groups/open",
+    ADMIN_OR_ACCOUNT,
+    problems=_NOT_PERMITTED,
+    example={"user": "1", "group": "1", "open": True},
+    answer_example=replace(_GROUP, open=True),
+    user="optional",
 )
+def set_open(api: Api, call: Call, asked: GroupOpen) -> GroupShown:
+    """Open a group to everybody, or close it.
+
+    For the owner and admins. Current members stay members.
+    """
+    changed = api.services.groups.set_open(call.app, account_id(asked.group), call.user, asked.open)
+    return _shown(changed)
+
+
+@routes.post(
+    "/groups/join",
+    ADMIN_OR_ACCOUNT,
+    problems=(*_UNKNOWN, errors.HTTP_TOO_MANY_MEMBERS),
+    example={"user": "3", "group": "1"},
+    answer_example=replace(_GROUP, role="member", open=True),
+)
+def join(api: Api, call: Call, asked: GroupChange) -> GroupShown:
+    """Join an open group.
+
+    A group that is not open is reported as unknown.
+    """
+    return _shown(api.services.groups.join(call.app, account_id(asked.group), call.user))

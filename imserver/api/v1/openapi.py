@@ -1,7 +1,7 @@
 """The OpenAPI 3.1 document of ``/api/v1``, made from the table of operations.
 
-What the document says of a body is what the msgspec Struct checks; what every route has (keys, problems, ids)
-is said here once.
+The schemas are those of the msgspec Structs that check the requests. What all routes share (keys, problems,
+ids) is added here.
 """
 
 from __future__ import annotations
@@ -22,27 +22,29 @@ from imserver.errors import HttpProblem
 TAGS: Final = {
     "push": "Deliver messages to connected users.",
     "presence": "Online users, their sessions, and since when.",
-    "rooms": "Live sets of connections that are published to together.",
-    "sessions": "End sessions, and keep users out.",
-    "accounts": "People who register with a phone number and a password. Asked with the account's own token, "
-    "or by a back end whose key has the scope `admin`.",
+    "channels": "Names that connections subscribe to. Publications may have a history.",
+    "sessions": "End sessions, ban users.",
+    "accounts": "Users who register with a phone number and a password. Use the account's own "
+    "token, or an API key with the scope `admin`.",
     "friends": "Friends, friend requests, blocks.",
-    "groups": "Stored sets of members with stored messages.",
+    "groups": "Stored member lists with stored messages.",
     "conversations": "Stored messages: lists, sync, history, search, receipts; send, recall, edit.",
-    "apps": "The tenants of this server: nothing crosses from one app to another.",
-    "events": "Receive without a WebSocket.",
-    "uploads": "Files that users send each other.",
-    "document": "This interface, described.",
+    "apps": "The tenants of this server. Nothing passes from one app to another.",
+    "events": "Receive events without a WebSocket, and read durable events.",
+    "uploads": "Files that users send to each other.",
+    "document": "The description of this API.",
 }
-"""The chapters of the document, in their order."""
+"""The chapters of the document, in order."""
 
 REQUEST_ID: Final = Header(
-    "X-Request-Id", "The id of this request in the server's log: yours if you sent one.", example="7f3a-1"
+    "X-Request-Id",
+    "The id of this request in the server's log. It is yours if you sent one.",
+    example="7f3a-1",
 )
 RATE_HEADERS: Final = (
-    Header("RateLimit-Limit", "Requests that this key may make in a second.", "integer", 1000),
-    Header("RateLimit-Remaining", "How many of them are left.", "integer", 999),
-    Header("RateLimit-Reset", "Seconds until all of them are there again.", "integer", 1),
+    Header("RateLimit-Limit", "The requests per second that the key may make.", "integer", 1000),
+    Header("RateLimit-Remaining", "The number of requests left.", "integer", 999),
+    Header("RateLimit-Reset", "Seconds until the full number is available again.", "integer", 1),
 )
 _BINARY: Final = "application/octet-stream"
 _ALWAYS: Final = (errors.HTTP_BAD_REQUEST, errors.HTTP_INTERNAL_ERROR, errors.HTTP_BUSY)
@@ -52,7 +54,7 @@ _WITH_BODY: Final = (errors.HTTP_INVALID_REQUEST, errors.HTTP_BODY_TOO_LARGE, er
 
 
 class Problem(Struct):
-    """What a refusal says. Programs look at ``code``; ``message`` is for people and may change."""
+    """The body of a refused request. Use `code` in programs; the text of `message` may change."""
 
     code: str
     message: str
@@ -65,8 +67,8 @@ def document(
 ) -> dict[str, Any]:
     """The document as JSON's Python types.
 
-    ``numbers`` are limits of this server, by setting: where a schema names one in place of a number, the
-    number stands in the document. ``demo``: no key is needed.
+    ``numbers`` are limits of this server, by setting: a schema that names a setting gets its number.
+    ``demo``: no key is needed.
     """
     rows = tuple(operations)
     references, schemas = _schemas(rows, numbers)
@@ -74,13 +76,14 @@ def document(
     for row in rows:
         paths.setdefault(row.path, {})[row.method.lower()] = _operation(row, references, schemas, demo)
     tags = {row.tag for row in rows}
-    used = {name for row in rows for name in _queries(row)}
+    bodies = {row.body for row in rows}
+    queries = {row.query.__name__ for row in rows if row.query is not None and row.query not in bodies}
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "imserver",
             "version": __version__,
-            "summary": "Push to connected users, list online users, run rooms.",
+            "summary": "Push to connected users, list online users, manage channels.",
             "description": _markdown(_DESCRIPTION),
             "license": {"name": "MIT", "identifier": "MIT"},
         },
@@ -88,7 +91,7 @@ def document(
         "tags": [{"name": name, "description": text} for name, text in TAGS.items() if name in tags],
         "paths": paths,
         "components": {
-            "schemas": {name: schema for name, schema in schemas.items() if name not in used},
+            "schemas": {name: schema for name, schema in schemas.items() if name not in queries},
             "securitySchemes": {
                 "key": {
                     "type": "http",
@@ -101,47 +104,43 @@ def document(
 
 
 _DESCRIPTION: Final = """
-    Requests and answers are JSON in UTF-8. What acts is a POST; what only looks is a GET with parameters in
-    its query. A field that a route does not know is refused, so that a slip of the pen is noticed.
+    Requests and answers are JSON in UTF-8. Use POST to change something and GET, with parameters in the
+    query, to read. The server refuses unknown fields, so that typing errors are noticed.
 
-    A refusal has a fitting HTTP status and a body `{"code", "message", "temporary", "request_id"}`. Where
-    `temporary` is true the same request may succeed later.
+    A refused request gets an HTTP error status and a body `{"code", "message", "temporary", "request_id"}`.
+    If `temporary` is true, the same request may succeed later.
     """
 
 
 def _schemas(
     rows: Sequence[Operation], numbers: Mapping[str, int]
 ) -> tuple[dict[Any, Any], dict[str, dict[str, Any]]]:
-    """For every type how it is referred to, and the schemas by name."""
+    """The reference to each type, and the schemas by name."""
     types: list[Any] = [Problem]
     for row in rows:
         types += [kind for kind in (row.query, row.body, row.answer) if kind is not None]
     types = list(dict.fromkeys(types))
     found, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
-    schemas = {name: _told(schema, numbers) for name, schema in sorted(components.items())}
+    schemas = {name: _filled(schema, numbers) for name, schema in sorted(components.items())}
     return dict(zip(types, found, strict=True)), schemas
 
 
-def _told(schema: Any, numbers: Mapping[str, int]) -> Any:
-    """A schema with its texts as Markdown, and with numbers in place of the settings that it names."""
+def _filled(schema: Any, numbers: Mapping[str, int]) -> Any:
+    """A schema with its texts as Markdown, and settings replaced by their numbers."""
     if isinstance(schema, list):
-        return [_told(each, numbers) for each in schema]
+        return [_filled(each, numbers) for each in schema]
     if not isinstance(schema, dict):
         return numbers.get(schema, schema) if isinstance(schema, str) else schema
-    told = {name: _told(value, numbers) for name, value in schema.items()}
-    if isinstance(told.get("description"), str):
-        told["description"] = _markdown(told["description"])
-    return told
+    filled = {name: _filled(value, numbers) for name, value in schema.items()}
+    if isinstance(filled.get("description"), str):
+        filled["description"] = _markdown(filled["description"])
+    return filled
 
 
 def _markdown(text: str) -> str:
     """A docstring as Markdown, each paragraph on one line."""
     paragraphs = inspect.cleandoc(text).replace("``", "`").split("\n\n")
     return "\n\n".join(" ".join(each.split()) for each in paragraphs)
-
-
-def _queries(row: Operation) -> tuple[str, ...]:
-    return () if row.query is None else (row.query.__name__,)
 
 
 def _operation(
@@ -162,14 +161,14 @@ def _operation(
         described["requestBody"] = {"required": True, "content": {_BINARY: {"schema": {}}}}
     if row.body is not None:
         content: dict[str, Any] = {"schema": {**references[row.body], **row.rules}}
-        if row.example_body is not None:
-            content["examples"] = {"example": {"value": row.example_body}}
+        if row.example is not None:
+            content["examples"] = {"example": {"value": row.example}}
         described["requestBody"] = {"required": True, "content": {JSON: content}}
     return described
 
 
 def operation_id(row: Operation) -> str:
-    """The name of an operation for programs that are made from the document: ``post_rooms_join``."""
+    """The name of an operation in generated clients: ``post_channels_publish``."""
     path = row.path.replace(".", "/").replace("{", "by_").replace("}", "")
     return "_".join([row.method.lower(), *path.split("/")[3:]])
 
@@ -179,11 +178,11 @@ def _parameters(row: Operation, schemas: Mapping[str, dict[str, Any]]) -> list[d
     if row.path_id is not None:
         schema = msgspec.json.schema(row.path_id)
         meaning = schema.pop("description", "")
-        place = {"name": "id", "in": "path", "required": True, "example": (row.example_query or {})["id"]}
+        place = {"name": "id", "in": "path", "required": True, "example": row.example["id"]}
         found.append({**place, "schema": schema, "description": meaning})
     if row.query is not None:
         schema = schemas[row.query.__name__]
-        examples = row.example_query or {}
+        examples = row.example or {}
         for name, kind in schema["properties"].items():
             parameter: dict[str, Any] = {
                 "name": name,
@@ -209,8 +208,8 @@ def _responses(row: Operation, references: Mapping[Any, Any]) -> dict[str, Any]:
     headers = _answer_headers(row)
     good: dict[str, Any] = {"description": HTTPStatus(row.status).phrase, "headers": headers}
     content: dict[str, Any] = {"schema": {"type": "string"} if row.answer is None else references[row.answer]}
-    if row.example_answer is not None:
-        content["examples"] = {"example": {"value": row.example_answer}}
+    if row.answer_example is not None:
+        content["examples"] = {"example": {"value": msgspec.to_builtins(row.answer_example)}}
     if row.status != HTTPStatus.SWITCHING_PROTOCOLS:
         good["content"] = {row.content_type: content}
     if row.links:
@@ -241,23 +240,20 @@ def _answer_headers(row: Operation) -> dict[str, Any]:
 
 
 def problems_of(row: Operation) -> tuple[HttpProblem, ...]:
-    """Every refusal that a route may answer with."""
+    """All refusals of a route."""
     common = [*_ALWAYS, *(_WITH_BODY if row.body is not None else ())]
     if row.scope:
         common += [*_KEYED, *(() if row.need is ANY_KEY else _SCOPED)]
-    return tuple(dict.fromkeys((*row.problems, *common)))
+    if "session" in row.need.users:
+        common.append(errors.HTTP_ISSUER_UNAVAILABLE)
+    return tuple(dict.fromkeys((*row.shared_problems, *row.problems, *common)))
 
 
 def _refusal(problems: Sequence[HttpProblem], reference: Any, headers: dict[str, Any]) -> dict[str, Any]:
     examples = {
         problem.code: {
             "summary": problem.message,
-            "value": {
-                "code": problem.code,
-                "message": problem.message,
-                "temporary": problem.temporary,
-                "request_id": "7f3a-1",
-            },
+            "value": msgspec.to_builtins(Problem(problem.code, problem.message, problem.temporary, "7f3a-1")),
         }
         for problem in problems
     }

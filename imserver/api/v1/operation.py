@@ -1,13 +1,15 @@
-"""How a route of ``/api/v1`` is declared: one row that the router, the OpenAPI document and the tests read.
+"""How a route of ``/api/v1`` is declared: once, for the router, the OpenAPI document and the tests.
 
-A module of routes exports ``OPERATIONS``, a tuple of :class:`Operation`. What a request carries and what it
-is answered with are msgspec Structs: they check what comes in, and their annotations are the document.
+A module of routes has a :class:`Resource`, whose decorators declare its route functions. What a request
+carries and what it is answered with are msgspec Structs: they check what comes in, and their annotations are
+the document.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from inspect import cleandoc, signature
+from typing import Any, Final, TypeVar, get_type_hints
 
 import msgspec
 from msgspec import Struct
@@ -16,16 +18,22 @@ from imserver import errors
 from imserver.api.call import Api, AppRule, Call, Route, UserRule
 from imserver.api.reply import PROBLEM, ApiProblem
 from imserver.api.v1.field import Acting
-from imserver.api.v1.wire import read, read_query
-from imserver.auth.principal import Need
+from imserver.api.v1.wire import read, read_query, reply
+from imserver.auth.principal import ANYONE, Need
 from imserver.errors import HttpProblem
+from imserver.transport.exchange import HttpResponse
 
 PREFIX: Final = "/api/v1"
 JSON: Final = "application/json"
 
 
+def one_of(*names: str) -> dict[str, Any]:
+    """A rule in JSON Schema: exactly one of these fields is there."""
+    return {"oneOf": [{"required": [name]} for name in names]}
+
+
 class Header(Struct, frozen=True):
-    """One header of a request or of an answer, as the document tells of it. ``kind`` is a JSON type."""
+    """A header of a request or answer in the document. ``kind`` is a JSON type."""
 
     name: str
     meaning: str
@@ -34,9 +42,9 @@ class Header(Struct, frozen=True):
 
 
 class Link(Struct, frozen=True):
-    """What an answer is good for: the operation that is asked next, and where its parameters come from.
+    """An operation that a client may call with values of an answer.
 
-    ``parameters`` are runtime expressions of OpenAPI, by the parameter's name.
+    ``parameters``: name of a parameter → runtime expression of OpenAPI.
     """
 
     name: str
@@ -48,17 +56,18 @@ class Operation(Struct, frozen=True):
     """One route. ``need``: what a principal must have proved; ``reach`` and ``user``: in which app, for whom.
 
     ``query`` and ``body`` are the Structs that query parameters and the JSON body are read into, ``answer``
-    the one that the body of an answer of ``status`` is made of (None: there is none of them, or the document
-    cannot tell its shape); ``rules`` is what the function demands of a body besides, as JSON Schema. The
-    examples are what goes over the wire, as Python's JSON has it. ``problems``
-    and the headers are those that are this route's own: what every route has is said once, in
-    :mod:`imserver.api.v1.openapi`.
+    the one that the body of an answer of ``status`` is made of (None: no body, or one without a schema).
+    ``rules`` is what the function demands of a body besides, as JSON Schema. ``example`` is a query or body,
+    ``answer_example`` an answer.
+    ``problems`` and the headers are those of this route alone; :mod:`imserver.api.v1.openapi` adds those that
+    many routes have.
     """
 
     method: str
     path: str
     need: Need
-    function: Callable[..., Any]
+    function: Callable[..., Any] | None
+    """None: the route is answered elsewhere, see :meth:`Resource.elsewhere`."""
     tag: str
     summary: str
     description: str = ""
@@ -67,37 +76,36 @@ class Operation(Struct, frozen=True):
     answer: Any = None
     status: int = 200
     also: tuple[int, ...] = ()
-    """Statuses of other answers that are no refusals: 206 with a part of the same, 304 with nothing."""
+    """Statuses of other successful answers: 206 with a part of the content, 304 without."""
     problems: tuple[HttpProblem, ...] = ()
     headers: tuple[Header, ...] = ()
     answer_headers: tuple[Header, ...] = ()
     links: tuple[Link, ...] = ()
     rules: dict[str, Any] = {}
-    example_query: dict[str, Any] | None = None
-    example_body: Any = None
-    example_answer: Any = None
+    example: Any = None
+    answer_example: Any = None
     content_type: str = JSON
     hot: bool = True
     binary: bool = False
-    """The body is a file as it is."""
+    """The body is the content of a file."""
     path_id: Any = None
     """The type of ``{id}`` in the path."""
 
     reach: AppRule = "known"
-    """What holds of the field ``app`` of ``query`` or ``body``."""
+    """The rule for the field ``app`` of ``query`` or ``body``."""
     user: UserRule | None = None
-    """What holds of the field ``user``. None: ``required`` in an :class:`Acting`, else ``""``."""
+    """The rule for the field ``user``. None: ``required`` in an :class:`Acting`, else ``""``."""
     read: Callable[[Api, Call], None] | None = None
-    """Reads the request in place of :func:`reader_of`."""
+    """Reads the request instead of :func:`reader_of`."""
 
     @property
     def scope(self) -> str:
-        """What a key has to allow, where only keys are good; else ``""``."""
+        """The scope of the key, if only API keys are accepted; else ``""``."""
         return "" if self.need.users else self.need.scope
 
     @property
     def shape(self) -> type[Struct] | None:
-        """What the request is read into."""
+        """The Struct that the request is read into."""
         return self.query or self.body
 
     @property
@@ -112,9 +120,124 @@ class Operation(Struct, frozen=True):
             return self.user
         return "required" if self.shape is not None and issubclass(self.shape, Acting) else ""
 
+    @property
+    def shared_problems(self) -> tuple[HttpProblem, ...]:
+        """The refusals of all routes that name an app, or are asked on behalf of a user."""
+        if self.on_behalf:
+            return ACTOR_PROBLEMS
+        if not self.names_app:
+            return () if self.shape is None else (errors.HTTP_INVALID_REQUEST,)
+        left_out = []
+        if self.need is ANYONE:
+            left_out.append(errors.HTTP_FORBIDDEN)
+        if self.reach not in ("known", "optional"):
+            left_out.append(errors.HTTP_UNKNOWN_APP)
+        return tuple(each for each in APP_PROBLEMS if each not in left_out)
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+Refusals = Mapping[type[Exception], Callable[[Any], ApiProblem]]
+"""Exception of a service → the refusal that it is answered with."""
+
+
+def refuse(problem: HttpProblem, text: str = "") -> Callable[[Exception], ApiProblem]:
+    """Make the refusal for an exception. ``{}`` in ``text`` is replaced by the text of the exception."""
+    return lambda error: ApiProblem(problem, text.format(error))
+
+
+class Resource:
+    """Declares the routes of one resource, a chapter of the document. ``rows`` has them in order.
+
+    :meth:`get` and :meth:`post` decorate a route function. Its docstring is summary and description in the
+    document. There are two kinds of functions:
+
+    - ``(api, call, asked)``: the type of ``asked`` is what the query or the JSON body is read into, the
+      returned Struct is the body of the answer. ``refusals`` are its exceptions that become refusals.
+    - ``(api, call)``: it makes its response itself. Its row names ``query`` or ``body``, and ``answer``.
+
+    ``more`` are fields of :class:`Operation`; ``hot`` and ``problems`` hold for all routes of the resource.
+    ``examples`` are answers, for all routes with an answer of their type.
+    """
+
+    def __init__(
+        self,
+        tag: str,
+        hot: bool = True,
+        problems: tuple[HttpProblem, ...] = (),
+        refusals: Refusals | None = None,
+        examples: tuple[Struct, ...] = (),
+    ) -> None:
+        self.rows: list[Operation] = []
+        self._tag = tag
+        self._hot = hot
+        self._problems = problems
+        self._refusals = refusals or {}
+        self._examples = {type(each): each for each in examples}
+
+    def get(self, path: str, need: Need, **more: Any) -> Callable[[F], F]:
+        """Declare the function as ``GET /api/v1{path}``."""
+        return self._declare("GET", path, need, more)
+
+    def post(self, path: str, need: Need, **more: Any) -> Callable[[F], F]:
+        """Declare the function as ``POST /api/v1{path}``."""
+        return self._declare("POST", path, need, more)
+
+    def elsewhere(self, method: str, path: str, need: Need, text: str, **more: Any) -> None:
+        """Declare a route that is not answered by a function of this module, but with its own socket or body.
+
+        ``text``: what else the docstring says.
+        """
+        self._add(method, path, need, None, text, more)
+
+    def _declare(self, method: str, path: str, need: Need, more: dict[str, Any]) -> Callable[[F], F]:
+        def declare(function: F) -> F:
+            run: Callable[[Api, Call], HttpResponse] = function
+            taken = list(signature(function).parameters)[2:]
+            row = dict(more)
+            if taken:
+                types = get_type_hints(function)
+                row.setdefault("answer", types["return"])
+                row.setdefault("answer_example", self._examples.get(row["answer"]))
+                row["query" if method == "GET" else "body"] = types[taken[0]]
+                run = _answering(function, row.get("status", 200), self._refusals)
+            self._add(method, path, need, run, function.__doc__ or "", row)
+            return function
+
+        return declare
+
+    def _add(
+        self,
+        method: str,
+        path: str,
+        need: Need,
+        run: Callable[[Api, Call], HttpResponse] | None,
+        text: str,
+        more: dict[str, Any],
+    ) -> None:
+        summary, _, description = cleandoc(text).partition("\n\n")
+        row = {"hot": self._hot, **more, "problems": (*self._problems, *more.get("problems", ()))}
+        where = (method, PREFIX + path, need)
+        self.rows.append(Operation(*where, run, self._tag, summary.rstrip("."), description, **row))
+
+
+def _answering(
+    function: Callable[[Api, Call, Any], Struct], status: int, refusals: Refusals
+) -> Callable[[Api, Call], HttpResponse]:
+    """The route function that answers with what ``function`` returns."""
+    refused = tuple(refusals)
+
+    def run(api: Api, call: Call) -> HttpResponse:
+        try:
+            answer = function(api, call, call.asked)
+        except refused as error:
+            raise refusals[type(error)](error) from None
+        return reply(call, answer, (), status)
+
+    return run
+
 
 def reader_of(row: Operation) -> Callable[[Api, Call], None]:
-    """What reads query or body of an operation: sets ``call.asked``, and the app and user that it names."""
+    """Make the function that reads the query or body: it sets ``call.asked``, ``app`` and ``user``."""
     query, body = row.query, None if row.body is None else msgspec.json.Decoder(row.body)
     names_app, needs_app, names_user = row.names_app, row.reach != "optional", row.on_behalf != ""
 
@@ -127,7 +250,7 @@ def reader_of(row: Operation) -> Callable[[Api, Call], None]:
         call.asked = asked
         if names_app:
             if asked.app:
-                call.app = api.services.tenants.resolve(asked.app)
+                call.app = api.tenants.resolve(asked.app)
             elif call.principal.user:
                 call.app = call.principal.app
             elif needs_app:
@@ -139,7 +262,7 @@ def reader_of(row: Operation) -> Callable[[Api, Call], None]:
 
 
 def route_of(row: Operation) -> Route:
-    """The row of the table of routes that an operation is."""
+    """The route of an operation."""
     return Route(
         row.method,
         row.path,
@@ -161,7 +284,7 @@ APP_PROBLEMS: Final = (
     errors.HTTP_UNKNOWN_APP,
     errors.HTTP_STORAGE_UNAVAILABLE,
 )
-"""What may be wrong with any request that names an app."""
+"""The refusals of every request that names an app."""
 
 ACTOR_PROBLEMS: Final = (
     errors.HTTP_INVALID_REQUEST,
@@ -172,4 +295,4 @@ ACTOR_PROBLEMS: Final = (
     errors.HTTP_UNKNOWN_APP,
     errors.HTTP_STORAGE_UNAVAILABLE,
 )
-"""What may be wrong with any request that is made on behalf of a user."""
+"""The refusals of every request on behalf of a user."""

@@ -1,20 +1,27 @@
-"""Routes that tell who is online: one user, many, all of them in pages, and how many."""
+"""Presence: users online, their sessions, counts, a connection; ending sessions: disconnect, ban, unban."""
 
 from __future__ import annotations
 
 from typing import Annotated, Final
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Struct, UnsetType
 
 from imserver.api.call import Api, Call
 from imserver.api.form import cursor as cursor_of
+from imserver.api.reply import ApiProblem
 from imserver.api.v1 import field
-from imserver.api.v1.operation import APP_PROBLEMS, Link, Operation
-from imserver.api.v1.wire import after, page_of, reached, reply, require_few
-from imserver.auth.principal import READ
-from imserver.errors import HTTP_TOO_MANY_TARGETS
+from imserver.api.v1.field import about
+from imserver.api.v1.operation import Link, Resource
+from imserver.api.v1.wire import after, page_of, reached, require_few
+from imserver.auth.principal import ADMIN, READ
+from imserver.errors import (
+    CLOSE_KICKED,
+    HTTP_REGISTRY_UNAVAILABLE,
+    HTTP_TOO_MANY_TARGETS,
+    HTTP_UNKNOWN_CONNECTION,
+)
+from imserver.model import Outcome
 from imserver.services.sessions.presence import SessionInfo
-from imserver.transport.exchange import HttpResponse
 
 
 class PresenceQuery(Struct, forbid_unknown_fields=True):
@@ -30,9 +37,9 @@ class PresenceRequest(Struct, forbid_unknown_fields=True):
     app: field.App
     users: Annotated[
         list[field.User],
-        Meta(description="The users to look for.", extra_json_schema={"maxItems": "limits.batch_targets"}),
+        about("The users to look for.", extra_json_schema={"maxItems": "limits.batch_targets"}),
     ]
-    sessions: Annotated[bool, Meta(description="Whether to list each user's sessions, too.")] = False
+    sessions: Annotated[bool, about("Whether to list the sessions of each user, too.")] = False
 
 
 class SessionShown(Struct):
@@ -46,42 +53,35 @@ class SessionShown(Struct):
 
 
 class UserPresence(Struct):
-    """Whether a user is online, and where."""
+    """Whether a user is online, and their sessions."""
 
     user: str
     online: bool
     sessions: Annotated[
-        list[SessionShown] | UnsetType, Meta(description="Their sessions, the oldest first; if asked for.")
+        list[SessionShown] | UnsetType,
+        about("The sessions of the user, the oldest first, if the request asks for them."),
     ] = UNSET
 
 
 class PresenceAnswer(Struct):
     """Whether each user is online, in the order of the request."""
 
-    online_count: Annotated[int, Meta(description="How many of them are online.")]
+    online_count: Annotated[int, about("The number of these users who are online.")]
     users: list[UserPresence]
     missing_nodes: field.Missing
 
 
-class UsersQuery(Struct, forbid_unknown_fields=True):
-    """Which page of the list."""
-
-    app: field.App
-    cursor: field.Cursor = ""
-    limit: field.Limit = field.USUAL_PAGE
-
-
 class UsersAnswer(Struct):
-    """Some of the users who are online."""
+    """A page of the online users."""
 
-    count: Annotated[int, Meta(description="How many users are online, on all pages together.")]
-    users: Annotated[list[str], Meta(description="Some of them, in the order of their names.")]
+    count: Annotated[int, about("The number of users online, on all pages together.")]
+    users: Annotated[list[str], about("Ids of users, in order.")]
     next: field.Next
     missing_nodes: field.Missing
 
 
 class CountsQuery(Struct, forbid_unknown_fields=True):
-    """What to count."""
+    """One app, or a page of all apps."""
 
     app: field.AnyApp = ""
     cursor: field.Cursor = ""
@@ -89,35 +89,78 @@ class CountsQuery(Struct, forbid_unknown_fields=True):
 
 
 class AppCounts(Struct):
-    """How much there is of an app, on all nodes together."""
+    """The counts of an app, over all nodes."""
 
     app: str
-    users: Annotated[int, Meta(description="Users who are online.")]
-    sessions: Annotated[int, Meta(description="Sessions of theirs; a user may have several.")]
-    rooms: Annotated[
-        int, Meta(description="Rooms with a member; of very many, one that spans nodes counts on each.")
+    users: Annotated[int, about("The number of online users.")]
+    sessions: Annotated[int, about("Sessions of these users. A user may have several.")]
+    channels: Annotated[
+        int,
+        about(
+            "Channels with subscribers. If there are very many, one with subscribers on several nodes "
+            "counts on each."
+        ),
     ]
 
 
 class CountsAnswer(Struct):
-    """The counts of one app, or of some that the key reaches, in the order of their names."""
+    """The counts of one app, or a page of the apps that the key reaches, ordered by name."""
 
     apps: list[AppCounts]
     next: field.Next
     missing_nodes: field.Missing
 
 
-def user_presence(api: Api, call: Call) -> HttpResponse:
-    """``GET /api/v1/presence``."""
-    asked: PresenceQuery = call.asked
+_SESSION: Final = SessionShown(
+    "dGm8cCzJGMUlcIWDc_5cEwvMvk-lT7Gn6_VXnA", "", "cmd", 1795155801, "10.0.0.1:9001"
+)
+
+routes = Resource("presence")
+
+
+@routes.get(
+    "/presence",
+    READ,
+    links=(
+        Link(
+            "connection",
+            "get_connections_show",
+            {"app": "$request.query.app", "connection": "$response.body#/users/0/sessions/0/connection"},
+        ),
+    ),
+    example={"app": "default", "user": "ann"},
+    answer_example=PresenceAnswer(
+        1,
+        [
+            UserPresence(
+                "ann",
+                True,
+                [
+                    SessionShown(
+                        "dGm8cCzJGMUlcIWDc_5cEwvMvk-lT7Gn6_VXnA", "", "cmd", 1795155801, "10.0.0.1:9001"
+                    )
+                ],
+            )
+        ],
+        [],
+    ),
+)
+def user_presence(api: Api, call: Call, asked: PresenceQuery) -> PresenceAnswer:
+    """Show whether a user is online, and their sessions."""
     found = api.presence.sessions(call.app, [asked.user])
     user = _with_sessions(asked.user, found.sessions[0])
-    return reply(call, PresenceAnswer(int(user.online), [user], list(found.missing)))
+    return PresenceAnswer(int(user.online), [user], list(found.missing))
 
 
-def users_presence(api: Api, call: Call) -> HttpResponse:
-    """``POST /api/v1/presence``."""
-    asked: PresenceRequest = call.asked
+@routes.post(
+    "/presence",
+    READ,
+    problems=(HTTP_TOO_MANY_TARGETS,),
+    example={"app": "default", "users": ["ann", "nobody"]},
+    answer_example=PresenceAnswer(1, [UserPresence("ann", True), UserPresence("nobody", False)], []),
+)
+def users_presence(api: Api, call: Call, asked: PresenceRequest) -> PresenceAnswer:
+    """Show which of these users are online."""
     app = call.app
     require_few(api, asked.users)
     if asked.sessions:
@@ -128,7 +171,7 @@ def users_presence(api: Api, call: Call) -> HttpResponse:
         online = api.presence.are_online(app, asked.users)
         users = [UserPresence(*each) for each in zip(asked.users, online, strict=True)]
         missing = []
-    return reply(call, PresenceAnswer(sum(user.online for user in users), users, missing))
+    return PresenceAnswer(sum(user.online for user in users), users, missing)
 
 
 def _with_sessions(user: str, places: list[SessionInfo]) -> UserPresence:
@@ -138,129 +181,235 @@ def _with_sessions(user: str, places: list[SessionInfo]) -> UserPresence:
     return UserPresence(user, bool(sessions), sessions)
 
 
-def users(api: Api, call: Call) -> HttpResponse:
-    """``GET /api/v1/users``."""
-    asked: UsersQuery = call.asked
+@routes.get(
+    "/users",
+    READ,
+    links=(
+        Link("page", "get_users", {"app": "$request.query.app", "cursor": "$response.body#/next"}),
+        Link("user", "get_presence", {"app": "$request.query.app", "user": "$response.body#/users/0"}),
+    ),
+    example={"app": "default", "limit": 1},
+    answer_example=UsersAnswer(2, ["ann"], "YW5u", []),
+)
+def users(api: Api, call: Call, asked: field.AppPage) -> UsersAnswer:
+    """List the online users of an app, page by page.
+
+    A user who stays online is listed exactly once, even if others come and go between pages.
+    """
     page = api.presence.page(call.app, after(asked.cursor), asked.limit)
     names = sorted(page.users)
     following = cursor_of(names[-1]) if page.more else ""
-    return reply(call, UsersAnswer(page.total, names, following, list(page.missing)))
+    return UsersAnswer(page.total, names, following, list(page.missing))
 
 
-def counts(api: Api, call: Call) -> HttpResponse:
-    """``GET /api/v1/counts``."""
-    asked: CountsQuery = call.asked
+@routes.get(
+    "/counts",
+    READ,
+    reach="optional",
+    example={"app": "default"},
+    answer_example=CountsAnswer([AppCounts("default", 2, 2, 0)], "", []),
+)
+def counts(api: Api, call: Call, asked: CountsQuery) -> CountsAnswer:
+    """Count users, sessions and channels.
+
+    Counts of one app, or a page of all apps that the key reaches.
+    """
     if asked.app:
         names, following = [call.app], ""
     else:
         names, following = page_of(reached(api, call), asked.cursor, asked.limit)
     found = api.presence.counts(names)
-    counted = [AppCounts(name, each.users, each.sessions, each.rooms) for name, each in found.apps.items()]
-    return reply(call, CountsAnswer(counted, following, list(found.missing)))
+    counted = [AppCounts(name, each.users, each.sessions, each.channels) for name, each in found.apps.items()]
+    return CountsAnswer(counted, following, list(found.missing))
 
 
-OPERATIONS: Final = (
-    Operation(
-        "GET",
-        "/api/v1/presence",
-        READ,
-        user_presence,
-        "presence",
-        "Is a user online, where, and since when?",
-        query=PresenceQuery,
-        answer=PresenceAnswer,
-        problems=APP_PROBLEMS,
-        links=(
-            Link(
-                "connection",
-                "get_connections_show",
-                {
-                    "app": "$request.query.app",
-                    "connection": "$response.body#/users/0/sessions/0/connection",
-                },
-            ),
-        ),
-        example_query={"app": "101", "user": "ann"},
-        example_answer={
-            "online_count": 1,
-            "users": [
-                {
-                    "user": "ann",
-                    "online": True,
-                    "sessions": [
-                        {
-                            "connection": "dGm8cCzJGMUlcIWDc_5cEwvMvk-lT7Gn6_VXnA",
-                            "device": "",
-                            "dialect": "cmd",
-                            "since": 1795155801,
-                            "node": "10.0.0.1:9001",
-                        }
-                    ],
-                }
-            ],
-            "missing_nodes": [],
-        },
-    ),
-    Operation(
-        "POST",
-        "/api/v1/presence",
-        READ,
-        users_presence,
-        "presence",
-        "Which of these users are online?",
-        body=PresenceRequest,
-        answer=PresenceAnswer,
-        problems=(*APP_PROBLEMS, HTTP_TOO_MANY_TARGETS),
-        example_body={"app": "101", "users": ["ann", "nobody"]},
-        example_answer={
-            "online_count": 1,
-            "users": [{"user": "ann", "online": True}, {"user": "nobody", "online": False}],
-            "missing_nodes": [],
-        },
-    ),
-    Operation(
-        "GET",
-        "/api/v1/users",
-        READ,
-        users,
-        "presence",
-        "The users of an app who are online, page by page",
-        "A user who stays online is listed exactly once, even if others come and go meanwhile.",
-        query=UsersQuery,
-        answer=UsersAnswer,
-        problems=APP_PROBLEMS,
-        links=(
-            Link(
-                "page",
-                "get_users",
-                {"app": "$request.query.app", "cursor": "$response.body#/next"},
-            ),
-            Link(
-                "user",
-                "get_presence",
-                {"app": "$request.query.app", "user": "$response.body#/users/0"},
-            ),
-        ),
-        example_query={"app": "101", "limit": 1},
-        example_answer={"count": 2, "users": ["ann"], "next": "YW5u", "missing_nodes": []},
-    ),
-    Operation(
-        "GET",
-        "/api/v1/counts",
-        READ,
-        counts,
-        "presence",
-        "How many users, sessions and rooms there are",
-        "Of one app, or page by page of all that the key reaches.",
-        query=CountsQuery,
-        reach="optional",
-        answer=CountsAnswer,
-        problems=APP_PROBLEMS,
-        example_query={"app": "101"},
-        example_answer={
-            "apps": [{"app": "101", "users": 2, "sessions": 2, "rooms": 0}],
-            "next": "",
-            "missing_nodes": [],
-        },
+# --- one connection -----------------------------------------------------------------------------------------
+
+
+class ConnectionQuery(Struct, forbid_unknown_fields=True):
+    """A connection."""
+
+    app: field.App
+    connection: field.ConnectionId
+
+
+class ConnectionShown(Struct):
+    """One connection."""
+
+    connection: field.ConnectionId
+    user: Annotated[str, about("The user of the connection; empty before the login.")]
+    device: field.Device
+    dialect: field.Dialect
+    since: field.Since
+    peer: Annotated[str, about("The remote address and port.")]
+    node: field.Node
+    channels: Annotated[list[str], about("Its channels, in the order of subscribing.")]
+
+
+@routes.get(
+    "/connections/show",
+    READ,
+    problems=(HTTP_UNKNOWN_CONNECTION,),
+    example={"app": "default", "connection": _SESSION.connection},
+    answer_example=ConnectionShown(
+        _SESSION.connection, "ann", "", "cmd", 1795155801, "192.0.2.7:50516", "10.0.0.1:9001", ["lobby"]
     ),
 )
+def connection(api: Api, call: Call, asked: ConnectionQuery) -> ConnectionShown:
+    """Show a connection."""
+    found = api.services.connections.about(call.app, [asked.connection])[0]
+    if found is None:
+        raise ApiProblem(HTTP_UNKNOWN_CONNECTION)
+    return ConnectionShown(
+        found.connection,
+        found.user,
+        found.device,
+        found.dialect,
+        found.since,
+        found.peer,
+        found.node,
+        list(found.channels),
+    )
+
+
+# --- ending sessions ----------------------------------------------------------------------------------------
+
+MOST_USERS: Final = 1000
+LONGEST_BAN: Final = 366 * 86400
+
+Users = Annotated[list[field.User], about("The users.", max_length=MOST_USERS)]
+
+
+class DisconnectRequest(Struct, forbid_unknown_fields=True):
+    """The sessions to end: those of users, on one device or all, and single connections."""
+
+    app: field.App
+    users: Annotated[list[field.User], about("Users whose sessions to end.", max_length=MOST_USERS)] = []
+    device: Annotated[
+        str | UnsetType, about("End only the sessions on devices with this name. Left out: on all devices.")
+    ] = UNSET
+    connections: Annotated[
+        list[field.ConnectionId], about("Connections to close.", max_length=MOST_USERS)
+    ] = []
+
+
+class BanRequest(Struct, forbid_unknown_fields=True):
+    """The users to ban, and for how long."""
+
+    app: field.App
+    users: Users
+    seconds: Annotated[float, about("How long to refuse their logins, at most a year.", gt=0, le=LONGEST_BAN)]
+
+
+class UnbanRequest(Struct, forbid_unknown_fields=True):
+    """The users whose bans to lift."""
+
+    app: field.App
+    users: Users
+
+
+class UserRemoved(Struct):
+    """The number of ended sessions of a user."""
+
+    user: str
+    closed: int
+
+
+class ConnectionClosed(Struct):
+    """Whether the connection was closed: 1, or 0 if there is no such connection."""
+
+    connection: str
+    closed: int
+
+
+class DisconnectAnswer(Struct):
+    """The sessions and connections that were ended."""
+
+    closed: Annotated[int, about("The number of ended sessions.")]
+    users: list[UserRemoved]
+    connections: list[ConnectionClosed]
+    missing_nodes: field.Missing
+
+
+class BanAnswer(Struct):
+    """The sessions that the ban has ended."""
+
+    closed: Annotated[int, about("The number of ended sessions.")]
+    users: list[UserRemoved]
+    lasting: Annotated[
+        bool,
+        about(
+            "False: Redis did not answer. All running nodes enforce the ban, but a node that starts "
+            "later does not."
+        ),
+    ]
+    missing_nodes: field.Missing
+
+
+class UnbanAnswer(Struct):
+    """The bans were lifted."""
+
+    missing_nodes: field.Missing
+
+
+sessions = Resource("sessions")
+
+
+@sessions.post(
+    "/disconnect",
+    ADMIN,
+    example={"app": "default", "users": ["bob"]},
+    answer_example=DisconnectAnswer(1, [UserRemoved("bob", 1)], [], []),
+)
+def disconnect(api: Api, call: Call, asked: DisconnectRequest) -> DisconnectAnswer:
+    """End sessions of users or single connections.
+
+    The connections are closed with code 4502, which asks the client not to reconnect; the server does not
+    enforce it. Earlier pushes arrive first.
+    """
+    app = call.app
+    device = None if asked.device is UNSET else asked.device
+    removed = api.services.sessions.close(app, asked.users, device)
+    users = [UserRemoved(*each) for each in zip(asked.users, removed.closed, strict=True)]
+    closing = api.services.connections
+    connections = [
+        ConnectionClosed(each, int(closing.close(app, each, CLOSE_KICKED) is Outcome.SENT))
+        for each in asked.connections
+    ]
+    closed = removed.total + sum(each.closed for each in connections)
+    return DisconnectAnswer(closed, users, connections, list(removed.missing))
+
+
+@sessions.post(
+    "/ban",
+    ADMIN,
+    example={"app": "default", "users": ["mallory"], "seconds": 3600},
+    answer_example=BanAnswer(0, [UserRemoved("mallory", 0)], True, []),
+)
+def ban(api: Api, call: Call, asked: BanRequest) -> BanAnswer:
+    """Ban users: end all their sessions and refuse their logins for a time.
+
+    The connections are closed with code 4503. A later ban replaces an earlier one.
+    """
+    app = call.app
+    removed = api.services.sessions.close(app, asked.users, None, asked.seconds)
+    users = [UserRemoved(*each) for each in zip(asked.users, removed.closed, strict=True)]
+    return BanAnswer(removed.total, users, removed.lasting, list(removed.missing))
+
+
+@sessions.post(
+    "/unban",
+    ADMIN,
+    problems=(HTTP_REGISTRY_UNAVAILABLE,),
+    example={"app": "default", "users": ["mallory"]},
+    answer_example=UnbanAnswer([]),
+)
+def unban(api: Api, call: Call, asked: UnbanRequest) -> UnbanAnswer:
+    """Let users log in again.
+
+    You may also name users who are not banned.
+    """
+    missing = api.services.sessions.unban(call.app, asked.users)
+    if missing is None:
+        raise ApiProblem(HTTP_REGISTRY_UNAVAILABLE)
+    return UnbanAnswer(list(missing))

@@ -1,7 +1,7 @@
-"""``/api/v1/publisher``: a WebSocket over which a back end pushes all day, any number of pushes under way.
+"""``/api/v1/publisher``: a WebSocket over which a back end sends a stream of pushes.
 
 A message is ``{"seq": …, "publish": {a push}}`` or ``{"seq": …, "ping": {}}``; each is answered, in order.
-What was read together is served together, so that nodes and Redis are asked once for many pushes.
+Commands that are read together are served together, so that many pushes share one question to Redis.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 from imserver import errors
 from imserver.api.call import Api, Call
 from imserver.api.reply import ApiProblem
-from imserver.api.v1.operation import Operation
+from imserver.api.v1.operation import APP_PROBLEMS, Resource
 from imserver.api.v1.push import SENDING_PROBLEMS, Carried, send_each
 from imserver.api.v1.push_request import PushRequest, Result
 from imserver.api.v1.wire import decode
 from imserver.auth.authority import refusal
 from imserver.auth.principal import PUSH, Principal, may
+from imserver.clock import serve_others
 from imserver.errors import HttpProblem
 from imserver.model import DialectState
 from imserver.protocol.dialect import PublisherDialect
@@ -34,9 +35,9 @@ from imserver.transport.gate import Head, Spoken, host_of
 log = logging.getLogger(__name__)
 
 BATCH: Final = 256
-"""Commands that are served together, and served at all before other connections have their turn."""
+"""The most commands that are served together. Then other connections have their turn."""
 MAX_WAITING: Final = 4 * BATCH
-"""Commands of one connection that may wait; while so many do nothing more is read from it."""
+"""The most commands of a connection that wait. Then its socket is not read."""
 Seq = Annotated[int, Meta(ge=-(2**53), le=2**53)] | Annotated[str, Meta(max_length=128)]
 
 
@@ -83,7 +84,7 @@ class PublisherState(DialectState, kw_only=True):
     waiting: deque[bytes] = field(default_factory=deque)
     running: bool = False
     room: Signal | None = None
-    """Set when there is room again, if anybody waits for it."""
+    """Set when there is room again; None if nothing waits for it."""
 
 
 class Publisher:
@@ -96,7 +97,7 @@ class Publisher:
         self._spoken = Spoken(PublisherDialect(), self.serve, message_bytes, opened=self.opened)
 
     def choose(self, head: Head) -> Spoken | HttpProblem:
-        """What the gate asks: whether whoever comes may publish."""
+        """Decide for the gate whether a client may publish."""
         principal = self._api.authority.identify(PUSH, head.headers, head.host)
         return self._spoken if may(principal, PUSH) else refusal(principal)
 
@@ -106,7 +107,7 @@ class Publisher:
         connection.dialect_state = PublisherState(headers=headers)
 
     def serve(self, connection: Connection, payload: bytes, _text: bool) -> None:
-        """Take one message. Waits while too many of this connection do."""
+        """Take one message. Waits while the connection has too many commands."""
         line = connection.dialect_state
         assert isinstance(line, PublisherState)
         line.waiting.append(payload)
@@ -118,7 +119,7 @@ class Publisher:
             line.room.wait()
 
     def _run(self, connection: Connection, line: PublisherState) -> None:
-        """Greenlet: serve what waits, until nothing does. It begins when all that was read has been taken."""
+        """Greenlet: serve waiting commands until there are none. It starts after the current read."""
         waiting = line.waiting
         try:
             while waiting:
@@ -131,7 +132,7 @@ class Publisher:
                 if room is not None:
                     room.set()
                 if waiting:
-                    gevent.sleep(0)
+                    serve_others()
         except Exception:
             log.exception("publishing failed", extra={"connection": connection.peer})
             waiting.clear()
@@ -143,9 +144,9 @@ class Publisher:
                 line.room.set()
 
     def _serve_each(self, connection: Connection, line: PublisherState, payloads: list[bytes]) -> list[bytes]:
-        """Carry out commands; their answers, in order."""
+        """Carry out commands. Returns the answers in order."""
         api = self._api
-        # Asked each time: the key may have been revoked, or its apps may be other ones.
+        # Checked each time: the key may have been revoked or changed.
         principal = api.authority.identify(PUSH, line.headers, "")
         if not may(principal, PUSH):
             line.waiting.clear()
@@ -165,7 +166,7 @@ class Publisher:
         return answers
 
     def _read(self, payload: bytes, principal: Principal, connection: Connection) -> PublisherCommand | bytes:
-        """One command, or what is answered to what is none."""
+        """Decode one command; or the refusal of an invalid one."""
         try:
             command = decode(_command_of, payload)
             if (command.publish is UNSET) == (command.ping is UNSET):
@@ -177,7 +178,7 @@ class Publisher:
 
 
 def _seq_of(payload: bytes) -> Seq | None:
-    """The ``seq`` of a message that is no command, if it has one."""
+    """The ``seq`` of an invalid command, if it has one."""
     try:
         return _number_of.decode(payload).seq
     except (ValueError, RecursionError):
@@ -198,25 +199,19 @@ def _refused(seq: Seq | None, problem: ApiProblem) -> bytes:
     return b'{"seq":%b,"error":%b}' % (_encode(seq), _encode(refusal))
 
 
-def publisher(_api: Api, _call: Call) -> HttpResponse:
-    """``GET /api/v1/publisher`` without an upgrade."""
-    raise ApiProblem(errors.HTTP_NOT_AN_UPGRADE)
+routes = Resource("push")
 
 
-OPERATIONS: Final = (
-    Operation(
-        "GET",
-        PublisherDialect.path,
-        PUSH,
-        publisher,
-        "push",
-        "A connection to publish over",
-        "A WebSocket for back ends that push all day. Each message is a command, "
-        '`{"seq": 1, "publish": {…the body of a push…}}`; any number may be under way. Each is answered, in '
-        'order: `{"seq": 1, "sent": 1}` when all its targets have it, with `results` of those that have not, '
-        'or of all if it was stored, or with `error`. `{"seq": 2, "ping": {}}` is '
-        'answered with `{"seq": 2, "pong": {}}`.',
-        status=101,
-        problems=(errors.HTTP_NOT_AN_UPGRADE, *SENDING_PROBLEMS),
-    ),
+@routes.get(
+    "/publisher", PUSH, status=101, problems=(errors.HTTP_NOT_AN_UPGRADE, *APP_PROBLEMS, *SENDING_PROBLEMS)
 )
+def publisher(_api: Api, _call: Call) -> HttpResponse:
+    """Push over a WebSocket.
+
+    A WebSocket for back ends that push continuously. Each message is a command, `{"seq": 1, "publish": {…the
+    body of a push…}}`. You need not wait for one answer before you send the next command. The server answers
+    in order: `{"seq": 1, "sent": 1}` if all targets received the push. Otherwise the answer also has
+    `results` of the other targets (of all targets if the push was stored), or `error`. `{"seq": 2, "ping":
+    {}}` is answered with `{"seq": 2, "pong": {}}`.
+    """
+    raise ApiProblem(errors.HTTP_NOT_AN_UPGRADE)

@@ -1,80 +1,93 @@
-"""``/api/v1/push`` and ``/api/v1/rooms/publish``: routes, and how pushes are carried out.
+"""``/api/v1/push``: the route, and how pushes are carried out.
 
 Batches and the publisher connection send through :func:`send` and :func:`send_each`, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any, Final
+from collections.abc import Iterator, Sequence
+from hashlib import blake2b
+from time import time
+from typing import Any, Final
 
 import msgspec
-from msgspec import UNSET, Meta, Struct, UnsetType, field
-from msgspec.structs import asdict
+from gevent.event import Event as Signal
+from msgspec import UNSET, Struct
 
 from imserver import errors
 from imserver.api.call import Api, Call, require_app
 from imserver.api.reply import ApiProblem
-from imserver.api.v1.operation import APP_PROBLEMS, Header, Operation
+from imserver.api.v1.operation import Header, Resource
 from imserver.api.v1.push_request import (
     MAX_ID_CHARACTERS,
-    MESSAGE_RULES,
     PUSH_RULES,
     STATUSES,
-    AppName,
-    Code,
-    Data,
-    Kind,
-    Note,
     PushAnswer,
-    PushMessage,
     PushRequest,
     Result,
-    Text,
+    StoredAt,
     check,
     event_of,
     size,
     targets_of,
 )
-from imserver.api.v1.push_store import Kept, Order, store_each
 from imserver.api.v1.wire import reply
 from imserver.auth.principal import PUSH, Principal
-from imserver.model import Event, Outcome
-from imserver.services.push.idempotency import First, IdReused, Ticket, Waiting
-from imserver.services.push.publish import Name
+from imserver.clock import serve_others
+from imserver.errors import StorageUnavailable
+from imserver.model import SYSTEM_PREFIX, YIELD_TARGETS, Event, Outcome
+from imserver.services.push.idempotency import First, IdClaim, IdReused, Waiting
+from imserver.services.push.publish import Target, addressed
+from imserver.storage.log.contract import CLIENT_MSG_ID_BYTES, INVALID, Appended, Draft, Rejected
 from imserver.transport.exchange import HttpResponse
-
-
-class RoomPublishRequest(Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """A message to the members of a room. The message has the fields of a push."""
-
-    app: AppName
-    room: Name
-    message: PushMessage | str | UnsetType = UNSET
-    type: Kind = "text"
-    text: Text | UnsetType = UNSET
-    data: Data | UnsetType = UNSET
-    code: Code = 0
-    note: Note = ""
-    sender: Annotated[str, Meta(max_length=512, description="The sender, as clients show it.")] = ""
-    id: Annotated[str, Meta(max_length=MAX_ID_CHARACTERS, description="As in a push.")] = ""
-    except_users: Annotated[list[str], Meta(description="Members who do not receive the message.")] = field(
-        default_factory=list
-    )
-
 
 _REPLAYED: Final = (("Idempotent-Replayed", "true"),)
 
 
+IDEMPOTENCY_KEY: Final = Header(
+    "Idempotency-Key",
+    "A repeated request with the same key is not executed again. The node that served the "
+    "first one repeats its answer (it remembers at least the last 50,000); any other node "
+    "answers `repeated`.",
+    example="order-4711",
+)
+REPLAYED: Final = Header(
+    "Idempotent-Replayed",
+    "`true`: this request was executed before. The answer is that of the first one.",
+    example="true",
+)
+
+SENDING_PROBLEMS: Final = (
+    errors.HTTP_TOO_MANY_TARGETS,
+    errors.HTTP_STORE_UNAVAILABLE,
+    errors.HTTP_ID_REUSED,
+)
+"""The refusals of everything that sends, besides those of a request that names an app."""
+
+routes = Resource("push")
+
+
+@routes.post(
+    "/push",
+    PUSH,
+    body=PushRequest,
+    answer=PushAnswer,
+    problems=SENDING_PROBLEMS,
+    headers=(IDEMPOTENCY_KEY,),
+    answer_headers=(REPLAYED,),
+    rules=PUSH_RULES,
+    example={"app": "default", "user": "ann", "text": "your order has been sent"},
+    answer_example={"sent": 1, "results": [{"target": {"user": "ann"}, "status": "sent"}]},
+)
 def push(api: Api, call: Call) -> HttpResponse:
-    """``POST /api/v1/push``."""
+    """Push a message.
+
+    Delivers a message to connected targets: users (all devices or one), connections, channels, the
+    whole app, in any mixture. The server answers with a result for each target as soon as it has queued the
+    message for their connections. With `store`, the message is stored for users and groups before the
+    server answers, and the answer has its position.
+    """
     return _answer(call, send(api, call.app, call.asked, key_of(call)))
-
-
-def publish_to_room(api: Api, call: Call) -> HttpResponse:
-    """``POST /api/v1/rooms/publish``."""
-    asked: RoomPublishRequest = call.asked
-    return _answer(call, send(api, call.app, PushRequest(**asdict(asked)), key_of(call)))
 
 
 def _answer(call: Call, sent: Carried) -> HttpResponse:
@@ -89,67 +102,6 @@ def key_of(call: Call) -> str:
             errors.HTTP_INVALID_REQUEST, f"Idempotency-Key is longer than {MAX_ID_CHARACTERS} characters"
         )
     return key
-
-
-IDEMPOTENCY_KEY: Final = Header(
-    "Idempotency-Key",
-    "A request that comes again under the same key is not carried out again: the same server process gives "
-    "the first answer again (of the last 50,000 at least), another one says `repeated`.",
-    example="order-4711",
-)
-REPLAYED: Final = Header(
-    "Idempotent-Replayed", "`true`: the request came before; this is what was done then.", example="true"
-)
-
-SENDING_PROBLEMS: Final = (
-    *APP_PROBLEMS,
-    errors.HTTP_TOO_MANY_TARGETS,
-    errors.HTTP_STORE_UNAVAILABLE,
-    errors.HTTP_ID_REUSED,
-)
-"""What may be wrong with whatever sends."""
-
-OPERATIONS: Final = (
-    Operation(
-        "POST",
-        "/api/v1/push",
-        PUSH,
-        push,
-        "push",
-        "Push a message",
-        "Delivers a message to whoever is connected: users (all their devices, or one), connections, rooms, "
-        "the whole app, in any mixture. It answers when the message is on its way to the connections, with "
-        "what became of each target. With `store` the message is kept for users and groups, and the answer "
-        "says where it stands.",
-        body=PushRequest,
-        answer=PushAnswer,
-        problems=SENDING_PROBLEMS,
-        headers=(IDEMPOTENCY_KEY,),
-        answer_headers=(REPLAYED,),
-        rules=PUSH_RULES,
-        example_body={"app": "101", "user": "ann", "text": "your order has been sent"},
-        example_answer={"sent": 1, "results": [{"target": {"user": "ann"}, "status": "sent"}]},
-        hot=True,
-    ),
-    Operation(
-        "POST",
-        "/api/v1/rooms/publish",
-        PUSH,
-        publish_to_room,
-        "rooms",
-        "Publish to a room",
-        "Delivers a message to the members of a room: a push with the room as its only target.",
-        body=RoomPublishRequest,
-        answer=PushAnswer,
-        problems=SENDING_PROBLEMS,
-        headers=(IDEMPOTENCY_KEY,),
-        answer_headers=(REPLAYED,),
-        rules=MESSAGE_RULES,
-        example_body={"app": "101", "room": "lobby", "sender": "ann", "text": "hello"},
-        example_answer={"sent": 1, "results": [{"target": {"room": "lobby"}, "status": "sent"}]},
-        hot=True,
-    ),
-)
 
 
 _OF_ONE: Final = tuple(
@@ -173,7 +125,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Sent(Struct, gc=False):
-    """A push that was carried out: what became of each target, and whether that is old news."""
+    """The outcomes of a push that was sent. ``replayed``: they are those of an earlier request."""
 
     push: PushRequest
     outcomes: list[Outcome]
@@ -181,16 +133,16 @@ class Sent(Struct, gc=False):
 
     @property
     def all_sent(self) -> bool:
-        """Whether every target has it."""
+        """Whether all outcomes are ``sent``."""
         return self.outcomes.count(Outcome.SENT) == len(self.outcomes)
 
     @property
     def count(self) -> int:
-        """How many targets have it."""
+        """The number of outcomes that are ``sent`` or ``partly``."""
         return self.outcomes.count(Outcome.SENT) + self.outcomes.count(Outcome.PARTLY)
 
     def answer(self, only_missed: bool = False) -> bytes:
-        """The answer as JSON; with ``only_missed`` of the results those that are not ``sent``."""
+        """The answer as JSON, without braces; with ``only_missed`` only the results that are not ``sent``."""
         push, outcomes, spared = self.push, self.outcomes, Outcome.SENT if only_missed else None
         results: list[Any]
         if push.user is not UNSET and push.device is UNSET:
@@ -210,7 +162,25 @@ class Sent(Struct, gc=False):
         return b'"sent":%d,"results":%b' % (self.count, _encode(results))
 
 
-Carried = Sent | Kept
+class StoredPush(Struct, frozen=True):
+    """The results of a stored push. ``replayed``: it had been stored before."""
+
+    results: list[Result]
+    replayed: bool = False
+    all_sent: bool = False
+    """Never true: the results have the positions of the messages."""
+
+    @property
+    def count(self) -> int:
+        """The number of stored messages."""
+        return sum(result.status == "stored" for result in self.results)
+
+    def answer(self, only_missed: bool = False) -> bytes:
+        """The answer as JSON, without braces, with all results."""
+        return b'"sent":%d,"results":%b' % (self.count, _encode(self.results))
+
+
+Carried = Sent | StoredPush
 """A push that was carried out, live or by storing it."""
 
 
@@ -223,10 +193,10 @@ def send(api: Api, app: str, push: PushRequest, key: str = "") -> Carried:
     check(api, push)
     if not push.store:
         return _send_checked(api, app, push, event, key or push.id)
-    (kept,) = store_each(api, [Order(app, push, event, key or push.id, digest_of(push))])
-    if isinstance(kept, ApiProblem):
-        raise kept
-    return kept
+    (stored,) = store_each(api, [Order(app, push, event, key or push.id)])
+    if isinstance(stored, ApiProblem):
+        raise stored
+    return stored
 
 
 def _send_checked(api: Api, app: str, push: PushRequest, event: Event, key: str) -> Sent:
@@ -237,26 +207,26 @@ def _send_checked(api: Api, app: str, push: PushRequest, event: Event, key: str)
         begun = ids.begin(app, key, digest_of(push))
     except IdReused:
         raise ApiProblem(errors.HTTP_ID_REUSED) from None
-    if type(begun) is Ticket:  # the cheap way: isinstance() of a Struct takes five times as long
+    if type(begun) is IdClaim:  # the cheap way: isinstance() of a Struct takes five times as long
         outcomes: list[Outcome] = []
         try:
             outcomes = publish(api, app, push, event)
         finally:
             ids.end(begun, outcomes)
         return Sent(push, outcomes)
-    assert not isinstance(begun, Ticket)
+    assert not isinstance(begun, IdClaim)
     repeated = _repeated(push, begun)
     assert isinstance(repeated, Sent)
     return repeated
 
 
 def digest_of(push: PushRequest) -> int:
-    """What tells a push from another one under the same id."""
+    """Tells a push from another one under the same key."""
     return hash(_encode(push))
 
 
 def publish(api: Api, app: str, push: PushRequest, event: Event) -> list[Outcome]:
-    """Tell the targets of a push."""
+    """Deliver a push to its targets. May switch."""
     publishing = api.services.publishing
     if push.users is not UNSET:
         return publishing.to_users(app, push.users, event, push.ttl_seconds)
@@ -269,20 +239,25 @@ def publish(api: Api, app: str, push: PushRequest, event: Event) -> list[Outcome
 # --- many pushes at once ------------------------------------------------------------------------------------
 
 
-class _Ready(Struct, gc=False):
-    """A push to one user that waits for others of its run."""
+class Order(Struct, frozen=True, gc=False):
+    """A checked push to one app. ``key``: its id or Idempotency-Key, ``""`` without one."""
 
-    index: int
+    app: str
     push: PushRequest
-    user: str
     event: Event
+    key: str
+
+    @property
+    def digest(self) -> int:
+        """Tells the push from another one under the same key."""
+        return digest_of(self.push)
 
 
 def send_each(api: Api, principal: Principal, pushes: Sequence[PushRequest]) -> list[Carried | ApiProblem]:
-    """Carry out many pushes in their order; one that is refused stops no other. May switch.
+    """Carry out many pushes in order. A refused one does not stop the others. May switch.
 
-    Neighbours that are for one user each, in one app, are served together: with one question to the registry.
-    So are neighbours that are to be stored: with one transaction.
+    Successive pushes to one user each, in one app, share one question to the registry. Successive pushes that
+    are stored share one transaction.
     """
     run = _Run(api)
     for push in pushes:
@@ -300,98 +275,87 @@ def send_each(api: Api, principal: Principal, pushes: Sequence[PushRequest]) -> 
 
 
 class _Run:
-    """Pushes that wait for others of their kind, and the results so far, in the order of all."""
+    """Successive pushes of one kind that wait for more, and the results so far, in order."""
 
     def __init__(self, api: Api) -> None:
         self._api = api
         self.results: list[Carried | ApiProblem] = []
-        self._plain: list[_Ready] = []
-        self._stored: list[tuple[int, Order]] = []
-        self._app = ""
+        self._waiting: list[tuple[int, Order]] = []
+        self._kind = self._app = ""
         self._ids: set[str] = set()
 
     def take(self, app: str, push: PushRequest, event: Event) -> None:
         """The next push. May switch."""
-        kind = self._kind(push)
-        waiting = self._stored if kind == "stored" else self._plain
-        other = self._plain if kind == "stored" else self._stored
-        if other or (waiting and (kind == "alone" or app != self._app or push.id in self._ids)):
+        kind = _kind_of(push)
+        if self._waiting and (kind != self._kind or app != self._app or push.id in self._ids):
             self.finish()
         if kind == "alone":
-            self.results.append(self._alone(app, push, event))
+            try:
+                self.results.append(_send_checked(self._api, app, push, event, push.id))
+            except ApiProblem as problem:
+                self.results.append(problem)
             return
+        self._waiting.append((len(self.results), Order(app, push, event, push.id)))
         self.results.append(_NOT_YET)
-        place = len(self.results) - 1
-        if kind == "stored":
-            self._stored.append((place, Order(app, push, event, push.id, digest_of(push))))
-        else:
-            self._plain.append(_Ready(place, push, str(push.user), event))
-        self._app = app
+        self._kind, self._app = kind, app
         if push.id:
             self._ids.add(push.id)
 
-    def _kind(self, push: PushRequest) -> str:
-        if push.store:
-            return "stored"
-        plain = push.user is not UNSET and push.device is UNSET and not push.ttl_seconds
-        return "plain" if plain else "alone"
-
-    def _alone(self, app: str, push: PushRequest, event: Event) -> Carried | ApiProblem:
-        try:
-            return _send_checked(self._api, app, push, event, push.id)
-        except ApiProblem as problem:
-            return problem
-
     def finish(self) -> None:
         """Carry out what waits. May switch."""
-        plain, self._plain = self._plain, []
-        stored, self._stored = self._stored, []
+        run, self._waiting = self._waiting, []
         self._ids = set()
-        if plain:
-            _send_run(self._api, self._app, plain, self.results)
-        if stored:
-            for (place, _), kept in zip(
-                stored, store_each(self._api, [order for _, order in stored]), strict=True
-            ):
-                self.results[place] = kept
+        if run and self._kind == "stored":
+            stored_each = store_each(self._api, [order for _, order in run])
+            for (index, _), stored in zip(run, stored_each, strict=True):
+                self.results[index] = stored
+        elif run:
+            _send_run(self._api, run, self.results)
+
+
+def _kind_of(push: PushRequest) -> str:
+    if push.store:
+        return "stored"
+    plain = push.user is not UNSET and push.device is UNSET and not push.ttl_seconds
+    return "plain" if plain else "alone"
 
 
 _NOT_YET: Final = ApiProblem(errors.HTTP_INTERNAL_ERROR)
 
 
-def _send_run(api: Api, app: str, run: list[_Ready], results: list[Carried | ApiProblem]) -> None:
-    """Carry out a run of pushes to one user each."""
-    tickets: dict[int, Ticket] = {}
-    named = [ready for ready in run if ready.push.id]
-    ids = api.services.request_ids
-    alone: list[_Ready] = []
+def _send_run(api: Api, run: list[tuple[int, Order]], results: list[Carried | ApiProblem]) -> None:
+    """Carry out pushes to one user each, all in one app; their results by index. May switch."""
+    app, ids = run[0][1].app, api.services.request_ids
+    named = [(index, order) for index, order in run if order.key]
+    claims: dict[int, IdClaim] = {}
+    alone: list[tuple[int, Order]] = []
     if named:
-        asked = [(ready.push.id, digest_of(ready.push)) for ready in named]
-        for ready, begun in zip(named, ids.begin_each(app, asked), strict=True):
-            if isinstance(begun, Ticket):
-                tickets[ready.index] = begun
+        begun_each = ids.begin_each(app, [(order.key, order.digest) for _, order in named])
+        for (index, order), begun in zip(named, begun_each, strict=True):
+            if isinstance(begun, IdClaim):
+                claims[index] = begun
             elif isinstance(begun, Waiting):
-                alone.append(ready)
+                alone.append((index, order))
             else:
-                results[ready.index] = _repeated(ready.push, begun)
-    mine = [ready for ready in run if not ready.push.id or ready.index in tickets]
+                results[index] = _repeated(order.push, begun)
+    mine = [(index, order) for index, order in run if not order.key or index in claims]
     outcomes: list[Outcome] = []
     try:
         outcomes = api.services.publishing.to_each(
-            app, [ready.user for ready in mine], [ready.event for ready in mine]
+            app, [str(order.push.user) for _, order in mine], [order.event for _, order in mine]
         )
-        for ready, outcome in zip(mine, outcomes, strict=True):
-            results[ready.index] = Sent(ready.push, [outcome])
+        for (index, order), outcome in zip(mine, outcomes, strict=True):
+            results[index] = Sent(order.push, [outcome])
     finally:
-        if tickets:
-            became = dict(zip([ready.index for ready in mine], outcomes, strict=False))
-            for index, ticket in tickets.items():
-                ids.end(ticket, [became[index]] if index in became else [])
-    for ready in alone:
+        if claims:
+            became = dict(zip([index for index, _ in mine], outcomes, strict=False))
+            for index, claim in claims.items():
+                ids.end(claim, [became[index]] if index in became else [])
+    for index, order in alone:
         try:
-            results[ready.index] = _send_checked(api, app, ready.push, ready.event, ready.push.id)
+            results[index] = _send_checked(api, app, order.push, order.event, order.key)
         except ApiProblem as problem:
-            results[ready.index] = problem
+            results[index] = problem
 
 
 def _repeated(push: PushRequest, begun: First | IdReused | None) -> Sent | ApiProblem:
@@ -400,3 +364,143 @@ def _repeated(push: PushRequest, begun: First | IdReused | None) -> Sent | ApiPr
     if begun is None:
         return Sent(push, [Outcome.REPEATED] * size(push), True)
     return Sent(push, [Outcome(number) for number in begun.outcomes], True)
+
+
+# --- pushes that are stored ---------------------------------------------------------------------------------
+#
+# Each target is a message of the log. A push with a key is stored once for good: the ``client_msg_id`` of its
+# messages is made of the key, and the log remembers it as long as the messages.
+
+_DIGEST_BYTES: Final = 24
+_INVALID: Final = Rejected(INVALID, "the receiver is the sender")
+
+Done = Appended | Rejected | StorageUnavailable
+
+
+class _Drafts:
+    """Drafts that the log has not settled yet."""
+
+    def __init__(self) -> None:
+        self._left = 0
+        self._settled = Signal()
+
+    def send(self, api: Api, app: str, draft: Draft, into: list[Any], place: int) -> None:
+        """Send a draft; its result is put into ``into[place]``."""
+        self._left += 1
+
+        def done(result: Done) -> None:
+            into[place] = result
+            self._left -= 1
+            if not self._left:
+                self._settled.set()
+
+        api.services.messaging.send(app, draft, done)
+
+    def wait(self) -> None:
+        """Wait for all of them. Switches."""
+        while self._left:
+            self._settled.clear()
+            self._settled.wait()
+
+
+def store_each(api: Api, orders: Sequence[Order]) -> list[StoredPush | ApiProblem]:
+    """Store pushes of one app together, in order. A refused one does not stop the others. Switches.
+
+    No two of them may have the same key.
+    """
+    begun = _begin_each(api, orders)
+    outcomes: list[list[Done]] = [[] for _ in orders]
+    waiting = _Drafts()
+    try:
+        for order, start, done in zip(orders, begun, outcomes, strict=True):
+            if not isinstance(start, ApiProblem | Waiting):
+                _hand_over(api, order, done, waiting)
+        waiting.wait()
+    finally:
+        for start, done in zip(begun, outcomes, strict=True):
+            if isinstance(start, IdClaim):
+                stored = any(isinstance(each, Appended) for each in done)
+                api.services.request_ids.end(start, [Outcome.STORED] if stored else [])
+    return [
+        _finished(api, order, start, done) for order, start, done in zip(orders, begun, outcomes, strict=True)
+    ]
+
+
+Start = IdClaim | ApiProblem | Waiting | bool
+"""With a claim; refused; after another one under its key; False: without a key; True: it is repeated."""
+
+
+def _begin_each(api: Api, orders: Sequence[Order]) -> list[Start]:
+    if orders[0].app.startswith(SYSTEM_PREFIX):
+        return [ApiProblem(errors.HTTP_STORE_UNAVAILABLE) for _ in orders]
+    ids = api.services.request_ids
+    named = [order for order in orders if order.key]
+    if len(orders) == 1 and named:  # a push that holds no claim may wait for others
+        try:
+            return [_start(ids.begin(orders[0].app, orders[0].key, orders[0].digest))]
+        except IdReused as reused:
+            return [_start(reused)]
+    begun = iter(ids.begin_each(orders[0].app, [(order.key, order.digest) for order in named]))
+    return [_start(next(begun)) if order.key else False for order in orders]
+
+
+def _start(begun: IdClaim | First | IdReused | Waiting | None) -> Start:
+    if isinstance(begun, IdReused):
+        return ApiProblem(errors.HTTP_ID_REUSED)
+    return begun if isinstance(begun, IdClaim | Waiting) else True
+
+
+def _finished(api: Api, order: Order, start: Start, outcomes: Sequence[Done]) -> StoredPush | ApiProblem:
+    if isinstance(start, ApiProblem):
+        return start
+    if isinstance(start, Waiting):
+        return store_each(api, [order])[0]
+    if all(isinstance(done, StorageUnavailable) for done in outcomes):
+        return ApiProblem(errors.HTTP_STORAGE_UNAVAILABLE)
+    targets = targets_of(order.push)
+    results = [_result(target, done) for target, done in zip(targets, outcomes, strict=True)]
+    return StoredPush(results, start is True)
+
+
+def _hand_over(api: Api, order: Order, outcomes: list[Any], waiting: _Drafts) -> None:
+    targets = targets_of(order.push)
+    outcomes += [_INVALID] * len(targets)
+    for place, draft in enumerate(_drafts(order, targets)):
+        if draft.conversation or draft.to_user != draft.sender:
+            waiting.send(api, order.app, draft, outcomes, place)
+        if not (place + 1) % YIELD_TARGETS:
+            serve_others()
+
+
+def _drafts(order: Order, targets: Sequence[Target]) -> Iterator[Draft]:
+    event, now = order.event, int(time() * 1000)
+    kind = "custom" if event.data and event.type == "text" else event.type
+    body = event.data or event.text.encode()
+    alone = len(targets) == 1
+    for number, target in enumerate(map(addressed, targets)):
+        group = 0 if target.group is UNSET else int(target.group)
+        yield Draft(
+            sender=event.sender,
+            type=kind,
+            body=body,
+            client_msg_id=_name(order.key, number, alone),
+            time_ms=now,
+            to_user="" if target.user is UNSET else target.user,
+            conversation=group,
+        )
+
+
+def _name(key: str, number: int, alone: bool) -> str:
+    """The ``client_msg_id`` of the message for one target: the key itself, if it is short enough."""
+    if not key or (alone and len(key.encode()) <= CLIENT_MSG_ID_BYTES and "\0" not in key):
+        return key
+    return blake2b(f"{number} {key}".encode(), digest_size=_DIGEST_BYTES).hexdigest()
+
+
+def _result(target: Target, done: Done) -> Result:
+    if isinstance(done, Appended):
+        entry = done.entry
+        return Result(target, "stored", StoredAt(entry.id, entry.conversation, entry.seq))
+    if isinstance(done, Rejected):
+        return Result(target, "refused", UNSET, done.reason)  # type: ignore[arg-type]
+    return Result(target, "failed")

@@ -1,4 +1,4 @@
-"""A push: its request, its checks, and the answer, as all senders have them."""
+"""A push: its request, checks and answer, for all routes that send."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 from imserver import errors
 from imserver.api.call import Api
 from imserver.api.reply import ApiProblem
+from imserver.api.v1.field import about
+from imserver.api.v1.operation import one_of
 from imserver.model import Event
-from imserver.services.push.publish import GroupName, Name, Target
+from imserver.services.push.publish import GroupName, Name, Target, addressed
 
 MAX_ID_CHARACTERS: Final = 128
 MAX_TTL_SECONDS: Final = 86_400
@@ -20,26 +22,25 @@ MAX_TTL_SECONDS: Final = 86_400
 _decode_any = msgspec.json.Decoder().decode
 _decode_text = msgspec.json.Decoder(str).decode
 
-AppName = Annotated[str, Meta(min_length=1, max_length=191, description="The app.", examples=["101"])]
-Text = Annotated[str, Meta(description="The words, where the message is text.")]
-Data = Annotated[Raw, Meta(description="Any JSON value, where the message is no text.")]
-Kind = Annotated[
-    str,
-    Meta(min_length=1, max_length=64, description="What the message is: your own word, or `text`."),
+AppName = Annotated[str, about("The app.", min_length=1, max_length=191, examples=["default"])]
+Text = Annotated[str, about("The message as text.", min_length=1)]
+Data = Annotated[
+    Raw,
+    about("The message as any JSON value, if it is not text.", extra_json_schema={"not": {"const": ""}}),
 ]
-Code = Annotated[int, Meta(ge=-(2**31), lt=2**31, description="The `code` that the client dialect shows.")]
-Note = Annotated[str, Meta(max_length=512, description="The `msg` that the client dialect shows.")]
+Kind = Annotated[
+    str, about("The type of the message: `text`, or your own word.", min_length=1, max_length=64)
+]
+Code = Annotated[int, about("The `code` in the client dialect.", ge=-(2**31), lt=2**31)]
+Note = Annotated[str, about("The `msg` in the client dialect.", max_length=512)]
+_ONE_CONTENT: Final = one_of("text", "data")
+_NO_CODE: Final = {"code": {"const": 0}, "note": {"const": ""}}
+_ALL: Final = {"required": ["all"], "properties": {"all": {"const": True}}}
 TargetField = Annotated[
     Target,
     Meta(
         extra_json_schema={
-            "oneOf": [
-                {"required": ["user"]},
-                {"required": ["connection"]},
-                {"required": ["room"]},
-                {"required": ["group"]},
-                {"required": ["all"], "properties": {"all": {"const": True}}},
-            ],
+            "oneOf": [*one_of("user", "connection", "channel", "group")["oneOf"], _ALL],
             "dependentRequired": {"device": ["user"]},
         }
     ),
@@ -47,7 +48,7 @@ TargetField = Annotated[
 
 
 class PushMessage(Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """What is said: ``text``, or ``data`` of any JSON with a ``type`` that your clients know."""
+    """The content of a message: `text`, or any JSON as `data` with a `type` that your clients know."""
 
     type: Kind = "text"
     text: Text | UnsetType = UNSET
@@ -56,147 +57,111 @@ class PushMessage(Struct, forbid_unknown_fields=True, omit_defaults=True):
     note: Note = ""
 
 
-class PushRequest(Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """A message and whom it is for.
+Message = Annotated[
+    PushMessage | Text, about("The message in place of `text` or `data`: a text, or an object.")
+]
 
-    Targets are given by ``targets``, or, where there is one kind, by ``user`` (with ``device``), ``users``,
-    ``connection``, ``room``, ``group`` or ``all``. The message is given by ``message``, or by ``text`` or
-    ``data``.
-    """
+
+class Sending(PushMessage, kw_only=True, omit_defaults=True):
+    """A message to an app."""
 
     app: AppName
-    targets: Annotated[list[TargetField], Meta(min_length=1)] | UnsetType = UNSET
-    user: Name | UnsetType = UNSET
-    device: Annotated[str, Meta(max_length=512, description="With `user`: on this device.")] | UnsetType = (
-        UNSET
-    )
-    users: Annotated[list[Name], Meta(min_length=1)] | UnsetType = UNSET
-    connection: Name | UnsetType = UNSET
-    room: Name | UnsetType = UNSET
-    group: GroupName | UnsetType = UNSET
-    all: bool = False
-    message: PushMessage | str | UnsetType = UNSET
-    type: Kind = "text"
-    text: Text | UnsetType = UNSET
-    data: Data | UnsetType = UNSET
-    code: Code = 0
-    note: Note = ""
-    sender: Annotated[str, Meta(max_length=512, description="The sender, as clients show it.")] = ""
+    message: Message | UnsetType = UNSET
+    sender: Annotated[str, about("The sender, as clients show it.", max_length=512)] = ""
     id: Annotated[
         str,
-        Meta(
+        about(
+            "The id of the message. Clients see it. A repeated request with the same id is not executed "
+            "again. The header Idempotency-Key does the same without showing the id.",
             max_length=MAX_ID_CHARACTERS,
-            description="The message's id. It is shown to clients; a request that comes again under the same "
-            "id is not carried out again. The header Idempotency-Key does the same unseen.",
         ),
     ] = ""
-    ttl_seconds: Annotated[
-        int,
-        Meta(
-            ge=0,
-            le=MAX_TTL_SECONDS,
-            description="How long a push for an absent user is held in case they log in.",
-        ),
-    ] = 0
     except_users: Annotated[
-        list[str], Meta(description="Users who do not receive what is sent to rooms and `all`.")
+        list[str], about("Users who do not receive what you send to channels and `all`.")
     ] = field(default_factory=list)
+
+
+class PushRequest(Sending, kw_only=True, omit_defaults=True):
+    """A message and its targets.
+
+    Give the targets as `targets`, or, for targets of one kind, as `user` (with `device`), `users`,
+    `connection`, `channel`, `group` or `all`. Give the message as `message`, or as `text` or `data`.
+    """
+
+    targets: Annotated[list[TargetField], Meta(min_length=1)] | UnsetType = UNSET
+    user: Name | UnsetType = UNSET
+    device: Annotated[str, about("With `user`: only on this device.", max_length=512)] | UnsetType = UNSET
+    users: Annotated[list[Name], Meta(min_length=1)] | UnsetType = UNSET
+    connection: Name | UnsetType = UNSET
+    channel: Name | UnsetType = UNSET
+    group: GroupName | UnsetType = UNSET
+    all: bool = False
+    ttl_seconds: Annotated[
+        int, about("How long to keep the push pending for an absent user.", ge=0, le=MAX_TTL_SECONDS)
+    ] = 0
     store: Annotated[
         bool,
-        Meta(
-            description="Store the message in the log, for users and groups: who takes part in stored "
-            "messages is told, now or when they come. `sender` says it; without one the server itself does."
+        about(
+            "Store the message in the log, for users and groups. Sessions that use stored messages "
+            "receive it now or when they reconnect. `sender` is its sender; if it is empty, the message "
+            "comes from the server."
         ),
     ] = False
 
 
 MESSAGE_RULES: Final = {
-    "oneOf": [{"required": ["message"]}, {"required": ["text"]}, {"required": ["data"]}],
+    **one_of("message", "text", "data"),
     "anyOf": [
         {"properties": {"message": {"type": "string"}}},
         {
             "properties": {
-                "message": {
-                    "type": "object",
-                    "oneOf": [{"required": ["text"]}, {"required": ["data"]}],
-                },
+                "message": {"type": "object", **_ONE_CONTENT},
                 "type": {"const": "text"},
-                "code": {"const": 0},
-                "note": {"const": ""},
+                **_NO_CODE,
             }
         },
     ],
 }
 """What :func:`event_of` demands of a message, as JSON Schema."""
+_NOT_STORED: Final = {"properties": {"store": {"const": False}}}
+_PERSONAL: Final = {"pattern": r"^(user:[\s\S]|group:[1-9][0-9]{0,17}$)"}
+_STORED: Final = {
+    "required": ["store"],
+    **one_of("user", "users", "group", "channel", "targets"),
+    "not": {"required": ["device"]},
+    "properties": {
+        "store": {"const": True},
+        **_NO_CODE,
+        "ttl_seconds": {"const": 0},
+        "except_users": {"maxItems": 0},
+        "message": {"anyOf": [{"type": "string"}, {"properties": _NO_CODE}]},
+        "channel": _PERSONAL,
+        "targets": {
+            "items": {
+                **one_of("user", "group", "channel"),
+                "not": {"required": ["device"]},
+                "properties": {"channel": _PERSONAL},
+            }
+        },
+    },
+}
+_TARGETS: Final = one_of("targets", "user", "users", "connection", "channel", "group")["oneOf"]
 PUSH_RULES: Final = {
-    "allOf": [
-        MESSAGE_RULES,
-        {
-            "oneOf": [
-                {"required": ["targets"]},
-                {"required": ["user"]},
-                {"required": ["users"]},
-                {"required": ["connection"]},
-                {"required": ["room"]},
-                {"required": ["group"]},
-                {"required": ["all"], "properties": {"all": {"const": True}}},
-            ]
-        },
-        {
-            "anyOf": [
-                {
-                    "not": {"required": ["group"]},
-                    "properties": {
-                        "store": {"const": False},
-                        "targets": {"items": {"not": {"required": ["group"]}}},
-                    },
-                },
-                {
-                    "required": ["store"],
-                    "oneOf": [
-                        {"required": ["user"]},
-                        {"required": ["users"]},
-                        {"required": ["group"]},
-                        {"required": ["targets"]},
-                    ],
-                    "not": {"required": ["device"]},
-                    "properties": {
-                        "store": {"const": True},
-                        "code": {"const": 0},
-                        "note": {"const": ""},
-                        "ttl_seconds": {"const": 0},
-                        "except_users": {"maxItems": 0},
-                        "message": {
-                            "anyOf": [
-                                {"type": "string"},
-                                {"properties": {"code": {"const": 0}, "note": {"const": ""}}},
-                            ]
-                        },
-                        "targets": {
-                            "items": {
-                                "oneOf": [{"required": ["user"]}, {"required": ["group"]}],
-                                "not": {"required": ["device"]},
-                            }
-                        },
-                    },
-                },
-            ]
-        },
-    ],
+    "allOf": [MESSAGE_RULES, {"oneOf": [*_TARGETS, _ALL]}, {"anyOf": [_NOT_STORED, _STORED]}],
     "dependentRequired": {"device": ["user"]},
 }
-"""What :func:`check` demands besides."""
+"""What :func:`check` demands of a push, as JSON Schema."""
 
 
 def size(push: PushRequest) -> int:
-    """How many targets a push has."""
+    """The number of targets of a push."""
     if push.targets is not UNSET:
         return len(push.targets)
     return 1 if push.users is UNSET else len(push.users)
 
 
 def targets_of(push: PushRequest) -> list[Target]:
-    """The targets of a push, however they were given."""
+    """The targets of a push, whichever field names them."""
     if push.targets is not UNSET:
         return push.targets
     if push.users is not UNSET:
@@ -206,7 +171,7 @@ def targets_of(push: PushRequest) -> list[Target]:
             user=push.user,
             device=push.device,
             connection=push.connection,
-            room=push.room,
+            channel=push.channel,
             group=push.group,
             all=push.all,
         )
@@ -214,59 +179,55 @@ def targets_of(push: PushRequest) -> list[Target]:
 
 
 def check(api: Api, push: PushRequest) -> None:
-    """Refuse what cannot be carried out. Raises :class:`ApiProblem`."""
-    kinds = (push.targets, push.user, push.users, push.connection, push.room, push.group)
+    """Refuse a push that contradicts itself or is too large. Raises :class:`ApiProblem`."""
+    kinds = (push.targets, push.user, push.users, push.connection, push.channel, push.group)
     if len(kinds) - kinds.count(UNSET) + push.all != 1:
         raise ApiProblem(
             errors.HTTP_INVALID_REQUEST,
-            "Give one of `targets`, `user`, `users`, `connection`, `room`, `group`, and `all` that is true",
+            "Give one of `targets`, `user`, `users`, `connection`, `channel`, `group`, or `all: true`",
         )
     if push.device is not UNSET and push.user is UNSET:
-        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`device` goes with `user`")
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`device` needs `user`")
     if (push.user is UNSET and size(push) > api.batch_targets) or len(push.except_users) > api.batch_targets:
         raise ApiProblem(errors.HTTP_TOO_MANY_TARGETS)
     if push.store:
         _check_stored(push)
-    elif push.group is not UNSET or (
-        push.targets is not UNSET and any(target.group is not UNSET for target in push.targets)
-    ):
-        raise ApiProblem(
-            errors.HTTP_INVALID_REQUEST, "`group` goes with `store`; tell who is there by a room"
-        )
 
 
 def _check_stored(push: PushRequest) -> None:
-    """Refuse what the message log has no place for. Raises :class:`ApiProblem`."""
+    """Refuse a push that the message log cannot store. Raises :class:`ApiProblem`."""
     said = push.message if isinstance(push.message, PushMessage) else push
     if said.code or said.note or push.ttl_seconds or push.except_users:
         raise ApiProblem(
             errors.HTTP_INVALID_REQUEST,
-            "`store` goes without `code`, `note`, `ttl_seconds` and `except_users`",
+            "With `store` there is no `code`, `note`, `ttl_seconds` or `except_users`",
         )
     if push.users is not UNSET:
         return
     if any(
         (target.user is UNSET and target.group is UNSET) or target.device is not UNSET
-        for target in targets_of(push)
+        for target in map(addressed, targets_of(push))
     ):
         raise ApiProblem(
-            errors.HTTP_INVALID_REQUEST, "`store` is for users, on all their devices, and groups"
+            errors.HTTP_INVALID_REQUEST, "`store` is only for users, on all their devices, and for groups"
         )
 
 
-def event_of(api: Api, push: PushRequest) -> Event:
-    """What the receivers of a push are told. Raises :class:`ApiProblem`."""
+def event_of(api: Api, push: Sending) -> Event:
+    """The event that the receivers of a push get. Raises :class:`ApiProblem`."""
     said = _said(push)
     if (said.text is UNSET) == (said.data is UNSET):
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, "A message has one of `text` and `data`")
     text, data = _payload(said.data) if said.text is UNSET else (said.text, b"")
+    if not text and not data:
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "The message is empty: give `text` or `data`")
     if len(text) + len(data) + len(push.id) + len(push.sender) > api.push_characters:
-        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "The message is too long: it would not fit an outbox")
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "The message is too long for an outbox")
     return Event("msg", push.sender, text, push.id, said.type, data, said.code, said.note, int(time()))
 
 
-def _said(push: PushRequest) -> PushRequest | PushMessage:
-    """Where the message stands."""
+def _said(push: Sending) -> PushMessage:
+    """The struct that has the message."""
     message = push.message
     short = push.text is not UNSET or push.data is not UNSET
     if short == (message is not UNSET):
@@ -276,17 +237,17 @@ def _said(push: PushRequest) -> PushRequest | PushMessage:
     if isinstance(message, str):
         return PushMessage(push.type, message, UNSET, push.code, push.note)
     if push.type != "text" or push.code or push.note:
-        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`type`, `code` and `note` belong into `message`")
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "With `message`, put `type`, `code` and `note` into it")
     return message
 
 
 def _payload(raw: Any) -> tuple[str, bytes]:
-    """Data as (text, JSON on one line): a string is text."""
+    """Data as (text, JSON on one line). A string is text."""
     data = bytes(raw)
     try:
         if data[:1] == b'"':
             return _decode_text(data), b""
-        # What was skipped over so far is read once, so that nobody is sent what is no JSON.
+        # Raw is not checked yet; clients must get valid JSON.
         _decode_any(data)
         return "", msgspec.json.format(data, indent=-1)
     except (ValueError, RecursionError) as error:
@@ -295,45 +256,45 @@ def _payload(raw: Any) -> tuple[str, bytes]:
 
 Status = Literal["absent", "sent", "repeated", "failed", "partly", "held", "stored", "refused"]
 STATUSES: Final[tuple[Status, ...]] = ("absent", "sent", "repeated", "failed", "partly", "held", "stored")
-"""Outcome → what results say of it; ``refused`` is said of what cannot be stored."""
+"""Outcome → status of a result. Messages that cannot be stored are ``refused``."""
 Reason = Literal["unknown_conversation", "not_member", "muted", "blocked", "invalid"]
 
 
 class StoredAt(Struct, gc=False):
     """The position of a stored message."""
 
-    id: Annotated[int, Meta(description="Its place in the log of the app.")]
-    conversation: Annotated[int, Meta(description="The conversation; of a group, that is the group.")]
-    seq: Annotated[int, Meta(description="Its place in the conversation.")]
+    id: Annotated[int, about("The position in the log of the app.")]
+    conversation: Annotated[int, about("The conversation. A group has the same id.")]
+    seq: Annotated[int, about("The number of the entry in its conversation.")]
 
 
 class Result(Struct, gc=False):
-    """What became of one target."""
+    """The result for one target."""
 
     target: Target
     status: Annotated[
         Status,
-        Meta(
-            description="`sent`: a connection has it, or the node that holds one. `absent`: nobody was "
-            "there. `held`: nobody was there, it waits for a login. `repeated`: it was accepted before, "
-            "through another node. `failed`: the node that is needed does not answer, or the database; try "
-            "again. `partly`: a node does not answer, the others have it. `stored`: it is kept. "
-            "`refused`: it cannot be kept."
+        about(
+            "`sent`: queued for a connection, or for the node that holds one. `absent`: the target is "
+            "not online. `held`: the user is not online, the push is pending. `repeated`: another node "
+            "accepted it before. `failed`: a node or the database does not answer; try again. `partly`: "
+            "a node does not answer; the targets on other nodes received the push. `stored`: the "
+            "message is stored. `refused`: it cannot be stored."
         ),
     ]
-    stored: Annotated[StoredAt | UnsetType, Meta(description="The position of the stored message.")] = UNSET
+    stored: Annotated[StoredAt | UnsetType, about("The position of the stored message.")] = UNSET
     reason: Annotated[
         Reason | UnsetType,
-        Meta(
-            description="Why it was refused: there is no such group, the sender is not a member of it, or "
-            "silenced there; the receiver has blocked the sender; or a name is too long, or sender and "
-            "receiver are one."
+        about(
+            "Why the message was refused: the group does not exist, the sender is not a member or is "
+            "silenced there, the receiver has blocked the sender, a name is too long, or the receiver "
+            "is the sender."
         ),
     ] = UNSET
 
 
 class PushAnswer(Struct, gc=False):
-    """What became of a push: ``results`` stand in the order of the targets."""
+    """The results of a push. `results` has the order of the targets."""
 
-    sent: Annotated[int, Meta(description="How many results are `sent`, `partly` or `stored`.")]
+    sent: Annotated[int, about("The number of results that are `sent`, `partly` or `stored`.")]
     results: list[Result]

@@ -1,55 +1,183 @@
-"""Every operation of ``/api/v1``, the routes that are made of them, and the document that tells of them."""
+"""All operations of ``/api/v1``, their routes, their document; and batches, which run any of them."""
 
 from __future__ import annotations
 
+import logging
 from functools import lru_cache
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Raw, Struct
+from msgspec.structs import replace
 
-from imserver.api.call import Api, Call
+from imserver import errors
+from imserver.api.call import Api, Call, prepare
+from imserver.api.reply import PROBLEM, ApiProblem
 from imserver.api.v1 import (
     accounts,
     apps,
+    channels,
     conversations,
     events,
+    feeds,
     friends,
     groups,
     messages,
-    operate,
     presence,
     publisher,
     push,
-    rooms,
+    streamed,
+    subscribers,
     uploads,
 )
-from imserver.api.v1.batch import batch_of
-from imserver.api.v1.operation import Operation, route_of
+from imserver.api.v1.field import about
+from imserver.api.v1.operation import PREFIX, Header, Operation, Resource, route_of
+from imserver.api.v1.push import IDEMPOTENCY_KEY, key_of
 from imserver.api.v1.wire import reply
-from imserver.auth.principal import ANYONE
+from imserver.auth.principal import ANY_KEY, ANYONE, may
+from imserver.clock import serve_others
+from imserver.errors import IssuerUnavailable, StorageUnavailable
+from imserver.model import YIELD_TARGETS
 from imserver.transport.exchange import HttpResponse
 
-_encode: Final = msgspec.json.Encoder().encode
+log = logging.getLogger(__name__)
+
+_SINGLE: Final = (
+    *push.routes.rows,
+    *presence.routes.rows,
+    *channels.routes.rows,
+    *streamed.routes.rows,
+    *subscribers.routes.rows,
+    *accounts.routes.rows,
+    *friends.routes.rows,
+    *groups.routes.rows,
+    *conversations.routes.rows,
+    *messages.routes.rows,
+    *presence.sessions.rows,
+    *apps.routes.rows,
+    *feeds.routes.rows,
+    *uploads.routes.rows,
+)
+
+# --- batches ------------------------------------------------------------------------------------------------
+
+_COMMANDS: Final = {
+    row.path.removeprefix(f"{PREFIX}/"): route_of(row) for row in _SINGLE if row.method == "POST"
+}
+"""What a batch may contain, by name."""
 
 
-@lru_cache(maxsize=2)
-def _written(batch_targets: int, demo: bool) -> bytes:
-    # Many nodes never show it, and it is half a megabyte with the page that reads it.
-    from imserver.api.v1.openapi import document
+class BatchRequest(Struct, forbid_unknown_fields=True):
+    """Commands to run in order."""
 
-    numbers = {"limits.batch_targets": batch_targets}
-    return _encode(document(DOCUMENTED, numbers, demo))
+    commands: Annotated[
+        list[Annotated[dict[str, Raw], Meta(min_length=1, max_length=1)]],
+        about(
+            "Each command has one key and a value. The key is the path of a POST route after "
+            "`/api/v1/`, such as `push` or `channels/publish`; the value is the body of that route.",
+            min_length=1,
+        ),
+    ]
 
 
-def described(api: Api) -> bytes:
-    """The OpenAPI document of this server: with its limits, and with keys where they are needed."""
-    return _written(api.batch_targets, api.keys.demo)
+class BatchResult(Struct):
+    """The status and body of the answer to one command."""
+
+    status: int
+    body: Any
 
 
-def openapi(api: Api, call: Call) -> HttpResponse:
-    """``GET /api/v1/openapi.json``."""
-    return reply(call, described(api))
+class BatchAnswer(Struct):
+    """The results, in the order of the commands."""
+
+    results: list[BatchResult]
+
+
+_batches = Resource("push")
+
+
+@_batches.post(
+    "/batch",
+    ANY_KEY,
+    body=BatchRequest,
+    answer=BatchAnswer,
+    problems=(errors.HTTP_TOO_MANY_TARGETS,),
+    headers=(
+        Header(
+            IDEMPOTENCY_KEY.name,
+            "The key of the whole batch. With the key `K` the commands have the keys `K/0`, `K/1`, …",
+            example="import-17",
+        ),
+    ),
+    example={
+        "commands": [
+            {"push": {"app": "default", "user": "ann", "text": "one"}},
+            {"channels/publish": {"app": "default", "channel": "lobby", "text": "two"}},
+        ]
+    },
+    answer_example={
+        "results": [
+            {
+                "status": 200,
+                "body": {"sent": 1, "results": [{"target": {"user": "ann"}, "status": "sent"}]},
+            },
+            {
+                "status": 200,
+                "body": {"channel": "lobby", "status": "absent"},
+            },
+        ]
+    },
+)
+def batch(api: Api, call: Call) -> HttpResponse:
+    """Send many commands in one request.
+
+    Runs the commands in order. A refused command does not stop the others. Each command needs the scope of
+    its own route and counts as one request against the rate of the key.
+    """
+    asked: BatchRequest = call.asked
+    commands = asked.commands
+    if len(commands) > api.batch_targets:
+        raise ApiProblem(errors.HTTP_TOO_MANY_TARGETS)
+    key = key_of(call)
+    request = call.request
+    api.rates.charge(call.principal, request.host, len(commands) - 1)
+    parts = []
+    for number, command in enumerate(commands):
+        name, body = next(iter(command.items()))
+        headers = {"idempotency-key": f"{key}/{number}"} if key else {}
+        alone = replace(request, headers=headers, body=b"", query=b"", given_id=request.id)
+        finished = _run_one(api, name, Call({}, "", call.principal, alone, bytes(body)))
+        parts.append(b'{"status":%d,"body":%b}' % (finished.status, finished.body))
+        if not (number + 1) % YIELD_TARGETS:
+            serve_others()
+    return reply(call, b'{"results":[%b]}' % b",".join(parts))
+
+
+def _run_one(api: Api, name: str, call: Call) -> HttpResponse:
+    """Answer one command as its route would. May switch."""
+    route = _COMMANDS.get(name)
+    try:
+        if route is None:
+            raise ApiProblem(errors.HTTP_NOT_FOUND, f"There is no command `{name[:100]}`")
+        if not may(call.principal, route.need):
+            raise ApiProblem(errors.HTTP_FORBIDDEN)
+        prepare(api, route, call)
+        assert route.function is not None
+        return route.function(api, call)
+    except ApiProblem as problem:
+        return PROBLEM.refuse(problem.problem, call.request, problem.detail)
+    except StorageUnavailable:
+        return PROBLEM.refuse(errors.HTTP_STORAGE_UNAVAILABLE, call.request)
+    except IssuerUnavailable:
+        return PROBLEM.refuse(errors.HTTP_ISSUER_UNAVAILABLE, call.request)
+    except Exception:
+        log.exception("%s in a batch failed", name, extra={"request": call.request.id})
+        return PROBLEM.refuse(errors.HTTP_INTERNAL_ERROR, call.request)
+
+
+# --- the document -------------------------------------------------------------------------------------------
+
+_document = Resource("document")
 
 
 class Document(Struct):
@@ -60,34 +188,35 @@ class Document(Struct):
     paths: dict[str, Any]
 
 
-_DOCUMENT: Final = (
-    Operation(
-        "GET",
-        "/api/v1/openapi.json",
-        ANYONE,
-        openapi,
-        "document",
-        "This interface as an OpenAPI 3.1 document",
-        "A page that people read is at `/api/v1/docs`.",
-        answer=Document,
-    ),
-)
+@_document.get("/openapi.json", ANYONE, answer=Document)
+def openapi(api: Api, call: Call) -> HttpResponse:
+    """Get the OpenAPI 3.1 document of this API.
 
-_SINGLE: Final = (
-    *push.OPERATIONS,
-    *presence.OPERATIONS,
-    *rooms.OPERATIONS,
-    *accounts.OPERATIONS,
-    *friends.OPERATIONS,
-    *groups.OPERATIONS,
-    *conversations.OPERATIONS,
-    *messages.OPERATIONS,
-    *operate.OPERATIONS,
-    *apps.OPERATIONS,
-    *uploads.OPERATIONS,
+    The same as a web page: `/api/v1/docs`.
+    """
+    return reply(call, described(api))
+
+
+def described(api: Api) -> bytes:
+    """The OpenAPI document of this server as JSON: with its limits, and with keys where it needs them."""
+    return _written(api.batch_targets, api.keys.demo)
+
+
+@lru_cache(maxsize=2)
+def _written(batch_targets: int, demo: bool) -> bytes:
+    # Loaded when it is first asked for: with the page that reads it, it takes half a megabyte.
+    from imserver.api.v1.openapi import document
+
+    return msgspec.json.encode(document(DOCUMENTED, {"limits.batch_targets": batch_targets}, demo))
+
+
+OPERATIONS: Final[tuple[Operation, ...]] = (
+    *_SINGLE,
+    *_batches.rows,
+    *publisher.routes.rows,
+    *_document.rows,
 )
-OPERATIONS: Final[tuple[Operation, ...]] = (*_SINGLE, batch_of(_SINGLE), *publisher.OPERATIONS, *_DOCUMENT)
-"""What :func:`imserver.api.routes.answer` answers."""
-DOCUMENTED: Final[tuple[Operation, ...]] = (*OPERATIONS, *events.OPERATIONS, *uploads.STREAMS)
-"""The same, and what is answered elsewhere: streams and WebSockets."""
+"""What :func:`imserver.api.call.answer` answers."""
+DOCUMENTED: Final[tuple[Operation, ...]] = (*OPERATIONS, *events.routes.rows, *uploads.streams.rows)
+"""The same, and what is answered elsewhere: event streams and files."""
 ROUTES: Final = tuple(map(route_of, OPERATIONS))

@@ -1,12 +1,12 @@
-"""Uploads: shapes, lists, deletion. The bytes of files go through :mod:`imserver.api.views`."""
+"""Uploaded files: lists, deletion. :mod:`imserver.api.views` takes in and sends the files themselves."""
 
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Annotated, Final, Literal, NoReturn
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from imserver import errors
 from imserver.api.call import Api, Call
@@ -14,20 +14,20 @@ from imserver.api.form import cursor as cursor_of
 from imserver.api.form import read_cursor
 from imserver.api.reply import ApiProblem
 from imserver.api.v1 import field
-from imserver.api.v1.operation import Header, Operation, route_of
-from imserver.api.v1.wire import read, reply
+from imserver.api.v1.field import about
+from imserver.api.v1.operation import Header, Resource, route_of
+from imserver.api.v1.wire import read
 from imserver.auth.authority import bearer, refusal
 from imserver.auth.principal import ANYONE, ANYONE_OR_PUSH, PUSH_OR_USER, READ_OR_USER
 from imserver.services.files.uploads import ID_CHARACTERS
-from imserver.storage.contract import MAX_USER_BYTES, Upload
-from imserver.transport.body import Streamed
-from imserver.transport.exchange import HttpResponse
+from imserver.storage.contract import UPLOAD_USER_BYTES, Upload
+from imserver.transport.http1 import Streamed
 
 PATH: Final = "/api/v1/uploads"
 FILE_PATH: Final = "/api/v1/uploads/{id}"
 THUMBNAIL_PATH: Final = "/api/v1/uploads/{id}/thumbnail"
 STREAMED: Final[Streamed] = frozenset({("POST", PATH)})
-"""Requests whose body the application reads itself."""
+"""Requests whose body the application reads."""
 
 _PAGE_LIMIT: Final = 1000
 _USUAL_PAGE: Final = 100
@@ -35,103 +35,99 @@ _USUAL_PAGE: Final = 100
 Kind = Literal["picture", "voice", "video", "file"]
 FileId = Annotated[
     str,
-    Meta(
+    about(
+        "The id of a file. It is random: anybody who has it may fetch the file.",
         pattern=f"^[A-Za-z0-9_-]{{{ID_CHARACTERS}}}$",
-        description="The id of a file. It is random: everybody with the id may fetch the file.",
     ),
 ]
 Token = Annotated[
     str,
-    Meta(
-        description="The session token of the user, if it does not come as `Authorization: Bearer`. It is "
-        "kept out of the log."
+    about(
+        "The session token of the user. You may send it as `Authorization: Bearer` instead. The log "
+        "does not show it."
     ),
 ]
 OwnerId = Annotated[
-    str,
-    Meta(max_length=MAX_USER_BYTES, description="The owner of the file. Optional if a token names the user."),
+    str, about("The owner of the file. Optional if a token names the user.", max_length=UPLOAD_USER_BYTES)
 ]
-OwnersApp = Annotated[
-    str, Meta(description="The app of the user; may be left out if a token names the user.")
-]
+OwnersApp = Annotated[str, about("The app of the user. Optional if a token names the user.")]
 
 
 class UploadQuery(Struct, forbid_unknown_fields=True):
-    """What is said of a file that comes."""
+    """The file to upload."""
 
     app: OwnersApp = ""
     user: OwnerId = ""
-    name: Annotated[
-        str,
-        Meta(description="The name of the file. Others see it; the server does not use it."),
-    ] = ""
+    name: Annotated[str, about("The name of the file, for display only.")] = ""
     kind: Annotated[
-        Kind | Literal[""], Meta(description="What the file has to be; anything else is refused.")
+        Kind | Literal[""], about("The required kind. The server refuses a file of another kind.")
     ] = ""
     token: Token = ""
 
 
 class UploadsQuery(Struct, forbid_unknown_fields=True):
-    """Whose files."""
+    """A page of the files of a user."""
 
     app: OwnersApp = ""
     user: OwnerId = ""
     cursor: field.Cursor = ""
-    limit: Annotated[int, Meta(ge=1, le=_PAGE_LIMIT, description="Most entries of this page.")] = _USUAL_PAGE
+    limit: Annotated[int, about("The maximum number of entries on this page.", ge=1, le=_PAGE_LIMIT)] = (
+        _USUAL_PAGE
+    )
     token: Token = ""
 
 
 class UploadDelete(Struct, forbid_unknown_fields=True):
-    """A file to be removed."""
+    """The file to delete."""
 
     id: FileId
     token: Token = ""
 
 
 class Thumbnail(Struct):
-    """A small picture of a picture."""
+    """A small version of a picture."""
 
-    url: Annotated[str, Meta(description="Where it is fetched, on this server.")]
-    type: Annotated[str, Meta(description="Its media type.")]
+    url: Annotated[str, about("The path from which to fetch it, on this server.")]
+    type: Annotated[str, about("The media type.")]
     bytes: int
 
 
 class File(Struct):
-    """A file that was uploaded."""
+    """An uploaded file."""
 
     id: FileId
-    url: Annotated[str, Meta(description="Where it is fetched, on this server.")]
+    url: Annotated[str, about("The path from which to fetch it, on this server.")]
     app: str
     user: str
-    kind: Annotated[Kind, Meta(description="What it is, by its content.")]
-    type: Annotated[str, Meta(description="Its media type, by its content.")]
+    kind: Annotated[Kind, about("The kind, detected from the content.")]
+    type: Annotated[str, about("The media type, detected from the content.")]
     name: str
     bytes: int
-    sha256: Annotated[str, Meta(description="Of its bytes, in hexadecimal.")]
-    created: Annotated[int, Meta(description="When it was uploaded, in Unix milliseconds.")]
-    width: Annotated[int, Meta(description="Of a picture, in pixels, as it is shown; 0: unknown.")]
-    height: Annotated[int, Meta(description="Of a picture, in pixels, as it is shown; 0: unknown.")]
-    thumbnail: Annotated[Thumbnail | None, Meta(description="Of a picture, where one could be made.")]
+    sha256: Annotated[str, about("The SHA-256 of the content, in hexadecimal.")]
+    created: Annotated[int, about("When it was uploaded, in Unix milliseconds.")]
+    width: Annotated[int, about("Of a picture: the size as displayed, in pixels; 0: unknown.")]
+    height: Annotated[int, about("Of a picture: the size as displayed, in pixels; 0: unknown.")]
+    thumbnail: Annotated[Thumbnail | None, about("Of a picture, if the server could make a thumbnail.")]
 
 
 class UploadsAnswer(Struct):
     """Files of a user, the newest first."""
 
-    bytes: Annotated[int, Meta(description="What the user keeps in all, thumbnails included.")]
-    quota: Annotated[int, Meta(description="What the user may keep; 0: as much as there is room.")]
-    total: Annotated[int, Meta(description="How many files the user keeps.")]
+    bytes: Annotated[int, about("The bytes of all stored files, with thumbnails.")]
+    quota: Annotated[int, about("The maximum number of bytes that the user may store; 0: no limit.")]
+    total: Annotated[int, about("The number of stored files.")]
     files: list[File]
     next: field.Next
 
 
 class UploadDeleteAnswer(Struct):
-    """What has become of the file."""
+    """The result of the deletion."""
 
-    deleted: Annotated[bool, Meta(description="False: there is none, or no longer.")]
+    deleted: Annotated[bool, about("False: there is no such file.")]
 
 
 def shown(row: Upload) -> File:
-    """A file as clients see it."""
+    """A file in the shape of the answer."""
     url = f"{PATH}/{row.id}"
     small = Thumbnail(f"{url}/thumbnail", row.thumbnail_type, row.thumbnail_bytes)
     return File(
@@ -151,44 +147,75 @@ def shown(row: Upload) -> File:
     )
 
 
-# --- the user who asks --------------------------------------------------------------------------------------
+_ID: Final = "k3wz0mM2b2rXkq6v8oQyYp5L1c9uT4aJ"
+_EXAMPLE: Final = File(
+    _ID,
+    f"{PATH}/{_ID}",
+    "default",
+    "u1",
+    "picture",
+    "image/png",
+    "cat.png",
+    48213,
+    "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    1767225600000,
+    800,
+    600,
+    Thumbnail(f"{PATH}/{_ID}/thumbnail", "image/jpeg", 9120),
+)
+_OVER_RATE: Final = (errors.HTTP_TOO_MANY_REQUESTS,)
+
+routes = Resource("uploads")
+"""What :func:`imserver.api.routes.answer` answers."""
+streams = Resource("uploads", hot=False)
+"""What :mod:`imserver.api.views` answers."""
 
 
-def still_holds(api: Api, call: Call, token: str) -> bool:
-    """Whether the user's token is still good: the account may have been deleted meanwhile. May switch.
+def problem_after(api: Api, call: Call, token: str) -> errors.HttpProblem | None:
+    """Why a file is not stored after its upload: the app, or the user's account, was deleted meanwhile.
 
-    ``token`` comes from the query.
+    ``token`` comes from the query. May switch. Raises StorageUnavailable and IssuerUnavailable.
     """
+    if call.app not in api.apps and api.tenants.get(call.app) is None:
+        return errors.HTTP_UNKNOWN_APP
     user = call.principal.user
     shown = token or bearer(call.request.headers.get("authorization", ""))
-    return not user or api.authority.identify(PUSH_OR_USER, {}, "", shown).user == user
+    if user and api.authority.identify(PUSH_OR_USER, {}, "", shown).user != user:
+        return errors.HTTP_TOKEN_INVALID
+    return None
 
 
-# --- what is no file ----------------------------------------------------------------------------------------
+@routes.get(
+    "/uploads",
+    READ_OR_USER,
+    user="required",
+    problems=_OVER_RATE,
+    example={"app": "default", "user": "u1"},
+    answer_example=UploadsAnswer(57333, 1073741824, 1, [_EXAMPLE], ""),
+)
+def list_uploads(api: Api, call: Call, asked: UploadsQuery) -> UploadsAnswer:
+    """List the files of a user.
 
-
-def list_uploads(api: Api, call: Call) -> HttpResponse:
-    """``GET /api/v1/uploads``."""
-    asked: UploadsQuery = call.asked
+    Needs an API key with the scope `read`, or the token of the user.
+    """
     api.rates.require(call.principal, call.request.host)
     uploads = api.services.uploads
     usage = uploads.usage(call.app, call.user)
     rows = uploads.page(call.app, call.user, _place(asked.cursor), asked.limit + 1)
     page, last = rows[: asked.limit], rows[asked.limit - 1] if len(rows) > asked.limit else None
     following = cursor_of(f"{last.created} {last.id}") if last is not None else ""
-    answer = UploadsAnswer(
+    return UploadsAnswer(
         usage.bytes, uploads.settings.quota_bytes, usage.files, [shown(row) for row in page], following
     )
-    return reply(call, answer)
 
 
 def _place(cursor: str) -> tuple[int, str]:
-    """Time and id of the file behind which a page begins."""
+    """Time and id of the last file of the page before."""
     if not cursor:
         return 0, ""
     created, _, name = read_cursor(cursor, "replace").partition(" ")
     if not (created.isascii() and created.isdecimal() and len(created) < 16 and int(created)):
-        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`cursor` is none that a page has given")
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`cursor`: not a cursor of this list")
     return int(created), name
 
 
@@ -196,7 +223,7 @@ _delete_of: Final = msgspec.json.Decoder(UploadDelete)
 
 
 def _read_delete(api: Api, call: Call) -> None:
-    """Find the file, whose app and user the request is for. The body may bring the user's token."""
+    """Read the request; its app and user are those of the file. The body may have the user's token."""
     asked = read(api, call, _delete_of)
     call.asked = asked
     principal, host = call.principal, call.request.host
@@ -212,155 +239,100 @@ def _read_delete(api: Api, call: Call) -> None:
         call.app, call.user = api.services.tenants.resolve(row.app), row.user
 
 
-def delete_upload(api: Api, call: Call) -> HttpResponse:
-    """``POST /api/v1/uploads/delete``."""
-    return reply(call, UploadDeleteAnswer(api.services.uploads.delete(call.asked.id)))
-
-
-# --- the document -------------------------------------------------------------------------------------------
-
-
-def _elsewhere(*_: object) -> NoReturn:
-    raise NotImplementedError("bytes of files go by imserver.api.views")
-
-
-_WHO: Final = (
-    errors.HTTP_INVALID_REQUEST,
-    errors.HTTP_UNAUTHORIZED,
-    errors.HTTP_TOKEN_INVALID,
-    errors.HTTP_FORBIDDEN,
-    errors.HTTP_NOT_ALLOWED,
-    errors.HTTP_UNKNOWN_APP,
-    errors.HTTP_TOO_MANY_REQUESTS,
-    errors.HTTP_STORAGE_UNAVAILABLE,
+@routes.post(
+    "/uploads/delete",
+    ANYONE_OR_PUSH,
+    reach="optional",
+    user="optional",
+    read=_read_delete,
+    problems=_OVER_RATE,
+    example={"id": _ID},
+    answer_example=UploadDeleteAnswer(True),
 )
-_OUT: Final = (
-    errors.HTTP_UNKNOWN_UPLOAD,
-    errors.HTTP_RANGE,
-    errors.HTTP_STORAGE_UNAVAILABLE,
-    errors.HTTP_MEDIA_UNAVAILABLE,
+def delete_upload(api: Api, call: Call, asked: UploadDelete) -> UploadDeleteAnswer:
+    """Delete a file.
+
+    Needs an API key with the scope `push`, or the token of the file's owner.
+    """
+    return UploadDeleteAnswer(api.services.uploads.delete(call.asked.id))
+
+
+streams.elsewhere(
+    "POST",
+    "/uploads",
+    PUSH_OR_USER,
+    """Upload a file.
+
+    The body is the file itself, with a Content-Length. The server detects the kind from the content: a
+    picture (JPEG, PNG, GIF, WebP), a voice message or music, a video, or some other file. It ignores the
+    Content-Type.
+
+    Needs an API key with the scope `push`, or the token of the user. Send the `url` of the answer in a
+    message, together with what the receiver should display.
+    """,
+    query=UploadQuery,
+    user="required",
+    binary=True,
+    answer=File,
+    status=201,
+    problems=(
+        *_OVER_RATE,
+        errors.HTTP_TIMEOUT,
+        errors.HTTP_LENGTH_REQUIRED,
+        errors.HTTP_FILE_TOO_LARGE,
+        errors.HTTP_BODY_TOO_LARGE,
+        errors.HTTP_KIND_REFUSED,
+        errors.HTTP_UNKNOWN_ENCODING,
+        errors.HTTP_QUOTA_EXCEEDED,
+        errors.HTTP_REJECTED,
+        errors.HTTP_DISK_FULL,
+        errors.HTTP_MEDIA_UNAVAILABLE,
+        errors.HTTP_REVIEW_UNAVAILABLE,
+    ),
+    example={"app": "default", "user": "u1", "name": "cat.png"},
+    answer_example=_EXAMPLE,
 )
-_ID: Final = "k3wz0mM2b2rXkq6v8oQyYp5L1c9uT4aJ"
-_EXAMPLE: Final = {
-    "id": _ID,
-    "url": f"{PATH}/{_ID}",
-    "app": "101",
-    "user": "u1",
-    "kind": "picture",
-    "type": "image/png",
-    "name": "cat.png",
-    "bytes": 48213,
-    "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
-    "created": 1767225600000,
-    "width": 800,
-    "height": 600,
-    "thumbnail": {"url": f"{PATH}/{_ID}/thumbnail", "type": "image/jpeg", "bytes": 9120},
+
+
+_FILE: Final[dict[str, Any]] = {
+    "path_id": FileId,
+    "example": {"id": _ID},
+    "also": (HTTPStatus.PARTIAL_CONTENT, HTTPStatus.NOT_MODIFIED),
+    "problems": (
+        errors.HTTP_UNKNOWN_UPLOAD,
+        errors.HTTP_RANGE,
+        errors.HTTP_STORAGE_UNAVAILABLE,
+        errors.HTTP_MEDIA_UNAVAILABLE,
+    ),
+    "content_type": "application/octet-stream",
 }
 
-OPERATIONS: Final = (
-    Operation(
-        "GET",
-        PATH,
-        READ_OR_USER,
-        list_uploads,
-        "uploads",
-        "The files that a user keeps",
-        "For an API key with the scope `read`, or with the token of the user.",
-        query=UploadsQuery,
-        user="required",
-        answer=UploadsAnswer,
-        problems=_WHO,
-        example_query={"app": "101", "user": "u1"},
-        example_answer={"bytes": 57333, "quota": 1073741824, "total": 1, "files": [_EXAMPLE], "next": ""},
-    ),
-    Operation(
-        "POST",
-        "/api/v1/uploads/delete",
-        ANYONE_OR_PUSH,
-        delete_upload,
-        "uploads",
-        "Remove a file",
-        "For an API key with the scope `push`, or with the token of the user whose file it is.",
-        body=UploadDelete,
-        reach="optional",
-        user="optional",
-        read=_read_delete,
-        answer=UploadDeleteAnswer,
-        problems=_WHO,
-        example_body={"id": _ID},
-        example_answer={"deleted": True},
-    ),
-)
-"""What :func:`imserver.api.routes.answer` answers."""
 
-STREAMS: Final = (
-    Operation(
-        "POST",
-        PATH,
-        PUSH_OR_USER,
-        _elsewhere,
-        "uploads",
-        "Upload a file",
-        "The body is the file itself, with its Content-Length. What it is, its content says: a picture "
-        "(JPEG, PNG, GIF, WebP), a voice message or music, a video, or some other file. "
-        "Content-Type is not looked at.\n\n"
-        "For an API key with the scope `push`, or with the token of the user. Send the `url` of the answer "
-        "in a message, with whatever else the receiver is to show.",
-        query=UploadQuery,
-        user="required",
-        binary=True,
-        answer=File,
-        status=201,
-        problems=(
-            *_WHO,
-            errors.HTTP_TIMEOUT,
-            errors.HTTP_LENGTH_REQUIRED,
-            errors.HTTP_FILE_TOO_LARGE,
-            errors.HTTP_BODY_TOO_LARGE,
-            errors.HTTP_KIND_REFUSED,
-            errors.HTTP_UNKNOWN_ENCODING,
-            errors.HTTP_QUOTA_EXCEEDED,
-            errors.HTTP_DISK_FULL,
-            errors.HTTP_MEDIA_UNAVAILABLE,
-        ),
-        example_query={"app": "101", "user": "u1", "name": "cat.png"},
-        example_answer=_EXAMPLE,
-        hot=False,
-    ),
-    Operation(
-        "GET",
-        FILE_PATH,
-        ANYONE,
-        _elsewhere,
-        "uploads",
-        "Fetch a file",
-        "Needs no key: the id is random, and whoever was told it may fetch the file. One range of bytes is "
-        "answered with 206, `If-None-Match` with 304.",
-        path_id=FileId,
-        example_query={"id": _ID},
-        also=(HTTPStatus.PARTIAL_CONTENT, HTTPStatus.NOT_MODIFIED),
-        problems=_OUT,
-        headers=(Header("Range", "The bytes that are wanted: `bytes=0-1023`."),),
-        content_type="application/octet-stream",
-        hot=False,
-    ),
-    Operation(
-        "GET",
-        THUMBNAIL_PATH,
-        ANYONE,
-        _elsewhere,
-        "uploads",
-        "Fetch the thumbnail of a picture",
-        "A JPEG, or a PNG where the picture is transparent.",
-        path_id=FileId,
-        example_query={"id": _ID},
-        also=(HTTPStatus.PARTIAL_CONTENT, HTTPStatus.NOT_MODIFIED),
-        problems=_OUT,
-        content_type="application/octet-stream",
-        hot=False,
-    ),
-)
-"""What the document tells beside them."""
+streams.elsewhere(
+    "GET",
+    "/uploads/{id}",
+    ANYONE,
+    """Fetch a file.
 
-UPLOAD: Final = route_of(STREAMS[0])
-"""The row of what takes a file in."""
+    No key is needed: the id is random, and anybody who has it may fetch the file. A request for one range of
+    bytes is answered with 206, `If-None-Match` with 304.
+    """,
+    headers=(Header("Range", "The range of bytes to fetch: `bytes=0-1023`."),),
+    **_FILE,
+)
+
+
+streams.elsewhere(
+    "GET",
+    "/uploads/{id}/thumbnail",
+    ANYONE,
+    """Fetch the thumbnail of a picture.
+
+    A JPEG, or a PNG where the picture is transparent.
+    """,
+    **_FILE,
+)
+
+
+UPLOAD: Final = route_of(streams.rows[0])
+"""The route of uploads."""

@@ -23,7 +23,7 @@ T = TypeVar("T")
 Headers = tuple[tuple[str, str], ...]
 
 GZIP_BYTES: Final = 1024
-"""An answer above so many bytes leaves compressed if its receiver takes that."""
+"""Larger answers are compressed if the client accepts gzip."""
 _GZIP_LEVEL: Final = 1
 _GZIP_WINDOW: Final = 31  # of zlib: gzip's own header, and the widest window
 
@@ -36,10 +36,9 @@ _encode = msgspec.json.Encoder().encode
 
 
 def read(api: Api, call: Call, decoder: msgspec.json.Decoder[T]) -> T:
-    """The body of a request as what ``decoder`` makes of it.
+    """Decode the body of a request. Only known principals may compress it.
 
-    It may be compressed, but not by strangers. Raises :class:`ApiProblem`, which says where the body
-    is wrong.
+    Raises :class:`ApiProblem`, which says where the body is wrong.
     """
     body = call.body
     encoding = call.request.headers.get("content-encoding", "")
@@ -51,7 +50,7 @@ def read(api: Api, call: Call, decoder: msgspec.json.Decoder[T]) -> T:
 
 
 def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
-    """JSON as what ``decoder`` makes of it. Raises :class:`ApiProblem`."""
+    """Decode JSON. Raises :class:`ApiProblem`."""
     if has_nul(body):
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, "A text contains U+0000")
     try:
@@ -59,7 +58,7 @@ def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
     except (ValueError, RecursionError) as error:  # not UTF-8, no JSON, or of another shape
         text = str(error)
     if _A_FLOAT in text and len(body) <= _WHOLE_BYTES:
-        # Some languages write 1.0 for 1, and for JSON Schema it is an integer.
+        # Some languages write 1.0 for 1, which JSON Schema counts as an integer.
         try:
             return decoder.decode(_encode(_decode_whole(body)))
         except (ValueError, RecursionError) as error:
@@ -76,21 +75,21 @@ _decode_whole = msgspec.json.Decoder(float_hook=_whole).decode
 
 
 def inflate(body: bytes, limit: int) -> bytes:
-    """A body that came compressed by gzip. Raises :class:`ApiProblem` if it is broken or too large."""
+    """Decompress a gzip body. Raises :class:`ApiProblem` if it is broken or larger than ``limit`` bytes."""
     inflater = zlib.decompressobj(_GZIP_WINDOW)
     try:
         content = inflater.decompress(body, limit + 1)
     except zlib.error:
-        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "the body is no gzip") from None
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "The body is not gzip") from None
     if len(content) > limit:
         raise ApiProblem(errors.HTTP_BODY_TOO_LARGE)
     if not inflater.eof or inflater.unused_data:
-        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "the body is no gzip")
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "The body is not gzip")
     return content
 
 
 def reply(call: Call, value: Any, headers: Headers = (), status: int = 200) -> HttpResponse:
-    """An answer: ``value`` as JSON (bytes are JSON already)."""
+    """A response with ``value`` as JSON (bytes are JSON already)."""
     body = value if isinstance(value, bytes) else _encode(value)
     request = call.request
     if len(body) > GZIP_BYTES:
@@ -101,7 +100,7 @@ def reply(call: Call, value: Any, headers: Headers = (), status: int = 200) -> H
 def reply_as(
     call: Call, body: bytes, content_type: str, headers: Headers = (), status: int = 200
 ) -> HttpResponse:
-    """An answer of any content type (``""``: JSON), compressed if it is worth it and its receiver agrees."""
+    """A response of any content type (``""``: JSON), compressed if large and the client accepts gzip."""
     request = call.request
     headers = (("X-Request-Id", request.id), *headers)
     if len(body) > GZIP_BYTES:
@@ -113,7 +112,7 @@ def reply_as(
 
 
 def takes_gzip(accepted: str) -> bool:
-    """Whether an Accept-Encoding header takes gzip (RFC 9110 section 12.5.3)."""
+    """Whether an Accept-Encoding header accepts gzip (RFC 9110 section 12.5.3)."""
     for entry in accepted.lower().split(","):
         name, _, weight = entry.partition(";")
         if name.strip() in ("gzip", "x-gzip"):
@@ -122,7 +121,7 @@ def takes_gzip(accepted: str) -> bool:
 
 
 def one_of(problem: errors.HttpProblem, given: Sequence[object], text: str) -> None:
-    """Refuse unless exactly one of ``given`` is there."""
+    """Refuse unless exactly one of ``given`` is not None."""
     if sum(value is not None for value in given) != 1:
         raise ApiProblem(problem, text)
 
@@ -131,7 +130,7 @@ Q = TypeVar("Q", bound=msgspec.Struct)
 
 
 def read_query(request: HttpRequest, kind: type[Q]) -> Q:
-    """The parameters of a request as ``kind``. Raises :class:`ApiProblem`, which names the wrong one."""
+    """Convert the query to ``kind``. Raises :class:`ApiProblem`, which names the wrong parameter."""
     params: dict[str, Any] = {}
     try:
         pairs = parse_pairs(request.query)
@@ -148,22 +147,22 @@ def read_query(request: HttpRequest, kind: type[Q]) -> Q:
 
 
 def after(cursor: str) -> str | None:
-    """The name behind which a page begins; None for the first page.
+    """The last name of the page before; None for the first page.
 
-    A cursor that no page has given, but could have, stands for some place in the list.
+    A well-formed cursor that was not made here decodes to some name.
     """
     return read_cursor(cursor, "replace") if cursor else None
 
 
 def page_of(names: Sequence[str], cursor: str, limit: int) -> tuple[list[str], str]:
-    """A page of sorted names, and the cursor of the one that follows."""
+    """A page of sorted names, and the cursor of the next page."""
     start = bisect_right(names, after(cursor) or "")
     page = list(names[start : start + limit])
     return page, cursor_of(page[-1]) if start + limit < len(names) else ""
 
 
 def reached(api: Api, call: Call) -> list[str]:
-    """The apps that the caller's key reaches, in the order of names; not those that another stands for."""
+    """The apps that the key reaches, ordered by name, without aliases."""
     tenants = api.services.tenants
     return [
         name for name in tenants.names() if call.principal.reaches(name) and tenants.resolve(name) == name
@@ -171,6 +170,6 @@ def reached(api: Api, call: Call) -> list[str]:
 
 
 def require_few(api: Api, *named: Sized) -> None:
-    """Refuse a request that names more at once than ``limits.batch_targets``."""
+    """Refuse a request with more targets than ``limits.batch_targets``."""
     if sum(len(each) for each in named) > api.batch_targets:
         raise ApiProblem(errors.HTTP_TOO_MANY_TARGETS)

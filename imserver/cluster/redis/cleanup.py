@@ -23,15 +23,15 @@ from imserver.cluster.redis.records import (
     bucket_key,
     bucket_number,
     bucket_of,
+    channel_bucket_key,
     decoded,
     encoded,
     field_of,
     marked_offline,
     record_key,
-    room_bucket_key,
     user_of,
     written_buckets_key,
-    written_room_buckets_key,
+    written_channel_buckets_key,
 )
 from imserver.cluster.redis.scripts import CLEAN_BUCKET, CLEAN_ROOMS, CLEANER, DEAD_EPOCHS, REPLACE_RECORD
 from imserver.cluster.registry import RegistryCounters, Session
@@ -49,11 +49,11 @@ BucketsByApp = dict[str, set[int] | None]
 
 
 class Interrupted(Exception):
-    """Redis became unavailable; the work starts again when it is back."""
+    """Redis became unavailable. The work is repeated when it is back."""
 
 
 class WrittenBuckets:
-    """Which buckets this node has recorded for its epoch. Owner of that set."""
+    """The buckets that this node has recorded for its epoch. Owner of that set."""
 
     def __init__(self, keeper: LeaseKeeper) -> None:
         self._keeper = keeper
@@ -62,9 +62,9 @@ class WrittenBuckets:
         self._buckets: BucketsByApp = {}
 
     def commands_before(self, sessions: Iterable[Session], generation: int) -> list[Command]:
-        """What must be sent before these sessions are registered: usually nothing. Never switches.
+        """The commands to send before these sessions are registered; usually none. Never switches.
 
-        ``generation`` is that of the registry: after a restart of Redis everything is recorded again.
+        ``generation``: of the registry. After a restart of Redis everything is recorded again.
         """
         epoch = self._keeper.lease.epoch
         if self._written_for != (epoch, generation):
@@ -74,7 +74,7 @@ class WrittenBuckets:
         return [("SADD", written_buckets_key(epoch), *members)] if members else []
 
     def forget(self) -> None:
-        """Record everything again: it is unknown what Redis has received."""
+        """Record everything again, because it is unknown what Redis has received."""
         self._buckets.clear()
 
     def _new_members(self, session: Session) -> Iterator[bytes]:
@@ -115,7 +115,7 @@ def _paced(pipeline: Pipeline, commands: Sequence[Command]) -> list[Any]:
 
 
 class DeadNodeCleanup:
-    """Removes the sessions and rooms of dead epochs, paced. Switches all the time.
+    """Removes the sessions and channels of dead epochs, paced. Switches all the time.
 
     For an epoch without recorded buckets (an older version, or Redis has lost them) it reads all buckets of
     ``apps`` and of the apps in its lease.
@@ -128,12 +128,12 @@ class DeadNodeCleanup:
 
     def run(self, epochs: Collection[int], is_live: Callable[[str], bool]) -> None:
         """Clean up after these epochs. Raises :class:`Interrupted`."""
-        self._clean_rooms(epochs)
+        self._clean_channels(epochs)
         leases = self._pipeline.execute([("HMGET", DEAD_EPOCHS, *epochs)])
         if leases is None:
             raise Interrupted
         nodes: dict[str, str] = {}
-        """Dead nodes, and the addresses of their clients' port."""
+        """Dead node → address of its client port."""
         buckets_by_app: BucketsByApp = {}
         for epoch, data in zip(epochs, leases[0], strict=True):
             lease = decode_lease(data) if data and data != b"{}" else None
@@ -142,28 +142,28 @@ class DeadNodeCleanup:
             if not self._read_buckets(epoch, buckets_by_app):
                 buckets_by_app |= dict.fromkeys([*self._apps, *(lease.counts if lease is not None else ())])
         users = sum(self._clean_app(app, buckets, epochs, nodes) for app, buckets in buckets_by_app.items())
-        gone = [node for node in nodes if not is_live(node)]
+        dead = [node for node in nodes if not is_live(node)]
         commands: list[Command] = [
             *(("DEL", written_buckets_key(epoch)) for epoch in epochs),
             ("HDEL", DEAD_EPOCHS, *epochs),
             ("DEL", CLEANER),
         ]
-        if gone:
-            commands.append(("HDEL", SERVERS, *gone))
-            commands.append(("HDEL", ACTION_SERVERS, *(nodes[node] for node in gone)))
+        if dead:
+            commands.append(("HDEL", SERVERS, *dead))
+            commands.append(("HDEL", ACTION_SERVERS, *(nodes[node] for node in dead)))
         _paced(self._pipeline, commands)
         if users or nodes:
             log.info("dead-node cleanup: %d users of %s marked offline", users, ", ".join(sorted(nodes)))
 
-    def _clean_rooms(self, epochs: Collection[int]) -> None:
+    def _clean_channels(self, epochs: Collection[int]) -> None:
         dead = f",{','.join(map(str, epochs))},"
         for epoch in epochs:
-            members = _paced(self._pipeline, [("SMEMBERS", written_room_buckets_key(epoch))])[0]
-            keys = [] if isinstance(members, Exception) else [_room_bucket(member) for member in members]
+            members = _paced(self._pipeline, [("SMEMBERS", written_channel_buckets_key(epoch))])[0]
+            keys = [] if isinstance(members, Exception) else [_channel_bucket(member) for member in members]
             for first in range(0, len(keys), _BATCH):
                 part = keys[first : first + _BATCH]
                 _paced(self._pipeline, [("EVALSHA", CLEAN_ROOMS, 1, key, dead) for key in part])
-            _paced(self._pipeline, [("DEL", written_room_buckets_key(epoch))])
+            _paced(self._pipeline, [("DEL", written_channel_buckets_key(epoch))])
 
     def _read_buckets(self, epoch: int, buckets_by_app: BucketsByApp) -> bool:
         """Add the recorded buckets of a dead epoch. False: it has none."""
@@ -181,9 +181,9 @@ class DeadNodeCleanup:
     def _clean_app(
         self, app: str, buckets: Collection[int] | None, epochs: Collection[int], nodes: Collection[str]
     ) -> int:
-        """Clean these buckets of an app (None: all); the number of users who have no session left."""
+        """Clean these buckets of an app (None: all). Returns the number of users without a session left."""
         numbers = range(BUCKETS) if buckets is None else sorted(buckets)
-        gone = 0
+        offline = 0
         for first in range(0, len(numbers), _BATCH):
             part = numbers[first : first + _BATCH]
             replies = _paced(
@@ -193,8 +193,8 @@ class DeadNodeCleanup:
             users = [user_of(field) for reply in replies if isinstance(reply, list) for field in reply]
             for start in range(0, len(users), _BATCH):
                 self._mark_offline(app, users[start : start + _BATCH], nodes)
-            gone += len(users)
-        return gone
+            offline += len(users)
+        return offline
 
     def _mark_offline(self, app: str, users: Sequence[bytes], nodes: Collection[str]) -> None:
         """Mark these users offline in their readable records.
@@ -215,9 +215,9 @@ class DeadNodeCleanup:
         self._counters.cleaned_users += len(users)
 
 
-def _room_bucket(member: bytes) -> bytes:
+def _channel_bucket(member: bytes) -> bytes:
     number, _, app = member.partition(b":")
-    return room_bucket_key(app, int(number))
+    return channel_bucket_key(app, int(number))
 
 
 def extend_records(pipeline: Pipeline, sessions: Iterable[Session], seconds: int) -> int:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final, Literal
 
+import redis
 from gevent import socket
 from msgspec import Struct
 from redis.backoff import NoBackoff
@@ -21,6 +22,14 @@ from redis.sentinel import (
 
 from imserver.config.settings import RedisSettings
 from imserver.errors import StartError
+
+try:
+    from redis.driver_info import DriverInfo
+except ImportError:  # redis-py before 7.1
+    _ABOUT_US: dict[str, Any] = {}
+else:
+    # Otherwise redis-py parses the metadata of its package for each connection: 2 MB of a node's memory.
+    _ABOUT_US = {"driver_info": DriverInfo(lib_version=redis.__version__)}
 
 Kind = Literal["single", "sentinel", "cluster"]
 
@@ -129,7 +138,7 @@ def limits_of(seconds: float, hosts: int, tries: int = 1) -> dict[str, Any]:
 
 
 class _Direct(Connection):
-    """A TCP connection by gevent's sockets. Numeric hosts skip gevent's resolver, which would start a native
+    """A TCP connection over gevent sockets. Numeric hosts skip gevent's resolver, which would start a native
     thread."""
 
     def _connect(self) -> socket.socket:
@@ -161,30 +170,30 @@ class _DirectTls(SSLConnection, _Direct):
 
 
 class _Managed(SentinelManagedConnection, _Direct):
-    """The same to the master that sentinels name."""
+    """The same to the master that the sentinels name."""
 
 
 class _ManagedTls(SentinelManagedSSLConnection, _DirectTls):
-    """The same with TLS."""
+    """The same to the master, with TLS."""
 
 
 def connection_to(address: RedisAddress, seconds: float) -> Any:
-    """A connection, not yet opened, to the server or to the master behind the sentinels."""
-    options = {**address.options, **limits_of(seconds, 1)}
+    """Make an unopened connection to the server, or to the master behind the sentinels."""
+    options = {**_ABOUT_US, **address.options, **limits_of(seconds, 1)}
     if not address.hosts:
         return UnixDomainSocketConnection(**options)  # type: ignore[abstract]
     if address.kind == "single":
         host, port = address.hosts[0]
         return (_DirectTls if address.tls else _Direct)(host=host, port=port, **options)
-    # One share for each of the sentinels, one for the master.
+    # One share of the time for each sentinel, one for the master.
     share = seconds / (len(address.hosts) + 1)
     tls = {name: value for name, value in options.items() if name.startswith("ssl_")}
     if address.tls:
         tls["ssl"] = True
-    asking = {**limits_of(share, 1), **tls, **address.sentinel_options}
+    asking = {**_ABOUT_US, **limits_of(share, 1), **tls, **address.sentinel_options}
     sentinels = Sentinel(address.hosts, sentinel_kwargs=asking)
     kind = _ManagedTls if address.tls else _Managed
     pool = SentinelConnectionPool(address.service, sentinels, connection_class=kind, **options)
     connection: Any = pool.make_connection()
-    connection.kept_alive = pool, sentinels  # the connection knows its pool weakly
+    connection.kept_alive = pool, sentinels  # the connection references its pool weakly
     return connection

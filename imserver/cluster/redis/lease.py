@@ -19,7 +19,7 @@ from imserver.cluster.redis.records import (
     ACTION_SERVERS,
     SERVERS,
     written_buckets_key,
-    written_room_buckets_key,
+    written_channel_buckets_key,
 )
 from imserver.cluster.redis.scripts import JOIN, LEAVE, RENEW, lease_keys
 from imserver.cluster.registry import Lease
@@ -44,7 +44,7 @@ def clock() -> float:
 
 
 class LeaseLost(Exception):
-    """Redis does not know this epoch any more: a long pause, or a flush."""
+    """Redis no longer has this epoch, after a long pause or a flush."""
 
 
 class LeaseTable:
@@ -82,7 +82,7 @@ class LeaseTable:
         return changed
 
     def add(self, lease: Lease) -> None:
-        """A newer node has announced itself; the next refresh confirms or drops it."""
+        """Add the lease of a newer node that has announced itself. The next refresh confirms or drops it."""
         if self.is_newer(lease.epoch):
             self.live = MappingProxyType({**self.live, lease.epoch: lease})
             self.version = b"-1"
@@ -124,12 +124,12 @@ class LeaseKeeper:
         self._replaced_seen: Sequence[bytes] = ()
 
     def dead_epochs(self) -> str:
-        """Epochs whose sessions and rooms do not count, as scripts take them; usually none."""
+        """Epochs whose sessions and channels do not count, in the form for scripts; usually none."""
         dead = self.past_epochs + self.table.dead_epochs
         return f",{','.join(map(str, dead))}," if dead else ""
 
     def alive(self) -> bool:
-        """Whether the lease is live, as far as this node can know. Never switches."""
+        """Whether the lease is live, as far as this node knows. Never switches."""
         return clock() < self._until
 
     def join(self) -> None:
@@ -195,7 +195,7 @@ class LeaseKeeper:
         """Give the lease back. Raises RedisUnavailable. Switches."""
         epoch, node = self.lease.epoch, self.lease.node
         self._until = 0.0
-        written = written_buckets_key(epoch), written_room_buckets_key(epoch)
+        written = written_buckets_key(epoch), written_channel_buckets_key(epoch)
         if epoch:
             self.link.exchange(
                 [
@@ -234,7 +234,7 @@ class LeaseKeeper:
         return ("EVALSHA", RENEW, 7, *lease_keys(self.lease.epoch), *arguments)
 
     def _listing(self, now: float) -> list[Command]:
-        """Commands that renew the server lists of the original servers, once a minute."""
+        """Commands that renew the server lists of the original servers, once per minute."""
         if now - self._listed_at < _SERVERS_EVERY_SECONDS:
             return []
         self._listed_at = now
@@ -268,7 +268,7 @@ def _refusal(reason: bytes, other: str, lease: Lease) -> str:
         )
     if reason == b"database":
         return (
-            f"the cluster keeps its apps and keys in another database than this node (its node {other} was "
+            f"the cluster uses another database for apps and keys than this node (its node {other} was "
             "asked): give all nodes the same storage.url, or, on one machine, the same server.data_dir"
         )
     return (

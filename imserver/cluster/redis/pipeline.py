@@ -55,8 +55,8 @@ _PROBE: Final = ("EXISTS", EPOCH)
 class Pipeline:
     """Owner of the queue, the circuit and the sending greenlet.
 
-    ``may_send`` is asked before each pipeline: False (the lease has expired) answers all callers with None.
-    ``on_failure`` is called when the circuit opens; it must not switch.
+    ``may_send`` is called before each pipeline. False (the lease has expired) answers all callers with None.
+    ``on_failure`` is called when the circuit opens. It must not switch.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Pipeline:
         self._requests: deque[tuple[Sequence[Command], Waiter[Any]]] = deque()
         self._posted: deque[Command] = deque()
         self._wake = Signal()
-        # Repeating: a timer that has fired once would fire at once when it is started again.
+        # A repeating timer: a fired one-shot timer would fire at once when restarted.
         self._timer = get_hub().loop.timer(0.0, _POST_SECONDS)
         self._timer_runs = False
         self._post_due = False
@@ -251,11 +251,11 @@ class ServerLink:
         """See :class:`RedisLink`."""
         with _deadline(self):
             try:
-                return self._loaded(commands, self._send(commands))
+                return _send_loaded(self._send, commands)
             except AuthenticationError:
                 raise
             except ConnectionError:
-                return self._loaded(commands, self._send(commands))
+                return _send_loaded(self._send, commands)
 
     def _send(self, commands: Sequence[Command]) -> list[Any]:
         connection, count = self._connection, len(commands)
@@ -286,15 +286,6 @@ class ServerLink:
                 raise ConnectionError(str(error)) from None
             return error
 
-    def _loaded(self, commands: Sequence[Command], replies: list[Any]) -> list[Any]:
-        """Send commands again with the script text if Redis has lost the script (restart, SCRIPT FLUSH)."""
-        missing = _unloaded(commands, replies)
-        if missing:
-            again = self._send([with_text(commands[index]) for index in missing])
-            for index, reply in zip(missing, again, strict=True):
-                replies[index] = reply
-        return replies
-
     def close(self) -> None:
         """See :class:`RedisLink`."""
         self._connected = False
@@ -316,12 +307,7 @@ class ClusterLink:
     def exchange(self, commands: Sequence[Command]) -> list[Any]:
         """See :class:`RedisLink`."""
         with _deadline(self):
-            replies = self._send(commands)
-            missing = _unloaded(commands, replies)
-            if missing:
-                again = self._send([with_text(commands[index]) for index in missing])
-                for index, reply in zip(missing, again, strict=True):
-                    replies[index] = reply
+            replies = _send_loaded(self._send, commands)
             for reply in replies:
                 if isinstance(reply, RedisError) and (
                     _is_away(reply) or not isinstance(reply, ResponseError)
@@ -356,12 +342,19 @@ def with_text(command: Command) -> Command:
     return ("EVAL", TEXT_OF[command[1]], *command[2:])
 
 
-def _unloaded(commands: Sequence[Command], replies: Sequence[Any]) -> list[int]:
-    return [
+def _send_loaded(send: Callable[[Sequence[Command]], list[Any]], commands: Sequence[Command]) -> list[Any]:
+    """Send commands, and again with its text each script that Redis has lost (restart, SCRIPT FLUSH)."""
+    replies = send(commands)
+    missing = [
         index
         for index, reply in enumerate(replies)
         if isinstance(reply, NoScriptError) and commands[index][0] == "EVALSHA"
     ]
+    if missing:
+        again = send([with_text(commands[index]) for index in missing])
+        for index, reply in zip(missing, again, strict=True):
+            replies[index] = reply
+    return replies
 
 
 def _is_away(error: RedisError) -> bool:

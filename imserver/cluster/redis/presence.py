@@ -1,27 +1,31 @@
-"""Sessions and message ids in Redis: registration commands, lookups and claims."""
+"""Sessions, message ids and channels in Redis: registration commands, lookups and claims."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from itertools import count
+from time import monotonic
 from typing import Any, Final
 
 from imserver.cluster.redis.lease import LeaseKeeper
-from imserver.cluster.redis.pipeline import Command, Pipeline
+from imserver.cluster.redis.pipeline import Command, Pipeline, RedisLink
 from imserver.cluster.redis.records import (
     CLAIM_PREFIX,
     ban_field_of,
     bucket_of,
+    channel_bucket_key,
+    channel_bucket_number,
     device_of,
     encoded,
     field_of,
     parse_refs,
     record_key,
     record_of,
+    written_channel_buckets_key,
 )
 from imserver.cluster.redis.recovery import RegistryRecovery
-from imserver.cluster.redis.scripts import BEGIN, CLAIM, END, RELEASE, REPLACED
-from imserver.cluster.registry import Claim, Session, SessionRef, SessionRegistration
+from imserver.cluster.redis.scripts import BEGIN, CLAIM, END, ENTER_CHANNEL, RELEASE, REPLACED
+from imserver.cluster.registry import Claim, ReportedMembers, Session, SessionRef, SessionRegistration
 
 CLAIM_SECONDS: Final = 10
 _FIND_USERS: Final = 1000
@@ -60,12 +64,9 @@ class Lookup:
         return None if replies is None else self._live([_refs(reply) for reply in replies])
 
     def _live(self, found: list[tuple[SessionRef, ...]]) -> list[tuple[SessionRef, ...]]:
-        """Remove dead epochs. Reads the leases again for epochs that began just now."""
-        table = self._keeper.table
+        """Remove dead epochs."""
         epochs = {ref.epoch for refs in found for ref in refs}
-        if any(table.is_newer(epoch) for epoch in epochs):
-            self._recovery.refresh_now(self._seconds)
-        live = table.live
+        live = self._recovery.live_leases(epochs, self._seconds)
         if epochs <= live.keys():
             return found
         return [tuple([ref for ref in refs if ref.epoch in live]) for refs in found]
@@ -128,7 +129,7 @@ def _claim(key: str, token: str, reply: bytes) -> Claim:
 
 
 REPLACED_SECONDS = 60
-"""How long a replaced session is listed for its node, which looks every second or has lost its lease."""
+"""Time for which a replaced session is listed for its node. The node reads the list every second."""
 
 
 class SessionCommands:
@@ -227,3 +228,108 @@ class SessionCommands:
     def _record(self, session: Session, logout: bool) -> Command:
         record = record_of(self._keeper.lease.node, session, logout)
         return ("SET", record_key(session.app, encoded(session.user)), record, "EX", self._record_seconds)
+
+
+_BATCH: Final = 500
+"""Number of channels written or looked up together."""
+
+
+class ChannelLookup:
+    """The channels of :class:`imserver.cluster.redis.registry.RedisRegistry`.
+
+    After a new connection to Redis, and in a new generation, other nodes may not have reported their channels
+    again yet: for ``incomplete_seconds`` any node may have members of any channel. Owner of that deadline.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        keeper: LeaseKeeper,
+        recovery: RegistryRecovery,
+        link: RedisLink,
+        refresh_seconds: float,
+        incomplete_seconds: float,
+    ) -> None:
+        self._pipeline = pipeline
+        self._keeper = keeper
+        self._recovery = recovery
+        self._link = link
+        self._refresh_seconds = refresh_seconds
+        self._incomplete_seconds = incomplete_seconds
+        self._incomplete_until = 0.0
+        self._seen = (0, 0)
+
+    def started(self) -> None:
+        """The node has joined. Its first connection and generation are not a change."""
+        self._seen = (self._link.connects, self._recovery.generation)
+
+    def report(self, channels: Sequence[ReportedMembers]) -> list[int] | None:
+        """Report the members of these channels on this node. Other channels are unchanged.
+
+        Every node finds them from now on. Returns for each how many other nodes have members. None: unknown,
+        report them again. In a new generation all channels must be reported again.
+        """
+        epoch = self._keeper.lease.epoch
+        dead = self._keeper.dead_epochs()
+        generation = self._recovery.generation
+        others: list[int] = []
+        for first in range(0, len(channels), _BATCH):
+            commands: list[Command] = []
+            buckets: dict[bytes, None] = {}
+            for each in channels[first : first + _BATCH]:
+                app, channel = encoded(each.app), encoded(each.channel)
+                number = channel_bucket_number(channel)
+                buckets[b"%d:%b" % (number, app)] = None
+                key = channel_bucket_key(app, number)
+                commands.append(("EVALSHA", ENTER_CHANNEL, 1, key, channel, epoch, each.members, dead))
+            replies = self._pipeline.execute(
+                [("SADD", written_channel_buckets_key(epoch), *buckets), *commands]
+            )
+            if replies is None or any(isinstance(reply, Exception) for reply in replies):
+                return None
+            others += map(int, replies[1:])
+        return others if generation == self._recovery.generation and generation else None
+
+    def find(self, app: str, channels: Sequence[str]) -> list[dict[int, int]] | None:
+        """The live nodes with members in each channel, own included: epoch → members, as last reported.
+
+        Nodes that are not settled are in all of them, with 0. None: any node may have members.
+        """
+        name = encoded(app)
+        found: list[dict[int, int]] = []
+        for first in range(0, len(channels), _BATCH):
+            fields = [encoded(channel) for channel in channels[first : first + _BATCH]]
+            replies = self._pipeline.execute(
+                [("HGET", channel_bucket_key(name, channel_bucket_number(field)), field) for field in fields]
+            )
+            if replies is None or any(isinstance(reply, Exception) for reply in replies):
+                return None
+            found += map(_parse_nodes, replies)
+        return None if self._is_incomplete() else self._live(found)
+
+    def _is_incomplete(self) -> bool:
+        seen = self._link.connects, self._recovery.generation
+        if seen != self._seen:
+            self._seen = seen
+            self._incomplete_until = monotonic() + self._incomplete_seconds
+        return monotonic() < self._incomplete_until
+
+    def _live(self, found: list[dict[int, int]]) -> list[dict[int, int]]:
+        """Remove dead epochs and add nodes that have not reported all channels yet."""
+        epochs = set().union(*found)
+        live = self._recovery.live_leases(epochs, self._refresh_seconds)
+        unsettled = {epoch: 0 for epoch, lease in live.items() if lease.unsettled}
+        if not unsettled and epochs <= live.keys():
+            return found
+        return [
+            unsettled | {epoch: members for epoch, members in nodes.items() if epoch in live}
+            for nodes in found
+        ]
+
+
+def _parse_nodes(value: Any) -> dict[int, int]:
+    """Epoch → members, from the field of a channel."""
+    if not isinstance(value, bytes) or not value:
+        return {}
+    pairs = (part.partition(b".") for part in value.split(b","))
+    return {int(epoch): int(members) for epoch, _, members in pairs}

@@ -1,4 +1,4 @@
-"""Keys, fields and records in Redis: buckets of users and rooms, and the records that operators read.
+"""Keys, fields and records in Redis: buckets of users and channels, and the records that operators read.
 
 The readable records are those of two original servers; they differ in the keys and in two field names.
 """
@@ -13,20 +13,20 @@ from zlib import crc32
 
 import msgspec
 
-from imserver.cluster.redis.scripts import PREFIX, ROOMS, WRITTEN_BUCKETS, WRITTEN_ROOM_BUCKETS
+from imserver.cluster.redis.scripts import CHANNELS, PREFIX, WRITTEN_BUCKETS, WRITTEN_ROOM_BUCKETS
 from imserver.cluster.registry import Session, SessionRef
 from imserver.protocol.action import APP_PREFIX
 
 SERVERS: Final = "acc:hash:servers"
-"""Hash: ``ip:rpcPort`` of a node → when it was last registered, in Unix seconds as text."""
+"""Hash: ``ip:rpcPort`` of a node → time of its last registration, in Unix seconds as text."""
 ACTION_SERVERS: Final = "ws:hash:allservers"
-"""The same by ``ip:port`` of where its clients connect."""
+"""The same by ``ip:port`` for clients."""
 _PREFIX: Final = b"acc:user:online:"
 _ACTION_PREFIX: Final = b"user:online:"
 
 
 class Record(msgspec.Struct, kw_only=True):
-    """What stands under ``acc:user:online:<appID>_<userID>``."""
+    """The value of ``acc:user:online:<appID>_<userID>``."""
 
     acc_ip: str = msgspec.field(name="accIp")
     acc_port: str = msgspec.field(name="accPort")
@@ -43,7 +43,7 @@ class Record(msgspec.Struct, kw_only=True):
 
 
 class ActionRecord(Record, kw_only=True):
-    """What stands under ``user:online:<appId>_<userId>``, for the apps of the action dialect."""
+    """The value of ``user:online:<appId>_<userId>``, for apps of the action dialect."""
 
     app_id: Any = msgspec.field(name="appId")
     user_id: str = msgspec.field(name="userId")
@@ -54,7 +54,7 @@ _decoders: Final = (msgspec.json.Decoder(Record), msgspec.json.Decoder(ActionRec
 
 
 def _spelling(app: str) -> tuple[type[Record], bytes, str]:
-    """How the records of an app are made, what their keys begin with, and what the app is called there."""
+    """The records of an app: their form, the prefix of their keys, and the name of the app in them."""
     if app.startswith(APP_PREFIX):
         return ActionRecord, _ACTION_PREFIX, app.removeprefix(APP_PREFIX)
     return Record, _PREFIX, app
@@ -104,7 +104,7 @@ def _read(data: bytes) -> Record | None:
 
 
 def marked_offline(data: bytes, nodes: Collection[str]) -> bytes | None:
-    """A record of one of ``nodes`` with its user gone; None if it speaks of another node or is no record."""
+    """Mark a record of one of ``nodes`` offline. None if it belongs to another node or is invalid."""
     record = _read(data)
     if record is None or record.is_logoff or f"{record.acc_ip}:{record.acc_port}" not in nodes:
         return None
@@ -114,9 +114,9 @@ def marked_offline(data: bytes, nodes: Collection[str]) -> bytes | None:
 
 
 BUCKETS: Final = 16384
-"""Buckets per app: with 100 users each these are 1.6 million users, and Redis packs hashes of that size."""
+"""Buckets per app. With 100 users each they hold 1.6 million users; Redis packs hashes of that size."""
 
-ROOM_BUCKETS: Final = 1024
+CHANNEL_BUCKETS: Final = 1024
 
 CLAIM_PREFIX: Final = "acc:submit:again:seq:"
 
@@ -124,12 +124,12 @@ _RESERVED: Final = b"!#="
 
 
 def encoded(text: str) -> bytes:
-    """Any text as bytes, lone surrogates included: nothing that a client sends may break a pipeline."""
+    """Encode any text, including lone surrogates: input of clients must not break a pipeline."""
     return text.encode("utf-8", "surrogatepass")
 
 
 def decoded(data: bytes) -> str:
-    """The text of :func:`encoded`."""
+    """Decode the result of :func:`encoded`."""
     return data.decode("utf-8", "surrogatepass")
 
 
@@ -139,7 +139,7 @@ def bucket_key(app: str, number: int) -> bytes:
 
 
 def bucket_number(user: bytes) -> int:
-    """Which of an app's buckets holds a user."""
+    """The bucket of a user in an app."""
     return crc32(user) % BUCKETS
 
 
@@ -148,14 +148,14 @@ def bucket_of(app: str, user: bytes) -> bytes:
     return bucket_key(app, bucket_number(user))
 
 
-def room_bucket_key(app: bytes, number: int) -> bytes:
-    """The key of bucket ``number`` of an app's rooms."""
-    return b"%b{%b:%d}" % (ROOMS.encode(), app, number)
+def channel_bucket_key(app: bytes, number: int) -> bytes:
+    """The key of bucket ``number`` of an app's channels."""
+    return b"%b{%b:%d}" % (CHANNELS.encode(), app, number)
 
 
-def room_bucket_number(room: bytes) -> int:
-    """The bucket of a room."""
-    return crc32(room) % ROOM_BUCKETS
+def channel_bucket_number(channel: bytes) -> int:
+    """The bucket of a channel."""
+    return crc32(channel) % CHANNEL_BUCKETS
 
 
 def written_buckets_key(epoch: int) -> str:
@@ -163,8 +163,8 @@ def written_buckets_key(epoch: int) -> str:
     return f"{WRITTEN_BUCKETS}{epoch}"
 
 
-def written_room_buckets_key(epoch: int) -> str:
-    """The key of the set of buckets into which an epoch has written rooms."""
+def written_channel_buckets_key(epoch: int) -> str:
+    """The key of the set of buckets into which an epoch has written channels."""
     return f"{WRITTEN_ROOM_BUCKETS}{epoch}"
 
 
@@ -174,7 +174,7 @@ def field_of(user: bytes) -> bytes:
 
 
 def user_of(field: bytes) -> bytes:
-    """The user whose field this is."""
+    """The user of a field."""
     return field[1:] if field[:1] == b"=" else field
 
 
@@ -184,12 +184,12 @@ def ban_field_of(user: bytes) -> bytes:
 
 
 def device_of(name: str) -> str:
-    """A device's name without anything that has a meaning in a place."""
+    """The name of a device without the characters that separate the parts of a place."""
     return quote(name, safe="", errors="surrogatepass").replace(".", "%2E") if name else ""
 
 
 def parse_refs(value: bytes | None) -> tuple[SessionRef, ...]:
-    """The places that a field, or the reply of a script, names."""
+    """Parse the places in a field, or in the reply of a script."""
     if not value:
         return ()
     return tuple([_parse_ref(ref) for ref in value.split(b",")])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Final, Literal
 
 import gevent
@@ -14,7 +14,7 @@ from imserver.clock import until_beat
 from imserver.cluster.redis.cleanup import DeadNodeCleanup, Interrupted
 from imserver.cluster.redis.lease import LeaseKeeper, LeaseLost
 from imserver.cluster.redis.pipeline import Pipeline, RedisLink, RedisUnavailable
-from imserver.cluster.registry import RegistryCounters
+from imserver.cluster.registry import Lease, RegistryCounters
 from imserver.errors import StartError
 
 log = logging.getLogger(__name__)
@@ -49,12 +49,12 @@ class RegistryRecovery:
         leases_changed: Callable[[], None],
     ) -> None:
         self.generation = 0
-        """Grows whenever everything has to be registered again; 0: nothing was yet."""
+        """Increases whenever everything must be registered again; 0: nothing was registered yet."""
         self.up = False
         """Whether the last lease check succeeded."""
         self.pending: Extent = NOTHING
         self.rejoin = False
-        """Take a new epoch: what the current one has left in Redis is unknown."""
+        """Take a new epoch, because it is unknown what the current one has left in Redis."""
         self._keeper = keeper
         self._pipeline = pipeline
         self._links = (data_link, keeper.link)
@@ -66,7 +66,8 @@ class RegistryRecovery:
         self._epoch = 0
         self._refusal = ""
         self._connects = 0
-        self._run_id = b""
+        self.run_id = b""
+        """Identifies the life of the Redis server; ``b""``: not known yet."""
         self._wake = Signal()
         self._ticked = Signal()
         self._greenlet: gevent.Greenlet[..., None] | None = None
@@ -93,7 +94,7 @@ class RegistryRecovery:
         gevent.killall(greenlets)
 
     def request(self, extent: Extent) -> None:
-        """Have sessions registered again as soon as possible. Never switches."""
+        """Register sessions again as soon as possible. Never switches."""
         self.pending = max(self.pending, extent)
 
     def wake(self) -> None:
@@ -106,7 +107,14 @@ class RegistryRecovery:
         self._wake.set()
         self._ticked.wait(seconds)
 
-    # --- the greenlet ---------------------------------------------------------------------------------------
+    def live_leases(self, epochs: Collection[int], seconds: float) -> Mapping[int, Lease]:
+        """The live leases. Reads them again, for at most ``seconds``, if one of ``epochs`` began just now."""
+        table = self._keeper.table
+        if any(table.is_newer(epoch) for epoch in epochs):
+            self.refresh_now(seconds)
+        return table.live
+
+    # --- greenlet -------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         """Greenlet: one check per tick."""
@@ -182,12 +190,12 @@ class RegistryRecovery:
         if connects == self._connects:
             return
         run_id = self._keeper.run_id()
-        if self._run_id and run_id != self._run_id:
+        if self.run_id and run_id != self.run_id:
             log.warning("Redis was restarted or has failed over: registering all sessions again")
             self.generation += 1
             self.request(EVERYTHING)
         self._connects = connects
-        self._run_id = run_id
+        self.run_id = run_id
 
     def _job(self, name: str, run: Callable[[], None]) -> None:
         """Run a job in a greenlet unless it is running."""

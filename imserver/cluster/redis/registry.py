@@ -18,12 +18,12 @@ import gevent
 
 from imserver.cluster.redis.cleanup import Interrupted, WrittenBuckets, extend_records
 from imserver.cluster.redis.connection import address_of
+from imserver.cluster.redis.history import RedisHistory
 from imserver.cluster.redis.lease import LeaseKeeper
 from imserver.cluster.redis.pipeline import Pipeline, RedisUnavailable, open_link
-from imserver.cluster.redis.presence import Lookup, SessionCommands
+from imserver.cluster.redis.presence import ChannelLookup, Lookup, SessionCommands
 from imserver.cluster.redis.records import ban_field_of, bucket_of, decoded, encoded
 from imserver.cluster.redis.recovery import EVERYTHING, UNREGISTERED, Extent, RegistryRecovery
-from imserver.cluster.redis.rooms import RoomLookup
 from imserver.cluster.redis.scripts import ATTEMPT, ATTEMPTS, BAN
 from imserver.cluster.registry import (
     Lease,
@@ -47,10 +47,9 @@ _UNREPORTED_LIMIT: Final = 100_000
 class RedisRegistry:
     """See :class:`imserver.cluster.registry.Registry`. Owner of logouts that Redis has not confirmed.
 
-    ``apps`` are those of this node, ``dedupe_seconds`` is the lifetime of an accepted message id,
-    ``record_seconds`` that of a user's readable record. Calls may switch greenlets unless they say otherwise,
-    and return None when Redis does not answer within ``cluster.redis_seconds`` (at once while it is known to
-    be unavailable).
+    ``apps``: of this node. ``dedupe_seconds``: lifetime of an accepted message id. ``record_seconds``:
+    lifetime of a user's readable record. Methods may switch unless they say otherwise. They return None if
+    Redis does not answer within ``cluster.redis_seconds`` (at once while it is known to be unavailable).
     """
 
     def __init__(
@@ -62,7 +61,7 @@ class RedisRegistry:
         record_seconds: int = RECORD_SECONDS,
     ) -> None:
         self.counters = RegistryCounters()
-        self._events = RegistryEvents()
+        self._events: RegistryEvents
         self._address = address = address_of(redis)
         self._record_seconds = record_seconds
         single = address.kind != "cluster"
@@ -89,7 +88,7 @@ class RedisRegistry:
         self.find_and_claim = lookup.find_and_claim
         self.claim = lookup.claim
         self.settle = lookup.settle
-        self._rooms = rooms = RoomLookup(
+        self._channels = channels = ChannelLookup(
             self._pipeline,
             self._keeper,
             self._recovery,
@@ -97,8 +96,9 @@ class RedisRegistry:
             cluster.redis_seconds,
             cluster.lease_seconds,
         )
-        self.report_rooms = rooms.report
-        self.find_rooms = rooms.find
+        self.report_channels = channels.report
+        self.find_channels = channels.find
+        self.history = RedisHistory(self._pipeline, self._recovery)
         self._extent: Extent = EVERYTHING
         self._unreported_ends: dict[int, Session] = {}
         self._recorder: gevent.Greenlet[..., None] | None = None
@@ -110,7 +110,7 @@ class RedisRegistry:
         """See :class:`imserver.cluster.registry.Registry`."""
         return self._keeper.lease
 
-    def start(self, lease: Lease, events: RegistryEvents | None = None) -> Lease:
+    def start(self, lease: Lease, events: RegistryEvents) -> Lease:
         """Register this node; returns its lease with the epoch.
 
         Epoch 0: Redis is unavailable; the node works alone and is registered when it is back. Raises
@@ -118,7 +118,7 @@ class RedisRegistry:
         the cluster's, its address is that of a live node on another machine, or Redis rejects the user or
         password.
         """
-        self._events = events or self._events
+        self._events = events
         self._keeper.lease = lease
         self._pipeline.start()
         where = self._address.text
@@ -134,7 +134,7 @@ class RedisRegistry:
         except StartError:
             self._end_greenlets()
             raise
-        self._rooms.started()
+        self._channels.started()
         self._recovery.start()
         self._recorder = gevent.spawn(self._extend_records)
         return self.lease
@@ -172,11 +172,11 @@ class RedisRegistry:
         return self._keeper.table.live
 
     def add_lease(self, lease: Lease) -> None:
-        """Another node has announced itself: it counts as live until the next refresh. Never switches."""
+        """Another node has announced itself. It counts as live until the next refresh. Never switches."""
         self._keeper.table.add(lease)
 
     def generation(self) -> int:
-        """Grows whenever everything has to be registered again, as after a flush. Never switches."""
+        """Increases whenever everything must be registered again, as after a flush. Never switches."""
         return self._recovery.generation
 
     def report(
@@ -209,7 +209,7 @@ class RedisRegistry:
         if registration is not None and registration.refused:
             dead = [ref for ref in registration.others if self._keeper.table.is_dead(ref.epoch)]
             if dead:
-                # Rare: an epoch that was already cleaned up has written once more.
+                # Rare: an epoch that was already cleaned up has written again.
                 registration = self._register(session, [*replacing, *dead])
         return registration
 
@@ -233,8 +233,8 @@ class RedisRegistry:
     def unregister(self, session: Session) -> bool | None:
         """End a session that is registered, or whose registration was not answered.
 
-        True: its user has no addressed session left. False: it was not addressed any more, or others are.
-        None: unknown; the registry ends it later by itself.
+        True: its user has no addressed session left. False: it was no longer addressed, or others are. None:
+        unknown; the registry ends it later.
         """
         replies = self._pipeline.execute([self._commands.unregister(session)])
         if replies is None or isinstance(replies[0], Exception):
@@ -262,8 +262,8 @@ class RedisRegistry:
     def attempt(self, name: str, most: float, each_seconds: float, weight: float) -> float | None:
         """Count ``weight`` attempts under a name for all nodes, at most ``most``.
 
-        Each attempt is forgotten after ``each_seconds``; a negative weight takes some back. Returns 0, or the
-        seconds after which they would be counted. None: the caller must count by itself.
+        Each attempt expires after ``each_seconds``. A negative weight takes some back. Returns 0, or the
+        seconds after which they would be counted. None: the caller must count locally.
         """
         key = ATTEMPTS + sha256(encoded(name)).hexdigest()  # names contain phone numbers
         replies = self._pipeline.execute([("EVALSHA", ATTEMPT, 1, key, most, each_seconds * 1000, weight)])
@@ -272,10 +272,10 @@ class RedisRegistry:
     # --- re-registration ------------------------------------------------------------------------------------
 
     def reregister(self, sessions: Iterable[Session]) -> Iterator[tuple[Session, SessionRegistration]]:
-        """Register sessions again with the numbers they have; paced.
+        """Register sessions again with their numbers, at a limited rate.
 
         Reads ``sessions`` lazily, a batch at a time. The caller must unregister a session that ends while its
-        batch is on the way. Stops early if Redis becomes unavailable.
+        batch is sent. Stops early if Redis becomes unavailable.
         """
         waiting, extent = iter(sessions), self._extent
         while batch := list(islice(waiting, _REREGISTER_SESSIONS)):
@@ -295,11 +295,11 @@ class RedisRegistry:
                     self._pipeline.post(command)
                 self.counters.reregistered += 1
                 yield session, registration
-            # Other nodes do the same, perhaps all of them: the busier Redis is, the longer the pause.
+            # All nodes may do the same at once: the busier Redis is, the longer the pause.
             gevent.sleep(_REREGISTER_PAUSE_SECONDS + 2 * took)
 
     def _reregister(self, extent: Extent) -> None:
-        """Unregister what ended meanwhile, then have sessions registered again. Raises Interrupted."""
+        """Unregister sessions that have ended meanwhile, then register again. Raises Interrupted."""
         while self._unreported_ends:
             batch = list(islice(self._unreported_ends.values(), _REREGISTER_SESSIONS))
             if self._pipeline.execute([self._commands.unregister(session) for session in batch]) is None:
@@ -318,7 +318,7 @@ class RedisRegistry:
         gevent.spawn(self._notify_replaced, entries)
 
     def _notify_replaced(self, entries: Sequence[bytes]) -> None:
-        """Greenlet: pass on which sessions of this node are no longer addressed."""
+        """Greenlet: report sessions of this node that are no longer addressed."""
         for entry in entries:
             session_id, app, user = entry.split(b"\0", 2)
             try:
@@ -327,7 +327,7 @@ class RedisRegistry:
                 log.exception("a replaced session was not removed")
 
     def _extend_records(self) -> None:
-        """Greenlet: extend the records of sessions that last longer than a record lives."""
+        """Greenlet: extend the records of sessions that outlive a record."""
         while True:
             gevent.sleep(self._record_seconds / 4 * random.uniform(0.75, 1.25))
             try:

@@ -7,8 +7,11 @@ Keys (an ``app`` and ``user`` as they are, ``bucket`` = crc32 of the user modulo
     name behind ``=`` if it begins with one of ``=!#``). Field ``!user`` → end of a ban. Field ``#`` →
     last number given.
 ``imserver:rooms:{app:bucket}``
-    Hash. Field room → the nodes with members in it, ``epoch.members`` separated by commas (bucket = crc32 of
-    the room modulo 1024).
+    Hash. Field channel → the nodes with members in it, ``epoch.members`` separated by commas (bucket =
+    crc32 of the channel modulo 1024).
+``imserver:history:{app:channel}``, ``imserver:history:{app:channel}:list``
+    Hash: ``epoch`` and ``offset`` of the newest publication of a channel, ``life`` (the run id of the server
+    that began the epoch), ``ids`` (random ids of the last publications). List: these (MessagePack).
 ``imserver:attempts:digest``
     Hash: how many attempts there were under a name (``count``), as of a time (``since``).
 ``{imserver}:leases``, ``{imserver}:lives``, ``{imserver}:graves``
@@ -21,7 +24,7 @@ Keys (an ``app`` and ``user`` as they are, ``bucket`` = crc32 of the user modulo
 ``{imserver}:trail:epoch``
     Set: the buckets into which that epoch has written sessions (:mod:`imserver.cluster.redis.cleanup`).
 ``{imserver}:halls:epoch``
-    Set: the buckets into which that epoch has written rooms, ``bucket:app``.
+    Set: the buckets into which that epoch has written channels, ``bucket:app``.
 ``{imserver}:replaced:epoch``
     List: sessions of that epoch that are no longer addressed.
 
@@ -37,7 +40,8 @@ from hashlib import sha1
 from typing import Final
 
 PREFIX: Final = "imserver:users:"
-ROOMS: Final = "imserver:rooms:"
+CHANNELS: Final = "imserver:rooms:"
+HISTORY: Final = "imserver:history:"
 ATTEMPTS: Final = "imserver:attempts:"
 LEASES: Final = "{imserver}:leases"
 LEASE_DATA: Final = "{imserver}:lives"
@@ -231,31 +235,33 @@ return 0
     timed=False,
 )
 
-# --- rooms --------------------------------------------------------------------------------------------------
+# --- channels -----------------------------------------------------------------------------------------------
 
-ENTER_ROOM: Final = script(
+ENTER_CHANNEL: Final = script(
     """
--- KEYS: bucket. ARGV: room, epoch, members (0: none any more), ',dead epochs,'.
+-- KEYS: bucket. ARGV: channel, epoch, members (0: none any more), ',dead epochs,'.
+-- Returns how many other nodes have members.
 local kept = {}
 for e, n in string.gmatch(redis.call('HGET', KEYS[1], ARGV[1]) or '', '(%d+)%.(%d+)') do
   if e ~= ARGV[2] and not string.find(ARGV[4], ',' .. e .. ',', 1, true) then
     kept[#kept + 1] = e .. '.' .. n
   end
 end
+local others = #kept
 if ARGV[3] ~= '0' then kept[#kept + 1] = ARGV[2] .. '.' .. ARGV[3] end
 if #kept > 0 then
   redis.call('HSET', KEYS[1], ARGV[1], table.concat(kept, ','))
 else
   redis.call('HDEL', KEYS[1], ARGV[1])
 end
-return 1
+return others
 """,
     timed=False,
 )
 
 CLEAN_ROOMS: Final = script(
     """
--- KEYS: bucket. ARGV: ',dead epochs,'. Returns how many rooms had members there.
+-- KEYS: bucket. ARGV: ',dead epochs,'. Returns how many channels had members there.
 local all, hits = redis.call('HGETALL', KEYS[1]), 0
 for k = 1, #all, 2 do
   local kept, hit = {}, false
@@ -392,3 +398,65 @@ return 1
 def lease_keys(epoch: int) -> tuple[str, ...]:
     """The KEYS of the lease scripts for an epoch (0: none yet). All are in one slot."""
     return (LEASES, LEASE_DATA, DEAD_EPOCHS, VERSION, EPOCH, CLEANER, f"{REPLACED}{epoch}")
+
+
+# --- channels -----------------------------------------------------------------------------------------------
+
+_OPEN_HISTORY: Final = """
+-- Another server, or one that was restarted, may have lost publications: a new epoch begins.
+local found = redis.call('HMGET', KEYS[1], 'epoch', 'offset', 'life')
+local epoch, offset = found[1], tonumber(found[2] or '0')
+if not epoch or (found[3] ~= ARGV[1] and ARGV[1] ~= '') then
+  redis.call('DEL', KEYS[1], KEYS[2])
+  redis.call('HSET', KEYS[1], 'epoch', ARGV[2], 'offset', 0, 'life', ARGV[1])
+  epoch, offset = ARGV[2], 0
+end
+"""
+
+APPEND_HISTORY: Final = script(
+    _OPEN_HISTORY
+    + """
+-- KEYS: hash, list, id of the publication. ARGV: run id, epoch of a new life, bytes of the publication,
+--       how many stay, milliseconds that they stay, that the position stays, that the id stays.
+-- Returns the epoch and the offset of the publication. A repeated call appends nothing.
+local before = redis.call('GET', KEYS[3])
+if before then
+  local its_epoch, its_offset = string.match(before, '^(%S+) (%d+)$')
+  if its_epoch == epoch then return {epoch, tonumber(its_offset)} end
+end
+offset = offset + 1
+redis.call('RPUSH', KEYS[2], ARGV[3])
+redis.call('LTRIM', KEYS[2], -tonumber(ARGV[4]), -1)
+redis.call('PEXPIRE', KEYS[2], ARGV[5])
+redis.call('HSET', KEYS[1], 'offset', offset)
+redis.call('PEXPIRE', KEYS[1], ARGV[6])
+redis.call('SET', KEYS[3], epoch .. string.format(' %.0f', offset), 'PX', ARGV[7])
+return {epoch, offset}
+""",
+    timed=False,
+)
+
+READ_HISTORY: Final = script(
+    _OPEN_HISTORY
+    + """
+-- KEYS: hash, list. ARGV: run id, epoch of a new life, offset after which (-1: from the oldest), how many
+--       (-1: all), 1: newest first, milliseconds that the position stays.
+-- Returns epoch, offset, offset of the first of the found ones (in their order), and these.
+redis.call('PEXPIRE', KEYS[1], ARGV[6])
+local since, limit = tonumber(ARGV[3]), tonumber(ARGV[4])
+local length = redis.call('LLEN', KEYS[2])
+local oldest = offset - length + 1
+if limit == 0 or length == 0 then return {epoch, offset, 0, {}} end
+local from, to = 0, length - 1
+if ARGV[5] == '1' then
+  if since >= 0 then to = math.min(to, since - oldest - 1) end
+  if limit > 0 then from = math.max(0, to - limit + 1) end
+else
+  if since >= 0 then from = math.max(0, since - oldest + 1) end
+  if limit > 0 then to = math.min(to, from + limit - 1) end
+end
+if to < from then return {epoch, offset, 0, {}} end
+return {epoch, offset, oldest + from, redis.call('LRANGE', KEYS[2], from, to)}
+""",
+    timed=False,
+)

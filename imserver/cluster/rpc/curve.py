@@ -1,7 +1,7 @@
 """Encryption and authentication of the RPC ports: CURVE keys derived from the cluster's secret, and ZAP.
 
-CURVE alone accepts any client that knows the server's public key. Only a ZAP handler (ZeroMQ RFC 27), asked
-once per connection, refuses clients with a foreign key.
+CURVE alone accepts any client that knows the server's public key. A ZAP handler (ZeroMQ RFC 27) is called
+once per connection and refuses clients with a foreign key.
 """
 
 from __future__ import annotations
@@ -46,20 +46,20 @@ class CurveKeys(NamedTuple):
 
     @classmethod
     def derive(cls, secret: bytes) -> CurveKeys:
-        """The keys of the cluster that has this secret; the same on each of its nodes."""
+        """The keys of the cluster with this secret. They are the same on each node."""
         server, client = derive_key(secret, "rpc server"), derive_key(secret, "rpc client")
         return cls(server, _public(server), client, _public(client))
 
     def serve(self, socket: zmq.Socket[bytes]) -> None:
-        """Accept only clients that the authenticator knows. Before bind."""
+        """Accept only clients that the authenticator knows. Call before bind."""
         socket.setsockopt(zmq.CURVE_SERVER, 1)
         socket.setsockopt(zmq.CURVE_SECRETKEY, self.server_secret)
-        # With a domain that is enforced nobody comes in should the door ever be missing.
+        # With an enforced domain, all connections are refused if the ZAP handler is missing.
         socket.setsockopt(zmq.ZAP_DOMAIN, _DOMAIN)
         socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
 
     def connect_to(self, socket: zmq.Socket[bytes]) -> None:
-        """Use the cluster's key, and accept only its nodes. Before connect."""
+        """Use the cluster's key and accept only its nodes. Call before connect."""
         socket.setsockopt(zmq.CURVE_SERVERKEY, self.server_public)
         socket.setsockopt(zmq.CURVE_PUBLICKEY, self.client_public)
         socket.setsockopt(zmq.CURVE_SECRETKEY, self.client_secret)
@@ -94,10 +94,10 @@ class Authenticator:
         self._greenlets.append(gevent.spawn(self._count, zmq_socket))
 
     def close(self) -> None:
-        """Stop; nobody is accepted afterwards. Call it before the watched sockets are closed. Never waits."""
+        """Stop and accept nobody. Call it before the watched sockets are closed. Never waits."""
         gevent.killall(self._greenlets, block=False)
         for socket, zmq_socket in self._monitors:
-            # First, or ZeroMQ's thread waits without end for somebody to read what it tells.
+            # First: ZeroMQ's thread would wait forever for a reader of its events.
             socket.disable_monitor()
             zmq_socket.close()
         self._zap.close()
@@ -105,7 +105,7 @@ class Authenticator:
     def _answer(self) -> None:
         while True:
             request = self._zap.receive()
-            # Only ZeroMQ itself writes here, from its own thread.
+            # Only ZeroMQ writes here, from its own thread.
             if len(request) < 5:
                 continue
             known = len(request) == _ZAP_REQUEST_PARTS and request[7:] == [b"CURVE", self._key]
@@ -118,9 +118,9 @@ class Authenticator:
                 log.error("an answer of the ZAP handler was lost")
 
     def _count(self, zmq_socket: ZmqSocket) -> None:
-        # Garbage has no event of its own, only that its connection ended; and the event of a handshake that
-        # succeeded does not say whose. So an end counts as a refusal if its handshake is known to have
-        # failed, or if no handshake at all succeeded since it was accepted.
+        # Invalid data causes no event except the end of the connection, and a successful handshake does not
+        # name its connection. So an end counts as a refusal if its handshake failed, or if no handshake
+        # succeeded since the connection was accepted.
         accepted: dict[int, int] = {}
         succeeded, failed = 0, False
         while True:
@@ -136,4 +136,4 @@ class Authenticator:
                 accepted.pop(descriptor, None)
                 failed = False
             else:
-                failed = True  # the next event is the end of its connection
+                failed = True  # the next event is the end of the connection

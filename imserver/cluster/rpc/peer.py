@@ -33,9 +33,9 @@ from imserver.logging import RateLimitedLog
 log = logging.getLogger(__name__)
 
 STALL_SECONDS: Final = 1.0
-"""A send queue that did not move for this long opens the circuit."""
+"""A send queue without progress for this long opens the circuit."""
 SILENCE_SECONDS: Final = 2.0
-"""A peer that got items and sent nothing for this long is probed."""
+"""A peer that received items and sent nothing for this long is probed."""
 IDLE_SECONDS: Final = 60.0
 """Unused channels are closed after this time: a mesh of 60 nodes has 7,000 of them."""
 _IDLE_LINGER_MS: Final = 1000
@@ -44,27 +44,6 @@ _BATCHES_A_TURN: Final = 8
 
 class Peer:
     """One epoch of another node. Connected on first use. Owner: the RPC."""
-
-    __slots__ = (
-        "_blocked_since",
-        "_connect_failed",
-        "_connected_at",
-        "_due",
-        "_gone",
-        "_idle_since",
-        "_overflow",
-        "_rpc",
-        "_sender",
-        "_unheard_since",
-        "_used",
-        "_wake",
-        "control",
-        "lease",
-        "link",
-        "number",
-        "queue",
-        "watcher",
-    )
 
     def __init__(
         self,
@@ -80,20 +59,20 @@ class Peer:
         self.queue = queue
         self.control = ControlChannel(rpc_context, lease)
         self.link = Breaker(2)
-        """Circuit of the node: probed by pings, and by a stalled send queue."""
+        """Circuit of the node: opened by failed pings and by a stalled send queue."""
         self.watcher: gevent.Greenlet[..., None] | None = None
         """Probes the peer while its state is in doubt."""
         self._rpc = rpc_context
         self._wake = wake
         self._sender: DataSender | None = None
-        self._gone = False
+        self._closed = False
         self._due = False
         """A flush is scheduled, by this node or by ZeroMQ."""
         self._connected_at = 0.0
         self._blocked_since = 0.0
-        """Since when ZeroMQ has not accepted items; 0: it does."""
-        self._unheard_since = 0.0
-        """Time of the first item after which nothing was received; 0: none."""
+        """Time since which ZeroMQ accepts no items; 0: it accepts them."""
+        self._unanswered_since = 0.0
+        """Time of the first item since which nothing was received; 0: none."""
         self._used = True
         self._idle_since = 0.0
         self._connect_failed = RateLimitedLog(log, "%s")
@@ -142,7 +121,7 @@ class Peer:
                 self._block(moved=turn > 0)
                 return False
         self._blocked_since = 0.0
-        self._unheard_since = self._unheard_since or monotonic()
+        self._unanswered_since = self._unanswered_since or monotonic()
         self._used = True
         return bool(queue.items)
 
@@ -161,7 +140,7 @@ class Peer:
             self._blocked_since = monotonic()
 
     def _connect(self) -> DataSender:
-        if self._gone:
+        if self._closed:
             raise PeerUnavailable(self.lease.node, "its lease is gone")
         zmq_socket = self._rpc.connect_to(self.lease, zmq.PUSH, self.lease.data, self._writable)
         self._connected_at = monotonic()
@@ -186,13 +165,13 @@ class Peer:
         finally:
             if was_closed and not breaker.closed:
                 self._opened()
-        self._unheard_since = 0.0
+        self._unanswered_since = 0.0
         return answer
 
     def _opened(self) -> None:
         self._rpc.counters.breaker_opens += 1
-        # Probe soon whether it is slow or gone.
-        self._unheard_since = self._unheard_since or monotonic() - SILENCE_SECONDS
+        # Probe soon whether it is slow or down.
+        self._unanswered_since = self._unanswered_since or monotonic() - SILENCE_SECONDS
 
     # --- state ----------------------------------------------------------------------------------------------
 
@@ -216,8 +195,8 @@ class Peer:
             self.link.trip()
             self._opened()
             log.warning("peer %s: send queue stalled, circuit open, retrying", self.lease.node)
-        unheard = self._unheard_since and now - self._unheard_since > SILENCE_SECONDS
-        return bool(stalled or unheard or not self.link.closed)
+        unanswered = self._unanswered_since and now - self._unanswered_since > SILENCE_SECONDS
+        return bool(stalled or unanswered or not self.link.closed)
 
     def probe(self, seconds: float) -> bool:
         """Ping the peer, check that its queue moves, and set the circuit accordingly."""
@@ -243,7 +222,7 @@ class Peer:
             log.warning("peer %s: available again", self.lease.node)
             self.control.breaker.succeeded()
         self.link.succeeded()
-        self._unheard_since = 0.0
+        self._unanswered_since = 0.0
         if self.queue.items:
             self._wake(self)
 
@@ -263,7 +242,7 @@ class Peer:
 
     def close(self, linger_ms: int = 0) -> None:
         """Disconnect, drop queued items; ZeroMQ sends what it has within ``linger_ms``. Never waits."""
-        self._gone = True
+        self._closed = True
         if self.watcher is not None:
             self.watcher.kill(block=False)
         self._rpc.counters.dropped += self.queue.clear()
@@ -276,12 +255,12 @@ PING: Final = ""
 CALLS_IN_FLIGHT: Final = 64
 """Parallel queries to one peer; well below the peer's high-water mark, above which it would drop answers."""
 RECONNECT_SECONDS: Final = 10.0
-"""A channel that did not work for this long is opened anew: TCP gives up earlier, so nothing is lost, and
+"""A channel that did not work for this long is opened again. TCP gives up earlier, so nothing is lost, and
 ZeroMQ never reconnects after a protocol error."""
 
 
 class RpcContext(Struct):
-    """What all channels of one node share. Owner: the RPC."""
+    """Shared by all channels of one node. Owner: the RPC."""
 
     keys: CurveKeys
     counters: RpcCounters
@@ -313,8 +292,6 @@ class RpcContext(Struct):
 class ControlChannel:
     """Queries one epoch of another node. Connected on first use. Owner: the peer."""
 
-    __slots__ = ("_calls", "_client", "_connected", "_connected_at", "_gone", "_lease", "_rpc", "breaker")
-
     def __init__(self, rpc_context: RpcContext, lease: Lease) -> None:
         self.breaker = Breaker(3)
         """Whether it answers queries in time."""
@@ -324,7 +301,7 @@ class ControlChannel:
         self._connected = Signal()
         self._connected_at = 0.0
         self._calls = BoundedSemaphore(CALLS_IN_FLIGHT)
-        self._gone = False
+        self._closed = False
 
     @property
     def connected(self) -> bool:
@@ -373,7 +350,7 @@ class ControlChannel:
             self._calls.release()
 
     def _connect(self) -> ControlClient:
-        if self._gone:
+        if self._closed:
             raise PeerUnavailable(self._lease.node, "its lease is gone")
         zmq_socket = self._rpc.connect_to(self._lease, zmq.DEALER, self._lease.control, self._connected.set)
         self._connected_at = monotonic()
@@ -392,8 +369,8 @@ class ControlChannel:
             self._client = None
 
     def close(self) -> None:
-        """Close for good; queries that wait for a connection fail. Never switches."""
-        self._gone = True
+        """Close permanently. Queries that wait for a connection fail. Never switches."""
+        self._closed = True
         self.disconnect()
         self._connected.set()
 
@@ -409,20 +386,6 @@ class Breaker:
     ``cap_seconds`` (full jitter: nodes that lost the same peer do not all return at once). Never switches.
     """
 
-    __slots__ = (
-        "_base",
-        "_cap",
-        "_clock",
-        "_failures",
-        "_probes",
-        "_probing",
-        "_random",
-        "_retry_at",
-        "_threshold",
-        "closed",
-        "opens",
-    )
-
     def __init__(
         self,
         threshold: int,
@@ -435,7 +398,7 @@ class Breaker:
         self.closed = True
         """Whether calls may pass. For hot paths; :meth:`allows` also admits the probe."""
         self.opens = 0
-        """How often it opened, failed probes not counted."""
+        """Number of openings, without failed probes."""
         self._threshold = threshold
         self._base = base_seconds
         self._cap = cap_seconds
@@ -447,10 +410,10 @@ class Breaker:
         self._retry_at = 0.0
 
     def allows(self) -> bool:
-        """Whether the caller may go on.
+        """Whether the caller may continue.
 
-        While the breaker is open, the one caller that may is the probe: it must report by :meth:`succeeded`
-        or :meth:`failed` in every case.
+        While the breaker is open, one caller is allowed as the probe. It must report by :meth:`succeeded` or
+        :meth:`failed` in every case.
         """
         if self.closed:
             return True

@@ -28,7 +28,7 @@ _LIVES: Final = 4096
 
 
 class PeerUnavailable(ImserverError):
-    """A node did not answer a query: it is away, too slow, or failed. ``node`` names it."""
+    """A node did not answer a query: it is unreachable, too slow, or failed. ``node``: its id."""
 
     def __init__(self, node: str, reason: str) -> None:
         super().__init__(f"{node}: {reason}")
@@ -44,7 +44,7 @@ class RpcCounters(Struct, gc=False):
     batches_sent: int = 0
     batches_received: int = 0
     bytes_sent: int = 0
-    """Of the items, as :attr:`bytes_received`; framing and encryption come on top."""
+    """Of the items, like :attr:`bytes_received`, without framing and encryption."""
     bytes_received: int = 0
     dropped: int = 0
     """Items accepted by ``send`` whose peer's lease ended, or left when this node stopped."""
@@ -63,24 +63,22 @@ class RpcCounters(Struct, gc=False):
     malformed: int = 0
     """Messages dropped because of their shape or version."""
     refused_peers: int = 0
-    """Connections to the RPC ports that ended before they were authenticated."""
+    """Connections to the RPC ports that ended before authentication."""
     call_failures: int = 0
     """Queries of this node that ended in :class:`PeerUnavailable`."""
     call_seconds: Histogram = field(default_factory=Histogram)
-    """Duration of the queries that were answered, if only by a code."""
+    """Duration of the answered queries, including answers with an error code."""
     answered: int = 0
     """Queries of other nodes that this node answered."""
     busy: int = 0
     """Queries of other nodes refused because too many were in work."""
     breaker_opens: int = 0
     restarts: int = 0
-    """How often a receiver had to be restarted. Above 0: a defect."""
+    """Number of restarts of a receiver. Above 0: a defect."""
 
 
 class SendQueue:
     """The items queued for one peer, bounded in number and bytes. Owner: the peer; never switches."""
-
-    __slots__ = ("_limit_bytes", "_limit_items", "bytes", "items")
 
     def __init__(self, limit_items: int, limit_bytes: int) -> None:
         self.items: deque[bytes] = deque()
@@ -130,8 +128,6 @@ class SendQueue:
 class SequenceTracker:
     """The next expected number of each sender. Owner: the RPC; never switches."""
 
-    __slots__ = ("_counters", "_next")
-
     def __init__(self, counters: RpcCounters) -> None:
         self._counters = counters
         self._next: dict[int, int] = {}
@@ -166,8 +162,6 @@ class SequenceNumbers:
 
     Owner: the RPC; never switches.
     """
-
-    __slots__ = ("_last",)
 
     def __init__(self) -> None:
         self._last: dict[int, int] = {}

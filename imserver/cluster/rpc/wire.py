@@ -112,7 +112,7 @@ class Wire(ChannelBase):  # type: ignore[misc]
         return zerorpc.Event(name, args, self._context)
 
     def emit_event(self, event: Any, timeout: float | None = None) -> None:
-        """Send at once. Raises :class:`Full`."""
+        """Send at once. Raises :class:`SocketFull`."""
         self.zmq_socket.send([*(event.identity or ()), _encode((event.header, event.name, event.args))])
 
     def recv(self, timeout: float | None = None) -> Any:
@@ -153,7 +153,7 @@ class DataSender(zerorpc.Pusher):  # type: ignore[misc]
         self._events = Wire(context, zmq_socket, lambda parts: None, counters)
 
     def send(self, version: int, sender: int, destination: int, first: int, items: list[bytes]) -> None:
-        """Send a batch. Raises :class:`Full`; never switches."""
+        """Send a batch. Raises :class:`SocketFull`; never switches."""
         self("batch", version, sender, destination, first, items)
 
 
@@ -347,8 +347,6 @@ class ZmqSocket:
     ``on_writable`` is called when the socket was found writable; it must not switch.
     """
 
-    __slots__ = ("_on_writable", "_readable", "_turn", "_watcher", "socket")
-
     def __init__(
         self, context: zmq.Context[Any], kind: int, on_writable: Callable[[], None] | None = None
     ) -> None:
@@ -396,7 +394,7 @@ class ZmqSocket:
         return bool(self.update_events() & zmq.POLLOUT)
 
     def send(self, parts: list[bytes]) -> None:
-        """Send one message. Raises :class:`Full`. Never switches."""
+        """Send one message. Raises :class:`SocketFull`. Never switches."""
         if self.socket.closed:
             raise SocketFull
         try:

@@ -1,1 +1,1 @@
-"""What the dialects do besides: sessions of their own kind, and what their users say to each other."""
+"""The services of the dialects: sessions and messages that only one dialect has."""

@@ -1,45 +1,70 @@
-"""The action dialect: users who send messages to one other user, or to a room."""
+"""The action dialect: a user sends messages to one other user, or to a room.
+
+If an app stores these messages (:class:`ActionMessages`), absent users receive them at their next login.
+Messages of a room are delivered from the log. So all messages of a connection have one order, and a message
+that is sent during a login arrives exactly once. A user belongs to a room if the user has a position in it.
+Stored members have one from the first message, other users from their first login to the room. A message
+without proof of arrival (:class:`imserver.services.messages.subscriptions.PongTracker`) is sent again at the
+next login.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from time import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from time import monotonic, time
 from typing import Final
 
+import gevent
 from msgspec import Struct
 
 from imserver import errors
+from imserver.errors import StorageUnavailable
 from imserver.hub.hub import Hub
-from imserver.model import DialectState, Event, Reply, Say, TalkLogin
-from imserver.protocol.action import ActionDialect
-from imserver.services.dialects.action_messages import ActionMessages, Answer
-from imserver.services.messages.subscriptions import app_and_user
+from imserver.model import DialectState, Event, Message, Reply, Say, TalkLogin
+from imserver.protocol.action import ActionDialect, with_seq
+from imserver.services.channels.members import ChannelMembers, ChannelRefused
+from imserver.services.messages.deliverer import Result, wait_until_sent
+from imserver.services.messages.messaging import Messaging, RejectedView
+from imserver.services.messages.subscriptions import PongSubscription, Positions, app_and_user
 from imserver.services.push.push import Pushes
-from imserver.services.rooms.rooms import RoomRefused, Rooms
 from imserver.services.sessions.sessions import Sessions
 from imserver.services.webhooks.webhooks import Webhooks
-from imserver.transport.connection import Connection
+from imserver.storage.log.contract import INVALID, REJECTED, Appended, Draft, Entry, Rejected
+from imserver.storage.store import Store
+from imserver.transport.connection import OPEN, Connection
 from imserver.transport.gate import Head
 
 log = logging.getLogger(__name__)
 
 LEFT_TEXT: Final = "用户已经离开"
 
+PAGE: Final = 200
+"""Number of missed messages that are sent together. The next ones follow when these have left the outbox."""
+RETRY_SECONDS: Final = 1.0
+FINISH_SECONDS: Final = 1.0
+_LOOK_SECONDS: Final = 0.05
+
+Answer = Callable[[Reply], None]
 Members = Callable[[str], Mapping[str, Sequence[str]]]
 """App → its rooms with stored members, and these members."""
 
 
 class Audience(Struct, frozen=True):
-    """Some of the users who belong to a room; ``next`` asks for those that follow (``""``: none do)."""
+    """Some of the users who belong to a room. ``next``: cursor of the following page (``""``: there is
+    none).
+    """
 
     users: list[str]
     next: str = ""
 
 
 class ActionState(DialectState, gc=False):
-    """The receiver of what a connection sends, by its latest login: the user ``peer``, or ``room``, in which
-    it need not be yet; both empty: nobody. Where messages are stored, those of rooms come from the log."""
+    """The receiver of a connection's messages, set by its latest login: the user ``peer``, or ``room``. The
+    connection may not be in the room yet. Both empty: no receiver. Stored messages of rooms come from the
+    log.
+    """
 
     peer: str = ""
     room: str = ""
@@ -47,20 +72,184 @@ class ActionState(DialectState, gc=False):
 
 _OK: Final = Reply(errors.REPLY_OK)
 _FAILED: Final = Reply(errors.REPLY_FAILED)
+_NOT_STORED: Final = Reply(errors.REPLY_NOT_STORED)
+
+
+class _Login(Struct, frozen=True):
+    """A login: its user, its ``room`` (``""``: none), the ``rooms`` in which the user is a stored member, and
+    the time in Unix seconds.
+    """
+
+    app: str
+    user: str
+    room: str
+    rooms: Collection[str]
+    time: int
+
+
+class ActionMessages:
+    """Delivers missed messages, and stores new ones. Owner of the counts of messages that wait for their
+    commit.
+
+    ``is_storing``: returns whether an app stores these messages.
+    """
+
+    def __init__(self, messaging: Messaging, is_storing: Callable[[str], bool], store: Store) -> None:
+        self._messaging = messaging
+        self._catch_up = messaging.catch_up
+        self._pongs = messaging.pongs
+        self._store = store
+        self.is_storing = is_storing
+        self._sending: dict[Connection, int] = {}
+        """How many messages of connections are being stored."""
+
+    # --- catch-up -------------------------------------------------------------------------------------------
+
+    def begin(self, connection: Connection, room: str, rooms: Collection[str]) -> None:
+        """Deliver missed messages after the answer to a login, for its ``room`` (``""``: none) and for the
+        ``rooms`` in which the user is a stored member.
+
+        Switches for a login to a room. Messages that are sent there after the return are delivered.
+        """
+        state, (app, user) = connection.dialect_state, app_and_user(connection)
+        login = _Login(app, user, room, rooms, int(time()))
+        positions: Positions | None = None
+        if room and room not in rooms:
+            with suppress(StorageUnavailable):
+                positions = self._positions_of(login)
+        if state is not None and connection.dialect_state is state:
+            gevent.spawn(self._run, connection, state, login, positions)
+
+    def _run(
+        self, connection: Connection, state: DialectState, login: _Login, positions: Positions | None
+    ) -> None:
+        """Greenlet: deliver all missed messages, and then new ones. Tries again while the database does not
+        answer. Ends when the connection logs in again.
+        """
+        subscription: PongSubscription | None = None
+        while connection.state == OPEN and connection.dialect_state is state:
+            try:
+                if subscription is None:
+                    positions = positions or self._positions_of(login, late=True)
+                    if connection.dialect_state is not state:
+                        return
+                    subscription = self._subscribe(connection, positions)
+                if connection.subscription is subscription:
+                    self._send_missed(connection, subscription)
+                return
+            except StorageUnavailable:
+                gevent.sleep(RETRY_SECONDS)
+            except Exception:
+                log.exception("missed messages could not be sent", extra={"connection": connection.peer})
+                code = errors.CLOSE_INTERNAL_ERROR
+                connection.close(code, errors.CLOSE[code].name)
+
+    def _subscribe(self, connection: Connection, positions: Positions) -> PongSubscription:
+        subscription = PongSubscription(number=next(self._pongs.numbers), positions=positions)
+        subscription.acked = subscription.delivered = min(positions.values())
+        self._catch_up.subscribe(connection, subscription, live=False)
+        return subscription
+
+    def _positions_of(self, login: _Login, late: bool = False) -> Positions:
+        """A user's positions, also in the user's rooms. The first login to a room creates a position at the
+        time of the login. ``late``: the login was some time ago, when the database did not answer.
+        """
+        app, user, room = login.app, login.user, login.room
+        names = dict.fromkeys([*login.rooms, room] if room else login.rooms)
+        positions = self._pongs.get(app, user, names)
+        if room and room not in positions:
+            positions[room] = 0 if room in login.rooms else self._now(login, late)
+            self._pongs.begin(app, user, room, positions[room])
+        return dict.fromkeys(login.rooms, 0) | positions
+
+    def _now(self, login: _Login, late: bool) -> int:
+        """The greatest id at the time of a login."""
+        stored = self._store.existing_log()
+        if stored is None:
+            return 0
+        return stored.stored_before(login.app, login.time) if late else stored.head(login.app)
+
+    def _send_missed(self, connection: Connection, subscription: PongSubscription) -> None:
+        """Send the missed messages page by page. If the subscription ends, the next login sends them."""
+        after: int | None = subscription.delivered
+
+        def page(app: str, user: str, after: int, limit: int) -> tuple[list[Entry], bool]:
+            stored = self._store.existing_log()
+            if stored is None:
+                return [], False
+            return stored.catch_up(app, user, after, limit, subscription.positions)
+
+        def answer(messages: list[Message], more: bool) -> bool:
+            nonlocal after
+            self._messaging.deliverer.send(connection, messages)
+            after = messages[-1].id if more and messages else None
+            return after is None
+
+        while after is not None and connection.subscription is subscription:
+            self._catch_up.sync(connection, after, PAGE, answer, read=page)
+            if after is not None:
+                wait_until_sent(connection)
+
+    # --- sending --------------------------------------------------------------------------------------------
+
+    def send(
+        self, connection: Connection, command: Say, answer: Answer, *, to: str = "", room: str = ""
+    ) -> None:
+        """Store a message to a user or to a room. The answer follows the commit. Never switches."""
+        draft = Draft(
+            sender=connection.user or "",
+            type=command.type,
+            body=command.text.encode(),
+            time_ms=int(time() * 1000),
+            meta=with_seq(command.id),
+            to_user=to,
+            room=room,
+        )
+        self._sending[connection] = self._sending.get(connection, 0) + 1
+
+        def done(result: Result) -> None:
+            self._sending[connection] -= 1
+            if not self._sending[connection]:
+                del self._sending[connection]
+            answer(_reply_to(result))
+
+        self._messaging.send_of_user(connection.app or "", draft, done, connection)
+
+    def finish(self, connection: Connection) -> None:
+        """Wait at most a second until the messages of an ended connection are delivered, so that its exit is
+        not announced before them.
+        """
+        deadline = monotonic() + FINISH_SECONDS
+        while connection in self._sending and monotonic() < deadline:
+            gevent.sleep(_LOOK_SECONDS)
+
+
+def _reply_to(result: Result) -> Reply:
+    if isinstance(result, Appended):
+        return _OK
+    if isinstance(result, Rejected) and result.reason == REJECTED:
+        return _rejected(result.detail)
+    if isinstance(result, Rejected):
+        return Reply(errors.REPLY_BAD_PARAMETER if result.reason == INVALID else errors.REPLY_UNAUTHORIZED)
+    return _NOT_STORED
+
+
+def _rejected(reason: str) -> Reply:
+    return Reply(errors.REPLY_UNAUTHORIZED, RejectedView(reason))
 
 
 class ActionService:
     """Carries out the commands of the action dialect. Owner of :class:`ActionState`.
 
-    A stored member is in their rooms with every session, whoever its receiver is. The members of a room above
-    ``notice_members`` get no notice when one leaves.
+    All sessions of a stored member are in the member's rooms, whatever their receiver is. A room with more
+    than ``notice_members`` members gets no notice when one leaves.
     """
 
     def __init__(
         self,
         hub: Hub,
         sessions: Sessions,
-        rooms: Rooms,
+        channels: ChannelMembers,
         pushes: Pushes,
         members: Members,
         notice_members: int,
@@ -69,36 +258,38 @@ class ActionService:
     ) -> None:
         self._hub = hub
         self._sessions = sessions
-        self._rooms = rooms
+        self._channels = channels
         self._pushes = pushes
         self._members = members
         self._notice_members = notice_members
         self._messages = messages
         self._webhooks = webhooks
-        rooms.on_left.append(self.left)
+        channels.on_left.append(self.left)
 
     def opened(self, connection: Connection, _head: Head) -> None:
-        """A connection begins: the server speaks first."""
+        """Send the first message of a connection, as this dialect requires."""
         dialect = connection.encoding.dialect
         assert isinstance(dialect, ActionDialect)
         connection.send(dialect.greet())
 
     def login(self, connection: Connection, command: TalkLogin) -> Reply:
-        """Begin a session, a later one of the same connection too, and enter the room. It may switch.
+        """Begin a session and enter the room. A connection may log in again. May switch.
 
-        When it answers 200, messages to the user and to the room reach this connection.
+        After the answer 200, messages to the user and to the room reach this connection.
         """
         code = self._sessions.login(connection, command, again=True)
         if code != errors.REPLY_OK:
             return Reply(code)
         app, user = app_and_user(connection)
         storing = self._messages.is_storing(app)
+        # Nobody has an id that is too long.
+        reachable = not command.room and self._sessions.takes_user(app, command.peer)
         connection.dialect_state = ActionState(
-            rooms_from_log=storing, peer="" if command.room else command.peer, room=command.room
+            channels_from_log=storing, peer=command.peer if reachable else "", room=command.room
         )
         try:
             self._enter(connection, command.room)
-        except RoomRefused as refused:
+        except ChannelRefused as refused:
             log.info("no room for %s: %s", command.user, refused, extra={"connection": connection.peer})
             self._sessions.leave(connection)
             return _FAILED
@@ -111,13 +302,13 @@ class ActionService:
         for name in self._belongs_to(app, user, room):
             if not self._is_addressed(connection):
                 return
-            self._rooms.join(app, name, connection)
+            self._channels.join(app, name, connection)
         if not self._is_addressed(connection):
-            # A later login has come while the registry was asked.
-            self._rooms.leave_all(connection)
+            # A later login came during the query to the registry.
+            self._channels.leave_all(connection)
 
     def _belongs_to(self, app: str, user: str, room: str) -> Iterable[str]:
-        """The room of a login, and those of which the user is a stored member."""
+        """The room of a login, and the rooms of which the user is a stored member."""
         rooms = self._rooms_of(app, user)
         return dict.fromkeys([room, *rooms] if room else rooms)
 
@@ -130,10 +321,11 @@ class ActionService:
         return known is not None and connection in known.sessions_of(connection.user or "")
 
     def send(self, connection: Connection, command: Say, answer: Answer) -> Reply | None:
-        """Send a message to the session's receiver; the answer does not say whether anybody received it. It
-        may switch.
+        """Send a message to the session's receiver. The answer does not say whether anybody received it. May
+        switch.
 
-        Where messages are stored, it is answered after the commit; messages to oneself are never stored.
+        Stored messages are answered after the commit. Messages to oneself are never stored. The back end
+        reviews the message first, if the app wants that.
         """
         app, user = app_and_user(connection)
         state = connection.dialect_state
@@ -141,17 +333,28 @@ class ActionService:
         if (room or peer not in ("", user)) and self._messages.is_storing(app):
             self._messages.send(connection, command, answer, to=peer, room=room)
             return None
-        event = Event("msg", user, command.text, command.id, command.type, time=int(time()))
+        to = {"room": room} if room else {"to": peer}
+        kind, text = command.type, command.text
+        reviews = self._webhooks.reviews
+        if app in reviews.hooks:
+            facts = {"kind": "message", "sender": user, **to, "type": kind, "text": text}
+            decision = reviews.decide(app, facts)
+            if decision.action == "reject":
+                return _rejected(decision.reason)
+            if decision.action == "undecided":
+                return _NOT_STORED
+            if decision.action == "replace":
+                kind, text = decision.type, decision.body.decode()
+        event = Event("msg", user, text, command.id, kind, time=int(time()))
         if room:
-            self._rooms.publish(app, room, event)
+            self._channels.publish(app, room, event)
         elif peer:
             self._pushes.reach(app, [peer], event)
-        to = {"room": room} if room else {"to": peer}
-        self._webhooks.message(app, user, {**to, "type": command.type, "text": command.text})
+        self._webhooks.message(app, user, {**to, "type": kind, "text": text})
         return _OK
 
     def left(self, connection: Connection, rooms: Sequence[str]) -> None:
-        """A connection has ended that was in these rooms (the rooms' ``on_left``). It may switch."""
+        """Handle the end of a connection that was in these rooms (the rooms' ``on_left``). May switch."""
         app, user, state = connection.app, connection.user, connection.dialect_state
         if not isinstance(state, ActionState) or state.room not in rooms:
             return
@@ -159,7 +362,7 @@ class ActionService:
         assert user is not None
         self._messages.finish(connection)
         event = Event("left", user, LEFT_TEXT, time=int(time()))
-        self._rooms.publish(app, state.room, event, except_users=(user,), at_most=self._notice_members)
+        self._channels.publish(app, state.room, event, except_users=(user,), at_most=self._notice_members)
 
     # --- queries --------------------------------------------------------------------------------------------
 
@@ -168,12 +371,12 @@ class ActionService:
         return list(self._members(app))
 
     def audience(self, app: str, room: str, after: str, limit: int) -> Audience:
-        """The users who belong to a room: stored members first, then those who have logged in to it, in the
+        """The users who belong to a room: stored members first, then users who have logged in to it, in the
         order of joining.
 
-        At most ``limit`` of these, behind ``after`` (an :attr:`Audience.next`). It may switch.
+        At most ``limit`` of these, after the cursor ``after`` (an :attr:`Audience.next`). May switch.
         """
         stored = self._members(app).get(room, ())
-        page = self._rooms.members(app, room, after, limit)
+        page = self._channels.members(app, room, after, limit)
         users = dict.fromkeys(member.user for member in page.members if member.user not in stored)
         return Audience([*(() if after else stored), *users], page.next)

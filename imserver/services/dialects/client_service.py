@@ -1,8 +1,8 @@
-"""The client dialect: browsers that listen, each with an id by which a back end addresses it.
+"""The client dialect: browsers that only listen. A back end addresses each of them by its id.
 
-A client is a session in the app of its system, and its user is its own id: unique in the cluster, so that
-what is done to a user can only be done to this client. Groups are rooms of that app. Clients are not in the
-registry: an id tells where its client is.
+A client is a session in the app of its system. Its user is its own id, which is unique in the cluster, so an
+operation on this user affects only this client. Groups are channels of that app. Clients are not in the
+registry: an id contains the node of its client.
 """
 
 from __future__ import annotations
@@ -15,21 +15,23 @@ from msgspec import Struct
 
 from imserver import errors
 from imserver.auth.login import Logins
-from imserver.auth.tenants import Tenants, valid_name
+from imserver.auth.tenants import BadTenant, Tenants
+from imserver.cluster.history import Position
+from imserver.config.values import valid_name
 from imserver.hub.hub import Hub
 from imserver.metrics import Metrics
 from imserver.model import SYSTEM_PREFIX, DialectState, Event
 from imserver.protocol.client import BAD_SYSTEM, NO_SYSTEM, message_id, refusal, welcome
-from imserver.services.nodes.queries import NodeQueries
-from imserver.services.rooms.connections import Connections, Joined, Left
-from imserver.services.rooms.rooms import Rooms
+from imserver.services.channels.connections import Connections, Joined, Left
+from imserver.services.channels.members import ChannelMembers
+from imserver.services.nodes import NodeQueries
 from imserver.services.sessions.connection_ids import NAMED_BY_ID, ConnectionIds
 from imserver.services.sessions.sessions import say
 from imserver.transport.connection import OPEN, Connection
 from imserver.transport.gate import Head
 
 POLICY: Final = "multi"
-"""Login policy of systems that nobody has registered. No two clients are one user, so it never decides."""
+"""Login policy of unregistered systems. Each client is its own user, so the policy has no effect."""
 _UNBIND: Final = "unbind"
 
 _pack = msgspec.msgpack.Encoder().encode
@@ -37,11 +39,11 @@ _to_json = msgspec.json.Encoder().encode
 
 
 class BadSystem(errors.ImserverError):
-    """No system can have this name."""
+    """The name is not valid for a system."""
 
 
 class Label(Struct, frozen=True, array_like=True):
-    """What a back end says about a client; it is part of the notices to its groups."""
+    """The label that a back end gives a client. Notices to the client's groups contain it."""
 
     user_id: str = ""
     extend: str = ""
@@ -52,7 +54,7 @@ _NO_LABEL: Final = Label()
 
 
 class Unbind(Struct, frozen=True, array_like=True):
-    """Take a client of yours out of a group; answered with a :class:`Left`."""
+    """Take a client of the queried node out of a group. The answer is a :class:`Left`."""
 
     app: str
     client_id: str
@@ -60,7 +62,7 @@ class Unbind(Struct, frozen=True, array_like=True):
 
 
 def _is_name(system: str) -> bool:
-    """Whether a system may be called so: a header has to carry it, which loses blanks at its ends."""
+    """Whether a name is valid for a system. It must fit in a header, which loses blanks at both ends."""
     return system != "" and system == system.strip() and valid_name(SYSTEM_PREFIX + system)
 
 
@@ -71,7 +73,7 @@ class ClientState(DialectState, gc=False):
 
 
 class ClientService:
-    """Begins clients, and notifies groups when members come and go. Owner of :class:`ClientState`.
+    """Begins clients, and notifies groups when members join and leave. Owner of :class:`ClientState`.
 
     Groups with more than ``notice_members`` members get no notices.
     """
@@ -80,7 +82,7 @@ class ClientService:
         self,
         hub: Hub,
         ids: ConnectionIds,
-        rooms: Rooms,
+        channels: ChannelMembers,
         connections: Connections,
         queries: NodeQueries,
         tenants: Tenants,
@@ -90,23 +92,23 @@ class ClientService:
     ) -> None:
         self._hub = hub
         self._ids = ids
-        self._rooms = rooms
+        self._channels = channels
         self._connections = connections
         self._tenants = tenants
         self._logins = logins
         self._metrics = metrics
         self._notice_members = notice_members
-        rooms.on_left.append(self._left)
+        channels.on_left.append(self._left)
         connections.on_join.append(self._joined)
         queries.add(_UNBIND, Unbind, self._unbind_here)
 
     # --- coming and going -----------------------------------------------------------------------------------
 
     def opened(self, connection: Connection, head: Head) -> None:
-        """A connection has begun: make it a client of the system that its query names, and tell it its id.
+        """Make a new connection a client of the system in its query string, and send its id.
 
-        When it knows its id it can be reached by it. In demo mode the system need not be registered. May
-        switch, and raise StorageUnavailable.
+        The client can be reached when it receives its id. In demo mode the system need not be registered. May
+        switch. Raises StorageUnavailable.
         """
         params = head.params()
         system = params.get("systemId", "")
@@ -120,7 +122,7 @@ class ClientService:
         if self._tenants.get(app) is None and self._logins.takes_unregistered:
             self._begin(app, connection, guest=True)
             return
-        self._tenants.find(app)  # it may have been registered on another node a moment ago
+        self._tenants.find(app)  # reads the database: another node may have registered it
         decision = self._logins.check(app, "", params.get("token", ""), NAMED_BY_ID, connection)
         if connection.state != OPEN:
             return
@@ -145,69 +147,74 @@ class ClientService:
         connection.send(welcome(client_id))
 
     def ended(self, connection: Connection) -> None:
-        """A connection is over, and has left the hub and its groups. Never switches."""
-        if connection.app is not None and connection.encoding.dialect.name == NAMED_BY_ID:
+        """Handle the end of a connection that has left the hub and its groups. Never switches."""
+        if connection.app is not None:
             self._hub.close_guest(connection.app)
 
     # --- systems --------------------------------------------------------------------------------------------
 
     def register(self, system: str) -> bool:
-        """Register a system, for all nodes and for good. False: it is registered already.
+        """Register a system permanently, for all nodes. Return False if it is registered already.
 
-        Raises :class:`BadSystem` for what cannot be its name. May switch.
+        Raises :class:`BadSystem` for an invalid name. May switch.
         """
         if not _is_name(system):
             raise BadSystem(system)
-        return self._tenants.register(SYSTEM_PREFIX + system)
+        try:
+            return self._tenants.register(SYSTEM_PREFIX + system)
+        except BadTenant:  # it was deleted, and some of its files are left
+            return False
 
     def app_of(self, system: str) -> str:
-        """The app in which the clients of a system are, registered or not."""
+        """The app of the clients of a system, registered or not."""
         return self._tenants.resolve(SYSTEM_PREFIX + system)
 
     def is_registered(self, system: str) -> bool:
-        """Whether somebody has registered a system. May switch."""
+        """Whether a system is registered. May switch."""
         return self._tenants.find(SYSTEM_PREFIX + system) is not None
 
     # --- groups ---------------------------------------------------------------------------------------------
 
     def bind(self, app: str, client_id: str, group: str, label: Label) -> Joined:
-        """Put a client into a group, wherever it is; its label is replaced.
+        """Put a client into a group, on any node, and replace its label.
 
-        Raises :class:`imserver.services.rooms.rooms.RoomRefused` for a name that no group can have.
+        Raises :class:`imserver.services.channels.members.ChannelRefused` for an invalid name.
         """
         return self._connections.join(app, client_id, group, _pack(label))
 
     def unbind(self, app: str, client_id: str, group: str) -> Left:
-        """Take a client out of a group, wherever it is; the others are told that it is gone."""
+        """Take a client out of a group, on any node; the other members get a notice."""
         if self._ids.read(client_id) is None:
             return Left.UNKNOWN
-        answer: Left | None = self._connections.ask(client_id, _UNBIND, Unbind(app, client_id, group), Left)
-        # No answer: its node has gone, or is silent, which this tells apart.
+        answer: Left | None = self._connections.query(client_id, _UNBIND, Unbind(app, client_id, group), Left)
+        # No answer: ``leave`` distinguishes a dead node from one that does not answer.
         return self._connections.leave(app, client_id, group) if answer is None else answer
 
     def _unbind_here(self, asked: Unbind) -> Left:
         connection = self._connections.find(asked.app, asked.client_id)
         if connection is None:
             return Left.UNKNOWN
-        if not self._rooms.leave(asked.app, asked.group, connection):
+        if not self._channels.leave(asked.app, asked.group, connection):
             return Left.ABSENT
         self._notify(connection, asked.group, "offline")
         return Left.LEFT
 
-    def _joined(self, connection: Connection, room: str, about: bytes, new: bool) -> None:
-        """A connection of this node has joined a room, or was asked to once more."""
+    def _joined(
+        self, connection: Connection, channel: str, about: bytes, new: bool, _position: Position | None
+    ) -> None:
+        """A connection of this node has joined a channel, or has joined it again."""
         if connection.encoding.dialect.name != NAMED_BY_ID:
             return
         if about:
             connection.dialect_state = ClientState(label=_unpack_label(about))
         if new:
-            self._notify(connection, room, "online")
+            self._notify(connection, channel, "online")
 
-    def _left(self, connection: Connection, rooms: tuple[str, ...]) -> None:
-        """A connection of this node has ended that was in these rooms."""
+    def _left(self, connection: Connection, channels: tuple[str, ...]) -> None:
+        """Handle the end of a connection of this node that was in these channels."""
         if connection.encoding.dialect.name == NAMED_BY_ID:
-            for room in rooms:
-                self._notify(connection, room, "offline")
+            for channel in channels:
+                self._notify(connection, channel, "offline")
 
     def _notify(self, connection: Connection, group: str, kind: str) -> None:
         app = connection.app
@@ -217,4 +224,4 @@ class ClientService:
         label = state.label if isinstance(state, ClientState) else _NO_LABEL
         member = {"clientId": connection.user, "extend": label.extend, "userId": label.user_id}
         event = Event(kind, "", "", message_id(), data=_to_json(member), time=int(time()))
-        self._rooms.publish(app, group, event, at_most=self._notice_members)
+        self._channels.publish(app, group, event, at_most=self._notice_members)

@@ -1,4 +1,4 @@
-"""Event streams: their logins, and what is delivered on them."""
+"""Event streams: their logins, and the delivery of events on them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from imserver.errors import ImserverError, StorageUnavailable
 from imserver.model import Login, Message, Subscription
 from imserver.protocol import sse
 from imserver.protocol.sse import SseDialect
+from imserver.services.channels.connections import Connections
+from imserver.services.channels.members import ChannelMembers, ChannelRefused
 from imserver.services.messages.deliverer import oldest_page, wait_until_sent
 from imserver.services.messages.messaging import Messaging
-from imserver.services.rooms.connections import Connections
-from imserver.services.rooms.rooms import RoomRefused, Rooms
 from imserver.services.sessions.sessions import Sessions
 from imserver.storage.log.contract import Entry, message_of
 from imserver.storage.store import Store
@@ -28,11 +28,14 @@ from imserver.transport.stream import Stream, StreamEncoding
 log = logging.getLogger(__name__)
 
 RESUMED: Final = 1000
-"""Most missed entries that a stream delivers when its client comes back; a client that missed more has to
-ask for them."""
+"""Limit of the missed entries that a stream delivers after a reconnect. A client that missed more must query
+them.
+"""
 _PAGE: Final = 200
 _RETRY_MILLISECONDS: Final = (1000, 5000)
-"""After how long a client reconnects: each after another pause, so that they do not come all at once."""
+"""Time after which a client reconnects. It differs from client to client, so that they do not all come at
+once.
+"""
 _CLOSE_OF: Final = {
     errors.REPLY_UNAUTHORIZED: errors.CLOSE_NOT_ALLOWED,
     errors.REPLY_FAILED: errors.CLOSE_REFUSED,
@@ -44,23 +47,29 @@ class NoUser(ImserverError):
     """Neither the request nor its token names a user."""
 
 
+class UserTooLong(ImserverError):
+    """The user id is longer than the app allows (``max_user_bytes``)."""
+
+
 class StreamRequest(Struct, frozen=True):
-    """A request for a stream. ``user`` ``""``: the user whom the token names. ``named``: the answer has the
-    id of the connection. ``cursor``: the id of the last stored message that the client has; None: messages
-    from now on."""
+    """A request for a stream. ``user`` ``""``: the user is named by the token. ``named``: the answer contains
+    the id of the connection. ``cursor``: the id of the last stored message that the client has; None:
+    messages from now on.
+    """
 
     app: str
     user: str = ""
     token: str = ""
     device: str = ""
-    rooms: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()
     named: bool = False
     cursor: int | None = None
 
 
 class _Start(Struct, frozen=True):
-    """The id behind which a stream delivers stored messages (None: it does not), and whether none is missing;
-    ``first``: the first missed entries."""
+    """The id after which a stream delivers stored messages (None: it delivers none), and whether that is
+    complete. ``first``: the first missed entries.
+    """
 
     cursor: int | None
     resumed: bool
@@ -68,20 +77,20 @@ class _Start(Struct, frozen=True):
 
 
 class EventStreams:
-    """Owner of the encodings, one for each app that ever had a stream here."""
+    """Owner of the encodings, one for each app that has had a stream here."""
 
     def __init__(
         self,
         sessions: Sessions,
         logins: Logins,
-        rooms: Rooms,
+        channels: ChannelMembers,
         connections: Connections,
         messaging: Messaging,
         store: Store,
     ) -> None:
         self._sessions = sessions
         self._logins = logins
-        self._rooms = rooms
+        self._channels = channels
         self._connections = connections
         self._catch_up = messaging.catch_up
         self._deliverer = messaging.deliverer
@@ -89,9 +98,9 @@ class EventStreams:
         self._encodings: dict[str, StreamEncoding] = {}
 
     def open(self, stream: Stream, request: StreamRequest, head: Callable[[], bytes]) -> None:
-        """Log in, answer with ``head``, join the rooms, and say that the stream is ready; or close it.
+        """Log in, answer with ``head``, subscribe to the channels, and send ``ready``; or close the stream.
 
-        It may switch. Raises :class:`NoUser`.
+        May switch. Raises :class:`NoUser` and :class:`UserTooLong`.
         """
         kicks = self._sessions.kicks.count
         decision = self._logins.check(
@@ -103,6 +112,8 @@ class EventStreams:
         user = request.user or decision.user
         if not user:
             raise NoUser
+        if not self._sessions.takes_user(request.app, user):
+            raise UserTooLong
         start = self._start(request, user)
         if stream.state != OPEN:
             return
@@ -111,12 +122,12 @@ class EventStreams:
         if code != errors.REPLY_OK:
             _close(stream, _CLOSE_OF.get(code, errors.CLOSE_INTERNAL_ERROR))
             return
-        # From the login to here nothing switches: no event can stand before the head.
+        # Nothing switches between the login and here, so no event can precede the head.
         stream.begin(self._encoding(request.app), head())
         try:
-            for room in request.rooms:
-                self._rooms.join(request.app, room, stream)
-        except RoomRefused as refused:
+            for channel in request.channels:
+                self._channels.join(request.app, channel, stream)
+        except ChannelRefused as refused:
             stream.close(errors.CLOSE_NOT_ALLOWED, str(refused))
         if stream.state != OPEN:
             return
@@ -128,9 +139,11 @@ class EventStreams:
     # --- what is stored -------------------------------------------------------------------------------------
 
     def _start(self, request: StreamRequest, user: str) -> _Start:
-        """Where a stream begins: read before it begins, so that ``ready`` is its first event.
+        """The position at which a stream begins. Read before the stream begins, so that ``ready`` is its
+        first event.
 
-        Raises StorageUnavailable if the client gave a cursor; others are served without stored messages.
+        Raises StorageUnavailable if the client sent a cursor. Other clients are served without stored
+        messages.
         """
         stored, cursor = self._store.existing_log(), request.cursor
         if stored is None:
@@ -151,7 +164,7 @@ class EventStreams:
             return _Start(None, False)
 
     def _is_all(self, app: str, user: str, first: Sequence[Entry]) -> bool:
-        """Whether all that a user has missed, which begins with these, is no more than a stream delivers."""
+        """Whether a stream may deliver all that a user has missed. ``first``: the first missed entries."""
         count, more = len(first), True
         after = first[-1].id
         while more and count < RESUMED:
@@ -161,8 +174,9 @@ class EventStreams:
         return not more
 
     def _send_stored(self, stream: Stream, cursor: int, first: Sequence[Entry]) -> None:
-        """Deliver the entries behind an id, of which ``first`` are the first, and everything from then on.
-        It may switch."""
+        """Deliver the entries after the id ``cursor``, and then all new ones. ``first``: the first of these
+        entries. May switch.
+        """
         if first:
             self._deliverer.send(stream, [message_of(entry) for entry in first])
         after: int | None = first[-1].id if first else cursor
@@ -180,7 +194,7 @@ class EventStreams:
                     wait_until_sent(stream)
                 self._catch_up.sync(stream, after, _PAGE, answer)
         except StorageUnavailable:
-            # It comes back with the last id that it has.
+            # The client reconnects with the last id that it has.
             _close(stream, errors.CLOSE_INTERNAL_ERROR)
 
     def _about(self, stream: Stream, request: StreamRequest, resumed: bool) -> dict[str, object]:
@@ -189,7 +203,7 @@ class EventStreams:
             "app": stream.app,
             "user": stream.user,
             "device": stream.device,
-            "rooms": request.rooms,
+            "channels": request.channels,
             "resumed": resumed,
         }
         if request.named:

@@ -1,8 +1,8 @@
-"""The protobuf dialect: clients that log in with the token of their account, send stored messages, and sync.
+"""The protobuf dialect: clients log in with an account token, send stored messages, and sync.
 
-A client's cursor is the greatest id that it has seen: an entry that is delivered before the client has synced
-would hide the entries that it missed. So new entries are held until the client asks for a sync, or until its
-sync deadline has passed.
+A client's cursor is the greatest id that it has received. An entry that is delivered before the client has
+synced would hide the entries that the client has missed. So new entries are held until the client asks for a
+sync, or until its sync deadline has passed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from time import monotonic, time
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import gevent
 from msgspec.structs import replace
@@ -21,20 +21,17 @@ from imserver.auth.login import Logins
 from imserver.auth.rules import LoginDecision
 from imserver.errors import StorageUnavailable
 from imserver.model import ChatLogin, ChatSync, Login, Message, Reply, Subscription
-from imserver.protocol.protobuf import (
-    APP,
-    MAX_ID,
-    FullProtobufDialect,
-    ProtobufDialect,
-    Recovered,
-    account,
-)
+from imserver.protocol.protobuf import APP, MAX_ID, FullProtobufDialect, ProtobufDialect, Recovered, account
+from imserver.protocol.registry import BY_NAME
 from imserver.services.dialects.protobuf_uplink import ProtobufState, ProtobufUplink
-from imserver.services.messages.deliverer import fitting
 from imserver.services.messages.messaging import Messaging
 from imserver.services.messages.subscriptions import AckingSubscription
 from imserver.services.sessions.sessions import Sessions, say
-from imserver.transport.connection import OPEN, Connection, Encoding
+from imserver.storage.log.contract import fitting
+from imserver.transport.connection import OPEN, Connection
+
+if TYPE_CHECKING:
+    from imserver.protocol import chat_pb2 as pb
 
 log = logging.getLogger(__name__)
 
@@ -43,19 +40,20 @@ PAGE: Final = 50
 _FULL: Final = FullProtobufDialect()
 _OK: Final = Reply(errors.REPLY_OK)
 HOLD_SECONDS: Final = 0.25
-"""Sync deadline after a login. Clients that sync do so at once, without waiting for an answer; the others
-are not to wait long for new entries."""
+"""Sync deadline after a login. Clients that sync do so at once, without waiting for an answer. Other clients
+should not wait long for new entries.
+"""
 PAGE_SECONDS: Final = 5.0
-"""Sync deadline after a page behind which there is more: the next request may come over a slow line."""
+"""Sync deadline after a page that is not the last: the next request may come over a slow line."""
 _TOGETHER: Final = 0.1
-"""Connections that come within this part of the time are released together."""
+"""Connections whose deadlines are within this time are released together."""
 
 Answer = Callable[[Reply], None]
 
 
 class SyncDeadlines:
-    """Owner of the connections that are expected to sync. ``release`` gets those that have not in time; it
-    must not switch. The time counts from when the outbox of a connection is empty.
+    """Owner of the connections that are expected to sync. ``release`` is called with a connection that has
+    not synced in time, and must not switch. The time starts when the outbox of a connection is empty.
     """
 
     def __init__(self, release: Callable[[Connection], object], hold_seconds: float) -> None:
@@ -81,31 +79,36 @@ class SyncDeadlines:
             gevent.spawn(self._run)
 
     def cancel(self, connection: Connection) -> None:
-        """A session has synced, or is over. Never switches."""
+        """End the deadline of a session that has synced or ended. Never switches."""
         for _, some in self._expected:
             some.discard(connection)
 
     def _run(self) -> None:
         """Greenlet: release connections at their deadlines, until none is expected to sync."""
         while self._expected:
-            # Connections that were added last have their whole time, too.
+            # Connections that were added last get their full time too.
             left = self._expected[0][0] + self._together_seconds - monotonic()
             if left > 0:
                 gevent.sleep(left)
                 continue
-            for connection in self._expected[0][1]:
-                if connection.outbox is None:
-                    self._release(connection)
-                else:
+            late = self._expected[0][1]
+            while late:  # a release may end connections, which cancels their deadlines
+                connection = late.pop()
+                if connection.outbox is not None:
                     self.expect(connection)
+                    continue
+                try:
+                    self._release(connection)
+                except Exception:
+                    log.exception("a client that has not synced was not released")
             self._expected.popleft()
 
 
 class PageEnds:
-    """Owner of the ids at which the last pages of clients ended that have more to ask for. Never switches.
+    """Owner of the last id sent to each client that has more entries to request. Never switches.
 
-    If something newer is delivered in between, the client will ask with its id, up to which it does not have
-    everything: it gets what is behind its last page.
+    If a newer entry is delivered meanwhile, the client continues from its id, although it lacks entries
+    before it. Then this table says where to continue.
     """
 
     def __init__(self) -> None:
@@ -114,16 +117,16 @@ class PageEnds:
 
     @property
     def empty(self) -> bool:
-        """Whether no client has more to ask for."""
+        """Whether no client has more to request."""
         return not self._asking and not self._passed_over
 
     def begin(self, connection: Connection, after: int) -> int:
-        """A client asks for what is behind an id. Returns the id behind which the next page begins."""
+        """Handle a request for the entries after an id. Return the id after which the next page begins."""
         self._asking.pop(connection, None)
         return min(after, self._passed_over.get(connection, after))
 
     def sent(self, connection: Connection, id: int) -> None:
-        """It got a page that ends with this id; 0: there is no more."""
+        """Record the last id of a page that was sent; 0: there are no more entries."""
         ends = self._passed_over if connection in self._passed_over else self._asking
         if id:
             ends[connection] = id
@@ -131,19 +134,19 @@ class PageEnds:
             ends.pop(connection, None)
 
     def pass_over(self, connection: Connection) -> None:
-        """New entries are delivered to it before it has asked for the rest."""
+        """Record that new entries are delivered to a client before it has requested the rest."""
         if connection in self._asking:
             self._passed_over[connection] = self._asking.pop(connection)
 
     def forget(self, connection: Connection) -> None:
-        """It is over."""
+        """Forget a connection that has ended."""
         self._asking.pop(connection, None)
         self._passed_over.pop(connection, None)
 
 
 class ProtobufService:
     """Carries out the commands of the dialect. Owner of :class:`ProtobufState`, and of the sync deadlines:
-    after a login, and after a page behind which there is more (``page_deadlines``).
+    after a login, and after a page that is not the last (``page_deadlines``).
     """
 
     def __init__(
@@ -159,12 +162,10 @@ class ProtobufService:
         self._uplink = uplink
         self.deadlines = SyncDeadlines(self._release, HOLD_SECONDS)
         self.page_deadlines = SyncDeadlines(self._pass_over, PAGE_SECONDS)
-        self._full: dict[Encoding, Encoding] = {}
-        """Plain encoding ↔ encoding of clients that log in with a cursor."""
         self.page_ends = PageEnds()
 
     def ended(self, connection: Connection) -> None:
-        """A connection is over. Never switches."""
+        """Handle the end of a connection. Never switches."""
         self._uplink.ended(connection)
         self._cancel_deadlines(connection)
         self.page_ends.forget(connection)
@@ -176,14 +177,16 @@ class ProtobufService:
     # --- logging in -----------------------------------------------------------------------------------------
 
     def login(self, connection: Connection, command: ChatLogin, answer: Answer) -> Reply | None:
-        """Begin the session of the account that the token names. It may switch.
+        """Begin a session of the account that the token names. May switch.
 
-        When it is answered with 200 the user is reachable on this connection. A refused login may be tried
-        again, unless the user is online already: then the connection is closed.
+        After the answer 200 the user can be reached on this connection. After a refusal the client may try
+        again. If the user is online already, the connection is closed.
         """
         if connection.user is not None:
             return Reply(errors.REPLY_FAILED)
-        self._choose_dialect(connection, command.cursor >= 0)
+        # Clients that log in with a cursor speak the full dialect, others that of the original.
+        dialect = _FULL if command.cursor >= 0 else BY_NAME["protobuf"]
+        connection.encoding = connection.encoding.with_dialect(dialect)
         kicks = self._sessions.kicks.count
         try:
             decision = self._check(connection, command)
@@ -208,7 +211,7 @@ class ProtobufService:
     def _begin(
         self, connection: Connection, command: ChatLogin, expires_at: int, answer: Answer
     ) -> Reply | None:
-        """Have a session follow the log."""
+        """Subscribe a new session to the log."""
         acks = command.cursor >= 0 and command.acks
         subscription = AckingSubscription(held=[]) if acks else Subscription(held=[])
         connection.dialect_state = ProtobufState(ends=expires_at // 60 + 1 if expires_at else 0)
@@ -217,25 +220,16 @@ class ProtobufService:
             self.deadlines.expect(connection)
             return _OK
 
-        def told(recovered: bool, begin_anew: bool) -> None:
+        def answer_login(recovered: bool, begin_anew: bool) -> None:
             answer(Reply(errors.REPLY_OK, Recovered(recovered, begin_anew)))
 
-        self._catch_up.resume(connection, subscription, command.cursor, told)
+        self._catch_up.resume(connection, subscription, command.cursor, answer_login)
         return None
 
-    def _choose_dialect(self, connection: Connection, full: bool) -> None:
-        """Use the full dialect for clients that log in with a cursor, else that of the original."""
-        plain = connection.encoding
-        if full == isinstance(plain.dialect, FullProtobufDialect):
-            return
-        other = self._full.get(plain)
-        if other is None:
-            other = Encoding(_FULL, plain.serve, plain.limit_bytes, plain.deflate_bits, plain.outbox_bytes)
-            self._full[plain], self._full[other] = other, plain
-        connection.encoding = other
-
     def _check(self, connection: Connection, command: ChatLogin) -> LoginDecision:
-        """Whether the account, or the user of the app's own token, may log in; ``user`` says who it is."""
+        """Check whether the account, or the user of the app's own token, may log in. ``user`` in the result
+        names it.
+        """
         app, name = self._logins.resolve(APP), connection.encoding.dialect.name
         if not self._logins.wants_tokens(app):
             return LoginDecision(errors.REPLY_UNAUTHORIZED)
@@ -245,9 +239,9 @@ class ProtobufService:
         return decision
 
     def check_token(self, connection: Connection) -> None:
-        """Close a session whose token has ended; called by the sweep for each of them. Never switches.
+        """Close a session whose token has expired. The sweep calls this for each session. Never switches.
 
-        A timer for each, as in other dialects, would cost more memory than all else here.
+        A timer per session, as in other dialects, would use more memory than the rest of the session.
         """
         state = connection.dialect_state
         if isinstance(state, ProtobufState) and 0 < state.ends <= time() // 60:
@@ -256,14 +250,15 @@ class ProtobufService:
     # --- catch-up -------------------------------------------------------------------------------------------
 
     def sync(self, connection: Connection, command: ChatSync) -> Reply:
-        """Answer with the messages behind an id. It switches.
+        """Answer with the messages after an id. Switches.
 
-        A connection that cannot be answered is closed: it would receive new entries, and never ask for the
-        rest.
+        If no answer is possible, the connection is closed. Otherwise it would receive new entries and never
+        request the missed ones.
         """
         self._cancel_deadlines(connection)
         after = min(command.after, MAX_ID)
-        dialect, found = connection.encoding.dialect, list[tuple[int, bytes]]()
+        dialect = connection.encoding.dialect
+        found: list[tuple[int, pb.Message]] = []
         assert isinstance(dialect, ProtobufDialect)
         full = isinstance(dialect, FullProtobufDialect)
         after = self.page_ends.begin(connection, after)
@@ -277,7 +272,7 @@ class ProtobufService:
             say(connection, errors.CLOSE_INTERNAL_ERROR)
         subscription = connection.subscription
         if subscription is not None and not (subscription.live or full) and connection.state == OPEN:
-            # It is expected to ask for the rest; new entries are held meanwhile.
+            # The client is expected to request the rest. New entries are held meanwhile.
             subscription.held = list(subscription.held or ())
             self.page_deadlines.expect(connection)
         return _OK
@@ -289,24 +284,26 @@ class ProtobufService:
         after: int,
         limit: int,
         anew: bool,
-        found: list[tuple[int, bytes]],
+        found: list[tuple[int, pb.Message]],
     ) -> int | None:
-        """Add the entries behind an id to ``found``, and send them if they fill a page, or are all there are.
+        """Add the entries after an id to ``found``, and send them if they fill a page, or if they are the
+        last ones.
 
-        Entries that the client cannot express are skipped. None: sent; else the id behind which to go on.
+        Entries that the client cannot express are skipped. Returns None if they were sent, else the id after
+        which to continue.
         """
         last: int | None = None
 
         def answer(messages: list[Message], more: bool) -> bool:
             nonlocal last
             encoded = ((message.id, dialect.encode_entry(message)) for message in messages)
-            found.extend([(id, data) for id, data in encoded if data is not None])
-            count = min(limit, fitting(len(data) for _, data in found))
+            found.extend([(id, entry) for id, entry in encoded if entry is not None])
+            count = min(limit, fitting(entry.ByteSize() for _, entry in found))
             if more and messages and count == len(found) < limit:
                 last = messages[-1].id
                 return False
             more = more or count < len(found)
-            connection.send(dialect.page([data for _, data in found[:count]], more, anew))
+            connection.send(dialect.page([entry for _, entry in found[:count]], more, anew))
             asks_again = more and connection.state == OPEN and not isinstance(dialect, FullProtobufDialect)
             self.page_ends.sent(connection, found[count - 1][0] if asks_again else 0)
             return not more
@@ -315,10 +312,12 @@ class ProtobufService:
         return last
 
     def _pass_over(self, connection: Connection) -> None:
-        """A session has not asked for the rest in time: it gets new entries now, and the rest later."""
+        """Handle a session that has not requested the rest in time: it gets new entries now, and the rest
+        later.
+        """
         self.page_ends.pass_over(connection)
         self._release(connection)
 
     def _release(self, connection: Connection) -> None:
-        """A session has not synced in time: it gets new entries."""
+        """Handle a session that has not synced in time: it gets new entries."""
         self._catch_up.release(connection)

@@ -1,5 +1,6 @@
-"""Messages from protobuf clients: each client counts them on its connection; they are stored in order and
-once."""
+"""Messages from protobuf clients. Each client numbers them on its connection. They are stored in order,
+once.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +26,13 @@ from imserver.protocol.protobuf import (
     uplink_ack,
 )
 from imserver.services.messages.deliverer import Result
-from imserver.services.messages.message_commands import may_be_revised
-from imserver.services.messages.messaging import Messaging
+from imserver.services.messages.messaging import Messaging, may_be_revised
 from imserver.services.sessions.sessions import say
 from imserver.storage.log.contract import (
     BLOCKED,
     INVALID,
     NOT_MEMBER,
+    REJECTED,
     UNKNOWN_CONVERSATION,
     Appended,
     Draft,
@@ -50,27 +51,30 @@ _CODE_OF: Final = {
     UNKNOWN_CONVERSATION: errors.REPLY_NO_DATA,
     INVALID: errors.REPLY_BAD_PARAMETER,
 }
-"""Why a message was not stored → the reply code; any other: 1003."""
+"""Why a message was not stored → the reply code; any other reason: 1003."""
 UNSTORED: Final = -1
-"""In place of a position: the message was acknowledged, but not stored."""
+"""Used in place of a position: the message was acknowledged, but not stored."""
 MAX_WAITING: Final = 1000
 MAX_WAITING_BYTES: Final = 1 << 20
-"""Messages of one connection, and bytes of them, that wait for the one before to be stored; more are not
-processed, and may be sent again."""
+"""Limit of the messages of one connection, and of their bytes, that wait for an earlier one. Further messages
+are dropped. The client may send them again.
+"""
 
 
 class ProtobufState(DialectState, gc=False):
-    """State of a session. ``last``: the number of the message that was stored or refused last, as its client
-    counts, and its position (0: it was refused; or :data:`UNSTORED`). ``ends``: the minute of Unix time in
-    which its token ends; 0: it does not."""
+    """State of a session. ``last``: the client's number of the last stored or refused message, and the
+    position of that message (0: refused; or :data:`UNSTORED`). ``ends``: the minute of Unix time in which the
+    token expires; 0: it does not expire.
+    """
 
     last: tuple[int, int] = (0, 0)
     ends: int = 0
 
 
 class _Queue:
-    """The messages of one connection that are not stored yet. ``next`` is the next number; ``messages`` wait
-    until all earlier ones are stored, and are handed over together."""
+    """The messages of one connection that are not stored yet. ``next`` is the next number. ``messages`` wait
+    until all earlier ones are stored, and are then stored together.
+    """
 
     __slots__ = ("failed", "messages", "next", "size", "storing")
 
@@ -97,13 +101,13 @@ class ProtobufUplink:
         return not self._queues
 
     def ended(self, connection: Connection) -> None:
-        """A connection is over. Never switches."""
+        """Handle the end of a connection. Never switches."""
         self._queues.pop(connection, None)
 
     def send(self, connection: Connection, command: ChatMessage) -> Reply:
-        """Accept a message; it is acknowledged after the commit. Never switches.
+        """Accept a message. It is acknowledged after the commit. Never switches.
 
-        Only the next number is accepted. A repeat of the last one is acknowledged again; acknowledgements
+        Only the next number is accepted. A repeat of the last number is acknowledged again. Acknowledgements
         leave in order, so earlier ones have been sent.
         """
         state = connection.dialect_state
@@ -130,7 +134,7 @@ class ProtobufUplink:
             self._hand_on(connection, queue)
 
     def _hand_on(self, connection: Connection, queue: _Queue) -> None:
-        """Hand over what waits. Never switches."""
+        """Pass the waiting messages to storage. Never switches."""
         messages, queue.messages = queue.messages, deque()
         queue.storing = len(messages)
         abouts = [each.about for each in messages if each.kind]
@@ -142,7 +146,9 @@ class ProtobufUplink:
     def _look_up(
         self, connection: Connection, queue: _Queue, messages: deque[ChatMessage], abouts: list[int]
     ) -> None:
-        """Greenlet: hand over what waits, with the entries that its recalls and edits are about."""
+        """Greenlet: read the entries that recalls and edits refer to, then pass the waiting messages to
+        storage.
+        """
         app = connection.app
         found: dict[int, Entry] | None = None
         try:
@@ -163,15 +169,16 @@ class ProtobufUplink:
         messages: deque[ChatMessage],
         found: dict[int, Entry] | None,
     ) -> None:
-        """``found``: the entries that recalls and edits are about; None: they could not be read. A message
-        that is refused uses up its number."""
+        """Pass messages to storage. ``found``: the entries that recalls and edits refer to; None: they could
+        not be read. A refused message uses its number.
+        """
         app, user = connection.app, connection.user
         assert app is not None
         assert user is not None
         for command in messages:
             made = draft_of(user, command, found)
             if isinstance(made, Draft):
-                self._messaging.send(app, made, self._done(connection, queue, command), connection)
+                self._messaging.send_of_user(app, made, self._done(connection, queue, command), connection)
             else:
                 self._stored(connection, queue, command, made)
 
@@ -179,12 +186,12 @@ class ProtobufUplink:
         return lambda result: self._stored(connection, queue, command, result)
 
     def _stored(self, connection: Connection, queue: _Queue, command: ChatMessage, result: Result) -> None:
-        """The result of a message. Never switches."""
+        """Handle the result of a message. Never switches."""
         state, number = connection.dialect_state, command.number
         if self._queues.get(connection) is not queue or not isinstance(state, ProtobufState):
             return
         if isinstance(result, StorageUnsure):
-            # Its number is used up if it was stored: a repeat must not be stored meanwhile.
+            # A stored message uses its number: a repeat must not be stored meanwhile.
             result.on_known = self._done(connection, queue, command)
             return
         queue.storing -= 1
@@ -194,8 +201,8 @@ class ProtobufUplink:
         else:
             seq = result.entry.id if isinstance(result, Appended) else 0
             refused = isinstance(result, Rejected) and _refuse(connection, number, result)
-            if isinstance(result, Rejected) and result.reason == BLOCKED and not refused:
-                # A client that knows no refusal would repeat the message until it is acknowledged.
+            if isinstance(result, Rejected) and result.reason in (BLOCKED, REJECTED) and not refused:
+                # A client without refusals repeats the message until it is acknowledged.
                 seq = UNSTORED
             if number > state.last[0]:
                 state.last = (number, seq)
@@ -205,19 +212,20 @@ class ProtobufUplink:
             self._go_on(connection, queue, state)
 
     def _go_on(self, connection: Connection, queue: _Queue, state: ProtobufState) -> None:
-        """Everything that was handed over has its result."""
+        """Continue after all messages passed to storage have results."""
         if queue.messages and not queue.failed:
             self._hand_on(connection, queue)
             return
-        # Messages behind one that could not be stored have numbers that are not the next ones any more.
+        # The numbers of messages after one that could not be stored are no longer the next ones.
         del self._queues[connection]
         if queue.failed and state.last[0] > queue.failed:
-            # A later one was stored: its client has to begin anew, or could never send the earlier one.
+            # A later message was stored. The client must reconnect; otherwise it could never send the earlier
+            # one.
             say(connection, errors.CLOSE_INTERNAL_ERROR)
 
 
 def _refuse(connection: Connection, number: int, why: Rejected) -> bool:
-    """Send the refusal of a message; False if the client knows none."""
+    """Send the refusal of a message. Return False if the client's dialect has none."""
     dialect = connection.encoding.dialect
     assert isinstance(dialect, ProtobufDialect)
     payload = dialect.encode_refusal(code_of(why), number)
@@ -237,8 +245,9 @@ def code_of(why: Rejected) -> int:
 def draft_of(
     user: str, command: ChatMessage, found: dict[int, Entry] | None
 ) -> Draft | Rejected | StorageUnavailable:
-    """The draft of a message, or why it is refused. ``found`` has the entries that recalls and edits are
-    about (None: they could not be read)."""
+    """The draft of a message, or the reason why it is refused. ``found``: the entries that recalls and edits
+    refer to (None: they could not be read).
+    """
     sender = command.sender
     if not sender or sender != account(user):
         return Rejected(NOT_MEMBER)
@@ -272,7 +281,7 @@ def draft_of(
 
 
 def _receiver(sender: int, command: ChatMessage) -> tuple[str, int] | None:
-    """The user or the conversation that a message is for; None: neither is valid."""
+    """The user or conversation to which a message is sent; None: neither is valid."""
     receiver = command.receiver
     if not 0 < receiver <= MAX_ID:
         return None
@@ -291,7 +300,7 @@ _decode_meta = msgspec.json.Decoder(_Meta).decode
 
 
 def _meta(given: bytes) -> bytes | None:
-    """Mentions as they are stored; None if they cannot be read. Other keys are ignored."""
+    """Mentions in the stored form; None if they cannot be read. Other keys are ignored."""
     if not given:
         return b""
     try:

@@ -1,1 +1,1 @@
-"""Files that users send each other."""
+"""Uploaded files: media types, transfers, storage."""

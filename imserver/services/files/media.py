@@ -1,12 +1,12 @@
 """Media types, read from the first bytes of a file, and thumbnails.
 
-The file's name, and the type that its sender names, are ignored. Only formats that browsers and phones play
-are told apart; everything else is a ``file``, which no browser shows as a page. Formats that can carry
-scripts (HTML, SVG) are among those.
+The name of the file and the type given by the sender are ignored. Only formats that browsers and phones play
+are recognised. Every other file, also HTML and SVG with their scripts, has the type ``file``, which no
+browser shows as a page.
 
-Thumbnails are made by Pillow in a native thread of their own, one at a time. Pictures come from strangers:
-only known formats are read, the size is checked before anything is unpacked, and a picture that would take
-too much memory gets no thumbnail.
+Pillow makes thumbnails in one native thread, one at a time. Pictures are untrusted: only known formats are
+read, the size is checked before anything is decoded, and a picture that needs too much memory gets no
+thumbnail.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 HEAD_BYTES: Final = 4096
-"""As much of a file as is looked at."""
+"""Number of bytes of a file that are examined."""
 
 
 class MediaType(Struct, frozen=True):
@@ -80,21 +80,20 @@ def type_of(head: bytes) -> MediaType:
 
 
 def _has_only_sound(head: bytes) -> bool:
-    """Whether a WebM file, as browsers record voice, names a codec of sound and none of pictures."""
+    """Whether a WebM file, as browsers record voice, names an audio codec and no video codec."""
     return bool(re.search(rb"A_(OPUS|VORBIS)", head)) and b"V_" not in head
 
 
 MAX_PIXELS: Final = 16_000_000
-"""Of a picture that has to be unpacked whole: 64 MB then, and as much again while it is made smaller."""
+"""Pixel limit of a picture that must be decoded whole: 64 MB, and as much again while it is scaled down."""
 MAX_JPEG_PIXELS: Final = 64_000_000
-"""Of a JPEG, which is unpacked at an eighth of its size where that will do; not of one in several scans, as
-progressive ones are, of which all has to be in memory."""
+"""Pixel limit of a JPEG that can be decoded at an eighth of its size. Progressive JPEGs are decoded whole."""
 MAX_WEBP_PIXELS: Final = 6_000_000
-"""Of a WebP, of which its decoder has five copies."""
+"""Pixel limit of a WebP. Its decoder holds five copies."""
 MAX_FILTERED_PIXELS: Final = 8_000_000
-"""Of a picture with a transparent colour, which has to be turned into one with transparent pixels first."""
+"""Pixel limit of a picture with a transparent colour, which is first converted to transparent pixels."""
 MAX_SCANS: Final = 100
-"""Of a JPEG in several: each goes over the whole picture once more, and may be no longer than 35 bytes."""
+"""Limit of the scans of a JPEG: each processes the whole picture once more, and may have only 35 bytes."""
 _FORMATS: Final = {"image/jpeg": "JPEG", "image/png": "PNG", "image/gif": "GIF", "image/webp": "WEBP"}
 _MODULES: Final = (
     "PIL.ImageOps",
@@ -110,7 +109,7 @@ _CLOSE_SECONDS: Final = 1.0
 
 
 class Picture(Struct, frozen=True):
-    """What a picture measures, as it is shown; ``thumbnail`` is the media type of the one that was made."""
+    """Width and height of a picture as displayed. ``thumbnail``: the media type of its thumbnail."""
 
     width: int
     height: int
@@ -127,15 +126,15 @@ class Thumbnails:
     def look(self, path: Path, kind: str, target: Path) -> Picture | None:
         """Measure the picture at ``path``, of media type ``kind``, and write its thumbnail to ``target``.
 
-        None if it cannot be read: then it is no picture. Switches.
+        Returns None if the file is not a readable picture. Switches.
         """
         if self._pool is None:
-            # Loaded here because it costs 5 MB that a node without uploads need not pay; and all of it by the
-            # loop, for threads that import may wait for each other.
+            # Imported on first use, because it costs 5 MB. All of it is imported in the thread of the loop,
+            # because threads that import may wait for each other.
             for name in _MODULES:
                 import_module(name)
             images: Any = import_module("PIL.Image")
-            images.MAX_IMAGE_PIXELS = None  # ours are above
+            images.MAX_IMAGE_PIXELS = None  # this module has its own limits
             from gevent.threadpool import ThreadPool
 
             self._pool = ThreadPool(1)
@@ -143,13 +142,13 @@ class Thumbnails:
         def work() -> Picture | None:
             try:
                 return _look(path, _FORMATS[kind], target, self._pixels)
-            except Exception:  # whatever a broken picture makes of Pillow
+            except Exception:  # a broken picture may raise anything in Pillow
                 return None
 
         return self._pool.spawn(work).get()
 
     def close(self) -> None:
-        """End the thread. One that is at work ends with the process."""
+        """Stop the thread. A thread at work ends with the process."""
         if self._pool is not None:
             with suppress(TimeoutError), gevent.Timeout(_CLOSE_SECONDS, TimeoutError):
                 self._pool.kill()
@@ -163,18 +162,18 @@ def _look(path: Path, form: str, target: Path, pixels: int) -> Picture | None:
         if not pixels or width * height > _most_pixels(image, form):
             return Picture(*shown)
         image.draft("RGB", (pixels * 2, pixels * 2))
-        if image.width * image.height > MAX_PIXELS:  # long and low: it cannot be unpacked any smaller
+        if image.width * image.height > MAX_PIXELS:  # long and low: it cannot be decoded any smaller
             return Picture(*shown)
         try:
             return Picture(*shown, _write(image, pixels, target))
-        except Exception:  # cut off, or broken behind its head: it is shown as far as it goes
+        except Exception:  # truncated, or broken after its header: the decoded part is used
             target.unlink(missing_ok=True)
             return Picture(*shown)
 
 
 def _opened(path: Path, form: str) -> Image:
     if form == "JPEG":
-        # Opened by its class, for Pillow would look for more pictures in the file.
+        # Opened by its class: ``Image.open`` would try other formats too.
         from PIL.JpegImagePlugin import JpegImageFile
 
         return JpegImageFile(path)
@@ -184,7 +183,7 @@ def _opened(path: Path, form: str) -> Image:
 
 
 def _most_pixels(image: Image, form: str) -> int:
-    """How large a picture may be to be unpacked."""
+    """The pixel limit of a picture, by its format."""
     if form == "JPEG":
         if _is_one_scan(image):
             return MAX_JPEG_PIXELS
@@ -195,8 +194,9 @@ def _most_pixels(image: Image, form: str) -> int:
 
 
 def _is_one_scan(image: Any) -> bool:
-    """Whether the decoder takes a JPEG for one that it can unpack line by line: its first scan has all of its
-    components (ITU T.81 section B.2.3). Pillow stands behind the header of that."""
+    """Whether the first scan of a JPEG has all components, so that the decoder can work line by line (ITU
+    T.81 section B.2.3). Pillow's position is after the header of that scan.
+    """
     size = 6 + 2 * image.layers
     image.fp.seek(-size, SEEK_CUR)
     header: bytes = image.fp.read(size)
@@ -204,7 +204,7 @@ def _is_one_scan(image: Any) -> bool:
 
 
 def _has_many_scans(image: Any) -> bool:
-    """Whether there are too many of them: nothing but their beginning is written as they begin."""
+    """Whether a JPEG has too many scans. The bytes of a scan's marker occur nowhere else."""
     with mmap(image.fp.fileno(), 0, access=ACCESS_READ) as content:
         at = -1
         for _ in range(MAX_SCANS + 1):
@@ -215,12 +215,12 @@ def _has_many_scans(image: Any) -> bool:
 
 
 def _write(image: Image, pixels: int, target: Path) -> str:
-    """Write a thumbnail without anything but its pixels; its media type."""
+    """Write a thumbnail that contains only pixels. Return its media type."""
     from PIL import ImageOps
 
     clear = image.has_transparency_data
     wanted = "RGBA" if clear else "RGB"
-    # Made small before all else, so that there is one copy of the large one, or two.
+    # Scaled down first, so that at most two copies of the large picture exist.
     small = image if image.mode in ("L", wanted) else image.convert(wanted)
     small.thumbnail((pixels, pixels))
     small = ImageOps.exif_transpose(small).convert(wanted)

@@ -1,26 +1,34 @@
-"""Transfers of files that are under way: shares of the places, and the minimum rate.
+"""Transfers of files: slots per user and address, minimum rate, and outgoing files.
 
-Places are few, and a slow peer holds one for long. So users and addresses have a share of them, transfers
-below the minimum rate end, and the slowest one gives way when all places are taken.
+The number of slots is small, and a slow peer occupies one for a long time. So each user and each address has
+a limited share of the slots, transfers below the minimum rate end, and the slowest transfer is ended when all
+slots are taken.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from time import monotonic
-from typing import Final
+from typing import TYPE_CHECKING, Final, Self
+
+import gevent
 
 from imserver import errors
 from imserver.config.settings import UploadSettings
 from imserver.errors import HttpProblem, ImserverError
 from imserver.services.people.attempts import network_of
 
+if TYPE_CHECKING:
+    from greenlet import greenlet
+
 GRACE_SECONDS: Final = 10.0
-"""Age from which a transfer has to keep the minimum rate, and may have to give way."""
+"""Age from which a transfer must reach the minimum rate, and may be ended in favour of another one."""
 
 
 class TransferRefused(ImserverError):
-    """The file is not taken, or not given."""
+    """The file is not accepted, or not sent."""
 
     def __init__(self, problem: HttpProblem, detail: str = "") -> None:
         super().__init__(detail or problem.message)
@@ -29,18 +37,44 @@ class TransferRefused(ImserverError):
 
 
 class Transfer:
-    """One file on its way in or out. ``give_way`` ends it; it must not switch."""
+    """One incoming or outgoing file. ``bytes``: bytes moved so far. ``ended``: it lost its slot."""
 
     def __init__(self, user: tuple[str, str] | None, address: str, since: float) -> None:
         self.user = user
         self.network = network_of(address)
         self.since = since
         self.bytes = 0
-        self.give_way: Callable[[], None] = lambda: None
+        self.ended = False
+        self._reader: greenlet | None = None
+        """The greenlet that waits for the next bytes."""
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Context for reading the next bytes. Raises :class:`TransferRefused` when the transfer is ended."""
+        if self.ended:
+            raise _slowest()
+        self._reader = gevent.getcurrent()
+        try:
+            yield
+        finally:
+            self._reader = None
+
+    def end(self) -> None:
+        """End the transfer in favour of another one: interrupt its greenlet. Never switches."""
+        self.ended = True
+        gevent.get_hub().loop.run_callback(self._interrupt)
+
+    def _interrupt(self) -> None:
+        if self._reader is not None:
+            self._reader.throw(_slowest())
+
+
+def _slowest() -> TransferRefused:
+    return TransferRefused(errors.HTTP_BUSY, "This transfer was the slowest and was ended for another")
 
 
 class Transfers:
-    """Owner of the transfers in one direction. Nothing switches."""
+    """Owner of the transfers in one direction. Never switches."""
 
     def __init__(self, settings: UploadSettings) -> None:
         self._settings = settings
@@ -50,36 +84,65 @@ class Transfers:
         return len(self._running)
 
     def begin(self, user: tuple[str, str] | None, address: str) -> Transfer:
-        """Take a place. Raises :class:`TransferRefused` if user, address or all have their share."""
+        """Take a slot. Raises :class:`TransferRefused` if the limit of the user, of the address or of all is
+        reached.
+        """
         settings, new = self._settings, Transfer(user, address, monotonic())
-        for share, own in (
+        shares = (
             (settings.at_once_per_user, [one for one in self._running if user and one.user == user]),
             (
                 settings.at_once_per_address,
                 [one for one in self._running if new.network and one.network == new.network],
             ),
             (settings.at_once, list(self._running)),
-        ):
-            if len(own) >= share and not self._free_slowest(own):
-                raise TransferRefused(errors.HTTP_BUSY, f"{share} files are under way already")
+        )
+        for share, own in shares:
+            if len(own) >= share and not self._end_slowest(own):
+                raise TransferRefused(errors.HTTP_BUSY, f"{share} transfers are already running")
         self._running[new] = None
         return new
 
-    def _free_slowest(self, some: list[Transfer]) -> bool:
+    def _end_slowest(self, some: list[Transfer]) -> bool:
         now = monotonic()
         old = [one for one in some if now - one.since >= GRACE_SECONDS]
         if not old:
             return False
         slowest = min(old, key=lambda one: one.bytes / (now - one.since))
-        self.end(slowest)
-        slowest.give_way()
+        self.free(slowest)
+        slowest.end()
         return True
 
-    def end(self, transfer: Transfer) -> None:
-        """Give a place back; harmless the second time."""
+    def free(self, transfer: Transfer) -> None:
+        """Release a slot. Does nothing the second time."""
         self._running.pop(transfer, None)
 
     def deadline(self, transfer: Transfer) -> float:
-        """The monotonic time until which the next byte has to move, for the rate not to be too low."""
+        """The monotonic time by which the next byte must move to reach the minimum rate."""
         rate = self._settings.min_bytes_per_second
         return transfer.since + GRACE_SECONDS + transfer.bytes / rate if rate else float("inf")
+
+
+class Pieces:
+    """A part of an outgoing file. Iterate over it, and close it."""
+
+    def __init__(self, pieces: Iterator[bytes], transfer: Transfer, transfers: Transfers) -> None:
+        self._pieces = pieces
+        self._transfer = transfer
+        self._transfers = transfers
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> bytes:
+        if self._transfer.ended or monotonic() > self._transfers.deadline(self._transfer):
+            raise BrokenPipeError(errno.EPIPE, "the client fetches the file too slowly")
+        piece = next(self._pieces)
+        self._transfer.bytes += len(piece)
+        return piece
+
+    def close(self) -> None:
+        """Release the slot. Does nothing the second time."""
+        close = getattr(self._pieces, "close", None)
+        if close is not None:
+            close()
+        self._transfers.free(self._transfer)

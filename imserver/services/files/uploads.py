@@ -1,20 +1,19 @@
-"""Uploaded files: taken in, recognised, measured, stored, given out and removed.
+"""Uploaded files: receive, recognise, measure, store, send and delete.
 
-A file is written to the disk as it arrives. When it is complete it is moved to its place, then its row is
-written, and the sender is answered after the commit. So every row has its bytes. (A node that dies in between
-may leave bytes without a row, which cannot be requested.)
+A file is written to disk as it arrives. A complete file is moved to its final path, then its row is written,
+and the sender is answered after the commit. So every row has its bytes. A node that is killed in between may
+leave bytes without a row; they cannot be requested.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from secrets import token_urlsafe
 from time import monotonic, time
-from typing import IO, TYPE_CHECKING, Final, Self
+from typing import IO, TYPE_CHECKING, Final
 
 import gevent
 from msgspec import Struct
@@ -25,10 +24,13 @@ from imserver.config.settings import UploadSettings
 from imserver.errors import MediaUnavailable, StorageUnavailable
 from imserver.metrics import Metrics
 from imserver.services.files.media import HEAD_BYTES, UNKNOWN, MediaType, Thumbnails, type_of
-from imserver.services.files.transfers import Transfer, TransferRefused, Transfers
+from imserver.services.files.transfers import Pieces, Transfer, TransferRefused, Transfers
 from imserver.services.people.attempts import Attempts, TooManyFailures, network_of
-from imserver.storage.contract import MAX_USER_BYTES, Media, Upload, Usage
+from imserver.services.webhooks.reviews import Reviews
+from imserver.storage import app_rows, upload_rows
+from imserver.storage.contract import UPLOAD_USER_BYTES, Media, Upload, Usage
 from imserver.storage.media import PIECE_BYTES, Directory, Files, open_private
+from imserver.storage.statements import PooledStatements
 from imserver.storage.store import Store
 
 if TYPE_CHECKING:
@@ -41,17 +43,17 @@ _THUMBNAIL: Final = ".t"
 
 
 def name_of(row: Upload, thumbnail: bool) -> str:
-    """What the bytes of a file, or of its thumbnail, are called in their place."""
+    """The storage name of a file, or of its thumbnail."""
     return row.id + _THUMBNAIL if thumbnail else row.id
 
 
 def thumbnail_beside(path: Path) -> Path:
-    """Where the thumbnail of a file that has just arrived is written."""
+    """The temporary path of the thumbnail of a file that has just arrived."""
     return path.with_name(path.name + _THUMBNAIL)
 
 
 class UploadStorage:
-    """Owner of the folder, of the connections to the bucket, and of the threads that touch files."""
+    """Owner of the folder, of the connections to the bucket, and of the threads that access files."""
 
     def __init__(self, settings: UploadSettings, data_dir: str) -> None:
         self.files = Files()
@@ -60,7 +62,7 @@ class UploadStorage:
         self.current = ""
         """Name of the place where new files go."""
         if settings.s3_url:
-            # Only who has a bucket needs it.
+            # Imported only if a bucket is configured.
             from imserver.storage.s3 import Bucket
 
             bucket = Bucket(settings, self.files)
@@ -68,14 +70,14 @@ class UploadStorage:
             self._by_name[bucket.place] = bucket
 
     def of(self, row: Upload) -> Media:
-        """The place of a file. Raises MediaUnavailable."""
+        """The storage of a file. Raises MediaUnavailable."""
         place = self._by_name.get(row.place)
         if place is None:
             raise MediaUnavailable("the file is in a bucket, and none is configured")
         return place
 
     def put(self, row: Upload, path: Path) -> None:
-        """Bring a file that has arrived at ``path``, and its thumbnail, to its place. Switches."""
+        """Move a file, and its thumbnail, from ``path`` to its storage. Switches."""
         place = self.of(row)
         place.put(row.id, str(path), row.bytes, row.sha256, row.type)
         if row.thumbnail_bytes:
@@ -91,14 +93,14 @@ class UploadStorage:
             place.delete(name_of(row, thumbnail))
 
     def remove(self, row: Upload) -> None:
-        """Delete the bytes of a file that has no row. What cannot be deleted is logged."""
+        """Delete the bytes of a file that has no row. A failure is logged."""
         try:
             self.delete(row)
         except MediaUnavailable as error:
             log.warning("the bytes of the removed file %s are still there: %s", row.id, error)
 
     def discard(self, path: Path) -> None:
-        """Remove what is left of a file that has arrived, or has not."""
+        """Delete the temporary files of an upload."""
 
         def work() -> None:
             path.unlink(missing_ok=True)
@@ -119,10 +121,13 @@ class UploadStorage:
 MAX_NAME_CHARACTERS: Final = 255
 _ID_BYTES: Final = 24
 _DAY_SECONDS: Final = 86400.0
+ID_CHARACTERS: Final = 32
+_FORGOTTEN_AT_ONCE: Final = 100
 
 
 class Offer(Struct, frozen=True):
-    """A file that somebody wants to upload. ``kind`` ``""``: whatever it is. ``address``: of its sender."""
+    """A file to be uploaded. ``kind`` ``""``: any kind. ``address``: address of the sender. ``by_user``: the
+    sender is a user, not a back end."""
 
     app: str
     user: str
@@ -130,40 +135,39 @@ class Offer(Struct, frozen=True):
     kind: str
     length: int
     address: str = ""
+    by_user: bool = False
 
 
-class UploadReceiver:
-    """Takes files in."""
+class Uploads:
+    """Owner of the storage of files, and of the transfers in both directions. One per node."""
 
     def __init__(
-        self,
-        settings: UploadSettings,
-        storage: UploadStorage,
-        store: Store,
-        metrics: Metrics,
-        usage: Callable[[str, str], Usage],
+        self, settings: UploadSettings, data_dir: str, store: Store, metrics: Metrics, reviews: Reviews
     ) -> None:
-        self._settings = settings
-        self._storage = storage
+        self.settings = settings
+        self._reviews = reviews
         self._store = store
         self._metrics = metrics
-        self._usage = usage
+        self._storage = UploadStorage(settings, data_dir)
         self._thumbnails = Thumbnails(settings.thumbnail_pixels)
-        self._transfers = Transfers(settings)
+        self._arriving = Transfers(settings)
+        self._leaving = Transfers(settings)
         self._awaited = 0
-        """Bytes of all files under way."""
+        """Bytes of all files that arrive."""
         daily = settings.daily_address_bytes
         self._by_address = Attempts(daily, _DAY_SECONDS) if daily else None
         self._swept = False
 
-    def receive(self, offer: Offer, read: Callable[[int], bytes]) -> Upload:
-        """Take a file in. ``read(n)`` gives up to ``n`` more bytes of it, none when its sender has gone.
+    # --- in -------------------------------------------------------------------------------------------------
 
-        Nothing is read of a file that can be refused before. Switches. Raises :class:`TransferRefused`,
-        MediaUnavailable, StorageUnavailable, and what ``read`` raises; nothing is kept then.
+    def receive(self, offer: Offer, read: Callable[[int], bytes]) -> Upload:
+        """Store a file. ``read(n)`` returns up to ``n`` more bytes, none when the sender has disconnected.
+
+        A file is refused before it is read, where possible. Switches. Raises :class:`TransferRefused`,
+        MediaUnavailable, StorageUnavailable, and the exceptions of ``read``; then nothing is stored.
         """
         self._check(offer)
-        transfer = self._transfers.begin((offer.app, offer.user), offer.address)
+        transfer = self._arriving.begin((offer.app, offer.user), offer.address)
         self._awaited += offer.length
         try:
             self._check_room(offer)
@@ -181,28 +185,28 @@ class UploadReceiver:
             raise
         finally:
             self._awaited -= offer.length
-            self._transfers.end(transfer)
+            self._arriving.free(transfer)
 
     def _check(self, offer: Offer) -> None:
-        """Refuse what needs no look at anything but the offer."""
+        """Refuse an offer that is invalid by itself."""
         if offer.length > self._limit_of(offer.kind):
             raise TransferRefused(errors.HTTP_FILE_TOO_LARGE)
         if offer.length < 1:
             raise TransferRefused(errors.HTTP_LENGTH_REQUIRED)
-        if not self._settings.kinds or (offer.kind and offer.kind not in self._settings.kinds):
+        if not self.settings.kinds or (offer.kind and offer.kind not in self.settings.kinds):
             raise TransferRefused(errors.HTTP_KIND_REFUSED)
-        if not 0 < len(offer.user.encode()) <= MAX_USER_BYTES or "\0" in offer.user:
-            raise TransferRefused(errors.HTTP_INVALID_REQUEST, f"`user` has 1 to {MAX_USER_BYTES} bytes")
+        if not 0 < len(offer.user.encode()) <= UPLOAD_USER_BYTES or "\0" in offer.user:
+            raise TransferRefused(errors.HTTP_INVALID_REQUEST, f"`user` has 1 to {UPLOAD_USER_BYTES} bytes")
 
     def _limit_of(self, kind: str) -> int:
-        settings = self._settings
+        settings = self.settings
         limits = {"picture": settings.picture_bytes, "voice": settings.voice_bytes}
         return min(limits.get(kind, settings.max_bytes), settings.max_bytes)
 
     def _check_room(self, offer: Offer) -> None:
-        """Refuse what there is no room for, before its sender takes the trouble."""
-        for user, quota in ((offer.user, self._settings.quota_bytes), ("", self._settings.quota_app_bytes)):
-            if quota and self._usage(offer.app, user).bytes + offer.length > quota:
+        """Refuse a file for which there is no space, before it is sent."""
+        for user, quota in ((offer.user, self.settings.quota_bytes), ("", self.settings.quota_app_bytes)):
+            if quota and self.usage(offer.app, user).bytes + offer.length > quota:
                 raise TransferRefused(errors.HTTP_QUOTA_EXCEEDED)
         if self._by_address is not None and offer.address:
             network = network_of(offer.address)
@@ -214,7 +218,7 @@ class UploadReceiver:
                 ) from None
             self._by_address.failed(network, offer.length)
         self._storage.directory.incoming()
-        if self._storage.directory.free_bytes() - self._awaited < self._settings.min_free_bytes:
+        if self._storage.directory.free_bytes() - self._awaited < self.settings.min_free_bytes:
             log.error("the disk of the folder of uploads is full")
             raise TransferRefused(errors.HTTP_DISK_FULL)
 
@@ -242,27 +246,36 @@ class UploadReceiver:
             place=self._storage.current,
         )
         if media.kind == "picture":
-            row = self._looked_at(row, path)
+            row = self._with_thumbnail(row, path)
         self._demand(MediaType(row.kind, row.type), offer)
-        self._keep(row, path)
+        if offer.by_user and offer.app in self._reviews.hooks:
+            self._review(row)
+        self._save(row, path)
         return row
+
+    def _review(self, row: Upload) -> None:
+        """Ask the back end of the app about a file. Switches. Raises TransferRefused."""
+        facts = {"kind": "upload", "sender": row.user, "name": row.name, "type": row.type}
+        decision = self._reviews.decide(row.app, {**facts, "bytes": row.bytes, "sha256": row.sha256})
+        if decision.action == "reject":
+            raise TransferRefused(errors.HTTP_REJECTED, decision.reason)
+        if decision.action == "undecided":
+            raise TransferRefused(errors.HTTP_REVIEW_UNAVAILABLE)
 
     def _write(
         self, offer: Offer, read: Callable[[int], bytes], path: Path, transfer: Transfer
     ) -> tuple[MediaType, str]:
-        """Write the file to ``path`` as it comes; what it is, and its SHA-256."""
-        deadline = monotonic() + self._settings.seconds
+        """Write the file to ``path`` as it arrives. Return its type and SHA-256."""
+        deadline = monotonic() + self.settings.seconds
         digest, left, head = hashlib.sha256(), offer.length, b""
         media: MediaType | None = None
         file: IO[bytes] = self._opened(path)
         try:
             while left:
-                # Who sends a byte now and then does not fall silent, so the socket's own patience has no end.
-                until = min(deadline, self._transfers.deadline(transfer))
-                with (
-                    gevent.Timeout(max(until - monotonic(), 0.001), TransferRefused(errors.HTTP_TIMEOUT)),
-                    _Interruptible(transfer),
-                ):
+                # A client that sends single bytes slowly never meets the time limit of the socket.
+                until = min(deadline, self._arriving.deadline(transfer))
+                late = TransferRefused(errors.HTTP_TIMEOUT)
+                with gevent.Timeout(max(until - monotonic(), 0.001), late), transfer.reading():
                     piece = read(min(PIECE_BYTES, left))
                 if not piece:
                     raise TransferRefused(errors.HTTP_BAD_REQUEST, "The file ended before it was whole")
@@ -295,16 +308,16 @@ class UploadReceiver:
             raise MediaUnavailable(f"the folder of uploads cannot be used: {error.strerror}") from None
 
     def _demand(self, media: MediaType, offer: Offer) -> None:
-        """Refuse content that is not taken, or not what it was said to be, or too large for what it is."""
-        if media.kind not in self._settings.kinds:
+        """Refuse content of a kind that is not accepted or not offered, or that is too large for its kind."""
+        if media.kind not in self.settings.kinds:
             raise TransferRefused(errors.HTTP_KIND_REFUSED, f"The file is a {media.kind} ({media.type})")
         if offer.kind and media.kind != offer.kind:
             raise TransferRefused(errors.HTTP_KIND_REFUSED, f"The file is no {offer.kind}: {media.type}")
         if offer.length > self._limit_of(media.kind):
             raise TransferRefused(errors.HTTP_FILE_TOO_LARGE)
 
-    def _looked_at(self, row: Upload, path: Path) -> Upload:
-        """A picture with its measures and its thumbnail; one that cannot be read is no picture."""
+    def _with_thumbnail(self, row: Upload, path: Path) -> Upload:
+        """Add size and thumbnail of a picture. An unreadable picture becomes a plain file."""
         target = thumbnail_beside(path)
         found = self._thumbnails.look(path, row.type, target)
         if found is None:
@@ -315,120 +328,30 @@ class UploadReceiver:
         size = self._storage.files.do(target.stat).st_size
         return replace(row, thumbnail_bytes=size, thumbnail_type=found.thumbnail)
 
-    def _keep(self, row: Upload, path: Path) -> None:
-        """Bring a file to its place, and commit its row."""
+    def _save(self, row: Upload, path: Path) -> None:
+        """Move a file to its storage, and commit its row."""
         self._storage.put(row, path)
-        from imserver.storage import upload_rows
-
-        quota, app_quota = self._settings.quota_bytes, self._settings.quota_app_bytes
+        quota, app_quota = self.settings.quota_bytes, self.settings.quota_app_bytes
         try:
-            kept = self._store.write(lambda connection: upload_rows.add(connection, row, quota, app_quota))
+            stored = self._store.write(lambda sql: upload_rows.add(sql, row, quota, app_quota))
         except StorageUnavailable:
-            raise  # perhaps it was committed all the same, so its bytes have to stay
+            raise  # the row may have been committed, so its bytes must stay
         except BaseException:
             self._storage.remove(row)
             raise
-        if not kept:
+        if not stored:
             self._storage.remove(row)
             raise TransferRefused(errors.HTTP_QUOTA_EXCEEDED)
         self._metrics.uploads += 1
         self._metrics.upload_bytes += row.bytes
 
-    def close(self) -> None:
-        """End the thread that draws thumbnails."""
-        self._thumbnails.close()
-
-
-class _Interruptible:
-    """While it is entered, a transfer that gives way raises :class:`TransferRefused`."""
-
-    def __init__(self, transfer: Transfer) -> None:
-        self._transfer = transfer
-        self._greenlet = gevent.getcurrent()
-        self._waits = False
-
-    def __enter__(self) -> None:
-        self._waits = True
-        self._transfer.give_way = self._give_way
-
-    def __exit__(self, *_: object) -> None:
-        self._waits = False
-
-    def _give_way(self) -> None:
-        gevent.get_hub().loop.run_callback(self._interrupt)
-
-    def _interrupt(self) -> None:
-        # What has been read meanwhile is being written: the transfer goes on to its next read.
-        if self._waits:
-            self._greenlet.throw(TransferRefused(errors.HTTP_BUSY, "The slowest file gives way to another"))
-
-
-def shown_name(name: str) -> str:
-    """A file's name as it may be shown: without folders, without what cannot be printed, and not too long."""
-    last = name.replace("\\", "/").rpartition("/")[2]
-    return "".join(each for each in last if each.isprintable())[:MAX_NAME_CHARACTERS]
-
-
-ID_CHARACTERS: Final = 32
-_FORGOTTEN_AT_ONCE: Final = 100
-
-
-class Pieces:
-    """A part of a file on its way out. Iterate over it, and close it."""
-
-    def __init__(self, pieces: Iterator[bytes], transfer: Transfer, transfers: Transfers) -> None:
-        self._pieces = pieces
-        self._transfer = transfer
-        self._transfers = transfers
-        self._gives_way = False
-        transfer.give_way = self.give_way
-
-    def give_way(self) -> None:
-        """End it before its time; the next piece is none."""
-        self._gives_way = True
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> bytes:
-        if self._gives_way or monotonic() > self._transfers.deadline(self._transfer):
-            raise BrokenPipeError(errno.EPIPE, "a file leaves too slowly")
-        piece = next(self._pieces)
-        self._transfer.bytes += len(piece)
-        return piece
-
-    def close(self) -> None:
-        """Give back what it holds; harmless the second time."""
-        close = getattr(self._pieces, "close", None)
-        if close is not None:
-            close()
-        self._transfers.end(self._transfer)
-
-
-class Uploads:
-    """Owner of the places where files are stored, and of the transfers in both directions. One per node."""
-
-    def __init__(self, settings: UploadSettings, data_dir: str, store: Store, metrics: Metrics) -> None:
-        self.settings = settings
-        self._store = store
-        self._metrics = metrics
-        self._storage = UploadStorage(settings, data_dir)
-        self._receiver = UploadReceiver(settings, self._storage, store, metrics, self.usage)
-        self._leaving = Transfers(settings)
-
-    def receive(self, offer: Offer, read: Callable[[int], bytes]) -> Upload:
-        """Take a file in; see :meth:`UploadReceiver.receive`."""
-        return self._receiver.receive(offer, read)
-
     # --- out ------------------------------------------------------------------------------------------------
 
     def find(self, name: str) -> Upload | None:
-        """The file of this id. Raises StorageUnavailable."""
-        if len(name) != ID_CHARACTERS or not name.isascii() or not self._store.keeps:
+        """The file with this id. Raises StorageUnavailable."""
+        if len(name) != ID_CHARACTERS or not name.isascii():
             return None
-        from imserver.storage import upload_rows
-
-        return self._store.read(lambda connection: upload_rows.find(connection, name))
+        return self._store.read_or(None, lambda sql: upload_rows.find(sql, name))
 
     def open(self, row: Upload, thumbnail: bool, first: int, last: int, address: str = "") -> Pieces:
         """The bytes of a file, or of its thumbnail, from ``first`` to ``last``, for an address. Switches.
@@ -439,31 +362,23 @@ class Uploads:
         try:
             pieces = self._storage.of(row).get(name_of(row, thumbnail), first, last)
         except FileNotFoundError:
-            self._leaving.end(transfer)
-            log.error("the file %s is not where it was kept", row.id)
+            self._leaving.free(transfer)
+            log.error("the file %s is not where it was stored", row.id)
             raise TransferRefused(errors.HTTP_UNKNOWN_UPLOAD) from None
         except BaseException:
-            self._leaving.end(transfer)
+            self._leaving.free(transfer)
             raise
         self._metrics.downloads += 1
         return Pieces(pieces, transfer, self._leaving)
 
     def usage(self, app: str, user: str) -> Usage:
-        """What a user keeps. Raises StorageUnavailable."""
-        if not self._store.keeps:
-            return Usage()
-        from imserver.storage import upload_rows
-
-        return self._store.read(lambda connection: upload_rows.usage(connection, app, user))
+        """Number and bytes of a user's files. Raises StorageUnavailable."""
+        return self._store.read_or(Usage(), lambda sql: upload_rows.usage(sql, app, user))
 
     def page(self, app: str, user: str, before: tuple[int, str], limit: int) -> list[Upload]:
         """Files of a user, the newest first; ``before``: time and id of the last one of the page before, or
         ``(0, "")``. Raises StorageUnavailable."""
-        if not self._store.keeps:
-            return []
-        from imserver.storage import upload_rows
-
-        return self._store.read(lambda connection: upload_rows.page(connection, app, user, before, limit))
+        return self._store.read_or([], lambda sql: upload_rows.page(sql, app, user, before, limit))
 
     # --- away -----------------------------------------------------------------------------------------------
 
@@ -476,26 +391,45 @@ class Uploads:
         return True
 
     def _forget(self, name: str) -> Upload | None:
-        """Remove the row of a file: what it was."""
-        from imserver.storage import upload_rows
-
-        if not self._store.keeps:
-            return None
-        return self._store.write(lambda connection: upload_rows.remove(connection, name))
+        """Remove the row of a file, and return it."""
+        return self._store.write_or(None, lambda sql: upload_rows.remove(sql, name))
 
     def forget(self, app: str, user: str) -> int:
-        """Remove all files of a user; how many there were. Raises StorageUnavailable and MediaUnavailable.
+        """Delete all files of a user. Return their number. Raises StorageUnavailable and MediaUnavailable.
 
-        Here the bytes go first: what cannot be deleted now is found by whoever tries again.
+        The bytes are deleted before the row, so that a failed deletion can be repeated.
         """
         removed = 0
         while rows := self.page(app, user, (0, ""), _FORGOTTEN_AT_ONCE):
-            for row in rows:
-                self._storage.delete(row)
-                removed += self._forget(row.id) is not None
+            removed += self._forget_all(rows)
+        return removed
+
+    def forget_app(self, app: str) -> int:
+        """The same for all files of a deleted app, until it is created anew."""
+
+        def some(sql: PooledStatements) -> list[Upload]:
+            deleted = app_rows.is_deleted(app, sql)
+            return upload_rows.some_of_app(sql, app, _FORGOTTEN_AT_ONCE) if deleted else []
+
+        removed = 0
+        while rows := self._store.read(some):
+            removed += self._forget_all(rows)
+        return removed
+
+    def _forget_all(self, rows: list[Upload]) -> int:
+        removed = 0
+        for row in rows:
+            self._storage.delete(row)
+            removed += self._forget(row.id) is not None
         return removed
 
     def close(self) -> None:
-        """End threads and connections."""
-        self._receiver.close()
+        """Stop threads and close connections."""
+        self._thumbnails.close()
         self._storage.close()
+
+
+def shown_name(name: str) -> str:
+    """A file's name for display: without folders and control characters, and shortened."""
+    last = name.replace("\\", "/").rpartition("/")[2]
+    return "".join(each for each in last if each.isprintable())[:MAX_NAME_CHARACTERS]

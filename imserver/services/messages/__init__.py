@@ -1,1 +1,1 @@
-"""What is stored: taken in, told in order, acknowledged, found again."""
+"""Stored messages: sent, delivered in order, acknowledged, found again."""

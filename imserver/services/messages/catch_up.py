@@ -16,11 +16,13 @@ from imserver.errors import StorageUnavailable
 from imserver.hub.hub import Hub
 from imserver.metrics import Metrics
 from imserver.model import Message, Subscription
-from imserver.services.messages.acks import RESEND_LIMIT, TRIES, AckTracker
 from imserver.services.messages.deliverer import Deliverer, oldest_page
 from imserver.services.messages.log_follower import LogFollower
 from imserver.services.messages.subscriptions import (
+    RESEND_LIMIT,
+    TRIES,
     AckingSubscription,
+    AckTracker,
     PendingSubscription,
     Subscriptions,
     groups_at,
@@ -46,7 +48,7 @@ ReadPage = Callable[[str, str, int, int], tuple[list[Entry], bool]]
 """(app, user, after, limit) → the entries behind an id in order, and whether there are more. It switches, and
 raises StorageUnavailable."""
 
-Told = Callable[[bool, bool], None]
+Resumed = Callable[[bool, bool], None]
 """(recovered, begin anew): called right before the missed entries are sent. Must not switch."""
 
 
@@ -71,17 +73,17 @@ class CatchUp:
         self._follower = follower
         self._deliverer = deliverer
         self._floors: dict[str, AsyncResult[int]] = {}
-        """Reads of floors that have not begun; those who want the floor meanwhile share the result."""
+        """Reads of floors that have not begun; callers that come meanwhile share the result."""
         self._turns: dict[str, Lock] = {}
 
     # --- subscriptions --------------------------------------------------------------------------------------
 
     def subscribe(self, connection: Connection, subscription: Subscription, live: bool = True) -> int:
-        """Have a session follow the log; returns the position from which. It may switch.
+        """Let a session follow the log; returns the position from which. May switch.
 
-        ``live`` False: nothing is delivered before the client has asked for all that it missed
-        (:meth:`sync`). Nothing is done if the session ends, or logs in again, meanwhile. Raises
-        StorageUnavailable; then the session does not follow the log.
+        ``live`` False: nothing is delivered before the client has synced all that it missed (:meth:`sync`).
+        Nothing happens if the session ends, or logs in again, meanwhile. Raises StorageUnavailable; then the
+        session does not follow the log.
         """
         app, user, state = connection.app, connection.user, connection.dialect_state
         subscriptions = self._subscriptions
@@ -108,11 +110,11 @@ class CatchUp:
         if live:
             subscription.held = None
         for conversation in groups_at(rows, position):
-            subscriptions.rooms.enter(app, connection, conversation)
+            subscriptions.followers.enter(app, connection, conversation)
         return position
 
     def put_off(self, connection: Connection, pending: PendingSubscription) -> None:
-        """The log is away: the session receives nothing before it asks for what it missed."""
+        """The log is unavailable: the session receives nothing before it syncs."""
         app = connection.app
         if app is not None and connection.subscription is None and self._may_subscribe(connection):
             self._subscriptions.add(app)
@@ -131,7 +133,7 @@ class CatchUp:
         """A connection or its session has ended. Never switches."""
         subscription, app = connection.subscription, connection.app
         if subscription is not None and app is not None:
-            self._subscriptions.rooms.leave_all(app, connection)
+            self._subscriptions.followers.leave_all(app, connection)
             connection.subscription = None
             self._subscriptions.acking -= isinstance(subscription, AckingSubscription)
             self._remove(app)
@@ -151,23 +153,22 @@ class CatchUp:
         yields: bool = False,
         read: ReadPage | None = None,
     ) -> None:
-        """Answer with a page of what a subscribed connection missed behind ``after``: at most ``limit``
-        entries. It switches.
+        """Answer with a page of at most ``limit`` entries that a subscribed connection missed. Switches.
 
         New entries are held until the last page was answered. ``answer`` is called at the page's place in the
-        order of deliveries. ``yields``: not at all if another sync has begun meanwhile. ``read`` reads the
-        page, where it is not simply what the user may read. Raises StorageUnavailable.
+        order of deliveries. ``yields``: it is not called if another sync has begun meanwhile. ``read`` reads
+        the page; by default all that the user may read. Raises StorageUnavailable.
         """
         app, user, subscription = connection.app, connection.user, connection.subscription
         if app is None or user is None or subscription is None:
-            answer([], False)  # it has ended while something else was looked up for it
+            answer([], False)  # it has ended meanwhile
             return
         was_live = subscription.live
         held = subscription.held = list(subscription.held or ())
         try:
             entries, more = oldest_page(*(read or self.page)(app, user, after, limit))
         except BaseException:
-            if subscription.held is held:  # else a later sync has taken it over, or it was answered
+            if subscription.held is held:  # else a later sync owns it, or it was answered
                 if was_live:
                     self.release(connection)
                 else:
@@ -183,19 +184,19 @@ class CatchUp:
             position = self._follower.position(app)
             entries = [entry for entry in entries if entry.id <= position]
         if not answer([message_of(entry) for entry in entries], more):
-            # Held messages are on the pages to come; acknowledgements wait for the last page.
+            # Held messages are on the next pages; acknowledgements wait for the last page.
             subscription.held = held_acks(subscription.held or ())
             return
         self._go_live(connection, subscription, entries[-1].id if entries else after)
 
     def release(self, connection: Connection) -> None:
-        """Send a subscribed connection what was held, and deliver new entries from now on."""
+        """Send what was held for a connection, and deliver new entries from now on."""
         subscription = connection.subscription
         if subscription is not None and not subscription.live:
             self._go_live(connection, subscription, 0)
 
     def _go_live(self, connection: Connection, subscription: Subscription, covered: int) -> None:
-        """Send what was held; of entries those behind ``covered``."""
+        """Send what was held; of entries those after ``covered``."""
         held, subscription.held = subscription.held or (), None
         messages: list[Message] = []
         for each in held:
@@ -208,7 +209,7 @@ class CatchUp:
         self._deliverer.send(connection, messages)
 
     def page(self, app: str, user: str, after: int, limit: int) -> tuple[list[Entry], bool]:
-        """What a user may read behind an id, in order, and whether there is more. It switches.
+        """What a user may read after an id, in order, and whether there is more. Switches.
 
         Raises StorageUnavailable.
         """
@@ -220,27 +221,29 @@ class CatchUp:
 
     # --- logins with a cursor -------------------------------------------------------------------------------
 
-    def resume(self, connection: Connection, subscription: Subscription, cursor: int, told: Told) -> None:
-        """Have a session that has just begun follow the log from its cursor on.
+    def resume(
+        self, connection: Connection, subscription: Subscription, cursor: int, resumed: Resumed
+    ) -> None:
+        """Let a session that has just begun follow the log from its cursor on.
 
-        ``told`` is called once. Recovered: what was missed comes right behind, and then new entries. Else
-        nothing is delivered before the client has synced. It may switch, and raises StorageUnavailable: then
-        ``told`` was not called.
+        ``resumed`` is called once. Recovered: the missed entries follow at once, then new ones. Otherwise
+        nothing is delivered before the client has synced. May switch. Raises StorageUnavailable; then
+        ``resumed`` was not called.
         """
         self.subscribe(connection, subscription, live=False)
         if connection.subscription is not subscription:
-            told(False, False)
+            resumed(False, False)
             return
         if isinstance(subscription, AckingSubscription):
             subscription.acked = subscription.delivered = cursor
         anew = self.must_begin_anew(connection, cursor)
         if anew or connection.subscription is not subscription:  # it may have ended meanwhile
-            told(False, anew and connection.subscription is subscription)
+            resumed(False, anew and connection.subscription is subscription)
             return
 
         def recover(messages: list[Message], more: bool) -> bool:
             whole = not more and connection.subscription is subscription
-            told(whole, False)
+            resumed(whole, False)
             if whole:
                 self._deliverer.send(connection, messages)
             return whole
@@ -248,7 +251,7 @@ class CatchUp:
         self.sync(connection, cursor, RECOVERED, recover)
 
     def must_begin_anew(self, connection: Connection, cursor: int) -> bool:
-        """Whether entries behind the cursor have expired, or the cursor is none of this log. Switches; raises
+        """Whether entries after the cursor have expired, or the cursor is not of this log. Switches; raises
         StorageUnavailable."""
         stored, app = self._store.existing_log(), connection.app
         assert app is not None
@@ -259,7 +262,7 @@ class CatchUp:
         return cursor > self._follower.position(app) and cursor > stored.head(app)
 
     def _floor(self, stored: MessageLog, app: str) -> int:
-        """The floor as of now, or later. Clients that come back together share a query."""
+        """The current floor. Clients that return at the same time share a query."""
         shared = self._floors.get(app)
         if shared is not None:
             floor = shared.get()
@@ -268,7 +271,7 @@ class CatchUp:
         shared = self._floors[app] = AsyncResult()
         try:
             with self._turns.setdefault(app, Lock()):
-                # A caller that comes from here on needs a newer result.
+                # Later callers need a newer result.
                 del self._floors[app]
                 floor = stored.floor(app)
         except BaseException as error:
@@ -281,10 +284,10 @@ class CatchUp:
         shared.set(floor)
         return floor
 
-    # --- acknowledgements that do not come ------------------------------------------------------------------
+    # --- late acknowledgements ------------------------------------------------------------------------------
 
     def run_acks(self) -> None:
-        """Greenlet: once a second, resend to the clients that are late with their acknowledgements."""
+        """Greenlet: once a second, resend to clients with late acknowledgements."""
         while True:
             gevent.sleep(until_beat())
             self.check_acks()
@@ -315,9 +318,8 @@ class CatchUp:
             connection.close(errors.CLOSE_ACK_TIMEOUT, errors.CLOSE[errors.CLOSE_ACK_TIMEOUT].name)
 
     def resend(self, connection: Connection, after: int, limit: int) -> bool:
-        """Send a live connection again what its user may read behind an id; False if that is more than
-        ``limit``. A client that begins a sync meanwhile is left to it. It switches. Raises
-        StorageUnavailable.
+        """Send a live connection again what its user may read after an id; False if that is more than
+        ``limit``. Nothing is sent if its client begins a sync meanwhile. Switches; raises StorageUnavailable.
         """
         subscription = connection.subscription
         if subscription is None or not subscription.live:
@@ -330,7 +332,7 @@ class CatchUp:
             if whole:
                 self._metrics.told_again += 1
                 self._deliverer.send(connection, messages)
-            # Else what came meanwhile is held, too: some of it may be on later pages.
+            # Otherwise new entries stay held: some may be on later pages.
             return whole
 
         self.sync(connection, after, limit, answer, yields=True)

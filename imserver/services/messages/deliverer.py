@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
-from itertools import accumulate
 from typing import Final
 
 import gevent
@@ -19,15 +18,16 @@ from imserver.errors import StorageUnavailable
 from imserver.hub.fanout import Fanout, Part, Run
 from imserver.hub.hub import Hub
 from imserver.model import Message
-from imserver.services.messages.acks import AckTracker
+from imserver.services.channels.channels import Channels
 from imserver.services.messages.subscriptions import (
     AckingSubscription,
+    AckTracker,
     PongSubscription,
     Subscriptions,
     hold_ack,
     users_of,
 )
-from imserver.storage.log.contract import Appended, Entry, Rejected, message_of
+from imserver.storage.log.contract import Appended, Entry, Rejected, fitting, message_of
 from imserver.transport.connection import OPEN, Connection
 
 log = logging.getLogger(__name__)
@@ -41,9 +41,6 @@ MAX_RUN: Final = 50
 """Most messages in one frame, where the dialect can batch."""
 MAX_RUN_BYTES: Final = 65_536
 """Most bytes of their bodies, if there are several."""
-PAGE_BYTES: Final = 1 << 19
-"""Most bytes of bodies on a page of stored messages, unless it is a single one. A page is one frame: this is
-half of the default bound of an outbox, so that other events fit beside a page that is on its way."""
 _LOOK_SECONDS: Final = 0.05
 _OF_MEMBERS: Final = ("join", "leave", "group")
 """Kinds of entries that change who receives the next ones."""
@@ -63,13 +60,19 @@ class Deliverer:
     """Owner of the results of drafts that wait for their place in the log. Never switches."""
 
     def __init__(
-        self, hub: Hub, fanout: Fanout, subscriptions: Subscriptions, ack_tracker: AckTracker
+        self,
+        hub: Hub,
+        fanout: Fanout,
+        subscriptions: Subscriptions,
+        ack_tracker: AckTracker,
+        channels: Channels,
     ) -> None:
         self._hub = hub
         self._fanout = fanout
         self._subscriptions = subscriptions
-        self._rooms = subscriptions.rooms
+        self._followers = subscriptions.followers
         self._ack_tracker = ack_tracker
+        self._channels = channels
         self.widest: dict[str, int] = {}
         """App → the largest number of connections that received one message since the last batch."""
         self.results: dict[str, dict[int, list[Waiting]]] = {}
@@ -79,9 +82,9 @@ class Deliverer:
         self.results.setdefault(app, {}).setdefault(result.entry.id, []).append((connection, done, result))
 
     def is_wanted(self, app: str) -> bool:
-        """Whether the entries of an app are to be delivered here: there are subscriptions, or results
-        wait."""
-        return app in self._subscriptions.by_app or app in self.results
+        """Whether the entries of an app are to be delivered here: there are subscriptions, stored channels
+        with subscribers, or results that wait."""
+        return app in self._subscriptions.by_app or app in self.results or self._channels.follows_log(app)
 
     def settle(self, connection: Connection | None, done: Done, result: Result) -> None:
         """Pass on the result of a draft; if its sender's cursor has not caught up yet, once it has."""
@@ -107,6 +110,8 @@ class Deliverer:
         concern this node up to ``position``."""
         begin, results = 0, self.results.get(app, {})
         subscribed = app in self._subscriptions.by_app
+        if app in self._channels.stored_here:
+            self._deliver_to_channels(app, entries)
         while begin < len(entries):
             end = _end_of_window(entries, begin)
             window, begin = entries[begin:end], end
@@ -119,6 +124,12 @@ class Deliverer:
             self._settle_all([results.pop(id) for id in sorted(results) if id <= position])
         if not results:
             self.results.pop(app, None)
+
+    def _deliver_to_channels(self, app: str, entries: Iterable[Entry]) -> None:
+        for entry in entries:
+            if entry.room:
+                reached = self._channels.deliver_stored(app, entry)
+                self.widest[app] = max(self.widest.get(app, 0), reached)
 
     def _settle_all(self, waiting: Iterable[Sequence[Waiting]]) -> None:
         for each in waiting:
@@ -157,18 +168,18 @@ class Deliverer:
             for user in users_of(first):
                 self._subscriptions.memberships_changed(app, user)
                 for each in self._subscribed(app, user):
-                    self._rooms.leave(app, each, first.conversation)
+                    self._followers.leave(app, each, first.conversation)
 
     def _receivers(self, app: str, entry: Entry) -> Collection[Connection]:
         if entry.members:
             return [each for user in set(entry.members) for each in self._subscribed(app, user)]
         if entry.room:
             known = self._hub.apps.get(app)
-            room = None if known is None else known.rooms.get(entry.room)
+            room = None if known is None else known.channels.get(entry.room)
             if room is None:
                 return []
             return {each: None for each in room.members if isinstance(each.subscription, PongSubscription)}
-        return self._rooms.members(app, entry.conversation)
+        return self._followers.members(app, entry.conversation)
 
     def _deliver_to_others(
         self, app: str, receivers: Collection[Connection], special: Collection[Connection], part: Part
@@ -228,7 +239,7 @@ class Deliverer:
         for user in users_of(entry):
             self._subscriptions.memberships_changed(app, user)
             for each in self._subscribed(app, user):
-                self._rooms.enter(app, each, entry.conversation)
+                self._followers.enter(app, each, entry.conversation)
 
     def _subscribed(self, app: str, user: str) -> list[Connection]:
         known = self._hub.apps.get(app)
@@ -310,11 +321,6 @@ def newest_page(entries: list[Entry], more: bool) -> tuple[list[Entry], bool]:
     """As many of these entries as fit on a page, up to the last; and whether there are earlier ones."""
     count = fitting(len(entry.body) for entry in reversed(entries))
     return (entries, more) if count == len(entries) else (entries[-count:], True)
-
-
-def fitting(sizes: Iterable[int]) -> int:
-    """How many bodies of these sizes fit on a page; at least one."""
-    return sum(1 for place, size in enumerate(accumulate(sizes)) if not place or size <= PAGE_BYTES)
 
 
 def wait_until_sent(connection: Connection) -> None:

@@ -46,7 +46,7 @@ class _Followed:
         self.known: Signal | None = Signal()
         """Set when the position is known; None from then on."""
         self.waiting: list[tuple[int, int, int, list[Entry]]] = []
-        """A heap: first id, a number that tells equals apart, last id, entries."""
+        """A heap: first id, a unique number, last id, entries."""
         self.expected = 0
         """The id of an entry that is known to be stored."""
         self.filling = False

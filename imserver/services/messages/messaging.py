@@ -1,22 +1,70 @@
-"""Sending of messages that are stored: drafts go to the log, results and entries come back in its order."""
+"""Messaging: drafts go to the log, results and entries come back in its order; the commands of clients about
+stored messages, and what they share with the HTTP API."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
+from time import time
 from typing import TYPE_CHECKING, Final
 
+import gevent
+from gevent.lock import BoundedSemaphore
+from msgspec import UNSET, Raw, Struct, UnsetType, field
+from msgspec.structs import replace
+
+from imserver import errors
+from imserver.errors import ReviewUnavailable, StorageUnavailable
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
 from imserver.metrics import Metrics
-from imserver.services.messages.acks import AckTracker, PongTracker
+from imserver.model import (
+    Ack,
+    Conversations,
+    History,
+    Login,
+    Message,
+    Reply,
+    Resume,
+    Search,
+    Send,
+    Subscription,
+    Sync,
+)
+from imserver.protocol.action import as_said
+from imserver.protocol.cmd import EntryView, entry_view
+from imserver.services.channels.channels import Channels
+from imserver.services.channels.members import Publication
 from imserver.services.messages.catch_up import CatchUp
-from imserver.services.messages.deliverer import Deliverer, Done
+from imserver.services.messages.deliverer import Deliverer, Done, Result, newest_page, oldest_page
 from imserver.services.messages.log_follower import LogFollower
-from imserver.services.messages.subscriptions import Subscriptions
-from imserver.services.nodes.messages import NodeMessages
-from imserver.storage.log.contract import Appended, Draft, Entry, StorageUnsure, Stored
+from imserver.services.messages.receipts import MarksView, Receipts
+from imserver.services.messages.subscriptions import (
+    AckingSubscription,
+    AckTracker,
+    PendingSubscription,
+    PongTracker,
+    Subscriptions,
+    app_and_user,
+)
+from imserver.services.nodes import NodeMessages
+from imserver.services.sessions.sessions import Sessions
+from imserver.services.webhooks.feeds import Feeds
+from imserver.services.webhooks.reviews import ReviewDecision, Reviews, facts_of
+from imserver.storage.log.contract import (
+    INVALID,
+    REJECTED,
+    UNKNOWN_CONVERSATION,
+    Appended,
+    ConversationSummary,
+    Draft,
+    Entry,
+    Rejected,
+    StorageUnsure,
+    Stored,
+    message_of,
+)
 from imserver.storage.store import Store
 from imserver.storage.talk_positions import TalkPositions
 from imserver.transport.connection import Connection
@@ -27,21 +75,33 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 WIDE: Final = 50
-"""After a message to so many connections the app pauses, so that more messages gather: a write to a socket
-costs as much as twenty frames that share it."""
+"""After a message to this many connections the app pauses, so that more messages gather: one write to a
+socket costs as much as twenty frames in it."""
 _GATHER_SECONDS: Final = 0.000_1
 """The pause, for each of the connections."""
 _MAX_GATHER_SECONDS: Final = 0.1
 
-Sent = Callable[[str, Entry], None]
-"""(app, an entry that a client has sent); must not switch."""
+SEARCHES_AT_ONCE: Final = 2
+SEARCH_SECONDS: Final = 10.0
+"""How long a search waits for its turn; then it is refused, as while the database does not answer."""
+
+_NOT_STORED: Final = Reply(errors.REPLY_NOT_STORED)
+_REFUSED: Final = Reply(errors.REPLY_UNAUTHORIZED)
+_OK: Final = Reply(errors.REPLY_OK)
+_CODE_OF: Final = {
+    UNKNOWN_CONVERSATION: errors.REPLY_NO_DATA,
+    INVALID: errors.REPLY_BAD_PARAMETER,
+}
+"""Why a message was not stored → the reply code; any other: 1003."""
+
+Answer = Callable[[Reply], None]
 
 
 class Messaging:
     """Sends drafts, and listens to the log. Owner of the parts that deliver entries.
 
-    ``node_messages`` reaches the other nodes; None on a node that is alone. ``on_sent`` are called once for
-    each entry that a client has sent.
+    ``reviews`` asks the back ends of apps about what users send. ``node_messages`` reaches the other nodes;
+    None on a node that is alone. ``feeds`` report entries to back ends.
     """
 
     def __init__(
@@ -51,19 +111,23 @@ class Messaging:
         metrics: Metrics,
         store: Store,
         positions: TalkPositions,
+        reviews: Reviews,
+        channels: Channels,
         node_messages: NodeMessages | None = None,
-        on_sent: Iterable[Sent] = (),
+        feeds: Feeds | None = None,
     ) -> None:
         self._store = store
         self._log: MessageLog | None = None
         """Set by the first draft."""
         self._metrics = metrics
+        self._reviews = reviews
         self._node_messages = node_messages
-        self._on_sent = tuple(on_sent)
+        self._channels = channels
+        self._feeds = feeds
         self.subscriptions = Subscriptions()
         self.pongs = PongTracker(positions)
         self.ack_tracker = AckTracker(self.pongs)
-        self.deliverer = Deliverer(hub, fanout, self.subscriptions, self.ack_tracker)
+        self.deliverer = Deliverer(hub, fanout, self.subscriptions, self.ack_tracker, channels)
         self.follower = LogFollower(store, self.deliverer, metrics)
         self.catch_up = CatchUp(
             hub, metrics, store, self.subscriptions, self.ack_tracker, self.follower, self.deliverer
@@ -76,11 +140,39 @@ class Messaging:
 
         ``done`` gets the result, after every earlier entry that its sender is to receive on ``connection``.
         Everybody else who may read it receives it, the sender's other connections too. If the result is not
-        known in time, ``done`` gets a StorageUnsure.
+        known in time, ``done`` gets a StorageUnsure. For what a back end stores; see :meth:`send_of_user`.
         """
         if self._log is None:
             self._log = self._store.log()
         self._log.send(app, draft, partial(self._stored, app, connection, done))
+
+    def send_of_user(self, app: str, draft: Draft, done: Done, connection: Connection | None = None) -> None:
+        """Like :meth:`send`, for what a user sends: where the app wants it, its back end reviews it before.
+
+        Drafts of one connection keep their order. A recall has no content, and only waits for its turn.
+        """
+        if app not in self._reviews.hooks:
+            self.send(app, draft, done, connection)
+            return
+        then = partial(self._reviewed, app, draft, done, connection)
+        if draft.kind != "recall":
+            self._reviews.review(app, facts_of(draft), then, connection)
+        elif connection is not None:
+            self._reviews.pass_by(then, connection)
+        else:
+            self.send(app, draft, done)
+
+    def _reviewed(
+        self, app: str, draft: Draft, done: Done, connection: Connection | None, decision: ReviewDecision
+    ) -> None:
+        if decision.action == "reject":
+            self._stored(app, connection, done, Rejected(REJECTED, decision.reason))
+        elif decision.action == "undecided":
+            self._stored(app, connection, done, ReviewUnavailable("the back end has not reviewed it in time"))
+        elif decision.action == "replace":
+            self.send(app, replace(draft, type=decision.type, body=decision.body), done, connection)
+        else:
+            self.send(app, draft, done, connection)
 
     def _stored(self, app: str, connection: Connection | None, done: Done, result: Stored) -> None:
         if isinstance(result, StorageUnsure):
@@ -112,12 +204,11 @@ class Messaging:
             self.deliverer.settle(connection, done, result)
 
     def sent(self, app: str, entry: Entry) -> None:
-        """A client has sent an entry: call the listeners. Never switches."""
-        for listener in self._on_sent:
-            try:
-                listener(app, entry)
-            except Exception:
-                log.exception("a listener of sent messages failed")
+        """A client has sent an entry: publish that of a room to the members that do not receive it from the
+        log. Never switches."""
+        if entry.room and not self._channels.is_stored(app, entry.room):
+            event = as_said(message_of(entry))
+            gevent.spawn(self._channels.publish_each, app, (Publication(entry.room, event, stored=True),))
 
     # --- the listener of the log ----------------------------------------------------------------------------
 
@@ -125,6 +216,8 @@ class Messaging:
         """See :class:`imserver.storage.log.writer.LogListener`."""
         if self._node_messages is not None:
             self._node_messages.broadcast_entries(app, first, last, entries)
+        if self._feeds is not None:
+            self._feeds.committed(app, first, last, entries)
         self.deliverer.widest.pop(app, None)
         self.follower.committed(app, first, last, entries)
 
@@ -133,3 +226,295 @@ class Messaging:
         self._metrics.batched(drafts, seconds)
         widest = self.deliverer.widest.get(app, 0)
         return min(widest * _GATHER_SECONDS, _MAX_GATHER_SECONDS) if widest >= WIDE else 0.0
+
+
+# --- commands -----------------------------------------------------------------------------------------------
+
+
+class ReplacedView(Struct, omit_defaults=True):
+    """What was stored in place of the content that the client has sent."""
+
+    type: str
+    text: str | None = None
+    data: Raw | None = None
+    base64: bytes | None = None
+
+
+class StoredView(Struct):
+    """The answer to a send. ``repeated``: the message had been stored before; this is the first answer
+    again."""
+
+    id: int
+    conversation: int
+    seq: int
+    repeated: bool = False
+    replaced: ReplacedView | UnsetType = UNSET
+
+
+class RejectedView(Struct):
+    """The answer to a message that the back end of the app has rejected."""
+
+    reason: str
+
+
+class EntryPage(Struct):
+    """Entries in the order of their ids. ``hasMore``: there are further ones."""
+
+    messages: list[EntryView]
+    more: bool = field(name="hasMore")
+    begin_anew: bool | UnsetType = field(default=UNSET, name="beginAnew")
+    """Something behind the cursor has expired."""
+    marks: MarksView | UnsetType = UNSET
+    """The marks since then, if the client asked for them."""
+
+
+class Resumed(Struct):
+    """The answer to a login with a cursor: what was missed follows, or the client has to sync."""
+
+    recovered: bool
+
+
+class SearchPage(Struct, rename="camel"):
+    """Entries in the order of their ids. ``has_more``: there may be others before ``before``."""
+
+    messages: list[EntryView]
+    has_more: bool
+    before: int
+
+
+class ConversationView(Struct, omit_defaults=True):
+    """A conversation as its member sees it."""
+
+    id: int
+    kind: str
+    unread: int = field(default=-1)
+    read: int = field(default=-1)
+    role: str = ""
+    peer: str = ""
+    name: str = ""
+    last: EntryView | None = None
+    place: int = 0
+    """The id to page on from, if it is not that of ``last``, which is the newest entry that is not hidden."""
+
+
+class ConversationPage(Struct):
+    """Conversations, those with the newest entries first."""
+
+    conversations: list[ConversationView]
+    more: bool = field(name="hasMore")
+
+
+def conversation_view(summary: ConversationSummary, user: str) -> ConversationView:
+    """One of a user's conversations, as the user sees it."""
+    known, last = summary.conversation, summary.last
+    peer = next((each for each in known.members if each != user), "")
+    view = ConversationView(
+        known.id, known.kind, summary.unread, summary.read, summary.role, peer, known.name
+    )
+    if last is not None:
+        view.last = entry_view(message_of(last))
+    if last is None or last.id != summary.place:
+        view.place = summary.place
+    return view
+
+
+def may_be_revised(entry: Entry, user: str) -> bool:
+    """Whether an entry is a message of this user (``""``: of anybody). A recalled one is too: the recall or
+    edit may be a resend, which gets its first answer again."""
+    was_message = entry.kind == "message" or (entry.kind == "recall" and entry.about == entry.id)
+    return was_message and (not user or entry.sender == user)
+
+
+def make_draft(stored: MessageLog | None, app: str, user: str, command: Send) -> Draft | None:
+    """The draft of a message, a recall or an edit; None: it is about no message of this user.
+
+    ``user`` ``""`` is a back end, which may revise any message. Switches for a recall or an edit; then raises
+    StorageUnavailable.
+    """
+    conversation = command.conversation
+    if command.kind != "message":
+        found = [] if stored is None else stored.entries(app, [command.about])
+        if not found or not may_be_revised(found[0], user):
+            return None
+        conversation = found[0].conversation
+    return Draft(
+        sender=user,
+        kind=command.kind,
+        type=command.type,
+        body=command.body,
+        client_msg_id=command.id,
+        time_ms=int(time() * 1000),
+        about=command.about,
+        meta=command.meta,
+        to_user=command.to,
+        conversation=conversation,
+    )
+
+
+class MessageSearch:
+    """Searches for texts. Owner of the turns: few searches run at a time, so that the database has time for
+    everything else."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._turns = BoundedSemaphore(SEARCHES_AT_ONCE)
+
+    def search(
+        self, app: str, user: str, text: str, conversation: int, before: int, limit: int
+    ) -> tuple[list[Entry], int]:
+        """See :meth:`imserver.storage.log.message_log.MessageLog.search`. Raises StorageUnavailable."""
+        stored = self._store.existing_log()
+        if stored is None:
+            return [], 0
+        if not self._turns.acquire(timeout=SEARCH_SECONDS):
+            raise StorageUnavailable("too many searches at a time")
+        try:
+            return stored.search(app, user, text, conversation, before, limit)
+        finally:
+            self._turns.release()
+
+
+class MessageCommands:
+    """Carries out the commands. A connection follows the log from its login with a cursor on, or from its
+    first ``sync``."""
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        messaging: Messaging,
+        receipts: Receipts,
+        searches: MessageSearch,
+        store: Store,
+    ) -> None:
+        self._sessions = sessions
+        self._messaging = messaging
+        self._catch_up: CatchUp = messaging.catch_up
+        self._receipts = receipts
+        self._searches = searches
+        self._store = store
+
+    # --- sending --------------------------------------------------------------------------------------------
+
+    def send(self, connection: Connection, command: Send, answer: Answer) -> Reply | None:
+        """Store a message, a recall or an edit; answered after the commit. May switch."""
+        app, user = app_and_user(connection)
+        if command.to == user:
+            return Reply(errors.REPLY_BAD_PARAMETER)
+        # Only a recall or an edit asks the log.
+        stored = None if command.kind == "message" else self._store.existing_log()
+        draft = make_draft(stored, app, user, command)
+        if draft is None:
+            return _REFUSED
+        self._messaging.send_of_user(
+            app, draft, lambda result: answer(_reply_to(command, result)), connection
+        )
+        return None
+
+    # --- catch-up -------------------------------------------------------------------------------------------
+
+    def resume(self, connection: Connection, command: Resume, answer: Answer) -> Reply | None:
+        """Log in with a cursor: what was missed follows the reply, or the client has to sync. May switch."""
+        login = Login(command.app, command.user, command.token, command.device)
+        code = self._sessions.login(connection, login)
+        if code != errors.REPLY_OK:
+            return Reply(code)
+        if connection.subscription is not None:
+            return _OK
+
+        def resumed(recovered: bool, _begin_anew: bool) -> None:
+            answer(_RECOVERED if recovered else _MUST_SYNC)
+
+        try:
+            subscription = AckingSubscription() if command.acks else Subscription()
+            self._catch_up.resume(connection, subscription, command.cursor, resumed)
+        except StorageUnavailable:
+            self._catch_up.put_off(connection, PendingSubscription(acks=command.acks))
+            return _MUST_SYNC
+        return None
+
+    def sync(self, connection: Connection, command: Sync, answer: Answer) -> Reply | None:
+        """A page of missed entries; after the last one new entries are delivered. May switch."""
+        app, user = app_and_user(connection)
+        now = connection.subscription
+        if isinstance(now, PendingSubscription) and now.acks:
+            acking = AckingSubscription(acked=command.after, delivered=command.after)
+            self._catch_up.subscribe(connection, acking, live=False)
+        elif now is None or isinstance(now, PendingSubscription):
+            self._catch_up.subscribe(connection, Subscription(), live=False)
+        anew = self._catch_up.must_begin_anew(connection, command.after)
+        # The subscription delivers changes of marks from here on, so none is missed.
+        marks = UNSET if command.version < 0 else self._receipts.marks(app, user, command.version)
+        if connection.subscription is None:
+            # Another session of the user is addressed, so nothing will be pushed here.
+            entries, more = oldest_page(*self._catch_up.page(app, user, command.after, command.limit))
+            return Reply(errors.REPLY_OK, _page([message_of(entry) for entry in entries], more, anew, marks))
+
+        def give(messages: list[Message], more: bool) -> bool:
+            answer(Reply(errors.REPLY_OK, _page(messages, more, anew, marks)))
+            return not more
+
+        self._catch_up.sync(connection, command.after, command.limit, give)
+        return None
+
+    # --- queries --------------------------------------------------------------------------------------------
+
+    def history(self, connection: Connection, command: History) -> Reply:
+        """A page of a conversation. Switches."""
+        app, user = app_and_user(connection)
+        stored = self._store.existing_log()
+        if stored is None:
+            return Reply(errors.REPLY_OK, _page([], False, False))
+        read = stored.history(app, user, command.conversation, command.before, command.limit)
+        entries, more = newest_page(*read)
+        return Reply(errors.REPLY_OK, _page([message_of(entry) for entry in entries], more, False))
+
+    def conversations(self, connection: Connection, command: Conversations) -> Reply:
+        """The user's conversations. Switches."""
+        app, user = app_and_user(connection)
+        stored = self._store.existing_log()
+        if stored is None:
+            return Reply(errors.REPLY_OK, ConversationPage([], False))
+        found, more = stored.list_conversations(app, user, command.before, command.limit)
+        return Reply(
+            errors.REPLY_OK, ConversationPage([conversation_view(each, user) for each in found], more)
+        )
+
+    def search(self, connection: Connection, command: Search) -> Reply:
+        """Search in what the user may read. Switches."""
+        entries, before = self._searches.search(
+            *app_and_user(connection), command.text, command.conversation, command.before, command.limit
+        )
+        entries, cut = newest_page(entries, False)
+        if cut:
+            before = entries[0].id
+        messages = [entry_view(message_of(entry)) for entry in entries]
+        return Reply(errors.REPLY_OK, SearchPage(messages, before > 0, before))
+
+    def ack(self, connection: Connection, command: Ack) -> Reply:
+        """The client has everything up to an id. Never switches."""
+        position = self._messaging.follower.position(connection.app or "")
+        self._messaging.ack_tracker.acked(connection, command.id, position)
+        return _OK
+
+
+_RECOVERED: Final = Reply(errors.REPLY_OK, Resumed(True))
+_MUST_SYNC: Final = Reply(errors.REPLY_OK, Resumed(False))
+
+
+def _reply_to(command: Send, result: Result) -> Reply:
+    if isinstance(result, Appended):
+        entry = result.entry
+        view = StoredView(entry.id, entry.conversation, entry.seq, result.repeated)
+        if entry.kind == command.kind and (entry.body, entry.type) != (command.body, command.type):
+            stored = entry_view(message_of(entry))
+            view.replaced = ReplacedView(stored.type, stored.text, stored.data, stored.base64)
+        return Reply(errors.REPLY_OK, view)
+    if isinstance(result, Rejected) and result.reason == REJECTED:
+        return Reply(errors.REPLY_UNAUTHORIZED, RejectedView(result.detail))
+    if isinstance(result, Rejected):
+        return Reply(_CODE_OF.get(result.reason, errors.REPLY_UNAUTHORIZED))
+    return _NOT_STORED
+
+
+def _page(messages: list[Message], more: bool, anew: bool, marks: MarksView | UnsetType = UNSET) -> EntryPage:
+    return EntryPage([entry_view(message) for message in messages], more, True if anew else UNSET, marks)

@@ -16,8 +16,8 @@ from imserver import errors
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
 from imserver.model import AskMarks, AskReceipts, Hide, Read, Received, Reply, Signal, Typing
-from imserver.services.messages.subscriptions import GroupRooms, app_and_user
-from imserver.services.nodes.messages import NodeMessages
+from imserver.services.messages.subscriptions import GroupFollowers, app_and_user
+from imserver.services.nodes import NodeMessages, ToFollowers
 from imserver.storage.log.contract import Conversation, Marks, Noted
 from imserver.storage.store import Store
 from imserver.transport.connection import Connection
@@ -42,48 +42,36 @@ class Signals:
         self,
         hub: Hub,
         fanout: Fanout,
-        rooms: GroupRooms,
+        followers: GroupFollowers,
         store: Store,
         node_messages: NodeMessages | None = None,
     ) -> None:
         self._hub = hub
         self._fanout = fanout
-        self._rooms = rooms
+        self._followers = followers
         self._store = store
         self._node_messages = node_messages
         self._typed: dict[tuple[str, str, str | int], float] = {}
 
     # --- sending --------------------------------------------------------------------------------------------
 
-    def send_to_users(
-        self, app: str, users: Collection[str], signal: Signal, besides: Connection | None = None
-    ) -> None:
-        """Send to the subscribed connections of these users, except one. Never switches."""
-        if users:
-            self.deliver(app, users, 0, signal, besides)
-            self._forward(app, users, 0, signal)
-
-    def send_to_group(self, app: str, conversation: int, signal: Signal) -> None:
-        """Send to the members of a group. Never switches."""
-        self.deliver(app, (), conversation, signal)
-        self._forward(app, (), conversation, signal)
-
-    def _forward(self, app: str, users: Collection[str], group: int, signal: Signal) -> None:
+    def send(self, message: ToFollowers, besides: Connection | None = None) -> None:
+        """Send to the subscribed connections on all nodes, except ``besides``. Never switches."""
+        self.deliver(message, besides)
         if self._node_messages is not None:
-            self._node_messages.broadcast_signal(app, users, group, signal)
+            self._node_messages.broadcast(message)
 
-    def deliver(
-        self, app: str, users: Collection[str], group: int, signal: Signal, besides: Connection | None = None
-    ) -> None:
+    def deliver(self, message: ToFollowers, besides: Connection | None = None) -> None:
         """Send to the subscribed connections of this node. Never switches."""
-        known = self._hub.apps.get(app)
+        known = self._hub.apps.get(message.app)
         if known is None:
             return
         followers: Collection[Connection]
-        if group:
-            followers = self._rooms.members(app, group)
+        if message.group:
+            followers = self._followers.members(message.app, message.group)
         else:
-            followers = [each for user in users for each in known.sessions_of(user)]
+            followers = [each for user in message.users for each in known.sessions_of(user)]
+        signal = message.signal
         typing = signal.kind == "typing"
         receivers = [
             each
@@ -114,15 +102,18 @@ class Signals:
             if found is None:
                 return _REFUSED
             if found.members:
-                self._typing_to(app, user, next(each for each in found.members if each != user), group)
+                peer = next((each for each in found.members if each != user), user)
+                self._typing_to(app, user, peer, group)
                 return _OK
         if self._may(app, user, group, TYPING_SECONDS) and self._may(app, "", group, GROUP_SECONDS):
-            self.send_to_group(app, group, Signal("typing", user, "", conversation=group))
+            signal = Signal("typing", user, "", conversation=group)
+            self.send(ToFollowers(app, (), group, signal))
         return _OK
 
     def _typing_to(self, app: str, user: str, to: str, conversation: int) -> None:
         if self._may(app, user, to, TYPING_SECONDS):
-            self.send_to_users(app, (to,), Signal("typing", user, "", to=to, conversation=conversation))
+            signal = Signal("typing", user, "", to=to, conversation=conversation)
+            self.send(ToFollowers(app, (to,), 0, signal))
 
     def _conversation(self, app: str, user: str, conversation: int) -> Conversation | None:
         """A conversation of which the user is a member."""
@@ -211,7 +202,7 @@ class Receipts:
                 if read
                 else Signal("receipt", user, "", conversation=conversation, received=at.received)
             )
-            self._signals.send_to_users(app, (*noted.authors, user), signal, besides)
+            self._signals.send(ToFollowers(app, (*noted.authors, user), 0, signal), besides)
         return noted
 
     def read(self, connection: Connection, command: Read) -> Reply:
@@ -242,7 +233,8 @@ class Receipts:
         if stored is None:
             return 0
         version = stored.hide(app, user, ids)
-        self._signals.send_to_users(app, (user,), Signal("hidden", user, "", ids=ids), besides)
+        signal = Signal("hidden", user, "", ids=ids)
+        self._signals.send(ToFollowers(app, (user,), 0, signal), besides)
         return version
 
     # --- queries ----------------------------------------------------------------------------------------

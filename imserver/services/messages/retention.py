@@ -14,6 +14,7 @@ import gevent
 from imserver.config.settings import StorageSettings, TenantSettings
 from imserver.errors import StorageUnavailable
 from imserver.metrics import Metrics
+from imserver.storage.events import EventStore
 from imserver.storage.store import Store
 from imserver.storage.talk_positions import TalkPositions
 
@@ -22,7 +23,8 @@ log = logging.getLogger(__name__)
 
 class Retention:
     """Runs every ``storage.expire_seconds``. ``settings_of`` gives the settings of an app. Positions of the
-    action dialect expire with the entries."""
+    action dialect expire with the entries. Entries that the receiver of an app's events has not got are kept
+    until its feed gives them up, after three days."""
 
     def __init__(
         self,
@@ -31,12 +33,14 @@ class Retention:
         store: Store,
         metrics: Metrics,
         positions: TalkPositions,
+        events: EventStore,
     ) -> None:
         self._settings = settings
         self._settings_of = settings_of
         self._store = store
         self._metrics = metrics
         self._positions = positions
+        self._events = events
 
     def run(self) -> None:
         """Greenlet: delete what has expired, until it is killed."""
@@ -58,13 +62,15 @@ class Retention:
         for app in stored.apps():
             seconds, most = self.limits_of(app)
             if seconds or most:
-                some = stored.expire(app, older_than_seconds=seconds, more_than=most)
+                upto = self._events.undelivered(app)
+                some = stored.expire(app, older_than_seconds=seconds, more_than=most, upto=upto)
                 if some:
                     log.info("%d entries of app %s have expired", some, app)
                 self._metrics.expired += some
                 deleted += some
         for app in sorted(self._positions.written):
             self._positions.expire(app, stored.floor(app))
+        self._events.expire()
         return deleted
 
     def limits_of(self, app: str) -> tuple[float, int]:

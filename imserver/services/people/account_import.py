@@ -1,7 +1,6 @@
-"""Accounts that come from elsewhere: GoChat's table of users, as CSV or JSON, with their ids and hashes.
+"""Import of accounts: GoChat's table of users, as CSV or JSON, with their ids and hashes.
 
-Everything is looked at before anything is stored, and what is there already is passed over, so an import may
-be repeated.
+All rows are checked before any is stored. Existing accounts are skipped, so an import may be repeated.
 """
 
 from __future__ import annotations
@@ -21,23 +20,24 @@ from imserver.storage.accounts import AccountStore
 from imserver.storage.contract import MAX_ID, Account, Imported, Taken
 
 AT_ONCE: Final = 500
-"""Accounts that are looked for, or stored, in one transaction."""
+"""Accounts that are read or stored in one transaction."""
 MOST_ERRORS: Final = 20
-"""Wrong rows that are told of; there may be more."""
+"""Limit of the invalid rows that are reported."""
 
 _hash: Final = re.compile(r"[0-9a-fA-F]{32}|\$argon2id\$[!-~]{1,240}", re.ASCII)
 _NAMES: Final = {"phone_number": "phone", "create_time": "created"}
-"""GoChat's names of columns → ours."""
+"""GoChat's column names → names of this server."""
 _FIELDS: Final = frozenset({"id", "phone", "nickname", "avatar", "password", "created"})
 _PASSED_OVER: Final = frozenset({"update_time"})
 
 
 class BadImport(ImserverError):
-    """Rows cannot be imported; the text has a line for each of the first ones."""
+    """Rows cannot be imported; the text has a line for each of the first invalid ones."""
 
 
 def read_rows(text: str) -> list[Mapping[str, Any]]:
-    """The rows of a file: JSON (a list of objects, or one on each line), or CSV with names in its first line.
+    """The rows of a file: JSON (a list of objects, or one object per line), or CSV with names in its first
+    line.
 
     Raises BadImport.
     """
@@ -54,7 +54,7 @@ def read_rows(text: str) -> list[Mapping[str, Any]]:
 
 
 def accounts_of(rows: Sequence[Mapping[str, Any]], app: str) -> list[Imported]:
-    """Rows as accounts. Raises BadImport if one of them is none, or two are the same."""
+    """Rows as accounts. Raises BadImport for invalid or repeated rows."""
     found: list[Imported] = []
     errors: list[str] = []
     seen: set[object] = set()
@@ -71,16 +71,16 @@ def accounts_of(rows: Sequence[Mapping[str, Any]], app: str) -> list[Imported]:
     return found
 
 
-def store(kept: AccountStore, app: str, some: Sequence[Imported], done: Callable[[int], object]) -> int:
-    """Store accounts; how many, the others were there already. ``done`` is told how far it is.
+def store(accounts: AccountStore, app: str, some: Sequence[Imported], done: Callable[[int], object]) -> int:
+    """Store accounts. Return the number of new ones. ``done`` is called with the number stored so far.
 
-    Raises BadImport, and stores nothing, if an id or a phone number belongs to another account; if one comes
-    to belong to another meanwhile, nothing from there on.
+    Raises BadImport, and stores nothing, if an id or a phone number belongs to another account. If that is
+    found during the import, the rest is not stored.
     """
     new: list[Imported] = []
     errors: list[str] = []
     for chunk in _chunks(some):
-        there = {account.id: account for account in kept.there(app, chunk)}
+        there = {account.id: account for account in accounts.there(app, chunk)}
         phones = {account.phone: account for account in there.values() if account.app == app}
         for one in chunk:
             mine = one.account
@@ -93,10 +93,12 @@ def store(kept: AccountStore, app: str, some: Sequence[Imported], done: Callable
     count = 0
     for chunk in _chunks(new):
         try:
-            kept.put(chunk)
+            accounts.put(chunk)
         except Taken:
-            told = f"{count} accounts were imported; somebody has registered one meanwhile: import them again"
-            raise BadImport(told) from None
+            problem = (
+                f"{count} accounts were imported; somebody has registered one meanwhile: import them again"
+            )
+            raise BadImport(problem) from None
         count += len(chunk)
         done(count)
     return count
@@ -114,7 +116,7 @@ def _require_none(errors: list[str]) -> None:
 
 
 def _account(row: Mapping[str, Any], app: str) -> Imported:
-    """One row. Raises BadField."""
+    """The account of one row. Raises BadField."""
     fields = {_NAMES.get(name, name): value for name, value in row.items()}
     if unknown := fields.keys() - _FIELDS - _PASSED_OVER:
         raise BadField(f"unknown columns: {', '.join(map(str, sorted(map(str, unknown))))}")
@@ -146,7 +148,7 @@ def _id(value: Any) -> int:
 
 
 def _time(value: Any) -> int:
-    """Unix seconds, or a date as databases write it, in UTC; 0 for none."""
+    """Unix seconds, or a date in UTC as databases write it; 0 if empty."""
     if value in (None, ""):
         return 0
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**40:

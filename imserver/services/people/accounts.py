@@ -1,6 +1,6 @@
-"""Accounts: users who register with a phone number, log in with a password, and prove it with a token.
+"""Accounts: users who register with a phone number, log in with a password, and get a token.
 
-Errors do not say which part of a login was wrong, and an unknown account takes as long as a wrong password.
+Errors do not reveal which part of a login was wrong. An unknown account takes as long as a wrong password.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from imserver.config.settings import Config
 from imserver.errors import ImserverError, MediaUnavailable, StorageUnavailable
 from imserver.services.people.attempts import AddressRate, Attempts, Shared, TooManyFailures, network_of
 from imserver.services.people.passwords import MAX_PASSWORD_BYTES, Passwords
+from imserver.services.webhooks.feeds import Feeds
 from imserver.storage.accounts import AccountStore
 from imserver.storage.contract import (
     AVATAR_CHARACTERS,
@@ -31,42 +32,42 @@ from imserver.storage.contract import (
 DEVICE_CHARACTERS: Final = 64
 
 _unshowable: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-"""Control characters, and what is no text at all."""
+"""Control characters and surrogates."""
 
 
 class BadField(ImserverError):
-    """What was given cannot be stored; the text says which, and why."""
+    """A field cannot be stored. The text names the field and the reason."""
 
 
 def check_phone(phone: str) -> None:
-    """Raise BadField for what is no phone number."""
+    """Raise BadField for an invalid phone number."""
     _check(phone, "phone", 1, PHONE_CHARACTERS)
 
 
 def check_shown(nickname: str, avatar: str) -> None:
-    """Raise BadField for what no account may show of itself."""
+    """Raise BadField for an invalid nickname or avatar."""
     _check(nickname, "nickname", 0, NICKNAME_CHARACTERS)
     _check(avatar, "avatar", 0, AVATAR_CHARACTERS)
 
 
 def check_password(password: str) -> None:
-    """Raise BadField for what can be no password."""
+    """Raise BadField for an invalid password."""
     if not 1 <= len(password.encode()) <= MAX_PASSWORD_BYTES:
         raise BadField(f"password: expected 1 to {MAX_PASSWORD_BYTES} bytes")
 
 
 def check_device(device: str) -> None:
-    """Raise BadField for what no device may be called."""
+    """Raise BadField for an invalid name of a device."""
     _check(device, "device", 0, DEVICE_CHARACTERS)
 
 
 def may_be_login(phone: str, password: str) -> bool:
-    """Whether any account could have these."""
+    """Whether phone number and password have valid forms."""
     return _fits(phone, 1, PHONE_CHARACTERS) and len(password.encode()) <= MAX_PASSWORD_BYTES
 
 
 def account_id(user: str) -> int:
-    """The id of an account as a number; 0 if that is none."""
+    """The numeric id of an account; 0 if it is invalid."""
     if not (user.isascii() and user.isdecimal()) or len(user) > 19 or user[:1] == "0":
         return 0
     id = int(user)
@@ -87,9 +88,9 @@ log: Final = logging.getLogger(__name__)
 SessionCloser = Callable[[str, Sequence[str], str | None], object]
 """Called with (app, users, device)."""
 Forget = Callable[[Account], object]
-"""Deletes the data of an account elsewhere. May switch; does nothing the second time."""
+"""Deletes the data of an account elsewhere. May switch. Does nothing the second time."""
 _DEVICE_BITS: Final = 53
-"""Of the number of a login, so that it is exact in every language's JSON."""
+"""Bits of a login number: exact in the JSON of every language."""
 
 
 class NoAccounts(ImserverError):
@@ -97,15 +98,15 @@ class NoAccounts(ImserverError):
 
 
 class Closed(ImserverError):
-    """Nobody may register (``accounts.registration``)."""
+    """Registration is closed (``accounts.registration``)."""
 
 
 class WrongLogin(ImserverError):
-    """There is no such account, or this is not its password."""
+    """The account does not exist, or the password is wrong."""
 
 
 class UnknownAccount(ImserverError):
-    """There is no such account in the app."""
+    """The app has no such account."""
 
 
 class UnknownDevice(ImserverError):
@@ -113,26 +114,27 @@ class UnknownDevice(ImserverError):
 
 
 class Accounts:
-    """Registers and logs in. Everything may switch and raise StorageUnavailable.
+    """Registers accounts and checks logins. Every method may switch and raise StorageUnavailable.
 
-    ``close_sessions`` is :meth:`imserver.services.sessions.sessions.Sessions.close`. ``is_demo`` says whether
-    anybody may do anything: then anybody may register, if ``accounts.registration`` does not say otherwise.
-    ``forget`` is called with an account that is deleted, before and after that.
+    ``close_sessions`` is :meth:`imserver.services.sessions.sessions.Sessions.close`. ``is_demo``: whether the
+    server is in demo mode; then anybody may register, unless ``accounts.registration`` says otherwise.
+    ``forget`` is called with an account before and after its deletion. ``feeds`` report changes to back ends.
     """
 
     def __init__(
         self,
         config: Config,
         tokens: AccountTokens,
-        kept: AccountStore,
+        accounts: AccountStore,
         close_sessions: SessionCloser,
         is_demo: Callable[[], bool],
         attempt: Shared | None = None,
         forget: Sequence[Forget] = (),
+        feeds: Feeds | None = None,
     ) -> None:
         settings = config.accounts
         self._tokens = tokens
-        self._kept = kept
+        self._accounts = accounts
         self._close_sessions = close_sessions
         self._is_demo = is_demo
         self._devices = settings.devices
@@ -146,11 +148,16 @@ class Accounts:
         self._by_address = Attempts(settings.failures_per_address, failing, kind="network", shared=attempt)
         self._seconds = int(config.jwt.expire_time * 3600)
         self._forget = forget
+        self._feeds = feeds
 
     @property
     def registration_is_open(self) -> bool:
-        """Whether anybody may register, where there are accounts."""
+        """Whether anybody may register, in apps with accounts."""
         return self._is_demo() if self._registration is None else self._registration
+
+    def _reports(self, app: str) -> bool:
+        """Whether the back end of an app wants events about accounts."""
+        return self._feeds is not None and self._feeds.wants(app, "account")
 
     # --- registering and logging in -------------------------------------------------------------------------
 
@@ -165,10 +172,10 @@ class Accounts:
         invited: bool = False,
         address: str = "",
     ) -> Account:
-        """Make an account. ``invited``: a back end asks, which may where nobody else does.
+        """Make an account. ``invited``: a back end makes it, which is allowed even if registration is closed.
 
-        ``address``: where it is asked for; so many only come from one. Raises NoAccounts, BadField, Closed,
-        Taken, TooManyFailures and Overloaded.
+        ``address``: address of the client; the number of registrations per address is limited. Raises
+        NoAccounts, BadField, Closed, Taken, TooManyFailures and Overloaded.
         """
         if not self._tokens.wanted_in(app):
             raise NoAccounts(app)
@@ -180,16 +187,16 @@ class Accounts:
         check_shown(nickname, avatar)
         check_password(password)
         new = Account(0, app, phone, nickname, avatar)
-        if self._kept.by_phone(app, phone) is not None:
+        if self._accounts.by_phone(app, phone) is not None:
             raise Taken(phone)
-        return self._kept.add(new, self._passwords.hash(password))
+        return self._accounts.add(new, self._passwords.hash(password), self._reports(app))
 
     def login(self, app: str, phone: str, password: str, address: str, earlier: str = "") -> Account:
         """The account with this phone number and this password.
 
-        Failures count by account and network, by network, and by account. ``earlier``: a token that the
-        account had before, expired or not; a device that shows one is not counted by account, so that
-        strangers cannot lock it out. Raises NoAccounts, WrongLogin, TooManyFailures and Overloaded.
+        Failures count by account and network, by network, and by account. ``earlier``: an older token of the
+        account, expired or not. Failures of a client with such a token do not count by account, so strangers
+        cannot lock it out. Raises NoAccounts, WrongLogin, TooManyFailures and Overloaded.
         """
         if not self._tokens.wanted_in(app):
             raise NoAccounts(app)
@@ -199,10 +206,10 @@ class Accounts:
         network = network_of(address)
         pair, who = (app, phone, network), (app, phone)
         counts: list[tuple[Attempts, Hashable]] = [(self._by_address, network), (self._by_pair, pair)]
-        found = self._kept.by_phone(app, phone)
+        found = self._accounts.by_phone(app, phone)
         if found is None or not self._tokens.was_made_for(found[0].id, earlier):
             counts.append((self._by_account, who))
-        # Counted before it is known to be wrong: those who try many at once do not get ahead of the count.
+        # Counted before the check, so that parallel attempts cannot exceed the limit.
         for place, (attempts, name) in enumerate(counts):
             try:
                 attempts.take(name)
@@ -217,18 +224,18 @@ class Accounts:
         self._by_pair.forget(pair)
         account, hashed = found
         if self._passwords.is_weak(hashed):
-            self._kept.set_password(account.id, hashed, self._passwords.hash(password))
+            self._accounts.set_password(account.id, hashed, self._passwords.hash(password))
         return account
 
     def token(self, account: Account, device: str = "") -> AccountSession:
-        """A token for somebody who has logged in, on a device of this name.
+        """A token for an account that has logged in, on a device of this name.
 
-        Raises BadField, and WrongLogin: the account has ended its sessions since, or is gone.
+        Raises BadField, and WrongLogin if the account has ended its sessions since, or is deleted.
         """
         check_device(device)
         now = int(time())
         login = Device(randbits(_DEVICE_BITS) | 1, device, now, now + self._seconds)
-        if not self._kept.add_device(account.id, account.version, login, self._devices):
+        if not self._accounts.add_device(account.id, account.version, login, self._devices):
             raise WrongLogin
         token = self._tokens.make(account.id, account.version, login.expires_at, login.id)
         return AccountSession(account, token, login.expires_at, device, login.id)
@@ -238,31 +245,31 @@ class Accounts:
     def get(self, app: str, user: str) -> Account | None:
         """The account of a user."""
         id = account_id(user)
-        found = self._kept.by_id(app, id) if id else None
+        found = self._accounts.by_id(app, id) if id else None
         return None if found is None else found[0]
 
     def those_of(self, app: str, users: Sequence[str]) -> list[Account]:
-        """The accounts of these users, those that exist, in the order of their ids."""
-        return self._kept.by_ids(app, sorted({id for user in users if (id := account_id(user))}))
+        """The existing accounts of these users, in the order of their ids."""
+        return self._accounts.by_ids(app, sorted({id for user in users if (id := account_id(user))}))
 
     def page(self, app: str, after: int, limit: int) -> list[Account]:
-        """Accounts of an app in the order of their ids, behind one."""
-        return self._kept.page(app, after, limit)
+        """Accounts of an app in the order of their ids, after the id ``after``."""
+        return self._accounts.page(app, after, limit)
 
     # --- changing -------------------------------------------------------------------------------------------
 
     def change(self, app: str, user: str, nickname: str | None, avatar: str | None) -> Account:
-        """Change what an account shows of itself; None: as it is. Raises BadField and UnknownAccount."""
+        """Change nickname and avatar; None: unchanged. Raises BadField and UnknownAccount."""
         given = {"nickname": nickname, "avatar": avatar}
         fields = {name: value for name, value in given.items() if value is not None}
         check_shown(nickname or "", avatar or "")
-        changed = self._kept.change(app, account_id(user), fields)
+        changed = self._accounts.change(app, account_id(user), fields, self._reports(app))
         if changed is None:
             raise UnknownAccount(user)
         return changed
 
     def change_password(self, app: str, user: str, old: str | None, new: str, address: str) -> None:
-        """Give an account another password and end its sessions. ``old`` None: a back end asks.
+        """Change the password of an account and end its sessions. ``old`` None: a back end changes it.
 
         Raises BadField, UnknownAccount, WrongLogin, TooManyFailures and Overloaded.
         """
@@ -270,11 +277,13 @@ class Accounts:
         account, before = self._known(app, user)
         if old is not None:
             self.login(app, account.phone, old, address)
-            if self._passwords.is_weak(before):  # a better one stands in its place by now
+            if self._passwords.is_weak(before):  # the login has replaced the hash
                 before = self._known(app, user)[1]
         hashed = self._passwords.hash(new)
-        while not self._kept.set_password(account.id, before, hashed, ends_sessions=True):
-            # Somebody else has changed it meanwhile: then this was the old one for nobody but a back end.
+        while not self._accounts.set_password(
+            account.id, before, hashed, ends_sessions=True, report=self._reports(app)
+        ):
+            # The password was changed meanwhile: only a back end may continue without the old one.
             if old is not None:
                 raise WrongLogin
             account, before = self._known(app, user)
@@ -282,14 +291,14 @@ class Accounts:
 
     def _known(self, app: str, user: str) -> tuple[Account, str]:
         """The account of a user, and the hash of its password. Raises UnknownAccount."""
-        found = self._kept.by_id(app, account_id(user))
+        found = self._accounts.by_id(app, account_id(user))
         if found is None:
             raise UnknownAccount(user)
         return found
 
     def log_out(self, app: str, user: str) -> None:
-        """End all sessions of an account: tokens are void, connections closed. Raises UnknownAccount."""
-        if not self._kept.end_sessions(app, account_id(user)):
+        """End all sessions of an account: invalidate tokens, close connections. Raises UnknownAccount."""
+        if not self._accounts.end_sessions(app, account_id(user), self._reports(app)):
             raise UnknownAccount(user)
         self._close_sessions(app, [user], None)
 
@@ -298,18 +307,18 @@ class Accounts:
         account = self.get(app, user)
         if account is None:
             raise UnknownAccount(user)
-        return self._kept.devices(account.id, int(time()))
+        return self._accounts.devices(account.id, int(time()))
 
     def log_out_device(self, app: str, user: str, device: int) -> None:
-        """End one login: its token is void, connections on devices of its name are closed; of a login without
-        a name all of the account's, as nothing tells which are its own.
+        """End one login: invalidate its token, and close connections on devices of its name. For a login
+        without a name all connections of the account are closed, because its own cannot be identified.
 
         Raises UnknownAccount and UnknownDevice.
         """
         account = self.get(app, user)
         if account is None:
             raise UnknownAccount(user)
-        ended = self._kept.remove_device(account.id, device)
+        ended = self._accounts.remove_device(account.id, device)
         if ended is None:
             raise UnknownDevice(str(device))
         if ended.name:
@@ -320,15 +329,15 @@ class Accounts:
     def remove(self, app: str, user: str) -> None:
         """Delete an account with all of its data. Raises UnknownAccount.
 
-        The account is deleted last: until then a caller who was told of a failure may ask again. Data that
-        requests and connections in progress have added meanwhile is deleted after it.
+        The account is deleted last, so that a failed request can be repeated. Data that requests and
+        connections in progress add meanwhile is deleted after it.
         """
         account = self.get(app, user)
         if account is None:
             raise UnknownAccount(user)
         for forget in self._forget:
             forget(account)
-        if not self._kept.remove(app, account.id):
+        if not self._accounts.remove(app, account.id, self._reports(app)):
             raise UnknownAccount(user)
         self._close_sessions(app, [user], None)
         try:
@@ -338,5 +347,5 @@ class Accounts:
             log.warning("data of the deleted account %s in %s may be left: %s", user, app, error)
 
     def close(self) -> None:
-        """End the threads that hash."""
+        """Stop the threads that hash."""
         self._passwords.close()

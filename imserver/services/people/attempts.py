@@ -1,7 +1,7 @@
-"""Attempts, counted by account and by network, so that passwords cannot be guessed.
+"""Attempts, counted by account and by network, against guessing of passwords.
 
-The nodes of a cluster count together; a node counts by itself while Redis is away. Too many attempts have to
-wait until the oldest are forgotten.
+The nodes of a cluster count together. While Redis does not answer, each node counts by itself. After too many
+attempts a client must wait until the oldest ones expire.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from typing import Final
 from imserver.errors import ImserverError
 
 MAX_COUNTS: Final = 100_000
-"""Accounts and addresses that are remembered; beyond it those that failed longest ago are forgotten."""
+"""Limit of the number of counts. Beyond it the oldest are dropped."""
 
 
 class TooManyFailures(ImserverError):
-    """Too many logins failed, or came from one address; ``seconds`` until one may be tried again."""
+    """Too many logins failed, or came from one address. ``seconds``: time until the next attempt is
+    allowed.
+    """
 
     def __init__(self, seconds: int) -> None:
         super().__init__(f"too many logins; the next one may be tried in {seconds} s")
@@ -32,7 +34,7 @@ Shared = Callable[[str, float, float, float], float | None]
 
 
 class Attempts:
-    """Owner of the counts of this node. Each of them falls by one every ``seconds / most``: a leaky bucket.
+    """Owner of the counts of this node. Each count falls by one every ``seconds / most``: a leaky bucket.
 
     With ``shared`` the nodes of a cluster count together, under ``kind``. Then :meth:`take`, :meth:`forget`
     and :meth:`forgive` may switch.
@@ -54,13 +56,13 @@ class Attempts:
         self._counts: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()
 
     def require(self, name: Hashable, weight: float = 1) -> None:
-        """Raise TooManyFailures if ``name`` has failed too often for another failure of this weight."""
+        """Raise TooManyFailures if ``name`` has too many failures for another one of this weight."""
         above = self._count(name) - (self._most - weight)
         if above > 0:
             raise TooManyFailures(max(1, math.ceil(above * self._each)))
 
     def failed(self, name: Hashable, weight: float = 1) -> None:
-        """Count a failure, or something else that comes in amounts."""
+        """Count a failure of this weight."""
         self._counts[name] = (self._count(name) + weight, self._clock())
         self._counts.move_to_end(name)
         if len(self._counts) > MAX_COUNTS:
@@ -81,12 +83,12 @@ class Attempts:
         return self._shared(f"{self._kind}:{name!r}", self._most, self._each, weight)
 
     def forget(self, name: Hashable) -> None:
-        """It succeeded: its failures are forgiven."""
+        """Delete the failures of ``name`` after a success."""
         self._count_shared(name, -self._most)
         self._counts.pop(name, None)
 
     def forgive(self, name: Hashable) -> None:
-        """It was no failure after all: one is taken back."""
+        """Subtract one attempt that was not a failure."""
         self._count_shared(name, -1)
         count = self._count(name) - 1
         if count > 0:
@@ -103,8 +105,9 @@ class Attempts:
 
 
 class AddressRate:
-    """Owner of what each network but this machine's own has asked for: at most ``most`` in ``seconds``, 0: as
-    much as it likes."""
+    """Owner of the counts of requests per network, except the loopback network: at most ``most`` in
+    ``seconds``; 0: no limit.
+    """
 
     def __init__(self, most: int, seconds: float, kind: str = "", shared: Shared | None = None) -> None:
         self._attempts = Attempts(most, seconds, kind=kind, shared=shared) if most else None
@@ -117,7 +120,7 @@ class AddressRate:
 
 
 def network_of(address: str) -> str:
-    """What counts as one address: of IPv6 the network of 64 bits, of which anybody has one to themselves."""
+    """The network of an address, for counting: for IPv6 the first 64 bits, which belong to one customer."""
     try:
         parsed = ip_address(address.partition("%")[0])
     except ValueError:

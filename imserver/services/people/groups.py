@@ -1,7 +1,7 @@
 """Groups: stored sets of members, with an owner and admins. Every change is an entry of the message log.
 
-Who may what: a member invites others and leaves; an admin also renames, silences and removes members; the
-owner also removes and silences admins, and gives roles. ``by`` ``""`` is a back end, which may everything.
+Rights: a member invites others and leaves; an admin also renames, silences and removes members; the owner
+also removes and silences admins, and gives roles. ``by`` ``""`` is a back end, which may do everything.
 """
 
 from __future__ import annotations
@@ -10,9 +10,21 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from msgspec import Struct
+from msgspec import Struct, field
 
+from imserver import errors
 from imserver.errors import ImserverError
+from imserver.model import (
+    AskGroupMembers,
+    AskGroups,
+    CreateGroup,
+    InviteToGroup,
+    JoinGroup,
+    LeaveGroup,
+    Reply,
+)
+from imserver.services.people.accounts import Accounts
+from imserver.services.people.friends import Friends
 from imserver.storage.log.contract import (
     FULL,
     INVALID,
@@ -26,6 +38,7 @@ from imserver.storage.log.contract import (
     Rejected,
     Right,
 )
+from imserver.transport.connection import Connection
 
 if TYPE_CHECKING:
     from imserver.storage.log.message_log import MessageLog
@@ -41,11 +54,11 @@ _unshowable: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class BadGroup(ImserverError):
-    """What was given cannot be stored; the text says which, and why."""
+    """A field cannot be stored. The text names the field and the reason."""
 
 
 class UnknownGroup(ImserverError):
-    """There is no such group, or whoever asks is no member: that is not told apart."""
+    """The group does not exist, or the caller is no member; the error is the same."""
 
 
 class NotAllowed(ImserverError):
@@ -53,15 +66,15 @@ class NotAllowed(ImserverError):
 
 
 class NoMember(ImserverError):
-    """Somebody who was named is no member of the group."""
+    """A named user is no member of the group."""
 
 
 class TooManyMembers(ImserverError):
-    """The group would have more members than ``accounts.group_members``."""
+    """The group would have more members than ``accounts.group_members`` allows."""
 
 
 class Group(Struct, frozen=True):
-    """A group, and what whoever asks is in it (``""``: a back end)."""
+    """A group, and the role of the caller (``""``: a back end)."""
 
     id: int
     name: str
@@ -77,24 +90,26 @@ class Group(Struct, frozen=True):
 class Groups:
     """Makes and changes groups. Everything may switch, and raise StorageUnavailable and UnknownGroup.
 
-    ``log`` gives the message log; while ``is_kept`` says no there are no groups.
+    ``log`` gives the message log; there are no groups while ``has_storage`` is false.
     """
 
-    def __init__(self, log: Callable[[], MessageLog], is_kept: Callable[[], bool], limit: int) -> None:
+    def __init__(self, log: Callable[[], MessageLog], has_storage: Callable[[], bool], limit: int) -> None:
         self._log = log
-        self._is_kept = is_kept
+        self._has_storage = has_storage
         self.limit = limit
 
     # --- asking ---------------------------------------------------------------------------------------------
 
     def show(self, app: str, group: int, by: str) -> Group:
-        """One group, for a member of it or a back end; an open one for anybody."""
+        """One group. Allowed for members and back ends; an open group for anybody."""
         found, own = self._seen(app, group, by, or_open=True)
         return _group(found, own)
 
     def page(self, app: str, user: str, after: int, limit: int) -> tuple[int, list[Group]]:
-        """How many groups a user is in, and a page of them in the order of their ids, behind one."""
-        if not self._is_kept():
+        """The number of groups of a user, and a page of them in the order of their ids, after the id
+        ``after``.
+        """
+        if not self._has_storage():
             return 0, []
         log = self._log()
         own = {
@@ -106,7 +121,7 @@ class Groups:
         return len(own), [_group(group, own[group.id]) for group in log.conversations(app, shown)]
 
     def members(self, app: str, group: int, by: str, after: str, limit: int) -> list[Membership]:
-        """Members in the order of their ids, behind one."""
+        """Members in the order of their ids, after the id ``after``."""
         self._seen(app, group, by)
         return self._log().members(app, group, after, limit)
 
@@ -117,7 +132,7 @@ class Groups:
     # --- changing -------------------------------------------------------------------------------------------
 
     def create(self, app: str, owner: str, name: str, users: Sequence[str]) -> Group:
-        """Make a group of an owner and others. Raises BadGroup and TooManyMembers."""
+        """Make a group of an owner and other users. Raises BadGroup and TooManyMembers."""
         _check_name(name)
         others = [user for user in dict.fromkeys(users) if user != owner]
         if len(others) + 1 > self.limit:
@@ -129,41 +144,41 @@ class Groups:
         return self.show(app, made.conversation, owner)
 
     def invite(self, app: str, group: int, by: str, users: Sequence[str]) -> tuple[str, ...]:
-        """Make users members; those who were none before. Raises BadGroup and TooManyMembers."""
+        """Add members. Return the new ones. Raises BadGroup and TooManyMembers."""
         log = self._log_with(group)
         return _done(log.join(app, group, users, by, most=self.limit, right=_ranked(by, MEMBER))).users
 
     def join(self, app: str, group: int, user: str) -> Group:
-        """Become a member of an open group. Raises TooManyMembers."""
+        """Add a user to an open group. Raises TooManyMembers."""
         log = self._log_with(group)
         _done(log.join(app, group, [user], user, most=self.limit, right=_may_enter(user)))
         return self.show(app, group, user)
 
     def set_open(self, app: str, group: int, by: str, is_open: bool) -> Group:
-        """Let anybody join, or not any more. Raises NotAllowed."""
+        """Open a group to everybody, or close it. Raises NotAllowed."""
         right = _ranked(by, ADMIN, "only the owner and admins open and close a group")
         _done(self._log_with(group).set_open(app, group, is_open, by, right=right))
         return self.show(app, group, by)
 
     def leave(self, app: str, group: int, user: str) -> None:
-        """End a membership. An owner's group goes to the first admin, else to the first member."""
+        """End a membership. If the owner leaves, the first admin becomes the owner, else the first member."""
         log = self._log_with(group)
         _done(log.leave(app, group, [user], user, heir=True, right=_ranked(user, MEMBER)))
 
     def remove(self, app: str, group: int, by: str, users: Sequence[str]) -> tuple[str, ...]:
-        """End the memberships of others; those who were members. Raises BadGroup and NotAllowed."""
+        """Remove members. Return those who were members. Raises BadGroup and NotAllowed."""
         log = self._log_with(group)
         return _done(log.leave(app, group, users, by, heir=True, right=_above(by, users))).users
 
     def rename(self, app: str, group: int, by: str, name: str) -> Group:
-        """Give a group another name. Raises BadGroup and NotAllowed."""
+        """Rename a group. Raises BadGroup and NotAllowed."""
         _check_name(name)
         right = _ranked(by, ADMIN, "only the owner and admins rename a group")
         _done(self._log_with(group).rename(app, group, name, by, right=right))
         return self.show(app, group, by)
 
     def set_role(self, app: str, group: int, by: str, user: str, role: str) -> None:
-        """Give a member a role; whoever makes another the owner is an admin afterwards.
+        """Change the role of a member. An owner who makes another member the owner becomes an admin.
 
         Raises NotAllowed and NoMember.
         """
@@ -171,12 +186,12 @@ class Groups:
         _done(self._log_with(group).set_member(app, group, user, role=role, by=by, right=right))
 
     def mute(self, app: str, group: int, by: str, user: str, until: int) -> None:
-        """Silence a member until a time (Unix seconds; 0: not any more). Raises NotAllowed and NoMember."""
+        """Silence a member until a Unix second; 0: end the silence. Raises NotAllowed and NoMember."""
         right = _above(by, [user])
         _done(self._log_with(group).set_member(app, group, user, muted_until=until, by=by, right=right))
 
     def forget(self, app: str, user: str) -> None:
-        """The user leaves all groups. Whoever was taken out of one meanwhile need not leave it."""
+        """Remove a user from all groups."""
         _, groups = self.page(app, user, 0, 2**31)
         for group in groups:
             self._log().leave(app, group.id, [user], user, heir=True)
@@ -186,8 +201,9 @@ class Groups:
     def _seen(
         self, app: str, group: int, by: str, or_open: bool = False
     ) -> tuple[Conversation, Membership | None]:
-        """A group, and the membership of whoever asks (None: a back end; with ``or_open`` somebody else, too,
-        if the group is open). Raises UnknownGroup."""
+        """A group, and the membership of the caller (None: a back end; with ``or_open`` also anybody, if the
+        group is open). Raises UnknownGroup.
+        """
         log = self._log_with(group)
         own = log.member(app, group, by) if by else None
         found = log.conversation(app, group)
@@ -196,8 +212,8 @@ class Groups:
         return found, own
 
     def _log_with(self, group: int) -> MessageLog:
-        """The log, which may have this group."""
-        if not self._is_kept() or not group:
+        """The message log. Raises UnknownGroup if there are no groups."""
+        if not self._has_storage() or not group:
             raise UnknownGroup(str(group))
         return self._log()
 
@@ -208,11 +224,11 @@ def _group(found: Conversation, own: Membership | None) -> Group:
     return Group(found.id, found.name, found.created, own.role, own.muted_until, found.open)
 
 
-# --- who may what: asked under the log's lock, of the roles that are in force there -------------------------
+# --- rights: checked under the log's lock, with the roles in force there ------------------------------------
 
 
 def _ranked(by: str, least: str, words: str = "") -> Right:
-    """Whoever asks is a member, and has this role or more."""
+    """Require that the caller is a member with this role or a higher one."""
 
     def right(ground: Ground) -> Rejected | None:
         if not by:
@@ -225,7 +241,7 @@ def _ranked(by: str, least: str, words: str = "") -> Right:
 
 
 def _above(by: str, users: Sequence[str]) -> Right:
-    """Whoever asks is a member, and all who are named are below."""
+    """Require that the caller is a member with a higher role than all named users."""
 
     def right(ground: Ground) -> Rejected | None:
         if not by:
@@ -241,7 +257,7 @@ def _above(by: str, users: Sequence[str]) -> Right:
 
 
 def _gives_roles(by: str, user: str, role: str) -> Right:
-    """Whoever asks is the owner, who stays one until another is."""
+    """Require that the caller is the owner; a group always has one."""
     is_owner = _ranked(by, OWNER, "only the owner gives roles")
 
     def right(ground: Ground) -> Rejected | None:
@@ -253,7 +269,7 @@ def _gives_roles(by: str, user: str, role: str) -> Right:
 
 
 def _may_enter(user: str) -> Right:
-    """The group is open, or the user is in it already."""
+    """Require that the group is open, or the user is a member."""
     return lambda ground: None if ground.open or user in ground.roles else _OUTSIDER
 
 
@@ -275,3 +291,133 @@ _REFUSALS: Final[dict[str, type[ImserverError]]] = {
     NOT_ALLOWED: NotAllowed,
     FULL: TooManyMembers,
 }
+
+
+# --- commands of clients ------------------------------------------------------------------------------------
+
+
+class GroupView(Struct):
+    """A group as one of its members sees it. Its conversation has the same number."""
+
+    group: int
+    name: str
+    role: str
+    open: bool
+
+
+class GroupPage(Struct):
+    """Groups of a user in the order of their ids."""
+
+    groups: list[GroupView]
+    more: bool = field(name="hasMore")
+
+
+class GroupMemberView(Struct):
+    """A member of a group."""
+
+    user: str
+    role: str
+
+
+class GroupMemberPage(Struct):
+    """Members of a group in the order of their ids."""
+
+    members: list[GroupMemberView]
+    more: bool = field(name="hasMore")
+
+
+class ChangedMembersView(Struct):
+    """The users who are new in a group."""
+
+    group: int
+    users: tuple[str, ...]
+
+
+class _Stranger(ImserverError):
+    """A user who has no account, or has blocked the user who asks."""
+
+
+_CODE_OF: Final[dict[type[ImserverError], int]] = {
+    BadGroup: errors.REPLY_BAD_PARAMETER,
+    UnknownGroup: errors.REPLY_NO_DATA,
+    NotAllowed: errors.REPLY_UNAUTHORIZED,
+    _Stranger: errors.REPLY_UNAUTHORIZED,
+    TooManyMembers: errors.CENTRIFUGE_LIMIT_EXCEEDED,
+}
+_REFUSED: Final = tuple(_CODE_OF)
+
+
+class GroupCommands:
+    """Carries out the commands of users on groups. Everything may switch.
+
+    As over HTTP, whoever creates a group or invites, and whoever is added, has an account.
+    """
+
+    def __init__(self, groups: Groups, accounts: Accounts, friends: Friends) -> None:
+        self._groups = groups
+        self._accounts = accounts
+        self._friends = friends
+
+    def create(self, connection: Connection, command: CreateGroup) -> Reply:
+        """Create a group of the user and others."""
+        app, user = connection.app or "", connection.user or ""
+        try:
+            self._check(app, user, command.members)
+            made = self._groups.create(app, user, command.name, command.members)
+        except _REFUSED as refused:
+            return Reply(_CODE_OF[type(refused)])
+        return Reply(errors.REPLY_OK, _view(made))
+
+    def ask(self, connection: Connection, command: AskGroups) -> Reply:
+        """A page of the user's groups."""
+        app, user = connection.app or "", connection.user or ""
+        _, page = self._groups.page(app, user, command.after, command.limit + 1)
+        shown = [_view(each) for each in page[: command.limit]]
+        return Reply(errors.REPLY_OK, GroupPage(shown, len(page) > command.limit))
+
+    def ask_members(self, connection: Connection, command: AskGroupMembers) -> Reply:
+        """A page of the members of one of the user's groups."""
+        app, user = connection.app or "", connection.user or ""
+        try:
+            page = self._groups.members(app, command.group, user, command.after, command.limit + 1)
+        except _REFUSED as refused:
+            return Reply(_CODE_OF[type(refused)])
+        shown = [GroupMemberView(row.user, row.role) for row in page[: command.limit]]
+        return Reply(errors.REPLY_OK, GroupMemberPage(shown, len(page) > command.limit))
+
+    def invite(self, connection: Connection, command: InviteToGroup) -> Reply:
+        """Add members to one of the user's groups."""
+        app, user = connection.app or "", connection.user or ""
+        try:
+            self._check(app, user, command.members)
+            users = self._groups.invite(app, command.group, user, command.members)
+        except _REFUSED as refused:
+            return Reply(_CODE_OF[type(refused)])
+        return Reply(errors.REPLY_OK, ChangedMembersView(command.group, users))
+
+    def join(self, connection: Connection, command: JoinGroup) -> Reply:
+        """Let the user join an open group."""
+        try:
+            group = self._groups.join(connection.app or "", command.group, connection.user or "")
+        except _REFUSED as refused:
+            return Reply(_CODE_OF[type(refused)])
+        return Reply(errors.REPLY_OK, _view(group))
+
+    def leave(self, connection: Connection, command: LeaveGroup) -> Reply:
+        """Let the user leave a group."""
+        try:
+            self._groups.leave(connection.app or "", command.group, connection.user or "")
+        except _REFUSED as refused:
+            return Reply(_CODE_OF[type(refused)])
+        return Reply(errors.REPLY_OK)
+
+    def _check(self, app: str, user: str, members: Sequence[str]) -> None:
+        """Raise :class:`_Stranger` unless all have accounts, and none of the members has blocked the user."""
+        users = {user, *members}
+        known = {account.user for account in self._accounts.those_of(app, tuple(users))}
+        if users - known or self._friends.blocked_by(app, user, members):
+            raise _Stranger(user)
+
+
+def _view(group: Group) -> GroupView:
+    return GroupView(group.id, group.name, group.role, group.open)

@@ -1,8 +1,8 @@
-"""Passwords: hashed with argon2id (RFC 9106), away from the loop, and at most two at once.
+"""Passwords: hashed with argon2id (RFC 9106) in threads, at most two at once.
 
-A hash takes 19 MiB and some 20 ms of a core. The library is loaded with the first password.
-Hashes of GoChat, the hexadecimal MD5 of the password with a constant salt behind it, are understood, so that
-whoever has one can log in once more and get a better one.
+A hash takes 19 MiB and some 20 ms of a core. The library is imported with the first password. Hashes of
+GoChat (the hexadecimal MD5 of the password followed by a constant salt) are accepted, and replaced at the
+next login.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MEMORY_KIB: Final = 19 * 1024
 LANES: Final = 1
 AT_ONCE: Final = 2
 MAX_WAITING: Final = 1000
-"""So many passwords may wait to be looked at; that is some ten seconds of both threads."""
+"""Limit of the passwords that wait: about ten seconds of work for both threads."""
 MAX_PASSWORD_BYTES: Final = 1024
 
 _md5: Final = re.compile(r"[0-9a-f]{32}", re.ASCII | re.IGNORECASE)
@@ -37,7 +37,7 @@ class Overloaded(ImserverError):
 
 
 class Passwords:
-    """Owner of the threads that hash. ``salt`` is what GoChat put behind each password."""
+    """Owner of the threads that hash. ``salt`` is that of GoChat."""
 
     def __init__(self, salt: str) -> None:
         self._salt = salt
@@ -51,50 +51,48 @@ class Passwords:
         hasher = self._library()
         return self._aside(lambda: hasher.hash(password))
 
-    def matches(self, kept: str, password: str) -> bool:
-        """Whether this is the password of a hash. That it is not takes as long for one of GoChat's, and for
-        ``""``, nobody's, as for any. Switches.
-
-        Raises Overloaded.
+    def matches(self, hashed: str, password: str) -> bool:
+        """Whether a password has this hash. A mismatch takes equally long for a hash of GoChat, for ``""``
+        (no account) and for any other hash. Switches. Raises Overloaded.
         """
         hasher = self._library()
-        if _md5.fullmatch(kept):
+        if _md5.fullmatch(hashed):
             digest = hashlib.md5((password + self._salt).encode(), usedforsecurity=False).hexdigest()
-            return hmac.compare_digest(digest, kept.lower()) or self._aside(
+            return hmac.compare_digest(digest, hashed.lower()) or self._aside(
                 lambda: self._verified(hasher, "", password)
             )
-        return self._aside(lambda: self._verified(hasher, kept, password))
+        return self._aside(lambda: self._verified(hasher, hashed, password))
 
-    def is_weak(self, kept: str) -> bool:
-        """Whether a hash is not as new ones are."""
-        return bool(_md5.fullmatch(kept)) or self._library().check_needs_rehash(kept)
+    def is_weak(self, hashed: str) -> bool:
+        """Whether a hash is weaker than new ones."""
+        return bool(_md5.fullmatch(hashed)) or self._library().check_needs_rehash(hashed)
 
     def close(self) -> None:
-        """End the threads; nothing may be asked any more."""
+        """Stop the threads. Call nothing afterwards."""
         if self._threads is not None:
             self._threads.kill()
             self._threads = None
 
     def _library(self) -> PasswordHasher:
         if self._hasher is None:
-            # Loaded in the loop's thread, not in two at once.
+            # Imported in the loop's thread: otherwise two threads might import it at once.
             from argon2 import PasswordHasher
 
             self._hasher = PasswordHasher(PASSES, MEMORY_KIB, LANES)
         return self._hasher
 
-    def _verified(self, hasher: PasswordHasher, kept: str, password: str) -> bool:
+    def _verified(self, hasher: PasswordHasher, hashed: str, password: str) -> bool:
         from argon2.exceptions import Argon2Error, InvalidHashError
 
-        if not kept:
+        if not hashed:
             self._nobodys = self._nobodys or hasher.hash("nobody's")
         try:
-            return hasher.verify(kept or self._nobodys, password) and bool(kept)
+            return hasher.verify(hashed or self._nobodys, password) and bool(hashed)
         except (Argon2Error, InvalidHashError):
             return False
 
     def _aside(self, work: Callable[[], T]) -> T:
-        """What ``work`` returns, done in one of the threads."""
+        """Run ``work`` in one of the threads and return its result."""
         if self.waiting >= MAX_WAITING:
             raise Overloaded(f"{MAX_WAITING} passwords wait already")
         if self._threads is None:

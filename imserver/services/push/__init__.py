@@ -1,1 +1,1 @@
-"""Pushes: to whom they go, in which order, once, and what becomes of those that nobody could get."""
+"""Pushes: targets, order, idempotency, and pending pushes for absent users."""

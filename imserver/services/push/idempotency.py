@@ -1,16 +1,18 @@
-"""Idempotency: ids of messages and requests, so that what a back end repeats is done once.
+"""Idempotency: a push or request that a back end repeats under the same id is carried out once.
 
-An id is *claimed* before delivery and *settled* after it: remembered when its push was accepted, released if
-it was not, so that it may be tried again. A repeat that arrives in between waits for the outcome.
+An id is *claimed* before delivery and *settled* after it. It is remembered if its push was accepted.
+Otherwise it is released, so that it may be tried again. A repeat that arrives in between waits for the
+result.
 
-What is kept of an id are 60 bits of its keyed hash, whatever its length. Two of 1,000,000 ids agree in them
-with a probability of 0.0000004, and nobody can choose ids that do: each process makes the hash's key anew.
-Measured with 1,000,000 ids: 115 bytes an id (32 the number, 8 its place in the order, the rest its entry in
-a dict and what the allocator keeps), 0.4 µs to claim one and 0.4 µs to settle it.
+Each id is stored as 60 bits of its keyed hash, whatever its length. Two of 1,000,000 ids collide with a
+probability of 0.0000004. Nobody can choose ids that collide, because each process makes a new key. Measured
+with 1,000,000 ids: 115 bytes per id (32 for the number, 8 for its position in the order, the rest for the
+dict entry and the allocator), 0.4 µs to claim an id and 0.4 µs to settle it.
 """
 
 from __future__ import annotations
 
+import struct
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from time import monotonic
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
 
 UNTRACKED: Final = 0
-"""The key of an empty id: never a repeat, never remembered."""
+"""The key of an empty id. It is never a repeat and never remembered."""
 
 _HASH_MASK: Final = 2**60 - 1
 _SHARD_IDS: Final = 10_300
@@ -37,11 +39,11 @@ _PURGE_IDS: Final = 64
 
 
 class Dedupe:
-    """The ids accepted in the last ``seconds``, at most ``limit`` of them; the oldest leave first.
+    """The ids accepted in the last ``seconds``, at most ``limit`` of them. The oldest are dropped first.
 
-    ``shared``: an id counts for all apps together, as in the original; otherwise for each app by itself.
-    Owner: the node. :meth:`claim` switches to other greenlets only while it waits for another claim of the
-    same id; :meth:`settle` never does.
+    ``shared``: an id is unique among all apps, as in the original; otherwise within its app. Owner: the node.
+    :meth:`claim` switches only while it waits for another claim of the same id. :meth:`settle` never
+    switches.
     """
 
     def __init__(
@@ -55,8 +57,8 @@ class Dedupe:
         self._limit = limit
         self._seconds = seconds
         self._clock = clock
-        # Shards keep the pause short when a dict grows (0.2 ms, not 20). Their size is such that a dict of
-        # that many ids has just been filled to what CPython allows: a few more would double it.
+        # Shards keep the pause short when a dict grows (0.2 ms instead of 20 ms). The shard size is the
+        # number of ids that just fills a dict as CPython sizes it. A few more ids would double the dict.
         self._shard_count = -(-limit // _SHARD_IDS)
         self._shards: list[dict[int, int]] = [{} for _ in range(self._shard_count)]
         """Hash → the second in which it was accepted; shared objects, so they cost nothing."""
@@ -71,10 +73,12 @@ class Dedupe:
         return len(self._order)
 
     def claim(self, app: str, msg_id: str) -> int | None:
-        """Claim an id for delivery: the key to :meth:`settle` it with, or None if it was accepted before."""
+        """Claim an id for delivery. Return the key for :meth:`settle`, or None if the id was accepted
+        before.
+        """
         if not msg_id:
             return UNTRACKED
-        # As key() does it: this and settle() are in the path of every push.
+        # Same code as key(), inlined: claim and settle run for every push.
         key = (hash(msg_id) if self.shared else hash((app, msg_id))) & _HASH_MASK
         if key in self._pending:
             self._wait_for_outcome(key)
@@ -89,11 +93,13 @@ class Dedupe:
         return msg_id != "" and self.key(app, msg_id) in self._pending
 
     def key(self, app: str, msg_id: str) -> int:
-        """What an id is claimed and remembered as."""
+        """The key under which an id is claimed and remembered."""
         return (hash(msg_id) if self.shared else hash((app, msg_id))) & _HASH_MASK
 
     def settle(self, key: int, accepted: bool) -> None:
-        """End a claim: the id is remembered if its push was accepted, and may be claimed again if not."""
+        """End a claim. The id is remembered if its push was ``accepted``; otherwise it may be claimed
+        again.
+        """
         if not key:
             return
         outcome = self._pending.pop(key)
@@ -113,7 +119,9 @@ class Dedupe:
             outcome.set()
 
     def _wait_for_outcome(self, key: int) -> None:
-        """Return when nobody claims the id any more. Of several who wait, the first to run may claim it."""
+        """Wait until no claim of the id is left. Of several waiting callers, the first to run may claim
+        it.
+        """
         while key in self._pending:
             outcome = self._pending[key]
             if outcome is None:
@@ -121,7 +129,7 @@ class Dedupe:
             outcome.wait()
 
     def _has_expired(self, key: int) -> bool:
-        """Whether a remembered id's time is over; it and all older ones are forgotten then."""
+        """Whether a remembered id has expired. If so, delete it and all older ones."""
         now = self._clock()
         if now < self._shards[key % self._shard_count][key] + self._seconds:
             return False
@@ -145,20 +153,24 @@ class Dedupe:
 
 
 CLAIM_SECONDS: Final = 10.0
-"""How long a repeat waits for the outcome of the same id on another node."""
+"""How long a repeat waits for the result of the same id on another node."""
 LOOK_SECONDS: Final = 0.05
-"""Time between two questions about it."""
+"""Time between two queries for the result."""
 
 
-class IdClaim(Struct, frozen=True, gc=False):
-    """A claimed id, to be given back to :meth:`MessageIds.end`. ``claim``: the one of the cluster."""
+class IdClaim(Struct, gc=False):
+    """A claimed id, passed back to the owner of the claim: :class:`MessageIds` or :class:`RequestIds`.
+
+    ``claim``: the claim in the cluster. ``digest``: digest of the request's content.
+    """
 
     key: int
     claim: Claim | None = None
+    digest: int = 0
 
 
 class Waiting(Struct, frozen=True):
-    """Another request holds the id at this moment."""
+    """Another request holds the id now."""
 
 
 WAITING: Final = Waiting()
@@ -167,8 +179,8 @@ WAITING: Final = Waiting()
 class MessageIds:
     """Claims ids on this node and, if there is a ``registry``, in the cluster.
 
-    Repeats on this node are found in its own memory first. While the registry does not answer, ids are known
-    on this node only. Under the app ``""`` an id counts for all apps.
+    Repeats on this node are found in its own memory first. While the registry does not answer, claims count
+    on this node only. Under the app ``""`` an id is unique among all apps.
     """
 
     def __init__(self, dedupe: Dedupe, registry: RedisRegistry | None = None) -> None:
@@ -180,10 +192,12 @@ class MessageIds:
         return msg_id if self.dedupe.shared or not app else f"{app}:{msg_id}"
 
     def begin(self, app: str, msg_id: str) -> IdClaim | None:
-        """Claim an id; None: it was accepted before. May switch while another request holds it."""
+        """Claim an id. Return None if it was accepted before. May switch while another request holds it."""
         key = self.dedupe.claim(app, msg_id)
-        if key is None or not msg_id or self.registry is None:
-            return None if key is None else IdClaim(key)
+        if key is None:
+            return None
+        if self.registry is None or not msg_id:
+            return IdClaim(key)
         claim: Claim | None = None
         mine = False
         try:
@@ -195,7 +209,9 @@ class MessageIds:
         return IdClaim(key, claim) if mine else None
 
     def _claim(self, registry: RedisRegistry, name: str) -> Claim | None:
-        """Claim in the cluster, and wait while another node holds the id; None: the registry is silent."""
+        """Claim in the cluster, and wait while another node holds the id. Return None if the registry does
+        not answer.
+        """
         deadline = monotonic() + CLAIM_SECONDS
         while True:
             claims = registry.claim([name])
@@ -208,10 +224,10 @@ class MessageIds:
     def begin_each(
         self, app: str, msg_ids: Sequence[str], only_here: Collection[int] = ()
     ) -> list[IdClaim | Waiting | None]:
-        """Claim many ids with one question to the registry.
+        """Claim many ids with one query to the registry.
 
-        An id that another request holds is not waited for: claim it with :meth:`begin` when these are ended.
-        ``only_here``: indexes of ids that are not claimed in the cluster.
+        This does not wait for ids that another request holds: claim those with :meth:`begin` after ending the
+        claims made here. ``only_here``: indexes of ids that are not claimed in the cluster.
         """
         begun: list[IdClaim | Waiting | None] = []
         ask: list[int] = []
@@ -238,7 +254,7 @@ class MessageIds:
             held = begun[index]
             assert isinstance(held, IdClaim)
             if claim.state == "mine":
-                begun[index] = IdClaim(held.key, claim)
+                held.claim = claim
             else:
                 repeated = claim.state == "repeat"
                 self.dedupe.settle(held.key, repeated)
@@ -246,7 +262,7 @@ class MessageIds:
         return begun
 
     def end(self, held: IdClaim, accepted: bool) -> None:
-        """End a claim: the id is remembered if ``accepted``, else it may be claimed again."""
+        """End a claim. The id is remembered if ``accepted``; otherwise it may be claimed again."""
         self.dedupe.settle(held.key, accepted)
         if held.claim is not None and self.registry is not None:
             self.registry.settle(held.claim, accepted)
@@ -254,35 +270,29 @@ class MessageIds:
 
 MAX_FIRSTS: Final = 50_000
 MAX_FIRST_BYTES: Final = 16 << 20
-"""Requests whose outcomes are remembered: at least so many of the last ones, as far as they fit."""
+"""Least number of recent requests whose outcomes are remembered, within the memory limit."""
 _ENTRY_BYTES: Final = 150
 _DIGEST_BYTES: Final = 8
+_pack_digest: Final = struct.Struct(">q").pack
 
 
 class IdReused(ImserverError):
-    """Another request came under this id before."""
-
-
-class Ticket(Struct, frozen=True, gc=False):
-    """The right to carry out a request: to be given back with its outcomes. ``digest``: of its content."""
-
-    held: IdClaim
-    digest: int
+    """The id was used before for a different request."""
 
 
 class First(Struct, frozen=True, gc=False):
-    """The result of a request when it came first: an :class:`Outcome` per byte."""
+    """The stored result of the first request with this id: one :class:`Outcome` per byte."""
 
     outcomes: bytes
 
 
 class RequestIds:
-    """Requests that a back end repeats under the same id are carried out once, and answered as the first was.
+    """Carries out a request once per id. A repeat gets the answer of the first one.
 
-    An id counts in its app. The node that has carried out a request remembers its outcomes for a while; other
-    nodes know only that it was accepted. Owner of the first outcomes: they are stored in two generations.
-    When the younger one is full it becomes the older one, which is dropped. An entry is the digest of the
-    request and its outcomes, under the key that the id has among claimed ids.
+    An id is unique in its app. The node that carried out a request remembers its outcomes for a while. Other
+    nodes know only that it was accepted. Owner of the remembered outcomes. They are stored in two
+    generations: when the younger one is full, it becomes the older one, and the previous older one is
+    dropped. An entry maps the key of a claimed id to the digest of the request and its outcomes.
     """
 
     def __init__(self, ids: MessageIds) -> None:
@@ -291,27 +301,32 @@ class RequestIds:
         self._older: dict[int, bytes] = {}
         self._bytes = 0
 
-    def begin(self, app: str, request_id: str, digest: int) -> Ticket | First | None:
-        """Claim an id for a request with this digest of its content. May switch.
+    def begin(self, app: str, request_id: str, digest: int) -> IdClaim | First | None:
+        """Claim an id for a request. ``digest``: digest of its content. May switch.
 
-        A ticket: carry it out, then :meth:`end`. Otherwise it was accepted before: its outcomes, or None if
-        this node does not know them. Raises :class:`IdReused` if that was another request.
+        If a claim is returned: carry the request out, then call :meth:`end`. Otherwise the request was
+        accepted before. Then the result is its outcomes, or None if this node does not know them. Raises
+        :class:`IdReused` if the id belongs to a different request.
         """
         name = _name(app, request_id)
         held = self._ids.begin("", name)
-        return self._first(name, digest) if held is None else Ticket(held, digest)
+        if held is None:
+            return self._first(name, digest)
+        held.digest = digest
+        return held
 
     def begin_each(
         self, app: str, requests: Sequence[tuple[str, int]]
-    ) -> list[Ticket | First | IdReused | Waiting | None]:
-        """The same for many different ids (each with a digest); see :meth:`MessageIds.begin_each`."""
+    ) -> list[IdClaim | First | IdReused | Waiting | None]:
+        """Claim many different ids, each with a digest; see :meth:`MessageIds.begin_each`."""
         names = [_name(app, request_id) for request_id, _ in requests]
-        begun: list[Ticket | First | IdReused | Waiting | None] = []
+        begun: list[IdClaim | First | IdReused | Waiting | None] = []
         for name, (_, digest), held in zip(names, requests, self._ids.begin_each("", names), strict=True):
             if isinstance(held, Waiting):
                 begun.append(held)
             elif held is not None:
-                begun.append(Ticket(held, digest))
+                held.digest = digest
+                begun.append(held)
             else:
                 try:
                     begun.append(self._first(name, digest))
@@ -319,23 +334,22 @@ class RequestIds:
                     begun.append(reused)
         return begun
 
-    def end(self, ticket: Ticket, outcomes: Sequence[Outcome]) -> None:
-        """The request was carried out; its id is free again if no outcome was accepted."""
+    def end(self, held: IdClaim, outcomes: Sequence[Outcome]) -> None:
+        """End a request. Its id may be used again if no outcome was accepted."""
         accepted = not ACCEPTED.isdisjoint(outcomes)
         if accepted:
-            digest = ticket.digest.to_bytes(_DIGEST_BYTES, "big", signed=True)
-            entry = self._firsts[ticket.held.key] = digest + bytes(outcomes)
+            entry = self._firsts[held.key] = _pack_digest(held.digest) + bytes(outcomes)
             self._bytes += _ENTRY_BYTES + len(entry)
             if len(self._firsts) >= MAX_FIRSTS or self._bytes >= MAX_FIRST_BYTES:
                 self._older, self._firsts, self._bytes = self._firsts, {}, 0
-        self._ids.end(ticket.held, accepted)
+        self._ids.end(held, accepted)
 
     def _first(self, name: str, digest: int) -> First | None:
         key = self._ids.dedupe.key("", name)
         entry = self._firsts.get(key) or self._older.get(key)
         if entry is None:
             return None
-        if entry[:_DIGEST_BYTES] != digest.to_bytes(_DIGEST_BYTES, "big", signed=True):
+        if entry[:_DIGEST_BYTES] != _pack_digest(digest):
             raise IdReused
         return First(entry[_DIGEST_BYTES:])
 

@@ -1,62 +1,248 @@
-"""Publishing: one event to targets of mixed kinds, with what became of each."""
+"""Publishing: sends one event to targets of several kinds and reports the outcome of each; stores pending
+pushes for absent users.
+
+Pending pushes wait in the memory of this node until a login or until they expire. When the user logs in on
+any node, they are delivered within about a second, in the order of the pushes. A later push to the same user
+is queued behind them. All pending pushes are lost when the node ends.
+"""
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Callable, Sequence
-from typing import Annotated
+from itertools import count
+from time import monotonic
+from typing import Annotated, Final
 
+import gevent
+from gevent.lock import BoundedSemaphore
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from imserver.clock import until_beat
+from imserver.errors import StorageUnavailable
 from imserver.model import SYSTEM_PREFIX, Event, Outcome
-from imserver.services.push.pending import PendingPushes
+from imserver.services.channels.connections import Connections
+from imserver.services.channels.members import ChannelMembers
 from imserver.services.push.push import Pushes
-from imserver.services.rooms.connections import Connections
-from imserver.services.rooms.rooms import Rooms
+from imserver.services.sessions.presence import Presence
+from imserver.storage.store import Store
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS: Final = 1.0
+LOOK_USERS: Final = 1000
+"""Number of users looked up together."""
+APP_SHARE: Final = 0.75
+"""Part of the free space (not used by other apps) that one app may use."""
+_ENTRY_BYTES: Final = 400
 
 Name = Annotated[str, Meta(min_length=1, max_length=512)]
-GroupName = Annotated[str, Meta(pattern="^[1-9][0-9]{0,17}$", description="A group, by its id.")]
+_GROUP: Final = re.compile("[1-9][0-9]{0,17}")
+GroupName = Annotated[str, Meta(pattern=f"^{_GROUP.pattern}$", description="A group, by its id.")]
+_MEMBERS: Final = 1000
+"""Members of a group that are read together."""
 
 
 class Target(Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
-    """Whom a push is for: a ``user`` (on one ``device`` if it is named), a ``connection`` by its id, a
-    ``room``, ``all`` users of the app, or, if it is stored, a ``group``."""
+    """A target of a push: a `user` (with `device`: only on that device), a `connection` by its id, a
+    `channel`, the members of a `group`, or `all` users of the app.
+
+    The channel `user:<id>` is the user with this id, `group:<id>` the group.
+    """
 
     user: Name | UnsetType = UNSET
     device: Annotated[str, Meta(max_length=512)] | UnsetType = UNSET
     connection: Name | UnsetType = UNSET
-    room: Name | UnsetType = UNSET
+    channel: Name | UnsetType = UNSET
     group: GroupName | UnsetType = UNSET
     all: bool = False
 
     def __post_init__(self) -> None:
-        kinds = (self.user, self.connection, self.room, self.group)
+        kinds = (self.user, self.connection, self.channel, self.group)
         if sum(kind is not UNSET for kind in kinds) + self.all != 1:
             raise ValueError(
-                "A target has one of `user`, `connection`, `room`, `group`, and `all` that is true"
+                "A target has one of `user`, `connection`, `channel`, `group`, and `all` that is true"
             )
         if self.device is not UNSET and self.user is UNSET:
             raise ValueError("`device` goes with `user`")
 
 
-OnAbsent = Callable[[str, str, Event], None]
-"""Called with (app, user, event) for each user who is not online. Must not switch."""
+def addressed(target: Target) -> Target:
+    """The user or group whose channel a target is; any other target itself."""
+    kind, _, id = ("", "", "") if target.channel is UNSET else target.channel.partition(":")
+    if kind == "user" and id:
+        return Target(user=id)
+    if kind == "group" and _GROUP.fullmatch(id):
+        return Target(group=id)
+    return target
 
 
-class Publishing:
-    """Sends to targets of all kinds, on all nodes. Every call may switch."""
+class PendingPush(Struct, gc=False):
+    """One push, for ``device`` (None: for all), until the monotonic time ``until``."""
+
+    event: Event
+    device: str | None
+    until: float
+
+    @property
+    def size(self) -> int:
+        """Approximate size in bytes."""
+        return _ENTRY_BYTES + len(self.event.text) + len(self.event.data)
+
+
+class _Queue:
+    """The pushes of one user by number, the oldest first. ``turn`` is locked during delivery."""
+
+    __slots__ = ("pushes", "turn")
+
+    def __init__(self) -> None:
+        self.pushes: dict[int, PendingPush] = {}
+        self.turn = BoundedSemaphore(1)
+
+
+class PendingPushes:
+    """Owner of all pending pushes of this node: at most ``limit_pushes``, and at most ``limit_bytes``.
+
+    One app takes at most :data:`APP_SHARE` of the free space, so that no app can use all of it.
+    """
 
     def __init__(
         self,
         pushes: Pushes,
-        rooms: Rooms,
+        presence: Presence,
+        limit_pushes: int,
+        limit_bytes: int,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self.limit_pushes = limit_pushes
+        self.limit_bytes = limit_bytes
+        self.count = 0
+        self.bytes = 0
+        self.expired = 0
+        """Pushes that expired before their user came."""
+        self._pushes = pushes
+        self._presence = presence
+        self._clock = clock
+        self._queues: dict[tuple[str, str], _Queue] = {}
+        self._used: dict[str, tuple[int, int]] = {}
+        """App → its pushes, and their bytes."""
+        self._numbers = count()
+        self._next_expiry = float("inf")
+
+    def add(self, app: str, user: str, event: Event, seconds: float, device: str | None = None) -> bool:
+        """Store a push for ``seconds``. Return False if there is no room for it. Never switches."""
+        push = PendingPush(event, device, self._clock() + seconds)
+        if not self._has_room(app, push.size):
+            return False
+        queue = self._queues.get((app, user))
+        if queue is None:
+            queue = self._queues[app, user] = _Queue()
+        queue.pushes[next(self._numbers)] = push
+        self._account(app, 1, push.size)
+        self._next_expiry = min(self._next_expiry, push.until)
+        return True
+
+    def _has_room(self, app: str, size: int) -> bool:
+        pushes, used = self._used.get(app, (0, 0))
+        return pushes + 1 <= APP_SHARE * (
+            self.limit_pushes - self.count + pushes
+        ) and used + size <= APP_SHARE * (self.limit_bytes - self.bytes + used)
+
+    def _account(self, app: str, pushes: int, size: int) -> None:
+        self.count += pushes
+        self.bytes += size
+        before = self._used.get(app, (0, 0))
+        self._used[app] = before[0] + pushes, before[1] + size
+        if not self._used[app][0]:
+            del self._used[app]
+
+    def waits_for(self, app: str, user: str) -> bool:
+        """Whether a user has pending pushes. Never switches."""
+        return (app, user) in self._queues
+
+    def deliver(self, app: str, user: str) -> None:
+        """Deliver the pending pushes of a user, if they are online. Switches."""
+        queue = self._queues.get((app, user))
+        if queue is None:
+            return
+        with queue.turn:
+            for number, push in tuple(queue.pushes.items()):
+                if push.until <= self._clock():
+                    continue  # counted in the next round
+                if self._pushes.reach(app, [user], push.event, push.device)[0] is Outcome.SENT:
+                    self._drop(app, queue, number)
+                elif push.device is None:
+                    break
+            if not queue.pushes and self._queues.get((app, user)) is queue:
+                del self._queues[app, user]
+
+    def run(self) -> None:
+        """Greenlet: check once per second whether users with pending pushes are online."""
+        while True:
+            gevent.sleep(until_beat(LOOK_SECONDS))
+            if self._queues:
+                try:
+                    self.look()
+                except Exception:
+                    log.exception("looking for users with pending pushes failed")
+
+    def look(self) -> None:
+        """Drop expired pushes, and deliver to users who are online now."""
+        if self._clock() >= self._next_expiry:
+            self._expire()
+        users: dict[str, list[str]] = {}
+        for app, user in self._queues:
+            users.setdefault(app, []).append(user)
+        for app, names in users.items():
+            for start in range(0, len(names), LOOK_USERS):
+                some = names[start : start + LOOK_USERS]
+                for user, online in zip(some, self._presence.are_online(app, some), strict=True):
+                    if online:
+                        self.deliver(app, user)
+
+    def _expire(self) -> None:
+        now = self._clock()
+        soonest = float("inf")
+        for (app, user), queue in tuple(self._queues.items()):
+            for number, push in tuple(queue.pushes.items()):
+                if push.until <= now:
+                    self._drop(app, queue, number)
+                    self.expired += 1
+                else:
+                    soonest = min(soonest, push.until)
+            if not queue.pushes:
+                del self._queues[app, user]
+        self._next_expiry = soonest
+
+    def _drop(self, app: str, queue: _Queue, number: int) -> None:
+        """Remove one push, unless another greenlet has removed it."""
+        push = queue.pushes.pop(number, None)
+        if push is not None:
+            self._account(app, -1, -push.size)
+
+
+OnAbsent = Callable[[str, Sequence[tuple[str, Event]]], None]
+"""Called with (app, (user, event) for each user who is not online). May switch."""
+
+
+class Publishing:
+    """Sends to targets of all kinds, on all nodes. Every call may switch. ``store`` has the groups."""
+
+    def __init__(
+        self,
+        pushes: Pushes,
+        channels: ChannelMembers,
         connections: Connections,
         pending: PendingPushes,
+        store: Store,
         on_absent: OnAbsent | None = None,
     ) -> None:
         self._pushes = pushes
-        self._rooms = rooms
+        self._channels = channels
         self._connections = connections
         self._pending = pending
+        self._store = store
         self._on_absent = on_absent
 
     def to_targets(
@@ -67,14 +253,17 @@ class Publishing:
         except_users: tuple[str, ...] = (),
         ttl_seconds: float = 0,
     ) -> list[Outcome]:
-        """Tell each target, in their order; a user or a connection under several of them is told as often.
+        """Send to each target, in order. A user or connection named by several targets receives the event
+        several times.
 
-        ``except_users`` are not told by rooms and ``all``. Users who are absent are told if they log in
-        within ``ttl_seconds``.
+        ``except_users`` do not receive it through channels, groups and ``all``. Absent users receive it if
+        they log in within ``ttl_seconds``.
         """
         outcomes: list[Outcome] = []
         users: list[str] = []
-        for target in targets:
+        # Names of channels are the back end's own where users are connections.
+        system = app.startswith(SYSTEM_PREFIX)
+        for target in targets if system else map(addressed, targets):
             if target.user is not UNSET and target.device is UNSET:
                 users.append(target.user)
                 continue
@@ -92,9 +281,35 @@ class Publishing:
             return self.to_users(app, [target.user], event, ttl_seconds, device)
         if target.connection is not UNSET:
             return self._connections.push_each(app, [target.connection], event)
-        if target.room is not UNSET:
-            return [self._rooms.publish(app, target.room, event, except_users)]
+        if target.channel is not UNSET:
+            return [self._channels.publish(app, target.channel, event, except_users)]
+        if target.group is not UNSET:
+            return [self._to_group(app, int(target.group), event, except_users, ttl_seconds)]
         return [self._pushes.spread(app, event, except_users)]
+
+    def _to_group(
+        self, app: str, group: int, event: Event, except_users: tuple[str, ...], ttl_seconds: float
+    ) -> Outcome:
+        """Send to the members of a group. PARTLY: a node with some of them is known not to receive it."""
+        log, outcomes, after = self._store.existing_log(), set[Outcome](), ""
+        while log is not None:
+            try:
+                rows = log.members(app, group, after, _MEMBERS)
+            except StorageUnavailable:
+                outcomes.add(Outcome.FAILED)
+                break
+            # The two users of a conversation are its members, too.
+            users = [row.user for row in rows if row.kind_of_conversation == "group"]
+            users = [user for user in users if user not in except_users]
+            outcomes.update(self.to_users(app, users, event, ttl_seconds))
+            if len(rows) < _MEMBERS:
+                break
+            after = rows[-1].user
+        if outcomes <= {Outcome.NOT_SENT}:
+            return Outcome.NOT_SENT
+        if outcomes <= {Outcome.NOT_SENT, Outcome.FAILED}:
+            return Outcome.FAILED
+        return Outcome.PARTLY if outcomes & {Outcome.FAILED, Outcome.PARTLY} else Outcome.SENT
 
     def to_users(
         self,
@@ -104,20 +319,23 @@ class Publishing:
         ttl_seconds: float = 0,
         device: str | None = None,
     ) -> list[Outcome]:
-        """Tell users, on all their devices or on one."""
+        """Send to users, on all their devices or on one."""
         if app.startswith(SYSTEM_PREFIX):
             return self._connections.push_each(app, users, event)
         if self._pending.count:
             self._deliver_pending(app, users)
         outcomes = self._pushes.reach(app, users, event, device)
-        if (ttl_seconds or self._on_absent is not None) and Outcome.NOT_SENT in outcomes:
-            for index, outcome in enumerate(outcomes):
-                if outcome is Outcome.NOT_SENT:
-                    outcomes[index] = self._miss(app, users[index], event, ttl_seconds, device)
+        if Outcome.NOT_SENT in outcomes:
+            self._report(app, users, [event] * len(users), outcomes)
+            for index, outcome in enumerate(outcomes if ttl_seconds else ()):
+                if outcome is Outcome.NOT_SENT and self._pending.add(
+                    app, users[index], event, ttl_seconds, device
+                ):
+                    outcomes[index] = Outcome.HELD
         return outcomes
 
     def to_each(self, app: str, users: Sequence[str], events: Sequence[Event]) -> list[Outcome]:
-        """Tell each user something of their own, in this order."""
+        """Send each user their own event, in this order."""
         if app.startswith(SYSTEM_PREFIX):
             return [
                 self._connections.push_each(app, [user], event)[0]
@@ -126,10 +344,8 @@ class Publishing:
         if self._pending.count:
             self._deliver_pending(app, users)
         outcomes = self._pushes.reach_each(app, users, events)
-        if self._on_absent is not None:
-            for user, event, outcome in zip(users, events, outcomes, strict=True):
-                if outcome is Outcome.NOT_SENT:
-                    self._on_absent(app, user, event)
+        if Outcome.NOT_SENT in outcomes:
+            self._report(app, users, events, outcomes)
         return outcomes
 
     def _deliver_pending(self, app: str, users: Sequence[str]) -> None:
@@ -138,10 +354,12 @@ class Publishing:
             if pending.waits_for(app, user):
                 pending.deliver(app, user)
 
-    def _miss(self, app: str, user: str, event: Event, ttl_seconds: float, device: str | None) -> Outcome:
-        """A user is not there: report it, and store the push for later."""
+    def _report(
+        self, app: str, users: Sequence[str], events: Sequence[Event], outcomes: Sequence[Outcome]
+    ) -> None:
+        """Report the users who are not online."""
         if self._on_absent is not None:
-            self._on_absent(app, user, event)
-        if ttl_seconds and self._pending.add(app, user, event, ttl_seconds, device):
-            return Outcome.HELD
-        return Outcome.NOT_SENT
+            pairs = zip(users, events, outcomes, strict=True)
+            self._on_absent(
+                app, [(user, event) for user, event, outcome in pairs if outcome is Outcome.NOT_SENT]
+            )

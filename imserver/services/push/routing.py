@@ -1,17 +1,17 @@
 """Routing of pushes in a cluster: find the user's nodes, forward, reroute, keep the order.
 
-Messages from one node to another keep their order. A user who moves to another node breaks it: a push on its
-way to the old node must be rerouted, and a later one goes to the new node directly. Each push carries its
-sender's number. The sender waits a little when a user has moved (:class:`ReorderDelay`), and the new node
-drops a rerouted push that a later one has overtaken (:class:`ReorderGuard`).
+Messages from one node to another keep their order. A user's move to another node breaks it: a push on its way
+to the old node must be rerouted, while a later push goes directly to the new node. So each push carries its
+sender's number. The sender waits a little after a move (:class:`ReorderDelay`), and the new node drops a
+rerouted push that a later push has overtaken (:class:`ReorderGuard`).
 """
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import count
+from collections.abc import Callable, Iterable, Sequence
+from itertools import count, repeat
 from random import getrandbits
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -22,7 +22,7 @@ from msgspec.structs import replace
 from imserver.cluster.registry import Claim, SessionRef
 from imserver.hub.hub import Hub
 from imserver.model import Event, Outcome
-from imserver.services.nodes.messages import NodeMessages, ToApp, ToUser
+from imserver.services.nodes import NodeMessages, ToApp, ToUser
 from imserver.services.push.idempotency import CLAIM_SECONDS, LOOK_SECONDS, IdClaim, MessageIds, Waiting
 from imserver.services.push.push import Delivery, UserPush
 from imserver.services.sessions.cluster_sessions import ClusterSessions
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 
 
 BATCH_TARGETS = 1000
-"""Targets that are looked up together."""
+"""Number of targets looked up together."""
 _NOWHERE: tuple[SessionRef, ...] = ()
 
 
 class ClusterReach:
     """See :class:`imserver.services.push.push.Reach`; on all nodes. Finds users in the registry.
 
-    While the registry is away, users of this node are reached.
+    While the registry does not answer, only users of this node are reached.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class ClusterReach:
     # --- the reach ------------------------------------------------------------------------------------------
 
     def to_user_once(self, app: str, user: str, event: Event) -> Outcome:
-        """See :class:`imserver.services.push.push.Reach`. Looks up and claims with one question."""
+        """See :class:`imserver.services.push.push.Reach`. Looks up and claims with one query."""
         if not event.id:
             found = self.find(app, [user])
             return self.push(app, user, event, None if found is None else found[0])
@@ -104,7 +104,7 @@ class ClusterReach:
         return outcomes, waiting
 
     def _push_batch(self, app: str, pushes: Sequence[UserPush]) -> list[Outcome | None]:
-        """Push those whose id nobody else holds; None for the others."""
+        """Push those whose id is free. The outcome is None for the others."""
         refs = self.find(app, [push.user for push in pushes])
         absent = () if refs is None else {index for index, found in enumerate(refs) if not found}
         outcomes: list[Outcome | None] = [Outcome.REPEATED] * len(pushes)
@@ -128,16 +128,29 @@ class ClusterReach:
         return outcomes
 
     def to_users(
-        self, app: str, users: Sequence[str], events: Iterable[Event], device: str | None = None
-    ) -> Iterator[Outcome]:
+        self, app: str, users: Sequence[str], event: Event, device: str | None = None
+    ) -> list[Outcome]:
         """See :class:`imserver.services.push.push.Reach`."""
+        outcomes: list[Outcome] = []
+        self.to_each(app, users, repeat(event), outcomes, device)
+        return outcomes
+
+    def to_each(
+        self,
+        app: str,
+        users: Sequence[str],
+        events: Iterable[Event],
+        outcomes: list[Outcome],
+        device: str | None = None,
+    ) -> None:
+        """See :class:`imserver.services.push.push.Reach`. ``device``: only sessions of this device."""
         coming = iter(events)
         for start in range(0, len(users), BATCH_TARGETS):
             batch = users[start : start + BATCH_TARGETS]
             refs = self.find(app, batch)
             for index, (user, event) in enumerate(zip(batch, coming, strict=False)):
                 found = None if refs is None else refs[index]
-                yield self.push(app, user, event, found, device) if user else Outcome.NOT_SENT
+                outcomes.append(self.push(app, user, event, found, device) if user else Outcome.NOT_SENT)
 
     def to_app(
         self, app: str, event: Event, except_user: str = "", except_users: tuple[str, ...] = ()
@@ -153,14 +166,16 @@ class ClusterReach:
     # --- finding and sending --------------------------------------------------------------------------------
 
     def find(self, app: str, users: Sequence[str]) -> list[tuple[SessionRef, ...]] | None:
-        """The sessions of each user, after a short wait if one of them has just moved. None: no answer."""
+        """The sessions of each user, after a short wait if one of them has just moved. None: the registry
+        does not answer.
+        """
         refs = self.look_up(app, users)
         if refs is not None and self.wait_for_rerouting(app, zip(users, refs, strict=True)):
             refs = self.look_up(app, users)
         return refs
 
     def look_up(self, app: str, users: Sequence[str]) -> list[tuple[SessionRef, ...]] | None:
-        """The sessions of each user; ``""`` has none. None: no answer."""
+        """The sessions of each user; ``""`` has none. None: the registry does not answer."""
         named = [user for user in users if user]
         found = self._registry.find(app, named) if named else []
         if found is None:
@@ -171,7 +186,7 @@ class ClusterReach:
     def wait_for_rerouting(self, app: str, targets: Iterable[tuple[str, tuple[SessionRef, ...]]]) -> bool:
         """Wait while earlier pushes are rerouted to users who have moved.
 
-        Returns whether it waited; other users may have moved meanwhile.
+        Returns whether it waited. Other users may have moved meanwhile.
         """
         seconds = 0.0
         for user, refs in targets:
@@ -189,9 +204,10 @@ class ClusterReach:
         refs: tuple[SessionRef, ...] | None,
         device: str | None = None,
     ) -> Outcome:
-        """Deliver to the user's nodes, or to one device; ``refs`` None: the registry does not answer.
+        """Deliver to the user's nodes, or to one device. ``refs`` None: the registry does not answer.
 
-        A user without sessions in the registry may still have one here, after a flush or a lost lease.
+        After a flush of Redis or a lost lease, a user without sessions in the registry may still have one
+        here.
         """
         number = next(self._numbers)
         own = self._node_messages.own_epoch
@@ -224,18 +240,18 @@ class ClusterReach:
 log = logging.getLogger(__name__)
 
 MAX_HOPS = 3
-"""How often a push may be rerouted."""
+"""Limit of the number of reroutings of a push."""
 MAX_REROUTED = 10_000
 _LOGIN_POLL_SECONDS = 0.01
 _LOGIN_POLLS = 100
 
 
 class Rerouting:
-    """Delivers pushes of other nodes, and reroutes those whose user has moved. Owner of one queue per user.
+    """Delivers pushes of other nodes, and reroutes pushes whose user has moved. Owner of one queue per user.
 
-    Between the lookup and the arrival of a push its user may have logged in on another node, or the login
-    here may still wait for the registry's answer. Such a push waits for the login, or is sent on to the
-    user's node, in the order of arrival.
+    Between the lookup and the arrival of a push, its user may have logged in on another node, or a login here
+    may still wait for the registry. Such a push waits for the login, or is forwarded to the user's node, in
+    the order of arrival.
     """
 
     def __init__(
@@ -259,7 +275,7 @@ class Rerouting:
         """Pushes accepted by a node that reached nobody, overtaken ones included."""
 
     def deliver(self, item: ToUser) -> None:
-        """Deliver here, behind waiting pushes of the same user. Never switches."""
+        """Deliver here, after waiting pushes of the same user. Never switches."""
         queue = self._queues.get((item.app, item.user))
         if queue is None and self._deliver(item):
             return
@@ -274,7 +290,7 @@ class Rerouting:
         gevent.spawn(self._run, item.app, item.user)
 
     def _deliver(self, item: ToUser) -> bool:
-        """Deliver, or drop an overtaken push; False if the user is not here. Never switches."""
+        """Deliver, or drop an overtaken push. Return False if the user is not here. Never switches."""
         app, user = item.app, item.user
         if item.hops and self._reorder_guard.is_overtaken(app, user, item.origin, item.number):
             self.unreached += 1
@@ -301,7 +317,7 @@ class Rerouting:
             del self._queues[app, user]
 
     def _serve(self, item: ToUser) -> bool:
-        """Deliver one push where its user is now; False if it cannot be delivered."""
+        """Deliver one push where its user is now. Return False if that is not possible."""
         for _ in range(_LOGIN_POLLS):
             if self._deliver(item):
                 return True
@@ -321,16 +337,16 @@ class Rerouting:
 
 
 REROUTE_SECONDS = 0.05
-"""Time for pushes on their way to be rerouted to the user's new node."""
+"""Time for rerouting pushes that are on their way to the user's old node."""
 ARRIVED_SECONDS = 1.0
-"""A push sent longer ago has arrived."""
+"""Age at which a push has certainly arrived."""
 MAX_ROUTES = 10_000
 GUARD_SECONDS = 10.0
-"""How long after a login rerouted pushes may arrive."""
+"""Time after a login in which rerouted pushes may arrive."""
 
 
 class ReorderDelay:
-    """The last node to which this node pushed, for the users it pushed to last. Owner of that memory."""
+    """The last node that received a push of this node, for the most recent users. Owner of that table."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
@@ -353,7 +369,7 @@ class ReorderDelay:
 
 
 class ReorderGuard:
-    """Who has just logged in on this node, and which pushes have reached them. Owner of that memory.
+    """Recent logins on this node, and the pushes delivered to these users. Owner of that table.
 
     Never switches. ``origin`` identifies the sender of a push, ``number`` counts its pushes.
     """

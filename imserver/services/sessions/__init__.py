@@ -1,1 +1,1 @@
-"""Sessions on this node and on all nodes: they begin, are found, and end."""
+"""Sessions and presence, on this node and on all nodes."""

@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from time import monotonic, time
 from typing import TYPE_CHECKING
 
 import gevent
 from gevent.event import Event as Signal
+from msgspec import Struct
 
 from imserver import errors
 from imserver.auth.login import Logins
-from imserver.cluster.registry import Session, SessionRef, SessionRegistration
+from imserver.cluster.registry import Lease, Session, SessionRef, SessionRegistration
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import App, Hub
 from imserver.metrics import Metrics
 from imserver.model import Event, Login
-from imserver.services.nodes.messages import Notice, Replaced
-from imserver.services.nodes.queries import AliveQuery, NodeQueries, OtherNodes, encode, read
+from imserver.services.nodes import NodeQueries, Notice, OtherNodes, Replaced, encode, read
 from imserver.services.sessions.sessions import (
     ALIVE_SECONDS,
     ENTER_TEXT,
     EXIT_TEXT,
-    ClosedSessions,
-    CloseSessions,
     Sessions,
-    Unban,
     say,
 )
 from imserver.transport.connection import OPEN, Connection
@@ -39,14 +36,22 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 WORKERS = 64
-"""Sessions whose end is told at once; they share the registry's pipelines."""
+"""Number of logouts reported at the same time, so that they share the registry's pipelines."""
 _LOOK_SECONDS = 0.01
 
 
-class Departures:
-    """Owner of the queue and of the greenlets that empty it.
+class AliveQuery(Struct, frozen=True, array_like=True):
+    """Does this session answer a ping?"""
 
-    ``on_exit`` is called with the session whose end took its user offline.
+    app: str
+    user: str
+    session_id: int
+
+
+class Departures:
+    """Reports logouts to the registry. Owner of the queue and of the greenlets that empty it.
+
+    ``on_exit`` is called with a session whose end took its user offline.
     """
 
     def __init__(self, registry: RedisRegistry, on_exit: Callable[[Session], None]) -> None:
@@ -54,62 +59,62 @@ class Departures:
         self._on_exit = on_exit
         self._waiting: deque[tuple[Session, bool]] = deque()
         self._wake = Signal()
-        self._telling = 0
+        self._reporting = 0
         self._workers: list[gevent.Greenlet[..., None]] = []
 
     def start(self) -> None:
-        """Begin to tell."""
+        """Start the greenlets."""
         self._workers = [gevent.spawn(self._run) for _ in range(WORKERS)]
 
     def stop(self) -> None:
-        """End the greenlets; what has not been told is not."""
+        """End the greenlets. Waiting logouts are not reported."""
         gevent.killall(self._workers)
 
     def add(self, session: Session, last_here: bool) -> None:
-        """A session is over. Never switches.
+        """Report the end of a session. Never switches.
 
-        ``last_here``: nobody addressed is left of its user on this node. That decides where the registry does
-        not answer.
+        ``last_here``: it was the last addressed session of its user on this node. If the registry does not
+        answer, this decides whether the user is offline.
         """
         self._waiting.append((session, last_here))
         self._wake.set()
 
     def pending(self) -> bool:
-        """Whether anything is still to be told, or being told."""
-        return bool(self._waiting or self._telling)
+        """Whether a logout waits or is being reported."""
+        return bool(self._waiting or self._reporting)
 
     def flush(self, seconds: float) -> bool:
-        """Wait until everything is told, for at most ``seconds``; whether it is."""
+        """Wait at most ``seconds`` until all logouts are reported. Return whether they are."""
         deadline = monotonic() + seconds
         while self.pending() and monotonic() < deadline:
             gevent.sleep(_LOOK_SECONDS)
         return not self.pending()
 
     def _run(self) -> None:
-        """Greenlet: tell of one departure after the other."""
+        """Greenlet: report one logout after the other."""
         while True:
             self._wake.wait()
             if not self._waiting:
                 self._wake.clear()
                 continue
             session, last_here = self._waiting.popleft()
-            self._telling += 1
+            self._reporting += 1
             try:
-                gone = self._registry.unregister(session)
-                if gone or (gone is None and last_here):
+                offline = self._registry.unregister(session)
+                if offline or (offline is None and last_here):
                     self._on_exit(session)
             except Exception:
-                log.exception("the end of a session of %s in %s failed", session.user, session.app)
+                log.exception("the logout of %s in %s was not reported", session.user, session.app)
             finally:
-                self._telling -= 1
+                self._reporting -= 1
 
 
 class ClusterSessions(Sessions):
-    """See :class:`imserver.services.sessions.sessions.Sessions`. Owner of what is known of sessions that are
-    being begun, and of the departures.
+    """See :class:`imserver.services.sessions.sessions.Sessions`. Owner of the departures and of the logins
+    that wait for the registry.
 
-    While the registry is away, logins go on under this node's own knowledge (or are refused with 1004 where
-    ``require_registry`` says so) and are registered when it is back.
+    While the registry does not answer, this node decides about logins by itself (with ``require_registry`` it
+    refuses them with 1004). It registers them when the registry answers again.
     """
 
     def __init__(
@@ -122,17 +127,19 @@ class ClusterSessions(Sessions):
         require_registry: bool,
         on_login: Callable[[str, str], None],
     ) -> None:
-        super().__init__(hub, fanout, metrics, logins)
-        self._others = others
+        super().__init__(hub, fanout, metrics, logins, others)
         self._registry = others.registry
         self._node_messages = others.node_messages
+        self._rpc = others.rpc
         self._require_registry = require_registry
         self._beginning: dict[int, bool] = {}
-        """Sessions that the registry is asked to begin, and whether they were replaced before it answered."""
+        """Sessions that wait for the registry, and whether they were replaced before it answered."""
         self._beginners: Counter[tuple[str, str]] = Counter()
-        """Users with a session that is being begun."""
-        self._departures = Departures(others.registry, self._tell_exit)
-        self._reregistration = Reregistration(hub, others.registry, self._departures, self._notify_replaced)
+        """Users with a session that waits for the registry."""
+        self._departures = Departures(others.registry, self._notify_exit)
+        self._reregister: bool | None = None
+        """Sessions to be registered again; True: all, False: those that the registry does not know."""
+        self._reregistration: gevent.Greenlet[..., None] | None = None
         self._on_login = on_login
 
     # --- logging in -----------------------------------------------------------------------------------------
@@ -150,7 +157,7 @@ class ClusterSessions(Sessions):
             if not self._beginners[who]:
                 del self._beginners[who]
         if registration is None and self._require_registry:
-            # It may have been registered, and the answer lost.
+            # It may be registered: possibly only the answer was lost.
             self._departures.add(session, False)
             return errors.REPLY_SYSTEM
         if registration is not None and registration.refused:
@@ -169,13 +176,13 @@ class ClusterSessions(Sessions):
         if not replaced and self._is_newest_here(app, connection, login.user):
             code = super()._begin(app, connection, login)
             self._on_login(login.app, login.user)
-            self._tell_peers_of(app, Event("enter", login.user, ENTER_TEXT))
+            self._notify_peers(app, Event("enter", login.user, ENTER_TEXT))
             return code
         self._hub.attach(app, connection, login.user, login.device)
         return errors.REPLY_OK
 
     def is_beginning(self, app: str, user: str) -> bool:
-        """Whether a login of this user waits for the registry: it may know of the session already."""
+        """Whether a login of this user waits for the registry. The registry may know the session already."""
         return (app, user) in self._beginners
 
     def _ask_to_begin(self, session: Session, login: Login) -> SessionRegistration | None:
@@ -189,7 +196,7 @@ class ClusterSessions(Sessions):
         return registration
 
     def _is_newest_here(self, app: App, connection: Connection, user: str) -> bool:
-        """False if a later login of the same user has overtaken this one on its way."""
+        """False if a later login of the same user was registered first."""
         assert connection.session is not None
         number = connection.session.number
         return (
@@ -207,9 +214,10 @@ class ClusterSessions(Sessions):
         return errors.REPLY_UNAUTHORIZED
 
     def _is_any_alive(self, others: Collection[SessionRef], login: Login) -> bool:
-        """Ask the nodes of these sessions whether they answer a ping. A silent node holds nobody.
+        """Ask the nodes of these sessions whether the sessions answer a ping. A node without an answer counts
+        as no.
 
-        Those here have been asked before, but for who has come meanwhile.
+        Sessions of this node were pinged before, except those that began since.
         """
         if any(p.epoch == self._node_messages.own_epoch and self._has_just_come(login, p.id) for p in others):
             return True
@@ -227,16 +235,16 @@ class ClusterSessions(Sessions):
         if connection is None:
             return session_id in self._beginning
         if connection.state == OPEN and connection.pinged_at:
-            # Another node asks the same at this moment: wait for the answer as it does.
+            # Another node is pinging it now: wait for the same answer.
             return super()._any_alive([connection])
         return connection.state == OPEN
 
-    def _ask_alive(self, lease, alive: AliveQuery) -> bool:  # type: ignore[no-untyped-def]
-        answers, _ = self._others.rpc.query_all([lease], "alive", encode(alive), ALIVE_SECONDS + 1.0)
+    def _ask_alive(self, lease: Lease, alive: AliveQuery) -> bool:
+        answers, _ = self._rpc.query_all([lease], "alive", encode(alive), ALIVE_SECONDS + 1.0)
         return any(read(answers, bool).values())
 
     def is_alive(self, alive: AliveQuery) -> bool:
-        """Another node asks: whether a session of ours answers a ping. Takes up to :data:`ALIVE_SECONDS`."""
+        """Whether a session of this node answers a ping. Waits up to :data:`ALIVE_SECONDS`."""
         if alive.session_id in self._beginning:
             return True
         connection = self._find(alive.app, alive.user, alive.session_id)
@@ -252,7 +260,9 @@ class ClusterSessions(Sessions):
                 self._node_messages.send(ref.epoch, Replaced(app, user, ref.id))
 
     def replaced(self, app: str, user: str, session_id: int) -> None:
-        """A session of ours is addressed no longer (told by its follower's node, or by the registry)."""
+        """A session of this node is no longer addressed. The node of its successor, or the registry, reports
+        this.
+        """
         if session_id in self._beginning:
             self._beginning[session_id] = True
         connection = self._find(app, user, session_id)
@@ -273,108 +283,77 @@ class ClusterSessions(Sessions):
     # --- leaving --------------------------------------------------------------------------------------------
 
     def ended(self, connection: Connection, code: int) -> None:
-        """A connection is over (``ConnectionContext.ended``). A greenlet tells the registry."""
+        """Handle the end of a connection (``ConnectionContext.ended``). A greenlet reports it to the
+        registry.
+        """
         self._metrics.closed(code)
         last_here = self._hub.leave(connection)
         session, connection.session = connection.session, None
         if session is not None:
             self._departures.add(session, last_here)
 
-    def leave(self, connection: Connection, follower: tuple[str, str] | None = None) -> None:
+    def leave(self, connection: Connection, successor: tuple[str, str] | None = None) -> None:
         """See :class:`imserver.services.sessions.sessions.Sessions`."""
         session, connection.session = connection.session, None
         last_here = self._hub.detach(connection)
         if session is None:
             return
-        stays = follower == (session.app, session.user)
+        stays = successor == (session.app, session.user)
         if stays and session.policy in ("single", "refuse"):
-            # It must not be a rival of its own follower.
+            # It must not count as a rival of its successor.
             self._registry.unregister(session)
         else:
             self._departures.add(session, last_here and not stays)
 
     def start(self) -> None:
-        """Begin to tell the registry of departures."""
+        """Start the greenlets that report departures."""
         self._departures.start()
 
-    def _tell_exit(self, session: Session) -> None:
-        app = self._hub.apps[session.app]
+    def _notify_exit(self, session: Session) -> None:
+        app = self._hub.apps.get(session.app)
+        if app is None:  # deleted while the logout was reported
+            return
         event = Event("exit", session.user, EXIT_TEXT)
         self._fanout.notice(app, event)
-        self._tell_peers_of(app, event)
+        self._notify_peers(app, event)
 
-    def _tell_peers_of(self, app: App, event: Event) -> None:
-        """Enter and exit notices go to the other nodes too, unless the app is too large for them."""
+    def _notify_peers(self, app: App, event: Event) -> None:
+        """Send an enter or exit notice to the other nodes, unless the app is too large for notices."""
         if len(app.users) + app.elsewhere <= self._fanout.notice_members:
             self._node_messages.broadcast(Notice(app.name, event))
 
     def count_elsewhere(self) -> None:
-        """Learn from the leases how many users the apps have on other nodes. Called once a second."""
+        """Read from the leases how many users the apps have on other nodes. Called once a second."""
         peers = self._node_messages.peers()
         for app in self._hub.apps.values():
             counted = sum(lease.counts.get(app.name, 0) for lease in peers)
-            # Leases lag by seconds: what notices have told since then counts until they have caught up.
+            # Leases are seconds old: the counts from notices are used until the leases have caught up.
             app.elsewhere = max(counted, app.elsewhere * 19 // 20)
 
     def flush(self, seconds: float) -> bool:
-        """Wait until all departures are told, for at most ``seconds``; whether they all are."""
+        """Wait at most ``seconds`` until all departures are reported. Return whether they are."""
         return self._departures.flush(seconds)
 
     def stop(self) -> None:
         """End the greenlets."""
         self._departures.stop()
-        self._reregistration.stop()
-
-    # --- closing and banning --------------------------------------------------------------------------------
+        if self._reregistration is not None:
+            self._reregistration.kill()
 
     def add_to(self, queries: NodeQueries) -> None:
-        """Answer the queries of other nodes."""
-        queries.add("alive", AliveQuery, self.is_alive)
-        queries.add("remove", CloseSessions, self.close_here)
-        queries.add("pardon", Unban, self.unban_here)
-
-    def close(
-        self, app: str, users: Sequence[str], device: str | None = None, ban_seconds: float = 0
-    ) -> ClosedSessions:
-        """See :class:`imserver.services.sessions.sessions.Sessions`.
-
-        Every node knows the bans, and the registry for nodes that start later.
-        """
-        lasting = True
-        if ban_seconds > 0:
-            # A ban of an unknown app would only use memory of the registry.
-            known = app in self._hub.apps
-            banned = [self._registry.ban(app, user, ban_seconds) for user in users if known]
-            lasting = known and all(banned)
-        found = self._registry.find(app, users) if users else []
-        online = [user for user, refs in zip(users, found or [()] * len(users), strict=True) if refs]
-        query = CloseSessions(app, users, device, ban_seconds, online)
-        closed = self.close_here(query)
-        answers, missing = self._query("remove", query)
-        for counts in read(answers, list[int]).values():
-            closed = [here + there for here, there in zip(closed, counts, strict=False)]
-        return ClosedSessions(closed, tuple(missing), lasting)
-
-    def unban(self, app: str, users: Sequence[str]) -> tuple[str, ...] | None:
         """See :class:`imserver.services.sessions.sessions.Sessions`."""
-        lifted = [self._registry.ban(app, user, 0) for user in users]
-        if not all(lifted):
-            return None
-        query = Unban(app, users)
-        self.unban_here(query)
-        return tuple(self._query("pardon", query)[1])
-
-    def _query(self, kind: str, query: CloseSessions | Unban) -> tuple[dict[str, bytes], list[str]]:
-        answers, missing = self._others.query(kind, query)
-        if missing:
-            log.warning("query %r: no answer from %s", kind, ", ".join(missing))
-        return answers, missing
+        super().add_to(queries)
+        queries.add("alive", AliveQuery, self.is_alive)
 
     # --- registering again ----------------------------------------------------------------------------------
 
     def reregister(self, everything: bool) -> None:
-        """Register sessions again (``RegistryEvents.reregister``). Returns at once."""
-        self._reregistration.request(everything)
+        """Register again the sessions that the registry does not know, or with ``everything`` all of them
+        (``RegistryEvents.reregister``): after a flush, a lost lease, or a failure of Redis. Never switches.
+        """
+        self._reregister = self._reregister or everything
+        if self._reregistration is None or self._reregistration.dead:
+            self._reregistration = gevent.spawn(self._run_reregistration)
 
     def registered_sessions(self) -> Iterator[Session]:
         """All addressed sessions of this node (the registry's ``sessions``)."""
@@ -382,48 +361,10 @@ class ClusterSessions(Sessions):
             if connection.session is not None:
                 yield connection.session
 
-
-class Reregistration:
-    """Registers sessions that the registry has lost: after a flush, a lost lease, or while Redis was away.
-
-    Owner of the greenlet that does it and of the open requests. ``notify_replaced(app, user, sessions)`` is
-    called with the sessions that a registered session replaces.
-    """
-
-    def __init__(
-        self,
-        hub: Hub,
-        registry: RedisRegistry,
-        departures: Departures,
-        notify_replaced: Callable[[str, str, Collection[SessionRef]], None],
-    ) -> None:
-        self._hub = hub
-        self._registry = registry
-        self._departures = departures
-        self._notify_replaced = notify_replaced
-        self._running: gevent.Greenlet[..., None] | None = None
-        self._requested: bool | None = None
-        """What is still to be registered; True: all sessions."""
-
-    def request(self, everything: bool) -> None:
-        """Register the sessions that the registry does not know, or all of them. Returns at once."""
-        self._requested = self._requested or everything
-        if not self.busy:
-            self._running = gevent.spawn(self._run)
-
-    @property
-    def busy(self) -> bool:
-        """Whether the greenlet is running."""
-        return self._running is not None and not self._running.dead
-
-    def stop(self) -> None:
-        """End the greenlet."""
-        if self._running is not None:
-            self._running.kill()
-
-    def _run(self) -> None:
-        while self._requested is not None:
-            everything, self._requested = self._requested, None
+    def _run_reregistration(self) -> None:
+        """Greenlet: register sessions until no request is left."""
+        while self._reregister is not None:
+            everything, self._reregister = self._reregister, None
             by_id: dict[int, Connection] = {}
             sessions = self._sessions_to_register(everything, by_id)
             for session, registration in self._registry.reregister(sessions):

@@ -10,15 +10,18 @@ from msgspec import Struct
 from imserver.cluster.registry import Lease
 from imserver.hub.hub import Hub
 from imserver.model import SYSTEM_PREFIX
-from imserver.services.nodes.queries import NamesAnswer, NamesQuery, NodeQueries, OtherNodes, read
+from imserver.services.nodes import NodeQueries, OtherNodes, read
+from imserver.services.sessions.connection_ids import ConnectionTable
 from imserver.transport.connection import Connection
 
-NAMED_ROOMS: Final = 10_000
-"""Up to so many rooms of an app are counted exactly; more of them once for each node that has members."""
+NAMED_CHANNELS: Final = 10_000
+"""Up to this number the channels of an app are counted exactly; above it, once per node with members."""
+BATCH_USERS: Final = 1000
+"""Users whose sessions are queried together."""
 
 
 class SessionInfo(Struct, frozen=True, array_like=True):
-    """One addressed session of a user: the id of its connection, and ``since`` when, in Unix seconds."""
+    """One addressed session of a user: the id of its connection; ``since`` in Unix seconds."""
 
     connection: str
     device: str
@@ -28,7 +31,7 @@ class SessionInfo(Struct, frozen=True, array_like=True):
 
 
 class UserSessions(Struct, frozen=True):
-    """The sessions of each user, in the order in which users were query for; none: offline.
+    """The sessions of each user, in the order of the query; none: offline.
 
     ``missing`` names nodes that did not answer.
     """
@@ -38,11 +41,11 @@ class UserSessions(Struct, frozen=True):
 
 
 class AppCount(Struct, frozen=True):
-    """How many there are of an app; a user with sessions on two nodes counts twice."""
+    """The counts of an app; a user with sessions on two nodes counts twice."""
 
     users: int
     sessions: int
-    rooms: int
+    channels: int
 
 
 class Counts(Struct, frozen=True):
@@ -52,34 +55,54 @@ class Counts(Struct, frozen=True):
     missing: tuple[str, ...] = ()
 
 
+class NamesQuery(Struct, frozen=True, array_like=True):
+    """Online users of an app on the queried node: at most ``limit``, after the name ``after``."""
+
+    app: str
+    after: str | None
+    limit: int
+
+
+class NamesAnswer(Struct, frozen=True, array_like=True):
+    """``count``: number of users of the app here. ``names``: the requested ones, sorted unless they are
+    all.
+    """
+
+    count: int
+    names: list[str]
+
+
 class SessionsQuery(Struct, frozen=True, array_like=True):
-    """Which sessions of these users are on your node? Answered in their order."""
+    """Sessions of these users on the queried node; answered in their order."""
 
     app: str
     users: Sequence[str]
 
 
 class NodeCounts(Struct, frozen=True, array_like=True):
-    """What one node has of an app; ``names`` are those of its rooms, if they are not too many."""
+    """The counts of one node for an app.
+
+    ``names`` are those of its channels, if there are at most :data:`NAMED_CHANNELS`.
+    """
 
     users: int
     sessions: int
-    rooms: int
+    channels: int
     names: list[str]
 
 
 def add_up(counts: Sequence[NodeCounts]) -> AppCount:
-    """What all nodes have of an app."""
-    rooms = sum(each.rooms for each in counts)
-    if all(len(each.names) == each.rooms for each in counts):
-        rooms = len(set().union(*(each.names for each in counts)))
-    return AppCount(sum(each.users for each in counts), sum(each.sessions for each in counts), rooms)
+    """Add the counts of all nodes of an app."""
+    channels = sum(each.channels for each in counts)
+    if all(len(each.names) == each.channels for each in counts):
+        channels = len(set().union(*(each.names for each in counts)))
+    return AppCount(sum(each.users for each in counts), sum(each.sessions for each in counts), channels)
 
 
 class UserPage(Struct, frozen=True):
     """Some users of an app. ``total`` counts all of them; ``missing`` names nodes that did not answer.
 
-    ``more`` says that users follow those of this page in the order of names.
+    ``more``: further users follow this page, in the order of names.
     """
 
     total: int
@@ -88,155 +111,77 @@ class UserPage(Struct, frozen=True):
     missing: tuple[str, ...] = ()
 
 
-def cut(names: list[str], after: str | None, limit: int, missing: tuple[str, ...] = ()) -> UserPage:
-    """The page of ``names`` that :meth:`Presence.page` describes."""
-    if after is None and len(names) <= limit:
-        return UserPage(len(names), names, False, missing)
-    rest = sorted(name for name in names if after is None or name > after)
-    return UserPage(len(names), rest[:limit], len(rest) > limit, missing)
-
-
 class Presence:
-    """Which users are online on this node. Stateless; nothing switches.
+    """Which users are online, on all nodes. Stateless. While the registry does not answer, only users here
+    count.
 
-    ``id_of`` gives connections their ids, ``node`` is the name of this node.
-    """
-
-    def __init__(self, hub: Hub, id_of: Callable[[Connection], str], node: Callable[[], str]) -> None:
-        self._hub = hub
-        self._id_of = id_of
-        self._node = node
-
-    def is_online(self, app: str, user: str) -> bool:
-        """Whether a user has a session anywhere."""
-        return self._hub.is_online(app, user)
-
-    def are_online(self, app: str, users: Sequence[str]) -> list[bool]:
-        """The same for many users of one app."""
-        return [self._hub.is_online(app, user) for user in users]
-
-    def page(self, app: str, after: str | None, limit: int) -> UserPage:
-        """Users of an app: all of them in no order if they are at most ``limit`` and ``after`` is None.
-
-        Otherwise up to ``limit`` users in the order of names, beginning behind the name ``after``.
-        """
-        return cut(self._hub.user_names(app), after, limit)
-
-    def sessions(self, app: str, users: Sequence[str]) -> UserSessions:
-        """The addressed sessions of each user, on all nodes."""
-        return UserSessions(self.sessions_here(SessionsQuery(app, users)))
-
-    def counts(self, apps: Sequence[str]) -> Counts:
-        """How many users, sessions and rooms each app has."""
-        return Counts({app: add_up([here]) for app, here in zip(apps, self.counts_here(apps), strict=True)})
-
-    # --- this node ------------------------------------------------------------------------------------------
-
-    def sessions_here(self, query: SessionsQuery) -> list[list[SessionInfo]]:
-        """The sessions of each user on this node."""
-        app = self._hub.apps.get(query.app)
-        if app is None:
-            return [[] for _ in query.users]
-        node = self._node()
-        return [[self._info(session, node) for session in app.sessions_of(user)] for user in query.users]
-
-    def _info(self, session: Connection, node: str) -> SessionInfo:
-        dialect = session.encoding.dialect.name
-        return SessionInfo(self._id_of(session), session.device, dialect, session.since, node)
-
-    def counts_here(self, apps: Sequence[str]) -> list[NodeCounts]:
-        """What each app has on this node."""
-        return [self._counts(name) for name in apps]
-
-    def _counts(self, name: str) -> NodeCounts:
-        app = self._hub.apps.get(name)
-        if app is None:
-            return NodeCounts(0, 0, 0, [])
-        users = len(app.users)
-        sessions = sum(len(app.sessions_of(user)) for user in app.users) if app.several else users
-        rooms = len(app.rooms)
-        return NodeCounts(users, sessions, rooms, list(app.rooms) if rooms <= NAMED_ROOMS else [])
-
-
-BATCH_USERS = 1000
-"""Users whose sessions are query for together."""
-
-
-def names_here(hub: Hub, query: NamesQuery) -> NamesAnswer:
-    """This node's answer to :class:`imserver.services.nodes.queries.NamesQuery`."""
-    names = hub.user_names(query.app)
-    after = query.after
-    rest = sorted(names if after is None else (name for name in names if name > after))
-    return NamesAnswer(len(names), rest[: query.limit])
-
-
-class ClusterPresence(Presence):
-    """Presence in a cluster: the registry knows which users are online, the nodes know their names.
-
-    While the registry is away only users here count.
-
-    Users of the client dialect are connections, of which the registry knows nothing: ``node_of`` tells, by
-    their ids, which other node has them.
+    ``node`` is the name of this node. ``others`` is None without a cluster; then nothing switches. The
+    registry knows which users are online, and the nodes know their names. The registry does not know the
+    users of the client dialect: the id of each contains its node.
     """
 
     def __init__(
-        self,
-        others: OtherNodes,
-        hub: Hub,
-        id_of: Callable[[Connection], str],
-        node: Callable[[], str],
-        node_of: Callable[[str], Lease | None],
+        self, hub: Hub, table: ConnectionTable, node: Callable[[], str], others: OtherNodes | None = None
     ) -> None:
-        super().__init__(hub, id_of, node)
+        self._hub = hub
+        self._table = table
+        self._node = node
         self._others = others
-        self._registry = others.registry
-        self._node_messages = others.node_messages
-        self._node_of = node_of
 
     def add_to(self, queries: NodeQueries) -> None:
-        """Answer what other nodes ask."""
-        queries.add("names", NamesQuery, lambda query: names_here(self._hub, query))
-        queries.add("sessions", SessionsQuery, self.sessions_here)
-        queries.add("tallies", list[str], self.counts_here)
+        """Answer the queries of other nodes."""
+        queries.add("names", NamesQuery, self._names_here)
+        queries.add("sessions", SessionsQuery, self._sessions_here)
+        queries.add("tallies", list[str], self._counts_here)
+
+    def _query(
+        self, kind: str, query: object, leases: Iterable[Lease] | None = None
+    ) -> tuple[dict[str, bytes], list[str]]:
+        return ({}, []) if self._others is None else self._others.query(kind, query, leases)
 
     def is_online(self, app: str, user: str) -> bool:
-        """See :class:`Presence`."""
+        """Whether a user has a session anywhere."""
         return self.are_online(app, [user])[0]
 
     def are_online(self, app: str, users: Sequence[str]) -> list[bool]:
-        """See :class:`Presence`."""
+        """The same for many users of one app."""
         here = [self._hub.is_online(app, user) for user in users]
         away = [user for user, known in zip(users, here, strict=True) if not known and user]
-        if not away:
+        if self._others is None or not away:
             return here
         if app.startswith(SYSTEM_PREFIX):
             found: Sequence[object] | None = self.sessions(app, away).sessions
         else:
-            found = self._registry.find(app, away)
+            found = self._others.registry.find(app, away)
         elsewhere = {user for user, refs in zip(away, found or (), strict=False) if refs}
         return [known or user in elsewhere for user, known in zip(users, here, strict=True)]
 
     def page(self, app: str, after: str | None, limit: int) -> UserPage:
-        """See :class:`Presence`."""
+        """Users of an app: all of them, unsorted, if they are at most ``limit`` and ``after`` is None.
+
+        Otherwise up to ``limit`` users in the order of names, after the name ``after``.
+        """
         query = NamesQuery(app, after, limit + 1)
-        own = names_here(self._hub, query)
-        answers, missing = self._others.query("names", query)
-        heard: list[NamesAnswer] = [own, *read(answers, NamesAnswer).values()]
-        names = sorted(set().union(*(answer.names for answer in heard)))
+        own = self._names_here(query)
+        answers, missing = self._query("names", query)
+        total, names = own.count, own.names
+        if answers:
+            parts: list[NamesAnswer] = [own, *read(answers, NamesAnswer).values()]
+            total = sum(answer.count for answer in parts)
+            names = sorted(set().union(*(answer.names for answer in parts)))
         more = len(names) > limit
-        total = sum(answer.count for answer in heard)
         if after is None and not more:
             total = len(names)
         return UserPage(total, names[:limit], more, tuple(missing))
 
     def sessions(self, app: str, users: Sequence[str]) -> UserSessions:
-        """See :class:`Presence`."""
+        """The addressed sessions of each user, on all nodes."""
         found: list[list[SessionInfo]] = []
         missing: dict[str, None] = {}
         for first in range(0, len(users), BATCH_USERS):
             query = SessionsQuery(app, users[first : first + BATCH_USERS])
-            part = self.sessions_here(query)
-            answers, silent = self._others.query("sessions", query, self._nodes_of(query))
+            part = self._sessions_here(query)
+            answers, silent = self._query("sessions", query, self._nodes_of(query))
             for answer in read(answers, list[list[SessionInfo]]).values():
                 for here, there in zip(part, answer, strict=False):
                     here += there
@@ -246,20 +191,55 @@ class ClusterPresence(Presence):
 
     def _nodes_of(self, query: SessionsQuery) -> Iterable[Lease]:
         """The other nodes that may have sessions of these users."""
+        others = self._others
+        if others is None:
+            return ()
         if query.app.startswith(SYSTEM_PREFIX):
-            leases = [self._node_of(user) for user in query.users]
+            leases = [self._table.node_of(user, others) for user in query.users]
             return {lease.epoch: lease for lease in leases if lease is not None}.values()
-        peers = self._node_messages.peers()
+        peers = others.node_messages.peers()
         named = [user for user in query.users if user]
-        found = self._registry.find(query.app, named) if peers and named else []
+        found = others.registry.find(query.app, named) if peers and named else []
         if found is None:
             return peers
         epochs = {ref.epoch for refs in found for ref in refs}
         return [lease for lease in peers if lease.epoch in epochs]
 
     def counts(self, apps: Sequence[str]) -> Counts:
-        """See :class:`Presence`."""
-        answers, missing = self._others.query("tallies", list(apps))
-        heard = [self.counts_here(apps), *read(answers, list[NodeCounts]).values()]
-        by_app = zip(apps, zip(*heard, strict=True), strict=True)
+        """How many users, sessions and channels each app has."""
+        answers, missing = self._query("tallies", list(apps))
+        parts = [self._counts_here(apps), *read(answers, list[NodeCounts]).values()]
+        by_app = zip(apps, zip(*parts, strict=True), strict=True)
         return Counts({app: add_up(counts) for app, counts in by_app}, tuple(missing))
+
+    # --- this node ------------------------------------------------------------------------------------------
+
+    def _names_here(self, query: NamesQuery) -> NamesAnswer:
+        names, after = self._hub.user_names(query.app), query.after
+        if after is None and len(names) < query.limit:
+            return NamesAnswer(len(names), names)
+        rest = sorted(name for name in names if after is None or name > after)
+        return NamesAnswer(len(names), rest[: query.limit])
+
+    def _sessions_here(self, query: SessionsQuery) -> list[list[SessionInfo]]:
+        app = self._hub.apps.get(query.app)
+        if app is None:
+            return [[] for _ in query.users]
+        node = self._node()
+        return [[self._info(session, node) for session in app.sessions_of(user)] for user in query.users]
+
+    def _info(self, session: Connection, node: str) -> SessionInfo:
+        dialect = session.encoding.dialect.name
+        return SessionInfo(self._table.id_of(session), session.device, dialect, session.since, node)
+
+    def _counts_here(self, apps: Sequence[str]) -> list[NodeCounts]:
+        return [self._counts(name) for name in apps]
+
+    def _counts(self, name: str) -> NodeCounts:
+        app = self._hub.apps.get(name)
+        if app is None:
+            return NodeCounts(0, 0, 0, [])
+        users = len(app.users)
+        sessions = sum(len(app.sessions_of(user)) for user in app.users) if app.several else users
+        channels = len(app.channels)
+        return NodeCounts(users, sessions, channels, list(app.channels) if channels <= NAMED_CHANNELS else [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Sequence
 from itertools import chain
 from time import monotonic
@@ -18,24 +19,28 @@ from imserver.hub.fanout import Fanout
 from imserver.hub.hub import App, Hub
 from imserver.metrics import Metrics
 from imserver.model import Event, Login
+from imserver.services.nodes import NodeQueries, OtherNodes, read
 from imserver.services.sessions.connection_ids import NAMED_BY_ID
 from imserver.transport.connection import OPEN, Connection
+
+log = logging.getLogger(__name__)
 
 ENTER_TEXT = "哈喽~"
 EXIT_TEXT = "用户已经离开~"
 ALIVE_SECONDS = 3
-"""Time for an old connection to answer a ping before a login under ``refuse`` takes its place."""
+"""Time for an old connection to answer a ping before a login under ``refuse`` replaces it."""
 _LOOKS = 30
 MAX_BANS = 100_000
-"""Bans kept at once; beyond it the oldest leaves first."""
+"""Limit of the number of bans. Beyond it the oldest is dropped."""
 
 
 MAX_KICKS: Final = 10_000
-"""Kicks that are remembered. No login takes as long as so many kicks of others."""
+"""Number of kicks that are remembered; more than can happen during one login."""
 
 
 class CloseSessions(Struct, frozen=True, array_like=True):
-    """Close the sessions of these users on your node; answered with their numbers, in the order of users.
+    """Close the sessions of these users on the queried node. The answer has the number of closed sessions of
+    each.
 
     ``device``: only sessions of a device of this name (None: all). ``ban_seconds``: refuse their logins for
     so long. ``online``: users with an addressed session on some node; their older connections are closed too.
@@ -49,16 +54,16 @@ class CloseSessions(Struct, frozen=True, array_like=True):
 
 
 class Unban(Struct, frozen=True, array_like=True):
-    """Ban these users no longer; answered with True."""
+    """Lift the bans of these users; answered with True."""
 
     app: str
     users: Sequence[str]
 
 
 class ClosedSessions(Struct, frozen=True):
-    """How many addressed sessions of each user were closed, and the nodes that did not answer in time.
+    """The number of closed addressed sessions of each user, and the nodes that did not answer in time.
 
-    ``lasting``: nodes that start later know of the bans, too.
+    ``lasting``: nodes that start later learn of the bans too.
     """
 
     closed: list[int]
@@ -67,15 +72,15 @@ class ClosedSessions(Struct, frozen=True):
 
     @property
     def total(self) -> int:
-        """Sessions of all users."""
+        """The sum over all users."""
         return sum(self.closed)
 
 
 class RecentKicks:
-    """The last kicks: a login that began before a kick and ends after it is refused.
+    """The last kicks. A login that began before a kick and ends after it is refused.
 
-    A kick closes the sessions that exist. A login in progress has none yet, and what it has proved may not be
-    true any more: the account has ended all its sessions, or is deleted. ``count``: the number of kicks.
+    A kick closes existing sessions. A login in progress has none yet, and its proof may have become invalid:
+    the account may have ended all its sessions, or may be deleted. ``count``: the number of kicks.
     """
 
     def __init__(self) -> None:
@@ -83,7 +88,7 @@ class RecentKicks:
         self._numbers: dict[tuple[str, str, str | None], int] = {}
 
     def note(self, app: str, user: str, device: str | None = None) -> None:
-        """A user was kicked, from devices of this name or (None) from all."""
+        """Record the kick of a user, from devices of this name or (None) from all."""
         key = app, user, device
         self.count += 1
         self._numbers.pop(key, None)
@@ -92,7 +97,7 @@ class RecentKicks:
             del self._numbers[next(iter(self._numbers))]
 
     def since(self, count: int, app: str, user: str, device: str) -> bool:
-        """Whether a user was kicked from a device since there were ``count``."""
+        """Whether a user was kicked from a device after the first ``count`` kicks."""
         if count == self.count:
             return False
         numbers = self._numbers
@@ -110,13 +115,16 @@ def _rivals(app: App, login: Login, connection: Connection) -> list[Connection]:
 
 
 class Sessions:
-    """Owner of the bans. Everything else it changes through the hub."""
+    """Owner of the bans. All other state is in the hub."""
 
-    def __init__(self, hub: Hub, fanout: Fanout, metrics: Metrics, logins: Logins) -> None:
+    def __init__(
+        self, hub: Hub, fanout: Fanout, metrics: Metrics, logins: Logins, others: OtherNodes | None = None
+    ) -> None:
         self._hub = hub
         self._fanout = fanout
         self._metrics = metrics
         self._logins = logins
+        self._others = others
         self._bans: dict[tuple[str, str], float] = {}
         self.kicks = RecentKicks()
 
@@ -128,17 +136,19 @@ class Sessions:
         decision: LoginDecision | None = None,
         kicks: int | None = None,
     ) -> int:
-        """Begin a session; returns a reply code. Under ``refuse`` it may wait for :data:`ALIVE_SECONDS`.
+        """Begin a session. Returns a reply code. Under ``refuse`` it may wait for :data:`ALIVE_SECONDS`.
 
-        ``again``: a connection that has logged in may do so anew; its session ends where the new one begins.
-        ``decision``: what :class:`Logins` has said already, and ``kicks`` the count of them before it was
-        asked. When it returns ``REPLY_OK`` the user is reachable on this connection.
+        ``again``: a connection that has logged in may log in again; its session ends when the new one begins.
+        ``decision``: the login decision, if it was made before. ``kicks``: the number of kicks before the
+        decision. When it returns ``REPLY_OK``, the user can be reached on this connection.
         """
         if kicks is None:
             kicks = self.kicks.count
         name = self._logins.resolve(login.app)
         if name != login.app:
             login = replace(login, app=name)
+        if not self.takes_user(name, login.user):
+            return self._refused(errors.REPLY_BAD_USER)
         app = self._hub.apps.get(name)
         if app is None:
             return self._refused(errors.REPLY_UNAUTHORIZED)
@@ -158,7 +168,7 @@ class Sessions:
         rivals = _rivals(app, login, connection)
         if app.policy == "refuse" and rivals:
             alive = self._any_alive(rivals)
-            # Others may have logged in during the wait, and they are alive for sure.
+            # Sessions that began during the wait count as alive.
             rivals, old = _rivals(app, login, connection), rivals
             if alive or any(rival not in old for rival in rivals):
                 say(connection, errors.CLOSE_REFUSED)
@@ -167,7 +177,7 @@ class Sessions:
                 say(connection, errors.CLOSE_BANNED)
         if connection.state != OPEN:
             return self._refused(errors.REPLY_FAILED)
-        if connection.user is not None:
+        if connection.user:
             self.leave(connection, (app.name, login.user))
         code = self._begin(app, connection, login)
         if code != errors.REPLY_OK:
@@ -175,18 +185,42 @@ class Sessions:
         if self.kicks.since(kicks, app.name, login.user, login.device):
             say(connection, errors.CLOSE_KICKED)
             return self._refused(errors.REPLY_UNAUTHORIZED)
+        if self._hub.apps.get(name) is not app:
+            say(connection, errors.CLOSE_APP_DELETED)
+            return self._refused(errors.REPLY_UNAUTHORIZED)
         self._logins.began(connection, decision)
         if app.policy in ("single", "refuse"):
             for rival in rivals:
                 say(rival, errors.CLOSE_REPLACED)
         return code
 
+    def begin_without_user(self, connection: Connection, app: str, decision: LoginDecision) -> int:
+        """Begin a session without a user. Returns a reply code. Never switches.
+
+        It is in channels only: no push to users reaches it, and nobody goes online.
+        """
+        known = self._hub.apps.get(app)
+        if known is None:
+            return self._refused(errors.REPLY_UNAUTHORIZED)
+        if connection.state != OPEN:
+            return self._refused(errors.REPLY_FAILED)
+        self._hub.attach(known, connection, "", "")
+        self._metrics.logins += 1
+        self._logins.began(connection, decision)
+        return errors.REPLY_OK
+
+    def takes_user(self, app: str, user: str) -> bool:
+        """Whether a user id is short enough for an app. Never switches."""
+        return self._logins.takes_user(app, user)
+
     def _check(self, connection: Connection, login: Login) -> LoginDecision:
         dialect = connection.encoding.dialect.name
         return self._logins.check(login.app, login.user, login.token, dialect, connection, login.device)
 
     def _renew(self, connection: Connection, login: Login) -> int:
-        """Another login on a connection that has logged in: it may only bring its session a new token."""
+        """Handle another login on a connection that has logged in: it may only renew the token of its
+        session.
+        """
         same = (connection.app, connection.user) == (login.app, login.user)
         if not (same and self._logins.holds_token(connection)):
             return self._refused(errors.REPLY_FAILED)
@@ -199,48 +233,89 @@ class Sessions:
         self.heartbeat(connection)
         return errors.REPLY_OK
 
-    def leave(self, connection: Connection, follower: tuple[str, str] | None = None) -> None:
-        """End the session of a connection that lives on. It may switch.
+    def leave(self, connection: Connection, successor: tuple[str, str] | None = None) -> None:
+        """End the session of a connection that stays open. May switch.
 
-        ``follower``: the app and user as whom it logs in anew at once; who stays is not said to have left.
+        ``successor``: app and user of the session that follows at once. The same user gets no exit notice.
         """
         app, user = connection.app, connection.user
-        if self._hub.detach(connection) and app is not None and user is not None and (app, user) != follower:
+        if self._hub.detach(connection) and app is not None and user is not None and (app, user) != successor:
             self._fanout.notice(self._hub.apps[app], Event("exit", user, EXIT_TEXT))
 
     def heartbeat(self, connection: Connection) -> None:
-        """Renew a session. Under ``newest`` an older connection lives on, but keeps nobody online."""
+        """Renew a session. Under ``newest`` an older connection stays open, but it does not keep its user
+        online.
+        """
         connection.last_seen = monotonic()
 
     def ended(self, connection: Connection, code: int) -> None:
-        """A connection is over (``ConnectionContext.ended``)."""
+        """Handle the end of a connection (``ConnectionContext.ended``)."""
         self._metrics.closed(code)
         user = connection.user
-        gone = self._hub.leave(connection)
+        offline = self._hub.leave(connection)
         if connection.encoding.dialect.name == NAMED_BY_ID:
-            return  # nobody was told of its coming
-        if gone and user is not None and connection.app is not None:
+            return  # there was no enter notice
+        if offline and user is not None and connection.app is not None:
             self._fanout.notice(self._hub.apps[connection.app], Event("exit", user, EXIT_TEXT))
+
+    # --- closing and banning --------------------------------------------------------------------------------
+
+    def add_to(self, queries: NodeQueries) -> None:
+        """Answer the queries of other nodes."""
+        queries.add("remove", CloseSessions, self.close_here)
+        queries.add("pardon", Unban, self.unban_here)
 
     def close(
         self, app: str, users: Sequence[str], device: str | None = None, ban_seconds: float = 0
     ) -> ClosedSessions:
         """Close the sessions of users on all nodes with a terminal code; refuse logins for ``ban_seconds``.
 
-        ``device``: only sessions of a device of this name (None: all). It may switch.
+        ``device``: only sessions of a device of this name (None: all). The registry keeps bans for nodes that
+        start later. May switch.
         """
-        return ClosedSessions(self.close_here(CloseSessions(app, users, device, ban_seconds)))
+        if self._others is None:
+            return ClosedSessions(self.close_here(CloseSessions(app, users, device, ban_seconds)))
+        registry, lasting = self._others.registry, True
+        if ban_seconds > 0:
+            # A ban of an unknown app would only use memory of the registry.
+            known = app in self._hub.apps
+            banned = [registry.ban(app, user, ban_seconds) for user in users if known]
+            lasting = known and all(banned)
+        found = registry.find(app, users) if users else []
+        online = [user for user, refs in zip(users, found or [()] * len(users), strict=True) if refs]
+        query = CloseSessions(app, users, device, ban_seconds, online)
+        closed = self.close_here(query)
+        answers, missing = self._query(self._others, "remove", query)
+        for counts in read(answers, list[int]).values():
+            closed = [here + there for here, there in zip(closed, counts, strict=False)]
+        return ClosedSessions(closed, tuple(missing), lasting)
 
     def unban(self, app: str, users: Sequence[str]) -> tuple[str, ...] | None:
-        """Ban users no longer, on all nodes: those that did not answer in time; None if the registry is away.
+        """Lift bans on all nodes. Return the nodes that did not answer in time, or None if the registry does
+        not answer.
 
-        It may switch.
+        May switch.
         """
-        self.unban_here(Unban(app, users))
-        return ()
+        query = Unban(app, users)
+        if self._others is not None:
+            lifted = [self._others.registry.ban(app, user, 0) for user in users]
+            if not all(lifted):
+                return None
+        self.unban_here(query)
+        return () if self._others is None else tuple(self._query(self._others, "pardon", query)[1])
+
+    def _query(
+        self, others: OtherNodes, kind: str, query: CloseSessions | Unban
+    ) -> tuple[dict[str, bytes], list[str]]:
+        answers, missing = others.query(kind, query)
+        if missing:
+            log.warning("query %r: no answer from %s", kind, ", ".join(missing))
+        return answers, missing
 
     def close_here(self, query: CloseSessions) -> list[int]:
-        """Close what is on this node: the number of addressed sessions of each user. Never switches."""
+        """Close sessions of this node. Return the number of addressed sessions of each user. Never
+        switches.
+        """
         for user in query.users:
             self.kicks.note(query.app, user, query.device)
             if query.ban_seconds > 0:
@@ -257,32 +332,37 @@ class Sessions:
             say(connection, code)
         return closed
 
+    def close_app(self, app: str) -> None:
+        """An app was deleted: close its sessions on this node. Never switches."""
+        for connection in self._hub.retire(app):
+            say(connection, errors.CLOSE_APP_DELETED)
+
     def _older(self, app: App, query: CloseSessions, closed: Sequence[int]) -> Collection[Connection]:
-        """Connections of these users that are served but not addressed, as there are under ``newest``."""
+        """Connections of these users that are served but not addressed. They exist under ``newest``."""
         if app.policy != "newest":
             return ()
-        gone = {user for user, number in zip(query.users, closed, strict=True) if number}
-        gone.update(query.users if query.ban_seconds > 0 else query.online)
-        gone.intersection_update(query.users)
-        if not gone:
+        closing = {user for user, number in zip(query.users, closed, strict=True) if number}
+        closing.update(query.users if query.ban_seconds > 0 else query.online)
+        closing.intersection_update(query.users)
+        if not closing:
             return ()
         return [
             connection
             for connection in self._hub.connections()
-            if connection.user in gone
+            if connection.user in closing
             and connection.app == app.name
             and query.device in (None, connection.device)
             and connection not in app.sessions_of(connection.user)
         ]
 
     def unban_here(self, query: Unban) -> bool:
-        """Lift the bans that this node knows of. Never switches."""
+        """Lift the bans of this node. Never switches."""
         for user in query.users:
             self.ban(query.app, user, 0)
         return True
 
     def ban(self, app: str, user: str, seconds: float) -> None:
-        """Refuse logins of a user on this node for ``seconds`` (0: no longer). Closes nothing."""
+        """Refuse logins of a user on this node for ``seconds`` (0: lift the ban). Closes nothing."""
         self._bans.pop((app, user), None)
         if seconds > 0 and app in self._hub.apps:
             self._bans[app, user] = monotonic() + seconds
@@ -290,7 +370,7 @@ class Sessions:
                 del self._bans[next(iter(self._bans))]
 
     def _begin(self, app: App, connection: Connection, login: Login) -> int:
-        """Make the connection a session; a reply code."""
+        """Begin the session. Return a reply code."""
         connection.last_seen = monotonic()
         self._hub.join(app, connection, login.user, login.device)
         self._metrics.logins += 1
@@ -302,7 +382,7 @@ class Sessions:
         return code
 
     def is_banned(self, app: str, user: str) -> bool:
-        """Whether this node refuses a user's logins for a time, as far as it was told. Never switches."""
+        """Whether a user is banned, according to this node's list. Never switches."""
         until = self._bans.get((app, user))
         if until is None:
             return False
@@ -312,7 +392,7 @@ class Sessions:
         return True
 
     def _any_alive(self, rivals: list[Connection]) -> bool:
-        """Ping ``rivals`` and wait until one shows life or all have had their time."""
+        """Ping ``rivals`` and wait until one answers or the time is over."""
         for rival in rivals:
             rival.ping()
         for _ in range(_LOOKS):

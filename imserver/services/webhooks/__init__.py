@@ -1,1 +1,1 @@
-"""Back ends: told what happens, and asked who may log in."""
+"""Webhooks: events for back ends, and their consent to logins."""

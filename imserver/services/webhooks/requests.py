@@ -1,4 +1,4 @@
-"""Requests to back ends: signed HTTP, the queue of an app's events, and asking whether a login may happen."""
+"""Requests to back ends: signed HTTP, the queue of an app's events, and the authorisation of logins."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import logging
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from random import uniform
 from secrets import token_hex
 from time import monotonic, time
@@ -30,56 +30,91 @@ log = logging.getLogger(__name__)
 SIGNATURE_HEADER: Final = "Imserver-Signature"
 DELIVERY_HEADER: Final = "Imserver-Delivery"
 ANSWER_BYTES: Final = 65536
-"""What is read of an answer; a longer one is none."""
+"""Longest answer that is read; a longer one counts as no answer."""
+_USER_AGENT: Final = f"imserver/{__version__}"
+_NO_HEADERS: Final[Mapping[str, str]] = {}
 _HOSTS: Final = 64
 _CONNECTIONS: Final = 64
-"""Connections to one host that are kept when they are idle."""
+"""Idle connections to one host."""
 
 
 class Unreachable(ImserverError):
-    """There was no whole answer within the time; the text says why."""
+    """There was no complete answer in time; the text says why."""
 
 
 def signature(secret: bytes, body: bytes, timestamp: int) -> str:
-    """What the header ``Imserver-Signature`` says of a body that is sent at this Unix second.
+    """The header ``Imserver-Signature`` for a body that is sent at this Unix second.
 
-    HMAC-SHA256 of ``<timestamp>.<body>``: who knows the secret can tell that the server wrote it, and when.
+    HMAC-SHA256 of ``<timestamp>.<body>``: the receiver can check that the server wrote it, and when.
     """
     signed = hmac.digest(secret, b"%d.%b" % (timestamp, body), hashlib.sha256)
     return f"t={timestamp},v1={signed.hex()}"
 
 
 class Outgoing:
-    """Owner of the connections to back ends, which are kept for the next request. One a node."""
+    """Owner of the connections to back ends, which are reused. One per node."""
 
     def __init__(self) -> None:
         self._connections: PoolManager | None = None
 
     def post(
-        self, url: str, secret: bytes, body: bytes, timestamp: int, delivery: str, seconds: float
+        self,
+        url: str,
+        secret: bytes,
+        body: bytes,
+        timestamp: int,
+        delivery: str,
+        seconds: float,
+        answer_bytes: int = ANSWER_BYTES,
+        headers: Mapping[str, str] = _NO_HEADERS,
     ) -> tuple[int, bytes]:
-        """Send JSON, signed, and wait for the answer: status and body.
+        """Send signed JSON with ``headers``, and wait at most ``seconds`` for the answer: status and body.
 
-        Waits, for all of it together, at most ``seconds``; switches to other greenlets. Redirections are not
-        followed. Raises :class:`Unreachable`.
+        Switches. Redirections are not followed. Raises :class:`Unreachable`.
         """
-        headers = {
-            "Content-Type": "application/json",
-            "User-Agent": f"imserver/{__version__}",
-            SIGNATURE_HEADER: signature(secret, body, timestamp),
-            DELIVERY_HEADER: delivery,
-        }
+        own = {SIGNATURE_HEADER: signature(secret, body, timestamp), DELIVERY_HEADER: delivery}
+        headers = {**headers, **own}
+        return self.send(url, headers, body, seconds, answer_bytes)
+
+    def send(
+        self,
+        url: str,
+        headers: dict[str, str],
+        body: bytes,
+        seconds: float,
+        answer_bytes: int = ANSWER_BYTES,
+    ) -> tuple[int, bytes]:
+        """Send JSON with these ``headers``. Waits and raises like :meth:`post`."""
+        headers = {"Content-Type": "application/json", "User-Agent": _USER_AGENT, **headers}
+        return self._exchange("POST", url, body, headers, seconds, answer_bytes)
+
+    def get(self, url: str, seconds: float) -> tuple[int, bytes]:
+        """Read a document: status and body. Waits and raises like :meth:`post`."""
+        headers = {"Accept": "application/json", "User-Agent": _USER_AGENT}
+        return self._exchange("GET", url, None, headers, seconds, ANSWER_BYTES)
+
+    def _exchange(
+        self,
+        method: str,
+        url: str,
+        body: bytes | None,
+        headers: dict[str, str],
+        seconds: float,
+        answer_bytes: int,
+    ) -> tuple[int, bytes]:
         timeout = gevent.Timeout(seconds)
         try:
             with timeout:
-                return self._exchange(url, body, headers)
+                return self._request(method, url, body, headers, answer_bytes)
         except gevent.Timeout as over:
             if over is not timeout:
                 raise
             raise Unreachable(f"no answer within {seconds:g} s") from None
 
-    def _exchange(self, url: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
-        # Loaded here because a node without webhooks need not pay for it.
+    def _request(
+        self, method: str, url: str, body: bytes | None, headers: dict[str, str], answer_bytes: int
+    ) -> tuple[int, bytes]:
+        # Loaded here to save memory in nodes without webhooks.
         from urllib3 import PoolManager
         from urllib3.exceptions import HTTPError
 
@@ -87,12 +122,12 @@ class Outgoing:
             self._connections = PoolManager(_HOSTS, maxsize=_CONNECTIONS, retries=False)
         try:
             answer = self._connections.request(
-                "POST", url, body=body, headers=headers, redirect=False, preload_content=False
+                method, url, body=body, headers=headers, redirect=False, preload_content=False
             )
             try:
-                content = answer.read(ANSWER_BYTES + 1, decode_content=False)
-                if len(content) > ANSWER_BYTES:
-                    raise Unreachable(f"the answer has more than {ANSWER_BYTES} bytes")
+                content = answer.read(answer_bytes + 1, decode_content=False)
+                if len(content) > answer_bytes:
+                    raise Unreachable(f"the answer has more than {answer_bytes} bytes")
             except BaseException:
                 answer.close()
                 raise
@@ -109,17 +144,17 @@ class Outgoing:
 
 BATCH_EVENTS: Final = 100
 BATCH_BYTES: Final = 262144
-"""Events that are told together; a single one may be larger."""
+"""Limits of the events in one request; a single event may be larger."""
 MAX_EVENTS: Final = 10_000
-"""Events of one app that wait; of more the oldest are dropped."""
+"""Waiting events of one app; beyond it the oldest are dropped."""
 MAX_BYTES: Final = 64 * 1024 * 1024
-"""What waits of all apps together."""
+"""Bytes of the waiting events of all apps."""
 POST_SECONDS: Final = 10.0
 FIRST_PAUSE_SECONDS: Final = 0.5
 LONGEST_PAUSE_SECONDS: Final = 60.0
 KEEP_SECONDS: Final = 600.0
-"""How long one batch is tried again before it is dropped."""
-_COMPLAIN_SECONDS: Final = 10.0
+"""How long one request is repeated before its events are dropped."""
+_LOG_SECONDS: Final = 10.0
 
 
 class WebhookCounts(Struct):
@@ -133,35 +168,67 @@ class WebhookCounts(Struct):
 
 
 class Receiver(Struct, frozen=True):
-    """Where events go: the app's ``webhook.url``, the secret that signs, and which events are wanted."""
+    """Where events go: the app's ``webhook.url``, the secret that signs, and which events are wanted.
+
+    Without a ``url`` the back end reads its events itself.
+    """
 
     app: str
     url: str
     secret: bytes
     events: frozenset[str]
+    absent_seconds: float = 10.0
+    """How long a user has to be offline after a stored message."""
+
+    def body(self, events: bytes) -> bytes:
+        """The body with these events, which are JSON separated by commas."""
+        return b'{"events":[%b]}' % events
+
+    def post(self, outgoing: Outgoing, body: bytes, delivery: str) -> int:
+        """Send a signed body. Returns the status of the answer. ``delivery`` is the same each time.
+
+        Waits and raises like :meth:`Outgoing.post`.
+        """
+        return outgoing.post(self.url, self.secret, body, int(time()), delivery, POST_SECONDS)[0]
+
+
+class PusherReceiver(Receiver, frozen=True, kw_only=True):
+    """A receiver of webhooks in Pusher's form. ``key``: that of the app."""
+
+    key: str
+
+    def body(self, events: bytes) -> bytes:
+        """See :class:`Receiver`."""
+        return b'{"time_ms":%d,"events":[%b]}' % (int(time() * 1000), events)
+
+    def post(self, outgoing: Outgoing, body: bytes, _delivery: str) -> int:
+        """See :class:`Receiver`."""
+        signed = hmac.digest(self.secret, body, hashlib.sha256).hex()
+        headers = {"X-Pusher-Key": self.key, "X-Pusher-Signature": signed}
+        return outgoing.send(self.url, headers, body, POST_SECONDS)[0]
 
 
 class WebhookQueue:
-    """Owner of the events of one app that have not been told yet. Order is kept.
+    """Owner of the waiting events of one app. A greenlet sends them in their order while there are any.
 
-    A greenlet tells them while there are any. A request that fails is repeated as it was, with pauses that
-    double and are random, so that the receivers of many nodes are not asked all at once.
+    A failed request is repeated unchanged, after random pauses that double, so that many nodes do not repeat
+    at the same time.
     """
 
     def __init__(self, receiver: Receiver, outgoing: Outgoing, tally: WebhookCounts) -> None:
         self.receiver = receiver
-        """May be replaced; holds from the next request on."""
+        """May be replaced; used from the next request on."""
         self._outgoing = outgoing
         self._tally = tally
         self._waiting: deque[bytes] = deque()
         self._batch: list[bytes] = []
         self._pause = FIRST_PAUSE_SECONDS
-        self._teller: gevent.Greenlet[..., None] | None = None
-        self._unsaid = 0
-        self._complained = 0.0
+        self._sender: gevent.Greenlet[..., None] | None = None
+        self._unlogged = 0
+        self._logged_at = 0.0
 
     def add(self, event: bytes) -> None:
-        """Tell of ``event``, later. Never switches."""
+        """Queue an event. Never switches."""
         tally = self._tally
         while self._waiting and (
             len(self._waiting) >= MAX_EVENTS or tally.waiting_bytes + len(event) > MAX_BYTES
@@ -174,13 +241,13 @@ class WebhookQueue:
         self._waiting.append(event)
         tally.waiting += 1
         tally.waiting_bytes += len(event)
-        if self._teller is None:
-            self._teller = gevent.spawn(self._tell)
+        if self._sender is None:
+            self._sender = gevent.spawn(self._run)
 
     @property
     def busy(self) -> bool:
-        """Whether anything is still to be told."""
-        return self._teller is not None
+        """Whether an event waits or is being sent."""
+        return self._sender is not None
 
     @property
     def failing(self) -> bool:
@@ -188,16 +255,16 @@ class WebhookQueue:
         return self._pause > FIRST_PAUSE_SECONDS
 
     def stop(self) -> None:
-        """Tell nothing more; what waits is dropped. Switches until the greenlet has ended."""
-        if self._teller is not None:
-            self._teller.kill()
-            self._teller = None
+        """Stop sending, and drop the waiting events. Switches until the greenlet has ended."""
+        if self._sender is not None:
+            self._sender.kill()
+            self._sender = None
         left = len(self._batch) + len(self._waiting)
         self._batch = []
         while self._waiting:
             self._take()
         if left:
-            self._complained = 0.0
+            self._logged_at = 0.0
             self._drop(left, "the node stops")
 
     def _take(self) -> bytes:
@@ -208,16 +275,16 @@ class WebhookQueue:
 
     def _drop(self, count: int, why: str) -> None:
         self._tally.dropped += count
-        self._unsaid += count
+        self._unlogged += count
         now = monotonic()
-        if not self._complained or now - self._complained > _COMPLAIN_SECONDS:
-            log.warning("webhook of %s: %d events were dropped: %s", self.receiver.app, self._unsaid, why)
-            self._unsaid = 0
-            self._complained = now
+        if not self._logged_at or now - self._logged_at > _LOG_SECONDS:
+            log.warning("webhook of %s: %d events were dropped: %s", self.receiver.app, self._unlogged, why)
+            self._unlogged = 0
+            self._logged_at = now
 
     # --- the greenlet ---------------------------------------------------------------------------------------
 
-    def _tell(self) -> None:
+    def _run(self) -> None:
         try:
             while self._waiting:
                 size = 0
@@ -229,10 +296,10 @@ class WebhookQueue:
                 self._deliver(self._batch)
                 self._batch = []
         finally:
-            self._teller = None
+            self._sender = None
 
     def _deliver(self, batch: list[bytes]) -> None:
-        body = b'{"events":[%b]}' % b",".join(batch)
+        body = self.receiver.body(b",".join(batch))
         delivery = token_hex(16)
         deadline = monotonic() + KEEP_SECONDS
         while True:
@@ -254,30 +321,83 @@ class WebhookQueue:
             gevent.sleep(pause)
 
     def _try(self, body: bytes, delivery: str) -> str:
-        """Send once; what went wrong, ``""`` if nothing."""
+        """Send once; the problem, or ``""``."""
         receiver = self.receiver
         try:
-            status, _ = self._outgoing.post(
-                receiver.url, receiver.secret, body, int(time()), delivery, POST_SECONDS
-            )
+            status = receiver.post(self._outgoing, body, delivery)
         except Unreachable as problem:
             return str(problem)
-        except Exception as error:  # a greenlet that ends here would leave the rest untold
+        except Exception as error:  # the greenlet must go on with the other events
             log.exception("webhook of %s failed", receiver.app)
             return str(error)
         return "" if 200 <= status < 300 else f"it answered with status {status}"
 
 
 ASK_SECONDS: Final = 2.0
-"""For everything: its turn, the connection, the answer. Later is no."""
+"""Time for an answer, with the wait for a turn and for the connection; later the login is refused."""
 ASKED_AT_ONCE: Final = 64
 """Requests to one app's back end at a time."""
 MAX_WAITING: Final = 2000
-"""Logins of one app that wait for their answer; the next one is refused at once."""
+"""Logins, or messages, of one app that wait for an answer; beyond it they are refused at once."""
+
+
+class Asking:
+    """Asks the back ends of apps. Owner of the turns: a slow back end delays its own app only.
+
+    ``setting`` names the address in log lines.
+    """
+
+    def __init__(self, outgoing: Outgoing, setting: str) -> None:
+        self._outgoing = outgoing
+        self._setting = setting
+        self._turns: dict[str, BoundedSemaphore] = {}
+        self.waiting: Counter[str] = Counter()
+        """App → the questions that wait for an answer. Whoever asks counts them."""
+        self._warnings: dict[str, RateLimitedLog] = {}
+
+    def post(
+        self,
+        app: str,
+        url: str,
+        secret: bytes,
+        body: Callable[[], bytes],
+        seconds: float,
+        answer_bytes: int = ANSWER_BYTES,
+        headers: Mapping[str, str] = _NO_HEADERS,
+    ) -> tuple[int, bytes]:
+        """Wait for a turn, call ``body``, send what it returns, and wait for the answer: status and body.
+
+        All of it takes at most ``seconds``. Raises :class:`Unreachable`.
+        """
+        turns = self._turns.setdefault(app, BoundedSemaphore(ASKED_AT_ONCE))
+        timeout = gevent.Timeout(seconds)
+        try:
+            with timeout, turns:
+                return self._outgoing.post(
+                    url, secret, body(), int(time()), token_hex(16), seconds, answer_bytes, headers
+                )
+        except gevent.Timeout as over:
+            if over is not timeout:
+                raise
+            raise Unreachable(f"no answer within {seconds:g} s") from None
+
+    def finished(self, app: str, count: int = 1) -> None:
+        """So many questions of an app wait no longer."""
+        self.waiting[app] -= count
+        if not self.waiting[app]:
+            del self.waiting[app]
+            self._turns.pop(app, None)
+
+    def warn(self, app: str, problem: object) -> None:
+        """Log a problem, not too often."""
+        warning = self._warnings.get(app)
+        if warning is None:
+            warning = self._warnings[app] = RateLimitedLog(log, f"{self._setting} of %s: %s")
+        warning(app, problem)
 
 
 class AuthoriseHook(Struct, frozen=True):
-    """Where to ask: the app's ``webhook.authorise_url`` and the secret that signs."""
+    """The app's ``webhook.authorise_url``, and the secret that signs."""
 
     app: str
     url: str
@@ -285,9 +405,9 @@ class AuthoriseHook(Struct, frozen=True):
 
 
 class LoginAnswer(Struct, frozen=True):
-    """What a back end says. ``expires_at``: Unix second at which the session ends (0: with its connection).
+    """The answer of a back end. ``expires_at``: Unix second of the session's end (0: with its connection).
 
-    ``user``: who it is, where the client did not say.
+    ``user``: the user, if the client gave none.
     """
 
     allow: bool = False
@@ -301,62 +421,38 @@ _NO: Final = LoginAnswer()
 
 
 class Authoriser:
-    """Owner of the turns in which back ends are asked, and of the counters of that.
-
-    A back end that is slow or away keeps up the logins of its own app, and nothing else.
-    """
+    """Asks back ends about logins. Owner of the counters."""
 
     def __init__(self, outgoing: Outgoing) -> None:
-        self._outgoing = outgoing
-        self._turns: dict[str, BoundedSemaphore] = {}
-        self._waiting: Counter[str] = Counter()
-        self._complaints: dict[str, RateLimitedLog] = {}
+        self._asking = Asking(outgoing, "authorise_url")
         self.asked = 0
         self.refused = 0
         self.undecided = 0
-        """Asked in vain: no answer in time, or one that says nothing."""
+        """Without a valid answer in time."""
 
     def ask(self, where: AuthoriseHook, facts: Mapping[str, Any]) -> LoginAnswer | None:
-        """What the back end says of a login; None if it does not say. Waits at most :data:`ASK_SECONDS`.
+        """Ask about a login; None if there is no valid answer. Waits at most :data:`ASK_SECONDS`.
 
-        Allowed is what is answered with a status of 2xx and ``{"allow": true}``; refused what is answered
-        with ``{"allow": false}``, 401 or 403.
+        Status 2xx with ``{"allow": true}`` allows the login; ``{"allow": false}``, 401 or 403 refuse it.
         """
         self.asked += 1
-        answer = None
-        if self._waiting[where.app] >= MAX_WAITING:
-            self._complain(where.app, f"{MAX_WAITING} logins wait already")
+        asking, answer = self._asking, None
+        if asking.waiting[where.app] >= MAX_WAITING:
+            asking.warn(where.app, f"{MAX_WAITING} logins wait already")
         else:
-            self._waiting[where.app] += 1
+            asking.waiting[where.app] += 1
             try:
-                with gevent.Timeout(ASK_SECONDS):
-                    answer = self._ask(where, _encode(facts))
-            except gevent.Timeout:
-                self._complain(where.app, f"no answer within {ASK_SECONDS:g} s")
+                answer = self._ask(where, _encode(facts))
             except Unreachable as problem:
-                self._complain(where.app, problem)
+                asking.warn(where.app, problem)
             finally:
-                self._waiting[where.app] -= 1
-                if not self._waiting[where.app]:
-                    del self._waiting[where.app]
-                    self._turns.pop(where.app, None)
+                asking.finished(where.app)
         self.undecided += answer is None
         self.refused += answer is not None and not answer.allow
         return answer
 
-    def _complain(self, app: str, problem: object) -> None:
-        """Say what is wrong with a back end: once, then once a minute."""
-        complaint = self._complaints.get(app)
-        if complaint is None:
-            complaint = self._complaints[app] = RateLimitedLog(log, "authorise_url of %s: %s")
-        complaint(app, problem)
-
     def _ask(self, where: AuthoriseHook, body: bytes) -> LoginAnswer:
-        turns = self._turns.setdefault(where.app, BoundedSemaphore(ASKED_AT_ONCE))
-        with turns:
-            status, content = self._outgoing.post(
-                where.url, where.secret, body, int(time()), token_hex(16), ASK_SECONDS
-            )
+        status, content = self._asking.post(where.app, where.url, where.secret, lambda: body, ASK_SECONDS)
         if status in (401, 403):
             return _NO
         if not 200 <= status < 300:
@@ -364,4 +460,4 @@ class Authoriser:
         try:
             return _decode(content)
         except (ValueError, RecursionError) as error:
-            raise Unreachable(f"its answer is not what it should be: {error}") from None
+            raise Unreachable(f"its answer is not a valid document: {error}") from None

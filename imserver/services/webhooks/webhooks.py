@@ -1,8 +1,8 @@
-"""Webhooks: an app's back end is told what its users do, and asked who may log in."""
+"""Webhooks: events about users for the back end of an app, and the authorisation of logins."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from secrets import token_hex
 from time import monotonic, time
@@ -12,81 +12,116 @@ import gevent
 import msgspec
 
 from imserver import errors
+from imserver.config.settings import ChannelEvent
+from imserver.errors import StorageUnavailable
 from imserver.model import Event
-from imserver.protocol.cmd import entry_view
+from imserver.services.webhooks.back_ends import BackEndHook, BackEnds
+from imserver.services.webhooks.feeds import Feeds
 from imserver.services.webhooks.requests import (
     AuthoriseHook,
     Authoriser,
     LoginAnswer,
     Outgoing,
+    PusherReceiver,
     Receiver,
     WebhookCounts,
     WebhookQueue,
 )
-from imserver.storage.log.contract import Entry, message_of
+from imserver.services.webhooks.reviews import ReviewHook, Reviews
+from imserver.storage.events import EventStore
+from imserver.storage.store import Store
 from imserver.transport.connection import Connection
 from imserver.transport.gate import host_of
 
 _WITHOUT_LOGIN: Final = frozenset({"client", "sse"})
-"""Dialects whose connections belong to an app from their beginning; nobody logs in."""
+"""Dialects without a login: their connections belong to an app from the start."""
 _LOOK_SECONDS: Final = 0.02
 
 _encode = msgspec.json.Encoder().encode
 
 
 class Webhooks:
-    """Owner of the queues, one for each app that wants to be told, and of what is known of its connections.
+    """Owner of the queues, one for each app with a webhook, and of the connections of these apps.
 
-    Only :meth:`authorise` and :meth:`stop` switch. An app that wants nothing costs one look-up.
+    Events of connections and live messages wait in memory; durable ones go to the ``feeds``. Only
+    :meth:`absent`, :meth:`authorise` and :meth:`stop` switch. An app without a webhook costs one look-up.
     """
 
     def __init__(
-        self, outgoing: Outgoing, connection_id: Callable[[Connection], str], node: Callable[[], str]
+        self,
+        outgoing: Outgoing,
+        connection_id: Callable[[Connection], str],
+        node: Callable[[], str],
+        store: Store,
     ) -> None:
         self._outgoing = outgoing
         self._connection_id = connection_id
         self._node = node
         self._queues: dict[str, WebhookQueue] = {}
+        self._pusher_queues: dict[str, WebhookQueue] = {}
         self.known: dict[Connection, tuple[str, str]] = {}
-        """Connections whose begin was told: (app, id). Look, do not touch."""
+        """Connections whose ``connect`` was queued: (app, id). Do not change it."""
         self._numbers = count(1)
         self._origin = token_hex(6)
         self.tally = WebhookCounts()
+        self.feeds = Feeds(store, EventStore(store), outgoing, node, self.tally)
         self.authoriser = Authoriser(outgoing)
+        self.reviews = Reviews(outgoing, node)
+        self.back_ends = BackEnds(outgoing, connection_id)
 
-    def set(self, app: str, receiver: Receiver | None) -> None:
-        """Tell this receiver from now on; None: nobody. What waits already goes there too, or is dropped."""
-        queue = self._queues.get(app)
-        if receiver is None:
+    def set(
+        self,
+        app: str,
+        receiver: Receiver | None,
+        review: ReviewHook | None = None,
+        back_ends: BackEndHook | None = None,
+    ) -> None:
+        """Set the receiver of an app, also for waiting events, who reviews its messages, and who decides for
+        its clients.
+
+        Without a receiver waiting events are dropped.
+        """
+        self.reviews.set(app, review)
+        self.back_ends.set(app, back_ends)
+        self.feeds.set(app, receiver)
+        self._set_queue(self._queues, app, receiver)
+
+    def set_pusher(self, app: str, receiver: PusherReceiver | None) -> None:
+        """Set the receiver of an app's events in Pusher's form, also for waiting events."""
+        self._set_queue(self._pusher_queues, app, receiver)
+
+    def _set_queue(self, queues: dict[str, WebhookQueue], app: str, receiver: Receiver | None) -> None:
+        queue = queues.get(app)
+        if receiver is None or not receiver.url:
             if queue is not None:
-                del self._queues[app]
+                del queues[app]
                 gevent.spawn(queue.stop)
         elif queue is None:
-            self._queues[app] = WebhookQueue(receiver, self._outgoing, self.tally)
+            queues[app] = WebhookQueue(receiver, self._outgoing, self.tally)
         else:
             queue.receiver = receiver
 
     def wants(self, app: str, event: str) -> bool:
-        """Whether the app's back end wants to be told of such events."""
-        queue = self._queues.get(app)
-        return queue is not None and event in queue.receiver.events
+        """Whether the app's back end wants such events."""
+        return self.feeds.wants(app, event)
 
     # --- what happens ---------------------------------------------------------------------------------------
 
     def began(self, connection: Connection) -> None:
-        """A connection is a session now, or has logged in anew."""
+        """A connection is a session now, or has logged in again."""
         app = connection.app or ""
         if self.known and connection in self.known and self.known[connection][0] != app:
             self.ended(connection, errors.CLOSE_NORMAL)
+        self.feeds.came_online(app, connection.user or "")
         queue = self._queues.get(app)
         if queue is None:
             return
         dialect = connection.encoding.dialect.name
         if connection not in self.known:
             self.known[connection] = (app, self._connection_id(connection))
-            self._tell(queue, "connect", self._facts(connection))
+            self._add(queue, "connect", self._facts(connection))
         if dialect not in _WITHOUT_LOGIN:
-            self._tell(queue, "login", self._facts(connection))
+            self._add(queue, "login", self._facts(connection))
 
     def ended(self, connection: Connection, code: int) -> None:
         """A connection is over."""
@@ -95,32 +130,51 @@ class Webhooks:
             return
         queue = self._queues.get(known[0])
         if queue is not None:
-            self._tell(queue, "disconnect", {**self._facts(connection), "code": code})
+            self._add(queue, "disconnect", {**self._facts(connection), "code": code})
         del self.known[connection]
 
     def message(self, app: str, sender: str, facts: Mapping[str, Any]) -> None:
-        """The user ``sender`` has sent a message; ``facts`` are its ``type``, ``text`` and to whom."""
+        """A user has sent a message; ``facts`` are its ``type``, ``text`` and receiver."""
         queue = self._queues.get(app)
         if queue is not None:
-            self._tell(queue, "message", {"sender": sender, **facts})
+            self._add(queue, "message", {"sender": sender, **facts})
 
-    def stored(self, app: str, entry: Entry) -> None:
-        """A user has sent what is stored now: a message, or one that edits or recalls one."""
+    def wants_any(self, app: str, events: frozenset[str]) -> bool:
+        """Whether the app's back end is sent one of these events of connections. Never switches."""
         queue = self._queues.get(app)
-        if queue is not None and "message" in queue.receiver.events:
-            self._tell(queue, "message", _facts_of(entry))
+        return queue is not None and not events.isdisjoint(queue.receiver.events)
 
-    def absent(self, app: str, user: str, event: Event) -> None:
-        """A push to ``user`` has found nobody."""
+    def channel(self, app: str, event: ChannelEvent, channel: str, facts: Mapping[str, Any]) -> None:
+        """Something has happened to a channel, or to one of its subscribers. Never switches."""
         queue = self._queues.get(app)
-        if queue is not None and "absent" in queue.receiver.events:
-            facts: dict[str, Any] = {"user": user, "message": event.id, "sender": event.sender}
-            facts["type"] = event.type
-            if event.data:
-                facts["data"] = msgspec.Raw(event.data)
-            else:
-                facts["text"] = event.text
-            self._tell(queue, "absent", facts)
+        if queue is not None:
+            self._add(queue, event, {"channel": channel, **facts})
+
+    def wants_pusher(self, app: str) -> bool:
+        """Whether the app's back end wants events in Pusher's form."""
+        return app in self._pusher_queues
+
+    def pusher(self, app: str, event: bytes) -> None:
+        """Queue an event of a channel, as JSON in Pusher's form."""
+        queue = self._pusher_queues.get(app)
+        if queue is not None:
+            queue.add(event)
+
+    def absent(self, app: str, pushes: Sequence[tuple[str, Event]]) -> None:
+        """(user, push) for users who are offline. Returns when the events are stored.
+
+        If the database is away, the events wait in memory as those of connections do.
+        """
+        if not (pushes and self.wants(app, "absent")):
+            return
+        facts = [(user, _push_facts(user, event)) for user, event in pushes]
+        try:
+            self.feeds.add(app, "absent", facts)
+        except StorageUnavailable:
+            queue = self._queues.get(app)
+            if queue is not None:
+                for _, each in facts:
+                    self._add(queue, "absent", each)
 
     def _facts(self, connection: Connection) -> dict[str, Any]:
         return {
@@ -131,7 +185,7 @@ class Webhooks:
             "address": host_of(connection.peer),
         }
 
-    def _tell(self, queue: WebhookQueue, event: str, facts: Mapping[str, Any]) -> None:
+    def _add(self, queue: WebhookQueue, event: str, facts: Mapping[str, Any]) -> None:
         receiver = queue.receiver
         if event in receiver.events:
             number = f"{self._origin}-{next(self._numbers)}"
@@ -143,7 +197,7 @@ class Webhooks:
     def authorise(
         self, where: AuthoriseHook, user: str, token: str, dialect: str, peer: str, device: str
     ) -> LoginAnswer | None:
-        """Ask an app's back end whether this login may happen; None: it does not say. Waits up to 2 s."""
+        """Ask an app's back end about a login; None: no valid answer. Waits up to 2 s."""
         facts = {
             "event": "authorise",
             "app": where.app,
@@ -160,9 +214,10 @@ class Webhooks:
     # --- at the end -----------------------------------------------------------------------------------------
 
     def stop(self, seconds: float) -> None:
-        """Tell what waits, for at most ``seconds``, but not those who do not answer; drop the rest."""
+        """Send the waiting events for at most ``seconds``, except to failing back ends; drop the rest."""
         deadline = monotonic() + seconds
-        queues = tuple(self._queues.values())
+        self.feeds.stop(seconds)
+        queues = (*self._queues.values(), *self._pusher_queues.values())
         while any(queue.busy and not queue.failing for queue in queues) and monotonic() < deadline:
             gevent.sleep(_LOOK_SECONDS)
         for queue in queues:
@@ -170,21 +225,6 @@ class Webhooks:
         self._outgoing.close()
 
 
-def _facts_of(entry: Entry) -> dict[str, Any]:
-    """What is told of an entry: what a push tells, and where it is kept."""
-    seen = entry_view(message_of(entry))
-    facts: dict[str, Any] = {"sender": entry.sender}
-    if entry.members:
-        facts["to"] = seen.to
-    elif entry.room:
-        facts["room"] = entry.room
-    else:
-        facts["group"] = str(entry.conversation)
-    if entry.kind != "message":
-        facts["kind"] = entry.kind
-    payload = {"type": seen.type, "text": seen.text, "data": seen.data, "base64": seen.base64}
-    facts |= {name: value for name, value in payload.items() if value not in ("", None)}
-    more = {"client_msg_id": entry.client_msg_id, "about": entry.about, "meta": seen.meta}
-    facts |= {name: value for name, value in more.items() if value}
-    facts["stored"] = {"id": entry.id, "conversation": entry.conversation, "seq": entry.seq}
-    return facts
+def _push_facts(user: str, event: Event) -> dict[str, Any]:
+    content = {"data": msgspec.Raw(event.data)} if event.data else {"text": event.text}
+    return {"user": user, "message": event.id, "sender": event.sender, "type": event.type, **content}

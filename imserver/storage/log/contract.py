@@ -1,14 +1,15 @@
-"""The data of the message log: drafts go in, entries come out.
+"""Data of the message log: drafts go in, entries come out.
 
-A user is a text inside an app. A conversation has a number inside an app; its kind is ``user`` (two users,
-ordered by id), ``group``, or ``room`` (messages in the live room of that name; the log does not decide who
-reads them). An entry's ``id`` is its position in the log of its app: contiguous, in the order of the commits.
+A user id is text, unique in its app. A conversation has a number, unique in its app. Its kind is ``user``
+(two users, ordered by id), ``group``, or ``room`` (messages in the live room of that name; the log does not
+decide who reads them). An entry's ``id`` is its position in the log of its app: contiguous, in commit order.
 Its ``seq`` is contiguous in its conversation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from itertools import accumulate
 from typing import Final, Literal
 
 from msgspec import Struct
@@ -21,11 +22,11 @@ ConversationKind = Literal["user", "group", "room"]
 
 CLIENT_MSG_ID_BYTES: Final = 64
 USER_BYTES: Final = 255
-"""Bytes of the longest id of a user, in UTF-8."""
+"""Longest user id, in bytes of UTF-8."""
 ROOM_BYTES: Final = 255
-"""Bytes of the longest name of a room, in UTF-8."""
+"""Longest room name, in bytes of UTF-8."""
 TYPE_BYTES: Final = 32
-"""Bytes of the longest type of a message, in UTF-8."""
+"""Longest message type, in bytes of UTF-8."""
 
 UNKNOWN_CONVERSATION: Final = "unknown_conversation"
 NOT_MEMBER: Final = "not_member"
@@ -33,39 +34,40 @@ MUTED: Final = "muted"
 INVALID: Final = "invalid"
 RECALLED: Final = "recalled"
 BLOCKED: Final = "blocked"
-"""The words of :class:`Rejected`: there is no such conversation in the app; the sender is not (or no longer)
-a member; the sender may not speak yet; the draft itself cannot be stored; what it edits was recalled."""
+REJECTED: Final = "rejected"
+"""Reasons of :class:`Rejected`: the app has no such conversation; the sender is not (or no longer) a member;
+the sender is muted; the draft is invalid; the edited message was recalled; the receiver has blocked the
+sender; the back end of the app has rejected the draft, for the reason in ``detail``."""
 
 
 class Draft(Struct, frozen=True, kw_only=True):
-    """What somebody wants to store: to ``to_user``, to ``conversation``, or in the live ``room`` of that
-    name, one of them."""
+    """A message to store. Its destination is exactly one of ``to_user``, ``conversation`` and ``room``."""
 
     sender: str
     kind: EntryKind = "message"
     type: str = "text"
-    """``text``, ``picture``, ``voice``, ``video``, ``file``, ``location``, ``custom``
-    or a back end's word."""
+    """``text``, ``picture``, ``voice``, ``video``, ``file``, ``location``, ``custom``,
+    or a type of the back end's own."""
     body: bytes = b""
     client_msg_id: str = ""
-    """Unique per app and sender, at most 64 bytes; ``""``: none, and a resend is a new message."""
+    """Unique per app and sender, at most 64 bytes. ``""``: none; a resend then creates a new message."""
     time_ms: int = 0
-    """When it was sent: Unix milliseconds."""
+    """Time of sending in Unix milliseconds."""
     about: int = 0
-    """Id of the entry that it recalls, edits or replies to."""
+    """Id of the entry that this one recalls, edits or replies to."""
     meta: bytes = b""
-    """JSON: mentions and the like."""
+    """JSON, for example mentions."""
     to_user: str = ""
     conversation: int = 0
     room: str = ""
 
 
 class Entry(Struct, frozen=True, kw_only=True):
-    """What is stored.
+    """A stored entry.
 
-    A message that was edited has the content that it was given last, and the edit's id as ``edited`` in
-    ``meta``. One that was recalled, and every edit of it, has become a ``recall`` of it in its own place:
-    the message's is ``about`` itself.
+    An edited message has the content of its last edit, and the edit's id as ``edited`` in ``meta``. A recall
+    turns the message and all its edits into ``recall`` entries in their own positions. That of the message
+    has its own id as ``about``.
     """
 
     id: int
@@ -83,34 +85,35 @@ class Entry(Struct, frozen=True, kw_only=True):
     members: tuple[str, ...] = ()
     """The two users of a ``user`` conversation; empty for a group."""
     room: str = ""
-    """The name of the room, of a ``room`` conversation."""
+    """Name of the room of a ``room`` conversation."""
 
     def peer(self, reader: str) -> str:
-        """The other user as ``reader`` sees it; ``""`` in a group."""
+        """The other user of the conversation of ``reader``; ``""`` in a group."""
         if not self.members:
             return ""
         return self.members[0] if self.members[1] == reader else self.members[1]
 
 
 class Appended(Struct, frozen=True):
-    """A draft was stored. ``repeated``: it had been before; this is the first answer again."""
+    """A draft was stored. ``repeated``: it had been stored before; this repeats the first result."""
 
     entry: Entry
     repeated: bool = False
 
 
 class Rejected(Struct, frozen=True):
-    """A draft was not stored, and never will be."""
+    """A draft was not stored. Sending it again cannot succeed."""
 
     reason: str
-    """``unknown_conversation``, ``not_member``, ``muted``, ``invalid`` or ``recalled``."""
+    """``unknown_conversation``, ``not_member``, ``muted``, ``invalid``, ``recalled``, ``blocked`` or
+    ``rejected``."""
     detail: str = ""
 
 
 class StorageUnsure(StorageUnavailable):
-    """The database was asked to store something, and nobody knows yet whether it did.
+    """It is unknown whether the database stored the entry.
 
-    Whoever wants the final result sets ``on_known``; it is called before the entry is delivered, and must not
+    Set ``on_known`` to receive the final result. It is called before the entry is delivered and must not
     switch.
     """
 
@@ -118,14 +121,14 @@ class StorageUnsure(StorageUnavailable):
 
 
 Stored = Appended | Rejected | StorageUnavailable
-"""What became of a draft."""
+"""The result for a draft."""
 
 
 class Membership(Struct, frozen=True, kw_only=True):
-    """A user in a conversation, from one id of the log to another. Who comes back has another row.
+    """Membership of a user in a conversation, for a range of log ids. Joining again adds another row.
 
-    Nobody reads entries with ``id <= joined_id`` or ``id > left_id``. The entry that tells of the joining is
-    the first that the member reads, that of the leaving the last.
+    The user may read entries with ``joined_id < id <= left_id``. The first is the entry about the join, the
+    last the entry about the leave.
     """
 
     app: str
@@ -142,7 +145,7 @@ class Membership(Struct, frozen=True, kw_only=True):
 
 
 class Conversation(Struct, frozen=True, kw_only=True):
-    """A conversation as it is listed. ``name`` is a group's, or a room's."""
+    """A conversation in a list. ``name``: of a group or a room."""
 
     id: int
     kind: ConversationKind
@@ -158,22 +161,22 @@ class Conversation(Struct, frozen=True, kw_only=True):
 
 
 class ConversationSummary(Struct, frozen=True):
-    """One of a user's conversations, as that user sees it."""
+    """One of a user's conversations, as this user sees it."""
 
     conversation: Conversation
     last: Entry | None
-    """The newest entry that the user may read, and has not hidden."""
+    """The newest entry that the user may read and has not hidden."""
     unread: int
-    """Messages of others behind ``read``; counting ends at :data:`MOST_UNREAD`."""
+    """Number of messages of others after ``read``; at most :data:`MOST_UNREAD`."""
     read: int
-    """Id of the newest entry that was read."""
+    """Read position of the user."""
     role: str = "member"
     place: int = 0
-    """Id of the newest entry, hidden or not: where it stands in the list."""
+    """Id of the newest entry, hidden or not. It orders the list."""
 
 
 class Receipt(Struct, frozen=True):
-    """Up to which ids a user has read a conversation, and their devices have received it."""
+    """How far a user has read a conversation (``read``), and the user's devices have received it."""
 
     conversation: int
     user: str
@@ -182,35 +185,36 @@ class Receipt(Struct, frozen=True):
 
 
 class Noted(Struct, frozen=True):
-    """What noting a position has changed: where the user is now, and who is to be told.
+    """Result of setting a position: the new position, and the users to notify.
 
-    ``moved`` False: it was there, or further, before. ``authors``: those who wrote what was passed over now
-    (of the newest :data:`MOST_RECEIPTED` entries of it), without the user.
+    ``moved`` False: the position was not behind the given one. ``authors``: other users who wrote the entries
+    that are read now (at most the newest :data:`MOST_RECEIPTED` of them).
     """
 
     receipt: Receipt
     version: int
-    """Of the user's marks."""
+    """Version of the user's marks."""
     moved: bool = False
     authors: tuple[str, ...] = ()
 
 
 class Marks(Struct, frozen=True):
-    """What a user marked since a version, and what others received: kept per user, outside the log."""
+    """Changes of a user's marks, and of others' receipts, after a version. Stored per user, outside the
+    log."""
 
     version: int
     reads: dict[int, int]
-    """Conversation → id up to which it was read."""
+    """Conversation → read position."""
     hidden: tuple[int, ...] = ()
-    """Ids of entries that the user does not want to see any more."""
+    """Ids of entries that the user has hidden."""
     receipts: tuple[Receipt, ...] = ()
-    """Where those are with whom the user talks alone."""
+    """Positions of the other users in conversations of two."""
 
 
 class Change(Struct, frozen=True):
-    """A change of a group that was stored, with the entry that tells of it.
+    """A stored change of a group, with its entry.
 
-    ``entry`` is None if there was nothing to change; ``users``: those whose membership did change.
+    ``entry`` is None if nothing had to change. ``users``: users whose membership changed.
     """
 
     conversation: int
@@ -218,30 +222,51 @@ class Change(Struct, frozen=True):
     users: tuple[str, ...] = ()
 
 
+class PublicationPage(Struct, frozen=True):
+    """Messages of a channel in the requested order. ``more``: further ones follow in this order.
+
+    ``last``: id of the newest entry of the channel, 0 without one. ``head``, ``floor``: of the log.
+    """
+
+    entries: list[Entry]
+    more: bool
+    last: int
+    head: int
+    floor: int
+
+
 MOST_UNREAD: Final = 1000
 MOST_RECEIPTED: Final = 1000
+PAGE_BYTES: Final = 1 << 19
+"""Most bytes of bodies on a page of stored messages, unless it is a single one. A page is one frame: this is
+half of the default bound of an outbox, so that other events fit beside a page that is on its way."""
+
+
+def fitting(sizes: Iterable[int]) -> int:
+    """How many bodies of these sizes fit on a page; at least one."""
+    return sum(1 for place, size in enumerate(accumulate(sizes)) if not place or size <= PAGE_BYTES)
 
 
 NOT_ALLOWED: Final = "not_allowed"
 FULL: Final = "full"
-"""Two words of :class:`Rejected` more: whoever changes a group may not; it would have too many members."""
+"""More reasons of :class:`Rejected`: no permission to change the group; too many members."""
 
 
 class Ground(Struct, frozen=True):
-    """How a group stands at the moment of a change: the roles of those who are concerned and are members
-    (who changes it, who is named), and whether anybody may join."""
+    """State of a group before a change: the roles of the acting user and of the named users, as far as they
+    are members, and whether anybody may join."""
 
     roles: Mapping[str, str]
     open: bool
 
 
 Right = Callable[[Ground], Rejected | None]
-"""Whether a change of a group may be made, asked under the log's lock: nothing comes between it and the
-change. It may be asked in another thread, so it looks at what it is given only."""
+"""Permission check for a change of a group. It runs under the log's lock, so nothing happens between the
+check and the change. It may run in another thread, so it must use only its argument."""
 
 
 def message_of(entry: Entry) -> Message:
-    """An entry as dialects tell it."""
+    """Convert an entry for the dialects."""
     members = entry.members
     to = (members[0] if members[1] == entry.sender else members[1]) if members else ""
     return Message(

@@ -1,17 +1,17 @@
-"""The statements of a transaction that writes to the log, on the driver itself.
+"""Statements of a write transaction on the log, executed directly on the driver.
 
-SQLAlchemy would double the cost of a stored message. :class:`LogDriver` has what the engines share; each
-engine's subclass has the rest. Statements are written with ``%s``.
+SQLAlchemy would double the cost of a stored message. :class:`LogDriver` holds what the engines share; each
+engine has a subclass.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Collection, Sequence
-from typing import Any, Final, TypeVar
+from typing import Final
 
 from imserver.storage.log.contract import Entry
-from imserver.storage.log.statements import (
+from imserver.storage.log.rows import (
     ENTRY_COLUMNS,
     FROM_MESSAGES,
     GROUP,
@@ -20,21 +20,18 @@ from imserver.storage.log.statements import (
     SELECT_STATE,
     ConversationState,
     LogHead,
-    chunks,
     conversation_state_of,
     entry_of,
-    padded,
-    text_of,
+)
+from imserver.storage.statements import Row, Statements, chunks, marks_of, padded, text_of
+
+_INSERT_MESSAGE: Final = (
+    f"INSERT INTO message ({MESSAGE_COLUMNS}) VALUES {marks_of(len(MESSAGE_COLUMNS.split(',')))}"
 )
 
-T = TypeVar("T")
-Row = tuple[Any, ...]
 
-_MARKS: Final = ", ".join(["%s"] * len(MESSAGE_COLUMNS.split(",")))
-
-
-class LogDriver(ABC):
-    """One connection that writes. All statements belong to the transaction that was begun last."""
+class LogDriver(Statements):
+    """A writing connection. All statements belong to the transaction begun last."""
 
     insert_log = "INSERT INTO log (app, part, last_id, last_conversation, floor) VALUES (%s, 0, 0, 0, 0)"
     lock_log = f"{SELECT_HEAD} FOR UPDATE"
@@ -43,10 +40,10 @@ class LogDriver(ABC):
     """Index hint after ``membership``, for statements on all members of a group."""
 
     few_conversations = 4
-    """Up to so many conversations, one statement for each is faster than one for all pairs of users and
-    conversations."""
+    """Up to this number of conversations, one statement per conversation is faster than one statement for all
+    pairs of users and conversations."""
 
-    # --- of each engine -------------------------------------------------------------------------------------
+    # --- per engine -----------------------------------------------------------------------------------------
 
     @abstractmethod
     def begin(self) -> None:
@@ -62,19 +59,7 @@ class LogDriver(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Close the connection, whatever state it is in."""
-
-    @abstractmethod
-    def query(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
-        """Run a query; all its rows."""
-
-    @abstractmethod
-    def execute(self, statement: str, values: Sequence[Any] = ()) -> int:
-        """Run a statement; the number of changed rows."""
-
-    @abstractmethod
-    def execute_many(self, statement: str, rows: Sequence[Row]) -> None:
-        """Run a statement once for each row."""
+        """Close the connection, in any state."""
 
     @abstractmethod
     def update_conversations(self, log: int, states: Sequence[ConversationState]) -> None:
@@ -98,48 +83,30 @@ class LogDriver(ABC):
         )
 
     def batch_of(self, log: int, id: int) -> int | None:
-        """The number of the transaction that stored an entry; None: there is no such entry."""
+        """The number of the transaction that stored an entry; None if the entry does not exist."""
         rows = self.query("SELECT batch FROM message WHERE log = %s AND id = %s", (log, id))
         return int(rows[0][0]) if rows else None
 
     # --- look-ups -------------------------------------------------------------------------------------------
 
-    def query_in(self, statement: str, first: Sequence[Any], values: Sequence[Any]) -> list[Row]:
-        """Run a query that ends with ``IN {}`` for all ``values``; ``first`` are its other parameters."""
-        rows: list[Row] = []
-        for some in chunks(values):
-            some = padded(some)
-            marks = f"({', '.join(['%s'] * len(some))})"
-            rows += self.query(statement.replace("{}", marks), (*first, *some))
-        return rows
-
     def repeats(self, log: int, resends: Sequence[bytes]) -> dict[bytes, Entry]:
-        """The entries that were stored with these digests before."""
-        if not resends:
-            return {}
+        """Entries stored earlier with these digests."""
         statement = f"SELECT m.resend, {ENTRY_COLUMNS} {FROM_MESSAGES}m.resend IN {{}}"
         return {bytes(row[0]): entry_of(row[1:]) for row in self.query_in(statement, (log,), resends)}
 
     def conversations(self, log: int, ids: Sequence[int]) -> dict[int, ConversationState]:
-        """The conversations with these ids that exist."""
-        statement = f"{SELECT_STATE}id IN {{}}"
-        return (
-            {row[0]: conversation_state_of(row) for row in self.query_in(statement, (log,), ids)}
-            if ids
-            else {}
-        )
+        """The existing conversations with these ids."""
+        rows = self.query_in(f"{SELECT_STATE}id IN {{}}", (log,), ids)
+        return {row[0]: conversation_state_of(row) for row in rows}
 
     def conversations_of_pairs(self, log: int, pairs: Sequence[bytes]) -> dict[bytes, ConversationState]:
-        """The conversations with these keys that exist."""
-        statement = f"{SELECT_STATE}pair IN {{}}"
-        return (
-            {bytes(row[2]): conversation_state_of(row) for row in self.query_in(statement, (log,), pairs)}
-            if pairs
-            else {}
-        )
+        """The existing conversations with these keys."""
+        rows = self.query_in(f"{SELECT_STATE}pair IN {{}}", (log,), pairs)
+        return {bytes(row[2]): conversation_state_of(row) for row in rows}
 
     def mutes(self, log: int, wanted: Sequence[tuple[str, int]]) -> dict[tuple[str, int], int]:
-        """(user, conversation) → until when the user is muted there. Users who are no members are missing."""
+        """(user, conversation) → Unix second at which the mute ends. Users who are not members are
+        missing."""
         users: dict[int, list[str]] = {}
         for user, conversation in wanted:
             users.setdefault(conversation, []).append(user)
@@ -162,20 +129,20 @@ class LogDriver(ABC):
             "WHERE log = %s AND member = %s AND conversation = %s AND left_id IS NULL"
         )
         for some in chunks(wanted, 64):
-            some = padded(some)
+            some = padded(some, some[-1])
             values = [value for user, conversation in some for value in (log, user, conversation)]
             for user, conversation, until in self.query(" UNION ALL ".join([one] * len(some)), values):
                 found[text_of(user), conversation] = until
         return found
 
     def blocks(self, app: str, pairs: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
-        """Those of the pairs of users of which the first has blocked the second. Only accounts block."""
+        """The pairs of users of which the first has blocked the second. Only accounts can block."""
         wanted = [pair for pair in pairs if all(each.isascii() and each.isdecimal() for each in pair)]
         wanted = [pair for pair in wanted if all(int(each) < 2**63 for each in pair)]
         found: set[tuple[str, str]] = set()
         for some in chunks(wanted):
-            some = padded(some)
-            marks = f"({', '.join(['%s'] * len(some))})"
+            some = padded(some, some[-1])
+            marks = marks_of(len(some))
             rows = self.query(
                 "SELECT r.account, r.other FROM relation r JOIN account a ON a.id = r.account "
                 f"WHERE a.app = %s AND r.state = 'blocked' AND r.account IN {marks} AND r.other IN {marks}",
@@ -185,7 +152,7 @@ class LogDriver(ABC):
         return found
 
     def members(self, log: int, conversation: int, users: Sequence[str]) -> dict[str, tuple[int, str]]:
-        """User → (joined_id, role), for those who are members."""
+        """User → (joined_id, role), for the users who are members."""
         statement = (
             "SELECT member, joined_id, role FROM membership "
             "WHERE log = %s AND conversation = %s AND left_id IS NULL AND member IN {}"
@@ -240,7 +207,7 @@ class LogDriver(ABC):
         )
 
     def set_open(self, log: int, conversation: int, is_open: bool) -> None:
-        """Write whether anybody may join a group."""
+        """Set whether anybody may join a group."""
         self.execute(
             "UPDATE conversation SET open = %s WHERE log = %s AND id = %s AND kind = %s",
             (int(is_open), log, conversation, GROUP),
@@ -248,15 +215,15 @@ class LogDriver(ABC):
 
     def add_messages(self, rows: Sequence[Row]) -> None:
         """Insert entries."""
-        self.execute_many(f"INSERT INTO message ({MESSAGE_COLUMNS}) VALUES ({_MARKS})", rows)
+        self.execute_many(_INSERT_MESSAGE, rows)
 
     def edits(self, log: int, message: int) -> list[int]:
-        """The edits of a message."""
+        """Ids of the edits of a message."""
         statement = "SELECT id FROM hidden WHERE log = %s AND member = '' AND version = %s"
         return [row[0] for row in self.query(statement, (log, message))]
 
     def add_edits(self, log: int, edits: Sequence[tuple[int, int]]) -> None:
-        """Hide edits, (message, edit), from all searches: searches find the message itself."""
+        """Hide edits, (message, edit), from all searches. A search finds the message itself."""
         if edits:
             self.execute_many(
                 "INSERT INTO hidden (log, member, version, id) VALUES (%s, '', %s, %s)",

@@ -1,11 +1,11 @@
-"""Changes of groups. Each runs in a transaction and adds an entry about itself to the log.
+"""Changes of groups. Each runs in a transaction and adds an entry about the change to the log.
 
-Permissions are checked here, under the log's lock, so that they hold at the moment of the change.
+Permissions are checked under the log's lock, so they hold at the moment of the change.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -24,11 +24,10 @@ from imserver.storage.log.contract import (
     Rejected,
     Right,
 )
-from imserver.storage.log.statements import GROUP, ConversationState, text_objection, text_of
+from imserver.storage.log.rows import GROUP, ConversationState, text_objection
 from imserver.storage.log.transaction import AppTransaction
-
-Applied = Callable[[AppTransaction], Change | Rejected]
-"""A change of a group, to be applied in a transaction."""
+from imserver.storage.log.writer import LogWriter
+from imserver.storage.statements import text_of
 
 OWNER: Final = "owner"
 ADMIN: Final = "admin"
@@ -39,133 +38,182 @@ GROUP_NAME_BYTES: Final = 500
 _encode: Final = msgspec.json.Encoder().encode
 
 
-def create(owner: str, name: str, users: Sequence[str], meta: bytes) -> Applied:
-    """Create a group. The owner comes first in the ``users`` of its entry."""
+class GroupWriter(LogWriter):
+    """Changes groups. Each method returns after the commit and may raise StorageUnavailable."""
 
-    def apply(transaction: AppTransaction) -> Change | Rejected:
-        all_users = list(dict.fromkeys((owner, *users)))
-        if wrong := _wrong(all_users, name):
-            return wrong
-        state = transaction.make_conversation(GROUP, (), name)
-        transaction.admit(state, [owner], OWNER)
-        transaction.admit(state, all_users[1:], MEMBER)
-        details = {"change": "create", "name": name, "users": all_users}
-        entry = _record(transaction, state, "group", owner, details, meta)
-        return Change(state.id, entry, tuple(all_users))
+    def create(self, app: str, owner: str, name: str, users: Sequence[str], meta: bytes = b"") -> Change:
+        """Create a group with its owner and members. Its first entry has the kind ``group``."""
 
-    return apply
+        def work(transaction: AppTransaction) -> Change | Rejected:
+            all_users = list(dict.fromkeys((owner, *users)))
+            if wrong := _wrong(all_users, name):
+                return wrong
+            state = transaction.make_conversation(GROUP, (), name)
+            transaction.admit(state, [owner], OWNER)
+            transaction.admit(state, all_users[1:], MEMBER)
+            details = {"change": "create", "name": name, "users": all_users}
+            entry = _record(transaction, state, "group", owner, details, meta)
+            return Change(state.id, entry, tuple(all_users))
+
+        made = self.change(app, work)
+        if isinstance(made, Rejected):
+            raise ValueError(made.detail)
+        return made
+
+    def join(
+        self,
+        app: str,
+        conversation: int,
+        users: Sequence[str],
+        by: str = "",
+        role: str = "member",
+        *,
+        most: int = 0,
+        right: Right | None = None,
+    ) -> Change | Rejected:
+        """Add members. Existing members are unchanged. One entry of kind ``join`` names the new members.
+
+        ``most``: limit of the number of members (0: no limit). ``right``, here and below: permission check
+        (None: anybody may make the change).
+        """
+
+        def work(transaction: AppTransaction) -> Change | Rejected:
+            state = _wrong(users) or _wrong_role(role) or _group(transaction, conversation, by, users, right)
+            if isinstance(state, Rejected):
+                return state
+            there = transaction.driver.members(transaction.log, conversation, users)
+            new = [user for user in dict.fromkeys(users) if user not in there]
+            if not new:
+                return Change(conversation)
+            if most and _count(transaction, conversation, most) + len(new) > most:
+                return Rejected(FULL)
+            transaction.admit(state, new, role)
+            entry = _record(transaction, state, "join", by, {"users": new, "role": role})
+            return Change(state.id, entry, tuple(new))
+
+        return self.change(app, work)
+
+    def leave(
+        self,
+        app: str,
+        conversation: int,
+        users: Sequence[str],
+        by: str = "",
+        *,
+        heir: bool = False,
+        right: Right | None = None,
+    ) -> Change | Rejected:
+        """End memberships. One entry of kind ``leave`` names the users.
+
+        ``heir``: if the owner leaves, the first remaining admin, else the first remaining member, becomes the
+        owner. The entry about this precedes the ``leave`` entry.
+        """
+
+        def work(transaction: AppTransaction) -> Change | Rejected:
+            state = _wrong(users) or _group(transaction, conversation, by, users, right)
+            if isinstance(state, Rejected):
+                return state
+            there = transaction.driver.members(transaction.log, conversation, users)
+            leaving = [user for user in dict.fromkeys(users) if user in there]
+            if not leaving:
+                return Change(conversation)
+            if heir and any(there[user][1] == OWNER for user in leaving):
+                _promote_heir(transaction, state, leaving, by)
+            entry = _record(transaction, state, "leave", by, {"users": leaving})
+            transaction.driver.end_members(transaction.log, conversation, leaving, state.last_id)
+            return Change(state.id, entry, tuple(leaving))
+
+        return self.change(app, work)
+
+    def rename(
+        self, app: str, conversation: int, name: str, by: str = "", *, right: Right | None = None
+    ) -> Change | Rejected:
+        """Rename a group. The entry has the kind ``group``."""
+
+        def work(transaction: AppTransaction) -> Change | Rejected:
+            state = _wrong((), name) or _group(transaction, conversation, by, (), right)
+            if isinstance(state, Rejected):
+                return state
+            transaction.driver.rename(transaction.log, conversation, name)
+            return Change(
+                state.id, _record(transaction, state, "group", by, {"change": "rename", "name": name})
+            )
+
+        return self.change(app, work)
+
+    def set_open(
+        self, app: str, conversation: int, is_open: bool, by: str = "", *, right: Right | None = None
+    ) -> Change | Rejected:
+        """Open or close a group for anybody to join. The entry has the kind ``group``.
+
+        Nothing is stored if nothing changes.
+        """
+
+        def work(transaction: AppTransaction) -> Change | Rejected:
+            state = _group(transaction, conversation, by, (), right)
+            if isinstance(state, Rejected):
+                return state
+            if _is_open(transaction, conversation) == is_open:
+                return Change(state.id)
+            transaction.driver.set_open(transaction.log, conversation, is_open)
+            return Change(
+                state.id, _record(transaction, state, "group", by, {"change": "open", "open": is_open})
+            )
+
+        return self.change(app, work)
+
+    def set_member(
+        self,
+        app: str,
+        conversation: int,
+        user: str,
+        *,
+        role: str | None = None,
+        muted_until: int | None = None,
+        by: str = "",
+        right: Right | None = None,
+    ) -> Change | Rejected:
+        """Change a member's role or mute. The entry has the kind ``group``.
+
+        Nothing is stored if nothing changes. If the member becomes the owner, the previous owner becomes an
+        admin.
+        """
+
+        def work(transaction: AppTransaction) -> Change | Rejected:
+            state = (
+                _wrong((user,))
+                or _wrong_role(role or MEMBER)
+                or _group(transaction, conversation, by, (user,), right)
+            )
+            if isinstance(state, Rejected):
+                return state
+            there = transaction.driver.members(transaction.log, conversation, (user,))
+            if user not in there:
+                return Rejected(NOT_MEMBER)
+            until = transaction.driver.mutes(transaction.log, [(user, conversation)])[user, conversation]
+            before = there[user][1], until
+            after = role or before[0], until if muted_until is None else muted_until
+            if after == before:
+                return Change(state.id)
+            if after[0] == OWNER:
+                for owner in _first_of(transaction, conversation, OWNER, len(ROLES)):
+                    if owner != user:
+                        _set(transaction, state, owner, ADMIN, None, by)
+            return Change(state.id, _set(transaction, state, user, *after, by), (user,))
+
+        return self.change(app, work)
 
 
-def join(
-    conversation: int, users: Sequence[str], by: str, role: str, most: int, right: Right | None
-) -> Applied:
-    """Make users members."""
-
-    def apply(transaction: AppTransaction) -> Change | Rejected:
-        state = _wrong(users) or _wrong_role(role) or _group(transaction, conversation, by, users, right)
-        if isinstance(state, Rejected):
-            return state
-        there = transaction.driver.members(transaction.log, conversation, users)
-        new = [user for user in dict.fromkeys(users) if user not in there]
-        if not new:
-            return Change(conversation)
-        if most and _count(transaction, conversation, most) + len(new) > most:
-            return Rejected(FULL)
-        transaction.admit(state, new, role)
-        entry = _record(transaction, state, "join", by, {"users": new, "role": role})
-        return Change(state.id, entry, tuple(new))
-
-    return apply
-
-
-def leave(conversation: int, users: Sequence[str], by: str, heir: bool, right: Right | None) -> Applied:
-    """End memberships."""
-
-    def apply(transaction: AppTransaction) -> Change | Rejected:
-        state = _wrong(users) or _group(transaction, conversation, by, users, right)
-        if isinstance(state, Rejected):
-            return state
-        there = transaction.driver.members(transaction.log, conversation, users)
-        gone = [user for user in dict.fromkeys(users) if user in there]
-        if not gone:
-            return Change(conversation)
-        if heir and any(there[user][1] == OWNER for user in gone):
-            _promote_heir(transaction, state, gone, by)
-        entry = _record(transaction, state, "leave", by, {"users": gone})
-        transaction.driver.end_members(transaction.log, conversation, gone, state.last_id)
-        return Change(state.id, entry, tuple(gone))
-
-    return apply
-
-
-def rename(conversation: int, name: str, by: str, right: Right | None) -> Applied:
-    """Rename a group."""
-
-    def apply(transaction: AppTransaction) -> Change | Rejected:
-        state = _wrong((), name) or _group(transaction, conversation, by, (), right)
-        if isinstance(state, Rejected):
-            return state
-        transaction.driver.rename(transaction.log, conversation, name)
-        return Change(state.id, _record(transaction, state, "group", by, {"change": "rename", "name": name}))
-
-    return apply
-
-
-def set_open(conversation: int, is_open: bool, by: str, right: Right | None) -> Applied:
-    """Set whether anybody may join."""
-
-    def apply(transaction: AppTransaction) -> Change | Rejected:
-        state = _group(transaction, conversation, by, (), right)
-        if isinstance(state, Rejected):
-            return state
-        if _is_open(transaction, conversation) == is_open:
-            return Change(state.id)
-        transaction.driver.set_open(transaction.log, conversation, is_open)
-        return Change(state.id, _record(transaction, state, "group", by, {"change": "open", "open": is_open}))
-
-    return apply
-
-
-def set_member(
-    conversation: int, user: str, role: str | None, muted_until: int | None, by: str, right: Right | None
-) -> Applied:
-    """Change the role or the mute of a member."""
-
-    def apply(transaction: AppTransaction) -> Change | Rejected:
-        state = (
-            _wrong((user,))
-            or _wrong_role(role or MEMBER)
-            or _group(transaction, conversation, by, (user,), right)
-        )
-        if isinstance(state, Rejected):
-            return state
-        there = transaction.driver.members(transaction.log, conversation, (user,))
-        if user not in there:
-            return Rejected(NOT_MEMBER)
-        until = transaction.driver.mutes(transaction.log, [(user, conversation)])[user, conversation]
-        before = there[user][1], until
-        after = role or before[0], until if muted_until is None else muted_until
-        if after == before:
-            return Change(state.id)
-        if after[0] == OWNER:
-            for owner in _first_of(transaction, conversation, OWNER, len(ROLES)):
-                if owner != user:
-                    _set(transaction, state, owner, ADMIN, None, by)
-        return Change(state.id, _set(transaction, state, user, *after, by), (user,))
-
-    return apply
-
-
-# --- inside -------------------------------------------------------------------------------------------------
+# --- internal -----------------------------------------------------------------------------------------------
 
 
 def _promote_heir(
-    transaction: AppTransaction, state: ConversationState, gone: Sequence[str], by: str
+    transaction: AppTransaction, state: ConversationState, leaving: Sequence[str], by: str
 ) -> None:
-    """Make a remaining member the owner, if there is one."""
+    """Make a remaining member the owner, if any remains."""
     for role in (ADMIN, MEMBER):
-        found = _first_of(transaction, state.id, role, len(gone) + 1)
-        heir = next((user for user in found if user not in gone), None)
+        found = _first_of(transaction, state.id, role, len(leaving) + 1)
+        heir = next((user for user in found if user not in leaving), None)
         if heir is not None:
             _set(transaction, state, heir, OWNER, None, by)
             return
@@ -179,7 +227,7 @@ def _set(
     muted_until: int | None,
     by: str,
 ) -> Entry:
-    """Change a member, with an entry about it. ``muted_until`` None: unchanged."""
+    """Change a member and add an entry about it. ``muted_until`` None: unchanged."""
     if muted_until is None:
         muted_until = transaction.driver.mutes(transaction.log, [(user, state.id)])[user, state.id]
     transaction.driver.change_member(transaction.log, state.id, user, role, muted_until)
@@ -212,7 +260,7 @@ def _record(
 def _group(
     transaction: AppTransaction, conversation: int, by: str, users: Sequence[str], right: Right | None
 ) -> ConversationState | Rejected:
-    """The group to be changed, or why it must not be. ``users``: those that the change names."""
+    """The group to change, or the reason of a refusal. ``users``: the users that the change names."""
     state = transaction.driver.conversations(transaction.log, (conversation,)).get(conversation)
     if state is None or state.kind != GROUP:
         return Rejected(UNKNOWN_CONVERSATION)
@@ -224,7 +272,7 @@ def _group(
 
 
 def _count(transaction: AppTransaction, conversation: int, most: int) -> int:
-    """The number of members; counting ends at ``most``."""
+    """The number of members, at most ``most``."""
     statement = (
         f"SELECT count(*) FROM (SELECT 1 FROM membership {transaction.driver.by_group} "
         "WHERE log = %s AND conversation = %s AND left_id IS NULL LIMIT %s) counted"
@@ -245,7 +293,7 @@ def _first_of(transaction: AppTransaction, conversation: int, role: str, most: i
 
 
 def _is_open(transaction: AppTransaction, conversation: int) -> bool:
-    """Whether anybody may join."""
+    """Whether anybody may join the group."""
     statement = "SELECT open FROM conversation WHERE log = %s AND id = %s"
     return any(row[0] for row in transaction.driver.query(statement, (transaction.log, conversation)))
 
@@ -261,4 +309,4 @@ def _wrong(users: Sequence[str], name: str = "") -> Rejected | None:
 
 
 def _wrong_role(role: str) -> Rejected | None:
-    return None if role in ROLES else Rejected(INVALID, "role: there is none of this name")
+    return None if role in ROLES else Rejected(INVALID, "role: unknown")

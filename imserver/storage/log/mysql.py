@@ -8,16 +8,19 @@ from typing import Any, Final
 import pymysql
 from sqlalchemy.exc import SQLAlchemyError
 
-from imserver.storage.log.driver import LogDriver, Row
-from imserver.storage.log.statements import ConversationState
+from imserver.storage.log.driver import LogDriver
+from imserver.storage.log.rows import ConversationState
+from imserver.storage.statements import Row
 
 CONTENT_ERRORS: Final = (pymysql.err.DataError, pymysql.err.IntegrityError, ValueError, OverflowError)
-"""Errors that a row causes; all others are faults of the database."""
+"""Errors caused by the content of a row. All others are faults of the database."""
 ERRORS: Final = (pymysql.err.Error, SQLAlchemyError, OSError)
 
 
 class MysqlDriver(LogDriver):
     """Names are bytes here. The driver turns many rows into one list of values."""
+
+    engine = "mysql"
 
     insert_log = LogDriver.insert_log.replace("INSERT", "INSERT IGNORE")
 
@@ -50,7 +53,7 @@ class MysqlDriver(LogDriver):
             cursor.executemany(statement, [_own(row) for row in rows])
 
     def update_conversations(self, log: int, states: Sequence[ConversationState]) -> None:
-        # The rows exist. Inserting them again is the only statement that changes each row differently.
+        # The rows exist. An upsert is the only statement that can set different values per row.
         self.execute_many(
             "INSERT INTO conversation (log, id, kind, name, last_seq, last_id, created) "
             "VALUES (%s, %s, %s, '', %s, %s, 0) "

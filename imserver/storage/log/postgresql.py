@@ -8,14 +8,15 @@ from typing import Any, Final
 import psycopg
 from sqlalchemy.exc import SQLAlchemyError
 
-from imserver.storage.log.driver import LogDriver, Row
-from imserver.storage.log.statements import MESSAGE_COLUMNS, ConversationState, each
+from imserver.storage.log.driver import LogDriver
+from imserver.storage.log.rows import MESSAGE_COLUMNS, ConversationState
+from imserver.storage.statements import Row
 
 CONTENT_ERRORS: Final = (psycopg.DataError, psycopg.IntegrityError, ValueError, OverflowError)
-"""Errors that a row causes; all others are faults of the database."""
+"""Errors caused by the content of a row. All others are faults of the database."""
 ERRORS: Final = (psycopg.Error, SQLAlchemyError, OSError)
 
-# A cached plan from when the tables were empty would scan them for ever.
+# A plan cached while the tables were empty would scan them forever.
 _SETTINGS: Final = ("plan_cache_mode = force_custom_plan", "enable_seqscan = off")
 
 _COPY: Final = f"COPY message ({MESSAGE_COLUMNS}) FROM STDIN (FORMAT BINARY)"
@@ -28,7 +29,9 @@ _TYPES: Final = (
 
 
 class PostgresqlDriver(LogDriver):
-    """Passes lists as arrays; inserts entries by COPY."""
+    """Inserts entries by COPY."""
+
+    engine = "postgresql"
 
     few_conversations = 16
     insert_log = f"{LogDriver.insert_log} ON CONFLICT DO NOTHING"
@@ -60,9 +63,6 @@ class PostgresqlDriver(LogDriver):
     def execute_many(self, statement: str, rows: Sequence[Row]) -> None:
         with self._connection.cursor() as cursor:
             cursor.executemany(statement.encode(), rows)
-
-    def query_in(self, statement: str, first: Sequence[Any], values: Sequence[Any]) -> list[Row]:
-        return self.query(each(statement, values), (list(values), *first)) if values else []
 
     def _mutes_one_by_one(self, log: int, wanted: Sequence[tuple[str, int]]) -> dict[tuple[str, int], int]:
         rows = self.query(

@@ -1,277 +1,419 @@
-"""Reads of the log: entries, conversations, histories, memberships and conversation lists.
+"""Reads entries: the log, histories, catch-up after a cursor, and text search.
 
-Each function gets a connection in a transaction that changes nothing. Paging by ids reads the head first and
-nothing beyond it: entries that are committed between two statements belong to the next page.
+Paging by ids reads the head first and nothing beyond it. Entries committed between two statements belong to
+the next page. Every client asks for the entries after its cursor at login: their ids are read from an index,
+with a query per engine, then the entries.
+
+A search scans backwards through the messages that a user may read, in short steps. It uses no full-text
+index: without extensions the engines do not split Chinese words, they differ from each other, and an index
+makes every stored message more expensive.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from time import monotonic
+from typing import Any, Final
 
-from imserver.storage.log.contract import MOST_UNREAD, Conversation, ConversationSummary, Entry, Membership
-from imserver.storage.log.statements import (
-    CONVERSATION_KINDS,
+from imserver.storage.log.contract import Entry, PublicationPage, fitting
+from imserver.storage.log.rows import (
     ENTRY_COLUMNS,
     FROM_MESSAGES,
     GREATEST,
     NUMBERS,
-    SQLITE_BY_GROUP,
     LogHead,
-    ask,
-    ask_in,
-    chunks,
-    conversation_of,
+    LogTables,
     entry_of,
     head_of,
-    marks_of,
-    padded,
-    pair_of,
     pair_of_room,
-    text_of,
+    room_of,
 )
+from imserver.storage.statements import Row, Statements, text_of
 
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
+EntryPage = tuple[list[Entry], bool]
+"""Entries ordered by id, and whether there are more."""
 
-CONVERSATION_COLUMNS: Final = "c.id, c.kind, c.name, c.pair, c.last_id, c.last_seq, c.created, c.open"
 _ENTRIES: Final = f"SELECT {ENTRY_COLUMNS} {FROM_MESSAGES}"
-
-
-def head(connection: Connection, app: str) -> int:
-    """The greatest id."""
-    found = head_of(connection, app)
-    return found.last_id if found else 0
-
-
-def heads(connection: Connection, apps: Sequence[str]) -> dict[str, int]:
-    """App → the greatest id, of those of which something was stored."""
-    found: dict[str, int] = {}
-    for some in chunks(apps):
-        some = padded(some)
-        statement = f"SELECT app, last_id FROM log WHERE part = 0 AND app IN {marks_of(len(some))}"
-        found |= {text_of(app): last_id for app, last_id in ask(connection, statement, some)}
-    return found
-
-
-def floor(connection: Connection, app: str) -> int:
-    """Up to which id entries have expired."""
-    found = head_of(connection, app)
-    return found.floor if found else 0
-
-
-def read(connection: Connection, app: str, after: int, limit: int) -> list[Entry]:
-    """The whole log behind an id."""
-    found = head_of(connection, app)
-    if found is None:
-        return []
-    statement = f"{_ENTRIES} m.id > %s AND m.id <= %s ORDER BY m.id LIMIT %s"
-    values = (found.number, max(after, found.floor), found.last_id, limit)
-    return [entry_of(row) for row in ask(connection, statement, values)]
-
-
-def entries(connection: Connection, app: str, ids: Sequence[int]) -> list[Entry]:
-    """Those of these that exist, in order."""
-    found = head_of(connection, app)
-    return fetch(connection, found.number, ids) if found else []
-
-
-def fetch(connection: Connection, log: int, ids: Sequence[int]) -> list[Entry]:
-    """The entries of a log with these ids, as far as there are such, in order."""
-    rows = ask_in(connection, f"{_ENTRIES} m.id IN {{}}", (log,), list(dict.fromkeys(ids)))
-    return sorted(map(entry_of, rows), key=lambda entry: entry.id)
-
-
-def conversation(connection: Connection, app: str, conversation: int) -> Conversation | None:
-    """One conversation."""
-    found = head_of(connection, app)
-    return _conversation(connection, found, "c.id = %s", conversation) if found else None
-
-
-def conversations(connection: Connection, app: str, ids: Sequence[int]) -> list[Conversation]:
-    """Those of these conversations that exist, in the order of their ids."""
-    found = head_of(connection, app)
-    if found is None:
-        return []
-    statement = f"SELECT {CONVERSATION_COLUMNS} FROM conversation c WHERE c.log = %s AND c.id IN {{}}"
-    rows = ask_in(connection, statement, (found.number,), ids)
-    return sorted(map(conversation_of, rows), key=lambda one: one.id)
-
-
-def between(connection: Connection, app: str, user: str, other: str) -> Conversation | None:
-    """The conversation of two users."""
-    found = head_of(connection, app)
-    return _conversation(connection, found, "c.pair = %s", pair_of(user, other)) if found else None
-
-
-def _conversation(connection: Connection, of: LogHead, where: str, value: Any) -> Conversation | None:
-    statement = f"SELECT {CONVERSATION_COLUMNS} FROM conversation c WHERE c.log = %s AND {where}"
-    rows = ask(connection, statement, (of.number, value))
-    return conversation_of(rows[0]) if rows else None
-
-
-_MEMBER_COLUMNS: Final = (
-    "s.member, s.conversation, s.joined_id, s.left_id, s.role, s.muted_until, c.kind "
-    "FROM membership s JOIN conversation c ON c.log = s.log AND c.id = s.conversation"
-)
 VISIBLE: Final = (
     "m.log = s.log AND m.conversation = s.conversation AND m.id > s.joined_id "
     f"AND m.id <= coalesce(s.left_id, {GREATEST})"
 )
-"""What a membership ``s`` lets its user read, of the messages ``m``."""
+"""Condition: the messages ``m`` that a membership ``s`` allows its user to read."""
 
 
-def memberships(connection: Connection, app: str, user: str) -> list[Membership]:
-    """All of a user's, those that have ended too."""
-    head = head_of(connection, app)
-    if head is None:
+class EntryReader(LogTables):
+    """Reads entries."""
+
+    def head(self, app: str) -> int:
+        """The greatest id; 0: the log is empty."""
+        return self._read_log(app, lambda _, head: head.last_id, 0)
+
+    def heads(self, apps: Sequence[str]) -> dict[str, int]:
+        """App → the id of its newest entry, for the apps that have entries."""
+        statement = "SELECT app, last_id FROM log WHERE part = 0 AND app IN {}"
+        rows: list[Row] = self._read(lambda sql: sql.query_in(statement, (), apps), [])
+        return {text_of(app): last_id for app, last_id in rows}
+
+    def floor(self, app: str) -> int:
+        """Entries up to this id have expired. A client with a cursor below it must start again."""
+        return self._read_log(app, lambda _, head: head.floor, 0)
+
+    def read(self, app: str, after: int, limit: int) -> list[Entry]:
+        """All entries after an id."""
+
+        def work(sql: Statements, head: LogHead) -> list[Entry]:
+            statement = f"{_ENTRIES} m.id > %s AND m.id <= %s ORDER BY m.id LIMIT %s"
+            values = (head.number, max(after, head.floor), head.last_id, limit)
+            return list(map(entry_of, sql.query(statement, values)))
+
+        return self._read_log(app, work, [])
+
+    def entries(self, app: str, ids: Sequence[int]) -> list[Entry]:
+        """The existing entries with these ids, ordered by id."""
+        return self._read_log(app, lambda sql, head: fetch(sql, head.number, ids), [])
+
+    def sync(self, app: str, user: str, after: int, limit: int) -> EntryPage:
+        """The entries after an id that the user may read."""
+        return self.catch_up(app, user, after, limit, {"": after})
+
+    def catch_up(self, app: str, user: str, after: int, limit: int, places: Mapping[str, int]) -> EntryPage:
+        """As :meth:`sync`, with the messages of rooms.
+
+        ``places``: room → id after which its messages are wanted; ``""`` → the id for everything else.
+        """
+
+        def work(sql: Statements, head: LogHead) -> EntryPage:
+            if after >= head.last_id:
+                return [], False
+            first, count = max(after, head.floor), limit + 1
+            ids = {*_IDS[sql.engine](sql, head, user, max(first, places[""]), count)}
+            for conversation, place in _rooms(sql, head, places, first):
+                ids.update(_ids_of(sql, head, conversation, place, count))
+            found = sorted(ids)
+            return fetch(sql, head.number, found[:limit]), len(found) > limit
+
+        return self._read_log(app, work, _nothing())
+
+    def history(self, app: str, user: str, conversation: int, before: int, limit: int) -> EntryPage:
+        """The newest entries of a conversation before an id (0: its end) that the user may read and has not
+        hidden, and whether there are earlier ones."""
+        statement = (
+            "SELECT m.id FROM membership s, message m "
+            f"WHERE s.log = %s AND s.member = %s AND s.conversation = %s AND {VISIBLE} AND m.id <= %s "
+            "AND NOT EXISTS (SELECT 1 FROM hidden h WHERE h.log = m.log AND h.member = %s AND h.id = m.id) "
+            "ORDER BY m.id DESC LIMIT %s"
+        )
+
+        def work(sql: Statements, head: LogHead) -> EntryPage:
+            values = (head.number, user, conversation, _last(head, before), user, limit + 1)
+            return _newest(sql, head, sql.query(statement, values), limit)
+
+        return self._read_log(app, work, _nothing())
+
+    def room_history(self, app: str, room: str, before: int, limit: int) -> EntryPage:
+        """The newest entries of a room before an id (0: its end), and whether there are earlier ones."""
+        statement = (
+            "SELECT m.id FROM conversation c JOIN message m ON m.log = c.log AND m.conversation = c.id "
+            "WHERE c.log = %s AND c.pair = %s AND m.id > %s AND m.id <= %s ORDER BY m.id DESC LIMIT %s"
+        )
+
+        def work(sql: Statements, head: LogHead) -> EntryPage:
+            values = (head.number, pair_of_room(room), head.floor, _last(head, before), limit + 1)
+            return _newest(sql, head, sql.query(statement, values), limit)
+
+        return self._read_log(app, work, _nothing())
+
+    def channel_page(
+        self, app: str, channel: str, since: int | None, limit: int, reverse: bool = False
+    ) -> PublicationPage:
+        """At most ``limit`` messages of a channel after the id ``since`` (None: the oldest), as far as they
+        fit into :data:`PAGE_BYTES`. ``reverse``: before it (None: the newest), the newest first."""
+
+        def work(sql: Statements, head: LogHead) -> PublicationPage:
+            statement = "SELECT id, last_id FROM conversation WHERE log = %s AND pair = %s"
+            rows = sql.query(statement, (head.number, pair_of_room(channel)))
+            if not rows:
+                return PublicationPage([], False, 0, head.last_id, head.floor)
+            conversation, last = rows[0]
+            after, upto = head.floor, head.last_id
+            if since is not None and reverse:
+                upto = min(upto, since - 1)
+            elif since is not None:
+                after = max(after, since)
+            ids: list[int] = []
+            if limit and after < min(upto, last):
+                index = "FORCE INDEX (message_by_conversation) " if sql.engine == "mysql" else ""
+                statement = (
+                    f"SELECT id FROM message {index}WHERE log = %s AND conversation = %s "
+                    f"AND kind = {NUMBERS['message']} AND id > %s AND id <= %s "
+                    f"ORDER BY id {'DESC' if reverse else 'ASC'} LIMIT %s"
+                )
+                values = (head.number, conversation, after, upto, limit + 1)
+                ids = [row[0] for row in sql.query(statement, values)]
+            entries = fetch(sql, head.number, ids[:limit])
+            if reverse:
+                entries.reverse()
+            count = fitting(len(entry.body) for entry in entries)
+            more = len(ids) > limit or count < len(entries)
+            return PublicationPage(entries[:count], more, last, head.last_id, head.floor)
+
+        return self._read_log(app, work, PublicationPage([], False, 0, 0, 0))
+
+    def search(
+        self, app: str, user: str, text: str, conversation: int, before: int, limit: int
+    ) -> tuple[list[Entry], int]:
+        """Search for ``text``, backwards from an id (0: the end), in one conversation or (0) in all.
+
+        Returns the entries in order, and the id to continue from (0: the search is complete). Finds only what
+        the user may read, and nothing that is hidden or recalled. ASCII letters match in any case. Other
+        letters match in any case if the word is in lower case, in upper case or capitalized.
+
+        Returns after half a second with the result so far, which may be empty. Each step is a transaction of
+        its own.
+        """
+        head: LogHead | None = self._read(lambda sql: head_of(sql, app), None)
+        if head is None:
+            return [], 0
+        words = _spellings(text)
+        upto = _last(head, before)
+        found: list[Entry] = []
+        stretch = _FIRST_STRETCH
+        deadline = monotonic() + SEARCH_SECONDS
+        while upto > head.floor:
+            began = monotonic()
+            after = max(upto - stretch, head.floor)
+            step = _Step(head.number, user, words, conversation, after, upto, limit + 1 - len(found))
+            some: list[Entry] = self._read(step, [])
+            found = [entry for entry in some if _has(entry, text)] + found
+            if len(found) > limit:
+                return found[-limit:], found[-limit].id
+            # If the limit cut the step short, the rest of the step remains to be scanned.
+            upto = some[0].id - 1 if len(some) == step.count else after
+            now = monotonic()
+            if now > deadline and upto > head.floor:
+                return found, upto + 1
+            took = now - began
+            if took < _SHORT_SECONDS:
+                stretch *= _STRETCH_GROWTH
+            elif took > _STRETCH_GROWTH * _SHORT_SECONDS:
+                stretch = max(stretch // 2, _LEAST_STRETCH)
+        return found, 0
+
+
+def fetch(sql: Statements, log: int, ids: Sequence[int]) -> list[Entry]:
+    """The existing entries of a log with these ids, ordered by id."""
+    rows = sql.query_in(f"{_ENTRIES} m.id IN {{}}", (log,), list(dict.fromkeys(ids)))
+    return sorted(map(entry_of, rows), key=lambda entry: entry.id)
+
+
+def _nothing() -> EntryPage:
+    return [], False
+
+
+def _last(head: LogHead, before: int) -> int:
+    """The greatest id before ``before``; 0: the end of the log."""
+    return min(before - 1, head.last_id) if before > 0 else head.last_id
+
+
+def _newest(sql: Statements, head: LogHead, rows: Sequence[Any], limit: int) -> EntryPage:
+    """The entries of these rows. One row more than ``limit`` means that there are more."""
+    return fetch(sql, head.number, [row[0] for row in rows[:limit]]), len(rows) > limit
+
+
+# --- catch-up -----------------------------------------------------------------------------------------------
+
+_WINDOW: Final = 5000
+"""Number of ids that SQLite reads first. Otherwise it sorts everything after an old cursor for each page."""
+_WINDOW_GROWTH: Final = 16
+_MOST_UNIONS: Final = 500
+"""Number of conversations up to which MySQL uses one UNION branch each. Above it, it scans the log."""
+
+_ACTIVE: Final = (
+    "membership s JOIN conversation c ON c.log = s.log AND c.id = s.conversation AND c.last_id > %s "
+    "WHERE s.log = %s AND s.member = %s AND (s.left_id IS NULL OR s.left_id > %s)"
+)
+"""A user's memberships with entries after a cursor. Parameters: (after, log, user, after)."""
+
+
+def _rooms(sql: Statements, head: LogHead, places: Mapping[str, int], after: int) -> list[tuple[int, int]]:
+    """The rooms with new entries: (conversation, id after which)."""
+    hint = _BY_PAIR if sql.engine == "sqlite" else ""
+    statement = (
+        f"SELECT id, pair, last_id FROM conversation {hint} WHERE log = %s AND last_id > %s AND pair IN {{}}"
+    )
+    pairs = [pair_of_room(room) for room in places if room]
+    found = []
+    for conversation, pair, last_id in sql.query_in(statement, (head.number, after), pairs):
+        place = max(after, places[room_of(pair)])
+        if place < last_id:
+            found.append((conversation, place))
+    return found
+
+
+_BY_PAIR: Final = "INDEXED BY sqlite_autoindex_conversation_2"
+"""SQLite's name of ``conversation_by_pair``, the second constraint of the table. Without it SQLite scans
+all conversations."""
+
+
+def _ids_of(sql: Statements, head: LogHead, conversation: int, after: int, count: int) -> Sequence[int]:
+    index = "FORCE INDEX (message_by_conversation) " if sql.engine == "mysql" else ""
+    statement = (
+        f"SELECT id FROM message {index}WHERE log = %s AND conversation = %s AND id > %s AND id <= %s "
+        "ORDER BY id LIMIT %s"
+    )
+    values = (head.number, conversation, after, head.last_id, count)
+    return [row[0] for row in sql.query(statement, values)]
+
+
+def _sqlite(sql: Statements, head: LogHead, user: str, after: int, count: int) -> Sequence[int]:
+    statement = (
+        "SELECT m.id FROM membership s CROSS JOIN conversation c CROSS JOIN message m "
+        "WHERE s.log = %s AND s.member = %s AND c.log = s.log AND c.id = s.conversation AND c.last_id > %s "
+        "AND m.log = s.log AND m.conversation = s.conversation AND m.id > max(s.joined_id, %s) "
+        "AND m.id <= min(ifnull(s.left_id, %s), %s) ORDER BY m.id LIMIT %s"
+    )
+    window = _WINDOW
+    while True:
+        upto = min(head.last_id, after + window)
+        values = (head.number, user, after, after, GREATEST, upto, count)
+        ids = [row[0] for row in sql.query(statement, values)]
+        if len(ids) >= count or upto == head.last_id:
+            return ids
+        window *= _WINDOW_GROWTH
+
+
+def _postgresql(sql: Statements, head: LogHead, user: str, after: int, count: int) -> Sequence[int]:
+    statement = (
+        "SELECT f.id FROM membership s JOIN conversation c ON c.log = s.log AND c.id = s.conversation "
+        "CROSS JOIN LATERAL (SELECT m.id FROM message m WHERE m.log = s.log "
+        "AND m.conversation = s.conversation AND m.id > greatest(s.joined_id, %s) "
+        "AND m.id <= least(s.left_id, %s) ORDER BY m.id LIMIT %s) f "
+        "WHERE s.log = %s AND s.member = %s AND c.last_id > %s ORDER BY f.id LIMIT %s"
+    )
+    values = (after, head.last_id, count, head.number, user, after, count)
+    return [row[0] for row in sql.query(statement, values)]
+
+
+def _mysql(sql: Statements, head: LogHead, user: str, after: int, count: int) -> Sequence[int]:
+    active = sql.query(
+        f"SELECT s.conversation, s.joined_id, s.left_id FROM {_ACTIVE}",
+        (after, head.number, user, after),
+    )
+    if not active:
         return []
-    statement = f"SELECT {_MEMBER_COLUMNS} WHERE s.log = %s AND s.member = %s"
-    rows = ask(connection, f"{statement} ORDER BY s.conversation, s.joined_id", (head.number, user))
-    return [_membership(app, row) for row in rows]
+    if len(active) > _MOST_UNIONS:
+        return _walk(sql, head, user, after, count)
+    one = (
+        "(SELECT id FROM message FORCE INDEX (message_by_conversation) WHERE log = %s AND conversation = %s "
+        "AND id > %s AND id <= %s ORDER BY id LIMIT %s)"
+    )
+    values: list[Any] = []
+    for conversation, joined, left in active:
+        last = head.last_id if left is None else min(left, head.last_id)
+        values += (head.number, conversation, max(joined, after), last, count)
+    statement = f"{' UNION ALL '.join([one] * len(active))} ORDER BY id LIMIT %s"
+    return [row[0] for row in sql.query(statement, (*values, count))]
 
 
-def members(connection: Connection, app: str, conversation: int, after: str, limit: int) -> list[Membership]:
-    """Who is a member, by their ids."""
-    head = head_of(connection, app)
-    if head is None:
-        return []
-    columns = _MEMBER_COLUMNS
-    if connection.dialect.name == "sqlite":
-        columns = columns.replace("membership s", f"membership s {SQLITE_BY_GROUP}")
+def _walk(sql: Statements, head: LogHead, user: str, after: int, count: int) -> Sequence[int]:
     statement = (
-        f"SELECT {columns} WHERE s.log = %s AND s.conversation = %s AND s.left_id IS NULL "
-        "AND s.member > %s ORDER BY s.member LIMIT %s"
+        "SELECT m.id FROM message m FORCE INDEX (PRIMARY) WHERE m.log = %s AND m.id > %s AND m.id <= %s "
+        "AND EXISTS (SELECT 1 FROM membership s WHERE s.log = m.log AND s.member = %s "
+        "AND s.conversation = m.conversation AND s.joined_id < m.id "
+        "AND (s.left_id IS NULL OR s.left_id >= m.id)) ORDER BY m.id LIMIT %s"
     )
-    rows = ask(connection, statement, (head.number, conversation, after, limit))
-    return [_membership(app, row) for row in rows]
+    values = (head.number, after, head.last_id, user, count)
+    return [row[0] for row in sql.query(statement, values)]
 
 
-def member(connection: Connection, app: str, conversation: int, user: str) -> Membership | None:
-    """The membership of a user that has not ended."""
-    head = head_of(connection, app)
-    if head is None:
-        return None
-    statement = (
-        f"SELECT {_MEMBER_COLUMNS} WHERE s.log = %s AND s.conversation = %s AND s.member = %s "
-        "AND s.left_id IS NULL"
-    )
-    rows = ask(connection, statement, (head.number, conversation, user))
-    return _membership(app, rows[0]) if rows else None
-
-
-def history(
-    connection: Connection, app: str, user: str, conversation: int, before: int, limit: int
-) -> tuple[list[Entry], bool]:
-    """The newest entries before an id that the user may read and has not hidden; whether there are more."""
-    head = head_of(connection, app)
-    if head is None:
-        return [], False
-    last = min(before - 1, head.last_id) if before > 0 else head.last_id
-    statement = (
-        "SELECT m.id FROM membership s, message m "
-        f"WHERE s.log = %s AND s.member = %s AND s.conversation = %s AND {VISIBLE} AND m.id <= %s "
-        "AND NOT EXISTS (SELECT 1 FROM hidden h WHERE h.log = m.log AND h.member = %s AND h.id = m.id) "
-        "ORDER BY m.id DESC LIMIT %s"
-    )
-    rows = ask(connection, statement, (head.number, user, conversation, last, user, limit + 1))
-    ids = [row[0] for row in rows]
-    return (fetch(connection, head.number, ids[:limit]) if ids else []), len(ids) > limit
-
-
-def room_history(
-    connection: Connection, app: str, room: str, before: int, limit: int
-) -> tuple[list[Entry], bool]:
-    """The newest entries of a room before an id; whether there are more."""
-    head = head_of(connection, app)
-    if head is None:
-        return [], False
-    last = min(before - 1, head.last_id) if before > 0 else head.last_id
-    statement = (
-        "SELECT m.id FROM conversation c JOIN message m ON m.log = c.log AND m.conversation = c.id "
-        "WHERE c.log = %s AND c.pair = %s AND m.id > %s AND m.id <= %s ORDER BY m.id DESC LIMIT %s"
-    )
-    rows = ask(connection, statement, (head.number, pair_of_room(room), head.floor, last, limit + 1))
-    ids = [row[0] for row in rows]
-    return (fetch(connection, head.number, ids[:limit]) if ids else []), len(ids) > limit
-
-
-def list_conversations(
-    connection: Connection, app: str, user: str, before: int, limit: int
-) -> tuple[list[ConversationSummary], bool]:
-    """The user's conversations, those with the newest entry first, and whether there are more."""
-    head = head_of(connection, app)
-    if head is None:
-        return [], False
-    statement = _TALKS.get(connection.dialect.name, _TALKS["mysql"])
-    values = (user, user, head.number, user, user, before or GREATEST, limit + 1)
-    rows = ask(connection, statement, values)
-    ids = [row[-2] for row in rows if row[-2] is not None]
-    last = {entry.id: entry for entry in (fetch(connection, head.number, ids) if ids else ())}
-    return [_talk(row, last) for row in rows[:limit]], len(rows) > limit
-
-
-# A user who came back to a group has several memberships there: the last one is the one that counts. What is
-# said in a conversation is looked at for those of the page only.
-_PAGE: Final = (
-    f"SELECT {CONVERSATION_COLUMNS}, s.role, coalesce(r.read_id, 0) AS read_id, "
-    f"coalesce(s.left_id, c.last_id) AS place, s.joined_id, coalesce(s.left_id, {GREATEST}) AS upto, s.log "
-    "FROM membership s JOIN conversation c ON c.log = s.log AND c.id = s.conversation "
-    "LEFT JOIN read_position r ON r.log = s.log AND r.member = s.member AND r.conversation = s.conversation "
-    "WHERE s.log = %s AND s.member = %s AND s.joined_id = (SELECT max(o.joined_id) FROM membership o "
-    "WHERE o.log = s.log AND o.member = %s AND o.conversation = s.conversation) "
-    "AND coalesce(s.left_id, c.last_id) < %s ORDER BY coalesce(s.left_id, c.last_id) DESC LIMIT %s"
-)
-
-
-def _talks(page: str, unread: str, hint: str = "") -> str:
-    """``hint`` names the index to use, where the engine would rather walk along the log."""
-    seen = f"FROM message m {hint} WHERE m.log = p.log AND m.conversation = p.id AND m.id > p.joined_id"
-    last = (
-        f"SELECT m.id {seen} AND m.id <= p.upto AND NOT EXISTS (SELECT 1 FROM hidden h "
-        "WHERE h.log = m.log AND h.member = %s AND h.id = m.id) ORDER BY m.id DESC LIMIT 1"
-    )
-    columns = CONVERSATION_COLUMNS.replace("c.", "p.")
-    return (
-        f"SELECT {columns}, p.role, p.read_id, p.place, ({last}), ({unread.replace('{seen}', seen)}) "
-        f"FROM ({page}) p ORDER BY p.place DESC"
-    )
-
-
-_OF_OTHERS: Final = f"m.kind = {NUMBERS['message']} AND m.sender <> %s"
-_UNREAD: Final = (
-    "SELECT count(*) FROM (SELECT m.id {seen} AND m.id > p.read_id AND m.id <= p.upto "
-    f"ORDER BY m.id DESC LIMIT {MOST_UNREAD}) n CROSS JOIN message m WHERE m.log = p.log AND m.id = n.id "
-    f"AND {_OF_OTHERS}"
-)
-# MariaDB's derived tables know nothing of what stands around them, and without a limit become part of it.
-_BY_CONVERSATION: Final = "FORCE INDEX (message_by_conversation)"
-_PAGE_MYSQL: Final = (
-    f"SELECT q.*, coalesce((SELECT b.id FROM message b {_BY_CONVERSATION} WHERE b.log = q.log "
-    "AND b.conversation = q.id AND b.id <= q.upto AND b.id > q.read_id ORDER BY b.id DESC "
-    f"LIMIT 1 OFFSET {MOST_UNREAD - 1}), q.read_id + 1) AS oldest FROM ({_PAGE}) q LIMIT {GREATEST}"
-)
-_UNREAD_MYSQL: Final = f"SELECT count(*) {{seen}} AND m.id >= p.oldest AND m.id <= p.upto AND {_OF_OTHERS}"
-_TALKS: Final = {
-    "sqlite": _talks(_PAGE, _UNREAD),
-    "postgresql": _talks(_PAGE, _UNREAD),
-    "mysql": _talks(_PAGE_MYSQL, _UNREAD_MYSQL, _BY_CONVERSATION),
+_IDS: Final[dict[str, Callable[[Statements, LogHead, str, int, int], Sequence[int]]]] = {
+    "sqlite": _sqlite,
+    "postgresql": _postgresql,
+    "mysql": _mysql,
 }
 
 
-def _talk(row: Sequence[Any], last: dict[int, Entry]) -> ConversationSummary:
-    role, read, place, last_id, unread = row[8:]
-    return ConversationSummary(conversation_of(row), last.get(last_id), unread, read, text_of(role), place)
+# --- search -------------------------------------------------------------------------------------------------
+
+SEARCH_SECONDS: Final = 0.5
+"""Time after which a search returns. The caller may continue it."""
+_FIRST_STRETCH: Final = 4096
+"""Number of ids that the first step scans, in one transaction."""
+_SHORT_SECONDS: Final = 0.005
+"""After a shorter step, the next one scans four times as many ids; after one longer than four times this,
+half as many. So writers wait only briefly."""
+_STRETCH_GROWTH: Final = 4
+_LEAST_STRETCH: Final = 256
+
+EVERYBODY: Final = ""
+"""The member in ``hidden`` that means everybody: for recalled entries and edits."""
 
 
-def _membership(app: str, row: Sequence[Any]) -> Membership:
-    return Membership(
-        app=app,
-        user=text_of(row[0]),
-        conversation=row[1],
-        joined_id=row[2],
-        left_id=row[3],
-        role=text_of(row[4]),
-        muted_until=row[5],
-        kind_of_conversation=CONVERSATION_KINDS[row[6]],
-    )
+def _spellings(text: str) -> list[str]:
+    """The spellings to search for, because SQL folds only ASCII."""
+    return list(dict.fromkeys(_small(each) for each in (text, text.lower(), text.upper(), text.title())))
+
+
+def _small(text: str) -> str:
+    """ASCII letters in lower case, others unchanged."""
+    return "".join(each.lower() if each.isascii() else each for each in text)
+
+
+def _has(entry: Entry, text: str) -> bool:
+    """Whether an entry that the database found contains the text."""
+    return text.casefold() in entry.body.decode(errors="replace").casefold()
+
+
+class _Step:
+    """One step: at most ``count`` entries, the newest with ``after < id <= upto``."""
+
+    def __init__(
+        self,
+        log: int,
+        user: str,
+        words: list[str],
+        conversation: int,
+        after: int,
+        upto: int,
+        count: int,
+    ) -> None:
+        self.count = count
+        self._log = log
+        self._words = words
+        self._one = f"AND s.conversation = {int(conversation)} " if conversation else ""
+        self._values = (log, user, after, upto, user)
+
+    def __call__(self, sql: Statements) -> list[Entry]:
+        matches, needle = _MATCHES[sql.engine]
+        statement = (
+            f"SELECT m.id FROM membership s, message m WHERE s.log = %s AND s.member = %s {self._one}"
+            f"AND {VISIBLE} AND m.id > %s AND m.id <= %s "
+            f"AND m.kind = {NUMBERS['message']} AND m.type = 'text' "
+            f"AND NOT EXISTS (SELECT 1 FROM hidden h WHERE h.log = m.log AND h.id = m.id "
+            f"AND h.member IN ('{EVERYBODY}', %s)) "
+            f"AND ({' OR '.join([matches] * len(self._words))}) ORDER BY m.id DESC LIMIT %s"
+        )
+        values = (*self._values, *[needle(word) for word in self._words], self.count)
+        ids = [row[0] for row in sql.query(statement, values)]
+        return fetch(sql, self._log, ids) if ids else []
+
+
+def _escaped(word: str) -> str:
+    """Escape bytes as PostgreSQL does, so that invalid text is not an error."""
+    pieces = []
+    for byte in word.encode():
+        if byte == 0x5C:
+            pieces.append("\\\\")
+        else:
+            pieces.append(chr(byte) if 0 < byte < 0x80 else f"\\{byte:03o}")
+    return "".join(pieces)
+
+
+_MYSQL: Final = ("LOCATE(CONVERT(%s USING utf8mb4), CONVERT(m.body USING utf8mb4)) > 0", str)
+_MATCHES: Final[dict[str, tuple[str, Callable[[str], str]]]] = {
+    "sqlite": ("instr(lower(CAST(m.body AS TEXT)), %s) > 0", str),
+    "postgresql": ("position(%s in lower(encode(m.body, 'escape'))) > 0", _escaped),
+    "mysql": _MYSQL,
+}
+"""Engine → (condition for a body that contains a word, conversion of the word). False hits are removed
+afterwards."""

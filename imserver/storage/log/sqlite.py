@@ -8,28 +8,31 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from imserver.storage.log.driver import LogDriver, Row
-from imserver.storage.log.statements import SELECT_HEAD, SQLITE_BY_GROUP, ConversationState, chunks, padded
+from imserver.storage.log.driver import LogDriver
+from imserver.storage.log.rows import SELECT_HEAD, SQLITE_BY_GROUP, ConversationState
+from imserver.storage.statements import Row
 
 CONTENT_ERRORS: Final = (sqlite3.DataError, sqlite3.IntegrityError, OverflowError, ValueError)
-"""Errors that a row causes; all others are faults of the database."""
+"""Errors caused by the content of a row. All others are faults of the database."""
 ERRORS: Final = (sqlite3.Error,)
 
 _BUSY_SECONDS: Final = 5.0
 _STATEMENTS: Final = 256
 _WAL_PAGES: Final = 4000
-"""Pages of 4 KiB after which SQLite copies the write-ahead log into the database; four times its default. The
-commit that does so waits for two more fsyncs, and index pages are written many times."""
+"""Pages of 4 KiB after which SQLite checkpoints the write-ahead log: four times its default. A commit with a
+checkpoint waits for two more fsyncs and writes index pages again."""
 
 
 class SqliteDriver(LogDriver):
     """``BEGIN IMMEDIATE`` locks the whole file, and with it the head."""
 
+    engine = "sqlite"
+
     lock_log = SELECT_HEAD
 
     by_group = SQLITE_BY_GROUP
 
-    few_conversations = 1 << 30  # a statement costs next to nothing here
+    few_conversations = 1 << 30  # a statement is very cheap here
 
     def __init__(self, file: Path) -> None:
         self._connection = sqlite3.connect(
@@ -63,17 +66,6 @@ class SqliteDriver(LogDriver):
 
     def execute_many(self, statement: str, rows: Sequence[Row]) -> None:
         self._connection.executemany(_own(statement), rows)
-
-    def query_in(self, statement: str, first: Sequence[Any], values: Sequence[Any]) -> list[Row]:
-        # Without statistics SQLite scans the log for a list of values. With the list to the left of a CROSS
-        # JOIN it looks up each.
-        statement = statement.replace(" FROM ", " FROM w CROSS JOIN ", 1).replace("IN {}", "= w.v")
-        rows: list[Row] = []
-        for some in chunks(values):
-            some = padded(some)
-            wanted = ", ".join(["(%s)"] * len(some))
-            rows += self.query(f"WITH w(v) AS (VALUES {wanted}) {statement}", (*some, *first))
-        return rows
 
     def update_conversations(self, log: int, states: Sequence[ConversationState]) -> None:
         self.execute_many(

@@ -1,7 +1,6 @@
-"""One app's part of a group commit: assigns ids and seqs under the lock of the log's head.
+"""The part of a group commit that belongs to one app. Assigns ids and seqs under the lock of the log's head.
 
-Edits and recalls rewrite the message and its earlier edits in place, so that readers of the history never see
-the old content.
+Edits and recalls rewrite the message and its earlier edits in place. Later reads cannot see the old content.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from imserver.storage.log.contract import (
     Stored,
 )
 from imserver.storage.log.driver import LogDriver
-from imserver.storage.log.statements import (
+from imserver.storage.log.rows import (
     CONVERSATION_KINDS,
     NUMBERS,
     ROOM,
@@ -52,11 +51,11 @@ Outcome = Stored | Change
 
 
 class AppendRequest(Struct):
-    """A draft to be stored. ``answer`` gets the result, and must not switch; if that is a StorageUnsure, the
-    final one goes to its ``on_known``.
+    """A draft to store.
 
-    ``resend`` is the digest of its ``client_msg_id``, None without one. ``rejected``: it cannot be stored,
-    and only waits for its turn to be answered.
+    ``answer`` receives the result and must not switch. After a StorageUnsure the final result goes to its
+    ``on_known``. ``resend``: digest of the ``client_msg_id``, None without one. ``rejected``: the draft is
+    invalid and waits only to be answered in order.
     """
 
     app: str
@@ -65,15 +64,15 @@ class AppendRequest(Struct):
     resend: bytes | None
     rejected: Rejected | None
     size: int
-    """Bytes of its content."""
+    """Size of the content in bytes."""
     outcome: Outcome | None
     """Set in the transaction."""
     unsure: StorageUnsure | None = None
-    """Set when it was answered with this."""
+    """Set if the request was answered with it."""
 
 
 class ChangeRequest(Struct):
-    """A change of a group; ``answer`` as for :class:`AppendRequest`."""
+    """A change of a group. ``answer``: as for :class:`AppendRequest`."""
 
     app: str
     apply: Callable[[AppTransaction], Change | Rejected]
@@ -85,7 +84,7 @@ class ChangeRequest(Struct):
 
 
 def append_request(app: str, draft: Draft, answer: Callable[[Stored], object]) -> AppendRequest:
-    """Check a draft; the request to store it."""
+    """Check a draft and make its request."""
     wrong, named = objection(draft), draft.client_msg_id
     rejected = Rejected(INVALID, wrong) if wrong else None
     resend = resend_of(draft.sender, named) if named and rejected is None else None
@@ -93,7 +92,8 @@ def append_request(app: str, draft: Draft, answer: Callable[[Stored], object]) -
 
 
 class AppTransaction:
-    """One app's part of a group commit: the locked head of its log, and new rows. ``now``: Unix seconds."""
+    """The part of a group commit for one app: the locked head of its log, and new rows. ``now``: Unix
+    seconds."""
 
     def __init__(self, driver: LogDriver, app: str, batch: int, now: int) -> None:
         self.driver = driver
@@ -109,7 +109,7 @@ class AppTransaction:
         self._made: list[tuple[ConversationState, bytes | None, str, int]] = []
         self._joined: list[tuple[str, int, int, str]] = []
         self._recalled: set[int] = set()
-        """Recalled messages, among those that drafts want to edit."""
+        """Recalled messages among those that drafts edit."""
 
     @property
     def log(self) -> int:
@@ -119,7 +119,7 @@ class AppTransaction:
     # --- conversations --------------------------------------------------------------------------------------
 
     def make_conversation(self, kind: int, members: tuple[str, ...], name: str = "") -> ConversationState:
-        """Add a conversation. Makes the users of a pair members; those of a group need :meth:`admit`."""
+        """Add a conversation. The users of a pair become members. Call :meth:`admit` for those of a group."""
         self.head.last_conversation += 1
         state = ConversationState(
             self.head.last_conversation, kind, members, 0, 0, name if kind == ROOM else ""
@@ -131,11 +131,11 @@ class AppTransaction:
         return state
 
     def admit(self, state: ConversationState, users: Iterable[str], role: str) -> None:
-        """Make users members, from the next entry on."""
+        """Make users members from the next entry on."""
         self._joined += [(user, state.id, self.head.last_id, role) for user in users]
 
     def enter(self, state: ConversationState, draft: Draft, resend: bytes | None = None) -> Entry:
-        """Add an entry to a conversation, with the next id and the next seq."""
+        """Add an entry to a conversation, with the next id and seq."""
         self.head.last_id += 1
         state.last_seq += 1
         state.last_id = self.head.last_id
@@ -161,7 +161,7 @@ class AppTransaction:
         return entry
 
     def settle(self) -> None:
-        """Write conversations and memberships, so that the next statements find them."""
+        """Write conversations and memberships, so that later statements find them."""
         driver, log = self.driver, self.log
         made = {state.id for state, *_ in self._made}
         if self._made:
@@ -183,7 +183,7 @@ class AppTransaction:
     # --- drafts ---------------------------------------------------------------------------------------------
 
     def append(self, ready: Sequence[AppendRequest]) -> list[Appended | Rejected]:
-        """Add drafts in their order; the result of each."""
+        """Add drafts in order. Returns the result of each."""
         known = self.driver.repeats(self.log, list({one.resend for one in ready if one.resend is not None}))
         outcomes: dict[bytes, Appended | Rejected] = {
             name: Appended(entry, True) for name, entry in known.items()
@@ -232,7 +232,7 @@ class AppTransaction:
             state = states.get(draft.conversation)
             if state is None:
                 return _UNKNOWN
-            if draft.sender:  # no sender: the server itself, which may send to all
+            if draft.sender:  # an empty sender is the server, which may send to all
                 until = mutes.get((draft.sender, state.id))
                 if until is None:
                     return _NOT_MEMBER
@@ -243,7 +243,7 @@ class AppTransaction:
         return Appended(self.enter(state, draft, one.resend))
 
     def _conversations(self, ready: Iterable[AppendRequest]) -> dict[int | bytes, ConversationState]:
-        """The conversations of drafts, by key or id; the same object under both."""
+        """The conversations of drafts. Each is found by its key and by its id."""
         pairs: set[bytes] = set()
         ids: set[int] = set()
         for one in ready:
@@ -272,7 +272,7 @@ class AppTransaction:
     def _blocks(
         self, ready: Iterable[AppendRequest], states: dict[int | bytes, ConversationState]
     ) -> set[tuple[str, str]]:
-        """(receiver, sender) of messages to one user who has blocked their sender."""
+        """(receiver, sender) of messages to a user who has blocked the sender."""
         pairs = {
             (receiver, one.draft.sender)
             for one in ready
@@ -282,7 +282,7 @@ class AppTransaction:
 
 
 def _receiver(draft: Draft, states: dict[int | bytes, ConversationState]) -> str:
-    """The user that a draft is for; empty if it is for a group or a room."""
+    """The user who receives a draft; ``""`` for a group or a room."""
     if draft.to_user or draft.room:
         return draft.to_user
     state = states.get(draft.conversation)
@@ -303,13 +303,13 @@ _decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 def find_recalled(driver: LogDriver, log: int, ids: Collection[int]) -> set[int]:
-    """The recalled ones among these messages."""
+    """Those of these messages that were recalled."""
     statement = "SELECT id FROM hidden WHERE log = %s AND member = '' AND version = 0 AND id IN {}"
-    return {row[0] for row in driver.query_in(statement, (log,), list(ids))} if ids else set()
+    return {row[0] for row in driver.query_in(statement, (log,), list(ids))}
 
 
 def revise(driver: LogDriver, log: int, entries: Iterable[Entry]) -> None:
-    """Apply the new edits and recalls. Of several for a message the last counts; recalls are final."""
+    """Apply new edits and recalls. The last edit of a message counts; recalls are final."""
     last: dict[int, Entry] = {}
     edits = []
     for entry in entries:
@@ -337,9 +337,9 @@ def revise(driver: LogDriver, log: int, entries: Iterable[Entry]) -> None:
 
 
 def _with_edit(edit: Entry) -> bytes:
-    """The ``meta`` of an edited message: the edit's, and the id of the edit."""
+    """The ``meta`` of an edited message: that of the edit, with the edit's id."""
     try:
         meta = _decode(edit.meta) if edit.meta else {}
-    except ValueError:  # one draft must not fail the others of its transaction
+    except ValueError:  # an invalid draft must not fail the others of the transaction
         meta = {}
     return msgspec.json.encode({**meta, "edited": edit.id})

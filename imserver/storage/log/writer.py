@@ -1,15 +1,16 @@
-"""The append queue and the group commit: what waits is stored in one transaction, then in the next one.
+"""The append queue and the group commit: one transaction at a time stores all waiting requests.
 
-Drafts wait in the queue of their app. One greenlet takes what waits in all queues, stores it in one
-transaction, and answers after the commit; meanwhile the queues fill again. It ends when nothing waits.
+Drafts wait in the queue of their app. One greenlet takes the requests of all queues, stores them in one
+transaction, and answers after the commit. Meanwhile the queues fill again. The greenlet ends when the queues
+are empty.
 
 - An app whose messages go to many connections pauses after a batch, so that more of its messages share a
   write to each socket.
 - A transaction that takes longer than twice ``seconds`` is given up. If COMMIT was not sent yet, it is
   forbidden (:class:`CommitGuard`), and the requests fail. If it was sent, they get a StorageUnsure after
-  ``seconds`` more, and the final result once it is known. Requests that wait behind such a transaction fail
-  after twice ``seconds``.
-- If the answer to COMMIT is lost, the ids are looked up before anything else is written.
+  ``seconds`` more, and later the final result. Requests that wait behind such a transaction fail after twice
+  ``seconds``.
+- If the answer to COMMIT is lost, the writer looks up the ids before it writes anything else.
 - If the database refuses a row, the requests of that transaction are stored one by one.
 """
 
@@ -17,38 +18,60 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from random import SystemRandom
 from time import perf_counter, time
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import gevent
+from gevent.event import AsyncResult, Event
 
 from imserver.errors import StorageUnavailable
-from imserver.storage.log.connection import CommitGuard, NotStored, RowRefused, Unsure, WriterConnection
-from imserver.storage.log.contract import INVALID, Entry, Rejected, StorageUnsure
+from imserver.storage.address import DatabaseAddress
+from imserver.storage.log.contract import (
+    INVALID,
+    Appended,
+    Change,
+    Draft,
+    Entry,
+    Rejected,
+    StorageUnsure,
+    Stored,
+)
 from imserver.storage.log.driver import LogDriver
-from imserver.storage.log.transaction import AppendRequest, AppTransaction, ChangeRequest, Outcome
+from imserver.storage.log.transaction import (
+    AppendRequest,
+    AppTransaction,
+    ChangeRequest,
+    Outcome,
+    append_request,
+)
+
+if TYPE_CHECKING:
+    from imserver.storage.database import Database
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 Request = AppendRequest | ChangeRequest
 
 MAX_WAITING: Final = 50_000
-"""Drafts of one app that may wait; more are refused for the moment."""
+"""Limit of waiting drafts of one app. More are refused temporarily."""
 MAX_WAITING_BYTES: Final = 64 * 1024 * 1024
-"""Bytes of their contents."""
+"""Limit of their content in bytes."""
 MAX_WAITING_IN_ALL: Final = 100_000
-"""Drafts of all apps together that may wait; more are refused for the moment."""
+"""Limit of waiting drafts of all apps together. More are refused temporarily."""
 MAX_WAITING_BYTES_IN_ALL: Final = 128 * 1024 * 1024
-"""Bytes of their contents."""
+"""Limit of their content in bytes."""
 BATCH_DRAFTS: Final = 2000
-"""Drafts in one transaction."""
+"""Limit of drafts in one transaction."""
 _BATCH_BYTES: Final = 8 << 20
 _REQUEST_BYTES: Final = 200
-"""What a draft counts in a batch besides its content."""
+"""Size of a draft without its content, for the size of a batch."""
 _LOOK_SECONDS: Final = 0.5
-"""Between two attempts to find out what became of a COMMIT."""
+"""Time between two lookups of the result of a COMMIT."""
 _CLOSE_SECONDS: Final = 5.0
 _LATE: Final = "the database does not answer: no answer in time"
 
@@ -56,29 +79,200 @@ _random: Final = SystemRandom()
 
 
 class LogListener(Protocol):
-    """Receives what was stored. Implemented above the log; must not switch."""
+    """Receives what was stored. Implemented above the log. Must not switch."""
 
     def committed(self, app: str, first: int, last: int, entries: list[Entry]) -> None:
-        """A transaction stored ``entries``, which have the ids from ``first`` to ``last``. Called once per
-        transaction and app, in the order of the commits, after the requests were answered."""
+        """A transaction stored ``entries``, within the ids ``first`` to ``last``. Called once per transaction
+        and app, in commit order, after the requests were answered."""
 
     def batch_stored(self, app: str, drafts: int, seconds: float) -> float:
-        """A transaction with so many drafts of an app took ``seconds``, and was delivered. Returns for how
-        many seconds the next drafts of the app are to gather."""
+        """A transaction with ``drafts`` drafts of an app took ``seconds``, including delivery.
+
+        Returns the time in seconds for which the next drafts of the app wait for each other.
+        """
+
+
+# --- connection ---------------------------------------------------------------------------------------------
+
+
+class NotStored(Exception):
+    """Nothing was stored: the database is unreachable, or the time limit has passed. Temporary."""
+
+
+class Unsure(Exception):
+    """COMMIT was sent, but its answer was lost."""
+
+
+class RowRefused(Exception):
+    """Nothing was stored: the database refuses the content of a row."""
+
+
+class CommitGuard:
+    """The permission to commit a transaction, taken once: by the transaction before its COMMIT, or by the
+    waiter that gives up.
+
+    Thread-safe without a lock, because locks belong to the loop.
+    """
+
+    def __init__(self) -> None:
+        self._open: Final = [None]
+
+    def take(self) -> bool:
+        """Take the permission. False if it was taken before."""
+        try:
+            self._open.pop()
+        except IndexError:
+            return False
+        return True
+
+
+class WriterConnection:
+    """Runs transactions one after the other on one connection, and reconnects when it is lost.
+
+    On SQLite a transaction runs in the database's thread. Its code must neither log nor switch.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._driver: LogDriver | None = None
+        self._make, self._content, self._faults = _kind(database.place, database)
+
+    def transact(self, work: Callable[[LogDriver], T], guard: CommitGuard, seconds: float) -> T:
+        """Run ``work`` and commit. Switches. Raises NotStored, Unsure or RowRefused.
+
+        A transaction is interrupted after ``seconds``. SQLite cannot interrupt; there the taker of the guard
+        ends it.
+        """
+        return self._database.run_raw(lambda: self._transact(work, guard), seconds, self._late(guard))
+
+    def ask(self, work: Callable[[LogDriver], T], seconds: float) -> T:
+        """Run ``work`` in a transaction that is rolled back. Switches. Raises NotStored."""
+        guard = CommitGuard()
+        guard.take()
+        return self._database.run_raw(lambda: self._transact(work, guard, undo=True), seconds, NotStored)
+
+    def answered(self) -> None:
+        """Record that the database answered."""
+        self._database.answered()
+
+    def failed(self, words: str) -> StorageUnavailable:
+        """Record that the database did not answer. Returns the error to raise."""
+        return self._database.failed(words)
+
+    def close(self) -> None:
+        """Release the connection."""
+        self._database.run_raw(self._drop, 1.0, NotStored)
+
+    # --- internal -------------------------------------------------------------------------------------------
+
+    def _late(self, guard: CommitGuard) -> Callable[[str], Exception]:
+        # Called at the time limit, in the waiting greenlet.
+        def decide(words: str) -> Exception:
+            self._driver = None
+            return NotStored(words) if guard.take() else Unsure(words)
+
+        return decide
+
+    def _transact(self, work: Callable[[LogDriver], T], guard: CommitGuard, undo: bool = False) -> T:
+        fresh = self._driver is None
+        try:
+            return self._once(work, guard, undo)
+        except NotStored:
+            # The server may have closed an idle connection: try once more.
+            if fresh or self._database.place.file is not None:
+                raise
+            return self._once(work, guard, undo)
+
+    def _once(self, work: Callable[[LogDriver], T], guard: CommitGuard, undo: bool) -> T:
+        committing = False
+        try:
+            with self._database.writing():
+                if self._driver is None:
+                    self._driver = self._make()
+                driver = self._driver
+                driver.begin()
+                value = work(driver)
+                if undo:
+                    driver.rollback()
+                    return value
+                if not guard.take():
+                    driver.rollback()
+                    raise NotStored("no answer in time")
+                committing = True
+                driver.commit()
+                return value
+        except self._content as error:
+            self._undo()
+            if committing:
+                raise Unsure(_words(error)) from None
+            raise RowRefused(_words(error)) from None
+        except self._faults as error:
+            self._drop()
+            raise (Unsure if committing else NotStored)(_words(error)) from None
+        except BaseException:
+            self._drop()
+            raise
+
+    def _undo(self) -> None:
+        try:
+            if self._driver is not None:
+                self._driver.rollback()
+        except self._faults:
+            self._drop()
+
+    def _drop(self) -> None:
+        driver, self._driver = self._driver, None
+        if driver is not None:
+            with suppress(*self._faults):
+                driver.close()
+
+
+def _kind(
+    place: DatabaseAddress, database: Database
+) -> tuple[Callable[[], LogDriver], tuple[type[Exception], ...], tuple[type[Exception], ...]]:
+    """(function that makes a driver, errors caused by a row, other errors) of an engine."""
+    if place.engine == "sqlite":
+        from imserver.storage.log import sqlite
+
+        file = place.file
+        assert file is not None
+        return lambda: sqlite.SqliteDriver(file), sqlite.CONTENT_ERRORS, sqlite.ERRORS
+    if place.engine == "postgresql":
+        from imserver.storage.log import postgresql
+
+        return (
+            lambda: postgresql.PostgresqlDriver(database.raw_connection()),
+            postgresql.CONTENT_ERRORS,
+            postgresql.ERRORS,
+        )
+    from imserver.storage.log import mysql
+
+    return (
+        lambda: mysql.MysqlDriver(database.raw_connection()),
+        mysql.CONTENT_ERRORS,
+        mysql.ERRORS,
+    )
+
+
+def _words(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+# --- transaction --------------------------------------------------------------------------------------------
 
 
 class WriteTransaction:
-    """What is stored in one transaction; it may be run again from the start, on another connection."""
+    """The content of one transaction. It can be run again from the start on another connection."""
 
     def __init__(self, requests: Iterable[Request]) -> None:
         self.batch = _random.getrandbits(62) + 1
         self.guard = CommitGuard()
         self.given_up = False
-        """Its requests were answered before it ended, and it will not be committed."""
+        """True if its requests were answered early. It will not be committed."""
         self.apps: dict[str, list[Request]] = {}
-        """In the order of their names, so that two writers never wait for each other."""
+        """Sorted by name, so that two writers never deadlock."""
         self.commits: dict[str, tuple[int, int, list[Entry]]] = {}
-        """App → (first id, last id, entries), of the apps that have new entries."""
+        """App → (first id, last id, entries), for apps with new entries."""
         self._now = int(time())
         by_app: dict[str, list[Request]] = {}
         for request in requests:
@@ -119,8 +313,11 @@ class _Total:
 
 
 class _Queue:
-    """Requests that wait; ``total`` counts them too. ``stale``: so many of them, from the left, have waited
-    behind a transaction that does not end; they fail next."""
+    """Waiting requests, counted in ``total`` too.
+
+    ``stale``: number of requests at the left end that have waited behind a transaction that does not end.
+    They fail next.
+    """
 
     __slots__ = ("bytes", "paused", "requests", "stale", "total")
 
@@ -147,32 +344,45 @@ class _Queue:
 
 
 class LogWriter:
-    """Owner of the requests that wait, and of the connection that stores them.
+    """Owner of the append queues, of the waiting requests and of the writing connection.
 
-    ``connect`` opens the database (raises StorageUnavailable). ``seconds`` is the time for one statement.
+    ``connect`` opens the database (raises StorageUnavailable). ``seconds``: time limit of one statement.
     """
 
-    def __init__(self, connect: Callable[[], WriterConnection], seconds: float) -> None:
-        self.listener: LogListener | None = None
+    def __init__(
+        self,
+        connect: Callable[[], WriterConnection],
+        seconds: float,
+        listener: LogListener | None = None,
+    ) -> None:
+        self.listener = listener
+        """Receives what is stored."""
         self.seconds = seconds
         self._connect = connect
         self._connection: WriterConnection | None = None
         self._queues: dict[str, _Queue] = {}
-        """The drafts that wait, by app: those that wait longest first."""
+        """Waiting drafts by app. The app that has waited longest comes first."""
         self._drafts = _Total()
-        """Those in all of these queues."""
+        """Totals over all of these queues."""
         self._changes = _Queue(_Total())
         self._singles = _Queue(_Total())
-        """Requests to be stored one by one, before all others."""
+        """Requests to store one by one, before all others."""
         self._current: WriteTransaction | None = None
         self._greenlet: gevent.Greenlet[[], None] | None = None
         self._closed = False
 
-    # --- the queues -----------------------------------------------------------------------------------------
+    # --- queues ---------------------------------------------------------------------------------------------
 
-    def append(self, request: AppendRequest) -> None:
-        """Store a draft. Never switches; ``request.answer`` gets the result."""
-        queue, total = self._queues.get(request.app), self._drafts
+    def send(self, app: str, draft: Draft, answer: Callable[[Stored], object]) -> None:
+        """Queue a draft for storage. Never switches or raises.
+
+        ``answer`` receives the result after the commit and before the entry is delivered. Answers of an app
+        come in the order of the ids. ``answer`` must not switch. StorageUnavailable: nothing was stored.
+        StorageUnsure: the answer to COMMIT did not come in time; ``on_known`` receives the final result.
+        Sending the same ``client_msg_id`` again always returns the same entry.
+        """
+        request = append_request(app, draft, answer)
+        queue, total = self._queues.get(app), self._drafts
         if self._closed:
             _answer(request, StorageUnavailable("the database is closed"))
             return
@@ -180,7 +390,7 @@ class LogWriter:
             _answer(request, StorageUnavailable("the append queues of all apps are full"))
             return
         if queue is None:
-            queue = self._queues[request.app] = _Queue(total)
+            queue = self._queues[app] = _Queue(total)
         elif len(queue.requests) >= MAX_WAITING or queue.bytes + request.size > MAX_WAITING_BYTES:
             _answer(request, StorageUnavailable("the append queue of the app is full"))
             return
@@ -188,20 +398,50 @@ class LogWriter:
         if not queue.paused:
             self._wake()
 
-    def change(self, request: ChangeRequest) -> None:
-        """Make a change of a group. Never switches; ``request.answer`` gets the result."""
+    def append(self, app: str, drafts: Sequence[Draft]) -> list[Stored]:
+        """Store drafts in order and return after the commit. A rejected draft does not affect the others.
+
+        Raises StorageUnavailable if none was stored, StorageUnsure if the result is unknown.
+        """
+        answers: list[Stored] = []
+        done = Event()
+
+        def answer(result: Stored) -> None:
+            answers.append(result)
+            if len(answers) == len(drafts):
+                done.set()
+
+        for draft in drafts:
+            self.send(app, draft, answer)
+        if drafts:
+            done.wait()
+        errors = [each for each in answers if isinstance(each, StorageUnavailable)]
+        if errors and not any(isinstance(each, Appended) for each in answers):
+            raise errors[0]
+        return answers
+
+    def change(self, app: str, work: Callable[[AppTransaction], Change | Rejected]) -> Change | Rejected:
+        """Make a change of a group and return after the commit. ``work`` makes the change in the transaction.
+
+        Raises the same errors as :meth:`append`.
+        """
         if self._closed:
-            _answer(request, StorageUnavailable("the database is closed"))
-        else:
-            self._changes.push(request)
-            self._wake()
+            raise StorageUnavailable("the database is closed")
+        result: AsyncResult[Outcome] = AsyncResult()
+        self._changes.push(ChangeRequest(app, work, result.set))
+        self._wake()
+        outcome = result.get()
+        if isinstance(outcome, StorageUnavailable):
+            raise outcome
+        assert isinstance(outcome, Change | Rejected)
+        return outcome
 
     def is_busy(self, app: str) -> bool:
-        """Whether drafts of an app wait or are being stored. Never switches."""
+        """Whether drafts of an app are waiting or being stored. Never switches."""
         return app in self._queues or any(True for _ in self._underway(app))
 
     def senders(self, app: str) -> set[str]:
-        """Whose drafts are being stored. Never switches."""
+        """The senders of drafts that are waiting or being stored. Never switches."""
         return {request.draft.sender for request in self._underway(app)}
 
     def _underway(self, app: str) -> Iterable[AppendRequest]:
@@ -212,7 +452,7 @@ class LogWriter:
                 yield request
 
     def close(self) -> None:
-        """Store what waits, as far as that goes, and take nothing more. Switches."""
+        """Store what can still be stored, and refuse new requests. Switches."""
         for queue in self._queues.values():
             queue.paused = False
         self._closed = True
@@ -230,9 +470,9 @@ class LogWriter:
             if self._connection is not None:
                 self._connection.close()
         except NotStored:
-            log.debug("the log's connection is left open: it is still in use")
+            log.debug("the log's connection stays open: it is in use")
 
-    # --- the greenlet ---------------------------------------------------------------------------------------
+    # --- greenlet -------------------------------------------------------------------------------------------
 
     def _wake(self) -> None:
         if self._greenlet is None:
@@ -246,7 +486,7 @@ class LogWriter:
             self._greenlet = None
 
     def _take(self) -> list[Request]:
-        """What goes into the next transaction; nothing: nothing waits, but for apps that pause."""
+        """The requests of the next transaction. Empty if nothing waits except in apps that pause."""
         if self._singles.requests:
             return [self._singles.pop()]
         taken = [self._changes.pop() for _ in range(len(self._changes.requests))]
@@ -264,7 +504,7 @@ class LogWriter:
                 drafts += 1
                 size += request.size + _REQUEST_BYTES
             if queue.requests:
-                self._queues[app] = queue  # behind the others
+                self._queues[app] = queue  # to the end
         return taken
 
     def _store(self, transaction: WriteTransaction) -> None:
@@ -296,22 +536,22 @@ class LogWriter:
             try:
                 connection.transact(transaction, transaction.guard, self.seconds)
             except NotStored as error:
-                self._fail(transaction, connection.away(str(error)))
+                self._fail(transaction, connection.failed(str(error)))
                 return
             except RowRefused as error:
                 if transaction.guard.take():
                     self._divide(transaction, str(error))
                 return
             except Unsure as error:
-                failure = connection.away(str(error))
+                failure = connection.failed(str(error))
                 if not self._was_stored(connection, transaction):
                     self._fail(transaction, failure)
                     return
-            connection.heard()
+            connection.answered()
         self._finish(transaction, perf_counter() - began)
 
     def _finish(self, transaction: WriteTransaction, seconds: float) -> None:
-        """Answer and deliver what was stored. Does not switch."""
+        """Answer and deliver what was stored. Never switches."""
         for app, requests in transaction.apps.items():
             for request in requests:
                 assert request.outcome is not None
@@ -324,7 +564,7 @@ class LogWriter:
                 drafts = sum(isinstance(request, AppendRequest) for request in requests)
                 if drafts:
                     self._pause(app, self.listener.batch_stored(app, drafts, seconds))
-            except Exception:  # it is stored all the same
+            except Exception:  # the entries are stored nevertheless
                 log.exception("stored entries of %s could not be delivered", app)
 
     def _pause(self, app: str, seconds: float) -> None:
@@ -344,13 +584,16 @@ class LogWriter:
             del self._queues[app]
 
     def _was_stored(self, connection: WriterConnection, transaction: WriteTransaction) -> bool:
-        """Find out, for as long as it takes: nothing may be delivered before earlier entries of the log."""
+        """Look up whether a transaction was committed. Waits until the database answers.
+
+        Nothing may be delivered before earlier entries of the log.
+        """
         if not transaction.commits:
             return True
         app, (first, _, _) = next(iter(transaction.commits.items()))
 
         def look(driver: LogDriver) -> bool:
-            # Behind the lock: the transaction may still be ending somewhere.
+            # The lock waits for the end of the transaction, which may still be running on the server.
             return driver.batch_of(driver.lock(app).number, first) == transaction.batch
 
         while True:
@@ -360,7 +603,7 @@ class LogWriter:
                 gevent.sleep(_LOOK_SECONDS)
 
     def _divide(self, transaction: WriteTransaction, words: str) -> None:
-        """The database refused a row: find it, so that the other requests do not fail with it."""
+        """Retry the requests of a refused transaction one by one, so that only the bad one fails."""
         requests = transaction.requests
         if len(requests) > 1:
             for request in requests:
@@ -375,13 +618,13 @@ class LogWriter:
             for request in transaction.requests:
                 _answer(request, error)
 
-    # --- what takes too long --------------------------------------------------------------------------------
+    # --- time limits ----------------------------------------------------------------------------------------
 
     def _watch(self, transaction: WriteTransaction) -> None:
-        """Greenlet: give up a transaction that does not end, then what waits behind it."""
+        """Greenlet: give up a transaction that does not end, then the requests behind it."""
         error: StorageUnavailable = StorageUnavailable(_LATE)
         if self._connection is not None:
-            error = self._connection.away("no answer in time")
+            error = self._connection.failed("no answer in time")
         if transaction.guard.take():
             self._fail(transaction, error)
             transaction.given_up = True
@@ -417,7 +660,7 @@ def _refuse(queue: _Queue, count: int, error: StorageUnavailable) -> None:
 
 
 def _answer(request: Request, outcome: Outcome) -> None:
-    """Tell a requester the result; one that was told StorageUnsure, through its ``on_known``."""
+    """Pass the result to a requester. After a StorageUnsure, pass it to ``on_known``."""
     try:
         if request.unsure is None:
             request.answer(outcome)  # type: ignore[arg-type]  # a change gets a Change, a draft an Appended

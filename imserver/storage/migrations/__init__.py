@@ -1,10 +1,135 @@
-"""The steps that bring a database to what this release expects (:mod:`imserver.storage.migrate` takes them).
+"""Migration steps of the database schema, run by one node at a time.
 
-A step only adds; what an earlier release still uses is removed by a later release than the one that stopped
-using it, so that nodes of both can share a database while one after the other is replaced.
+A step only adds. What the previous release uses is removed one release after its last use, so nodes of both
+releases can share a database during an upgrade.
+
+The lock belongs to the database, so it works between machines and is released with the connection of a killed
+node. On PostgreSQL and SQLite all steps are one transaction. MySQL commits with each schema statement, so a
+step may run twice there.
 """
 
-from typing import Final
+from __future__ import annotations
 
-HEAD: Final = "0008"
-"""The newest step. A database that has it needs no migration, and nobody has to load Alembic to know."""
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import Connection, LargeBinary, String, inspect, text
+from sqlalchemy.dialects import mysql
+from sqlalchemy.types import TypeEngine
+
+from imserver.errors import StartError
+
+HEAD: Final = "0009"
+"""The newest step. A database at this step needs no migration, so Alembic is not loaded."""
+FOLDER: Final = Path(__file__).parent
+
+_LOCK_SECONDS: Final = 60.0
+_LOOK_SECONDS: Final = 0.1
+_LOCK: Final = 0x696D736572766572
+"""Number of the advisory lock on PostgreSQL, chosen to be unique."""
+_VERSIONS: Final = "alembic_version"
+
+
+def step_of(connection: Connection) -> str:
+    """The last step of a database; ``""``: none."""
+    if not inspect(connection).has_table(_VERSIONS):
+        return ""
+    return connection.execute(text(f"SELECT version_num FROM {_VERSIONS}")).scalar_one_or_none() or ""
+
+
+def is_current(step: str) -> bool:
+    """Whether a database at this step is current, or newer than this release."""
+    own = {path.name.partition("_")[0] for path in (FOLDER / "versions").glob("[0-9]*.py")}
+    return step == HEAD or bool(step and step not in own)
+
+
+def migrate(connection: Connection) -> None:
+    """Run the missing steps under a lock. Raises StartError.
+
+    ``connection`` is in a transaction. On SQLite that is a writing transaction, which serves as the lock.
+    """
+    with _LOCKS[connection.dialect.name](connection):
+        if not is_current(step_of(connection)):  # another node may have migrated meanwhile
+            _upgrade(connection)
+
+
+def _upgrade(connection: Connection) -> None:
+    # Imported here: nodes with a current database need not load it.
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+# --- locks --------------------------------------------------------------------------------------------------
+
+
+def _until(taken: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while not taken():
+        if time.monotonic() > deadline:
+            raise StartError(f"storage: another node has been migrating the database for {_LOCK_SECONDS:g} s")
+        time.sleep(_LOOK_SECONDS)
+
+
+@contextmanager
+def _sqlite_lock(_connection: Connection) -> Iterator[None]:
+    yield
+
+
+@contextmanager
+def _postgresql_lock(connection: Connection) -> Iterator[None]:
+    # Bound to the transaction, so it also works behind a transaction pooler.
+    statement, lock = text("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": _LOCK}
+    _until(lambda: connection.execute(statement, lock).scalar())
+    yield
+
+
+@contextmanager
+def _mysql_lock(connection: Connection) -> Iterator[None]:
+    # Bound to the connection, because schema statements end transactions. Its name is global on the server.
+    lock = {"lock": f"imserver {connection.execute(text('SELECT DATABASE()')).scalar()}"[:64]}
+    _until(lambda: connection.execute(text("SELECT GET_LOCK(:lock, 0)"), lock).scalar())
+    try:
+        yield
+    finally:
+        connection.execute(text("SELECT RELEASE_LOCK(:lock)"), lock)
+
+
+_LOCKS: Final[dict[str, Callable[[Connection], AbstractContextManager[None]]]] = {
+    "sqlite": _sqlite_lock,
+    "postgresql": _postgresql_lock,
+    "mysql": _mysql_lock,
+    "mariadb": _mysql_lock,
+}
+
+
+# --- column types -------------------------------------------------------------------------------------------
+
+_MYSQL: Final = ("mysql", "mariadb")
+MYSQL_OPTIONS: Final[dict[str, Any]] = {
+    "mysql_engine": "InnoDB",
+    "mysql_charset": "utf8mb4",
+    "mysql_collate": "utf8mb4_bin",
+}
+CONTENT: Final = LargeBinary().with_variant(mysql.MEDIUMBLOB(), *_MYSQL)
+"""Bytes of any content. MySQL's plain blobs are limited to 65,535 bytes."""
+
+
+def name(length: int = 500) -> TypeEngine[str]:
+    """A name of at most ``length`` bytes, compared byte by byte. MySQL's text collations may treat ``a`` and
+    ``A`` as equal."""
+    return String(length).with_variant(mysql.VARBINARY(length), *_MYSQL)
+
+
+def short_bytes(length: int) -> TypeEngine[bytes]:
+    """Bytes in an index. MySQL cannot index blobs without a prefix length."""
+    return LargeBinary().with_variant(mysql.VARBINARY(length), *_MYSQL)

@@ -1,9 +1,7 @@
-"""What Alembic runs: the steps, on the connection that it was given, in the transaction that is open."""
+"""Alembic environment: runs the steps on the given connection, in its open transaction."""
 
 from alembic import context
 
-from imserver.storage.tables import metadata
-
-context.configure(connection=context.config.attributes["connection"], target_metadata=metadata)
+context.configure(connection=context.config.attributes["connection"])
 with context.begin_transaction():
     context.run_migrations()

@@ -46,11 +46,11 @@ def test_it_is_a_valid_document_of_openapi_3_1() -> None:
     OpenAPIV31SpecValidator(json.loads(json.dumps(DOCUMENT))).validate()
 
 
-def test_every_route_is_told_with_its_scope_and_no_other() -> None:
+def test_every_route_is_documented_with_its_scope_and_no_other() -> None:
     routed = {(row.method, row.path): row for row in ROUTES if row.path.startswith("/api/v1/")}
     assert all(row.style is PROBLEM for row in routed.values())
-    told = {(row.method, row.path): row.need for row in OPERATIONS}
-    assert told == {where: row.need for where, row in routed.items()}
+    received = {(row.method, row.path): row.need for row in OPERATIONS}
+    assert received == {where: row.need for where, row in routed.items()}
     for row in DOCUMENTED:
         scopes = [] if row.need is ANY_KEY else [row.scope]
         assert described(row)["security"] == ([{"key": scopes}] if row.scope else []), row.path
@@ -72,29 +72,29 @@ def test_every_operation_has_a_name_of_its_own_and_a_chapter() -> None:
 
 @pytest.mark.parametrize("row", DOCUMENTED, ids=IDS)
 def test_every_example_is_what_its_schema_says(row: Operation) -> None:
-    told = described(row)
+    received = described(row)
     if row.body is not None:
-        content = told["requestBody"]["content"][JSON]
+        content = received["requestBody"]["content"][JSON]
         check(content["schema"], content["examples"]["example"]["value"])
-    answered = told["responses"][str(row.status)]
-    if row.example_answer is not None:
+    answered = received["responses"][str(row.status)]
+    if row.answer_example is not None:
         content = answered["content"][row.content_type]
         check(content["schema"], content["examples"]["example"]["value"])
-    for parameter in told["parameters"]:
+    for parameter in received["parameters"]:
         if "example" in parameter:
             check(parameter["schema"], parameter["example"])
 
 
 @pytest.mark.parametrize("row", [row for row in DOCUMENTED if row.scope], ids=operation_id)
 def test_every_operation_has_examples_of_what_it_needs(row: Operation) -> None:
-    assert row.body is None or row.example_body is not None
+    assert row.body is None or row.example is not None
     parameters = described(row)["parameters"]
     assert all("example" in each for each in parameters if each["required"])
-    assert row.content_type != JSON or row.status != 200 or row.example_answer is not None
+    assert row.content_type != JSON or row.status != 200 or row.answer_example is not None
 
 
 @pytest.mark.parametrize("row", DOCUMENTED, ids=IDS)
-def test_every_refusal_is_told_under_its_status(row: Operation) -> None:
+def test_every_refusal_is_documented_under_its_status(row: Operation) -> None:
     responses = described(row)["responses"]
     for problem in problems_of(row):
         assert HTTP_PROBLEMS[problem.code] is problem
@@ -117,7 +117,7 @@ def test_links_name_operations_and_their_parameters() -> None:
         assert set(link.parameters) <= known[link.operation]
 
 
-def test_limits_of_this_server_stand_in_the_schemas() -> None:
+def test_limits_of_this_server_are_in_the_schemas() -> None:
     users = DOCUMENT["components"]["schemas"]["PresenceRequest"]["properties"]["users"]
     assert users["maxItems"] == 123
     assert "limits.batch_targets" not in json.dumps(DOCUMENT["components"]["schemas"])
@@ -128,9 +128,9 @@ def test_texts_are_markdown() -> None:
 
 
 def test_every_text_is_there_in_chinese_and_none_too_many() -> None:
-    told = texts_of(DOCUMENT)
+    received = texts_of(DOCUMENT)
     problems = {problem.message for row in DOCUMENTED for problem in problems_of(row)}
     joined = {answer["description"] for row in DOCUMENTED for answer in described(row)["responses"].values()}
-    phrases = {part for text in told - joined | problems for part in text.split("\n\n")}
+    phrases = {part for text in received - joined | problems for part in text.split("\n\n")}
     assert sorted(phrases - set(chinese())) == []
     assert sorted(set(chinese()) - phrases) == []

@@ -7,7 +7,7 @@ from uuid import uuid4
 import sqlalchemy as sa
 from alembic import op
 
-from imserver.storage.tables import MYSQL_OPTIONS, Name
+from imserver.storage.migrations import MYSQL_OPTIONS, name
 
 revision: Final = "0001"
 down_revision: Final = None
@@ -18,6 +18,9 @@ def upgrade() -> None:
 
     Each statement may be repeated: MySQL keeps what was done before a crash.
     """
+    # One row: the id of this database, and the version that each change of an app or a key raises by one.
+    # Whoever changes something locks it first, so changes happen one after the other, and whoever has seen a
+    # version has seen everything up to it.
     directory = op.create_table(
         "directory",
         sa.Column("one", sa.Integer, primary_key=True, autoincrement=False),
@@ -29,7 +32,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "app",
-        sa.Column("name", Name, primary_key=True),
+        sa.Column("name", name(), primary_key=True),
         sa.Column("settings", sa.Text, nullable=False),
         sa.Column("version", sa.BigInteger, nullable=False),
         sa.Column("created", sa.BigInteger, nullable=False),

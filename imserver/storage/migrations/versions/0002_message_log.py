@@ -5,20 +5,21 @@ from typing import Any, Final
 import sqlalchemy as sa
 from alembic import op
 
-from imserver.storage.tables import MYSQL_OPTIONS, Content, Name, ShortBytes
+from imserver.storage.migrations import CONTENT, MYSQL_OPTIONS, name, short_bytes
 
 revision: Final = "0002"
 down_revision: Final = "0001"
 
 _CLUSTERED: Final[dict[str, Any]] = {**MYSQL_OPTIONS, "sqlite_with_rowid": False}
+"""Rows stand in the order of their key, on SQLite too: one tree less to write."""
 
 
-def _key(name: str, kind: Any = sa.BigInteger) -> sa.Column[Any]:
-    return sa.Column(name, kind, primary_key=True, autoincrement=False)
+def _key(column: str, kind: Any = sa.BigInteger) -> sa.Column[Any]:
+    return sa.Column(column, kind, primary_key=True, autoincrement=False)
 
 
-def _need(name: str, kind: Any = sa.BigInteger) -> sa.Column[Any]:
-    return sa.Column(name, kind, nullable=False)
+def _need(column: str, kind: Any = sa.BigInteger) -> sa.Column[Any]:
+    return sa.Column(column, kind, nullable=False)
 
 
 def upgrade() -> None:
@@ -26,10 +27,13 @@ def upgrade() -> None:
 
     So every index is a constraint of its table; one that is made behind it would be made twice.
     """
+    # The heads: one row per log. Who appends to a log, or changes a conversation of it, locks its row first,
+    # and holds it to the commit: so ids are in the order of the commits. ``part`` is for an app that outgrows
+    # one log; ``floor``: what has an id up to it has expired.
     op.create_table(
         "log",
         sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
-        _need("app", Name()),
+        _need("app", name()),
         _need("part", sa.Integer),
         _need("last_id"),
         _need("last_conversation"),
@@ -38,13 +42,14 @@ def upgrade() -> None:
         if_not_exists=True,
         **MYSQL_OPTIONS,
     )
+    # ``pair``: the ids of the two users in their order, with a NUL between; NULL for a group.
     op.create_table(
         "conversation",
         _key("log", sa.Integer),
         _key("id"),
         _need("kind", sa.SmallInteger),
-        sa.Column("pair", ShortBytes(511)),
-        _need("name", Name()),
+        sa.Column("pair", short_bytes(511)),
+        _need("name", name()),
         _need("last_seq"),
         _need("last_id"),
         _need("created"),
@@ -55,11 +60,11 @@ def upgrade() -> None:
     op.create_table(
         "membership",
         _key("log", sa.Integer),
-        _key("member", Name(255)),
+        _key("member", name(255)),
         _key("conversation"),
         _key("joined_id"),
         sa.Column("left_id", sa.BigInteger),
-        _need("role", Name(16)),
+        _need("role", name(16)),
         _need("muted_until"),
         sa.UniqueConstraint("log", "conversation", "member", "joined_id", name="membership_by_conversation"),
         if_not_exists=True,
@@ -70,23 +75,26 @@ def upgrade() -> None:
 
 
 def _messages() -> None:
+    # ``resend``: what names a sender's ``client_msg_id`` in 16 bytes, NULL without one; ``batch``: a random
+    # number of the transaction, by which a writer that lost the answer to its COMMIT finds out;
+    # ``stored_at``: Unix seconds by our clock, while ``time_ms`` is the sender's.
     op.create_table(
         "message",
         _key("log", sa.Integer),
         _key("id"),
         _need("conversation"),
         _need("seq"),
-        _need("sender", Name(255)),
+        _need("sender", name(255)),
         _need("kind", sa.SmallInteger),
-        _need("type", Name(32)),
-        _need("client_msg_id", Name(64)),
-        sa.Column("resend", ShortBytes(16)),
+        _need("type", name(32)),
+        _need("client_msg_id", name(64)),
+        sa.Column("resend", short_bytes(16)),
         _need("time_ms"),
         _need("about"),
         _need("stored_at"),
         _need("batch"),
-        _need("meta", Content),
-        _need("body", Content),
+        _need("meta", CONTENT),
+        _need("body", CONTENT),
         sa.UniqueConstraint("log", "conversation", "id", name="message_by_conversation"),
         sa.UniqueConstraint("log", "resend", name="message_by_resend"),
         if_not_exists=True,
@@ -95,10 +103,11 @@ def _messages() -> None:
 
 
 def _marks() -> None:
+    # One row per user who marked something; locked first by whatever marks more.
     op.create_table(
         "mark_version",
         _key("log", sa.Integer),
-        _key("member", Name(255)),
+        _key("member", name(255)),
         _need("version"),
         if_not_exists=True,
         **_CLUSTERED,
@@ -106,7 +115,7 @@ def _marks() -> None:
     op.create_table(
         "read_position",
         _key("log", sa.Integer),
-        _key("member", Name(255)),
+        _key("member", name(255)),
         _key("conversation"),
         _need("read_id"),
         _need("version"),
@@ -117,7 +126,7 @@ def _marks() -> None:
     op.create_table(
         "hidden",
         _key("log", sa.Integer),
-        _key("member", Name(255)),
+        _key("member", name(255)),
         _key("id"),
         _need("version"),
         sa.UniqueConstraint("log", "member", "version", "id", name="hidden_by_version"),

@@ -5,7 +5,7 @@ from typing import Final
 import sqlalchemy as sa
 from alembic import op
 
-from imserver.storage.tables import MYSQL_OPTIONS, Name
+from imserver.storage.migrations import MYSQL_OPTIONS, name
 
 revision: Final = "0003"
 down_revision: Final = "0002"
@@ -13,13 +13,15 @@ down_revision: Final = "0002"
 
 def upgrade() -> None:
     """Make the tables. Each statement may be repeated: MySQL keeps what was done before a crash."""
+    # SQLite gives numbers to a column of exactly the type INTEGER only; there, too, they have 64 bits. An id
+    # is never given twice: whoever is deleted stands in the messages of others.
     op.create_table(
         "account",
         sa.Column(
             "id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True
         ),
-        sa.Column("app", Name, nullable=False),
-        sa.Column("phone", Name, nullable=False),
+        sa.Column("app", name(), nullable=False),
+        sa.Column("phone", name(), nullable=False),
         sa.Column("nickname", sa.String(64), nullable=False),
         sa.Column("avatar", sa.String(1000), nullable=False),
         sa.Column("password", sa.String(255), nullable=False),
@@ -30,6 +32,7 @@ def upgrade() -> None:
         if_not_exists=True,
         **MYSQL_OPTIONS,
     )
+    # What ``account`` is to ``other``: ``asked`` to be a friend, ``friend`` (two rows), or ``blocked`` it.
     op.create_table(
         "relation",
         sa.Column("account", sa.BigInteger, primary_key=True, autoincrement=False),

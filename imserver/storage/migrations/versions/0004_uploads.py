@@ -1,11 +1,11 @@
-"""Uploaded files, and what each user keeps of them."""
+"""Uploaded files, and what each user has."""
 
 from typing import Final
 
 import sqlalchemy as sa
 from alembic import op
 
-from imserver.storage.tables import MYSQL_OPTIONS, Name
+from imserver.storage.migrations import MYSQL_OPTIONS, name
 
 revision: Final = "0004"
 down_revision: Final = "0003"
@@ -16,8 +16,8 @@ def upgrade() -> None:
     op.create_table(
         "upload",
         sa.Column("id", sa.String(32), primary_key=True),
-        sa.Column("app", Name, nullable=False),
-        sa.Column("user", Name, nullable=False),
+        sa.Column("app", name(), nullable=False),
+        sa.Column("user", name(), nullable=False),
         sa.Column("kind", sa.String(16), nullable=False),
         sa.Column("type", sa.String(64), nullable=False),
         sa.Column("name", sa.Text, nullable=False),
@@ -33,10 +33,11 @@ def upgrade() -> None:
         if_not_exists=True,
         **MYSQL_OPTIONS,
     )
+    # What each user has, added up, so that a quota holds however many files come at once.
     op.create_table(
         "upload_usage",
-        sa.Column("app", Name, primary_key=True),
-        sa.Column("user", Name, primary_key=True),
+        sa.Column("app", name(), primary_key=True),
+        sa.Column("user", name(), primary_key=True),
         sa.Column("bytes", sa.BigInteger, nullable=False),
         sa.Column("files", sa.BigInteger, nullable=False),
         if_not_exists=True,

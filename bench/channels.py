@@ -1,0 +1,278 @@
+"""Scenario ``channels``: what subscriptions of clients of Centrifugo cost, how fast clients recover, and how
+a channel of very many subscribers works.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+
+import jwt
+
+from bench.connections import Connection
+from bench.context import MOST_CONNECTIONS, RunContext, parameter, shares
+from bench.dialects import KEY, OPENERS
+from bench.figures import Figures
+from bench.frames import CLOSE, client_frame, scan, user_name
+from bench.generator import Generator, close_connections
+from bench.http_client import JSON, fetch
+from bench.latency import Latency
+from bench.loop import BenchError, Json
+from bench.proc import memory
+from bench.session_scenarios import CONNECTIONS_A_PROCESS, WARM_UP_CONNECTIONS
+from bench.workers import Worker
+
+DIALECT = "centrifuge"
+WITH_TOKEN = "centrifuge-token"
+CHANNELS = 3
+HUNDREDS = 100
+ANSWER_SECONDS = 60.0
+MOST_BEHIND = 99
+RECENT = "{subscribe: anybody, history_size: 100, history_seconds: 600}"
+TEXT_BYTES = 60
+EVERYBODY = "all"
+PUBLICATIONS, QUESTIONS = 5, 200
+PUBLICATION_SECONDS = 30.0
+COUNT_SECONDS = 10.0
+"""Numbers of other nodes are about a second old."""
+READY_SECONDS = 0.5
+"""After it the generators listen for a publication."""
+
+
+def channels_of(number: int) -> tuple[str, ...]:
+    """Return a channel of this client, one of a hundred, and one of all."""
+    return f"own:{number}", f"some:{number // HUNDREDS}", EVERYBODY
+
+
+def subscriptions(number: int, names: tuple[str, ...], token: bool = False) -> bytes:
+    """Return a frame that subscribes a client to channels, each with its ``token``."""
+    commands = []
+    for id, name in enumerate(names, 2):
+        asked = {"channel": name}
+        if token:
+            asked["token"] = jwt.encode({"sub": user_name(number), "channel": name}, KEY, "HS256")
+        commands.append(json.dumps({"id": id, "subscribe": asked}, separators=(",", ":")))
+    return client_frame("\n".join(commands).encode())
+
+
+class Subscriber:
+    """The subscriptions of one process. Owner of the counts of answers."""
+
+    def __init__(self, generator: Generator) -> None:
+        self.connections = generator.connections
+        self.answers = self.errors = 0
+        self.connections.take = self._take
+
+    def _take(self, conn: Connection, end: int) -> None:
+        data = bytes(self.connections.view[:end])
+        found, used = scan(data, end)
+        conn.rest = data[used:]
+        for opcode, start, stop in found:
+            payload = data[start:stop]
+            if opcode >= CLOSE:
+                self.connections.control(conn, opcode, payload)
+            self._text(payload)
+
+    def _text(self, payload: bytes) -> None:
+        self.answers += payload.count(b'"subscribe":{')
+        self.errors += payload.count(b'"error":{')
+
+
+class Receiver(Subscriber):
+    """The publications that one process receives. ``last_ns``: monotonic time of the last one."""
+
+    def __init__(self, generator: Generator) -> None:
+        super().__init__(generator)
+        self.received = self.last_ns = 0
+
+    def _text(self, payload: bytes) -> None:
+        self.received += payload.count(b'"pub":{')
+        self.last_ns = time.monotonic_ns()
+
+
+class Recoverer(Subscriber):
+    """The recovered subscriptions of one process, with ``behind`` publications each."""
+
+    def __init__(self, generator: Generator, behind: int) -> None:
+        super().__init__(generator)
+        self.recovered = 0
+        self._offsets = behind + 1
+        """How many offsets a good answer has: its own, and one for each publication."""
+
+    def _text(self, payload: bytes) -> None:
+        if b'"subscribe":{' not in payload:
+            return
+        if b'"recovered":true' in payload and payload.count(b'"offset":') == self._offsets:
+            self.recovered += 1
+        else:
+            self.errors += 1
+
+
+def subscribe(generator: Generator, token: bool = False, crowd: bool = False) -> Json:
+    """Task: subscribe all connections of this process; ``crowd``: only to the channel of all."""
+    run, conns = Subscriber(generator), list(generator.connections.by_fd.values())
+    names = [(EVERYBODY,) if crowd else channels_of(conn.number) for conn in conns]
+    frames = [subscriptions(conn.number, each, token) for conn, each in zip(conns, names, strict=True)]
+    begin, wanted = time.monotonic(), sum(map(len, names))
+    for number, (conn, frame) in enumerate(zip(conns, frames, strict=True)):
+        generator.connections.send(conn, frame)
+        if not number % 64:
+            generator.loop.turn(0)
+    while run.answers + run.errors < wanted and time.monotonic() < begin + ANSWER_SECONDS:
+        generator.loop.turn(0.1)
+    seconds = time.monotonic() - begin
+    generator.connections.take = generator.connections.skim
+    return {"answers": run.answers, "errors": run.errors, "seconds": seconds}
+
+
+def receive(generator: Generator, seconds: float) -> Json:
+    """Task: wait until each connection of this process has received one publication, at most ``seconds``."""
+    run, end, wanted = Receiver(generator), time.monotonic() + seconds, len(generator.connections.by_fd)
+    while run.received < wanted and time.monotonic() < end:
+        generator.loop.turn(0.1)
+    generator.connections.take = generator.connections.skim
+    return {"received": run.received, "last_ns": run.last_ns}
+
+
+def recover(generator: Generator, first: int, count: int, behind: int, epochs: list[str]) -> Json:
+    """Task: clients come back to channels whose histories have the ``epochs``, each ``behind`` publications
+    behind.
+    """
+    run, begin = Recoverer(generator, behind), time.monotonic()
+    opening = generator.connections.open(range(first, first + count), OPENERS[DIALECT])
+    for number, conn in enumerate(list(generator.connections.by_fd.values())):
+        channel = conn.number // HUNDREDS
+        asked = {"channel": f"recent:{channel}", "recover": True, "epoch": epochs[channel], "offset": 1}
+        generator.connections.send(conn, client_frame(json.dumps({"id": 2, "subscribe": asked}).encode()))
+        if not number % 64:
+            generator.loop.turn(0)
+    while run.recovered + run.errors < opening.opened and time.monotonic() < begin + ANSWER_SECONDS:
+        generator.loop.turn(0.1)
+    seconds = time.monotonic() - begin
+    generator.connections.take = generator.connections.skim
+    return {"recovered": run.recovered, "errors": run.errors, "seconds": seconds, "opened": opening.opened}
+
+
+def fill(context: RunContext, channels: int, number: int) -> list[str]:
+    """Publish ``number`` messages to each of the channels; return the epochs of their histories."""
+    names = [f"recent:{channel}" for channel in range(channels)]
+    epochs: list[str] = []
+    for each in range(number):
+        body = {"app": str(context.app), "channels": names, "text": f"{each:0{TEXT_BYTES}}"}
+        headers = {"Content-Type": JSON}
+        answer = fetch(context.target, "/api/v1/channels/broadcast", json.dumps(body), **headers)
+        epochs = [result.get("epoch", "") for result in answer.get("results", ())]
+        if not all(epochs) or len(epochs) < channels:
+            raise BenchError(f"the channels of the namespace recent have no history: {str(answer)[:300]}")
+    return epochs
+
+
+@dataclass(frozen=True)
+class ChannelsOptions:
+    connections: int = parameter(15_000, "Connections.", most=MOST_CONNECTIONS)
+    recover: bool = parameter(False, "Measure how fast all of them come back, and receive what they missed.")
+    behind: int = parameter(50, "How many publications each has missed.", most=MOST_BEHIND)
+    token: bool = parameter(False, "Each subscription has an HS256 token.")
+    redis: bool = parameter(False, "The server has a Redis.")
+    crowd: bool = parameter(False, "Measure publications to one channel of all, and its count.")
+    processes: int = parameter(1, "Server processes; several have a Redis.", most=64)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        keys = f"jwt: [{{algorithm: HS256, key: {KEY}}}], " if self.token else ""
+        return {"IMSERVER_APPS": f"{{101: {{open: true, {keys}channels: {{recent: {RECENT}}}}}}}"}
+
+
+def run(context: RunContext, options: ChannelsOptions) -> Figures:
+    """Measure the cost of subscriptions to channels."""
+    workers = context.start_workers(-(-options.connections // CONNECTIONS_A_PROCESS))
+    if options.recover:
+        return _recover(context, options, workers)
+    if options.crowd:
+        return _crowd(context, options, workers)
+    dialect = WITH_TOKEN if options.token else DIALECT
+    context.open(workers, min(WARM_UP_CONNECTIONS, options.connections), dialect=dialect)
+    context.ask(workers, subscribe, token=options.token)
+    context.ask(workers, close_connections)
+    context.rest()
+    before = memory(context.pids).rss_bytes
+    context.open(workers, options.connections, dialect=dialect)
+    context.rest()
+    opened = memory(context.pids).rss_bytes
+    with context.measured() as span:
+        answers = context.ask(workers, subscribe, token=options.token)
+    span.note(answers)
+    subscribed = sum(answer["answers"] for answer in answers)
+    if not subscribed:
+        raise BenchError("the server refused every subscription")
+    context.rest()
+    after = memory(context.pids).rss_bytes
+    return {
+        **span.rate("subscriptions", subscribed, max(answer["seconds"] for answer in answers)),
+        "rss_opened_bytes": (opened - before) / options.connections,
+        "rss_connection_bytes": (after - before) / options.connections,
+        "missing": CHANNELS * options.connections - subscribed,
+        "errors": sum(answer["errors"] for answer in answers),
+    }
+
+
+def _crowd(context: RunContext, options: ChannelsOptions, workers: list[Worker]) -> Figures:
+    """Subscribe all clients to one channel, publish to it, and ask how many they are."""
+    connections, answers = options.connections, list[Json]()
+    for worker, first, count in shares(workers, connections):  # one after the other: each has its time limit
+        context.open([worker], count, first=first, dialect=DIALECT)
+        answers += context.ask([worker], subscribe, crowd=True)
+    query = f"app={context.app}&channel={EVERYBODY}"
+    deadline = time.monotonic() + COUNT_SECONDS
+    while (counted := fetch(context.target, f"/api/v1/channels/info?{query}")["subscribers"]) != connections:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.1)
+    counts = Latency()
+    for _ in range(QUESTIONS):
+        begin = time.monotonic_ns()
+        fetch(context.target, f"/api/v1/channels/info?{query}")
+        counts.add((time.monotonic_ns() - begin) // 1000)
+    seconds, received = [], 0
+    body = json.dumps({"app": str(context.app), "channel": EVERYBODY, "text": "a" * TEXT_BYTES})
+    with context.measured() as span:
+        for _ in range(PUBLICATIONS):
+            for worker in workers:
+                worker.ask(receive, seconds=PUBLICATION_SECONDS)
+            time.sleep(READY_SECONDS)
+            begin = time.monotonic_ns()
+            fetch(context.target, "/api/v1/channels/publish", body, **{"Content-Type": JSON})
+            found = context.gather(workers)
+            seconds.append((max(each["last_ns"] for each in found) - begin) / 1e9)
+            received += sum(each["received"] for each in found)
+    return {
+        "broadcast_seconds": sorted(seconds)[PUBLICATIONS // 2],
+        "broadcast_worst_seconds": max(seconds),
+        "subscribers": counted,
+        **counts.figures("count_"),
+        **span.cost(received),
+        "lost": PUBLICATIONS * connections - received,
+        "missing": abs(connections - counted),
+        "errors": sum(answer["errors"] for answer in answers),
+    }
+
+
+def _recover(context: RunContext, options: ChannelsOptions, workers: list[Worker]) -> Figures:
+    """Let all clients come back at the same time, a hundred to a channel."""
+    epochs = fill(context, -(-options.connections // HUNDREDS), options.behind + 1)
+    context.rest()
+    with context.measured() as span:
+        for worker, first, count in shares(workers, options.connections):
+            worker.ask(recover, first=first, count=count, behind=options.behind, epochs=epochs)
+        answers = context.gather(workers)
+    span.note(answers)
+    recovered = sum(answer["recovered"] for answer in answers)
+    return {
+        "returned": sum(answer["opened"] for answer in answers),
+        "recoveries": recovered,
+        "seconds": max(answer["seconds"] for answer in answers),
+        **span.cost(recovered),
+        "missing": options.connections - recovered,
+        "errors": sum(answer["errors"] for answer in answers),
+    }

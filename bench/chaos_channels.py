@@ -1,0 +1,628 @@
+"""Chaos for channels: back ends publish, and subscribers that come back miss nothing without being told.
+
+A subscriber holds an unbroken chain of offsets in one epoch. The chain ends only if the server says so:
+``recovered`` is false, or the subscription is ended. Then the subscriber reloads and begins another chain.
+Subscribers of the pusher dialect know no offsets: they have feeds.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections import Counter
+from http.client import HTTPConnection, HTTPException
+from itertools import count, pairwise
+from typing import Any, Final, NamedTuple
+
+from bench.chaos_client import BEHIND, FIRST_PAUSE_SECONDS, LIVE, LOOK_SECONDS, Client, Clients, Faults
+from bench.chat_dialects import LoggedIn, mark_of, text_of
+from bench.frames import client_frame, request_frame
+from bench.generator import Generator
+from bench.loop import BenchError, Json
+
+CHANNELS = ("live:1", "live:2", "short:1", "cache-last")
+"""The histories of the last two are so small that some of their subscribers must reload."""
+KEY = "the-key-of-this-run-alone"
+HEADERS = {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}"}
+PUSHER_KEY = "chaos"
+PUBLISHERS = 6
+ANSWER_SECONDS = 5.0
+AGAIN_SECONDS = 0.2
+SUBSCRIBE_AGAIN_SECONDS = 0.5
+SEVER_SECONDS = 1.5
+"""A random subscriber loses its connection after this time, on average."""
+CHECK_SECONDS = 20.0
+"""After the last publication: time in which a node finds what a dead one has not sent."""
+ACCEPTED = ("sent", "partly", "repeated")
+OK = 200
+INSUFFICIENT_STATE = 2500
+
+
+class Place(NamedTuple):
+    """A place in the history of a channel."""
+
+    channel: str
+    epoch: str
+    offset: int
+
+
+class Pong(NamedTuple):
+    """The server wants a sign of life."""
+
+
+class Subscribed(NamedTuple):
+    """The answer to a subscription. ``publications``: the missed ones (offset, mark), if ``recovered``."""
+
+    channel: str
+    epoch: str
+    offset: int
+    recovered: bool
+    publications: list[tuple[int, int]]
+
+
+class Refused(NamedTuple):
+    """A subscription was refused. The client may try again."""
+
+    channel: str
+
+
+class Published(NamedTuple):
+    """A publication."""
+
+    channel: str
+    offset: int
+    mark: int
+
+
+class Unsubscribed(NamedTuple):
+    """The server has ended a subscription."""
+
+    channel: str
+    code: int
+
+
+SubscriberEvent = LoggedIn | Pong | Subscribed | Refused | Published | Unsubscribed
+
+
+class ChannelDialect(ABC):
+    """A dialect of subscribers: bytes ↔ events, without I/O. ``name``: of the user."""
+
+    depth = 0
+    in_order = False
+    path = ""
+
+    def __init__(self, app: str, name: str) -> None:
+        self.app = app
+        self.name = name
+        self._ids = count(1)
+        self._asked: dict[int, str] = {}
+        """Id of a command of this connection → channel; ``""``: the login."""
+
+    @abstractmethod
+    def login(self, cursor: int) -> bytes:
+        """The first frame of a connection, if it needs one."""
+
+    @abstractmethod
+    def subscribe(self, channel: str, epoch: str, offset: int) -> bytes:
+        """Subscribe; ``epoch`` ``""``: without a position."""
+
+    @abstractmethod
+    def read(self, payload: bytes) -> list[SubscriberEvent]:
+        """Read a frame. Raises ValueError or KeyError."""
+
+    def chain(self, name: str, channel: str, faults: Faults) -> Chain:
+        """A new record of what a subscriber has of a channel."""
+        return Chain(name, channel, faults)
+
+    def _new_id(self, channel: str) -> int:
+        number = next(self._ids)
+        self._asked[number] = channel
+        return number
+
+
+class CentrifugeDialect(ChannelDialect):
+    """JSON of Centrifugo's client protocol."""
+
+    def __init__(self, app: str, name: str) -> None:
+        super().__init__(app, name)
+        self.path = f"/connection/{app}/websocket"
+
+    def login(self, _cursor: int) -> bytes:
+        self._asked.clear()
+        return self._command("", {"connect": {}})
+
+    def subscribe(self, channel: str, epoch: str, offset: int) -> bytes:
+        asked: Json = {"channel": channel, "recoverable": True, "positioned": True}
+        if epoch:
+            asked |= {"recover": True, "epoch": epoch, "offset": offset}
+        return self._command(channel, {"subscribe": asked})
+
+    def _command(self, channel: str, command: Json) -> bytes:
+        return client_frame(json.dumps({"id": self._new_id(channel), **command}).encode())
+
+    def read(self, payload: bytes) -> list[SubscriberEvent]:
+        events = [self._read(json.loads(line)) for line in payload.splitlines()]
+        return [event for event in events if event is not None]
+
+    def _read(self, reply: Json) -> SubscriberEvent | None:
+        if not reply:
+            return Pong()
+        if "push" in reply:
+            push = reply["push"]
+            if "pub" in push:
+                return Published(push["channel"], push["pub"].get("offset", 0), _mark(push["pub"]))
+            if "unsubscribe" in push:
+                return Unsubscribed(push["channel"], push["unsubscribe"].get("code", 0))
+            return None
+        channel = self._asked.pop(reply["id"])
+        if not channel:
+            if "error" in reply:
+                raise ValueError(reply)
+            return LoggedIn(False)
+        return Refused(channel) if "error" in reply else _subscribed(channel, reply["subscribe"])
+
+
+class CmdDialect(ChannelDialect):
+    """The cmd dialect with ``subscribe``."""
+
+    path = "/acc"
+
+    def login(self, _cursor: int) -> bytes:
+        self._asked.clear()
+        return self._command("", "login", {"userID": self.name, "app": self.app})
+
+    def subscribe(self, channel: str, epoch: str, offset: int) -> bytes:
+        position = {"epoch": epoch, "offset": offset} if epoch else {}
+        return self._command(channel, "subscribe", {"channel": channel, **position})
+
+    def _command(self, channel: str, command: str, data: Json) -> bytes:
+        return request_frame(command, str(self._new_id(channel)), data)
+
+    def read(self, payload: bytes) -> list[SubscriberEvent]:
+        body = json.loads(payload)
+        command, code, data = body["cmd"], body["response"]["code"], body["response"]["data"]
+        if command == "publication":
+            return [Published(data["channel"], data.get("offset", 0), _mark(data))]
+        if command == "unsubscribed":
+            return [Unsubscribed(data["channel"], data["code"])]
+        if command not in ("login", "subscribe"):
+            return []
+        channel = self._asked.pop(int(body["seq"]))
+        if channel:
+            return [Refused(channel) if code != OK else _subscribed(channel, data)]
+        if code != OK:
+            raise ValueError(body)
+        return [LoggedIn(False)]
+
+
+class PusherDialect(ChannelDialect):
+    """Pusher's protocol."""
+
+    path = f"/app/{PUSHER_KEY}?protocol=7"
+
+    def login(self, _cursor: int) -> bytes:
+        return b""
+
+    def subscribe(self, channel: str, _epoch: str, _offset: int) -> bytes:
+        body = {"event": "pusher:subscribe", "data": {"channel": channel}}
+        return client_frame(json.dumps(body).encode())
+
+    def read(self, payload: bytes) -> list[SubscriberEvent]:
+        body = json.loads(payload)
+        event, channel = body["event"], body.get("channel", "")
+        if event == "pusher:connection_established":
+            return [LoggedIn(False)]
+        if event == "pusher_internal:subscription_succeeded":
+            return [Subscribed(channel, "", 0, False, [])]
+        if event == "pusher:subscription_error":
+            return [Refused(channel)]
+        if event.startswith("pusher"):
+            return []
+        return [Published(channel, 0, json.loads(body["data"])["mark"])]
+
+    def chain(self, name: str, channel: str, faults: Faults) -> Chain:
+        return Feed(name, channel, faults)
+
+
+def _subscribed(channel: str, found: Json) -> Subscribed:
+    missed = [(each.get("offset", 0), _mark(each)) for each in found.get("publications", ())]
+    position = found.get("epoch", ""), found.get("offset", 0)
+    return Subscribed(channel, *position, found.get("recovered", False), missed)
+
+
+def _mark(publication: Json) -> int:
+    mark: int = publication["data"]["mark"]
+    return mark
+
+
+class Chain:
+    """What one subscriber has of one channel: everything after ``begin``, up to ``offset``, of ``epoch``."""
+
+    def __init__(self, name: str, channel: str, faults: Faults) -> None:
+        self.name = f"{name}, {channel}"
+        self.channel = channel
+        self.faults = faults
+        self.epoch = ""
+        self.offset = 0
+        self.subscribed = False
+        self.again_at = 0.0
+        self.marks: dict[tuple[str, int], int] = {}
+        """Epoch and offset → mark."""
+        self.received = self.reloads = self.recoveries = self.ended = 0
+
+    def begin(self, found: Subscribed) -> None:
+        """Take the answer to a subscription."""
+        self.subscribed = True
+        if self.epoch and found.recovered:
+            self.recoveries += 1
+            for offset, mark in found.publications:
+                self.take(offset, mark)
+            if found.epoch != self.epoch or found.offset != self.offset:
+                words = (
+                    f"{self.name}: recovered to {found.epoch} {found.offset}, had {self.epoch} {self.offset}"
+                )
+                self.faults.add("holes", words, max(1, found.offset - self.offset))
+        elif self.epoch:
+            self.reloads += 1
+        self.epoch, self.offset = found.epoch, found.offset
+
+    def take(self, offset: int, mark: int) -> None:
+        """Take one publication."""
+        if offset > self.offset + 1:
+            words = f"{self.name}: {self.epoch} goes from {self.offset} to {offset}"
+            self.faults.add("holes", words, offset - self.offset - 1)
+        elif offset <= self.offset:
+            kind = "twice" if self.marks.get((self.epoch, offset)) == mark else "inversions"
+            self.faults.add(kind, f"{self.name}: {self.epoch} {offset} came after {self.offset}")
+            return
+        self.offset = offset
+        self.received += 1
+        self.marks[self.epoch, offset] = mark
+
+
+class Feed(Chain):
+    """What one subscriber without offsets has of one channel: the marks of each of its subscriptions.
+
+    The first one of a subscription to a cache channel may be known already.
+    """
+
+    def __init__(self, name: str, channel: str, faults: Faults) -> None:
+        super().__init__(name, channel, faults)
+        self.spans: list[list[int]] = []
+        self.missed = 0
+
+    def begin(self, found: Subscribed) -> None:
+        self.subscribed = True
+        self.spans.append([])
+
+    def take(self, _offset: int, mark: int) -> None:
+        self.received += 1
+        self.spans[-1].append(mark)
+
+    def compare(self, places: dict[int, set[Place]], newest: int, acknowledged: set[int]) -> None:
+        """Compare it with the places of each mark, the newest mark of the history, and what was acknowledged.
+
+        Between disconnect and subscription everything may be missed. A history that is too small to fill a
+        gap between nodes has holes for these subscribers, too.
+        """
+        cached = self.channel.startswith("cache-")
+        seen: Counter[int] = Counter()
+        for span in self.spans:
+            for place, mark in enumerate(span):
+                if seen[mark] and not (cached and not place):
+                    epochs = {each.epoch for each in places.get(mark, ())}
+                    if seen[mark] >= len(epochs):  # it is stored again where Redis has lost its data
+                        self.faults.add("twice", f"{self.name}: {text_of(mark)}")
+                seen[mark] += 1
+            self._check_order([next(iter(places[mark])) for mark in span if len(places.get(mark, ())) == 1])
+        last = self.spans[-1] if self.spans else []
+        if newest and (last or cached) and last[-1:] != [newest]:
+            self.faults.add("lost", f"{self.name} ends without {text_of(newest)}")
+        self.missed = len(acknowledged - seen.keys())
+
+    def _check_order(self, span: list[Place]) -> None:
+        for before, behind in pairwise(span):
+            if before.epoch != behind.epoch:
+                continue
+            if behind.offset <= before.offset:
+                self.faults.add("inversions", f"{self.name}: {behind} came after {before}")
+            elif behind.offset > before.offset + 1 and self.channel.startswith("live:"):
+                words = f"{self.name}: goes from {before} to {behind}"
+                self.faults.add("holes", words, behind.offset - before.offset - 1)
+
+
+class Subscriber(Client):
+    """:class:`Client` with subscriptions in place of messages."""
+
+    def __init__(self, shared: Clients, index: int, dialect: ChannelDialect, name: str) -> None:
+        super().__init__(shared, index, dialect, name, None)  # type: ignore[arg-type]
+        self.channel_dialect = dialect
+        self.chains = {channel: dialect.chain(name, channel, shared.faults) for channel in CHANNELS}
+
+    def look(self, now: float) -> None:
+        super().look(now)
+        if self.phase < BEHIND:
+            return
+        for chain in self.chains.values():
+            if not chain.subscribed and self.phase >= BEHIND and now >= chain.again_at:
+                chain.again_at = now + ANSWER_SECONDS
+                self._write(self.channel_dialect.subscribe(chain.channel, chain.epoch, chain.offset), now)
+
+    def drop(self) -> None:
+        super().drop()
+        for chain in self.chains.values():
+            chain.subscribed, chain.again_at = False, 0.0
+
+    def _handle(self, event: Any, now: float) -> None:
+        if isinstance(event, Pong):
+            self._write(client_frame(b"{}"), now)
+        elif isinstance(event, LoggedIn):
+            self.phase, self._pause = BEHIND, FIRST_PAUSE_SECONDS
+            self.counts.connections += 1
+            self.look(now)
+        elif isinstance(event, Published):
+            self.chains[event.channel].take(event.offset, event.mark)
+        else:
+            chain = self.chains[event.channel]
+            if isinstance(event, Subscribed):
+                chain.begin(event)
+                if all(each.subscribed for each in self.chains.values()):
+                    self.phase = LIVE
+                return
+            if isinstance(event, Unsubscribed):
+                chain.ended += 1
+                if event.code != INSUFFICIENT_STATE:
+                    self.faults.add("refused", f"{chain.name}: unsubscribed with {event.code}")
+            self.phase = BEHIND
+            chain.subscribed, chain.again_at = False, now + SUBSCRIBE_AGAIN_SECONDS
+
+
+DIALECTS: Final[tuple[type[ChannelDialect], ...]] = (CentrifugeDialect, CmdDialect, PusherDialect)
+"""Of the subscribers, in turn."""
+
+
+class Publisher(threading.Thread):
+    """A back end. It publishes each message until it is acknowledged, with the same id, at any node."""
+
+    def __init__(self, number: int, shared: ChannelClients, seed: int) -> None:
+        super().__init__(daemon=True)
+        self.number = number
+        self.shared = shared
+        self.chance = random.Random(seed)
+        self.sent = self.retries = 0
+        self.places: dict[Place, int] = {}
+        """Where acknowledged publications are → mark."""
+        self.acknowledged: dict[int, str] = {}
+        """Mark → channel."""
+        self.longest = 0.0
+        self._node = number
+        self._connection: HTTPConnection | None = None
+
+    def run(self) -> None:
+        while not self.shared.quiet.is_set():
+            self.sent += 1
+            channel, mark = self.chance.choice(CHANNELS), mark_of(self.number, self.sent)
+            begin = time.monotonic()
+            while not self._publish(channel, mark):
+                if self.shared.gave_up.is_set():
+                    return
+                self.retries += 1
+                time.sleep(AGAIN_SECONDS)
+            self.longest = max(self.longest, time.monotonic() - begin)
+            time.sleep(self.chance.uniform(0, 2) * PUBLISHERS / self.shared.rate)
+
+    def _publish(self, channel: str, mark: int) -> bool:
+        """Publish once. Return whether it was acknowledged."""
+        asked = {"app": self.shared.app, "channel": channel, "data": {"mark": mark}, "id": text_of(mark)}
+        if self._connection is None:
+            self._node += 1
+            port = self.shared.http_ports[self._node % len(self.shared.http_ports)]
+            self._connection = HTTPConnection("127.0.0.1", port, timeout=ANSWER_SECONDS)
+        try:
+            self._connection.request("POST", "/api/v1/channels/publish", json.dumps(asked), HEADERS)
+            answer = self._connection.getresponse()
+            body = json.loads(answer.read())
+        except (OSError, HTTPException, ValueError):
+            self._connection.close()
+            self._connection = None
+            return False
+        if answer.status != OK or body.get("status") not in ACCEPTED:
+            return False
+        self.acknowledged[mark] = channel
+        if body.get("offset"):
+            self.places[Place(channel, body["epoch"], body["offset"])] = mark
+        return True
+
+
+class ChannelClients(Clients):
+    """The subscribers and back ends of one run."""
+
+    def __init__(
+        self,
+        generator: Generator,
+        addresses: list[list[Any]],
+        http_ports: list[int],
+        clients: int,
+        app: str,
+        seed: int,
+    ) -> None:
+        super().__init__(generator.loop, addresses)
+        self.app = app
+        self.http_ports = http_ports
+        self.chance = random.Random(seed)
+        self.rate = 1.0
+        self.quiet = threading.Event()
+        self.gave_up = threading.Event()
+        self.clients = [
+            Subscriber(self, index, DIALECTS[index % len(DIALECTS)](app, name), name)
+            for index, name in enumerate(f"client {number + 1}" for number in range(clients))
+        ]
+        self.publishers = [
+            Publisher(number, self, self.chance.randrange(2**31)) for number in range(1, PUBLISHERS + 1)
+        ]
+        self.severed = 0
+        self._sever_at = 0.0
+
+    @property
+    def chains(self) -> list[Chain]:
+        return [chain for chain in self._records() if not isinstance(chain, Feed)]
+
+    @property
+    def feeds(self) -> list[Feed]:
+        return [chain for chain in self._records() if isinstance(chain, Feed)]
+
+    def _records(self) -> list[Chain]:
+        return [chain for client in self.clients for chain in client.chains.values()]
+
+    def all_live(self) -> bool:
+        return all(client.phase == LIVE for client in self.clients)
+
+    def talk(self, seconds: float, rate: float) -> None:
+        """Let the back ends publish, and cut connections of subscribers."""
+        self.rate = rate
+        for publisher in self.publishers:
+            if not publisher.ident:
+                publisher.start()
+        end = time.monotonic() + seconds
+        while (now := self.turn(self.clients, LOOK_SECONDS)) < end and not self.loop.stopped:
+            if now >= self._sever_at:
+                self._sever_at = now + self.chance.uniform(0, 2 * SEVER_SECONDS)
+                client = self.chance.choice(self.clients)
+                if client.phase >= BEHIND:
+                    self.severed += 1
+                    client.lose(now)
+
+    def settle(self, seconds: float) -> bool:
+        """Let everything come to rest. Return whether it did within ``seconds``."""
+        self.quiet.set()
+        calm = self.until(self.clients, lambda: not any(each.is_alive() for each in self.publishers), seconds)
+        self.gave_up.set()
+        calm &= self.until(self.clients, self.all_live, seconds)
+        self.until(self.clients, lambda: False, CHECK_SECONDS)
+        return calm & self.until(self.clients, self.all_live, seconds)
+
+    def status(self) -> Json:
+        return {
+            "sent": sum(each.sent for each in self.publishers),
+            "acked": sum(len(each.acknowledged) for each in self.publishers),
+            "faults": dict(self.faults.counts),
+            "notes": self.faults.notes,
+        }
+
+    def compare(self) -> None:
+        """Compare the chains with the acknowledged publications, and with the histories."""
+        places = {place: mark for each in self.publishers for place, mark in each.places.items()}
+        tops = {channel: self._top(channel) for channel in CHANNELS}
+        for chain in self.chains:
+            top, _newest = tops[chain.channel]
+            if (chain.channel, chain.epoch, chain.offset) != top:
+                words = f"{chain.name} ends at {chain.epoch} {chain.offset}, the history at {top}"
+                self.faults.add("lost", words, max(1, top.offset - chain.offset))
+            for (epoch, offset), mark in chain.marks.items():
+                known = places.get(Place(chain.channel, epoch, offset))
+                if known is not None and known != mark:
+                    words = f"{chain.name}: {epoch} {offset} is {text_of(mark)}, not {text_of(known)}"
+                    self.faults.add("changed", words)
+            self._count_doubles(chain)
+            self._count_missing(chain)
+        places_of: dict[int, set[Place]] = {}
+        for place, mark in places.items():
+            places_of.setdefault(mark, set()).add(place)
+        for chain in self.chains:
+            for (epoch, offset), mark in chain.marks.items():
+                places_of.setdefault(mark, set()).add(Place(chain.channel, epoch, offset))
+        acknowledged: dict[str, set[int]] = {channel: set() for channel in CHANNELS}
+        for publisher in self.publishers:
+            for mark, channel in publisher.acknowledged.items():
+                acknowledged[channel].add(mark)
+        for feed in self.feeds:
+            feed.compare(places_of, tops[feed.channel][1], acknowledged[feed.channel])
+
+    def _count_doubles(self, chain: Chain) -> None:
+        """Publications with two offsets in one epoch."""
+        seen: set[tuple[str, int]] = set()
+        for (epoch, offset), mark in chain.marks.items():
+            if (epoch, mark) in seen:
+                self.faults.add("twice", f"{chain.name}: {text_of(mark)} again at {epoch} {offset}")
+            seen.add((epoch, mark))
+
+    def _count_missing(self, chain: Chain) -> None:
+        """Acknowledged publications that a subscriber has not, although it was never told to reload."""
+        if chain.reloads:
+            return
+        had = set(chain.marks.values())
+        for publisher in self.publishers:
+            for mark, channel in publisher.acknowledged.items():
+                if channel == chain.channel and mark not in had:
+                    self.faults.add("lost", f"{chain.name} never received {text_of(mark)}")
+
+    def _top(self, channel: str) -> tuple[Place, int]:
+        """The place and mark of the newest publication of a channel, as the first node sees it.
+
+        The mark is 0 if the history has lost it.
+        """
+        connection = HTTPConnection("127.0.0.1", self.http_ports[0], timeout=ANSWER_SECONDS)
+        try:
+            path = f"/api/v1/channels/history?app={self.app}&channel={channel}&limit=1&reverse=true"
+            connection.request("GET", path, headers=HEADERS)
+            data = json.loads(connection.getresponse().read())
+            marks = [each["data"]["mark"] for each in data.get("publications", ())]
+            return Place(channel, data["epoch"], data["offset"]), marks[0] if marks else 0
+        except (OSError, HTTPException, ValueError, KeyError) as error:
+            raise BenchError(f"the history of {channel} cannot be read: {error}") from error
+        finally:
+            connection.close()
+
+
+def meet(
+    generator: Generator,
+    addresses: list[list[Any]],
+    http_ports: list[int],
+    clients: int,
+    app: str,
+    seed: int,
+    seconds: float,
+) -> Json:
+    """Task: subscribe all clients."""
+    shared = ChannelClients(generator, addresses, http_ports, clients, app, seed)
+    generator.state["channels"] = shared
+    if not shared.until(shared.clients, shared.all_live, seconds):
+        live = sum(client.phase == LIVE for client in shared.clients)
+        raise BenchError(f"{live} of {clients} clients are subscribed: {shared.faults.notes}")
+    return shared.status()
+
+
+def talk(generator: Generator, seconds: float, rate: float) -> Json:
+    """Task: publish for so many seconds."""
+    shared: ChannelClients = generator.state["channels"]
+    shared.talk(seconds, rate)
+    return shared.status()
+
+
+def settle(generator: Generator, seconds: float) -> Json:
+    """Task: wait at most so many seconds until everything is acknowledged and delivered."""
+    shared: ChannelClients = generator.state["channels"]
+    calm = shared.settle(seconds)
+    return {**shared.status(), "calm": calm}
+
+
+def audit(generator: Generator, seconds: float) -> Json:
+    """Task: compare what subscribers have with what was acknowledged."""
+    shared: ChannelClients = generator.state["channels"]
+    shared.compare()
+    chains = shared.chains
+    return {
+        **shared.status(),
+        **vars(shared.counts),
+        "severed": shared.severed,
+        "retries": sum(each.retries for each in shared.publishers),
+        "received": sum(chain.received for chain in [*chains, *shared.feeds]),
+        "missed": sum(feed.missed for feed in shared.feeds),
+        "reloads": sum(chain.reloads for chain in chains),
+        "recoveries": sum(chain.recoveries for chain in chains),
+        "ended": sum(chain.ended for chain in chains),
+        "longest_silence_seconds": max(each.longest for each in shared.publishers),
+    }

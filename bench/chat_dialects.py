@@ -1,0 +1,251 @@
+"""The dialects of chat clients: bytes ↔ messages and events, without I/O.
+
+The *mark* of a message identifies it: its sender and its number there, contained in its text.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from bench import protobuf
+from bench.frames import request_frame
+from bench.loop import Json
+from bench.protobuf import CT_ACK, CT_LOGIN, CT_MESSAGE, CT_SYNC, field, varint
+
+MARK_BITS = 32
+SYNC_ENTRIES = 200
+"""Size of a page that clients with a cursor request."""
+OK, NOT_STORED = 200, 1008
+_NOTICE, _HEAD_BYTES = b'","cmd":"e', 64
+"""The first bytes of a frame with an enter or exit notice."""
+_PUSHED, _LOGGED_IN, _REFUSED, _SIGNAL = 2, 3, 4, 15
+
+
+class Entry(NamedTuple):
+    """One entry of the log as a client received it. ``conversation`` and ``seq``: 0 if the dialect does not
+    contain them. ``mark``: 0 for an entry that is no message.
+    """
+
+    id: int
+    conversation: int
+    seq: int
+    mark: int
+
+
+def mark_of(sender: int, number: int) -> int:
+    """The mark of a message. Senders and their numbers count from 1."""
+    return sender << MARK_BITS | number
+
+
+def text_of(mark: int, padding: str = "") -> str:
+    return f"{mark >> MARK_BITS}:{mark & (1 << MARK_BITS) - 1}:{padding}"
+
+
+def read_mark(text: str) -> int:
+    """The mark in a text; 0 if there is none."""
+    sender, number, *_rest = (*text.split(":", 2), "", "")
+    return mark_of(int(sender), int(number)) if sender.isdecimal() and number.isdecimal() else 0
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """A message that is sent until it is acknowledged: to a user, or (``group``) to a group."""
+
+    mark: int
+    receiver: int
+    group: bool
+    text: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.mark:x}"
+
+
+class LoggedIn(NamedTuple):
+    """The session has begun. ``recovered``: missed entries follow. ``anew``: the cursor is unknown."""
+
+    recovered: bool
+    anew: bool = False
+
+
+class Page(NamedTuple):
+    """Missed entries; ``more``: further ones follow. ``anew``: the server does not know the cursor."""
+
+    entries: list[Entry]
+    more: bool
+    anew: bool = False
+
+
+class Stored(NamedTuple):
+    """The message ``mark`` is acknowledged. Without a seq its dialect sends only the id."""
+
+    mark: int
+    entry: Entry
+
+
+class NotStored(NamedTuple):
+    """The message was not stored and may be sent again."""
+
+    mark: int
+
+
+class Refused(NamedTuple):
+    what: str
+    code: int
+
+
+ServerEvent = LoggedIn | Page | Entry | Stored | NotStored | Refused
+
+
+class CmdDialect:
+    """The cmd dialect, as user ``account`` of ``app``, with a ``token`` or ``""``. ``acks``: it acknowledges
+    received entries. ``depth``: number of its messages that may wait for their acknowledgement.
+
+    ``resumes`` False: its login has no cursor, and it requests everything by pages.
+    """
+
+    path = "/acc"
+    in_order = False
+
+    def __init__(self, app: int, account: int, token: str, acks: bool, resumes: bool = True) -> None:
+        self.app = app
+        self.account = account
+        self.token = token
+        self.acks = acks and resumes
+        self.resumes = resumes
+        self.depth = 8
+
+    def login(self, cursor: int) -> bytes:
+        data: dict[str, object] = {"userID": str(self.account), "appID": self.app}
+        if self.token:
+            data["serviceToken"] = self.token
+        if self.resumes:
+            data |= {"cursor": cursor, "acks": self.acks}
+        return request_frame("login", "l", data)
+
+    def sync(self, cursor: int) -> bytes:
+        return request_frame("sync", "s", {"cursor": cursor, "limit": SYNC_ENTRIES})
+
+    def send(self, message: Outgoing) -> bytes:
+        where = {"conversation": message.receiver} if message.group else {"to": str(message.receiver)}
+        data = {**where, "text": message.text, "clientMsgID": message.name}
+        return request_frame("send", str(message.mark), data)
+
+    def ack(self, cursor: int) -> bytes:
+        return request_frame("ack", "a", {"id": cursor}) if self.acks else b""
+
+    def read(self, payload: bytes) -> list[ServerEvent]:
+        """Read a frame. Enter and exit notices are ignored."""
+        if _NOTICE in payload[:_HEAD_BYTES]:
+            return []
+        body = json.loads(payload)
+        code, data, command = body["response"]["code"], body["response"]["data"], body["cmd"]
+        if command == "message":
+            return [_entry(data)]
+        if command == "send":
+            mark = int(body["seq"])
+            if code == OK:
+                return [Stored(mark, Entry(data["id"], data["conversation"], data["seq"], mark))]
+            return [NotStored(mark) if code == NOT_STORED else Refused("send", code)]
+        if command in ("login", "sync", "ack") and code != OK:
+            return [Refused(command, code)]
+        if command == "login":
+            return [LoggedIn(bool(data and data["recovered"]))]
+        if command == "sync":
+            entries = [_entry(each) for each in data["messages"]]
+            return [Page(entries, data["hasMore"], data.get("beginAnew", False))]
+        return []
+
+
+def _entry(entry: Json) -> Entry:
+    return Entry(entry["id"], entry["conversation"], entry["seq"], read_mark(entry.get("text") or ""))
+
+
+class ProtobufDialect:
+    """The protobuf dialect, as the account of ``token``. Messages are numbered, and the server accepts only
+    the next number. ``resumes`` False: a client of GoChat, which has no cursor and acknowledges nothing.
+    """
+
+    path = protobuf.PATH
+    in_order = True
+
+    def __init__(self, account: int, token: str, resumes: bool = False, acks: bool = False) -> None:
+        self.account = account
+        self.token = token
+        self.resumes = resumes
+        self.acks = acks
+        self.depth = 4
+        self._counted = 0
+        self._numbers: dict[int, int] = {}
+        """What is under way on this connection: to every mark its number."""
+        self._marks: dict[int, int] = {}
+
+    def login(self, cursor: int) -> bytes:
+        self._counted = 0
+        self._numbers.clear()
+        self._marks.clear()
+        resume = b"\x18" + varint(cursor) if self.resumes else b""
+        acks = b"\x20\x01" if self.acks else b""
+        return protobuf.input_frame(CT_LOGIN, field(0x0A, self.token.encode()) + resume + acks)
+
+    def sync(self, cursor: int) -> bytes:
+        limit = b"\x10" + varint(SYNC_ENTRIES) if self.resumes else b""
+        return protobuf.input_frame(CT_SYNC, b"\x08" + varint(cursor) + limit)
+
+    def send(self, message: Outgoing) -> bytes:
+        """Send a message with the next number of this connection, or a repeat with its old number."""
+        number = self._numbers.get(message.mark)
+        if number is None:
+            number = self._counted = self._counted + 1
+            self._numbers[message.mark] = number
+            self._marks[number] = message.mark
+        kind = protobuf.GROUP if message.group else protobuf.SINGLE
+        writer = protobuf.Writer(kind, message.receiver, self.account, int(time.time() * 1000))
+        return writer.frame(number, message.text.encode(), message.name.encode())
+
+    def ack(self, cursor: int) -> bytes:
+        data = b"\x08%c\x18%b" % (_PUSHED, varint(cursor))
+        return protobuf.input_frame(CT_ACK, data) if self.acks else b""
+
+    def read(self, payload: bytes) -> list[ServerEvent]:
+        events: list[ServerEvent] = []
+        for kind, code, data, _whole in protobuf.outputs(payload):
+            if kind == CT_ACK:
+                events += self._read_ack(code, protobuf.numbers(data))
+            elif code != OK:
+                events.append(Refused(f"request {kind}", code))
+            elif kind == CT_MESSAGE:
+                events.append(_message(protobuf.fields(data)[0x0A][0]))
+            elif kind == CT_SYNC:
+                page = protobuf.fields(data)
+                entries = [_message(each) for each in page.get(0x0A, [])]
+                events.append(Page(entries, bool(page.get(0x10)), bool(page.get(0x18))))
+            elif kind != _SIGNAL:
+                raise ValueError(payload[:100])
+        return events
+
+    def _read_ack(self, code: int, fields: dict[int, int]) -> list[ServerEvent]:
+        kind, number = fields.get(0x08, 0), fields.get(0x10, 0)
+        if kind == _LOGGED_IN:
+            return [LoggedIn(bool(fields.get(0x20)), bool(fields.get(0x28)))]
+        if kind == _REFUSED and code == NOT_STORED and number in self._marks:
+            return [NotStored(self._marks[number])]
+        if kind == _REFUSED:
+            return [Refused("send" if number else "login", code)]
+        mark = self._marks.pop(number, 0)
+        if not mark:
+            return []  # a repeat of the last one
+        del self._numbers[mark]
+        return [Stored(mark, Entry(fields.get(0x18, 0), 0, 0, mark))]
+
+
+def _message(data: Any) -> Entry:
+    found = protobuf.fields(data)
+    (id,), (content,) = found.get(0x30, [0]), found.get(0x2A, [b""])
+    return Entry(id, 0, 0, 0 if found.get(0x40) else read_mark(content.decode()))
+
+
+Dialect = CmdDialect | ProtobufDialect

@@ -1,0 +1,224 @@
+"""Scenario ``streams``: streamed messages, from the publisher to a subscriber of each."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bench.connections import Connection
+from bench.context import MOST_IN_PROCESS, RunContext, parameter, seconds_parameter
+from bench.figures import Figures
+from bench.frames import CLOSE, request_frame, scan
+from bench.generator import Generator
+from bench.http_client import JSON, HttpConnections, request_head
+from bench.latency import STAMP_DIGITS, STAMP_WRAP, Latency, stamp_us
+from bench.loop import BenchError, Json
+
+ANSWER_SECONDS = 30.0
+#: A piece ends with its time stamp.
+WORD = b"a word "
+TEXT_AT = b'"text":"' + WORD
+PIECE_AT = b'"piece":'
+MOST_PIECES = 1000
+PATH = "/api/v1/channels/stream/"
+
+
+class StreamReaders:
+    """The subscribers of a process, one per stream. Owner of the counts of pieces."""
+
+    def __init__(self, generator: Generator) -> None:
+        self.connections = generator.connections
+        self.conns = list(self.connections.by_fd.values())
+        self.subscribed = self.opened = self.pieces = self.ends = self.lost = self.doubled = 0
+        self.latency = Latency()
+        self.last_ns = 0
+        for conn in self.conns:
+            conn.clear()
+        self.connections.take = self._take
+
+    def _take(self, conn: Connection, end: int) -> None:
+        data = bytes(self.connections.view[:end])
+        found, used = scan(data, end)
+        conn.rest = data[used:]
+        now = time.monotonic_ns()
+        for opcode, start, stop in found:
+            if opcode >= CLOSE:
+                self.connections.control(conn, opcode, data[start:stop])
+            else:
+                self._frame(conn, data[start:stop], now)
+
+    def _frame(self, conn: Connection, payload: bytes, now: int) -> None:
+        if b'"cmd":"publication"' in payload:
+            self.ends += payload.count(WORD) == conn.frames
+        elif b'"cmd":"subscribe"' in payload:
+            self.subscribed += b'"code":200' in payload
+        elif b'"whole":true' in payload:
+            self.opened += 1
+        elif b'"cmd":"stream"' in payload:
+            at = payload.index(PIECE_AT) + len(PIECE_AT)
+            piece = int(payload[at : payload.index(b",", at)])
+            at = payload.index(TEXT_AT) + len(TEXT_AT)
+            stamp = int(payload[at : at + STAMP_DIGITS])
+            self.last_ns = now
+            self.latency.add((now // 1000 - stamp) % STAMP_WRAP)
+            self.pieces += 1
+            self.lost += max(0, piece - conn.frames - 1)
+            self.doubled += piece <= conn.frames
+            conn.frames = max(piece, conn.frames)
+
+
+class StreamWriters:
+    """The publisher of the streams of a process. Owner of their numbers and of the server's answers."""
+
+    def __init__(self, generator: Generator) -> None:
+        self.target = generator.target
+        self.answers: dict[int, bytes] = {}
+        self.refused = self.asked = 0
+        self.http = HttpConnections(generator.loop, self.target, 2, self._answered)
+        self._conns = list(self.http)
+        self.streams: list[bytes] = []
+        self.sent = 0
+
+    def _answered(self, number: int, _micros: int, status: int, body: bytes) -> None:
+        if status != 200:
+            raise BenchError(f"{PATH}: {status} {body[:300].decode(errors='replace')}")
+        self.answers[number] = body
+        self.refused += body.count(b'"status"') - body.count(b'"appended"') - body.count(b'"closed"')
+
+    def ask(self, path: str, body: bytes) -> None:
+        """Send a request."""
+        conn = self._conns[self.asked % len(self._conns)]
+        self.http.send(conn, (self.asked,), request_head(self.target, PATH + path, JSON, len(body)) + body)
+        self.asked += 1
+
+    def append(self, count: int) -> None:
+        """Append one piece to each of the next ``count`` streams."""
+        streams, stamp = self.streams, stamp_us()
+        pieces = [
+            b'{"stream":"%b","piece":%d,"text":"%b%0*d"}'
+            % (streams[n % len(streams)], n // len(streams) + 1, WORD, STAMP_DIGITS, stamp)
+            for n in range(self.sent, self.sent + count)
+        ]
+        self.ask("append", b'{"app":"%d","pieces":[%b]}' % (self.target.app, b",".join(pieces)))
+        self.sent += count
+
+
+def _wait(generator: Generator, done: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + ANSWER_SECONDS
+    while not done():
+        if time.monotonic() > deadline:
+            raise BenchError(f"{what} after {ANSWER_SECONDS:g} s")
+        generator.loop.turn(0.1)
+
+
+def begin(generator: Generator) -> Json:
+    """Task: subscribe each connection to a channel of its own, and open a stream in each."""
+    readers, writers = StreamReaders(generator), StreamWriters(generator)
+    conns = readers.conns
+    for number, conn in enumerate(conns):
+        readers.connections.send(conn, request_frame("subscribe", "s", {"channel": f"live:{conn.number}"}))
+        if not number % 64:
+            generator.loop.turn(0)
+    _wait(generator, lambda: readers.subscribed == len(conns), "connections are not subscribed")
+    for number, conn in enumerate(conns):
+        body = {"app": str(generator.target.app), "channel": f"live:{conn.number}"}
+        writers.ask("open", json.dumps(body).encode())
+        if not number % 64:
+            generator.loop.turn(0)
+    _wait(generator, lambda: readers.opened == len(conns), "streams are not open")
+    _wait(generator, lambda: len(writers.answers) == len(conns), "streams are not answered")
+    found = [json.loads(writers.answers[number])["stream"].encode() for number in range(len(conns))]
+    writers.streams = found
+    generator.state["streams"] = readers, writers
+    return {"opened": readers.opened}
+
+
+def stream(generator: Generator, rate: float, seconds: float, batch: int) -> Json:
+    """Task: append ``rate`` pieces per second to each stream, up to ``batch`` with a request."""
+    readers: StreamReaders
+    writers: StreamWriters
+    readers, writers = generator.state["streams"]
+    per_second = rate * len(writers.streams)
+    total = int(per_second * seconds)
+    readers.latency, first, received = Latency(), writers.sent, readers.pieces
+    begun = time.monotonic()
+    while writers.sent - first < total and not generator.loop.stopped:
+        due = min(total, int((time.monotonic() - begun) * per_second)) - (writers.sent - first)
+        size = min(batch, total - (writers.sent - first))
+        if due >= size:
+            writers.append(size)
+            continue
+        generator.loop.turn((size - due) / per_second)
+    last = time.monotonic()
+    while readers.pieces - received < total and time.monotonic() < last + ANSWER_SECONDS:
+        generator.loop.turn(0.1)
+    return {
+        "pieces": readers.pieces - received,
+        "missing": total - (readers.pieces - received),
+        "seconds": readers.last_ns / 1e9 - begun,
+        "latency": readers.latency.pack(),
+    }
+
+
+def end(generator: Generator) -> Json:
+    """Task: close all streams, and wait for their ends, which have the whole texts."""
+    readers: StreamReaders
+    writers: StreamWriters
+    readers, writers = generator.state["streams"]
+    for number, each in enumerate(writers.streams):
+        writers.ask("close", b'{"app":"%d","stream":"%b"}' % (generator.target.app, each))
+        if not number % 64:
+            generator.loop.turn(0)
+    last = time.monotonic()
+    while readers.ends < len(writers.streams) and time.monotonic() < last + ANSWER_SECONDS:
+        generator.loop.turn(0.1)
+    generator.loop.turn(0)
+    writers.http.close()
+    readers.connections.take = readers.connections.skim
+    return {
+        "unfinished": len(writers.streams) - readers.ends,
+        "lost": readers.lost,
+        "doubled": readers.doubled,
+        "refused": writers.refused,
+        "dropped": generator.connections.lost,
+    }
+
+
+@dataclass(frozen=True)
+class StreamsOptions:
+    streams: int = parameter(1000, "Open streams, each with one subscriber.", most=MOST_IN_PROCESS)
+    rate: float = parameter(20.0, "Pieces a second of each stream.", least=0.1, most=1000)
+    seconds: float = seconds_parameter(10.0, "How long to append")
+    batch: int = parameter(100, "Pieces in a request.", most=MOST_PIECES)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            "IMSERVER_APPS": "{101: {open: true, channels: {live: {subscribe: anybody}}}}",
+            "IMSERVER_LIMITS_OPEN_STREAMS": str(MOST_IN_PROCESS),
+            "IMSERVER_LIMITS_STREAM_BYTES": "1000000",
+        }
+
+
+def run(context: RunContext, options: StreamsOptions) -> Figures:
+    """Measure streamed messages at a fixed rate of pieces."""
+    workers = context.start_workers(1)
+    context.open(workers, options.streams)
+    context.ask(workers, begin)
+    warm_up = min(1.0, options.seconds)
+    context.ask(workers, stream, rate=options.rate, seconds=warm_up, batch=options.batch)
+    with context.measured() as span:
+        answers = context.ask(
+            workers, stream, rate=options.rate, seconds=options.seconds, batch=options.batch
+        )
+    span.note(answers)
+    (answer,) = answers
+    (ends,) = context.ask(workers, end)
+    return {
+        **span.rate("pieces", answer["pieces"], answer["seconds"], flat_out=False),
+        **Latency.merged([answer["latency"]]).figures(),
+        "lost": answer["missing"] + ends["lost"],
+        **{name: ends[name] for name in ("unfinished", "doubled", "refused", "dropped")},
+    }

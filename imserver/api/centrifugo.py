@@ -1,0 +1,461 @@
+"""The routes of Centrifugo's server API for its unchanged clients: ``POST /api/<method>`` with ``X-API-Key``.
+
+A key for one app acts in it, any other key in the app of ``centrifuge.app``. Every method answers with status
+200 and ``{"result": …}`` or ``{"error": {"code", "message"}}``. A refused principal and an unreadable body
+get the status of the problem.
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from binascii import Error as BadBase64
+from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
+from functools import partial
+from time import time
+from typing import Any, Final
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from imserver import __version__, errors
+from imserver.api.call import Api, Call, Route
+from imserver.api.form import BadBody
+from imserver.api.reply import PROBLEM
+from imserver.auth.principal import ADMIN, ANY_KEY, PUSH, READ, Need, may
+from imserver.model import ChannelPart, Event, Outcome
+from imserver.protocol.centrifuge import ClientView, HistoryResult
+from imserver.services.channels.commands import MAX_PRESENCE, history_since
+from imserver.services.channels.connections import Left
+from imserver.services.channels.members import ChannelRefused, check_name
+from imserver.services.dialects.centrifuge_service import (
+    NAME,
+    REFUSALS,
+    RefreshConnection,
+    SubscriptionAbout,
+    history_view,
+    infos_of_members,
+    presence_stats,
+)
+from imserver.services.push.idempotency import IdClaim, IdReused
+from imserver.services.push.publish import Target, addressed
+from imserver.transport.exchange import HttpResponse
+
+MAX_CHANNELS: Final = 1000
+"""The most channels of one broadcast, and commands of one batch."""
+MAX_LISTED: Final = 100_000
+"""The most channels in the answer to ``channels``."""
+_PAGE: Final = 1000
+SERVER_UNSUBSCRIBE: Final = 2000
+"""Code of an unsubscription by the back end: the client does not subscribe again."""
+_MIN_CODE, _MAX_CODE = 3000, 4999
+
+_encode = msgspec.json.Encoder().encode
+
+
+class MethodFailed(Exception):
+    """Ends a method with an error. ``code`` is one of ``errors.CENTRIFUGE_ERRORS``."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+# --- requests -----------------------------------------------------------------------------------------------
+
+
+class _Position(Struct):
+    offset: int = 0
+    epoch: str = ""
+
+
+class _Message(Struct):
+    data: Raw = Raw()
+    b64data: str = ""
+    skip_history: bool = False
+    tags: dict[str, str] = {}
+    idempotency_key: str = ""
+
+
+class _Publish(_Message):
+    channel: str = ""
+
+
+class _Broadcast(_Message):
+    channels: list[str] = []
+
+
+class _OfUser(Struct):
+    user: str = ""
+    client: str = ""
+
+
+class _Subscribe(_OfUser):
+    channel: str = ""
+    info: Raw | UnsetType = UNSET
+    data: Raw | UnsetType = UNSET
+
+
+class _Unsubscribe(_OfUser):
+    channel: str = ""
+
+
+class _CloseCode(Struct):
+    code: int = 0
+    reason: str = ""
+
+
+class _Disconnect(_OfUser):
+    whitelist: list[str] = []
+    disconnect: _CloseCode | None = None
+
+
+class _Refresh(_OfUser):
+    expired: bool = False
+    expire_at: int = 0
+
+
+class _OfChannel(Struct):
+    channel: str = ""
+
+
+class _History(_OfChannel):
+    limit: int = 0
+    since: _Position | None = None
+    reverse: bool = False
+
+
+class _Channels(Struct):
+    pattern: str = ""
+
+
+class _Info(Struct):
+    pass
+
+
+class _Batch(Struct):
+    commands: list[dict[str, Raw]] = []
+
+
+# --- methods ------------------------------------------------------------------------------------------------
+
+
+def _json_in(asked: _Message) -> bytes:
+    """The payload, which must be JSON."""
+    try:
+        data = b64decode(asked.b64data, validate=True) if asked.b64data else bytes(asked.data)
+        msgspec.json.decode(data)
+    except (BadBase64, ValueError, RecursionError):
+        raise MethodFailed(errors.CENTRIFUGE_BAD_DATA) from None
+    return data
+
+
+def publish(api: Api, app: str, asked: _Publish) -> dict[str, Any]:
+    """Publish to a channel; ``#`` and a user: push to this user. May switch."""
+    (result,) = _publish_each(api, app, asked, [asked.channel])
+    if "error" in result:
+        raise MethodFailed(result["error"]["code"])
+    published: dict[str, Any] = result["result"]
+    return published
+
+
+def broadcast(api: Api, app: str, asked: _Broadcast) -> dict[str, Any]:
+    """Publish the same to several channels. May switch."""
+    if not 0 < len(asked.channels) <= MAX_CHANNELS:
+        raise MethodFailed(errors.CENTRIFUGE_BAD_DATA)
+    return {"responses": _publish_each(api, app, asked, asked.channels)}
+
+
+def _publish_each(api: Api, app: str, asked: _Message, channels: list[str]) -> list[dict[str, Any]]:
+    """Publish once for each idempotency key. A repeated request has results without a position."""
+    data = _json_in(asked)
+    tags = _encode(asked.tags) if asked.tags else b""
+    outcomes: list[Outcome] = []
+    key, with_history = asked.idempotency_key, not asked.skip_history
+
+    def one(channel: str) -> dict[str, Any]:
+        return _publish_one(api, app, channel, data, tags, with_history, key, outcomes)
+
+    if not key:
+        return [one(channel) for channel in channels]
+    ids = api.services.request_ids
+    try:
+        begun = ids.begin(app, key, hash((data, tags, *channels)))
+    except IdReused:
+        raise MethodFailed(errors.CENTRIFUGE_BAD_DATA) from None
+    if not isinstance(begun, IdClaim):
+        # The log knows what a stored channel has of it.
+        stored = [with_history and api.services.channels.is_stored(app, channel) for channel in channels]
+        return [
+            one(channel) if asks else {"result": {}} for channel, asks in zip(channels, stored, strict=True)
+        ]
+    try:
+        return [one(channel) for channel in channels]
+    finally:
+        ids.end(begun, outcomes)
+
+
+def _publish_one(
+    api: Api,
+    app: str,
+    channel: str,
+    data: bytes,
+    tags: bytes,
+    with_history: bool,
+    key: str,
+    outcomes: list[Outcome],
+) -> dict[str, Any]:
+    event = Event("msg", "", "", type="custom", data=data)
+    personal = channel.startswith("#") and len(channel) > 1
+    target = Target(channel=f"user:{channel[1:]}" if personal else channel)
+    if addressed(target) is not target:
+        outcomes += api.services.publishing.to_targets(app, [target], event)
+        return {"result": {}}
+    event = msgspec.structs.replace(event, channel=ChannelPart(channel, tags=tags))
+    try:
+        check_name(channel)
+        published = api.services.channels.publish_event(
+            app, channel, event, with_history=with_history, key=key
+        )
+    except ChannelRefused as refused:
+        return _error(REFUSALS[refused.reason].code)
+    outcomes.append(published.outcome)
+    if published.outcome is Outcome.FAILED:
+        return _error(errors.CENTRIFUGE_INTERNAL)
+    position = published.position
+    return {"result": {} if position is None else {"offset": position.offset, "epoch": position.epoch}}
+
+
+def _connections_of(api: Api, app: str, asked: _OfUser) -> list[str]:
+    """The ids of a user's connections of this dialect, or the named one if it is that user's. May switch."""
+    if asked.client:
+        (found,) = api.services.connections.about(app, [asked.client])
+        mine = found is not None and found.user == asked.user and found.dialect == NAME
+        return [asked.client] if mine else []
+    if not asked.user:
+        raise MethodFailed(errors.CENTRIFUGE_BAD_DATA)
+    (sessions,) = api.services.presence.sessions(app, [asked.user]).sessions
+    return [session.connection for session in sessions if session.dialect == NAME]
+
+
+def subscribe(api: Api, app: str, asked: _Subscribe) -> dict[str, Any]:
+    """Subscribe the connections of a user to a channel. May switch."""
+    about = SubscriptionAbout(
+        b"" if asked.info is UNSET else bytes(asked.info), b"" if asked.data is UNSET else bytes(asked.data)
+    )
+    ids = _connections_of(api, app, asked)
+    api.services.connections.join_each(app, ids, asked.channel, msgspec.msgpack.encode(about))
+    return {}
+
+
+def unsubscribe(api: Api, app: str, asked: _Unsubscribe) -> dict[str, Any]:
+    """End the subscriptions of a user to a channel. May switch."""
+    connections = api.services.connections
+    ids = _connections_of(api, app, asked)
+    event = Event(
+        "unsubscribed", "", "server unsubscribe", code=SERVER_UNSUBSCRIBE, channel=ChannelPart(asked.channel)
+    )
+    for connection, left in zip(ids, connections.leave_each(app, ids, asked.channel), strict=True):
+        if left is Left.LEFT:
+            connections.push(app, connection, event)
+    return {}
+
+
+def disconnect(api: Api, app: str, asked: _Disconnect) -> dict[str, Any]:
+    """Close connections of a user: all of them, in every dialect, unless some are named. May switch."""
+    given = asked.disconnect
+    if given is None and not (asked.client or asked.whitelist):
+        if not asked.user:
+            raise MethodFailed(errors.CENTRIFUGE_BAD_DATA)
+        api.sessions.close(app, [asked.user])
+        return {}
+    code = errors.CLOSE_KICKED if given is None or not given.code else given.code
+    if not _MIN_CODE <= code <= _MAX_CODE:
+        raise MethodFailed(errors.CENTRIFUGE_BAD_DATA)
+    for connection in _connections_of(api, app, asked):
+        if connection not in asked.whitelist:
+            api.services.connections.close(app, connection, code)
+    return {}
+
+
+def refresh(api: Api, app: str, asked: _Refresh) -> dict[str, Any]:
+    """Change when the sessions of a user end, or end them now. May switch."""
+    connections = api.services.connections
+    for connection in _connections_of(api, app, asked):
+        if asked.expired:
+            connections.close(app, connection, errors.CLOSE_TOKEN_INVALID)
+        else:
+            query = RefreshConnection(app, connection, max(asked.expire_at, 0))
+            connections.query(connection, "refresh", query, bool)
+    return {}
+
+
+def presence(api: Api, app: str, asked: _OfChannel) -> dict[str, dict[str, ClientView]]:
+    """The subscribers of a channel. May switch."""
+    channels = api.services.channels
+    if not channels.options(app, asked.channel).presence:
+        raise MethodFailed(errors.CENTRIFUGE_NOT_AVAILABLE)
+    page = channels.members(app, asked.channel, limit=MAX_PRESENCE)
+    return {"presence": infos_of_members(page.members)}
+
+
+def count_presence(api: Api, app: str, asked: _OfChannel) -> Struct:
+    """How many subscribers and users a channel has. May switch."""
+    channels = api.services.channels
+    if not channels.options(app, asked.channel).presence:
+        raise MethodFailed(errors.CENTRIFUGE_NOT_AVAILABLE)
+    return presence_stats(channels, app, asked.channel)
+
+
+def history(api: Api, app: str, asked: _History) -> HistoryResult:
+    """Publications of a channel. May switch."""
+    channels = api.services.channels
+    if not channels.options(app, asked.channel).has_history:
+        raise MethodFailed(errors.CENTRIFUGE_NOT_AVAILABLE)
+    since = None if asked.since is None else (asked.since.epoch, max(asked.since.offset, 0))
+    limit = max(asked.limit, -1)
+    return history_view(history_since(channels, app, asked.channel, since, limit, asked.reverse))
+
+
+def remove_history(api: Api, app: str, asked: _OfChannel) -> dict[str, Any]:
+    """Remove the publications of a channel. May switch."""
+    api.services.channels.remove_history(app, asked.channel)
+    return {}
+
+
+def list_channels(api: Api, app: str, asked: _Channels) -> dict[str, Any]:
+    """The channels with subscribers, all or those that fit a pattern. May switch."""
+    found: dict[str, dict[str, int]] = {}
+    after = ""
+    while len(found) < MAX_LISTED:
+        page = api.services.channels.page(app, after, _PAGE)
+        for each in page.channels:
+            if not asked.pattern or fnmatchcase(each.channel, asked.pattern):
+                found[each.channel] = {"num_clients": each.members}
+        if not page.more:
+            break
+        after = page.channels[-1].channel
+    return {"channels": found}
+
+
+def info(api: Api, app: str, _asked: _Info) -> dict[str, Any]:
+    """What the app is like. One row stands for all nodes. May switch."""
+    services = api.services
+    count = api.presence.counts([app]).apps[app]
+    node = services.lease().node
+    return {
+        "nodes": [
+            {
+                "uid": node,
+                "name": node,
+                "version": __version__,
+                "num_clients": count.sessions,
+                "num_users": count.users,
+                "num_channels": count.channels,
+                "uptime": int(time() - services.started_at),
+            }
+        ]
+    }
+
+
+class Method(Struct, frozen=True):
+    """One method: what its principal must have proved, its request, and its function."""
+
+    need: Need
+    request: type[Struct]
+    function: Callable[[Api, str, Any], Any]
+
+
+METHODS: Final[Mapping[str, Method]] = {
+    "publish": Method(PUSH, _Publish, publish),
+    "broadcast": Method(PUSH, _Broadcast, broadcast),
+    "subscribe": Method(PUSH, _Subscribe, subscribe),
+    "unsubscribe": Method(PUSH, _Unsubscribe, unsubscribe),
+    "disconnect": Method(ADMIN, _Disconnect, disconnect),
+    "refresh": Method(ADMIN, _Refresh, refresh),
+    "presence": Method(READ, _OfChannel, presence),
+    "presence_stats": Method(READ, _OfChannel, count_presence),
+    "history": Method(READ, _History, history),
+    "history_remove": Method(PUSH, _OfChannel, remove_history),
+    "channels": Method(READ, _Channels, list_channels),
+    "info": Method(READ, _Info, info),
+}
+"""Every method but ``batch``, which runs several of them."""
+
+
+# --- answering ----------------------------------------------------------------------------------------------
+
+
+def _error(code: int) -> dict[str, Any]:
+    """An error as clients of this API see it."""
+    error = errors.CENTRIFUGE_ERRORS[code]
+    return {"error": {"code": error.code, "message": error.message}}
+
+
+def _read(kind: type[Struct], api: Api, call: Call) -> None:
+    """Decode the request, and choose the app by the key."""
+    try:
+        call.asked = msgspec.json.decode(call.body or b"{}", type=kind)
+    except (ValueError, RecursionError) as error:
+        raise BadBody(str(error)) from None
+    apps = call.principal.apps
+    if apps is not None and len(apps) == 1:
+        (call.app,) = apps
+    else:
+        call.app = api.tenants.resolve(api.services.config.centrifuge.app)
+
+
+def _run(method: Method, api: Api, app: str, asked: Any) -> dict[str, Any]:
+    """The reply of a method. May switch."""
+    try:
+        return {"result": method.function(api, app, asked)}
+    except MethodFailed as failed:
+        return _error(failed.code)
+    except ChannelRefused as refused:
+        return _error(REFUSALS[refused.reason].code)
+
+
+def _answer(method: Method, api: Api, call: Call) -> HttpResponse:
+    return HttpResponse(200, _encode(_run(method, api, call.app, call.asked)))
+
+
+def _answer_batch(api: Api, call: Call) -> HttpResponse:
+    """Run several methods, one after the other. Each needs its own permission."""
+    commands = call.asked.commands
+    if len(commands) > MAX_CHANNELS or any(len(command) != 1 for command in commands):
+        raise BadBody("a batch has at most 1,000 commands, each with one method")
+    return HttpResponse(200, _encode({"replies": [_run_command(api, call, each) for each in commands]}))
+
+
+def _run_command(api: Api, call: Call, command: dict[str, Raw]) -> dict[str, Any]:
+    ((name, content),) = command.items()
+    method = METHODS.get(name)
+    if method is None:
+        return _error(errors.CENTRIFUGE_METHOD_NOT_FOUND)
+    if not may(call.principal, method.need, call.app):
+        return _error(errors.CENTRIFUGE_PERMISSION_DENIED)
+    try:
+        asked = msgspec.json.decode(content, type=method.request)
+    except (ValueError, RecursionError):
+        return _error(errors.CENTRIFUGE_BAD_DATA)
+    reply = _run(method, api, call.app, asked)
+    return reply if "error" in reply else {name: reply["result"]}
+
+
+_OF_KEYS: Final[dict[str, Any]] = {"style": PROBLEM, "limited": True, "key_in": "x-api-key"}
+
+ROUTES: Final = (
+    *(
+        Route(
+            "POST",
+            f"/api/{name}",
+            method.need,
+            partial(_answer, method),
+            "known",
+            read=partial(_read, method.request),
+            **_OF_KEYS,
+        )
+        for name, method in METHODS.items()
+    ),
+    Route("POST", "/api/batch", ANY_KEY, _answer_batch, "known", read=partial(_read, _Batch), **_OF_KEYS),
+)

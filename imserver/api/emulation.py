@@ -1,0 +1,140 @@
+"""The fallback transports of clients of Centrifugo: streams, and the requests with their commands.
+
+``GET /connection/sse`` has the first command in the parameter ``cf_connect``, and
+``POST /connection/http_stream`` in its body. Both answer with a stream of replies and pushes. Later commands
+come with ``POST /emulation``, whose ``session`` is that of the reply to ``connect``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+from msgspec import Struct
+
+from imserver import errors
+from imserver.api.call import Api, Call, Route
+from imserver.api.form import BadBody
+from imserver.api.reply import PROBLEM, ApiProblem
+from imserver.api.v1.events import stream_head
+from imserver.auth.principal import ANYONE
+from imserver.protocol.centrifuge import CentrifugeDialect, CentrifugeProtobufDialect, read_emulation
+from imserver.services.dialects.emulation import Emulated
+from imserver.transport.connection import Serve
+from imserver.transport.exchange import HttpResponse
+from imserver.transport.gate import Head, host_of
+from imserver.transport.stream import Stream, StreamEncoding, StreamPath
+
+if TYPE_CHECKING:
+    from imserver.parts import Parts
+
+_PROTOBUF: Final = "application/octet-stream"
+_JSON: Final = "application/json; charset=utf-8"
+_EVENTS: Final = "text/event-stream; charset=utf-8"
+
+
+class FallbackStreams:
+    """Opens streams. Owner of their encodings; ``services`` is the node.
+
+    ``serve``: serves messages. ``message_bytes``: the longest one.
+    """
+
+    def __init__(self, services: Parts, serve: Serve, message_bytes: int) -> None:
+        self._services = services
+        dialect = CentrifugeDialect(streamed=True)
+        self._events = StreamEncoding(dialect, serve, message_bytes, b"data: ", b"\n\n")
+        self._lines = StreamEncoding(dialect, serve, message_bytes, b"", b"\n")
+        self._frames = StreamEncoding(CentrifugeProtobufDialect(streamed=True), serve, message_bytes)
+
+    def paths(self) -> dict[str, StreamPath]:
+        """Path, or its pattern → how it is served. The second segment may name the app."""
+        events = StreamPath("GET", self._open, self._refuse)
+        lines = StreamPath("POST", self._open, self._refuse)
+        return {
+            "/connection/sse": events,
+            "/connection/*/sse": events,
+            "/connection/http_stream": lines,
+            "/connection/*/http_stream": lines,
+        }
+
+    def _encoding(self, head: Head) -> tuple[StreamEncoding, str]:
+        """The encoding that a request asks for, and the type of its response."""
+        if head.method == "GET":
+            return self._events, _EVENTS
+        if _is_protobuf(head.headers.get("content-type", "")):
+            return self._frames, _PROTOBUF
+        return self._lines, _JSON
+
+    def _open(self, stream: Stream, head: Head) -> None:
+        """Begin a stream, and serve the commands in its request. May switch."""
+        encoding, kind = self._encoding(head)
+        stream.begin(encoding, stream_head(self._services, head, host_of(stream.peer), kind))
+        self._services.centrifuge_service.opened(stream, head)
+        data = head.params().get("cf_connect", "").encode() if head.method == "GET" else head.body
+        text = encoding.dialect.text
+        if 0 < len(data) <= encoding.limit_bytes and not (text and not _is_utf8(data)):
+            encoding.serve(stream, data, text)
+        else:
+            stream.close(errors.CLOSE_BAD_PAYLOAD, errors.CLOSE[errors.CLOSE_BAD_PAYLOAD].name)
+
+    def _refuse(self, head: Head, code: int) -> bytes:
+        """The response to a request that is refused before its stream has begun: a stream that ends at once.
+
+        A browser can read its close code, but not the status of a refused request.
+        """
+        encoding, kind = self._encoding(head)
+        row = errors.CLOSE[code]
+        return stream_head(self._services, head, head.host, kind) + encoding.close_frames(code, row.name)
+
+
+def _is_protobuf(content_type: str) -> bool:
+    return content_type.partition(";")[0].strip().lower() == _PROTOBUF
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+# --- commands -----------------------------------------------------------------------------------------------
+
+
+class _Emulation(Struct):
+    session: str
+    data: str
+
+
+def _read(_api: Api, call: Call) -> None:
+    """Decode the request: its session, and the commands."""
+    try:
+        if _is_protobuf(call.request.headers.get("content-type", "")):
+            call.asked = read_emulation(call.body)
+        else:
+            asked = msgspec.json.decode(call.body, type=_Emulation)
+            call.asked = asked.session, asked.data.encode()
+    except (ValueError, RecursionError) as error:
+        raise BadBody(str(error)) from None
+
+
+_PROBLEMS: Final = {
+    Emulated.UNKNOWN: errors.HTTP_UNKNOWN_CONNECTION,
+    Emulated.TOO_LARGE: errors.HTTP_BODY_TOO_LARGE,
+    Emulated.FAILED: errors.HTTP_NOT_READY,
+}
+_ACCEPTED: Final = HttpResponse(200, b"{}")
+
+
+def _emulate(api: Api, call: Call) -> HttpResponse:
+    """Serve commands of a stream. After 404 and 5xx clients close their stream and reconnect. May switch."""
+    session, data = call.asked
+    problem = _PROBLEMS.get(api.services.emulation.serve(session, data))
+    if problem is not None:
+        raise ApiProblem(problem)
+    return _ACCEPTED
+
+
+ROUTES: Final = (Route("POST", "/emulation", ANYONE, _emulate, hot=True, read=_read, style=PROBLEM),)
+"""The session is the proof: only the client of a stream knows it."""

@@ -1,0 +1,247 @@
+"""Pusher's HTTP API: events, channels and users of an app, for the libraries of its back ends.
+
+Requests are signed (:mod:`imserver.auth.pusher`). Errors are texts, as the libraries show them.
+"""
+
+from __future__ import annotations
+
+from time import time
+from typing import Any, Final
+from urllib.parse import unquote
+
+import gevent
+import msgspec
+from msgspec import Struct
+
+from imserver import errors
+from imserver.api.call import Api, Call, Route
+from imserver.api.reply import PUSHER, ApiProblem
+from imserver.auth.principal import SIGNED
+from imserver.auth.pusher import PusherApp, body_matches, read_query
+from imserver.model import YIELD_TARGETS, Outcome
+from imserver.protocol.pusher import (
+    CACHED,
+    MAX_EVENT_NAME,
+    PRESENCE,
+    RESERVED_EVENTS,
+    USER_CHANNEL,
+    data_of,
+)
+from imserver.services.channels.members import MAX_NAME_BYTES, RESERVED, ChannelRefused
+from imserver.services.dialects.pusher_service import connection_id_of
+from imserver.transport.exchange import HttpResponse
+
+MAX_CHANNELS: Final = 100
+"""Most channels of one event."""
+MAX_BATCH: Final = 10
+"""Most events of one request."""
+_PAGE: Final = 1000
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class _Asked(Struct, frozen=True):
+    """A request: its app, the segments of its path, and its body."""
+
+    pusher: PusherApp
+    segments: list[str]
+    body: Any
+
+
+class _Event(Struct, kw_only=True):
+    """One event for one channel."""
+
+    name: str
+    data: str
+    channel: str = ""
+    socket_id: str | None = None
+    info: str = ""
+
+
+class _Trigger(_Event, kw_only=True):
+    """One event for several channels."""
+
+    channels: list[str] = []
+
+
+class _Batch(Struct):
+    batch: list[_Event]
+
+
+def _invalid(detail: str) -> ApiProblem:
+    return ApiProblem(errors.HTTP_INVALID_REQUEST, detail)
+
+
+def _read(api: Api, call: Call) -> None:
+    """Read a signed request: the app in its path, its parameters, and its body, which the query covers."""
+    segments = [unquote(each) for each in call.request.path.split("/")]
+    pusher = api.services.logins.pusher.with_id(segments[2])
+    if pusher is None:
+        raise ApiProblem(errors.HTTP_UNKNOWN_APP, f"No app has the id {segments[2]}")
+    call.app = pusher.app
+    call.params = read_query(call.request.query)
+    if not body_matches(call.params, call.body):
+        raise ApiProblem(errors.HTTP_SIGNATURE_INVALID, "body_md5: does not match the body")
+    kind = _BODIES.get(segments[-1]) if call.request.method == "POST" else None
+    try:
+        body = None if kind is None else msgspec.json.decode(call.body, type=kind)
+    except (ValueError, RecursionError) as error:
+        raise _invalid(f"The body is not what it should be: {error}") from None
+    call.asked = _Asked(pusher, segments, body)
+
+
+_BODIES: Final[dict[str, Any]] = {"events": _Trigger, "batch_events": _Batch}
+"""Last segment of a path → its body."""
+
+
+def trigger(api: Api, call: Call) -> HttpResponse:
+    """``POST /apps/{app_id}/events``: send one event to channels."""
+    asked: _Asked = call.asked
+    event: _Trigger = asked.body
+    channels = event.channels or ([event.channel] if event.channel else [])
+    if not 1 <= len(channels) <= MAX_CHANNELS:
+        raise _invalid(f"An event is for 1 to {MAX_CHANNELS} channels")
+    _check(asked.pusher, event, channels)
+    for channel in dict.fromkeys(channels):
+        _publish(api, asked.pusher, channel, event)
+    if not event.info:
+        return _answer({})
+    return _answer({"channels": {each: _attributes(api, call.app, each, event.info) for each in channels}})
+
+
+def trigger_batch(api: Api, call: Call) -> HttpResponse:
+    """``POST /apps/{app_id}/batch_events``: send several events."""
+    asked: _Asked = call.asked
+    events: list[_Event] = asked.body.batch
+    if not 1 <= len(events) <= MAX_BATCH:
+        raise _invalid(f"A request has 1 to {MAX_BATCH} events")
+    for each in events:
+        _check(asked.pusher, each, [each.channel])
+    for each in events:
+        _publish(api, asked.pusher, each.channel, each)
+    if not any(each.info for each in events):
+        return _answer({})
+    infos = [_attributes(api, call.app, each.channel, each.info) if each.info else {} for each in events]
+    return _answer({"batch": infos})
+
+
+def _check(pusher: PusherApp, event: _Event, channels: list[str]) -> None:
+    if not 0 < len(event.name) <= MAX_EVENT_NAME:
+        raise _invalid(f"name: expected 1 to {MAX_EVENT_NAME} characters")
+    if event.name.startswith(RESERVED_EVENTS):
+        raise _invalid("name: events of this name are those of the protocol")
+    limit = pusher.settings.event_bytes
+    if len(event.data.encode("utf-8", "surrogatepass")) > limit:
+        raise ApiProblem(errors.HTTP_BODY_TOO_LARGE, f"data: expected at most {limit} bytes")
+    if event.socket_id and not connection_id_of(event.socket_id):
+        raise _invalid("socket_id: expected two numbers with a dot between them")
+    for channel in channels:
+        if not 0 < len(channel.encode("utf-8", "surrogatepass")) <= MAX_NAME_BYTES:
+            raise _invalid(f"The name of a channel has 1 to {MAX_NAME_BYTES} bytes")
+        if channel.startswith("#") and not channel.startswith(USER_CHANNEL):
+            raise _invalid(f"{channel}: no such channel")
+
+
+def _publish(api: Api, pusher: PusherApp, channel: str, event: _Event) -> None:
+    try:
+        outcome = api.services.pusher_service.publish(
+            pusher, channel, event.name, event.data, event.socket_id or ""
+        )
+    except ChannelRefused as refused:
+        raise _refused(refused) from None
+    if outcome is Outcome.FAILED:
+        raise ApiProblem(errors.HTTP_REGISTRY_UNAVAILABLE, "The nodes of the subscribers do not answer")
+
+
+def _refused(refused: ChannelRefused) -> ApiProblem:
+    if refused.reason == "unavailable":
+        return ApiProblem(errors.HTTP_REGISTRY_UNAVAILABLE)
+    if refused.reason == "limit":
+        return ApiProblem(errors.HTTP_BODY_TOO_LARGE, str(refused))
+    return _invalid(str(refused))
+
+
+# --- queries ------------------------------------------------------------------------------------------------
+
+
+def channels(api: Api, call: Call) -> HttpResponse:
+    """``GET /apps/{app_id}/channels``: the channels with subscribers."""
+    prefix, info = call.params.get("filter_by_prefix", ""), call.params.get("info", "")
+    if "user_count" in info.split(",") and not prefix.startswith(PRESENCE):
+        raise _invalid("info: user_count needs a filter_by_prefix that begins with presence-")
+    found: dict[str, Any] = {}
+    channels, after, more = api.services.channels, "", True
+    while more:
+        page = channels.page(call.app, after, _PAGE)
+        for each in page.channels:
+            after = each.channel
+            if after.startswith(prefix) and not after.startswith(("#", *RESERVED)):
+                found[after] = _attributes(api, call.app, after, info)
+                if not len(found) % YIELD_TARGETS:
+                    gevent.sleep(0)
+        more = page.more
+    return _answer({"channels": found})
+
+
+def channel(api: Api, call: Call) -> HttpResponse:
+    """``GET /apps/{app_id}/channels/{name}``: one channel."""
+    name, info = _channel_of(call), call.params.get("info", "")
+    if "user_count" in info.split(",") and not name.startswith(PRESENCE):
+        raise _invalid("info: only presence channels have a user_count")
+    occupied = api.services.channels.count(call.app, name) > 0
+    return _answer({"occupied": occupied, **_attributes(api, call.app, name, info)})
+
+
+def users(api: Api, call: Call) -> HttpResponse:
+    """``GET /apps/{app_id}/channels/{name}/users``: the users in a presence channel."""
+    name = _channel_of(call)
+    if not name.startswith(PRESENCE):
+        raise _invalid("Only presence channels have users")
+    found = api.services.pusher_service.users(call.app, name)
+    return _answer({"users": [{"id": each} for each in found]})
+
+
+def terminate(api: Api, call: Call) -> HttpResponse:
+    """``POST /apps/{app_id}/users/{id}/terminate_connections``: end all sessions of a user."""
+    asked: _Asked = call.asked
+    api.sessions.close(call.app, [asked.segments[4]])
+    return _answer({})
+
+
+def _channel_of(call: Call) -> str:
+    asked: _Asked = call.asked
+    return asked.segments[4]
+
+
+def _attributes(api: Api, app: str, channel: str, info: str) -> dict[str, Any]:
+    """The attributes of a channel that ``info`` names, separated by commas. May switch."""
+    wanted, found = info.split(","), dict[str, Any]()
+    service = api.services.pusher_service
+    if "user_count" in wanted and channel.startswith(PRESENCE):
+        found["user_count"] = len(service.users(app, channel))
+    if "subscription_count" in wanted:
+        found["subscription_count"] = api.services.channels.count(app, channel)
+    if "cache" in wanted and channel.startswith(CACHED):
+        try:
+            event = service.cached(app, channel)
+        except ChannelRefused as refused:
+            raise _refused(refused) from None
+        if event is not None:
+            seconds = api.services.channels.options(app, channel).history_seconds
+            found["cache"] = {"data": data_of(event), "ttl": max(0, int(event.time + seconds - time()))}
+    return found
+
+
+def _answer(data: dict[str, Any]) -> HttpResponse:
+    return HttpResponse(200, _encode(data))
+
+
+_ROW: Final[dict[str, Any]] = {"app": "known", "hot": True, "read": _read, "style": PUSHER}
+
+ROUTES: Final = (
+    Route("POST", "/apps/*/events", SIGNED, trigger, **_ROW),
+    Route("POST", "/apps/*/batch_events", SIGNED, trigger_batch, **_ROW),
+    Route("GET", "/apps/*/channels", SIGNED, channels, **_ROW),
+    Route("GET", "/apps/*/channels/*", SIGNED, channel, **_ROW),
+    Route("GET", "/apps/*/channels/*/users", SIGNED, users, **_ROW),
+    Route("POST", "/apps/*/users/*/terminate_connections", SIGNED, terminate, **_ROW),
+)

@@ -1,0 +1,329 @@
+"""Channels: publish, history, and what a channel is like. Subscribers are in :mod:`.subscribers`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType, field
+from msgspec.structs import replace
+
+from imserver import errors
+from imserver.api.call import Api, Call
+from imserver.api.reply import ApiProblem
+from imserver.api.v1.field import App, ChannelName, about
+from imserver.api.v1.operation import Resource
+from imserver.api.v1.push import IDEMPOTENCY_KEY, key_of
+from imserver.api.v1.push_request import MESSAGE_RULES, STATUSES, Sending, event_of
+from imserver.auth.principal import PUSH, READ
+from imserver.cluster.history import HistoryPage, Position
+from imserver.model import SYSTEM_PREFIX, ChannelPart, Event, Outcome
+from imserver.services.channels.members import ChannelRefused
+from imserver.services.push.idempotency import IdClaim, IdReused
+from imserver.services.push.publish import Target, addressed
+
+MOST_CHANNELS: Final = 1000
+"""The most channels of one broadcast."""
+MOST_PUBLICATIONS: Final = 1000
+"""The most publications of one page of a history."""
+
+Offset = Annotated[
+    int,
+    about(
+        "The number of a publication in the history of its channel. In a stored channel it is the id of its "
+        "message in the log of the app, so numbers are missing.",
+        ge=0,
+    ),
+]
+Epoch = Annotated[
+    str, about("The life of a history. Offsets of another epoch mean other publications.", max_length=64)
+]
+Tags = Annotated[
+    dict[str, str], about("Words about the message, for clients that understand them.", max_length=16)
+]
+WithHistory = Annotated[
+    bool, about("False: subscribers receive the message, and the history of the channel does not keep it.")
+]
+
+
+class ChannelPublishRequest(Sending, kw_only=True, omit_defaults=True):
+    """A message to the subscribers of a channel. It has the fields of a push."""
+
+    channel: ChannelName
+    tags: Tags = field(default_factory=dict)
+    with_history: WithHistory = True
+
+
+class ChannelBroadcastRequest(Sending, kw_only=True, omit_defaults=True):
+    """A message to the subscribers of several channels."""
+
+    channels: Annotated[list[ChannelName], about("The channels.", min_length=1, max_length=MOST_CHANNELS)]
+    tags: Tags = field(default_factory=dict)
+    with_history: WithHistory = True
+
+
+class ChannelResult(Struct):
+    """What became of a message in one channel."""
+
+    channel: str
+    status: Annotated[
+        str,
+        about(
+            "`sent`: subscribers receive it, or the history has it. `absent`: nobody is subscribed, and "
+            "there is no history. `repeated`: this id was accepted before. `partly`: a node with subscribers "
+            "does not answer. `failed`: nothing was sent; try again. `refused`: the message is too long for "
+            "this channel."
+        ),
+    ]
+    offset: Offset | UnsetType = UNSET
+    epoch: Epoch | UnsetType = UNSET
+
+
+class ChannelBroadcastAnswer(Struct):
+    """The results, in the order of the channels."""
+
+    results: list[ChannelResult]
+
+
+class ChannelQuery(Struct, forbid_unknown_fields=True):
+    """A channel."""
+
+    app: App
+    channel: ChannelName
+
+
+class ChannelHistoryQuery(ChannelQuery):
+    """A page of the history of a channel."""
+
+    offset: Annotated[
+        int, about("Publications after this one, or with `reverse` before it; -1: from the end.", ge=-1)
+    ] = -1
+    epoch: Epoch = ""
+    limit: Annotated[int, about("The most publications.", ge=0, le=MOST_PUBLICATIONS)] = 100
+    reverse: Annotated[bool, about("The newest publications first.")] = False
+
+
+class PublicationShown(Struct, omit_defaults=True):
+    """A publication in the history of a channel."""
+
+    offset: Offset
+    type: str
+    text: Annotated[str | UnsetType, about("The message, if it is text.")] = UNSET
+    data: Annotated[Raw | UnsetType, about("The message, if it is not text.")] = UNSET
+    sender: str = ""
+    id: str = ""
+    tags: Annotated[dict[str, str] | UnsetType, about("Words about the message.")] = UNSET
+
+
+class ChannelHistoryAnswer(Struct):
+    """A page of the history. `offset` and `epoch` are the position of its newest publication."""
+
+    publications: list[PublicationShown]
+    offset: Offset
+    epoch: Epoch
+
+
+class ChannelInfo(Struct):
+    """What a channel is like."""
+
+    channel: str
+    subscribers: Annotated[int, about("The number of subscribed connections, about a second old.")]
+    offset: Offset | UnsetType = UNSET
+    epoch: Epoch | UnsetType = UNSET
+
+
+class Removed(Struct):
+    """The publications were removed."""
+
+    channel: str
+
+
+def _refused(error: Exception) -> ApiProblem:
+    assert isinstance(error, ChannelRefused)
+    if error.reason == "unavailable":
+        return ApiProblem(errors.HTTP_STORAGE_UNAVAILABLE, "The history of the channel does not answer")
+    return ApiProblem(errors.HTTP_INVALID_REQUEST, str(error))
+
+
+_encode = msgspec.json.Encoder().encode
+routes = Resource("channels", refusals={ChannelRefused: _refused})
+_SENT: Final = ChannelResult("orders:17", "sent", 6, "Zm9vYg")
+
+
+@routes.post(
+    "/channels/publish",
+    PUSH,
+    problems=(errors.HTTP_TOO_MANY_TARGETS, errors.HTTP_ID_REUSED),
+    headers=(IDEMPOTENCY_KEY,),
+    rules=MESSAGE_RULES,
+    example={"app": "default", "channel": "orders:17", "data": {"state": "sent"}},
+    answer_example=_SENT,
+)
+def publish(api: Api, call: Call, asked: ChannelPublishRequest) -> ChannelResult:
+    """Publish to a channel.
+
+    Delivers a message to the subscribers of a channel, on all nodes. If the channel has a history, the
+    message is in it before the server answers, and the answer has its position.
+
+    The channel `user:<id>` reaches all devices of a user, `group:<id>` those of the members of a group.
+    """
+    (result,) = _publish(api, call, asked, [asked.channel], asked.tags, asked.with_history)
+    return result
+
+
+@routes.post(
+    "/channels/broadcast",
+    PUSH,
+    problems=(errors.HTTP_TOO_MANY_TARGETS, errors.HTTP_ID_REUSED),
+    headers=(IDEMPOTENCY_KEY,),
+    rules=MESSAGE_RULES,
+    example={"app": "default", "channels": ["orders:17", "orders:18"], "text": "closed today"},
+    answer_example=ChannelBroadcastAnswer([_SENT, ChannelResult("orders:18", "absent")]),
+)
+def broadcast(api: Api, call: Call, asked: ChannelBroadcastRequest) -> ChannelBroadcastAnswer:
+    """Publish the same message to several channels."""
+    return ChannelBroadcastAnswer(_publish(api, call, asked, asked.channels, asked.tags, asked.with_history))
+
+
+def _publish(
+    api: Api, call: Call, asked: Sending, channels: list[str], tags: dict[str, str], with_history: bool
+) -> list[ChannelResult]:
+    """Publish once for each key of a request, or its id. May switch."""
+    event = event_of(api, asked)
+    if len(asked.except_users) > api.batch_targets:
+        raise ApiProblem(errors.HTTP_TOO_MANY_TARGETS)
+    key = key_of(call) or asked.id
+    sender = _Sender(api, call.app, event, tuple(asked.except_users), tags, with_history, key)
+    if not key:
+        return [sender.publish(each) for each in channels]
+    ids = api.services.request_ids
+    try:
+        begun = ids.begin(call.app, key, hash(_encode(asked)))
+    except IdReused:
+        raise ApiProblem(errors.HTTP_ID_REUSED) from None
+    if not isinstance(begun, IdClaim):
+        return [sender.repeat(each) for each in channels]
+    try:
+        return [sender.publish(each) for each in channels]
+    finally:
+        ids.end(begun, sender.outcomes)
+
+
+class _Sender:
+    """Publishes one message to several channels, and gathers the ``outcomes``."""
+
+    def __init__(
+        self,
+        api: Api,
+        app: str,
+        event: Event,
+        except_users: tuple[str, ...],
+        tags: dict[str, str],
+        with_history: bool,
+        key: str,
+    ) -> None:
+        self.outcomes: list[Outcome] = []
+        self._channels = api.services.channels
+        self._publishing = api.services.publishing
+        self._app = app
+        self._event = event
+        self._except_users = except_users
+        self._tags = _encode(tags) if tags else b""
+        self._with_history = with_history
+        self._key = key
+
+    def repeat(self, channel: str) -> ChannelResult:
+        """The result of a request that was accepted before. The log knows what a stored channel has of it."""
+        if self._with_history and self._channels.is_stored(self._app, channel):
+            return self.publish(channel)
+        return ChannelResult(channel, "repeated")
+
+    def publish(self, channel: str) -> ChannelResult:
+        """Publish to one channel. May switch."""
+        target = Target(channel=channel)
+        if addressed(target) is not target and not self._app.startswith(SYSTEM_PREFIX):
+            (outcome,) = self._publishing.to_targets(self._app, [target], self._event, self._except_users)
+            self.outcomes.append(outcome)
+            return ChannelResult(channel, STATUSES[outcome])
+        event = replace(self._event, channel=ChannelPart(channel, tags=self._tags))
+        try:
+            published = self._channels.publish_event(
+                self._app,
+                channel,
+                event,
+                except_users=self._except_users,
+                with_history=self._with_history,
+                key=self._key,
+            )
+        except ChannelRefused as refused:
+            return ChannelResult(channel, "failed" if refused.reason == "unavailable" else "refused")
+        self.outcomes.append(published.outcome)
+        status, position = STATUSES[published.outcome], published.position
+        if position is None:
+            return ChannelResult(channel, status)
+        return ChannelResult(channel, status, position.offset, position.epoch)
+
+
+@routes.get(
+    "/channels/history",
+    READ,
+    example={"app": "default", "channel": "orders:17"},
+    answer_example=ChannelHistoryAnswer([PublicationShown(6, "text", "packed")], 6, "Zm9vYg"),
+)
+def history(api: Api, call: Call, asked: ChannelHistoryQuery) -> ChannelHistoryAnswer:
+    """List the retained publications of a channel.
+
+    Without `offset` the page begins with the oldest one, or with `reverse` with the newest. If `epoch` is
+    given and the history has another one, the page is empty: read again without it.
+    """
+    since = None if asked.offset < 0 else Position(asked.epoch, asked.offset)
+    page = api.services.channels.history(call.app, asked.channel, since, asked.limit, asked.reverse)
+    if asked.epoch and asked.epoch != page.position.epoch:
+        page = HistoryPage([], page.position)
+    shown = [_shown(each) for each in page.publications]
+    return ChannelHistoryAnswer(shown, page.position.offset, page.position.epoch)
+
+
+def _shown(event: Event) -> PublicationShown:
+    part = event.channel
+    assert part is not None
+    return PublicationShown(
+        part.offset,
+        event.type,
+        UNSET if event.data else event.text,
+        Raw(event.data) if event.data else UNSET,
+        event.sender,
+        event.id,
+        msgspec.json.decode(part.tags) if part.tags else UNSET,
+    )
+
+
+@routes.post(
+    "/channels/history/remove",
+    PUSH,
+    example={"app": "default", "channel": "orders:17"},
+    answer_example=Removed("orders:17"),
+)
+def remove_history(api: Api, call: Call, asked: ChannelQuery) -> Removed:
+    """Remove the retained publications of a channel. Later ones go on counting.
+
+    Stored channels refuse it: the log removes its messages by age or number.
+    """
+    api.services.channels.remove_history(call.app, asked.channel)
+    return Removed(asked.channel)
+
+
+@routes.get(
+    "/channels/info",
+    READ,
+    example={"app": "default", "channel": "orders:17"},
+    answer_example=ChannelInfo("orders:17", 3, 6, "Zm9vYg"),
+)
+def info(api: Api, call: Call, asked: ChannelQuery) -> ChannelInfo:
+    """Show how many are subscribed to a channel, and the position of its history."""
+    channels = api.services.channels
+    shown = ChannelInfo(asked.channel, channels.count(call.app, asked.channel))
+    if not channels.options(call.app, asked.channel).has_history:
+        return shown
+    position = channels.history(call.app, asked.channel).position
+    return replace(shown, offset=position.offset, epoch=position.epoch)

@@ -1,0 +1,175 @@
+"""Durable events: read them from a cursor, list dead ones, replay them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from imserver import errors
+from imserver.api.call import Api, Call
+from imserver.api.form import cursor as cursor_of
+from imserver.api.reply import ApiProblem
+from imserver.api.v1 import field
+from imserver.api.v1.field import about
+from imserver.api.v1.operation import Resource
+from imserver.api.v1.wire import after
+from imserver.auth.principal import ADMIN
+from imserver.services.webhooks.events import page_of
+
+MOST_EVENTS: Final = 1000
+_PAGE_BYTES: Final = 1 << 20
+
+PageSize = Annotated[int, about("The maximum number of events on this page.", ge=1, le=MOST_EVENTS)]
+
+
+class LogQuery(Struct, forbid_unknown_fields=True):
+    """The app, and where the page before has ended."""
+
+    app: field.App
+    after: Annotated[
+        str,
+        about(
+            "`next` of the page before; empty: from the first event that is left.",
+            pattern="^([A-Za-z0-9_-]{4})*([A-Za-z0-9_-]{2,3})?$",
+        ),
+    ] = ""
+    limit: PageSize = 100
+
+
+class DeadQuery(Struct, forbid_unknown_fields=True):
+    """The app, and a page of the list."""
+
+    app: field.App
+    cursor: field.Cursor = ""
+    limit: PageSize = 100
+
+
+class ReplayRequest(Struct, forbid_unknown_fields=True):
+    """The dead event to send again."""
+
+    app: field.App
+    id: Annotated[str, about("The `id` of the event; empty: all dead events.", max_length=64)] = ""
+
+
+class EventsAnswer(Struct):
+    """Events, in order per user."""
+
+    events: Annotated[list[Any], about("Events as a webhook receives them.")]
+    next: Annotated[str, about("`after` of the next page. Store it when you have stored the events.")]
+    more: Annotated[bool, about("Whether there are more events now.")]
+
+
+class DeadEvent(Struct):
+    """An event that the receiver did not take for three days."""
+
+    id: str
+    user: str
+    attempts: int
+    since: Annotated[int, about("The time of the first failure, in Unix seconds.")]
+    event: Annotated[Any, about("The event as it was sent.")]
+
+
+class DeadAnswer(Struct):
+    """Dead events, the oldest first."""
+
+    events: list[DeadEvent]
+    next: field.Next
+
+
+class ReplayAnswer(Struct):
+    """The result."""
+
+    replayed: Annotated[int, about("The number of events that are sent again.")]
+
+
+_EVENT: Final = {
+    "id": "log-7",
+    "event": "message",
+    "app": "101",
+    "time": 1795155801,
+    "node": "10.0.0.1:9001",
+    "sender": "ann",
+    "to": "bob",
+    "type": "text",
+    "text": "hi",
+    "stored": {"id": 7, "conversation": 1, "seq": 3},
+}
+
+routes = Resource("events", hot=False)
+
+
+@routes.get(
+    "/events/log",
+    ADMIN,
+    example={"app": "101", "limit": 1},
+    answer_example=EventsAnswer([_EVENT], "Ny4w", True),
+)
+def log(api: Api, call: Call, asked: LogQuery) -> EventsAnswer:
+    """Read the durable events of an app after a cursor.
+
+    They are the durable events of the app's webhook. With `webhook.events` and no `webhook.url` an app has
+    them, too. Messages and groups stay as long as stored messages do, other events for four days.
+    """
+    entry_id, event_id = _positions(asked.after)
+    services = api.services
+    feed = services.webhooks.feeds.feeds.get(call.app)
+    if feed is None:
+        raise ApiProblem(
+            errors.HTTP_INVALID_REQUEST, "The app has neither `webhook.url` nor `webhook.events`"
+        )
+    stored = services.store.existing_log()
+    entries = [] if stored is None else stored.read(call.app, entry_id, asked.limit)
+    rows = services.webhooks.feeds.events.read(call.app, event_id, asked.limit)
+    node = services.webhooks.feeds.node()
+    page = page_of(call.app, entries, rows, node, feed.receiver.events, asked.limit, _PAGE_BYTES)
+    if page.is_full:
+        entry_id, event_id = max(entry_id, page.last_entry), max(event_id, page.last_row)
+    else:
+        entry_id = entries[-1].id if entries else entry_id
+        event_id = rows[-1].id if rows else event_id
+    more = page.is_full or len(entries) == asked.limit or len(rows) == asked.limit
+    events = [msgspec.Raw(event.body) for event in page.events]
+    return EventsAnswer(events, cursor_of(f"{entry_id}.{event_id}"), more)
+
+
+@routes.get(
+    "/events/dead",
+    ADMIN,
+    example={"app": "101"},
+    answer_example=DeadAnswer([DeadEvent("log-7", "ann", 870, 1795155801, _EVENT)], ""),
+)
+def dead(api: Api, call: Call, asked: DeadQuery) -> DeadAnswer:
+    """List the events that the webhook of an app did not take for three days."""
+    behind = after(asked.cursor)
+    number = 0 if behind is None else _number(behind)
+    rows = api.services.webhooks.feeds.events.list_retries(call.app, True, number, asked.limit)
+    shown = [
+        DeadEvent(row.event, row.user, row.attempts, row.first_failed, msgspec.Raw(row.body)) for row in rows
+    ]
+    return DeadAnswer(shown, cursor_of(str(rows[-1].number)) if len(rows) == asked.limit else "")
+
+
+@routes.post(
+    "/events/replay",
+    ADMIN,
+    example={"app": "101", "id": "log-7"},
+    answer_example=ReplayAnswer(1),
+)
+def replay(api: Api, call: Call, asked: ReplayRequest) -> ReplayAnswer:
+    """Send dead events again, for up to three days."""
+    return ReplayAnswer(api.services.webhooks.feeds.events.replay(call.app, asked.id))
+
+
+def _positions(cursor: str) -> tuple[int, int]:
+    """The positions in the log and in the table."""
+    text = after(cursor)
+    entry, _, event = "0.0".partition(".") if text is None else text.partition(".")
+    return _number(entry), _number(event)
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < 19):
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "cursor: not one of this server")
+    return int(text)

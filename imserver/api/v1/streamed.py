@@ -1,0 +1,186 @@
+"""Streamed messages: open a message in a channel, append pieces to it, close it."""
+
+from __future__ import annotations
+
+from time import time
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType, field
+
+from imserver import errors
+from imserver.api.call import Api, Call
+from imserver.api.reply import ApiProblem
+from imserver.api.v1.channels import Epoch, Offset, Tags
+from imserver.api.v1.field import App, ChannelName, about
+from imserver.api.v1.operation import Resource
+from imserver.api.v1.push_request import Kind
+from imserver.auth.principal import PUSH
+from imserver.model import ChannelPart, Event
+from imserver.services.channels.members import ChannelRefused
+from imserver.services.channels.streamed_messages import Piece
+
+MOST_PIECES: Final = 1000
+"""The most pieces of one request."""
+
+StreamId = Annotated[str, about("The id of a streamed message.", min_length=1, max_length=64)]
+PieceNumber = Annotated[
+    int, about("The number of the last piece of the stream; 0: it has none, or is unknown.", ge=0)
+]
+
+
+class StreamOpenRequest(Struct, forbid_unknown_fields=True):
+    """A message that begins."""
+
+    app: App
+    channel: ChannelName
+    text: Annotated[str, about("The beginning of the text, if there is one already.")] = ""
+    type: Kind = "text"
+    sender: Annotated[str, about("The sender, as clients show it.", max_length=512)] = ""
+    tags: Tags = field(default_factory=dict)
+
+
+class StreamOpened(Struct):
+    """The id of the new stream. Its first piece has the number 1."""
+
+    stream: StreamId
+    channel: str
+
+
+class PieceRequest(Struct, forbid_unknown_fields=True):
+    """A piece of a stream."""
+
+    stream: StreamId
+    piece: Annotated[
+        int, about("The number of the piece: 1, 2, 3 and so on within its stream.", ge=1, lt=2**53)
+    ]
+    text: Annotated[str, about("The text of the piece.", min_length=1)]
+
+
+class StreamAppendRequest(Struct, forbid_unknown_fields=True):
+    """Pieces of one or several streams, in the order of their numbers."""
+
+    app: App
+    pieces: Annotated[list[PieceRequest], about("The pieces.", min_length=1, max_length=MOST_PIECES)]
+
+
+class PieceResult(Struct):
+    """What became of a piece."""
+
+    stream: StreamId
+    piece: PieceNumber
+    status: Annotated[
+        str,
+        about(
+            "`appended`. `repeated`: the stream has this piece already. `gap`: pieces before it are "
+            "missing; append those after `piece` first. `too_long`: the message would be too long; close it. "
+            "`closed`: the stream is closed. `unknown`: there is no such stream, or its node has ended. "
+            "`failed`: its node does not answer; try again with the same number."
+        ),
+    ]
+
+
+class StreamAppended(Struct):
+    """The results, in the order of the pieces."""
+
+    results: list[PieceResult]
+
+
+class StreamCloseRequest(Struct, forbid_unknown_fields=True):
+    """A message that ends."""
+
+    app: App
+    stream: StreamId
+    incomplete: Annotated[
+        bool, about("The text is not finished, and never will be. Clients may show that.")
+    ] = False
+
+
+class StreamClosed(Struct):
+    """What became of the message. `offset` and `epoch` are its place in the history of the channel."""
+
+    stream: StreamId
+    status: Annotated[
+        str,
+        about(
+            "`closed`. `repeated`: it was closed before. `unknown`: there is no such stream, or its node "
+            "has ended. `failed`: its node or the history does not answer; try again."
+        ),
+    ]
+    channel: str | UnsetType = UNSET
+    offset: Offset | UnsetType = UNSET
+    epoch: Epoch | UnsetType = UNSET
+
+
+def _refused(error: Exception) -> ApiProblem:
+    assert isinstance(error, ChannelRefused)
+    if error.reason == "full":
+        return ApiProblem(errors.HTTP_TOO_MANY_STREAMS, str(error))
+    return ApiProblem(errors.HTTP_INVALID_REQUEST, str(error))
+
+
+_encode = msgspec.json.Encoder().encode
+_SAMPLE: Final = "wqvyR2Tg5cMSnBIl0xcmpgxC0bOVqhe9ZcUxMA"
+routes = Resource("channels", refusals={ChannelRefused: _refused})
+
+
+@routes.post(
+    "/channels/stream/open",
+    PUSH,
+    problems=(errors.HTTP_TOO_MANY_STREAMS,),
+    example={"app": "default", "channel": "answers:7", "sender": "bot"},
+    answer_example=StreamOpened(_SAMPLE, "answers:7"),
+)
+def open_stream(api: Api, call: Call, asked: StreamOpenRequest) -> StreamOpened:
+    """Open a streamed message.
+
+    For text that comes in pieces, such as the tokens of a language model. Subscribers of the channel
+    receive the beginning, then each piece, and at the end a publication with the whole text, which is in the
+    history of the channel, too. Without a new piece for `limits.stream_seconds` the server closes the
+    stream as incomplete. A repeated request opens another stream.
+    """
+    tags = _encode(asked.tags) if asked.tags else b""
+    part = ChannelPart(asked.channel, tags=tags)
+    head = Event("stream", asked.sender, "", type=asked.type, time=int(time()), channel=part)
+    return StreamOpened(api.services.streamed_messages.open(call.app, head, asked.text), asked.channel)
+
+
+@routes.post(
+    "/channels/stream/append",
+    PUSH,
+    example={"app": "default", "pieces": [{"stream": _SAMPLE, "piece": 1, "text": "The answer"}]},
+    answer_example=StreamAppended([PieceResult(_SAMPLE, 1, "appended")]),
+)
+def append(api: Api, call: Call, asked: StreamAppendRequest) -> StreamAppended:
+    """Append pieces to streamed messages.
+
+    A request may have many pieces, of many streams. It goes to any node. A piece with a number that the
+    stream has already is ignored, so you may repeat a request.
+    """
+    pieces = [Piece(each.stream, each.piece, each.text) for each in asked.pieces]
+    found = api.services.streamed_messages.append(call.app, pieces)
+    return StreamAppended(
+        [
+            PieceResult(piece.stream, each.piece, each.status)
+            for piece, each in zip(pieces, found, strict=True)
+        ]
+    )
+
+
+@routes.post(
+    "/channels/stream/close",
+    PUSH,
+    example={"app": "default", "stream": _SAMPLE},
+    answer_example=StreamClosed(_SAMPLE, "closed", "answers:7", 6, "Zm9vYg"),
+)
+def close(api: Api, call: Call, asked: StreamCloseRequest) -> StreamClosed:
+    """Close a streamed message.
+
+    Subscribers receive the whole text as a publication. If the channel has a history, it gets this one
+    publication. A message without any text is in no history.
+    """
+    closed = api.services.streamed_messages.close(call.app, asked.stream, asked.incomplete)
+    answer = StreamClosed(asked.stream, closed.status, closed.channel or UNSET)
+    if closed.offset:
+        answer.offset, answer.epoch = closed.offset, closed.epoch
+    return answer

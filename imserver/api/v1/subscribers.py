@@ -1,0 +1,306 @@
+"""Subscribers of channels: subscribe, unsubscribe, presence, lists. Publishing is in :mod:`.channels`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from imserver.api.call import Api, Call
+from imserver.api.form import cursor as cursor_of
+from imserver.api.v1 import field
+from imserver.api.v1.conversations import Before, MessagesAnswer, MessageShown, PageLimit, shown_entry
+from imserver.api.v1.field import about
+from imserver.api.v1.operation import Link, Resource, refuse
+from imserver.api.v1.wire import after
+from imserver.auth.principal import ADMIN, PUSH, READ
+from imserver.errors import HTTP_INVALID_REQUEST
+from imserver.services.channels.connections import Joined, Left
+from imserver.services.channels.members import ChannelRefused
+from imserver.services.messages.deliverer import newest_page
+
+MOST_AT_ONCE: Final = 1000
+"""The most connections and users of one call. Each is asked for at its own node."""
+
+
+class SubscriptionChange(Struct, forbid_unknown_fields=True):
+    """The connections to subscribe or unsubscribe: single ones, and all current ones of users."""
+
+    app: field.App
+    channel: field.ChannelName
+    connections: Annotated[
+        list[field.ConnectionId], about("Ids of connections.", max_length=MOST_AT_ONCE)
+    ] = []
+    users: Annotated[
+        list[field.User],
+        about(
+            "All connections that these users have now. Later connections do not follow.",
+            max_length=MOST_AT_ONCE,
+        ),
+    ] = []
+
+
+class SubscriptionResult(Struct):
+    """The result for one connection, or for a user without one."""
+
+    status: Annotated[
+        str,
+        about(
+            "`subscribed`. `exists`: it already was. `unknown`: there is no such connection, or the user has "
+            "none. `full`: it is subscribed to too many channels, or the app has too many. `failed`: its "
+            "node did not answer."
+        ),
+    ]
+    connection: str | UnsetType = UNSET
+    user: Annotated[str | UnsetType, about("The user of the connection, if a user was named.")] = UNSET
+
+
+class SubscribeAnswer(Struct):
+    """The results: first those of `connections`, then those of `users`, in the order of the request."""
+
+    subscribed: Annotated[int, about("The number of new subscriptions.")]
+    results: list[SubscriptionResult]
+    missing_nodes: field.Missing
+
+
+class UnsubscriptionResult(SubscriptionResult):
+    """The result for one connection, or for a user without one."""
+
+    status: Annotated[
+        str,
+        about(
+            "`unsubscribed`. `absent`: it was not subscribed. `unknown`: there is no such connection, or the "
+            "user has none. `failed`: its node did not answer."
+        ),
+    ]
+
+
+class UnsubscribeAnswer(Struct):
+    """The results: first those of `connections`, then those of `users`, in the order of the request."""
+
+    unsubscribed: Annotated[int, about("The number of subscriptions that ended.")]
+    results: list[UnsubscriptionResult]
+    missing_nodes: field.Missing
+
+
+class ChannelShown(Struct):
+    """A channel and the number of its subscribers."""
+
+    channel: str
+    subscribers: int
+
+
+class ChannelsAnswer(Struct):
+    """A page of the channels of an app that have subscribers, ordered by name."""
+
+    count: Annotated[
+        int,
+        about(
+            "The number of channels, on all pages together. A channel with subscribers on several nodes may "
+            "count more than once."
+        ),
+    ]
+    channels: list[ChannelShown]
+    next: field.Next
+    missing_nodes: field.Missing
+
+
+class SubscribersQuery(field.AppPage, kw_only=True):
+    """A page of the subscribers of a channel."""
+
+    channel: field.ChannelName
+
+
+class ChannelMessagesQuery(Struct, forbid_unknown_fields=True):
+    """A page of the stored messages of a channel."""
+
+    app: field.App
+    channel: field.ChannelName
+    before: Before = 0
+    limit: PageLimit = 50
+
+
+class SubscriberShown(Struct):
+    """A connection that is subscribed to a channel."""
+
+    connection: field.ConnectionId
+    user: Annotated[str, about("The user of the connection; empty before the login.")]
+    device: field.Device
+    dialect: field.Dialect
+    subscribed_at: Annotated[float, about("Since when it is subscribed, in Unix seconds.")]
+    info: Annotated[Raw | UnsetType, about("What the connection says of itself, in all its channels.")] = (
+        UNSET
+    )
+    channel_info: Annotated[Raw | UnsetType, about("What the connection says of itself in this channel.")] = (
+        UNSET
+    )
+
+
+class PresenceOfChannel(Struct):
+    """A page of the subscribers of a channel, in the order of subscribing."""
+
+    count: Annotated[int, about("The number of subscribers, on all pages together.")]
+    subscribers: list[SubscriberShown]
+    next: field.Next
+    missing_nodes: field.Missing
+
+
+Named = tuple[str | UnsetType, str | UnsetType]
+
+
+_SAMPLE_ID: Final = "dGm8cCzJGMUlcIWDc_5cEwvMvk-lT7Gn6_VXnA"
+_CHANGE: Final = {"app": "default", "channel": "lobby", "users": ["ann"]}
+
+routes = Resource("channels", refusals={ChannelRefused: refuse(HTTP_INVALID_REQUEST, "{}")})
+
+
+@routes.post(
+    "/channels/subscribe",
+    PUSH,
+    example=_CHANGE,
+    answer_example=SubscribeAnswer(1, [SubscriptionResult("subscribed", _SAMPLE_ID, "ann")], []),
+)
+def subscribe(api: Api, call: Call, asked: SubscriptionChange) -> SubscribeAnswer:
+    """Subscribe connections to a channel.
+
+    A message published after the answer reaches them. No permission is checked.
+    """
+    app = call.app
+    named, missing = _named(api, app, asked)
+    subscribed = api.services.connections.join_each(app, _ids(named), asked.channel)
+    outcomes = iter(subscribed)
+    results = [
+        SubscriptionResult(next(outcomes) if connection is not UNSET else Joined.UNKNOWN, connection, user)
+        for connection, user in named
+    ]
+    return SubscribeAnswer(subscribed.count(Joined.JOINED), results, missing)
+
+
+@routes.post(
+    "/channels/unsubscribe",
+    PUSH,
+    example=_CHANGE,
+    answer_example=UnsubscribeAnswer(1, [UnsubscriptionResult("unsubscribed", _SAMPLE_ID, "ann")], []),
+)
+def unsubscribe(api: Api, call: Call, asked: SubscriptionChange) -> UnsubscribeAnswer:
+    """Unsubscribe connections from a channel.
+
+    A connection that closes ends its subscriptions.
+    """
+    app = call.app
+    named, missing = _named(api, app, asked)
+    unsubscribed = api.services.connections.leave_each(app, _ids(named), asked.channel)
+    outcomes = iter(unsubscribed)
+    results = [
+        UnsubscriptionResult(next(outcomes) if connection is not UNSET else Left.UNKNOWN, connection, user)
+        for connection, user in named
+    ]
+    return UnsubscribeAnswer(unsubscribed.count(Left.LEFT), results, missing)
+
+
+def _named(api: Api, app: str, asked: SubscriptionChange) -> tuple[list[Named], list[str]]:
+    """(connection, user) for each named one, without a connection for absent users; and the silent nodes."""
+    named: list[Named] = [(each, UNSET) for each in asked.connections]
+    if not asked.users:
+        return named, []
+    found = api.presence.sessions(app, asked.users)
+    for user, sessions in zip(asked.users, found.sessions, strict=True):
+        named += [(session.connection, user) for session in sessions] or [(UNSET, user)]
+    return named, list(found.missing)
+
+
+def _ids(named: list[Named]) -> list[str]:
+    return [connection for connection, _ in named if connection is not UNSET]
+
+
+@routes.get(
+    "/channels",
+    READ,
+    links=(
+        Link(
+            "presence",
+            "get_channels_presence",
+            {"app": "$request.query.app", "channel": "$response.body#/channels/0/channel"},
+        ),
+    ),
+    example={"app": "default"},
+    answer_example=ChannelsAnswer(1, [ChannelShown("lobby", 1)], "", []),
+)
+def channels(api: Api, call: Call, asked: field.AppPage) -> ChannelsAnswer:
+    """List the channels of an app that have subscribers, page by page."""
+    app = call.app
+    page = api.services.channels.page(app, after(asked.cursor) or "", asked.limit)
+    following = cursor_of(page.channels[-1].channel) if page.more else ""
+    shown = [ChannelShown(each.channel, each.members) for each in page.channels]
+    return ChannelsAnswer(page.total, shown, following, list(page.missing))
+
+
+@routes.get(
+    "/channels/presence",
+    READ,
+    links=(
+        Link(
+            "page",
+            "get_channels_presence",
+            {
+                "app": "$request.query.app",
+                "channel": "$request.query.channel",
+                "cursor": "$response.body#/next",
+            },
+        ),
+        Link(
+            "connection",
+            "get_connections_show",
+            {"app": "$request.query.app", "connection": "$response.body#/subscribers/0/connection"},
+        ),
+    ),
+    example={"app": "default", "channel": "lobby"},
+    answer_example=PresenceOfChannel(
+        1, [SubscriberShown(_SAMPLE_ID, "ann", "", "cmd", 1795155802.25)], "", []
+    ),
+)
+def presence(api: Api, call: Call, asked: SubscribersQuery) -> PresenceOfChannel:
+    """List the subscribers of a channel, page by page.
+
+    A channel without subscribers is empty, not unknown.
+    """
+    app = call.app
+    page = api.services.channels.members(app, asked.channel, after(asked.cursor) or "", asked.limit)
+    shown = [
+        SubscriberShown(
+            each.connection,
+            each.user,
+            each.device,
+            each.dialect,
+            each.joined,
+            _raw(each.info),
+            _raw(each.channel_info),
+        )
+        for each in page.members
+    ]
+    following = cursor_of(page.next) if page.next else ""
+    return PresenceOfChannel(page.total, shown, following, list(page.missing))
+
+
+def _raw(text: str) -> Raw | UnsetType:
+    return Raw(text) if text else UNSET
+
+
+@routes.get(
+    "/channels/messages",
+    ADMIN,
+    hot=False,
+    example={"app": "action:1", "channel": "1"},
+    answer_example=MessagesAnswer([MessageShown(7, 1, 3, "message", "2", text="tea?")], 0),
+)
+def messages(api: Api, call: Call, asked: ChannelMessagesQuery) -> MessagesAnswer:
+    """List the stored messages of a channel, the newest page first.
+
+    These are the publications of a stored channel, and in apps with `keep_talks` the messages of the room of
+    the `action` dialect with this name.
+    """
+    app, store = call.app, api.services.store
+    if not store.has_database:
+        return MessagesAnswer([], 0)
+    entries, more = newest_page(*store.log().room_history(app, asked.channel, asked.before, asked.limit))
+    return MessagesAnswer([shown_entry(each) for each in entries], entries[0].id if more else 0)

@@ -1,0 +1,178 @@
+"""OpenID Connect issuers: their keys (JWKS, RFC 7517), fetched and cached, and the tokens they sign.
+
+An entry of an app's ``jwt`` names an issuer. Its keys come from ``jwks_url``, or from the address in its
+discovery document. Each issuer has its own cache. An issuer that does not answer delays only logins with its
+own tokens, and only until the first time-out.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
+from time import monotonic
+from typing import Any, Final, TypeVar
+
+import gevent
+import msgspec
+from gevent.event import Event
+from msgspec import Struct
+
+from imserver.auth.tokens import BadToken, Claims, Key, key_of_jwk, read_issued, unverified
+from imserver.config.settings import JwtSettings
+from imserver.config.values import ISSUER_URL
+from imserver.errors import IssuerUnavailable
+from imserver.services.webhooks.requests import Outgoing, Unreachable
+
+log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+
+FETCH_SECONDS: Final = 2.0
+"""Time limit of one fetch. A login waits at most this long."""
+REFRESH_SECONDS: Final = 600.0
+"""Age at which keys are fetched again, in the background."""
+RETRY_SECONDS: Final = 10.0
+"""Least time between two fetches from one issuer."""
+MAX_AGE_SECONDS: Final = 86400.0
+"""Age at which keys are no longer used if the issuer could not be reached since."""
+MAX_KEYS: Final = 100
+"""Number of keys read from one issuer. Further keys are ignored."""
+_MAX_UNKNOWN: Final = 1000
+
+
+class _Discovery(Struct):
+    issuer: str
+    jwks_uri: str
+
+
+class _KeySet(Struct):
+    keys: list[dict[str, Any]]
+
+
+class Issuer:
+    """The cached keys of one issuer. Only :meth:`keys_for` switches."""
+
+    def __init__(
+        self, url: str, jwks_url: str, outgoing: Outgoing, clock: Callable[[], float] = monotonic
+    ) -> None:
+        self.url = url
+        self._jwks_url = jwks_url
+        self._outgoing = outgoing
+        self._clock = clock
+        self._keys: tuple[Key, ...] = ()
+        self._fetched_at = float("-inf")
+        self._next_fetch = float("-inf")
+        self._problem = "its keys were not fetched yet"
+        self._fetching: Event | None = None
+        self._unknown: dict[str, None] = {}
+        """Key ids that a fetch did not find, until the next fetch."""
+
+    def keys_for(self, kid: str) -> tuple[Key, ...]:
+        """Return the keys that may have signed a token with this ``kid`` (``""``: a token without ``kid``).
+
+        Waits at most :data:`FETCH_SECONDS` if no keys are cached or the ``kid`` is new. Raises
+        IssuerUnavailable if no keys are cached, BadToken if the issuer has no such key.
+        """
+        age = self._clock() - self._fetched_at
+        if age > MAX_AGE_SECONDS:
+            self._fetch()
+            if self._clock() - self._fetched_at > MAX_AGE_SECONDS:
+                raise IssuerUnavailable(f"issuer {self.url}: {self._problem}")
+        elif age > REFRESH_SECONDS and self._may_fetch():
+            gevent.spawn(self._fetch)
+        found = self._named(kid)
+        if not found and kid not in self._unknown:
+            before = self._fetched_at
+            self._fetch()
+            found = self._named(kid)
+            # Only a fetch that succeeded shows that the issuer does not have the key.
+            fetched = self._fetched_at > before
+            if fetched and not found and len(self._unknown) < _MAX_UNKNOWN:
+                self._unknown[kid] = None
+        if not found:
+            raise BadToken(f"the issuer {self.url} has no key {kid!r}")
+        return found
+
+    def _named(self, kid: str) -> tuple[Key, ...]:
+        return tuple(key for key in self._keys if not kid or key.kid == kid)
+
+    def _may_fetch(self) -> bool:
+        return self._fetching is None and self._clock() >= self._next_fetch
+
+    def _fetch(self) -> None:
+        """Fetch the keys, at most once per :data:`RETRY_SECONDS`. Callers share one fetch. Switches."""
+        if self._fetching is not None:
+            self._fetching.wait(FETCH_SECONDS)
+            return
+        if not self._may_fetch():
+            return
+        self._fetching = Event()
+        self._next_fetch = self._clock() + RETRY_SECONDS
+        try:
+            self._keys = self._read()
+        except Unreachable as error:
+            self._problem = str(error)
+            log.warning("issuer %s: its keys cannot be fetched: %s", self.url, error)
+        else:
+            self._fetched_at = self._clock()
+            self._unknown.clear()
+        finally:
+            self._fetching.set()
+            self._fetching = None
+
+    def _read(self) -> tuple[Key, ...]:
+        """Read the keys from the issuer. Raises Unreachable."""
+        deadline = self._clock() + FETCH_SECONDS
+        url = self._jwks_url
+        if not url:
+            where = self.url.rstrip("/") + "/.well-known/openid-configuration"
+            discovery = self._get(where, _Discovery, deadline)
+            if discovery.issuer != self.url:
+                raise Unreachable(f"{where} is the document of another issuer, {discovery.issuer}")
+            url = discovery.jwks_uri
+            if not ISSUER_URL.match(url):
+                raise Unreachable(f"{where} names keys without https, {url}")
+        key_set = self._get(url, _KeySet, deadline)
+        keys = tuple(key for row in key_set.keys[:MAX_KEYS] if (key := key_of_jwk(row)) is not None)
+        if not keys:
+            raise Unreachable(f"{url} contains no usable key")
+        return keys
+
+    def _get(self, url: str, shape: type[_T], deadline: float) -> _T:
+        """Fetch and decode a JSON document. Raises Unreachable."""
+        status, body = self._outgoing.get(url, max(deadline - self._clock(), 0.001))
+        if status != HTTPStatus.OK:
+            raise Unreachable(f"{url} answered with the status {status}")
+        try:
+            return msgspec.json.decode(body, type=shape)
+        except (ValueError, RecursionError) as error:
+            raise Unreachable(f"{url} is not a valid document: {error}") from None
+
+
+class Issuers:
+    """Owner of the issuers of all apps.
+
+    Apps with the same issuer share its keys. The audience separates their tokens.
+    """
+
+    def __init__(self, outgoing: Outgoing) -> None:
+        self._outgoing = outgoing
+        self._issuers: dict[tuple[str, str], Issuer] = {}
+
+    def claims(self, app: str, rows: Sequence[JwtSettings], token: str, now: float) -> Claims | None:
+        """Verify a token of an issuer in ``rows``, the entries of ``app``. None if no entry has its issuer.
+
+        ``now``: Unix seconds. If several entries name the issuer, the entry with the token's audience counts.
+        Waits at most :data:`FETCH_SECONDS` for keys. Raises BadToken and IssuerUnavailable.
+        """
+        head = unverified(token)
+        named = [row for row in rows if row.issuer and row.issuer == head.issuer]
+        if not named:
+            return None
+        row = next((row for row in named if row.audience in head.audiences), named[0])
+        place = row.issuer, row.jwks_url
+        issuer = self._issuers.get(place)
+        if issuer is None:
+            issuer = self._issuers[place] = Issuer(row.issuer, row.jwks_url, self._outgoing)
+        return read_issued(token, issuer.keys_for(head.kid), row, now, app)

@@ -1,0 +1,206 @@
+"""The last publications of channels, in the memory of this node.
+
+With a Redis the nodes share :class:`imserver.cluster.redis.history.RedisHistory` in its place.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from itertools import islice
+from time import monotonic
+from typing import Final, Protocol
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from imserver.model import Event
+
+KEPT_SECONDS: Final = 86400.0
+"""How long a channel without publications and subscribers keeps its position, so that its numbers go on."""
+_ENTRY_BYTES: Final = 400
+_STREAM_BYTES: Final = 600
+
+
+class Position(Struct, frozen=True):
+    """A place in the history of a channel: the last ``offset`` in the life ``epoch``. Offsets begin at 1."""
+
+    epoch: str
+    offset: int
+
+
+class HistoryPage(Struct, frozen=True):
+    """Some publications of a channel, and the position of its newest one.
+
+    ``whole``: they are all after the position that was asked for. Only the message log says so.
+    """
+
+    publications: list[Event]
+    position: Position
+    whole: bool = False
+
+
+class Retained(Struct, frozen=True):
+    """A publication for the history: at most ``size`` of the channel stay, for ``seconds`` after the last."""
+
+    channel: str
+    event: Event
+    size: int
+    seconds: float
+
+
+class ChannelHistory(Protocol):
+    """The history of channels. ``remote``: calls switch, and return None if it is not known what happened."""
+
+    remote: bool
+
+    def append_each(self, app: str, publications: Sequence[Retained]) -> list[Event] | None:
+        """Store publications, in this order. Returns them with their offsets."""
+        ...
+
+    def read(
+        self, app: str, channel: str, since: Position | None = None, limit: int = 0, reverse: bool = False
+    ) -> HistoryPage | None:
+        """The publications after ``since`` (None: from the oldest), at most ``limit`` (-1: all).
+
+        ``reverse``: the newest first, and those before ``since``. A channel without history gets a position
+        at its beginning.
+        """
+        ...
+
+    def positions(self, app: str, channels: Sequence[str]) -> list[Position] | None:
+        """The position of the newest publication of each channel."""
+        ...
+
+    def remove(self, app: str, channel: str) -> bool | None:
+        """Remove all publications of a channel. Its numbers go on."""
+        ...
+
+
+def numbered(event: Event, epoch: str, offset: int) -> Event:
+    """The publication ``event`` with its place in the history."""
+    assert event.channel is not None
+    return replace(event, channel=replace(event.channel, epoch=epoch, offset=offset))
+
+
+def select(
+    publications: Sequence[Event], top: int, since: Position | None, limit: int, reverse: bool
+) -> list[Event]:
+    """The part of the ``publications`` that a reader asks for. The last one has the offset ``top``."""
+    first = top - len(publications) + 1
+    if reverse:
+        last = len(publications) if since is None else max(0, min(since.offset - first, len(publications)))
+        found = list(islice(publications, last))[::-1]
+    else:
+        start = 0 if since is None else max(0, since.offset - first + 1)
+        found = list(islice(publications, start, None))
+    return found if limit < 0 else found[:limit]
+
+
+class _Stream:
+    """The history of one channel. ``until``: monotonic time at which its publications expire."""
+
+    __slots__ = ("bytes", "epoch", "offset", "publications", "until")
+
+    def __init__(self) -> None:
+        self.epoch = secrets.token_urlsafe(4)
+        self.offset = 0
+        self.publications: deque[Event] = deque()
+        self.until = 0.0
+        self.bytes = _STREAM_BYTES
+
+
+class LocalHistory:
+    """See :class:`ChannelHistory`. Owner of all streams: together at most ``limit_bytes``.
+
+    If the limit is reached, the channel that has waited longest for a publication loses its history, and its
+    next life has another epoch. The last channel loses its oldest publications.
+    """
+
+    remote = False
+
+    def __init__(self, limit_bytes: int, clock: Callable[[], float] = monotonic) -> None:
+        self.bytes = 0
+        """Approximate memory of all streams."""
+        self._limit_bytes = limit_bytes
+        self._clock = clock
+        self._streams: OrderedDict[tuple[str, str], _Stream] = OrderedDict()
+        """In the order of their last publication."""
+
+    def append_each(self, app: str, publications: Sequence[Retained]) -> list[Event]:
+        """See :class:`ChannelHistory`. Never switches."""
+        return [self._append(app, each) for each in publications]
+
+    def _append(self, app: str, what: Retained) -> Event:
+        stream = self._open(app, what.channel)
+        stream.offset += 1
+        event = numbered(what.event, stream.epoch, stream.offset)
+        stream.publications.append(event)
+        self._grow(stream, _size(event))
+        while len(stream.publications) > what.size:
+            self._grow(stream, -_size(stream.publications.popleft()))
+        stream.until = self._clock() + what.seconds
+        self._streams.move_to_end((app, what.channel))
+        while self.bytes > self._limit_bytes and len(self._streams) > 1:
+            _, oldest = self._streams.popitem(last=False)
+            self.bytes -= oldest.bytes
+        while self.bytes > self._limit_bytes and stream.publications:
+            self._grow(stream, -_size(stream.publications.popleft()))
+        return event
+
+    def _open(self, app: str, channel: str) -> _Stream:
+        stream = self._streams.get((app, channel))
+        if stream is None:
+            self._drop_old()
+            stream = self._streams[app, channel] = _Stream()
+            stream.until = self._clock()
+            self.bytes += stream.bytes
+        elif stream.publications and self._clock() >= stream.until:
+            self._clear(stream)
+        return stream
+
+    def _drop_old(self) -> None:
+        """Forget channels that nobody has used for long."""
+        while self._streams:
+            key, oldest = next(iter(self._streams.items()))
+            if self._clock() < oldest.until + KEPT_SECONDS:
+                return
+            del self._streams[key]
+            self.bytes -= oldest.bytes
+
+    def _clear(self, stream: _Stream) -> None:
+        self._grow(stream, _STREAM_BYTES - stream.bytes)
+        stream.publications.clear()
+
+    def _grow(self, stream: _Stream, size: int) -> None:
+        stream.bytes += size
+        self.bytes += size
+
+    def read(
+        self, app: str, channel: str, since: Position | None = None, limit: int = 0, reverse: bool = False
+    ) -> HistoryPage:
+        """See :class:`ChannelHistory`. Never switches."""
+        stream = self._open(app, channel)
+        found = select(stream.publications, stream.offset, since, limit, reverse)
+        return HistoryPage(found, Position(stream.epoch, stream.offset))
+
+    def positions(self, app: str, channels: Sequence[str]) -> list[Position]:
+        """See :class:`ChannelHistory`. Never switches."""
+        return [self.read(app, channel).position for channel in channels]
+
+    def remove(self, app: str, channel: str) -> bool:
+        """See :class:`ChannelHistory`. Never switches."""
+        stream = self._streams.get((app, channel))
+        if stream is not None:
+            self._clear(stream)
+        return True
+
+    def forget(self, app: str) -> None:
+        """Remove everything of a deleted app. Never switches."""
+        for key in [key for key in self._streams if key[0] == app]:
+            self.bytes -= self._streams.pop(key).bytes
+
+
+def _size(event: Event) -> int:
+    return _ENTRY_BYTES + len(event.text) + len(event.data)

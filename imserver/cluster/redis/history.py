@@ -1,0 +1,124 @@
+"""The history of channels in Redis, shared by all nodes of a cluster."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Any, Final
+
+import msgspec
+
+from imserver.cluster.history import KEPT_SECONDS, HistoryPage, Position, Retained, numbered
+from imserver.cluster.redis.pipeline import Command, Pipeline
+from imserver.cluster.redis.records import encoded
+from imserver.cluster.redis.recovery import RegistryRecovery
+from imserver.cluster.redis.scripts import APPEND_HISTORY, HISTORY, READ_HISTORY
+from imserver.model import Event
+
+ID_SECONDS: Final = 60
+_CALL_SECONDS: Final = 10
+"""How long a call can be repeated: longer than a pipeline takes."""
+_ID_BYTES: Final = 12
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Event).decode
+
+
+class RedisHistory:
+    """See :class:`imserver.cluster.history.ChannelHistory`. Every call switches.
+
+    If Redis was restarted or has failed over, publications may be lost, so every channel begins a new epoch.
+    """
+
+    remote = True
+
+    def __init__(self, pipeline: Pipeline, recovery: RegistryRecovery) -> None:
+        self._pipeline = pipeline
+        self._recovery = recovery
+
+    def append_each(self, app: str, publications: Sequence[Retained]) -> list[Event] | None:
+        """See :class:`ChannelHistory`. None: some may be stored.
+
+        A publication whose id was stored in its channel less than :data:`ID_SECONDS` ago, by any node, keeps
+        its offset.
+        """
+        replies = self._execute(
+            [
+                (
+                    "EVALSHA",
+                    APPEND_HISTORY,
+                    3,
+                    *_keys(app, each.channel),
+                    _id_key(app, each.channel, each.event.id),
+                    *self._lives(),
+                    _encode(each.event),
+                    each.size,
+                    max(1, int(each.seconds * 1000)),
+                    int(max(KEPT_SECONDS, each.seconds) * 1000),
+                    (ID_SECONDS if each.event.id else _CALL_SECONDS) * 1000,
+                )
+                for each in publications
+            ]
+        )
+        if replies is None:
+            return None
+        return [
+            numbered(each.event, reply[0].decode(), int(reply[1]))
+            for each, reply in zip(publications, replies, strict=True)
+        ]
+
+    def read(
+        self, app: str, channel: str, since: Position | None = None, limit: int = 0, reverse: bool = False
+    ) -> HistoryPage | None:
+        """See :class:`ChannelHistory`."""
+        replies = self._execute([self._reading(app, channel, since, limit, reverse)])
+        return None if replies is None else _page(replies[0], reverse)
+
+    def positions(self, app: str, channels: Sequence[str]) -> list[Position] | None:
+        """See :class:`ChannelHistory`."""
+        replies = self._execute([self._reading(app, channel, None, 0, False) for channel in channels])
+        return None if replies is None else [_page(reply, False).position for reply in replies]
+
+    def remove(self, app: str, channel: str) -> bool | None:
+        """See :class:`ChannelHistory`."""
+        _, publications = _keys(app, channel)
+        return None if self._execute([("DEL", publications)]) is None else True
+
+    def _reading(self, app: str, channel: str, since: Position | None, limit: int, reverse: bool) -> Command:
+        return (
+            "EVALSHA",
+            READ_HISTORY,
+            2,
+            *_keys(app, channel),
+            *self._lives(),
+            -1 if since is None else since.offset,
+            limit,
+            int(reverse),
+            int(KEPT_SECONDS * 1000),
+        )
+
+    def _lives(self) -> tuple[bytes, str]:
+        return self._recovery.run_id, secrets.token_urlsafe(4)
+
+    def _execute(self, commands: Sequence[Command]) -> list[Any] | None:
+        replies = self._pipeline.execute(commands)
+        if replies is None or any(isinstance(reply, Exception) for reply in replies):
+            return None
+        return replies
+
+
+def _page(reply: Any, reverse: bool) -> HistoryPage:
+    epoch, top, first, publications = reply[0].decode(), int(reply[1]), int(reply[2]), reply[3]
+    found = [numbered(_decode(each), epoch, first + place) for place, each in enumerate(publications)]
+    return HistoryPage(found[::-1] if reverse else found, Position(epoch, top))
+
+
+def _keys(app: str, channel: str) -> tuple[bytes, bytes]:
+    key = b"%b{%b:%b}" % (HISTORY.encode(), encoded(app), encoded(channel))
+    return key, key + b":list"
+
+
+def _id_key(app: str, channel: str, id: str) -> bytes:
+    """The key that marks a publication as stored. Without an ``id``, one for this call alone."""
+    digest = blake2b(id.encode("utf-8", "surrogatepass"), digest_size=_ID_BYTES).digest()
+    return _keys(app, channel)[0] + b":id:" + (digest if id else secrets.token_bytes(_ID_BYTES))

@@ -1,0 +1,478 @@
+"""``imserver doctor``: what this machine and its neighbours mean for a node, and how to mend it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import shutil
+import socket
+import ssl
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryFile
+from time import perf_counter, time
+from typing import Any, Final, Literal
+from urllib.parse import urlsplit
+
+import click
+from msgspec import Struct
+
+from imserver.cli import fail
+from imserver.cluster.redis.connection import address_of, connection_to
+from imserver.commands.opened import settings_options
+from imserver.config.load import load_config
+from imserver.config.settings import Config
+from imserver.errors import StartError
+from imserver.storage.address import database_address
+from imserver.storage.database import probe
+
+Verdict = Literal["ok", "warn", "fail"]
+
+WANTED_FILES: Final = 65_536
+"""Open files that a node of a common size needs."""
+PROBE_SECONDS: Final = 3.0
+"""Time limit of each question to another machine."""
+SLOW_SECONDS: Final = 0.005
+"""Round trip or fsync above which every login or stored message is noticeably slow."""
+CLOCK_SECONDS: Final = 1.0
+"""Difference of clocks above which tokens and leases are judged wrongly."""
+MIN_FREE_BYTES: Final = 1 << 30
+CERTIFICATE_DAYS: Final = 14
+MIN_REDIS: Final = (6, 2)
+BYTES_PER_PAGE: Final = 4096
+_TRIES: Final = 9
+_TIMEX_BYTES: Final = 512
+"""Room for the kernel's ``struct timex``, which has 208 bytes on 64-bit Linux."""
+_TIME_ERROR: Final = 5
+"""What adjtimex returns while no service steers the clock."""
+_DAY: Final = 86_400
+
+
+class Finding(Struct, frozen=True):
+    """The result of one check. ``meaning`` and ``mend`` are empty if there is nothing to do."""
+
+    verdict: Verdict
+    name: str
+    found: str
+    meaning: str = ""
+    mend: str = ""
+
+
+Findings = Iterator[Finding]
+
+
+def findings(config: Config) -> Findings:
+    """Run all checks. Each takes at most a few seconds; one that raises becomes a finding."""
+    for check in CHECKS:
+        try:
+            yield from check(config)
+        except Exception as error:
+            yield Finding("fail", check.__name__.strip("_"), f"the check failed: {error}")
+
+
+def _kernel(name: str) -> str:
+    """The value of a kernel setting; empty if this system does not have it."""
+    try:
+        return Path("/proc/sys", *name.split(".")).read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def _sysctl(name: str, value: object) -> str:
+    return f"sysctl -w {name}={value}"
+
+
+def _files(config: Config) -> Findings:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = config.limits.max_connections + 320 if config.limits.max_connections else WANTED_FILES
+    found = f"{hard} (the server raises its limit of {soft} to that)"
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        yield Finding(
+            "warn",
+            "open files",
+            found,
+            f"each connection needs one: this node serves about {max(hard - 320, 0)}, "
+            f"{wanted - 320} are recommended",
+            f"LimitNOFILE={wanted} in the unit, or: ulimit -Hn {wanted}",
+        )
+    else:
+        yield Finding("ok", "open files", found)
+    if machine := _kernel("fs.file-max"):
+        need = max(hard, wanted) * config.server.processes
+        low = int(machine) < need
+        yield Finding(
+            "warn" if low else "ok",
+            "fs.file-max",
+            machine,
+            f"all processes of the machine share it, and this server may open {need}" if low else "",
+            _sysctl("fs.file-max", 4 * need) if low else "",
+        )
+
+
+def _listen_queues(config: Config) -> Findings:
+    for name in ("net.core.somaxconn", "net.ipv4.tcp_max_syn_backlog"):
+        if value := _kernel(name):
+            low = int(value) < config.server.backlog
+            yield Finding(
+                "warn" if low else "ok",
+                name,
+                value,
+                f"below server.backlog {config.server.backlog}: bursts of new connections wait a second"
+                if low
+                else "",
+                _sysctl(name, 65_535) if low else "",
+            )
+
+
+def _ports(config: Config) -> Findings:
+    host = config.server.host
+    ports = {"app.http_port": config.app.http_port, "app.websocket_port": config.app.websocket_port}
+    if config.clustered:
+        ports |= {"app.rpc_port": config.app.rpc_port}
+    for name, port in ports.items():
+        where = f"{name} {port}"
+        try:
+            with socket.create_server((host, port), family=_family(host)):
+                yield Finding("ok", where, "free")
+        except OSError as error:
+            yield Finding(
+                "warn",
+                where,
+                error.strerror or str(error),
+                f"a node cannot listen on {host}:{port}, unless it is the node that runs now",
+                f"ss -ltnp 'sport = :{port}'",
+            )
+    low, _, high = _kernel("net.ipv4.ip_local_port_range").partition("\t")
+    if not high:
+        return
+    reserved = _reserved()
+    inside = [port for port in ports.values() if int(low) <= port <= int(high) and port not in reserved]
+    yield Finding(
+        "warn" if inside else "ok",
+        "ip_local_port_range",
+        f"{low}-{high}",
+        f"an outgoing connection may take {_list(inside)} before the server starts" if inside else "",
+        _sysctl("net.ipv4.ip_local_reserved_ports", _list(sorted({*ports.values(), *reserved})))
+        if inside
+        else "",
+    )
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def _reserved() -> set[int]:
+    ports: set[int] = set()
+    for part in _kernel("net.ipv4.ip_local_reserved_ports").split(","):
+        if part:
+            first, _, last = part.partition("-")
+            ports.update(range(int(first), int(last or first) + 1))
+    return ports
+
+
+def _list(ports: list[int]) -> str:
+    return ",".join(map(str, ports))
+
+
+def _socket_memory(_config: Config) -> Findings:
+    value = _kernel("net.ipv4.tcp_mem")
+    if not value:
+        return
+    most = int(value.split()[2]) * BYTES_PER_PAGE
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    found = f"{value.replace(chr(9), ' ')} pages: at most {_size(most)} of {_size(memory)}"
+    if most > memory // 2:
+        third = memory // 3 // BYTES_PER_PAGE
+        yield Finding(
+            "warn",
+            "net.ipv4.tcp_mem",
+            found,
+            "socket buffers may take more than half of the memory: slow receivers could end the server",
+            _sysctl("net.ipv4.tcp_mem", f"'{third // 2} {third * 3 // 4} {third}'"),
+        )
+    else:
+        yield Finding("ok", "net.ipv4.tcp_mem", found)
+
+
+def _size(amount: float) -> str:
+    return f"{amount / (1 << 30):.1f} GiB"
+
+
+def _redis(config: Config) -> Findings:
+    if not config.clustered:
+        return
+    address = address_of(config.redis)
+    if address.kind == "cluster":
+        yield Finding("ok", "Redis", f"{address.text}: Redis Cluster is not checked")
+        return
+    connection = connection_to(address, PROBE_SECONDS)
+    try:
+        connection.connect()
+        info = _ask_redis(connection, "INFO", "server").decode()
+        times = []
+        for _ in range(_TRIES):
+            before = perf_counter()
+            _ask_redis(connection, "PING")
+            times.append(perf_counter() - before)
+        seconds, microseconds = _ask_redis(connection, "TIME")
+    except Exception as error:
+        yield Finding(
+            "fail",
+            "Redis",
+            f"{address.text} does not answer: {error}",
+            "nodes do not find each other; logins are known on their own node only",
+            f"redis-cli -u {address.text} ping",
+        )
+        return
+    finally:
+        connection.disconnect()
+    version = next((line[14:] for line in info.splitlines() if line.startswith("redis_version:")), "unknown")
+    old = tuple(int(part) for part in version.split(".")[:2] if part.isdecimal()) < MIN_REDIS
+    yield Finding(
+        "fail" if old else "ok",
+        "Redis version",
+        version,
+        f"{'.'.join(map(str, MIN_REDIS))} or newer is needed" if old else "",
+        "install a newer Redis" if old else "",
+    )
+    yield _speed(
+        "Redis round trip", median(times), "every login waits for one round trip", "move Redis nearer"
+    )
+    yield _clock("clock and Redis", int(seconds) + int(microseconds) / 1e6 - time())
+
+
+def _ask_redis(connection: Any, *command: str) -> Any:
+    connection.send_command(*command)
+    return connection.read_response()
+
+
+def _speed(name: str, seconds: float, meaning: str, mend: str) -> Finding:
+    slow = seconds > SLOW_SECONDS
+    found = f"{seconds * 1000:.2f} ms (median of {_TRIES})"
+    return Finding("warn" if slow else "ok", name, found, meaning if slow else "", mend if slow else "")
+
+
+def _clock(name: str, difference: float) -> Finding:
+    wrong = abs(difference) > CLOCK_SECONDS
+    return Finding(
+        "warn" if wrong else "ok",
+        name,
+        f"{abs(difference):.2f} s apart",
+        "tokens expire too early or too late, and times of messages differ" if wrong else "",
+        "timedatectl set-ntp true" if wrong else "",
+    )
+
+
+def _database(config: Config) -> Findings:
+    place = database_address(config.storage, config.server.data_dir)
+    if not place.exists:
+        yield Finding("ok", "database", f"{place.shown} does not exist yet; it is created at first use")
+        return
+    try:
+        state = probe(place, config.storage, _TRIES)
+    except Exception as error:
+        yield Finding(
+            "fail",
+            "database",
+            f"{place.shown} does not answer: {str(error).splitlines()[0]}",
+            "accounts, apps created at run time and stored messages fail until it does",
+            "check storage.url, and that its user may log in from this machine",
+        )
+        return
+    yield Finding("ok", "database", f"{state.name} {state.version} at {place.shown}")
+    yield _speed(
+        "database round trip", state.round_trip, "it is part of every acknowledgement", "move it nearer"
+    )
+    if state.laxness:
+        yield Finding(
+            "warn",
+            "durability",
+            state.laxness,
+            "a message that was acknowledged may be lost when the database's machine fails",
+            "set it back to its default in the database's configuration",
+        )
+    if state.clock_difference is not None:
+        yield _clock("clock and database", state.clock_difference)
+
+
+def _disk(config: Config) -> Findings:
+    folder = Path(config.server.data_dir).absolute()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    wanted = max(MIN_FREE_BYTES, config.uploads.min_free_bytes)
+    low = free < wanted
+    yield Finding(
+        "warn" if low else "ok",
+        "disk space",
+        f"{_size(free)} free for {config.server.data_dir}",
+        f"below {_size(wanted)}: uploads are refused, then messages" if low else "",
+        "enlarge the volume, or set storage.keep_seconds and uploads.quota_app_bytes" if low else "",
+    )
+    if os.access(folder, os.W_OK):
+        yield _speed(
+            "disk fsync",
+            median(_fsync_times(folder)),
+            "stored messages of SQLite and new files wait for it",
+            "use a disk with power-loss protection, or put the database on another machine",
+        )
+    else:
+        yield Finding(
+            "fail", "data folder", f"{folder} is not writable by this user", "", f"chown it: {folder}"
+        )
+
+
+def _fsync_times(folder: Path) -> list[float]:
+    times = []
+    with TemporaryFile(dir=folder) as file:
+        for _ in range(_TRIES):
+            file.write(b"x" * BYTES_PER_PAGE)
+            file.flush()
+            before = perf_counter()
+            os.fsync(file.fileno())
+            times.append(perf_counter() - before)
+    return times
+
+
+def _synchronised(_config: Config) -> Findings:
+    """Whether a time service steers the clock, as the kernel says (adjtimex, STA_UNSYNC)."""
+    try:
+        status = ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES))
+    except (OSError, AttributeError):
+        return
+    free = status == _TIME_ERROR
+    yield Finding(
+        "warn" if free else "ok",
+        "time service",
+        "the clock is not synchronised" if free else "the clock is synchronised",
+        "tokens and leases compare times of several machines" if free else "",
+        "timedatectl set-ntp true (in a container: on its host)" if free else "",
+    )
+
+
+def _names(config: Config) -> Findings:
+    for setting, host in _hosts(config):
+        before = perf_counter()
+        try:
+            addresses = {entry[4][0] for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+        except OSError as error:
+            yield Finding(
+                "fail",
+                f"DNS {host}",
+                error.strerror or str(error),
+                f"{setting} names it",
+                f"getent ahosts {host}",
+            )
+            continue
+        seconds = perf_counter() - before
+        yield Finding(
+            "warn" if seconds > 1 else "ok",
+            f"DNS {host}",
+            f"{', '.join(sorted(map(str, addresses)))} in {seconds * 1000:.0f} ms",
+            "each new connection there waits for the answer" if seconds > 1 else "",
+            "run a caching resolver on this machine" if seconds > 1 else "",
+        )
+
+
+def _hosts(config: Config) -> list[tuple[str, str]]:
+    """(setting, host) of the addresses that the server calls or is called by."""
+    urls = dict(_public_urls(config))
+    urls |= {"storage.url": config.storage.url, "uploads.s3_url": config.uploads.s3_url}
+    for name, app in config.apps.items():
+        urls |= {f"apps.{name}.webhook.{key}": url for key, url in app.webhook.urls.items()}
+        urls |= {f"apps.{name}.jwt": row.jwks_url or row.issuer for row in app.jwt}
+    found = [(name, host) for name, url in urls.items() if url and (host := urlsplit(url).hostname)]
+    if config.clustered:
+        found += [("redis.url", host) for host, _ in address_of(config.redis).hosts]
+    return list({host: (name, host) for name, host in found}.values())
+
+
+def _public_urls(config: Config) -> list[tuple[str, str]]:
+    """(setting, URL) of the addresses by which clients reach the server."""
+    given = {
+        "app.http_url": config.app.http_url,
+        "app.websocket_url": config.app.websocket_url,
+        "server.public_ws_url": config.server.public_ws_url,
+    }
+    return [(name, url if "//" in url else f"//{url}") for name, url in given.items() if url]
+
+
+def _certificates(config: Config) -> Findings:
+    for name, url in _public_urls(config):
+        parts = urlsplit(url)
+        if parts.scheme not in ("https", "wss") or parts.hostname is None:
+            continue
+        where = f"certificate of {parts.hostname}"
+        try:
+            days = (_expiry(parts.hostname, parts.port or 443) - time()) / _DAY
+        except OSError as error:
+            yield Finding(
+                "fail",
+                where,
+                str(error),
+                f"clients of {name} do not trust it, or do not reach it",
+                f"openssl s_client -connect {parts.hostname}:{parts.port or 443}",
+            )
+            continue
+        soon = days < CERTIFICATE_DAYS
+        yield Finding(
+            "warn" if soon else "ok",
+            where,
+            f"valid for {days:.0f} more days",
+            "after that, clients refuse to connect" if soon else "",
+            "renew it, and reload the proxy" if soon else "",
+        )
+
+
+def _expiry(host: str, port: int) -> float:
+    """Unix time at which the certificate of a server expires. Raises OSError: not trusted or not reached."""
+    context = ssl.create_default_context()
+    with (
+        socket.create_connection((host, port), PROBE_SECONDS) as plain,
+        context.wrap_socket(plain, server_hostname=host) as secured,
+    ):
+        shown = secured.getpeercert()
+    return ssl.cert_time_to_seconds(str(shown["notAfter"])) if shown else 0.0
+
+
+CHECKS: Final[tuple[Callable[[Config], Findings], ...]] = (
+    _files,
+    _listen_queues,
+    _ports,
+    _socket_memory,
+    _disk,
+    _synchronised,
+    _database,
+    _redis,
+    _names,
+    _certificates,
+)
+_COLOURS: Final = {"ok": "green", "warn": "yellow", "fail": "red"}
+
+
+@click.command()
+@settings_options
+def doctor(path: str | None, data_dir: str | None) -> None:
+    """Check this machine, the database, Redis and the public addresses, and say how to mend what is wrong.
+
+    The status is 1 if a check failed. Warnings do not change it.
+    """
+    try:
+        config = load_config(path, overrides={} if data_dir is None else {"server.data_dir": data_dir})
+    except StartError as error:
+        fail(error)
+    failed = 0
+    for finding in findings(config):
+        failed += finding.verdict == "fail"
+        mark = click.style(f"{finding.verdict:4}", fg=_COLOURS[finding.verdict])
+        click.echo(f"{mark}  {finding.name}: {finding.found}")
+        if finding.meaning:
+            click.echo(f"      {finding.meaning}")
+        if finding.mend:
+            click.echo(f"      to mend: {finding.mend}")
+    if failed:
+        sys.exit(1)

@@ -1,0 +1,63 @@
+"""What the commands have in common: the store of the settings, and one line for what goes wrong."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from imserver.auth import rules
+from imserver.auth.tenants import BadTenant, Tenants, TooManyTenants, UnknownTenant
+from imserver.cli import fail
+from imserver.config.load import load_config
+from imserver.config.settings import Config
+from imserver.errors import StartError, StorageUnavailable
+from imserver.storage.store import Store
+
+Command = TypeVar("Command", bound=Any)
+
+
+def settings_options(command: Command) -> Command:
+    """Options by which a command finds what the server has stored; see :func:`opened`."""
+    command = click.option(
+        "--data-dir", metavar="DIR", help="Folder for the secret, the lock and the SQLite database."
+    )(command)
+    return click.option("-c", "--config", "path", metavar="FILE", help="Settings, as for serve.")(command)
+
+
+@contextmanager
+def opened(path: str | None, data_dir: str | None) -> Iterator[tuple[Config, Store, Tenants]]:
+    """The settings, and what is stored under them.
+
+    What goes wrong inside is said in one line, and ends the command with status 1.
+    """
+    # What a server would log is said here.
+    logging.getLogger("imserver").addHandler(logging.NullHandler())
+    store: Store | None = None
+    try:
+        settings = load_config(path, overrides={} if data_dir is None else {"server.data_dir": data_dir})
+        folder = Path(settings.server.data_dir)
+        existed = folder.exists()
+        store = Store(settings.storage, settings.server.data_dir, threaded=False)
+        tenants = Tenants(settings, store, None, rules.objection)
+        store.start()
+        yield settings, store, tenants
+        if folder.exists() and not existed:
+            click.echo(f"imserver: made the data folder {folder.absolute()}", err=True)
+    except UnknownTenant as error:
+        fail(f"app {error} does not exist")
+    except (StartError, StorageUnavailable, BadTenant, TooManyTenants) as error:
+        fail(error)
+    finally:
+        if store is not None:
+            store.close()
+
+
+def day(seconds: int) -> str:
+    """A time for people; nothing for 0."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M") if seconds else ""

@@ -1,0 +1,714 @@
+"""The ``centrifuge`` dialect: Centrifugo's client protocol, version 2 (docs/reference/centrifuge-dialect.md).
+
+A client frame contains one command or several. As JSON they are separated by newlines; as protobuf each is
+preceded by its length. A server frame contains one reply or push. An empty reply is a ping, an empty command
+its answer.
+
+Both forms of a command or reply are instances of the same classes here, whose fields have the names of the
+protocol. :class:`CentrifugeDialect` reads and writes them as JSON, :class:`CentrifugeProtobufDialect` as
+protobuf.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from imserver import errors
+from imserver.errors import CENTRIFUGE_ERRORS, CentrifugeError
+from imserver.model import (
+    AskBackEnd,
+    AskGroupMembers,
+    AskGroups,
+    AskHistory,
+    AskPresence,
+    AskPresenceStats,
+    BadFrame,
+    CentrifugeLogin,
+    Command,
+    Compressed,
+    CreateGroup,
+    Event,
+    InviteToGroup,
+    JoinGroup,
+    LeaveGroup,
+    Message,
+    Publish,
+    RefreshLogin,
+    RefreshSubscription,
+    Reply,
+    Request,
+    Signal,
+    Subscribe,
+    Unsubscribe,
+)
+from imserver.protocol.cmd import (
+    MAX_RECEIVER_BYTES,
+    SIGNAL_COMMANDS,
+    STORED_COMMANDS,
+    entry_view,
+    id_in,
+    limit_in,
+    needed_id,
+    payload_of,
+    short_text,
+    signal_data,
+)
+from imserver.protocol.dialect import Dialect, Payload
+from imserver.protocol.forgiving import Refused, fields_of, has_nul, text_in
+from imserver.protocol.fossil import make_delta
+from imserver.protocol.late import LateModule
+from imserver.protocol.sse import on_one_line
+
+if TYPE_CHECKING:
+    from google.protobuf import message as protobuf_message
+
+    from imserver.protocol import centrifuge_pb2 as pb
+else:
+    # Imported on first use because they cost 4 MB, which a node without such clients need not spend.
+    protobuf_message = LateModule("google.protobuf.message")
+    pb = LateModule("imserver.protocol.centrifuge_pb2")
+
+MAX_OFFSET: Final = 2**63 - 1
+MAX_NAMED: Final = 1000
+"""The most users that one method names."""
+_BAD_REQUEST: Final = errors.CLOSE_BAD_PAYLOAD
+"""Our close code for what is no frame of this protocol."""
+
+_to_json = msgspec.json.Encoder().encode
+
+
+def _encode(content: object) -> bytes:
+    """JSON on one line: payloads may contain line ends, which separate frames."""
+    return on_one_line(_to_json(content))
+
+
+# --- what clients send --------------------------------------------------------------------------------------
+
+
+class _Subscribe(Struct):
+    channel: str = ""
+    token: str = ""
+    recover: bool = False
+    epoch: str = ""
+    offset: int = 0
+    positioned: bool = False
+    recoverable: bool = False
+    delta: str = ""
+    data: Raw = Raw()
+
+
+class _Connect(Struct):
+    token: str = ""
+    subs: dict[str, _Subscribe] | None = None
+    data: Raw = Raw()
+    name: str = ""
+    version: str = ""
+
+
+class _Channel(Struct):
+    channel: str = ""
+
+
+class _Token(Struct):
+    token: str = ""
+
+
+class _ChannelToken(Struct):
+    channel: str = ""
+    token: str = ""
+
+
+class _Publish(Struct):
+    channel: str = ""
+    data: Raw = Raw()
+
+
+class _Since(Struct):
+    offset: int = 0
+    epoch: str = ""
+
+
+class _History(Struct):
+    channel: str = ""
+    limit: int = 0
+    since: _Since | None = None
+    reverse: bool = False
+
+
+class _Rpc(Struct):
+    method: str = ""
+    data: Raw = Raw()
+
+
+class _Ignored(Struct):
+    pass
+
+
+class _Command(Struct):
+    """One command: ``id`` and one of the other fields."""
+
+    id: int = 0
+    connect: _Connect | None = None
+    subscribe: _Subscribe | None = None
+    unsubscribe: _Channel | None = None
+    publish: _Publish | None = None
+    presence: _Channel | None = None
+    presence_stats: _Channel | None = None
+    history: _History | None = None
+    ping: _Ignored | None = None
+    send: _Ignored | None = None
+    rpc: _Rpc | None = None
+    refresh: _Token | None = None
+    sub_refresh: _ChannelToken | None = None
+
+
+def _offset(number: int) -> int:
+    if not 0 <= number <= MAX_OFFSET:
+        raise Refused(errors.CENTRIFUGE_BAD_DATA)
+    return number
+
+
+def _json(data: Raw) -> bytes:
+    """The payload of a client, which must be JSON. Raises Refused."""
+    content = bytes(data)
+    try:
+        msgspec.json.decode(content)
+    except (ValueError, RecursionError):
+        raise Refused(errors.CENTRIFUGE_BAD_DATA) from None
+    return content
+
+
+def _json_or_none(data: Raw) -> bytes:
+    """The same for a payload that may be missing (``b""``)."""
+    return _json(data) if bytes(data) not in (b"", b"null") else b""
+
+
+def _login(asked: _Connect) -> Command:
+    subs = {} if asked.subs is None else asked.subs
+    recover = {name: (each.epoch, _offset(each.offset)) for name, each in subs.items() if each.recover}
+    return CentrifugeLogin(asked.token, recover, _json_or_none(asked.data), asked.name, asked.version)
+
+
+def _subscribe(asked: _Subscribe) -> Command:
+    return Subscribe(
+        asked.channel,
+        asked.token,
+        asked.recover,
+        asked.epoch,
+        _offset(asked.offset),
+        asked.positioned,
+        asked.recoverable,
+        asked.delta == "fossil",
+        _json_or_none(asked.data),
+    )
+
+
+def _publish(asked: _Publish) -> Command:
+    return Publish(asked.channel, _json(asked.data))
+
+
+def _history(asked: _History) -> Command:
+    since = asked.since
+    place = None if since is None else (since.epoch, _offset(since.offset))
+    return AskHistory(asked.channel, max(asked.limit, -1), place, asked.reverse)
+
+
+def _group_members(data: bytes) -> tuple[str, ...]:
+    users = fields_of(data).get("members", [])
+    if not isinstance(users, list) or len(users) > MAX_NAMED:
+        raise Refused(errors.CENTRIFUGE_BAD_DATA)
+    return tuple([short_text({"user": user}, "user", MAX_RECEIVER_BYTES) for user in users])
+
+
+def _group(data: bytes) -> int:
+    return needed_id(fields_of(data), "group")
+
+
+def _ask_groups(data: bytes) -> Command:
+    fields = fields_of(data)
+    return AskGroups(id_in(fields, "after"), limit_in(fields))
+
+
+def _ask_group_members(data: bytes) -> Command:
+    fields = fields_of(data)
+    return AskGroupMembers(_group(data), short_text(fields, "after", MAX_RECEIVER_BYTES), limit_in(fields))
+
+
+_GROUP_METHODS: Final[dict[str, Callable[[bytes], Command]]] = {
+    "createGroup": lambda data: CreateGroup(text_in(fields_of(data), "name"), _group_members(data)),
+    "groups": _ask_groups,
+    "groupMembers": _ask_group_members,
+    "inviteToGroup": lambda data: InviteToGroup(_group(data), _group_members(data)),
+    "joinGroup": lambda data: JoinGroup(_group(data)),
+    "leaveGroup": lambda data: LeaveGroup(_group(data)),
+}
+RPC_METHODS: Final = {**STORED_COMMANDS, **SIGNAL_COMMANDS, **_GROUP_METHODS}
+"""Methods of ``rpc`` → the function that decodes their data. Those on messages are commands of the cmd
+dialect."""
+
+
+def _rpc(asked: _Rpc) -> Command:
+    read = RPC_METHODS.get(asked.method)
+    if read is None:
+        return AskBackEnd(asked.method, _json_or_none(asked.data))
+    data = bytes(asked.data) or b"{}"
+    if has_nul(data):
+        raise Refused(errors.CENTRIFUGE_BAD_DATA)
+    return read(data)
+
+
+_READERS: Final[dict[str, Callable[[Any], Command]]] = {
+    "connect": _login,
+    "subscribe": _subscribe,
+    "unsubscribe": lambda asked: Unsubscribe(asked.channel),
+    "publish": _publish,
+    "presence": lambda asked: AskPresence(asked.channel),
+    "presence_stats": lambda asked: AskPresenceStats(asked.channel),
+    "history": _history,
+    "rpc": _rpc,
+    "refresh": lambda asked: RefreshLogin(asked.token),
+    "sub_refresh": lambda asked: RefreshSubscription(asked.channel, asked.token),
+}
+"""Every command that is carried out: its name on the wire, and the function that makes it."""
+_NAMES: Final = tuple(name for name in _Command.__struct_fields__ if name != "id")
+
+
+# --- what the server sends ----------------------------------------------------------------------------------
+
+
+class ClientView(Struct, omit_defaults=True):
+    """A client, as others see it. ``conn_info``, ``chan_info``: JSON about it, and about it in a channel."""
+
+    user: str = ""
+    client: str = ""
+    conn_info: Raw | UnsetType = UNSET
+    chan_info: Raw | UnsetType = UNSET
+
+
+class PublicationView(Struct, omit_defaults=True):
+    """What was published. ``info``: the client that did it (None: a back end).
+
+    ``data``: text for subscribers that read deltas, which is a string in JSON.
+    """
+
+    data: Raw | str
+    info: ClientView | None = None
+    offset: int = 0
+    tags: dict[str, str] | None = None
+    delta: bool = False
+
+
+class SubscribeResult(Struct, omit_defaults=True):
+    """The state of a new subscription. ``recovered``: ``publications`` are all that the client has missed."""
+
+    expires: bool = False
+    ttl: int = 0
+    recoverable: bool = False
+    epoch: str = ""
+    publications: list[PublicationView] | None = None
+    recovered: bool = False
+    offset: int = 0
+    positioned: bool = False
+    data: Raw | UnsetType = UNSET
+    was_recovering: bool = False
+    delta: bool = False
+
+
+class ConnectResult(Struct, omit_defaults=True):
+    """The answer to a login. ``subs``: channels in which the server has subscribed the client. ``ping``,
+    ``pong``: it is pinged after so many seconds, and has to answer. ``session``: the secret with which the
+    client of a stream sends commands."""
+
+    client: str
+    version: str = ""
+    expires: bool = False
+    ttl: int = 0
+    subs: dict[str, SubscribeResult] | None = None
+    ping: int = 0
+    pong: bool = False
+    session: str = ""
+    data: Raw | UnsetType = UNSET
+
+
+class RefreshResult(Struct, omit_defaults=True):
+    """The answer to a renewed token of a session."""
+
+    client: str = ""
+    version: str = ""
+    expires: bool = False
+    ttl: int = 0
+
+
+class SubRefreshResult(Struct, omit_defaults=True):
+    """The answer to a renewed token of a subscription."""
+
+    expires: bool = False
+    ttl: int = 0
+
+
+class PresenceResult(Struct):
+    """The subscribers of a channel by the ids of their connections."""
+
+    presence: dict[str, ClientView]
+
+
+class PresenceStatsResult(Struct, omit_defaults=True):
+    """How many subscribers and users a channel has."""
+
+    num_clients: int
+    num_users: int
+
+
+class HistoryResult(Struct, omit_defaults=True):
+    """Publications of a channel, and its position."""
+
+    publications: list[PublicationView] | None = None
+    epoch: str = ""
+    offset: int = 0
+
+
+class _Notice(Struct):
+    info: ClientView
+
+
+class _Unsubscribed(Struct, omit_defaults=True):
+    code: int = 0
+    reason: str = ""
+
+
+class _Disconnect(Struct):
+    code: int
+    reason: str
+
+
+class _RpcResult(Struct):
+    data: Raw
+
+
+class _Empty(Struct):
+    pass
+
+
+_EMPTY: Final = _Empty()
+_read_info = msgspec.json.Decoder(ClientView).decode
+_read_tags = msgspec.json.Decoder(dict[str, str]).decode
+_read_subscribed = msgspec.json.Decoder(SubscribeResult).decode
+
+
+def publication_of(event: Event) -> PublicationView:
+    """A publication from its event."""
+    data: Raw | str
+    delta = False
+    if isinstance(event, Compressed):
+        data, delta = event.data.decode("utf-8", "replace"), event.delta
+    else:
+        data = Raw(payload_of(event))
+    part = event.channel
+    if part is None:
+        return PublicationView(data)
+    return PublicationView(
+        data,
+        _read_info(part.info) if part.info else None,
+        part.offset,
+        _read_tags(part.tags) if part.tags else None,
+        delta,
+    )
+
+
+def compressed(event: Event, before: Event | None) -> Compressed:
+    """A publication for a subscriber that reads deltas. ``before``: the last one that it has received (None:
+    it needs the whole payload). Never switches.
+    """
+    payload = payload_of(event)
+    change = None if before is None else make_delta(payload_of(before), payload)
+    data, delta = (payload, False) if change is None else (change, True)
+    return Compressed("msg", event.sender, "", data=data, channel=event.channel, delta=delta)
+
+
+def _content_of(event: Event) -> tuple[str, Struct] | None:
+    """The kind of the push that an event becomes, and its content. None: the event cannot be expressed."""
+    part = event.channel
+    if event.kind in ("msg", "stream"):
+        return "pub", publication_of(event)
+    if part is None:
+        return None
+    if event.kind in ("join", "leave"):
+        return event.kind, _Notice(_read_info(part.info) if part.info else ClientView(event.sender))
+    if event.kind == "subscribed":
+        return "subscribe", _read_subscribed(event.data or b"{}")
+    if event.kind == "unsubscribed":
+        return "unsubscribe", _Unsubscribed(event.code, event.text)
+    return None
+
+
+class CentrifugeDialect(Dialect):
+    """Codec of the dialect, with JSON frames. ``streamed``: on a stream, which ends with a push."""
+
+    name = "centrifuge"
+    path = "/connection/websocket"
+    pinged = True
+    ping = b"{}"
+
+    def __init__(self, streamed: bool = False) -> None:
+        self._streamed = streamed
+
+    def split(self, payload: bytes) -> Sequence[bytes]:
+        """The commands in a frame. Raises BadFrame."""
+        return [line for line in payload.split(b"\n") if line.strip()]
+
+    def decode(self, payload: bytes) -> Request:
+        """Read one command. Pings, pongs and messages without an answer carry nothing for this server.
+
+        Raises BadFrame. What is no command closes the connection, as in the original.
+        """
+        try:
+            given = self._read(payload)
+        except (ValueError, RecursionError):
+            raise BadFrame(None, _BAD_REQUEST) from None
+        names = [name for name in _NAMES if getattr(given, name) is not None]
+        if not names and not given.id:
+            raise BadFrame(None)  # a pong
+        if len(names) != 1 or (not given.id and names != ["send"]):
+            raise BadFrame(None, _BAD_REQUEST)
+        name, seq = names[0], str(given.id)
+        if name == "send":
+            raise BadFrame(None)
+        if name == "ping":
+            raise BadFrame(self._write_reply(given.id, "ping", _EMPTY))
+        try:
+            return Request(seq, name, _READERS[name](getattr(given, name)))
+        except Refused as refused:
+            return Request(seq, name, None, refused.code)
+
+    def encode_reply(self, request: Request, reply: Reply) -> bytes | None:
+        """The answer to a command: its result, or an error."""
+        name, data = request.name, reply.data
+        number = int(request.seq) if request.seq.isdecimal() else 0
+        if reply.code != errors.REPLY_OK:
+            error = data if isinstance(data, CentrifugeError) else CENTRIFUGE_ERRORS.get(reply.code)
+            if error is None:
+                error = CentrifugeError(reply.code, errors.reply_text(reply.code))
+            return self._write_reply(number, "error", error)
+        if name == "rpc":
+            return self._write_reply(number, "rpc", _RpcResult(Raw(_encode({} if data is None else data))))
+        if name not in _READERS:
+            return None
+        return self._write_reply(number, name, data if isinstance(data, Struct) else _EMPTY)
+
+    def encode_event(self, event: Event) -> Payload | None:
+        """A push. What is not of a channel goes to the receiver's own channel."""
+        if isinstance(event, Signal):
+            return self._to_user(PublicationView(Raw(signal_data(event)), tags={"kind": event.kind}))
+        found = _content_of(event)
+        if found is None:
+            return None
+        if event.channel is None:
+            return self._to_user(found[1])
+        return self._write_push(event.channel.name, *found)
+
+    def encode_message(self, message: Message) -> Payload | None:
+        """A push of a stored entry to the receiver's own channel."""
+        entry = Raw(_encode(entry_view(message)))
+        return self._to_user(PublicationView(entry, offset=message.id, tags={"kind": "message"}))
+
+    def encode_close(self, code: int, reason: str) -> bytes | None:
+        """The last push of a stream. A WebSocket has its close frame."""
+        return self._write_push("", "disconnect", _Disconnect(code, reason)) if self._streamed else None
+
+    def _to_user(self, content: Struct) -> Payload:
+        return partial(self._write_personal, self._write_content(content))
+
+    # --- the wire -------------------------------------------------------------------------------------------
+
+    def _read(self, payload: bytes) -> _Command:
+        """One command. Raises ValueError or RecursionError."""
+        return _decode_command(payload)
+
+    def _write_reply(self, number: int, name: str, content: Struct) -> bytes:
+        """A reply: the id of its command, and the field ``name``."""
+        return _line(b'{"id":%d,"%b":%b}' % (number, name.encode(), _encode(content)))
+
+    def _write_push(self, channel: str, kind: str, content: Struct) -> bytes:
+        """A push to a channel."""
+        return _line(b'{"push":{"channel":%b,"%b":%b}}' % (_encode(channel), kind.encode(), _encode(content)))
+
+    def _write_content(self, content: Struct) -> bytes:
+        """A publication without its channel."""
+        return _line(_encode(content))
+
+    def _write_personal(self, content: bytes, user: str) -> bytes:
+        """A push of a publication to the own channel of a user."""
+        return b'{"push":{"channel":%b,"pub":%b}}' % (_encode(f"#{user}"), content)
+
+
+def _line(frame: bytes) -> bytes:
+    """A frame without line feeds, at which clients would cut it. In JSON they are only between the tokens."""
+    return frame.replace(b"\n", b" ")
+
+
+_decode_command = msgspec.json.Decoder(_Command).decode
+
+
+# --- protobuf -----------------------------------------------------------------------------------------------
+
+
+class CentrifugeProtobufDialect(CentrifugeDialect):
+    """Codec of the dialect, with protobuf frames."""
+
+    text = False
+    ping = b"\0"
+
+    def split(self, payload: bytes) -> Sequence[bytes]:
+        """The commands in a frame. Raises BadFrame."""
+        commands = []
+        place = 0
+        while place < len(payload):
+            try:
+                size, start = _read_varint(payload, place)
+            except IndexError:
+                raise BadFrame(None, _BAD_REQUEST) from None
+            place = start + size
+            if place > len(payload):
+                raise BadFrame(None, _BAD_REQUEST)
+            commands.append(payload[start:place])
+        return commands
+
+    def _read(self, payload: bytes) -> _Command:
+        try:
+            given = pb.Command.FromString(payload)
+        except protobuf_message.DecodeError as error:
+            raise ValueError("no command") from error
+        command = _Command(given.id)
+        for field, content in given.ListFields():
+            if field.name in _FORMS:
+                setattr(command, field.name, _FORMS[field.name](content))
+        return command
+
+    def _write_reply(self, number: int, name: str, content: Struct) -> bytes:
+        reply = pb.Reply(id=number & 0xFFFFFFFF)
+        _fill(getattr(reply, name), content)
+        return _delimited(reply)
+
+    def _write_push(self, channel: str, kind: str, content: Struct) -> bytes:
+        reply = pb.Reply()
+        reply.push.channel = channel
+        _fill(getattr(reply.push, kind), content)
+        return _delimited(reply)
+
+    def _write_content(self, content: Struct) -> bytes:
+        publication = pb.Publication()
+        _fill(publication, content)
+        return publication.SerializeToString()
+
+    def _write_personal(self, content: bytes, user: str) -> bytes:
+        reply = pb.Reply()
+        reply.push.channel = f"#{user}"
+        reply.push.pub.MergeFromString(content)
+        return _delimited(reply)
+
+
+def read_emulation(body: bytes) -> tuple[str, bytes]:
+    """The session and the commands in the body of an emulation request. Raises ValueError."""
+    try:
+        request = pb.EmulationRequest.FromString(body)
+    except protobuf_message.DecodeError as error:
+        raise ValueError("no emulation request") from error
+    return request.session, request.data
+
+
+def _read_varint(data: bytes, place: int) -> tuple[int, int]:
+    """Decode the number that begins at ``place``. Return it and its end. Raises IndexError."""
+    value = shift = 0
+    while True:
+        byte = data[place]
+        value |= (byte & 0x7F) << shift
+        place += 1
+        if byte < 0x80:
+            return value, place
+        shift += 7
+
+
+def _delimited(message: protobuf_message.Message) -> bytes:
+    """A message after its length."""
+    content = message.SerializeToString()
+    size = len(content)
+    head = bytearray()
+    while size > 0x7F:
+        head.append(size & 0x7F | 0x80)
+        size >>= 7
+    head.append(size)
+    return bytes(head) + content
+
+
+def _connect_of(given: pb.ConnectRequest) -> _Connect:
+    subs = {name: _subscribe_of(each) for name, each in given.subs.items()}
+    return _Connect(given.token, subs, Raw(given.data), given.name, given.version)
+
+
+def _subscribe_of(given: pb.SubscribeRequest) -> _Subscribe:
+    return _Subscribe(
+        given.channel,
+        given.token,
+        given.recover,
+        given.epoch,
+        given.offset,
+        given.positioned,
+        given.recoverable,
+        given.delta,
+        Raw(given.data),
+    )
+
+
+def _history_of(given: pb.HistoryRequest) -> _History:
+    since = _Since(given.since.offset, given.since.epoch) if given.HasField("since") else None
+    return _History(given.channel, given.limit, since, given.reverse)
+
+
+_FORMS: Final[dict[str, Callable[[Any], Struct]]] = {
+    "connect": _connect_of,
+    "subscribe": _subscribe_of,
+    "unsubscribe": lambda given: _Channel(given.channel),
+    "publish": lambda given: _Publish(given.channel, Raw(given.data)),
+    "presence": lambda given: _Channel(given.channel),
+    "presence_stats": lambda given: _Channel(given.channel),
+    "history": _history_of,
+    "ping": lambda _given: _Ignored(),
+    "send": lambda _given: _Ignored(),
+    "rpc": lambda given: _Rpc(given.method, Raw(given.data)),
+    "refresh": lambda given: _Token(given.token),
+    "sub_refresh": lambda given: _ChannelToken(given.channel, given.token),
+}
+"""The field of a command → the function that makes its form of the message."""
+
+
+def _fill(message: Any, content: Struct) -> None:
+    """Set the fields of a message to those of ``content`` with the same names."""
+    message.SetInParent()
+    for name in content.__struct_fields__:
+        value = getattr(content, name)
+        if isinstance(value, Raw):
+            setattr(message, name, bytes(value))
+        elif isinstance(value, Struct):
+            _fill(getattr(message, name), value)
+        elif isinstance(value, list):
+            for each in value:
+                _fill(getattr(message, name).add(), each)
+        elif isinstance(value, dict):
+            _fill_map(getattr(message, name), value)
+        elif name == "data" and isinstance(value, str):
+            message.data = value.encode()
+        elif value and value is not UNSET:
+            setattr(message, name, value)
+
+
+def _fill_map(target: Any, values: dict[str, Any]) -> None:
+    for key, value in values.items():
+        if isinstance(value, Struct):
+            _fill(target[key], value)
+        else:
+            target[key] = value

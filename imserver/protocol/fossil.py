@@ -1,0 +1,111 @@
+"""Deltas in the format of Fossil: how to make one text from another
+(https://fossil-scm.org/home/doc/trunk/www/delta_format.wiki).
+
+A delta is the size of the result, copies from the text before and new text, and a checksum of the result.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from struct import unpack
+from typing import Final
+
+MAX_BYTES: Final = 32768
+"""Longer texts get no delta, because making one may take more than 10 ms."""
+_DIGITS: Final = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz~"
+_BLOCK: Final = 16
+"""Bytes that must be equal in both texts to be found."""
+_SHORTEST: Final = 8
+"""A shorter copy is not shorter than its text."""
+_STEP: Final = 64
+
+
+@lru_cache(64)
+def make_delta(before: bytes, after: bytes) -> bytes | None:
+    """How to make ``after`` from ``before``; None if it is not shorter than ``after``, or they are too long.
+
+    Both are UTF-8, and so is the delta: it splits no character. Never switches.
+    """
+    if max(len(before), len(after)) > MAX_BYTES:
+        return None
+    parts = [_number(len(after)), b"\n"]
+    done = 0
+    for start, end, place in _copies(before, after):
+        if start > done:
+            parts += (_number(start - done), b":", after[done:start])
+        parts += (_number(end - start), b"@", _number(place), b",")
+        done = end
+    if done < len(after):
+        parts += (_number(len(after) - done), b":", after[done:])
+    parts += (_number(_checksum(after)), b";")
+    delta = b"".join(parts)
+    return delta if len(delta) < len(after) else None
+
+
+def _copies(before: bytes, after: bytes) -> list[tuple[int, int, int]]:
+    """The parts of ``after`` that are also in ``before``: (start, end, place in ``before``)."""
+    size = len(after)
+    prefix = _equal(before, after)
+    suffix = min(_equal(before[::-1], after[::-1]), min(len(before), size) - prefix)
+    found: list[tuple[int, int, int]] = []
+    _add(found, after, 0, prefix, 0)
+    position, stop = prefix, size - suffix
+    blocks: dict[bytes, int] = {}
+    if stop - position >= _BLOCK:
+        blocks = {before[at : at + _BLOCK]: at for at in range(len(before) - _BLOCK, -1, -_BLOCK)}
+    while blocks and position + _BLOCK <= stop:
+        place = blocks.get(after[position : position + _BLOCK])
+        if place is None:
+            position += 1
+            continue
+        start, end = position, position + _BLOCK
+        least = found[-1][1] if found else 0
+        while start > least and place and after[start - 1] == before[place - 1]:
+            start, place = start - 1, place - 1
+        gap = place - start
+        while end + _STEP <= stop and after[end : end + _STEP] == before[end + gap : end + gap + _STEP]:
+            end += _STEP
+        while end < stop and end + gap < len(before) and after[end] == before[end + gap]:
+            end += 1
+        _add(found, after, start, end, place)
+        position = end
+    _add(found, after, stop, size, len(before) - suffix)
+    return found
+
+
+def _add(found: list[tuple[int, int, int]], after: bytes, start: int, end: int, place: int) -> None:
+    """Add a copy without the parts of characters at its ends, if it is long enough."""
+    while start < end and after[start] & 0xC0 == 0x80:
+        start, place = start + 1, place + 1
+    while start < end < len(after) and after[end] & 0xC0 == 0x80:
+        end -= 1
+    if end - start >= _SHORTEST:
+        found.append((start, end, place))
+
+
+def _equal(one: bytes, other: bytes) -> int:
+    """The number of equal bytes at the beginnings."""
+    low, high = 0, min(len(one), len(other)) + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        if one[low:middle] == other[low:middle]:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def _number(value: int) -> bytes:
+    digits = bytearray()
+    while True:
+        digits.append(_DIGITS[value & 63])
+        value >>= 6
+        if not value:
+            return bytes(digits[::-1])
+
+
+def _checksum(data: bytes) -> int:
+    """The sum of the 32-bit numbers in big-endian order; zeros fill the last one."""
+    words = data + bytes(-len(data) % 4)
+    total: int = sum(unpack(f">{len(words) // 4}I", words))
+    return total & 0xFFFFFFFF

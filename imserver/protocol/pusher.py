@@ -1,0 +1,241 @@
+"""The ``pusher`` dialect: Pusher's protocol 7 on ``/app/{key}`` (docs/reference/pusher-dialect.md).
+
+A frame is a JSON object with ``event``, ``data`` and ``channel``. What the server sends in ``data`` is JSON
+text in a string, except in errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+from msgspec import Raw, Struct
+
+from imserver import errors
+from imserver.model import (
+    BadFrame,
+    ClientEvent,
+    Command,
+    Event,
+    Ping,
+    PusherSubscribe,
+    PusherUnsubscribe,
+    Reply,
+    Request,
+    SignIn,
+)
+from imserver.protocol.cmd import stream_view
+from imserver.protocol.dialect import Dialect
+
+VERSIONS: Final = (6, 7)
+"""Supported versions of the protocol."""
+MAX_EVENT_NAME: Final = 200
+"""Longest name of an event, in characters."""
+RESERVED_EVENTS: Final = ("pusher:", "pusher_internal:")
+"""Beginnings of the names of the protocol's own events."""
+PRESENCE: Final = "presence-"
+PRIVATE: Final = "private-"
+ENCRYPTED: Final = "private-encrypted-"
+CACHED: Final = ("cache-", "private-cache-", "presence-cache-", "private-encrypted-cache-")
+USER_CHANNEL: Final = "#server-to-user-"
+"""Beginning of the name of a user's own channel."""
+
+CODE_NOT_ALLOWED: Final = 4009
+CODE_CLIENT_EVENT: Final = 4301
+"""A client event was refused."""
+CODE_BAD_FRAME: Final = 4302
+"""The server did not understand a frame."""
+
+KINDS: Final = {
+    "member_added": b"pusher_internal:member_added",
+    "member_removed": b"pusher_internal:member_removed",
+    "subscription_count": b"pusher_internal:subscription_count",
+}
+"""Notices of a channel: kind of the event → its name on the wire."""
+
+STREAM: Final = b"imserver:stream"
+"""The event of a streamed message: its pieces, and its end."""
+_NULL: Final = Raw(b"null")
+_encode = msgspec.json.Encoder().encode
+_decode_raw = msgspec.json.Decoder(Raw).decode
+_decode_any = msgspec.json.Decoder().decode
+
+
+class _Frame(Struct, gc=False):
+    event: str
+    data: Raw = _NULL
+    channel: str = ""
+
+
+class _Subscription(Struct, gc=False):
+    channel: str
+    auth: str | None = ""
+    channel_data: str | None = ""
+
+
+class _SignIn(Struct, gc=False):
+    auth: str
+    user_data: str
+
+
+_decode_frame = msgspec.json.Decoder(_Frame).decode
+_decode_subscription = msgspec.json.Decoder(_Subscription).decode
+_decode_sign_in = msgspec.json.Decoder(_SignIn).decode
+
+
+def frame(event: bytes, data: bytes, channel: str = "") -> bytes:
+    """A frame of the server. ``data``: JSON, which is sent as a string."""
+    where = b',"channel":%b' % _encode(channel) if channel else b""
+    return b'{"event":"%b"%b,"data":%b}' % (event, where, _encode(data.decode()))
+
+
+def established(socket_id: str, activity_seconds: int) -> bytes:
+    """The first frame to a client: the id of its connection."""
+    about = {"socket_id": socket_id, "activity_timeout": activity_seconds}
+    return frame(b"pusher:connection_established", _encode(about))
+
+
+def error(code: int, message: str) -> bytes:
+    """An error that concerns the connection, or a frame of it."""
+    return b'{"event":"pusher:error","data":%b}' % _encode({"code": code, "message": message})
+
+
+def subscribed(channel: str, members: Mapping[str, Raw] | None = None) -> bytes:
+    """The answer to a subscription. ``members``: of a presence channel, id → what it says of itself."""
+    about: dict[str, Any] = {}
+    if members is not None:
+        about["presence"] = {"count": len(members), "ids": list(members), "hash": members}
+    return frame(b"pusher_internal:subscription_succeeded", _encode(about), channel)
+
+
+def not_subscribed(channel: str, kind: str, text: str, status: int) -> bytes:
+    """The answer to a refused subscription."""
+    about = {"type": kind, "error": text, "status": status}
+    return frame(b"pusher:subscription_error", _encode(about), channel)
+
+
+def cache_miss(channel: str) -> bytes:
+    """The cache of a channel is empty."""
+    return b'{"event":"pusher:cache_miss","channel":%b}' % _encode(channel)
+
+
+def signed_in(user_data: str) -> bytes:
+    """The answer to a sign-in."""
+    return frame(b"pusher:signin_success", _encode({"user_data": user_data}))
+
+
+PONG: Final = frame(b"pusher:pong", b"{}")
+
+
+def as_payload(data: str) -> tuple[bytes, str]:
+    """The payload of an event whose data a back end or client has sent as a string: JSON, or text."""
+    try:
+        _decode_raw(data)
+    except (ValueError, RecursionError):
+        return b"", data
+    return data.encode(), ""
+
+
+def data_of(event: Event) -> str:
+    """The data of an event as the protocol has it: JSON as text, or a text that is no JSON."""
+    if event.data:
+        return event.data.decode()
+    if as_payload(event.text)[0]:
+        # As it is, a client would read the text "5" as a number.
+        return _encode(event.text).decode()
+    return event.text
+
+
+def _subscribe(data: bytes) -> PusherSubscribe:
+    asked = _decode_subscription(data)
+    return PusherSubscribe(asked.channel, asked.auth or "", asked.channel_data or "")
+
+
+def _unsubscribe(data: bytes) -> PusherUnsubscribe:
+    return PusherUnsubscribe(_decode_subscription(data).channel)
+
+
+def _sign_in(data: bytes) -> SignIn:
+    asked = _decode_sign_in(data)
+    return SignIn(asked.auth, asked.user_data)
+
+
+def _ping(_data: bytes) -> Ping:
+    return Ping()
+
+
+COMMANDS: Final[dict[str, Callable[[bytes], Command]]] = {
+    "pusher:subscribe": _subscribe,
+    "pusher:unsubscribe": _unsubscribe,
+    "pusher:signin": _sign_in,
+    "pusher:ping": _ping,
+}
+"""The commands of the dialect but client events: name on the wire → function that decodes ``data``."""
+_SILENT: Final = "pusher:pong"
+CLIENT_PREFIX: Final = "client-"
+
+
+class PusherDialect(Dialect):
+    """Codec of the ``pusher`` dialect."""
+
+    name = "pusher"
+    path = "/app/*"
+    any_origin = True
+    pinged = True
+
+    def decode(self, payload: bytes) -> Request:
+        """Read one request; see the contract."""
+        try:
+            read = _decode_frame(payload)
+            name, data = read.event, bytes(read.data)
+            if name.startswith(CLIENT_PREFIX):
+                return Request("", name, _client_event(read.channel, name, data))
+            row = COMMANDS.get(name)
+            if row is not None:
+                return Request("", name, row(data))
+        except (ValueError, RecursionError):
+            raise BadFrame(error(CODE_BAD_FRAME, "The frame cannot be read")) from None
+        if name == _SILENT:
+            raise BadFrame(None)
+        return Request("", name, None, errors.REPLY_NO_ROUTE)
+
+    def encode_reply(self, request: Request, reply: Reply) -> bytes | None:
+        """The answer to a ping, or the error of a request. Services answer everything else."""
+        if reply.code == errors.REPLY_OK:
+            return PONG if type(request.command) is Ping else None
+        if reply.code == errors.REPLY_NO_ROUTE:
+            return error(CODE_BAD_FRAME, "No such event")
+        return error(CODE_BAD_FRAME, "The request failed")
+
+    def encode_close(self, code: int, reason: str) -> bytes | None:
+        """The error that some clients read in place of the close code."""
+        return error(code, reason) if code >= 4000 else None
+
+    def encode_event(self, event: Event) -> bytes | None:
+        """Encode a push, a publication, or a notice of a channel.
+
+        The type of a message is the name of its event. None for names of the protocol's own events, which
+        only the server sends, and for kinds that the dialect does not have.
+        """
+        channel = "" if event.channel is None else event.channel.name
+        if event.channel is not None and event.channel.stream is not None:
+            return frame(STREAM, _encode(stream_view(event, event.channel.stream)), channel)
+        if event.kind in KINDS:
+            return frame(KINDS[event.kind], event.data, channel)
+        if event.kind != "msg" or event.type.startswith(RESERVED_EVENTS):
+            return None
+        where = b',"channel":%b' % _encode(channel) if channel else b""
+        by = b',"user_id":%b' % _encode(event.sender) if _names_sender(event, channel) else b""
+        return b'{"event":%b%b,"data":%b%b}' % (_encode(event.type), where, _encode(data_of(event)), by)
+
+
+def _client_event(channel: str, name: str, data: bytes) -> ClientEvent:
+    content = _decode_any(data)
+    if isinstance(content, str):
+        return ClientEvent(channel, name, *as_payload(content))
+    return ClientEvent(channel, name, data)
+
+
+def _names_sender(event: Event, channel: str) -> bool:
+    return bool(event.sender) and channel.startswith(PRESENCE) and event.type.startswith(CLIENT_PREFIX)

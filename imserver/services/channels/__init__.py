@@ -1,0 +1,1 @@
+"""Channels: names that clients subscribe to, with history, recovery and presence."""

@@ -1,0 +1,776 @@
+"""Channels that clients subscribe to by themselves, with history, recovery, and notices.
+
+A channel with history numbers its publications. Each node delivers them in the order of their numbers, and
+reads from the history what it has missed. So a member that comes back with a position receives exactly what
+came after it, or is told that it cannot.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Final, Literal
+
+import gevent
+import msgspec
+from msgspec import Raw, Struct
+from msgspec.structs import replace
+
+from imserver.cluster.history import ChannelHistory, HistoryPage, Position, Retained
+from imserver.config.settings import ChannelSettings, TenantSettings
+from imserver.hub.fanout import Fanout
+from imserver.hub.hub import ChannelPosition, Hub, LocalChannel, is_member
+from imserver.metrics import Metrics
+from imserver.model import ChannelPart, Event, Outcome
+from imserver.protocol.centrifuge import compressed
+from imserver.protocol.pusher import CACHED
+from imserver.services.channels.members import ChannelMembers, ChannelRefused, Publication, infos_of
+from imserver.services.channels.open_streams import OpenStreams
+from imserver.services.channels.registrar import Registrar
+from imserver.services.channels.stored import ChannelLog, Published
+from imserver.services.nodes import OtherNodes
+from imserver.services.sessions.connection_ids import ConnectionTable
+from imserver.storage.log.contract import Entry
+from imserver.transport.connection import Connection
+
+log = logging.getLogger(__name__)
+
+ANY_NAMESPACE: Final = "*"
+"""The row of ``channels`` in the settings of an app for all channels without a row of their own."""
+INSUFFICIENT_STATE: Final = 2500
+"""Code of ``unsubscribed``: publications are missing. The client subscribes again, which tells it so."""
+FILL_SECONDS: Final = 0.02
+"""How long a node waits for publications between, before it reads them from the history."""
+CHECK_SECONDS: Final = 5.0
+"""A publication whose node died before it was sent out reaches other nodes after at most twice this time."""
+CHECKED_TOGETHER: Final = 200
+CACHE_SECONDS: Final = 1800.0
+"""How long Pusher's cache channels remember their last event."""
+_DEFAULTS: Final = ChannelSettings()
+_CACHED: Final = ChannelSettings(history_size=1, history_seconds=CACHE_SECONDS)
+_encode = msgspec.json.Encoder().encode
+
+
+class Subscribed(Struct, frozen=True):
+    """A new subscription: its channel on this node, and the settings of that.
+
+    ``position``: of the last publication before it (None: the channel has no history). ``publications``: what
+    came after the position of the client. ``recovered``: they are all of it. ``delta``: the subscriber
+    receives :class:`Compressed` publications.
+    """
+
+    local: LocalChannel
+    options: ChannelSettings
+    position: Position | None = None
+    publications: Sequence[Event] = ()
+    recovered: bool = False
+    delta: bool = False
+
+
+class Channels(ChannelMembers):
+    """Channels on all nodes. Owner of the positions of this node's channels.
+
+    ``settings``: app → its settings. ``history`` is that of this node, or the one that all nodes share.
+    ``log``: the publications of channels whose history is the message log. They are delivered from there
+    (:meth:`deliver_stored`), on each node that has subscribers.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        fanout: Fanout,
+        metrics: Metrics,
+        table: ConnectionTable,
+        settings: Callable[[str], TenantSettings | None],
+        history: ChannelHistory,
+        log: ChannelLog,
+        others: OtherNodes | None = None,
+        registrar: Registrar | None = None,
+    ) -> None:
+        super().__init__(hub, fanout, metrics, table, partial(_max_channels, settings), others, registrar)
+        self._settings = settings
+        self._history = history
+        self.streams = OpenStreams()
+        """Streamed messages (:mod:`imserver.services.channels.streamed_messages`)."""
+        self._log = log
+        self.stored_here: dict[str, set[str]] = {}
+        """App → its stored channels that have had subscribers here. Read-only for others."""
+        self.on_left.append(self._announce_leaves)
+
+    def options(self, app: str, channel: str) -> ChannelSettings:
+        """The settings of a channel. Never switches."""
+        tenant = self._settings(app)
+        if tenant is None:
+            return _DEFAULTS
+        rows, found = tenant.channels, _DEFAULTS
+        if rows:
+            namespace, colon, _ = channel.partition(":")
+            row = rows.get(namespace) if colon else None
+            found = row or rows.get(ANY_NAMESPACE) or _DEFAULTS
+        if not tenant.pusher.key or found.has_history or not channel.startswith(CACHED):
+            return found
+        if found is _DEFAULTS:
+            return _CACHED
+        return replace(found, history_size=1, history_seconds=CACHE_SECONDS)
+
+    def is_stored(self, app: str, channel: str) -> bool:
+        """Whether the history of a channel is the message log. Never switches."""
+        return self.options(app, channel).history != ""
+
+    # --- subscriptions --------------------------------------------------------------------------------------
+
+    def join(self, app: str, channel: str, connection: Connection) -> bool:
+        """See :class:`ChannelMembers`. A member of a stored channel receives it from the log."""
+        if self.is_stored(app, channel):
+            self._follow(app, channel)
+        return super().join(app, channel, connection)
+
+    def _follow(self, app: str, channel: str) -> None:
+        """Have the log deliver a channel here. Does not switch after it follows."""
+        self._log.follow(app)
+        self.stored_here.setdefault(app, set()).add(channel)
+
+    def follows_log(self, app: str) -> bool:
+        """Whether a stored channel of an app has subscribers here. Never switches."""
+        names = self.stored_here.get(app)
+        if names is None:
+            return False
+        known = self._hub.apps.get(app)
+        while names:
+            name = next(iter(names))
+            if known is not None and name in known.channels:
+                return True
+            names.remove(name)
+        del self.stored_here[app]
+        return False
+
+    def subscribe(
+        self,
+        connection: Connection,
+        channel: str,
+        answer: Callable[[Subscribed], object],
+        since: Position | None = None,
+        delta: bool = False,
+    ) -> None:
+        """Subscribe a connection, and call ``answer``. Everything published afterwards follows the answer.
+
+        ``since``: the position of a client that comes back. ``delta``: the client reads deltas. May switch.
+        Raises :class:`ChannelRefused`; then ``answer`` is not called.
+        """
+        self.subscribe_each(connection, {channel: since}, lambda found: answer(found[channel]), delta)
+
+    def subscribe_each(
+        self,
+        connection: Connection,
+        wanted: Mapping[str, Position | None],
+        answer: Callable[[dict[str, Subscribed]], object],
+        delta: bool = False,
+    ) -> None:
+        """Subscribe a connection to several channels, and call ``answer`` once, with the state of each.
+
+        ``wanted``: channel → the position of a client that comes back. See :meth:`subscribe`. If a
+        subscription is refused, none of them stays.
+        """
+        app = connection.app or ""
+        found: dict[str, Subscribed] = {}
+        try:
+            for channel, since in wanted.items():
+                found[channel] = self._join(app, channel, connection, since, delta)
+            for each in found.values():
+                if connection not in each.local.members:
+                    raise ChannelRefused("ended")
+        except ChannelRefused:
+            for channel in found:
+                self.leave(app, channel, connection)
+            for channel in wanted:
+                self._abandon(app, channel)
+            raise
+        answer(found)
+        for channel, each in found.items():
+            if each.position is not None:
+                newest = (
+                    each.publications[-1] if each.delta and each.recovered and each.publications else None
+                )
+                self._release(each.local, connection, each.position, newest)
+            self.send_streams(connection, channel)
+            if each.options.join_leave:
+                self.announce("join", connection, channel)
+
+    def send_streams(self, connection: Connection, channel: str) -> None:
+        """Send a new subscriber each open streamed message so far. Never switches.
+
+        The first one on this node waits for the next piece, if another node owns the message.
+        """
+        app = connection.app or ""
+        local = self._local(app, channel) if self.streams.of(app, channel) else None
+        if local is None or connection not in local.members:
+            return
+        if len(local.members) == 1:
+            self.streams.drop_copies(app, channel)  # they may lack what came while nobody was subscribed
+        for stream in self.streams.of(app, channel).values():
+            self._send(local, [connection], stream.so_far())
+
+    def _join(
+        self, app: str, channel: str, connection: Connection, since: Position | None, delta: bool
+    ) -> Subscribed:
+        """Make the connection a member that receives nothing yet, and read its channel's history, if any."""
+        options = self.options(app, channel)
+        if is_member(connection, channel):
+            raise ChannelRefused("exists")
+        if options.max_subscribers and self.count(app, channel) >= options.max_subscribers:
+            raise ChannelRefused("full", f"the channel has {options.max_subscribers} subscribers")
+        if options.history:
+            return self._join_stored(app, channel, connection, since, options)
+        delta = delta and options.delta
+        if options.history_size:
+            self._join_waiting(app, channel, connection, delta)
+        else:
+            self.join(app, channel, connection)
+        local = self._local(app, channel)
+        if local is None:
+            raise ChannelRefused("ended")
+        if not options.history_size:
+            return Subscribed(local, options)
+        page = self._history.read(app, channel, since, 0 if since is None else -1)
+        if page is None:
+            self.leave(app, channel, connection)
+            raise ChannelRefused("unavailable")
+        recovered = _is_recovered(page, since)
+        return Subscribed(local, options, page.position, page.publications, recovered, delta)
+
+    def _join_stored(
+        self,
+        app: str,
+        channel: str,
+        connection: Connection,
+        since: Position | None,
+        options: ChannelSettings,
+    ) -> Subscribed:
+        self._follow(app, channel)
+        self._join_waiting(app, channel, connection, False)
+        try:
+            page = self._log.read(app, channel, since, 0 if since is None else -1)
+            delivered = self._log.follow(app)
+        except ChannelRefused:
+            self.leave(app, channel, connection)
+            raise
+        local = self._local(app, channel)
+        if local is None or local.position is None:
+            raise ChannelRefused("ended")
+        local.position.offset = max(local.position.offset, delivered)
+        return Subscribed(local, options, page.position, page.publications, page.whole)
+
+    def join_with_position(
+        self, connection: Connection, channel: str, answer: Callable[[Position], object]
+    ) -> bool:
+        """Subscribe a connection for the back end, and call ``answer``. What is published afterwards follows.
+
+        False: the channel has no history, or it does not answer, or the client cannot use a position, or it
+        is a member already. Then nothing has changed. May switch. Raises :class:`ChannelRefused`.
+        """
+        app, state = connection.app or "", connection.dialect_state
+        options = self.options(app, channel)
+        can_recover = state is not None and state.resubscribes(channel)
+        if not (can_recover and options.has_history) or is_member(connection, channel):
+            return False
+        position: Position | None
+        if options.history:
+            position = self._join_stored(app, channel, connection, None, options).position
+        else:
+            self._join_waiting(app, channel, connection, False)
+            page = self._history.read(app, channel)
+            position = None if page is None else page.position
+        local = self._local(app, channel)
+        if position is None or local is None or connection not in local.members:
+            self.leave(app, channel, connection)
+            self._abandon(app, channel)
+            return False
+        answer(position)
+        self._release(local, connection, position)
+        return True
+
+    def _join_waiting(self, app: str, channel: str, connection: Connection, delta: bool) -> None:
+        known = self._hub.apps.get(app)
+        if known is None:
+            return
+        self._check(known, channel, connection)
+        if self.membership.join(known, channel, connection):
+            local = known.channels[channel]
+            if local.position is None:
+                local.position = ChannelPosition()
+            local.position.waiting[connection] = []
+            if delta:
+                local.position.deltas = local.position.deltas or {}
+                local.position.deltas[connection] = 0
+            self._report_join(local, connection, True)
+
+    def _release(
+        self, local: LocalChannel, connection: Connection, position: Position, newest: Event | None = None
+    ) -> None:
+        """Deliver to a new member what was published while it waited. Never switches.
+
+        ``newest``: the publication at ``position``, if the member reads deltas and has received it. If this
+        node has delivered publications that the member has not received, its subscription ends.
+        """
+        state = local.position
+        if state is None:
+            return
+        if self.is_stored(local.app.name, local.name):
+            self._release_stored(local, state, connection, position)
+            return
+        if newest is not None and state.deltas is not None:
+            state.deltas[connection] = position.offset
+            state.last = state.last or newest
+        if state.offset < 0:
+            self._begin(local, state, position)
+        elif state.epoch != position.epoch:
+            self._lose(local, state, position)
+        held = state.waiting.pop(connection, None)
+        reached = position.offset
+        for event in held if isinstance(held, list) else ():
+            place = event.channel
+            if place is not None and place.offset:
+                if place.epoch != position.epoch or place.offset <= position.offset:
+                    continue
+                reached += 1
+            self._send(local, [connection], event)
+        if reached < state.offset:
+            self._end(local, connection)
+        elif reached > state.offset:
+            state.waiting[connection] = reached
+
+    def _release_stored(
+        self, local: LocalChannel, state: ChannelPosition, connection: Connection, position: Position
+    ) -> None:
+        """The same for a stored channel, which has no gaps."""
+        held = state.waiting.pop(connection, None)
+        for event in held if isinstance(held, list) else ():
+            place = event.channel
+            if place is None or not 0 < place.offset <= position.offset:
+                self._fanout.to_connection(local.app, connection, event)
+        if position.offset > state.offset:
+            # It was read from the log before this node delivers it.
+            state.waiting[connection] = position.offset
+
+    def _abandon(self, app: str, channel: str) -> None:
+        """Forget a position that nobody reads from the history any more, and deliver what came meanwhile.
+        Never switches.
+        """
+        local = self._local(app, channel)
+        state = None if local is None else local.position
+        if local is None or state is None or state.offset >= 0 or state.waiting:
+            return
+        local.position = None
+        for offset in sorted(state.early):
+            super().deliver(app, state.early[offset])
+
+    def unsubscribe(self, connection: Connection, channel: str) -> bool:
+        """End a subscription. Returns whether there was one. Never switches."""
+        app = connection.app or ""
+        left = self.leave(app, channel, connection)
+        if left and self.options(app, channel).join_leave:
+            self.announce("leave", connection, channel)
+        return left
+
+    # --- notices --------------------------------------------------------------------------------------------
+
+    def info_of(self, connection: Connection, channel: str) -> bytes:
+        """JSON about a connection for others in a channel. Never switches.
+
+        ``user``, ``client`` (the id of the connection), ``conn_info`` and ``chan_info`` (if it has them).
+        """
+        info, channel_info = infos_of(connection, channel)
+        client = self._connections.id_of(connection)
+        about: dict[str, str | Raw] = {"user": connection.user or "", "client": client}
+        if info:
+            about["conn_info"] = Raw(info)
+        if channel_info:
+            about["chan_info"] = Raw(channel_info)
+        return _encode(about)
+
+    def announce(self, kind: Literal["join", "leave"], connection: Connection, channel: str) -> None:
+        """Send a notice about a subscriber to the others of a channel. Never switches.
+
+        A channel with more than ``hub.notice_members`` subscribers on this node gets none.
+        """
+        app = connection.app or ""
+        if self._hub.member_count(app, channel) > self._fanout.notice_members:
+            return
+        part = ChannelPart(channel, info=self.info_of(connection, channel))
+        event = Event(kind, connection.user or "", "", channel=part)
+        notice = Publication(channel, event, except_connection=connection)
+        if self._others is None:
+            self._publish(app, notice, {})
+        else:
+            gevent.spawn(super().publish_each, app, (notice,))
+
+    def _announce_leaves(self, connection: Connection, channels: tuple[str, ...]) -> None:
+        app = connection.app or ""
+        for channel in channels:
+            if self.options(app, channel).join_leave:
+                self.announce("leave", connection, channel)
+
+    # --- publishing -----------------------------------------------------------------------------------------
+
+    def publish_event(
+        self,
+        app: str,
+        channel: str,
+        event: Event,
+        *,
+        except_users: tuple[str, ...] = (),
+        except_connection: Connection | str | None = None,
+        with_history: bool = True,
+        key: str = "",
+    ) -> Published:
+        """Publish to a channel, and to its history unless ``with_history`` is False. May switch.
+
+        A stored channel has one publication for each ``key``, or without one for each id of an event.
+        Raises :class:`ChannelRefused` if the payload is too long, or the history does not answer; then nobody
+        receives it.
+        """
+        limit = self.options(app, channel).max_bytes
+        if limit and len(event.data or event.text.encode()) > limit:
+            raise ChannelRefused("limit", f"the channel takes at most {limit} bytes")
+        event = _of_channel(channel, event)
+        what = Publication(channel, event, except_users, except_connection)
+        if with_history and self.is_stored(app, channel):
+            return self._append(app, (what,), key)[0]
+        if with_history:
+            (what,) = self._retained(app, (what,))
+        outcome = super().publish_each(app, (what,))[0]
+        place = what.event.channel
+        if place is None or not place.offset:
+            return Published(outcome)
+        return Published(
+            Outcome.SENT if outcome is Outcome.NOT_SENT else outcome, Position(place.epoch, place.offset)
+        )
+
+    def publish_each(self, app: str, publications: Sequence[Publication]) -> list[Outcome]:
+        """See :class:`ChannelMembers`. Publications to channels with history are stored there first."""
+        outcomes = [Outcome.SENT] * len(publications)
+        to_log: list[Publication] = []
+        live: dict[int, Publication] = {}
+        for place, each in enumerate(publications):
+            named = each if each.stored else replace(each, event=_of_channel(each.channel, each.event))
+            if each.event.kind == "msg" and not each.stored and self.is_stored(app, each.channel):
+                to_log.append(named)
+            else:
+                live[place] = named
+        try:
+            if to_log:
+                self._append(app, to_log)
+            sent = super().publish_each(app, self._retained(app, [*live.values()])) if live else []
+        except ChannelRefused:
+            return [Outcome.FAILED] * len(publications)
+        for place, outcome in zip(live, sent, strict=True):
+            outcomes[place] = outcome
+        return outcomes
+
+    def _append(self, app: str, publications: Sequence[Publication], key: str = "") -> list[Published]:
+        """Store publications in the log, from where they are delivered. Switches."""
+        named = [
+            replace(each, except_connection=self._connections.id_of(each.except_connection))
+            if isinstance(each.except_connection, Connection)
+            else each
+            for each in publications
+        ]
+        published = self._log.append_each(app, named, key)
+        self._metrics.pushes += len(published)
+        return published
+
+    def _retained(self, app: str, publications: Sequence[Publication]) -> list[Publication]:
+        """Store what goes to channels with history. On a lone node this never switches, so numbers have the
+        order of delivery."""
+        retained: list[Retained] = []
+        places: list[int] = []
+        for place, each in enumerate(publications):
+            if each.stored or each.event.kind == "stream":
+                continue
+            options = self.options(app, each.channel)
+            if options.history_size:
+                places.append(place)
+                retained.append(
+                    Retained(each.channel, each.event, options.history_size, options.history_seconds)
+                )
+        found = list(publications)
+        if retained:
+            events = self._history.append_each(app, retained)
+            if events is None:
+                raise ChannelRefused("unavailable")
+            for place, event in zip(places, events, strict=True):
+                found[place] = replace(found[place], event=event)
+        return found
+
+    # --- delivery in order ----------------------------------------------------------------------------------
+
+    def deliver(self, app: str, what: Publication) -> int:
+        """See :class:`ChannelMembers`. Publications with an offset are delivered in its order."""
+        local = self._local(app, what.channel)
+        part = what.event.channel
+        if (
+            part is not None
+            and part.stream is not None
+            and (local is None or not self.streams.accept(app, part, part.stream, what.event))
+        ):
+            return 0
+        state = None if local is None else local.position
+        if local is None or state is None:
+            return super().deliver(app, what)
+        place = what.event.channel
+        if place is None or not place.offset:
+            self._deliver(local, state, what)
+        elif state.offset < 0:
+            # The first subscriber still reads the history.
+            state.early[place.offset] = what
+        elif place.epoch != state.epoch:
+            self._lose(local, state, Position(place.epoch, place.offset))
+            self._deliver(local, state, what)
+        elif place.offset == state.offset + 1:
+            state.offset += 1
+            self._deliver(local, state, what)
+            self._deliver_early(local, state)
+        elif place.offset > state.offset:
+            state.early[place.offset] = what
+            self._fill(local, state)
+        return len(local.members)
+
+    def deliver_stored(self, app: str, entry: Entry) -> int:
+        """Deliver an entry of the log, in its order, if it is a publication of a stored channel. Returns the
+        number of subscribers here. Never switches."""
+        local = self._local(app, entry.room)
+        if local is None or entry.kind != "message" or not self.is_stored(app, entry.room):
+            return 0
+        tenant = self._settings(app)
+        what = self._log.publication_of(entry)
+        part = what.event.channel
+        if part is not None and part.stream is not None:
+            self.streams.accept(app, part, part.stream, what.event)
+        if tenant is not None and tenant.keep_talks:
+            what = replace(what, stored=True)
+        state = local.position
+        if state is None:
+            return super().deliver(app, what)
+        state.offset = entry.id
+        self._deliver(local, state, what)
+        return len(local.members)
+
+    def _deliver(self, local: LocalChannel, state: ChannelPosition, what: Publication) -> None:
+        if not (state.waiting or state.deltas):
+            super().deliver(local.app.name, what)
+            return
+        place = what.event.channel
+        skipped = what.except_connection
+        if isinstance(skipped, str):
+            skipped = self._connections.find(local.app.name, skipped)
+        ready = []
+        for connection in local.members:
+            waits = state.waiting.get(connection)
+            if connection is skipped or connection.user in what.except_users:
+                continue
+            if what.stored and connection.dialect_state and connection.dialect_state.channels_from_log:
+                continue
+            if isinstance(waits, list):
+                if what.event.kind != "stream":  # it receives the message so far when it has subscribed
+                    waits.append(what.event)
+            elif waits is None or place is None or not 0 < place.offset <= waits:
+                ready.append(connection)
+        self._send(local, ready, what.event)
+        for connection, waits in tuple(state.waiting.items()):
+            if isinstance(waits, int) and waits <= state.offset:
+                del state.waiting[connection]
+
+    def _send(self, local: LocalChannel, members: list[Connection], event: Event) -> None:
+        """Send a publication to members: a delta to those that have the one before it. Never switches."""
+        state = local.position
+        deltas = None if state is None else state.deltas
+        if state is None or not deltas:
+            self._fanout.to_some(local.app, members, event)
+            return
+        place, last = event.channel, state.last
+        offset = 0 if place is None else place.offset
+        before = None if last is None else last.channel
+        follows = (
+            place is not None
+            and before is not None
+            and (place.epoch, offset - 1) == (before.epoch, before.offset)
+        )
+        plain: list[Connection] = []
+        whole: list[Connection] = []
+        changed: list[Connection] = []
+        for connection in members:
+            received = deltas.get(connection)
+            if received is None:
+                plain.append(connection)
+                continue
+            (changed if follows and received == offset - 1 else whole).append(connection)
+            deltas[connection] = offset
+        if plain:
+            self._fanout.to_some(local.app, plain, event)
+        if whole:
+            self._fanout.to_some(local.app, whole, compressed(event, None))
+        if changed:
+            self._fanout.to_some(local.app, changed, compressed(event, last))
+        if offset:
+            state.last = event
+
+    def _deliver_early(self, local: LocalChannel, state: ChannelPosition) -> None:
+        while (what := state.early.pop(state.offset + 1, None)) is not None:
+            state.offset += 1
+            self._deliver(local, state, what)
+        if state.early:
+            self._fill(local, state)
+
+    def _begin(self, local: LocalChannel, state: ChannelPosition, position: Position) -> None:
+        """The history has told the position: deliver in order from here."""
+        state.epoch, state.offset = position.epoch, position.offset
+        state.early = {
+            offset: what
+            for offset, what in state.early.items()
+            if offset > position.offset and what.event.channel.epoch == position.epoch
+        }
+        self._deliver_early(local, state)
+
+    def _fill(self, local: LocalChannel, state: ChannelPosition) -> None:
+        """Read missing publications soon."""
+        if not state.filling:
+            state.filling = True
+            gevent.spawn_later(FILL_SECONDS, self._run_fill, local, state)
+
+    def _run_fill(self, local: LocalChannel, state: ChannelPosition) -> None:
+        """Greenlet: deliver what other nodes have published and this one has not received."""
+        page, since = None, Position(state.epoch, state.offset)
+        try:
+            while local.members and page is None:
+                since = Position(state.epoch, state.offset)
+                page = self._history.read(local.app.name, local.name, since, -1)
+                if page is None:
+                    gevent.sleep(1)
+        except Exception:
+            log.exception("missing publications could not be read")
+        state.filling = False
+        if page is not None and state.epoch == since.epoch:
+            self._deliver_page(local, state, since, page)
+
+    def _deliver_page(
+        self, local: LocalChannel, state: ChannelPosition, since: Position, page: HistoryPage
+    ) -> None:
+        """Deliver publications after ``since`` that have not come otherwise. Never switches."""
+        if page.position.epoch != state.epoch or page.position.offset < since.offset:
+            self._lose(local, state, page.position)
+            return
+        for event in page.publications:
+            place = event.channel
+            if place is not None and place.offset > state.offset:
+                # What came from a node says whom to leave out; the history does not.
+                state.early.setdefault(place.offset, Publication(local.name, event))
+        self._deliver_early(local, state)
+        if state.offset >= page.position.offset:
+            return
+        rest = dict(state.early)
+        self._lose(local, state, page.position)
+        for offset in sorted(rest):
+            if offset <= page.position.offset:  # for members that do not subscribe again
+                state.offset = offset  # those who have subscribed behind it do not get it
+                self._deliver(local, state, rest[offset])
+            else:
+                state.early[offset] = rest[offset]
+        state.offset = page.position.offset
+        self._deliver_early(local, state)
+
+    def _lose(self, local: LocalChannel, state: ChannelPosition, position: Position) -> None:
+        """Publications are lost: let the members subscribe again, which tells them so. Never switches."""
+        log.warning("the history of a channel of %s has a gap; its subscribers start again", local.app.name)
+        goes_on = position.epoch == state.epoch and position.offset >= state.offset
+        state.epoch, state.offset = position.epoch, position.offset
+        state.early.clear()
+        for connection in tuple(local.members):
+            waits = state.waiting.get(connection)
+            if isinstance(waits, list):
+                continue  # it still reads the history
+            if not goes_on:
+                state.waiting.pop(connection, None)
+            self._end(local, connection)
+
+    def _end(self, local: LocalChannel, connection: Connection) -> None:
+        """End a subscription that has a gap, if its client can subscribe again. Never switches."""
+        dialect_state = connection.dialect_state
+        if dialect_state is not None and dialect_state.resubscribes(local.name):
+            self.leave(local.app.name, local.name, connection)
+            part = ChannelPart(local.name)
+            ended = Event("unsubscribed", "", "", code=INSUFFICIENT_STATE, channel=part)
+            self._fanout.to_connection(local.app, connection, ended)
+
+    def run(self) -> None:
+        """Greenlet: find publications whose node died before it sent them to this one."""
+        while True:
+            gevent.sleep(CHECK_SECONDS)
+            try:
+                self._check_positions()
+            except Exception:
+                log.exception("the positions of channels could not be compared")
+
+    def _check_positions(self) -> None:
+        """Compare the positions of this node with the newest ones of the shared history."""
+        for app in tuple(self._hub.apps.values()):
+            here = []
+            for local in tuple(app.channels.values()):
+                options = self.options(app.name, local.name)
+                if options.history and local.name not in self.stored_here.get(app.name, ()):
+                    self._follow(app.name, local.name)  # its namespace was not stored before
+                elif options.history_size and local.position is not None:
+                    here.append(local)
+            for first in range(0, len(here), CHECKED_TOGETHER):
+                some = here[first : first + CHECKED_TOGETHER]
+                found = self._history.positions(app.name, [local.name for local in some])
+                for local, newest in zip(some, found or (), strict=False):
+                    state = local.position
+                    if state is None or state.offset < 0:
+                        continue
+                    if newest != Position(state.epoch, state.offset):
+                        self._fill(local, state)
+
+    # --- history --------------------------------------------------------------------------------------------
+
+    def history(
+        self,
+        app: str,
+        channel: str,
+        since: Position | None = None,
+        limit: int = 0,
+        reverse: bool = False,
+    ) -> HistoryPage:
+        """Publications of a channel (:meth:`ChannelHistory.read`). May switch.
+
+        Raises :class:`ChannelRefused`.
+        """
+        if self.is_stored(app, channel):
+            return self._log.read(app, channel, since, limit, reverse)
+        page = self._history.read(app, channel, since, limit, reverse)
+        if page is None:
+            raise ChannelRefused("unavailable")
+        return page
+
+    def remove_history(self, app: str, channel: str) -> None:
+        """Remove the publications of a channel. May switch. Raises :class:`ChannelRefused`: the log removes
+        entries only by age or number."""
+        if self.is_stored(app, channel):
+            raise ChannelRefused("not_available", "the log removes publications, by age")
+        if self._history.remove(app, channel) is None:
+            raise ChannelRefused("unavailable")
+
+
+def _max_channels(settings: Callable[[str], TenantSettings | None], app: str) -> int:
+    tenant = settings(app)
+    return 0 if tenant is None else tenant.max_channels
+
+
+def _of_channel(channel: str, event: Event) -> Event:
+    return event if event.channel is not None else replace(event, channel=ChannelPart(channel))
+
+
+def _is_recovered(page: HistoryPage, since: Position | None) -> bool:
+    if since is None or (since.epoch and since.epoch != page.position.epoch):
+        return False
+    return page.position.offset - since.offset == len(page.publications)

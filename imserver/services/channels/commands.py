@@ -1,0 +1,231 @@
+"""What clients do with channels: one rule for all dialects decides who may subscribe, publish and read."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from time import time
+from typing import Final
+
+from msgspec import UNSET
+
+from imserver import errors
+from imserver.auth.channel_tokens import ChannelClaims, read_channel_token
+from imserver.auth.login import Logins
+from imserver.auth.tokens import BadToken, TokenExpired
+from imserver.cluster.history import HistoryPage, Position
+from imserver.hub.hub import is_member
+from imserver.model import (
+    AskHistory,
+    AskPresence,
+    ChannelPart,
+    DialectState,
+    Event,
+    Publish,
+    Reply,
+    Subscribe,
+    Unsubscribe,
+)
+from imserver.protocol.pusher import PRESENCE, PRIVATE
+from imserver.services.channels.channels import Channels, Subscribed
+from imserver.services.channels.consent import ChannelConsent
+from imserver.services.channels.members import RESERVED, ChannelRefused, MemberPage
+from imserver.transport.connection import Connection
+
+MAX_PRESENCE: Final = 10_000
+"""The most subscribers in an answer, and of which the users are counted exactly."""
+_OK: Final = Reply(errors.REPLY_OK)
+_CLOSED: Final = (*RESERVED, "#")
+"""Beginnings of channels to which only the server subscribes clients."""
+_SIGNED: Final = (PRIVATE, PRESENCE)
+_NO_CLAIMS: Final = ChannelClaims()
+
+Answer = Callable[[Reply], None]
+
+
+class ChannelAnswers(ABC):
+    """How a dialect answers the commands on channels. Its calls never switch."""
+
+    @abstractmethod
+    def state_of(self, connection: Connection) -> DialectState:
+        """The state of a connection that subscribes."""
+
+    @abstractmethod
+    def refused(self, refused: ChannelRefused) -> Reply:
+        """The answer to a command that was refused."""
+
+    @abstractmethod
+    def subscribed(
+        self, connection: Connection, command: Subscribe, claims: ChannelClaims, found: Subscribed
+    ) -> Reply:
+        """The answer to a new subscription. What is sent later is published later."""
+
+    @abstractmethod
+    def unsubscribed(self, connection: Connection, channel: str) -> None:
+        """Forget what the state of a connection has of a subscription."""
+
+    @abstractmethod
+    def presence(self, command: AskPresence, page: MemberPage) -> Reply:
+        """The answer with the subscribers of a channel."""
+
+    @abstractmethod
+    def history(self, command: AskHistory, page: HistoryPage) -> Reply:
+        """The answer with publications of a channel."""
+
+
+class ChannelCommands:
+    """Carries out the commands on channels. ``answers``: dialect → how it answers."""
+
+    def __init__(
+        self,
+        channels: Channels,
+        logins: Logins,
+        consent: ChannelConsent,
+        answers: Mapping[str, ChannelAnswers],
+    ) -> None:
+        self._channels = channels
+        self._logins = logins
+        self._consent = consent
+        self._answers = answers
+
+    def permit(self, connection: Connection, channel: str, token: str, data: bytes = b"") -> ChannelClaims:
+        """What a client may subscribe to: the claims of its token, or the consent of the back end.
+
+        Pusher's private and presence channels need one, even in an open app. ``data``: for the back end.
+
+        Switches if the back end is asked. Raises :class:`ChannelRefused`: ``denied`` or ``expired``, and as
+        :class:`ChannelConsent` does.
+        """
+        app = connection.app or ""
+        wanted = self._channels.options(app, channel).subscribe
+        if wanted == "nobody" or channel.startswith(_CLOSED):
+            raise ChannelRefused("denied", "only the server subscribes clients to this channel")
+        if token and (keys := self._logins.keys_of(app)):
+            try:
+                claims = read_channel_token(token, keys, time())
+            except TokenExpired as expired:
+                raise ChannelRefused("expired", str(expired)) from None
+            except BadToken as bad:
+                raise ChannelRefused("denied", str(bad)) from None
+            other_app = claims.app != "" and self._logins.resolve(str(claims.app)) != app
+            if claims.sub != connection.user or claims.channel != channel or other_app:
+                raise ChannelRefused("denied", "the token is for another user, channel or app")
+            return claims
+        if wanted == "back_end":
+            return self._consent.subscribe(connection, channel, token, data)
+        is_signed = channel.startswith(_SIGNED) and self._logins.pusher.of(app) is not None
+        if not is_signed and (wanted == "anybody" or (not wanted and self._logins.is_open(app))):
+            return _NO_CLAIMS
+        raise ChannelRefused("denied", "the channel needs a token")
+
+    def subscribe(self, connection: Connection, command: Subscribe, answer: Answer) -> Reply | None:
+        """Subscribe to a channel. May switch."""
+        answers, channel = self._of(connection), command.channel
+        try:
+            claims = self.permit(connection, channel, command.token, command.data)
+        except ChannelRefused as refused:
+            return answers.refused(refused)
+        state = answers.state_of(connection)
+        before = set_info(state, channel, b"" if claims.info is UNSET else bytes(claims.info))
+        since = Position(command.epoch, command.offset) if command.recover else None
+
+        def subscribed(found: Subscribed) -> None:
+            answer(answers.subscribed(connection, command, claims, found))
+
+        try:
+            self._channels.subscribe(connection, channel, subscribed, since, command.delta)
+        except ChannelRefused as refused:
+            set_info(state, channel, before)
+            return answers.refused(refused)
+        return None
+
+    def unsubscribe(self, connection: Connection, command: Unsubscribe) -> Reply:
+        """End a subscription. Never switches."""
+        answers = self._of(connection)
+        self._channels.unsubscribe(connection, command.channel)
+        answers.unsubscribed(connection, command.channel)
+        set_info(connection.dialect_state, command.channel, b"")
+        return _OK
+
+    def publish(self, connection: Connection, command: Publish) -> Reply:
+        """Publish to a channel, if its subscribers may, or the back end consents. May switch."""
+        app, channel = connection.app or "", command.channel
+        rule, with_history = self._channels.options(app, channel).publish, True
+        try:
+            if rule == "subscribers":
+                self._check_member(connection, channel)
+            elif rule != "back_end":
+                raise ChannelRefused("denied")
+            part = ChannelPart(channel, info=self._channels.info_of(connection, channel))
+            event = Event(
+                "msg", connection.user or "", command.text, type=command.type, data=command.data, channel=part
+            )
+            if rule == "back_end":
+                event, with_history = self._consent.publish(connection, channel, event)
+            self._channels.publish_event(app, channel, event, with_history=with_history)
+        except ChannelRefused as refused:
+            return self._of(connection).refused(refused)
+        return _OK
+
+    def presence(self, connection: Connection, command: AskPresence) -> Reply:
+        """The subscribers of a channel. May switch."""
+        answers, channel = self._of(connection), command.channel
+        try:
+            self.check_presence(connection, channel)
+        except ChannelRefused as refused:
+            return answers.refused(refused)
+        limit = command.limit or MAX_PRESENCE
+        page = self._channels.members(connection.app or "", channel, command.after, limit)
+        return answers.presence(command, page)
+
+    def check_presence(self, connection: Connection, channel: str) -> None:
+        """Raise :class:`ChannelRefused` if a client may not see the subscribers of a channel.
+        Never switches.
+        """
+        self._check_member(connection, channel)
+        if not self._channels.options(connection.app or "", channel).presence:
+            raise ChannelRefused("not_available")
+
+    def history(self, connection: Connection, command: AskHistory) -> Reply:
+        """Publications of a channel. May switch."""
+        answers, app, channel = self._of(connection), connection.app or "", command.channel
+        try:
+            self._check_member(connection, channel)
+            if not self._channels.options(app, channel).has_history:
+                raise ChannelRefused("not_available")
+            page = history_since(self._channels, app, channel, command.since, command.limit, command.reverse)
+        except ChannelRefused as refused:
+            return answers.refused(refused)
+        return answers.history(command, page)
+
+    def _check_member(self, connection: Connection, channel: str) -> None:
+        if not is_member(connection, channel):
+            raise ChannelRefused("denied", "the client is not subscribed to the channel")
+
+    def _of(self, connection: Connection) -> ChannelAnswers:
+        return self._answers[connection.encoding.dialect.name]
+
+
+def history_since(
+    channels: Channels, app: str, channel: str, since: tuple[str, int] | None, limit: int, reverse: bool
+) -> HistoryPage:
+    """Publications of a channel. May switch.
+
+    Raises :class:`ChannelRefused`: ``unavailable``, or ``unrecoverable`` (the history has another epoch).
+    """
+    place = None if since is None else Position(*since)
+    page = channels.history(app, channel, place, limit, reverse)
+    if place is not None and place.epoch and place.epoch != page.position.epoch:
+        raise ChannelRefused("unrecoverable")
+    return page
+
+
+def set_info(state: DialectState | None, channel: str, info: bytes) -> bytes:
+    """Set what others in a channel know of a client; ``b""``: nothing. Return what they knew."""
+    if state is None or not (info or state.channel_infos):
+        return b""
+    infos = state.channel_infos = state.channel_infos or {}
+    before = infos.pop(channel, b"")
+    if info:
+        infos[channel] = info
+    return before

@@ -1,0 +1,111 @@
+"""Channels whose back end decides who subscribes and publishes (``back_end`` in ``channels`` of an app)."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec.structs import replace
+
+from imserver import errors
+from imserver.auth.channel_tokens import ChannelClaims
+from imserver.model import Event
+from imserver.services.channels.members import RESERVED, ChannelRefused, check_name
+from imserver.services.sessions.sessions import say
+from imserver.services.webhooks.back_ends import (
+    BackEndCall,
+    BackEndDisconnect,
+    BackEndRefused,
+    BackEnds,
+    BackEndUnavailable,
+)
+from imserver.transport.connection import OPEN, Connection
+
+T = TypeVar("T")
+_OF_CENTRIFUGO = "centrifuge"
+
+
+class _Subscription(Struct):
+    expire_at: int | float = 0
+    info: Raw | UnsetType = UNSET
+    data: Raw | UnsetType = UNSET
+
+
+class _Publication(Struct):
+    data: Raw | UnsetType = UNSET
+    skip_history: bool = False
+
+
+class ChannelConsent:
+    """Asks the back end of an app about subscriptions and publications of its clients, in all dialects.
+
+    Everything switches, and raises :class:`ChannelRefused`: ``denied`` (with the error of the back end),
+    ``unavailable``, or ``ended``.
+    """
+
+    def __init__(self, back_ends: BackEnds) -> None:
+        self._back_ends = back_ends
+
+    def subscribe(
+        self, connection: Connection, channel: str, token: str = "", data: bytes = b""
+    ) -> ChannelClaims:
+        """Ask whether a client may subscribe. ``data``: JSON that it has sent along (``b""``: none)."""
+        facts: dict[str, Any] = {"channel": channel}
+        if token:
+            facts["token"] = token
+        if data:
+            facts["data"] = Raw(data)
+        found = self._ask("subscribe", connection, channel, facts, _Subscription)
+        return ChannelClaims(
+            connection.user or "", channel, found.expire_at, info=found.info, data=found.data
+        )
+
+    def publish(self, connection: Connection, channel: str, event: Event) -> tuple[Event, bool]:
+        """Ask whether a client may publish an event: what is published, and whether the history gets it."""
+        data = Raw(event.data) if event.data else event.text
+        facts = {"channel": channel, "data": data}
+        if event.type != "custom":
+            facts["type"] = event.type
+        found = self._ask("publish", connection, channel, facts, _Publication)
+        if found.data is not UNSET:
+            event = _replaced(event, bytes(found.data))
+        return event, not found.skip_history
+
+    def _ask(
+        self, call: BackEndCall, connection: Connection, channel: str, facts: dict[str, Any], kind: type[T]
+    ) -> T:
+        if channel.startswith((*RESERVED, "#")):
+            raise ChannelRefused("denied", "this channel belongs to the server")
+        check_name(channel)
+        app, user = connection.app or "", connection.user
+        try:
+            found = self._back_ends.ask(app, call, connection, facts, kind)
+        except BackEndUnavailable:
+            raise ChannelRefused("unavailable", "the back end has not decided in time") from None
+        except BackEndRefused as refused:
+            if refused.disconnect is not None:
+                disconnect(connection, refused.disconnect)
+                raise ChannelRefused("ended") from None
+            raise ChannelRefused("denied", str(refused), refused.error) from None
+        if connection.state != OPEN or (connection.app, connection.user) != (app, user):
+            raise ChannelRefused("ended")
+        return found
+
+
+def disconnect(connection: Connection, wanted: BackEndDisconnect) -> None:
+    """End a connection as a back end wants. Codes are those of Centrifugo; clients of others get 4502."""
+    if connection.encoding.dialect.name == _OF_CENTRIFUGO:
+        connection.close(wanted.code, wanted.reason)
+    else:
+        say(connection, errors.CLOSE_KICKED)
+
+
+def _replaced(event: Event, data: bytes) -> Event:
+    """The event with other content: a text stays one if it is replaced by a text."""
+    if not event.data:
+        text = msgspec.json.decode(data)
+        if isinstance(text, str):
+            return replace(event, text=text)
+        return replace(event, text="", data=data, type="custom" if event.type == "text" else event.type)
+    return replace(event, data=data)

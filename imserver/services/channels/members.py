@@ -1,0 +1,577 @@
+"""Members of channels: sets of connections, on all nodes, that receive the same events."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from heapq import nsmallest
+from itertools import islice
+from math import isfinite
+from time import monotonic
+from typing import Final, Literal
+
+import gevent
+from msgspec import Struct
+
+from imserver.clock import serve_others
+from imserver.errors import CentrifugeError, ImserverError
+from imserver.hub.fanout import Fanout
+from imserver.hub.hub import App, ChannelMembership, Hub, LocalChannel, channels_of
+from imserver.metrics import Metrics
+from imserver.model import YIELD_TARGETS, Event, Outcome
+from imserver.services.channels.registrar import Registrar
+from imserver.services.nodes import NodeQueries, OtherNodes, ToChannel, read
+from imserver.services.sessions.connection_ids import ConnectionTable
+from imserver.transport.connection import Connection
+
+MAX_NAME_BYTES: Final = 255
+"""Longest name of a channel, in bytes of UTF-8."""
+RESERVED: Final = ("user:", "group:")
+"""Channels of these namespaces reach the sessions of users and of the members of groups. Nobody subscribes to
+them."""
+MAX_CHANNELS_OF_A_CONNECTION: Final = 1000
+UNSETTLED_SECONDS: Final = 10.0
+"""How long a node that could not report a channel to the registry gets every publication."""
+_TURN_SECONDS: Final = 0.001
+_NOWHERE: Final[Mapping[int, int]] = {}
+
+OnLeft = Callable[[Connection, tuple[str, ...]], None]
+OnMember = Callable[[Connection, str, bool], object]
+
+
+Reason = Literal[
+    "name",
+    "denied",
+    "expired",
+    "full",
+    "limit",
+    "exists",
+    "ended",
+    "unavailable",
+    "not_available",
+    "unrecoverable",
+]
+
+
+class ChannelRefused(ImserverError):
+    """A subscription or publication was refused.
+
+    ``reason``: ``name`` (invalid), ``denied`` (not permitted), ``expired`` (the token), ``full`` (too many
+    channels or subscribers), ``limit`` (too long), ``exists`` (subscribed already), ``ended`` (the connection
+    or the subscription), ``unavailable`` (the history or the back end does not answer; try again),
+    ``not_available`` (the channel has no history or presence), ``unrecoverable`` (the history has another
+    epoch). ``error``: what the back end of the app says to the client (None: nothing).
+    """
+
+    def __init__(self, reason: Reason, text: str = "", error: CentrifugeError | None = None) -> None:
+        super().__init__(text or reason)
+        self.reason = reason
+        self.error = error
+
+
+def check_name(channel: str) -> None:
+    """Raise :class:`ChannelRefused` if no channel can have this name."""
+    size = len(channel.encode("utf-8", "surrogatepass"))
+    if not 0 < size <= MAX_NAME_BYTES:
+        raise ChannelRefused(
+            "name", f"the name of a channel has 1 to {MAX_NAME_BYTES} bytes, this one has {size}"
+        )
+
+
+class Publication(Struct, frozen=True, gc=False):
+    """An event for all members of a channel, except the connections of ``except_users`` and
+    ``except_connection`` (an object of this node, or an id from anywhere).
+
+    ``at_most``: do not deliver the event if the channel has more members (None: any number). Numbers of other
+    nodes are about a second old. ``stored``: the event is in the log; members that receive it from the log
+    are skipped.
+    """
+
+    channel: str
+    event: Event
+    except_users: tuple[str, ...] = ()
+    except_connection: Connection | str | None = None
+    at_most: int | None = None
+    stored: bool = False
+
+
+class ChannelMember(Struct, frozen=True, array_like=True):
+    """A connection in a channel: its id, its user, and when it joined, in Unix seconds.
+
+    ``info``, ``channel_info``: JSON about the connection, and about it in this channel (``""``: none).
+    """
+
+    connection: str
+    user: str
+    device: str
+    dialect: str
+    joined: float
+    info: str = ""
+    channel_info: str = ""
+
+
+class MemberPage(Struct, frozen=True):
+    """Some members in the order of joining. ``total`` counts all; ``missing`` names nodes that did not
+    answer.
+
+    ``next`` is the ``after`` of the next page, ``""`` if there is none.
+    """
+
+    total: int
+    members: list[ChannelMember]
+    next: str = ""
+    missing: tuple[str, ...] = ()
+
+
+class ChannelCount(Struct, frozen=True, array_like=True):
+    """A channel and the number of its connections."""
+
+    channel: str
+    members: int
+
+
+class ChannelPage(Struct, frozen=True):
+    """Some channels of an app in the order of names; ``more``: further channels follow.
+
+    ``total`` counts all channels. If there is more than this page, a channel with members on several nodes
+    may count several times. ``missing`` names nodes that did not answer.
+    """
+
+    total: int
+    channels: list[ChannelCount]
+    more: bool = False
+    missing: tuple[str, ...] = ()
+
+
+log = logging.getLogger(__name__)
+
+LEAVERS: Final = 16
+"""Number of ended connections whose listeners run at the same time."""
+
+
+class MembersHere(Struct, frozen=True, array_like=True):
+    """The part of one node in a page of members: the number of all members, and some of them."""
+
+    total: int
+    members: list[ChannelMember]
+    birth: int
+    """Birth of the process; ``joined`` and ``birth`` order the members of all nodes."""
+
+
+class ChannelMembersQuery(Struct, frozen=True, array_like=True):
+    """Members of a channel on the queried node: at most ``limit``, after the cursor ``after``."""
+
+    app: str
+    channel: str
+    after: str
+    limit: int
+
+
+class ChannelNamesQuery(Struct, frozen=True, array_like=True):
+    """Channels of an app with members on the queried node: at most ``limit``, after the name ``after``."""
+
+    app: str
+    after: str
+    limit: int
+
+
+class ChannelNamesAnswer(Struct, frozen=True, array_like=True):
+    """``total``: number of channels with members there. ``channels``: the requested ones."""
+
+    total: int
+    channels: list[ChannelCount]
+
+
+class ChannelMembers:
+    """ChannelMembers on all nodes. Owner of the queue of ended connections, and of the publishing turns.
+
+    Calls may switch, unless their docstring says otherwise. Connections are those of this node; for those of
+    other nodes, see :class:`imserver.services.channels.connections.Connections`. ``max_channels``: limit of
+    the number of channels per app and node (0: no limit). ``others`` and ``registrar`` are None without a
+    cluster. While the registry does not answer, and for a while after, publications go to all live nodes.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        fanout: Fanout,
+        metrics: Metrics,
+        table: ConnectionTable,
+        max_channels: Callable[[str], int],
+        others: OtherNodes | None = None,
+        registrar: Registrar | None = None,
+    ) -> None:
+        self.membership = ChannelMembership()
+        self.on_left: list[OnLeft] = []
+        """Called with a connection that has ended and the names of its channels, in a greenlet that may
+        switch. It is no member any more; ``app``, ``user`` and ``dialect_state`` are as they were. Append."""
+        self.on_joined: list[OnMember] = []
+        """Called with each new member, the channel, and whether it is the first one on all nodes. Must not
+        switch. Append."""
+        self.on_parted: list[OnMember] = []
+        """Called with each connection that is no member any more, the channel, and whether it was the last
+        one on this node. Must not switch. Append."""
+        self._hub = hub
+        self._fanout = fanout
+        self._metrics = metrics
+        self._connections = table
+        self._birth = table.ids.birth
+        self._max_channels = max_channels
+        self._others = others
+        self._registrar = registrar
+        self._left: deque[tuple[Connection, tuple[str, ...]]] = deque()
+        self._leavers = 0
+        self._turns: dict[tuple[str, str], deque[object]] = {}
+        """LocalChannel → the publishers that have asked the registry for its nodes, in their order."""
+        self._unsettled: dict[int, float] = {}
+        """Epochs of nodes that could not report a channel to the registry, and until when that counts."""
+
+    # --- members --------------------------------------------------------------------------------------------
+
+    def join(self, app: str, channel: str, connection: Connection) -> bool:
+        """Put a connection into a channel. Publications that begin after the return reach it, from any node.
+
+        Returns True if it is a new member. False: it was a member before, or is not in service in this app.
+        Raises :class:`ChannelRefused`, with a text for the caller.
+        """
+        known = self._hub.apps.get(app)
+        if known is None:
+            return False
+        self._check(known, channel, connection)
+        new = self.membership.join(known, channel, connection)
+        if channel in known.channels:
+            self._report_join(known.channels[channel], connection, new)
+        return new
+
+    def _report_join(self, channel: LocalChannel, connection: Connection, new: bool) -> None:
+        """Let the registry know a member, and call the listeners if it is ``new``. May switch."""
+        is_first = len(channel.members) == 1
+        if self._registrar is not None:
+            is_first = self._registrar.joined(channel.app.name, channel.name, new) and is_first
+        if new:
+            for listener in self.on_joined:
+                listener(connection, channel.name, is_first)
+
+    def _check(self, app: App, channel: str, connection: Connection) -> None:
+        check_name(channel)
+        held = connection.channels
+        if type(held) is dict and len(held) >= MAX_CHANNELS_OF_A_CONNECTION and channel not in held:
+            raise ChannelRefused(
+                "full", f"the connection is subscribed to {MAX_CHANNELS_OF_A_CONNECTION} channels already"
+            )
+        if channel not in app.channels:
+            limit = self._max_channels(app.name)
+            if limit and len(app.channels) >= limit:
+                raise ChannelRefused("full", f"the app has {limit} channels on this node, which is its limit")
+
+    def leave(self, app: str, channel: str, connection: Connection) -> bool:
+        """Take a connection out of a channel. Return whether it was a member. Never switches."""
+        known = self._hub.apps.get(app)
+        local = None if known is None else known.channels.get(channel)
+        if known is None or local is None or not self.membership.leave(known, channel, connection):
+            return False
+        self._parted(connection, local)
+        return True
+
+    def _parted(self, connection: Connection, channel: LocalChannel) -> None:
+        if self._registrar is not None:
+            self._registrar.changed(channel.app.name, channel.name)
+        for listener in self.on_parted:
+            listener(connection, channel.name, not channel.members)
+
+    def leave_all(self, connection: Connection) -> tuple[str, ...]:
+        """Take a connection out of all its channels, without a notice. Return their names. Never switches."""
+        channels = self.membership.leave_all(connection)
+        for channel in channels:
+            self._parted(connection, channel)
+        return tuple([channel.name for channel in channels])
+
+    def channels_of(self, connection: Connection) -> tuple[str, ...]:
+        """The names of a connection's channels in the order of joining. Never switches."""
+        return tuple([channel.name for channel in channels_of(connection)])
+
+    def ended(self, connection: Connection) -> None:
+        """Handle the end of a connection (``ConnectionContext.ended``). Never switches."""
+        if connection.channels is None:
+            return
+        channels = self.leave_all(connection)
+        if self.on_left:
+            self._left.append((connection, channels))
+            if self._leavers < LEAVERS:
+                self._leavers += 1
+                gevent.spawn(self._run_left)
+
+    def _run_left(self) -> None:
+        """Greenlet: call the listeners for ended connections, until none is left."""
+        try:
+            while self._left:
+                connection, channels = self._left.popleft()
+                for listener in self.on_left:
+                    try:
+                        listener(connection, channels)
+                    except Exception:
+                        log.exception(
+                            "a listener of ended channel members failed",
+                            extra={"connection": connection.peer},
+                        )
+        finally:
+            self._leavers -= 1
+
+    # --- publishing -----------------------------------------------------------------------------------------
+
+    def publish(
+        self,
+        app: str,
+        channel: str,
+        event: Event,
+        except_users: tuple[str, ...] = (),
+        except_connection: Connection | str | None = None,
+        at_most: int | None = None,
+    ) -> Outcome:
+        """Publish to a channel (:class:`Publication`). Publications of one node to a channel arrive in the
+        order of the calls.
+
+        NOT_SENT: the channel has no members. PARTLY: a node with members is known not to receive it. FAILED:
+        no node receives it.
+        """
+        what = Publication(channel, event, except_users, except_connection, at_most)
+        return self.publish_each(app, (what,))[0]
+
+    def publish_each(self, app: str, publications: Sequence[Publication]) -> list[Outcome]:
+        """The same for many, in their order, with one query to the registry."""
+        others = self._others
+        if others is None:
+            return self._publish_each(app, publications, {})
+        channels = dict.fromkeys([each.channel for each in publications])
+        if len(others.registry.leases()) <= 1 and not any(
+            (app, channel) in self._turns for channel in channels
+        ):
+            return self._publish_each(app, publications, {})
+        ticket = object()
+        for channel in channels:
+            self._turns.setdefault((app, channel), deque()).append(ticket)
+        try:
+            found = others.registry.find_channels(app, list(channels))
+            where: dict[str, Mapping[int, int] | None] = dict.fromkeys(channels)
+            where.update(zip(channels, found or (), strict=False))
+            for channel in channels:
+                while self._turns[app, channel][0] is not ticket:
+                    gevent.sleep(_TURN_SECONDS)
+            return self._publish_each(app, publications, where)
+        finally:
+            for channel in channels:
+                turns = self._turns[app, channel]
+                turns.remove(ticket)
+                if not turns:
+                    del self._turns[app, channel]
+
+    def _publish_each(
+        self, app: str, publications: Sequence[Publication], where: Mapping[str, Mapping[int, int] | None]
+    ) -> list[Outcome]:
+        outcomes = []
+        for number, each in enumerate(publications, 1):
+            outcomes.append(self._publish(app, each, where.get(each.channel, _NOWHERE)))
+            if not number % YIELD_TARGETS:
+                serve_others()
+        return outcomes
+
+    def _publish(self, app: str, what: Publication, nodes: Mapping[int, int] | None) -> Outcome:
+        """Deliver here, and send to ``nodes``, a table of nodes and their numbers of members. None: send to
+        all nodes. Never switches.
+        """
+        others = self._others
+        own = 0 if others is None else others.node_messages.own_epoch
+        if what.at_most is not None:
+            elsewhere = sum(members for epoch, members in (nodes or {}).items() if epoch != own)
+            if self._hub.member_count(app, what.channel) + elsewhere > what.at_most:
+                return Outcome.NOT_SENT
+        reached = self.deliver(app, what)
+        sent = missed = 0
+        if others is not None:
+            receivers = self._receivers(others, app, what.channel, nodes, reached > 0) - {own}
+            if receivers:
+                skipped = what.except_connection
+                if isinstance(skipped, Connection):
+                    skipped = ""
+                item = ToChannel(app, what.channel, what.event, what.except_users, skipped or "", what.stored)
+                sent = others.node_messages.send_each(receivers, item)
+                missed = len(receivers) - sent
+        if not (reached or sent):
+            return Outcome.FAILED if missed else Outcome.NOT_SENT
+        self._metrics.pushes += 1
+        return Outcome.PARTLY if missed else Outcome.SENT
+
+    def _receivers(
+        self, others: OtherNodes, app: str, channel: str, nodes: Mapping[int, int] | None, reached: bool
+    ) -> set[int]:
+        """The epochs of the nodes that must get a publication. ``reached``: this node has members."""
+        leases, own = others.registry.leases(), others.node_messages.own_epoch
+        reported = self._registrar is not None and self._registrar.is_reported(app, channel)
+        # If the registry has lost this node, it may have lost others too.
+        if nodes is None or (own not in nodes and reached and reported):
+            return {epoch for epoch, lease in leases.items() if lease.birth}
+        if self._unsettled:
+            now = monotonic()
+            self._unsettled = {epoch: until for epoch, until in self._unsettled.items() if until > now}
+            return {*nodes, *self._unsettled} & leases.keys()
+        return {*nodes}
+
+    def peer_unsettled(self, epoch: int) -> None:
+        """Record that a node could not report a channel to the registry. Never switches."""
+        self._unsettled[epoch] = monotonic() + UNSETTLED_SECONDS
+
+    def received(self, item: ToChannel) -> None:
+        """Deliver a publication of another node. Never switches."""
+        skipped = item.except_connection or None
+        what = Publication(item.channel, item.event, item.except_users, skipped, stored=item.stored)
+        self.deliver(item.app, what)
+
+    def deliver(self, app: str, what: Publication) -> int:
+        """Deliver to the members on this node. Return the number of connections reached. Never switches."""
+        channel = self._local(app, what.channel)
+        if channel is None:
+            return 0
+        skipped = what.except_connection
+        if isinstance(skipped, str):
+            skipped = self._connections.find(app, skipped)
+        if what.stored:
+            others = [
+                each
+                for each in channel.members
+                if each is not skipped
+                and each.user not in what.except_users
+                and (each.dialect_state is None or not each.dialect_state.channels_from_log)
+            ]
+            return self._fanout.to_some(channel.app, others, what.event)
+        return self._fanout.to_channel(channel, what.event, what.except_users, skipped)
+
+    # --- queries --------------------------------------------------------------------------------------------
+
+    def add_to(self, queries: NodeQueries) -> None:
+        """Answer the queries of other nodes."""
+        queries.add("hall", ChannelMembersQuery, self._members_here)
+        queries.add("halls", ChannelNamesQuery, self._page_here)
+
+    def _find(self, app: str, channel: str) -> list[dict[int, int]] | None:
+        """The nodes with members of a channel and their numbers, by epoch. None: the registry does not
+        answer.
+        """
+        if self._others is None or not self._others.node_messages.peers():
+            return [{}]
+        return self._others.registry.find_channels(app, [channel])
+
+    def members(self, app: str, channel: str, after: str = "", limit: int = 1000) -> MemberPage:
+        """Members in the order of joining, after the cursor ``after`` (a page's ``next``)."""
+        query = ChannelMembersQuery(app, channel, after, limit + 1)
+        shares, missing = [self._members_here(query)], list[str]()
+        if self._others is not None:
+            peers, found = self._others.node_messages.peers(), self._find(app, channel)
+            nodes = peers if found is None else [lease for lease in peers if lease.epoch in found[0]]
+            answers, missing = self._others.query("hall", query, nodes)
+            shares += read(answers, MembersHere).values()
+        return page_of(shares, limit, tuple(missing))
+
+    def _members_here(self, query: ChannelMembersQuery) -> MembersHere:
+        found = self._local(query.app, query.channel)
+        if found is None:
+            return MembersHere(0, [], self._birth)
+        after = read_cursor(query.after)
+        behind = (
+            (connection, joined)
+            for connection, joined in found.members.items()
+            if (joined, self._birth) > after
+        )
+        members = [
+            ChannelMember(
+                self._connections.id_of(connection),
+                connection.user or "",
+                connection.device,
+                connection.encoding.dialect.name,
+                joined,
+                *[info.decode() for info in infos_of(connection, query.channel)],
+            )
+            for connection, joined in islice(behind, query.limit)
+        ]
+        return MembersHere(len(found.members), members, self._birth)
+
+    def count(self, app: str, channel: str) -> int:
+        """The number of connections in a channel. Numbers of other nodes are about a second old."""
+        own = 0 if self._others is None else self._others.node_messages.own_epoch
+        found = self._find(app, channel) or [{}]
+        elsewhere = sum(members for epoch, members in found[0].items() if epoch != own)
+        return self._hub.member_count(app, channel) + elsewhere
+
+    def page(self, app: str, after: str = "", limit: int = 1000) -> ChannelPage:
+        """Channels of an app in the order of names, after the name ``after``."""
+        query = ChannelNamesQuery(app, after, limit + 1)
+        own = self._page_here(query)
+        answers, missing = ({}, []) if self._others is None else self._others.query("halls", query)
+        total, members = own.total, {each.channel: each.members for each in own.channels}
+        for answer in read(answers, ChannelNamesAnswer).values():
+            total += answer.total
+            for each in answer.channels:
+                members[each.channel] = members.get(each.channel, 0) + each.members
+        channels = sorted(members)
+        more = len(channels) > limit
+        if not after and not more:
+            total = len(channels)
+        return ChannelPage(
+            total,
+            [ChannelCount(channel, members[channel]) for channel in channels[:limit]],
+            more,
+            tuple(missing),
+        )
+
+    def _page_here(self, query: ChannelNamesQuery) -> ChannelNamesAnswer:
+        known = self._hub.apps.get(query.app)
+        if known is None:
+            return ChannelNamesAnswer(0, [])
+        names = nsmallest(query.limit, (name for name in known.channels if name > query.after))
+        return ChannelNamesAnswer(
+            len(known.channels), [ChannelCount(name, len(known.channels[name].members)) for name in names]
+        )
+
+    def _local(self, app: str, channel: str) -> LocalChannel | None:
+        known = self._hub.apps.get(app)
+        return None if known is None else known.channels.get(channel)
+
+
+def infos_of(connection: Connection, channel: str) -> tuple[bytes, bytes]:
+    """JSON about a connection for others: in all its channels, and in this one (``b""``: none)."""
+    state = connection.dialect_state
+    if state is None:
+        return b"", b""
+    return state.info, (state.channel_infos or {}).get(channel, b"")
+
+
+def page_of(shares: Iterable[MembersHere], limit: int, missing: tuple[str, ...] = ()) -> MemberPage:
+    """Make one page from the pages of all nodes. Each of them has at most ``limit`` + 1 members."""
+    total, found = 0, []
+    for share in shares:
+        total += share.total
+        found += [(member.joined, share.birth, member) for member in share.members]
+    found.sort(key=lambda entry: entry[:2])
+    more = len(found) > limit
+    page = found[:limit]
+    return MemberPage(
+        total,
+        [member for _, _, member in page],
+        cursor(*page[-1][:2]) if more and page else "",
+        missing,
+    )
+
+
+def cursor(joined: float, birth: int) -> str:
+    """The cursor after a member, in the order of joining."""
+    return f"{joined!r}-{birth:x}"
+
+
+def read_cursor(text: str) -> tuple[float, int]:
+    """Decode a :func:`cursor`. An invalid text means before all members."""
+    joined, _, birth = text.partition("-")
+    try:
+        place = float(joined), int(birth, 16)
+    except ValueError:
+        return 0.0, 0
+    return place if isfinite(place[0]) else (0.0, 0)

@@ -1,0 +1,439 @@
+"""Streamed messages: a back end opens a message in a channel, appends pieces to it, and closes it.
+
+Subscribers receive the pieces. The end is an ordinary publication with the whole text, which goes to the
+history of the channel, too. The node that opened a message owns it; its id names this node. Other nodes with
+subscribers have a copy of the text for late subscribers. If the publisher or the owner dies, the message is
+closed as incomplete.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from time import monotonic
+from typing import Final, Literal
+
+import gevent
+import msgspec
+from msgspec import Struct
+
+from imserver.cluster.history import Position
+from imserver.cluster.registry import Lease
+from imserver.config.settings import LimitSettings
+from imserver.hub.hub import Hub
+from imserver.model import Event
+from imserver.services.channels.channels import Channels
+from imserver.services.channels.connections import Connections
+from imserver.services.channels.members import ChannelRefused, Publication, check_name
+from imserver.services.channels.open_streams import OpenStream
+from imserver.services.nodes import NodeQueries, OtherNodes
+from imserver.services.sessions.connection_ids import ConnectionTable
+from imserver.transport.connection import Connection
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS: Final = 1.0
+"""How often the streams are looked at. The owner of a stream without a new piece sends a sign of life."""
+SILENT_SECONDS: Final = 10.0
+"""Time without a sign of life after which a node asks the owner of a stream."""
+CLOSED_SECONDS: Final = 60.0
+"""How long a closed stream is known, so that a repeated request is answered."""
+MOST_CLOSED: Final = 20_000
+MOST_BYTES: Final = 512 * 1024
+"""Limit of the text of any message, and of the pieces in a query: they must fit into those between nodes."""
+
+
+class AppendStatus(StrEnum):
+    """What became of a piece."""
+
+    APPENDED = "appended"
+    REPEATED = "repeated"
+    """The stream has a piece with this number."""
+    GAP = "gap"
+    """Pieces before it are missing."""
+    TOO_LONG = "too_long"
+    """The message would be too long."""
+    CLOSED = "closed"
+    """The stream is closed."""
+    UNKNOWN = "unknown"
+    """There is no such stream."""
+    FAILED = "failed"
+    """The node of the stream, or its history, did not answer."""
+
+
+class Piece(Struct, frozen=True, array_like=True, gc=False):
+    """A piece of a stream. The first one has the ``number`` 1."""
+
+    stream: str
+    number: int
+    text: str
+
+
+class AppendPieces(Struct, frozen=True, array_like=True):
+    """Append pieces to streams of the queried node. The answer has an :class:`AppendedPiece` for each."""
+
+    app: str
+    pieces: Sequence[Piece]
+
+
+class AppendedPiece(Struct, frozen=True, array_like=True, gc=False):
+    """The result of appending a piece. ``piece``: number of the last piece of the stream (0: unknown)."""
+
+    status: AppendStatus
+    piece: int = 0
+
+
+class CloseStream(Struct, frozen=True, array_like=True):
+    """Close a stream of the queried node. The answer is a :class:`ClosedStream`."""
+
+    app: str
+    stream: str
+    incomplete: bool
+
+
+class ClosedStream(Struct, frozen=True, array_like=True):
+    """The result of closing a stream. ``epoch``, ``offset``: its place in the history (0: it has none)."""
+
+    status: Literal["closed", "repeated", "unknown", "failed"]
+    channel: str = ""
+    epoch: str = ""
+    offset: int = 0
+
+
+class StreamQuery(Struct, frozen=True, array_like=True):
+    """The state of a stream of the queried node."""
+
+    app: str
+    stream: str
+
+
+class StreamState(Struct, frozen=True, array_like=True):
+    """``so_far``: the event with the whole text. None: the stream is being closed, or (``over``) is over."""
+
+    so_far: Event | None = None
+    over: bool = False
+
+
+class _OwnStream(Struct):
+    """A stream that this node owns. ``touched``: monotonic time of its last piece. ``ended``: it takes no
+    more pieces. ``closing``: a greenlet publishes its end."""
+
+    stream: OpenStream
+    limit: int
+    left: int
+    touched: float
+    ended: bool = False
+    closing: bool = False
+    incomplete: bool = False
+
+
+class StreamedMessages:
+    """Streamed messages of all nodes. Owner of the streams that were opened on this node.
+
+    ``others`` is None without a cluster. Make it after the services of dialects: they tell a connection that
+    it was subscribed before it receives a stream.
+    """
+
+    def __init__(
+        self,
+        channels: Channels,
+        hub: Hub,
+        table: ConnectionTable,
+        connections: Connections,
+        queries: NodeQueries,
+        limits: LimitSettings,
+        others: OtherNodes | None = None,
+    ) -> None:
+        self._channels = channels
+        self._streams = channels.streams
+        self._hub = hub
+        self._table = table
+        self._max_streams = limits.open_streams
+        # In JSON a byte of text may take six.
+        self._max_bytes = min(limits.stream_bytes, limits.outbox_bytes // 8, MOST_BYTES)
+        self._idle_seconds = limits.stream_seconds
+        self._others = others
+        self._own: dict[str, _OwnStream] = {}
+        self._counts: dict[str, int] = {}
+        """App → number of its streams in ``_own``."""
+        self._closed: dict[str, tuple[float, str, ClosedStream]] = {}
+        """Streams that were closed lately → monotonic time, app and result. In the order of time."""
+        connections.on_join.append(self._joined)
+        queries.add("append pieces", AppendPieces, lambda q: self._append_here(q.app, q.pieces))
+        queries.add("close stream", CloseStream, lambda q: self._close_here(q.app, q.stream, q.incomplete))
+        queries.add("stream", StreamQuery, self._state_here)
+
+    def _joined(
+        self, connection: Connection, channel: str, _about: bytes, new: bool, _position: Position | None
+    ) -> None:
+        """The back end has subscribed a connection of this node. Never switches."""
+        if new:
+            self._channels.send_streams(connection, channel)
+
+    # --- publishers -----------------------------------------------------------------------------------------
+
+    def open(self, app: str, head: Event, text: str) -> str:
+        """Open a stream, and return its id. May switch.
+
+        ``head``: sender, type and time of the message; its ``channel`` names the channel. ``text``: its
+        beginning. Raises :class:`ChannelRefused`: ``name``, ``full`` (the app has too many), ``limit``.
+        """
+        part = head.channel
+        assert part is not None
+        check_name(part.name)
+        count = self._counts.get(app, 0)
+        if count >= self._max_streams:
+            raise ChannelRefused("full", f"the app has {count} open streams on this node, which is its limit")
+        limit = min(self._max_bytes, self._channels.options(app, part.name).max_bytes or self._max_bytes)
+        size = len(text.encode()) + len(part.tags)
+        if size > limit:
+            raise ChannelRefused("limit", f"a message of the channel has at most {limit} bytes")
+        id, now = self._table.ids.id_of(self._table.ids.next_number()), monotonic()
+        stream = OpenStream(id, app, part.name, head, [text], 0, now, owned=True)
+        self._own[id] = _OwnStream(stream, limit, limit - size, now)
+        self._counts[app] = count + 1
+        self._streams.add(stream)
+        self._publish(app, [stream.so_far()])
+        return id
+
+    def append(self, app: str, pieces: Sequence[Piece]) -> list[AppendedPiece]:
+        """Append pieces to streams of any nodes, in their order. May switch."""
+        elsewhere: dict[int, list[int]] = {}
+        leases: dict[int, Lease] = {}
+        here: list[int] = []
+        found = [AppendedPiece(AppendStatus.FAILED)] * len(pieces)
+        for place, piece in enumerate(pieces):
+            lease = None if piece.stream in self._own else self._table.node_of(piece.stream, self._others)
+            if lease is None:
+                here.append(place)
+            elif len(piece.text.encode()) > self._max_bytes:
+                found[place] = AppendedPiece(AppendStatus.TOO_LONG)
+            else:
+                leases[lease.epoch] = lease
+                elsewhere.setdefault(lease.epoch, []).append(place)
+
+        def ask(epoch: int, places: list[int]) -> None:
+            assert self._others is not None
+            for some in _in_parts(places, pieces):
+                query = AppendPieces(app, [pieces[place] for place in some])
+                answers = self._others.query_behind(
+                    leases[epoch], "append pieces", query, list[AppendedPiece]
+                )
+                for place, answer in zip(some, answers or (), strict=False):
+                    found[place] = answer
+
+        asking = [gevent.spawn(ask, epoch, places) for epoch, places in elsewhere.items()]
+        if here:
+            answers = self._append_here(app, [pieces[place] for place in here])
+            for place, answer in zip(here, answers, strict=True):
+                found[place] = answer
+        gevent.joinall(asking)
+        return found
+
+    def _append_here(self, app: str, pieces: Sequence[Piece]) -> list[AppendedPiece]:
+        found, events, now = [], [], monotonic()
+        for piece in pieces:
+            own = self._own.get(piece.stream)
+            if own is None or own.stream.app != app:
+                _, of_app, _ = self._closed.get(piece.stream, (0.0, "", None))
+                found.append(AppendedPiece(AppendStatus.CLOSED if of_app == app else AppendStatus.UNKNOWN))
+                continue
+            status = self._take(own, piece, now)
+            found.append(AppendedPiece(status, own.stream.piece))
+            if status is AppendStatus.APPENDED:
+                events.append(own.stream.event(piece.text))
+        if events:
+            self._publish(app, events)
+        return found
+
+    def _take(self, own: _OwnStream, piece: Piece, now: float) -> AppendStatus:
+        stream = own.stream
+        if own.ended:
+            return AppendStatus.CLOSED
+        if piece.number <= stream.piece:
+            return AppendStatus.REPEATED
+        if piece.number > stream.piece + 1:
+            return AppendStatus.GAP
+        size = len(piece.text.encode())
+        if size > own.left:
+            return AppendStatus.TOO_LONG
+        own.left -= size
+        own.touched = stream.heard = now
+        stream.piece = piece.number
+        stream.pieces.append(piece.text)
+        return AppendStatus.APPENDED
+
+    def _publish(self, app: str, events: Sequence[Event]) -> None:
+        """Publish events that have no place in a history. May switch."""
+        named = [Publication(each.channel.name, each) for each in events if each.channel is not None]
+        self._channels.publish_each(app, named)
+
+    def close(self, app: str, stream: str, incomplete: bool = False) -> ClosedStream:
+        """Close a stream of any node. ``incomplete``: its publisher could not finish it. May switch."""
+        lease = self._table.node_of(stream, self._others)
+        if lease is None or self._others is None:
+            return self._close_here(app, stream, incomplete)
+        query = CloseStream(app, stream, incomplete)
+        answer: ClosedStream | None = self._others.query_behind(lease, "close stream", query, ClosedStream)
+        return ClosedStream("failed") if answer is None else answer
+
+    def _close_here(self, app: str, id: str, incomplete: bool) -> ClosedStream:
+        own = self._own.get(id)
+        if own is None:
+            _, of_app, closed = self._closed.get(id, (0.0, "", None))
+            if closed is None or of_app != app:
+                return ClosedStream("unknown")
+            return msgspec.structs.replace(closed, status="repeated")
+        if own.stream.app != app:
+            return ClosedStream("unknown")
+        return self._end(id, own, incomplete) or ClosedStream("failed")
+
+    def _end(self, id: str, own: _OwnStream, incomplete: bool) -> ClosedStream | None:
+        """Publish the end of a stream. May switch. None: try again, because the history does not answer, or
+        another greenlet is doing it.
+        """
+        if own.closing:
+            return None
+        stream = own.stream
+        if not own.ended:
+            own.ended, own.incomplete = True, incomplete
+            # Who subscribes from now on receives the end, live or from the history.
+            self._streams.remove(stream.app, stream.channel, id)
+        own.closing = True
+        try:
+            position = self._publish_end(stream, own.incomplete)
+        except ChannelRefused:
+            return None
+        finally:
+            own.closing = False
+        if self._own.pop(id, None) is not None:
+            self._counts[stream.app] -= 1
+        closed = ClosedStream("closed", stream.channel)
+        if position is not None:
+            closed = ClosedStream("closed", stream.channel, position.epoch, position.offset)
+        self._closed[id] = monotonic(), stream.app, closed
+        while len(self._closed) > MOST_CLOSED:
+            del self._closed[next(iter(self._closed))]
+        return closed
+
+    def _publish_end(self, stream: OpenStream, incomplete: bool) -> Position | None:
+        """Publish the end of a stream, to the history, too. May switch. Raises ChannelRefused: the history
+        does not answer."""
+        event = stream.end(incomplete)
+        if event.kind == "msg":
+            try:
+                return self._channels.publish_event(stream.app, stream.channel, event).position
+            except ChannelRefused as refused:
+                if refused.reason == "unavailable":
+                    raise
+        self._publish(stream.app, [msgspec.structs.replace(event, kind="stream")])
+        return None
+
+    def close_all(self) -> None:
+        """Close the streams of this node, which stops. May switch."""
+        for id, own in tuple(self._own.items()):
+            if self._end(id, own, True) is None:
+                log.warning("an open stream of %s is lost: the history does not answer", own.stream.app)
+
+    def forget(self, app: str) -> None:
+        """Remove everything of a deleted app. Never switches."""
+        for stream in self._streams.all():
+            if stream.app == app:
+                self._streams.remove(app, stream.channel, stream.id)
+        for id in [id for id, own in self._own.items() if own.stream.app == app]:
+            del self._own[id]
+        self._counts.pop(app, None)
+
+    # --- time-outs and gaps ---------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Greenlet: close streams without publishers or owners, and read what copies lack."""
+        due = monotonic() + LOOK_SECONDS
+        while True:
+            self._streams.gap.wait(max(0.0, due - monotonic()))
+            self._streams.gap.clear()
+            gaps, self._streams.gaps = self._streams.gaps, {}
+            for id, (app, channel) in gaps.items():
+                gevent.spawn(self._fill, app, channel, id)
+            if monotonic() >= due:
+                try:
+                    self.look(monotonic())
+                except Exception:
+                    log.exception("the open streams could not be looked at")
+                due = monotonic() + LOOK_SECONDS
+
+    def look(self, now: float) -> None:
+        """Look at all streams: time-outs, signs of life, copies that nobody needs. May switch."""
+        for id, closed in tuple(self._closed.items()):
+            if closed[0] + CLOSED_SECONDS > now:
+                break
+            del self._closed[id]
+        quiet: dict[str, list[Event]] = {}
+        for id, own in tuple(self._own.items()):
+            if own.closing:
+                continue
+            if own.ended or own.touched + self._idle_seconds <= now:
+                if self._end(id, own, True) is None:
+                    break  # the history does not answer
+            elif own.stream.heard + LOOK_SECONDS <= now:
+                quiet.setdefault(own.stream.app, []).append(own.stream.event(""))
+        if self._others is None:
+            return
+        for app, events in quiet.items():
+            self._publish(app, events)
+        for copy in self._streams.all():
+            if copy.owned:
+                continue
+            if not self._hub.member_count(copy.app, copy.channel):
+                self._streams.remove(copy.app, copy.channel, copy.id)
+            elif copy.heard + SILENT_SECONDS <= now:
+                copy.heard = now
+                gevent.spawn(self._fill, copy.app, copy.channel, copy.id)
+
+    def _state_here(self, query: StreamQuery) -> StreamState:
+        own = self._own.get(query.stream)
+        if own is None or own.stream.app != query.app:
+            return StreamState(over=True)
+        return StreamState() if own.ended else StreamState(own.stream.so_far())
+
+    def _fill(self, app: str, channel: str, id: str) -> None:
+        """Read the text of a stream from its owner; close the copy if there is none any more. May switch."""
+        assert self._others is not None
+        lease = self._table.node_of(id, self._others)
+        state: StreamState | None = StreamState(over=True)
+        if lease is not None:
+            query = StreamQuery(app, id)
+            state = self._others.query_behind(lease, "stream", query, StreamState)
+        copy = self._streams.of(app, channel).get(id)
+        if state is None:
+            return  # asked again after the next sign of life, or silence
+        if state.so_far is not None:
+            self._channels.deliver(app, Publication(channel, state.so_far))
+        elif state.over and copy is not None:
+            self._lose(copy, owner_is_dead=lease is None)
+
+    def _lose(self, copy: OpenStream, owner_is_dead: bool) -> None:
+        """End a copy whose owner has ended. Other nodes do the same: a history stores the id once."""
+        self._streams.remove(copy.app, copy.channel, copy.id)
+        if not self._channels.options(copy.app, copy.channel).has_history:
+            self._channels.deliver(copy.app, Publication(copy.channel, copy.end(True)))
+        elif owner_is_dead:
+            try:
+                self._publish_end(copy, True)
+            except ChannelRefused:
+                self._streams.add(copy)  # tried again after SILENT_SECONDS
+
+
+def _in_parts(places: Sequence[int], pieces: Sequence[Piece]) -> Iterator[list[int]]:
+    """Divide the places of pieces, so that the texts of a part have at most about :data:`MOST_BYTES`."""
+    part: list[int] = []
+    size = 0
+    for place in places:
+        piece_size = len(pieces[place].text.encode())
+        if part and size + piece_size > MOST_BYTES:
+            yield part
+            part, size = [], 0
+        part.append(place)
+        size += piece_size
+    yield part

@@ -1,0 +1,622 @@
+"""The centrifuge dialect: clients of Centrifugo log in with a token of the app, and use channels.
+
+Who has no token is a connection without a user, if the app is open. Their tokens may renew a session or a
+subscription until :data:`GRACE_SECONDS` after its end. A back end of the app (``back_ends``) may decide about
+connections without a token, and renew sessions and subscriptions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import ceil
+from sys import intern
+from time import monotonic, time
+from typing import Any, Final
+from urllib.parse import unquote
+
+import gevent
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec.structs import replace
+
+from imserver import __version__, errors
+from imserver.auth.channel_tokens import (
+    ChannelClaims,
+    ConnectionClaims,
+    connection_claims,
+)
+from imserver.auth.login import Logins
+from imserver.auth.rules import LoginDecision
+from imserver.auth.tokens import MAX_EXPIRES_AT, BadToken, TokenExpired
+from imserver.cluster.history import HistoryPage, Position
+from imserver.config.settings import ChannelSettings
+from imserver.hub.hub import is_member
+from imserver.model import (
+    AskBackEnd,
+    AskHistory,
+    AskPresence,
+    AskPresenceStats,
+    CentrifugeLogin,
+    ChannelPart,
+    DialectState,
+    Event,
+    Login,
+    RefreshLogin,
+    RefreshSubscription,
+    Reply,
+    Subscribe,
+)
+from imserver.protocol.centrifuge import (
+    ClientView,
+    ConnectResult,
+    HistoryResult,
+    PresenceResult,
+    PresenceStatsResult,
+    RefreshResult,
+    SubRefreshResult,
+    SubscribeResult,
+    compressed,
+    publication_of,
+)
+from imserver.services.channels.channels import Channels, Subscribed
+from imserver.services.channels.commands import MAX_PRESENCE, ChannelAnswers, ChannelCommands, set_info
+from imserver.services.channels.connections import Connections
+from imserver.services.channels.consent import disconnect
+from imserver.services.channels.members import ChannelMember, ChannelRefused, MemberPage
+from imserver.services.nodes import NodeQueries
+from imserver.services.sessions.sessions import Sessions, say
+from imserver.services.webhooks.back_ends import BackEndCall, BackEndRefused, BackEnds, BackEndUnavailable
+from imserver.transport.connection import OPEN, Connection
+from imserver.transport.gate import Head
+from imserver.transport.stream import Stream
+
+NAME: Final = "centrifuge"
+VERSION: Final = f"imserver {__version__}"
+GRACE_SECONDS: Final = 25
+"""Time for a client to renew a token that has just expired. Clients begin at its end."""
+RENEWAL_SECONDS: Final = 60
+"""After this time the back end is asked again if it has not renewed a session or a subscription."""
+CLOSE_INVALID_TOKEN: Final = 3500
+CLOSE_BAD_REQUEST: Final = 3501
+CLOSE_SUBSCRIPTION_EXPIRED: Final = 3006
+_DENIED: Final = Reply(errors.CENTRIFUGE_PERMISSION_DENIED)
+_EXPIRED: Final = Reply(errors.CENTRIFUGE_TOKEN_EXPIRED)
+_INTERNAL: Final = Reply(errors.CENTRIFUGE_INTERNAL)
+REFUSALS: Final = {
+    "name": Reply(errors.CENTRIFUGE_BAD_DATA),
+    "denied": _DENIED,
+    "expired": _EXPIRED,
+    "full": Reply(errors.CENTRIFUGE_LIMIT_EXCEEDED),
+    "limit": Reply(errors.CENTRIFUGE_LIMIT_EXCEEDED),
+    "exists": Reply(errors.CENTRIFUGE_ALREADY_SUBSCRIBED),
+    "ended": _INTERNAL,
+    "unavailable": _INTERNAL,
+    "not_available": Reply(errors.CENTRIFUGE_NOT_AVAILABLE),
+    "unrecoverable": Reply(errors.CENTRIFUGE_UNRECOVERABLE),
+}
+"""Reason of a :class:`ChannelRefused` → the error of the client."""
+
+Answer = Callable[[Reply], None]
+
+
+class _Connected(ConnectionClaims):
+    """What a back end answers about a connection without a token."""
+
+    user: str = ""
+    expire_at: int | float = 0
+
+
+class _Renewed(Struct):
+    """What a back end answers about a session or a subscription at its end."""
+
+    expired: bool = False
+    expire_at: int = 0
+    info: Raw | UnsetType = UNSET
+    meta: Raw | UnsetType = UNSET
+
+
+class _RpcResult(Struct):
+    data: Raw | UnsetType = UNSET
+
+
+class SubscriptionAbout(Struct, frozen=True, array_like=True):
+    """What a back end says about a client that it subscribes: JSON for the others, JSON for the client."""
+
+    info: bytes = b""
+    data: bytes = b""
+
+
+class RefreshConnection(Struct, frozen=True, array_like=True):
+    """Let the session of a connection of the queried node end at ``expires_at`` (0: never).
+
+    The answer is whether there is one.
+    """
+
+    app: str
+    connection: str
+    expires_at: int
+
+
+class CentrifugeState(DialectState, gc=False):
+    """State of a client: the app of its path until its login, when the tokens of its subscriptions end
+    (None: they do not), and when the back end has to renew its session (0: never)."""
+
+    app: str = ""
+    ends: dict[str, int] | None = None
+    expires_at: int = 0
+
+    def resubscribes(self, _channel: str) -> bool:
+        """Every client of this dialect does."""
+        return True
+
+
+class CentrifugeAnswers(ChannelAnswers):
+    """The answers to commands on channels, and the ends of subscriptions. See :class:`ChannelAnswers`."""
+
+    def __init__(self, back_ends: BackEnds) -> None:
+        self._back_ends = back_ends
+
+    def state_of(self, connection: Connection) -> CentrifugeState:
+        """The state that :meth:`CentrifugeService.opened` has made."""
+        return _state_of(connection)
+
+    def refused(self, refused: ChannelRefused) -> Reply:
+        """An error of Centrifugo, or that of the back end."""
+        if refused.error is not None:
+            return Reply(errors.CENTRIFUGE_PERMISSION_DENIED, refused.error)
+        return REFUSALS[refused.reason]
+
+    def are_renewed(self, app: str, options: ChannelSettings) -> bool:
+        """Whether the back end renews subscriptions to such channels, and not the client. Never switches."""
+        return options.subscribe == "back_end" and self._back_ends.has(app, "sub_refresh")
+
+    def subscribed(
+        self, connection: Connection, command: Subscribe, claims: ChannelClaims, found: Subscribed
+    ) -> Reply:
+        """The position of the channel is for clients that want it, or if the channel forces recovery."""
+        app = connection.app or ""
+        positioned = command.recoverable or command.positioned or found.options.recovery
+        result = _result(found, positioned, command.recover)
+        result.data = claims.data
+        if claims.exp and not self.are_renewed(app, found.options):
+            result.expires, result.ttl = True, _ttl(claims.exp)
+        _set_end(_state_of(connection), command.channel, claims.expires_at)
+        return Reply(errors.REPLY_OK, result)
+
+    def unsubscribed(self, connection: Connection, channel: str) -> None:
+        """The token of the subscription need not be renewed."""
+        _set_end(_state_of(connection), channel, 0)
+
+    def presence(self, _command: AskPresence, page: MemberPage) -> Reply:
+        """All subscribers at once."""
+        return Reply(errors.REPLY_OK, PresenceResult(infos_of_members(page.members)))
+
+    def history(self, _command: AskHistory, page: HistoryPage) -> Reply:
+        """Publications, and the position of the newest one."""
+        return Reply(errors.REPLY_OK, history_view(page))
+
+
+class CentrifugeService:
+    """Carries out the commands of the dialect. Owner of :class:`CentrifugeState`.
+
+    ``answers``: those to commands on channels. ``queries``: answers queries of other nodes. ``default_app``:
+    the app of clients whose path names none. ``ping_seconds``: how often clients are pinged.
+    """
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        logins: Logins,
+        channels: Channels,
+        commands: ChannelCommands,
+        answers: CentrifugeAnswers,
+        back_ends: BackEnds,
+        connections: Connections,
+        queries: NodeQueries,
+        default_app: str,
+        ping_seconds: float,
+    ) -> None:
+        self._sessions = sessions
+        self._logins = logins
+        self._channels = channels
+        self._commands = commands
+        self._answers = answers
+        self._back_ends = back_ends
+        self._connections = connections
+        self._default_app = default_app
+        self._ping = max(1, ceil(ping_seconds))
+        connections.on_join.append(self._joined)
+        queries.add("refresh", RefreshConnection, self._refresh_here)
+
+    def opened(self, connection: Connection, head: Head) -> None:
+        """Expect the login of a new connection. Its path may name an app. Never switches."""
+        segments = head.path.split("/")
+        app = unquote(segments[2]) if len(segments) > 3 else self._default_app
+        # Names with a colon are those of other dialects' apps.
+        app = "" if ":" in app else self._logins.resolve(app)
+        facts = self._back_ends.facts_of(app, intern(segments[-1]), head.headers)
+        connection.dialect_state = CentrifugeState(app=app, facts=facts)
+        connection.last_seen = monotonic()
+
+    # --- sessions -------------------------------------------------------------------------------------------
+
+    def login(self, connection: Connection, command: CentrifugeLogin, answer: Answer) -> Reply | None:
+        """Begin a session, and the subscriptions that the token names. May switch."""
+        state = _state_of(connection)
+        if connection.app is not None:
+            connection.close(CLOSE_BAD_REQUEST, "bad request")
+            return None
+        app = state.app
+        kicks = self._sessions.kicks.count
+        try:
+            claims, decision = self._admit(connection, app, command)
+        except TokenExpired:
+            return _EXPIRED
+        except BadToken:
+            return _refuse_token(connection)
+        except BackEndUnavailable:
+            return _INTERNAL  # its client tries again
+        except BackEndRefused as refused:
+            return _refused(connection, refused)
+        if not decision.ok:
+            return self._refuse(connection, decision)
+        state.info = _bytes_of(claims.info)
+        if state.facts is not None and not self._logins.is_open(app):
+            state.facts.meta = _bytes_of(claims.meta)
+        decision = self._take_end(app, state, decision)
+        if decision.user:
+            login = Login(app, decision.user, command.token, decision.device)
+            code = self._sessions.login(connection, login, decision=decision, kicks=kicks)
+        else:
+            code = self._sessions.begin_without_user(connection, app, decision)
+        if code != errors.REPLY_OK:
+            return Reply(code)
+        connection.last_seen, state.app = 0.0, ""
+        self._subscribe_each(connection, state, claims, command, answer)
+        return None
+
+    def _admit(
+        self, connection: Connection, app: str, command: CentrifugeLogin
+    ) -> tuple[ConnectionClaims, LoginDecision]:
+        """What is known of a client, by its token or by the back end, and whether it may log in. May switch.
+
+        Raises BadToken, TokenExpired, BackEndUnavailable and BackEndRefused.
+        """
+        if command.token or not self._back_ends.has(app, "connect"):
+            claims = connection_claims(command.token) if command.token else ConnectionClaims()
+            if 0 < claims.exp <= time():
+                raise TokenExpired("the token has expired")
+            return claims, self._check(connection, app, claims.sub, command.token)
+        decision = self._logins.admit(app, NAME, connection)
+        if not decision.ok:
+            return ConnectionClaims(), decision
+        facts: dict[str, Any] = {"name": command.name, "version": command.version}
+        facts = {name: value for name, value in facts.items() if value}
+        if command.data:
+            facts["data"] = Raw(command.data)
+        if command.recover:
+            facts["channels"] = list(command.recover)
+        found = self._back_ends.ask(app, "connect", connection, facts, _Connected)
+        found.sub, found.exp = found.user, found.expire_at
+        if 0 < found.exp <= time():
+            raise TokenExpired("the back end names a time in the past")
+        if "\0" in found.sub:
+            return found, LoginDecision(errors.REPLY_UNAUTHORIZED, errors.CLOSE_NOT_ALLOWED)
+        expires_at = int(min(found.exp, MAX_EXPIRES_AT)) + GRACE_SECONDS if found.exp else 0
+        return found, LoginDecision(user=found.sub, expires_at=expires_at)
+
+    def _take_end(self, app: str, state: CentrifugeState, decision: LoginDecision) -> LoginDecision:
+        """The decision without its end, if the back end renews sessions of the app: this service asks it."""
+        if not decision.expires_at or not self._back_ends.has(app, "refresh"):
+            return decision
+        state.expires_at = decision.expires_at - GRACE_SECONDS
+        return replace(decision, expires_at=0)
+
+    def _check(self, connection: Connection, app: str, named: str, token: str) -> LoginDecision:
+        """The login decision. ``user`` of the result is ``""`` for a connection without a user. May switch.
+
+        In an open app anybody may be anybody, so the user ``named`` by a token needs no proof.
+        """
+        is_open = self._logins.is_open(app)
+        decision = self._logins.check(
+            app, named if is_open else "", "" if is_open else token, NAME, connection
+        )
+        if not decision.ok:
+            return decision
+        user = decision.user or (named if is_open else "")
+        if "\0" in user or not (user or is_open):
+            return LoginDecision(errors.REPLY_UNAUTHORIZED, errors.CLOSE_TOKEN_INVALID)
+        expires_at = decision.expires_at + GRACE_SECONDS if decision.expires_at else 0
+        return replace(decision, user=user, expires_at=expires_at)
+
+    def _refuse(self, connection: Connection, decision: LoginDecision) -> Reply | None:
+        if decision.close == errors.CLOSE_TOKEN_INVALID:
+            return _refuse_token(connection)
+        if decision.close == errors.CLOSE_INTERNAL_ERROR:
+            return _INTERNAL  # its client tries again
+        say(connection, decision.close)
+        return None
+
+    def _subscribe_each(
+        self,
+        connection: Connection,
+        state: CentrifugeState,
+        claims: ConnectionClaims,
+        command: CentrifugeLogin,
+        answer: Answer,
+    ) -> None:
+        """Answer a login, with the subscriptions that its token names. If one is refused, close it.
+
+        In an open app the token is not verified, so its client subscribes by its own right. May switch.
+        """
+        app, wanted = connection.app or "", claims.subscriptions
+        positions = {name: Position(*place) for name, place in command.recover.items() if name in wanted}
+
+        def subscribed(found: Mapping[str, Subscribed]) -> None:
+            subs = {f"#{connection.user}": SubscribeResult()} if connection.user else {}
+            for channel, each in found.items():
+                subs[channel] = _result(each, True, channel in positions)
+                subs[channel].data = wanted[channel].data
+            client = self._connections.id_of(connection)
+            end = 0 if self._back_ends.has(app, "refresh") else claims.exp
+            session = self._connections.secret_of(connection) if isinstance(connection, Stream) else ""
+            result = ConnectResult(
+                client, VERSION, end > 0, _ttl(end), subs or None, self._ping, True, session, claims.data
+            )
+            answer(Reply(errors.REPLY_OK, result))
+
+        try:
+            if self._logins.is_open(app):
+                for channel in wanted:
+                    self._commands.permit(connection, channel, "")
+            for channel, about in wanted.items():
+                set_info(state, channel, _bytes_of(about.info))
+            since = {channel: positions.get(channel) for channel in wanted}
+            self._channels.subscribe_each(connection, since, subscribed)
+        except ChannelRefused as refused:
+            say(connection, _CLOSE_OF.get(refused.reason, errors.CLOSE_NOT_ALLOWED))
+
+    def refresh(self, connection: Connection, command: RefreshLogin) -> Reply | None:
+        """Renew the token of a session. May switch."""
+        app = connection.app or ""
+        try:
+            claims = connection_claims(command.token)
+        except BadToken:
+            return _refuse_token(connection)
+        if 0 < claims.exp <= time():
+            return _EXPIRED
+        decision = self._check(connection, app, claims.sub, command.token)
+        if not decision.ok:
+            return self._refuse(connection, decision)
+        if decision.user != connection.user:
+            return _refuse_token(connection)
+        _state_of(connection).expires_at = 0
+        self._logins.began(connection, decision)
+        client = self._connections.id_of(connection)
+        return Reply(errors.REPLY_OK, RefreshResult(client, VERSION, claims.exp > 0, _ttl(claims.exp)))
+
+    def _refresh_here(self, query: RefreshConnection) -> bool:
+        connection = self._connections.find(query.app, query.connection)
+        if connection is None:
+            return False
+        expires_at = query.expires_at + GRACE_SECONDS if query.expires_at else 0
+        decision = LoginDecision(expires_at=expires_at)
+        if isinstance(connection.dialect_state, CentrifugeState):
+            connection.dialect_state.expires_at = 0
+            decision = self._take_end(query.app, connection.dialect_state, decision)
+        self._logins.began(connection, decision)
+        return True
+
+    def ask_back_end(self, connection: Connection, command: AskBackEnd) -> Reply | None:
+        """Call a method of the app's back end. Switches."""
+        app = connection.app or ""
+        if not self._back_ends.has(app, "rpc"):
+            return Reply(errors.CENTRIFUGE_METHOD_NOT_FOUND)
+        facts: dict[str, Any] = {"method": command.method}
+        if command.data:
+            facts["data"] = Raw(command.data)
+        try:
+            found = self._back_ends.ask(app, "rpc", connection, facts, _RpcResult)
+        except BackEndUnavailable:
+            return _INTERNAL
+        except BackEndRefused as refused:
+            return _refused(connection, refused)
+        return Reply(errors.REPLY_OK, None if found.data is UNSET else found.data)
+
+    # --- subscriptions --------------------------------------------------------------------------------------
+
+    def _joined(
+        self, connection: Connection, channel: str, about: bytes, new: bool, position: Position | None
+    ) -> None:
+        """The back end has subscribed a connection of this node. Never switches."""
+        state = connection.dialect_state
+        if not (new and isinstance(state, CentrifugeState)):
+            return
+        app = connection.app or ""
+        said = _read_about(about) if about else SubscriptionAbout()
+        set_info(state, channel, said.info)
+        options = self._channels.options(app, channel)
+        result = SubscribeResult(data=Raw(said.data) if said.data else UNSET)
+        if position is not None:
+            result.recoverable = result.positioned = True
+            result.epoch, result.offset = position.epoch, position.offset
+        event = Event("subscribed", "", "", data=_encode(result), channel=ChannelPart(channel))
+        self._connections.push(app, self._connections.id_of(connection), event)
+        if options.join_leave:
+            self._channels.announce("join", connection, channel)
+
+    def refresh_subscription(self, connection: Connection, command: RefreshSubscription) -> Reply:
+        """Renew the token of a subscription. May switch, as :meth:`ChannelCommands.permit` does."""
+        state = _state_of(connection)
+        if not is_member(connection, command.channel) or not command.token:
+            return _DENIED
+        try:
+            claims = self._commands.permit(connection, command.channel, command.token)
+        except ChannelRefused as refused:
+            return self._answers.refused(refused)
+        _set_end(state, command.channel, claims.expires_at)
+        return Reply(errors.REPLY_OK, SubRefreshResult(claims.exp > 0, _ttl(claims.exp)))
+
+    def check_ends(self, connection: Connection) -> None:
+        """Close a connection whose token of a subscription was not renewed, and let the back end renew what
+        it has to. Never switches."""
+        state = connection.dialect_state
+        if not isinstance(state, CentrifugeState):
+            return
+        now, app = int(time()), connection.app or ""
+        if 0 < state.expires_at <= now:
+            state.expires_at = now + RENEWAL_SECONDS
+            gevent.spawn(self._renew, connection, state)
+        if state.ends:
+            ends = {channel: end for channel, end in state.ends.items() if is_member(connection, channel)}
+            state.ends = ends or None
+            for channel, end in ends.items():
+                if end <= now and self._answers.are_renewed(app, self._channels.options(app, channel)):
+                    ends[channel] = now + RENEWAL_SECONDS
+                    gevent.spawn(self._renew, connection, state, channel)
+            if any(end < now - GRACE_SECONDS for end in ends.values()):
+                connection.close(CLOSE_SUBSCRIPTION_EXPIRED, "subscription expired")
+
+    def _renew(self, connection: Connection, state: CentrifugeState, channel: str = "") -> None:
+        """Greenlet: ask the back end to renew a session, or its subscription to a ``channel``.
+
+        Without an answer they stay for :data:`RENEWAL_SECONDS` more.
+        """
+        facts = {"channel": channel} if channel else {}
+        call: BackEndCall = "sub_refresh" if channel else "refresh"
+        try:
+            found = self._back_ends.ask(connection.app or "", call, connection, facts, _Renewed)
+        except BackEndUnavailable:
+            return
+        except BackEndRefused as refused:
+            if refused.disconnect is not None:
+                disconnect(connection, refused.disconnect)
+            return
+        if connection.state != OPEN or (channel and not is_member(connection, channel)):
+            return
+        if found.expired or 0 < found.expire_at <= time():
+            if channel:
+                connection.close(CLOSE_SUBSCRIPTION_EXPIRED, "subscription expired")
+            else:
+                say(connection, errors.CLOSE_TOKEN_INVALID)
+        elif channel:
+            _set_end(state, channel, found.expire_at)
+            if found.info is not UNSET:
+                set_info(state, channel, bytes(found.info))
+        else:
+            state.expires_at = found.expire_at
+            state.info = state.info if found.info is UNSET else bytes(found.info)
+            if state.facts is not None and found.meta is not UNSET:
+                state.facts.meta = bytes(found.meta)
+
+    def presence_stats(self, connection: Connection, command: AskPresenceStats) -> Reply:
+        """How many subscribers and users a channel has. May switch."""
+        try:
+            self._commands.check_presence(connection, command.channel)
+        except ChannelRefused as refused:
+            return self._answers.refused(refused)
+        stats = presence_stats(self._channels, connection.app or "", command.channel)
+        return Reply(errors.REPLY_OK, stats)
+
+
+# --- also for the API ---------------------------------------------------------------------------------------
+
+
+def infos_of_members(members: list[ChannelMember]) -> dict[str, ClientView]:
+    """Subscribers by the ids of their connections."""
+    return {
+        member.connection: ClientView(
+            member.user,
+            member.connection,
+            Raw(member.info) if member.info else UNSET,
+            Raw(member.channel_info) if member.channel_info else UNSET,
+        )
+        for member in members
+    }
+
+
+def presence_stats(channels: Channels, app: str, channel: str) -> PresenceStatsResult:
+    """How many subscribers and users a channel has. May switch.
+
+    Above :data:`MAX_PRESENCE` subscribers, each counts as a user, and none is read.
+    """
+    count = channels.count(app, channel)
+    if count > MAX_PRESENCE:
+        return PresenceStatsResult(count, count)
+    page = channels.members(app, channel, limit=MAX_PRESENCE)
+    return PresenceStatsResult(page.total, len({member.user for member in page.members}))
+
+
+def history_view(page: HistoryPage) -> HistoryResult:
+    """Publications of a channel."""
+    publications = [publication_of(event) for event in page.publications]
+    return HistoryResult(publications, page.position.epoch, page.position.offset)
+
+
+# --- internal -----------------------------------------------------------------------------------------------
+
+_encode = msgspec.json.Encoder().encode
+_read_about = msgspec.msgpack.Decoder(SubscriptionAbout).decode
+_MAX_TTL: Final = 2**31 - 1
+_CLOSE_OF: Final = {
+    "ended": errors.CLOSE_INTERNAL_ERROR,
+    "unavailable": errors.CLOSE_INTERNAL_ERROR,
+    "full": errors.CLOSE_NODE_FULL,
+}
+"""Why a subscription at login was refused → the close code; any other: 4505."""
+
+
+def _state_of(connection: Connection) -> CentrifugeState:
+    state = connection.dialect_state
+    assert isinstance(state, CentrifugeState)
+    return state
+
+
+def _bytes_of(info: Raw | UnsetType) -> bytes:
+    return b"" if info is UNSET else bytes(info)
+
+
+def _refuse_token(connection: Connection) -> Reply | None:
+    connection.close(CLOSE_INVALID_TOKEN, "invalid token")
+    return None
+
+
+def _refused(connection: Connection, refused: BackEndRefused) -> Reply | None:
+    """Answer with the error of the back end, or end the connection as it wants."""
+    if refused.disconnect is None:
+        return Reply(errors.CENTRIFUGE_PERMISSION_DENIED, refused.error)
+    disconnect(connection, refused.disconnect)
+    return None
+
+
+def _ttl(end: float) -> int:
+    """Seconds until a token ends; 0: it never does."""
+    return max(1, int(min(end - time(), _MAX_TTL))) if end else 0
+
+
+def _result(found: Subscribed, positioned: bool, recovering: bool) -> SubscribeResult:
+    """A new subscription. ``positioned``: the client wants to know the position of the channel."""
+    result = SubscribeResult(was_recovering=recovering, delta=found.delta)
+    if found.position is None:
+        return result
+    if positioned or recovering:
+        result.recoverable = result.positioned = True
+        result.epoch, result.offset = found.position.epoch, found.position.offset
+    if recovering and found.recovered:
+        result.recovered = True
+        events = found.publications
+        if found.delta:
+            events = [
+                compressed(event, before) for before, event in zip((None, *events), events, strict=False)
+            ]
+        result.publications = [publication_of(event) for event in events]
+    return result
+
+
+def _set_end(state: CentrifugeState, channel: str, end: int) -> None:
+    """Set when the token of a subscription ends; 0: never."""
+    if end:
+        state.ends = state.ends or {}
+        state.ends[channel] = end
+    elif state.ends is not None:
+        state.ends.pop(channel, None)

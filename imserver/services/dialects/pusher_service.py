@@ -1,0 +1,538 @@
+"""The pusher dialect: channels, presence, client events and sign-ins of Pusher's protocol.
+
+A connection names its app by a public key. It has no user until it signs in, or until a presence channel
+names one. The beginning of a channel's name decides what a subscription needs; the back end signs it.
+"""
+
+from __future__ import annotations
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Iterable, Iterator
+from time import monotonic, time
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+import gevent
+import msgspec
+from msgspec import Raw, Struct
+from msgspec.structs import replace
+
+from imserver import errors
+from imserver.auth.login import Logins
+from imserver.auth.pusher import PusherApp
+from imserver.auth.rules import LoginDecision
+from imserver.cluster.history import Position
+from imserver.hub.hub import Hub, is_member
+from imserver.metrics import Metrics
+from imserver.model import (
+    ChannelPart,
+    ClientEvent,
+    DialectState,
+    Event,
+    Login,
+    Outcome,
+    PusherSubscribe,
+    PusherUnsubscribe,
+    Reply,
+    SignIn,
+)
+from imserver.protocol import pusher as wire
+from imserver.protocol.pusher import CACHED, ENCRYPTED, PRESENCE, PRIVATE, USER_CHANNEL
+from imserver.services.channels.channels import Channels, Subscribed
+from imserver.services.channels.connections import Connections
+from imserver.services.channels.consent import ChannelConsent
+from imserver.services.channels.members import RESERVED, ChannelMember, ChannelRefused
+from imserver.services.sessions.sessions import Sessions, say
+from imserver.services.webhooks.webhooks import Webhooks
+from imserver.transport.connection import Connection
+from imserver.transport.gate import Head
+
+NAME: Final = "pusher"
+_HALF_BYTES: Final = 14
+"""Half of a decoded connection id."""
+_PAGE: Final = 1000
+MANY_SUBSCRIBERS: Final = 100
+COUNT_SECONDS: Final = 5.0
+"""Least time between two counts of a channel with more subscribers than that."""
+_BEGINNING: Final = Position("", 0)
+_OK: Final = Reply(errors.REPLY_OK)
+
+
+class _Member(Struct):
+    """What a subscriber of a presence channel is, as its back end has signed it."""
+
+    user_id: str | int
+    user_info: Raw = Raw(b"null")
+
+
+class _UserData(Struct):
+    id: str
+
+
+_decode_member = msgspec.json.Decoder(_Member).decode
+_decode_user = msgspec.json.Decoder(_UserData).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class NotPermitted(errors.ImserverError):
+    """A subscription was refused: the kind and status of the answer."""
+
+    def __init__(self, text: str, kind: str = "AuthError", status: int = 401) -> None:
+        super().__init__(text)
+        self.kind = kind
+        self.status = status
+
+
+def socket_id_of(connection_id: str) -> str:
+    """The ``socket_id`` of a connection: its id as two numbers."""
+    raw = urlsafe_b64decode(connection_id + "==")
+    return f"{int.from_bytes(raw[:_HALF_BYTES], 'big')}.{int.from_bytes(raw[_HALF_BYTES:], 'big')}"
+
+
+def connection_id_of(socket_id: str) -> str:
+    """The id of the connection with this ``socket_id``; ``""`` if it is none."""
+    first, _, second = socket_id.partition(".")
+    if not all(each.isascii() and each.isdecimal() and len(each) < 40 for each in (first, second)):
+        return ""
+    try:
+        raw = b"".join(int(each).to_bytes(_HALF_BYTES, "big") for each in (first, second))
+    except OverflowError:
+        return ""
+    return urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+class PusherService:
+    """Serves clients of the pusher dialect. Owner of their presence data and the rate of client events."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        sessions: Sessions,
+        channels: Channels,
+        connections: Connections,
+        logins: Logins,
+        consent: ChannelConsent,
+        webhooks: Webhooks,
+        metrics: Metrics,
+    ) -> None:
+        self._hub = hub
+        self._sessions = sessions
+        self._channels = channels
+        self._connections = connections
+        self._logins = logins
+        self._consent = consent
+        self._webhooks = webhooks
+        self._metrics = metrics
+        self._sent: WeakKeyDictionary[Connection, tuple[float, float]] = WeakKeyDictionary()
+        """Client events that a connection may still send, as of a monotonic time."""
+        self._counting: set[tuple[str, str]] = set()
+        """Channels whose count of subscribers will be sent."""
+        channels.on_left.append(self._left)
+
+    # --- connections ----------------------------------------------------------------------------------------
+
+    def opened(self, connection: Connection, head: Head) -> None:
+        """Put a new connection into the app of the key in its path, and send its ``socket_id``."""
+        app = self._logins.pusher.with_key(head.path.split("/")[2])
+        if app is None:
+            self._refuse(connection, errors.CLOSE_APP_DELETED, "no app has this key")
+            return
+        version = head.params().get("protocol", "")
+        if version not in map(str, wire.VERSIONS):
+            self._refuse(
+                connection, errors.CLOSE_UNSUPPORTED_DATA, "only versions 6 and 7 of the protocol are spoken"
+            )
+            return
+        decision = self._logins.admit(app.app, NAME, connection)
+        if not decision.ok:
+            self._refuse(connection, decision.close, errors.CLOSE[decision.close].name)
+            return
+        self._sessions.begin_without_user(connection, app.app, decision)
+        connection.send(wire.established(self.socket_id(connection), app.settings.activity_seconds))
+
+    def _refuse(self, connection: Connection, code: int, reason: str) -> None:
+        self._metrics.logins_refused += 1
+        connection.close(code, reason)
+
+    def socket_id(self, connection: Connection) -> str:
+        """The ``socket_id`` of a connection of this node."""
+        return socket_id_of(self._connections.id_of(connection))
+
+    def _app_of(self, connection: Connection) -> PusherApp | None:
+        """The app of a connection. None: it no longer speaks the protocol, and the connection is closed."""
+        app = self._logins.pusher.of(connection.app or "")
+        if app is None:
+            say(connection, errors.CLOSE_APP_DELETED)
+        return app
+
+    # --- users ----------------------------------------------------------------------------------------------
+
+    def sign_in(self, connection: Connection, command: SignIn) -> Reply:
+        """Make the connection a session of the user that the back end has signed. May switch."""
+        app = self._app_of(connection)
+        if app is None:
+            return _OK
+        signed = f"{self.socket_id(connection)}::user::{command.user_data}"
+        user = _user_of(command.user_data)
+        if not (user and app.allows(signed, command.auth)):
+            connection.close(errors.CLOSE_TOKEN_INVALID, "the sign-in is not signed, or names no user")
+        elif not self._become(connection, user):
+            say(connection, errors.CLOSE_NOT_ALLOWED)
+        else:
+            connection.send(wire.signed_in(command.user_data))
+        return _OK
+
+    def _become(self, connection: Connection, user: str) -> bool:
+        """Make the connection a session of ``user``, unless it is one of another user. May switch."""
+        if connection.user:
+            return connection.user == user
+        login = Login(connection.app or "", user)
+        code = self._sessions.login(connection, login, again=True, decision=LoginDecision(user=user))
+        return code == errors.REPLY_OK
+
+    # --- subscriptions --------------------------------------------------------------------------------------
+
+    def subscribe(self, connection: Connection, command: PusherSubscribe) -> Reply:
+        """Subscribe to a channel, if its name and the signature permit it. May switch."""
+        app = self._app_of(connection)
+        if app is None:
+            return _OK
+        channel = command.channel
+        try:
+            self._check(connection, app, command)
+            if channel.startswith(PRESENCE):
+                self._subscribe_member(connection, app, command)
+            else:
+                self._join(connection, app, channel)
+        except NotPermitted as refused:
+            connection.send(wire.not_subscribed(channel, refused.kind, str(refused), refused.status))
+        except ChannelRefused as refused:
+            self._tell(connection, channel, refused)
+        return _OK
+
+    def _tell(self, connection: Connection, channel: str, refused: ChannelRefused) -> None:
+        if refused.reason == "exists":
+            connection.send(wire.error(wire.CODE_BAD_FRAME, f"The connection is subscribed to {channel}"))
+        elif refused.reason != "ended":
+            status = {"denied": 403, "full": 403, "unavailable": 503}.get(refused.reason, 400)
+            kind = "LimitReached" if refused.reason == "full" else "Refused"
+            connection.send(wire.not_subscribed(channel, kind, str(refused), status))
+
+    def _check(self, connection: Connection, app: PusherApp, command: PusherSubscribe) -> None:
+        """Raise :class:`NotPermitted` or :class:`ChannelRefused` if the connection may not subscribe.
+
+        Switches if the back end is asked.
+        """
+        channel = command.channel
+        if channel.startswith("#"):
+            if not connection.user or channel != USER_CHANNEL + connection.user:
+                raise NotPermitted("Only a user who has signed in may subscribe to it", status=403)
+            return
+        rule = self._channels.options(app.app, channel).subscribe
+        if channel.startswith(RESERVED) or rule == "nobody":
+            raise NotPermitted("Clients may not subscribe to this channel", status=403)
+        is_open = rule == "anybody" or (rule == "" and ":" not in channel)
+        is_signed = channel.startswith((PRIVATE, PRESENCE))
+        if is_open and not is_signed:
+            return
+        if rule == "back_end" and not (is_signed or command.auth):
+            self._consent.subscribe(connection, channel)
+            return
+        signed = f"{self.socket_id(connection)}:{channel}"
+        if command.data:
+            signed = f"{signed}:{command.data}"
+        if not app.allows(signed, command.auth):
+            raise NotPermitted("The signature is missing or wrong")
+
+    def _join(self, connection: Connection, app: PusherApp, channel: str) -> list[ChannelMember]:
+        """Subscribe, and answer with the state of the channel. May switch. Raises ChannelRefused.
+
+        Returns the subscribers of a presence channel in the order of joining.
+        """
+        is_cached, rows = channel.startswith(CACHED), list[ChannelMember]()
+
+        def answer(found: Subscribed) -> None:
+            # In a cluster this asks other nodes. What is published meanwhile to a cache channel waits.
+            members = None
+            if channel.startswith(PRESENCE):
+                rows.extend(self._all(app.app, channel))
+                members = _users_of(rows)
+            connection.send(wire.subscribed(channel, members))
+            if is_cached:
+                self._send_cached(connection, app, channel, found)
+
+        self._channels.subscribe(connection, channel, answer, _BEGINNING if is_cached else None)
+        self._count(app, channel)
+        return rows
+
+    def _send_cached(self, connection: Connection, app: PusherApp, channel: str, found: Subscribed) -> None:
+        encode = connection.encoding.dialect.encode_event
+        payload = encode(found.publications[-1]) if found.publications else None
+        if not isinstance(payload, bytes):
+            connection.send(wire.cache_miss(channel))
+            self._hook(app.app, "cache_miss", channel)
+        else:
+            connection.send(payload)
+
+    def unsubscribe(self, connection: Connection, command: PusherUnsubscribe) -> Reply:
+        """End a subscription. May switch."""
+        app, channel = self._app_of(connection), command.channel
+        if app is not None and self._channels.unsubscribe(connection, channel):
+            member = _member_of(connection, channel)
+            if member and connection.dialect_state is not None and connection.dialect_state.channel_infos:
+                del connection.dialect_state.channel_infos[channel]
+            self._gone(app, channel, member)
+        return _OK
+
+    def _left(self, connection: Connection, channels: tuple[str, ...]) -> None:
+        """Handle the end of a connection of this node that was in these channels. May switch."""
+        app = self._logins.pusher.of(connection.app or "")
+        if app is not None and connection.encoding.dialect.name == NAME:
+            for channel in channels:
+                self._gone(app, channel, _member_of(connection, channel))
+
+    def _gone(self, app: PusherApp, channel: str, member: str) -> None:
+        """A connection of this node has left a channel, in which it was ``member`` (``""``: no presence)."""
+        if member and not self._has_member(app.app, channel, member):
+            self._notify(app.app, channel, "member_removed", {"user_id": member})
+            self._hook(app.app, "member_removed", channel, user_id=member)
+        self._count(app, channel)
+
+    # --- presence -------------------------------------------------------------------------------------------
+
+    def _subscribe_member(self, connection: Connection, app: PusherApp, command: PusherSubscribe) -> None:
+        """Subscribe to a presence channel, as the member in the signed data. May switch."""
+        channel = command.channel
+        try:
+            member = _decode_member(command.data)
+        except (ValueError, RecursionError):
+            raise NotPermitted("channel_data: expected JSON with user_id", status=400) from None
+        user = str(member.user_id)
+        if not user:
+            raise NotPermitted("channel_data: user_id is empty", status=400)
+        if not user:
+            raise NotPermitted("channel_data: user_id is empty", status=400)
+        if self._is_full(app, channel, user):
+            raise NotPermitted("The channel has too many members", "LimitReached", 403)
+        if not connection.user and not self._become(connection, user):
+            raise NotPermitted("The user may not log in", status=403)
+        state = connection.dialect_state
+        if state is None:
+            state = connection.dialect_state = DialectState()
+        if is_member(connection, channel):
+            raise ChannelRefused("exists")
+        infos = state.channel_infos = state.channel_infos or {}
+        infos[channel] = _encode({"user_id": user, "user_info": member.user_info})
+        try:
+            rows = self._join(connection, app, channel)
+        except ChannelRefused:
+            del infos[channel]
+            raise
+        own_id = self._connections.id_of(connection)
+        if next((each.connection for each in rows if _user_in(each) == user), "") == own_id:
+            about = {"user_id": user, "user_info": member.user_info}
+            self._notify(app.app, channel, "member_added", about, connection)
+            self._hook(app.app, "member_added", channel, user_id=user)
+
+    def _is_full(self, app: PusherApp, channel: str, user: str) -> bool:
+        """Whether a presence channel has all the users that it may have beside this one. May switch."""
+        limit = app.settings.presence_members
+        if not limit or self._channels.count(app.app, channel) < limit:
+            return False
+        return len(_users_of(self._all(app.app, channel)).keys() - {user}) >= limit
+
+    def _all(self, app: str, channel: str) -> Iterator[ChannelMember]:
+        """All members of a channel, in the order of joining. May switch."""
+        after = ""
+        while True:
+            page = self._channels.members(app, channel, after, _PAGE)
+            yield from page.members
+            after = page.next
+            if not after:
+                return
+
+    def _has_member(self, app: str, channel: str, user: str) -> bool:
+        """Whether a user has a connection in a presence channel. May switch."""
+        known = self._hub.apps.get(app)
+        local = None if known is None else known.channels.get(channel)
+        if local is not None and any(_member_of(each, channel) == user for each in local.members):
+            return True
+        return any(_user_in(each) == user for each in self._all(app, channel))
+
+    # --- events ---------------------------------------------------------------------------------------------
+
+    def send(self, connection: Connection, command: ClientEvent) -> Reply:
+        """Send an event of a client to the other subscribers of a channel. May switch."""
+        app, channel = self._app_of(connection), command.channel
+        if app is None:
+            return _OK
+        if objection := self._objection(connection, app, command):
+            connection.send(wire.error(wire.CODE_CLIENT_EVENT, objection))
+            return _OK
+        member = _member_of(connection, channel)
+        sender = member or connection.user or ""
+        event = Event(
+            "msg", sender, command.text, type=command.name, data=command.data, channel=ChannelPart(channel)
+        )
+        try:
+            event = self._reviewed(app.app, channel, event)
+            if self._channels.options(app.app, channel).publish == "back_end":
+                event, _ = self._consent.publish(connection, channel, event)
+            self._channels.publish_event(
+                app.app, channel, event, except_connection=connection, with_history=False
+            )
+        except (ChannelRefused, NotPermitted) as refused:
+            connection.send(wire.error(wire.CODE_CLIENT_EVENT, str(refused)))
+            return _OK
+        facts: dict[str, Any] = {"event": command.name, "data": wire.data_of(event)}
+        facts["socket_id"] = self.socket_id(connection)
+        if member:
+            facts["user_id"] = member
+        self._hook(app.app, "client_event", channel, **facts)
+        return _OK
+
+    def _objection(self, connection: Connection, app: PusherApp, command: ClientEvent) -> str:
+        """Why a client may not send this event; ``""`` if it may. Counts it against its rate."""
+        channel, settings = command.channel, app.settings
+        if not channel.startswith((PRIVATE, PRESENCE)) or channel.startswith(ENCRYPTED):
+            return "Client events need a private or presence channel that is not encrypted"
+        if self._channels.options(app.app, channel).publish == "nobody":
+            return "Clients may not send events to this channel"
+        if not is_member(connection, channel):
+            return f"The connection is not subscribed to {channel}"
+        if len(command.name) > wire.MAX_EVENT_NAME:
+            return f"The name of an event has at most {wire.MAX_EVENT_NAME} characters"
+        if len(command.data) + len(command.text.encode()) > settings.event_bytes:
+            return f"An event has at most {settings.event_bytes} bytes"
+        per_second = settings.client_events_per_second
+        now = monotonic()
+        left, since = self._sent.get(connection, (float(per_second), now))
+        left = min(float(per_second), left + (now - since) * per_second) - 1
+        if left < 0:
+            return f"A connection may send {per_second} client events per second"
+        self._sent[connection] = (left, now)
+        return ""
+
+    def _reviewed(self, app: str, channel: str, event: Event) -> Event:
+        """The event as the back end of the app permits it. May switch. Raises :class:`NotPermitted`."""
+        reviews = self._webhooks.reviews
+        if app not in reviews.hooks:
+            return event
+        text = wire.data_of(event)
+        facts = {
+            "kind": "message",
+            "sender": event.sender,
+            "channel": channel,
+            "type": event.type,
+            "text": text,
+        }
+        decision = reviews.decide(app, facts)
+        if decision.action == "reject":
+            raise NotPermitted(decision.reason or "The back end has rejected this event")
+        if decision.action == "undecided":
+            raise NotPermitted("The back end has not reviewed this event in time")
+        if decision.action == "replace":
+            data, text = wire.as_payload(decision.body.decode())
+            return replace(event, data=data, text=text)
+        return event
+
+    def _notify(
+        self,
+        app: str,
+        channel: str,
+        kind: str,
+        about: dict[str, Any],
+        except_connection: Connection | None = None,
+    ) -> None:
+        """Send a notice to the subscribers of a channel. May switch."""
+        event = Event(kind, "", "", data=_encode(about), channel=ChannelPart(channel))
+        self._channels.publish_event(
+            app, channel, event, except_connection=except_connection, with_history=False
+        )
+
+    def _count(self, app: PusherApp, channel: str) -> None:
+        """Send the number of subscribers to them soon, if the app wants that. Never switches."""
+        key = app.app, channel
+        if (
+            not app.settings.subscription_count
+            or channel.startswith((PRESENCE, "#"))
+            or key in self._counting
+        ):
+            return
+        self._counting.add(key)
+        many = self._hub.member_count(*key) > MANY_SUBSCRIBERS
+        gevent.spawn_later(COUNT_SECONDS if many else 0, self._send_count, *key)
+
+    def _send_count(self, app: str, channel: str) -> None:
+        self._counting.discard((app, channel))
+        number = self._channels.count(app, channel)
+        if number:
+            self._notify(app, channel, "subscription_count", {"subscription_count": number})
+
+    # --- webhooks -------------------------------------------------------------------------------------------
+
+    def _hook(self, app: str, name: str, channel: str, **facts: Any) -> None:
+        if not channel.startswith("#") and self._webhooks.wants_pusher(app):
+            self._webhooks.pusher(app, _encode({"name": name, "channel": channel, **facts}))
+
+    # --- the HTTP API ---------------------------------------------------------------------------------------
+
+    def publish(self, app: PusherApp, channel: str, name: str, data: str, except_socket: str = "") -> Outcome:
+        """Send an event of the back end to a channel. May switch. Raises :class:`ChannelRefused`.
+
+        ``except_socket``: the ``socket_id`` of a connection that does not receive it.
+        """
+        content, text = wire.as_payload(data)
+        event = Event(
+            "msg", "", text, type=name, data=content, time=int(time()), channel=ChannelPart(channel)
+        )
+        skipped = connection_id_of(except_socket) if except_socket else None
+        return self._channels.publish_event(app.app, channel, event, except_connection=skipped).outcome
+
+    def users(self, app: str, channel: str) -> list[str]:
+        """The ids of the members of a presence channel. May switch."""
+        return list(_users_of(self._all(app, channel)))
+
+    def cached(self, app: str, channel: str) -> Event | None:
+        """The last event of a cache channel. May switch. Raises :class:`ChannelRefused`."""
+        page = self._channels.history(app, channel, limit=1, reverse=True)
+        return page.publications[0] if page.publications else None
+
+
+def _member_of(connection: Connection, channel: str) -> str:
+    """The user that a connection is in a presence channel; ``""`` in other channels."""
+    state = connection.dialect_state
+    info = (state.channel_infos or {}).get(channel) if state is not None else None
+    member = _read_member(info) if info and channel.startswith(PRESENCE) else None
+    return "" if member is None else str(member.user_id)
+
+
+def _users_of(rows: Iterable[ChannelMember]) -> dict[str, Raw]:
+    """The users of a presence channel, and what they say of themselves."""
+    found: dict[str, Raw] = {}
+    for each in rows:
+        member = _read_member(each.channel_info)
+        if member is not None:
+            found.setdefault(str(member.user_id), member.user_info)
+    return found
+
+
+def _user_in(row: ChannelMember) -> str:
+    member = _read_member(row.channel_info)
+    return "" if member is None else str(member.user_id)
+
+
+def _read_member(info: str | bytes) -> _Member | None:
+    """What a subscriber says of itself; None for subscribers of other dialects."""
+    try:
+        return _decode_member(info) if info else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def _user_of(user_data: str) -> str:
+    """The user in the data of a sign-in; ``""`` if it names none."""
+    try:
+        return _decode_user(user_data).id
+    except (ValueError, RecursionError):
+        return ""

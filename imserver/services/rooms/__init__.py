@@ -1,1 +1,0 @@
-"""Rooms and single connections, on this node and on all."""

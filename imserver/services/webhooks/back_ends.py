@@ -1,0 +1,193 @@
+"""Back ends that decide about logins, subscriptions and publications, and answer other methods of clients.
+
+Requests and answers have the form of Centrifugo's proxies. One address of the app's ``back_ends`` gets each
+kind of request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Final, Literal, TypeVar, get_args
+
+import msgspec
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+
+from imserver.config.settings import BackEndSettings
+from imserver.errors import CentrifugeError, ImserverError
+from imserver.model import ClientFacts
+from imserver.services.webhooks.requests import MAX_WAITING, Asking, Outgoing, Unreachable
+from imserver.transport.connection import Connection
+
+T = TypeVar("T")
+BackEndCall = Literal["connect", "refresh", "subscribe", "publish", "sub_refresh", "rpc"]
+_CENTRIFUGE: Final = "centrifuge"
+_encode = msgspec.json.Encoder().encode
+
+
+class BackEndHook(Struct, frozen=True):
+    """The app's ``back_ends``, and the secret that signs."""
+
+    app: str
+    settings: BackEndSettings
+    secret: bytes
+
+
+class BackEndDisconnect(Struct):
+    """The code and reason with which a connection has to end."""
+
+    code: Annotated[int, Meta(ge=3000, le=4999)]
+    reason: str = ""
+
+
+class BackEndUnavailable(ImserverError):
+    """There is no valid answer: the client may try again."""
+
+
+class BackEndRefused(ImserverError):
+    """The answer is an ``error`` for the client, or that its connection ends."""
+
+    def __init__(self, error: CentrifugeError | None, disconnect: BackEndDisconnect | None = None) -> None:
+        super().__init__("" if error is None else error.message)
+        self.error = error
+        self.disconnect = disconnect
+
+
+class _Error(Struct):
+    code: Annotated[int, Meta(ge=1, le=2**32 - 1)]
+    message: str = ""
+    temporary: bool = False
+
+
+class _Answer(Struct):
+    result: Raw | UnsetType = UNSET
+    error: _Error | None = None
+    disconnect: BackEndDisconnect | None = None
+
+
+_decode = msgspec.json.Decoder(_Answer).decode
+
+
+class BackEnds:
+    """Asks the back ends of apps. Owner of the counters. A slow back end delays only who asks it.
+
+    An app without ``back_ends`` costs one look-up in :attr:`hooks`.
+    """
+
+    def __init__(self, outgoing: Outgoing, connection_id: Callable[[Connection], str]) -> None:
+        self._connection_id = connection_id
+        self._asking = {call: Asking(outgoing, f"back_ends.{call}") for call in get_args(BackEndCall)}
+        self.hooks: dict[str, BackEndHook] = {}
+        """App → its hook. Do not change it."""
+        self.asked = 0
+        self.failed = 0
+        """Without a valid answer in time."""
+
+    def set(self, app: str, hook: BackEndHook | None) -> None:
+        """Set who decides for the clients of an app; None: nobody."""
+        if hook is None:
+            self.hooks.pop(app, None)
+        else:
+            self.hooks[app] = hook
+
+    def has(self, app: str, call: BackEndCall) -> bool:
+        """Whether a back end of the app is asked this. Never switches."""
+        hook = self.hooks.get(app)
+        return hook is not None and call in hook.settings.urls
+
+    def facts_of(self, app: str, transport: str, headers: Mapping[str, str]) -> ClientFacts | None:
+        """What requests say of a new client with these ``headers`` (by names in lower case).
+
+        None: the app has no back end. Never switches.
+        """
+        hook = self.hooks.get(app)
+        if hook is None:
+            return None
+        names = hook.settings.headers
+        return ClientFacts(
+            transport, {name: value for name in names if (value := headers.get(name.lower(), ""))}
+        )
+
+    def ask(
+        self, app: str, call: BackEndCall, connection: Connection, facts: Mapping[str, Any], kind: type[T]
+    ) -> T:
+        """Ask for a connection, and return the result. Waits at most ``back_ends.seconds``.
+
+        Raises :class:`BackEndUnavailable` and :class:`BackEndRefused`.
+        """
+        asking, hook = self._asking[call], self.hooks.get(app)
+        self.asked += 1
+        try:
+            if hook is None or call not in hook.settings.urls:
+                raise Unreachable("it is not set")
+            if asking.waiting[app] >= MAX_WAITING:
+                raise Unreachable(f"{MAX_WAITING} requests wait already")
+            asking.waiting[app] += 1
+            try:
+                answer, result = self._ask(asking, hook, call, connection, facts, kind)
+            finally:
+                asking.finished(app)
+        except Unreachable as problem:
+            self.failed += 1
+            asking.warn(app, problem)
+            raise BackEndUnavailable(str(problem)) from None
+        if answer.disconnect is not None:
+            raise BackEndRefused(None, answer.disconnect)
+        if result is None:
+            assert answer.error is not None
+            error = answer.error
+            raise BackEndRefused(CentrifugeError(error.code, error.message, error.temporary))
+        return result
+
+    def _ask(
+        self,
+        asking: Asking,
+        hook: BackEndHook,
+        call: BackEndCall,
+        connection: Connection,
+        facts: Mapping[str, Any],
+        kind: type[T],
+    ) -> tuple[_Answer, T | None]:
+        """Raises :class:`Unreachable`, also for an answer with another status or form."""
+        settings, known = hook.settings, _facts_of(connection)
+        body = _encode({**self._client(connection), **facts})
+        status, content = asking.post(
+            hook.app, settings.urls[call], hook.secret, lambda: body, settings.seconds, headers=known.headers
+        )
+        if not 200 <= status < 300:
+            raise Unreachable(f"it answered with status {status}")
+        try:
+            msgspec.json.decode(content)  # the parts that are passed on must be valid, too
+            answer = _decode(content)
+            given = b"null" if answer.result is UNSET else bytes(answer.result)
+            result = None if given == b"null" else msgspec.json.decode(given, type=kind)
+        except (ValueError, RecursionError) as error:
+            raise Unreachable(f"its answer is not a valid document: {error}") from None
+        if result is None and answer.error is None and answer.disconnect is None:
+            raise Unreachable("its answer has neither result nor error nor disconnect")
+        return answer, None if answer.error is not None else result
+
+    def _client(self, connection: Connection) -> dict[str, Any]:
+        """What each request says of its client. ``protocol`` is the dialect, if that is not Centrifugo's."""
+        dialect, known = connection.encoding.dialect, _facts_of(connection)
+        protocol = dialect.name
+        if protocol == _CENTRIFUGE:
+            protocol = "json" if dialect.text else "protobuf"
+        client: dict[str, Any] = {
+            "client": self._connection_id(connection),
+            "transport": known.transport,
+            "protocol": protocol,
+            "encoding": "json",
+        }
+        if connection.user:
+            client["user"] = connection.user
+        if known.meta:
+            client["meta"] = Raw(known.meta)
+        return client
+
+
+_UNKNOWN: Final = ClientFacts("websocket", {})
+
+
+def _facts_of(connection: Connection) -> ClientFacts:
+    state = connection.dialect_state
+    return _UNKNOWN if state is None or state.facts is None else state.facts

@@ -1,0 +1,159 @@
+"""Durable events as JSON: entries of the message log, and rows of the table ``event``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from heapq import merge
+from time import time
+from typing import Any, Final
+
+import msgspec
+from msgspec import Raw, Struct
+
+from imserver.protocol.cmd import entry_view
+from imserver.storage.events import StoredEvent
+from imserver.storage.log.contract import Entry, message_of
+
+_encode: Final = msgspec.json.Encoder().encode
+_decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
+LOG_PREFIX: Final = "log-"
+EVENT_PREFIX: Final = "event-"
+"""What the ids of events begin with: of entries of the log, and of rows."""
+_GROUP_KINDS: Final = ("join", "leave", "group")
+
+
+class Outbound(Struct, frozen=True):
+    """An event to be sent. ``id`` is the same each time; the events of a ``user`` are sent in order."""
+
+    id: str
+    user: str
+    time: int
+    """Unix seconds."""
+    body: bytes
+
+
+class Page(Struct):
+    """Events in the order in which they are sent."""
+
+    events: list[Outbound] = []
+    is_full: bool = False
+    """Whether events were left out."""
+    last_entry: int = 0
+    last_row: int = 0
+    """The greatest ids of entries and rows whose events are in it."""
+
+
+def page_of(
+    app: str,
+    entries: Sequence[Entry],
+    rows: Sequence[StoredEvent],
+    node: str,
+    wanted: frozenset[str],
+    limit: int,
+    limit_bytes: int,
+) -> Page:
+    """The first events of entries and rows, by time, but never against the order of either.
+
+    One event may have more than ``limit_bytes``. The time of an entry may be that of a client's clock, so one
+    in the future counts as now.
+    """
+    page, now = Page(), int(time())
+    of_log = [(event, entry.id, 0) for entry in entries if (event := of_entry(app, entry, node, wanted))]
+    of_table = [(event, 0, row.id) for row in rows if (event := of_row(app, row, node, wanted))]
+    size = 0
+    for event, entry_id, row_id in merge(of_log, of_table, key=lambda each: min(each[0].time, now)):
+        size += len(event.body)
+        if len(page.events) >= limit or (page.events and size > limit_bytes):
+            page.is_full = True
+            break
+        page.events.append(event)
+        page.last_entry = max(page.last_entry, entry_id)
+        page.last_row = max(page.last_row, row_id)
+    return page
+
+
+def encode(id: str, event: str, app: str, time: int, node: str, facts: Mapping[str, Any]) -> bytes:
+    """An event as JSON."""
+    return _encode({"id": id, "event": event, "app": app, "time": time, "node": node, **facts})
+
+
+class Place(Struct, frozen=True):
+    """Where an entry is stored."""
+
+    id: int
+    conversation: int
+    seq: int
+
+
+class MessageEvent(Struct, omit_defaults=True):
+    """The event of a stored message, an edit or a recall."""
+
+    id: str
+    event: str
+    app: str
+    time: int
+    node: str
+    sender: str
+    to: str = ""
+    room: str = ""
+    group: str = ""
+    kind: str = "message"
+    type: str = ""
+    text: str = ""
+    data: Raw | None = None
+    base64: bytes | None = None
+    client_msg_id: str = ""
+    about: int = 0
+    meta: Raw | None = None
+    stored: Place | None = None
+
+
+def of_entry(app: str, entry: Entry, node: str, wanted: frozenset[str]) -> Outbound | None:
+    """The event of an entry; None if it has none, or an unwanted one. Back ends send without a sender; their
+    messages have none."""
+    id, time = f"{LOG_PREFIX}{entry.id}", entry.time_ms // 1000
+    if entry.kind in _GROUP_KINDS:
+        if "group" not in wanted:
+            return None
+        body = encode(id, "group", app, time, node, _group_facts(entry))
+    elif entry.sender and "message" in wanted:
+        body = _encode(_message_event(id, app, time, node, entry))
+    else:
+        return None
+    return Outbound(id, entry.sender, time, body)
+
+
+def of_row(app: str, row: StoredEvent, node: str, wanted: frozenset[str]) -> Outbound | None:
+    """The event of a row; None if it is unwanted."""
+    if row.kind not in wanted:
+        return None
+    id = f"{EVENT_PREFIX}{row.id}"
+    head = encode(id, row.kind, app, row.time, node, {})
+    return Outbound(id, row.user, row.time, b"%b,%b" % (head[:-1], row.body[1:]))
+
+
+def _message_event(id: str, app: str, time: int, node: str, entry: Entry) -> MessageEvent:
+    seen = entry_view(message_of(entry))
+    event = MessageEvent(id, "message", app, time, node, entry.sender, kind=entry.kind, type=seen.type)
+    if entry.members:
+        event.to = seen.to
+    elif entry.room:
+        event.room = entry.room
+    else:
+        event.group = str(entry.conversation)
+    event.text = seen.text or ""
+    event.data, event.base64 = seen.data, seen.base64
+    event.client_msg_id, event.about, event.meta = entry.client_msg_id, entry.about, seen.meta
+    event.stored = _place(entry)
+    return event
+
+
+def _group_facts(entry: Entry) -> dict[str, Any]:
+    """Which group was changed by whom, and how: what the entry says of it as ``meta``."""
+    facts = {"group": str(entry.conversation), "user": entry.sender, "change": entry.kind}
+    details = _decode(entry.meta) if entry.meta else {}
+    return {**facts, **details, "stored": _place(entry)}
+
+
+def _place(entry: Entry) -> Place:
+    return Place(entry.id, entry.conversation, entry.seq)

@@ -1,0 +1,332 @@
+"""Reviews: the back end of an app allows, replaces or rejects what its users send, before it is stored or
+delivered."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from time import time
+from typing import Any, Final, Literal, cast
+
+import gevent
+import msgspec
+from gevent.event import AsyncResult
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from imserver.model import Message
+from imserver.protocol.cmd import entry_view
+from imserver.services.webhooks.requests import (
+    BATCH_BYTES,
+    BATCH_EVENTS,
+    MAX_WAITING,
+    Asking,
+    Outgoing,
+    Unreachable,
+)
+from imserver.storage.log.contract import TYPE_BYTES, Draft
+from imserver.transport.connection import Connection
+
+log = logging.getLogger(__name__)
+
+MAX_WAITING_BYTES: Final = 16 * 1024 * 1024
+"""Bytes of the messages of one app that wait for an answer."""
+MAX_OF_CONNECTION: Final = 200
+"""Messages of one connection that wait for an answer."""
+ANSWER_BYTES: Final = 1024 * 1024
+"""Longest answer that is read; a longer one counts as no answer."""
+CONTENT_BYTES: Final = 65536
+"""Longest content that may replace a message."""
+REASON_CHARACTERS: Final = 500
+"""The part of a reason that the sender gets."""
+
+
+class ReviewHook(Struct, frozen=True):
+    """The app's ``webhook.review_url``, the secret that signs, and the time for an answer.
+
+    ``allows_failure``: what could not be reviewed is sent as it is.
+    """
+
+    app: str
+    url: str
+    secret: bytes
+    seconds: float
+    allows_failure: bool
+
+
+class ReviewDecision(Struct, frozen=True):
+    """What becomes of a message. ``replace``: with this ``type`` and ``body``. ``reject``: for this
+    ``reason``. ``undecided``: there is no valid answer, and the sender may try again."""
+
+    action: Literal["allow", "replace", "reject", "undecided"]
+    type: str = ""
+    body: bytes = b""
+    reason: str = ""
+
+
+ALLOWED: Final = ReviewDecision("allow")
+UNDECIDED: Final = ReviewDecision("undecided")
+
+Then = Callable[[ReviewDecision], None]
+"""Gets the decision; called once, and must not switch."""
+
+
+class _Answer(Struct):
+    action: Literal["allow", "replace", "reject"]
+    type: str = ""
+    text: str | UnsetType = UNSET
+    data: Raw | UnsetType = UNSET
+    reason: str = ""
+
+
+class _Answers(Struct):
+    answers: list[_Answer]
+
+
+_decode = msgspec.json.Decoder(_Answers).decode
+_read_any = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
+
+
+class _Question:
+    """A message that waits for its decision."""
+
+    __slots__ = ("body", "connection", "decision", "is_text", "kind", "then", "type")
+
+    def __init__(self, facts: Mapping[str, Any], then: Then, connection: Connection | None) -> None:
+        self.body: bytes = _encode(facts)
+        self.kind: str = facts.get("kind", "")
+        self.type: str = facts.get("type", "")
+        self.is_text = "text" in facts
+        self.then = then
+        self.connection = connection
+        self.decision: ReviewDecision | None = None
+
+
+class _Batch:
+    """The messages of one request."""
+
+    __slots__ = ("hook", "questions", "size")
+
+    def __init__(self, hook: ReviewHook) -> None:
+        self.hook = hook
+        self.questions: list[_Question] = []
+        self.size = 0
+
+
+class Reviews:
+    """Asks back ends about messages. Owner of the messages that wait for a decision.
+
+    Messages of one app that wait at the same time are asked about in one request; its time begins with the
+    first of them. Those of one connection get their decisions in their order. An app without a ``review_url``
+    costs one look-up in :attr:`hooks`. ``node`` names this node.
+    """
+
+    def __init__(self, outgoing: Outgoing, node: Callable[[], str]) -> None:
+        self._asking = Asking(outgoing, "review_url")
+        self._node = node
+        self.hooks: dict[str, ReviewHook] = {}
+        """App → its hook. Do not change it."""
+        self._open: dict[str, _Batch] = {}
+        """App → the request that has not been sent yet."""
+        self._bytes: Counter[str] = Counter()
+        self._lanes: dict[Connection, deque[_Question]] = {}
+        """Connection → its messages that wait, in their order."""
+        self.asked = 0
+        self.replaced = 0
+        self.rejected = 0
+        self.undecided = 0
+        """Without a valid answer in time."""
+
+    def set(self, app: str, hook: ReviewHook | None) -> None:
+        """Set who reviews the messages of an app; None: nobody."""
+        if hook is None:
+            self.hooks.pop(app, None)
+        else:
+            self.hooks[app] = hook
+
+    def decide(self, app: str, facts: Mapping[str, Any]) -> ReviewDecision:
+        """Ask about a message and wait for the decision. Switches."""
+        decided: AsyncResult[ReviewDecision] = AsyncResult()
+        self.review(app, facts, decided.set)
+        return cast(ReviewDecision, decided.get())
+
+    def review(
+        self, app: str, facts: Mapping[str, Any], then: Then, connection: Connection | None = None
+    ) -> None:
+        """Ask about a message; ``then`` gets the decision, after those of earlier messages of ``connection``.
+
+        If too many of these wait, it is undecided at once. The app must have a hook. Never switches.
+        """
+        hook = self.hooks[app]
+        question = _Question(facts, then, connection)
+        if connection is not None and not self._queue(question, connection):
+            self.undecided += 1
+            return
+        self.asked += 1
+        if problem := self._objection(hook, question):
+            self._asking.warn(app, problem)
+            self._fail(hook, question)
+            return
+        self._asking.waiting[app] += 1
+        self._bytes[app] += len(question.body)
+        batch = self._open.get(app)
+        if (
+            batch is None
+            or len(batch.questions) >= BATCH_EVENTS
+            or batch.size + len(question.body) > BATCH_BYTES
+        ):
+            batch = self._open[app] = _Batch(hook)
+            gevent.spawn(self._ask, batch)
+        batch.questions.append(question)
+        batch.size += len(question.body)
+
+    def pass_by(self, then: Then, connection: Connection) -> None:
+        """Allow something that is not reviewed, after all earlier messages of ``connection`` have their
+        decisions. Never switches."""
+        question = _Question({}, then, connection)
+        if self._queue(question, connection):
+            self._decide(question, ALLOWED)
+
+    def _queue(self, question: _Question, connection: Connection) -> bool:
+        """Put a message behind the earlier ones of its connection; False: too many wait, it is undecided."""
+        lane = self._lanes.setdefault(connection, deque())
+        if len(lane) < MAX_OF_CONNECTION:
+            lane.append(question)
+            return True
+        _pass_on(question, UNDECIDED)
+        return False
+
+    def _objection(self, hook: ReviewHook, question: _Question) -> str:
+        """Why the back end cannot be asked; ``""``: it can."""
+        if not hook.secret:
+            return "there is no usable secret"
+        if self._asking.waiting[hook.app] >= MAX_WAITING:
+            return f"{MAX_WAITING} messages wait already"
+        if self._bytes[hook.app] + len(question.body) > MAX_WAITING_BYTES:
+            return f"messages of {MAX_WAITING_BYTES} bytes wait already"
+        return ""
+
+    # --- one request ----------------------------------------------------------------------------------------
+
+    def _ask(self, batch: _Batch) -> None:
+        """Greenlet: ask about messages, and pass on the decisions."""
+        hook = batch.hook
+        decisions: list[ReviewDecision | None] | None = None
+        try:
+            decisions = self._decisions(batch)
+        except Unreachable as problem:
+            self._asking.warn(hook.app, problem)
+        except Exception:  # the messages must get a decision
+            log.exception("review_url of %s failed", hook.app)
+        finally:
+            self._close(batch)
+            self._asking.finished(hook.app, len(batch.questions))
+            self._bytes[hook.app] -= batch.size
+            if not self._bytes[hook.app]:
+                del self._bytes[hook.app]
+        if decisions is None:
+            decisions = [None] * len(batch.questions)
+        for question, decision in zip(batch.questions, decisions, strict=True):
+            if decision is None:
+                self._fail(hook, question)
+            else:
+                self.replaced += decision.action == "replace"
+                self.rejected += decision.action == "reject"
+                self._decide(question, decision)
+
+    def _decisions(self, batch: _Batch) -> list[ReviewDecision | None]:
+        """Ask; the decisions, None where an answer is not valid. Switches. Raises Unreachable."""
+        hook = batch.hook
+
+        def body() -> bytes:
+            self._close(batch)
+            head = _encode({"event": "review", "app": hook.app, "time": int(time()), "node": self._node()})
+            messages = b",".join(question.body for question in batch.questions)
+            return b'%b,"messages":[%b]}' % (head[:-1], messages)
+
+        status, content = self._asking.post(hook.app, hook.url, hook.secret, body, hook.seconds, ANSWER_BYTES)
+        if not 200 <= status < 300:
+            raise Unreachable(f"it answered with status {status}")
+        try:
+            answers = _decode(content).answers
+        except (ValueError, RecursionError) as error:
+            raise Unreachable(f"its answer is not a valid document: {error}") from None
+        if len(answers) != len(batch.questions):
+            raise Unreachable(f"it gave {len(answers)} answers for {len(batch.questions)} messages")
+        return [self._decision(hook, *pair) for pair in zip(batch.questions, answers, strict=True)]
+
+    def _close(self, batch: _Batch) -> None:
+        """No more messages are added to this request."""
+        if self._open.get(batch.hook.app) is batch:
+            del self._open[batch.hook.app]
+
+    def _decision(self, hook: ReviewHook, question: _Question, answer: _Answer) -> ReviewDecision | None:
+        if answer.action == "allow":
+            return ALLOWED
+        if answer.action == "reject":
+            return ReviewDecision("reject", reason=answer.reason[:REASON_CHARACTERS])
+        try:
+            return _replacement(question, answer)
+        except (ValueError, RecursionError) as error:
+            self._asking.warn(hook.app, f"its replacement of a message is not valid: {error}")
+            return None
+
+    # --- decisions ------------------------------------------------------------------------------------------
+
+    def _fail(self, hook: ReviewHook, question: _Question) -> None:
+        self.undecided += 1
+        self._decide(question, ALLOWED if hook.allows_failure else UNDECIDED)
+
+    def _decide(self, question: _Question, decision: ReviewDecision) -> None:
+        """Pass on a decision when all earlier messages of the connection have theirs."""
+        question.decision = decision
+        connection = question.connection
+        if connection is None:
+            _pass_on(question, decision)
+            return
+        lane = self._lanes[connection]
+        while lane and (decided := lane[0].decision) is not None:
+            _pass_on(lane.popleft(), decided)
+        if not lane and self._lanes.get(connection) is lane:
+            del self._lanes[connection]
+
+
+def _pass_on(question: _Question, decision: ReviewDecision) -> None:
+    try:
+        question.then(decision)
+    except Exception:
+        log.exception("a reviewed message could not be passed on")
+
+
+def _replacement(question: _Question, answer: _Answer) -> ReviewDecision:
+    """The decision of an answer that replaces a message. Raises ValueError or RecursionError if it cannot."""
+    if question.kind == "upload":
+        raise ValueError("it is a file")
+    if (answer.text is UNSET) == (answer.data is UNSET):
+        raise ValueError("it has one of text and data")
+    if answer.text is not UNSET:
+        kind, body = answer.type or (question.type if question.is_text else "text"), answer.text.encode()
+    else:
+        kind, body = answer.type or (question.type if not question.is_text else "custom"), bytes(answer.data)  # type: ignore[arg-type]
+        if kind == "text":
+            raise ValueError("data is no text")
+        _read_any(body)  # it was skipped over so far
+        body = msgspec.json.format(body, indent=-1)
+    if len(kind.encode()) > TYPE_BYTES or "\0" in kind:
+        raise ValueError(f"type has more than {TYPE_BYTES} bytes, or U+0000")
+    if len(body) > CONTENT_BYTES:
+        raise ValueError(f"it has more than {CONTENT_BYTES} bytes")
+    return ReviewDecision("replace", kind, body)
+
+
+def facts_of(draft: Draft) -> dict[str, Any]:
+    """What the back end is told of a draft."""
+    seen = entry_view(Message(0, 0, 0, draft.sender, kind=draft.kind, type=draft.type, body=draft.body))
+    facts: dict[str, Any] = {"kind": draft.kind, "sender": draft.sender}
+    to = {"to": draft.to_user, "conversation": draft.conversation, "room": draft.room}
+    facts |= {name: value for name, value in to.items() if value}
+    payload = {"type": seen.type, "text": seen.text, "data": seen.data, "base64": seen.base64}
+    facts |= {name: value for name, value in payload.items() if value is not None}
+    more = {"client_msg_id": draft.client_msg_id, "about": draft.about, "meta": Raw(draft.meta)}
+    return facts | {name: value for name, value in more.items() if value}

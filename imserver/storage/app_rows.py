@@ -1,0 +1,91 @@
+"""The rows of one app in all tables: how many there are, and their deletion in small transactions."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from msgspec import json
+
+from imserver.storage.contract import AppContents
+from imserver.storage.statements import PooledStatements
+
+DELETED: Final = "null"
+"""In place of the settings of an app: it was deleted."""
+_AT_ONCE: Final = 1000
+"""Rows that one transaction deletes, so that writers never wait for long."""
+_ACCOUNTS: Final = "account IN (SELECT id FROM account WHERE app = %s)"
+_LOGS: Final = "log IN (SELECT number FROM log WHERE app = %s)"
+_APP: Final = "app = %s"
+
+TABLES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
+    "account_device": (_ACCOUNTS, ("account", "id")),
+    "relation": (_ACCOUNTS, ("account", "other")),
+    "account": (_APP, ("id",)),
+    "hidden": (_LOGS, ("log", "member", "id")),
+    "read_position": (_LOGS, ("log", "member", "conversation")),
+    "mark_version": (_LOGS, ("log", "member")),
+    "message": (_LOGS, ("log", "id")),
+    "membership": (_LOGS, ("log", "member", "conversation", "joined_id")),
+    "conversation": (_LOGS, ("log", "id")),
+    "talk_position": (_APP, ("app", "member")),
+    "room_position": (_APP, ("app", "member", "room")),
+    "absence": (_APP, ("app", "member", "conversation")),
+    "event": (_APP, ("app", "id")),
+    "event_retry": (_APP, ("number",)),
+    "upload_usage": (_APP, ("app", '"user"')),
+}
+"""The tables with rows of apps, in the order of their deletion: which rows an app has, and the primary key.
+
+Not here: ``app``, ``log`` and ``event_feed``, whose rows stay; ``upload``, whose rows go with their files.
+"""
+
+
+def is_deleted(name: str, sql: PooledStatements, lock: bool = False) -> bool:
+    """Whether there was an app of this name, and it was deleted. ``lock``: it is not created anew until the
+    transaction ends."""
+    rows = sql.query(f"SELECT settings FROM app WHERE name = %s{sql.for_update if lock else ''}", (name,))
+    return bool(rows) and rows[0][0] == DELETED
+
+
+def contents(name: str, sql: PooledStatements) -> AppContents:
+    """What an app has.
+
+    Messages are not counted one by one, because millions would exceed the time limit of a query. The ids of a
+    log have gaps only after a restore.
+    """
+    entries = "SELECT coalesce(sum(last_id - floor), 0) FROM log WHERE app = %s"
+    keys = sql.query("SELECT apps FROM api_key WHERE revoked = 0")
+    return AppContents(
+        keys=sum(json.decode(apps) == [name] for (apps,) in keys),
+        accounts=_count(sql, name, "account", _APP),
+        messages=int(sql.query(entries, (name,))[0][0]),
+        uploads=_count(sql, name, "upload", _APP),
+        groups=_count(sql, name, "conversation", f"{_LOGS} AND kind = 1"),
+    )
+
+
+def _count(sql: PooledStatements, name: str, table: str, mine: str) -> int:
+    return int(sql.query(f"SELECT count(*) FROM {table} WHERE {mine}", (name,))[0][0])
+
+
+def delete_some(name: str, sql: PooledStatements) -> int:
+    """Delete some rows of a deleted app; how many, 0: none are left but those of uploads, or the app was
+    created anew.
+
+    The heads of its logs and its feed stay: no id is given again if the app is created anew. The floor of the
+    logs is raised, so clients with an old cursor begin anew. The feed begins anew, too.
+    """
+    if not is_deleted(name, sql, lock=True):
+        return 0
+    sql.execute("UPDATE log SET floor = last_id WHERE app = %s AND floor < last_id", (name,))
+    sql.execute(
+        "UPDATE event_feed SET owner = '', lease_until = 0 WHERE app = %s AND lease_until <> 0", (name,)
+    )
+    for table, (mine, key) in TABLES.items():
+        columns = ", ".join(key)
+        rows = sql.query(f"SELECT {columns} FROM {table} WHERE {mine} LIMIT {_AT_ONCE}", (name,))
+        if rows:
+            these = " AND ".join(f"{column} = %s" for column in key)
+            sql.execute_many(f"DELETE FROM {table} WHERE {these}", [tuple(row) for row in rows])
+            return len(rows)
+    return 0

@@ -1,0 +1,571 @@
+"""The durable events of apps, how far their receivers have got, retries, and users who are to be notified.
+
+Events of stored messages and groups are the entries of the message log themselves. All others are rows of the
+table ``event``. The *feed* of an app is both. Its row says which node delivers it (a lease by the clock of
+the database), and up to which positions its receiver has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from time import time
+from typing import Final
+
+import gevent
+from gevent.event import AsyncResult
+from msgspec import Struct
+
+from imserver.config.settings import MAX_USER_BYTES
+from imserver.errors import ImserverError, StorageUnavailable
+from imserver.storage.statements import Row, Statements, chunks, marks_of, text_of
+from imserver.storage.store import Store
+
+KEEP_SECONDS: Final = 3 * 86400
+"""How long an event is tried; afterwards it is dead."""
+MAX_WAITING: Final = 10_000
+"""Events that wait for their commit; more are refused for the moment."""
+MAX_WAITING_BYTES: Final = 16 * 1024 * 1024
+"""Limit of their bodies in bytes."""
+MAX_RETRIES: Final = 100_000
+"""Rows of retries and dead events of an app. Beyond it the oldest dead events are deleted."""
+_AT_ONCE: Final = 200
+"""Rows in one statement."""
+_EXPIRED_AT_ONCE: Final = 1000
+_EVENT_SLACK_SECONDS: Final = 86400
+"""Events are deleted so long after the last attempt."""
+
+_NOW: Final = {
+    "sqlite": "CAST((julianday('now') - 2440587.5) * 86400 AS INTEGER)",
+    "postgresql": "CAST(extract(epoch FROM clock_timestamp()) AS BIGINT)",
+    "mysql": "UNIX_TIMESTAMP()",
+}
+"""The clock of the database in Unix seconds: the clocks of nodes differ."""
+_FEED: Final = "last_id, entry_id, event_id, noted_id, owner"
+_RETRY: Final = "number, event, member, attempts, first_failed, body"
+
+
+class NotOwner(ImserverError):
+    """Another node delivers the events of this app."""
+
+
+class NewEvent(Struct, frozen=True):
+    """An event to be stored. ``body``: its fields, a JSON object; ``user``: whose events stay in order."""
+
+    app: str
+    user: str
+    kind: str
+    body: bytes
+
+
+class StoredEvent(Struct, frozen=True):
+    """A row of ``event``. ``time``: Unix seconds."""
+
+    id: int
+    user: str
+    kind: str
+    time: int
+    body: bytes
+
+
+class FeedRow(Struct, frozen=True):
+    """The row of a feed."""
+
+    last_id: int
+    entry_id: int
+    event_id: int
+    noted_id: int
+    owner: str
+
+
+class FeedHead(Struct, frozen=True):
+    """The ends of what belongs to a feed: the last id of its log and that of its events. ``has_retries``:
+    events were put aside."""
+
+    entries: int
+    events: int
+    has_retries: bool
+
+
+class RetryRow(Struct, frozen=True):
+    """An event that the receiver refused, or that waits behind such a one of the same user.
+
+    ``event`` is its id, ``body`` what is sent. ``first_failed``: when it was put aside, Unix seconds; 0: not
+    tried yet since a replay.
+    """
+
+    number: int
+    event: str
+    user: str
+    attempts: int
+    first_failed: int
+    body: bytes
+
+
+class Absence(Struct, frozen=True):
+    """A user who was offline when ``entry`` was stored. ``due``: when to notify, Unix milliseconds."""
+
+    user: str
+    conversation: int
+    entry: int
+    due: int
+
+
+class _Batch:
+    """Events that are stored together."""
+
+    def __init__(self) -> None:
+        self.events: list[NewEvent] = []
+        self.size = 0
+        self.stored: AsyncResult[dict[str, int]] = AsyncResult()
+
+
+class EventStore:
+    """The feeds in a store. All methods switch, and raise StorageUnavailable.
+
+    Owner of the events that wait for the next group commit.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._batch = _Batch()
+        self._writer: gevent.Greenlet[[], None] | None = None
+
+    # --- events ---------------------------------------------------------------------------------------------
+
+    def append(self, events: Sequence[NewEvent]) -> dict[str, int]:
+        """Store events; returns after the commit: app → the id of its last event.
+
+        Events that are appended meanwhile share the next transaction.
+        """
+        batch = self._batch
+        size = sum(len(event.body) for event in events)
+        if batch.events and (
+            len(batch.events) + len(events) > MAX_WAITING or batch.size + size > MAX_WAITING_BYTES
+        ):
+            raise StorageUnavailable("too many events wait to be stored")
+        batch.events += events
+        batch.size += size
+        if self._writer is None:
+            self._writer = gevent.spawn(self._write)
+        heads = batch.stored.get()
+        assert heads is not None
+        return heads
+
+    def _write(self) -> None:
+        """Greenlet: store what waits, until nothing does."""
+        try:
+            while self._batch.events:
+                batch, self._batch = self._batch, _Batch()
+                try:
+                    batch.stored.set(self._store.write(partial(_add_all, batch.events)))
+                except Exception as error:
+                    batch.stored.set_exception(error)
+        finally:
+            self._writer = None
+
+    def read(self, app: str, after: int, limit: int) -> list[StoredEvent]:
+        """Events behind an id."""
+        statement = (
+            "SELECT id, member, kind, time, body FROM event WHERE app = %s AND id > %s ORDER BY id LIMIT %s"
+        )
+        rows: list[Row] = self._store.read_or([], lambda sql: sql.query(statement, (app, after, limit)))
+        return [
+            StoredEvent(id, text_of(user), text_of(kind), time, bytes(body))
+            for id, user, kind, time, body in rows
+        ]
+
+    def expire(self) -> None:
+        """Delete events that are older than any attempt. Those that a feed has not delivered stay as long as
+        a node delivers it."""
+        before = int(time()) - KEEP_SECONDS - _EVENT_SLACK_SECONDS
+
+        def work(sql: Statements) -> int:
+            is_served = f"f.lease_until > {_NOW[sql.engine]} - {KEEP_SECONDS}"
+            last = f"CASE WHEN {is_served} THEN f.event_id ELSE f.last_id END"
+            oldest = (
+                f"SELECT e.app, e.id, {last} FROM event_feed f JOIN event e ON e.app = f.app AND e.id = "
+                f"(SELECT min(o.id) FROM event o WHERE o.app = f.app) WHERE e.time < %s AND e.id <= {last}"
+            )
+            statement = "DELETE FROM event WHERE app = %s AND id <= %s AND time < %s"
+            return sum(
+                sql.execute(statement, (text_of(app), min(first + _EXPIRED_AT_ONCE, upto), before))
+                for app, first, upto in sql.query(oldest, (before,))
+            )
+
+        while self._store.write_or(0, work):
+            pass
+
+    # --- feeds ----------------------------------------------------------------------------------------------
+
+    def claim(self, begins: Mapping[str, int | None], owner: str, seconds: int) -> dict[str, FeedRow]:
+        """Take or renew the leases of apps; the feeds that ``owner`` has now.
+
+        ``begins``: app → the position in the log at which a new feed begins (None: the end of the log). A
+        feed that nobody has delivered for three days begins there, too.
+        """
+
+        def work(sql: Statements) -> dict[str, FeedRow]:
+            now = _NOW[sql.engine]
+            statement = f"SELECT app, owner, lease_until, {now} FROM event_feed WHERE app IN {{}}"
+            until: dict[str, int] = {}
+            mine = []
+            for name, owned_by, lease, at in sql.query_in(statement, (), sorted(begins)):
+                app = text_of(name)
+                until[app] = lease - at
+                if text_of(owned_by) == owner and until[app] > -KEEP_SECONDS:
+                    mine.append(app)
+            for some in chunks(sorted(mine), _AT_ONCE):
+                sql.execute(
+                    f"UPDATE event_feed SET lease_until = {now} + %s "
+                    f"WHERE owner = %s AND app IN {marks_of(len(some))}",
+                    (seconds, owner, *some),
+                )
+            for app in sorted(begins.keys() - set(mine)):
+                if until.get(app, 0) <= 0:
+                    _begin(sql, app, begins[app])
+                    sql.execute(
+                        f"UPDATE event_feed SET owner = %s, lease_until = {now} + %s WHERE app = %s "
+                        f"AND lease_until <= {now}",
+                        (owner, seconds, app),
+                    )
+            rows = sql.query_in(f"SELECT app, {_FEED} FROM event_feed WHERE app IN {{}}", (), sorted(begins))
+            found = {text_of(row[0]): _feed_row(row[1:]) for row in rows}
+            return {app: row for app, row in found.items() if row.owner == owner}
+
+        return self._store.write_or({}, work)
+
+    def release(self, apps: Iterable[str], owner: str) -> None:
+        """Give leases back, so that another node goes on at once."""
+
+        def work(sql: Statements) -> None:
+            for app in sorted(apps):
+                sql.execute(
+                    f"UPDATE event_feed SET lease_until = {_NOW[sql.engine]} WHERE app = %s AND owner = %s",
+                    (app, owner),
+                )
+
+        self._store.write_or(None, work)
+
+    def heads(self, apps: Sequence[str]) -> dict[str, FeedHead]:
+        """What there is of each app."""
+
+        def work(sql: Statements) -> dict[str, FeedHead]:
+            entries = sql.query_in("SELECT app, last_id FROM log WHERE part = 0 AND app IN {}", (), apps)
+            events = sql.query_in("SELECT app, last_id FROM event_feed WHERE app IN {}", (), apps)
+            retries = sql.query_in(
+                "SELECT f.app FROM event_feed f WHERE EXISTS (SELECT 1 FROM event_retry r "
+                "WHERE r.app = f.app AND r.dead = 0) AND f.app IN {}",
+                (),
+                apps,
+            )
+            ends = {text_of(app): last for app, last in entries}
+            aside = {text_of(row[0]) for row in retries}
+            found = ((text_of(app), last) for app, last in events)
+            return {app: FeedHead(ends.get(app, 0), last, app in aside) for app, last in found}
+
+        return self._store.read_or({}, work)
+
+    def undelivered(self, app: str) -> int | None:
+        """The position in the log up to which an app's receiver has everything; None: it has no receiver, or
+        none that a node has served for three days."""
+
+        def work(sql: Statements) -> int | None:
+            statement = (
+                "SELECT entry_id, noted_id FROM event_feed "
+                f"WHERE app = %s AND lease_until > {_NOW[sql.engine]} - {KEEP_SECONDS}"
+            )
+            rows = sql.query(statement, (app,))
+            return min(rows[0]) if rows else None
+
+        return self._store.read_or(None, work)
+
+    def advance(
+        self,
+        app: str,
+        owner: str,
+        entry_id: int,
+        event_id: int,
+        aside: Sequence[RetryRow] = (),
+        dead: bool = False,
+    ) -> None:
+        """The receiver has everything up to these positions, but what is put ``aside`` to be tried later, or
+        that is ``dead``. Raises NotOwner."""
+
+        def work(sql: Statements) -> None:
+            statement = "UPDATE event_feed SET entry_id = %s, event_id = %s WHERE app = %s AND owner = %s"
+            if not sql.execute(statement, (entry_id, event_id, app, owner)):
+                raise NotOwner(app)
+            if aside:
+                _put_aside(sql, app, aside, dead)
+
+        self._store.write(work)
+
+    def save(self, app: str, owner: str, entry_id: int, event_id: int, noted_id: int) -> None:
+        """Store all positions, unless ``owner`` has the feed no longer."""
+        statement = (
+            "UPDATE event_feed SET entry_id = %s, event_id = %s, noted_id = %s WHERE app = %s AND owner = %s"
+        )
+        self._store.write(lambda sql: sql.execute(statement, (entry_id, event_id, noted_id, app, owner)))
+
+    # --- retries --------------------------------------------------------------------------------------------
+
+    def waiting_users(self, app: str) -> set[str]:
+        """Users with events that are to be tried again."""
+        statement = "SELECT DISTINCT member FROM event_retry WHERE app = %s AND dead = 0"
+        rows: list[Row] = self._store.read_or([], lambda sql: sql.query(statement, (app,)))
+        return {text_of(row[0]) for row in rows}
+
+    def due_retries(self, app: str, now: int, limit: int) -> list[RetryRow]:
+        """The first waiting event of each user, as far as it is to be tried now."""
+        first = "SELECT min(number) AS n FROM event_retry WHERE app = %s AND dead = 0 GROUP BY member"
+        statement = (
+            f"SELECT {_RETRY} FROM event_retry JOIN ({first}) f ON f.n = number "
+            "WHERE next_try <= %s ORDER BY number LIMIT %s"
+        )
+        rows: list[Row] = self._store.read_or([], lambda sql: sql.query(statement, (app, now, limit)))
+        return list(map(_retry, rows))
+
+    def end_retry(self, row: RetryRow) -> None:
+        """The receiver has taken it."""
+        self._store.write(lambda sql: sql.execute("DELETE FROM event_retry WHERE number = %s", (row.number,)))
+
+    def put_off(self, row: RetryRow, now: int, seconds: int) -> bool:
+        """It was refused again: try it ``seconds`` later, or never after three days. Whether it is dead."""
+        first = row.first_failed or now
+        dead = now - first >= KEEP_SECONDS
+        statement = (
+            "UPDATE event_retry SET attempts = attempts + 1, next_try = %s, first_failed = %s, dead = %s "
+            "WHERE number = %s"
+        )
+        self._store.write(lambda sql: sql.execute(statement, (now + seconds, first, int(dead), row.number)))
+        return dead
+
+    def list_retries(self, app: str, dead: bool, after: int, limit: int) -> list[RetryRow]:
+        """The dead events of an app, or those that wait, behind a number."""
+        statement = (
+            f"SELECT {_RETRY} FROM event_retry WHERE app = %s AND dead = %s AND number > %s "
+            "ORDER BY number LIMIT %s"
+        )
+        values = (app, int(dead), after, limit)
+        rows: list[Row] = self._store.read_or([], lambda sql: sql.query(statement, values))
+        return list(map(_retry, rows))
+
+    def replay(self, app: str, event: str = "") -> int:
+        """Try dead events again, for three days more: one, or (``""``) all; how many."""
+        one = " AND event = %s" if event else ""
+        statement = (
+            "UPDATE event_retry SET dead = 0, attempts = 0, next_try = 0, first_failed = 0 "
+            f"WHERE app = %s AND dead = 1{one}"
+        )
+        values = (app, event) if event else (app,)
+        return self._store.write_or(0, lambda sql: sql.execute(statement, values))
+
+    # --- users to be notified -------------------------------------------------------------------------------
+
+    def note(self, app: str, owner: str, noted_id: int, absences: Sequence[Absence]) -> None:
+        """The log was looked through up to ``noted_id``. Users and conversations that are noted already stay
+        as they are. Raises NotOwner."""
+
+        def work(sql: Statements) -> None:
+            _raise_noted(sql, app, owner, noted_id)
+            ignore, clause = ("IGNORE ", "") if sql.engine == "mysql" else ("", " ON CONFLICT DO NOTHING")
+            for some in chunks(absences, _AT_ONCE):
+                values = ", ".join([marks_of(5)] * len(some))
+                sql.execute(
+                    f"INSERT {ignore}INTO absence (app, member, conversation, entry_id, due) "
+                    f"VALUES {values}{clause}",
+                    [
+                        value
+                        for one in some
+                        for value in (app, one.user, one.conversation, one.entry, one.due)
+                    ],
+                )
+
+        self._store.write(work)
+
+    def due_absences(self, app: str, now_ms: int, limit: int) -> tuple[list[Absence], int]:
+        """Absences whose time has come, and when (Unix milliseconds, 0: never) the next one's comes."""
+
+        def work(sql: Statements) -> tuple[list[Absence], int]:
+            rows = sql.query(
+                "SELECT member, conversation, entry_id, due FROM absence "
+                "WHERE app = %s AND due > 0 ORDER BY due LIMIT %s",
+                (app, limit + 1),
+            )
+            found = [
+                Absence(text_of(user), conversation, entry, due) for user, conversation, entry, due in rows
+            ]
+            due = [each for each in found[:limit] if each.due <= now_ms]
+            return due, found[len(due)].due if len(found) > len(due) else 0
+
+        nothing: tuple[list[Absence], int] = [], 0
+        return self._store.read_or(nothing, work)
+
+    def end_absences(
+        self,
+        app: str,
+        owner: str,
+        told: Sequence[tuple[Absence, NewEvent]],
+        over: Sequence[Absence],
+    ) -> dict[str, int]:
+        """Add the events of absences, which is done once until the user was online, and forget those that are
+        ``over``. Returns as :meth:`append`. Raises NotOwner."""
+
+        def work(sql: Statements) -> dict[str, int]:
+            if not sql.query("SELECT 1 FROM event_feed WHERE app = %s AND owner = %s", (app, owner)):
+                raise NotOwner(app)
+            where = "WHERE app = %s AND member = %s AND conversation = %s"
+            new = []
+            for one, event in told:
+                # Deleted meanwhile: the user was online.
+                if sql.execute(
+                    f"UPDATE absence SET due = 0 {where} AND due > 0", (app, one.user, one.conversation)
+                ):
+                    new.append(event)
+            for one in over:
+                sql.execute(f"DELETE FROM absence {where}", (app, one.user, one.conversation))
+            return add_events(sql, new)
+
+        return self._store.write(work)
+
+    def came_online(self, users: Iterable[tuple[str, str]]) -> None:
+        """Let users, as (app, user), be notified again of conversations whose event was added.
+
+        Rows whose time has not come stay: presence is checked then, and the user may have left meanwhile.
+        """
+        by_app: dict[str, list[str]] = {}
+        for app, user in sorted(users):
+            by_app.setdefault(app, []).append(user)
+
+        def work(sql: Statements) -> None:
+            for app, online in by_app.items():
+                for some in chunks(online, _AT_ONCE):
+                    sql.execute(
+                        f"DELETE FROM absence WHERE app = %s AND due = 0 AND member IN {marks_of(len(some))}",
+                        (app, *some),
+                    )
+
+        self._store.write_or(None, work)
+
+    def forget_user(self, app: str, user: str) -> None:
+        """Delete all absences of a user who was removed."""
+        statement = "DELETE FROM absence WHERE app = %s AND member = %s"
+        self._store.write_or(None, lambda sql: sql.execute(statement, (app, user)))
+
+
+def add_events(sql: Statements, events: Sequence[NewEvent]) -> dict[str, int]:
+    """Store events in the caller's transaction; app → the id of its last event."""
+    by_app: dict[str, list[NewEvent]] = {}
+    for event in events:
+        by_app.setdefault(event.app, []).append(event)
+    now = int(time())
+    last = {}
+    for app in sorted(by_app):
+        _begin(sql, app, None)
+        feed = _feed(sql, app, lock=True)
+        assert feed is not None
+        rows = [
+            (app, feed.last_id + number, _member(event.user), event.kind, now, event.body)
+            for number, event in enumerate(by_app[app], 1)
+        ]
+        sql.execute_many(f"INSERT INTO event (app, id, member, kind, time, body) VALUES {marks_of(6)}", rows)
+        last[app] = feed.last_id + len(rows)
+        sql.execute("UPDATE event_feed SET last_id = %s WHERE app = %s", (last[app], app))
+    return last
+
+
+def _member(user: str) -> str:
+    """A user id, cut to the size of the column: pushes may name ids that are too long for a login."""
+    if len(user) * 4 <= MAX_USER_BYTES:
+        return user
+    return user.encode()[:MAX_USER_BYTES].decode(errors="ignore")
+
+
+def _add_all(events: Sequence[NewEvent], sql: Statements) -> dict[str, int]:
+    return add_events(sql, events)
+
+
+def _feed(sql: Statements, app: str, lock: bool = False) -> FeedRow | None:
+    statement = f"SELECT {_FEED} FROM event_feed WHERE app = %s{sql.for_update if lock else ''}"
+    rows = sql.query(statement, (app,))
+    return _feed_row(rows[0]) if rows else None
+
+
+def _feed_row(row: Row) -> FeedRow:
+    last_id, entry_id, event_id, noted_id, owner = row
+    return FeedRow(last_id, entry_id, event_id, noted_id, text_of(owner))
+
+
+def _begin(sql: Statements, app: str, begin: int | None) -> None:
+    """Make the row of a feed if there is none; begin anew if nobody has delivered it for three days."""
+    feed = _feed(sql, app)
+    now = _NOW[sql.engine]
+    if feed is not None:
+        stale = f"SELECT 1 FROM event_feed WHERE app = %s AND lease_until <= {now} - {KEEP_SECONDS}"
+        if not sql.query(stale, (app,)):
+            return
+    if begin is None:
+        rows = sql.query("SELECT last_id FROM log WHERE app = %s AND part = 0", (app,))
+        begin = rows[0][0] if rows else 0
+    if feed is not None:
+        sql.execute(
+            f"UPDATE event_feed SET entry_id = %s, noted_id = %s, event_id = last_id, lease_until = {now} "
+            "WHERE app = %s",
+            (begin, begin, app),
+        )
+        return
+    ignore, clause = ("IGNORE ", "") if sql.engine == "mysql" else ("", " ON CONFLICT DO NOTHING")
+    sql.execute(
+        f"INSERT {ignore}INTO event_feed (app, {_FEED}, lease_until) "
+        f"VALUES (%s, 0, %s, 0, %s, '', {now}){clause}",
+        (app, begin, begin),
+    )
+
+
+def _raise_noted(sql: Statements, app: str, owner: str, noted_id: int) -> None:
+    statement = "UPDATE event_feed SET noted_id = %s WHERE app = %s AND owner = %s"
+    if not sql.execute(statement, (noted_id, app, owner)):
+        raise NotOwner(app)
+
+
+def _put_aside(sql: Statements, app: str, rows: Sequence[RetryRow], dead: bool) -> None:
+    """Store retries. Those that are there already stay: the positions were not advanced the last time."""
+    known = {
+        text_of(row[0])
+        for row in sql.query_in(
+            "SELECT event FROM event_retry WHERE app = %s AND event IN {}",
+            (app,),
+            [row.event for row in rows],
+        )
+    }
+    sql.execute_many(
+        "INSERT INTO event_retry (app, event, member, attempts, next_try, first_failed, dead, body) "
+        f"VALUES {marks_of(8)}",
+        [
+            (
+                app,
+                row.event,
+                row.user,
+                row.attempts,
+                row.first_failed + 1 if row.attempts else 0,
+                row.first_failed,
+                int(dead),
+                row.body,
+            )
+            for row in rows
+            if row.event not in known
+        ],
+    )
+    count = sql.query("SELECT count(*) FROM event_retry WHERE app = %s AND dead = 1", (app,))[0][0]
+    if count > MAX_RETRIES:
+        oldest = (
+            "SELECT number FROM event_retry WHERE app = %s AND dead = 1 ORDER BY number LIMIT 1 OFFSET %s"
+        )
+        upto = sql.query(oldest, (app, count - MAX_RETRIES - 1))[0][0]
+        sql.execute("DELETE FROM event_retry WHERE app = %s AND dead = 1 AND number <= %s", (app, upto))
+
+
+def _retry(row: Row) -> RetryRow:
+    number, event, user, attempts, first_failed, body = row
+    return RetryRow(number, text_of(event), text_of(user), attempts, first_failed, bytes(body))

@@ -1,0 +1,162 @@
+"""Reads conversations, memberships, and the list of a user's conversations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from imserver.storage.log.contract import MOST_UNREAD, Conversation, ConversationSummary, Entry, Membership
+from imserver.storage.log.read import fetch
+from imserver.storage.log.rows import (
+    CONVERSATION_KINDS,
+    GREATEST,
+    NUMBERS,
+    SQLITE_BY_GROUP,
+    LogHead,
+    LogTables,
+    conversation_of,
+    pair_of,
+)
+from imserver.storage.statements import Statements, text_of
+
+_COLUMNS: Final = "c.id, c.kind, c.name, c.pair, c.last_id, c.last_seq, c.created, c.open"
+_CONVERSATIONS: Final = f"SELECT {_COLUMNS} FROM conversation c WHERE c.log = %s AND "
+_MEMBERS: Final = (
+    "SELECT s.member, s.conversation, s.joined_id, s.left_id, s.role, s.muted_until, c.kind "
+    "FROM membership s {} JOIN conversation c ON c.log = s.log AND c.id = s.conversation "
+    "WHERE s.log = %s AND "
+)
+"""``{}``: place of an index hint."""
+
+
+class ConversationReader(LogTables):
+    """Reads conversations and memberships."""
+
+    def conversation(self, app: str, conversation: int) -> Conversation | None:
+        """One conversation."""
+        return next(iter(self._conversations(app, "c.id = %s", conversation)), None)
+
+    def conversations(self, app: str, ids: Sequence[int]) -> list[Conversation]:
+        """The conversations with these ids that exist, ordered by id."""
+
+        def work(sql: Statements, head: LogHead) -> list[Conversation]:
+            rows = sql.query_in(f"{_CONVERSATIONS} c.id IN {{}}", (head.number,), ids)
+            return sorted(map(conversation_of, rows), key=lambda one: one.id)
+
+        return self._read_log(app, work, [])
+
+    def between(self, app: str, user: str, other: str) -> Conversation | None:
+        """The conversation of two users, None if they have none."""
+        return next(iter(self._conversations(app, "c.pair = %s", pair_of(user, other))), None)
+
+    def _conversations(self, app: str, where: str, value: Any) -> list[Conversation]:
+        def work(sql: Statements, head: LogHead) -> list[Conversation]:
+            rows = sql.query(f"{_CONVERSATIONS} {where}", (head.number, value))
+            return list(map(conversation_of, rows))
+
+        return self._read_log(app, work, [])
+
+    def memberships(self, app: str, user: str) -> list[Membership]:
+        """All memberships of a user, including ended ones."""
+        return self._members(app, "s.member = %s ORDER BY s.conversation, s.joined_id", (user,))
+
+    def members(self, app: str, conversation: int, after: str, limit: int) -> list[Membership]:
+        """Members with an id after ``after``, ordered by id."""
+        where = "s.conversation = %s AND s.left_id IS NULL AND s.member > %s ORDER BY s.member LIMIT %s"
+        return self._members(app, where, (conversation, after, limit), SQLITE_BY_GROUP)
+
+    def member(self, app: str, conversation: int, user: str) -> Membership | None:
+        """The current membership of a user."""
+        where = "s.conversation = %s AND s.member = %s AND s.left_id IS NULL"
+        return next(iter(self._members(app, where, (conversation, user))), None)
+
+    def _members(self, app: str, where: str, values: Sequence[Any], hint: str = "") -> list[Membership]:
+        """Memberships of an app. ``hint`` is the index that SQLite uses."""
+
+        def work(sql: Statements, head: LogHead) -> list[Membership]:
+            statement = _MEMBERS.format(hint if sql.engine == "sqlite" else "") + where
+            return [_membership(app, row) for row in sql.query(statement, (head.number, *values))]
+
+        return self._read_log(app, work, [])
+
+    def list_conversations(
+        self, app: str, user: str, before: int, limit: int
+    ) -> tuple[list[ConversationSummary], bool]:
+        """A user's conversations whose newest id is below ``before`` (0: all), newest first, and whether
+        there are more."""
+        nothing: tuple[list[ConversationSummary], bool] = [], False
+
+        def work(sql: Statements, head: LogHead) -> tuple[list[ConversationSummary], bool]:
+            values = (user, user, head.number, user, user, before or GREATEST, limit + 1)
+            rows = sql.query(_LISTS[sql.engine], values)
+            ids = [row[-2] for row in rows if row[-2] is not None]
+            last = {entry.id: entry for entry in fetch(sql, head.number, ids)}
+            return [_summary(row, last) for row in rows[:limit]], len(rows) > limit
+
+        return self._read_log(app, work, nothing)
+
+
+# A user who rejoined a group has several memberships; the last one counts. The messages are read only for the
+# conversations of the page.
+_PAGE: Final = (
+    f"SELECT {_COLUMNS}, s.role, coalesce(r.read_id, 0) AS read_id, "
+    f"coalesce(s.left_id, c.last_id) AS place, s.joined_id, coalesce(s.left_id, {GREATEST}) AS upto, s.log "
+    "FROM membership s JOIN conversation c ON c.log = s.log AND c.id = s.conversation "
+    "LEFT JOIN read_position r ON r.log = s.log AND r.member = s.member AND r.conversation = s.conversation "
+    "WHERE s.log = %s AND s.member = %s AND s.joined_id = (SELECT max(o.joined_id) FROM membership o "
+    "WHERE o.log = s.log AND o.member = %s AND o.conversation = s.conversation) "
+    "AND coalesce(s.left_id, c.last_id) < %s ORDER BY coalesce(s.left_id, c.last_id) DESC LIMIT %s"
+)
+
+
+def _list(page: str, unread: str, hint: str = "") -> str:
+    """``hint`` names the index to use. Without it the engine may scan the log."""
+    seen = f"FROM message m {hint} WHERE m.log = p.log AND m.conversation = p.id AND m.id > p.joined_id"
+    last = (
+        f"SELECT m.id {seen} AND m.id <= p.upto AND NOT EXISTS (SELECT 1 FROM hidden h "
+        "WHERE h.log = m.log AND h.member = %s AND h.id = m.id) ORDER BY m.id DESC LIMIT 1"
+    )
+    columns = _COLUMNS.replace("c.", "p.")
+    return (
+        f"SELECT {columns}, p.role, p.read_id, p.place, ({last}), ({unread.replace('{seen}', seen)}) "
+        f"FROM ({page}) p ORDER BY p.place DESC"
+    )
+
+
+_OF_OTHERS: Final = f"m.kind = {NUMBERS['message']} AND m.sender <> %s"
+_UNREAD: Final = (
+    "SELECT count(*) FROM (SELECT m.id {seen} AND m.id > p.read_id AND m.id <= p.upto "
+    f"ORDER BY m.id DESC LIMIT {MOST_UNREAD}) n CROSS JOIN message m WHERE m.log = p.log AND m.id = n.id "
+    f"AND {_OF_OTHERS}"
+)
+# MariaDB: derived tables cannot refer to outer columns, and without a limit they are merged into the query.
+_BY_CONVERSATION: Final = "FORCE INDEX (message_by_conversation)"
+_PAGE_MYSQL: Final = (
+    f"SELECT q.*, coalesce((SELECT b.id FROM message b {_BY_CONVERSATION} WHERE b.log = q.log "
+    "AND b.conversation = q.id AND b.id <= q.upto AND b.id > q.read_id ORDER BY b.id DESC "
+    f"LIMIT 1 OFFSET {MOST_UNREAD - 1}), q.read_id + 1) AS oldest FROM ({_PAGE}) q LIMIT {GREATEST}"
+)
+_UNREAD_MYSQL: Final = f"SELECT count(*) {{seen}} AND m.id >= p.oldest AND m.id <= p.upto AND {_OF_OTHERS}"
+_LISTS: Final = {
+    "sqlite": _list(_PAGE, _UNREAD),
+    "postgresql": _list(_PAGE, _UNREAD),
+    "mysql": _list(_PAGE_MYSQL, _UNREAD_MYSQL, _BY_CONVERSATION),
+}
+
+
+def _summary(row: Sequence[Any], last: dict[int, Entry]) -> ConversationSummary:
+    role, read, place, last_id, unread = row[8:]
+    return ConversationSummary(conversation_of(row), last.get(last_id), unread, read, text_of(role), place)
+
+
+def _membership(app: str, row: Sequence[Any]) -> Membership:
+    return Membership(
+        app=app,
+        user=text_of(row[0]),
+        conversation=row[1],
+        joined_id=row[2],
+        left_id=row[3],
+        role=text_of(row[4]),
+        muted_until=row[5],
+        kind_of_conversation=CONVERSATION_KINDS[row[6]],
+    )

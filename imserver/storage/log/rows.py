@@ -1,0 +1,264 @@
+"""Mapping of entries, conversations and drafts to rows, and access to the head of an app's log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from msgspec import Struct
+
+from imserver.storage.log.contract import (
+    CLIENT_MSG_ID_BYTES,
+    ROOM_BYTES,
+    TYPE_BYTES,
+    USER_BYTES,
+    Conversation,
+    ConversationKind,
+    Draft,
+    Entry,
+    EntryKind,
+)
+from imserver.storage.statements import Statements, text_of
+
+if TYPE_CHECKING:
+    from imserver.storage.database import Database
+
+T = TypeVar("T")
+
+KINDS: Final[tuple[EntryKind, ...]] = ("message", "recall", "edit", "join", "leave", "group")
+"""A kind is stored as its index here. Add new kinds only at the end."""
+NUMBERS: Final[dict[str, int]] = {kind: number for number, kind in enumerate(KINDS)}
+CONVERSATION_KINDS: Final[tuple[ConversationKind, ...]] = ("user", "group", "room")
+USER: Final = 0
+GROUP: Final = 1
+ROOM: Final = 2
+
+MOST_BYTES: Final = 1 << 20
+"""Limit of a body and of ``meta``, in bytes. The limits for clients are far lower."""
+GREATEST: Final = (1 << 63) - 1
+SQLITE_BY_GROUP: Final = "INDEXED BY sqlite_autoindex_membership_2"
+"""SQLite's name of ``membership_by_conversation``, the second constraint of the table. Without it SQLite
+scans the members of all groups."""
+_NUL: Final = "\0"
+_ROOM: Final = b"\0\0"
+
+MESSAGE_COLUMNS: Final = (
+    "log, id, conversation, seq, sender, kind, type, client_msg_id, resend, time_ms, about, stored_at, "
+    "batch, meta, body"
+)
+"""The order of the values of :func:`row_of`."""
+
+ENTRY_COLUMNS: Final = (
+    "m.id, m.conversation, m.seq, m.sender, m.kind, m.type, m.body, m.client_msg_id, m.time_ms, m.about, "
+    "m.meta, c.kind, c.pair"
+)
+"""The order that :func:`entry_of` expects, of a message ``m`` and its conversation ``c``."""
+
+
+SELECT_HEAD: Final = "SELECT number, last_id, last_conversation, floor FROM log WHERE app = %s AND part = 0"
+"""Selects the fields of :class:`LogHead`."""
+
+SELECT_STATE: Final = "SELECT id, kind, pair, last_seq, last_id FROM conversation WHERE log = %s AND "
+"""Selects the columns that :func:`conversation_state_of` expects."""
+
+FROM_MESSAGES: Final = (
+    "FROM message m JOIN conversation c ON c.log = m.log AND c.id = m.conversation WHERE m.log = %s AND "
+)
+
+
+class LogHead(Struct):
+    """The row of a log, locked until the transaction ends."""
+
+    number: int
+    last_id: int
+    last_conversation: int
+    floor: int
+
+
+class ConversationState(Struct):
+    """The row of a conversation, cached during a transaction. Each append updates it."""
+
+    id: int
+    kind: int
+    members: tuple[str, ...]
+    last_seq: int
+    last_id: int
+    room: str = ""
+
+
+def resend_of(sender: str, client_msg_id: str) -> bytes:
+    """Digest of sender and ``client_msg_id``: 16 bytes, short enough to look up a whole batch at once."""
+    return blake2b(f"{sender}{_NUL}{client_msg_id}".encode(), digest_size=16).digest()
+
+
+def pair_of(one: str, other: str) -> bytes:
+    """Key of the conversation of two users."""
+    return _NUL.join(sorted((one, other))).encode()
+
+
+def pair_of_room(room: str) -> bytes:
+    """Key of the conversation of a room, in the column for pairs. It cannot equal a pair: at most one of two
+    users has an empty id."""
+    return _ROOM + room.encode()
+
+
+def members_of(pair: Any) -> tuple[str, ...]:
+    """The two users of a pair; ``()`` for a group (NULL) and for a room."""
+    if pair is None or (named := bytes(pair)).startswith(_ROOM):
+        return ()
+    return tuple(named.decode().split(_NUL))
+
+
+def room_of(pair: Any) -> str:
+    """The name of a room; ``""`` for everything else."""
+    if pair is None or not (named := bytes(pair)).startswith(_ROOM):
+        return ""
+    return named.removeprefix(_ROOM).decode()
+
+
+def entry_of(row: Any) -> Entry:
+    """An entry from :data:`ENTRY_COLUMNS`."""
+    return Entry(
+        id=row[0],
+        conversation=row[1],
+        seq=row[2],
+        sender=text_of(row[3]),
+        kind=KINDS[row[4]],
+        type=text_of(row[5]),
+        body=bytes(row[6]),
+        client_msg_id=text_of(row[7]),
+        time_ms=row[8],
+        about=row[9],
+        meta=bytes(row[10]),
+        kind_of_conversation=CONVERSATION_KINDS[row[11]],
+        members=members_of(row[12]),
+        room=room_of(row[12]) if row[11] == ROOM else "",
+    )
+
+
+def conversation_state_of(row: Any) -> ConversationState:
+    """A conversation from ``id, kind, pair, last_seq, last_id``."""
+    return ConversationState(
+        row[0], row[1], members_of(row[2]), row[3], row[4], room_of(row[2]) if row[1] == ROOM else ""
+    )
+
+
+def conversation_of(row: Any) -> Conversation:
+    """A conversation from ``id, kind, name, pair, last_id, last_seq, created, open``."""
+    return Conversation(
+        id=row[0],
+        kind=CONVERSATION_KINDS[row[1]],
+        name=text_of(row[2]),
+        members=members_of(row[3]),
+        last_id=row[4],
+        last_seq=row[5],
+        created=row[6],
+        open=bool(row[7]),
+    )
+
+
+def row_of(log: int, entry: Entry, resend: bytes | None, stored_at: int, batch: int) -> tuple[Any, ...]:
+    """The values of :data:`MESSAGE_COLUMNS`."""
+    return (
+        log,
+        entry.id,
+        entry.conversation,
+        entry.seq,
+        entry.sender,
+        NUMBERS[entry.kind],
+        entry.type,
+        entry.client_msg_id,
+        resend,
+        entry.time_ms,
+        entry.about,
+        stored_at,
+        batch,
+        entry.meta,
+        entry.body,
+    )
+
+
+# --- validation ---------------------------------------------------------------------------------------------
+
+
+def objection(draft: Draft) -> str:
+    """The reason why a draft cannot be stored, ``""`` if it can.
+
+    The check prevents a draft from failing the others of its batch.
+    """
+    if bool(draft.to_user) + bool(draft.conversation) + bool(draft.room) != 1:
+        return "exactly one of user, conversation and room is required"
+    for name, text, most in (
+        ("sender", draft.sender, USER_BYTES),
+        ("to_user", draft.to_user, USER_BYTES),
+        ("room", draft.room, ROOM_BYTES),
+        ("type", draft.type, TYPE_BYTES),
+        ("client_msg_id", draft.client_msg_id, CLIENT_MSG_ID_BYTES),
+    ):
+        if text and (wrong := text_objection(text, most)):
+            return f"{name}: {wrong}"
+    if draft.kind not in NUMBERS:
+        return "kind: unknown"
+    if len(draft.body) > MOST_BYTES or len(draft.meta) > MOST_BYTES:
+        return f"at most {MOST_BYTES} bytes"
+    if not (-GREATEST <= draft.time_ms <= GREATEST and 0 <= draft.about <= GREATEST):
+        return "time_ms, about: not a 64-bit number"
+    return "" if 0 <= draft.conversation <= GREATEST else "conversation: not a 64-bit number"
+
+
+def text_objection(text: str, most: int) -> str:
+    """The reason why a text cannot be a name, ``""`` if it can."""
+    if text.isascii():
+        size = len(text)
+    else:
+        try:
+            size = len(text.encode())
+        except UnicodeEncodeError:
+            return "not valid text"
+    if size > most:
+        return f"at most {most} bytes"
+    return "NUL" if _NUL in text else ""
+
+
+# --- one log ------------------------------------------------------------------------------------------------
+
+
+def head_of(sql: Statements, app: str, lock: bool = False) -> LogHead | None:
+    """The head of an app's log; None if the app has none. ``lock``: prevent other writers."""
+    rows = sql.query(SELECT_HEAD + sql.for_update if lock else SELECT_HEAD, (app,))
+    return LogHead(*rows[0]) if rows else None
+
+
+class LogTables:
+    """Runs functions on the tables of the logs. All public methods of subclasses switch and may raise
+    StorageUnavailable, which is temporary.
+
+    ``opened`` opens the database and creates it if needed. ``stores`` says whether a database exists.
+    """
+
+    def __init__(self, opened: Callable[[], Database], stores: Callable[[], bool]) -> None:
+        self._opened = opened
+        self._stores = stores
+
+    def _read(self, work: Callable[[Statements], T], nothing: T) -> T:
+        """Run ``work`` in a transaction; returns ``nothing`` without a database."""
+        return self._opened().read(work) if self._stores() else nothing
+
+    def _change(self, work: Callable[[Statements], T], nothing: T) -> T:
+        """Run ``work`` in a transaction that writes; returns ``nothing`` without a database."""
+        return self._opened().write(work) if self._stores() else nothing
+
+    def _read_log(self, app: str, work: Callable[[Statements, LogHead], T], nothing: T) -> T:
+        """Run ``work`` with the head of an app's log; returns ``nothing`` if the app has none."""
+        return self._read(partial(_with_head, app, work, nothing), nothing)
+
+    def _change_log(self, app: str, work: Callable[[Statements, LogHead], T], nothing: T) -> T:
+        """As :meth:`_read_log`, for work that writes. The head is not locked."""
+        return self._change(partial(_with_head, app, work, nothing), nothing)
+
+
+def _with_head(app: str, work: Callable[[Statements, LogHead], T], nothing: T, sql: Statements) -> T:
+    head = head_of(sql, app)
+    return nothing if head is None else work(sql, head)

@@ -1,0 +1,125 @@
+"""Writes and runs statements, in one way for all engines.
+
+A statement is text with ``%s`` for values and ``"`` around names that an engine reserves.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+T = TypeVar("T")
+Row = tuple[Any, ...]
+
+_CHUNK: Final = 512
+"""Number of values in one list; a power of two, see :func:`padded`."""
+_ARRAYS: Final[dict[type, str]] = {bytes: "bytea", int: "bigint", str: "text"}
+
+
+class Statements(ABC):
+    """The statements of one transaction."""
+
+    engine: str
+    """``sqlite``, ``postgresql`` or ``mysql`` (also for MariaDB)."""
+
+    @property
+    def for_update(self) -> str:
+        """The suffix of a query that locks its rows. On SQLite the transaction has locked everything."""
+        return "" if self.engine == "sqlite" else " FOR UPDATE"
+
+    @abstractmethod
+    def query(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
+        """Run a query and return all its rows."""
+
+    @abstractmethod
+    def execute(self, statement: str, values: Sequence[Any] = ()) -> int:
+        """Run a statement; the number of changed rows."""
+
+    @abstractmethod
+    def execute_many(self, statement: str, rows: Sequence[Row]) -> None:
+        """Run a statement once for each row."""
+
+    def query_in(self, statement: str, first: Sequence[Any], values: Sequence[Any]) -> list[Row]:
+        """Run a query that ends with ``IN {}`` for distinct ``values`` with at most one row each.
+
+        ``first``: the other parameters.
+        """
+        if not values:
+            return []
+        if self.engine == "postgresql":
+            # Without statistics PostgreSQL reads the whole table for a list of values.
+            one = statement.replace("IN {}", "= w.v")
+            array = f"unnest(%s::{_ARRAYS[type(values[0])]}[]) AS w(v)"
+            statement = f"SELECT x.* FROM {array} CROSS JOIN LATERAL ({one} LIMIT 1) x"
+            return self.query(statement, (list(values), *first))
+        if self.engine == "sqlite":
+            # Without statistics SQLite scans the table for a list of values. With the list to the left of a
+            # CROSS JOIN it looks up each.
+            statement = statement.replace(" FROM ", " FROM w CROSS JOIN ", 1).replace("IN {}", "= w.v")
+        rows: list[Row] = []
+        for some in chunks(values):
+            some = padded(some, None)  # NULL equals nothing
+            if self.engine == "sqlite":
+                wanted = ", ".join(["(%s)"] * len(some))
+                rows += self.query(f"WITH w(v) AS (VALUES {wanted}) {statement}", (*some, *first))
+            else:
+                rows += self.query(statement.replace("{}", marks_of(len(some))), (*first, *some))
+        return rows
+
+
+class PooledStatements(Statements):
+    """Statements on a connection of SQLAlchemy's pool."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        name = connection.dialect.name
+        self.engine = "mysql" if name == "mariadb" else name
+
+    def query(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
+        return list(self._run(statement, tuple(values)).fetchall())
+
+    def execute(self, statement: str, values: Sequence[Any] = ()) -> int:
+        return int(self._run(statement, tuple(values)).rowcount)
+
+    def execute_many(self, statement: str, rows: Sequence[Row]) -> None:
+        if rows:
+            self._run(statement, [tuple(row) for row in rows])
+
+    def insert(self, statement: str, values: Sequence[Any]) -> int:
+        """Insert a row and return its id."""
+        if self.engine == "postgresql":
+            return int(self.query(f"{statement} RETURNING id", values)[0][0])
+        return int(self._run(statement, tuple(values)).lastrowid)
+
+    def _run(self, statement: str, values: tuple[Any, ...] | list[Row]) -> Any:
+        if self.engine == "sqlite":
+            statement = statement.replace("%s", "?")
+        elif self.engine == "mysql":
+            statement = statement.replace('"', "`")
+        return self.connection.exec_driver_sql(statement, values)
+
+
+def chunks(values: Sequence[T], size: int = _CHUNK) -> Iterator[Sequence[T]]:
+    """Split values into parts of at most ``size``."""
+    for start in range(0, len(values), size):
+        yield values[start : start + size]
+
+
+def padded(values: Sequence[T], filler: T) -> Sequence[T]:
+    """Fill the values up to a power of two, so that few different statements exist."""
+    size = 1 << (len(values) - 1).bit_length()
+    return [*values, *[filler] * (size - len(values))]
+
+
+def marks_of(count: int) -> str:
+    """The text of a list of ``count`` placeholders."""
+    return f"({', '.join(['%s'] * count)})"
+
+
+def text_of(value: Any) -> str:
+    """A name from a driver as text. MySQL returns bytes."""
+    return value if type(value) is str else bytes(value).decode()

@@ -1,0 +1,376 @@
+"""HTTP/1.1 requests: one strict parser of heads and bodies for both servers, so that they cannot disagree.
+
+A back end repeats the same head with each request, so :class:`KnownHeads` caches parsed heads. It caches only
+public heads: of a POST to a path without a query, with header lines from :data:`KEPT` only. A key
+(``Authorization: Bearer …``) is removed before a head is looked up or cached.
+
+A body is read completely before the request is served: by length or in chunks (RFC 9112 section 7). Chunks
+are parsed as strictly as heads: a hexadecimal size, optional extensions (ignored), CRLF, data, CRLF.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Mapping, Set
+from typing import Final
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+from msgspec import Struct
+from msgspec.structs import replace
+
+from imserver.errors import (
+    HTTP_BAD_REQUEST,
+    HTTP_HEADERS_TOO_LARGE,
+    HTTP_NOT_IMPLEMENTED,
+    HTTP_VERSION_NOT_SUPPORTED,
+    HttpProblem,
+)
+
+log = logging.getLogger(__name__)
+
+
+MAX_HEADERS = 100
+"""Limit of header lines in a request."""
+
+
+_USUAL_NAMES = {
+    spelt.encode(): name
+    for name in (
+        *("accept", "accept-encoding", "authorization", "connection", "content-length", "content-type"),
+        *("host", "idempotency-key", "upgrade", "user-agent", "x-forwarded-for", "x-request-id"),
+    )
+    for spelt in (name, name.title())
+}
+"""Common spellings of header names. A lookup is cheaper than decoding."""
+
+
+class BadHead(Exception):
+    """An invalid head. ``problem``: the answer for the client. ``args``: the text for the log."""
+
+    def __init__(self, problem: HttpProblem, detail: str) -> None:
+        super().__init__(detail)
+        self.problem = problem
+
+
+class ParsedHead(Struct):
+    """A request head. Header names are in lower case; repeated headers are joined by a comma.
+
+    ``length``: the Content-Length, or None. ``chunked``: the body comes in chunks. ``absolute``: the target
+    had scheme and host, which are removed from ``url`` (RFC 9112 section 3.2.2). ``path`` and ``query``: the
+    parts of ``url`` before and after the question mark.
+    """
+
+    url: bytes = b""
+    path: str = ""
+    query: bytes = b""
+    headers: dict[str, str] = {}
+    method: str = ""
+    version: str = ""
+    keep_alive: bool = False
+    length: int | None = None
+    chunked: bool = False
+    absolute: bool = False
+
+    def on_url(self, url: bytes) -> None:
+        """Callback of the parser."""
+        self.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Callback of the parser."""
+        key = _USUAL_NAMES.get(name) or name.decode("latin-1").lower()
+        text = value.decode("latin-1").strip()
+        known = self.headers.get(key)
+        if known is not None and key == "host":
+            raise ValueError("more than one Host")
+        self.headers[key] = text if known is None else f"{known},{text}"
+
+    def signed(self, authorization: str) -> ParsedHead:
+        """The same head with this Authorization header (``""``: without one)."""
+        headers = self.headers.copy()
+        if authorization:
+            headers["authorization"] = authorization
+        else:
+            headers.pop("authorization", None)
+        return replace(self, headers=headers)
+
+
+def end_of_head(data: bytes | bytearray, limit: int) -> int:
+    """The position in ``data`` where the body begins; 0 while the head is incomplete.
+
+    Raises :class:`BadHead` as soon as no valid head of at most ``limit`` bytes is possible.
+    """
+    end = data.find(b"\r\n\r\n") + 4
+    if end >= 4:
+        if end > limit:
+            raise BadHead(HTTP_HEADERS_TOO_LARGE, "request head too large")
+        return end
+    if len(data) > limit:
+        raise BadHead(HTTP_HEADERS_TOO_LARGE, "request head too large")
+    if data.count(b"\n") != data.count(b"\r\n"):
+        raise BadHead(HTTP_BAD_REQUEST, "bare LF in the request head")
+    return 0
+
+
+def parse_head(data: bytes) -> ParsedHead:
+    """Parse one whole request head.
+
+    Raises :class:`BadHead` for malformed or ambiguous heads. Bare LF, folded headers, repeated lengths, and a
+    length together with chunks are refused (RFC 9112 sections 2.2, 5.2 and 6.3).
+    """
+    parsed = ParsedHead()
+    if data.count(b"\r\n") > MAX_HEADERS + 2:
+        raise BadHead(HTTP_HEADERS_TOO_LARGE, "too many headers")
+    parser = HttpRequestParser(parsed)
+    try:
+        parser.feed_data(data)
+    except HttpParserUpgrade:
+        log.debug("a request asks for an upgrade")
+    except (HttpParserError, ValueError) as exc:
+        raise BadHead(HTTP_BAD_REQUEST, str(exc)) from exc
+    parsed.method = parser.get_method().decode("latin-1")
+    parsed.version = parser.get_http_version()
+    headers = parsed.headers
+    if parsed.version not in ("1.1", "1.0"):
+        raise BadHead(HTTP_VERSION_NOT_SUPPORTED, f"HTTP/{parsed.version}")
+    if parsed.version == "1.1" and "host" not in headers:
+        raise BadHead(HTTP_BAD_REQUEST, "no Host")
+    if parsed.url[:1] != b"/":
+        _, separator, rest = parsed.url.partition(b"://")
+        if separator:
+            parsed.absolute = True
+            parsed.url = b"/" + rest.partition(b"/")[2]
+    path, _, parsed.query = parsed.url.partition(b"?")
+    parsed.path = path.decode("latin-1")
+    # The parser drops its result when a message without a body is complete.
+    if "connection" in headers:
+        wishes = [wish.strip() for wish in headers["connection"].lower().split(",")]
+        parsed.keep_alive = "close" not in wishes and (parsed.version == "1.1" or "keep-alive" in wishes)
+    else:
+        parsed.keep_alive = parsed.version == "1.1"
+    if "content-length" in headers:
+        parsed.length = int(headers["content-length"])
+    if "transfer-encoding" in headers:
+        if headers["transfer-encoding"].lower() != "chunked":
+            raise BadHead(HTTP_NOT_IMPLEMENTED, "unknown transfer encoding")
+        parsed.chunked = True
+    return parsed
+
+
+KEPT: Final = frozenset(
+    {
+        *("accept", "accept-encoding", "accept-language", "cache-control", "connection", "content-length"),
+        *("content-type", "host", "sec-fetch-mode", "user-agent", "x-forwarded-for", "x-forwarded-proto"),
+    }
+)
+"""Header names that a cached head may have."""
+MAX_HEADS: Final = 256
+"""Limit of cached heads. With one more the cache is cleared."""
+MAX_BYTES: Final = 1024
+"""Largest cached head in bytes."""
+MAX_LINES: Final = 30
+"""Most lines of a cached head, with its key far below the limit of any head."""
+
+_NAME: Final = b"uthorization: "
+_KEY: Final = _NAME + b"Bearer "
+_usual_key = re.compile(rb"Bearer [A-Za-z0-9._~+/=-]{1,512}").fullmatch
+
+
+class KnownHeads:
+    """Parses heads. Owner of the cache. Results are shared and must not be changed."""
+
+    __slots__ = ("_heads",)
+
+    def __init__(self) -> None:
+        self._heads: dict[bytes, ParsedHead] = {}
+
+    def read(self, data: bytes) -> ParsedHead:
+        """Parse one whole request head, as :func:`imserver.transport.http1.parse_head` does."""
+        at = data.find(_KEY)
+        if at < 0:
+            known = self._heads.get(data)
+            if known is None:
+                known = parse_head(data)
+                self._cache(data, known)
+            return known
+        end = data.find(b"\r", at)  # a bare CR stays in the lookup key, which then matches no head
+        key = data[at + len(_NAME) : end]
+        if data[at - 3 : at] not in (b"\r\nA", b"\r\na") or _usual_key(key) is None:
+            return parse_head(data)
+        rest = data[: at - 3] + data[end:]
+        authorization = key.decode()
+        known = self._heads.get(rest)
+        if known is not None:
+            return known.signed(authorization)
+        parsed = parse_head(data)
+        if parsed.headers["authorization"] == authorization:  # there is only one
+            self._cache(rest, parsed.signed(""))
+        return parsed
+
+    def _cache(self, data: bytes, head: ParsedHead) -> None:
+        """Cache a head if that is allowed. ``data``: its bytes without the key."""
+        if len(data) > MAX_BYTES or head.method != "POST" or head.query or not head.headers.keys() <= KEPT:
+            return
+        if data.count(b"\r\n") > MAX_LINES:
+            return
+        if len(self._heads) >= MAX_HEADS:
+            self._heads.clear()
+        self._heads[data] = head
+
+
+MAX_LINE_BYTES = 256
+"""Longest line before a chunk, with its CRLF."""
+MAX_TRAILER_BYTES = 8192
+MAX_PUBLIC_BODY_BYTES = 65536
+"""Bodies up to this size are read from everybody. Above it the API decides the limit."""
+
+BODY_SECONDS: Final = 60
+"""Time limit for a request's body."""
+BODY_SILENCE_SECONDS: Final = 13
+"""Longest silence while a body arrives. Connections are checked once per second, so 408 comes within 15 s."""
+BODY_BYTES_PER_SECOND: Final = 1024
+"""Minimum average rate of a body that is older than :data:`BODY_SILENCE_SECONDS`."""
+
+
+def body_deadline(begun: float, received: int, now: float) -> float:
+    """The monotonic time until which more of a body must arrive.
+
+    ``received``: bytes so far. ``now``: arrival time of the last of them.
+    """
+    silence = now + BODY_SILENCE_SECONDS
+    rate = begun + BODY_SILENCE_SECONDS + received / BODY_BYTES_PER_SECOND
+    return min(begun + BODY_SECONDS, silence, rate)
+
+
+BodyLimit = Callable[[str, str, Mapping[str, str], str], int]
+"""(method, path, headers, client address) → largest body of such a request in bytes."""
+
+Streamed = Set[tuple[str, str]]
+"""(method, path) of requests whose bodies are too large for memory."""
+
+_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})(;[\t\x20-\x7e]*)?")
+_REPLACED = (b"content-length", b"transfer-encoding", b"expect")
+
+
+class Body:
+    """A body while it is read. Owner: the connection that reads it.
+
+    ``content``: the decoded bytes so far. ``too_large``: the body will exceed ``limit`` bytes. It is not read
+    further then, and the connection cannot be used afterwards.
+    """
+
+    __slots__ = ("_limit", "_need", "_raw", "begun", "content", "too_large")
+
+    def __init__(self, head: ParsedHead, limit: int, begun: float = 0.0) -> None:
+        self._limit = limit
+        self.begun = begun
+        """Monotonic time at which the head was complete."""
+        self._need = -1 if head.chunked else head.length or 0
+        self._raw = bytearray()
+        self.content = bytearray()
+        self.too_large = self._need > limit
+
+    @property
+    def held_bytes(self) -> int:
+        """Number of stored bytes."""
+        return len(self._raw) + len(self.content)
+
+    def deadline(self, now: float) -> float:
+        """See :func:`body_deadline`. The connection ends a late body."""
+        return body_deadline(self.begun, self.held_bytes, now)
+
+    def feed(self, data: bytes) -> bytes | None:
+        """Add bytes. Returns the bytes after the body once it is complete or too large, None before.
+
+        Raises :class:`imserver.transport.http1.BadHead` for invalid chunks.
+        """
+        if self.too_large:
+            return b""
+        if self._need < 0:
+            self._raw += data
+            return self._read_chunks()
+        missing = self._need - len(self.content)
+        self.content += data[:missing]
+        return data[missing:] if len(data) >= missing else None
+
+    def _read_chunks(self) -> bytes | None:
+        raw = self._raw
+        while True:
+            end = raw.find(b"\r\n", 0, MAX_LINE_BYTES)
+            if end < 0:
+                if len(raw) >= MAX_LINE_BYTES or not _may_become_size(raw):
+                    raise BadHead(HTTP_BAD_REQUEST, "broken chunk size")
+                return None
+            found = _SIZE.fullmatch(raw, 0, end)
+            if found is None:
+                raise BadHead(HTTP_BAD_REQUEST, "broken chunk size")
+            size = int(found[1], 16)
+            if size == 0:
+                return self._read_trailer(end + 2)
+            if len(self.content) + size > self._limit:
+                self.too_large = True
+                return b""
+            stop = end + 2 + size
+            if len(raw) < stop + 2:
+                if len(raw) > stop and raw[stop] != 0x0D:
+                    raise BadHead(HTTP_BAD_REQUEST, "chunk longer than it says")
+                return None
+            if raw[stop : stop + 2] != b"\r\n":
+                raise BadHead(HTTP_BAD_REQUEST, "chunk longer than it says")
+            self.content += raw[end + 2 : stop]
+            del raw[: stop + 2]
+
+    def _read_trailer(self, start: int) -> bytes | None:
+        """Read the end of a chunked body: header lines, which are dropped, and an empty line."""
+        raw = self._raw
+        if raw[start : start + 2] == b"\r\n":
+            return bytes(raw[start + 2 :])
+        end = raw.find(b"\r\n\r\n", start)
+        trailer = raw[start:] if end < 0 else raw[start : end + 4]
+        if len(trailer) > MAX_TRAILER_BYTES or trailer.count(b"\n") != trailer.count(b"\r\n"):
+            raise BadHead(HTTP_BAD_REQUEST, "broken trailer")
+        return None if end < 0 else bytes(raw[end + 4 :])
+
+
+def _may_become_size(raw: bytearray) -> bool:
+    """Whether more bytes could make ``raw`` a valid size line."""
+    return not raw or _SIZE.fullmatch(raw.removesuffix(b"\r")) is not None
+
+
+def streams(parsed: ParsedHead, wanted: Streamed) -> bool:
+    """Whether the application reads the body of this request in pieces.
+
+    A chunked body is never streamed: only :class:`Body` parses chunks strictly enough. It is read completely,
+    up to the usual limit.
+    """
+    if not wanted or not parsed.length or parsed.chunked or "upgrade" in parsed.headers:
+        return False
+    return (parsed.method, parsed.url.partition(b"?")[0].decode("latin-1")) in wanted
+
+
+def plain_head(raw: bytes, head: ParsedHead) -> bytes:
+    """The head of a request with a streamed body, with a path as its target.
+
+    ``Expect`` stays, because the reader of the body answers it. HTTP/1.0 does not have it.
+    """
+    if not head.absolute and (head.version == "1.1" or "expect" not in head.headers):
+        return raw
+    lines = raw.split(b"\r\n")[1:-2]
+    dropped = () if head.version == "1.1" else (b"expect",)
+    remaining = [line for line in lines if line.partition(b":")[0].strip().lower() not in dropped]
+    first = b"%b %b HTTP/%b" % (head.method.encode(), head.url, head.version.encode())
+    return b"\r\n".join([first, *remaining, b"", b""])
+
+
+def plain_request(raw: bytes, head: ParsedHead, content: bytes | bytearray) -> bytes:
+    """The same request with a complete body of known length and a path as its target.
+
+    ``raw``: the received head. For servers with a less strict parser.
+    """
+    if not head.chunked and not head.absolute and "expect" not in head.headers:
+        return raw + content
+    lines = raw.split(b"\r\n")[1:-2]
+    remaining = [line for line in lines if line.partition(b":")[0].strip().lower() not in _REPLACED]
+    first = b"%b %b HTTP/%b" % (head.method.encode(), head.url, head.version.encode())
+    length = [b"Content-Length: %d" % len(content)] if content or head.chunked else []
+    return b"\r\n".join([first, *remaining, *length, b"", b""]) + content

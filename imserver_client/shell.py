@@ -1,0 +1,56 @@
+"""What the thread shell and the asyncio shell of a session share."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Final, Generic, TypeVar
+
+from websockets.exceptions import InvalidHandshake, InvalidURI
+
+from imserver_client.errors import CLOSE_LOST, NotConnected
+from imserver_client.session import ANSWER_SECONDS, OnState, SessionCore, State
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+CONNECT_OPTIONS: Final[dict[str, Any]] = {
+    "compression": None,
+    "open_timeout": ANSWER_SECONDS,
+    "max_size": None,
+}
+CONNECT_ERRORS: Final = (OSError, TimeoutError, InvalidHandshake, EOFError, InvalidURI)
+"""What connecting raises if no connection could be made."""
+
+
+class SessionShell(Generic[T]):
+    """Connects a session core with a server at ``url``. The kinds of shells do its I/O."""
+
+    def __init__(self, core: SessionCore[T], url: str, on_state: OnState) -> None:
+        self._core = core
+        self._url = url
+        self._on_state = on_state
+
+    @property
+    def state(self) -> State:
+        """``idle``, ``connecting``, ``online``, ``waiting`` (for the next try) or ``ended``."""
+        return self._core.state
+
+    def _not_made(self, error: Exception) -> int:
+        """Note why no connection could be made; return the close code that stands for it."""
+        self._core.failure = str(error) or type(error).__name__
+        if isinstance(error, InvalidURI):
+            self._core.error = NotConnected(str(error))
+        else:
+            log.debug("%s: %s", self._url, error)
+        return CLOSE_LOST
+
+    def _no_token(self, error: Exception) -> int:
+        """Note that the function for the token has failed; return the close code that stands for it."""
+        log.warning("there is no token, trying again: %r", error)
+        self._core.failure = f"the token function failed: {error!r}"
+        return CLOSE_LOST
+
+    def _report(self, before: State, after: State) -> None:
+        if after is not before and self._on_state is not None:
+            self._on_state(after)

@@ -1,0 +1,133 @@
+"""Streamed messages of back ends: text that is published piece by piece."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterable, Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+
+from imserver_client.errors import ClientError, NotConnected
+from imserver_client.results import PieceResult, StreamEnd
+from imserver_client.session import Backoff
+
+if TYPE_CHECKING:
+    from imserver_client.api import Api
+
+FAILED_TRIES: Final = 8
+"""How often a piece is sent whose node does not answer."""
+R = TypeVar("R", PieceResult, StreamEnd)
+
+
+class PieceRefused(ClientError):
+    """The server has not taken a piece of a streamed message.
+
+    ``status``: ``"too_long"`` (the message is as long as the channel allows; close it), ``"closed"`` (no
+    piece came for long, so the server closed it), ``"unknown"`` (its node has ended).
+    """
+
+    code = "piece_refused"
+    remedy = "Open another message; docs/guides/channels.md names the limits."
+
+    def __init__(self, status: str) -> None:
+        super().__init__(f"the piece is refused: {status}")
+        self.status = status
+
+
+class TextStream:
+    """A streamed message. :meth:`imserver_client.Api.stream` makes it; ``with`` opens and closes it.
+
+    A block that ends with an exception closes it as incomplete. It is for one thread at a time.
+    """
+
+    def __init__(self, api: Api, app: str, channel: str, fields: dict[str, Any]) -> None:
+        self.id = ""
+        """The id of the message, ``""`` before :meth:`open`. The publication at its end has it, too."""
+        self._api = api
+        self._app = app
+        self._channel = channel
+        self._fields = fields
+        self._pieces = 0
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.close(incomplete=kind is not None)
+
+    def open(self) -> None:
+        """Open the message. Raises :class:`RequestRefused` and :class:`NotConnected`."""
+        self.id = self._api.open_stream(self._app, self._channel, **self._fields)
+
+    def append(self, text: str) -> None:
+        """Append a piece; an empty one is ignored. A piece without an answer is sent again, and taken once.
+
+        Raises :class:`PieceRefused`, :class:`RequestRefused` and :class:`NotConnected`.
+        """
+        if not text:
+            return
+        piece = (self.id, self._pieces + 1, text)
+        result = _until_answered(lambda: self._api.append_pieces(self._app, [piece])[0])
+        if result.status not in ("appended", "repeated"):
+            raise PieceRefused(result.status)
+        self._pieces += 1
+
+    def append_all(self, texts: Iterable[str]) -> None:
+        """Append each text as it comes. Raises as :meth:`append`."""
+        for text in texts:
+            self.append(text)
+
+    def close(self, *, incomplete: bool = False) -> StreamEnd:
+        """Close the message. ``incomplete``: its text is not finished. You may repeat it.
+
+        Raises :class:`RequestRefused` and :class:`NotConnected`.
+        """
+        return _until_answered(lambda: self._api.close_stream(self._app, self.id, incomplete=incomplete))
+
+
+class AsyncTextStream:
+    """A streamed message for asyncio: a :class:`TextStream` (attribute ``stream``) with ``async with``."""
+
+    def __init__(self, stream: TextStream) -> None:
+        self.stream = stream
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        await self.close(incomplete=kind is not None)
+
+    @property
+    def id(self) -> str:
+        """See :attr:`TextStream.id`."""
+        return self.stream.id
+
+    async def open(self) -> None:
+        """See :meth:`TextStream.open`."""
+        await asyncio.to_thread(self.stream.open)
+
+    async def append(self, text: str) -> None:
+        """See :meth:`TextStream.append`."""
+        await asyncio.to_thread(self.stream.append, text)
+
+    async def append_all(self, texts: AsyncIterable[str]) -> None:
+        """Append each text as it comes, such as those of a language model."""
+        async for text in texts:
+            await self.append(text)
+
+    async def close(self, *, incomplete: bool = False) -> StreamEnd:
+        """See :meth:`TextStream.close`."""
+        return await asyncio.to_thread(self.stream.close, incomplete=incomplete)
+
+
+def _until_answered(ask: Callable[[], R]) -> R:
+    """Ask until the node of the stream answers. Raises :class:`NotConnected`."""
+    backoff = Backoff()
+    for _ in range(FAILED_TRIES):
+        result = ask()
+        if result.status != "failed":
+            return result
+        time.sleep(backoff.pause())
+    raise NotConnected("the node of the streamed message, or the history, does not answer")

@@ -1,0 +1,451 @@
+/**
+ * A client for stored messages: each message that it sends is stored once, and it fetches the messages that it missed.
+ *
+ *     import { Messenger } from "./messenger.js";
+ *
+ *     const messenger = new Messenger({ url: "ws://127.0.0.1:8089/acc", app: 101, user: "ann", cursor: 0 });
+ *     messenger.on("entry", (entry) => console.log(entry.from, entry.text, messenger.cursor));
+ *     await messenger.connect();
+ *     const { id } = await messenger.send("bob", "hello");
+ *
+ * @module messenger
+ */
+import { ImClient } from "./imserver.js";
+export type Entry = {
+    /**
+     * its position in the log of the app
+     */
+    id: number;
+    conversation: number;
+    /**
+     * its number in the conversation, without gaps
+     */
+    seq: number;
+    /**
+     * `message`; `edit` or `recall` of the entry `about`; `group`, `join`, `leave`
+     */
+    kind: string;
+    /**
+     * empty if a back end sent it without a sender
+     */
+    from: string;
+    /**
+     * missing in a group
+     */
+    to?: string;
+    /**
+     * `text`, `picture`, …
+     */
+    type?: string;
+    /**
+     * missing if there is `data`
+     */
+    text?: string;
+    data?: any;
+    /**
+     * content from another dialect that is neither text nor JSON
+     */
+    base64?: string;
+    clientMsgID?: string;
+    /**
+     * the entry that it replies to, edits or recalls; its own `id`: a recalled message in the history
+     */
+    about?: number;
+    meta?: {
+        mentions?: string[];
+        edited?: number;
+        users?: string[];
+    };
+    /**
+     * milliseconds since 1970
+     */
+    time: number;
+};
+export type Sent = {
+    id: number;
+    conversation: number;
+    seq: number;
+    /**
+     * true if it was stored before, with the same `clientMsgID`
+     */
+    repeated: boolean;
+    /**
+     * what is stored instead of the content that was sent: the
+     * back end has replaced it, or the message was sent before with another content
+     */
+    replaced?: {
+        type: string;
+        text?: string;
+        data?: any;
+    };
+};
+export type More = {
+    /**
+     * the conversation to send to, instead of a user
+     */
+    conversation?: number;
+    /**
+     * JSON instead of text
+     */
+    data?: any;
+    type?: string;
+    replyTo?: number;
+    mentions?: string[];
+    /**
+     * use the same id to send a message again; default: a new one
+     */
+    clientMsgID?: string;
+};
+export type MessengerExtra = {
+    /**
+     * last position of this device; 0 (default): all stored messages, null: only new ones
+     */
+    cursor?: number | null;
+    /**
+     * timeout of a request including retries and reconnects; default 30,000
+     */
+    carryMs?: number;
+};
+export type Conversation = {
+    id: number;
+    /**
+     * `user`, `group` or `room`
+     */
+    kind: string;
+    /**
+     * the other user; missing in a group
+     */
+    peer?: string;
+    /**
+     * of a group
+     */
+    name?: string;
+    /**
+     * ours in a group
+     */
+    role?: string;
+    /**
+     * messages of others that are not read, up to 1,000
+     */
+    unread: number;
+    /**
+     * position up to which we have read
+     */
+    read: number;
+    /**
+     * id of the newest entry if that is hidden
+     */
+    place?: number;
+    /**
+     * the newest entry that is not hidden
+     */
+    last?: Entry;
+};
+export type Typing = {
+    from: string;
+    /**
+     * us
+     */
+    to?: string;
+    /**
+     * a group, instead of `to`
+     */
+    conversation?: number;
+};
+export type Receipt = {
+    from: string;
+    conversation: number;
+    /**
+     * position up to which `from` has read
+     */
+    read?: number;
+    /**
+     * position up to which a device of `from` has received
+     */
+    received?: number;
+};
+export type Hidden = {
+    ids: number[];
+};
+export type MessengerEvents = {
+    entry: Entry;
+    anew: {};
+    typing: Typing;
+    receipt: Receipt;
+    hidden: Hidden;
+};
+export type Pending = {
+    cmd: string;
+    data: object;
+    /**
+     * the connection on which it was sent; 0: none
+     */
+    connection: number;
+    settle: (result: any) => void;
+};
+export type MessengerOptions = import("./imserver.js").Options & MessengerExtra;
+/**
+ * @typedef {object} Entry           an entry of the log
+ * @property {number} id             its position in the log of the app
+ * @property {number} conversation
+ * @property {number} seq            its number in the conversation, without gaps
+ * @property {string} kind           `message`; `edit` or `recall` of the entry `about`; `group`, `join`, `leave`
+ * @property {string} from           empty if a back end sent it without a sender
+ * @property {string} [to]           missing in a group
+ * @property {string} [type]         `text`, `picture`, …
+ * @property {string} [text]         missing if there is `data`
+ * @property {any} [data]
+ * @property {string} [base64]       content from another dialect that is neither text nor JSON
+ * @property {string} [clientMsgID]
+ * @property {number} [about]        the entry that it replies to, edits or recalls; its own `id`: a recalled message in the history
+ * @property {{ mentions?: string[], edited?: number, users?: string[] }} [meta]
+ * @property {number} time           milliseconds since 1970
+ */
+/**
+ * @typedef {object} Sent            the result of a stored message
+ * @property {number} id
+ * @property {number} conversation
+ * @property {number} seq
+ * @property {boolean} repeated      true if it was stored before, with the same `clientMsgID`
+ * @property {{ type: string, text?: string, data?: any }} [replaced]  what is stored instead of the content that was sent: the
+ *   back end has replaced it, or the message was sent before with another content
+ */
+/**
+ * @typedef {object} More            optional fields of a message
+ * @property {number} [conversation] the conversation to send to, instead of a user
+ * @property {any} [data]            JSON instead of text
+ * @property {string} [type]
+ * @property {number} [replyTo]
+ * @property {string[]} [mentions]
+ * @property {string} [clientMsgID]  use the same id to send a message again; default: a new one
+ */
+/**
+ * @typedef {object} MessengerExtra
+ * @property {number | null} [cursor]  last position of this device; 0 (default): all stored messages, null: only new ones
+ * @property {number} [carryMs]        timeout of a request including retries and reconnects; default 30,000
+ */
+/**
+ * @typedef {object} Conversation
+ * @property {number} id
+ * @property {string} kind           `user`, `group` or `room`
+ * @property {string} [peer]         the other user; missing in a group
+ * @property {string} [name]         of a group
+ * @property {string} [role]         ours in a group
+ * @property {number} unread         messages of others that are not read, up to 1,000
+ * @property {number} read           position up to which we have read
+ * @property {number} [place]        id of the newest entry if that is hidden
+ * @property {Entry} [last]          the newest entry that is not hidden
+ */
+/**
+ * @typedef {object} Typing
+ * @property {string} from
+ * @property {string} [to]            us
+ * @property {number} [conversation]  a group, instead of `to`
+ */
+/**
+ * @typedef {object} Receipt
+ * @property {string} from
+ * @property {number} conversation
+ * @property {number} [read]          position up to which `from` has read
+ * @property {number} [received]      position up to which a device of `from` has received
+ */
+/** @typedef {{ ids: number[] }} Hidden */
+/** @typedef {{ entry: Entry, anew: {}, typing: Typing, receipt: Receipt, hidden: Hidden }} MessengerEvents */
+/**
+ * @typedef {object} Pending         a request without an answer
+ * @property {string} cmd
+ * @property {object} data
+ * @property {number} connection           the connection on which it was sent; 0: none
+ * @property {(result: any) => void} settle
+ */
+/** @typedef {import("./imserver.js").Options & MessengerExtra} MessengerOptions */
+/**
+ * A client of the `cmd` dialect for stored messages. It adds these events to those of {@link ImClient}:
+ *
+ * - `entry` ({@link Entry}): each entry once, in order.
+ * - `anew`: the server has deleted the entries after the cursor. Delete your entries; all that the server still has follow.
+ * - `typing`, `receipt` and `hidden`: signals that are not stored.
+ *
+ * Save {@link Messenger#cursor} together with the entries, and pass it to the constructor at the next start.
+ *
+ * Requests are rejected with CommandRefused, with Closed or LoginRefused if the client ends, or with NotConnected after a
+ * timeout. A message that is too large is rejected with Closed and the code 1009, and the client goes on. After a timeout a message may be stored or not: send it again with the same `clientMsgID`.
+ *
+ * @extends {ImClient<MessengerEvents>}
+ */
+export declare class Messenger extends ImClient<MessengerEvents> {
+    #private;
+    /** @type {number | null} the last position that has arrived */
+    cursor: number | null;
+    /** @param {MessengerOptions} options */
+    constructor(options: MessengerOptions);
+    /**
+     * Sends `text` to a user, or into `more.conversation`.
+     *
+     * @param {string} to       empty when `more` has a conversation
+     * @param {string} [text]   unless `more` has data
+     * @param {More} [more]
+     * @returns {Promise<Sent>} rejected with TypeError without text and data
+     */
+    send(to: string, text?: string, more?: More): Promise<Sent>;
+    /**
+     * Edits a message of ours.
+     *
+     * @param {number} id
+     * @param {string} [text]
+     * @param {{ data?: any, type?: string, mentions?: string[] }} [more]
+     * @returns {Promise<Sent>}
+     */
+    edit(id: number, text?: string, more?: {
+        data?: any;
+        type?: string;
+        mentions?: string[];
+    }): Promise<Sent>;
+    /**
+     * Recalls a message of ours.
+     *
+     * @param {number} id
+     * @returns {Promise<Sent>}
+     */
+    recall(id: number): Promise<Sent>;
+    /**
+     * Sends a typing notice to a user or a conversation. Call it about every 3 s. It does nothing while offline.
+     *
+     * @param {{ to: string } | { conversation: number }} where
+     */
+    typing(where: {
+        to: string;
+    } | {
+        conversation: number;
+    }): void;
+    /**
+     * Stores our read position in a conversation. The senders get a receipt.
+     *
+     * @param {number} conversation
+     * @param {number} id
+     */
+    read(conversation: number, id: number): Promise<any>;
+    /**
+     * Reports that this device has received the conversation up to this entry.
+     *
+     * @param {number} conversation
+     * @param {number} id
+     */
+    received(conversation: number, id: number): Promise<any>;
+    /**
+     * Hides entries on all our devices.
+     *
+     * @param {number[]} ids
+     */
+    hide(ids: number[]): Promise<any>;
+    /**
+     * The read positions and hidden entries that any of our devices has stored since a version.
+     *
+     * @param {number} [version]
+     * @returns {Promise<{ version: number, read: { conversation: number, id: number }[], hidden: number[], receipts: { conversation: number, user: string, read: number, received: number }[] }>}
+     */
+    marks(version?: number): Promise<{
+        version: number;
+        read: {
+            conversation: number;
+            id: number;
+        }[];
+        hidden: number[];
+        receipts: {
+            conversation: number;
+            user: string;
+            read: number;
+            received: number;
+        }[];
+    }>;
+    /**
+     * The positions up to which the other members have read and received a conversation.
+     *
+     * @param {number} conversation
+     * @param {{ after?: string, limit?: number }} [page]
+     * @returns {Promise<{ receipts: { user: string, read: number, received: number }[], hasMore: boolean }>}
+     */
+    receipts(conversation: number, page?: {
+        after?: string;
+        limit?: number;
+    }): Promise<{
+        receipts: {
+            user: string;
+            read: number;
+            received: number;
+        }[];
+        hasMore: boolean;
+    }>;
+    /**
+     * Our conversations, the most recent first.
+     *
+     * @param {{ before?: number, limit?: number }} [page]  `before`: `place` of the last known conversation, or the id of its `last`
+     * @returns {Promise<{ conversations: Conversation[], hasMore: boolean }>}
+     */
+    conversations(page?: {
+        before?: number;
+        limit?: number;
+    }): Promise<{
+        conversations: Conversation[];
+        hasMore: boolean;
+    }>;
+    /**
+     * The messages of a conversation before an entry, or the newest ones.
+     *
+     * @param {number} conversation
+     * @param {{ before?: number, limit?: number }} [page]
+     * @returns {Promise<{ messages: Entry[], hasMore: boolean }>}
+     */
+    history(conversation: number, page?: {
+        before?: number;
+        limit?: number;
+    }): Promise<{
+        messages: Entry[];
+        hasMore: boolean;
+    }>;
+    /**
+     * Messages that contain `text`.
+     *
+     * @param {string} text
+     * @param {{ conversation?: number, before?: number, limit?: number }} [page]
+     * @returns {Promise<{ messages: Entry[], hasMore: boolean, before: number }>}
+     */
+    search(text: string, page?: {
+        conversation?: number;
+        before?: number;
+        limit?: number;
+    }): Promise<{
+        messages: Entry[];
+        hasMore: boolean;
+        before: number;
+    }>;
+    /** @override */
+    loginData(): {
+        appID: number;
+        app?: undefined;
+        userID: string;
+        serviceToken?: string | undefined;
+        device?: string | undefined;
+        cursor?: number | null | undefined;
+        acks?: boolean | undefined;
+    } | {
+        appID?: undefined;
+        app: string;
+        userID: string;
+        serviceToken?: string | undefined;
+        device?: string | undefined;
+        cursor?: number | null | undefined;
+        acks?: boolean | undefined;
+    };
+    /**
+     * @override
+     * @param {any} frame
+     * @returns {[string, any] | null}
+     */
+    eventIn(frame: any): [string, any] | null;
+    /**
+     * @override
+     * @param {import("./imserver.js").Answer} answer
+     */
+    loggedIn(answer: import("./imserver.js").Answer): void;
+}

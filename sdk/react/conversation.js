@@ -1,0 +1,277 @@
+// @ts-check
+/** A stored conversation as a page shows it. It knows nothing of React. */
+
+/** @typedef {import("imserver-client/messenger").Entry} Entry */
+/** @typedef {import("imserver-client/messenger").Messenger} Messenger */
+/** @typedef {import("imserver-client/messenger").More} More */
+/** @typedef {import("imserver-client/messenger").Sent} Sent */
+
+/** @typedef {{ to: string } | { conversation: number }} Where  the other user, or the number of a conversation */
+
+/**
+ * @typedef {object} ConversationView
+ * @property {Entry[]} entries   the messages that are loaded, the oldest first, with edits and recalls applied; a recalled
+ *   message has no content, and `about` is its own `id`
+ * @property {boolean} hasMore   older messages exist
+ * @property {string} typingUser who is typing; empty: nobody
+ * @property {Error | null} error  why the last request for messages failed
+ */
+
+/** @type {ConversationView} */
+const NOTHING_LOADED = { entries: [], hasMore: false, typingUser: "", error: null };
+/** A typing notice is shown for this time. Whoever still types sends the next one in time. */
+const TYPING_MS = 5_000;
+/** Typing notices are sent this far apart. */
+const TYPING_EACH_MS = 3_000;
+/** Conversations that are searched at a time for the one with a user: the server's maximum of a page. */
+const CONVERSATIONS = 200;
+
+/** Owns the view of one conversation, and follows it between `start()` and the function that `start()` returns. */
+export class Conversation {
+  view = NOTHING_LOADED;
+  #messenger;
+  #peer;
+  /** Number of the conversation; 0: there is none with `peer` yet. */
+  #number;
+  #pageSize;
+  /** Id of the oldest entry that is loaded, shown or not; 0: none. */
+  #oldest = 0;
+  /** @type {Set<() => void>} */
+  #listeners = new Set();
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #typingTimer;
+  #typedAt = -Infinity;
+
+  /**
+   * @param {Messenger | null} messenger
+   * @param {Where} where
+   * @param {number} pageSize
+   */
+  constructor(messenger, where, pageSize) {
+    this.#messenger = messenger;
+    this.#peer = "to" in where ? where.to : "";
+    this.#number = "to" in where ? 0 : where.conversation;
+    this.#pageSize = pageSize;
+  }
+
+  /**
+   * @param {() => void} changed  called when there is a new `view`
+   * @returns {() => void} ends that
+   */
+  subscribe = (changed) => {
+    this.#listeners.add(changed);
+    return () => void this.#listeners.delete(changed);
+  };
+
+  /**
+   * Loads the newest messages and follows the conversation.
+   *
+   * @returns {() => void} ends that
+   */
+  start() {
+    const messenger = this.#messenger;
+    if (!messenger) return () => {};
+    const stops = [
+      messenger.on("state", ({ state }) => {
+        if (state === "online" && this.view.error) this.#load(this.#oldest);
+      }),
+      messenger.on("entry", (entry) => this.#receive(messenger, entry)),
+      messenger.on("anew", () => {
+        this.#oldest = 0;
+        this.#show(NOTHING_LOADED);
+        this.#load(0);
+      }),
+      messenger.on("typing", ({ from, conversation }) => {
+        if (this.#peer ? from === this.#peer && !conversation : conversation === this.#number) this.#showTyping(from);
+      }),
+    ];
+    this.#load(0);
+    return () => {
+      clearTimeout(this.#typingTimer);
+      for (const stop of stops) stop();
+    };
+  }
+
+  /** Loads the messages before those that are loaded. */
+  loadEarlier = () => this.#load(this.#oldest);
+
+  /**
+   * Sends a text, or `more.data`. Rejected as {@link Messenger#send}.
+   *
+   * @param {string} [text]
+   * @param {More} [more]
+   */
+  send = async (text, more = {}) => {
+    const where = this.#peer ? {} : { conversation: this.#number };
+    const sent = await this.#required().send(this.#peer, text, { ...where, ...more });
+    const { data, type, replyTo, mentions } = more;
+    this.#stored("message", sent, {
+      text, data, type, ...(replyTo && { about: replyTo }), ...(mentions && { meta: { mentions } }),
+    });
+  };
+
+  /**
+   * Changes a message of ours. Rejected as {@link Messenger#send}.
+   *
+   * @param {number} id
+   * @param {string} text
+   */
+  edit = async (id, text) => this.#stored("edit", await this.#required().edit(id, text), { about: id, text });
+
+  /**
+   * Recalls a message of ours. Rejected as {@link Messenger#send}.
+   *
+   * @param {number} id
+   */
+  recall = async (id) => this.#stored("recall", await this.#required().recall(id), { about: id });
+
+  /** Stores that we have read what is loaded. */
+  markRead = async () => {
+    const newest = this.view.entries[this.view.entries.length - 1];
+    if (newest) await this.#required().read(this.#number, newest.id);
+  };
+
+  /** Tells the others that we are typing. Call it on every key press: it sends a notice every 3 s. */
+  typing = () => {
+    if (Date.now() - this.#typedAt < TYPING_EACH_MS) return;
+    this.#typedAt = Date.now();
+    this.#messenger?.typing(this.#peer ? { to: this.#peer } : { conversation: this.#number });
+  };
+
+  /** @returns {Messenger} */
+  #required() {
+    if (!this.#messenger) throw new Error("there is no messenger yet");
+    return this.#messenger;
+  }
+
+  /** @param {Partial<ConversationView>} changes */
+  #show(changes) {
+    this.view = { ...this.view, ...changes };
+    for (const changed of [...this.#listeners]) changed();
+  }
+
+  /**
+   * @param {Messenger} messenger
+   * @param {Entry} entry
+   */
+  #receive({ user }, entry) {
+    // Both users of a conversation with oneself are the same.
+    const between = entry.to !== undefined && this.#peer === (entry.from === user ? entry.to : entry.from);
+    if (this.#number ? entry.conversation !== this.#number : !between) return;
+    this.#number = entry.conversation;
+    const { entries, typingUser } = this.view;
+    this.#show({ entries: applied(entries, entry), typingUser: typingUser === entry.from ? "" : typingUser });
+  }
+
+  /** @param {string} user */
+  #showTyping(user) {
+    clearTimeout(this.#typingTimer);
+    this.#typingTimer = setTimeout(() => this.#show({ typingUser: "" }), TYPING_MS);
+    this.#show({ typingUser: user });
+  }
+
+  /** @param {number} before  id of an entry; 0: loads the newest messages */
+  async #load(before) {
+    const messenger = this.#messenger;
+    if (!messenger) return;
+    try {
+      if (!this.#number) {
+        const found = await numberOf(messenger, this.#peer);
+        this.#number ||= found;
+      }
+      if (!this.#number) return this.#show({ error: null });
+      let page;
+      do {
+        page = await messenger.history(this.#number, { limit: this.#pageSize, ...(before && { before }) });
+        before = page.messages[0]?.id ?? 0;
+      } while (page.hasMore && !page.messages.some(isShown));
+      this.#oldest = before;
+      this.#show({ entries: page.messages.reduce(applied, this.view.entries), hasMore: page.hasMore, error: null });
+    } catch (error) {
+      this.#show({ error: /** @type {Error} */ (error) });
+    }
+  }
+
+  /**
+   * Shows an entry of ours, which the server does not send to its own connection.
+   *
+   * @param {string} kind
+   * @param {Sent} sent
+   * @param {Partial<Entry>} content
+   */
+  #stored(kind, { id, conversation, seq, replaced }, { text, data, type, ...content }) {
+    this.#number = conversation;
+    const to = this.#peer && { to: this.#peer };
+    const body = replaced ?? { ...(text !== undefined && { text }), ...(data !== undefined && { data }), ...(type && { type }) };
+    const entry = { id, conversation, seq, kind, from: this.#required().user, ...to, time: Date.now(), ...content, ...body };
+    this.#show({ entries: applied(this.view.entries, entry) });
+  }
+}
+
+/**
+ * @param {Messenger} messenger
+ * @param {string} user
+ * @returns {Promise<number>} number of the conversation with a user; 0: there is none
+ */
+async function numberOf(messenger, user) {
+  let before = 0;
+  for (;;) {
+    const page = await messenger.conversations({ limit: CONVERSATIONS, ...(before && { before }) });
+    const found = page.conversations.find(({ peer }) => peer === user);
+    const last = page.conversations[page.conversations.length - 1];
+    if (found || !last || !page.hasMore) return found?.id ?? 0;
+    before = last.place ?? last.last?.id ?? 0;
+  }
+}
+
+/**
+ * @param {Entry} entry
+ * @returns {boolean} whether it has a place of its own: it is no edit or recall of another one
+ */
+function isShown({ id, kind, about }) {
+  return kind !== "edit" && (kind !== "recall" || about === id);
+}
+
+/**
+ * @param {Entry[]} entries  in the order of their ids
+ * @param {Entry} entry      a message, or an edit or recall of one
+ * @returns {Entry[]} with the entry added, or applied to the message that it is about
+ */
+function applied(entries, entry) {
+  if (!isShown(entry)) {
+    const changed = entry.kind === "edit" ? edited : recalled;
+    return entries.map((each) => (each.id === entry.about ? changed(each, entry) : each));
+  }
+  const others = entries.filter(({ id }) => id !== entry.id);
+  const after = others.findIndex(({ id }) => id > entry.id);
+  others.splice(after < 0 ? others.length : after, 0, entry);
+  return others;
+}
+
+/**
+ * @param {Entry} message
+ * @param {Entry} edit
+ * @returns {Entry}
+ */
+function edited(message, { id, type, text, data, base64 }) {
+  return {
+    ...withoutContent(message), ...(type && { type }), ...(text !== undefined && { text }), ...(data !== undefined && { data }),
+    ...(base64 !== undefined && { base64 }), meta: { ...message.meta, edited: id },
+  };
+}
+
+/**
+ * @param {Entry} message
+ * @returns {Entry}
+ */
+function recalled(message) {
+  return { ...withoutContent(message), about: message.id };
+}
+
+/**
+ * @param {Entry} entry
+ * @returns {Entry}
+ */
+function withoutContent({ text: _text, data: _data, base64: _base64, ...rest }) {
+  return rest;
+}

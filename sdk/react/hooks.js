@@ -1,0 +1,126 @@
+// @ts-check
+/**
+ * React hooks for the clients of `imserver-client`.
+ *
+ *     const { client, state } = useImClient(() => new Messenger({ url, httpUrl, app, user, token, cursor: null }), [user]);
+ *     const { entries, send } = useConversation(client, { to: "bob" });
+ *
+ * @module hooks
+ */
+
+import { useCallback, useEffect, useMemo, useState, useSyncExternalStore } from "react";
+
+import { Conversation } from "./conversation.js";
+
+/** @typedef {import("imserver-client").ImClient} ImClient */
+/** @typedef {import("imserver-client").Push} Push */
+/** @typedef {import("imserver-client").StateChange} StateChange */
+/** @typedef {import("imserver-client/messenger").Messenger} Messenger */
+/** @typedef {import("./conversation.js").ConversationView} ConversationView */
+/** @typedef {import("./conversation.js").Where} Where */
+
+/** @type {StateChange} */
+const NOT_STARTED = { state: "idle", attempt: 0, retryInMs: 0, code: 0, reason: "", error: null };
+
+/**
+ * Makes a client, connects it, and closes it when the component goes or a dependency changes.
+ *
+ * @template {ImClient} C
+ * @param {() => C} make
+ * @param {readonly unknown[]} deps  as of `useEffect`: what `make` depends on
+ * @returns {{ client: C | null, state: StateChange }} `client` is null until the component is mounted
+ */
+export function useImClient(make, deps) {
+  const [client, setClient] = useState(/** @type {C | null} */ (null));
+  useEffect(() => {
+    const made = make();
+    setClient(made);
+    // Later, since StrictMode mounts twice: no socket is opened only to be closed. The state has the error.
+    const timer = setTimeout(() => made.connect().catch(() => {}), 0);
+    return () => {
+      clearTimeout(timer);
+      made.close();
+    };
+  }, deps);
+  const subscribe = useCallback((/** @type {() => void} */ changed) => client?.on("state", changed) ?? (() => {}), [client]);
+  const state = useSyncExternalStore(subscribe, () => client?.state ?? NOT_STARTED, () => NOT_STARTED);
+  return { client, state };
+}
+
+/**
+ * The live messages (event `msg`) that have arrived since the component was mounted.
+ *
+ * @param {ImClient | null} client
+ * @param {number} [limit]  the newest so many
+ * @returns {Push[]} the oldest first
+ */
+export function useMessages(client, limit = 200) {
+  const [messages, setMessages] = useState(/** @type {Push[]} */ ([]));
+  useEffect(() => {
+    setMessages([]);
+    return client?.on("msg", (push) => setMessages((before) => [...before, push].slice(-limit)));
+  }, [client, limit]);
+  return messages;
+}
+
+/**
+ * Which users are online. It follows the notices of logins and logouts. Since a server sends no notices in large apps, it
+ * also asks after each login and every `everyMs`.
+ *
+ * @param {ImClient | null} client
+ * @param {string[]} users
+ * @param {number} [everyMs]
+ * @returns {Record<string, boolean>} user → whether they are online; users that are not known yet are missing
+ */
+export function usePresence(client, users, everyMs = 30_000) {
+  const [online, setOnline] = useState(/** @type {Record<string, boolean>} */ ({}));
+  const names = JSON.stringify(users);
+  useEffect(() => {
+    setOnline({});
+    if (!client) return;
+    /** @type {string[]} */
+    const wanted = JSON.parse(names);
+    let mounted = true;
+    const ask = () => {
+      if (client.state.state !== "online" || !wanted.length) return;
+      const found = client.presence(wanted);
+      found.then((now) => mounted && setOnline(now), () => {}); // no answer: asked again later
+    };
+    const notice = (/** @type {string} */ user, /** @type {boolean} */ isOnline) => {
+      if (wanted.includes(user)) setOnline((before) => ({ ...before, [user]: isOnline }));
+    };
+    const stops = [
+      client.on("enter", ({ from }) => notice(from, true)),
+      client.on("exit", ({ from }) => notice(from, false)),
+      client.on("state", ask),
+    ];
+    const timer = setInterval(ask, everyMs);
+    ask();
+    return () => {
+      mounted = false;
+      clearInterval(timer);
+      for (const stop of stops) stop();
+    };
+  }, [client, names, everyMs]);
+  return online;
+}
+
+/**
+ * A stored conversation with a user or of a group.
+ *
+ * @param {Messenger | null} messenger
+ * @param {Where} where
+ * @param {number} [pageSize]  messages that are loaded at a time, at most 200
+ * @returns {ConversationView & Pick<Conversation, "loadEarlier" | "send" | "edit" | "recall" | "markRead" | "typing">}
+ */
+export function useConversation(messenger, where, pageSize = 50) {
+  const to = "to" in where ? where.to : "";
+  const number = "to" in where ? 0 : where.conversation;
+  const conversation = useMemo(
+    () => new Conversation(messenger, to ? { to } : { conversation: number }, pageSize), [messenger, to, number, pageSize],
+  );
+  useEffect(() => conversation.start(), [conversation]);
+  const view = useSyncExternalStore(conversation.subscribe, () => conversation.view, () => conversation.view);
+  const { loadEarlier, send, edit, recall, markRead, typing } = conversation;
+  return { ...view, loadEarlier, send, edit, recall, markRead, typing };
+}

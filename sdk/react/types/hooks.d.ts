@@ -1,0 +1,54 @@
+/**
+ * React hooks for the clients of `imserver-client`.
+ *
+ *     const { client, state } = useImClient(() => new Messenger({ url, httpUrl, app, user, token, cursor: null }), [user]);
+ *     const { entries, send } = useConversation(client, { to: "bob" });
+ *
+ * @module hooks
+ */
+import { Conversation } from "./conversation.js";
+export type ImClient = import("imserver-client").ImClient;
+export type Push = import("imserver-client").Push;
+export type StateChange = import("imserver-client").StateChange;
+export type Messenger = import("imserver-client/messenger").Messenger;
+export type ConversationView = import("./conversation.js").ConversationView;
+export type Where = import("./conversation.js").Where;
+/**
+ * Makes a client, connects it, and closes it when the component goes or a dependency changes.
+ *
+ * @template {ImClient} C
+ * @param {() => C} make
+ * @param {readonly unknown[]} deps  as of `useEffect`: what `make` depends on
+ * @returns {{ client: C | null, state: StateChange }} `client` is null until the component is mounted
+ */
+export declare function useImClient<C extends ImClient>(make: () => C, deps: readonly unknown[]): {
+    client: C | null;
+    state: StateChange;
+};
+/**
+ * The live messages (event `msg`) that have arrived since the component was mounted.
+ *
+ * @param {ImClient | null} client
+ * @param {number} [limit]  the newest so many
+ * @returns {Push[]} the oldest first
+ */
+export declare function useMessages(client: ImClient | null, limit?: number): Push[];
+/**
+ * Which users are online. It follows the notices of logins and logouts. Since a server sends no notices in large apps, it
+ * also asks after each login and every `everyMs`.
+ *
+ * @param {ImClient | null} client
+ * @param {string[]} users
+ * @param {number} [everyMs]
+ * @returns {Record<string, boolean>} user → whether they are online; users that are not known yet are missing
+ */
+export declare function usePresence(client: ImClient | null, users: string[], everyMs?: number): Record<string, boolean>;
+/**
+ * A stored conversation with a user or of a group.
+ *
+ * @param {Messenger | null} messenger
+ * @param {Where} where
+ * @param {number} [pageSize]  messages that are loaded at a time, at most 200
+ * @returns {ConversationView & Pick<Conversation, "loadEarlier" | "send" | "edit" | "recall" | "markRead" | "typing">}
+ */
+export declare function useConversation(messenger: Messenger | null, where: Where, pageSize?: number): ConversationView & Pick<Conversation, "loadEarlier" | "send" | "edit" | "recall" | "markRead" | "typing">;

@@ -1,0 +1,205 @@
+"""The page of channels, in real browsers."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jwt
+import pytest
+from selenium.webdriver.common.keys import Keys
+
+from imserver_client import Api
+from tests.browser.chromium import Browser, Page
+from tests.browser.conftest import Pair
+from tests.conftest import StartServer
+from tests.support import Server, eventually
+
+pytestmark = [pytest.mark.timeout(120)]
+
+HOSTILE = "<script>window.pwned=1</script><img src=x onerror=window.pwned=1>{{7*7}}&amp;"
+SECRET = "a secret that is long enough to be one"
+LOBBY = "demo:lobby"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Demo mode, without configuration."""
+    server = Server(tmp_path_factory.mktemp("server"))
+    yield server
+    server.stop()
+    server.check()
+
+
+def open_page(browser: Browser, server: Server, channel: str = "", language: str = "en", **how: Any) -> Page:
+    """The page, subscribed to a channel."""
+    query = f"?lang={language}" + (f"&channel={channel}" if channel else "")
+    page = browser.open(f"{server.http_url}/home/channels{query}", **how)
+    eventually(
+        lambda: state(page, channel or LOBBY) not in ("", "Subscribing…", "订阅中…"), what="subscribed"
+    )
+    return page
+
+
+def state(page: Page, channel: str) -> str:
+    """What the list says about a channel."""
+    found = page.run(
+        "return [...document.querySelectorAll('#subscriptions .channel')].find((each) =>"
+        " each.querySelector('bdi').textContent === arguments[0])?.querySelector('small').textContent ?? ''",
+        channel,
+    )
+    return str(found)
+
+
+def publish(page: Page, text: str, form: str = "text") -> None:
+    """Publish by the form of the page."""
+    page.run("document.querySelector('#format').value = arguments[0]", form)
+    page.find("#content").send_keys(text + Keys.ENTER)
+    eventually(lambda: page.find("#content").get_attribute("value") == "", what=f"{text!r} is published")
+
+
+def log(page: Page) -> list[tuple[str, str, list[str]]]:
+    """The publications: offset, content and tags."""
+    rows = page.run(
+        "return [...document.querySelectorAll('#log .publication')].map((row) => [row.dataset.offset,"
+        " row.querySelector('.content').textContent,"
+        " [...row.querySelectorAll('.tag')].map((each) => each.textContent)])"
+    )
+    return [(offset, content, tags) for offset, content, tags in rows]
+
+
+def cut(page: Page) -> None:
+    page.find("#cut").click()
+    eventually(lambda: page.state == "closed", what="the line is cut")
+
+
+def returned(page: Page) -> str:
+    """Return, and read what the page says about it."""
+    before = len(page.texts("#log .back, #log .wrong"))
+    page.find("#cut").click()
+    eventually(lambda: len(page.texts("#log .back, #log .wrong")) > before, what="the page is back")
+    return page.texts("#log .back, #log .wrong")[-1]
+
+
+def test_two_browsers_publish_and_see_each_other(pair: Pair, server: Server) -> None:
+    first = open_page(pair[0], server, "demo:two")
+    assert state(first, "demo:two") == "offset 0"
+    assert first.shown("#empty")
+    second = open_page(pair[1], server, "demo:two", "zh")
+    eventually(lambda: first.people == [first.name, "(you)", second.name], what="the list has both")
+    assert first.texts("#log .joined") == [f"{second.name} joined"]
+    publish(first, HOSTILE)
+    publish(second, '{"state": "packed"}', "json")
+    with Api(server.http_url) as api:
+        api.publish("default", "demo:two", "from a back end")
+    expected = [("1", HOSTILE, []), ("2", '{"state":"packed"}', ["JSON"]), ("3", "from a back end", [])]
+    for page in (first, second):
+        eventually(lambda page=page: log(page) == expected, what="all publications")  # type: ignore[misc]
+        assert page.run("return window.pwned") is None
+    assert state(first, "demo:two") == "offset 3"
+    name = second.name
+    second.driver.get("about:blank")
+    eventually(lambda: first.people == [first.name, "(you)"], what="the other has left")
+    assert first.texts("#log .left") == [f"{name} left"]
+    late = open_page(pair[1], server, "demo:two")
+    eventually(lambda: [tags for *_, tags in log(late)][:1] == [["history"]], what="the history")
+    assert [offset for offset, *_ in log(late)] == ["1", "2", "3"]
+
+
+def test_what_was_published_while_the_line_was_cut_is_recovered_once(pair: Pair, server: Server) -> None:
+    first, second = open_page(pair[0], server, "demo:cut"), open_page(pair[1], server, "demo:cut", "zh")
+    publish(second, "before")
+    eventually(lambda: log(first) == [("1", "before", [])], what="the first publication")
+    cut(first)
+    assert returned(first) == "Back. Nothing was published while the line was cut."
+    cut(first)
+    assert first.shown("#command")
+    assert "demo:cut" in first.texts("#command")[0]
+    eventually(lambda: second.people == [second.name, "(自己)"], what="the other is gone")
+    for number in range(5):
+        publish(second, f"missed {number}")
+    first.find("#content").send_keys("not sent" + Keys.ENTER)
+    eventually(lambda: first.shown("#note"), what="the page refuses to publish")
+    said = returned(first)
+    assert said == "Back: 5 recovered, offsets 2 to 6. None is missing, none came twice."
+    publish(second, "after")
+    rows = [(str(number + 2), f"missed {number}", ["recovered"]) for number in range(5)]
+    eventually(lambda: log(first) == [("1", "before", []), *rows, ("7", "after", [])], what="all, once")
+    eventually(lambda: first.name in second.people, what="it is back for the other")
+
+
+def test_the_page_says_when_publications_are_lost(pair: Pair, start_server: StartServer) -> None:
+    channels = {"short": {"history_size": 1, "history_seconds": 60, "publish": "subscribers"}, "live": {}}
+    server = start_server(config={"apps": {"default": {"channels": channels}}})
+    page = open_page(pair[0], server, "short:1")
+    page.find("#name").send_keys("live:1" + Keys.ENTER)
+    eventually(lambda: state(page, "live:1") == "no history", what="both channels")
+    assert "lost" in page.texts("#hints li")[0]
+    assert "apps.default.channels.live: {history_size: 100, history_seconds: 600}" in page.texts(
+        "#hints code"
+    )
+    cut(page)
+    with Api(server.http_url) as api:
+        for text in ("one", "two"):
+            api.publish("default", "short:1", text)
+    assert "no history" in returned(page)
+    page.run("document.querySelector('#subscriptions .channel').click()")
+    eventually(lambda: "recovered: false" in "".join(page.texts("#log .wrong")), what="it must reload")
+
+
+def test_the_page_names_the_setting_that_would_allow_it(pair: Pair, server: Server) -> None:
+    page = open_page(pair[0], server, "tea", "zh")
+    eventually(lambda: page.texts("#people-note") == ["这个频道不显示订阅者"], what="there is no presence")
+    page.find("#content").send_keys("x" + Keys.ENTER)
+    eventually(lambda: page.texts("#note") == ["订阅者不能在这里发布。"], what="the refusal")
+    settings = page.texts("#hints code")
+    assert 'apps.default.channels."*".publish: subscribers' in settings
+    assert 'apps.default.channels."*".presence: true' in settings
+    page.find("#name").send_keys("user:x" + Keys.ENTER)
+    eventually(lambda: state(page, "user:x").startswith("只有服务器"), what="the reserved channel")
+    assert page.texts("#hints code") == []
+    close = page.find("#subscriptions li:last-child .channel-close")
+    close.send_keys(Keys.ENTER)
+    eventually(lambda: page.texts("#channel-name") == ["tea"], what="the other channel is shown")
+    assert page.focused.startswith("tea")
+
+
+def test_with_keys_the_page_needs_a_token(pair: Pair, start_server: StartServer) -> None:
+    pair.expects("401")
+    channels = {"demo": {"publish": "subscribers", "subscribe": "anybody"}}
+    app = {"jwt": [{"algorithm": "HS256", "key": SECRET}], "channels": channels}
+    keys = [{"key": "the key of a back end of tests", "scopes": ["push"]}]
+    server = start_server(config={"apps": {"default": app}, "api": {"keys": keys}})
+    refused = pair[0].open(f"{server.http_url}/home/channels?lang=en")
+    assert refused.texts(".status") == ["401"]
+    assert "/home/channels" not in pair[0].open(f"{server.http_url}/?lang=en").driver.page_source
+    claims = {"sub": "ann", "app": "default", "exp": time.time() + 600}
+    page = pair[0].open(f"{server.http_url}/home/channels?lang=en&token={jwt.encode(claims, SECRET)}")
+    eventually(lambda: state(page, LOBBY) == "no history", what="subscribed")
+    assert page.name == "ann"
+    publish(page, "hello")
+    assert "Authorization" in page.texts("#command")[0]
+
+
+@pytest.mark.parametrize(("language", "dark"), [("zh", True), ("en", False)])
+def test_the_page_fits_and_can_be_used_by_keyboard(
+    pair: Pair, server: Server, language: str, dark: bool
+) -> None:
+    page = open_page(pair[0], server, "demo:" + "long" * 20, language, size=(320, 568), dark=dark)
+    cut(page)
+    assert page.shown("#command")
+    for width in (320, 719, 720, 1079, 1600):
+        page.resize(width, 700, dark)
+        assert page.overflow == 0, width
+    page.run("document.activeElement.blur()")
+    reached = set()
+    for _ in range(20):
+        page.press(Keys.TAB)
+        reached.add(page.focused)
+    assert {"name", "cut", "log", "format", "content", "send"} <= reached
+
+
+def test_the_start_page_and_the_chat_page_lead_to_it(pair: Pair, server: Server) -> None:
+    page = pair[0].open(f"{server.http_url}/?lang=en")
+    page.find(".links a[href^='/home/channels']").click()
+    eventually(lambda: page.state == "online", what="the page is connected")
+    assert pair[0].open(f"{server.http_url}/home/index?lang=en").shown("a[href^='/home/channels']")

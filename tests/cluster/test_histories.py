@@ -1,0 +1,214 @@
+"""The histories of channels: one contract for that of a lone node and for the one in Redis."""
+
+import pytest
+
+from imserver.cluster.history import ChannelHistory, LocalHistory, Position, Retained
+from imserver.model import ChannelPart, Event
+from tests.support import until
+
+from .conftest import StartNode
+from .redis_server import RedisServer
+
+NEWS = "news"
+
+
+def retained(text: str, size: int = 3, seconds: float = 60, channel: str = NEWS) -> Retained:
+    part = ChannelPart(channel, info=b'{"user":"ann"}', tags=b'{"a":"b"}')
+    return Retained(channel, Event("msg", "shop", text, data=b'{"n":1}', channel=part), size, seconds)
+
+
+@pytest.fixture(params=["local", "redis"])
+def history(request: pytest.FixtureRequest) -> ChannelHistory:
+    if request.param == "local":
+        return LocalHistory(1_000_000)
+    server: RedisServer = request.getfixturevalue("server")
+    start_node: StartNode = request.getfixturevalue("start_node")
+    return start_node(server).history
+
+
+def append(history: ChannelHistory, *texts: str, size: int = 3, channel: str = NEWS) -> list[int]:
+    events = history.append_each("101", [retained(text, size, channel=channel) for text in texts])
+    assert events is not None
+    return [each.channel.offset for each in events if each.channel]
+
+
+def read(
+    history: ChannelHistory,
+    since: Position | None = None,
+    limit: int = -1,
+    reverse: bool = False,
+    channel: str = NEWS,
+) -> tuple[list[tuple[int, str]], int]:
+    page = history.read("101", channel, since, limit, reverse)
+    assert page is not None
+    return [
+        (each.channel.offset, each.text) for each in page.publications if each.channel
+    ], page.position.offset
+
+
+def test_publications_are_numbered_and_the_newest_stay(history: ChannelHistory) -> None:
+    assert read(history) == ([], 0)
+    assert append(history, "a", "b") == [1, 2]
+    assert append(history, "c", "d") == [3, 4]
+    assert read(history) == ([(2, "b"), (3, "c"), (4, "d")], 4)
+    assert append(history, "e", size=2) == [5]
+    assert read(history) == ([(4, "d"), (5, "e")], 5)
+
+
+def test_everything_of_a_publication_is_read_again(history: ChannelHistory) -> None:
+    append(history, "a")
+    page = history.read("101", NEWS, limit=-1)
+    assert page is not None
+    (event,) = page.publications
+    assert event.channel is not None
+    assert (event.kind, event.sender, event.text, event.data) == ("msg", "shop", "a", b'{"n":1}')
+    assert (event.channel.info, event.channel.tags) == (b'{"user":"ann"}', b'{"a":"b"}')
+    assert event.channel.epoch == page.position.epoch != ""
+
+
+@pytest.mark.parametrize("offset", range(7))
+@pytest.mark.parametrize("limit", [0, 1, 2, -1])
+def test_pages_begin_after_a_position(history: ChannelHistory, offset: int, limit: int) -> None:
+    append(history, *"abcde")
+    stay = [(3, "c"), (4, "d"), (5, "e")]
+    since = Position("", offset)
+    after = [row for row in stay if row[0] > offset]
+    before = [row for row in reversed(stay) if row[0] < offset]
+    assert read(history, since, limit) == (after if limit < 0 else after[:limit], 5)
+    assert read(history, since, limit, reverse=True) == (before if limit < 0 else before[:limit], 5)
+
+
+def test_channels_and_apps_are_apart(history: ChannelHistory) -> None:
+    append(history, "a")
+    append(history, "b", channel="other")
+    assert read(history, channel="other") == ([(1, "b")], 1)
+    page = history.read("102", NEWS, limit=-1)
+    assert page is not None
+    assert page.publications == []
+
+
+def test_positions_of_many_and_a_removed_history_go_on(history: ChannelHistory) -> None:
+    append(history, "a", "b")
+    positions = history.positions("101", [NEWS, "other"])
+    assert positions is not None
+    assert [each.offset for each in positions] == [2, 0]
+    assert history.remove("101", NEWS)
+    assert read(history) == ([], 2)
+    assert append(history, "c") == [3]
+
+
+def test_publications_expire_and_the_position_stays(history: ChannelHistory) -> None:
+    events = history.append_each("101", [retained("a", seconds=0.05)])
+    assert events is not None
+    until(lambda: read(history) == ([], 1))
+    assert append(history, "b") == [2]
+
+
+# --- of one node --------------------------------------------------------------------------------------------
+
+
+def test_a_lone_node_forgets_the_channels_that_rest_longest() -> None:
+    history = LocalHistory(20_000)
+    for number in range(100):
+        append(history, "x" * 100, channel=f"c{number}")
+    assert history.bytes <= 20_000
+    assert read(history, channel="c99")[1] == 1
+    assert read(history, channel="c0")[1] == 0
+
+
+def test_one_channel_may_not_be_larger_than_all_are_allowed_to_be() -> None:
+    history = LocalHistory(20_000)
+    for _ in range(100):
+        append(history, "x" * 1000, size=1000)
+    assert history.bytes <= 20_000
+
+
+def test_channels_without_use_are_forgotten_in_the_end() -> None:
+    now = [0.0]
+    history = LocalHistory(1_000_000, lambda: now[0])
+    append(history, "a")
+    now[0] = 1e6
+    append(history, "b", channel="other")
+    first = history.read("101", NEWS)
+    assert first.position.offset == 0
+    history.forget("101")
+    assert history.bytes == 0
+
+
+# --- of Redis -----------------------------------------------------------------------------------------------
+
+
+def test_nodes_share_a_history(server: RedisServer, start_node: StartNode) -> None:
+    a, b = start_node(server, 1).history, start_node(server, 2).history
+    assert append(a, "a") == [1]
+    assert append(b, "b") == [2]
+    assert read(a) == read(b) == ([(1, "a"), (2, "b")], 2)
+    one, other = a.positions("101", [NEWS]), b.positions("101", [NEWS])
+    assert one == other
+
+
+def test_a_restarted_redis_begins_a_new_epoch(own_server: RedisServer, start_node: StartNode) -> None:
+    node = start_node(own_server)
+    append(node.history, "a", "b")
+    before = node.history.positions("101", [NEWS])
+    assert before is not None
+    own_server.kill()
+    own_server.start()
+    found: list[Position] = []
+
+    def answers() -> bool:
+        found[:] = node.history.positions("101", [NEWS]) or []
+        return bool(found) and found[0].epoch != before[0].epoch
+
+    until(answers)
+    assert append(node.history, "c") == [1]
+
+
+def test_a_repeated_call_appends_nothing(server: RedisServer, start_node: StartNode) -> None:
+    node = start_node(server)
+    history = node.history
+    commands: list[tuple[object, ...]] = []
+    execute = node._pipeline.execute
+
+    def twice(given):  # type: ignore[no-untyped-def]
+        commands.extend(given)
+        execute(given)
+        return execute(given)
+
+    history._pipeline.execute = twice  # type: ignore[method-assign]
+    assert append(history, "a", "b") == [1, 2]
+    assert append(history, "c") == [3]
+    assert read(history)[0] == [(1, "a"), (2, "b"), (3, "c")]
+    assert commands
+
+
+def test_a_repeated_long_call_appends_nothing(server: RedisServer, start_node: StartNode) -> None:
+    history = start_node(server).history
+    execute = history._pipeline.execute
+
+    def twice(given):  # type: ignore[no-untyped-def]
+        execute(given)
+        return execute(given)
+
+    history._pipeline.execute = twice  # type: ignore[method-assign]
+    letters = "abcdefghijklmnopqrst"
+    assert append(history, *letters, size=100) == list(range(1, 21))
+    assert read(history)[0] == list(enumerate(letters, 1))
+
+
+def test_a_publication_that_is_tried_again_on_another_node_is_stored_once(
+    server: RedisServer, start_node: StartNode
+) -> None:
+    one, other = start_node(server, 1).history, start_node(server, 2).history
+
+    def publish(history: ChannelHistory, id: str, channel: str = NEWS) -> int:
+        event = Event("msg", "shop", "x", id, channel=ChannelPart(channel))
+        (found,) = history.append_each("101", [Retained(channel, event, 3, 60)]) or ()
+        assert found.channel is not None
+        return found.channel.offset
+
+    assert publish(one, "order 17") == 1
+    assert publish(other, "order 17") == 1
+    assert publish(other, "order 18") == 2
+    assert publish(one, "order 17", "other") == 1
+    assert read(one)[1] == 2

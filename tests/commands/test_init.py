@@ -1,0 +1,78 @@
+"""`imserver init`: one file, with which a server starts, a user logs in and a back end pushes."""
+
+import re
+import stat
+from pathlib import Path
+
+import pytest
+
+from imserver.config.load import load_config
+from imserver.config.values import MIN_KEY_CHARACTERS
+from tests.support import run_cli
+
+
+def made(folder: Path, *arguments: str) -> str:
+    done = run_cli("init", *arguments, folder=folder)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_file_has_an_app_a_key_and_a_secret(tmp_path: Path) -> None:
+    said = made(tmp_path)
+    file = tmp_path / "imserver.yaml"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    config = load_config(str(file), {})
+    assert not config.demo
+    (key,) = config.api.keys
+    assert (key.scopes, key.apps) == (("push", "read"), ("default",))
+    assert len(key.key) > MIN_KEY_CHARACTERS
+    assert key.key in said
+    (secret,) = config.apps["default"].jwt
+    assert secret.key not in said
+    assert len([line for line in said.splitlines() if re.match(r"  (imserver|curl) ", line)]) == 3
+
+
+def test_two_files_have_two_keys(tmp_path: Path) -> None:
+    assert made(tmp_path, "one") != made(tmp_path, "two")
+    texts = {(tmp_path / name / "imserver.yaml").read_text() for name in ("one", "two")}
+    assert len(texts) == 2
+
+
+def test_commands_of_the_folder_use_it(tmp_path: Path) -> None:
+    made(tmp_path, "--app", "shop")
+    done = run_cli("token", "create", "--app", "shop", "--user", "ann", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(".") == 2
+    assert f"made the data folder {tmp_path / 'data'}" not in done.stderr
+    app = run_cli("app", "create", "other", folder=tmp_path)
+    assert app.returncode == 0, app.stderr
+    assert f"made the data folder {tmp_path / 'data'}" in app.stderr
+
+
+def test_the_environment_names_another_file(tmp_path: Path) -> None:
+    made(tmp_path)
+    other = tmp_path / "other.yaml"
+    other.write_text("app: {http_port: 4711}\n")
+    done = run_cli("check-config", folder=tmp_path, IMSERVER_CONFIG=str(other))
+    assert "http_port: 4711" in done.stdout
+    assert "http_port: 4711" not in run_cli("check-config", folder=tmp_path).stdout
+
+
+def test_a_file_that_exists_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "imserver.yaml").write_text("app: {}\n")
+    done = run_cli("init", folder=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == "imserver: imserver.yaml exists already; nothing was changed\n"
+    assert (tmp_path / "imserver.yaml").read_text() == "app: {}\n"
+
+
+@pytest.mark.parametrize("name", ["a b", "", "x: y", "ü"])
+def test_a_name_that_the_file_could_not_hold_is_refused(tmp_path: Path, name: str) -> None:
+    done = run_cli("init", "--app", name, folder=tmp_path)
+    assert done.returncode == 1
+    assert not (tmp_path / "imserver.yaml").exists()
+
+
+def test_an_app_may_be_named_by_a_number(tmp_path: Path) -> None:
+    made(tmp_path, "--app", "105")
+    assert load_config(str(tmp_path / "imserver.yaml"), {}).apps["105"].jwt

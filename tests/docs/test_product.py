@@ -1,0 +1,149 @@
+"""The guide to a product of one's own is the example, and what it says works, with three web frameworks."""
+
+import os
+import subprocess
+import sys
+import urllib.error
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.browser.chromium import CHROMIUM, DRIVER, Browser
+from tests.docs.markdown import Block
+from tests.docs.product import (
+    EXAMPLE,
+    GUIDE,
+    Terminal,
+    Visitor,
+    expect,
+    expect_mail,
+    files_of,
+    following,
+    step,
+    use,
+)
+from tests.support import ROOT, clean_environment, eventually
+from tests.tools import require
+
+FILES = files_of(GUIDE)
+FLASK = "flask run --port 5000 &\n"
+
+pytestmark = pytest.mark.needs("openssl")
+
+
+@pytest.mark.parametrize("block", FILES, ids=str)
+def test_a_file_of_the_guide_is_the_file_of_the_example(block: Block) -> None:
+    assert block.text == (EXAMPLE / block.words[0]).read_text(encoding="utf-8")
+
+
+def test_the_guide_has_all_files_of_the_example() -> None:
+    found = {path.relative_to(EXAMPLE).as_posix() for path in EXAMPLE.rglob("*.*") if path.is_file()}
+    kept = {name for name in found if name.endswith((".py", ".sh", ".html")) and ".venv" not in name}
+    assert {block.words[0] for block in FILES} == kept
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[Terminal]:
+    """A terminal whose commands are those of this tree."""
+    commands = tmp_path / "commands"
+    commands.mkdir()
+    for name in ("python", "imserver", "flask", "uvicorn"):
+        module = "" if name == "python" else f"-m {name}"
+        (commands / name).write_text(f'#!/bin/sh\nexec {sys.executable} {module} "$@"\n', encoding="utf-8")
+        (commands / name).chmod(0o755)
+    path = f"{commands}:{os.environ['PATH']}"
+    product = tmp_path / "product"
+    product.mkdir()
+    with following(product, **clean_environment(PATH=path, PYTHONPATH=str(ROOT))) as terminal:
+        yield terminal
+
+
+def set_up(terminal: Terminal) -> None:
+    """Follow the guide, but for the packages that are here already."""
+    for block in FILES:
+        terminal.write(block)
+    terminal.run(step("setup").text)
+
+
+def test_two_users_use_the_product(terminal: Terminal) -> None:
+    set_up(terminal)
+    terminal.start(step("start").text)
+    assert len(list(use(terminal))) == 6
+    assert "Traceback" not in terminal.output
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("framework", ["fastapi", "django"])
+def test_another_framework_replaces_flask(terminal: Terminal, framework: str) -> None:
+    set_up(terminal)
+    command = step(framework).text.splitlines()[-1] + "\n"
+    script = next(block for block in FILES if block.words == ("start.sh",))
+    assert FLASK in script.text
+    terminal.write(replace(script, text=script.text.replace(FLASK, command)))
+    terminal.start(step("start").text)
+    ann, bob = (Visitor(terminal.product, user, **{"X-User": user}) for user in ("ann", "bob"))
+    with ann.connect() as at_ann, bob.connect() as at_bob:
+        at_ann.send("bob", "hello")
+        expect(at_bob, "hello")
+    push = 'import im; im.api.push(im.APP, "Come back", user="cleo", sender="ann")'
+    subprocess.run(
+        [sys.executable, "-c", push], cwd=terminal.folder, env=clean_environment(), timeout=100, check=True
+    )
+    expect_mail(terminal, "cleo", "ann", "Come back")
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        ann.ask("/im/events", events="[]")
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Browser]:
+    require(*CHROMIUM)
+    require(DRIVER)
+    browser = Browser(tmp_path / "chromium")
+    yield browser
+    browser.quit()
+
+
+@pytest.mark.full
+def test_the_page_shows_what_happens(terminal: Terminal, browser: Browser) -> None:
+    set_up(terminal)
+    terminal.start(step("start").text)
+    page = browser.open(terminal.product)
+    page.find("button[value=ann]").click()
+    friends = ["bob: offline Wave", "cleo: offline Wave"]
+    eventually(lambda: page.texts("#friends li") == friends, what="ann is connected")
+    bob = Visitor(terminal.product, "bob")
+    bob.login()
+    with bob.connect() as at_bob:
+        eventually(lambda: page.texts("#friends li")[0] == "bob: online Wave", what="bob is seen")
+        page.find("#publish input").send_keys("We are open\n")
+        eventually(lambda: page.texts("#news li") == ["ann: We are open"], what="the feed")
+        page.find("#write input").send_keys("Are you there?\n")
+        expect(at_bob, "Are you there?")
+        at_bob.send("ann", "Yes")
+        chat = ["ann to bob: Are you there?", "bob to ann: Yes"]
+        eventually(lambda: page.texts("#chat li") == chat, what="the chat")
+    page = browser.open(terminal.product)
+    eventually(lambda: page.texts("#chat li") == chat, what="the stored chat")
+    assert page.texts("#news li") == ["ann: We are open"]
+
+
+@pytest.mark.full
+def test_the_page_asks_for_a_new_token_when_the_old_one_expires(terminal: Terminal, browser: Browser) -> None:
+    set_up(terminal)
+    module = terminal.folder / "im.py"
+    text = module.read_text(encoding="utf-8")
+    module.write_text(text.replace("TOKEN_SECONDS = 3600", "TOKEN_SECONDS = 3"), encoding="utf-8")
+    terminal.start(step("start").text)
+    page = browser.open(terminal.product)
+    page.find("button[value=ann]").click()
+    eventually(lambda: terminal.output.count("GET /session") >= 3, what="two tokens have expired")
+    bob = Visitor(terminal.product, "bob")
+    bob.login()
+
+    def wave() -> bool:
+        bob.ask("/wave", to="ann")
+        return "bob waves at you" in page.texts("#news li")
+
+    eventually(wave, what="the page is connected again")

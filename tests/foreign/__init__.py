@@ -1,0 +1,1 @@
+"""The official clients of other servers, unchanged, against ours."""

@@ -1,0 +1,72 @@
+"""A server for clients of Centrifugo."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jwt
+import pytest
+
+from tests.support import Server
+
+SECRET = "the-secret-of-the-shop-that-nobody-guesses-because-it-is-so-very-long"
+KEY, OTHER_KEY = "key-of-the-shop-0123456789", "key-of-all-apps-0123456789"
+READ_KEY = "read-key-of-the-shop-0123456789"
+CONFIG: dict[str, Any] = {
+    "apps": {
+        "shop": {
+            "jwt": [
+                {"algorithm": "HS256", "key": SECRET, "kid": "256"},
+                {"algorithm": "HS512", "key": SECRET, "kid": "512"},
+            ],
+            "channels": {
+                "talk": {"publish": "subscribers", "presence": True, "join_leave": True},
+                "past": {
+                    "subscribe": "anybody",
+                    "publish": "subscribers",
+                    "history_size": 20,
+                    "history_seconds": 300,
+                },
+                "prices": {
+                    "subscribe": "anybody",
+                    "publish": "subscribers",
+                    "history_size": 20,
+                    "history_seconds": 300,
+                    "delta": True,
+                },
+                "kept": {"subscribe": "anybody", "publish": "subscribers", "history": "log"},
+                "open": {"subscribe": "anybody"},
+                "shut": {"subscribe": "nobody"},
+            },
+        },
+        "hall": {"open": True, "channels": {"shut": {"subscribe": "nobody"}, "talk": {"subscribe": "token"}}},
+        "club": {"account_tokens": "required"},
+        "slow": {"open": True, "messages_per_second": 5},
+        "bank": {"jwt": [{"algorithm": "HS256", "key": f"{SECRET}-of-the-bank"}]},
+    },
+    "api": {
+        "keys": [
+            {"key": OTHER_KEY, "scopes": ["admin"]},
+            {"key": KEY, "scopes": ["admin"], "apps": ["shop"]},
+            {"key": READ_KEY, "scopes": ["read"], "apps": ["shop"]},
+        ]
+    },
+    "centrifuge": {"app": "shop"},
+    "limits": {"login_seconds": 6},
+    "websocket": {"client_ping_seconds": 1, "client_silent_seconds": 6, "sweep_seconds": 1},
+}
+
+
+def token(user: str, algorithm: str = "HS256", seconds: int = 0, **claims: Any) -> str:
+    """A token that a back end of Centrifugo signs. ``seconds``: how long it is valid (0: for ever)."""
+    end = {"exp": int(time.time()) + seconds} if seconds else {}
+    return jwt.encode({"sub": user, **end, **claims}, SECRET, algorithm)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server whose app ``shop`` has keys and channels, and whose app ``hall`` is open."""
+    one = Server(tmp_path_factory.mktemp("centrifugo"), config=CONFIG)
+    yield one
+    one.stop()
+    one.check()

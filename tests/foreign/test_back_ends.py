@@ -1,0 +1,461 @@
+"""Back ends in the form of Centrifugo's proxies, asked for clients of all dialects."""
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+from centrifuge import CentrifugeError, ReplyError
+
+from imserver.services.webhooks.requests import signature
+from tests.integration.cmd import CmdClient, cmd_client, command
+from tests.integration.pusher import SHOP
+from tests.integration.pusher import Client as PusherClient
+from tests.integration.receiver import SECRET, Answer, Post, Receiver
+from tests.support import Server, eventually
+
+from .conftest import CONFIG, token
+from .people import SECONDS, Events, Person, both, person, refused, run
+
+ASKED = {"subscribe": "back_end", "publish": "back_end", "history_size": 10, "history_seconds": 60}
+CALLS = ("connect", "refresh", "subscribe", "publish", "sub_refresh", "rpc")
+PATH = "/connection/asked/websocket"
+
+
+def answer(**fields: Any) -> Answer:
+    return 200, json.dumps(fields).encode()
+
+
+def allow(_: Post) -> Answer:
+    return answer(result={})
+
+
+class BackEnd(Receiver):
+    """A receiver that answers each kind of request by a function of its own."""
+
+    def forget(self) -> None:
+        super().forget()
+        self.answers: dict[str, Callable[[Post], Answer | None]] = {
+            "/connect": lambda _: answer(result={"user": "ann"})
+        }
+        self.reply = lambda post: self.answers.get(post.path, allow)(post)
+
+    def asked_for(self, call: str) -> list[dict[str, Any]]:
+        return [post.json for post in tuple(self.posts) if post.path == f"/{call}"]
+
+
+@pytest.fixture(scope="module")
+def back_end() -> Iterator[BackEnd]:
+    with BackEnd() as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def asked(back_end: BackEnd, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    urls: dict[str, Any] = {call: f"{back_end.url}/{call}" for call in CALLS}
+    shop = CONFIG["apps"]["shop"]
+    one = {
+        **shop,
+        "webhook": {"secret": SECRET},
+        "back_ends": {**urls, "headers": ["Cookie"], "seconds": 2},
+        "channels": {"asked": ASKED, "open": {"subscribe": "anybody"}},
+    }
+    plain = {
+        "webhook": {"secret": SECRET},
+        "back_ends": {call: urls[call] for call in ("connect", "subscribe", "publish")},
+        "channels": {"asked": ASKED},
+    }
+    pusher = {
+        **plain,
+        "pusher": SHOP,
+        "open": True,
+        "channels": {"*": {**ASKED, "history_size": 0, "history_seconds": 0}},
+    }
+    pusher["back_ends"] = {call: urls[call] for call in ("subscribe", "publish")}
+    apps = {"asked": one, "plain": plain, "pushed": pusher, "shop": shop}
+    server = Server(
+        tmp_path_factory.mktemp("asked"),
+        config={**CONFIG, "apps": apps, "websocket": {"sweep_seconds": 0.2, "client_ping_seconds": 5}},
+    )
+    yield server
+    server.stop()
+    server.check()
+
+
+@pytest.fixture(autouse=True)
+def anew(back_end: BackEnd) -> None:
+    back_end.forget()
+
+
+async def fails(call: Awaitable[Any]) -> CentrifugeError:
+    with pytest.raises(CentrifugeError) as error:
+        await call
+    return error.value
+
+
+# --- connect ------------------------------------------------------------------------------------------------
+
+
+@both
+def test_a_back_end_says_who_a_client_is(asked: Server, back_end: BackEnd, protobuf: bool) -> None:
+    back_end.answers["/connect"] = lambda _: answer(
+        result={
+            "user": "ann",
+            "info": {"name": "Ann"},
+            "data": {"hello": 1},
+            "meta": {"plan": "gold"},
+            "channels": ["asked:1"],
+        }
+    )
+
+    async def scenario() -> None:
+        headers = {"Cookie": "session=5"}
+        data = json.dumps({"room": 7}).encode() if protobuf else {"room": 7}
+        async with person(asked, protobuf, path=PATH, headers=headers, data=data) as ann:
+            connected = await ann.events.next("on_connected")
+            assert ann.read(connected.data) == {"hello": 1}
+            channels = {(await ann.events.next("on_subscribed")).channel for _ in range(2)}
+            assert channels == {"#ann", "asked:1"}
+            (post,) = back_end.posts
+            assert post.headers["cookie"] == "session=5"
+            signed = post.headers["imserver-signature"]
+            at = int(signed.partition(",")[0].removeprefix("t="))
+            assert signed == signature(SECRET.encode(), post.body, at)
+            said = post.json
+            assert said.pop("client") == ann.client.client_id
+            assert said.pop("name", "python")
+            assert said == {
+                "transport": "websocket",
+                "protocol": "protobuf" if protobuf else "json",
+                "encoding": "json",
+                "data": {"room": 7},
+            }
+            assert await ann.rpc("conversations") == {"conversations": [], "hasMore": False}
+            await ann.client.rpc("own", ann.written({}))
+            assert back_end.asked_for("rpc")[0]["meta"] == {"plan": "gold"}
+            assert back_end.posts[-1].headers["cookie"] == "session=5"
+
+    run(scenario())
+
+
+def test_a_token_needs_no_back_end(asked: Server, back_end: BackEnd) -> None:
+    async def scenario() -> None:
+        async with person(asked, False, "bob", path=PATH) as bob:
+            assert (await bob.events.next("on_subscribed")).channel == "#bob"
+        assert not back_end.asked_for("connect")
+
+    run(scenario())
+
+
+def test_a_back_end_may_let_in_a_client_without_a_user(asked: Server, back_end: BackEnd) -> None:
+    back_end.answers["/connect"] = lambda _: answer(result={})
+
+    async def scenario() -> None:
+        async with person(asked, False, path=PATH) as guest:
+            await guest.subscribe("open:1")
+            assert (await fails(guest.client.rpc("conversations", {}))).code == 101  # type: ignore[attr-defined]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("given", "code"),
+    [
+        ({"disconnect": {"code": 4900, "reason": "go"}}, 4900),
+        ({"error": {"code": 1234, "message": "no"}}, 1234),
+        ({"result": {"user": "a\0b"}}, 4505),
+        ({"result": {"user": "x" * 256}}, 1002),
+    ],
+)
+def test_a_back_end_refuses_a_client(asked: Server, back_end: BackEnd, given: Any, code: int) -> None:
+    back_end.answers["/connect"] = lambda _: answer(**given)
+    assert run(refused(asked, path=PATH)) == code
+
+
+@pytest.mark.parametrize(
+    "given", [None, (500, b""), (200, b"{}"), (200, b"no"), (200, b'{"disconnect": {"code": 1}}')]
+)
+def test_a_client_comes_back_after_a_failure(asked: Server, back_end: BackEnd, given: Any) -> None:
+    answers = iter([given])
+    back_end.answers["/connect"] = lambda _: next(answers, answer(result={"user": "ann"}))
+
+    async def scenario() -> None:
+        async with person(asked, False, path=PATH, min_reconnect_delay=0.01) as ann:
+            assert (await ann.events.next("on_connecting")).code == 0
+            assert (await ann.events.next("on_subscribed")).channel == "#ann"
+
+    run(scenario())
+    assert len(back_end.asked_for("connect")) == 2
+
+
+def test_an_app_with_a_connect_back_end_is_closed_to_other_clients(asked: Server) -> None:
+    with cmd_client(asked.ws) as client:
+        assert client.ask_cmd("login", {"userID": "eve", "app": "plain"})[0] == 1003
+    assert run(refused(asked, path="/connection/plain/websocket", token=token("eve"))) == 4505
+
+
+# --- sessions and subscriptions at their end ----------------------------------------------------------------
+
+
+def test_a_back_end_renews_a_session_until_it_has_expired(asked: Server, back_end: BackEnd) -> None:
+    soon = {"expire_at": int(time.time()) + 1}
+    answers = iter([{"expire_at": soon["expire_at"] + 1}])
+    back_end.answers["/connect"] = lambda _: answer(result={"user": "ann", **soon})
+    back_end.answers["/refresh"] = lambda _: answer(result=next(answers, {"expired": True}))
+
+    async def scenario() -> None:
+        async with person(asked, False, path=PATH) as ann:
+            back_end.answers["/connect"] = lambda _: answer(result={"user": "ann"})
+            await ann.events.next("on_connected")
+            assert (await ann.events.next("on_connecting")).code == 3005
+            await ann.client.ready(SECONDS)
+
+    run(scenario())
+    assert [each["user"] for each in back_end.asked_for("refresh")] == ["ann", "ann"]
+
+
+def test_a_back_end_renews_a_subscription_until_it_has_expired(asked: Server, back_end: BackEnd) -> None:
+    soon = int(time.time()) + 1
+    answers = iter([{"expire_at": soon + 1}])
+    back_end.answers["/subscribe"] = lambda _: answer(result={"expire_at": soon})
+    back_end.answers["/sub_refresh"] = lambda _: answer(result=next(answers, {"expired": True}))
+
+    async def scenario() -> None:
+        async with person(asked, False, path=PATH) as ann:
+            await ann.events.next("on_connected")
+            await ann.subscribe("asked:ends")
+            back_end.answers["/subscribe"] = allow
+            assert (await ann.events.next("on_connecting")).code == 3006
+
+    run(scenario())
+    said = back_end.asked_for("sub_refresh")
+    assert [(each["user"], each["channel"]) for each in said] == [("ann", "asked:ends")] * 2
+
+
+# --- channels -----------------------------------------------------------------------------------------------
+
+
+@both
+def test_a_back_end_decides_about_subscriptions(asked: Server, back_end: BackEnd, protobuf: bool) -> None:
+    async def scenario() -> None:
+        async with person(asked, protobuf, "ann", path=PATH) as ann:
+            back_end.answers["/subscribe"] = lambda _: answer(result={"info": {"role": 1}, "data": {"n": 2}})
+            data = ann.written({"why": "tea"})
+            events = Events()
+            name = f"asked:{protobuf}"
+            asked_for = ann.client.new_subscription(name, events, data=data)  # type: ignore[arg-type]
+            await asked_for.subscribe()
+            subscribed = await events.next("on_subscribed")
+            assert ann.read(subscribed.data) == {"n": 2}
+            (said,) = back_end.asked_for("subscribe")
+            assert said["client"] == ann.client.client_id
+            assert (said["user"], said["channel"], said["data"]) == ("ann", name, {"why": "tea"})
+            await asked_for.publish(ann.written({"a": 1}))
+            info = (await events.next("on_publication")).pub.info
+            assert ann.read(info.chan_info) == {"role": 1}
+            back_end.answers["/subscribe"] = lambda _: answer(error={"code": 1403, "message": "no tea"})
+            for channel, code in (("asked:no", 1403), ("open:yes", 0)):
+                events = Events()
+                one = ann.client.new_subscription(channel, events)
+                await one.subscribe()
+                if code:
+                    gone = await events.next("on_unsubscribed")
+                    assert (gone.code, gone.reason) == (code, "no tea")
+                else:
+                    await one.ready(SECONDS)
+            assert len(back_end.asked_for("subscribe")) == 2
+
+    run(scenario())
+
+
+def test_a_subscription_is_tried_again_after_a_failure(asked: Server, back_end: BackEnd) -> None:
+    answers = iter([None, (200, b'{"result": {"info": tea}}')])
+    back_end.answers["/subscribe"] = lambda _: next(answers, answer(result={}))
+
+    async def scenario() -> None:
+        async with person(asked, False, "ann", path=PATH) as ann:
+            await ann.subscribe("asked:again")
+
+    run(scenario())
+    assert len(back_end.asked_for("subscribe")) == 3
+
+
+@both
+def test_a_back_end_decides_about_publications(asked: Server, back_end: BackEnd, protobuf: bool) -> None:
+    decided: dict[int, dict[str, Any]] = {
+        1: {"result": {}},
+        2: {"result": {"data": {"n": 20}}},
+        3: {"result": {"skip_history": True}},
+        4: {"error": {"code": 1403, "message": "no"}},
+    }
+    back_end.answers["/publish"] = lambda post: answer(**decided[post.json["data"]["n"]])
+
+    async def scenario() -> None:
+        name = f"asked:published-{protobuf}"
+        async with (
+            person(asked, protobuf, "ann", path=PATH) as ann,
+            person(asked, False, "bob", path=PATH) as bob,
+        ):
+            _, heard = await bob.subscribe(name)
+            # Only the back end decides: a subscription is not needed.
+            for number in (1, 2, 3):
+                await ann.client.publish(name, ann.written({"n": number}))
+            failed = await fails(ann.client.publish(name, ann.written({"n": 4})))
+            assert isinstance(failed, ReplyError)
+            assert (failed.code, failed.message) == (1403, "no")
+            found = [(await heard.next("on_publication")).pub for _ in range(3)]
+            assert [(each.data["n"], each.offset) for each in found] == [(1, 1), (20, 2), (3, 0)]
+            assert found[0].info.user == "ann"
+            for channel in ("user:bob", "group:1", "#bob", "open:1"):
+                failed = await fails(ann.client.publish(channel, ann.written({"n": 1})))
+                assert isinstance(failed, ReplyError)
+                assert failed.code == 103, channel
+        assert len(back_end.asked_for("publish")) == 4
+
+    run(scenario())
+
+
+def test_a_line_feed_in_json_breaks_no_frame(asked: Server, back_end: BackEnd) -> None:
+    async def scenario() -> None:
+        async with (
+            person(asked, True, "ann", path=PATH) as ann,
+            person(asked, False, "bob", path=PATH) as bob,
+        ):
+            _, heard = await bob.subscribe("asked:lines")
+            await ann.client.publish("asked:lines", b'{\n"n":\n1}')
+            assert (await heard.next("on_publication")).pub.data == {"n": 1}
+
+    run(scenario())
+
+
+# --- rpc ----------------------------------------------------------------------------------------------------
+
+
+@both
+def test_other_methods_go_to_the_back_end(asked: Server, back_end: BackEnd, protobuf: bool) -> None:
+    back_end.answers["/rpc"] = lambda post: answer(result={"data": {"you": post.json["data"]}})
+
+    async def scenario() -> None:
+        async with person(asked, protobuf, "ann", path=PATH) as ann:
+            assert await ann.rpc("price", of="tea") == {"you": {"of": "tea"}}
+            (said,) = back_end.asked_for("rpc")
+            assert (said["user"], said["method"]) == ("ann", "price")
+            back_end.answers["/rpc"] = lambda _: answer(
+                error={"code": 1400, "message": "?", "temporary": True}
+            )
+            failed = await fails(ann.client.rpc("price", ann.written({})))
+            assert isinstance(failed, ReplyError)
+            assert (failed.code, failed.temporary) == (1400, True)
+            back_end.answers["/rpc"] = lambda _: (503, b"")
+            failed = await fails(ann.client.rpc("price", ann.written({})))
+            assert isinstance(failed, ReplyError)
+            assert (failed.code, failed.temporary) == (100, True)
+            back_end.answers["/rpc"] = lambda _: answer(disconnect={"code": 4999, "reason": "enough"})
+            await fails(ann.client.rpc("price", ann.written({})))
+            gone = await ann.events.next("on_disconnected")
+            assert (gone.code, gone.reason) == (4999, "enough")
+
+    run(scenario())
+
+
+def test_without_a_back_end_there_is_no_other_method(asked: Server) -> None:
+    async def scenario() -> None:
+        async with person(asked, False, "ann") as ann:
+            failed = await fails(ann.client.rpc("price", {}))
+            assert isinstance(failed, ReplyError)
+            assert failed.code == 104
+
+    run(scenario())
+
+
+def test_a_slow_back_end_delays_only_who_asks_it_and_keeps_the_order(
+    asked: Server, back_end: BackEnd
+) -> None:
+    open_again = threading.Event()
+    order: list[str] = []
+
+    def wait(_: Post) -> Answer:
+        open_again.wait(1.5)
+        return answer(result={"data": "late"})
+
+    back_end.answers["/rpc"] = wait
+
+    async def ask(one: Person, method: str) -> None:
+        await one.client.rpc(method, {})
+        order.append(method)
+
+    async def scenario() -> None:
+        async with (
+            person(asked, False, "ann", path=PATH) as ann,
+            person(asked, False, "bob", path=PATH) as bob,
+        ):
+            waiting = [asyncio.create_task(ask(ann, each)) for each in ("price", "conversations")]
+            await asyncio.to_thread(eventually, lambda: back_end.asked_for("rpc"))
+            await ask(bob, "conversations")
+            assert order == ["conversations"]
+            open_again.set()
+            await asyncio.gather(*waiting)
+            assert order == ["conversations", "price", "conversations"]
+
+    run(scenario())
+
+
+# --- clients of other dialects ------------------------------------------------------------------------------
+
+
+def logged_in(asked: Server, client: CmdClient, user: str) -> CmdClient:
+    proof = token(user, app="asked", seconds=60)
+    assert client.ask_cmd("login", {"userID": user, "app": "asked", "serviceToken": proof})[0] == 200
+    return client
+
+
+def test_a_back_end_is_asked_for_clients_of_the_cmd_dialect(asked: Server, back_end: BackEnd) -> None:
+    with cmd_client(asked.ws) as client:
+        ann = logged_in(asked, client, "ann")
+        assert ann.ask_cmd("subscribe", {"channel": "asked:cmd"})[0] == 200
+        (said,) = back_end.asked_for("subscribe")
+        assert said.pop("client")
+        assert said == {
+            "transport": "websocket",
+            "protocol": "cmd",
+            "encoding": "json",
+            "user": "ann",
+            "channel": "asked:cmd",
+        }
+        back_end.answers["/publish"] = lambda _: answer(result={"data": "tea!"})
+        assert ann.ask_cmd("publish", {"channel": "asked:cmd", "text": "tea?"})[0] == 200
+        (said,) = back_end.asked_for("publish")
+        assert (said["data"], said["type"]) == ("tea?", "text")
+        back_end.answers["/publish"] = lambda _: answer(error={"code": 1403, "message": "no"})
+        code, _, data = ann.ask_cmd("publish", {"channel": "asked:cmd", "text": "tea?"})
+        assert (code, data["refused"], data["error"]) == (1003, "denied", {"code": 1403, "message": "no"})
+        back_end.answers["/publish"] = lambda _: (500, b"")
+        code, _, data = ann.ask_cmd("publish", {"channel": "asked:cmd", "text": "tea?"})
+        assert (code, data["refused"]) == (1008, "unavailable")
+        back_end.answers["/publish"] = lambda _: answer(disconnect={"code": 4900, "reason": ""})
+        ann.send(command("publish", {"channel": "asked:cmd", "text": "tea?"}))
+        ann.closed(4502)
+
+
+def test_a_back_end_is_asked_for_clients_of_pusher(asked: Server, back_end: BackEnd) -> None:
+    with PusherClient(asked.ws) as eve:
+        eve.say("pusher:subscribe", {"channel": "tea"})
+        eve.event("pusher_internal:subscription_succeeded", "tea")
+        (said,) = back_end.asked_for("subscribe")
+        assert (said["protocol"], said["channel"]) == ("pusher", "tea")
+        back_end.answers["/subscribe"] = lambda _: answer(error={"code": 1403, "message": "no tea"})
+        eve.say("pusher:subscribe", {"channel": "no"})
+        refusal = eve.event("pusher:subscription_error", "no")
+        assert (refusal["status"], refusal["error"]) == (403, "no tea")
+        eve.say("pusher:subscribe", {"channel": "private-tea"})
+        assert eve.event("pusher:subscription_error", "private-tea")["status"] == 401
+        eve.subscribes("private-tea")
+        back_end.answers["/publish"] = lambda _: answer(error={"code": 1403, "message": "be quiet"})
+        eve.say("client-said", {"n": 1}, "private-tea")
+        assert "be quiet" in eve.event("pusher:error")["message"]
+        (said,) = back_end.asked_for("publish")
+        assert (said["channel"], said["type"], said["data"]) == ("private-tea", "client-said", {"n": 1})
+        assert len(back_end.asked_for("subscribe")) == 2

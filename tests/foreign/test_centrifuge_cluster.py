@@ -1,0 +1,174 @@
+"""Clients of Centrifugo on two nodes that share a Redis; the second one has the WSGI server."""
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+from cent import (
+    BroadcastRequest,
+    ChannelsRequest,
+    DisconnectRequest,
+    HistoryRequest,
+    PresenceStatsRequest,
+    PublishRequest,
+    RefreshRequest,
+    SubscribeRequest,
+    UnsubscribeRequest,
+)
+from cent import Client as Cent
+
+from tests.integration.clusters import Nodes, nodes_of
+
+from .conftest import CONFIG, KEY, token
+from .people import SECONDS, json_first, person, run
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    with nodes_of(tmp_path_factory.mktemp("centrifugo"), 2, **CONFIG) as two:
+        yield two
+
+
+@json_first
+def test_subscribers_on_json_first_nodes_share_channels(nodes: Nodes, protobuf: bool) -> None:
+    first, second = nodes.servers
+
+    async def scenario() -> None:
+        proof = {name: token(name, channel="talk:json_first") for name in ("ann", "bob")}
+        async with person(first, protobuf, "ann") as ann, person(second, protobuf, "bob") as bob:
+            _, heard = await ann.subscribe("talk:json_first", token=proof["ann"])
+            talk, _ = await bob.subscribe("talk:json_first", token=proof["bob"])
+            assert (await heard.next("on_join")).info.user == "bob"
+            await talk.publish(bob.written({"n": 1}))
+            assert ann.read((await heard.next("on_publication")).pub.data) == {"n": 1}
+            present = (await talk.presence()).clients
+            assert {each.user for each in present.values()} == {"ann", "bob"}
+            await bob.client.disconnect()
+            assert (await heard.next("on_leave")).info.user == "bob"
+
+    run(scenario())
+
+
+@json_first
+def test_what_was_missed_on_one_node_comes_back_on_the_other(nodes: Nodes, protobuf: bool) -> None:
+    first, second = nodes.servers
+    channel = f"past:moved-{protobuf}"
+
+    async def scenario(cent: Cent) -> None:
+        async with person(first, protobuf, "ann") as ann:
+            _, heard = await ann.subscribe(channel, recoverable=True)
+            await asyncio.to_thread(cent.publish, PublishRequest(channel=channel, data=1))
+            assert (await heard.next("on_publication")).pub.offset == 1
+            await ann.client.disconnect()
+            for number in (2, 3):
+                await asyncio.to_thread(cent.publish, PublishRequest(channel=channel, data=number))
+            ann.client._address = f"ws://{second.ws.host}:{second.ws.port}/connection/websocket"
+            await ann.client.connect()
+            await ann.client.ready(SECONDS)
+            assert (await heard.next("on_subscribed")).recovered
+            found = [(await heard.next("on_publication")).pub for _ in range(2)]
+            assert [(each.offset, ann.read(each.data)) for each in found] == [(2, 2), (3, 3)]
+
+    with Cent(f"{second.http_url}/api", KEY) as cent:
+        run(scenario(cent))
+        assert cent.history(HistoryRequest(channel=channel)).offset == 3
+
+
+@json_first
+def test_a_stored_channel_has_one_order_on_both_nodes(nodes: Nodes, protobuf: bool) -> None:
+    first, second = nodes.servers
+    channel = f"kept:both-{protobuf}"
+
+    async def scenario(cents: list[Cent]) -> None:
+        async with person(first, protobuf, "ann") as ann, person(second, protobuf, "bob") as bob:
+            _, at_first = await ann.subscribe(channel, recoverable=True)
+            _, at_second = await bob.subscribe(channel, recoverable=True)
+
+            async def publish(cent: Cent, numbers: range) -> None:
+                for number in numbers:
+                    await asyncio.to_thread(cent.publish, PublishRequest(channel=channel, data=number))
+
+            await asyncio.gather(*[publish(cents[index], range(index, 20, 2)) for index in (0, 1)])
+            heard = []
+            for one, events in ((ann, at_first), (bob, at_second)):
+                pubs = [(await events.next("on_publication")).pub for _ in range(20)]
+                heard.append([(each.offset, one.read(each.data)) for each in pubs])
+            assert heard[0] == heard[1] == sorted(heard[0])
+            assert {data for _, data in heard[0]} == set(range(20))
+            await ann.client.disconnect()
+            await publish(cents[1], range(20, 25))
+            ann.client._address = f"ws://{second.ws.host}:{second.ws.port}/connection/websocket"
+            await ann.client.connect()
+            await ann.client.ready(SECONDS)
+            assert (await at_first.next("on_subscribed")).recovered
+            found = [ann.read((await at_first.next("on_publication")).pub.data) for _ in range(5)]
+            assert found == [20, 21, 22, 23, 24]
+
+    with Cent(f"{first.http_url}/api", KEY) as one, Cent(f"{second.http_url}/api", KEY) as two:
+        run(scenario([one, two]))
+        assert one.history(HistoryRequest(channel=channel)) == two.history(HistoryRequest(channel=channel))
+
+
+@pytest.mark.parametrize("asked", [0, 1])
+def test_the_back_end_may_ask_either_node(nodes: Nodes, asked: int) -> None:
+    user, channel = f"eve-{asked}", f"talk:server-{asked}"
+
+    async def scenario(cent: Cent) -> None:
+        async with person(nodes.servers[0], False, user) as eve:
+            await eve.events.next("on_subscribed")
+            await asyncio.to_thread(cent.subscribe, SubscribeRequest(user=user, channel=channel))
+            assert (await eve.events.next("on_subscribed")).channel == channel
+            stats = await asyncio.to_thread(cent.presence_stats, PresenceStatsRequest(channel=channel))
+            assert stats.num_clients == 1
+            assert channel in cent.channels(ChannelsRequest(pattern="talk:server-*")).channels
+            await asyncio.to_thread(cent.publish, PublishRequest(channel=channel, data="hi"))
+            assert (await eve.events.next("on_publication")).pub.data == "hi"
+            await asyncio.to_thread(cent.publish, PublishRequest(channel=f"#{user}", data="you"))
+            assert (await eve.events.next("on_publication")).pub.data == "you"
+            await asyncio.to_thread(cent.unsubscribe, UnsubscribeRequest(user=user, channel=channel))
+            assert (await eve.events.next("on_unsubscribed")).channel == channel
+            client = eve.client.client_id
+            refresh = RefreshRequest(user=user, client=client, expired=True)
+            await asyncio.to_thread(cent.refresh, refresh)
+            assert (await eve.events.next("on_connecting")).code == 3005
+            await eve.client.ready(SECONDS)
+            await asyncio.to_thread(cent.disconnect, DisconnectRequest(user=user))
+            assert (await eve.events.next("on_disconnected")).code == 3503
+
+    with Cent(f"{nodes.servers[asked].http_url}/api", KEY) as cent:
+        run(scenario(cent))
+
+
+@json_first
+def test_no_publication_is_lost_around_the_login(nodes: Nodes, protobuf: bool) -> None:
+    first, second = nodes.servers
+    channels = [f"past:busy-{protobuf}-{number}" for number in range(3)]
+
+    async def listen() -> None:
+        async with person(first, protobuf, token=token("ann", channels=channels)) as ann:
+            offsets: dict[str, int] = {}
+            while len(offsets) < len(channels):
+                subscribed = await ann.events.next("on_subscribed")
+                if subscribed.stream_position is not None:
+                    offsets[subscribed.channel] = subscribed.stream_position.offset
+            last = {channel: offset + 3 for channel, offset in offsets.items()}
+            while any(offsets[channel] < last[channel] for channel in channels):
+                heard = await ann.events.next("on_publication")
+                offsets[heard.channel] += 1
+                assert heard.pub.offset == offsets[heard.channel], "the next one, and nothing twice"
+
+    async def scenario(cent: Cent) -> None:
+        done = asyncio.Event()
+
+        async def publish() -> None:
+            while not done.is_set():
+                await asyncio.to_thread(cent.broadcast, BroadcastRequest(channels=channels, data=1))
+
+        publisher = asyncio.create_task(publish())
+        for _ in range(10):
+            await listen()
+        done.set()
+        await publisher
+
+    with Cent(f"{second.http_url}/api", KEY) as cent:
+        run(scenario(cent))

@@ -1,0 +1,143 @@
+"""What no SDK of Centrifugo sends: frames by hand, and their limits."""
+
+import json
+
+import pytest
+
+from tests.integration.raw import BINARY, CLOSE, TEXT, Raw, frame, handshake, text
+from tests.support import Server
+
+from .conftest import token
+
+PATH = "/connection/websocket"
+CONNECT = json.dumps({"id": 1, "connect": {"token": token("raw")}})
+
+
+def answered(client: Raw) -> dict[str, object]:
+    """The next reply that is no ping."""
+    while (found := client.message().json) == {}:
+        pass
+    assert isinstance(found, dict)
+    return found
+
+
+def close_code(client: Raw) -> int | None:
+    """The code of the close frame that comes; data before it is dropped."""
+    while (found := client.frame(seconds=10)).opcode != CLOSE:
+        pass
+    return found.close_code
+
+
+@pytest.mark.parametrize(
+    ("offered", "confirmed", "opcode"),
+    [
+        (None, None, TEXT),
+        ("centrifuge-json", "centrifuge-json", TEXT),
+        ("chat, centrifuge-protobuf", "centrifuge-protobuf", BINARY),
+        ("chat", None, TEXT),
+    ],
+)
+def test_the_subprotocol_selects_the_form_of_frames(
+    server: Server, offered: str | None, confirmed: str | None, opcode: int
+) -> None:
+    more = [("Sec-WebSocket-Protocol", offered)] if offered else []
+    with Raw(server.ws) as client:
+        client.send(handshake(PATH, more=more))
+        answer = client.response()
+        assert (answer.status, answer.header("sec-websocket-protocol")) == (101, confirmed)
+        assert client.message().opcode == opcode, "a ping"
+
+
+def test_a_frame_may_have_several_commands_and_every_reply_has_its_id(server: Server) -> None:
+    with Raw(server.ws) as client:
+        client.upgrade(PATH)
+        asked = [
+            CONNECT,
+            '{"id":2,"subscribe":{"channel":"open:raw"}}',
+            '{"id":3,"subscribe":{"channel":"open:raw"}}',
+            '{"id":4,"unsubscribe":{"channel":"open:raw"}}',
+            '{"id":5,"ping":{}}',
+        ]
+        client.send(text("\n".join(asked)))
+        replies = [answered(client) for _ in asked]
+        assert [reply["id"] for reply in replies] == [1, 2, 3, 4, 5]
+        assert replies[1] == {"id": 2, "subscribe": {}}
+        assert replies[2] == {"id": 3, "error": {"code": 105, "message": "already subscribed"}}
+        assert replies[4] == {"id": 5, "ping": {}}
+
+
+@pytest.mark.parametrize("payload", ["nonsense", '{"id":1}', '{"id":2,"dance":{}}', '{"connect":{}}'])
+def test_what_is_no_command_is_closed_with_3501(server: Server, payload: str) -> None:
+    with Raw(server.ws) as client:
+        client.upgrade(PATH)
+        client.send(text(payload))
+        assert close_code(client) == 3501
+
+
+def test_a_second_login_is_closed_with_3501(server: Server) -> None:
+    with Raw(server.ws) as client:
+        client.upgrade(PATH)
+        client.send(text(f"{CONNECT}\n{CONNECT}"))
+        assert "connect" in answered(client)
+        assert close_code(client) == 3501
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        '"subscribe":{"channel":"open:1"}',
+        '"unsubscribe":{"channel":"open:1"}',
+        '"publish":{"channel":"past:1","data":1}',
+        '"presence":{"channel":"open:1"}',
+        '"presence_stats":{"channel":"open:1"}',
+        '"history":{"channel":"past:1"}',
+        '"refresh":{"token":"a.b.c"}',
+        '"sub_refresh":{"channel":"open:1","token":"a.b.c"}',
+        '"rpc":{"method":"sync","data":{}}',
+    ],
+)
+def test_nothing_is_done_before_the_login(server: Server, command: str) -> None:
+    with Raw(server.ws) as client:
+        client.upgrade(PATH)
+        client.send(text(f'{{"id":7,{command}}}'))
+        assert answered(client) == {"id": 7, "error": {"code": 101, "message": "unauthorized"}}
+
+
+def test_who_does_not_log_in_is_closed_with_3502(server: Server) -> None:
+    with Raw(server.ws) as client:
+        client.upgrade(PATH)
+        while (found := client.frame(seconds=10)).opcode == TEXT:
+            assert found.json == {}
+            client.send(text("{}"))
+        assert found.close_code == 3502
+
+
+def test_who_answers_no_ping_is_closed_with_3012(server: Server) -> None:
+    with Raw(server.ws) as client:
+        client.upgrade(PATH)
+        client.send(text(CONNECT))
+        assert "connect" in answered(client)
+        assert close_code(client) == 3012
+
+
+def test_the_rate_of_an_app_counts_commands_and_not_frames(server: Server) -> None:
+    with Raw(server.ws) as client:
+        client.upgrade("/connection/slow/websocket")
+        client.send(text('{"id":1,"connect":{}}'))
+        assert "connect" in answered(client)
+        client.send(text("\n".join(['{"id":2,"ping":{}}'] * 20)))
+        assert close_code(client) == 4003
+
+
+def test_a_protobuf_frame_with_a_wrong_length_is_closed_with_3501(server: Server) -> None:
+    with Raw(server.ws) as client:
+        client.upgrade(PATH, more=[("Sec-WebSocket-Protocol", "centrifuge-protobuf")])
+        client.send(frame(BINARY, b"\x7f\x08\x01"))
+        assert close_code(client) == 3501
+
+
+def test_the_paths_take_upgrades_only(server: Server) -> None:
+    for path in (PATH, "/connection/hall/websocket"):
+        status, body = server.get(path)
+        assert (status, json.loads(body)["code"]) == (400, "not_an_upgrade")
+    assert server.get("/connection/hall")[0] == 404

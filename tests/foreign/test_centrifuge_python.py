@@ -1,0 +1,513 @@
+"""centrifuge-python, with JSON and with protobuf frames."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from cent import Client as Cent
+from cent import (
+    DisconnectRequest,
+    PublishRequest,
+    RefreshRequest,
+    SubscribeRequest,
+    UnsubscribeRequest,
+)
+from centrifuge import CentrifugeError, ReplyError, StreamPosition
+
+from tests.integration.cmd import number
+from tests.integration.v1 import good
+from tests.support import Server
+
+from .conftest import KEY, OTHER_KEY, token
+from .people import SECONDS, Events, both, json_first, person, refused, run
+
+
+def code_of(error: pytest.ExceptionInfo[ReplyError]) -> int:
+    return error.value.code
+
+
+# --- connections --------------------------------------------------------------------------------------------
+
+
+@json_first
+def test_a_token_needs_neither_app_nor_end(server: Server, protobuf: bool) -> None:
+    async def scenario() -> None:
+        async with person(server, protobuf, "ann") as ann:
+            connected = await ann.events.next("on_connected")
+            assert connected.client == ann.client.client_id
+            assert connected.version.startswith("imserver ")
+            own = await ann.events.next("on_subscribed")
+            assert own.channel == "#ann"
+
+    run(scenario())
+
+
+def test_tokens_with_several_algorithms_log_in(server: Server) -> None:
+    async def scenario() -> None:
+        for algorithm in ("HS256", "HS512"):
+            made = token("ann", algorithm)
+            async with person(server, False, token=made) as ann:
+                assert (await ann.rpc("conversations"))["hasMore"] is False
+
+    run(scenario())
+
+
+def test_an_open_app_takes_clients_without_a_user(server: Server) -> None:
+    async def scenario() -> None:
+        async with person(server, False, path="/connection/hall/websocket") as guest:
+            await guest.subscribe("news")
+            with pytest.raises(ReplyError) as error:
+                await guest.rpc("conversations")
+            assert code_of(error) == 101
+
+    run(scenario())
+
+
+def test_in_an_open_app_a_token_names_the_user_and_gives_no_right(server: Server) -> None:
+    path = "/connection/hall/websocket"
+
+    async def scenario() -> None:
+        made = token("zoe", channels=["news"]) + "forged"
+        async with person(server, False, path=path, token=made) as zoe:
+            found = [(await zoe.events.next("on_subscribed")).channel for _ in range(2)]
+            assert found == ["#zoe", "news"]
+
+    run(scenario())
+    for channel in ("talk:1", "shut:1", "user:bob", "group:1", "#bob"):
+        assert run(refused(server, path=path, token=token("zoe", channels=[channel]))) == 4505
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ({}, 3500),
+        ({"token": "nonsense"}, 3500),
+        ({"token": token("ann") + "x"}, 3500),
+        ({"token": token("ann", app="bank")}, 3500),
+        ({"token": token("")}, 3500),
+        ({"token": token("ann", channel="news")}, 3500),
+        ({"token": token("ann"), "path": "/connection/bank/websocket"}, 3500),
+        ({"token": token("ann"), "path": "/connection/nowhere/websocket"}, 4505),
+        ({"token": token("ann"), "path": "/connection/system:x/websocket"}, 4505),
+    ],
+)
+def test_a_refused_client_does_not_come_back(server: Server, options: dict[str, Any], code: int) -> None:
+    assert run(refused(server, **options)) == code
+
+
+@json_first
+def test_an_expired_token_is_replaced_before_the_connection_counts(server: Server, protobuf: bool) -> None:
+    async def scenario() -> None:
+        async def fresh() -> str:
+            return token("ann")
+
+        async with person(
+            server, protobuf, token=token("ann", exp=1), get_token=fresh, min_reconnect_delay=0.01
+        ) as ann:
+            assert (await ann.rpc("conversations"))["hasMore"] is False
+
+    run(scenario())
+
+
+@json_first
+def test_a_token_is_renewed_at_its_end(server: Server, protobuf: bool) -> None:
+    async def scenario() -> None:
+        renewed = asyncio.Event()
+
+        async def fresh() -> str:
+            renewed.set()
+            return token("ann", seconds=300)
+
+        async with person(server, protobuf, token=token("ann", seconds=4), get_token=fresh) as ann:
+            await asyncio.wait_for(renewed.wait(), SECONDS)
+            assert (await ann.rpc("conversations"))["hasMore"] is False
+
+    run(scenario())
+
+
+@json_first
+def test_pings_keep_a_silent_client_connected(server: Server, protobuf: bool) -> None:
+    async def scenario() -> None:
+        async with person(server, protobuf, "ann", max_server_ping_delay=6.0) as ann:
+            client = ann.client.client_id
+            await asyncio.sleep(8)  # longer than client_silent_seconds, and than ping and delay together
+            assert (await ann.rpc("conversations"))["hasMore"] is False
+            assert ann.client.client_id == client
+
+    run(scenario())
+
+
+# --- subscriptions ------------------------------------------------------------------------------------------
+
+
+@both
+def test_who_may_subscribe_depends_on_the_channel_and_its_token(server: Server, protobuf: bool) -> None:
+    async def scenario() -> None:
+        async with person(server, protobuf, "ann") as ann:
+            await ann.subscribe("open:1")
+            await ann.subscribe("talk:1", token=token("ann", channel="talk:1"))
+            wrong = {
+                "talk:2": "",
+                "talk:3": token("bob", channel="talk:3"),
+                "talk:4": token("ann", channel="talk:1"),
+                "talk:5": token("ann"),
+                "talk:6": token("ann", channel="talk:6", app="bank"),
+                "shut:1": token("ann", channel="shut:1"),
+                "user:bob": token("ann", channel="user:bob"),
+                "group:1": token("ann", channel="group:1"),
+                "#bob": token("ann", channel="#bob"),
+            }
+            for channel, proof in wrong.items():
+                events = Events()
+                refused = ann.client.new_subscription(channel, events, token=proof)  # type: ignore[arg-type]
+                await refused.subscribe()
+                assert (await events.next("on_unsubscribed")).code == 103, channel
+
+    run(scenario())
+
+
+@both
+def test_a_publication_reaches_subscribers_with_its_author(server: Server, protobuf: bool) -> None:
+    async def scenario() -> None:
+        infos = {"info": {"name": "Ann"}}
+        async with (
+            person(server, protobuf, token=token("ann", **infos)) as ann,
+            person(server, not protobuf, "bob") as bob,
+        ):
+            _, heard = await bob.subscribe("talk:7", token=token("bob", channel="talk:7"))
+            proof = token("ann", channel="talk:7", info={"role": 1})
+            talk, own = await ann.subscribe("talk:7", token=proof)
+            joined = (await heard.next("on_join")).info
+            assert (joined.user, joined.client) == ("ann", ann.client.client_id)
+            await talk.publish(ann.written({"text": "你好"}))
+            for one, events in ((ann, own), (bob, heard)):
+                publication = (await events.next("on_publication")).pub
+                assert one.read(publication.data) == {"text": "你好"}
+                assert publication.info.user == "ann"
+                assert one.read(publication.info.conn_info) == {"name": "Ann"}
+                assert one.read(publication.info.chan_info) == {"role": 1}
+            present = (await talk.presence()).clients
+            assert {client.user for client in present.values()} == {"ann", "bob"}
+            assert ann.client.client_id in present
+            stats = await talk.presence_stats()
+            assert (stats.num_clients, stats.num_users) == (2, 2)
+            await talk.unsubscribe()
+            assert (await heard.next("on_leave")).info.user == "ann"
+
+    run(scenario())
+
+
+@json_first
+def test_what_a_channel_does_not_have_is_not_available(server: Server, protobuf: bool) -> None:
+    async def scenario() -> None:
+        async with person(server, protobuf, "ann") as ann:
+            channel, _ = await ann.subscribe("open:2")
+            for asked, code in (
+                (channel.presence, 108),
+                (channel.presence_stats, 108),
+                (channel.history, 108),
+            ):
+                with pytest.raises(ReplyError) as error:
+                    await asked()
+                assert code_of(error) == code
+            with pytest.raises(ReplyError) as error:
+                await channel.publish(ann.written({}))
+            assert code_of(error) == 103
+            with pytest.raises(ReplyError) as error:
+                await ann.client.history("past:9")
+            assert code_of(error) == 103, "only of channels to which the client is subscribed"
+
+    run(scenario())
+
+
+@both
+def test_history_in_pages_and_both_directions(server: Server, protobuf: bool) -> None:
+    async def scenario() -> None:
+        name = f"past:pages-{protobuf}"
+        async with person(server, protobuf, "ann") as ann:
+            channel, _ = await ann.subscribe(name)
+            for number in range(1, 6):
+                await channel.publish(ann.written({"n": number}))
+            page = await channel.history(limit=2)
+            assert [ann.read(each.data) for each in page.publications] == [{"n": 1}, {"n": 2}]
+            assert page.offset == 5
+            since = StreamPosition(page.publications[-1].offset, page.epoch)
+            rest = await channel.history(limit=-1, since=since)
+            assert [each.offset for each in rest.publications] == [3, 4, 5]
+            newest = await channel.history(limit=2, reverse=True)
+            assert [each.offset for each in newest.publications] == [5, 4]
+            assert (await channel.history()).publications == []
+            with pytest.raises(ReplyError) as error:
+                await channel.history(limit=1, since=StreamPosition(1, "another"))
+            assert code_of(error) == 112
+
+    run(scenario())
+
+
+@both
+def test_a_client_that_comes_back_receives_exactly_what_it_missed(server: Server, protobuf: bool) -> None:
+    async def scenario() -> None:
+        name = f"past:missed-{protobuf}"
+        async with person(server, protobuf, "ann") as ann, person(server, protobuf, "bob") as bob:
+            _, heard = await ann.subscribe(name, recoverable=True)
+            talk, _ = await bob.subscribe(name)
+            await talk.publish(bob.written(1))
+            assert (await heard.next("on_publication")).pub.offset == 1
+            await ann.client.disconnect()
+            for number in (2, 3, 4):
+                await talk.publish(bob.written(number))
+            await ann.client.connect()
+            await ann.client.ready(SECONDS)
+            subscribed = await heard.next("on_subscribed")
+            assert (subscribed.was_recovering, subscribed.recovered) == (True, True)
+            await talk.publish(bob.written(5))
+            found = [(await heard.next("on_publication")).pub for _ in range(4)]
+            assert [(each.offset, ann.read(each.data)) for each in found] == [
+                (2, 2),
+                (3, 3),
+                (4, 4),
+                (5, 5),
+            ]
+
+    run(scenario())
+
+
+@both
+def test_a_stored_channel_has_the_positions_of_the_log(server: Server, protobuf: bool) -> None:
+    async def scenario() -> None:
+        name = f"kept:missed-{protobuf}"
+        async with person(server, protobuf, "ann") as ann, person(server, protobuf, "bob") as bob:
+            _, heard = await ann.subscribe(name, recoverable=True)
+            talk, _ = await bob.subscribe(name)
+            other, _ = await bob.subscribe(f"{name}-other")
+            await talk.publish(bob.written(1))
+            first = (await heard.next("on_publication")).pub
+            await ann.client.disconnect()
+            for number in (2, 3, 4):
+                await other.publish(bob.written(0))
+                await talk.publish(bob.written(number))
+            await ann.client.connect()
+            await ann.client.ready(SECONDS)
+            subscribed = await heard.next("on_subscribed")
+            assert (subscribed.was_recovering, subscribed.recovered) == (True, True)
+            await talk.publish(bob.written(5))
+            found = [(await heard.next("on_publication")).pub for _ in range(4)]
+            assert [ann.read(each.data) for each in found] == [2, 3, 4, 5]
+            offsets = [first.offset, *[each.offset for each in found]]
+            assert [offset - offsets[0] for offset in offsets] == [0, 2, 4, 6, 7]
+            page = await talk.history(limit=-1)
+            assert [each.offset for each in page.publications] == offsets
+            rest = await talk.history(limit=2, since=StreamPosition(offsets[1], page.epoch))
+            assert [each.offset for each in rest.publications] == offsets[2:4]
+            newest = await talk.history(limit=2, reverse=True)
+            assert [each.offset for each in newest.publications] == offsets[:-3:-1]
+            with pytest.raises(ReplyError) as error:
+                await talk.history(limit=1, since=StreamPosition(1, "another"))
+            assert code_of(error) == 112
+
+    run(scenario())
+
+
+@json_first
+def test_a_client_that_missed_too_much_is_not_recovered(server: Server, protobuf: bool) -> None:
+    async def scenario() -> None:
+        name = f"past:much-{protobuf}"
+        async with person(server, protobuf, "ann") as ann, person(server, protobuf, "bob") as bob:
+            _, heard = await ann.subscribe(name, recoverable=True)
+            talk, _ = await bob.subscribe(name)
+            await talk.publish(bob.written(0))
+            await heard.next("on_publication")
+            await ann.client.disconnect()
+            for number in range(25):
+                await talk.publish(bob.written(number))
+            await ann.client.connect()
+            subscribed = await heard.next("on_subscribed")
+            assert (subscribed.was_recovering, subscribed.recovered) == (True, False)
+
+    run(scenario())
+
+
+@json_first
+def test_the_token_of_a_subscription_is_renewed_at_its_end(server: Server, protobuf: bool) -> None:
+    async def scenario() -> None:
+        renewed = asyncio.Event()
+
+        async def fresh(channel: str) -> str:
+            renewed.set()
+            return token("ann", channel=channel, seconds=300)
+
+        async with person(server, protobuf, "ann") as ann:
+            name = "talk:short"
+            first = token("ann", channel=name, seconds=4)
+            talk, _ = await ann.subscribe(name, token=first, get_token=fresh)
+            await asyncio.wait_for(renewed.wait(), SECONDS)
+            await talk.publish(ann.written({}))
+
+    run(scenario())
+
+
+@both
+def test_a_token_may_subscribe_its_client(server: Server, protobuf: bool) -> None:
+    async def scenario() -> None:
+        made = token("ann", channels=["open:3"], subs={"past:4": {"data": {"x": 1}, "info": {"r": 2}}})
+        async with person(server, protobuf, token=made) as ann:
+            subscribed = [await ann.events.next("on_subscribed") for _ in range(3)]
+            found = {each.channel: each for each in subscribed}
+            assert found.keys() == {"#ann", "open:3", "past:4"}
+            assert found["past:4"].recoverable
+            assert ann.read(found["past:4"].data) == {"x": 1}
+            with Cent(f"{server.http_url}/api", KEY) as cent:
+                cent.publish(PublishRequest(channel="past:4", data={"n": 1}))
+            heard = await ann.events.next("on_publication")
+            assert (heard.channel, ann.read(heard.pub.data)) == ("past:4", {"n": 1})
+
+    run(scenario())
+
+
+# --- the back end -------------------------------------------------------------------------------------------
+
+
+@both
+def test_the_back_end_subscribes_unsubscribes_refreshes_and_disconnects(
+    server: Server, protobuf: bool
+) -> None:
+    async def scenario(cent: Cent) -> None:
+        user, channel = f"eve-{protobuf}", f"past:by-server-{protobuf}"
+        async with person(server, protobuf, user) as eve:
+            await eve.events.next("on_subscribed")
+            cent.subscribe(SubscribeRequest(user=user, channel=channel, data={"x": 1}))
+            subscribed = await eve.events.next("on_subscribed")
+            assert (subscribed.channel, subscribed.recoverable) == (channel, True)
+            assert eve.read(subscribed.data) == {"x": 1}
+            cent.publish(PublishRequest(channel=channel, data="hi", tags={"a": "b"}))
+            heard = (await eve.events.next("on_publication")).pub
+            assert (eve.read(heard.data), heard.offset, heard.tags) == ("hi", 1, {"a": "b"})
+            cent.publish(PublishRequest(channel=f"#{user}", data={"to": user}))
+            heard = await eve.events.next("on_publication")
+            assert (heard.channel, eve.read(heard.pub.data)) == (f"#{user}", {"to": user})
+            cent.unsubscribe(UnsubscribeRequest(user=user, channel=channel))
+            assert (await eve.events.next("on_unsubscribed")).channel == channel
+            cent.refresh(RefreshRequest(user=user, expired=True))
+            assert (await eve.events.next("on_connecting")).code == 3005
+            await eve.client.ready(SECONDS)
+            cent.disconnect(DisconnectRequest(user=user))
+            assert (await eve.events.next("on_disconnected")).code == 3503
+
+    with Cent(f"{server.http_url}/api", KEY) as cent:
+        run(scenario(cent))
+
+
+# --- stored messages ----------------------------------------------------------------------------------------
+
+
+@both
+def test_rpc_carries_the_commands_of_stored_messages(server: Server, protobuf: bool) -> None:
+    async def scenario() -> None:
+        ann, bob = f"ann-{protobuf}", f"bob-{protobuf}"
+        async with person(server, protobuf, ann) as a, person(server, protobuf, bob) as b:
+            assert await b.rpc("sync", cursor=0) == {"messages": [], "hasMore": False}
+            sent = await a.rpc("send", to=bob, text="hello", clientMsgID="1")
+            heard = await b.events.next("on_publication")
+            assert (heard.channel, heard.pub.tags) == (f"#{bob}", {"kind": "message"})
+            entry = b.read(heard.pub.data)
+            assert (entry["id"], entry["text"], entry["from"]) == (sent["id"], "hello", ann)
+            assert heard.pub.offset == sent["id"]
+            conversation = sent["conversation"]
+            assert (await a.rpc("send", to=bob, text="hello", clientMsgID="1"))["repeated"]
+            page = await b.rpc("history", conversation=conversation)
+            assert [each["text"] for each in page["messages"]] == ["hello"]
+            found = await b.rpc("search", text="hello")
+            assert [each["id"] for each in found["messages"]] == [sent["id"]]
+            (shown,) = (await b.rpc("conversations"))["conversations"]
+            assert (shown["id"], shown["unread"]) == (conversation, 1)
+            await a.rpc("sync", cursor=0)
+            await b.rpc("read", conversation=conversation, id=sent["id"])
+            heard = await a.events.next("on_publication")
+            assert (heard.pub.tags, a.read(heard.pub.data)["read"]) == ({"kind": "receipt"}, sent["id"])
+            receipts = await a.rpc("receipts", conversation=conversation)
+            assert receipts["receipts"][0]["read"] == sent["id"]
+            await b.rpc("typing", to=ann)
+            heard = await a.events.next("on_publication")
+            assert heard.pub.tags == {"kind": "typing"}
+            for method, data, code in (
+                ("dance", {}, 104),
+                ("send", {"text": "to nobody"}, 107),
+                ("send", {"conversation": 987654321, "text": "x"}, 1005),
+            ):
+                with pytest.raises(CentrifugeError) as error:
+                    await a.rpc(method, **data)
+                assert isinstance(error.value, ReplyError)
+                assert error.value.code == code, method
+
+    run(scenario())
+
+
+@both
+def test_rpc_carries_the_commands_of_groups(server: Server, protobuf: bool) -> None:
+    path = "/connection/club/websocket"
+    people = []
+    for nickname in ("ann", "bob", "cid"):
+        fields = {
+            "app": "club",
+            "phone": f"1{number():010}",
+            "password": "secret-enough",
+            "nickname": nickname,
+        }
+        made = good(server.http, "accounts/register", fields, key=OTHER_KEY)
+        people.append((made["account"]["user"], made["token"]))
+    (ann, ann_token), (bob, bob_token), (cid, _) = people
+
+    async def scenario() -> None:
+        async with (
+            person(server, protobuf, path=path, token=ann_token) as a,
+            person(server, protobuf, path=path, token=bob_token) as b,
+        ):
+            made = await a.rpc("createGroup", name="tea", members=[bob])
+            group = made["group"]
+            assert made == {"group": group, "name": "tea", "role": "owner", "open": False}
+            assert await b.rpc("groups") == {"groups": [{**made, "role": "member"}], "hasMore": False}
+            assert await b.rpc("inviteToGroup", group=group, members=[cid]) == {
+                "group": group,
+                "users": [cid],
+            }
+            page = await a.rpc("groupMembers", group=group, limit=2)
+            assert len(page["members"]) == 2
+            assert page["hasMore"]
+            rest = await a.rpc("groupMembers", group=group, after=page["members"][-1]["user"])
+            found = {each["user"]: each["role"] for each in page["members"] + rest["members"]}
+            assert found == {ann: "owner", bob: "member", cid: "member"}
+            sent = await a.rpc("send", conversation=group, text="tea?")
+            assert sent["conversation"] == group
+            assert await b.rpc("leaveGroup", group=group) == {}
+            for method, data, code in (
+                ("groupMembers", {"group": group}, 1005),
+                ("leaveGroup", {"group": group}, 1005),
+                ("joinGroup", {"group": group}, 1005),
+                ("inviteToGroup", {"group": group, "members": [cid]}, 1005),
+                ("createGroup", {"name": "x", "members": ["nobody"]}, 103),
+                ("createGroup", {"name": ""}, 107),
+                ("createGroup", {"name": "x", "members": [ann] * 1001}, 107),
+                ("createGroup", {"name": "x", "members": [5]}, 107),
+                ("groupMembers", {}, 107),
+            ):
+                with pytest.raises(CentrifugeError) as error:
+                    await b.rpc(method, **data)
+                assert isinstance(error.value, ReplyError)
+                assert error.value.code == code, method
+            opened = {"app": "club", "group": str(group), "open": True}
+            await asyncio.to_thread(good, server.http, "groups/open", opened, key=OTHER_KEY)
+            assert (await b.rpc("joinGroup", group=group))["role"] == "member"
+
+    run(scenario())
+
+
+def test_only_accounts_make_groups(server: Server) -> None:
+    async def scenario() -> None:
+        async with person(server, False, "ann") as ann:
+            with pytest.raises(CentrifugeError) as error:
+                await ann.rpc("createGroup", name="tea", members=[])
+            assert isinstance(error.value, ReplyError)
+            assert error.value.code == 103
+            assert await ann.rpc("groups") == {"groups": [], "hasMore": False}
+
+    run(scenario())

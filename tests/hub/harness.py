@@ -1,0 +1,207 @@
+"""A node's inside without its servers: hub, fan-out, sessions and dispatch over real sockets."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from unittest.mock import Mock
+
+from msgspec import json
+
+from imserver.cluster.history import LocalHistory
+from imserver.config.settings import ChannelSettings, TenantSettings
+from imserver.hub.expiry import Sweep
+from imserver.hub.fanout import Fanout
+from imserver.hub.hub import Hub
+from imserver.metrics import Metrics
+from imserver.model import Login
+from imserver.protocol.cmd import CmdDialect
+from imserver.protocol.dialect import Dialect
+from imserver.services.channels.channels import Channels
+from imserver.services.channels.connections import Connections
+from imserver.services.channels.stored import ChannelLog
+from imserver.services.commands import Dispatcher, command_table
+from imserver.services.dialects.action_service import ActionService
+from imserver.services.nodes import NodeQueries
+from imserver.services.push.idempotency import Dedupe, MessageIds
+from imserver.services.push.push import Delivery, LocalReach, Pushes
+from imserver.services.sessions.connection_ids import ConnectionIds, ConnectionTable
+from imserver.services.sessions.sessions import Sessions
+from imserver.services.webhooks.reviews import Reviews
+from imserver.transport.connection import Connection
+from tests.services.admitting import Admitting
+from tests.services.back_end import BackEnd
+from tests.transport.harness import Client, SocketHarness, until
+
+CMD = CmdDialect()
+POLICIES = {"101": "newest", "102": "multi", "103": "single", "104": "refuse"}
+
+
+class NotStoring:
+    """In place of the stored messages of the action dialect, where no app stores any."""
+
+    def is_storing(self, _app: str) -> bool:
+        return False
+
+    def finish(self, connection: Connection) -> None:
+        """Nothing is being stored."""
+
+
+class Receiver:
+    """In place of the webhooks: what they are told of messages."""
+
+    def __init__(self, reviews: Reviews) -> None:
+        self.reviews = reviews
+        self.messages: list[tuple[str, str, Mapping[str, str]]] = []
+
+    def message(self, app: str, sender: str, facts: Mapping[str, str]) -> None:
+        self.messages.append((app, sender, facts))
+
+
+class Harness(SocketHarness):
+    """Everything between the sockets and the HTTP API. One app for each login policy.
+
+    ``allowed`` are the tokens that log in; None: anybody does. ``stored``: the members of rooms by app.
+    """
+
+    def __init__(
+        self,
+        *,
+        policies: Mapping[str, str] = POLICIES,
+        stored: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
+        notice_members: int = 1000,
+        heartbeat_seconds: float = 360,
+        login_seconds: float = 0,
+        ping_seconds: float = 0,
+        pong_seconds: float = 20,
+        by_traffic: Mapping[str, float] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self.metrics = Metrics()
+        self.hub = Hub(policies, self.context.connections, self._forgotten)
+        self.fanout = Fanout(self.flusher, self.metrics, notice_members)
+        self.delivery = Delivery(self.hub, self.fanout)
+        self.allowed: set[str] | None = None
+        self.sessions = Sessions(self.hub, self.fanout, self.metrics, Admitting(self._may_login))
+        self._add_channels()
+        ids = MessageIds(Dedupe(1000, 60, shared=True))
+        self._pushes = Pushes(ids, LocalReach(ids, self.delivery), self.metrics)
+        self._stored_members = stored or {}
+        names = (
+            "messages",
+            "receipts",
+            "signals",
+            "groups",
+            "protobuf",
+            "uplink",
+            "centrifuge",
+            "pusher",
+            "channels",
+        )
+        self._services: dict[str, Any] = {name: Mock() for name in names}
+        self.back_end = BackEnd()
+        self.reviews = Reviews(self.back_end, lambda: "node:1")  # type: ignore[arg-type]
+        self.webhooks: Any = Receiver(self.reviews)
+        self.action_service = self._make_action_service(NotStoring())
+        self._make_dispatcher()
+        self.sweep = Sweep(
+            self.context,
+            self.metrics,
+            heartbeat_seconds,
+            login_seconds,
+            ping_seconds,
+            pong_seconds,
+            by_traffic,
+            dict.fromkeys(by_traffic or (), lambda connection: self.look(connection)),
+        )
+
+    def _add_channels(self) -> None:
+        self.table = ConnectionTable(self.hub, ConnectionIds(b"s" * 32, 1))
+        self.history = LocalHistory(1_000_000)
+        self.channels = Channels(
+            self.hub,
+            self.fanout,
+            self.metrics,
+            self.table,
+            self.settings_of,
+            self.history,
+            self._channel_log(),
+        )
+        self.connections = Connections(
+            self.table, self.channels, self.hub, self.fanout, NodeQueries(), lambda: "node"
+        )
+
+    def _channel_log(self) -> ChannelLog:
+        """The log of stored channels, of which a node without messages has none."""
+        return Mock()
+
+    max_channels = 0
+    channel_settings: Mapping[str, ChannelSettings] = {}
+
+    def settings_of(self, _app: str) -> TenantSettings:
+        return TenantSettings(max_channels=self.max_channels, channels=dict(self.channel_settings))
+
+    def look(self, connection: Connection) -> None:
+        """Called at each look at a session that lives by traffic."""
+
+    def _forgotten(self, connection: Connection) -> None:
+        self.channels.leave_all(connection)
+
+    def _make_action_service(self, messages: Any) -> ActionService:
+        return ActionService(
+            self.hub,
+            self.sessions,
+            self.channels,
+            self._pushes,
+            lambda app: self._stored_members.get(app, {}),
+            self.fanout.notice_members,
+            messages,
+            self.webhooks,
+        )
+
+    def _make_dispatcher(self, **services: Any) -> None:
+        """The commands of services that are not here do nothing."""
+        self._services |= {"sessions": self.sessions, "action": self.action_service, **services}
+        self.dispatcher = Dispatcher(command_table(**self._services), self.metrics)
+
+    def _may_login(self, _app: str, _user: str, token: str) -> bool:
+        return self.allowed is None or token in self.allowed
+
+    def on_ended(self, connection: Connection, code: int) -> None:
+        super().on_ended(connection, code)
+        self.channels.ended(connection)
+        self.table.ended(connection)
+        self.sessions.ended(connection, code)
+
+    def connect(  # type: ignore[override]
+        self, *, dialect: Dialect = CMD, deflate: int = 0, **options: Any
+    ) -> tuple[Connection, Client]:
+        """A connection whose messages are dispatched."""
+        encoding = self.encoding(self.dispatcher.serve, deflate=deflate, dialect=dialect)
+        return super().connect(encoding, **options)
+
+    def login(self, app: str, user: str, device: str = "", **options: Any) -> tuple[Connection, Client]:
+        """A connection that has logged in; its answer has not been sent through the wire."""
+        connection, client = self.connect(**options)
+        assert self.sessions.login(connection, Login(app, user, device=device)) == 200
+        return connection, client
+
+
+def received(client: Client) -> list[tuple[str, str, str]]:
+    """What a client was told unasked so far: (kind, sender, text)."""
+    return [row[:3] for row in received_with_ids(client)]
+
+
+def received_with_ids(client: Client) -> list[tuple[str, str, str, str]]:
+    """What a client was told unasked so far: (kind, sender, text, id)."""
+    found = []
+    for payload in client.payloads():
+        body = json.decode(payload)
+        response = body["response"]
+        if response["codeMsg"] == "Ok":
+            found.append((body["cmd"], response["data"]["from"], response["data"]["msg"], body["seq"]))
+    return found
+
+
+def offline(harness: Harness, app: str, user: str) -> None:
+    """Wait until a user is not online."""
+    until(lambda: not harness.hub.is_online(app, user))

@@ -1,0 +1,186 @@
+"""The two HTTP servers answer alike: same bytes in, same bytes out.
+
+Left out are dates, what is made anew each time, and whether an end that was asked for is announced too.
+"""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support import Server
+
+from .cmd import command, form_request, json_request
+from .raw import Raw, close, frame, handshake, request, text
+from .setting import APPS, ECHO_PATH, Launch
+
+APP = APPS[0]
+MADE_ANEW = [
+    (re.compile(rb"\r\n(?:Date|Connection): [^\r]*"), b""),
+    (re.compile(rb'"request_id":"[^"]*"'), b'"request_id":"-"'),
+    (re.compile(rb"\r\nX-Request-Id: [^\r]*", re.IGNORECASE), b""),
+    (re.compile(rb"127\.0\.0\.1:\d+"), b"-"),
+    (re.compile(rb'"numGoroutine":\d+'), b'"numGoroutine":0'),
+]
+
+
+@pytest.fixture(scope="module")
+def pair(launch: Launch) -> tuple[Server, Server]:
+    """Two servers of the same settings that differ in their HTTP server."""
+    front, wsgi = (
+        launch(
+            http_server,
+            debug={"echo_path": ECHO_PATH},
+            websocket={"deflate": True, "close_seconds": 1},
+            hub={"notice_members": 0},
+        )
+        for http_server in ("front", "wsgi")
+    )
+    return front, wsgi
+
+
+def received(server: Server, data: bytes, port: str) -> bytes:
+    """Everything that the server answers to these bytes before it is left."""
+    with Raw(getattr(server, port)) as raw:
+        raw.send(data)
+        return raw.rest(4)
+
+
+def alike(pair: tuple[Server, Server], data: bytes, port: str = "http") -> bytes:
+    """What both answer; they must agree to the byte, but in the order of the headers."""
+    answers = [sorted_heads(received(server, data, port)) for server in pair]
+    assert answers[0] == answers[1]
+    return answers[0]
+
+
+def sorted_heads(data: bytes) -> bytes:
+    """The answers with their header lines in alphabetic order, and without what is made anew each time."""
+    found: list[bytes] = []
+    while data.startswith(b"HTTP/1.1 "):
+        head, _, data = data.partition(b"\r\n\r\n")
+        size = re.search(rb"(?i)\r\ncontent-length: (\d+)", head)
+        body, data = (data[: int(size[1])], data[int(size[1]) :]) if size else (b"", data)
+        refused = head[9:12] >= b"400"
+        if size and (b'"request_id"' in body or (refused and not body)):  # the latter to HEAD
+            head = head.replace(size[0], b"")  # ids grow longer as they are counted up
+        for pattern, instead in MADE_ANEW:
+            head, body = pattern.sub(instead, head), pattern.sub(instead, body)
+        first, *lines = head.split(b"\r\n")
+        found += [first, *sorted(alphabetic(line.lower()) for line in lines), b"", body]
+    return b"\n".join([*found, data])
+
+
+def alphabetic(line: bytes) -> bytes:
+    """A header line; the methods that Allow lists are a set."""
+    name, _, value = line.partition(b": ")
+    return b"allow: " + b", ".join(sorted(value.split(b", "))) if name == b"allow" else line
+
+
+def last(data: bytes) -> bytes:
+    """The request with a wish that the connection end after it."""
+    return data.replace(b"\r\n", b"\r\nConnection: close\r\n", 1)
+
+
+def requests() -> Iterator[tuple[str, bytes]]:
+    """Requests of all kinds, named."""
+    for path in (
+        "/user/list",
+        "/user/online",
+        "/system/state",
+        "/health",
+        "/ready",
+        "/acc",
+        "/ws",
+        "/",
+        "/nosuch",
+    ):
+        for method in ("GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE"):
+            yield f"{method} {path}", request(path, method=method)
+    for path in ("/user/sendMessage", "/user/sendMessageAll", "/user/kick", "/user/onlineBatch"):
+        for method in ("GET", "POST", "OPTIONS"):
+            yield f"{method} {path}", request(path, method=method)
+        yield (
+            f"form {path}",
+            form_request(path, {"appID": APP, "userID": "a", "msgID": f"d{path}", "message": "x"}),
+        )
+        yield (
+            f"again {path}",
+            form_request(path, {"appID": APP, "userID": "a", "msgID": f"d{path}", "message": "x"}),
+        )
+        yield (
+            f"json {path}",
+            json_request(path, {"appID": 101, "userID": "a", "msgID": f"j{path}", "message": "x"}),
+        )
+        yield f"bad json {path}", json_request(path, {"appID": 101, "userID": 5})
+        yield (
+            f"no json {path}",
+            request(path, method="POST", headers=[("Content-Type", "application/json")], body=b"{"),
+        )
+        yield (
+            f"unknown type {path}",
+            request(path, method="POST", headers=[("Content-Type", "x/y")], body=b"a=b"),
+        )
+        yield f"empty {path}", form_request(path, {})
+    for query in (
+        "appID=101",
+        "appId=101",
+        "appID=x",
+        "appID=0",
+        "appID=101&userID=%E9%BB%84",
+        "userID=%ff",
+        "&&=&%",
+    ):
+        yield f"list {query}", request(f"/user/list?{query}")
+        yield f"online {query}", request(f"/user/online?{query}")
+    batch = {"appID": 101, "userIDs": ["a", "b"], "message": "x", "msgID": "batch"}
+    yield "batch", json_request("/user/sendMessageBatch", batch)
+    yield "missing host", request("/user/list", host=None)
+    yield (
+        "both lengths",
+        request(
+            "/user/sendMessage",
+            method="POST",
+            headers=[("Content-Length", "5"), ("Transfer-Encoding", "chunked")],
+            body=b"0\r\n\r\n",
+        ),
+    )
+    yield "bare line feeds", request("/user/list").replace(b"\r\n", b"\n")
+    yield "long head", request("/user/list", headers=[("X", "y" * 17000)])
+    yield "no request", b"hello\r\n\r\n"
+    yield "pipeline", request("/user/list") + request("/system/state") + last(request("/health"))
+
+
+@pytest.mark.parametrize(("name", "data"), [pytest.param(*row, id=row[0]) for row in requests()])
+def test_a_request_is_answered_alike(pair: tuple[Server, Server], name: str, data: bytes) -> None:
+    found = alike(pair, data if name == "pipeline" else last(data) if b"\r\n" in data else data)
+    assert found.startswith(b"HTTP/1.1 ")
+    assert b"HTTP/1.1 500" not in found
+
+
+def conversations() -> Iterator[tuple[str, bytes]]:
+    """Handshakes with frames behind them, named."""
+    end = close(1000)
+    offer = [("Sec-WebSocket-Extensions", "permessage-deflate; client_max_window_bits")]
+    yield "hello", handshake() + text("hello") + end
+    yield "login", handshake() + command("login", {"userID": "a", "appID": 101}) + command("heartbeat") + end
+    yield "refused login", handshake() + command("login", {"userID": "", "appID": 101}) + end
+    yield "ping", handshake() + frame(9, b"x") + end
+    yield "unmasked", handshake() + frame(1, b"x", mask=None)
+    yield "not UTF-8", handshake() + text(b"\xff")
+    yield "too big", handshake() + frame(1, b"", declared=70000)
+    yield "bad close", handshake() + close(1005)
+    yield "one byte close", handshake() + frame(8, b"x")
+    yield "echo", handshake(ECHO_PATH) + text("x" * 300) + end
+    yield "deflate", handshake(ECHO_PATH, more=offer) + text("x" * 300) + end
+    yield "version", handshake(version="8")
+    yield "no key", handshake(key=None)
+    yield "bad key", handshake(key="x")
+    yield "nowhere", handshake("/nosuch")
+    yield "post", handshake(method="POST")
+    yield "old", handshake(protocol="HTTP/1.0")
+
+
+@pytest.mark.parametrize("port", ["http", "ws"])
+@pytest.mark.parametrize(("name", "data"), [pytest.param(*row, id=row[0]) for row in conversations()])
+def test_a_conversation_goes_alike(pair: tuple[Server, Server], name: str, data: bytes, port: str) -> None:
+    assert alike(pair, data, port).startswith(b"HTTP/1.1 ")

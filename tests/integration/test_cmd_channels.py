@@ -1,0 +1,253 @@
+"""Channels of the cmd dialect: clients that subscribe by themselves."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jwt
+import pytest
+
+from imserver.errors import CLOSE_RATE_LIMIT
+from tests.conftest import StartServer, _servers
+from tests.support import Server
+
+from .cmd import CmdClient, cmd_client, command, fresh
+from .raw import TEXT
+from .v1 import good
+
+SECRET = "the-secret-of-the-shop-that-nobody-guesses-because-it-is-so-very-long"
+KEY = "key-of-all-apps-0123456789"
+PAST = {"subscribe": "anybody", "publish": "subscribers", "history_size": 3, "history_seconds": 60}
+CONFIG: dict[str, Any] = {
+    "apps": {
+        "shop": {
+            "jwt": [{"algorithm": "HS256", "key": SECRET}],
+            "messages_per_second": 100,
+            "channels": {
+                "talk": {"publish": "subscribers", "presence": True, "join_leave": True},
+                "past": PAST,
+                "open": {"subscribe": "anybody"},
+                "shut": {"subscribe": "nobody"},
+                "tiny": {
+                    "subscribe": "anybody",
+                    "publish": "subscribers",
+                    "max_bytes": 3,
+                    "max_subscribers": 1,
+                },
+            },
+        },
+        "hall": {"open": True, "channels": {"shut": {"subscribe": "nobody"}, "talk": {"subscribe": "token"}}},
+    },
+    "api": {"keys": [{"key": KEY, "scopes": ["admin"]}]},
+}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with _servers(tmp_path_factory) as start:
+        yield start(config=CONFIG)
+
+
+def token(user: str, **claims: Any) -> str:
+    return jwt.encode({"sub": user, "app": "shop", "exp": int(time.time()) + 60, **claims}, SECRET, "HS256")
+
+
+def log_in(client: CmdClient, user: str, app: str = "shop") -> CmdClient:
+    data = {"userID": user, "app": app, "serviceToken": token(user) if app == "shop" else ""}
+    assert client.ask_cmd("login", data)[0] == 200
+    return client
+
+
+def ask(client: CmdClient, cmd: str, channel: str, **data: Any) -> tuple[int, Any]:
+    """The code and the data of the answer to a command on a channel."""
+    code, _, answer = client.ask_cmd(cmd, {"channel": channel, **data})
+    return code, answer
+
+
+def pushed(client: CmdClient, cmd: str) -> Any:
+    """The data of the next push, which must be this one."""
+    while True:
+        found = client.push().json
+        if found["cmd"] in ("enter", "exit"):
+            continue
+        assert found["cmd"] == cmd, found
+        return found["response"]["data"]
+
+
+@pytest.mark.parametrize(
+    ("app", "channel", "claims", "code", "refused"),
+    [
+        ("shop", "open:1", None, 200, None),
+        ("shop", "shut:1", None, 1003, "denied"),
+        ("shop", "shut:1", {"channel": "shut:1"}, 1003, "denied"),
+        ("shop", "other", None, 1003, "denied"),
+        ("shop", "other", {"channel": "other"}, 200, None),
+        ("shop", "other", {"channel": "another"}, 1003, "denied"),
+        ("shop", "other", {"channel": "other", "sub": "eve"}, 1003, "denied"),
+        ("shop", "other", {"channel": "other", "app": "hall"}, 1003, "denied"),
+        ("shop", "other", {"channel": "other", "exp": 1}, 1003, "expired"),
+        ("shop", "user:ann", {"channel": "user:ann"}, 1003, "denied"),
+        ("shop", "group:1", {"channel": "group:1"}, 1003, "denied"),
+        ("hall", "anything", None, 200, None),
+        ("hall", "shut:1", None, 1003, "denied"),
+        ("hall", "talk:1", None, 1003, "denied"),
+    ],
+)
+def test_the_settings_of_a_channel_and_a_token_decide_who_subscribes(
+    server: Server, app: str, channel: str, claims: dict[str, Any] | None, code: int, refused: str | None
+) -> None:
+    user = fresh()
+    with cmd_client(server.ws) as client:
+        log_in(client, user, app)
+        fields = {} if claims is None else {"token": token(user, **claims)}
+        found, data = ask(client, "subscribe", channel, **fields)
+        assert (found, (data or {}).get("refused")) == (code, refused)
+
+
+def test_channels_that_pusher_signs_need_a_token_in_an_open_app(start_server: StartServer) -> None:
+    pusher = {"app_id": "7", "key": "a-public-key", "secret": "a secret for signing tests"}
+    server = start_server(config={"apps": {"shop": {"open": True, "pusher": pusher}}})
+    with cmd_client(server.ws) as ann:
+        log_in(ann, "ann")
+        assert ask(ann, "subscribe", "news")[0] == 200
+        for channel in ("private-orders", "presence-lobby"):
+            assert ask(ann, "subscribe", channel)[0] != 200
+
+
+def test_channels_need_a_login(server: Server) -> None:
+    with cmd_client(server.ws) as client:
+        for cmd in ("subscribe", "unsubscribe", "channelPresence", "channelHistory"):
+            assert ask(client, cmd, "open:1")[0] == 1000
+        assert ask(client, "publish", "past:1", text="x")[0] == 1000
+
+
+@pytest.mark.parametrize(
+    ("cmd", "data"),
+    [
+        ("subscribe", {}),
+        ("subscribe", {"channel": ""}),
+        ("subscribe", {"channel": 7}),
+        ("subscribe", {"channel": "x" * 256}),
+        ("subscribe", {"channel": "a\0b"}),
+        ("subscribe", {"channel": "past:1", "epoch": 7}),
+        ("subscribe", {"channel": "past:1", "epoch": "e", "offset": -1}),
+        ("subscribe", {"channel": "past:1", "token": "x" * 9000}),
+        ("publish", {"channel": "past:1"}),
+        ("publish", {"channel": "past:1", "text": "a", "data": 1}),
+        ("publish", {"channel": "past:1", "text": 1}),
+        ("channelHistory", {"channel": "past:1", "reverse": "yes"}),
+        ("channelHistory", {"channel": "past:1", "limit": -1}),
+        ("channelPresence", {"channel": "past:1", "after": 7}),
+    ],
+)
+def test_bad_fields_are_refused(server: Server, cmd: str, data: dict[str, Any]) -> None:
+    with cmd_client(server.ws) as client:
+        log_in(client, fresh())
+        assert client.ask_cmd(cmd, data)[0] == 1001
+
+
+def test_a_client_that_comes_back_receives_what_it_missed(server: Server) -> None:
+    user, channel = fresh(), fresh("past:")
+    with cmd_client(server.ws) as client:
+        log_in(client, user)
+        code, first = ask(client, "subscribe", channel)
+        assert (code, first["offset"]) == (200, 0)
+        assert "recovered" not in first
+        assert ask(client, "publish", channel, text="one")[0] == 200
+        one = pushed(client, "publication")
+        assert (one["channel"], one["offset"], one["epoch"], one["text"]) == (
+            channel,
+            1,
+            first["epoch"],
+            "one",
+        )
+        assert one["info"]["user"] == user
+    publish(server, channel, text="two")
+    publish(server, channel, data={"three": 3})
+    with cmd_client(server.ws) as client:
+        log_in(client, user)
+        _, again = ask(client, "subscribe", channel, epoch=one["epoch"], offset=one["offset"])
+        assert again["recovered"] is True
+        assert [each.get("text") or each["data"] for each in again["publications"]] == ["two", {"three": 3}]
+        publish(server, channel, text="four")
+        assert pushed(client, "publication")["offset"] == 4
+        _, page = ask(client, "channelHistory", channel, epoch=one["epoch"], offset=2, limit=1)
+        assert [each["offset"] for each in page["publications"]] == [3]
+        assert ask(client, "channelHistory", channel, epoch="other", offset=2) == (
+            1005,
+            {"refused": "unrecoverable"},
+        )
+    for text in "abcd":
+        publish(server, channel, text=text)
+    with cmd_client(server.ws) as client:
+        log_in(client, user)
+        _, again = ask(client, "subscribe", channel, epoch=one["epoch"], offset=4)
+        assert again["recovered"] is False
+        assert "publications" not in again
+
+
+def publish(server: Server, channel: str, **fields: Any) -> Any:
+    body = {"app": "shop", "channel": channel, **fields}
+    return good(server.http, "channels/publish", body, key=KEY)
+
+
+def test_subscribers_see_each_other_come_and_go(server: Server) -> None:
+    ann, bob, channel = fresh("ann"), fresh("bob"), fresh("talk:")
+    with cmd_client(server.ws) as one:
+        log_in(one, ann)
+        claims = {"channel": channel, "info": {"role": "host"}}
+        assert ask(one, "subscribe", channel, token=token(ann, **claims))[0] == 200
+        with cmd_client(server.ws) as two:
+            log_in(two, bob)
+            assert ask(two, "subscribe", channel, token=token(bob, channel=channel))[0] == 200
+            joined = pushed(one, "join")
+            assert (joined["channel"], joined["info"]["user"]) == (channel, bob)
+            _, page = ask(two, "channelPresence", channel)
+            assert page["total"] == 2
+            assert [(each["user"], each.get("channelInfo")) for each in page["subscribers"]] == [
+                (ann, {"role": "host"}),
+                (bob, None),
+            ]
+            _, page = ask(two, "channelPresence", channel, limit=1)
+            _, rest = ask(two, "channelPresence", channel, limit=1, after=page["next"])
+            assert [each["user"] for each in rest["subscribers"]] == [bob]
+            assert "next" not in rest
+            assert ask(two, "unsubscribe", channel) == (200, None)
+            assert pushed(one, "leave")["info"]["user"] == bob
+            assert ask(two, "channelPresence", channel)[0] == 1003
+
+
+def test_limits_of_a_channel(server: Server) -> None:
+    channel = fresh("tiny:")
+    with cmd_client(server.ws) as one, cmd_client(server.ws) as two:
+        log_in(one, fresh())
+        log_in(two, fresh())
+        assert ask(one, "subscribe", channel)[0] == 200
+        assert ask(one, "subscribe", channel) == (1009, {"refused": "exists"})
+        assert ask(two, "subscribe", channel) == (1009, {"refused": "full"})
+        assert ask(one, "publish", channel, text="four") == (1001, {"refused": "limit"})
+        assert ask(two, "publish", channel, text="x") == (1003, {"refused": "denied"})
+        for cmd in ("channelPresence", "channelHistory"):
+            assert ask(one, cmd, channel) == (1009, {"refused": "not_available"})
+
+
+def test_a_connection_that_a_back_end_has_joined_receives_the_frames_of_before(server: Server) -> None:
+    user, channel = fresh(), fresh("past:")
+    with cmd_client(server.ws) as client:
+        log_in(client, user)
+        good(server.http, "channels/subscribe", {"app": "shop", "users": [user], "channel": channel}, key=KEY)
+        publish(server, channel, text="one", id="p-1", sender="shop")
+        assert pushed(client, "msg") == {"target": "", "type": "text", "msg": "one", "from": "shop"}
+        assert ask(client, "subscribe", "open:1")[0] == 200
+        publish(server, channel, text="two")
+        assert pushed(client, "publication")["channel"] == channel
+
+
+def test_the_message_rate_of_an_app_holds_for_subscribers_too(server: Server) -> None:
+    with cmd_client(server.ws) as client:
+        log_in(client, fresh())
+        assert ask(client, "subscribe", "open:1")[0] == 200
+        client.send(command("ping") * 300)
+        while (found := client.frame()).opcode == TEXT:
+            pass
+        assert found.close_code == CLOSE_RATE_LIMIT

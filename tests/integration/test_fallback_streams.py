@@ -1,0 +1,274 @@
+"""The streams of Centrifugo's clients, and the requests with their commands, on raw connections."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import quote
+
+import jwt
+import pytest
+
+from tests.support import Server
+
+from .raw import PATIENCE_SECONDS, Raw, Response, ask, request
+from .setting import Launch
+
+SECRET = "0123456789abcdef0123456789abcdef"
+KEY = "key-of-all-apps-0123456789"
+JSON = [("Content-Type", "application/json")]
+
+
+@pytest.fixture(scope="module")
+def server(launch: Launch, http_server: str) -> Server:
+    return launch(
+        http_server,
+        apps={
+            "shop": {
+                "jwt": [{"algorithm": "HS256", "key": SECRET}],
+                "channels": {"news": {"subscribe": "anybody", "presence": True}},
+            },
+            "hall": {"open": True},
+            "slow": {"open": True, "messages_per_second": 5},
+        },
+        api={"keys": [{"key": KEY, "scopes": ["admin"]}]},
+        centrifuge={"app": "shop"},
+        limits={"message_bytes": 2000, "login_seconds": 2},
+        websocket={"client_ping_seconds": 1, "client_silent_seconds": 3, "close_seconds": 1},
+    )
+
+
+def token(user: str = "ann", **claims: Any) -> str:
+    return jwt.encode({"sub": user, **claims}, SECRET, "HS256")
+
+
+class Client(Raw):
+    """A stream. ``session`` is that of its login."""
+
+    session = ""
+    is_events = False
+
+    def next(self, *names: str) -> Any:
+        """The next reply with one of these fields, or the next reply that is no ping."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            line = self._until(b"\n\n" if self.is_events else b"\n", deadline)
+            said = json.loads(line.removeprefix(b"data: "))
+            if said and (not names or any(name in said for name in names)):
+                return said
+
+    def closed(self) -> int:  # type: ignore[override]
+        """The code of the last push. The connection must end after it."""
+        pushed: dict[str, Any] = self.next("push")["push"]
+        assert pushed["disconnect"]["reason"]
+        self.ended()
+        return int(pushed["disconnect"]["code"])
+
+
+@contextmanager
+def streaming(
+    server: Server, commands: bytes, path: str = "/connection/http_stream", **options: Any
+) -> Iterator[Client]:
+    """The stream that answers ``commands``."""
+    with Client(server.http) as client:
+        client.is_events = path.endswith("sse")
+        if client.is_events:
+            client.send(request(f"{path}?cf_connect={quote(commands)}", **options))
+        else:
+            client.send(request(path, method="POST", body=commands, headers=JSON, **options))
+        head = client.response(to_head=True)
+        assert head.status == 200, head
+        kind = "text/event-stream" if client.is_events else "application/json"
+        assert head.header("content-type") == f"{kind}; charset=utf-8"
+        assert head.header("access-control-allow-origin") == "*"
+        yield client
+
+
+def connect(user: str = "ann", **claims: Any) -> bytes:
+    return json.dumps({"id": 1, "connect": {"token": token(user, **claims)}}).encode()
+
+
+@contextmanager
+def connected(
+    server: Server, path: str = "/connection/http_stream", commands: bytes = b""
+) -> Iterator[Client]:
+    with streaming(server, commands or connect(), path) as client:
+        client.session = client.next("connect")["connect"]["session"]
+        yield client
+
+
+def emulate(server: Server, session: str, *commands: dict[str, Any], data: str = "") -> Response:
+    lines = data or "\n".join(map(json.dumps, commands))
+    body = json.dumps({"session": session, "node": "", "data": lines}).encode()
+    return ask(server.http, request("/emulation", method="POST", headers=JSON, body=body))
+
+
+def subscribe(number: int, channel: str) -> dict[str, Any]:
+    return {"id": number, "subscribe": {"channel": channel}}
+
+
+def publish(server: Server, app: str, channel: str, data: bytes) -> None:
+    body = b'{"app":"%b","channel":"%b","data":%b}' % (app.encode(), channel.encode(), data)
+    headers = [*JSON, ("Authorization", f"Bearer {KEY}")]
+    path = "/api/v1/channels/publish"
+    answer = ask(server.http, request(path, method="POST", headers=headers, body=body))
+    assert answer.status == 200, answer
+
+
+# --- what works ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.both_servers
+@pytest.mark.parametrize("path", ["/connection/sse", "/connection/http_stream", "/connection/shop/sse"])
+def test_commands_in_requests_are_answered_on_the_stream(server: Server, path: str) -> None:
+    channel = f"news:{path}"
+    with connected(server, path) as client:
+        assert emulate(server, client.session, subscribe(2, channel)).status == 200
+        assert client.next("subscribe")["id"] == 2
+        publish(server, "shop", channel, b'{\n  "text":\r\n "\xe4\xbd\xa0\xe5\xa5\xbd"\n}')
+        assert client.next("push")["push"]["pub"]["data"] == {"text": "你好"}, "line ends separate no replies"
+        ids = [(subscribe(number, f"{channel}-{number}")) for number in range(3, 10)]
+        assert emulate(server, client.session, *ids).status == 200
+        assert [client.next("subscribe")["id"] for _ in ids] == list(range(3, 10))
+
+
+@pytest.mark.both_servers
+def test_a_client_that_answers_pings_stays_and_another_is_closed(server: Server) -> None:
+    with connected(server) as client, connected(server, "/connection/sse") as silent:
+        until = time.monotonic() + 5
+        while time.monotonic() < until:
+            assert emulate(server, client.session, {}).status == 200
+            time.sleep(0.5)
+        assert emulate(server, client.session, subscribe(2, "news:ping")).status == 200
+        assert client.next("subscribe")["id"] == 2
+        assert silent.closed() == 3012
+
+
+def test_a_drain_tells_streams_to_reconnect(launch: Launch) -> None:
+    server = launch("front", apps={"hall": {"open": True}}, websocket={"close_seconds": 1})
+    with connected(server, "/connection/hall/http_stream", b'{"id":1,"connect":{}}') as client:
+        server.begin_to_stop()
+        assert client.closed() == 3001
+
+
+def test_preflight_requests_of_browsers_are_answered(server: Server) -> None:
+    for path in ("/emulation", "/connection/http_stream", "/connection/shop/http_stream"):
+        headers = [("Origin", "http://shop.example"), ("Access-Control-Request-Method", "POST")]
+        answer = ask(server.http, request(path, method="OPTIONS", headers=headers))
+        assert answer.status == 204, path
+        assert "Content-Type" in (answer.header("access-control-allow-headers") or "")
+
+
+# --- refusals -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.both_servers
+@pytest.mark.parametrize("path", ["/connection/sse", "/connection/http_stream"])
+@pytest.mark.parametrize(
+    ("commands", "code"),
+    [
+        (b"no json", 3501),
+        (b'{"id":1,"connect":{"token":"a.b.c"}}', 3500),
+        (b'{"id":1,"subscribe":{"channel":"news:1"}}', 3502),  # no login comes
+        (b'{"id":1,"connect":{"token":"%b"}}' % (b"x" * 2000), 3501),
+    ],
+)
+def test_a_stream_that_does_not_begin_says_why(server: Server, path: str, commands: bytes, code: int) -> None:
+    with streaming(server, commands, path) as client:
+        if code == 3502:
+            assert client.next()["error"]["code"] == 101
+        assert client.closed() == code
+
+
+def test_a_stream_without_commands_is_refused(server: Server) -> None:
+    for asked in (request("/connection/sse"), request("/connection/http_stream", method="POST")):
+        with Client(server.http) as client:
+            client.send(asked)
+            assert client.response(to_head=True).status == 200
+            assert b'"code":3501' in client.rest()
+
+
+def test_text_that_is_not_utf8_is_refused(server: Server) -> None:
+    with streaming(server, b'{"id":1,"connect":{"token":"\xff"}}') as client:
+        assert client.closed() == 3501
+
+
+def test_a_page_of_another_origin_is_refused(server: Server) -> None:
+    with Client(server.http) as client:
+        asked = request(
+            "/connection/http_stream",
+            method="POST",
+            body=connect(),
+            headers=[*JSON, ("Origin", "http://evil.example")],
+        )
+        client.send(asked)
+        assert client.response(to_head=True).status == 200
+        assert client.closed() == 4505
+
+
+@pytest.mark.both_servers
+def test_other_methods_and_long_bodies_are_refused(server: Server) -> None:
+    assert ask(server.http, request("/connection/sse", method="POST", body=b"{}")).status == 405
+    assert ask(server.http, request("/connection/http_stream")).status == 405
+    long = request("/connection/http_stream", method="POST", body=b" " * 65537, headers=JSON)
+    assert ask(server.http, long).status == 413
+
+
+@pytest.mark.both_servers
+def test_only_the_session_is_a_proof(server: Server) -> None:
+    with connected(server) as client:
+        assert emulate(server, client.session, subscribe(2, "news:proof")).status == 200
+        client.next("subscribe")
+        assert emulate(server, client.session, {"id": 3, "presence": {"channel": "news:proof"}}).status == 200
+        (shown,) = client.next("presence")["presence"]["presence"]
+        assert shown != client.session
+        for wrong in ("", "x", shown, client.session[:-1], "A" * len(client.session)):
+            answer = emulate(server, wrong, subscribe(4, "news:other"))
+            assert (answer.status, answer.json["code"]) == (404, "unknown_connection"), wrong
+        session = client.session
+    with connected(server) as later:
+        assert later.session != session
+    assert ended(server, session)
+
+
+def ended(server: Server, session: str) -> bool:
+    """The session of a closed stream is unknown, as soon as the server knows of its end."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while emulate(server, session, {}).status != 404:
+        assert time.monotonic() < deadline
+    return True
+
+
+@pytest.mark.both_servers
+@pytest.mark.parametrize("body", [b"", b"[]", b'{"session":1,"data":""}', b'{"session":"x"}', b"\xff"])
+@pytest.mark.parametrize("kind", ["application/json", "application/octet-stream"])
+def test_what_is_no_emulation_request_is_refused(server: Server, body: bytes, kind: str) -> None:
+    headers = [("Content-Type", kind)]
+    status = ask(server.http, request("/emulation", method="POST", headers=headers, body=body)).status
+    assert status == (404 if kind != "application/json" and body == b"" else 400)
+
+
+@pytest.mark.both_servers
+def test_long_commands_are_refused_and_bad_ones_end_the_stream(server: Server) -> None:
+    with connected(server) as client:
+        assert emulate(server, client.session, data="x" * 2001).status == 413
+        assert emulate(server, client.session, data="x" * 70000).status == 413
+        assert emulate(server, client.session, subscribe(2, "news:long")).status == 200
+        assert client.next("subscribe")["id"] == 2, "the stream goes on"
+        assert emulate(server, client.session, data="no json").status == 200
+        assert client.closed() == 3501
+
+
+def test_a_second_connect_ends_the_stream(server: Server) -> None:
+    with connected(server) as client:
+        assert emulate(server, client.session, {"id": 2, "connect": {"token": token("bob")}}).status == 200
+        assert client.closed() == 3501
+
+
+def test_the_rate_of_an_app_holds_for_commands_in_requests(server: Server) -> None:
+    with connected(server, "/connection/slow/sse", b'{"id":1,"connect":{}}') as client:
+        assert emulate(server, client.session, *[subscribe(n, f"a:{n}") for n in range(2, 20)]).status == 200
+        while (pushed := client.next().get("push")) is None:
+            pass
+        assert pushed["disconnect"]["code"] == 4003

@@ -1,0 +1,415 @@
+"""The pusher dialect on raw sockets: what it refuses and why, limits, and several nodes."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster.redis_server import RedisServer
+from tests.conftest import StartServer
+from tests.support import Server, eventually
+
+from .pusher import SHOP, Client, call, sign, trigger
+from .raw import ask, request, text
+from .receiver import Receiver, rejecting
+from .setting import Launch
+
+
+@pytest.fixture(scope="module")
+def server(launch: Launch) -> Server:
+    return launch("front", apps={"shop": {"pusher": SHOP}})
+
+
+@pytest.fixture
+def clients(server: Server) -> Iterator[tuple[Client, Client]]:
+    with Client(server.ws) as first, Client(server.ws) as second:
+        yield first, second
+    all_left(server)
+
+
+def all_left(server: Server) -> None:
+    """Nobody is subscribed to anything any more."""
+    eventually(lambda: call(server, "GET", "/apps/7/channels").json == {"channels": {}})
+
+
+def with_options(start_server: StartServer, **options: Any) -> Server:
+    return start_server(config={"apps": {"shop": {"pusher": {**SHOP, **options}}}})
+
+
+# --- connections --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("key", "query", "code"),
+    [
+        ("nokey", "protocol=7", 4001),
+        ("shopkey", "protocol=5", 4007),
+        ("shopkey", "", 4007),
+        ("shopkey", "protocol=x", 4007),
+    ],
+)
+def test_who_is_refused_reads_why_twice(server: Server, key: str, query: str, code: int) -> None:
+    with Client(server.ws, key, query) as client:
+        assert (client.refusal["event"], client.refusal["data"]["code"]) == ("pusher:error", code)
+        client.closed(code)
+
+
+@pytest.mark.parametrize("version", [6, 7])
+def test_two_versions_are_spoken_on_both_ports(server: Server, version: int) -> None:
+    for address in (server.ws, server.http):
+        with Client(address, query=f"protocol={version}&client=x&version=1&flash=false") as client:
+            client.is_quiet()
+
+
+def test_without_its_settings_an_app_is_not_spoken_to(start_server: StartServer) -> None:
+    server = start_server(config={"apps": {"club": {"open": True}}})
+    with Client(server.ws, "club") as client:
+        client.closed(4001)
+    assert ask(server.http, request("/apps/club/channels")).status == 401
+    assert ask(server.http, request("/app/club")).status == 400
+
+
+def test_a_secret_ends_demo_mode(server: Server) -> None:
+    answer = ask(server.http, request("/api/v1/users?app=shop"))
+    assert answer.status == 401
+
+
+def test_frames_that_cannot_be_read_are_answered(clients: tuple[Client, Client]) -> None:
+    client, _ = clients
+    for payload in ("hello", "{}", '{"event":"pusher:subscribe"}', '{"event":"pusher:dance"}'):
+        client.send(text(payload))
+        assert client.event("pusher:error") is not None
+    client.is_quiet()
+
+
+def test_clients_come_back_at_once_when_the_server_stops(start_server: StartServer) -> None:
+    server = with_options(start_server)
+    with Client(server.ws) as client:
+        server.begin_to_stop()
+        assert client.message().json["data"]["code"] == 4200
+        client.closed(4200)
+
+
+# --- subscriptions ------------------------------------------------------------------------------------------
+
+
+def refusal(client: Client, channel: str) -> Any:
+    found = client.event("pusher:subscription_error", channel)
+    return found["type"], found["status"]
+
+
+@pytest.mark.parametrize(
+    "channel", ["private-a", "presence-a", "private-encrypted-a", "private-cache-a", "a:b"]
+)
+def test_a_signature_is_needed(clients: tuple[Client, Client], channel: str) -> None:
+    client, other = clients
+    member = {"user_id": "ann"} if channel.startswith("presence") else None
+    client.asks(channel, member, secret="another secret")
+    assert refusal(client, channel) == ("AuthError", 401)
+    client.say("pusher:subscribe", {"channel": channel})
+    assert refusal(client, channel) == ("AuthError", 401)
+    stolen = f"{SHOP['key']}:{sign(f'{other.socket_id}:{channel}')}"
+    client.say("pusher:subscribe", {"channel": channel, "auth": stolen})
+    assert refusal(client, channel) == ("AuthError", 401)
+    client.subscribes(channel, "ann" if member else "")
+
+
+@pytest.mark.parametrize("channel", ["user:ann", "group:7", "#server-to-user-ann", "#private"])
+def test_some_channels_are_not_for_clients(clients: tuple[Client, Client], channel: str) -> None:
+    client, _ = clients
+    client.asks(channel)
+    assert refusal(client, channel) == ("AuthError", 403)
+
+
+@pytest.mark.parametrize("channel", ["", "x" * 256])
+def test_names_have_a_length(clients: tuple[Client, Client], channel: str) -> None:
+    client, _ = clients
+    client.say("pusher:subscribe", {"channel": channel})
+    found = client.message().json
+    assert found["event"] == "pusher:subscription_error"
+
+
+def test_options_of_a_namespace_count(start_server: StartServer) -> None:
+    rows = {"open": {"subscribe": "anybody"}, "shut": {"subscribe": "nobody"}, "*": {"subscribe": "token"}}
+    server = start_server(config={"apps": {"shop": {"pusher": SHOP, "channels": rows}}})
+    with Client(server.ws) as client:
+        client.say("pusher:subscribe", {"channel": "open:1"})
+        client.event("pusher_internal:subscription_succeeded", "open:1")
+        client.asks("shut:1")
+        assert refusal(client, "shut:1") == ("AuthError", 403)
+        client.say("pusher:subscribe", {"channel": "news"})
+        assert refusal(client, "news") == ("AuthError", 401)
+        client.subscribes("news")
+
+
+def test_one_subscription_each(clients: tuple[Client, Client]) -> None:
+    client, _ = clients
+    client.subscribes("news")
+    client.say("pusher:subscribe", {"channel": "news"})
+    assert client.message().json["event"] == "pusher:error"
+    client.say("pusher:unsubscribe", {"channel": "news"})
+    client.subscribes("news")
+
+
+def test_presence_counts_users_and_not_connections(server: Server) -> None:
+    with ExitStack() as stack:
+        ann, second, bob = (stack.enter_context(Client(server.ws)) for _ in range(3))
+        hash_of_ann = {"ann": {"name": "ann"}}
+        state = {"presence": {"count": 1, "ids": ["ann"], "hash": hash_of_ann}}
+        assert ann.subscribes("presence-a", "ann") == state
+        assert second.subscribes("presence-a", "ann") == state
+        ann.is_quiet()
+        assert bob.subscribes("presence-a", "bob")["presence"]["ids"] == ["ann", "bob"]
+        for client in (ann, second):
+            added = client.event("pusher_internal:member_added", "presence-a")
+            assert added == {"user_id": "bob", "user_info": {"name": "bob"}}
+        second.leave()
+        eventually(
+            lambda: (
+                call(server, "GET", "/apps/7/channels/presence-a", info="subscription_count").json[
+                    "subscription_count"
+                ]
+                == 2
+            )
+        )
+        bob.is_quiet()
+        ann.say("pusher:unsubscribe", {"channel": "presence-a"})
+        assert bob.event("pusher_internal:member_removed", "presence-a") == {"user_id": "ann"}
+    all_left(server)
+
+
+@pytest.mark.parametrize("member", [{}, {"user_id": None}, {"user_id": ""}, {"user_id": "x" * 256}, []])
+def test_a_member_has_an_id(clients: tuple[Client, Client], member: Any) -> None:
+    client, _ = clients
+    client.asks("presence-a", member)
+    assert refusal(client, "presence-a")[0] == "AuthError"
+
+
+def test_a_number_is_an_id_too(clients: tuple[Client, Client]) -> None:
+    client, _ = clients
+    client.asks("presence-a", {"user_id": 7})
+    state = client.event("pusher_internal:subscription_succeeded", "presence-a")
+    assert state["presence"] == {"count": 1, "ids": ["7"], "hash": {"7": None}}
+
+
+def test_a_presence_channel_has_a_limit_of_users(start_server: StartServer) -> None:
+    server = with_options(start_server, presence_members=1)
+    with Client(server.ws) as ann, Client(server.ws) as again, Client(server.ws) as bob:
+        ann.subscribes("presence-a", "ann")
+        again.subscribes("presence-a", "ann")
+        bob.asks("presence-a", {"user_id": "bob"})
+        assert refusal(bob, "presence-a") == ("LimitReached", 403)
+
+
+def test_subscribers_are_counted_if_the_app_wants_it(start_server: StartServer) -> None:
+    server = with_options(start_server, subscription_count=True)
+    with Client(server.ws) as first, Client(server.ws) as second:
+        first.subscribes("news")
+        assert first.event("pusher_internal:subscription_count", "news") == {"subscription_count": 1}
+        second.subscribes("news")
+        assert first.event("pusher_internal:subscription_count", "news") == {"subscription_count": 2}
+        second.leave()
+        assert first.event("pusher_internal:subscription_count", "news") == {"subscription_count": 1}
+
+
+# --- users --------------------------------------------------------------------------------------------------
+
+
+def test_a_sign_in_keeps_subscriptions_and_opens_the_channel_of_the_user(
+    server: Server, clients: tuple[Client, Client]
+) -> None:
+    client, other = clients
+    client.subscribes("news")
+    client.signs_in("ann")
+    client.event("pusher:signin_success")
+    client.asks("#server-to-user-bob")
+    assert refusal(client, "#server-to-user-bob") == ("AuthError", 403)
+    client.subscribes("#server-to-user-ann")
+    trigger(server, "#server-to-user-ann", '{"a":1}')
+    assert client.event("e", "#server-to-user-ann") == {"a": 1}
+    trigger(server, "news")
+    assert client.event("e", "news") == "x"
+    other.is_quiet()
+
+
+@pytest.mark.parametrize("user_data", ['{"id":""}', '{"id":7}', "{}", "hello"])
+def test_a_sign_in_names_a_user(clients: tuple[Client, Client], user_data: str) -> None:
+    client, _ = clients
+    auth = f"{SHOP['key']}:{sign(f'{client.socket_id}::user::{user_data}')}"
+    client.say("pusher:signin", {"auth": auth, "user_data": user_data})
+    assert client.message().json["data"]["code"] == 4009
+    client.closed(4009)
+
+
+def test_a_wrong_sign_in_ends_the_connection(clients: tuple[Client, Client]) -> None:
+    client, other = clients
+    data = '{"id":"ann"}'
+    auth = f"{SHOP['key']}:{sign(f'{other.socket_id}::user::{data}')}"
+    client.say("pusher:signin", {"auth": auth, "user_data": data})
+    assert client.message().json["event"] == "pusher:error"
+    client.closed(4009)
+
+
+def test_all_connections_of_a_user_are_ended(server: Server, clients: tuple[Client, Client]) -> None:
+    client, other = clients
+    client.subscribes("presence-a", "ann")
+    other.signs_in("bob")
+    other.event("pusher:signin_success")
+    assert call(server, "POST", "/apps/7/users/ann/terminate_connections", {}).json == {}
+    assert client.message().json["data"]["code"] == 4009
+    client.closed(4009)
+    other.is_quiet()
+
+
+# --- client events ------------------------------------------------------------------------------------------
+
+
+def test_client_events_reach_the_others(clients: tuple[Client, Client]) -> None:
+    ann, bob = clients
+    for client, user in ((ann, "ann"), (bob, "bob")):
+        client.subscribes("presence-a", user)
+    ann.event("pusher_internal:member_added", "presence-a")
+    ann.say("client-moved", {"x": 1}, "presence-a")
+    found = bob.message().json
+    assert found == {"event": "client-moved", "channel": "presence-a", "data": '{"x": 1}', "user_id": "ann"}
+    ann.is_quiet()
+
+
+@pytest.mark.parametrize("channel", ["news", "private-encrypted-a", "private-other"])
+def test_client_events_need_a_private_channel_of_the_client(
+    clients: tuple[Client, Client], channel: str
+) -> None:
+    client, other = clients
+    other.subscribes(channel)
+    if channel != "private-other":
+        client.subscribes(channel)
+    client.say("client-moved", {}, channel)
+    assert client.event("pusher:error")["code"] == 4301
+    other.is_quiet()
+
+
+def test_client_events_have_a_rate_and_a_size(start_server: StartServer) -> None:
+    server = with_options(start_server, client_events_per_second=2, event_bytes=20)
+    with Client(server.ws) as client:
+        client.subscribes("private-a")
+        client.say("client-moved", "x" * 30, "private-a")
+        assert "20 bytes" in client.message().json["data"]["message"]
+        for _ in range(10):
+            client.say("client-moved", {}, "private-a")
+        found = client.message().json["data"]
+        assert found["code"] == 4301
+        assert "2 client events" in found["message"]
+
+
+def test_an_app_may_refuse_client_events(start_server: StartServer) -> None:
+    server = with_options(start_server, client_events_per_second=0)
+    with Client(server.ws) as client:
+        client.subscribes("private-a")
+        client.say("client-moved", {}, "private-a")
+        assert client.message().json["data"]["code"] == 4301
+
+
+def test_the_back_end_reviews_client_events(start_server: StartServer) -> None:
+    with Receiver() as receiver:
+        apps = {"shop": {"pusher": SHOP, "webhook": receiver.reviewing}}
+        server = start_server(config={"apps": apps})
+        with Client(server.ws) as ann, Client(server.ws) as bob:
+            ann.subscribes("presence-a", "ann")
+            bob.subscribes("private-b")
+            ann.subscribes("private-b")
+            receiver.reply = rejecting
+            ann.say("client-said", "buy now", "private-b")
+            assert ann.event("pusher:error") == {"code": 4301, "message": "No advertising"}
+            receiver.reply = lambda _: (200, b'{"answers": [{"action": "replace", "text": "tea"}]}')
+            ann.say("client-said", "coffee", "private-b")
+            assert bob.event("client-said", "private-b") == "tea"
+        asked = receiver.posts[-1].json["messages"][0]
+        assert (asked["sender"], asked["channel"], asked["type"]) == ("ann", "private-b", "client-said")
+        assert asked["text"] == "coffee"
+
+
+# --- the HTTP API -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"name": "e", "channels": ["a"], "data": "x" * 10241}, 413),
+        ({"name": "e", "channels": ["a"], "data": {"a": 1}}, 400),
+        ({"name": "e", "channels": [], "data": "x"}, 400),
+        ({"name": "e", "channels": ["a"] * 101, "data": "x"}, 400),
+        ({"name": "", "channels": ["a"], "data": "x"}, 400),
+        ({"name": "x" * 201, "channels": ["a"], "data": "x"}, 400),
+        ({"name": "pusher_internal:member_added", "channels": ["a"], "data": "x"}, 400),
+        ({"name": "e", "channels": ["x" * 256], "data": "x"}, 400),
+        ({"name": "e", "channels": ["#x"], "data": "x"}, 400),
+        ({"name": "e", "channels": ["a"], "data": "x", "socket_id": "x"}, 400),
+        ({"channels": ["a"], "data": "x"}, 400),
+        ([], 400),
+    ],
+)
+def test_bad_events_are_refused(server: Server, body: Any, status: int) -> None:
+    answer = call(server, "POST", "/apps/7/events", body)
+    assert answer.status == status
+    assert answer.body.endswith(b"\n")
+
+
+def test_a_batch_has_at_most_ten_events(server: Server) -> None:
+    events = [{"name": "e", "channel": "a", "data": "x" * 10000}] * 11
+    assert call(server, "POST", "/apps/7/batch_events", {"batch": events}).status == 400
+    assert call(server, "POST", "/apps/7/batch_events", {"batch": events[1:]}).json == {}
+
+
+def test_requests_for_another_app_are_refused(server: Server) -> None:
+    assert call(server, "GET", "/apps/8/channels").status == 404
+
+
+def test_a_body_that_was_changed_is_refused(server: Server) -> None:
+    body = {"name": "e", "channels": ["a"], "data": "x"}
+    assert call(server, "POST", "/apps/7/events", body, body_md5="0" * 32).status == 401
+    assert call(server, "POST", "/apps/7/events").status == 400
+
+
+def test_only_channels_with_subscribers_are_listed(server: Server, clients: tuple[Client, Client]) -> None:
+    client, other = clients
+    client.subscribes("news")
+    other.subscribes("presence-a", "ann")
+    assert call(server, "GET", "/apps/7/channels").json == {"channels": {"news": {}, "presence-a": {}}}
+    found = call(server, "GET", "/apps/7/channels", filter_by_prefix="presence-", info="user_count").json
+    assert found == {"channels": {"presence-a": {"user_count": 1}}}
+
+
+# --- several nodes ------------------------------------------------------------------------------------------
+
+
+def test_nodes_share_channels(start_server: StartServer, redis_server: RedisServer, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("a secret that all nodes share, long enough")
+    config = {
+        "apps": {"shop": {"pusher": SHOP}},
+        "redis": {"url": redis_server.url},
+        "app": {"rpc_port": 0},
+        "server": {"secret_file": str(secret)},
+    }
+    first = start_server(config=config)
+    second = start_server(config=config)
+    with Client(first.ws) as ann, Client(second.ws) as bob, Client(second.ws) as again:
+        ann.subscribes("presence-a", "ann")
+        found = eventually(lambda: call(second, "GET", "/apps/7/channels/presence-a/users").json["users"])
+        assert found == [{"id": "ann"}]
+        assert bob.subscribes("presence-a", "bob")["presence"]["ids"] == ["ann", "bob"]
+        assert ann.event("pusher_internal:member_added", "presence-a")["user_id"] == "bob"
+        again.subscribes("presence-a", "ann")
+        bob.is_quiet()
+        trigger(second, "presence-a", socket_id=ann.socket_id)
+        assert bob.event("e", "presence-a") == again.event("e", "presence-a") == "x"
+        ann.say("client-moved", {}, "presence-a")
+        assert bob.event("client-moved", "presence-a") == {}
+        again.leave()
+        trigger(first, "cache-a", "last")
+        bob.subscribes("cache-a")
+        assert bob.event("e", "cache-a") == "last"
+        ann.say("pusher:unsubscribe", {"channel": "presence-a"})
+        assert bob.event("pusher_internal:member_removed", "presence-a") == {"user_id": "ann"}

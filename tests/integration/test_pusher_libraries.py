@@ -1,0 +1,118 @@
+"""Pusher's Python library for back ends, and pysher, a client in Python, unmodified."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pusher
+import pysher
+import pytest
+
+from tests.conftest import StartServer
+from tests.ports import fixed_ports
+from tests.support import Server, eventually
+
+PUSHER = {"app_id": "7", "key": "shopkey", "secret": "the secret of the shop"}
+
+
+@pytest.fixture
+def server(start_server: StartServer) -> Server:
+    return start_server(config={"apps": {"shop": {"pusher": PUSHER}}})
+
+
+@pytest.fixture
+def back_end(server: Server) -> pusher.Pusher:
+    host, port = "127.0.0.1", server.http.port
+    return pusher.Pusher(**PUSHER, host=host, port=port, ssl=False, timeout=10)
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[Client]:
+    made = Client(server)
+    yield made
+    made.pusher.disconnect(5)
+
+
+class Client:
+    """A connected client, and the events that it has received."""
+
+    def __init__(self, server: Server) -> None:
+        self.events: list[tuple[str, str, Any]] = []
+        self.pusher = pysher.Pusher(
+            PUSHER["key"],
+            secure=False,
+            secret=PUSHER["secret"],
+            custom_host="127.0.0.1",
+            port=server.ws.port,
+            user_data={"user_id": "ann", "user_info": {"name": "Ann"}},
+            log_level=logging.ERROR,
+        )
+        self.pusher.connection.event_handler = self.take
+        self.pusher.connect()
+        eventually(lambda: self.pusher.connection.state == "connected", what="connected")
+
+    def take(self, name: str, data: Any, channel: str) -> None:
+        """Remember an event. One may come before its channel is bound."""
+        self.events.append((channel, name, data))
+
+    def subscribe(self, channel: str) -> None:
+        self.pusher.subscribe(channel)
+        eventually(lambda: self.received(channel, "pusher_internal:subscription_succeeded"))
+
+    def received(self, channel: str, name: str) -> list[Any]:
+        return [data for where, what, data in self.events if (where, what) == (channel, name)]
+
+
+def test_events_arrive(client: Client, back_end: pusher.Pusher) -> None:
+    for channel in ("news", "private-a", "presence-a"):
+        client.subscribe(channel)
+    assert back_end.trigger(["news", "private-a"], "sold", {"n": 1}) == {}
+    assert back_end.trigger_batch([{"channel": "presence-a", "name": "sold", "data": "text"}]) == {}
+    for channel, wanted in {"news": '{"n": 1}', "private-a": '{"n": 1}', "presence-a": "text"}.items():
+        assert eventually(lambda channel=channel: client.received(channel, "sold")) == [wanted]
+
+
+def test_the_sender_is_left_out(client: Client, back_end: pusher.Pusher) -> None:
+    client.subscribe("news")
+    back_end.trigger("news", "one", "x", client.pusher.connection.socket_id)
+    back_end.trigger("news", "two", "x")
+    eventually(lambda: client.received("news", "two"))
+    assert client.received("news", "one") == []
+
+
+def test_what_a_back_end_asks(client: Client, back_end: pusher.Pusher) -> None:
+    client.subscribe("presence-b")
+    wanted = {"presence-b": {"user_count": 1}}
+    assert back_end.channels_info("presence-b", ["user_count"]) == {"channels": wanted}
+    info = back_end.channel_info("presence-b", ["user_count", "subscription_count"])
+    assert info == {"occupied": True, "user_count": 1, "subscription_count": 1}
+    assert back_end.users_info("presence-b") == {"users": [{"id": "ann"}]}
+    state = json.loads(client.received("presence-b", "pusher_internal:subscription_succeeded")[0])
+    assert state == {"presence": {"count": 1, "ids": ["ann"], "hash": {"ann": {"name": "Ann"}}}}
+
+
+def test_a_wrong_secret_and_a_long_event_are_refused(server: Server, back_end: pusher.Pusher) -> None:
+    thief = pusher.Pusher(
+        **PUSHER | {"secret": "another secret"}, host="127.0.0.1", port=server.http.port, ssl=False
+    )
+    with pytest.raises(pusher.errors.PusherBadAuth):
+        thief.trigger("news", "e", "x")
+    with pytest.raises(pusher.errors.PusherBadStatus, match="413"):
+        back_end.trigger("news", "e", "x" * 10241)
+
+
+def test_a_client_comes_back_after_a_restart(start_server: StartServer) -> None:
+    settings = {"app": fixed_ports(), "apps": {"shop": {"pusher": PUSHER}}}
+    server = start_server(config=settings)
+    client = Client(server)
+    try:
+        client.pusher.connection.default_reconnect_interval = 1
+        first = client.pusher.connection.socket_id
+        server.stop()
+        start_server(config=settings, folder=server.folder)
+        eventually(lambda: client.pusher.connection.socket_id != first, what="connected again")
+    finally:
+        client.pusher.disconnect(5)

@@ -1,0 +1,245 @@
+"""A back end that reviews what users send, in every dialect and by every route; and what back ends send."""
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+from urllib.parse import urlencode
+
+import jwt
+import pytest
+
+from tests.support import Server
+
+from .action import action_session, command
+from .cmd import command as cmd_command
+from .cmd import fresh, logged_in
+from .protobuf import ACK, acked, chatting, pushed
+from .raw import ask, request
+from .receiver import Post, Receiver
+from .setting import stop
+from .test_v1_accounts import Person
+from .test_webhooks import is_signed
+from .v1 import good, refused
+
+KEY = "the key of a back end, which is long enough"
+SECRET = "the secret of session tokens, which is long enough"
+JWT = {"jwt": [{"algorithm": "HS256", "key": SECRET}]}
+RUDE = {"action": "reject", "reason": "be nice"}
+
+
+class Harness(NamedTuple):
+    """A server, and the back end that reviews messages there."""
+
+    server: Server
+    receiver: Receiver
+
+    @property
+    def asked(self) -> list[dict[str, Any]]:
+        """The messages that the back end was asked about."""
+        return [message for post in self.receiver.posts for message in post.json["messages"]]
+
+
+@pytest.fixture(scope="module")
+def reviewing(http_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
+    with Receiver() as receiver:
+        hook = {"webhook": {**receiver.reviewing, "review_seconds": 2}}
+        config = {
+            "api": {"keys": [{"key": KEY, "scopes": ["push", "read", "admin"]}]},
+            "apps": {
+                "101": {"open": True, **hook},
+                "102": {"open": True},
+                "103": {**JWT, **hook},
+                "104": {"open": True, "webhook": {**hook["webhook"], "review_failure": "allow"}},
+                "action:1": {"open": True, **hook},
+                "action:2": {"open": True, "keep_talks": True, **hook},
+                "gochat": hook,
+            },
+            "accounts": {"registration": True},
+            "uploads": {"min_free_bytes": 0},
+            "websocket": {"close_seconds": 0.1},
+        }
+        server = Server(
+            tmp_path_factory.mktemp(f"reviews-{http_server}"), config=config, http_server=http_server
+        )
+        yield Harness(server, receiver)
+        stop(server)
+
+
+@pytest.fixture
+def harness(reviewing: Harness) -> Harness:
+    """The back end rejects what is rude, and replaces what has a word in it."""
+    reviewing.receiver.forget()
+    reviewing.receiver.reply = reply
+    return reviewing
+
+
+def reply(post: Post) -> tuple[int, bytes]:
+    return 200, json.dumps({"answers": [judge(each) for each in post.json["messages"]]}).encode()
+
+
+def judge(message: dict[str, Any]) -> dict[str, Any]:
+    said = message.get("text", "") + message.get("name", "")
+    if "rude" in said:
+        return RUDE
+    return {"action": "replace", "text": "***"} if "word" in said else {"action": "allow"}
+
+
+def token(user: str) -> str:
+    return jwt.encode({"sub": user, "app": "103", "exp": int(time.time()) + 60}, SECRET, "HS256")
+
+
+# --- dialects -----------------------------------------------------------------------------------------------
+
+
+def test_cmd_messages_and_edits_are_reviewed(harness: Harness) -> None:
+    one, ann_id, bob_id = harness.server, fresh(), fresh()
+    with logged_in(one.ws, ann_id, 101) as ann, logged_in(one.ws, bob_id, 101) as bob:
+        bob.ask_cmd("sync", {"after": 0})
+        assert ann.ask_cmd("send", {"to": bob_id, "text": "rude"})[::2] == (1003, {"reason": "be nice"})
+        code, _, stored = ann.ask_cmd("send", {"to": bob_id, "text": "a word"})
+        assert code == 200
+        assert ann.ask_cmd("edit", {"id": stored["id"], "text": "rude"})[0] == 1003
+        page = bob.ask_cmd("sync", {"after": 0})[2]
+        assert [each["text"] for each in page["messages"] if each["to"] == bob_id] == ["***"]
+    assert [each["kind"] for each in harness.asked] == ["message", "message", "edit"]
+    post = harness.receiver.posts[0]
+    assert is_signed(post)
+    assert post.path == "/review"
+    assert list(post.json) == ["event", "app", "time", "node", "messages"]
+    assert harness.receiver.connections == 1, "the connection is used again"
+
+
+def test_chat_messages_are_reviewed(harness: Harness) -> None:
+    one = harness.server
+    accounts = [(person.user, person.token) for person in (Person(one), Person(one))]
+    with chatting(one.ws, accounts[0]) as ann, chatting(one.ws, accounts[1]) as bob:
+        for number, text in enumerate(("rude", "a word"), 1):
+            ann.single(number, int(accounts[1][0]), text)
+            found = ann.output()
+            assert (found.kind, acked(found)[0]) == (ACK, number)
+        assert pushed(bob.output()).content == b"***"
+        bob.silent()
+
+
+@pytest.mark.parametrize("app", [1, 2])
+def test_action_messages_are_reviewed(harness: Harness, app: int) -> None:
+    one, ann_id, bob_id = harness.server, fresh(), fresh()
+    with (
+        action_session(one.ws, ann_id, app, to=bob_id) as ann,
+        action_session(one.ws, bob_id, app, to=ann_id) as bob,
+    ):
+        ann.send(command("sendmsg", {"msgType": "text", "message": "rude"}))
+        response = ann.answer().json["response"]
+        assert (response["code"], response["data"]) == (1003, {"reason": "be nice"})
+        ann.say("a word")
+        bob.receives(ann_id, "***", bob_id)
+        ann.say("hi")
+        bob.receives(ann_id, "hi", bob_id)
+
+
+# --- HTTP ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/user/sendMessageAll", "/user/sendMessage"])
+def test_live_messages_with_a_session_token_are_reviewed(harness: Harness, path: str) -> None:
+    one, user, other = harness.server, fresh(), fresh()
+    to_all = path == "/user/sendMessageAll"
+
+    def send(text: str, key: str) -> tuple[int, Any]:
+        named = user if to_all else other
+        form = urlencode({"appID": 103, "userID": named, "msgID": fresh(), "message": text}).encode()
+        kind = ("Content-Type", "application/x-www-form-urlencoded")
+        headers = [("Authorization", f"Bearer {key}"), kind]
+        found = ask(one.http, request(path, method="POST", headers=headers, body=form)).json
+        return found["code"], found["data"]
+
+    with logged_in(one.ws, other, 103, serviceToken=token(other)) as bob:
+        assert send("rude", token(user)) == (1003, {"reason": "be nice"})
+        assert send("a word", token(user)) == (200, {"sendResults": True})
+        assert send("rude of the back end", KEY) == (200, {"sendResults": True})
+        texts = [bob.push("msg").json["response"]["data"]["msg"] for _ in range(2)]
+        assert texts == ["***", "rude of the back end"]
+    to = "all" if to_all else other
+    assert [(each["sender"], each["to"], each["text"]) for each in harness.asked] == [
+        (user, to, "rude"),
+        (user, to, "a word"),
+    ]
+
+
+def test_messages_of_accounts_are_reviewed(harness: Harness) -> None:
+    ann, bob = (Person(harness.server) for _ in range(2))
+    rude = {"to": bob.user, "text": "rude"}
+    refusal = refused(harness.server.http, "messages/send", rude, key=ann.token)
+    assert refusal == (403, "rejected", "be nice")
+    stored = ann.good("messages/send", {"to": bob.user, "text": "a word"})
+    page = bob.good("messages", conversation=stored["conversation"])
+    assert [each["text"] for each in page["messages"]] == ["***"]
+    behalf = {"app": "gochat", "user": ann.user, "to": bob.user, "text": "rude of the back end"}
+    assert good(harness.server.http, "messages/send", behalf, key=KEY)["id"]
+    assert [each["text"] for each in harness.asked] == ["rude", "a word"]
+
+
+def test_pushes_of_back_ends_are_not_reviewed(harness: Harness) -> None:
+    push = {"app": "101", "user": fresh(), "sender": "shop", "text": "rude", "store": True}
+    assert good(harness.server.http, "push", push, key=KEY)["sent"] == 1
+    assert good(harness.server.http, "push", {**push, "store": False}, key=KEY)
+    assert not harness.receiver.posts
+
+
+def upload(server: Server, key: str, name: str, **query: str) -> tuple[int, Any]:
+    """Status and body of the answer to an upload."""
+    path = f"/api/v1/uploads?{urlencode({'name': name, **query})}"
+    headers = [("Authorization", f"Bearer {key}")]
+    found = ask(server.http, request(path, method="POST", headers=headers, body=b"some content"))
+    return found.status, found.json
+
+
+def test_files_are_reviewed_before_they_are_accepted(harness: Harness) -> None:
+    one, user = harness.server, fresh()
+    status, problem = upload(one, token(user), "rude.txt")
+    assert (status, problem["code"], problem["message"]) == (403, "rejected", "be nice")
+    assert upload(one, token(user), "good.txt")[0] == 201
+    assert upload(one, token(user), "word.txt")[1]["code"] == "review_unavailable", "there is no other file"
+    assert upload(one, KEY, "rude.txt", app="103", user=user)[0] == 201
+    first = harness.asked[0]
+    assert {**first, "sha256": len(first["sha256"])} == {
+        "kind": "upload",
+        "sender": user,
+        "name": "rude.txt",
+        "type": "application/octet-stream",
+        "bytes": 12,
+        "sha256": 64,
+    }
+    assert len(harness.asked) == 3
+    listed = good(one.http, "uploads", key=KEY, app="103", user=user)
+    assert sorted(each["name"] for each in listed["files"]) == ["good.txt", "rude.txt"]
+
+
+# --- without an answer --------------------------------------------------------------------------------------
+
+
+def test_without_an_answer_the_setting_decides_and_nobody_else_waits(harness: Harness) -> None:
+    one, receiver = harness
+
+    def slow(post: Post) -> tuple[int, bytes]:
+        time.sleep(4)
+        return reply(post)
+
+    receiver.reply = slow
+    with logged_in(one.ws, fresh(), 101) as ann, logged_in(one.ws, fresh(), 104) as bob:
+        ann.send(cmd_command("send", {"to": "x", "text": "hi"}))
+        with logged_in(one.ws, fresh(), 102) as cid:
+            assert cid.ask_cmd("send", {"to": "x", "text": "hi"})[0] == 200, "while ann waits"
+        assert ann.answer().json["response"]["code"] == 1008
+        assert bob.ask_cmd("send", {"to": "x", "text": "hi"})[0] == 200
+    status, problem = upload(one, token(fresh()), "a.txt")
+    assert (status, problem["code"], problem["temporary"]) == (503, "review_unavailable", True)
+    hi = {"to": Person(one).user, "text": "hi"}
+    assert refused(one.http, "messages/send", hi, key=Person(one).token)[:2] == (503, "review_unavailable")
+    metrics = ask(one.http, request("/metrics", headers=[("Authorization", f"Bearer {KEY}")])).body.decode()
+    found = re.search(r"^imserver_review_undecided_total\{[^}]*\} (\d+)", metrics, re.MULTILINE)
+    assert found
+    assert int(found[1]) >= 4
+    assert "review_url of 101: no answer within 2 s" in one.log_text

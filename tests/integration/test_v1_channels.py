@@ -1,0 +1,152 @@
+"""``/api/v1/channels``: publish once, read what was published, and what a channel is like."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.conftest import StartServer, _servers
+from tests.support import Server
+
+from .cmd import CmdClient, cmd_client
+from .v1 import good, refused
+
+SHOP = {
+    "open": True,
+    "channels": {
+        "news": {"history_size": 3, "history_seconds": 60},
+        "short": {"max_bytes": 5},
+        "kept": {"history": "log"},
+    },
+}
+NEWS = {"app": "shop", "channel": "news:1"}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with _servers(tmp_path_factory) as start:
+        yield start(config={"apps": {"shop": SHOP}})
+
+
+def publish(server: Server, **fields: Any) -> Any:
+    return good(server.http, "channels/publish", {**NEWS, **fields})
+
+
+def history(server: Server, **query: Any) -> Any:
+    return good(server.http, "channels/history", **{**NEWS, **query})
+
+
+def test_a_publication_has_a_position_and_is_read_again(server: Server) -> None:
+    first = publish(server, text="one")
+    assert first == {"channel": "news:1", "status": "sent", "offset": 1, "epoch": first["epoch"]}
+    publish(server, data={"two": [2]}, type="order", sender="shop", id="o-2", tags={"lang": "en"})
+    page = history(server)
+    assert page == {
+        "publications": [
+            {"offset": 1, "type": "text", "text": "one"},
+            {
+                "offset": 2,
+                "type": "order",
+                "data": {"two": [2]},
+                "sender": "shop",
+                "id": "o-2",
+                "tags": {"lang": "en"},
+            },
+        ],
+        "offset": 2,
+        "epoch": first["epoch"],
+    }
+    assert [each["offset"] for each in history(server, offset=1)["publications"]] == [2]
+    assert [each["offset"] for each in history(server, reverse="true", limit=1)["publications"]] == [2]
+    assert history(server, epoch="another")["publications"] == []
+    assert good(server.http, "channels/info", **NEWS) == {
+        "channel": "news:1",
+        "subscribers": 0,
+        "offset": 2,
+        "epoch": first["epoch"],
+    }
+    assert good(server.http, "channels/history/remove", NEWS) == {"channel": "news:1"}
+    assert history(server)["publications"] == []
+
+
+def test_a_stored_channel_has_positions_in_the_log_and_keeps_everything(server: Server) -> None:
+    kept: dict[str, Any] = {"app": "shop", "channel": "kept:1"}
+    sent = [good(server.http, "channels/publish", {**kept, "text": str(n), "id": f"k-{n}"}) for n in range(5)]
+    first, second, *_, last = [each["offset"] for each in sent]
+    epoch = sent[0]["epoch"]
+    assert sent[0] == {"channel": "kept:1", "status": "sent", "offset": first, "epoch": epoch}
+    again = good(server.http, "channels/publish", {**kept, "text": "1", "id": "k-1"})
+    assert again == {"channel": "kept:1", "status": "repeated", "offset": second, "epoch": epoch}
+    page = good(server.http, "channels/history", **kept, offset=first, limit=2)
+    assert [each["text"] for each in page["publications"]] == ["1", "2"]
+    assert (page["offset"], page["epoch"]) == (last, epoch)
+    newest = good(server.http, "channels/history", **kept, reverse="true", limit=1)
+    assert newest["publications"] == [{"offset": last, "type": "text", "text": "4", "id": "k-4"}]
+    info = good(server.http, "channels/info", **kept)
+    assert info == {"channel": "kept:1", "subscribers": 0, "offset": last, "epoch": epoch}
+    status, code, message = refused(server.http, "channels/history/remove", kept)
+    assert (status, code, message) == (400, "invalid_request", "the log removes publications, by age")
+    shown = good(server.http, "channels/messages", **kept, limit=1)["messages"]
+    assert [each["id"] for each in shown] == [last]
+
+
+def test_members_of_the_channel_receive_what_is_published(server: Server) -> None:
+    with cmd_client(server.ws) as ann:
+        assert ann.ask_cmd("login", {"userID": "ann", "app": "shop"})[0] == 200
+        good(server.http, "channels/subscribe", {"app": "shop", "channel": "lobby", "users": ["ann"]})
+        answer = good(
+            server.http, "channels/broadcast", {"app": "shop", "channels": ["lobby", "empty"], "text": "hi"}
+        )
+        assert answer == {
+            "results": [
+                {"channel": "lobby", "status": "sent"},
+                {"channel": "empty", "status": "absent"},
+            ]
+        }
+        assert text_of(ann) == "hi"
+        assert good(server.http, "channels/info", app="shop", channel="lobby")["subscribers"] == 1
+
+
+def text_of(one: CmdClient) -> str:
+    text: str = one.push("msg").json["response"]["data"]["msg"]
+    return text
+
+
+def test_an_id_is_published_once(server: Server) -> None:
+    fields = {"channel": "news:once", "text": "x", "id": "m-1"}
+    assert publish(server, **fields)["status"] == "sent"
+    assert publish(server, **fields) == {"channel": "news:once", "status": "repeated"}
+    again = {**NEWS, **fields, "text": "y"}
+    assert refused(server.http, "channels/publish", again)[:2] == (422, "id_reused")
+    assert len(history(server, channel="news:once")["publications"]) == 1
+
+
+def test_the_history_may_be_left_out(server: Server) -> None:
+    answer = publish(server, channel="news:live", text="x", with_history=False)
+    assert answer == {"channel": "news:live", "status": "absent"}
+    assert history(server, channel="news:live")["publications"] == []
+
+
+def test_a_message_that_is_too_long_for_its_channel_is_refused(server: Server) -> None:
+    answer = publish(server, channel="short:1", text="123456")
+    assert answer == {"channel": "short:1", "status": "refused"}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"channel": ""}, {"channel": "x" * 256}, {"text": ""}, {"data": 1}, {"tags": {"a": 1}}, {"app": ""}],
+)
+def test_bad_publications_are_refused(server: Server, fields: dict[str, Any]) -> None:
+    assert refused(server.http, "channels/publish", {**NEWS, "text": "x", **fields})[0] == 400
+
+
+def test_settings_of_channels_are_checked(start_server: StartServer) -> None:
+    server = start_server()
+    create = {"app": "kiosk", "settings": {"channels": {"news": {"history_size": 5}}}}
+    assert refused(server.http, "apps/create", create)[:2] == (400, "invalid_request")
+    create["settings"] = {"channels": {"a:b": {}}}  # type: ignore[assignment]
+    assert refused(server.http, "apps/create", create)[:2] == (400, "invalid_request")
+    create["settings"] = {"channels": {"news": {"history_size": 5, "history_seconds": 9}}}  # type: ignore[assignment]
+    assert good(server.http, "apps/create", create)
+    shown = good(server.http, "apps/show", app="kiosk")
+    assert shown["channels"]["news"]["history_size"] == 5

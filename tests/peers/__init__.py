@@ -1,0 +1,1 @@
+"""Other servers beside this one, measured on the same machine: python -m tests.peers.measure."""

@@ -1,0 +1,266 @@
+"""The centrifuge dialect by vectors: what clients send, and the exact bytes of answers, in both forms."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from msgspec import Raw
+
+from imserver import errors
+from imserver.errors import CLOSE_BAD_PAYLOAD
+from imserver.model import (
+    AskHistory,
+    AskPresence,
+    AskPresenceStats,
+    BadFrame,
+    CentrifugeLogin,
+    ChannelPart,
+    Command,
+    Event,
+    Message,
+    Publish,
+    RefreshLogin,
+    RefreshSubscription,
+    Reply,
+    Request,
+    Send,
+    Signal,
+    Subscribe,
+    Unsubscribe,
+)
+from imserver.protocol.centrifuge import (
+    CentrifugeDialect,
+    CentrifugeProtobufDialect,
+    ClientView,
+    ConnectResult,
+    HistoryResult,
+    PresenceResult,
+    PresenceStatsResult,
+    PublicationView,
+    RefreshResult,
+    SubRefreshResult,
+    SubscribeResult,
+)
+from imserver.services.messages.messaging import StoredView
+from tests.support import ROOT
+
+VECTORS: dict[str, Any] = json.loads((ROOT / "tests/vectors/centrifuge.json").read_text(encoding="utf-8"))
+COMMANDS = {row["name"]: row for row in VECTORS["commands"]}
+REPLIES = {row["name"]: row for row in VECTORS["replies"]}
+as_json, as_protobuf = CentrifugeDialect(), CentrifugeProtobufDialect()
+DIALECTS = (as_json, as_protobuf)
+
+READ: dict[str, Command] = {
+    "connect without a token": CentrifugeLogin("", name="js"),
+    "connect": CentrifugeLogin("a.b.c", {"news": ("Zm9v", 7)}, b'{"x":1}', "js", "2"),
+    "subscribe": Subscribe("news"),
+    "subscribe from a position": Subscribe("news", "a.b.c", True, "Zm9v", 7, True, True),
+    "unsubscribe": Unsubscribe("news"),
+    "publish": Publish("news", '{"text":"你好"}'.encode()),
+    "presence": AskPresence("news"),
+    "presence_stats": AskPresenceStats("news"),
+    "history": AskHistory("news", 10, ("Zm9v", 3), True),
+    "position": AskHistory("news"),
+    "rpc": Send("bob", body=b"hi"),
+    "refresh": RefreshLogin("a.b.c"),
+    "sub_refresh": RefreshSubscription("news", "a.b.c"),
+}
+
+RECOVERED = SubscribeResult(
+    recoverable=True,
+    epoch="Zm9v",
+    publications=[PublicationView(Raw(b'{"n":8}'), offset=8)],
+    recovered=True,
+    offset=8,
+    positioned=True,
+    was_recovering=True,
+)
+PAGE = [PublicationView(Raw(b'"hi"'), ClientView("bob", "c2"), 3, {"kind": "x"})]
+ANN = ClientView("ann", "c1", Raw(b'{"name":"Ann"}'), Raw(b'{"role":1}'))
+ANSWERS: dict[str, tuple[str, str, Reply]] = {
+    "an error": ("2", "subscribe", Reply(errors.CENTRIFUGE_PERMISSION_DENIED)),
+    "a temporary error": ("2", "subscribe", Reply(errors.REPLY_SYSTEM)),
+    "connected": (
+        "1",
+        "connect",
+        Reply(
+            200,
+            ConnectResult("c1", "imserver", True, 60, {"news": RECOVERED}, 25, True),
+        ),
+    ),
+    "subscribed": ("2", "subscribe", Reply(200, SubscribeResult())),
+    "unsubscribed": ("3", "unsubscribe", Reply(200)),
+    "present": ("5", "presence", Reply(200, PresenceResult({"c1": ANN}))),
+    "counted": ("6", "presence_stats", Reply(200, PresenceStatsResult(2, 1))),
+    "a page": ("7", "history", Reply(200, HistoryResult(PAGE, "Zm9v", 4))),
+    "answered": ("8", "rpc", Reply(200, StoredView(7, 3, 1))),
+    "renewed": ("9", "refresh", Reply(200, RefreshResult("c1", "imserver", True, 60))),
+    "a renewed subscription": ("10", "sub_refresh", Reply(200, SubRefreshResult(True, 60))),
+}
+_BOB = b'{"user":"bob","client":"c2"}'
+_ANN = b'{"user":"ann","client":"c1"}'
+_STATE = b'{"recoverable":true,"epoch":"Zm9v","offset":4,"positioned":true,"data":{"x":1}}'
+PUSHES = {
+    "a publication": Event(
+        "msg", "bob", "", data=b'{"n":9}', channel=ChannelPart("news", 9, "Zm9v", _BOB, b'{"kind":"x"}')
+    ),
+    "a text": Event("msg", "bob", "hi", channel=ChannelPart("news")),
+    "a push to a user": Event("msg", "shop", "", data=b'{"n":1}'),
+    "joined": Event("join", "ann", "", channel=ChannelPart("news", info=_ANN)),
+    "left": Event("leave", "ann", "", channel=ChannelPart("news", info=_ANN)),
+    "subscribed by the server": Event("subscribed", "", "", data=_STATE, channel=ChannelPart("news")),
+    "unsubscribed by the server": Event(
+        "unsubscribed", "", "insufficient state", code=2500, channel=ChannelPart("news")
+    ),
+}
+
+
+def payload_of(event: Event | Message, dialect: CentrifugeDialect, user: str = "ann") -> bytes | None:
+    """What a user receives of an event."""
+    made = dialect.encode_message(event) if isinstance(event, Message) else dialect.encode_event(event)
+    return made if made is None or isinstance(made, bytes) else made(user)
+
+
+def only(requests: Sequence[bytes]) -> bytes:
+    (request,) = requests
+    return request
+
+
+# --- what clients send --------------------------------------------------------------------------------------
+
+
+def test_every_vector_is_checked() -> None:
+    assert COMMANDS.keys() == READ.keys()
+    assert REPLIES.keys() == ANSWERS.keys() | PUSHES.keys()
+
+
+@pytest.mark.parametrize("name", READ)
+def test_a_command_means_the_same_in_both_forms(name: str) -> None:
+    row = COMMANDS[name]
+    for request in (
+        as_json.decode(only(as_json.split(row["json"].encode()))),
+        as_protobuf.decode(only(as_protobuf.split(bytes.fromhex(row["protobuf"])))),
+    ):
+        assert request.command == READ[name]
+        assert request.seq == str(json.loads(row["json"])["id"])
+        assert request.name in row["json"]
+
+
+def test_a_frame_has_any_number_of_commands() -> None:
+    rows = list(COMMANDS.values())
+    lines = as_json.split("\n".join(row["json"] for row in rows).encode() + b"\n")
+    assert [as_json.decode(line).command for line in lines] == list(READ.values())
+    parts = as_protobuf.split(b"".join(bytes.fromhex(row["protobuf"]) for row in rows))
+    assert [as_protobuf.decode(part).command for part in parts] == list(READ.values())
+
+
+@pytest.mark.parametrize(
+    ("dialect", "payload"),
+    [(as_json, b"{}"), (as_protobuf, b""), (as_json, b'{"send":{"data":1}}'), (as_protobuf, b"\x62\x00")],
+)
+def test_the_answer_to_a_ping_and_a_message_without_an_answer_carry_nothing(
+    dialect: CentrifugeDialect, payload: bytes
+) -> None:
+    with pytest.raises(BadFrame) as bad:
+        dialect.decode(payload)
+    assert (bad.value.reply, bad.value.close) == (None, 0)
+
+
+def test_a_ping_of_a_client_is_answered() -> None:
+    with pytest.raises(BadFrame) as bad:
+        as_json.decode(b'{"id":5,"ping":{}}')
+    assert bad.value.reply == b'{"id":5,"ping":{}}'
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"nonsense",
+        b"[]",
+        b"5",
+        b'{"id":1}',
+        b'{"id":"1","connect":{}}',
+        b'{"connect":{}}',
+        b'{"id":1,"connect":{},"rpc":{}}',
+        b'{"id":1,"dance":{}}',
+        b'{"id":1,"subscribe":{"channel":5}}',
+        b'{"id":1,"subscribe":[]}',
+    ],
+)
+def test_what_is_no_command_ends_the_connection(payload: bytes) -> None:
+    with pytest.raises(BadFrame) as bad:
+        as_json.decode(payload)
+    assert bad.value.close == CLOSE_BAD_PAYLOAD
+
+
+@pytest.mark.parametrize("frame", ["05", "80", "0308", "ffffffffffffffffff01"])
+def test_a_protobuf_frame_that_ends_too_early_ends_the_connection(frame: str) -> None:
+    with pytest.raises(BadFrame) as bad:
+        as_protobuf.split(bytes.fromhex(frame))
+    assert bad.value.close == CLOSE_BAD_PAYLOAD
+
+
+@pytest.mark.parametrize(
+    ("payload", "code"),
+    [
+        (b'{"id":1,"rpc":{"method":"send"}}', errors.REPLY_BAD_PARAMETER),
+        (b'{"id":1,"rpc":{"method":"send","data":[]}}', errors.REPLY_BAD_PARAMETER),
+        (b'{"id":1,"rpc":{"method":"search","data":{"text":"a\\u0000"}}}', errors.REPLY_BAD_PARAMETER),
+        (b'{"id":1,"rpc":{"method":"read","data":{"id":"\\u0000"}}}', errors.CENTRIFUGE_BAD_DATA),
+        (b'{"id":1,"publish":{"channel":"news"}}', errors.CENTRIFUGE_BAD_DATA),
+        (b'{"id":1,"subscribe":{"channel":"news","offset":-1}}', errors.CENTRIFUGE_BAD_DATA),
+        (b'{"id":1,"history":{"channel":"x","since":{"offset":-1}}}', errors.CENTRIFUGE_BAD_DATA),
+    ],
+)
+def test_bad_data_is_answered_with_an_error(payload: bytes, code: int) -> None:
+    request = as_json.decode(payload)
+    assert (request.command, request.code) == (None, code)
+    answer = json.loads(as_json.encode_reply(request, Reply(request.code)) or b"")
+    assert answer["id"] == 1
+    assert answer["error"]["code"] == errors.CENTRIFUGE_ERRORS[code].code
+
+
+def test_a_binary_payload_is_refused_because_others_read_json() -> None:
+    # publish, field 7: data (field 2) is the byte ff
+    request = as_protobuf.decode(bytes.fromhex("0801 3a03 1201ff"))
+    assert request.code == errors.CENTRIFUGE_BAD_DATA
+
+
+# --- what the server sends ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_an_answer_in_both_forms(name: str) -> None:
+    seq, command, reply = ANSWERS[name]
+    request = Request(seq, command, None)
+    assert as_json.encode_reply(request, reply) == REPLIES[name]["json"].encode()
+    assert (as_protobuf.encode_reply(request, reply) or b"").hex() == REPLIES[name]["protobuf"]
+
+
+@pytest.mark.parametrize("name", PUSHES)
+def test_a_push_in_both_forms(name: str) -> None:
+    assert payload_of(PUSHES[name], as_json) == REPLIES[name]["json"].encode()
+    assert (payload_of(PUSHES[name], as_protobuf) or b"").hex() == REPLIES[name]["protobuf"]
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_notices_of_an_app_cannot_be_expressed(dialect: CentrifugeDialect) -> None:
+    for kind in ("enter", "exit", "left", "online", "offline"):
+        assert dialect.encode_event(Event(kind, "ann", "x")) is None
+
+
+def test_entries_and_signals_come_on_the_channel_of_their_receiver() -> None:
+    entry = Message(7, 3, 1, "bob", "ann", body=b"hi", time_ms=5)
+    found = json.loads(payload_of(entry, as_json, 'a"n') or b"")["push"]
+    assert found["channel"] == '#a"n'
+    assert found["pub"]["offset"] == 7
+    assert found["pub"]["tags"] == {"kind": "message"}
+    assert found["pub"]["data"]["text"] == "hi"
+    signal = Signal("typing", "bob", "", to="ann")
+    found = json.loads(payload_of(signal, as_json) or b"")["push"]["pub"]
+    assert found == {"data": {"from": "bob", "to": "ann"}, "tags": {"kind": "typing"}}
+
+
+def test_pings_are_empty_replies() -> None:
+    assert (as_json.ping, as_protobuf.ping) == (b"{}", b"\0")

@@ -1,0 +1,72 @@
+"""Runs JavaScript: tests under Node.js, npm, and the npm packages as their users install them."""
+
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+from tests.support import ROOT
+from tests.tools import NODE_MODULES, require
+
+PACKAGES: Final = ("js", "react")
+"""Folders in sdk/ that are npm packages."""
+NODE_FLAGS: Final = ("--no-warnings", "--experimental-websocket")
+"""Node 20 hides its WebSocket behind a flag."""
+
+
+def run(command: Sequence[str], folder: Path | None = None, **environment: str) -> str:
+    """Run a program; a failure shows what it printed. Returns its output."""
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+        env={**os.environ, **environment},
+    )
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr
+    return done.stdout
+
+
+def run_node(*arguments: str, **environment: str) -> None:
+    """Run node's test runner."""
+    shown = run([require("node"), *NODE_FLAGS, "--test", *arguments], **environment)
+    assert "pass 0" not in shown
+
+
+def npm(*arguments: str, folder: Path) -> str:
+    """Run npm, which may ask no registry."""
+    flags = ("--offline", "--ignore-scripts", "--no-audit", "--no-fund")
+    command = [require("node"), require("npm"), *arguments, *flags]
+    with TemporaryDirectory() as cache:
+        return run(command, folder, npm_config_cache=cache)
+
+
+def install_packages(folder: Path) -> Path:
+    """Pack both packages with npm, and install them into a project in ``folder``.
+
+    Returns the project. What else it needs (React, its types) it finds in sdk/node_modules.
+    """
+    project = folder / "project"
+    project.mkdir()
+    (project / "package.json").write_text('{"private": true, "type": "module"}', encoding="utf-8")
+    for package in PACKAGES:
+        npm("pack", "--pack-destination", str(project), folder=ROOT / "sdk" / package)
+    packed = sorted(path.name for path in project.glob("*.tgz"))
+    assert len(packed) == len(PACKAGES)
+    npm("install", "--legacy-peer-deps", *packed, folder=project)
+    for name in ("react", "react-dom", "scheduler", "csstype", "ws", "@types", "undici-types"):
+        (project / "node_modules" / name).symlink_to(NODE_MODULES / name)
+    (project / "node_modules" / "miniprogram-api-typings").symlink_to(
+        NODE_MODULES / "miniprogram-api-typings"
+    )
+    return project
+
+
+def bundle(entry: Path, output: Path, *flags: str) -> bytes:
+    """Bundle a module for browsers with esbuild; returns the bundle."""
+    run([require("esbuild"), str(entry), "--bundle", "--format=esm", f"--outfile={output}", *flags])
+    return output.read_bytes()

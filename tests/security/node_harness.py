@@ -1,0 +1,158 @@
+"""A node in this process without listeners, and every kind of principal that may ask it something."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import jwt
+import msgspec
+from msgspec.structs import replace
+
+from imserver.api.call import Route, answer
+from imserver.api.routes import ROUTES
+from imserver.app import create_app
+from imserver.config.settings import (
+    ApiSettings,
+    Config,
+    JwtSettings,
+    KeySettings,
+    PusherSettings,
+    ServerSettings,
+    StorageSettings,
+    TenantSettings,
+    WebhookSettings,
+)
+from imserver.node import Node
+from imserver.storage.contract import Account
+from imserver.transport.exchange import HttpRequest, HttpResponse
+
+SECRET: Final = "a secret of the back end, long enough"
+RULED: Final = TenantSettings(
+    jwt=(JwtSettings("HS256", SECRET),), account_tokens="required", api_allow_from=("10.0.0.0/8",)
+)
+OPEN: Final = TenantSettings(open=True)
+PUSHER_SECRETS: Final = {"201": "the secret of 201", "202": "the secret of 202"}
+FAMILIES: Final = ("", "system:", "action:")
+"""Prefixes of the apps of the dialects, so that one number stands for one app in each of them."""
+APPS: Final = {
+    **{f"{family}201": RULED for family in FAMILIES},
+    **{f"{family}202": replace(RULED, api_allow_from=()) for family in FAMILIES},
+    **{f"{family}203": TenantSettings(same_as=f"{family}201") for family in FAMILIES},
+    **{f"{family}204": OPEN for family in FAMILIES},
+    "201": replace(RULED, pusher=PusherSettings("id201", "key201", PUSHER_SECRETS["201"])),
+    "202": replace(RULED, api_allow_from=(), pusher=PusherSettings("id202", "key202", PUSHER_SECRETS["202"])),
+    **{f"{family}206": TenantSettings(same_as=f"{family}204") for family in FAMILIES},
+    "205": TenantSettings(),
+    "207": TenantSettings(webhook=WebhookSettings(secret="x" * 20, authorise_url="http://127.0.0.1:1/")),
+    "gochat": TenantSettings(),
+}
+"""201 is the app of most principals, 202 a foreign one, 203 an alias of 201. 204 is open, 206 its alias; 205
+has no rule and is not open; 207 asks its back end."""
+OF_201: Final = tuple(f"{family}201" for family in FAMILIES)
+OF_202: Final = tuple(f"{family}202" for family in FAMILIES)
+
+
+def key(*scopes: Any, apps: tuple[str, ...] = OF_201) -> KeySettings:
+    return KeySettings(f"key-of-a-test-that-may-{'-'.join(scopes)}-{'-'.join(apps)}", scopes, apps)
+
+
+PUSH, READ, ADMIN, ALL = key("push"), key("read"), key("admin"), key("admin", apps=())
+FOREIGN = key("push", "read", "admin", apps=OF_202)
+KEYS: Final = (PUSH, READ, ADMIN, FOREIGN, ALL)
+
+
+def config(folder: Path, **more: Any) -> Config:
+    """The settings of a node whose data are in ``folder``."""
+    made = Config(
+        apps=APPS,
+        server=ServerSettings(data_dir=str(folder)),
+        api=ApiSettings(keys=KEYS),
+        storage=StorageSettings(look_seconds=60.0),
+    )
+    return replace(made, **more)
+
+
+def signed(
+    app: str, method: str, path: str, query: dict[str, Any], body: bytes, at: float = 0
+) -> dict[str, str]:
+    """The parameters of a request that the back end of an app signs as Pusher's libraries do."""
+    params = {name: str(value) for name, value in query.items()}
+    params |= {"auth_key": f"key{app}", "auth_version": "1.0", "auth_timestamp": f"{at or time.time():.0f}"}
+    if body:
+        params["body_md5"] = hashlib.md5(body, usedforsecurity=False).hexdigest()
+    text = "&".join(f"{name}={params[name]}" for name in sorted(params))
+    secret = PUSHER_SECRETS[app].encode()
+    signature = hmac.digest(secret, f"{method}\n{path}\n{text}".encode(), "sha256").hex()
+    return {**params, "auth_signature": signature}
+
+
+class Harness:
+    """A node, and what is asked of it."""
+
+    def __init__(self, settings: Config) -> None:
+        log = SimpleNamespace(add=lambda *_: None, flush=lambda: None)
+        self.node = Node(settings, log, create_app)  # type: ignore[arg-type]
+        self.node.start_without_listeners()
+        self.web = self.node.parts.application.test_client()  # type: ignore[attr-defined]
+        self._accounts = 0
+
+    def close(self) -> None:
+        self.node.stop()
+
+    # --- principals -----------------------------------------------------------------------------------------
+
+    def session(self, app: str, user: str = "u1") -> str:
+        """A session token."""
+        return jwt.encode({"sub": user, "app": app, "exp": time.time() + 600}, SECRET, "HS256")
+
+    def account(self, app: str) -> str:
+        """The token of a new account."""
+        self._accounts += 1
+        made = self.node.parts.account_store.add(Account(0, app, f"1380{self._accounts:07}"), "no hash")
+        return self.node.parts.accounts.token(made).token
+
+    def page(self, app: str, user: str = "u1") -> str:
+        return self.node.parts.page_tokens.make(app, user)
+
+    # --- asking ---------------------------------------------------------------------------------------------
+
+    def ask(
+        self,
+        route: Route,
+        headers: dict[str, str] | None = None,
+        query: dict[str, Any] | None = None,
+        body: Any = b"",
+        host: str = "192.0.2.1",
+        path: str = "",
+        signer: str = "",
+    ) -> HttpResponse:
+        """Ask a row of the table. ``body``: bytes, fields of a form, or (in a list of one) JSON.
+
+        ``path``: if the row has a pattern. ``signer``: the app whose secret signs the request as Pusher's do.
+        """
+        sent = dict(headers or {})
+        if isinstance(body, dict):
+            sent["content-type"] = "application/x-www-form-urlencoded"
+            body = urlencode(body, doseq=True).encode()
+        elif isinstance(body, list):
+            sent["content-type"] = "application/json"
+            body = msgspec.json.encode(body[0])
+        path = path or route.path
+        if signer:
+            query = signed(signer, route.method, path, query or {}, body)
+        text = urlencode(query or {}).encode()
+        return answer(self.node.parts.api, route, HttpRequest(route.method, path, text, body, sent, host))
+
+    def call(self, method: str, path: str, document: Any = None, token: str = "", **more: Any) -> Any:
+        """Ask a path for JSON; (status, decoded body)."""
+        route = next(row for row in ROUTES if (row.method, row.path) == (method, path))
+        headers = {"authorization": f"Bearer {token}"} if token else {}
+        headers |= more.pop("headers", {})
+        finished = self.ask(route, headers, body=b"" if document is None else [document], **more)
+        return finished.status, msgspec.json.decode(finished.body) if finished.body else None

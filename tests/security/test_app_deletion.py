@@ -1,0 +1,132 @@
+"""Deletion of an app: nothing of it is left, and a new app of its name loses and gets nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imserver.auth.tenants import BadTenant
+from imserver.services import app_deletion
+from imserver.services.app_deletion import delete_app
+from imserver.storage.contract import Account
+from imserver.storage.store import Store
+
+from .node_harness import ALL, Harness, config
+
+SHOP = {"open": True}
+
+
+@pytest.fixture
+def harness(tmp_path: Path) -> Iterator[Harness]:
+    one = Harness(config(tmp_path))
+    one.node.parts.tenants.register("shop", **SHOP)
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds for which a deletion waited."""
+    found: list[float] = []
+    monkeypatch.setattr(app_deletion, "sleep", found.append)
+    return found
+
+
+def delete(harness: Harness) -> None:
+    parts = harness.node.parts
+    delete_app(parts.tenants, parts.store, parts.uploads, "shop", parts.config.storage)
+
+
+def upload(harness: Harness) -> Any:
+    sent = harness.web.post(
+        "/api/v1/uploads?app=shop&user=ann", data=b"text", headers={"Authorization": f"Bearer {ALL.key}"}
+    )
+    return sent.status_code, sent.get_json()
+
+
+def test_an_app_that_is_created_anew_while_the_old_one_is_deleted_loses_nothing(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = harness.node.parts
+
+    def create_anew(_seconds: float) -> None:
+        assert parts.tenants.register("shop", **SHOP)
+        parts.account_store.add(Account(0, "shop", "1"), "no hash")
+        assert upload(harness)[0] == 201
+
+    monkeypatch.setattr(app_deletion, "sleep", create_anew)
+    delete(harness)
+    assert not parts.store.is_deleted("shop")
+    found = parts.store.contents("shop")
+    assert (found.accounts, found.uploads) == (1, 1)
+
+
+def test_an_app_that_is_created_anew_does_not_get_the_files_of_the_old_one(
+    harness: Harness, waits: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = harness.node.parts
+    assert upload(harness)[0] == 201
+
+    def fail(_app: str) -> int:
+        raise OSError("the bucket is away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(parts.uploads, "forget_app", fail)
+        with pytest.raises(OSError, match="bucket"):
+            delete(harness)
+    with pytest.raises(BadTenant, match="some of its files are left"):
+        parts.tenants.register("shop", **SHOP)
+    delete(harness)
+    assert parts.tenants.register("shop", **SHOP)
+    assert parts.store.contents("shop").uploads == 0
+
+
+def test_a_node_that_looks_too_late_still_ends_the_sessions_of_the_old_app(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = harness.node.parts
+    deleted: list[str] = []
+    parts.tenants.on_delete.append(deleted.append)
+    other = Store(parts.config.storage, parts.config.server.data_dir, threaded=False)
+    other.start()
+    monkeypatch.setattr("imserver.storage.store.time", lambda: 2_000_000_000.0)
+    assert other.delete_app("shop")
+    assert other.add_app("shop", SHOP)
+    other.close()
+    parts.store.refresh()
+    assert deleted == ["shop"]
+    assert parts.tenants.get("shop") is not None
+    assert "shop" in parts.hub.apps
+
+
+def test_a_change_of_an_app_ends_no_session(harness: Harness) -> None:
+    deleted: list[str] = []
+    harness.node.parts.tenants.on_delete.append(deleted.append)
+    harness.node.parts.tenants.change("shop", {"max_channels": 3})
+    assert deleted == []
+
+
+def test_a_file_whose_app_is_deleted_during_the_upload_is_not_stored(
+    harness: Harness, waits: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = harness.node.parts
+    receive = parts.uploads.receive
+
+    def receive_late(*arguments: Any) -> Any:
+        delete(harness)
+        return receive(*arguments)
+
+    monkeypatch.setattr(parts.uploads, "receive", receive_late)
+    status, answer = upload(harness)
+    assert (status, answer["code"]) == (404, "unknown_app")
+    assert parts.store.contents("shop").uploads == 0
+
+
+def test_rows_are_deleted_after_the_last_review_of_a_message(harness: Harness, waits: list[float]) -> None:
+    webhook = {"secret": "x" * 20, "review_url": "http://127.0.0.1:9/", "review_seconds": 20.0}
+    harness.node.parts.tenants.change("shop", {"webhook": webhook})
+    delete(harness)
+    assert waits == [60.0 * 1.5 + 20.0]

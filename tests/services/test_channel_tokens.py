@@ -1,0 +1,158 @@
+"""Tokens of clients of Centrifugo: of connections, which need neither app nor end, and of subscriptions."""
+
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from msgspec import UNSET
+
+from imserver.auth.channel_tokens import connection_claims, read_channel_token
+from imserver.auth.tokens import (
+    MAX_TOKEN_CHARACTERS,
+    SKEW_SECONDS,
+    BadKey,
+    BadToken,
+    Claims,
+    TokenExpired,
+    load_keys,
+    read_bare_token,
+)
+from imserver.config.settings import JwtSettings
+from tests.services.test_tokens import RSA, SECRET, pem
+
+LONG_SECRET = SECRET * 2
+NOW = 1_800_000_000
+KEYS = load_keys((JwtSettings("HS256", SECRET),), b"server", "shop")
+CURVES = {"ES256": ec.SECP256R1(), "ES384": ec.SECP384R1(), "ES512": ec.SECP521R1()}
+
+
+def signed(key: str = SECRET, algorithm: str = "HS256", **claims: Any) -> str:
+    return jwt.encode(claims, key, algorithm)
+
+
+# --- algorithms ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("algorithm", ["HS384", "HS512"])
+def test_secrets_of_longer_hashes(algorithm: str) -> None:
+    keys = load_keys((JwtSettings(algorithm, LONG_SECRET),), b"server", "shop")  # type: ignore[arg-type]
+    made = signed(LONG_SECRET, algorithm, sub="ann")
+    assert read_bare_token(made, keys, NOW, "shop").user == "ann"
+    with pytest.raises(BadToken):
+        read_bare_token(signed(LONG_SECRET, "HS256", sub="ann"), keys, NOW, "shop")
+
+
+@pytest.mark.parametrize("algorithm", ["RS256", "RS384", "RS512"])
+def test_rsa_with_any_hash(algorithm: str) -> None:
+    keys = load_keys((JwtSettings(algorithm, RSA[1]),), b"server", "shop")  # type: ignore[arg-type]
+    assert read_bare_token(signed(RSA[0], algorithm, sub="ann"), keys, NOW, "shop").user == "ann"
+
+
+@pytest.mark.parametrize("algorithm", CURVES)
+def test_elliptic_curves(algorithm: str) -> None:
+    private, public = pem(ec.generate_private_key(CURVES[algorithm]))
+    keys = load_keys((JwtSettings(algorithm, public),), b"server", "shop")  # type: ignore[arg-type]
+    assert read_bare_token(signed(private, algorithm, sub="ann"), keys, NOW, "shop").user == "ann"
+
+
+@pytest.mark.parametrize("algorithm", ["HS384", "HS512"])
+@pytest.mark.parametrize("key", ["short", RSA[1]])
+def test_a_secret_must_be_one(algorithm: str, key: str) -> None:
+    with pytest.raises(BadKey):
+        load_keys((JwtSettings(algorithm, key),), b"server", "shop")  # type: ignore[arg-type]
+
+
+# --- connections --------------------------------------------------------------------------------------------
+
+
+def test_a_token_without_app_and_end_is_for_the_app_that_is_asked() -> None:
+    assert read_bare_token(signed(sub="ann"), KEYS, NOW, "shop") == Claims("ann", "shop", 0)
+    made = signed(sub="ann", app="bank", exp=NOW + 5)
+    assert read_bare_token(made, KEYS, NOW, "shop") == Claims("ann", "bank", NOW + 5)
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"sub": "ann", "exp": NOW - 1},
+        {"sub": "ann", "exp": NOW},
+        {"sub": "ann", "exp": -1},
+        {"sub": "ann", "nbf": NOW + SKEW_SECONDS + 1},
+        {"sub": "ann", "channel": "news"},
+        {"sub": "ann", "exp": "soon"},
+        {"sub": 5},
+        {"sub": "ann", "app": []},
+    ],
+)
+def test_a_token_of_another_time_or_kind_is_refused(claims: dict[str, Any]) -> None:
+    made = jwt.encode({"sub": "", **claims}, SECRET) if isinstance(claims["sub"], str) else None
+    with pytest.raises(BadToken):
+        read_bare_token(made or raw(claims), KEYS, NOW, "shop")
+
+
+def raw(claims: dict[str, Any]) -> str:
+    """A token whose claims PyJWT would not sign."""
+    from jwt.api_jws import PyJWS
+    from msgspec import json
+
+    return PyJWS().encode(json.encode(claims), SECRET, "HS256")
+
+
+def test_an_unsigned_token_is_refused() -> None:
+    header, payload, _ = signed(sub="ann").split(".")
+    for made in ("", "x", f"{header}.{payload}.", jwt.encode({"sub": "ann"}, "", "none")):
+        with pytest.raises(BadToken):
+            read_bare_token(made, KEYS, NOW, "shop")
+    with pytest.raises(BadToken):
+        read_bare_token("x" * (MAX_TOKEN_CHARACTERS + 1), KEYS, NOW, "shop")
+
+
+def test_what_a_connection_token_says_beyond_its_user() -> None:
+    made = signed(
+        sub="ann",
+        info={"name": "Ann"},
+        channels=["news", "talk"],
+        subs={"talk": {"info": 1, "data": {"x": 2}}, "past": {}},
+    )
+    claims = connection_claims(made)
+    assert bytes(claims.info) == b'{"name":"Ann"}'  # type: ignore[arg-type]
+    assert claims.subscriptions.keys() == {"news", "talk", "past"}
+    assert bytes(claims.subscriptions["talk"].data) == b'{"x":2}'  # type: ignore[arg-type]
+    assert claims.subscriptions["news"].info is UNSET
+
+
+@pytest.mark.parametrize("made", ["", "a.b", "a.b.c", "a.b.c.d", "a.é.c", "a." + "e" * 9000 + ".c"])
+def test_what_is_no_token_has_no_claims(made: str) -> None:
+    with pytest.raises(BadToken):
+        connection_claims(made)
+
+
+# --- subscriptions ------------------------------------------------------------------------------------------
+
+
+def test_a_subscription_token_names_user_and_channel() -> None:
+    claims = read_channel_token(signed(sub="ann", channel="news", exp=NOW + 9, info=[1]), KEYS, NOW)
+    assert (claims.sub, claims.channel, claims.expires_at) == ("ann", "news", NOW + 9)
+    assert bytes(claims.info) == b"[1]"  # type: ignore[arg-type]
+    assert read_channel_token(signed(channel="news"), KEYS, NOW).expires_at == 0
+
+
+def test_an_expired_subscription_token_may_be_replaced() -> None:
+    with pytest.raises(TokenExpired):
+        read_channel_token(signed(sub="ann", channel="news", exp=NOW - 1), KEYS, NOW)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        signed(LONG_SECRET, sub="ann", channel="news"),
+        signed(sub="ann", channel="news", nbf=NOW + SKEW_SECONDS + 1),
+        signed(channel=5),
+        "",
+    ],
+)
+def test_a_wrong_subscription_token_is_refused(made: str) -> None:
+    with pytest.raises(BadToken) as bad:
+        read_channel_token(made, KEYS, NOW)
+    assert not isinstance(bad.value, TokenExpired)

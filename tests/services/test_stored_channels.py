@@ -1,0 +1,295 @@
+"""Channels whose history is the message log: in its order, on all nodes, without hole or double."""
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+import gevent
+import pytest
+from gevent.event import Event as Signal
+
+from imserver.cluster.history import Position
+from imserver.config.settings import ChannelSettings
+from imserver.model import ChannelPart, Event, Outcome, StreamPart
+from imserver.services.channels import stored as stored_channels
+from imserver.services.channels.channels import Subscribed
+from imserver.services.channels.members import ChannelRefused, Publication
+from imserver.services.channels.stored import Published, draft_of
+from imserver.storage.log.contract import Draft
+from imserver.transport.connection import Connection
+from tests.hub.test_channels import texts
+from tests.services.memory_log import MemoryStore, Shelf
+from tests.services.messaging_harness import APP, Node
+from tests.transport.harness import Client, turn, until
+
+NEWS = "news:1"
+EPOCH = MemoryStore.id[:8]
+
+
+class ChannelNode(Node):
+    """A node whose channels in the namespace ``news`` are stored."""
+
+    channel_settings: ClassVar = {"news": ChannelSettings(history="log"), "live": ChannelSettings()}
+
+
+@pytest.fixture
+def node() -> Iterator[ChannelNode]:
+    with ChannelNode() as node:
+        yield node
+
+
+@pytest.fixture
+def nodes() -> Iterator[tuple[ChannelNode, ChannelNode]]:
+    shelf = Shelf()
+    with ChannelNode(shelf) as one, ChannelNode(shelf) as two:
+        one.peers, two.peers = [two], [one]
+        yield one, two
+
+
+def event(text: str, id: str = "") -> Event:
+    return Event("msg", "shop", text, id)
+
+
+def publish(node: Node, *said: str, channel: str = NEWS) -> list[int]:
+    """Publish these texts; their offsets."""
+    positions = [node.channels.publish_event(APP, channel, event(text)).position for text in said]
+    assert all(position is not None and position.epoch == EPOCH for position in positions)
+    return [position.offset for position in positions if position is not None]
+
+
+def subscribe(node: Node, connection: Connection, since: Position | None = None) -> Subscribed:
+    answers: list[Subscribed] = []
+    node.channels.subscribe(connection, NEWS, answers.append, since)
+    assert len(answers) == 1
+    return answers[0]
+
+
+def subscriber(
+    node: Node, user: str = "ann", since: Position | None = None
+) -> tuple[Connection, Client, Subscribed]:
+    connection, client = node.login(APP, user)
+    return connection, client, subscribe(node, connection, since)
+
+
+def said(subscribed: Subscribed) -> list[str]:
+    return [each.text for each in subscribed.publications]
+
+
+def test_offsets_are_ids_of_the_log_and_a_client_that_comes_back_gets_what_it_missed(
+    node: ChannelNode,
+) -> None:
+    connection, client, first = subscriber(node)
+    assert (first.position, first.recovered) == (Position(EPOCH, 0), False)
+    assert publish(node, "one") == [1]
+    assert publish(node, "elsewhere", channel="news:2") == [2]
+    assert publish(node, "two") == [3]
+    assert texts(client) == [["one", "two"]]
+    assert node.channels.unsubscribe(connection, NEWS)
+    assert publish(node, "three", "four") == [4, 5]
+    again = subscribe(node, connection, Position(EPOCH, 1))
+    assert said(again) == ["two", "three", "four"]
+    assert (again.recovered, again.position) == (True, Position(EPOCH, 5))
+    publish(node, "five")
+    assert texts(client) == [["five"]]
+
+
+@pytest.mark.parametrize("since", [Position("other", 1), Position(EPOCH, 3)])
+def test_a_position_of_another_log_is_not_recovered(node: ChannelNode, since: Position) -> None:
+    publish(node, "one")
+    assert not subscriber(node, since=since)[2].recovered
+
+
+def test_a_client_that_missed_too_much_must_reload(
+    node: ChannelNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stored_channels, "MAX_RECOVERED", 2)
+    publish(node, "one", "two", "three")
+    _, client, subscribed = subscriber(node, since=Position(EPOCH, 0))
+    assert not subscribed.recovered
+    assert subscriber(node, "bob", since=Position(EPOCH, 1))[2].recovered
+    publish(node, "four")
+    assert texts(client) == [["four"]]
+
+
+def test_what_is_committed_while_a_client_reads_arrives_once(node: ChannelNode) -> None:
+    publish(node, "one")
+    node.log.answering = reading = Signal()
+    connection, client = node.login(APP, "ann")
+    answers: list[Subscribed] = []
+    gevent.spawn(node.channels.subscribe, connection, NEWS, answers.append, Position(EPOCH, 0))
+    turn()
+    publish(node, "two", "three")
+    reading.set()
+    until(lambda: answers)
+    publish(node, "four")
+    assert said(answers[0]) + [text for row in texts(client) for text in row] == [
+        "one",
+        "two",
+        "three",
+        "four",
+    ]
+
+
+def test_every_node_delivers_in_the_order_of_the_log(nodes: tuple[ChannelNode, ChannelNode]) -> None:
+    one, two = nodes
+    _, ann, _ = subscriber(one, "ann")
+    _, bob, _ = subscriber(two, "bob")
+    for number in range(10):
+        publish(nodes[number % 2], str(number))
+    expected = [[str(number) for number in range(10)]]
+    until(lambda: len(bob.payloads()) >= 10)
+    assert texts(ann) == texts(bob) == expected
+
+
+def test_a_node_reads_what_no_other_node_has_sent_it(nodes: tuple[ChannelNode, ChannelNode]) -> None:
+    one, two = nodes
+    _, bob, _ = subscriber(two, "bob")
+    one.wire = lambda _first, _last: False
+    publish(one, "lost on the way")
+    assert texts(bob) == [[]]
+    one.wire = lambda _first, _last: True
+    publish(one, "arrived")
+    until(lambda: len(bob.payloads()) >= 2)
+    assert texts(bob) == [["lost on the way", "arrived"]]
+
+
+def test_a_subscriber_that_has_read_ahead_of_its_node_receives_nothing_twice(
+    nodes: tuple[ChannelNode, ChannelNode],
+) -> None:
+    one, two = nodes
+    subscriber(two, "bob")
+    one.wire = lambda _first, _last: False
+    publish(one, "one")
+    _, ann, subscribed = subscriber(two, "ann", since=Position(EPOCH, 0))
+    assert said(subscribed) == ["one"]
+    two.messaging.follower.expect(APP, 1)
+    until(lambda: two.messaging.follower.position(APP) == 1)
+    one.wire = lambda _first, _last: True
+    publish(one, "two")
+    until(lambda: ann.payloads())
+    assert texts(ann) == [["two"]]
+
+
+def test_an_app_is_followed_while_a_stored_channel_has_subscribers(node: ChannelNode) -> None:
+    connection, _, _ = subscriber(node)
+    follower = node.messaging.follower
+    follower.forget_unwanted(APP)
+    assert follower.follows(APP)
+    node.channels.unsubscribe(connection, NEWS)
+    follower.forget_unwanted(APP)
+    assert not follower.follows(APP)
+
+
+def test_publications_of_other_ways_are_stored_and_notices_are_not(node: ChannelNode) -> None:
+    _, client, _ = subscriber(node)
+    publications = [
+        Publication(NEWS, event("one")),
+        Publication("live:1", event("live")),
+        Publication(NEWS, event("two")),
+        Publication(NEWS, Event("left", "eve", "bye")),
+    ]
+    outcomes = node.channels.publish_each(APP, publications)
+    assert outcomes == [Outcome.SENT, Outcome.NOT_SENT, Outcome.SENT, Outcome.SENT]
+    page = node.channels.history(APP, NEWS, limit=-1)
+    assert [each.text for each in page.publications] == ["one", "two"]
+    assert node.channels.publish_event(APP, NEWS, event("unstored"), with_history=False).position is None
+    assert page.position == node.channels.history(APP, NEWS).position
+    assert client.payloads()
+
+
+def test_a_connection_that_the_back_end_subscribes_receives_from_the_log(node: ChannelNode) -> None:
+    connection, client = node.login(APP, "ann")
+    assert node.channels.join(APP, NEWS, connection)
+    publish(node, "one")
+    assert texts(client) == [["one"]]
+
+
+def test_users_and_a_connection_are_left_out(nodes: tuple[ChannelNode, ChannelNode]) -> None:
+    one, two = nodes
+    own, ann, _ = subscriber(one, "ann")
+    _, bob, _ = subscriber(two, "bob")
+    _, cid, _ = subscriber(two, "cid")
+    one.channels.publish_event(APP, NEWS, event("x"), except_users=("bob",), except_connection=own)
+    until(lambda: cid.payloads())
+    assert (texts(ann), texts(bob), texts(cid)) == ([[]], [[]], [["x"]])
+
+
+def test_an_id_is_stored_once_in_each_channel(node: ChannelNode) -> None:
+    _, client, _ = subscriber(node)
+    ask = [(NEWS, "a"), (NEWS, "a"), ("news:2", "a"), (NEWS, "b")]
+    found = [node.channels.publish_event(APP, channel, event("x", id)).position for channel, id in ask]
+    assert [position.offset for position in found if position is not None] == [1, 1, 2, 3]
+    assert texts(client) == [["x", "x"]]
+    again = node.channels.publish_event(APP, NEWS, event("x", "shown"), key="a")
+    assert again == Published(Outcome.REPEATED, Position(EPOCH, 1))
+
+
+def test_without_the_database_nothing_is_published_or_subscribed(node: ChannelNode) -> None:
+    node.log.away = True
+    with pytest.raises(ChannelRefused) as refused:
+        node.channels.publish_event(APP, NEWS, event("x"))
+    assert refused.value.reason == "unavailable"
+    assert node.channels.publish_each(APP, [Publication(NEWS, event("x"))]) == [Outcome.FAILED]
+    connection, _ = node.login(APP, "ann")
+    with pytest.raises(ChannelRefused) as refused:
+        subscribe(node, connection)
+    assert refused.value.reason == "unavailable"
+    assert node.channels.channels_of(connection) == ()
+
+
+def test_an_invalid_publication_is_refused_and_the_history_cannot_be_removed(node: ChannelNode) -> None:
+    with pytest.raises(ChannelRefused) as refused:
+        node.channels.publish_event(APP, NEWS, Event("msg", "x" * 256, "too long a sender"))
+    assert refused.value.reason == "limit"
+    with pytest.raises(ChannelRefused) as refused:
+        node.channels.remove_history(APP, NEWS)
+    assert refused.value.reason == "not_available"
+
+
+def test_a_channel_that_becomes_stored_is_delivered_from_the_log(node: ChannelNode) -> None:
+    node.channel_settings = {}
+    connection, client = node.login(APP, "ann")
+    node.channels.join(APP, NEWS, connection)
+    node.channel_settings = ChannelNode.channel_settings
+    checking = gevent.spawn(node.channels.run)
+    try:
+        until(lambda: node.messaging.follower.follows(APP), 10)
+    finally:
+        checking.kill()
+    publish(node, "one")
+    assert texts(client) == [["one"]]
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        Event("msg", "ann", "text"),
+        Event("msg", "ann", "", "id", "text", b'{"a":1}'),
+        Event("msg", "", "", "id", "order", b"[1]"),
+        Event("msg", "ann", "x", type="a-name-of-an-event-that-the-log-would-not-take"),
+    ],
+)
+def test_a_publication_is_read_as_it_was_published(node: ChannelNode, wanted: Event) -> None:
+    stream = StreamPart("s", 2, whole=True, done=True)
+    part = ChannelPart(NEWS, info=b'{"user":"ann"}', tags=b'{"lang":"en"}', stream=stream)
+    outcome = node.log.append(APP, [draft_of(Publication(NEWS, _with(wanted, part)))])[0]
+    found = node.channels.history(APP, NEWS, limit=1).publications[0]
+    assert found == _with(wanted, ChannelPart(NEWS, 1, EPOCH, part.info, part.tags, stream), found.time)
+    assert outcome is not None
+
+
+def test_a_message_whose_meta_is_of_somebody_else_is_a_publication_too(node: ChannelNode) -> None:
+    node.log.append(APP, [Draft(sender="ann", body=b"x", meta=b"[1]", room=NEWS)])
+    assert [each.text for each in node.channels.history(APP, NEWS, limit=9).publications] == ["x"]
+
+
+def _with(wanted: Event, part: ChannelPart, time: int = 0) -> Event:
+    return Event(
+        wanted.kind,
+        wanted.sender,
+        wanted.text,
+        wanted.id,
+        wanted.type,
+        wanted.data,
+        time=time,
+        channel=part,
+    )

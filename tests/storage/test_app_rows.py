@@ -1,0 +1,72 @@
+"""The rows of an app: none of its tables is forgotten."""
+
+from sqlalchemy import inspect
+
+from imserver.storage.app_rows import TABLES
+from imserver.storage.events import EventStore, NewEvent
+from imserver.storage.log.contract import Draft
+from imserver.storage.statements import PooledStatements
+
+from .conftest import OpenStore
+
+NOT_OF_AN_APP = {"alembic_version", "api_key", "app", "directory"}
+KEPT = {"event_feed", "log", "upload"}
+"""The heads of the logs and the feeds stay; uploads are deleted with their files."""
+
+
+def test_every_table_with_rows_of_apps_is_listed_with_its_key(url: str, open_store: OpenStore) -> None:
+    store = open_store(url)
+    store.add_app("shop", {})
+
+    def keys(sql: PooledStatements) -> dict[str, set[str]]:
+        found = inspect(sql.connection)
+        return {
+            table: set(found.get_pk_constraint(table)["constrained_columns"])
+            for table in found.get_table_names()
+        }
+
+    tables = store.read(keys)
+    assert set(TABLES) == set(tables) - NOT_OF_AN_APP - KEPT
+    for table, (_, key) in TABLES.items():
+        assert {column.strip('"') for column in key} == tables[table], table
+
+
+def test_an_app_is_deleted_and_created_again(url: str, open_store: OpenStore) -> None:
+    store = open_store(url)
+    assert store.add_app("shop", {"max_channels": 3})
+    assert not store.delete_app("tea")
+    assert store.delete_app("shop")
+    assert not store.delete_app("shop")
+    assert not store.change_app("shop", {"max_channels": 4})
+    assert store.is_deleted("shop")
+    assert store.add_app("shop", {})
+    assert not store.is_deleted("shop")
+    assert store.delete_app("shop")
+
+
+def test_a_deletion_that_is_still_running_spares_the_app_that_was_created_anew(
+    url: str, open_store: OpenStore
+) -> None:
+    store = open_store(url)
+    events = EventStore(store)
+    note = NewEvent("shop", "ann", "absent", b"{}")
+    store.add_app("shop", {})
+    assert events.append([note]) == {"shop": 1}
+    store.delete_app("shop")
+    store.delete_rows("shop")
+    store.add_app("shop", {})
+    assert events.append([note]) == {"shop": 2}, "no id is given again"
+    store.delete_rows("shop")
+    assert [event.id for event in events.read("shop", 0, 10)] == [2]
+    feed = events.claim({"shop": None}, "node", 10)["shop"]
+    assert (feed.last_id, feed.event_id) == (2, 1), "the feed began anew behind the old events"
+
+
+def test_the_messages_of_an_app_are_those_of_its_log(url: str, open_store: OpenStore) -> None:
+    store = open_store(url)
+    store.add_app("shop", {})
+    assert store.contents("shop").messages == 0
+    store.log().append("shop", [Draft(sender="a", to_user="b")] * 5)
+    assert store.contents("shop").messages == 5
+    store.log().expire("shop", more_than=2)
+    assert store.contents("shop").messages == 2

@@ -1,0 +1,214 @@
+"""`imserver outbox`: rows of a back end's table are pushed once, in order, whatever ends in between."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+import pytest
+
+from imserver.commands.outbox import push_rows
+from imserver.storage.outbox import OutboxRow, OutboxTable, OutboxUnavailable
+from imserver_client import Client, NotConnected, PushAnswer, RequestRefused
+from tests.conftest import StartServer
+from tests.docs.markdown import blocks
+from tests.ports import fixed_ports
+from tests.processes import ended_on_failure, spawn
+from tests.storage.conftest import _server
+from tests.storage.servers import DatabaseServer
+from tests.support import ROOT, Server, clean_environment, run_cli
+
+
+@pytest.fixture
+def database(database_servers: dict[str, DatabaseServer]) -> str:
+    """A new PostgreSQL database with the table."""
+    url = _server("postgresql", database_servers).new_url()
+    made = run_cli("outbox", "--database", url, "--create")
+    assert made.returncode == 0, made.stderr
+    assert run_cli("outbox", "--database", url, "--create").returncode == 0, "it may be made again"
+    return url
+
+
+def insert(database: str, *pushes: Any) -> None:
+    with psycopg.connect(database) as connection, connection.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO im_outbox (push) VALUES (%s)", [(json.dumps(push),) for push in pushes]
+        )
+
+
+def rows(database: str) -> list[tuple[Any, ...]]:
+    with psycopg.connect(database) as connection:
+        return connection.execute("SELECT id, refused FROM im_outbox ORDER BY id").fetchall()
+
+
+@contextmanager
+def outbox(database: str, server: Server) -> Iterator[subprocess.Popen[bytes]]:
+    """A running ``imserver outbox``."""
+    command = [sys.executable, "-m", "imserver", "outbox", "--url", server.http_url]
+    process = spawn(
+        command,
+        env=clean_environment(OUTBOX_DATABASE_URL=database),
+        stderr=subprocess.PIPE,
+        cwd=server.folder,
+    )
+    with ended_on_failure(process):
+        yield process
+        process.terminate()
+        _, errors = process.communicate(timeout=60)
+    assert b"Traceback" not in errors, errors
+
+
+def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def push(text: str, user: str = "ann", **more: Any) -> dict[str, Any]:
+    return {"app": "101", "user": user, "text": text, **more}
+
+
+def test_rows_arrive_once_and_in_order(start_server: StartServer, database: str) -> None:
+    server = start_server()
+    insert(database, *(push(f"before {number}") for number in range(50)))
+    with (
+        Client(server.ws_url, "101", "ann") as ann,
+        outbox(database, server) as process,
+    ):
+        texts = [ann.receive(60).text for _ in range(50)]
+        insert(database, *(push(f"after {number}") for number in range(50)))
+        texts += [ann.receive(60).text for _ in range(50)]
+        until(lambda: rows(database) == [])
+        assert process.poll() is None
+    assert texts == [f"{when} {number}" for when in ("before", "after") for number in range(50)]
+
+
+@pytest.mark.full
+def test_a_row_that_was_pushed_before_a_crash_is_not_delivered_twice(
+    start_server: StartServer, database: str
+) -> None:
+    server = start_server()
+    insert(database, push("once"))
+    with Client(server.ws_url, "101", "ann") as ann:
+        with outbox(database, server):
+            assert ann.receive(60).text == "once"
+            until(lambda: rows(database) == [])
+        # As if the process had ended between the push and its deletion.
+        with psycopg.connect(database) as connection:
+            connection.execute(
+                "INSERT INTO im_outbox (id, push) OVERRIDING SYSTEM VALUE VALUES (1, %s)",
+                (json.dumps(push("once")),),
+            )
+        insert(database, push("next"))
+        with outbox(database, server):
+            assert ann.receive(60).text == "next"
+            until(lambda: rows(database) == [])
+
+
+def test_what_the_server_refuses_is_marked_and_holds_nothing_up(
+    start_server: StartServer, database: str
+) -> None:
+    server = start_server()
+    bad = [{"app": "101"}, 7, push("x", colour="red"), {"app": "nowhere", "user": "ann", "text": "x"}]
+    insert(database, *bad, push("good"))
+    with Client(server.ws_url, "101", "ann") as ann, outbox(database, server):
+        assert ann.receive(60).text == "good"
+        until(lambda: len(rows(database)) == len(bad))
+    assert all(reason for _, reason in rows(database))
+
+
+@pytest.mark.full
+def test_a_second_process_waits_and_takes_over(start_server: StartServer, database: str) -> None:
+    server = start_server()
+    with Client(server.ws_url, "101", "ann") as ann, outbox(database, server) as first:
+        insert(database, push("one"))
+        assert ann.receive(60).text == "one"
+        with outbox(database, server):
+            first.kill()
+            first.wait(60)
+            insert(database, push("two"))
+            assert ann.receive(60).text == "two"
+
+
+@pytest.mark.full
+def test_it_waits_for_the_server(start_server: StartServer, database: str) -> None:
+    """Rows stay while the server is away, and go to one that is there again."""
+    config = {"app": fixed_ports()}
+    server = start_server(config=config)
+    server.stop()
+    insert(database, push("later"))
+    with outbox(database, server):
+        time.sleep(0.7)
+        assert len(rows(database)) == 1
+        again = start_server(config=config)
+        with Client(again.ws_url, "101", "ann") as ann:
+            # It may have been pushed, to nobody, before she came.
+            until(lambda: rows(database) == [])
+            insert(database, push("last"))
+            while ann.receive(60).text != "last":
+                pass
+
+
+def test_the_guide_inserts_a_row_in_its_own_transaction(start_server: StartServer, database: str) -> None:
+    (statements,) = blocks(ROOT / "docs" / "guides" / "outbox.md", "sql")
+    server = start_server()
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("CREATE TABLE orders (id int, state text)")
+        connection.execute("INSERT INTO orders VALUES (17, 'new')")
+        with Client(server.ws_url, "default", "ann") as ann, outbox(database, server):
+            connection.execute(statements.text)
+            event = ann.receive(60)
+    assert event.json() == {"id": 17, "state": "sent"}
+
+
+@pytest.mark.full
+def test_a_table_that_is_not_there_or_badly_named_is_refused(
+    database_servers: dict[str, DatabaseServer],
+) -> None:
+    url = _server("postgresql", database_servers).new_url()
+    with pytest.raises(ValueError, match="named by"):
+        OutboxTable(url, 'im"; DROP')
+    table = OutboxTable(url, "im_outbox")
+    with pytest.raises(OutboxUnavailable, match="does not exist"):
+        table.waiting(1)
+    table.close()
+    done = run_cli("outbox", "--database", "postgresql://nobody@127.0.0.1:1/x", "--create")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert run_cli("outbox").stderr == "imserver: no database: give --database or set OUTBOX_DATABASE_URL\n"
+
+
+class Server503:
+    """A publisher whose answers are prepared."""
+
+    def __init__(self, *outcomes: Any) -> None:
+        self._outcomes = iter(outcomes)
+
+    def publish(self, *_: Any, **__: Any) -> Any:
+        outcome = next(self._outcomes)
+
+        class Answer:
+            def result(self, _seconds: float) -> PushAnswer:
+                if isinstance(outcome, Exception):
+                    raise outcome
+                return PushAnswer(0, ())
+
+        return Answer()
+
+
+def test_no_row_overtakes_one_that_has_to_be_tried_again() -> None:
+    busy = RequestRefused(503, "busy", "later", True)
+    publisher: Any = Server503(None, busy, None)
+    outcome = push_rows(publisher, "t", [OutboxRow(number, b'{"app":"101"}') for number in (1, 2, 3)])
+    assert (outcome.pushed, outcome.refused) == ([1], [])
+    assert "busy" in outcome.again
+
+
+def test_a_lost_connection_is_no_refusal() -> None:
+    publisher: Any = Server503(NotConnected("gone"))
+    with pytest.raises(NotConnected):
+        push_rows(publisher, "t", [OutboxRow(1, b'{"app":"101"}')])

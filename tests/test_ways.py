@@ -1,0 +1,19 @@
+"""The ways of a push and of a stored message are as long as docs/architecture.md says."""
+
+import re
+import subprocess
+import sys
+
+from tests.processes import ended_on_failure, spawn
+from tests.support import ROOT
+
+
+def test_the_ways_have_as_many_modules_as_the_architecture_says() -> None:
+    process = spawn([sys.executable, "-m", "tests.ways"], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    with ended_on_failure(process):
+        printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    measured = dict(re.findall(r"^(push|stored message): (\d+) modules$", printed, re.MULTILINE))
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    told = dict(re.findall(r"A (push|stored message) enters (\d+) modules", page))
+    assert told == measured, printed
