@@ -26,6 +26,7 @@ def test_heads_and_bodies_are_whole() -> None:
     assert rest == b""
 
 
+@pytest.mark.full
 @pytest.mark.linux
 def test_the_worst_request_is_named_first() -> None:
     result = run("abuse", "--match", "POST /register, an ordinary", "--tries", "1", "--json")

@@ -39,6 +39,7 @@ def test_the_receiver_counts_repeats_and_inversions() -> None:
         receiver.close()
 
 
+@pytest.mark.full
 def test_events() -> None:
     report = found(
         "events", "--members", "4", "--rate", "50", "--seconds", "1", "--absent", "5", "--delay", "0"

@@ -126,6 +126,7 @@ def test_handshake(place: tuple[str, ...], way: tuple[str, ...]) -> None:
     assert figures["errors"] == 0
 
 
+@pytest.mark.full
 def test_streams(place: tuple[str, ...]) -> None:
     figures = found("streams", "--streams", "20", "--seconds", "0.5")["figures"]
     assert figures["pieces_per_second"] > 10

@@ -16,6 +16,7 @@ pytestmark = [pytest.mark.timeout(120), pytest.mark.needs("node", "esbuild", "ce
 HERE = Path(__file__).parent
 
 
+@pytest.mark.full
 def test_the_transports_of_centrifuge_js_in_a_browser(
     pair: Pair, start_server: StartServer, tmp_path: Path
 ) -> None:

@@ -105,6 +105,7 @@ def test_two_browsers_publish_and_see_each_other(pair: Pair, server: Server) -> 
     assert [offset for offset, *_ in log(late)] == ["1", "2", "3"]
 
 
+@pytest.mark.full
 def test_what_was_published_while_the_line_was_cut_is_recovered_once(pair: Pair, server: Server) -> None:
     first, second = open_page(pair[0], server, "demo:cut"), open_page(pair[1], server, "demo:cut", "zh")
     publish(second, "before")
@@ -127,6 +128,7 @@ def test_what_was_published_while_the_line_was_cut_is_recovered_once(pair: Pair,
     eventually(lambda: first.name in second.people, what="it is back for the other")
 
 
+@pytest.mark.full
 def test_the_page_says_when_publications_are_lost(pair: Pair, start_server: StartServer) -> None:
     channels = {"short": {"history_size": 1, "history_seconds": 60, "publish": "subscribers"}, "live": {}}
     server = start_server(config={"apps": {"default": {"channels": channels}}})
@@ -163,6 +165,7 @@ def test_the_page_names_the_setting_that_would_allow_it(pair: Pair, server: Serv
     assert page.focused.startswith("tea")
 
 
+@pytest.mark.full
 def test_with_keys_the_page_needs_a_token(pair: Pair, start_server: StartServer) -> None:
     pair.expects("401")
     channels = {"demo": {"publish": "subscribers", "subscribe": "anybody"}}
@@ -180,6 +183,7 @@ def test_with_keys_the_page_needs_a_token(pair: Pair, start_server: StartServer)
     assert "Authorization" in page.texts("#command")[0]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("language", "dark"), [("zh", True), ("en", False)])
 def test_the_page_fits_and_can_be_used_by_keyboard(
     pair: Pair, server: Server, language: str, dark: bool

@@ -76,6 +76,7 @@ def test_two_browsers_chat_with_each_other(pair: Pair, start_server: StartServer
     assert [name for name, _ in second.received] == [first.name]
 
 
+@pytest.mark.full
 def test_the_page_greets_and_names_who_is_there(pair: Pair, server: Server) -> None:
     first, second = chat(pair, server, 102)
     for page, other in ((first, second), (second, first)):
@@ -85,6 +86,7 @@ def test_the_page_greets_and_names_who_is_there(pair: Pair, server: Server) -> N
         assert page.texts("#people-count") == ["2"]
 
 
+@pytest.mark.full
 def test_who_enters_and_leaves_is_shown(pair: Pair, server: Server) -> None:
     first, second = chat(pair, server, 103)
     name = second.name
@@ -109,6 +111,7 @@ def test_a_crowd_that_enters_shares_a_line(pair: Pair, server: Server) -> None:
     assert len(page.notices) == 6  # of a crowd, the history keeps the first and the last
 
 
+@pytest.mark.full
 def test_rooms_are_apart_and_linked(pair: Pair, server: Server) -> None:
     first, second = chat(pair, server, 104)
     links = first.run(
@@ -137,6 +140,7 @@ def test_an_empty_text_is_not_sent(pair: Pair, server: Server) -> None:
     assert first.own == ["words"]
 
 
+@pytest.mark.full
 def test_hostile_names_and_texts_are_shown_as_text(pair: Pair, server: Server) -> None:
     first, second = chat(pair, server, 102)
     with logged_in(server, "<img src=x onerror>"[:19], 102):
@@ -336,6 +340,7 @@ def test_a_big_room_reads_its_list_each_minute(pair: Pair, start_server: StartSe
     eventually(lambda: page.texts("#people-count") == ["1"], what="the list of one")
 
 
+@pytest.mark.full
 def test_with_api_keys_the_page_works_and_nobody_else_pushes(pair: Pair, start_server: StartServer) -> None:
     server = start_server(
         config={"apps": OPEN, "api": {"keys": [{"key": "k" * 20, "scopes": ["push", "admin"]}]}}

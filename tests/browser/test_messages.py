@@ -125,6 +125,7 @@ def test_two_users_register_and_exchange_messages(pair: Pair, server: Server) ->
         assert len(page.notices) == 1, "the date, once"
 
 
+@pytest.mark.full
 def test_a_reload_keeps_the_login_and_shows_the_messages(pair: Pair, server: Server) -> None:
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
     page = ann.log_in(open_page(pair[0], server))
@@ -160,6 +161,7 @@ def test_a_long_conversation_loads_page_by_page(pair: Pair, server: Server) -> N
     assert page.texts(".older") == []
 
 
+@pytest.mark.full
 def test_messages_to_a_group_and_recalls(pair: Pair, server: Server) -> None:
     ann, bob, cat = (Account(server, name) for name in ("Ann", "Bob", "Cat"))
     first = ann.log_in(open_page(pair[0], server))
@@ -229,6 +231,7 @@ def test_an_expired_login_leads_to_the_login_form(pair: Pair, server: Server) ->
     assert page.texts("#login-note") == ["Your login has expired. Log in again"]
 
 
+@pytest.mark.full
 def test_the_page_shows_why_a_message_was_rejected_and_what_replaced_it(
     pair: Pair, start_server: StartServer
 ) -> None:

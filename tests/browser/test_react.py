@@ -122,6 +122,7 @@ def test_two_users_chat_on_pages_made_of_the_hooks(pair: Pair, start_server: Sta
     assert bob.texts("#error") == [""]
 
 
+@pytest.mark.full
 def test_a_page_shows_why_a_message_was_rejected(pair: Pair, start_server: StartServer, site: str) -> None:
     with Receiver() as receiver:
         receiver.reply = rejecting

@@ -109,6 +109,7 @@ def test_requests_are_tried_in_demo_mode(pair: Pair, start_server: StartServer) 
     assert answer_of(page, form)[0].startswith("200")
 
 
+@pytest.mark.full
 def test_a_key_stays_in_the_memory_of_the_page(pair: Pair, start_server: StartServer) -> None:
     pair.expects("401 (Unauthorized)")
     server = start_server(config=KEYS)

@@ -33,6 +33,7 @@ def test_it_shows_the_node_and_renews_itself(pair: Pair, start_server: StartServ
     assert page.overflow <= 0
 
 
+@pytest.mark.full
 def test_it_asks_for_a_key_and_keeps_it_in_the_tab_only(pair: Pair, start_server: StartServer) -> None:
     server = start_server(config={"api": {"keys": [{"key": KEY, "scopes": ["admin"]}]}})
     page = pair[0].open(f"{server.http_url}/status")

@@ -79,6 +79,7 @@ def test_two_pages_chat_one_to_one(pair: Pair, start_server: StartServer, http_s
     assert first.notices == second.notices == ["登录成功"]
 
 
+@pytest.mark.full
 def test_pages_chat_in_a_room_each_word_shown_once(pair: Pair, server: Server) -> None:
     first = in_service(pair[0].open(room_page(server, uid=1)))
     second = in_service(pair[1].open(room_page(server, uid=2, groups_id=1)))
@@ -172,6 +173,7 @@ def test_media_of_our_own_are_shown_and_others_are_links(pair: Pair, server: Ser
     assert [text for _, text in page.received[3:]] == ["javascript:alert(1)", "//example.com/a.png"]
 
 
+@pytest.mark.full
 def test_the_end_of_the_connection_is_shown_and_the_page_comes_back(
     pair: Pair, start_server: StartServer
 ) -> None:
@@ -194,6 +196,7 @@ def test_the_end_of_the_connection_is_shown_and_the_page_comes_back(
         page.has_received("用户:", "after")
 
 
+@pytest.mark.full
 def test_what_the_server_refuses_is_taken_back_and_shown(pair: Pair, start_server: StartServer) -> None:
     server = start_server(config={"limits": {"message_bytes": 300}})
     pair.expects("WebSocket connection to")
@@ -240,6 +243,7 @@ def test_a_page_that_is_loaded_again_shows_earlier_messages(pair: Pair, server: 
     assert page.own == []
 
 
+@pytest.mark.full
 def test_stored_messages_are_shown_once_by_a_tab_that_receives_them_twice(
     pair: Pair, start_server: StartServer
 ) -> None:

@@ -23,6 +23,7 @@ def home(server: Server, user: str, seconds: float = 600) -> str:
     return f"{server.http_url}/home/index?{urllib.parse.urlencode({'appID': 101, 'token': token})}"
 
 
+@pytest.mark.full
 def test_two_users_with_tokens_chat_in_their_own_names(pair: Pair, start_server: StartServer) -> None:
     server = start_server(config=CONFIG)
     first = pair[0].open(home(server, "安")).online()
@@ -35,6 +36,7 @@ def test_two_users_with_tokens_chat_in_their_own_names(pair: Pair, start_server:
     first.has_received("bob", "hello")
 
 
+@pytest.mark.full
 def test_the_next_user_of_a_tab_is_not_the_one_before(pair: Pair, start_server: StartServer) -> None:
     server = start_server(config=CONFIG)
     assert pair[0].open(home(server, "ann")).online().name == "ann"

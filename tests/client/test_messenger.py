@@ -308,6 +308,7 @@ def test_the_same_for_asyncio(server: Server) -> None:
     assert [each.seq for each in entries] == list(range(1, 21))
 
 
+@pytest.mark.full
 def test_an_asyncio_messenger_catches_up_after_a_restart(start_server: StartServer) -> None:
     config = {"app": fixed_ports()}
     first = start_server(config=config)

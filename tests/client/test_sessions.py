@@ -71,6 +71,7 @@ def test_requests_are_answered(server: Server) -> None:
         assert client.request("nonsense").code == 1010
 
 
+@pytest.mark.full
 def test_a_heartbeat_keeps_the_session(start_server: StartServer) -> None:
     server = start_server(config={"websocket": {"heartbeat_seconds": 3, "sweep_seconds": 0.2}})
     states: list[str] = []

@@ -233,6 +233,7 @@ def record_there(cluster: list[RedisServer], user: str) -> bool:
     return False
 
 
+@pytest.mark.full
 def test_a_redis_cluster_away_and_back(
     cluster: list[RedisServer], start_process: Callable[..., NodeProcess]
 ) -> None:

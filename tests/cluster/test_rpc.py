@@ -532,6 +532,7 @@ def test_a_stopped_node_sends_and_asks_no_more(nodes: Nodes) -> None:
         b.rpc.query(a.lease, "kind", b"", 0.2)
 
 
+@pytest.mark.full
 def test_killing_ends_everything_at_once(nodes: Nodes) -> None:
     before = greenlets()
     a, b = nodes.pair()

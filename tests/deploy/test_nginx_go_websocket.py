@@ -213,6 +213,7 @@ def test_a_bare_ws_on_this_port_is_refused_as_the_original_did(
     assert (first["code"], first["msg"], first["data"]) == (-1001, "系统ID不能为空", [])
 
 
+@pytest.mark.full
 @BOTH
 def test_a_back_end_is_known_by_the_address_that_nginx_saw(
     start: Start, text: str, nodes: tuple[str, str]

@@ -103,6 +103,7 @@ def test_nothing_is_done_before_the_login(server: Server, command: str) -> None:
         assert answered(client) == {"id": 7, "error": {"code": 101, "message": "unauthorized"}}
 
 
+@pytest.mark.full
 def test_who_does_not_log_in_is_closed_with_3502(server: Server) -> None:
     with Raw(server.ws) as client:
         client.upgrade(PATH)
@@ -112,6 +113,7 @@ def test_who_does_not_log_in_is_closed_with_3502(server: Server) -> None:
         assert found.close_code == 3502
 
 
+@pytest.mark.full
 def test_who_answers_no_ping_is_closed_with_3012(server: Server) -> None:
     with Raw(server.ws) as client:
         client.upgrade(PATH)

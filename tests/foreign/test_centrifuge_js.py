@@ -41,6 +41,7 @@ def test_centrifuge_js_with_json_and_with_protobuf(server: Server, names: str) -
     run_clients(server, server, names)
 
 
+@pytest.mark.full
 @pytest.mark.needs("redis-server")
 def test_streams_whose_commands_go_to_another_node(tmp_path_factory: pytest.TempPathFactory) -> None:
     with nodes_of(tmp_path_factory.mktemp("centrifugo-js"), 2, **CONFIG) as nodes:

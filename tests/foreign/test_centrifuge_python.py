@@ -125,6 +125,7 @@ def test_a_token_is_renewed_at_its_end(server: Server, protobuf: bool) -> None:
     run(scenario())
 
 
+@pytest.mark.full
 @json_first
 def test_pings_keep_a_silent_client_connected(server: Server, protobuf: bool) -> None:
     async def scenario() -> None:

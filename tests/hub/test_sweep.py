@@ -161,6 +161,7 @@ def test_a_peer_that_does_not_answer_a_ping_is_closed_and_one_that_does_is_not(s
         assert live.state == OPEN
 
 
+@pytest.mark.full
 def test_a_peer_that_sends_anything_need_not_answer_the_ping(spawned: list[Any]) -> None:
     with Harness(ping_seconds=0.01, pong_seconds=5.0) as harness:
         connection, client = harness.connect()

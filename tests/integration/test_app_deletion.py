@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.storage.bucket import ACCESS_KEY, NAME, REGION, SECRET_KEY, Standin, standing_in
 from tests.support import Address, eventually
 
@@ -36,6 +38,7 @@ def close_code(one: CmdClient) -> int | None:
     return frame.close_code
 
 
+@pytest.mark.full
 def test_all_nodes_close_the_sessions_and_deliver_nothing_more(tmp_path: Path) -> None:
     """While the receiver of the app hangs, and its next namesake begins anew."""
     hangs = False
@@ -78,6 +81,7 @@ def test_all_nodes_close_the_sessions_and_deliver_nothing_more(tmp_path: Path) -
         assert [each["sender"] for each in page["events"] if each["event"] == "message"] == ["kim"]
 
 
+@pytest.mark.full
 def test_files_in_a_bucket_go_with_their_app_even_if_it_fails_at_first(launch: Launch) -> None:
     with standing_in() as bucket:
         place = {

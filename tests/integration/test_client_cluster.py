@@ -411,6 +411,7 @@ def test_a_call_that_needs_a_silent_node_says_so(tmp_path_factory: pytest.TempPa
             eventually(lambda: is_online(nodes.http[0], system, one.id))
 
 
+@pytest.mark.full
 def test_without_redis_clients_are_driven_as_before(tmp_path_factory: pytest.TempPathFactory) -> None:
     with nodes_of(tmp_path_factory.mktemp("redis"), 2) as nodes:
         system = new_system(nodes.http[0])

@@ -395,6 +395,7 @@ def test_the_label_of_a_client_is_limited(server: Server, system: str) -> None:
 # --- pings --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 def test_a_client_is_pinged_and_closed_only_when_it_is_silent(launch: Launch, http_server: str) -> None:
     seconds = {"client_ping_seconds": 1, "client_silent_seconds": 4, "close_seconds": 1}
     server = launch(http_server, websocket=seconds)

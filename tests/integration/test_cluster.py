@@ -665,6 +665,7 @@ def test_a_node_that_joins_is_reached_at_once(cluster: Launch, app: int) -> None
             assert users(nodes.http[0], app) == ["ann", "bob"]
 
 
+@pytest.mark.full
 def test_a_stopping_node_reports_all_exits_and_leaves_at_once(cluster: Launch, app: int) -> None:
     nodes = cluster(2)
     with ExitStack() as stack:
@@ -705,6 +706,7 @@ def test_a_node_with_another_secret_does_not_start(cluster: Launch) -> None:
     assert len(leases(nodes.servers[0])) == 1
 
 
+@pytest.mark.full
 def test_without_a_redis_at_the_start_a_node_works_alone_and_joins_later(cluster: Launch, app: int) -> None:
     nodes = cluster(1)
     nodes.servers[0].stop()

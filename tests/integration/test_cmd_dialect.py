@@ -401,6 +401,7 @@ def test_a_connection_that_never_logs_in_is_closed_too(hasty: Server) -> None:
         one.ended()
 
 
+@pytest.mark.full
 def test_heartbeats_keep_a_session_and_pings_do_not(hasty: Server) -> None:
     with (
         logged_in(hasty.ws, "beating", 102) as beating,

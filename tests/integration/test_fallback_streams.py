@@ -133,6 +133,7 @@ def test_commands_in_requests_are_answered_on_the_stream(server: Server, path: s
         assert [client.next("subscribe")["id"] for _ in ids] == list(range(3, 10))
 
 
+@pytest.mark.full
 @pytest.mark.both_servers
 def test_a_client_that_answers_pings_stays_and_another_is_closed(server: Server) -> None:
     with connected(server) as client, connected(server, "/connection/sse") as silent:

@@ -156,6 +156,7 @@ def target(launch: Launch, http_server: str) -> Server:
     )
 
 
+@pytest.mark.full
 def test_five_thousand_broken_streams_do_not_affect_others(target: Server) -> None:
     """FUZZ_SEED repeats a run."""
     seed = int(os.environ.get("FUZZ_SEED") or random.SystemRandom().randrange(1 << 32))

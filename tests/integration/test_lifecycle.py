@@ -74,6 +74,7 @@ def test_a_message_accepted_before_the_drain_arrives_before_the_close(node: Serv
     assert node.process.wait(40) == 0
 
 
+@pytest.mark.full
 def test_readiness_says_503_while_the_server_waits_to_drain(launch: Launch, http_server: str) -> None:
     node = launch(http_server, drain={"delay_seconds": 8, "close_seconds": 0})
     with logged_in(node.ws, "u", 101) as one:

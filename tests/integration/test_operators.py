@@ -95,6 +95,7 @@ def test_with_keys_metrics_are_a_problem_for_strangers(start_server: StartServer
     assert get(server.http, "/gateway").json == {"url": "ws://127.0.0.1/acc"}
 
 
+@pytest.mark.full
 def test_a_gateway_that_drains_is_recommended_no_more(tmp_path_factory: pytest.TempPathFactory) -> None:
     settings = {"server": {"public_ws_url": FIRST}, "drain": {"delay_seconds": 8}}
     with nodes_of(tmp_path_factory.mktemp("cluster"), 1, **settings) as nodes:

@@ -230,6 +230,7 @@ def test_the_originals_own_configuration_opens_its_ports(launch: Launch, http_se
     assert "mysql.dns has no effect" in server.log_text + server.output
 
 
+@pytest.mark.full
 def test_a_connection_through_which_nothing_passes_is_closed(launch: Launch, http_server: str) -> None:
     server = launch(
         http_server,

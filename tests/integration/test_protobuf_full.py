@@ -206,6 +206,7 @@ def test_a_group_is_refused_to_who_is_no_member_and_the_number_is_used_up(
     assert acked(ann.output())[0] == 2
 
 
+@pytest.mark.full
 def test_a_question_that_cannot_be_answered_is_refused_by_its_kind(
     two: tuple[ProtobufClient, ProtobufClient],
 ) -> None:

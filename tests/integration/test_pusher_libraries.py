@@ -75,6 +75,7 @@ def test_events_arrive(client: Client, back_end: pusher.Pusher) -> None:
         assert eventually(lambda channel=channel: client.received(channel, "sold")) == [wanted]
 
 
+@pytest.mark.full
 def test_the_sender_is_left_out(client: Client, back_end: pusher.Pusher) -> None:
     client.subscribe("news")
     back_end.trigger("news", "one", "x", client.pusher.connection.socket_id)

@@ -220,6 +220,7 @@ def test_files_are_reviewed_before_they_are_accepted(harness: Harness) -> None:
 # --- without an answer --------------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 def test_without_an_answer_the_setting_decides_and_nobody_else_waits(harness: Harness) -> None:
     one, receiver = harness
 

@@ -176,6 +176,7 @@ def poor(launch: Launch, http_server: str) -> Server:
     )
 
 
+@pytest.mark.full
 @pytest.mark.both_servers
 def test_above_the_budget_of_the_node_the_largest_outbox_is_closed_first(poor: Server) -> None:
     with contextlib.ExitStack() as stack:
@@ -317,6 +318,7 @@ def test_a_client_that_does_not_log_in_where_it_must_is_closed(launch: Launch, h
         assert member.ask_cmd("ping")[2] == "pong"
 
 
+@pytest.mark.full
 def test_pings_of_the_server_find_dead_peers(launch: Launch, http_server: str) -> None:
     server = launch(
         http_server,

@@ -143,6 +143,7 @@ def test_an_ordinary_server_makes_no_database(launch: Launch, http_server: str) 
     assert sorted(path.name for path in (server.folder / "data").iterdir()) == ["lock", "secret"]
 
 
+@pytest.mark.full
 def test_a_file_that_somebody_has_locked_is_a_temporary_error_and_delays_no_end(
     launch: Launch, http_server: str
 ) -> None:

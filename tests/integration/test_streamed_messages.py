@@ -218,6 +218,7 @@ def test_a_batch_may_have_streams(server: Server) -> None:
     assert results[1]["body"]["status"] == "closed"
 
 
+@pytest.mark.full
 def test_a_stream_of_a_killed_node_ends_for_subscribers_of_others(tmp_path: Path) -> None:
     """Pieces through any node; the first node is killed, and the message is closed, once."""
     channel = "past:killed"

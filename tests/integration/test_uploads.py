@@ -480,7 +480,7 @@ def test_a_file_is_removed_if_its_issuer_goes_away_while_it_comes(own_server: Se
         good(own_server.http, "apps/create", {"app": app, "settings": {"jwt": [row]}}, key=ADMIN)
         with Raw(own_server.http) as raw:
             raw.send(head(10, key=proof, app=app) + b"12345")
-            eventually(lambda: kept_arriving(own_server) == 1, 5, "a file under way")
+            eventually(lambda: kept_arriving(own_server) == 1, what="a file under way")
             row["jwks_url"] = f"{site}/gone"
             good(own_server.http, "apps/set", {"app": app, "settings": {"jwt": [row]}}, key=ADMIN)
             raw.send(b"67890")
@@ -554,6 +554,7 @@ def test_a_disk_that_is_full_takes_nothing(launch: Launch, http_server: str) -> 
     assert "the disk of the folder of uploads is full" in server.log_text
 
 
+@pytest.mark.full
 def test_a_server_that_stops_waits_for_no_file_that_is_still_coming(launch: Launch, http_server: str) -> None:
     server = launch(http_server, uploads={"min_free_bytes": 0})
     with Raw(server.http) as raw:

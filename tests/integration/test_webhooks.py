@@ -244,6 +244,7 @@ def test_what_clients_send_to_be_stored_is_reported_once(
     ]
 
 
+@pytest.mark.full
 def test_what_a_back_end_does_not_take_is_sent_again_until_it_does(
     launch: Launch, http_server: str, receiver: Receiver
 ) -> None:

@@ -36,6 +36,7 @@ def test_the_clients_of_pusher(start_server: StartServer, http_server: str) -> N
     run_node("--test-force-exit", str(HERE / "pusher.test.mjs"), PUSHER_PLACE=json.dumps(place))
 
 
+@pytest.mark.full
 def test_pusher_js_comes_back_after_a_restart(start_server: StartServer, tmp_path: Path) -> None:
     config = {"app": fixed_ports(), "apps": {"shop": {"pusher": PUSHER}}}
     server = start_server(config=config)

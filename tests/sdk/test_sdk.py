@@ -36,6 +36,7 @@ def test_the_sdk_against_a_real_server(server: Server) -> None:
     run_node(str(HERE / "server.test.mjs"), IM_HTTP=server.http_url, IM_WS=server.ws_url)
 
 
+@pytest.mark.full
 def test_the_sdk_comes_back_after_a_restart(start_server: StartServer, tmp_path: Path) -> None:
     config = {"app": fixed_ports()}
     server = start_server(config=config)

@@ -65,6 +65,7 @@ def test_a_body_that_does_not_come_is_given_up(start_server: StartServer) -> Non
             raw.ended()
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_a_body_that_drips_is_given_up(start_server: StartServer) -> None:
     """Each byte comes before the silence is too long, and together they are too few."""

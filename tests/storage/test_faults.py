@@ -18,6 +18,7 @@ from .conftest import OpenStore
 from .servers import DatabaseServer
 
 
+@pytest.mark.full
 def test_a_server_that_was_killed_is_a_temporary_error_and_is_found_again(
     own_database: DatabaseServer, open_store: OpenStore
 ) -> None:

@@ -113,6 +113,7 @@ def test_a_row_that_the_database_refuses_costs_the_others_nothing(
     assert [entry.body for entry in log.read(APP, 1, 10)] == [b"one", b"two"]
 
 
+@pytest.mark.full
 def test_who_waits_too_long_for_other_writers_has_stored_nothing(
     open_store: OpenStore, tmp_path: Path
 ) -> None:
@@ -140,6 +141,7 @@ def test_a_closed_store_takes_nothing_more(open_store: OpenStore) -> None:
         log.append(APP, [Draft(sender="a", to_user="b")])
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("stored", [True, False])
 def test_who_cannot_wait_for_a_commit_learns_later_what_became_of_it(
     url: str, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch, stored: bool

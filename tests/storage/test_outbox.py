@@ -110,6 +110,7 @@ def test_a_row_that_was_pushed_before_a_crash_is_not_delivered_twice(
             until(lambda: rows(database) == [])
 
 
+@pytest.mark.full
 def test_what_the_server_refuses_is_marked_and_holds_nothing_up(
     start_server: StartServer, database: str
 ) -> None:

@@ -60,6 +60,7 @@ def run(code: str, *arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("engine", SLOW)
 def test_a_slow_query_does_not_hold_up_the_loop(
     engine: str, database_servers: dict[str, DatabaseServer], tmp_path: Path

@@ -147,6 +147,7 @@ def test_handshakes_that_wait_in_the_queue_of_a_killed_node_are_served_by_the_ne
     )
 
 
+@pytest.mark.full
 def test_while_a_node_is_killed_and_started_again_clients_get_in(start_family: StartFamily) -> None:
     family = start_family(processes=2)
     with Stream(family) as stream:
