@@ -42,7 +42,7 @@ def test_a_suite_is_compared_row_by_row(calls: list[tuple[Any, str]], tmp_path: 
 @pytest.mark.full
 @pytest.mark.linux
 def test_this_tree_against_itself(tmp_path: Any) -> None:
-    words = ("echo", "--connections", "5", "--seconds", "0.1")
+    words = ("echo", "--connections", "5", "--seconds", "0.5")
     result = run("versus", "--pairs", "1", "--json", str(ROOT), *words)
     assert result.exit_code in (0, 1), result.output
     assert result.stdout, result.output

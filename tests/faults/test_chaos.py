@@ -53,5 +53,5 @@ def test_subscribers_of_channels_miss_nothing_without_notice(more: tuple[str, ..
     assert found["faults"] == {}, (counted, found["faults"], notes)
     assert notes["calm"]
     assert figures["acknowledged"] == figures["publications"] > 20
-    assert figures["recoveries"] > 0
-    assert figures["reloads"] > 0
+    # Which of the two depends on the fault: who loses a connection comes back by one of them.
+    assert figures["recoveries"] + figures["reloads"] > 0
