@@ -14,26 +14,37 @@ PACKAGES: Final = ("js", "react")
 """Folders in sdk/ that are npm packages."""
 NODE_FLAGS: Final = ("--no-warnings", "--experimental-websocket")
 """Node 20 hides its WebSocket behind a flag."""
+MOST_SECONDS: Final = 250
+"""Time after which a program is ended."""
+NODE_SECONDS: Final = 220
+"""Time after which node's test runner ends a file, and says which tests have passed."""
 
 
 def run(command: Sequence[str], folder: Path | None = None, **environment: str) -> str:
-    """Run a program; a failure shows what it printed. Returns its output."""
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-        env={**os.environ, **environment},
-    )
+    """Run a program; a failure or a time-out shows what it printed. Returns its output."""
+    try:
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=MOST_SECONDS,
+            check=False,
+            env={**os.environ, **environment},
+        )
+    except subprocess.TimeoutExpired as late:
+        for output in (late.stdout, late.stderr):  # bytes, whatever ``text`` says
+            if isinstance(output, bytes):
+                print(output.decode("utf-8", "replace")[-8000:])
+        raise
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr
     return done.stdout
 
 
 def run_node(*arguments: str, **environment: str) -> None:
     """Run node's test runner."""
-    shown = run([require("node"), *NODE_FLAGS, "--test", *arguments], **environment)
+    timeout = f"--test-timeout={NODE_SECONDS * 1000}"
+    shown = run([require("node"), *NODE_FLAGS, "--test", timeout, *arguments], **environment)
     assert "pass 0" not in shown
 
 
