@@ -27,7 +27,7 @@ from imserver.model import ChannelPart, Event, Outcome
 from imserver.protocol.centrifuge import ClientView, HistoryResult
 from imserver.services.channels.commands import MAX_PRESENCE, history_since
 from imserver.services.channels.connections import Left
-from imserver.services.channels.members import ChannelRefused, check_name
+from imserver.services.channels.members import ChannelRefused, check_name, encode_tags
 from imserver.services.dialects.centrifuge_service import (
     NAME,
     REFUSALS,
@@ -54,11 +54,12 @@ _encode = msgspec.json.Encoder().encode
 
 
 class MethodFailed(Exception):
-    """Ends a method with an error. ``code`` is one of ``errors.CENTRIFUGE_ERRORS``."""
+    """Ends a method with an error. ``code``: of ``errors.CENTRIFUGE_ERRORS``. ``detail``: why."""
 
-    def __init__(self, code: int) -> None:
-        super().__init__(code)
+    def __init__(self, code: int, detail: str = "") -> None:
+        super().__init__(code, detail)
         self.code = code
+        self.detail = detail
 
 
 # --- requests -----------------------------------------------------------------------------------------------
@@ -169,7 +170,10 @@ def broadcast(api: Api, app: str, asked: _Broadcast) -> dict[str, Any]:
 def _publish_each(api: Api, app: str, asked: _Message, channels: list[str]) -> list[dict[str, Any]]:
     """Publish once for each idempotency key. A repeated request has results without a position."""
     data = _json_in(asked)
-    tags = _encode(asked.tags) if asked.tags else b""
+    try:
+        tags = encode_tags(asked.tags)
+    except ChannelRefused as refused:
+        raise MethodFailed(errors.CENTRIFUGE_LIMIT_EXCEEDED, str(refused)) from None
     outcomes: list[Outcome] = []
     key, with_history = asked.idempotency_key, not asked.skip_history
 
@@ -386,10 +390,11 @@ METHODS: Final[Mapping[str, Method]] = {
 # --- answering ----------------------------------------------------------------------------------------------
 
 
-def _error(code: int) -> dict[str, Any]:
+def _error(code: int, detail: str = "") -> dict[str, Any]:
     """An error as clients of this API see it."""
     error = errors.CENTRIFUGE_ERRORS[code]
-    return {"error": {"code": error.code, "message": error.message}}
+    message = f"{error.message}: {detail}" if detail else error.message
+    return {"error": {"code": error.code, "message": message}}
 
 
 def _read(kind: type[Struct], api: Api, call: Call) -> None:
@@ -410,7 +415,7 @@ def _run(method: Method, api: Api, app: str, asked: Any) -> dict[str, Any]:
     try:
         return {"result": method.function(api, app, asked)}
     except MethodFailed as failed:
-        return _error(failed.code)
+        return _error(failed.code, failed.detail)
     except ChannelRefused as refused:
         return _error(REFUSALS[refused.reason].code)
 

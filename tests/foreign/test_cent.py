@@ -23,6 +23,7 @@ from cent import (
     SubscribeRequest,
 )
 
+from imserver.services.channels.members import MAX_TAG_BYTES, MAX_TAGS
 from tests.support import Server
 
 from .conftest import KEY, OTHER_KEY, READ_KEY
@@ -54,6 +55,21 @@ def test_one_request_publishes_to_many(cent: Client) -> None:
     assert [each.result and each.result.offset for each in answer.responses] == [1, 1, None]
     assert answer.responses[2].error is not None
     assert answer.responses[2].error.code == 107
+
+
+@pytest.mark.parametrize(
+    "tags", [{str(number): "" for number in range(MAX_TAGS + 1)}, {"k": "x" * MAX_TAG_BYTES}]
+)
+def test_too_many_tags_are_refused_with_the_limit(cent: Client, tags: dict[str, str]) -> None:
+    for call in (
+        lambda: cent.publish(PublishRequest(channel="past:tags", data=1, tags=tags)),
+        lambda: cent.broadcast(BroadcastRequest(channels=["past:tags"], data=1, tags=tags)),
+    ):
+        with pytest.raises(CentApiResponseError) as error:
+            call()
+        assert error.value.code == 106
+        assert f"at most {MAX_TAGS}, with {MAX_TAG_BYTES} bytes" in str(error.value)
+    assert cent.history(HistoryRequest(channel="past:tags")).offset == 0
 
 
 def test_a_repeated_publication_is_dropped(cent: Client) -> None:

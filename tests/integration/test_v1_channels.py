@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from imserver.services.channels.members import MAX_TAG_BYTES, MAX_TAGS
 from tests.conftest import StartServer, _servers
 from tests.support import Server
 
@@ -138,6 +139,22 @@ def test_a_message_that_is_too_long_for_its_channel_is_refused(server: Server) -
 )
 def test_bad_publications_are_refused(server: Server, fields: dict[str, Any]) -> None:
     assert refused(server.http, "channels/publish", {**NEWS, "text": "x", **fields})[0] == 400
+
+
+def test_tags_have_a_limit_of_number_and_of_bytes(server: Server) -> None:
+    def refusal(route: str, tags: dict[str, str], **fields: Any) -> str:
+        body = {"app": "shop", "tags": tags, **fields}
+        return str(refused(server.http, f"channels/{route}", body)[2])
+
+    full = {"a": "x" * (MAX_TAG_BYTES - len('{"a":""}'))}
+    assert publish(server, channel="short:tags", text="x", tags=full)["status"] == "absent"
+    longer = {"a": full["a"] + "x"}
+    wanted = f"`tags`: at most {MAX_TAGS}, with {MAX_TAG_BYTES} bytes; not 1 tags with {MAX_TAG_BYTES + 1}"
+    assert wanted in refusal("publish", longer, channel="news:1", text="x")
+    assert wanted in refusal("broadcast", longer, channels=["news:1"], text="x")
+    assert wanted in refusal("stream/open", longer, channel="news:1")
+    many = {str(number): "" for number in range(MAX_TAGS + 1)}
+    assert f"length <= {MAX_TAGS} - at `$.tags`" in refusal("publish", many, channel="news:1", text="x")
 
 
 def test_settings_of_channels_are_checked(start_server: StartServer) -> None:

@@ -18,7 +18,7 @@ from imserver.api.v1.push_request import MESSAGE_RULES, STATUSES, Sending, event
 from imserver.auth.principal import PUSH, READ
 from imserver.cluster.history import HistoryPage, Position
 from imserver.model import SYSTEM_PREFIX, ChannelPart, Event, Outcome
-from imserver.services.channels.members import ChannelRefused
+from imserver.services.channels.members import MAX_TAG_BYTES, MAX_TAGS, ChannelRefused, encode_tags
 from imserver.services.push.idempotency import IdClaim, IdReused
 from imserver.services.push.publish import Target, addressed
 
@@ -39,7 +39,11 @@ Epoch = Annotated[
     str, about("The life of a history. Offsets of another epoch mean other publications.", max_length=64)
 ]
 Tags = Annotated[
-    dict[str, str], about("Words about the message, for clients that understand them.", max_length=16)
+    dict[str, str],
+    about(
+        f"Words about the message, for clients that understand them: at most {MAX_TAG_BYTES} bytes of JSON.",
+        max_length=MAX_TAGS,
+    ),
 ]
 WithHistory = Annotated[
     bool, about("False: subscribers receive the message, and the history of the channel does not keep it.")
@@ -228,7 +232,7 @@ class _Sender:
         self._app = app
         self._event = event
         self._except_users = except_users
-        self._tags = _encode(tags) if tags else b""
+        self._tags = encode_tags(tags)
         self._with_history = with_history
         self._key = key
 

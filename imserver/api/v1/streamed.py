@@ -5,7 +5,6 @@ from __future__ import annotations
 from time import time
 from typing import Annotated, Final
 
-import msgspec
 from msgspec import UNSET, Struct, UnsetType, field
 
 from imserver import errors
@@ -17,7 +16,7 @@ from imserver.api.v1.operation import Resource
 from imserver.api.v1.push_request import Kind
 from imserver.auth.principal import PUSH
 from imserver.model import ChannelPart, Event
-from imserver.services.channels.members import ChannelRefused
+from imserver.services.channels.members import ChannelRefused, encode_tags
 from imserver.services.channels.streamed_messages import Piece
 
 MOST_PIECES: Final = 1000
@@ -119,7 +118,6 @@ def _refused(error: Exception) -> ApiProblem:
     return ApiProblem(errors.HTTP_INVALID_REQUEST, str(error))
 
 
-_encode = msgspec.json.Encoder().encode
 _SAMPLE: Final = "wqvyR2Tg5cMSnBIl0xcmpgxC0bOVqhe9ZcUxMA"
 routes = Resource("channels", refusals={ChannelRefused: _refused})
 
@@ -139,8 +137,7 @@ def open_stream(api: Api, call: Call, asked: StreamOpenRequest) -> StreamOpened:
     history of the channel, too. Without a new piece for `limits.stream_seconds` the server closes the
     stream as incomplete. A repeated request opens another stream.
     """
-    tags = _encode(asked.tags) if asked.tags else b""
-    part = ChannelPart(asked.channel, tags=tags)
+    part = ChannelPart(asked.channel, tags=encode_tags(asked.tags))
     head = Event("stream", asked.sender, "", type=asked.type, time=int(time()), channel=part)
     return StreamOpened(api.services.streamed_messages.open(call.app, head, asked.text), asked.channel)
 

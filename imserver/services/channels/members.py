@@ -12,6 +12,7 @@ from time import monotonic
 from typing import Final, Literal
 
 import gevent
+import msgspec
 from msgspec import Struct
 
 from imserver.clock import serve_others
@@ -31,10 +32,15 @@ RESERVED: Final = ("user:", "group:")
 """Channels of these namespaces reach the sessions of users and of the members of groups. Nobody subscribes to
 them."""
 MAX_CHANNELS_OF_A_CONNECTION: Final = 1000
+MAX_TAGS: Final = 16
+"""The most tags of a publication."""
+MAX_TAG_BYTES: Final = 4096
+"""The most bytes of the tags of a publication, as JSON."""
 UNSETTLED_SECONDS: Final = 10.0
 """How long a node that could not report a channel to the registry gets every publication."""
 _TURN_SECONDS: Final = 0.001
 _NOWHERE: Final[Mapping[int, int]] = {}
+_encode = msgspec.json.Encoder().encode
 
 OnLeft = Callable[[Connection, tuple[str, ...]], None]
 OnMember = Callable[[Connection, str, bool], object]
@@ -77,6 +83,17 @@ def check_name(channel: str) -> None:
         raise ChannelRefused(
             "name", f"the name of a channel has 1 to {MAX_NAME_BYTES} bytes, this one has {size}"
         )
+
+
+def encode_tags(tags: Mapping[str, str]) -> bytes:
+    """The tags of a publication for :class:`ChannelPart`. Raises :class:`ChannelRefused`: ``limit``."""
+    if not tags:
+        return b""
+    encoded = _encode(tags)
+    if len(tags) > MAX_TAGS or len(encoded) > MAX_TAG_BYTES:
+        text = f"{len(tags)} tags with {len(encoded)} bytes of JSON"
+        raise ChannelRefused("limit", f"`tags`: at most {MAX_TAGS}, with {MAX_TAG_BYTES} bytes; not {text}")
+    return encoded
 
 
 class Publication(Struct, frozen=True, gc=False):
