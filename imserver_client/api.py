@@ -57,6 +57,37 @@ def push_body(
     return body | {name: value for name, value in fields.items() if value not in (None, "", 0, ())}
 
 
+OPEN_STREAM: Final = "channels/stream/open"
+APPEND_PIECES: Final = "channels/stream/append"
+CLOSE_STREAM: Final = "channels/stream/close"
+"""Routes of streamed messages, which are commands of a publisher connection, too."""
+
+
+def stream_body(
+    app: str,
+    channel: str,
+    text: str = "",
+    *,
+    type: str = "text",
+    sender: str = "",
+    tags: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """The body that opens a streamed message, of the arguments of :meth:`Api.open_stream`."""
+    fields = {"text": text, "type": type, "sender": sender, "tags": tags or {}}
+    return {"app": app, "channel": channel, **fields}
+
+
+def pieces_body(app: str, pieces: Sequence[tuple[str, int, str]]) -> dict[str, Any]:
+    """The body that appends pieces to streamed messages."""
+    named = [{"stream": stream, "piece": piece, "text": text} for stream, piece, text in pieces]
+    return {"app": app, "pieces": named}
+
+
+def end_body(app: str, stream: str, incomplete: bool) -> dict[str, Any]:
+    """The body that closes a streamed message."""
+    return {"app": app, "stream": stream, "incomplete": incomplete}
+
+
 def _publication(
     text: str | None,
     data: Any,
@@ -287,23 +318,18 @@ class Api:
         tags: Mapping[str, str] | None = None,
     ) -> str:
         """Open a streamed message that begins with ``text``; return its id. :meth:`stream` is easier."""
-        fields = {"text": text, "type": type, "sender": sender, "tags": tags or {}}
-        body = {"app": app, "channel": channel, **fields}
-        return _decode(self._request("POST", "channels/stream/open", None, body, None), str, "stream")
+        body = stream_body(app, channel, text, type=type, sender=sender, tags=tags)
+        return decode_answer(self._request("POST", OPEN_STREAM, None, body, None), str, "stream")
 
     def append_pieces(self, app: str, pieces: Sequence[tuple[str, int, str]]) -> tuple[PieceResult, ...]:
         """Append pieces to streamed messages: (id of the stream, number of the piece, text). The pieces of a
         stream have the numbers 1, 2, 3 and so on. It may be repeated.
         """
-        body = [{"stream": stream, "piece": piece, "text": text} for stream, piece, text in pieces]
-        return self._post(
-            "channels/stream/append", {"app": app, "pieces": body}, tuple[PieceResult, ...], "results"
-        )
+        return self._post(APPEND_PIECES, pieces_body(app, pieces), tuple[PieceResult, ...], "results")
 
     def close_stream(self, app: str, stream: str, *, incomplete: bool = False) -> StreamEnd:
         """Close a streamed message. ``incomplete``: its text is not finished. It may be repeated."""
-        body = {"app": app, "stream": stream, "incomplete": incomplete}
-        return self._post("channels/stream/close", body, StreamEnd)
+        return self._post(CLOSE_STREAM, end_body(app, stream, incomplete), StreamEnd)
 
     def channel(self, app: str, channel: str) -> Channel:
         """Get the number of subscribers of a channel, and the position of its history."""
@@ -376,20 +402,20 @@ class Api:
     def create_app(self, app: str, settings: Mapping[str, Any] | None = None) -> App:
         """Create an app. ``settings`` are those of the configuration's section ``apps``."""
         body = {"app": app, "settings": settings or {}}
-        return _decode(self._request("POST", "apps/create", None, body, None), App)
+        return decode_answer(self._request("POST", "apps/create", None, body, None), App)
 
     def set_app(self, app: str, settings: Mapping[str, Any] | None = None, unset: Sequence[str] = ()) -> App:
         """Change settings of an app that was created at run time; ``unset`` ones get their default again."""
         body = {"app": app, "settings": settings or {}, "unset": list(unset)}
-        return _decode(self._request("POST", "apps/set", None, body, None), App)
+        return decode_answer(self._request("POST", "apps/set", None, body, None), App)
 
     # --- requests -------------------------------------------------------------------------------------------
 
     def _get(self, path: str, answer: type[T], field: str = "", **query: Any) -> T:
-        return _decode(self._request("GET", path, query, None, ""), answer, field)
+        return decode_answer(self._request("GET", path, query, None, ""), answer, field)
 
     def _post(self, path: str, body: dict[str, Any], answer: type[T], field: str = "") -> T:
-        return _decode(self._request("POST", path, None, body, ""), answer, field)
+        return decode_answer(self._request("POST", path, None, body, ""), answer, field)
 
     def _change(
         self, path: str, field: str, app: str, users: Sequence[str], connections: Sequence[str], **more: Any
@@ -400,7 +426,7 @@ class Api:
     def _push(self, path: str, body: dict[str, Any], answer: type[T], field: str = "") -> T:
         # A push with an id is accepted once, and needs no idempotency key.
         repeat_id = "" if body.get("id") else uuid4().hex
-        return _decode(self._request("POST", path, None, body, repeat_id), answer, field)
+        return decode_answer(self._request("POST", path, None, body, repeat_id), answer, field)
 
     def _request(
         self, method: str, path: str, query: dict[str, Any] | None, body: Any, repeat_id: str | None
@@ -456,7 +482,7 @@ class Api:
         )
 
 
-def _decode(body: bytes, answer: type[T], field: str = "") -> T:
+def decode_answer(body: bytes | str, answer: type[T], field: str = "") -> T:
     """Decode an answer, or one field of it."""
     data = msgspec.json.decode(body)
     return msgspec.convert(data[field] if field else data, answer)

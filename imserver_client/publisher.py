@@ -1,13 +1,14 @@
-"""Many pushes at once over one open connection, each with its answer (docs/guides/batch-and-publisher.md)."""
+"""Many pushes and streamed messages over one open connection (docs/guides/batch-and-publisher.md)."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from itertools import count
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar, cast
 
 import msgspec
 from msgspec import Struct
@@ -16,13 +17,24 @@ from websockets.asyncio.client import connect as connect_async
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from imserver_client.api import push_body
+from imserver_client.api import (
+    APPEND_PIECES,
+    CLOSE_STREAM,
+    OPEN_STREAM,
+    decode_answer,
+    end_body,
+    pieces_body,
+    push_body,
+    stream_body,
+)
 from imserver_client.errors import CLOSE_NORMAL, Closed, NotConnected, RequestRefused
-from imserver_client.results import PushAnswer, PushResult
+from imserver_client.results import PieceResult, PushAnswer, StreamEnd
 from imserver_client.session import ANSWER_SECONDS, PendingAnswers
+from imserver_client.streams import TextStream
 
 PATH: Final = "/api/v1/publisher"
 _LOST: Final = "the connection was lost before the answer came"
+T = TypeVar("T")
 
 
 class _Error(Struct):
@@ -33,17 +45,16 @@ class _Error(Struct):
 
 class _Answer(Struct):
     seq: int
-    sent: int = 0
-    results: tuple[PushResult, ...] = ()
     error: _Error | None = None
 
 
 _decode = msgspec.json.Decoder(_Answer).decode
+_decode_push = msgspec.json.Decoder(PushAnswer).decode
 _encode = msgspec.json.Encoder().encode
 
 
 class PublisherCore:
-    """The frames and the unanswered pushes of one publisher connection. No I/O."""
+    """The frames and the unanswered commands of one publisher connection. No I/O."""
 
     def __init__(self, url: str, key: str) -> None:
         scheme, _, rest = url.rstrip("/").partition("://")
@@ -51,26 +62,61 @@ class PublisherCore:
         self.headers = {"Authorization": f"Bearer {key}"} if key else {}
         self.answers = PendingAnswers()
         self._numbers = count(1)
+        self._kinds: dict[str, tuple[Any, str]] = {}
+        """``seq`` of a command that is no push → the type of its answer, and the field that has it."""
 
     def publish(self, app: str, text: str | None, more: dict[str, Any]) -> tuple[str, str]:
         """Encode a push; return its ``seq`` and its frame."""
+        return self.command("publish", push_body(app, text, **more))
+
+    def command(self, name: str, body: dict[str, Any], kind: Any = None, field: str = "") -> tuple[str, str]:
+        """Encode a command whose answer is a ``kind`` (None: that of a push), in this ``field`` of the
+        answer; return its ``seq`` and its frame."""
         seq = next(self._numbers)
-        return str(seq), _encode({"seq": seq, "publish": push_body(app, text, **more)}).decode()
+        if kind is not None:
+            self._kinds[str(seq)] = kind, field
+        return str(seq), _encode({"seq": seq, name: body}).decode()
+
+    def open_stream(self, *arguments: Any, **fields: Any) -> tuple[str, str]:
+        """Encode the arguments of :meth:`Api.open_stream`, as :meth:`command`."""
+        return self.command(OPEN_STREAM, stream_body(*arguments, **fields), str, "stream")
+
+    def append_pieces(self, app: str, pieces: Sequence[tuple[str, int, str]]) -> tuple[str, str]:
+        """Encode pieces, as :meth:`command`."""
+        return self.command(APPEND_PIECES, pieces_body(app, pieces), tuple[PieceResult, ...], "results")
+
+    def close_stream(self, app: str, stream: str, incomplete: bool) -> tuple[str, str]:
+        """Encode the end of a streamed message, as :meth:`command`."""
+        return self.command(CLOSE_STREAM, end_body(app, stream, incomplete), StreamEnd)
 
     def feed(self, frame: str | bytes) -> None:
-        """Pass an answer to its push."""
+        """Pass an answer to its command."""
         answer = _decode(frame)
-        outcome: PushAnswer | RequestRefused = PushAnswer(answer.sent, answer.results)
+        seq = str(answer.seq)
+        kind, field = self._kinds.pop(seq, (None, ""))
+        outcome: object
         if answer.error is not None:
             error = answer.error
             outcome = RequestRefused(0, error.code, error.message, error.temporary)
-        self.answers.settle(str(answer.seq), outcome)
+        elif kind is None:
+            outcome = _decode_push(frame)
+        else:
+            outcome = decode_answer(frame, kind, field)
+        self.answers.settle(seq, outcome)
 
 
 def _not_connected(error: Exception) -> NotConnected | RequestRefused:
     if isinstance(error, InvalidStatus) and error.response.status_code in (401, 403):
         return RequestRefused(error.response.status_code, "unauthorized", "the key may not push here")
     return NotConnected(f"no publisher connection: {error}")
+
+
+def _wait(answer: Future[T]) -> T:
+    """Wait for an answer."""
+    try:
+        return answer.result(ANSWER_SECONDS)
+    except TimeoutError as error:
+        raise NotConnected("no answer in time") from error
 
 
 class Publisher:
@@ -100,10 +146,43 @@ class Publisher:
         connection was lost first: the push may have been delivered or not. With an ``id`` it can be sent
         again without being delivered twice.
         """
-        answer: Future[PushAnswer] = Future()
-        answer.set_running_or_notify_cancel()  # a push that was sent cannot be cancelled
+        return self._send(*self._core.publish(app, text, more))
+
+    def push(self, app: str, text: str | None = None, **more: Any) -> PushAnswer:
+        """Send a push and wait for its answer; see :meth:`publish`."""
+        return _wait(self.publish(app, text, **more))
+
+    def stream(
+        self,
+        app: str,
+        channel: str,
+        text: str = "",
+        *,
+        type: str = "text",
+        sender: str = "",
+        tags: Mapping[str, str] | None = None,
+    ) -> TextStream:
+        """See :meth:`imserver_client.Api.stream`. Several threads may write their streams at once."""
+        return TextStream(self, app, channel, {"text": text, "type": type, "sender": sender, "tags": tags})
+
+    def open_stream(self, app: str, channel: str, text: str = "", **fields: Any) -> str:
+        """See :meth:`imserver_client.Api.open_stream`."""
+        return cast("str", _wait(self._send(*self._core.open_stream(app, channel, text, **fields))))
+
+    def append_pieces(self, app: str, pieces: Sequence[tuple[str, int, str]]) -> tuple[PieceResult, ...]:
+        """See :meth:`imserver_client.Api.append_pieces`."""
+        found = _wait(self._send(*self._core.append_pieces(app, pieces)))
+        return cast("tuple[PieceResult, ...]", found)
+
+    def close_stream(self, app: str, stream: str, *, incomplete: bool = False) -> StreamEnd:
+        """See :meth:`imserver_client.Api.close_stream`."""
+        return cast("StreamEnd", _wait(self._send(*self._core.close_stream(app, stream, incomplete))))
+
+    def _send(self, seq: str, frame: str) -> Future[Any]:
+        """Send a command; return the future of its answer."""
+        answer: Future[Any] = Future()
+        answer.set_running_or_notify_cancel()  # a command that was sent cannot be cancelled
         with self._lock:
-            seq, frame = self._core.publish(app, text, more)
             self._core.answers.futures[seq] = answer
             try:
                 self._connection.send(frame)
@@ -111,13 +190,6 @@ class Publisher:
                 self._core.answers.futures.pop(seq, None)
                 raise NotConnected(f"the connection has ended: {error}") from error
         return answer
-
-    def push(self, app: str, text: str | None = None, **more: Any) -> PushAnswer:
-        """Send a push and wait for its answer; see :meth:`publish`."""
-        try:
-            return self.publish(app, text, **more).result(ANSWER_SECONDS)
-        except TimeoutError as error:
-            raise NotConnected("no answer in time") from error
 
     def _read(self) -> None:
         try:
@@ -161,10 +233,31 @@ class AsyncPublisher:
 
     async def publish(self, app: str, text: str | None = None, **more: Any) -> asyncio.Future[PushAnswer]:
         """Send a push; await the returned future for its answer. See :meth:`Publisher.publish`."""
+        return await self._send(*self._core.publish(app, text, more))
+
+    async def push(self, app: str, text: str | None = None, **more: Any) -> PushAnswer:
+        """Send a push and wait for its answer."""
+        return cast("PushAnswer", await self._ask(*self._core.publish(app, text, more)))
+
+    async def open_stream(self, app: str, channel: str, text: str = "", **fields: Any) -> str:
+        """See :meth:`imserver_client.Api.open_stream`."""
+        return cast("str", await self._ask(*self._core.open_stream(app, channel, text, **fields)))
+
+    async def append_pieces(
+        self, app: str, pieces: Sequence[tuple[str, int, str]]
+    ) -> tuple[PieceResult, ...]:
+        """See :meth:`imserver_client.Api.append_pieces`."""
+        return cast("tuple[PieceResult, ...]", await self._ask(*self._core.append_pieces(app, pieces)))
+
+    async def close_stream(self, app: str, stream: str, *, incomplete: bool = False) -> StreamEnd:
+        """See :meth:`imserver_client.Api.close_stream`."""
+        return cast("StreamEnd", await self._ask(*self._core.close_stream(app, stream, incomplete)))
+
+    async def _send(self, seq: str, frame: str) -> asyncio.Future[Any]:
+        """Send a command; return the future of its answer."""
         if self._connection is None:
             raise Closed(CLOSE_NORMAL, "not connected")
-        answer: asyncio.Future[PushAnswer] = asyncio.get_running_loop().create_future()
-        seq, frame = self._core.publish(app, text, more)
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._core.answers.futures[seq] = answer
         try:
             await self._connection.send(frame)
@@ -173,10 +266,10 @@ class AsyncPublisher:
             raise NotConnected(f"the connection has ended: {error}") from error
         return answer
 
-    async def push(self, app: str, text: str | None = None, **more: Any) -> PushAnswer:
-        """Send a push and wait for its answer."""
+    async def _ask(self, seq: str, frame: str) -> Any:
+        """Send a command and wait for its answer."""
         try:
-            return await asyncio.wait_for(await self.publish(app, text, **more), ANSWER_SECONDS)
+            return await asyncio.wait_for(await self._send(seq, frame), ANSWER_SECONDS)
         except TimeoutError as error:
             raise NotConnected("no answer in time") from error
 

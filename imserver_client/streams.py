@@ -13,6 +13,7 @@ from imserver_client.session import Backoff
 
 if TYPE_CHECKING:
     from imserver_client.api import Api
+    from imserver_client.publisher import Publisher
 
 FAILED_TRIES: Final = 8
 """How often a piece is sent whose node does not answer."""
@@ -35,12 +36,12 @@ class PieceRefused(ClientError):
 
 
 class TextStream:
-    """A streamed message. :meth:`imserver_client.Api.stream` makes it; ``with`` opens and closes it.
+    """A streamed message. ``stream`` of ``Api`` and ``Publisher`` makes it; ``with`` opens and closes it.
 
     A block that ends with an exception closes it as incomplete. It is for one thread at a time.
     """
 
-    def __init__(self, api: Api, app: str, channel: str, fields: dict[str, Any]) -> None:
+    def __init__(self, api: Api | Publisher, app: str, channel: str, fields: dict[str, Any]) -> None:
         self.id = ""
         """The id of the message, ``""`` before :meth:`open`. The publication at its end has it, too."""
         self._api = api

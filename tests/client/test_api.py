@@ -298,6 +298,24 @@ def test_many_pushes_are_under_way_on_one_connection(server: Server, ann: Client
             publisher.push("nowhere", "hi", user="ann")
 
 
+def test_a_publisher_writes_streamed_messages(server: Server, api: Api) -> None:
+    api.create_app(
+        "journal", {"open": True, "channels": {"past": {"history_size": 5, "history_seconds": 60}}}
+    )
+    with Publisher(http(server)) as publisher:
+        with publisher.stream("journal", "past:1", "The ", sender="bot", tags={"lang": "en"}) as stream:
+            push = publisher.publish("journal", "hi", user="ann")
+            stream.append_all(["whole ", "answer"])
+            assert push.result(SECONDS).sent == 0
+        assert stream.close().status == "repeated"
+        with pytest.raises(PieceRefused, match="closed"):
+            stream.append("more")
+        with pytest.raises(RequestRefused, match="unknown_app"):
+            publisher.open_stream("nowhere", "past:1")
+    (past,) = api.history("journal", "past:1").publications
+    assert (past.id, past.text, past.sender) == (stream.id, "The whole answer", "bot")
+
+
 def test_a_future_that_is_given_up_costs_the_others_nothing(server: Server, ann: Client) -> None:
     with Publisher(http(server)) as publisher:
         for _ in range(20):
@@ -315,6 +333,15 @@ def test_the_same_for_asyncio(server: Server) -> None:
             assert (await api.push("102", "one", user="bob")).sent == 1
             async with AsyncPublisher(http(server)) as publisher:
                 assert (await publisher.push("102", "two", user="bob")).sent == 1
+                streams = [await publisher.open_stream("102", f"answers:{number}") for number in range(3)]
+                results = await asyncio.gather(
+                    *(publisher.append_pieces("102", [(stream, 1, "a")]) for stream in streams)
+                )
+                assert [(each.stream, each.status) for (each,) in results] == [
+                    (stream, "appended") for stream in streams
+                ]
+                ends = [await publisher.close_stream("102", stream) for stream in streams]
+                assert [each.status for each in ends] == ["closed"] * 3
             assert await bob.ping() > 0
             found = []
             async for push in bob:

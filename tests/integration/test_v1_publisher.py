@@ -191,6 +191,59 @@ def test_it_is_a_websocket_like_any_other(server: Server) -> None:
         one.closed(1007)
 
 
+def test_streamed_messages_and_pushes_keep_their_order(server: Server, app: int, ann: CmdClient) -> None:
+    name = str(app)
+    assert ann.ask_cmd("subscribe", {"channel": "answers"})[0] == 200
+
+    def stream_command(seq: int, action: str, **fields: Any) -> bytes:
+        return text(json.dumps({"seq": seq, f"channels/stream/{action}": {"app": name, **fields}}))
+
+    with publisher(server) as one:
+        one.send(stream_command(1, "open", channel="answers", sender="bot"))
+        opened = one.message().json
+        stream = opened["stream"]
+        assert opened == {"seq": 1, "stream": stream, "channel": "answers"}
+        one.send(
+            stream_command(2, "append", pieces=[{"stream": stream, "piece": 1, "text": "The "}]),
+            command(3, app=name, user="ann", text="between"),
+            stream_command(4, "append", pieces=[{"stream": stream, "piece": 2, "text": "answer"}]),
+            stream_command(5, "append", pieces=[{"stream": stream, "piece": 2, "text": "answer"}]),
+            stream_command(6, "append", pieces=[]),
+            stream_command(7, "open", channel="answers", app="nowhere"),
+            text(json.dumps({"seq": 8, "ping": {}, "channels/stream/close": {}})),
+            stream_command(9, "close", stream=stream),
+            stream_command(10, "close", stream=stream),
+            command(11, app=name, user="ann", text="after"),
+        )
+        answers = [one.message().json for _ in range(10)]
+    appended = {"stream": stream, "piece": 1, "status": "appended"}
+    assert answers[0] == {"seq": 2, "results": [appended]}
+    assert answers[1] == {"seq": 3, "sent": 1}
+    assert answers[2] == {"seq": 4, "results": [{**appended, "piece": 2}]}
+    assert answers[3] == {"seq": 5, "results": [{**appended, "piece": 2, "status": "repeated"}]}
+    codes = [(answer["seq"], sorted(answer["error"]), answer["error"]["code"]) for answer in answers[4:7]]
+    fields = ["code", "message", "temporary"]
+    assert codes == [
+        (6, fields, "invalid_request"),
+        (7, fields, "unknown_app"),
+        (8, fields, "invalid_request"),
+    ]
+    assert answers[7] == {"seq": 9, "stream": stream, "status": "closed", "channel": "answers"}
+    assert answers[8] == {"seq": 10, "stream": stream, "status": "repeated", "channel": "answers"}
+    assert answers[9] == {"seq": 11, "sent": 1}
+    received = [ann.push().json for _ in range(6)]
+    assert [each["cmd"] for each in received] == ["stream", "stream", "msg", "stream", "publication", "msg"]
+    found = [each["response"]["data"] for each in received]
+    assert [each.get("text", each.get("msg")) for each in found] == [
+        "",
+        "The ",
+        "between",
+        "answer",
+        "The answer",
+        "after",
+    ]
+
+
 def test_what_is_too_big_ends_the_connection(http_server: str, launch: Launch) -> None:
     small = launch(http_server, limits={"body_bytes": 1000})
     with publisher(small) as one:
@@ -236,9 +289,14 @@ def test_the_handshake_needs_a_key_that_may_push(keyed: Server) -> None:
 
 def test_a_key_publishes_in_its_own_apps_only(keyed: Server) -> None:
     with publisher(keyed, "pushing-key-of-the-tests") as one:
-        one.send(command(1, app="102", user="x", text="-"), command(2, app="101", all=True, text="-"))
-        assert one.message().json["error"]["code"] == "forbidden"
-        assert one.message().json["seq"] == 2
+        opening = {"app": "102", "channel": "x"}
+        one.send(
+            command(1, app="102", user="x", text="-"),
+            text(json.dumps({"seq": 2, "channels/stream/open": opening})),
+            command(3, app="101", all=True, text="-"),
+        )
+        assert [one.message().json["error"]["code"] for _ in range(2)] == ["forbidden"] * 2
+        assert one.message().json["seq"] == 3
 
 
 def test_a_key_that_is_taken_away_ends_the_connection_at_its_next_command(

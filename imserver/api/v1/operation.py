@@ -7,6 +7,7 @@ the document.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from inspect import cleandoc, signature
 from typing import Any, Final, TypeVar, get_type_hints
@@ -15,13 +16,15 @@ import msgspec
 from msgspec import Struct
 
 from imserver import errors
-from imserver.api.call import Api, AppRule, Call, Route, UserRule
+from imserver.api.call import Api, AppRule, Call, Route, UserRule, prepare
 from imserver.api.reply import PROBLEM, ApiProblem
 from imserver.api.v1.field import Acting
 from imserver.api.v1.wire import read, read_query, reply
-from imserver.auth.principal import ANYONE, Need
-from imserver.errors import HttpProblem
+from imserver.auth.principal import ANYONE, Need, may
+from imserver.errors import HttpProblem, IssuerUnavailable, StorageUnavailable
 from imserver.transport.exchange import HttpResponse
+
+log = logging.getLogger(__name__)
 
 PREFIX: Final = "/api/v1"
 JSON: Final = "application/json"
@@ -276,6 +279,25 @@ def route_of(row: Operation) -> Route:
         limited=row.scope != "",
         token_in="?token" if row.query is not None and "token" in row.query.__struct_fields__ else "",
     )
+
+
+def run(api: Api, route: Route, call: Call) -> HttpResponse:
+    """Answer a command of a batch or of a publisher connection, as its route would. May switch."""
+    try:
+        if not may(call.principal, route.need):
+            raise ApiProblem(errors.HTTP_FORBIDDEN)
+        prepare(api, route, call)
+        assert route.function is not None
+        return route.function(api, call)
+    except ApiProblem as problem:
+        return PROBLEM.refuse(problem.problem, call.request, problem.detail)
+    except StorageUnavailable:
+        return PROBLEM.refuse(errors.HTTP_STORAGE_UNAVAILABLE, call.request)
+    except IssuerUnavailable:
+        return PROBLEM.refuse(errors.HTTP_ISSUER_UNAVAILABLE, call.request)
+    except Exception:
+        log.exception("the command %s failed", route.path, extra={"request": call.request.id})
+        return PROBLEM.refuse(errors.HTTP_INTERNAL_ERROR, call.request)
 
 
 APP_PROBLEMS: Final = (

@@ -1,24 +1,27 @@
-"""``/api/v1/publisher``: a WebSocket over which a back end sends a stream of pushes.
+"""``/api/v1/publisher``: a WebSocket over which a back end sends pushes and streamed messages.
 
-A message is ``{"seq": …, "publish": {a push}}`` or ``{"seq": …, "ping": {}}``; each is answered, in order.
-Commands that are read together are served together, so that many pushes share one question to Redis.
+A message is ``{"seq": …, "publish": {a push}}``, ``{"seq": …, "ping": {}}``, or the path of a route of
+:mod:`.streamed` with its body; each is answered, in order. Commands that are read together are served
+together, so that many pushes share one question to Redis.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import deque
+from itertools import groupby
 from typing import Annotated, Any, Final
 
 import gevent
 import msgspec
 from gevent.event import Event as Signal
-from msgspec import UNSET, Meta, Struct, UnsetType, field
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
 from imserver import errors
 from imserver.api.call import Api, Call
 from imserver.api.reply import ApiProblem
-from imserver.api.v1.operation import APP_PROBLEMS, Resource
+from imserver.api.v1 import streamed
+from imserver.api.v1.operation import APP_PROBLEMS, PREFIX, Resource, route_of, run
 from imserver.api.v1.push import SENDING_PROBLEMS, Carried, send_each
 from imserver.api.v1.push_request import PushRequest, Result
 from imserver.api.v1.wire import decode
@@ -29,7 +32,7 @@ from imserver.errors import HttpProblem
 from imserver.model import DialectState
 from imserver.protocol.dialect import PublisherDialect
 from imserver.transport.connection import OPEN, Connection
-from imserver.transport.exchange import HttpResponse
+from imserver.transport.exchange import HttpRequest, HttpResponse
 from imserver.transport.gate import Head, Spoken, host_of
 
 log = logging.getLogger(__name__)
@@ -41,12 +44,24 @@ MAX_WAITING: Final = 4 * BATCH
 Seq = Annotated[int, Meta(ge=-(2**53), le=2**53)] | Annotated[str, Meta(max_length=128)]
 
 
-class PublisherCommand(Struct, forbid_unknown_fields=True):
+_STREAMS: Final = {row.path.removeprefix(f"{PREFIX}/"): route_of(row) for row in streamed.routes.rows}
+OPEN_STREAM, APPEND, CLOSE_STREAM = _STREAMS
+"""Commands with the bodies and the answers of these routes."""
+
+
+class PublisherCommand(
+    Struct,
+    forbid_unknown_fields=True,
+    rename={"open": OPEN_STREAM, "append": APPEND, "close": CLOSE_STREAM},
+):
     """One message to the server. ``seq`` is yours, and comes back in the answer."""
 
     seq: Seq = 0
     publish: PushRequest | UnsetType = UNSET
     ping: dict[str, Any] | UnsetType = UNSET
+    open: Raw | UnsetType = UNSET
+    append: Raw | UnsetType = UNSET
+    close: Raw | UnsetType = UNSET
 
 
 class PublishRefusal(Struct):
@@ -58,8 +73,8 @@ class PublishRefusal(Struct):
 
 
 class PublisherAnswer(Struct, omit_defaults=True):
-    """The answer to one command: ``sent``, and the ``results`` of targets that it was not sent to; or
-    ``pong``; or ``error``."""
+    """The answer to a push (``sent``, and the ``results`` of targets that it was not sent to) or to a ping
+    (``pong``); or the ``error`` of any command. That to a streamed message has the fields of its route."""
 
     seq: Seq
     sent: int | UnsetType = UNSET
@@ -74,6 +89,7 @@ class _Numbered(Struct):
 
 _command_of = msgspec.json.Decoder(PublisherCommand)
 _number_of = msgspec.json.Decoder(_Numbered)
+_refusal_of = msgspec.json.Decoder(PublishRefusal)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -153,8 +169,18 @@ class Publisher:
             connection.close(errors.CLOSE_TOKEN_INVALID, errors.CLOSE[errors.CLOSE_TOKEN_INVALID].name)
             return []
         commands = [self._read(payload, principal, connection) for payload in payloads]
+        answers: list[bytes] = []
+        for streaming, some in groupby(commands, _is_streaming):
+            if streaming:
+                answers += [self._stream(command, principal, connection) for command in some]
+            else:
+                answers += self._publish_each([*some], principal)
+        return answers
+
+    def _publish_each(self, commands: list[PublisherCommand | bytes], principal: Principal) -> list[bytes]:
+        """Carry out successive pushes, pings and refused commands."""
         pushes = [command.publish for command in commands if isinstance(command, PublisherCommand)]
-        sent = iter(send_each(api, principal, [push for push in pushes if push is not UNSET]))
+        sent = iter(send_each(self._api, principal, [push for push in pushes if push is not UNSET]))
         answers = []
         for command in commands:
             if isinstance(command, bytes):
@@ -165,16 +191,39 @@ class Publisher:
                 answers.append(_answer(command.seq, next(sent)))
         return answers
 
+    def _stream(
+        self, command: PublisherCommand | bytes, principal: Principal, connection: Connection
+    ) -> bytes:
+        """Carry out a command on a streamed message, as its route would. Switches."""
+        assert isinstance(command, PublisherCommand)
+        bodies = {OPEN_STREAM: command.open, APPEND: command.append, CLOSE_STREAM: command.close}
+        ((name, body),) = [(name, bytes(body)) for name, body in bodies.items() if body is not UNSET]
+        route = _STREAMS[name]
+        request = HttpRequest("POST", route.path, b"", b"", {}, host_of(connection.peer))
+        finished = run(self._api, route, Call({}, "", principal, request, body))
+        serve_others()
+        seq = _encode(command.seq)
+        if finished.status >= 400:
+            return b'{"seq":%b,"error":%b}' % (seq, _encode(_refusal_of.decode(finished.body)))
+        return b'{"seq":%b,%b' % (seq, finished.body[1:])
+
     def _read(self, payload: bytes, principal: Principal, connection: Connection) -> PublisherCommand | bytes:
         """Decode one command; or the refusal of an invalid one."""
         try:
             command = decode(_command_of, payload)
-            if (command.publish is UNSET) == (command.ping is UNSET):
-                raise ApiProblem(errors.HTTP_INVALID_REQUEST, "Give one of `publish` and `ping`")
+            commands = (command.publish, command.ping, command.open, command.append, command.close)
+            if commands.count(UNSET) != len(commands) - 1:
+                names = ", ".join(f"`{name}`" for name in ("publish", "ping", *_STREAMS))
+                raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"Give one of {names}")
             self._api.rates.require(principal, host_of(connection.peer))
         except ApiProblem as problem:
             return _refused(_seq_of(payload), problem)
         return command
+
+
+def _is_streaming(command: PublisherCommand | bytes) -> bool:
+    """Whether it is a command on a streamed message."""
+    return isinstance(command, PublisherCommand) and command.publish is UNSET and command.ping is UNSET
 
 
 def _seq_of(payload: bytes) -> Seq | None:
@@ -203,15 +252,26 @@ routes = Resource("push")
 
 
 @routes.get(
-    "/publisher", PUSH, status=101, problems=(errors.HTTP_NOT_AN_UPGRADE, *APP_PROBLEMS, *SENDING_PROBLEMS)
+    "/publisher",
+    PUSH,
+    status=101,
+    problems=(
+        errors.HTTP_NOT_AN_UPGRADE,
+        *APP_PROBLEMS,
+        *SENDING_PROBLEMS,
+        errors.HTTP_TOO_MANY_STREAMS,
+    ),
 )
 def publisher(_api: Api, _call: Call) -> HttpResponse:
-    """Push over a WebSocket.
+    """Push and stream over a WebSocket.
 
     A WebSocket for back ends that push continuously. Each message is a command, `{"seq": 1, "publish": {…the
     body of a push…}}`. You need not wait for one answer before you send the next command. The server answers
     in order: `{"seq": 1, "sent": 1}` if all targets received the push. Otherwise the answer also has
     `results` of the other targets (of all targets if the push was stored), or `error`. `{"seq": 2, "ping":
     {}}` is answered with `{"seq": 2, "pong": {}}`.
+
+    The paths `channels/stream/open`, `channels/stream/append` and `channels/stream/close` are commands, too,
+    with the bodies of these routes. The answer has `seq` and the fields of the answer of the route.
     """
     raise ApiProblem(errors.HTTP_NOT_AN_UPGRADE)

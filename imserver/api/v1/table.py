@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from functools import lru_cache
 from typing import Annotated, Any, Final
 
@@ -11,7 +10,7 @@ from msgspec import Meta, Raw, Struct
 from msgspec.structs import replace
 
 from imserver import errors
-from imserver.api.call import Api, Call, prepare
+from imserver.api.call import Api, Call
 from imserver.api.reply import PROBLEM, ApiProblem
 from imserver.api.v1 import (
     accounts,
@@ -31,16 +30,13 @@ from imserver.api.v1 import (
     uploads,
 )
 from imserver.api.v1.field import about
-from imserver.api.v1.operation import PREFIX, Header, Operation, Resource, route_of
+from imserver.api.v1.operation import PREFIX, Header, Operation, Resource, route_of, run
 from imserver.api.v1.push import IDEMPOTENCY_KEY, key_of
 from imserver.api.v1.wire import reply
-from imserver.auth.principal import ANY_KEY, ANYONE, may
+from imserver.auth.principal import ANY_KEY, ANYONE
 from imserver.clock import serve_others
-from imserver.errors import IssuerUnavailable, StorageUnavailable
 from imserver.model import YIELD_TARGETS
 from imserver.transport.exchange import HttpResponse
-
-log = logging.getLogger(__name__)
 
 _SINGLE: Final = (
     *push.routes.rows,
@@ -154,25 +150,11 @@ def batch(api: Api, call: Call) -> HttpResponse:
 
 
 def _run_one(api: Api, name: str, call: Call) -> HttpResponse:
-    """Answer one command as its route would. May switch."""
+    """Answer one command. May switch."""
     route = _COMMANDS.get(name)
-    try:
-        if route is None:
-            raise ApiProblem(errors.HTTP_NOT_FOUND, f"There is no command `{name[:100]}`")
-        if not may(call.principal, route.need):
-            raise ApiProblem(errors.HTTP_FORBIDDEN)
-        prepare(api, route, call)
-        assert route.function is not None
-        return route.function(api, call)
-    except ApiProblem as problem:
-        return PROBLEM.refuse(problem.problem, call.request, problem.detail)
-    except StorageUnavailable:
-        return PROBLEM.refuse(errors.HTTP_STORAGE_UNAVAILABLE, call.request)
-    except IssuerUnavailable:
-        return PROBLEM.refuse(errors.HTTP_ISSUER_UNAVAILABLE, call.request)
-    except Exception:
-        log.exception("%s in a batch failed", name, extra={"request": call.request.id})
-        return PROBLEM.refuse(errors.HTTP_INTERNAL_ERROR, call.request)
+    if route is None:
+        return PROBLEM.refuse(errors.HTTP_NOT_FOUND, call.request, f"There is no command `{name[:100]}`")
+    return run(api, route, call)
 
 
 # --- the document -------------------------------------------------------------------------------------------
