@@ -26,7 +26,7 @@ from .raw import (
     text,
 )
 from .setting import OPEN, Launch
-from .v1 import call, good
+from .v1 import call, good, refused
 
 PATH = "/api/v1/publisher"
 
@@ -189,6 +189,26 @@ def test_it_is_a_websocket_like_any_other(server: Server) -> None:
     with publisher(server) as one:
         one.send(frame(TEXT, b"\xff"))
         one.closed(1007)
+
+
+def test_a_refusal_to_store_in_a_channel_names_the_setting_that_stores(server: Server) -> None:
+    name = fresh("ledger")
+    push = {"app": name, "channel": "orders:17", "text": "packed"}
+    good(server.http, "apps/create", {"app": name, "settings": {"channels": {"orders": {"history": "log"}}}})
+    for targets in ({"channel": "orders:17"}, {"targets": [{"user": "ann"}, {"channel": "orders:17"}]}):
+        body = {"app": name, "text": "packed", "store": True, **targets}
+        status, code, message = refused(server.http, "push", body)
+        assert (status, code) == (400, "invalid_request")
+        assert (
+            "Pushes to `orders:17` are stored, without `store`, if its namespace has `history: log`"
+            in message
+        )
+        with publisher(server) as one:
+            one.send(command(1, **body), command(2, **push))
+            assert one.message().json["error"] == {"code": code, "message": message, "temporary": False}
+            assert one.message().json["sent"] == 1
+    page = good(server.http, "channels/history", app=name, channel="orders:17")
+    assert [each["text"] for each in page["publications"]] == ["packed", "packed"]
 
 
 def test_streamed_messages_and_pushes_keep_their_order(server: Server, app: int, ann: CmdClient) -> None:

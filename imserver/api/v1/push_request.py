@@ -204,13 +204,15 @@ def _check_stored(push: PushRequest) -> None:
         )
     if push.users is not UNSET:
         return
-    if any(
-        (target.user is UNSET and target.group is UNSET) or target.device is not UNSET
-        for target in map(addressed, targets_of(push))
-    ):
-        raise ApiProblem(
-            errors.HTTP_INVALID_REQUEST, "`store` is only for users, on all their devices, and for groups"
-        )
+    for target in map(addressed, targets_of(push)):
+        if (target.user is UNSET and target.group is UNSET) or target.device is not UNSET:
+            text = "`store` is only for users, on all their devices, and for groups"
+            if target.channel is not UNSET:
+                text += (
+                    f". Pushes to `{target.channel}` are stored, without `store`, if its namespace has "
+                    "`history: log` in `channels` of the app's settings"
+                )
+            raise ApiProblem(errors.HTTP_INVALID_REQUEST, text)
 
 
 def event_of(api: Api, push: Sending) -> Event:
