@@ -23,6 +23,7 @@ from imserver.api.call import Api, Call, Route
 from imserver.api.form import BadBody
 from imserver.api.reply import PROBLEM
 from imserver.auth.principal import ADMIN, ANY_KEY, PUSH, READ, Need, may
+from imserver.cluster.history import Position
 from imserver.model import ChannelPart, Event, Outcome
 from imserver.protocol.centrifuge import ClientView, HistoryResult
 from imserver.services.channels.commands import MAX_PRESENCE, history_since
@@ -95,6 +96,7 @@ class _Subscribe(_OfUser):
     channel: str = ""
     info: Raw | UnsetType = UNSET
     data: Raw | UnsetType = UNSET
+    recover_since: _Position | None = None
 
 
 class _Unsubscribe(_OfUser):
@@ -247,8 +249,9 @@ def subscribe(api: Api, app: str, asked: _Subscribe) -> dict[str, Any]:
     about = SubscriptionAbout(
         b"" if asked.info is UNSET else bytes(asked.info), b"" if asked.data is UNSET else bytes(asked.data)
     )
-    ids = _connections_of(api, app, asked)
-    api.services.connections.join_each(app, ids, asked.channel, msgspec.msgpack.encode(about))
+    ids, since = _connections_of(api, app, asked), asked.recover_since
+    position = None if since is None else Position(since.epoch, max(since.offset, 0))
+    api.services.connections.join_each(app, ids, asked.channel, msgspec.msgpack.encode(about), position)
     return {}
 
 

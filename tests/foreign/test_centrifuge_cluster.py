@@ -16,6 +16,9 @@ from cent import (
     UnsubscribeRequest,
 )
 from cent import Client as Cent
+from cent import (
+    StreamPosition as Position,
+)
 
 from tests.integration.clusters import Nodes, nodes_of
 
@@ -136,6 +139,46 @@ def test_the_back_end_may_ask_either_node(nodes: Nodes, asked: int) -> None:
             assert (await eve.events.next("on_disconnected")).code == 3503
 
     with Cent(f"{nodes.servers[asked].http_url}/api", KEY) as cent:
+        run(scenario(cent))
+
+
+@pytest.mark.parametrize("namespace", ["past", "kept"])
+def test_the_back_end_subscribes_from_a_position(nodes: Nodes, namespace: str) -> None:
+    user = f"tom-{namespace}"
+    whole, lost = f"{namespace}:whole", f"{namespace}:lost"
+
+    async def scenario(cent: Cent) -> None:
+        async def publish(channel: str, *numbers: int) -> list[Position]:
+            requests = [PublishRequest(channel=channel, data=number) for number in numbers]
+            found = [await asyncio.to_thread(cent.publish, each) for each in requests]
+            return [Position(offset=each.offset or 0, epoch=each.epoch or "") for each in found]
+
+        async def subscribe(channel: str, since: Position) -> int:
+            """Returns the offset after which the client receives publications."""
+            await asyncio.to_thread(
+                cent.subscribe, SubscribeRequest(user=user, channel=channel, recover_since=since)
+            )
+            subscribed = await tom.events.next("on_subscribed")
+            assert subscribed.channel == channel
+            return int(subscribed.stream_position.offset)
+
+        async def hear(count: int) -> list[tuple[int, int]]:
+            heard = [(await tom.events.next("on_publication")).pub for _ in range(count)]
+            return [(each.offset, each.data) for each in heard]
+
+        async with person(nodes.servers[0], False, user) as tom:
+            await tom.events.next("on_subscribed")
+            missed = await publish(whole, 1, 2, 3)
+            assert await subscribe(whole, missed[0]) == missed[0].offset
+            assert await hear(2) == [(missed[1].offset, 2), (missed[2].offset, 3)]
+            (live,) = await publish(whole, 4)
+            assert await hear(1) == [(live.offset, 4)]
+            (end,) = await publish(lost, 1)
+            assert await subscribe(lost, Position(offset=0, epoch="another")) == end.offset
+            (live,) = await publish(lost, 2)
+            assert await hear(1) == [(live.offset, 2)]
+
+    with Cent(f"{nodes.servers[1].http_url}/api", KEY) as cent:
         run(scenario(cent))
 
 

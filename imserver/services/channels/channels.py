@@ -262,9 +262,14 @@ class Channels(ChannelMembers):
         return Subscribed(local, options, page.position, page.publications, page.whole)
 
     def join_with_position(
-        self, connection: Connection, channel: str, answer: Callable[[Position], object]
+        self,
+        connection: Connection,
+        channel: str,
+        answer: Callable[[Position], object],
+        since: Position | None = None,
     ) -> bool:
-        """Subscribe a connection for the back end, and call ``answer``. What is published afterwards follows.
+        """Subscribe a connection for the back end, and call ``answer`` with the position after which it
+        receives publications: that of the newest one, or ``since`` if the history has all after that.
 
         False: the channel has no history, or it does not answer, or the client cannot use a position, or it
         is a member already. Then nothing has changed. May switch. Raises :class:`ChannelRefused`.
@@ -274,19 +279,27 @@ class Channels(ChannelMembers):
         can_recover = state is not None and state.resubscribes(channel)
         if not (can_recover and options.has_history) or is_member(connection, channel):
             return False
-        position: Position | None
+        position: Position | None = None
+        missed: Sequence[Event] = ()
         if options.history:
-            position = self._join_stored(app, channel, connection, None, options).position
+            found = self._join_stored(app, channel, connection, since, options)
+            position, missed, recovered = found.position, found.publications, found.recovered
         else:
             self._join_waiting(app, channel, connection, False)
-            page = self._history.read(app, channel)
-            position = None if page is None else page.position
+            page = self._history.read(app, channel, since, 0 if since is None else -1)
+            if page is not None:
+                position, missed, recovered = page.position, page.publications, _is_recovered(page, since)
         local = self._local(app, channel)
         if position is None or local is None or connection not in local.members:
             self.leave(app, channel, connection)
             self._abandon(app, channel)
             return False
-        answer(position)
+        if since is None or not recovered:
+            answer(position)
+        else:
+            answer(Position(position.epoch, since.offset))
+            for event in missed:
+                self._fanout.to_connection(local.app, connection, event)
         self._release(local, connection, position)
         return True
 

@@ -68,12 +68,16 @@ class ConnectionInfo(Struct, frozen=True, array_like=True):
 
 
 class JoinChannel(Struct, frozen=True, array_like=True):
-    """Let connections of the queried node join a channel. The answer has a :class:`Joined` for each."""
+    """Let connections of the queried node join a channel. The answer has a :class:`Joined` for each.
+
+    ``since``: see :meth:`Channels.join_with_position`.
+    """
 
     app: str
     connections: Sequence[str]
     channel: str
     about: bytes = b""
+    since: Position | None = None
 
 
 class LeaveChannel(Struct, frozen=True, array_like=True):
@@ -134,7 +138,7 @@ class Connections:
         queries.add(
             "join",
             JoinChannel,
-            lambda q: [self._join_here(q.app, id, q.channel, q.about) for id in q.connections],
+            lambda q: [self._join_here(q.app, id, q.channel, q.about, q.since) for id in q.connections],
         )
         queries.add(
             "leave", LeaveChannel, lambda q: [self._leave_here(q.app, id, q.channel) for id in q.connections]
@@ -200,22 +204,32 @@ class Connections:
         return self.join_each(app, (connection_id,), channel, about)[0]
 
     def join_each(
-        self, app: str, connection_ids: Sequence[str], channel: str, about: bytes = b""
+        self,
+        app: str,
+        connection_ids: Sequence[str],
+        channel: str,
+        about: bytes = b"",
+        since: Position | None = None,
     ) -> list[Joined]:
-        """The same for many connections. The results have their order."""
+        """The same for many connections. The results have their order.
+
+        New members with a position receive the publications after ``since``, if the history has all of them.
+        """
         check_name(channel)
         if channel.startswith(RESERVED) and not app.startswith(SYSTEM_PREFIX):
             raise ChannelRefused("name", "user:… and group:… reach users and members without subscriptions")
         return self._of_each(
             connection_ids,
-            lambda connection_id: self._join_here(app, connection_id, channel, about),
+            lambda connection_id: self._join_here(app, connection_id, channel, about, since),
             "join",
-            lambda ids: JoinChannel(app, ids, channel, about),
+            lambda ids: JoinChannel(app, ids, channel, about, since),
             Joined,
             Joined.FAILED,
         )
 
-    def _join_here(self, app: str, connection_id: str, channel: str, about: bytes) -> Joined:
+    def _join_here(
+        self, app: str, connection_id: str, channel: str, about: bytes, since: Position | None
+    ) -> Joined:
         connection = self.find(app, connection_id)
         if connection is None:
             return Joined.UNKNOWN
@@ -225,7 +239,7 @@ class Connections:
                 listener(connection, channel, about, new, position)
 
         try:
-            if self._channels.join_with_position(connection, channel, partial(joined, True)):
+            if self._channels.join_with_position(connection, channel, partial(joined, True), since):
                 return Joined.JOINED
             new = self._channels.join(app, channel, connection)
         except ChannelRefused as refused:
