@@ -132,7 +132,7 @@ class Parts:
         self.client_service = self._make_client_service()
         registrar = None if self.cluster is None else self.cluster.registrar
         self.occupancy = Occupancy(self.channels, self.table, self.webhooks, registrar)
-        self.channel_consent = ChannelConsent(self.webhooks.back_ends)
+        self.channel_consent = ChannelConsent(self.webhooks.back_ends, self.store, self.channels)
         self.pusher_service = self._make_pusher_service()
         uplink = ProtobufUplink(self.messaging, self.store)
         self.protobuf_service = ProtobufService(self.sessions, self.logins, self.messaging, uplink)

@@ -26,6 +26,7 @@ from imserver.auth.principal import ADMIN, ANY_KEY, PUSH, READ, Need, may
 from imserver.cluster.history import Position
 from imserver.model import ChannelPart, Event, Outcome
 from imserver.protocol.centrifuge import ClientView, HistoryResult
+from imserver.services.channels.channels import SERVER_UNSUBSCRIBE
 from imserver.services.channels.commands import MAX_PRESENCE, history_since
 from imserver.services.channels.connections import Left
 from imserver.services.channels.members import ChannelRefused, check_name, encode_tags
@@ -47,8 +48,6 @@ MAX_CHANNELS: Final = 1000
 MAX_LISTED: Final = 100_000
 """The most channels in the answer to ``channels``."""
 _PAGE: Final = 1000
-SERVER_UNSUBSCRIBE: Final = 2000
-"""Code of an unsubscription by the back end: the client does not subscribe again."""
 _MIN_CODE, _MAX_CODE = 3000, 4999
 
 _encode = msgspec.json.Encoder().encode

@@ -258,8 +258,12 @@ def objection(name: str, settings: TenantSettings) -> str:
 
     Returns the error text, ``""`` if the keys are valid.
     """
-    if name.startswith(SYSTEM_PREFIX) and any(row.history for row in settings.channels.values()):
-        return "channels: an app of the client dialect has no message log, so it has no stored history"
+    if name.startswith(SYSTEM_PREFIX):
+        for row in settings.channels.values():
+            if row.history or row.subscribe == "members":
+                return (
+                    "channels: an app of the client dialect has no message log: no stored history, no groups"
+                )
     try:
         load_secrets(name, settings, b"")
     except BadKey as bad:

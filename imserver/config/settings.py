@@ -200,13 +200,14 @@ class BackEndSettings(Struct, frozen=True):
 class ChannelSettings(Struct, frozen=True):
     """An entry of ``channels`` of an app: the options of a namespace, or of all others (``"*"``).
 
-    ``subscribe``, ``publish``: what a client needs; ``""``: the default. ``history_size`` publications stay
-    for ``history_seconds`` after the last one; with ``history`` ``log`` all are in the message log instead.
-    ``recovery``: clients receive what they missed even if they did not ask for it. ``delta``: those that ask
-    for it receive the differences between publications.
+    ``subscribe``, ``publish``: what a client needs; ``""``: the default. ``members``: its user is a member of
+    the group whose id is the name after the colon. ``history_size`` publications stay for ``history_seconds``
+    after the last one; with ``history`` ``log`` all are in the message log instead. ``recovery``: clients
+    receive what they missed even if they did not ask for it. ``delta``: those that ask for it receive the
+    differences between publications.
     """
 
-    subscribe: Literal["", "nobody", "token", "anybody", "back_end"] = ""
+    subscribe: Literal["", "nobody", "token", "members", "anybody", "back_end"] = ""
     publish: Literal["", "nobody", "subscribers", "back_end"] = ""
     presence: bool = False
     join_leave: bool = False

@@ -283,8 +283,8 @@ _TABLE: Final[dict[str, tuple[str, str]]] = {
     "channels_fault_unavailable": ("频道的历史没有回答，请再试。", "The history does not answer. Try again."),
     "channels_fault_ended": ("服务器结束了订阅。", "The server has ended the subscription."),
     "channels_fault_reserved": (
-        "只有服务器能订阅 user: 和 group: 频道。",
-        "Only the server subscribes clients to user: and group: channels.",
+        "只有本人能订阅 user: 频道，只有成员能订阅 group: 频道。",
+        "A user: channel is for this user, a group: channel for the members of the group.",
     ),
     "channels_fault_expired": ("频道令牌已过期。", "The channel token has expired."),
     "channels_fault_other": ("{channel}：{reason}", "{channel}: {reason}"),

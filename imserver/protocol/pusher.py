@@ -221,6 +221,8 @@ class PusherDialect(Dialect):
         channel = "" if event.channel is None else event.channel.name
         if event.channel is not None and event.channel.stream is not None:
             return frame(STREAM, _encode(stream_view(event, event.channel.stream)), channel)
+        if event.kind == "unsubscribed":
+            return not_subscribed(channel, "Ended", event.text, 403)
         if event.kind in KINDS:
             return frame(KINDS[event.kind], event.data, channel)
         if event.kind != "msg" or event.type.startswith(RESERVED_EVENTS):

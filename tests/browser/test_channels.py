@@ -157,7 +157,7 @@ def test_the_page_names_the_setting_that_would_allow_it(pair: Pair, server: Serv
     assert 'apps.default.channels."*".publish: subscribers' in settings
     assert 'apps.default.channels."*".presence: true' in settings
     page.find("#name").send_keys("user:x" + Keys.ENTER)
-    eventually(lambda: state(page, "user:x").startswith("只有服务器"), what="the reserved channel")
+    eventually(lambda: state(page, "user:x").startswith("只有本人"), what="the reserved channel")
     assert page.texts("#hints code") == []
     close = page.find("#subscriptions li:last-child .channel-close")
     close.send_keys(Keys.ENTER)

@@ -155,7 +155,7 @@ def test_who_may_subscribe_depends_on_the_channel_and_its_token(server: Server, 
                 "talk:6": token("ann", channel="talk:6", app="bank"),
                 "shut:1": token("ann", channel="shut:1"),
                 "user:bob": token("ann", channel="user:bob"),
-                "group:1": token("ann", channel="group:1"),
+                "group:999999": token("ann", channel="group:999999"),
                 "#bob": token("ann", channel="#bob"),
             }
             for channel, proof in wrong.items():
@@ -361,6 +361,47 @@ def test_a_token_may_subscribe_its_client(server: Server, protobuf: bool) -> Non
                 cent.publish(PublishRequest(channel="past:4", data={"n": 1}))
             heard = await ann.events.next("on_publication")
             assert (heard.channel, ann.read(heard.pub.data)) == ("past:4", {"n": 1})
+
+    run(scenario())
+
+
+@both
+def test_members_of_a_group_subscribe_to_its_channels_until_they_leave(
+    server: Server, protobuf: bool
+) -> None:
+    user = f"member{number()}"
+    made = good(
+        server.http,
+        "groups/create",
+        {"app": "shop", "user": user, "name": "tea", "members": ["bob"]},
+        key=KEY,
+    )
+    group = made["group"]
+
+    def publish(channel: str, text: str) -> None:
+        good(server.http, "channels/publish", {"app": "shop", "channel": channel, "text": text}, key=KEY)
+
+    async def scenario() -> None:
+        async with person(server, protobuf, user) as member, person(server, protobuf, "eve") as eve:
+            for one, channel, code in (
+                (eve, f"club:{group}", 103),
+                (eve, f"group:{group}", 103),
+                (member, f"#{user}", 105),
+            ):
+                events = Events()
+                await one.client.new_subscription(channel, events).subscribe()  # type: ignore[arg-type]
+                assert (await events.next("on_unsubscribed")).code == code
+            names = [f"club:{group}", f"group:{group}", f"user:{user}"]
+            heard = [(await member.subscribe(name))[1] for name in names]
+            for name, events in zip(names, heard, strict=True):
+                await asyncio.to_thread(publish, name, name)
+                assert member.read((await events.next("on_publication")).pub.data) == name
+            change = {"app": "shop", "group": group, "members": [user]}
+            await asyncio.to_thread(lambda: good(server.http, "groups/remove", change, key=KEY))
+            for events in heard[:2]:
+                assert (await events.next("on_unsubscribed")).code == 2000
+            await asyncio.to_thread(publish, names[2], "bye")
+            assert member.read((await heard[2].next("on_publication")).pub.data) == "bye"
 
     run(scenario())
 

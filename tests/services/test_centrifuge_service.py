@@ -35,7 +35,7 @@ class CentrifugeHarness(Harness):
             self.sessions,
             logins,
             self.channels,
-            ChannelCommands(self.channels, logins, ChannelConsent(back_ends), {}),
+            ChannelCommands(self.channels, logins, ChannelConsent(back_ends, Mock(), self.channels), {}),
             CentrifugeAnswers(back_ends),
             back_ends,
             self.connections,

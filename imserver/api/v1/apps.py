@@ -133,10 +133,11 @@ class ChannelOptions(Struct, forbid_unknown_fields=True):
     """The options of the channels of a namespace."""
 
     subscribe: Annotated[
-        Literal["", "nobody", "token", "anybody", "back_end"],
+        Literal["", "nobody", "token", "members", "anybody", "back_end"],
         about(
-            "Who may subscribe. Empty: holders of a token, in an open app anybody. `back_end`: holders of a "
-            "token, and others if the back end consents."
+            "Who may subscribe. Empty: holders of a token, in an open app anybody. `members`: the members of "
+            "the group whose id follows the colon of the name. `back_end`: holders of a token, and others if "
+            "the back end consents."
         ),
     ] = ""
     publish: Annotated[

@@ -20,12 +20,19 @@ from msgspec.structs import replace
 from imserver.cluster.history import ChannelHistory, HistoryPage, Position, Retained
 from imserver.config.settings import ChannelSettings, TenantSettings
 from imserver.hub.fanout import Fanout
-from imserver.hub.hub import ChannelPosition, Hub, LocalChannel, is_member
+from imserver.hub.hub import ChannelPosition, Hub, LocalChannel, channels_of, is_member
 from imserver.metrics import Metrics
-from imserver.model import ChannelPart, Event, Outcome
+from imserver.model import SYSTEM_PREFIX, ChannelPart, Event, Outcome
 from imserver.protocol.centrifuge import compressed
 from imserver.protocol.pusher import CACHED
-from imserver.services.channels.members import ChannelMembers, ChannelRefused, Publication, infos_of
+from imserver.services.channels.members import (
+    RESERVED,
+    ChannelMembers,
+    ChannelRefused,
+    Publication,
+    group_in,
+    infos_of,
+)
 from imserver.services.channels.open_streams import OpenStreams
 from imserver.services.channels.registrar import Registrar
 from imserver.services.channels.stored import ChannelLog, Published
@@ -38,6 +45,8 @@ log = logging.getLogger(__name__)
 
 ANY_NAMESPACE: Final = "*"
 """The row of ``channels`` in the settings of an app for all channels without a row of their own."""
+SERVER_UNSUBSCRIBE: Final = 2000
+"""Code of ``unsubscribed``: the client does not subscribe again."""
 INSUFFICIENT_STATE: Final = 2500
 """Code of ``unsubscribed``: publications are missing. The client subscribes again, which tells it so."""
 FILL_SECONDS: Final = 0.02
@@ -48,6 +57,8 @@ CHECKED_TOGETHER: Final = 200
 CACHE_SECONDS: Final = 1800.0
 """How long Pusher's cache channels remember their last event."""
 _DEFAULTS: Final = ChannelSettings()
+_OWN: Final = ChannelSettings(subscribe="members")
+"""Of ``user:`` and ``group:`` channels."""
 _CACHED: Final = ChannelSettings(history_size=1, history_seconds=CACHE_SECONDS)
 _encode = msgspec.json.Encoder().encode
 
@@ -94,12 +105,15 @@ class Channels(ChannelMembers):
         self.streams = OpenStreams()
         """Streamed messages (:mod:`imserver.services.channels.streamed_messages`)."""
         self._log = log
-        self.stored_here: dict[str, set[str]] = {}
-        """App → its stored channels that have had subscribers here. Read-only for others."""
+        self.log_channels: dict[str, set[str]] = {}
+        """App → its channels here that need its log: stored channels, and those of groups. Some may have lost
+        their subscribers. Read-only for others."""
         self.on_left.append(self._announce_leaves)
 
     def options(self, app: str, channel: str) -> ChannelSettings:
         """The settings of a channel. Never switches."""
+        if channel.startswith(RESERVED) and not app.startswith(SYSTEM_PREFIX):
+            return _OWN
         tenant = self._settings(app)
         if tenant is None:
             return _DEFAULTS
@@ -122,18 +136,18 @@ class Channels(ChannelMembers):
 
     def join(self, app: str, channel: str, connection: Connection) -> bool:
         """See :class:`ChannelMembers`. A member of a stored channel receives it from the log."""
-        if self.is_stored(app, channel):
+        if _needs_log(channel, self.options(app, channel)):
             self._follow(app, channel)
         return super().join(app, channel, connection)
 
     def _follow(self, app: str, channel: str) -> None:
-        """Have the log deliver a channel here. Does not switch after it follows."""
+        """Have the log deliver a channel, and who leaves its group. Does not switch after it follows."""
         self._log.follow(app)
-        self.stored_here.setdefault(app, set()).add(channel)
+        self.log_channels.setdefault(app, set()).add(channel)
 
     def follows_log(self, app: str) -> bool:
-        """Whether a stored channel of an app has subscribers here. Never switches."""
-        names = self.stored_here.get(app)
+        """Whether a channel of an app that needs its log has subscribers here. Never switches."""
+        names = self.log_channels.get(app)
         if names is None:
             return False
         known = self._hub.apps.get(app)
@@ -142,7 +156,7 @@ class Channels(ChannelMembers):
             if known is not None and name in known.channels:
                 return True
             names.remove(name)
-        del self.stored_here[app]
+        del self.log_channels[app]
         return False
 
     def subscribe(
@@ -224,6 +238,8 @@ class Channels(ChannelMembers):
             return self._join_stored(app, channel, connection, since, options)
         delta = delta and options.delta
         if options.history_size:
+            if _needs_log(channel, options):
+                self._follow(app, channel)
             self._join_waiting(app, channel, connection, delta)
         else:
             self.join(app, channel, connection)
@@ -385,6 +401,25 @@ class Channels(ChannelMembers):
         if left and self.options(app, channel).join_leave:
             self.announce("leave", connection, channel)
         return left
+
+    def expel(self, connection: Connection, channel: str, code: int = SERVER_UNSUBSCRIBE) -> None:
+        """End a subscription to which the client has no right any more, and tell it so. Never switches."""
+        app = connection.app or ""
+        if self.leave(app, channel, connection):
+            event = Event("unsubscribed", "", "server unsubscribe", code=code, channel=ChannelPart(channel))
+            self._fanout.to_connection(self._hub.apps[app], connection, event)
+            self._report_left(connection, (channel,))
+
+    def members_left(self, app: str, group: int, users: Sequence[str]) -> None:
+        """End the subscriptions of users who are members of a group no longer. Never switches."""
+        known = self._hub.apps.get(app)
+        if known is None:
+            return
+        for connection in [each for user in users for each in known.sessions_of(user)]:
+            for local in channels_of(connection):
+                name = local.name
+                if group_in(name) == group and self.options(app, name).subscribe == "members":
+                    self.expel(connection, name)
 
     # --- notices --------------------------------------------------------------------------------------------
 
@@ -730,8 +765,9 @@ class Channels(ChannelMembers):
             here = []
             for local in tuple(app.channels.values()):
                 options = self.options(app.name, local.name)
-                if options.history and local.name not in self.stored_here.get(app.name, ()):
-                    self._follow(app.name, local.name)  # its namespace was not stored before
+                needs_log = _needs_log(local.name, options)
+                if needs_log and local.name not in self.log_channels.get(app.name, ()):
+                    self._follow(app.name, local.name)  # its namespace did not need the log before
                 elif options.history_size and local.position is not None:
                     here.append(local)
             for first in range(0, len(here), CHECKED_TOGETHER):
@@ -777,6 +813,11 @@ class Channels(ChannelMembers):
 def _max_channels(settings: Callable[[str], TenantSettings | None], app: str) -> int:
     tenant = settings(app)
     return 0 if tenant is None else tenant.max_channels
+
+
+def _needs_log(channel: str, options: ChannelSettings) -> bool:
+    """Whether the log of the app has publications of a channel, or who leaves the group of its members."""
+    return options.history != "" or (options.subscribe == "members" and group_in(channel) > 0)
 
 
 def _of_channel(channel: str, event: Event) -> Event:

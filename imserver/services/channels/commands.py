@@ -29,14 +29,12 @@ from imserver.model import (
 from imserver.protocol.pusher import PRESENCE, PRIVATE
 from imserver.services.channels.channels import Channels, Subscribed
 from imserver.services.channels.consent import ChannelConsent
-from imserver.services.channels.members import RESERVED, ChannelRefused, MemberPage
+from imserver.services.channels.members import ChannelRefused, MemberPage
 from imserver.transport.connection import Connection
 
 MAX_PRESENCE: Final = 10_000
 """The most subscribers in an answer, and of which the users are counted exactly."""
 _OK: Final = Reply(errors.REPLY_OK)
-_CLOSED: Final = (*RESERVED, "#")
-"""Beginnings of channels to which only the server subscribes clients."""
 _SIGNED: Final = (PRIVATE, PRESENCE)
 _NO_CLAIMS: Final = ChannelClaims()
 
@@ -91,14 +89,20 @@ class ChannelCommands:
     def permit(self, connection: Connection, channel: str, token: str, data: bytes = b"") -> ChannelClaims:
         """What a client may subscribe to: the claims of its token, or the consent of the back end.
 
-        Pusher's private and presence channels need one, even in an open app. ``data``: for the back end.
+        A channel for members needs no token. Pusher's private and presence channels need one, even in an open
+        app. ``data``: for the back end.
 
-        Switches if the back end is asked. Raises :class:`ChannelRefused`: ``denied`` or ``expired``, and as
-        :class:`ChannelConsent` does.
+        Switches if the back end or a group is asked. Raises :class:`ChannelRefused`: ``denied`` or
+        ``expired``, and as :class:`ChannelConsent` does.
         """
         app = connection.app or ""
         wanted = self._channels.options(app, channel).subscribe
-        if wanted == "nobody" or channel.startswith(_CLOSED):
+        if wanted == "members":
+            self._consent.check_member(connection, channel)
+            return _NO_CLAIMS
+        if channel == f"#{connection.user}" and connection.encoding.dialect.name == "centrifuge":
+            raise ChannelRefused("exists")  # since its login
+        if wanted == "nobody" or channel.startswith("#"):
             raise ChannelRefused("denied", "only the server subscribes clients to this channel")
         if token and (keys := self._logins.keys_of(app)):
             try:
@@ -117,6 +121,10 @@ class ChannelCommands:
         if not is_signed and (wanted == "anybody" or (not wanted and self._logins.is_open(app))):
             return _NO_CLAIMS
         raise ChannelRefused("denied", "the channel needs a token")
+
+    def confirm(self, connection: Connection, channel: str) -> None:
+        """See :meth:`ChannelConsent.confirm_member`."""
+        self._consent.confirm_member(connection, channel)
 
     def subscribe(self, connection: Connection, command: Subscribe, answer: Answer) -> Reply | None:
         """Subscribe to a channel. May switch."""
@@ -137,6 +145,7 @@ class ChannelCommands:
         except ChannelRefused as refused:
             set_info(state, channel, before)
             return answers.refused(refused)
+        self._consent.confirm_member(connection, channel)
         return None
 
     def unsubscribe(self, connection: Connection, command: Unsubscribe) -> Reply:

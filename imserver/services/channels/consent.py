@@ -1,8 +1,9 @@
-"""Channels whose back end decides who subscribes and publishes (``back_end`` in ``channels`` of an app)."""
+"""Channels for which the back end of the app (``back_end`` in its ``channels``) or a group (``members``)
+decides who subscribes."""
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
@@ -10,8 +11,10 @@ from msgspec.structs import replace
 
 from imserver import errors
 from imserver.auth.channel_tokens import ChannelClaims
+from imserver.errors import StorageUnavailable
 from imserver.model import Event
-from imserver.services.channels.members import RESERVED, ChannelRefused, check_name
+from imserver.services.channels.channels import INSUFFICIENT_STATE, SERVER_UNSUBSCRIBE, Channels
+from imserver.services.channels.members import ChannelRefused, check_name, group_in
 from imserver.services.sessions.sessions import say
 from imserver.services.webhooks.back_ends import (
     BackEndCall,
@@ -20,9 +23,11 @@ from imserver.services.webhooks.back_ends import (
     BackEnds,
     BackEndUnavailable,
 )
+from imserver.storage.store import Store
 from imserver.transport.connection import OPEN, Connection
 
 T = TypeVar("T")
+USER_CHANNEL: Final = "user:"
 _OF_CENTRIFUGO = "centrifuge"
 
 
@@ -38,14 +43,47 @@ class _Publication(Struct):
 
 
 class ChannelConsent:
-    """Asks the back end of an app about subscriptions and publications of its clients, in all dialects.
+    """Asks back ends and groups about subscriptions and publications of clients, in all dialects.
 
     Everything switches, and raises :class:`ChannelRefused`: ``denied`` (with the error of the back end),
     ``unavailable``, or ``ended``.
     """
 
-    def __init__(self, back_ends: BackEnds) -> None:
+    def __init__(self, back_ends: BackEnds, store: Store, channels: Channels) -> None:
         self._back_ends = back_ends
+        self._store = store
+        self._channels = channels
+
+    def check_member(self, connection: Connection, channel: str) -> None:
+        """Refuse a user to whom a channel does not belong: ``user:<id>`` belongs to this user, others to the
+        members of the group in their names."""
+        app, user = connection.app or "", connection.user or ""
+        if channel.startswith(USER_CHANNEL):
+            is_member = user != "" and channel == f"{USER_CHANNEL}{user}"
+        else:
+            try:
+                is_member = user != "" and self._is_member(app, group_in(channel), user)
+            except StorageUnavailable:
+                raise ChannelRefused("unavailable") from None
+        if connection.state != OPEN or ((connection.app or ""), (connection.user or "")) != (app, user):
+            raise ChannelRefused("ended")
+        if not is_member:
+            raise ChannelRefused("denied", "the channel belongs to another user, or to members of a group")
+
+    def _is_member(self, app: str, group: int, user: str) -> bool:
+        stored = self._store.existing_log() if group else None
+        found = None if stored is None else stored.member(app, group, user)
+        return found is not None and found.kind_of_conversation == "group"
+
+    def confirm_member(self, connection: Connection, channel: str) -> None:
+        """Check a new subscription again: the user may have left the group before it. From now on the log
+        tells who leaves. Raises nothing."""
+        if self._channels.options(connection.app or "", channel).subscribe == "members":
+            try:
+                self.check_member(connection, channel)
+            except ChannelRefused as refused:
+                code = SERVER_UNSUBSCRIBE if refused.reason == "denied" else INSUFFICIENT_STATE
+                self._channels.expel(connection, channel, code)
 
     def subscribe(
         self, connection: Connection, channel: str, token: str = "", data: bytes = b""
@@ -75,7 +113,7 @@ class ChannelConsent:
     def _ask(
         self, call: BackEndCall, connection: Connection, channel: str, facts: dict[str, Any], kind: type[T]
     ) -> T:
-        if channel.startswith((*RESERVED, "#")):
+        if channel.startswith("#"):
             raise ChannelRefused("denied", "this channel belongs to the server")
         check_name(channel)
         app, user = connection.app or "", connection.user

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from heapq import nsmallest
@@ -29,8 +30,9 @@ from imserver.transport.connection import Connection
 MAX_NAME_BYTES: Final = 255
 """Longest name of a channel, in bytes of UTF-8."""
 RESERVED: Final = ("user:", "group:")
-"""Channels of these namespaces reach the sessions of users and of the members of groups. Nobody subscribes to
-them."""
+"""Channels of these namespaces reach the sessions of users and of the members of groups, without
+subscriptions. Only these users and members may subscribe to them."""
+GROUP_ID: Final = re.compile("[1-9][0-9]{0,17}")
 MAX_CHANNELS_OF_A_CONNECTION: Final = 1000
 MAX_TAGS: Final = 16
 """The most tags of a publication."""
@@ -94,6 +96,12 @@ def encode_tags(tags: Mapping[str, str]) -> bytes:
         text = f"{len(tags)} tags with {len(encoded)} bytes of JSON"
         raise ChannelRefused("limit", f"`tags`: at most {MAX_TAGS}, with {MAX_TAG_BYTES} bytes; not {text}")
     return encoded
+
+
+def group_in(channel: str) -> int:
+    """The group whose id is the name of a channel after its first colon; 0: none."""
+    namespace, _, id = channel.partition(":")
+    return int(id) if namespace != "user" and GROUP_ID.fullmatch(id) else 0
 
 
 class Publication(Struct, frozen=True, gc=False):
@@ -221,8 +229,9 @@ class ChannelMembers:
     ) -> None:
         self.membership = ChannelMembership()
         self.on_left: list[OnLeft] = []
-        """Called with a connection that has ended and the names of its channels, in a greenlet that may
-        switch. It is no member any more; ``app``, ``user`` and ``dialect_state`` are as they were. Append."""
+        """Called with a connection that has ended, or has lost its right to channels, and the names of these
+        channels, in a greenlet that may switch. It is no member any more; ``app``, ``user`` and
+        ``dialect_state`` are as they were. Append."""
         self.on_joined: list[OnMember] = []
         """Called with each new member, the channel, and whether it is the first one on all nodes. Must not
         switch. Append."""
@@ -310,9 +319,10 @@ class ChannelMembers:
 
     def ended(self, connection: Connection) -> None:
         """Handle the end of a connection (``ConnectionContext.ended``). Never switches."""
-        if connection.channels is None:
-            return
-        channels = self.leave_all(connection)
+        if connection.channels is not None:
+            self._report_left(connection, self.leave_all(connection))
+
+    def _report_left(self, connection: Connection, channels: tuple[str, ...]) -> None:
         if self.on_left:
             self._left.append((connection, channels))
             if self._leavers < LEAVERS:

@@ -373,6 +373,9 @@ class CentrifugeService:
                 set_info(state, channel, _bytes_of(about.info))
             since = {channel: positions.get(channel) for channel in wanted}
             self._channels.subscribe_each(connection, since, subscribed)
+            if self._logins.is_open(app):
+                for channel in wanted:
+                    self._commands.confirm(connection, channel)
         except ChannelRefused as refused:
             say(connection, _CLOSE_OF.get(refused.reason, errors.CLOSE_NOT_ALLOWED))
 

@@ -41,7 +41,7 @@ from imserver.protocol.pusher import CACHED, ENCRYPTED, PRESENCE, PRIVATE, USER_
 from imserver.services.channels.channels import Channels, Subscribed
 from imserver.services.channels.connections import Connections
 from imserver.services.channels.consent import ChannelConsent
-from imserver.services.channels.members import RESERVED, ChannelMember, ChannelRefused
+from imserver.services.channels.members import ChannelMember, ChannelRefused
 from imserver.services.sessions.sessions import Sessions, say
 from imserver.services.webhooks.webhooks import Webhooks
 from imserver.transport.connection import Connection
@@ -204,6 +204,7 @@ class PusherService:
                 self._subscribe_member(connection, app, command)
             else:
                 self._join(connection, app, channel)
+            self._consent.confirm_member(connection, channel)
         except NotPermitted as refused:
             connection.send(wire.not_subscribed(channel, refused.kind, str(refused), refused.status))
         except ChannelRefused as refused:
@@ -215,13 +216,13 @@ class PusherService:
             connection.send(wire.error(wire.CODE_BAD_FRAME, f"The connection is subscribed to {channel}"))
         elif refused.reason != "ended":
             status = {"denied": 403, "full": 403, "unavailable": 503}.get(refused.reason, 400)
-            kind = "LimitReached" if refused.reason == "full" else "Refused"
+            kind = {"full": "LimitReached", "denied": "AuthError"}.get(refused.reason, "Refused")
             connection.send(wire.not_subscribed(channel, kind, str(refused), status))
 
     def _check(self, connection: Connection, app: PusherApp, command: PusherSubscribe) -> None:
         """Raise :class:`NotPermitted` or :class:`ChannelRefused` if the connection may not subscribe.
 
-        Switches if the back end is asked.
+        Switches if the back end or a group is asked.
         """
         channel = command.channel
         if channel.startswith("#"):
@@ -229,10 +230,13 @@ class PusherService:
                 raise NotPermitted("Only a user who has signed in may subscribe to it", status=403)
             return
         rule = self._channels.options(app.app, channel).subscribe
-        if channel.startswith(RESERVED) or rule == "nobody":
+        if rule == "nobody":
             raise NotPermitted("Clients may not subscribe to this channel", status=403)
         is_open = rule == "anybody" or (rule == "" and ":" not in channel)
         is_signed = channel.startswith((PRIVATE, PRESENCE))
+        if rule == "members":
+            self._consent.check_member(connection, channel)
+            is_open = True
         if is_open and not is_signed:
             return
         if rule == "back_end" and not (is_signed or command.auth):

@@ -110,7 +110,7 @@ class Deliverer:
         concern this node up to ``position``."""
         begin, results = 0, self.results.get(app, {})
         subscribed = app in self._subscriptions.by_app
-        if app in self._channels.stored_here:
+        if app in self._channels.log_channels:
             self._deliver_to_channels(app, entries)
         while begin < len(entries):
             end = _end_of_window(entries, begin)
@@ -130,6 +130,8 @@ class Deliverer:
             if entry.room:
                 reached = self._channels.deliver_stored(app, entry)
                 self.widest[app] = max(self.widest.get(app, 0), reached)
+            elif entry.kind == "leave":
+                self._channels.members_left(app, entry.conversation, users_of(entry))
 
     def _settle_all(self, waiting: Iterable[Sequence[Waiting]]) -> None:
         for each in waiting:

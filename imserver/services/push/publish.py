@@ -9,7 +9,6 @@ is queued behind them. All pending pushes are lost when the node ends.
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Sequence
 from itertools import count
 from time import monotonic
@@ -18,12 +17,13 @@ from typing import Annotated, Final
 import gevent
 from gevent.lock import BoundedSemaphore
 from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec.structs import replace
 
 from imserver.clock import until_beat
 from imserver.errors import StorageUnavailable
-from imserver.model import SYSTEM_PREFIX, Event, Outcome
+from imserver.model import SYSTEM_PREFIX, ChannelPart, Event, Outcome
 from imserver.services.channels.connections import Connections
-from imserver.services.channels.members import ChannelMembers
+from imserver.services.channels.members import GROUP_ID, ChannelMembers
 from imserver.services.push.push import Pushes
 from imserver.services.sessions.presence import Presence
 from imserver.storage.store import Store
@@ -38,8 +38,7 @@ APP_SHARE: Final = 0.75
 _ENTRY_BYTES: Final = 400
 
 Name = Annotated[str, Meta(min_length=1, max_length=512)]
-_GROUP: Final = re.compile("[1-9][0-9]{0,17}")
-GroupName = Annotated[str, Meta(pattern=f"^{_GROUP.pattern}$", description="A group, by its id.")]
+GroupName = Annotated[str, Meta(pattern=f"^{GROUP_ID.pattern}$", description="A group, by its id.")]
 _MEMBERS: Final = 1000
 """Members of a group that are read together."""
 
@@ -73,7 +72,7 @@ def addressed(target: Target) -> Target:
     kind, _, id = ("", "", "") if target.channel is UNSET else target.channel.partition(":")
     if kind == "user" and id:
         return Target(user=id)
-    if kind == "group" and _GROUP.fullmatch(id):
+    if kind == "group" and GROUP_ID.fullmatch(id):
         return Target(group=id)
     return target
 
@@ -292,6 +291,7 @@ class Publishing:
     ) -> Outcome:
         """Send to the members of a group. PARTLY: a node with some of them is known not to receive it."""
         log, outcomes, after = self._store.existing_log(), set[Outcome](), ""
+        event = replace(event, channel=ChannelPart(f"group:{group}"))
         while log is not None:
             try:
                 rows = log.members(app, group, after, _MEMBERS)
