@@ -1,4 +1,4 @@
-"""The Python of docs/logins.md and docs/guides/webhooks.md does what is said of it, against a real server."""
+"""The Python of docs/guides/session-tokens.md and docs/guides/webhooks.md does what is said of it, against a real server."""
 
 import json
 import os
@@ -24,7 +24,7 @@ from tests.integration.receiver import Post, Receiver
 from tests.ports import free_ports
 from tests.support import HTTP_SERVERS, ROOT, eventually
 
-LOGINS = ROOT / "docs" / "logins.md"
+TOKENS = ROOT / "docs" / "guides" / "session-tokens.md"
 WEBHOOKS = ROOT / "docs" / "guides" / "webhooks.md"
 SECRET = "0123456789abcdef" * 4
 
@@ -46,7 +46,7 @@ def defined(page: Path, word: str) -> dict[str, Any]:
 
 
 def test_the_token_that_is_shown_lets_its_user_in(start_server: StartServer) -> None:
-    make = defined(LOGINS, "token")["session_token"]
+    make = defined(TOKENS, "token")["session_token"]
     server = start_server(config={"apps": {"101": {"jwt": [{"algorithm": "HS256", "key": SECRET}]}}})
     for proof, code in ((make("ann", "101", SECRET), 200), (make("bob", "101", SECRET), 1003), ("", 1003)):
         with cmd_client(server.ws) as one:
