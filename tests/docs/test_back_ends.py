@@ -1,4 +1,4 @@
-"""The Python of docs/guides/session-tokens.md and docs/guides/webhooks.md does what is said of it, against a real server."""
+"""The Python of the guides on session tokens and webhooks does what is said of it, against a real server."""
 
 import json
 import os
