@@ -1,5 +1,5 @@
 # The server as an image: docker build -t imserver .
-# compose.yaml runs two of them with Redis and nginx. docs/operations.md says more.
+# compose.yaml runs two of them with Redis and nginx. docs/guides/deploy.md says more.
 
 FROM python:3.11-slim-bookworm AS build
 RUN python -m venv /opt/imserver

@@ -80,7 +80,7 @@ class Metrics:
     streams: int = 0
     sweeps: int = 0
     swept: int = 0
-    told_again: int = 0
+    resent_entries: int = 0
     upload_bytes: int = 0
     uploads: int = 0
     uploads_refused: int = 0

@@ -564,7 +564,7 @@ class Subscription(Struct, gc=False):
 
 
 class ClientFacts(Struct, gc=False):
-    """What a back end that decides for a client is told of it.
+    """The client, in a request to a back end that decides for it.
 
     ``transport``: ``websocket``, ``http_stream`` or ``sse``. ``headers``: those of its first request that the
     back end gets. ``meta``: JSON about it for the back end only (``b""``: none).

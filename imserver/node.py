@@ -211,7 +211,7 @@ class Node:
 
     def _demo_ended(self) -> None:
         self.parts.logins.reload()
-        log.info("demo mode is over: requests need a key")
+        log.info("demo mode has ended: requests need a key")
         self._apply_limits()
 
     def _start_stages(self) -> None:

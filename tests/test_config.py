@@ -367,7 +367,7 @@ def test_two_apps_have_two_names_in_pushers_protocol(
     said = complaint(
         f"apps:\n  shop: {{pusher: {{{row}, {other}: a}}}}\n  club: {{pusher: {{{row}, {other}: b}}}}\n"
     )
-    assert said == f"my.yaml, line 3: apps.club.pusher.{name}: '7' is that of the app shop already"
+    assert said == f"my.yaml, line 3: apps.club.pusher.{name}: '7' is already used by the app shop"
 
 
 def test_the_secret_of_pushers_protocol_ends_demo_mode_and_is_not_printed(load: Load) -> None:

@@ -281,7 +281,7 @@ _OWN = {
     "not_stored": "Messages of clients that were refused or could not be stored",
     "expired": "Entries of the log deleted by the retention",
     "log_gaps": "Times that a node read the log because it had missed a node message",
-    "told_again": "Entries sent again because the client had not acknowledged them",
+    "resent_entries": "Entries sent again because the client had not acknowledged them",
     "messages_in": "Messages read from clients",
     "pushes": "Pushes of back ends and pages that were sent",
     "deliveries": "Frames of pushes and notices given to connections",

@@ -110,7 +110,7 @@ def delete(path: str | None, data_dir: str | None, yes: bool, name: str) -> None
     with opened(path, data_dir) as (settings, store, tenants):
         found = app_contents(tenants, store, name)
         goes = ", ".join(f"{number} {what}" for what, number in msgspec.structs.asdict(found).items())
-        click.echo(f"With app {name} are deleted: {goes}.", err=True)
+        click.echo(f"Deleting the app {name} also deletes {goes}.", err=True)
         if not yes:
             _confirm(name)
         reviews = Reviews(Outgoing(), str)  # nothing is reviewed here

@@ -52,7 +52,7 @@ def _file(path: str | None, data_dir: str | None) -> tuple[Path, str]:
     settings = load_config(path, overrides={} if data_dir is None else {"server.data_dir": data_dir})
     place = database_address(settings.storage, settings.server.data_dir)
     if place.file is None:
-        raise StartError(f"{place.shown} is no SQLite database: use {_TOOLS[place.engine]}")
+        raise StartError(f"{place.shown} is not a SQLite database: use {_TOOLS[place.engine]}")
     return place.file, settings.server.data_dir
 
 

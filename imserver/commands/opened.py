@@ -48,7 +48,7 @@ def opened(path: str | None, data_dir: str | None) -> Iterator[tuple[Config, Sto
         store.start()
         yield settings, store, tenants
         if folder.exists() and not existed:
-            click.echo(f"imserver: made the data folder {folder.absolute()}", err=True)
+            click.echo(f"imserver: created the data folder {folder.absolute()}", err=True)
     except UnknownTenant as error:
         fail(f"app {error} does not exist")
     except (StartError, StorageUnavailable, BadTenant, TooManyTenants) as error:

@@ -136,7 +136,8 @@ def outbox(database: str | None, table: str, url: str, key_file: str | None, cre
     """Push the rows of a table in a PostgreSQL database, in their order, until SIGTERM.
 
     A back end inserts rows in its own transactions. Each row is pushed once, by its id, then deleted. The key
-    may also stand in IMSERVER_KEY. Of several processes one works; the others take over when it ends.
+    may be in the environment variable IMSERVER_KEY. Of several processes one works; another takes over
+    when it ends.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     place = database or os.environ.get(ENVIRONMENT_DATABASE, "")
@@ -148,7 +149,7 @@ def outbox(database: str | None, table: str, url: str, key_file: str | None, cre
             made = OutboxTable(place, table)
             made.create()
             made.close()
-            click.echo(f"table {table} is there")
+            click.echo(f"table {table} exists")
             return
         worker = OutboxWorker(place, table, url, key)
     except (OutboxUnavailable, ValueError) as error:

@@ -447,8 +447,8 @@ def _check_apps(config: Config, places: Places) -> None:
             value: str = getattr(tenant.pusher, field)
             if value and owners.setdefault(value, name) != name:
                 raise ConfigError(
-                    f"{places.of(f'apps.{name}.pusher.{field}')}: {value!r} is that of the app "
-                    f"{owners[value]} already"
+                    f"{places.of(f'apps.{name}.pusher.{field}')}: {value!r} is already used by the app "
+                    f"{owners[value]}"
                 )
     if config.jwt.sign_key == PUBLIC_SIGN_KEY and not config.demo:
         raise ConfigError(

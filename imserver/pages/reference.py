@@ -203,7 +203,7 @@ class Reference:
             ],
             info=document["info"],
             demo=any({} in each["security"] for _, _, each in operations_of(document)),
-            told=lambda text: marked([other.get(part, part) for part in text.split("\n\n")]),
+            translated=lambda text: marked([other.get(part, part) for part in text.split("\n\n")]),
         )
         return page.get_data()
 

@@ -406,7 +406,7 @@ class EventStore:
         self,
         app: str,
         owner: str,
-        told: Sequence[tuple[Absence, NewEvent]],
+        reported: Sequence[tuple[Absence, NewEvent]],
         over: Sequence[Absence],
     ) -> dict[str, int]:
         """Add the events of absences, which is done once until the user was online, and forget those that are
@@ -417,7 +417,7 @@ class EventStore:
                 raise NotOwner(app)
             where = "WHERE app = %s AND member = %s AND conversation = %s"
             new = []
-            for one, event in told:
+            for one, event in reported:
                 # Deleted meanwhile: the user was online.
                 if sql.execute(
                     f"UPDATE absence SET due = 0 {where} AND due > 0", (app, one.user, one.conversation)

@@ -330,7 +330,7 @@ class _Heartbeat:
 
 def _supervisor_gone(watcher: Any) -> None:
     watcher.stop()
-    logging.getLogger(__name__).error("the supervisor process is gone")
+    logging.getLogger(__name__).error("the supervisor process has ended")
     os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -43,10 +43,10 @@ def test_commands_of_the_folder_use_it(tmp_path: Path) -> None:
     done = run_cli("token", "create", "--app", "shop", "--user", "ann", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count(".") == 2
-    assert f"made the data folder {tmp_path / 'data'}" not in done.stderr
+    assert f"created the data folder {tmp_path / 'data'}" not in done.stderr
     app = run_cli("app", "create", "other", folder=tmp_path)
     assert app.returncode == 0, app.stderr
-    assert f"made the data folder {tmp_path / 'data'}" in app.stderr
+    assert f"created the data folder {tmp_path / 'data'}" in app.stderr
 
 
 def test_the_environment_names_another_file(tmp_path: Path) -> None:

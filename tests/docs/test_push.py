@@ -81,7 +81,7 @@ def test_the_guide_runs_from_top_to_bottom_on_one_server(start_server: StartServ
                 )
                 made = run_cli(*arguments, IMSERVER_SERVER_DATA_DIR=str(server.folder / "data"))
                 key = made.stdout.strip()
-                eventually(lambda: server.get("/api/v1/counts")[0] == 401, what="demo mode is over")
+                eventually(lambda: server.get("/api/v1/counts")[0] == 401, what="demo mode has ended")
             play_session(block, tmp_path, server, KEY=key)
     finally:
         for stream in streams:

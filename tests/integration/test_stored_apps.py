@@ -49,7 +49,7 @@ def test_the_first_key_ends_demo_mode_while_the_server_runs(launch: Launch, http
     assert push(server) == 200
     key = new_key(server, "--scope", "push", "--app", "101")
     eventually(lambda: push(server) == UNAUTHORIZED)
-    assert "demo mode is over" in server.log_text
+    assert "demo mode has ended" in server.log_text
     assert push(server, key) == 200
     assert push(server, key + "x") == UNAUTHORIZED
     assert push(server, key, 102) == UNAUTHORIZED

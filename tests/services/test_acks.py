@@ -52,7 +52,7 @@ def test_unacknowledged_entries_are_resent_and_then_the_connection_is_closed() -
             pass_time(node)
             bob.settle()
         assert bob.texts() == ["1", "2", *["2"] * TRIES]
-        assert node.metrics.told_again == TRIES
+        assert node.metrics.resent_entries == TRIES
         pass_time(node)
         assert bob.client.close_code() == errors.CLOSE_ACK_TIMEOUT
 

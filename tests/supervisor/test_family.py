@@ -395,7 +395,7 @@ def test_the_nodes_of_a_supervisor_that_is_killed_drain_and_free_the_ports(start
         family.process.wait()
         assert client.recv(4)[:1] == b"\x88"
     eventually(lambda: not any(alive(pid) for pid in pids))
-    assert family.log_text.count("the supervisor process is gone") == 2
+    assert family.log_text.count("the supervisor process has ended") == 2
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(family.http)
 

@@ -124,9 +124,9 @@ class PusherNames(Struct, forbid_unknown_fields=True, omit_defaults=True):
     presence_members: Annotated[
         Number | UnsetType, about("The most members of a presence channel; 0: any number.")
     ] = UNSET
-    subscription_count: Annotated[
-        bool | UnsetType, about("Whether subscribers are told how many they are.")
-    ] = UNSET
+    subscription_count: Annotated[bool | UnsetType, about("Whether subscribers receive their number.")] = (
+        UNSET
+    )
 
 
 class ChannelOptions(Struct, forbid_unknown_fields=True):
@@ -145,7 +145,9 @@ class ChannelOptions(Struct, forbid_unknown_fields=True):
         about("Which clients may publish. Empty: none. `back_end`: any, if the back end consents."),
     ] = ""
     presence: Annotated[bool, about("Whether subscribers may ask who is subscribed.")] = False
-    join_leave: Annotated[bool, about("Whether subscribers are told who comes and goes.")] = False
+    join_leave: Annotated[
+        bool, about("Whether subscribers are notified when others subscribe and leave.")
+    ] = False
     history: Annotated[
         Literal["", "log"],
         about(

@@ -208,7 +208,7 @@ class ReceiptsAnswer(Struct):
 def shown_entry(entry: Entry) -> MessageShown:
     """An entry in the shape of the answer."""
     message: Message = message_of(entry)
-    told = entry_view(message)
+    view = entry_view(message)
     return MessageShown(
         entry.id,
         entry.conversation,
@@ -216,13 +216,13 @@ def shown_entry(entry: Entry) -> MessageShown:
         entry.kind,
         entry.sender,
         message.to,
-        told.type,
-        UNSET if told.text is None else told.text,
-        UNSET if told.data is None else told.data,
-        UNSET if told.base64 is None else told.base64,
+        view.type,
+        UNSET if view.text is None else view.text,
+        UNSET if view.data is None else view.data,
+        UNSET if view.base64 is None else view.base64,
         entry.client_msg_id,
         entry.about,
-        UNSET if told.meta is None else told.meta,
+        UNSET if view.meta is None else view.meta,
         entry.time_ms,
     )
 

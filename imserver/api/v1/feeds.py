@@ -171,5 +171,5 @@ def _positions(cursor: str) -> tuple[int, int]:
 
 def _number(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) < 19):
-        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "cursor: not one of this server")
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "cursor: not a cursor of this server")
     return int(text)

@@ -29,7 +29,7 @@ User = Annotated[
 ChannelName = Annotated[
     str,
     about(
-        "The name of a channel: 1 to 255 bytes of UTF-8. What stands before a colon is its namespace.",
+        "The name of a channel: 1 to 255 bytes of UTF-8. The part before a colon is its namespace.",
         min_length=1,
         max_length=255,
         examples=["orders:17"],

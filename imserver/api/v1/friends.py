@@ -113,8 +113,8 @@ def friends(api: Api, call: Call, asked: FriendsQuery) -> FriendsAnswer:
 def request(api: Api, call: Call, asked: FriendChange) -> FriendAnswer:
     """Send a friend request.
 
-    Two users who send each other a request become friends. Blocked users are not told that they are
-    blocked.
+    Two users who send each other a request become friends. Blocked users do not learn that they
+    are blocked.
     """
     return _answer(api.services.friends.change(call.app, call.user, asked.friend, changes.ask))
 

@@ -148,7 +148,7 @@ class RedisRegistry:
         try:
             self._keeper.leave(clean and not self._unreported_ends)
         except RedisUnavailable as error:
-            log.info("the lease was not given back, Redis is unavailable: %s", error)
+            log.info("the lease was not released, Redis is unavailable: %s", error)
         self._keeper.link.close()
 
     def _end_greenlets(self) -> None:

@@ -461,7 +461,7 @@ def private_address(host: str) -> str:
         text = str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
         address = ipaddress.ip_address(text.partition("%")[0])
     except (OSError, ValueError, IndexError):
-        raise StartError(f"cluster.bind: {host!r} is no address of this machine") from None
+        raise StartError(f"cluster.bind: {host!r} is not an address of this machine") from None
     if not host or address.is_unspecified or address.is_multicast:
         raise StartError(
             f"cluster.bind: the RPC is private and must not listen on every address, as {host!r} says"

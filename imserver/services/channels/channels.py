@@ -2,7 +2,7 @@
 
 A channel with history numbers its publications. Each node delivers them in the order of their numbers, and
 reads from the history what it has missed. So a member that comes back with a position receives exactly what
-came after it, or is told that it cannot.
+came after it, or learns that it must reload.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ ANY_NAMESPACE: Final = "*"
 SERVER_UNSUBSCRIBE: Final = 2000
 """Code of ``unsubscribed``: the client does not subscribe again."""
 INSUFFICIENT_STATE: Final = 2500
-"""Code of ``unsubscribed``: publications are missing. The client subscribes again, which tells it so."""
+"""Code of ``unsubscribed``: publications are missing. The client subscribes again, and then reloads."""
 FILL_SECONDS: Final = 0.02
 """How long a node waits for publications between, before it reads them from the history."""
 CHECK_SECONDS: Final = 5.0
@@ -480,7 +480,7 @@ class Channels(ChannelMembers):
         """
         limit = self.options(app, channel).max_bytes
         if limit and len(event.data or event.text.encode()) > limit:
-            raise ChannelRefused("limit", f"the channel takes at most {limit} bytes")
+            raise ChannelRefused("limit", f"a publication to the channel has at most {limit} bytes")
         event = _of_channel(channel, event)
         what = Publication(channel, event, except_users, except_connection)
         if with_history and self.is_stored(app, channel):
@@ -671,7 +671,7 @@ class Channels(ChannelMembers):
             self._fill(local, state)
 
     def _begin(self, local: LocalChannel, state: ChannelPosition, position: Position) -> None:
-        """The history has told the position: deliver in order from here."""
+        """The history has returned the position: deliver in order from here."""
         state.epoch, state.offset = position.epoch, position.offset
         state.early = {
             offset: what
@@ -728,7 +728,7 @@ class Channels(ChannelMembers):
         self._deliver_early(local, state)
 
     def _lose(self, local: LocalChannel, state: ChannelPosition, position: Position) -> None:
-        """Publications are lost: let the members subscribe again, which tells them so. Never switches."""
+        """Publications are lost: let the members subscribe again and reload. Never switches."""
         log.warning("the history of a channel of %s has a gap; its subscribers start again", local.app.name)
         goes_on = position.epoch == state.epoch and position.offset >= state.offset
         state.epoch, state.offset = position.epoch, position.offset

@@ -360,7 +360,7 @@ class StreamedMessages:
                 try:
                     self.look(monotonic())
                 except Exception:
-                    log.exception("the open streams could not be looked at")
+                    log.exception("the open streams could not be checked")
                 due = monotonic() + LOOK_SECONDS
 
     def look(self, now: float) -> None:

@@ -290,7 +290,9 @@ class ActionService:
         try:
             self._enter(connection, command.room)
         except ChannelRefused as refused:
-            log.info("no room for %s: %s", command.user, refused, extra={"connection": connection.peer})
+            log.info(
+                "%s cannot enter the room: %s", command.user, refused, extra={"connection": connection.peer}
+            )
             self._sessions.leave(connection)
             return _FAILED
         if storing:

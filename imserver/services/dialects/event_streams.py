@@ -160,7 +160,9 @@ class EventStreams:
         except StorageUnavailable:
             if cursor is not None:
                 raise
-            log.warning("a stream of %s begins without stored messages: the database is away", request.app)
+            log.warning(
+                "a stream of %s begins without stored messages: the database does not answer", request.app
+            )
             return _Start(None, False)
 
     def _is_all(self, app: str, user: str, first: Sequence[Entry]) -> bool:

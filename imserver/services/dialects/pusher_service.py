@@ -140,7 +140,9 @@ class PusherService:
         version = head.params().get("protocol", "")
         if version not in map(str, wire.VERSIONS):
             self._refuse(
-                connection, errors.CLOSE_UNSUPPORTED_DATA, "only versions 6 and 7 of the protocol are spoken"
+                connection,
+                errors.CLOSE_UNSUPPORTED_DATA,
+                "only versions 6 and 7 of the protocol are supported",
             )
             return
         decision = self._logins.admit(app.app, NAME, connection)

@@ -70,7 +70,9 @@ class Transfer:
 
 
 def _slowest() -> TransferRefused:
-    return TransferRefused(errors.HTTP_BUSY, "This transfer was the slowest and was ended for another")
+    return TransferRefused(
+        errors.HTTP_BUSY, "This transfer was the slowest and was ended to make room for another"
+    )
 
 
 class Transfers:

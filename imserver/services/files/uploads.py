@@ -97,7 +97,7 @@ class UploadStorage:
         try:
             self.delete(row)
         except MediaUnavailable as error:
-            log.warning("the bytes of the removed file %s are still there: %s", row.id, error)
+            log.warning("the bytes of the removed file %s could not be deleted: %s", row.id, error)
 
     def discard(self, path: Path) -> None:
         """Delete the temporary files of an upload."""
@@ -226,10 +226,10 @@ class Uploads:
         try:
             removed = self._storage.directory.sweep()
         except OSError as error:
-            log.warning("the folder of uploads could not be swept: %s", error)
+            log.warning("the folder of uploads could not be cleaned: %s", error)
             return
         if removed:
-            log.info("removed %d files that were never uploaded to their end", removed)
+            log.info("removed %d incomplete uploads", removed)
 
     def _take(self, offer: Offer, read: Callable[[int], bytes], path: Path, transfer: Transfer) -> Upload:
         media, digest = self._write(offer, read, path, transfer)
@@ -278,7 +278,9 @@ class Uploads:
                 with gevent.Timeout(max(until - monotonic(), 0.001), late), transfer.reading():
                     piece = read(min(PIECE_BYTES, left))
                 if not piece:
-                    raise TransferRefused(errors.HTTP_BAD_REQUEST, "The file ended before it was whole")
+                    raise TransferRefused(
+                        errors.HTTP_BAD_REQUEST, "The body ended before the file was complete"
+                    )
                 left -= len(piece)
                 transfer.bytes += len(piece)
                 if media is None:
@@ -312,7 +314,7 @@ class Uploads:
         if media.kind not in self.settings.kinds:
             raise TransferRefused(errors.HTTP_KIND_REFUSED, f"The file is a {media.kind} ({media.type})")
         if offer.kind and media.kind != offer.kind:
-            raise TransferRefused(errors.HTTP_KIND_REFUSED, f"The file is no {offer.kind}: {media.type}")
+            raise TransferRefused(errors.HTTP_KIND_REFUSED, f"The file is not a {offer.kind}: {media.type}")
         if offer.length > self._limit_of(media.kind):
             raise TransferRefused(errors.HTTP_FILE_TOO_LARGE)
 

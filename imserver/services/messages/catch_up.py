@@ -330,7 +330,7 @@ class CatchUp:
             nonlocal whole
             whole = not more
             if whole:
-                self._metrics.told_again += 1
+                self._metrics.resent_entries += 1
                 self._deliverer.send(connection, messages)
             # Otherwise new entries stay held: some may be on later pages.
             return whole

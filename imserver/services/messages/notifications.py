@@ -161,8 +161,8 @@ class Notifications:
                 feed.next_due = _NEVER
             if not due:
                 return
-            told, over = self._decide(app, due)
-            self._feeds.added(events.end_absences(app, self._feeds.node(), told, over))
+            reported, over = self._decide(app, due)
+            self._feeds.added(events.end_absences(app, self._feeds.node(), reported, over))
 
     def _decide(
         self, app: str, due: Sequence[Absence]
@@ -172,15 +172,15 @@ class Notifications:
         entries = {entry.id: entry for entry in stored.entries(app, list({each.entry for each in due}))}
         found = stored.conversations(app, list({each.conversation for each in due}))
         conversations = {conversation.id: conversation for conversation in found}
-        told, over = [], []
+        reported, over = [], []
         for absence, here in zip(due, online, strict=True):
             entry = entries.get(absence.entry)
             facts = None if here or entry is None else _facts(stored, app, absence, entry, conversations)
             if facts is None:
                 over.append(absence)
             else:
-                told.append((absence, NewEvent(app, absence.user, "absent", _encode(facts))))
-        return told, over
+                reported.append((absence, NewEvent(app, absence.user, "absent", _encode(facts))))
+        return reported, over
 
 
 _NEVER: Final = 1 << 62

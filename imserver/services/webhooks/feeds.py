@@ -538,7 +538,10 @@ class Feeds:
         feed.waiting.update(refused)
         feed.has_retries = True
         log.warning(
-            "webhook of %s: %d events were refused or wait behind such: %s", feed.app, len(rows), problem.text
+            "webhook of %s: %d events were refused, or wait behind refused ones: %s",
+            feed.app,
+            len(rows),
+            problem.text,
         )
         self._succeeded(feed, taken)
         return True

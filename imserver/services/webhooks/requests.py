@@ -438,7 +438,7 @@ class Authoriser:
         self.asked += 1
         asking, answer = self._asking, None
         if asking.waiting[where.app] >= MAX_WAITING:
-            asking.warn(where.app, f"{MAX_WAITING} logins wait already")
+            asking.warn(where.app, f"{MAX_WAITING} logins are already waiting")
         else:
             asking.waiting[where.app] += 1
             try:

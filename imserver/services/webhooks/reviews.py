@@ -302,7 +302,7 @@ def _pass_on(question: _Question, decision: ReviewDecision) -> None:
 def _replacement(question: _Question, answer: _Answer) -> ReviewDecision:
     """The decision of an answer that replaces a message. Raises ValueError or RecursionError if it cannot."""
     if question.kind == "upload":
-        raise ValueError("it is a file")
+        raise ValueError("a file cannot be replaced")
     if (answer.text is UNSET) == (answer.data is UNSET):
         raise ValueError("it has one of text and data")
     if answer.text is not UNSET:
@@ -310,7 +310,7 @@ def _replacement(question: _Question, answer: _Answer) -> ReviewDecision:
     else:
         kind, body = answer.type or (question.type if not question.is_text else "custom"), bytes(answer.data)  # type: ignore[arg-type]
         if kind == "text":
-            raise ValueError("data is no text")
+            raise ValueError("data is not text")
         _read_any(body)  # it was skipped over so far
         body = msgspec.json.format(body, indent=-1)
     if len(kind.encode()) > TYPE_BYTES or "\0" in kind:
@@ -321,7 +321,7 @@ def _replacement(question: _Question, answer: _Answer) -> ReviewDecision:
 
 
 def facts_of(draft: Draft) -> dict[str, Any]:
-    """What the back end is told of a draft."""
+    """The fields of a draft that the back end receives."""
     seen = entry_view(Message(0, 0, 0, draft.sender, kind=draft.kind, type=draft.type, body=draft.body))
     facts: dict[str, Any] = {"kind": draft.kind, "sender": draft.sender}
     to = {"to": draft.to_user, "conversation": draft.conversation, "room": draft.room}
