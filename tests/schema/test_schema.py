@@ -24,7 +24,7 @@ a few, and in each run the same."""
 MADE_UP = ["--max-examples", str(EXAMPLES)] if EXAMPLES else ["--max-examples", "5", "--seed", "1"]
 STREAMS = ("/api/v1/events", "/api/v1/publisher")
 
-pytestmark = [pytest.mark.full, pytest.mark.slow, pytest.mark.timeout(200 + 20 * EXAMPLES)]
+pytestmark = [pytest.mark.full, pytest.mark.slow, pytest.mark.timeout(1200 + 60 * EXAMPLES)]
 
 
 @pytest.mark.parametrize("http_server", HTTP_SERVERS)
