@@ -149,38 +149,39 @@ for (const { form, Centrifuge, transport, endpoint } of ways) {
     for (const each of [ann, bob]) each.disconnect();
   });
 
-  test(`${name}: deltas make what was published, also after a recovery`, async () => {
-    const [ann, bob] = [connect(tokens.ann), connect(tokens.bob)];
-    const channel = `prices:js-${name}`;
-    const options = { delta: 'fossil', recoverable: true };
-    const [heard, said] = [ann.newSubscription(channel, options), bob.newSubscription(channel)];
-    for (const each of [ann, bob]) each.connect();
-    for (const each of [heard, said]) each.subscribe();
-    await Promise.all([heard.ready(10_000), said.ready(10_000)]);
-    const goods = Array.from({ length: 30 }, (_, id) => ({ id, name: `货物 ${id} 😀\n`, price: 1 }));
-    const wanted = [];
-    const publish = async (price) => {
-      goods[price % 30].price = price;
-      wanted.push(structuredClone(goods));
-      await said.publish(written(goods));
-    };
-    const received = [];
-    heard.on('publication', ({ data }) => received.push(read(data)));
-    for (const price of [2, 3]) await publish(price);
-    while (received.length < 2) await next(heard, 'publication');
-    ann.disconnect();
-    for (const price of [4, 5, 6]) await publish(price);
-    const subscribed = next(heard, 'subscribed');
-    ann.connect();
-    assert.equal((await subscribed).recovered, true);
-    const last = next(heard, 'publication', ({ data }) => read(data)[7].price === 7);
-    await publish(7);
-    await last;
-    assert.deepEqual(received, wanted);
-    const { numFullPayloads, numDeltaPayloads } = heard.deltaStats();
-    assert.deepEqual([numFullPayloads, numDeltaPayloads], [2, 4]);
-    for (const each of [ann, bob]) each.disconnect();
-  });
+  for (const namespace of ['prices', 'ledger'])
+    test(`${name}: deltas make what was published in ${namespace}, also after a recovery`, async () => {
+      const [ann, bob] = [connect(tokens.ann), connect(tokens.bob)];
+      const channel = `${namespace}:js-${name}`;
+      const options = { delta: 'fossil', recoverable: true };
+      const [heard, said] = [ann.newSubscription(channel, options), bob.newSubscription(channel)];
+      for (const each of [ann, bob]) each.connect();
+      for (const each of [heard, said]) each.subscribe();
+      await Promise.all([heard.ready(10_000), said.ready(10_000)]);
+      const goods = Array.from({ length: 30 }, (_, id) => ({ id, name: `货物 ${id} 😀\n`, price: 1 }));
+      const wanted = [];
+      const publish = async (price) => {
+        goods[price % 30].price = price;
+        wanted.push(structuredClone(goods));
+        await said.publish(written(goods));
+      };
+      const received = [];
+      heard.on('publication', ({ data }) => received.push(read(data)));
+      for (const price of [2, 3]) await publish(price);
+      while (received.length < 2) await next(heard, 'publication');
+      ann.disconnect();
+      for (const price of [4, 5, 6]) await publish(price);
+      const subscribed = next(heard, 'subscribed');
+      ann.connect();
+      assert.equal((await subscribed).recovered, true);
+      const last = next(heard, 'publication', ({ data }) => read(data)[7].price === 7);
+      await publish(7);
+      await last;
+      assert.deepEqual(received, wanted);
+      const { numFullPayloads, numDeltaPayloads } = heard.deltaStats();
+      assert.deepEqual([numFullPayloads, numDeltaPayloads], [2, 4]);
+      for (const each of [ann, bob]) each.disconnect();
+    });
 
   test(`${name}: several commands in one frame, and rpc`, async () => {
     const ann = connect(tokens.ann);

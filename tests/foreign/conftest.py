@@ -34,6 +34,12 @@ CONFIG: dict[str, Any] = {
                     "history_seconds": 300,
                     "delta": True,
                 },
+                "ledger": {
+                    "subscribe": "anybody",
+                    "publish": "subscribers",
+                    "history": "log",
+                    "delta": True,
+                },
                 "kept": {"subscribe": "anybody", "publish": "subscribers", "history": "log"},
                 "open": {"subscribe": "anybody"},
                 "club": {"subscribe": "members", "history_size": 5, "history_seconds": 60},

@@ -6,6 +6,7 @@ from unittest.mock import Mock
 
 import pytest
 from msgspec import json
+from msgspec.structs import replace
 
 from imserver.auth.channel_tokens import ChannelClaims
 from imserver.cluster.history import Position
@@ -22,6 +23,7 @@ from imserver.transport.connection import Connection
 from tests.hub.harness import Harness
 from tests.protocol.test_fossil import apply
 from tests.services.cluster_harness import MULTI
+from tests.services.messaging_harness import Node
 from tests.services.test_streamed_messages import streams_of
 from tests.transport.harness import Client, turn
 
@@ -70,20 +72,25 @@ class Reader:
         self.kinds.append(is_delta)
 
 
-@pytest.fixture
-def harness() -> Iterator[Harness]:
-    with Harness() as harness:
-        harness.channel_settings = {
-            "prices": ChannelSettings(history_size=10, history_seconds=60, delta=True),
-            "*": ChannelSettings(history_size=10, history_seconds=60),
-        }
+BOUNDED = ChannelSettings(history_size=10, history_seconds=60, delta=True)
+
+
+@pytest.fixture(params=[BOUNDED, ChannelSettings(history="log", delta=True)], ids=["bounded", "stored"])
+def harness(request: pytest.FixtureRequest) -> Iterator[Harness]:
+    with Node() as harness:
+        harness.channel_settings = {"prices": request.param, "*": replace(request.param, delta=False)}
         yield harness
 
 
-def publish(harness: Harness, *numbers: int, channel: str = PRICES, **options: Any) -> None:
+def publish(harness: Harness, *numbers: int, **options: Any) -> int:
+    """Publish, each time also to another channel, so that the log has gaps; returns the last offset."""
+    offset = 0
     for number in numbers:
         event = Event("msg", "shop", "", type="custom", data=json.encode([SHARED * 3, number]))
-        harness.channels.publish_event(MULTI, channel, event, **options)
+        position = harness.channels.publish_event(MULTI, PRICES, event, **options).position
+        offset = 0 if position is None else position.offset
+        harness.channels.publish_event(MULTI, "news:1", event)
+    return offset
 
 
 def numbers(reader: Reader) -> list[int]:
@@ -129,8 +136,7 @@ def state_of(harness: Harness) -> Any:
 
 def test_what_was_missed_comes_as_one_whole_publication_and_deltas(harness: Harness) -> None:
     ann, bob = Reader(harness, "ann"), Reader(harness, "bob", delta=False)
-    publish(harness, 1)
-    position = Position(ann.result.epoch, 1)
+    position = Position(ann.result.epoch, publish(harness, 1))
     harness.channels.unsubscribe(ann.connection, PRICES)
     assert state_of(harness).deltas is None
     publish(harness, 2, 3, 4)
@@ -233,7 +239,7 @@ def test_streamed_messages_between_publications_make_the_same_payloads(harness: 
     id = streams.open(MULTI, head, "a")
     streams.append(MULTI, [Piece(id, 1, "b")])
     late = Reader(harness, "cid")
-    publish(harness, 3, 4)
+    offset = publish(harness, 3, 4)
     streams.append(MULTI, [Piece(id, 2, "c")])
     streams.close(MULTI, id)
     publish(harness, 5, 6)
@@ -251,5 +257,5 @@ def test_streamed_messages_between_publications_make_the_same_payloads(harness: 
     }
     assert late.payloads[1:] == plain.payloads[4:]
     assert sum(early.kinds) >= 3
-    back = Reader(harness, "dan", since=Position(early.result.epoch, 4))
+    back = Reader(harness, "dan", since=Position(early.result.epoch, offset))
     assert back.payloads == plain.payloads[-3:]

@@ -235,7 +235,7 @@ class Channels(ChannelMembers):
         if options.max_subscribers and self.count(app, channel) >= options.max_subscribers:
             raise ChannelRefused("full", f"the channel has {options.max_subscribers} subscribers")
         if options.history:
-            return self._join_stored(app, channel, connection, since, options)
+            return self._join_stored(app, channel, connection, since, options, delta)
         delta = delta and options.delta
         if options.history_size:
             if _needs_log(channel, options):
@@ -262,9 +262,11 @@ class Channels(ChannelMembers):
         connection: Connection,
         since: Position | None,
         options: ChannelSettings,
+        delta: bool = False,
     ) -> Subscribed:
+        delta = delta and options.delta
         self._follow(app, channel)
-        self._join_waiting(app, channel, connection, False)
+        self._join_waiting(app, channel, connection, delta)
         try:
             page = self._log.read(app, channel, since, 0 if since is None else -1)
             delivered = self._log.follow(app)
@@ -275,7 +277,7 @@ class Channels(ChannelMembers):
         if local is None or local.position is None:
             raise ChannelRefused("ended")
         local.position.offset = max(local.position.offset, delivered)
-        return Subscribed(local, options, page.position, page.publications, page.whole)
+        return Subscribed(local, options, page.position, page.publications, page.whole, delta)
 
     def join_with_position(
         self,
@@ -339,18 +341,18 @@ class Channels(ChannelMembers):
     ) -> None:
         """Deliver to a new member what was published while it waited. Never switches.
 
-        ``newest``: the publication at ``position``, if the member reads deltas and has received it. If this
-        node has delivered publications that the member has not received, its subscription ends.
+        ``newest``: the last publication up to ``position``, if the member reads deltas and has received it.
+        If this node has delivered publications that the member has not received, its subscription ends.
         """
         state = local.position
         if state is None:
             return
+        if newest is not None and newest.channel is not None and state.deltas is not None:
+            state.deltas[connection] = newest.channel.offset
+            state.last = state.last or newest
         if self.is_stored(local.app.name, local.name):
             self._release_stored(local, state, connection, position)
             return
-        if newest is not None and state.deltas is not None:
-            state.deltas[connection] = position.offset
-            state.last = state.last or newest
         if state.offset < 0:
             self._begin(local, state, position)
         elif state.epoch != position.epoch:
@@ -377,7 +379,7 @@ class Channels(ChannelMembers):
         for event in held if isinstance(held, list) else ():
             place = event.channel
             if place is None or not 0 < place.offset <= position.offset:
-                self._fanout.to_connection(local.app, connection, event)
+                self._send(local, [connection], event)
         if position.offset > state.offset:
             # It was read from the log before this node delivers it.
             state.waiting[connection] = position.offset
@@ -639,11 +641,9 @@ class Channels(ChannelMembers):
         place, last = event.channel, state.last
         offset = 0 if place is None else place.offset
         before = None if last is None else last.channel
-        follows = (
-            place is not None
-            and before is not None
-            and (place.epoch, offset - 1) == (before.epoch, before.offset)
-        )
+        basis = 0
+        if offset and place is not None and before is not None and place.epoch == before.epoch:
+            basis = before.offset
         plain: list[Connection] = []
         whole: list[Connection] = []
         changed: list[Connection] = []
@@ -652,7 +652,7 @@ class Channels(ChannelMembers):
             if received is None:
                 plain.append(connection)
                 continue
-            (changed if follows and received == offset - 1 else whole).append(connection)
+            (changed if basis and received == basis else whole).append(connection)
             deltas[connection] = offset
         if plain:
             self._fanout.to_some(local.app, plain, event)
