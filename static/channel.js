@@ -6,6 +6,7 @@ import { fill } from "./text.js";
 
 /** @typedef {import("../sdk/imserver.js").ImClient} ImClient */
 /** @typedef {import("../sdk/imserver.js").Publication} Publication */
+/** @typedef {import("../sdk/imserver.js").StreamUpdate} StreamUpdate */
 /** @typedef {import("../sdk/imserver.js").ChannelClient} ChannelClient */
 
 /**
@@ -17,6 +18,8 @@ import { fill } from "./text.js";
  * @property {string} [from]     who has published it; empty: a back end
  * @property {number} [offset]   0: the channel has no history
  * @property {"recovered" | "earlier" | ""} [tag]  how it arrived, unless live
+ * @property {boolean} [growing]     a streamed message, whose text is not whole yet
+ * @property {boolean} [incomplete]  a streamed message that its publisher did not finish
  */
 
 /** @typedef {{ text: string, setting: string }} Hint */
@@ -50,6 +53,8 @@ export class Channel {
   /** Name of an option → what is not allowed. @type {Map<string, Hint>} */
   hints = new Map();
   unread = 0;
+  /** The rows of open streamed messages, by the ids of these. @type {Map<string, Row>} */
+  #growing = new Map();
   /** Position of the last publication; null: the channel has no history. @type {{ epoch: string, offset: number } | null} */
   last = null;
   #begun = false;
@@ -71,14 +76,17 @@ export class Channel {
    * @param {string} name
    * @param {Record<string, string>} words
    * @param {(row: Row | null) => void} changed  called after each change; with the row, if one was added at the end
+   * @param {(row: Row) => void} grown  called when a row in the log has other contents
    */
-  constructor(client, name, words, changed) {
+  constructor(client, name, words, changed, grown) {
     this.client = client;
     this.name = name;
     this.words = words;
     this.changed = changed;
+    this.grown = grown;
     this.subscription = client.subscribe(name, {
       onPublication: (publication) => this.#add(publication),
+      onStream: (update) => this.#grow(update),
       onJoin: (who) => this.#move(who, true),
       onLeave: (who) => this.#move(who, false),
       onReload: () => void (this.#reloaded = true),
@@ -102,6 +110,7 @@ export class Channel {
   lost() {
     if (this.state !== "subscribed" || this.#catchingUp) return;
     this.#catchingUp = true;
+    for (const row of this.#growing.values()) this.#set(row, { ...row, growing: false, incomplete: true }); // those still open come again
     this.#log({ kind: "cut", text: this.words.channels_lost, at: Date.now() });
   }
 
@@ -218,7 +227,41 @@ export class Channel {
       if (this.#catchingUp) this.#recovered.push(offset);
     }
     this.unread += 1;
-    this.#log(rowOf(publication, this.#catchingUp ? "recovered" : ""));
+    const row = rowOf(publication, this.#catchingUp ? "recovered" : "");
+    const { stream = "" } = publication;
+    const begun = this.#growing.get(stream);
+    this.#growing.delete(stream);
+    if (begun) this.#set(begun, row);
+    else this.#log(row);
+  }
+
+  /**
+   * A piece of a streamed message, or its end. A publication follows an end with a text.
+   *
+   * @param {StreamUpdate} update
+   */
+  #grow({ stream, text, done, incomplete, from = "" }) {
+    const begun = this.#growing.get(stream);
+    const row = /** @type {Row} */ ({ kind: "publication", text, from, offset: 0, at: begun?.at ?? Date.now(), growing: !done, incomplete });
+    if (begun && done && !text) {
+      this.#growing.delete(stream);
+      this.rows = this.rows.filter((each) => each !== begun);
+      this.changed(null);
+    } else if (begun) {
+      this.#set(begun, row);
+    } else if (!done) {
+      this.#growing.set(stream, row);
+      this.#log(row);
+    }
+  }
+
+  /**
+   * @param {Row} row  in the log
+   * @param {Row} content
+   */
+  #set(row, content) {
+    Object.assign(row, content);
+    this.grown(row);
   }
 
   /**
@@ -289,7 +332,8 @@ export class Channel {
  * @param {"recovered" | "earlier" | ""} tag
  * @returns {Row}
  */
-function rowOf({ text = "", data, from = "", offset = 0 }, tag) {
+function rowOf({ text = "", data, from = "", offset = 0, incomplete = false }, tag) {
   const json = data !== undefined;
-  return { kind: "publication", text: json ? JSON.stringify(data) : text, json, from, offset, tag, at: tag ? 0 : Date.now() };
+  const content = { text: json ? JSON.stringify(data) : text, json, growing: false, incomplete };
+  return { kind: "publication", ...content, from, offset, tag, at: tag ? 0 : Date.now() };
 }

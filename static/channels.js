@@ -42,6 +42,10 @@ class ChannelsPage {
   #busy = false;
   /** Rows that are added with the next drawing; null: all are drawn again. @type {Row[] | null} */
   #added = null;
+  /** Rows that are drawn again with the next drawing. @type {Set<Row>} */
+  #grown = new Set();
+  /** What is drawn of each row. @type {WeakMap<Row, HTMLElement>} */
+  #drawn = new WeakMap();
   #drawing = false;
   #log = element("log", HTMLElement);
   #content = element("content", HTMLTextAreaElement);
@@ -140,7 +144,11 @@ class ChannelsPage {
   /** @param {string} name */
   #subscribe(name) {
     if (!this.#channels.has(name)) {
-      const channel = new Channel(this.client, name, this.words, (row) => this.#changed(channel, row));
+      const grown = (/** @type {Row} */ row) => {
+        this.#grown.add(row);
+        this.#draw();
+      };
+      const channel = new Channel(this.client, name, this.words, (row) => this.#changed(channel, row), grown);
       this.#channels.set(name, channel);
       this.#addItem(name);
     }
@@ -270,12 +278,15 @@ class ChannelsPage {
     const log = this.#log;
     const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < NEAR_BOTTOM_PX;
     if (this.#added) {
+      for (const row of this.#grown) this.#drawn.get(row)?.replaceWith(this.#row(row));
       log.append(...this.#added.map((row) => this.#row(row)));
       while (log.childElementCount > MAX_ROWS) log.firstElementChild?.remove();
     } else {
       log.replaceChildren(...(channel?.rows ?? []).map((row) => this.#row(row)));
     }
     if (atEnd || !this.#added) log.scrollTop = log.scrollHeight;
+    for (const row of this.#grown) if (row.growing) this.#drawn.get(row)?.lastElementChild?.scrollTo(0, Number.MAX_SAFE_INTEGER);
+    this.#grown.clear();
     this.#added = [];
     element("empty", HTMLElement).hidden = log.childElementCount > 0;
     const [title, hint] = channel ? [words.channels_empty, words.channels_empty_hint] : [words.channels_choose, words.channels_choose_hint];
@@ -284,7 +295,14 @@ class ChannelsPage {
   }
 
   /** @param {Row} row */
-  #row({ kind, text, at, json, from, offset, tag }) {
+  #row(row) {
+    const item = this.#made(row);
+    this.#drawn.set(row, item);
+    return item;
+  }
+
+  /** @param {Row} row */
+  #made({ kind, text, at, json, from, offset, tag, growing, incomplete }) {
     const { words } = this;
     if (kind !== "publication") return make("li", `event ${kind}`, make("bdi", "", cut(text, MAX_TEXT)));
     const time = make("time", "", at ? this.clock.format(at) : "");
@@ -293,10 +311,14 @@ class ChannelsPage {
     if (from === this.page.user) head.append(words.self_mark);
     if (json) head.append(make("span", "tag plain", words.channels_json));
     if (tag) head.append(make("span", `tag ${tag}`, tag === "recovered" ? words.channels_recovered : words.channels_earlier));
+    if (growing) head.append(make("span", "tag growing", words.channels_growing));
+    if (incomplete) head.append(make("span", "tag", words.channels_incomplete));
     head.append(time);
-    const body = make(json ? "code" : "span", "content", cut(text, MAX_TEXT));
+    const body = make(json ? "code" : "span", "content", growing ? endOf(text) : cut(text, MAX_TEXT));
     body.dir = "auto";
     const item = make("li", "publication", head, body);
+    item.classList.toggle("growing", growing === true);
+    item.ariaBusy = String(growing === true); // a screen reader waits for the whole text
     item.dataset.offset = String(offset);
     return item;
   }
@@ -341,6 +363,15 @@ class ChannelsPage {
     const key = this.page.demo ? "" : ' -H "Authorization: Bearer $KEY"';
     element("command", HTMLElement).textContent = `curl -d '${body.replaceAll("'", "'\\''")}'${key} ${this.page.publishUrl}`;
   }
+}
+
+/**
+ * The end of a text that grows, without half a surrogate pair.
+ *
+ * @param {string} text
+ */
+function endOf(text) {
+  return text.length > MAX_TEXT ? `…${text.slice(-MAX_TEXT).replace(/^[\udc00-\udfff]/, "")}` : text;
 }
 
 new ChannelsPage(pageData());

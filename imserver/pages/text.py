@@ -238,6 +238,8 @@ _TABLE: Final[dict[str, tuple[str, str]]] = {
     "channels_terminal_key": ("KEY 是有 push 权限的 API 密钥。", "KEY is an API key with the scope push."),
     "channels_recovered": ("补发", "recovered"),
     "channels_earlier": ("历史", "history"),
+    "channels_growing": ("接收中", "streaming"),
+    "channels_incomplete": ("未完成", "incomplete"),
     "channels_back_end": ("后端", "back end"),
     "channels_joined": ("{user} 来了", "{user} joined"),
     "channels_left": ("{user} 走了", "{user} left"),

@@ -128,6 +128,45 @@ def test_what_was_published_while_the_line_was_cut_is_recovered_once(pair: Pair,
     eventually(lambda: first.name in second.people, what="it is back for the other")
 
 
+def test_the_text_of_a_streamed_message_grows(pair: Pair, start_server: StartServer) -> None:
+    server = start_server(config={"limits": {"stream_seconds": 3600}})
+    channel = "demo:stream"
+    page = open_page(pair[0], server, channel)
+    chinese = open_page(pair[1], server, channel, "zh", size=(320, 568), dark=True)
+
+    def shown(*rows: tuple[str, str, list[str]]) -> None:
+        eventually(lambda: log(page) == list(rows), what=f"the log has {rows}")
+
+    with Api(server.http_url) as api, api.stream("default", channel, sender="bot") as stream:
+        shown(("0", "", ["streaming"]))
+        stream.append(HOSTILE)
+        shown(("0", HOSTILE, ["streaming"]))
+        publish(page, "between")
+        stream.append(" and more")
+        text = f"{HOSTILE} and more"
+        shown(("0", text, ["streaming"]), ("1", "between", []))
+        eventually(lambda: ("0", text, ["接收中"]) in log(chinese), what="the same in Chinese")
+        cut(page)
+        shown(("0", text, ["incomplete"]), ("1", "between", []))
+        assert "Nothing was published" in returned(page)
+        shown(("0", text, ["streaming"]), ("1", "between", []))
+    for each in (page, chinese):
+        eventually(
+            lambda each=each: log(each) == [("2", text, []), ("1", "between", [])],  # type: ignore[misc]
+            what="the whole text",
+        )
+        assert each.run("return window.pwned") is None
+        assert each.overflow == 0
+    with Api(server.http_url) as api:
+        empty = api.open_stream("default", channel)
+        shown(("2", text, []), ("1", "between", []), ("0", "", ["streaming"]))
+        api.close_stream("default", empty)
+        shown(("2", text, []), ("1", "between", []))
+        api.close_stream("default", api.open_stream("default", channel, "half"), incomplete=True)
+        shown(("2", text, []), ("1", "between", []), ("3", "half", ["incomplete"]))
+    assert page.texts("#log .growing") == []
+
+
 @pytest.mark.full
 def test_the_page_says_when_publications_are_lost(pair: Pair, start_server: StartServer) -> None:
     channels = {"short": {"history_size": 1, "history_seconds": 60, "publish": "subscribers"}, "live": {}}
