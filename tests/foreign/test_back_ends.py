@@ -5,17 +5,21 @@ import json
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from centrifuge import CentrifugeError, ReplyError
 
 from imserver.services.webhooks.requests import signature
+from imserver_client import Client, CommandRefused, Publication
 from tests.integration.cmd import CmdClient, cmd_client, command
 from tests.integration.pusher import SHOP
 from tests.integration.pusher import Client as PusherClient
 from tests.integration.receiver import SECRET, Answer, Post, Receiver
+from tests.sdk.node import run_node
 from tests.support import Server, eventually
+from tests.tools import NODE_MODULES
 
 from .conftest import CONFIG, token
 from .people import SECONDS, Events, Person, both, person, refused, run
@@ -75,7 +79,8 @@ def asked(back_end: BackEnd, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         "channels": {"*": {**ASKED, "history_size": 0, "history_seconds": 0}},
     }
     pusher["back_ends"] = {call: urls[call] for call in ("subscribe", "publish")}
-    apps = {"asked": one, "plain": plain, "pushed": pusher, "shop": shop}
+    patient = {**one, "back_ends": {**urls, "seconds": 30}}
+    apps = {"asked": one, "plain": plain, "pushed": pusher, "patient": patient, "shop": shop}
     server = Server(
         tmp_path_factory.mktemp("asked"),
         config={**CONFIG, "apps": apps, "websocket": {"sweep_seconds": 0.2, "client_ping_seconds": 5}},
@@ -401,6 +406,62 @@ def test_a_slow_back_end_delays_only_who_asks_it_and_keeps_the_order(
             assert order == ["conversations", "price", "conversations"]
 
     run(scenario())
+
+
+# --- SDKs ---------------------------------------------------------------------------------------------------
+
+
+def shop_rules(post: Post) -> Answer:
+    """A small back end: it knows who connects, hides a channel, shouts what is published, and has prices."""
+    said = post.json
+    data = said.get("data", {})
+    if post.path == "/connect":
+        return answer(result={"user": data["name"], "data": {"hello": data["name"]}})
+    if said.get("channel") == "asked:secret":
+        return answer(error={"code": 1403, "message": f"not for {said['user']}"})
+    if post.path == "/subscribe":
+        return answer(result={"info": data, "data": data})
+    if post.path == "/publish":
+        rude = data == "rude"
+        return (
+            answer(error={"code": 1403, "message": "be polite"})
+            if rude
+            else answer(result={"data": data.upper()})
+        )
+    if said["method"] != "price":
+        return answer(error={"code": 1404, "message": "no such method"})
+    return answer(result={"data": {"of": data["of"], "price": 3}})
+
+
+@pytest.mark.needs("node", "centrifuge")
+def test_the_sdks_go_through_all_back_ends(asked: Server, back_end: BackEnd) -> None:
+    back_end.reply = shop_rules
+    app, channel = "patient", "asked:sdks"
+    proof = {user: token(user, app=app, seconds=3600) for user in ("bob", "cid")}
+    with Client(asked.ws_url, app, "cid", token=proof["cid"]) as cid:
+        cid.subscribe(channel)
+        run_node(
+            str(Path(__file__).with_name("back_ends.test.mjs")),
+            NODE_PACKAGES=str(NODE_MODULES / "index.js"),
+            IM_WS=f"ws://{asked.ws.host}:{asked.ws.port}",
+            IM_APP=app,
+            IM_TOKEN=proof["bob"],
+        )
+        cid.publish(channel, "bread")
+        for words in ("rude", "tea"):
+            with pytest.raises(CommandRefused, match="1003"):
+                cid.publish(channel if words == "rude" else "asked:secret", words)
+        with pytest.raises(CommandRefused, match="1003"):
+            cid.subscribe("asked:secret")
+        heard: list[tuple[str, str]] = []
+        while len(heard) < 3:
+            event = cid.receive(SECONDS)
+            assert event is not None
+            if isinstance(event, Publication):
+                content = event.text if event.data is None else event.data
+                heard.append((str(content), event.info["user"]))
+    assert heard == [("TEA", "ann"), ("MILK", "bob"), ("BREAD", "cid")]
+    assert {post.path for post in back_end.posts} == {"/connect", "/subscribe", "/publish", "/rpc"}
 
 
 # --- clients of other dialects ------------------------------------------------------------------------------
