@@ -11,7 +11,7 @@ from tests.foreign.conftest import CONFIG, token
 from tests.sdk.node import run
 from tests.tools import NODE_MODULES, require
 
-pytestmark = [pytest.mark.timeout(120), pytest.mark.needs("node", "esbuild", "centrifuge")]
+pytestmark = [pytest.mark.needs("node", "esbuild", "centrifuge")]
 
 HERE = Path(__file__).parent
 
