@@ -390,10 +390,6 @@ class Parts:
             tenant = self.tenants.get(app)
             return {} if tenant is None else tenant.room_members
 
-        def is_storing(app: str) -> bool:
-            tenant = self.tenants.get(app)
-            return tenant is not None and tenant.keep_talks
-
         service = ActionService(
             self.hub,
             self.sessions,
@@ -401,7 +397,7 @@ class Parts:
             self.pushes,
             members,
             self.config.hub.notice_members,
-            ActionMessages(self.messaging, is_storing, self.store),
+            ActionMessages(self.messaging, self.store),
             self.webhooks,
         )
         self.opened["action"] = service.opened

@@ -128,17 +128,6 @@ def with_seq(seq: str) -> bytes:
     return _encode({"seq": seq}) if seq else b""
 
 
-def as_said(message: Message) -> Event:
-    """A stored message as a push. It has the original time, and the ``seq`` if there is one."""
-    try:
-        seq = _decode_meta(message.meta).seq if message.meta else ""
-    except (ValueError, RecursionError):
-        seq = ""
-    text = message.body.decode("utf-8", "replace")
-    name = seq or str(message.id)
-    return Event("msg", message.sender, text, name, message.type, time=message.time_ms // 1000)
-
-
 class ActionDialect(Dialect):
     """Codec of the ``action`` dialect."""
 
@@ -197,7 +186,13 @@ class ActionDialect(Dialect):
         """
         if message.kind != "message":
             return None
-        return self._halves("sendmsg", as_said(message))
+        try:
+            seq = _decode_meta(message.meta).seq if message.meta else ""
+        except (ValueError, RecursionError):
+            seq = ""
+        text, name = message.body.decode("utf-8", "replace"), seq or str(message.id)
+        event = Event("msg", message.sender, text, name, message.type, time=message.time_ms // 1000)
+        return self._halves("sendmsg", event)
 
     def greet(self) -> bytes:
         """The first payload of a new connection."""

@@ -82,16 +82,13 @@ class Replaced(Struct, frozen=True, gc=False, tag="r", array_like=True):
 
 
 class ToChannel(Struct, frozen=True, gc=False, tag="m", array_like=True):
-    """Deliver to the members of a channel, except some users and one connection. With
-    ``stored``, members that receive the event from the log are skipped too.
-    """
+    """Deliver to the members of a channel, except some users and one connection."""
 
     app: str
     channel: str
     event: Event
     except_users: tuple[str, ...] = ()
     except_connection: str = ""
-    stored: bool = False
 
 
 class ToConnection(Struct, frozen=True, gc=False, tag="c", array_like=True):

@@ -14,7 +14,6 @@ from tests.browser.conftest import Pair
 from tests.conftest import StartServer
 from tests.support import Server, eventually
 
-
 HOSTILE = "<script>window.pwned=1</script><img src=x onerror=window.pwned=1>{{7*7}}&amp;"
 SECRET = "a secret that is long enough to be one"
 LOBBY = "demo:lobby"

@@ -38,9 +38,6 @@ POLICIES = {"101": "newest", "102": "multi", "103": "single", "104": "refuse"}
 class NotStoring:
     """In place of the stored messages of the action dialect, where no app stores any."""
 
-    def is_storing(self, _app: str) -> bool:
-        return False
-
     def finish(self, connection: Connection) -> None:
         """Nothing is being stored."""
 
@@ -135,10 +132,13 @@ class Harness(SocketHarness):
         return Mock()
 
     max_channels = 0
+    keep_talks = False
     channel_settings: Mapping[str, ChannelSettings] = {}
 
     def settings_of(self, _app: str) -> TenantSettings:
-        return TenantSettings(max_channels=self.max_channels, channels=dict(self.channel_settings))
+        return TenantSettings(
+            max_channels=self.max_channels, channels=dict(self.channel_settings), keep_talks=self.keep_talks
+        )
 
     def look(self, connection: Connection) -> None:
         """Called at each look at a session that lives by traffic."""

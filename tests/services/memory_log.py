@@ -367,16 +367,6 @@ class MemoryLog:
             for row in self.shelf.memberships
         )
 
-    def sync(self, app: str, user: str, after: int, limit: int) -> tuple[list[Entry], bool]:
-        self._check()
-        found = [
-            entry
-            for entry in self.shelf.entries.get(app, [])
-            if entry.id > after and self._reads(app, user, entry.conversation, entry.id)
-        ]
-        self._answer()
-        return found[:limit], len(found) > limit
-
     def catch_up(
         self, app: str, user: str, after: int, limit: int, places: Mapping[str, int]
     ) -> tuple[list[Entry], bool]:

@@ -20,18 +20,6 @@ APP = "102"
 """Its policy lets several sessions of a user be addressed."""
 
 
-class RecordingMessaging(Messaging):
-    """Notes the entries that clients have sent."""
-
-    def __init__(self, *parts: Any) -> None:
-        super().__init__(*parts)
-        self.entries: list[Entry] = []
-
-    def sent(self, app: str, entry: Entry) -> None:
-        self.entries.append(entry)
-        super().sent(app, entry)
-
-
 class Node(Harness):
     """One node. ``peers`` are told what is stored here, through ``wire`` if a test wants to lose some."""
 
@@ -42,9 +30,10 @@ class Node(Harness):
         self.peers: list[Node] = []
         self.wire: Callable[[int, int], bool] = lambda first, last: True
         """(first id, last id) → whether peers get it."""
+        self.stored: list[Entry] = []
         self.positions: Any = MemoryPositions()
         node_messages: Any = self
-        self.messaging = RecordingMessaging(
+        self.messaging = Messaging(
             self.hub,
             self.fanout,
             self.metrics,
@@ -54,8 +43,6 @@ class Node(Harness):
             self.channels,
             node_messages,
         )
-        self.sent = self.messaging.entries
-        """What clients have sent."""
         self.log.listen(self.messaging)
         self.signals = Signals(
             self.hub, self.fanout, self.messaging.subscriptions.followers, self.store, node_messages
@@ -73,6 +60,7 @@ class Node(Harness):
     # what :class:`imserver.services.nodes.NodeMessages` does
 
     def broadcast_entries(self, app: str, first: int, last: int, entries: list[Entry]) -> None:
+        self.stored += entries
         if self.wire(first, last):
             for peer in self.peers:
                 peer.messaging.follower.committed(app, first, last, entries)

@@ -1,5 +1,7 @@
 """Acknowledgements of clients: what is not acknowledged is told again, and then the connection is closed."""
 
+from typing import Any
+
 import pytest
 from gevent.event import Event as Signal
 
@@ -130,14 +132,14 @@ def test_a_client_with_too_many_unacknowledged_entries_gets_no_new_ones(
         for _ in range(2):
             ann.send("bob", "x")
         until(lambda: len(bob.pushed()) == 2)
-        sync, asked, go_on = node.log.sync, list[int](), Signal()
+        read_page, asked, go_on = node.log.catch_up, list[int](), Signal()
 
-        def read(app: str, user: str, after: int, limit: int) -> object:
+        def read(app: str, user: str, after: int, *more: Any) -> object:
             asked.append(after)
             go_on.wait()
-            return sync(app, user, after, limit)
+            return read_page(app, user, after, *more)
 
-        monkeypatch.setattr(node.log, "sync", read)
+        monkeypatch.setattr(node.log, "catch_up", read)
         pass_time(node)
         until(lambda: asked)
         for _ in range(2):
@@ -173,16 +175,16 @@ def test_who_asks_while_it_waits_for_a_resend_gets_nothing_that_is_newer(
         for _ in range(6):
             ann.send("bob", "x")
         until(lambda: len(bob.pushed()) == 6)
-        sync, reads, again = node.log.sync, list[int](), Signal()
+        read_page, reads, again = node.log.catch_up, list[int](), Signal()
 
-        def read(app: str, user: str, after: int, limit: int) -> object:
-            found = sync(app, user, after, limit)
+        def read(app: str, user: str, after: int, *more: Any) -> object:
+            found = read_page(app, user, after, *more)
             reads.append(after)
             if len(reads) == 1:
                 again.wait()
             return found
 
-        monkeypatch.setattr(node.log, "sync", read)
+        monkeypatch.setattr(node.log, "catch_up", read)
         pass_time(node)
         until(lambda: reads)
         bob.client.frames.clear()

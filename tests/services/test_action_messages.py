@@ -8,6 +8,7 @@ import gevent
 import pytest
 from gevent.event import Event as Signal
 
+from imserver.config.settings import ChannelSettings
 from imserver.protocol.action import ActionDialect
 from imserver.services.dialects import action_service
 from imserver.services.dialects.action_service import LEFT_TEXT, ActionMessages
@@ -25,12 +26,14 @@ APP = "action:1"
 class Keeping(Node):
     """A node whose apps keep talks, and that looks after pings when a test says so."""
 
+    keep_talks = True
+
     def __init__(self) -> None:
         super().__init__(policies={APP: "newest"})
         self.pongs = self.messaging.pongs
         self.pongs._running = True
         self.channels.on_left.clear()
-        messages = ActionMessages(self.messaging, lambda app: True, self.store)
+        messages = ActionMessages(self.messaging, self.store)
         self.action_service = self._make_action_service(messages)
         self._make_dispatcher()
         self.context.ponged = self.pongs.ponged
@@ -349,3 +352,33 @@ def test_a_deleted_user_leaves_no_position() -> None:
         ann.pong(ann.pings(1)[-1])
         node.pongs.work()
         assert places(node, "ann") == {"": 1, "r": 1}
+
+
+def test_messages_to_a_stored_channel_are_stored_in_an_app_that_stores_no_others() -> None:
+    with Keeping() as node:
+        node.keep_talks = False
+        node.channel_settings = {"news": ChannelSettings(history="log")}
+        ann, bob = One(node, "ann", room="news:1"), One(node, "bob", room="news:1")
+        for text in ("one", "two"):
+            ann.client.send(frame(TEXT, said("same", text)))
+        ann.receives("one", "two")
+        bob.receives("one", "two")
+        node.log.away = True
+        assert ann.say("lost") == 1008
+        node.log.away = False
+        assert ann.say("three") == 200
+        bob.receives("one", "two", "three")
+        page = node.channels.history(APP, "news:1", limit=-1)
+        assert [each.text for each in page.publications] == ["one", "two", "three"]
+        # The log's feed reports them.
+        assert node.webhooks.messages == []
+        assert ann.login("ann", "bob") == 200
+        assert ann.say("to bob") == 200
+        bob.receives("one", "two", "three", "to bob")
+        assert [facts["text"] for _, _, facts in node.webhooks.messages] == ["to bob"]
+
+
+def said(seq: str, text: str) -> bytes:
+    """A message with this ``seq``."""
+    data = {"msgType": "text", "message": text}
+    return json.dumps({"seq": seq, "action": "sendmsg", "data": data}).encode()

@@ -117,7 +117,7 @@ def test_a_message_found_stored_after_its_refusal_is_delivered_once() -> None:
             "repeated": True,
         }
         until(bob.pushed)
-        assert (ann.texts(), bob.texts(), [each.id for each in node.sent]) == (["hi"], ["hi"], [1])
+        assert (ann.texts(), bob.texts(), [each.id for each in node.stored]) == (["hi"], ["hi"], [1])
         assert (node.metrics.stored, node.metrics.stored_repeats) == (1, 1)
 
 
@@ -341,14 +341,14 @@ def test_entries_that_would_be_dropped_are_not_read() -> None:
     with Node() as node:
         node.speaker("ann").send("bob", "1")
         asked = 0
-        sync = node.log.sync
+        catch_up = node.log.catch_up
 
         def counting(*arguments: Any) -> Any:
             nonlocal asked
             asked += 1
-            return sync(*arguments)
+            return catch_up(*arguments)
 
-        node.log.sync = counting  # type: ignore[method-assign]
+        node.log.catch_up = counting  # type: ignore[method-assign]
         bob = node.speaker("bob", 99)
         assert (bob.login, asked) == ((200, {"recovered": False}), 0)
         assert (len(bob.ask("sync", {"cursor": 0})[1]["messages"]), asked) == (1, 1)

@@ -1,6 +1,7 @@
 """Chats over a log in memory: logins by token, numbers that are used up, order, holding back, paging."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from gevent.event import Event as Signal
@@ -808,14 +809,14 @@ def test_who_asks_again_is_served_in_order_and_nobody_else_waits(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ann, bob, eve = harness.live(266), harness.live(267), harness.live(268)
-    read, begun, go_on = harness.log.sync, Signal(), Signal()
+    read, begun, go_on = harness.log.catch_up, Signal(), Signal()
 
-    def sync(app: str, user: str, after: int, limit: int) -> tuple[list[Entry], bool]:
+    def catch_up(*asked: Any) -> tuple[list[Entry], bool]:
         begun.set()
         go_on.wait()
-        return read(app, user, after, limit)
+        return read(*asked)
 
-    monkeypatch.setattr(harness.log, "sync", sync)
+    monkeypatch.setattr(harness.log, "catch_up", catch_up)
     ann.tell(protobuf.sync(0))
     until(begun.is_set)
     eve.single(1, 266, "to ann")

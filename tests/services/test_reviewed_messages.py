@@ -58,7 +58,7 @@ def test_a_message_is_stored_as_the_back_end_says_or_rejected_with_its_reason() 
         assert ann.send("bob", "hi")[0] == 200
         until(lambda: len(bob.pushed()) >= 2)
         assert bob.texts() == ["***", "hi"]
-        assert [entry.body for entry in node.sent] == [b"***", b"hi"]
+        assert [entry.body for entry in node.stored] == [b"***", b"hi"]
         assert questions(node)[0] == {
             "kind": "message",
             "sender": "ann",
@@ -224,7 +224,7 @@ def test_a_live_message_is_delivered_as_the_back_end_says(room: str) -> None:
 def test_a_stored_conversation_is_reviewed() -> None:
     with Node(policies={"action:1": "multi"}) as node:
         reviewed(node, "action:1")
-        messages = ActionMessages(node.messaging, lambda app: True, node.store)
+        messages = ActionMessages(node.messaging, node.store)
         connection, client = node.connect(dialect=ActionDialect())
         node.hub.join(node.hub.open("action:1", "multi"), connection, "ann", "")
         answers: list[Any] = []
@@ -232,5 +232,5 @@ def test_a_stored_conversation_is_reviewed() -> None:
             messages.send(connection, Say("text", text), answers.append, to="bob")
         until(lambda: len(answers) == 2)
         assert {each.code for each in answers} == {1003, 200}
-        assert [entry.body for entry in node.sent] == [b"***"]
+        assert [entry.body for entry in node.stored] == [b"***"]
         client.frames.clear()

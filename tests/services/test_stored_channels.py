@@ -1,20 +1,22 @@
 """Channels whose history is the message log: in its order, on all nodes, without hole or double."""
 
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import gevent
 import pytest
 from gevent.event import Event as Signal
+from msgspec import json
 
 from imserver.cluster.history import Position
 from imserver.config.settings import ChannelSettings
 from imserver.model import ChannelPart, Event, Outcome, StreamPart
+from imserver.protocol.cmd import ChannelCmdDialect
 from imserver.services.channels import stored as stored_channels
 from imserver.services.channels.channels import Subscribed
 from imserver.services.channels.members import ChannelRefused, Publication
 from imserver.services.channels.stored import Published, draft_of
-from imserver.storage.log.contract import Draft
+from imserver.storage.log.contract import Appended, Draft
 from imserver.transport.connection import Connection
 from tests.hub.test_channels import texts
 from tests.services.memory_log import MemoryStore, Shelf
@@ -56,18 +58,20 @@ def publish(node: Node, *said: str, channel: str = NEWS) -> list[int]:
     return [position.offset for position in positions if position is not None]
 
 
-def subscribe(node: Node, connection: Connection, since: Position | None = None) -> Subscribed:
+def subscribe(
+    node: Node, connection: Connection, since: Position | None = None, channel: str = NEWS
+) -> Subscribed:
     answers: list[Subscribed] = []
-    node.channels.subscribe(connection, NEWS, answers.append, since)
+    node.channels.subscribe(connection, channel, answers.append, since)
     assert len(answers) == 1
     return answers[0]
 
 
 def subscriber(
-    node: Node, user: str = "ann", since: Position | None = None
+    node: Node, user: str = "ann", since: Position | None = None, channel: str = NEWS
 ) -> tuple[Connection, Client, Subscribed]:
     connection, client = node.login(APP, user)
-    return connection, client, subscribe(node, connection, since)
+    return connection, client, subscribe(node, connection, since, channel)
 
 
 def said(subscribed: Subscribed) -> list[str]:
@@ -257,6 +261,57 @@ def test_a_channel_that_becomes_stored_is_delivered_from_the_log(node: ChannelNo
         checking.kill()
     publish(node, "one")
     assert texts(client) == [["one"]]
+
+
+class RoomNode(ChannelNode):
+    """A node whose apps also store the messages of the action dialect."""
+
+    keep_talks = True
+
+
+def store(node: Node, draft: Draft) -> None:
+    """Store a message of a user."""
+    results: list[Any] = []
+    node.messaging.send_of_user(APP, draft, results.append)
+    until(lambda: results)
+    assert isinstance(results[0], Appended)
+
+
+def test_subscribers_on_every_node_receive_stored_messages_of_a_room_from_the_log() -> None:
+    shelf = Shelf()
+    with RoomNode(shelf) as one, RoomNode(shelf) as two:
+        one.peers, two.peers = [two], [one]
+        _, ann, subscribed = subscriber(one, "ann", channel="tea")
+        _, bob, _ = subscriber(two, "bob", channel="tea")
+        assert subscribed.position is None
+        store(one, Draft(sender="cid", body=b"one", meta=b'{"seq":"s1"}', room="tea"))
+        store(two, Draft(sender="cid", body=b"two", room="tea"))
+        until(lambda: len(bob.payloads()) >= 2)
+        assert [json.decode(payload)["seq"] for payload in bob.payloads()] == ["s1", "2"]
+        assert texts(ann, bob) == [["one", "two"], ["one", "two"]]
+        assert one.channels.publish(APP, "tea", event("live")) is Outcome.SENT
+        assert texts(ann) == [["live"]]
+        assert len(shelf.entries[APP]) == 2
+
+
+def test_a_codec_with_channels_names_the_channel_of_a_stored_message() -> None:
+    with RoomNode() as node:
+        connection, client = node.connect(dialect=ChannelCmdDialect())
+        node.hub.join(node.hub.open(APP, "multi"), connection, "ann", "")
+        subscribe(node, connection, channel="tea")
+        store(node, Draft(sender="cid", body=b"one", room="tea"))
+        until(client.payloads)
+        (found,) = [json.decode(payload) for payload in client.payloads()]
+        assert (found["cmd"], found["response"]["data"]["channel"]) == ("publication", "tea")
+
+
+def test_while_the_database_is_away_nobody_subscribes_to_a_channel_that_may_be_a_room() -> None:
+    with RoomNode() as node:
+        connection, _ = node.login(APP, "ann")
+        node.log.away = True
+        with pytest.raises(ChannelRefused) as refused:
+            node.channels.join(APP, "tea", connection)
+        assert refused.value.reason == "unavailable"
 
 
 @pytest.mark.parametrize(

@@ -114,19 +114,6 @@ def test_catching_up_goes_page_by_page(log: MessageLog) -> None:
     assert seen == wanted
 
 
-def test_messages_in_a_room_are_read_back_from_its_end(log: MessageLog) -> None:
-    entries = stored(log, *[said("rs"[number % 2], str(number)) for number in range(10)])
-    of_r = [entry for entry in entries if entry.room == "r"]
-    assert log.room_history(APP, "r", 0, 10) == (of_r, False)
-    assert log.room_history(APP, "r", 0, 5) == (of_r, False)
-    assert log.room_history(APP, "r", 0, 2) == (of_r[-2:], True)
-    assert log.room_history(APP, "r", of_r[-2].id, 2) == (of_r[-4:-2], True)
-    assert log.room_history(APP, "r", of_r[1].id, 2) == (of_r[:1], False)
-    assert log.room_history(APP, "t", 0, 10) == log.room_history("other", "r", 0, 10) == ([], False)
-    log.expire(APP, more_than=3)
-    assert log.room_history(APP, "r", 0, 10) == (of_r[-1:], False)
-
-
 def test_the_messages_of_a_channel_are_read_from_both_ends(
     log: MessageLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,17 +143,20 @@ def test_the_messages_of_a_channel_are_read_from_both_ends(
     assert log.channel_page("other", "r", None, 9) == PublicationPage([], False, 0, 0, 0)
 
 
-def test_a_recalled_message_is_no_publication(log: MessageLog) -> None:
+def test_a_recalled_message_is_no_publication_and_its_recall_is_read_with_the_revisions(
+    log: MessageLog,
+) -> None:
     first, second = stored(log, said("r", "one"), said("r", "two"))
-    stored(
-        log,
-        Draft(sender="", kind="recall", about=first.id, conversation=first.conversation),
-        said("r", "three"),
-    )
+    (recall,) = stored(log, Draft(sender="", kind="recall", about=first.id, conversation=first.conversation))
+    stored(log, said("r", "three"))
     found = log.channel_page(APP, "r", None, 9)
     assert [entry.body for entry in found.entries] == [b"two", b"three"]
     assert found.last == 4
-    assert second.id == 2
+    page = log.channel_page(APP, "r", None, 2, reverse=True, revisions=True)
+    assert ([entry.id for entry in page.entries], page.more) == ([4, recall.id], True)
+    page = log.channel_page(APP, "r", recall.id, 9, reverse=True, revisions=True)
+    assert [(entry.id, entry.kind) for entry in page.entries] == [(second.id, "message"), (1, "recall")]
+    assert not page.more
 
 
 def test_what_was_stored_before_a_moment_is_found(log: MessageLog, monkeypatch: pytest.MonkeyPatch) -> None:

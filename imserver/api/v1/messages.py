@@ -295,8 +295,6 @@ def _store(api: Api, call: Call, command: Send) -> StoredAnswer:
         raise _problem_of(result)
     assert result is not None
     entry = result.entry
-    if not (call.is_back_end or result.repeated):
-        messaging.sent(call.app, entry)
     return StoredAnswer(entry.id, entry.conversation, entry.seq, result.repeated)
 
 

@@ -17,7 +17,6 @@ from imserver.auth.principal import ADMIN, PUSH, READ
 from imserver.errors import HTTP_INVALID_REQUEST
 from imserver.services.channels.connections import Joined, Left
 from imserver.services.channels.members import ChannelRefused
-from imserver.services.messages.deliverer import newest_page
 
 MOST_AT_ONCE: Final = 1000
 """The most connections and users of one call. Each is asked for at its own node."""
@@ -302,5 +301,8 @@ def messages(api: Api, call: Call, asked: ChannelMessagesQuery) -> MessagesAnswe
     app, store = call.app, api.services.store
     if not store.has_database:
         return MessagesAnswer([], 0)
-    entries, more = newest_page(*store.log().room_history(app, asked.channel, asked.before, asked.limit))
-    return MessagesAnswer([shown_entry(each) for each in entries], entries[0].id if more else 0)
+    page = store.log().channel_page(
+        app, asked.channel, asked.before or None, asked.limit, reverse=True, revisions=True
+    )
+    shown = [shown_entry(each) for each in reversed(page.entries)]
+    return MessagesAnswer(shown, shown[0].id if page.more else 0)

@@ -84,7 +84,8 @@ class Channels(ChannelMembers):
 
     ``settings``: app → its settings. ``history`` is that of this node, or the one that all nodes share.
     ``log``: the publications of channels whose history is the message log. They are delivered from there
-    (:meth:`deliver_stored`), on each node that has subscribers.
+    (:meth:`deliver_stored`), on each node that has subscribers; so are the stored messages to rooms of the
+    action dialect (``keep_talks``).
     """
 
     def __init__(
@@ -106,8 +107,8 @@ class Channels(ChannelMembers):
         """Streamed messages (:mod:`imserver.services.channels.streamed_messages`)."""
         self._log = log
         self.log_channels: dict[str, set[str]] = {}
-        """App → its channels here that need its log: stored channels, and those of groups. Some may have lost
-        their subscribers. Read-only for others."""
+        """App → its channels here that need its log: stored channels, rooms whose messages are stored, and
+        channels of groups. Some may have lost their subscribers. Read-only for others."""
         self.on_left.append(self._announce_leaves)
 
     def options(self, app: str, channel: str) -> ChannelSettings:
@@ -132,18 +133,31 @@ class Channels(ChannelMembers):
         """Whether the history of a channel is the message log. Never switches."""
         return self.options(app, channel).history != ""
 
+    def keeps_talks(self, app: str) -> bool:
+        """Whether the messages that users of the action dialect send are stored. Never switches."""
+        tenant = self._settings(app)
+        return tenant is not None and tenant.keep_talks
+
     # --- subscriptions --------------------------------------------------------------------------------------
 
     def join(self, app: str, channel: str, connection: Connection) -> bool:
-        """See :class:`ChannelMembers`. A member of a stored channel receives it from the log."""
-        if _needs_log(channel, self.options(app, channel)):
+        """See :class:`ChannelMembers`. The log delivers stored messages to the new member."""
+        if not follows_log_itself(connection):
             self._follow(app, channel)
         return super().join(app, channel, connection)
 
     def _follow(self, app: str, channel: str) -> None:
-        """Have the log deliver a channel, and who leaves its group. Does not switch after it follows."""
-        self._log.follow(app)
-        self.log_channels.setdefault(app, set()).add(channel)
+        """Have the log deliver a channel here, and who leaves its group, if it needs the log. Does not switch
+        if it does."""
+        if self._needs_log(app, channel):
+            self._log.follow(app)
+            self.log_channels.setdefault(app, set()).add(channel)
+
+    def _needs_log(self, app: str, channel: str) -> bool:
+        """Whether the log of the app has messages to a channel, or who leaves the group of its members."""
+        options = self.options(app, channel)
+        of_group = options.subscribe == "members" and group_in(channel) > 0
+        return of_group or options.history != "" or self.keeps_talks(app)
 
     def follows_log(self, app: str) -> bool:
         """Whether a channel of an app that needs its log has subscribers here. Never switches."""
@@ -238,8 +252,6 @@ class Channels(ChannelMembers):
             return self._join_stored(app, channel, connection, since, options, delta)
         delta = delta and options.delta
         if options.history_size:
-            if _needs_log(channel, options):
-                self._follow(app, channel)
             self._join_waiting(app, channel, connection, delta)
         else:
             self.join(app, channel, connection)
@@ -265,7 +277,6 @@ class Channels(ChannelMembers):
         delta: bool = False,
     ) -> Subscribed:
         delta = delta and options.delta
-        self._follow(app, channel)
         self._join_waiting(app, channel, connection, delta)
         try:
             page = self._log.read(app, channel, since, 0 if since is None else -1)
@@ -322,6 +333,7 @@ class Channels(ChannelMembers):
         return True
 
     def _join_waiting(self, app: str, channel: str, connection: Connection, delta: bool) -> None:
+        self._follow(app, channel)
         known = self._hub.apps.get(app)
         if known is None:
             return
@@ -503,8 +515,8 @@ class Channels(ChannelMembers):
         to_log: list[Publication] = []
         live: dict[int, Publication] = {}
         for place, each in enumerate(publications):
-            named = each if each.stored else replace(each, event=_of_channel(each.channel, each.event))
-            if each.event.kind == "msg" and not each.stored and self.is_stored(app, each.channel):
+            named = replace(each, event=_of_channel(each.channel, each.event))
+            if each.event.kind == "msg" and self.is_stored(app, each.channel):
                 to_log.append(named)
             else:
                 live[place] = named
@@ -536,7 +548,7 @@ class Channels(ChannelMembers):
         retained: list[Retained] = []
         places: list[int] = []
         for place, each in enumerate(publications):
-            if each.stored or each.event.kind == "stream":
+            if each.event.kind == "stream":
                 continue
             options = self.options(app, each.channel)
             if options.history_size:
@@ -570,16 +582,16 @@ class Channels(ChannelMembers):
             return super().deliver(app, what)
         place = what.event.channel
         if place is None or not place.offset:
-            self._deliver(local, state, what)
+            self._deliver(local, what)
         elif state.offset < 0:
             # The first subscriber still reads the history.
             state.early[place.offset] = what
         elif place.epoch != state.epoch:
             self._lose(local, state, Position(place.epoch, place.offset))
-            self._deliver(local, state, what)
+            self._deliver(local, what)
         elif place.offset == state.offset + 1:
             state.offset += 1
-            self._deliver(local, state, what)
+            self._deliver(local, what)
             self._deliver_early(local, state)
         elif place.offset > state.offset:
             state.early[place.offset] = what
@@ -587,27 +599,33 @@ class Channels(ChannelMembers):
         return len(local.members)
 
     def deliver_stored(self, app: str, entry: Entry) -> int:
-        """Deliver an entry of the log, in its order, if it is a publication of a stored channel. Returns the
-        number of subscribers here. Never switches."""
-        local = self._local(app, entry.room)
-        if local is None or entry.kind != "message" or not self.is_stored(app, entry.room):
+        """Deliver an entry of the log, in its order, if it is a message to a channel. Members that follow the
+        log themselves do not receive it here. Returns the number of subscribers here. Never switches."""
+        local, keeps = self._local(app, entry.room), self.keeps_talks(app)
+        stored = self.is_stored(app, entry.room)
+        if local is None or entry.kind != "message" or not (stored or keeps):
             return 0
-        tenant = self._settings(app)
         what = self._log.publication_of(entry)
-        part = what.event.channel
-        if part is not None and part.stream is not None:
-            self.streams.accept(app, part, part.stream, what.event)
-        if tenant is not None and tenant.keep_talks:
-            what = replace(what, stored=True)
-        state = local.position
-        if state is None:
-            return super().deliver(app, what)
-        state.offset = entry.id
-        self._deliver(local, state, what)
+        event, part = what.event, what.event.channel
+        if not stored:
+            # Subscribers have no position in a room of the action dialect.
+            event = replace(event, id=event.id or str(entry.id), channel=ChannelPart(entry.room))
+            what = replace(what, event=event)
+        elif part is not None and part.stream is not None:
+            self.streams.accept(app, part, part.stream, event)
+        if stored and local.position is not None:
+            local.position.offset = entry.id
+        some = [each for each in local.members if not follows_log_itself(each)] if keeps else None
+        self._deliver(local, what, some)
         return len(local.members)
 
-    def _deliver(self, local: LocalChannel, state: ChannelPosition, what: Publication) -> None:
-        if not (state.waiting or state.deltas):
+    def _deliver(
+        self, local: LocalChannel, what: Publication, some: Sequence[Connection] | None = None
+    ) -> None:
+        """Deliver to the members (``some``: to these of them) that do not wait."""
+        state = local.position
+        waiting = {} if state is None else state.waiting
+        if some is None and (state is None or not (waiting or state.deltas)):
             super().deliver(local.app.name, what)
             return
         place = what.event.channel
@@ -615,11 +633,9 @@ class Channels(ChannelMembers):
         if isinstance(skipped, str):
             skipped = self._connections.find(local.app.name, skipped)
         ready = []
-        for connection in local.members:
-            waits = state.waiting.get(connection)
+        for connection in local.members if some is None else some:
+            waits = waiting.get(connection)
             if connection is skipped or connection.user in what.except_users:
-                continue
-            if what.stored and connection.dialect_state and connection.dialect_state.channels_from_log:
                 continue
             if isinstance(waits, list):
                 if what.event.kind != "stream":  # it receives the message so far when it has subscribed
@@ -627,9 +643,9 @@ class Channels(ChannelMembers):
             elif waits is None or place is None or not 0 < place.offset <= waits:
                 ready.append(connection)
         self._send(local, ready, what.event)
-        for connection, waits in tuple(state.waiting.items()):
-            if isinstance(waits, int) and waits <= state.offset:
-                del state.waiting[connection]
+        for connection, waits in tuple(waiting.items()):
+            if isinstance(waits, int) and state is not None and waits <= state.offset:
+                del waiting[connection]
 
     def _send(self, local: LocalChannel, members: list[Connection], event: Event) -> None:
         """Send a publication to members: a delta to those that have the one before it. Never switches."""
@@ -666,7 +682,7 @@ class Channels(ChannelMembers):
     def _deliver_early(self, local: LocalChannel, state: ChannelPosition) -> None:
         while (what := state.early.pop(state.offset + 1, None)) is not None:
             state.offset += 1
-            self._deliver(local, state, what)
+            self._deliver(local, what)
         if state.early:
             self._fill(local, state)
 
@@ -721,7 +737,7 @@ class Channels(ChannelMembers):
         for offset in sorted(rest):
             if offset <= page.position.offset:  # for members that do not subscribe again
                 state.offset = offset  # those who have subscribed behind it do not get it
-                self._deliver(local, state, rest[offset])
+                self._deliver(local, rest[offset])
             else:
                 state.early[offset] = rest[offset]
         state.offset = page.position.offset
@@ -765,9 +781,10 @@ class Channels(ChannelMembers):
             here = []
             for local in tuple(app.channels.values()):
                 options = self.options(app.name, local.name)
-                needs_log = _needs_log(local.name, options)
-                if needs_log and local.name not in self.log_channels.get(app.name, ()):
-                    self._follow(app.name, local.name)  # its namespace did not need the log before
+                follows = local.name in self.log_channels.get(app.name, ())
+                follows = follows or not self._needs_log(app.name, local.name)
+                if not (follows or all(map(follows_log_itself, local.members))):
+                    self._follow(app.name, local.name)  # it did not need the log before
                 elif options.history_size and local.position is not None:
                     here.append(local)
             for first in range(0, len(here), CHECKED_TOGETHER):
@@ -815,9 +832,10 @@ def _max_channels(settings: Callable[[str], TenantSettings | None], app: str) ->
     return 0 if tenant is None else tenant.max_channels
 
 
-def _needs_log(channel: str, options: ChannelSettings) -> bool:
-    """Whether the log of the app has publications of a channel, or who leaves the group of its members."""
-    return options.history != "" or (options.subscribe == "members" and group_in(channel) > 0)
+def follows_log_itself(connection: Connection) -> bool:
+    """Whether a connection receives the stored messages of its channels with those of its user."""
+    state = connection.dialect_state
+    return state is not None and state.channels_from_log
 
 
 def _of_channel(channel: str, event: Event) -> Event:

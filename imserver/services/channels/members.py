@@ -109,8 +109,7 @@ class Publication(Struct, frozen=True, gc=False):
     ``except_connection`` (an object of this node, or an id from anywhere).
 
     ``at_most``: do not deliver the event if the channel has more members (None: any number). Numbers of other
-    nodes are about a second old. ``stored``: the event is in the log; members that receive it from the log
-    are skipped.
+    nodes are about a second old.
     """
 
     channel: str
@@ -118,7 +117,6 @@ class Publication(Struct, frozen=True, gc=False):
     except_users: tuple[str, ...] = ()
     except_connection: Connection | str | None = None
     at_most: int | None = None
-    stored: bool = False
 
 
 class ChannelMember(Struct, frozen=True, array_like=True):
@@ -421,7 +419,7 @@ class ChannelMembers:
                 skipped = what.except_connection
                 if isinstance(skipped, Connection):
                     skipped = ""
-                item = ToChannel(app, what.channel, what.event, what.except_users, skipped or "", what.stored)
+                item = ToChannel(app, what.channel, what.event, what.except_users, skipped or "")
                 sent = others.node_messages.send_each(receivers, item)
                 missed = len(receivers) - sent
         if not (reached or sent):
@@ -451,8 +449,7 @@ class ChannelMembers:
     def received(self, item: ToChannel) -> None:
         """Deliver a publication of another node. Never switches."""
         skipped = item.except_connection or None
-        what = Publication(item.channel, item.event, item.except_users, skipped, stored=item.stored)
-        self.deliver(item.app, what)
+        self.deliver(item.app, Publication(item.channel, item.event, item.except_users, skipped))
 
     def deliver(self, app: str, what: Publication) -> int:
         """Deliver to the members on this node. Return the number of connections reached. Never switches."""
@@ -462,15 +459,6 @@ class ChannelMembers:
         skipped = what.except_connection
         if isinstance(skipped, str):
             skipped = self._connections.find(app, skipped)
-        if what.stored:
-            others = [
-                each
-                for each in channel.members
-                if each is not skipped
-                and each.user not in what.except_users
-                and (each.dialect_state is None or not each.dialect_state.channels_from_log)
-            ]
-            return self._fanout.to_some(channel.app, others, what.event)
         return self._fanout.to_channel(channel, what.event, what.except_users, skipped)
 
     # --- queries --------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from time import monotonic, time
 from typing import Final
 
@@ -24,14 +25,15 @@ from imserver.errors import StorageUnavailable
 from imserver.hub.hub import Hub
 from imserver.model import DialectState, Event, Message, Reply, Say, TalkLogin
 from imserver.protocol.action import ActionDialect, with_seq
-from imserver.services.channels.members import ChannelMembers, ChannelRefused
+from imserver.services.channels.channels import Channels
+from imserver.services.channels.members import ChannelRefused
 from imserver.services.messages.deliverer import Result, wait_until_sent
 from imserver.services.messages.messaging import Messaging, RejectedView
 from imserver.services.messages.subscriptions import PongSubscription, Positions, app_and_user
 from imserver.services.push.push import Pushes
 from imserver.services.sessions.sessions import Sessions
 from imserver.services.webhooks.webhooks import Webhooks
-from imserver.storage.log.contract import INVALID, REJECTED, Appended, Draft, Entry, Rejected
+from imserver.storage.log.contract import INVALID, REJECTED, Appended, Draft, Rejected
 from imserver.storage.store import Store
 from imserver.transport.connection import OPEN, Connection
 from imserver.transport.gate import Head
@@ -75,31 +77,16 @@ _FAILED: Final = Reply(errors.REPLY_FAILED)
 _NOT_STORED: Final = Reply(errors.REPLY_NOT_STORED)
 
 
-class _Login(Struct, frozen=True):
-    """A login: its user, its ``room`` (``""``: none), the ``rooms`` in which the user is a stored member, and
-    the time in Unix seconds.
-    """
-
-    app: str
-    user: str
-    room: str
-    rooms: Collection[str]
-    time: int
-
-
 class ActionMessages:
     """Delivers missed messages, and stores new ones. Owner of the counts of messages that wait for their
     commit.
-
-    ``is_storing``: returns whether an app stores these messages.
     """
 
-    def __init__(self, messaging: Messaging, is_storing: Callable[[str], bool], store: Store) -> None:
+    def __init__(self, messaging: Messaging, store: Store) -> None:
         self._messaging = messaging
         self._catch_up = messaging.catch_up
         self._pongs = messaging.pongs
         self._store = store
-        self.is_storing = is_storing
         self._sending: dict[Connection, int] = {}
         """How many messages of connections are being stored."""
 
@@ -112,16 +99,21 @@ class ActionMessages:
         Switches for a login to a room. Messages that are sent there after the return are delivered.
         """
         state, (app, user) = connection.dialect_state, app_and_user(connection)
-        login = _Login(app, user, room, rooms, int(time()))
+        read = partial(self._positions_of, app, user, room, rooms)
+        late = partial(read, int(time()))
         positions: Positions | None = None
         if room and room not in rooms:
             with suppress(StorageUnavailable):
-                positions = self._positions_of(login)
+                positions = read()
         if state is not None and connection.dialect_state is state:
-            gevent.spawn(self._run, connection, state, login, positions)
+            gevent.spawn(self._run, connection, state, positions, late)
 
     def _run(
-        self, connection: Connection, state: DialectState, login: _Login, positions: Positions | None
+        self,
+        connection: Connection,
+        state: DialectState,
+        positions: Positions | None,
+        read_positions: Callable[[], Positions],
     ) -> None:
         """Greenlet: deliver all missed messages, and then new ones. Tries again while the database does not
         answer. Ends when the connection logs in again.
@@ -130,7 +122,7 @@ class ActionMessages:
         while connection.state == OPEN and connection.dialect_state is state:
             try:
                 if subscription is None:
-                    positions = positions or self._positions_of(login, late=True)
+                    positions = positions or read_positions()
                     if connection.dialect_state is not state:
                         return
                     subscription = self._subscribe(connection, positions)
@@ -150,34 +142,27 @@ class ActionMessages:
         self._catch_up.subscribe(connection, subscription, live=False)
         return subscription
 
-    def _positions_of(self, login: _Login, late: bool = False) -> Positions:
+    def _positions_of(
+        self, app: str, user: str, room: str, rooms: Collection[str], login_time: int | None = None
+    ) -> Positions:
         """A user's positions, also in the user's rooms. The first login to a room creates a position at the
-        time of the login. ``late``: the login was some time ago, when the database did not answer.
+        time of the login: now, or ``login_time`` in Unix seconds if the database did not answer then.
         """
-        app, user, room = login.app, login.user, login.room
-        names = dict.fromkeys([*login.rooms, room] if room else login.rooms)
-        positions = self._pongs.get(app, user, names)
+        positions = self._pongs.get(app, user, dict.fromkeys([*rooms, room] if room else rooms))
         if room and room not in positions:
-            positions[room] = 0 if room in login.rooms else self._now(login, late)
+            stored = None if room in rooms else self._store.existing_log()
+            if stored is None:
+                positions[room] = 0
+            else:
+                positions[room] = (
+                    stored.head(app) if login_time is None else stored.stored_before(app, login_time)
+                )
             self._pongs.begin(app, user, room, positions[room])
-        return dict.fromkeys(login.rooms, 0) | positions
-
-    def _now(self, login: _Login, late: bool) -> int:
-        """The greatest id at the time of a login."""
-        stored = self._store.existing_log()
-        if stored is None:
-            return 0
-        return stored.stored_before(login.app, login.time) if late else stored.head(login.app)
+        return dict.fromkeys(rooms, 0) | positions
 
     def _send_missed(self, connection: Connection, subscription: PongSubscription) -> None:
         """Send the missed messages page by page. If the subscription ends, the next login sends them."""
         after: int | None = subscription.delivered
-
-        def page(app: str, user: str, after: int, limit: int) -> tuple[list[Entry], bool]:
-            stored = self._store.existing_log()
-            if stored is None:
-                return [], False
-            return stored.catch_up(app, user, after, limit, subscription.positions)
 
         def answer(messages: list[Message], more: bool) -> bool:
             nonlocal after
@@ -186,7 +171,7 @@ class ActionMessages:
             return after is None
 
         while after is not None and connection.subscription is subscription:
-            self._catch_up.sync(connection, after, PAGE, answer, read=page)
+            self._catch_up.sync(connection, after, PAGE, answer)
             if after is not None:
                 wait_until_sent(connection)
 
@@ -249,7 +234,7 @@ class ActionService:
         self,
         hub: Hub,
         sessions: Sessions,
-        channels: ChannelMembers,
+        channels: Channels,
         pushes: Pushes,
         members: Members,
         notice_members: int,
@@ -281,14 +266,14 @@ class ActionService:
         if code != errors.REPLY_OK:
             return Reply(code)
         app, user = app_and_user(connection)
-        storing = self._messages.is_storing(app)
+        storing, rooms = self._channels.keeps_talks(app), self._rooms_of(app, user)
         # Nobody has an id that is too long.
         reachable = not command.room and self._sessions.takes_user(app, command.peer)
         connection.dialect_state = ActionState(
             channels_from_log=storing, peer=command.peer if reachable else "", room=command.room
         )
         try:
-            self._enter(connection, command.room)
+            self._enter(connection, dict.fromkeys([command.room, *rooms] if command.room else rooms))
         except ChannelRefused as refused:
             log.info(
                 "%s cannot enter the room: %s", command.user, refused, extra={"connection": connection.peer}
@@ -296,23 +281,18 @@ class ActionService:
             self._sessions.leave(connection)
             return _FAILED
         if storing:
-            self._messages.begin(connection, command.room, self._rooms_of(app, user))
+            self._messages.begin(connection, command.room, rooms)
         return _OK
 
-    def _enter(self, connection: Connection, room: str) -> None:
-        app, user = app_and_user(connection)
-        for name in self._belongs_to(app, user, room):
+    def _enter(self, connection: Connection, rooms: Iterable[str]) -> None:
+        app, _ = app_and_user(connection)
+        for name in rooms:
             if not self._is_addressed(connection):
                 return
             self._channels.join(app, name, connection)
         if not self._is_addressed(connection):
             # A later login came during the query to the registry.
             self._channels.leave_all(connection)
-
-    def _belongs_to(self, app: str, user: str, room: str) -> Iterable[str]:
-        """The room of a login, and the rooms of which the user is a stored member."""
-        rooms = self._rooms_of(app, user)
-        return dict.fromkeys([room, *rooms] if room else rooms)
 
     def _rooms_of(self, app: str, user: str) -> list[str]:
         """The rooms of which a user is a stored member."""
@@ -326,13 +306,16 @@ class ActionService:
         """Send a message to the session's receiver. The answer does not say whether anybody received it. May
         switch.
 
-        Stored messages are answered after the commit. Messages to oneself are never stored. The back end
-        reviews the message first, if the app wants that.
+        Stored messages are answered after the commit: all of an app that stores them, except messages to
+        oneself, and those to stored channels. The back end reviews the message first, if the app wants that.
         """
         app, user = app_and_user(connection)
         state = connection.dialect_state
         peer, room = (state.peer, state.room) if isinstance(state, ActionState) else ("", "")
-        if (room or peer not in ("", user)) and self._messages.is_storing(app):
+        storing = self._channels.keeps_talks(app)
+        if (storing and peer not in ("", user)) or (
+            room and (storing or self._channels.is_stored(app, room))
+        ):
             self._messages.send(connection, command, answer, to=peer, room=room)
             return None
         to = {"room": room} if room else {"to": peer}

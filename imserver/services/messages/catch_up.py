@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 import gevent
@@ -24,6 +24,7 @@ from imserver.services.messages.subscriptions import (
     AckingSubscription,
     AckTracker,
     PendingSubscription,
+    PongSubscription,
     Subscriptions,
     groups_at,
     held_acks,
@@ -43,10 +44,6 @@ RECOVERED: Final = 200
 Answer = Callable[[list[Message], bool], bool]
 """(a page of missed entries, whether there are more) → whether the client has all of them now, so that new
 entries are delivered; must not switch."""
-
-ReadPage = Callable[[str, str, int, int], tuple[list[Entry], bool]]
-"""(app, user, after, limit) → the entries behind an id in order, and whether there are more. It switches, and
-raises StorageUnavailable."""
 
 Resumed = Callable[[bool, bool], None]
 """(recovered, begin anew): called right before the missed entries are sent. Must not switch."""
@@ -151,22 +148,22 @@ class CatchUp:
         limit: int,
         answer: Answer,
         yields: bool = False,
-        read: ReadPage | None = None,
     ) -> None:
         """Answer with a page of at most ``limit`` entries that a subscribed connection missed. Switches.
 
         New entries are held until the last page was answered. ``answer`` is called at the page's place in the
-        order of deliveries. ``yields``: it is not called if another sync has begun meanwhile. ``read`` reads
-        the page; by default all that the user may read. Raises StorageUnavailable.
+        order of deliveries. ``yields``: it is not called if another sync has begun meanwhile. Raises
+        StorageUnavailable.
         """
         app, user, subscription = connection.app, connection.user, connection.subscription
         if app is None or user is None or subscription is None:
             answer([], False)  # it has ended meanwhile
             return
+        rooms = subscription.positions if isinstance(subscription, PongSubscription) else None
         was_live = subscription.live
         held = subscription.held = list(subscription.held or ())
         try:
-            entries, more = oldest_page(*(read or self.page)(app, user, after, limit))
+            entries, more = oldest_page(*self.page(app, user, after, limit, rooms))
         except BaseException:
             if subscription.held is held:  # else a later sync owns it, or it was answered
                 if was_live:
@@ -208,15 +205,17 @@ class CatchUp:
                 messages.append(each)
         self._deliverer.send(connection, messages)
 
-    def page(self, app: str, user: str, after: int, limit: int) -> tuple[list[Entry], bool]:
+    def page(
+        self, app: str, user: str, after: int, limit: int, rooms: Mapping[str, int] | None = None
+    ) -> tuple[list[Entry], bool]:
         """What a user may read after an id, in order, and whether there is more. Switches.
 
-        Raises StorageUnavailable.
+        ``rooms``: with the messages of these rooms (:meth:`EntryReader.catch_up`). Raises StorageUnavailable.
         """
         stored = self._store.existing_log()
         if stored is None:
             return [], False
-        entries, more = stored.sync(app, user, after, limit)
+        entries, more = stored.catch_up(app, user, after, limit, rooms or {"": after})
         return entries, more
 
     # --- logins with a cursor -------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ from functools import partial
 from time import time
 from typing import TYPE_CHECKING, Final
 
-import gevent
 from gevent.lock import BoundedSemaphore
 from msgspec import UNSET, Raw, Struct, UnsetType, field
 from msgspec.structs import replace
@@ -32,10 +31,8 @@ from imserver.model import (
     Subscription,
     Sync,
 )
-from imserver.protocol.action import as_said
 from imserver.protocol.cmd import EntryView, entry_view
 from imserver.services.channels.channels import Channels
-from imserver.services.channels.members import Publication
 from imserver.services.messages.catch_up import CatchUp
 from imserver.services.messages.deliverer import Deliverer, Done, Result, newest_page, oldest_page
 from imserver.services.messages.log_follower import LogFollower
@@ -122,7 +119,6 @@ class Messaging:
         self._metrics = metrics
         self._reviews = reviews
         self._node_messages = node_messages
-        self._channels = channels
         self._feeds = feeds
         self.subscriptions = Subscriptions()
         self.pongs = PongTracker(positions)
@@ -188,8 +184,6 @@ class Messaging:
             self._metrics.stored_repeats += 1
         else:
             self._metrics.stored += 1
-            if connection is not None:
-                self.sent(app, result.entry)
         if done is None:
             return
         if (
@@ -202,13 +196,6 @@ class Messaging:
                 self.follower.expect(app, result.entry.id)
         else:
             self.deliverer.settle(connection, done, result)
-
-    def sent(self, app: str, entry: Entry) -> None:
-        """A client has sent an entry: publish that of a room to the members that do not receive it from the
-        log. Never switches."""
-        if entry.room and not self._channels.is_stored(app, entry.room):
-            event = as_said(message_of(entry))
-            gevent.spawn(self._channels.publish_each, app, (Publication(entry.room, event, stored=True),))
 
     # --- the listener of the log ----------------------------------------------------------------------------
 

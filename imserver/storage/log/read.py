@@ -88,7 +88,7 @@ class EntryReader(LogTables):
             first, count = max(after, head.floor), limit + 1
             ids = {*_IDS[sql.engine](sql, head, user, max(first, places[""]), count)}
             for conversation, place in _rooms(sql, head, places, first):
-                ids.update(_ids_of(sql, head, conversation, place, count))
+                ids.update(_ids_of(sql, head, conversation, place, head.last_id, count))
             found = sorted(ids)
             return fetch(sql, head.number, found[:limit]), len(found) > limit
 
@@ -106,28 +106,23 @@ class EntryReader(LogTables):
 
         def work(sql: Statements, head: LogHead) -> EntryPage:
             values = (head.number, user, conversation, _last(head, before), user, limit + 1)
-            return _newest(sql, head, sql.query(statement, values), limit)
-
-        return self._read_log(app, work, _nothing())
-
-    def room_history(self, app: str, room: str, before: int, limit: int) -> EntryPage:
-        """The newest entries of a room before an id (0: its end), and whether there are earlier ones."""
-        statement = (
-            "SELECT m.id FROM conversation c JOIN message m ON m.log = c.log AND m.conversation = c.id "
-            "WHERE c.log = %s AND c.pair = %s AND m.id > %s AND m.id <= %s ORDER BY m.id DESC LIMIT %s"
-        )
-
-        def work(sql: Statements, head: LogHead) -> EntryPage:
-            values = (head.number, pair_of_room(room), head.floor, _last(head, before), limit + 1)
-            return _newest(sql, head, sql.query(statement, values), limit)
+            rows = sql.query(statement, values)
+            return fetch(sql, head.number, [row[0] for row in rows[:limit]]), len(rows) > limit
 
         return self._read_log(app, work, _nothing())
 
     def channel_page(
-        self, app: str, channel: str, since: int | None, limit: int, reverse: bool = False
+        self,
+        app: str,
+        channel: str,
+        since: int | None,
+        limit: int,
+        reverse: bool = False,
+        revisions: bool = False,
     ) -> PublicationPage:
         """At most ``limit`` messages of a channel after the id ``since`` (None: the oldest), as far as they
-        fit into :data:`PAGE_BYTES`. ``reverse``: before it (None: the newest), the newest first."""
+        fit into :data:`PAGE_BYTES`. ``reverse``: before it (None: the newest), the newest first.
+        ``revisions``: with the entries of recalls and edits."""
 
         def work(sql: Statements, head: LogHead) -> PublicationPage:
             statement = "SELECT id, last_id FROM conversation WHERE log = %s AND pair = %s"
@@ -140,16 +135,9 @@ class EntryReader(LogTables):
                 upto = min(upto, since - 1)
             elif since is not None:
                 after = max(after, since)
-            ids: list[int] = []
+            ids: Sequence[int] = ()
             if limit and after < min(upto, last):
-                index = "FORCE INDEX (message_by_conversation) " if sql.engine == "mysql" else ""
-                statement = (
-                    f"SELECT id FROM message {index}WHERE log = %s AND conversation = %s "
-                    f"AND kind = {NUMBERS['message']} AND id > %s AND id <= %s "
-                    f"ORDER BY id {'DESC' if reverse else 'ASC'} LIMIT %s"
-                )
-                values = (head.number, conversation, after, upto, limit + 1)
-                ids = [row[0] for row in sql.query(statement, values)]
+                ids = _ids_of(sql, head, conversation, after, upto, limit + 1, reverse, revisions)
             entries = fetch(sql, head.number, ids[:limit])
             if reverse:
                 entries.reverse()
@@ -215,11 +203,6 @@ def _last(head: LogHead, before: int) -> int:
     return min(before - 1, head.last_id) if before > 0 else head.last_id
 
 
-def _newest(sql: Statements, head: LogHead, rows: Sequence[Any], limit: int) -> EntryPage:
-    """The entries of these rows. One row more than ``limit`` means that there are more."""
-    return fetch(sql, head.number, [row[0] for row in rows[:limit]]), len(rows) > limit
-
-
 # --- catch-up -----------------------------------------------------------------------------------------------
 
 _WINDOW: Final = 5000
@@ -255,13 +238,24 @@ _BY_PAIR: Final = "INDEXED BY sqlite_autoindex_conversation_2"
 all conversations."""
 
 
-def _ids_of(sql: Statements, head: LogHead, conversation: int, after: int, count: int) -> Sequence[int]:
+def _ids_of(
+    sql: Statements,
+    head: LogHead,
+    conversation: int,
+    after: int,
+    upto: int,
+    count: int,
+    reverse: bool = False,
+    revisions: bool = True,
+) -> Sequence[int]:
+    """The ids of the first entries of a room with ``after < id <= upto``, or the last if ``reverse``."""
     index = "FORCE INDEX (message_by_conversation) " if sql.engine == "mysql" else ""
+    kinds = "" if revisions else f"AND kind = {NUMBERS['message']} "
     statement = (
-        f"SELECT id FROM message {index}WHERE log = %s AND conversation = %s AND id > %s AND id <= %s "
-        "ORDER BY id LIMIT %s"
+        f"SELECT id FROM message {index}WHERE log = %s AND conversation = %s {kinds}"
+        f"AND id > %s AND id <= %s ORDER BY id {'DESC' if reverse else 'ASC'} LIMIT %s"
     )
-    values = (head.number, conversation, after, head.last_id, count)
+    values = (head.number, conversation, after, upto, count)
     return [row[0] for row in sql.query(statement, values)]
 
 
