@@ -428,6 +428,7 @@ class Parts:
             self.webhooks.back_ends,
             self.connections,
             self.queries,
+            self.messaging.catch_up,
             self.config.centrifuge.app,
             self.config.websocket.client_ping_seconds,
         )

@@ -420,6 +420,12 @@ def publication_of(event: Event) -> PublicationView:
     )
 
 
+def entry_publication(message: Message) -> PublicationView:
+    """A stored entry in the own channel of its receiver."""
+    entry = Raw(_encode(entry_view(message)))
+    return PublicationView(entry, offset=message.id, tags={"kind": "message"})
+
+
 def compressed(event: Event, before: Event | None) -> Compressed:
     """A publication for a subscriber that reads deltas. ``before``: the last one that it has received (None:
     it needs the whole payload). Never switches.
@@ -513,8 +519,7 @@ class CentrifugeDialect(Dialect):
 
     def encode_message(self, message: Message) -> Payload | None:
         """A push of a stored entry to the receiver's own channel."""
-        entry = Raw(_encode(entry_view(message)))
-        return self._to_user(PublicationView(entry, offset=message.id, tags={"kind": "message"}))
+        return self._to_user(entry_publication(message))
 
     def encode_close(self, code: int, reason: str) -> bytes | None:
         """The last push of a stream. A WebSocket has its close frame."""

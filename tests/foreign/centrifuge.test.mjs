@@ -112,6 +112,31 @@ for (const { form, Centrifuge, transport, endpoint } of ways) {
     for (const each of [ann, bob]) each.disconnect();
   });
 
+  test(`${name}: what was missed of the own channel comes back from the log`, async () => {
+    const ann = connect(tokens.ann);
+    const push = async (text) => (await api('push', { user: 'ann', text, store: true })).results[0].stored.id;
+    const received = [];
+    ann.on('publication', (context) => received.push([read(context.data).text, Number(context.offset)]));
+    const own = (context) => context.channel === '#ann';
+    const begun = next(ann, 'subscribed', own);
+    ann.connect();
+    assert.equal((await begun).recoverable, true);
+    const live = next(ann, 'publication');
+    const ids = [await push('one')];
+    await live;
+    ann.disconnect();
+    for (const text of ['two', 'three', 'four']) ids.push(await push(text));
+    const again = next(ann, 'subscribed', own);
+    ann.connect();
+    const state = await again;
+    assert.deepEqual([state.wasRecovering, state.recovered], [true, true]);
+    const last = next(ann, 'publication', (context) => read(context.data).text === 'five');
+    ids.push(await push('five'));
+    await last;
+    assert.deepEqual(received, ['one', 'two', 'three', 'four', 'five'].map((text, index) => [text, ids[index]]));
+    ann.disconnect();
+  });
+
   test(`${name}: a streamed message, read live, late and from the history`, async () => {
     const [ann, bob] = [connect(tokens.ann), connect(tokens.bob)];
     const channel = `prices:js-stream-${name}`;

@@ -27,7 +27,7 @@ def filled_in(block: Block, server: Server) -> str:
     words = words.replace(
         "/connection/websocket')", f"/connection/websocket', {{ token: '{token('guide')}' }})"
     )
-    return words.replace("orders:17", "open:guide")
+    return words.replace("orders:17", "open:guide").replace("#ann", "#guide")
 
 
 def start(block: Block, server: Server, folder: Path) -> tuple[object, Path]:
@@ -68,6 +68,9 @@ def test_a_client_takes_the_first_transport_that_works(server: Server, tmp_path:
 def test_an_sdk_is_a_chat_client(server: Server, tmp_path: Path) -> None:
     process, output = start(CHAT, server, tmp_path)
     try:
-        eventually(lambda: "0 missed\nsent" in output.read_text(), what="a message was sent")
+        eventually(
+            lambda: all(each in output.read_text() for each in (" conversations\n", "sent\n")),
+            what="the conversations, and a message that was sent",
+        )
     finally:
         end(process)  # type: ignore[arg-type]

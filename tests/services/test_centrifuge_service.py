@@ -40,6 +40,7 @@ class CentrifugeHarness(Harness):
             back_ends,
             self.connections,
             NodeQueries(),
+            Mock(),
             "101",
             25,
         )

@@ -80,8 +80,8 @@ class ChannelLog:
 
     @property
     def epoch(self) -> str:
-        """The epoch of all stored channels. It changes with the database."""
-        return self._store.id[:_EPOCH_CHARACTERS]
+        """See :func:`log_epoch`."""
+        return log_epoch(self._store)
 
     def append_each(self, app: str, publications: Sequence[Publication], key: str = "") -> list[Published]:
         """Store publications, in this order. Switches.
@@ -157,6 +157,11 @@ class ChannelLog:
             ),
         )
         return Publication(entry.room, event, meta.except_users, meta.except_connection or None)
+
+
+def log_epoch(store: Store) -> str:
+    """The epoch of all positions in the log. It changes with the database (``""``: there is none)."""
+    return store.id[:_EPOCH_CHARACTERS]
 
 
 def draft_of(what: Publication, key: str = "") -> Draft:

@@ -30,6 +30,7 @@ from imserver.auth.rules import LoginDecision
 from imserver.auth.tokens import MAX_EXPIRES_AT, BadToken, TokenExpired
 from imserver.cluster.history import HistoryPage, Position
 from imserver.config.settings import ChannelSettings
+from imserver.errors import StorageUnavailable
 from imserver.hub.hub import is_member
 from imserver.model import (
     AskBackEnd,
@@ -56,6 +57,7 @@ from imserver.protocol.centrifuge import (
     SubRefreshResult,
     SubscribeResult,
     compressed,
+    entry_publication,
     publication_of,
 )
 from imserver.services.channels.channels import Channels, Subscribed
@@ -63,6 +65,7 @@ from imserver.services.channels.commands import MAX_PRESENCE, ChannelAnswers, Ch
 from imserver.services.channels.connections import Connections
 from imserver.services.channels.consent import disconnect
 from imserver.services.channels.members import ChannelMember, ChannelRefused, MemberPage
+from imserver.services.messages.catch_up import CatchUp, Recovery
 from imserver.services.nodes import NodeQueries
 from imserver.services.sessions.sessions import Sessions, say
 from imserver.services.webhooks.back_ends import BackEndCall, BackEndRefused, BackEnds, BackEndUnavailable
@@ -213,6 +216,7 @@ class CentrifugeService:
         back_ends: BackEnds,
         connections: Connections,
         queries: NodeQueries,
+        catch_up: CatchUp,
         default_app: str,
         ping_seconds: float,
     ) -> None:
@@ -223,6 +227,7 @@ class CentrifugeService:
         self._answers = answers
         self._back_ends = back_ends
         self._connections = connections
+        self._catch_up = catch_up
         self._default_app = default_app
         self._ping = max(1, ceil(ping_seconds))
         connections.on_join.append(self._joined)
@@ -294,8 +299,8 @@ class CentrifugeService:
         facts = {name: value for name, value in facts.items() if value}
         if command.data:
             facts["data"] = Raw(command.data)
-        if command.recover:
-            facts["channels"] = list(command.recover)
+        if channels := [name for name in command.recover if not name.startswith("#")]:
+            facts["channels"] = channels
         found = self._back_ends.ask(app, "connect", connection, facts, _Connected)
         found.sub, found.exp = found.user, found.expire_at
         if 0 < found.exp <= time():
@@ -345,15 +350,18 @@ class CentrifugeService:
         command: CentrifugeLogin,
         answer: Answer,
     ) -> None:
-        """Answer a login, with the subscriptions that its token names. If one is refused, close it.
+        """Answer a login, with the subscriptions that its token names, and the channel of its user. If one is
+        refused, close it.
 
         In an open app the token is not verified, so its client subscribes by its own right. May switch.
         """
-        app, wanted = connection.app or "", claims.subscriptions
+        app, personal = connection.app or "", f"#{connection.user}"
+        wanted = {name: each for name, each in claims.subscriptions.items() if name != personal}
         positions = {name: Position(*place) for name, place in command.recover.items() if name in wanted}
+        since = Position(*command.recover[personal]) if personal in command.recover else None
 
         def subscribed(found: Mapping[str, Subscribed]) -> None:
-            subs = {f"#{connection.user}": SubscribeResult()} if connection.user else {}
+            subs = {personal: _personal_result(recovery, since)} if connection.user else {}
             for channel, each in found.items():
                 subs[channel] = _result(each, True, channel in positions)
                 subs[channel].data = wanted[channel].data
@@ -364,20 +372,37 @@ class CentrifugeService:
                 client, VERSION, end > 0, _ttl(end), subs or None, self._ping, True, session, claims.data
             )
             answer(Reply(errors.REPLY_OK, result))
+            self._catch_up.release(connection)
 
         try:
+            recovery = self._recover(connection, since)
             if self._logins.is_open(app):
                 for channel in wanted:
                     self._commands.permit(connection, channel, "")
             for channel, about in wanted.items():
                 set_info(state, channel, _bytes_of(about.info))
-            since = {channel: positions.get(channel) for channel in wanted}
-            self._channels.subscribe_each(connection, since, subscribed)
+            places = {channel: positions.get(channel) for channel in wanted}
+            self._channels.subscribe_each(connection, places, subscribed)
             if self._logins.is_open(app):
                 for channel in wanted:
                     self._commands.confirm(connection, channel)
         except ChannelRefused as refused:
             say(connection, _CLOSE_OF.get(refused.reason, errors.CLOSE_NOT_ALLOWED))
+
+    def _recover(self, connection: Connection, since: Position | None) -> Recovery | None:
+        """What the client of a user has missed of its own channel, whose history is the log. May switch.
+
+        None: it cannot recover. Raises :class:`ChannelRefused`: the database does not answer, and the client
+        has a position.
+        """
+        if not connection.user:
+            return None
+        try:
+            return self._catch_up.recover(connection, since)
+        except StorageUnavailable:
+            if since is None:
+                return None  # until its next login
+            raise ChannelRefused("unavailable") from None
 
     def refresh(self, connection: Connection, command: RefreshLogin) -> Reply | None:
         """Renew the token of a session. May switch."""
@@ -613,6 +638,18 @@ def _result(found: Subscribed, positioned: bool, recovering: bool) -> SubscribeR
                 compressed(event, before) for before, event in zip((None, *events), events, strict=False)
             ]
         result.publications = [publication_of(event) for event in events]
+    return result
+
+
+def _personal_result(recovery: Recovery | None, since: Position | None) -> SubscribeResult:
+    """The own channel of a user. ``since``: the position of a client that comes back."""
+    result = SubscribeResult(was_recovering=since is not None)
+    if recovery is not None:
+        result.recoverable = result.positioned = True
+        result.epoch, result.offset = recovery.position.epoch, recovery.position.offset
+        if recovery.recovered:
+            result.recovered = True
+            result.publications = [entry_publication(each) for each in recovery.messages]
     return result
 
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 import gevent
 from gevent.event import AsyncResult
 from gevent.lock import BoundedSemaphore as Lock
+from msgspec import Struct
 
 from imserver import errors
 from imserver.clock import until_beat
+from imserver.cluster.history import Position
 from imserver.errors import StorageUnavailable
 from imserver.hub.hub import Hub
 from imserver.metrics import Metrics
 from imserver.model import Message, Subscription
+from imserver.services.channels.stored import log_epoch
 from imserver.services.messages.deliverer import Deliverer, oldest_page
 from imserver.services.messages.log_follower import LogFollower
 from imserver.services.messages.subscriptions import (
@@ -26,6 +30,7 @@ from imserver.services.messages.subscriptions import (
     PendingSubscription,
     PongSubscription,
     Subscriptions,
+    app_and_user,
     groups_at,
     held_acks,
 )
@@ -41,12 +46,25 @@ log = logging.getLogger(__name__)
 RECOVERED: Final = 200
 """Most missed entries that follow a login with a cursor; a client that missed more has to sync."""
 
+WAIT_SECONDS: Final = 10.0
+"""How long a client waits until this node has delivered what the client has received from another one."""
+_LOOK_SECONDS: Final = 0.01
+
 Answer = Callable[[list[Message], bool], bool]
 """(a page of missed entries, whether there are more) → whether the client has all of them now, so that new
 entries are delivered; must not switch."""
 
 Resumed = Callable[[bool, bool], None]
 """(recovered, begin anew): called right before the missed entries are sent. Must not switch."""
+
+
+class Recovery(Struct, frozen=True):
+    """What a session begins with. ``recovered``: ``messages`` are all that its client has missed. Entries
+    after ``position`` follow."""
+
+    position: Position
+    messages: Sequence[Message] = ()
+    recovered: bool = False
 
 
 class CatchUp:
@@ -249,6 +267,37 @@ class CatchUp:
 
         self.sync(connection, cursor, RECOVERED, recover)
 
+    def recover(self, connection: Connection, since: Position | None) -> Recovery | None:
+        """Let a session that has just begun follow the log from a position on (None: from now on).
+
+        Entries after the position of the result are held until :meth:`release`. None: the session receives no
+        entries. May switch. Raises StorageUnavailable.
+        """
+        subscription = Subscription()
+        self.subscribe(connection, subscription, live=False)
+        if connection.subscription is not subscription:
+            return None
+        app, user = app_and_user(connection)
+        held = subscription.held = list[Message | Callable[[], None]]()
+        entries, recovered, epoch = list[Entry](), False, log_epoch(self._store)
+        if since is not None and since.epoch in ("", epoch) and self._reach(app, since.offset):
+            entries, more = oldest_page(*self.page(app, user, since.offset, RECOVERED))
+            stored = self._store.existing_log()
+            # The floor is read after the page, which may lack what has expired meanwhile.
+            recovered = not more and (stored is None or since.offset >= self._floor(stored, app))
+        if connection.subscription is not subscription:
+            return None
+        position = Position(epoch, self._follower.position(app))
+        subscription.held = list(held_acks(held))
+        if since is None or not recovered:
+            return Recovery(position)
+        # Entries behind the position will be delivered live. Held are those delivered after the page was
+        # read.
+        messages = [message_of(each) for each in entries if each.id <= position.offset]
+        last = messages[-1].id if messages else since.offset
+        messages += [each for each in held if isinstance(each, Message) and each.id > last]
+        return Recovery(position, messages, True)
+
     def must_begin_anew(self, connection: Connection, cursor: int) -> bool:
         """Whether entries after the cursor have expired, or the cursor is not of this log. Switches; raises
         StorageUnavailable."""
@@ -259,6 +308,22 @@ class CatchUp:
         if stored is None or cursor < self._floor(stored, app):
             return True
         return cursor > self._follower.position(app) and cursor > stored.head(app)
+
+    def _reach(self, app: str, id: int) -> bool:
+        """Wait until this node has delivered an entry that another node has delivered. False: the log has no
+        such entry. May switch. Raises StorageUnavailable."""
+        if self._follower.position(app) >= id:
+            return True
+        stored = self._store.existing_log()
+        if stored is None or stored.head(app) < id:
+            return False
+        self._follower.expect(app, id)
+        deadline = monotonic() + WAIT_SECONDS
+        while self._follower.position(app) < id:
+            if monotonic() > deadline:
+                raise StorageUnavailable("the log was not read in time")
+            gevent.sleep(_LOOK_SECONDS)
+        return True
 
     def _floor(self, stored: MessageLog, app: str) -> int:
         """The current floor. Clients that return at the same time share a query."""
