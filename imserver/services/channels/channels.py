@@ -142,20 +142,22 @@ class Channels(ChannelMembers):
 
     def join(self, app: str, channel: str, connection: Connection) -> bool:
         """See :class:`ChannelMembers`. The log delivers stored messages to the new member."""
+        return self._join_live(app, channel, connection, self.options(app, channel))
+
+    def _join_live(self, app: str, channel: str, connection: Connection, options: ChannelSettings) -> bool:
         if not follows_log_itself(connection):
-            self._follow(app, channel)
+            self._follow(app, channel, options)
         return super().join(app, channel, connection)
 
-    def _follow(self, app: str, channel: str) -> None:
+    def _follow(self, app: str, channel: str, options: ChannelSettings) -> None:
         """Have the log deliver a channel here, and who leaves its group, if it needs the log. Does not switch
         if it does."""
-        if self._needs_log(app, channel):
+        if self._needs_log(app, channel, options):
             self._log.follow(app)
             self.log_channels.setdefault(app, set()).add(channel)
 
-    def _needs_log(self, app: str, channel: str) -> bool:
+    def _needs_log(self, app: str, channel: str, options: ChannelSettings) -> bool:
         """Whether the log of the app has messages to a channel, or who leaves the group of its members."""
-        options = self.options(app, channel)
         of_group = options.subscribe == "members" and group_in(channel) > 0
         return of_group or options.history != "" or self.keeps_talks(app)
 
@@ -252,9 +254,9 @@ class Channels(ChannelMembers):
             return self._join_stored(app, channel, connection, since, options, delta)
         delta = delta and options.delta
         if options.history_size:
-            self._join_waiting(app, channel, connection, delta)
+            self._join_waiting(app, channel, connection, options, delta)
         else:
-            self.join(app, channel, connection)
+            self._join_live(app, channel, connection, options)
         local = self._local(app, channel)
         if local is None:
             raise ChannelRefused("ended")
@@ -277,7 +279,7 @@ class Channels(ChannelMembers):
         delta: bool = False,
     ) -> Subscribed:
         delta = delta and options.delta
-        self._join_waiting(app, channel, connection, delta)
+        self._join_waiting(app, channel, connection, options, delta)
         try:
             page = self._log.read(app, channel, since, 0 if since is None else -1)
             delivered = self._log.follow(app)
@@ -314,7 +316,7 @@ class Channels(ChannelMembers):
             found = self._join_stored(app, channel, connection, since, options)
             position, missed, recovered = found.position, found.publications, found.recovered
         else:
-            self._join_waiting(app, channel, connection, False)
+            self._join_waiting(app, channel, connection, options, False)
             page = self._history.read(app, channel, since, 0 if since is None else -1)
             if page is not None:
                 position, missed, recovered = page.position, page.publications, _is_recovered(page, since)
@@ -332,8 +334,10 @@ class Channels(ChannelMembers):
         self._release(local, connection, position)
         return True
 
-    def _join_waiting(self, app: str, channel: str, connection: Connection, delta: bool) -> None:
-        self._follow(app, channel)
+    def _join_waiting(
+        self, app: str, channel: str, connection: Connection, options: ChannelSettings, delta: bool
+    ) -> None:
+        self._follow(app, channel, options)
         known = self._hub.apps.get(app)
         if known is None:
             return
@@ -782,9 +786,9 @@ class Channels(ChannelMembers):
             for local in tuple(app.channels.values()):
                 options = self.options(app.name, local.name)
                 follows = local.name in self.log_channels.get(app.name, ())
-                follows = follows or not self._needs_log(app.name, local.name)
+                follows = follows or not self._needs_log(app.name, local.name, options)
                 if not (follows or all(map(follows_log_itself, local.members))):
-                    self._follow(app.name, local.name)  # it did not need the log before
+                    self._follow(app.name, local.name, options)  # it did not need the log before
                 elif options.history_size and local.position is not None:
                     here.append(local)
             for first in range(0, len(here), CHECKED_TOGETHER):

@@ -137,7 +137,11 @@ class ChannelCommands:
         before = set_info(state, channel, b"" if claims.info is UNSET else bytes(claims.info))
         since = Position(command.epoch, command.offset) if command.recover else None
 
+        for_members = False
+
         def subscribed(found: Subscribed) -> None:
+            nonlocal for_members
+            for_members = found.options.subscribe == "members"
             answer(answers.subscribed(connection, command, claims, found))
 
         try:
@@ -145,7 +149,8 @@ class ChannelCommands:
         except ChannelRefused as refused:
             set_info(state, channel, before)
             return answers.refused(refused)
-        self._consent.confirm_member(connection, channel)
+        if for_members:
+            self._consent.confirm_member(connection, channel)
         return None
 
     def unsubscribe(self, connection: Connection, command: Unsubscribe) -> Reply:
