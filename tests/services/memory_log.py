@@ -43,6 +43,9 @@ class MemoryStore:
     def __init__(self, log: Any) -> None:
         self.opened_log = log
 
+    def healthy(self) -> bool:
+        return True
+
     def database_id(self) -> str:
         return self.id
 

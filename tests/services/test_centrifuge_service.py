@@ -7,6 +7,9 @@ from unittest.mock import Mock
 
 import pytest
 
+from imserver.auth.channel_tokens import ConnectionClaims
+from imserver.errors import StorageUnavailable
+from imserver.model import CentrifugeLogin, Reply
 from imserver.protocol.centrifuge import CentrifugeDialect
 from imserver.services.channels.commands import ChannelCommands
 from imserver.services.channels.consent import ChannelConsent
@@ -29,7 +32,8 @@ class CentrifugeHarness(Harness):
 
     def __init__(self) -> None:
         super().__init__()
-        logins = Mock(resolve=lambda app: app)
+        logins = Mock(resolve=lambda app: app, is_open=lambda _app: False)
+        self.catch_up = Mock()
         back_ends = BackEnds(self.back_end, self.table.id_of)  # type: ignore[arg-type]
         self.centrifuge = CentrifugeService(
             self.sessions,
@@ -40,7 +44,7 @@ class CentrifugeHarness(Harness):
             back_ends,
             self.connections,
             NodeQueries(),
-            Mock(),
+            self.catch_up,
             "101",
             25,
         )
@@ -89,3 +93,20 @@ def test_the_path_names_the_app(path: str, app: str) -> None:
         harness.centrifuge.opened(connection, Head("GET", path, "1.1", "192.0.2.1", 1, {}))
         assert connection.dialect_state.app == app
         assert connection.last_seen > 0, "it has to log in in time"
+
+
+@pytest.mark.parametrize("position", [False, True])
+def test_only_a_client_with_a_position_needs_the_database_at_its_login(position: bool) -> None:
+    with CentrifugeHarness() as harness:
+        connection, client = harness.subscriber("news")
+        harness.catch_up.recover.side_effect = StorageUnavailable("away")
+        command = CentrifugeLogin("", {"#ann": ("epoch", 7)} if position else {})
+        answers: list[Reply] = []
+        harness.centrifuge._subscribe_each(
+            connection, CentrifugeState(), ConnectionClaims(), command, answers.append
+        )
+        if position:
+            assert (answers, client.close_code()) == ([], 3004)
+        else:
+            own = answers[0].data.subs["#ann"]  # type: ignore[union-attr]
+            assert (own.recoverable, own.epoch, own.offset) == (False, "", 0)

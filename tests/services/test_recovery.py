@@ -139,6 +139,17 @@ def test_a_client_that_is_ahead_of_its_new_node_receives_nothing_twice() -> None
         assert heard(client, 1) == ["live"]
 
 
+def test_without_a_position_no_login_waits_for_a_database_that_does_not_answer(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node.store, "healthy", lambda: False)
+    connection: Connection = node.speaker("ann").connection
+    with pytest.raises(StorageUnavailable):
+        node.messaging.catch_up.recover(connection, None)
+    assert connection.subscription is None
+    assert recover(node, Position(EPOCH, 0), "bob")[1].recovered
+
+
 def test_a_node_that_cannot_read_on_recovers_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catch_up, "WAIT_SECONDS", 0.0)
     shelf = Shelf()

@@ -271,8 +271,11 @@ class CatchUp:
         """Let a session that has just begun follow the log from a position on (None: from now on).
 
         Entries after the position of the result are held until :meth:`release`. None: the session receives no
-        entries. May switch. Raises StorageUnavailable.
+        entries. May switch. Raises StorageUnavailable; without a position at once if the last access to the
+        database has failed.
         """
+        if since is None and not self._store.healthy():
+            raise StorageUnavailable("the database does not answer")
         subscription = Subscription()
         self.subscribe(connection, subscription, live=False)
         if connection.subscription is not subscription:
