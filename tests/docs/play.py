@@ -36,7 +36,7 @@ class Shell:
     def __init__(self, folder: Path, *servers: Server, **variables: str) -> None:
         require("curl")
         (folder / ".curlrc").write_text(
-            'silent\nshow-error\nmax-time = 10\nnoproxy = "*"\n', encoding="utf-8"
+            'silent\nshow-error\nmax-time = 60\nnoproxy = "*"\n', encoding="utf-8"
         )
         self._environment = {**os.environ, "CURL_HOME": str(folder), **variables}
         self._folder = folder
@@ -53,14 +53,14 @@ class Shell:
             text=True,
             env=self._environment,
             cwd=self._folder,
-            timeout=20,
+            timeout=120,
             check=False,
         )
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
         return done.stdout.strip()
 
     def start(self, command: str) -> "subprocess.Popen[str]":
-        """A command that runs until it is killed, or 10 seconds."""
+        """A command that runs until it is killed, or 60 seconds."""
         return spawn(
             self._script(f"exec {command}"),
             stdout=subprocess.PIPE,
