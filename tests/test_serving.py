@@ -25,7 +25,7 @@ SHAKE = (
 
 def connect(server: Server) -> socket.socket:
     """A connection of which the upgrade is done."""
-    client = socket.create_connection(server.ws, timeout=10)
+    client = socket.create_connection(server.ws, timeout=60)
     client.sendall(SHAKE.encode())
     answer = b""
     while not answer.endswith(b"\r\n\r\n"):

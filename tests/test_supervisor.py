@@ -105,7 +105,7 @@ def supervise(tmp_path: Path) -> Iterator[Supervise]:
 
 
 def answers(address: tuple[str, int]) -> bool:
-    with socket.create_connection(address, timeout=10) as client:
+    with socket.create_connection(address, timeout=60) as client:
         client.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         return client.recv(12) == b"HTTP/1.1 200"
 

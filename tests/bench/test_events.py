@@ -16,7 +16,7 @@ pytestmark = pytest.mark.linux
 def post(receiver: EventReceiver, *events: dict[str, Any]) -> None:
     """Deliver events as a server does."""
     body = json.dumps({"events": [{"app": "101", "event": "message", **event} for event in events]})
-    with urlopen(receiver.url, body.encode(), timeout=10) as answer:
+    with urlopen(receiver.url, body.encode(), timeout=60) as answer:
         assert answer.status == 200
 
 

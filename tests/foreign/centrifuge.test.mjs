@@ -46,13 +46,13 @@ for (const { form, Centrifuge, transport, endpoint } of ways) {
       emulationEndpoint: process.env.IM_EMULATION,
       token,
       minReconnectDelay: 10,
-      timeout: 20_000,
+      timeout: 60_000,
       ...more,
     });
 
   const next = (emitter, event, fits = () => true) =>
     new Promise((resolve, reject) => {
-      const timer = setTimeout(() => reject(new Error(`no ${event}`)), 10_000);
+      const timer = setTimeout(() => reject(new Error(`no ${event}`)), 60_000);
       const listener = (context) => {
         if (fits(context)) {
           clearTimeout(timer);
@@ -69,7 +69,7 @@ for (const { form, Centrifuge, transport, endpoint } of ways) {
     const [heard, talk] = [ann.newSubscription(channel), bob.newSubscription(channel)];
     for (const each of [ann, bob]) each.connect();
     for (const each of [heard, talk]) each.subscribe();
-    await Promise.all([heard.ready(10_000), talk.ready(10_000)]);
+    await Promise.all([heard.ready(60_000), talk.ready(10_000)]);
     const publication = next(heard, 'publication');
     await talk.publish(written({ text: '你好' }));
     const found = await publication;
@@ -81,7 +81,7 @@ for (const { form, Centrifuge, transport, endpoint } of ways) {
     await assert.rejects(talk.presence(), { code: 108 });
     const talks = ann.newSubscription('talk:js', { token: tokens.talk });
     talks.subscribe();
-    await talks.ready(10_000);
+    await talks.ready(60_000);
     const present = Object.values((await talks.presence()).clients);
     assert.ok(present.some((each) => each.user === 'ann'));
     assert.equal((await talks.presenceStats()).numUsers, 1);
@@ -95,7 +95,7 @@ for (const { form, Centrifuge, transport, endpoint } of ways) {
     const talk = bob.newSubscription(channel);
     for (const each of [ann, bob]) each.connect();
     for (const each of [heard, talk]) each.subscribe();
-    await Promise.all([heard.ready(10_000), talk.ready(10_000)]);
+    await Promise.all([heard.ready(60_000), talk.ready(10_000)]);
     const received = [];
     heard.on('publication', (context) => received.push(read(context.data)));
     await talk.publish(written(1));
@@ -157,7 +157,7 @@ for (const { form, Centrifuge, transport, endpoint } of ways) {
     follow(late, texts.bob);
     for (const each of [ann, bob]) each.connect();
     early.subscribe();
-    await early.ready(10_000);
+    await early.ready(60_000);
     const { stream } = await api('channels/stream/open', { channel });
     await api('channels/stream/append', { pieces: [{ stream, piece: 1, text: 'Hel' }] });
     const first = next(late, 'publication');
@@ -182,7 +182,7 @@ for (const { form, Centrifuge, transport, endpoint } of ways) {
       const [heard, said] = [ann.newSubscription(channel, options), bob.newSubscription(channel)];
       for (const each of [ann, bob]) each.connect();
       for (const each of [heard, said]) each.subscribe();
-      await Promise.all([heard.ready(10_000), said.ready(10_000)]);
+      await Promise.all([heard.ready(60_000), said.ready(10_000)]);
       const goods = Array.from({ length: 30 }, (_, id) => ({ id, name: `货物 ${id} 😀\n`, price: 1 }));
       const wanted = [];
       const publish = async (price) => {
@@ -211,7 +211,7 @@ for (const { form, Centrifuge, transport, endpoint } of ways) {
   test(`${name}: several commands in one frame, and rpc`, async () => {
     const ann = connect(tokens.ann);
     ann.connect();
-    await ann.ready(10_000);
+    await ann.ready(60_000);
     ann.startBatching();
     const answers = [1, 2, 3].map(() => ann.rpc('conversations', written({})));
     ann.stopBatching();
@@ -229,7 +229,7 @@ for (const { form, Centrifuge, transport, endpoint } of ways) {
     assert.equal((await refused).code, 3500);
     const ann = connect(tokens.expired, { getToken: async () => tokens.ann });
     ann.connect();
-    await ann.ready(10_000);
+    await ann.ready(60_000);
     const denied = ann.newSubscription('talk:other', { token: tokens.talk });
     const unsubscribed = next(denied, 'unsubscribed');
     denied.subscribe();
@@ -240,7 +240,7 @@ for (const { form, Centrifuge, transport, endpoint } of ways) {
   test(`${name}: stored messages come on the channel of the user`, async () => {
     const [ann, bob] = [connect(tokens.ann), connect(tokens.bob)];
     for (const each of [ann, bob]) each.connect();
-    await Promise.all([ann.ready(10_000), bob.ready(10_000)]);
+    await Promise.all([ann.ready(60_000), bob.ready(10_000)]);
     await bob.rpc('sync', written({ cursor: 0 }));
     const publication = next(bob, 'publication', (context) => context.tags?.kind === 'message');
     const sent = read((await ann.rpc('send', written({ to: 'bob', text: name }))).data);
@@ -280,7 +280,7 @@ test('pings keep silent clients connected', async () => {
     let connections = 0;
     ann.on('connected', () => (connections += 1));
     ann.connect();
-    await ann.ready(10_000);
+    await ann.ready(60_000);
     await new Promise((resolve) => setTimeout(resolve, 4500));
     await ann.rpc('conversations', {});
     assert.equal(connections, 1);

@@ -112,7 +112,7 @@ def send_all(address: Address, streams: list[bytes], chance: random.Random) -> i
     poll = select.poll()
     waiting: dict[int, socket.socket] = {}
     for stream in streams:
-        sock = socket.create_connection(address, timeout=10)
+        sock = socket.create_connection(address, timeout=60)
         cuts = sorted(chance.randrange(len(stream) + 1) for _ in range(chance.randrange(4)))
         try:
             for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):

@@ -26,7 +26,7 @@ def server(start_server: StartServer) -> Server:
 @pytest.fixture
 def back_end(server: Server) -> pusher.Pusher:
     host, port = "127.0.0.1", server.http.port
-    return pusher.Pusher(**PUSHER, host=host, port=port, ssl=False, timeout=10)
+    return pusher.Pusher(**PUSHER, host=host, port=port, ssl=False, timeout=60)
 
 
 @pytest.fixture

@@ -41,10 +41,10 @@ export function options(place, user) {
   };
 }
 
-/** Resolves with the first value that `bind` passes on, or fails after ten seconds. */
+/** Resolves with the first value that `bind` passes on, or fails after a minute. */
 export function once(what, bind) {
   return new Promise((resolve, reject) => {
-    const timer = setTimeout(() => reject(new Error(`no ${what}`)), 10_000);
+    const timer = setTimeout(() => reject(new Error(`no ${what}`)), 60_000);
     bind((value) => {
       clearTimeout(timer);
       resolve(value);

@@ -155,6 +155,6 @@ def test_of_first_subscribers_at_the_same_time_one_occupies_the_channel(nodes: S
     gevent.sleep(0)
     for number in (1, 2):
         nodes[number].registry.release()
-    gevent.joinall(joining, timeout=5)
+    gevent.joinall(joining, timeout=60)
     until(lambda: any(each.said for each in notified))
     assert sorted(len(each.said) for each in notified) == [0, 1]
