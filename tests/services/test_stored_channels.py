@@ -16,6 +16,7 @@ from imserver.services.channels import stored as stored_channels
 from imserver.services.channels.channels import Subscribed
 from imserver.services.channels.members import ChannelRefused, Publication
 from imserver.services.channels.stored import Published, draft_of
+from imserver.services.dialects.centrifuge_service import CentrifugeState
 from imserver.storage.log.contract import Appended, Draft
 from imserver.transport.connection import Connection
 from tests.hub.test_channels import texts
@@ -94,6 +95,28 @@ def test_offsets_are_ids_of_the_log_and_a_client_that_comes_back_gets_what_it_mi
     assert (again.recovered, again.position) == (True, Position(EPOCH, 5))
     publish(node, "five")
     assert texts(client) == [["five"]]
+
+
+@pytest.mark.parametrize(
+    ("since", "begin", "missed"),
+    [
+        (Position(EPOCH, 1), 1, ["two", "three"]),
+        (Position(EPOCH, 3), 3, []),
+        (Position("other", 1), 3, []),
+        (None, 3, []),
+    ],
+)
+def test_a_back_end_subscribes_a_client_from_a_position(
+    node: ChannelNode, since: Position | None, begin: int, missed: list[str]
+) -> None:
+    publish(node, "one", "two", "three")
+    connection, client = node.login(APP, "ann")
+    connection.dialect_state = CentrifugeState()
+    answers: list[Position] = []
+    assert node.channels.join_with_position(connection, NEWS, answers.append, since)
+    assert answers == [Position(EPOCH, begin)]
+    publish(node, "four")
+    assert texts(client) == [[*missed, "four"]]
 
 
 @pytest.mark.parametrize("since", [Position("other", 1), Position(EPOCH, 3)])
