@@ -42,7 +42,8 @@ def hooked(launch: Launch, http_server: str, receiver: Receiver, **more: Any) ->
     """A server whose apps tell the receiver of everything."""
     webhook = {"webhook": receiver.settings}
     apps = {"101": webhook, "102": {}, "action:1": webhook, "system:shop": webhook, **more}
-    return launch(http_server, apps=apps, websocket={"close_seconds": 0.1})
+    # The first write makes the database, which may take long on a busy machine.
+    return launch(http_server, apps=apps, websocket={"close_seconds": 0.1}, storage={"seconds": 60})
 
 
 class Asking(NamedTuple):
@@ -335,9 +336,8 @@ def test_a_receiver_of_a_stored_message_who_stays_away_is_reported(
         launch, http_server, receiver, **{"101": {"webhook": {**receiver.settings, "absent_seconds": 0.5}}}
     )
     with logged_in(server.ws, "ann", 101) as ann, logged_in(server.ws, "eve", 101):
-        ann.ask_cmd("send", {"to": "bob", "text": "are you there?"})
-        ann.ask_cmd("send", {"to": "eve", "text": "you are"})
-        ann.ask_cmd("send", {"to": "bob", "text": "hello?"})
+        for user, text in (("bob", "are you there?"), ("eve", "you are"), ("bob", "hello?")):
+            assert ann.ask_cmd("send", {"to": user, "text": text})[0] == 200
         (absent,) = receiver.wait_for(1, "absent")
     assert (absent["user"], absent["sender"], absent["preview"]) == ("bob", "ann", "are you there?")
     assert absent["unread"] == 2
