@@ -106,6 +106,8 @@ class Server:
             "app": {"log_file": str(self.log), "http_port": 0, "websocket_port": 0},
             "server": {"data_dir": str(folder / "data"), "http": http_server},
             "drain": {"close_seconds": 0},
+            # The first write makes the database, which may take long on a busy machine.
+            "storage": {"seconds": 60},
         }
         self.configure(config or {})
         with self._output.open("wb") as output:

@@ -42,8 +42,7 @@ def hooked(launch: Launch, http_server: str, receiver: Receiver, **more: Any) ->
     """A server whose apps tell the receiver of everything."""
     webhook = {"webhook": receiver.settings}
     apps = {"101": webhook, "102": {}, "action:1": webhook, "system:shop": webhook, **more}
-    # The first write makes the database, which may take long on a busy machine.
-    return launch(http_server, apps=apps, websocket={"close_seconds": 0.1}, storage={"seconds": 60})
+    return launch(http_server, apps=apps, websocket={"close_seconds": 0.1})
 
 
 class Asking(NamedTuple):
