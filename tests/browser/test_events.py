@@ -49,6 +49,7 @@ def waits_for(page: Page, *wanted: str) -> None:
     eventually(lambda: heard(page) == list(wanted), what=f"{wanted}")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("http_server", HTTP_SERVERS)
 def test_a_page_receives_what_is_pushed_and_stays_away_when_it_is_kicked(
     pair: Pair, start_server: StartServer, elsewhere: str, http_server: str

@@ -90,6 +90,7 @@ def answer_of(page: Page, form: WebElement) -> tuple[str, str]:
     )
 
 
+@pytest.mark.full
 def test_requests_are_tried_in_demo_mode(pair: Pair, start_server: StartServer) -> None:
     pair.expects("400 (Bad Request)")
     server = start_server()

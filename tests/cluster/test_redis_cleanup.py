@@ -34,6 +34,7 @@ def keys(server: RedisServer, pattern: str) -> list[str]:
         return sorted(client.scan_iter(pattern, 1000))
 
 
+@pytest.mark.full
 def test_apps_that_no_other_node_knows_are_cleared_too(server: RedisServer, nodes: Nodes) -> None:
     a, b = nodes
     apps = [f"system:shop:{number}" for number in range(200)]

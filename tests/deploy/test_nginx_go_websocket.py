@@ -166,6 +166,7 @@ def test_nginx_takes_our_file_unchanged() -> None:
     assert done.returncode == 0 or not any("[emerg]" in line for line in complaints), done.stderr
 
 
+@pytest.mark.full
 @BOTH
 def test_clients_and_back_end_may_reach_either_node(start: Start, text: str, nodes: tuple[str, str]) -> None:
     front = start(text, nodes)

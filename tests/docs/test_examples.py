@@ -189,6 +189,7 @@ def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
     server.kill()
 
 
+@pytest.mark.full
 def test_what_is_answered_while_a_node_does_not_answer(tmp_path_factory: pytest.TempPathFactory) -> None:
     with nodes_of(tmp_path_factory.mktemp("dying"), 2) as nodes:
         first, second = nodes.servers

@@ -510,6 +510,7 @@ def test_with_keys_the_lists_ask_for_one_that_reaches_the_app(launch: Launch, ht
             assert answer.json["code"] == code, (path, key)
 
 
+@pytest.mark.full
 def test_where_the_app_demands_tokens_a_login_needs_one_of_its_user(launch: Launch, http_server: str) -> None:
     secret = "s" * 40
     apps = {"action:1": {"jwt": [{"algorithm": "HS256", "key": secret}]}, "action:2": {"open": True}}

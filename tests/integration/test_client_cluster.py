@@ -62,6 +62,7 @@ def clients(nodes: Nodes, system: str, *places: int) -> Iterator[list[Listener]]
 # --- systems ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 def test_a_system_registered_at_one_node_is_known_at_the_other_at_once(nodes: Nodes) -> None:
     for first, second in ((0, 1), (1, 0)):
         system = new_system(nodes.http[first])
@@ -345,6 +346,7 @@ def test_the_newer_api_reaches_clients_by_their_ids(
 # --- nodes that go ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 def test_a_node_that_stops_informs_the_groups_of_its_clients(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:

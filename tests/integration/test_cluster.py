@@ -623,6 +623,7 @@ def test_servers_and_message_ids_are_where_the_original_has_them(nodes: Nodes, a
         eventually(lambda: redis.get(f"acc:submit:again:seq:{other}") is None)
 
 
+@pytest.mark.full
 def test_a_heartbeat_costs_redis_nothing_and_a_push_one_round_trip(cluster: Launch, app: int) -> None:
     nodes = cluster(2)
 
@@ -686,6 +687,7 @@ def test_a_stopping_node_reports_all_exits_and_leaves_at_once(cluster: Launch, a
             assert len(redis.hgetall("acc:hash:servers")) == 1
 
 
+@pytest.mark.full
 def test_a_node_with_another_secret_does_not_start(cluster: Launch) -> None:
     nodes = cluster(1)
     folder = nodes.folder / "stranger"

@@ -123,6 +123,7 @@ def test_what_cannot_be_listened_on_ends_the_start(tmp_path: Path, rows: str, pr
     assert said.stderr.count("\n") == 1
 
 
+@pytest.mark.full
 def test_the_nodes_of_one_parent_share_them(tmp_path: Path, redis_url: str) -> None:
     rows = [{"port": 0, "ws_dialect": "client"}]
     family = Family(tmp_path, redis_url, 3, config={"server": {"extra_listen": rows}})

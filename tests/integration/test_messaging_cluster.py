@@ -47,6 +47,7 @@ def send(one: CmdClient, to: str, text: str, **more: Any) -> None:
     one.send(command("send", {"to": to, "text": text, **more}, text))
 
 
+@pytest.mark.full
 def test_two_nodes_that_write_at_once_deliver_in_one_order(nodes: Nodes) -> None:
     app = app_with("multi")
     with ExitStack() as stack:

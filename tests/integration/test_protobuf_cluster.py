@@ -25,6 +25,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
         yield two
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("here", "there"), PLACES)
 def test_one_sends_to_another_on_whichever_node(nodes: Nodes, here: int, there: int) -> None:
     ann, bob = register(nodes.http[here]), register(nodes.http[there])

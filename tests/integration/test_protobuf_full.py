@@ -80,6 +80,7 @@ def signalled(protobuf_client: ProtobufClient) -> dict[int, object]:
     return one(output.data)
 
 
+@pytest.mark.full
 def test_what_was_missed_comes_by_itself_in_order_and_the_rest_behind_it(
     places: tuple[Address, Places],
 ) -> None:

@@ -384,6 +384,7 @@ def test_only_channels_with_subscribers_are_listed(server: Server, clients: tupl
 # --- several nodes ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 def test_nodes_share_channels(start_server: StartServer, redis_server: RedisServer, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("a secret that all nodes share, long enough")

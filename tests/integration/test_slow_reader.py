@@ -251,6 +251,7 @@ def counted(server: Server) -> int:
     return int(good(get(server.http, "/system/state"))["managerInfo"]["clientsLen"])
 
 
+@pytest.mark.full
 def test_a_crowd_of_half_open_handshakes_delays_nobody_and_is_cut_off(strict: Server) -> None:
     count = open_files(2_000)
     with Probe(strict.ws):
@@ -309,6 +310,7 @@ def test_a_client_that_says_too_much_is_closed(launch: Launch, http_server: str)
         assert answered < 500
 
 
+@pytest.mark.full
 def test_a_client_that_does_not_log_in_where_it_must_is_closed(launch: Launch, http_server: str) -> None:
     server = launch(
         http_server, limits={"login_seconds": 3}, websocket={"sweep_seconds": 0.1, "close_seconds": 1}

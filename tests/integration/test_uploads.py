@@ -506,6 +506,7 @@ def standin() -> Iterator[Standin]:
         yield bucket
 
 
+@pytest.mark.full
 def test_files_go_to_a_bucket_and_come_from_there(launch: Launch, http_server: str, standin: Standin) -> None:
     place = {
         "s3_url": standin.url,
@@ -563,6 +564,7 @@ def test_a_server_that_stops_waits_for_no_file_that_is_still_coming(launch: Laun
         assert server.stop() == 0
 
 
+@pytest.mark.full
 def test_kinds_that_are_not_wanted_are_refused(launch: Launch, http_server: str) -> None:
     server = launch(http_server, uploads={"min_free_bytes": 0, "kinds": ["picture"], "thumbnail_pixels": 0})
     assert code(upload(server, b"hello", user="ann", key="")) == (415, "kind_refused")
@@ -570,6 +572,7 @@ def test_kinds_that_are_not_wanted_are_refused(launch: Launch, http_server: str)
     assert uploaded(server, picture(), user="ann", key="")["thumbnail"] is None
 
 
+@pytest.mark.full
 def test_what_one_node_took_another_one_of_the_same_folder_gives(
     launch: Launch, http_server: str, tmp_path: Path
 ) -> None:

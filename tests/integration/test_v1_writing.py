@@ -195,6 +195,7 @@ def test_an_account_sends_no_faster_than_over_a_connection_and_not_while_it_is_b
     assert bob.refused("messages/send", {"to": ann.user, "text": "x"}) == (403, "banned")
 
 
+@pytest.mark.full
 def test_stored_messages_of_users_are_reported_once(launch: Launch, http_server: str) -> None:
     with Receiver() as receiver:
         server = launch(
@@ -218,6 +219,7 @@ def test_stored_messages_of_users_are_reported_once(launch: Launch, http_server:
     ]
 
 
+@pytest.mark.full
 def test_where_nothing_can_be_stored_nothing_is(server: Server) -> None:
     body = {"app": "system:shop", "user": "1", "to": "2", "text": "x"}
     good(server.http, "apps/create", {"app": "system:shop"})
@@ -254,6 +256,7 @@ def test_a_front_end_needs_no_websocket(locked: Server, ann: Person, bob: Person
         ]
 
 
+@pytest.mark.full
 def test_on_two_nodes_it_is_as_on_one(tmp_path_factory: pytest.TempPathFactory) -> None:
     with nodes_of(tmp_path_factory.mktemp("writing"), 2, apps={"gochat": {}}) as nodes:
         here, there = nodes.servers

@@ -79,6 +79,7 @@ def is_signed(post: Post) -> bool:
 # --- being told ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 def test_channels_are_reported_if_the_app_names_their_events(
     launch: Launch, http_server: str, receiver: Receiver
 ) -> None:
@@ -328,6 +329,7 @@ def test_changes_of_groups_and_accounts_are_reported(
     assert received[1]["nickname"] == "Ann"
 
 
+@pytest.mark.full
 def test_a_receiver_of_a_stored_message_who_stays_away_is_reported(
     launch: Launch, http_server: str, receiver: Receiver
 ) -> None:
@@ -454,6 +456,7 @@ def test_a_back_end_that_fails_lets_nobody_in_and_holds_up_nobody_else(asking: A
     assert {post.path for post in receiver.posts} == {"/authorise"}
 
 
+@pytest.mark.full
 def test_a_back_end_that_cannot_show_who_it_is_gets_no_event_and_no_question(
     launch: Launch, http_server: str, tmp_path: Path
 ) -> None:

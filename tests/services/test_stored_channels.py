@@ -272,6 +272,7 @@ def test_an_invalid_publication_is_refused_and_the_history_cannot_be_removed(nod
     assert refused.value.reason == "not_available"
 
 
+@pytest.mark.full
 def test_a_channel_that_becomes_stored_is_delivered_from_the_log(node: ChannelNode) -> None:
     node.channel_settings = {}
     connection, client = node.login(APP, "ann")
