@@ -13,7 +13,7 @@ from tests.bench.play import found, run
 from tests.processes import running
 from tests.support import ROOT, clean_environment, run_cli
 
-pytestmark = pytest.mark.linux
+pytestmark = [pytest.mark.linux, pytest.mark.full]
 
 FANOUT = ("fanout", "--receivers", "20", "--seconds", "0.2", "--rate", "50", "--json")
 
@@ -58,7 +58,7 @@ def test_a_server_without_faults_has_none() -> None:
 @pytest.mark.parametrize(("fault", "figure"), [("--drop", "lost"), ("--double", "doubled")])
 @pytest.mark.parametrize(
     "broadcast",
-    [pytest.param("0", marks=pytest.mark.full), "12"],
+    [pytest.param("0"), "12"],
     ids=["in the warm-up", "in the measurement"],
 )
 def test_one_frame_too_few_or_too_many_fails_the_command(fault: str, figure: str, broadcast: str) -> None:

@@ -158,6 +158,7 @@ def test_hostile_names_and_texts_are_shown_as_text(pair: Pair, server: Server) -
         )
 
 
+@pytest.mark.full
 def test_the_policy_of_the_page_refuses_script_in_the_page(pair: Pair, server: Server) -> None:
     pair.expects("Content Security Policy")
     page = pair[0].open(home(server)).online()
@@ -184,6 +185,7 @@ def test_a_very_long_text_is_shortened_and_can_be_opened(pair: Pair, server: Ser
     assert len(page.received[0][1]) < 1000
 
 
+@pytest.mark.full
 def test_a_push_to_one_user_shows_that_nobody_else_got_it(pair: Pair, server: Server) -> None:
     first, second = chat(pair, server, 104)
     post(server, "/user/sendMessage", appID=104, userID=first.name, msgID="", message="psst")
@@ -214,6 +216,7 @@ def test_after_a_restart_of_the_server_the_pages_are_back(pair: Pair, start_serv
     assert any("重新连接" in text for text in first.texts("#log .divider"))
 
 
+@pytest.mark.full
 def test_who_is_removed_stays_out_until_entering_again(pair: Pair, server: Server) -> None:
     page = pair[0].open(home(server, 101)).online()
     name = page.name
@@ -226,6 +229,7 @@ def test_who_is_removed_stays_out_until_entering_again(pair: Pair, server: Serve
     page.online()
 
 
+@pytest.mark.full
 def test_a_refused_login_shows_its_code(pair: Pair, server: Server) -> None:
     too_long = """
       const send = WebSocket.prototype.send;
@@ -238,6 +242,7 @@ def test_a_refused_login_shows_its_code(pair: Pair, server: Server) -> None:
     assert "这个名字不能使用" in page.texts("#banner-text")[0]
 
 
+@pytest.mark.full
 def test_a_failed_send_is_shown_and_a_second_try_arrives_once(pair: Pair, server: Server) -> None:
     pair.expects("/user/sendMessageAll")
     lost_answer = """
@@ -261,6 +266,7 @@ def test_a_failed_send_is_shown_and_a_second_try_arrives_once(pair: Pair, server
     assert [text for _, text in second.received] == ["once", "twice"]
 
 
+@pytest.mark.full
 def test_the_page_shows_why_a_message_was_rejected(pair: Pair, start_server: StartServer) -> None:
     with Receiver() as receiver:
         receiver.reply = lambda _: (200, b'{"answers": [{"action": "reject"}]}')

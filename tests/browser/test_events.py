@@ -85,6 +85,7 @@ def test_a_page_comes_back_by_itself_when_the_server_was_restarted(
     waits_for(page, "ready", "end 1001", "ready", "again")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("http_server", HTTP_SERVERS)
 def test_a_page_that_is_refused_does_not_try_again(
     pair: Pair, start_server: StartServer, elsewhere: str, http_server: str

@@ -116,6 +116,7 @@ def test_a_room_of_another_name_is_shown_beside_the_stored_ones(pair: Pair, serv
     assert page.received == []
 
 
+@pytest.mark.full
 def test_a_login_that_is_refused_is_no_success(pair: Pair, server: Server) -> None:
     for address in (peer_page(server, to_uid=2), peer_page(server, uid="x" * 20, to_uid=2)):
         page = pair[0].open(address)
@@ -124,6 +125,7 @@ def test_a_login_that_is_refused_is_no_success(pair: Pair, server: Server) -> No
         assert "1002" in page.texts("#banner-text")[0]
 
 
+@pytest.mark.full
 def test_a_page_without_a_peer_chats_with_nobody(pair: Pair, server: Server) -> None:
     page = in_service(pair[0].open(peer_page(server, uid=5)))
     assert page.texts("h1") == ["聊天"]
@@ -132,6 +134,7 @@ def test_a_page_without_a_peer_chats_with_nobody(pair: Pair, server: Server) -> 
     assert not page.shown("#note")
 
 
+@pytest.mark.full
 def test_hostile_names_and_texts_are_shown_as_text(pair: Pair, server: Server) -> None:
     name = "<img src=x onerror>"
     page = in_service(pair[0].open(room_page(server, uid='"><b>x', groups_id=HOSTILE)))
@@ -209,6 +212,7 @@ def test_what_the_server_refuses_is_taken_back_and_shown(pair: Pair, start_serve
     assert page.find("#message").get_attribute("value") == "x" * 400
 
 
+@pytest.mark.full
 def test_the_page_shows_why_a_message_was_rejected(pair: Pair, start_server: StartServer) -> None:
     with Receiver() as receiver:
         receiver.reply = rejecting

@@ -216,6 +216,7 @@ def test_sending_goes_on_when_nothing_is_received(server: Server, monkeypatch: p
         assert ann.cursor == sent.id
 
 
+@pytest.mark.full
 def test_a_message_survives_the_restart_of_the_server(start_server: StartServer) -> None:
     config = {"app": fixed_ports()}
     first = start_server(config=config)

@@ -151,6 +151,7 @@ def test_a_client_that_is_kicked_stays_away(server: Server, api: Api) -> None:
         assert caught.value.code == 4502
 
 
+@pytest.mark.full
 def test_a_client_comes_back_when_the_server_does(start_server: StartServer) -> None:
     config = {"app": fixed_ports()}
     first = start_server(config=config)

@@ -21,6 +21,8 @@ from .conftest import PATIENT, QUICK, StartNode
 from .node_process import QUIET, NodeProcess
 from .redis_server import RedisServer
 
+pytestmark = pytest.mark.full
+
 
 class Holder:
     """A node with sessions, which does what its owner shall do: registers them again when it is asked to."""
@@ -396,7 +398,6 @@ def test_a_killed_process_takes_its_users_with_it(
     until(lambda: here.find("101", ["ann", "bob"]) == [(), ()])
 
 
-@pytest.mark.full
 def test_a_process_that_was_stopped_for_long_comes_back_under_a_new_epoch_without_stale_sessions(
     server: RedisServer, start_node: StartNode, start_process: Callable[..., NodeProcess]
 ) -> None:

@@ -337,6 +337,7 @@ def test_an_id_that_was_not_accepted_is_free_again(registry: RedisRegistry) -> N
     assert state(registry, "m1") == "mine"
 
 
+@pytest.mark.full
 def test_an_accepted_id_is_forgotten_after_its_time(registry: RedisRegistry) -> None:
     settled(registry, "m1", accepted=True)
     until(lambda: state(registry, "m1") == "mine")

@@ -21,6 +21,8 @@ from tests.tools import require
 
 from .proxy import CONFIG, Nginx
 
+pytestmark = pytest.mark.full
+
 CLIENT = "127.0.0.7"
 """A client that is no proxy, once only 127.0.0.1 is one."""
 SETTINGS = {"server": {"trusted_proxies": ["127.0.0.1/32"]}, "drain": {"close_seconds": 0.2}}

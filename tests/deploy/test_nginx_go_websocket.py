@@ -33,6 +33,8 @@ from tests.tools import require
 
 from .proxy import Nginx
 
+pytestmark = pytest.mark.full
+
 OURS = ROOT / "deploy" / "nginx-go-websocket.conf"
 OUR_NODES = ("127.0.0.1:7800", "127.0.0.1:7801")
 
@@ -151,7 +153,7 @@ def _extra_port(server: Server) -> int:
 BOTH = pytest.mark.parametrize(
     ("text", "nodes"),
     [
-        pytest.param(PUBLISHED, PUBLISHED_NODES, marks=pytest.mark.full),
+        (PUBLISHED, PUBLISHED_NODES),
         (OURS.read_text(encoding="utf-8"), OUR_NODES),
     ],
     ids=["published", "ours"],
@@ -166,7 +168,6 @@ def test_nginx_takes_our_file_unchanged() -> None:
     assert done.returncode == 0 or not any("[emerg]" in line for line in complaints), done.stderr
 
 
-@pytest.mark.full
 @BOTH
 def test_clients_and_back_end_may_reach_either_node(start: Start, text: str, nodes: tuple[str, str]) -> None:
     front = start(text, nodes)
@@ -214,7 +215,6 @@ def test_a_bare_ws_on_this_port_is_refused_as_the_original_did(
     assert (first["code"], first["msg"], first["data"]) == (-1001, "系统ID不能为空", [])
 
 
-@pytest.mark.full
 @BOTH
 def test_a_back_end_is_known_by_the_address_that_nginx_saw(
     start: Start, text: str, nodes: tuple[str, str]

@@ -109,6 +109,7 @@ def test_an_expired_token_is_replaced_before_the_connection_counts(server: Serve
     run(scenario())
 
 
+@pytest.mark.full
 @json_first
 def test_a_token_is_renewed_at_its_end(server: Server, protobuf: bool) -> None:
     async def scenario() -> None:
@@ -328,6 +329,7 @@ def test_a_client_that_missed_too_much_is_not_recovered(server: Server, protobuf
     run(scenario())
 
 
+@pytest.mark.full
 @json_first
 def test_the_token_of_a_subscription_is_renewed_at_its_end(server: Server, protobuf: bool) -> None:
     async def scenario() -> None:

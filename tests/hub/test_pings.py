@@ -121,6 +121,7 @@ def test_nobody_is_closed_before_the_time_is_over(spawned: list[Any]) -> None:
         assert pings_of(client) == 3
 
 
+@pytest.mark.full
 def test_whatever_a_client_sends_is_a_sign_of_life(spawned: list[Any]) -> None:
     with Harness() as harness:
         connection, client = harness.connect(dialect=CLIENT)

@@ -435,6 +435,7 @@ def test_an_app_with_as_many_rooms_as_it_may_have_refuses_another(launch: Launch
         one.login("c", room="2")
 
 
+@pytest.mark.full
 def test_a_silent_client_is_closed_and_the_room_gets_a_notice(launch: Launch, http_server: str) -> None:
     server = launch(http_server, websocket={"heartbeat_seconds": 3, "sweep_seconds": 0.2, "close_seconds": 1})
     with (

@@ -440,6 +440,7 @@ def test_a_large_group_gets_no_notices(launch: Launch, http_server: str) -> None
         assert members[0].notice() == (OFFLINE, members[2].id, "", "")
 
 
+@pytest.mark.full
 def test_systems_survive_a_restart_and_their_clients_do_not(launch: Launch, http_server: str) -> None:
     from tests.support import Server as Process
 

@@ -367,6 +367,7 @@ def test_a_banned_user_gets_no_stream(closed: Server) -> None:
     assert (answer.status, answer.json["code"]) == (403, "banned")
 
 
+@pytest.mark.full
 def test_a_token_says_who_listens_and_ends_the_stream_with_itself(closed: Server) -> None:
     for headers, more in (([], {"token": token("ann")}), (bearer(token("ann")), {})):
         with listening(closed.http, "signed", "", headers=headers, **more) as ann:

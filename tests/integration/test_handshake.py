@@ -295,6 +295,7 @@ def test_a_handshake_that_does_not_end_is_cut_off_in_time(guarded: Server) -> No
             assert time.monotonic() - began > 1
 
 
+@pytest.mark.full
 def test_dribbling_does_not_stretch_the_time_for_a_handshake(guarded: Server) -> None:
     began = time.monotonic()
     with Raw(guarded.ws) as raw, contextlib.suppress(ConnectionError):
@@ -309,12 +310,14 @@ def test_dribbling_does_not_stretch_the_time_for_a_handshake(guarded: Server) ->
             pytest.fail("a byte now and then kept the handshake open")
 
 
+@pytest.mark.full
 def test_an_idle_kept_alive_connection_is_closed_in_time(guarded: Server) -> None:
     with Raw(guarded.http) as raw:
         assert raw.ask(request("/health")).status == 200
         raw.ended()
 
 
+@pytest.mark.full
 def test_an_upgraded_connection_outlives_the_handshake_time(guarded: Server) -> None:
     with logged_in(guarded.ws, "lasting", 102) as one:
         began = time.monotonic()

@@ -232,6 +232,7 @@ def lives(own_server: Server) -> Iterator[dict[str, Future[None]]]:
         yield {name: pool.submit(live, own_server) for name, live in LIVES.items()}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("life", LIVES)
 def test_a_session_lives_as_long_as_its_token(lives: dict[str, Future[None]], life: str) -> None:
     lives[life].result()

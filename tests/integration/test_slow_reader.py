@@ -25,6 +25,8 @@ from .cmd import (
 from .raw import Address, Ended, Raw, frame, handshake
 from .setting import ECHO_PATH, Launch, growth_of, open_files
 
+pytestmark = pytest.mark.full
+
 BIG = "x" * 60_000
 PROBE_BOUND_SECONDS = 15.0
 
@@ -176,7 +178,6 @@ def poor(launch: Launch, http_server: str) -> Server:
     )
 
 
-@pytest.mark.full
 @pytest.mark.both_servers
 def test_above_the_budget_of_the_node_the_largest_outbox_is_closed_first(poor: Server) -> None:
     with contextlib.ExitStack() as stack:
@@ -225,7 +226,6 @@ def crowd(address: Address, count: int, data_of: Callable[[int], bytes]) -> list
 
 
 @pytest.mark.parametrize("way", ["reset", "leave"])
-@pytest.mark.full
 def test_ten_thousand_clients_that_vanish_at_once_delay_nobody(
     strict: Server, http_server: str, way: str
 ) -> None:
@@ -251,7 +251,6 @@ def counted(server: Server) -> int:
     return int(good(get(server.http, "/system/state"))["managerInfo"]["clientsLen"])
 
 
-@pytest.mark.full
 def test_a_crowd_of_half_open_handshakes_delays_nobody_and_is_cut_off(strict: Server) -> None:
     count = open_files(2_000)
     with Probe(strict.ws):
@@ -310,7 +309,6 @@ def test_a_client_that_says_too_much_is_closed(launch: Launch, http_server: str)
         assert answered < 500
 
 
-@pytest.mark.full
 def test_a_client_that_does_not_log_in_where_it_must_is_closed(launch: Launch, http_server: str) -> None:
     server = launch(
         http_server, limits={"login_seconds": 3}, websocket={"sweep_seconds": 0.1, "close_seconds": 1}
@@ -320,7 +318,6 @@ def test_a_client_that_does_not_log_in_where_it_must_is_closed(launch: Launch, h
         assert member.ask_cmd("ping")[2] == "pong"
 
 
-@pytest.mark.full
 def test_pings_of_the_server_find_dead_peers(launch: Launch, http_server: str) -> None:
     server = launch(
         http_server,

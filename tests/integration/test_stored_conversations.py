@@ -155,6 +155,7 @@ def test_no_other_connection_of_the_sender_receives_it(keeping: Server) -> None:
         again.nothing()
 
 
+@pytest.mark.full
 def test_without_the_database_senders_get_an_error(launch: Launch, http_server: str) -> None:
     server = launch(http_server, apps={"action:1": KEPT})
     file = Path(server.folder) / "data" / "imserver.db"

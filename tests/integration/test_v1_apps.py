@@ -337,6 +337,7 @@ def test_an_app_is_deleted_with_all_that_belongs_to_it(http_server: str, launch:
     assert sum(file.is_file() for file in (server.folder / "data" / "uploads").rglob("*")) == 1
 
 
+@pytest.mark.full
 def test_a_file_that_comes_while_its_app_is_deleted_goes_with_it(http_server: str, launch: Launch) -> None:
     server = launch(http_server, storage={"look_seconds": 0.2})
     app = new_app()

@@ -18,6 +18,8 @@ from tests.sdk.node import NODE_FLAGS, PACKAGES, bundle, npm, run, run_node
 from tests.support import Server
 from tests.tools import require
 
+pytestmark = pytest.mark.full
+
 HERE = Path(__file__).parent
 BUNDLE_BYTES = 12 * 1024
 """Most of a browser bundle without Messenger, compressed."""
@@ -170,7 +172,6 @@ def test_the_package_works_in(engine: str, project: Path, start_server: StartSer
     assert smoked([program, *ENGINES[engine]], project, server, "") == "all is well"
 
 
-@pytest.mark.full
 @pytest.mark.needs("node", "npm", "node20")
 def test_node_20_has_no_websocket_and_takes_that_of_ws(project: Path, start_server: StartServer) -> None:
     program = require("node20")

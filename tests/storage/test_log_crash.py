@@ -116,6 +116,7 @@ def test_a_process_that_dies_in_a_commit_has_confirmed_nothing_that_is_not_store
     compare(log, dying)
 
 
+@pytest.mark.full
 def test_a_process_that_is_killed_anywhere_has_confirmed_nothing_that_is_not_stored(
     url: str, open_store: OpenStore, append: Callable[..., Appending]
 ) -> None:
