@@ -64,16 +64,16 @@ def send_message(api: Api, call: Call) -> HttpResponse:
     if len(target.text) + len(target.msg_id) + len(target.user) > api.push_characters:
         return BAD_PARAMETER
     sender = call.principal.user
-    _require_sender(api, call.app, sender)
-    target.text = _reviewed(api, call, target.user, target.text)
-    if sender:
-        outcome = api.pushes.from_user(call.app, sender, target)
-    else:
+    if not sender:
         outcome = api.pushes.to_user(call.app, target)
+    else:
+        _require_sender(api, call.app, sender)
+        target.text = _reviewed(api, call, target.user, target.text)
+        outcome = api.pushes.from_user(call.app, sender, target)
+        if outcome is Outcome.SENT:
+            _report_message(api, call.app, sender, target.user, target.msg_id, target.text)
     if outcome is Outcome.NOT_SENT:
         _report_absent(api, call.app, [target], sender)
-    elif sender and outcome is Outcome.SENT:
-        _report_message(api, call.app, sender, target.user, target.msg_id, target.text)
     return _ANSWERS[outcome]
 
 

@@ -98,12 +98,15 @@ class Origins:
         self._any_address = not _WILDCARDS.isdisjoint(self._hosts)
         self._good_host: str | None = None
         self._good_origin: str | None = None
+        self.accepted = object()
+        """Marks heads that demo mode has accepted under the present policy."""
 
     def set_apps(self, origins: Collection[str], any_origin: bool) -> None:
         """Set the origins that at least one app allows. The login to any other app still refuses them."""
         self._apps = frozenset(origins)
         self._apps_any = any_origin
         self._good_origin = None
+        self.accepted = object()
 
     # --- demo mode ------------------------------------------------------------------------------------------
 

@@ -247,12 +247,12 @@ class HttpConnection(Writer):
             except BadHead as bad:
                 self.refuse(bad.problem)
                 return
-            if (
-                front.origins.demo
-                and (objection := front.origins.objection(parsed.headers, parsed.path)) is not None
-            ):
-                self.refuse(objection, CORS)
-                return
+            origins = front.origins
+            if origins.demo and parsed.accepted is not origins.accepted:
+                if (objection := origins.objection(parsed.headers, parsed.path)) is not None:
+                    self.refuse(objection, CORS)
+                    return
+                parsed.accepted = origins.accepted  # known heads are the same object
             length = parsed.length or 0
             if len(data) - end < length and streams(parsed, front.listener.streamed):
                 self.fresh = False

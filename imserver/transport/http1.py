@@ -71,6 +71,8 @@ class ParsedHead(Struct):
     length: int | None = None
     chunked: bool = False
     absolute: bool = False
+    accepted: object = None
+    """What demo mode has set on accepting it, see :class:`imserver.transport.gate.Origins`."""
 
     def on_url(self, url: bytes) -> None:
         """Callback of the parser."""
