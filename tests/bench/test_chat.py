@@ -175,6 +175,7 @@ def test_all_members_come_back_at_once(server: Server) -> None:
     assert 0 < figures["login_p50_ms"] <= figures["login_p99_ms"]
 
 
+@pytest.mark.full
 @pytest.mark.linux
 def test_chat_with_a_server_of_our_own_counts_what_is_stored() -> None:
     figures = found("chat", "--members", "4", "--seconds", "0.3", "--rate", "100")["figures"]

@@ -126,6 +126,7 @@ def test_what_was_published_while_the_line_was_cut_is_recovered_once(pair: Pair,
     eventually(lambda: first.name in second.people, what="it is back for the other")
 
 
+@pytest.mark.full
 def test_the_text_of_a_streamed_message_grows(pair: Pair, start_server: StartServer) -> None:
     server = start_server(config={"limits": {"stream_seconds": 3600}})
     channel = "demo:stream"
@@ -239,6 +240,7 @@ def test_the_page_fits_and_can_be_used_by_keyboard(
     assert {"name", "cut", "log", "format", "content", "send"} <= reached
 
 
+@pytest.mark.full
 def test_the_start_page_and_the_chat_page_lead_to_it(pair: Pair, server: Server) -> None:
     page = pair[0].open(f"{server.http_url}/?lang=en")
     page.find(".links a[href^='/home/channels']").click()

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.needs("node", "npm", "esbuild")
 HERE = Path(__file__).parent
 
 
+@pytest.mark.full
 def test_the_clients_of_pusher_in_a_browser(pair: Pair, start_server: StartServer, tmp_path: Path) -> None:
     site = tmp_path / "site"
     site.mkdir()

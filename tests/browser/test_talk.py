@@ -61,6 +61,7 @@ def say(socket: ClientConnection, message: str, kind: str = "text") -> None:
     socket.send(json.dumps({"seq": "2", "action": "sendmsg", "data": data}))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("http_server", ["front", "wsgi"])
 def test_two_pages_chat_one_to_one(pair: Pair, start_server: StartServer, http_server: str) -> None:
     server = start_server(http_server=http_server)

@@ -105,6 +105,7 @@ def test_a_stalled_redis_says_nothing_in_time(own_server: RedisServer, start_nod
     own_server.resume()
 
 
+@pytest.mark.full
 def test_after_a_restart_any_node_may_have_members_for_a_while(
     own_server: RedisServer, start_node: StartNode
 ) -> None:
@@ -131,6 +132,7 @@ def test_a_question_that_had_to_reconnect_is_not_answered(
     assert a.find_channels("101", ["lobby"]) is None
 
 
+@pytest.mark.full
 def test_a_flush_begins_a_new_life_in_which_everything_is_reported_again(
     own_server: RedisServer, start_node: StartNode
 ) -> None:

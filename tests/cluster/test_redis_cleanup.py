@@ -70,6 +70,7 @@ def test_only_buckets_that_the_dead_used_are_looked_into(server: RedisServer, no
     assert record(server, "user49")["isLogoff"] is True
 
 
+@pytest.mark.full
 def test_many_sessions_are_cleaned_up(server: RedisServer, nodes: Nodes) -> None:
     a, b = nodes
     begin(a, "101", *(f"user{number}" for number in range(3000)))

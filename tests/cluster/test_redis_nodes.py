@@ -145,6 +145,7 @@ def test_a_node_that_was_restarted_ends_its_earlier_life_at_once(
     until(lambda: set(watcher.leases()) == {watcher.lease.epoch, later.lease.epoch})
 
 
+@pytest.mark.full
 def test_a_node_that_says_itself_that_it_lives_is_believed_until_the_next_look(
     server: RedisServer, start_node: StartNode
 ) -> None:
@@ -244,6 +245,7 @@ def test_multi_addresses_sessions_of_several_nodes(server: RedisServer, start_no
     assert b.unregister(second) is True
 
 
+@pytest.mark.full
 def test_refuse_holds_across_nodes_and_ends_with_the_life_of_the_holder(
     server: RedisServer, start_node: StartNode
 ) -> None:
@@ -481,6 +483,7 @@ def test_a_node_that_stops_leaves_a_cleanup_task_only_if_it_leaves_sessions(
     until(lambda: where(b) == [])
 
 
+@pytest.mark.full
 def test_an_expired_ban_and_an_empty_bucket_are_cleared_away_too(
     server: RedisServer, start_node: StartNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -67,6 +67,7 @@ def set_up(terminal: Terminal) -> None:
     terminal.run(step("setup").text)
 
 
+@pytest.mark.full
 def test_two_users_use_the_product(terminal: Terminal) -> None:
     set_up(terminal)
     terminal.start(step("start").text)

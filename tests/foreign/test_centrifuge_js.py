@@ -54,6 +54,7 @@ def test_streams_whose_commands_go_to_another_node(tmp_path_factory: pytest.Temp
         run_clients(wsgi, front, "http_stream:")
 
 
+@pytest.mark.full
 @pytest.mark.needs("redis-server")
 def test_the_own_channel_is_recovered_when_the_node_was_killed(
     tmp_path_factory: pytest.TempPathFactory,

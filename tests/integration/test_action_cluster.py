@@ -214,6 +214,7 @@ def test_a_killed_node_is_no_exit_and_its_users_are_gone(tmp_path_factory: pytes
         one.nothing()
 
 
+@pytest.mark.full
 def test_a_node_that_stops_announces_everybody_to_the_room(tmp_path_factory: pytest.TempPathFactory) -> None:
     with ExitStack() as stack:
         nodes = stack.enter_context(nodes_of(tmp_path_factory.mktemp("cluster"), 2, apps=APPS))

@@ -71,6 +71,7 @@ def test_a_system_registered_at_one_node_is_known_at_the_other_at_once(nodes: No
         assert answer.json["msg"] == "该系统ID已被注册"
 
 
+@pytest.mark.full
 def test_of_registrations_at_one_moment_on_two_nodes_one_succeeds(nodes: Nodes) -> None:
     for _ in range(5):
         data = api_request("register", {"systemId": fresh("race")})

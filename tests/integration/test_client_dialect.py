@@ -363,6 +363,7 @@ def test_the_list_is_in_the_order_of_joining_whatever_happens_between(server: Se
         eventually(lambda: online_list(server.http, system, "g") == expected)
 
 
+@pytest.mark.full
 def test_a_group_of_many_is_listed_whole(server: Server, system: str) -> None:
     with ExitStack() as stack:
         members = [stack.enter_context(listening(server.ws, system)) for _ in range(1100)]

@@ -728,6 +728,7 @@ def test_without_a_redis_at_the_start_a_node_works_alone_and_joins_later(cluster
         client.push("msg")
 
 
+@pytest.mark.full
 def test_where_the_registry_is_required_a_login_without_it_is_1004(cluster: Launch, app: int) -> None:
     nodes = cluster(1, cluster={"require_registry": True})
     with logged_in(nodes.ws[0], "bob", app) as inside:
@@ -776,6 +777,7 @@ def test_with_api_keys_ids_count_by_app_and_keys_hold_on_every_node(cluster: Lau
         assert _close_of(client).close_code == 4502
 
 
+@pytest.mark.full
 def test_the_token_of_a_page_holds_on_every_node(cluster: Launch) -> None:
     nodes = cluster(2, api={"keys": KEYS})
     page = get(nodes.http[0], "/home/index", appID=101)

@@ -388,6 +388,7 @@ def hasty(launch: Launch, http_server: str) -> Server:
     return launch(http_server, websocket={"heartbeat_seconds": 2, "sweep_seconds": 0.1, "close_seconds": 1})
 
 
+@pytest.mark.full
 def test_a_session_without_heartbeats_is_closed_and_its_user_goes_offline(hasty: Server) -> None:
     with logged_in(hasty.ws, "silent", 101) as one:
         one.closed(None, 4001)

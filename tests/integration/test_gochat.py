@@ -314,6 +314,7 @@ def test_groups_ask_for_a_token_first(server: Server) -> None:
     assert said(form(server.http, "/group_user/list", {}, method="GET")) == (-1, "用户认证未通过")
 
 
+@pytest.mark.full
 def test_a_group_has_a_limit_of_members(launch: Launch, http_server: str) -> None:
     server = launch(http_server, accounts={"group_members": 2})
     _, token = register(server.http)

@@ -165,6 +165,7 @@ def test_clients_of_pusher_are_members_when_they_have_signed_in(server: Server) 
         assert a.event("text", f"user:{ann}") == "bye"
 
 
+@pytest.mark.full
 @pytest.mark.needs("redis-server")
 def test_a_member_who_is_removed_by_another_node_is_unsubscribed(
     tmp_path_factory: pytest.TempPathFactory,

@@ -98,6 +98,7 @@ def test_a_second_signal_ends_at_once(launch: Launch, http_server: str) -> None:
             one.rest(5)
 
 
+@pytest.mark.full
 def test_a_taken_port_is_one_clear_line_and_a_failure(node: Server, tmp_path: Path) -> None:
     for option, address in (("--http-port", node.http), ("--ws-port", node.ws)):
         other = "--ws-port" if option == "--http-port" else "--http-port"
@@ -119,6 +120,7 @@ def test_a_taken_port_is_one_clear_line_and_a_failure(node: Server, tmp_path: Pa
         assert "Traceback" not in found.stderr
 
 
+@pytest.mark.full
 def test_a_server_can_be_started_again_on_its_ports_at_once(launch: Launch, http_server: str) -> None:
     """Connections of the old one in TIME_WAIT must not keep the new one out."""
     ports = fixed_ports()

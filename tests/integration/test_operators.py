@@ -37,6 +37,7 @@ def ups(address: Address) -> dict[str, float]:
     return {labels[6:-1]: value for (name, labels), value in found.items() if name == "imserver_node_up"}
 
 
+@pytest.mark.full
 def test_every_node_answers_for_all_of_its_machine(nodes: Nodes) -> None:
     names = sorted(name_of(server) for server in nodes.servers)
     for address in nodes.http:

@@ -39,6 +39,7 @@ def test_one_sends_to_another_on_whichever_node(nodes: Nodes, here: int, there: 
         two.silent()
 
 
+@pytest.mark.full
 def test_a_group_gets_messages_on_all_nodes_each_member_once_and_in_one_order(nodes: Nodes) -> None:
     accounts = [register(nodes.http[index % 2]) for index in range(6)]
     fields = {"name": "us", "ids": [id for id, _ in accounts]}

@@ -197,6 +197,7 @@ def test_a_back_end_pushes_to_a_user_and_stores_nothing(server: Server, ann: Acc
         assert one.catch_up() == []
 
 
+@pytest.mark.full
 def test_it_is_all_there_after_a_kill(launch: Launch, http_server: str) -> None:
     server = launch(http_server, apps={"gochat": {}})
     ann, bob = register(server.http), register(server.http)

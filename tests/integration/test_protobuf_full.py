@@ -97,6 +97,7 @@ def test_what_was_missed_comes_by_itself_in_order_and_the_rest_behind_it(
             two_.silent()
 
 
+@pytest.mark.full
 def test_edits_and_recalls_are_delivered_and_others_messages_are_refused(
     two: tuple[ProtobufClient, ProtobufClient],
 ) -> None:

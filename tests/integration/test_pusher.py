@@ -194,6 +194,7 @@ def test_a_number_is_an_id_too(clients: tuple[Client, Client]) -> None:
     assert state["presence"] == {"count": 1, "ids": ["7"], "hash": {"7": None}}
 
 
+@pytest.mark.full
 def test_a_presence_channel_has_a_limit_of_users(start_server: StartServer) -> None:
     server = with_options(start_server, presence_members=1)
     with Client(server.ws) as ann, Client(server.ws) as again, Client(server.ws) as bob:

@@ -105,6 +105,7 @@ def test_a_wrong_secret_and_a_long_event_are_refused(server: Server, back_end: p
         back_end.trigger("news", "e", "x" * 10241)
 
 
+@pytest.mark.full
 def test_a_client_comes_back_after_a_restart(start_server: StartServer) -> None:
     settings = {"app": fixed_ports(), "apps": {"shop": {"pusher": PUSHER}}}
     server = start_server(config=settings)

@@ -1,5 +1,7 @@
 """What expires, over the wire: who comes back from before is told to begin anew."""
 
+import pytest
+
 from tests.support import Server, eventually
 
 from .cmd import CmdClient, cmd_client, logged_in
@@ -11,6 +13,7 @@ def _history(one: CmdClient, conversation: int) -> list[str]:
     return [each["text"] for each in one.ask_cmd("history", {"conversation": conversation})[2]["messages"]]
 
 
+@pytest.mark.full
 def test_a_client_from_before_starts_again(launch: Launch, http_server: str) -> None:
     server: Server = launch(
         http_server,

@@ -347,6 +347,7 @@ def test_an_oversized_frame_whose_payload_keeps_coming_still_gets_its_close_fram
     acc.ended(8)
 
 
+@pytest.mark.full
 def test_an_endless_row_of_empty_fragments_takes_no_memory(server: Server) -> None:
     """Either it is refused, or it costs nothing; the row here is half a million long."""
     with open_socket(server.ws) as raw:

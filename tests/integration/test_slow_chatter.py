@@ -71,6 +71,7 @@ def read_to_the_end(one: ProtobufClient) -> list[protobuf.SentMessage]:
     return found
 
 
+@pytest.mark.full
 def test_a_client_that_does_not_read_is_paused_and_misses_nothing(
     server: Server, ann: Account, bob: Account
 ) -> None:

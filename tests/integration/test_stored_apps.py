@@ -55,6 +55,7 @@ def test_the_first_key_ends_demo_mode_while_the_server_runs(launch: Launch, http
     assert push(server, key, 102) == UNAUTHORIZED
 
 
+@pytest.mark.full
 def test_only_pages_of_the_same_host_may_connect_from_then_on(launch: Launch, http_server: str) -> None:
     server = launch(http_server, storage=QUICK)
     own = [("Origin", "http://localhost:3000")]

@@ -23,6 +23,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
         yield two
 
 
+@pytest.mark.full
 def test_two_on_two_nodes_receive_each_other_in_one_order(nodes: Nodes) -> None:
     with (
         action_session(nodes.ws[0], "ann", 1, "bob") as ann,

@@ -91,6 +91,7 @@ def been(server: Server, user: str, app: int, room: str) -> Iterator[None]:
     yield
 
 
+@pytest.mark.full
 def test_absent_users_get_missed_messages_at_the_next_login_to_the_room_once(
     keeping: Server, app: int
 ) -> None:
@@ -325,6 +326,7 @@ def test_no_message_is_lost_or_repeated_while_a_member_reconnects(keeping: Serve
     assert end == len(said) - 1
 
 
+@pytest.mark.full
 def test_without_the_database_senders_get_an_error_and_new_members_miss_nothing(
     launch: Launch, http_server: str
 ) -> None:

@@ -380,6 +380,7 @@ def test_a_length_that_can_be_read_in_two_ways_gets_400(own_server: Server, line
 # --- memory, time, how many ---------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 def test_a_large_file_is_never_in_memory(roomy: Server) -> None:
     uploaded(roomy, picture(), user="warm", key="")
     piece, before = os.urandom(1_000_000), rss_bytes(roomy.pid)

@@ -140,6 +140,7 @@ def test_an_invalid_field_is_refused(locked: Server, body: dict[str, Any]) -> No
     assert refused(locked.http, "accounts/register", body)[:2] == (400, "invalid_request")
 
 
+@pytest.mark.full
 def test_where_registration_is_closed_a_back_end_registers(launch: Launch, http_server: str) -> None:
     server = launch(http_server, accounts={"registration": False}, api=KEYS)
     body = {"phone": fresh_phone(), "password": PASSWORD}
@@ -191,6 +192,7 @@ def test_of_two_who_set_a_password_at_once_a_back_end_has_the_last_word(ann: Per
         assert sorted(one.result() for one in mine) == [200, 401, 401, 401]
 
 
+@pytest.mark.full
 def test_the_end_of_all_sessions_invalidates_tokens_and_closes_connections(
     launch: Launch, http_server: str
 ) -> None:
@@ -513,6 +515,7 @@ def asked_from(server: Server, address: str, path: str, body: str) -> Response:
     return ask(server.http, request(path, method="POST", headers=headers, body=body.encode()))
 
 
+@pytest.mark.full
 def test_an_address_registers_and_logs_in_so_often_and_others_go_on(strict: Server) -> None:
     def register(address: str) -> Response:
         body = json.dumps({"phone": fresh_phone(), "password": PASSWORD})

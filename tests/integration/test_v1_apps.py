@@ -281,6 +281,7 @@ def test_there_may_be_so_many_apps_and_no_more(http_server: str, launch: Launch)
     assert refused(server.http, "apps/create", {"app": "second"})[:2] == (409, "too_many_apps")
 
 
+@pytest.mark.full
 def test_an_app_survives_a_restart(http_server: str, tmp_path: Path) -> None:
     server = Server(tmp_path / "node", http_server=http_server)
     created = good(server.http, "apps/create", {"app": "205", "settings": {"max_channels": 7}})
@@ -366,6 +367,7 @@ def data_of(server: Server) -> dict[str, str]:
     return {"IMSERVER_SERVER_DATA_DIR": str(server.folder / "data")}
 
 
+@pytest.mark.full
 def test_configured_apps_and_those_with_aliases_are_not_deleted(http_server: str, launch: Launch) -> None:
     server = launch(http_server, storage={"look_seconds": 0.2})
     app, alias = new_app(), new_app()

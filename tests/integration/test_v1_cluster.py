@@ -35,6 +35,7 @@ def close_code(cmd_client: object) -> int | None:
     return code
 
 
+@pytest.mark.full
 def test_presence_names_sessions_of_both(nodes: Nodes, asked: Server) -> None:
     app, user = app_with("multi"), fresh()
     first, second = nodes.servers

@@ -38,6 +38,7 @@ def bob(locked: Server) -> Person:
     return Person(locked)
 
 
+@pytest.mark.full
 def test_a_back_end_reads_what_a_user_may_read(server: Server, app: int) -> None:
     asked = {"app": app, "user": "bob"}
     with logged_in(server.ws, "ann", app) as one:

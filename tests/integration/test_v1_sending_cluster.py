@@ -140,6 +140,7 @@ def test_a_publisher_connection_reaches_both_nodes_in_order(nodes: Nodes, app: s
         assert [each.get("results", [{}])[0].get("status") for each in repeated] == ["repeated", "repeated"]
 
 
+@pytest.mark.full
 def test_while_redis_is_away_users_of_the_node_are_reached_and_the_answer_is_quick(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:

@@ -22,6 +22,7 @@ HEADS = {
 CHUNKED = b"POST /user/sendMessage HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab"
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("http_server", HTTP_SERVERS)
 def test_line_ends_are_no_sign_of_life(start_server: StartServer, http_server: str) -> None:
     server = start_server(http_server=http_server, config={"limits": {"handshake_seconds": 2}})

@@ -61,6 +61,7 @@ def at_once(*deeds: tuple[Any, ...]) -> list[str]:
     return [one.get(timeout=60) for one in running]
 
 
+@pytest.mark.full
 def test_many_who_join_at_once_are_no_more_than_there_is_room_for(groups: Groups, group: int) -> None:
     groups.set_open(APP, group, "ann", True)
     said = at_once(*((groups.join, group, f"u{number}") for number in range(8)))

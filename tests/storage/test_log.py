@@ -289,6 +289,7 @@ def test_who_is_muted_is_silent_for_that_long(log: MessageLog) -> None:
     assert log.set_member(APP, at, "b", role="king").reason == "invalid"  # type: ignore[union-attr]
 
 
+@pytest.mark.full
 def test_a_group_has_a_name_and_ten_thousand_members(log: MessageLog) -> None:
     users = [f"user{number:05}" for number in range(10_000)]
     at = log.create(APP, "user00000", "big", users).conversation

@@ -155,6 +155,7 @@ def test_it_waits_for_the_server(start_server: StartServer, database: str) -> No
                 pass
 
 
+@pytest.mark.full
 def test_the_guide_inserts_a_row_in_its_own_transaction(start_server: StartServer, database: str) -> None:
     (statements,) = blocks(ROOT / "docs" / "guides" / "outbox.md", "sql")
     server = start_server()

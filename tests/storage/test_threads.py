@@ -148,6 +148,7 @@ store.close()
 """
 
 
+@pytest.mark.full
 def test_many_greenlets_that_are_first_at_once_make_one_database(tmp_path: Path) -> None:
     assert run(FIRST_USE, str(tmp_path)) == "10\n"
 
@@ -163,6 +164,7 @@ store.close()
 """
 
 
+@pytest.mark.full
 def test_a_loop_that_waits_for_nothing_else_goes_on(tmp_path: Path) -> None:
     assert run(WAITS_ALONE, str(tmp_path)) == "True ()\n"
 

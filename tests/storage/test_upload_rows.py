@@ -89,6 +89,7 @@ def test_a_file_that_is_removed_gives_its_bytes_back(url: str, open_store: OpenS
     assert not made(store, 5, quota=99, user="first")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("before", [0, 1])
 def test_a_quota_holds_for_files_that_come_at_once(url: str, tmp_path: Path, before: int) -> None:
     done = subprocess.run(

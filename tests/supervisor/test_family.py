@@ -96,6 +96,7 @@ def test_each_node_is_a_process_with_its_own_listeners_and_little_memory_of_its_
         assert listening == 2
 
 
+@pytest.mark.full
 def test_each_line_of_a_node_names_it_and_those_of_the_supervisor_say_what_it_did(
     start_family: StartFamily,
 ) -> None:
@@ -251,6 +252,7 @@ def test_a_rolling_restart_replaces_all_nodes_one_by_one_and_refuses_nobody(
     assert [(int(pid), draining or serves) for pid, draining, serves in events] == expected
 
 
+@pytest.mark.full
 def test_clients_that_come_while_a_node_drains_do_not_wait_for_its_successor(
     start_family: StartFamily,
 ) -> None:
@@ -292,6 +294,7 @@ def test_a_rolling_restart_stops_at_a_node_that_does_not_start(start_family: Sta
     assert family.get("/health")[0] == 200
 
 
+@pytest.mark.full
 def test_a_rolling_restart_with_broken_settings_does_not_begin(start_family: StartFamily) -> None:
     family = start_family(processes=2)
     pids = family.pids
@@ -321,6 +324,7 @@ def test_a_signal_drains_all_nodes_and_the_status_is_0(
     assert family.log_text.count("imserver.serving: stopped node=") == 2
 
 
+@pytest.mark.full
 def test_while_all_nodes_drain_new_clients_are_refused(start_family: StartFamily) -> None:
     family = start_family(processes=2, config={"websocket": {"close_seconds": 20}})
 
@@ -337,6 +341,7 @@ def test_while_all_nodes_drain_new_clients_are_refused(start_family: StartFamily
         assert len(children_of(family.pid)) == 2
 
 
+@pytest.mark.full
 def test_a_second_signal_ends_all_at_once(start_family: StartFamily) -> None:
     family = start_family(processes=2, config={"drain": {"delay_seconds": 60}})
     family.signal(signal.SIGTERM)

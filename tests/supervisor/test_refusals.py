@@ -44,12 +44,14 @@ def test_without_redis_the_refusal_says_what_to_set(tmp_path: Path) -> None:
     assert "set redis.url, for example redis://127.0.0.1:6379" in said
 
 
+@pytest.mark.full
 def test_private_ports_beyond_the_last_are_refused(tmp_path: Path) -> None:
     assert (
         refused(tmp_path, "--rpc-port", "65533") == "app.rpc_port 65533: 2 nodes need the ports up to 65536"
     )
 
 
+@pytest.mark.full
 def test_private_ports_over_a_public_one_are_refused(tmp_path: Path) -> None:
     said = refused(tmp_path, "--http-port", "9004")
     assert said == "app.rpc_port 9001: 2 nodes need the ports up to 9004, and app.http_port is 9004"
@@ -82,6 +84,7 @@ def test_a_public_server_that_is_open_to_strangers_is_refused(tmp_path: Path) ->
     assert refused(tmp_path, "--host", "0.0.0.0").startswith("server.host 0.0.0.0 is not a loopback")
 
 
+@pytest.mark.full
 def test_a_public_server_with_a_database_but_no_key_is_refused(tmp_path: Path, redis_url: str) -> None:
     data = str(tmp_path / "data")
     assert run_cli("app", "create", "105", "--data-dir", data, seconds=30).returncode == 0
@@ -111,6 +114,7 @@ def test_what_only_the_nodes_find_out_ends_the_start_without_a_loop_of_restarts(
     assert log.count("imserver.serving: cannot start") <= 2
 
 
+@pytest.mark.full
 def test_a_taken_private_port_ends_the_start(tmp_path: Path, redis_url: str) -> None:
     first = free_ports(4)
     with socket.create_server(("127.0.0.1", first + 2)):
@@ -137,6 +141,7 @@ cli.main()
 """
 
 
+@pytest.mark.full
 def test_a_fork_that_fails_ends_the_start(redis_url: str, tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match=r"fork failed: Resource temporarily unavailable"):
         Family(tmp_path, redis_url, 3, command=(sys.executable, "-c", FORK_FAILS))
