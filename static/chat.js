@@ -25,6 +25,8 @@ import { avatar, element, fill, make, pageData } from "./text.js";
  * @property {Record<string, string>} text
  */
 
+/** Texts of the server's notices, as the wire has them → in the language of the page. @type {Record<string, string>} */
+const SAID = { "哈喽~": "said_enter", "用户已经离开~": "said_exit" };
 const TOKEN_INVALID = new Set([CODE.UNAUTHORIZED, 4504]);
 const RENEW_AT = 0.5; // share of the lifetime of the token
 
@@ -109,7 +111,7 @@ function start() {
   });
   const current = client;
   for (const kind of /** @type {const} */ (["enter", "exit", "msg"])) {
-    current.on(kind, ({ from, text }) => show({ kind, from, text, at: Date.now() }));
+    current.on(kind, ({ from, text }) => show({ kind, from, text: kind === "msg" ? text : words[SAID[text]] ?? text, at: Date.now() }));
   }
   current.on("state", (change) => current === client && onState(change));
   new OnlineUsers(

@@ -178,7 +178,7 @@ export class Chart {
 }
 
 /**
- * Shows the table of apps, the largest first, and the number of apps with users.
+ * Shows the table of apps with users, the largest first, and their number.
  *
  * @param {Record<string, number> | undefined} apps  users by app
  * @param {number} users
@@ -186,16 +186,17 @@ export class Chart {
 export function showApps(apps, users) {
   el("apps-card").hidden = !apps;
   if (!apps) return;
-  const used = Object.values(apps).filter((count) => count > 0).length;
-  el("apps-count").textContent = used ? fill(words.status_in_apps, { count: number.format(used) }) : "";
-  const sorted = Object.entries(apps).sort(([a, m], [b, n]) => n - m || a.localeCompare(b, undefined, { numeric: true }));
+  const used = Object.entries(apps).filter(([, count]) => count > 0);
+  el("apps-count").textContent = used.length ? fill(words.status_in_apps, { count: number.format(used.length) }) : "";
+  const sorted = used.sort(([a, m], [b, n]) => n - m || a.localeCompare(b, undefined, { numeric: true }));
   const rows = sorted.slice(0, MAX_APPS).map(([app, count]) => {
     const name = make("th", "", make("bdi", "", app));
     name.setAttribute("scope", "row");
     return make("tr", "", name, make("td", "figure", number.format(count)), make("td", "share", bar(users ? count / users : 0)));
   });
   el("apps").replaceChildren(...rows);
-  el("no-apps").hidden = sorted.some(([, count]) => count > 0);
+  el("apps-table").hidden = !used.length;
+  el("no-apps").hidden = used.length > 0;
 }
 
 /**

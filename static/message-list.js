@@ -153,7 +153,6 @@ export class MessageList {
   greet(text) {
     const words = this.words;
     const from = make("p", "from", make("bdi", "", words.admin));
-    if (words.admin_meaning) from.append(make("span", "tag", words.admin_meaning));
     const seal = avatar(words.admin);
     this.root.append(make("div", "line admin", seal, make("div", "words", from, make("div", "bubble", text))));
   }
@@ -227,9 +226,9 @@ export class MessageList {
    * @param {string} others
    */
   #noticeElement(line, others) {
-    const { admin, admin_meaning: meaning, entered, left } = this.words;
+    const { admin, entered, left } = this.words;
     const change = line.kind === "enter" ? entered : left;
-    const parts = [make("span", "tag", meaning ? `${admin} ${meaning}` : admin), make("b", "", make("bdi", "", line.from))];
+    const parts = [make("span", "tag", admin), make("b", "", make("bdi", "", line.from))];
     if (others) parts.push(make("span", "", others));
     return make("p", "notice", ...parts, make("span", "", change), make("bdi", "", cut(line.text, 200)));
   }

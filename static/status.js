@@ -47,7 +47,7 @@ function showFacts(data, info) {
     [words.status_lag, data.metrics?.loop_lag_seconds],
   ];
   const format = (/** @type {number} */ value) => (Number.isInteger(value) ? number.format(value) : milliseconds(value));
-  const shown = facts.filter(([, value]) => typeof value === "number");
+  const shown = facts.filter(([, value]) => typeof value === "number" && value !== 0);
   const pairs = shown.map(([name, value]) => make("div", "", make("dt", "", name), make("dd", "", format(Number(value)))));
   el("facts").replaceChildren(...pairs);
 }

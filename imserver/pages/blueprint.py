@@ -92,6 +92,15 @@ _MIME_TYPES: Final = {".js": "text/javascript", ".css": "text/css", ".svg": "ima
 _STATUS_SECONDS: Final = 3
 _BOARD_TEXTS: Final = ("status_", "cluster_", "unit_", "no_answer")
 """Prefixes of the keys of operators' texts."""
+_NODE_FIGURES: Final = ("connections", "users", "memory", "uptime", "lag", "share")
+_MEANINGS: Final = {
+    "status": [("status", each) for each in (*_NODE_FIGURES, "cpus", "tasks", "waiting", "deliveries")],
+    "cluster": [
+        *(("cluster", each) for each in ("nodes", "state", "cpu")),
+        *(("status", each) for each in _NODE_FIGURES),
+    ],
+}
+"""Operators' page → the figures that it explains, each with the prefix of its text."""
 _OTHER_TEXTS: Final = (
     *("start_", "status_", "cluster_", "unit_", "talk_", "messages_", "channels_", "refusal_"),
 )
@@ -103,7 +112,6 @@ _CONVERSATION_TEXTS: Final = (
     *("send_offline", "too_long"),
 )
 """Keys of the texts that all conversation pages need."""
-_FALLBACK_ROOM: Final = "101"
 _DEMO_CHANNEL: Final = "demo:lobby"
 """The first channel of the page of channels."""
 _ACCOUNTS_APP: Final = "gochat"
@@ -179,7 +187,7 @@ class _Chat:
         self._names = Names()
         apps = node.config.apps
         rooms = [name for name in apps if name.isdecimal()]
-        self._rooms = [*rooms, DEFAULT_APP] if DEFAULT_APP in apps else rooms or [_FALLBACK_ROOM]
+        self._rooms = [*rooms, DEFAULT_APP] if DEFAULT_APP in apps else rooms
 
     def _render(
         self,
@@ -217,13 +225,15 @@ class _Chat:
         if self._has_channels():
             pages.insert(0, ("pages.channels", "channels_title", "start_channels_hint"))
         links = [(url_for(page, lang=asked), label, hint) for page, label, hint in pages]
-        room, app = self._rooms[0], "APP"
-        if demo:
-            # DEFAULT_APP is the last room.
-            app = room = self._rooms[-1] if self._rooms[-1] == DEFAULT_APP else room
-        if node.logins.is_open(room):
-            chat = url_for("pages.home", appID=room if demo else None, lang=asked)
-            links.insert(0, (chat, "start_chat", "start_chat_hint"))
+        app = "APP"
+        if self._rooms:
+            room = self._rooms[0]
+            if demo:
+                # DEFAULT_APP is the last room.
+                app = room = self._rooms[-1] if self._rooms[-1] == DEFAULT_APP else room
+            if node.logins.is_open(room):
+                chat = url_for("pages.home", appID=room if demo else None, lang=asked)
+                links.insert(0, (chat, "start_chat", "start_chat_hint"))
         return render(
             "start.html",
             *language,
@@ -241,8 +251,8 @@ class _Chat:
 
     def _has_channels(self) -> bool:
         """Whether the page of channels needs no token."""
-        node, app = self._node, self._rooms[-1]
-        return node.tenants.get(app) is not None and node.logins.is_open(app)
+        node = self._node
+        return any(node.tenants.get(app) is not None and node.logins.is_open(app) for app in self._rooms[-1:])
 
     def index(self) -> AnyResponse:
         """``GET /home/index``, the page of two originals: a room, or a conversation with one user."""
@@ -251,9 +261,14 @@ class _Chat:
         return self._page_of_room()
 
     def _page_of_room(self) -> AnyResponse:
-        """``GET /home/index?appID=``: the page of an app, with a name and a token for the visitor."""
+        """``GET /home/index?appID=``: the page of an app, with a name and a token for the visitor.
+
+        An unknown app gives the page of the first room; 404 if there is no room.
+        """
         room = parameter("appid")
-        if room not in self._rooms:
+        if room not in self._rooms and not self._is_named_room(room):
+            if not self._rooms:
+                abort(HTTP_NOT_FOUND.status)
             room = self._rooms[0]
         language = language_of_visitor()
         text = {key: text for key, text in language[1].items() if not key.startswith(_OTHER_TEXTS)}
@@ -261,7 +276,7 @@ class _Chat:
         http = self._seen.addresses().http
         data = {
             "app": int(room) if room.isdecimal() else room,
-            **self._pass(room),
+            **self._pass(room, language[0]),
             "httpUrl": http,
             "noticeMembers": notices,
         }
@@ -271,10 +286,14 @@ class _Chat:
             text,
             data,
             room=room,
-            rooms=self._rooms,
+            rooms=self._rooms if room in self._rooms else [room, *self._rooms],
             has_messages=self._has_messages(),
             has_channels=self._has_channels(),
         )
+
+    def _is_named_room(self, app: str) -> bool:
+        """Whether an app that is not listed has a chat page for visitors who name it."""
+        return ":" not in app and app != _ACCOUNTS_APP and self._node.tenants.get(app) is not None
 
     def room(self) -> AnyResponse:
         """``GET /home/room?uid=[&groups_id=]``: a conversation with all users in a room of the action
@@ -342,15 +361,15 @@ class _Chat:
         Visitors of an open app need no token and get none. 404 if the app does not exist, or has no name in
         the cmd dialect.
         """
-        node, app = self._node, parameter("appid") or self._rooms[-1]
+        node, app = self._node, parameter("appid") or next(reversed(self._rooms), "")
         if ":" in app or node.tenants.get(app) is None:
             abort(HTTP_NOT_FOUND.status)
         resolved = node.tenants.resolve(app)
+        language = language_of_visitor()
         if node.logins.is_open(resolved):
-            user, token = self._names.pick(resolved, node.hub.is_online), ""
+            user, token = self._names.pick(resolved, node.hub.is_online, language[0]), ""
         else:
             user, token = self._holder(resolved).user, parameter("token")
-        language = language_of_visitor()
         data = {
             "app": app,
             "channel": parameter("channel") or _DEMO_CHANNEL,
@@ -367,10 +386,10 @@ class _Chat:
             app=app,
             query={name: parameter(name.lower()) or None for name in ("appID", "channel", "token")},
             has_messages=self._has_messages(),
-            has_chat=node.logins.is_open(self._rooms[0]),
+            has_chat=bool(self._rooms) and node.logins.is_open(self._rooms[0]),
         )
 
-    def _pass(self, room: str) -> dict[str, Any]:
+    def _pass(self, room: str, language: str) -> dict[str, Any]:
         """The visitor's name and token.
 
         Visitors of an open app get a new token. Otherwise the address must have a session token (``token=``),
@@ -379,7 +398,7 @@ class _Chat:
         node = self._node
         app = node.tenants.resolve(room)
         if node.logins.is_open(app):
-            name = self._names.pick(app, node.hub.is_online)
+            name = self._names.pick(app, node.hub.is_online, language)
             return {
                 "user": name,
                 "token": node.page_tokens.make(app, name),
@@ -439,9 +458,12 @@ def _board(name: str, state_url: str) -> AnyResponse:
         "stateUrl": state_url,
         "seconds": _STATUS_SECONDS,
         "language": words["html_lang"],
-        "text": {key: text for key, text in words.items() if key.startswith(_BOARD_TEXTS)},
+        "text": {
+            key: text for key, text in words.items() if key.startswith(_BOARD_TEXTS) and "_means_" not in key
+        },
     }
-    return render(f"{name}.html", language, words, data=data, here=name)
+    meanings = [(words[f"{owner}_{each}"], words[f"{owner}_means_{each}"]) for owner, each in _MEANINGS[name]]
+    return render(f"{name}.html", language, words, data=data, here=name, meanings=meanings)
 
 
 def static(name: str) -> AnyResponse:
@@ -482,9 +504,13 @@ def refusal(problem: HttpProblem, request_id: str) -> Response | None:
     if accepted["text/html"] <= accepted["application/json"]:
         return None  # programs accept either
     language, words = language_of_visitor()
-    answer = render("refusal.html", language, words, data={}, problem=problem, request_id=request_id)
+    others = [(name, value) for name, value in request.args.items() if name.lower() != "token"]
+    answer = render(
+        "refusal.html", language, words, data={}, problem=problem, request_id=request_id, others=others
+    )
     answer.status_code = problem.status
     answer.headers["Vary"] = "Accept, Accept-Language"
-    answer.headers["Content-Security-Policy"] = policy("'none'")
+    form = "'self'" if problem.status == HTTP_TOKEN_INVALID.status else "'none'"
+    answer.headers["Content-Security-Policy"] = policy("'none'", form=form)
     answer.headers.update(HEADERS)
     return answer

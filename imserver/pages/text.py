@@ -46,8 +46,7 @@ _TABLE: Final[dict[str, tuple[str, str]]] = {
     "people_waiting": ("连接之后显示在线名单", "The list appears when you are connected"),
     "people_failed": ("名单暂时取不到", "The list could not be loaded"),
     "log": ("聊天记录", "Messages"),
-    "admin": ("管理员", "管理员"),
-    "admin_meaning": ("", "Admin"),
+    "admin": ("管理员", "Admin"),
     "greeting": (
         "欢迎来到聊天室 {room}！你是 {name}。打个招呼吧~",
         "Welcome to room {room}! You are {name}. Say hello~",
@@ -55,6 +54,8 @@ _TABLE: Final[dict[str, tuple[str, str]]] = {
     "entered": ("进入", "joined"),
     "and_others": ("等 {count} 人", "({count} in all)"),
     "left": ("离开", "left"),
+    "said_enter": ("哈喽~", "Hello~"),
+    "said_exit": ("用户已经离开~", "The user has left~"),
     "for_you": ("仅发给你", "only for you"),
     "reconnected": (
         "已重新连接。断开期间的消息不会补发。",
@@ -319,6 +320,38 @@ _TABLE: Final[dict[str, tuple[str, str]]] = {
     "status_app": ("应用", "App"),
     "status_share": ("占比", "Share"),
     "status_no_apps": ("还没有用户登录。", "No user is logged in."),
+    "status_meanings": ("这些数字的含义", "What these figures mean"),
+    "status_means_connections": (
+        "打开的 WebSocket 和事件流，包括还没有登录的。",
+        "Open WebSockets and event streams, logged in or not.",
+    ),
+    "status_means_users": (
+        "至少有一个会话的用户。一个用户的几台设备只算一次。",
+        "Users with at least one session. Several devices of a user count once.",
+    ),
+    "status_means_uptime": ("从启动到现在的时间。", "Time since the start of the process."),
+    "status_means_memory": ("进程占用的物理内存。", "Physical memory of the process."),
+    "status_means_cpus": ("这台机器的处理器个数。", "Processors of the machine."),
+    "status_means_tasks": (
+        "等待读取的连接数加正在处理的请求数。",
+        "Connections that wait for input, and requests in progress.",
+    ),
+    "status_means_waiting": (
+        "已收到但尚未处理的事件。经常不为零说明节点过载。",
+        "Events received and not yet handled. If it often is not zero, the node is overloaded.",
+    ),
+    "status_means_deliveries": (
+        "启动以来向连接发送的消息份数，每个收件连接算一份。",
+        "Messages sent to connections since the start, one for each receiving connection.",
+    ),
+    "status_means_lag": (
+        "定时器晚了多久。超过 100 ms 时用户会察觉。",
+        "How late timers run. Users notice more than 100 ms.",
+    ),
+    "status_means_share": (
+        "该应用的用户占所有登录用户的比例。",
+        "Part of all logged-in users that are in this app.",
+    ),
     "status_key_title": ("需要管理密钥", "Enter an admin key"),
     "status_key_why": (
         "服务器配置了 API 密钥。请输入有 admin 权限的密钥。它只保存在这个标签页里，关闭后即删除。",
@@ -384,9 +417,12 @@ _TABLE: Final[dict[str, tuple[str, str]]] = {
     "refusal_title": ("无法打开这个页面", "Cannot open this page"),
     "refusal_hint": ("服务器没有接受这个请求（{code}）。", "The server refused the request ({code})."),
     "refusal_token": (
-        "这个页面需要会话令牌。请在地址里加上 token=…。",
-        "This page needs a session token. Add token=… to its address.",
+        "这个页面需要有效的会话令牌。令牌可能缺失或已过期。请从给你链接的应用重新打开，或在这里粘贴新的令牌。",
+        "This page needs a valid session token. The token is missing, or it has expired. "
+        "Open the page again from the application that gave you the link, or paste a new token here.",
     ),
+    "refusal_new_token": ("会话令牌", "Session token"),
+    "refusal_open": ("打开", "Open"),
     "refusal_home": ("去首页", "Go to the start page"),
     "refusal_request": ("请求编号 {id}", "Request {id}"),
     # --- the cluster page
@@ -394,6 +430,19 @@ _TABLE: Final[dict[str, tuple[str, str]]] = {
     "cluster_intro": (
         "所有节点的实时状态，每 {seconds} 秒刷新。",
         "Live state of all nodes, updated every {seconds} s.",
+    ),
+    "cluster_means_nodes": (
+        "正在运行或不久前消失的服务器进程。",
+        "Server processes that run, or that have gone since you opened this page.",
+    ),
+    "cluster_means_state": (
+        "正常：接受登录。排空中：正在停止，客户端移到别的节点。没有应答：两次查询之间没有回答。",
+        "Up: accepts logins. Draining: stops, and its clients move to other nodes. "
+        "No response: did not answer the last query.",
+    ),
+    "cluster_means_cpu": (
+        "两次刷新之间所用的一个处理器的比例。",
+        "Part of one processor that was used between two updates.",
     ),
     "cluster_nodes": ("节点", "Nodes"),
     "cluster_node": ("节点", "Node"),
@@ -451,12 +500,14 @@ HEADERS: Final = {
 """Headers of the answers of all pages."""
 
 
-def policy(connect: str, media: str = "'none'") -> str:
-    """The Content-Security-Policy of a page that may connect to ``connect`` and play from ``media``."""
+def policy(connect: str, media: str = "'none'", form: str = "'none'") -> str:
+    """The Content-Security-Policy of a page that may connect to ``connect``, play from ``media`` and send
+    forms to ``form``.
+    """
     return (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
         + (f"media-src {media}; " if media != "'none'" else "")
-        + f"connect-src {connect}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        + f"connect-src {connect}; base-uri 'none'; form-action {form}; frame-ancestors 'none'"
     )
 
 

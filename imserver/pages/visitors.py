@@ -44,8 +44,23 @@ _FIGURES: Final = """
 詹天佑
 """
 
-#: all at most four characters, so that an ending still fits into the 19 bytes of a user id
-FIGURES: Final = tuple(_FIGURES.split())
+_LATIN_FIGURES: Final = """
+Aeschylus Alcuin Anaxagoras Aquinas Archimedes Aristotle Averroes Avicenna Babbage Bach Bacon Bede Beethoven
+Bernoulli Boccaccio Boethius Bohr Bolivar Boole Brahe Bronte Brunel Byron Caesar Cervantes Champlain Chaucer
+Chopin Cicero Cleopatra Columbus Confucius Cook Copernicus Cromwell Curie Dante Darwin Democritus Descartes
+Dickens Diderot Dunant Durer Empedocles Epictetus Epicurus Erasmus Eratosthenes Euclid Euler Euripides Faraday
+Fermat Fibonacci Franklin Galen Galileo Galois Gauss Germain Goethe Gutenberg Hamilton Handel Harvey Haydn
+Herodotus Herschel Hipparchus Hippocrates Homer Hooke Horace Humboldt Hume Hypatia Ibsen Kant Kepler Khayyam
+Lagrange Laplace Lavoisier Leibniz Leonardo Linnaeus Livy Locke Lovelace Lucretius Luther Magellan Maxwell
+Mendel Mendeleev Michelangelo Milton Moliere Montaigne More Mozart Nansen Napier Newton Nightingale Nobel Ovid
+Pascal Pasteur Pericles Petrarch Plato Pliny Plutarch Poincare Polo Ptolemy Purcell Pushkin Pythagoras
+Rabelais Raphael Rembrandt Riemann Rousseau Rumi Saladin Sappho Schiller Schubert Seneca Shakespeare Smith
+Socrates Solon Sophocles Spinoza Swift Tacitus Tasman Tesla Thales Thucydides Titian Tolstoy Vermeer Verne
+Vesalius Virgil Vitruvius Vivaldi Volta Voltaire Watt Xenophon Zeno
+"""
+
+FIGURES: Final = {"zh": tuple(_FIGURES.split()), "en": tuple(_LATIN_FIGURES.split())}
+"""Language → names that its readers can type. With an ending, each fits into the 19 bytes of a user id."""
 
 _RESERVED_SECONDS: Final = 30.0
 _RESERVED_NAMES: Final = 2000
@@ -61,8 +76,8 @@ class Names:
         self._clock = clock
         self._reserved: OrderedDict[tuple[str, str], float] = OrderedDict()
 
-    def pick(self, app: str, is_online: Callable[[str, str], bool]) -> str:
-        """A random name for a visitor of ``app`` that no user there has.
+    def pick(self, app: str, is_online: Callable[[str, str], bool], language: str = "zh") -> str:
+        """A random name for a visitor of ``app`` that no user there has, in the script of ``language``.
 
         Two visitors get the same name only by chance (one in ten billion), because a visitor must not see the
         files of an earlier one. A name is reserved for half a minute, which is enough to log in.
@@ -70,7 +85,11 @@ class Names:
         self._forget_old()
         name = ""
         for _ in range(_TRIES):
-            name = random.choice(FIGURES) + "-" + "".join(secrets.choice(_LETTERS) for _ in range(_ENDING))
+            name = (
+                random.choice(FIGURES[language])
+                + "-"
+                + "".join(secrets.choice(_LETTERS) for _ in range(_ENDING))
+            )
             if (app, name) not in self._reserved and not is_online(app, name):
                 break
         self._reserved[app, name] = self._clock()

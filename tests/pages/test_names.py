@@ -1,5 +1,8 @@
 """Names for newcomers."""
 
+import pytest
+
+from imserver.pages.text import LANGUAGES
 from imserver.pages.visitors import FIGURES, Names
 
 
@@ -7,16 +10,22 @@ def nobody(_app: str, _user: str) -> bool:
     return False
 
 
-def test_every_name_is_a_valid_user_id() -> None:
-    assert len(FIGURES) == len(set(FIGURES)) > 300
-    assert all(len(f"{name}-abcdef".encode()) < 20 for name in FIGURES)
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_name_is_a_valid_user_id(language: str) -> None:
+    figures = FIGURES[language]
+    assert len(figures) == len(set(figures)) > 150
+    assert all(len(f"{name}-abcdef".encode()) < 20 for name in figures)
+    assert all(name.isascii() for name in FIGURES["en"]), "an English keyboard has these letters"
 
 
-def test_a_name_is_a_figure_with_an_ending_and_never_given_twice() -> None:
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_name_is_a_figure_with_an_ending_and_never_given_twice(language: str) -> None:
     names = Names(lambda: 0.0)
-    given = [names.pick("101", nobody) for _ in range(1000)]
+    given = [names.pick("101", nobody, language) for _ in range(1000)]
     assert len(set(given)) == len(given)
-    assert all(name.partition("-")[0] in FIGURES and len(name.partition("-")[2]) == 6 for name in given)
+    assert all(
+        name.partition("-")[0] in FIGURES[language] and len(name.partition("-")[2]) == 6 for name in given
+    )
 
 
 def test_reserved_names_expire_and_are_bounded() -> None:

@@ -24,7 +24,8 @@ from imserver.config.settings import (
     TenantSettings,
 )
 from imserver.config.values import ConfigError
-from imserver.pages.blueprint import create_pages
+from imserver.errors import HTTP_UNAUTHORIZED
+from imserver.pages.blueprint import create_pages, refusal
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src {}; "
@@ -139,10 +140,42 @@ def test_an_app_with_session_tokens_gets_no_page_tokens() -> None:
         assert client.post("/home/token", data=form, headers=bearer).status_code == 401
 
 
+def test_an_expired_token_leads_to_a_form_for_another_one() -> None:
+    config = Config(apps={"101": TenantSettings(jwt=(JwtSettings(),))})
+    app = Flask("test", static_folder=None)
+    app.register_blueprint(create_pages(FakeNode(config)))  # type: ignore[arg-type]
+    with app.test_request_context("/home/index?appID=101&token=old&lang=en", headers={"Accept": "text/html"}):
+        answer = refusal(HTTP_UNAUTHORIZED, "r1")
+    assert answer is not None
+    assert re.findall(r'<input[^>]* name="(\w+)"(?: value="(\w+)")?', answer.get_data(as_text=True)) == [
+        ("appID", "101"),
+        ("lang", "en"),
+        ("token", ""),
+    ]
+    assert "form-action 'self'" in answer.headers["Content-Security-Policy"]
+
+
 def test_the_rooms_are_the_numbered_apps_of_the_configuration() -> None:
     apps = {name: TenantSettings() for name in ("7", "8", "system:x")}
     text = open_home(client_of(Config(apps=apps)), "?appID=8").text
     assert re.findall(r"/home/index\?appID=(\d+)\"", text) == ["7", "8"]
+
+
+def test_a_server_with_named_apps_only_invents_no_room() -> None:
+    config = Config(apps={"shop": TenantSettings(), "gochat": TenantSettings(), "system:x": TenantSettings()})
+    client = client_of(config)
+    answer = open_home(client, "?appID=shop")
+    assert page_data(answer.text)["app"] == "shop"
+    assert re.findall(r"/home/index\?appID=(\w+)\"", answer.get_data(as_text=True)) == ["shop"]
+    for query in ("", "?appID=101", "?appID=gochat", "?appID=system:x"):
+        assert open_home(client, query).status_code == 404, query
+    assert "/home/index" not in client.get("/").text
+    assert client.get("/home/channels").status_code == 404
+
+
+def test_names_on_the_english_page_can_be_typed_on_any_keyboard(client: FlaskClient) -> None:
+    assert page_data(open_home(client, "?lang=en").text)["user"].isascii()
+    assert not page_data(open_home(client, "?lang=zh").text)["user"].isascii()
 
 
 def test_headers_of_the_page(client: FlaskClient) -> None:
