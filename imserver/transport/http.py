@@ -44,7 +44,7 @@ from imserver.transport.http1 import (
     plain_request,
     streams,
 )
-from imserver.transport.outbox import Backlog, Writer
+from imserver.transport.outbox import MANY_CONNECTIONS, Backlog, Writer
 from imserver.transport.poller import NO_SOCKET
 from imserver.transport.stream import Streams
 
@@ -422,7 +422,11 @@ class HttpConnection(Writer):
         self.lost()
 
     def _answer(self, data: bytes, keep: bool) -> None:
-        self._front.context.flusher.enqueue(self, data)
+        flusher = self._front.context.flusher
+        if len(flusher.dirty) < MANY_CONNECTIONS:
+            flusher.enqueue(self, data)
+        else:
+            flusher.enqueue_first(self, data)
         if not keep:
             self.state = CLOSING
 

@@ -21,6 +21,7 @@ from imserver.transport.gate import Admission, Gate, GatePolicy, Origins, Spoken
 from imserver.transport.handover import HandOver, ListenerContext
 from imserver.transport.http import FrontServer, HttpConnection
 from imserver.transport.listener import Listener, bind
+from imserver.transport.outbox import MANY_CONNECTIONS
 from imserver.transport.proxies import TrustedProxies
 from tests.integration.raw import handshake, request, text
 from tests.transport.harness import Caller, SocketHarness, look, until
@@ -254,6 +255,35 @@ def test_requests_of_both_kinds_on_one_connection_are_answered_in_their_order(ha
     assert bodies == ["fast 1", "/app1", "fast 2", "fast 3", "/app2", "fast 4"]
     assert harness.handed_over == ["/app1", "/app2"]
     assert (harness.metrics.http_fast, harness.metrics.http_handed_over) == (4, 2)
+
+
+def test_the_answer_to_a_push_to_many_comes_before_the_push_is_written(harness: Harness) -> None:
+    """A back end that pushes in a closed loop, three requests at a time: nothing is lost or overtaken."""
+    pairs = [harness.connect() for _ in range(MANY_CONNECTIONS)]
+    answered: list[bytes] = []
+
+    def push(asked: HttpRequest) -> HttpResponse:
+        for connection, _ in pairs:
+            connection.send(asked.query)
+        return HttpResponse(200, asked.query)
+
+    write = pairs[0][0].sock.send
+
+    def seen(data: bytes) -> int:
+        answered.append(caller.sock.recv(13, _socket.MSG_PEEK))
+        return write(data)
+
+    pairs[0][0].sock.send = seen  # type: ignore[method-assign]
+    harness.front.fast["GET", "/push"] = push  # type: ignore[index]
+    with harness.call() as caller:
+        for turns in range(5):
+            numbers = range(3 * turns, 3 * turns + 3)
+            caller.send(b"".join(request(f"/push?{number}") for number in numbers))
+            assert [caller.response()[2] for _ in numbers] == [b"%d" % number for number in numbers]
+    for _, client in pairs:
+        client.expect(15)
+        assert client.payloads() == [b"%d" % number for number in range(15)]
+    assert set(answered) == {b"HTTP/1.1 200 "}
 
 
 def test_a_body_reaches_whoever_answers_in_whatever_pieces_it_comes(harness: Harness) -> None:

@@ -88,6 +88,32 @@ def test_each_connection_gets_its_own_frames_whatever_its_neighbours_get(harness
         assert client.payloads() == row
 
 
+def test_what_is_enqueued_first_leaves_first_but_never_before_its_own_earlier_output(
+    harness: SocketHarness,
+) -> None:
+    flusher = harness.flusher
+    others = [harness.connect() for _ in range(3)]
+    (fresh, fresh_client), (busy, busy_client) = harness.connect(), harness.connect()
+    (slow, slow_client) = harness.connect(buffer_bytes=SMALL)
+    answer = fresh.encoding.frame(b"answer")
+    flusher.enqueue_first(fresh, answer)
+    turn()
+    assert fresh_client.payloads() == [b"answer"], "with nothing else to write it is written, too"
+    held = fill(slow)
+    for connection, _ in others:
+        connection.send(b"push")
+    busy.send(b"earlier")
+    for connection in (busy, fresh, slow):
+        flusher.enqueue_first(connection, answer)
+    assert flusher.dirty == [fresh, *(connection for connection, _ in others), busy]
+    busy_client.expect(2)
+    assert busy_client.payloads() == [b"earlier", b"answer"]
+    slow_client.expect(len(held) + 1)
+    assert slow_client.payloads() == [*held, b"answer"]
+    for _, client in others:
+        client.expect(1)
+
+
 @settings(deadline=None, max_examples=40)
 @given(data=st.data())
 def test_whatever_is_enqueued_in_whatever_turns_arrives_in_order(data: st.DataObject) -> None:
