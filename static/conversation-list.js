@@ -1,6 +1,7 @@
 // @ts-check
 /** The list of conversations, and the dialog that starts a new one. */
 
+import { showBadge } from "./messages/installable.js";
 import { ApiError, reasonOf } from "./account.js";
 import { conversationName, messageText, noticeText } from "./conversation.js";
 import { avatar, cut, element, fill, make, showNote } from "./text.js";
@@ -55,6 +56,7 @@ export class ConversationList {
   stop() {
     this.#store = null;
     this.#dialog.close();
+    showBadge(0);
     document.title = this.#title;
   }
 
@@ -84,6 +86,7 @@ export class ConversationList {
     this.#list.replaceChildren(...store.sorted.map((each) => this.#row(each, each === open)));
     this.#note.hidden = store.conversations.size > 0;
     this.#more.hidden = !store.hasMore;
+    showBadge(store.unread);
     document.title = store.unread ? `(${store.unread}) ${this.#title}` : this.#title;
   }
 

@@ -8,6 +8,7 @@ import { ConnectionView } from "./connection-view.js";
 import { ConversationList } from "./conversation-list.js";
 import { ConversationView } from "./conversation.js";
 import { ConversationStore } from "./conversations.js";
+import { startWorker } from "./messages/installable.js";
 import { avatar, element, pageData, showNote } from "./text.js";
 
 /**
@@ -248,4 +249,7 @@ function pageStorage() {
   }
 }
 
-new MessagesPage(pageData());
+/** @type {Page & { workerUrl: string }} */
+const page = pageData();
+new MessagesPage(page);
+startWorker(page.workerUrl);

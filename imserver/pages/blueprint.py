@@ -6,9 +6,10 @@ page. Every answer has a Content-Security-Policy that allows only our own files.
 
 from __future__ import annotations
 
+import gzip
 import mimetypes
 import random
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import cache
 from pathlib import Path
 from time import time
@@ -36,6 +37,7 @@ from imserver.errors import (
     HttpProblem,
     IssuerUnavailable,
 )
+from imserver.pages import installable
 from imserver.pages.address import check, websocket_address
 from imserver.pages.text import (
     HEADERS,
@@ -88,6 +90,7 @@ def less_loaded(leases: Collection[Lease]) -> Lease | None:
     return min(two, key=lambda lease: lease.connections, default=None)
 
 
+_PACKED_TYPES: Final = ("text/javascript", "text/css", "image/svg+xml")
 _MIME_TYPES: Final = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 _STATUS_SECONDS: Final = 3
 _BOARD_TEXTS: Final = ("status_", "cluster_", "unit_", "no_answer")
@@ -124,6 +127,8 @@ NEEDS: Final[dict[str, Need]] = {
     "/home/index": ANYONE,
     "/home/room": ANYONE,
     "/home/messages": ANYONE,
+    "/home/messages.webmanifest": ANYONE,
+    "/home/messages-worker.js": ANYONE,
     "/home/channels": ANYONE,
     "/home/token": VISITOR,
     "/api/v1/docs": ANYONE,
@@ -161,6 +166,8 @@ def create_pages(node: Parts) -> Blueprint:
         ("/home/index", "home", chat.index),
         ("/home/room", "room", chat.room),
         ("/home/messages", "messages", chat.messages),
+        ("/home/messages.webmanifest", "manifest", installable.manifest),
+        ("/home/messages-worker.js", "worker", installable.worker),
         ("/home/channels", "channels", chat.channels),
         ("/api/v1/docs", "reference", lambda: references().page()),
         ("/status", "status", status),
@@ -353,7 +360,11 @@ class _Chat:
             abort(HTTP_NOT_FOUND.status)
         language = language_of_visitor()
         text = _texts(language[1], "messages_", "talk_")
-        return self._render("messages.html", language, text, {"app": _ACCOUNTS_APP}, media="'self'")
+        data = {"app": _ACCOUNTS_APP, "workerUrl": url_for("pages.worker")}
+        modules = [address.partition("/")[::2] for address in installable.modules()]
+        answer = self._render("messages.html", language, text, data, media="'self'", modules=modules)
+        answer.headers["Content-Security-Policy"] += "; manifest-src 'self'; worker-src 'self'"
+        return answer
 
     def channels(self) -> AnyResponse:
         """``GET /home/channels?appID=&channel=``: subscribe and publish to channels of an app.
@@ -482,7 +493,26 @@ def _file(folder: Path, name: str) -> Response:
     # Browsers revalidate each time and mostly get 304, so a page never mixes modules of two releases.
     answer = send_from_directory(folder, name)
     answer.headers["Cache-Control"] = "no-cache"
+    if answer.mimetype in _PACKED_TYPES:
+        answer.headers["Vary"] = "Accept-Encoding"
+        if answer.status_code == 200 and request.accept_encodings["gzip"] and request.method == "GET":
+            answer.direct_passthrough = False
+            etag, _ = answer.get_etag()
+            answer.set_data(_packed(f"{folder}/{name}", etag or "", answer.get_data))
+            answer.headers["Content-Encoding"] = "gzip"
+            answer.set_etag(etag or "", weak=True)  # other bytes, the same content
     return answer
+
+
+_compressed: Final[dict[str, tuple[str, bytes]]] = {}
+"""Path of a file → its last ETag, and its compressed content."""
+
+
+def _packed(path: str, etag: str, content: Callable[[], bytes]) -> bytes:
+    """The compressed content of a file. Each release of a file is compressed once."""
+    if _compressed.get(path, ("",))[0] != etag:
+        _compressed[path] = (etag, gzip.compress(content(), 9, mtime=0))
+    return _compressed[path][1]
 
 
 def _protect(answer: Response) -> Response:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from tests.browser.chromium import Browser, Page
 from tests.browser.conftest import Pair
 from tests.conftest import StartServer
 from tests.integration.receiver import Receiver, rejecting, replacing
+from tests.ports import fixed_ports
 from tests.support import Server, eventually
 
 HOSTILE = "<script>window.pwned=1</script><img src=x onerror=window.pwned=1>{{7*7}}&amp;"
@@ -284,3 +286,37 @@ def test_a_conversation_with_images_opens_at_its_end(pair: Pair, server: Server)
     below += "return log.scrollHeight - log.scrollTop - log.clientHeight"
     eventually(lambda: page.run(below) <= 1, what="the end of the conversation")
     assert page.run("return document.querySelector('#message').clientHeight") >= 24, "one row of text"
+
+
+@pytest.mark.full
+def test_the_page_opens_without_a_server_and_takes_the_next_release(
+    pair: Pair, start_server: StartServer, tmp_path: Path
+) -> None:
+    pair.expects("net::ERR_", "WebSocket connection to", "Failed to load resource")
+    config = {"app": fixed_ports(), "accounts": {"registrations_per_address": 0}}
+    server = start_server(folder=tmp_path / "server", config=config)
+    ann = Account(server, "Ann")
+    page = ann.log_in(open_page(pair[0], server))
+    eventually(lambda: stored_releases(page) == 1, what="the worker has stored the files")
+    eventually(lambda: page.run("return Boolean(navigator.serviceWorker.controller)"), what="it is active")
+    server.stop()
+    page.driver.refresh()
+    eventually(lambda: page.shown("#inbox"), what="the page is open")
+    assert page.state != "online"
+    start_server(folder=server.folder, config=config)
+    page.run("document.querySelector('#banner-button').click()")
+    eventually(lambda: page.state == "online", what="the page is back")
+    page.run("return navigator.serviceWorker.getRegistration().then((each) => each.unregister())")
+
+
+def stored_releases(page: Page) -> int:
+    """How many releases of its files the page's worker has stored completely."""
+    return int(
+        page.driver.execute_async_script(
+            "const done = arguments[0]; (async () => { let count = 0;"
+            " for (const name of await caches.keys()) {"
+            "  const cache = await caches.open(name);"
+            "  if (await cache.match('/home/messages?lang=en', { ignoreVary: true })) count += 1; }"
+            " done(count); })()"
+        )
+    )

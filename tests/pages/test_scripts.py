@@ -27,7 +27,7 @@ def test_the_scripts_of_the_pages_have_no_type_errors(tmp_path: Path) -> None:
         "lib": ["es2023", "dom", "dom.iterable"],
         "types": [],
     }
-    config = {"compilerOptions": options, "include": ["static/*.js"]}
+    config = {"compilerOptions": options, "include": ["static/**/*.js"]}
     (tmp_path / "tsconfig.json").write_text(json.dumps(config), encoding="utf-8")
     (tmp_path / "package.json").write_text('{"type": "module"}', encoding="utf-8")
     run([require("tsc"), "-p", str(tmp_path)])

@@ -9,7 +9,7 @@ from imserver.assets import STATIC, TEMPLATES
 from imserver.pages.text import LANGUAGES, TEXT, choose_language
 
 TEMPLATE_SOURCES = [path.read_text() for path in TEMPLATES.glob("*.html")]
-SCRIPT_SOURCES = [path.read_text() for path in STATIC.glob("*.js")]
+SCRIPT_SOURCES = [path.read_text() for path in STATIC.rglob("*.js")]
 #: methods of an element that is called ``words``
 ELEMENTS = {"append"}
 #: keys that a view names, or that are made from a code, a state, a unit or a kind of message

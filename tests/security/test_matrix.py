@@ -296,6 +296,8 @@ ANYBODY_MAY: Final = frozenset(
         *(
             "/",
             "/home/messages",
+            "/home/messages.webmanifest",
+            "/home/messages-worker.js",
             "/api/v1/docs",
             "/status",
             "/cluster",

@@ -1,0 +1,134 @@
+"""What makes the messages page an application that browsers install: its manifest, and a service worker that
+opens it without a network.
+
+The worker asks the network first. It answers from its store only if the server does not answer, so a browser
+never stays on an old release. The store belongs to one content of the files: if one changes, the address of
+the worker stays and its content changes, and browsers then fetch all files anew.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from flask import Response, url_for
+
+from imserver import assets
+from imserver.pages.text import LANGUAGES, TEXT, language_of_visitor
+
+ENTRY: Final = "static/messages.js"
+"""The module that the page starts with."""
+_STYLES: Final = ("theme.css", "chat.css", "messages.css")
+_IMPORT: Final = re.compile(r"""(?:from|import\(|^import)\s*"(\.{1,2}/[^"]+)\"""", re.MULTILINE)
+_FOLDERS: Final = {"static": assets.STATIC, "sdk": assets.SDK}
+_ICONS: Final = (
+    ("app.svg", "any", "image/svg+xml", "any"),
+    ("app-192.png", "192x192", "image/png", "any"),
+    ("app-512.png", "512x512", "image/png", "any"),
+    ("maskable-512.png", "512x512", "image/png", "maskable"),
+)
+_COLOURS: Final = {"theme_color": "#f6f3ec", "background_color": "#f3efe6"}
+"""Of theme.css and base.html."""
+
+
+def _source(address: str) -> Path:
+    """The file of an address such as ``static/messages/app.js``."""
+    folder, _, name = address.partition("/")
+    return _FOLDERS[folder] / name
+
+
+@cache
+def modules() -> tuple[str, ...]:
+    """All modules of the page, as ``static/…`` and ``sdk/…``: the entry and what it imports, also later."""
+    found: dict[str, None] = {}
+    waiting = [ENTRY]
+    while waiting:
+        address = waiting.pop()
+        if address in found:
+            continue
+        found[address] = None
+        for path in _IMPORT.findall(_source(address).read_text(encoding="utf-8")):
+            parts = address.split("/")[:-1]
+            for part in path.split("/"):
+                if part == "..":
+                    parts.pop()
+                elif part != ".":
+                    parts.append(part)
+            waiting.append("/".join(parts))
+    return tuple(sorted(found))
+
+
+@cache
+def files() -> tuple[str, ...]:
+    """All files that the page needs, as ``static/…`` and ``sdk/…``."""
+    styles = [*_STYLES, *(f"messages/{path.name}" for path in (assets.STATIC / "messages").glob("*.css"))]
+    pictures = ["favicon.svg", *(f"icons/{name}" for name, *_ in _ICONS)]
+    return (*modules(), *(f"static/{name}" for name in sorted((*styles, *pictures))))
+
+
+@cache
+def version() -> str:
+    """Names the content of the files, the templates and the texts of the page."""
+    digest = sha256(msgspec.json.encode(TEXT))
+    for path in (*map(_source, files()), *sorted(assets.TEMPLATES.glob("*.html")), _worker()):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _worker() -> Path:
+    return assets.STATIC / "messages" / "worker.js"
+
+
+def manifest() -> Response:
+    """``GET /home/messages.webmanifest``: name, icons and colours, in the visitor's language."""
+    language, words = language_of_visitor()
+    page = url_for("pages.messages")
+    shown: dict[str, Any] = {
+        "id": page,
+        "name": f"imserver · {words['messages_title']}",
+        "short_name": words["messages_title"],
+        "description": words["start_messages_hint"],
+        "lang": words["html_lang"],
+        "start_url": f"{page}?lang={language}",
+        "scope": page,
+        "display": "standalone",
+        **_COLOURS,
+        "icons": [
+            {
+                "src": url_for("pages.static", name=f"icons/{name}"),
+                "sizes": sizes,
+                "type": kind,
+                "purpose": purpose,
+            }
+            for name, sizes, kind, purpose in _ICONS
+        ],
+    }
+    answer = Response(msgspec.json.encode(shown), mimetype="application/manifest+json")
+    answer.headers["Cache-Control"] = "no-cache"
+    answer.headers["Vary"] = "Accept-Language"
+    return answer
+
+
+def worker() -> Response:
+    """``GET /home/messages-worker.js``: the service worker, with its version and its files."""
+    page = url_for("pages.messages")
+    endpoints = {"static": "pages.static", "sdk": "pages.sdk"}
+    shell = {
+        "version": version(),
+        "page": page,
+        "languages": LANGUAGES,
+        "files": [
+            url_for(endpoints[folder], name=name)
+            for folder, _, name in (address.partition("/") for address in files())
+        ],
+    }
+    code = _worker().read_bytes()
+    answer = Response(
+        b"self.SHELL = " + msgspec.json.encode(shell) + b";\n" + code, mimetype="text/javascript"
+    )
+    answer.headers["Cache-Control"] = "no-cache"
+    return answer

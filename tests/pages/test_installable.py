@@ -1,0 +1,115 @@
+"""The manifest and the service worker of the messages page, and how its files are sent."""
+
+import gzip
+import io
+import json
+import re
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from PIL import Image
+
+from imserver.assets import STATIC
+from imserver.config.settings import Config
+from imserver.pages import installable
+from tests.pages.test_routes import client_of
+from tools import icons
+
+
+@pytest.fixture
+def client() -> FlaskClient:
+    return client_of(Config())
+
+
+def shell_of(client: FlaskClient) -> dict[str, Any]:
+    found = re.match(
+        r"self\.SHELL = (\{.*?\});\n", client.get("/home/messages-worker.js").get_data(as_text=True)
+    )
+    assert found
+    shell: dict[str, Any] = json.loads(found[1])
+    return shell
+
+
+@pytest.mark.parametrize(("language", "name"), [("en", "Messages"), ("zh", "消息")])
+def test_the_manifest_names_the_page_and_icons_that_exist(
+    client: FlaskClient, language: str, name: str
+) -> None:
+    page = client.get(f"/home/messages?lang={language}").text
+    found = re.search(r'<link rel="manifest" href="([^"]+)"', page)
+    assert found
+    answer = client.get(found[1])
+    assert answer.mimetype == "application/manifest+json"
+    manifest = json.loads(answer.data)
+    assert (manifest["short_name"], manifest["start_url"]) == (name, f"/home/messages?lang={language}")
+    assert client.get(manifest["start_url"]).status_code == 200
+    assert {icon["purpose"] for icon in manifest["icons"]} == {"any", "maskable"}
+    for icon in manifest["icons"]:
+        with client.get(icon["src"]) as picture:
+            assert picture.mimetype == icon["type"]
+            if icon["sizes"] != "any":
+                width, height = Image.open(io.BytesIO(picture.data)).size
+                assert f"{width}x{height}" == icon["sizes"]
+
+
+def test_the_worker_lists_every_file_of_the_page(client: FlaskClient) -> None:
+    """So the page opens from its store: the list has what the page names, and what its modules import."""
+    shell = shell_of(client)
+    files = set(shell["files"])
+    for address in files:
+        with client.get(address) as answer:
+            assert answer.status_code == 200, address
+    page = client.get("/home/messages?lang=en").text
+    named = set(re.findall(r'(?:href|src)="(/(?:static|sdk)/[^"]+)"', page)) - {"/static/icons/touch-180.png"}
+    assert named <= files, named - files
+    assert {f"/{module}" for module in installable.modules()} <= files
+    assert [client.get(f"{shell['page']}?lang={language}").status_code for language in shell["languages"]]
+    policy = client.get("/home/messages").headers["Content-Security-Policy"]
+    assert "manifest-src 'self'" in policy
+    assert "worker-src 'self'" in policy
+    assert "unsafe" not in policy
+
+
+def test_the_worker_changes_with_the_files(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = shell_of(client)["version"]
+    assert before == shell_of(client)["version"]
+    installable.version.cache_clear()
+    monkeypatch.setattr(installable, "TEXT", {"en": {}})
+    try:
+        assert shell_of(client)["version"] != before
+    finally:
+        installable.version.cache_clear()
+
+
+def test_the_icons_are_those_that_the_tool_draws() -> None:
+    """Their pixels, because another release of zlib makes other bytes."""
+    drawn = icons.draw(512, maskable=True)
+    shipped = Image.open(STATIC / "icons" / "maskable-512.png").convert("RGBA")
+    assert shipped.size == drawn.size
+    for point in ((256, 256), (10, 10), (150, 240)):
+        assert _close(shipped.getpixel(point), drawn.getpixel(point)), point
+
+
+def _close(one: Any, other: Any) -> bool:
+    return max(abs(a - b) for a, b in zip(one, other, strict=True)) < 24
+
+
+def test_files_are_compressed_for_browsers_that_accept_it(client: FlaskClient) -> None:
+    with client.get("/static/chat.js") as plain:
+        text = plain.data
+        assert "Content-Encoding" not in plain.headers
+        assert plain.headers["Vary"] == "Accept-Encoding"
+    with client.get("/static/chat.js", headers={"Accept-Encoding": "gzip, br"}) as packed:
+        assert packed.headers["Content-Encoding"] == "gzip"
+        assert packed.headers["Vary"] == "Accept-Encoding"
+        assert gzip.decompress(packed.data) == text
+        assert int(packed.headers["Content-Length"]) == len(packed.data) < len(text)
+        etag = packed.headers["ETag"]
+    again = {"Accept-Encoding": "gzip", "If-None-Match": etag}
+    with client.get("/static/chat.js", headers=again) as unchanged:
+        assert (unchanged.status_code, unchanged.data) == (304, b"")
+    with client.get("/static/icons/app-192.png", headers={"Accept-Encoding": "gzip"}) as picture:
+        assert "Content-Encoding" not in picture.headers
+    part = {"Accept-Encoding": "gzip", "Range": "bytes=0-9"}
+    with client.get("/static/chat.js", headers=part) as first:
+        assert (first.status_code, first.data) == (206, text[:10])
