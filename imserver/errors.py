@@ -294,7 +294,7 @@ HTTP_TOKEN_INVALID: Final = _problem(401, "token_invalid", "The session token is
 HTTP_SIGNATURE_INVALID: Final = _problem(
     401, "signature_invalid", "The signature of the request is missing, wrong or expired."
 )
-HTTP_WRONG_LOGIN: Final = _problem(401, "wrong_login", "The phone number or the password is wrong.")
+HTTP_WRONG_LOGIN: Final = _problem(401, "wrong_login", "The login or the password is wrong.")
 HTTP_FORBIDDEN: Final = _problem(
     403, "forbidden", "The key or token does not permit this request in this app."
 )
@@ -333,7 +333,9 @@ HTTP_METHOD_NOT_ALLOWED: Final = _problem(
     405, "method_not_allowed", "This path does not support this method."
 )
 HTTP_TIMEOUT: Final = _problem(408, "timeout", "The request took too long to arrive.", temporary=True)
-HTTP_PHONE_TAKEN: Final = _problem(409, "phone_taken", "An account with this phone number already exists.")
+HTTP_LOGIN_TAKEN: Final = _problem(
+    409, "login_taken", "An account with this phone number, e-mail address or user name already exists."
+)
 HTTP_TOO_MANY_FRIENDS: Final = _problem(
     409, "too_many_friends", "One of the two would have more friends than accounts.friends."
 )

@@ -61,6 +61,7 @@ from imserver.services.messages.receipts import Receipts, Signals
 from imserver.services.messages.retention import Retention
 from imserver.services.nodes import NodeQueries, Overview, StateQuery, ToFollowers, ToLog
 from imserver.services.people.accounts import Accounts
+from imserver.services.people.cards import Cards, LastSeen
 from imserver.services.people.friends import Friends
 from imserver.services.people.groups import GroupCommands, Groups
 from imserver.services.push.idempotency import Dedupe, MessageIds, RequestIds
@@ -483,6 +484,9 @@ class Parts:
             ),
             self.webhooks.feeds,
         )
+        attempt = None if self.cluster is None else self.cluster.registry.attempt
+        self.cards = Cards(self.config, self.accounts, accounts, store, self.presence, attempt)
+        self.last_seen = LastSeen(accounts, self.tenants)
 
     def _make_streams(self) -> Streams:
         events = Events(
@@ -555,6 +559,7 @@ class Parts:
         self.channels.ended(connection)
         self.table.ended(connection)
         self.logins.ended(connection, code)
+        self.last_seen.ended(connection)
         self.sessions.ended(connection, code)
         self.client_service.ended(connection)
         self.protobuf_service.ended(connection)

@@ -17,10 +17,11 @@ from imserver.auth.account_tokens import GOCHAT
 from imserver.auth.principal import ACCOUNT, ANYONE
 from imserver.errors import HttpProblem
 from imserver.services.people import friends
-from imserver.services.people.accounts import BadField, Closed, NoAccounts, WrongLogin, account_id
+from imserver.services.people.accounts import Closed, NoAccounts, WrongLogin, account_id
 from imserver.services.people.attempts import TooManyFailures
 from imserver.services.people.friends import FriendResult, Oneself, TooManyFriends, UnknownFriend
 from imserver.services.people.groups import BadGroup, TooManyMembers, UnknownGroup
+from imserver.services.people.identifiers import BadField
 from imserver.services.people.passwords import Overloaded
 from imserver.storage.contract import Taken
 from imserver.transport.exchange import HttpRequest, HttpResponse

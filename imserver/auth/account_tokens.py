@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from imserver.auth.tenants import Tenants
 from imserver.auth.tokens import MAX_EXPIRES_AT, MAX_TOKEN_CHARACTERS, BadToken, bytes_of
-from imserver.config.settings import PUBLIC_SIGN_KEY, Config
+from imserver.config.settings import PUBLIC_SIGN_KEY, AppAccountSettings, Config
 from imserver.lifecycle import derive_key
 from imserver.storage.accounts import AccountStore
 from imserver.storage.contract import MAX_ID, Account
@@ -133,6 +133,11 @@ class AccountTokens:
         if tenant is None:
             return app == GOCHAT and self._is_demo()
         return tenant.wants_accounts(tenant.name)
+
+    def rules_of(self, app: str) -> AppAccountSettings:
+        """What an app demands of its accounts."""
+        tenant = self._tenants.get(self._tenants.resolve(app))
+        return AppAccountSettings() if tenant is None else tenant.accounts
 
     def make(self, id: int, version: int, expires_at: int, device: int) -> str:
         """Make a token for a login of an account. ``expires_at``: Unix seconds."""

@@ -244,6 +244,14 @@ class PusherSettings(Struct, frozen=True):
     subscription_count: bool = False
 
 
+class AppAccountSettings(Struct, frozen=True):
+    """An app's ``accounts``: the kinds of identifiers of which an account has at least one, and whether
+    accounts find each other by them."""
+
+    identifiers: tuple[Literal["phone", "email", "name"], ...] = ("phone", "email", "name")
+    find: bool = True
+
+
 MAX_USER_BYTES: Final = 255
 """Longest user id of any app, in bytes of UTF-8."""
 
@@ -263,6 +271,7 @@ class TenantSettings(Struct, frozen=True):
     api_allow_from: tuple[Text, ...] = ()
     jwt: tuple[JwtSettings, ...] = ()
     account_tokens: Literal["", "required", "ignored"] = ""
+    accounts: AppAccountSettings = AppAccountSettings()
     webhook: WebhookSettings = WebhookSettings()
     back_ends: BackEndSettings = BackEndSettings()
     pusher: PusherSettings = PusherSettings()
@@ -364,9 +373,12 @@ class AccountSettings(Struct, frozen=True):
     failure_seconds: Duration = 900.0
     registrations_per_address: Count = 100
     logins_per_address: Count = 1000
+    finds_per_account: Amount = 100
+    finds_per_address: Count = 1000
     rate_seconds: Duration = 3600.0
     devices: Amount = 100
     friends: Amount = 5000
+    invitations: Amount = 100
     group_members: Annotated[int, Meta(ge=1, le=100_000)] = 10000
 
 

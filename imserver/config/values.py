@@ -292,6 +292,8 @@ def check_tenant(tenant: TenantSettings, places: Places, app: str = "") -> None:
     kids = [row.kid for row in tenant.jwt if not row.issuer]
     if len(set(kids)) != len(kids):
         raise ConfigError(f"{places.of(app + 'jwt')}: two entries need two different kid")
+    if not tenant.accounts.identifiers:
+        raise ConfigError(f"{places.of(app + 'accounts')}: expected at least one of phone, email and name")
     _check_channels(tenant, places, app)
     webhook, back_ends = tenant.webhook, tenant.back_ends
     urls = {f"webhook.{key}": url for key, url in webhook.urls.items()}

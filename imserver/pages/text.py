@@ -192,7 +192,7 @@ _TABLE: Final[dict[str, tuple[str, str]]] = {
     "messages_custom": ("[其他消息]", "[Other message]"),
     "messages_group": ("群 {number}", "Group {number}"),
     "messages_fault_wrong_login": ("手机号或密码不对", "Wrong phone number or password"),
-    "messages_fault_phone_taken": ("这个手机号已经注册", "An account with this phone number already exists"),
+    "messages_fault_login_taken": ("已经有人用这个账号注册", "Somebody has registered with this already"),
     "messages_fault_invalid_request": ("请检查填写的内容", "Please check your input"),
     "messages_fault_too_many_requests": ("尝试太频繁，请稍后再试", "Too many attempts. Try again later"),
     "messages_fault_unknown_account": ("没有这个号码", "No user has this number"),

@@ -5,15 +5,16 @@ Without a database, nothing is read and nothing is created.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from secrets import token_hex
 from time import time
 from typing import Any, Final
 
 from msgspec import json
 from msgspec.structs import replace
 
-from imserver.storage.contract import Account, Contact, Device, Imported, ListName, Taken
+from imserver.storage.contract import Account, Contact, Device, Identifier, Imported, ListName, Taken
 from imserver.storage.events import NewEvent, add_events
 from imserver.storage.statements import PooledStatements, Row, marks_of, text_of
 from imserver.storage.store import Store
@@ -22,8 +23,16 @@ States = tuple[str, str]
 """The states of two accounts towards each other: ``asked``, ``friend``, ``blocked`` or ``""``."""
 Relating = Callable[[States], tuple[States, str]]
 
-_STORED: Final = "app, phone, nickname, avatar, password, version, created"
-_ACCOUNTS: Final = "SELECT id, app, phone, nickname, avatar, version, created, password FROM account"
+_NO_PHONE: Final = "\x01"
+"""First character of ``phone`` in the row of an account without a phone number. The column is unique and not
+NULL; a random text follows."""
+_STORED: Final = "app, phone, nickname, avatar, password, version, created, email, name"
+_ACCOUNTS: Final = (
+    "SELECT id, app, phone, nickname, avatar, version, created, password, email, name, findable, "
+    "show_presence, last_seen FROM account"
+)
+_ACCOUNT_IDENTIFIERS: Final = ("phone", "email", "name")
+_CHANGEABLE: Final = ("nickname", "avatar", "findable", "show_presence", *_ACCOUNT_IDENTIFIERS)
 _DEVICES: Final = "SELECT id, name, since, expires_at FROM account_device WHERE account = %s"
 _PAIR: Final = "WHERE account = %s AND other = %s"
 _LISTED: Final = {
@@ -53,18 +62,29 @@ class AccountStore:
         made = replace(new, created=int(time()))
 
         def work(sql: PooledStatements) -> Account:
-            with _taken(made.phone):
-                id = sql.insert(f"INSERT INTO account ({_STORED}) VALUES {marks_of(7)}", _row(made, password))
+            with _taken():
+                id = sql.insert(f"INSERT INTO account ({_STORED}) VALUES {marks_of(9)}", _row(made, password))
             added = replace(made, id=id)
             _report(sql, report, "registered", added)
             return added
 
         return self._store.write(work)
 
-    def by_phone(self, app: str, phone: str) -> tuple[Account, str] | None:
-        """The account with this phone number, and its password hash."""
-        statement = f"{_ACCOUNTS} WHERE app = %s AND phone = %s"
-        return self._store.read_or(None, lambda sql: _found(sql.query(statement, (app, phone))))
+    def by_login(self, app: str, *logins: tuple[Identifier, str]) -> tuple[Account, str] | None:
+        """The account with the first of these identifiers that exists, and its password hash.
+
+        All are looked up, so the time does not reveal which exists.
+        """
+
+        def work(sql: PooledStatements) -> tuple[Account, str] | None:
+            rows = [
+                row
+                for kind, text in logins
+                for row in sql.query(f"{_ACCOUNTS} WHERE app = %s AND {kind} = %s", (app, text))
+            ]
+            return _found(rows)
+
+        return self._store.read_or(None, work)
 
     def by_id(self, app: str, id: int) -> tuple[Account, str] | None:
         """The account with this id, and its password hash."""
@@ -86,15 +106,24 @@ class AccountStore:
         rows: list[Row] = self._store.read_or([], lambda sql: sql.query(statement, (app, after, limit)))
         return list(map(_account, rows))
 
-    def change(self, app: str, id: int, fields: dict[str, Any], report: bool = False) -> Account | None:
-        """Change the given ones of ``nickname`` and ``avatar``; None if the account does not exist."""
+    def change(self, app: str, id: int, fields: Mapping[Any, Any], report: bool = False) -> Account | None:
+        """Change the given fields of an account; None if the account does not exist.
+
+        An identifier ``""`` is removed. Raises Taken if another account has one of the identifiers.
+        """
 
         def work(sql: PooledStatements) -> Account | None:
-            for name in ("nickname", "avatar"):
+            for name in _CHANGEABLE:
                 if name in fields:
-                    sql.execute(
-                        f"UPDATE account SET {name} = %s WHERE id = %s AND app = %s", (fields[name], id, app)
-                    )
+                    value = fields[name]
+                    if name in _ACCOUNT_IDENTIFIERS:
+                        value = _identifier(name, value)
+                    elif isinstance(value, bool):
+                        value = int(value)
+                    with _taken():
+                        sql.execute(
+                            f"UPDATE account SET {name} = %s WHERE id = %s AND app = %s", (value, id, app)
+                        )
             found = _by_id(sql, app, id)
             if found is not None:
                 _report(sql, report, "changed", found[0])
@@ -148,6 +177,13 @@ class AccountStore:
 
         return self._store.write_or(False, work)
 
+    def saw(self, rows: Sequence[tuple[str, int, int]]) -> None:
+        """Store when accounts were last seen: (app, id, Unix seconds)."""
+        # In the order of the ids, so that two nodes never deadlock.
+        values = [(seen, id, app, seen) for app, id, seen in sorted(rows, key=lambda row: row[1])]
+        statement = "UPDATE account SET last_seen = %s WHERE id = %s AND app = %s AND last_seen < %s"
+        self._store.write_or(None, lambda sql: sql.execute_many(statement, values))
+
     # --- devices --------------------------------------------------------------------------------------------
 
     def by_device(self, app: str | None, id: int, device: int) -> tuple[Account, Device] | None:
@@ -200,12 +236,13 @@ class AccountStore:
     # --- import ---------------------------------------------------------------------------------------------
 
     def there(self, app: str, some: Sequence[Imported]) -> list[Account]:
-        """The accounts that have the id, or in the app the phone number, of one of ``some``."""
+        """The accounts that have the id, or in the app an identifier, of one of ``some``."""
 
         def work(sql: PooledStatements) -> list[Account]:
             rows = sql.query_in(f"{_ACCOUNTS} WHERE id IN {{}}", (), [each.account.id for each in some])
-            same_phone = f"{_ACCOUNTS} WHERE app = %s AND phone IN {{}}"
-            rows += sql.query_in(same_phone, (app,), [each.account.phone for each in some])
+            for kind in _ACCOUNT_IDENTIFIERS:
+                given = [text for each in some if (text := getattr(each.account, kind))]
+                rows += sql.query_in(f"{_ACCOUNTS} WHERE app = %s AND {kind} IN {{}}", (app,), given)
             return list({row[0]: _account(row) for row in rows}.values())
 
         return self._store.read_or([], work)
@@ -213,12 +250,12 @@ class AccountStore:
     def put(self, some: Sequence[Imported]) -> None:
         """Store accounts with given ids. New accounts get ids above them.
 
-        Raises Taken if an id or a phone number exists.
+        Raises Taken if an id or an identifier exists.
         """
 
         def work(sql: PooledStatements) -> None:
-            statement = f"INSERT INTO account (id, {_STORED}) VALUES {marks_of(8)}"
-            with _taken(some[0].account.phone):
+            statement = f"INSERT INTO account (id, {_STORED}) VALUES {marks_of(10)}"
+            with _taken():
                 sql.execute_many(
                     statement, [(each.account.id, *_row(each.account, each.password)) for each in some]
                 )
@@ -272,6 +309,20 @@ class AccountStore:
         )
         return [row[0] for row in rows]
 
+    def relations(self, one: int, others: Sequence[int]) -> dict[int, States]:
+        """Other account → the states of the two towards each other, as in :data:`Relating`."""
+        ids = list(dict.fromkeys(others))
+
+        def work(sql: PooledStatements) -> dict[int, States]:
+            mine = "SELECT other, state FROM relation WHERE account = %s AND other IN {}"
+            theirs = "SELECT account, state FROM relation WHERE other = %s AND account IN {}"
+            to = {row[0]: row[1] for row in sql.query_in(mine, (one,), ids)}
+            back = {row[0]: row[1] for row in sql.query_in(theirs, (one,), ids)}
+            return {id: (to.get(id, ""), back.get(id, "")) for id in ids}
+
+        nothing: dict[int, States] = {}
+        return self._store.read_or(nothing, work)
+
     def contacts(self, name: ListName, one: int, after: int, limit: int) -> tuple[int, list[Contact]]:
         """The length of a list of an account, and a page of it with ids after ``after``."""
         listed, whose = _LISTED[name], "r.account" if name == "incoming" else "r.other"
@@ -289,8 +340,27 @@ class AccountStore:
 
 
 def _account(row: Row) -> Account:
-    id, app, phone, nickname, avatar, version, created = row[:7]
-    return Account(id, text_of(app), text_of(phone), nickname, avatar, version, created)
+    id, app, phone, nickname, avatar, version, created, _, email, name, findable, shown, seen = row
+    phone = text_of(phone)
+    return Account(
+        id,
+        text_of(app),
+        "" if phone.startswith(_NO_PHONE) else phone,
+        nickname,
+        avatar,
+        version,
+        created,
+        "" if email is None else text_of(email),
+        "" if name is None else text_of(name),
+        bool(findable),
+        bool(shown),
+        seen,
+    )
+
+
+def _identifier(kind: str, text: str) -> str | None:
+    """An identifier as it is stored; ``""``: none."""
+    return text or (_NO_PHONE + token_hex(8) if kind == "phone" else None)
 
 
 def _found(rows: Sequence[Row]) -> tuple[Account, str] | None:
@@ -325,18 +395,20 @@ def _report_by_id(sql: PooledStatements, change: str, app: str | None, id: int) 
 
 def _row(new: Account, password: str) -> Row:
     """The values of :data:`_STORED`."""
-    return new.app, new.phone, new.nickname, new.avatar, password, new.version, new.created
+    identifiers = [_identifier(kind, getattr(new, kind)) for kind in _ACCOUNT_IDENTIFIERS]
+    shown = new.nickname, new.avatar, password, new.version, new.created
+    return new.app, identifiers[0], *shown, identifiers[1], identifiers[2]
 
 
 @contextmanager
-def _taken(phone: str) -> Iterator[None]:
+def _taken() -> Iterator[None]:
     """Raise Taken instead of an IntegrityError."""
     from sqlalchemy.exc import IntegrityError
 
     try:
         yield
     except IntegrityError:
-        raise Taken(phone) from None
+        raise Taken("identifier") from None
 
 
 def _device_of(row: Row) -> Device:

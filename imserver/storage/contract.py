@@ -59,6 +59,8 @@ class Changes(Struct, frozen=True):
 
 
 PHONE_CHARACTERS: Final = 20
+EMAIL_BYTES: Final = 254
+NAME_CHARACTERS: Final = 32
 NICKNAME_CHARACTERS: Final = 64
 AVATAR_CHARACTERS: Final = 1000
 MAX_ID: Final = 2**63 - 1
@@ -68,12 +70,19 @@ ListName = Literal["friends", "incoming", "outgoing", "blocked"]
 "Friends, incoming requests, outgoing requests, or blocked users."
 
 
+Identifier = Literal["phone", "email", "name"]
+"""A kind of identifier of an account: phone number, e-mail address or user name."""
+
+
 class Taken(ImserverError):
-    """An account with this phone number exists."""
+    """An account with this phone number, e-mail address or user name exists."""
 
 
 class Account(Struct, frozen=True):
-    """An account of an app. Its user id is the account id in decimal."""
+    """An account of an app. Its user id is the account id in decimal.
+
+    ``phone``, ``email``, ``name``: its identifiers; ``""``: it has none of this kind.
+    """
 
     id: int
     app: str
@@ -84,6 +93,14 @@ class Account(Struct, frozen=True):
     """Increases when the account ends all its sessions. Tokens of an earlier version are invalid."""
     created: int = 0
     """Unix seconds."""
+    email: str = ""
+    name: str = ""
+    findable: bool = True
+    """Whether others find it by its identifiers."""
+    show_presence: bool = True
+    """Whether others see when it is online, and was."""
+    last_seen: int = 0
+    """When its last connection ended, in Unix seconds; 0: unknown."""
 
     @property
     def user(self) -> str:
@@ -100,6 +117,25 @@ class Device(Struct, frozen=True):
     """Unix seconds."""
     expires_at: int
     """Unix seconds; end of its token."""
+
+
+class Invitation(Struct, frozen=True):
+    """An invitation link: whoever knows the code may join a group, or become a friend of the maker."""
+
+    code: str
+    """Random. It is the only proof needed."""
+    app: str
+    user: str
+    """The maker; ``""``: a back end."""
+    group: int
+    """0: to become a friend of the maker."""
+    created: int
+    """Unix seconds."""
+    expires_at: int = 0
+    """Unix seconds; 0: never."""
+    uses: int = 0
+    max_uses: int = 0
+    """0: no limit."""
 
 
 class Imported(Struct, frozen=True):

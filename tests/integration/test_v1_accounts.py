@@ -89,6 +89,10 @@ def test_a_registered_user_can_read_and_change_their_account(ann: Person) -> Non
         "nickname": "Ann",
         "avatar": "https://example.org/a.png",
         "phone": ann.phone,
+        "email": "",
+        "name": "",
+        "findable": True,
+        "show_presence": True,
     }
     assert ann.good("accounts/set", {"nickname": "Anne"})["avatar"] == "https://example.org/a.png"
 
@@ -101,15 +105,35 @@ def test_phones_are_not_shown_to_others(ann: Person, bob: Person) -> None:
 
 def test_a_phone_is_taken_once(ann: Person) -> None:
     body = {"phone": ann.phone, "password": PASSWORD}
-    assert refused(ann.server.http, "accounts/register", body)[:2] == (409, "phone_taken")
+    assert refused(ann.server.http, "accounts/register", body)[:2] == (409, "login_taken")
 
 
 def test_the_error_of_a_login_does_not_name_the_wrong_part(ann: Person) -> None:
     for phone, password in ((ann.phone, "wrong horse"), (fresh_phone(), PASSWORD)):
         body = {"phone": phone, "password": password}
         status, code, message = refused(ann.server.http, "accounts/login", body)
-        assert (status, code, message) == (401, "wrong_login", "The phone number or the password is wrong.")
+        assert (status, code, message) == (401, "wrong_login", "The login or the password is wrong.")
     assert good(ann.server.http, "accounts/login", {"phone": ann.phone, "password": PASSWORD})["token"]
+
+
+def test_friends_see_when_a_user_was_last_connected(launch: Launch, http_server: str) -> None:
+    server = launch(http_server, apps={"77": {"account_tokens": "required"}})
+    body = {"password": PASSWORD, "app": "77"}
+    ann, bob = (good(server.http, "accounts/register", {**body, "login": name}) for name in ("ann", "bob"))
+    user = ann["account"]["user"]
+    for friend, one, word in ((user, bob, "request"), (bob["account"]["user"], ann, "accept")):
+        good(server.http, f"friends/{word}", {"app": "77", "friend": friend}, key=one["token"])
+
+    def card() -> tuple[str, int]:
+        answer = good(server.http, "accounts/cards", {"app": "77", "users": [user]}, key=bob["token"])
+        (shown,) = answer["cards"]
+        return shown["presence"], shown["last_seen"]
+
+    assert card() == ("offline", 0)
+    with cmd_client(server.ws) as one:
+        one.login(user, 77, serviceToken=ann["token"])
+        assert card() == ("online", 0)
+    eventually(lambda: card()[0] == "offline" and abs(card()[1] - time()) < 600)
 
 
 def test_too_many_failures_are_answered_with_the_time_to_wait(launch: Launch, http_server: str) -> None:

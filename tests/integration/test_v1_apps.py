@@ -27,6 +27,7 @@ KEYS = {
 }
 DEFAULTS: dict[str, Any] = {
     "configured": False,
+    "accounts": {"identifiers": ["phone", "email", "name"], "find": True},
     "login_policy": "multi",
     "same_as": "",
     "open": False,

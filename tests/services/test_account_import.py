@@ -17,10 +17,16 @@ class Shelf:
         self.accounts = list(some)
 
     def there(self, app: str, some: list[Imported]) -> list[Account]:
-        ids, phones = {row.account.id for row in some}, {row.account.phone for row in some}
+        ids = {row.account.id for row in some}
+        named = {text for row in some for text in self.identifiers(row.account)}
         return [
-            each for each in self.accounts if each.id in ids or (each.app == app and each.phone in phones)
+            each
+            for each in self.accounts
+            if each.id in ids or (each.app == app and named & self.identifiers(each))
         ]
+
+    def identifiers(self, account: Account) -> set[str]:
+        return {account.phone, account.email, account.name} - {""}
 
     def put(self, some: list[Imported]) -> None:
         self.accounts += [row.account for row in some]
@@ -55,7 +61,9 @@ def test_a_file_that_is_no_table_is_refused(text: str) -> None:
         ({"id": 2**63}, "id: "),
         ({"id": True}, "id: "),
         ({"id": None}, "id: "),
-        ({"phone": ""}, "phone: "),
+        ({"phone": ""}, "phone, email or name: "),
+        ({"email": "ann"}, "email: "),
+        ({"name": "9ann"}, "name: "),
         ({"phone": "1" * 21}, "phone: "),
         ({"phone": 138}, "phone: expected a text"),
         ({"nickname": "a\nb"}, "nickname: "),
@@ -85,6 +93,26 @@ def test_two_rows_with_one_id_or_one_phone_are_no_two_accounts() -> None:
     ]
     with pytest.raises(BadImport, match=r"row 2: .*\nrow 3: "):
         accounts_of(rows, "gochat")
+
+
+def test_an_account_may_have_any_identifier_and_none_is_repeated() -> None:
+    rows = [
+        {"id": 1, "email": "Ann@Example.com", "password": HASH},
+        {"id": 2, "name": "Bob", "password": HASH},
+        {"id": 3, "phone": "3", "email": "c@example.com", "name": "cid", "password": HASH},
+    ]
+    some = accounts_of(rows, "gochat")
+    assert [(one.account.phone, one.account.email, one.account.name) for one in some] == [
+        ("", "ann@example.com", ""),
+        ("", "", "bob"),
+        ("3", "c@example.com", "cid"),
+    ]
+    with pytest.raises(BadImport, match="row 4: "):
+        accounts_of([*rows, {"id": 4, "name": "BOB", "password": HASH}], "gochat")
+    shelf = Shelf(some[1].account)
+    assert store(shelf, "gochat", some, lambda _: None) == 2  # type: ignore[arg-type]
+    with pytest.raises(BadImport, match="account 4: "):
+        store(shelf, "gochat", accounts_of([{**rows[2], "id": 4}], "gochat"), print)  # type: ignore[arg-type]
 
 
 def test_existing_accounts_are_skipped_and_progress_is_reported() -> None:

@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from msgspec.structs import replace
 
 from imserver.config.settings import StorageSettings
 from imserver.storage.accounts import AccountStore, States
@@ -27,7 +28,7 @@ def befriend(_before: States) -> tuple[States, str]:
 def test_where_nothing_is_stored_nobody_is_looked_for_and_nothing_is_made(open_store: OpenStore) -> None:
     store = open_store()
     accounts = kept(store)
-    assert accounts.by_phone("gochat", "1") is None
+    assert accounts.by_login("gochat", ("phone", "1")) is None
     assert accounts.by_ids("gochat", [1]) == []
     assert accounts.contacts("friends", 1, 0, 10) == (0, [])
     assert accounts.relate("gochat", 1, 2, 10, befriend) == "unknown"
@@ -38,9 +39,9 @@ def test_an_account_is_found_by_phone_and_by_id_in_its_app_only(url: str, open_s
     accounts = kept(open_store(url))
     one = new(accounts, "13800000001")
     assert one.id > 0
-    assert accounts.by_phone("gochat", "13800000001") == (one, "a hash")
+    assert accounts.by_login("gochat", ("phone", "13800000001")) == (one, "a hash")
     assert accounts.by_id("gochat", one.id) == (one, "a hash")
-    assert accounts.by_phone("other", "13800000001") is None
+    assert accounts.by_login("other", ("phone", "13800000001")) is None
     assert accounts.by_id("other", one.id) is None
 
 
@@ -202,7 +203,7 @@ def test_accounts_from_elsewhere_keep_their_ids_and_new_ones_come_behind(
     first = new(accounts, "1")
     some = [Imported(Account(500 + n, "gochat", f"5{n}", created=9), "f" * 32) for n in range(3)]
     accounts.put(some)
-    assert accounts.by_phone("gochat", "51") == (some[1].account, "f" * 32)
+    assert accounts.by_login("gochat", ("phone", "51")) == (some[1].account, "f" * 32)
     assert new(accounts, "2").id > 502
     same = [Imported(Account(first.id, "gochat", "9"), ""), Imported(Account(99, "gochat", "52"), "")]
     assert {account.id for account in accounts.there("gochat", same)} == {first.id, 502}
@@ -216,3 +217,48 @@ def test_an_account_that_is_there_is_not_imported_again(url: str, open_store: Op
         with pytest.raises(Taken):
             accounts.put([Imported(Account(one.id + 9, "gochat", "8"), "h"), Imported(account, "h")])
     assert accounts.page("gochat", 0, 10) == [one]
+
+
+def test_identifiers_are_unique_in_their_app_and_several_accounts_have_none(
+    url: str, open_store: OpenStore
+) -> None:
+    accounts = kept(open_store(url))
+    ann = accounts.add(Account(0, "gochat", "", email="ann@example.com"), "h")
+    bob = accounts.add(Account(0, "gochat", "", name="bob"), "h")
+    assert (ann.phone, bob.phone) == ("", "")
+    assert accounts.page("gochat", 0, 10) == [ann, bob]
+    assert accounts.by_login("gochat", ("phone", "x"), ("email", "ann@example.com")) == (ann, "h")
+    assert accounts.by_login("shop", ("email", "ann@example.com"), ("name", "bob")) is None
+    for same in (Account(0, "gochat", "", name="bob"), Account(0, "gochat", "1", email="ann@example.com")):
+        with pytest.raises(Taken):
+            accounts.add(same, "h")
+    assert accounts.add(Account(0, "shop", "", name="bob"), "h").id > bob.id
+    with pytest.raises(Taken):
+        accounts.change("gochat", bob.id, {"email": "ann@example.com", "nickname": "B"})
+    changed = accounts.change("gochat", bob.id, {"name": "", "phone": "138", "findable": False})
+    assert changed == replace(bob, name="", phone="138", findable=False)
+    assert accounts.by_id("gochat", bob.id) == (changed, "h")
+    given = [Imported(Account(99, "gochat", "", email="ann@example.com"), "h")]
+    assert accounts.there("gochat", given) == [ann]
+
+
+def test_the_latest_last_sight_counts(url: str, open_store: OpenStore) -> None:
+    accounts = kept(open_store(url))
+    ann, bob = new(accounts, "1"), new(accounts, "2", "shop")
+    accounts.saw([("gochat", ann.id, 20), ("shop", bob.id, 5), ("shop", ann.id, 90), ("gochat", 9999, 1)])
+    accounts.saw([("gochat", ann.id, 10)])
+    assert [one.last_seen for one in accounts.by_ids("gochat", [ann.id])] == [20]
+    assert [one.last_seen for one in accounts.by_ids("shop", [bob.id])] == [5]
+
+
+def test_relations_to_many_are_read_at_once(url: str, open_store: OpenStore) -> None:
+    accounts = kept(open_store(url))
+    ann, bob, cid, dan = (new(accounts, phone) for phone in "1234")
+    accounts.relate("gochat", ann.id, bob.id, 10, befriend)
+    accounts.relate("gochat", cid.id, ann.id, 10, lambda _: (("asked", ""), ""))
+    asked = [bob.id, cid.id, dan.id, bob.id]
+    assert accounts.relations(ann.id, asked) == {
+        bob.id: ("friend", "friend"),
+        cid.id: ("", "asked"),
+        dan.id: ("", ""),
+    }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
@@ -11,13 +11,12 @@ from imserver.api.call import Api, Call
 from imserver.api.reply import ApiProblem
 from imserver.api.v1 import field
 from imserver.api.v1.field import Acting, about
-from imserver.api.v1.operation import Resource, refuse
+from imserver.api.v1.operation import Resource, one_of, refuse
 from imserver.auth.account_tokens import GOCHAT, AccountSession
 from imserver.auth.authority import bearer
 from imserver.auth.principal import ADMIN_OR_ACCOUNT, ANYONE, ANYONE_OR_ADMIN
 from imserver.errors import MediaUnavailable
 from imserver.services.people.accounts import (
-    BadField,
     Closed,
     NoAccounts,
     UnknownAccount,
@@ -26,13 +25,39 @@ from imserver.services.people.accounts import (
     check_device,
 )
 from imserver.services.people.attempts import TooManyFailures
+from imserver.services.people.cards import CARDS, Card, NoFinding, Relation
+from imserver.services.people.identifiers import LOGIN_CHARACTERS, NAME_PATTERN, BadField, split
 from imserver.services.people.passwords import Overloaded
-from imserver.storage.contract import Account, Taken
+from imserver.storage.contract import EMAIL_BYTES, Account, Identifier, Taken
 
 _SHOWN = r"^[^\x00-\x1f\x7f-\x9f]*$"
 
 Phone = Annotated[
     str, about("The phone number: any 1 to 20 characters.", min_length=1, max_length=20, pattern=_SHOWN)
+]
+Email = Annotated[
+    str,
+    about(
+        "The e-mail address. It is not verified.",
+        max_length=EMAIL_BYTES,
+        pattern=r"^[^\s\x00-\x1f\x7f-\x9f@]{1,64}@[^\s\x00-\x1f\x7f-\x9f@]+$",
+    ),
+]
+UserName = Annotated[
+    str,
+    about(
+        "The user name: a letter and 2 to 31 letters, digits, `_`, `.` or `-`. The case does not matter.",
+        pattern=f"^{NAME_PATTERN}$",
+    ),
+]
+Login = Annotated[
+    str,
+    about(
+        "A phone number, an e-mail address or a user name.",
+        min_length=1,
+        max_length=LOGIN_CHARACTERS,
+        pattern=_SHOWN,
+    ),
 ]
 Password = Annotated[str, about("The password.", min_length=1, max_length=250)]
 NewPassword = Annotated[str, about("The password, at least 8 characters.", min_length=8, max_length=250)]
@@ -41,14 +66,19 @@ Avatar = Annotated[str, about("The address of the picture of the account.", max_
 UserId = Annotated[str, about("The id of the account, which is the id of the user.")]
 
 
+Findable = Annotated[bool, about("Whether other users find the account by its identifiers.")]
+ShowPresence = Annotated[bool, about("Whether other users see when the user is online, and was.")]
 DeviceName = Annotated[str, about("The name of the device.", max_length=64, pattern=_SHOWN)]
 DeviceId = Annotated[str, about("A login of the account.", pattern="^[1-9][0-9]{0,15}$")]
 
 
-class Registration(Struct, forbid_unknown_fields=True):
-    """A new account."""
+class Registration(Struct, forbid_unknown_fields=True, kw_only=True):
+    """A new account, with at least one identifier."""
 
-    phone: Phone
+    login: Login | UnsetType = UNSET
+    phone: Phone | UnsetType = UNSET
+    email: Email | UnsetType = UNSET
+    name: UserName | UnsetType = UNSET
     password: NewPassword
     app: field.AccountApp = GOCHAT
     nickname: Nickname = ""
@@ -56,10 +86,11 @@ class Registration(Struct, forbid_unknown_fields=True):
     device: DeviceName = ""
 
 
-class AccountLogin(Struct, forbid_unknown_fields=True):
-    """A phone number and its password."""
+class AccountLogin(Struct, forbid_unknown_fields=True, kw_only=True):
+    """An identifier of an account and its password. `phone` is another name of `login`."""
 
-    phone: Phone
+    login: Login | UnsetType = UNSET
+    phone: Login | UnsetType = UNSET
     password: Password
     app: field.AccountApp = GOCHAT
     device: DeviceName = ""
@@ -70,6 +101,17 @@ class AccountSet(Acting):
 
     nickname: Nickname | UnsetType = UNSET
     avatar: Avatar | UnsetType = UNSET
+    findable: Findable | UnsetType = UNSET
+    show_presence: ShowPresence | UnsetType = UNSET
+
+
+class IdentifiersSet(Acting):
+    """Changes to the identifiers. An empty text removes one. Fields that you leave out do not change."""
+
+    phone: Annotated[str, about("The phone number.", max_length=20, pattern=_SHOWN)] | UnsetType = UNSET
+    email: Annotated[str, about("The e-mail address.", max_length=EMAIL_BYTES)] | UnsetType = UNSET
+    name: Annotated[str, about("The user name.", max_length=32)] | UnsetType = UNSET
+    password: Annotated[str, about("The current password. A back end may leave it out.", max_length=250)] = ""
 
 
 class PasswordSet(Acting, kw_only=True):
@@ -87,14 +129,34 @@ class AccountQuery(Acting):
     of: Annotated[str, about("The account to show; empty: the acting user.", max_length=255)] = ""
 
 
-class AccountShown(Struct):
+class AccountShown(Struct, kw_only=True):
     """The profile of an account."""
 
     user: UserId
     nickname: Nickname
     avatar: Avatar
     phone: Annotated[str, about("The phone number. Other users see an empty text.")]
+    email: Annotated[str, about("The e-mail address. Other users see an empty text.")]
+    name: Annotated[str, about("The user name. Other users see it while the account is findable.")]
     created: Annotated[int, about("When it was created, in Unix seconds.")]
+    findable: Findable | UnsetType = UNSET
+    show_presence: ShowPresence | UnsetType = UNSET
+
+
+class RulesQuery(Struct, forbid_unknown_fields=True):
+    """Which app."""
+
+    app: field.AccountApp = GOCHAT
+
+
+class RulesAnswer(Struct):
+    """What an app demands of its accounts."""
+
+    registration: Annotated[bool, about("Whether anybody may register.")]
+    identifiers: Annotated[
+        list[Identifier], about("Kinds of identifiers; an account has at least one of them.")
+    ]
+    find: Annotated[bool, about("Whether accounts find each other by their identifiers.")]
 
 
 class SessionAnswer(Struct):
@@ -136,7 +198,62 @@ class AccountDone(Struct):
     user: UserId
 
 
-_ACCOUNT: Final = AccountShown("1", "Ann", "", "13800000001", 1795155801)
+class FindRequest(Acting, kw_only=True):
+    """Whom to look for."""
+
+    text: Annotated[Login, about("A complete phone number, e-mail address or user name.")]
+
+
+class CardsRequest(Acting, kw_only=True):
+    """Whose cards."""
+
+    users: Annotated[list[UserId], about("Ids of accounts.", max_length=CARDS)]
+
+
+class CardShown(Struct):
+    """An account as the acting user sees it."""
+
+    user: UserId
+    nickname: Nickname
+    avatar: Avatar
+    name: Annotated[str, about("The user name; empty: none, or the account is not findable.")]
+    relation: Annotated[
+        Relation,
+        about(
+            "To the acting user. `incoming`: the account has asked to be a friend. `outgoing`: the acting "
+            "user has asked. `blocked`: the acting user has blocked the account."
+        ),
+    ]
+    presence: Annotated[Literal["online", "offline", ""], about("Empty: not shown to the acting user.")]
+    last_seen: Annotated[
+        int,
+        about("When the last connection ended, in Unix seconds; 0: unknown, online, or not shown."),
+    ]
+
+
+class CardsAnswer(Struct):
+    """The cards of the accounts that exist, ordered by id."""
+
+    cards: list[CardShown]
+
+
+_PRESENCE: Final[dict[bool | None, Literal["online", "offline", ""]]] = {
+    True: "online",
+    False: "offline",
+    None: "",
+}
+_CARD: Final = CardShown("2", "Bob", "", "bob", "friend", "offline", 1795155801)
+_ACCOUNT: Final = AccountShown(
+    user="1",
+    nickname="Ann",
+    avatar="",
+    phone="13800000001",
+    email="",
+    name="ann",
+    created=1795155801,
+    findable=True,
+    show_presence=True,
+)
 _SESSION: Final = SessionAnswer("eyJ…", 1797747801, _ACCOUNT)
 _ACTING: Final = {"app": "gochat", "user": "1"}
 _DONE: Final = AccountDone("1")
@@ -153,8 +270,9 @@ routes = Resource(
     examples=(_ACCOUNT, _SESSION, _DONE),
     refusals={
         BadField: refuse(errors.HTTP_INVALID_REQUEST, "{}"),
-        Taken: refuse(errors.HTTP_PHONE_TAKEN),
+        Taken: refuse(errors.HTTP_LOGIN_TAKEN),
         NoAccounts: refuse(errors.HTTP_NOT_ALLOWED, "The app has no accounts"),
+        NoFinding: refuse(errors.HTTP_NOT_ALLOWED, "Accounts of this app do not find each other"),
         Closed: refuse(errors.HTTP_REGISTRATION_CLOSED),
         WrongLogin: refuse(errors.HTTP_WRONG_LOGIN),
         UnknownAccount: refuse(errors.HTTP_UNKNOWN_ACCOUNT),
@@ -174,24 +292,33 @@ routes = Resource(
         errors.HTTP_TOO_MANY_REQUESTS,
         errors.HTTP_NOT_ALLOWED,
         errors.HTTP_REGISTRATION_CLOSED,
-        errors.HTTP_PHONE_TAKEN,
+        errors.HTTP_LOGIN_TAKEN,
     ),
-    example={"phone": "13800000001", "password": "correct horse", "nickname": "Ann"},
+    rules={"anyOf": [{"required": [name]} for name in ("login", "phone", "email", "name")]},
+    example={"phone": "13800000001", "name": "ann", "password": "correct horse", "nickname": "Ann"},
 )
 def register(api: Api, call: Call, asked: Registration) -> SessionAnswer:
     """Register an account and log in.
 
     Anybody may register while `accounts.registration` is on. A back end with an admin key always may. The
-    app must use accounts (`account_tokens`).
+    app must use accounts (`account_tokens`); its setting `accounts` says which identifiers. The answer
+    `login_taken` does not say which of them belongs to another account.
     """
     accounts = api.services.accounts
     check_device(asked.device)
+    given = _given(asked)
+    if asked.login is not UNSET:
+        kind, text = split(asked.login)
+        if given.setdefault(kind, text) != text:
+            raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"`login`: `{kind}` names another one")
     account = accounts.register(
         call.app,
-        asked.phone,
+        given.get("phone", ""),
         asked.password,
         asked.nickname,
         asked.avatar,
+        email=given.get("email", ""),
+        name=given.get("name", ""),
         invited=call.principal.kind != "nobody",
         address=call.request.host,
     )
@@ -203,20 +330,24 @@ def register(api: Api, call: Call, asked: Registration) -> SessionAnswer:
     "/accounts/login",
     ANYONE,
     problems=(errors.HTTP_TOO_MANY_REQUESTS, errors.HTTP_WRONG_LOGIN, errors.HTTP_NOT_ALLOWED),
-    example={"phone": "13800000001", "password": "correct horse"},
+    rules=one_of("login", "phone"),
+    example={"login": "13800000001", "password": "correct horse"},
 )
 def login(api: Api, call: Call, asked: AccountLogin) -> SessionAnswer:
     """Log in with the password and get a token.
 
-    The answer does not say which of the two was wrong. After too many failures further logins must wait.
-    A device that sends an earlier token of the account as `Authorization: Bearer`, even an expired one,
-    cannot be locked out by strangers.
+    `login` is any identifier of the account. The answer does not say which of the two was wrong. After too
+    many failures, whichever identifier they name, further logins must wait. A device that sends an earlier
+    token of the account as `Authorization: Bearer`, even an expired one, cannot be locked out by strangers.
     """
     accounts = api.services.accounts
     check_device(asked.device)
+    text = asked.phone if asked.login is UNSET else asked.login
+    if text is UNSET or UNSET not in (asked.phone, asked.login):
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "expected either `login` or `phone`")
     account = accounts.login(
         call.app,
-        asked.phone,
+        text,
         asked.password,
         call.request.host,
         bearer(call.request.headers.get("authorization", "")),
@@ -225,11 +356,28 @@ def login(api: Api, call: Call, asked: AccountLogin) -> SessionAnswer:
     return _session(session)
 
 
+@routes.get(
+    "/accounts/rules",
+    ANYONE,
+    example={},
+    answer_example=RulesAnswer(True, ["phone", "email", "name"], True),
+    problems=(errors.HTTP_NOT_ALLOWED,),
+)
+def rules(api: Api, call: Call, asked: RulesQuery) -> RulesAnswer:
+    """Show what an app demands of its accounts.
+
+    For the form with which users register.
+    """
+    accounts = api.services.accounts
+    of_app = accounts.rules_of(call.app)
+    return RulesAnswer(accounts.registration_is_open, list(of_app.identifiers), of_app.find)
+
+
 @routes.get("/accounts/show", ADMIN_OR_ACCOUNT, problems=_UNKNOWN, example={"of": "1"}, user="optional")
 def show(api: Api, call: Call, asked: AccountQuery) -> AccountShown:
     """Show the profile of an account.
 
-    The phone number is shown only to the account itself and to back ends.
+    Phone number, e-mail address and settings are shown only to the account itself and to back ends.
     """
     if not (asked.of or call.user):
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`user` or `of`: name the account")
@@ -242,9 +390,32 @@ def show(api: Api, call: Call, asked: AccountQuery) -> AccountShown:
 @routes.post("/accounts/set", ADMIN_OR_ACCOUNT, problems=_UNKNOWN, example={"user": "1", "nickname": "Ann"})
 def change(api: Api, call: Call, asked: AccountSet) -> AccountShown:
     """Change the profile of an account."""
-    nickname = None if asked.nickname is UNSET else asked.nickname
-    avatar = None if asked.avatar is UNSET else asked.avatar
-    return _shown(api.services.accounts.change(call.app, call.user, nickname, avatar), True)
+    names = ("nickname", "avatar", "findable", "show_presence")
+    given = {name: value for name in names if (value := getattr(asked, name)) is not UNSET}
+    return _shown(api.services.accounts.change(call.app, call.user, given), True)
+
+
+@routes.post(
+    "/accounts/identifiers",
+    ADMIN_OR_ACCOUNT,
+    problems=(
+        *_UNKNOWN,
+        errors.HTTP_WRONG_LOGIN,
+        errors.HTTP_LOGIN_TAKEN,
+        errors.HTTP_TOO_MANY_REQUESTS,
+    ),
+    example={"user": "1", "email": "ann@example.com", "password": "correct horse"},
+    answer_example=_ACCOUNT,
+)
+def set_identifiers(api: Api, call: Call, asked: IdentifiersSet) -> AccountShown:
+    """Change the identifiers of an account.
+
+    One has to remain. A user's requests count as registrations and logins of their address.
+    """
+    password = None if call.is_back_end else asked.password
+    accounts = api.services.accounts
+    changed = accounts.change_identifiers(call.app, call.user, _given(asked), password, call.request.host)
+    return _shown(changed, True)
 
 
 @routes.post(
@@ -286,13 +457,70 @@ def delete(api: Api, call: Call, _asked: Acting) -> AccountDone:
     return AccountDone(call.user)
 
 
+def _given(asked: Registration | IdentifiersSet) -> dict[Identifier, str]:
+    """The identifiers that a request names."""
+    kinds: tuple[Identifier, ...] = ("phone", "email", "name")
+    return {kind: value for kind in kinds if (value := getattr(asked, kind)) is not UNSET}
+
+
 def _shown(account: Account, whole: bool) -> AccountShown:
-    phone = account.phone if whole else ""
-    return AccountShown(account.user, account.nickname, account.avatar, phone, account.created)
+    return AccountShown(
+        user=account.user,
+        nickname=account.nickname,
+        avatar=account.avatar,
+        phone=account.phone if whole else "",
+        email=account.email if whole else "",
+        name=account.name if whole or account.findable else "",
+        created=account.created,
+        findable=account.findable if whole else UNSET,
+        show_presence=account.show_presence if whole else UNSET,
+    )
 
 
 def _session(session: AccountSession) -> SessionAnswer:
     return SessionAnswer(session.token, session.expires_at, _shown(session.account, True))
+
+
+@routes.post(
+    "/accounts/find",
+    ADMIN_OR_ACCOUNT,
+    problems=(*_UNKNOWN, errors.HTTP_TOO_MANY_REQUESTS),
+    example={"user": "1", "text": "bob"},
+    answer_example=_CARD,
+    user="optional",
+)
+def find(api: Api, call: Call, asked: FindRequest) -> CardShown:
+    """Find an account by its phone number, e-mail address or user name.
+
+    Only complete identifiers match. An account that is not findable, or has blocked the acting user, is
+    reported as unknown. An app may switch this off (`accounts.find`). Requests count by account and by
+    address.
+    """
+    return _card(api.services.cards.find(call.app, call.user, asked.text, call.request.host), call.user)
+
+
+@routes.post(
+    "/accounts/cards",
+    ADMIN_OR_ACCOUNT,
+    example={"user": "1", "users": ["2"]},
+    answer_example=CardsAnswer([_CARD]),
+    user="optional",
+)
+def cards(api: Api, call: Call, asked: CardsRequest) -> CardsAnswer:
+    """Show up to 100 accounts with their presence.
+
+    A user sees the presence of friends and of members of common conversations. Who sets `show_presence` to
+    false, or has blocked the user, shows none. A back end that names no `user` sees all.
+    """
+    found = api.services.cards.show(call.app, call.user, asked.users)
+    return CardsAnswer([_card(each, call.user) for each in found])
+
+
+def _card(card: Card, by: str) -> CardShown:
+    account = card.account
+    name = account.name if account.findable or by in ("", account.user) else ""
+    shown = account.user, account.nickname, account.avatar, name
+    return CardShown(*shown, card.relation, _PRESENCE[card.online], card.last_seen)
 
 
 @routes.get(

@@ -19,6 +19,7 @@ from imserver.auth.tenants import BadTenant, TooManyTenants, UnknownTenant
 from imserver.config.settings import MAX_USER_BYTES, DialectName, TokenAlgorithm, WebhookEvent
 from imserver.errors import MediaUnavailable
 from imserver.services import app_deletion
+from imserver.storage.contract import Identifier
 
 if TYPE_CHECKING:
     from imserver.auth.tenants import Tenant
@@ -102,6 +103,16 @@ class BackEndAddresses(Struct, forbid_unknown_fields=True, omit_defaults=True):
     seconds: Annotated[
         Annotated[float, Meta(ge=0.1, le=30)] | UnsetType, about("Time for an answer, in seconds.")
     ] = UNSET
+
+
+class AccountRules(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """What the app demands of its accounts."""
+
+    identifiers: Annotated[
+        Annotated[list[Identifier], Meta(min_length=1)] | UnsetType,
+        about("Kinds of identifiers; an account has at least one of them."),
+    ] = UNSET
+    find: Annotated[bool | UnsetType, about("Whether accounts find each other by their identifiers.")] = UNSET
 
 
 class PusherNames(Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -207,6 +218,7 @@ class AppSettingsGiven(Struct, forbid_unknown_fields=True, omit_defaults=True):
         Literal["required", "ignored"] | UnsetType,
         about("Whether a login needs the token of an account of the app, or one of `jwt`."),
     ] = UNSET
+    accounts: AccountRules | UnsetType = UNSET
     webhook: Webhook | UnsetType = UNSET
     back_ends: BackEndAddresses | UnsetType = UNSET
     pusher: PusherNames | UnsetType = UNSET
@@ -305,6 +317,13 @@ class TokenKeyShown(Struct, omit_defaults=True):
     audience: str = ""
 
 
+class AccountRulesShown(Struct):
+    """What the app demands of its accounts."""
+
+    identifiers: list[Identifier]
+    find: bool
+
+
 class WebhookShown(Struct):
     """The webhook of an app, without the secret."""
 
@@ -365,6 +384,7 @@ class AppShown(Struct):
         Literal["required", "ignored"],
         about("Whether a login needs the token of an account of the app, or one of `jwt`."),
     ]
+    accounts: AccountRulesShown
     webhook: WebhookShown
     back_ends: BackEndsShown
     pusher: PusherShown
@@ -399,6 +419,7 @@ _SHOWN: Final = {
     "api_allow_from": [],
     "jwt": [],
     "account_tokens": "ignored",
+    "accounts": {"identifiers": ["phone", "email", "name"], "find": True},
     "webhook": {
         "url": "",
         "events": [],
@@ -572,6 +593,7 @@ def _shown(tenant: Tenant) -> AppShown:
         list(tenant.api_allow_from),
         [TokenKeyShown(key.algorithm, key.kid, key.issuer, key.audience) for key in tenant.jwt],
         "required" if tenant.wants_accounts(tenant.name) else "ignored",
+        AccountRulesShown(list(tenant.accounts.identifiers), tenant.accounts.find),
         WebhookShown(
             webhook.url,
             list(webhook.events),

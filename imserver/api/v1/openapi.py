@@ -24,7 +24,7 @@ TAGS: Final = {
     "presence": "Online users, their sessions, and since when.",
     "channels": "Names that connections subscribe to. Publications may have a history.",
     "sessions": "End sessions, ban users.",
-    "accounts": "Users who register with a phone number and a password. Use the account's own "
+    "accounts": "Users who register with an identifier and a password. Use the account's own "
     "token, or an API key with the scope `admin`.",
     "friends": "Friends, friend requests, blocks.",
     "groups": "Stored member lists with stored messages.",

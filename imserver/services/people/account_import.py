@@ -15,9 +15,10 @@ from typing import Any, Final
 import msgspec
 
 from imserver.errors import ImserverError
-from imserver.services.people.accounts import BadField, check_phone, check_shown
+from imserver.services.people.accounts import check_shown
+from imserver.services.people.identifiers import BadField, checked
 from imserver.storage.accounts import AccountStore
-from imserver.storage.contract import MAX_ID, Account, Imported, Taken
+from imserver.storage.contract import MAX_ID, Account, Identifier, Imported, Taken
 
 AT_ONCE: Final = 500
 """Accounts that are read or stored in one transaction."""
@@ -27,7 +28,8 @@ MOST_ERRORS: Final = 20
 _hash: Final = re.compile(r"[0-9a-fA-F]{32}|\$argon2id\$[!-~]{1,240}", re.ASCII)
 _NAMES: Final = {"phone_number": "phone", "create_time": "created"}
 """GoChat's column names → names of this server."""
-_FIELDS: Final = frozenset({"id", "phone", "nickname", "avatar", "password", "created"})
+_IDENTIFIERS: Final[tuple[Identifier, ...]] = ("phone", "email", "name")
+_FIELDS: Final = frozenset({"id", *_IDENTIFIERS, "nickname", "avatar", "password", "created"})
 _PASSED_OVER: Final = frozenset({"update_time"})
 
 
@@ -61,9 +63,10 @@ def accounts_of(rows: Sequence[Mapping[str, Any]], app: str) -> list[Imported]:
     for number, row in enumerate(rows, 1):
         try:
             one = _account(row, app)
-            if one.account.id in seen or one.account.phone in seen:
-                raise BadField("the id or the phone number is that of a row before")
-            seen |= {one.account.id, one.account.phone}
+            own = {one.account.id, *_identifiers(one.account)}
+            if own & seen:
+                raise BadField("the id or an identifier is that of a row before")
+            seen |= own
             found.append(one)
         except BadField as bad:
             errors.append(f"row {number}: {bad}")
@@ -74,21 +77,26 @@ def accounts_of(rows: Sequence[Mapping[str, Any]], app: str) -> list[Imported]:
 def store(accounts: AccountStore, app: str, some: Sequence[Imported], done: Callable[[int], object]) -> int:
     """Store accounts. Return the number of new ones. ``done`` is called with the number stored so far.
 
-    Raises BadImport, and stores nothing, if an id or a phone number belongs to another account. If that is
+    Raises BadImport, and stores nothing, if an id or an identifier belongs to another account. If that is
     found during the import, the rest is not stored.
     """
     new: list[Imported] = []
     errors: list[str] = []
     for chunk in _chunks(some):
         there = {account.id: account for account in accounts.there(app, chunk)}
-        phones = {account.phone: account for account in there.values() if account.app == app}
+        known = {
+            identifier: account
+            for account in there.values()
+            if account.app == app
+            for identifier in _identifiers(account)
+        }
         for one in chunk:
-            mine = one.account
-            same, by_phone = there.get(mine.id), phones.get(mine.phone)
-            if same is None and by_phone is None:
+            mine, same = one.account, there.get(one.account.id)
+            owners = {known.get(identifier) for identifier in _identifiers(mine)}
+            if same is None and owners == {None}:
                 new.append(one)
-            elif same is not by_phone:
-                errors.append(f"account {mine.id}: the id or the phone number is that of another account")
+            elif owners - {None} != {same}:
+                errors.append(f"account {mine.id}: the id or an identifier is that of another account")
     _require_none(errors)
     count = 0
     for chunk in _chunks(new):
@@ -102,6 +110,10 @@ def store(accounts: AccountStore, app: str, some: Sequence[Imported], done: Call
         count += len(chunk)
         done(count)
     return count
+
+
+def _identifiers(account: Account) -> list[tuple[Identifier, str]]:
+    return [(kind, text) for kind in _IDENTIFIERS if (text := getattr(account, kind))]
 
 
 def _chunks(some: Sequence[Imported]) -> Iterator[Sequence[Imported]]:
@@ -123,11 +135,14 @@ def _account(row: Mapping[str, Any], app: str) -> Imported:
     password = _text(fields, "password")
     if _hash.fullmatch(password) is None:
         raise BadField("password: expected a hash, of GoChat (32 hexadecimal digits) or argon2id")
-    phone, nickname, avatar = (_text(fields, name) for name in ("phone", "nickname", "avatar"))
-    check_phone(phone)
+    given = {kind: _text(fields, kind) for kind in _IDENTIFIERS}
+    if not any(given.values()):
+        raise BadField("phone, email or name: expected at least one")
+    phone, email, name = (checked(kind, text) if text else "" for kind, text in given.items())
+    nickname, avatar = _text(fields, "nickname"), _text(fields, "avatar")
     check_shown(nickname, avatar)
-    created = _time(fields.get("created"))
-    return Imported(Account(_id(fields.get("id")), app, phone, nickname, avatar, 0, created), password)
+    id, created = _id(fields.get("id")), _time(fields.get("created"))
+    return Imported(Account(id, app, phone, nickname, avatar, 0, created, email, name), password)
 
 
 def _text(fields: Mapping[str, Any], name: str) -> str:

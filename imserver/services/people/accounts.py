@@ -1,4 +1,5 @@
-"""Accounts: users who register with a phone number, log in with a password, and get a token.
+"""Accounts: users who register with a phone number, an e-mail address or a user name, log in with a
+password, and get a token.
 
 Errors do not reveal which part of a login was wrong. An unknown account takes as long as a wrong password.
 """
@@ -6,16 +7,16 @@ Errors do not reveal which part of a login was wrong. An unknown account takes a
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Hashable, Sequence
 from secrets import randbits
 from time import time
-from typing import Final
+from typing import Any, Final
 
 from imserver.auth.account_tokens import AccountSession, AccountTokens
-from imserver.config.settings import Config
+from imserver.config.settings import AppAccountSettings, Config
 from imserver.errors import ImserverError, MediaUnavailable, StorageUnavailable
 from imserver.services.people.attempts import AddressRate, Attempts, Shared, TooManyFailures, network_of
+from imserver.services.people.identifiers import LOGIN_CHARACTERS, BadField, candidates, checked, fits
 from imserver.services.people.passwords import MAX_PASSWORD_BYTES, Passwords
 from imserver.services.webhooks.feeds import Feeds
 from imserver.storage.accounts import AccountStore
@@ -23,25 +24,13 @@ from imserver.storage.contract import (
     AVATAR_CHARACTERS,
     MAX_ID,
     NICKNAME_CHARACTERS,
-    PHONE_CHARACTERS,
     Account,
     Device,
+    Identifier,
     Taken,
 )
 
 DEVICE_CHARACTERS: Final = 64
-
-_unshowable: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-"""Control characters and surrogates."""
-
-
-class BadField(ImserverError):
-    """A field cannot be stored. The text names the field and the reason."""
-
-
-def check_phone(phone: str) -> None:
-    """Raise BadField for an invalid phone number."""
-    _check(phone, "phone", 1, PHONE_CHARACTERS)
 
 
 def check_shown(nickname: str, avatar: str) -> None:
@@ -61,9 +50,9 @@ def check_device(device: str) -> None:
     _check(device, "device", 0, DEVICE_CHARACTERS)
 
 
-def may_be_login(phone: str, password: str) -> bool:
-    """Whether phone number and password have valid forms."""
-    return _fits(phone, 1, PHONE_CHARACTERS) and len(password.encode()) <= MAX_PASSWORD_BYTES
+def may_be_login(login: str, password: str) -> bool:
+    """Whether login and password have valid forms."""
+    return fits(login, 1, LOGIN_CHARACTERS) and len(password.encode()) <= MAX_PASSWORD_BYTES
 
 
 def account_id(user: str) -> int:
@@ -74,16 +63,13 @@ def account_id(user: str) -> int:
     return id if id <= MAX_ID else 0
 
 
-def _fits(text: str, least: int, most: int) -> bool:
-    return least <= len(text) <= most and _unshowable.search(text) is None
-
-
 def _check(text: str, name: str, least: int, most: int) -> None:
-    if not _fits(text, least, most):
+    if not fits(text, least, most):
         raise BadField(f"{name}: expected {least} to {most} characters that can be shown")
 
 
 log: Final = logging.getLogger(__name__)
+_IDENTIFIERS: Final[tuple[Identifier, ...]] = ("phone", "email", "name")
 
 SessionCloser = Callable[[str, Sequence[str], str | None], object]
 """Called with (app, users, device)."""
@@ -169,13 +155,16 @@ class Accounts:
         nickname: str = "",
         avatar: str = "",
         *,
+        email: str = "",
+        name: str = "",
         invited: bool = False,
         address: str = "",
     ) -> Account:
-        """Make an account. ``invited``: a back end makes it, which is allowed even if registration is closed.
+        """Make an account. It has at least one of ``phone``, ``email`` and ``name``.
 
-        ``address``: address of the client; the number of registrations per address is limited. Raises
-        NoAccounts, BadField, Closed, Taken, TooManyFailures and Overloaded.
+        ``invited``: a back end makes it, which is allowed even if registration is closed. ``address``: that
+        of the client; the number of registrations per address is limited. Raises NoAccounts, BadField,
+        Closed, Taken, TooManyFailures and Overloaded.
         """
         if not self._tokens.wanted_in(app):
             raise NoAccounts(app)
@@ -183,30 +172,72 @@ class Accounts:
             raise Closed("accounts.registration is off")
         if not invited:
             self._registrations.charge(address)
-        check_phone(phone)
+        given = self._identifiers(app, {"phone": phone, "email": email, "name": name})
+        if not any(given.values()):
+            raise BadField(f"expected one of {', '.join(self.rules_of(app).identifiers)}")
         check_shown(nickname, avatar)
         check_password(password)
-        new = Account(0, app, phone, nickname, avatar)
-        if self._accounts.by_phone(app, phone) is not None:
-            raise Taken(phone)
+        self._require_free(app, given, 0)
+        new = Account(0, app, given["phone"], nickname, avatar, email=given["email"], name=given["name"])
         return self._accounts.add(new, self._passwords.hash(password), self._reports(app))
 
-    def login(self, app: str, phone: str, password: str, address: str, earlier: str = "") -> Account:
-        """The account with this phone number and this password.
+    def rules_of(self, app: str) -> AppAccountSettings:
+        """Which identifiers accounts of an app have, and whether they find each other by them.
 
-        Failures count by account and network, by network, and by account. ``earlier``: an older token of the
-        account, expired or not. Failures of a client with such a token do not count by account, so strangers
-        cannot lock it out. Raises NoAccounts, WrongLogin, TooManyFailures and Overloaded.
+        Raises NoAccounts.
+        """
+        if not self._tokens.wanted_in(app):
+            raise NoAccounts(app)
+        return self._tokens.rules_of(app)
+
+    def _identifiers(self, app: str, given: dict[Identifier, str]) -> dict[Identifier, str]:
+        """Identifiers as they are stored; ``""``: none. Raises BadField."""
+        wanted = self.rules_of(app).identifiers
+        if unwanted := [kind for kind, text in given.items() if text and kind not in wanted]:
+            raise BadField(f"{unwanted[0]}: accounts of this app have none")
+        return {kind: checked(kind, text) if text else "" for kind, text in given.items()}
+
+    def _require_free(self, app: str, given: dict[Identifier, str], own: int) -> None:
+        """Raise Taken if another account than ``own`` could log in with one of these identifiers."""
+        for text in filter(None, given.values()):
+            found = self._accounts.by_login(app, *candidates(text))
+            if found is not None and found[0].id != own:
+                raise Taken("identifier")
+
+    def login(self, app: str, login: str, password: str, address: str, earlier: str = "") -> Account:
+        """The account with this identifier and this password. ``earlier``: an older token of the account,
+        expired or not.
+
+        Raises NoAccounts, WrongLogin, TooManyFailures and Overloaded.
         """
         if not self._tokens.wanted_in(app):
             raise NoAccounts(app)
         self._logins.charge(address)
-        if not may_be_login(phone, password):
+        if not may_be_login(login, password):
             raise WrongLogin
+        names = candidates(login)
+        found = self._accounts.by_login(app, *names)
+        return self._verified(app, found, names[0][1], password, address, earlier)
+
+    def _verified(
+        self,
+        app: str,
+        found: tuple[Account, str] | None,
+        login: str,
+        password: str,
+        address: str,
+        earlier: str = "",
+    ) -> Account:
+        """The account, if it was found with its hash and the password is right.
+
+        Failures count by account (whichever identifier was used) and network, by network, and by account.
+        Failures of a client with an ``earlier`` token do not count by account, so strangers cannot lock it
+        out. ``login`` stands for an account that was not found.
+        """
         network = network_of(address)
-        pair, who = (app, phone, network), (app, phone)
+        who: tuple[str, str | int] = (app, login if found is None else found[0].id)
+        pair = (*who, network)
         counts: list[tuple[Attempts, Hashable]] = [(self._by_address, network), (self._by_pair, pair)]
-        found = self._accounts.by_phone(app, phone)
         if found is None or not self._tokens.was_made_for(found[0].id, earlier):
             counts.append((self._by_account, who))
         # Counted before the check, so that parallel attempts cannot exceed the limit.
@@ -258,12 +289,37 @@ class Accounts:
 
     # --- changing -------------------------------------------------------------------------------------------
 
-    def change(self, app: str, user: str, nickname: str | None, avatar: str | None) -> Account:
-        """Change nickname and avatar; None: unchanged. Raises BadField and UnknownAccount."""
-        given = {"nickname": nickname, "avatar": avatar}
-        fields = {name: value for name, value in given.items() if value is not None}
-        check_shown(nickname or "", avatar or "")
+    def change(self, app: str, user: str, fields: dict[str, Any]) -> Account:
+        """Change the given ones of ``nickname``, ``avatar``, ``findable`` and ``show_presence``.
+
+        Raises BadField and UnknownAccount.
+        """
+        check_shown(fields.get("nickname", ""), fields.get("avatar", ""))
         changed = self._accounts.change(app, account_id(user), fields, self._reports(app))
+        if changed is None:
+            raise UnknownAccount(user)
+        return changed
+
+    def change_identifiers(
+        self, app: str, user: str, given: dict[Identifier, str], password: str | None, address: str
+    ) -> Account:
+        """Change identifiers of an account; ``""`` removes one, and one has to remain. ``password`` None: a
+        back end changes them.
+
+        Counts as a registration from ``address``, because the result says which identifiers are taken.
+        Raises BadField, UnknownAccount, WrongLogin, Taken, TooManyFailures and Overloaded.
+        """
+        known = self._known(app, user)
+        account, fields = known[0], self._identifiers(app, given)
+        before: dict[Identifier, str] = {kind: getattr(account, kind) for kind in _IDENTIFIERS}
+        if not any({**before, **fields}.values()):
+            raise BadField("an account has at least one identifier")
+        if password is not None:
+            self._registrations.charge(address)
+            self._logins.charge(address)
+            self._verified(app, known, "", password, address)
+        self._require_free(app, fields, account.id)
+        changed = self._accounts.change(app, account.id, fields, self._reports(app))
         if changed is None:
             raise UnknownAccount(user)
         return changed
@@ -276,7 +332,8 @@ class Accounts:
         check_password(new)
         account, before = self._known(app, user)
         if old is not None:
-            self.login(app, account.phone, old, address)
+            self._logins.charge(address)
+            self._verified(app, (account, before), "", old, address)
             if self._passwords.is_weak(before):  # the login has replaced the hash
                 before = self._known(app, user)[1]
         hashed = self._passwords.hash(new)

@@ -70,6 +70,21 @@ class ConversationReader(LogTables):
         where = "s.conversation = %s AND s.member = %s AND s.left_id IS NULL"
         return next(iter(self._members(app, where, (conversation, user))), None)
 
+    def sharing(self, app: str, user: str, others: Sequence[str]) -> set[str]:
+        """Those of ``others`` who are in a conversation with a user, at present."""
+        statement = (
+            "SELECT o.member FROM membership o WHERE o.log = %s AND o.left_id IS NULL AND EXISTS "
+            "(SELECT 1 FROM membership s WHERE s.log = o.log AND s.member = %s "
+            "AND s.conversation = o.conversation AND s.left_id IS NULL) AND o.member IN {}"
+        )
+
+        def work(sql: Statements, head: LogHead) -> set[str]:
+            rows = sql.query_in(statement, (head.number, user), list(dict.fromkeys(others)))
+            return {text_of(row[0]) for row in rows}
+
+        nothing: set[str] = set()
+        return self._read_log(app, work, nothing)
+
     def _members(self, app: str, where: str, values: Sequence[Any], hint: str = "") -> list[Membership]:
         """Memberships of an app. ``hint`` is the index that SQLite uses."""
 

@@ -1,0 +1,197 @@
+"""Cards of people: what one account sees of others, and finding an account by its identifiers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from time import time
+from typing import Final, Literal
+
+import gevent
+from msgspec import Struct
+
+from imserver.auth.tenants import Tenants
+from imserver.clock import until_beat
+from imserver.config.settings import Config
+from imserver.errors import ImserverError, StorageUnavailable
+from imserver.services.people.accounts import Accounts, UnknownAccount, account_id
+from imserver.services.people.attempts import AddressRate, Attempts, Shared
+from imserver.services.people.friends import ASKED, BLOCKED, FRIEND
+from imserver.services.people.identifiers import LOGIN_CHARACTERS, candidates, fits
+from imserver.services.sessions.presence import Presence
+from imserver.storage.accounts import AccountStore, States
+from imserver.storage.contract import Account
+from imserver.storage.store import Store
+from imserver.transport.connection import Connection
+
+log: Final = logging.getLogger(__name__)
+
+Relation = Literal["", "self", "friend", "incoming", "outgoing", "blocked"]
+
+CARDS: Final = 100
+"""The most cards of one request."""
+MOST_SEEN: Final = 100_000
+"""Limit of the collected accounts. Beyond it further ones are not stored."""
+_SEEN_AT_ONCE: Final = 1000
+_STRANGERS: Final[States] = ("", "")
+
+
+class NoFinding(ImserverError):
+    """Accounts of the app do not find each other (``apps.<app>.accounts.find``)."""
+
+
+class Card(Struct, frozen=True):
+    """An account as another one, or a back end, sees it."""
+
+    account: Account
+    relation: Relation
+    """To the one who asks; ``incoming``: it has asked to be a friend."""
+    online: bool | None
+    """None: hidden."""
+
+    @property
+    def last_seen(self) -> int:
+        """Unix seconds; 0: hidden, unknown, or online."""
+        return self.account.last_seen if self.online is False else 0
+
+
+class Cards:
+    """Shows accounts to each other. Every method may switch and raise StorageUnavailable.
+
+    An account sees the presence of friends and of members of common conversations, unless they hide it or
+    have blocked the account. A back end (user ``""``) sees it always.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        accounts: Accounts,
+        rows: AccountStore,
+        store: Store,
+        presence: Presence,
+        attempt: Shared | None = None,
+    ) -> None:
+        settings = config.accounts
+        self._accounts = accounts
+        self._rows = rows
+        self._store = store
+        self._presence = presence
+        self._by_account = Attempts(
+            settings.finds_per_account, settings.rate_seconds, kind="find", shared=attempt
+        )
+        self.addresses = AddressRate(
+            settings.finds_per_address, settings.rate_seconds, "find_network", attempt
+        )
+        """Requests per network that tell whether something exists."""
+
+    def find(self, app: str, by: str, text: str, address: str) -> Card:
+        """The findable account with this identifier. ``by`` ``""``: a back end, which is not limited.
+
+        Raises NoAccounts, NoFinding, UnknownAccount (also if the account has blocked ``by``) and
+        TooManyFailures.
+        """
+        rules = self._accounts.rules_of(app)
+        if by:
+            if not rules.find:
+                raise NoFinding(app)
+            self.addresses.charge(address)
+            self._by_account.take((app, by))
+        found = self._rows.by_login(app, *candidates(text)) if fits(text, 1, LOGIN_CHARACTERS) else None
+        account = None if found is None else found[0]
+        if account is None or (by not in ("", account.user) and not account.findable):
+            raise UnknownAccount(text)
+        mine = account_id(by)
+        if mine and self._rows.relations(mine, [account.id]).get(account.id, _STRANGERS)[1] == BLOCKED:
+            raise UnknownAccount(text)
+        return self._cards(app, by, [account])[0]
+
+    def show(self, app: str, by: str, users: Sequence[str]) -> list[Card]:
+        """The cards of the users who have accounts, in the order of their ids."""
+        return self._cards(app, by, self._accounts.those_of(app, users))
+
+    def _cards(self, app: str, by: str, accounts: Sequence[Account]) -> list[Card]:
+        mine = account_id(by)
+        others = [account for account in accounts if account.id != mine]
+        states = self._rows.relations(mine, [account.id for account in others]) if mine and others else {}
+        visible = self._visible(app, by, others, states)
+        visible.update(account.user for account in accounts if account.id == mine)
+        asked = [account.user for account in accounts if account.user in visible]
+        online = dict(zip(asked, self._presence.are_online(app, asked), strict=True))
+        return [
+            Card(
+                account,
+                "self" if account.id == mine else _relation(states.get(account.id, _STRANGERS)),
+                online.get(account.user),
+            )
+            for account in accounts
+        ]
+
+    def _visible(self, app: str, by: str, others: Sequence[Account], states: dict[int, States]) -> set[str]:
+        """The users whose presence ``by`` may see."""
+        if not by:
+            return {account.user for account in others}
+        shown = [
+            account
+            for account in others
+            if account.show_presence and states.get(account.id, _STRANGERS)[1] != BLOCKED
+        ]
+        friends = {account.user for account in shown if states.get(account.id, _STRANGERS)[0] == FRIEND}
+        rest = [account.user for account in shown if account.user not in friends]
+        messages = self._store.existing_log() if rest else None
+        return friends if messages is None else friends | messages.sharing(app, by, rest)
+
+
+def _relation(states: States) -> Relation:
+    mine, theirs = states
+    if mine == FRIEND:
+        return "friend"
+    if mine == BLOCKED:
+        return "blocked"
+    return "outgoing" if mine == ASKED else "incoming" if theirs == ASKED else ""
+
+
+class LastSeen:
+    """Stores when the last connection of an account has ended, once a second for all of them.
+
+    A node that is killed loses those of the last second.
+    """
+
+    def __init__(self, rows: AccountStore, tenants: Tenants) -> None:
+        self._rows = rows
+        self._get = tenants.get
+        self._seen: dict[tuple[str, int], int] = {}
+        self._running = False
+
+    def ended(self, connection: Connection) -> None:
+        """A connection has ended. Never switches."""
+        app, user = connection.app, connection.user
+        if not (app and user):
+            return
+        tenant, id = self._get(app), account_id(user)
+        if not id or tenant is None or not tenant.wants_accounts(app):
+            return
+        if len(self._seen) < MOST_SEEN:
+            self._seen[app, id] = int(time())
+        if not self._running:
+            self._running = True
+            gevent.spawn(self._run)
+
+    def _run(self) -> None:
+        """Greenlet: store, as long as there is anything to store."""
+        try:
+            while self._seen:
+                gevent.sleep(until_beat())
+                self.flush()
+        finally:
+            self._running = False
+
+    def flush(self) -> None:
+        """Store what was collected. May switch. What cannot be stored is lost."""
+        while self._seen:
+            some = list(self._seen.items())[:_SEEN_AT_ONCE]
+            for key, _ in some:
+                del self._seen[key]
+            try:
+                self._rows.saw([(app, id, seen) for (app, id), seen in some])
+            except StorageUnavailable as error:
+                log.warning("%d times of last sight were not stored: %s", len(some), error)

@@ -1,0 +1,79 @@
+"""Identifiers of accounts: phone number, e-mail address, user name. Each is unique in its app.
+
+A user types any of them into one field: :func:`split` says which it is. E-mail addresses and user names are
+stored in lower case, phone numbers without separators. The originals' clients use any text as a phone number.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from imserver.errors import ImserverError
+from imserver.storage.contract import EMAIL_BYTES, NAME_CHARACTERS, PHONE_CHARACTERS, Identifier
+
+LOGIN_CHARACTERS: Final = EMAIL_BYTES
+"""Longest identifier of any kind."""
+NAME_PATTERN: Final = "[A-Za-z][A-Za-z0-9_.-]{2,31}"
+
+_unshowable: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Control characters and surrogates."""
+_email: Final = re.compile(r"[^\s@]{1,64}@[^\s@]+")
+_name: Final = re.compile(NAME_PATTERN, re.ASCII)
+_phone: Final = re.compile(r"\+?[0-9]{3,19}", re.ASCII)
+_separators: Final = str.maketrans("", "", " -.()")
+
+
+class BadField(ImserverError):
+    """A field cannot be stored. The text names the field and the reason."""
+
+
+def fits(text: str, least: int, most: int) -> bool:
+    """Whether a text has an allowed length and can be shown."""
+    return least <= len(text) <= most and _unshowable.search(text) is None
+
+
+def checked(kind: Identifier, text: str) -> str:
+    """The form in which an identifier is stored. Raises BadField."""
+    if kind == "email":
+        text = text.strip().lower()
+        if not (fits(text, 3, EMAIL_BYTES) and _email.fullmatch(text) and len(text.encode()) <= EMAIL_BYTES):
+            raise BadField(f"email: expected an e-mail address of at most {EMAIL_BYTES} bytes")
+    elif kind == "name":
+        text = text.strip().lower()
+        if not _name.fullmatch(text):
+            raise BadField(
+                f"name: expected a letter and 2 to {NAME_CHARACTERS - 1} letters, digits, `_`, `.` or `-`"
+            )
+    else:
+        if not fits(text, 1, PHONE_CHARACTERS):
+            raise BadField(f"phone: expected 1 to {PHONE_CHARACTERS} characters that can be shown")
+        plain = text.translate(_separators)
+        text = plain if _phone.fullmatch(plain) else text
+    return text
+
+
+def split(login: str) -> tuple[Identifier, str]:
+    """The kind of a new identifier and its stored form. Raises BadField."""
+    text = login.strip()
+    if "@" in text:
+        return "email", checked("email", text)
+    if _name.fullmatch(text):
+        return "name", checked("name", text)
+    text = text.translate(_separators)
+    if _phone.fullmatch(text) is None:
+        raise BadField("login: expected a phone number, an e-mail address or a user name")
+    return "phone", text
+
+
+def candidates(login: str) -> tuple[tuple[Identifier, str], tuple[Identifier, str]]:
+    """What a login can be: (kind, stored form), the likelier first.
+
+    There are always two, so a lookup takes the same time for each login. A phone number can be any text.
+    """
+    text = login.strip()
+    if "@" in text:
+        return ("email", text.lower()), ("phone", login)
+    if _name.fullmatch(text):
+        return ("name", text.lower()), ("phone", login)
+    return ("phone", login), ("phone", text.translate(_separators))

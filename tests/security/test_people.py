@@ -1,0 +1,248 @@
+"""Who finds an account, and who sees when somebody is online: identifiers, cards, privacy."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from imserver.config.settings import AccountSettings, AppAccountSettings
+
+from .node_harness import ADMIN, APPS, RULED, Harness, config
+
+PASSWORD = "correct horse"
+RULES = AppAccountSettings(("email",), find=False)
+FINDS = 5
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
+    """A node with keys. The accounts of 202 have e-mail addresses only and do not find each other."""
+    apps = {**APPS, "202": replace(RULED, api_allow_from=(), accounts=RULES)}
+    accounts = AccountSettings(
+        registration=True, failures=3, finds_per_account=FINDS, registrations_per_address=0
+    )
+    harness = Harness(config(Path(tmp_path_factory.mktemp("people")), apps=apps, accounts=accounts))
+    yield harness
+    harness.close()
+
+
+class One:
+    """An account, and what it asks with its token."""
+
+    def __init__(self, node: Harness, app: str = "201", **given: Any) -> None:
+        self.node = node
+        self.app = app
+        status, made = node.call(
+            "POST", "/api/v1/accounts/register", {"app": app, "password": PASSWORD, **given}
+        )
+        assert status == 201, made
+        self.user: str = made["account"]["user"]
+        self.token: str = made["token"]
+        self.account: dict[str, Any] = made["account"]
+
+    def ask(self, route: str, **document: Any) -> tuple[int, Any]:
+        host = document.pop("host", "192.0.2.1")
+        body = {"app": self.app, **document}
+        return self.node.call("POST", f"/api/v1/{route}", body, self.token, host=host)
+
+    def good(self, route: str, **document: Any) -> Any:
+        status, answer = self.ask(route, **document)
+        assert status in (200, 201), answer
+        return answer
+
+    def code(self, route: str, **document: Any) -> tuple[int, str]:
+        status, answer = self.ask(route, **document)
+        return status, answer.get("code", "")
+
+    def card(self, other: "One") -> dict[str, Any]:
+        (card,) = self.good("accounts/cards", users=[other.user])["cards"]
+        return card
+
+    def befriend(self, other: "One") -> None:
+        self.good("friends/request", friend=other.user)
+        other.good("friends/accept", friend=self.user)
+
+
+def log_in(node: Harness, login: str, password: str = PASSWORD, **more: Any) -> tuple[int, Any]:
+    body = {"app": "201", "login": login, "password": password}
+    return node.call("POST", "/api/v1/accounts/login", body, **more)
+
+
+@pytest.mark.parametrize(
+    ("login", "kind", "stored", "others"),
+    [
+        (
+            "Ann.One@Example.com",
+            "email",
+            "ann.one@example.com",
+            ["ann.one@example.COM", " Ann.One@example.com"],
+        ),
+        ("AnnOne", "name", "annone", ["annone", "ANNONE "]),
+        ("+49 (170) 12-34", "phone", "+491701234", ["+491701234", "+49 170 1234"]),
+    ],
+)
+def test_an_account_logs_in_with_any_spelling_of_its_identifier(
+    node: Harness, login: str, kind: str, stored: str, others: list[str]
+) -> None:
+    one = One(node, login=login)
+    assert {name: one.account[name] for name in ("phone", "email", "name")} == {
+        "phone": "",
+        "email": "",
+        "name": "",
+        kind: stored,
+    }
+    for text in (login, *others):
+        status, session = log_in(node, text)
+        assert (status, session["account"]["user"]) == (200, one.user)
+    for text in (login, *others):
+        body = {"app": "201", "login": text, "password": PASSWORD}
+        assert node.call("POST", "/api/v1/accounts/register", body)[0] == 409
+
+
+def test_identifiers_of_one_account_can_be_changed_with_its_password(node: Harness) -> None:
+    one = One(node, phone="4711", email="cid@example.com", name="cid", login="Cid")
+    other = One(node, phone="someone")
+    assert one.code("accounts/identifiers", name="someone", password=PASSWORD) == (409, "login_taken")
+    assert one.code("accounts/identifiers", email="", password="wrong horse") == (401, "wrong_login")
+    assert one.code("accounts/identifiers", email="", phone="", name="", password=PASSWORD)[0] == 400
+    changed = one.good("accounts/identifiers", email="", phone="", name="CID", password=PASSWORD)
+    assert (changed["phone"], changed["email"], changed["name"]) == ("", "", "cid")
+    assert [log_in(node, text, host="192.0.2.9")[0] for text in ("4711", "cid@example.com", "cid")] == [
+        401,
+        401,
+        200,
+    ]
+    assert (
+        other.good("accounts/identifiers", email="cid@example.com", phone="", password=PASSWORD)["phone"]
+        == ""
+    )
+    route = "/api/v1/accounts/identifiers"
+    status, _ = node.call("POST", route, {"app": "201", "user": one.user, "phone": "4711"}, ADMIN.key)
+    assert status == 200, "a back end needs no password"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"login": "张三"},
+        {"login": "a b"},
+        {"email": "ann"},
+        {"name": "9lives"},
+        {"name": "an"},
+        {"login": "eve", "name": "dan"},
+        {"email": "x@" + "e" * 253},
+    ],
+)
+def test_an_invalid_identifier_is_refused(node: Harness, given: dict[str, str]) -> None:
+    body = {"app": "201", "password": PASSWORD, **given}
+    status, problem = node.call("POST", "/api/v1/accounts/register", body)
+    assert (status, problem["code"]) == (400, "invalid_request")
+
+
+def test_an_app_chooses_the_identifiers_of_its_accounts(node: Harness) -> None:
+    body = {"app": "202", "password": PASSWORD, "login": "fay"}
+    assert node.call("POST", "/api/v1/accounts/register", body)[0] == 400
+    fay, gus = One(node, "202", login="fay@example.com"), One(node, "202", login="gus@example.com")
+    assert fay.code("accounts/find", text="gus@example.com") == (403, "not_allowed")
+    assert fay.code("accounts/identifiers", name="fay", password=PASSWORD)[0] == 400
+    assert gus.card(fay)["name"] == ""
+    asked: dict[str, Any] = {"query": {"app": "202"}}
+    assert node.call("GET", "/api/v1/accounts/rules", **asked) == (
+        200,
+        {"registration": True, "identifiers": ["email"], "find": False},
+    )
+    assert node.call("GET", "/api/v1/accounts/rules", query={"app": "204"})[0] == 403
+
+
+def test_failures_count_together_for_all_identifiers_of_an_account(node: Harness) -> None:
+    One(node, phone="7001", email="hal@example.com", name="hal")
+    answers = [
+        log_in(node, text, "wrong", host="198.51.100.1")[0] for text in ("7001", "hal@example.com", "hal")
+    ]
+    assert answers == [401, 401, 401]
+    assert log_in(node, "HAL@example.com", host="198.51.100.1")[0] == 429
+    assert log_in(node, "hal", host="198.51.100.2")[0] == 200
+
+
+def test_an_account_is_found_by_what_it_allows(node: Harness) -> None:
+    ida, jim = (
+        One(node, phone="8001", email="ida@example.com", name="ida", nickname="Ida"),
+        One(node, name="jim"),
+    )
+    for text in ("8001", "IDA@example.com", "Ida"):
+        found = jim.good("accounts/find", text=text)
+        assert (found["user"], found["nickname"], found["name"]) == (ida.user, "Ida", "ida")
+        assert (found["presence"], found["last_seen"]) == ("", 0), "a stranger"
+    assert jim.code("accounts/find", text="id") == (404, "unknown_account")
+    ida.good("accounts/set", findable=False)
+    assert jim.code("accounts/find", text="ida") == (404, "unknown_account")
+    assert jim.card(ida)["name"] == ""
+    assert ida.good("accounts/find", text="ida")["relation"] == "self"
+    assert jim.code("accounts/find", text="ida") == (429, "too_many_requests"), FINDS
+    body = {"app": "201", "text": "ida"}
+    assert node.call("POST", "/api/v1/accounts/find", body, ADMIN.key)[1]["user"] == ida.user
+
+
+def test_who_has_blocked_somebody_is_not_found_by_them(node: Harness) -> None:
+    kim, lea = One(node, name="kim"), One(node, name="lea")
+    lea.good("friends/block", friend=kim.user)
+    assert kim.code("accounts/find", text="lea") == (404, "unknown_account")
+    assert kim.card(lea)["relation"] == ""
+    assert lea.card(kim)["relation"] == "blocked"
+
+
+def test_cards_tell_how_two_accounts_are_related(node: Harness) -> None:
+    mia, ned = One(node, name="mia"), One(node, name="ned")
+    assert mia.card(mia)["relation"] == "self"
+    mia.good("friends/request", friend=ned.user)
+    assert (mia.card(ned)["relation"], ned.card(mia)["relation"]) == ("outgoing", "incoming")
+    ned.good("friends/accept", friend=mia.user)
+    assert (mia.card(ned)["relation"], ned.card(mia)["relation"]) == ("friend", "friend")
+    cards = mia.good("accounts/cards", users=[ned.user, mia.user, "9999999", "nobody"])["cards"]
+    assert [card["user"] for card in cards] == [mia.user, ned.user]
+    assert mia.code("accounts/cards", users=["1"] * 101)[0] == 400
+
+
+def test_presence_is_shown_to_friends_and_in_common_conversations(
+    node: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = node.node.parts
+    ola, pia, quo = One(node, name="ola"), One(node, name="pia"), One(node, name="quo")
+    online = {ola.user}
+    monkeypatch.setattr(parts.presence, "are_online", lambda _app, users: [user in online for user in users])
+    ola.befriend(pia)
+    assert pia.card(ola)["presence"] == "online"
+    assert quo.card(ola)["presence"] == ""
+    group = ola.good("groups/create", name="tea", members=[quo.user])["group"]
+    assert quo.card(ola)["presence"] == "online"
+
+    online.clear()
+    parts.account_store.saw([("201", int(ola.user), 1795155801)])
+    for one in (pia, quo):
+        card = one.card(ola)
+        assert (card["presence"], card["last_seen"]) == ("offline", 1795155801)
+    ola.good("groups/remove", group=group, members=[quo.user])
+    assert (quo.card(ola)["presence"], quo.card(ola)["last_seen"]) == ("", 0)
+
+    ola.good("accounts/set", show_presence=False)
+    assert (pia.card(ola)["presence"], pia.card(ola)["last_seen"]) == ("", 0)
+    assert ola.card(ola)["presence"] == "offline", "to oneself"
+    body = {"app": "201", "users": [ola.user]}
+    (card,) = node.call("POST", "/api/v1/accounts/cards", body, ADMIN.key)[1]["cards"]
+    assert card["presence"] == "offline", "to a back end"
+    ola.good("accounts/set", show_presence=True)
+    ola.good("friends/block", friend=pia.user)
+    assert pia.card(ola)["presence"] == ""
+
+
+def test_others_do_not_see_contacts_and_settings_of_an_account(node: Harness) -> None:
+    ray = One(node, phone="9001", email="ray@example.com", name="ray")
+    sue = One(node, name="sue")
+    asked = {"query": {"app": "201", "of": ray.user}}
+    status, shown = node.call("GET", "/api/v1/accounts/show", token=sue.token, **asked)
+    assert status == 200
+    assert (shown["phone"], shown["email"], shown["name"]) == ("", "", "ray")
+    assert not {"findable", "show_presence"} & shown.keys()
