@@ -100,7 +100,7 @@ BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,imag
         ("/nothing", "en", "Page not found"),
         ("/nothing?lang=en", "zh-CN", "Page not found"),
         ("/teapot", "en", "The server refused the request (refused)."),
-        ("/closed", "en", "This page needs a session token."),
+        ("/closed", "en", "This page needs a valid session token."),
     ],
 )
 def test_a_browser_is_shown_a_page_in_place_of_what_it_cannot_have(

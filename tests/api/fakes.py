@@ -138,6 +138,9 @@ class FakeNode:
             SimpleNamespace(holder=_no_account),  # type: ignore[arg-type]
             self.allowed,
         )
+        self.accounts = SimpleNamespace(
+            registration_is_open=False, rules_of=lambda _app: SimpleNamespace(identifiers=["name"], find=True)
+        )
         self.pending = SimpleNamespace(reload=lambda *_: None)
         self.streams = SimpleNamespace(paths={})
         self.is_ready = True
