@@ -106,12 +106,13 @@ class Send(Struct, frozen=True, gc=False):
     """Store and deliver a message to the user ``to``, or in a ``conversation``.
 
     A ``kind`` of ``recall`` or ``edit`` refers to another entry and goes to the conversation of that entry.
+    ``forward`` sends the content of the message ``about`` as a new one.
     ``id`` is made by the client. A repeated id is not stored again.
     """
 
     to: str = ""
     conversation: int = 0
-    kind: Literal["message", "recall", "edit"] = "message"
+    kind: Literal["message", "recall", "edit", "forward"] = "message"
     type: str = "text"
     body: bytes = b""
     id: str = ""
@@ -128,12 +129,39 @@ class Sync(Struct, frozen=True, gc=False):
     version: int = -1
 
 
+class React(Struct, frozen=True, gc=False):
+    """React to a message with an emoji, or ``remove`` the reaction."""
+
+    id: int
+    emoji: str
+    remove: bool = False
+
+
+class Pin(Struct, frozen=True, gc=False):
+    """Pin a message in its conversation, or ``remove`` its pin."""
+
+    id: int
+    remove: bool = False
+
+
+class AskPins(Struct, frozen=True, gc=False):
+    """Request the pinned messages of a conversation."""
+
+    conversation: int
+
+
 class History(Struct, frozen=True, gc=False):
-    """Request the messages of a conversation before the id ``before`` (0: the newest)."""
+    """Request the messages of a conversation before the id ``before`` (0: the newest), or (not -1) after the
+    id ``after``.
+
+    ``types``: only messages of these types.
+    """
 
     conversation: int
     before: int
     limit: int
+    after: int = -1
+    types: tuple[str, ...] = ()
 
 
 class Conversations(Struct, frozen=True, gc=False):
@@ -387,6 +415,9 @@ Command = (
     | Typing
     | Search
     | Hide
+    | React
+    | Pin
+    | AskPins
     | Ack
     | CentrifugeLogin
     | RefreshLogin
@@ -515,13 +546,26 @@ class Signal(Event, frozen=True, gc=False, omit_defaults=True):
     ids: tuple[int, ...] = ()
 
 
+class Reaction(Struct, frozen=True):
+    """How often users reacted to a message with an emoji.
+
+    ``users``: some of them, the first ones first; all if there are at most 10. ``mine``: the reader is among
+    all of them.
+    """
+
+    emoji: str
+    count: int
+    users: tuple[str, ...] = ()
+    mine: bool = False
+
+
 class Message(Struct, frozen=True, gc=False):
     """An entry of the log, as it is delivered to users who may read it.
 
     ``id``: position in the log of its app. ``seq``: position in its conversation. ``to``: the receiver
     (``""``: the message is in a group or in ``room``). ``body``: UTF-8 text if ``type`` is ``text``, else any
-    bytes of the sender. ``about``: id of the entry that it recalls, edits or replies to. ``meta``: JSON
-    (``b""``: none).
+    bytes of the sender. ``about``: id of the entry that it recalls, edits, replies to, reacts to or pins.
+    ``meta``: JSON (``b""``: none).
     """
 
     id: int
@@ -537,6 +581,7 @@ class Message(Struct, frozen=True, gc=False):
     about: int = 0
     meta: bytes = b""
     room: str = ""
+    reactions: tuple[Reaction, ...] = ()
 
 
 Held = list[Message | Callable[[], None]] | tuple[Callable[[], None], ...]

@@ -55,6 +55,7 @@ from imserver.services.dialects.protobuf_service import ProtobufService
 from imserver.services.dialects.protobuf_uplink import ProtobufUplink
 from imserver.services.dialects.pusher_service import PusherService
 from imserver.services.files.uploads import Uploads
+from imserver.services.messages.annotations import AnnotationCommands
 from imserver.services.messages.messaging import MessageCommands, MessageSearch, Messaging
 from imserver.services.messages.notifications import Notifications
 from imserver.services.messages.receipts import Receipts, Signals
@@ -161,6 +162,7 @@ class Parts:
                 MessageCommands(
                     self.sessions, self.messaging, self.receipts, self.message_search, self.store
                 ),
+                AnnotationCommands(self.store),
                 self.receipts,
                 self.signals,
                 GroupCommands(self.groups, self.accounts, self.friends),

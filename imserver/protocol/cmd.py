@@ -8,7 +8,7 @@ library, which is ten times slower and accepts the same deviations as the origin
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
 from time import time_ns
 from typing import Any, Final
@@ -22,6 +22,7 @@ from imserver.model import (
     Ack,
     AskHistory,
     AskMarks,
+    AskPins,
     AskPresence,
     AskReceipts,
     BadFrame,
@@ -34,8 +35,11 @@ from imserver.model import (
     History,
     Login,
     Message,
+    Pin,
     Ping,
     Publish,
+    React,
+    Reaction,
     Read,
     Received,
     Reply,
@@ -72,6 +76,9 @@ MAX_PAGE: Final = 200
 """Limit of the entries of a page."""
 _PAGE: Final = 50
 MAX_MENTIONS: Final = 100
+MAX_EMOJI_BYTES: Final = 32
+MAX_TYPES: Final = 20
+"""Limit of the types in a request for messages of some types."""
 MAX_HIDDEN: Final = 1000
 """Limit of the ids that one command hides."""
 
@@ -133,9 +140,17 @@ def _meta(fields: dict[str, Any]) -> bytes:
     ):
         raise Refused(errors.REPLY_BAD_PARAMETER)
     users = [well_formed(user) for user in mentions]
-    if any(len(user.encode()) > MAX_RECEIVER_BYTES for user in users):
+    if any(len(user.encode()) > MAX_RECEIVER_BYTES for user in users) or mentions_objection(users):
         raise Refused(errors.REPLY_BAD_PARAMETER)
     return _encode({"mentions": users})
+
+
+def mentions_objection(users: Sequence[str]) -> str:
+    """The reason why a message cannot mention these users, ``""`` if it can. ``all``: everybody in the
+    conversation."""
+    if not all(users):
+        return "an empty id"
+    return "`all` mentions everybody, so nobody else is named" if "all" in users and len(users) > 1 else ""
 
 
 def _verbatim(data: bytes) -> dict[str, Any]:
@@ -188,10 +203,40 @@ def _send_anything(data: bytes) -> Send:
     to, conversation = short_text(fields, "to", MAX_RECEIVER_BYTES), id_in(fields, "conversation")
     if bool(to) == bool(conversation):
         raise Refused(errors.REPLY_BAD_PARAMETER)
-    kind, body = _body(fields)
     client_id = short_text(fields, "clientmsgid", MAX_CLIENT_MSG_ID_BYTES)
+    if "forward" in fields:
+        if not _CONTENT.isdisjoint(fields):
+            raise Refused(errors.REPLY_BAD_PARAMETER)
+        return Send(to, conversation, "forward", id=client_id, about=needed_id(fields, "forward"))
+    kind, body = _body(fields)
     about = id_in(fields, "replyto")
     return Send(to, conversation, "message", kind, body, client_id, about, _meta(fields))
+
+
+_CONTENT: Final = frozenset({"text", "data", "type", "replyto", "mentions"})
+"""Fields that a forwarded message cannot have: the server copies it."""
+
+
+def _flag(fields: dict[str, Any], key: str) -> bool:
+    value = fields.get(key, False)
+    if not isinstance(value, bool):
+        raise Refused(errors.REPLY_BAD_PARAMETER)
+    return value
+
+
+def _react(data: bytes) -> React:
+    fields = fields_of(data)
+    emoji = short_text(fields, "emoji", MAX_EMOJI_BYTES)
+    return React(needed_id(fields, "id"), emoji, _flag(fields, "remove"))
+
+
+def _pin(data: bytes) -> Pin:
+    fields = fields_of(data)
+    return Pin(needed_id(fields, "id"), _flag(fields, "remove"))
+
+
+def _pins(data: bytes) -> AskPins:
+    return AskPins(needed_id(fields_of(data), "conversation"))
 
 
 def _recall(data: bytes) -> Send:
@@ -216,7 +261,15 @@ def _sync(data: bytes) -> Sync:
 
 def _history(data: bytes) -> History:
     fields = fields_of(data)
-    return History(needed_id(fields, "conversation"), id_in(fields, "before"), limit_in(fields))
+    types = fields.get("types", [])
+    after = id_in(fields, "after") if "after" in fields else -1
+    if not isinstance(types, list) or len(types) > MAX_TYPES or (types and after >= 0):
+        raise Refused(errors.REPLY_BAD_PARAMETER)
+    names = tuple([short_text({"type": each}, "type", MAX_TYPE_BYTES) for each in types])
+    if not all(names):
+        raise Refused(errors.REPLY_BAD_PARAMETER)
+    conversation, before = needed_id(fields, "conversation"), id_in(fields, "before")
+    return History(conversation, before, limit_in(fields), after, names)
 
 
 def _conversations(data: bytes) -> Conversations:
@@ -250,6 +303,9 @@ STORED_COMMANDS: Final[dict[str, Callable[[bytes], Command]]] = {
     "read": _read,
     "hide": _hide,
     "ack": _ack,
+    "react": _react,
+    "pin": _pin,
+    "pins": _pins,
 }
 
 
@@ -270,6 +326,7 @@ class EntryView(msgspec.Struct, omit_defaults=True):
     about: int = 0
     meta: Raw | None = None
     time: int = 0
+    reactions: tuple[Reaction, ...] = ()
 
 
 def entry_view(message: Message) -> EntryView:
@@ -293,6 +350,12 @@ def entry_view(message: Message) -> EntryView:
             _show_text(entry, message.body)
         else:
             _show_data(entry, message.body)
+        if message.reactions:
+            entry.reactions = message.reactions
+    elif message.kind in ("reaction", "pin"):
+        entry.type = message.type
+        if message.body:
+            _show_text(entry, message.body)
     return entry
 
 

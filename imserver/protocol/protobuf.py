@@ -432,7 +432,7 @@ FULL_COMMANDS: Final[dict[int, Row]] = {
 
 AT_REFUSED: Final = 4
 """Reply codes that replace an ack."""
-KINDS: Final = ("message", "recall", "edit", "group", "join", "leave")
+KINDS: Final = ("message", "recall", "edit", "group", "join", "leave", "reaction", "pin")
 """Kinds of entries in the order of their numbers from 0."""
 SIGNALS: Final = ("typing", "receipt", "hidden")
 """Kinds of signals in the order of their numbers from 1."""
@@ -470,7 +470,7 @@ def as_full_message(stored: Message) -> pb.Message:
         session_type=ST_SINGLE if stored.to else ST_GROUP,
         receiver_id=receiver_id if stored.to else stored.conversation,
         sender_id=sender_id,
-        message_type=type_number(stored.type) if stored.kind in ("message", "edit") else 0,
+        message_type=_type_of(stored),
         content=stored.body,
         seq=stored.id,
         send_time=stored.time_ms,
@@ -483,6 +483,16 @@ def as_full_message(stored: Message) -> pb.Message:
         sender=sender,
         receiver=receiver,
     )
+
+
+def _type_of(stored: Message) -> int:
+    """The type of a content; 1 for a reaction or pin that was added, 2 for one that was removed; else 0."""
+    if stored.kind in ("message", "edit"):
+        return type_number(stored.type)
+    return _CHANGES.get(stored.type, 0) if stored.kind in ("reaction", "pin") else 0
+
+
+_CHANGES: Final = {"add": 1, "remove": 2}
 
 
 def _number_or_name(user: str) -> tuple[int, bytes]:

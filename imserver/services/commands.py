@@ -18,6 +18,7 @@ from imserver.model import (
     AskGroups,
     AskHistory,
     AskMarks,
+    AskPins,
     AskPresence,
     AskPresenceStats,
     AskReceipts,
@@ -37,10 +38,12 @@ from imserver.model import (
     JoinGroup,
     LeaveGroup,
     Login,
+    Pin,
     Ping,
     Publish,
     PusherSubscribe,
     PusherUnsubscribe,
+    React,
     Read,
     Received,
     RefreshLogin,
@@ -64,6 +67,7 @@ from imserver.services.dialects.centrifuge_service import CentrifugeService
 from imserver.services.dialects.protobuf_service import ProtobufService
 from imserver.services.dialects.protobuf_uplink import ProtobufUplink
 from imserver.services.dialects.pusher_service import PusherService
+from imserver.services.messages.annotations import AnnotationCommands
 from imserver.services.messages.messaging import MessageCommands
 from imserver.services.messages.receipts import Receipts, Signals
 from imserver.services.people.groups import GroupCommands
@@ -99,6 +103,7 @@ CommandTable = Mapping[type, CommandRow]
 def command_table(
     sessions: Sessions,
     messages: MessageCommands,
+    annotations: AnnotationCommands,
     receipts: Receipts,
     signals: Signals,
     groups: GroupCommands,
@@ -134,7 +139,10 @@ def command_table(
         Send: CommandRow(messages.send, answers=True),
         Sync: CommandRow(messages.sync, answers=True),
         Ack: CommandRow(messages.ack),
+        React: CommandRow(annotations.react),
+        Pin: CommandRow(annotations.pin),
         History: CommandRow(messages.history),
+        AskPins: CommandRow(annotations.pins),
         Conversations: CommandRow(messages.conversations),
         Search: CommandRow(messages.search),
         Read: CommandRow(receipts.read),

@@ -180,7 +180,7 @@ export class CommandRefused extends ImError {
     this.name = "CommandRefused";
     this.cmd = cmd;
     this.reason = reason;
-    /** @type {string | null} why the server refuses a command on a channel, such as `denied` */
+    /** @type {string | null} why the server refuses a command on a channel, a reaction or a pin, such as `denied` */
     this.refused = typeof data?.refused === "string" ? data.refused : null;
   }
 }

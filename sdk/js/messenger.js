@@ -37,16 +37,18 @@ const NOT_STORED = 1008;
  * @property {number} id             its position in the log of the app
  * @property {number} conversation
  * @property {number} seq            its number in the conversation, without gaps
- * @property {string} kind           `message`; `edit` or `recall` of the entry `about`; `group`, `join`, `leave`
+ * @property {string} kind           `message`; `edit`, `recall`, `reaction` or `pin` of the entry `about`; `group`, `join`, `leave`
  * @property {string} from           empty if a back end sent it without a sender
  * @property {string} [to]           missing in a group
- * @property {string} [type]         `text`, `picture`, …
+ * @property {string} [type]         `text`, `picture`, …; `add` or `remove` in a reaction or pin
  * @property {string} [text]         missing if there is `data`
  * @property {any} [data]
  * @property {string} [base64]       content from another dialect that is neither text nor JSON
  * @property {string} [clientMsgID]
- * @property {number} [about]        the entry that it replies to, edits or recalls; its own `id`: a recalled message in the history
- * @property {{ mentions?: string[], edited?: number, users?: string[] }} [meta]
+ * @property {number} [about]        the entry that it replies to, edits, recalls, reacts to or pins; its own `id`: a recalled message in the history
+ * @property {{ mentions?: string[], edited?: number, users?: string[], forwarded?: { from: string, id: number }, reacted?: number, count?: number }} [meta]
+ *   `reacted`: the last reaction that is in `reactions`; `count`: of a reaction, how many users now react with its emoji (`text`)
+ * @property {Reaction[]} [reactions]  missing if there are none
  * @property {number} time           milliseconds since 1970
  */
 
@@ -66,7 +68,7 @@ const NOT_STORED = 1008;
  * @property {any} [data]            JSON instead of text
  * @property {string} [type]
  * @property {number} [replyTo]
- * @property {string[]} [mentions]
+ * @property {string[]} [mentions]   ids of users, or only `all`
  * @property {string} [clientMsgID]  use the same id to send a message again; default: a new one
  */
 
@@ -77,6 +79,29 @@ const NOT_STORED = 1008;
  */
 
 /**
+ * @typedef {object} Reaction        how often users reacted to a message with an emoji
+ * @property {string} emoji
+ * @property {number} count
+ * @property {string[]} users        at most 10 of them, the first ones first
+ * @property {boolean} mine          we are one of all of them
+ */
+
+/**
+ * @typedef {object} Annotated       the answer to a reaction or pin; its entry follows as an event
+ * @property {number} conversation
+ * @property {number} [id]           missing if nothing had to change
+ * @property {number} [seq]
+ */
+
+/**
+ * @typedef {object} HistoryPage
+ * @property {number} [before]       newest page before this entry; default: the end
+ * @property {number} [after]        oldest page after this entry, instead
+ * @property {string[]} [types]      only messages of these types, not with `after`; the answer has a `before` for the next page
+ * @property {number} [limit]
+ */
+
+/**
  * @typedef {object} Conversation
  * @property {number} id
  * @property {string} kind           `user`, `group` or `room`
@@ -84,6 +109,7 @@ const NOT_STORED = 1008;
  * @property {string} [name]         of a group
  * @property {string} [role]         ours in a group
  * @property {number} unread         messages of others that are not read, up to 1,000
+ * @property {number} [mentions]     unread messages that mention us, up to 1,000; missing if there are none
  * @property {number} read           position up to which we have read
  * @property {number} [place]        id of the newest entry if that is hidden
  * @property {Entry} [last]          the newest entry that is not hidden
@@ -202,6 +228,52 @@ export class Messenger extends ImClient {
   }
 
   /**
+   * Sends the content of a message that we can read to a user or a conversation. The receivers see who wrote it in `meta.forwarded`.
+   *
+   * @param {number} id
+   * @param {string | { conversation: number }} to
+   * @param {{ clientMsgID?: string }} [more]
+   * @returns {Promise<Sent>}
+   */
+  forward(id, to, more = {}) {
+    const where = typeof to === "string" ? { to } : to;
+    return this.#store("send", { ...where, forward: id, clientMsgID: newMessageId(), ...more });
+  }
+
+  /**
+   * Reacts to a message with an emoji, or removes our reaction. The entry follows as an event, here too.
+   *
+   * @param {number} id
+   * @param {string} emoji
+   * @param {{ remove?: boolean }} [more]
+   * @returns {Promise<Annotated>}
+   */
+  react(id, emoji, { remove = false } = {}) {
+    return this.#sendUntilAnswered("react", { id, emoji, ...(remove && { remove }) });
+  }
+
+  /**
+   * Pins a message in its conversation, or removes the pin. The entry follows as an event, here too.
+   *
+   * @param {number} id
+   * @param {{ remove?: boolean }} [more]
+   * @returns {Promise<Annotated>}
+   */
+  pin(id, { remove = false } = {}) {
+    return this.#sendUntilAnswered("pin", { id, ...(remove && { remove }) });
+  }
+
+  /**
+   * The pinned messages of a conversation, the one that was pinned last first.
+   *
+   * @param {number} conversation
+   * @returns {Promise<{ messages: Entry[] }>}
+   */
+  pins(conversation) {
+    return this.#sendUntilAnswered("pins", { conversation });
+  }
+
+  /**
    * Sends a typing notice to a user or a conversation. Call it about every 3 s. It does nothing while offline.
    *
    * @param {{ to: string } | { conversation: number }} where
@@ -271,11 +343,11 @@ export class Messenger extends ImClient {
   }
 
   /**
-   * The messages of a conversation before an entry, or the newest ones.
+   * The messages of a conversation before an entry, or the newest ones, or those after an entry. Reactions are in the messages.
    *
    * @param {number} conversation
-   * @param {{ before?: number, limit?: number }} [page]
-   * @returns {Promise<{ messages: Entry[], hasMore: boolean }>}
+   * @param {HistoryPage} [page]
+   * @returns {Promise<{ messages: Entry[], hasMore: boolean, before?: number }>}
    */
   history(conversation, page = {}) {
     return this.#sendUntilAnswered("history", { conversation, ...page });
@@ -398,7 +470,7 @@ export class Messenger extends ImClient {
    * @returns {Promise<Sent>}
    */
   #store(cmd, data) {
-    if (cmd !== "recall" && data.text === undefined && data.data === undefined) {
+    if (cmd !== "recall" && data.text === undefined && data.data === undefined && data.forward === undefined) {
       return Promise.reject(new TypeError(`${cmd}: pass a text, or more.data`));
     }
     return this.#sendUntilAnswered(cmd, data, (/** @type {Sent} */ { id }) => {

@@ -85,6 +85,7 @@ class Harness(SocketHarness):
         self._stored_members = stored or {}
         names = (
             "messages",
+            "annotations",
             "receipts",
             "signals",
             "groups",

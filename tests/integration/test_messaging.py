@@ -121,3 +121,60 @@ def test_what_was_acknowledged_is_there_after_the_server_has_ended(
         assert ids(bob, 15) == wanted[5:]
         assert send(ann, "bob", "0", clientMsgID="0")["repeated"] is True
         assert wanted == list(range(1, 21))
+
+
+def test_reactions_pins_and_forwarded_messages(server: Server, app: int) -> None:
+    with logged_in(server.ws, "ann", app) as ann, cmd_client(server.ws) as bob:
+        bob.ask_cmd("login", {"userID": "bob", "appID": app, "cursor": 0})
+        first = send(ann, "bob", "tea?", mentions=["bob"])
+        id, at = first["id"], first["conversation"]
+        done = ann.ask_cmd("react", {"id": id, "emoji": "👍"})[2]
+        assert done == {"conversation": at, "id": id + 1, "seq": 2}
+        assert ann.ask_cmd("react", {"id": id, "emoji": "👍"})[2] == {"conversation": at}
+        assert bob.ask_cmd("react", {"id": id, "emoji": "👍"})[0] == 200
+        assert bob.ask_cmd("pin", {"id": id})[0] == 200
+        received = [bob.push("message").json["response"]["data"] for _ in range(4)]
+        assert [(each["kind"], each.get("type"), each.get("text")) for each in received] == [
+            ("message", "text", "tea?"),
+            ("reaction", "add", "👍"),
+            ("reaction", "add", "👍"),
+            ("pin", "add", None),
+        ]
+        assert [each["meta"] for each in received[1:3]] == [{"count": 1}, {"count": 2}]
+        wanted = [{"emoji": "👍", "count": 2, "users": ["ann", "bob"], "mine": True}]
+        pages = [
+            ann.ask_cmd("history", {"conversation": at})[2],
+            ann.ask_cmd("history", {"conversation": at, "after": 0, "limit": 1})[2],
+            ann.ask_cmd("history", {"conversation": at, "types": ["text"]})[2],
+            ann.ask_cmd("search", {"text": "tea"})[2],
+            ann.ask_cmd("pins", {"conversation": at})[2],
+            bob.ask_cmd("sync", {"cursor": 0})[2],
+        ]
+        for page in pages:
+            shown = page["messages"][0]
+            assert (shown["id"], shown["reactions"]) == (id, wanted)
+            assert shown["meta"] == {"mentions": ["bob"], "reacted": id + 2}
+        assert [each["kind"] for each in pages[0]["messages"]] == ["message", "pin"]
+        (talk,) = bob.ask_cmd("conversations", {})[2]["conversations"]
+        assert (talk["unread"], talk["mentions"], talk["last"]["id"], talk["place"]) == (1, 1, id, id + 3)
+        assert bob.ask_cmd("send", {"to": "cid", "forward": id})[0] == 200
+        with logged_in(server.ws, "cid", app) as cid:
+            copy = cid.ask_cmd("sync", {"cursor": 0})[2]["messages"][0]
+            assert (copy["text"], copy["meta"]) == ("tea?", {"forwarded": {"from": "ann", "id": id}})
+            unknown = (1005, {"refused": "unknown_message"})
+            for cmd, data in (
+                ("react", {"id": id, "emoji": "👍"}),
+                ("pin", {"id": id}),
+                ("send", {"to": "bob", "forward": id}),
+                ("send", {"to": "bob", "forward": 999_999}),
+            ):
+                assert cid.ask_cmd(cmd, data)[::2] == unknown
+            assert cid.ask_cmd("pins", {"conversation": at})[2] == {"messages": []}
+            assert cid.ask_cmd("send", {"to": "dan", "forward": copy["id"]})[0] == 200
+        with logged_in(server.ws, "dan", app) as dan:
+            copy = dan.ask_cmd("sync", {"cursor": 0})[2]["messages"][0]
+            assert copy["meta"] == {"forwarded": {"from": "ann", "id": id}}
+        assert ann.ask_cmd("react", {"id": id, "emoji": "\n"})[0] == 1001
+        assert ann.ask_cmd("recall", {"id": id})[0] == 200
+        assert ann.ask_cmd("react", {"id": id, "emoji": "👍"})[::2] == (1003, {"refused": "recalled"})
+        assert bob.ask_cmd("send", {"to": "cid", "forward": id})[::2] == unknown

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import json
 
-from imserver.model import Message, Send
+from imserver.model import AskPins, History, Message, Pin, React, Reaction, Send
 from imserver.protocol import cmd
 from imserver.protocol.cmd import entry_view
 from imserver.protocol.forgiving import Refused
@@ -93,3 +93,64 @@ def test_meta_names_the_users_who_joined() -> None:
     )
     assert entry["meta"] == {"users": ["bob"]}
     assert "type" not in entry
+
+
+# --- reactions, pins, forwarded messages, histories ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "command"),
+    [
+        ("react", b'{"id":7,"emoji":"+1"}', React(7, "+1")),
+        ("react", b'{"id":7,"emoji":"+1","remove":true}', React(7, "+1", True)),
+        ("pin", b'{"id":7,"remove":false}', Pin(7)),
+        ("pins", b'{"conversation":3}', AskPins(3)),
+        ("history", b'{"conversation":3}', History(3, 0, 50)),
+        ("history", b'{"conversation":3,"after":0,"limit":5}', History(3, 0, 5, 0)),
+        ("history", b'{"conversation":3,"types":["picture"]}', History(3, 0, 50, -1, ("picture",))),
+        ("send", b'{"to":"bob","forward":7}', Send("bob", kind="forward", about=7)),
+        ("send", b'{"conversation":3,"forward":7}', Send(conversation=3, kind="forward", about=7)),
+        ("send", b'{"to":"b","text":"","mentions":["all"]}', Send("b", meta=b'{"mentions":["all"]}')),
+    ],
+)
+def test_what_is_asked_about_messages_is_read(name: str, data: bytes, command: object) -> None:
+    assert cmd.COMMANDS[name](data) == command
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("react", b'{"id":7,"emoji":"%b"}' % (b"x" * 33)),
+        ("react", b'{"emoji":"+1"}'),
+        ("react", b'{"id":7,"emoji":"+1","remove":1}'),
+        ("pin", b"{}"),
+        ("pins", b"{}"),
+        ("history", b'{"conversation":3,"after":-1}'),
+        ("history", b'{"conversation":3,"after":1,"types":["picture"]}'),
+        ("history", b'{"conversation":3,"types":"picture"}'),
+        ("history", b'{"conversation":3,"types":[""]}'),
+        ("history", b'{"conversation":3,"types":[%b"x"]}' % (b'"x",' * 20)),
+        ("send", b'{"to":"bob","forward":0}'),
+        ("send", b'{"to":"bob","forward":7,"text":"x"}'),
+        ("send", b'{"to":"bob","forward":7,"mentions":["bob"]}'),
+        ("send", b'{"to":"bob","text":"x","mentions":[""]}'),
+        ("send", b'{"to":"bob","text":"x","mentions":["all","bob"]}'),
+        ("edit", b'{"id":1,"text":"x","mentions":["all","bob"]}'),
+    ],
+)
+def test_what_is_asked_wrongly_is_refused(name: str, data: bytes) -> None:
+    with pytest.raises(Refused) as refused:
+        cmd.COMMANDS[name](data)
+    assert refused.value.code == 1001
+
+
+def test_reactions_are_shown_and_a_digit_is_an_emoji_too() -> None:
+    reacted = Message(1, 2, 3, "ann", reactions=(Reaction("1", 2, ("bob",), True),))
+    shown = json.decode(json.encode(entry_view(reacted)))
+    assert shown["reactions"] == [{"emoji": "1", "count": 2, "users": ["bob"], "mine": True}]
+    change = Message(4, 2, 4, "bob", "", "reaction", "add", b"1", about=1, meta=b'{"count":2}')
+    shown = json.decode(json.encode(entry_view(change)))
+    assert (shown["kind"], shown["type"], shown["text"], shown["about"]) == ("reaction", "add", "1", 1)
+    assert shown["meta"] == {"count": 2}
+    shown = json.decode(json.encode(entry_view(Message(5, 2, 5, "bob", "", "pin", "remove", about=1))))
+    assert (shown["type"], "text" in shown) == ("remove", False)

@@ -264,6 +264,14 @@ def test_an_entry_has_the_fields_of_the_original_and_others_behind_them() -> Non
     assert full_message(plain).startswith(begin.SerializeToString())
 
 
+@pytest.mark.parametrize(
+    ("kind", "type", "number"), [("reaction", "add", 1), ("pin", "remove", 2), ("join", "x", 0)]
+)
+def test_a_reaction_or_pin_says_by_its_type_whether_it_was_added(kind: str, type: str, number: int) -> None:
+    found = as_full_message(Message(9, 5, 2, "266", kind=kind, type=type, body=b"+1", about=7))
+    assert (found.message_type, found.content, found.about) == (number, b"+1", 7)
+
+
 def test_every_kind_of_entries_has_a_number() -> None:
     assert set(KINDS) == set(get_args(EntryKind))
     for kind in KINDS:

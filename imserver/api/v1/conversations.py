@@ -98,7 +98,8 @@ class MessageShown(Struct, omit_defaults=True):
     conversation: Annotated[int, about("The conversation. A group has the same id.")]
     seq: Annotated[int, about("The number of the entry in its conversation.")]
     kind: Annotated[
-        Literal["message", "edit", "recall", "group", "join", "leave"], about("The kind of the entry.")
+        Literal["message", "edit", "recall", "reaction", "pin", "group", "join", "leave"],
+        about("The kind of the entry."),
     ]
     sender: Annotated[str, about("The sender; empty: a back end.")] = msgspec.field(name="from")
     to: Annotated[str, about("The receiver; empty in a group.")] = ""

@@ -27,7 +27,7 @@ from imserver.services.messages.subscriptions import (
     hold_ack,
     users_of,
 )
-from imserver.storage.log.contract import Appended, Entry, Rejected, fitting, message_of
+from imserver.storage.log.contract import Appended, Entry, Rejected, fitting, message_of, page_size
 from imserver.transport.connection import OPEN, Connection
 
 log = logging.getLogger(__name__)
@@ -315,13 +315,13 @@ def _frames(messages: Sequence[Message], places: Sequence[int]) -> Iterable[Sequ
 
 def oldest_page(entries: list[Entry], more: bool) -> tuple[list[Entry], bool]:
     """As many of these entries as fit on a page, from the first on; and whether more follow."""
-    count = fitting(len(entry.body) for entry in entries)
+    count = fitting(map(page_size, entries))
     return (entries, more) if count == len(entries) else (entries[:count], True)
 
 
 def newest_page(entries: list[Entry], more: bool) -> tuple[list[Entry], bool]:
     """As many of these entries as fit on a page, up to the last; and whether there are earlier ones."""
-    count = fitting(len(entry.body) for entry in reversed(entries))
+    count = fitting(map(page_size, reversed(entries)))
     return (entries, more) if count == len(entries) else (entries[-count:], True)
 
 

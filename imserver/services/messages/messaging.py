@@ -4,11 +4,12 @@ stored messages, and what they share with the HTTP API."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from time import time
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 from gevent.lock import BoundedSemaphore
 from msgspec import UNSET, Raw, Struct, UnsetType, field
 from msgspec.structs import replace
@@ -33,6 +34,7 @@ from imserver.model import (
 )
 from imserver.protocol.cmd import EntryView, entry_view
 from imserver.services.channels.channels import Channels
+from imserver.services.messages.annotations import RefusedView
 from imserver.services.messages.catch_up import CatchUp
 from imserver.services.messages.deliverer import Deliverer, Done, Result, newest_page, oldest_page
 from imserver.services.messages.log_follower import LogFollower
@@ -53,6 +55,7 @@ from imserver.storage.log.contract import (
     INVALID,
     REJECTED,
     UNKNOWN_CONVERSATION,
+    UNKNOWN_MESSAGE,
     Appended,
     ConversationSummary,
     Draft,
@@ -62,6 +65,7 @@ from imserver.storage.log.contract import (
     Stored,
     message_of,
 )
+from imserver.storage.log.rows import decode_meta
 from imserver.storage.store import Store
 from imserver.storage.talk_positions import TalkPositions
 from imserver.transport.connection import Connection
@@ -87,9 +91,11 @@ _REFUSED: Final = Reply(errors.REPLY_UNAUTHORIZED)
 _OK: Final = Reply(errors.REPLY_OK)
 _CODE_OF: Final = {
     UNKNOWN_CONVERSATION: errors.REPLY_NO_DATA,
+    UNKNOWN_MESSAGE: errors.REPLY_NO_DATA,
     INVALID: errors.REPLY_BAD_PARAMETER,
 }
 """Why a message was not stored → the reply code; any other: 1003."""
+_encode: Final = msgspec.json.Encoder().encode
 
 Answer = Callable[[Reply], None]
 
@@ -282,6 +288,7 @@ class ConversationView(Struct, omit_defaults=True):
     last: EntryView | None = None
     place: int = 0
     """The id to page on from, if it is not that of ``last``, which is the newest entry that is not hidden."""
+    mentions: int = 0
 
 
 class ConversationPage(Struct):
@@ -302,6 +309,7 @@ def conversation_view(summary: ConversationSummary, user: str) -> ConversationVi
         view.last = entry_view(message_of(last))
     if last is None or last.id != summary.place:
         view.place = summary.place
+    view.mentions = summary.mentions
     return view
 
 
@@ -313,12 +321,15 @@ def may_be_revised(entry: Entry, user: str) -> bool:
 
 
 def make_draft(stored: MessageLog | None, app: str, user: str, command: Send) -> Draft | None:
-    """The draft of a message, a recall or an edit; None: it is about no message of this user.
+    """The draft of a message, a recall or an edit; None: it is about no message of this user, or forwards
+    none that the user may read.
 
-    ``user`` ``""`` is a back end, which may revise any message. Switches for a recall or an edit; then raises
-    StorageUnavailable.
+    ``user`` ``""`` is a back end, which may revise any message. Switches unless it is a plain message; then
+    raises StorageUnavailable.
     """
     conversation = command.conversation
+    if command.kind == "forward":
+        return _forward(stored, app, user, command)
     if command.kind != "message":
         found = [] if stored is None else stored.entries(app, [command.about])
         if not found or not may_be_revised(found[0], user):
@@ -338,6 +349,28 @@ def make_draft(stored: MessageLog | None, app: str, user: str, command: Send) ->
     )
 
 
+def _forward(stored: MessageLog | None, app: str, user: str, command: Send) -> Draft | None:
+    """The draft of a forwarded message: the content of the original, and who wrote that."""
+    if stored is None:
+        return None
+    ids = [command.about]
+    found = stored.readable(app, user, ids) if user else stored.entries(app, ids)
+    if not found or found[0].kind != "message" or found[0].room:
+        return None
+    original = found[0]
+    origin = decode_meta(original.meta).get("forwarded") or {"from": original.sender, "id": original.id}
+    return Draft(
+        sender=user,
+        type=original.type,
+        body=original.body,
+        client_msg_id=command.id,
+        time_ms=int(time() * 1000),
+        meta=_encode({"forwarded": origin}),
+        to_user=command.to,
+        conversation=command.conversation,
+    )
+
+
 class MessageSearch:
     """Searches for texts. Owner of the turns: few searches run at a time, so that the database has time for
     everything else."""
@@ -347,7 +380,14 @@ class MessageSearch:
         self._turns = BoundedSemaphore(SEARCHES_AT_ONCE)
 
     def search(
-        self, app: str, user: str, text: str, conversation: int, before: int, limit: int
+        self,
+        app: str,
+        user: str,
+        text: str,
+        conversation: int,
+        before: int,
+        limit: int,
+        types: Sequence[str] = (),
     ) -> tuple[list[Entry], int]:
         """See :meth:`imserver.storage.log.message_log.MessageLog.search`. Raises StorageUnavailable."""
         stored = self._store.existing_log()
@@ -356,7 +396,7 @@ class MessageSearch:
         if not self._turns.acquire(timeout=SEARCH_SECONDS):
             raise StorageUnavailable("too many searches at a time")
         try:
-            return stored.search(app, user, text, conversation, before, limit)
+            return stored.search(app, user, text, conversation, before, limit, types)
         finally:
             self._turns.release()
 
@@ -387,11 +427,11 @@ class MessageCommands:
         app, user = app_and_user(connection)
         if command.to == user:
             return Reply(errors.REPLY_BAD_PARAMETER)
-        # Only a recall or an edit asks the log.
+        # A plain message does not ask the log.
         stored = None if command.kind == "message" else self._store.existing_log()
         draft = make_draft(stored, app, user, command)
         if draft is None:
-            return _REFUSED
+            return _UNKNOWN if command.kind == "forward" else _REFUSED
         self._messaging.send_of_user(
             app, draft, lambda result: answer(_reply_to(command, result)), connection
         )
@@ -451,8 +491,15 @@ class MessageCommands:
         stored = self._store.existing_log()
         if stored is None:
             return Reply(errors.REPLY_OK, _page([], False, False))
-        read = stored.history(app, user, command.conversation, command.before, command.limit)
-        entries, more = newest_page(*read)
+        conversation, before, limit = command.conversation, command.before, command.limit
+        if command.types:
+            entries, before = self._searches.search(app, user, "", conversation, before, limit, command.types)
+            return Reply(errors.REPLY_OK, _search_page(entries, before))
+        if command.after >= 0:
+            read = stored.history(app, user, conversation, before, limit, command.after)
+            entries, more = oldest_page(*read)
+        else:
+            entries, more = newest_page(*stored.history(app, user, conversation, before, limit))
         return Reply(errors.REPLY_OK, _page([message_of(entry) for entry in entries], more, False))
 
     def conversations(self, connection: Connection, command: Conversations) -> Reply:
@@ -471,11 +518,7 @@ class MessageCommands:
         entries, before = self._searches.search(
             *app_and_user(connection), command.text, command.conversation, command.before, command.limit
         )
-        entries, cut = newest_page(entries, False)
-        if cut:
-            before = entries[0].id
-        messages = [entry_view(message_of(entry)) for entry in entries]
-        return Reply(errors.REPLY_OK, SearchPage(messages, before > 0, before))
+        return Reply(errors.REPLY_OK, _search_page(entries, before))
 
     def ack(self, connection: Connection, command: Ack) -> Reply:
         """The client has everything up to an id. Never switches."""
@@ -486,6 +529,7 @@ class MessageCommands:
 
 _RECOVERED: Final = Reply(errors.REPLY_OK, Resumed(True))
 _MUST_SYNC: Final = Reply(errors.REPLY_OK, Resumed(False))
+_UNKNOWN: Final = Reply(errors.REPLY_NO_DATA, RefusedView(UNKNOWN_MESSAGE))
 
 
 def _reply_to(command: Send, result: Result) -> Reply:
@@ -501,6 +545,13 @@ def _reply_to(command: Send, result: Result) -> Reply:
     if isinstance(result, Rejected):
         return Reply(_CODE_OF.get(result.reason, errors.REPLY_UNAUTHORIZED))
     return _NOT_STORED
+
+
+def _search_page(entries: list[Entry], before: int) -> SearchPage:
+    entries, cut = newest_page(entries, False)
+    messages = [entry_view(message_of(entry)) for entry in entries]
+    before = entries[0].id if cut else before
+    return SearchPage(messages, before > 0, before)
 
 
 def _page(messages: list[Message], more: bool, anew: bool, marks: MarksView | UnsetType = UNSET) -> EntryPage:

@@ -15,9 +15,9 @@ from typing import Final, Literal
 from msgspec import Struct
 
 from imserver.errors import StorageUnavailable
-from imserver.model import Message
+from imserver.model import Message, Reaction
 
-EntryKind = Literal["message", "recall", "edit", "join", "leave", "group"]
+EntryKind = Literal["message", "recall", "edit", "join", "leave", "group", "reaction", "pin"]
 ConversationKind = Literal["user", "group", "room"]
 
 CLIENT_MSG_ID_BYTES: Final = 64
@@ -29,15 +29,17 @@ TYPE_BYTES: Final = 32
 """Longest message type, in bytes of UTF-8."""
 
 UNKNOWN_CONVERSATION: Final = "unknown_conversation"
+UNKNOWN_MESSAGE: Final = "unknown_message"
 NOT_MEMBER: Final = "not_member"
 MUTED: Final = "muted"
 INVALID: Final = "invalid"
 RECALLED: Final = "recalled"
 BLOCKED: Final = "blocked"
 REJECTED: Final = "rejected"
-"""Reasons of :class:`Rejected`: the app has no such conversation; the sender is not (or no longer) a member;
-the sender is muted; the draft is invalid; the edited message was recalled; the receiver has blocked the
-sender; the back end of the app has rejected the draft, for the reason in ``detail``."""
+"""Reasons of :class:`Rejected`: the app has no such conversation; the user can read no such message; the
+sender is not (or no longer) a member; the sender is muted; the draft is invalid; the message was recalled;
+the receiver has blocked the sender; the back end of the app has rejected the draft, for the reason in
+``detail``."""
 
 
 class Draft(Struct, frozen=True, kw_only=True):
@@ -68,6 +70,9 @@ class Entry(Struct, frozen=True, kw_only=True):
     An edited message has the content of its last edit, and the edit's id as ``edited`` in ``meta``. A recall
     turns the message and all its edits into ``recall`` entries in their own positions. That of the message
     has its own id as ``about``.
+
+    A ``reaction`` to the message ``about`` has the type ``add`` or ``remove``, the emoji as body, and in
+    ``meta`` how many users react with it from then on (``count``). A ``pin`` has the same types.
     """
 
     id: int
@@ -92,6 +97,14 @@ class Entry(Struct, frozen=True, kw_only=True):
         if not self.members:
             return ""
         return self.members[0] if self.members[1] == reader else self.members[1]
+
+
+class ReactedEntry(Entry, frozen=True, kw_only=True):
+    """A message with reactions. ``meta`` has the id of the last one as ``reacted``."""
+
+    reactions: tuple[Reaction, ...]
+    size: int
+    """Size of the reactions in bytes of JSON."""
 
 
 class Appended(Struct, frozen=True):
@@ -165,14 +178,16 @@ class ConversationSummary(Struct, frozen=True):
 
     conversation: Conversation
     last: Entry | None
-    """The newest entry that the user may read and has not hidden."""
+    """The newest entry that the user may read and has not hidden. Reactions and pins do not count."""
     unread: int
     """Number of messages of others after ``read``; at most :data:`MOST_UNREAD`."""
     read: int
     """Read position of the user."""
     role: str = "member"
     place: int = 0
-    """Id of the newest entry, hidden or not. It orders the list."""
+    """Id of the newest entry of any kind, hidden or not. It orders the list."""
+    mentions: int = 0
+    """Number of the unread messages that mention the user; at most :data:`MOST_UNREAD`."""
 
 
 class Receipt(Struct, frozen=True):
@@ -212,7 +227,7 @@ class Marks(Struct, frozen=True):
 
 
 class Change(Struct, frozen=True):
-    """A stored change of a group, with its entry.
+    """A stored change of a group, a reaction or a pin, with its entry.
 
     ``entry`` is None if nothing had to change. ``users``: users whose membership changed.
     """
@@ -238,13 +253,19 @@ class PublicationPage(Struct, frozen=True):
 MOST_UNREAD: Final = 1000
 MOST_RECEIPTED: Final = 1000
 PAGE_BYTES: Final = 1 << 19
-"""Most bytes of bodies on a page of stored messages, unless it is a single one. A page is one frame: this is
-half of the default bound of an outbox, so that other events fit beside a page that is on its way."""
+"""Most bytes of bodies and reactions on a page of stored messages, unless it is a single one. A page is one
+frame: this is half of the default bound of an outbox, so that other events fit beside a page that is on its
+way."""
 
 
 def fitting(sizes: Iterable[int]) -> int:
     """How many bodies of these sizes fit on a page; at least one."""
     return sum(1 for place, size in enumerate(accumulate(sizes)) if not place or size <= PAGE_BYTES)
+
+
+def page_size(entry: Entry) -> int:
+    """Size of an entry on a page."""
+    return len(entry.body) + (entry.size if type(entry) is ReactedEntry else 0)
 
 
 NOT_ALLOWED: Final = "not_allowed"
@@ -283,4 +304,5 @@ def message_of(entry: Entry) -> Message:
         entry.about,
         entry.meta,
         entry.room,
+        entry.reactions if type(entry) is ReactedEntry else (),
     )

@@ -8,6 +8,7 @@ from typing import Any, Final
 from imserver.storage.log.contract import MOST_UNREAD, Conversation, ConversationSummary, Entry, Membership
 from imserver.storage.log.read import fetch
 from imserver.storage.log.rows import (
+    ANNOTATIONS,
     CONVERSATION_KINDS,
     GREATEST,
     NUMBERS,
@@ -102,10 +103,10 @@ class ConversationReader(LogTables):
         nothing: tuple[list[ConversationSummary], bool] = [], False
 
         def work(sql: Statements, head: LogHead) -> tuple[list[ConversationSummary], bool]:
-            values = (user, user, head.number, user, user, before or GREATEST, limit + 1)
+            values = (user, user, user, user, head.number, user, user, before or GREATEST, limit + 1)
             rows = sql.query(_LISTS[sql.engine], values)
-            ids = [row[-2] for row in rows if row[-2] is not None]
-            last = {entry.id: entry for entry in fetch(sql, head.number, ids)}
+            ids = [row[-3] for row in rows if row[-3] is not None]
+            last = {entry.id: entry for entry in fetch(sql, head.number, ids, user)}
             return [_summary(row, last) for row in rows[:limit]], len(rows) > limit
 
         return self._read_log(app, work, nothing)
@@ -124,16 +125,18 @@ _PAGE: Final = (
 )
 
 
-def _list(page: str, unread: str, hint: str = "") -> str:
+def _list(page: str, unread: str, mentions: str, hint: str = "") -> str:
     """``hint`` names the index to use. Without it the engine may scan the log."""
     seen = f"FROM message m {hint} WHERE m.log = p.log AND m.conversation = p.id AND m.id > p.joined_id"
     last = (
-        f"SELECT m.id {seen} AND m.id <= p.upto AND NOT EXISTS (SELECT 1 FROM hidden h "
+        f"SELECT m.id {seen} AND m.id <= p.upto AND m.kind NOT IN {ANNOTATIONS} "
+        "AND NOT EXISTS (SELECT 1 FROM hidden h "
         "WHERE h.log = m.log AND h.member = %s AND h.id = m.id) ORDER BY m.id DESC LIMIT 1"
     )
     columns = _COLUMNS.replace("c.", "p.")
     return (
-        f"SELECT {columns}, p.role, p.read_id, p.place, ({last}), ({unread.replace('{seen}', seen)}) "
+        f"SELECT {columns}, p.role, p.read_id, p.place, ({last}), ({unread.replace('{seen}', seen)}), "
+        f"({mentions}) "
         f"FROM ({page}) p ORDER BY p.place DESC"
     )
 
@@ -144,6 +147,12 @@ _UNREAD: Final = (
     f"ORDER BY m.id DESC LIMIT {MOST_UNREAD}) n CROSS JOIN message m WHERE m.log = p.log AND m.id = n.id "
     f"AND {_OF_OTHERS}"
 )
+_MENTIONING: Final = (
+    "FROM mention n JOIN message m ON m.log = n.log AND m.id = n.id WHERE n.log = p.log "
+    "AND n.member IN ('', %s) AND n.conversation = p.id AND n.id > p.joined_id AND n.id <= p.upto "
+    "AND m.sender <> %s"
+)
+_MENTIONS: Final = f"SELECT count(*) FROM (SELECT 1 {_MENTIONING} AND n.id > p.read_id LIMIT {MOST_UNREAD}) c"
 # MariaDB: derived tables cannot refer to outer columns, and without a limit they are merged into the query.
 _BY_CONVERSATION: Final = "FORCE INDEX (message_by_conversation)"
 _PAGE_MYSQL: Final = (
@@ -151,17 +160,20 @@ _PAGE_MYSQL: Final = (
     "AND b.conversation = q.id AND b.id <= q.upto AND b.id > q.read_id ORDER BY b.id DESC "
     f"LIMIT 1 OFFSET {MOST_UNREAD - 1}), q.read_id + 1) AS oldest FROM ({_PAGE}) q LIMIT {GREATEST}"
 )
+_MENTIONS_MYSQL: Final = f"SELECT count(*) {_MENTIONING} AND n.id >= p.oldest"
 _UNREAD_MYSQL: Final = f"SELECT count(*) {{seen}} AND m.id >= p.oldest AND m.id <= p.upto AND {_OF_OTHERS}"
 _LISTS: Final = {
-    "sqlite": _list(_PAGE, _UNREAD),
-    "postgresql": _list(_PAGE, _UNREAD),
-    "mysql": _list(_PAGE_MYSQL, _UNREAD_MYSQL, _BY_CONVERSATION),
+    "sqlite": _list(_PAGE, _UNREAD, _MENTIONS),
+    "postgresql": _list(_PAGE, _UNREAD, _MENTIONS),
+    "mysql": _list(_PAGE_MYSQL, _UNREAD_MYSQL, _MENTIONS_MYSQL, _BY_CONVERSATION),
 }
 
 
 def _summary(row: Sequence[Any], last: dict[int, Entry]) -> ConversationSummary:
-    role, read, place, last_id, unread = row[8:]
-    return ConversationSummary(conversation_of(row), last.get(last_id), unread, read, text_of(role), place)
+    role, read, place, last_id, unread, mentions = row[8:]
+    return ConversationSummary(
+        conversation_of(row), last.get(last_id), unread, read, text_of(role), place, mentions
+    )
 
 
 def _membership(app: str, row: Sequence[Any]) -> Membership:

@@ -217,6 +217,30 @@ class LogDriver(Statements):
         """Insert entries."""
         self.execute_many(_INSERT_MESSAGE, rows)
 
+    def metas(self, log: int, ids: Sequence[int]) -> dict[int, bytes]:
+        """Id → ``meta`` of the existing entries with these ids."""
+        statement = "SELECT id, meta FROM message WHERE log = %s AND id IN {}"
+        return {row[0]: bytes(row[1]) for row in self.query_in(statement, (log,), ids)}
+
+    def add_mentions(self, log: int, rows: Sequence[tuple[str, int, int]]) -> None:
+        """Insert mentions: (user, conversation, message)."""
+        if rows:
+            self.execute_many(
+                "INSERT INTO mention (log, member, conversation, id) VALUES (%s, %s, %s, %s)",
+                [(log, *row) for row in rows],
+            )
+
+    def forget_mentions(self, log: int, messages: Sequence[int]) -> None:
+        """Delete the mentions in messages whose content has changed."""
+        statement = "DELETE FROM mention WHERE log = %s AND id = %s"
+        self.execute_many(statement, [(log, message) for message in messages])
+
+    def forget_annotations(self, log: int, messages: Sequence[int]) -> None:
+        """Delete the reactions to recalled messages, and their pins."""
+        for table in ("reaction", "pin"):
+            statement = f"DELETE FROM {table} WHERE log = %s AND message = %s"
+            self.execute_many(statement, [(log, message) for message in messages])
+
     def edits(self, log: int, message: int) -> list[int]:
         """Ids of the edits of a message."""
         statement = "SELECT id FROM hidden WHERE log = %s AND member = '' AND version = %s"

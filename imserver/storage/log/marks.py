@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from imserver.storage.log.contract import MOST_RECEIPTED, Marks, Noted, Receipt
-from imserver.storage.log.read import VISIBLE
+from imserver.storage.log.read import VISIBLE, shown
 from imserver.storage.log.rows import NUMBERS, USER, LogHead, LogTables, members_of
 from imserver.storage.statements import Row, Statements, text_of
 
@@ -35,10 +35,7 @@ class MarkStore(LogTables):
             version = _raise(sql, head, user)
             sql.execute_many(
                 "INSERT INTO hidden (log, member, id, version) VALUES (%s, %s, %s, %s)",
-                [
-                    (head.number, user, id, version)
-                    for id in _shown(sql, head, user, list(dict.fromkeys(ids)))
-                ],
+                [(head.number, user, id, version) for id in shown(sql, head, user, list(dict.fromkeys(ids)))],
             )
             return version
 
@@ -48,7 +45,7 @@ class MarkStore(LogTables):
         """Delete all marks of a deleted user."""
 
         def work(sql: Statements, head: LogHead) -> None:
-            for table in ("read_position", "hidden", "mark_version") if user else ():
+            for table in ("read_position", "hidden", "mark_version", "mention") if user else ():
                 sql.execute(f"DELETE FROM {table} WHERE log = %s AND member = %s", (head.number, user))
 
         self._change_log(app, work, None)
@@ -210,16 +207,6 @@ _BY_CONVERSATION: Final = "INDEXED BY sqlite_autoindex_read_position_2"
 
 def _receipt(row: Row) -> Receipt:
     return Receipt(row[0], text_of(row[1]), row[2], row[3])
-
-
-def _shown(sql: Statements, head: LogHead, user: str, ids: Sequence[int]) -> list[int]:
-    """Those of these entries that the user may read and has not hidden."""
-    statement = (
-        "SELECT m.id FROM message m WHERE EXISTS (SELECT 1 FROM membership s WHERE s.member = %s "
-        f"AND {VISIBLE}) AND NOT EXISTS (SELECT 1 FROM hidden h WHERE h.log = m.log AND h.member = %s "
-        "AND h.id = m.id) AND m.log = %s AND m.id IN {}"
-    )
-    return [row[0] for row in sql.query_in(statement, (user, user, head.number), ids)]
 
 
 def _version(sql: Statements, head: LogHead, user: str) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from time import time
 from typing import TYPE_CHECKING, Any, Final
 
+from imserver.storage.log.annotations import AnnotationWriter
 from imserver.storage.log.conversations import ConversationReader
 from imserver.storage.log.groups import GroupWriter
 from imserver.storage.log.marks import MarkStore
@@ -24,13 +25,13 @@ _LOOK: Final = 5000
 """Number of entries whose age one query reads."""
 
 
-class MessageLog(GroupWriter, EntryReader, ConversationReader, MarkStore):
+class MessageLog(GroupWriter, AnnotationWriter, EntryReader, ConversationReader, MarkStore):
     """The log of every app. All methods may switch and may raise StorageUnavailable, which is temporary,
     unless their docstring says otherwise.
 
-    The base classes declare its methods: ``writer`` and ``groups`` store, ``read`` and ``conversations``
-    read, ``marks`` handles users' marks. This class deletes old entries, in small transactions, so writers
-    wait only briefly.
+    The base classes declare its methods: ``writer``, ``groups`` and ``annotations`` store, ``read`` and
+    ``conversations`` read, ``marks`` handles users' marks. This class deletes old entries, in small
+    transactions, so writers wait only briefly.
 
     ``opened`` opens the database and creates it if needed. ``stores`` says whether a database exists.
     ``seconds``: time limit of one statement. ``listener`` receives what this process stores.
@@ -160,4 +161,6 @@ def _delete_some(sql: Statements, log: int, floor: int) -> int | None:
     if first is None:
         return None
     upto = min(floor, first + _EXPIRED_AT_ONCE - 1)
+    for table, column in (("reaction", "message"), ("pin", "message"), ("mention", "id")):
+        sql.execute(f"DELETE FROM {table} WHERE log = %s AND {column} <= %s", (log, upto))
     return sql.execute("DELETE FROM message WHERE log = %s AND id <= %s", (log, upto))

@@ -15,7 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 from typing import Any, Final
 
-from imserver.storage.log.contract import Entry, PublicationPage, fitting
+from msgspec.structs import replace
+
+from imserver.storage.log.contract import Entry, PublicationPage, ReactedEntry, fitting
 from imserver.storage.log.rows import (
     ENTRY_COLUMNS,
     FROM_MESSAGES,
@@ -28,7 +30,7 @@ from imserver.storage.log.rows import (
     pair_of_room,
     room_of,
 )
-from imserver.storage.statements import Row, Statements, text_of
+from imserver.storage.statements import Row, Statements, marks_of, text_of
 
 EntryPage = tuple[list[Entry], bool]
 """Entries ordered by id, and whether there are more."""
@@ -90,26 +92,54 @@ class EntryReader(LogTables):
             for conversation, place in _rooms(sql, head, places, first):
                 ids.update(_ids_of(sql, head, conversation, place, head.last_id, count))
             found = sorted(ids)
-            return fetch(sql, head.number, found[:limit]), len(found) > limit
+            return fetch(sql, head.number, found[:limit], user), len(found) > limit
 
         return self._read_log(app, work, _nothing())
 
-    def history(self, app: str, user: str, conversation: int, before: int, limit: int) -> EntryPage:
+    def history(
+        self, app: str, user: str, conversation: int, before: int, limit: int, after: int | None = None
+    ) -> EntryPage:
         """The newest entries of a conversation before an id (0: its end) that the user may read and has not
-        hidden, and whether there are earlier ones."""
+        hidden, and whether there are earlier ones. With ``after`` the oldest entries after that id, and
+        whether there are later ones.
+
+        Reactions are not among them: the messages have them.
+        """
         statement = (
             "SELECT m.id FROM membership s, message m "
-            f"WHERE s.log = %s AND s.member = %s AND s.conversation = %s AND {VISIBLE} AND m.id <= %s "
+            f"WHERE s.log = %s AND s.member = %s AND s.conversation = %s AND {VISIBLE} "
+            f"AND m.id > %s AND m.id <= %s AND m.kind <> {NUMBERS['reaction']} "
             "AND NOT EXISTS (SELECT 1 FROM hidden h WHERE h.log = m.log AND h.member = %s AND h.id = m.id) "
-            "ORDER BY m.id DESC LIMIT %s"
+            f"ORDER BY m.id {'DESC' if after is None else 'ASC'} LIMIT %s"
         )
 
         def work(sql: Statements, head: LogHead) -> EntryPage:
-            values = (head.number, user, conversation, _last(head, before), user, limit + 1)
+            first = head.floor if after is None else max(after, head.floor)
+            values = (head.number, user, conversation, first, _last(head, before), user, limit + 1)
             rows = sql.query(statement, values)
-            return fetch(sql, head.number, [row[0] for row in rows[:limit]]), len(rows) > limit
+            return fetch(sql, head.number, [row[0] for row in rows[:limit]], user), len(rows) > limit
 
         return self._read_log(app, work, _nothing())
+
+    def readable(self, app: str, user: str, ids: Sequence[int]) -> list[Entry]:
+        """Those of these entries that the user may read and has not hidden, ordered by id."""
+
+        def work(sql: Statements, head: LogHead) -> list[Entry]:
+            return fetch(sql, head.number, shown(sql, head, user, ids), user)
+
+        return self._read_log(app, work, [])
+
+    def pins(self, app: str, user: str, conversation: int) -> list[Entry]:
+        """The pinned messages of a conversation that the user may read and has not hidden, the one that was
+        pinned last first."""
+        statement = "SELECT message FROM pin WHERE log = %s AND conversation = %s ORDER BY id DESC"
+
+        def work(sql: Statements, head: LogHead) -> list[Entry]:
+            ids = [row[0] for row in sql.query(statement, (head.number, conversation))]
+            found = {entry.id: entry for entry in fetch(sql, head.number, shown(sql, head, user, ids), user)}
+            return [found[id] for id in ids if id in found]
+
+        return self._read_log(app, work, [])
 
     def channel_page(
         self,
@@ -148,9 +178,17 @@ class EntryReader(LogTables):
         return self._read_log(app, work, PublicationPage([], False, 0, 0, 0))
 
     def search(
-        self, app: str, user: str, text: str, conversation: int, before: int, limit: int
+        self,
+        app: str,
+        user: str,
+        text: str,
+        conversation: int,
+        before: int,
+        limit: int,
+        types: Sequence[str] = (),
     ) -> tuple[list[Entry], int]:
-        """Search for ``text``, backwards from an id (0: the end), in one conversation or (0) in all.
+        """Search for ``text``, backwards from an id (0: the end), in one conversation or (0) in all. With
+        ``types``: for messages of these types, with any content.
 
         Returns the entries in order, and the id to continue from (0: the search is complete). Finds only what
         the user may read, and nothing that is hidden or recalled. ASCII letters match in any case. Other
@@ -162,7 +200,7 @@ class EntryReader(LogTables):
         head: LogHead | None = self._read(lambda sql: head_of(sql, app), None)
         if head is None:
             return [], 0
-        words = _spellings(text)
+        words = [] if types else _spellings(text)
         upto = _last(head, before)
         found: list[Entry] = []
         stretch = _FIRST_STRETCH
@@ -170,9 +208,10 @@ class EntryReader(LogTables):
         while upto > head.floor:
             began = monotonic()
             after = max(upto - stretch, head.floor)
-            step = _Step(head.number, user, words, conversation, after, upto, limit + 1 - len(found))
+            count = limit + 1 - len(found)
+            step = _Step(head.number, user, words, types, conversation, after, upto, count)
             some: list[Entry] = self._read(step, [])
-            found = [entry for entry in some if _has(entry, text)] + found
+            found = [entry for entry in some if types or _has(entry, text)] + found
             if len(found) > limit:
                 return found[-limit:], found[-limit].id
             # If the limit cut the step short, the rest of the step remains to be scanned.
@@ -188,10 +227,45 @@ class EntryReader(LogTables):
         return found, 0
 
 
-def fetch(sql: Statements, log: int, ids: Sequence[int]) -> list[Entry]:
-    """The existing entries of a log with these ids, ordered by id."""
+def fetch(sql: Statements, log: int, ids: Sequence[int], reader: str = "") -> list[Entry]:
+    """The existing entries of a log with these ids, ordered by id, with ``mine`` for the ``reader``."""
     rows = sql.query_in(f"{_ENTRIES} m.id IN {{}}", (log,), list(dict.fromkeys(ids)))
-    return sorted(map(entry_of, rows), key=lambda entry: entry.id)
+    entries = sorted(map(entry_of, rows), key=lambda entry: entry.id)
+    return _with_own_reactions(sql, log, reader, entries) if reader else entries
+
+
+def _with_own_reactions(sql: Statements, log: int, user: str, entries: list[Entry]) -> list[Entry]:
+    """Set ``mine`` in the reactions for a reader. Queries only if not all users are named."""
+    reacted = [entry for entry in entries if type(entry) is ReactedEntry]
+    if not reacted:
+        return entries
+    own: set[tuple[int, str]] = set()
+    if any(each.count > len(each.users) for entry in reacted for each in entry.reactions):
+        statement = (
+            "SELECT message, emoji FROM reaction "
+            "WHERE log = %s AND member = %s AND message >= %s AND message <= %s"
+        )
+        rows = sql.query(statement, (log, user, reacted[0].id, reacted[-1].id))
+        own = {(row[0], text_of(row[1])) for row in rows}
+    return [_mark_own(entry, user, own) if type(entry) is ReactedEntry else entry for entry in entries]
+
+
+def _mark_own(entry: ReactedEntry, user: str, own: set[tuple[int, str]]) -> ReactedEntry:
+    reactions = [
+        replace(each, mine=True) if user in each.users or (entry.id, each.emoji) in own else each
+        for each in entry.reactions
+    ]
+    return replace(entry, reactions=tuple(reactions))
+
+
+def shown(sql: Statements, head: LogHead, user: str, ids: Sequence[int]) -> list[int]:
+    """Those of these entries that the user may read and has not hidden."""
+    statement = (
+        "SELECT m.id FROM message m WHERE EXISTS (SELECT 1 FROM membership s WHERE s.member = %s "
+        f"AND {VISIBLE}) AND NOT EXISTS (SELECT 1 FROM hidden h WHERE h.log = m.log AND h.member = %s "
+        "AND h.id = m.id) AND m.log = %s AND m.id IN {}"
+    )
+    return [row[0] for row in sql.query_in(statement, (user, user, head.number), ids)]
 
 
 def _nothing() -> EntryPage:
@@ -365,7 +439,8 @@ class _Step:
         self,
         log: int,
         user: str,
-        words: list[str],
+        words: Sequence[str],
+        types: Sequence[str],
         conversation: int,
         after: int,
         upto: int,
@@ -374,22 +449,28 @@ class _Step:
         self.count = count
         self._log = log
         self._words = words
+        self._types = types
         self._one = f"AND s.conversation = {int(conversation)} " if conversation else ""
+        self._user = user
         self._values = (log, user, after, upto, user)
 
     def __call__(self, sql: Statements) -> list[Entry]:
         matches, needle = _MATCHES[sql.engine]
+        if self._types:
+            condition, wanted = f"m.type IN {marks_of(len(self._types))}", self._types
+        else:
+            condition = f"m.type = 'text' AND ({' OR '.join([matches] * len(self._words))})"
+            wanted = [needle(word) for word in self._words]
         statement = (
             f"SELECT m.id FROM membership s, message m WHERE s.log = %s AND s.member = %s {self._one}"
             f"AND {VISIBLE} AND m.id > %s AND m.id <= %s "
-            f"AND m.kind = {NUMBERS['message']} AND m.type = 'text' "
+            f"AND m.kind = {NUMBERS['message']} "
             f"AND NOT EXISTS (SELECT 1 FROM hidden h WHERE h.log = m.log AND h.id = m.id "
             f"AND h.member IN ('{EVERYBODY}', %s)) "
-            f"AND ({' OR '.join([matches] * len(self._words))}) ORDER BY m.id DESC LIMIT %s"
+            f"AND {condition} ORDER BY m.id DESC LIMIT %s"
         )
-        values = (*self._values, *[needle(word) for word in self._words], self.count)
-        ids = [row[0] for row in sql.query(statement, values)]
-        return fetch(sql, self._log, ids) if ids else []
+        ids = [row[0] for row in sql.query(statement, (*self._values, *wanted, self.count))]
+        return fetch(sql, self._log, ids, self._user) if ids else []
 
 
 def _escaped(word: str) -> str:

@@ -7,8 +7,11 @@ from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+import msgspec
 from msgspec import Struct
+from msgspec.structs import asdict
 
+from imserver.model import Reaction
 from imserver.storage.log.contract import (
     CLIENT_MSG_ID_BYTES,
     ROOM_BYTES,
@@ -19,6 +22,7 @@ from imserver.storage.log.contract import (
     Draft,
     Entry,
     EntryKind,
+    ReactedEntry,
 )
 from imserver.storage.statements import Statements, text_of
 
@@ -27,9 +31,20 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-KINDS: Final[tuple[EntryKind, ...]] = ("message", "recall", "edit", "join", "leave", "group")
+KINDS: Final[tuple[EntryKind, ...]] = (
+    "message",
+    "recall",
+    "edit",
+    "join",
+    "leave",
+    "group",
+    "reaction",
+    "pin",
+)
 """A kind is stored as its index here. Add new kinds only at the end."""
 NUMBERS: Final[dict[str, int]] = {kind: number for number, kind in enumerate(KINDS)}
+ANNOTATIONS: Final = f"({NUMBERS['reaction']}, {NUMBERS['pin']})"
+"""The kinds that neither count as unread nor are the last entry of a conversation, for ``kind IN``."""
 CONVERSATION_KINDS: Final[tuple[ConversationKind, ...]] = ("user", "group", "room")
 USER: Final = 0
 GROUP: Final = 1
@@ -120,7 +135,7 @@ def room_of(pair: Any) -> str:
 
 def entry_of(row: Any) -> Entry:
     """An entry from :data:`ENTRY_COLUMNS`."""
-    return Entry(
+    entry = Entry(
         id=row[0],
         conversation=row[1],
         seq=row[2],
@@ -136,6 +151,41 @@ def entry_of(row: Any) -> Entry:
         members=members_of(row[12]),
         room=room_of(row[12]) if row[11] == ROOM else "",
     )
+    return _reacted(entry) if _REACTIONS in entry.meta else entry
+
+
+_REACTIONS: Final = b'"reactions":'
+_decode_json: Final = msgspec.json.Decoder().decode
+_encode: Final = msgspec.json.Encoder().encode
+
+
+def _reacted(entry: Entry) -> Entry:
+    """A message with its reactions, which are a part of ``meta`` in the database."""
+    meta = decode_meta(entry.meta)
+    reactions = reactions_in(meta)
+    if not reactions or entry.kind != "message":
+        return entry  # a key of that name in something else
+    fields = asdict(entry) | {"meta": _encode(meta)}
+    return ReactedEntry(**fields, reactions=reactions, size=len(entry.meta))
+
+
+def reactions_in(meta: dict[str, Any]) -> tuple[Reaction, ...]:
+    """Take the reactions out of the ``meta`` of a message, in the order in which the emoji were first
+    used."""
+    try:
+        return msgspec.convert(meta.pop("reactions", ()), tuple[Reaction, ...])
+    except ValueError:
+        return ()
+
+
+def decode_meta(meta: bytes) -> dict[str, Any]:
+    """The fields of ``meta``; none if it is no JSON object: one invalid draft must not fail the others of a
+    transaction."""
+    try:
+        fields = _decode_json(meta) if meta else {}
+    except (ValueError, RecursionError):
+        return {}
+    return fields if isinstance(fields, dict) else {}
 
 
 def conversation_state_of(row: Any) -> ConversationState:

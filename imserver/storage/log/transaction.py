@@ -5,7 +5,7 @@ Edits and recalls rewrite the message and its earlier edits in place. Later read
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -18,6 +18,7 @@ from imserver.storage.log.contract import (
     NOT_MEMBER,
     RECALLED,
     UNKNOWN_CONVERSATION,
+    USER_BYTES,
     Appended,
     Change,
     Draft,
@@ -33,11 +34,13 @@ from imserver.storage.log.rows import (
     ROOM,
     USER,
     ConversationState,
+    decode_meta,
     objection,
     pair_of,
     pair_of_room,
     resend_of,
     row_of,
+    text_objection,
 )
 
 _UNKNOWN: Final = Rejected(UNKNOWN_CONVERSATION)
@@ -299,7 +302,8 @@ _SET_CONTENT: Final = (
     "UPDATE message SET type = %s, body = %s, meta = %s "
     f"WHERE log = %s AND id = %s AND kind IN ({NUMBERS['message']}, {NUMBERS['edit']})"
 )
-_decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
+EVERYBODY: Final = "all"
+"""Mentions everybody in the conversation."""
 
 
 def find_recalled(driver: LogDriver, log: int, ids: Collection[int]) -> set[int]:
@@ -312,14 +316,22 @@ def revise(driver: LogDriver, log: int, entries: Iterable[Entry]) -> None:
     """Apply new edits and recalls. The last edit of a message counts; recalls are final."""
     last: dict[int, Entry] = {}
     edits = []
+    mentions: dict[int, Entry] = {}
     for entry in entries:
         if entry.kind in ("recall", "edit"):
             last[entry.about] = entry
             if entry.kind == "edit":
                 edits.append((entry.about, entry.id))
+        elif entry.meta and entry.kind == "message" and not entry.room:
+            mentions[entry.id] = entry
     if not last:
+        if mentions:
+            driver.add_mentions(log, _mentions(mentions))
         return
     driver.add_edits(log, edits)
+    mentions |= {about: entry for about, entry in last.items() if entry.kind == "edit" and not entry.room}
+    driver.forget_mentions(log, list(last))
+    before = driver.metas(log, [about for about, entry in last.items() if entry.kind == "edit"])
     recalls: list[tuple[Any, ...]] = []
     edited: list[tuple[Any, ...]] = []
     for about, entry in last.items():
@@ -327,19 +339,32 @@ def revise(driver: LogDriver, log: int, entries: Iterable[Entry]) -> None:
         if entry.kind == "recall":
             recalls += [(b"", b"", about, log, id) for id in (about, *of_it)]
         else:
-            edited.append((entry.type, entry.body, _with_edit(entry), log, about))
+            edited.append((entry.type, entry.body, _with_edit(entry, before.get(about, b"")), log, about))
             edited += [(entry.type, entry.body, entry.meta, log, id) for id in of_it if id != entry.id]
     if recalls:
-        driver.hide_recalled(log, [about for about, entry in last.items() if entry.kind == "recall"])
+        gone = [about for about, entry in last.items() if entry.kind == "recall"]
+        driver.hide_recalled(log, gone)
+        driver.forget_annotations(log, gone)
         driver.execute_many(_SET_RECALLED, recalls)
     if edited:
         driver.execute_many(_SET_CONTENT, edited)
+    driver.add_mentions(log, _mentions(mentions))
 
 
-def _with_edit(edit: Entry) -> bytes:
-    """The ``meta`` of an edited message: that of the edit, with the edit's id."""
-    try:
-        meta = _decode(edit.meta) if edit.meta else {}
-    except ValueError:  # an invalid draft must not fail the others of the transaction
-        meta = {}
-    return msgspec.json.encode({**meta, "edited": edit.id})
+def _with_edit(edit: Entry, before: bytes) -> bytes:
+    """The ``meta`` of an edited message: that of the edit, its id, and the reactions. The message is not
+    forwarded any more: its content is that of the editor."""
+    old = decode_meta(before)
+    kept = {key: old[key] for key in ("reacted", "reactions") if key in old}
+    return msgspec.json.encode({**decode_meta(edit.meta), "edited": edit.id, **kept})
+
+
+def _mentions(entries: Mapping[int, Entry]) -> list[tuple[str, int, int]]:
+    """(user, conversation, message) of all whom these messages mention. The user is ``""`` for everybody."""
+    found = []
+    for id, entry in entries.items():
+        users = decode_meta(entry.meta).get("mentions", ())
+        for user in dict.fromkeys(users if isinstance(users, list) else ()):
+            if isinstance(user, str) and user and not text_objection(user, USER_BYTES):
+                found.append(("" if user == EVERYBODY else user, entry.conversation, id))
+    return found

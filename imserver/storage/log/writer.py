@@ -67,6 +67,8 @@ MAX_WAITING_BYTES_IN_ALL: Final = 128 * 1024 * 1024
 """Limit of their content in bytes."""
 BATCH_DRAFTS: Final = 2000
 """Limit of drafts in one transaction."""
+BATCH_CHANGES: Final = 50
+"""Limit of changes in one transaction: each needs several statements, and the drafts wait for them."""
 _BATCH_BYTES: Final = 8 << 20
 _REQUEST_BYTES: Final = 200
 """Size of a draft without its content, for the size of a batch."""
@@ -421,7 +423,7 @@ class LogWriter:
         return answers
 
     def change(self, app: str, work: Callable[[AppTransaction], Change | Rejected]) -> Change | Rejected:
-        """Make a change of a group and return after the commit. ``work`` makes the change in the transaction.
+        """Make a change and return after the commit. ``work`` makes the change in the transaction.
 
         Raises the same errors as :meth:`append`.
         """
@@ -489,7 +491,7 @@ class LogWriter:
         """The requests of the next transaction. Empty if nothing waits except in apps that pause."""
         if self._singles.requests:
             return [self._singles.pop()]
-        taken = [self._changes.pop() for _ in range(len(self._changes.requests))]
+        taken = [self._changes.pop() for _ in range(min(len(self._changes.requests), BATCH_CHANGES))]
         drafts = size = 0
         for app in list(self._queues):
             if drafts >= BATCH_DRAFTS or size >= _BATCH_BYTES:

@@ -75,7 +75,7 @@ export declare class LoginRefused extends ImError<number> {
 export declare class CommandRefused extends ImError<number> {
     cmd: string;
     reason: string | null;
-    /** @type {string | null} why the server refuses a command on a channel, such as `denied` */
+    /** @type {string | null} why the server refuses a command on a channel, a reaction or a pin, such as `denied` */
     refused: string | null;
     /**
      * @param {string} cmd

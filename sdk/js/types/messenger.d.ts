@@ -22,7 +22,7 @@ export type Entry = {
      */
     seq: number;
     /**
-     * `message`; `edit` or `recall` of the entry `about`; `group`, `join`, `leave`
+     * `message`; `edit`, `recall`, `reaction` or `pin` of the entry `about`; `group`, `join`, `leave`
      */
     kind: string;
     /**
@@ -34,7 +34,7 @@ export type Entry = {
      */
     to?: string;
     /**
-     * `text`, `picture`, …
+     * `text`, `picture`, …; `add` or `remove` in a reaction or pin
      */
     type?: string;
     /**
@@ -48,14 +48,27 @@ export type Entry = {
     base64?: string;
     clientMsgID?: string;
     /**
-     * the entry that it replies to, edits or recalls; its own `id`: a recalled message in the history
+     * the entry that it replies to, edits, recalls, reacts to or pins; its own `id`: a recalled message in the history
      */
     about?: number;
+    /**
+     * `reacted`: the last reaction that is in `reactions`; `count`: of a reaction, how many users now react with its emoji (`text`)
+     */
     meta?: {
         mentions?: string[];
         edited?: number;
         users?: string[];
+        forwarded?: {
+            from: string;
+            id: number;
+        };
+        reacted?: number;
+        count?: number;
     };
+    /**
+     * missing if there are none
+     */
+    reactions?: Reaction[];
     /**
      * milliseconds since 1970
      */
@@ -90,6 +103,9 @@ export type More = {
     data?: any;
     type?: string;
     replyTo?: number;
+    /**
+     * ids of users, or only `all`
+     */
     mentions?: string[];
     /**
      * use the same id to send a message again; default: a new one
@@ -105,6 +121,41 @@ export type MessengerExtra = {
      * timeout of a request including retries and reconnects; default 30,000
      */
     carryMs?: number;
+};
+export type Reaction = {
+    emoji: string;
+    count: number;
+    /**
+     * at most 10 of them, the first ones first
+     */
+    users: string[];
+    /**
+     * we are one of all of them
+     */
+    mine: boolean;
+};
+export type Annotated = {
+    conversation: number;
+    /**
+     * missing if nothing had to change
+     */
+    id?: number;
+    seq?: number;
+};
+export type HistoryPage = {
+    /**
+     * newest page before this entry; default: the end
+     */
+    before?: number;
+    /**
+     * oldest page after this entry, instead
+     */
+    after?: number;
+    /**
+     * only messages of these types, not with `after`; the answer has a `before` for the next page
+     */
+    types?: string[];
+    limit?: number;
 };
 export type Conversation = {
     id: number;
@@ -128,6 +179,10 @@ export type Conversation = {
      * messages of others that are not read, up to 1,000
      */
     unread: number;
+    /**
+     * unread messages that mention us, up to 1,000; missing if there are none
+     */
+    mentions?: number;
     /**
      * position up to which we have read
      */
@@ -189,16 +244,18 @@ export type MessengerOptions = import("./imserver.js").Options & MessengerExtra;
  * @property {number} id             its position in the log of the app
  * @property {number} conversation
  * @property {number} seq            its number in the conversation, without gaps
- * @property {string} kind           `message`; `edit` or `recall` of the entry `about`; `group`, `join`, `leave`
+ * @property {string} kind           `message`; `edit`, `recall`, `reaction` or `pin` of the entry `about`; `group`, `join`, `leave`
  * @property {string} from           empty if a back end sent it without a sender
  * @property {string} [to]           missing in a group
- * @property {string} [type]         `text`, `picture`, …
+ * @property {string} [type]         `text`, `picture`, …; `add` or `remove` in a reaction or pin
  * @property {string} [text]         missing if there is `data`
  * @property {any} [data]
  * @property {string} [base64]       content from another dialect that is neither text nor JSON
  * @property {string} [clientMsgID]
- * @property {number} [about]        the entry that it replies to, edits or recalls; its own `id`: a recalled message in the history
- * @property {{ mentions?: string[], edited?: number, users?: string[] }} [meta]
+ * @property {number} [about]        the entry that it replies to, edits, recalls, reacts to or pins; its own `id`: a recalled message in the history
+ * @property {{ mentions?: string[], edited?: number, users?: string[], forwarded?: { from: string, id: number }, reacted?: number, count?: number }} [meta]
+ *   `reacted`: the last reaction that is in `reactions`; `count`: of a reaction, how many users now react with its emoji (`text`)
+ * @property {Reaction[]} [reactions]  missing if there are none
  * @property {number} time           milliseconds since 1970
  */
 /**
@@ -216,13 +273,33 @@ export type MessengerOptions = import("./imserver.js").Options & MessengerExtra;
  * @property {any} [data]            JSON instead of text
  * @property {string} [type]
  * @property {number} [replyTo]
- * @property {string[]} [mentions]
+ * @property {string[]} [mentions]   ids of users, or only `all`
  * @property {string} [clientMsgID]  use the same id to send a message again; default: a new one
  */
 /**
  * @typedef {object} MessengerExtra
  * @property {number | null} [cursor]  last position of this device; 0 (default): all stored messages, null: only new ones
  * @property {number} [carryMs]        timeout of a request including retries and reconnects; default 30,000
+ */
+/**
+ * @typedef {object} Reaction        how often users reacted to a message with an emoji
+ * @property {string} emoji
+ * @property {number} count
+ * @property {string[]} users        at most 10 of them, the first ones first
+ * @property {boolean} mine          we are one of all of them
+ */
+/**
+ * @typedef {object} Annotated       the answer to a reaction or pin; its entry follows as an event
+ * @property {number} conversation
+ * @property {number} [id]           missing if nothing had to change
+ * @property {number} [seq]
+ */
+/**
+ * @typedef {object} HistoryPage
+ * @property {number} [before]       newest page before this entry; default: the end
+ * @property {number} [after]        oldest page after this entry, instead
+ * @property {string[]} [types]      only messages of these types, not with `after`; the answer has a `before` for the next page
+ * @property {number} [limit]
  */
 /**
  * @typedef {object} Conversation
@@ -232,6 +309,7 @@ export type MessengerOptions = import("./imserver.js").Options & MessengerExtra;
  * @property {string} [name]         of a group
  * @property {string} [role]         ours in a group
  * @property {number} unread         messages of others that are not read, up to 1,000
+ * @property {number} [mentions]     unread messages that mention us, up to 1,000; missing if there are none
  * @property {number} read           position up to which we have read
  * @property {number} [place]        id of the newest entry if that is hidden
  * @property {Entry} [last]          the newest entry that is not hidden
@@ -308,6 +386,49 @@ export declare class Messenger extends ImClient<MessengerEvents> {
      * @returns {Promise<Sent>}
      */
     recall(id: number): Promise<Sent>;
+    /**
+     * Sends the content of a message that we can read to a user or a conversation. The receivers see who wrote it in `meta.forwarded`.
+     *
+     * @param {number} id
+     * @param {string | { conversation: number }} to
+     * @param {{ clientMsgID?: string }} [more]
+     * @returns {Promise<Sent>}
+     */
+    forward(id: number, to: string | {
+        conversation: number;
+    }, more?: {
+        clientMsgID?: string;
+    }): Promise<Sent>;
+    /**
+     * Reacts to a message with an emoji, or removes our reaction. The entry follows as an event, here too.
+     *
+     * @param {number} id
+     * @param {string} emoji
+     * @param {{ remove?: boolean }} [more]
+     * @returns {Promise<Annotated>}
+     */
+    react(id: number, emoji: string, { remove }?: {
+        remove?: boolean;
+    }): Promise<Annotated>;
+    /**
+     * Pins a message in its conversation, or removes the pin. The entry follows as an event, here too.
+     *
+     * @param {number} id
+     * @param {{ remove?: boolean }} [more]
+     * @returns {Promise<Annotated>}
+     */
+    pin(id: number, { remove }?: {
+        remove?: boolean;
+    }): Promise<Annotated>;
+    /**
+     * The pinned messages of a conversation, the one that was pinned last first.
+     *
+     * @param {number} conversation
+     * @returns {Promise<{ messages: Entry[] }>}
+     */
+    pins(conversation: number): Promise<{
+        messages: Entry[];
+    }>;
     /**
      * Sends a typing notice to a user or a conversation. Call it about every 3 s. It does nothing while offline.
      *
@@ -390,18 +511,16 @@ export declare class Messenger extends ImClient<MessengerEvents> {
         hasMore: boolean;
     }>;
     /**
-     * The messages of a conversation before an entry, or the newest ones.
+     * The messages of a conversation before an entry, or the newest ones, or those after an entry. Reactions are in the messages.
      *
      * @param {number} conversation
-     * @param {{ before?: number, limit?: number }} [page]
-     * @returns {Promise<{ messages: Entry[], hasMore: boolean }>}
+     * @param {HistoryPage} [page]
+     * @returns {Promise<{ messages: Entry[], hasMore: boolean, before?: number }>}
      */
-    history(conversation: number, page?: {
-        before?: number;
-        limit?: number;
-    }): Promise<{
+    history(conversation: number, page?: HistoryPage): Promise<{
         messages: Entry[];
         hasMore: boolean;
+        before?: number;
     }>;
     /**
      * Messages that contain `text`.

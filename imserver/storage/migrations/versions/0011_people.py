@@ -8,7 +8,7 @@ from alembic import op
 from imserver.storage.migrations import MYSQL_OPTIONS, name
 
 revision: Final = "0011"
-down_revision: Final = "0009"
+down_revision: Final = "0010"
 
 
 def _number(column: str, default: int, kind: Any = sa.SmallInteger) -> sa.Column[Any]:

@@ -1,0 +1,79 @@
+"""The commands of clients about reactions and pinned messages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
+
+from imserver import errors
+from imserver.model import AskPins, Pin, React, Reply
+from imserver.protocol.cmd import EntryView, entry_view
+from imserver.services.messages.subscriptions import app_and_user
+from imserver.storage.log.contract import INVALID, UNKNOWN_MESSAGE, Change, Rejected, message_of
+from imserver.storage.store import Store
+from imserver.transport.connection import Connection
+
+if TYPE_CHECKING:
+    from imserver.storage.log.message_log import MessageLog
+
+_CODE_OF: Final = {UNKNOWN_MESSAGE: errors.REPLY_NO_DATA, INVALID: errors.REPLY_BAD_PARAMETER}
+"""Why nothing was changed → the reply code; any other: 1003."""
+
+
+class AnnotatedView(Struct, omit_defaults=True):
+    """The answer to a reaction or a pin: its entry. Without ``id``: nothing had to change."""
+
+    conversation: int
+    id: int = 0
+    seq: int = 0
+
+
+class RefusedView(Struct):
+    """The answer to a refused reaction, pin or forwarded message: the reason for programmers."""
+
+    refused: str
+
+
+class PinsView(Struct):
+    """Pinned messages, the one that was pinned last first."""
+
+    messages: list[EntryView]
+
+
+class AnnotationCommands:
+    """Carries out the commands. The answer may come before or after the entry, which all connections of the
+    user receive. Stateless."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def react(self, connection: Connection, command: React) -> Reply:
+        """React to a message, or remove the reaction. Switches."""
+        app, user = app_and_user(connection)
+        return self._change(
+            lambda log: log.react(app, user, command.id, command.emoji, remove=command.remove)
+        )
+
+    def pin(self, connection: Connection, command: Pin) -> Reply:
+        """Pin a message, or remove its pin. Switches."""
+        app, user = app_and_user(connection)
+        return self._change(lambda log: log.pin(app, user, command.id, remove=command.remove))
+
+    def pins(self, connection: Connection, command: AskPins) -> Reply:
+        """The pinned messages of a conversation. Switches."""
+        app, user = app_and_user(connection)
+        stored = self._store.existing_log()
+        found = [] if stored is None else stored.pins(app, user, command.conversation)
+        return Reply(errors.REPLY_OK, PinsView([entry_view(message_of(entry)) for entry in found]))
+
+    def _change(self, change: Callable[[MessageLog], Change | Rejected]) -> Reply:
+        stored = self._store.existing_log()
+        result = Rejected(UNKNOWN_MESSAGE) if stored is None else change(stored)
+        if isinstance(result, Rejected):
+            code = _CODE_OF.get(result.reason, errors.REPLY_UNAUTHORIZED)
+            return Reply(code, RefusedView(result.reason))
+        entry = result.entry
+        place = (entry.id, entry.seq) if entry else ()
+        return Reply(errors.REPLY_OK, AnnotatedView(result.conversation, *place))

@@ -1,0 +1,250 @@
+"""Reactions to messages, and pinned messages.
+
+Each is a row, and an entry of the log about the message. The totals of a message's reactions are in its
+``meta``, so that a page of messages needs no query for them. The permission checks run under the log's lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, Literal
+
+import msgspec
+from msgspec import Struct
+
+from imserver.model import Reaction
+from imserver.storage.log.contract import (
+    BLOCKED,
+    FULL,
+    INVALID,
+    MUTED,
+    NOT_ALLOWED,
+    RECALLED,
+    UNKNOWN_MESSAGE,
+    Change,
+    Draft,
+    Entry,
+    Rejected,
+)
+from imserver.storage.log.rows import (
+    NUMBERS,
+    ROOM,
+    USER,
+    ConversationState,
+    decode_meta,
+    reactions_in,
+    text_objection,
+)
+from imserver.storage.log.transaction import AppTransaction
+from imserver.storage.log.writer import LogWriter
+from imserver.storage.statements import text_of
+
+EMOJI_BYTES: Final = 32
+"""Longest emoji, in bytes of UTF-8."""
+MOST_EMOJI: Final = 20
+"""Different emoji with which users may react to one message."""
+MOST_USERS: Final = 10
+"""Users that are named for each of them."""
+MOST_PINS: Final = 100
+"""Pinned messages of one conversation."""
+PINNING_ROLES: Final = ("owner", "admin")
+"""Roles that may pin in a group. In a conversation of two users both may."""
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class AnnotationWriter(LogWriter):
+    """Adds and removes reactions and pins. Each method returns after the commit and may raise
+    StorageUnavailable. Its result has no entry if nothing had to change."""
+
+    def react(
+        self, app: str, user: str, message: int, emoji: str, *, remove: bool = False, time_ms: int = 0
+    ) -> Change | Rejected:
+        """Add the reaction of a user who can read the message, or remove it."""
+        if wrong := emoji_objection(emoji):
+            return Rejected(INVALID, wrong)
+
+        def work(transaction: AppTransaction) -> Change | Rejected:
+            found = _find(transaction, user, message)
+            if isinstance(found, Rejected):
+                return found
+            driver, log = transaction.driver, transaction.log
+            row = (log, message, emoji, user)
+            there = "SELECT id FROM reaction WHERE log = %s AND message = %s AND emoji = %s AND member = %s"
+            if bool(driver.query(there, row)) is not remove:
+                return Change(found.state.id)
+            meta = decode_meta(found.meta)
+            totals = _totals(meta)
+            if not remove and emoji not in totals and len(totals) >= MOST_EMOJI:
+                return Rejected(FULL, f"at most {MOST_EMOJI} different emoji")
+            before = totals.get(emoji, Reaction(emoji, 0))
+            count = before.count + (-1 if remove else 1)
+            entry = _enter(
+                transaction, found, user, "reaction", remove, time_ms, emoji.encode(), {"count": count}
+            )
+            if remove:
+                driver.execute(
+                    "DELETE FROM reaction WHERE log = %s AND message = %s AND emoji = %s AND member = %s", row
+                )
+            else:
+                driver.execute(
+                    "INSERT INTO reaction (log, message, emoji, member, id) VALUES (%s, %s, %s, %s, %s)",
+                    (*row, entry.id),
+                )
+            users = tuple(each for each in before.users if each != user)
+            if not remove and len(users) < MOST_USERS:
+                users = (*users, user)
+            if len(users) < min(count, MOST_USERS) and count <= MOST_USERS:
+                users = _users(transaction, message, emoji)
+            totals[emoji] = Reaction(emoji, count, users)
+            _write_totals(transaction, message, meta, totals, entry.id)
+            return Change(found.state.id, entry)
+
+        return self.change(app, work)
+
+    def pin(
+        self, app: str, user: str, message: int, *, remove: bool = False, time_ms: int = 0
+    ) -> Change | Rejected:
+        """Pin a message in its conversation, or remove its pin. ``user`` ``""`` is a back end."""
+
+        def work(transaction: AppTransaction) -> Change | Rejected:
+            found = _find(transaction, user, message)
+            if isinstance(found, Rejected):
+                return found
+            if user and found.state.kind != USER and found.role not in PINNING_ROLES:
+                return Rejected(NOT_ALLOWED, "only the owner and admins of a group pin messages")
+            driver, log, conversation = transaction.driver, transaction.log, found.state.id
+            there = driver.query("SELECT id FROM pin WHERE log = %s AND message = %s", (log, message))
+            if bool(there) is not remove:
+                return Change(conversation)
+            if not remove:
+                count = "SELECT count(*) FROM pin WHERE log = %s AND conversation = %s"
+                if driver.query(count, (log, conversation))[0][0] >= MOST_PINS:
+                    return Rejected(FULL, f"at most {MOST_PINS} pinned messages")
+            entry = _enter(transaction, found, user, "pin", remove, time_ms)
+            if remove:
+                driver.execute("DELETE FROM pin WHERE log = %s AND message = %s", (log, message))
+            else:
+                driver.execute(
+                    "INSERT INTO pin (log, message, conversation, id) VALUES (%s, %s, %s, %s)",
+                    (log, message, conversation, entry.id),
+                )
+            return Change(conversation, entry)
+
+        return self.change(app, work)
+
+
+def emoji_objection(emoji: str) -> str:
+    """The reason why a text cannot be a reaction, ``""`` if it can."""
+    if not emoji.strip():
+        return "emoji: empty"
+    if wrong := text_objection(emoji, EMOJI_BYTES):
+        return f"emoji: {wrong}"
+    # Invisible signs join emoji to others: only control characters and line ends are refused.
+    if any(ord(sign) < 0x20 or 0x7F <= ord(sign) < 0xA0 or sign in "\u2028\u2029" for sign in emoji):
+        return "emoji: a control character"
+    return ""
+
+
+# --- in the transaction -------------------------------------------------------------------------------------
+
+
+class _Found(Struct):
+    """A message that the user can read, and the user's role (``""`` for a back end)."""
+
+    id: int
+    state: ConversationState
+    role: str
+    meta: bytes
+
+
+def _find(transaction: AppTransaction, user: str, message: int) -> _Found | Rejected:
+    """The message, or the reason of a refusal. ``user`` ``""`` may read everything."""
+    driver, log, unknown = transaction.driver, transaction.log, Rejected(UNKNOWN_MESSAGE)
+    statement = "SELECT conversation, kind, about, meta FROM message WHERE log = %s AND id = %s"
+    rows = driver.query(statement, (log, message)) if message > transaction.head.floor else []
+    if not rows:
+        return unknown
+    conversation, kind, about, meta = rows[0]
+    recalled = kind == NUMBERS["recall"] and about == message
+    state = driver.conversations(log, (conversation,)).get(conversation)
+    if not (recalled or kind == NUMBERS["message"]) or state is None or state.kind == ROOM:
+        return unknown
+    role, muted_until = "", 0
+    if user:
+        statement = (
+            "SELECT joined_id, left_id, role, muted_until FROM membership "
+            "WHERE log = %s AND member = %s AND conversation = %s ORDER BY joined_id"
+        )
+        times = driver.query(statement, (log, user, conversation))
+        readable = any(joined < message and (left is None or message <= left) for joined, left, *_ in times)
+        if not readable or times[-1][1] is not None:
+            return unknown
+        role, muted_until = text_of(times[-1][2]), times[-1][3]
+    if recalled:
+        return Rejected(RECALLED)
+    if muted_until > transaction.now:
+        return Rejected(MUTED)
+    if user and state.kind == USER:
+        peers = {(each, user) for each in state.members if each != user}
+        if driver.blocks(transaction.app, peers):
+            return Rejected(BLOCKED)
+    return _Found(message, state, role, bytes(meta))
+
+
+def _enter(
+    transaction: AppTransaction,
+    found: _Found,
+    user: str,
+    kind: Literal["reaction", "pin"],
+    remove: bool,
+    time_ms: int,
+    body: bytes = b"",
+    meta: dict[str, Any] | None = None,
+) -> Entry:
+    draft = Draft(
+        sender=user,
+        kind=kind,
+        type="remove" if remove else "add",
+        body=body,
+        time_ms=time_ms or transaction.now * 1000,
+        about=found.id,
+        meta=_encode(meta) if meta else b"",
+        conversation=found.state.id,
+    )
+    entry = transaction.enter(found.state, draft)
+    transaction.settle()
+    return entry
+
+
+def _totals(meta: dict[str, Any]) -> dict[str, Reaction]:
+    """Emoji → its reactions. They are no longer in ``meta``."""
+    return {each.emoji: each for each in reactions_in(meta)}
+
+
+def _users(transaction: AppTransaction, message: int, emoji: str) -> tuple[str, ...]:
+    """All users who react to a message with an emoji, the first one first."""
+    statement = "SELECT member FROM reaction WHERE log = %s AND message = %s AND emoji = %s ORDER BY id"
+    rows = transaction.driver.query(statement, (transaction.log, message, emoji))
+    return tuple(text_of(row[0]) for row in rows)
+
+
+def _write_totals(
+    transaction: AppTransaction,
+    message: int,
+    meta: dict[str, Any],
+    totals: dict[str, Reaction],
+    reacted: int,
+) -> None:
+    meta["reacted"] = reacted
+    shown: Sequence[dict[str, Any]] = [
+        {"emoji": each.emoji, "count": each.count, "users": each.users}
+        for each in totals.values()
+        if each.count
+    ]
+    if shown:
+        meta["reactions"] = shown
+    transaction.driver.execute(
+        "UPDATE message SET meta = %s WHERE log = %s AND id = %s",
+        (_encode(meta), transaction.log, message),
+    )

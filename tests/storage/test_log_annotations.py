@@ -1,0 +1,272 @@
+"""Reactions, pins and mentions, on every engine."""
+
+import json
+
+import pytest
+
+from imserver.model import Reaction
+from imserver.storage.log.annotations import MOST_EMOJI, MOST_PINS, MOST_USERS
+from imserver.storage.log.contract import Change, Draft, Entry, ReactedEntry, Rejected
+from imserver.storage.log.message_log import MessageLog
+
+from .conftest import OpenStore
+from .test_log import APP, ids, say, stored
+
+THUMB, HEART = "\N{THUMBS UP SIGN}", "\N{HEAVY BLACK HEART}\N{VARIATION SELECTOR-16}"
+
+
+@pytest.fixture
+def log(url: str, open_store: OpenStore) -> MessageLog:
+    """The log of a new database, once on each engine."""
+    return open_store(url, seconds=10).log()
+
+
+def group_of(log: MessageLog, *users: str) -> int:
+    return log.create(APP, users[0], "tea", users[1:]).conversation
+
+
+def react(log: MessageLog, user: str, message: int, emoji: str = THUMB, *, remove: bool = False) -> Entry:
+    """The entry of a reaction that changes something."""
+    change = log.react(APP, user, message, emoji, remove=remove)
+    assert isinstance(change, Change)
+    assert change.entry is not None
+    return change.entry
+
+
+def reactions(entries: list[Entry], message: int) -> list[tuple[str, int, tuple[str, ...], bool]]:
+    (found,) = [entry for entry in entries if entry.id == message]
+    assert isinstance(found, ReactedEntry)
+    return [(each.emoji, each.count, each.users, each.mine) for each in found.reactions]
+
+
+def test_a_reaction_is_an_entry_and_every_page_shows_the_totals(log: MessageLog) -> None:
+    message, other = stored(log, say("a", "b", "tea?"), say("a", "b", "now?"))
+    first = react(log, "b", message.id)
+    assert (first.kind, first.type, first.body.decode(), first.about) == (
+        "reaction",
+        "add",
+        THUMB,
+        message.id,
+    )
+    assert (first.sender, first.conversation, json.loads(first.meta)) == ("b", 1, {"count": 1})
+    react(log, "a", message.id)
+    last = react(log, "a", message.id, HEART)
+    of_a = [(THUMB, 2, ("b", "a"), True), (HEART, 1, ("a",), True)]
+    of_b = [(THUMB, 2, ("b", "a"), True), (HEART, 1, ("a",), False)]
+    assert reactions(log.history(APP, "a", 1, 0, 10)[0], message.id) == of_a
+    assert reactions(log.sync(APP, "b", 0, 10)[0], message.id) == of_b
+    assert reactions(log.search(APP, "b", "tea", 0, 0, 10)[0], message.id) == of_b
+    assert ids(log.history(APP, "a", 1, 0, 10)[0]) == [message.id, other.id]
+    assert ids(log.sync(APP, "a", 0, 10)[0]) == [1, 2, 3, 4, 5]
+    (shown,) = log.entries(APP, [message.id])
+    assert json.loads(shown.meta) == {"reacted": last.id}
+
+
+def test_a_user_reacts_once_with_one_emoji_and_may_take_it_back(log: MessageLog) -> None:
+    (message,) = stored(log, say("a", "b"))
+    react(log, "b", message.id)
+    assert log.react(APP, "b", message.id, THUMB) == Change(1)
+    assert log.react(APP, "a", message.id, THUMB, remove=True) == Change(1)
+    removed = react(log, "b", message.id, remove=True)
+    assert (removed.type, removed.body.decode(), json.loads(removed.meta)) == ("remove", THUMB, {"count": 0})
+    (shown,) = log.history(APP, "b", 1, 0, 10)[0]
+    assert not isinstance(shown, ReactedEntry)
+    assert json.loads(shown.meta) == {"reacted": removed.id}
+
+
+def test_of_many_users_some_are_named_and_each_sees_their_own(log: MessageLog) -> None:
+    users = [f"u{number:02}" for number in range(MOST_USERS + 2)]
+    at = group_of(log, *users)
+    (message,) = stored(log, say("u00", at))
+    for user in users:
+        react(log, user, message.id)
+    page = log.history(APP, users[-1], at, 0, 10)[0]
+    assert reactions(page, message.id) == [(THUMB, len(users), tuple(users[:MOST_USERS]), True)]
+    react(log, users[-1], message.id, remove=True)
+    page = log.history(APP, users[-1], at, 0, 10)[0]
+    assert reactions(page, message.id) == [(THUMB, len(users) - 1, tuple(users[:MOST_USERS]), False)]
+    react(log, users[0], message.id, remove=True)
+    page = log.history(APP, users[-2], at, 0, 10)[0]
+    assert reactions(page, message.id) == [(THUMB, MOST_USERS, tuple(users[1 : MOST_USERS + 1]), True)]
+
+
+def test_a_message_has_at_most_so_many_emoji(log: MessageLog) -> None:
+    (message,) = stored(log, say("a", "b"))
+    for number in range(MOST_EMOJI):
+        react(log, "a", message.id, chr(0x1F600 + number))
+    assert log.react(APP, "b", message.id, THUMB) == Rejected("full", "at most 20 different emoji")
+    react(log, "b", message.id, chr(0x1F600))
+
+
+@pytest.mark.parametrize("emoji", ["", " ", "x" * 33, "a\0", "a\n", "\u2028", "\x85", "\ud800"])
+def test_what_is_no_emoji_is_refused(log: MessageLog, emoji: str) -> None:
+    (message,) = stored(log, say("a", "b"))
+    refused = log.react(APP, "a", message.id, emoji)
+    assert isinstance(refused, Rejected)
+    assert refused.reason == "invalid"
+
+
+def test_nobody_reacts_to_what_they_cannot_read(log: MessageLog) -> None:
+    at = group_of(log, "owner", "a")
+    early, gone = stored(log, say("a", at), say("a", at))
+    log.join(APP, at, ["late"])
+    stored(log, say("a", at, kind="recall", about=gone.id))
+    edit = stored(log, say("a", at, "x", kind="edit", about=early.id))[0]
+    stored(log, Draft(sender="a", room="hall"))
+    unknown = Rejected("unknown_message")
+    assert [log.react(APP, user, early.id, THUMB) for user in ("stranger", "late")] == [unknown, unknown]
+    assert [log.pin(APP, user, early.id) for user in ("stranger", "late")] == [unknown, unknown]
+    for about in (99, edit.id, 1, edit.id + 1):
+        assert log.react(APP, "a", about, THUMB) == unknown
+        assert log.pin(APP, "", about) == unknown
+    assert log.react(APP, "a", gone.id, THUMB) == Rejected("recalled")
+    assert log.pin(APP, "owner", gone.id) == Rejected("recalled")
+    log.leave(APP, at, ["a"])
+    assert log.react(APP, "a", early.id, THUMB) == unknown
+    log.set_member(APP, at, "late", muted_until=1 << 40)
+    (later,) = stored(log, say("owner", at))
+    assert log.react(APP, "late", later.id, THUMB) == Rejected("muted")
+    assert log.react("no such app", "a", early.id, THUMB) == unknown
+
+
+def test_a_recall_removes_reactions_and_pin_and_an_edit_removes_nothing(log: MessageLog) -> None:
+    one, two = stored(log, say("a", "b"), say("a", "b"))
+    for message in (one, two):
+        react(log, "b", message.id)
+        log.pin(APP, "a", message.id)
+    (edit,) = stored(log, say("a", "b", "edited", kind="edit", about=one.id))
+    stored(log, say("a", "b", kind="recall", about=two.id))
+    page = log.history(APP, "b", 1, 0, 10)[0]
+    assert reactions(page, one.id) == [(THUMB, 1, ("b",), True)]
+    assert json.loads(page[0].meta) == {"reacted": 3, "edited": edit.id}
+    assert [entry.kind for entry in page if entry.id == two.id] == ["recall"]
+    assert ids(log.pins(APP, "b", 1)) == [one.id]
+    stored(log, say("a", "b", kind="recall", about=one.id))
+    assert log.pins(APP, "b", 1) == []
+    assert log.react(APP, "b", one.id, THUMB, remove=True) == Rejected("recalled")
+
+
+def test_who_may_pin_and_what_is_pinned(log: MessageLog) -> None:
+    at = group_of(log, "owner", "admin", "a")
+    log.set_member(APP, at, "admin", role="admin")
+    one, two, three = stored(log, *(say("a", at) for _ in range(3)))
+    assert log.pin(APP, "a", one.id) == Rejected(
+        "not_allowed", "only the owner and admins of a group pin messages"
+    )
+    pinned = log.pin(APP, "admin", two.id)
+    assert isinstance(pinned, Change)
+    assert pinned.entry is not None
+    assert (pinned.entry.kind, pinned.entry.type, pinned.entry.about) == ("pin", "add", two.id)
+    assert log.pin(APP, "owner", two.id) == Change(at)
+    log.pin(APP, "", one.id)
+    log.pin(APP, "owner", three.id)
+    assert ids(log.pins(APP, "a", at)) == [three.id, one.id, two.id]
+    log.hide(APP, "a", [one.id])
+    assert ids(log.pins(APP, "a", at)) == [three.id, two.id]
+    log.pin(APP, "owner", three.id, remove=True)
+    assert log.pin(APP, "owner", three.id, remove=True) == Change(at)
+    assert ids(log.pins(APP, "owner", at)) == [one.id, two.id]
+    assert log.pins(APP, "stranger", at) == log.pins(APP, "a", 99) == log.pins("none", "a", at) == []
+    kinds = [entry.kind for entry in log.history(APP, "a", at, 0, 4)[0]]
+    assert kinds == ["pin", "pin", "pin", "pin"]
+
+
+def test_both_of_two_users_pin_up_to_the_limit(log: MessageLog) -> None:
+    messages = stored(log, *(say("a", "b") for _ in range(MOST_PINS + 1)))
+    for message in messages[:-1]:
+        assert isinstance(log.pin(APP, "b", message.id), Change)
+    assert log.pin(APP, "a", messages[-1].id) == Rejected("full", "at most 100 pinned messages")
+    assert len(log.pins(APP, "a", 1)) == MOST_PINS
+
+
+def test_reactions_and_pins_are_neither_unread_nor_the_last_entry(log: MessageLog) -> None:
+    (message,) = stored(log, say("a", "b"))
+    react(log, "a", message.id)
+    log.pin(APP, "a", message.id)
+    (summary,) = log.list_conversations(APP, "b", 0, 10)[0]
+    assert summary.last is not None
+    assert (summary.unread, summary.last.id, summary.place) == (1, message.id, 3)
+    assert summary.last == log.history(APP, "b", 1, 2, 10)[0][0]
+
+
+def test_what_expires_leaves_no_reaction_pin_or_mention(log: MessageLog) -> None:
+    one, two = stored(log, say("a", "b", meta=b'{"mentions":["b"]}'), say("a", "b"))
+    for message in (one, two):
+        react(log, "b", message.id)
+        log.pin(APP, "b", message.id)
+    log.expire(APP, more_than=5)
+    assert ids(log.pins(APP, "b", 1)) == [two.id]
+    assert log.react(APP, "b", one.id, THUMB) == Rejected("unknown_message")
+    assert log.list_conversations(APP, "b", 0, 10)[0][0].mentions == 0
+    react(log, "a", two.id)
+    assert reactions(log.history(APP, "a", 1, 0, 10)[0], two.id) == [(THUMB, 2, ("b", "a"), True)]
+
+
+def test_unread_mentions_are_counted(log: MessageLog) -> None:
+    def mentions(user: str) -> int:
+        return next(each.mentions for each in log.list_conversations(APP, user, 0, 10)[0])
+
+    at = group_of(log, "a", "b", "c")
+    first, second, third, fourth = stored(
+        log,
+        say("a", at, meta=b'{"mentions":["b","b","a"]}'),
+        say("a", at, meta=b'{"mentions":["all"]}'),
+        say("b", at, meta=b'{"mentions":["c"]}'),
+        say("c", at, "plain"),
+    )
+    assert [mentions(user) for user in "abc"] == [0, 2, 2]
+    log.note(APP, "b", at, read=first.id)
+    assert mentions("b") == 1
+    stored(
+        log,
+        say("a", at, kind="recall", about=second.id),
+        say("c", at, "@b", kind="edit", about=fourth.id, meta=b'{"mentions":["b"]}'),
+        say("b", at, "nobody", kind="edit", about=third.id),
+    )
+    assert [mentions(user) for user in "abc"] == [0, 1, 0]
+    log.forget(APP, "b")
+    assert mentions("b") == 0
+
+
+@pytest.mark.parametrize("meta", [b'{"mentions":"b"}', b'{"mentions":[1,"","a\\u0000"]}', b"no json", b"[1]"])
+def test_strange_mentions_cost_nobody_anything(log: MessageLog, meta: bytes) -> None:
+    stored(log, say("a", "b", meta=meta), say("a", "b", meta=b'{"mentions":["b"]}'))
+    assert log.list_conversations(APP, "b", 0, 10)[0][0].mentions == 1
+
+
+def test_a_key_of_a_draft_is_no_reaction(log: MessageLog) -> None:
+    metas = [b'{"reactions":1}', b'{"x":{"reactions":[]}}']
+    for entry, meta in zip(stored(log, *(say("a", "b", meta=meta) for meta in metas)), metas, strict=True):
+        (found,) = log.entries(APP, [entry.id])
+        assert (type(found), found.meta) == (Entry, meta)
+        react(log, "b", entry.id)
+        (found,) = log.readable(APP, "a", [entry.id])
+        assert isinstance(found, ReactedEntry)
+        assert found.reactions == (Reaction(THUMB, 1, ("b",)),)
+
+
+# --- histories ----------------------------------------------------------------------------------------------
+
+
+def test_a_history_goes_forward_from_an_entry(log: MessageLog) -> None:
+    entries = stored(log, *(say("a", "b", str(number)) for number in range(6)))
+    react(log, "b", entries[2].id)
+    assert (ids(log.history(APP, "b", 1, 0, 2, 0)[0]), log.history(APP, "b", 1, 0, 2, 0)[1]) == ([1, 2], True)
+    assert log.history(APP, "b", 1, 0, 2, 4) == (log.entries(APP, [5, 6]), False)
+    assert log.history(APP, "b", 1, 5, 10, 3)[0] == log.entries(APP, [4])
+    assert log.history(APP, "b", 1, 0, 10, 6) == ([], False)
+    log.hide(APP, "b", [5])
+    assert ids(log.history(APP, "b", 1, 0, 10, 3)[0]) == [4, 6]
+    assert log.history(APP, "stranger", 1, 0, 10, 0) == ([], False)
+
+
+def test_messages_are_found_by_their_types(log: MessageLog) -> None:
+    at = group_of(log, "a", "b")
+    types = ["text", "picture", "video", "text", "picture"]
+    found = stored(log, *(say("a", at, "1", type=each) for each in types))
+    stored(log, say("a", "b", "1", type="picture"))
+    pictures, before = log.search(APP, "b", "", at, 0, 10, ["picture", "video"])
+    assert ([entry.type for entry in pictures], before) == (["picture", "video", "picture"], 0)
+    some, before = log.search(APP, "b", "", at, 0, 1, ["picture"])
+    assert (ids(some), before) == ([found[4].id], found[4].id)
+    assert ids(log.search(APP, "b", "", at, before, 1, ["picture"])[0]) == [found[1].id]
