@@ -20,6 +20,7 @@ from werkzeug.exceptions import HTTPException
 
 from imserver import errors
 from imserver.api.reply import CMD
+from imserver.api.tus import create_tus_view
 from imserver.api.views import (
     as_request,
     create_api,
@@ -70,6 +71,7 @@ def create_app(parts: Parts) -> Flask:
     app.register_blueprint(create_api(parts.api))
     app.register_blueprint(create_stream_view(parts.streams, parts.api.public_body_bytes))
     app.register_blueprint(create_upload_view(parts.api))
+    app.register_blueprint(create_tus_view(parts.api))
     app.register_blueprint(create_pages(parts))
     for path in sorted(WEBSOCKET_PATHS):
         app.add_url_rule(

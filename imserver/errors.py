@@ -356,7 +356,11 @@ HTTP_TOO_MANY_STREAMS: Final = _problem(
     "The app has limits.open_streams open streamed messages on this node.",
     temporary=True,
 )
+HTTP_OFFSET_MISMATCH: Final = _problem(
+    409, "offset_mismatch", "Upload-Offset is not where the upload stands; ask with HEAD."
+)
 HTTP_LENGTH_REQUIRED: Final = _problem(411, "length_required", "An upload needs a Content-Length above 0.")
+HTTP_TUS_VERSION: Final = _problem(412, "tus_version", "Uploads in parts need Tus-Resumable: 1.0.0.")
 HTTP_BODY_TOO_LARGE: Final = _problem(413, "body_too_large", "The body is over limits.body_bytes.")
 HTTP_FILE_TOO_LARGE: Final = _problem(
     413, "file_too_large", "The file is over uploads.max_bytes, or over the limit of its kind."
@@ -372,11 +376,17 @@ HTTP_UNKNOWN_ENCODING: Final = _problem(
 )
 HTTP_RANGE: Final = _problem(416, "range_not_satisfiable", "The file does not contain the requested range.")
 HTTP_ID_REUSED: Final = _problem(422, "id_reused", "A different request has used this id or Idempotency-Key.")
+HTTP_UPLOAD_LOCKED: Final = _problem(
+    423, "upload_locked", "Another request for this upload is running.", temporary=True
+)
 HTTP_VERSION_REQUIRED: Final = _problem(426, "version_required", "Sec-WebSocket-Version must be 13.")
 HTTP_TOO_MANY_REQUESTS: Final = _problem(
     429, "too_many_requests", "Too many requests; slow down.", temporary=True
 )
 HTTP_HEADERS_TOO_LARGE: Final = _problem(431, "headers_too_large", "Headers are over limits.header_bytes.")
+HTTP_CHECKSUM_MISMATCH: Final = _problem(
+    460, "checksum_mismatch", "The bytes do not have the checksum of Upload-Checksum; send them again."
+)
 HTTP_INTERNAL_ERROR: Final = _problem(
     500, "internal_error", "The server failed; see its log.", temporary=True
 )

@@ -54,6 +54,7 @@ from imserver.services.dialects.event_streams import EventStreams
 from imserver.services.dialects.protobuf_service import ProtobufService
 from imserver.services.dialects.protobuf_uplink import ProtobufUplink
 from imserver.services.dialects.pusher_service import PusherService
+from imserver.services.files.resumable import ResumableUploads
 from imserver.services.files.uploads import Uploads
 from imserver.services.messages.annotations import AnnotationCommands
 from imserver.services.messages.messaging import MessageCommands, MessageSearch, Messaging
@@ -180,6 +181,7 @@ class Parts:
         self.uploads = Uploads(
             config.uploads, config.server.data_dir, self.store, self.metrics, self.webhooks.reviews
         )
+        self.resumable = ResumableUploads(self.uploads)
         self.sweep = Sweep(
             self.context,
             self.metrics,

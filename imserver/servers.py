@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from imserver.api.call import Api
 from imserver.api.routes import fast_routes, routes_at, unread_body_limit
-from imserver.api.v1.uploads import STREAMED
+from imserver.api.v1.uploads import is_streamed
 from imserver.auth.quotas import limited
 from imserver.config.settings import Config, ListenSettings
 from imserver.errors import StartError
@@ -181,7 +181,7 @@ class Servers:
             self.admit,
             listeners_of(self._config)[name].ws_dialect,
             None if dialects_only else self._streams,
-            frozenset() if dialects_only else STREAMED,
+            None if dialects_only else is_streamed,
         )
 
     def admit(self, sock: _socket.socket, admission: Admission, rest: bytes) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from http import HTTPStatus
 from io import BytesIO
 from time import monotonic
 from typing import Any, Final
@@ -18,7 +17,7 @@ import gevent
 
 from imserver import errors
 from imserver.api.routes import routes_at, unread_body_limit
-from imserver.api.v1.uploads import STREAMED
+from imserver.api.v1.uploads import is_streamed
 from imserver.app import create_app
 from imserver.config.load import load_config
 from imserver.logging import open_logs
@@ -29,6 +28,7 @@ from imserver.transport.exchange import (
     Headers,
     HttpRequest,
     HttpResponse,
+    phrase_of,
     problem_body,
     row_of,
 )
@@ -63,7 +63,7 @@ def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> 
     if refusal is not None:
         # Many servers would read the rest of the body without a time limit.
         headers = [*refusal.headers, ("Content-Length", str(len(refusal.body))), ("Connection", "close")]
-        start_response(f"{refusal.status} {HTTPStatus(refusal.status).phrase}", headers)
+        start_response(f"{refusal.status} {phrase_of(refusal.status)}", headers)
         return [refusal.body]
     answer: Iterable[bytes] = node.parts.application(environ, start_response)
     return answer
@@ -85,7 +85,7 @@ def _take_body(environ: dict[str, Any], node: Node) -> HttpResponse | None:
     method, path, headers = head.method, head.path, head.headers
     chunked = "chunked" in headers.get("transfer-encoding", "").lower()
     length = environ.get("CONTENT_LENGTH") or "0"
-    if (method, path) in STREAMED or (length == "0" and not chunked):
+    if is_streamed(method, path) or (length == "0" and not chunked):
         return None
     if not (length.isascii() and length.isdecimal()):
         return _refuse(errors.HTTP_BAD_REQUEST)

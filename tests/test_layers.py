@@ -80,7 +80,7 @@ IMPORTERS = {
     "cryptography": ("auth/tokens.py", "services/sessions/connection_ids.py"),
     "urllib3": ("services/webhooks/requests.py", "storage/s3.py"),
     "google": ("protocol/",),
-    "PIL": ("services/files/media.py",),
+    "PIL": ("services/files/pictures.py",),
     "gunicorn": (),
 }
 

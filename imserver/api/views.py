@@ -24,7 +24,7 @@ from imserver.errors import HTTP_BAD_REQUEST, IssuerUnavailable, MediaUnavailabl
 from imserver.services.files.transfers import TransferRefused
 from imserver.services.files.uploads import ID_CHARACTERS, Offer
 from imserver.storage.contract import Upload
-from imserver.transport.exchange import HEADER_LIST, HttpRequest, HttpResponse, pattern_of
+from imserver.transport.exchange import HEADER_LIST, HttpRequest, HttpResponse, pattern_of, phrase_of
 from imserver.transport.gate import Head
 from imserver.transport.stream import Streams
 
@@ -78,7 +78,7 @@ class _Table:
 def to_response(finished: HttpResponse) -> Response:
     """Convert a finished answer to a Flask response, with the headers of the API."""
     # From a number, werkzeug would make a reason in capitals.
-    response = Response(finished.body, f"{finished.status} {HTTPStatus(finished.status).phrase}")
+    response = Response(finished.body, f"{finished.status} {phrase_of(finished.status)}")
     response.headers.clear()
     response.headers.extend(HEADER_LIST)
     if finished.content_type:
@@ -161,7 +161,7 @@ class _UploadView:
 
     def take(self) -> Response:
         """``POST /api/v1/uploads``."""
-        return self._answered(self._take)
+        return answered(self._take)
 
     def _take(self, http_request: HttpRequest) -> Response:
         api = self._api
@@ -199,37 +199,15 @@ class _UploadView:
         headers = (("Location", f"{PATH}/{row.id}"), ("X-Request-Id", http_request.id))
         return to_response(HttpResponse(HTTPStatus.CREATED, _encode(shown(row)), headers=headers))
 
-    def _answered(self, function: Callable[[HttpRequest], Response]) -> Response:
-        """The result of ``function``, or its error as an answer."""
-        http_request = as_request()
-        try:
-            return function(http_request)
-        except ApiProblem as problem:
-            return _refused(http_request, problem.problem, problem.detail, problem.headers)
-        except TransferRefused as refused:
-            return _refused(http_request, refused.problem, refused.detail)
-        except StorageUnavailable:
-            return _refused(http_request, errors.HTTP_STORAGE_UNAVAILABLE)
-        except IssuerUnavailable:
-            return _refused(http_request, errors.HTTP_ISSUER_UNAVAILABLE)
-        except MediaUnavailable:
-            return _refused(http_request, errors.HTTP_MEDIA_UNAVAILABLE)
-        except BadBody:
-            return _refused(http_request, errors.HTTP_INVALID_REQUEST)
-        except TimeoutError:  # the sender has stopped sending
-            return _refused(http_request, errors.HTTP_TIMEOUT)
-        except OSError:  # the sender has disconnected; nobody reads this
-            return _refused(http_request, errors.HTTP_BAD_REQUEST)
-
     # --- out ------------------------------------------------------------------------------------------------
 
     def give(self, id: str) -> Response:
         """``GET /api/v1/uploads/<id>``."""
-        return self._answered(lambda http_request: self._give(http_request, id, thumbnail=False))
+        return answered(lambda http_request: self._give(http_request, id, thumbnail=False))
 
     def give_thumbnail(self, id: str) -> Response:
         """``GET /api/v1/uploads/<id>/thumbnail``."""
-        return self._answered(lambda http_request: self._give(http_request, id, thumbnail=True))
+        return answered(lambda http_request: self._give(http_request, id, thumbnail=True))
 
     def _give(self, http_request: HttpRequest, name: str, thumbnail: bool) -> Response:
         uploads = self._api.services.uploads
@@ -253,6 +231,29 @@ class _UploadView:
 
 
 _encode: Final = msgspec.json.Encoder().encode
+
+
+def answered(function: Callable[[HttpRequest], Response]) -> Response:
+    """The result of a view of files, or its error as an answer."""
+    http_request = as_request()
+    try:
+        return function(http_request)
+    except ApiProblem as problem:
+        return _refused(http_request, problem.problem, problem.detail, problem.headers)
+    except TransferRefused as refused:
+        return _refused(http_request, refused.problem, refused.detail)
+    except StorageUnavailable:
+        return _refused(http_request, errors.HTTP_STORAGE_UNAVAILABLE)
+    except IssuerUnavailable:
+        return _refused(http_request, errors.HTTP_ISSUER_UNAVAILABLE)
+    except MediaUnavailable:
+        return _refused(http_request, errors.HTTP_MEDIA_UNAVAILABLE)
+    except BadBody:
+        return _refused(http_request, errors.HTTP_INVALID_REQUEST)
+    except TimeoutError:  # the sender has stopped sending
+        return _refused(http_request, errors.HTTP_TIMEOUT)
+    except OSError:  # the sender has disconnected; nobody reads this
+        return _refused(http_request, errors.HTTP_BAD_REQUEST)
 
 
 def _refused(

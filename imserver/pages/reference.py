@@ -258,8 +258,13 @@ def curl_of(address: str, method: str, path: str, operation: Document) -> str:
         words.append("-d " + shlex.quote(json.dumps(_example(body), ensure_ascii=False)))
     elif "requestBody" in operation:
         words.append("--data-binary @" + shlex.quote(_name_of_file(operation)))
-    elif method == "post":
-        words.append("-X POST")
+    if method == "head":
+        words.append("-I")
+    elif method not in ("get", "post") or (method == "post" and "requestBody" not in operation):
+        words.append(f"-X {method.upper()}")
+    for each in operation["parameters"]:
+        if each["in"] == "header" and each["required"]:
+            words.append("-H " + shlex.quote(f"{each['name']}: {each['example']}"))
     query = urlencode(
         {each["name"]: each["example"] for each in operation["parameters"] if _is_in_query(each)}, safe=":,"
     )
@@ -270,8 +275,9 @@ def curl_of(address: str, method: str, path: str, operation: Document) -> str:
 
 
 def _trial(method: str, path: str, operation: Document) -> Document | None:
-    """What the script of the page needs to send this request; None: a browser cannot, it is a WebSocket."""
-    if "101" in operation["responses"]:
+    """What the script of the page needs to send this request; None: it needs a WebSocket, or headers."""
+    needed = any(each["in"] == "header" and each["required"] for each in operation["parameters"])
+    if needed or "101" in operation["responses"]:
         return None
     content = operation.get("requestBody", {}).get("content", {})
     body = content.get("application/json")

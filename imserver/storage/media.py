@@ -6,6 +6,7 @@ while the calling greenlet waits.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import time
@@ -27,20 +28,49 @@ PIECE_BYTES: Final = 65536
 """Bytes per read or write."""
 THREADS: Final = 4
 _CLOSE_SECONDS: Final = 1.0
-_STALE_SECONDS: Final = 86400.0
+STALE_SECONDS: Final = 86400.0
+"""Age of unfinished files that are removed."""
+STATE: Final = ".json"
+"""Suffix of the file about an unfinished upload. Its time is that of the last request for the upload."""
 _INCOMING: Final = "incoming"
 
 
 def open_private(path: Path) -> IO[bytes]:
-    """Create a file that only this user may read or write, and open it for writing, unbuffered."""
-    return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb", 0)
+    """Open a file for appending, unbuffered. A new file may be read and written only by this user."""
+    return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab", 0)
 
 
-def _make_private(folder: Path) -> None:
+def make_private(folder: Path) -> None:
     """Create a folder and its parents for this user only."""
     if not folder.is_dir():
-        _make_private(folder.parent)
+        make_private(folder.parent)
         folder.mkdir(mode=0o700, exist_ok=True)
+
+
+def folder_of(app: str, user: str = "") -> str:
+    """The name of the folder of a user's unfinished uploads; without a user: a pattern for all of the app."""
+    return f"{_hashed(app)}-{_hashed(user) if user else '*'}"
+
+
+def _hashed(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
+
+
+def _last_use(path: Path) -> float:
+    """When the upload of an unfinished file was last used."""
+    own = path.stat().st_mtime
+    state = path.with_suffix(STATE)
+    try:
+        return max(own, state.stat().st_mtime)
+    except FileNotFoundError:
+        return own
+
+
+def _remove_empty(folder: Path, long_ago: float) -> None:
+    """Remove the folder of a user whose unfinished uploads have all ended."""
+    if folder.stat().st_mtime < long_ago:
+        with suppress(OSError):  # it is not empty
+            folder.rmdir()
 
 
 class Files:
@@ -98,7 +128,7 @@ class Directory:
 
     def _make_incoming(self) -> Path:
         folder = self.root / _INCOMING
-        _make_private(folder)
+        make_private(folder)
         return folder
 
     def sweep(self) -> int:
@@ -106,15 +136,26 @@ class Directory:
         return self._files.do(self._sweep)
 
     def _sweep(self) -> int:
-        long_ago, removed = time.time() - _STALE_SECONDS, 0
-        for path in (self.root / _INCOMING).glob("*"):
+        long_ago, removed = time.time() - STALE_SECONDS, 0
+        for path in [*(self.root / _INCOMING).glob("*"), *(self.root / _INCOMING).glob("*/*")]:
             try:
-                if path.stat().st_mtime < long_ago:
+                if path.is_dir():
+                    _remove_empty(path, long_ago)
+                elif _last_use(path) < long_ago:
                     path.unlink()
                     removed += 1
             except FileNotFoundError:  # another node has removed it
                 continue
         return removed
+
+    def forget_unfinished(self, app: str, user: str = "") -> None:
+        """Remove the unfinished uploads of a user; without one: of the app."""
+
+        def work() -> None:
+            for folder in (self.root / _INCOMING).glob(folder_of(app, user)):
+                shutil.rmtree(folder, ignore_errors=True)
+
+        self._files.do(work)
 
     def free_bytes(self) -> int:
         """Free bytes of the disk. Raises MediaUnavailable."""
@@ -133,7 +174,7 @@ class Directory:
     def _move(self, source: Path, target: Path) -> None:
         with source.open("rb") as file:
             os.fsync(file.fileno())
-        _make_private(target.parent)
+        make_private(target.parent)
         source.replace(target)
         for folder in (target.parent, target.parent.parent):
             descriptor = os.open(folder, os.O_RDONLY)

@@ -55,10 +55,16 @@ def kept_alive(status: int, lines: bytes, content: bytes) -> bytes:
     return b"".join((status_line(status), lines, _length_line(len(content)), content))
 
 
+def phrase_of(status: int) -> str:
+    """The reason phrase of a status."""
+    # Not a standard one: tus has it.
+    return "Checksum Mismatch" if status == 460 else HTTPStatus(status).phrase
+
+
 @lru_cache(256)
 def status_line(status: int) -> bytes:
     """The first line of a response, with its CRLF."""
-    return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n".encode()
+    return f"HTTP/1.1 {status} {phrase_of(status)}\r\n".encode()
 
 
 def response_head(status: int, lines: bytes, length: int, keep: bool, version: str = "1.1") -> bytes:

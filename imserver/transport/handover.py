@@ -74,7 +74,7 @@ class ListenerContext(Struct, frozen=True):
     admitted: Admitted
     ws_dialect: str = ""
     streams: Streams | None = None
-    streamed: Streamed = frozenset()
+    streamed: Streamed | None = None
 
     def client(self, address: Any, headers: Mapping[str, str]) -> str:
         """The client's address, evaluated with trusted proxies. ``address``: the peer's own."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
@@ -247,8 +247,8 @@ def body_deadline(begun: float, received: int, now: float) -> float:
 BodyLimit = Callable[[str, str, Mapping[str, str], str], int]
 """(method, path, headers, client address) → largest body of such a request in bytes."""
 
-Streamed = Set[tuple[str, str]]
-"""(method, path) of requests whose bodies are too large for memory."""
+Streamed = Callable[[str, str], bool]
+"""(method, path) → whether the body of such a request may be too large for memory."""
 
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})(;[\t\x20-\x7e]*)?")
 _REPLACED = (b"content-length", b"transfer-encoding", b"expect")
@@ -339,15 +339,15 @@ def _may_become_size(raw: bytearray) -> bool:
     return not raw or _SIZE.fullmatch(raw.removesuffix(b"\r")) is not None
 
 
-def streams(parsed: ParsedHead, wanted: Streamed) -> bool:
+def streams(parsed: ParsedHead, wanted: Streamed | None) -> bool:
     """Whether the application reads the body of this request in pieces.
 
     A chunked body is never streamed: only :class:`Body` parses chunks strictly enough. It is read completely,
     up to the usual limit.
     """
-    if not wanted or not parsed.length or parsed.chunked or "upgrade" in parsed.headers:
+    if wanted is None or not parsed.length or parsed.chunked or "upgrade" in parsed.headers:
         return False
-    return (parsed.method, parsed.url.partition(b"?")[0].decode("latin-1")) in wanted
+    return wanted(parsed.method, parsed.path)
 
 
 def plain_head(raw: bytes, head: ParsedHead) -> bytes:

@@ -101,6 +101,10 @@ def test_it_says_whether_a_key_is_needed(client: FlaskClient) -> None:
         assert "demo mode" in page(demo, "?lang=en")
 
 
+PLAIN = {("get", False), ("post", True)}
+"""What curl sends without being told: a method, and whether there is a body."""
+
+
 @pytest.mark.parametrize(("path", "method", "operation"), OPERATIONS, ids=[each[0] for each in OPERATIONS])
 def test_every_line_for_the_shell_is_one(path: str, method: str, operation: Any) -> None:
     words = shlex.split(curl_of("http://127.0.0.1:8080", method, path, operation))
@@ -110,9 +114,13 @@ def test_every_line_for_the_shell_is_one(path: str, method: str, operation: Any)
         if parameter["in"] == "path":
             plain = plain.replace("{" + parameter["name"] + "}", parameter["example"])
     assert words[-1].startswith(f"http://127.0.0.1:8080{plain}")
-    assert bool({"-d", "--data-binary"} & set(words)) == (method == "post")
+    assert bool({"-d", "--data-binary"} & set(words)) == ("requestBody" in operation)
+    assert ("-X" in words or "-I" in words) == ((method, "requestBody" in operation) not in PLAIN)
     for parameter in operation["parameters"]:
-        assert parameter["in"] == "path" or not parameter["required"] or f"{parameter['name']}=" in words[-1]
+        if parameter["in"] == "header" and parameter["required"]:
+            assert f"{parameter['name']}: {parameter['example']}" in words
+        elif parameter["in"] == "query" and parameter["required"]:
+            assert f"{parameter['name']}=" in words[-1]
 
 
 @pytest.mark.parametrize(

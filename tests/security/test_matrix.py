@@ -9,6 +9,7 @@ the table anew; read the difference before you commit it.
 from __future__ import annotations
 
 import copy
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -185,6 +186,32 @@ def upload(harness: Harness, app: str, column: str) -> bool:
     return sent.status_code not in (401, 403)
 
 
+def upload_in_parts(method: str, others: bool = False) -> Callable[[Harness, str, str], bool]:
+    """Whether a principal may use an upload in parts: its own one (a back end: of any user), or another."""
+
+    def check(harness: Harness, app: str, column: str) -> bool:
+        parts = harness.node.parts
+        token, host, headers = credential(harness, column)
+        if token:
+            headers["authorization"] = f"Bearer {token}"
+        user = "u2" if others else parts.authority.identify(PUSH_OR_USER, headers, host).user or "u1"
+        name = parts.resumable.create(Offer(parts.tenants.resolve(app), user, "f", "", 1, host), "")
+        owner = "" if column in ("session", "account", "gochat", "page") else f"&user={user}"
+        headers |= {"tus-resumable": "1.0.0", "upload-offset": "0", "upload-length": "1"}
+        headers["content-type"] = "application/offset+octet-stream"
+        path = f"/api/v1/uploads/tus{'' if method == 'POST' else f'/{name}'}?app={app}{owner}"
+        body = b"x" if method in ("POST", "PATCH") else b""
+        sent = harness.web.open(
+            path, method=method, data=body, headers=headers, environ_base={"REMOTE_ADDR": host}
+        )
+        shutil.rmtree(parts.uploads.incoming(), ignore_errors=True)
+        if method == "GET" and sent.status_code == 404:  # the upload is known, and unfinished
+            return sent.json["message"] == "The upload is unfinished"
+        return sent.status_code not in (401, 403, 404)
+
+    return check
+
+
 def delete_file(others: bool) -> Callable[[Harness, str, str], bool]:
     """Whether a principal may remove a file of its own (a back end: of any user), or of somebody else."""
 
@@ -271,6 +298,12 @@ _USERS: Final = next(row for row in ROUTES if row.path == "/user/list")
 
 OTHERS: Final[dict[str, Callable[[Harness, str, str], bool]]] = {
     "POST /api/v1/uploads": upload,
+    "POST /api/v1/uploads/tus": upload_in_parts("POST"),
+    **{
+        f"{method} {path}": upload_in_parts(method, others)
+        for method in ("HEAD", "PATCH", "GET", "DELETE")
+        for path, others in (("/api/v1/uploads/tus/{id}", False), ("uploads/tus of somebody else", True))
+    },
     "uploads/delete of an own file": delete_file(others=False),
     "uploads/delete of somebody else": delete_file(others=True),
     "GET /api/v1/events?channels=": stream_channels,
@@ -359,9 +392,10 @@ def test_what_is_outside_the_table_of_routes_has_a_row_too() -> None:
 def test_the_application_has_no_path_that_is_in_no_table() -> None:
     with harnesses() as (keyed, _):
         paths = {str(rule) for rule in keyed.web.application.url_map.iter_rules()}
-    known = {path.replace("{id}", "<string(length=32):id>") for path in ANYBODY_MAY} | set(NEEDS)
+    named = {name.split()[1] for name in OTHERS}
+    known = {path.replace("{id}", "<string(length=32):id>") for path in ANYBODY_MAY | named} | set(NEEDS)
     upgrades = {path.replace("*", "<segment>") for path in WEBSOCKET_PATHS}
-    assert paths - known <= {*upgrades, "/api/v1/uploads", "/api/v1/publisher"}
+    assert paths - known <= {*upgrades, "/api/v1/publisher"}
 
 
 # --- commands -----------------------------------------------------------------------------------------------

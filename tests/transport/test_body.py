@@ -169,7 +169,8 @@ def test_an_absolute_target_goes_on_as_a_path() -> None:
     assert plain.startswith(b"GET /user/list?appID=101 HTTP/1.1\r\n")
 
 
-WANTED = frozenset({("POST", "/files")})
+def wanted(method: str, path: str) -> bool:
+    return (method, path) == ("POST", "/files")
 
 
 @pytest.mark.parametrize(
@@ -195,8 +196,8 @@ WANTED = frozenset({("POST", "/files")})
 def test_a_body_is_streamed_on_its_own_path_only_and_with_a_length_only(
     raw: bytes, is_streamed: bool
 ) -> None:
-    assert streams(parse_head(raw), WANTED) is is_streamed
-    assert not streams(parse_head(raw), frozenset())
+    assert streams(parse_head(raw), wanted) is is_streamed
+    assert not streams(parse_head(raw), None)
 
 
 def test_the_head_before_a_streamed_body_is_plain() -> None:

@@ -46,7 +46,6 @@ RATE_HEADERS: Final = (
     Header("RateLimit-Remaining", "The number of requests left.", "integer", 999),
     Header("RateLimit-Reset", "Seconds until the full number is available again.", "integer", 1),
 )
-_BINARY: Final = "application/octet-stream"
 _ALWAYS: Final = (errors.HTTP_BAD_REQUEST, errors.HTTP_INTERNAL_ERROR, errors.HTTP_BUSY)
 _KEYED: Final = (errors.HTTP_UNAUTHORIZED, errors.HTTP_TOO_MANY_REQUESTS)
 _SCOPED: Final = (errors.HTTP_FORBIDDEN,)
@@ -158,7 +157,7 @@ def _operation(
         "responses": _responses(row, references),
     }
     if row.binary:
-        described["requestBody"] = {"required": True, "content": {_BINARY: {"schema": {}}}}
+        described["requestBody"] = {"required": True, "content": {row.binary: {"schema": {}}}}
     if row.body is not None:
         content: dict[str, Any] = {"schema": {**references[row.body], **row.rules}}
         if row.example is not None:
@@ -201,7 +200,8 @@ def _header(header: Header, where: str = "") -> dict[str, Any]:
     described: dict[str, Any] = {"description": header.meaning, "schema": {"type": header.kind}}
     if header.example is not None:
         described["example"] = header.example
-    return {"name": header.name, "in": where, "required": False, **described} if where else described
+    placed = {"name": header.name, "in": where, "required": header.required, **described}
+    return placed if where else described
 
 
 def _responses(row: Operation, references: Mapping[Any, Any]) -> dict[str, Any]:

@@ -42,6 +42,7 @@ class Header(Struct, frozen=True):
     meaning: str
     kind: str = "string"
     example: Any = None
+    required: bool = False
 
 
 class Link(Struct, frozen=True):
@@ -89,8 +90,8 @@ class Operation(Struct, frozen=True):
     answer_example: Any = None
     content_type: str = JSON
     hot: bool = True
-    binary: bool = False
-    """The body is the content of a file."""
+    binary: str = ""
+    """The media type of a body that is the content of a file."""
     path_id: Any = None
     """The type of ``{id}`` in the path."""
 

@@ -21,13 +21,20 @@ from imserver.auth.authority import bearer, refusal
 from imserver.auth.principal import ANYONE, ANYONE_OR_PUSH, PUSH_OR_USER, READ_OR_USER
 from imserver.services.files.uploads import ID_CHARACTERS
 from imserver.storage.contract import UPLOAD_USER_BYTES, Upload
-from imserver.transport.http1 import Streamed
 
 PATH: Final = "/api/v1/uploads"
 FILE_PATH: Final = "/api/v1/uploads/{id}"
 THUMBNAIL_PATH: Final = "/api/v1/uploads/{id}/thumbnail"
-STREAMED: Final[Streamed] = frozenset({("POST", PATH)})
-"""Requests whose body the application reads."""
+TUS_PATH: Final = "/api/v1/uploads/tus"
+PART_PATH: Final = "/api/v1/uploads/tus/{id}"
+
+
+def is_streamed(method: str, path: str) -> bool:
+    """Whether the application reads the body of such a request."""
+    if method == "POST" and path in (PATH, TUS_PATH):
+        return True
+    return method in ("PATCH", "POST") and path.startswith(f"{TUS_PATH}/")
+
 
 _PAGE_LIMIT: Final = 1000
 _USUAL_PAGE: Final = 100
@@ -62,6 +69,14 @@ class UploadQuery(Struct, forbid_unknown_fields=True):
     kind: Annotated[
         Kind | Literal[""], about("The required kind. The server refuses a file of another kind.")
     ] = ""
+    token: Token = ""
+
+
+class PartQuery(Struct, forbid_unknown_fields=True):
+    """The owner of an unfinished upload."""
+
+    app: OwnersApp = ""
+    user: OwnerId = ""
     token: Token = ""
 
 
@@ -257,6 +272,19 @@ def delete_upload(api: Api, call: Call, asked: UploadDelete) -> UploadDeleteAnsw
     return UploadDeleteAnswer(api.services.uploads.delete(call.asked.id))
 
 
+_ARRIVING: Final = (
+    errors.HTTP_TIMEOUT,
+    errors.HTTP_LENGTH_REQUIRED,
+    errors.HTTP_FILE_TOO_LARGE,
+    errors.HTTP_BODY_TOO_LARGE,
+    errors.HTTP_KIND_REFUSED,
+    errors.HTTP_QUOTA_EXCEEDED,
+    errors.HTTP_REJECTED,
+    errors.HTTP_DISK_FULL,
+    errors.HTTP_MEDIA_UNAVAILABLE,
+    errors.HTTP_REVIEW_UNAVAILABLE,
+)
+
 streams.elsewhere(
     "POST",
     "/uploads",
@@ -272,22 +300,13 @@ streams.elsewhere(
     """,
     query=UploadQuery,
     user="required",
-    binary=True,
+    binary="application/octet-stream",
     answer=File,
     status=201,
     problems=(
         *_OVER_RATE,
-        errors.HTTP_TIMEOUT,
-        errors.HTTP_LENGTH_REQUIRED,
-        errors.HTTP_FILE_TOO_LARGE,
-        errors.HTTP_BODY_TOO_LARGE,
-        errors.HTTP_KIND_REFUSED,
         errors.HTTP_UNKNOWN_ENCODING,
-        errors.HTTP_QUOTA_EXCEEDED,
-        errors.HTTP_REJECTED,
-        errors.HTTP_DISK_FULL,
-        errors.HTTP_MEDIA_UNAVAILABLE,
-        errors.HTTP_REVIEW_UNAVAILABLE,
+        *_ARRIVING,
     ),
     example={"app": "default", "user": "u1", "name": "cat.png"},
     answer_example=_EXAMPLE,
@@ -334,5 +353,105 @@ streams.elsewhere(
 )
 
 
-UPLOAD: Final = route_of(streams.rows[0])
+_TUS: Final = Header("Tus-Resumable", "The version of the protocol.", example="1.0.0", required=True)
+_OFFSET: Final = Header("Upload-Offset", "The number of bytes that the server has.", "integer", 0)
+_FROM: Final = Header("Upload-Offset", "The number of bytes that the server has.", "integer", 0, True)
+_LENGTH: Final = Header("Upload-Length", "The number of bytes of the whole file.", "integer", 48213)
+_WHOLE: Final = Header("Upload-Length", "The number of bytes of the whole file.", "integer", 48213, True)
+_EXPIRES: Final = Header("Upload-Expires", "When the server forgets the unfinished upload.")
+_CHECKSUM: Final = Header("Upload-Checksum", "An algorithm (`sha1`, `sha256`, `md5`) and a digest in base64.")
+PART_TYPE: Final = "application/offset+octet-stream"
+"""The Content-Type of bytes of an upload in parts."""
+_CONTENT_TYPE: Final = Header("Content-Type", "The media type of the bytes.", "string", PART_TYPE, True)
+_OF_TUS: Final = (*_OVER_RATE, errors.HTTP_TUS_VERSION)
+_PART: Final[dict[str, Any]] = {
+    "query": PartQuery,
+    "user": "required",
+    "path_id": FileId,
+    "example": {"id": _ID},
+}
+_OF_PART: Final = (
+    *_OF_TUS,
+    errors.HTTP_UNKNOWN_UPLOAD,
+    errors.HTTP_UPLOAD_LOCKED,
+    errors.HTTP_MEDIA_UNAVAILABLE,
+)
+
+streams.elsewhere(
+    "POST",
+    "/uploads/tus",
+    PUSH_OR_USER,
+    """Begin an upload in parts.
+
+    The protocol is tus 1.0. The `Location` of the answer is the address for the bytes. A lost upload
+    continues at the offset that HEAD tells. The rules are those of `POST /api/v1/uploads`.
+    """,
+    query=UploadQuery,
+    user="required",
+    headers=(
+        _TUS,
+        _WHOLE,
+        Header("Upload-Metadata", "Names and values in base64. `filename` is the name of the file."),
+        _CHECKSUM,
+    ),
+    answer_headers=(Header("Location", "The address of the upload."), _OFFSET, _EXPIRES),
+    status=201,
+    problems=(*_OF_TUS, *_ARRIVING, errors.HTTP_CHECKSUM_MISMATCH),
+    example={"app": "default", "user": "u1"},
+)
+streams.elsewhere(
+    "PATCH",
+    "/uploads/tus/{id}",
+    PUSH_OR_USER,
+    """Send bytes of an upload in parts.
+
+    With the last byte the file is stored. Its id is that of the upload.
+    """,
+    binary=PART_TYPE,
+    headers=(_TUS, _FROM, _CONTENT_TYPE, _CHECKSUM),
+    answer_headers=(_OFFSET, _EXPIRES),
+    status=204,
+    problems=(*_OF_PART, *_ARRIVING, errors.HTTP_OFFSET_MISMATCH, errors.HTTP_CHECKSUM_MISMATCH),
+    **_PART,
+)
+streams.elsewhere(
+    "HEAD",
+    "/uploads/tus/{id}",
+    PUSH_OR_USER,
+    """Ask where an upload in parts stands.""",
+    headers=(_TUS,),
+    answer_headers=(_OFFSET, _LENGTH, _EXPIRES),
+    problems=_OF_PART,
+    **_PART,
+)
+streams.elsewhere(
+    "GET",
+    "/uploads/tus/{id}",
+    PUSH_OR_USER,
+    """Get the description of the file that was uploaded in parts.
+
+    As the answer of `POST /api/v1/uploads`. 404 while the upload is unfinished.
+    """,
+    answer=File,
+    answer_example=_EXAMPLE,
+    problems=_OF_PART,
+    **_PART,
+)
+streams.elsewhere(
+    "DELETE",
+    "/uploads/tus/{id}",
+    PUSH_OR_USER,
+    """Delete an upload in parts, and its file.""",
+    headers=(_TUS,),
+    status=204,
+    problems=_OF_PART,
+    **_PART,
+)
+
+_ROUTES: Final = {(row.method, row.path): route_of(row) for row in streams.rows}
+UPLOAD: Final = _ROUTES["POST", PATH]
 """The route of uploads."""
+BEGIN: Final = _ROUTES["POST", TUS_PATH]
+"""The route that begins an upload in parts."""
+PART: Final = {method: route for (method, path), route in _ROUTES.items() if path == PART_PATH}
+"""The routes of an upload in parts, by method."""

@@ -1,32 +1,35 @@
-"""Media types, read from the first bytes of a file, and thumbnails.
+"""Media types, read from the first bytes of a file, and the process that reads pictures.
 
 The name of the file and the type given by the sender are ignored. Only formats that browsers and phones play
 are recognised. Every other file, also HTML and SVG with their scripts, has the type ``file``, which no
 browser shows as a page.
 
-Pillow makes thumbnails in one native thread, one at a time. Pictures are untrusted: only known formats are
-read, the size is checked before anything is decoded, and a picture that needs too much memory gets no
-thumbnail.
+Pictures are untrusted. So a process of its own decodes them, one at a time, with limits of memory and time:
+:mod:`imserver.services.files.pictures`.
 """
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import sys
 from contextlib import suppress
-from importlib import import_module
-from io import SEEK_CUR
-from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from time import monotonic
+from typing import TYPE_CHECKING, Final
 
 import gevent
+import msgspec
+from gevent import socket
+from gevent.lock import RLock
 from msgspec import Struct
 
-from imserver.storage.media import open_private
+from imserver.services.files import pictures
+from imserver.services.files.pictures import Picture, PictureOrder
 
 if TYPE_CHECKING:
-    from gevent.threadpool import ThreadPool
-    from PIL.Image import Image
+    from gevent import Greenlet
 
 
 HEAD_BYTES: Final = 4096
@@ -84,151 +87,116 @@ def _has_only_sound(head: bytes) -> bool:
     return bool(re.search(rb"A_(OPUS|VORBIS)", head)) and b"V_" not in head
 
 
-MAX_PIXELS: Final = 16_000_000
-"""Pixel limit of a picture that must be decoded whole: 64 MB, and as much again while it is scaled down."""
-MAX_JPEG_PIXELS: Final = 64_000_000
-"""Pixel limit of a JPEG that can be decoded at an eighth of its size. Progressive JPEGs are decoded whole."""
-MAX_WEBP_PIXELS: Final = 6_000_000
-"""Pixel limit of a WebP. Its decoder holds five copies."""
-MAX_FILTERED_PIXELS: Final = 8_000_000
-"""Pixel limit of a picture with a transparent colour, which is first converted to transparent pixels."""
-MAX_SCANS: Final = 100
-"""Limit of the scans of a JPEG: each processes the whole picture once more, and may have only 35 bytes."""
-_FORMATS: Final = {"image/jpeg": "JPEG", "image/png": "PNG", "image/gif": "GIF", "image/webp": "WEBP"}
-_MODULES: Final = (
-    "PIL.ImageOps",
-    "PIL.JpegImagePlugin",
-    "PIL.PngImagePlugin",
-    "PIL.GifImagePlugin",
-    "PIL.WebPImagePlugin",
-)
-_ORIENTATION: Final = 0x0112
-_TURNED: Final = range(5, 9)
-_QUALITY: Final = 80
-_CLOSE_SECONDS: Final = 1.0
+WORK_SECONDS: Final = 60.0
+"""Time limit for one picture."""
+_IDLE_SECONDS: Final = 60.0
+_END_SECONDS: Final = 1.0
+_STEP_SECONDS: Final = 0.01
+_ANSWER_BYTES: Final = 4096
+_answer: Final = msgspec.json.Decoder(Picture | None)
+_encode: Final = msgspec.json.Encoder().encode
 
 
-class Picture(Struct, frozen=True):
-    """Width and height of a picture as displayed. ``thumbnail``: the media type of its thumbnail."""
-
-    width: int
-    height: int
-    thumbnail: str = ""
-
-
-class Thumbnails:
-    """Owner of the thread. ``pixels``: the longer side of a thumbnail; 0: none are made."""
+class PictureWorker:
+    """Owner of the process that reads pictures: it begins with the first picture, and ends after a minute
+    without one. ``pixels``: the longer side of a thumbnail; 0: none are made.
+    """
 
     def __init__(self, pixels: int) -> None:
         self._pixels = pixels
-        self._pool: ThreadPool | None = None
+        self._lock = RLock()
+        self._pid = 0
+        self._socket: socket.socket | None = None
+        self._end_later: Greenlet[..., object] | None = None
 
-    def look(self, path: Path, kind: str, target: Path) -> Picture | None:
-        """Measure the picture at ``path``, of media type ``kind``, and write its thumbnail to ``target``.
+    def look(self, path: Path, kind: str, target: Path, cleaned: Path) -> Picture | None:
+        """Measure the picture at ``path``, of media type ``kind``. Write its thumbnail to ``target`` and, if
+        it must be turned or has metadata, the picture without them to ``cleaned``.
 
         Returns None if the file is not a readable picture. Switches.
         """
-        if self._pool is None:
-            # Imported on first use, because it costs 5 MB. All of it is imported in the thread of the loop,
-            # because threads that import may wait for each other.
-            for name in _MODULES:
-                import_module(name)
-            images: Any = import_module("PIL.Image")
-            images.MAX_IMAGE_PIXELS = None  # this module has its own limits
-            from gevent.threadpool import ThreadPool
-
-            self._pool = ThreadPool(1)
-
-        def work() -> Picture | None:
+        order = _encode(PictureOrder(str(path), kind, str(target), str(cleaned), self._pixels)) + b"\n"
+        with self._lock:
+            if self._end_later is not None:
+                self._end_later.kill()
             try:
-                return _look(path, _FORMATS[kind], target, self._pixels)
-            except Exception:  # a broken picture may raise anything in Pillow
-                return None
+                return self._asked(order)
+            finally:
+                self._end_later = gevent.spawn_later(_IDLE_SECONDS, self._end)
 
-        return self._pool.spawn(work).get()
+    def _asked(self, order: bytes) -> Picture | None:
+        for _ in range(2):  # a process that has ended meanwhile is started again
+            try:
+                answer = self._exchanged(order)
+            except TimeoutError:
+                self._kill()
+                return None
+            except OSError:
+                answer = b""
+            except BaseException:
+                self._kill()  # its answer would be taken for that to the next order
+                raise
+            if answer:
+                found: Picture | None = _answer.decode(answer)
+                return found
+            self._kill()
+        return None
+
+    def _exchanged(self, order: bytes) -> bytes:
+        if self._socket is None:
+            self._start()
+        assert self._socket is not None
+        with gevent.Timeout(WORK_SECONDS, TimeoutError):
+            self._socket.sendall(order)
+            return self._socket.recv(_ANSWER_BYTES)
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair()
+        try:
+            command = [sys.executable, "-m", pictures.__name__]
+            actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0), (os.POSIX_SPAWN_DUP2, theirs.fileno(), 1)]
+            self._pid = os.posix_spawn(command[0], command, _environment(), file_actions=actions)
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        self._socket = ours
+
+    def _kill(self) -> None:
+        """End the process at once."""
+        if self._pid:
+            with suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+        self._end()
+
+    def _end(self) -> None:
+        """Let the process end, which it does without its socket."""
+        pid, self._pid = self._pid, 0
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        until = monotonic() + _END_SECONDS
+        while pid and not _has_ended(pid):
+            if monotonic() > until:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            gevent.sleep(_STEP_SECONDS)
 
     def close(self) -> None:
-        """Stop the thread. A thread at work ends with the process."""
-        if self._pool is not None:
-            with suppress(TimeoutError), gevent.Timeout(_CLOSE_SECONDS, TimeoutError):
-                self._pool.kill()
+        """End the process."""
+        if self._end_later is not None:
+            self._end_later.kill()
+        self._kill()
 
 
-def _look(path: Path, form: str, target: Path, pixels: int) -> Picture | None:
-    with _opened(path, form) as image:
-        width, height = image.size
-        turned = form == "JPEG" and image.getexif().get(_ORIENTATION, 1) in _TURNED
-        shown = (height, width) if turned else (width, height)
-        if not pixels or width * height > _most_pixels(image, form):
-            return Picture(*shown)
-        image.draft("RGB", (pixels * 2, pixels * 2))
-        if image.width * image.height > MAX_PIXELS:  # long and low: it cannot be decoded any smaller
-            return Picture(*shown)
-        try:
-            return Picture(*shown, _write(image, pixels, target))
-        except Exception:  # truncated, or broken after its header: the decoded part is used
-            target.unlink(missing_ok=True)
-            return Picture(*shown)
+def _has_ended(pid: int) -> bool:
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:
+        return True
 
 
-def _opened(path: Path, form: str) -> Image:
-    if form == "JPEG":
-        # Opened by its class: ``Image.open`` would try other formats too.
-        from PIL.JpegImagePlugin import JpegImageFile
-
-        return JpegImageFile(path)
-    from PIL.Image import open as open_image
-
-    return open_image(path, formats=(form,))
-
-
-def _most_pixels(image: Image, form: str) -> int:
-    """The pixel limit of a picture, by its format."""
-    if form == "JPEG":
-        if _is_one_scan(image):
-            return MAX_JPEG_PIXELS
-        return 0 if _has_many_scans(image) else MAX_PIXELS
-    if form == "WEBP":
-        return MAX_WEBP_PIXELS
-    return MAX_FILTERED_PIXELS if "transparency" in image.info else MAX_PIXELS
-
-
-def _is_one_scan(image: Any) -> bool:
-    """Whether the first scan of a JPEG has all components, so that the decoder can work line by line (ITU
-    T.81 section B.2.3). Pillow's position is after the header of that scan.
-    """
-    size = 6 + 2 * image.layers
-    image.fp.seek(-size, SEEK_CUR)
-    header: bytes = image.fp.read(size)
-    return "progressive" not in image.info and header[:3] == bytes((0, size, image.layers))
-
-
-def _has_many_scans(image: Any) -> bool:
-    """Whether a JPEG has too many scans. The bytes of a scan's marker occur nowhere else."""
-    with mmap(image.fp.fileno(), 0, access=ACCESS_READ) as content:
-        at = -1
-        for _ in range(MAX_SCANS + 1):
-            at = content.find(b"\xff\xda", at + 1)
-            if at < 0:
-                return False
-    return True
-
-
-def _write(image: Image, pixels: int, target: Path) -> str:
-    """Write a thumbnail that contains only pixels. Return its media type."""
-    from PIL import ImageOps
-
-    clear = image.has_transparency_data
-    wanted = "RGBA" if clear else "RGB"
-    # Scaled down first, so that at most two copies of the large picture exist.
-    small = image if image.mode in ("L", wanted) else image.convert(wanted)
-    small.thumbnail((pixels, pixels))
-    small = ImageOps.exif_transpose(small).convert(wanted)
-    small.info.clear()
-    if clear:
-        with open_private(target) as file:
-            small.save(file, "PNG", optimize=True)
-        return "image/png"
-    with open_private(target) as file:
-        small.save(file, "JPEG", quality=_QUALITY)
-    return "image/jpeg"
+def _environment() -> dict[str, str]:
+    """The environment of the process: it finds the packages that this process has found."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}

@@ -43,10 +43,17 @@ class Transfer:
         self.user = user
         self.network = network_of(address)
         self.since = since
+        self.moved_at = since
+        """Monotonic time of the last bytes."""
         self.bytes = 0
         self.ended = False
         self._reader: greenlet | None = None
         """The greenlet that waits for the next bytes."""
+
+    def move(self, size: int) -> None:
+        """Count bytes that have moved."""
+        self.bytes += size
+        self.moved_at = monotonic()
 
     @contextmanager
     def reading(self) -> Iterator[None]:

@@ -2,18 +2,19 @@
 
 A file is written to disk as it arrives. A complete file is moved to its final path, then its row is written,
 and the sender is answered after the commit. So every row has its bytes. A node that is killed in between may
-leave bytes without a row; they cannot be requested.
+leave bytes without a row; they cannot be requested. Pictures are stored upright and without metadata.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from secrets import token_urlsafe
 from time import monotonic, time
-from typing import IO, TYPE_CHECKING, Final
+from typing import IO, Any, Final, TypeVar
 
 import gevent
 from msgspec import Struct
@@ -23,7 +24,7 @@ from imserver import errors
 from imserver.config.settings import UploadSettings
 from imserver.errors import MediaUnavailable, StorageUnavailable
 from imserver.metrics import Metrics
-from imserver.services.files.media import HEAD_BYTES, UNKNOWN, MediaType, Thumbnails, type_of
+from imserver.services.files.media import HEAD_BYTES, UNKNOWN, MediaType, PictureWorker, type_of
 from imserver.services.files.transfers import Pieces, Transfer, TransferRefused, Transfers
 from imserver.services.people.attempts import Attempts, TooManyFailures, network_of
 from imserver.services.webhooks.reviews import Reviews
@@ -33,13 +34,12 @@ from imserver.storage.media import PIECE_BYTES, Directory, Files, open_private
 from imserver.storage.statements import PooledStatements
 from imserver.storage.store import Store
 
-if TYPE_CHECKING:
-    from hashlib import _Hash
-
-
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 _THUMBNAIL: Final = ".t"
+_CLEANED: Final = ".c"
 
 
 def name_of(row: Upload, thumbnail: bool) -> str:
@@ -47,9 +47,19 @@ def name_of(row: Upload, thumbnail: bool) -> str:
     return row.id + _THUMBNAIL if thumbnail else row.id
 
 
-def thumbnail_beside(path: Path) -> Path:
-    """The temporary path of the thumbnail of a file that has just arrived."""
-    return path.with_name(path.name + _THUMBNAIL)
+def _beside(path: Path, suffix: str) -> Path:
+    """The temporary path of what is made of a file that has just arrived."""
+    return path.with_name(path.name + suffix)
+
+
+def _sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _head_of(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(HEAD_BYTES)
 
 
 class UploadStorage:
@@ -76,12 +86,11 @@ class UploadStorage:
             raise MediaUnavailable("the file is in a bucket, and none is configured")
         return place
 
-    def put(self, row: Upload, path: Path) -> None:
-        """Move a file, and its thumbnail, from ``path`` to its storage. Switches."""
+    def put(self, row: Upload, path: Path, thumbnail: Path) -> None:
+        """Move a file, and its thumbnail, to its storage. Switches."""
         place = self.of(row)
         place.put(row.id, str(path), row.bytes, row.sha256, row.type)
         if row.thumbnail_bytes:
-            thumbnail = thumbnail_beside(path)
             content = self.files.do(thumbnail.read_bytes)
             digest = hashlib.sha256(content).hexdigest()
             place.put(name_of(row, True), str(thumbnail), len(content), digest, row.thumbnail_type)
@@ -103,8 +112,8 @@ class UploadStorage:
         """Delete the temporary files of an upload."""
 
         def work() -> None:
-            path.unlink(missing_ok=True)
-            thumbnail_beside(path).unlink(missing_ok=True)
+            for each in (path, _beside(path, _THUMBNAIL), _beside(path, _CLEANED)):
+                each.unlink(missing_ok=True)
 
         try:
             self.files.do(work)
@@ -121,6 +130,7 @@ class UploadStorage:
 MAX_NAME_CHARACTERS: Final = 255
 _ID_BYTES: Final = 24
 _DAY_SECONDS: Final = 86400.0
+_SWEEP_SECONDS: Final = 3600.0
 ID_CHARACTERS: Final = 32
 _FORGOTTEN_AT_ONCE: Final = 100
 
@@ -149,14 +159,15 @@ class Uploads:
         self._store = store
         self._metrics = metrics
         self._storage = UploadStorage(settings, data_dir)
-        self._thumbnails = Thumbnails(settings.thumbnail_pixels)
+        self.files = self._storage.files
+        self._pictures = PictureWorker(settings.thumbnail_pixels)
         self._arriving = Transfers(settings)
         self._leaving = Transfers(settings)
         self._awaited = 0
         """Bytes of all files that arrive."""
         daily = settings.daily_address_bytes
         self._by_address = Attempts(daily, _DAY_SECONDS) if daily else None
-        self._swept = False
+        self._swept = float("-inf")
 
     # --- in -------------------------------------------------------------------------------------------------
 
@@ -166,28 +177,45 @@ class Uploads:
         A file is refused before it is read, where possible. Switches. Raises :class:`TransferRefused`,
         MediaUnavailable, StorageUnavailable, and the exceptions of ``read``; then nothing is stored.
         """
-        self._check(offer)
-        transfer = self._arriving.begin((offer.app, offer.user), offer.address)
-        self._awaited += offer.length
-        try:
-            self._check_room(offer)
-            folder = self._storage.directory.incoming()
-            if not self._swept:
-                self._swept = True
-                gevent.spawn(self._sweep)
-            path = folder / token_urlsafe(_ID_BYTES)
+        with self.arriving(offer, offer.length) as transfer:
+            self.admit(offer)
+            path = self.incoming() / new_id()
             try:
-                return self._take(offer, read, path, transfer)
+                self.write(offer, read, path, transfer, 0, offer.length)
+                return self.finish(offer, path, new_id())
             finally:
-                self._storage.discard(path)
+                self.discard(path)
+
+    @contextmanager
+    def arriving(self, offer: Offer, length: int) -> Iterator[Transfer]:
+        """Context with the slot for ``length`` bytes that arrive."""
+        try:
+            self.check(offer)
+            transfer = self._arriving.begin((offer.app, offer.user), offer.address)
+            self._awaited += length
+            try:
+                yield transfer
+            finally:
+                self._awaited -= length
+                self._arriving.free(transfer)
         except TransferRefused:
             self._metrics.uploads_refused += 1
             raise
-        finally:
-            self._awaited -= offer.length
-            self._arriving.free(transfer)
 
-    def _check(self, offer: Offer) -> None:
+    def incoming(self) -> Path:
+        """The folder of files that arrive. Files of a former day in it are removed from time to time."""
+        folder = self._storage.directory.incoming()
+        now = monotonic()
+        if now - self._swept > _SWEEP_SECONDS:
+            self._swept = now
+            gevent.spawn(self._sweep)
+        return folder
+
+    def discard(self, path: Path) -> None:
+        """Delete the temporary files of an upload."""
+        self._storage.discard(path)
+
+    def check(self, offer: Offer) -> None:
         """Refuse an offer that is invalid by itself."""
         if offer.length > self._limit_of(offer.kind):
             raise TransferRefused(errors.HTTP_FILE_TOO_LARGE)
@@ -203,10 +231,14 @@ class Uploads:
         limits = {"picture": settings.picture_bytes, "voice": settings.voice_bytes}
         return min(limits.get(kind, settings.max_bytes), settings.max_bytes)
 
-    def _check_room(self, offer: Offer) -> None:
-        """Refuse a file for which there is no space, before it is sent."""
+    def admit(self, offer: Offer, unfinished: int = 0) -> None:
+        """Refuse a file for which there is no space, before it is sent. Count it for its address.
+
+        ``unfinished``: bytes that the user's unfinished uploads will have.
+        """
+        sizes = offer.length + unfinished
         for user, quota in ((offer.user, self.settings.quota_bytes), ("", self.settings.quota_app_bytes)):
-            if quota and self.usage(offer.app, user).bytes + offer.length > quota:
+            if quota and self.usage(offer.app, user).bytes + sizes > quota:
                 raise TransferRefused(errors.HTTP_QUOTA_EXCEEDED)
         if self._by_address is not None and offer.address:
             network = network_of(offer.address)
@@ -217,7 +249,11 @@ class Uploads:
                     errors.HTTP_QUOTA_EXCEEDED, "uploads.daily_address_bytes is reached"
                 ) from None
             self._by_address.failed(network, offer.length)
-        self._storage.directory.incoming()
+        self.incoming()
+        self.check_disk()
+
+    def check_disk(self) -> None:
+        """Refuse more bytes if the disk is nearly full."""
         if self._storage.directory.free_bytes() - self._awaited < self.settings.min_free_bytes:
             log.error("the disk of the folder of uploads is full")
             raise TransferRefused(errors.HTTP_DISK_FULL)
@@ -231,26 +267,30 @@ class Uploads:
         if removed:
             log.info("removed %d incomplete uploads", removed)
 
-    def _take(self, offer: Offer, read: Callable[[int], bytes], path: Path, transfer: Transfer) -> Upload:
-        media, digest = self._write(offer, read, path, transfer)
+    def finish(self, offer: Offer, path: Path, name: str) -> Upload:
+        """Store a complete file with the id ``name``. The file at ``path`` may remain."""
+        media = self._type_at(path)
+        self._demand(media, offer)
         row = Upload(
-            id=token_urlsafe(_ID_BYTES),
+            id=name,
             app=offer.app,
             user=offer.user,
             kind=media.kind,
             type=media.type,
             name=shown_name(offer.name),
             bytes=offer.length,
-            sha256=digest,
+            sha256="",
             created=int(time() * 1000),
             place=self._storage.current,
         )
+        source = path
         if media.kind == "picture":
-            row = self._with_thumbnail(row, path)
+            row, source = self._pictured(row, path)
+        row = replace(row, sha256=self._done(_sha256_of, source))
         self._demand(MediaType(row.kind, row.type), offer)
         if offer.by_user and offer.app in self._reviews.hooks:
             self._review(row)
-        self._save(row, path)
+        self._save(row, source, _beside(path, _THUMBNAIL))
         return row
 
     def _review(self, row: Upload) -> None:
@@ -262,50 +302,58 @@ class Uploads:
         if decision.action == "undecided":
             raise TransferRefused(errors.HTTP_REVIEW_UNAVAILABLE)
 
-    def _write(
-        self, offer: Offer, read: Callable[[int], bytes], path: Path, transfer: Transfer
-    ) -> tuple[MediaType, str]:
-        """Write the file to ``path`` as it arrives. Return its type and SHA-256."""
+    def write(
+        self,
+        offer: Offer,
+        read: Callable[[int], bytes],
+        path: Path,
+        transfer: Transfer,
+        offset: int,
+        length: int,
+        digest: Any = None,
+        most: int = PIECE_BYTES,
+    ) -> None:
+        """Append ``length`` bytes of a file to its first ``offset`` bytes at ``path``, as they arrive.
+
+        ``digest``: a hash that gets them. ``most``: bytes per read; an incomplete piece is lost.
+        """
         deadline = monotonic() + self.settings.seconds
-        digest, left, head = hashlib.sha256(), offer.length, b""
-        media: MediaType | None = None
-        file: IO[bytes] = self._opened(path)
+        arrived, end = offset, offset + length
+        file: IO[bytes] = self._done(open_private, path)
         try:
-            while left:
+            while arrived < end:
                 # A client that sends single bytes slowly never meets the time limit of the socket.
                 until = min(deadline, self._arriving.deadline(transfer))
                 late = TransferRefused(errors.HTTP_TIMEOUT)
                 with gevent.Timeout(max(until - monotonic(), 0.001), late), transfer.reading():
-                    piece = read(min(PIECE_BYTES, left))
+                    piece = read(min(most, end - arrived))
                 if not piece:
                     raise TransferRefused(
                         errors.HTTP_BAD_REQUEST, "The body ended before the file was complete"
                     )
-                left -= len(piece)
-                transfer.bytes += len(piece)
-                if media is None:
-                    head += piece[:HEAD_BYTES]
-                    if len(head) >= HEAD_BYTES or not left:
-                        media = type_of(head[:HEAD_BYTES])
-                        self._demand(media, offer)
                 self._append(file, digest, piece)
+                transfer.move(len(piece))
+                before, arrived = arrived, arrived + len(piece)
+                if before < HEAD_BYTES <= arrived:
+                    self._demand(self._type_at(path), offer)
         finally:
             file.close()
-        return media or UNKNOWN, digest.hexdigest()
 
-    def _opened(self, path: Path) -> IO[bytes]:
-        try:
-            return self._storage.files.do(open_private, path)
-        except OSError as error:
-            raise MediaUnavailable(f"the folder of uploads cannot be used: {error.strerror}") from None
+    def _type_at(self, path: Path) -> MediaType:
+        return type_of(self._done(_head_of, path))
 
-    def _append(self, file: IO[bytes], digest: _Hash, piece: bytes) -> None:
+    def _append(self, file: IO[bytes], digest: Any, piece: bytes) -> None:
         def work() -> None:
-            digest.update(piece)
+            if digest is not None:
+                digest.update(piece)
             file.write(piece)
 
+        self._done(work)
+
+    def _done(self, function: Callable[..., T], *arguments: object) -> T:
+        """Access the folder of uploads in a thread. Raises MediaUnavailable."""
         try:
-            self._storage.files.do(work)
+            return self.files.do(function, *arguments)
         except OSError as error:
             raise MediaUnavailable(f"the folder of uploads cannot be used: {error.strerror}") from None
 
@@ -318,21 +366,25 @@ class Uploads:
         if offer.length > self._limit_of(media.kind):
             raise TransferRefused(errors.HTTP_FILE_TOO_LARGE)
 
-    def _with_thumbnail(self, row: Upload, path: Path) -> Upload:
-        """Add size and thumbnail of a picture. An unreadable picture becomes a plain file."""
-        target = thumbnail_beside(path)
-        found = self._thumbnails.look(path, row.type, target)
+    def _pictured(self, row: Upload, path: Path) -> tuple[Upload, Path]:
+        """Add size and thumbnail of a picture. Return its row, and the file to be stored: upright and without
+        metadata. An unreadable picture becomes a plain file.
+        """
+        target, cleaned = _beside(path, _THUMBNAIL), _beside(path, _CLEANED)
+        found = self._pictures.look(path, row.type, target, cleaned)
         if found is None:
-            return replace(row, kind=UNKNOWN.kind, type=UNKNOWN.type)
+            return replace(row, kind=UNKNOWN.kind, type=UNKNOWN.type), path
         row = replace(row, width=found.width, height=found.height)
-        if not found.thumbnail:
-            return row
-        size = self._storage.files.do(target.stat).st_size
-        return replace(row, thumbnail_bytes=size, thumbnail_type=found.thumbnail)
+        if found.thumbnail:
+            size = self._done(target.stat).st_size
+            row = replace(row, thumbnail_bytes=size, thumbnail_type=found.thumbnail)
+        if not found.cleaned:
+            return row, path
+        return replace(row, bytes=self._done(cleaned.stat).st_size), cleaned
 
-    def _save(self, row: Upload, path: Path) -> None:
+    def _save(self, row: Upload, path: Path, thumbnail: Path) -> None:
         """Move a file to its storage, and commit its row."""
-        self._storage.put(row, path)
+        self._storage.put(row, path, thumbnail)
         quota, app_quota = self.settings.quota_bytes, self.settings.quota_app_bytes
         try:
             stored = self._store.write(lambda sql: upload_rows.add(sql, row, quota, app_quota))
@@ -401,6 +453,7 @@ class Uploads:
 
         The bytes are deleted before the row, so that a failed deletion can be repeated.
         """
+        self._storage.directory.forget_unfinished(app, user)
         removed = 0
         while rows := self.page(app, user, (0, ""), _FORGOTTEN_AT_ONCE):
             removed += self._forget_all(rows)
@@ -413,6 +466,8 @@ class Uploads:
             deleted = app_rows.is_deleted(app, sql)
             return upload_rows.some_of_app(sql, app, _FORGOTTEN_AT_ONCE) if deleted else []
 
+        if self._store.read(lambda sql: app_rows.is_deleted(app, sql)):
+            self._storage.directory.forget_unfinished(app)
         removed = 0
         while rows := self._store.read(some):
             removed += self._forget_all(rows)
@@ -427,8 +482,13 @@ class Uploads:
 
     def close(self) -> None:
         """Stop threads and close connections."""
-        self._thumbnails.close()
+        self._pictures.close()
         self._storage.close()
+
+
+def new_id() -> str:
+    """A random id of a file."""
+    return token_urlsafe(_ID_BYTES)
 
 
 def shown_name(name: str) -> str:

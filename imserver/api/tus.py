@@ -1,0 +1,247 @@
+"""The view of uploads in parts: tus 1.0 (https://tus.io/protocols/resumable-upload), with the extensions
+creation, creation-with-upload, expiration, termination and checksum.
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+from base64 import b64decode
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Final
+from urllib.parse import urlencode
+
+import msgspec
+from flask import Blueprint, Response, request
+from werkzeug.exceptions import MethodNotAllowed
+
+from imserver import errors
+from imserver.api.call import Api, Call, admit, prepare
+from imserver.api.reply import PREFLIGHT, ApiProblem
+from imserver.api.v1.uploads import BEGIN, PART, PART_TYPE, TUS_PATH, problem_after, shown
+from imserver.api.views import answered, to_response
+from imserver.services.files.resumable import ALGORITHMS, Checksum, PartialUpload
+from imserver.services.files.uploads import ID_CHARACTERS, Offer
+from imserver.storage.contract import Upload
+from imserver.transport.exchange import CORS, HttpRequest, HttpResponse
+
+VERSION: Final = "1.0.0"
+EXTENSIONS: Final = "creation,creation-with-upload,expiration,termination,checksum"
+MAX_METADATA: Final = 4096
+"""Longest Upload-Metadata."""
+_METHODS: Final = ("OPTIONS", "POST", "HEAD", "PATCH", "GET", "DELETE")
+_number: Final = re.compile(r"[0-9]{1,15}", re.ASCII).fullmatch
+_CORS: Final = dict(CORS) | {
+    "Access-Control-Allow-Methods": ", ".join(_METHODS),
+    "Access-Control-Allow-Headers": dict(CORS)["Access-Control-Allow-Headers"]
+    + ", X-HTTP-Method-Override, Tus-Resumable, Upload-Length, Upload-Offset, Upload-Metadata, "
+    "Upload-Checksum",
+    "Access-Control-Expose-Headers": dict(CORS)["Access-Control-Expose-Headers"]
+    + ", Location, Tus-Resumable, Tus-Version, Tus-Extension, Tus-Max-Size, Tus-Checksum-Algorithm, "
+    "Upload-Length, Upload-Offset, Upload-Metadata, Upload-Expires",
+}
+Headers = tuple[tuple[str, str], ...]
+
+
+def create_tus_view(api: Api) -> Blueprint:
+    """The blueprint of uploads in parts."""
+    view, blueprint = _TusView(api), Blueprint("tus", __name__)
+    for path, function in (
+        (TUS_PATH, view.begin),
+        (f"{TUS_PATH}/<string(length={ID_CHARACTERS}):id>", view.continue_),
+    ):
+        blueprint.add_url_rule(
+            path,
+            endpoint=function.__name__,
+            view_func=function,
+            methods=_METHODS,
+            provide_automatic_options=False,
+        )
+    return blueprint
+
+
+class _TusView:
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self._uploads = api.services.uploads
+        self._resumable = api.services.resumable
+
+    def begin(self) -> Response:
+        """``/api/v1/uploads/tus``."""
+        method = _method()
+        if method == "OPTIONS":
+            return self._finished(to_response(PREFLIGHT))
+        if method != "POST":
+            raise MethodNotAllowed(["OPTIONS", "POST"])
+        return self._finished(answered(self._begin))
+
+    def continue_(self, id: str) -> Response:
+        """``/api/v1/uploads/tus/<id>``."""
+        method = _method()
+        if method == "OPTIONS":
+            return self._finished(to_response(PREFLIGHT))
+        if method not in PART:
+            raise MethodNotAllowed(["OPTIONS", *PART])
+        return self._finished(answered(lambda http_request: self._continue(http_request, method, id)))
+
+    def _finished(self, response: Response) -> Response:
+        """The response with the headers of the protocol."""
+        for name, value in _CORS.items():
+            response.headers[name] = value
+        response.headers["Tus-Resumable"] = VERSION
+        if request.method == "OPTIONS" or response.status_code == HTTPStatus.PRECONDITION_FAILED:
+            response.headers["Tus-Version"] = VERSION
+            response.headers["Tus-Extension"] = EXTENSIONS
+            response.headers["Tus-Max-Size"] = str(self._uploads.settings.max_bytes)
+            response.headers["Tus-Checksum-Algorithm"] = ",".join(ALGORITHMS)
+        if response.status_code == HTTPStatus.NO_CONTENT:
+            response.headers.pop("Content-Length", None)
+            response.headers.pop("Content-Type", None)
+        return response
+
+    def _begin(self, http_request: HttpRequest) -> Response:
+        principal = admit(self._api, BEGIN, http_request)
+        if isinstance(principal, HttpResponse):
+            return to_response(principal)
+        _require_version(http_request)
+        call = Call({}, "", principal, http_request)
+        prepare(self._api, BEGIN, call)
+        self._api.rates.require(principal, http_request.host)
+        metadata = http_request.headers.get("upload-metadata", "")
+        name = call.asked.name or _file_name(metadata)
+        offer = _offer(call, name, call.asked.kind, _number_in(http_request, "upload-length"))
+        created = self._resumable.create(offer, metadata)
+        with self._resumable.opened(call.app, call.user, created) as part:
+            if _body_bytes(http_request):
+                self._append(call, part, offer, 0)
+            owner = {"app": call.app, "user": call.user} if call.is_back_end else {}
+            location = f"{TUS_PATH}/{created}" + (f"?{urlencode(owner)}" if owner else "")
+            headers = (("Location", location), *_progress(part))
+        return _response(http_request, HTTPStatus.CREATED, headers)
+
+    def _continue(self, http_request: HttpRequest, method: str, name: str) -> Response:
+        route = PART[method]
+        principal = admit(self._api, route, http_request)
+        if isinstance(principal, HttpResponse):
+            return to_response(principal)
+        if method != "GET":
+            _require_version(http_request)
+        call = Call({}, "", principal, http_request)
+        prepare(self._api, route, call)
+        self._api.rates.require(principal, http_request.host)
+        with self._resumable.opened(call.app, call.user, name) as part:
+            if method == "GET":
+                return self._described(http_request, part)
+            if method == "DELETE":
+                self._resumable.remove(part)
+                return _response(http_request, HTTPStatus.NO_CONTENT)
+            if method == "HEAD":
+                about: Headers = (("Upload-Length", str(part.state.length)), ("Cache-Control", "no-store"))
+                if part.state.metadata:
+                    about = (*about, ("Upload-Metadata", part.state.metadata))
+                return _response(http_request, HTTPStatus.OK, (*_progress(part), *about))
+            offset = _number_in(http_request, "upload-offset")
+            self._append(call, part, _offer(call, "", "", part.state.length), offset)
+            return _response(http_request, HTTPStatus.NO_CONTENT, _progress(part))
+
+    def _append(self, call: Call, part: PartialUpload, offer: Offer, offset: int) -> None:
+        http_request = call.request
+        if http_request.headers.get("content-type", "") != PART_TYPE:
+            raise ApiProblem(errors.HTTP_KIND_REFUSED, f"The Content-Type of the bytes is {PART_TYPE}")
+        if http_request.headers.get("content-encoding", "identity").lower() != "identity":
+            raise ApiProblem(errors.HTTP_UNKNOWN_ENCODING, "Upload the file without a Content-Encoding")
+        # The server's own stream: it ends with the body, and reads no more than requested.
+        row = self._resumable.append(
+            part,
+            offer,
+            offset,
+            _body_bytes(http_request),
+            request.environ["wsgi.input"].read,
+            _checksum(http_request),
+        )
+        if row is not None:
+            self._check_after(call, part)
+
+    def _check_after(self, call: Call, part: PartialUpload) -> None:
+        """Delete a file whose app or user was deleted while it arrived."""
+        try:
+            problem = problem_after(self._api, call, call.asked.token)
+            if problem is not None:
+                raise ApiProblem(problem)
+        except BaseException:
+            self._resumable.remove(part)
+            raise
+
+    def _described(self, http_request: HttpRequest, part: PartialUpload) -> Response:
+        row: Upload | None = self._uploads.find(part.id) if part.finished else None
+        if row is None:
+            raise ApiProblem(errors.HTTP_UNKNOWN_UPLOAD, "The upload is unfinished")
+        return _response(http_request, HTTPStatus.OK, body=msgspec.json.encode(shown(row)))
+
+
+def _method() -> str:
+    """The method of a request. Some clients cannot send PATCH and DELETE."""
+    return request.headers.get("X-HTTP-Method-Override", request.method).upper()
+
+
+def _require_version(http_request: HttpRequest) -> None:
+    if http_request.headers.get("tus-resumable") != VERSION:
+        raise ApiProblem(errors.HTTP_TUS_VERSION)
+
+
+def _number_in(http_request: HttpRequest, header: str) -> int:
+    text = http_request.headers.get(header, "")
+    if not _number(text):
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"`{header.title()}`: expected a number of bytes")
+    return int(text)
+
+
+def _body_bytes(http_request: HttpRequest) -> int:
+    return request.content_length or 0
+
+
+def _offer(call: Call, name: str, kind: str, length: int) -> Offer:
+    host = call.request.host
+    return Offer(call.app, call.user, name, kind, length, host, by_user=not call.is_back_end)
+
+
+def _file_name(metadata: str) -> str:
+    """The value of ``filename`` in Upload-Metadata. Raises :class:`ApiProblem`."""
+    if len(metadata) > MAX_METADATA:
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"`Upload-Metadata` has at most {MAX_METADATA} bytes")
+    found = ""
+    for pair in filter(None, metadata.split(",")):
+        key, _, value = pair.strip().partition(" ")
+        content = _base64(value, "Upload-Metadata").decode(errors="replace")
+        if key == "filename":
+            found = content
+    return found
+
+
+def _checksum(http_request: HttpRequest) -> Checksum | None:
+    text = http_request.headers.get("upload-checksum")
+    if text is None:
+        return None
+    algorithm, _, digest = text.partition(" ")
+    if algorithm not in ALGORITHMS:
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"`Upload-Checksum`: use {', '.join(ALGORITHMS)}")
+    return Checksum(algorithm, _base64(digest, "Upload-Checksum"))
+
+
+def _base64(text: str, header: str) -> bytes:
+    try:
+        return b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"`{header}`: invalid base64") from None
+
+
+def _progress(part: PartialUpload) -> Headers:
+    offset = ("Upload-Offset", str(part.offset))
+    return (offset,) if part.finished else (offset, ("Upload-Expires", formatdate(part.expires, usegmt=True)))
+
+
+def _response(
+    http_request: HttpRequest, status: HTTPStatus, headers: Headers = (), body: bytes = b""
+) -> Response:
+    return to_response(HttpResponse(status, body, headers=(*headers, ("X-Request-Id", http_request.id))))

@@ -1,0 +1,411 @@
+"""The process that reads pictures: measures, thumbnails, and pictures that are upright and without metadata.
+
+It is a program. It reads one :class:`PictureOrder` per line from its standard input and answers each with a
+:class:`Picture` or ``null``. It imports nothing of the server, and ends with its input.
+
+Metadata is removed without decoding: the parts of the file that a browser needs for the pixels and their
+colours are copied, everything else is left out. Only a picture that must be turned is encoded again. Pillow
+decodes. Only known formats are read, the size is checked before anything is decoded, and a picture that needs
+too much memory gets no thumbnail.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import signal
+import struct
+import sys
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from io import SEEK_CUR, BytesIO
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Final
+
+import msgspec
+from msgspec import Struct
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MEMORY_BYTES: Final = 1 << 30
+"""Limit of the memory of the process."""
+MAX_PIXELS: Final = 16_000_000
+"""Pixel limit of a picture that must be decoded whole: 64 MB, and as much again while it is scaled down."""
+MAX_JPEG_PIXELS: Final = 64_000_000
+"""Pixel limit of a JPEG that can be decoded at an eighth of its size. Progressive JPEGs are decoded whole."""
+MAX_WEBP_PIXELS: Final = 6_000_000
+"""Pixel limit of a WebP. Its decoder holds five copies."""
+MAX_FILTERED_PIXELS: Final = 8_000_000
+"""Pixel limit of a picture with a transparent colour, which is first converted to transparent pixels."""
+MAX_SCANS: Final = 100
+"""Limit of the scans of a JPEG: each processes the whole picture once more, and may have only 35 bytes."""
+_FORMATS: Final = {"image/jpeg": "JPEG", "image/png": "PNG", "image/gif": "GIF", "image/webp": "WEBP"}
+_MODULES: Final = (
+    "PIL.Image",
+    "PIL.JpegImagePlugin",
+    "PIL.PngImagePlugin",
+    "PIL.GifImagePlugin",
+    "PIL.WebPImagePlugin",
+)
+_ORIENTATION: Final = 0x0112
+_UPRIGHT: Final = 1
+_TURNED: Final = range(5, 9)
+"""Orientations in which width and height change places."""
+_QUALITY: Final = 80
+_TURNED_QUALITY: Final = 90
+
+
+class PictureOrder(Struct, frozen=True):
+    """A picture to read: its path and media type, where its thumbnail (with a longer side of ``pixels``; 0:
+    none) and the picture without metadata go."""
+
+    path: str
+    type: str
+    thumbnail: str
+    cleaned: str
+    pixels: int
+
+
+class Picture(Struct, frozen=True):
+    """Width and height of a picture as displayed. ``thumbnail``: the media type of its thumbnail.
+    ``cleaned``: the picture was written without metadata; False: it had none.
+    """
+
+    width: int
+    height: int
+    thumbnail: str = ""
+    cleaned: bool = False
+
+
+def look(order: PictureOrder) -> Picture:
+    """Carry out an order. Raises any exception if the file is not a readable picture."""
+    path, form = Path(order.path), _FORMATS[order.type]
+    with _opened(path, form) as image:
+        orientation = _orientation(image, form)
+        width, height = image.size
+        if orientation in _TURNED:
+            width, height = height, width
+        thumbnail = _thumbnail(image, form, orientation, order)
+    cleaned = _cleaned(path, form, orientation)
+    if cleaned is None:
+        return Picture(width, height, thumbnail)
+    with _created(order.cleaned) as file:
+        file.write(cleaned)
+    return Picture(width, height, thumbnail, True)
+
+
+def _created(path: str) -> IO[bytes]:
+    """Create a file that only this user may read or write."""
+    return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
+
+
+def _orientation(image: Image, form: str) -> int:
+    """How the camera was held (EXIF): 1 to 8."""
+    # Of a PNG without it in front of the pixels, Pillow would decode all of them.
+    if form != "JPEG" and "exif" not in image.info:
+        return _UPRIGHT
+    found = image.getexif().get(_ORIENTATION, _UPRIGHT)
+    return found if found in range(2, 9) else _UPRIGHT
+
+
+def _turned(image: Image, orientation: int) -> Image:
+    from PIL.Image import Transpose
+
+    methods = {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }
+    return image.transpose(methods[orientation]) if orientation in methods else image
+
+
+def _thumbnail(image: Image, form: str, orientation: int, order: PictureOrder) -> str:
+    """Write the thumbnail. Return its media type; ``""`` if there is none."""
+    pixels = order.pixels
+    if not pixels or image.width * image.height > _most_pixels(image, form):
+        return ""
+    image.draft("RGB", (pixels * 2, pixels * 2))
+    if image.width * image.height > MAX_PIXELS:  # long and low: it cannot be decoded any smaller
+        return ""
+    try:
+        return _write(image, pixels, orientation, order.thumbnail)
+    except Exception:  # truncated, or broken after its header: the decoded part is used
+        Path(order.thumbnail).unlink(missing_ok=True)
+        return ""
+
+
+def _opened(path: Path, form: str) -> Image:
+    if form == "JPEG":
+        # Opened by its class: ``Image.open`` would try other formats too.
+        from PIL.JpegImagePlugin import JpegImageFile
+
+        return JpegImageFile(path)
+    from PIL.Image import open as open_image
+
+    return open_image(path, formats=(form,))
+
+
+def _most_pixels(image: Image, form: str) -> int:
+    """The pixel limit of a picture, by its format."""
+    if form == "JPEG":
+        if _is_one_scan(image):
+            return MAX_JPEG_PIXELS
+        return 0 if _has_many_scans(image) else MAX_PIXELS
+    if form == "WEBP":
+        return MAX_WEBP_PIXELS
+    return MAX_FILTERED_PIXELS if "transparency" in image.info else MAX_PIXELS
+
+
+def _is_one_scan(image: Any) -> bool:
+    """Whether the first scan of a JPEG has all components, so that the decoder can work line by line (ITU
+    T.81 section B.2.3). Pillow's position is after the header of that scan.
+    """
+    size = 6 + 2 * image.layers
+    image.fp.seek(-size, SEEK_CUR)
+    header: bytes = image.fp.read(size)
+    return "progressive" not in image.info and header[:3] == bytes((0, size, image.layers))
+
+
+def _has_many_scans(image: Any) -> bool:
+    """Whether a JPEG has too many scans. The bytes of a scan's marker occur nowhere else."""
+    with mmap(image.fp.fileno(), 0, access=ACCESS_READ) as content:
+        at = -1
+        for _ in range(MAX_SCANS + 1):
+            at = content.find(b"\xff\xda", at + 1)
+            if at < 0:
+                return False
+    return True
+
+
+def _write(image: Image, pixels: int, orientation: int, target: str) -> str:
+    """Write a thumbnail that contains only pixels. Return its media type."""
+    clear = image.has_transparency_data
+    wanted = "RGBA" if clear else "RGB"
+    # Scaled down first, so that at most two copies of the large picture exist.
+    small = image if image.mode in ("L", wanted) else image.convert(wanted)
+    small.thumbnail((pixels, pixels))
+    small = _turned(small, orientation).convert(wanted)
+    small.info.clear()
+    if clear:
+        with _created(target) as file:
+            small.save(file, "PNG", optimize=True)
+        return "image/png"
+    with _created(target) as file:
+        small.save(file, "JPEG", quality=_QUALITY)
+    return "image/jpeg"
+
+
+# --- without metadata ---------------------------------------------------------------------------------------
+
+
+def _cleaned(path: Path, form: str, orientation: int) -> bytes | None:
+    """A picture that is upright and has no metadata; None if it is so already."""
+    content = path.read_bytes()
+    if orientation != _UPRIGHT:
+        turned = _turned_content(path, form, orientation)
+        if turned is not None:
+            return b"".join(_CLEANERS[form](turned))
+    cleaned = b"".join(_CLEANERS[form](content))
+    if orientation != _UPRIGHT and form == "JPEG":
+        # It needs too much memory to be turned: browsers turn it, as its only metadata says.
+        cleaned = cleaned[:2] + _orientation_segment(orientation) + cleaned[2:]
+    return None if cleaned == content else cleaned
+
+
+def _turned_content(path: Path, form: str, orientation: int) -> bytes | None:
+    """The picture turned and encoded again; None if it is too large, moves, or is broken."""
+    with _opened(path, form) as image:
+        if image.width * image.height > min(MAX_PIXELS, _most_pixels(image, form)):
+            return None
+        if getattr(image, "n_frames", 1) > 1:
+            return None
+        colours = image.info.get("icc_profile")
+        try:
+            turned = _turned(image, orientation)
+        except Exception:
+            return None
+        turned.info.clear()
+        how: dict[str, Any] = {} if form == "PNG" else {"quality": _TURNED_QUALITY}
+        if colours:
+            how["icc_profile"] = colours
+        out = BytesIO()
+        turned.save(out, form, **how)
+        return out.getvalue()
+
+
+def _orientation_segment(orientation: int) -> bytes:
+    """A segment of JPEG with EXIF that says only this."""
+    fields = struct.pack("<HHHIHHI", 1, _ORIENTATION, 3, 1, orientation, 0, 0)
+    exif = b"Exif\0\0II*\0\x08\0\0\0" + fields
+    return struct.pack("!BBH", 0xFF, 0xE1, len(exif) + 2) + exif
+
+
+_AFTER_SCAN: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+"""The marker after the data of a scan."""
+_START_OF_SCAN: Final = 0xDA
+_END_OF_IMAGE: Final = b"\xff\xd9"
+_JFIF_BYTES: Final = 18
+
+
+def _cleaned_jpeg(data: bytes) -> Iterator[bytes]:
+    """The parts of a JPEG that make its pixels and colours (ITU T.81 annex B). What follows its end is left
+    out.
+    """
+    yield data[:2]
+    at = 2
+    while at < len(data):
+        if data[at] != 0xFF:
+            raise ValueError("no marker")
+        if data[at + 1] == 0xFF:  # a fill byte
+            at += 1
+            continue
+        marker, end = data[at + 1], at + 2 + int.from_bytes(data[at + 2 : at + 4])
+        if marker == _END_OF_IMAGE[1]:
+            yield _END_OF_IMAGE
+            return
+        if marker < 0xC0 or end < at + 4:
+            raise ValueError("no segment")
+        yield _cleaned_segment(marker, data[at:end])
+        at = end
+        if marker == _START_OF_SCAN:
+            found = _AFTER_SCAN.search(data, at)
+            end = found.start() if found else len(data)
+            yield data[at:end]
+            at = end
+
+
+def _cleaned_segment(marker: int, segment: bytes) -> bytes:
+    name = segment[4:]
+    if marker == 0xE0 and name.startswith(b"JFIF\0") and len(segment) >= _JFIF_BYTES:
+        return b"\xff\xe0\0\x10" + segment[4 : _JFIF_BYTES - 2] + b"\0\0"  # without its thumbnail
+    needed = marker < 0xE0 or (marker == 0xE2 and name.startswith(b"ICC_PROFILE\0"))
+    return segment if needed or (marker == 0xEE and name.startswith(b"Adobe")) else b""
+
+
+_PNG_CHUNKS: Final = frozenset(
+    b"IHDR PLTE IDAT IEND tRNS gAMA cHRM sRGB iCCP cICP mDCV cLLI sBIT bKGD hIST pHYs sPLT acTL fcTL "
+    b"fdAT".split()
+)
+
+
+def _cleaned_png(data: bytes) -> Iterator[bytes]:
+    """The chunks of a PNG that make its pixels and colours (PNG third edition, section 11)."""
+    yield data[:8]
+    at = 8
+    while at < len(data):
+        name, end = data[at + 4 : at + 8], at + 12 + int.from_bytes(data[at : at + 4])
+        if name in _PNG_CHUNKS:
+            yield data[at:end]
+        if name == b"IEND":
+            return
+        at = end
+
+
+_GIF_TABLE: Final = 0x80
+_GIF_EXTENSIONS: Final = frozenset({b"NETSCAPE2.0", b"ANIMEXTS1.0", b"ICCRGBG1012"})
+
+
+def _cleaned_gif(data: bytes) -> Iterator[bytes]:
+    """The blocks of a GIF that make its pixels, colours and movement (GIF89a, appendix A)."""
+    at = 13 + _table_bytes(data[10])
+    yield data[:at]
+    while at < len(data):
+        kind, needed = data[at], True
+        if kind == 0x21:
+            label, end = data[at + 1], _end_of_blocks(data, at + 2)
+            needed = label in (0xF9, 0x01) or (label == 0xFF and data[at + 3 : at + 14] in _GIF_EXTENSIONS)
+        elif kind == 0x2C:
+            end = _end_of_blocks(data, at + 11 + _table_bytes(data[at + 9]))
+        else:
+            yield b";"
+            return
+        if needed:
+            yield data[at:end]
+        at = end
+
+
+def _table_bytes(flags: int) -> int:
+    """The bytes of a table of colours."""
+    return 3 << ((flags & 7) + 1) if flags & _GIF_TABLE else 0
+
+
+def _end_of_blocks(data: bytes, at: int) -> int:
+    while at < len(data) and data[at]:
+        at += 1 + data[at]
+    return at + 1
+
+
+_WEBP_CHUNKS: Final = frozenset((b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"ICCP"))
+_WEBP_METADATA: Final = 0x0C
+"""The bits of VP8X that announce EXIF and XMP."""
+_ANMF_BYTES: Final = 16
+
+
+def _cleaned_webp(data: bytes) -> Iterator[bytes]:
+    """The chunks of a WebP that make its pixels, colours and movement (RFC 9649 section 2)."""
+    size = int.from_bytes(data[4:8], "little")
+    content = b"".join(_webp_chunks(data[12 : 8 + size]))
+    yield struct.pack("<4sI4s", b"RIFF", len(content) + 4, b"WEBP") + content
+
+
+def _webp_chunks(data: bytes) -> Iterator[bytes]:
+    at = 0
+    while at + 8 <= len(data):
+        name, size = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
+        end = at + 8 + size
+        content = data[at + 8 : end]
+        at = end + size % 2
+        if name not in _WEBP_CHUNKS:
+            continue
+        if name == b"VP8X":
+            content = bytes((content[0] & ~_WEBP_METADATA,)) + content[1:]
+        elif name == b"ANMF":
+            content = content[:_ANMF_BYTES] + b"".join(_webp_chunks(content[_ANMF_BYTES:]))
+        yield struct.pack("<4sI", name, len(content)) + content + b"\0" * (len(content) % 2)
+
+
+_CLEANERS: Final[dict[str, Callable[[bytes], Iterator[bytes]]]] = {
+    "JPEG": _cleaned_jpeg,
+    "PNG": _cleaned_png,
+    "GIF": _cleaned_gif,
+    "WEBP": _cleaned_webp,
+}
+
+
+# --- the process --------------------------------------------------------------------------------------------
+
+
+def prepare() -> None:
+    """Load Pillow."""
+    for name in _MODULES:
+        import_module(name)
+    images: Any = import_module("PIL.Image")
+    images.MAX_IMAGE_PIXELS = None  # this module has its own limits
+
+
+def main() -> None:
+    """Carry out the orders of standard input, until it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server says when it is over
+    os.closerange(3, min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], 1 << 16))
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    prepare()
+    decoder = msgspec.json.Decoder(PictureOrder)
+    for line in sys.stdin.buffer:
+        try:
+            found: Picture | None = look(decoder.decode(line))
+        except Exception:  # a broken picture may raise anything in Pillow
+            found = None
+        sys.stdout.buffer.write(msgspec.json.encode(found))
+        sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    main()

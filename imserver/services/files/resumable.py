@@ -1,0 +1,313 @@
+"""Uploads in several requests: a client whose line was lost continues where the server stands (tus 1.0).
+
+An unfinished upload has a state file with what was offered, and a part file with the bytes so far, whose
+size is the offset. Both are in the folder of their user within the folder of incoming files, so that every
+process and node with that folder can continue. A lock on the state file admits one request at a time; it ends
+with its process. The last byte counts once the row of the file is committed. Until then the client sends it
+again.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from time import monotonic, time
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from imserver import errors
+from imserver.errors import MediaUnavailable
+from imserver.services.files.transfers import Transfer, TransferRefused
+from imserver.services.files.uploads import ID_CHARACTERS, Offer, Uploads, new_id
+from imserver.storage.contract import Upload
+from imserver.storage.media import STALE_SECONDS, STATE, folder_of, make_private, open_private
+
+MAX_UNFINISHED: Final = 100
+"""Unfinished uploads of one user."""
+ALGORITHMS: Final = ("sha1", "sha256", "md5")
+"""Checksums of a request's bytes."""
+_DONE: Final = ".done"
+"""Suffix of the state file of a finished upload."""
+_CHECKED: Final = ".from"
+"""Suffix of the file with the offset to return to, while bytes arrive whose checksum is not verified."""
+_PIECE_BYTES: Final = 16384
+_SILENT_SECONDS: Final = 1.0
+"""Silence after which a request gives way to another request for the same upload."""
+
+
+class State(Struct, frozen=True):
+    """What the client has offered. ``metadata``: the text that it has sent with it."""
+
+    length: int
+    name: str = ""
+    kind: str = ""
+    metadata: str = ""
+
+
+class Checksum(Struct, frozen=True):
+    """The digest that the bytes of a request must have."""
+
+    algorithm: str
+    digest: bytes
+
+
+class PartialUpload(Struct):
+    """An upload that a request has locked. ``offset``: the bytes that the server has. ``expires``: Unix
+    seconds. ``transfer``: the running transfer.
+    """
+
+    id: str
+    path: Path
+    state: State
+    lock: int
+    offset: int
+    finished: bool
+    expires: float
+    transfer: Transfer | None = None
+
+
+_encode: Final = msgspec.json.Encoder().encode
+_decode: Final = msgspec.json.Decoder(State).decode
+
+
+class ResumableUploads:
+    """Owner of the unfinished uploads of this node. All methods may switch, and may raise
+    :class:`TransferRefused`, MediaUnavailable and StorageUnavailable.
+    """
+
+    def __init__(self, uploads: Uploads) -> None:
+        self._uploads = uploads
+        self._locked: dict[str, PartialUpload | None] = {}
+
+    def create(self, offer: Offer, metadata: str) -> str:
+        """Begin an upload. Return its id, which is that of the file later."""
+        self._uploads.check(offer)
+        folder = self._folder(offer.app, offer.user)
+        waiting = self._done(_lengths, folder)
+        if len(waiting) >= MAX_UNFINISHED:
+            raise TransferRefused(
+                errors.HTTP_QUOTA_EXCEEDED, f"The user has {MAX_UNFINISHED} unfinished uploads"
+            )
+        self._uploads.admit(offer, sum(waiting))
+        name = new_id()
+        state = State(offer.length, offer.name, offer.kind, metadata)
+        self._done(_create, folder / name, _encode(state))
+        return name
+
+    @contextmanager
+    def opened(self, app: str, user: str, name: str) -> Iterator[PartialUpload]:
+        """Context in which no other request uses this upload of this user.
+
+        Refuses an unknown or expired upload, and one that another request uses. That request ends if it has
+        been silent for a second: its line may be lost.
+        """
+        if name in self._locked:
+            busy = self._locked[name]
+            transfer = None if busy is None else busy.transfer
+            if transfer is not None and monotonic() - transfer.moved_at > _SILENT_SECONDS:
+                transfer.end()
+            raise TransferRefused(errors.HTTP_UPLOAD_LOCKED)
+        if len(name) != ID_CHARACTERS or not name.isascii():
+            raise TransferRefused(errors.HTTP_UNKNOWN_UPLOAD)
+        self._locked[name] = None
+        try:
+            part = self._done(_open, self._folder(app, user) / name)
+            try:
+                self._locked[name] = part
+                self._settle(part)
+                yield part
+            finally:
+                self._uploads.files.do(os.close, part.lock)
+        finally:
+            del self._locked[name]
+
+    def _settle(self, part: PartialUpload) -> None:
+        """Find out whether the upload is finished. A complete file without a row loses its last byte."""
+        if self._uploads.find(part.id) is not None:
+            part.finished, part.offset = True, part.state.length
+        elif part.finished:  # and deleted since
+            raise TransferRefused(errors.HTTP_UNKNOWN_UPLOAD)
+        elif part.offset >= part.state.length:
+            part.offset = part.state.length - 1
+            self._done(os.truncate, part.path, part.offset)
+
+    def append(
+        self,
+        part: PartialUpload,
+        offer: Offer,
+        offset: int,
+        length: int,
+        read: Callable[[int], bytes],
+        checksum: Checksum | None = None,
+    ) -> Upload | None:
+        """Append ``length`` bytes at ``offset``. Return the file if it is complete.
+
+        ``offer``: who sends; name, kind and length are those of the state. The bytes that arrived before an
+        error count, unless they have a checksum.
+        """
+        state = part.state
+        offer = replace(offer, name=state.name, kind=state.kind, length=state.length)
+        if offset != part.offset:
+            raise TransferRefused(errors.HTTP_OFFSET_MISMATCH, f"The upload has {part.offset} bytes")
+        if offset + length > state.length:
+            raise TransferRefused(errors.HTTP_FILE_TOO_LARGE, f"The upload has {state.length} bytes in all")
+        if not length:
+            return None
+        try:
+            with self._uploads.arriving(offer, length) as transfer:
+                part.transfer = transfer
+                self._uploads.check_disk()
+                self._receive(part, offer, length, read, checksum)
+                part.offset += length
+                if part.offset < state.length:
+                    return None
+                row = self._uploads.finish(offer, part.path, part.id)
+        except TransferRefused as refused:
+            if refused.problem in (errors.HTTP_KIND_REFUSED, errors.HTTP_FILE_TOO_LARGE) or (
+                part.offset == state.length and not refused.problem.temporary
+            ):
+                self.remove(part)
+            raise
+        finally:
+            part.transfer = None
+        self._uploads.discard(part.path)
+        self._done(_rename, part.path)
+        part.finished = True
+        return row
+
+    def _receive(
+        self,
+        part: PartialUpload,
+        offer: Offer,
+        length: int,
+        read: Callable[[int], bytes],
+        checksum: Checksum | None,
+    ) -> None:
+        assert part.transfer is not None
+        digest: Any = None
+        if checksum is not None:
+            digest = hashlib.new(checksum.algorithm, usedforsecurity=False)
+            self._done(_write, part.path.with_suffix(_CHECKED), b"%d" % part.offset)
+        try:
+            self._uploads.write(
+                offer, read, part.path, part.transfer, part.offset, length, digest, _PIECE_BYTES
+            )
+            if checksum is not None and digest.digest() != checksum.digest:
+                raise TransferRefused(errors.HTTP_CHECKSUM_MISMATCH)
+        except BaseException:
+            self._done(_restore, part.path)
+            raise
+        if checksum is not None:
+            self._done(os.unlink, part.path.with_suffix(_CHECKED))
+
+    def remove(self, part: PartialUpload) -> None:
+        """Delete an upload, and its file if it is finished."""
+        if part.finished:
+            self._uploads.delete(part.id)
+        self._uploads.discard(part.path)
+        self._done(_remove, part.path)
+
+    def _folder(self, app: str, user: str) -> Path:
+        return self._uploads.incoming() / folder_of(app, user)
+
+    def _done(self, function: Callable[..., Any], *arguments: object) -> Any:
+        """Access the folder in a thread."""
+        try:
+            return self._uploads.files.do(function, *arguments)
+        except OSError as error:
+            raise MediaUnavailable(f"the folder of uploads cannot be used: {error.strerror}") from None
+
+
+# --- in a thread --------------------------------------------------------------------------------------------
+
+
+def _lengths(folder: Path) -> list[int]:
+    """The lengths of the unfinished uploads in the folder of a user."""
+    found = []
+    with suppress(FileNotFoundError):
+        for path in folder.glob(f"*{STATE}"):
+            with suppress(FileNotFoundError):  # it has just ended
+                found.append(_decode(path.read_bytes()).length)
+    return found
+
+
+def _write(path: Path, content: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        os.write(descriptor, content)
+    finally:
+        os.close(descriptor)
+
+
+def _create(path: Path, state: bytes) -> None:
+    make_private(path.parent)
+    open_private(path).close()
+    _write(path.with_suffix(STATE), state)
+
+
+def _open(path: Path) -> PartialUpload:
+    """Lock an upload. Raises :class:`TransferRefused`."""
+    lock, finished = _locked(path)
+    try:
+        about = os.fstat(lock)
+        if not about.st_nlink or about.st_mtime + STALE_SECONDS < time():
+            raise TransferRefused(errors.HTTP_UNKNOWN_UPLOAD)
+        state = _decode(os.pread(lock, about.st_size, 0))
+        os.utime(lock)
+        _restore(path)
+        offset = 0
+        with suppress(FileNotFoundError):
+            offset = path.stat().st_size
+        return PartialUpload(path.name, path, state, lock, offset, finished, time() + STALE_SECONDS)
+    except BaseException:
+        os.close(lock)
+        raise
+
+
+def _locked(path: Path) -> tuple[int, bool]:
+    """Open and lock the state file. Return its descriptor, and whether the upload is finished."""
+    for suffix in (STATE, _DONE):
+        try:
+            lock = os.open(path.with_suffix(suffix), os.O_RDWR)
+        except FileNotFoundError:
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(lock)
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise
+            raise TransferRefused(errors.HTTP_UPLOAD_LOCKED) from None
+        return lock, suffix == _DONE
+    raise TransferRefused(errors.HTTP_UNKNOWN_UPLOAD)
+
+
+def _restore(path: Path) -> None:
+    """Drop bytes whose checksum was not verified."""
+    mark = path.with_suffix(_CHECKED)
+    try:
+        offset = mark.read_bytes()
+    except FileNotFoundError:
+        return
+    if offset:  # else its node was killed before it wrote any
+        with suppress(FileNotFoundError):
+            os.truncate(path, int(offset))
+    mark.unlink()
+
+
+def _rename(path: Path) -> None:
+    with suppress(FileNotFoundError):  # the user was deleted
+        path.with_suffix(STATE).replace(path.with_suffix(_DONE))
+
+
+def _remove(path: Path) -> None:
+    for suffix in (STATE, _DONE, _CHECKED):
+        path.with_suffix(suffix).unlink(missing_ok=True)
