@@ -20,9 +20,8 @@ from flask import Response, url_for
 from imserver import assets
 from imserver.pages.text import LANGUAGES, TEXT, language_of_visitor
 
-ENTRY: Final = "static/messages.js"
+ENTRY: Final = "static/messages/app.js"
 """The module that the page starts with."""
-_STYLES: Final = ("theme.css", "chat.css", "messages.css")
 _IMPORT: Final = re.compile(r"""(?:from|import\(|^import)\s*"(\.{1,2}/[^"]+)\"""", re.MULTILINE)
 _FOLDERS: Final = {"static": assets.STATIC, "sdk": assets.SDK}
 _ICONS: Final = (
@@ -63,11 +62,16 @@ def modules() -> tuple[str, ...]:
 
 
 @cache
+def styles() -> tuple[str, ...]:
+    """The style sheets of the page besides that of all pages, below ``/static/``."""
+    return "chat.css", *sorted(f"messages/{path.name}" for path in (assets.STATIC / "messages").glob("*.css"))
+
+
+@cache
 def files() -> tuple[str, ...]:
     """All files that the page needs, as ``static/…`` and ``sdk/…``."""
-    styles = [*_STYLES, *(f"messages/{path.name}" for path in (assets.STATIC / "messages").glob("*.css"))]
     pictures = ["favicon.svg", *(f"icons/{name}" for name, *_ in _ICONS)]
-    return (*modules(), *(f"static/{name}" for name in sorted((*styles, *pictures))))
+    return (*modules(), *(f"static/{name}" for name in sorted(("theme.css", *styles(), *pictures))))
 
 
 @cache

@@ -1,0 +1,262 @@
+// @ts-check
+/** What the user can do with a message: the menu of a row, and the functions behind it. */
+
+import { makeEmojiGrid } from "../emoji.js";
+import { make } from "../text.js";
+import { reasonOf } from "./api.js";
+import { summaryOf } from "./message-view.js";
+import { button, confirm, openDialog, toast } from "./panel.js";
+
+/** @typedef {import("./session.js").Session} Session */
+/** @typedef {import("./store.js").Conversation} Conversation */
+/** @typedef {import("./store.js").Entry} Entry */
+
+const QUICK = ["👍", "❤️", "😂", "🎉", "😮", "😢", "🙏"];
+const EDGE_PX = 8;
+
+/**
+ * @typedef {object} Composing
+ * @property {(entry: Entry) => void} reply
+ * @property {(entry: Entry) => void} edit
+ * @property {(id: number) => boolean} isPinned
+ */
+
+/** Owns the open menu. */
+export class MessageActions {
+  /** @type {HTMLElement | null} */
+  #menu = null;
+  /** @type {HTMLElement | null} */
+  #opener = null;
+
+  /**
+   * @param {Session} session
+   * @param {Composing} composing
+   */
+  constructor(session, composing) {
+    this.session = session;
+    this.composing = composing;
+    this.onOutside = (/** @type {Event} */ event) => {
+      if (this.#menu && !this.#menu.contains(/** @type {Node} */ (event.target))) this.close();
+    };
+  }
+
+  /**
+   * Opens the menu of a message, or closes it.
+   *
+   * @param {Conversation} conversation
+   * @param {Entry} entry
+   * @param {HTMLElement} anchor  the menu is beside it
+   * @param {boolean} all         false: only reactions
+   * @param {{ x: number, y: number }} [point]
+   */
+  open(conversation, entry, anchor, all, point) {
+    const again = this.#opener === anchor;
+    this.close();
+    if (again && !point) return;
+    const menu = make("div", "menu");
+    menu.setAttribute("role", "menu");
+    menu.append(this.#quickReactions(entry));
+    if (all) for (const [word, act, danger] of this.#rows(conversation, entry)) menu.append(this.#row(word, act, danger));
+    menu.addEventListener("keydown", (event) => this.#onKey(event));
+    document.body.append(menu);
+    place(menu, anchor, point);
+    this.#menu = menu;
+    this.#opener = anchor;
+    setTimeout(() => document.addEventListener("pointerdown", this.onOutside));
+    menu.querySelector("button")?.focus({ preventScroll: true });
+  }
+
+  close() {
+    if (!this.#menu) return;
+    const hadFocus = this.#menu.contains(document.activeElement);
+    this.#menu.remove();
+    document.removeEventListener("pointerdown", this.onOutside);
+    if (hadFocus) /** @type {HTMLElement | null} */ (this.#opener?.closest(".line") ?? null)?.focus({ preventScroll: true });
+    this.#menu = this.#opener = null;
+  }
+
+  /**
+   * @param {Entry} entry
+   * @param {string} emoji
+   * @param {boolean} remove
+   */
+  async react(entry, emoji, remove) {
+    const { store, user } = this.session;
+    const messenger = /** @type {any} */ (this.session.messenger);
+    const change = /** @type {any} */ ({ kind: "reaction", about: entry.id, type: remove ? "remove" : "add", text: emoji, from: user });
+    await this.#try(async () => {
+      const sent = await messenger.react(entry.id, emoji, { remove });
+      store.add({ ...change, id: sent?.id ?? 0, conversation: entry.conversation, to: entry.to, seq: 0, time: Date.now() });
+    });
+  }
+
+  /**
+   * @param {Entry} entry
+   * @param {boolean} remove
+   */
+  async pin(entry, remove) {
+    await this.#try(async () => {
+      const sent = await /** @type {any} */ (this.session.messenger).pin(entry.id, { remove });
+      const change = { kind: "pin", about: entry.id, type: remove ? "remove" : "add", from: this.session.user, to: entry.to, time: Date.now() };
+      this.session.added(/** @type {any} */ ({ seq: 0, ...sent, ...change, conversation: entry.conversation }));
+    });
+  }
+
+  /** @param {Entry} entry */
+  async copy(entry) {
+    await this.#try(async () => {
+      await navigator.clipboard.writeText(entry.text ?? JSON.stringify(entry.data));
+      toast(this.session.words.messages_copied);
+    });
+  }
+
+  /** @param {Entry} entry */
+  async recall(entry) {
+    const { words, messenger, user } = this.session;
+    if (!(await confirm(words.messages_recall_ask, { yes: words.messages_recall, danger: true }))) return;
+    await this.#try(async () => {
+      const sent = await messenger.recall(entry.id);
+      this.session.added({ ...sent, kind: "recall", from: user, to: entry.to, about: entry.id, time: Date.now() });
+    });
+  }
+
+  /** @param {Entry} entry */
+  async hide(entry) {
+    const { words, store } = this.session;
+    if (!(await confirm(words.messages_hide_ask, { yes: words.messages_hide, danger: true }))) return;
+    await this.#try(() => store.hide([entry.id]));
+  }
+
+  /** @param {Entry} entry */
+  forward(entry) {
+    const { words, store, outbox, people } = this.session;
+    const filter = /** @type {HTMLInputElement} */ (make("input", "search-field"));
+    Object.assign(filter, { type: "search", placeholder: words.messages_filter, ariaLabel: words.messages_filter });
+    const list = make("ul", "choices");
+    const dialog = openDialog(words.messages_forward_to, make("div", "chooser", make("p", "muted one-line", summaryOf(entry, words)), filter, list));
+    const draw = () => {
+      const wanted = filter.value.trim().toLowerCase();
+      const found = store.sorted.filter((each) => (each.group || each.peer) && store.nameOf(each).toLowerCase().includes(wanted));
+      list.replaceChildren(...found.slice(0, 50).map((each) => {
+        const choice = button("", "choice");
+        choice.append(each.group ? make("span", "avatar group", "#") : people.avatar(each.peer), make("bdi", "", store.nameOf(each)));
+        choice.addEventListener("click", () => {
+          dialog.close();
+          outbox.add(each, { forward: entry.id, type: entry.type, text: entry.text, data: entry.data });
+          this.session.open(each.id ? { conversation: each.id } : { user: each.peer });
+        });
+        return make("li", "", choice);
+      }));
+    };
+    filter.addEventListener("input", draw);
+    draw();
+    filter.focus();
+  }
+
+  /**
+   * @param {Conversation} conversation
+   * @param {Entry} entry
+   * @returns {[word: string, act: () => void, danger?: boolean][]}
+   */
+  #rows(conversation, entry) {
+    const { words, user } = this.session;
+    const own = entry.from === user;
+    const text = entry.text !== undefined;
+    const mayPin = !conversation.group || conversation.role === "owner" || conversation.role === "admin";
+    const isPinned = this.composing.isPinned(entry.id);
+    /** @type {[string, () => void, boolean?][]} */
+    const rows = [[words.messages_reply, () => this.composing.reply(entry)]];
+    if (own && text && !entry.meta?.forwarded) rows.push([words.messages_edit, () => this.composing.edit(entry)]);
+    if (text) rows.push([words.messages_copy, () => this.copy(entry)]);
+    rows.push([words.messages_forward, () => this.forward(entry)]);
+    if (mayPin) rows.push([isPinned ? words.messages_unpin : words.messages_pin, () => this.pin(entry, isPinned)]);
+    if (own) rows.push([words.messages_recall, () => this.recall(entry), true]);
+    rows.push([words.messages_hide, () => this.hide(entry), true]);
+    return rows;
+  }
+
+  /** @param {Entry} entry */
+  #quickReactions(entry) {
+    const line = make("div", "quick");
+    const mine = new Set(entry.reactions?.filter((each) => each.mine).map(({ emoji }) => emoji));
+    for (const emoji of QUICK) {
+      const pick = button(emoji, "sign");
+      pick.setAttribute("role", "menuitemcheckbox");
+      pick.setAttribute("aria-checked", String(mine.has(emoji)));
+      pick.addEventListener("click", () => {
+        this.close();
+        this.react(entry, emoji, mine.has(emoji));
+      });
+      line.append(pick);
+    }
+    const more = button("＋", "sign");
+    more.setAttribute("role", "menuitem");
+    more.setAttribute("aria-label", this.session.words.messages_more_emoji);
+    more.addEventListener("click", () => {
+      this.close();
+      const grid = make("div", "emoji");
+      const dialog = openDialog(this.session.words.messages_react, grid);
+      makeEmojiGrid(grid, (emoji) => {
+        dialog.close();
+        this.react(entry, emoji, mine.has(emoji));
+      }).focus();
+    });
+    line.append(more);
+    return line;
+  }
+
+  /**
+   * @param {string} word
+   * @param {() => void} act
+   * @param {boolean} danger
+   */
+  #row(word, act, danger = false) {
+    const row = button(word, danger ? "menu-row danger" : "menu-row");
+    row.setAttribute("role", "menuitem");
+    row.addEventListener("click", () => {
+      this.close();
+      act();
+    });
+    return row;
+  }
+
+  /** @param {KeyboardEvent} event */
+  #onKey(event) {
+    const items = /** @type {HTMLElement[]} */ ([...(this.#menu?.querySelectorAll("button") ?? [])]);
+    const at = items.indexOf(/** @type {HTMLElement} */ (document.activeElement));
+    const isQuick = items[at]?.classList.contains("sign");
+    const quick = items.filter((each) => each.classList.contains("sign")).length;
+    const down = isQuick ? quick : at + 1;
+    const next = { ArrowRight: at + 1, ArrowLeft: at - 1, ArrowDown: down, ArrowUp: at === quick ? 0 : at - 1, Home: 0, End: items.length - 1 }[event.key];
+    if (event.key === "Escape" || event.key === "Tab") this.close();
+    else if (next !== undefined) items[(next + items.length) % items.length]?.focus();
+    else return;
+    event.preventDefault();
+    event.stopPropagation();
+  }
+
+  /** @param {() => Promise<unknown>} work  the reason of a failure is shown */
+  async #try(work) {
+    try {
+      await work();
+    } catch (error) {
+      toast(reasonOf(error, this.session.words));
+    }
+  }
+}
+
+/**
+ * Puts a menu beside its anchor, inside the window.
+ *
+ * @param {HTMLElement} menu
+ * @param {HTMLElement} anchor
+ * @param {{ x: number, y: number }} [point]
+ */
+function place(menu, anchor, point) {
+  const { left, bottom, top } = anchor.getBoundingClientRect();
+  const x = point?.x ?? left;
+  const y = point?.y ?? bottom + 4;
+  const above = (point?.y ?? top - 4) - menu.offsetHeight;
+  menu.style.left = `${Math.max(EDGE_PX, Math.min(x, innerWidth - menu.offsetWidth - EDGE_PX))}px`;
+  menu.style.top = `${Math.max(EDGE_PX, y + menu.offsetHeight < innerHeight - EDGE_PX ? y : above)}px`;
+}

@@ -1,0 +1,68 @@
+// @ts-check
+/** HTTP requests to `/api/v1`, and the reasons of failures in the language of the page. */
+
+import { CommandRefused, ImError, NotConnected } from "../../sdk/imserver.js";
+
+const TIMEOUT_MS = 15_000;
+
+/** A failed request. `code` is the error code of the API, or `no_answer`. */
+export class ApiError extends Error {
+  /**
+   * @param {string} code
+   * @param {string} message
+   */
+  constructor(code, message) {
+    super(message);
+    this.code = code;
+  }
+}
+
+/**
+ * Sends a request. The fields of a GET become its query. Rejected with {@link ApiError}.
+ *
+ * @param {string} app
+ * @param {string} token    empty: without a login
+ * @param {"GET" | "POST"} method
+ * @param {string} path     below /api/v1/
+ * @param {Record<string, any>} [body]
+ * @returns {Promise<any>}
+ */
+export async function callApi(app, token, method, path, body = {}) {
+  const isPost = method === "POST";
+  const query = isPost ? "" : `?${new URLSearchParams({ app, ...body })}`;
+  /** @type {Response} */
+  let response;
+  let answer;
+  try {
+    response = await fetch(`/api/v1/${path}${query}`, {
+      method,
+      body: isPost ? JSON.stringify({ app, ...body }) : undefined,
+      headers: { ...(isPost && { "Content-Type": "application/json" }), ...(token && { Authorization: `Bearer ${token}` }) },
+      cache: "no-store",
+      credentials: "omit",
+      signal: AbortSignal.timeout(TIMEOUT_MS),
+    });
+    answer = await response.json();
+  } catch (error) {
+    throw new ApiError("no_answer", String(error));
+  }
+  if (!response.ok) throw new ApiError(String(answer.code), String(answer.message));
+  return answer;
+}
+
+/**
+ * @param {unknown} error
+ * @param {Record<string, string>} words
+ * @returns {string} the reason, in the language of the page
+ */
+export function reasonOf(error, words) {
+  if (error instanceof ApiError && error.code === "no_answer") return words.no_answer;
+  if (error instanceof ApiError) return words[`messages_fault_${error.code}`] ?? `${error.message} (${error.code})`;
+  if (error instanceof NotConnected) return words.no_answer;
+  if (error instanceof CommandRefused) {
+    if (error.reason !== null) return words.send_rejected.replace("{reason}", error.reason || words.no_reason);
+    return words[`messages_refused_${error.code}`] ?? error.message;
+  }
+  if (error instanceof ImError) return error.message;
+  return String(error);
+}

@@ -1,0 +1,249 @@
+// @ts-check
+/** The page of stored messages: login or session, which view is shown, the address of the page, and the keyboard. */
+
+import { ConnectionView } from "../connection-view.js";
+import { element, make, pageData } from "../text.js";
+import { openContacts } from "./contacts.js";
+import { ConversationList } from "./conversation-list.js";
+import { ConversationView } from "./conversation.js";
+import { startWorker } from "./installable.js";
+import { LoginView } from "./login.js";
+import { navigate, openDialog, startPanels } from "./panel.js";
+import { Search } from "./search.js";
+import { SavedLogin, Session } from "./session.js";
+
+/** @typedef {import("./session.js").Login} Login */
+/** @typedef {import("./session.js").Page} Page */
+/** @typedef {import("./session.js").Target} Target */
+/** @typedef {import("./store.js").Conversation} Conversation */
+
+const RETRY_LIST_MS = 3_000;
+
+/** Owns the session and its views; there is one at a time. */
+class App {
+  /** @type {Session | null} */
+  #session = null;
+  /** @type {ConversationList | null} */
+  #list = null;
+  /** @type {ConversationView | null} */
+  #conversation = null;
+  /** @type {Search | null} */
+  #search = null;
+  #scheduled = false;
+
+  /** @param {Page} page */
+  constructor(page) {
+    this.page = page;
+    this.words = page.text;
+    this.saved = new SavedLogin(page.app);
+    startPanels(page.text);
+    this.connection = new ConnectionView(page.text, { retry: () => this.#session?.messenger.retryNow(), reload: () => location.reload() });
+    this.login = new LoginView(page, (login) => {
+      this.saved.set(login);
+      this.#start(login);
+    });
+    this.#listen();
+    const login = this.saved.get();
+    if (login) this.#start(login);
+    else this.#showLogin("");
+  }
+
+  // --- session ------------------------------------------------------------------------------------------------
+
+  /** @param {Login} login */
+  #start(login) {
+    const session = new Session(this.page, login);
+    this.#session = session;
+    this.#list = new ConversationList(session);
+    this.#conversation = new ConversationView(session, {
+      info: () => {},
+      person: (user) => user !== session.user && session.open({ user }),
+    });
+    this.#search = new Search(session);
+    session.on("state", (change) => {
+      this.connection.show(change);
+      if (change.state === "online" && !session.store.isLoaded) this.#loadList();
+    });
+    session.on("changed", () => this.#schedule());
+    session.on("people", () => this.#schedule());
+    session.on("open", (target) => this.#open(target));
+    session.on("ended", ({ expired }) => this.#stop(expired));
+    this.#drawMe();
+    showView("list");
+    session.start();
+    this.#route();
+  }
+
+  /** @param {boolean} expired  the token is not valid any more */
+  #stop(expired) {
+    this.saved.set(null);
+    this.#list?.stop();
+    this.#conversation?.stop();
+    this.#search?.stop();
+    this.#session = this.#list = this.#conversation = this.#search = null;
+    navigate("", true);
+    this.#showLogin(expired ? this.words.messages_expired : "");
+  }
+
+  /** @param {string} reason */
+  #showLogin(reason) {
+    showView("login");
+    this.login.show(reason);
+  }
+
+  async #loadList() {
+    const session = this.#session;
+    await this.#list?.load();
+    if (session !== this.#session || !session) return;
+    if (session.store.isLoaded) this.#route();
+    else if (session.isOnline) setTimeout(() => session === this.#session && session.isOnline && this.#loadList(), RETRY_LIST_MS);
+  }
+
+  /** Draws at most once per frame. */
+  #schedule() {
+    if (this.#scheduled) return;
+    this.#scheduled = true;
+    const draw = () => {
+      this.#scheduled = false;
+      this.#drawMe();
+      this.#list?.draw(this.#conversation?.open ?? null);
+      this.#conversation?.draw();
+    };
+    if (document.hidden) setTimeout(draw, 250); // a hidden page gets no animation frames
+    else requestAnimationFrame(draw);
+  }
+
+  #drawMe() {
+    const session = this.#session;
+    if (!session) return;
+    element("me-name", HTMLElement).textContent = session.people.nameOf(session.user);
+    element("me-avatar", HTMLElement).replaceChildren(session.people.avatar(session.user));
+  }
+
+  // --- what is shown ------------------------------------------------------------------------------------------
+
+  /** @param {Target} target */
+  async #open(target) {
+    const session = this.#session;
+    if (!session) return;
+    const known = "user" in target ? session.store.withUser(target.user) : session.store.conversations.get(target.conversation);
+    const id = known?.id ?? ("conversation" in target ? target.conversation : 0);
+    const isOpen = this.#conversation?.open !== null;
+    await navigate(id ? `#c/${id}` : `#u/${encodeURIComponent(known?.peer ?? "")}`, isOpen && matchMedia("(width >= 720px)").matches);
+    await this.#route("message" in target ? target.message : 0);
+  }
+
+  /**
+   * Shows what the address of the page names.
+   *
+   * @param {number} [message]
+   * @returns {Promise<void>}
+   */
+  async #route(message = 0) {
+    const { store } = this.#session ?? {};
+    if (!store) return;
+    const [, kind, name] = /^#([cu])\/(.+)$/.exec(location.hash) ?? [];
+    const conversation = kind === "u" ? store.withUser(decodeURIComponent(name)) : store.conversations.get(Number(name)) ?? null;
+    if (name && !conversation && store.isLoaded) {
+      await navigate("", true);
+      return this.#route();
+    }
+    showView(conversation ? "conversation" : "list");
+    if (conversation) delete document.body.dataset.searching;
+    await this.#conversation?.show(conversation, message);
+    this.#schedule();
+  }
+
+  #listen() {
+    addEventListener("popstate", () => this.#route());
+    addEventListener("hashchange", () => this.#route());
+    addEventListener("online", () => this.#session?.messenger.retryNow());
+    addEventListener("offline", () => this.#session && this.connection.show(this.#session.messenger.state));
+    document.addEventListener("visibilitychange", () => {
+      if (document.hidden) return this.#session?.drafts.save();
+      this.#session?.messenger.retryNow(); // timers of hidden pages are slow
+      this.#schedule();
+    });
+    addEventListener("pagehide", () => {
+      this.#session?.drafts.save();
+      this.#session?.close();
+    });
+    addEventListener("pageshow", (event) => {
+      if (event.persisted) location.reload(); // the browser's cache brought back a page whose connection is closed
+    });
+    element("back", HTMLButtonElement).addEventListener("click", () => this.#back());
+    element("logout", HTMLButtonElement).addEventListener("click", () => this.#session?.logOut());
+    element("new-conversation", HTMLButtonElement).addEventListener("click", () => this.#session && openContacts(this.#session));
+    element("search-here", HTMLButtonElement).addEventListener("click", () => this.#search?.open(this.#conversation?.open ?? null));
+    element("search", HTMLInputElement).addEventListener("focus", () => void (document.body.dataset.searching = "true"));
+    element("shortcuts", HTMLButtonElement).addEventListener("click", () => this.#showShortcuts());
+    addEventListener("keydown", (event) => this.#onKey(event));
+  }
+
+  async #back() {
+    await navigate("");
+    this.#search?.close();
+    await this.#route();
+  }
+
+  // --- keyboard -----------------------------------------------------------------------------------------------
+
+  /** @param {KeyboardEvent} event */
+  #onKey(event) {
+    if (!this.#session || document.querySelector("dialog[open]") || event.defaultPrevented || event.isComposing) return;
+    const { key, target } = event;
+    const isTyping = target instanceof HTMLInputElement || target instanceof HTMLTextAreaElement;
+    if ((event.ctrlKey || event.metaKey) && key.toLowerCase() === "k") this.#search?.open(event.shiftKey ? this.#conversation?.open ?? null : null);
+    else if (event.altKey && (key === "ArrowDown" || key === "ArrowUp")) this.#step(key === "ArrowDown" ? 1 : -1);
+    else if (key === "?" && !isTyping) this.#showShortcuts();
+    else if (key === "Escape") this.#escape();
+    else return;
+    event.preventDefault();
+  }
+
+  #escape() {
+    const { activeElement } = document;
+    if (this.#conversation?.cancel()) return;
+    if (element("log", HTMLElement).contains(activeElement)) return element("message", HTMLElement).focus();
+    if (this.#conversation?.open) this.#back();
+  }
+
+  /** @param {1 | -1} step  to the conversation below or above in the list */
+  #step(step) {
+    const { store } = this.#session ?? {};
+    if (!store) return;
+    const sorted = store.sorted;
+    const at = sorted.findIndex((each) => each === this.#conversation?.open);
+    const next = sorted[at < 0 ? 0 : at + step];
+    if (next) this.#session?.open({ conversation: next.id });
+  }
+
+  #showShortcuts() {
+    const { words } = this;
+    const rows = [
+      ["Ctrl K", words.messages_key_search], ["Ctrl ⇧ K", words.messages_key_search_here], ["Alt ↑ ↓", words.messages_key_step],
+      ["↑", words.messages_key_edit], ["⇧ Tab, ↑ ↓", words.messages_key_move], ["Enter", words.messages_key_menu], ["R", words.messages_reply],
+      ["⇧ Enter", words.messages_key_line], ["@", words.messages_key_mention], ["Esc", words.messages_key_escape], ["?", words.messages_key_help],
+    ];
+    const list = make("dl", "shortcuts");
+    for (const [keys, meaning] of rows) list.append(make("dt", "", make("kbd", "", keys)), make("dd", "", meaning));
+    const formats = make("p", "muted", words.messages_formats);
+    openDialog(words.messages_shortcuts, make("div", "", list, formats));
+  }
+}
+
+/**
+ * A narrow window shows one view at a time; a wide one shows the list and the conversation side by side.
+ *
+ * @param {"login" | "list" | "conversation"} view
+ */
+function showView(view) {
+  document.body.dataset.view = view;
+  element("login", HTMLElement).hidden = view !== "login";
+  element("inbox", HTMLElement).hidden = view === "login";
+}
+
+/** @type {Page & { workerUrl: string }} */
+const page = pageData();
+new App(page);
+startWorker(page.workerUrl);

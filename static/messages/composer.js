@@ -1,0 +1,337 @@
+// @ts-check
+/** The text box: drafts, replies, edits, mentions and emoji. It never loses a text: what cannot be sent waits in the outbox. */
+
+import { makeEmojiGrid } from "../emoji.js";
+import { element, fill, make } from "../text.js";
+import { reasonOf } from "./api.js";
+import { summaryOf } from "./message-view.js";
+import { keyOf } from "./store.js";
+
+/** @typedef {import("./session.js").Session} Session */
+/** @typedef {import("./store.js").Conversation} Conversation */
+/** @typedef {import("./store.js").Entry} Entry */
+
+const WARN_LEFT = 400;
+const TYPING_EACH_MS = 3_000;
+const MOST_NAMES = 8;
+const MENTION = /(?:^|[\s(（])@([^\s@]{0,32})$/u;
+
+export class Composer {
+  /** @type {Conversation | null} */
+  #conversation = null;
+  /** @type {Entry | null} */
+  #replyTo = null;
+  /** @type {Entry | null} */
+  #editing = null;
+  /** Names that were completed in this text, with their users. @type {Map<string, string>} */
+  #mentioned = new Map();
+  /** Members of the open group. @type {string[]} */
+  #members = [];
+  #typingSentAt = 0;
+  #form = element("composer", HTMLFormElement);
+  #field = element("message", HTMLTextAreaElement);
+  #send = element("send", HTMLButtonElement);
+  #left = element("left", HTMLElement);
+  #note = element("note", HTMLElement);
+  #grid = element("emoji", HTMLElement);
+  #opener = element("emoji-open", HTMLButtonElement);
+  #bar = element("reply-bar", HTMLElement);
+  #names = element("mentions", HTMLElement);
+  #ends = new AbortController();
+
+  /**
+   * @param {Session} session
+   * @param {{ sent: () => void, last: () => Entry | null }} events  `last`: our newest message that can be edited
+   */
+  constructor(session, events) {
+    this.session = session;
+    this.events = events;
+    const { signal } = this.#ends;
+    this.#grid.replaceChildren();
+    const emoji = makeEmojiGrid(this.#grid, (picked) => this.insert(picked));
+    this.#form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.#submit();
+    }, { signal });
+    this.#field.addEventListener("keydown", (event) => this.#onKey(event), { signal });
+    this.#field.addEventListener("input", () => {
+      this.#changed();
+      this.#sendTyping();
+    }, { signal });
+    this.#field.addEventListener("blur", () => setTimeout(() => this.#closeNames(), 150), { signal });
+    this.#opener.addEventListener("click", () => {
+      this.#toggleEmoji(this.#grid.hidden === true);
+      if (!this.#grid.hidden) emoji.focus();
+    }, { signal });
+    this.#form.addEventListener("keydown", (event) => {
+      if (event.key !== "Escape" || this.#grid.hidden) return;
+      event.stopPropagation();
+      this.#toggleEmoji(false);
+      this.#field.focus();
+    }, { signal });
+    element("reply-cancel", HTMLButtonElement).addEventListener("click", () => this.#clearBar(), { signal });
+  }
+
+  /** Ends the session of this composer. */
+  stop() {
+    this.#ends.abort();
+    this.show(null);
+  }
+
+  /**
+   * Shows the draft of a conversation.
+   *
+   * @param {Conversation | null} conversation  null: hide the text box
+   */
+  show(conversation) {
+    this.#conversation = conversation;
+    this.#form.hidden = !conversation;
+    this.#replyTo = this.#editing = null;
+    this.#mentioned.clear();
+    this.#members = [];
+    this.#showNote("");
+    this.#toggleEmoji(false);
+    if (!conversation) return;
+    const draft = this.session.drafts.get(keyOf(conversation));
+    this.#field.value = draft.text;
+    this.#replyTo = conversation.entries?.find(({ id }) => id === draft.replyTo) ?? null;
+    this.#drawBar();
+    this.#changed();
+    if (conversation.group) this.#loadMembers(conversation);
+  }
+
+  /** Whether a reply or an edit was begun; then it is given up. */
+  cancel() {
+    if (!this.#names.hidden) this.#closeNames();
+    else if (this.#editing || this.#replyTo) this.#clearBar();
+    else return false;
+    return true;
+  }
+
+  focus() {
+    this.#field.focus();
+  }
+
+  /** @param {Entry} entry */
+  reply(entry) {
+    if (this.#editing) this.#clearBar();
+    this.#replyTo = entry;
+    this.#drawBar();
+    this.#changed();
+    this.focus();
+  }
+
+  /** @param {Entry} entry */
+  edit(entry) {
+    this.#editing = entry;
+    this.#replyTo = null;
+    this.#field.value = entry.text ?? "";
+    this.#mentioned = new Map((entry.meta?.mentions ?? []).map((/** @type {string} */ user) => [this.#nameOf(user), user]));
+    this.#drawBar();
+    this.#changed();
+    this.focus();
+    this.#field.setSelectionRange(this.#field.value.length, this.#field.value.length);
+  }
+
+  /** @param {string} text  inserted at the cursor */
+  insert(text) {
+    const { selectionStart, selectionEnd, value, maxLength } = this.#field;
+    if (value.length - (selectionEnd - selectionStart) + text.length > maxLength) return;
+    this.#field.setRangeText(text, selectionStart, selectionEnd, "end");
+    this.#changed();
+  }
+
+  // --- sending ------------------------------------------------------------------------------------------------
+
+  async #submit() {
+    const text = this.#field.value.trim();
+    const conversation = this.#conversation;
+    if (!text || !conversation) return this.#field.focus();
+    const mentions = [...this.#mentioned].filter(([name]) => text.includes(`@${name}`)).map(([, user]) => user);
+    if (this.#editing) return this.#saveEdit(this.#editing, text, mentions);
+    this.session.outbox.add(conversation, { text, replyTo: this.#replyTo?.id, mentions });
+    this.#clear();
+    this.events.sent();
+  }
+
+  /**
+   * @param {Entry} entry
+   * @param {string} text
+   * @param {string[]} mentions
+   */
+  async #saveEdit(entry, text, mentions) {
+    if (text === entry.text) return this.#clearBar();
+    this.#send.disabled = true;
+    try {
+      const sent = await this.session.messenger.edit(entry.id, text, mentions.length ? { mentions } : {});
+      const { replaced } = sent;
+      this.session.added({
+        ...sent, kind: "edit", from: this.session.user, to: entry.to, about: entry.id, time: Date.now(), ...(replaced ?? { type: "text", text }),
+      });
+      if (this.#editing === entry) this.#clearBar();
+    } catch (error) {
+      this.#showNote(reasonOf(error, this.session.words));
+    }
+    this.#send.disabled = false;
+    this.focus();
+  }
+
+  #clear() {
+    this.#field.value = "";
+    this.#replyTo = this.#editing = null;
+    this.#mentioned.clear();
+    this.#typingSentAt = 0;
+    this.#showNote("");
+    this.#toggleEmoji(false);
+    this.#drawBar();
+    this.#changed();
+    this.focus();
+  }
+
+  #sendTyping() {
+    const conversation = this.#conversation;
+    if (!conversation || !this.#field.value || this.#editing || Date.now() - this.#typingSentAt < TYPING_EACH_MS) return;
+    this.#typingSentAt = Date.now();
+    this.session.messenger.typing(conversation.group ? { conversation: conversation.id } : { to: conversation.peer });
+  }
+
+  // --- the bar above the text ---------------------------------------------------------------------------------
+
+  #clearBar() {
+    const wasEditing = this.#editing !== null;
+    this.#replyTo = this.#editing = null;
+    if (wasEditing && this.#conversation) this.#field.value = this.session.drafts.get(keyOf(this.#conversation)).text;
+    this.#showNote("");
+    this.#drawBar();
+    this.#changed();
+    this.focus();
+  }
+
+  #drawBar() {
+    const { words } = this.session;
+    const about = this.#editing ?? this.#replyTo;
+    this.#bar.hidden = !about;
+    if (!about) return;
+    element("reply-title", HTMLElement).textContent = this.#editing ? words.messages_editing : fill(words.messages_replying, { name: this.#nameOf(about.from) });
+    element("reply-text", HTMLElement).textContent = summaryOf(about, words);
+  }
+
+  // --- the text -----------------------------------------------------------------------------------------------
+
+  /** @param {KeyboardEvent} event */
+  #onKey(event) {
+    if (event.isComposing || event.keyCode === 229) return; // this key belongs to the input method
+    if (!this.#names.hidden && this.#onNamesKey(event)) return event.preventDefault();
+    if (event.key === "ArrowUp" && !this.#field.value) {
+      const last = this.events.last();
+      if (!last) return;
+      event.preventDefault();
+      return this.edit(last);
+    }
+    if (event.key !== "Enter" || event.shiftKey || event.altKey || event.ctrlKey || event.metaKey) return;
+    event.preventDefault();
+    this.#submit();
+  }
+
+  #changed() {
+    this.#field.style.height = "auto";
+    const { scrollHeight } = this.#field;
+    if (scrollHeight) this.#field.style.height = `${scrollHeight}px`; // 0: it is hidden, and has the height of one row
+    const left = this.#field.maxLength - this.#field.value.length;
+    this.#left.textContent = left <= WARN_LEFT ? fill(this.session.words.too_long, { count: left }) : "";
+    this.#send.setAttribute("aria-disabled", String(!this.#field.value.trim()));
+    this.#form.dataset.empty = String(!this.#field.value.trim());
+    if (this.#conversation && !this.#editing) this.session.drafts.set(keyOf(this.#conversation), { text: this.#field.value, replyTo: this.#replyTo?.id });
+    this.#completeName();
+  }
+
+  /** @param {string} text */
+  #showNote(text) {
+    this.#note.textContent = text;
+    this.#note.hidden = !text;
+  }
+
+  /** @param {boolean} open */
+  #toggleEmoji(open) {
+    this.#grid.hidden = !open;
+    this.#opener.setAttribute("aria-expanded", String(open));
+  }
+
+  // --- mentions -----------------------------------------------------------------------------------------------
+
+  /** @param {Conversation} conversation */
+  async #loadMembers(conversation) {
+    try {
+      const { members } = await this.session.api("GET", "groups/members", { group: String(conversation.id), limit: 200 });
+      const users = members.map((/** @type {{ user: string }} */ each) => each.user);
+      await this.session.people.load(users);
+      if (conversation === this.#conversation) this.#members = users;
+    } catch {
+      // nobody is completed
+    }
+  }
+
+  /** @param {string} user */
+  #nameOf(user) {
+    if (user === "all") return this.session.words.messages_all;
+    return user === this.session.user ? this.session.words.you : this.session.people.nameOf(user);
+  }
+
+  #completeName() {
+    const { selectionStart, value } = this.#field;
+    const found = this.#conversation?.group ? MENTION.exec(value.slice(0, selectionStart)) : null;
+    const wanted = found?.[1].toLowerCase() ?? "";
+    const users = found ? ["all", ...this.#members].filter((user) => user !== this.session.user && this.#nameOf(user).toLowerCase().includes(wanted)) : [];
+    this.#names.hidden = !users.length;
+    this.#field.setAttribute("aria-expanded", String(users.length > 0));
+    if (!users.length) return this.#field.removeAttribute("aria-activedescendant");
+    this.#names.replaceChildren(...users.slice(0, MOST_NAMES).map((user, index) => {
+      const option = make("li", "", user === "all" ? make("span", "avatar group", "@") : this.session.people.avatar(user), make("bdi", "", this.#nameOf(user)));
+      option.id = `mention-${index}`;
+      option.setAttribute("role", "option");
+      option.dataset.user = user;
+      option.addEventListener("pointerdown", (event) => {
+        event.preventDefault(); // the text box keeps the focus
+        this.#mention(user);
+      });
+      return option;
+    }));
+    this.#choose(0);
+  }
+
+  /** @param {number} index */
+  #choose(index) {
+    [...this.#names.children].forEach((option, at) => option.setAttribute("aria-selected", String(at === index)));
+    this.#field.setAttribute("aria-activedescendant", `mention-${index}`);
+  }
+
+  /**
+   * @param {KeyboardEvent} event
+   * @returns {boolean} whether the list of names has used it
+   */
+  #onNamesKey({ key, shiftKey }) {
+    const options = [...this.#names.children];
+    const at = options.findIndex((option) => option.getAttribute("aria-selected") === "true");
+    if (key === "ArrowDown") this.#choose((at + 1) % options.length);
+    else if (key === "ArrowUp") this.#choose((at + options.length - 1) % options.length);
+    else if ((key === "Enter" && !shiftKey) || key === "Tab") this.#mention(/** @type {HTMLElement} */ (options[at]).dataset.user ?? "");
+    else return false;
+    return true;
+  }
+
+  /** @param {string} user */
+  #mention(user) {
+    const { selectionStart, value } = this.#field;
+    const start = value.slice(0, selectionStart).lastIndexOf("@");
+    const name = this.#nameOf(user);
+    this.#mentioned.set(name, user);
+    this.#field.setRangeText(`@${name} `, start, selectionStart, "end");
+    this.#changed();
+  }
+
+  #closeNames() {
+    this.#names.hidden = true;
+    this.#field.setAttribute("aria-expanded", "false");
+    this.#field.removeAttribute("aria-activedescendant");
+  }
+}

@@ -1,0 +1,495 @@
+// @ts-check
+/** The open conversation: its head, pinned messages, messages, typing notices and text box. */
+
+import { element, fill, make } from "../text.js";
+import { MessageActions } from "./actions.js";
+import { reasonOf } from "./api.js";
+import { Composer } from "./composer.js";
+import { MessageView, noticeText, summaryOf } from "./message-view.js";
+import { toast } from "./panel.js";
+import { Timeline } from "./timeline.js";
+
+/** @typedef {import("./session.js").Session} Session */
+/** @typedef {import("./store.js").Conversation} Conversation */
+/** @typedef {import("./store.js").Entry} Entry */
+/** @typedef {import("./timeline.js").Item} Item */
+
+/**
+ * @typedef {object} Opened  what the head and the avatars of the messages open
+ * @property {(conversation: Conversation) => void} info
+ * @property {(user: string) => void} person
+ */
+
+const TYPING_SHOWN_MS = 5_000;
+const FOLLOWS_MS = 5 * 60_000;
+const LONG_PRESS_MS = 500;
+const FOUND_MS = 2_000;
+
+/** Owns which conversation is open, and what of it is drawn. */
+export class ConversationView {
+  /** @type {Conversation | null} */
+  open = null;
+  /** The first unread message when the conversation was opened: a divider is above it. */
+  #unreadFrom = 0;
+  /** The timeline shows the entries of the open conversation. */
+  #isShown = false;
+  /** Pinned messages of the open conversation, the newest first. @type {Entry[]} */
+  #pins = [];
+  #pin = 0;
+  /** Messages that are quoted, but not loaded with the conversation. @type {Map<number, Entry | null>} */
+  #quoted = new Map();
+  /** Id of the newest entry that was announced. */
+  #announced = 0;
+  /** Users who are typing, with the time when their notice ends. @type {Map<string, number>} */
+  #typists = new Map();
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #typingTimer;
+  #ends = new AbortController();
+  /** @type {(() => void)[]} */
+  #offs = [];
+  #log = element("log", HTMLElement);
+  #latest = element("latest", HTMLButtonElement);
+  #latestText = element("latest-text", HTMLElement);
+  #empty = element("empty", HTMLElement);
+  #name = element("conversation-name", HTMLElement);
+  #status = element("conversation-status", HTMLElement);
+  #face = element("conversation-avatar", HTMLElement);
+  #pinned = element("pinned", HTMLElement);
+  #announcer = element("announce", HTMLElement);
+
+  /**
+   * @param {Session} session
+   * @param {Opened} opened
+   */
+  constructor(session, opened) {
+    this.session = session;
+    const { signal } = this.#ends;
+    this.days = new Intl.DateTimeFormat(session.language, { dateStyle: "full" });
+    this.actions = new MessageActions(session, { reply: (entry) => this.composer.reply(entry), edit: (entry) => this.composer.edit(entry), isPinned: (id) => this.isPinned(id) });
+    this.composer = new Composer(session, { sent: () => this.toEnd(), last: () => this.#lastOwn() });
+    this.view = new MessageView(session, {
+      menu: (entry, anchor, all) => this.open && this.actions.open(this.open, entry, anchor, all),
+      reply: (entry) => this.composer.reply(entry),
+      react: (entry, emoji, remove) => this.actions.react(entry, emoji, remove),
+      jump: (id) => this.jump(id),
+      person: opened.person,
+      cancel: ({ id }) => session.outbox.cancel(id),
+      retry: ({ id }) => session.outbox.retry(id),
+      find: (id) => this.#find(id),
+    });
+    this.#log.replaceChildren();
+    this.timeline = new Timeline(this.#log, {
+      needOlder: () => this.#load("loadOlder"),
+      needNewer: () => this.#load("loadNewer"),
+      onSeen: (key) => this.#onSeen(key),
+      onMove: () => this.#drawLatest(),
+    });
+    this.#latest.addEventListener("click", () => this.toEnd(), { signal });
+    element("conversation-open", HTMLButtonElement).addEventListener("click", () => this.open && opened.info(this.open), { signal });
+    element("pinned-jump", HTMLButtonElement).addEventListener("click", () => this.#nextPin(), { signal });
+    this.#listenToRows(signal);
+    document.addEventListener("visibilitychange", () => !document.hidden && this.timeline.update(this.#items()), { signal });
+    this.#offs = [
+      session.on("typing", (signal) => this.#onTyping(signal)),
+      session.on("entry", (entry) => this.#onEntry(entry)),
+      session.on("people", () => this.draw()),
+      session.on("state", ({ state }) => state === "online" && this.#refresh()),
+    ];
+  }
+
+  /** Ends the session of this view. */
+  stop() {
+    this.show(null);
+    this.composer.stop();
+    this.#ends.abort();
+    for (const off of this.#offs) off();
+    this.#log.replaceChildren();
+  }
+
+  /**
+   * Opens a conversation at its first unread message, or at its end, or at a message.
+   *
+   * @param {Conversation | null} conversation  null: closes the open one
+   * @param {number} [message]
+   */
+  async show(conversation, message = 0) {
+    if (conversation && conversation === this.open) return message ? this.jump(message) : this.composer.focus();
+    this.actions.close();
+    this.open = conversation;
+    this.#isShown = false;
+    this.#pins = [];
+    this.#quoted.clear();
+    this.#typists.clear();
+    this.#unreadFrom = 0;
+    this.composer.show(conversation);
+    this.timeline.show([]);
+    element("empty-title", HTMLElement).textContent = this.session.words.messages_choose;
+    this.#empty.hidden = conversation !== null;
+    this.draw();
+    if (!conversation) return;
+    this.#announced = conversation.position;
+    await this.#try(() => this.session.store.open(conversation, message));
+    if (conversation !== this.open) return;
+    if (conversation.unread) this.#unreadFrom = conversation.read + 1;
+    this.#isShown = true;
+    const items = this.#items();
+    const divider = items.some(({ key }) => key === "unread");
+    this.timeline.show(items, message ? { key: String(message), align: "center" } : divider ? { key: "unread" } : {});
+    if (message) this.#highlight(message);
+    if (matchMedia("(hover: hover)").matches) this.composer.focus(); // on a phone this would open the keyboard
+    this.draw();
+    this.#loadPins(conversation);
+  }
+
+  /** Draws everything again that may have changed. */
+  draw() {
+    const { open, session } = this;
+    this.#name.textContent = open ? session.store.nameOf(open) : session.words.messages_title;
+    this.#drawStatus();
+    element("conversation-open", HTMLButtonElement).disabled = !open;
+    const face = open && (open.group || !open.peer ? make("span", "avatar group", "#") : session.people.avatar(open.peer));
+    this.#face.replaceChildren(...(face ? [face] : []));
+    this.#drawPins();
+    if (!open || !this.#isShown) return;
+    this.timeline.update(this.#items());
+    const isEmpty = !open.entries?.length && !session.outbox.of(open).length;
+    if (isEmpty) element("empty-title", HTMLElement).textContent = session.words.messages_empty;
+    this.#empty.hidden = !isEmpty;
+    this.#drawLatest();
+  }
+
+  /** Scrolls to the newest message. */
+  async toEnd() {
+    const { open } = this;
+    if (!open) return;
+    if (open.hasNewer) {
+      await this.#try(() => this.session.store.openNewest(open));
+      if (open === this.open) this.timeline.show(this.#items());
+    } else {
+      this.timeline.update(this.#items());
+      this.timeline.toEnd();
+    }
+  }
+
+  /**
+   * Scrolls to a message, which may not be loaded.
+   *
+   * @param {number} id
+   */
+  async jump(id) {
+    const { open } = this;
+    if (!open) return;
+    if (!this.timeline.reveal(String(id))) {
+      await this.#try(() => this.session.store.open(open, id));
+      if (open !== this.open) return;
+      this.timeline.show(this.#items(), { key: String(id), align: "center" });
+    }
+    this.#highlight(id);
+  }
+
+  /** Gives up a reply, an edit or a menu. Returns false if there is none. */
+  cancel() {
+    return this.composer.cancel();
+  }
+
+  // --- rows ---------------------------------------------------------------------------------------------------
+
+  /** @returns {Item[]} the rows of the open conversation */
+  #items() {
+    const { open, session } = this;
+    if (!open || !this.#isShown) return [];
+    const pins = new Set(this.#pins.map(({ id }) => id));
+    /** @type {Item[]} */
+    const items = [];
+    let day = "";
+    /** @type {Entry | null} */
+    let previous = null;
+    for (const entry of open.entries ?? []) {
+      const date = new Date(entry.time).toDateString();
+      if (date !== day) items.push(this.#divider(`day ${date}`, this.days.format(entry.time)));
+      if (this.#unreadFrom && entry.id >= this.#unreadFrom && (previous?.id ?? 0) < this.#unreadFrom) items.push(this.#divider("unread", session.words.messages_new));
+      const follows = date === day && previous !== null && entry.kind === "message" && isNext(previous, entry) && !(this.#unreadFrom && previous.id < this.#unreadFrom && entry.id >= this.#unreadFrom);
+      items.push(this.#item(open, entry, follows, pins.has(entry.id)));
+      [day, previous] = [date, entry];
+    }
+    const pending = session.outbox.of(open).map((each, index) => ({
+      key: each.id,
+      version: `${each.state} ${each.reason} ${Math.round(each.share * 50)} ${index}`,
+      make: () => this.view.pending(each, index > 0 || Boolean(previous && previous.kind === "message" && previous.from === session.user)),
+    }));
+    return [...items, ...(open.hasNewer ? [] : pending)];
+  }
+
+  /**
+   * @param {Conversation} open
+   * @param {Entry} entry
+   * @param {boolean} follows
+   * @param {boolean} isPinned
+   * @returns {Item}
+   */
+  #item(open, entry, follows, isPinned) {
+    const key = String(entry.id);
+    const names = [entry.from, ...(entry.meta?.users ?? []), entry.meta?.forwarded?.from ?? ""].map((user) => this.session.people.card(user)?.avatar + this.session.people.nameOf(user));
+    if (entry.kind !== "message") return { key, version: `${entry.kind} ${names}`, make: () => this.view.notice(entry) };
+    const receipt = this.#receiptOf(open, entry);
+    const quoted = entry.about ? this.#find(entry.about) : null;
+    const version = [
+      entry.kind, entry.meta?.edited ?? 0, follows, receipt, isPinned, names, JSON.stringify(entry.reactions ?? 0), quoted && `${quoted.kind} ${quoted.meta?.edited} ${this.session.people.nameOf(quoted.from)}`,
+    ].join(" ");
+    return { key, version, make: () => {
+      const row = this.view.row(entry, { follows, receipt });
+      row.classList.toggle("pinned", isPinned);
+      return row;
+    } };
+  }
+
+  /**
+   * @param {string} key
+   * @param {string} text
+   * @returns {Item}
+   */
+  #divider(key, text) {
+    return { key, version: text, make: () => make("p", key === "unread" ? "divider unread" : "divider day", make("span", "", text)) };
+  }
+
+  /**
+   * @param {Conversation} open
+   * @param {Entry} entry
+   * @returns {"" | "sent" | "received" | "read"}
+   */
+  #receiptOf({ peerRead, peerReceived }, { id, from }) {
+    if (from !== this.session.user) return "";
+    if (peerRead >= id) return "read";
+    return peerReceived >= id ? "received" : "sent";
+  }
+
+  /** @param {number} id */
+  #find(id) {
+    const loaded = this.open?.entries?.find((entry) => entry.id === id);
+    if (loaded) return loaded;
+    const known = this.#quoted.get(id);
+    if (known !== undefined) return known;
+    this.#quoted.set(id, null);
+    const { open } = this;
+    this.session.store.find(open?.id ?? 0, id).then((entry) => {
+      if (!entry || open !== this.open) return;
+      this.#quoted.set(id, entry);
+      this.draw();
+    }, () => {});
+    return null;
+  }
+
+  #lastOwn() {
+    return this.open?.entries?.findLast(({ from, kind, text, meta }) => from === this.session.user && kind === "message" && text !== undefined && !meta?.forwarded) ?? null;
+  }
+
+  /** @param {number} id */
+  #highlight(id) {
+    const row = this.#log.querySelector(`[data-id="${id}"]`);
+    if (!(row instanceof HTMLElement)) return;
+    row.classList.add("found");
+    row.focus({ preventScroll: true });
+    setTimeout(() => row.classList.remove("found"), FOUND_MS);
+  }
+
+  /** @param {AbortSignal} signal */
+  #listenToRows(signal) {
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    let press;
+    const entryAt = (/** @type {Event} */ { target }) => {
+      const row = target instanceof Element ? target.closest(".line[data-id]") : null;
+      const entry = row instanceof HTMLElement ? this.open?.entries?.find(({ id }) => String(id) === row.dataset.id) : null;
+      return row instanceof HTMLElement && entry ? { row, entry } : null;
+    };
+    this.#log.addEventListener("contextmenu", (event) => {
+      const found = entryAt(event);
+      const selected = !getSelection()?.isCollapsed || (event.target instanceof Element && event.target.closest("a, video, audio, img"));
+      if (!found || !this.open || selected) return;
+      event.preventDefault();
+      this.actions.open(this.open, found.entry, found.row, true, { x: event.clientX, y: event.clientY });
+    }, { signal });
+    this.#log.addEventListener("dblclick", (event) => {
+      const found = entryAt(event);
+      if (found && !(event.target instanceof Element && event.target.closest("button, a"))) this.composer.reply(found.entry);
+    }, { signal });
+    this.#log.addEventListener("touchstart", (event) => {
+      const found = entryAt(event);
+      const touch = event.touches[0];
+      clearTimeout(press);
+      if (!found || (event.target instanceof Element && event.target.closest("button, a"))) return;
+      press = setTimeout(() => this.open && this.actions.open(this.open, found.entry, found.row, true, { x: touch.clientX, y: touch.clientY }), LONG_PRESS_MS);
+    }, { signal, passive: true });
+    for (const type of ["touchmove", "touchend", "touchcancel"]) this.#log.addEventListener(type, () => clearTimeout(press), { signal, passive: true });
+    this.#log.addEventListener("keydown", (event) => this.#onKey(event, entryAt(event)), { signal });
+  }
+
+  /**
+   * Arrow keys move through the messages; Enter opens the menu of one.
+   *
+   * @param {KeyboardEvent} event
+   * @param {{ row: HTMLElement, entry: Entry } | null} found
+   */
+  #onKey(event, found) {
+    const { key, target } = event;
+    if (event.ctrlKey || event.altKey || event.metaKey) return;
+    const onRow = target instanceof HTMLElement && target.dataset.key !== undefined;
+    if (key === "End" || key === "Home") {
+      event.preventDefault();
+      if (key === "End") this.toEnd();
+      else this.timeline.elements[0]?.scrollIntoView();
+    } else if ((key === "ArrowUp" || key === "ArrowDown") && onRow) {
+      event.preventDefault();
+      if (!this.timeline.focusNext(/** @type {HTMLElement} */ (target), key === "ArrowUp" ? -1 : 1) && key === "ArrowDown") this.composer.focus();
+    } else if (key === "ArrowUp" && target === this.#log) {
+      event.preventDefault();
+      const rows = this.timeline.elements.filter((row) => row.hasAttribute("tabindex"));
+      rows.findLast((row) => row.getBoundingClientRect().top < this.#log.getBoundingClientRect().bottom - 8)?.focus({ preventScroll: true });
+    } else if ((key === "Enter" || key === " ") && onRow && found && this.open) {
+      event.preventDefault();
+      this.actions.open(this.open, found.entry, found.row, true);
+    } else if (key === "r" && onRow && found) {
+      event.preventDefault();
+      this.composer.reply(found.entry);
+    }
+  }
+
+  // --- what arrives -------------------------------------------------------------------------------------------
+
+  /** @param {Entry} entry */
+  #onEntry(entry) {
+    const { open, session } = this;
+    if (!open || entry.conversation !== open.id) return;
+    this.#typists.delete(entry.from);
+    if (entry.kind === "pin") this.#loadPins(open);
+    if (entry.kind === "recall" && this.#pins.some(({ id }) => id === entry.about)) this.#loadPins(open);
+    if (entry.id <= this.#announced || entry.from === session.user || entry.kind === "edit" || entry.kind === "reaction") return;
+    this.#announced = entry.id;
+    const text = entry.kind === "message" ? `${session.people.nameOf(entry.from)}: ${summaryOf(entry, session.words)}` : noticeText(entry, session);
+    this.#announcer.textContent = text;
+  }
+
+  /** Loads what may be missing after a time without a connection. */
+  async #refresh() {
+    const { open } = this;
+    if (!open || open.loading) return;
+    if (!open.id || (open.entries && !open.cached)) return;
+    const atEnd = this.timeline.isAtEnd;
+    const middle = open.entries?.[Math.floor((open.entries?.length ?? 0) / 2)]?.id ?? 0;
+    await this.#try(() => this.session.store.open(open, atEnd ? 0 : middle));
+    if (open !== this.open) return;
+    if (!this.#isShown || open.cached) return;
+    this.draw();
+    this.#loadPins(open);
+  }
+
+  /** @param {"loadOlder" | "loadNewer"} which */
+  async #load(which) {
+    const { open } = this;
+    if (!open || !this.#isShown || open.loading) return;
+    try {
+      await this.session.store[which](open);
+    } catch {
+      // the next scroll tries again
+    }
+  }
+
+  /** @param {string} key */
+  #onSeen(key) {
+    const { open, session } = this;
+    if (!open?.entries || document.hidden) return;
+    const isPending = !/^\d+$/.test(key);
+    const atEnd = this.timeline.isAtEnd && !open.hasNewer;
+    const id = atEnd || isPending ? open.entries.at(-1)?.id ?? 0 : Number(key);
+    if (isPending && !atEnd) return;
+    session.store.markRead(open, id);
+  }
+
+  #drawLatest() {
+    const { open, session } = this;
+    const away = Boolean(open) && this.#isShown && (!this.timeline.isAtEnd || Boolean(open?.hasNewer)) && Boolean(open?.entries?.length);
+    this.#latest.hidden = !away;
+    if (!open || !away) return;
+    this.#latestText.textContent = open.unread ? fill(session.words.unread, { count: open.unread }) : session.words.to_latest;
+  }
+
+  // --- head ---------------------------------------------------------------------------------------------------
+
+  /** @param {{ from: string, conversation?: number }} signal */
+  #onTyping({ from, conversation }) {
+    const { open } = this;
+    if (!open || (conversation ? conversation !== open.id : open.group || from !== open.peer)) return;
+    this.session.people.load([from]);
+    this.#typists.set(from, Date.now() + TYPING_SHOWN_MS);
+    this.#drawStatus();
+  }
+
+  #drawStatus() {
+    clearTimeout(this.#typingTimer);
+    const { open, session } = this;
+    const now = Date.now();
+    for (const [user, until] of this.#typists) if (until <= now) this.#typists.delete(user);
+    const names = [...this.#typists.keys()].map((user) => session.people.nameOf(user)).slice(0, 3);
+    if (this.#typists.size) this.#typingTimer = setTimeout(() => this.#drawStatus(), Math.max(50, Math.min(...this.#typists.values()) - now));
+    this.#status.dataset.typing = String(names.length > 0);
+    const presence = open && !open.group && open.peer ? session.people.presenceOf(open.peer) : "";
+    const text = names.length ? fill(session.words.messages_typing, { name: names.join(session.words.messages_and) }) : presence;
+    if (this.#status.textContent !== text) this.#status.textContent = text;
+  }
+
+  /** @param {Conversation} conversation */
+  async #loadPins(conversation) {
+    if (!conversation.id || !this.session.isOnline) return;
+    try {
+      const { messages } = await /** @type {any} */ (this.session.messenger).pins(conversation.id);
+      if (conversation !== this.open) return;
+      this.#pins = messages;
+      this.#pin = 0;
+      this.session.people.load(messages.map((/** @type {Entry} */ { from }) => from));
+      this.draw();
+    } catch {
+      // no bar
+    }
+  }
+
+  #drawPins() {
+    const { words, people } = this.session;
+    const pin = this.#pins[this.#pin];
+    this.#pinned.hidden = !pin;
+    if (!pin) return;
+    const count = this.#pins.length > 1 ? ` ${this.#pin + 1}/${this.#pins.length}` : "";
+    element("pinned-title", HTMLElement).textContent = words.messages_pinned_title + count;
+    element("pinned-text", HTMLElement).textContent = `${people.nameOf(pin.from)}: ${summaryOf(pin, words)}`;
+  }
+
+  #nextPin() {
+    const pin = this.#pins[this.#pin];
+    if (!pin) return;
+    this.jump(pin.id);
+    this.#pin = (this.#pin + 1) % this.#pins.length;
+    this.#drawPins();
+  }
+
+  /** @param {number} id */
+  isPinned(id) {
+    return this.#pins.some((each) => each.id === id);
+  }
+
+  /** @param {() => Promise<unknown>} work  the reason of a failure is shown */
+  async #try(work) {
+    try {
+      await work();
+    } catch (error) {
+      toast(reasonOf(error, this.session.words));
+    }
+  }
+}
+
+/**
+ * @param {Entry} previous
+ * @param {Entry} entry
+ * @returns {boolean} whether the message needs neither name nor avatar
+ */
+function isNext(previous, entry) {
+  return previous.kind === "message" && previous.from === entry.from && entry.time - previous.time < FOLLOWS_MS;
+}
+

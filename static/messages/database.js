@@ -1,0 +1,135 @@
+// @ts-check
+/** What the browser stores of one login in IndexedDB. Without IndexedDB everything works, but nothing is there when offline. */
+
+const VERSION = 1;
+
+/** @typedef {"conversations" | "entries" | "outbox"} Table */
+
+export class Database {
+  /** @type {Promise<IDBDatabase | null>} */
+  #database;
+
+  /** @param {string} name */
+  constructor(name) {
+    this.name = name;
+    this.#database = open(name);
+  }
+
+  /**
+   * All rows of a table, in the order of their keys.
+   *
+   * @param {Table} table
+   * @returns {Promise<any[]>}
+   */
+  async all(table) {
+    return (await this.#run(table, "readonly", (rows) => rows.getAll())) ?? [];
+  }
+
+  /**
+   * @param {Table} table
+   * @param {string | number} key
+   * @returns {Promise<any>} undefined: there is none
+   */
+  async get(table, key) {
+    return this.#run(table, "readonly", (rows) => rows.get(key));
+  }
+
+  /**
+   * @param {Table} table
+   * @param {any[]} rows
+   */
+  async put(table, rows) {
+    if (!rows.length) return;
+    await this.#run(table, "readwrite", (store) => rows.map((row) => store.put(row)).at(-1));
+  }
+
+  /**
+   * @param {Table} table
+   * @param {(string | number)[]} keys
+   */
+  async delete(table, keys) {
+    if (!keys.length) return;
+    await this.#run(table, "readwrite", (store) => keys.map((key) => store.delete(key)).at(-1));
+  }
+
+  /**
+   * The entries of a conversation on one side of an id.
+   *
+   * @param {number} conversation
+   * @param {{ before?: number, after?: number, limit: number }} page  without `after`: the newest before `before`
+   * @returns {Promise<import("../../sdk/messenger.js").Entry[]>} in order
+   */
+  async entries(conversation, { before = Infinity, after, limit }) {
+    const database = await this.#database;
+    if (!database) return [];
+    const range = after === undefined
+      ? IDBKeyRange.bound([conversation, 0], [conversation, before], false, true)
+      : IDBKeyRange.bound([conversation, after], [conversation, Infinity], true);
+    return new Promise((resolve) => {
+      /** @type {any[]} */
+      const found = [];
+      const index = database.transaction("entries").objectStore("entries").index("conversation");
+      const cursors = index.openCursor(range, after === undefined ? "prev" : "next");
+      cursors.onerror = () => resolve([]);
+      cursors.onsuccess = () => {
+        const cursor = cursors.result;
+        if (!cursor || found.length === limit) return resolve(after === undefined ? found.reverse() : found);
+        found.push(cursor.value);
+        cursor.continue();
+      };
+    });
+  }
+
+  /** Deletes everything, after a logout. */
+  async forget() {
+    (await this.#database)?.close();
+    indexedDB.deleteDatabase(this.name);
+  }
+
+  /**
+   * @param {Table} table
+   * @param {IDBTransactionMode} mode
+   * @param {(store: IDBObjectStore) => IDBRequest | undefined} work
+   * @returns {Promise<any>} undefined: the browser could not do it
+   */
+  async #run(table, mode, work) {
+    const database = await this.#database;
+    if (!database) return undefined;
+    return new Promise((resolve) => {
+      try {
+        const request = work(database.transaction(table, mode).objectStore(table));
+        if (!request) return resolve(undefined);
+        request.onsuccess = () => resolve(request.result);
+        request.onerror = () => resolve(undefined);
+      } catch {
+        resolve(undefined); // closed by a logout in another tab, or the disk is full
+      }
+    });
+  }
+}
+
+/**
+ * @param {string} name
+ * @returns {Promise<IDBDatabase | null>}
+ */
+function open(name) {
+  return new Promise((resolve) => {
+    try {
+      const request = indexedDB.open(name, VERSION);
+      request.onupgradeneeded = () => {
+        request.result.createObjectStore("conversations", { keyPath: "id" });
+        request.result.createObjectStore("outbox", { keyPath: "id" });
+        const entries = request.result.createObjectStore("entries", { keyPath: "id" });
+        entries.createIndex("conversation", ["conversation", "id"]);
+      };
+      request.onsuccess = () => {
+        request.result.onversionchange = () => request.result.close();
+        resolve(request.result);
+      };
+      request.onerror = () => resolve(null);
+      request.onblocked = () => resolve(null);
+    } catch {
+      resolve(null);
+    }
+  });
+}

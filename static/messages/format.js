@@ -1,0 +1,83 @@
+// @ts-check
+/** Formatting as typed: `code`, ```blocks```, *bold*, links and mentions. It never interprets markup. */
+
+import { make } from "../text.js";
+
+/** @typedef {{ kind: "text" | "code" | "block" | "bold" | "link" | "mention", text: string }} Part */
+
+const MARKS = /```(?:\n)?([\s\S]+?)\n?```\n?|`([^`\n]+)`|(?<![\p{L}\p{N}*])\*(?! )([^*\n]+?)(?<! )\*(?![\p{L}\p{N}*])|(https?:\/\/[^\s<>"'`，。；！？、（）《》「」]+)/gu;
+const END_OF_SENTENCE = /[.,:;!?'"*]+$/;
+
+/**
+ * @param {string} text
+ * @param {string[]} [names]  names after an @ that are marked
+ * @returns {Part[]}
+ */
+export function parse(text, names = []) {
+  /** @type {Part[]} */
+  const parts = [];
+  let end = 0;
+  for (const match of text.matchAll(MARKS)) {
+    const [whole, block, code, bold, address] = match;
+    const link = address && linkIn(address);
+    if (address && !link) continue;
+    parts.push(...plain(text.slice(end, match.index), names));
+    if (block !== undefined) parts.push({ kind: "block", text: block });
+    else if (code !== undefined) parts.push({ kind: "code", text: code });
+    else if (bold !== undefined) parts.push({ kind: "bold", text: bold });
+    else if (link) parts.push({ kind: "link", text: link });
+    end = match.index + (link ? link.length : whole.length);
+  }
+  parts.push(...plain(text.slice(end), names));
+  return parts;
+}
+
+/**
+ * @param {string} text
+ * @param {string[]} [names]
+ * @returns {(Node | string)[]}
+ */
+export function formatted(text, names = []) {
+  return parse(text, names).map(({ kind, text: content }) => {
+    if (kind === "code") return make("code", "", content);
+    if (kind === "block") return make("pre", "", make("code", "", content));
+    if (kind === "bold") return make("strong", "", content);
+    if (kind === "mention") return make("span", "mention", content);
+    if (kind !== "link") return content;
+    const link = make("a", "", content);
+    link.setAttribute("href", content);
+    link.setAttribute("target", "_blank");
+    link.setAttribute("rel", "noopener noreferrer nofollow");
+    return link;
+  });
+}
+
+/**
+ * @param {string} text
+ * @param {string[]} names
+ * @returns {Part[]}
+ */
+function plain(text, names) {
+  /** @type {Part[]} */
+  const parts = [];
+  let rest = text;
+  while (rest) {
+    const found = names.map((name) => ({ name, at: rest.indexOf(`@${name}`) })).filter(({ at }) => at >= 0).sort((a, b) => a.at - b.at || b.name.length - a.name.length)[0];
+    if (!found) break;
+    if (found.at) parts.push({ kind: "text", text: rest.slice(0, found.at) });
+    parts.push({ kind: "mention", text: `@${found.name}` });
+    rest = rest.slice(found.at + found.name.length + 1);
+  }
+  if (rest) parts.push({ kind: "text", text: rest });
+  return parts;
+}
+
+/**
+ * @param {string} text  starts with http
+ * @returns {string} the address without the end of the sentence around it; empty: none
+ */
+function linkIn(text) {
+  let address = text.replace(END_OF_SENTENCE, "");
+  if (address.endsWith(")") && !address.includes("(")) address = address.slice(0, -1).replace(END_OF_SENTENCE, "");
+  return URL.canParse(address) ? address : "";
+}

@@ -1,0 +1,339 @@
+// @ts-check
+/** The rows of a conversation: messages by their type, system lines and dividers. */
+
+import { mediaOf } from "../media.js";
+import { cut, fill, make } from "../text.js";
+import { formatted } from "./format.js";
+import { button } from "./panel.js";
+import { mentions } from "./store.js";
+
+/** @typedef {import("./session.js").Session} Session */
+/** @typedef {import("./store.js").Entry} Entry */
+/** @typedef {import("./outbox.js").Pending} Pending */
+
+/**
+ * The content of one type of message.
+ *
+ * @typedef {object} View
+ * @property {(entry: Entry, session: Session) => HTMLElement | null} draw  the content of the bubble; null: show {@link summaryOf}
+ * @property {(entry: Entry, words: Record<string, string>) => string} [summary]  one line, for lists and quotes
+ */
+
+/**
+ * What the user does with a message.
+ *
+ * @typedef {object} Actions
+ * @property {(entry: Entry, anchor: HTMLElement, all: boolean) => void} menu  `all`: everything, else only reactions
+ * @property {(entry: Entry) => void} reply
+ * @property {(entry: Entry, emoji: string, remove: boolean) => void} react
+ * @property {(id: number) => void} jump
+ * @property {(user: string) => void} person
+ * @property {(pending: Pending) => void} cancel
+ * @property {(pending: Pending) => void} retry
+ * @property {(id: number) => Entry | null} find  a loaded message
+ */
+
+/**
+ * @typedef {object} Around  what a row depends on besides its message
+ * @property {boolean} follows    the row before is a recent message of the same user
+ * @property {"" | "sent" | "received" | "read"} receipt
+ */
+
+const SHORT_COLUMNS = 600; // of a longer text only the start is shown, with a button for the rest
+const SHORT_ROWS = 16;
+const MAX_TEXT = 100_000;
+const WIDE_FROM = 0x2e80; // nearly all characters from here on are two columns wide
+const LONE_EMOJI = /^(?:\p{Extended_Pictographic}[\p{Emoji_Modifier}\u200d\ufe0f\p{Extended_Pictographic}]*){1,3}$/u;
+const TICKS = { "": "", sent: "✓", received: "✓✓", read: "✓✓" };
+
+/** @type {Map<string, View>} */
+const views = new Map();
+
+/**
+ * Says how messages of a type are shown. A later call for the same type replaces the earlier one.
+ *
+ * @param {string} type
+ * @param {View} view
+ */
+export function registerView(type, view) {
+  views.set(type, view);
+}
+
+for (const [type, shownAs] of [["picture", "image"], ["video", "video"], ["voice", "voice"]]) {
+  registerView(type, { draw: ({ data }, { words }) => (typeof data?.url === "string" ? mediaOf(shownAs, data.url, words) : null) });
+}
+registerView("file", {
+  draw: ({ data }, { words }) => (typeof data?.url === "string" ? fileLink(data.url, String(data.name ?? words.messages_file)) : null),
+  summary: ({ data }, words) => String(data?.name || words.messages_file),
+});
+
+/**
+ * @param {Entry} entry
+ * @param {Record<string, string>} words
+ * @returns {string} a message in one line
+ */
+export function summaryOf(entry, words) {
+  const view = views.get(entry.type ?? "text");
+  const text = view?.summary?.(entry, words) ?? entry.text ?? words[`messages_${entry.type}`] ?? words.messages_custom;
+  return cut(text.replace(/\s+/g, " "), 200);
+}
+
+/**
+ * @param {Entry} entry  a recall, or a change of a group
+ * @param {Session} session
+ * @returns {string}
+ */
+export function noticeText(entry, { words, people, user }) {
+  const { kind, from, meta = {} } = entry;
+  const nameOf = (/** @type {string} */ each) => (each === user ? words.messages_you : people.nameOf(each));
+  const by = from ? nameOf(from) : words.messages_server;
+  const others = (meta.users ?? []).filter((/** @type {string} */ each) => each !== from);
+  const names = others.map(nameOf).join(words.messages_and);
+  if (kind === "recall") return fill(words.messages_recalled, { name: by });
+  if (kind === "pin") return fill(words.messages_pinned, { name: by });
+  if (kind === "join") return others.length ? fill(from ? words.messages_added : words.messages_joined, { name: by, names }) : fill(words.messages_joined, { names: by });
+  if (kind === "leave") return others.length ? fill(words.messages_removed, { name: by, names }) : fill(words.messages_left, { name: by });
+  if (meta.change === "create") return fill(words.messages_created, { name: by, group: meta.name ?? "" });
+  if (meta.change === "rename") return fill(words.messages_renamed, { name: by, group: meta.name ?? "" });
+  if (meta.change === "member" && meta.users?.length) {
+    const who = nameOf(meta.users[0]);
+    if (meta.muted_until > entry.time / 1000) return fill(words.messages_muted, { name: by, names: who });
+    return fill(words[`messages_role_${meta.role}`] ?? words.messages_group_changed, { name: by, names: who });
+  }
+  return fill(words.messages_group_changed, { name: by });
+}
+
+/** Makes the rows of one session. */
+export class MessageView {
+  /**
+   * @param {Session} session
+   * @param {Actions} actions
+   */
+  constructor(session, actions) {
+    this.session = session;
+    this.actions = actions;
+    this.clock = new Intl.DateTimeFormat(session.language, { hour: "2-digit", minute: "2-digit", hour12: false });
+    this.exact = new Intl.DateTimeFormat(session.language, { dateStyle: "full", timeStyle: "short" });
+  }
+
+  /**
+   * @param {Entry} entry
+   * @param {Around} around
+   * @returns {HTMLElement}
+   */
+  row(entry, around) {
+    const { words, user, people } = this.session;
+    const own = entry.from === user;
+    const name = own ? words.you : people.nameOf(entry.from);
+    const bubble = this.#bubble(entry);
+    const time = this.#time(entry, own, around.receipt);
+    const tools = make("div", "tools");
+    for (const [word, sign, act] of /** @type {const} */ ([
+      [words.messages_react, "☺", (/** @type {HTMLElement} */ at) => this.actions.menu(entry, at, false)],
+      [words.messages_reply, "↩", () => this.actions.reply(entry)],
+      [words.messages_more, "⋯", (/** @type {HTMLElement} */ at) => this.actions.menu(entry, at, true)],
+    ])) {
+      const tool = button(sign, "tool");
+      tool.title = word;
+      tool.setAttribute("aria-label", word);
+      tool.tabIndex = -1;
+      tool.addEventListener("click", () => act(tool));
+      tools.append(tool);
+    }
+    const from = make("p", "from", make("bdi", "", name));
+    const below = make("div", "bubble-row", bubble, time, tools);
+    const parts = make("div", "words", from, below);
+    if (entry.reactions?.length) parts.append(this.#reactions(entry));
+    const row = make("article", `line${own ? " own" : ""}${around.follows ? " follows" : ""}`);
+    if (!own) {
+      const face = button("", "face");
+      face.tabIndex = -1;
+      face.setAttribute("aria-label", name);
+      face.append(people.avatar(entry.from));
+      face.addEventListener("click", () => this.actions.person(entry.from));
+      row.append(face);
+    }
+    row.append(parts);
+    row.tabIndex = -1;
+    row.dataset.id = String(entry.id);
+    row.setAttribute("aria-label", fill(words.messages_row, { name, time: this.clock.format(entry.time) }));
+    if (mentions(entry, user)) row.classList.add("mentioned");
+    return row;
+  }
+
+  /**
+   * A message that is not stored yet.
+   *
+   * @param {Pending} pending
+   * @param {boolean} follows
+   * @returns {HTMLElement}
+   */
+  pending(pending, follows) {
+    const { words, user } = this.session;
+    const { state, reason, share, text, data, type = "text", replyTo, mentions: mentioned, time } = pending;
+    const entry = /** @type {Entry} */ ({
+      id: 0, conversation: 0, seq: 0, kind: "message", from: user, type, text, data, about: replyTo, meta: { mentions: mentioned }, time,
+    });
+    const bubble = this.#bubble(entry);
+    const word = state === "failed" ? reason : words[`messages_state_${state}`];
+    const status = make("span", "status", state === "failed" ? "!" : "🕓");
+    status.setAttribute("role", "img");
+    status.setAttribute("aria-label", word);
+    status.title = word;
+    const line = make("p", "pending-line");
+    if (state === "failed") line.append(make("span", "reason", reason));
+    if (state === "uploading") {
+      const bar = /** @type {HTMLProgressElement} */ (make("progress", ""));
+      bar.value = share;
+      bar.setAttribute("aria-label", word);
+      line.append(bar);
+    }
+    if (state === "failed") {
+      const again = button(words.messages_retry, "link");
+      again.addEventListener("click", () => this.actions.retry(pending));
+      line.append(again);
+    }
+    const cancel = button(state === "failed" ? words.messages_discard : words.messages_cancel, "link");
+    cancel.addEventListener("click", () => this.actions.cancel(pending));
+    line.append(cancel);
+    const parts = make("div", "words", make("p", "from", make("bdi", "", words.you)), make("div", "bubble-row", bubble, status), line);
+    const row = make("article", `line own pending ${state}${follows ? " follows" : ""}`, parts);
+    row.tabIndex = -1;
+    row.setAttribute("aria-label", `${words.you}, ${word}`);
+    return row;
+  }
+
+  /**
+   * @param {Entry} entry
+   * @returns {HTMLElement}
+   */
+  notice(entry) {
+    return make("p", "notice", noticeText(entry, this.session));
+  }
+
+  /** @param {Entry} entry */
+  #bubble(entry) {
+    const { words, people } = this.session;
+    const { meta } = entry;
+    const text = entry.text ?? "";
+    const bubble = make("div", "bubble");
+    bubble.dir = "auto";
+    if (meta?.forwarded) bubble.append(make("p", "forwarded", fill(words.messages_forwarded, { name: people.nameOf(String(meta.forwarded.from)) })));
+    const quoted = entry.about && entry.kind === "message" ? this.#quote(entry.about) : null;
+    if (quoted) bubble.append(quoted);
+    const content = views.get(entry.type ?? "text")?.draw(entry, this.session);
+    if (content) {
+      bubble.append(content);
+      bubble.classList.add("holds");
+    } else if (entry.text === undefined) {
+      bubble.append(make("span", "unknown", summaryOf(entry, words)));
+    } else {
+      if (!quoted && LONE_EMOJI.test(text)) bubble.classList.add("lone-emoji");
+      bubble.append(this.#text(cut(text, MAX_TEXT), meta?.mentions ?? []));
+    }
+    return bubble;
+  }
+
+  /**
+   * @param {string} text
+   * @param {string[]} mentioned
+   */
+  #text(text, mentioned) {
+    const { words, people } = this.session;
+    const names = mentioned.map((user) => (user === "all" ? words.messages_all : people.nameOf(user)));
+    const short = startOf(text);
+    const shown = make("div", "text", ...formatted(short === text ? text : `${short}…`, names));
+    if (short === text) return shown;
+    const more = button(words.more, "more");
+    more.setAttribute("aria-expanded", "false");
+    more.addEventListener("click", () => {
+      const open = more.getAttribute("aria-expanded") !== "true";
+      more.setAttribute("aria-expanded", String(open));
+      more.textContent = open ? words.less : words.more;
+      shown.replaceChildren(...formatted(open ? text : `${short}…`, names), more);
+    });
+    shown.append(more);
+    return shown;
+  }
+
+  /** @param {number} id */
+  #quote(id) {
+    const { words, people, user } = this.session;
+    const quoted = this.actions.find(id);
+    const name = quoted ? (quoted.from === user ? words.you : people.nameOf(quoted.from)) : words.messages_quote;
+    const gone = quoted?.kind === "recall" ? words.messages_quote_gone : words.messages_quote_far;
+    const made = button("", "quote");
+    made.append(make("b", "", name), make("span", "", quoted?.kind === "message" ? summaryOf(quoted, words) : gone));
+    made.addEventListener("click", () => this.actions.jump(id));
+    return made;
+  }
+
+  /**
+   * @param {Entry} entry
+   * @param {boolean} own
+   * @param {Around["receipt"]} receipt
+   */
+  #time(entry, own, receipt) {
+    const { words } = this.session;
+    const at = new Date(entry.time);
+    const time = make("time", "", this.clock.format(at));
+    time.setAttribute("datetime", at.toISOString());
+    time.title = this.exact.format(at);
+    const line = make("span", "when");
+    if (entry.meta?.edited) line.append(make("span", "edited", words.messages_edited));
+    line.append(time);
+    if (own && receipt) {
+      const tick = make("span", `tick ${receipt}`, TICKS[receipt]);
+      tick.setAttribute("role", "img");
+      tick.setAttribute("aria-label", words[`messages_${receipt}`]);
+      tick.title = words[`messages_${receipt}`];
+      line.append(tick);
+    }
+    return line;
+  }
+
+  /** @param {Entry} entry */
+  #reactions(entry) {
+    const { words, people, user } = this.session;
+    const line = make("p", "reactions");
+    for (const { emoji, count, users, mine } of entry.reactions ?? []) {
+      const chip = button("", "reaction");
+      chip.append(make("span", "sign", emoji), make("span", "", String(count)));
+      chip.setAttribute("aria-pressed", String(mine));
+      const names = users.map((each) => (each === user ? words.you : people.nameOf(each))).join(words.messages_and);
+      chip.title = names;
+      chip.setAttribute("aria-label", `${emoji} ${count}, ${names}`);
+      chip.addEventListener("click", () => this.actions.react(entry, emoji, mine));
+      line.append(chip);
+    }
+    return line;
+  }
+}
+
+/**
+ * @param {string} url
+ * @param {string} name
+ */
+function fileLink(url, name) {
+  if (!URL.canParse(url, location.href) || !/^https?:$/.test(new URL(url, location.href).protocol)) return null;
+  const link = make("a", "attachment", make("b", "", name));
+  link.setAttribute("href", url);
+  link.setAttribute("download", name);
+  link.setAttribute("rel", "noopener noreferrer nofollow");
+  return link;
+}
+
+/**
+ * @param {string} text
+ * @returns {string} the part that a bubble shows at first
+ */
+function startOf(text) {
+  let [columns, rows, end] = [0, 1, 0];
+  while (end < text.length && columns < SHORT_COLUMNS) {
+    const code = text.charCodeAt(end);
+    if (code === 10 && ++rows > SHORT_ROWS) break;
+    columns += code < WIDE_FROM ? 1 : 2;
+    end += 1;
+  }
+  return cut(text, end);
+}

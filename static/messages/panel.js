@@ -1,0 +1,206 @@
+// @ts-check
+/**
+ * What is shown above the page: panels at its side, dialogs, questions and short notices.
+ *
+ * Each panel and dialog is a step of the browser's history: Escape, the back button and a click beside it close it. The
+ * focus stays inside, and returns to where it was.
+ */
+
+import { make } from "../text.js";
+
+/**
+ * @typedef {object} Layer
+ * @property {HTMLDialogElement} dialog
+ * @property {() => void} close
+ * @property {Promise<void>} closed
+ */
+
+const TOAST_MS = 5_000;
+
+/** @typedef {Layer & { ended: () => void }} OpenLayer */
+
+/** @type {OpenLayer[]} */
+const layers = [];
+/** @type {Record<string, string>} */
+let words = {};
+/** Resolves when the browser has left the history entries of closed layers. */
+let leaving = /** @type {Promise<void>} */ (Promise.resolve());
+
+/**
+ * Called once, before anything is opened.
+ *
+ * @param {Record<string, string>} pageWords
+ */
+export function startPanels(pageWords) {
+  words = pageWords;
+  history.replaceState({}, ""); // a reload closes all layers
+  addEventListener("popstate", () => dismiss(Number(history.state?.layers ?? 0)));
+}
+
+/**
+ * A panel at the side; on a phone it fills the screen.
+ *
+ * @param {string} title
+ * @param {HTMLElement} content
+ * @returns {Layer}
+ */
+export function openPanel(title, content) {
+  return open("panel", title, content);
+}
+
+/**
+ * A dialog in the middle.
+ *
+ * @param {string} title
+ * @param {HTMLElement} content
+ * @returns {Layer}
+ */
+export function openDialog(title, content) {
+  return open("card", title, content);
+}
+
+/**
+ * Asks a question with two answers.
+ *
+ * @param {string} question
+ * @param {{ yes: string, danger?: boolean, title?: string }} options  `yes`: the word on the button
+ * @returns {Promise<boolean>}
+ */
+export async function confirm(question, { yes, danger = false, title = question }) {
+  let agreed = false;
+  const no = button(words.messages_cancel);
+  const go = button(yes, danger ? "wide danger" : "wide");
+  const text = title === question ? [] : [make("p", "", question)];
+  const layer = openDialog(title, make("div", "question", ...text, make("p", "card-row", no, go)));
+  no.addEventListener("click", () => layer.close());
+  go.addEventListener("click", () => {
+    agreed = true;
+    layer.close();
+  });
+  no.focus();
+  await layer.closed;
+  return agreed;
+}
+
+/**
+ * Shows a short notice. Screen readers announce it.
+ *
+ * @param {string} text
+ * @param {{ label: string, act: () => void }} [action]
+ */
+export function toast(text, action) {
+  const shown = make("p", "toast", make("span", "", text));
+  if (action) {
+    const act = button(action.label, "link");
+    act.addEventListener("click", () => {
+      shown.remove();
+      action.act();
+    });
+    shown.append(act);
+  }
+  toastRegion().append(shown);
+  setTimeout(() => shown.remove(), TOAST_MS);
+}
+
+/** Closes all layers at once. */
+export function closeLayers() {
+  layers[0]?.close();
+}
+
+/**
+ * Changes the part of the address after `#`. Open layers are closed; then the new address takes their place in the browser's history.
+ *
+ * @param {string} hash       empty: the list
+ * @param {boolean} [replace]  replace the present entry of the browser's history
+ */
+export async function navigate(hash, replace = false) {
+  await leaving;
+  const replaces = replace || layers.length > 0;
+  dismiss(0);
+  const address = hash || location.pathname + location.search;
+  if (replaces) history.replaceState({}, "", address);
+  else if (location.hash !== hash) history.pushState({}, "", address);
+}
+
+/**
+ * @param {string} label
+ * @param {string} [classes]
+ * @returns {HTMLButtonElement}
+ */
+export function button(label, classes = "quiet") {
+  const made = /** @type {HTMLButtonElement} */ (make("button", classes, label));
+  made.type = "button";
+  return made;
+}
+
+/**
+ * @param {string} kind  class of the dialog
+ * @param {string} title
+ * @param {HTMLElement} content
+ * @returns {Layer}
+ */
+function open(kind, title, content) {
+  const close = button("×", "round close");
+  close.setAttribute("aria-label", words.messages_close);
+  const heading = make("h2", "", title);
+  heading.id = `layer-${layers.length + 1}`;
+  const dialog = /** @type {HTMLDialogElement} */ (
+    make("dialog", `layer ${kind}`, make("header", "layer-head", heading, close), make("div", "layer-body", content))
+  );
+  dialog.setAttribute("aria-labelledby", heading.id);
+  const focused = document.activeElement;
+  let resolve = () => {};
+  const closed = new Promise((done) => { resolve = () => done(undefined); });
+  /** @type {OpenLayer} */
+  const layer = { dialog, closed, close: () => closeFrom(layer), ended: () => {
+    if (focused instanceof HTMLElement && focused.isConnected) focused.focus({ preventScroll: true });
+    resolve();
+  } };
+  close.addEventListener("click", layer.close);
+  dialog.addEventListener("cancel", (event) => {
+    event.preventDefault(); // Escape: as the button
+    layer.close();
+  });
+  dialog.addEventListener("mousedown", (event) => {
+    if (event.target === dialog) layer.close(); // beside it
+  });
+  document.body.append(dialog);
+  layers.push(layer);
+  history.pushState({ layers: layers.length }, "");
+  dialog.showModal();
+  return layer;
+}
+
+/**
+ * Closes a layer and those above it, and leaves their entries of the browser's history.
+ *
+ * @param {OpenLayer} layer
+ */
+function closeFrom(layer) {
+  const index = layers.indexOf(layer);
+  if (index < 0) return;
+  dismiss(index);
+  const steps = index - Number(history.state?.layers ?? 0);
+  if (steps >= 0) return;
+  leaving = new Promise((resolve) => addEventListener("popstate", () => resolve(), { once: true }));
+  history.go(steps);
+}
+
+/** @param {number} depth  number of layers that stay */
+function dismiss(depth) {
+  for (const layer of layers.splice(depth).reverse()) {
+    layer.dialog.close();
+    layer.dialog.remove();
+    layer.ended();
+  }
+}
+
+/** @returns {HTMLElement} the region of the notices; above an open dialog only if it is inside it */
+function toastRegion() {
+  const region = document.getElementById("toasts") ?? make("div", "toasts");
+  region.id = "toasts";
+  region.setAttribute("role", "status");
+  const parent = layers.at(-1)?.dialog ?? document.body;
+  if (region.parentElement !== parent) parent.append(region);
+  return region;
+}

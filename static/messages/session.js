@@ -1,0 +1,217 @@
+// @ts-check
+/** One login: its token, its connection, and what the page knows through it. */
+
+import { Messenger } from "../../sdk/messenger.js";
+import { websocketUrl } from "../address.js";
+import { callApi } from "./api.js";
+import { Database } from "./database.js";
+import { Drafts } from "./drafts.js";
+import { Outbox } from "./outbox.js";
+import { People } from "./people.js";
+import { Store } from "./store.js";
+
+/** @typedef {import("../../sdk/messenger.js").Entry} Entry */
+/** @typedef {import("../../sdk/messenger.js").Typing} Typing */
+/** @typedef {import("../../sdk/imserver.js").StateChange} StateChange */
+
+/**
+ * @typedef {object} Page  data from the server
+ * @property {string} app
+ * @property {string} websocketUrl
+ * @property {string} seenHost
+ * @property {string} language
+ * @property {Record<string, string>} text
+ */
+
+/** @typedef {{ token: string, user: string, nickname: string }} Login */
+
+/**
+ * Where to: a conversation, or the one with a user, which may be new.
+ *
+ * @typedef {{ conversation: number, message?: number } | { user: string }} Target
+ */
+
+/**
+ * @typedef {object} SessionEvents
+ * @property {StateChange} state    of the connection
+ * @property {Entry} entry          a stored entry, of another user or of our own
+ * @property {{}} changed           conversations, messages or the outbox have changed
+ * @property {{}} people            cards of people have changed
+ * @property {Typing} typing
+ * @property {Target} open          open this conversation
+ * @property {{ expired: boolean }} ended  this login is over
+ */
+
+/** Codes after which the token is not valid any more; a logout on all devices kicks this session (4502). */
+const TOKEN_INVALID = new Set([1003, 4502, 4504]);
+
+export class Session {
+  /** @type {Map<string, Set<(detail: any) => void>>} */
+  #listeners = new Map();
+  #isOver = false;
+
+  /**
+   * @param {Page} page
+   * @param {Login} login
+   */
+  constructor(page, login) {
+    this.app = page.app;
+    this.words = page.text;
+    this.language = page.language;
+    this.login = login;
+    this.user = login.user;
+    this.token = login.token;
+    this.database = new Database(`imserver:${page.app}:${login.user}`);
+    this.messenger = new Messenger({
+      url: websocketUrl(page, "/acc"),
+      app: page.app,
+      user: login.user,
+      token: login.token,
+      device: `web-${Math.random().toString(36).slice(2, 10)}`, // each tab is a device
+      cursor: null, // a conversation loads its history when it is opened
+    });
+    this.people = new People(this);
+    this.drafts = new Drafts(`imserver:drafts:${page.app}:${login.user}`);
+    this.store = new Store(this);
+    this.outbox = new Outbox(this);
+    this.messenger.on("state", (change) => {
+      if (change.state === "refused" && TOKEN_INVALID.has(change.code)) return this.#end(true);
+      this.#emit("state", change);
+    });
+    this.messenger.on("entry", (entry) => this.added(entry));
+    this.messenger.on("anew", () => this.store.reload());
+    this.messenger.on("typing", (signal) => this.#emit("typing", signal));
+    this.messenger.on("receipt", (receipt) => this.store.applyReceipt(receipt));
+    this.messenger.on("hidden", ({ ids }) => this.store.applyHidden(ids));
+  }
+
+  /** Shows what the browser has stored, then connects. */
+  async start() {
+    await Promise.all([this.store.restore(), this.outbox.restore()]);
+    this.messenger.connect().catch(() => {}); // the event `state` has the reason
+  }
+
+  /** Whether requests reach the server now. */
+  get isOnline() {
+    return this.messenger.state.state === "online";
+  }
+
+  /**
+   * Sends an HTTP request with our token. Rejected with ApiError.
+   *
+   * @param {"GET" | "POST"} method
+   * @param {string} path  below /api/v1/
+   * @param {Record<string, any>} [body]  of a GET: the query
+   * @returns {Promise<any>}
+   */
+  api(method, path, body) {
+    return callApi(this.app, this.token, method, path, body);
+  }
+
+  /**
+   * @template {keyof SessionEvents} E
+   * @param {E} event
+   * @param {(detail: SessionEvents[E]) => void} listener
+   * @returns {() => void} removes the listener
+   */
+  on(event, listener) {
+    const listeners = this.#listeners.get(event) ?? new Set();
+    this.#listeners.set(event, listeners.add(listener));
+    return () => void listeners.delete(listener);
+  }
+
+  /**
+   * Opens a conversation on the page.
+   *
+   * @param {Target} target
+   */
+  open(target) {
+    this.#emit("open", target);
+  }
+
+  /** Something that the page shows has changed. */
+  changed() {
+    this.#emit("changed", {});
+  }
+
+  /** Cards of people have changed. */
+  peopleChanged() {
+    this.#emit("people", {});
+  }
+
+  /**
+   * An entry has arrived, or one of ours was stored.
+   *
+   * @param {Entry} entry
+   */
+  added(entry) {
+    this.store.add(entry);
+    this.#emit("entry", entry);
+  }
+
+  /** Logs this device out, forgets what the browser has stored, and ends the session. */
+  async logOut() {
+    const { token } = this;
+    this.#end(false);
+    await this.database.forget();
+    this.drafts.forget();
+    try {
+      const { devices } = await callApi(this.app, token, "GET", "accounts/devices");
+      const here = devices.find((/** @type {any} */ each) => each.current);
+      if (here) await callApi(this.app, token, "POST", "accounts/devices/logout", { device: here.device });
+    } catch {
+      // the token expires anyway
+    }
+  }
+
+  /** The page goes away. */
+  close() {
+    this.#isOver = true;
+    this.messenger.close();
+  }
+
+  /** @param {boolean} expired */
+  #end(expired) {
+    if (this.#isOver) return;
+    this.#emit("ended", { expired });
+    this.close();
+  }
+
+  /**
+   * @template {keyof SessionEvents} E
+   * @param {E} event
+   * @param {SessionEvents[E]} detail
+   */
+  #emit(event, detail) {
+    if (this.#isOver) return;
+    for (const listener of [...(this.#listeners.get(event) ?? [])]) listener(detail);
+  }
+}
+
+/** The login that the browser remembers, so that a reload needs no password. */
+export class SavedLogin {
+  /** @param {string} app */
+  constructor(app) {
+    this.key = `imserver:account:${app}`;
+  }
+
+  /** @returns {Login | null} */
+  get() {
+    try {
+      const login = JSON.parse(localStorage.getItem(this.key) ?? "null");
+      return typeof login?.token === "string" && typeof login.user === "string" ? login : null;
+    } catch {
+      return null;
+    }
+  }
+
+  /** @param {Login | null} login  null: forget it */
+  set(login) {
+    try {
+      if (login) localStorage.setItem(this.key, JSON.stringify(login));
+      else localStorage.removeItem(this.key);
+    } catch {
+      // no storage: the login ends with this page
+    }
+  }
+}

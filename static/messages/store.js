@@ -1,0 +1,578 @@
+// @ts-check
+/** The conversations of a login and their entries, as far as the page has loaded them. It draws nothing. */
+
+import { NotConnected } from "../../sdk/errors.js";
+
+/** @typedef {{ emoji: string, count: number, users: string[], mine: boolean }} Reaction */
+/** @typedef {import("../../sdk/messenger.js").Entry & { reactions?: Reaction[], meta?: any }} Entry */
+/** @typedef {import("./session.js").Session} Session */
+
+const PAGE = 50;
+/** More entries of a conversation are not held: those on the other side are loaded again when they are needed. */
+const MAX_ENTRIES = 1_000;
+const RECEIPTS_AFTER_MS = 300;
+/** Kinds of entries that change another entry. They are not shown themselves. */
+const REVISIONS = new Set(["edit", "recall", "reaction"]);
+/** Kinds of entries that are neither unread nor the last of their conversation. */
+const SILENT = new Set([...REVISIONS, "pin"]);
+
+/**
+ * @typedef {object} Conversation
+ * @property {number} id               0: it has no messages yet
+ * @property {boolean} group
+ * @property {string} peer             the other user; empty for a group
+ * @property {string} name             of a group
+ * @property {string} role             ours in a group
+ * @property {number} unread           number of unread messages
+ * @property {number} mentions         how many of them mention us
+ * @property {number} read             position up to which we have read
+ * @property {number} position         id of the newest entry
+ * @property {Entry | null} last       the newest entry that is shown
+ * @property {number} arrived          id of the newest entry that has arrived live
+ * @property {Entry[] | null} entries  loaded, in order, without a gap; null: none
+ * @property {boolean} hasOlder        older entries exist
+ * @property {boolean} hasNewer        newer entries exist that are not loaded
+ * @property {number} oldest           id of the oldest loaded entry
+ * @property {number} newest           id of the newest loaded entry
+ * @property {boolean} cached          the entries are from the browser's storage: load them again when online
+ * @property {Entry[] | null} pending  entries that arrive while a page is loading
+ * @property {Promise<void> | null} loading
+ * @property {number} peerRead         position up to which another user has read
+ * @property {number} peerReceived     position up to which another user has received
+ */
+
+/** Owns the conversations. They are valid for one login. */
+export class Store {
+  /** @type {Map<number, Conversation>} */
+  conversations = new Map();
+  /** Whether there are older conversations. */
+  hasMore = false;
+  /** Whether the list was loaded from the server. */
+  isLoaded = false;
+  /** Conversations without a message, by user. @type {Map<string, Conversation>} */
+  #fresh = new Map();
+  /** Receipts that are sent together, a moment later. @type {Map<string, { conversation: number, id: number, kind: "read" | "received" }>} */
+  #receipts = new Map();
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #sending;
+
+  /** @param {Session} session */
+  constructor(session) {
+    this.session = session;
+  }
+
+  /** @returns {Conversation[]} the most recent first */
+  get sorted() {
+    return [...this.conversations.values()].sort((a, b) => b.position - a.position);
+  }
+
+  /** @returns {number} unread messages in all conversations */
+  get unread() {
+    return [...this.conversations.values()].reduce((sum, { unread }) => sum + unread, 0);
+  }
+
+  /**
+   * @param {Conversation} conversation
+   * @returns {string}
+   */
+  nameOf({ group, name, peer }) {
+    const { words, people } = this.session;
+    if (group) return name || words.messages_group;
+    return peer ? people.nameOf(peer) : words.messages_server;
+  }
+
+  // --- the list -----------------------------------------------------------------------------------------------
+
+  /** Shows the conversations that the browser has stored. */
+  async restore() {
+    for (const saved of await this.session.database.all("conversations")) {
+      if (!this.conversations.has(saved.id)) this.conversations.set(saved.id, { ...emptyConversation(saved.id, saved.group, saved.peer), ...saved });
+    }
+    this.#changed();
+  }
+
+  /**
+   * Loads a page of conversations.
+   *
+   * @param {boolean} [older]  those after the last loaded one, instead of the most recent
+   */
+  async load(older = false) {
+    const before = older ? Math.min(...this.sorted.map(({ position }) => position)) : 0;
+    const page = await this.session.messenger.conversations({ before, limit: PAGE });
+    for (const each of /** @type {any[]} */ (page.conversations)) {
+      const position = each.place || each.last?.id || 0;
+      const conversation = this.conversations.get(each.id) ?? this.#create(each.id, each.kind === "group", each.peer ?? "");
+      Object.assign(conversation, { name: each.name ?? "", role: each.role ?? "" });
+      if (conversation.arrived > position) continue; // an entry that arrived during the request is newer than the answer
+      Object.assign(conversation, { position, last: each.last ?? null });
+      if (conversation.read > each.read) continue; // read during the request
+      Object.assign(conversation, { unread: Math.max(each.unread, 0), mentions: each.mentions ?? 0, read: Math.max(each.read, 0) });
+    }
+    if (older || this.conversations.size <= page.conversations.length || !this.isLoaded) this.hasMore = page.hasMore;
+    this.isLoaded = true;
+    this.#save(...this.conversations.values());
+    this.#changed();
+  }
+
+  /** The server has deleted entries that we have: forget all, and load again. */
+  async reload() {
+    this.session.database.delete("conversations", [...this.conversations.keys()]);
+    this.conversations.clear();
+    await this.load().catch(() => {});
+  }
+
+  /**
+   * The conversation with a user. It may be new; then it is listed after its first message.
+   *
+   * @param {string} user
+   * @returns {Conversation}
+   */
+  withUser(user) {
+    const known = this.sorted.find(({ group, peer }) => !group && peer === user) ?? this.#fresh.get(user);
+    if (known) return known;
+    const made = { ...emptyConversation(0, false, user), entries: [] };
+    this.#fresh.set(user, made);
+    return made;
+  }
+
+  // --- entries ------------------------------------------------------------------------------------------------
+
+  /**
+   * Adds a stored entry, of another user or of our own.
+   *
+   * @param {Entry} entry
+   * @returns {Conversation} the conversation that it belongs to
+   */
+  add(entry) {
+    const self = this.session.user;
+    const group = !entry.to;
+    const peer = entry.from === self ? String(entry.to) : entry.from;
+    const known = this.conversations.get(entry.conversation);
+    const conversation = known ?? this.#create(entry.conversation, group, group ? "" : peer);
+    const isNew = entry.id > conversation.position;
+    if (!SILENT.has(entry.kind)) {
+      if (entry.kind === "message" && entry.from !== self && isNew) {
+        conversation.unread += 1;
+        if (mentions(entry, self)) conversation.mentions += 1;
+        this.#note("received", conversation.id, entry.id);
+      }
+      conversation.position = Math.max(conversation.position, entry.id);
+      conversation.arrived = Math.max(conversation.arrived, entry.id);
+      if (!conversation.last || conversation.last.id < entry.id) conversation.last = entry;
+    }
+    if (entry.kind === "group" && entry.meta?.change === "rename") conversation.name = String(entry.meta.name ?? "");
+    if (!known && conversation.group) this.load().catch(() => {}); // its name
+    if (isRevision(entry)) this.#revise(conversation, entry);
+    else this.#insertLive(conversation, entry);
+    this.session.people.load([conversation.peer, entry.from, ...usersIn(entry)]);
+    this.#save(conversation);
+    this.#changed();
+    return conversation;
+  }
+
+  /**
+   * @param {Conversation} conversation
+   * @param {Entry} entry
+   */
+  #insertLive(conversation, entry) {
+    if (conversation.pending) conversation.pending.push(entry);
+    if (conversation.entries && !conversation.hasNewer) {
+      insert(conversation.entries, entry);
+      conversation.newest = Math.max(conversation.newest, entry.id);
+    }
+    this.session.database.put("entries", [entry]);
+  }
+
+  /**
+   * @param {Conversation} conversation
+   * @param {Entry} revision
+   */
+  async #revise(conversation, revision) {
+    const { user, database } = this.session;
+    conversation.last &&= revised(conversation.last, revision, user);
+    conversation.pending?.push(revision);
+    const { entries } = conversation;
+    const index = entries?.findIndex(({ id }) => id === revision.about) ?? -1;
+    if (entries && index >= 0) {
+      entries[index] = revised(entries[index], revision, user);
+      return database.put("entries", [entries[index]]);
+    }
+    const stored = await database.get("entries", revision.about ?? 0);
+    if (stored) await database.put("entries", [revised(stored, revision, user)]);
+  }
+
+  /**
+   * Loads entries of a conversation, unless they are loaded: those around an id, or else the first unread or newest ones.
+   *
+   * @param {Conversation} conversation
+   * @param {number} [around]  the id of an entry
+   * @returns {Promise<void>}
+   */
+  async open(conversation, around = 0) {
+    while (conversation.loading) await conversation.loading.catch(() => {});
+    const { entries } = conversation;
+    const covers = entries && !conversation.cached && (around ? entries.some(({ id }) => id === around) : !conversation.hasNewer || conversation.unread > 0);
+    if (!conversation.id || covers) return;
+    const position = around || (conversation.unread ? conversation.read : 0);
+    await this.#load(conversation, () => (position ? this.#around(conversation, position) : this.#page(conversation, {})));
+    if (!conversation.group && this.session.isOnline) await this.#loadReceipts(conversation);
+  }
+
+  /**
+   * Loads the newest entries, and drops the loaded ones if they do not reach there.
+   *
+   * @param {Conversation} conversation
+   */
+  async openNewest(conversation) {
+    if (!conversation.id || (conversation.entries && !conversation.hasNewer)) return;
+    await this.#load(conversation, () => this.#page(conversation, {}));
+  }
+
+  /**
+   * Loads the page before the oldest loaded entry.
+   *
+   * @param {Conversation} conversation
+   */
+  async loadOlder(conversation) {
+    if (!conversation.entries || !conversation.hasOlder || conversation.loading) return;
+    const { oldest } = conversation;
+    await this.#load(conversation, async () => {
+      const page = await this.#page(conversation, { before: oldest });
+      const entries = [...page.entries, ...(conversation.entries ?? [])];
+      const kept = entries.slice(0, MAX_ENTRIES);
+      const cut = kept.length < entries.length;
+      return {
+        ...page, entries: kept, oldest: page.oldest || oldest, newest: cut ? kept[kept.length - 1].id : conversation.newest,
+        hasNewer: cut || conversation.hasNewer, cached: page.cached || conversation.cached,
+      };
+    });
+  }
+
+  /**
+   * Loads the page after the newest loaded entry.
+   *
+   * @param {Conversation} conversation
+   */
+  async loadNewer(conversation) {
+    if (!conversation.entries || !conversation.hasNewer || conversation.loading) return;
+    const { newest } = conversation;
+    await this.#load(conversation, async () => {
+      const page = await this.#page(conversation, { after: newest });
+      const entries = [...(conversation.entries ?? []), ...page.entries];
+      const kept = entries.slice(-MAX_ENTRIES);
+      const cut = kept.length < entries.length;
+      return {
+        ...page, entries: kept, newest: page.newest || newest, oldest: cut ? kept[0].id : conversation.oldest,
+        hasOlder: cut || conversation.hasOlder, cached: page.cached || conversation.cached,
+      };
+    });
+  }
+
+  /**
+   * One message, for a quote.
+   *
+   * @param {number} conversation
+   * @param {number} id
+   * @returns {Promise<Entry | null>} null: there is none, or there is no connection
+   */
+  async find(conversation, id) {
+    const { database, messenger, isOnline } = this.session;
+    const stored = await database.get("entries", id);
+    if (stored || !isOnline) return stored ?? null;
+    const { messages } = await messenger.history(conversation, { before: id + 1, limit: 1 });
+    const entry = messages.find((each) => each.id === id) ?? null;
+    if (entry) await database.put("entries", [entry]);
+    return entry;
+  }
+
+  /**
+   * @typedef {object} Loaded
+   * @property {Entry[]} entries
+   * @property {number} oldest
+   * @property {number} newest
+   * @property {boolean} hasOlder
+   * @property {boolean} hasNewer
+   * @property {boolean} cached
+   */
+
+  /**
+   * Runs one request for entries of a conversation; entries that arrive meanwhile are added to its result.
+   *
+   * @param {Conversation} conversation
+   * @param {() => Promise<Loaded>} request
+   */
+  async #load(conversation, request) {
+    const work = async () => {
+      conversation.pending = [];
+      try {
+        const loaded = await request();
+        for (const entry of conversation.pending) {
+          if (isRevision(entry)) loaded.entries = loaded.entries.map((each) => (each.id < entry.id ? revised(each, entry, this.session.user) : each));
+          else if (!loaded.hasNewer && entry.id > loaded.newest) insert(loaded.entries, entry);
+        }
+        Object.assign(conversation, loaded);
+        if (!loaded.hasNewer) conversation.newest = Math.max(loaded.newest, conversation.arrived);
+        this.session.people.load(loaded.entries.flatMap((entry) => [entry.from, ...usersIn(entry)]));
+      } finally {
+        conversation.pending = conversation.loading = null;
+      }
+      this.#changed();
+    };
+    conversation.loading = work();
+    await conversation.loading;
+  }
+
+  /**
+   * @param {Conversation} conversation
+   * @param {number} position
+   * @returns {Promise<Loaded>}
+   */
+  async #around(conversation, position) {
+    const [older, newer] = await Promise.all([
+      this.#page(conversation, { before: position + 1 }), this.#page(conversation, { after: position }),
+    ]);
+    return {
+      entries: [...older.entries, ...newer.entries], oldest: older.oldest || newer.oldest, newest: newer.newest || older.newest,
+      hasOlder: older.hasOlder, hasNewer: newer.hasNewer, cached: older.cached || newer.cached,
+    };
+  }
+
+  /**
+   * A page of the history: from the server, or while there is no connection from the browser's storage.
+   *
+   * @param {Conversation} conversation
+   * @param {{ before?: number, after?: number }} page
+   * @returns {Promise<Loaded>}
+   */
+  async #page({ id }, page) {
+    const { messenger, database, isOnline } = this.session;
+    let messages = /** @type {Entry[]} */ ([]);
+    let hasMore = false;
+    let cached = !isOnline;
+    if (isOnline) {
+      try {
+        ({ messages, hasMore } = await messenger.history(id, { ...page, limit: PAGE }));
+        database.put("entries", messages.filter((entry) => !isRevision(entry)));
+      } catch (error) {
+        if (!(error instanceof NotConnected)) throw error;
+        cached = true;
+      }
+    }
+    if (cached) {
+      messages = await database.entries(id, { ...page, limit: PAGE });
+      hasMore = messages.length === PAGE;
+    }
+    const [oldest, newest] = [messages[0]?.id ?? 0, messages.at(-1)?.id ?? 0];
+    const entries = messages.filter((entry) => !isRevision(entry));
+    const forward = page.after !== undefined;
+    return { entries, oldest, newest, hasOlder: forward || (hasMore && messages.length > 0), hasNewer: forward && hasMore, cached };
+  }
+
+  // --- marks --------------------------------------------------------------------------------------------------
+
+  /**
+   * The user has seen a conversation up to an entry.
+   *
+   * @param {Conversation} conversation
+   * @param {number} id
+   */
+  markRead(conversation, id) {
+    if (!conversation.id || id <= conversation.read) return;
+    const self = this.session.user;
+    const seen = (conversation.entries ?? []).filter((each) => each.id > conversation.read && each.id <= id && each.kind === "message" && each.from !== self);
+    const atEnd = id >= (conversation.last?.id ?? 0);
+    const hadUnread = conversation.unread > 0;
+    conversation.read = id;
+    conversation.unread = atEnd ? 0 : Math.max(0, conversation.unread - seen.length);
+    conversation.mentions = conversation.unread ? Math.max(0, conversation.mentions - seen.filter((each) => mentions(each, self)).length) : 0;
+    if (!hadUnread) return;
+    this.#note("read", conversation.id, id);
+    this.#save(conversation);
+    this.#changed();
+  }
+
+  /**
+   * Applies a receipt of another user, or a read position of our own from another device.
+   *
+   * @param {{ from: string, conversation: number, read?: number, received?: number }} receipt
+   */
+  applyReceipt({ from, conversation: id, read = 0, received = 0 }) {
+    const conversation = this.conversations.get(id);
+    if (!conversation) return;
+    if (from !== this.session.user) {
+      conversation.peerRead = Math.max(conversation.peerRead, read);
+      conversation.peerReceived = Math.max(conversation.peerReceived, read, received);
+    } else if (read > conversation.read) {
+      conversation.read = read;
+      if (read >= (conversation.last?.id ?? 0)) conversation.unread = conversation.mentions = 0;
+    }
+    this.#changed();
+  }
+
+  /**
+   * Deletes entries for us only, on all our devices.
+   *
+   * @param {number[]} ids
+   */
+  async hide(ids) {
+    await this.session.messenger.hide(ids);
+    this.applyHidden(ids);
+  }
+
+  /** @param {number[]} ids */
+  applyHidden(ids) {
+    const hidden = new Set(ids);
+    for (const conversation of this.conversations.values()) {
+      conversation.entries &&= conversation.entries.filter(({ id }) => !hidden.has(id));
+      if (conversation.last && hidden.has(conversation.last.id)) conversation.last = conversation.entries?.at(-1) ?? null;
+    }
+    this.session.database.delete("entries", ids);
+    this.#changed();
+  }
+
+  /** @param {Conversation} conversation */
+  async #loadReceipts(conversation) {
+    const { receipts } = await this.session.messenger.receipts(conversation.id);
+    for (const { user, read, received } of receipts) this.applyReceipt({ from: user, conversation: conversation.id, read, received });
+  }
+
+  /**
+   * @param {"read" | "received"} kind
+   * @param {number} conversation
+   * @param {number} id
+   */
+  #note(kind, conversation, id) {
+    this.#receipts.set(`${kind} ${conversation}`, { kind, conversation, id });
+    this.#sending ??= setTimeout(() => {
+      this.#sending = undefined;
+      const noted = [...this.#receipts.values()];
+      this.#receipts.clear();
+      for (const each of noted) {
+        const isRead = noted.some((other) => other.kind === "read" && other.conversation === each.conversation && other.id >= each.id);
+        if (each.kind === "read" || !isRead) this.session.messenger[each.kind](each.conversation, each.id).catch(() => {});
+      }
+    }, RECEIPTS_AFTER_MS);
+  }
+
+  // --- internal -----------------------------------------------------------------------------------------------
+
+  #changed() {
+    this.session.changed();
+  }
+
+  /** @param {Conversation[]} conversations */
+  #save(...conversations) {
+    const saved = conversations.filter(({ id }) => id).map(({ id, group, peer, name, role, unread, mentions, read, position, last, peerRead, peerReceived }) => (
+      { id, group, peer, name, role, unread, mentions, read, position, last, peerRead, peerReceived }));
+    this.session.database.put("conversations", saved);
+  }
+
+  /**
+   * @param {number} id
+   * @param {boolean} group
+   * @param {string} peer
+   * @returns {Conversation}
+   */
+  #create(id, group, peer) {
+    const fresh = group ? undefined : this.#fresh.get(peer);
+    this.#fresh.delete(peer);
+    const conversation = fresh ? Object.assign(fresh, { id }) : emptyConversation(id, group, peer);
+    this.conversations.set(id, conversation);
+    return conversation;
+  }
+}
+
+/**
+ * The name of a conversation in the browser's storage and in the address of the page; it stays when the first message is stored.
+ *
+ * @param {Conversation} conversation
+ * @returns {string}
+ */
+export function keyOf({ id, group, peer }) {
+  return group || !peer ? String(id) : `@${peer}`;
+}
+
+/**
+ * Whether a message mentions a user.
+ *
+ * @param {Entry} entry
+ * @param {string} user
+ */
+export function mentions({ meta }, user) {
+  return Boolean(meta?.mentions?.some((/** @type {string} */ each) => each === user || each === "all"));
+}
+
+/**
+ * @param {Entry} entry
+ * @returns {string[]} users whose names are needed to show it, besides its sender
+ */
+function usersIn({ meta, reactions }) {
+  const mentioned = (meta?.mentions ?? []).filter((/** @type {string} */ user) => user !== "all");
+  return [...(meta?.users ?? []), ...mentioned, meta?.forwarded?.from ?? "", ...(reactions ?? []).flatMap(({ users }) => users)];
+}
+
+/**
+ * @param {number} id
+ * @param {boolean} group
+ * @param {string} peer
+ * @returns {Conversation}
+ */
+function emptyConversation(id, group, peer) {
+  return {
+    id, group, peer, name: "", role: "", unread: 0, mentions: 0, read: 0, position: 0, last: null, arrived: 0, entries: null, hasOlder: false,
+    hasNewer: false, oldest: 0, newest: 0, cached: false, pending: null, loading: null, peerRead: 0, peerReceived: 0,
+  };
+}
+
+/**
+ * Inserts an entry at its position, once.
+ *
+ * @param {Entry[]} entries  in order
+ * @param {Entry} entry
+ */
+function insert(entries, entry) {
+  const before = entries.findLastIndex(({ id }) => id <= entry.id);
+  if (entries[before]?.id !== entry.id) entries.splice(before + 1, 0, entry);
+}
+
+/**
+ * @param {Entry} entry
+ * @returns {boolean} whether it changes another entry; in the history, a recalled message refers to itself
+ */
+function isRevision({ kind, about, id, type }) {
+  return (REVISIONS.has(kind) && about !== id) || (kind === "pin" && type === "remove");
+}
+
+/**
+ * @param {Entry} entry
+ * @param {Entry} revision
+ * @param {string} self  our user
+ * @returns {Entry} the entry after the revision
+ */
+function revised(entry, revision, self) {
+  if (revision.about !== entry.id || entry.kind !== "message") return entry;
+  if (revision.kind === "recall") return { ...entry, kind: "recall", about: entry.id, text: undefined, data: undefined, reactions: undefined };
+  if (revision.kind === "reaction") return { ...entry, reactions: reacted(entry.reactions ?? [], revision, self) };
+  if (revision.kind !== "edit") return entry;
+  const { text, data, type } = revision;
+  return { ...entry, text, data, type, meta: { ...entry.meta, edited: revision.id } };
+}
+
+/**
+ * @param {Reaction[]} reactions
+ * @param {Entry} change
+ * @param {string} self
+ * @returns {Reaction[]}
+ */
+function reacted(reactions, { from, type, text, data }, self) {
+  const emoji = String(text ?? data ?? "");
+  const before = reactions.find((each) => each.emoji === emoji) ?? { emoji, count: 0, users: [], mine: false };
+  const has = from === self ? before.mine : before.users.includes(from);
+  if ((type === "add") === has) return reactions;
+  const users = type === "add" ? [...before.users, from] : before.users.filter((user) => user !== from);
+  const after = { emoji, users, count: before.count + (type === "add" ? 1 : -1), mine: from === self ? type === "add" : before.mine };
+  const others = reactions.filter((each) => each.emoji !== emoji);
+  if (after.count <= 0) return others;
+  return before.count ? reactions.map((each) => (each === before ? after : each)) : [...others, after];
+}
+

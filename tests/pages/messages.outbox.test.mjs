@@ -1,0 +1,125 @@
+// Messages that wait for a connection.
+import assert from "node:assert/strict";
+import { it } from "node:test";
+
+import { CommandRefused, NotConnected } from "./sdk/errors.js";
+import { Outbox } from "./static/messages/outbox.js";
+
+/** An outbox whose messages are answered by the test. */
+function fakeOutbox({ isOnline = true, saved = [] } = {}) {
+  const sent = [];
+  const recalled = [];
+  const stored = [];
+  const rows = new Map(saved.map((row) => [row.id, row]));
+  const listeners = {};
+  const session = {
+    user: "ann",
+    isOnline,
+    words: {},
+    changed() {},
+    on: (event, listener) => { listeners[event] = listener; },
+    added: (entry) => stored.push(entry),
+    messenger: {
+      state: { state: "online" },
+      send: (to, text, { clientMsgID }) => new Promise((resolve, reject) => sent.push({ to, text, clientMsgID, resolve, reject })),
+      recall: async (id) => void recalled.push(id),
+    },
+    database: {
+      all: async () => [...rows.values()],
+      put: async (_, items) => items.forEach((item) => rows.set(item.id, item)),
+      delete: async (_, ids) => ids.forEach((id) => rows.delete(id)),
+    },
+  };
+  const outbox = new Outbox(/** @type {any} */ (session));
+  const online = (is) => {
+    session.isOnline = is;
+    listeners.state({ state: is ? "online" : "waiting" });
+  };
+  return { outbox, session, sent, stored, recalled, rows, online, listeners };
+}
+
+const bob = /** @type {any} */ ({ id: 0, group: false, peer: "bob" });
+const turn = () => new Promise((resolve) => setImmediate(resolve));
+const states = (outbox) => outbox.of(bob).map(({ text, state }) => `${text} ${state}`);
+
+it("messages wait without a connection and are sent in order, one after the other", async () => {
+  const { outbox, sent, stored, online, rows } = fakeOutbox({ isOnline: false });
+  outbox.add(bob, { text: "one" });
+  outbox.add(bob, { text: "two" });
+  await turn();
+  assert.deepEqual([sent.length, rows.size], [0, 2]);
+  online(true);
+  await turn();
+  assert.deepEqual(states(outbox), ["one sending", "two waiting"]);
+  sent[0].resolve({ id: 1, conversation: 5, seq: 1 });
+  await turn();
+  sent[1].resolve({ id: 2, conversation: 5, seq: 2 });
+  await turn();
+  assert.deepEqual(sent.map(({ to, text }) => [to, text]), [["bob", "one"], ["bob", "two"]]);
+  assert.deepEqual(stored.map(({ id, text, to, clientMsgID }) => [id, text, to, clientMsgID]), sent.map(({ text, clientMsgID }, at) => [at + 1, text, "bob", clientMsgID]));
+  assert.deepEqual([outbox.of(bob).length, rows.size], [0, 0]);
+});
+
+it("a message whose answer is lost is sent again with the same id", async () => {
+  const { outbox, sent, online } = fakeOutbox();
+  outbox.add(bob, { text: "one" });
+  await turn();
+  sent[0].reject(new NotConnected("no answer in time"));
+  await turn();
+  assert.deepEqual(states(outbox), ["one waiting"]);
+  online(true);
+  await turn();
+  assert.equal(sent[1].clientMsgID, sent[0].clientMsgID);
+});
+
+it("a refused message stays with its reason until it is sent again or discarded", async () => {
+  const { outbox, sent } = fakeOutbox();
+  const item = outbox.add(bob, { text: "one" });
+  outbox.add(bob, { text: "two" });
+  await turn();
+  sent[0].reject(new CommandRefused("send", 1003, "未授权", undefined));
+  await turn();
+  assert.deepEqual(states(outbox), ["one failed", "two sending"]);
+  assert.ok(item.reason);
+  sent[1].resolve({ id: 2, conversation: 5, seq: 1 });
+  await turn();
+  outbox.retry(item.id);
+  await turn();
+  assert.equal(sent[2].clientMsgID, item.id);
+});
+
+it("a message that is cancelled while it is under way is recalled", async () => {
+  const { outbox, sent, recalled, stored, rows } = fakeOutbox();
+  const item = outbox.add(bob, { text: "one" });
+  await turn();
+  outbox.cancel(item.id);
+  assert.deepEqual([outbox.of(bob).length, rows.size], [0, 0]);
+  sent[0].resolve({ id: 7, conversation: 5, seq: 1 });
+  await turn();
+  assert.deepEqual([recalled, stored], [[7], []]);
+});
+
+it("messages that an earlier load has left are sent, and gone if another tab has sent them", async () => {
+  const saved = ["a", "b"].map((id) => ({ id, key: "@bob", conversation: 0, peer: "bob", text: id, state: "sending", time: 1, reason: "", share: 0 }));
+  const { outbox, sent, listeners } = fakeOutbox({ saved });
+  await outbox.restore();
+  await turn();
+  listeners.entry({ from: "ann", clientMsgID: "b" });
+  sent[0].resolve({ id: 1, conversation: 5, seq: 1 });
+  await turn();
+  assert.deepEqual([sent.map(({ clientMsgID }) => clientMsgID), outbox.of(bob)], [["a"], []]);
+});
+
+it("a file is uploaded before its message is sent, and other messages do not wait for it", async () => {
+  const { outbox, sent } = fakeOutbox();
+  let finish;
+  const item = outbox.add(bob, { type: "file" }, { start: (progress) => new Promise((resolve) => { progress(0.5); finish = resolve; }), cancel() {} });
+  outbox.add(bob, { text: "text" });
+  await turn();
+  assert.deepEqual([item.state, item.share, sent.length], ["uploading", 0.5, 1]);
+  sent[0].resolve({ id: 1, conversation: 5, seq: 1 });
+  finish({ url: "/x" });
+  await turn();
+  await turn();
+  assert.deepEqual([sent.length, item.data], [2, { url: "/x" }]);
+});

@@ -1,0 +1,183 @@
+// The conversations of the messages page, with requests and entries in any order.
+import assert from "node:assert/strict";
+import { it } from "node:test";
+
+import { NotConnected } from "./sdk/errors.js";
+import { Store } from "./static/messages/store.js";
+
+const entry = (id, more = {}) => ({ id, conversation: 1, seq: id, kind: "message", from: "bob", to: "ann", text: String(id), time: 1, ...more });
+
+/** A store whose history requests are answered by the test, in any order. */
+function fakeStore() {
+  const requests = [];
+  const saved = new Map();
+  const history = (conversation, { before = 0, after = 0 }) => new Promise((resolve, reject) => {
+    requests.push({ before, after, answer: (messages, hasMore = false) => resolve({ messages, hasMore }), fail: reject });
+  });
+  const session = {
+    user: "ann",
+    isOnline: true,
+    changed() {},
+    people: { load: async () => {} },
+    messenger: { history, receipts: async () => ({ receipts: [] }), read: async () => {}, received: async () => {} },
+    database: {
+      put: async (table, rows) => rows.forEach((row) => table === "entries" && saved.set(row.id, row)),
+      get: async (_, id) => saved.get(id),
+      delete: async (_, ids) => ids.forEach((id) => saved.delete(id)),
+      entries: async (_, { before = Infinity, after = 0 }) => [...saved.values()].filter(({ id }) => id < before && id > after).sort((a, b) => a.id - b.id),
+    },
+  };
+  return { requests, session, saved, store: new Store(/** @type {any} */ (session)) };
+}
+
+/** A conversation whose newest page of history was loaded. */
+async function opened(page, hasMore = false) {
+  const fake = fakeStore();
+  const conversation = fake.store.add(entry(page.at(-1).id));
+  conversation.unread = 0;
+  const opening = fake.store.open(conversation);
+  fake.requests[0].answer(page, hasMore);
+  await opening;
+  return { ...fake, conversation };
+}
+
+const texts = ({ entries }) => entries.map(({ text }) => text);
+const range = (first, last) => Array.from({ length: last - first + 1 }, (_, index) => entry(first + index));
+
+it("a late entry is inserted at its position, once", async () => {
+  const { store, conversation } = await opened([entry(100)]);
+  store.add(entry(105, { from: "ann", to: "bob" }));
+  store.add(entry(103));
+  store.add(entry(103));
+  assert.deepEqual(texts(conversation), ["100", "103", "105"]);
+});
+
+it("a history that is requested twice at once loses no entry that arrives meanwhile", async () => {
+  const { store, requests } = fakeStore();
+  const conversation = store.add(entry(1, { from: "ann", to: "bob" }));
+  const first = store.open(conversation);
+  store.add(entry(2, { from: "ann", to: "bob" }));
+  const second = store.open(conversation);
+  requests[0].answer([entry(1)]);
+  await first;
+  store.add(entry(3));
+  await second;
+  assert.deepEqual(texts(conversation), ["1", "2", "3"]);
+  assert.equal(requests.length, 1);
+});
+
+it("edits, recalls and reactions that arrive while the history loads are applied", async () => {
+  const { store, requests } = fakeStore();
+  const conversation = store.add(entry(1, { from: "ann", to: "bob" }));
+  const opening = store.open(conversation);
+  store.add(entry(3, { from: "ann", to: "bob" }));
+  store.add(entry(4, { kind: "edit", about: 3, text: "three" }));
+  store.add(entry(5, { kind: "reaction", type: "add", about: 1, text: "👍" }));
+  store.add(entry(6, { kind: "recall", about: 2 }));
+  requests[0].answer([entry(1), entry(2)]);
+  await opening;
+  assert.deepEqual(texts(conversation), ["1", undefined, "three"]);
+  assert.deepEqual(conversation.entries[0].reactions, [{ emoji: "👍", count: 1, users: ["bob"], mine: false }]);
+  assert.equal(conversation.entries[1].kind, "recall");
+});
+
+it("a reaction counts once for each user, and goes when it is taken back", async () => {
+  const { store, conversation } = await opened([entry(1)]);
+  const react = (id, from, type) => store.add(entry(id, { from, kind: "reaction", about: 1, type, text: "🎉" }));
+  react(2, "bob", "add");
+  react(3, "bob", "add");
+  react(4, "ann", "add");
+  assert.deepEqual(conversation.entries[0].reactions, [{ emoji: "🎉", count: 2, users: ["bob", "ann"], mine: true }]);
+  react(5, "bob", "remove");
+  react(6, "ann", "remove");
+  assert.deepEqual(conversation.entries[0].reactions, []);
+  assert.equal(conversation.last.id, 1);
+  assert.equal(conversation.unread, 0);
+});
+
+it("older pages are added once", async () => {
+  const { store, requests, conversation } = await opened([entry(51), entry(52)], true);
+  const both = [store.loadOlder(conversation), store.loadOlder(conversation)];
+  assert.deepEqual(requests.map(({ before }) => before), [0, 51]);
+  requests[1].answer([entry(49), entry(50)], true);
+  await Promise.all(both);
+  assert.deepEqual(texts(conversation), ["49", "50", "51", "52"]);
+});
+
+it("a page of edits only leads to the page before it", async () => {
+  const { store, requests, conversation } = await opened([entry(60, { kind: "edit", about: 3 }), entry(99, { kind: "edit", about: 3 })], true);
+  const loading = store.loadOlder(conversation);
+  assert.equal(requests[1].before, 60);
+  requests[1].answer([entry(3)]);
+  await loading;
+  assert.deepEqual(texts(conversation), ["3"]);
+});
+
+it("a conversation with unread messages is loaded around the first of them", async () => {
+  const { store, requests } = fakeStore();
+  const conversation = store.add(entry(500));
+  Object.assign(conversation, { read: 100, unread: 400 });
+  const opening = store.open(conversation);
+  assert.deepEqual(requests.map(({ before, after }) => [before, after]), [[101, 0], [0, 100]]);
+  requests[0].answer([entry(99), entry(100)], true);
+  requests[1].answer([entry(101), entry(102)], true);
+  await opening;
+  assert.deepEqual(texts(conversation), ["99", "100", "101", "102"]);
+  store.add(entry(501));
+  assert.equal(conversation.entries.length, 4, "an entry after a gap is not shown");
+  assert.equal(conversation.unread, 401);
+  store.markRead(conversation, 102);
+  assert.deepEqual([conversation.unread, conversation.read], [399, 102]);
+});
+
+it("a long conversation holds a bounded number of entries", async () => {
+  const { store, requests, conversation } = await opened(range(2001, 2100), true);
+  for (let first = 1901, page = 1; first > 700; first -= 100, page++) {
+    const loading = store.loadOlder(conversation);
+    requests[page].answer(range(first, first + 99), true);
+    await loading;
+  }
+  assert.equal(conversation.entries.length, 1_000);
+  assert.deepEqual([conversation.hasOlder, conversation.hasNewer], [true, true]);
+  const { oldest, newest } = conversation;
+  assert.deepEqual([conversation.entries[0].id, conversation.entries.at(-1).id], [oldest, newest]);
+  const loading = store.loadNewer(conversation);
+  assert.equal(requests.at(-1).after, newest);
+  requests.at(-1).answer(range(newest + 1, newest + 100), false);
+  await loading;
+  assert.deepEqual([conversation.entries.length, conversation.hasNewer, conversation.newest], [1_000, false, 2_100]);
+});
+
+it("what was loaded is there without a connection, with later changes", async () => {
+  const { store, session, requests, conversation } = await opened([entry(1), entry(2)]);
+  store.add(entry(3, { kind: "edit", about: 1, text: "one" }));
+  store.applyHidden([2]);
+  const again = new Store(/** @type {any} */ (session));
+  session.isOnline = false;
+  const same = Object.assign(again.add(entry(4, { from: "ann", to: "bob" })));
+  await again.open(same);
+  assert.deepEqual(texts(same), ["one", "4"]);
+  assert.ok(same.cached, "it is loaded again later");
+  assert.deepEqual(texts(conversation), ["one"]);
+  session.isOnline = true;
+  const opening = again.open(same);
+  requests.at(-1).fail(new NotConnected("line lost"));
+  await opening;
+  assert.deepEqual(texts(same), ["one", "4"]);
+});
+
+it("a conversation that is not open keeps only its last entry", () => {
+  const { store } = fakeStore();
+  const conversation = store.add(entry(1));
+  for (let id = 2; id < 100; id++) store.add(entry(id, id % 10 ? {} : { meta: { mentions: ["ann"] } }));
+  assert.deepEqual([conversation.last.id, conversation.unread, conversation.mentions], [99, 99, 9]);
+  assert.equal(Object.values(conversation).filter(Array.isArray).flat().length, 0);
+});
+
+it("a new conversation stays the same object when its first message is stored", () => {
+  const { store } = fakeStore();
+  const fresh = store.withUser("cat");
+  assert.equal(store.withUser("cat"), fresh);
+  store.add(entry(7, { conversation: 9, from: "ann", to: "cat" }));
+  assert.deepEqual([store.withUser("cat"), fresh.id, texts(fresh)], [fresh, 9, ["7"]]);
+});
