@@ -301,6 +301,16 @@ export class ConversationView {
       const entry = row instanceof HTMLElement ? this.open?.entries?.find(({ id }) => String(id) === row.dataset.id) : null;
       return row instanceof HTMLElement && entry ? { row, entry } : null;
     };
+    /** @type {{ row: HTMLElement, entry: Entry } | null} */
+    let pointed = null;
+    const tools = this.view.tools(() => pointed && this.#find(pointed.entry.id));
+    this.#log.addEventListener("pointerover", (event) => {
+      const found = event.pointerType === "touch" ? null : entryAt(event);
+      if (!found || (found.row === pointed?.row && tools.isConnected)) return;
+      pointed = found;
+      found.row.querySelector(".bubble-row")?.append(tools);
+    }, { signal });
+    this.#log.addEventListener("pointerleave", () => tools.remove(), { signal });
     this.#log.addEventListener("contextmenu", (event) => {
       const found = entryAt(event);
       const selected = !getSelection()?.isCollapsed || (event.target instanceof Element && event.target.closest("a, video, audio, img"));

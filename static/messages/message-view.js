@@ -127,25 +127,10 @@ export class MessageView {
     const name = own ? words.you : people.nameOf(entry.from);
     const bubble = this.#bubble(entry);
     const time = this.#time(entry, own, around.receipt);
-    const tools = make("div", "tools");
-    for (const [word, sign, act] of /** @type {const} */ ([
-      [words.messages_react, "☺", (/** @type {HTMLElement} */ at) => this.actions.menu(entry, at, false)],
-      [words.messages_reply, "↩", () => this.actions.reply(entry)],
-      [words.messages_more, "⋯", (/** @type {HTMLElement} */ at) => this.actions.menu(entry, at, true)],
-    ])) {
-      const tool = button(sign, "tool");
-      tool.title = word;
-      tool.setAttribute("aria-label", word);
-      tool.tabIndex = -1;
-      tool.addEventListener("click", () => act(tool));
-      tools.append(tool);
-    }
-    const from = make("p", "from", make("bdi", "", name));
-    const below = make("div", "bubble-row", bubble, time, tools);
-    const parts = make("div", "words", from, below);
+    const parts = make("div", "words", ...(own ? [] : [make("p", "from", make("bdi", "", name))]), make("div", "bubble-row", bubble, time));
     if (entry.reactions?.length) parts.append(this.#reactions(entry));
     const row = make("article", `line${own ? " own" : ""}${around.follows ? " follows" : ""}`);
-    if (!own) {
+    if (!own && !around.follows) {
       const face = button("", "face");
       face.tabIndex = -1;
       face.setAttribute("aria-label", name);
@@ -159,6 +144,34 @@ export class MessageView {
     row.setAttribute("aria-label", fill(words.messages_row, { name, time: this.clock.format(entry.time) }));
     if (mentions(entry, user)) row.classList.add("mentioned");
     return row;
+  }
+
+  /**
+   * Buttons for the message under the pointer. There is one set of them, in the row that has the pointer.
+   *
+   * @param {() => Entry | null} current
+   * @returns {HTMLElement}
+   */
+  tools(current) {
+    const { words } = this.session;
+    const tools = make("div", "tools");
+    const acts = /** @type {[string, string, (entry: Entry, at: HTMLElement) => void][]} */ ([
+      [words.messages_react, "☺", (entry, at) => this.actions.menu(entry, at, false)],
+      [words.messages_reply, "↩", (entry) => this.actions.reply(entry)],
+      [words.messages_more, "⋯", (entry, at) => this.actions.menu(entry, at, true)],
+    ]);
+    for (const [word, sign, act] of acts) {
+      const tool = button(sign, "tool");
+      tool.title = word;
+      tool.setAttribute("aria-label", word);
+      tool.tabIndex = -1;
+      tool.addEventListener("click", () => {
+        const entry = current();
+        if (entry) act(entry, tool);
+      });
+      tools.append(tool);
+    }
+    return tools;
   }
 
   /**
@@ -196,7 +209,7 @@ export class MessageView {
     const cancel = button(state === "failed" ? words.messages_discard : words.messages_cancel, "link");
     cancel.addEventListener("click", () => this.actions.cancel(pending));
     line.append(cancel);
-    const parts = make("div", "words", make("p", "from", make("bdi", "", words.you)), make("div", "bubble-row", bubble, status), line);
+    const parts = make("div", "words", make("div", "bubble-row", bubble, status), line);
     const row = make("article", `line own pending ${state}${follows ? " follows" : ""}`, parts);
     row.tabIndex = -1;
     row.setAttribute("aria-label", `${words.you}, ${word}`);

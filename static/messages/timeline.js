@@ -85,8 +85,8 @@ export class Timeline {
     this.#sticks = index < 0;
     this.#anchor = null;
     const middle = index < 0 ? items.length : index;
-    this.#first = Math.max(0, middle - 2 * BATCH);
-    this.#last = Math.min(items.length, middle + 3 * BATCH);
+    this.#first = Math.max(0, middle - (index < 0 ? 2 : 1) * BATCH);
+    this.#last = Math.min(items.length, middle + 2 * BATCH);
     this.#draw();
     if (index >= 0) this.#align(items[index].key, align);
     this.#restore();

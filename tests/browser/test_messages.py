@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
 from imserver_client import Api
@@ -148,7 +149,7 @@ def act(page: Page, text: str, word: str) -> None:
     page.run(
         "const row = [...document.querySelectorAll('#log .line')].find((each) =>"
         " each.querySelector('.bubble').textContent.includes(arguments[0]));"
-        "row.querySelector('.tool:last-child').click();"
+        "row.dispatchEvent(new MouseEvent('contextmenu', {bubbles: true, clientX: 400, clientY: 300}));"
         "[...document.querySelectorAll('.menu button')].find((each) =>"
         " each.textContent === arguments[1]).click();",
         text,
@@ -166,7 +167,9 @@ def test_messages_to_a_group_and_recalls(pair: Pair, server: Server) -> None:
     eventually(lambda: "Ann added You, Cat" in second.notices, what="the members")
     send(first, "at five?")
     second.has_received("Ann", "at five?")
-    second.run("document.querySelector('#log .line .tool:last-child').click()")
+    ActionChains(second.driver).move_to_element(second.find("#log .bubble")).perform()
+    second.find(".tool:last-child").click()
+    assert "Reply" in second.texts(".menu button")
     assert "Recall" not in second.texts(".menu button")
     second.press(Keys.ESCAPE)
     act(first, "at five?", "Recall")
