@@ -304,7 +304,7 @@ class ChannelsPage {
   /** @param {Row} row */
   #made({ kind, text, at, json, from, offset, tag, growing, incomplete }) {
     const { words } = this;
-    if (kind !== "publication") return make("li", `event ${kind}`, make("bdi", "", cut(text, MAX_TEXT)));
+    if (kind !== "publication") return make("div", `event ${kind}`, make("bdi", "", cut(text, MAX_TEXT)));
     const time = make("time", "", at ? this.clock.format(at) : "");
     const who = make("span", "publisher", from ? make("bdi", "", from) : words.channels_back_end);
     const head = make("p", "from", make("b", "offset", offset ? `#${offset}` : "–"), who);
@@ -316,7 +316,7 @@ class ChannelsPage {
     head.append(time);
     const body = make(json ? "code" : "span", "content", growing ? endOf(text) : cut(text, MAX_TEXT));
     body.dir = "auto";
-    const item = make("li", "publication", head, body);
+    const item = make("div", "publication", head, body);
     item.classList.toggle("growing", growing === true);
     item.ariaBusy = String(growing === true); // a screen reader waits for the whole text
     item.dataset.offset = String(offset);
@@ -331,7 +331,7 @@ class ChannelsPage {
     root.dataset.drawn = hints.map(({ text, setting }) => text + setting).join("\n");
     if (before === root.dataset.drawn) return; // a screen reader would announce them again
     root.replaceChildren(...hints.map(({ text, setting }) => {
-      const item = make("li", "", make("span", "", text));
+      const item = make("p", "", make("span", "", text));
       if (setting) item.append(" ", this.words.channels_setting, " ", make("code", "", setting));
       return item;
     }));

@@ -20,6 +20,7 @@ _NPM_PROGRAMS: Final = {
     "oidc-provider": "oidc-provider/lib/index.js",
     "centrifuge": "centrifuge/build/index.js",
     "qr": "qr/decode.js",
+    "axe-core": "axe-core/axe.min.js",
 }
 """Program → where the npm package is that has it for this machine. ``make sdk`` installs them."""
 

@@ -93,7 +93,7 @@ _CHAPTERS: Final = {
     "push": ("推送", "Push"),
     "presence": ("在线状态", "Presence"),
     "channels": ("频道", "Channels"),
-    "sessions": ("会话", "Sessions"),
+    "sessions": ("登录会话", "Sessions"),
     "accounts": ("账号", "Accounts"),
     "friends": ("好友", "Friends"),
     "groups": ("群组", "Groups"),

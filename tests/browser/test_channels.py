@@ -173,7 +173,7 @@ def test_the_page_says_when_publications_are_lost(pair: Pair, start_server: Star
     page = open_page(pair[0], server, "short:1")
     page.find("#name").send_keys("live:1" + Keys.ENTER)
     eventually(lambda: state(page, "live:1") == "no history", what="both channels")
-    assert "lost" in page.texts("#hints li")[0]
+    assert "lost" in page.texts("#hints p")[0]
     assert "apps.default.channels.live: {history_size: 100, history_seconds: 600}" in page.texts(
         "#hints code"
     )

@@ -1,0 +1,82 @@
+"""All pages, checked by axe-core in Chromium: no violation in either theme and either language."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.sync.client import connect
+
+from tests.browser.chromium import Page
+from tests.browser.conftest import Pair
+from tests.support import Server, eventually
+from tests.tools import require
+
+pytestmark = [pytest.mark.full, pytest.mark.needs("axe-core")]
+
+PHONE = (390, 844)
+DESKTOP = (1280, 800)
+LOOKS = (("zh", False, PHONE), ("zh", True, DESKTOP), ("en", False, DESKTOP), ("en", True, PHONE))
+"""Language, dark theme, window: each size has both themes and both languages."""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Demo mode, with a user online."""
+    server = Server(tmp_path_factory.mktemp("server"))
+    with connect(server.ws_url, proxy=None, ping_interval=None) as socket:
+        socket.send(json.dumps({"seq": "1", "cmd": "login", "data": {"userID": "ann", "appID": 101}}))
+        assert json.loads(socket.recv(10))["response"]["code"] == 200
+        yield server
+    server.stop()
+    server.check()
+
+
+def violations(page: Page) -> list[str]:
+    """What axe-core finds on the page as it is shown now: rule, elements, and how to mend it."""
+    if not page.run("return typeof window.axe === 'object'"):
+        page.run(Path(require("axe-core")).read_text(encoding="utf-8"))
+    page.driver.set_script_timeout(60)
+    found: dict[str, Any] = page.driver.execute_async_script(
+        "const done = arguments[0];"
+        "axe.run(document, { resultTypes: ['violations'] })"
+        ".then(done, (error) => done({ error: String(error) }))"
+    )
+    assert "error" not in found, found["error"]
+    return [
+        f"{rule['id']} ({rule['impact']}): {node['html'][:160]} — {node['failureSummary']}"
+        for rule in found["violations"]
+        for node in rule["nodes"]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "ready"),
+    [
+        ("/", "h1"),
+        ("/home/index?appID=101", "#people-list li"),
+        ("/home/index?uid=1&to_uid=2", "#state[data-state=online]"),
+        ("/home/room?uid=1", "#state[data-state=online]"),
+        ("/home/channels", "#subscriptions .channel"),
+        ("/home/messages", "form"),
+        ("/status", "#apps tr"),
+        ("/cluster", "#apps tr"),
+        ("/api/v1/docs", "h1"),
+        ("/none", "h1"),
+    ],
+)
+def test_no_page_has_a_violation(pair: Pair, server: Server, path: str, ready: str) -> None:
+    pair.expects("404")
+    found = []
+    for language, dark, size in LOOKS:
+        address = f"{server.http_url}{path}{'&' if '?' in path else '?'}lang={language}"
+        page = pair[0].open(address, size=size, dark=dark)
+        eventually(
+            lambda page=page: page.run("return Boolean(document.querySelector(arguments[0]))", ready),
+            what=f"{path} shows {ready}",
+        )
+        if page.shown("#message"):
+            page.say("a word 😀")
+        found += [f"{language} {'dark' if dark else 'light'} {each}" for each in violations(page)]
+    assert not found, "\n".join(dict.fromkeys(found))
