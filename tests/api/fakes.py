@@ -138,6 +138,7 @@ class FakeNode:
             SimpleNamespace(holder=_no_account),  # type: ignore[arg-type]
             self.allowed,
         )
+        self.uploads = self.resumable = SimpleNamespace()
         self.accounts = SimpleNamespace(
             registration_is_open=False, rules_of=lambda _app: SimpleNamespace(identifiers=["name"], find=True)
         )

@@ -1,5 +1,6 @@
 """Webhooks and a real back end: what it is told, signed and repeated; what it is asked before a login."""
 
+import contextlib
 import hashlib
 import hmac
 import json
@@ -508,20 +509,27 @@ def certificate_of_loopback(folder: Path) -> tuple[Path, Path]:
 
 
 def test_logins_are_asked_about_side_by_side(asking: Asking) -> None:
+    """The back end answers nobody before it is asked about two.
+
+    On a busy machine the second may come too late for the first, so there are a few attempts. If the server
+    asked about one after the other, the first would never be answered in time.
+    """
     one, receiver = asking
-    asked = threading.Semaphore(0)
-    two_at_once = threading.Event()
+    together = threading.Barrier(2)
 
     def reply(_post: Post) -> Any:
-        if asked.acquire(blocking=False):
-            two_at_once.set()
-        asked.release()
-        assert two_at_once.wait(20)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            together.wait(20)
         return 200, b'{"allow":true}'
 
-    receiver.reply = reply
-    with ThreadPoolExecutor(20) as pool:
-        assert {code for code, _ in pool.map(lambda _: login(one), range(20))} == {200}
+    def both_are_in() -> bool:
+        receiver.reply = reply
+        with ThreadPoolExecutor(2) as pool:
+            codes = {code for code, _ in pool.map(lambda _: login(one), range(2))}
+        together.reset()
+        return codes == {200}
+
+    assert any(both_are_in() for _ in range(5))
 
 
 def test_a_client_that_leaves_while_its_back_end_thinks_is_gone(asking: Asking) -> None:
