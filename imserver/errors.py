@@ -318,6 +318,9 @@ HTTP_UNKNOWN_DEVICE: Final = _problem(
 )
 HTTP_UNKNOWN_ACCOUNT: Final = _problem(404, "unknown_account", "No such account.")
 HTTP_UNKNOWN_GROUP: Final = _problem(404, "unknown_group", "No such group, or the user is not a member.")
+HTTP_UNKNOWN_INVITATION: Final = _problem(
+    404, "unknown_invitation", "No such invitation, or it has expired or is used up."
+)
 HTTP_UNKNOWN_CONVERSATION: Final = _problem(
     404, "unknown_conversation", "No such conversation, or the user is not part of it."
 )
@@ -335,6 +338,9 @@ HTTP_METHOD_NOT_ALLOWED: Final = _problem(
 HTTP_TIMEOUT: Final = _problem(408, "timeout", "The request took too long to arrive.", temporary=True)
 HTTP_LOGIN_TAKEN: Final = _problem(
     409, "login_taken", "An account with this phone number, e-mail address or user name already exists."
+)
+HTTP_TOO_MANY_INVITATIONS: Final = _problem(
+    409, "too_many_invitations", "The user has made as many invitations as accounts.invitations allows."
 )
 HTTP_TOO_MANY_FRIENDS: Final = _problem(
     409, "too_many_friends", "One of the two would have more friends than accounts.friends."

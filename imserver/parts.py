@@ -66,6 +66,7 @@ from imserver.services.people.accounts import Accounts
 from imserver.services.people.cards import Cards, LastSeen
 from imserver.services.people.friends import Friends
 from imserver.services.people.groups import GroupCommands, Groups
+from imserver.services.people.invitations import Invitations
 from imserver.services.push.idempotency import Dedupe, MessageIds, RequestIds
 from imserver.services.push.publish import PendingPushes, Publishing
 from imserver.services.push.push import Delivery, LocalReach, Pushes
@@ -75,6 +76,7 @@ from imserver.services.sessions.sessions import Sessions
 from imserver.services.webhooks.requests import Outgoing
 from imserver.services.webhooks.webhooks import Webhooks
 from imserver.storage.accounts import AccountStore
+from imserver.storage.invitations import InvitationStore
 from imserver.storage.store import Store
 from imserver.storage.talk_positions import TalkPositions
 from imserver.transport import poller
@@ -467,7 +469,7 @@ class Parts:
 
     def _make_accounts(self) -> None:
         """Build accounts and their relations."""
-        accounts, store = self.account_store, self.store
+        accounts, store, invitations = self.account_store, self.store, InvitationStore(self.store)
         self.friends = Friends(accounts, self.config.accounts.friends)
         self.groups = Groups(store.log, lambda: store.has_database, self.config.accounts.group_members)
         self.accounts = Accounts(
@@ -481,6 +483,7 @@ class Parts:
                 # Uploads first: a bucket may be unavailable while everything else is reachable.
                 lambda removed: self.uploads.forget(removed.app, removed.user),
                 lambda removed: self.groups.forget(removed.app, removed.user),
+                lambda removed: invitations.forget(removed.app, removed.user),
                 lambda removed: store.log().forget(removed.app, removed.user),
                 lambda removed: self.messaging.pongs.forget(removed.app, removed.user),
                 # Absences are deleted as at a login.
@@ -491,6 +494,14 @@ class Parts:
         attempt = None if self.cluster is None else self.cluster.registry.attempt
         self.cards = Cards(self.config, self.accounts, accounts, store, self.presence, attempt)
         self.last_seen = LastSeen(accounts, self.tenants)
+        self.invitations = Invitations(
+            self.config.accounts,
+            invitations,
+            self.accounts,
+            self.friends,
+            self.groups,
+            self.cards.addresses,
+        )
 
     def _make_streams(self) -> Streams:
         events = Events(

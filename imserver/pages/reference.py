@@ -97,6 +97,7 @@ _CHAPTERS: Final = {
     "accounts": ("账号", "Accounts"),
     "friends": ("好友", "Friends"),
     "groups": ("群组", "Groups"),
+    "invitations": ("邀请", "Invitations"),
     "conversations": ("会话", "Conversations"),
     "apps": ("应用", "Apps"),
     "events": ("事件", "Events"),

@@ -21,6 +21,7 @@ TABLES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "account_device": (_ACCOUNTS, ("account", "id")),
     "relation": (_ACCOUNTS, ("account", "other")),
     "account": (_APP, ("id",)),
+    "invitation": (_APP, ("code",)),
     "hidden": (_LOGS, ("log", "member", "id")),
     "read_position": (_LOGS, ("log", "member", "conversation")),
     "mark_version": (_LOGS, ("log", "member")),

@@ -1,4 +1,4 @@
-"""Who finds an account, and who sees when somebody is online: identifiers, cards, privacy."""
+"""Who finds an account, who sees when somebody is online, and who is invited."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +21,12 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
     """A node with keys. The accounts of 202 have e-mail addresses only and do not find each other."""
     apps = {**APPS, "202": replace(RULED, api_allow_from=(), accounts=RULES)}
     accounts = AccountSettings(
-        registration=True, failures=3, finds_per_account=FINDS, registrations_per_address=0
+        registration=True,
+        failures=3,
+        finds_per_account=FINDS,
+        registrations_per_address=0,
+        invitations=3,
+        group_members=3,
     )
     harness = Harness(config(Path(tmp_path_factory.mktemp("people")), apps=apps, accounts=accounts))
     yield harness
@@ -246,3 +251,86 @@ def test_others_do_not_see_contacts_and_settings_of_an_account(node: Harness) ->
     assert status == 200
     assert (shown["phone"], shown["email"], shown["name"]) == ("", "", "ray")
     assert not {"findable", "show_presence"} & shown.keys()
+
+
+def invite(one: One, **given: Any) -> str:
+    code: str = one.good("invitations/create", **given)["code"]
+    assert len(code) == 22, "128 random bits"
+    return code
+
+
+def preview(node: Harness, code: str) -> tuple[int, Any]:
+    """What somebody without a token sees."""
+    return node.call("GET", "/api/v1/invitations/show", query={"app": "201", "code": code})
+
+
+def codes(one: One, **query: Any) -> list[str]:
+    asked = {"app": "201", **query}
+    status, answer = one.node.call("GET", "/api/v1/invitations", token=one.token, query=asked)
+    assert status == 200, answer
+    return [each["code"] for each in answer["invitations"]]
+
+
+UNKNOWN = (404, "unknown_invitation")
+
+
+def test_an_invitation_link_leads_into_a_group(node: Harness) -> None:
+    tom, uma, vic = One(node, name="tom", nickname="Tom"), One(node, name="uma"), One(node, name="vic")
+    group = tom.good("groups/create", name="tea", members=[])["group"]
+    code = invite(tom, group=group, uses=1)
+    status, shown = preview(node, code)
+    assert status == 200
+    assert (shown["name"], shown["members"], shown["nickname"], shown["group"]) == ("tea", 1, "Tom", group)
+    assert tom.good("invitations/accept", code=code)["status"] == "already"
+    assert uma.good("invitations/accept", code=code) == {"status": "joined", "group": group, "user": tom.user}
+    assert uma.code("invitations/accept", code=code) == UNKNOWN, "it was for one"
+    assert preview(node, code)[0] == 404
+
+    code = invite(uma, group=group, seconds=0)
+    assert codes(uma) == [code]
+    assert codes(tom, group=group) == [code], "the owner sees all"
+    tom.good("groups/options", group=group, invite="admin")
+    assert vic.code("invitations/accept", code=code) == UNKNOWN, "uma may not invite any more"
+    assert uma.code("invitations/create", group=group) == (403, "role_too_low")
+    assert preview(node, code)[0] == 404
+    tom.good("groups/options", group=group, invite="member")
+    assert vic.good("invitations/accept", code=code)["status"] == "joined"
+    full = One(node, name="wes")
+    assert full.code("invitations/accept", code=code) == (409, "too_many_members")
+    assert full.code("invitations/create", group=group) == (404, "unknown_group")
+    assert full.code("invitations/revoke", code=code) == UNKNOWN
+    assert tom.good("invitations/revoke", code=code) == {"code": code}
+    assert full.code("invitations/accept", code=code) == UNKNOWN
+
+
+def test_an_invitation_link_makes_friends(node: Harness) -> None:
+    xia, yan, zoe = One(node, name="xia", nickname="Xia"), One(node, name="yan"), One(node, name="zoe")
+    code = invite(xia, seconds=3600)
+    assert preview(node, code)[1]["nickname"] == "Xia"
+    assert yan.good("invitations/accept", code=code) == {"status": "friends", "group": "", "user": xia.user}
+    assert yan.good("invitations/accept", code=code)["status"] == "already"
+    assert xia.good("invitations/accept", code=code)["status"] == "already", "oneself"
+    assert xia.card(yan)["relation"] == "friend"
+    zoe.good("friends/block", friend=xia.user)
+    assert zoe.code("invitations/accept", code=code) == (403, "not_allowed")
+    xia.good("friends/block", friend=zoe.user)
+    assert zoe.code("invitations/accept", code=code) == UNKNOWN
+    asked = {"query": {"app": "201", "user": xia.user}}
+    (shown,) = node.call("GET", "/api/v1/invitations", token=ADMIN.key, **asked)[1]["invitations"]
+    assert (shown["uses"], shown["max_uses"], shown["expires_at"] - shown["created"]) == (1, 0, 3600)
+
+    for _ in range(2):
+        invite(xia)
+    assert xia.code("invitations/create") == (409, "too_many_invitations")
+    xia.good("accounts/delete")
+    assert zoe.code("invitations/accept", code=code) == UNKNOWN
+    rows = node.node.parts.store.read(lambda sql: sql.query("SELECT member FROM invitation"))
+    assert (xia.user,) not in rows
+
+
+def test_invitations_of_one_app_lead_nowhere_in_another(node: Harness) -> None:
+    one, other = One(node, name="abe"), One(node, "202", login="abe@example.com")
+    assert other.code("invitations/accept", code=invite(one)) == UNKNOWN
+    assert one.code("invitations/accept", code="x" * 22) == UNKNOWN
+    assert one.code("invitations/accept", code="x' OR 1=1 --")[0] == 400
+    assert one.code("invitations/create", seconds=367 * 86400)[0] == 400

@@ -1,5 +1,6 @@
 """What several do to one group at once: its rules hold in the order of the log, on each engine."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,8 @@ from imserver.services.people.groups import (
     TooManyMembers,
     UnknownGroup,
 )
+from imserver.storage.log.contract import Draft
+from imserver.storage.log.message_log import MessageLog
 
 from .conftest import OpenStore
 
@@ -27,8 +30,13 @@ GroupChange = tuple[Callable[..., Any], Any]
 
 
 @pytest.fixture
-def groups(url: str, open_store: OpenStore) -> Groups:
-    return Groups(open_store(url).log, lambda: True, LIMIT)
+def log(url: str, open_store: OpenStore) -> MessageLog:
+    return open_store(url).log()
+
+
+@pytest.fixture
+def groups(log: MessageLog) -> Groups:
+    return Groups(lambda: log, lambda: True, LIMIT)
 
 
 @pytest.fixture
@@ -178,3 +186,76 @@ def test_groups_are_listed_in_pages_with_their_names(groups: Groups) -> None:
         [(made[2], "group 2"), (made[3], "group 3")],
     )
     assert all(isinstance(one, Group) and one.role == OWNER for one in page)
+
+
+def say(log: MessageLog, group: int, text: str) -> None:
+    log.append(APP, [Draft(sender="ann", conversation=group, body=text.encode())])
+
+
+def said(log: MessageLog, user: str, group: int) -> list[str]:
+    """What a user finds in the history of a group, and by a search."""
+    entries, more = log.history(APP, user, group, 0, 100)
+    assert not more
+    texts = [entry.body.decode() for entry in entries if entry.kind == "message"]
+    found, rest = log.search(APP, user, "tea", group, 0, 100)
+    assert ([entry.body.decode() for entry in found], rest) == (texts, 0)
+    return texts
+
+
+def test_late_members_read_earlier_messages_where_the_group_says_so(
+    log: MessageLog, groups: Groups, group: int
+) -> None:
+    say(log, group, "tea 1")
+    groups.leave(APP, group, "dan")
+    say(log, group, "tea 2")
+    groups.invite(APP, group, "ann", ["eve"])
+    groups.remove(APP, group, "ann", ["eve"])
+    shown = groups.set_options(APP, group, "bob", {"history": "all"})
+    assert shown.options
+    say(log, group, "tea 3")
+    head = log.head(APP)
+    groups.invite(APP, group, "ann", ["dan"])
+    groups.remove(APP, group, "ann", ["bob"])
+    groups.invite(APP, group, "ann", ["eve"])
+    say(log, group, "tea 4")
+    assert said(log, "dan", group) == ["tea 1", "tea 2", "tea 3", "tea 4"], "nothing twice"
+    assert said(log, "eve", group) == ["tea 3", "tea 4"], "again a member: after the first time only"
+    listed, _ = log.list_conversations(APP, "dan", 0, 10)
+    assert listed[0].unread == 1, "what was before is not unread"
+    synced, _ = log.sync(APP, "eve", head, 100)
+    assert [entry.body for entry in synced if entry.kind == "message"] == [b"tea 4"]
+    groups.set_options(APP, group, "ann", {"history": "since_joining"})
+    groups.remove(APP, group, "ann", ["cid"])
+    groups.invite(APP, group, "ann", ["cid"])
+    say(log, group, "tea 5")
+    assert said(log, "cid", group)[-2:] == ["tea 4", "tea 5"], "what cid has read before stays"
+    assert said(log, "dan", group)[0] == "tea 1", "who could read it can"
+
+
+def test_options_say_which_role_invites_and_renames(groups: Groups, group: int) -> None:
+    with pytest.raises(NotAllowed):
+        groups.set_options(APP, group, "cid", {"rename": "member"})
+    with pytest.raises(UnknownGroup):
+        groups.set_options(APP, group, "eve", {"rename": "member"})
+    with pytest.raises(NotAllowed):
+        groups.rename(APP, group, "cid", "coffee")
+    groups.invite(APP, group, "cid", ["eve"])
+    groups.set_options(APP, group, "bob", {"rename": "member", "invite": "admin"})
+    assert groups.rename(APP, group, "cid", "coffee").name == "coffee"
+    groups.remove(APP, group, "bob", ["eve"])
+    with pytest.raises(NotAllowed):
+        groups.invite(APP, group, "cid", ["eve"])
+    groups.invite(APP, group, "bob", ["eve"])
+    groups.set_options(APP, group, "ann", {"rename": "admin", "invite": "member", "pin": "admin"})
+    assert groups.show(APP, group, "cid").options == 0
+
+
+def test_a_change_of_options_is_one_entry_that_names_what_has_changed(
+    log: MessageLog, groups: Groups, group: int
+) -> None:
+    before = log.head(APP)
+    groups.set_options(APP, group, "ann", {"pin": "member", "invite": "member", "history": "all"})
+    groups.set_options(APP, group, "ann", {"pin": "member"})
+    (entry,) = log.read(APP, before, 10)
+    assert (entry.kind, entry.sender) == ("group", "ann")
+    assert json.loads(entry.meta) == {"change": "options", "history": "all", "pin": "member"}

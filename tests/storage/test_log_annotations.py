@@ -151,7 +151,7 @@ def test_who_may_pin_and_what_is_pinned(log: MessageLog) -> None:
     log.set_member(APP, at, "admin", role="admin")
     one, two, three = stored(log, *(say("a", at) for _ in range(3)))
     assert log.pin(APP, "a", one.id) == Rejected(
-        "not_allowed", "only the owner and admins of a group pin messages"
+        "not_allowed", "only the owner and admins of this group pin messages"
     )
     pinned = log.pin(APP, "admin", two.id)
     assert isinstance(pinned, Change)
@@ -169,6 +169,21 @@ def test_who_may_pin_and_what_is_pinned(log: MessageLog) -> None:
     assert log.pins(APP, "stranger", at) == log.pins(APP, "a", 99) == log.pins("none", "a", at) == []
     kinds = [entry.kind for entry in log.history(APP, "a", at, 0, 4)[0]]
     assert kinds == ["pin", "pin", "pin", "pin"]
+
+
+def test_options_of_the_group_say_who_pins_and_whether_late_members_react_to_earlier_messages(
+    log: MessageLog,
+) -> None:
+    at = group_of(log, "owner", "a")
+    (one,) = stored(log, say("a", at))
+    log.join(APP, at, ["b"])
+    assert log.react(APP, "b", one.id, THUMB) == Rejected("unknown_message")
+    log.set_options(APP, at, {"history": "all", "pin": "member"})
+    log.join(APP, at, ["c"])
+    assert isinstance(log.react(APP, "c", one.id, THUMB), Change)
+    assert isinstance(log.pin(APP, "c", one.id), Change)
+    assert ids(log.pins(APP, "c", at)) == [one.id]
+    assert ids(log.pins(APP, "b", at)) == []
 
 
 def test_both_of_two_users_pin_up_to_the_limit(log: MessageLog) -> None:

@@ -260,7 +260,8 @@ _DONE: Final = AccountDone("1")
 _UNKNOWN: Final = (errors.HTTP_UNKNOWN_ACCOUNT,)
 
 
-def _too_many(error: TooManyFailures) -> ApiProblem:
+def too_many(error: TooManyFailures) -> ApiProblem:
+    """The refusal that says when the next attempt is allowed."""
     return ApiProblem(errors.HTTP_TOO_MANY_REQUESTS, headers=(("Retry-After", str(error.seconds)),))
 
 
@@ -277,7 +278,7 @@ routes = Resource(
         WrongLogin: refuse(errors.HTTP_WRONG_LOGIN),
         UnknownAccount: refuse(errors.HTTP_UNKNOWN_ACCOUNT),
         UnknownDevice: refuse(errors.HTTP_UNKNOWN_DEVICE),
-        TooManyFailures: _too_many,
+        TooManyFailures: too_many,
         Overloaded: refuse(errors.HTTP_BUSY),
         MediaUnavailable: refuse(errors.HTTP_MEDIA_UNAVAILABLE),
     },

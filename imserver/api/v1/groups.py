@@ -7,7 +7,7 @@ from time import time
 from typing import Annotated, Final, Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
 from imserver import errors
@@ -28,6 +28,7 @@ from imserver.services.people.groups import (
     TooManyMembers,
     UnknownGroup,
 )
+from imserver.storage.log.contract import OPTIONS, options_of
 
 _MAX_NAMED = 1000
 
@@ -46,6 +47,16 @@ OwnRole = Annotated[
     Literal["owner", "admin", "member", ""],
     about("The role of the acting user; empty for a back end that names no user."),
 ]
+LowestRole = Literal["member", "admin"]
+History = Annotated[
+    Literal["since_joining", "all"],
+    about(
+        "What users who join from then on may read: messages since they joined, or all messages of the group."
+    ),
+]
+Invite = Annotated[LowestRole, about("The lowest role that may invite users.")]
+Rename = Annotated[LowestRole, about("The lowest role that may rename the group.")]
+Pin = Annotated[LowestRole, about("The lowest role that may pin messages.")]
 Until = Annotated[int, about("The end of the silence, in Unix seconds; 0: end it now.", ge=0, le=2**53)]
 
 
@@ -66,6 +77,15 @@ class GroupOpen(GroupChange, kw_only=True):
     """A group, and whether to open it."""
 
     open: Annotated[bool, about("Whether anybody who knows its id may join.")]
+
+
+class GroupOptions(GroupChange, kw_only=True):
+    """Options of a group. Fields that you leave out do not change."""
+
+    history: History | UnsetType = UNSET
+    invite: Invite | UnsetType = UNSET
+    rename: Rename | UnsetType = UNSET
+    pin: Pin | UnsetType = UNSET
 
 
 class GroupMembers(GroupChange, kw_only=True):
@@ -111,6 +131,10 @@ class GroupShown(Struct):
         int, about("The end of the acting user's silence, in Unix seconds; 0: not silenced.")
     ]
     open: Annotated[bool, about("Whether anybody who knows its id may join.")] = False
+    history: History = "since_joining"
+    invite: Invite = "member"
+    rename: Rename = "admin"
+    pin: Pin = "admin"
 
 
 class GroupsAnswer(Struct):
@@ -238,12 +262,17 @@ def members(api: Api, call: Call, asked: GroupMembersQuery) -> GroupMembersAnswe
 
 
 @routes.post(
-    "/groups/invite", ADMIN_OR_ACCOUNT, problems=(*_UNKNOWN, *_NOT_MADE), example=_MEMBERS, user="optional"
+    "/groups/invite",
+    ADMIN_OR_ACCOUNT,
+    problems=(*_NOT_PERMITTED, *_NOT_MADE),
+    example=_MEMBERS,
+    user="optional",
 )
 def invite(api: Api, call: Call, asked: GroupMembers) -> GroupAnswer:
     """Add users to a group.
 
-    Any member may invite users. New members cannot read earlier messages.
+    For members, unless the group lets only admins invite. New members read earlier messages only where the
+    group's option `history` is `all`.
     """
     _check_members(api, call, asked.members)
     new = api.services.groups.invite(call.app, account_id(asked.group), call.user, asked.members)
@@ -280,7 +309,7 @@ def remove(api: Api, call: Call, asked: GroupMembers) -> GroupAnswer:
 def rename(api: Api, call: Call, asked: GroupRename) -> GroupShown:
     """Rename a group.
 
-    For the owner and admins.
+    For the owner and admins, and where the group allows it for members.
     """
     group = api.services.groups.rename(call.app, account_id(asked.group), call.user, asked.name)
     return _shown(group)
@@ -321,7 +350,8 @@ def mute(api: Api, call: Call, asked: GroupMute) -> GroupAnswer:
 
 def _shown(group: Group) -> GroupShown:
     muted = group.muted_until if group.muted_until > time() else 0
-    return GroupShown(str(group.id), group.name, group.created, group.role, muted, group.open)  # type: ignore[arg-type]
+    shown = str(group.id), group.name, group.created, group.role, muted, group.open
+    return GroupShown(*shown, **options_of(group.options))  # type: ignore[arg-type]
 
 
 @routes.post(
@@ -338,6 +368,24 @@ def set_open(api: Api, call: Call, asked: GroupOpen) -> GroupShown:
     For the owner and admins. Current members stay members.
     """
     changed = api.services.groups.set_open(call.app, account_id(asked.group), call.user, asked.open)
+    return _shown(changed)
+
+
+@routes.post(
+    "/groups/options",
+    ADMIN_OR_ACCOUNT,
+    problems=_NOT_PERMITTED,
+    example={"user": "1", "group": "1", "history": "all"},
+    answer_example=replace(_GROUP, history="all"),
+    user="optional",
+)
+def set_options(api: Api, call: Call, asked: GroupOptions) -> GroupShown:
+    """Change the options of a group.
+
+    For the owner and admins.
+    """
+    given = {name: value for name in OPTIONS if (value := getattr(asked, name)) is not UNSET}
+    changed = api.services.groups.set_options(call.app, account_id(asked.group), call.user, given)
     return _shown(changed)
 
 

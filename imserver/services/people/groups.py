@@ -1,13 +1,14 @@
 """Groups: stored sets of members, with an owner and admins. Every change is an entry of the message log.
 
-Rights: a member invites others and leaves; an admin also renames, silences and removes members; the owner
-also removes and silences admins, and gives roles. ``by`` ``""`` is a back end, which may do everything.
+Rights: a member leaves; an admin also changes options, silences and removes members; the owner also removes
+and silences admins, and gives roles. Options say who may invite, rename and pin. ``by`` ``""`` is a back end,
+which may do everything.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct, field
@@ -34,9 +35,11 @@ from imserver.storage.log.contract import (
     Change,
     Conversation,
     Ground,
+    GroupOption,
     Membership,
     Rejected,
     Right,
+    options_of,
 )
 from imserver.transport.connection import Connection
 
@@ -49,6 +52,7 @@ ADMIN: Final = "admin"
 MEMBER: Final = "member"
 
 _RANK: Final = {OWNER: 2, ADMIN: 1, MEMBER: 0}
+_INVITING: Final = "only the owner and admins invite to this group"
 _OUTSIDER: Final = Rejected(UNKNOWN_CONVERSATION)
 _unshowable: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -85,6 +89,8 @@ class Group(Struct, frozen=True):
     """Unix seconds."""
     open: bool = False
     """Anybody may join."""
+    options: int = 0
+    """See :func:`imserver.storage.log.contract.options_of`."""
 
 
 class Groups:
@@ -144,9 +150,36 @@ class Groups:
         return self.show(app, made.conversation, owner)
 
     def invite(self, app: str, group: int, by: str, users: Sequence[str]) -> tuple[str, ...]:
-        """Add members. Return the new ones. Raises BadGroup and TooManyMembers."""
+        """Add members. Return the new ones. Raises BadGroup, NotAllowed and TooManyMembers."""
         log = self._log_with(group)
-        return _done(log.join(app, group, users, by, most=self.limit, right=_ranked(by, MEMBER))).users
+        right = _permitted(by, "invite", _INVITING)
+        return _done(log.join(app, group, users, by, most=self.limit, right=right)).users
+
+    def check_inviting(self, app: str, group: int, by: str) -> Group:
+        """The group, if a member or a back end may invite to it. Raises UnknownGroup and NotAllowed."""
+        found = self._seen(app, group, by)
+        refusal = _permitted(by, "invite", _INVITING)(
+            Ground({} if found[1] is None else {by: found[1].role}, found[0].open, found[0].options)
+        )
+        if refusal is not None:
+            raise NotAllowed(refusal.detail)
+        return _group(*found)
+
+    def accept(self, app: str, group: int, user: str, invited_by: str) -> bool:
+        """Add a user who has accepted the invitation of a member or (``""``) a back end.
+
+        False: the user is a member already. Raises TooManyMembers, and NotAllowed if the member may no longer
+        invite.
+        """
+        right = _permitted(invited_by, "invite", _INVITING)
+        joined = self._log_with(group).join(
+            app, group, [user], user, most=self.limit, right=right, invited_by=invited_by
+        )
+        return bool(_done(joined).users)
+
+    def count(self, app: str, group: int) -> int:
+        """The number of members."""
+        return self._log().count_members(app, group)
 
     def join(self, app: str, group: int, user: str) -> Group:
         """Add a user to an open group. Raises TooManyMembers."""
@@ -158,6 +191,12 @@ class Groups:
         """Open a group to everybody, or close it. Raises NotAllowed."""
         right = _ranked(by, ADMIN, "only the owner and admins open and close a group")
         _done(self._log_with(group).set_open(app, group, is_open, by, right=right))
+        return self.show(app, group, by)
+
+    def set_options(self, app: str, group: int, by: str, given: Mapping[GroupOption, str]) -> Group:
+        """Change options. Raises NotAllowed."""
+        right = _ranked(by, ADMIN, "only the owner and admins change options")
+        _done(self._log_with(group).set_options(app, group, given, by, right=right))
         return self.show(app, group, by)
 
     def leave(self, app: str, group: int, user: str) -> None:
@@ -173,7 +212,7 @@ class Groups:
     def rename(self, app: str, group: int, by: str, name: str) -> Group:
         """Rename a group. Raises BadGroup and NotAllowed."""
         _check_name(name)
-        right = _ranked(by, ADMIN, "only the owner and admins rename a group")
+        right = _permitted(by, "rename", "only the owner and admins rename this group")
         _done(self._log_with(group).rename(app, group, name, by, right=right))
         return self.show(app, group, by)
 
@@ -219,9 +258,8 @@ class Groups:
 
 
 def _group(found: Conversation, own: Membership | None) -> Group:
-    if own is None:
-        return Group(found.id, found.name, found.created, open=found.open)
-    return Group(found.id, found.name, found.created, own.role, own.muted_until, found.open)
+    role, muted_until = ("", 0) if own is None else (own.role, own.muted_until)
+    return Group(found.id, found.name, found.created, role, muted_until, found.open, found.options)
 
 
 # --- rights: checked under the log's lock, with the roles in force there ------------------------------------
@@ -236,6 +274,15 @@ def _ranked(by: str, least: str, words: str = "") -> Right:
         if by not in ground.roles:
             return _OUTSIDER
         return None if _RANK[ground.roles[by]] >= _RANK[least] else Rejected(NOT_ALLOWED, words)
+
+    return right
+
+
+def _permitted(by: str, option: GroupOption, words: str) -> Right:
+    """Require that the caller has at least the role that an option of the group demands."""
+
+    def right(ground: Ground) -> Rejected | None:
+        return _ranked(by, options_of(ground.options)[option], words)(ground)
 
     return right
 

@@ -25,7 +25,9 @@ from imserver.storage.log.contract import (
     Draft,
     Entry,
     Rejected,
+    options_of,
 )
+from imserver.storage.log.groups import MEMBER, group_settings
 from imserver.storage.log.rows import (
     NUMBERS,
     ROOM,
@@ -47,8 +49,6 @@ MOST_USERS: Final = 10
 """Users that are named for each of them."""
 MOST_PINS: Final = 100
 """Pinned messages of one conversation."""
-PINNING_ROLES: Final = ("owner", "admin")
-"""Roles that may pin in a group. In a conversation of two users both may."""
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -111,8 +111,10 @@ class AnnotationWriter(LogWriter):
             found = _find(transaction, user, message)
             if isinstance(found, Rejected):
                 return found
-            if user and found.state.kind != USER and found.role not in PINNING_ROLES:
-                return Rejected(NOT_ALLOWED, "only the owner and admins of a group pin messages")
+            if user and found.state.kind != USER and found.role == MEMBER:
+                options = options_of(group_settings(transaction, found.state.id)[1])
+                if options["pin"] != MEMBER:
+                    return Rejected(NOT_ALLOWED, "only the owner and admins of this group pin messages")
             driver, log, conversation = transaction.driver, transaction.log, found.state.id
             there = driver.query("SELECT id FROM pin WHERE log = %s AND message = %s", (log, message))
             if bool(there) is not remove:
@@ -173,11 +175,11 @@ def _find(transaction: AppTransaction, user: str, message: int) -> _Found | Reje
     role, muted_until = "", 0
     if user:
         statement = (
-            "SELECT joined_id, left_id, role, muted_until FROM membership "
+            "SELECT coalesce(readable_after, joined_id), left_id, role, muted_until FROM membership "
             "WHERE log = %s AND member = %s AND conversation = %s ORDER BY joined_id"
         )
         times = driver.query(statement, (log, user, conversation))
-        readable = any(joined < message and (left is None or message <= left) for joined, left, *_ in times)
+        readable = any(after < message and (left is None or message <= left) for after, left, *_ in times)
         if not readable or times[-1][1] is not None:
             return unknown
         role, muted_until = text_of(times[-1][2]), times[-1][3]

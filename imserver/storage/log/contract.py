@@ -140,8 +140,8 @@ Stored = Appended | Rejected | StorageUnavailable
 class Membership(Struct, frozen=True, kw_only=True):
     """Membership of a user in a conversation, for a range of log ids. Joining again adds another row.
 
-    The user may read entries with ``joined_id < id <= left_id``. The first is the entry about the join, the
-    last the entry about the leave.
+    The user receives entries with ``joined_id < id <= left_id``. The first is the entry about the join, the
+    last the entry about the leave. Where the group shows its whole history, the user may read earlier ones.
     """
 
     app: str
@@ -171,6 +171,8 @@ class Conversation(Struct, frozen=True, kw_only=True):
     """Unix seconds."""
     open: bool = False
     """A group that anybody may join."""
+    options: int = 0
+    """Of a group: see :func:`options_of`."""
 
 
 class ConversationSummary(Struct, frozen=True):
@@ -273,12 +275,31 @@ FULL: Final = "full"
 """More reasons of :class:`Rejected`: no permission to change the group; too many members."""
 
 
+GroupOption = Literal["history", "invite", "rename", "pin"]
+OPTIONS: Final[dict[GroupOption, tuple[int, str, str]]] = {
+    "history": (1, "since_joining", "all"),
+    "invite": (2, "member", "admin"),
+    "rename": (4, "admin", "member"),
+    "pin": (8, "admin", "member"),
+}
+"""Option of a group → its bit, its value without the bit (the default), and with it.
+
+``history``: what members who join from then on may read. The others: the lowest role that may do it.
+"""
+
+
+def options_of(bits: int) -> dict[GroupOption, str]:
+    """The options of a group."""
+    return {name: values[bool(bits & bit)] for name, (bit, *values) in OPTIONS.items()}
+
+
 class Ground(Struct, frozen=True):
     """State of a group before a change: the roles of the acting user and of the named users, as far as they
-    are members, and whether anybody may join."""
+    are members, whether anybody may join, and the options."""
 
     roles: Mapping[str, str]
     open: bool
+    options: int = 0
 
 
 Right = Callable[[Ground], Rejected | None]

@@ -20,7 +20,7 @@ from imserver.storage.log.rows import (
 )
 from imserver.storage.statements import Statements, text_of
 
-_COLUMNS: Final = "c.id, c.kind, c.name, c.pair, c.last_id, c.last_seq, c.created, c.open"
+_COLUMNS: Final = "c.id, c.kind, c.name, c.pair, c.last_id, c.last_seq, c.created, c.open, c.options"
 _CONVERSATIONS: Final = f"SELECT {_COLUMNS} FROM conversation c WHERE c.log = %s AND "
 _MEMBERS: Final = (
     "SELECT s.member, s.conversation, s.joined_id, s.left_id, s.role, s.muted_until, c.kind "
@@ -65,6 +65,19 @@ class ConversationReader(LogTables):
         """Members with an id after ``after``, ordered by id."""
         where = "s.conversation = %s AND s.left_id IS NULL AND s.member > %s ORDER BY s.member LIMIT %s"
         return self._members(app, where, (conversation, after, limit), SQLITE_BY_GROUP)
+
+    def count_members(self, app: str, conversation: int) -> int:
+        """The number of members."""
+
+        def work(sql: Statements, head: LogHead) -> int:
+            hint = SQLITE_BY_GROUP if sql.engine == "sqlite" else ""
+            statement = (
+                f"SELECT count(*) FROM membership {hint} WHERE log = %s AND conversation = %s "
+                "AND left_id IS NULL"
+            )
+            return int(sql.query(statement, (head.number, conversation))[0][0])
+
+        return self._read_log(app, work, 0)
 
     def member(self, app: str, conversation: int, user: str) -> Membership | None:
         """The current membership of a user."""
@@ -170,7 +183,7 @@ _LISTS: Final = {
 
 
 def _summary(row: Sequence[Any], last: dict[int, Entry]) -> ConversationSummary:
-    role, read, place, last_id, unread, mentions = row[8:]
+    role, read, place, last_id, unread, mentions = row[9:]
     return ConversationSummary(
         conversation_of(row), last.get(last_id), unread, read, text_of(role), place, mentions
     )

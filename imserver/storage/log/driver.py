@@ -175,11 +175,12 @@ class LogDriver(Statements):
             ],
         )
 
-    def add_members(self, log: int, rows: Sequence[tuple[str, int, int, str]]) -> None:
-        """Insert memberships: (user, conversation, joined_id, role)."""
+    def add_members(self, log: int, rows: Sequence[tuple[str, int, int, str, int | None]]) -> None:
+        """Insert memberships: (user, conversation, joined_id, role, readable_after)."""
         self.execute_many(
-            "INSERT INTO membership (log, member, conversation, joined_id, role, muted_until) "
-            "VALUES (%s, %s, %s, %s, %s, 0)",
+            "INSERT INTO membership "
+            "(log, member, conversation, joined_id, role, readable_after, muted_until) "
+            "VALUES (%s, %s, %s, %s, %s, %s, 0)",
             [(log, *row) for row in rows],
         )
 
@@ -211,6 +212,13 @@ class LogDriver(Statements):
         self.execute(
             "UPDATE conversation SET open = %s WHERE log = %s AND id = %s AND kind = %s",
             (int(is_open), log, conversation, GROUP),
+        )
+
+    def set_options(self, log: int, conversation: int, options: int) -> None:
+        """Set the options of a group."""
+        self.execute(
+            "UPDATE conversation SET options = %s WHERE log = %s AND id = %s AND kind = %s",
+            (options, log, conversation, GROUP),
         )
 
     def add_messages(self, rows: Sequence[Row]) -> None:

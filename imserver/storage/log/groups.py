@@ -5,7 +5,7 @@ Permissions are checked under the log's lock, so they hold at the moment of the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -14,6 +14,7 @@ from imserver.storage.log.contract import (
     FULL,
     INVALID,
     NOT_MEMBER,
+    OPTIONS,
     UNKNOWN_CONVERSATION,
     USER_BYTES,
     Change,
@@ -21,13 +22,15 @@ from imserver.storage.log.contract import (
     Entry,
     EntryKind,
     Ground,
+    GroupOption,
     Rejected,
     Right,
+    options_of,
 )
 from imserver.storage.log.rows import GROUP, ConversationState, text_objection
 from imserver.storage.log.transaction import AppTransaction
 from imserver.storage.log.writer import LogWriter
-from imserver.storage.statements import text_of
+from imserver.storage.statements import chunks, marks_of, padded, text_of
 
 OWNER: Final = "owner"
 ADMIN: Final = "admin"
@@ -70,15 +73,18 @@ class GroupWriter(LogWriter):
         *,
         most: int = 0,
         right: Right | None = None,
+        invited_by: str = "",
     ) -> Change | Rejected:
         """Add members. Existing members are unchanged. One entry of kind ``join`` names the new members.
 
         ``most``: limit of the number of members (0: no limit). ``right``, here and below: permission check
-        (None: anybody may make the change).
+        (None: anybody may make the change). ``invited_by``: maker of the invitation that the user ``by`` has
+        accepted.
         """
 
         def work(transaction: AppTransaction) -> Change | Rejected:
-            state = _wrong(users) or _wrong_role(role) or _group(transaction, conversation, by, users, right)
+            named = [*users, invited_by] if invited_by else users
+            state = _wrong(users) or _wrong_role(role) or _group(transaction, conversation, by, named, right)
             if isinstance(state, Rejected):
                 return state
             there = transaction.driver.members(transaction.log, conversation, users)
@@ -87,8 +93,11 @@ class GroupWriter(LogWriter):
                 return Change(conversation)
             if most and _count(transaction, conversation, most) + len(new) > most:
                 return Rejected(FULL)
-            transaction.admit(state, new, role)
-            entry = _record(transaction, state, "join", by, {"users": new, "role": role})
+            transaction.admit(state, new, role, _readable_after(transaction, conversation, new))
+            details = {"users": new, "role": role}
+            if invited_by:
+                details["invited_by"] = invited_by
+            entry = _record(transaction, state, "join", by, details)
             return Change(state.id, entry, tuple(new))
 
         return self.change(app, work)
@@ -153,12 +162,45 @@ class GroupWriter(LogWriter):
             state = _group(transaction, conversation, by, (), right)
             if isinstance(state, Rejected):
                 return state
-            if _is_open(transaction, conversation) == is_open:
+            if group_settings(transaction, conversation)[0] == is_open:
                 return Change(state.id)
             transaction.driver.set_open(transaction.log, conversation, is_open)
             return Change(
                 state.id, _record(transaction, state, "group", by, {"change": "open", "open": is_open})
             )
+
+        return self.change(app, work)
+
+    def set_options(
+        self,
+        app: str,
+        conversation: int,
+        given: Mapping[GroupOption, str],
+        by: str = "",
+        *,
+        right: Right | None = None,
+    ) -> Change | Rejected:
+        """Change options of a group. The entry has the kind ``group`` and names those that have changed.
+
+        Nothing is stored if nothing changes.
+        """
+
+        def work(transaction: AppTransaction) -> Change | Rejected:
+            state = _group(transaction, conversation, by, (), right)
+            if isinstance(state, Rejected):
+                return state
+            before = after = group_settings(transaction, conversation)[1]
+            for name, value in given.items():
+                bit, _, with_it = OPTIONS[name]
+                after = after | bit if value == with_it else after & ~bit
+            if after == before:
+                return Change(state.id)
+            transaction.driver.set_options(transaction.log, conversation, after)
+            details: dict[str, Any] = {"change": "options"}
+            for name, value in options_of(after).items():
+                if OPTIONS[name][0] & (before ^ after):
+                    details[name] = value
+            return Change(state.id, _record(transaction, state, "group", by, details))
 
         return self.change(app, work)
 
@@ -267,8 +309,8 @@ def _group(
     if right is None:
         return state
     there = transaction.driver.members(transaction.log, conversation, list(dict.fromkeys((by, *users))))
-    ground = Ground({user: role for user, (_, role) in there.items()}, _is_open(transaction, state.id))
-    return right(ground) or state
+    roles = {user: role for user, (_, role) in there.items()}
+    return right(Ground(roles, *group_settings(transaction, state.id))) or state
 
 
 def _count(transaction: AppTransaction, conversation: int, most: int) -> int:
@@ -292,10 +334,31 @@ def _first_of(transaction: AppTransaction, conversation: int, role: str, most: i
     ]
 
 
-def _is_open(transaction: AppTransaction, conversation: int) -> bool:
-    """Whether anybody may join the group."""
-    statement = "SELECT open FROM conversation WHERE log = %s AND id = %s"
-    return any(row[0] for row in transaction.driver.query(statement, (transaction.log, conversation)))
+def group_settings(transaction: AppTransaction, conversation: int) -> tuple[bool, int]:
+    """Whether anybody may join the group, and its options."""
+    statement = "SELECT open, options FROM conversation WHERE log = %s AND id = %s"
+    (row,) = transaction.driver.query(statement, (transaction.log, conversation))
+    return bool(row[0]), row[1]
+
+
+def _readable_after(transaction: AppTransaction, conversation: int, users: Sequence[str]) -> dict[str, int]:
+    """User → id after which a new member may read earlier entries, if the group shows its whole history.
+
+    It is the end of an earlier membership, so that no entry belongs to two memberships.
+    """
+    if not group_settings(transaction, conversation)[1] & OPTIONS["history"][0]:
+        return {}
+    found = dict.fromkeys(users, 0)
+    driver = transaction.driver
+    for some in chunks(users):
+        some = padded(some, some[-1])
+        rows = driver.query(
+            f"SELECT member, max(left_id) FROM membership {driver.by_group} WHERE log = %s "
+            f"AND conversation = %s AND member IN {marks_of(len(some))} GROUP BY member",
+            (transaction.log, conversation, *some),
+        )
+        found.update((text_of(member), left) for member, left in rows if left is not None)
+    return found
 
 
 def _wrong(users: Sequence[str], name: str = "") -> Rejected | None:

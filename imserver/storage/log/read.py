@@ -37,7 +37,7 @@ EntryPage = tuple[list[Entry], bool]
 
 _ENTRIES: Final = f"SELECT {ENTRY_COLUMNS} {FROM_MESSAGES}"
 VISIBLE: Final = (
-    "m.log = s.log AND m.conversation = s.conversation AND m.id > s.joined_id "
+    "m.log = s.log AND m.conversation = s.conversation AND m.id > coalesce(s.readable_after, s.joined_id) "
     f"AND m.id <= coalesce(s.left_id, {GREATEST})"
 )
 """Condition: the messages ``m`` that a membership ``s`` allows its user to read."""

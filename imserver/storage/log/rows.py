@@ -196,7 +196,7 @@ def conversation_state_of(row: Any) -> ConversationState:
 
 
 def conversation_of(row: Any) -> Conversation:
-    """A conversation from ``id, kind, name, pair, last_id, last_seq, created, open``."""
+    """A conversation from ``id, kind, name, pair, last_id, last_seq, created, open, options``."""
     return Conversation(
         id=row[0],
         kind=CONVERSATION_KINDS[row[1]],
@@ -206,6 +206,7 @@ def conversation_of(row: Any) -> Conversation:
         last_seq=row[5],
         created=row[6],
         open=bool(row[7]),
+        options=row[8],
     )
 
 

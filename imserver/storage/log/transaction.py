@@ -49,6 +49,8 @@ _MUTED: Final = Rejected(MUTED)
 _BLOCKED: Final = Rejected(BLOCKED)
 _RECALLED: Final = Rejected(RECALLED)
 
+_NOTHING: Final[dict[str, int]] = {}
+
 Outcome = Stored | Change
 """The result of a request."""
 
@@ -110,7 +112,7 @@ class AppTransaction:
         self._rows: list[tuple[Any, ...]] = []
         self._moved: dict[int, ConversationState] = {}
         self._made: list[tuple[ConversationState, bytes | None, str, int]] = []
-        self._joined: list[tuple[str, int, int, str]] = []
+        self._joined: list[tuple[str, int, int, str, int | None]] = []
         self._recalled: set[int] = set()
         """Recalled messages among those that drafts edit."""
 
@@ -133,9 +135,17 @@ class AppTransaction:
             self.admit(state, [user for user in dict.fromkeys(members) if user], "member")
         return state
 
-    def admit(self, state: ConversationState, users: Iterable[str], role: str) -> None:
-        """Make users members from the next entry on."""
-        self._joined += [(user, state.id, self.head.last_id, role) for user in users]
+    def admit(
+        self,
+        state: ConversationState,
+        users: Iterable[str],
+        role: str,
+        readable_after: Mapping[str, int] = _NOTHING,
+    ) -> None:
+        """Make users members from the next entry on. ``readable_after``: user → id after which they may read
+        earlier entries."""
+        last = self.head.last_id
+        self._joined += [(user, state.id, last, role, readable_after.get(user)) for user in users]
 
     def enter(self, state: ConversationState, draft: Draft, resend: bytes | None = None) -> Entry:
         """Add an entry to a conversation, with the next id and seq."""

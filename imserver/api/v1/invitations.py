@@ -1,0 +1,260 @@
+"""Invitation links: create, list, revoke, preview, accept."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+from msgspec import Struct
+
+from imserver import errors
+from imserver.api.call import Api, Call
+from imserver.api.form import cursor as cursor_of
+from imserver.api.reply import ApiProblem
+from imserver.api.v1 import field
+from imserver.api.v1.accounts import Avatar, Nickname, too_many
+from imserver.api.v1.field import Acting, ActingPage, about
+from imserver.api.v1.operation import Resource, refuse
+from imserver.api.v1.wire import after
+from imserver.auth.account_tokens import GOCHAT
+from imserver.auth.principal import ADMIN_OR_ACCOUNT, ANYONE
+from imserver.services.people.accounts import UnknownAccount, account_id
+from imserver.services.people.attempts import TooManyFailures
+from imserver.services.people.friends import TooManyFriends
+from imserver.services.people.groups import NotAllowed, TooManyMembers, UnknownGroup
+from imserver.services.people.invitations import Blocked, TooManyInvitations, UnknownInvitation
+from imserver.storage.contract import Invitation
+
+_LONGEST: Final = 366 * 86400
+_WEEK: Final = 7 * 86400
+
+Code = Annotated[str, about("The code of the invitation. Put it into a link.", pattern="^[A-Za-z0-9_-]{22}$")]
+OfGroup = Annotated[
+    str, about("The id of a group; empty: an invitation to be a friend.", pattern="^([1-9][0-9]{0,18})?$")
+]
+Maker = Annotated[str, about("The user who made it; empty: a back end.")]
+Ends = Annotated[int, about("When it ends, in Unix seconds; 0: never.")]
+
+
+class InvitationCreate(Acting, kw_only=True):
+    """To what, and how long and often the invitation is valid."""
+
+    group: OfGroup = ""
+    seconds: Annotated[
+        int, about("How long it is valid, at most 366 days; 0: without end.", ge=0, le=_LONGEST)
+    ] = _WEEK
+    uses: Annotated[int, about("How often it may be accepted; 0: any number.", ge=0, le=1_000_000)] = 0
+
+
+class InvitationsQuery(ActingPage, kw_only=True):
+    """Whose invitations, or to which group, and which page of them."""
+
+    group: OfGroup = ""
+
+
+class InvitationChange(Acting, kw_only=True):
+    """An invitation."""
+
+    code: Code
+
+
+class InvitationQuery(Struct, forbid_unknown_fields=True, kw_only=True):
+    """An invitation."""
+
+    app: field.AccountApp = GOCHAT
+    code: Code
+
+
+class InvitationShown(Struct):
+    """An invitation."""
+
+    code: Code
+    group: OfGroup
+    user: Maker
+    created: Annotated[int, about("When it was created, in Unix seconds.")]
+    expires_at: Ends
+    uses: Annotated[int, about("How often it was accepted.")]
+    max_uses: Annotated[int, about("How often it may be accepted; 0: any number.")]
+
+
+class InvitationsAnswer(Struct):
+    """A page of invitations that have not ended."""
+
+    invitations: list[InvitationShown]
+    next: field.Next
+
+
+class InvitationPreview(Struct):
+    """What an invitation is to."""
+
+    code: Code
+    group: OfGroup
+    name: Annotated[str, about("The name of the group.")]
+    members: Annotated[int, about("The number of members of the group.")]
+    user: Maker
+    nickname: Nickname
+    avatar: Avatar
+    expires_at: Ends
+
+
+class InvitationRevoked(Struct):
+    """The invitation has ended."""
+
+    code: Code
+
+
+class InvitationAccepted(Struct):
+    """The result."""
+
+    status: Annotated[
+        Literal["joined", "friends", "already"],
+        about(
+            "`joined`: the user is a member of the group now. `friends`: the two are friends now. `already`: "
+            "nothing changed."
+        ),
+    ]
+    group: OfGroup
+    user: Maker
+
+
+_CODE: Final = "2yGkPpCm1hUoQbmJ0XjXzA"
+_INVITATION: Final = InvitationShown(_CODE, "1", "1", 1795155801, 1795760601, 0, 0)
+_UNKNOWN: Final = (errors.HTTP_UNKNOWN_INVITATION,)
+
+routes = Resource(
+    "invitations",
+    hot=False,
+    examples=(_INVITATION,),
+    refusals={
+        UnknownInvitation: refuse(errors.HTTP_UNKNOWN_INVITATION),
+        TooManyInvitations: refuse(errors.HTTP_TOO_MANY_INVITATIONS),
+        Blocked: refuse(errors.HTTP_NOT_ALLOWED, "You have blocked the user who made the invitation"),
+        UnknownAccount: refuse(errors.HTTP_UNKNOWN_ACCOUNT),
+        UnknownGroup: refuse(errors.HTTP_UNKNOWN_GROUP),
+        NotAllowed: refuse(errors.HTTP_ROLE_TOO_LOW, "{}"),
+        TooManyMembers: refuse(errors.HTTP_TOO_MANY_MEMBERS),
+        TooManyFriends: refuse(errors.HTTP_TOO_MANY_FRIENDS),
+        TooManyFailures: too_many,
+    },
+)
+
+
+@routes.post(
+    "/invitations/create",
+    ADMIN_OR_ACCOUNT,
+    status=201,
+    problems=(
+        errors.HTTP_UNKNOWN_ACCOUNT,
+        errors.HTTP_UNKNOWN_GROUP,
+        errors.HTTP_ROLE_TOO_LOW,
+        errors.HTTP_TOO_MANY_INVITATIONS,
+    ),
+    example={"user": "1", "group": "1", "seconds": 604800},
+    user="optional",
+)
+def create(api: Api, call: Call, asked: InvitationCreate) -> InvitationShown:
+    """Create an invitation to a group, or to be a friend.
+
+    Whoever knows its code may accept it. To a group it is valid while its maker may invite members.
+    """
+    group = account_id(asked.group)
+    if not (group or call.user):
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`user` or `group`: name one")
+    return _shown(api.services.invitations.create(call.app, call.user, group, asked.seconds, asked.uses))
+
+
+@routes.get(
+    "/invitations",
+    ADMIN_OR_ACCOUNT,
+    problems=(errors.HTTP_UNKNOWN_GROUP,),
+    example={"user": "1"},
+    answer_example=InvitationsAnswer([_INVITATION], ""),
+    user="optional",
+)
+def invitations(api: Api, call: Call, asked: InvitationsQuery) -> InvitationsAnswer:
+    """List the invitations of a user, or to a group, page by page.
+
+    The owner and admins of a group see all invitations to it, other members see their own.
+    """
+    if not (asked.group or call.user):
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`user` or `group`: name one")
+    behind = after(asked.cursor) or ""
+    group = account_id(asked.group)
+    page = api.services.invitations.page(call.app, call.user, group, behind, asked.limit)
+    following = cursor_of(page[-1].code) if len(page) == asked.limit else ""
+    return InvitationsAnswer([_shown(each) for each in page], following)
+
+
+@routes.post(
+    "/invitations/revoke",
+    ADMIN_OR_ACCOUNT,
+    problems=_UNKNOWN,
+    example={"user": "1", "code": _CODE},
+    answer_example=InvitationRevoked(_CODE),
+    user="optional",
+)
+def revoke(api: Api, call: Call, asked: InvitationChange) -> InvitationRevoked:
+    """Revoke an invitation.
+
+    For its maker, and for the owner and admins of its group.
+    """
+    api.services.invitations.revoke(call.app, call.user, asked.code)
+    return InvitationRevoked(asked.code)
+
+
+@routes.get(
+    "/invitations/show",
+    ANYONE,
+    problems=(*_UNKNOWN, errors.HTTP_TOO_MANY_REQUESTS),
+    example={"code": _CODE},
+    answer_example=InvitationPreview(_CODE, "1", "tea", 3, "1", "Ann", "", 1795760601),
+)
+def show(api: Api, call: Call, asked: InvitationQuery) -> InvitationPreview:
+    """Show what an invitation is to, before the login.
+
+    Requests count by address.
+    """
+    found = api.services.invitations.preview(call.app, asked.code, call.request.host)
+    maker, invitation = found.maker, found.invitation
+    nickname, avatar = ("", "") if maker is None else (maker.nickname, maker.avatar)
+    return InvitationPreview(
+        invitation.code,
+        _group(invitation),
+        found.name,
+        found.members,
+        invitation.user,
+        nickname,
+        avatar,
+        invitation.expires_at,
+    )
+
+
+@routes.post(
+    "/invitations/accept",
+    ADMIN_OR_ACCOUNT,
+    problems=(
+        *_UNKNOWN,
+        errors.HTTP_UNKNOWN_ACCOUNT,
+        errors.HTTP_TOO_MANY_MEMBERS,
+        errors.HTTP_TOO_MANY_FRIENDS,
+    ),
+    example={"user": "2", "code": _CODE},
+    answer_example=InvitationAccepted("joined", "1", "1"),
+)
+def accept(api: Api, call: Call, asked: InvitationChange) -> InvitationAccepted:
+    """Accept an invitation.
+
+    The user joins the group, or becomes a friend of its maker without a request. A user whom the maker has
+    blocked gets the answer `unknown_invitation`.
+    """
+    done = api.services.invitations.accept(call.app, call.user, asked.code)
+    return InvitationAccepted(done.status, _group(done.invitation), done.invitation.user)
+
+
+def _group(invitation: Invitation) -> str:
+    return str(invitation.group) if invitation.group else ""
+
+
+def _shown(each: Invitation) -> InvitationShown:
+    return InvitationShown(
+        each.code, _group(each), each.user, each.created, each.expires_at, each.uses, each.max_uses
+    )

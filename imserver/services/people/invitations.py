@@ -1,0 +1,173 @@
+"""Invitation links: a code with which others join a group, or become a friend of its maker."""
+
+from __future__ import annotations
+
+from secrets import token_urlsafe
+from time import time
+from typing import Final, Literal
+
+from msgspec import Struct
+
+from imserver.config.settings import AccountSettings
+from imserver.errors import ImserverError
+from imserver.services.people import friends as changes
+from imserver.services.people.accounts import Accounts, UnknownAccount
+from imserver.services.people.attempts import AddressRate
+from imserver.services.people.friends import FriendResult, Friends, Oneself, UnknownFriend
+from imserver.services.people.groups import ADMIN, OWNER, Groups, NotAllowed, UnknownGroup
+from imserver.storage.contract import Account, Invitation
+from imserver.storage.invitations import InvitationStore
+
+CODE_BYTES: Final = 16
+"""Random bytes of a code."""
+
+
+class UnknownInvitation(ImserverError):
+    """No such invitation; or it has expired, is used up, or its maker may no longer invite."""
+
+
+class TooManyInvitations(ImserverError):
+    """The maker has ``accounts.invitations`` invitations."""
+
+
+class Blocked(ImserverError):
+    """The user has blocked the maker of the invitation."""
+
+
+class Preview(Struct, frozen=True):
+    """What somebody with the code sees. ``name`` and ``members``: of the group."""
+
+    invitation: Invitation
+    maker: Account | None
+    """None: a back end, or a user without an account."""
+    name: str = ""
+    members: int = 0
+
+
+class Accepted(Struct, frozen=True):
+    """The result of accepting an invitation."""
+
+    status: Literal["joined", "friends", "already"]
+    invitation: Invitation
+
+
+class Invitations:
+    """Makes and accepts invitations. Every method may switch and raise StorageUnavailable.
+
+    ``by`` ``""``: a back end, which may invite to all groups. ``addresses`` limits previews.
+    """
+
+    def __init__(
+        self,
+        settings: AccountSettings,
+        rows: InvitationStore,
+        accounts: Accounts,
+        friends: Friends,
+        groups: Groups,
+        addresses: AddressRate,
+    ) -> None:
+        self._most = settings.invitations
+        self._rows = rows
+        self._accounts = accounts
+        self._friends = friends
+        self._groups = groups
+        self._addresses = addresses
+
+    def create(self, app: str, by: str, group: int, seconds: int, uses: int) -> Invitation:
+        """Invite to a group, or (``group`` 0) to be a friend. ``seconds`` and ``uses`` 0: no limit.
+
+        Raises UnknownGroup, NotAllowed, UnknownAccount and TooManyInvitations.
+        """
+        if group:
+            self._groups.check_inviting(app, group, by)
+        elif self._accounts.get(app, by) is None:
+            raise UnknownAccount(by)
+        now = int(time())
+        code, expires_at = token_urlsafe(CODE_BYTES), now + seconds if seconds else 0
+        made = Invitation(code, app, by, group, now, expires_at, max_uses=uses)
+        if not self._rows.add(made, self._most):
+            raise TooManyInvitations(f"accounts.invitations {self._most}")
+        return made
+
+    def page(self, app: str, by: str, group: int, after: str, limit: int) -> list[Invitation]:
+        """Invitations of a user. With ``group`` those to it; the owner, admins and back ends see all of it.
+
+        Raises UnknownGroup.
+        """
+        user = by if not group or self._role(app, group, by) not in (OWNER, ADMIN, "") else None
+        return self._rows.page(app, user, group or None, int(time()), after, limit)
+
+    def revoke(self, app: str, by: str, code: str) -> None:
+        """End an invitation: one's own, or one to a group of which one is the owner or an admin.
+
+        Raises UnknownInvitation.
+        """
+        found = self._rows.get(app, code)
+        if found is None or not (by in ("", found.user) or self._may_end(app, by, found.group)):
+            raise UnknownInvitation(code)
+        self._rows.remove(app, code)
+
+    def preview(self, app: str, code: str, address: str) -> Preview:
+        """What an invitation is to. Raises UnknownInvitation and TooManyFailures."""
+        self._addresses.charge(address)
+        found = self._valid(app, code)
+        maker = self._accounts.get(app, found.user)
+        if not found.group:
+            return Preview(found, maker)
+        try:
+            group = self._groups.check_inviting(app, found.group, found.user)
+        except (UnknownGroup, NotAllowed):
+            raise UnknownInvitation(code) from None
+        return Preview(found, maker, group.name, self._groups.count(app, group.id))
+
+    def accept(self, app: str, user: str, code: str) -> Accepted:
+        """Join the group, or become a friend of the maker. Members and friends do not use up an invitation.
+
+        Raises UnknownInvitation, UnknownAccount, Blocked, TooManyMembers and TooManyFriends.
+        """
+        if self._accounts.get(app, user) is None:
+            raise UnknownAccount(user)
+        found = self._valid(app, code)
+        if self._friends.blocked_by(app, user, [found.user]) or not self._rows.use(app, code, int(time())):
+            raise UnknownInvitation(code)
+        status: Literal["joined", "friends", "already"] = "already"
+        try:
+            if found.group:
+                status = "joined" if self._groups.accept(app, found.group, user, found.user) else "already"
+            else:
+                status = self._befriend(app, user, found)
+        except (UnknownGroup, NotAllowed, UnknownFriend):
+            raise UnknownInvitation(code) from None
+        finally:
+            if status == "already":
+                self._rows.give_back(app, code)
+        return Accepted(status, found)
+
+    def _befriend(self, app: str, user: str, found: Invitation) -> Literal["friends", "already"]:
+        try:
+            result = self._friends.change(app, user, found.user, changes.add)
+        except Oneself:
+            return "already"
+        if result is FriendResult.AWAY:
+            raise Blocked(found.user)
+        return "friends" if result is FriendResult.FRIENDS else "already"
+
+    def _valid(self, app: str, code: str) -> Invitation:
+        """An invitation that has not ended. Raises UnknownInvitation."""
+        found = self._rows.get(app, code)
+        if found is None or 0 < found.expires_at <= time() or 0 < found.max_uses <= found.uses:
+            raise UnknownInvitation(code)
+        return found
+
+    def _may_end(self, app: str, by: str, group: int) -> bool:
+        try:
+            return bool(group) and self._role(app, group, by) in (OWNER, ADMIN)
+        except UnknownGroup:
+            return False
+
+    def _role(self, app: str, group: int, by: str) -> str:
+        """The role of a member; ``""``: a back end. Raises UnknownGroup."""
+        role = self._groups.show(app, group, by).role
+        if by and not role:  # an open group
+            raise UnknownGroup(str(group))
+        return role

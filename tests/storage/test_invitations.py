@@ -1,0 +1,87 @@
+"""Invitations, as each kind of database keeps them."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from msgspec.structs import replace
+
+from imserver.storage.contract import Invitation
+from imserver.storage.invitations import InvitationStore
+
+from .conftest import OpenStore
+
+NOW = 1_000
+ONE = Invitation("a" * 22, "shop", "ann", 7, NOW)
+
+
+@pytest.fixture
+def rows(url: str, open_store: OpenStore) -> InvitationStore:
+    return InvitationStore(open_store(url))
+
+
+def codes(found: list[Invitation]) -> str:
+    return "".join(each.code[0] for each in found)
+
+
+def test_without_a_database_there_are_no_invitations(open_store: OpenStore) -> None:
+    store = open_store()
+    rows = InvitationStore(store)
+    assert rows.get("shop", ONE.code) is None
+    assert rows.page("shop", "ann", None, NOW, "", 10) == []
+    assert not rows.use("shop", ONE.code, NOW)
+    rows.remove("shop", ONE.code)
+    rows.forget("shop", "ann")
+    assert not store.has_database
+
+
+def test_an_invitation_is_found_in_its_app_only(rows: InvitationStore) -> None:
+    assert rows.add(ONE, 10)
+    assert rows.get("shop", ONE.code) == ONE
+    assert rows.get("other", ONE.code) is None
+    assert rows.get("shop", ONE.code.upper()) is None
+    rows.remove("other", ONE.code)
+    assert rows.get("shop", ONE.code) == ONE
+    rows.forget("shop", "ann")
+    assert rows.get("shop", ONE.code) is None
+
+
+def test_lists_show_what_has_not_ended(rows: InvitationStore) -> None:
+    for letter, change in {
+        "a": {},
+        "b": {"group": 0},
+        "c": {"user": "bob"},
+        "d": {"expires_at": NOW},
+        "e": {"expires_at": NOW + 1},
+        "f": {"uses": 2, "max_uses": 2},
+        "g": {"user": "", "group": 7},
+        "h": {"app": "other"},
+    }.items():
+        assert rows.add(replace(ONE, code=letter * 22, **change), 10)  # type: ignore[arg-type]
+    assert codes(rows.page("shop", "ann", None, NOW, "", 10)) == "abe"
+    assert codes(rows.page("shop", None, 7, NOW, "", 10)) == "aceg"
+    assert codes(rows.page("shop", "ann", 7, NOW, "", 10)) == "ae"
+    assert codes(rows.page("shop", None, 7, NOW, "a" * 22, 2)) == "ce"
+
+
+def test_those_that_have_ended_do_not_count(rows: InvitationStore) -> None:
+    assert rows.add(replace(ONE, expires_at=NOW + 5), 2)
+    assert rows.add(replace(ONE, code="b" * 22), 2)
+    assert not rows.add(replace(ONE, code="c" * 22), 2)
+    assert rows.add(replace(ONE, code="d" * 22, created=NOW + 5), 2)
+    assert rows.get("shop", ONE.code) is None
+    backend = replace(ONE, user="")
+    assert rows.add(replace(backend, code="e" * 22), 1)
+    assert not rows.add(replace(backend, code="f" * 22), 1)
+    assert rows.add(replace(backend, code="g" * 22, group=8), 1), "a back end has some for each group"
+
+
+def test_an_invitation_is_used_as_often_as_it_says(rows: InvitationStore) -> None:
+    rows.add(replace(ONE, max_uses=3), 10)
+    with ThreadPoolExecutor(4) as pool:
+        used = list(pool.map(lambda _: rows.use("shop", ONE.code, NOW), range(8)))
+    assert sorted(used) == [False] * 5 + [True] * 3
+    rows.give_back("shop", ONE.code)
+    assert rows.use("shop", ONE.code, NOW)
+    rows.add(replace(ONE, code="b" * 22, expires_at=NOW + 1), 10)
+    assert rows.use("shop", "b" * 22, NOW)
+    assert not rows.use("shop", "b" * 22, NOW + 1)
