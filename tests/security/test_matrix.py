@@ -410,6 +410,7 @@ COMMANDS: Final = {
         (
             *("Heartbeat", "Say", "ChatMessage", "ChatSync", "Send", "Sync", "Ack", "Search", "Typing"),
             *("Read", "Received", "Hide", "History", "Conversations", "AskMarks", "AskReceipts"),
+            *("React", "Pin", "AskPins"),
             # a session without a user may use these
             *("RefreshLogin", "Subscribe", "RefreshSubscription", "Unsubscribe", "Publish"),
             *("AskPresence", "AskPresenceStats", "AskHistory", "AskBackEnd"),

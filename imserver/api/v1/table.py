@@ -15,6 +15,7 @@ from imserver.api.reply import PROBLEM, ApiProblem
 from imserver.api.v1 import (
     accounts,
     apps,
+    cards,
     channels,
     conversations,
     events,
@@ -46,6 +47,7 @@ _SINGLE: Final = (
     *streamed.routes.rows,
     *subscribers.routes.rows,
     *accounts.routes.rows,
+    *cards.routes.rows,
     *friends.routes.rows,
     *groups.routes.rows,
     *invitations.routes.rows,

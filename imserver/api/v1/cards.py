@@ -1,0 +1,117 @@
+"""Cards of people: find an account, and what the acting user sees of many."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+from msgspec import Struct
+
+from imserver import errors
+from imserver.api.call import Api, Call
+from imserver.api.v1.accounts import Avatar, Login, Nickname, UserId, too_many
+from imserver.api.v1.field import Acting, about
+from imserver.api.v1.operation import Resource, refuse
+from imserver.auth.principal import ADMIN_OR_ACCOUNT
+from imserver.services.people.accounts import NoAccounts, UnknownAccount
+from imserver.services.people.attempts import TooManyFailures
+from imserver.services.people.cards import CARDS, Card, NoFinding, Relation
+
+
+class FindRequest(Acting, kw_only=True):
+    """Whom to look for."""
+
+    text: Annotated[Login, about("A complete phone number, e-mail address or user name.")]
+
+
+class CardsRequest(Acting, kw_only=True):
+    """Whose cards."""
+
+    users: Annotated[list[UserId], about("Ids of accounts.", max_length=CARDS)]
+
+
+class CardShown(Struct):
+    """An account as the acting user sees it."""
+
+    user: UserId
+    nickname: Nickname
+    avatar: Avatar
+    name: Annotated[str, about("The user name; empty: none, or the account is not findable.")]
+    relation: Annotated[
+        Relation,
+        about(
+            "To the acting user. `incoming`: the account has asked to be a friend. `outgoing`: the acting "
+            "user has asked. `blocked`: the acting user has blocked the account."
+        ),
+    ]
+    presence: Annotated[Literal["online", "offline", ""], about("Empty: not shown to the acting user.")]
+    last_seen: Annotated[
+        int,
+        about("When the last connection ended, in Unix seconds; 0: unknown, online, or not shown."),
+    ]
+
+
+class CardsAnswer(Struct):
+    """The cards of the accounts that exist, ordered by id."""
+
+    cards: list[CardShown]
+
+
+_PRESENCE: Final[dict[bool | None, Literal["online", "offline", ""]]] = {
+    True: "online",
+    False: "offline",
+    None: "",
+}
+_CARD: Final = CardShown("2", "Bob", "", "bob", "friend", "offline", 1795155801)
+
+routes = Resource(
+    "accounts",
+    hot=False,
+    examples=(_CARD,),
+    refusals={
+        UnknownAccount: refuse(errors.HTTP_UNKNOWN_ACCOUNT),
+        NoAccounts: refuse(errors.HTTP_NOT_ALLOWED, "The app has no accounts"),
+        NoFinding: refuse(errors.HTTP_NOT_ALLOWED, "Accounts of this app do not find each other"),
+        TooManyFailures: too_many,
+    },
+)
+
+
+@routes.post(
+    "/accounts/find",
+    ADMIN_OR_ACCOUNT,
+    problems=(errors.HTTP_UNKNOWN_ACCOUNT, errors.HTTP_TOO_MANY_REQUESTS),
+    example={"user": "1", "text": "bob"},
+    user="optional",
+)
+def find(api: Api, call: Call, asked: FindRequest) -> CardShown:
+    """Find an account by its phone number, e-mail address or user name.
+
+    Only complete identifiers match. An account that is not findable, or has blocked the acting user, is
+    reported as unknown. An app may switch this off (`accounts.find`). Requests count by account and by
+    address.
+    """
+    return _card(api.services.cards.find(call.app, call.user, asked.text, call.request.host), call.user)
+
+
+@routes.post(
+    "/accounts/cards",
+    ADMIN_OR_ACCOUNT,
+    example={"user": "1", "users": ["2"]},
+    answer_example=CardsAnswer([_CARD]),
+    user="optional",
+)
+def cards(api: Api, call: Call, asked: CardsRequest) -> CardsAnswer:
+    """Show up to 100 accounts with their presence.
+
+    A user sees the presence of friends and of members of common conversations. Who sets `show_presence` to
+    false, or has blocked the user, shows none. A back end that names no `user` sees all.
+    """
+    found = api.services.cards.show(call.app, call.user, asked.users)
+    return CardsAnswer([_card(each, call.user) for each in found])
+
+
+def _card(card: Card, by: str) -> CardShown:
+    account = card.account
+    name = account.name if account.findable or by in ("", account.user) else ""
+    shown = account.user, account.nickname, account.avatar, name
+    return CardShown(*shown, card.relation, _PRESENCE[card.online], card.last_seen)
