@@ -16,6 +16,11 @@ SYSTEM_PREFIX: Final = "system:"
 """Prefix of the apps that serve systems of the client dialect."""
 
 
+def is_of_device(device: str, name: str) -> bool:
+    """Whether a session's device has this name, or is a part of that device: ``NAME/PART``."""
+    return device == name or (name != "" and device.rpartition("/")[0] == name)
+
+
 class Login(Struct, frozen=True, gc=False):
     """Log in as ``user`` of ``app`` on a ``device`` (``""`` is a valid name)."""
 

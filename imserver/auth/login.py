@@ -45,6 +45,7 @@ from imserver.auth.tokens import (
 from imserver.config.settings import MAX_USER_BYTES, ORIGINAL_USER_BYTES
 from imserver.logging import INTERVAL_SECONDS
 from imserver.metrics import Metrics
+from imserver.model import is_of_device
 from imserver.protocol.action import APP_PREFIX
 from imserver.services.webhooks.requests import AuthoriseHook
 from imserver.services.webhooks.webhooks import Webhooks
@@ -142,7 +143,7 @@ class Logins:
         if request.origin and not self._is_allowed(rule, request.origin, dialect):
             return self._denied("origin", BAD_ORIGIN)
         try:
-            decision = self._read(rule, user, token, dialect in _BARE_TOKENS)
+            decision = self._read(rule, user, token, dialect in _BARE_TOKENS, device)
         except BadToken as bad:
             self._refused.log(app, user, str(bad), request.peer)
             return self._denied("token", BAD_TOKEN)
@@ -179,16 +180,17 @@ class Logins:
             return self._denied("limit", APP_FULL)
         return ALLOWED
 
-    def _read(self, rule: Rule, user: str, token: str, bare: bool) -> LoginDecision:
+    def _read(self, rule: Rule, user: str, token: str, bare: bool, device: str) -> LoginDecision:
         """Verify the token. ``user`` ``""``: take the user from the token. May switch.
 
-        ``bare``: a token of the app's own keys needs neither ``app`` nor ``exp``.
+        ``bare``: a token of the app's own keys needs neither ``app`` nor ``exp``. ``device``: what the client
+        calls its device.
 
         Raises BadToken, StorageUnavailable if the app has accounts, and IssuerUnavailable. Page tokens are
         refused if the app has a login rule, because opening a page proves nothing.
         """
         if rule.accounts:
-            return self._proven(rule, user, self._read_either(rule, token, bare))
+            return self._proven(rule, user, self._read_either(rule, token, bare, device))
         if rule.keys or rule.issuers:
             return self._proven(rule, user, self._read_session_token(rule, token, bare))
         if token.startswith(PAGE_TOKEN_PREFIX) and not (
@@ -197,11 +199,15 @@ class Logins:
             raise BadToken("the page token is expired, not for this user, or not accepted by this app")
         return ALLOWED
 
-    def _read_either(self, rule: Rule, token: str, bare: bool) -> Claims:
-        """Verify an account token, or else a token that a key of the app has signed."""
+    def _read_either(self, rule: Rule, token: str, bare: bool, device: str) -> Claims:
+        """Verify an account token, or else a token that a key of the app has signed.
+
+        The device of an account token is the one of its login, or a part of it that the client names.
+        """
         try:
             found = self._accounts.holder(token)
-            return Claims(found.account.user, found.account.app, found.expires_at, found.device)
+            name = device if is_of_device(device, found.device) else found.device
+            return Claims(found.account.user, found.account.app, found.expires_at, name)
         except BadToken:
             if not (rule.keys or rule.issuers):
                 raise

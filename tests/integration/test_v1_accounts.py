@@ -482,6 +482,22 @@ def test_one_login_is_ended_and_the_others_stay(locked: Server, ann: Person) -> 
     )
 
 
+def test_tabs_are_parts_of_a_device_and_end_with_it(locked: Server, ann: Person) -> None:
+    body = {"phone": ann.phone, "password": PASSWORD, "device": "phone"}
+    account = (ann.user, good(locked.http, "accounts/login", body)["token"])
+    with (
+        chatting(locked.ws, account, "phone/1") as one,
+        chatting(locked.ws, account, "phone/2") as two,
+        chatting(locked.ws, (ann.user, ann.token), "phones/1") as other,
+    ):
+        rows = {row["name"]: row for row in ann.good("accounts/devices")["devices"]}
+        assert rows["phone"]["online"]
+        ann.good("accounts/devices/logout", {"device": rows["phone"]["device"]})
+        one.closed_with(4502)
+        two.closed_with(4502)
+        assert other.catch_up(0) == []
+
+
 def test_an_account_cannot_end_the_logins_of_another(locked: Server, ann: Person, bob: Person) -> None:
     (row,) = ann.good("accounts/devices")["devices"]
     assert bob.refused("accounts/devices/logout", {"device": row["device"]}) == (404, "unknown_device")

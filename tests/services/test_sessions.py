@@ -260,11 +260,13 @@ def test_a_ban_that_comes_while_a_login_waits_holds_for_it(harness: Harness) -> 
 
 
 @pytest.mark.usefixtures("hasty")
-@pytest.mark.parametrize("device", [None, "phone"])
-def test_a_kick_that_comes_while_a_login_waits_holds_for_it(harness: Harness, device: str | None) -> None:
-    harness.login(REFUSE, "ann", "phone")
+@pytest.mark.parametrize(("own", "device"), [("phone", None), ("phone", "phone"), ("phone/1", "phone")])
+def test_a_kick_that_comes_while_a_login_waits_holds_for_it(
+    harness: Harness, own: str, device: str | None
+) -> None:
+    harness.login(REFUSE, "ann", own)
     new, client = harness.connect()
-    login = gevent.spawn(harness.sessions.login, new, Login(REFUSE, "ann", device="phone"))
+    login = gevent.spawn(harness.sessions.login, new, Login(REFUSE, "ann", device=own))
     look()
     harness.sessions.close(REFUSE, ["ann"], "laptop")
     harness.sessions.close(REFUSE, ["bob"], "phone")

@@ -16,6 +16,7 @@ from imserver.auth.account_tokens import GOCHAT, AccountSession
 from imserver.auth.authority import bearer
 from imserver.auth.principal import ADMIN_OR_ACCOUNT, ANYONE, ANYONE_OR_ADMIN
 from imserver.errors import MediaUnavailable
+from imserver.model import is_of_device
 from imserver.services.people.accounts import (
     Closed,
     NoAccounts,
@@ -449,7 +450,7 @@ def devices(api: Api, call: Call, _asked: Acting) -> DevicesAnswer:
     """
     found = api.services.accounts.devices(call.app, call.user)
     sessions = api.services.presence.sessions(call.app, [call.user]).sessions[0] if found else []
-    online = {session.device for session in sessions}
+    online = [session.device for session in sessions]
     shown = [
         DeviceShown(
             str(each.id),
@@ -457,7 +458,7 @@ def devices(api: Api, call: Call, _asked: Acting) -> DevicesAnswer:
             each.since,
             each.expires_at,
             each.id == call.principal.device,
-            each.name in online,
+            any(is_of_device(name, each.name) for name in online),
         )
         for each in found
     ]

@@ -18,7 +18,7 @@ from imserver.auth.rules import LoginDecision
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import App, Hub
 from imserver.metrics import Metrics
-from imserver.model import Event, Login
+from imserver.model import Event, Login, is_of_device
 from imserver.services.nodes import NodeQueries, OtherNodes, read
 from imserver.services.sessions.connection_ids import NAMED_BY_ID
 from imserver.transport.connection import OPEN, Connection
@@ -101,7 +101,8 @@ class RecentKicks:
         if count == self.count:
             return False
         numbers = self._numbers
-        return max(numbers.get((app, user, None), 0), numbers.get((app, user, device), 0)) > count
+        whole = device.rpartition("/")[0] or device
+        return max(numbers.get((app, user, each), 0) for each in (None, device, whole)) > count
 
 
 def say(connection: Connection, code: int) -> None:
@@ -270,8 +271,8 @@ class Sessions:
     ) -> ClosedSessions:
         """Close the sessions of users on all nodes with a terminal code; refuse logins for ``ban_seconds``.
 
-        ``device``: only sessions of a device of this name (None: all). The registry keeps bans for nodes that
-        start later. May switch.
+        ``device``: only sessions of a device of this name, or of a part of it (None: all). The registry keeps
+        bans for nodes that start later. May switch.
         """
         if self._others is None:
             return ClosedSessions(self.close_here(CloseSessions(app, users, device, ban_seconds)))
@@ -324,7 +325,8 @@ class Sessions:
         if app is None:
             return [0] * len(query.users)
         victims = [
-            [c for c in app.sessions_of(user) if query.device in (None, c.device)] for user in query.users
+            [c for c in app.sessions_of(user) if query.device is None or is_of_device(c.device, query.device)]
+            for user in query.users
         ]
         code = errors.CLOSE_BANNED if query.ban_seconds > 0 else errors.CLOSE_KICKED
         closed = [len(each) for each in victims]
@@ -351,7 +353,7 @@ class Sessions:
             for connection in self._hub.connections()
             if connection.user in closing
             and connection.app == app.name
-            and query.device in (None, connection.device)
+            and (query.device is None or is_of_device(connection.device, query.device))
             and connection not in app.sessions_of(connection.user)
         ]
 
