@@ -2,13 +2,16 @@
 /** The page of stored messages: login or session, which view is shown, the address of the page, and the keyboard. */
 
 import { ConnectionView } from "../connection-view.js";
-import { element, make, pageData } from "../text.js";
-import { openContacts } from "./contacts.js";
+import { element, fill, make, pageData } from "../text.js";
+import { countRequests, openCard, openContacts } from "./contacts.js";
 import { ConversationList } from "./conversation-list.js";
 import { ConversationView } from "./conversation.js";
+import { openGroupInfo } from "./group-info.js";
 import { startWorker } from "./installable.js";
+import { followInvitation, invitationCode } from "./invitations.js";
 import { LoginView } from "./login.js";
 import { navigate, openDialog, startPanels } from "./panel.js";
+import { openProfile } from "./profile.js";
 import { Search } from "./search.js";
 import { SavedLogin, Session } from "./session.js";
 
@@ -56,8 +59,8 @@ class App {
     this.#session = session;
     this.#list = new ConversationList(session);
     this.#conversation = new ConversationView(session, {
-      info: () => {},
-      person: (user) => user !== session.user && session.open({ user }),
+      info: ({ id, group, peer }) => (group ? openGroupInfo(session, id) : peer && openCard(session, peer)),
+      person: (user) => openCard(session, user),
     });
     this.#search = new Search(session);
     session.on("state", (change) => {
@@ -95,8 +98,21 @@ class App {
     const session = this.#session;
     await this.#list?.load();
     if (session !== this.#session || !session) return;
-    if (session.store.isLoaded) this.#route();
-    else if (session.isOnline) setTimeout(() => session === this.#session && session.isOnline && this.#loadList(), RETRY_LIST_MS);
+    if (session.store.isLoaded) {
+      this.#route();
+      this.#countRequests();
+    } else if (session.isOnline) setTimeout(() => session === this.#session && session.isOnline && this.#loadList(), RETRY_LIST_MS);
+  }
+
+  /** Shows how many people have asked to be our contacts. */
+  async #countRequests() {
+    const session = this.#session;
+    if (!session) return;
+    const count = await countRequests(session).catch(() => 0);
+    const button = element("new-conversation", HTMLButtonElement);
+    button.dataset.count = count ? String(count) : "";
+    const label = count ? `${this.words.messages_contacts} · ${fill(this.words.messages_request_count, { count })}` : this.words.messages_contacts;
+    button.setAttribute("aria-label", label);
   }
 
   /** Draws at most once per frame. */
@@ -142,6 +158,11 @@ class App {
   async #route(message = 0) {
     const { store } = this.#session ?? {};
     if (!store) return;
+    const invitation = invitationCode(location.hash);
+    if (invitation && store.isLoaded) {
+      await navigate("", true);
+      if (this.#session) followInvitation(this.#session, invitation);
+    }
     const [, kind, name] = /^#([cu])\/(.+)$/.exec(location.hash) ?? [];
     const conversation = kind === "u" ? store.withUser(decodeURIComponent(name)) : store.conversations.get(Number(name)) ?? null;
     if (name && !conversation && store.isLoaded) {
@@ -172,7 +193,7 @@ class App {
       if (event.persisted) location.reload(); // the browser's cache brought back a page whose connection is closed
     });
     element("back", HTMLButtonElement).addEventListener("click", () => this.#back());
-    element("logout", HTMLButtonElement).addEventListener("click", () => this.#session?.logOut());
+    element("me", HTMLButtonElement).addEventListener("click", () => this.#session && openProfile(this.#session));
     element("new-conversation", HTMLButtonElement).addEventListener("click", () => this.#session && openContacts(this.#session));
     element("search-here", HTMLButtonElement).addEventListener("click", () => this.#search?.open(this.#conversation?.open ?? null));
     element("search", HTMLInputElement).addEventListener("focus", () => void (document.body.dataset.searching = "true"));

@@ -1,73 +1,404 @@
 // @ts-check
-/** Starts new conversations and groups. */
+/** Finding people, friend requests, the contact list, the card of a person, and new groups. */
 
-import { make } from "../text.js";
-import { ApiError, reasonOf } from "./api.js";
-import { openDialog } from "./panel.js";
+import { fill, make } from "../text.js";
+import { attempt, field, input, namedList, newId, noteLine, redraw, section, show } from "./form.js";
+import { openInvitations } from "./invitations.js";
+import { button, confirm, openDialog, openPanel, toast } from "./panel.js";
+import { personRow } from "./people.js";
+import { openProfile } from "./profile.js";
 
 /** @typedef {import("./session.js").Session} Session */
+/** @typedef {"friends" | "incoming" | "outgoing" | "blocked"} ListName */
+
+/** @type {ListName[]} */
+const LISTS = ["friends", "incoming", "outgoing", "blocked"];
+/** List → what its people are to us. */
+const RELATIONS = /** @type {const} */ ({ friends: "friend", incoming: "incoming", outgoing: "outgoing", blocked: "blocked" });
+const PAGE = 200;
+/** Entries of a list that are shown. */
+const MOST_SHOWN = 2_000;
+const NAME_LENGTH = 50;
 
 /**
- * A dialog to start a conversation with one user, or a group.
+ * The contact list.
  *
  * @param {Session} session
  */
 export function openContacts(session) {
+  const root = make("div", "contacts");
+  const view = new ContactsView(session, root);
+  const layer = openPanel(session.words.messages_contacts, root);
+  layer.closed.then(() => view.close());
+}
+
+/**
+ * How many people have asked to be our friends.
+ *
+ * @param {Session} session
+ * @returns {Promise<number>}
+ */
+export async function countRequests(session) {
+  const { count } = await session.api("GET", "friends", { list: "incoming", limit: 1 });
+  return count;
+}
+
+/** Owns the content of the panel. */
+class ContactsView {
+  /** @type {Record<ListName, string[]>} */
+  lists = { friends: [], incoming: [], outgoing: [], blocked: [] };
+  #isLoaded = false;
+  /** @type {(() => void)[]} */
+  #ends = [];
+
+  /**
+   * @param {Session} session
+   * @param {HTMLElement} root
+   */
+  constructor(session, root) {
+    this.session = session;
+    this.lower = make("div", "contacts-lists");
+    this.note = noteLine();
+    root.append(this.#findForm(), this.#buttons(), this.note, this.lower);
+    this.#ends.push(
+      session.on("people", () => this.#draw()),
+      session.people.watch(() => this.lists.friends),
+    );
+    this.#draw();
+    this.#load();
+  }
+
+  close() {
+    for (const end of this.#ends) end();
+  }
+
+  async #load() {
+    try {
+      const lists = await Promise.all(LISTS.map((name) => loadList(this.session, name)));
+      LISTS.forEach((name, index) => { this.lists[name] = lists[index]; });
+      this.#isLoaded = true;
+      await this.session.people.refresh(this.lists.friends);
+    } catch (error) {
+      await attempt(this.note, this.note, this.session.words, () => Promise.reject(error));
+    }
+    this.#draw();
+  }
+
+  /** @returns {HTMLElement} */
+  #findForm() {
+    const { session } = this;
+    const { words } = session;
+    const text = input({ type: "search", maxLength: 254, enterKeyHint: "search", autocapitalize: "none", spellcheck: false });
+    text.id = "find-text";
+    const note = noteLine();
+    const found = make("div", "found");
+    found.setAttribute("aria-live", "polite");
+    const go = /** @type {HTMLButtonElement} */ (make("button", "wide", words.messages_find_go));
+    const line = make("div", "field-line", field(words.messages_find, text, words.messages_find_hint), go);
+    const form = make("form", "panel-form find", line, note, found);
+    form.setAttribute("role", "search");
+    form.setAttribute("aria-label", words.messages_find);
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      const wanted = text.value.trim();
+      if (!wanted) return text.focus();
+      found.replaceChildren();
+      attempt(go, note, words, async () => {
+        const card = await session.api("POST", "accounts/find", { text: wanted });
+        session.people.add([card]);
+        const list = namedList(words.messages_found, [personRow(session, card.user, () => this.#open(card.user), { below: card.name && `@${card.name}` })]);
+        found.replaceChildren(list);
+        this.#open(card.user);
+      });
+    });
+    return form;
+  }
+
+  /** @returns {HTMLElement} */
+  #buttons() {
+    const { session } = this;
+    const { words } = session;
+    const group = button(words.messages_new_group);
+    group.id = "new-group";
+    group.addEventListener("click", () => openNewGroup(session, this.lists.friends));
+    const link = button(words.messages_my_link);
+    link.id = "my-link";
+    link.addEventListener("click", () => openInvitations(session));
+    return make("p", "panel-buttons", group, link);
+  }
+
+  /** @param {string} user */
+  #open(user) {
+    openCard(this.session, user).then(() => this.#load());
+  }
+
+  #draw() {
+    const { session, lists } = this;
+    const { words } = session;
+    const sections = [];
+    if (lists.incoming.length) {
+      const rows = lists.incoming.map((user) => this.#row(user, [
+        this.#action("accept", user, words.messages_accept, "quiet yes"),
+        this.#action("decline", user, words.messages_decline, "quiet"),
+      ], ""));
+      sections.push(section(words.messages_requests, namedList(words.messages_requests, rows)));
+    }
+    const friends = byName(session, lists.friends).map((user) => this.#row(user));
+    const none = make("p", "muted", this.#isLoaded ? words.messages_no_contacts : words.messages_loading);
+    const title = friends.length ? `${words.messages_contacts} · ${friends.length}` : words.messages_contacts;
+    sections.push(section(title, friends.length ? namedList(words.messages_contacts, friends) : none));
+    if (lists.outgoing.length) {
+      const rows = lists.outgoing.map((user) => this.#row(user, [this.#action("remove", user, words.messages_withdraw, "quiet")], ""));
+      sections.push(section(words.messages_asked, namedList(words.messages_asked, rows)));
+    }
+    if (lists.blocked.length) {
+      const rows = lists.blocked.map((user) => this.#row(user, [this.#action("unblock", user, words.messages_unblock, "quiet")], ""));
+      sections.push(section(words.messages_blocked, namedList(words.messages_blocked, rows)));
+    }
+    redraw(this.lower, sections);
+  }
+
+  /**
+   * @param {string} user
+   * @param {HTMLElement[]} [actions]
+   * @param {string} [below]
+   */
+  #row(user, actions = [], below = undefined) {
+    return personRow(this.session, user, () => this.#open(user), { actions, below });
+  }
+
+  /**
+   * @param {string} change
+   * @param {string} user
+   * @param {string} label
+   * @param {string} classes
+   */
+  #action(change, user, label, classes) {
+    const made = button(label, classes);
+    made.dataset.key = `${change}:${user}`;
+    made.setAttribute("aria-label", `${label}: ${this.session.people.nameOf(user)}`);
+    made.addEventListener("click", () => attempt(made, null, this.session.words, async () => {
+      await changeFriend(this.session, change, user);
+      await this.#load();
+    }));
+    return made;
+  }
+}
+
+/**
+ * The card of a person: what we know of them, and what we can do with them.
+ *
+ * @param {Session} session
+ * @param {string} user
+ * @returns {Promise<void>} when it is closed
+ */
+export function openCard(session, user) {
+  if (user === session.user) {
+    openProfile(session);
+    return Promise.resolve();
+  }
+  const { people } = session;
+  const root = make("div", "card-of-person");
+  const layer = openDialog(people.nameOf(user), root);
+  const draw = () => redraw(root, cardParts(session, user, layer.close));
+  const ends = [session.on("people", draw), people.watch(() => [user])];
+  draw();
+  people.refresh([user]);
+  return layer.closed.then(() => ends.forEach((end) => end()));
+}
+
+/**
+ * @param {Session} session
+ * @param {string} user
+ * @param {() => void} close
+ * @returns {HTMLElement[]}
+ */
+function cardParts(session, user, close) {
+  const { people, words } = session;
+  const card = people.card(user);
+  const name = people.nameOf(user);
+  const relation = card?.relation ?? "";
+  /**
+   * @param {string} label
+   * @param {string} change  to the list of friends
+   * @param {string} [classes]
+   * @param {string} [question]
+   */
+  const action = (label, change, classes = "quiet", question = "") => {
+    const made = button(label, classes);
+    made.dataset.key = change;
+    made.addEventListener("click", async () => {
+      if (question && !(await confirm(question, { yes: label, danger: true }))) return;
+      await attempt(made, null, words, () => changeFriend(session, change, user));
+    });
+    return made;
+  };
+  const message = button(words.messages_message, "wide");
+  message.dataset.key = "message";
+  message.addEventListener("click", () => {
+    close();
+    session.open({ user });
+  });
+  const block = action(words.messages_block, "block", "link danger", fill(words.messages_block_question, { name }));
+  const actions = {
+    "": [message, action(words.messages_ask, "request")],
+    self: [],
+    friend: [message, action(words.messages_unfriend, "remove", "quiet", fill(words.messages_unfriend_question, { name }))],
+    incoming: [action(words.messages_accept, "accept", "wide"), action(words.messages_decline, "decline"), message],
+    outgoing: [message, action(words.messages_withdraw, "remove")],
+    blocked: [action(words.messages_unblock, "unblock")],
+  }[relation];
+  const states = { friend: words.messages_is_contact, incoming: words.messages_has_asked, outgoing: words.messages_request_sent, blocked: words.messages_is_blocked };
+  const lines = [
+    card?.name ? make("p", "card-handle", `@${card.name}`) : "",
+    people.presenceOf(user) ? make("p", card?.presence === "online" ? "presence is-online" : "presence", people.presenceOf(user)) : "",
+    relation && relation !== "self" ? make("p", "muted", states[relation]) : "",
+  ].filter((each) => each instanceof HTMLElement);
+  const head = make("div", "card-head", people.avatar(user, "large"), ...lines);
+  return [head, make("p", "card-actions", ...actions), ...(relation === "blocked" ? [] : [make("p", "card-actions", block)])];
+}
+
+/**
+ * @param {Session} session
+ * @param {string} change  a route below `friends/`
+ * @param {string} user
+ */
+async function changeFriend(session, change, user) {
+  const { status } = await session.api("POST", `friends/${change}`, { friend: user });
+  if (status === "asked") toast(session.words.messages_request_sent);
+  await session.people.refresh([user]);
+}
+
+/**
+ * A dialog that makes a group of contacts.
+ *
+ * @param {Session} session
+ * @param {string[]} [known]  the contacts, if they are loaded
+ */
+export function openNewGroup(session, known) {
   const { words } = session;
-  const users = input("new-users", 400);
-  const name = input("new-group-name", 64);
-  const note = make("p", "note");
-  note.id = "new-note";
-  note.setAttribute("role", "alert");
-  const submit = /** @type {HTMLButtonElement} */ (make("button", "wide", words.messages_begin_go));
-  submit.id = "new-submit";
-  const form = make(
-    "form", "", make("label", "", make("span", "", words.messages_numbers), users),
-    make("p", "muted", words.messages_numbers_hint),
-    make("label", "", make("span", "", words.messages_group_name), name), note, submit,
-  );
-  form.id = "new-form";
-  const dialog = openDialog(words.messages_begin_title, form);
+  const name = input({ maxLength: NAME_LENGTH, required: true });
+  name.id = "group-name";
+  const note = noteLine();
+  const picker = new Picker(session, known);
+  const go = /** @type {HTMLButtonElement} */ (make("button", "wide", words.messages_create));
+  go.id = "group-create";
+  const form = make("form", "panel-form", field(words.messages_group_name, name), picker.root, note, go);
+  const layer = openDialog(words.messages_new_group, form);
+  name.focus();
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    const title = name.value.trim();
+    if (!title) {
+      show(note, words.messages_fault_group_name);
+      return name.focus();
+    }
+    attempt(go, note, words, async () => {
+      const { group } = await session.api("POST", "groups/create", { name: title, members: picker.chosen });
+      await session.store.load();
+      layer.close();
+      session.open({ conversation: Number(group) });
+    });
+  });
+}
+
+/**
+ * A dialog in which the user chooses contacts.
+ *
+ * @param {Session} session
+ * @param {string} title
+ * @param {string} yes
+ * @param {Set<string>} without  who is not offered
+ * @param {(users: string[]) => Promise<unknown>} act  the dialog stays open if it fails
+ */
+export function openPicker(session, title, yes, without, act) {
+  const note = noteLine();
+  const picker = new Picker(session, undefined, without);
+  const go = /** @type {HTMLButtonElement} */ (make("button", "wide", yes));
+  const form = make("form", "panel-form", picker.root, note, go);
+  const layer = openDialog(title, form);
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
-    const found = [...new Set(users.value.split(/[\s,，、;；]+/).filter(Boolean))];
-    if (!found.length) return users.focus();
-    note.textContent = "";
-    submit.disabled = true;
-    try {
-      const target = await create(session, found, name.value.trim());
-      dialog.close();
-      session.open(target);
-    } catch (error) {
-      note.textContent = reasonOf(error, words);
-    }
-    submit.disabled = false;
+    if (!picker.chosen.length) return show(note, session.words.messages_choose_people);
+    if (await attempt(go, note, session.words, () => act(picker.chosen))) layer.close();
   });
+}
+
+/** A list of contacts with a box to tick for each. */
+class Picker {
+  /** @type {Set<string>} */
+  #chosen = new Set();
+  #list = make("div", "picker-list");
+  #filter = input({ type: "search", maxLength: 64 });
+
+  /**
+   * @param {Session} session
+   * @param {string[]} [known]
+   * @param {Set<string>} [without]
+   */
+  constructor(session, known, without = new Set()) {
+    this.session = session;
+    this.without = without;
+    /** @type {string[] | undefined} */
+    this.users = known;
+    const { words } = session;
+    this.root = make("fieldset", "picker", make("legend", "", words.messages_contacts), field(words.messages_filter_contacts, this.#filter), this.#list);
+    this.#filter.addEventListener("input", () => this.#draw());
+    this.#draw();
+    if (known) return;
+    loadList(session, "friends").then((users) => { this.users = users; }, () => { this.users = []; }).then(() => this.#draw());
+  }
+
+  /** @returns {string[]} */
+  get chosen() {
+    return [...this.#chosen];
+  }
+
+  #draw() {
+    const { session, users } = this;
+    const { words, people } = session;
+    const offered = byName(session, (users ?? []).filter((user) => !this.without.has(user)));
+    const wanted = this.#filter.value.trim().toLocaleLowerCase();
+    const rows = offered.filter((user) => people.nameOf(user).toLocaleLowerCase().includes(wanted)).map((user) => this.#row(user));
+    this.#filter.closest("label")?.toggleAttribute("hidden", offered.length < 8);
+    const none = users ? (wanted && offered.length ? words.messages_none_found : words.messages_no_contacts_to_choose) : words.messages_loading;
+    redraw(this.#list, rows.length ? [namedList(words.messages_contacts, rows)] : [make("p", "muted", none)]);
+  }
+
+  /** @param {string} user */
+  #row(user) {
+    const box = input({ type: "checkbox", checked: this.#chosen.has(user) });
+    box.dataset.key = user;
+    box.id = newId();
+    box.addEventListener("change", () => (box.checked ? this.#chosen.add(user) : this.#chosen.delete(user)));
+    const { people } = this.session;
+    return make("li", "person-row", make("label", "person pick", people.avatar(user), make("bdi", "", people.nameOf(user)), box));
+  }
+}
+
+/**
+ * @param {Session} session
+ * @param {ListName} list
+ * @returns {Promise<string[]>} users, whose cards are loaded then
+ */
+async function loadList(session, list) {
+  const users = [];
+  for (let cursor = ""; users.length < MOST_SHOWN;) {
+    const page = await session.api("GET", "friends", { list, cursor, limit: PAGE });
+    session.people.add(page.friends.map((/** @type {any} */ { user, nickname, avatar }) => ({ user, nickname, avatar, relation: RELATIONS[list] })));
+    users.push(...page.friends.map((/** @type {any} */ { user }) => String(user)));
+    cursor = page.next;
+    if (!cursor) break;
+  }
+  return users;
 }
 
 /**
  * @param {Session} session
  * @param {string[]} users
- * @param {string} name  of the group; empty for a conversation with one user
- * @returns {Promise<import("./session.js").Target>}
+ * @returns {string[]}
  */
-async function create(session, users, name) {
-  if (users.includes(session.user)) throw new ApiError("self", "");
-  if (users.length > 1 && !name) throw new ApiError("group_name", "");
-  await Promise.all(users.map((user) => session.people.check(user)));
-  if (!name) return { user: users[0] };
-  const { group } = await session.api("POST", "groups/create", { name });
-  await session.api("POST", "groups/invite", { group, members: users });
-  await session.store.load();
-  return { conversation: Number(group) };
-}
-
-/**
- * @param {string} id
- * @param {number} length
- */
-function input(id, length) {
-  const made = /** @type {HTMLInputElement} */ (make("input", ""));
-  Object.assign(made, { id, maxLength: length, autocomplete: "off" });
-  return made;
+function byName(session, users) {
+  const collator = new Intl.Collator(session.language);
+  return [...users].sort((a, b) => collator.compare(session.people.nameOf(a), session.people.nameOf(b)));
 }

@@ -1,19 +1,47 @@
 // @ts-check
-/** The form to log in or to create an account. */
+/** The form to log in or to create an account, by phone number, e-mail address or user name. */
 
-import { element, showNote } from "../text.js";
-import { callApi, reasonOf } from "./api.js";
+import { element, make } from "../text.js";
+import { callApi } from "./api.js";
+import { attempt, field, input, noteLine, show } from "./form.js";
+import { invitationCode, invitationText, showInvitation } from "./invitations.js";
 
 /** @typedef {import("./session.js").Login} Login */
 /** @typedef {import("./session.js").Page} Page */
+/** @typedef {{ registration: boolean, identifiers: string[], find: boolean }} Rules */
+
+export const IDENTIFIERS = /** @type {const} */ (["phone", "email", "name"]);
+export const NAME_LENGTH = 64;
+export const PASSWORD_LENGTH = 250;
+const IDENTIFIER_LENGTH = 254;
+const LEAST_PASSWORD = 8;
+
+/**
+ * @param {string} app
+ * @returns {Promise<Rules>}
+ */
+export function loadRules(app) {
+  return callApi(app, "", "GET", "accounts/rules");
+}
+
+/**
+ * A field for any of these identifiers, with the keyboard that fits.
+ *
+ * @param {readonly string[]} kinds
+ * @returns {HTMLInputElement}
+ */
+export function identifierInput(kinds) {
+  const inputMode = kinds.length > 1 ? "text" : { phone: "tel", email: "email" }[kinds[0]] ?? "text";
+  return input({ maxLength: IDENTIFIER_LENGTH, inputMode, autocomplete: "username", autocapitalize: "none", spellcheck: false, required: true });
+}
 
 export class LoginView {
-  #form = element("login-form", HTMLFormElement);
-  #phone = element("phone", HTMLInputElement);
-  #password = element("password", HTMLInputElement);
-  #nickname = element("nickname", HTMLInputElement);
-  #submit = element("login-submit", HTMLButtonElement);
-  #switch = element("login-switch", HTMLButtonElement);
+  #isNew = false;
+  /** @type {Rules} */
+  #rules = { registration: true, identifiers: [...IDENTIFIERS], find: true };
+  #root = element("login-place", HTMLElement);
+  #note = noteLine();
+  #invited = make("p", "invited");
 
   /**
    * @param {Page} page
@@ -23,48 +51,146 @@ export class LoginView {
     this.app = page.app;
     this.words = page.text;
     this.onLogin = onLogin;
-    this.#switch.addEventListener("click", () => this.#setMode(this.#form.dataset.mode === "login"));
-    this.#form.addEventListener("submit", (event) => {
-      event.preventDefault();
-      this.#logIn();
-    });
-    this.#setMode(false);
+    this.#note.id = "login-note";
+    this.#invited.hidden = true;
+    this.#draw();
   }
 
   /** @param {string} reason  why a login is needed; may be empty */
   show(reason) {
-    showNote("login-note", reason);
-    this.#phone.focus();
+    show(this.#note, reason);
+    this.#focus();
+    this.#load();
+    this.#showInvitation();
   }
 
-  /** @param {boolean} register  create an account instead of logging in to one */
-  #setMode(register) {
-    const { words } = this;
-    const title = register ? words.messages_register : words.messages_login;
-    this.#form.dataset.mode = register ? "register" : "login";
-    element("login-title", HTMLElement).textContent = title;
-    this.#submit.textContent = title;
-    this.#switch.textContent = register ? words.messages_to_login : words.messages_to_register;
-    element("nickname-label", HTMLElement).hidden = !register;
-    element("password-hint", HTMLElement).hidden = !register;
-    this.#password.autocomplete = register ? "new-password" : "current-password";
-    showNote("login-note", "");
-  }
-
-  async #logIn() {
-    const [phone, password, nickname] = [this.#phone.value.trim(), this.#password.value, this.#nickname.value.trim()];
-    const register = this.#form.dataset.mode === "register";
-    showNote("login-note", "");
-    this.#submit.disabled = true;
+  /** What the app wants; without an answer all is offered, and the server decides. */
+  async #load() {
     try {
-      const fields = register ? { phone, password, nickname } : { phone, password };
-      const { token, account } = await callApi(this.app, "", "POST", register ? "accounts/register" : "accounts/login", fields);
-      this.#password.value = "";
-      this.onLogin({ token, user: account.user, nickname: account.nickname });
-    } catch (error) {
-      showNote("login-note", reasonOf(error, this.words));
-      this.#password.focus();
+      const rules = await loadRules(this.app);
+      if (JSON.stringify(rules) === JSON.stringify(this.#rules)) return;
+      this.#rules = rules;
+      this.#draw();
+    } catch {
+      // the next request says what is wrong
     }
-    this.#submit.disabled = false;
   }
+
+  async #showInvitation() {
+    const code = invitationCode(location.hash);
+    if (!code) return;
+    try {
+      show(this.#invited, invitationText(await showInvitation(this.app, code), this.words));
+    } catch {
+      // after the login the page says what is wrong with it
+    }
+  }
+
+  #draw() {
+    const { words } = this;
+    const { identifiers, registration } = this.#rules;
+    const isNew = this.#isNew && registration;
+    const before = this.#root.querySelector("form");
+    const values = before ? Object.fromEntries(new FormData(before)) : {};
+    const hadFocus = document.activeElement instanceof HTMLInputElement ? document.activeElement.name : "";
+    const title = isNew ? words.messages_register : words.messages_login;
+    const nickname = input({ name: "nickname", id: "nickname", maxLength: NAME_LENGTH, required: true });
+    const identifier = Object.assign(identifierInput(identifiers), { name: "identifier", id: "identifier" });
+    const password = input({
+      name: "password", id: "password", type: "password", autocomplete: isNew ? "new-password" : "current-password", maxLength: PASSWORD_LENGTH, required: true,
+    });
+    const label = words[`messages_login_${IDENTIFIERS.filter((kind) => identifiers.includes(kind)).join("_")}`] ?? words.messages_login_phone_email_name;
+    const reveal = /** @type {HTMLButtonElement} */ (make("button", "link reveal", words.messages_password_show));
+    reveal.type = "button";
+    reveal.setAttribute("aria-pressed", "false");
+    reveal.addEventListener("click", () => {
+      const shown = password.type === "password";
+      password.type = shown ? "text" : "password";
+      reveal.setAttribute("aria-pressed", String(shown));
+    });
+    const submit = /** @type {HTMLButtonElement} */ (make("button", "wide", title));
+    submit.id = "login-submit";
+    const heading = make("h1", "", title);
+    heading.id = "login-title";
+    const form = /** @type {HTMLFormElement} */ (make(
+      "form", "card", heading, this.#invited,
+      ...(isNew ? [field(words.messages_your_name, nickname, words.messages_name_hint)] : []),
+      field(label, identifier, isNew && identifiers.includes("name") ? words.messages_login_name_hint : ""),
+      make("div", "password-field", field(words.messages_password, password, isNew ? words.messages_password_hint : ""), reveal),
+      this.#note, submit, ...(registration ? [this.#switch(isNew)] : []),
+    ));
+    form.id = "login-form";
+    form.noValidate = true;
+    form.setAttribute("aria-labelledby", heading.id);
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.#submit(submit, isNew, nickname, identifier, password);
+    });
+    for (const each of form.querySelectorAll("input")) each.value = String(values[each.name] ?? "");
+    this.#root.replaceChildren(form);
+    const focus = hadFocus ? form.querySelector(`[name="${hadFocus}"]`) : null;
+    if (focus instanceof HTMLElement) focus.focus();
+  }
+
+  /** @param {boolean} isNew */
+  #switch(isNew) {
+    const { words } = this;
+    const other = /** @type {HTMLButtonElement} */ (make("button", "link", isNew ? words.messages_to_login : words.messages_to_register));
+    other.type = "button";
+    other.id = "login-switch";
+    other.addEventListener("click", () => {
+      this.#isNew = !isNew;
+      show(this.#note, "");
+      this.#draw();
+      this.#focus();
+    });
+    return other;
+  }
+
+  #focus() {
+    const empty = [...this.#root.querySelectorAll("input")].find(({ value }) => !value);
+    if (matchMedia("(hover: hover)").matches) empty?.focus(); // on a phone this would open the keyboard
+  }
+
+  /**
+   * @param {HTMLButtonElement} submit
+   * @param {boolean} isNew
+   * @param {HTMLInputElement} nickname
+   * @param {HTMLInputElement} identifier
+   * @param {HTMLInputElement} password
+   */
+  async #submit(submit, isNew, nickname, identifier, password) {
+    const { words } = this;
+    const name = nickname.value.trim();
+    /** @type {[boolean, HTMLInputElement, string][]} */
+    const faults = [
+      [isNew && !name, nickname, words.messages_fault_nickname],
+      [!identifier.value.trim(), identifier, words.messages_fault_identifier],
+      [password.value.length < (isNew ? LEAST_PASSWORD : 1), password, isNew ? words.messages_fault_password : words.messages_fault_no_password],
+    ];
+    for (const each of [nickname, identifier, password]) each.removeAttribute("aria-invalid");
+    const fault = faults.find(([isWrong]) => isWrong);
+    if (fault) {
+      fault[1].setAttribute("aria-invalid", "true");
+      show(this.#note, fault[2]);
+      return fault[1].focus();
+    }
+    const device = deviceName();
+    const fields = { login: identifier.value.trim(), password: password.value, device };
+    const done = await attempt(submit, this.#note, words, async () => {
+      const route = isNew ? "accounts/register" : "accounts/login";
+      const { token, account } = await callApi(this.app, "", "POST", route, isNew ? { ...fields, nickname: name } : fields);
+      password.value = "";
+      this.onLogin({ token, user: account.user, nickname: account.nickname, device });
+    });
+    if (!done) password.focus();
+  }
+}
+
+/** @returns {string} the browser and its system, which need no translation, and a mark that no other device of the account has */
+function deviceName() {
+  const agent = navigator.userAgent;
+  const browser = [["Edg/", "Edge"], ["OPR/", "Opera"], ["Firefox/", "Firefox"], ["MicroMessenger", "WeChat"], ["Chrome/", "Chrome"], ["Safari/", "Safari"]].find(([sign]) => agent.includes(sign));
+  const system = [["Android", "Android"], ["iPhone", "iPhone"], ["iPad", "iPad"], ["Windows", "Windows"], ["Mac OS", "macOS"], ["CrOS", "ChromeOS"], ["Linux", "Linux"]].find(([sign]) => agent.includes(sign));
+  return `${[browser?.[1], system?.[1]].filter(Boolean).join(", ")} #${Math.random().toString(36).slice(2, 6)}`;
 }

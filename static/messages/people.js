@@ -1,29 +1,59 @@
 // @ts-check
-/** Cards of people: names and avatars, loaded once. */
+/** Cards of people: names, avatars, presence, and what they are to us. Nobody sees the number of a user. */
 
-import { avatar } from "../text.js";
+import { avatar as letterOf, fill, make } from "../text.js";
 
 /** @typedef {import("./session.js").Session} Session */
 
 /**
  * @typedef {object} Card
  * @property {string} user
- * @property {string} name
+ * @property {string} nickname
  * @property {string} avatar        address of the picture; empty: none
- * @property {boolean} [online]     missing: hidden or not known
- * @property {number} [lastSeen]    Unix seconds
+ * @property {string} name          user name; empty: none, or hidden from us
+ * @property {"" | "self" | "friend" | "incoming" | "outgoing" | "blocked"} relation  `incoming`: they have asked us
+ * @property {"online" | "offline" | ""} presence  empty: hidden from us, or not known
+ * @property {number} last_seen     Unix seconds; 0: hidden, not known, or online
  */
+
+/** Cards per request: the server's maximum. */
+const BATCH = 100;
+/** Cards that the browser stores for the time without a connection. */
+const MAX_STORED = 500;
+const STORE_AFTER_MS = 1_000;
+/** Presence of the people on the screen is loaded again this often. */
+const FRESH_MS = 45_000;
+/** An id of an account. Ids that a back end chose are names. */
+const NUMBER = /^\d+$/;
+const MINUTE = 60;
+const HOUR = 60 * MINUTE;
+const DAY = 24 * HOUR;
 
 export class People {
   /** @type {Map<string, Card>} */
   #cards = new Map();
-  /** @type {Map<string, Promise<void>>} */
+  /** User → the request that loads the card. @type {Map<string, Promise<void>>} */
   #requests = new Map();
+  /** Users whose cards the next request loads. @type {Set<string>} */
+  #queue = new Set();
+  /** @type {Promise<void> | null} */
+  #batch = null;
+  /** Who is on the screen. @type {Set<() => Iterable<string>>} */
+  #shown = new Set();
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #storing;
+  #key;
 
   /** @param {Session} session */
   constructor(session) {
     this.session = session;
-    this.#cards.set(session.user, { user: session.user, name: session.login.nickname, avatar: "" });
+    this.#key = `imserver:people:${session.app}:${session.user}`;
+    this.#cards.set(session.user, emptyCard(session.user, session.login.nickname));
+    this.#restore();
+    const fresh = setInterval(() => {
+      if (!document.hidden && session.isOnline) this.refresh([...this.#shown].flatMap((users) => [...users()]));
+    }, FRESH_MS);
+    session.on("ended", () => clearInterval(fresh));
   }
 
   /**
@@ -39,58 +69,207 @@ export class People {
    * @returns {string} the name, or a word for somebody whose name is not known
    */
   nameOf(user) {
-    return this.#cards.get(user)?.name || this.session.words.messages_somebody;
+    const card = this.#cards.get(user);
+    return card?.nickname || card?.name || (NUMBER.test(user) ? this.session.words.messages_somebody : user);
   }
 
   /**
    * @param {string} user
+   * @param {string} [classes]
    * @returns {HTMLElement}
    */
-  avatar(user) {
-    return avatar(this.nameOf(user));
+  avatar(user, classes = "") {
+    return avatarOf(this.nameOf(user), this.#cards.get(user)?.avatar ?? "", classes);
   }
 
   /**
-   * @param {string} _user
+   * @param {string} user
    * @returns {string} whether they are online, or when they were; empty: hidden from us, or not known
    */
-  presenceOf(_user) {
-    return "";
+  presenceOf(user) {
+    const { words, language } = this.session;
+    const card = this.#cards.get(user);
+    if (card?.presence === "online") return words.messages_online;
+    if (card?.presence !== "offline") return "";
+    return card.last_seen ? fill(words.messages_last_seen, { when: ago(card.last_seen, language) }) : words.messages_offline;
   }
 
   /**
-   * Loads the cards of these users, unless they are loaded. The session then emits `people`. Unknown users are ignored.
+   * Loads the cards of these users, unless they are loaded. The session then emits `people`. It never fails: unknown users are
+   * ignored, and after a failure the next call tries again.
    *
    * @param {Iterable<string>} users
    * @returns {Promise<void>}
    */
   async load(users) {
-    await Promise.all([...new Set(users)].filter(Boolean).map((user) => this.#load(user).catch(() => {})));
+    const wanted = [...new Set(users)].filter(Boolean);
+    const missing = wanted.filter((user) => !this.#requests.has(user));
+    if (missing.length) this.refresh(missing);
+    await Promise.all(wanted.map((user) => this.#requests.get(user)));
   }
 
   /**
-   * Whether an account has this number. Rejected with ApiError if none has.
+   * Loads the cards of these users again.
    *
-   * @param {string} user
+   * @param {Iterable<string>} users
    * @returns {Promise<void>}
    */
-  check(user) {
-    return this.#load(user);
+  async refresh(users) {
+    const wanted = [...new Set(users)].filter(Boolean);
+    if (!wanted.length) return;
+    for (const user of wanted) this.#queue.add(user);
+    this.#batch ??= Promise.resolve().then(() => this.#loadQueue());
+    const batch = this.#batch;
+    for (const user of wanted) this.#requests.set(user, batch);
+    await batch;
   }
 
   /**
-   * @param {string} user
-   * @returns {Promise<void>}
+   * Cards that another request has loaded.
+   *
+   * @param {Partial<Card>[]} cards  each has `user`
    */
-  #load(user) {
-    const earlier = this.#requests.get(user);
-    if (earlier) return earlier;
-    const request = this.session.api("GET", "accounts/show", { of: user }).then(({ nickname }) => {
-      this.#cards.set(user, { user, name: nickname, avatar: "" });
-      this.session.peopleChanged();
-    });
-    this.#requests.set(user, request);
-    request.catch((error) => error.code !== "unknown_account" && this.#requests.delete(user)); // later, try again
-    return request;
+  add(cards) {
+    let changed = false;
+    for (const card of cards) {
+      const user = String(card.user);
+      const before = this.#cards.get(user) ?? emptyCard(user);
+      const after = { ...before, ...card };
+      if (JSON.stringify(before) === JSON.stringify(after) && this.#cards.has(user)) continue;
+      this.#cards.set(user, after);
+      changed = true;
+    }
+    if (!changed) return;
+    this.session.peopleChanged();
+    this.#storing ??= setTimeout(() => this.#store(), STORE_AFTER_MS);
   }
+
+  /**
+   * Keeps the presence of people fresh while they are on the screen.
+   *
+   * @param {() => Iterable<string>} users
+   * @returns {() => void} ends it
+   */
+  watch(users) {
+    this.#shown.add(users);
+    return () => void this.#shown.delete(users);
+  }
+
+  /** Deletes what the browser has stored. */
+  forget() {
+    clearTimeout(this.#storing);
+    try {
+      localStorage.removeItem(this.#key);
+    } catch {
+      // no storage: nothing was stored
+    }
+  }
+
+  async #loadQueue() {
+    const users = [...this.#queue];
+    this.#queue.clear();
+    this.#batch = null;
+    for (let at = 0; at < users.length; at += BATCH) {
+      const part = users.slice(at, at + BATCH);
+      try {
+        const { cards } = await this.session.api("POST", "accounts/cards", { users: part });
+        this.add(cards);
+      } catch {
+        for (const user of part) this.#requests.delete(user);
+      }
+    }
+  }
+
+  #store() {
+    this.#storing = undefined;
+    const cards = [...this.#cards.values()].slice(-MAX_STORED).map(({ user, nickname, avatar, name }) => ({ user, nickname, avatar, name }));
+    try {
+      localStorage.setItem(this.#key, JSON.stringify(cards));
+    } catch {
+      // storage is full or forbidden: without a connection there are no names
+    }
+  }
+
+  #restore() {
+    try {
+      for (const card of JSON.parse(localStorage.getItem(this.#key) ?? "[]")) {
+        this.#cards.set(String(card.user), { ...emptyCard(String(card.user)), ...card });
+      }
+    } catch {
+      // not written by this page
+    }
+  }
+}
+
+/**
+ * @param {string} user
+ * @param {string} [nickname]
+ * @returns {Card}
+ */
+function emptyCard(user, nickname = "") {
+  return { user, nickname, avatar: "", name: "", relation: "", presence: "", last_seen: 0 };
+}
+
+/**
+ * The picture of somebody or something; the first letter of the name without one.
+ *
+ * @param {string} name
+ * @param {string} url      pictures of other servers are not shown
+ * @param {string} [classes]
+ * @returns {HTMLElement}
+ */
+export function avatarOf(name, url, classes = "") {
+  const made = letterOf(name);
+  if (classes) made.classList.add(...classes.split(" "));
+  if (!url || !isOurs(url)) return made;
+  const picture = /** @type {HTMLImageElement} */ (make("img", ""));
+  Object.assign(picture, { alt: "", decoding: "async", loading: "lazy", src: url });
+  picture.addEventListener("load", () => made.replaceChildren(picture));
+  picture.addEventListener("error", () => picture.remove());
+  made.append(picture);
+  return made;
+}
+
+/** @param {string} url */
+function isOurs(url) {
+  return URL.canParse(url, location.href) && new URL(url, location.href).origin === location.origin;
+}
+
+/**
+ * A row with a person. The button opens what `onOpen` opens.
+ *
+ * @param {Session} session
+ * @param {string} user
+ * @param {() => void} onOpen
+ * @param {{ below?: string, marks?: HTMLElement[], actions?: HTMLElement[] }} [more]  `below`: instead of the presence
+ * @returns {HTMLElement} `li`
+ */
+export function personRow(session, user, onOpen, { below, marks = [], actions = [] } = {}) {
+  const { people } = session;
+  const isOnline = people.card(user)?.presence === "online";
+  const picture = make("span", isOnline ? "person-picture is-online" : "person-picture", people.avatar(user));
+  const second = below ?? people.presenceOf(user);
+  const heading = make("span", "person-name", make("bdi", "", people.nameOf(user)), ...marks);
+  const open = /** @type {HTMLButtonElement} */ (
+    make("button", "person", picture, make("span", "person-words", heading, ...(second ? [make("small", "", second)] : [])))
+  );
+  open.type = "button";
+  open.dataset.key = `open:${user}`;
+  open.addEventListener("click", onOpen);
+  return make("li", "person-row", open, ...(actions.length ? [make("span", "person-actions", ...actions)] : []));
+}
+
+/**
+ * @param {number} time  Unix seconds
+ * @param {string} language
+ * @returns {string} "3 minutes ago", or a date
+ */
+function ago(time, language) {
+  const seconds = Math.max(0, Date.now() / 1000 - time);
+  const relative = new Intl.RelativeTimeFormat(language, { numeric: "auto" });
+  if (seconds < MINUTE) return relative.format(0, "second");
+  if (seconds < HOUR) return relative.format(-Math.floor(seconds / MINUTE), "minute");
+  if (seconds < DAY) return relative.format(-Math.floor(seconds / HOUR), "hour");
+  if (seconds < 7 * DAY) return relative.format(-Math.floor(seconds / DAY), "day");
+  return new Intl.DateTimeFormat(language, { dateStyle: "medium" }).format(time * 1000);
 }

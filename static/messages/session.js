@@ -23,7 +23,7 @@ import { Store } from "./store.js";
  * @property {Record<string, string>} text
  */
 
-/** @typedef {{ token: string, user: string, nickname: string }} Login */
+/** @typedef {{ token: string, user: string, nickname: string, device?: string }} Login  `device`: the name that it has in the list of devices */
 
 /**
  * Where to: a conversation, or the one with a user, which may be new.
@@ -67,7 +67,7 @@ export class Session {
       app: page.app,
       user: login.user,
       token: login.token,
-      device: `web-${Math.random().toString(36).slice(2, 10)}`, // each tab is a device
+      device: `${login.device || "web"}/${Math.random().toString(36).slice(2, 6)}`, // each tab is a part of the device
       cursor: null, // a conversation loads its history when it is opened
     });
     this.people = new People(this);

@@ -1,0 +1,286 @@
+// @ts-check
+/** What a group is: its name, members, roles, rules and media. */
+
+import { fill, make } from "../text.js";
+import { openCard, openPicker } from "./contacts.js";
+import { attempt, field, input, namedList, noteLine, redraw, section, select, show, switchBox } from "./form.js";
+import { openInvitations } from "./invitations.js";
+import { openMedia } from "./media-list.js";
+import { button, confirm, openDialog, openPanel, toast } from "./panel.js";
+import { personRow } from "./people.js";
+
+/** @typedef {import("./session.js").Session} Session */
+/** @typedef {"owner" | "admin" | "member"} Role */
+/** @typedef {{ user: string, role: Role, muted_until: number }} Member */
+
+/**
+ * @typedef {object} Group
+ * @property {string} group
+ * @property {string} name
+ * @property {Role} role        ours
+ * @property {number} muted_until
+ * @property {"all" | "since_joining"} history  what members who join from now on can read
+ * @property {Role} invite      the least role that may
+ * @property {Role} rename
+ * @property {Role} pin
+ */
+
+/** @type {Record<Role, number>} */
+const RANK = { member: 0, admin: 1, owner: 2 };
+const PAGE = 500;
+const MOST_SHOWN = 2_000;
+const NAME_LENGTH = 50;
+const HOUR = 3_600;
+
+/**
+ * @param {Session} session
+ * @param {number} conversation
+ */
+export function openGroupInfo(session, conversation) {
+  const root = make("div", "group-info");
+  const layer = openPanel(session.words.messages_group_info, root);
+  const view = new GroupView(session, root, String(conversation), layer.close);
+  layer.closed.then(() => view.close());
+}
+
+/** Owns the content of the panel. */
+class GroupView {
+  /** @type {Group | null} */
+  #group = null;
+  /** @type {Member[]} */
+  #members = [];
+  /** @type {(() => void)[]} */
+  #ends;
+
+  /**
+   * @param {Session} session
+   * @param {HTMLElement} root
+   * @param {string} id
+   * @param {() => void} leave  closes the panel
+   */
+  constructor(session, root, id, leave) {
+    this.session = session;
+    this.id = id;
+    this.leave = leave;
+    this.note = noteLine();
+    this.body = make("div", "group-body", make("p", "muted", session.words.messages_loading));
+    root.append(this.note, this.body);
+    this.#ends = [
+      session.on("people", () => this.#draw()),
+      session.on("entry", (entry) => String(entry.conversation) === id && ["group", "join", "leave"].includes(entry.kind) && this.#load()),
+      session.people.watch(() => this.#members.map(({ user }) => user)),
+    ];
+    this.#load();
+  }
+
+  close() {
+    for (const end of this.#ends) end();
+  }
+
+  /** @returns {Promise<boolean>} */
+  #load() {
+    const { session, id } = this;
+    return attempt(this.body, this.note, session.words, async () => {
+      const [group, members] = await Promise.all([session.api("GET", "groups/show", { group: id }), loadMembers(session, id)]);
+      this.#group = group;
+      this.#members = members;
+      this.#draw();
+      await session.people.refresh(members.map(({ user }) => user));
+    });
+  }
+
+  #draw() {
+    const group = this.#group;
+    if (!group) return;
+    const { words } = this.session;
+    redraw(this.body, [
+      this.#head(group), this.#buttons(group), this.#memberList(group),
+      ...(RANK[group.role] >= RANK.admin ? [this.#rules(group)] : []),
+      make("p", "panel-buttons", this.#button("leave", words.messages_leave, () => this.#leaveGroup(group), "quiet danger")),
+    ]);
+  }
+
+  /** @param {Group} group */
+  #head(group) {
+    const { words } = this.session;
+    const head = make(
+      "div", "card-head", make("span", "avatar group large", "#"), make("bdi", "card-name", group.name),
+      make("p", "presence", fill(words.messages_members, { count: this.#members.length })),
+    );
+    if (this.#may(group.rename)) head.append(this.#button("rename", words.messages_rename, () => this.#rename(group), "link"));
+    return head;
+  }
+
+  /** @param {Group} group */
+  #buttons(group) {
+    const { session } = this;
+    const { words } = session;
+    const buttons = [this.#button("media", words.messages_media, () => openMedia(session, Number(this.id)))];
+    if (this.#may(group.invite)) {
+      buttons.unshift(
+        this.#button("add", words.messages_add_members, () => this.#addMembers()),
+        this.#button("link", words.messages_group_link, () => openInvitations(session, { id: this.id, name: group.name })),
+      );
+    }
+    return make("p", "panel-buttons", ...buttons);
+  }
+
+  /** @param {Group} group */
+  #memberList(group) {
+    const { session } = this;
+    const { words, language, people } = session;
+    const collator = new Intl.Collator(language);
+    const sorted = [...this.#members].sort((a, b) => RANK[b.role] - RANK[a.role] || collator.compare(people.nameOf(a.user), people.nameOf(b.user)));
+    const rows = sorted.map((member) => {
+      const marks = [];
+      if (member.user === session.user) marks.push(make("span", "mark", words.you));
+      if (member.role !== "member") marks.push(make("span", "mark", member.role === "owner" ? words.messages_owner : words.messages_admin));
+      if (member.muted_until) marks.push(make("span", "mark danger", words.messages_is_muted));
+      const manage = this.#button(`manage:${member.user}`, words.messages_manage, () => this.#manage(group, member));
+      manage.setAttribute("aria-label", fill(words.messages_manage_member, { name: people.nameOf(member.user) }));
+      manage.setAttribute("aria-haspopup", "dialog");
+      return personRow(session, member.user, () => openCard(session, member.user), { marks, actions: this.#isBelow(group, member) ? [manage] : [] });
+    });
+    return section(words.messages_member_list, namedList(words.messages_member_list, rows));
+  }
+
+  /** @param {Group} group */
+  #rules(group) {
+    const { session, id } = this;
+    const { words } = session;
+    const change = (/** @type {Partial<Group>} */ options) => session.api("POST", "groups/options", { group: id, ...options }).then((changed) => { this.#group = changed; });
+    const rights = /** @type {const} */ ([["invite", words.messages_may_invite], ["rename", words.messages_may_rename], ["pin", words.messages_may_pin]]);
+    return section(
+      words.messages_rules,
+      switchBox(words.messages_history_all, group.history === "all", words, (on) => change({ history: on ? "all" : "since_joining" })),
+      ...rights.map(([right, label]) => {
+        const box = select([["member", words.messages_all_members], ["admin", words.messages_admins]], group[right]);
+        box.dataset.key = right;
+        box.addEventListener("change", async () => {
+          if (!(await attempt(box, null, words, () => change({ [right]: box.value })))) box.value = group[right];
+        });
+        return field(label, box);
+      }),
+    );
+  }
+
+  /** @param {Group} group */
+  #rename(group) {
+    const { session, id } = this;
+    const { words } = session;
+    const name = input({ value: group.name, maxLength: NAME_LENGTH, required: true });
+    const note = noteLine();
+    const go = /** @type {HTMLButtonElement} */ (make("button", "wide", words.messages_save));
+    const form = make("form", "panel-form", field(words.messages_group_name, name), note, go);
+    const layer = openDialog(words.messages_rename, form);
+    name.focus();
+    name.select();
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      if (!name.value.trim()) return show(note, words.messages_fault_group_name);
+      attempt(go, note, words, async () => {
+        await session.api("POST", "groups/rename", { group: id, name: name.value.trim() });
+        await Promise.all([session.store.load(), this.#load()]);
+        layer.close();
+      });
+    });
+  }
+
+  #addMembers() {
+    const { session, id } = this;
+    const { words } = session;
+    const present = new Set(this.#members.map(({ user }) => user));
+    openPicker(session, words.messages_add_members, words.messages_add, present, async (users) => {
+      await session.api("POST", "groups/invite", { group: id, members: users });
+      await this.#load();
+    });
+  }
+
+  /**
+   * What we may do to a member.
+   *
+   * @param {Group} group
+   * @param {Member} member
+   */
+  #manage(group, { user, role, muted_until: muted }) {
+    const { session, id } = this;
+    const { words, people } = session;
+    const name = people.nameOf(user);
+    const until = (/** @type {number} */ hours) => Math.floor(Date.now() / 1000) + hours * HOUR;
+    /** @type {[label: string, path: string, body: object, question?: string][]} */
+    const changes = [];
+    if (group.role === "owner") {
+      changes.push(role === "admin" ? [words.messages_make_member, "role", { member: user, role: "member" }] : [words.messages_make_admin, "role", { member: user, role: "admin" }]);
+      changes.push([words.messages_make_owner, "role", { member: user, role: "owner" }, fill(words.messages_make_owner_question, { name })]);
+    }
+    if (muted) changes.push([words.messages_unmute, "mute", { member: user, until: 0 }]);
+    else changes.push([words.messages_mute_hour, "mute", { member: user, until: until(1) }], [words.messages_mute_day, "mute", { member: user, until: until(24) }]);
+    changes.push([words.messages_remove_member, "remove", { members: [user] }, fill(words.messages_remove_question, { name })]);
+    const buttons = changes.map(([label, path, body, question]) => {
+      const made = button(label, path === "remove" ? "choice danger" : "choice");
+      made.addEventListener("click", async () => {
+        if (question && !(await confirm(question, { yes: label, danger: path === "remove" }))) return;
+        if (!(await attempt(made, null, words, () => session.api("POST", `groups/${path}`, { group: id, ...body })))) return;
+        layer.close();
+        await this.#load();
+      });
+      return made;
+    });
+    const layer = openDialog(name, make("div", "choices", ...buttons));
+  }
+
+  /** @param {Group} group */
+  async #leaveGroup(group) {
+    const { session, id } = this;
+    const { words } = session;
+    if (!(await confirm(fill(words.messages_leave_question, { name: group.name }), { yes: words.messages_leave, danger: true }))) return;
+    await attempt(this.body, null, words, async () => {
+      await session.api("POST", "groups/leave", { group: id });
+      this.leave();
+      toast(fill(words.messages_left_group, { name: group.name }));
+    });
+  }
+
+  /**
+   * @param {string} key
+   * @param {string} label
+   * @param {() => void} act
+   * @param {string} [classes]
+   */
+  #button(key, label, act, classes = "quiet") {
+    const made = button(label, classes);
+    made.dataset.key = key;
+    made.addEventListener("click", act);
+    return made;
+  }
+
+  /** @param {Role} least */
+  #may(least) {
+    return RANK[this.#group?.role ?? "member"] >= RANK[least];
+  }
+
+  /**
+   * @param {Group} group
+   * @param {Member} member
+   * @returns {boolean} whether we may change this member
+   */
+  #isBelow(group, { user, role }) {
+    return user !== this.session.user && RANK[group.role] >= RANK.admin && RANK[group.role] > RANK[role];
+  }
+}
+
+/**
+ * @param {Session} session
+ * @param {string} group
+ * @returns {Promise<Member[]>}
+ */
+async function loadMembers(session, group) {
+  const members = [];
+  for (let cursor = ""; members.length < MOST_SHOWN;) {
+    const page = await session.api("GET", "groups/members", { group, cursor, limit: PAGE });
+    members.push(...page.members);
+    cursor = page.next;
+    if (!cursor) break;
+  }
+  return members;
+}

@@ -1,0 +1,287 @@
+// @ts-check
+/** The user's own profile: name, picture, identifiers, privacy, devices, password. */
+
+import { fill, make } from "../text.js";
+import { ApiError } from "./api.js";
+import { cropAvatar } from "./avatar-crop.js";
+import { attempt, field, input, namedList, noteLine, redraw, section, show, switchBox } from "./form.js";
+import { IDENTIFIERS, NAME_LENGTH, PASSWORD_LENGTH, identifierInput, loadRules } from "./login.js";
+import { button, confirm, openDialog, openPanel, toast } from "./panel.js";
+
+/** @typedef {import("./session.js").Session} Session */
+
+/**
+ * @typedef {object} Account
+ * @property {string} nickname
+ * @property {string} avatar
+ * @property {string} phone
+ * @property {string} email
+ * @property {string} name
+ * @property {boolean} findable
+ * @property {boolean} show_presence
+ */
+
+/** @typedef {{ device: string, name: string, since: number, current: boolean, online: boolean }} Device */
+
+const UPLOAD_MS = 60_000;
+
+/** @param {Session} session */
+export function openProfile(session) {
+  const root = make("div", "profile");
+  const layer = openPanel(session.words.messages_profile, root);
+  new ProfileView(session, root, layer.close);
+}
+
+/** Owns the content of the panel. */
+class ProfileView {
+  /** @type {Account | null} */
+  #account = null;
+  /** @type {Device[]} */
+  #devices = [];
+  /** Identifiers that an account of this app may have. @type {string[]} */
+  #identifiers = [];
+
+  /**
+   * @param {Session} session
+   * @param {HTMLElement} root
+   * @param {() => void} close
+   */
+  constructor(session, root, close) {
+    this.session = session;
+    this.words = session.words;
+    this.close = close;
+    this.note = noteLine();
+    this.body = make("div", "profile-body", make("p", "muted", session.words.messages_loading));
+    root.append(this.note, this.body);
+    this.#load();
+  }
+
+  #load() {
+    const { session } = this;
+    return attempt(this.body, this.note, this.words, async () => {
+      const [account, { devices }, rules] = await Promise.all([
+        session.api("GET", "accounts/show"), session.api("GET", "accounts/devices"), loadRules(session.app),
+      ]);
+      this.#devices = devices;
+      this.#identifiers = rules.identifiers;
+      this.#show(account);
+    });
+  }
+
+  /** @param {Account} account */
+  #show(account) {
+    this.#account = account;
+    const { nickname, avatar, name } = account;
+    this.session.people.add([{ user: this.session.user, nickname, avatar, name }]);
+    redraw(this.body, [
+      this.#head(account), this.#nameForm(account), this.#identifierList(account), this.#privacy(account), this.#deviceList(), this.#buttons(),
+    ]);
+  }
+
+  /** @param {Account} account */
+  #head({ nickname, avatar }) {
+    const { session, words } = this;
+    const file = input({ type: "file", accept: "image/*" });
+    file.className = "visually-hidden";
+    file.id = "avatar-file";
+    file.setAttribute("aria-label", words.messages_avatar_choose);
+    file.tabIndex = -1;
+    const choose = button(words.messages_avatar_choose);
+    choose.dataset.key = "avatar";
+    choose.addEventListener("click", () => file.click());
+    file.addEventListener("change", async () => {
+      const [picture] = file.files ?? [];
+      file.value = "";
+      if (picture) await attempt(choose, this.note, words, () => this.#setAvatar(picture));
+    });
+    const buttons = make("p", "card-actions", file, choose);
+    if (avatar) {
+      const remove = button(words.messages_avatar_remove, "link");
+      remove.dataset.key = "avatar-remove";
+      remove.addEventListener("click", () => attempt(remove, this.note, words, () => this.#change({ avatar: "" })));
+      buttons.append(remove);
+    }
+    return make("div", "card-head", session.people.avatar(session.user, "large"), make("bdi", "card-name", nickname || words.messages_somebody), buttons);
+  }
+
+  /** @param {File} file */
+  async #setAvatar(file) {
+    const { session, words } = this;
+    const cut = await cropAvatar(file, words).catch(() => {
+      show(this.note, words.messages_avatar_unreadable);
+      return null;
+    });
+    if (cut) await this.#change({ avatar: await upload(session, cut) });
+  }
+
+  /** @param {Account} account */
+  #nameForm({ nickname }) {
+    const { words } = this;
+    const name = input({ value: nickname, maxLength: NAME_LENGTH, required: true });
+    name.id = "profile-name";
+    const note = noteLine();
+    const save = /** @type {HTMLButtonElement} */ (make("button", "quiet", words.messages_save));
+    save.dataset.key = "save-name";
+    const form = make("form", "panel-form", make("div", "field-line", field(words.messages_your_name, name, words.messages_name_hint), save), note);
+    form.addEventListener("submit", async (event) => {
+      event.preventDefault();
+      if (!name.value.trim()) return show(note, words.messages_fault_nickname);
+      if (await attempt(save, note, words, () => this.#change({ nickname: name.value.trim() }))) toast(words.messages_saved);
+    });
+    return form;
+  }
+
+  /** @param {Account} account */
+  #identifierList(account) {
+    const { words } = this;
+    const shown = IDENTIFIERS.filter((kind) => account[kind] || this.#identifiers.includes(kind));
+    const rows = shown.map((kind) => {
+      const change = button(account[kind] ? words.messages_change : words.messages_add, "quiet");
+      change.dataset.key = kind;
+      change.setAttribute("aria-label", `${change.textContent}: ${words[`messages_login_${kind}`]}`);
+      change.addEventListener("click", () => this.#changeIdentifier(kind, account[kind]));
+      const value = make("bdi", "", account[kind] || words.messages_none_given);
+      return make("li", "person-row", make("span", "person-words", make("small", "", words[`messages_login_${kind}`]), value), make("span", "person-actions", change));
+    });
+    return section(words.messages_identifiers, make("p", "muted", words.messages_identifiers_hint), namedList(words.messages_identifiers, rows));
+  }
+
+  /**
+   * @param {"phone" | "email" | "name"} kind
+   * @param {string} present
+   */
+  #changeIdentifier(kind, present) {
+    const { session, words } = this;
+    const value = identifierInput([kind]);
+    value.value = present;
+    const password = input({ type: "password", autocomplete: "current-password", maxLength: PASSWORD_LENGTH, required: true });
+    const note = noteLine();
+    const go = /** @type {HTMLButtonElement} */ (make("button", "wide", words.messages_save));
+    const hint = kind === "name" ? words.messages_login_name_hint : "";
+    const form = make("form", "panel-form", field(words[`messages_login_${kind}`], value, hint), field(words.messages_password, password), note, go);
+    const layer = openDialog(words[`messages_login_${kind}`], form);
+    value.focus();
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      attempt(go, note, words, async () => {
+        this.#show(await session.api("POST", "accounts/identifiers", { [kind]: value.value.trim(), password: password.value }).catch(asPassword));
+        layer.close();
+      });
+    });
+  }
+
+  /** @param {Account} account */
+  #privacy(account) {
+    const { words } = this;
+    return section(
+      words.messages_privacy,
+      switchBox(words.messages_findable, account.findable, words, (findable) => this.#change({ findable }, false)),
+      switchBox(words.messages_show_presence, account.show_presence, words, (on) => this.#change({ show_presence: on }, false)),
+      make("p", "muted", words.messages_show_presence_hint),
+    );
+  }
+
+  #deviceList() {
+    const { session, words } = this;
+    const date = new Intl.DateTimeFormat(session.language, { dateStyle: "medium", timeStyle: "short" });
+    const rows = this.#devices.map(({ device, name, since, current, online }) => {
+      const marks = current ? [make("span", "mark", words.messages_this_device)] : [];
+      const state = online && !current ? `${words.messages_online} · ` : "";
+      const title = name.replace(/ #\w+$/, "") || words.messages_unnamed_device;
+      const text = make("span", "person-words", make("span", "person-name", make("bdi", "", title), ...marks), make("small", "", state + fill(words.messages_since, { when: date.format(since * 1000) })));
+      if (current) return make("li", "person-row", text);
+      const end = button(words.messages_logout, "quiet danger");
+      end.dataset.key = `device:${device}`;
+      end.setAttribute("aria-label", `${words.messages_logout}: ${title}`);
+      end.addEventListener("click", () => attempt(end, null, words, async () => {
+        await session.api("POST", "accounts/devices/logout", { device });
+        await this.#load();
+      }));
+      return make("li", "person-row", text, make("span", "person-actions", end));
+    });
+    return section(words.messages_devices, namedList(words.messages_devices, rows));
+  }
+
+  #buttons() {
+    const { session, words } = this;
+    const password = button(words.messages_password_change);
+    password.dataset.key = "password";
+    password.addEventListener("click", () => this.#changePassword());
+    const out = button(words.messages_logout);
+    out.id = "logout";
+    out.addEventListener("click", () => {
+      this.close();
+      session.logOut();
+    });
+    const everywhere = button(words.messages_logout_all, "quiet danger");
+    everywhere.dataset.key = "logout-all";
+    everywhere.addEventListener("click", async () => {
+      if (!(await confirm(words.messages_logout_all_question, { yes: words.messages_logout_all, danger: true }))) return;
+      await attempt(everywhere, null, words, () => session.api("POST", "accounts/logout", {}));
+    });
+    return make("p", "panel-buttons", password, out, everywhere);
+  }
+
+  #changePassword() {
+    const { session, words } = this;
+    const old = input({ type: "password", autocomplete: "current-password", maxLength: PASSWORD_LENGTH, required: true });
+    const next = input({ type: "password", autocomplete: "new-password", maxLength: PASSWORD_LENGTH, required: true });
+    const note = noteLine();
+    const go = /** @type {HTMLButtonElement} */ (make("button", "wide", words.messages_save));
+    const { name, email, phone } = /** @type {Account} */ (this.#account);
+    const form = make(
+      "form", "panel-form", input({ value: name || email || phone, autocomplete: "username", readOnly: true, hidden: true }), // for password managers
+      field(words.messages_password_old, old), field(words.messages_password_new, next, words.messages_password_hint),
+      make("p", "muted", words.messages_password_ends), note, go,
+    );
+    openDialog(words.messages_password_change, form);
+    old.focus();
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      attempt(go, note, words, () => session.api("POST", "accounts/password", { old_password: old.value, password: next.value }).catch(asPassword));
+    });
+  }
+
+  /**
+   * @param {Partial<Account>} changes
+   * @param {boolean} [again]  draw the panel again
+   */
+  async #change(changes, again = true) {
+    const account = await this.session.api("POST", "accounts/set", changes);
+    if (again) this.#show(account);
+    else this.#account = account;
+  }
+}
+
+/**
+ * A wrong current password is called so: it is no wrong login.
+ *
+ * @param {unknown} error
+ * @returns {never}
+ */
+function asPassword(error) {
+  if (error instanceof ApiError && error.code === "wrong_login") throw new ApiError("wrong_password", error.message);
+  throw error;
+}
+
+/**
+ * @param {Session} session
+ * @param {Blob} picture
+ * @returns {Promise<string>} its address. Rejected with ApiError.
+ */
+async function upload({ app, user, token }, picture) {
+  const query = new URLSearchParams({ app, user, name: "avatar.jpg", kind: "picture" });
+  /** @type {Response} */
+  let response;
+  let answer;
+  try {
+    response = await fetch(`/api/v1/uploads?${query}`, {
+      method: "POST", body: picture, headers: { Authorization: `Bearer ${token}` }, credentials: "omit", signal: AbortSignal.timeout(UPLOAD_MS),
+    });
+    answer = await response.json();
+  } catch (error) {
+    throw new ApiError("no_answer", String(error));
+  }
+  if (!response.ok) throw new ApiError(String(answer.code), String(answer.message));
+  return answer.url;
+}
