@@ -81,13 +81,7 @@ export class MessageActions {
    * @param {boolean} remove
    */
   async react(entry, emoji, remove) {
-    const { store, user } = this.session;
-    const messenger = /** @type {any} */ (this.session.messenger);
-    const change = /** @type {any} */ ({ kind: "reaction", about: entry.id, type: remove ? "remove" : "add", text: emoji, from: user });
-    await this.#try(async () => {
-      const sent = await messenger.react(entry.id, emoji, { remove });
-      store.add({ ...change, id: sent?.id ?? 0, conversation: entry.conversation, to: entry.to, seq: 0, time: Date.now() });
-    });
+    await this.#try(() => this.session.messenger.react(entry.id, emoji, { remove })); // the change follows as an entry
   }
 
   /**
@@ -95,11 +89,7 @@ export class MessageActions {
    * @param {boolean} remove
    */
   async pin(entry, remove) {
-    await this.#try(async () => {
-      const sent = await /** @type {any} */ (this.session.messenger).pin(entry.id, { remove });
-      const change = { kind: "pin", about: entry.id, type: remove ? "remove" : "add", from: this.session.user, to: entry.to, time: Date.now() };
-      this.session.added(/** @type {any} */ ({ seq: 0, ...sent, ...change, conversation: entry.conversation }));
-    });
+    await this.#try(() => this.session.messenger.pin(entry.id, { remove }));
   }
 
   /** @param {Entry} entry */
@@ -142,7 +132,7 @@ export class MessageActions {
         choice.append(each.group ? make("span", "avatar group", "#") : people.avatar(each.peer), make("bdi", "", store.nameOf(each)));
         choice.addEventListener("click", () => {
           dialog.close();
-          outbox.add(each, { forward: entry.id, type: entry.type, text: entry.text, data: entry.data });
+          outbox.add(each, { type: entry.type, text: entry.text, data: entry.data, forward: entry.meta?.forwarded ?? { from: entry.from, id: entry.id } });
           this.session.open(each.id ? { conversation: each.id } : { user: each.peer });
         });
         return make("li", "", choice);

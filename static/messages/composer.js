@@ -147,7 +147,8 @@ export class Composer {
     const text = this.#field.value.trim();
     const conversation = this.#conversation;
     if (!text || !conversation) return this.#field.focus();
-    const mentions = [...this.#mentioned].filter(([name]) => text.includes(`@${name}`)).map(([, user]) => user);
+    const named = [...this.#mentioned].filter(([name]) => text.includes(`@${name}`)).map(([, user]) => user);
+    const mentions = named.includes("all") ? ["all"] : named;
     if (this.#editing) return this.#saveEdit(this.#editing, text, mentions);
     this.session.outbox.add(conversation, { text, replyTo: this.#replyTo?.id, mentions });
     this.#clear();

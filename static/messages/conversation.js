@@ -450,7 +450,7 @@ export class ConversationView {
   async #loadPins(conversation) {
     if (!conversation.id || !this.session.isOnline) return;
     try {
-      const { messages } = await /** @type {any} */ (this.session.messenger).pins(conversation.id);
+      const { messages } = await this.session.messenger.pins(conversation.id);
       if (conversation !== this.open) return;
       this.#pins = messages;
       this.#pin = 0;

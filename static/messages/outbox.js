@@ -15,7 +15,7 @@ import { keyOf } from "./store.js";
  * @property {any} [data]           instead of a text
  * @property {number} [replyTo]
  * @property {string[]} [mentions]
- * @property {number} [forward]     id of the message that is forwarded, instead of a text
+ * @property {{ from: string, id: number }} [forward]  the content is that of this message
  */
 
 /**
@@ -137,18 +137,20 @@ export class Outbox {
     const type = item.type ?? "text";
     this.#update(item, { state: "sending" });
     try {
-      const more = /** @type {any} */ ({
+      const more = {
         clientMsgID: id, ...(conversation && { conversation }), ...(replyTo && { replyTo }), ...(mentions?.length && { mentions }),
-        ...(data !== undefined && { data, type }), ...(forward && { forward }),
-      });
-      const sent = await messenger.send(conversation ? "" : peer, data === undefined ? text : undefined, more);
+        ...(data !== undefined && { data, type }),
+      };
+      const sent = forward
+        ? await messenger.forward(forward.id, conversation ? { conversation } : peer, { clientMsgID: id })
+        : await messenger.send(conversation ? "" : peer, data === undefined ? text : undefined, more);
       if (!this.#items.has(id)) {
         messenger.recall(sent.id).catch(() => {}); // cancelled meanwhile
         return true;
       }
       this.#remove(id);
       const to = peer || undefined;
-      const meta = mentions?.length ? { mentions } : undefined;
+      const meta = { ...(mentions?.length && { mentions }), ...(forward && { forwarded: forward }) };
       this.session.added({
         ...sent, kind: "message", from: user, to, time: Date.now(), clientMsgID: id, about: replyTo, meta, ...(sent.replaced ?? { type, text, data }),
       });

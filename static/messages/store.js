@@ -41,6 +41,8 @@ const SILENT = new Set([...REVISIONS, "pin"]);
  * @property {number} peerReceived     position up to which another user has received
  */
 
+const NONE = { entries: [], oldest: 0, newest: 0, hasOlder: false, hasNewer: false, cached: false };
+
 /** Owns the conversations. They are valid for one login. */
 export class Store {
   /** @type {Map<number, Conversation>} */
@@ -213,8 +215,8 @@ export class Store {
     const { entries } = conversation;
     const covers = entries && !conversation.cached && (around ? entries.some(({ id }) => id === around) : !conversation.hasNewer || conversation.unread > 0);
     if (!conversation.id || covers) return;
-    const position = around || (conversation.unread ? conversation.read : 0);
-    await this.#load(conversation, () => (position ? this.#around(conversation, position) : this.#page(conversation, {})));
+    const position = around || (conversation.unread ? conversation.read : -1);
+    await this.#load(conversation, () => (position < 0 ? this.#page(conversation, {}) : this.#around(conversation, position)));
     if (!conversation.group && this.session.isOnline) await this.#loadReceipts(conversation);
   }
 
@@ -329,7 +331,7 @@ export class Store {
    */
   async #around(conversation, position) {
     const [older, newer] = await Promise.all([
-      this.#page(conversation, { before: position + 1 }), this.#page(conversation, { after: position }),
+      position ? this.#page(conversation, { before: position + 1 }) : NONE, this.#page(conversation, { after: position }),
     ]);
     return {
       entries: [...older.entries, ...newer.entries], oldest: older.oldest || newer.oldest, newest: newer.newest || older.newest,
@@ -552,27 +554,24 @@ function isRevision({ kind, about, id, type }) {
 function revised(entry, revision, self) {
   if (revision.about !== entry.id || entry.kind !== "message") return entry;
   if (revision.kind === "recall") return { ...entry, kind: "recall", about: entry.id, text: undefined, data: undefined, reactions: undefined };
-  if (revision.kind === "reaction") return { ...entry, reactions: reacted(entry.reactions ?? [], revision, self) };
+  if (revision.kind === "reaction") return { ...entry, reactions: reacted(entry, revision, self), meta: { ...entry.meta, reacted: revision.id } };
   if (revision.kind !== "edit") return entry;
   const { text, data, type } = revision;
   return { ...entry, text, data, type, meta: { ...entry.meta, edited: revision.id } };
 }
 
 /**
- * @param {Reaction[]} reactions
+ * @param {Entry} entry
  * @param {Entry} change
  * @param {string} self
  * @returns {Reaction[]}
  */
-function reacted(reactions, { from, type, text, data }, self) {
-  const emoji = String(text ?? data ?? "");
-  const before = reactions.find((each) => each.emoji === emoji) ?? { emoji, count: 0, users: [], mine: false };
-  const has = from === self ? before.mine : before.users.includes(from);
-  if ((type === "add") === has) return reactions;
-  const users = type === "add" ? [...before.users, from] : before.users.filter((user) => user !== from);
-  const after = { emoji, users, count: before.count + (type === "add" ? 1 : -1), mine: from === self ? type === "add" : before.mine };
-  const others = reactions.filter((each) => each.emoji !== emoji);
-  if (after.count <= 0) return others;
-  return before.count ? reactions.map((each) => (each === before ? after : each)) : [...others, after];
+function reacted({ reactions = [], meta }, { id, from, type, text = "", meta: { count = 0 } = {} }, self) {
+  if ((meta?.reacted ?? 0) >= id) return reactions; // they have it already
+  const before = reactions.find((each) => each.emoji === text) ?? { emoji: text, count: 0, users: [], mine: false };
+  const others = before.users.filter((user) => user !== from);
+  const isAdded = type === "add";
+  const after = { emoji: text, count, users: isAdded ? [...others, from] : others, mine: from === self ? isAdded : before.mine };
+  if (!count) return reactions.filter((each) => each !== before);
+  return before.count ? reactions.map((each) => (each === before ? after : each)) : [...reactions, after];
 }
-

@@ -160,6 +160,101 @@ def act(page: Page, text: str, word: str) -> None:
     )
 
 
+def history(server: Server, ann: Account, bob: Account, count: int) -> None:
+    """Messages of Ann to Bob."""
+    for number in range(count):
+        message = {"targets": [{"user": bob.number}], "sender": ann.number, "text": f"number {number}"}
+        ann.post("push", app="gochat", **message, store=True)
+
+
+@pytest.mark.full
+def test_a_long_conversation_loads_as_one_scrolls(pair: Pair, server: Server) -> None:
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    history(server, ann, bob, 260)
+    page = bob.log_in(open_page(pair[0], server))
+    choose(page, "Ann")
+    eventually(lambda: page.texts(".divider.unread") == ["New messages"], what="the first unread message")
+    assert page.received[0] == ("Ann", "number 0")
+    assert page.shown("#latest")
+    assert len(page.texts("#log .line")) < 200
+    page.find("#latest").click()
+    page.has_received("Ann", "number 259")
+    eventually(lambda: page.texts(".conversation .count") == [], what="all are read")
+    assert not page.shown("#latest")
+    seen: set[str] = set()
+
+    def scrolled() -> bool:
+        seen.update(text for _, text in page.received)
+        assert len(page.texts("#log .line")) <= 200
+        page.run("document.querySelector('#log').scrollTop = 0")
+        return len(seen) == 260
+
+    eventually(scrolled, what="all messages, page by page")
+    ann.post("messages/edit", app="gochat", id=server_id(page, "number 0"), text="the first")
+    page.has_received("Ann", "the first")
+    assert page.texts(".edited") == ["edited"]
+
+
+def server_id(page: Page, text: str) -> int:
+    found = page.run(
+        "return [...document.querySelectorAll('#log .line')].find((each) =>"
+        " each.querySelector('.bubble').textContent === arguments[0]).dataset.id",
+        text,
+    )
+    return int(found)
+
+
+@pytest.mark.full
+def test_reactions_pins_replies_edits_and_forwards_reach_the_other_page(pair: Pair, server: Server) -> None:
+    ann, bob, cat = (Account(server, name) for name in ("Ann", "Bob", "Cat"))
+    history(server, ann, bob, 120)
+    first, second = ann.log_in(open_page(pair[0], server)), bob.log_in(open_page(pair[1], server))
+    for page, name in ((first, "Bob"), (second, "Ann")):
+        choose(page, name)
+        page.run("document.querySelector('#latest').click()")
+    first.say("who *brings* `tea`? https://tea.example/x.")
+    second.has_received("Ann", "who brings tea? https://tea.example/x.")
+    link = second.find("#log .bubble a")
+    assert link.get_attribute("href") == "https://tea.example/x"
+    assert link.get_attribute("rel") == "noopener noreferrer nofollow"
+    act(second, "who brings", "👍")
+    eventually(lambda: first.texts(".reaction") == ["👍1"], what="the reaction")
+    first.run("document.querySelector('.reaction').click()")
+    eventually(lambda: second.texts(".reaction") == ["👍2"], what="the second reaction")
+    second.run("document.querySelector('.reaction').click()")
+    eventually(lambda: first.texts(".reaction") == ["👍1"], what="one was taken back")
+    act(first, "who brings", "Pin")
+    eventually(lambda: second.shown("#pinned"), what="the pinned message")
+    assert second.texts("#pinned-text") == ["Ann: who *brings* `tea`? https://tea.example/x."]
+
+    act(second, "who brings", "Reply")
+    send(second, "me")
+    eventually(lambda: first.texts(".quote b") == ["You"], what="the quote")
+    act(first, "who brings", "Edit")
+    field = first.find("#message")
+    field.clear()
+    first.say("who brings cake?")
+    second.has_received("Ann", "who brings cake?")
+    assert second.texts(".edited") == ["edited"]
+    act(second, "number 119", "Reply")
+    send(second, "the last number")
+    start_conversation(first, cat.number)
+    send(first, "hello")
+    choose(first, "Bob")
+    act(first, "the last number", "Forward")
+    first.run(
+        "[...document.querySelectorAll('.choice')].find((each) => each.textContent.includes('Cat')).click()"
+    )
+    eventually(lambda: first.texts("#conversation-name") == ["Cat"], what="the conversation with Cat")
+    eventually(lambda: first.texts(".forwarded") == ["Forwarded from Bob"], what="the forwarded message")
+    choose(first, "Bob")
+    first.run("document.querySelector('#log').scrollTop = 0")
+    first.find("#search").send_keys("the last")
+    eventually(lambda: len(first.texts("#hits .hit")) == 2, what="two hits")
+    first.run("[...document.querySelectorAll('.hit')].at(-1).click()")
+    eventually(lambda: first.texts("#log .found .bubble") != [], what="the hit is shown")
+
+
 @pytest.mark.full
 def test_messages_to_a_group_and_recalls(pair: Pair, server: Server) -> None:
     ann, bob, cat = (Account(server, name) for name in ("Ann", "Bob", "Cat"))

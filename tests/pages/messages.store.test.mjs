@@ -56,6 +56,7 @@ it("a history that is requested twice at once loses no entry that arrives meanwh
   const { store, requests } = fakeStore();
   const conversation = store.add(entry(1, { from: "ann", to: "bob" }));
   const first = store.open(conversation);
+  assert.deepEqual([requests[0].before, requests[0].after], [0, 0]);
   store.add(entry(2, { from: "ann", to: "bob" }));
   const second = store.open(conversation);
   requests[0].answer([entry(1)]);
@@ -72,7 +73,7 @@ it("edits, recalls and reactions that arrive while the history loads are applied
   const opening = store.open(conversation);
   store.add(entry(3, { from: "ann", to: "bob" }));
   store.add(entry(4, { kind: "edit", about: 3, text: "three" }));
-  store.add(entry(5, { kind: "reaction", type: "add", about: 1, text: "👍" }));
+  store.add(entry(5, { kind: "reaction", type: "add", about: 1, text: "👍", meta: { count: 1 } }));
   store.add(entry(6, { kind: "recall", about: 2 }));
   requests[0].answer([entry(1), entry(2)]);
   await opening;
@@ -81,18 +82,16 @@ it("edits, recalls and reactions that arrive while the history loads are applied
   assert.equal(conversation.entries[1].kind, "recall");
 });
 
-it("a reaction counts once for each user, and goes when it is taken back", async () => {
-  const { store, conversation } = await opened([entry(1)]);
-  const react = (id, from, type) => store.add(entry(id, { from, kind: "reaction", about: 1, type, text: "🎉" }));
-  react(2, "bob", "add");
-  react(3, "bob", "add");
-  react(4, "ann", "add");
-  assert.deepEqual(conversation.entries[0].reactions, [{ emoji: "🎉", count: 2, users: ["bob", "ann"], mine: true }]);
-  react(5, "bob", "remove");
-  react(6, "ann", "remove");
+it("reactions have the count of the server, and are applied once", async () => {
+  const { store, conversation } = await opened([entry(1, { meta: { reacted: 3 }, reactions: [{ emoji: "🎉", count: 12, users: ["eve"], mine: false }] })]);
+  const react = (id, from, type, count) => store.add(entry(id, { from, kind: "reaction", about: 1, type, text: "🎉", meta: { count } }));
+  react(3, "eve", "add", 12);
+  react(4, "ann", "add", 13);
+  assert.deepEqual(conversation.entries[0].reactions, [{ emoji: "🎉", count: 13, users: ["eve", "ann"], mine: true }]);
+  react(5, "eve", "remove", 12);
+  react(6, "ann", "remove", 0);
   assert.deepEqual(conversation.entries[0].reactions, []);
-  assert.equal(conversation.last.id, 1);
-  assert.equal(conversation.unread, 0);
+  assert.deepEqual([conversation.last.id, conversation.unread], [1, 0]);
 });
 
 it("older pages are added once", async () => {
@@ -128,6 +127,16 @@ it("a conversation with unread messages is loaded around the first of them", asy
   assert.equal(conversation.unread, 401);
   store.markRead(conversation, 102);
   assert.deepEqual([conversation.unread, conversation.read], [399, 102]);
+});
+
+it("a conversation of which nothing was read is loaded from its start", async () => {
+  const { store, requests } = fakeStore();
+  const conversation = store.add(entry(500));
+  conversation.unread = 100;
+  const opening = store.open(conversation);
+  requests[0].answer([entry(1)], true);
+  await opening;
+  assert.deepEqual([requests.length, texts(conversation), conversation.hasOlder, conversation.hasNewer], [1, ["1"], false, true]);
 });
 
 it("a long conversation holds a bounded number of entries", async () => {
