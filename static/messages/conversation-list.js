@@ -20,6 +20,8 @@ export class ConversationList {
   #fault = "";
   #title = document.title;
   #ends = new AbortController();
+  /** The row of each conversation, and what it was drawn from. @type {Map<string, { version: string, element: HTMLElement }>} */
+  #rows = new Map();
 
   /** @param {Session} session */
   constructor(session) {
@@ -58,9 +60,12 @@ export class ConversationList {
   /** @param {Conversation | null} open  the open conversation */
   draw(open) {
     const { store, words } = this.session;
-    const focused = this.#list.contains(document.activeElement) ? /** @type {HTMLElement} */ (document.activeElement).dataset.conversation : "";
-    this.#list.replaceChildren(...store.sorted.map((each) => this.#row(each, each === open)));
-    if (focused) /** @type {HTMLElement | null} */ (this.#list.querySelector(`[data-conversation="${CSS.escape(focused)}"]`))?.focus({ preventScroll: true });
+    const rows = store.sorted.map((each) => this.#cached(each, each === open));
+    if (rows.length !== this.#list.childElementCount || rows.some((row, index) => row !== this.#list.children[index])) {
+      const focused = this.#list.contains(document.activeElement) ? /** @type {HTMLElement} */ (document.activeElement).dataset.conversation : "";
+      this.#list.replaceChildren(...rows);
+      if (focused) /** @type {HTMLElement | null} */ (this.#list.querySelector(`[data-conversation="${focused}"]`))?.focus({ preventScroll: true });
+    }
     const isEmpty = store.conversations.size === 0;
     this.#note.textContent = this.#fault || (store.isLoaded ? words.messages_none : words.messages_loading);
     this.#note.hidden = !isEmpty && !this.#fault;
@@ -74,27 +79,32 @@ export class ConversationList {
    * @param {boolean} isOpen
    * @returns {HTMLElement}
    */
-  #row(conversation, isOpen) {
-    const { store, people, words, drafts } = this.session;
-    const { last, unread, mentions, group, peer, id } = conversation;
-    const name = store.nameOf(conversation);
-    const draft = isOpen ? "" : drafts.get(keyOf(conversation)).text.trim();
-    const time = make("time", "", last ? this.#when(last.time) : "");
-    const heading = make("span", "row-line", make("b", "", make("bdi", "", name)), time);
-    const preview = make("span", "preview", ...(draft ? [make("i", "draft", words.messages_draft), cut(draft.replace(/\s+/g, " "), PREVIEW_LENGTH)] : [this.#preview(conversation)]));
-    const below = make("span", "row-line", preview);
-    if (mentions) {
-      const sign = make("span", "count at", "@");
-      sign.setAttribute("aria-label", fill(words.messages_mentions, { count: mentions }));
-      sign.setAttribute("role", "img");
-      below.append(sign);
-    }
-    if (unread) {
-      const count = make("span", "count", unread > 999 ? "999+" : String(unread));
-      count.setAttribute("role", "img");
-      count.setAttribute("aria-label", fill(words.messages_unread, { count: unread }));
-      below.append(count);
-    }
+  #cached(conversation, isOpen) {
+    const { store, people, drafts } = this.session;
+    const { id, group, peer, last, unread, mentions } = conversation;
+    const key = keyOf(conversation);
+    const row = {
+      id, isOpen, unread, mentions, group, peer, name: store.nameOf(conversation), time: last ? this.#when(last.time) : "",
+      preview: this.#preview(conversation), draft: isOpen ? "" : cut(drafts.get(key).text.trim().replace(/\s+/g, " "), PREVIEW_LENGTH),
+    };
+    const version = JSON.stringify([row, people.card(peer)]);
+    const known = this.#rows.get(key);
+    if (known?.version === version) return known.element;
+    const element = this.#row(row);
+    this.#rows.set(key, { version, element });
+    return element;
+  }
+
+  /**
+   * @param {{ id: number, isOpen: boolean, unread: number, mentions: number, group: boolean, peer: string, name: string, time: string, preview: string, draft: string }} row
+   * @returns {HTMLElement}
+   */
+  #row({ id, isOpen, unread, mentions, group, peer, name, time, preview, draft }) {
+    const { people, words } = this.session;
+    const heading = make("span", "row-line", make("b", "", make("bdi", "", name)), make("time", "", time));
+    const below = make("span", "row-line", make("span", "preview", ...(draft ? [make("i", "draft", words.messages_draft), draft] : [preview])));
+    if (mentions) below.append(counter("count at", "@", fill(words.messages_mentions, { count: mentions })));
+    if (unread) below.append(counter("count", unread > 999 ? "999+" : String(unread), fill(words.messages_unread, { count: unread })));
     const face = group || !peer ? make("span", "avatar group", "#") : people.avatar(peer);
     face.setAttribute("aria-hidden", "true");
     const button = make("button", "conversation", face, make("span", "row-words", heading, below));
@@ -130,4 +140,16 @@ export class ConversationList {
     const rows = /** @type {HTMLElement[]} */ ([...this.#list.querySelectorAll(".conversation")]);
     rows[rows.indexOf(event.target) + step]?.focus();
   }
+}
+
+/**
+ * @param {string} classes
+ * @param {string} text
+ * @param {string} label  for screen readers
+ */
+function counter(classes, text, label) {
+  const made = make("span", classes, text);
+  made.setAttribute("role", "img");
+  made.setAttribute("aria-label", label);
+  return made;
 }

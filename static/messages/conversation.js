@@ -38,6 +38,8 @@ export class ConversationView {
   #pin = 0;
   /** Messages that are quoted, but not loaded with the conversation. @type {Map<number, Entry | null>} */
   #quoted = new Map();
+  /** The loaded messages. @type {Map<number, Entry>} */
+  #byId = new Map();
   /** Id of the newest entry that was announced. */
   #announced = 0;
   /** Users who are typing, with the time when their notice ends. @type {Map<string, number>} */
@@ -199,6 +201,7 @@ export class ConversationView {
     const { open, session } = this;
     if (!open || !this.#isShown) return [];
     const pins = new Set(this.#pins.map(({ id }) => id));
+    this.#byId = new Map(open.entries?.map((entry) => [entry.id, entry]));
     /** @type {Item[]} */
     const items = [];
     let day = "";
@@ -265,7 +268,7 @@ export class ConversationView {
 
   /** @param {number} id */
   #find(id) {
-    const loaded = this.open?.entries?.find((entry) => entry.id === id);
+    const loaded = this.#byId.get(id);
     if (loaded) return loaded;
     const known = this.#quoted.get(id);
     if (known !== undefined) return known;

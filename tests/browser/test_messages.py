@@ -256,6 +256,40 @@ def test_reactions_pins_replies_edits_and_forwards_reach_the_other_page(pair: Pa
 
 
 @pytest.mark.full
+def test_without_a_server_one_reads_and_writes_and_it_is_sent_once_later(
+    pair: Pair, start_server: StartServer
+) -> None:
+    pair.expects("WebSocket", "Failed to load resource", "ERR_CONNECTION_REFUSED", "Failed to fetch")
+    config = {"accounts": {"registrations_per_address": 0}, "app": fixed_ports()}
+    server = start_server(config=config)
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    history(server, bob, ann, 3)
+    page = ann.log_in(open_page(pair[0], server))
+    choose(page, "Bob")
+    page.has_received("Bob", "number 2")
+    page.driver.set_script_timeout(60)
+    page.driver.execute_async_script("navigator.serviceWorker.ready.then(arguments[0])")
+    server.stop()
+    eventually(lambda: page.state != "online", what="the page has noticed")
+    page.driver.refresh()
+    page.has_received("Bob", "number 2")
+    page.say("one")
+    page.say("two")
+    eventually(lambda: page.own == ["one", "two"], what="both wait")
+    assert page.texts(".pending .status") == ["🕓", "🕓"]
+    page.run("document.querySelectorAll('.pending .link')[1].click()")
+    eventually(lambda: page.own == ["one"], what="one was cancelled")
+    page.driver.refresh()
+    eventually(lambda: page.own == ["one"], what="it waits after a reload, too")
+    again = start_server(config=config, folder=server.folder)
+    eventually(lambda: page.texts(".tick") == ["✓"], what="it is sent")
+    other = bob.log_in(open_page(pair[1], again))
+    choose(other, "Ann")
+    other.has_received("Ann", "one")
+    assert other.received == [("Ann", "one")]
+
+
+@pytest.mark.full
 def test_messages_to_a_group_and_recalls(pair: Pair, server: Server) -> None:
     ann, bob, cat = (Account(server, name) for name in ("Ann", "Bob", "Cat"))
     first = ann.log_in(open_page(pair[0], server))
