@@ -73,7 +73,7 @@ class App {
     session.on("ended", ({ expired }) => this.#stop(expired));
     this.#drawMe();
     showView("list");
-    session.start().then(() => session === this.#session && this.#route()); // the browser may have stored the conversation of the address
+    session.start().then(() => this.#route()); // the browser may have stored the conversation of the address
   }
 
   /** @param {boolean} expired  the token is not valid any more */

@@ -54,6 +54,7 @@ export class People {
       if (!document.hidden && session.isOnline) this.refresh([...this.#shown].flatMap((users) => [...users()]));
     }, FRESH_MS);
     session.on("ended", () => clearInterval(fresh));
+    addEventListener("pagehide", () => this.#storing && this.#store());
   }
 
   /**
@@ -181,6 +182,7 @@ export class People {
   }
 
   #store() {
+    clearTimeout(this.#storing);
     this.#storing = undefined;
     const cards = [...this.#cards.values()].slice(-MAX_STORED).map(({ user, nickname, avatar, name }) => ({ user, nickname, avatar, name }));
     try {
