@@ -16,7 +16,7 @@ PARALLEL ?= -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 NPM_TOOLS := sdk/node_modules/.package-lock.json
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-all style types coverage faults schema sdk bench smoke million autobahn wheel release guide-check example lock proto clean
+.PHONY: help serve test test-all style types coverage faults schema sdk bench smoke million screenshots page-speed autobahn wheel release guide-check example lock proto clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1@\2/p' $(MAKEFILE_LIST) | while IFS=@ read -r t h; do printf '  %-11s %s\n' "$$t" "$$h"; done
@@ -61,6 +61,12 @@ smoke: $(VENV)/runtime  ## the same in one minute, for a first look
 
 million: $(VENV)/dev  ## log 1,000,000 users in on this machine and reach them all (half an hour, 20 GB)
 	$(RUN) -m bench million $(ARGS)
+
+screenshots: $(VENV)/dev  ## make a picture of every view of every page in build/screenshots (needs Chromium)
+	$(RUN) -m tests.browser.screenshots $(ARGS)
+
+page-speed: $(VENV)/dev  ## measure the messages page as on a slow phone (needs Chromium)
+	$(RUN) -m tests.browser.page_speed $(ARGS)
 
 autobahn: $(VENV)/runtime  ## run the Autobahn WebSocket test suite (needs Python 2.7 beside)
 	PYTHON=$(abspath $(RUN)) tests/autobahn/run.sh $(ARGS)

@@ -22,7 +22,9 @@ from imserver.pages.text import LANGUAGES, TEXT, language_of_visitor
 
 ENTRY: Final = "static/messages/app.js"
 """The module that the page starts with."""
-_IMPORT: Final = re.compile(r"""(?:from|import\(|^import)\s*"(\.{1,2}/[^"]+)\"""", re.MULTILINE)
+_IMPORT: Final = re.compile(r'^(?:import|export|\}).*"(\.{1,2}/[^"]+)"', re.MULTILINE)
+_LATER: Final = re.compile(r'\bimport\("(\.{1,2}/[^"]+)"\)(?!\.[A-Z])')
+"""Imports when they are needed; not the types in comments, which have the name of a class behind them."""
 _FOLDERS: Final = {"static": assets.STATIC, "sdk": assets.SDK}
 _ICONS: Final = (
     ("app.svg", "any", "image/svg+xml", "any"),
@@ -41,8 +43,11 @@ def _source(address: str) -> Path:
 
 
 @cache
-def modules() -> tuple[str, ...]:
-    """All modules of the page, as ``static/…`` and ``sdk/…``: the entry and what it imports, also later."""
+def modules(later: bool = False) -> tuple[str, ...]:
+    """The modules of the page, as ``static/…`` and ``sdk/…``: the entry and what it imports.
+
+    ``later``: also those that it imports when they are needed.
+    """
     found: dict[str, None] = {}
     waiting = [ENTRY]
     while waiting:
@@ -50,7 +55,8 @@ def modules() -> tuple[str, ...]:
         if address in found:
             continue
         found[address] = None
-        for path in _IMPORT.findall(_source(address).read_text(encoding="utf-8")):
+        text = _source(address).read_text(encoding="utf-8")
+        for path in (*_IMPORT.findall(text), *(_LATER.findall(text) if later else ())):
             parts = address.split("/")[:-1]
             for part in path.split("/"):
                 if part == "..":
@@ -71,7 +77,7 @@ def styles() -> tuple[str, ...]:
 def files() -> tuple[str, ...]:
     """All files that the page needs, as ``static/…`` and ``sdk/…``."""
     pictures = ["favicon.svg", *(f"icons/{name}" for name, *_ in _ICONS)]
-    return (*modules(), *(f"static/{name}" for name in sorted(("theme.css", *styles(), *pictures))))
+    return (*modules(later=True), *(f"static/{name}" for name in sorted(("theme.css", *styles(), *pictures))))
 
 
 @cache

@@ -1,0 +1,366 @@
+"""The messages page as a person uses it: by the names that a screen reader says. And what is in it: accounts,
+a group, and a conversation with text, pictures, a voice note and a file.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+import struct
+import urllib.request
+import wave
+from collections.abc import Sequence
+from itertools import count
+from typing import Any
+
+from PIL import Image, ImageDraw
+from selenium.webdriver.common.keys import Keys
+
+from imserver.pages.text import TEXT
+from imserver_client import Api
+from tests.browser.chromium import Browser, Page
+from tests.support import Server, eventually
+
+APP = "gochat"
+PASSWORD = "correct horse"
+_PHONES = count(13_810_000_000)
+_BATCH = 100
+
+NAMED = """
+const [role, name, within] = arguments;
+const tags = {
+  button: "button, [role=button], summary, [role^=menuitem], [role=option]",
+  link: "a[href]", field: "input, textarea, [role=combobox]",
+  row: "[role=log] article",
+};
+const labels = (each) => [...(each.labels ?? [])].map((label) => label.textContent.trim()).join(" ");
+const nameOf = (each) => (each.getAttribute("aria-label") || labels(each) || each.textContent).trim();
+const roots = within ? document.querySelectorAll(within) : [document];
+for (const root of roots) {
+  for (const each of root.querySelectorAll(tags[role])) {
+    if (each.checkVisibility({ visibilityProperty: true }) && nameOf(each) === name) return each;
+  }
+}
+return null;
+"""
+
+
+LINE = """
+window.line = (() => {
+  const open = new Set();
+  let isCut = false;
+  const Real = window.WebSocket;
+  window.WebSocket = class extends Real {
+    constructor(url, ...more) {
+      super(url, ...more);
+      open.add(this);
+      this.addEventListener("close", () => open.delete(this));
+      if (isCut) this.close();
+    }
+  };
+  return {
+    cut() { isCut = true; for (const each of open) each.close(); },
+    mend() { isCut = false; },
+  };
+})();
+"""
+"""Chromium does not cut WebSockets when it emulates a network that is away."""
+
+
+class Account:
+    """A user with an account, created by HTTP."""
+
+    def __init__(self, server: Server, nickname: str) -> None:
+        self.server = server
+        self.phone = str(next(_PHONES))
+        self.nickname = nickname
+        self.token = ""
+        answer = self.post("accounts/register", phone=self.phone, password=PASSWORD, nickname=nickname)
+        self.token, self.user = answer["token"], answer["account"]["user"]
+
+    def post(self, path: str, **body: object) -> Any:
+        with Api(self.server.http_url, key=self.token) as api:
+            return api.call("POST", path, body)
+
+    def get(self, path: str, **query: Any) -> Any:
+        with Api(self.server.http_url, key=self.token) as api:
+            return api.call("GET", path, query={"app": APP, "user": self.user, **query})
+
+    def create_group(self, name: str, *members: Account) -> int:
+        """The conversation of a new group."""
+        group = self.post("groups/create", app=APP, name=name)["group"]
+        self.post("groups/invite", app=APP, group=group, members=[each.user for each in members])
+        return int(group)
+
+    def upload(self, name: str, content: bytes) -> dict[str, Any]:
+        address = f"{self.server.http_url}/api/v1/uploads?name={name}&app={APP}"
+        request = urllib.request.Request(address, content, {"Authorization": f"Bearer {self.token}"})
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(request, timeout=60) as answer:
+            stored: dict[str, Any] = json.load(answer)
+        return stored
+
+    def say(self, to: Account | int, *texts: str) -> None:
+        """Send texts, as a back end does for this user."""
+        with Api(self.server.http_url) as api:
+            for start in range(0, len(texts), _BATCH):
+                api.batch([("push", self._push(to, text=text)) for text in texts[start : start + _BATCH]])
+
+    def send(self, to: Account | int, type: str, data: dict[str, Any]) -> None:
+        """Send a message of another type."""
+        with Api(self.server.http_url) as api:
+            api.call("POST", "push", self._push(to, type=type, data=data))
+
+    def history(self, conversation: int) -> list[dict[str, Any]]:
+        """All its entries, the oldest first."""
+        found: list[dict[str, Any]] = []
+        while True:
+            before = {"before": found[0]["id"]} if found else {}
+            page = self.get("messages", conversation=conversation, limit=100, **before)["messages"]
+            found = [*sorted(page, key=lambda each: each["id"]), *found]
+            if not page:
+                return found
+
+    def read(self, conversation: int) -> None:
+        """Mark all its messages as read."""
+        last = self.history(conversation)[-1]["id"]
+        self.post("messages/read", app=APP, conversation=conversation, id=last)
+
+    def _push(self, to: Account | int, **content: object) -> dict[str, Any]:
+        target = {"user": to.user} if isinstance(to, Account) else {"group": str(to)}
+        return {"app": APP, "targets": [target], "sender": self.user, "store": True, **content}
+
+
+class Chat:
+    """The messages page of one user in one browser, in English unless ``language`` says otherwise."""
+
+    def __init__(self, browser: Browser, account: Account, *, language: str = "en", **how: Any) -> None:
+        self.browser = browser
+        self.account = account
+        self.words = TEXT[language]
+        address = f"{account.server.http_url}/home/messages?lang={language}"
+        login = {"token": account.token, "user": account.user, "nickname": account.nickname}
+        login_script = f"localStorage.setItem('imserver:account:{APP}', JSON.stringify({json.dumps(login)}));"
+        self.page: Page = browser.open(address, script=login_script + LINE, **how)
+        self.online()
+
+    def online(self) -> None:
+        eventually(lambda: self.page.state == "online", what=f"the page of {self.account.nickname} is online")
+
+    # --- elements -------------------------------------------------------------------------------------------
+
+    def word(self, key: str, **values: str) -> str:
+        return self.words[key].format(**values)
+
+    def named(self, role: str, name: str, within: str = "") -> Any:
+        """The visible element with this role (``button``, ``link``, ``field``) and accessible name."""
+        found: list[Any] = []
+
+        def look() -> bool:
+            found[:] = [each] if (each := self.page.run(NAMED, role, name, within)) is not None else []
+            return bool(found)
+
+        eventually(look, what=f"{role} {name!r}")
+        return found[0]
+
+    def click(self, name: str, role: str = "button", within: str = "") -> None:
+        """Click what has this name, as the page is now: a redraw in between makes it another element."""
+        eventually(
+            lambda: self.page.run(
+                f"const found = (function () {{ {NAMED} }}).apply(null, arguments);"
+                "found?.click(); return Boolean(found);",
+                role,
+                name,
+                within,
+            ),
+            what=f"{role} {name!r} is clicked",
+        )
+
+    # --- actions --------------------------------------------------------------------------------------------
+
+    def open(self, conversation: int) -> None:
+        """Open a conversation by its address."""
+        self.page.run("location.hash = arguments[0]", f"#c/{conversation}")
+        eventually(lambda: self.page.shown("#composer"), what="the conversation is open")
+
+    def say(self, text: str) -> None:
+        field = self.named("field", self.word("message"))
+        field.send_keys(text.replace("\n", Keys.SHIFT + Keys.ENTER + Keys.NULL) + Keys.ENTER)
+        eventually(lambda: field.get_attribute("value") == "", what=f"{text[:40]!r} is taken")
+
+    def menu(self, row: str) -> None:
+        """Open the menu of the last row with this text."""
+        eventually(
+            lambda: self.page.run(
+                "const row = [...document.querySelectorAll('[role=log] article[data-id]')]"
+                ".findLast((each) => each.textContent.includes(arguments[0]));"
+                "if (!row) return false; row.focus();"
+                "const enter = { key: 'Enter', bubbles: true, cancelable: true };"
+                "row.dispatchEvent(new KeyboardEvent('keydown', enter));"
+                "return Boolean(document.querySelector('[role=menu]'));",
+                row,
+            ),
+            what=f"the menu of {row!r}",
+        )
+
+    def act(self, row: str, word: str) -> None:
+        """Choose a line of the menu of a row."""
+        self.menu(row)
+        self.click(self.word(word), within="[role=menu]")
+
+    def edit(self, row: str, text: str) -> None:
+        self.act(row, "messages_edit")
+        field = self.named("field", self.word("message"))
+        field.send_keys(Keys.CONTROL + "a" + Keys.NULL + text + Keys.ENTER)
+
+    def react(self, row: str, emoji: str) -> None:
+        self.menu(row)
+        self.click(emoji, within="[role=menu]")
+
+    def recall(self, row: str) -> None:
+        self.act(row, "messages_recall")
+        self.click(self.word("messages_recall"), within="dialog[open]")
+
+    def cut(self) -> None:
+        """Take the network away: requests fail, and the WebSocket ends."""
+        self._network(offline=True)
+        self.page.run("window.line.cut()")
+        eventually(lambda: self.page.state != "online", what="the page is offline")
+
+    def mend(self) -> None:
+        """Give the network back."""
+        self.page.run("window.line.mend()")
+        self._network(offline=False)
+        self.online()
+
+    def _network(self, *, offline: bool) -> None:
+        self.page.command("Network.enable")
+        self.page.command(
+            "Network.emulateNetworkConditions",
+            offline=offline,
+            latency=0,
+            downloadThroughput=-1,
+            uploadThroughput=-1,
+        )
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts of the drawn messages."""
+        return self.page.texts("[role=log] article .text")
+
+
+# --- content ------------------------------------------------------------------------------------------------
+
+
+def picture(width: int, height: int, hue: int) -> bytes:
+    """A landscape as a JPEG file."""
+    image = Image.new("RGB", (width, height))
+    pen = ImageDraw.Draw(image)
+    for y in range(height):
+        shade = y / height
+        sky = (int(110 + 90 * shade), int(150 + 60 * shade) - hue // 4, 220 - hue // 2)
+        pen.line((0, y, width, y), fill=sky)
+    for layer in range(3):
+        base = height * (0.55 + 0.15 * layer)
+        ridge = [
+            (x, base - 0.12 * height * math.sin(x / width * (5 + layer * 2) + hue + layer))
+            for x in range(0, width + 8, 8)
+        ]
+        green = 110 - 30 * layer
+        pen.polygon([(0, height), *ridge, (width, height)], fill=(40 + hue // 4, green, 70 - 12 * layer))
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=85)
+    return file.getvalue()
+
+
+def voice(seconds: int) -> bytes:
+    """A tone that swells and fades, as a WAV file."""
+    rate = 8000
+    file = io.BytesIO()
+    with wave.open(file, "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(rate)
+        loud = (
+            9000 * abs(math.sin(at / rate * 1.7)) * math.sin(at / rate * 2 * math.pi * 220)
+            for at in range(seconds * rate)
+        )
+        sound.writeframes(b"".join(struct.pack("<h", int(each)) for each in loud))
+    return file.getvalue()
+
+
+_WAVE = [int(31 * abs(math.sin(at / 5) * math.sin(at / 17 + 1))) for at in range(48)]
+
+TALK = {
+    "en": (
+        "Good morning! Did the parcel arrive?",
+        "It did, around nine. The box was *soaked*, but everything inside is dry.",
+        "Great. I wrote it down at https://example.com/parcels/4711",
+        "Can you try `make serve` again? It starts here now.",
+        "Works:\n```\nlistening on http://127.0.0.1:8080\n```",
+        "👍",
+        "Lunch at twelve? The place on the corner has noodles today.",
+        "Yes please",
+        "I have a call until ten past, start without me.",
+    ),
+    "zh": (
+        "早上好！包裹到了吗？",
+        "九点左右到的。箱子*湿透*了，里面都是干的。",
+        "太好了。我记在 https://example.com/parcels/4711 了",
+        "再试一次 `make serve`？我这里已经能启动了。",
+        "可以：\n```\nlistening on http://127.0.0.1:8080\n```",
+        "👍",
+        "十二点吃饭？拐角那家今天有面。",
+        "好的",
+        "我有个会到十二点十分，你们先吃。",
+    ),
+}
+
+
+class Story:
+    """Three accounts, a group and two conversations with what people send each other."""
+
+    def __init__(self, server: Server, language: str) -> None:
+        names = ("Ann", "Bob", "Cat") if language == "en" else ("安安", "小波", "阿凯")
+        self.ann, self.bob, self.cat = people = [Account(server, name) for name in names]
+        self.group = self.ann.create_group(
+            "Tea at five" if language == "en" else "五点喝茶", self.bob, self.cat
+        )
+        talk = TALK[language]
+        for turn in range(12):
+            for number, text in enumerate(talk):
+                people[(turn + number) % 3].say(self.group, text)
+        for number, (width, height) in enumerate([(1200, 800), (600, 900)]):
+            stored = self.bob.upload(f"hills-{number}.jpg", picture(width, height, 40 + 60 * number))
+            self.bob.send(self.group, "picture", media(stored))
+        self.cat.send(
+            self.group, "voice", {**media(self.cat.upload("note.wav", voice(4))), "seconds": 4, "wave": _WAVE}
+        )
+        self.ann.send(self.group, "file", media(self.ann.upload("minutes.txt", b"Tea, then cake.\n" * 40)))
+        self.cat.say(self.group, *talk[6:9])
+        self.bob.say(self.ann, *talk[:5])
+        self.cat.say(self.ann, talk[0])
+
+    def open(self, browser: Browser, language: str, **how: Any) -> Chat:
+        """The page of the first account."""
+        return Chat(browser, self.ann, language=language, **how)
+
+
+def media(stored: dict[str, Any]) -> dict[str, Any]:
+    """The body of a message with an uploaded file."""
+    fields = ("url", "name", "bytes", "width", "height", "thumbnail")
+    return {name: stored[name] for name in fields if stored.get(name) is not None}
+
+
+def save(page: Page, path: Any) -> None:
+    """A picture of the window."""
+    shot = page.command("Page.captureScreenshot", format="png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(base64.b64decode(shot["data"]))
+
+
+def shown(rows: Sequence[str]) -> list[str]:
+    """Texts without the white space of the layout."""
+    return [" ".join(row.split()) for row in rows]

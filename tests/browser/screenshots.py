@@ -1,0 +1,151 @@
+"""``python -m tests.browser.screenshots [FOLDER]``: a picture of every view of every page.
+
+Phones and desktop, light and dark, Chinese and English, with three accounts and a group that has talked for a
+while. The default folder is ``build/screenshots``.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import pytest
+from selenium.common.exceptions import WebDriverException
+
+from tests.browser.chromium import Browser, Page
+from tests.browser.messenger import Chat, Story, save
+from tests.support import Server, eventually
+
+SIZES: Final = {"phone": (390, 844), "small-phone": (320, 640), "desktop": (1280, 800)}
+PAGES: Final = {
+    "start": ("/", "h1"),
+    "chat": ("/home/index?appID=101", "#people-list li"),
+    "two": ("/home/index?uid=1&to_uid=2", "#state[data-state=online]"),
+    "room": ("/home/room?uid=1", "#state[data-state=online]"),
+    "channels": ("/home/channels", "#subscriptions .channel"),
+    "status": ("/status", "#figures:not([hidden])"),
+    "cluster": ("/cluster", "#figures:not([hidden])"),
+    "reference": ("/api/v1/docs", "h1"),
+    "not-found": ("/none", "h1"),
+    "login": ("/home/messages", "form"),
+}
+"""View → address, and what is there when it has been drawn."""
+
+
+def _open_group(chat: Chat, story: Story) -> None:
+    chat.open(story.group)
+    eventually(lambda: len(chat.texts) > 3, what="the messages")
+
+
+def _open_menu(chat: Chat, story: Story) -> None:
+    _open_group(chat, story)
+    chat.menu(chat.texts[-1])
+
+
+def _search(chat: Chat, story: Story) -> None:
+    field = chat.named("field", chat.word("messages_search"))
+    field.send_keys("make serve")
+    eventually(lambda: chat.page.texts("#hits li"), what="the hits")
+
+
+def _offline(chat: Chat, story: Story) -> None:
+    _open_group(chat, story)
+    chat.cut()
+    chat.say("…")
+
+
+def _panel(word: str) -> Callable[[Chat, Story], None]:
+    def open_panel(chat: Chat, _: Story) -> None:
+        chat.click(chat.word(word))
+        eventually(lambda: chat.page.shown("dialog[open]"), what="the panel")
+
+    return open_panel
+
+
+def _group_info(chat: Chat, story: Story) -> None:
+    _open_group(chat, story)
+    chat.page.run("document.getElementById('conversation-open').click()")
+
+
+VIEWS: Final[dict[str, Callable[[Chat, Story], None]]] = {
+    "list": lambda chat, story: None,
+    "conversation": _open_group,
+    "menu": _open_menu,
+    "search": _search,
+    "new": _panel("messages_begin"),
+    "keys": _panel("messages_shortcuts"),
+    "group": _group_info,
+    "offline": _offline,
+}
+"""Views of the messages page → what opens them."""
+
+
+@contextmanager
+def _running(folder: Path) -> Iterator[tuple[Server, Browser]]:
+    server = Server(folder / "server", config={"accounts": {"registrations_per_address": 0}})
+    browser = Browser(folder / "profile")
+    try:
+        yield server, browser
+    finally:
+        browser.quit()
+        server.stop()
+
+
+def make(target: Path) -> int:
+    """Write all pictures; return their number."""
+    number = 0
+    with tempfile.TemporaryDirectory() as folder, _running(Path(folder)) as (server, browser):
+        for language in ("zh", "en"):
+            story = Story(server, language)
+            for size, window in SIZES.items():
+                for dark in (False, True):
+                    name = f"{size}-{'dark' if dark else 'light'}-{language}.png"
+                    for view, (path, ready) in PAGES.items():
+                        address = f"{server.http_url}{path}{'&' if '?' in path else '?'}lang={language}"
+                        page = browser.open(address, size=window, dark=dark)
+                        _settle(page, ready)
+                        save(page, target / view / name)
+                        number += 1
+                    for view, show in VIEWS.items():
+                        chat = story.open(browser, language, size=window, dark=dark)
+                        try:
+                            show(chat, story)
+                        except (AssertionError, WebDriverException) as wrong:
+                            print(f"{view}/{name}: {str(wrong).splitlines()[0]}")
+                        _settle(chat.page, "body")
+                        save(chat.page, target / "messages" / f"{view}-{name}")
+                        number += 1
+    return number
+
+
+def _settle(page: Page, ready: str) -> None:
+    """Wait until this is there, all pictures are loaded, and two frames have been drawn."""
+    eventually(
+        lambda: page.run("return Boolean(document.querySelector(arguments[0]))", ready),
+        what=f"{ready} is shown",
+    )
+    eventually(
+        lambda: page.run("return [...document.images].every((each) => each.complete)"), what="the pictures"
+    )
+    page.driver.execute_async_script(
+        "const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(() => done()))"
+    )
+
+
+def main() -> None:
+    """The command."""
+    target = Path(sys.argv[1] if len(sys.argv) > 1 else "build/screenshots")
+    try:
+        number = make(target)
+    except pytest.skip.Exception as reason:
+        print(f"no screenshots: {reason}")
+        return
+    print(f"{number} pictures in {target}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,28 @@
+"""What the messages page loads, and how many rows it keeps in the document. Times: page_speed.py."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.browser import page_speed
+from tests.browser.conftest import Pair
+from tests.conftest import StartServer
+
+pytestmark = [pytest.mark.full]
+KB = 1024
+
+
+def test_the_scripts_are_small() -> None:
+    size = page_speed.sizes()
+    assert 0 < size.script <= 120 * KB
+    assert size.sdk <= 30 * KB
+    assert size.style <= 20 * KB
+
+
+def test_a_long_conversation_keeps_few_rows_in_the_document(
+    pair: Pair, start_server: StartServer, tmp_path: Path
+) -> None:
+    server = start_server(config={"accounts": {"registrations_per_address": 0}})
+    speed = page_speed.measure(server, pair[0], 700, frames=250)
+    assert 20 < speed.rows <= 200
+    assert speed.passed > 0
