@@ -27,12 +27,15 @@ from imserver_client.errors import (
     RequestRefused,
 )
 from imserver_client.messages import (
+    Annotation,
     Conversation,
     ConversationPage,
     Entry,
     LogReset,
     Marks,
     MessagePage,
+    PinPage,
+    Reaction,
     ReadPosition,
     Receipt,
     ReceiptPage,
@@ -79,6 +82,7 @@ from imserver_client.threads import Client, Messenger
 __version__ = "0.1.0"
 
 __all__ = [
+    "Annotation",
     "Api",
     "App",
     "AsyncApi",
@@ -113,6 +117,7 @@ __all__ = [
     "NotConnected",
     "PieceRefused",
     "PieceResult",
+    "PinPage",
     "Position",
     "Presence",
     "Publication",
@@ -120,6 +125,7 @@ __all__ = [
     "Push",
     "PushAnswer",
     "PushResult",
+    "Reaction",
     "ReadPosition",
     "Receipt",
     "ReceiptPage",

@@ -8,6 +8,16 @@ import msgspec
 from msgspec import Struct, field
 
 
+class Reaction(Struct, frozen=True):
+    """How often users reacted to a message with an emoji. ``users``: at most 10 of them; ``mine``: you are
+    one of all of them."""
+
+    emoji: str
+    count: int
+    users: tuple[str, ...] = ()
+    mine: bool = False
+
+
 class Entry(Struct, frozen=True, kw_only=True):
     """One entry of the log of the app.
 
@@ -18,10 +28,14 @@ class Entry(Struct, frozen=True, kw_only=True):
       In a history it has its latest content; ``meta["edited"]`` is then the id of the last edit.
     - ``"edit"`` or ``"recall"`` of the message with the id ``about``. In a history a recalled message is
       itself a ``"recall"``, whose ``about`` is its own id.
+    - ``"reaction"`` to the message with the id ``about``: its ``type`` is ``"add"`` or ``"remove"``, its
+      ``text`` the emoji, and ``meta["count"]`` the number of users who react with it from then on.
+    - ``"pin"`` of a message, of the same types.
     - ``"group"``, ``"join"``, ``"leave"``: changes of a group.
 
     ``sender`` is empty for a message of a back end without a sender; ``to`` is empty in a group. ``meta`` has
-    ``mentions``, or the ``users`` who joined or left. ``time`` is in milliseconds since 1970.
+    ``mentions``, ``forwarded`` (``from`` and ``id`` of the original), or the ``users`` who joined or left.
+    ``time`` is in milliseconds since 1970.
     """
 
     id: int
@@ -38,6 +52,7 @@ class Entry(Struct, frozen=True, kw_only=True):
     about: int = 0
     meta: dict[str, Any] = {}
     time: int = 0
+    reactions: tuple[Reaction, ...] = ()
 
     @classmethod
     def of(cls, data: Any) -> Self | None:
@@ -101,9 +116,23 @@ class Sent(Struct, frozen=True):
     replaced: Replaced | None = None
 
 
+class Annotation(Struct, frozen=True):
+    """Where your reaction or pin is stored. ``id`` is 0 if nothing had to change."""
+
+    conversation: int
+    id: int = 0
+    seq: int = 0
+
+
+class PinPage(Struct, frozen=True):
+    """Pinned messages, the one that was pinned last first."""
+
+    messages: tuple[Entry, ...]
+
+
 class MessagePage(Struct, frozen=True):
     """Entries in the order of their ids; ``more``: there are further ones. Pass ``before`` to get the next
-    page of a search."""
+    page of a search, or of messages of some types."""
 
     messages: tuple[Entry, ...]
     more: bool = field(name="hasMore")
@@ -112,7 +141,8 @@ class MessagePage(Struct, frozen=True):
 
 class Conversation(Struct, frozen=True, kw_only=True):
     """One conversation of the user, by its ``kind`` with the user ``peer`` or of a group. ``unread``: number
-    of messages of others, at most 1,000; ``read``: up to which id; ``position``: see :attr:`before`."""
+    of messages of others, at most 1,000; ``mentions``: those that mention the user; ``read``: up to which id;
+    ``position``: see :attr:`before`."""
 
     id: int
     kind: str
@@ -120,6 +150,7 @@ class Conversation(Struct, frozen=True, kw_only=True):
     name: str = ""
     role: str = ""
     unread: int = 0
+    mentions: int = 0
     read: int = 0
     last: Entry | None = None
     position: int = field(default=0, name="place")

@@ -23,10 +23,12 @@ from imserver_client.errors import (
 )
 from imserver_client.messages import (
     SIGNALS,
+    Annotation,
     ConversationPage,
     Entry,
     Marks,
     MessagePage,
+    PinPage,
     ReceiptPage,
     Sent,
     Signal,
@@ -334,6 +336,27 @@ def recall(id: int) -> Command[Sent]:
     return Command("recall", {"id": id, "clientMsgID": token_hex(12)}, Sent)
 
 
+def forward(id: int, to: str = "", *, conversation: int = 0) -> Command[Sent]:
+    """Send the content of a message that you can read to a user or to a ``conversation``."""
+    fields = _receiver(to, conversation) | {"forward": id, "clientMsgID": token_hex(12)}
+    return Command("send", fields, Sent)
+
+
+def react(id: int, emoji: str, *, remove: bool = False) -> Command[Annotation]:
+    """React to a message with an emoji, or remove your reaction. Its entry is also sent to you."""
+    return Command("react", {"id": id, "emoji": emoji, "remove": remove}, Annotation)
+
+
+def pin(id: int, *, remove: bool = False) -> Command[Annotation]:
+    """Pin a message in its conversation, or remove the pin. Its entry is also sent to you."""
+    return Command("pin", {"id": id, "remove": remove}, Annotation)
+
+
+def pins(conversation: int) -> Command[PinPage]:
+    """Get the pinned messages of a conversation, the one that was pinned last first."""
+    return Command("pins", {"conversation": conversation}, PinPage)
+
+
 def typing(to: str = "", *, conversation: int = 0) -> Command[None]:
     """Show that you are writing. It is sent once, and only while there is a connection."""
     return Command("typing", _receiver(to, conversation), NoneType)
@@ -369,9 +392,24 @@ def conversations(before: int = 0, limit: int = 50) -> Command[ConversationPage]
     return Command("conversations", {"before": before, "limit": limit}, ConversationPage)
 
 
-def history(conversation: int, before: int = 0, limit: int = 50) -> Command[MessagePage]:
-    """Get the entries of a conversation before an id, or the latest."""
-    return Command("history", {"conversation": conversation, "before": before, "limit": limit}, MessagePage)
+def history(
+    conversation: int,
+    before: int = 0,
+    limit: int = 50,
+    *,
+    after: int | None = None,
+    types: Sequence[str] = (),
+) -> Command[MessagePage]:
+    """Get the entries of a conversation before an id, or the latest; or the first ones ``after`` an id.
+
+    ``types``: only messages of these types. Then pass ``before`` of the page to get the next one.
+    """
+    fields: dict[str, Any] = {"conversation": conversation, "before": before, "limit": limit}
+    if after is not None:
+        fields["after"] = after
+    if types:
+        fields["types"] = list(types)
+    return Command("history", fields, MessagePage)
 
 
 def search(text: str, conversation: int = 0, before: int = 0, limit: int = 50) -> Command[MessagePage]:

@@ -23,6 +23,8 @@ const ACK_MS = 1_000;
 const ACK_ENTRIES = 500;
 /** Pause before a request is retried. */
 const RETRY_MS = 500;
+/** Users that the server names for each emoji. */
+const NAMED_USERS = 10;
 /** Code in `state` when the catch-up fails. It is local: no server sends it. */
 const CATCH_UP_FAILED = 3000;
 /** Events that are not stored. */
@@ -87,7 +89,7 @@ const NOT_STORED = 1008;
  */
 
 /**
- * @typedef {object} Annotated       the answer to a reaction or pin; its entry follows as an event
+ * @typedef {object} Annotation       the answer to a reaction or pin; its entry follows as an event
  * @property {number} conversation
  * @property {number} [id]           missing if nothing had to change
  * @property {number} [seq]
@@ -246,10 +248,31 @@ export class Messenger extends ImClient {
    * @param {number} id
    * @param {string} emoji
    * @param {{ remove?: boolean }} [more]
-   * @returns {Promise<Annotated>}
+   * @returns {Promise<Annotation>}
    */
   react(id, emoji, { remove = false } = {}) {
     return this.#sendUntilAnswered("react", { id, emoji, ...(remove && { remove }) });
+  }
+
+  /**
+   * A message after a reaction to it. Nothing changes if its `reactions` contain that one already.
+   *
+   * @param {Entry} message
+   * @param {Entry} reaction  an entry of the kind `reaction`
+   * @returns {Entry}
+   */
+  withReaction(message, { id, type, text: emoji = "", from, meta }) {
+    if (message.kind !== "message" || id <= (message.meta?.reacted ?? 0)) return message;
+    const reactions = [...(message.reactions ?? [])];
+    const place = reactions.findIndex((each) => each.emoji === emoji);
+    const before = reactions[place] ?? { emoji, count: 0, users: [], mine: false };
+    const users = before.users.filter((user) => user !== from);
+    if (type === "add" && users.length < NAMED_USERS) users.push(from);
+    const mine = from === this.user ? type === "add" : before.mine;
+    const after = { emoji, count: meta?.count ?? users.length, users, mine };
+    reactions.splice(place < 0 ? reactions.length : place, place < 0 ? 0 : 1, ...(after.count ? [after] : []));
+    const { reactions: _before, ...rest } = message;
+    return { ...rest, meta: { ...message.meta, reacted: id }, ...(reactions.length && { reactions }) };
   }
 
   /**
@@ -257,7 +280,7 @@ export class Messenger extends ImClient {
    *
    * @param {number} id
    * @param {{ remove?: boolean }} [more]
-   * @returns {Promise<Annotated>}
+   * @returns {Promise<Annotation>}
    */
   pin(id, { remove = false } = {}) {
     return this.#sendUntilAnswered("pin", { id, ...(remove && { remove }) });

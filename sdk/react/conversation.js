@@ -10,7 +10,7 @@
 
 /**
  * @typedef {object} ConversationView
- * @property {Entry[]} entries   the messages that are loaded, the oldest first, with edits and recalls applied; a recalled
+ * @property {Entry[]} entries   the messages that are loaded, the oldest first, with edits, recalls and reactions applied; a recalled
  *   message has no content, and `about` is its own `id`
  * @property {boolean} hasMore   older messages exist
  * @property {string} typingUser who is typing; empty: nobody
@@ -23,6 +23,8 @@ const NOTHING_LOADED = { entries: [], hasMore: false, typingUser: "", error: nul
 const TYPING_MS = 5_000;
 /** Typing notices are sent this far apart. */
 const TYPING_EACH_MS = 3_000;
+/** Kinds of entries that change another one, which they are `about`. */
+const CHANGES = new Set(["edit", "recall", "reaction", "pin"]);
 /** Conversations that are searched at a time for the one with a user: the server's maximum of a page. */
 const CONVERSATIONS = 200;
 
@@ -160,7 +162,7 @@ export class Conversation {
     if (this.#number ? entry.conversation !== this.#number : !between) return;
     this.#number = entry.conversation;
     const { entries, typingUser } = this.view;
-    this.#show({ entries: applied(entries, entry), typingUser: typingUser === entry.from ? "" : typingUser });
+    this.#show({ entries: applied(this.#required(), entries, entry), typingUser: typingUser === entry.from ? "" : typingUser });
   }
 
   /** @param {string} user */
@@ -186,7 +188,7 @@ export class Conversation {
         before = page.messages[0]?.id ?? 0;
       } while (page.hasMore && !page.messages.some(isShown));
       this.#oldest = before;
-      this.#show({ entries: page.messages.reduce(applied, this.view.entries), hasMore: page.hasMore, error: null });
+      this.#show({ entries: page.messages.reduce((all, each) => applied(messenger, all, each), this.view.entries), hasMore: page.hasMore, error: null });
     } catch (error) {
       this.#show({ error: /** @type {Error} */ (error) });
     }
@@ -204,7 +206,7 @@ export class Conversation {
     const to = this.#peer && { to: this.#peer };
     const body = replaced ?? { ...(text !== undefined && { text }), ...(data !== undefined && { data }), ...(type && { type }) };
     const entry = { id, conversation, seq, kind, from: this.#required().user, ...to, time: Date.now(), ...content, ...body };
-    this.#show({ entries: applied(this.view.entries, entry) });
+    this.#show({ entries: applied(this.#required(), this.view.entries, entry) });
   }
 }
 
@@ -226,20 +228,23 @@ async function numberOf(messenger, user) {
 
 /**
  * @param {Entry} entry
- * @returns {boolean} whether it has a place of its own: it is no edit or recall of another one
+ * @returns {boolean} whether it has a place of its own: it changes no other one
  */
 function isShown({ id, kind, about }) {
-  return kind !== "edit" && (kind !== "recall" || about === id);
+  return !CHANGES.has(kind) || (kind === "recall" && about === id);
 }
 
 /**
+ * @param {Messenger} messenger
  * @param {Entry[]} entries  in the order of their ids
- * @param {Entry} entry      a message, or an edit or recall of one
+ * @param {Entry} entry      a message, or a change of one
  * @returns {Entry[]} with the entry added, or applied to the message that it is about
  */
-function applied(entries, entry) {
+function applied(messenger, entries, entry) {
   if (!isShown(entry)) {
-    const changed = entry.kind === "edit" ? edited : recalled;
+    if (entry.kind === "pin") return entries;
+    const reacted = (/** @type {Entry} */ message) => messenger.withReaction(message, entry);
+    const changed = entry.kind === "edit" ? edited : entry.kind === "recall" ? recalled : reacted;
     return entries.map((each) => (each.id === entry.about ? changed(each, entry) : each));
   }
   const others = entries.filter(({ id }) => id !== entry.id);

@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from imserver_client import (
+    Annotation,
     Api,
     AsyncMessenger,
     Backoff,
@@ -18,6 +19,7 @@ from imserver_client import (
     Messenger,
     MessengerEvent,
     NotConnected,
+    Reaction,
     Reply,
     Signal,
     session,
@@ -130,10 +132,24 @@ def test_everything_that_may_be_asked(server: Server) -> None:
         bob.typing("ann4")
         typing = next_signal(ann)
         assert (typing.kind, typing.sender, typing.to) == ("typing", "bob4", "ann4")
+        assert ann.react(sent.id, "+1").id == sent.id + 1
+        assert ann.react(sent.id, "+1") == Annotation(sent.conversation)
+        for one in (ann, bob):
+            reaction = next_entry(one)
+            assert (reaction.kind, reaction.type, reaction.text) == ("reaction", "add", "+1")
+            assert (reaction.about, reaction.meta) == (sent.id, {"count": 1})
+        ann.pin(sent.id)
+        assert [next_entry(one).kind for one in (ann, bob)] == ["pin", "pin"]
+        (pinned,) = ann.pins(sent.conversation).messages
+        assert (pinned.id, pinned.reactions) == (sent.id, (Reaction("+1", 1, ("ann4",), True),))
+        copy = bob.forward(sent.id, "cid4")
+        (copied,) = bob.history(copy.conversation, after=0).messages
+        assert copied.meta == {"forwarded": {"from": "ann4", "id": sent.id}}
+        assert bob.history(sent.conversation, types=["picture"]).messages == ()
         assert ann.edit(sent.id, "tea at six").conversation == sent.conversation
         edited = next_entry(bob)
         assert (edited.kind, edited.about, edited.text) == ("edit", sent.id, "tea at six")
-        (talk,) = bob.conversations().conversations
+        talk, _forwarded = bob.conversations().conversations
         assert (talk.peer, talk.read) == ("ann4", entry.id)
         assert sent.id in [each.id for each in bob.history(entry.conversation).messages]
         assert sent.id in [each.id for each in bob.search("TEA").messages]

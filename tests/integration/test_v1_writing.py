@@ -89,6 +89,55 @@ def test_an_edit_may_say_anything_and_what_comes_again_is_stored_once(ann: Perso
     assert ann.refused("messages/edit", {"id": sent["id"]}) == (400, "invalid_request")
 
 
+def test_reactions_and_pins_are_stored_shown_and_refused(locked: Server, ann: Person, bob: Person) -> None:
+    group = ann.group(bob)
+    sent = ann.good("messages/send", {"conversation": int(group), "text": "tea?", "mentions": ["all"]})
+    id, at = sent["id"], sent["conversation"]
+    done = bob.good("messages/react", {"id": id, "emoji": "👍"})
+    assert done["conversation"] == at
+    assert done["id"] > id
+    assert bob.good("messages/react", {"id": id, "emoji": "👍"}) == {"conversation": at, "id": 0}
+    assert bob.refused("messages/pin", {"id": id}) == (403, "role_too_low")
+    assert ann.good("messages/pin", {"id": id})["id"] > done["id"]
+    shown = ann.good("conversations/pins", conversation=at)["messages"]
+    assert [each["reactions"] for each in shown] == [
+        [{"emoji": "👍", "count": 1, "users": [bob.user], "mine": False}]
+    ]
+    assert ann.good("messages", conversation=at, types="text,picture")["messages"] == shown
+    page = ann.good("messages", conversation=at, after=0, limit=1)
+    assert (page["messages"][0]["kind"], page["before"], page["after"]) == ("group", 0, id - 1)
+    page = ann.good("messages", conversation=at, after=id - 1)
+    assert ([each["kind"] for each in page["messages"]], page["after"]) == (["message", "pin"], 0)
+    kinds = [each["kind"] for each in bob.good("messages/sync", after=id - 1)["messages"]]
+    assert kinds == ["message", "reaction", "pin"]
+    (talk,) = bob.good("conversations")["conversations"]
+    assert (talk["unread"], talk["mentions"], talk["last"]["id"]) == (1, 1, id)
+    eve = Person(locked)
+    copy = bob.good("messages/send", {"to": eve.user, "forward": id})
+    (received,) = eve.good("messages", conversation=copy["conversation"])["messages"]
+    assert (received["text"], received["meta"]) == ("tea?", {"forwarded": {"from": ann.user, "id": id}})
+    for route, body in (
+        ("react", {"id": id, "emoji": "+1"}),
+        ("pin", {"id": id}),
+        ("send", {"to": bob.user, "forward": id}),
+    ):
+        assert eve.refused(f"messages/{route}", body) == (404, "unknown_message")
+    assert eve.good("conversations/pins", conversation=at) == {"messages": []}
+    bad = [
+        ("react", {"id": id, "emoji": ""}),
+        ("react", {"id": id, "emoji": "é" * 20}),
+        ("react", {"id": id, "emoji": "a\n"}),
+        ("send", {"to": bob.user, "forward": id, "text": "x"}),
+        ("send", {"to": bob.user, "text": "x", "mentions": ["all", bob.user]}),
+    ]
+    for route, body in bad:
+        assert ann.refused(f"messages/{route}", body) == (400, "invalid_request")
+    assert ann.refused("messages", conversation=at, after=0, types="text") == (400, "invalid_request")
+    assert good(locked.http, "messages/pin", {"id": id, "remove": True}, key=KEY)["id"]
+    assert good(locked.http, "messages/recall", {"id": id}, key=KEY)["id"]
+    assert bob.refused("messages/react", {"id": id, "emoji": "👍"}) == (404, "unknown_message")
+
+
 def test_a_back_end_sends_as_a_user_with_a_key_that_may(locked: Server, ann: Person, bob: Person) -> None:
     body = {"user": ann.user, "to": bob.user, "text": "for ann"}
     assert good(locked.http, "messages/send", body, key=KEY)["seq"] == 1

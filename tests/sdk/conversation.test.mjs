@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { beforeEach, it } from "node:test";
 
+import { Messenger } from "../../sdk/js/messenger.js";
 import { Conversation } from "../../sdk/react/conversation.js";
 
 class StubMessenger {
@@ -11,6 +12,7 @@ class StubMessenger {
   pages = { 0: { conversations: [], hasMore: false } };
   histories = [];
   failure = null;
+  withReaction = Messenger.prototype.withReaction;
 
   on(kind, listener) {
     this.listeners.set(kind, listener);
@@ -101,4 +103,19 @@ it("begins at the newest message when the log begins anew, also after a failure"
   messenger.failure = null;
   await messenger.hear("state", { state: "online" });
   assert.deepEqual([ids(conversation), messenger.histories.at(-1)], [[2], [7, 0]]);
+});
+
+it("shows the reactions to a message, and no entries for them or for pins", async () => {
+  const conversation = await start({ conversation: 7 });
+  const reaction = (id, from, type, count) => entry(id, { kind: "reaction", about: 2, from, type, text: "+1", meta: { count } });
+  const shown = () => conversation.view.entries.map(({ id, reactions }) => [id, reactions?.[0]]);
+  await messenger.hear("entry", reaction(3, "bob", "add", 1));
+  await messenger.hear("entry", reaction(4, "ann", "add", 12));
+  await messenger.hear("entry", entry(5, { kind: "pin", about: 2, type: "add" }));
+  assert.deepEqual(shown(), [[2, { emoji: "+1", count: 12, users: ["bob", "ann"], mine: true }]]);
+  await messenger.hear("entry", reaction(4, "ann", "add", 12));
+  await messenger.hear("entry", reaction(6, "bob", "remove", 11));
+  assert.deepEqual(shown(), [[2, { emoji: "+1", count: 11, users: ["ann"], mine: true }]]);
+  await messenger.hear("entry", reaction(7, "ann", "remove", 0));
+  assert.deepEqual(shown(), [[2, undefined]]);
 });

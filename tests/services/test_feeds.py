@@ -7,6 +7,7 @@ from typing import Any
 
 import gevent
 import pytest
+from msgspec import json
 
 from imserver.config.settings import StorageSettings
 from imserver.errors import StorageUnavailable
@@ -509,3 +510,13 @@ def test_events_that_are_read_before_their_commit_is_known_leave_a_feed_at_rest(
     rows = [StoredEvent(number, "bob", "account", 1, b"{}") for number in range(1, 4)]
     module._Batch(page_of(APP, [], rows, "one", EVENTS, 100, 1 << 20), 0, 3, set()).take(feed)
     assert (feed.event_id, feed.count) == (3, 0)
+
+
+def test_a_reaction_is_an_event_beside_edits_and_recalls() -> None:
+    reaction = Entry(
+        id=7, conversation=3, seq=2, sender="bob", kind="reaction", type="add", body=b"+1", about=6
+    )
+    (event,) = page_of(APP, [reaction], [], "one", EVENTS, 100, 1 << 20).events
+    body = json.decode(event.body)
+    assert (body["event"], body["kind"], body["type"], body["text"]) == ("message", "reaction", "add", "+1")
+    assert (body["sender"], body["group"], body["about"], body["stored"]["id"]) == ("bob", "3", 6, 7)

@@ -17,7 +17,7 @@ from imserver.api.v1.operation import Resource
 from imserver.api.v1.wire import after
 from imserver.auth.principal import ADMIN_OR_ACCOUNT
 from imserver.model import Message
-from imserver.protocol.cmd import entry_view
+from imserver.protocol.cmd import MAX_TYPES, entry_view
 from imserver.services.messages.deliverer import newest_page, oldest_page
 from imserver.services.messages.receipts import MarksView
 from imserver.storage.log.contract import ConversationSummary, Entry, message_of
@@ -35,6 +35,9 @@ MessageId = Annotated[
 Before = Annotated[
     int, about("Where to continue: `before` of the previous page; 0: at the newest.", ge=0, le=MAX_ID)
 ]
+After = Annotated[
+    int, about("List the first messages after this one, instead of the last before one.", ge=0, le=MAX_ID)
+]
 PageLimit = Annotated[int, about("The maximum number of entries on this page.", ge=1, le=_MAX_PAGE)]
 Words = Annotated[str, about("The text to search for.", min_length=1, max_length=256)]
 
@@ -51,7 +54,17 @@ class HistoryQuery(Acting, kw_only=True):
 
     conversation: Place
     before: Before = 0
+    after: After | UnsetType = UNSET
+    types: Annotated[
+        str, about("List only messages of these types, separated by commas. Not together with `after`.")
+    ] = ""
     limit: PageLimit = 50
+
+
+class PinsQuery(Acting, kw_only=True):
+    """Who asks about which conversation."""
+
+    conversation: Place
 
 
 class SearchQuery(Acting, kw_only=True):
@@ -91,6 +104,15 @@ class ReceiptsQuery(Acting, kw_only=True):
     limit: PageLimit = 50
 
 
+class ReactionShown(Struct):
+    """How often users reacted to a message with an emoji."""
+
+    emoji: str
+    count: Annotated[int, about("How many users reacted.")]
+    users: Annotated[list[str], about("At most 10 of them, the first ones first.")]
+    mine: Annotated[bool, about("Whether the reader is among all of them.")]
+
+
 class MessageShown(Struct, omit_defaults=True):
     """An entry of a conversation. Empty fields are left out."""
 
@@ -111,14 +133,26 @@ class MessageShown(Struct, omit_defaults=True):
     about: Annotated[
         int,
         about(
-            "The message to which this entry replies, or which it edits or recalls. If it stands for a "
-            "recalled message, its own id."
+            "The message to which this entry replies or reacts, or which it edits, recalls or pins. If it "
+            "stands for a recalled message, its own id."
         ),
     ] = 0
     meta: Annotated[
-        Any, about("Users who are mentioned, joined or left; `edited`: the last edit of the message.")
+        Any,
+        about(
+            "Users who are mentioned, joined or left; `edited`, `reacted`: the last edit of the message, and "
+            "reaction; `forwarded`: `from` and `id` of the original; `count`: of a reaction, how many users "
+            "react with its emoji from then on."
+        ),
     ] = UNSET
     time: Annotated[int, about("When it was sent, in Unix milliseconds.")] = 0
+    reactions: Annotated[list[ReactionShown] | UnsetType, about("Reactions to the message.")] = UNSET
+
+
+class PinsAnswer(Struct):
+    """Pinned messages, the one that was pinned last first."""
+
+    messages: list[MessageShown]
 
 
 class MessagesAnswer(Struct):
@@ -128,10 +162,14 @@ class MessagesAnswer(Struct):
     before: Annotated[
         int,
         about(
-            "`before` of the next page of older entries; 0: there are none. A page of a search may be "
-            "empty and still have a next one."
+            "`before` of the next page of older entries; 0: there are none. A page of a search, or of some "
+            "types, may be empty and still have a next one."
         ),
     ]
+    after: Annotated[
+        int | UnsetType,
+        about("If the request had `after`: that of the next page of newer entries; 0: there are none."),
+    ] = UNSET
 
 
 class SyncAnswer(Struct):
@@ -158,6 +196,7 @@ class ConversationShown(Struct):
     name: Annotated[str, about("The name of a group.")]
     role: Annotated[str, about("The role of the user in the group.")]
     unread: Annotated[int, about("Unread messages of other users, counted up to 1,000.")]
+    mentions: Annotated[int, about("Those of them that mention the user.")]
     read: Annotated[int, about("The last message that was read.")]
     last: Annotated[MessageShown | None, about("The newest entry that the user may read.")]
 
@@ -225,6 +264,8 @@ def shown_entry(entry: Entry) -> MessageShown:
         entry.about,
         UNSET if view.meta is None else view.meta,
         entry.time_ms,
+        [ReactionShown(each.emoji, each.count, list(each.users), each.mine) for each in view.reactions]
+        or UNSET,
     )
 
 
@@ -238,6 +279,7 @@ def shown_talk(talk: ConversationSummary, user: str) -> ConversationShown:
         known.name,
         talk.role,
         talk.unread,
+        talk.mentions,
         talk.read,
         None if talk.last is None else shown_entry(talk.last),
     )
@@ -260,7 +302,7 @@ routes = Resource("conversations", hot=False)
     ADMIN_OR_ACCOUNT,
     example=ON_BEHALF,
     answer_example=ConversationsAnswer(
-        [ConversationShown(1, "user", "bob", "", "member", 1, 6, _MESSAGE)], 0
+        [ConversationShown(1, "user", "bob", "", "member", 1, 0, 6, _MESSAGE)], 0
     ),
 )
 def conversations(api: Api, call: Call, asked: ConversationsQuery) -> ConversationsAnswer:
@@ -283,14 +325,39 @@ def history(api: Api, call: Call, asked: HistoryQuery) -> MessagesAnswer:
     """List the messages of a conversation, the newest page first.
 
     Users cannot read messages from before they joined or after they left, nor messages they have hidden.
+    Reactions are not listed; they are in the messages.
     """
+    types = [name for name in asked.types.split(",") if name]
+    if len(types) > MAX_TYPES or (types and asked.after is not UNSET):
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"`types`: at most {MAX_TYPES}, and not with `after`")
     log = log_of(api)
     if log is None:
         return MessagesAnswer([], 0)
-    read = log.history(call.app, call.user, asked.conversation, asked.before, asked.limit)
-    entries, more = newest_page(*read)
+    if types:
+        entries, before = api.services.message_search.search(
+            call.app, call.user, "", asked.conversation, asked.before, asked.limit, types
+        )
+        return MessagesAnswer([shown_entry(entry) for entry in entries], before)
+    where = call.app, call.user, asked.conversation, asked.before, asked.limit
+    if asked.after is not UNSET:
+        entries, more = oldest_page(*log.history(*where, asked.after))
+        return MessagesAnswer([shown_entry(entry) for entry in entries], 0, entries[-1].id if more else 0)
+    entries, more = newest_page(*log.history(*where))
     shown = [shown_entry(entry) for entry in entries]
     return MessagesAnswer(shown, entries[0].id if more else 0)
+
+
+@routes.get(
+    "/conversations/pins",
+    ADMIN_OR_ACCOUNT,
+    example={**ON_BEHALF, "conversation": 1},
+    answer_example=PinsAnswer([_MESSAGE]),
+)
+def pins(api: Api, call: Call, asked: PinsQuery) -> PinsAnswer:
+    """List the pinned messages of a conversation."""
+    log = log_of(api)
+    found = [] if log is None else log.pins(call.app, call.user, asked.conversation)
+    return PinsAnswer([shown_entry(entry) for entry in found])
 
 
 @routes.get(

@@ -1,7 +1,8 @@
-"""Writing as a user: send, edit and recall messages; mark them as read, received or hidden."""
+"""Writing as a user: send, edit, recall, react to and pin messages; mark them as read, received or hidden."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -24,15 +25,21 @@ from imserver.protocol.cmd import (
     MAX_MENTIONS,
     MAX_RECEIVER_BYTES,
     MAX_TYPE_BYTES,
+    mentions_objection,
 )
 from imserver.services.messages.messaging import make_draft
+from imserver.storage.log.annotations import EMOJI_BYTES, emoji_objection
 from imserver.storage.log.contract import (
     BLOCKED,
+    FULL,
     INVALID,
     MUTED,
+    NOT_ALLOWED,
     RECALLED,
     REJECTED,
+    UNKNOWN_MESSAGE,
     Appended,
+    Change,
     Noted,
     Rejected,
 )
@@ -43,6 +50,12 @@ OwnId = Annotated[
         "Your own id of the message. A repeated request of the user with the same id is not stored again.",
         max_length=MAX_CLIENT_MSG_ID_BYTES,
     ),
+]
+
+
+Forwarded = Annotated[
+    int,
+    about("A message that the user can read. The server copies its content.", ge=1, le=MAX_ID),
 ]
 
 
@@ -62,16 +75,18 @@ class Content(Acting, kw_only=True):
     client_msg_id: OwnId = ""
     mentions: Annotated[
         list[Annotated[str, Meta(max_length=MAX_RECEIVER_BYTES)]],
-        about("Mentioned users.", max_length=MAX_MENTIONS),
+        about("Mentioned users, or only `all`: everybody in the conversation.", max_length=MAX_MENTIONS),
     ] = field(default_factory=list)
 
 
 class SendRequest(Content, kw_only=True):
-    """Sender, receiver and content: give one of `to` and `conversation`, and one of `text` and `data`."""
+    """Sender, receiver and content: give one of `to` and `conversation`, and one of `text`, `data` and
+    `forward`."""
 
     to: Annotated[str, about("The receiver. They may be offline.", max_length=MAX_RECEIVER_BYTES)] = ""
     conversation: Annotated[int, about("A conversation or group, instead of `to`.", ge=0, le=MAX_ID)] = 0
     reply_to: Annotated[int, about("The message to which this one replies.", ge=0, le=MAX_ID)] = 0
+    forward: Forwarded | UnsetType = UNSET
 
 
 class EditRequest(Content, kw_only=True):
@@ -87,6 +102,31 @@ class RecallRequest(Acting, kw_only=True):
 
     id: MessageId
     client_msg_id: OwnId = ""
+
+
+class ReactRequest(Acting, kw_only=True):
+    """A message and an emoji."""
+
+    id: MessageId
+    emoji: Annotated[
+        str,
+        about("The emoji: 1 to 32 bytes of UTF-8.", min_length=1, max_length=EMOJI_BYTES, examples=["+1"]),
+    ]
+    remove: Annotated[bool, about("Removes the reaction of the user.")] = False
+
+
+class PinRequest(Acting, kw_only=True):
+    """The message to pin. A back end that names no `user` may pin any message."""
+
+    id: MessageId
+    remove: Annotated[bool, about("Removes the pin.")] = False
+
+
+class AnnotatedAnswer(Struct):
+    """The entry of the reaction or pin."""
+
+    conversation: Annotated[int, about("The conversation of the message.")]
+    id: Annotated[int, about("The id of the new entry; 0: nothing had to change.")]
 
 
 class StoredAnswer(StoredAt):
@@ -139,7 +179,15 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 _STORED: Final = StoredAnswer(8, 1, 4, False)
+_ANNOTATED: Final = AnnotatedAnswer(1, 9)
 _ONE_CONTENT: Final = one_of("text", "data")
+_ANNOTATING: Final = (
+    errors.HTTP_UNKNOWN_MESSAGE,
+    errors.HTTP_SILENCED,
+    errors.HTTP_NOT_ALLOWED,
+    errors.HTTP_BANNED,
+    errors.HTTP_TOO_MANY_REQUESTS,
+)
 _NOT_CHANGED: Final = (errors.HTTP_UNKNOWN_MESSAGE, errors.HTTP_BANNED, errors.HTTP_TOO_MANY_REQUESTS)
 _NOT_REVIEWED: Final = (errors.HTTP_REJECTED, errors.HTTP_REVIEW_UNAVAILABLE)
 
@@ -153,7 +201,7 @@ routes = Resource(
     ADMIN_OR_ACCOUNT,
     rules={
         "allOf": [
-            _ONE_CONTENT,
+            one_of("text", "data", "forward"),
             {
                 "oneOf": [
                     {"required": ["to"], "properties": {"to": {"minLength": 1}}},
@@ -168,6 +216,7 @@ routes = Resource(
         errors.HTTP_NOT_ALLOWED,
         errors.HTTP_BANNED,
         errors.HTTP_TOO_MANY_REQUESTS,
+        errors.HTTP_UNKNOWN_MESSAGE,
         *_NOT_REVIEWED,
     ),
     example={**ON_BEHALF, "to": "bob", "text": "tea?", "client_msg_id": "a-1"},
@@ -184,6 +233,8 @@ def send(api: Api, call: Call, asked: SendRequest) -> StoredAnswer:
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, "Give one of `to` and `conversation`")
     if asked.to == call.user:
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`to`: the receiver is the sender")
+    if asked.forward is not UNSET:
+        return _forward(api, call, asked, asked.forward)
     kind, body = _content(api, call, asked)
     message = Send(
         to=asked.to,
@@ -195,6 +246,13 @@ def send(api: Api, call: Call, asked: SendRequest) -> StoredAnswer:
         meta=_mentions(asked),
     )
     return _store(api, call, message)
+
+
+def _forward(api: Api, call: Call, asked: SendRequest, id: int) -> StoredAnswer:
+    if asked.text is not UNSET or asked.data is not UNSET or asked.type or asked.reply_to or asked.mentions:
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`forward`: the server copies the content")
+    to, conversation = asked.to, asked.conversation
+    return _store(api, call, Send(to, conversation, "forward", id=asked.client_msg_id, about=id))
 
 
 def _content(api: Api, call: Call, asked: Content) -> tuple[str, bytes]:
@@ -220,7 +278,11 @@ def _content(api: Api, call: Call, asked: Content) -> tuple[str, bytes]:
 
 
 def _mentions(asked: Content) -> bytes:
-    return _bytes("mentions", _encode, {"mentions": asked.mentions}) if asked.mentions else b""
+    if not asked.mentions:
+        return b""
+    if wrong := mentions_objection(asked.mentions):
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"`mentions`: {wrong}")
+    return _bytes("mentions", _encode, {"mentions": asked.mentions})
 
 
 def _bytes(name: str, encode: Any, value: Any) -> bytes:
@@ -279,10 +341,7 @@ def _store(api: Api, call: Call, command: Send) -> StoredAnswer:
     draft = make_draft(log_of(api), call.app, call.user, command)
     if draft is None:
         raise ApiProblem(errors.HTTP_UNKNOWN_MESSAGE)
-    if not call.is_back_end:
-        if api.sessions.is_banned(call.app, call.user):
-            raise ApiProblem(errors.HTTP_BANNED)
-        api.talk_rates.require(call.app, call.user)
+    _require_may_write(api, call)
     settled: AsyncResult[Any] = AsyncResult()
     send = messaging.send if call.is_back_end else messaging.send_of_user
     send(call.app, draft, settled.set)
@@ -298,6 +357,61 @@ def _store(api: Api, call: Call, command: Send) -> StoredAnswer:
     return StoredAnswer(entry.id, entry.conversation, entry.seq, result.repeated)
 
 
+def _require_may_write(api: Api, call: Call) -> None:
+    """Refuse banned accounts, and too many messages of one. Back ends may always write."""
+    if not call.is_back_end:
+        if api.sessions.is_banned(call.app, call.user):
+            raise ApiProblem(errors.HTTP_BANNED)
+        api.talk_rates.require(call.app, call.user)
+
+
+@routes.post(
+    "/messages/react",
+    ADMIN_OR_ACCOUNT,
+    problems=_ANNOTATING,
+    example={**ON_BEHALF, "id": 7, "emoji": "+1"},
+    answer_example=_ANNOTATED,
+)
+def react(api: Api, call: Call, asked: ReactRequest) -> AnnotatedAnswer:
+    """React to a message.
+
+    The reaction is an entry of its own, sent to everybody who may read the message. Messages have the totals
+    as `reactions`. A user reacts once with one emoji; a message has at most 20 different ones.
+    """
+    if wrong := emoji_objection(asked.emoji):
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"`{wrong.replace(':', '`:', 1)}")
+    return _annotated(
+        api, call, lambda log: log.react(call.app, call.user, asked.id, asked.emoji, remove=asked.remove)
+    )
+
+
+@routes.post(
+    "/messages/pin",
+    ADMIN_OR_ACCOUNT,
+    problems=(*_ANNOTATING, errors.HTTP_ROLE_TOO_LOW),
+    example={**ON_BEHALF, "id": 7},
+    answer_example=_ANNOTATED,
+    user="optional",
+)
+def pin(api: Api, call: Call, asked: PinRequest) -> AnnotatedAnswer:
+    """Pin a message in its conversation.
+
+    In a group the owner and admins may, in a conversation of two users both. The pin is an entry of its own,
+    sent to everybody who may read the message. A conversation has at most 100 pinned messages.
+    """
+    return _annotated(api, call, lambda log: log.pin(call.app, call.user, asked.id, remove=asked.remove))
+
+
+def _annotated(api: Api, call: Call, change: Callable[[Any], Change | Rejected]) -> AnnotatedAnswer:
+    """Store a reaction or pin. Switches. Raises :class:`ApiProblem`."""
+    _require_may_write(api, call)
+    log = log_of(api)
+    result = Rejected(UNKNOWN_MESSAGE) if log is None else change(log)
+    if isinstance(result, Rejected):
+        raise _problem_of(result)
+    return AnnotatedAnswer(result.conversation, 0 if result.entry is None else result.entry.id)
+
+
 def _problem_of(why: Rejected) -> ApiProblem:
     if why.reason == INVALID:
         return ApiProblem(errors.HTTP_INVALID_REQUEST, why.detail)
@@ -307,8 +421,12 @@ def _problem_of(why: Rejected) -> ApiProblem:
         return ApiProblem(errors.HTTP_REJECTED, why.detail)
     if why.reason == MUTED:
         return ApiProblem(errors.HTTP_SILENCED)
-    if why.reason == RECALLED:
+    if why.reason in (RECALLED, UNKNOWN_MESSAGE):
         return ApiProblem(errors.HTTP_UNKNOWN_MESSAGE)
+    if why.reason == NOT_ALLOWED:
+        return ApiProblem(errors.HTTP_ROLE_TOO_LOW, why.detail)
+    if why.reason == FULL:
+        return ApiProblem(errors.HTTP_NOT_ALLOWED, why.detail)
     return ApiProblem(errors.HTTP_UNKNOWN_CONVERSATION)
 
 

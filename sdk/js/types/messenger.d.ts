@@ -134,7 +134,7 @@ export type Reaction = {
      */
     mine: boolean;
 };
-export type Annotated = {
+export type Annotation = {
     conversation: number;
     /**
      * missing if nothing had to change
@@ -289,7 +289,7 @@ export type MessengerOptions = import("./imserver.js").Options & MessengerExtra;
  * @property {boolean} mine          we are one of all of them
  */
 /**
- * @typedef {object} Annotated       the answer to a reaction or pin; its entry follows as an event
+ * @typedef {object} Annotation       the answer to a reaction or pin; its entry follows as an event
  * @property {number} conversation
  * @property {number} [id]           missing if nothing had to change
  * @property {number} [seq]
@@ -405,21 +405,29 @@ export declare class Messenger extends ImClient<MessengerEvents> {
      * @param {number} id
      * @param {string} emoji
      * @param {{ remove?: boolean }} [more]
-     * @returns {Promise<Annotated>}
+     * @returns {Promise<Annotation>}
      */
     react(id: number, emoji: string, { remove }?: {
         remove?: boolean;
-    }): Promise<Annotated>;
+    }): Promise<Annotation>;
+    /**
+     * A message after a reaction to it. Nothing changes if its `reactions` contain that one already.
+     *
+     * @param {Entry} message
+     * @param {Entry} reaction  an entry of the kind `reaction`
+     * @returns {Entry}
+     */
+    withReaction(message: Entry, { id, type, text: emoji, from, meta }: Entry): Entry;
     /**
      * Pins a message in its conversation, or removes the pin. The entry follows as an event, here too.
      *
      * @param {number} id
      * @param {{ remove?: boolean }} [more]
-     * @returns {Promise<Annotated>}
+     * @returns {Promise<Annotation>}
      */
     pin(id: number, { remove }?: {
         remove?: boolean;
-    }): Promise<Annotated>;
+    }): Promise<Annotation>;
     /**
      * The pinned messages of a conversation, the one that was pinned last first.
      *

@@ -10,7 +10,7 @@ export type Where = {
 };
 export type ConversationView = {
     /**
-     * the messages that are loaded, the oldest first, with edits and recalls applied; a recalled
+     * the messages that are loaded, the oldest first, with edits, recalls and reactions applied; a recalled
      * message has no content, and `about` is its own `id`
      */
     entries: Entry[];
