@@ -362,15 +362,10 @@ class _Chat:
         text = _texts(language[1], "messages_", "talk_")
         data = {"app": _ACCOUNTS_APP, "workerUrl": url_for("pages.worker")}
         modules = [address.partition("/")[::2] for address in installable.modules()]
-        answer = self._render(
-            "messages.html",
-            language,
-            text,
-            data,
-            media="'self'",
-            modules=modules,
-            styles=installable.styles(),
-        )
+        # Videos are measured before they are sent, from addresses of the browser.
+        media = "'self' blob:"
+        shown = {"modules": modules, "styles": installable.styles()}
+        answer = self._render("messages.html", language, text, data, media, **shown)
         answer.headers["Content-Security-Policy"] += "; manifest-src 'self'; worker-src 'self'"
         return answer
 

@@ -33,6 +33,8 @@ class App {
   /** @type {Search | null} */
   #search = null;
   #scheduled = false;
+  /** The part of the address after `#` that is shown. */
+  #routed = "";
 
   /** @param {Page} page */
   constructor(page) {
@@ -175,7 +177,7 @@ class App {
   }
 
   #listen() {
-    addEventListener("popstate", () => this.#route());
+    addEventListener("popstate", () => location.hash !== this.#routed && this.#route()); // not after a layer was closed
     addEventListener("hashchange", () => this.#route());
     addEventListener("online", () => this.#session?.messenger.retryNow());
     addEventListener("offline", () => this.#session && this.connection.show(this.#session.messenger.state));

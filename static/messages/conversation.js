@@ -5,6 +5,7 @@ import { element, fill, make } from "../text.js";
 import { MessageActions } from "./actions.js";
 import { reasonOf } from "./api.js";
 import { Composer } from "./composer.js";
+import { startMedia } from "./media/media.js";
 import { MessageView, noticeText, summaryOf } from "./message-view.js";
 import { toast } from "./panel.js";
 import { Timeline } from "./timeline.js";
@@ -79,6 +80,11 @@ export class ConversationView {
       retry: ({ id }) => session.outbox.retry(id),
       find: (id) => this.#find(id),
     });
+    startMedia(session, {
+      place: /** @type {HTMLElement} */ (this.#log.closest("main")), form: element("composer", HTMLElement),
+      before: element("composer-tools", HTMLElement), after: element("composer-tools-after", HTMLElement),
+      conversation: () => this.open, sent: () => this.toEnd(),
+    }, signal);
     this.#log.replaceChildren();
     this.timeline = new Timeline(this.#log, {
       needOlder: () => this.#load("loadOlder"),

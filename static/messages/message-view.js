@@ -1,7 +1,6 @@
 // @ts-check
 /** The rows of a conversation: messages by their type, system lines and dividers. */
 
-import { mediaOf } from "../media.js";
 import { cut, fill, make } from "../text.js";
 import { formatted } from "./format.js";
 import { button } from "./panel.js";
@@ -58,14 +57,6 @@ const views = new Map();
 export function registerView(type, view) {
   views.set(type, view);
 }
-
-for (const [type, shownAs] of [["picture", "image"], ["video", "video"], ["voice", "voice"]]) {
-  registerView(type, { draw: ({ data }, { words }) => (typeof data?.url === "string" ? mediaOf(shownAs, data.url, words) : null) });
-}
-registerView("file", {
-  draw: ({ data }, { words }) => (typeof data?.url === "string" ? fileLink(data.url, String(data.name ?? words.messages_file)) : null),
-  summary: ({ data }, words) => String(data?.name || words.messages_file),
-});
 
 /**
  * @param {Entry} entry
@@ -321,19 +312,6 @@ export class MessageView {
     }
     return line;
   }
-}
-
-/**
- * @param {string} url
- * @param {string} name
- */
-function fileLink(url, name) {
-  if (!URL.canParse(url, location.href) || !/^https?:$/.test(new URL(url, location.href).protocol)) return null;
-  const link = make("a", "attachment", make("b", "", name));
-  link.setAttribute("href", url);
-  link.setAttribute("download", name);
-  link.setAttribute("rel", "noopener noreferrer nofollow");
-  return link;
 }
 
 /**

@@ -1,0 +1,124 @@
+// @ts-check
+/** Messages with files that are not shown: a link with name and size. Helpers for all media. */
+
+import { make } from "../../text.js";
+
+/**
+ * The content of a message with media.
+ *
+ * @typedef {object} MediaData
+ * @property {string} [url]        missing while it is uploaded
+ * @property {string} [name]
+ * @property {number} [bytes]
+ * @property {number} [width]      of a picture or video, in pixels
+ * @property {number} [height]
+ * @property {number} [seconds]
+ * @property {number[]} [wave]     of a voice message: at most 64 numbers from 0 to 31
+ * @property {string} [thumbnail]  an address
+ * @property {HTMLCanvasElement | null} [preview]  while it is uploaded
+ */
+
+/** The longer side of a picture or video in the list, in pixels. */
+const SHOWN_PIXELS = 280;
+const LEAST_PIXELS = 64;
+const UNITS = ["byte", "kilobyte", "megabyte", "gigabyte"];
+
+const SVG = "http://www.w3.org/2000/svg";
+const ICONS = {
+  attach: "M20 11.5 12.2 19a5 5 0 0 1-7-7l8-8a3.3 3.3 0 0 1 4.7 4.7l-8 8a1.6 1.6 0 0 1-2.3-2.4l7-7",
+  microphone: "M12 3a3 3 0 0 1 3 3v5a3 3 0 0 1-6 0V6a3 3 0 0 1 3-3zM5.5 11a6.5 6.5 0 0 0 13 0M12 17.5V21M8.5 21h7",
+  play: "M8 5.5v13l10.5-6.5z",
+  pause: "M8.5 5.5v13M15.5 5.5v13",
+  download: "M12 4v11M7 10.5l5 5 5-5M5 20h14",
+  previous: "M14.5 5.5 8 12l6.5 6.5",
+  next: "M9.5 5.5 16 12l-6.5 6.5",
+  more: "M12 5v14M5 12h14",
+  less: "M5 12h14",
+};
+
+/**
+ * @param {keyof typeof ICONS} name
+ * @returns {SVGElement}
+ */
+export function icon(name) {
+  const picture = document.createElementNS(SVG, "svg");
+  picture.setAttribute("class", "icon");
+  picture.setAttribute("viewBox", "0 0 24 24");
+  picture.setAttribute("aria-hidden", "true");
+  const lines = document.createElementNS(SVG, "path");
+  lines.setAttribute("d", ICONS[name]);
+  picture.append(lines);
+  return picture;
+}
+
+/**
+ * An address of this server. Others are not loaded, so that a sender cannot make the browsers of the readers call a foreign server.
+ *
+ * @param {unknown} text
+ * @returns {string} empty: it is none
+ */
+export function ownAddress(text) {
+  if (typeof text !== "string" || !URL.canParse(text, location.href)) return "";
+  const url = new URL(text, location.href);
+  return url.origin === location.origin ? url.href : "";
+}
+
+/**
+ * Reserves the space of a picture or video before it loads.
+ *
+ * @param {HTMLElement} element
+ * @param {MediaData} data
+ */
+export function reserve(element, { width = 0, height = 0 }) {
+  const known = width > 0 && height > 0;
+  const [wide, high] = known ? [width, height] : [4, 3];
+  const scale = Math.min(SHOWN_PIXELS / Math.max(wide, high), known ? 1 : Infinity);
+  element.style.width = `${Math.max(LEAST_PIXELS, Math.round(wide * scale))}px`;
+  element.style.aspectRatio = `${Math.max(LEAST_PIXELS, wide * scale)} / ${Math.max(LEAST_PIXELS, high * scale)}`;
+}
+
+/**
+ * @param {number} bytes
+ * @returns {string} with its unit
+ */
+export function sizeText(bytes) {
+  let [size, unit] = [bytes, 0];
+  for (; size >= 1000 && unit < UNITS.length - 1; unit += 1) size /= 1000;
+  const form = { style: "unit", unit: UNITS[unit], unitDisplay: unit ? "short" : "long", maximumFractionDigits: size < 10 && unit ? 1 : 0 };
+  return new Intl.NumberFormat(document.documentElement.lang, /** @type {any} */ (form)).format(size);
+}
+
+/**
+ * @param {number} seconds
+ * @returns {string} minutes and seconds
+ */
+export function timeText(seconds) {
+  const whole = Math.max(0, Math.round(seconds));
+  return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}`;
+}
+
+/**
+ * @param {MediaData} data
+ * @param {string} word  if the file has no name
+ * @returns {HTMLElement | null} null: it has no address that may be linked
+ */
+export function fileView(data, word) {
+  const name = String(data.name || word);
+  const dot = name.lastIndexOf(".");
+  const ending = dot > 0 ? name.slice(dot + 1, dot + 6).toUpperCase() : "";
+  const icon = make("span", "file-icon", ending || "▤");
+  icon.setAttribute("aria-hidden", "true");
+  const about = make("span", "file-about", make("bdi", "", name));
+  if (Number(data.bytes) > 0) about.append(make("small", "", sizeText(Number(data.bytes))));
+  if (data.url === undefined) return make("span", "file", icon, about);
+  if (typeof data.url !== "string" || !URL.canParse(data.url, location.href)) return null;
+  const url = new URL(data.url, location.href);
+  if (!/^https?:$/.test(url.protocol)) return null;
+  if (url.origin !== location.origin) about.append(make("small", "", url.host));
+  const link = make("a", "file", icon, about);
+  link.setAttribute("href", url.href);
+  link.setAttribute("rel", "noopener noreferrer nofollow");
+  if (url.origin === location.origin) link.setAttribute("download", name);
+  else link.setAttribute("target", "_blank");
+  return link;
+}

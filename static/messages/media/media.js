@@ -1,0 +1,91 @@
+// @ts-check
+/** Media of the page: how messages with files are shown, and the buttons that send them. */
+
+import { cut } from "../../text.js";
+import { ApiError } from "../api.js";
+import { registerView } from "../message-view.js";
+import { button, toast } from "../panel.js";
+import { fileView, icon, timeText } from "./file.js";
+import { chooseFiles, confirmFiles, listenForFiles, sendFiles } from "./pick.js";
+import { uploadOf } from "./upload.js";
+import { videoView } from "./video.js";
+import { pictureView } from "./viewer.js";
+import { canRecord, recordVoice, voiceView } from "./voice.js";
+
+/** @typedef {import("../session.js").Session} Session */
+/** @typedef {import("../store.js").Conversation} Conversation */
+/** @typedef {import("./file.js").MediaData} MediaData */
+
+/** Type of a message → how its `data` is shown. */
+const DRAW = /** @type {Record<string, (data: MediaData, words: Record<string, string>) => HTMLElement | null>} */ ({
+  picture: pictureView, video: videoView, voice: voiceView, file: (data, words) => fileView(data, words.messages_file),
+});
+
+for (const [type, draw] of Object.entries(DRAW)) {
+  registerView(type, {
+    draw: ({ data, text }, { words }) => draw(data && typeof data === "object" ? data : { url: text ?? "" }, words),
+    summary: ({ data }, words) => {
+      const word = words[`messages_${type}`];
+      if (type === "file") return cut(String(data?.name || word), 200);
+      return data?.seconds ? `${word} ${timeText(Number(data.seconds))}` : word;
+    },
+  });
+}
+
+/**
+ * Adds the buttons for files and voice messages to the text box, and takes files that are pasted or dropped.
+ *
+ * @param {Session} session
+ * @param {{ place: HTMLElement, before: HTMLElement, after: HTMLElement, form: HTMLElement, conversation: () => Conversation | null, sent: () => void }} parts
+ * `place`: takes files; `before` and `after`: for the buttons; `form`: holds the bar of a recording
+ * @param {AbortSignal} signal  ends it
+ */
+export function startMedia(session, { place, before, after, form, conversation, sent }, signal) {
+  const { words } = session;
+  const offer = async (/** @type {File[]} */ files) => {
+    const target = conversation();
+    if (!target || !files.length) return;
+    const picked = await confirmFiles(files, words);
+    if (!picked.length) return;
+    sendFiles(session, target, picked);
+    sent();
+  };
+  const attach = tool("attach", words.messages_media_attach, async () => offer(await chooseFiles()));
+  before.append(attach);
+  listenForFiles(place, words, offer, signal);
+  signal.addEventListener("abort", () => attach.remove());
+  if (!canRecord()) return;
+  const record = tool("microphone", words.messages_media_record, async () => {
+    const target = conversation();
+    if (!target || form.classList.contains("records")) return;
+    form.classList.add("records");
+    try {
+      const recording = await recordVoice(form, words, signal);
+      if (recording) {
+        const { file, seconds, wave } = recording;
+        session.outbox.add(target, { type: "voice", data: { seconds, wave } }, uploadOf(session, file, { name: file.name }, { seconds, wave }));
+        sent();
+      }
+    } catch (error) {
+      toast(error instanceof ApiError ? error.message : words.messages_media_no_microphone);
+    }
+    form.classList.remove("records");
+    record.focus();
+  });
+  after.append(record);
+  signal.addEventListener("abort", () => record.remove());
+}
+
+/**
+ * @param {"attach" | "microphone"} sign
+ * @param {string} label
+ * @param {() => void} act
+ */
+function tool(sign, label, act) {
+  const made = button("", "round");
+  made.append(icon(sign));
+  made.setAttribute("aria-label", label);
+  made.title = label;
+  made.addEventListener("click", act);
+  return made;
+}

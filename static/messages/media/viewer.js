@@ -1,0 +1,228 @@
+// @ts-check
+/** Messages with pictures, and the viewer: the whole screen, zoom, swipe and keyboard. */
+
+import { fill, make } from "../../text.js";
+import { button, openDialog } from "../panel.js";
+import { fileView, icon, ownAddress, reserve } from "./file.js";
+
+/** @typedef {import("./file.js").MediaData} MediaData */
+
+const SWIPE_PIXELS = 60;
+const MOST_ZOOM = 8;
+const STEP = 1.5;
+
+/** What the pictures of the page show. @type {WeakMap<Element, MediaData>} */
+const shown = new WeakMap();
+
+/**
+ * A picture in the list. A click opens the viewer, with all pictures of the list.
+ *
+ * @param {MediaData} data
+ * @param {Record<string, string>} words
+ * @returns {HTMLElement | null}
+ */
+export function pictureView(data, words) {
+  const address = ownAddress(data.url);
+  if (!address && data.preview) {
+    const waiting = make("span", "media-waiting", data.preview);
+    reserve(waiting, data);
+    return waiting;
+  }
+  if (!address) return fileView(data, words.messages_picture);
+  const image = /** @type {HTMLImageElement} */ (make("img", ""));
+  image.alt = data.name ? `${words.messages_picture}, ${data.name}` : words.messages_picture;
+  image.decoding = "async";
+  const made = button("", "media-picture");
+  made.setAttribute("aria-label", `${words.messages_media_open}, ${data.name ?? ""}`);
+  made.append(image);
+  reserve(made, data);
+  image.addEventListener("error", () => made.replaceWith(fileView(data, words.messages_picture) ?? ""));
+  image.src = ownAddress(data.thumbnail) || address;
+  shown.set(made, data);
+  made.addEventListener("click", async () => {
+    const list = [...(made.closest("[role=log], .media-list, main") ?? document).querySelectorAll(".media-picture")];
+    await openViewer(list.map((each) => shown.get(each) ?? {}), list.indexOf(made), words).closed;
+    if (made.isConnected) return; // the row was drawn again meanwhile
+    const again = [...document.querySelectorAll(".media-picture")].find((each) => shown.get(each)?.url === data.url);
+    if (again instanceof HTMLElement) again.focus({ preventScroll: true });
+  });
+  return made;
+}
+
+/**
+ * Shows pictures on the whole screen. The focus returns when it is closed.
+ *
+ * @param {MediaData[]} pictures
+ * @param {number} index  of the first one to show
+ * @param {Record<string, string>} words
+ * @returns {import("../panel.js").Layer}
+ */
+export function openViewer(pictures, index, words) {
+  const image = /** @type {HTMLImageElement} */ (make("img", "viewer-image"));
+  image.draggable = false;
+  const stage = make("div", "viewer-stage", image);
+  const count = make("span", "viewer-count");
+  count.setAttribute("role", "status");
+  const save = /** @type {HTMLAnchorElement} */ (make("a", "round", icon("download")));
+  save.setAttribute("aria-label", words.messages_media_download);
+  save.title = words.messages_media_download;
+  const view = new Stage(stage, image, (step) => turn(step), () => layer.close());
+  const tool = (/** @type {"previous" | "next" | "more" | "less"} */ sign, /** @type {string} */ label, /** @type {() => void} */ act) => {
+    const made = button("", "round");
+    made.append(icon(sign));
+    made.setAttribute("aria-label", label);
+    made.title = label;
+    made.addEventListener("click", act);
+    return made;
+  };
+  const previous = tool("previous", words.messages_media_previous, () => turn(-1));
+  const next = tool("next", words.messages_media_next, () => turn(1));
+  const bar = make("div", "viewer-bar", count, tool("less", words.messages_media_zoom_out, () => view.zoom(1 / STEP)), tool("more", words.messages_media_zoom_in, () => view.zoom(STEP)), save);
+  const layer = openDialog(words.messages_picture, make("div", "viewer-body", stage, previous, next, bar));
+  layer.dialog.classList.add("viewer");
+  previous.classList.add("viewer-previous");
+  next.classList.add("viewer-next");
+  layer.dialog.addEventListener("keydown", (event) => {
+    const acts = /** @type {Record<string, () => void>} */ ({
+      ArrowLeft: () => turn(-1), ArrowRight: () => turn(1), Home: () => turn(-pictures.length), End: () => turn(pictures.length),
+      "+": () => view.zoom(STEP), "=": () => view.zoom(STEP), "-": () => view.zoom(1 / STEP), 0: () => view.reset(),
+    });
+    if (!acts[event.key] || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    event.stopPropagation();
+    acts[event.key]();
+  });
+  turn(0);
+  return layer;
+
+  /** @param {number} step */
+  function turn(step) {
+    index = Math.max(0, Math.min(pictures.length - 1, index + step));
+    const picture = pictures[index];
+    const address = ownAddress(picture.url);
+    view.reset();
+    image.alt = picture.name || words.messages_picture;
+    if (picture.width && picture.height) {
+      image.width = picture.width;
+      image.height = picture.height;
+    } else {
+      image.removeAttribute("width");
+      image.removeAttribute("height");
+    }
+    image.src = address;
+    save.href = address;
+    save.download = picture.name || "";
+    count.textContent = fill(words.messages_media_position, { number: index + 1, count: pictures.length });
+    previous.hidden = index === 0;
+    next.hidden = index === pictures.length - 1;
+    if (!layer.dialog.contains(document.activeElement)) layer.dialog.focus();
+    for (const beside of [index + 1, index - 1]) if (pictures[beside]) new Image().src = ownAddress(pictures[beside].url);
+  }
+}
+
+/** Zoom and movement of one picture, by wheel, fingers and double click. */
+class Stage {
+  #scale = 1;
+  #x = 0;
+  #y = 0;
+  /** Fingers, or the mouse button, that are down. @type {Map<number, { x: number, y: number }>} */
+  #pointers = new Map();
+  #swipe = { x: 0, y: 0 };
+  #hasPinched = false;
+
+  /**
+   * @param {HTMLElement} stage
+   * @param {HTMLElement} image
+   * @param {(step: number) => void} turn
+   * @param {() => void} close
+   */
+  constructor(stage, image, turn, close) {
+    this.stage = stage;
+    this.image = image;
+    this.turn = turn;
+    this.close = close;
+    stage.addEventListener("wheel", (event) => {
+      event.preventDefault();
+      this.zoom(event.deltaY < 0 ? 1.2 : 1 / 1.2, event);
+    }, { passive: false });
+    stage.addEventListener("dblclick", (event) => (this.#scale > 1 ? this.reset() : this.zoom(2.5, event)));
+    stage.addEventListener("pointerdown", (event) => this.#down(event));
+    stage.addEventListener("pointermove", (event) => this.#move(event));
+    for (const end of ["pointerup", "pointercancel"]) stage.addEventListener(end, (event) => this.#up(/** @type {PointerEvent} */ (event)));
+  }
+
+  reset() {
+    this.#scale = 1;
+    this.#x = this.#y = 0;
+    this.#draw();
+  }
+
+  /**
+   * @param {number} factor
+   * @param {{ clientX: number, clientY: number }} [at]  this point stays where it is; default: the middle
+   */
+  zoom(factor, at) {
+    const scale = Math.max(1, Math.min(MOST_ZOOM, this.#scale * factor));
+    const box = this.stage.getBoundingClientRect();
+    const x = at ? at.clientX - box.x - box.width / 2 : 0;
+    const y = at ? at.clientY - box.y - box.height / 2 : 0;
+    const change = scale / this.#scale;
+    this.#x = x - (x - this.#x) * change;
+    this.#y = y - (y - this.#y) * change;
+    this.#scale = scale;
+    this.#draw();
+  }
+
+  /** @param {PointerEvent} event */
+  #down(event) {
+    this.stage.setPointerCapture(event.pointerId);
+    if (!this.#pointers.size) {
+      this.#swipe = { x: 0, y: 0 };
+      this.#hasPinched = false;
+    }
+    this.#pointers.set(event.pointerId, { x: event.clientX, y: event.clientY });
+  }
+
+  /** @param {PointerEvent} event */
+  #move(event) {
+    const before = this.#pointers.get(event.pointerId);
+    if (!before) return;
+    const now = { x: event.clientX, y: event.clientY };
+    const other = [...this.#pointers].find(([id]) => id !== event.pointerId)?.[1];
+    this.#pointers.set(event.pointerId, now);
+    if (other) {
+      this.#hasPinched = true;
+      const apart = Math.hypot(now.x - other.x, now.y - other.y) / (Math.hypot(before.x - other.x, before.y - other.y) || 1);
+      return this.zoom(apart, { clientX: (now.x + other.x) / 2, clientY: (now.y + other.y) / 2 });
+    }
+    const [x, y] = [now.x - before.x, now.y - before.y];
+    if (this.#scale > 1) {
+      this.#x += x;
+      this.#y += y;
+    } else {
+      this.#swipe = { x: this.#swipe.x + x, y: this.#swipe.y + y };
+    }
+    this.#draw();
+  }
+
+  /** @param {PointerEvent} event */
+  #up(event) {
+    if (!this.#pointers.delete(event.pointerId) || this.#pointers.size) return;
+    const { x, y } = this.#swipe;
+    this.#swipe = { x: 0, y: 0 };
+    this.#draw();
+    if (this.#scale > 1 || this.#hasPinched || event.type === "pointercancel") return;
+    if (Math.abs(x) > SWIPE_PIXELS && Math.abs(x) > Math.abs(y)) this.turn(x < 0 ? 1 : -1);
+    else if (y > SWIPE_PIXELS * 2) this.close();
+  }
+
+  #draw() {
+    const box = this.stage.getBoundingClientRect();
+    const far = (this.#scale - 1) / 2;
+    this.#x = Math.max(-box.width * far, Math.min(box.width * far, this.#x));
+    this.#y = Math.max(-box.height * far, Math.min(box.height * far, this.#y));
+    const { x, y } = this.#swipe;
+    this.image.style.transform = `translate(${this.#x + x}px, ${this.#y + Math.max(0, y)}px) scale(${this.#scale})`;
+    this.stage.dataset.zoom = this.#scale.toFixed(2);
+  }
+}

@@ -1,0 +1,300 @@
+"""Pictures, voice messages, videos and files on the page of stored messages, in real browsers."""
+
+import hashlib
+import io
+import json
+from base64 import b64encode
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+
+from tests.browser.chromium import Browser, Page
+from tests.browser.conftest import Pair
+from tests.browser.test_messages import Account, address, choose, open_page, start_conversation
+from tests.sdk.lossy import LossyProxy
+from tests.support import Server, eventually
+
+MICROPHONE = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+SECRET = b"N 48.8584, E 2.2945"
+
+VIDEO = """
+const canvas = document.createElement("canvas");
+canvas.width = 160;
+canvas.height = 90;
+const context = canvas.getContext("2d");
+const paint = setInterval(() => {
+  context.fillStyle = `hsl(${Math.random() * 360} 80% 50%)`;
+  context.fillRect(0, 0, 160, 90);
+}, 20);
+const recorder = new MediaRecorder(canvas.captureStream(25), { mimeType: "video/webm;codecs=vp8" });
+const done = new Promise((resolve) => (recorder.ondataavailable = ({ data }) => resolve(data)));
+recorder.start();
+await new Promise((resolve) => setTimeout(resolve, 1500));
+recorder.stop();
+const content = await done;
+clearInterval(paint);
+window.made = new File([content], "clip.webm", { type: "video/webm" });
+return content.size;
+"""
+DROP = """
+const transfer = new DataTransfer();
+transfer.items.add(window.made);
+const main = document.querySelector("main.room");
+for (const kind of ["dragenter", "dragover", "drop"]) {
+  main.dispatchEvent(new DragEvent(kind, { dataTransfer: transfer, bubbles: true, cancelable: true }));
+}
+"""
+PASTE = """
+const transfer = new DataTransfer();
+for (const [name, content] of arguments[0]) {
+  const bytes = Uint8Array.from(atob(content), (each) => each.charCodeAt(0));
+  transfer.items.add(new File([bytes], name, { type: "image/png" }));
+}
+document.querySelector("#message").dispatchEvent(
+  new ClipboardEvent("paste", { clipboardData: transfer, bubbles: true, cancelable: true }));
+"""
+UPLOAD = """
+const { FileUpload } = await import("/static/messages/media/upload.js");
+const content = new Uint8Array(arguments[0]);
+for (let at = 0; at < content.length; at += 1) content[at] = (at * 31) % 251;
+const shares = [];
+const upload = new FileUpload({ app: "101", token: "" }, new Blob([content]), { name: "large.bin" });
+upload.query.set("user", "ann"); // as a back end does
+const file = await upload.start((share) => shares.push(share));
+return { file, shares };
+"""
+CANCEL = """
+const { FileUpload } = await import("/static/messages/media/upload.js");
+const upload = new FileUpload({ app: "101", token: "" }, new Blob([new Uint8Array(9_000_000)]));
+upload.query.set("user", "bob");
+let code = "";
+try {
+  await upload.start((share) => share > 0.4 && upload.cancel());
+} catch (error) {
+  code = error.code;
+}
+const file = await upload.start();
+return { code, bytes: file.bytes };
+"""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server for all tests of this module."""
+    config = {"accounts": {"registrations_per_address": 0}, "uploads": {"min_free_bytes": 0}}
+    server = Server(tmp_path_factory.mktemp("server"), config=config)
+    yield server
+    server.stop()
+    server.check()
+
+
+def calling(page: Page, script: str, *arguments: Any) -> Any:
+    """The result of an async script."""
+    page.driver.set_script_timeout(120)
+    called = f"(async function () {{ {script} }}).apply(null, arguments)"
+    answer = page.driver.execute_async_script(
+        f"const done = arguments[arguments.length - 1]; {called}"
+        ".then((value) => done({ value }), (error) => done({ error: String(error) }))",
+        *arguments,
+    )
+    assert "error" not in answer, answer
+    return answer["value"]
+
+
+def talking(pair: Pair, server: Server) -> tuple[Page, Page]:
+    """The pages of Ann and Bob, who have their conversation open."""
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    first = ann.log_in(open_page(pair[0], server))
+    start_conversation(first, bob.number)
+    first.say("hello")
+    second = bob.log_in(open_page(pair[1], server))
+    choose(second, "Ann")
+    return first, second
+
+
+def picture(path: Path, colour: str) -> Path:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, SECRET.decode()
+    Image.new("RGB", (640, 480), colour).save(path, "JPEG", exif=exif)
+    return path
+
+
+def attach(page: Page, *paths: Path) -> None:
+    """Choose files, and send them."""
+    page.command("Page.setInterceptFileChooserDialog", enabled=True)  # else headless Chromium closes it
+    page.find("#composer-tools button").click()
+    page.driver.find_elements(By.CSS_SELECTOR, "input[type=file]")[-1].send_keys("\n".join(map(str, paths)))
+    agree(page, len(paths))
+
+
+def agree(page: Page, count: int) -> None:
+    eventually(lambda: len(page.texts(".picked li")) == count, what="the files are offered")
+    page.find("dialog .question .wide").click()
+
+
+def loaded(page: Page, count: int) -> bool:
+    """Whether so many pictures are shown, and none is broken."""
+    return bool(
+        page.run(
+            "const all = [...document.querySelectorAll('.line:not(.pending) .media-picture img')];"
+            "return all.length === arguments[0] && all.every((each) => each.naturalWidth > 0)",
+            count,
+        )
+    )
+
+
+def test_a_picture_is_sent_and_viewed(pair: Pair, server: Server, tmp_path: Path) -> None:
+    first, second = talking(pair, server)
+    attach(first, picture(tmp_path / "a.jpg", "red"), picture(tmp_path / "b.jpg", "blue"))
+    for page in (first, second):
+        eventually(lambda page=page: loaded(page, 2), what="both pictures are shown")
+    box = second.run(
+        "const { width, height } = document.querySelector('.media-picture').getBoundingClientRect();"
+        "return [width, height]"
+    )
+    assert box == pytest.approx([210, 280], abs=2), "upright"
+    second.run("document.querySelector('.media-picture').focus()")
+    second.press(Keys.ENTER)
+    eventually(lambda: second.texts(".viewer-count") == ["1 of 2"], what="the viewer is open")
+    shown = second.find(".viewer-image").get_attribute("src") or ""
+    content = server.get(shown.removeprefix(server.http_url))[1]
+    assert SECRET not in content
+    with Image.open(io.BytesIO(content)) as image:
+        assert image.size == (480, 640)
+    second.press(Keys.ARROW_RIGHT)
+    eventually(lambda: second.texts(".viewer-count") == ["2 of 2"], what="the next picture")
+    second.press("+")
+    eventually(lambda: second.find(".viewer-stage").get_attribute("data-zoom") == "1.50", what="it is larger")
+    second.press(Keys.ESCAPE)
+    eventually(lambda: not second.shown("dialog"), what="the viewer is closed")
+    focused = "return document.activeElement.className"
+    eventually(lambda: second.run(focused) == "media-picture", what="the focus has returned")
+
+
+@pytest.mark.full
+def test_a_swipe_shows_the_next_picture_and_a_wheel_zooms(pair: Pair, server: Server, tmp_path: Path) -> None:
+    first, _ = talking(pair, server)
+    attach(first, picture(tmp_path / "a.jpg", "red"), picture(tmp_path / "b.jpg", "blue"))
+    eventually(lambda: loaded(first, 2), what="both pictures are shown")
+    first.run("document.querySelector('.media-picture').click()")
+    eventually(lambda: first.texts(".viewer-count") == ["1 of 2"], what="the viewer is open")
+
+    def pointer(kind: str, x: int) -> None:
+        down = int(kind != "mouseReleased")
+        first.command(
+            "Input.dispatchMouseEvent", type=kind, x=x, y=300, button="left", buttons=down, clickCount=1
+        )
+
+    for kind, x in (("mousePressed", 600), ("mouseMoved", 500), ("mouseMoved", 400), ("mouseReleased", 400)):
+        pointer(kind, x)
+    eventually(lambda: first.texts(".viewer-count") == ["2 of 2"], what="the next picture")
+    first.command("Input.dispatchMouseEvent", type="mouseWheel", x=600, y=300, deltaX=0, deltaY=-120)
+    eventually(lambda: first.find(".viewer-stage").get_attribute("data-zoom") == "1.20", what="it is larger")
+    for kind, x in (("mousePressed", 400), ("mouseMoved", 500), ("mouseReleased", 600)):
+        pointer(kind, x)
+    assert first.texts(".viewer-count") == ["2 of 2"], "a larger picture is moved"
+    first.driver.back()
+    eventually(lambda: not first.shown("dialog"), what="the back button closes the viewer")
+
+
+@pytest.mark.full
+def test_pictures_are_pasted(pair: Pair, server: Server) -> None:
+    first, second = talking(pair, server)
+    files = []
+    for name in ("a.png", "b.png"):
+        out = io.BytesIO()
+        Image.new("RGB", (40, 30), "teal").save(out, "PNG")
+        files.append([name, b64encode(out.getvalue()).decode()])
+    first.run(PASTE, files)
+    eventually(lambda: len(first.texts(".picked li")) == 2, what="the files are offered")
+    first.find(".picked li .round").click()
+    agree(first, 1)
+    eventually(lambda: loaded(second, 1), what="one picture is shown")
+
+
+@pytest.mark.full
+def test_a_video_plays(pair: Pair, server: Server) -> None:
+    first, second = talking(pair, server)
+    assert calling(first, VIDEO) > 1000
+    first.run(DROP)
+    agree(first, 1)
+    eventually(lambda: second.shown("video.media-video"), what="the video is shown")
+    about = second.run(
+        "const { poster, preload, style } = document.querySelector('video');"
+        "return [poster, preload, style.width]"
+    )
+    assert (bool(about[0]), about[1:]) == (True, ["none", "160px"])
+    second.run("document.querySelector('video').muted = true; document.querySelector('video').play()")
+    eventually(lambda: second.run("return document.querySelector('video').currentTime > 0"), what="it plays")
+    assert second.run("return document.querySelector('video').videoWidth") == 160
+
+
+@pytest.mark.full
+def test_a_voice_message_is_recorded_and_played_faster(pair: Pair, server: Server, tmp_path: Path) -> None:
+    browser = Browser(tmp_path, *MICROPHONE)
+    try:
+        ann, bob = Account(server, "Ann"), Account(server, "Bob")
+        first = ann.log_in(open_page(browser, server))
+        start_conversation(first, bob.number)
+        first.say("hello")
+        second = bob.log_in(open_page(pair[1], server))
+        choose(second, "Ann")
+        record = "#composer-tools-after button"
+        first.find(record).click()
+        eventually(lambda: first.shown(".record-bar svg"), what="it records")
+        first.press(Keys.ESCAPE)
+        eventually(lambda: not first.shown(".record-bar"), what="it was cancelled")
+        first.find(record).click()
+        eventually(lambda: first.texts(".record-time") in (["0:02"], ["0:03"], ["0:04"]), what="two seconds")
+        first.find(".record-send").click()
+        eventually(lambda: second.shown(".voice"), what="the message has arrived")
+        bars = second.run(
+            "return document.querySelector('.voice-all path').getAttribute('d').split('M').length - 1"
+        )
+        assert 20 < bars <= 64
+        speed = second.find(".voice-speed")
+        for wanted in ("1.5×", "2×", "1×", "1.5×"):
+            speed.click()
+            assert speed.text == wanted
+        second.find(".voice-play").click()
+        eventually(lambda: second.find(".voice-play").get_attribute("aria-label") == "Pause", what="it plays")
+        eventually(
+            lambda: second.find(".voice-play").get_attribute("aria-label") == "Play", what="it has ended"
+        )
+        assert browser.complaints() == []
+    finally:
+        browser.quit()
+
+
+@pytest.mark.full
+def test_an_upload_continues_over_a_bad_line(pair: Pair, server: Server) -> None:
+    pair.expects("ERR_", "Failed to load resource")
+    with LossyProxy((server.http.host, server.http.port), 0) as line:
+        host, port = line.address
+        page = pair[0].open(f"http://{host}:{port}/home/messages?lang=en")
+        line.share = 0.02  # of pieces of 32 KB: every second megabyte is cut
+        received = calling(page, UPLOAD, 10_000_000)
+        line.share = 0
+    content = bytes(at * 31 % 251 for at in range(10_000_000))
+    assert received["file"]["sha256"] == hashlib.sha256(content).hexdigest()
+    assert received["shares"][-1] == 1
+    assert line.cut > 0
+
+
+@pytest.mark.full
+def test_a_cancelled_upload_leaves_nothing_and_may_begin_again(pair: Pair, server: Server) -> None:
+    pair.expects("423")
+    page = pair[0].open(address(server))
+    received = calling(page, CANCEL)
+    assert received == {"code": "cancelled", "bytes": 9_000_000}
+    folder = server.folder / "data" / "uploads" / "incoming"
+    eventually(
+        lambda: not [path for path in folder.rglob("*") if path.is_file() and not path.suffix],
+        what="nothing unfinished",
+    )
+    assert json.loads(server.get("/api/v1/uploads?app=101&user=bob")[1])["total"] == 1
