@@ -26,7 +26,7 @@ export class Composer {
   /** Names that were completed in this text, with their users. @type {Map<string, string>} */
   #mentioned = new Map();
   /** Members of the open group. @type {string[]} */
-  #members = [];
+  members = [];
   #typingSentAt = 0;
   #form = element("composer", HTMLFormElement);
   #field = element("message", HTMLTextAreaElement);
@@ -41,7 +41,8 @@ export class Composer {
 
   /**
    * @param {Session} session
-   * @param {{ sent: () => void, last: () => Entry | null }} events  `last`: our newest message that can be edited
+   * @param {{ sent: () => void, last: () => Entry | null, members: () => void }} events  `last`: our newest message that can be edited;
+   *   `members`: they are loaded
    */
   constructor(session, events) {
     this.session = session;
@@ -88,7 +89,7 @@ export class Composer {
     this.#form.hidden = !conversation;
     this.#replyTo = this.#editing = null;
     this.#mentioned.clear();
-    this.#members = [];
+    this.members = [];
     this.#showNote("");
     this.#toggleEmoji(false);
     if (!conversation) return;
@@ -266,7 +267,9 @@ export class Composer {
       const { members } = await this.session.api("GET", "groups/members", { group: String(conversation.id), limit: 200 });
       const users = members.map((/** @type {{ user: string }} */ each) => each.user);
       await this.session.people.load(users);
-      if (conversation === this.#conversation) this.#members = users;
+      if (conversation !== this.#conversation) return;
+      this.members = users;
+      this.events.members();
     } catch {
       // nobody is completed
     }
@@ -282,7 +285,7 @@ export class Composer {
     const { selectionStart, value } = this.#field;
     const found = this.#conversation?.group ? MENTION.exec(value.slice(0, selectionStart)) : null;
     const wanted = found?.[1].toLowerCase() ?? "";
-    const users = found ? ["all", ...this.#members].filter((user) => user !== this.session.user && this.#nameOf(user).toLowerCase().includes(wanted)) : [];
+    const users = found ? ["all", ...this.members].filter((user) => user !== this.session.user && this.#nameOf(user).toLowerCase().includes(wanted)) : [];
     this.#names.hidden = !users.length;
     this.#field.setAttribute("aria-expanded", String(users.length > 0));
     if (!users.length) return this.#field.removeAttribute("aria-activedescendant");

@@ -26,9 +26,7 @@ export class ConversationList {
   /** @param {Session} session */
   constructor(session) {
     this.session = session;
-    this.time = new Intl.DateTimeFormat(session.language, { hour: "2-digit", minute: "2-digit", hour12: false });
-    this.weekday = new Intl.DateTimeFormat(session.language, { weekday: "short" });
-    this.date = new Intl.DateTimeFormat(session.language, { year: "numeric", month: "numeric", day: "numeric" });
+    this.when = shortTimes(session.language);
     this.#more.addEventListener("click", () => this.load(true), { signal: this.#ends.signal });
     this.#list.addEventListener("keydown", (event) => this.#onKey(event), { signal: this.#ends.signal });
   }
@@ -84,7 +82,7 @@ export class ConversationList {
     const { id, group, peer, last, unread, mentions } = conversation;
     const key = keyOf(conversation);
     const row = {
-      id, isOpen, unread, mentions, group, peer, name: store.nameOf(conversation), time: last ? this.#when(last.time) : "",
+      id, isOpen, unread, mentions, group, peer, name: store.nameOf(conversation), time: last ? this.when(last.time) : "",
       preview: this.#preview(conversation), draft: isOpen ? "" : cut(drafts.get(key).text.trim().replace(/\s+/g, " "), PREVIEW_LENGTH),
     };
     const version = JSON.stringify([row, people.card(peer)]);
@@ -125,13 +123,6 @@ export class ConversationList {
     return group ? `${people.nameOf(last.from)}: ${text}` : text;
   }
 
-  /** @param {number} time */
-  #when(time) {
-    const days = (new Date().setHours(0, 0, 0, 0) - new Date(time).setHours(0, 0, 0, 0)) / 86_400_000;
-    if (days <= 0) return this.time.format(time);
-    return (days < 6.5 ? this.weekday : this.date).format(time);
-  }
-
   /** @param {KeyboardEvent} event */
   #onKey(event) {
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
@@ -140,6 +131,23 @@ export class ConversationList {
     const rows = /** @type {HTMLElement[]} */ ([...this.#list.querySelectorAll(".conversation")]);
     rows[rows.indexOf(event.target) + step]?.focus();
   }
+}
+
+/**
+ * Times for lists: the hour today, the weekday in the last days, else the date.
+ *
+ * @param {string} language
+ * @returns {(time: number) => string}
+ */
+export function shortTimes(language) {
+  const hour = new Intl.DateTimeFormat(language, { hour: "2-digit", minute: "2-digit", hour12: false });
+  const weekday = new Intl.DateTimeFormat(language, { weekday: "short" });
+  const date = new Intl.DateTimeFormat(language, { year: "numeric", month: "numeric", day: "numeric" });
+  return (time) => {
+    const days = (new Date().setHours(0, 0, 0, 0) - new Date(time).setHours(0, 0, 0, 0)) / 86_400_000;
+    if (days <= 0) return hour.format(time);
+    return (days < 6.5 ? weekday : date).format(time);
+  };
 }
 
 /**

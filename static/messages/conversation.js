@@ -69,7 +69,7 @@ export class ConversationView {
     const { signal } = this.#ends;
     this.days = new Intl.DateTimeFormat(session.language, { dateStyle: "full" });
     this.actions = new MessageActions(session, { reply: (entry) => this.composer.reply(entry), edit: (entry) => this.composer.edit(entry), isPinned: (id) => this.isPinned(id) });
-    this.composer = new Composer(session, { sent: () => this.toEnd(), last: () => this.#lastOwn() });
+    this.composer = new Composer(session, { sent: () => this.toEnd(), last: () => this.#lastOwn(), members: () => this.#drawStatus() });
     this.view = new MessageView(session, {
       menu: (entry, anchor, all) => this.open && this.actions.open(this.open, entry, anchor, all),
       reply: (entry) => this.composer.reply(entry),
@@ -101,6 +101,7 @@ export class ConversationView {
       session.on("typing", (signal) => this.#onTyping(signal)),
       session.on("entry", (entry) => this.#onEntry(entry)),
       session.on("people", () => this.draw()),
+      session.people.watch(() => [this.open?.peer ?? ""]),
       session.on("state", ({ state }) => state === "online" && this.#refresh()),
     ];
   }
@@ -138,7 +139,8 @@ export class ConversationView {
     this.#announced = conversation.position;
     await this.#try(() => this.session.store.open(conversation, message));
     if (conversation !== this.open) return;
-    if (conversation.unread) this.#unreadFrom = conversation.read + 1;
+    const isUnread = (/** @type {Entry} */ { id, kind, from }) => id > conversation.read && kind === "message" && from !== this.session.user;
+    if (conversation.unread) this.#unreadFrom = conversation.entries?.find(isUnread)?.id ?? 0;
     this.#isShown = true;
     const items = this.#items();
     const divider = items.some(({ key }) => key === "unread");
@@ -206,7 +208,6 @@ export class ConversationView {
   #items() {
     const { open, session } = this;
     if (!open || !this.#isShown) return [];
-    const pins = new Set(this.#pins.map(({ id }) => id));
     this.#byId = new Map(open.entries?.map((entry) => [entry.id, entry]));
     /** @type {Item[]} */
     const items = [];
@@ -218,7 +219,7 @@ export class ConversationView {
       if (date !== day) items.push(this.#divider(`day ${date}`, this.days.format(entry.time)));
       if (this.#unreadFrom && entry.id >= this.#unreadFrom && (previous?.id ?? 0) < this.#unreadFrom) items.push(this.#divider("unread", session.words.messages_new));
       const follows = date === day && previous !== null && entry.kind === "message" && isNext(previous, entry) && !(this.#unreadFrom && previous.id < this.#unreadFrom && entry.id >= this.#unreadFrom);
-      items.push(this.#item(open, entry, follows, pins.has(entry.id)));
+      items.push(this.#item(open, entry, follows));
       [day, previous] = [date, entry];
     }
     const pending = session.outbox.of(open).map((each, index) => ({
@@ -233,23 +234,18 @@ export class ConversationView {
    * @param {Conversation} open
    * @param {Entry} entry
    * @param {boolean} follows
-   * @param {boolean} isPinned
    * @returns {Item}
    */
-  #item(open, entry, follows, isPinned) {
+  #item(open, entry, follows) {
     const key = String(entry.id);
     const names = [entry.from, ...(entry.meta?.users ?? []), entry.meta?.forwarded?.from ?? ""].map((user) => this.session.people.card(user)?.avatar + this.session.people.nameOf(user));
     if (entry.kind !== "message") return { key, version: `${entry.kind} ${names}`, make: () => this.view.notice(entry) };
     const receipt = this.#receiptOf(open, entry);
     const quoted = entry.about ? this.#find(entry.about) : null;
     const version = [
-      entry.kind, entry.meta?.edited ?? 0, follows, receipt, isPinned, names, JSON.stringify(entry.reactions ?? 0), quoted && `${quoted.kind} ${quoted.meta?.edited} ${this.session.people.nameOf(quoted.from)}`,
+      entry.kind, entry.meta?.edited ?? 0, follows, receipt, names, JSON.stringify(entry.reactions ?? 0), quoted && `${quoted.kind} ${quoted.meta?.edited} ${this.session.people.nameOf(quoted.from)}`,
     ].join(" ");
-    return { key, version, make: () => {
-      const row = this.view.row(entry, { follows, receipt });
-      row.classList.toggle("pinned", isPinned);
-      return row;
-    } };
+    return { key, version, make: () => this.view.row(entry, { follows, receipt }) };
   }
 
   /**
@@ -450,7 +446,9 @@ export class ConversationView {
     const names = [...this.#typists.keys()].map((user) => session.people.nameOf(user)).slice(0, 3);
     if (this.#typists.size) this.#typingTimer = setTimeout(() => this.#drawStatus(), Math.max(50, Math.min(...this.#typists.values()) - now));
     this.#status.dataset.typing = String(names.length > 0);
-    const presence = open && !open.group && open.peer ? session.people.presenceOf(open.peer) : "";
+    const count = this.composer.members.length;
+    const members = count ? fill(session.words.messages_members, { count }) : "";
+    const presence = open && !open.group && open.peer ? session.people.presenceOf(open.peer) : members;
     const text = names.length ? fill(session.words.messages_typing, { name: names.join(session.words.messages_and) }) : presence;
     if (this.#status.textContent !== text) this.#status.textContent = text;
   }

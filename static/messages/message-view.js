@@ -2,7 +2,7 @@
 /** The rows of a conversation: messages by their type, system lines and dividers. */
 
 import { cut, fill, make } from "../text.js";
-import { formatted } from "./format.js";
+import { formatted, parse } from "./format.js";
 import { button } from "./panel.js";
 import { mentions } from "./store.js";
 
@@ -65,7 +65,8 @@ export function registerView(type, view) {
  */
 export function summaryOf(entry, words) {
   const view = views.get(entry.type ?? "text");
-  const text = view?.summary?.(entry, words) ?? entry.text ?? words[`messages_${entry.type}`] ?? words.messages_custom;
+  const plain = entry.text === undefined ? undefined : parse(cut(entry.text, 1_000)).map((part) => part.text).join("");
+  const text = view?.summary?.(entry, words) ?? plain ?? words[`messages_${entry.type}`] ?? words.messages_custom;
   return cut(text.replace(/\s+/g, " "), 200);
 }
 

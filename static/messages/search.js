@@ -3,6 +3,7 @@
 
 import { cut, element, fill, make } from "../text.js";
 import { reasonOf } from "./api.js";
+import { shortTimes } from "./conversation-list.js";
 import { summaryOf } from "./message-view.js";
 import { button } from "./panel.js";
 
@@ -29,7 +30,7 @@ export class Search {
   /** @param {Session} session */
   constructor(session) {
     this.session = session;
-    this.dates = new Intl.DateTimeFormat(session.language, { dateStyle: "medium", timeStyle: "short" });
+    this.when = shortTimes(session.language);
     const { signal } = this.#ends;
     this.#field.addEventListener("input", () => this.#start(), { signal });
     this.#field.addEventListener("keydown", (event) => {
@@ -148,7 +149,7 @@ export class Search {
     const conversation = store.conversations.get(entry.conversation);
     const from = entry.from === user ? words.you : people.nameOf(entry.from);
     const title = this.#within || !conversation ? from : conversation.group ? `${from} · ${store.nameOf(conversation)}` : store.nameOf(conversation);
-    const row = this.#row(people.avatar(entry.from), title, this.dates.format(entry.time), "", () => {
+    const row = this.#row(people.avatar(entry.from), title, this.when(entry.time), "", () => {
       this.session.open({ conversation: entry.conversation, message: entry.id });
     });
     row.querySelector(".preview")?.append(...marked(summaryOf(entry, words), text));
@@ -201,6 +202,6 @@ function note(text) {
 function marked(text, wanted) {
   const at = text.toLowerCase().indexOf(wanted.toLowerCase());
   if (at < 0) return [cut(text, 120)];
-  const start = at > AROUND ? at - AROUND : 0;
-  return [(start ? "…" : "") + text.slice(start, at), make("mark", "", text.slice(at, at + wanted.length)), cut(text.slice(at + wanted.length), 120)];
+  const start = at > AROUND ? text.indexOf(" ", at - AROUND) + 1 || at : 0;
+  return [(start ? "…" : "") + (start > at ? "" : text.slice(start, at)), make("mark", "", text.slice(at, at + wanted.length)), cut(text.slice(at + wanted.length), 120)];
 }

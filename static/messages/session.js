@@ -155,6 +155,7 @@ export class Session {
     this.#end(false);
     await this.database.forget();
     this.drafts.forget();
+    this.people.forget();
     try {
       const { devices } = await callApi(this.app, token, "GET", "accounts/devices");
       const here = devices.find((/** @type {any} */ each) => each.current);

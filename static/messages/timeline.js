@@ -175,6 +175,7 @@ export class Timeline {
     this.#scheduled = true;
     const work = () => {
       this.#scheduled = false;
+      if (this.#below() < AT_END_PX && this.#last === this.#items.length) this.#sticks = true;
       this.#extend();
       this.events.onMove();
       this.#reportSeen();
