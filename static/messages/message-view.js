@@ -65,7 +65,7 @@ export function registerView(type, view) {
  */
 export function summaryOf(entry, words) {
   const view = views.get(entry.type ?? "text");
-  const plain = entry.text === undefined ? undefined : parse(cut(entry.text, 1_000)).map((part) => part.text).join("");
+  const plain = entry.text === undefined ? undefined : parse(cut(entry.text, 1_000)).map(({ kind, text: part }) => (kind === "block" ? `${part} ` : part)).join("");
   const text = view?.summary?.(entry, words) ?? plain ?? words[`messages_${entry.type}`] ?? words.messages_custom;
   return cut(text.replace(/\s+/g, " "), 200);
 }
