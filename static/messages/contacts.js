@@ -120,7 +120,7 @@ class ContactsView {
     const { words } = session;
     const group = button(words.messages_new_group);
     group.id = "new-group";
-    group.addEventListener("click", () => openNewGroup(session, this.lists.friends));
+    group.addEventListener("click", () => openNewGroup(session, this.#isLoaded ? this.lists.friends : undefined));
     const link = button(words.messages_my_link);
     link.id = "my-link";
     link.addEventListener("click", () => openInvitations(session));

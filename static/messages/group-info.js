@@ -4,7 +4,7 @@
 import { fill, make } from "../text.js";
 import { openCard, openPicker } from "./contacts.js";
 import { attempt, field, input, namedList, noteLine, redraw, section, select, show, switchBox } from "./form.js";
-import { openInvitations } from "./invitations.js";
+import { membersText, openInvitations } from "./invitations.js";
 import { openMedia } from "./media-list.js";
 import { button, confirm, openDialog, openPanel, toast } from "./panel.js";
 import { personRow } from "./people.js";
@@ -105,7 +105,7 @@ class GroupView {
     const { words } = this.session;
     const head = make(
       "div", "card-head", make("span", "avatar group large", "#"), make("bdi", "card-name", group.name),
-      make("p", "presence", fill(words.messages_members, { count: this.#members.length })),
+      make("p", "presence", membersText(this.#members.length, words)),
     );
     if (this.#may(group.rename)) head.append(this.#button("rename", words.messages_rename, () => this.#rename(group), "link"));
     return head;

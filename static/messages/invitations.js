@@ -51,14 +51,23 @@ function linkOf(code) {
 }
 
 /**
+ * @param {number} count
+ * @param {Record<string, string>} words
+ * @returns {string} "3 members"
+ */
+export function membersText(count, words) {
+  return count === 1 ? words.messages_one_member : fill(words.messages_members, { count });
+}
+
+/**
  * What an invitation is for, in one sentence; with or without a login.
  *
  * @param {Preview} preview
  * @param {Record<string, string>} words
  * @returns {string}
  */
-export function invitationText({ group, name, members, nickname }, words) {
-  if (group) return fill(words.messages_invites_to_group, { name: nickname || words.messages_somebody, group: name, count: members });
+export function invitationText({ group, name, nickname }, words) {
+  if (group) return fill(words.messages_invites_to_group, { name: nickname || words.messages_somebody, group: name });
   return fill(words.messages_invites_to_contact, { name: nickname || words.messages_somebody });
 }
 
@@ -97,7 +106,8 @@ export async function followInvitation(session, code) {
   yes.id = "invitation-accept";
   const picture = preview.group ? make("span", "avatar group large", "#") : avatarOf(preview.nickname, preview.avatar, "large");
   const text = make("p", "invitation-text", invitationText(preview, words));
-  const content = make("div", "card-of-person", make("div", "card-head", picture, text), note, make("p", "card-row", no, yes));
+  const members = preview.group ? [make("p", "muted", membersText(preview.members, words))] : [];
+  const content = make("div", "card-of-person", make("div", "card-head", picture, text, ...members), note, make("p", "card-row", no, yes));
   const layer = openDialog(words.messages_invitation, content);
   yes.focus();
   no.addEventListener("click", layer.close);
@@ -211,6 +221,7 @@ class InvitationsView {
   #limits({ expires_at: end, uses, max_uses: most }) {
     const { words, language } = this.session;
     const until = end ? fill(words.messages_link_until, { when: new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "short" }).format(end * 1000) }) : words.messages_link_forever;
+    if (!uses) return `${until} · ${words.messages_link_unused}`;
     const used = most ? fill(words.messages_link_used_of, { count: uses, most }) : fill(words.messages_link_used, { count: uses });
     return `${until} · ${used}`;
   }

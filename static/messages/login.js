@@ -54,6 +54,7 @@ export class LoginView {
     this.#note.id = "login-note";
     this.#invited.hidden = true;
     this.#draw();
+    addEventListener("hashchange", () => this.#showInvitation());
   }
 
   /** @param {string} reason  why a login is needed; may be empty */
@@ -78,7 +79,7 @@ export class LoginView {
 
   async #showInvitation() {
     const code = invitationCode(location.hash);
-    if (!code) return;
+    if (!code) return show(this.#invited, "");
     try {
       show(this.#invited, invitationText(await showInvitation(this.app, code), this.words));
     } catch {

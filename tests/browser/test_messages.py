@@ -45,6 +45,10 @@ class Account:
         with Api(self.server.http_url, key=getattr(self, "token", "")) as api:
             return api.call("POST", path, body)
 
+    def get(self, path: str, **query: object) -> Any:
+        with Api(self.server.http_url, key=self.token) as api:
+            return api.call("GET", path, query=query)
+
     def log_in(self, page: Page) -> Page:
         """Log in on the page."""
         page.find("#identifier").send_keys(self.phone)
@@ -294,7 +298,8 @@ def test_messages_to_a_group_and_recalls(pair: Pair, server: Server) -> None:
     ann, bob, cat = (Account(server, name) for name in ("Ann", "Bob", "Cat"))
     first = ann.log_in(open_page(pair[0], server))
     second = bob.log_in(open_page(pair[1], server))
-    ann.post("groups/create", name="Tea", members=[bob.number, cat.number])
+    group = ann.post("groups/create", name="Tea")["group"]
+    ann.post("groups/invite", group=group, members=[bob.number, cat.number])
     choose(first, "Tea")
     choose(second, "Tea")
     eventually(lambda: "Ann created the group “Tea”" in second.notices, what="the first entry")

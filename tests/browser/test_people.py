@@ -1,0 +1,225 @@
+"""People on the page of stored messages, in real browsers: finding, groups, invitation links, profiles."""
+
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.keys import Keys
+
+from tests.browser.chromium import Page
+from tests.browser.conftest import Pair
+from tests.browser.test_accessibility import DESKTOP, PHONE, violations
+from tests.browser.test_messages import PASSWORD, Account, choose, open_page
+from tests.support import Server, eventually
+
+pytestmark = pytest.mark.full
+
+NAMES = count(1)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server for all tests of this module."""
+    limits = {"registrations_per_address": 0, "logins_per_address": 0}
+    server = Server(tmp_path_factory.mktemp("server"), config={"accounts": limits})
+    yield server
+    server.stop()
+    server.check()
+
+
+def press(page: Page, selector: str) -> None:
+    """Press what matches the selector, as soon as it is there."""
+    eventually(lambda: page.shown(selector), what=f"{selector} is shown")
+    page.find(selector).click()
+
+
+def close(page: Page) -> None:
+    """Close the uppermost panel or dialog."""
+    before = page.run("return document.querySelectorAll('dialog[open]').length")
+    page.run("document.querySelector('dialog[open]:last-of-type .close').click()")
+    eventually(
+        lambda: page.run("return document.querySelectorAll('dialog[open]').length") == before - 1,
+        what="it is closed",
+    )
+
+
+def register(page: Page, nickname: str) -> str:
+    """Create an account with a user name on the page. Returns the user name."""
+    name = f"user.{next(NAMES)}"
+    page.find("#login-switch").click()
+    for field, text in (("#nickname", nickname), ("#identifier", name), ("#password", PASSWORD)):
+        page.find(field).send_keys(text)
+    page.find("#login-submit").click()
+    eventually(lambda: page.state == "online", what="the page is connected")
+    return name
+
+
+def befriend(one: Account, other: Account) -> None:
+    one.post("friends/request", friend=other.number)
+    other.post("friends/accept", friend=one.number)
+
+
+def test_a_new_user_finds_somebody_who_accepts(pair: Pair, server: Server) -> None:
+    bob = Account(server, "Bob")
+    first = open_page(pair[0], server)
+    name = register(first, "Ann")
+    second = bob.log_in(open_page(pair[1], server))
+    press(first, "#new-conversation")
+    first.find("#find-text").send_keys(bob.phone + Keys.ENTER)
+    press(first, "[data-key=request]")
+    eventually(lambda: "Request sent" in first.texts(".card-of-person .muted"), what="the request")
+    press(second, "#new-conversation")
+    press(second, "[data-key^=accept]")
+    eventually(lambda: second.texts("ul[aria-label=Contacts] bdi") == ["Ann"], what="the new contact")
+    press(second, "[data-key^=open]")
+    eventually(lambda: f"@{name}" in second.texts(".card-handle"), what="the card of Ann")
+    eventually(lambda: "Online" in second.texts(".card-of-person .presence"), what="her presence")
+    press(second, "[data-key=message]")
+    second.say("hello")
+    close(first)
+    close(first)
+    choose(first, "Bob")
+    first.has_received("Bob", "hello")
+
+
+def test_a_link_leads_a_new_user_into_a_group(pair: Pair, server: Server) -> None:
+    ann = Account(server, "Ann")
+    ann.post("groups/create", name="Tea")
+    first = ann.log_in(open_page(pair[0], server))
+    choose(first, "Tea")
+    press(first, "#conversation-open")
+    press(first, "[data-key=link]")
+    press(first, "#invitation-create")
+    eventually(lambda: first.shown("#invitation-link"), what="the link")
+    link = str(first.find("#invitation-link").get_attribute("value"))
+    assert first.shown("svg.qr")
+    second = open_page(pair[1], server)
+    second.driver.get(link.replace("#", "?lang=en#"))
+    eventually(
+        lambda: second.texts(".invited") == ["Ann invites you to the group “Tea”"], what="the invitation"
+    )
+    register(second, "Bob")
+    press(second, "#invitation-accept")
+    eventually(lambda: second.texts("#conversation-name") == ["Tea"], what="the group is open")
+    close(first)
+    eventually(lambda: "Bob" in first.texts(".group-info .person-name bdi"), what="the new member")
+
+
+def test_a_group_is_made_and_managed(pair: Pair, server: Server) -> None:
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    befriend(ann, bob)
+    page = ann.log_in(open_page(pair[0], server))
+    press(page, "#new-conversation")
+    press(page, "#new-group")
+    page.find("#group-name").send_keys("Tea")
+    press(page, ".picker input[type=checkbox]")
+    page.find("#group-create").click()
+    eventually(lambda: page.texts("#conversation-name") == ["Tea"], what="the group is open")
+    press(page, "#conversation-open")
+    press(page, f"[data-key='manage:{bob.number}']")
+    press(page, "dialog:last-of-type .choice")
+    eventually(lambda: "Admin" in page.texts(".group-info .mark"), what="the new role")
+    press(page, "[data-key=rename]")
+    page.press(Keys.CONTROL + "a" + Keys.NULL + "Coffee" + Keys.ENTER)
+    eventually(lambda: page.texts("#conversation-name") == ["Coffee"], what="the new name")
+    eventually(lambda: page.texts(".group-info .card-name") == ["Coffee"], what="the new name in the panel")
+    press(page, "[data-key=leave]")
+    press(page, "dialog:last-of-type .wide.danger")
+    eventually(lambda: not page.shown("dialog"), what="the panel is closed")
+    [group] = bob.get("groups")["groups"]
+    assert group["role"] == "owner", "the admin has become the owner"
+
+
+def test_a_device_is_logged_out_and_this_one_stays(pair: Pair, server: Server) -> None:
+    ann = Account(server, "Ann")
+    first = ann.log_in(open_page(pair[0], server))
+    second = ann.log_in(open_page(pair[1], server))
+    other = eventually(
+        lambda: second.run("return JSON.parse(localStorage.getItem('imserver:account:gochat'))?.device"),
+        what="the login is saved",
+    )
+    press(first, "#me")
+    eventually(lambda: first.shown("[data-key^=device]"), what="the devices")
+    devices = ann.get("accounts/devices")["devices"]
+    [number] = [each["device"] for each in devices if each["name"] == other]
+    press(first, f"[data-key='device:{number}']")
+    eventually(lambda: second.shown("#login-form"), what="the other browser is logged out")
+    eventually(lambda: not first.shown(f"[data-key='device:{number}']"), what="the list without it")
+    first.find("#profile-name").send_keys("a" + Keys.ENTER)
+    eventually(lambda: first.texts("#me-name") == ["Anna"], what="this browser is still logged in")
+    assert first.state == "online"
+
+
+def test_a_picture_is_cropped_and_shown(pair: Pair, server: Server, tmp_path: Path) -> None:
+    photo = tmp_path / "photo.png"
+    Image.new("RGB", (600, 200), "#2f6690").save(photo)
+    page = Account(server, "Ann").log_in(open_page(pair[0], server))
+    press(page, "#me")
+    eventually(lambda: page.shown("[data-key=avatar]"), what="the profile")
+    page.find("#avatar-file").send_keys(str(photo))
+    eventually(lambda: page.shown(".crop-window"), what="the picture")
+    page.press(Keys.ARROW_LEFT, "+", Keys.TAB)
+    assert float(page.find(".crop-zoom").get_attribute("value") or 0) > 0
+    press(page, ".crop .wide")
+    size = "return document.querySelector('#me-avatar img')?.naturalWidth"
+    eventually(lambda: page.run(size) == 320, what="the new picture")
+
+
+@pytest.mark.needs("axe-core")
+@pytest.mark.parametrize(
+    ("language", "dark", "size"), [("zh", True, (320, 640)), ("en", False, PHONE), ("en", True, DESKTOP)]
+)
+def test_panels_fit_and_have_no_violation(
+    pair: Pair, server: Server, language: str, dark: bool, size: tuple[int, int]
+) -> None:
+    ann, bob, cat = Account(server, "Ann"), Account(server, "Bob" * 15), Account(server, "Cat")
+    befriend(ann, bob)
+    cat.post("friends/request", friend=ann.number)
+    group = ann.post("groups/create", name="Tea " * 12, members=[bob.number])["group"]
+    page = open_page(pair[0], server, language, size=size, dark=dark)
+    found = violations(page)
+    page.find("#login-switch").click()
+    found += violations(page)
+    page.find("#login-switch").click()
+    ann.log_in(page)
+
+    def check() -> None:
+        wide = "[...document.querySelectorAll('dialog[open] *')].filter((each) => each.checkVisibility()"
+        wide += " && each.getBoundingClientRect().right > innerWidth + 1).map((each) => each.outerHTML)"
+        inside = "document.querySelector('dialog[open]:last-of-type').contains(document.activeElement)"
+        assert page.run(f"return {wide}") == []
+        assert page.run(f"return {inside}"), "the focus is in the dialog"
+        found.extend(violations(page))
+
+    press(page, "#new-conversation")
+    eventually(lambda: page.shown("[data-key^=accept]"), what="the contacts")
+    check()
+    press(page, "#new-group")
+    eventually(lambda: page.shown(".picker [type=checkbox]"), what="the contacts to choose")
+    check()
+    ActionChains(page.driver).send_keys(Keys.ESCAPE).perform()
+    eventually(lambda: page.focused == "new-group", what="Escape goes back to where the focus was")
+    press(page, "#my-link")
+    press(page, "#invitation-create")
+    eventually(lambda: page.shown("#invitation-link"), what="the link")
+    check()
+    close(page)
+    press(page, f"[data-key='open:{bob.number}']")
+    eventually(lambda: page.shown("[data-key=message]"), what="the card")
+    check()
+    close(page)
+    close(page)
+    press(page, "#me")
+    eventually(lambda: page.shown(".profile [data-key=password]"), what="the profile")
+    check()
+    close(page)
+    page.run("location.hash = `#c/${arguments[0]}`", group)
+    press(page, "#conversation-open")
+    eventually(lambda: page.shown("[data-key^=manage]"), what="the group")
+    check()
+    press(page, "[data-key=media]")
+    check()
+    assert not found, "\n".join(dict.fromkeys(found))
