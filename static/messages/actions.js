@@ -2,7 +2,7 @@
 /** What the user can do with a message: the menu of a row, and the functions behind it. */
 
 import { makeEmojiGrid } from "../emoji.js";
-import { make } from "../text.js";
+import { element, make } from "../text.js";
 import { reasonOf } from "./api.js";
 import { summaryOf } from "./message-view.js";
 import { button, confirm, openDialog, toast } from "./panel.js";
@@ -58,7 +58,7 @@ export class MessageActions {
     menu.append(this.#quickReactions(entry));
     if (all) for (const [word, act, danger] of this.#rows(conversation, entry)) menu.append(this.#row(word, act, danger));
     menu.addEventListener("keydown", (event) => this.#onKey(event));
-    document.body.append(menu);
+    element("inbox", HTMLElement).append(menu);
     place(menu, anchor, point);
     this.#menu = menu;
     this.#opener = anchor;

@@ -287,7 +287,6 @@ export class Composer {
     const wanted = found?.[1].toLowerCase() ?? "";
     const users = found ? ["all", ...this.members].filter((user) => user !== this.session.user && this.#nameOf(user).toLowerCase().includes(wanted)) : [];
     this.#names.hidden = !users.length;
-    this.#field.setAttribute("aria-expanded", String(users.length > 0));
     if (!users.length) return this.#field.removeAttribute("aria-activedescendant");
     this.#names.replaceChildren(...users.slice(0, MOST_NAMES).map((user, index) => {
       const option = make("li", "", user === "all" ? make("span", "avatar group", "@") : this.session.people.avatar(user), make("bdi", "", this.#nameOf(user)));
@@ -335,7 +334,6 @@ export class Composer {
 
   #closeNames() {
     this.#names.hidden = true;
-    this.#field.setAttribute("aria-expanded", "false");
     this.#field.removeAttribute("aria-activedescendant");
   }
 }

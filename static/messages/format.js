@@ -40,7 +40,11 @@ export function parse(text, names = []) {
 export function formatted(text, names = []) {
   return parse(text, names).map(({ kind, text: content }) => {
     if (kind === "code") return make("code", "", content);
-    if (kind === "block") return make("pre", "", make("code", "", content));
+    if (kind === "block") {
+      const block = make("pre", "", make("code", "", content));
+      block.tabIndex = 0; // long lines are scrolled by the keyboard, too
+      return block;
+    }
     if (kind === "bold") return make("strong", "", content);
     if (kind === "mention") return make("span", "mention", content);
     if (kind !== "link") return content;

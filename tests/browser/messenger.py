@@ -81,11 +81,11 @@ class Account:
         self.token, self.user = answer["token"], answer["account"]["user"]
 
     def post(self, path: str, **body: object) -> Any:
-        with Api(self.server.http_url, key=self.token) as api:
+        with Api(self.server.http_url, key=self.token, timeout_seconds=60) as api:
             return api.call("POST", path, body)
 
     def get(self, path: str, **query: Any) -> Any:
-        with Api(self.server.http_url, key=self.token) as api:
+        with Api(self.server.http_url, key=self.token, timeout_seconds=60) as api:
             return api.call("GET", path, query={"app": APP, "user": self.user, **query})
 
     def create_group(self, name: str, *members: Account) -> int:
@@ -104,13 +104,13 @@ class Account:
 
     def say(self, to: Account | int, *texts: str) -> None:
         """Send texts, as a back end does for this user."""
-        with Api(self.server.http_url) as api:
+        with Api(self.server.http_url, timeout_seconds=60) as api:
             for start in range(0, len(texts), _BATCH):
                 api.batch([("push", self._push(to, text=text)) for text in texts[start : start + _BATCH]])
 
     def send(self, to: Account | int, type: str, data: dict[str, Any]) -> None:
         """Send a message of another type."""
-        with Api(self.server.http_url) as api:
+        with Api(self.server.http_url, timeout_seconds=60) as api:
             api.call("POST", "push", self._push(to, type=type, data=data))
 
     def history(self, conversation: int) -> list[dict[str, Any]]:

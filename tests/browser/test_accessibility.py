@@ -10,6 +10,8 @@ from websockets.sync.client import connect
 
 from tests.browser.chromium import Page
 from tests.browser.conftest import Pair
+from tests.browser.messenger import Story
+from tests.browser.screenshots import VIEWS
 from tests.support import Server, eventually
 from tests.tools import require
 
@@ -24,7 +26,8 @@ LOOKS = (("zh", False, PHONE), ("zh", True, DESKTOP), ("en", False, DESKTOP), ("
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Demo mode, with a user online."""
-    server = Server(tmp_path_factory.mktemp("server"))
+    config = {"accounts": {"registrations_per_address": 0}}
+    server = Server(tmp_path_factory.mktemp("server"), config=config)
     with connect(server.ws_url, proxy=None, ping_interval=None) as socket:
         socket.send(json.dumps({"seq": "1", "cmd": "login", "data": {"userID": "ann", "appID": 101}}))
         assert json.loads(socket.recv(10))["response"]["code"] == 200
@@ -79,4 +82,23 @@ def test_no_page_has_a_violation(pair: Pair, server: Server, path: str, ready: s
         if page.shown("#message"):
             page.say("a word 😀")
         found += [f"{language} {'dark' if dark else 'light'} {each}" for each in violations(page)]
+    assert not found, "\n".join(dict.fromkeys(found))
+
+
+@pytest.fixture(scope="module")
+def stories(server: Server) -> dict[str, Story]:
+    return {language: Story(server, language) for language in ("zh", "en")}
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_no_view_of_the_messages_page_has_a_violation(
+    pair: Pair, stories: dict[str, Story], view: str
+) -> None:
+    pair.expects("net::ERR_", "WebSocket connection to", "Failed to load resource")
+    found = []
+    for language, dark, size in LOOKS:
+        story = stories[language]
+        chat = story.open(pair[0], language, size=size, dark=dark)
+        VIEWS[view](chat, story)
+        found += [f"{language} {'dark' if dark else 'light'} {each}" for each in violations(chat.page)]
     assert not found, "\n".join(dict.fromkeys(found))
