@@ -14,7 +14,8 @@ function show(data) {
   const users = info.usersLen ?? 0;
   el("connections").textContent = number.format(connections);
   el("users").textContent = number.format(users);
-  el("anonymous").textContent = fill(words.status_anonymous, { count: number.format(Math.max(0, connections - users)) });
+  const anonymous = Math.max(0, connections - users);
+  el("anonymous").textContent = anonymous ? fill(words.status_anonymous, { count: number.format(anonymous) }) : "";
   el("uptime-tile").hidden = !data.uptimeSeconds;
   if (data.uptimeSeconds) {
     el("uptime").textContent = duration(data.uptimeSeconds);

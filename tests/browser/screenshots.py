@@ -16,8 +16,9 @@ from typing import Final
 import pytest
 from selenium.common.exceptions import WebDriverException
 
+from imserver.pages.text import TEXT
 from tests.browser.chromium import Browser, Page
-from tests.browser.messenger import Chat, Story, save
+from tests.browser.messenger import TALK, Chat, Story, save
 from tests.support import Server, eventually
 
 SIZES: Final = {"phone": (390, 844), "small-phone": (320, 640), "desktop": (1280, 800)}
@@ -55,7 +56,7 @@ def _search(chat: Chat, story: Story) -> None:
 def _offline(chat: Chat, story: Story) -> None:
     _open_group(chat, story)
     chat.cut()
-    chat.say("…")
+    chat.say(TALK["zh" if chat.words is TEXT["zh"] else "en"][-1])
 
 
 def _panel(word: str) -> Callable[[Chat, Story], None]:
@@ -119,6 +120,8 @@ def make(target: Path) -> int:
                             print(f"{view}/{name}: {str(wrong).splitlines()[0]}")
                         _settle(chat.page, "body")
                         save(chat.page, target / "messages" / f"{view}-{name}")
+                        if view == "offline":
+                            chat.click(chat.word("messages_cancel"))  # it would be sent by the next view
                         number += 1
     return number
 
