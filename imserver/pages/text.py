@@ -425,7 +425,6 @@ _TABLE: Final[dict[str, tuple[str, str]]] = {
     ),
     "messages_fault_unknown_invitation": ("这个邀请已失效", "This invitation is no longer valid"),
     "messages_fault_unknown_group": ("你已不在这个群里", "You are not in this group any more"),
-    "messages_fault_quota_exceeded": ("存储空间已满", "Your storage is full"),
     "messages_fault_busy": ("服务器繁忙，请稍后再试", "The server is busy. Try again later"),
     "messages_contacts": ("联系人", "Contacts"),
     "messages_find": ("找人", "Find people"),
