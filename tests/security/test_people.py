@@ -150,10 +150,10 @@ def test_an_invalid_identifier_is_refused(node: Harness, given: dict[str, str]) 
 def test_an_app_chooses_the_identifiers_of_its_accounts(node: Harness) -> None:
     body = {"app": "202", "password": PASSWORD, "login": "fay"}
     assert node.call("POST", "/api/v1/accounts/register", body)[0] == 400
-    fay, gus = One(node, "202", login="fay@example.com"), One(node, "202", login="gus@example.com")
+    fay = One(node, "202", login="fay@example.com")
+    One(node, "202", login="gus@example.com")
     assert fay.code("accounts/find", text="gus@example.com") == (403, "not_allowed")
     assert fay.code("accounts/identifiers", name="fay", password=PASSWORD)[0] == 400
-    assert gus.card(fay)["name"] == ""
     asked: dict[str, Any] = {"query": {"app": "202"}}
     assert node.call("GET", "/api/v1/accounts/rules", **asked) == (
         200,
@@ -249,7 +249,12 @@ def test_others_do_not_see_contacts_and_settings_of_an_account(node: Harness) ->
     asked = {"query": {"app": "201", "of": ray.user}}
     status, shown = node.call("GET", "/api/v1/accounts/show", token=sue.token, **asked)
     assert status == 200
-    assert (shown["phone"], shown["email"], shown["name"]) == ("", "", "ray")
+    assert (shown["phone"], shown["email"], shown["name"]) == ("", "", "")
+    assert sue.card(ray)["name"] == "", "nobody lists user names by their ids"
+    ray.befriend(sue)
+    assert sue.card(ray)["name"] == "ray"
+    ray.good("accounts/set", findable=False)
+    assert sue.card(ray)["name"] == ""
     assert not {"findable", "show_presence"} & shown.keys()
 
 

@@ -7,11 +7,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from alembic import command
+from alembic.config import Config as AlembicConfig
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
 from imserver.config.settings import StorageSettings
+from imserver.storage.accounts import AccountStore
 from imserver.storage.address import database_address
+from imserver.storage.contract import Account
 from imserver.storage.database import make_engine
 from imserver.storage.migrations import FOLDER, HEAD
 from imserver.storage.store import Store
@@ -57,6 +61,26 @@ def test_nodes_that_start_at_once_migrate_once(empty_url: str) -> None:
 
     with ThreadPoolExecutor(5) as pool:
         assert len(set(pool.map(start, range(5)))) == 1
+
+
+def test_accounts_of_the_release_before_stay_and_its_nodes_add_more(
+    empty_url: str, open_store: OpenStore
+) -> None:
+    config = AlembicConfig()
+    config.set_main_option("script_location", str(FOLDER))
+    insert = (
+        "INSERT INTO account (app, phone, nickname, avatar, password, version, created) "
+        "VALUES ('gochat', '{}', 'Ann', '', 'h', 0, 1)"
+    )
+    with connected(empty_url) as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0009")
+        connection.exec_driver_sql(insert.format("138"))
+    accounts = AccountStore(open_store(empty_url))
+    with connected(empty_url) as connection:
+        connection.exec_driver_sql(insert.format("139"))
+    both = [Account(id, "gochat", phone, "Ann", created=1) for id, phone in ((1, "138"), (2, "139"))]
+    assert accounts.page("gochat", 0, 10) == both
 
 
 @pytest.mark.parametrize("empty_url", ["mysql"], indirect=True)

@@ -137,7 +137,7 @@ class AccountShown(Struct, kw_only=True):
     avatar: Avatar
     phone: Annotated[str, about("The phone number. Other users see an empty text.")]
     email: Annotated[str, about("The e-mail address. Other users see an empty text.")]
-    name: Annotated[str, about("The user name. Other users see it while the account is findable.")]
+    name: Annotated[str, about("The user name. Other users see an empty text.")]
     created: Annotated[int, about("When it was created, in Unix seconds.")]
     findable: Findable | UnsetType = UNSET
     show_presence: ShowPresence | UnsetType = UNSET
@@ -332,7 +332,7 @@ def rules(api: Api, call: Call, asked: RulesQuery) -> RulesAnswer:
 def show(api: Api, call: Call, asked: AccountQuery) -> AccountShown:
     """Show the profile of an account.
 
-    Phone number, e-mail address and settings are shown only to the account itself and to back ends.
+    Identifiers and settings are shown only to the account itself and to back ends.
     """
     if not (asked.of or call.user):
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`user` or `of`: name the account")
@@ -425,7 +425,7 @@ def _shown(account: Account, whole: bool) -> AccountShown:
         avatar=account.avatar,
         phone=account.phone if whole else "",
         email=account.email if whole else "",
-        name=account.name if whole or account.findable else "",
+        name=account.name if whole else "",
         created=account.created,
         findable=account.findable if whole else UNSET,
         show_presence=account.show_presence if whole else UNSET,

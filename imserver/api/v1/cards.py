@@ -35,7 +35,7 @@ class CardShown(Struct):
     user: UserId
     nickname: Nickname
     avatar: Avatar
-    name: Annotated[str, about("The user name; empty: none, or the account is not findable.")]
+    name: Annotated[str, about("The user name; empty: none, or not shown to the acting user.")]
     relation: Annotated[
         Relation,
         about(
@@ -90,7 +90,7 @@ def find(api: Api, call: Call, asked: FindRequest) -> CardShown:
     reported as unknown. An app may switch this off (`accounts.find`). Requests count by account and by
     address.
     """
-    return _card(api.services.cards.find(call.app, call.user, asked.text, call.request.host), call.user)
+    return _card(api.services.cards.find(call.app, call.user, asked.text, call.request.host))
 
 
 @routes.post(
@@ -103,15 +103,14 @@ def find(api: Api, call: Call, asked: FindRequest) -> CardShown:
 def cards(api: Api, call: Call, asked: CardsRequest) -> CardsAnswer:
     """Show up to 100 accounts with their presence.
 
-    A user sees the presence of friends and of members of common conversations. Who sets `show_presence` to
-    false, or has blocked the user, shows none. A back end that names no `user` sees all.
+    A user sees presence and user names of friends and of members of common conversations. Who has blocked the
+    user shows none; `show_presence` and `findable` switch them off. A back end that names no `user` sees all.
     """
     found = api.services.cards.show(call.app, call.user, asked.users)
-    return CardsAnswer([_card(each, call.user) for each in found])
+    return CardsAnswer(list(map(_card, found)))
 
 
-def _card(card: Card, by: str) -> CardShown:
+def _card(card: Card) -> CardShown:
     account = card.account
-    name = account.name if account.findable or by in ("", account.user) else ""
-    shown = account.user, account.nickname, account.avatar, name
+    shown = account.user, account.nickname, account.avatar, card.name
     return CardShown(*shown, card.relation, _PRESENCE[card.online], card.last_seen)

@@ -44,6 +44,8 @@ class Card(Struct, frozen=True):
     """An account as another one, or a back end, sees it."""
 
     account: Account
+    name: str
+    """The user name; ``""``: none, or hidden."""
     relation: Relation
     """To the one who asks; ``incoming``: it has asked to be a friend."""
     online: bool | None
@@ -58,8 +60,8 @@ class Card(Struct, frozen=True):
 class Cards:
     """Shows accounts to each other. Every method may switch and raise StorageUnavailable.
 
-    An account sees the presence of friends and of members of common conversations, unless they hide it or
-    have blocked the account. A back end (user ``""``) sees it always.
+    An account sees the presence and user names of friends and of members of common conversations, unless they
+    hide them or have blocked the account. A back end (user ``""``) sees them always.
     """
 
     def __init__(
@@ -103,40 +105,51 @@ class Cards:
         mine = account_id(by)
         if mine and self._rows.relations(mine, [account.id]).get(account.id, _STRANGERS)[1] == BLOCKED:
             raise UnknownAccount(text)
-        return self._cards(app, by, [account])[0]
+        return self._cards(app, by, [account], found=True)[0]
 
     def show(self, app: str, by: str, users: Sequence[str]) -> list[Card]:
         """The cards of the users who have accounts, in the order of their ids."""
         return self._cards(app, by, self._accounts.those_of(app, users))
 
-    def _cards(self, app: str, by: str, accounts: Sequence[Account]) -> list[Card]:
+    def _cards(self, app: str, by: str, accounts: Sequence[Account], found: bool = False) -> list[Card]:
+        """``found``: by an identifier, which shows user names, too."""
         mine = account_id(by)
         others = [account for account in accounts if account.id != mine]
         states = self._rows.relations(mine, [account.id for account in others]) if mine and others else {}
-        visible = self._visible(app, by, others, states)
-        visible.update(account.user for account in accounts if account.id == mine)
-        asked = [account.user for account in accounts if account.user in visible]
+        known = self._known(app, by, others, states)
+        own = {account.user for account in accounts if account.id == mine} if by else known
+        named = {
+            account.user for account in accounts if account.findable and (found or account.user in known)
+        }
+        asked = [
+            account.user
+            for account in accounts
+            if account.user in own or (account.user in known and account.show_presence)
+        ]
         online = dict(zip(asked, self._presence.are_online(app, asked), strict=True))
         return [
             Card(
                 account,
+                account.name if account.user in own | named else "",
                 "self" if account.id == mine else _relation(states.get(account.id, _STRANGERS)),
                 online.get(account.user),
             )
             for account in accounts
         ]
 
-    def _visible(self, app: str, by: str, others: Sequence[Account], states: dict[int, States]) -> set[str]:
-        """The users whose presence ``by`` may see."""
+    def _known(self, app: str, by: str, others: Sequence[Account], states: dict[int, States]) -> set[str]:
+        """The friends of ``by``, and those who are in a conversation with them; without those who have
+        blocked ``by``.
+        """
         if not by:
             return {account.user for account in others}
-        shown = [
-            account
-            for account in others
-            if account.show_presence and states.get(account.id, _STRANGERS)[1] != BLOCKED
-        ]
-        friends = {account.user for account in shown if states.get(account.id, _STRANGERS)[0] == FRIEND}
-        rest = [account.user for account in shown if account.user not in friends]
+        friends, rest = set(), []
+        for account in others:
+            mine, theirs = states.get(account.id, _STRANGERS)
+            if mine == FRIEND:
+                friends.add(account.user)
+            elif theirs != BLOCKED:
+                rest.append(account.user)
         messages = self._store.existing_log() if rest else None
         return friends if messages is None else friends | messages.sharing(app, by, rest)
 
