@@ -493,7 +493,7 @@ class Parts:
         )
         attempt = None if self.cluster is None else self.cluster.registry.attempt
         self.cards = Cards(self.config, self.accounts, accounts, store, self.presence, attempt)
-        self.last_seen = LastSeen(accounts, self.tenants)
+        self.last_seen = LastSeen(accounts, self.account_tokens.wanted_in)
         self.invitations = Invitations(
             self.config.accounts,
             invitations,

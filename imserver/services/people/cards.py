@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import time
 from typing import Final, Literal
 
 import gevent
 from msgspec import Struct
 
-from imserver.auth.tenants import Tenants
 from imserver.clock import until_beat
 from imserver.config.settings import Config
 from imserver.errors import ImserverError, StorageUnavailable
@@ -166,12 +165,12 @@ def _relation(states: States) -> Relation:
 class LastSeen:
     """Stores when the last connection of an account has ended, once a second for all of them.
 
-    A node that is killed loses those of the last second.
+    A node that is killed loses those of the last second. ``wanted_in``: whether an app has accounts.
     """
 
-    def __init__(self, rows: AccountStore, tenants: Tenants) -> None:
+    def __init__(self, rows: AccountStore, wanted_in: Callable[[str], bool]) -> None:
         self._rows = rows
-        self._get = tenants.get
+        self._wanted_in = wanted_in
         self._seen: dict[tuple[str, int], int] = {}
         self._running = False
 
@@ -180,8 +179,8 @@ class LastSeen:
         app, user = connection.app, connection.user
         if not (app and user):
             return
-        tenant, id = self._get(app), account_id(user)
-        if not id or tenant is None or not tenant.wants_accounts(app):
+        id = account_id(user)
+        if not id or not self._wanted_in(app):
             return
         if len(self._seen) < MOST_SEEN:
             self._seen[app, id] = int(time())
