@@ -170,6 +170,7 @@ class App {
       await navigate("", true);
       return this.#route();
     }
+    this.#routed = location.hash;
     showView(conversation ? "conversation" : "list");
     if (conversation) delete document.body.dataset.searching;
     await this.#conversation?.show(conversation, message);

@@ -58,6 +58,14 @@ for (const [name, content] of arguments[0]) {
 document.querySelector("#message").dispatchEvent(
   new ClipboardEvent("paste", { clipboardData: transfer, bubbles: true, cancelable: true }));
 """
+LABELS = """
+const play = document.querySelector(".voice-play");
+window.labels = [];
+new MutationObserver(() => {
+  const label = play.getAttribute("aria-label");
+  if (window.labels.at(-1) !== label) window.labels.push(label);
+}).observe(play, { attributes: true });
+"""
 UPLOAD = """
 const { FileUpload } = await import("/static/messages/media/upload.js");
 const content = new Uint8Array(arguments[0]);
@@ -110,7 +118,7 @@ def talking(pair: Pair, server: Server) -> tuple[Page, Page]:
     """The pages of Ann and Bob, who have their conversation open."""
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
     first = ann.log_in(open_page(pair[0], server))
-    start_conversation(first, bob.number)
+    start_conversation(first, bob.phone)
     first.say("hello")
     second = bob.log_in(open_page(pair[1], server))
     choose(second, "Ann")
@@ -240,7 +248,7 @@ def test_a_voice_message_is_recorded_and_played_faster(pair: Pair, server: Serve
     try:
         ann, bob = Account(server, "Ann"), Account(server, "Bob")
         first = ann.log_in(open_page(browser, server))
-        start_conversation(first, bob.number)
+        start_conversation(first, bob.phone)
         first.say("hello")
         second = bob.log_in(open_page(pair[1], server))
         choose(second, "Ann")
@@ -250,21 +258,22 @@ def test_a_voice_message_is_recorded_and_played_faster(pair: Pair, server: Serve
         first.press(Keys.ESCAPE)
         eventually(lambda: not first.shown(".record-bar"), what="it was cancelled")
         first.find(record).click()
-        eventually(lambda: first.texts(".record-time") in (["0:02"], ["0:03"], ["0:04"]), what="two seconds")
+        eventually(lambda: first.texts(".record-time")[0] >= "0:02", what="two seconds")
         first.find(".record-send").click()
         eventually(lambda: second.shown(".voice"), what="the message has arrived")
         bars = second.run(
             "return document.querySelector('.voice-all path').getAttribute('d').split('M').length - 1"
         )
-        assert 20 < bars <= 64
+        assert 2 < bars <= 64
         speed = second.find(".voice-speed")
         for wanted in ("1.5×", "2×", "1×", "1.5×"):
             speed.click()
             assert speed.text == wanted
+        second.run(LABELS)
         second.find(".voice-play").click()
-        eventually(lambda: second.find(".voice-play").get_attribute("aria-label") == "Pause", what="it plays")
         eventually(
-            lambda: second.find(".voice-play").get_attribute("aria-label") == "Play", what="it has ended"
+            lambda: second.run("return window.labels.join()").endswith("Pause,Play"),
+            what="it has been played",
         )
         assert browser.complaints() == []
     finally:
@@ -277,7 +286,7 @@ def test_an_upload_continues_over_a_bad_line(pair: Pair, server: Server) -> None
     with LossyProxy((server.http.host, server.http.port), 0) as line:
         host, port = line.address
         page = pair[0].open(f"http://{host}:{port}/home/messages?lang=en")
-        line.share = 0.02  # of pieces of 32 KB: every second megabyte is cut
+        line.share = 0.05  # of pieces of 32 KB: each megabyte is cut once or twice
         received = calling(page, UPLOAD, 10_000_000)
         line.share = 0
     content = bytes(at * 31 % 251 for at in range(10_000_000))

@@ -2,19 +2,24 @@
 
 import hashlib
 import os
+import threading
+import time
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
 from tests.support import Server, eventually
 
-from .cmd import fresh
+from .cmd import form_request, fresh, logged_in
 from .raw import Raw, Response, ask, request
 from .test_uploads import KEY, READER, SETTINGS, code, fetch, picture, token
 
 PATH = "/api/v1/uploads/tus"
+VIDEO = b"\0\0\0\x18ftypisom"
 CONTENT = os.urandom(200_000)
 OWN = {"Authorization": f"Bearer {KEY}", "Tus-Resumable": "1.0.0"}
 BYTES = {"Content-Type": "application/offset+octet-stream"}
@@ -163,3 +168,45 @@ def test_only_its_user_continues_an_upload(own_server: Server) -> None:
         assert code(send(own_server, method, path, Authorization="")) == (401, "unauthorized")
         assert code(send(own_server, method, path, Authorization=f"Bearer {READER}")) == (403, "forbidden")
     assert patch(own_server, path, 0, b"hello", Authorization=proof).status == 204
+
+
+@pytest.mark.full
+def test_messages_arrive_while_a_large_video_goes_up(
+    http_server: str, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    server = Server(tmp_path, config={"uploads": {"min_free_bytes": 0}}, http_server=http_server)
+    video = VIDEO + bytes(50_000_000 - len(VIDEO))
+    done = threading.Event()
+
+    def go_up() -> None:
+        try:
+            answer = send(
+                server, "POST", f"{PATH}?app=101&user=ann", Authorization="", Upload_Length=str(len(video))
+            )
+            path, offset = answer.header("Location") or "", 0
+            while offset < len(video):
+                piece = video[offset : offset + (4 << 20)]
+                answer = patch(server, path, offset, piece, Authorization="")
+                offset = int(answer.header("Upload-Offset") or "")
+            assert send(server, "GET", path, Authorization="").json["kind"] == "video"
+        finally:
+            done.set()
+
+    try:
+        with logged_in(server.ws, fresh("ann"), 101) as reader, ThreadPoolExecutor() as threads:
+            uploading = threads.submit(go_up)
+            waits: list[float] = []
+            while not done.is_set() or len(waits) < 20:
+                begun = time.monotonic()
+                body = {"appID": "101", "userID": "bob", "msgID": fresh("m"), "message": str(len(waits))}
+                assert ask(server.http, form_request("/user/sendMessageAll", body)).json["code"] == 200
+                assert reader.push().json["response"]["data"]["msg"] == str(len(waits))
+                waits.append(time.monotonic() - begun)
+                time.sleep(max(0.0, 0.05 - waits[-1]))
+            uploading.result()
+    finally:
+        server.stop()
+    server.check()
+    record_property("messages", len(waits))
+    record_property("longest_wait_ms", round(max(waits) * 1000, 1))
+    print(f"{len(waits)} messages, longest wait {max(waits) * 1000:.1f} ms")
