@@ -71,6 +71,7 @@ class App {
     });
     session.on("changed", () => this.#schedule());
     session.on("people", () => this.#schedule());
+    session.people.watch(() => [this.#conversation?.open?.peer ?? ""]);
     session.on("open", (target) => this.#open(target));
     session.on("ended", ({ expired }) => this.#stop(expired));
     this.#drawMe();
@@ -108,8 +109,8 @@ class App {
   /** Shows how many people have asked to be our contacts. */
   async #countRequests() {
     const session = this.#session;
-    if (!session) return;
-    const count = await countRequests(session).catch(() => 0);
+    const count = session?.isOnline ? await countRequests(session).catch(() => null) : null;
+    if (count === null || session !== this.#session) return;
     const button = element("new-conversation", HTMLButtonElement);
     button.dataset.count = count ? String(count) : "";
     const label = count ? `${this.words.messages_contacts} · ${fill(this.words.messages_request_count, { count })}` : this.words.messages_contacts;
@@ -173,6 +174,7 @@ class App {
     this.#routed = location.hash;
     showView(conversation ? "conversation" : "list");
     if (conversation) delete document.body.dataset.searching;
+    if (conversation?.peer && this.#session?.isOnline) this.#session.people.refresh([conversation.peer]);
     await this.#conversation?.show(conversation, message);
     this.#schedule();
   }
@@ -186,6 +188,7 @@ class App {
       if (document.hidden) return this.#session?.drafts.save();
       this.#session?.messenger.retryNow(); // timers of hidden pages are slow
       this.#schedule();
+      this.#countRequests();
     });
     addEventListener("pagehide", () => {
       this.#session?.drafts.save();
@@ -196,7 +199,7 @@ class App {
     });
     element("back", HTMLButtonElement).addEventListener("click", () => this.#back());
     element("me", HTMLButtonElement).addEventListener("click", () => this.#session && openProfile(this.#session));
-    element("new-conversation", HTMLButtonElement).addEventListener("click", () => this.#session && openContacts(this.#session));
+    element("new-conversation", HTMLButtonElement).addEventListener("click", () => this.#session && openContacts(this.#session).then(() => this.#countRequests()));
     element("search-here", HTMLButtonElement).addEventListener("click", () => this.#search?.open(this.#conversation?.open ?? null));
     element("search", HTMLInputElement).addEventListener("focus", () => void (document.body.dataset.searching = "true"));
     element("shortcuts", HTMLButtonElement).addEventListener("click", () => this.#showShortcuts());

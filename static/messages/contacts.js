@@ -24,12 +24,13 @@ const NAME_LENGTH = 50;
  * The contact list.
  *
  * @param {Session} session
+ * @returns {Promise<void>} when it is closed
  */
 export function openContacts(session) {
   const root = make("div", "contacts");
   const view = new ContactsView(session, root);
   const layer = openPanel(session.words.messages_contacts, root);
-  layer.closed.then(() => view.close());
+  return layer.closed.then(() => view.close());
 }
 
 /**

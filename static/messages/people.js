@@ -135,7 +135,7 @@ export class People {
     for (const card of cards) {
       const user = String(card.user);
       const before = this.#cards.get(user) ?? emptyCard(user);
-      const after = { ...before, ...card };
+      const after = { ...before, ...card, name: card.name || before.name }; // a name that we have found stays known
       if (JSON.stringify(before) === JSON.stringify(after) && this.#cards.has(user)) continue;
       this.#cards.set(user, after);
       changed = true;

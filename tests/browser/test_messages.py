@@ -42,11 +42,11 @@ class Account:
         self.token, self.number = answer["token"], answer["account"]["user"]
 
     def post(self, path: str, **body: object) -> Any:
-        with Api(self.server.http_url, key=getattr(self, "token", "")) as api:
+        with Api(self.server.http_url, key=getattr(self, "token", ""), timeout_seconds=60) as api:
             return api.call("POST", path, body)
 
     def get(self, path: str, **query: object) -> Any:
-        with Api(self.server.http_url, key=self.token) as api:
+        with Api(self.server.http_url, key=self.token, timeout_seconds=60) as api:
             return api.call("GET", path, query=query)
 
     def log_in(self, page: Page) -> Page:
@@ -102,6 +102,7 @@ def send(page: Page, text: str) -> None:
 
 
 def test_two_users_register_and_exchange_messages(pair: Pair, server: Server) -> None:
+    bob = Account(server, "Bob")
     first = open_page(pair[0], server)
     first.find("#login-switch").click()
     first.find("#identifier").send_keys(str(next(PHONES)))
@@ -110,7 +111,6 @@ def test_two_users_register_and_exchange_messages(pair: Pair, server: Server) ->
     first.find("#login-submit").click()
     eventually(lambda: first.state == "online", what="the page is connected")
     assert first.texts("#me-name") == ["Ann"]
-    bob = Account(server, "Bob")
     start_conversation(first, bob.phone)
     send(first, HOSTILE)
     second = bob.log_in(open_page(pair[1], server, "zh"))
