@@ -47,6 +47,24 @@ return null;
 """
 
 
+MENU = """
+const [text, choice] = arguments;
+const rows = [...document.querySelectorAll("[role=log] article[data-id]")];
+const row = rows.find((each) => each.querySelector(".text")?.textContent === text);
+if (!row) return false;
+const menu = () => document.querySelector("[role=menu]");
+if (!menu()) {
+  row.focus();
+  row.dispatchEvent(new KeyboardEvent("keydown", { key: "Enter", bubbles: true, cancelable: true }));
+}
+if (!choice) return Boolean(menu());
+const lines = [...(menu()?.querySelectorAll("button") ?? [])];
+const line = lines.find((each) => (each.getAttribute("aria-label") || each.textContent).trim() === choice);
+line?.click();
+return Boolean(line);
+"""
+"""Open the menu of a message and choose from it in one step: a redraw in between would close it."""
+
 LINE = """
 window.line = (() => {
   const open = new Set();
@@ -190,25 +208,13 @@ class Chat:
         field.send_keys(text.replace("\n", Keys.SHIFT + Keys.ENTER + Keys.NULL) + Keys.ENTER)
         eventually(lambda: field.get_attribute("value") == "", what=f"{text[:40]!r} is taken")
 
-    def menu(self, row: str) -> None:
-        """Open the menu of the last row with this text."""
-        eventually(
-            lambda: self.page.run(
-                "const row = [...document.querySelectorAll('[role=log] article[data-id]')]"
-                ".findLast((each) => each.textContent.includes(arguments[0]));"
-                "if (!row) return false; row.focus();"
-                "const enter = { key: 'Enter', bubbles: true, cancelable: true };"
-                "row.dispatchEvent(new KeyboardEvent('keydown', enter));"
-                "return Boolean(document.querySelector('[role=menu]'));",
-                row,
-            ),
-            what=f"the menu of {row!r}",
-        )
+    def menu(self, text: str, choice: str = "") -> None:
+        """Open the menu of the message with this text, and choose a line of it."""
+        eventually(lambda: self.page.run(MENU, text, choice), what=f"{choice or 'the menu'} of {text!r}")
 
-    def act(self, row: str, word: str) -> None:
-        """Choose a line of the menu of a row."""
-        self.menu(row)
-        self.click(self.word(word), within="[role=menu]")
+    def act(self, text: str, word: str) -> None:
+        """Choose the line with this key of the table of texts."""
+        self.menu(text, self.word(word))
 
     def edit(self, row: str, text: str) -> None:
         self.act(row, "messages_edit")
@@ -216,8 +222,7 @@ class Chat:
         field.send_keys(Keys.CONTROL + "a" + Keys.NULL + text + Keys.ENTER)
 
     def react(self, row: str, emoji: str) -> None:
-        self.menu(row)
-        self.click(emoji, within="[role=menu]")
+        self.menu(row, emoji)
 
     def recall(self, row: str) -> None:
         self.act(row, "messages_recall")
