@@ -81,7 +81,7 @@ export class ConversationView {
       find: (id) => this.#find(id),
     });
     startMedia(session, {
-      place: /** @type {HTMLElement} */ (this.#log.closest("main")), form: element("composer", HTMLElement),
+      place: /** @type {HTMLElement} */ (this.#log.closest(".room")), form: element("composer", HTMLElement),
       before: element("composer-tools", HTMLElement), after: element("composer-tools-after", HTMLElement),
       conversation: () => this.open, sent: () => this.toEnd(),
     }, signal);

@@ -44,7 +44,7 @@ return content.size;
 DROP = """
 const transfer = new DataTransfer();
 transfer.items.add(window.made);
-const main = document.querySelector("main.room");
+const main = document.querySelector(".room");
 for (const kind of ["dragenter", "dragover", "drop"]) {
   main.dispatchEvent(new DragEvent(kind, { dataTransfer: transfer, bubbles: true, cancelable: true }));
 }

@@ -40,7 +40,7 @@ export function pictureView(data, words) {
   image.src = ownAddress(data.thumbnail) || address;
   shown.set(made, data);
   made.addEventListener("click", async () => {
-    const list = [...(made.closest("[role=log], .media-list, main") ?? document).querySelectorAll(".media-picture")];
+    const list = [...(made.closest("[role=log], .media-list") ?? document).querySelectorAll(".media-picture")];
     await openViewer(list.map((each) => shown.get(each) ?? {}), list.indexOf(made), words).closed;
     if (made.isConnected) return; // the row was drawn again meanwhile
     const again = [...document.querySelectorAll(".media-picture")].find((each) => shown.get(each)?.url === data.url);
