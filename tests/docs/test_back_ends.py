@@ -112,7 +112,7 @@ def test_messages_are_reviewed_as_it_is_shown(start_server: StartServer, http_se
     question = json.loads(the_block(WEBHOOKS, "json", "review").text)
     decisions = json.loads(the_block(WEBHOOKS, "json", "decisions").text)["answers"]
     with Receiver() as receiver:
-        webhook = {"secret": SECRET, "review_url": f"{receiver.url}/review"}
+        webhook = {"secret": SECRET, "review_url": f"{receiver.url}/review", "review_seconds": 30}
         server = start_server(config={"apps": {"101": {"webhook": webhook}}}, http_server=http_server)
         stored = []
         with cmd_client(server.ws) as one:

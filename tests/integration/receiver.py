@@ -84,8 +84,8 @@ class Receiver:
 
     @property
     def reviewing(self) -> dict[str, Any]:
-        """An app's ``webhook`` that asks this receiver about messages."""
-        return {"review_url": f"{self.url}/review", "secret": SECRET}
+        """An app's ``webhook`` that asks this receiver about messages. It has time, on a busy machine too."""
+        return {"review_url": f"{self.url}/review", "review_seconds": 30, "secret": SECRET}
 
     def events(self, *names: str) -> list[dict[str, Any]]:
         """The events of these names so far, those of repeated requests once."""
