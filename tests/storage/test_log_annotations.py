@@ -6,7 +6,7 @@ import pytest
 
 from imserver.model import Reaction
 from imserver.storage.log.annotations import MOST_EMOJI, MOST_PINS, MOST_USERS
-from imserver.storage.log.contract import Change, Draft, Entry, ReactedEntry, Rejected
+from imserver.storage.log.contract import MOST_UNREAD, Change, Draft, Entry, ReactedEntry, Rejected
 from imserver.storage.log.message_log import MessageLog
 
 from .conftest import OpenStore
@@ -202,6 +202,18 @@ def test_reactions_and_pins_are_neither_unread_nor_the_last_entry(log: MessageLo
     assert summary.last is not None
     assert (summary.unread, summary.last.id, summary.place) == (1, message.id, 3)
     assert summary.last == log.history(APP, "b", 1, 2, 10)[0][0]
+
+
+def test_many_reactions_hide_no_unread_message_and_no_author(log: MessageLog) -> None:
+    (message,) = stored(log, say("a", "b", meta=b'{"mentions":["b"]}'))
+    reaction = say("a", "b", THUMB, kind="reaction", type="add", about=message.id)
+    last = stored(log, *[reaction] * (MOST_UNREAD + 1))[-1]
+    (summary,) = log.list_conversations(APP, "b", 0, 10)[0]
+    assert summary.last is not None
+    assert (summary.unread, summary.mentions, summary.last.id) == (1, 1, message.id)
+    noted = log.note(APP, "b", message.conversation, read=last.id)
+    assert noted is not None
+    assert noted.authors == ("a",)
 
 
 def test_what_expires_leaves_no_reaction_pin_or_mention(log: MessageLog) -> None:

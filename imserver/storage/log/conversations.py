@@ -157,8 +157,8 @@ def _list(page: str, unread: str, mentions: str, hint: str = "") -> str:
 _OF_OTHERS: Final = f"m.kind = {NUMBERS['message']} AND m.sender <> %s"
 _UNREAD: Final = (
     "SELECT count(*) FROM (SELECT m.id {seen} AND m.id > p.read_id AND m.id <= p.upto "
-    f"ORDER BY m.id DESC LIMIT {MOST_UNREAD}) n CROSS JOIN message m WHERE m.log = p.log AND m.id = n.id "
-    f"AND {_OF_OTHERS}"
+    f"AND m.kind NOT IN {ANNOTATIONS} ORDER BY m.id DESC LIMIT {MOST_UNREAD}) n CROSS JOIN message m "
+    f"WHERE m.log = p.log AND m.id = n.id AND {_OF_OTHERS}"
 )
 _MENTIONING: Final = (
     "FROM mention n JOIN message m ON m.log = n.log AND m.id = n.id WHERE n.log = p.log "
@@ -170,7 +170,8 @@ _MENTIONS: Final = f"SELECT count(*) FROM (SELECT 1 {_MENTIONING} AND n.id > p.r
 _BY_CONVERSATION: Final = "FORCE INDEX (message_by_conversation)"
 _PAGE_MYSQL: Final = (
     f"SELECT q.*, coalesce((SELECT b.id FROM message b {_BY_CONVERSATION} WHERE b.log = q.log "
-    "AND b.conversation = q.id AND b.id <= q.upto AND b.id > q.read_id ORDER BY b.id DESC "
+    "AND b.conversation = q.id AND b.id <= q.upto AND b.id > q.read_id "
+    f"AND b.kind NOT IN {ANNOTATIONS} ORDER BY b.id DESC "
     f"LIMIT 1 OFFSET {MOST_UNREAD - 1}), q.read_id + 1) AS oldest FROM ({_PAGE}) q LIMIT {GREATEST}"
 )
 _MENTIONS_MYSQL: Final = f"SELECT count(*) {_MENTIONING} AND n.id >= p.oldest"

@@ -10,7 +10,7 @@ from typing import Final
 
 from imserver.storage.log.contract import MOST_RECEIPTED, Marks, Noted, Receipt
 from imserver.storage.log.read import VISIBLE, shown
-from imserver.storage.log.rows import NUMBERS, USER, LogHead, LogTables, members_of
+from imserver.storage.log.rows import ANNOTATIONS, NUMBERS, USER, LogHead, LogTables, members_of
 from imserver.storage.statements import Row, Statements, text_of
 
 
@@ -164,7 +164,7 @@ def _authors(
     passed = (
         "SELECT m.id FROM membership s, message m WHERE s.log = %s AND s.member = %s "
         f"AND s.conversation = %s AND {VISIBLE} AND m.id > %s AND m.id <= %s "
-        f"ORDER BY m.id DESC LIMIT {MOST_RECEIPTED}"
+        f"AND m.kind NOT IN {ANNOTATIONS} ORDER BY m.id DESC LIMIT {MOST_RECEIPTED}"
     )
     ids = [row[0] for row in sql.query(passed, (head.number, user, conversation, after, upto))]
     # In a statement of its own: joined with the one above, an engine may scan the whole log.
