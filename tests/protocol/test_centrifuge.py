@@ -11,6 +11,7 @@ from imserver import errors
 from imserver.errors import CLOSE_BAD_PAYLOAD
 from imserver.model import (
     AskHistory,
+    AskPins,
     AskPresence,
     AskPresenceStats,
     BadFrame,
@@ -19,7 +20,9 @@ from imserver.model import (
     Command,
     Event,
     Message,
+    Pin,
     Publish,
+    React,
     RefreshLogin,
     RefreshSubscription,
     Reply,
@@ -145,6 +148,16 @@ def test_a_command_means_the_same_in_both_forms(name: str) -> None:
         assert request.command == READ[name]
         assert request.seq == str(json.loads(row["json"])["id"])
         assert request.name in row["json"]
+
+
+def test_clients_react_and_pin_by_rpc() -> None:
+    frame = b'{"id":1,"rpc":{"method":"%b","data":%b}}'
+    for method, data, command in (
+        (b"react", b'{"id":7,"emoji":"+1","remove":true}', React(7, "+1", True)),
+        (b"pin", b'{"id":7}', Pin(7)),
+        (b"pins", b'{"conversation":3}', AskPins(3)),
+    ):
+        assert as_json.decode(frame % (method, data)).command == command
 
 
 def test_a_frame_has_any_number_of_commands() -> None:

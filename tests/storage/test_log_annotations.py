@@ -2,12 +2,14 @@
 
 import json
 
+import gevent
 import pytest
 
 from imserver.model import Reaction
 from imserver.storage.log.annotations import MOST_EMOJI, MOST_PINS, MOST_USERS
 from imserver.storage.log.contract import MOST_UNREAD, Change, Draft, Entry, ReactedEntry, Rejected
 from imserver.storage.log.message_log import MessageLog
+from imserver.storage.log.writer import BATCH_CHANGES
 
 from .conftest import OpenStore
 from .test_log import APP, ids, say, stored
@@ -88,6 +90,17 @@ def test_of_many_users_some_are_named_and_each_sees_their_own(log: MessageLog) -
     react(log, users[0], message.id, remove=True)
     page = log.history(APP, users[-2], at, 0, 10)[0]
     assert reactions(page, message.id) == [(THUMB, MOST_USERS, tuple(users[1 : MOST_USERS + 1]), True)]
+
+
+def test_many_users_react_at_a_time(log: MessageLog) -> None:
+    users = [f"u{number:02}" for number in range(BATCH_CHANGES + 5)]
+    at = group_of(log, *users)
+    (message,) = stored(log, say("u00", at))
+    reacting = [gevent.spawn(react, log, user, message.id) for user in users]
+    counts = sorted(json.loads(each.get().meta)["count"] for each in reacting)
+    assert counts == list(range(1, len(users) + 1))
+    ((emoji, count, named, mine),) = reactions(log.history(APP, users[-1], at, 0, 10)[0], message.id)
+    assert (emoji, count, len(named), mine) == (THUMB, len(users), MOST_USERS, True)
 
 
 def test_a_message_has_at_most_so_many_emoji(log: MessageLog) -> None:
