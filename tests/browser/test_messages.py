@@ -298,8 +298,7 @@ def test_messages_to_a_group_and_recalls(pair: Pair, server: Server) -> None:
     ann, bob, cat = (Account(server, name) for name in ("Ann", "Bob", "Cat"))
     first = ann.log_in(open_page(pair[0], server))
     second = bob.log_in(open_page(pair[1], server))
-    group = ann.post("groups/create", name="Tea")["group"]
-    ann.post("groups/invite", group=group, members=[bob.number, cat.number])
+    ann.post("groups/create", name="Tea", members=[bob.number, cat.number])
     choose(first, "Tea")
     choose(second, "Tea")
     eventually(lambda: "Ann created the group “Tea”" in second.notices, what="the first entry")
