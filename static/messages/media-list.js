@@ -3,6 +3,7 @@
 
 import { make } from "../text.js";
 import { attempt, noteLine } from "./form.js";
+import { contentOf } from "./message-view.js";
 import { button, openPanel } from "./panel.js";
 
 /** @typedef {import("./session.js").Session} Session */
@@ -93,66 +94,11 @@ class MediaPages {
 
   /** @param {Entry} entry */
   #item(entry) {
-    const media = mediaOf(entry);
-    if (!media) return null;
     const { session } = this;
+    const content = contentOf(entry, session);
+    if (!content) return null;
+    if (this.types.includes("picture")) return make("li", "", content);
     const when = new Intl.DateTimeFormat(session.language, { dateStyle: "medium" }).format(entry.time);
-    const link = /** @type {HTMLAnchorElement} */ (make("a", "media-item"));
-    link.href = media.url;
-    link.target = "_blank";
-    link.rel = "noopener noreferrer";
-    const who = `${session.people.nameOf(entry.from)} · ${when}`;
-    if (this.types.includes("picture")) {
-      link.setAttribute("aria-label", [media.name, who].filter(Boolean).join(" · "));
-      if (media.thumbnail) {
-        const picture = /** @type {HTMLImageElement} */ (make("img", ""));
-        Object.assign(picture, { alt: "", loading: "lazy", decoding: "async", src: media.thumbnail });
-        link.append(picture);
-      } else {
-        link.append(make("span", "media-play", "▶"));
-      }
-    } else {
-      const name = media.name || (entry.type === "voice" ? session.words.messages_voice : session.words.messages_file);
-      link.append(make("bdi", "file-name", name), make("small", "muted", [size(media.bytes, session.language), who].filter(Boolean).join(" · ")));
-    }
-    return make("li", "", link);
+    return make("li", "", content, make("small", "muted", `${session.people.nameOf(entry.from)} · ${when}`));
   }
-}
-
-/**
- * The file of a message; null if it has none that this page may show.
- *
- * @param {Entry} entry
- * @returns {{ url: string, name: string, bytes: number, thumbnail: string } | null}
- */
-export function mediaOf({ type, data, text }) {
-  const given = data && typeof data === "object" ? data : { url: text };
-  const url = address(given.url);
-  if (!url) return null;
-  const small = typeof given.thumbnail === "object" ? given.thumbnail?.url : given.thumbnail;
-  const thumbnail = address(small) || (type === "picture" ? url : "");
-  return {
-    url: url.href,
-    name: typeof given.name === "string" ? given.name : "",
-    bytes: Number(given.bytes) || 0,
-    thumbnail: thumbnail && thumbnail.origin === location.origin ? thumbnail.href : "",
-  };
-}
-
-/** @param {unknown} url */
-function address(url) {
-  if (typeof url !== "string" || !URL.canParse(url, location.href)) return "";
-  const parsed = new URL(url, location.href);
-  return ["http:", "https:"].includes(parsed.protocol) ? parsed : "";
-}
-
-/**
- * @param {number} bytes
- * @param {string} language
- * @returns {string}
- */
-function size(bytes, language) {
-  if (!bytes) return "";
-  const [value, unit] = bytes < 1_000_000 ? [bytes / 1000, "kilobyte"] : [bytes / 1_000_000, "megabyte"];
-  return new Intl.NumberFormat(language, { style: "unit", unit, maximumFractionDigits: 1 }).format(value);
 }

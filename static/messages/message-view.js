@@ -60,6 +60,15 @@ export function registerView(type, view) {
 
 /**
  * @param {Entry} entry
+ * @param {Session} session
+ * @returns {HTMLElement | null | undefined} what the view of its type draws; undefined: the type has no view
+ */
+export function contentOf(entry, session) {
+  return views.get(entry.type ?? "text")?.draw(entry, session);
+}
+
+/**
+ * @param {Entry} entry
  * @param {Record<string, string>} words
  * @returns {string} a message in one line
  */
@@ -226,7 +235,7 @@ export class MessageView {
     if (meta?.forwarded) bubble.append(make("p", "forwarded", fill(words.messages_forwarded, { name: people.nameOf(String(meta.forwarded.from)) })));
     const quoted = entry.about && entry.kind === "message" ? this.#quote(entry.about) : null;
     if (quoted) bubble.append(quoted);
-    const content = views.get(entry.type ?? "text")?.draw(entry, this.session);
+    const content = contentOf(entry, this.session);
     if (content) {
       bubble.append(content);
       bubble.classList.add("holds");
