@@ -72,6 +72,18 @@ def _group_info(chat: Chat, story: Story) -> None:
     chat.page.run("document.getElementById('conversation-open').click()")
 
 
+def _inside(outer: Callable[[Chat, Story], None], selector: str, ready: str) -> Callable[[Chat, Story], None]:
+    """What a button of another view opens."""
+
+    def open_inside(chat: Chat, story: Story) -> None:
+        outer(chat, story)
+        eventually(lambda: chat.page.shown(selector), what=f"{selector} is shown")
+        chat.page.run("document.querySelector(arguments[0]).click()", selector)
+        eventually(lambda: chat.page.shown(ready), what=f"{ready} is shown")
+
+    return open_inside
+
+
 VIEWS: Final[dict[str, Callable[[Chat, Story], None]]] = {
     "list": lambda chat, story: None,
     "conversation": _open_group,
@@ -81,6 +93,10 @@ VIEWS: Final[dict[str, Callable[[Chat, Story], None]]] = {
     "profile": _panel("messages_profile"),
     "keys": _panel("messages_shortcuts"),
     "group": _group_info,
+    "card": _inside(_group_info, "[data-key^='open:']:not([data-key$=':1'])", "dialog[open]"),
+    "media": _inside(_group_info, "[data-key=media]", ".media-list"),
+    "link": _inside(_group_info, "[data-key=link]", "#invitation-create"),
+    "new-group": _inside(_panel("messages_contacts"), "#new-group", "#group-create"),
     "offline": _offline,
 }
 """Views of the messages page → what opens them."""
