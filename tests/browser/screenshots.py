@@ -93,7 +93,7 @@ VIEWS: Final[dict[str, Callable[[Chat, Story], None]]] = {
     "profile": _panel("messages_profile"),
     "keys": _panel("messages_shortcuts"),
     "group": _group_info,
-    "card": _inside(_group_info, "[data-key^='open:']:not([data-key$=':1'])", "dialog[open]"),
+    "card": _inside(_group_info, ".person-row:nth-child(2) .person", "dialog[open]"),
     "media": _inside(_group_info, "[data-key=media]", ".media-list"),
     "link": _inside(_group_info, "[data-key=link]", "#invitation-create"),
     "new-group": _inside(_panel("messages_contacts"), "#new-group", "#group-create"),
