@@ -9,7 +9,7 @@ import { button, confirm, openDialog, toast } from "./panel.js";
 
 /** @typedef {import("./session.js").Session} Session */
 /** @typedef {import("./store.js").Conversation} Conversation */
-/** @typedef {import("./store.js").Entry} Entry */
+/** @typedef {import("./entries.js").Entry} Entry */
 
 const QUICK = ["👍", "❤️", "😂", "🎉", "😮", "😢", "🙏"];
 const EDGE_PX = 8;

@@ -9,7 +9,7 @@ import { keyOf } from "./store.js";
 
 /** @typedef {import("./session.js").Session} Session */
 /** @typedef {import("./store.js").Conversation} Conversation */
-/** @typedef {import("./store.js").Entry} Entry */
+/** @typedef {import("./entries.js").Entry} Entry */
 
 const WARN_LEFT = 400;
 const TYPING_EACH_MS = 3_000;

@@ -12,7 +12,7 @@ import { Timeline } from "./timeline.js";
 
 /** @typedef {import("./session.js").Session} Session */
 /** @typedef {import("./store.js").Conversation} Conversation */
-/** @typedef {import("./store.js").Entry} Entry */
+/** @typedef {import("./entries.js").Entry} Entry */
 /** @typedef {import("./timeline.js").Item} Item */
 
 /**
@@ -313,6 +313,8 @@ export class ConversationView {
       const found = event.pointerType === "touch" ? null : entryAt(event);
       if (!found || (found.row === pointed?.row && tools.isConnected)) return;
       pointed = found;
+      const time = found.row.querySelector("time");
+      if (time) time.title = this.view.exact.format(found.entry.time); // slow: not for each row
       found.row.querySelector(".bubble-row")?.append(tools);
     }, { signal });
     this.#log.addEventListener("pointerleave", () => tools.remove(), { signal });

@@ -2,12 +2,12 @@
 /** The rows of a conversation: messages by their type, system lines and dividers. */
 
 import { cut, fill, make } from "../text.js";
+import { mentions } from "./entries.js";
 import { formatted, parse } from "./format.js";
 import { button } from "./panel.js";
-import { mentions } from "./store.js";
 
 /** @typedef {import("./session.js").Session} Session */
-/** @typedef {import("./store.js").Entry} Entry */
+/** @typedef {import("./entries.js").Entry} Entry */
 /** @typedef {import("./outbox.js").Pending} Pending */
 
 /**
@@ -292,7 +292,6 @@ export class MessageView {
     const at = new Date(entry.time);
     const time = make("time", "", this.clock.format(at));
     time.setAttribute("datetime", at.toISOString());
-    time.title = this.exact.format(at);
     const line = make("span", "when");
     if (entry.meta?.edited) line.append(make("span", "edited", words.messages_edited));
     line.append(time);

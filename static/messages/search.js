@@ -9,7 +9,7 @@ import { button } from "./panel.js";
 
 /** @typedef {import("./session.js").Session} Session */
 /** @typedef {import("./store.js").Conversation} Conversation */
-/** @typedef {import("./store.js").Entry} Entry */
+/** @typedef {import("./entries.js").Entry} Entry */
 
 const AFTER_MS = 250;
 const PAGE = 30;

@@ -2,19 +2,15 @@
 /** The conversations of a login and their entries, as far as the page has loaded them. It draws nothing. */
 
 import { NotConnected } from "../../sdk/errors.js";
+import { insert, isRevision, isSilent, mentions, revised, usersIn } from "./entries.js";
 
-/** @typedef {{ emoji: string, count: number, users: string[], mine: boolean }} Reaction */
-/** @typedef {import("../../sdk/messenger.js").Entry & { reactions?: Reaction[], meta?: any }} Entry */
+/** @typedef {import("./entries.js").Entry} Entry */
 /** @typedef {import("./session.js").Session} Session */
 
 const PAGE = 50;
 /** More entries of a conversation are not held: those on the other side are loaded again when they are needed. */
 const MAX_ENTRIES = 1_000;
 const RECEIPTS_AFTER_MS = 300;
-/** Kinds of entries that change another entry. They are not shown themselves. */
-const REVISIONS = new Set(["edit", "recall", "reaction"]);
-/** Kinds of entries that are neither unread nor the last of their conversation. */
-const SILENT = new Set([...REVISIONS, "pin"]);
 
 /**
  * @typedef {object} Conversation
@@ -152,7 +148,7 @@ export class Store {
     const known = this.conversations.get(entry.conversation);
     const conversation = known ?? this.#create(entry.conversation, group, group ? "" : peer);
     const isNew = entry.id > conversation.position;
-    if (!SILENT.has(entry.kind)) {
+    if (!isSilent(entry)) {
       if (entry.kind === "message" && entry.from !== self && isNew) {
         conversation.unread += 1;
         if (mentions(entry, self)) conversation.mentions += 1;
@@ -495,25 +491,6 @@ export function keyOf({ id, group, peer }) {
 }
 
 /**
- * Whether a message mentions a user.
- *
- * @param {Entry} entry
- * @param {string} user
- */
-export function mentions({ meta }, user) {
-  return Boolean(meta?.mentions?.some((/** @type {string} */ each) => each === user || each === "all"));
-}
-
-/**
- * @param {Entry} entry
- * @returns {string[]} users whose names are needed to show it, besides its sender
- */
-function usersIn({ meta, reactions }) {
-  const mentioned = (meta?.mentions ?? []).filter((/** @type {string} */ user) => user !== "all");
-  return [...(meta?.users ?? []), ...mentioned, meta?.forwarded?.from ?? "", ...(reactions ?? []).flatMap(({ users }) => users)];
-}
-
-/**
  * @param {number} id
  * @param {boolean} group
  * @param {string} peer
@@ -524,54 +501,4 @@ function emptyConversation(id, group, peer) {
     id, group, peer, name: "", role: "", unread: 0, mentions: 0, read: 0, position: 0, last: null, arrived: 0, entries: null, hasOlder: false,
     hasNewer: false, oldest: 0, newest: 0, cached: false, pending: null, loading: null, peerRead: 0, peerReceived: 0,
   };
-}
-
-/**
- * Inserts an entry at its position, once.
- *
- * @param {Entry[]} entries  in order
- * @param {Entry} entry
- */
-function insert(entries, entry) {
-  const before = entries.findLastIndex(({ id }) => id <= entry.id);
-  if (entries[before]?.id !== entry.id) entries.splice(before + 1, 0, entry);
-}
-
-/**
- * @param {Entry} entry
- * @returns {boolean} whether it changes another entry; in the history, a recalled message refers to itself
- */
-function isRevision({ kind, about, id, type }) {
-  return (REVISIONS.has(kind) && about !== id) || (kind === "pin" && type === "remove");
-}
-
-/**
- * @param {Entry} entry
- * @param {Entry} revision
- * @param {string} self  our user
- * @returns {Entry} the entry after the revision
- */
-function revised(entry, revision, self) {
-  if (revision.about !== entry.id || entry.kind !== "message") return entry;
-  if (revision.kind === "recall") return { ...entry, kind: "recall", about: entry.id, text: undefined, data: undefined, reactions: undefined };
-  if (revision.kind === "reaction") return { ...entry, reactions: reacted(entry, revision, self), meta: { ...entry.meta, reacted: revision.id } };
-  if (revision.kind !== "edit") return entry;
-  const { text, data, type } = revision;
-  return { ...entry, text, data, type, meta: { ...entry.meta, edited: revision.id } };
-}
-
-/**
- * @param {Entry} entry
- * @param {Entry} change
- * @param {string} self
- * @returns {Reaction[]}
- */
-function reacted({ reactions = [], meta }, { id, from, type, text = "", meta: { count = 0 } = {} }, self) {
-  if ((meta?.reacted ?? 0) >= id) return reactions; // they have it already
-  const before = reactions.find((each) => each.emoji === text) ?? { emoji: text, count: 0, users: [], mine: false };
-  const others = before.users.filter((user) => user !== from);
-  const isAdded = type === "add";
-  const after = { emoji: text, count, users: isAdded ? [...others, from] : others, mine: from === self ? isAdded : before.mine };
-  if (!count) return reactions.filter((each) => each !== before);
-  return before.count ? reactions.map((each) => (each === before ? after : each)) : [...reactions, after];
 }

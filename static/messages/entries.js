@@ -1,0 +1,87 @@
+// @ts-check
+/** What entries mean: which change others, and how. */
+
+/** @typedef {{ emoji: string, count: number, users: string[], mine: boolean }} Reaction */
+/** @typedef {import("../../sdk/messenger.js").Entry & { reactions?: Reaction[], meta?: any }} Entry */
+
+/** Kinds of entries that change another entry. They are not shown themselves. */
+const REVISIONS = new Set(["edit", "recall", "reaction"]);
+/** Kinds of entries that are neither unread nor the last of their conversation. */
+const SILENT = new Set([...REVISIONS, "pin"]);
+
+/**
+ * Whether a message mentions a user.
+ *
+ * @param {Entry} entry
+ * @param {string} user
+ */
+export function mentions({ meta }, user) {
+  return Boolean(meta?.mentions?.some((/** @type {string} */ each) => each === user || each === "all"));
+}
+
+/**
+ * @param {Entry} entry
+ * @returns {string[]} users whose names are needed to show it, besides its sender
+ */
+export function usersIn({ meta, reactions }) {
+  const mentioned = (meta?.mentions ?? []).filter((/** @type {string} */ user) => user !== "all");
+  return [...(meta?.users ?? []), ...mentioned, meta?.forwarded?.from ?? "", ...(reactions ?? []).flatMap(({ users }) => users)];
+}
+
+/**
+ * Inserts an entry at its position, once.
+ *
+ * @param {Entry[]} entries  in order
+ * @param {Entry} entry
+ */
+export function insert(entries, entry) {
+  const before = entries.findLastIndex(({ id }) => id <= entry.id);
+  if (entries[before]?.id !== entry.id) entries.splice(before + 1, 0, entry);
+}
+
+/**
+ * @param {Entry} entry
+ * @returns {boolean} whether it changes another entry; in the history, a recalled message refers to itself
+ */
+export function isRevision({ kind, about, id, type }) {
+  return (REVISIONS.has(kind) && about !== id) || (kind === "pin" && type === "remove");
+}
+
+/**
+ * @param {Entry} entry
+ * @param {Entry} revision
+ * @param {string} self  our user
+ * @returns {Entry} the entry after the revision
+ */
+export function revised(entry, revision, self) {
+  if (revision.about !== entry.id || entry.kind !== "message") return entry;
+  if (revision.kind === "recall") return { ...entry, kind: "recall", about: entry.id, text: undefined, data: undefined, reactions: undefined };
+  if (revision.kind === "reaction") return { ...entry, reactions: reacted(entry, revision, self), meta: { ...entry.meta, reacted: revision.id } };
+  if (revision.kind !== "edit") return entry;
+  const { text, data, type } = revision;
+  return { ...entry, text, data, type, meta: { ...entry.meta, edited: revision.id } };
+}
+
+/**
+ * @param {Entry} entry
+ * @param {Entry} change
+ * @param {string} self
+ * @returns {Reaction[]}
+ */
+function reacted({ reactions = [], meta }, { id, from, type, text = "", meta: { count = 0 } = {} }, self) {
+  if ((meta?.reacted ?? 0) >= id) return reactions; // they have it already
+  const before = reactions.find((each) => each.emoji === text) ?? { emoji: text, count: 0, users: [], mine: false };
+  const others = before.users.filter((user) => user !== from);
+  const isAdded = type === "add";
+  const after = { emoji: text, count, users: isAdded ? [...others, from] : others, mine: from === self ? isAdded : before.mine };
+  if (!count) return reactions.filter((each) => each !== before);
+  return before.count ? reactions.map((each) => (each === before ? after : each)) : [...reactions, after];
+}
+
+/**
+ * @param {Entry} entry
+ * @returns {boolean} whether it is neither unread nor the last entry of its conversation
+ */
+export function isSilent({ kind }) {
+  return SILENT.has(kind);
+}
