@@ -168,6 +168,8 @@ class App {
     const [, kind, name] = /^#([cu])\/(.+)$/.exec(location.hash) ?? [];
     const conversation = kind === "u" ? store.withUser(decodeURIComponent(name)) : store.conversations.get(Number(name)) ?? null;
     if (name && !conversation && store.isLoaded) {
+      const isLoaded = store.hasMore && (await store.load(true).then(() => true, () => false)); // it may be an older one
+      if (isLoaded) return this.#route(message);
       await navigate("", true);
       return this.#route();
     }

@@ -79,6 +79,10 @@ def start_conversation(page: Page, phone: str) -> None:
     eventually(lambda: page.shown("#composer") and not page.shown("dialog"), what="the conversation is open")
 
 
+CHOSEN = "return document.activeElement.querySelector('.text')?.textContent"
+"""The text of the message that has the focus."""
+
+
 def conversations(page: Page) -> list[str]:
     return page.texts("#conversations .conversation b")
 
@@ -209,6 +213,22 @@ def server_id(page: Page, text: str) -> int:
 
 
 @pytest.mark.full
+def test_a_hit_opens_a_conversation_that_is_not_listed_yet(pair: Pair, server: Server) -> None:
+    ann = Account(server, "Ann")
+    oldest = ann.post("groups/create", name="Oldest", members=[])["group"]
+    target = {"targets": [{"group": oldest}], "sender": ann.number}
+    ann.post("push", app="gochat", text="a needle", store=True, **target)
+    for number in range(55):
+        ann.post("groups/create", name=f"Group {number}", members=[])
+    page = ann.log_in(open_page(pair[0], server))
+    eventually(lambda: len(conversations(page)) == 50, what="the newest conversations")
+    page.find("#search").send_keys("needle")
+    eventually(lambda: page.texts("#hits .hit") != [], what="the hit")
+    page.run("document.querySelector('.hit').click()")
+    eventually(lambda: page.run(CHOSEN) == "a needle", what="the message has the focus")
+
+
+@pytest.mark.full
 def test_reactions_pins_replies_edits_and_forwards_reach_the_other_page(pair: Pair, server: Server) -> None:
     ann, bob, cat = (Account(server, name) for name in ("Ann", "Bob", "Cat"))
     history(server, ann, bob, 120)
@@ -256,7 +276,7 @@ def test_reactions_pins_replies_edits_and_forwards_reach_the_other_page(pair: Pa
     first.find("#search").send_keys("the last")
     eventually(lambda: len(first.texts("#hits .hit")) == 2, what="two hits")
     first.run("[...document.querySelectorAll('.hit')].at(-1).click()")
-    eventually(lambda: first.texts("#log .found .bubble") != [], what="the hit is shown")
+    eventually(lambda: "the last" in str(first.run(CHOSEN)), what="the hit has the focus")
 
 
 @pytest.mark.full
