@@ -367,6 +367,10 @@ class _Chat:
         shown = {"modules": modules, "styles": installable.styles()}
         answer = self._render("messages.html", language, text, data, media, **shown)
         answer.headers["Content-Security-Policy"] += "; manifest-src 'self'; worker-src 'self'"
+        answer.headers["Vary"] += ", Accept-Encoding"
+        if request.accept_encodings["gzip"]:  # the page has no secret that its length could reveal
+            answer.set_data(gzip.compress(answer.get_data(), 6, mtime=0))
+            answer.headers["Content-Encoding"] = "gzip"
         return answer
 
     def channels(self) -> AnyResponse:

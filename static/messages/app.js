@@ -6,12 +6,10 @@ import { element, fill, make, pageData } from "../text.js";
 import { countRequests, openCard, openContacts } from "./contacts.js";
 import { ConversationList } from "./conversation-list.js";
 import { ConversationView } from "./conversation.js";
-import { openGroupInfo } from "./group-info.js";
 import { startWorker } from "./installable.js";
 import { followInvitation, invitationCode } from "./invitations.js";
 import { LoginView } from "./login.js";
 import { navigate, openDialog, startPanels } from "./panel.js";
-import { openProfile } from "./profile.js";
 import { Search } from "./search.js";
 import { SavedLogin, Session } from "./session.js";
 
@@ -61,7 +59,7 @@ class App {
     this.#session = session;
     this.#list = new ConversationList(session);
     this.#conversation = new ConversationView(session, {
-      info: ({ id, group, peer }) => (group ? openGroupInfo(session, id) : peer && openCard(session, peer)),
+      info: ({ id, group, peer }) => (group ? import("./group-info.js").then(({ openGroupInfo }) => openGroupInfo(session, id)) : peer && openCard(session, peer)),
       person: (user) => openCard(session, user),
     });
     this.#search = new Search(session);
@@ -200,7 +198,10 @@ class App {
       if (event.persisted) location.reload(); // the browser's cache brought back a page whose connection is closed
     });
     element("back", HTMLButtonElement).addEventListener("click", () => this.#back());
-    element("me", HTMLButtonElement).addEventListener("click", () => this.#session && openProfile(this.#session));
+    element("me", HTMLButtonElement).addEventListener("click", async () => {
+      const { openProfile } = await import("./profile.js"); // when it is needed: the page is there earlier
+      if (this.#session) openProfile(this.#session);
+    });
     element("new-conversation", HTMLButtonElement).addEventListener("click", () => this.#session && openContacts(this.#session).then(() => this.#countRequests()));
     element("search-here", HTMLButtonElement).addEventListener("click", () => this.#search?.open(this.#conversation?.open ?? null));
     element("search", HTMLInputElement).addEventListener("focus", () => void (document.body.dataset.searching = "true"));

@@ -6,7 +6,6 @@ import { attempt, field, input, namedList, newId, noteLine, redraw, section, sho
 import { openInvitations } from "./invitations.js";
 import { button, confirm, openDialog, openPanel, toast } from "./panel.js";
 import { personRow } from "./people.js";
-import { openProfile } from "./profile.js";
 
 /** @typedef {import("./session.js").Session} Session */
 /** @typedef {"friends" | "incoming" | "outgoing" | "blocked"} ListName */
@@ -195,7 +194,7 @@ class ContactsView {
  */
 export function openCard(session, user) {
   if (user === session.user) {
-    openProfile(session);
+    import("./profile.js").then(({ openProfile }) => openProfile(session));
     return Promise.resolve();
   }
   const { people } = session;

@@ -6,7 +6,6 @@ import { ApiError, callApi } from "./api.js";
 import { attempt, field, input, namedList, noteLine, redraw, section, select, show } from "./form.js";
 import { button, confirm, openDialog, openPanel, toast } from "./panel.js";
 import { avatarOf } from "./people.js";
-import { qrPicture } from "./qr.js";
 
 /** @typedef {import("./session.js").Session} Session */
 
@@ -198,7 +197,7 @@ class InvitationsView {
       buttons.push(share);
     }
     const picture = make("div", "qr-frame");
-    picture.append(qrPicture(link, words.messages_qr));
+    import("./qr.js").then(({ qrPicture }) => picture.append(qrPicture(link, words.messages_qr)));
     return [
       picture, field(words.messages_link_address, address), make("p", "muted", this.#limits(invitation)),
       make("p", "card-actions", ...buttons, this.#revokeButton(invitation)),

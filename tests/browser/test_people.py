@@ -95,7 +95,7 @@ def test_a_link_leads_a_new_user_into_a_group(pair: Pair, server: Server) -> Non
     press(first, "#invitation-create")
     eventually(lambda: first.shown("#invitation-link"), what="the link")
     link = str(first.find("#invitation-link").get_attribute("value"))
-    assert first.shown("svg.qr")
+    eventually(lambda: first.shown("svg.qr"), what="the QR code")
     second = open_page(pair[1], server)
     second.driver.get(link.replace("#", "?lang=en#"))
     eventually(

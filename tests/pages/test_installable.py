@@ -94,6 +94,14 @@ def _close(one: Any, other: Any) -> bool:
     return max(abs(a - b) for a, b in zip(one, other, strict=True)) < 24
 
 
+def test_the_page_is_compressed_for_browsers_that_accept_it(client: FlaskClient) -> None:
+    plain = client.get("/home/messages?lang=en")
+    packed = client.get("/home/messages?lang=en", headers={"Accept-Encoding": "gzip"})
+    assert packed.headers["Vary"] == plain.headers["Vary"] == "Accept-Language, Accept-Encoding"
+    assert gzip.decompress(packed.data) == plain.data
+    assert len(packed.data) < 0.5 * len(plain.data)
+
+
 def test_files_are_compressed_for_browsers_that_accept_it(client: FlaskClient) -> None:
     with client.get("/static/chat.js") as plain:
         text = plain.data
