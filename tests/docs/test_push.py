@@ -41,11 +41,20 @@ def shown() -> set[tuple[str, str]]:
     for block in (block for page in GUIDES for block in blocks(page, "console")):
         for command, _ in exchanges(block.text):
             words = shlex.split(command.replace("$(", " ").replace(")", " "))
-            posts = bool({"-d", "--data-urlencode", "--data-binary"} & set(words))
             for word in words:
+                word = word.replace("$AT", "http://127.0.0.1:8080/api/v1/uploads/tus/{id}")
                 if match := re.match(r"http://127\.0\.0\.1:8080(/[^?]*)", word):
-                    found.add(("POST" if posts else "GET", match[1].replace("$ID", "{id}")))
+                    found.add((_method(words), match[1].replace("$ID", "{id}")))
     return found
+
+
+def _method(words: list[str]) -> str:
+    """The method that curl uses with these words."""
+    if "-X" in words:
+        return words[words.index("-X") + 1]
+    if "-I" in words:
+        return "HEAD"
+    return "POST" if {"-d", "--data-urlencode", "--data-binary"} & set(words) else "GET"
 
 
 @pytest.mark.parametrize(("method", "path"), WANTED, ids=lambda value: value.strip("/").replace("/", "_"))
