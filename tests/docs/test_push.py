@@ -39,7 +39,7 @@ def shown() -> set[tuple[str, str]]:
     """(method, path) of every request that a shell session of the guides makes."""
     found = set()
     for block in (block for page in GUIDES for block in blocks(page, "console")):
-        for command, _ in exchanges(block.text):
+        for command in (part for line, _ in exchanges(block.text) for part in line.split("; ")):
             words = shlex.split(command.replace("$(", " ").replace(")", " "))
             for word in words:
                 word = word.replace("$AT", "http://127.0.0.1:8080/api/v1/uploads/tus/{id}")
