@@ -98,24 +98,32 @@ export function timeText(seconds) {
 }
 
 /**
+ * @param {string} name  of a file
+ * @returns {HTMLElement} a square with its ending
+ */
+export function fileIcon(name) {
+  const dot = name.lastIndexOf(".");
+  const made = make("span", "file-icon", (dot > 0 && name.slice(dot + 1, dot + 6).toUpperCase()) || "▤");
+  made.setAttribute("aria-hidden", "true");
+  return made;
+}
+
+/**
  * @param {MediaData} data
  * @param {string} word  if the file has no name
  * @returns {HTMLElement | null} null: it has no address that may be linked
  */
 export function fileView(data, word) {
   const name = String(data.name || word);
-  const dot = name.lastIndexOf(".");
-  const ending = dot > 0 ? name.slice(dot + 1, dot + 6).toUpperCase() : "";
-  const icon = make("span", "file-icon", ending || "▤");
-  icon.setAttribute("aria-hidden", "true");
+  const sign = fileIcon(name);
   const about = make("span", "file-about", make("bdi", "", name));
   if (Number(data.bytes) > 0) about.append(make("small", "", sizeText(Number(data.bytes))));
-  if (data.url === undefined) return make("span", "file", icon, about);
+  if (data.url === undefined) return make("span", "file", sign, about);
   if (typeof data.url !== "string" || !URL.canParse(data.url, location.href)) return null;
   const url = new URL(data.url, location.href);
   if (!/^https?:$/.test(url.protocol)) return null;
   if (url.origin !== location.origin) about.append(make("small", "", url.host));
-  const link = make("a", "file", icon, about);
+  const link = make("a", "file", sign, about);
   link.setAttribute("href", url.href);
   link.setAttribute("rel", "noopener noreferrer nofollow");
   if (url.origin === location.origin) link.setAttribute("download", name);

@@ -4,7 +4,7 @@
 import { fill, make } from "../../text.js";
 import { button, openDialog } from "../panel.js";
 import { uploadOf } from "./upload.js";
-import { sizeText } from "./file.js";
+import { fileIcon, sizeText } from "./file.js";
 
 /** @typedef {import("../session.js").Session} Session */
 /** @typedef {import("../store.js").Conversation} Conversation */
@@ -178,7 +178,7 @@ export async function confirmFiles(files, words) {
     const remove = button("×", "round");
     remove.setAttribute("aria-label", fill(words.messages_media_remove, { name: each.file.name }));
     const about = make("div", "picked-about", make("bdi", "", each.file.name), make("small", "muted", sizeText(each.file.size)));
-    const made = make("li", "", each.preview ?? make("span", "file-icon", "▤"), about, remove);
+    const made = make("li", "", each.preview ?? fileIcon(each.file.name), about, remove);
     remove.addEventListener("click", () => {
       picked = picked.filter((other) => other !== each);
       made.remove();
