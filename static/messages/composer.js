@@ -5,6 +5,7 @@ import { makeEmojiGrid } from "../emoji.js";
 import { element, fill, make } from "../text.js";
 import { reasonOf } from "./api.js";
 import { summaryOf } from "./message-view.js";
+import { toast } from "./panel.js";
 import { keyOf } from "./store.js";
 
 /** @typedef {import("./session.js").Session} Session */
@@ -162,20 +163,22 @@ export class Composer {
    * @param {string[]} mentions
    */
   async #saveEdit(entry, text, mentions) {
-    if (text === entry.text) return this.#clearBar();
-    this.#send.disabled = true;
+    const conversation = this.#conversation;
+    this.#clearBar(); // what is typed from now on is not part of the edit
+    if (text === entry.text) return;
     try {
       const sent = await this.session.messenger.edit(entry.id, text, mentions.length ? { mentions } : {});
       const { replaced } = sent;
       this.session.added({
         ...sent, kind: "edit", from: this.session.user, to: entry.to, about: entry.id, time: Date.now(), ...(replaced ?? { type: "text", text }),
       });
-      if (this.#editing === entry) this.#clearBar();
     } catch (error) {
+      if (conversation !== this.#conversation || this.#editing) return toast(reasonOf(error, this.session.words));
+      this.edit(entry);
+      this.#field.value = text;
+      this.#changed();
       this.#showNote(reasonOf(error, this.session.words));
     }
-    this.#send.disabled = false;
-    this.focus();
   }
 
   #clear() {
