@@ -5,7 +5,7 @@ import { make } from "../text.js";
 
 /** @typedef {{ kind: "text" | "code" | "block" | "bold" | "link" | "mention", text: string }} Part */
 
-const MARKS = /```(?:\n)?([\s\S]+?)\n?```\n?|`([^`\n]+)`|(?<![\p{L}\p{N}*])\*(?! )([^*\n]+?)(?<! )\*(?![\p{L}\p{N}*])|(https?:\/\/[^\s<>"'`，。；！？、（）《》「」]+)/gu;
+const MARKS = /```(?:\n)?([\s\S]+?)\n?```\n?|`([^`\n]+)`|(?<![\p{Lu}\p{Ll}\p{N}*])\*(?! )([^*\n]+?)(?<! )\*(?![\p{Lu}\p{Ll}\p{N}*])|(https?:\/\/[^\s<>"'`，。；！？、（）《》「」]+)/gu;
 const END_OF_SENTENCE = /[.,:;!?'"*]+$/;
 
 /**

@@ -9,7 +9,8 @@ const shown = (text, names) => parse(text, names).map(({ kind, text: content }) 
 it("formats what is typed", () => {
   for (const [text, ...parts] of [
     ["*bold* and `co*d*e`", "<bold>bold", " and ", "<code>co*d*e"],
-    ["2*3*4 * 5", "2*3*4 * 5"],
+    ["2*3*4 * 5 a*b*c", "2*3*4 * 5 a*b*c"],
+    ["箱子*湿透*了", "箱子", "<bold>湿透", "了"],
     ["```\na *b*\n  c\n```\nafter", "<block>a *b*\n  c", "after"],
     ["see https://a.example/x_(y)?q=1#z.", "see ", "<link>https://a.example/x_(y)?q=1#z", "."],
     ["(http://a.example/b)", "(", "<link>http://a.example/b", ")"],
