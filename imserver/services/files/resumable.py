@@ -13,6 +13,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -34,6 +35,7 @@ MAX_UNFINISHED: Final = 100
 """Unfinished uploads of one user."""
 ALGORITHMS: Final = ("sha1", "sha256", "md5")
 """Checksums of a request's bytes."""
+_ID: Final = re.compile(rf"[A-Za-z0-9_-]{{{ID_CHARACTERS}}}")
 _DONE: Final = ".done"
 """Suffix of the state file of a finished upload."""
 _CHECKED: Final = ".from"
@@ -115,7 +117,7 @@ class ResumableUploads:
             if transfer is not None and monotonic() - transfer.moved_at > _SILENT_SECONDS:
                 transfer.end()
             raise TransferRefused(errors.HTTP_UPLOAD_LOCKED)
-        if len(name) != ID_CHARACTERS or not name.isascii():
+        if _ID.fullmatch(name) is None:  # it becomes the name of a file
             raise TransferRefused(errors.HTTP_UNKNOWN_UPLOAD)
         self._locked[name] = None
         try:
