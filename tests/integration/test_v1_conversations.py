@@ -56,6 +56,7 @@ def test_a_back_end_reads_what_a_user_may_read(server: Server, app: int) -> None
         "name": "",
         "role": "member",
         "unread": 3,
+        "mentions": 0,
         "read": 0,
     }
     assert (last["id"], last["from"], last["to"], last["text"]) == (sent[2]["id"], "ann", "bob", "coffee")

@@ -5,8 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from msgspec.structs import replace
 
+from imserver.config.settings import StorageSettings
 from imserver.storage.contract import Invitation
 from imserver.storage.invitations import InvitationStore
+from imserver.storage.store import Store
 
 from .conftest import OpenStore
 
@@ -75,10 +77,20 @@ def test_those_that_have_ended_do_not_count(rows: InvitationStore) -> None:
     assert rows.add(replace(backend, code="g" * 22, group=8), 1), "a back end has some for each group"
 
 
-def test_an_invitation_is_used_as_often_as_it_says(rows: InvitationStore) -> None:
+def test_an_invitation_is_used_as_often_as_it_says(url: str, open_store: OpenStore) -> None:
+    rows = InvitationStore(open_store(url))
     rows.add(replace(ONE, max_uses=3), 10)
+
+    def use(_number: int) -> list[bool]:
+        store = Store(StorageSettings(url), "", threaded=False)
+        store.start()
+        try:
+            return [InvitationStore(store).use("shop", ONE.code, NOW) for _ in range(2)]
+        finally:
+            store.close()
+
     with ThreadPoolExecutor(4) as pool:
-        used = list(pool.map(lambda _: rows.use("shop", ONE.code, NOW), range(8)))
+        used = [one for some in pool.map(use, range(4)) for one in some]
     assert sorted(used) == [False] * 5 + [True] * 3
     rows.give_back("shop", ONE.code)
     assert rows.use("shop", ONE.code, NOW)

@@ -12,6 +12,7 @@ from imserver.storage.log.rows import (
     CONVERSATION_KINDS,
     GREATEST,
     NUMBERS,
+    SQLITE_BY_CONVERSATION,
     SQLITE_BY_GROUP,
     LogHead,
     LogTables,
@@ -177,7 +178,7 @@ _PAGE_MYSQL: Final = (
 _MENTIONS_MYSQL: Final = f"SELECT count(*) {_MENTIONING} AND n.id >= p.oldest"
 _UNREAD_MYSQL: Final = f"SELECT count(*) {{seen}} AND m.id >= p.oldest AND m.id <= p.upto AND {_OF_OTHERS}"
 _LISTS: Final = {
-    "sqlite": _list(_PAGE, _UNREAD, _MENTIONS),
+    "sqlite": _list(_PAGE, _UNREAD, _MENTIONS, SQLITE_BY_CONVERSATION),
     "postgresql": _list(_PAGE, _UNREAD, _MENTIONS),
     "mysql": _list(_PAGE_MYSQL, _UNREAD_MYSQL, _MENTIONS_MYSQL, _BY_CONVERSATION),
 }

@@ -10,7 +10,15 @@ from typing import Final
 
 from imserver.storage.log.contract import MOST_RECEIPTED, Marks, Noted, Receipt
 from imserver.storage.log.read import VISIBLE, shown
-from imserver.storage.log.rows import ANNOTATIONS, NUMBERS, USER, LogHead, LogTables, members_of
+from imserver.storage.log.rows import (
+    ANNOTATIONS,
+    NUMBERS,
+    SQLITE_BY_CONVERSATION,
+    USER,
+    LogHead,
+    LogTables,
+    members_of,
+)
 from imserver.storage.statements import Row, Statements, text_of
 
 
@@ -161,8 +169,9 @@ def _authors(
     sql: Statements, head: LogHead, user: str, conversation: int, after: int, upto: int
 ) -> tuple[str, ...]:
     """The other authors of the entries between two positions, if they and the user are still members."""
+    hint = SQLITE_BY_CONVERSATION if sql.engine == "sqlite" else ""
     passed = (
-        "SELECT m.id FROM membership s, message m WHERE s.log = %s AND s.member = %s "
+        f"SELECT m.id FROM membership s, message m {hint} WHERE s.log = %s AND s.member = %s "
         f"AND s.conversation = %s AND {VISIBLE} AND m.id > %s AND m.id <= %s "
         f"AND m.kind NOT IN {ANNOTATIONS} ORDER BY m.id DESC LIMIT {MOST_RECEIPTED}"
     )

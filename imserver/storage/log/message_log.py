@@ -11,7 +11,7 @@ from imserver.storage.log.conversations import ConversationReader
 from imserver.storage.log.groups import GroupWriter
 from imserver.storage.log.marks import MarkStore
 from imserver.storage.log.read import EntryReader
-from imserver.storage.log.rows import LogHead, LogTables, head_of
+from imserver.storage.log.rows import SQLITE_BY_CONVERSATION, LogHead, LogTables, head_of
 from imserver.storage.log.writer import LogListener, WriterConnection
 from imserver.storage.statements import Row, Statements, text_of
 
@@ -129,18 +129,14 @@ def _last_above(sql: Statements, head: LogHead, most: int) -> int:
     if head.last_id - head.floor <= most:
         return 0
     last = head.last_id - most
-    hint = _NARROW if sql.engine == "sqlite" else ""
+    # Counting with this index takes a sixth of the time, because it does not read the bodies.
+    hint = SQLITE_BY_CONVERSATION if sql.engine == "sqlite" else ""
     counted = f"SELECT count(*) FROM message {hint} WHERE log = %s AND id > %s"
     if sql.query(counted, (head.number, last))[0][0] >= most:
         return last
     statement = "SELECT id FROM message WHERE log = %s ORDER BY id DESC LIMIT 1 OFFSET %s"
     rows = sql.query(statement, (head.number, most))
     return int(rows[0][0]) if rows else 0
-
-
-_NARROW: Final = "INDEXED BY sqlite_autoindex_message_2"
-"""SQLite's name of ``message_by_conversation``, the second constraint of the table. Counting with it takes a
-sixth of the time, because it does not read the bodies."""
 
 
 def _raise_floor(sql: Statements, app: str, old: int) -> tuple[int, int] | None:

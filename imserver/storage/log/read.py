@@ -23,6 +23,7 @@ from imserver.storage.log.rows import (
     FROM_MESSAGES,
     GREATEST,
     NUMBERS,
+    SQLITE_BY_CONVERSATION,
     LogHead,
     LogTables,
     entry_of,
@@ -106,7 +107,7 @@ class EntryReader(LogTables):
         Reactions are not among them: the messages have them.
         """
         statement = (
-            "SELECT m.id FROM membership s, message m "
+            "SELECT m.id FROM membership s, message m {hint} "
             f"WHERE s.log = %s AND s.member = %s AND s.conversation = %s AND {VISIBLE} "
             f"AND m.id > %s AND m.id <= %s AND m.kind <> {NUMBERS['reaction']} "
             "AND NOT EXISTS (SELECT 1 FROM hidden h WHERE h.log = m.log AND h.member = %s AND h.id = m.id) "
@@ -116,7 +117,8 @@ class EntryReader(LogTables):
         def work(sql: Statements, head: LogHead) -> EntryPage:
             first = head.floor if after is None else max(after, head.floor)
             values = (head.number, user, conversation, first, _last(head, before), user, limit + 1)
-            rows = sql.query(statement, values)
+            hint = SQLITE_BY_CONVERSATION if sql.engine == "sqlite" else ""
+            rows = sql.query(statement.format(hint=hint), values)
             return fetch(sql, head.number, [row[0] for row in rows[:limit]], user), len(rows) > limit
 
         return self._read_log(app, work, _nothing())

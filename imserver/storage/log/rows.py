@@ -53,6 +53,8 @@ ROOM: Final = 2
 MOST_BYTES: Final = 1 << 20
 """Limit of a body and of ``meta``, in bytes. The limits for clients are far lower."""
 GREATEST: Final = (1 << 63) - 1
+SQLITE_BY_CONVERSATION: Final = "INDEXED BY sqlite_autoindex_message_2"
+"""SQLite's name of ``message_by_conversation``. Without it a query that reads ``kind`` scans the log."""
 SQLITE_BY_GROUP: Final = "INDEXED BY sqlite_autoindex_membership_2"
 """SQLite's name of ``membership_by_conversation``, the second constraint of the table. Without it SQLite
 scans the members of all groups."""
