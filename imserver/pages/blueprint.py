@@ -6,9 +6,9 @@ page. Every answer has a Content-Security-Policy that allows only our own files.
 
 from __future__ import annotations
 
-import gzip
 import mimetypes
 import random
+import zlib
 from collections.abc import Callable, Collection
 from functools import cache
 from pathlib import Path
@@ -22,6 +22,7 @@ from werkzeug.wrappers import Response as AnyResponse
 from imserver import assets
 from imserver.api.reply import PREFLIGHT
 from imserver.api.v1.table import described
+from imserver.api.v1.wire import GZIP
 from imserver.api.views import as_request, to_response
 from imserver.auth.principal import ANYONE, VISITOR, Need, may
 from imserver.auth.tokens import Claims
@@ -369,7 +370,7 @@ class _Chat:
         answer.headers["Content-Security-Policy"] += "; manifest-src 'self'; worker-src 'self'"
         answer.headers["Vary"] += ", Accept-Encoding"
         if request.accept_encodings["gzip"]:  # the page has no secret that its length could reveal
-            answer.set_data(gzip.compress(answer.get_data(), 6, mtime=0))
+            answer.set_data(zlib.compress(answer.get_data(), 6, GZIP))
             answer.headers["Content-Encoding"] = "gzip"
         return answer
 
@@ -518,7 +519,7 @@ _compressed: Final[dict[str, tuple[str, bytes]]] = {}
 def _packed(path: str, etag: str, content: Callable[[], bytes]) -> bytes:
     """The compressed content of a file. Each release of a file is compressed once."""
     if _compressed.get(path, ("",))[0] != etag:
-        _compressed[path] = (etag, gzip.compress(content(), 9, mtime=0))
+        _compressed[path] = (etag, zlib.compress(content(), 9, GZIP))
     return _compressed[path][1]
 
 

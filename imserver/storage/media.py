@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -152,6 +151,8 @@ class Directory:
         """Remove the unfinished uploads of a user; without one: of the app."""
 
         def work() -> None:
+            import shutil  # on first use: it loads compressors, 0.2 MB
+
             for folder in (self.root / _INCOMING).glob(folder_of(app, user)):
                 shutil.rmtree(folder, ignore_errors=True)
 
@@ -160,9 +161,10 @@ class Directory:
     def free_bytes(self) -> int:
         """Free bytes of the disk. Raises MediaUnavailable."""
         try:
-            return self._files.do(lambda: shutil.disk_usage(self.root).free)
+            disk = self._files.do(lambda: os.statvfs(self.root))
         except OSError as error:
             raise _unavailable(error) from None
+        return disk.f_bavail * disk.f_frsize
 
     def put(self, name: str, path: str, _size: int, _sha256: str, _kind: str) -> None:
         """Move a finished file into the store. It survives a power failure once this returns."""

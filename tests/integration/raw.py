@@ -302,9 +302,13 @@ class Raw:
         return found
 
     def message(self, seconds: float = PATIENCE_SECONDS) -> Frame:
-        """The next data message, put together from its fragments; control frames in between are refused."""
+        """The next data message, put together from its fragments; control frames in between are refused.
+
+        The server may ping before it.
+        """
         deadline = time.monotonic() + seconds
-        found = self.frame(seconds)
+        while (found := self.frame(deadline - time.monotonic())).opcode == PING:
+            pass
         assert found.opcode in (TEXT, BINARY), f"no data frame: {found}"
         payload = found.payload
         last = found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import zlib
 from bisect import bisect_right
 from collections.abc import Sequence, Sized
@@ -24,6 +23,8 @@ Headers = tuple[tuple[str, str], ...]
 
 GZIP_BYTES: Final = 1024
 """Larger answers are compressed if the client accepts gzip."""
+GZIP: Final = 31
+"""``wbits`` of zlib for the format of gzip."""
 _GZIP_LEVEL: Final = 1
 _GZIP_WINDOW: Final = 31  # of zlib: gzip's own header, and the widest window
 
@@ -106,7 +107,7 @@ def reply_as(
     if len(body) > GZIP_BYTES:
         headers += (("Vary", "Accept-Encoding"),)
         if takes_gzip(request.headers.get("accept-encoding", "")):
-            body = gzip.compress(body, _GZIP_LEVEL, mtime=0)
+            body = zlib.compress(body, _GZIP_LEVEL, GZIP)
             headers += (("Content-Encoding", "gzip"),)
     return HttpResponse(status, body, content_type, headers)
 
