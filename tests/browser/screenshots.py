@@ -57,12 +57,17 @@ def _offline(chat: Chat, story: Story) -> None:
     _open_group(chat, story)
     chat.cut()
     chat.say(TALK["zh" if chat.words is TEXT["zh"] else "en"][-1])
+    eventually(lambda: chat.page.shown(".pending .status"), what="the message waits")
 
 
-def _panel(word: str) -> Callable[[Chat, Story], None]:
+def _list(chat: Chat, _: Story) -> None:
+    eventually(lambda: chat.page.shown("#conversations .conversation"), what="the conversations")
+
+
+def _panel(word: str, ready: str) -> Callable[[Chat, Story], None]:
     def open_panel(chat: Chat, _: Story) -> None:
         chat.click(chat.word(word))
-        eventually(lambda: chat.page.shown("dialog[open]"), what="the panel")
+        eventually(lambda: chat.page.shown(ready), what=f"{ready} is shown")
 
     return open_panel
 
@@ -70,6 +75,7 @@ def _panel(word: str) -> Callable[[Chat, Story], None]:
 def _group_info(chat: Chat, story: Story) -> None:
     _open_group(chat, story)
     chat.page.run("document.getElementById('conversation-open').click()")
+    eventually(lambda: chat.page.shown(".group-info .person-row"), what="the members")
 
 
 def _inside(outer: Callable[[Chat, Story], None], selector: str, ready: str) -> Callable[[Chat, Story], None]:
@@ -85,18 +91,18 @@ def _inside(outer: Callable[[Chat, Story], None], selector: str, ready: str) -> 
 
 
 VIEWS: Final[dict[str, Callable[[Chat, Story], None]]] = {
-    "list": lambda chat, story: None,
+    "list": _list,
     "conversation": _open_group,
     "menu": _open_menu,
     "search": _search,
-    "contacts": _panel("messages_contacts"),
-    "profile": _panel("messages_profile"),
-    "keys": _panel("messages_shortcuts"),
+    "contacts": _panel("messages_contacts", "#my-link"),
+    "profile": _panel("messages_profile", ".profile [data-key=password]"),
+    "keys": _panel("messages_shortcuts", "dialog[open]"),
     "group": _group_info,
-    "card": _inside(_group_info, ".person-row:nth-child(2) .person", "dialog[open]"),
+    "card": _inside(_group_info, ".person-row:nth-child(2) .person", ".card-of-person"),
     "media": _inside(_group_info, "[data-key=media]", ".media-list"),
     "link": _inside(_group_info, "[data-key=link]", "#invitation-create"),
-    "new-group": _inside(_panel("messages_contacts"), "#new-group", "#group-create"),
+    "new-group": _inside(_panel("messages_contacts", "#my-link"), "#new-group", "#group-create"),
     "offline": _offline,
 }
 """Views of the messages page → what opens them."""
