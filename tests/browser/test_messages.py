@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
 from imserver_client import Api
@@ -77,6 +76,15 @@ def start_conversation(page: Page, phone: str) -> None:
     eventually(lambda: page.shown("[data-key=message]"), what="the card")
     page.find("[data-key=message]").click()
     eventually(lambda: page.shown("#composer") and not page.shown("dialog"), what="the conversation is open")
+
+
+def clicked(page: Page, selector: str) -> bool:
+    """Click what matches the selector now, in one step: what is found may be drawn anew before a second one."""
+    return bool(
+        page.run(
+            "const found = document.querySelector(arguments[0]); found?.click(); return !!found", selector
+        )
+    )
 
 
 CHOSEN = "return document.activeElement.querySelector('.text')?.textContent"
@@ -313,27 +321,39 @@ def test_without_a_server_one_reads_and_writes_and_it_is_sent_once_later(
     assert other.received == [("Ann", "one")]
 
 
+def use_tool(page: Page) -> bool:
+    """Point at the first message, and click the last of its tools. False if the row was drawn anew in between."""
+    x, y = page.run(
+        "const { x, y, width, height } = document.querySelector('#log .bubble').getBoundingClientRect();"
+        "return [x + width / 2, y + height / 2]"
+    )
+    for at in ((1, 1), (x, y)):
+        page.command("Input.dispatchMouseEvent", type="mouseMoved", x=at[0], y=at[1])
+    return clicked(page, ".tool:last-child")
+
+
 @pytest.mark.full
 def test_messages_to_a_group_and_recalls(pair: Pair, server: Server) -> None:
     ann, bob, cat = (Account(server, name) for name in ("Ann", "Bob", "Cat"))
     first = ann.log_in(open_page(pair[0], server))
     second = bob.log_in(open_page(pair[1], server))
-    ann.post("groups/create", name="Tea", members=[bob.number, cat.number])
+    group = ann.post("groups/create", name="Tea", members=[bob.number])["group"]
     choose(first, "Tea")
     choose(second, "Tea")
-    eventually(lambda: "Ann added You, Cat" in second.notices, what="the members")
+    eventually(lambda: "Ann created the group “Tea”" in second.notices, what="the first entry")
+    ann.post("groups/invite", group=group, members=[cat.number])
+    eventually(lambda: "Ann added Cat" in second.notices, what="the new member")
     send(first, "at five?")
     second.has_received("Ann", "at five?")
-    ActionChains(second.driver).move_to_element(second.find("#log .bubble")).perform()
-    second.find(".tool:last-child").click()
+    eventually(lambda: use_tool(second), what="the tools of the message under the pointer")
     assert "Reply" in second.texts(".menu button")
     assert "Recall" not in second.texts(".menu button")
     second.press(Keys.ESCAPE)
     act(first, "at five?", "Recall")
-    first.find("dialog .danger").click()
+    eventually(lambda: clicked(first, "dialog .danger"), what="the question")
     eventually(lambda: first.own == [], what="recalled on the own page")
     eventually(lambda: second.received == [], what="recalled on the other page")
-    assert second.notices[-1] == "Ann recalled a message"
+    eventually(lambda: second.notices[-1] == "Ann recalled a message", what="the recall")
     second.driver.refresh()
     eventually(lambda: second.state == "online", what="back again")
     eventually(
