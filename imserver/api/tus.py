@@ -19,14 +19,13 @@ from werkzeug.exceptions import MethodNotAllowed
 from imserver import errors
 from imserver.api.call import Api, Call, admit, prepare
 from imserver.api.reply import PREFLIGHT, ApiProblem
-from imserver.api.v1.uploads import BEGIN, PART, PART_TYPE, TUS_PATH, problem_after, shown
+from imserver.api.v1.uploads import BEGIN, PART, PART_TYPE, TUS_PATH, TUS_VERSION, problem_after, shown
 from imserver.api.views import answered, to_response
 from imserver.services.files.resumable import ALGORITHMS, Checksum, PartialUpload
 from imserver.services.files.uploads import ID_CHARACTERS, Offer
 from imserver.storage.contract import Upload
 from imserver.transport.exchange import CORS, HttpRequest, HttpResponse
 
-VERSION: Final = "1.0.0"
 EXTENSIONS: Final = "creation,creation-with-upload,expiration,termination,checksum"
 MAX_METADATA: Final = 4096
 """Longest Upload-Metadata."""
@@ -89,9 +88,9 @@ class _TusView:
         """The response with the headers of the protocol."""
         for name, value in _CORS.items():
             response.headers[name] = value
-        response.headers["Tus-Resumable"] = VERSION
+        response.headers["Tus-Resumable"] = TUS_VERSION
         if request.method == "OPTIONS" or response.status_code == HTTPStatus.PRECONDITION_FAILED:
-            response.headers["Tus-Version"] = VERSION
+            response.headers["Tus-Version"] = TUS_VERSION
             response.headers["Tus-Extension"] = EXTENSIONS
             response.headers["Tus-Max-Size"] = str(self._uploads.settings.max_bytes)
             response.headers["Tus-Checksum-Algorithm"] = ",".join(ALGORITHMS)
@@ -186,7 +185,7 @@ def _method() -> str:
 
 
 def _require_version(http_request: HttpRequest) -> None:
-    if http_request.headers.get("tus-resumable") != VERSION:
+    if http_request.headers.get("tus-resumable") != TUS_VERSION:
         raise ApiProblem(errors.HTTP_TUS_VERSION)
 
 

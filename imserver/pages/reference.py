@@ -258,6 +258,8 @@ def curl_of(address: str, method: str, path: str, operation: Document) -> str:
     if body is not None:
         words.append("-d " + shlex.quote(json.dumps(_example(body), ensure_ascii=False)))
     elif "requestBody" in operation:
+        media_type = next(iter(operation["requestBody"]["content"]))
+        words.append("-H " + shlex.quote(f"Content-Type: {media_type}"))
         words.append("--data-binary @" + shlex.quote(_name_of_file(operation)))
     if method == "head":
         words.append("-I")

@@ -18,6 +18,7 @@ from tests.support import HTTP_SERVERS, clean_environment
 
 KEY = "a key of the schema-driven tester, which may do everything"
 CONFIG = Path(__file__).with_name("schemathesis.toml")
+HOOKS = Path(__file__).with_name("hooks.py")
 EXAMPLES = int(os.environ.get("SCHEMA_EXAMPLES", "0"))
 """Questions that are made up for an operation, besides those that go through its limits one by one. Not set:
 a few, and in each run the same."""
@@ -54,7 +55,7 @@ def test_the_server_answers_as_its_document_says(
                 *excluded,
             ],
             cwd=tmp_path,
-            env=clean_environment(NO_PROXY="*", no_proxy="*"),
+            env=clean_environment(NO_PROXY="*", no_proxy="*", SCHEMATHESIS_HOOKS=str(HOOKS)),
             capture_output=True,
             text=True,
             check=False,

@@ -198,7 +198,10 @@ def _parameters(row: Operation, schemas: Mapping[str, dict[str, Any]]) -> list[d
 
 
 def _header(header: Header, where: str = "") -> dict[str, Any]:
-    described: dict[str, Any] = {"description": header.meaning, "schema": {"type": header.kind}}
+    described: dict[str, Any] = {
+        "description": header.meaning,
+        "schema": {"type": header.kind, **header.limits},
+    }
     if header.example is not None:
         described["example"] = header.example
     placed = {"name": header.name, "in": where, "required": header.required, **described}
@@ -211,7 +214,7 @@ def _responses(row: Operation, references: Mapping[Any, Any]) -> dict[str, Any]:
     content: dict[str, Any] = {"schema": {"type": "string"} if row.answer is None else references[row.answer]}
     if row.answer_example is not None:
         content["examples"] = {"example": {"value": msgspec.to_builtins(row.answer_example)}}
-    if row.status != HTTPStatus.SWITCHING_PROTOCOLS:
+    if row.answer is not None or row.content_type != JSON:
         good["content"] = {row.content_type: content}
     if row.links:
         good["links"] = {

@@ -36,13 +36,14 @@ def one_of(*names: str) -> dict[str, Any]:
 
 
 class Header(Struct, frozen=True):
-    """A header of a request or answer in the document. ``kind`` is a JSON type."""
+    """A header of a request or answer in the document. ``kind`` is a JSON type, ``limits`` is JSON Schema."""
 
     name: str
     meaning: str
     kind: str = "string"
     example: Any = None
     required: bool = False
+    limits: dict[str, Any] = {}
 
 
 class Link(Struct, frozen=True):

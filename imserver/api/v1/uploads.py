@@ -353,16 +353,22 @@ streams.elsewhere(
 )
 
 
-_TUS: Final = Header("Tus-Resumable", "The version of the protocol.", example="1.0.0", required=True)
+TUS_VERSION: Final = "1.0.0"
+"""The version of tus."""
+_TUS: Final = Header(
+    "Tus-Resumable", "The version of the protocol.", "string", TUS_VERSION, True, {"enum": [TUS_VERSION]}
+)
+_BYTES: Final = {"minimum": 0, "maximum": 10**15 - 1}
 _OFFSET: Final = Header("Upload-Offset", "The number of bytes that the server has.", "integer", 0)
-_FROM: Final = Header("Upload-Offset", "The number of bytes that the server has.", "integer", 0, True)
+_FROM: Final = Header("Upload-Offset", "The number of bytes that the server has.", "integer", 0, True, _BYTES)
 _LENGTH: Final = Header("Upload-Length", "The number of bytes of the whole file.", "integer", 48213)
-_WHOLE: Final = Header("Upload-Length", "The number of bytes of the whole file.", "integer", 48213, True)
+_WHOLE: Final = Header(
+    "Upload-Length", "The number of bytes of the whole file.", "integer", 48213, True, _BYTES
+)
 _EXPIRES: Final = Header("Upload-Expires", "When the server forgets the unfinished upload.")
 _CHECKSUM: Final = Header("Upload-Checksum", "An algorithm (`sha1`, `sha256`, `md5`) and a digest in base64.")
 PART_TYPE: Final = "application/offset+octet-stream"
 """The Content-Type of bytes of an upload in parts."""
-_CONTENT_TYPE: Final = Header("Content-Type", "The media type of the bytes.", "string", PART_TYPE, True)
 _OF_TUS: Final = (*_OVER_RATE, errors.HTTP_TUS_VERSION)
 _PART: Final[dict[str, Any]] = {
     "query": PartQuery,
@@ -408,7 +414,7 @@ streams.elsewhere(
     With the last byte the file is stored. Its id is that of the upload.
     """,
     binary=PART_TYPE,
-    headers=(_TUS, _FROM, _CONTENT_TYPE, _CHECKSUM),
+    headers=(_TUS, _FROM, _CHECKSUM),
     answer_headers=(_OFFSET, _EXPIRES),
     status=204,
     problems=(*_OF_PART, *_ARRIVING, errors.HTTP_OFFSET_MISMATCH, errors.HTTP_CHECKSUM_MISMATCH),
