@@ -79,7 +79,7 @@ def start_conversation(page: Page, phone: str) -> None:
 
 
 def clicked(page: Page, selector: str) -> bool:
-    """Click what matches the selector now, in one step: what is found may be drawn anew before a second one."""
+    """Click what matches the selector now, in one step: it may be drawn anew before a second one."""
     return bool(
         page.run(
             "const found = document.querySelector(arguments[0]); found?.click(); return !!found", selector
@@ -322,7 +322,7 @@ def test_without_a_server_one_reads_and_writes_and_it_is_sent_once_later(
 
 
 def use_tool(page: Page) -> bool:
-    """Point at the first message, and click the last of its tools. False if the row was drawn anew in between."""
+    """Point at the first message, and click the last of its tools. False if the row was drawn anew."""
     x, y = page.run(
         "const { x, y, width, height } = document.querySelector('#log .bubble').getBoundingClientRect();"
         "return [x + width / 2, y + height / 2]"
