@@ -29,6 +29,14 @@ _FLAGS = (
     "--accept-lang=zh-CN",
 )
 
+_CLICK = """
+const found = document.querySelector(arguments[0]);
+if (!found?.checkVisibility()) return false;
+found.focus();
+found.click();
+return true;
+"""
+
 
 class Browser:
     """One Chromium with an empty profile; shows one page at a time."""
@@ -125,6 +133,10 @@ class Page:
         return bool(
             self.run("return document.querySelector(arguments[0])?.checkVisibility() === true", selector)
         )
+
+    def click(self, selector: str) -> None:
+        """Focus and click what matches as soon as it is shown, in one step: no redraw comes in between."""
+        eventually(lambda: self.run(_CLICK, selector), what=f"{selector} is shown, and clicked")
 
     def press(self, *keys: str) -> None:
         """Keys, to whatever has the focus."""

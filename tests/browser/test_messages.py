@@ -50,6 +50,7 @@ class Account:
 
     def log_in(self, page: Page) -> Page:
         """Log in on the page."""
+        eventually(lambda: page.shown("#identifier"), what="the login form")
         page.find("#identifier").send_keys(self.phone)
         page.find("#password").send_keys(PASSWORD)
         page.find("#login-submit").click()
@@ -71,21 +72,19 @@ def open_page(browser: Browser, server: Server, language: str = "en", **how: Any
 
 def start_conversation(page: Page, phone: str) -> None:
     """Find a user by their phone number, and open the conversation with them."""
-    page.find("#new-conversation").click()
+    page.click("#new-conversation")
+    eventually(lambda: page.shown("#find-text"), what="the contacts")
     page.find("#find-text").send_keys(phone + Keys.ENTER)
-    eventually(lambda: page.shown("[data-key=message]"), what="the card")
-    page.find("[data-key=message]").click()
+    page.click("[data-key=message]")
     eventually(lambda: page.shown("#composer") and not page.shown("dialog"), what="the conversation is open")
 
 
-def clicked(page: Page, selector: str) -> bool:
-    """Click what matches the selector now, in one step: it may be drawn anew before a second one."""
-    return bool(
-        page.run(
-            "const found = document.querySelector(arguments[0]); found?.click(); return !!found", selector
-        )
-    )
-
+STATUS = """
+const status = document.querySelector("#conversation-status");
+window.statuses = [];
+new MutationObserver(() => window.statuses.push(status.textContent)).observe(status, { childList: true });
+"""
+"""Remember what the head of the conversation says: the typing notice goes by itself."""
 
 CHOSEN = "return document.activeElement.querySelector('.text')?.textContent"
 """The text of the message that has the focus."""
@@ -127,14 +126,15 @@ def test_two_users_register_and_exchange_messages(pair: Pair, server: Server) ->
     send(first, HOSTILE)
     second = bob.log_in(open_page(pair[1], server, "zh"))
     eventually(lambda: conversations(second) == ["Ann"], what="the missed message is listed")
-    assert second.texts(".conversation .count") == ["1"]
-    assert "(1)" in second.driver.title
+    eventually(lambda: second.texts(".conversation .count") == ["1"], what="the number of unread messages")
+    eventually(lambda: "(1)" in second.driver.title, what="the title says it, too")
     choose(second, "Ann")
     second.has_received("Ann", HOSTILE)
     eventually(lambda: second.texts(".conversation .count") == [], what="it is read")
     eventually(lambda: first.texts(".tick") == ["✓✓"], what="the receipt")
+    first.run(STATUS)
     second.find("#message").send_keys("我")
-    eventually(lambda: "Bob is typing…" in first.texts("#conversation-status"), what="the typing notice")
+    eventually(lambda: "Bob is typing…" in first.run("return window.statuses"), what="the typing notice")
     send(second, "也在")
     first.has_received("Bob", "我也在")
     eventually(
@@ -155,25 +155,23 @@ def test_a_reload_keeps_the_login_and_shows_the_messages(pair: Pair, server: Ser
     page.driver.refresh()
     eventually(lambda: page.state == "online", what="the login was restored")
     eventually(lambda: page.own == ["number 0", "number 1", "number 2"], what="the messages")
-    page.find("#me").click()
-    eventually(lambda: page.shown("#logout"), what="the profile")
-    page.find("#logout").click()
-    assert page.shown("#login-form")
+    page.click("#me")
+    page.click("#logout")
+    eventually(lambda: page.shown("#login-form"), what="the login form")
     page.driver.refresh()
-    assert page.shown("#login-form"), "after a logout the page needs a login"
+    eventually(lambda: page.shown("#login-form"), what="after a logout the page needs a login")
 
 
 def act(page: Page, text: str, word: str) -> None:
     """Choose a line of the menu of the message with this text."""
-    page.run(
-        "const row = [...document.querySelectorAll('#log .line')].find((each) =>"
+    menu = (
+        "const row = [...document.querySelectorAll('#log .line[data-id]')].find((each) =>"
         " each.querySelector('.bubble').textContent.includes(arguments[0]));"
-        "row.dispatchEvent(new MouseEvent('contextmenu', {bubbles: true, clientX: 400, clientY: 300}));"
-        "[...document.querySelectorAll('.menu button')].find((each) =>"
-        " each.textContent === arguments[1]).click();",
-        text,
-        word,
+        "row?.dispatchEvent(new MouseEvent('contextmenu', {bubbles: true, clientX: 400, clientY: 300}));"
+        "const line = [...document.querySelectorAll('.menu button')].find((each) =>"
+        " each.textContent === arguments[1]); line?.click(); return Boolean(row && line)"
     )
+    eventually(lambda: page.run(menu, text, word), what=f"{word} of {text!r}")
 
 
 def history(server: Server, ann: Account, bob: Account, count: int) -> None:
@@ -191,12 +189,11 @@ def test_a_long_conversation_loads_as_one_scrolls(pair: Pair, server: Server) ->
     choose(page, "Ann")
     eventually(lambda: page.texts(".divider.unread") == ["New messages"], what="the first unread message")
     assert page.received[0] == ("Ann", "number 0")
-    assert page.shown("#latest")
     assert len(page.texts("#log .line")) < 200
-    page.find("#latest").click()
+    page.click("#latest")
     page.has_received("Ann", "number 259")
     eventually(lambda: page.texts(".conversation .count") == [], what="all are read")
-    assert not page.shown("#latest")
+    eventually(lambda: not page.shown("#latest"), what="the end of the conversation")
     seen: set[str] = set()
 
     def scrolled() -> bool:
@@ -231,8 +228,7 @@ def test_a_hit_opens_a_conversation_that_is_not_listed_yet(pair: Pair, server: S
     page = ann.log_in(open_page(pair[0], server))
     eventually(lambda: len(conversations(page)) == 50, what="the newest conversations")
     page.find("#search").send_keys("needle")
-    eventually(lambda: page.texts("#hits .hit") != [], what="the hit")
-    page.run("document.querySelector('.hit').click()")
+    page.click("#hits .hit")
     eventually(lambda: page.run(CHOSEN) == "a needle", what="the message has the focus")
 
 
@@ -246,9 +242,8 @@ def test_reactions_pins_replies_edits_and_forwards_reach_the_other_page(pair: Pa
         page.run("document.querySelector('#latest').click()")
     first.say("who *brings* `tea`? https://tea.example/x.")
     second.has_received("Ann", "who brings tea? https://tea.example/x.")
-    link = second.find("#log .bubble a")
-    assert link.get_attribute("href") == "https://tea.example/x"
-    assert link.get_attribute("rel") == "noopener noreferrer nofollow"
+    link = second.run("const { href, rel } = document.querySelector('#log .bubble a'); return [href, rel]")
+    assert link == ["https://tea.example/x", "noopener noreferrer nofollow"]
     act(second, "who brings", "👍")
     eventually(lambda: first.texts(".reaction") == ["👍1"], what="the reaction")
     first.run("document.querySelector('.reaction').click()")
@@ -274,16 +269,16 @@ def test_reactions_pins_replies_edits_and_forwards_reach_the_other_page(pair: Pa
     send(first, "hello")
     choose(first, "Bob")
     act(first, "the last number", "Forward")
-    first.run(
-        "[...document.querySelectorAll('.choice')].find((each) => each.textContent.includes('Cat')).click()"
-    )
+    choice = "const found = [...document.querySelectorAll('.choice')].find((each) =>"
+    choice += " each.textContent.includes('Cat')); found?.click(); return Boolean(found)"
+    eventually(lambda: first.run(choice), what="the choice of conversations")
     eventually(lambda: first.texts("#conversation-name") == ["Cat"], what="the conversation with Cat")
     eventually(lambda: first.texts(".forwarded") == ["Forwarded from Bob"], what="the forwarded message")
     choose(first, "Bob")
     first.run("document.querySelector('#log').scrollTop = 0")
     first.find("#search").send_keys("the last")
-    eventually(lambda: len(first.texts("#hits .hit")) == 2, what="two hits")
-    first.run("[...document.querySelectorAll('.hit')].at(-1).click()")
+    last = "const hits = [...document.querySelectorAll('#hits .hit')]; hits[1]?.click(); return hits.length"
+    eventually(lambda: first.run(last) == 2, what="two hits")
     eventually(lambda: "the last" in str(first.run(CHOSEN)), what="the hit has the focus")
 
 
@@ -329,7 +324,8 @@ def use_tool(page: Page) -> bool:
     )
     for at in ((1, 1), (x, y)):
         page.command("Input.dispatchMouseEvent", type="mouseMoved", x=at[0], y=at[1])
-    return clicked(page, ".tool:last-child")
+    found = "const found = document.querySelector('.tool:last-child'); found?.click(); return Boolean(found)"
+    return bool(page.run(found))
 
 
 @pytest.mark.full
@@ -350,7 +346,7 @@ def test_messages_to_a_group_and_recalls(pair: Pair, server: Server) -> None:
     assert "Recall" not in second.texts(".menu button")
     second.press(Keys.ESCAPE)
     act(first, "at five?", "Recall")
-    eventually(lambda: clicked(first, "dialog .danger"), what="the question")
+    first.click("dialog .danger")
     eventually(lambda: first.own == [], what="recalled on the own page")
     eventually(lambda: second.received == [], what="recalled on the other page")
     eventually(lambda: second.notices[-1] == "Ann recalled a message", what="the recall")
@@ -387,7 +383,8 @@ def test_an_expired_login_leads_to_the_login_form(pair: Pair, server: Server) ->
     page = ann.log_in(open_page(pair[0], server))
     ann.post("accounts/logout")
     eventually(lambda: page.shown("#login-form"), what="the login form")
-    assert page.texts("#login-note") == ["Your login has expired. Log in again"]
+    note = ["Your login has expired. Log in again"]
+    eventually(lambda: page.texts("#login-note") == note, what="the reason")
 
 
 @pytest.mark.full
@@ -405,7 +402,7 @@ def test_the_page_shows_why_a_message_was_rejected_and_what_replaced_it(
         eventually(lambda: page.texts(".reason") == ["Message rejected: No advertising"], what="the reason")
         assert page.own == ["buy now"]
         receiver.reply = replacing
-        page.find(".pending .link").click()
+        page.click(".pending .link")
         eventually(lambda: page.own == ["***"], what="what was stored instead")
         bob.log_in(other := open_page(pair[1], server))
         choose(other, "Ann")
@@ -416,14 +413,14 @@ def test_the_page_shows_why_a_message_was_rejected_and_what_replaced_it(
 def test_a_phone_shows_the_list_or_the_conversation(pair: Pair, server: Server, width: int) -> None:
     ann, bob = Account(server, "Ann"), Account(server, "Bob" * 20)
     page = ann.log_in(open_page(pair[0], server, size=(width, 640), dark=True))
-    assert page.shown("#conversations-note")
+    eventually(lambda: page.shown("#conversations-note"), what="the empty list")
     assert not page.shown("#log")
     start_conversation(page, bob.phone)
     send(page, "wide " * 100 + "W" * 300)
     assert not page.shown("#new-conversation")
     assert page.overflow <= 0
-    page.find("#back").click()
-    assert page.shown("#new-conversation")
+    page.click("#back")
+    eventually(lambda: page.shown("#new-conversation"), what="the list")
     assert page.overflow <= 0
 
 
@@ -436,8 +433,7 @@ def test_a_conversation_with_images_stays_at_its_end(pair: Pair, server: Server)
         ann.post("push", **message, type="picture", data={"url": f"/static/favicon.svg?{number}"})
     page = bob.log_in(open_page(pair[0], server, size=(390, 700)))
     choose(page, "Ann")
-    eventually(lambda: page.shown("#latest"), what="the first unread message, which is not the end")
-    page.find("#latest").click()
+    page.click("#latest")  # the page opens at the first unread message, which is not the end
     images = "return [...document.querySelectorAll('#log img')].filter((each) => each.complete).length"
     eventually(lambda: page.run(images) == 20, what="the images")
     below = "const log = document.querySelector('#log');"
