@@ -32,14 +32,17 @@ const paint = setInterval(() => {
   context.fillRect(0, 0, 160, 90);
 }, 20);
 const recorder = new MediaRecorder(canvas.captureStream(25), { mimeType: "video/webm;codecs=vp8" });
-const done = new Promise((resolve) => (recorder.ondataavailable = ({ data }) => resolve(data)));
-recorder.start();
-await new Promise((resolve) => setTimeout(resolve, 1500));
-recorder.stop();
-const content = await done;
+const parts = [];
+const size = () => parts.reduce((sum, each) => sum + each.size, 0);
+const done = new Promise((resolve) => (recorder.onstop = resolve));
+recorder.ondataavailable = ({ data }) => {
+  parts.push(data);
+  if (size() > 8000 && recorder.state === "recording") recorder.stop();
+};
+recorder.start(100);
+await done;
 clearInterval(paint);
-window.made = new File([content], "clip.webm", { type: "video/webm" });
-return content.size;
+window.made = new File(parts, "clip.webm", { type: "video/webm" });
 """
 DROP = """
 const transfer = new DataTransfer();
@@ -142,7 +145,7 @@ def attach(page: Page, *paths: Path) -> None:
 
 def agree(page: Page, count: int) -> None:
     eventually(lambda: len(page.texts(".picked li")) == count, what="the files are offered")
-    page.find("dialog .question .wide").click()
+    page.click("dialog .question .wide")
 
 
 def loaded(page: Page, count: int) -> bool:
@@ -228,7 +231,7 @@ def test_pictures_are_pasted(pair: Pair, server: Server) -> None:
 @pytest.mark.full
 def test_a_video_plays(pair: Pair, server: Server) -> None:
     first, second = talking(pair, server)
-    assert calling(first, VIDEO) > 1000
+    calling(first, VIDEO)
     first.run(DROP)
     agree(first, 1)
     eventually(lambda: second.shown("video.media-video"), what="the video is shown")
@@ -253,22 +256,21 @@ def test_a_voice_message_is_recorded_and_played_faster(pair: Pair, server: Serve
         second = bob.log_in(open_page(pair[1], server))
         choose(second, "Ann")
         record = "#composer-tools-after button"
-        first.find(record).click()
+        first.click(record)
         eventually(lambda: first.shown(".record-bar svg"), what="it records")
         first.press(Keys.ESCAPE)
         eventually(lambda: not first.shown(".record-bar"), what="it was cancelled")
-        first.find(record).click()
+        first.click(record)
         eventually(lambda: (first.texts(".record-time") or [""])[0] >= "0:02", what="two seconds")
-        first.find(".record-send").click()
+        first.click(".record-send")
         eventually(lambda: second.shown(".voice"), what="the message has arrived")
         bars = second.run(
             "return document.querySelector('.voice-all path').getAttribute('d').split('M').length - 1"
         )
         assert 2 < bars <= 64
-        speed = second.find(".voice-speed")
         for wanted in ("1.5×", "2×", "1×", "1.5×"):
-            speed.click()
-            assert speed.text == wanted
+            second.click(".voice-speed")
+            assert second.texts(".voice-speed") == [wanted]
         second.run(LABELS)
         second.find(".voice-play").click()
         eventually(
