@@ -114,7 +114,7 @@ def measure(server: Server, browser: Browser, messages: int, frames: int = _FRAM
     eventually(lambda: chat.page.run("return window.seen?.usable ?? 0") > 0, what="the page is usable")
     paint = chat.page.run("return performance.getEntriesByName('first-contentful-paint')[0]?.startTime")
     usable = chat.page.run("return window.seen.usable")
-    chat.page.run("document.querySelector('#conversations li button, #conversations button').click()")
+    chat.page.click("#conversations button")
     eventually(lambda: chat.page.shown("[role=log] article"), what="the messages")
     chat.page.run("const log = document.querySelector('[role=log]'); log.scrollTop = log.scrollHeight")
     chat.page.driver.set_script_timeout(600)
