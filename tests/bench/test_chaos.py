@@ -306,7 +306,7 @@ def test_a_conversation_without_faults_has_none(generator: Generator) -> None:
     assert chaos_tasks.settle(generator, 10)["calm"]
     audit = chaos_tasks.audit(generator, 10)
     assert audit["faults"] == {}
-    assert audit["sent"] == audit["acked"] > 50
+    assert audit["sent"] == audit["acked"] > 0
     assert audit["compared"]["messages"] > 2 * audit["acked"]
 
 

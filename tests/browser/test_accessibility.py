@@ -41,7 +41,7 @@ def violations(page: Page) -> list[str]:
     if not page.run("return typeof window.axe === 'object'"):
         page.run(Path(require("axe-core")).read_text(encoding="utf-8"))
     eventually(lambda: not page.texts("[aria-busy=true]"), what="no control is at work, and so paler")
-    page.driver.set_script_timeout(60)
+    page.driver.set_script_timeout(250)
     found: dict[str, Any] = page.driver.execute_async_script(
         "const done = arguments[0];"
         "axe.run(document, { resultTypes: ['violations'] })"

@@ -150,11 +150,16 @@ def test_nodes_share_a_history(server: RedisServer, start_node: StartNode) -> No
 def test_a_restarted_redis_begins_a_new_epoch(own_server: RedisServer, start_node: StartNode) -> None:
     node = start_node(own_server)
     append(node.history, "a", "b")
-    before = node.history.positions("101", [NEWS])
-    assert before is not None
+    before: list[Position] = []
+    found: list[Position] = []
+
+    def knows() -> bool:
+        before[:] = node.history.positions("101", [NEWS]) or []
+        return bool(before)
+
+    until(knows)
     own_server.kill()
     own_server.start()
-    found: list[Position] = []
 
     def answers() -> bool:
         found[:] = node.history.positions("101", [NEWS]) or []
