@@ -14,7 +14,16 @@ from typing import Any, Final
 from msgspec import json
 from msgspec.structs import replace
 
-from imserver.storage.contract import Account, Contact, Device, Identifier, Imported, ListName, Taken
+from imserver.storage.contract import (
+    IDENTIFIERS,
+    Account,
+    Contact,
+    Device,
+    Identifier,
+    Imported,
+    ListName,
+    Taken,
+)
 from imserver.storage.events import NewEvent, add_events
 from imserver.storage.statements import PooledStatements, Row, marks_of, text_of
 from imserver.storage.store import Store
@@ -31,8 +40,7 @@ _ACCOUNTS: Final = (
     "SELECT id, app, phone, nickname, avatar, version, created, password, email, name, findable, "
     "show_presence, last_seen FROM account"
 )
-_ACCOUNT_IDENTIFIERS: Final = ("phone", "email", "name")
-_CHANGEABLE: Final = ("nickname", "avatar", "findable", "show_presence", *_ACCOUNT_IDENTIFIERS)
+_CHANGEABLE: Final = ("nickname", "avatar", "findable", "show_presence", *IDENTIFIERS)
 _DEVICES: Final = "SELECT id, name, since, expires_at FROM account_device WHERE account = %s"
 _PAIR: Final = "WHERE account = %s AND other = %s"
 _LISTED: Final = {
@@ -116,7 +124,7 @@ class AccountStore:
             for name in _CHANGEABLE:
                 if name in fields:
                     value = fields[name]
-                    if name in _ACCOUNT_IDENTIFIERS:
+                    if name in IDENTIFIERS:
                         value = _identifier(name, value)
                     elif isinstance(value, bool):
                         value = int(value)
@@ -240,7 +248,7 @@ class AccountStore:
 
         def work(sql: PooledStatements) -> list[Account]:
             rows = sql.query_in(f"{_ACCOUNTS} WHERE id IN {{}}", (), [each.account.id for each in some])
-            for kind in _ACCOUNT_IDENTIFIERS:
+            for kind in IDENTIFIERS:
                 given = [text for each in some if (text := getattr(each.account, kind))]
                 rows += sql.query_in(f"{_ACCOUNTS} WHERE app = %s AND {kind} IN {{}}", (app,), given)
             return list({row[0]: _account(row) for row in rows}.values())
@@ -395,7 +403,7 @@ def _report_by_id(sql: PooledStatements, change: str, app: str | None, id: int) 
 
 def _row(new: Account, password: str) -> Row:
     """The values of :data:`_STORED`."""
-    identifiers = [_identifier(kind, getattr(new, kind)) for kind in _ACCOUNT_IDENTIFIERS]
+    identifiers = [_identifier(kind, getattr(new, kind)) for kind in IDENTIFIERS]
     shown = new.nickname, new.avatar, password, new.version, new.created
     return new.app, identifiers[0], *shown, identifiers[1], identifiers[2]
 

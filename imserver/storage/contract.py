@@ -72,6 +72,7 @@ ListName = Literal["friends", "incoming", "outgoing", "blocked"]
 
 Identifier = Literal["phone", "email", "name"]
 """A kind of identifier of an account: phone number, e-mail address or user name."""
+IDENTIFIERS: Final[tuple[Identifier, ...]] = ("phone", "email", "name")
 
 
 class Taken(ImserverError):

@@ -28,7 +28,7 @@ from imserver.services.people.accounts import (
 from imserver.services.people.attempts import TooManyFailures
 from imserver.services.people.identifiers import LOGIN_CHARACTERS, NAME_PATTERN, BadField, split
 from imserver.services.people.passwords import Overloaded
-from imserver.storage.contract import EMAIL_BYTES, Account, Identifier, Taken
+from imserver.storage.contract import EMAIL_BYTES, IDENTIFIERS, Account, Identifier, Taken
 
 _SHOWN = r"^[^\x00-\x1f\x7f-\x9f]*$"
 
@@ -414,8 +414,7 @@ def delete(api: Api, call: Call, _asked: Acting) -> AccountDone:
 
 def _given(asked: Registration | IdentifiersSet) -> dict[Identifier, str]:
     """The identifiers that a request names."""
-    kinds: tuple[Identifier, ...] = ("phone", "email", "name")
-    return {kind: value for kind in kinds if (value := getattr(asked, kind)) is not UNSET}
+    return {kind: value for kind in IDENTIFIERS if (value := getattr(asked, kind)) is not UNSET}
 
 
 def _shown(account: Account, whole: bool) -> AccountShown:

@@ -396,8 +396,9 @@ def react(api: Api, call: Call, asked: ReactRequest) -> AnnotatedAnswer:
 def pin(api: Api, call: Call, asked: PinRequest) -> AnnotatedAnswer:
     """Pin a message in its conversation.
 
-    In a group the owner and admins may, in a conversation of two users both. The pin is an entry of its own,
-    sent to everybody who may read the message. A conversation has at most 100 pinned messages.
+    In a group those may whom its option `pin` names: the owner and admins, unless it was changed. In a
+    conversation of two users both may. The pin is an entry of its own, sent to everybody who may read the
+    message. A conversation has at most 100 pinned messages.
     """
     return _annotated(api, call, lambda log: log.pin(call.app, call.user, asked.id, remove=asked.remove))
 

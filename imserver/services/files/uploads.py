@@ -181,8 +181,9 @@ class Uploads:
             self.admit(offer)
             path = self.incoming() / new_id()
             try:
-                self.write(offer, read, path, transfer, 0, offer.length)
-                return self.finish(offer, path, new_id())
+                digest = hashlib.sha256()
+                self.write(offer, read, path, transfer, 0, offer.length, digest)
+                return self.finish(offer, path, new_id(), digest.hexdigest())
             finally:
                 self.discard(path)
 
@@ -267,8 +268,11 @@ class Uploads:
         if removed:
             log.info("removed %d incomplete uploads", removed)
 
-    def finish(self, offer: Offer, path: Path, name: str) -> Upload:
-        """Store a complete file with the id ``name``. The file at ``path`` may remain."""
+    def finish(self, offer: Offer, path: Path, name: str, sha256: str = "") -> Upload:
+        """Store a complete file with the id ``name``. The file at ``path`` may remain.
+
+        ``sha256``: the digest of its bytes, if it is known.
+        """
         media = self._type_at(path)
         self._demand(media, offer)
         row = Upload(
@@ -279,14 +283,15 @@ class Uploads:
             type=media.type,
             name=shown_name(offer.name),
             bytes=offer.length,
-            sha256="",
+            sha256=sha256,
             created=int(time() * 1000),
             place=self._storage.current,
         )
         source = path
         if media.kind == "picture":
             row, source = self._pictured(row, path)
-        row = replace(row, sha256=self._done(_sha256_of, source))
+        if source is not path or not sha256:
+            row = replace(row, sha256=self._done(_sha256_of, source))
         self._demand(MediaType(row.kind, row.type), offer)
         if offer.by_user and offer.app in self._reviews.hooks:
             self._review(row)

@@ -18,7 +18,7 @@ from imserver.errors import ImserverError
 from imserver.services.people.accounts import check_shown
 from imserver.services.people.identifiers import BadField, checked
 from imserver.storage.accounts import AccountStore
-from imserver.storage.contract import MAX_ID, Account, Identifier, Imported, Taken
+from imserver.storage.contract import IDENTIFIERS, MAX_ID, Account, Identifier, Imported, Taken
 
 AT_ONCE: Final = 500
 """Accounts that are read or stored in one transaction."""
@@ -28,8 +28,7 @@ MOST_ERRORS: Final = 20
 _hash: Final = re.compile(r"[0-9a-fA-F]{32}|\$argon2id\$[!-~]{1,240}", re.ASCII)
 _NAMES: Final = {"phone_number": "phone", "create_time": "created"}
 """GoChat's column names → names of this server."""
-_IDENTIFIERS: Final[tuple[Identifier, ...]] = ("phone", "email", "name")
-_FIELDS: Final = frozenset({"id", *_IDENTIFIERS, "nickname", "avatar", "password", "created"})
+_FIELDS: Final = frozenset({"id", *IDENTIFIERS, "nickname", "avatar", "password", "created"})
 _PASSED_OVER: Final = frozenset({"update_time"})
 
 
@@ -113,7 +112,7 @@ def store(accounts: AccountStore, app: str, some: Sequence[Imported], done: Call
 
 
 def _identifiers(account: Account) -> list[tuple[Identifier, str]]:
-    return [(kind, text) for kind in _IDENTIFIERS if (text := getattr(account, kind))]
+    return [(kind, text) for kind in IDENTIFIERS if (text := getattr(account, kind))]
 
 
 def _chunks(some: Sequence[Imported]) -> Iterator[Sequence[Imported]]:
@@ -135,7 +134,7 @@ def _account(row: Mapping[str, Any], app: str) -> Imported:
     password = _text(fields, "password")
     if _hash.fullmatch(password) is None:
         raise BadField("password: expected a hash, of GoChat (32 hexadecimal digits) or argon2id")
-    given = {kind: _text(fields, kind) for kind in _IDENTIFIERS}
+    given = {kind: _text(fields, kind) for kind in IDENTIFIERS}
     if not any(given.values()):
         raise BadField("phone, email or name: expected at least one")
     phone, email, name = (checked(kind, text) if text else "" for kind, text in given.items())

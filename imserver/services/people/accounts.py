@@ -22,6 +22,7 @@ from imserver.services.webhooks.feeds import Feeds
 from imserver.storage.accounts import AccountStore
 from imserver.storage.contract import (
     AVATAR_CHARACTERS,
+    IDENTIFIERS,
     MAX_ID,
     NICKNAME_CHARACTERS,
     Account,
@@ -69,7 +70,6 @@ def _check(text: str, name: str, least: int, most: int) -> None:
 
 
 log: Final = logging.getLogger(__name__)
-_IDENTIFIERS: Final[tuple[Identifier, ...]] = ("phone", "email", "name")
 
 SessionCloser = Callable[[str, Sequence[str], str | None], object]
 """Called with (app, users, device)."""
@@ -311,7 +311,7 @@ class Accounts:
         """
         known = self._known(app, user)
         account, fields = known[0], self._identifiers(app, given)
-        before: dict[Identifier, str] = {kind: getattr(account, kind) for kind in _IDENTIFIERS}
+        before: dict[Identifier, str] = {kind: getattr(account, kind) for kind in IDENTIFIERS}
         if not any({**before, **fields}.values()):
             raise BadField("an account has at least one identifier")
         if password is not None:

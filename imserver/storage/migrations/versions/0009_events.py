@@ -1,20 +1,14 @@
 """Events for back ends: positions of their receivers, events, retries, and users to be notified."""
 
-from typing import Any, Final
+from typing import Final
 
 import sqlalchemy as sa
 from alembic import op
 
-from imserver.storage.migrations import CONTENT, MYSQL_OPTIONS, name
+from imserver.storage.migrations import CONTENT, KEY_ORDER, MYSQL_OPTIONS, name, need
 
 revision: Final = "0009"
 down_revision: Final = "0008"
-
-_CLUSTERED: Final[dict[str, Any]] = {**MYSQL_OPTIONS, "sqlite_with_rowid": False}
-
-
-def _need(column: str, kind: Any = sa.BigInteger) -> sa.Column[Any]:
-    return sa.Column(column, kind, nullable=False)
 
 
 def upgrade() -> None:
@@ -26,12 +20,12 @@ def upgrade() -> None:
     op.create_table(
         "event_feed",
         sa.Column("app", name(), primary_key=True),
-        _need("last_id"),
-        _need("entry_id"),
-        _need("event_id"),
-        _need("noted_id"),
-        _need("owner", name(255)),
-        _need("lease_until"),
+        need("last_id"),
+        need("entry_id"),
+        need("event_id"),
+        need("noted_id"),
+        need("owner", name(255)),
+        need("lease_until"),
         if_not_exists=True,
         **MYSQL_OPTIONS,
     )
@@ -40,25 +34,25 @@ def upgrade() -> None:
         "event",
         sa.Column("app", name(), primary_key=True),
         sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),
-        _need("member", name(255)),
-        _need("kind", name(16)),
-        _need("time"),
-        _need("body", CONTENT),
+        need("member", name(255)),
+        need("kind", name(16)),
+        need("time"),
+        need("body", CONTENT),
         if_not_exists=True,
-        **_CLUSTERED,
+        **KEY_ORDER,
     )
     # ``body`` is what is sent; ``next_try`` and ``first_failed`` are Unix seconds.
     op.create_table(
         "event_retry",
         sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
-        _need("app", name()),
-        _need("event", name(64)),
-        _need("member", name(255)),
-        _need("attempts", sa.Integer),
-        _need("next_try"),
-        _need("first_failed"),
-        _need("dead", sa.SmallInteger),
-        _need("body", CONTENT),
+        need("app", name()),
+        need("event", name(64)),
+        need("member", name(255)),
+        need("attempts", sa.Integer),
+        need("next_try"),
+        need("first_failed"),
+        need("dead", sa.SmallInteger),
+        need("body", CONTENT),
         sa.UniqueConstraint("app", "event", name="event_retry_by_event"),
         sa.UniqueConstraint("app", "dead", "member", "number", name="event_retry_by_member"),
         if_not_exists=True,
@@ -70,9 +64,9 @@ def upgrade() -> None:
         sa.Column("app", name(), primary_key=True),
         sa.Column("member", name(255), primary_key=True),
         sa.Column("conversation", sa.BigInteger, primary_key=True, autoincrement=False),
-        _need("entry_id"),
-        _need("due"),
+        need("entry_id"),
+        need("due"),
         sa.UniqueConstraint("app", "due", "member", "conversation", name="absence_by_due"),
         if_not_exists=True,
-        **_CLUSTERED,
+        **KEY_ORDER,
     )
