@@ -537,11 +537,11 @@ class Compressed(Event, frozen=True, gc=False, omit_defaults=True):
 
 
 class Signal(Event, frozen=True, gc=False, omit_defaults=True):
-    """An unstored event for the followers of a conversation.
+    """An unstored event for the followers of a conversation, or of a user.
 
     ``kind``: ``typing`` (``sender`` is typing to ``to``, or in a ``conversation``), ``receipt`` (``sender``
-    has ``read`` or ``received`` a ``conversation`` up to an id), or ``hidden`` (``sender`` has hidden
-    ``ids``). ``text`` is empty.
+    has ``read`` or ``received`` a ``conversation`` up to an id), ``hidden`` (``sender`` hid ``ids``) or
+    ``contact`` (what ``sender`` and ``to`` are to each other has changed). ``text`` is empty.
     """
 
     to: str = ""

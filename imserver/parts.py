@@ -130,9 +130,9 @@ class Parts:
         config = self.config
         self._build_core()
         self._make_publishing()
+        self.messaging = self._make_messaging()
         self._make_accounts()
         self.overview = self._make_overview()
-        self.messaging = self._make_messaging()
         self.action_service = self._make_action_service()
         self.client_service = self._make_client_service()
         registrar = None if self.cluster is None else self.cluster.registrar
@@ -470,7 +470,7 @@ class Parts:
     def _make_accounts(self) -> None:
         """Build accounts and their relations."""
         accounts, store, invitations = self.account_store, self.store, InvitationStore(self.store)
-        self.friends = Friends(accounts, self.config.accounts.friends)
+        self.friends = Friends(accounts, self.config.accounts.friends, self.signals.send)
         self.groups = Groups(store.log, lambda: store.has_database, self.config.accounts.group_members)
         self.accounts = Accounts(
             self.config,

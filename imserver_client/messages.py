@@ -63,15 +63,16 @@ class Entry(Struct, frozen=True, kw_only=True):
             return None
 
 
-SIGNALS: Final = frozenset({"typing", "receipt", "hidden"})
+SIGNALS: Final = frozenset({"typing", "receipt", "hidden", "contact"})
 
 
 class Signal(Struct, frozen=True, kw_only=True):
-    """A live notice about a conversation; it is not stored.
+    """A live notice about a conversation or a contact; it is not stored.
 
     ``kind``: ``"typing"`` (``sender`` is writing, ``to`` you or in a ``conversation``), ``"receipt"``
     (``sender`` has ``read`` or ``received`` a conversation up to an id), ``"hidden"`` (another device of
-    yours has hidden the entries ``ids``).
+    yours has hidden the entries ``ids``), ``"contact"`` (``sender`` has become something else to you,
+    such as a friend, or somebody who asks to be one).
     """
 
     kind: str = ""

@@ -434,7 +434,7 @@ AT_REFUSED: Final = 4
 """Reply codes that replace an ack."""
 KINDS: Final = ("message", "recall", "edit", "group", "join", "leave", "reaction", "pin")
 """Kinds of entries in the order of their numbers from 0."""
-SIGNALS: Final = ("typing", "receipt", "hidden")
+SIGNALS: Final = ("typing", "receipt", "hidden", "contact")
 """Kinds of signals in the order of their numbers from 1."""
 
 

@@ -28,7 +28,7 @@ const NAMED_USERS = 10;
 /** Code in `state` when the catch-up fails. It is local: no server sends it. */
 const CATCH_UP_FAILED = 3000;
 /** Events that are not stored. */
-const SIGNALS = ["typing", "receipt", "hidden"];
+const SIGNALS = ["typing", "receipt", "hidden", "contact"];
 /** Close code after a message that is larger than the server allows. */
 const TOO_LARGE = 1009;
 /** Answer code when the database does not answer. The request is retried. */
@@ -134,7 +134,9 @@ const NOT_STORED = 1008;
 
 /** @typedef {{ ids: number[] }} Hidden */
 
-/** @typedef {{ entry: Entry, anew: {}, typing: Typing, receipt: Receipt, hidden: Hidden }} MessengerEvents */
+/** @typedef {{ from: string, to: string }} Contact  `from` has become something else to us: a friend, or somebody who asks to be one */
+
+/** @typedef {{ entry: Entry, anew: {}, typing: Typing, receipt: Receipt, hidden: Hidden, contact: Contact }} MessengerEvents */
 
 /**
  * @typedef {object} Pending         a request without an answer
@@ -151,7 +153,7 @@ const NOT_STORED = 1008;
  *
  * - `entry` ({@link Entry}): each entry once, in order.
  * - `anew`: the server has deleted the entries after the cursor. Delete your entries; all that the server still has follow.
- * - `typing`, `receipt` and `hidden`: signals that are not stored.
+ * - `typing`, `receipt`, `hidden` and `contact`: signals that are not stored.
  *
  * Save {@link Messenger#cursor} together with the entries, and pass it to the constructor at the next start.
  *

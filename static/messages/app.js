@@ -69,6 +69,7 @@ class App {
     });
     session.on("changed", () => this.#schedule());
     session.on("people", () => this.#schedule());
+    session.on("contact", () => this.#countRequests());
     session.people.watch(() => [this.#conversation?.open?.peer ?? ""]);
     session.on("open", (target) => this.#open(target));
     session.on("ended", ({ expired }) => this.#stop(expired));

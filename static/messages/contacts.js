@@ -62,6 +62,7 @@ class ContactsView {
     root.append(this.#findForm(), this.#buttons(), this.note, this.lower);
     this.#ends.push(
       session.on("people", () => this.#draw()),
+      session.on("contact", () => this.#load()),
       session.people.watch(() => this.lists.friends),
     );
     this.#draw();

@@ -38,6 +38,7 @@ import { Store } from "./store.js";
  * @property {{}} changed           conversations, messages or the outbox have changed
  * @property {{}} people            cards of people have changed
  * @property {Typing} typing
+ * @property {string} contact       what this user is to us has changed
  * @property {Target} open          open this conversation
  * @property {{ expired: boolean }} ended  this login is over
  */
@@ -82,6 +83,10 @@ export class Session {
     this.messenger.on("anew", () => this.store.reload());
     this.messenger.on("typing", (signal) => this.#emit("typing", signal));
     this.messenger.on("receipt", (receipt) => this.store.applyReceipt(receipt));
+    this.messenger.on("contact", ({ from }) => {
+      this.people.refresh([from]);
+      this.#emit("contact", from);
+    });
     this.messenger.on("hidden", ({ ids }) => this.store.applyHidden(ids));
   }
 

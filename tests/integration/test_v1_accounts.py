@@ -339,6 +339,33 @@ def test_a_blocked_user_does_not_become_a_friend(ann: Person, bob: Person) -> No
     assert bob.good("friends/decline", {"friend": ann.user}) == {"status": "done"}
 
 
+def test_both_learn_of_a_change_but_not_of_a_block(launch: Launch, http_server: str) -> None:
+    server = launch(http_server, apps={"77": {"account_tokens": "required"}})
+    body = {"password": PASSWORD, "app": "77"}
+    one, two = (good(server.http, "accounts/register", {**body, "login": name}) for name in ("ann", "bob"))
+    ann, bob = one["account"]["user"], two["account"]["user"]
+
+    def change(word: str, by: dict[str, Any], friend: str) -> None:
+        good(server.http, f"friends/{word}", {"app": "77", "friend": friend}, key=by["token"])
+
+    with cmd_client(server.ws) as first, cmd_client(server.ws) as second:
+        for client, user, made in ((first, ann, one), (second, bob, two)):
+            login = {"userID": user, "appID": 77, "serviceToken": made["token"], "cursor": 0}
+            assert client.ask_cmd("login", login)[0] == 200
+        change("block", one, bob)
+        assert first.push("contact").json["response"]["data"] == {"from": bob, "to": ann}
+        change("request", two, ann)  # ann has blocked bob, and learns nothing
+        assert second.push("contact").json["response"]["data"] == {"from": ann, "to": bob}
+        change("unblock", one, bob)
+        assert first.push("contact").json["response"]["data"] == {"from": bob, "to": ann}
+        change("request", one, bob)  # both have asked now
+        for client, about, user in ((first, bob, ann), (second, ann, bob)):
+            assert client.push("contact").json["response"]["data"] == {"from": about, "to": user}
+        change("remove", two, ann)
+        for client, about, user in ((first, bob, ann), (second, ann, bob)):
+            assert client.push("contact").json["response"]["data"] == {"from": about, "to": user}
+
+
 def test_friends_come_in_pages(ann: Person) -> None:
     others = [Person(ann.server).user for _ in range(3)]
     for other in others:

@@ -14,7 +14,8 @@ from imserver.api.v1.operation import Resource, refuse
 from imserver.auth.principal import ADMIN_OR_ACCOUNT
 from imserver.services.people.accounts import NoAccounts, UnknownAccount
 from imserver.services.people.attempts import TooManyFailures
-from imserver.services.people.cards import CARDS, Card, NoFinding, Relation
+from imserver.services.people.cards import CARDS, Card, NoFinding
+from imserver.services.people.friends import Relation
 
 
 class FindRequest(Acting, kw_only=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from time import time
-from typing import Final, Literal
+from typing import Final
 
 import gevent
 from msgspec import Struct
@@ -15,7 +15,7 @@ from imserver.config.settings import Config
 from imserver.errors import ImserverError, StorageUnavailable
 from imserver.services.people.accounts import Accounts, UnknownAccount, account_id
 from imserver.services.people.attempts import AddressRate, Attempts, Shared
-from imserver.services.people.friends import ASKED, BLOCKED, FRIEND
+from imserver.services.people.friends import BLOCKED, FRIEND, STRANGERS, Relation, relation_of
 from imserver.services.people.identifiers import LOGIN_CHARACTERS, candidates, fits
 from imserver.services.sessions.presence import Presence
 from imserver.storage.accounts import AccountStore, States
@@ -25,14 +25,11 @@ from imserver.transport.connection import Connection
 
 log: Final = logging.getLogger(__name__)
 
-Relation = Literal["", "self", "friend", "incoming", "outgoing", "blocked"]
-
 CARDS: Final = 100
 """The most cards of one request."""
 MOST_SEEN: Final = 100_000
 """Limit of the collected accounts. Beyond it further ones are not stored."""
 _SEEN_AT_ONCE: Final = 1000
-_STRANGERS: Final[States] = ("", "")
 
 
 class NoFinding(ImserverError):
@@ -102,7 +99,7 @@ class Cards:
         if account is None or (by not in ("", account.user) and not account.findable):
             raise UnknownAccount(text)
         mine = account_id(by)
-        if mine and self._rows.relations(mine, [account.id]).get(account.id, _STRANGERS)[1] == BLOCKED:
+        if mine and self._rows.relations(mine, [account.id]).get(account.id, STRANGERS)[1] == BLOCKED:
             raise UnknownAccount(text)
         return self._cards(app, by, [account], found=True)[0]
 
@@ -130,7 +127,7 @@ class Cards:
             Card(
                 account,
                 account.name if account.user in own | named else "",
-                "self" if account.id == mine else _relation(states.get(account.id, _STRANGERS)),
+                "self" if account.id == mine else relation_of(states.get(account.id, STRANGERS)),
                 online.get(account.user),
             )
             for account in accounts
@@ -144,22 +141,13 @@ class Cards:
             return {account.user for account in others}
         friends, rest = set(), []
         for account in others:
-            mine, theirs = states.get(account.id, _STRANGERS)
+            mine, theirs = states.get(account.id, STRANGERS)
             if mine == FRIEND:
                 friends.add(account.user)
             elif theirs != BLOCKED:
                 rest.append(account.user)
         messages = self._store.existing_log() if rest else None
         return friends if messages is None else friends | messages.sharing(app, by, rest)
-
-
-def _relation(states: States) -> Relation:
-    mine, theirs = states
-    if mine == FRIEND:
-        return "friend"
-    if mine == BLOCKED:
-        return "blocked"
-    return "outgoing" if mine == ASKED else "incoming" if theirs == ASKED else ""
 
 
 class LastSeen:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import StrEnum
-from typing import Final
+from typing import Final, Literal
 
 from imserver.errors import ImserverError
+from imserver.model import Signal
+from imserver.services.nodes import ToFollowers
 from imserver.services.people.accounts import account_id
 from imserver.storage.accounts import AccountStore, Relating, States
 from imserver.storage.contract import Contact, ListName
@@ -14,6 +16,11 @@ from imserver.storage.contract import Contact, ListName
 ASKED: Final = "asked"
 FRIEND: Final = "friend"
 BLOCKED: Final = "blocked"
+STRANGERS: Final[States] = ("", "")
+
+
+Relation = Literal["", "self", "friend", "incoming", "outgoing", "blocked"]
+"""What an account is to another one; ``incoming``: it has asked the other one."""
 
 
 class FriendResult(StrEnum):
@@ -47,12 +54,15 @@ class TooManyFriends(ImserverError):
 class Friends:
     """Changes the relation between two accounts. Every method may switch and raise StorageUnavailable.
 
-    A user who is no account of the app has no lists.
+    A user who is no account of the app has no lists. The connections of both users that follow the log are
+    told of changes that they may see; ``send`` is
+    :meth:`imserver.services.messages.receipts.Signals.send`.
     """
 
-    def __init__(self, accounts: AccountStore, limit: int) -> None:
+    def __init__(self, accounts: AccountStore, limit: int, send: Callable[[ToFollowers], object]) -> None:
         self._accounts = accounts
         self._limit = limit
+        self._send = send
 
     def change(self, app: str, user: str, other: str, becoming: Relating) -> FriendResult:
         """Change the relation between two accounts; ``becoming`` is one of the functions below.
@@ -64,12 +74,29 @@ class Friends:
             raise UnknownFriend(other)
         if mine == theirs:
             raise Oneself(user)
-        word = self._accounts.relate(app, mine, theirs, self._limit, becoming)
+        states: tuple[States, States] = (STRANGERS, STRANGERS)
+
+        def change(before: States) -> tuple[States, str]:
+            nonlocal states
+            after, result = becoming(before)
+            states = before, after
+            return after, result
+
+        word = self._accounts.relate(app, mine, theirs, self._limit, change)
         if word == "unknown":
             raise UnknownFriend(other)
         if word == "full":
             raise TooManyFriends(f"accounts.friends {self._limit}")
+        before, after = states
+        if relation_of(before) != relation_of(after):
+            self._changed(app, str(mine), str(theirs))
+        if relation_of(before[::-1]) != relation_of(after[::-1]):
+            self._changed(app, str(theirs), str(mine))
         return FriendResult(word)
+
+    def _changed(self, app: str, user: str, other: str) -> None:
+        """Tell a user that the relation to another one has changed."""
+        self._send(ToFollowers(app, (user,), 0, Signal("contact", other, "", to=user)))
 
     def blocked_by(self, app: str, user: str, others: Iterable[str]) -> list[str]:
         """Those of ``others`` who have blocked a user, in the order of their ids."""
@@ -84,6 +111,16 @@ class Friends:
         """The length of a list of an account, and a page of it after the user ``after``."""
         id = account_id(user)
         return self._accounts.contacts(name, id, account_id(after), limit) if id else (0, [])
+
+
+def relation_of(states: States) -> Relation:
+    """What the other one is to the user; ``states``: how the user relates to them, and they to the user."""
+    mine, theirs = states
+    if mine == FRIEND:
+        return "friend"
+    if mine == BLOCKED:
+        return "blocked"
+    return "outgoing" if mine == ASKED else "incoming" if theirs == ASKED else ""
 
 
 # Changes: a function from (relation of the user to the other, relation of the other to the user) to the new
