@@ -61,7 +61,7 @@ export class Store {
 
   /** @returns {Conversation[]} the most recent first */
   get sorted() {
-    return [...this.conversations.values()].sort((a, b) => b.position - a.position);
+    return [...this.conversations.values()].sort((a, b) => (b.last?.id ?? b.position) - (a.last?.id ?? a.position));
   }
 
   /** @returns {number} unread messages in all conversations */

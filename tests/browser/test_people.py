@@ -66,6 +66,8 @@ def test_a_new_user_finds_somebody_who_accepts(pair: Pair, server: Server) -> No
     first.find("#find-text").send_keys(bob.phone + Keys.ENTER)
     first.click("[data-key=request]")
     eventually(lambda: "Request sent" in first.texts(".card-of-person .muted"), what="the request")
+    count = "return document.querySelector('#new-conversation').dataset.count"
+    eventually(lambda: second.run(count) == "1", what="the request is counted on Bob's page")
     second.click("#new-conversation")
     second.click("[data-key^=accept]")
     eventually(lambda: second.texts("ul[aria-label=Contacts] bdi") == ["Ann"], what="the new contact")

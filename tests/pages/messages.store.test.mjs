@@ -190,3 +190,17 @@ it("a new conversation stays the same object when its first message is stored", 
   store.add(entry(7, { conversation: 9, from: "ann", to: "cat" }));
   assert.deepEqual([store.withUser("cat"), fresh.id, texts(fresh)], [fresh, 9, ["7"]]);
 });
+
+it("conversations are in the order of their messages, and pages continue after reactions too", async () => {
+  const { store, session } = fakeStore();
+  const asked = [];
+  const listed = (id, last, more = {}) => ({ id, kind: "user", peer: `user ${id}`, unread: 0, read: 0, last: entry(last, { conversation: id }), ...more });
+  session.messenger.conversations = async ({ before }) => {
+    asked.push(before);
+    return { conversations: before ? [listed(3, 2)] : [listed(2, 3, { place: 9 }), listed(1, 6)], hasMore: !before };
+  };
+  await store.load();
+  await store.load(true);
+  assert.deepEqual(store.sorted.map(({ id }) => id), [1, 2, 3]);
+  assert.deepEqual(asked, [0, 6]);
+});
