@@ -175,10 +175,9 @@ def test_messages_arrive_while_a_large_video_goes_up(
     http_server: str, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     server = Server(tmp_path, config={"uploads": {"min_free_bytes": 0}}, http_server=http_server)
-    video = VIDEO + bytes(50_000_000 - len(VIDEO))
     done = threading.Event()
 
-    def go_up() -> None:
+    def go_up(video: bytes) -> None:
         try:
             answer = send(
                 server, "POST", f"{PATH}?app=101&user=ann", Authorization="", Upload_Length=str(len(video))
@@ -194,7 +193,9 @@ def test_messages_arrive_while_a_large_video_goes_up(
 
     try:
         with logged_in(server.ws, fresh("ann"), 101) as reader, ThreadPoolExecutor() as threads:
-            uploading = threads.submit(go_up)
+            go_up(VIDEO)  # loads what the first upload of a server needs
+            done.clear()
+            uploading = threads.submit(go_up, VIDEO + bytes(50_000_000 - len(VIDEO)))
             waits: list[float] = []
             while not done.is_set() or len(waits) < 20:
                 begun = time.monotonic()
