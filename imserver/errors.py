@@ -342,6 +342,9 @@ HTTP_LOGIN_TAKEN: Final = _problem(
 HTTP_TOO_MANY_INVITATIONS: Final = _problem(
     409, "too_many_invitations", "The user has made as many invitations as accounts.invitations allows."
 )
+HTTP_TOO_MANY_BOTS: Final = _problem(
+    409, "too_many_bots", "The user has made as many bots as accounts.bots allows."
+)
 HTTP_TOO_MANY_FRIENDS: Final = _problem(
     409, "too_many_friends", "One of the two would have more friends than accounts.friends."
 )

@@ -63,6 +63,7 @@ from imserver.services.messages.receipts import Receipts, Signals
 from imserver.services.messages.retention import Retention
 from imserver.services.nodes import NodeQueries, Overview, StateQuery, ToFollowers, ToLog
 from imserver.services.people.accounts import Accounts
+from imserver.services.people.bots import Bots
 from imserver.services.people.cards import Cards, LastSeen
 from imserver.services.people.friends import Friends
 from imserver.services.people.groups import GroupCommands, Groups
@@ -76,6 +77,7 @@ from imserver.services.sessions.sessions import Sessions
 from imserver.services.webhooks.requests import Outgoing
 from imserver.services.webhooks.webhooks import Webhooks
 from imserver.storage.accounts import AccountStore
+from imserver.storage.bots import BotStore
 from imserver.storage.invitations import InvitationStore
 from imserver.storage.store import Store
 from imserver.storage.talk_positions import TalkPositions
@@ -249,8 +251,9 @@ class Parts:
     def _make_logins(self, secret: bytes) -> None:
         """Build authentication, login rules and webhooks."""
         self.account_store = AccountStore(self.store)
+        self.bot_store = BotStore(self.store)
         self.account_tokens = AccountTokens(
-            self.config, secret, self.account_store, self.tenants, lambda: self.keys.demo
+            self.config, secret, self.account_store, self.bot_store, self.tenants, lambda: self.keys.demo
         )
         self.page_tokens = PageTokens(self.config, secret)
         outgoing = Outgoing()
@@ -480,6 +483,7 @@ class Parts:
             lambda: self.keys.demo,
             None if self.cluster is None else self.cluster.registry.attempt,
             (
+                lambda removed: self.bots.forget(removed.app, removed.user),
                 # Uploads first: a bucket may be unavailable while everything else is reachable.
                 lambda removed: self.uploads.forget(removed.app, removed.user),
                 lambda removed: self.groups.forget(removed.app, removed.user),
@@ -489,6 +493,15 @@ class Parts:
                 # Absences are deleted as at a login.
                 lambda removed: self.webhooks.feeds.events.forget_user(removed.app, removed.user),
             ),
+            self.webhooks.feeds,
+        )
+        self.bots = Bots(
+            self.config.accounts,
+            self.account_tokens,
+            self.bot_store,
+            self.accounts,
+            self.sessions.close,
+            store,
             self.webhooks.feeds,
         )
         attempt = None if self.cluster is None else self.cluster.registry.attempt

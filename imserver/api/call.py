@@ -225,7 +225,7 @@ class Route(Struct, frozen=True):
     need_with: tuple[str, Need] | None = None
 
 
-_NOT_REACHED: Final = {"account": HTTP_TOKEN_INVALID, "session": HTTP_NOT_ALLOWED}
+_NOT_REACHED: Final = {"account": HTTP_TOKEN_INVALID, "bot": HTTP_TOKEN_INVALID, "session": HTTP_NOT_ALLOWED}
 """Kind of a principal → the refusal of a request for an app that it does not reach."""
 
 

@@ -1,4 +1,5 @@
 """Account tokens: JSON Web Tokens as GoChat makes them, HS256 with the claims ``user_id`` and ``exp``.
+And tokens of bots: ``bot_<account>_<secret>``, valid until they are replaced.
 
 This server adds two claims: ``version``, the version of the account when the token was made, and ``device``,
 the number of the login that the token belongs to. A token of GoChat itself counts as version 1: it is valid
@@ -11,6 +12,7 @@ import hashlib
 import hmac
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
+from secrets import token_urlsafe
 from time import time
 from typing import Final
 
@@ -22,10 +24,15 @@ from imserver.auth.tokens import MAX_EXPIRES_AT, MAX_TOKEN_CHARACTERS, BadToken,
 from imserver.config.settings import PUBLIC_SIGN_KEY, AppAccountSettings, Config
 from imserver.lifecycle import derive_key
 from imserver.storage.accounts import AccountStore
+from imserver.storage.bots import BotStore
 from imserver.storage.contract import MAX_ID, Account
 
 GOCHAT: Final = "gochat"
 """The app of GoChat's clients."""
+BOT_TOKEN_PREFIX: Final = "bot_"
+_SECRET_BYTES: Final = 32
+_SECRET_CHARACTERS: Final = 43
+_ID_DIGITS: Final = 19
 
 
 class AccountClaims(Struct):
@@ -42,8 +49,7 @@ class AccountClaims(Struct):
 
 
 class AccountSession(Struct, frozen=True):
-    """A login of an account, and the token that proves it until ``expires_at`` (Unix seconds).
-
+    """A login of an account, and the token that proves it until ``expires_at`` (Unix seconds; 0: always).
 
     ``device``: name of the device at login. ``device_id``: login number (0: not in the token).
     """
@@ -107,6 +113,21 @@ def _text(content: bytes) -> bytes:
     return urlsafe_b64encode(content).rstrip(b"=")
 
 
+def make_bot_secret() -> str:
+    """The secret part of a new token of a bot."""
+    return token_urlsafe(_SECRET_BYTES)
+
+
+def bot_token(id: int, secret: str) -> str:
+    """The token of the bot with this account."""
+    return f"{BOT_TOKEN_PREFIX}{id}_{secret}"
+
+
+def bot_hash(secret: str) -> str:
+    """The hash of a secret that is stored."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
 class AccountTokens:
     """Makes and verifies the tokens of stored accounts. Only apps with accounts have any.
 
@@ -118,10 +139,12 @@ class AccountTokens:
         config: Config,
         secret: bytes,
         accounts: AccountStore,
+        bots: BotStore,
         tenants: Tenants,
         is_demo: Callable[[], bool],
     ) -> None:
         self._accounts = accounts
+        self._bots = bots
         self._tenants = tenants
         self._is_demo = is_demo
         self._sign_key = config.jwt.sign_key
@@ -161,6 +184,8 @@ class AccountTokens:
             text = token if isinstance(token, str) else token.decode("ascii")
         except UnicodeDecodeError:
             raise BadToken("this is not a token") from None
+        if text.startswith(BOT_TOKEN_PREFIX):
+            return self._bot(text)
         claims = read(text, self._key(), time())
         if claims.device:
             known = self._accounts.by_device(None, claims.user_id, claims.device)
@@ -177,6 +202,16 @@ class AccountTokens:
         if not self.wanted_in(account.app):
             raise BadToken("the app has no accounts")
         return AccountSession(account, text, int(claims.exp), name, claims.device)
+
+    def _bot(self, token: str) -> AccountSession:
+        """The bot that a token belongs to. May switch. Raises BadToken and StorageUnavailable."""
+        id, _, secret = token.removeprefix(BOT_TOKEN_PREFIX).partition("_")
+        if not (id.isdecimal() and len(id) <= _ID_DIGITS and len(secret) == _SECRET_CHARACTERS):
+            raise BadToken("this is not a token of a bot")
+        account = self._bots.holder(min(int(id), MAX_ID), bot_hash(secret))
+        if account is None or not self.wanted_in(account.app):
+            raise BadToken("the bot does not exist, or its token was replaced")
+        return AccountSession(account, token, 0)
 
     def _key(self) -> bytes:
         if self._sign_key and (self._sign_key != PUBLIC_SIGN_KEY or self._is_demo()):

@@ -16,23 +16,30 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from time import time
-from typing import Final
+from typing import Final, Literal
 
 from msgspec import Struct
 
-from imserver.auth.account_tokens import AccountTokens
+from imserver.auth.account_tokens import BOT_TOKEN_PREFIX, AccountTokens
 from imserver.auth.login import Logins
 from imserver.auth.page_tokens import PAGE_TOKEN_PREFIX, PageTokens
 from imserver.auth.principal import ALL_SCOPES, BAD_TOKEN, DEMO, NOBODY, Need, Principal
 from imserver.auth.tenants import Tenant
 from imserver.auth.tokens import BadToken
 from imserver.config.settings import Config
-from imserver.errors import HTTP_FORBIDDEN, HTTP_TOKEN_INVALID, HTTP_UNAUTHORIZED, HttpProblem
+from imserver.errors import (
+    HTTP_FORBIDDEN,
+    HTTP_NOT_ALLOWED,
+    HTTP_TOKEN_INVALID,
+    HTTP_UNAUTHORIZED,
+    HttpProblem,
+)
 from imserver.storage.contract import Changes
 from imserver.transport.proxies import address_of
 
 _BY_ADDRESS: Final = frozenset({"push", "read"})
-_TOKENS: Final = frozenset({"account", "session"})
+_TOKENS: Final = frozenset({"account", "bot", "session"})
+_OF_ACCOUNTS: Final = frozenset({"account", "bot"})
 
 
 Resolve = Callable[[str], str]
@@ -138,8 +145,8 @@ class Authority:
         accepts session tokens.
         """
         demo = self._keys.demo
-        if demo and need.scope and "account" not in need.users:  # their tokens count in demo mode, too
-            return DEMO
+        if demo and need.scope and need.users.isdisjoint(_OF_ACCOUNTS):
+            return DEMO  # tokens of accounts and bots count in demo mode, too
         authorization = headers.get("authorization", "")
         credential = bearer(authorization) if authorization else ""
         if credential and need.scope and not demo:
@@ -172,26 +179,29 @@ class Authority:
             if named is None or not self._logins.is_open(named[0]):
                 return None
             return Principal("page", apps=frozenset({self._logins.resolve(named[0])}), user=named[1])
+        if credential.startswith(BOT_TOKEN_PREFIX) and not need.users.isdisjoint(_OF_ACCOUNTS):
+            return self._of_account(credential, "bot") or BAD_TOKEN
         if need.users.isdisjoint(_TOKENS):
             return None
         if not is_token(credential):
             # If several kinds of credentials are accepted, the kind of a bad one is unknown.
             return BAD_TOKEN if need.users >= _TOKENS else None
-        if "account" in need.users:
-            try:
-                found = self._accounts.holder(credential)
-            except BadToken:
-                pass
-            else:
-                app = self._logins.resolve(found.account.app)
-                return Principal(
-                    "account", apps=frozenset({app}), user=found.account.user, device=found.device_id
-                )
+        if "account" in need.users and (account := self._of_account(credential, "account")) is not None:
+            return account
         if "session" in need.users:
             claims = self._logins.session_of(credential)
             if claims is not None:
                 return Principal("session", apps=frozenset({claims.app}), user=claims.user)
         return BAD_TOKEN
+
+    def _of_account(self, credential: str, kind: Literal["account", "bot"]) -> Principal | None:
+        """The account or bot with this token. May switch. Raises StorageUnavailable."""
+        try:
+            found = self._accounts.holder(credential)
+        except BadToken:
+            return None
+        apps = frozenset({self._logins.resolve(found.account.app)})
+        return Principal(kind, apps=apps, user=found.account.user, device=found.device_id)
 
     def _by_address(self, headers: Mapping[str, str], host: str) -> Principal:
         """Return the back end with this address. Requests from browsers are accepted only if the app or the
@@ -209,6 +219,8 @@ def refusal(principal: Principal) -> HttpProblem:
     """The HTTP problem for a principal that may not use a route."""
     if principal is BAD_TOKEN:
         return HTTP_TOKEN_INVALID
+    if principal.kind == "bot":
+        return HTTP_NOT_ALLOWED
     return HTTP_FORBIDDEN if principal.key else HTTP_UNAUTHORIZED
 
 
@@ -219,8 +231,10 @@ def bearer(authorization: str) -> str:
 
 
 def is_token(credential: str) -> bool:
-    """Whether a credential looks like a JSON Web Token. API keys never do."""
-    return credential.startswith("eyJ") and credential.count(".") == 2
+    """Whether a credential looks like a JSON Web Token, or that of a bot. API keys never do."""
+    return (credential.startswith("eyJ") and credential.count(".") == 2) or credential.startswith(
+        BOT_TOKEN_PREFIX
+    )
 
 
 def from_browser(headers: Mapping[str, str]) -> bool:

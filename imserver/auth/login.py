@@ -206,7 +206,8 @@ class Logins:
         """
         try:
             found = self._accounts.holder(token)
-            name = device if is_of_device(device, found.device) else found.device
+            # A bot names its devices itself.
+            name = device if found.account.bot or is_of_device(device, found.device) else found.device
             return Claims(found.account.user, found.account.app, found.expires_at, name)
         except BadToken:
             if not (rule.keys or rule.issuers):

@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-Kind = Literal["nobody", "demo", "key", "address", "signature", "session", "account", "page"]
+Kind = Literal["nobody", "demo", "key", "address", "signature", "session", "account", "bot", "page"]
 
 NO_APPS: Final[frozenset[str]] = frozenset()
 ALL_SCOPES: Final = frozenset({"push", "read", "admin", "any"})
@@ -24,10 +24,11 @@ class Principal(Struct, frozen=True):
     signature a back end that has signed its request as Pusher's do: ``apps``, the key in it as ``key``
     session   a user with a session token that a back end has signed
     account   a user with the token of an account: ``device`` is the number of that login
+    bot       a bot with its token
     page      a visitor of one of our own pages
     ========= ====================================================================
 
-    ``apps``: names of apps, without aliases; None: all apps. The last three kinds have exactly one app and a
+    ``apps``: names of apps, without aliases; None: all apps. The last four kinds have exactly one app and a
     ``user``.
     """
 
@@ -82,13 +83,16 @@ PUSH_OR_VISITOR: Final = Need("push", frozenset({"page", "session"}), address=Tr
 READ_OR_VISITOR: Final = Need("read", frozenset({"page", "session"}), address=True)
 VISITOR: Final = Need(users=frozenset({"page"}))
 ADMIN_OR_ACCOUNT: Final = Need("admin", frozenset({"account"}))
-"""A user with an account token, or a back end for a user."""
+"""A person with an account token, or a back end for a user."""
+ADMIN_OR_MEMBER: Final = Need("admin", frozenset({"account", "bot"}))
+"""A person or a bot, or a back end for either."""
+ADMIN_OR_BOT: Final = Need("admin", frozenset({"bot"}))
 ACCOUNT: Final = Need(users=frozenset({"account"}))
 ANYONE_OR_ADMIN: Final = Need("admin", frozenset({"nobody"}))
 """Anybody. A back end may do more."""
-PUSH_OR_USER: Final = Need("push", frozenset({"account", "session"}))
-READ_OR_USER: Final = Need("read", frozenset({"account", "session"}))
-ANYONE_OR_PUSH: Final = Need("push", frozenset({"nobody", "account", "session"}))
+PUSH_OR_USER: Final = Need("push", frozenset({"account", "bot", "session"}))
+READ_OR_USER: Final = Need("read", frozenset({"account", "bot", "session"}))
+ANYONE_OR_PUSH: Final = Need("push", frozenset({"nobody", "account", "bot", "session"}))
 """The token in the body identifies the principal."""
 ANYONE_OR_READ: Final = Need("read", frozenset({"nobody"}))
 

@@ -379,6 +379,7 @@ class AccountSettings(Struct, frozen=True):
     devices: Amount = 100
     friends: Amount = 5000
     invitations: Amount = 100
+    bots: Amount = 50
     group_members: Annotated[int, Meta(ge=1, le=100_000)] = 10000
 
 

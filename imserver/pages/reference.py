@@ -96,6 +96,7 @@ _CHAPTERS: Final = {
     "sessions": ("登录会话", "Sessions"),
     "accounts": ("账号", "Accounts"),
     "friends": ("好友", "Friends"),
+    "bots": ("机器人", "Bots"),
     "groups": ("群组", "Groups"),
     "invitations": ("邀请", "Invitations"),
     "conversations": ("会话", "Conversations"),

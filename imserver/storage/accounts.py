@@ -35,10 +35,10 @@ Relating = Callable[[States], tuple[States, str]]
 _NO_PHONE: Final = "\x01"
 """First character of ``phone`` in the row of an account without a phone number. The column is unique and not
 NULL; a random text follows."""
-_STORED: Final = "app, phone, nickname, avatar, password, version, created, email, name"
+_STORED: Final = "app, phone, nickname, avatar, password, version, created, email, name, bot"
 _ACCOUNTS: Final = (
     "SELECT id, app, phone, nickname, avatar, version, created, password, email, name, findable, "
-    "show_presence, last_seen FROM account"
+    "show_presence, last_seen, bot FROM account"
 )
 _CHANGEABLE: Final = ("nickname", "avatar", "findable", "show_presence", *IDENTIFIERS)
 _DEVICES: Final = "SELECT id, name, since, expires_at FROM account_device WHERE account = %s"
@@ -70,11 +70,7 @@ class AccountStore:
         made = replace(new, created=int(time()))
 
         def work(sql: PooledStatements) -> Account:
-            with _taken():
-                id = sql.insert(f"INSERT INTO account ({_STORED}) VALUES {marks_of(9)}", _row(made, password))
-            added = replace(made, id=id)
-            _report(sql, report, "registered", added)
-            return added
+            return add_account(sql, made, password, report)
 
         return self._store.write(work)
 
@@ -100,13 +96,7 @@ class AccountStore:
 
     def by_ids(self, app: str, ids: Sequence[int]) -> list[Account]:
         """The existing accounts with these ids, ordered by id."""
-        if not ids:
-            return []
-        statement = f"{_ACCOUNTS} WHERE app = %s AND id IN {{}}"
-        rows: list[Row] = self._store.read_or(
-            [], lambda sql: sql.query_in(statement, (app,), list(dict.fromkeys(ids)))
-        )
-        return sorted(map(_account, rows), key=lambda account: account.id)
+        return self._store.read_or([], lambda sql: accounts_in(sql, app, ids)) if ids else []
 
     def page(self, app: str, after: int, limit: int) -> list[Account]:
         """Accounts of an app with an id after ``after``, ordered by id."""
@@ -180,6 +170,7 @@ class AccountStore:
             if sql.execute("DELETE FROM account WHERE id = %s AND app = %s", (id, app)) != 1:
                 return False
             sql.execute("DELETE FROM relation WHERE account = %s OR other = %s", (id, id))
+            sql.execute("DELETE FROM bot WHERE id = %s", (id,))
             _forget_devices(sql, id)
             return True
 
@@ -262,7 +253,7 @@ class AccountStore:
         """
 
         def work(sql: PooledStatements) -> None:
-            statement = f"INSERT INTO account (id, {_STORED}) VALUES {marks_of(10)}"
+            statement = f"INSERT INTO account (id, {_STORED}) VALUES {marks_of(11)}"
             with _taken():
                 sql.execute_many(
                     statement, [(each.account.id, *_row(each.account, each.password)) for each in some]
@@ -347,8 +338,23 @@ class AccountStore:
         return self._store.read_or(nothing, work)
 
 
+def add_account(sql: PooledStatements, new: Account, password: str, report: bool) -> Account:
+    """Store an account, and return it with its id. Raises Taken."""
+    with _taken():
+        id = sql.insert(f"INSERT INTO account ({_STORED}) VALUES {marks_of(10)}", _row(new, password))
+    added = replace(new, id=id)
+    _report(sql, report, "registered", added)
+    return added
+
+
+def accounts_in(sql: PooledStatements, app: str, ids: Sequence[int]) -> list[Account]:
+    """The existing accounts with these ids, ordered by id."""
+    rows = sql.query_in(f"{_ACCOUNTS} WHERE app = %s AND id IN {{}}", (app,), list(dict.fromkeys(ids)))
+    return sorted(map(_account, rows), key=lambda account: account.id)
+
+
 def _account(row: Row) -> Account:
-    id, app, phone, nickname, avatar, version, created, _, email, name, findable, shown, seen = row
+    id, app, phone, nickname, avatar, version, created, _, email, name, findable, shown, seen, bot = row
     phone = text_of(phone)
     return Account(
         id,
@@ -363,6 +369,7 @@ def _account(row: Row) -> Account:
         bool(findable),
         bool(shown),
         seen,
+        bool(bot),
     )
 
 
@@ -405,7 +412,7 @@ def _row(new: Account, password: str) -> Row:
     """The values of :data:`_STORED`."""
     identifiers = [_identifier(kind, getattr(new, kind)) for kind in IDENTIFIERS]
     shown = new.nickname, new.avatar, password, new.version, new.created
-    return new.app, identifiers[0], *shown, identifiers[1], identifiers[2]
+    return new.app, identifiers[0], *shown, identifiers[1], identifiers[2], int(new.bot)
 
 
 @contextmanager

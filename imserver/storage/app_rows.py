@@ -20,6 +20,7 @@ _APP: Final = "app = %s"
 TABLES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "account_device": (_ACCOUNTS, ("account", "id")),
     "relation": (_ACCOUNTS, ("account", "other")),
+    "bot": (_APP, ("id",)),
     "account": (_APP, ("id",)),
     "invitation": (_APP, ("code",)),
     "hidden": (_LOGS, ("log", "member", "id")),
@@ -28,6 +29,7 @@ TABLES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "reaction": (_LOGS, ("log", "message", "emoji", "member")),
     "pin": (_LOGS, ("log", "message")),
     "mention": (_LOGS, ("log", "member", "conversation", "id")),
+    "bot_entry": (_LOGS, ("log", "member", "conversation", "id")),
     "message": (_LOGS, ("log", "id")),
     "membership": (_LOGS, ("log", "member", "conversation", "joined_id")),
     "conversation": (_LOGS, ("log", "id")),

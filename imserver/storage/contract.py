@@ -102,11 +102,33 @@ class Account(Struct, frozen=True):
     """Whether others see when it is online, and was."""
     last_seen: int = 0
     """When its last connection ended, in Unix seconds; 0: unknown."""
+    bot: bool = False
+    """Whether it is the account of a :class:`Bot`."""
 
     @property
     def user(self) -> str:
         """The user id of this account."""
         return str(self.id)
+
+
+class BotCommand(Struct, frozen=True):
+    """A slash command: users write ``/name`` to the bot."""
+
+    name: str
+    description: str
+
+
+class Bot(Struct, frozen=True):
+    """A program that has an account. Its token proves it, without a password.
+
+    ``owner``: the account that manages it; 0: the back end. ``hook_url``: receives what the bot receives
+    (``""``: none).
+    """
+
+    account: Account
+    owner: int
+    commands: tuple[BotCommand, ...] = ()
+    hook_url: str = ""
 
 
 class Device(Struct, frozen=True):

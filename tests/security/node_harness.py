@@ -117,6 +117,10 @@ class Harness:
         made = self.node.parts.account_store.add(Account(0, app, f"1380{self._accounts:07}"), "no hash")
         return self.node.parts.accounts.token(made).token
 
+    def bot(self, app: str) -> str:
+        """The token of a new bot of the back end."""
+        return self.node.parts.bots.create(app, "", "")[1]
+
     def page(self, app: str, user: str = "u1") -> str:
         return self.node.parts.page_tokens.make(app, user)
 

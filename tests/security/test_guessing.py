@@ -12,6 +12,7 @@ from imserver.config.settings import AccountSettings, Config, StorageSettings
 from imserver.services.people.accounts import Accounts, WrongLogin
 from imserver.services.people.attempts import TooManyFailures
 from imserver.storage.accounts import AccountStore
+from imserver.storage.bots import BotStore
 from imserver.storage.contract import Taken
 from imserver.storage.store import Store
 from tests.cluster.redis_server import RedisServer
@@ -33,7 +34,9 @@ def accounts(tmp_path: Path) -> Any:
     store.start()
     settings = AccountSettings(failures=3, failures_per_account=6)
     config, kept = Config(accounts=settings), AccountStore(store)
-    tokens = AccountTokens(config, bytes(32), kept, Tenants(config, store, None, objection), lambda: True)
+    tokens = AccountTokens(
+        config, bytes(32), kept, BotStore(store), Tenants(config, store, None, objection), lambda: True
+    )
     one = Accounts(config, tokens, kept, lambda *_: None, lambda: True)
     one.register("gochat", "1", PASSWORD)
     yield one

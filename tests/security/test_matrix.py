@@ -48,12 +48,26 @@ BACK_END: Final = "10.0.0.7"
 STRANGER: Final = "192.0.2.1"
 
 COLUMNS: Final = (
-    *("nobody", "wrong", "push", "read", "admin", "foreign", "all", "session", "account", "gochat", "page"),
+    *(
+        "nobody",
+        "wrong",
+        "push",
+        "read",
+        "admin",
+        "foreign",
+        "all",
+        "session",
+        "account",
+        "gochat",
+        "bot",
+        "page",
+    ),
     *("address", "browser", "signed", "demo", "demo+bad"),
 )
 """``foreign``: a key with all scopes for 202 only. ``all``: an admin key for all apps. ``gochat``: an account
-of gochat. ``browser``: one at the address of a back end. ``signed``: who signs as Pusher's libraries do, with
-the secret of 201. ``demo``: nobody in demo mode; ``demo+bad``: with a token that proves nothing."""
+of gochat. ``bot``: one of 201. ``browser``: one at the address of a back end. ``signed``: who signs as
+Pusher's libraries do, with the secret of 201. ``demo``: nobody in demo mode; ``demo+bad``: with a token that
+proves nothing."""
 REFUSED: Final = frozenset({"unauthorized", "token_invalid", "forbidden", "not_allowed"})
 ROWS: Final = {(row.method, row.path): row for row in OPERATIONS}
 
@@ -86,6 +100,7 @@ def credential(harness: Harness, column: str) -> tuple[str, str, dict[str, str]]
         "session": lambda: harness.session("201"),
         "account": lambda: harness.account("201"),
         "gochat": lambda: harness.account("gochat"),
+        "bot": lambda: harness.bot("201"),
         "page": lambda: harness.page("204"),
         "demo+bad": lambda: "eyJhbGciOiJIUzI1NiJ9.e30.x",
     }
@@ -122,7 +137,7 @@ def ask(harness: Harness, route: Route, app: str, column: str) -> bool:
     path = ""
     row = ROWS.get((route.method, route.path))
     if row is not None:
-        token_of_user = column in ("session", "account", "gochat", "page")
+        token_of_user = column in ("session", "account", "gochat", "bot", "page")
         if row.query is not None:
             query = fill(copy.deepcopy(row.example) or {}, app)
             query |= {"app": app} if "app" in row.query.__struct_fields__ else {}
@@ -178,7 +193,7 @@ def upload(harness: Harness, app: str, column: str) -> bool:
     token, host, headers = credential(harness, column)
     if token:
         headers["authorization"] = f"Bearer {token}"
-    user = "" if column in ("session", "account", "gochat", "page") else "&user=u1"
+    user = "" if column in ("session", "account", "gochat", "bot", "page") else "&user=u1"
     query = f"?app={app}{user}"
     sent = harness.web.post(
         f"/api/v1/uploads{query}", data=b"x", headers=headers, environ_base={"REMOTE_ADDR": host}
@@ -196,7 +211,7 @@ def upload_in_parts(method: str, others: bool = False) -> Callable[[Harness, str
             headers["authorization"] = f"Bearer {token}"
         user = "u2" if others else parts.authority.identify(PUSH_OR_USER, headers, host).user or "u1"
         name = parts.resumable.create(Offer(parts.tenants.resolve(app), user, "f", "", 1, host), "")
-        owner = "" if column in ("session", "account", "gochat", "page") else f"&user={user}"
+        owner = "" if column in ("session", "account", "gochat", "bot", "page") else f"&user={user}"
         headers |= {"tus-resumable": "1.0.0", "upload-offset": "0", "upload-length": "1"}
         headers["content-type"] = "application/offset+octet-stream"
         path = f"/api/v1/uploads/tus{'' if method == 'POST' else f'/{name}'}?app={app}{owner}"
@@ -281,13 +296,15 @@ def login(dialect: str) -> Callable[[Harness, str, str], bool]:
         logins = harness.node.parts.logins
         source = SimpleNamespace(peer=f"{host}:1", origin="")
         name = logins.resolve(app if app == "gochat" else family + app)
-        user = "" if dialect == "client" or column in ("account", "gochat") else "u1"
+        user = "" if dialect == "client" or column in ("account", "gochat", "bot") else "u1"
         if column == "page":
             token = harness.page(logins.resolve(family + "204"))
         if column == "session":
             token = harness.session(f"{family}201")
         if column == "account":
             token = harness.account(f"{family}201")
+        if column == "bot":
+            token = harness.bot(f"{family}201")
         return logins.check(name, user, token, dialect, source).ok
 
     return check

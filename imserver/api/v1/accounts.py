@@ -14,7 +14,7 @@ from imserver.api.v1.field import Acting, about
 from imserver.api.v1.operation import Resource, one_of, refuse
 from imserver.auth.account_tokens import GOCHAT, AccountSession
 from imserver.auth.authority import bearer
-from imserver.auth.principal import ADMIN_OR_ACCOUNT, ANYONE, ANYONE_OR_ADMIN
+from imserver.auth.principal import ADMIN_OR_ACCOUNT, ADMIN_OR_MEMBER, ANYONE, ANYONE_OR_ADMIN
 from imserver.errors import MediaUnavailable
 from imserver.model import is_of_device
 from imserver.services.people.accounts import (
@@ -328,7 +328,7 @@ def rules(api: Api, call: Call, asked: RulesQuery) -> RulesAnswer:
     return RulesAnswer(accounts.registration_is_open, list(of_app.identifiers), of_app.find)
 
 
-@routes.get("/accounts/show", ADMIN_OR_ACCOUNT, problems=_UNKNOWN, example={"of": "1"}, user="optional")
+@routes.get("/accounts/show", ADMIN_OR_MEMBER, problems=_UNKNOWN, example={"of": "1"}, user="optional")
 def show(api: Api, call: Call, asked: AccountQuery) -> AccountShown:
     """Show the profile of an account.
 

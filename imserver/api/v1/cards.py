@@ -11,7 +11,7 @@ from imserver.api.call import Api, Call
 from imserver.api.v1.accounts import Avatar, Login, Nickname, UserId, too_many
 from imserver.api.v1.field import Acting, about
 from imserver.api.v1.operation import Resource, refuse
-from imserver.auth.principal import ADMIN_OR_ACCOUNT
+from imserver.auth.principal import ADMIN_OR_ACCOUNT, ADMIN_OR_MEMBER
 from imserver.services.people.accounts import NoAccounts, UnknownAccount
 from imserver.services.people.attempts import TooManyFailures
 from imserver.services.people.cards import CARDS, Card, NoFinding
@@ -96,7 +96,7 @@ def find(api: Api, call: Call, asked: FindRequest) -> CardShown:
 
 @routes.post(
     "/accounts/cards",
-    ADMIN_OR_ACCOUNT,
+    ADMIN_OR_MEMBER,
     example={"user": "1", "users": ["2"]},
     answer_example=CardsAnswer([_CARD]),
     user="optional",

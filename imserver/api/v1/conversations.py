@@ -15,7 +15,7 @@ from imserver.api.v1 import field
 from imserver.api.v1.field import Acting, about
 from imserver.api.v1.operation import Resource
 from imserver.api.v1.wire import after
-from imserver.auth.principal import ADMIN_OR_ACCOUNT
+from imserver.auth.principal import ADMIN_OR_MEMBER
 from imserver.model import Message
 from imserver.protocol.cmd import MAX_TYPES, entry_view
 from imserver.services.messages.deliverer import newest_page, oldest_page
@@ -299,7 +299,7 @@ routes = Resource("conversations", hot=False)
 
 @routes.get(
     "/conversations",
-    ADMIN_OR_ACCOUNT,
+    ADMIN_OR_MEMBER,
     example=ON_BEHALF,
     answer_example=ConversationsAnswer(
         [ConversationShown(1, "user", "bob", "", "member", 1, 0, 6, _MESSAGE)], 0
@@ -317,7 +317,7 @@ def conversations(api: Api, call: Call, asked: ConversationsQuery) -> Conversati
 
 @routes.get(
     "/messages",
-    ADMIN_OR_ACCOUNT,
+    ADMIN_OR_MEMBER,
     example={**ON_BEHALF, "conversation": 1},
     answer_example=MessagesAnswer([_MESSAGE], 0),
 )
@@ -349,7 +349,7 @@ def history(api: Api, call: Call, asked: HistoryQuery) -> MessagesAnswer:
 
 @routes.get(
     "/conversations/pins",
-    ADMIN_OR_ACCOUNT,
+    ADMIN_OR_MEMBER,
     example={**ON_BEHALF, "conversation": 1},
     answer_example=PinsAnswer([_MESSAGE]),
 )
@@ -362,7 +362,7 @@ def pins(api: Api, call: Call, asked: PinsQuery) -> PinsAnswer:
 
 @routes.get(
     "/messages/search",
-    ADMIN_OR_ACCOUNT,
+    ADMIN_OR_MEMBER,
     example={**ON_BEHALF, "text": "tea"},
     answer_example=MessagesAnswer([_MESSAGE], 0),
 )
@@ -381,7 +381,7 @@ def search(api: Api, call: Call, asked: SearchQuery) -> MessagesAnswer:
 
 @routes.get(
     "/messages/receipts",
-    ADMIN_OR_ACCOUNT,
+    ADMIN_OR_MEMBER,
     example={**ON_BEHALF, "conversation": 1},
     answer_example=ReceiptsAnswer([ReceiptShown("bob", 7, 7)], ""),
 )
@@ -396,7 +396,7 @@ def receipts(api: Api, call: Call, asked: ReceiptsQuery) -> ReceiptsAnswer:
 
 @routes.get(
     "/messages/sync",
-    ADMIN_OR_ACCOUNT,
+    ADMIN_OR_MEMBER,
     example={**ON_BEHALF, "after": 6},
     answer_example=SyncAnswer([_MESSAGE], 7, False, False),
 )
@@ -417,7 +417,7 @@ def sync(api: Api, call: Call, asked: SyncQuery) -> SyncAnswer:
 
 @routes.get(
     "/messages/marks",
-    ADMIN_OR_ACCOUNT,
+    ADMIN_OR_MEMBER,
     answer=MarksAnswer,
     example={**ON_BEHALF, "version": 3},
     answer_example=MarksAnswer(5, [ReadMark(1, 7)], [6], [PeerReceipt("bob", 7, 7, 1)]),

@@ -18,7 +18,7 @@ from imserver.api.v1 import field
 from imserver.api.v1.field import Acting, ActingPage, about
 from imserver.api.v1.operation import Resource, refuse
 from imserver.api.v1.wire import after
-from imserver.auth.principal import ADMIN_OR_ACCOUNT
+from imserver.auth.principal import ADMIN_OR_MEMBER
 from imserver.services.people.accounts import account_id
 from imserver.services.people.groups import (
     BadGroup,
@@ -211,7 +211,7 @@ def _check_members(api: Api, call: Call, users: Sequence[str]) -> None:
 
 @routes.post(
     "/groups/create",
-    ADMIN_OR_ACCOUNT,
+    ADMIN_OR_MEMBER,
     status=201,
     problems=_NOT_MADE,
     example={"user": "1", "name": "tea", "members": ["2"]},
@@ -223,7 +223,7 @@ def create(api: Api, call: Call, asked: GroupCreate) -> GroupShown:
     return _shown(made)
 
 
-@routes.get("/groups", ADMIN_OR_ACCOUNT, example={"user": "1"}, answer_example=GroupsAnswer(1, [_GROUP], ""))
+@routes.get("/groups", ADMIN_OR_MEMBER, example={"user": "1"}, answer_example=GroupsAnswer(1, [_GROUP], ""))
 def groups(api: Api, call: Call, asked: ActingPage) -> GroupsAnswer:
     """List the groups of a user, page by page."""
     behind = account_id(after(asked.cursor) or "")
@@ -233,7 +233,7 @@ def groups(api: Api, call: Call, asked: ActingPage) -> GroupsAnswer:
 
 
 @routes.get(
-    "/groups/show", ADMIN_OR_ACCOUNT, problems=_UNKNOWN, example={"user": "1", "group": "1"}, user="optional"
+    "/groups/show", ADMIN_OR_MEMBER, problems=_UNKNOWN, example={"user": "1", "group": "1"}, user="optional"
 )
 def show(api: Api, call: Call, asked: GroupChange) -> GroupShown:
     """Show a group and the acting user's role in it."""
@@ -242,7 +242,7 @@ def show(api: Api, call: Call, asked: GroupChange) -> GroupShown:
 
 @routes.get(
     "/groups/members",
-    ADMIN_OR_ACCOUNT,
+    ADMIN_OR_MEMBER,
     problems=_UNKNOWN,
     example={"user": "1", "group": "1"},
     answer_example=GroupMembersAnswer([GroupMemberShown("1", "owner", 0)], ""),
@@ -263,7 +263,7 @@ def members(api: Api, call: Call, asked: GroupMembersQuery) -> GroupMembersAnswe
 
 @routes.post(
     "/groups/invite",
-    ADMIN_OR_ACCOUNT,
+    ADMIN_OR_MEMBER,
     problems=(*_NOT_PERMITTED, *_NOT_MADE),
     example=_MEMBERS,
     user="optional",
@@ -279,7 +279,7 @@ def invite(api: Api, call: Call, asked: GroupMembers) -> GroupAnswer:
     return GroupAnswer(asked.group, list(new))
 
 
-@routes.post("/groups/leave", ADMIN_OR_ACCOUNT, problems=_UNKNOWN, example={"user": "2", "group": "1"})
+@routes.post("/groups/leave", ADMIN_OR_MEMBER, problems=_UNKNOWN, example={"user": "2", "group": "1"})
 def leave(api: Api, call: Call, asked: GroupChange) -> GroupAnswer:
     """Leave a group.
 
@@ -289,7 +289,7 @@ def leave(api: Api, call: Call, asked: GroupChange) -> GroupAnswer:
     return GroupAnswer(asked.group, [call.user])
 
 
-@routes.post("/groups/remove", ADMIN_OR_ACCOUNT, problems=_NO_MEMBER, example=_MEMBERS, user="optional")
+@routes.post("/groups/remove", ADMIN_OR_MEMBER, problems=_NO_MEMBER, example=_MEMBERS, user="optional")
 def remove(api: Api, call: Call, asked: GroupMembers) -> GroupAnswer:
     """Remove members from a group.
 
@@ -301,7 +301,7 @@ def remove(api: Api, call: Call, asked: GroupMembers) -> GroupAnswer:
 
 @routes.post(
     "/groups/rename",
-    ADMIN_OR_ACCOUNT,
+    ADMIN_OR_MEMBER,
     problems=_NOT_PERMITTED,
     example={"user": "1", "group": "1", "name": "tea"},
     user="optional",
@@ -317,7 +317,7 @@ def rename(api: Api, call: Call, asked: GroupRename) -> GroupShown:
 
 @routes.post(
     "/groups/role",
-    ADMIN_OR_ACCOUNT,
+    ADMIN_OR_MEMBER,
     problems=_NO_MEMBER,
     example={"user": "1", "group": "1", "member": "2", "role": "admin"},
     user="optional",
@@ -334,7 +334,7 @@ def set_role(api: Api, call: Call, asked: GroupRole) -> GroupAnswer:
 
 @routes.post(
     "/groups/mute",
-    ADMIN_OR_ACCOUNT,
+    ADMIN_OR_MEMBER,
     problems=_NO_MEMBER,
     example={"user": "1", "group": "1", "member": "2", "until": 1795159400},
     user="optional",
@@ -356,7 +356,7 @@ def _shown(group: Group) -> GroupShown:
 
 @routes.post(
     "/groups/open",
-    ADMIN_OR_ACCOUNT,
+    ADMIN_OR_MEMBER,
     problems=_NOT_PERMITTED,
     example={"user": "1", "group": "1", "open": True},
     answer_example=replace(_GROUP, open=True),
@@ -373,7 +373,7 @@ def set_open(api: Api, call: Call, asked: GroupOpen) -> GroupShown:
 
 @routes.post(
     "/groups/options",
-    ADMIN_OR_ACCOUNT,
+    ADMIN_OR_MEMBER,
     problems=_NOT_PERMITTED,
     example={"user": "1", "group": "1", "history": "all"},
     answer_example=replace(_GROUP, history="all"),
@@ -391,7 +391,7 @@ def set_options(api: Api, call: Call, asked: GroupOptions) -> GroupShown:
 
 @routes.post(
     "/groups/join",
-    ADMIN_OR_ACCOUNT,
+    ADMIN_OR_MEMBER,
     problems=(*_UNKNOWN, errors.HTTP_TOO_MANY_MEMBERS),
     example={"user": "3", "group": "1"},
     answer_example=replace(_GROUP, role="member", open=True),

@@ -16,7 +16,7 @@ from imserver.api.v1.conversations import MAX_ID, ON_BEHALF, MessageId, Place, l
 from imserver.api.v1.field import Acting, about
 from imserver.api.v1.operation import Resource, one_of
 from imserver.api.v1.push_request import Data, StoredAt, Text
-from imserver.auth.principal import ADMIN_OR_ACCOUNT
+from imserver.auth.principal import ADMIN_OR_MEMBER
 from imserver.errors import ReviewUnavailable, StorageUnavailable
 from imserver.model import SYSTEM_PREFIX, Send
 from imserver.protocol.cmd import (
@@ -198,7 +198,7 @@ routes = Resource(
 
 @routes.post(
     "/messages/send",
-    ADMIN_OR_ACCOUNT,
+    ADMIN_OR_MEMBER,
     rules={
         "allOf": [
             one_of("text", "data", "forward"),
@@ -295,7 +295,7 @@ def _bytes(name: str, encode: Any, value: Any) -> bytes:
 
 @routes.post(
     "/messages/recall",
-    ADMIN_OR_ACCOUNT,
+    ADMIN_OR_MEMBER,
     problems=_NOT_CHANGED,
     example={**ON_BEHALF, "id": 7},
     user="optional",
@@ -311,7 +311,7 @@ def recall(api: Api, call: Call, asked: RecallRequest) -> StoredAnswer:
 
 @routes.post(
     "/messages/edit",
-    ADMIN_OR_ACCOUNT,
+    ADMIN_OR_MEMBER,
     rules=_ONE_CONTENT,
     problems=(*_NOT_CHANGED, *_NOT_REVIEWED),
     example={**ON_BEHALF, "id": 7, "text": "tea!"},
@@ -367,7 +367,7 @@ def _require_may_write(api: Api, call: Call) -> None:
 
 @routes.post(
     "/messages/react",
-    ADMIN_OR_ACCOUNT,
+    ADMIN_OR_MEMBER,
     problems=_ANNOTATING,
     example={**ON_BEHALF, "id": 7, "emoji": "+1"},
     answer_example=_ANNOTATED,
@@ -387,7 +387,7 @@ def react(api: Api, call: Call, asked: ReactRequest) -> AnnotatedAnswer:
 
 @routes.post(
     "/messages/pin",
-    ADMIN_OR_ACCOUNT,
+    ADMIN_OR_MEMBER,
     problems=(*_ANNOTATING, errors.HTTP_ROLE_TOO_LOW),
     example={**ON_BEHALF, "id": 7},
     answer_example=_ANNOTATED,
@@ -433,7 +433,7 @@ def _problem_of(why: Rejected) -> ApiProblem:
 
 @routes.post(
     "/messages/read",
-    ADMIN_OR_ACCOUNT,
+    ADMIN_OR_MEMBER,
     example={**ON_BEHALF, "conversation": 1, "id": 7},
     answer_example=ReadAnswer(1, 7),
 )
@@ -448,7 +448,7 @@ def mark_read(api: Api, call: Call, asked: ReadRequest) -> ReadAnswer:
 
 @routes.post(
     "/messages/received",
-    ADMIN_OR_ACCOUNT,
+    ADMIN_OR_MEMBER,
     example={**ON_BEHALF, "conversation": 1, "id": 7},
     answer_example=ReceivedAnswer(1, 7),
 )
@@ -469,7 +469,7 @@ def _noted(api: Api, call: Call, conversation: int, read: int = 0, received: int
 
 
 @routes.post(
-    "/messages/hide", ADMIN_OR_ACCOUNT, example={**ON_BEHALF, "ids": [6]}, answer_example=HiddenAnswer(5)
+    "/messages/hide", ADMIN_OR_MEMBER, example={**ON_BEHALF, "ids": [6]}, answer_example=HiddenAnswer(5)
 )
 def hide(api: Api, call: Call, asked: HideRequest) -> HiddenAnswer:
     """Hide messages from a user.

@@ -15,6 +15,7 @@ from imserver.api.reply import PROBLEM, ApiProblem
 from imserver.api.v1 import (
     accounts,
     apps,
+    bots,
     cards,
     channels,
     conversations,
@@ -48,6 +49,7 @@ _SINGLE: Final = (
     *subscribers.routes.rows,
     *accounts.routes.rows,
     *cards.routes.rows,
+    *bots.routes.rows,
     *friends.routes.rows,
     *groups.routes.rows,
     *invitations.routes.rows,

@@ -177,7 +177,7 @@ class Accounts:
             raise BadField(f"expected one of {', '.join(self.rules_of(app).identifiers)}")
         check_shown(nickname, avatar)
         check_password(password)
-        self._require_free(app, given, 0)
+        self.require_free(app, given, 0)
         new = Account(0, app, given["phone"], nickname, avatar, email=given["email"], name=given["name"])
         return self._accounts.add(new, self._passwords.hash(password), self._reports(app))
 
@@ -197,7 +197,7 @@ class Accounts:
             raise BadField(f"{unwanted[0]}: accounts of this app have none")
         return {kind: checked(kind, text) if text else "" for kind, text in given.items()}
 
-    def _require_free(self, app: str, given: dict[Identifier, str], own: int) -> None:
+    def require_free(self, app: str, given: dict[Identifier, str], own: int) -> None:
         """Raise Taken if another account than ``own`` could log in with one of these identifiers."""
         for text in filter(None, given.values()):
             found = self._accounts.by_login(app, *candidates(text))
@@ -318,7 +318,7 @@ class Accounts:
             self._registrations.charge(address)
             self._logins.charge(address)
             self._verified(app, known, "", password, address)
-        self._require_free(app, fields, account.id)
+        self.require_free(app, fields, account.id)
         changed = self._accounts.change(app, account.id, fields, self._reports(app))
         if changed is None:
             raise UnknownAccount(user)

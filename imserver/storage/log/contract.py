@@ -173,6 +173,8 @@ class Conversation(Struct, frozen=True, kw_only=True):
     """A group that anybody may join."""
     options: int = 0
     """Of a group: see :func:`options_of`."""
+    bots: tuple[str, ...] = ()
+    """The members of a group that are bots."""
 
 
 class ConversationSummary(Struct, frozen=True):

@@ -198,7 +198,7 @@ def conversation_state_of(row: Any) -> ConversationState:
 
 
 def conversation_of(row: Any) -> Conversation:
-    """A conversation from ``id, kind, name, pair, last_id, last_seq, created, open, options``."""
+    """A conversation from ``id, kind, name, pair, last_id, last_seq, created, open, options, bots``."""
     return Conversation(
         id=row[0],
         kind=CONVERSATION_KINDS[row[1]],
@@ -209,7 +209,13 @@ def conversation_of(row: Any) -> Conversation:
         created=row[6],
         open=bool(row[7]),
         options=row[8],
+        bots=bots_from(row[9]),
     )
+
+
+def bots_from(column: Any) -> tuple[str, ...]:
+    """The bots of a group from their column."""
+    return () if column is None else tuple(text_of(column).split(","))
 
 
 def row_of(log: int, entry: Entry, resend: bytes | None, stored_at: int, batch: int) -> tuple[Any, ...]:

@@ -1,0 +1,307 @@
+"""Bots: make, list, change, rotate the token, delete; their slash commands."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from imserver import errors
+from imserver.api.call import Api, Call
+from imserver.api.form import cursor as cursor_of
+from imserver.api.v1 import field
+from imserver.api.v1.accounts import Avatar, Nickname, UserId, UserName
+from imserver.api.v1.conversations import Place
+from imserver.api.v1.field import Acting, ActingPage, about
+from imserver.api.v1.operation import Resource, refuse
+from imserver.api.v1.wire import after
+from imserver.auth.principal import ADMIN_OR_ACCOUNT, ADMIN_OR_BOT, ADMIN_OR_MEMBER
+from imserver.errors import MediaUnavailable
+from imserver.services.people.accounts import NoAccounts, UnknownAccount
+from imserver.services.people.bots import (
+    COMMAND_PATTERN,
+    DESCRIPTION_CHARACTERS,
+    MOST_COMMANDS,
+    TooManyBots,
+    UnknownBot,
+    UnknownTalk,
+)
+from imserver.services.people.identifiers import BadField
+from imserver.storage.contract import Bot, BotCommand, Taken
+
+BotId = Annotated[str, about("The id of the bot, which is the id of its account.", max_length=19)]
+BotToken = Annotated[
+    str,
+    about(
+        "The token of the bot, which is shown only here. The bot sends it as `Authorization: Bearer`, and in "
+        "the login of a connection."
+    ),
+]
+Owner = Annotated[str, about("The account that manages the bot; empty: the back end.")]
+CommandName = Annotated[
+    str, about("The name. Users write `/name`, or `/name@bot` in a group.", pattern=f"^{COMMAND_PATTERN}$")
+]
+Description = Annotated[
+    str,
+    about("What the command is for.", max_length=DESCRIPTION_CHARACTERS, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$"),
+]
+
+
+class CommandShape(Struct, forbid_unknown_fields=True):
+    """A slash command."""
+
+    name: CommandName
+    description: Description = ""
+
+
+Commands = Annotated[list[CommandShape], about("All slash commands of the bot.", max_length=MOST_COMMANDS)]
+
+
+class BotCreate(Acting, kw_only=True):
+    """A new bot. The acting user owns it; without one the back end does."""
+
+    name: UserName
+    nickname: Nickname = ""
+    avatar: Avatar = ""
+
+
+class BotChosen(Acting, kw_only=True):
+    """A bot."""
+
+    bot: BotId
+
+
+class BotUpdate(BotChosen, kw_only=True):
+    """Changes to a bot. Fields that you leave out do not change."""
+
+    nickname: Nickname | UnsetType = UNSET
+    avatar: Avatar | UnsetType = UNSET
+    commands: Commands | UnsetType = UNSET
+
+
+class CommandsSet(Acting, kw_only=True):
+    """The commands of the acting bot."""
+
+    commands: Commands
+
+
+class CommandsQuery(Acting, kw_only=True):
+    """Which conversation."""
+
+    conversation: Place
+
+
+class BotMade(Struct):
+    """The new bot, and its token."""
+
+    id: BotId
+    name: str
+    token: BotToken
+
+
+class BotTokenAnswer(Struct):
+    """The new token of a bot."""
+
+    id: BotId
+    token: BotToken
+
+
+class BotShown(Struct):
+    """A bot as its owner sees it."""
+
+    id: BotId
+    name: str
+    nickname: Nickname
+    avatar: Avatar
+    owner: Owner
+    created: Annotated[int, about("When it was created, in Unix seconds.")]
+    commands: Commands
+    hook_url: Annotated[str, about("Where the bot receives its entries by HTTP; empty: nowhere.")]
+
+
+class BotsAnswer(Struct):
+    """A page of bots, ordered by id."""
+
+    bots: list[BotShown]
+    next: field.Next
+
+
+class BotDone(Struct):
+    """Done."""
+
+    id: BotId
+
+
+class CommandShown(Struct):
+    """A slash command of a bot."""
+
+    bot: UserId
+    name: Annotated[str, about("The user name of the bot; empty: none.")]
+    nickname: Nickname
+    command: CommandName
+    description: Description
+
+
+class CommandsAnswer(Struct):
+    """The slash commands in a conversation, ordered by bot."""
+
+    commands: list[CommandShown]
+
+
+_TOKEN: Final = "bot_7_wqvyR2Tg5cMSnBIl0xcmpgxC0bOVqhe9ZcUxMA-k3Zw"
+_BOT: Final = BotShown(
+    "7", "weather", "Weather", "", "1", 1795155801, [CommandShape("today", "The weather today")], ""
+)
+_DONE: Final = BotDone("7")
+_MINE: Final = {"app": "default", "user": "1", "bot": "7"}
+_COMMANDS: Final = [{"name": "today", "description": "The weather today"}]
+_UNKNOWN: Final = (errors.HTTP_UNKNOWN_ACCOUNT,)
+
+routes = Resource(
+    "bots",
+    hot=False,
+    examples=(_BOT, _DONE),
+    refusals={
+        BadField: refuse(errors.HTTP_INVALID_REQUEST, "{}"),
+        Taken: refuse(errors.HTTP_LOGIN_TAKEN),
+        NoAccounts: refuse(errors.HTTP_NOT_ALLOWED, "The app has no accounts"),
+        TooManyBots: refuse(errors.HTTP_TOO_MANY_BOTS),
+        UnknownAccount: refuse(errors.HTTP_UNKNOWN_ACCOUNT),
+        UnknownBot: refuse(errors.HTTP_UNKNOWN_ACCOUNT, "There is no such bot of this owner"),
+        UnknownTalk: refuse(errors.HTTP_UNKNOWN_CONVERSATION),
+        MediaUnavailable: refuse(errors.HTTP_MEDIA_UNAVAILABLE),
+    },
+)
+
+
+@routes.post(
+    "/bots",
+    ADMIN_OR_ACCOUNT,
+    status=201,
+    problems=(*_UNKNOWN, errors.HTTP_LOGIN_TAKEN, errors.HTTP_TOO_MANY_BOTS),
+    example={"app": "default", "user": "1", "name": "weather", "nickname": "Weather"},
+    answer_example=BotMade("7", "weather", _TOKEN),
+    user="optional",
+)
+def create(api: Api, call: Call, asked: BotCreate) -> BotMade:
+    """Make a bot.
+
+    A bot is an account for a program. It logs in with its token instead of a password, and may send, read and
+    upload as its account. It cannot have friends, invitations or bots of its own.
+    """
+    made, token = api.services.bots.create(call.app, call.user, asked.name, asked.nickname, asked.avatar)
+    return BotMade(made.account.user, made.account.name, token)
+
+
+@routes.get(
+    "/bots",
+    ADMIN_OR_ACCOUNT,
+    example={"app": "default", "user": "1"},
+    answer_example=BotsAnswer([_BOT], ""),
+    user="optional",
+)
+def bots(api: Api, call: Call, asked: ActingPage) -> BotsAnswer:
+    """List the bots of the acting user; for a back end that names none, all bots of the app."""
+    found = api.services.bots.page(call.app, call.user, after(asked.cursor) or "", asked.limit + 1)
+    shown = found[: asked.limit]
+    following = cursor_of(shown[-1].account.user) if len(found) > asked.limit else ""
+    return BotsAnswer(list(map(_shown, shown)), following)
+
+
+@routes.post(
+    "/bots/update",
+    ADMIN_OR_ACCOUNT,
+    problems=_UNKNOWN,
+    example={**_MINE, "nickname": "Weather", "commands": _COMMANDS},
+    user="optional",
+)
+def update(api: Api, call: Call, asked: BotUpdate) -> BotShown:
+    """Change a bot."""
+    given: dict[str, Any] = {
+        name: value for name in ("nickname", "avatar") if (value := getattr(asked, name)) is not UNSET
+    }
+    if asked.commands is not UNSET:
+        given["commands"] = _commands(asked.commands)
+    return _shown(api.services.bots.change(call.app, call.user, asked.bot, given))
+
+
+@routes.post(
+    "/bots/rotate",
+    ADMIN_OR_ACCOUNT,
+    problems=_UNKNOWN,
+    example=_MINE,
+    answer_example=BotTokenAnswer("7", _TOKEN),
+    user="optional",
+)
+def rotate(api: Api, call: Call, asked: BotChosen) -> BotTokenAnswer:
+    """Replace the token of a bot.
+
+    The old token becomes invalid, and the connections of the bot are closed with 4502.
+    """
+    return BotTokenAnswer(asked.bot, api.services.bots.rotate(call.app, call.user, asked.bot))
+
+
+@routes.post(
+    "/bots/delete",
+    ADMIN_OR_ACCOUNT,
+    problems=(*_UNKNOWN, errors.HTTP_MEDIA_UNAVAILABLE),
+    example=_MINE,
+    user="optional",
+)
+def delete(api: Api, call: Call, asked: BotChosen) -> BotDone:
+    """Delete a bot and its account.
+
+    Its messages remain in the conversations of others. The bots of an account are deleted with the account.
+    """
+    api.services.bots.remove(call.app, call.user, asked.bot)
+    return BotDone(asked.bot)
+
+
+@routes.post(
+    "/bots/commands",
+    ADMIN_OR_BOT,
+    problems=_UNKNOWN,
+    example={"app": "default", "user": "7", "commands": _COMMANDS},
+)
+def set_commands(api: Api, call: Call, asked: CommandsSet) -> BotDone:
+    """Set the slash commands of the acting bot."""
+    api.services.bots.set_commands(call.app, call.user, _commands(asked.commands))
+    return BotDone(call.user)
+
+
+@routes.get(
+    "/bots/commands",
+    ADMIN_OR_MEMBER,
+    problems=(errors.HTTP_UNKNOWN_CONVERSATION,),
+    example={"app": "default", "user": "1", "conversation": 1},
+    answer_example=CommandsAnswer([CommandShown("7", "weather", "Weather", "today", "The weather today")]),
+    user="optional",
+)
+def commands(api: Api, call: Call, asked: CommandsQuery) -> CommandsAnswer:
+    """List the slash commands in a conversation of the acting user."""
+    found = api.services.bots.in_conversation(call.app, call.user, asked.conversation)
+    shown = [
+        CommandShown(bot.account.user, bot.account.name, bot.account.nickname, each.name, each.description)
+        for bot in found
+        for each in bot.commands
+    ]
+    return CommandsAnswer(shown)
+
+
+def _commands(given: list[CommandShape]) -> list[BotCommand]:
+    return msgspec.convert(given, list[BotCommand], from_attributes=True)
+
+
+def _shown(bot: Bot) -> BotShown:
+    account = bot.account
+    return BotShown(
+        account.user,
+        account.name,
+        account.nickname,
+        account.avatar,
+        str(bot.owner) if bot.owner else "",
+        account.created,
+        [CommandShape(each.name, each.description) for each in bot.commands],
+        bot.hook_url,
+    )

@@ -1,0 +1,163 @@
+"""Bots: accounts of programs. Each has a token instead of a password, and an owner who manages it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, Final
+
+from imserver.auth.account_tokens import AccountTokens, bot_hash, bot_token, make_bot_secret
+from imserver.config.settings import AccountSettings
+from imserver.errors import ImserverError
+from imserver.services.people.accounts import (
+    Accounts,
+    NoAccounts,
+    SessionCloser,
+    UnknownAccount,
+    account_id,
+    check_shown,
+)
+from imserver.services.people.identifiers import BadField, checked, fits
+from imserver.services.webhooks.feeds import Feeds
+from imserver.storage.bots import BotStore
+from imserver.storage.contract import Account, Bot, BotCommand
+from imserver.storage.store import Store
+
+MOST_COMMANDS: Final = 50
+COMMAND_PATTERN: Final = "[a-z0-9_]{1,32}"
+DESCRIPTION_CHARACTERS: Final = 128
+_ALL: Final = 2**31
+
+_command: Final = re.compile(COMMAND_PATTERN, re.ASCII)
+
+
+class TooManyBots(ImserverError):
+    """The owner has ``accounts.bots`` bots."""
+
+
+class UnknownBot(ImserverError):
+    """The app has no such bot, or it belongs to somebody else."""
+
+
+class UnknownTalk(ImserverError):
+    """The conversation does not exist, or the user is not in it."""
+
+
+class Bots:
+    """Makes, changes and deletes bots. Every method may switch and raise StorageUnavailable.
+
+    ``by``: the owner of the bots, ``""``: a back end, which manages those of everybody.
+    """
+
+    def __init__(
+        self,
+        settings: AccountSettings,
+        tokens: AccountTokens,
+        rows: BotStore,
+        accounts: Accounts,
+        close_sessions: SessionCloser,
+        store: Store,
+        feeds: Feeds,
+    ) -> None:
+        self._most = settings.bots
+        self._tokens = tokens
+        self._rows = rows
+        self._accounts = accounts
+        self._close_sessions = close_sessions
+        self._store = store
+        self._feeds = feeds
+
+    def create(self, app: str, by: str, name: str, nickname: str = "", avatar: str = "") -> tuple[Bot, str]:
+        """Make a bot. Returns it with its token. ``name`` ``""``: none.
+
+        Raises NoAccounts, BadField, Taken, UnknownAccount (a person has to own it) and TooManyBots.
+        """
+        if not self._tokens.wanted_in(app):
+            raise NoAccounts(app)
+        name = checked("name", name) if name else ""
+        check_shown(nickname, avatar)
+        owner = self._accounts.get(app, by) if by else None
+        if by and (owner is None or owner.bot):
+            raise UnknownAccount(by)
+        if name:
+            self._accounts.require_free(app, {"name": name}, 0)
+        secret, report = make_bot_secret(), self._feeds.wants(app, "account")
+        account = Account(0, app, "", nickname, avatar, name=name)
+        made = self._rows.add(account, 0 if owner is None else owner.id, bot_hash(secret), self._most, report)
+        if made is None:
+            raise TooManyBots(f"accounts.bots {self._most}")
+        return made, bot_token(made.account.id, secret)
+
+    def page(self, app: str, by: str, after: str, limit: int) -> list[Bot]:
+        """Bots with an id after ``after``, ordered by id."""
+        return self._rows.page(app, account_id(by) if by else None, account_id(after), limit)
+
+    def get(self, app: str, by: str, bot: str) -> Bot:
+        """One bot. Raises UnknownBot."""
+        found = self._rows.get(app, [account_id(bot)])
+        if not found or by not in ("", str(found[0].owner)):
+            raise UnknownBot(bot)
+        return found[0]
+
+    def change(self, app: str, by: str, bot: str, fields: dict[str, Any]) -> Bot:
+        """Change the given ones of ``nickname``, ``avatar`` and ``commands``.
+
+        Raises BadField and UnknownBot.
+        """
+        commands = fields.pop("commands", None)
+        if commands is not None:
+            check_commands(commands)
+        self.get(app, by, bot)
+        if fields:
+            self._accounts.change(app, bot, fields)
+        if commands is not None:
+            self._rows.set_commands(app, account_id(bot), commands)
+        return self.get(app, by, bot)
+
+    def rotate(self, app: str, by: str, bot: str) -> str:
+        """Replace the token of a bot and end its sessions. Returns the new token. Raises UnknownBot."""
+        id, secret = self.get(app, by, bot).account.id, make_bot_secret()
+        if not self._rows.set_token(app, id, bot_hash(secret)):
+            raise UnknownBot(bot)
+        self._close_sessions(app, [bot], None)
+        return bot_token(id, secret)
+
+    def remove(self, app: str, by: str, bot: str) -> None:
+        """Delete a bot with its account. Raises UnknownBot and MediaUnavailable."""
+        self.get(app, by, bot)
+        self._accounts.remove(app, bot)
+
+    def forget(self, app: str, owner: str) -> None:
+        """Delete the bots of an account."""
+        for bot in self._rows.page(app, account_id(owner), 0, _ALL):
+            self._accounts.remove(app, bot.account.user)
+
+    def set_commands(self, app: str, bot: str, commands: Sequence[BotCommand]) -> None:
+        """Replace the commands of a bot. Raises BadField and UnknownBot."""
+        check_commands(commands)
+        if not self._rows.set_commands(app, account_id(bot), commands):
+            raise UnknownBot(bot)
+
+    def in_conversation(self, app: str, by: str, conversation: int) -> list[Bot]:
+        """The bots of a conversation of a user (``""``: a back end), ordered by id. Raises UnknownTalk."""
+        log = self._store.existing_log()
+        found = None if log is None else log.conversation(app, conversation)
+        if log is None or found is None or (by and log.member(app, conversation, by) is None):
+            raise UnknownTalk(str(conversation))
+        users = found.members or found.bots
+        return self._rows.get(app, [id for user in users if (id := account_id(user))])
+
+
+def check_commands(commands: Sequence[BotCommand]) -> None:
+    """Raise BadField for invalid commands."""
+    if len(commands) > MOST_COMMANDS:
+        raise BadField(f"commands: at most {MOST_COMMANDS}")
+    if len({each.name for each in commands}) < len(commands):
+        raise BadField("commands: a name is given twice")
+    for each in commands:
+        if not _command.fullmatch(each.name):
+            raise BadField("commands: a name has 1 to 32 lower case letters, digits or `_`")
+        if not fits(each.description, 0, DESCRIPTION_CHARACTERS):
+            raise BadField(
+                f"commands: a description has at most {DESCRIPTION_CHARACTERS} characters that can be shown"
+            )

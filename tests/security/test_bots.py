@@ -1,0 +1,166 @@
+"""Bots: who makes and manages them, what their tokens prove, and what ends with them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from imserver.config.settings import AccountSettings
+
+from .node_harness import ADMIN, Harness, config
+
+PASSWORD = "correct horse"
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
+    """A node with keys, where a person has at most three bots."""
+    accounts = AccountSettings(registration=True, registrations_per_address=0, bots=3)
+    harness = Harness(config(Path(tmp_path_factory.mktemp("bots")), accounts=accounts))
+    yield harness
+    harness.close()
+
+
+class Asking:
+    """Somebody with a token of 201."""
+
+    def __init__(self, node: Harness, token: str, user: str = "") -> None:
+        self.node = node
+        self.token = token
+        self.user = user
+
+    def ask(self, route: str, **document: Any) -> tuple[int, Any]:
+        return self.node.call("POST", f"/api/v1/{route}", {"app": "201", **document}, self.token)
+
+    def good(self, route: str, **document: Any) -> Any:
+        status, answer = self.ask(route, **document)
+        assert status in (200, 201), answer
+        return answer
+
+    def code(self, route: str, **document: Any) -> tuple[int, str]:
+        status, answer = self.ask(route, **document)
+        return status, answer.get("code", "")
+
+    def get(self, route: str, **query: Any) -> Any:
+        status, answer = self.node.call(
+            "GET", f"/api/v1/{route}", None, self.token, query={"app": "201", **query}
+        )
+        assert status == 200, answer
+        return answer
+
+
+def person(node: Harness, name: str) -> Asking:
+    given = {"app": "201", "name": name, "password": PASSWORD}
+    status, made = node.call("POST", "/api/v1/accounts/register", given)
+    assert status == 201, made
+    return Asking(node, made["token"], made["account"]["user"])
+
+
+def bot_of(owner: Asking, name: str) -> Asking:
+    made = owner.good("bots", name=name)
+    return Asking(owner.node, made["token"], made["id"])
+
+
+def test_an_owner_manages_a_bot_and_nobody_else_does(node: Harness) -> None:
+    ann, eve = person(node, "ann"), person(node, "eve")
+    weather = bot_of(ann, "Weather")
+    assert weather.token.startswith(f"bot_{weather.user}_")
+    changed = ann.good("bots/update", bot=weather.user, nickname="Sun", commands=[{"name": "today"}])
+    assert (changed["nickname"], changed["commands"]) == ("Sun", [{"name": "today", "description": ""}])
+    (shown,) = ann.get("bots")["bots"]
+    assert (shown["name"], shown["owner"]) == ("weather", ann.user)
+    assert eve.get("bots")["bots"] == []
+    for route in ("bots/update", "bots/rotate", "bots/delete"):
+        assert eve.code(route, bot=weather.user) == (404, "unknown_account")
+        assert weather.code(route, bot=weather.user) == (403, "not_allowed")
+        assert ann.code(route, bot=ann.user) == (404, "unknown_account")
+    admin = Asking(node, ADMIN.key)
+    assert weather.user in [each["id"] for each in admin.get("bots")["bots"]]
+    assert admin.good("bots/update", bot=weather.user, nickname="Rain")["nickname"] == "Rain"
+    assert weather.code("bots", name="child") == (403, "not_allowed")
+    assert admin.code("bots", name="child", user=weather.user) == (404, "unknown_account")
+
+
+def test_a_bot_has_a_token_and_no_password(node: Harness) -> None:
+    bob = person(node, "bob")
+    clock = bot_of(bob, "clock")
+    assert clock.get("accounts/show")["name"] == "clock"
+    for password in ("", "x" * 8, "no hash"):
+        login = {"app": "201", "login": "clock", "password": password}
+        assert node.call("POST", "/api/v1/accounts/login", login)[0] in (400, 401)
+    logins = node.node.parts.logins
+    source = SimpleNamespace(peer="192.0.2.1:1", origin="")
+    decision = logins.check("201", "", clock.token, "cmd", source, "left")  # type: ignore[arg-type]
+    assert (decision.ok, decision.user, decision.device, decision.expires_at) == (True, clock.user, "left", 0)
+    assert not logins.check("202", "", clock.token, "cmd", source).ok  # type: ignore[arg-type]
+    wrong = (
+        clock.token[:-1] + ("A" if clock.token[-1] != "A" else "B"),
+        clock.token.replace(f"_{clock.user}_", f"_{int(clock.user) + 1}_"),
+        clock.token.replace(f"_{clock.user}_", "_99999999999999999999_"),
+        "bot_",
+        "bot__",
+        f"bot_{clock.user}",
+        f"bot_²_{'x' * 43}",
+    )
+    for token in wrong:
+        assert Asking(node, token).code("messages/send", to=bob.user, text="x") == (401, "token_invalid")
+        assert not logins.check("201", "", token, "cmd", source).ok  # type: ignore[arg-type]
+
+
+def test_a_new_token_replaces_the_old_one(node: Harness) -> None:
+    cid = person(node, "cid")
+    first = bot_of(cid, "rotated")
+    second = Asking(node, cid.good("bots/rotate", bot=first.user)["token"], first.user)
+    assert first.code("messages/send", to=cid.user, text="x") == (401, "token_invalid")
+    assert second.good("messages/send", to=cid.user, text="x")["id"]
+
+
+def test_bots_end_with_their_owner(node: Harness) -> None:
+    dan = person(node, "dan")
+    mine, other = bot_of(dan, "mine"), bot_of(dan, "other")
+    dan.good("bots/delete", bot=other.user)
+    assert other.code("messages/send", to=dan.user, text="x") == (401, "token_invalid")
+    dan.good("accounts/delete")
+    assert mine.code("messages/send", to=dan.user, text="x") == (401, "token_invalid")
+    assert Asking(node, ADMIN.key).code("bots/rotate", bot=mine.user) == (404, "unknown_account")
+
+
+def test_the_number_of_bots_and_the_forms_of_commands_are_limited(node: Harness) -> None:
+    fay = person(node, "fay")
+    bots = [bot_of(fay, f"limit{number}") for number in range(3)]
+    assert fay.code("bots", name="limit4") == (409, "too_many_bots")
+    assert fay.code("bots", name="x") == (400, "invalid_request")
+    fay.good("bots/delete", bot=bots[0].user)
+    assert fay.code("bots", name="limit1") == (409, "login_taken")
+    bot_of(fay, "limit4")
+    one = bots[1]
+    fifty = [{"name": f"c{number}", "description": "d" * 128} for number in range(50)]
+    one.good("bots/commands", commands=fifty)
+    for wrong in (
+        [*fifty, {"name": "more"}],
+        [{"name": "Upper"}],
+        [{"name": "x" * 33}],
+        [{"name": ""}],
+        [{"name": "a"}, {"name": "a"}],
+        [{"name": "a", "description": "d" * 129}],
+        [{"name": "a", "description": "\u0007"}],
+    ):
+        assert one.code("bots/commands", commands=wrong) == (400, "invalid_request"), wrong
+    one.good("bots/commands", commands=[{"name": "x" * 32}])
+    assert fay.code("bots/commands", commands=[]) == (401, "token_invalid")
+
+
+def test_members_of_a_conversation_see_the_commands_of_its_bot(node: Harness) -> None:
+    guy, eva = person(node, "guy"), person(node, "eva")
+    tea = bot_of(guy, "tea")
+    tea.good("bots/commands", commands=[{"name": "brew", "description": "Make tea"}])
+    talk = eva.good("messages/send", to=tea.user, text="hello")["conversation"]
+    shown = {"bot": tea.user, "name": "tea", "nickname": "", "command": "brew", "description": "Make tea"}
+    assert eva.get("bots/commands", conversation=talk)["commands"] == [shown]
+    for by, conversation in ((guy, talk), (eva, talk + 1000)):
+        status, answer = node.call(
+            "GET", "/api/v1/bots/commands", None, by.token, query={"app": "201", "conversation": conversation}
+        )
+        assert (status, answer["code"]) == (404, "unknown_conversation")
