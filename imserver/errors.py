@@ -24,6 +24,10 @@ class ReviewUnavailable(StorageUnavailable):
     """The back end of the app has not reviewed a message in time, so it was not stored. Temporary."""
 
 
+class TooManyMessages(StorageUnavailable):
+    """A bot has sent too many messages (``limits.bot_rate``), so one was not stored. Temporary."""
+
+
 class IssuerUnavailable(ImserverError):
     """The keys of an OpenID Connect issuer are currently unknown. The text gives the reason. Temporary."""
 

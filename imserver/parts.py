@@ -24,6 +24,7 @@ from imserver.auth.authority import AllowLists, Authority, Keys
 from imserver.auth.issuers import Issuers
 from imserver.auth.login import Logins
 from imserver.auth.page_tokens import PageTokens
+from imserver.auth.quotas import BotRates
 from imserver.auth.rules import objection
 from imserver.auth.tenants import Tenants
 from imserver.cluster.history import LocalHistory
@@ -252,8 +253,15 @@ class Parts:
         """Build authentication, login rules and webhooks."""
         self.account_store = AccountStore(self.store)
         self.bot_store = BotStore(self.store)
+        self.bot_rates = BotRates(self.config.limits.bot_rate)
         self.account_tokens = AccountTokens(
-            self.config, secret, self.account_store, self.bot_store, self.tenants, lambda: self.keys.demo
+            self.config,
+            secret,
+            self.account_store,
+            self.bot_store,
+            self.bot_rates,
+            self.tenants,
+            lambda: self.keys.demo,
         )
         self.page_tokens = PageTokens(self.config, secret)
         outgoing = Outgoing()
@@ -369,11 +377,14 @@ class Parts:
             store,
             self.talk_positions,
             self.webhooks.reviews,
+            self.bot_rates,
             self.channels,
             node_messages,
             self.webhooks.feeds,
         )
-        self.notifications = Notifications(self.webhooks.feeds, self.presence, self.registry, store)
+        self.notifications = Notifications(
+            self.webhooks.feeds, self.presence, self.registry, store, self.bot_store
+        )
         signals = Signals(self.hub, self.fanout, messaging.subscriptions.followers, store, node_messages)
         if node_messages is not None:
             node_messages.handle(

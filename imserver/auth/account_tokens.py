@@ -19,6 +19,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from imserver.auth.quotas import BotRates
 from imserver.auth.tenants import Tenants
 from imserver.auth.tokens import MAX_EXPIRES_AT, MAX_TOKEN_CHARACTERS, BadToken, bytes_of
 from imserver.config.settings import PUBLIC_SIGN_KEY, AppAccountSettings, Config
@@ -140,11 +141,13 @@ class AccountTokens:
         secret: bytes,
         accounts: AccountStore,
         bots: BotStore,
+        rates: BotRates,
         tenants: Tenants,
         is_demo: Callable[[], bool],
     ) -> None:
         self._accounts = accounts
         self._bots = bots
+        self._rates = rates
         self._tenants = tenants
         self._is_demo = is_demo
         self._sign_key = config.jwt.sign_key
@@ -211,6 +214,7 @@ class AccountTokens:
         account = self._bots.holder(min(int(id), MAX_ID), bot_hash(secret))
         if account is None or not self.wanted_in(account.app):
             raise BadToken("the bot does not exist, or its token was replaced")
+        self._rates.know(self._tenants.resolve(account.app), account.user)
         return AccountSession(account, token, 0)
 
     def _key(self) -> bytes:

@@ -1,7 +1,9 @@
-"""Session limits: connections per app and node, messages per connection and second, session lifetime."""
+"""Session limits: connections per app and node, messages per connection and second, messages of bots, session
+lifetime."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary
@@ -13,6 +15,10 @@ from imserver.transport.connection import OPEN, Connection, Encoding, Serve
 
 if TYPE_CHECKING:
     from imserver.auth.rules import LoginRequest, Rule
+
+BOT_BURST: Final = 5
+MOST_BOTS: Final = 100_000
+"""Limit of the bots that a node remembers. Beyond it the one known longest is forgotten."""
 
 
 class ConnectionQuota:
@@ -76,6 +82,39 @@ def _requests_in(connection: Connection, payload: bytes) -> int:
         return max(1, len(connection.encoding.dialect.split(payload)))
     except BadFrame:
         return 1
+
+
+class BotRates:
+    """Owner of the message rates of the bots that this node knows. Never switches.
+
+    A bot may send ``per_second`` messages, and :data:`BOT_BURST` seconds' worth of them at once. 0: no limit.
+    A bot is known here as soon as its token was verified here.
+    """
+
+    def __init__(self, per_second: float, clock: Callable[[], float] = monotonic) -> None:
+        self._per_second = per_second
+        self._most = max(1.0, per_second * BOT_BURST)
+        self._clock = clock
+        self._left: dict[tuple[str, str], tuple[float, float]] = {}
+        """(app, bot) → messages left, and since when."""
+
+    def know(self, app: str, bot: str) -> None:
+        """The token of a bot was verified."""
+        if self._per_second and (app, bot) not in self._left:
+            if len(self._left) >= MOST_BOTS:
+                del self._left[next(iter(self._left))]
+            self._left[app, bot] = self._most, self._clock()
+
+    def take(self, app: str, user: str) -> bool:
+        """Count one message of a user. False: it is a bot that has sent too many."""
+        found = self._left.get((app, user))
+        if found is None:
+            return True
+        now = self._clock()
+        left = min(self._most, found[0] + (now - found[1]) * self._per_second)
+        taken = left >= 1.0
+        self._left[app, user] = left - taken, now
+        return taken
 
 
 class LimitedEncoding(Encoding):

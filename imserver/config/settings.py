@@ -84,6 +84,7 @@ class LimitSettings(Struct, frozen=True):
     handshake_seconds: Duration = 10.0
     login_seconds: Seconds = 0.0
     messages_per_second: Seconds = 0.0
+    bot_rate: Seconds = 20.0
     outbox_bytes: Amount = 1048576
     outbox_seconds: Duration = 30.0
     node_outbox_bytes: Amount = 268435456

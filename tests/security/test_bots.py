@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from imserver.config.settings import AccountSettings
+from imserver.auth.quotas import BotRates
+from imserver.config.settings import AccountSettings, LimitSettings
 
 from .node_harness import ADMIN, Harness, config
 
@@ -16,9 +17,10 @@ PASSWORD = "correct horse"
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
-    """A node with keys, where a person has at most three bots."""
+    """A node with keys, where a person has at most three bots, which send a message in 1,000 s."""
     accounts = AccountSettings(registration=True, registrations_per_address=0, bots=3)
-    harness = Harness(config(Path(tmp_path_factory.mktemp("bots")), accounts=accounts))
+    folder = Path(tmp_path_factory.mktemp("bots"))
+    harness = Harness(config(folder, accounts=accounts, limits=LimitSettings(bot_rate=0.001)))
     yield harness
     harness.close()
 
@@ -164,3 +166,36 @@ def test_members_of_a_conversation_see_the_commands_of_its_bot(node: Harness) ->
             "GET", "/api/v1/bots/commands", None, by.token, query={"app": "201", "conversation": conversation}
         )
         assert (status, answer["code"]) == (404, "unknown_conversation")
+
+
+def test_cards_say_who_is_a_bot(node: Harness) -> None:
+    ida = person(node, "ida")
+    bot = bot_of(ida, "idas")
+    cards = ida.good("accounts/cards", users=[ida.user, bot.user])["cards"]
+    assert {card["user"]: card["bot"] for card in cards} == {ida.user: False, bot.user: True}
+
+
+def test_a_bot_has_a_message_rate_and_a_block_stops_it(node: Harness) -> None:
+    jan, kim = person(node, "jan"), person(node, "kim")
+    bot, first, second = (bot_of(jan, name) for name in ("talker", "first", "second"))
+    kim.good("friends/block", friend=bot.user)
+    assert bot.code("messages/send", to=kim.user, text="x") == (403, "not_allowed")
+    assert bot.code("messages/send", to=jan.user, text="x") == (429, "too_many_requests")
+    assert first.code("messages/send", to=kim.user, text="x")[0] == 200
+    assert first.code("messages/send", to=kim.user, text="x") == (429, "too_many_requests")
+    assert second.code("messages/send", to=kim.user, text="x")[0] == 200
+    for _ in range(3):
+        assert kim.code("messages/send", to=first.user, text="x")[0] == 200
+
+
+def test_the_rate_fills_up_again_to_five_seconds_worth() -> None:
+    now = 0.0
+    rates = BotRates(2, lambda: now)
+    rates.know("a", "7")
+    assert [rates.take("a", "7") for _ in range(11)] == [True] * 10 + [False]
+    now = 0.5
+    assert [rates.take("a", "7") for _ in range(2)] == [True, False]
+    now = 1000.0
+    assert [rates.take("a", "7") for _ in range(11)] == [True] * 10 + [False]
+    assert all(rates.take("a", "8") for _ in range(100))
+    assert all(BotRates(0).take("a", "7") for _ in range(100))

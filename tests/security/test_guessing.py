@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from imserver.auth.account_tokens import AccountTokens
+from imserver.auth.quotas import BotRates
 from imserver.auth.rules import objection
 from imserver.auth.tenants import Tenants
 from imserver.config.settings import AccountSettings, Config, StorageSettings
@@ -35,7 +36,13 @@ def accounts(tmp_path: Path) -> Any:
     settings = AccountSettings(failures=3, failures_per_account=6)
     config, kept = Config(accounts=settings), AccountStore(store)
     tokens = AccountTokens(
-        config, bytes(32), kept, BotStore(store), Tenants(config, store, None, objection), lambda: True
+        config,
+        bytes(32),
+        kept,
+        BotStore(store),
+        BotRates(0),
+        Tenants(config, store, None, objection),
+        lambda: True,
     )
     one = Accounts(config, tokens, kept, lambda *_: None, lambda: True)
     one.register("gochat", "1", PASSWORD)

@@ -5,6 +5,7 @@ from typing import Any
 
 from msgspec import json
 
+from imserver.auth.quotas import BotRates
 from imserver.services.channels.stored import ChannelLog
 from imserver.services.messages.messaging import MessageCommands, MessageSearch, Messaging
 from imserver.services.messages.receipts import Receipts, Signals
@@ -40,6 +41,7 @@ class Node(Harness):
             self.store,
             self.positions,
             self.reviews,
+            BotRates(0),
             self.channels,
             node_messages,
         )

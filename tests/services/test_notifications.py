@@ -11,6 +11,8 @@ import pytest
 from imserver.services.messages import notifications as module
 from imserver.services.messages.notifications import Notifications
 from imserver.services.webhooks.requests import Receiver
+from imserver.storage.bots import BotStore
+from imserver.storage.contract import Account
 from imserver.storage.log.contract import Draft
 from tests.services.back_end import BackEnd
 from tests.services.test_feeds import APP, EVENTS, Node, quick
@@ -28,7 +30,8 @@ class Harness(Node):
         self.feeds.set(APP, Receiver(APP, "http://back.end/", b"secret", EVENTS, seconds))
         self.online: set[str] = set()
         self.registry = SimpleNamespace(healthy=lambda: True)
-        self.notifications = Notifications(self.feeds, self, self.registry, self.store)  # type: ignore[arg-type]
+        bots = BotStore(self.store)
+        self.notifications = Notifications(self.feeds, self, self.registry, self.store, bots)  # type: ignore[arg-type]
         self._notifying = gevent.spawn(self.notifications.run)
 
     def are_online(self, _app: str, users: Sequence[str]) -> list[bool]:
@@ -120,6 +123,23 @@ def test_each_conversation_is_reported_and_each_offline_member_of_a_group(harnes
     harness.store.log().append(APP, [Draft(sender="ann", conversation=group, body=b"more", time_ms=2)])
     until(lambda: len(harness.absent) == 4)
     assert harness.absent[3]["user"] == "kim"
+
+
+def test_a_bot_is_never_absent(harness: Harness) -> None:
+    made = BotStore(harness.store).add(Account(0, APP, ""), 0, "hash", 0, False)
+    assert made is not None
+    bot = made.account.user
+    group = harness.store.log().create(APP, "ann", "tea", [bot, "zoe"]).conversation
+    drafts = [
+        Draft(sender="ann", to_user=bot, body=b"hi bot", time_ms=1),
+        Draft(sender="ann", conversation=group, body=b"hi all", time_ms=1),
+    ]
+    harness.online = {"ann"}
+    harness.store.log().append(APP, drafts)
+    until(lambda: harness.absent and harness.quiet())
+    rows = harness.store.read(lambda sql: sql.query("SELECT last_id FROM event_feed"))
+    assert [event["user"] for event in harness.absent] == ["zoe"]
+    assert rows == [(1,)], "one event in all"
 
 
 def test_a_stored_push_of_a_back_end_is_reported(harness: Harness) -> None:

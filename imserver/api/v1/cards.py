@@ -49,6 +49,7 @@ class CardShown(Struct):
         int,
         about("When the last connection ended, in Unix seconds; 0: unknown, online, or not shown."),
     ]
+    bot: Annotated[bool, about("Whether a program writes, not a person.")]
 
 
 class CardsAnswer(Struct):
@@ -62,7 +63,7 @@ _PRESENCE: Final[dict[bool | None, Literal["online", "offline", ""]]] = {
     False: "offline",
     None: "",
 }
-_CARD: Final = CardShown("2", "Bob", "", "bob", "friend", "offline", 1795155801)
+_CARD: Final = CardShown("2", "Bob", "", "bob", "friend", "offline", 1795155801, False)
 
 routes = Resource(
     "accounts",
@@ -114,4 +115,4 @@ def cards(api: Api, call: Call, asked: CardsRequest) -> CardsAnswer:
 def _card(card: Card) -> CardShown:
     account = card.account
     shown = account.user, account.nickname, account.avatar, card.name
-    return CardShown(*shown, card.relation, _PRESENCE[card.online], card.last_seen)
+    return CardShown(*shown, card.relation, _PRESENCE[card.online], card.last_seen, account.bot)

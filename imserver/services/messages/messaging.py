@@ -15,7 +15,8 @@ from msgspec import UNSET, Raw, Struct, UnsetType, field
 from msgspec.structs import replace
 
 from imserver import errors
-from imserver.errors import ReviewUnavailable, StorageUnavailable
+from imserver.auth.quotas import BotRates
+from imserver.errors import ReviewUnavailable, StorageUnavailable, TooManyMessages
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
 from imserver.metrics import Metrics
@@ -115,6 +116,7 @@ class Messaging:
         store: Store,
         positions: TalkPositions,
         reviews: Reviews,
+        bot_rates: BotRates,
         channels: Channels,
         node_messages: NodeMessages | None = None,
         feeds: Feeds | None = None,
@@ -124,6 +126,7 @@ class Messaging:
         """Set by the first draft."""
         self._metrics = metrics
         self._reviews = reviews
+        self._bot_rates = bot_rates
         self._node_messages = node_messages
         self._feeds = feeds
         self.subscriptions = Subscriptions()
@@ -150,9 +153,13 @@ class Messaging:
 
     def send_of_user(self, app: str, draft: Draft, done: Done, connection: Connection | None = None) -> None:
         """Like :meth:`send`, for what a user sends: where the app wants it, its back end reviews it before.
+        Bots have a rate.
 
         Drafts of one connection keep their order. A recall has no content, and only waits for its turn.
         """
+        if not self._bot_rates.take(app, draft.sender):
+            self._stored(app, connection, done, TooManyMessages("the bot has sent too many messages"))
+            return
         if app not in self._reviews.hooks:
             self.send(app, draft, done, connection)
             return

@@ -14,8 +14,10 @@ from imserver.cluster.registry import Registry
 from imserver.errors import StorageUnavailable
 from imserver.logging import RateLimitedLog
 from imserver.protocol.cmd import entry_view
+from imserver.services.people.accounts import account_id
 from imserver.services.sessions.presence import Presence
 from imserver.services.webhooks.feeds import PAGE, Feed, Feeds, LogWindow
+from imserver.storage.bots import BotStore
 from imserver.storage.events import Absence, NewEvent, NotOwner
 from imserver.storage.log.contract import Conversation, ConversationSummary, Entry, message_of
 from imserver.storage.store import Store
@@ -42,16 +44,20 @@ _encode: Final = msgspec.json.Encoder().encode
 class Notifications:
     """Decides about notifications, in the apps whose feeds this node delivers and that want ``absent``.
 
-    A receiver of a stored message who is offline is noted. If they are offline ``absent_seconds`` later, and
-    have not read it, an ``absent`` event is added; then no other one for this conversation until they were
-    online. What is noted is in the database, so it survives the node. Owner of the cached group members.
+    A receiver of a stored message who is offline is noted. If they are offline ``absent_seconds`` later, have
+    not read it, and are no bot, an ``absent`` event is added; then no other one for this conversation until
+    they were online. What is noted is in the database, so it survives the node. Owner of the cached group
+    members.
     """
 
-    def __init__(self, feeds: Feeds, presence: Presence, registry: Registry, store: Store) -> None:
+    def __init__(
+        self, feeds: Feeds, presence: Presence, registry: Registry, store: Store, bots: BotStore
+    ) -> None:
         self._feeds = feeds
         self._presence = presence
         self._registry = registry
         self._store = store
+        self._bots = bots
         self._members: dict[tuple[str, int], tuple[str, ...]] = {}
         self._cached = 0
         self._windows: dict[str, LogWindow] = {}
@@ -168,6 +174,8 @@ class Notifications:
         self, app: str, due: Sequence[Absence]
     ) -> tuple[list[tuple[Absence, NewEvent]], list[Absence]]:
         online = self._presence.are_online(app, [each.user for each in due])
+        ids = {id for each in due if (id := account_id(each.user))}
+        bots = {bot.account.user for bot in self._bots.get(app, sorted(ids))}
         stored = self._store.log()
         entries = {entry.id: entry for entry in stored.entries(app, list({each.entry for each in due}))}
         found = stored.conversations(app, list({each.conversation for each in due}))
@@ -175,7 +183,10 @@ class Notifications:
         reported, over = [], []
         for absence, here in zip(due, online, strict=True):
             entry = entries.get(absence.entry)
-            facts = None if here or entry is None else _facts(stored, app, absence, entry, conversations)
+            if here or entry is None or absence.user in bots:
+                over.append(absence)
+                continue
+            facts = _facts(stored, app, absence, entry, conversations)
             if facts is None:
                 over.append(absence)
             else:
