@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from imserver.services.messages import deliverer
 from imserver.services.messages import log_follower as following
+from imserver.storage.log.contract import Draft
 from tests.services.messaging_harness import APP, Node
 from tests.services.test_protobuf_service import APP as CHATS
 from tests.services.test_protobuf_service import Harness, ProtobufClient
@@ -145,6 +146,34 @@ def talk(node: Node, said: list[tuple[int, int]]) -> None:
 def test_random_batches_are_delivered_in_order(said: list[tuple[int, int]]) -> None:
     with Node() as node:
         talk(node, [each for each in said if each not in ((0, 2), (3, 3), (2, 1), (3, 1))])
+
+
+def test_a_bot_receives_entries_of_its_groups_that_name_it_in_order() -> None:
+    with Node() as node:
+        group = node.log.create(APP, "ann", ["7", "bob"])
+        ann, bot, bob = (node.speaker(user, 1) for user in ("ann", "7", "bob"))
+        followers = node.messaging.subscriptions.followers
+        followers.enter(APP, bot.connection, group, True)
+
+        def draft(text: str, meta: bytes = b"", sender: str = "ann") -> Draft:
+            return Draft(sender=sender, conversation=group, body=text.encode(), meta=meta, time_ms=1)
+
+        node.log.committing = gate = Signal()
+        for each in (
+            draft("hidden"),
+            draft("named", b'{"bots":["7"]}'),
+            draft("of another", b'{"bots":["8"]}'),
+            Draft(sender="bob", to_user="7", body=b"to you", time_ms=1),
+            draft("named again", b'{"mentions":["7"],"bots":["8","7"]}', "bob"),
+        ):
+            node.messaging.send(APP, each, lambda _: None)
+        gate.set()
+        until(lambda: len(bob.texts()) >= 5)
+        bot.settle()
+        assert bot.texts() == ["named", "to you", "named again"]
+        assert ann.texts() == ["hidden", "named", "of another", "named again"]
+        bot.client.hang_up()
+        until(lambda: not followers.bots)
 
 
 def test_entries_of_other_conversations_do_not_split_a_frame(harness: Harness) -> None:

@@ -57,6 +57,13 @@ History = Annotated[
 Invite = Annotated[LowestRole, about("The lowest role that may invite users.")]
 Rename = Annotated[LowestRole, about("The lowest role that may rename the group.")]
 Pin = Annotated[LowestRole, about("The lowest role that may pin messages.")]
+Bots = Annotated[
+    Literal["mentions", "all"],
+    about(
+        "What bots of the group receive from then on: messages that mention them, reply to theirs or have "
+        "one of their commands; or all messages."
+    ),
+]
 Until = Annotated[int, about("The end of the silence, in Unix seconds; 0: end it now.", ge=0, le=2**53)]
 
 
@@ -86,6 +93,7 @@ class GroupOptions(GroupChange, kw_only=True):
     invite: Invite | UnsetType = UNSET
     rename: Rename | UnsetType = UNSET
     pin: Pin | UnsetType = UNSET
+    bots: Bots | UnsetType = UNSET
 
 
 class GroupMembers(GroupChange, kw_only=True):
@@ -135,6 +143,7 @@ class GroupShown(Struct):
     invite: Invite = "member"
     rename: Rename = "admin"
     pin: Pin = "admin"
+    bots: Bots = "mentions"
 
 
 class GroupsAnswer(Struct):

@@ -124,8 +124,8 @@ class CatchUp:
         subscriptions.acking += isinstance(subscription, AckingSubscription)
         if live:
             subscription.held = None
-        for conversation in groups_at(rows, position):
-            subscriptions.followers.enter(app, connection, conversation)
+        for conversation, bot in groups_at(rows, position):
+            subscriptions.followers.enter(app, connection, conversation, bot)
         return position
 
     def put_off(self, connection: Connection, pending: PendingSubscription) -> None:

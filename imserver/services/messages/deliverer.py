@@ -27,6 +27,7 @@ from imserver.services.messages.subscriptions import (
     hold_ack,
     users_of,
 )
+from imserver.storage.log.bots import bots_of
 from imserver.storage.log.contract import Appended, Entry, Rejected, fitting, message_of, page_size
 from imserver.transport.connection import OPEN, Connection
 
@@ -140,8 +141,8 @@ class Deliverer:
 
     def _deliver_window(self, app: str, entries: list[Entry], mine: Sequence[Sequence[Waiting]]) -> None:
         """Deliver entries between which no membership changes: to the receivers of each conversation
-        together. Senders of some of them, and receivers of several of these conversations, get them one by
-        one, in order."""
+        together. Senders of some of them, bots, and receivers of several of these conversations, get them one
+        by one, in order."""
         first = entries[0]
         if first.kind in ("join", "group"):
             self._joined(app, first)
@@ -159,6 +160,8 @@ class Deliverer:
         if messages:
             run = Run(messages)
             special = {connection for own in mine for connection, _, _ in own if connection is not None}
+            if self._followers.bots:
+                special.update(*[self._followers.bots.get((app, number), ()) for number in places])
             if len(places) > 1:
                 special |= _receivers_of_several([receivers[number] for number in places])
             for number, some in places.items():
@@ -216,8 +219,9 @@ class Deliverer:
             if special is not None:
                 # In a room the sender receives its own message.
                 senders = () if entry.room else [connection for connection, _, _ in own]
+                bots = self._followers.bots.get((app, entry.conversation), ())
                 for each in special:
-                    if each not in senders:
+                    if each not in senders and (each not in bots or each.user in bots_of(entry)):
                         waiting.setdefault(each, []).append(place)
                 place += 1
             for connection, done, result in own:
@@ -238,10 +242,11 @@ class Deliverer:
             subscription.held.extend([run.messages[place] for place in places])
 
     def _joined(self, app: str, entry: Entry) -> None:
+        bots = bots_of(entry)
         for user in users_of(entry):
             self._subscriptions.memberships_changed(app, user)
             for each in self._subscribed(app, user):
-                self._followers.enter(app, each, entry.conversation)
+                self._followers.enter(app, each, entry.conversation, user in bots)
 
     def _subscribed(self, app: str, user: str) -> list[Connection]:
         known = self._hub.apps.get(app)

@@ -107,10 +107,11 @@ def users_of(entry: Entry) -> list[str]:
     return [user for user in users if isinstance(user, str)] if isinstance(users, list) else []
 
 
-def groups_at(rows: Iterable[Membership], position: int) -> list[int]:
-    """The groups of these memberships in which the user may read the entry behind ``position``."""
+def groups_at(rows: Iterable[Membership], position: int) -> list[tuple[int, bool]]:
+    """The groups of these memberships in which the user may read the entry behind ``position``, and whether
+    the user is a bot."""
     return [
-        row.conversation
+        (row.conversation, row.bot)
         for row in rows
         if row.kind_of_conversation == "group"
         and row.joined_id <= position
@@ -126,13 +127,17 @@ class GroupFollowers:
 
     def __init__(self) -> None:
         self._groups: dict[tuple[str, int], dict[Connection, None]] = {}
+        self.bots: dict[tuple[str, int], set[Connection]] = {}
+        """Those of bots, which do not receive all entries. Read-only for others."""
 
     def members(self, app: str, conversation: int) -> dict[Connection, None]:
         """The subscribed connections of the members of a group; do not change it."""
         return self._groups.get((app, conversation), _NOBODY)
 
-    def enter(self, app: str, connection: Connection, conversation: int) -> None:
+    def enter(self, app: str, connection: Connection, conversation: int, bot: bool = False) -> None:
         """The user of a subscribed connection is a member."""
+        if bot:
+            self.bots.setdefault((app, conversation), set()).add(connection)
         subscription = connection.subscription
         assert subscription is not None
         if conversation not in subscription.groups:
@@ -161,6 +166,11 @@ class GroupFollowers:
             members.pop(connection, None)
             if not members:
                 del self._groups[app, conversation]
+        bots = self.bots.get((app, conversation))
+        if bots is not None:
+            bots.discard(connection)
+            if not bots:
+                del self.bots[app, conversation]
 
 
 _NOBODY: dict[Connection, None] = {}

@@ -1,8 +1,8 @@
 """Groups: stored sets of members, with an owner and admins. Every change is an entry of the message log.
 
 Rights: a member leaves; an admin also changes options, silences and removes members; the owner also removes
-and silences admins, and gives roles. Options say who may invite, rename and pin. ``by`` ``""`` is a back end,
-which may do everything.
+and silences admins, and gives roles. Options say who may invite, rename and pin, and what bots read. ``by``
+``""`` is a back end, which may do everything.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from imserver.model import Reaction
+from imserver.storage.log.bots import readers_of
 from imserver.storage.log.contract import (
     BLOCKED,
     FULL,
@@ -175,12 +176,14 @@ def _find(transaction: AppTransaction, user: str, message: int) -> _Found | Reje
     role, muted_until = "", 0
     if user:
         statement = (
-            "SELECT coalesce(readable_after, joined_id), left_id, role, muted_until FROM membership "
+            "SELECT coalesce(readable_after, joined_id), left_id, role, muted_until, bot FROM membership "
             "WHERE log = %s AND member = %s AND conversation = %s ORDER BY joined_id"
         )
         times = driver.query(statement, (log, user, conversation))
         readable = any(after < message and (left is None or message <= left) for after, left, *_ in times)
         if not readable or times[-1][1] is not None:
+            return unknown
+        if times[-1][4] and user not in readers_of(transaction, message):
             return unknown
         role, muted_until = text_of(times[-1][2]), times[-1][3]
     if recalled:

@@ -155,6 +155,8 @@ class Membership(Struct, frozen=True, kw_only=True):
     muted_until: int = 0
     """Unix seconds."""
     kind_of_conversation: ConversationKind = "group"
+    bot: bool = False
+    """The member of a group is a bot, which reads only the entries that name it."""
 
 
 class Conversation(Struct, frozen=True, kw_only=True):
@@ -277,16 +279,18 @@ FULL: Final = "full"
 """More reasons of :class:`Rejected`: no permission to change the group; too many members."""
 
 
-GroupOption = Literal["history", "invite", "rename", "pin"]
+GroupOption = Literal["history", "invite", "rename", "pin", "bots"]
 OPTIONS: Final[dict[GroupOption, tuple[int, str, str]]] = {
     "history": (1, "since_joining", "all"),
     "invite": (2, "member", "admin"),
     "rename": (4, "admin", "member"),
     "pin": (8, "admin", "member"),
+    "bots": (16, "mentions", "all"),
 }
 """Option of a group → its bit, its value without the bit (the default), and with it.
 
-``history``: what members who join from then on may read. The others: the lowest role that may do it.
+``history``: what members who join from then on may read. ``bots``: what bots read from then on. The others:
+the lowest role that may do it.
 """
 
 

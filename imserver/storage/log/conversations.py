@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from imserver.storage.log.contract import MOST_UNREAD, Conversation, ConversationSummary, Entry, Membership
-from imserver.storage.log.read import fetch
+from imserver.storage.log.read import fetch, reads
 from imserver.storage.log.rows import (
     ANNOTATIONS,
     CONVERSATION_KINDS,
@@ -24,7 +24,7 @@ from imserver.storage.statements import Statements, text_of
 _COLUMNS: Final = "c.id, c.kind, c.name, c.pair, c.last_id, c.last_seq, c.created, c.open, c.options, c.bots"
 _CONVERSATIONS: Final = f"SELECT {_COLUMNS} FROM conversation c WHERE c.log = %s AND "
 _MEMBERS: Final = (
-    "SELECT s.member, s.conversation, s.joined_id, s.left_id, s.role, s.muted_until, c.kind "
+    "SELECT s.member, s.conversation, s.joined_id, s.left_id, s.role, s.muted_until, c.kind, s.bot "
     "FROM membership s {} JOIN conversation c ON c.log = s.log AND c.id = s.conversation "
     "WHERE s.log = %s AND "
 )
@@ -130,7 +130,8 @@ class ConversationReader(LogTables):
 # conversations of the page.
 _PAGE: Final = (
     f"SELECT {_COLUMNS}, s.role, coalesce(r.read_id, 0) AS read_id, "
-    f"coalesce(s.left_id, c.last_id) AS place, s.joined_id, coalesce(s.left_id, {GREATEST}) AS upto, s.log "
+    f"coalesce(s.left_id, c.last_id) AS place, s.joined_id, coalesce(s.left_id, {GREATEST}) AS upto, s.log, "
+    "s.member, s.bot "
     "FROM membership s JOIN conversation c ON c.log = s.log AND c.id = s.conversation "
     "LEFT JOIN read_position r ON r.log = s.log AND r.member = s.member AND r.conversation = s.conversation "
     "WHERE s.log = %s AND s.member = %s AND s.joined_id = (SELECT max(o.joined_id) FROM membership o "
@@ -141,7 +142,10 @@ _PAGE: Final = (
 
 def _list(page: str, unread: str, mentions: str, hint: str = "") -> str:
     """``hint`` names the index to use. Without it the engine may scan the log."""
-    seen = f"FROM message m {hint} WHERE m.log = p.log AND m.conversation = p.id AND m.id > p.joined_id"
+    seen = (
+        f"FROM message m {hint} WHERE m.log = p.log AND m.conversation = p.id AND m.id > p.joined_id "
+        f"AND {reads('p')}"
+    )
     last = (
         f"SELECT m.id {seen} AND m.id <= p.upto AND m.kind NOT IN {ANNOTATIONS} "
         "AND NOT EXISTS (SELECT 1 FROM hidden h "
@@ -201,4 +205,5 @@ def _membership(app: str, row: Sequence[Any]) -> Membership:
         role=text_of(row[4]),
         muted_until=row[5],
         kind_of_conversation=CONVERSATION_KINDS[row[6]],
+        bot=bool(row[7]),
     )

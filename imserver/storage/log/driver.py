@@ -175,12 +175,12 @@ class LogDriver(Statements):
             ],
         )
 
-    def add_members(self, log: int, rows: Sequence[tuple[str, int, int, str, int | None]]) -> None:
-        """Insert memberships: (user, conversation, joined_id, role, readable_after)."""
+    def add_members(self, log: int, rows: Sequence[tuple[str, int, int, str, int | None, int]]) -> None:
+        """Insert memberships: (user, conversation, joined_id, role, readable_after, bot)."""
         self.execute_many(
             "INSERT INTO membership "
-            "(log, member, conversation, joined_id, role, readable_after, muted_until) "
-            "VALUES (%s, %s, %s, %s, %s, %s, 0)",
+            "(log, member, conversation, joined_id, role, readable_after, bot, muted_until) "
+            "VALUES (%s, %s, %s, %s, %s, %s, %s, 0)",
             [(log, *row) for row in rows],
         )
 
@@ -219,6 +219,13 @@ class LogDriver(Statements):
         self.execute(
             "UPDATE conversation SET options = %s WHERE log = %s AND id = %s AND kind = %s",
             (options, log, conversation, GROUP),
+        )
+
+    def set_bots(self, log: int, conversation: int, bots: Sequence[str]) -> None:
+        """Set the bots of a group."""
+        self.execute(
+            "UPDATE conversation SET bots = %s WHERE log = %s AND id = %s",
+            (",".join(bots) or None, log, conversation),
         )
 
     def add_messages(self, rows: Sequence[Row]) -> None:

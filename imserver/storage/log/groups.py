@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from imserver.storage.log.bots import MOST_BOTS, bots_among
 from imserver.storage.log.contract import (
     FULL,
     INVALID,
@@ -38,6 +39,7 @@ MEMBER: Final = "member"
 ROLES: Final = (OWNER, ADMIN, MEMBER)
 GROUP_NAME_BYTES: Final = 500
 
+_TOO_MANY_BOTS: Final = Rejected(INVALID, f"users: a group has at most {MOST_BOTS} bots")
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -51,9 +53,14 @@ class GroupWriter(LogWriter):
             all_users = list(dict.fromkeys((owner, *users)))
             if wrong := _wrong(all_users, name):
                 return wrong
+            bots = bots_among(transaction.driver, app, all_users)
+            if len(bots) > MOST_BOTS:
+                return _TOO_MANY_BOTS
             state = transaction.make_conversation(GROUP, (), name)
-            transaction.admit(state, [owner], OWNER)
-            transaction.admit(state, all_users[1:], MEMBER)
+            transaction.admit(state, [owner], OWNER, bots=bots)
+            transaction.admit(state, all_users[1:], MEMBER, bots=bots)
+            if bots:
+                transaction.set_bots(state, tuple(bots))
             details = {"change": "create", "name": name, "users": all_users}
             entry = _record(transaction, state, "group", owner, details, meta)
             return Change(state.id, entry, tuple(all_users))
@@ -93,7 +100,12 @@ class GroupWriter(LogWriter):
                 return Change(conversation)
             if most and _count(transaction, conversation, most) + len(new) > most:
                 return Rejected(FULL)
-            transaction.admit(state, new, role, _readable_after(transaction, conversation, new))
+            bots = bots_among(transaction.driver, app, new)
+            if len(state.bots) + len(bots) > MOST_BOTS:
+                return _TOO_MANY_BOTS
+            transaction.admit(state, new, role, _readable_after(transaction, conversation, new), bots)
+            if bots:
+                transaction.set_bots(state, (*state.bots, *bots))
             details = {"users": new, "role": role}
             if invited_by:
                 details["invited_by"] = invited_by
@@ -130,6 +142,9 @@ class GroupWriter(LogWriter):
                 _promote_heir(transaction, state, leaving, by)
             entry = _record(transaction, state, "leave", by, {"users": leaving})
             transaction.driver.end_members(transaction.log, conversation, leaving, state.last_id)
+            if any(bot in leaving for bot in state.bots):
+                transaction.set_bots(state, tuple(bot for bot in state.bots if bot not in leaving))
+                transaction.settle()
             return Change(state.id, entry, tuple(leaving))
 
         return self.change(app, work)
@@ -252,10 +267,11 @@ class GroupWriter(LogWriter):
 def _promote_heir(
     transaction: AppTransaction, state: ConversationState, leaving: Sequence[str], by: str
 ) -> None:
-    """Make a remaining member the owner, if any remains."""
+    """Make a remaining member the owner, if a person remains."""
     for role in (ADMIN, MEMBER):
-        found = _first_of(transaction, state.id, role, len(leaving) + 1)
-        heir = next((user for user in found if user not in leaving), None)
+        others = {*leaving, *state.bots}
+        found = _first_of(transaction, state.id, role, len(others) + 1)
+        heir = next((user for user in found if user not in others), None)
         if heir is not None:
             _set(transaction, state, heir, OWNER, None, by)
             return

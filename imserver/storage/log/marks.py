@@ -53,7 +53,7 @@ class MarkStore(LogTables):
         """Delete all marks of a deleted user."""
 
         def work(sql: Statements, head: LogHead) -> None:
-            for table in ("read_position", "hidden", "mark_version", "mention") if user else ():
+            for table in ("read_position", "hidden", "mark_version", "mention", "bot_entry") if user else ():
                 sql.execute(f"DELETE FROM {table} WHERE log = %s AND member = %s", (head.number, user))
 
         self._change_log(app, work, None)

@@ -157,6 +157,11 @@ def _delete_some(sql: Statements, log: int, floor: int) -> int | None:
     if first is None:
         return None
     upto = min(floor, first + _EXPIRED_AT_ONCE - 1)
-    for table, column in (("reaction", "message"), ("pin", "message"), ("mention", "id")):
+    for table, column in (
+        ("reaction", "message"),
+        ("pin", "message"),
+        ("mention", "id"),
+        ("bot_entry", "id"),
+    ):
         sql.execute(f"DELETE FROM {table} WHERE log = %s AND {column} <= %s", (log, upto))
     return sql.execute("DELETE FROM message WHERE log = %s AND id <= %s", (log, upto))

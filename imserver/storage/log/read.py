@@ -37,9 +37,20 @@ EntryPage = tuple[list[Entry], bool]
 """Entries ordered by id, and whether there are more."""
 
 _ENTRIES: Final = f"SELECT {ENTRY_COLUMNS} {FROM_MESSAGES}"
+
+
+def reads(member: str) -> str:
+    """Condition: the member of this alias may read the messages ``m`` of its conversation, which bots of
+    groups do not all."""
+    return (
+        f"({member}.bot = 0 OR EXISTS (SELECT 1 FROM bot_entry b WHERE b.log = m.log "
+        f"AND b.member = {member}.member AND b.conversation = m.conversation AND b.id = m.id))"
+    )
+
+
 VISIBLE: Final = (
     "m.log = s.log AND m.conversation = s.conversation AND m.id > coalesce(s.readable_after, s.joined_id) "
-    f"AND m.id <= coalesce(s.left_id, {GREATEST})"
+    f"AND m.id <= coalesce(s.left_id, {GREATEST}) AND {reads('s')}"
 )
 """Condition: the messages ``m`` that a membership ``s`` allows its user to read."""
 
@@ -340,7 +351,7 @@ def _sqlite(sql: Statements, head: LogHead, user: str, after: int, count: int) -
         "SELECT m.id FROM membership s CROSS JOIN conversation c CROSS JOIN message m "
         "WHERE s.log = %s AND s.member = %s AND c.log = s.log AND c.id = s.conversation AND c.last_id > %s "
         "AND m.log = s.log AND m.conversation = s.conversation AND m.id > max(s.joined_id, %s) "
-        "AND m.id <= min(ifnull(s.left_id, %s), %s) ORDER BY m.id LIMIT %s"
+        f"AND m.id <= min(ifnull(s.left_id, %s), %s) AND {reads('s')} ORDER BY m.id LIMIT %s"
     )
     window = _WINDOW
     while True:
@@ -357,7 +368,7 @@ def _postgresql(sql: Statements, head: LogHead, user: str, after: int, count: in
         "SELECT f.id FROM membership s JOIN conversation c ON c.log = s.log AND c.id = s.conversation "
         "CROSS JOIN LATERAL (SELECT m.id FROM message m WHERE m.log = s.log "
         "AND m.conversation = s.conversation AND m.id > greatest(s.joined_id, %s) "
-        "AND m.id <= least(s.left_id, %s) ORDER BY m.id LIMIT %s) f "
+        f"AND m.id <= least(s.left_id, %s) AND {reads('s')} ORDER BY m.id LIMIT %s) f "
         "WHERE s.log = %s AND s.member = %s AND c.last_id > %s ORDER BY f.id LIMIT %s"
     )
     values = (after, head.last_id, count, head.number, user, after, count)
@@ -366,7 +377,7 @@ def _postgresql(sql: Statements, head: LogHead, user: str, after: int, count: in
 
 def _mysql(sql: Statements, head: LogHead, user: str, after: int, count: int) -> Sequence[int]:
     active = sql.query(
-        f"SELECT s.conversation, s.joined_id, s.left_id FROM {_ACTIVE}",
+        f"SELECT s.conversation, s.joined_id, s.left_id, s.bot FROM {_ACTIVE}",
         (after, head.number, user, after),
     )
     if not active:
@@ -377,11 +388,17 @@ def _mysql(sql: Statements, head: LogHead, user: str, after: int, count: int) ->
         "(SELECT id FROM message FORCE INDEX (message_by_conversation) WHERE log = %s AND conversation = %s "
         "AND id > %s AND id <= %s ORDER BY id LIMIT %s)"
     )
+    of_bot = (
+        "(SELECT id FROM bot_entry WHERE log = %s AND member = %s AND conversation = %s "
+        "AND id > %s AND id <= %s ORDER BY id LIMIT %s)"
+    )
     values: list[Any] = []
-    for conversation, joined, left in active:
+    for conversation, joined, left, bot in active:
         last = head.last_id if left is None else min(left, head.last_id)
-        values += (head.number, conversation, max(joined, after), last, count)
-    statement = f"{' UNION ALL '.join([one] * len(active))} ORDER BY id LIMIT %s"
+        member = (user,) if bot else ()
+        values += (head.number, *member, conversation, max(joined, after), last, count)
+    parts = [of_bot if bot else one for *_, bot in active]
+    statement = f"{' UNION ALL '.join(parts)} ORDER BY id LIMIT %s"
     return [row[0] for row in sql.query(statement, (*values, count))]
 
 
@@ -390,7 +407,7 @@ def _walk(sql: Statements, head: LogHead, user: str, after: int, count: int) -> 
         "SELECT m.id FROM message m FORCE INDEX (PRIMARY) WHERE m.log = %s AND m.id > %s AND m.id <= %s "
         "AND EXISTS (SELECT 1 FROM membership s WHERE s.log = m.log AND s.member = %s "
         "AND s.conversation = m.conversation AND s.joined_id < m.id "
-        "AND (s.left_id IS NULL OR s.left_id >= m.id)) ORDER BY m.id LIMIT %s"
+        f"AND (s.left_id IS NULL OR s.left_id >= m.id) AND {reads('s')}) ORDER BY m.id LIMIT %s"
     )
     values = (head.number, after, head.last_id, user, count)
     return [row[0] for row in sql.query(statement, values)]

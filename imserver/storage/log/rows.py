@@ -77,7 +77,9 @@ ENTRY_COLUMNS: Final = (
 SELECT_HEAD: Final = "SELECT number, last_id, last_conversation, floor FROM log WHERE app = %s AND part = 0"
 """Selects the fields of :class:`LogHead`."""
 
-SELECT_STATE: Final = "SELECT id, kind, pair, last_seq, last_id FROM conversation WHERE log = %s AND "
+SELECT_STATE: Final = (
+    "SELECT id, kind, pair, last_seq, last_id, options, bots FROM conversation WHERE log = %s AND "
+)
 """Selects the columns that :func:`conversation_state_of` expects."""
 
 FROM_MESSAGES: Final = (
@@ -103,6 +105,8 @@ class ConversationState(Struct):
     last_seq: int
     last_id: int
     room: str = ""
+    options: int = 0
+    bots: tuple[str, ...] = ()
 
 
 def resend_of(sender: str, client_msg_id: str) -> bytes:
@@ -191,9 +195,10 @@ def decode_meta(meta: bytes) -> dict[str, Any]:
 
 
 def conversation_state_of(row: Any) -> ConversationState:
-    """A conversation from ``id, kind, pair, last_seq, last_id``."""
+    """A conversation from the columns of :data:`SELECT_STATE`."""
+    room = room_of(row[2]) if row[1] == ROOM else ""
     return ConversationState(
-        row[0], row[1], members_of(row[2]), row[3], row[4], room_of(row[2]) if row[1] == ROOM else ""
+        row[0], row[1], members_of(row[2]), row[3], row[4], room, row[5], bots_from(row[6])
     )
 
 

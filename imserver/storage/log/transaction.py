@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
+from imserver.storage.log.bots import EVERYBODY, BotReaders
 from imserver.storage.log.contract import (
     BLOCKED,
     INVALID,
@@ -112,7 +113,10 @@ class AppTransaction:
         self._rows: list[tuple[Any, ...]] = []
         self._moved: dict[int, ConversationState] = {}
         self._made: list[tuple[ConversationState, bytes | None, str, int]] = []
-        self._joined: list[tuple[str, int, int, str, int | None]] = []
+        self._joined: list[tuple[str, int, int, str, int | None, int]] = []
+        self._bots = BotReaders(self)
+        self._regrouped: dict[int, ConversationState] = {}
+        """Groups whose bots have changed."""
         self._recalled: set[int] = set()
         """Recalled messages among those that drafts edit."""
 
@@ -141,14 +145,24 @@ class AppTransaction:
         users: Iterable[str],
         role: str,
         readable_after: Mapping[str, int] = _NOTHING,
+        bots: Collection[str] = (),
     ) -> None:
         """Make users members from the next entry on. ``readable_after``: user → id after which they may read
-        earlier entries."""
+        earlier entries. ``bots``: bots among the users of a group."""
         last = self.head.last_id
-        self._joined += [(user, state.id, last, role, readable_after.get(user)) for user in users]
+        self._joined += [
+            (user, state.id, last, role, readable_after.get(user), int(user in bots)) for user in users
+        ]
+
+    def set_bots(self, state: ConversationState, bots: tuple[str, ...]) -> None:
+        """Change which members of a group are bots, from the next entry on."""
+        state.bots = bots
+        self._regrouped[state.id] = state
 
     def enter(self, state: ConversationState, draft: Draft, resend: bytes | None = None) -> Entry:
         """Add an entry to a conversation, with the next id and seq."""
+        if state.bots:
+            draft = self._bots.name(state, draft)
         self.head.last_id += 1
         state.last_seq += 1
         state.last_id = self.head.last_id
@@ -183,13 +197,16 @@ class AppTransaction:
             driver.add_members(log, self._joined)
         if moved := [state for state in self._moved.values() if state.id not in made]:
             driver.update_conversations(log, moved)
-        self._made, self._joined, self._moved = [], [], {}
+        for state in self._regrouped.values():
+            driver.set_bots(log, state.id, state.bots)
+        self._made, self._joined, self._moved, self._regrouped = [], [], {}, {}
 
     def write(self) -> None:
         """Write everything."""
         self.settle()
         if self._rows:
             self.driver.add_messages(self._rows)
+            self._bots.write()
             revise(self.driver, self.log, self.entries)
             self.driver.update_head(self.head)
 
@@ -312,8 +329,6 @@ _SET_CONTENT: Final = (
     "UPDATE message SET type = %s, body = %s, meta = %s "
     f"WHERE log = %s AND id = %s AND kind IN ({NUMBERS['message']}, {NUMBERS['edit']})"
 )
-EVERYBODY: Final = "all"
-"""Mentions everybody in the conversation."""
 
 
 def find_recalled(driver: LogDriver, log: int, ids: Collection[int]) -> set[int]:

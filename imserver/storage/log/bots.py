@@ -1,0 +1,131 @@
+"""Bots in the log: which entries of their groups they read.
+
+A member who is a bot has ``bot`` in its membership, and its group has it in ``bots``. Such a member reads the
+entries of the group that name it: ``meta`` has the bots that read an entry as ``bots``, and ``bot_entry`` has
+a row for each of them. Groups without bots, and conversations of two, need neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from msgspec.structs import replace
+
+from imserver.storage.log.contract import OPTIONS, Draft, Entry
+from imserver.storage.log.driver import LogDriver
+from imserver.storage.log.rows import ConversationState, decode_meta
+from imserver.storage.statements import text_of
+
+if TYPE_CHECKING:
+    from imserver.storage.log.transaction import AppTransaction
+
+MOST_BOTS: Final = 20
+"""Bots of one group."""
+EVERYBODY: Final = "all"
+"""Mentions everybody in the conversation."""
+_ID_DIGITS: Final = 18
+_OF_MEMBERS: Final = ("join", "leave", "group")
+_encode: Final = msgspec.json.Encoder().encode
+
+
+def bots_among(driver: LogDriver, app: str, users: Iterable[str]) -> list[str]:
+    """Those of these users that are bots, in their order."""
+    ids = {int(user): user for user in users if _may_be_account(user)}
+    statement = "SELECT id FROM account WHERE app = %s AND bot = 1 AND id IN {}"
+    found = {row[0] for row in driver.query_in(statement, (app,), list(ids))} if ids else ()
+    return [user for id, user in ids.items() if id in found]
+
+
+def _may_be_account(user: str) -> bool:
+    return user.isascii() and user.isdecimal() and len(user) <= _ID_DIGITS and user[0] != "0"
+
+
+def readers_of(transaction: AppTransaction, id: int) -> list[str]:
+    """The bots that read an entry of an earlier transaction."""
+    statement = "SELECT member FROM bot_entry WHERE log = %s AND id = %s"
+    return [text_of(row[0]) for row in transaction.driver.query(statement, (transaction.log, id))]
+
+
+class BotReaders:
+    """The bots that read the entries of one transaction."""
+
+    def __init__(self, transaction: AppTransaction) -> None:
+        self._transaction = transaction
+        self._of: dict[int, list[str]] = {}
+        """Entry of this transaction → the bots that read it."""
+        self._rows: list[tuple[str, int, int]] = []
+
+    def name(self, state: ConversationState, draft: Draft) -> Draft:
+        """The draft of the next entry of a group with bots, with those in ``meta`` that read it."""
+        readers = self._readers(state, draft)
+        self._of[self._transaction.head.last_id + 1] = readers
+        self._add(readers, state.id, self._transaction.head.last_id + 1)
+        if draft.kind == "edit":
+            # A bot that the edit mentions first reads the message, too.
+            before = self._readers_of(draft.about)
+            self._add([bot for bot in readers if bot not in before], state.id, draft.about)
+        meta = decode_meta(draft.meta)
+        meta.pop("bots", None)
+        return replace(draft, meta=_encode({**meta, "bots": readers})) if readers else draft
+
+    def write(self) -> None:
+        """Write the rows of the entries."""
+        if self._rows:
+            log = self._transaction.log
+            self._transaction.driver.execute_many(
+                "INSERT INTO bot_entry (log, member, conversation, id) VALUES (%s, %s, %s, %s)",
+                [(log, *row) for row in self._rows],
+            )
+            self._rows = []
+
+    def _add(self, bots: Iterable[str], conversation: int, id: int) -> None:
+        self._rows += [(bot, conversation, id) for bot in bots]
+
+    def _readers(self, state: ConversationState, draft: Draft) -> list[str]:
+        if state.options & OPTIONS["bots"][0] or draft.kind in _OF_MEMBERS:
+            return list(state.bots)
+        meta = decode_meta(draft.meta)
+        named: set[Any] = {draft.sender}
+        mentions = meta.get("mentions", ())
+        if isinstance(mentions, list):
+            named.update(user for user in mentions if isinstance(user, str))
+        if EVERYBODY in named:
+            return list(state.bots)
+        if draft.kind != "message":
+            named.update(self._readers_of(draft.about))
+        elif draft.about:
+            named.add(self._sender_of(state, draft.about))
+        return _only(state.bots, named)
+
+    def _readers_of(self, id: int) -> list[str]:
+        """The bots that read an earlier entry."""
+        known = self._of.get(id)
+        return readers_of(self._transaction, id) if known is None else known
+
+    def _sender_of(self, state: ConversationState, id: int) -> str:
+        """The sender of an earlier entry of a conversation; ``""``: it has none."""
+        transaction = self._transaction
+        place = id - transaction.before - 1
+        if 0 <= place < len(transaction.entries):
+            entry = transaction.entries[place]
+            return entry.sender if entry.conversation == state.id else ""
+        statement = "SELECT sender FROM message WHERE log = %s AND id = %s AND conversation = %s"
+        rows = transaction.driver.query(statement, (transaction.log, id, state.id))
+        return text_of(rows[0][0]) if rows else ""
+
+
+def _only(bots: Collection[str], named: Collection[str]) -> list[str]:
+    return [bot for bot in bots if bot in named]
+
+
+_BOTS: Final = b'"bots":'
+
+
+def bots_of(entry: Entry) -> tuple[str, ...]:
+    """The bots of a group that read an entry, as it is stored."""
+    if _BOTS not in entry.meta:
+        return ()
+    bots = decode_meta(entry.meta).get("bots")
+    return tuple(bots) if isinstance(bots, list) else ()

@@ -1,0 +1,200 @@
+"""Bots in groups: what they read, on every engine."""
+
+import json
+
+import pytest
+
+from imserver.model import Reaction
+from imserver.storage.bots import BotStore
+from imserver.storage.contract import Account
+from imserver.storage.log.bots import MOST_BOTS, bots_of
+from imserver.storage.log.contract import INVALID, UNKNOWN_MESSAGE, Appended, Change, Draft, Entry, Rejected
+from imserver.storage.log.message_log import MessageLog
+
+from .conftest import OpenStore
+from .test_log import APP, ids
+
+
+class Setting:
+    """A store with a log. ``add_bot`` makes a bot and returns its user id."""
+
+    def __init__(self, url: str, open_store: OpenStore) -> None:
+        store = open_store(url, seconds=10)
+        self.log: MessageLog = store.log()
+        self._bots = BotStore(store)
+
+    def add_bot(self, name: str = "") -> str:
+        made = self._bots.add(Account(0, APP, "", name=name), 0, "hash", 0, False)
+        assert made is not None
+        return made.account.user
+
+    def group(self, *users: str) -> int:
+        return self.log.create(APP, users[0], "tea", users[1:]).conversation
+
+    def add(self, draft: Draft) -> Entry:
+        (result,) = self.log.append(APP, [draft])
+        assert isinstance(result, Appended), result
+        return result.entry
+
+    def say(self, sender: str, at: int, text: str, *mentions: str, about: int = 0) -> Entry:
+        meta = json.dumps({"mentions": mentions}).encode() if mentions else b""
+        return self.add(
+            Draft(sender=sender, conversation=at, body=text.encode(), meta=meta, about=about, time_ms=1)
+        )
+
+    def change(self, kind: str, sender: str, message: Entry, text: str = "", *mentions: str) -> Entry:
+        meta = json.dumps({"mentions": mentions}).encode() if mentions else b""
+        return self.add(
+            Draft(
+                sender=sender,
+                kind=kind,  # type: ignore[arg-type]
+                conversation=message.conversation,
+                body=text.encode(),
+                about=message.id,
+                meta=meta,
+                time_ms=1,
+            )
+        )
+
+    def synced(self, user: str) -> list[int]:
+        """Everything that a user reads, by small pages."""
+        found, after = list[int](), 0
+        while True:
+            page, more = self.log.sync(APP, user, after, 2)
+            found += ids(page)
+            if not more:
+                return found
+            after = found[-1]
+
+
+@pytest.fixture
+def setting(url: str, open_store: OpenStore) -> Setting:
+    return Setting(url, open_store)
+
+
+def test_a_bot_reads_what_names_it_and_everybody_else_everything(setting: Setting) -> None:
+    log, bot, other = setting.log, setting.add_bot(), setting.add_bot()
+    at = setting.group("ann", "bob", bot, other)
+    seen = [log.head(APP)]
+    private = setting.say("ann", at, "tea, not for bots")
+    named = setting.say("ann", at, "tea?", bot)
+    said = setting.say(bot, at, "tea!")
+    seen += [named.id, said.id, setting.say("bob", at, "tea for all", "all").id]
+    replied = setting.say("bob", at, "tea with milk", about=said.id)
+    seen.append(replied.id)
+    setting.say("bob", at, "tea again", about=private.id)
+    setting.say("bob", at, "tea for the other", other)
+    reaction = log.react(APP, "bob", named.id, "+1")
+    hidden = log.react(APP, "bob", private.id, "+1")
+    assert isinstance(reaction, Change)
+    assert isinstance(hidden, Change)
+    assert reaction.entry is not None
+    assert hidden.entry is not None
+    assert (bots_of(reaction.entry), bots_of(hidden.entry)) == ((bot,), ())
+    seen.append(reaction.entry.id)
+    seen.append(setting.change("edit", "ann", named, "tea, edited").id)
+    setting.change("edit", "ann", private, "still private")
+    left = log.leave(APP, at, ["bob"], "bob")
+    assert isinstance(left, Change)
+    assert left.entry is not None
+    seen.append(left.entry.id)
+    assert setting.synced(bot) == seen
+    assert setting.synced("ann") == list(range(1, log.head(APP) + 1))
+    messages = [id for id in seen if id != reaction.entry.id]
+    assert ids(log.history(APP, bot, at, 0, 100)[0]) == messages
+    assert ids(log.history(APP, bot, at, 0, 100, after=seen[1])[0]) == [id for id in messages if id > seen[1]]
+    assert ids(log.readable(APP, bot, [private.id, named.id])) == [named.id]
+    assert private.id not in ids(log.search(APP, bot, "private", 0, 0, 100)[0])
+    assert ids(log.search(APP, bot, "tea", 0, 0, 100)[0]) == [named.id, said.id, seen[3], replied.id]
+    assert log.react(APP, bot, private.id, "+1") == Rejected(UNKNOWN_MESSAGE)
+    assert isinstance(log.react(APP, bot, named.id, "+1"), Change)
+    ((summary,), _) = log.list_conversations(APP, bot, 0, 10)
+    assert summary.last is not None
+    assert (summary.last.id, summary.unread) == (left.entry.id, 3)
+    (shown,) = log.entries(APP, [named.id])
+    assert (bots_of(shown), shown.body) == ((bot,), b"tea, edited")
+    (page, _) = log.history(APP, "ann", at, named.id + 1, 1)
+    assert getattr(page[0], "reactions", ()) == (Reaction("+1", 2, ("bob", bot)),)
+
+
+def test_an_edit_may_name_a_bot_and_a_recall_reaches_who_read_the_message(setting: Setting) -> None:
+    log, bot = setting.log, setting.add_bot()
+    at = setting.group("ann", bot)
+    first = log.head(APP)
+    message = setting.say("ann", at, "one")
+    edit = setting.change("edit", "ann", message, "one, robot?", bot)
+    later = setting.change("edit", "ann", message, "two")
+    recall = setting.change("recall", "ann", message)
+    again = setting.change("recall", "ann", message)
+    unseen = setting.say("ann", at, "three")
+    setting.change("recall", "ann", unseen)
+    assert setting.synced(bot) == [first, message.id, edit.id, later.id, recall.id, again.id]
+    assert bots_of(recall) == (bot,)
+    page, _ = log.sync(APP, bot, first, 10)
+    assert [entry.body for entry in page] == [b""] * 5
+
+
+def test_the_option_and_membership_decide_when_the_entry_is_stored(setting: Setting) -> None:
+    log, bot = setting.log, setting.add_bot()
+    at = setting.group("ann", "bob")
+    before = setting.say("ann", at, "before", bot)
+    log.join(APP, at, [bot], "ann")
+    seen = [log.head(APP)]
+    hidden = setting.say("ann", at, "hidden")
+    log.set_options(APP, at, {"bots": "all"}, "ann")
+    seen.append(log.head(APP))
+    whole = setting.say("ann", at, "whole")
+    results = log.append(
+        APP,
+        [
+            Draft(sender=bot, conversation=at, body=b"batch", time_ms=1),
+            Draft(sender="bob", conversation=at, body=b"reply", time_ms=1),
+        ],
+    )
+    seen += [whole.id, *[each.entry.id for each in results if isinstance(each, Appended)]]
+    log.set_options(APP, at, {"bots": "mentions"}, "ann")
+    seen.append(log.head(APP))
+    setting.say("ann", at, "hidden again")
+    log.leave(APP, at, [bot], "ann")
+    seen.append(log.head(APP))
+    after = setting.say("ann", at, "after", bot)
+    assert setting.synced(bot) == seen
+    assert (bots_of(hidden), bots_of(after), bots_of(before)) == ((), (), ())
+    assert log.conversations(APP, [at])[0].bots == ()
+    log.join(APP, at, [bot], "ann")
+    assert log.conversations(APP, [at])[0].bots == (bot,)
+    assert setting.synced(bot) == [*seen, log.head(APP)]
+    log.forget(APP, bot)
+    assert log.expire(APP, more_than=1) > 0
+
+
+def test_a_reply_in_the_same_transaction_is_read_and_no_bot_becomes_the_owner(setting: Setting) -> None:
+    log, bot = setting.log, setting.add_bot()
+    at = setting.group("ann", bot, "bob")
+    next_id = log.head(APP) + 1
+    drafts = [
+        Draft(sender=bot, conversation=at, body=b"one", time_ms=1),
+        Draft(sender="bob", conversation=at, body=b"two", about=next_id, time_ms=1),
+        Draft(sender="bob", kind="edit", conversation=at, body=b"three", about=next_id + 1, time_ms=1),
+        Draft(sender="bob", conversation=at, body=b"four", about=next_id + 2, time_ms=1),
+    ]
+    log.append(APP, drafts)
+    assert setting.synced(bot) == [next_id - 1, next_id, next_id + 1, next_id + 2]
+    log.leave(APP, at, ["ann"], "ann", heir=True)
+    found = log.member(APP, at, "bob")
+    assert found is not None
+    assert (found.role, found.bot) == ("owner", False)
+
+
+def test_a_group_has_a_limited_number_of_bots(setting: Setting) -> None:
+    log = setting.log
+    bots = [setting.add_bot() for _ in range(MOST_BOTS + 1)]
+    at = setting.group("ann", *bots[:MOST_BOTS])
+    refused = log.join(APP, at, bots[MOST_BOTS:], "ann")
+    assert isinstance(refused, Rejected)
+    assert refused.reason == INVALID
+    with pytest.raises(ValueError, match="at most 20 bots"):
+        setting.group("ann", *bots)
+    assert log.head(APP) == 1
+    log.leave(APP, at, bots[:1], "ann")
+    assert isinstance(log.join(APP, at, bots[MOST_BOTS:], "ann"), Change)
