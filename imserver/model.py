@@ -111,13 +111,14 @@ class Send(Struct, frozen=True, gc=False):
     """Store and deliver a message to the user ``to``, or in a ``conversation``.
 
     A ``kind`` of ``recall`` or ``edit`` refers to another entry and goes to the conversation of that entry.
-    ``forward`` sends the content of the message ``about`` as a new one.
+    ``forward`` sends the content of the message ``about`` as a new one. ``press`` presses the button of that
+    message with the value ``body``.
     ``id`` is made by the client. A repeated id is not stored again.
     """
 
     to: str = ""
     conversation: int = 0
-    kind: Literal["message", "recall", "edit", "forward"] = "message"
+    kind: Literal["message", "recall", "edit", "forward", "press"] = "message"
     type: str = "text"
     body: bytes = b""
     id: str = ""

@@ -8,8 +8,8 @@ library, which is ten times slower and accepts the same deviations as the origin
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from itertools import count
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain, count
 from time import time_ns
 from typing import Any, Final
 
@@ -77,6 +77,12 @@ MAX_PAGE: Final = 200
 _PAGE: Final = 50
 MAX_MENTIONS: Final = 100
 MAX_EMOJI_BYTES: Final = 32
+MAX_BUTTON_ROWS: Final = 8
+MAX_BUTTONS: Final = 4
+"""Limits of the rows of buttons of a message, and of the buttons of a row."""
+MAX_BUTTON_CHARACTERS: Final = 64
+MAX_BUTTON_BYTES: Final = 64
+"""Limits of the text of a button, and of its value."""
 MAX_TYPES: Final = 20
 """Limit of the types in a request for messages of some types."""
 MAX_HIDDEN: Final = 1000
@@ -130,9 +136,15 @@ def _json(value: Any) -> bytes:
 
 
 def _meta(fields: dict[str, Any]) -> bytes:
-    mentions = fields.get("mentions", [])
-    if not mentions:
-        return b""
+    made: dict[str, Any] = {}
+    if fields.get("mentions"):
+        made["mentions"] = _mentions(fields["mentions"])
+    if fields.get("buttons"):
+        made["buttons"] = _buttons(fields["buttons"])
+    return _encode(made) if made else b""
+
+
+def _mentions(mentions: Any) -> list[str]:
     if (
         not isinstance(mentions, list)
         or len(mentions) > MAX_MENTIONS
@@ -142,7 +154,41 @@ def _meta(fields: dict[str, Any]) -> bytes:
     users = [well_formed(user) for user in mentions]
     if any(len(user.encode()) > MAX_RECEIVER_BYTES for user in users) or mentions_objection(users):
         raise Refused(errors.REPLY_BAD_PARAMETER)
-    return _encode({"mentions": users})
+    return users
+
+
+def _buttons(rows: Any) -> list[list[dict[str, str]]]:
+    """The rows of buttons of a message. Raises :class:`Refused` 1001."""
+    try:
+        found = msgspec.convert(rows, list[list[_Button]])
+    except (ValueError, RecursionError):
+        raise Refused(errors.REPLY_BAD_PARAMETER) from None
+    made = [
+        [{"text": well_formed(one.text), "value": well_formed(one.value)} for one in row] for row in found
+    ]
+    if buttons_objection(made):
+        raise Refused(errors.REPLY_BAD_PARAMETER)
+    return made
+
+
+class _Button(msgspec.Struct, forbid_unknown_fields=True):
+    """A button under a message."""
+
+    text: str
+    value: str
+
+
+def buttons_objection(rows: Sequence[Sequence[Mapping[str, str]]]) -> str:
+    """The reason why a message cannot have these rows of buttons, ``""`` if it can."""
+    if len(rows) > MAX_BUTTON_ROWS or any(not 1 <= len(row) <= MAX_BUTTONS for row in rows):
+        return f"at most {MAX_BUTTON_ROWS} rows of 1 to {MAX_BUTTONS} buttons"
+    for one in chain.from_iterable(rows):
+        if not one["text"].strip() or len(one["text"]) > MAX_BUTTON_CHARACTERS:
+            return f"a text has 1 to {MAX_BUTTON_CHARACTERS} characters"
+        if not one["value"] or len(one["value"].encode()) > MAX_BUTTON_BYTES:
+            return f"a value has 1 to {MAX_BUTTON_BYTES} bytes"
+    values = [one["value"] for one in chain.from_iterable(rows)]
+    return "two buttons have the same value" if len(set(values)) < len(values) else ""
 
 
 def mentions_objection(users: Sequence[str]) -> str:
@@ -213,7 +259,7 @@ def _send_anything(data: bytes) -> Send:
     return Send(to, conversation, "message", kind, body, client_id, about, _meta(fields))
 
 
-_CONTENT: Final = frozenset({"text", "data", "type", "replyto", "mentions"})
+_CONTENT: Final = frozenset({"text", "data", "type", "replyto", "mentions", "buttons"})
 """Fields that a forwarded message cannot have: the server copies it."""
 
 
@@ -237,6 +283,13 @@ def _pin(data: bytes) -> Pin:
 
 def _pins(data: bytes) -> AskPins:
     return AskPins(needed_id(fields_of(data), "conversation"))
+
+
+def _press(data: bytes) -> Send:
+    fields = fields_of(data)
+    value = short_text(fields, "value", MAX_BUTTON_BYTES).encode()
+    client_id = short_text(fields, "clientmsgid", MAX_CLIENT_MSG_ID_BYTES)
+    return Send(kind="press", type="", body=value, id=client_id, about=needed_id(fields, "id"))
 
 
 def _recall(data: bytes) -> Send:
@@ -297,6 +350,7 @@ STORED_COMMANDS: Final[dict[str, Callable[[bytes], Command]]] = {
     "send": _send,
     "recall": _recall,
     "edit": _edit,
+    "press": _press,
     "sync": _sync,
     "history": _history,
     "conversations": _conversations,
@@ -352,7 +406,7 @@ def entry_view(message: Message) -> EntryView:
             _show_data(entry, message.body)
         if message.reactions:
             entry.reactions = message.reactions
-    elif message.kind in ("reaction", "pin"):
+    elif message.kind in ("reaction", "pin", "press"):
         entry.type = message.type
         if message.body:
             _show_text(entry, message.body)

@@ -432,7 +432,7 @@ FULL_COMMANDS: Final[dict[int, Row]] = {
 
 AT_REFUSED: Final = 4
 """Reply codes that replace an ack."""
-KINDS: Final = ("message", "recall", "edit", "group", "join", "leave", "reaction", "pin")
+KINDS: Final = ("message", "recall", "edit", "group", "join", "leave", "reaction", "pin", "press")
 """Kinds of entries in the order of their numbers from 0."""
 SIGNALS: Final = ("typing", "receipt", "hidden", "contact")
 """Kinds of signals in the order of their numbers from 1."""

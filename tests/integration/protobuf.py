@@ -33,7 +33,7 @@ class SentMessage(NamedTuple):
 
 FURTHER = ("kind", "about", "conversation", "conversation_seq", "client_msg_id", "meta", "sender_name", "to")
 """Fields of a message that clients with a cursor know, from the eighth on."""
-KINDS = ("message", "recall", "edit", "group", "join", "leave", "reaction", "pin")
+KINDS = ("message", "recall", "edit", "group", "join", "leave", "reaction", "pin", "press")
 
 
 class Output(NamedTuple):

@@ -102,6 +102,20 @@ def test_meta_names_the_users_who_joined() -> None:
     ("name", "data", "command"),
     [
         ("react", b'{"id":7,"emoji":"+1"}', React(7, "+1")),
+        (
+            "press",
+            b'{"id":7,"value":"y","clientMsgID":"p"}',
+            Send(kind="press", type="", body=b"y", id="p", about=7),
+        ),
+        (
+            "send",
+            b'{"to":"bob","text":"?","mentions":["ann"],"buttons":[[{"text":"Yes","value":"y"}]]}',
+            Send(
+                "bob",
+                body=b"?",
+                meta=b'{"mentions":["ann"],"buttons":[[{"text":"Yes","value":"y"}]]}',
+            ),
+        ),
         ("react", b'{"id":7,"emoji":"+1","remove":true}', React(7, "+1", True)),
         ("pin", b'{"id":7,"remove":false}', Pin(7)),
         ("pins", b'{"conversation":3}', AskPins(3)),
@@ -122,6 +136,13 @@ def test_what_is_asked_about_messages_is_read(name: str, data: bytes, command: o
     [
         ("react", b'{"id":7,"emoji":"%b"}' % (b"x" * 33)),
         ("react", b'{"emoji":"+1"}'),
+        ("press", b'{"value":"y"}'),
+        ("press", b'{"id":7,"value":"%b"}' % (b"x" * 65)),
+        ("send", b'{"to":"bob","text":"?","buttons":[{"text":"Yes","value":"y"}]}'),
+        ("send", b'{"to":"bob","text":"?","buttons":[[{"text":"Yes"}]]}'),
+        ("send", b'{"to":"bob","text":"?","buttons":[[]]}'),
+        ("send", b'{"to":"bob","text":"?","buttons":"y"}'),
+        ("send", b'{"to":"bob","forward":7,"buttons":[[{"text":"Yes","value":"y"}]]}'),
         ("react", b'{"id":7,"emoji":"+1","remove":1}'),
         ("pin", b"{}"),
         ("pins", b"{}"),

@@ -199,3 +199,56 @@ def test_the_rate_fills_up_again_to_five_seconds_worth() -> None:
     assert [rates.take("a", "7") for _ in range(11)] == [True] * 10 + [False]
     assert all(rates.take("a", "8") for _ in range(100))
     assert all(BotRates(0).take("a", "7") for _ in range(100))
+
+
+BUTTONS = [[{"text": "Yes", "value": "y"}, {"text": "No", "value": "n"}]]
+
+
+def test_a_press_goes_to_the_bot_of_the_button_once(node: Harness) -> None:
+    lea, moe = person(node, "lea"), person(node, "moe")
+    bot, back_end = bot_of(lea, "asking"), Asking(node, ADMIN.key)
+    group = int(lea.good("groups/create", name="tea", members=[bot.user])["group"])
+    named = {"user": bot.user, "conversation": group, "buttons": BUTTONS}
+    asked = back_end.good("messages/send", **named, text="Tea?")["id"]
+    pressed = lea.good("messages/press", id=asked, value="n", client_msg_id="p1")
+    again = lea.good("messages/press", id=asked, value="n", client_msg_id="p1")
+    assert (again["id"], again["repeated"]) == (pressed["id"], True)
+    (entry,) = bot.get("messages/sync", after=pressed["id"] - 1, limit=10)["messages"]
+    assert (entry["kind"], entry["from"], entry["to"]) == ("press", lea.user, bot.user)
+    assert (entry["about"], entry["text"], entry["conversation"]) == (asked, "n", pressed["conversation"])
+    assert pressed["conversation"] != group
+    assert bot.get("messages", conversation=pressed["conversation"])["messages"] == []
+    (talk,) = [each for each in bot.get("conversations")["conversations"] if each["kind"] == "user"]
+    assert (talk["unread"], talk["last"]) == (0, None)
+    unknown = (404, "unknown_message")
+    assert lea.code("messages/press", id=asked, value="other") == unknown
+    assert moe.code("messages/press", id=asked, value="y") == unknown, "not a member"
+    assert bot.code("messages/press", id=asked, value="y") == unknown, "its own"
+    own = lea.good("messages/send", conversation=group, text="no buttons")["id"]
+    assert lea.code("messages/press", id=own, value="y") == unknown
+    back_end.good("messages/edit", user=bot.user, id=asked, text="Decided")
+    assert lea.code("messages/press", id=asked, value="y") == unknown, "the edit has no buttons"
+
+
+def test_buttons_of_persons_and_bad_buttons_are_refused(node: Harness) -> None:
+    nia, back_end = person(node, "nia"), Asking(node, ADMIN.key)
+    bot = bot_of(nia, "buttons")
+    assert nia.code("messages/send", to=bot.user, text="x", buttons=BUTTONS) == (403, "not_allowed")
+    one = {"text": "x", "value": "v"}
+    for wrong in (
+        [[one]] * 9,
+        [[{"text": "x", "value": str(number)} for number in range(5)]],
+        [[]],
+        [[one], [one]],
+        [[{"text": "", "value": "v"}]],
+        [[{"text": " ", "value": "v"}]],
+        [[{"text": "x" * 65, "value": "v"}]],
+        [[{"text": "x", "value": ""}]],
+        [[{"text": "x", "value": "\N{SNOWMAN}" * 22}]],
+        [[{"text": "x"}]],
+        [one],
+    ):
+        sent = back_end.code("messages/send", user=bot.user, to=nia.user, text="x", buttons=wrong)
+        assert sent == (400, "invalid_request"), wrong
+    most = [[{"text": "x" * 64, "value": f"{row}{column}" * 32} for column in range(4)] for row in range(8)]
+    assert back_end.good("messages/send", user=bot.user, to=nia.user, text="x", buttons=most)["id"]

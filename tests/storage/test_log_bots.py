@@ -1,14 +1,24 @@
 """Bots in groups: what they read, on every engine."""
 
 import json
+from typing import Any
 
 import pytest
 
 from imserver.model import Reaction
 from imserver.storage.bots import BotStore
-from imserver.storage.contract import Account
-from imserver.storage.log.bots import MOST_BOTS, bots_of
-from imserver.storage.log.contract import INVALID, UNKNOWN_MESSAGE, Appended, Change, Draft, Entry, Rejected
+from imserver.storage.contract import Account, BotCommand
+from imserver.storage.log.bots import MOST_BOTS, bots_of, values_of
+from imserver.storage.log.contract import (
+    INVALID,
+    NOT_BOT,
+    UNKNOWN_MESSAGE,
+    Appended,
+    Change,
+    Draft,
+    Entry,
+    Rejected,
+)
 from imserver.storage.log.message_log import MessageLog
 
 from .conftest import OpenStore
@@ -23,9 +33,10 @@ class Setting:
         self.log: MessageLog = store.log()
         self._bots = BotStore(store)
 
-    def add_bot(self, name: str = "") -> str:
+    def add_bot(self, name: str = "", *commands: str) -> str:
         made = self._bots.add(Account(0, APP, "", name=name), 0, "hash", 0, False)
         assert made is not None
+        self._bots.set_commands(APP, made.account.id, [BotCommand(each, "") for each in commands])
         return made.account.user
 
     def group(self, *users: str) -> int:
@@ -184,6 +195,77 @@ def test_a_reply_in_the_same_transaction_is_read_and_no_bot_becomes_the_owner(se
     found = log.member(APP, at, "bob")
     assert found is not None
     assert (found.role, found.bot) == ("owner", False)
+
+
+def test_two_edits_in_one_transaction_may_name_a_bot(setting: Setting) -> None:
+    log, bot = setting.log, setting.add_bot()
+    at = setting.group("ann", bot)
+    first = log.head(APP)
+    message = setting.say("ann", at, "one")
+    edit = Draft(
+        sender="ann",
+        kind="edit",
+        conversation=at,
+        about=message.id,
+        meta=json.dumps({"mentions": [bot]}).encode(),
+        time_ms=1,
+    )
+    assert all(isinstance(each, Appended) for each in log.append(APP, [edit, edit]))
+    assert setting.synced(bot) == [first, message.id, message.id + 1, message.id + 2]
+
+
+def test_the_log_says_which_command_of_which_bot_a_text_is(setting: Setting) -> None:
+    tea, other = setting.add_bot("tea", "brew", "stop"), setting.add_bot("other", "brew", "other_1")
+    at = setting.group("ann", tea, other)
+
+    def command(to: int | str, text: str, sender: str = "ann", **more: Any) -> Any:
+        where: dict[str, Any] = {"conversation": to} if isinstance(to, int) else {"to_user": to}
+        entry = setting.add(Draft(sender=sender, body=text.encode(), time_ms=1, **where, **more))
+        found = json.loads(entry.meta or b"{}")
+        made = found.get("command")
+        assert made is None or not isinstance(to, int) or found["bots"] == [made["bot"]]
+        return made and (made["bot"], made["name"], made["text"])
+
+    assert command(at, "/brew") == (tea, "brew", "")
+    assert command(at, "/brew@other  green\ntea ") == (other, "brew", "green\ntea ")
+    assert command(at, "/brew@OTHER") == (other, "brew", "")
+    assert command(at, "/other_1 x") == (other, "other_1", "x")
+    assert command(tea, "/stop now") == (tea, "stop", "now")
+    assert command("ann", "/stop now", tea) is None, "the bot itself"
+    for text in (
+        "/other_1@tea",
+        "/none",
+        "/brew@nobody",
+        "/Brew",
+        " /brew",
+        "/brew!",
+        "//brew",
+        "/",
+        "/brew@",
+    ):
+        assert command(at, text) is None, text
+    assert command(tea, "/other_1") is None
+    assert command("bob", "/brew") is None
+    assert command(at, "/brew", type="code") is None
+    message = setting.say("ann", at, "/brew")
+    edited = setting.change("edit", "ann", message, "/stop")
+    assert "command" not in json.loads(edited.meta)
+
+
+def test_only_bots_send_buttons(setting: Setting) -> None:
+    log, bot = setting.log, setting.add_bot()
+    at = setting.group("ann", bot)
+    meta = json.dumps({"buttons": [[{"text": "Yes", "value": "y"}]]}, separators=(",", ":")).encode()
+    message = setting.add(Draft(sender=bot, conversation=at, meta=meta, time_ms=1))
+    assert values_of(message.meta) == {"y"}
+    for sender, kind in (("ann", "message"), ("", "message"), ("ann", "edit"), ("", "edit")):
+        draft = Draft(sender=sender, kind=kind, conversation=at, about=message.id, meta=meta, time_ms=1)  # type: ignore[arg-type]
+        (refused,) = log.append(APP, [draft])
+        assert isinstance(refused, Rejected)
+        assert refused.reason == NOT_BOT
+    setting.change("edit", bot, message, "done")
+    (shown,) = log.entries(APP, [message.id])
+    assert values_of(shown.meta) == set()
 
 
 def test_a_group_has_a_limited_number_of_bots(setting: Setting) -> None:

@@ -120,7 +120,7 @@ class MessageShown(Struct, omit_defaults=True):
     conversation: Annotated[int, about("The conversation. A group has the same id.")]
     seq: Annotated[int, about("The number of the entry in its conversation.")]
     kind: Annotated[
-        Literal["message", "edit", "recall", "reaction", "pin", "group", "join", "leave"],
+        Literal["message", "edit", "recall", "reaction", "pin", "press", "group", "join", "leave"],
         about("The kind of the entry."),
     ]
     sender: Annotated[str, about("The sender; empty: a back end.")] = msgspec.field(name="from")
@@ -133,8 +133,8 @@ class MessageShown(Struct, omit_defaults=True):
     about: Annotated[
         int,
         about(
-            "The message to which this entry replies or reacts, or which it edits, recalls or pins. If it "
-            "stands for a recalled message, its own id."
+            "The message to which this entry replies or reacts, which it edits, recalls or pins, or whose "
+            "button was pressed. If it stands for a recalled message, its own id."
         ),
     ] = 0
     meta: Annotated[

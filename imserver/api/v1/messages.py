@@ -20,11 +20,16 @@ from imserver.auth.principal import ADMIN_OR_MEMBER
 from imserver.errors import ReviewUnavailable, StorageUnavailable, TooManyMessages
 from imserver.model import SYSTEM_PREFIX, Send
 from imserver.protocol.cmd import (
+    MAX_BUTTON_BYTES,
+    MAX_BUTTON_CHARACTERS,
+    MAX_BUTTON_ROWS,
+    MAX_BUTTONS,
     MAX_CLIENT_MSG_ID_BYTES,
     MAX_HIDDEN,
     MAX_MENTIONS,
     MAX_RECEIVER_BYTES,
     MAX_TYPE_BYTES,
+    buttons_objection,
     mentions_objection,
 )
 from imserver.services.messages.messaging import make_draft
@@ -35,6 +40,7 @@ from imserver.storage.log.contract import (
     INVALID,
     MUTED,
     NOT_ALLOWED,
+    NOT_BOT,
     RECALLED,
     REJECTED,
     UNKNOWN_MESSAGE,
@@ -51,6 +57,19 @@ OwnId = Annotated[
         max_length=MAX_CLIENT_MSG_ID_BYTES,
     ),
 ]
+
+
+ButtonValue = Annotated[
+    str,
+    about("The value of the button: 1 to 64 bytes of UTF-8.", min_length=1, max_length=MAX_BUTTON_BYTES),
+]
+
+
+class ButtonShape(Struct, forbid_unknown_fields=True):
+    """A button under a message."""
+
+    text: Annotated[str, about("What the button shows.", min_length=1, max_length=MAX_BUTTON_CHARACTERS)]
+    value: ButtonValue
 
 
 Forwarded = Annotated[
@@ -77,6 +96,18 @@ class Content(Acting, kw_only=True):
         list[Annotated[str, Meta(max_length=MAX_RECEIVER_BYTES)]],
         about("Mentioned users, or only `all`: everybody in the conversation.", max_length=MAX_MENTIONS),
     ] = field(default_factory=list)
+    buttons: Annotated[
+        list[Annotated[list[ButtonShape], Meta(min_length=1, max_length=MAX_BUTTONS)]],
+        about("Rows of buttons under a message of a bot.", max_length=MAX_BUTTON_ROWS),
+    ] = field(default_factory=list)
+
+
+class PressRequest(Acting, kw_only=True):
+    """A message of a bot, and one of its buttons."""
+
+    id: MessageId
+    value: ButtonValue
+    client_msg_id: OwnId = ""
 
 
 class SendRequest(Content, kw_only=True):
@@ -243,13 +274,14 @@ def send(api: Api, call: Call, asked: SendRequest) -> StoredAnswer:
         body=body,
         id=asked.client_msg_id,
         about=asked.reply_to,
-        meta=_mentions(asked),
+        meta=_meta(asked),
     )
     return _store(api, call, message)
 
 
 def _forward(api: Api, call: Call, asked: SendRequest, id: int) -> StoredAnswer:
-    if asked.text is not UNSET or asked.data is not UNSET or asked.type or asked.reply_to or asked.mentions:
+    content = asked.type or asked.reply_to or asked.mentions or asked.buttons
+    if asked.text is not UNSET or asked.data is not UNSET or content:
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`forward`: the server copies the content")
     to, conversation = asked.to, asked.conversation
     return _store(api, call, Send(to, conversation, "forward", id=asked.client_msg_id, about=id))
@@ -277,12 +309,18 @@ def _content(api: Api, call: Call, asked: Content) -> tuple[str, bytes]:
     return kind, body
 
 
-def _mentions(asked: Content) -> bytes:
-    if not asked.mentions:
-        return b""
-    if wrong := mentions_objection(asked.mentions):
-        raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"`mentions`: {wrong}")
-    return _bytes("mentions", _encode, {"mentions": asked.mentions})
+def _meta(asked: Content) -> bytes:
+    made: dict[str, Any] = {}
+    if asked.mentions:
+        if wrong := mentions_objection(asked.mentions):
+            raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"`mentions`: {wrong}")
+        made["mentions"] = asked.mentions
+    if asked.buttons:
+        made["buttons"] = [[{"text": one.text, "value": one.value} for one in row] for row in asked.buttons]
+        _bytes("buttons", _encode, made["buttons"])
+        if wrong := buttons_objection(made["buttons"]):
+            raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"`buttons`: {wrong}")
+    return _bytes("mentions", _encode, made) if made else b""
 
 
 def _bytes(name: str, encode: Any, value: Any) -> bytes:
@@ -330,9 +368,25 @@ def edit(api: Api, call: Call, asked: EditRequest) -> StoredAnswer:
         body=body,
         id=asked.client_msg_id,
         about=asked.id,
-        meta=_mentions(asked),
+        meta=_meta(asked),
     )
     return _store(api, call, edited)
+
+
+@routes.post(
+    "/messages/press",
+    ADMIN_OR_MEMBER,
+    problems=_NOT_CHANGED,
+    example={**ON_BEHALF, "id": 7, "value": "yes"},
+)
+def press(api: Api, call: Call, asked: PressRequest) -> StoredAnswer:
+    """Press a button under a message of a bot.
+
+    The bot receives an entry of the kind `press` in its conversation with the user, with the value as `text`
+    and the message as `about`. A message without this button is reported as unknown.
+    """
+    value = _bytes("value", str.encode, asked.value)
+    return _store(api, call, Send(kind="press", type="", body=value, id=asked.client_msg_id, about=asked.id))
 
 
 def _store(api: Api, call: Call, command: Send) -> StoredAnswer:
@@ -428,7 +482,7 @@ def _problem_of(why: Rejected) -> ApiProblem:
         return ApiProblem(errors.HTTP_UNKNOWN_MESSAGE)
     if why.reason == NOT_ALLOWED:
         return ApiProblem(errors.HTTP_ROLE_TOO_LOW, why.detail)
-    if why.reason == FULL:
+    if why.reason in (FULL, NOT_BOT):
         return ApiProblem(errors.HTTP_NOT_ALLOWED, why.detail)
     return ApiProblem(errors.HTTP_UNKNOWN_CONVERSATION)
 

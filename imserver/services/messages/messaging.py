@@ -52,6 +52,7 @@ from imserver.services.nodes import NodeMessages
 from imserver.services.sessions.sessions import Sessions
 from imserver.services.webhooks.feeds import Feeds
 from imserver.services.webhooks.reviews import ReviewDecision, Reviews, facts_of
+from imserver.storage.log.bots import values_of
 from imserver.storage.log.contract import (
     INVALID,
     REJECTED,
@@ -155,7 +156,8 @@ class Messaging:
         """Like :meth:`send`, for what a user sends: where the app wants it, its back end reviews it before.
         Bots have a rate.
 
-        Drafts of one connection keep their order. A recall has no content, and only waits for its turn.
+        Drafts of one connection keep their order. Recalls and presses have no content of the user, and only
+        wait for their turn.
         """
         if not self._bot_rates.take(app, draft.sender):
             self._stored(app, connection, done, TooManyMessages("the bot has sent too many messages"))
@@ -164,7 +166,7 @@ class Messaging:
             self.send(app, draft, done, connection)
             return
         then = partial(self._reviewed, app, draft, done, connection)
-        if draft.kind != "recall":
+        if draft.kind not in ("recall", "press"):
             self._reviews.review(app, facts_of(draft), then, connection)
         elif connection is not None:
             self._reviews.pass_by(then, connection)
@@ -328,8 +330,8 @@ def may_be_revised(entry: Entry, user: str) -> bool:
 
 
 def make_draft(stored: MessageLog | None, app: str, user: str, command: Send) -> Draft | None:
-    """The draft of a message, a recall or an edit; None: it is about no message of this user, or forwards
-    none that the user may read.
+    """The draft of a message, a recall, an edit or a press; None: it is about no message of this user, or
+    forwards none that the user may read, or that message has no such button.
 
     ``user`` ``""`` is a back end, which may revise any message. Switches unless it is a plain message; then
     raises StorageUnavailable.
@@ -337,6 +339,8 @@ def make_draft(stored: MessageLog | None, app: str, user: str, command: Send) ->
     conversation = command.conversation
     if command.kind == "forward":
         return _forward(stored, app, user, command)
+    if command.kind == "press":
+        return _press(stored, app, user, command)
     if command.kind != "message":
         found = [] if stored is None else stored.entries(app, [command.about])
         if not found or not may_be_revised(found[0], user):
@@ -353,6 +357,25 @@ def make_draft(stored: MessageLog | None, app: str, user: str, command: Send) ->
         meta=command.meta,
         to_user=command.to,
         conversation=conversation,
+    )
+
+
+def _press(stored: MessageLog | None, app: str, user: str, command: Send) -> Draft | None:
+    """The draft of a pressed button: to the bot that has sent the message."""
+    found = [] if stored is None else stored.readable(app, user, [command.about])
+    if not found or found[0].kind != "message" or found[0].sender in ("", user):
+        return None
+    if command.body.decode() not in values_of(found[0].meta):
+        return None
+    return Draft(
+        sender=user,
+        kind="press",
+        type=command.type,
+        body=command.body,
+        client_msg_id=command.id,
+        time_ms=int(time() * 1000),
+        about=command.about,
+        to_user=found[0].sender,
     )
 
 
@@ -438,7 +461,7 @@ class MessageCommands:
         stored = None if command.kind == "message" else self._store.existing_log()
         draft = make_draft(stored, app, user, command)
         if draft is None:
-            return _UNKNOWN if command.kind == "forward" else _REFUSED
+            return _UNKNOWN if command.kind in ("forward", "press") else _REFUSED
         self._messaging.send_of_user(
             app, draft, lambda result: answer(_reply_to(command, result)), connection
         )

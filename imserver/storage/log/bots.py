@@ -1,4 +1,4 @@
-"""Bots in the log: which entries of their groups they read.
+"""Bots in the log: which entries of their groups they read, their slash commands and buttons.
 
 A member who is a bot has ``bot`` in its membership, and its group has it in ``bots``. Such a member reads the
 entries of the group that name it: ``meta`` has the bots that read an entry as ``bots``, and ``bot_entry`` has
@@ -7,12 +7,14 @@ a row for each of them. Groups without bots, and conversations of two, need neit
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from msgspec.structs import replace
 
+from imserver.storage.bots import commands_of
 from imserver.storage.log.contract import OPTIONS, Draft, Entry
 from imserver.storage.log.driver import LogDriver
 from imserver.storage.log.rows import ConversationState, decode_meta
@@ -26,8 +28,54 @@ MOST_BOTS: Final = 20
 EVERYBODY: Final = "all"
 """Mentions everybody in the conversation."""
 _ID_DIGITS: Final = 18
+_slash: Final = re.compile(r"/([a-z0-9_]{1,32})(?:@([A-Za-z][A-Za-z0-9_.-]{2,31}))?(?:\s+(.*))?", re.DOTALL)
+"""A slash command: its name, the name of its bot, and the rest."""
 _OF_MEMBERS: Final = ("join", "leave", "group")
 _encode: Final = msgspec.json.Encoder().encode
+
+
+def with_command(transaction: AppTransaction, state: ConversationState, draft: Draft) -> Draft:
+    """A draft whose text begins with ``/``. If a bot of the conversation has this command, it is ``command``
+    in ``meta``."""
+    found = _slash.fullmatch(draft.body.decode("utf-8", "replace"))
+    if found is None:
+        return draft
+    name, bot, text = found.group(1), (found.group(2) or "").lower(), found.group(3) or ""
+    users = state.bots or tuple(user for user in state.members if user != draft.sender)
+    ids = [int(user) for user in users if _may_be_account(user)]
+    statement = (
+        "SELECT b.id, b.commands, a.name FROM bot b JOIN account a ON a.id = b.id "
+        "WHERE b.app = %s AND b.id IN {}"
+    )
+    rows = transaction.driver.query_in(statement, (transaction.app,), ids) if ids else []
+    for id, commands, own_name in sorted(rows, key=lambda row: ids.index(row[0])):
+        if bot and (own_name is None or text_of(own_name) != bot):
+            continue
+        if any(each.name == name for each in commands_of(commands)):
+            command = {"bot": str(id), "name": name, "text": text}
+            return replace(draft, meta=_encode({**decode_meta(draft.meta), "command": command}))
+    return draft
+
+
+_BUTTONS: Final = b'"buttons":'
+
+
+def has_buttons(meta: bytes) -> bool:
+    """Whether a message may have buttons."""
+    return _BUTTONS in meta
+
+
+def values_of(meta: bytes) -> set[str]:
+    """The values of the buttons of a message."""
+    rows = decode_meta(meta).get("buttons", ()) if _BUTTONS in meta else ()
+    try:
+        return {one.value for row in msgspec.convert(rows, list[list[_Button]]) for one in row}
+    except ValueError:
+        return set()
+
+
+class _Button(msgspec.Struct):
+    value: str
 
 
 def bots_among(driver: LogDriver, app: str, users: Iterable[str]) -> list[str]:
@@ -65,7 +113,9 @@ class BotReaders:
         if draft.kind == "edit":
             # A bot that the edit mentions first reads the message, too.
             before = self._readers_of(draft.about)
-            self._add([bot for bot in readers if bot not in before], state.id, draft.about)
+            new = [bot for bot in readers if bot not in before]
+            self._add(new, state.id, draft.about)
+            self._of[draft.about] = [*before, *new]
         meta = decode_meta(draft.meta)
         meta.pop("bots", None)
         return replace(draft, meta=_encode({**meta, "bots": readers})) if readers else draft
@@ -95,7 +145,10 @@ class BotReaders:
             return list(state.bots)
         if draft.kind != "message":
             named.update(self._readers_of(draft.about))
-        elif draft.about:
+        command = meta.get("command")
+        if isinstance(command, dict):
+            named.add(command.get("bot"))
+        if draft.kind == "message" and draft.about:
             named.add(self._sender_of(state, draft.about))
         return _only(state.bots, named)
 

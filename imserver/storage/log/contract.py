@@ -17,7 +17,7 @@ from msgspec import Struct
 from imserver.errors import StorageUnavailable
 from imserver.model import Message, Reaction
 
-EntryKind = Literal["message", "recall", "edit", "join", "leave", "group", "reaction", "pin"]
+EntryKind = Literal["message", "recall", "edit", "join", "leave", "group", "reaction", "pin", "press"]
 ConversationKind = Literal["user", "group", "room"]
 
 CLIENT_MSG_ID_BYTES: Final = 64
@@ -36,10 +36,11 @@ INVALID: Final = "invalid"
 RECALLED: Final = "recalled"
 BLOCKED: Final = "blocked"
 REJECTED: Final = "rejected"
+NOT_BOT: Final = "not_bot"
 """Reasons of :class:`Rejected`: the app has no such conversation; the user can read no such message; the
 sender is not (or no longer) a member; the sender is muted; the draft is invalid; the message was recalled;
 the receiver has blocked the sender; the back end of the app has rejected the draft, for the reason in
-``detail``."""
+``detail``; only bots send buttons."""
 
 
 class Draft(Struct, frozen=True, kw_only=True):
@@ -58,7 +59,7 @@ class Draft(Struct, frozen=True, kw_only=True):
     about: int = 0
     """Id of the entry that this one recalls, edits or replies to."""
     meta: bytes = b""
-    """JSON, for example mentions."""
+    """JSON, for example mentions. Buttons only of bots; ``command`` and ``bots`` are made by the log."""
     to_user: str = ""
     conversation: int = 0
     room: str = ""
@@ -72,7 +73,9 @@ class Entry(Struct, frozen=True, kw_only=True):
     has its own id as ``about``.
 
     A ``reaction`` to the message ``about`` has the type ``add`` or ``remove``, the emoji as body, and in
-    ``meta`` how many users react with it from then on (``count``). A ``pin`` has the same types.
+    ``meta`` how many users react with it from then on (``count``). A ``pin`` has the same types. A ``press``
+    of a button of the message ``about`` has the value of the button as body. It is in the conversation of the
+    user and the bot, wherever the message is.
     """
 
     id: int

@@ -115,12 +115,12 @@ class EntryReader(LogTables):
         hidden, and whether there are earlier ones. With ``after`` the oldest entries after that id, and
         whether there are later ones.
 
-        Reactions are not among them: the messages have them.
+        Reactions are not among them: the messages have them. Nor are presses of buttons.
         """
         statement = (
             "SELECT m.id FROM membership s, message m {hint} "
             f"WHERE s.log = %s AND s.member = %s AND s.conversation = %s AND {VISIBLE} "
-            f"AND m.id > %s AND m.id <= %s AND m.kind <> {NUMBERS['reaction']} "
+            f"AND m.id > %s AND m.id <= %s AND m.kind NOT IN ({NUMBERS['reaction']}, {NUMBERS['press']}) "
             "AND NOT EXISTS (SELECT 1 FROM hidden h WHERE h.log = m.log AND h.member = %s AND h.id = m.id) "
             f"ORDER BY m.id {'DESC' if after is None else 'ASC'} LIMIT %s"
         )

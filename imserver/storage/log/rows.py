@@ -40,10 +40,11 @@ KINDS: Final[tuple[EntryKind, ...]] = (
     "group",
     "reaction",
     "pin",
+    "press",
 )
 """A kind is stored as its index here. Add new kinds only at the end."""
 NUMBERS: Final[dict[str, int]] = {kind: number for number, kind in enumerate(KINDS)}
-ANNOTATIONS: Final = f"({NUMBERS['reaction']}, {NUMBERS['pin']})"
+ANNOTATIONS: Final = f"({NUMBERS['reaction']}, {NUMBERS['pin']}, {NUMBERS['press']})"
 """The kinds that neither count as unread nor are the last entry of a conversation, for ``kind IN``."""
 CONVERSATION_KINDS: Final[tuple[ConversationKind, ...]] = ("user", "group", "room")
 USER: Final = 0

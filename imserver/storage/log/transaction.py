@@ -11,11 +11,12 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from imserver.storage.log.bots import EVERYBODY, BotReaders
+from imserver.storage.log.bots import EVERYBODY, BotReaders, bots_among, has_buttons, with_command
 from imserver.storage.log.contract import (
     BLOCKED,
     INVALID,
     MUTED,
+    NOT_BOT,
     NOT_MEMBER,
     RECALLED,
     UNKNOWN_CONVERSATION,
@@ -49,6 +50,7 @@ _NOT_MEMBER: Final = Rejected(NOT_MEMBER)
 _MUTED: Final = Rejected(MUTED)
 _BLOCKED: Final = Rejected(BLOCKED)
 _RECALLED: Final = Rejected(RECALLED)
+_NO_BUTTONS: Final = Rejected(NOT_BOT, "only bots send buttons")
 
 _NOTHING: Final[dict[str, int]] = {}
 
@@ -245,6 +247,12 @@ class AppTransaction:
         draft = one.draft
         if draft.kind == "edit" and draft.about in self._recalled:
             return _RECALLED
+        if (
+            has_buttons(draft.meta)
+            and not draft.room
+            and not bots_among(self.driver, self.app, [draft.sender])
+        ):
+            return _NO_BUTTONS
         if blocks and draft.kind == "message" and (_receiver(draft, states), draft.sender) in blocks:
             return _BLOCKED
         if draft.room:
@@ -268,6 +276,8 @@ class AppTransaction:
                     return _NOT_MEMBER
                 if until > self.now and draft.kind == "message":
                     return _MUTED
+        if draft.kind == "message" and draft.body[:1] == b"/" and draft.type == "text" and not draft.room:
+            draft = with_command(self, state, draft)
         if draft.kind == "recall":
             self._recalled.add(draft.about)
         return Appended(self.enter(state, draft, one.resend))

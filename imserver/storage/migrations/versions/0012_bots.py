@@ -5,20 +5,10 @@ from typing import Any, Final
 import sqlalchemy as sa
 from alembic import op
 
-from imserver.storage.migrations import CONTENT, MYSQL_OPTIONS, name
+from imserver.storage.migrations import CONTENT, KEY_ORDER, key, name, need
 
 revision: Final = "0012"
 down_revision: Final = "0011"
-
-_CLUSTERED: Final[dict[str, Any]] = {**MYSQL_OPTIONS, "sqlite_with_rowid": False}
-
-
-def _key(column: str, kind: Any = sa.BigInteger) -> sa.Column[Any]:
-    return sa.Column(column, kind, primary_key=True, autoincrement=False)
-
-
-def _need(column: str, kind: Any = sa.BigInteger) -> sa.Column[Any]:
-    return sa.Column(column, kind, nullable=False)
 
 
 def _flag(column: str) -> sa.Column[Any]:
@@ -37,27 +27,27 @@ def upgrade() -> None:
     # ``commands``: JSON. ``hook_url``, ``hook_secret``: receiver of what the bot receives; '': none.
     op.create_table(
         "bot",
-        _key("id"),
-        _need("app", name()),
-        _need("owner"),
-        _need("token_hash", name(64)),
-        _need("commands", CONTENT),
-        _need("hook_url", name(1000)),
-        _need("hook_secret", name(100)),
+        key("id"),
+        need("app", name()),
+        need("owner"),
+        need("token_hash", name(64)),
+        need("commands", CONTENT),
+        need("hook_url", name(1000)),
+        need("hook_secret", name(100)),
         sa.UniqueConstraint("app", "owner", "id", name="bot_by_owner"),
         if_not_exists=True,
-        **_CLUSTERED,
+        **KEY_ORDER,
     )
     # What a bot may read in its groups. ``id``: the entry of the log.
     op.create_table(
         "bot_entry",
-        _key("log", sa.Integer),
-        _key("member", name(255)),
-        _key("conversation"),
-        _key("id"),
+        key("log", sa.Integer),
+        key("member", name(255)),
+        key("conversation"),
+        key("id"),
         sa.UniqueConstraint("log", "id", "member", name="bot_entry_by_id"),
         if_not_exists=True,
-        **_CLUSTERED,
+        **KEY_ORDER,
     )
 
 
