@@ -345,6 +345,34 @@ class ClientEvent(Struct, frozen=True, gc=False):
     text: str = ""
 
 
+class OpenAnswer(Struct, frozen=True, gc=False):
+    """Open a streamed message to the user ``to``, or in a ``conversation``."""
+
+    to: str = ""
+    conversation: int = 0
+    text: str = ""
+    type: str = "text"
+
+
+class AppendAnswer(Struct, frozen=True, gc=False):
+    """Append ``pieces`` (stream, number, text) to streamed messages."""
+
+    pieces: tuple[tuple[str, int, str], ...]
+
+
+class CloseAnswer(Struct, frozen=True, gc=False):
+    """Close a streamed message. ``incomplete``: its text is not finished."""
+
+    stream: str
+    incomplete: bool = False
+
+
+class AskBotCommands(Struct, frozen=True, gc=False):
+    """Request the slash commands of the bots in a conversation."""
+
+    conversation: int
+
+
 class CreateGroup(Struct, frozen=True, gc=False):
     """Create a group of the user, its owner, and others."""
 
@@ -436,6 +464,10 @@ Command = (
     | AskHistory
     | PusherSubscribe
     | PusherUnsubscribe
+    | OpenAnswer
+    | AppendAnswer
+    | CloseAnswer
+    | AskBotCommands
     | CreateGroup
     | AskGroups
     | AskGroupMembers
@@ -541,8 +573,9 @@ class Signal(Event, frozen=True, gc=False, omit_defaults=True):
     """An unstored event for the followers of a conversation, or of a user.
 
     ``kind``: ``typing`` (``sender`` is typing to ``to``, or in a ``conversation``), ``receipt`` (``sender``
-    has ``read`` or ``received`` a ``conversation`` up to an id), ``hidden`` (``sender`` hid ``ids``) or
-    ``contact`` (what ``sender`` and ``to`` are to each other has changed). ``text`` is empty.
+    has ``read`` or ``received`` a ``conversation`` up to an id), ``hidden`` (``sender`` hid ``ids``),
+    ``contact`` (what ``sender`` and ``to`` are to each other has changed), or ``piece`` (of a message of the
+    bot ``sender``, with ``text``; ``channel`` has the stream). In the others ``text`` is empty.
     """
 
     to: str = ""

@@ -120,6 +120,7 @@ class Node:
             Stage("request log", stop=parts.request_log.flush),
             Stage("connections", drain=self._close_clients, stop=parts.poller.close),
             Stage("streamed messages", drain=parts.streamed_messages.close_all),
+            Stage("streamed answers", drain=parts.answer_streams.close_all),
             Stage(
                 "registry", start=self._join, stop=parts.registry.stop if cluster is None else cluster.stop
             ),
@@ -149,6 +150,7 @@ class Node:
             parts.notifications.run,
             *([parts.channels.run] if parts.config.clustered else []),
             parts.streamed_messages.run,
+            parts.answer_streams.run,
         )
         return Stage("periodic work", start=work.start, stop=work.stop)
 

@@ -44,7 +44,7 @@ from imserver.services.channels.connections import Connections
 from imserver.services.channels.consent import ChannelConsent
 from imserver.services.channels.occupancy import Occupancy
 from imserver.services.channels.stored import ChannelLog
-from imserver.services.channels.streamed_messages import StreamedMessages
+from imserver.services.channels.streamed_messages import ChannelStreams, StreamedMessages
 from imserver.services.commands import Dispatcher, command_table, serve_each
 from imserver.services.dialects.action_service import ActionMessages, ActionService
 from imserver.services.dialects.centrifuge_service import CentrifugeAnswers, CentrifugeService
@@ -62,9 +62,14 @@ from imserver.services.messages.messaging import MessageCommands, MessageSearch,
 from imserver.services.messages.notifications import Notifications
 from imserver.services.messages.receipts import Receipts, Signals
 from imserver.services.messages.retention import Retention
+from imserver.services.messages.streamed_answers import (
+    AnswerCommands,
+    ConversationStreams,
+    StreamedAnswers,
+)
 from imserver.services.nodes import NodeQueries, Overview, StateQuery, ToFollowers, ToLog
 from imserver.services.people.accounts import Accounts
-from imserver.services.people.bots import Bots
+from imserver.services.people.bots import BotCommands, Bots
 from imserver.services.people.cards import Cards, LastSeen
 from imserver.services.people.friends import Friends
 from imserver.services.people.groups import GroupCommands, Groups
@@ -152,16 +157,19 @@ class Parts:
             {"cmd": CmdAnswers(), "centrifuge": centrifuge},
         )
         self.centrifuge_service = self._make_centrifuge_service(centrifuge)
+        others = None if self.cluster is None else self.cluster.others
+        in_channels = ChannelStreams(self.channels, self.hub, self.connections)
         self.streamed_messages = StreamedMessages(
-            self.channels,
-            self.hub,
-            self.table,
-            self.connections,
-            self.queries,
-            config.limits,
-            None if self.cluster is None else self.cluster.others,
+            in_channels, self.table, self.queries, config.limits, others
         )
-        self.tenants.on_delete.append(self.streamed_messages.forget)
+        in_conversations = ConversationStreams(self.messaging, self.signals)
+        self.answer_streams = StreamedMessages(
+            in_conversations, self.table, self.queries, config.limits, others
+        )
+        self.streamed_answers = StreamedAnswers(
+            self.answer_streams, self.store, self.bot_store, self.friends, self.bot_rates
+        )
+        self.tenants.on_delete += [self.streamed_messages.forget, self.answer_streams.forget]
         self.dispatcher = Dispatcher(
             command_table(
                 self.sessions,
@@ -172,6 +180,8 @@ class Parts:
                 self.receipts,
                 self.signals,
                 GroupCommands(self.groups, self.accounts, self.friends),
+                AnswerCommands(self.streamed_answers),
+                BotCommands(self.bots),
                 self.action_service,
                 self.protobuf_service,
                 uplink,
@@ -385,7 +395,9 @@ class Parts:
         self.notifications = Notifications(
             self.webhooks.feeds, self.presence, self.registry, store, self.bot_store
         )
-        signals = Signals(self.hub, self.fanout, messaging.subscriptions.followers, store, node_messages)
+        signals = Signals(
+            self.hub, self.fanout, messaging.subscriptions.followers, store, messaging.streams, node_messages
+        )
         if node_messages is not None:
             node_messages.handle(
                 {

@@ -47,6 +47,7 @@ from imserver.model import (
     Unsubscribe,
 )
 from imserver.protocol.cmd import (
+    BOT_COMMANDS,
     MAX_RECEIVER_BYTES,
     SIGNAL_COMMANDS,
     STORED_COMMANDS,
@@ -247,7 +248,7 @@ _GROUP_METHODS: Final[dict[str, Callable[[bytes], Command]]] = {
     "joinGroup": lambda data: JoinGroup(_group(data)),
     "leaveGroup": lambda data: LeaveGroup(_group(data)),
 }
-RPC_METHODS: Final = {**STORED_COMMANDS, **SIGNAL_COMMANDS, **_GROUP_METHODS}
+RPC_METHODS: Final = {**STORED_COMMANDS, **SIGNAL_COMMANDS, **BOT_COMMANDS, **_GROUP_METHODS}
 """Methods of ``rpc`` → the function that decodes their data. Those on messages are commands of the cmd
 dialect."""
 

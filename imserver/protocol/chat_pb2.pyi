@@ -285,7 +285,7 @@ class MarksOutputMsg(_message.Message):
     def __init__(self, version: _Optional[int] = ..., read: _Optional[_Iterable[_Union[PlaceMsg, _Mapping]]] = ..., hidden: _Optional[_Iterable[int]] = ..., receipts: _Optional[_Iterable[_Union[Receipt, _Mapping]]] = ...) -> None: ...
 
 class SignalMsg(_message.Message):
-    __slots__ = ("kind", "sender_id", "receiver_id", "conversation", "read", "received", "hidden", "sender", "receiver")
+    __slots__ = ("kind", "sender_id", "receiver_id", "conversation", "read", "received", "hidden", "sender", "receiver", "stream", "piece", "content", "whole", "done")
     KIND_FIELD_NUMBER: _ClassVar[int]
     SENDER_ID_FIELD_NUMBER: _ClassVar[int]
     RECEIVER_ID_FIELD_NUMBER: _ClassVar[int]
@@ -295,6 +295,11 @@ class SignalMsg(_message.Message):
     HIDDEN_FIELD_NUMBER: _ClassVar[int]
     SENDER_FIELD_NUMBER: _ClassVar[int]
     RECEIVER_FIELD_NUMBER: _ClassVar[int]
+    STREAM_FIELD_NUMBER: _ClassVar[int]
+    PIECE_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    WHOLE_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
     kind: int
     sender_id: int
     receiver_id: int
@@ -304,4 +309,9 @@ class SignalMsg(_message.Message):
     hidden: _containers.RepeatedScalarFieldContainer[int]
     sender: bytes
     receiver: bytes
-    def __init__(self, kind: _Optional[int] = ..., sender_id: _Optional[int] = ..., receiver_id: _Optional[int] = ..., conversation: _Optional[int] = ..., read: _Optional[int] = ..., received: _Optional[int] = ..., hidden: _Optional[_Iterable[int]] = ..., sender: _Optional[bytes] = ..., receiver: _Optional[bytes] = ...) -> None: ...
+    stream: bytes
+    piece: int
+    content: bytes
+    whole: bool
+    done: bool
+    def __init__(self, kind: _Optional[int] = ..., sender_id: _Optional[int] = ..., receiver_id: _Optional[int] = ..., conversation: _Optional[int] = ..., read: _Optional[int] = ..., received: _Optional[int] = ..., hidden: _Optional[_Iterable[int]] = ..., sender: _Optional[bytes] = ..., receiver: _Optional[bytes] = ..., stream: _Optional[bytes] = ..., piece: _Optional[int] = ..., content: _Optional[bytes] = ..., whole: _Optional[bool] = ..., done: _Optional[bool] = ...) -> None: ...

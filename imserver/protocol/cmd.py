@@ -20,6 +20,8 @@ from imserver import errors
 from imserver.config.settings import MAX_USER_BYTES
 from imserver.model import (
     Ack,
+    AppendAnswer,
+    AskBotCommands,
     AskHistory,
     AskMarks,
     AskPins,
@@ -27,6 +29,7 @@ from imserver.model import (
     AskReceipts,
     BadFrame,
     ChannelPart,
+    CloseAnswer,
     Command,
     Conversations,
     Event,
@@ -35,6 +38,7 @@ from imserver.model import (
     History,
     Login,
     Message,
+    OpenAnswer,
     Pin,
     Ping,
     Publish,
@@ -481,7 +485,69 @@ def signal_data(signal: Signal) -> bytes:
     for key in ("to", "conversation", "read", "received"):
         if value := getattr(signal, key):
             data[key] = value
+    if signal.channel is not None and signal.channel.stream is not None:
+        stream = signal.channel.stream
+        data |= {"stream": stream.id, "piece": stream.piece, "text": signal.text}
+        if signal.type != "text":
+            data["type"] = signal.type
+        for flag in ("whole", "done"):
+            if getattr(stream, flag):
+                data[flag] = True
     return _encode(data)
+
+
+# --- bots ---------------------------------------------------------------------------------------------------
+
+MAX_PIECES: Final = 1000
+"""Limit of the pieces of one command."""
+_MAX_STREAM_BYTES: Final = 64
+
+
+class _Piece(msgspec.Struct, forbid_unknown_fields=True):
+    stream: str
+    piece: int
+    text: str
+
+
+def _open_answer(data: bytes) -> OpenAnswer:
+    fields = fields_of(data)
+    to, conversation = short_text(fields, "to", MAX_RECEIVER_BYTES), id_in(fields, "conversation")
+    if bool(to) == bool(conversation):
+        raise Refused(errors.REPLY_BAD_PARAMETER)
+    kind = short_text(fields, "type", MAX_TYPE_BYTES) or "text"
+    return OpenAnswer(to, conversation, text_in(fields, "text"), kind)
+
+
+def _append_answer(data: bytes) -> AppendAnswer:
+    try:
+        pieces = msgspec.convert(fields_of(data).get("pieces"), list[_Piece])
+    except ValueError:
+        raise Refused(errors.REPLY_BAD_PARAMETER) from None
+    if not 0 < len(pieces) <= MAX_PIECES or not all(
+        0 < each.piece < 2**53 and each.text and len(each.stream) <= _MAX_STREAM_BYTES for each in pieces
+    ):
+        raise Refused(errors.REPLY_BAD_PARAMETER)
+    return AppendAnswer(tuple([(each.stream, each.piece, well_formed(each.text)) for each in pieces]))
+
+
+def _close_answer(data: bytes) -> CloseAnswer:
+    fields = fields_of(data)
+    stream = short_text(fields, "stream", _MAX_STREAM_BYTES)
+    if not stream:
+        raise Refused(errors.REPLY_BAD_PARAMETER)
+    return CloseAnswer(stream, _flag(fields, "incomplete"))
+
+
+def _bot_commands(data: bytes) -> AskBotCommands:
+    return AskBotCommands(needed_id(fields_of(data), "conversation"))
+
+
+BOT_COMMANDS: Final[dict[str, Callable[[bytes], Command]]] = {
+    "streamOpen": _open_answer,
+    "streamAppend": _append_answer,
+    "streamClose": _close_answer,
+    "botCommands": _bot_commands,
+}
 
 
 # --- channels -----------------------------------------------------------------------------------------------
@@ -716,6 +782,7 @@ COMMANDS: dict[str, Callable[[bytes], Command]] = {
     "ping": _ping,
     **STORED_COMMANDS,
     **SIGNAL_COMMANDS,
+    **BOT_COMMANDS,
     **CHANNEL_COMMANDS,
 }
 """Every command of the dialect: its name on the wire, and the function that decodes its ``data``."""
@@ -787,7 +854,8 @@ class CmdDialect(Dialect):
         )
 
     def encode_event(self, event: Event) -> bytes | None:
-        """Encode a pushed frame: ``enter``, ``exit`` or ``msg``; ``typing``, ``receipt`` or ``hidden``."""
+        """Encode a pushed frame: ``enter``, ``exit`` or ``msg``; ``typing``, ``receipt``, ``hidden``,
+        ``contact`` or ``piece``."""
         kind, name, data = event.kind, event.type, event.data
         before = _TEXTS.get(kind)
         if before is None:

@@ -434,7 +434,7 @@ AT_REFUSED: Final = 4
 """Reply codes that replace an ack."""
 KINDS: Final = ("message", "recall", "edit", "group", "join", "leave", "reaction", "pin", "press")
 """Kinds of entries in the order of their numbers from 0."""
-SIGNALS: Final = ("typing", "receipt", "hidden", "contact")
+SIGNALS: Final = ("typing", "receipt", "hidden", "contact", "piece")
 """Kinds of signals in the order of their numbers from 1."""
 
 
@@ -515,6 +515,10 @@ def _signal(event: Signal) -> bytes:
         sender=sender,
         receiver=receiver,
     )
+    if event.channel is not None and event.channel.stream is not None:
+        stream = event.channel.stream
+        signal.stream, signal.piece, signal.content = stream.id.encode(), stream.piece, event.text.encode()
+        signal.whole, signal.done = stream.whole, stream.done
     return output(CT_SIGNAL, signal.SerializeToString())
 
 

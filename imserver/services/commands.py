@@ -13,7 +13,9 @@ from imserver.errors import StorageUnavailable
 from imserver.metrics import Metrics
 from imserver.model import (
     Ack,
+    AppendAnswer,
     AskBackEnd,
+    AskBotCommands,
     AskGroupMembers,
     AskGroups,
     AskHistory,
@@ -28,6 +30,7 @@ from imserver.model import (
     ChatMessage,
     ChatSync,
     ClientEvent,
+    CloseAnswer,
     Command,
     Conversations,
     CreateGroup,
@@ -38,6 +41,7 @@ from imserver.model import (
     JoinGroup,
     LeaveGroup,
     Login,
+    OpenAnswer,
     Pin,
     Ping,
     Publish,
@@ -70,6 +74,8 @@ from imserver.services.dialects.pusher_service import PusherService
 from imserver.services.messages.annotations import AnnotationCommands
 from imserver.services.messages.messaging import MessageCommands
 from imserver.services.messages.receipts import Receipts, Signals
+from imserver.services.messages.streamed_answers import AnswerCommands
+from imserver.services.people.bots import BotCommands
 from imserver.services.people.groups import GroupCommands
 from imserver.services.sessions.sessions import Sessions, say
 from imserver.transport.connection import OPEN, Connection, Serve
@@ -107,6 +113,8 @@ def command_table(
     receipts: Receipts,
     signals: Signals,
     groups: GroupCommands,
+    answers: AnswerCommands,
+    bots: BotCommands,
     action: ActionService,
     protobuf: ProtobufService,
     uplink: ProtobufUplink,
@@ -151,6 +159,11 @@ def command_table(
         AskReceipts: CommandRow(receipts.ask),
         AskMarks: CommandRow(receipts.ask_marks),
         Typing: CommandRow(signals.typing),
+        # bots
+        OpenAnswer: CommandRow(answers.open),
+        AppendAnswer: CommandRow(answers.append),
+        CloseAnswer: CommandRow(answers.close),
+        AskBotCommands: CommandRow(bots.ask),
         # groups
         CreateGroup: CommandRow(groups.create),
         AskGroups: CommandRow(groups.ask),

@@ -89,6 +89,8 @@ class Harness(SocketHarness):
             "receipts",
             "signals",
             "groups",
+            "answers",
+            "bots",
             "protobuf",
             "uplink",
             "centrifuge",

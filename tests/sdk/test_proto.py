@@ -5,7 +5,16 @@ from typing import Any
 
 import pytest
 
-from imserver.model import ChatLogin, ChatMessage, Message, Reply, Request, Signal
+from imserver.model import (
+    ChannelPart,
+    ChatLogin,
+    ChatMessage,
+    Message,
+    Reply,
+    Request,
+    Signal,
+    StreamPart,
+)
 from imserver.protocol.cmd import entry_view
 from imserver.protocol.protobuf import (
     FULL_COMMANDS,
@@ -95,6 +104,7 @@ def test_lists_are_declared_as_they_are_written() -> None:
     signals = [
         Signal("hidden", "266", "", to="267", conversation=5, read=1, received=2, ids=(3,)),
         Signal("typing", "ann", "", to="bob"),
+        Signal("piece", "266", "a", channel=ChannelPart("user:7", stream=StreamPart("s", 1, True, True))),
     ]
     written("SignalMsg", *[data_of(dialect.encode_event(each)) for each in signals])
 

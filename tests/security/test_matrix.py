@@ -431,6 +431,7 @@ COMMANDS: Final = {
             # a session without a user may use these
             *("RefreshLogin", "Subscribe", "RefreshSubscription", "Unsubscribe", "Publish"),
             *("AskPresence", "AskPresenceStats", "AskHistory", "AskBackEnd"),
+            *("OpenAnswer", "AppendAnswer", "CloseAnswer", "AskBotCommands"),
             *("CreateGroup", "AskGroups", "AskGroupMembers", "InviteToGroup", "JoinGroup", "LeaveGroup"),
         ),
         "session",

@@ -47,7 +47,12 @@ class Node(Harness):
         )
         self.log.listen(self.messaging)
         self.signals = Signals(
-            self.hub, self.fanout, self.messaging.subscriptions.followers, self.store, node_messages
+            self.hub,
+            self.fanout,
+            self.messaging.subscriptions.followers,
+            self.store,
+            self.messaging.streams,
+            node_messages,
         )
         self.receipts = Receipts(self.signals, self.store)
         searches = MessageSearch(self.store)

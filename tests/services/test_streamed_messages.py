@@ -17,6 +17,7 @@ from imserver.services.channels.streamed_messages import (
     MOST_BYTES,
     SILENT_SECONDS,
     AppendStatus,
+    ChannelStreams,
     ClosedStream,
     Piece,
     StreamedMessages,
@@ -74,10 +75,8 @@ class Reader:
 def streams_of(harness: Harness, limits: LimitSettings = LIMITS) -> StreamedMessages:
     is_alone = not isinstance(harness, ClusterHarness)
     return StreamedMessages(
-        harness.channels,
-        harness.hub,
+        ChannelStreams(harness.channels, harness.hub, harness.connections),
         harness.table,
-        harness.connections,
         NodeQueries() if is_alone else harness.queries,  # type: ignore[attr-defined]
         limits,
         None if is_alone else harness.others,  # type: ignore[attr-defined]

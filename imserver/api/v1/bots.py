@@ -26,6 +26,7 @@ from imserver.services.people.bots import (
     TooManyBots,
     UnknownBot,
     UnknownTalk,
+    commands_in,
 )
 from imserver.services.people.identifiers import BadField
 from imserver.storage.contract import Bot, BotCommand, Taken
@@ -281,12 +282,7 @@ def set_commands(api: Api, call: Call, asked: CommandsSet) -> BotDone:
 def commands(api: Api, call: Call, asked: CommandsQuery) -> CommandsAnswer:
     """List the slash commands in a conversation of the acting user."""
     found = api.services.bots.in_conversation(call.app, call.user, asked.conversation)
-    shown = [
-        CommandShown(bot.account.user, bot.account.name, bot.account.nickname, each.name, each.description)
-        for bot in found
-        for each in bot.commands
-    ]
-    return CommandsAnswer(shown)
+    return CommandsAnswer(msgspec.convert(commands_in(found), list[CommandShown], from_attributes=True))
 
 
 def _commands(given: list[CommandShape]) -> list[BotCommand]:

@@ -407,7 +407,7 @@ def _store(api: Api, call: Call, command: Send) -> StoredAnswer:
     if isinstance(result, StorageUnavailable):
         raise result
     if isinstance(result, Rejected):
-        raise _problem_of(result)
+        raise problem_of(result)
     assert result is not None
     entry = result.entry
     return StoredAnswer(entry.id, entry.conversation, entry.seq, result.repeated)
@@ -465,11 +465,11 @@ def _annotated(api: Api, call: Call, change: Callable[[Any], Change | Rejected])
     log = log_of(api)
     result = Rejected(UNKNOWN_MESSAGE) if log is None else change(log)
     if isinstance(result, Rejected):
-        raise _problem_of(result)
+        raise problem_of(result)
     return AnnotatedAnswer(result.conversation, 0 if result.entry is None else result.entry.id)
 
 
-def _problem_of(why: Rejected) -> ApiProblem:
+def problem_of(why: Rejected) -> ApiProblem:
     if why.reason == INVALID:
         return ApiProblem(errors.HTTP_INVALID_REQUEST, why.detail)
     if why.reason == BLOCKED:

@@ -14,6 +14,7 @@ from imserver.api.call import Api, Call
 from imserver.api.reply import PROBLEM, ApiProblem
 from imserver.api.v1 import (
     accounts,
+    answers,
     apps,
     bots,
     cards,
@@ -55,6 +56,7 @@ _SINGLE: Final = (
     *invitations.routes.rows,
     *conversations.routes.rows,
     *messages.routes.rows,
+    *answers.routes.rows,
     *presence.sessions.rows,
     *apps.routes.rows,
     *feeds.routes.rows,

@@ -1,4 +1,5 @@
-"""Streamed messages: a back end opens a message in a channel, appends pieces to it, and closes it.
+"""Streamed messages: a back end opens a message in a channel, appends pieces to it, and closes it; or a bot
+does, in a conversation (:mod:`imserver.services.messages.streamed_answers`).
 
 Subscribers receive the pieces. The end is an ordinary publication with the whole text, which goes to the
 history of the channel, too. The node that opened a message owns it; its id names this node. Other nodes with
@@ -9,6 +10,7 @@ closed as incomplete.
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from time import monotonic
@@ -26,7 +28,7 @@ from imserver.model import Event
 from imserver.services.channels.channels import Channels
 from imserver.services.channels.connections import Connections
 from imserver.services.channels.members import ChannelRefused, Publication, check_name
-from imserver.services.channels.open_streams import OpenStream
+from imserver.services.channels.open_streams import OpenStream, OpenStreams
 from imserver.services.nodes import NodeQueries, OtherNodes
 from imserver.services.sessions.connection_ids import ConnectionTable
 from imserver.transport.connection import Connection
@@ -71,10 +73,14 @@ class Piece(Struct, frozen=True, array_like=True, gc=False):
 
 
 class AppendPieces(Struct, frozen=True, array_like=True):
-    """Append pieces to streams of the queried node. The answer has an :class:`AppendedPiece` for each."""
+    """Append pieces to streams of the queried node. The answer has an :class:`AppendedPiece` for each.
+
+    ``sender``, here and below: only to streams of this sender (``""``: of any).
+    """
 
     app: str
     pieces: Sequence[Piece]
+    sender: str = ""
 
 
 class AppendedPiece(Struct, frozen=True, array_like=True, gc=False):
@@ -90,6 +96,7 @@ class CloseStream(Struct, frozen=True, array_like=True):
     app: str
     stream: str
     incomplete: bool
+    sender: str = ""
 
 
 class ClosedStream(Struct, frozen=True, array_like=True):
@@ -128,26 +135,99 @@ class _OwnStream(Struct):
     incomplete: bool = False
 
 
+class StreamPlace(ABC):
+    """Where streamed messages are: in channels, or in conversations.
+
+    ``name``: of the queries of its nodes. ``streams``: the texts so far.
+    """
+
+    name: str
+    streams: OpenStreams
+
+    @abstractmethod
+    def limit(self, app: str, channel: str) -> int:
+        """The most bytes of a message; 0: the usual limit."""
+
+    @abstractmethod
+    def publish(self, app: str, events: Sequence[Event]) -> None:
+        """Send pieces to the receivers on all nodes. May switch."""
+
+    @abstractmethod
+    def publish_end(self, app: str, channel: str, event: Event) -> Position | None:
+        """Send the whole message and store it, where messages are stored. May switch.
+
+        Raises :class:`ChannelRefused`: ``unavailable``. Anything else cannot be repeated.
+        """
+
+    @abstractmethod
+    def deliver(self, app: str, event: Event) -> None:
+        """Send a piece to the receivers of this node. Never switches."""
+
+    @abstractmethod
+    def has_receivers(self, stream: OpenStream) -> bool:
+        """Whether a stream has receivers here. Never switches."""
+
+    @abstractmethod
+    def is_stored(self, app: str, channel: str) -> bool:
+        """Whether messages are stored, so that a message whose node has died is stored once."""
+
+
+class ChannelStreams(StreamPlace):
+    """Streamed messages in channels. Make it after the services of dialects: they tell a connection that it
+    was subscribed before it receives a stream."""
+
+    name = ""
+
+    def __init__(self, channels: Channels, hub: Hub, connections: Connections) -> None:
+        self._channels = channels
+        self._hub = hub
+        self.streams = channels.streams
+        connections.on_join.append(self._joined)
+
+    def _joined(
+        self, connection: Connection, channel: str, _about: bytes, new: bool, _position: Position | None
+    ) -> None:
+        """The back end has subscribed a connection of this node. Never switches."""
+        if new:
+            self._channels.send_streams(connection, channel)
+
+    def limit(self, app: str, channel: str) -> int:
+        return self._channels.options(app, channel).max_bytes
+
+    def publish(self, app: str, events: Sequence[Event]) -> None:
+        named = [Publication(each.channel.name, each) for each in events if each.channel is not None]
+        self._channels.publish_each(app, named)
+
+    def publish_end(self, app: str, channel: str, event: Event) -> Position | None:
+        return self._channels.publish_event(app, channel, event).position
+
+    def deliver(self, app: str, event: Event) -> None:
+        assert event.channel is not None
+        self._channels.deliver(app, Publication(event.channel.name, event))
+
+    def has_receivers(self, stream: OpenStream) -> bool:
+        return self._hub.member_count(stream.app, stream.channel) > 0
+
+    def is_stored(self, app: str, channel: str) -> bool:
+        return self._channels.options(app, channel).has_history
+
+
 class StreamedMessages:
     """Streamed messages of all nodes. Owner of the streams that were opened on this node.
 
-    ``others`` is None without a cluster. Make it after the services of dialects: they tell a connection that
-    it was subscribed before it receives a stream.
+    ``others`` is None without a cluster.
     """
 
     def __init__(
         self,
-        channels: Channels,
-        hub: Hub,
+        place: StreamPlace,
         table: ConnectionTable,
-        connections: Connections,
         queries: NodeQueries,
         limits: LimitSettings,
         others: OtherNodes | None = None,
     ) -> None:
-        self._channels = channels
-        self._streams = channels.streams
-        self._hub = hub
+        self._place = place
+        self._streams = place.streams
         self._table = table
         self._max_streams = limits.open_streams
         # In JSON a byte of text may take six.
@@ -159,17 +239,16 @@ class StreamedMessages:
         """App → number of its streams in ``_own``."""
         self._closed: dict[str, tuple[float, str, ClosedStream]] = {}
         """Streams that were closed lately → monotonic time, app and result. In the order of time."""
-        connections.on_join.append(self._joined)
-        queries.add("append pieces", AppendPieces, lambda q: self._append_here(q.app, q.pieces))
-        queries.add("close stream", CloseStream, lambda q: self._close_here(q.app, q.stream, q.incomplete))
-        queries.add("stream", StreamQuery, self._state_here)
-
-    def _joined(
-        self, connection: Connection, channel: str, _about: bytes, new: bool, _position: Position | None
-    ) -> None:
-        """The back end has subscribed a connection of this node. Never switches."""
-        if new:
-            self._channels.send_streams(connection, channel)
+        self._append_query, self._close_query, self._state_query = (
+            f"{place.name}{query}" for query in ("append pieces", "close stream", "stream")
+        )
+        queries.add(self._append_query, AppendPieces, lambda q: self._append_here(q.app, q.pieces, q.sender))
+        queries.add(
+            self._close_query,
+            CloseStream,
+            lambda q: self._close_here(q.app, q.stream, q.incomplete, q.sender),
+        )
+        queries.add(self._state_query, StreamQuery, self._state_here)
 
     # --- publishers -----------------------------------------------------------------------------------------
 
@@ -185,7 +264,7 @@ class StreamedMessages:
         count = self._counts.get(app, 0)
         if count >= self._max_streams:
             raise ChannelRefused("full", f"the app has {count} open streams on this node, which is its limit")
-        limit = min(self._max_bytes, self._channels.options(app, part.name).max_bytes or self._max_bytes)
+        limit = min(self._max_bytes, self._place.limit(app, part.name) or self._max_bytes)
         size = len(text.encode()) + len(part.tags)
         if size > limit:
             raise ChannelRefused("limit", f"a message of the channel has at most {limit} bytes")
@@ -194,11 +273,12 @@ class StreamedMessages:
         self._own[id] = _OwnStream(stream, limit, limit - size, now)
         self._counts[app] = count + 1
         self._streams.add(stream)
-        self._publish(app, [stream.so_far()])
+        self._place.publish(app, [stream.so_far()])
         return id
 
-    def append(self, app: str, pieces: Sequence[Piece]) -> list[AppendedPiece]:
-        """Append pieces to streams of any nodes, in their order. May switch."""
+    def append(self, app: str, pieces: Sequence[Piece], sender: str = "") -> list[AppendedPiece]:
+        """Append pieces to streams of any nodes, in their order. ``sender``: only to streams of this one. May
+        switch."""
         elsewhere: dict[int, list[int]] = {}
         leases: dict[int, Lease] = {}
         here: list[int] = []
@@ -216,22 +296,22 @@ class StreamedMessages:
         def ask(epoch: int, places: list[int]) -> None:
             assert self._others is not None
             for some in _in_parts(places, pieces):
-                query = AppendPieces(app, [pieces[place] for place in some])
+                query = AppendPieces(app, [pieces[place] for place in some], sender)
                 answers = self._others.query_behind(
-                    leases[epoch], "append pieces", query, list[AppendedPiece]
+                    leases[epoch], self._append_query, query, list[AppendedPiece]
                 )
                 for place, answer in zip(some, answers or (), strict=False):
                     found[place] = answer
 
         asking = [gevent.spawn(ask, epoch, places) for epoch, places in elsewhere.items()]
         if here:
-            answers = self._append_here(app, [pieces[place] for place in here])
+            answers = self._append_here(app, [pieces[place] for place in here], sender)
             for place, answer in zip(here, answers, strict=True):
                 found[place] = answer
         gevent.joinall(asking)
         return found
 
-    def _append_here(self, app: str, pieces: Sequence[Piece]) -> list[AppendedPiece]:
+    def _append_here(self, app: str, pieces: Sequence[Piece], sender: str) -> list[AppendedPiece]:
         found, events, now = [], [], monotonic()
         for piece in pieces:
             own = self._own.get(piece.stream)
@@ -239,12 +319,15 @@ class StreamedMessages:
                 _, of_app, _ = self._closed.get(piece.stream, (0.0, "", None))
                 found.append(AppendedPiece(AppendStatus.CLOSED if of_app == app else AppendStatus.UNKNOWN))
                 continue
+            if sender and own.stream.head.sender != sender:
+                found.append(AppendedPiece(AppendStatus.UNKNOWN))
+                continue
             status = self._take(own, piece, now)
             found.append(AppendedPiece(status, own.stream.piece))
             if status is AppendStatus.APPENDED:
                 events.append(own.stream.event(piece.text))
         if events:
-            self._publish(app, events)
+            self._place.publish(app, events)
         return found
 
     def _take(self, own: _OwnStream, piece: Piece, now: float) -> AppendStatus:
@@ -264,28 +347,24 @@ class StreamedMessages:
         stream.pieces.append(piece.text)
         return AppendStatus.APPENDED
 
-    def _publish(self, app: str, events: Sequence[Event]) -> None:
-        """Publish events that have no place in a history. May switch."""
-        named = [Publication(each.channel.name, each) for each in events if each.channel is not None]
-        self._channels.publish_each(app, named)
-
-    def close(self, app: str, stream: str, incomplete: bool = False) -> ClosedStream:
-        """Close a stream of any node. ``incomplete``: its publisher could not finish it. May switch."""
+    def close(self, app: str, stream: str, incomplete: bool = False, sender: str = "") -> ClosedStream:
+        """Close a stream of any node. ``incomplete``: its publisher could not finish it. ``sender``: only one
+        of this sender. May switch."""
         lease = self._table.node_of(stream, self._others)
         if lease is None or self._others is None:
-            return self._close_here(app, stream, incomplete)
-        query = CloseStream(app, stream, incomplete)
-        answer: ClosedStream | None = self._others.query_behind(lease, "close stream", query, ClosedStream)
+            return self._close_here(app, stream, incomplete, sender)
+        query = CloseStream(app, stream, incomplete, sender)
+        answer: ClosedStream | None = self._others.query_behind(lease, self._close_query, query, ClosedStream)
         return ClosedStream("failed") if answer is None else answer
 
-    def _close_here(self, app: str, id: str, incomplete: bool) -> ClosedStream:
+    def _close_here(self, app: str, id: str, incomplete: bool, sender: str) -> ClosedStream:
         own = self._own.get(id)
         if own is None:
             _, of_app, closed = self._closed.get(id, (0.0, "", None))
             if closed is None or of_app != app:
                 return ClosedStream("unknown")
             return msgspec.structs.replace(closed, status="repeated")
-        if own.stream.app != app:
+        if own.stream.app != app or (sender and own.stream.head.sender != sender):
             return ClosedStream("unknown")
         return self._end(id, own, incomplete) or ClosedStream("failed")
 
@@ -323,11 +402,11 @@ class StreamedMessages:
         event = stream.end(incomplete)
         if event.kind == "msg":
             try:
-                return self._channels.publish_event(stream.app, stream.channel, event).position
+                return self._place.publish_end(stream.app, stream.channel, event)
             except ChannelRefused as refused:
                 if refused.reason == "unavailable":
                     raise
-        self._publish(stream.app, [msgspec.structs.replace(event, kind="stream")])
+        self._place.publish(stream.app, [msgspec.structs.replace(event, kind=stream.head.kind)])
         return None
 
     def close_all(self) -> None:
@@ -381,11 +460,11 @@ class StreamedMessages:
         if self._others is None:
             return
         for app, events in quiet.items():
-            self._publish(app, events)
+            self._place.publish(app, events)
         for copy in self._streams.all():
             if copy.owned:
                 continue
-            if not self._hub.member_count(copy.app, copy.channel):
+            if not self._place.has_receivers(copy):
                 self._streams.remove(copy.app, copy.channel, copy.id)
             elif copy.heard + SILENT_SECONDS <= now:
                 copy.heard = now
@@ -404,20 +483,20 @@ class StreamedMessages:
         state: StreamState | None = StreamState(over=True)
         if lease is not None:
             query = StreamQuery(app, id)
-            state = self._others.query_behind(lease, "stream", query, StreamState)
+            state = self._others.query_behind(lease, self._state_query, query, StreamState)
         copy = self._streams.of(app, channel).get(id)
         if state is None:
             return  # asked again after the next sign of life, or silence
         if state.so_far is not None:
-            self._channels.deliver(app, Publication(channel, state.so_far))
+            self._place.deliver(app, state.so_far)
         elif state.over and copy is not None:
             self._lose(copy, owner_is_dead=lease is None)
 
     def _lose(self, copy: OpenStream, owner_is_dead: bool) -> None:
         """End a copy whose owner has ended. Other nodes do the same: a history stores the id once."""
         self._streams.remove(copy.app, copy.channel, copy.id)
-        if not self._channels.options(copy.app, copy.channel).has_history:
-            self._channels.deliver(copy.app, Publication(copy.channel, copy.end(True)))
+        if not self._place.is_stored(copy.app, copy.channel):
+            self._place.deliver(copy.app, copy.end(True))
         elif owner_is_dead:
             try:
                 self._publish_end(copy, True)

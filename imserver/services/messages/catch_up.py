@@ -222,6 +222,7 @@ class CatchUp:
             elif each.id > covered:
                 messages.append(each)
         self._deliverer.send(connection, messages)
+        self._deliverer.send_streams(connection)
 
     def page(
         self, app: str, user: str, after: int, limit: int, rooms: Mapping[str, int] | None = None

@@ -17,8 +17,9 @@ from imserver import errors
 from imserver.errors import StorageUnavailable
 from imserver.hub.fanout import Fanout, Part, Run
 from imserver.hub.hub import Hub
-from imserver.model import Message
+from imserver.model import Message, Signal
 from imserver.services.channels.channels import Channels
+from imserver.services.channels.open_streams import OpenStreams
 from imserver.services.messages.subscriptions import (
     AckingSubscription,
     AckTracker,
@@ -67,6 +68,7 @@ class Deliverer:
         subscriptions: Subscriptions,
         ack_tracker: AckTracker,
         channels: Channels,
+        streams: OpenStreams,
     ) -> None:
         self._hub = hub
         self._fanout = fanout
@@ -74,6 +76,7 @@ class Deliverer:
         self._followers = subscriptions.followers
         self._ack_tracker = ack_tracker
         self._channels = channels
+        self._streams = streams
         self.widest: dict[str, int] = {}
         """App → the largest number of connections that received one message since the last batch."""
         self.results: dict[str, dict[int, list[Waiting]]] = {}
@@ -258,6 +261,21 @@ class Deliverer:
         """Send stored messages to one connection."""
         if messages:
             self._push(connection.app or "", (connection,), Part(Run(messages), range(len(messages))))
+
+    def send_streams(self, connection: Connection) -> None:
+        """Send a connection that has caught up each streamed answer so far of its conversations."""
+        if self._streams.empty:
+            return
+        app, user, subscription = connection.app or "", connection.user or "", connection.subscription
+        found = dict(self._streams.of_sender(app, user))
+        found.update(self._streams.of(app, f"user:{user}"))
+        for group in () if subscription is None else subscription.groups:
+            if connection not in self._followers.bots.get((app, group), ()):
+                found.update(self._streams.of(app, f"group:{group}"))
+        for stream in found.values():
+            signal = stream.so_far()
+            assert isinstance(signal, Signal)
+            self._fanout.signal(self._hub.apps[app], (connection,), signal)
 
     def _push(self, app: str, connections: Collection[Connection], part: Part) -> None:
         run, places = part.run, part.places

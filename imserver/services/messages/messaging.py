@@ -35,6 +35,7 @@ from imserver.model import (
 )
 from imserver.protocol.cmd import EntryView, entry_view
 from imserver.services.channels.channels import Channels
+from imserver.services.channels.open_streams import OpenStreams
 from imserver.services.messages.annotations import RefusedView
 from imserver.services.messages.catch_up import CatchUp
 from imserver.services.messages.deliverer import Deliverer, Done, Result, newest_page, oldest_page
@@ -133,7 +134,9 @@ class Messaging:
         self.subscriptions = Subscriptions()
         self.pongs = PongTracker(positions)
         self.ack_tracker = AckTracker(self.pongs)
-        self.deliverer = Deliverer(hub, fanout, self.subscriptions, self.ack_tracker, channels)
+        self.streams = OpenStreams()
+        """Of streamed answers (:mod:`imserver.services.messages.streamed_answers`)."""
+        self.deliverer = Deliverer(hub, fanout, self.subscriptions, self.ack_tracker, channels, self.streams)
         self.follower = LogFollower(store, self.deliverer, metrics)
         self.catch_up = CatchUp(
             hub, metrics, store, self.subscriptions, self.ack_tracker, self.follower, self.deliverer

@@ -14,8 +14,9 @@ from msgspec import Struct
 
 from imserver import errors
 from imserver.hub.fanout import Fanout
-from imserver.hub.hub import Hub
+from imserver.hub.hub import App, Hub
 from imserver.model import AskMarks, AskReceipts, Hide, Read, Received, Reply, Signal, Typing
+from imserver.services.channels.open_streams import OpenStreams
 from imserver.services.messages.subscriptions import GroupFollowers, app_and_user
 from imserver.services.nodes import NodeMessages, ToFollowers
 from imserver.storage.log.contract import Conversation, Marks, Noted
@@ -44,12 +45,14 @@ class Signals:
         fanout: Fanout,
         followers: GroupFollowers,
         store: Store,
+        streams: OpenStreams,
         node_messages: NodeMessages | None = None,
     ) -> None:
         self._hub = hub
         self._fanout = fanout
         self._followers = followers
         self._store = store
+        self._streams = streams
         self._node_messages = node_messages
         self._typed: dict[tuple[str, str, str | int], float] = {}
 
@@ -64,18 +67,16 @@ class Signals:
     def deliver(self, message: ToFollowers, besides: Connection | None = None) -> None:
         """Send to the subscribed connections of this node. Never switches."""
         known = self._hub.apps.get(message.app)
+        signal = message.signal
+        if signal.kind == "piece":
+            self._deliver_piece(message)
+            return
         if known is None:
             return
-        followers: Collection[Connection]
-        if message.group:
-            followers = self._followers.members(message.app, message.group)
-        else:
-            followers = [each for user in message.users for each in known.sessions_of(user)]
-        signal = message.signal
         typing = signal.kind == "typing"
         receivers = [
             each
-            for each in followers
+            for each in self._followers_of(known, message)
             if each is not besides
             and each.subscription is not None
             # A client that has not caught up would show a typing notice ahead of earlier messages.
@@ -83,6 +84,41 @@ class Signals:
         ]
         if receivers:
             self._fanout.signal(known, receivers, signal)
+
+    def _followers_of(self, known: App, message: ToFollowers) -> Collection[Connection]:
+        if message.group:
+            return self._followers.members(message.app, message.group)
+        return [each for user in message.users for each in known.sessions_of(user)]
+
+    def _deliver_piece(self, message: ToFollowers) -> None:
+        """Deliver a piece of a streamed answer, as its stored message will be. The end is delivered only if
+        no message follows."""
+        part = message.signal.channel
+        assert part is not None
+        assert part.stream is not None
+        receivers = self._readers_of(message)
+        if not (receivers or part.stream.done):
+            return  # whoever comes receives the text so far
+        accepted = self._streams.accept(message.app, part, part.stream, message.signal)
+        if receivers and accepted and not (part.stream.done and not part.stream.whole):
+            self._fanout.signal(self._hub.apps[message.app], receivers, message.signal)
+
+    def has_receivers(self, message: ToFollowers) -> bool:
+        """Whether connections of this node receive the pieces of a streamed answer. Never switches."""
+        return bool(self._readers_of(message))
+
+    def _readers_of(self, message: ToFollowers) -> list[Connection]:
+        known, sender = self._hub.apps.get(message.app), message.signal.sender
+        if known is None:
+            return []
+        bots = self._followers.bots.get((message.app, message.group), ()) if message.group else ()
+        return [
+            each
+            for each in self._followers_of(known, message)
+            if each.subscription is not None
+            and each.subscription.live
+            and (each not in bots or each.user == sender)
+        ]
 
     # --- typing ---------------------------------------------------------------------------------------------
 

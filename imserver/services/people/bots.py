@@ -6,9 +6,13 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final
 
+from msgspec import Struct
+
+from imserver import errors
 from imserver.auth.account_tokens import AccountTokens, bot_hash, bot_token, make_bot_secret
 from imserver.config.settings import AccountSettings
 from imserver.errors import ImserverError
+from imserver.model import AskBotCommands, Reply
 from imserver.services.people.accounts import (
     Accounts,
     NoAccounts,
@@ -22,6 +26,7 @@ from imserver.services.webhooks.feeds import Feeds
 from imserver.storage.bots import BotStore
 from imserver.storage.contract import Account, Bot, BotCommand
 from imserver.storage.store import Store
+from imserver.transport.connection import Connection
 
 MOST_COMMANDS: Final = 50
 COMMAND_PATTERN: Final = "[a-z0-9_]{1,32}"
@@ -146,6 +151,50 @@ class Bots:
             raise UnknownTalk(str(conversation))
         users = found.members or found.bots
         return self._rows.get(app, [id for user in users if (id := account_id(user))])
+
+
+# --- commands of clients ------------------------------------------------------------------------------------
+
+
+class CommandView(Struct):
+    """A slash command of a bot."""
+
+    bot: str
+    name: str
+    nickname: str
+    command: str
+    description: str
+
+
+class CommandsView(Struct):
+    """The slash commands in a conversation, ordered by bot."""
+
+    commands: list[CommandView]
+
+
+def commands_in(bots: Sequence[Bot]) -> list[CommandView]:
+    """The commands of these bots."""
+    return [
+        CommandView(bot.account.user, bot.account.name, bot.account.nickname, each.name, each.description)
+        for bot in bots
+        for each in bot.commands
+    ]
+
+
+class BotCommands:
+    """Carries out the commands of users about bots. Everything may switch."""
+
+    def __init__(self, bots: Bots) -> None:
+        self._bots = bots
+
+    def ask(self, connection: Connection, command: AskBotCommands) -> Reply:
+        """The slash commands in a conversation of the user."""
+        app, user = connection.app or "", connection.user or ""
+        try:
+            found = self._bots.in_conversation(app, user, command.conversation)
+        except UnknownTalk:
+            return Reply(errors.REPLY_NO_DATA)
+        return Reply(errors.REPLY_OK, CommandsView(commands_in(found)))
 
 
 def check_commands(commands: Sequence[BotCommand]) -> None:

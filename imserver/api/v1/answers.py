@@ -1,0 +1,150 @@
+"""Streamed answers: a bot opens a message in a conversation, appends pieces to it, closes it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from msgspec import UNSET, Struct, UnsetType
+
+from imserver import errors
+from imserver.api.call import Api, Call
+from imserver.api.reply import ApiProblem
+from imserver.api.v1.conversations import MAX_ID
+from imserver.api.v1.field import Acting, about
+from imserver.api.v1.messages import problem_of
+from imserver.api.v1.operation import Resource, one_of
+from imserver.api.v1.push_request import Kind
+from imserver.api.v1.streamed import MOST_PIECES, PieceRequest, PieceResult, StreamAppended, StreamId
+from imserver.auth.principal import ADMIN_OR_BOT
+from imserver.errors import TooManyMessages
+from imserver.protocol.cmd import MAX_RECEIVER_BYTES
+from imserver.services.channels.members import ChannelRefused
+from imserver.services.channels.streamed_messages import Piece
+from imserver.storage.log.contract import NOT_BOT, Rejected
+
+
+class AnswerOpenRequest(Acting, kw_only=True):
+    """A message that begins. Give one of `to` and `conversation`."""
+
+    to: Annotated[str, about("The receiver. They may be offline.", max_length=MAX_RECEIVER_BYTES)] = ""
+    conversation: Annotated[int, about("A conversation or group, instead of `to`.", ge=0, le=MAX_ID)] = 0
+    text: Annotated[str, about("The beginning of the text, if there is one already.")] = ""
+    type: Kind = "text"
+
+
+class AnswerOpened(Struct):
+    """The id of the new stream. Its first piece has the number 1."""
+
+    stream: StreamId
+
+
+class AnswerAppendRequest(Acting, kw_only=True):
+    """Pieces of one or several streams of the bot, in the order of their numbers."""
+
+    pieces: Annotated[list[PieceRequest], about("The pieces.", min_length=1, max_length=MOST_PIECES)]
+
+
+class AnswerCloseRequest(Acting, kw_only=True):
+    """A message that ends."""
+
+    stream: StreamId
+    incomplete: Annotated[
+        bool, about("The text is not finished, and never will be. Clients may show that.")
+    ] = False
+
+
+class AnswerClosed(Struct):
+    """What became of the message."""
+
+    stream: StreamId
+    status: Annotated[
+        str,
+        about(
+            "`closed`. `repeated`: it was closed before. `unknown`: the bot has no such stream, or its node "
+            "has ended. `failed`: its node or the database does not answer; try again."
+        ),
+    ]
+    id: Annotated[int, about("The id of the stored message.")] | UnsetType = UNSET
+
+
+def _refused(error: Exception) -> ApiProblem:
+    assert isinstance(error, ChannelRefused)
+    problem = errors.HTTP_TOO_MANY_STREAMS if error.reason == "full" else errors.HTTP_INVALID_REQUEST
+    return ApiProblem(problem, str(error))
+
+
+def _too_many(_error: Exception) -> ApiProblem:
+    return ApiProblem(errors.HTTP_TOO_MANY_REQUESTS, headers=(("Retry-After", "1"),))
+
+
+_SAMPLE: Final = "wqvyR2Tg5cMSnBIl0xcmpgxC0bOVqhe9ZcUxMA"
+_BOT: Final = {"app": "default", "user": "7"}
+routes = Resource("conversations", hot=False, refusals={ChannelRefused: _refused, TooManyMessages: _too_many})
+
+
+@routes.post(
+    "/messages/stream/open",
+    ADMIN_OR_BOT,
+    rules=one_of("to", "conversation"),
+    problems=(
+        errors.HTTP_TOO_MANY_STREAMS,
+        errors.HTTP_TOO_MANY_REQUESTS,
+        errors.HTTP_UNKNOWN_ACCOUNT,
+        errors.HTTP_UNKNOWN_CONVERSATION,
+        errors.HTTP_SILENCED,
+        errors.HTTP_NOT_ALLOWED,
+    ),
+    example={**_BOT, "to": "1"},
+    answer_example=AnswerOpened(_SAMPLE),
+)
+def open_stream(api: Api, call: Call, asked: AnswerOpenRequest) -> AnswerOpened:
+    """Open a streamed answer of a bot.
+
+    For text that comes in pieces, such as the tokens of a language model. Connected users of the conversation
+    receive the beginning, then each piece. At the end the whole text is stored as one message, whose
+    `client_msg_id` is the id of the stream. Without a new piece for `limits.stream_seconds` the server closes
+    the stream, and `meta` of the message has `incomplete`.
+    """
+    found = api.services.streamed_answers.open(
+        call.app, call.user, asked.to, asked.conversation, asked.text, asked.type
+    )
+    if isinstance(found, Rejected):
+        if found.reason == NOT_BOT:
+            raise ApiProblem(errors.HTTP_UNKNOWN_ACCOUNT, "There is no such bot")
+        raise problem_of(found)
+    return AnswerOpened(found)
+
+
+@routes.post(
+    "/messages/stream/append",
+    ADMIN_OR_BOT,
+    example={**_BOT, "pieces": [{"stream": _SAMPLE, "piece": 1, "text": "The answer"}]},
+    answer_example=StreamAppended([PieceResult(_SAMPLE, 1, "appended")]),
+)
+def append(api: Api, call: Call, asked: AnswerAppendRequest) -> StreamAppended:
+    """Append pieces to streamed answers of a bot.
+
+    A request may have many pieces, of many streams. A piece with a number that the stream has already is
+    ignored, so you may repeat a request.
+    """
+    pieces = [Piece(each.stream, each.piece, each.text) for each in asked.pieces]
+    found = api.services.streamed_answers.append(call.app, call.user, pieces)
+    results = [
+        PieceResult(piece.stream, each.piece, each.status) for piece, each in zip(pieces, found, strict=True)
+    ]
+    return StreamAppended(results)
+
+
+@routes.post(
+    "/messages/stream/close",
+    ADMIN_OR_BOT,
+    example={**_BOT, "stream": _SAMPLE},
+    answer_example=AnswerClosed(_SAMPLE, "closed", 8),
+)
+def close(api: Api, call: Call, asked: AnswerCloseRequest) -> AnswerClosed:
+    """Close a streamed answer of a bot.
+
+    The whole text is stored as one message. A stream without any text ends without a message.
+    """
+    closed = api.services.streamed_answers.close(call.app, call.user, asked.stream, asked.incomplete)
+    return AnswerClosed(asked.stream, closed.status, closed.offset or UNSET)

@@ -1,0 +1,260 @@
+"""Streamed answers: a bot opens a message in a conversation, appends pieces to it, and closes it.
+
+The connections that receive stored messages of the conversation receive the pieces, as signals. The end is an
+ordinary stored message, whose ``client_msg_id`` is the id of the stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import time
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+from gevent.event import AsyncResult
+
+from imserver import errors
+from imserver.auth.quotas import BotRates
+from imserver.cluster.history import Position
+from imserver.errors import TooManyMessages
+from imserver.model import AppendAnswer, ChannelPart, CloseAnswer, Event, OpenAnswer, Reply, Signal
+from imserver.services.channels.members import ChannelRefused
+from imserver.services.channels.open_streams import OpenStream
+from imserver.services.channels.streamed_messages import (
+    AppendedPiece,
+    ClosedStream,
+    Piece,
+    StreamedMessages,
+    StreamPlace,
+)
+from imserver.services.messages.annotations import RefusedView
+from imserver.services.messages.messaging import Messaging
+from imserver.services.messages.receipts import Signals
+from imserver.services.messages.subscriptions import app_and_user
+from imserver.services.nodes import ToFollowers
+from imserver.services.people.accounts import account_id
+from imserver.services.people.friends import Friends
+from imserver.storage.bots import BotStore
+from imserver.storage.log.contract import (
+    BLOCKED,
+    INVALID,
+    MUTED,
+    NOT_BOT,
+    UNKNOWN_CONVERSATION,
+    Appended,
+    Draft,
+    Rejected,
+    Stored,
+)
+from imserver.storage.store import Store
+from imserver.transport.connection import Connection
+
+if TYPE_CHECKING:
+    from imserver.storage.log.message_log import MessageLog
+
+_USER: Final = "user:"
+_GROUP: Final = "group:"
+_INCOMPLETE: Final = b'{"incomplete":true}'
+
+
+class ConversationStreams(StreamPlace):
+    """Streamed messages in conversations. The name of one says where it is: ``user:`` and the receiver, or
+    ``group:`` and its number."""
+
+    name = "answers: "
+
+    def __init__(self, messaging: Messaging, signals: Signals) -> None:
+        self._messaging = messaging
+        self._signals = signals
+        self.streams = messaging.streams
+
+    def limit(self, app: str, channel: str) -> int:
+        return 0
+
+    def publish(self, app: str, events: Sequence[Event]) -> None:
+        for event in events:
+            self._signals.send(_to_followers(app, event))
+
+    def publish_end(self, app: str, channel: str, event: Event) -> Position | None:
+        part = event.channel
+        assert part is not None
+        assert part.stream is not None
+        to, conversation = _place(part.name)
+        draft = Draft(
+            sender=event.sender,
+            type=event.type,
+            body=event.text.encode(),
+            client_msg_id=part.stream.id,
+            time_ms=int(time() * 1000),
+            meta=_INCOMPLETE if part.stream.incomplete else b"",
+            to_user=to,
+            conversation=conversation,
+        )
+        answer: AsyncResult[Stored] = AsyncResult()
+        self._messaging.send(app, draft, answer.set)
+        stored = answer.get()
+        if not isinstance(stored, Appended | Rejected):
+            raise ChannelRefused("unavailable")
+        # Clients know the end by the stored message. Without one, they drop the text.
+        gone = isinstance(stored, Rejected)
+        stream = msgspec.structs.replace(part.stream, done=True, whole=gone)
+        end = msgspec.structs.replace(event, text="", channel=msgspec.structs.replace(part, stream=stream))
+        self.publish(app, [end])
+        return Position("", stored.entry.id) if isinstance(stored, Appended) else None
+
+    def deliver(self, app: str, event: Event) -> None:
+        self._signals.deliver(_to_followers(app, event))
+
+    def has_receivers(self, stream: OpenStream) -> bool:
+        return self._signals.has_receivers(_to_followers(stream.app, stream.event("")))
+
+    def is_stored(self, app: str, channel: str) -> bool:
+        return True
+
+
+def _place(name: str) -> tuple[str, int]:
+    """The receiver, or the number of the group."""
+    return (name.removeprefix(_USER), 0) if name.startswith(_USER) else ("", int(name.removeprefix(_GROUP)))
+
+
+def _to_followers(app: str, event: Event) -> ToFollowers:
+    signal = _signal(event)
+    users = (signal.to, signal.sender) if signal.to else ()
+    return ToFollowers(app, users, signal.conversation, signal)
+
+
+def _signal(event: Event) -> Signal:
+    part = event.channel
+    assert part is not None
+    to, group = _place(part.name)
+    return Signal("piece", event.sender, event.text, type=event.type, channel=part, to=to, conversation=group)
+
+
+class StreamedAnswers:
+    """Lets bots stream answers. Every method may switch and raise StorageUnavailable."""
+
+    def __init__(
+        self,
+        streams: StreamedMessages,
+        store: Store,
+        bots: BotStore,
+        friends: Friends,
+        rates: BotRates,
+    ) -> None:
+        self._streams = streams
+        self._store = store
+        self._bots = bots
+        self._friends = friends
+        self._rates = rates
+
+    def open(
+        self, app: str, user: str, to: str, conversation: int, text: str = "", type: str = "text"
+    ) -> str | Rejected:
+        """Open a stream to a user or in a conversation, and return its id.
+
+        Counts as a message of the bot. Raises TooManyMessages, and ChannelRefused: ``full`` or ``limit``.
+        """
+        if to == user or bool(to) == bool(conversation):
+            return Rejected(INVALID, "`to`, `conversation`: expected one of them, not the sender")
+        if not self._bots.get(app, [account_id(user)]):
+            return Rejected(NOT_BOT, "only bots stream answers")
+        found = self._peer(self._store.existing_log(), app, user, conversation) if conversation else to
+        if isinstance(found, Rejected):
+            return found
+        if found and self._friends.blocked_by(app, user, [found]):
+            return Rejected(BLOCKED)
+        if not self._rates.take(app, user):
+            raise TooManyMessages("the bot has sent too many messages")
+        part = ChannelPart(f"{_USER}{found}" if found else f"{_GROUP}{conversation}")
+        return self._streams.open(app, _signal(Event("piece", user, "", type=type, channel=part)), text)
+
+    def _peer(self, log: MessageLog | None, app: str, user: str, conversation: int) -> str | Rejected:
+        """The other user of a conversation; ``""``: it is a group."""
+        found = None if log is None else log.conversation(app, conversation)
+        own = None if log is None else log.member(app, conversation, user)
+        if found is None or own is None:
+            return Rejected(UNKNOWN_CONVERSATION)
+        if own.muted_until > time():
+            return Rejected(MUTED)
+        return next((each for each in found.members if each != user), "")
+
+    def append(self, app: str, user: str, pieces: Sequence[Piece]) -> list[AppendedPiece]:
+        """Append pieces to streams of a bot, in their order."""
+        return self._streams.append(app, pieces, user)
+
+    def close(self, app: str, user: str, stream: str, incomplete: bool = False) -> ClosedStream:
+        """Close a stream of a bot. The ``offset`` of the result is the id of the stored message."""
+        return self._streams.close(app, stream, incomplete, user)
+
+
+# --- commands of clients ------------------------------------------------------------------------------------
+
+
+class OpenedView(msgspec.Struct):
+    """The id of the new stream. Its first piece has the number 1."""
+
+    stream: str
+
+
+class PieceView(msgspec.Struct):
+    """What became of a piece."""
+
+    stream: str
+    piece: int
+    status: str
+
+
+class PiecesView(msgspec.Struct):
+    """The results, in the order of the pieces."""
+
+    results: list[PieceView]
+
+
+class ClosedView(msgspec.Struct, omit_defaults=True):
+    """What became of a message, and its id."""
+
+    stream: str
+    status: str
+    id: int = 0
+
+
+_CODE_OF: Final = {INVALID: errors.REPLY_BAD_PARAMETER, UNKNOWN_CONVERSATION: errors.REPLY_NO_DATA}
+_REFUSED: Final = {"full": errors.REPLY_NOT_STORED}
+
+
+class AnswerCommands:
+    """Carries out the commands of bots on streamed answers. Everything may switch."""
+
+    def __init__(self, answers: StreamedAnswers) -> None:
+        self._answers = answers
+
+    def open(self, connection: Connection, command: OpenAnswer) -> Reply:
+        """Open a stream."""
+        app, user = app_and_user(connection)
+        where = command.to, command.conversation
+        try:
+            found = self._answers.open(app, user, *where, command.text, command.type)
+        except ChannelRefused as refused:
+            code = _REFUSED.get(refused.reason, errors.REPLY_BAD_PARAMETER)
+            return Reply(code, RefusedView(refused.reason))
+        if isinstance(found, Rejected):
+            code = _CODE_OF.get(found.reason, errors.REPLY_UNAUTHORIZED)
+            return Reply(code, RefusedView(found.reason))
+        return Reply(errors.REPLY_OK, OpenedView(found))
+
+    def append(self, connection: Connection, command: AppendAnswer) -> Reply:
+        """Append pieces."""
+        app, user = app_and_user(connection)
+        pieces = [Piece(*each) for each in command.pieces]
+        found = self._answers.append(app, user, pieces)
+        results = [
+            PieceView(piece.stream, each.piece, each.status)
+            for piece, each in zip(pieces, found, strict=True)
+        ]
+        return Reply(errors.REPLY_OK, PiecesView(results))
+
+    def close(self, connection: Connection, command: CloseAnswer) -> Reply:
+        """Close a stream."""
+        app, user = app_and_user(connection)
+        closed = self._answers.close(app, user, command.stream, command.incomplete)
+        return Reply(errors.REPLY_OK, ClosedView(command.stream, closed.status, closed.offset))

@@ -1,0 +1,204 @@
+"""Bots over the wire: what they receive in groups, commands, buttons, and streamed answers."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import _servers
+from tests.support import Address, Server
+
+from . import v1
+from .clusters import nodes_of
+from .cmd import CmdClient, cmd_client
+
+KEY = "key-of-the-staff-0123456789"
+CONFIG: dict[str, Any] = {
+    "apps": {"staff": {"account_tokens": "required", "login_policy": "multi"}},
+    "api": {"keys": [{"key": KEY, "scopes": ["admin"]}]},
+    "accounts": {"registration": True, "registrations_per_address": 0},
+    "limits": {"stream_seconds": 60},
+}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with _servers(tmp_path_factory) as start:
+        yield start(config=CONFIG)
+
+
+class Account:
+    """An account or bot of the app."""
+
+    def __init__(self, address: Address, user: str, token: str) -> None:
+        self.address = address
+        self.user = user
+        self.token = token
+
+    def good(self, route: str, **body: Any) -> Any:
+        return v1.good(self.address, route, {"app": "staff", **body}, key=self.token)
+
+    def refused(self, route: str, **body: Any) -> tuple[int, str]:
+        status, code, _ = v1.refused(self.address, route, {"app": "staff", **body}, key=self.token)
+        return status, code
+
+    @contextmanager
+    def online(self, address: Address) -> Iterator[CmdClient]:
+        """A connection that follows the log from its beginning."""
+        with cmd_client(address) as one:
+            login = {"userID": self.user, "app": "staff", "serviceToken": self.token, "cursor": 0}
+            code, _, data = one.ask_cmd("login", login)
+            assert (code, data) == (200, {"recovered": True})
+            yield one
+
+
+def person(address: Address, name: str) -> Account:
+    made = v1.good(address, "accounts/register", {"app": "staff", "name": name, "password": "correct horse"})
+    return Account(address, made["account"]["user"], made["token"])
+
+
+def bot_of(owner: Account, name: str) -> Account:
+    made = owner.good("bots", name=name)
+    return Account(owner.address, made["id"], made["token"])
+
+
+def entry(one: CmdClient) -> Any:
+    return one.push("message").json["response"]["data"]
+
+
+def piece(one: CmdClient) -> Any:
+    return one.push("piece").json["response"]["data"]
+
+
+def good(one: CmdClient, cmd: str, **data: Any) -> Any:
+    code, _, answer = one.ask_cmd(cmd, data)
+    assert code == 200, (cmd, code, answer)
+    return answer
+
+
+def test_a_bot_in_a_group(server: Server) -> None:
+    ann, bob = person(server.http, "ann"), person(server.http, "bob")
+    bot = bot_of(ann, "kettle")
+    group = int(ann.good("groups/create", name="tea", members=[bob.user, bot.user])["group"])
+    bot.good("bots/commands", commands=[{"name": "brew", "description": "Make tea"}])
+    with ann.online(server.ws) as at_ann, bob.online(server.ws) as at_bob, bot.online(server.ws) as at_bot:
+        for one in (at_ann, at_bob, at_bot):
+            assert entry(one)["kind"] == "group"
+        (command,) = good(at_bob, "botCommands", conversation=group)["commands"]
+        assert (command["bot"], command["command"]) == (bot.user, "brew")
+        good(at_bob, "send", conversation=group, text="not for bots")
+        good(at_bob, "send", conversation=group, text="/brew green")
+        asked = entry(at_bot)
+        assert asked["meta"] == {
+            "command": {"bot": bot.user, "name": "brew", "text": "green"},
+            "bots": [bot.user],
+        }
+        assert [entry(at_ann)["text"] for _ in range(2)] == ["not for bots", "/brew green"]
+        buttons = [[{"text": "Milk", "value": "m"}]]
+        answered = good(at_bot, "send", conversation=group, text="Milk?", buttons=buttons)["id"]
+        assert entry(at_bob)["meta"]["buttons"] == buttons
+        assert at_bob.ask_cmd("press", {"id": answered, "value": "sugar"})[0] == 1005
+        pressed = good(at_bob, "press", id=answered, value="m", clientMsgID="p")
+        assert good(at_bob, "press", id=answered, value="m", clientMsgID="p") == {**pressed, "repeated": True}
+        found = entry(at_bot)
+        assert (found["kind"], found["from"], found["about"], found["text"]) == (
+            "press",
+            bob.user,
+            answered,
+            "m",
+        )
+        assert at_ann.ask_cmd("send", {"conversation": group, "text": "x", "buttons": buttons})[0] == 1003
+        for one in (at_bob, at_bot):
+            one.no_push("message")
+
+
+def test_a_streamed_answer_reaches_everybody_in_the_conversation(server: Server) -> None:
+    cid, dan = person(server.http, "cid"), person(server.http, "dan")
+    bot, other = bot_of(cid, "poet"), bot_of(cid, "silent")
+    group = int(cid.good("groups/create", name="verse", members=[dan.user, bot.user, other.user])["group"])
+    with (
+        cid.online(server.ws) as at_cid,
+        bot.online(server.ws) as at_bot,
+        other.online(server.ws) as at_other,
+    ):
+        assert at_cid.ask_cmd("streamOpen", {"to": dan.user})[0] == 1003
+        stream = good(at_bot, "streamOpen", conversation=group, text="A ")["stream"]
+        pieces = [{"stream": stream, "piece": 1, "text": "ro"}, {"stream": stream, "piece": 3, "text": "x"}]
+        results = good(at_bot, "streamAppend", pieces=pieces)["results"]
+        assert [(each["status"], each["piece"]) for each in results] == [("appended", 1), ("gap", 1)]
+        start = {"from": bot.user, "conversation": group, "stream": stream}
+        assert piece(at_cid) == {**start, "piece": 0, "text": "A ", "whole": True}
+        assert piece(at_cid) == {**start, "piece": 1, "text": "ro"}
+        assert cid.refused("messages/stream/append", pieces=pieces[:1]) == (401, "token_invalid")
+        with dan.online(server.ws) as late, bot.online(server.ws) as also:
+            for one in (late, also):
+                assert piece(one) == {**start, "piece": 1, "text": "A ro", "whole": True}
+            bot.good("messages/stream/append", pieces=[{"stream": stream, "piece": 2, "text": "se"}])
+            for one in (at_cid, late, also):
+                assert piece(one)["text"] == "se"
+            assert other.good("messages/stream/close", stream=stream)["status"] == "unknown"
+            closed = good(at_bot, "streamClose", stream=stream)
+            assert closed["status"] == "closed"
+            assert good(at_bot, "streamClose", stream=stream) == {**closed, "status": "repeated"}
+            while (stored := entry(late))["kind"] == "group":
+                pass
+            assert (stored["id"], stored["text"], stored["clientMsgID"]) == (closed["id"], "A rose", stream)
+            assert stored["meta"] == {"bots": [bot.user]}
+            for one in (at_cid, late, also, at_other):
+                one.no_push("piece")
+        assert [each["kind"] for each in good(at_other, "sync", cursor=0)["messages"]] == ["group"]
+
+
+def test_streams_to_one_user_end_as_one_message_or_none(server: Server) -> None:
+    eve, fay = person(server.http, "eve"), person(server.http, "fay")
+    bot = bot_of(eve, "short")
+    with fay.online(server.ws) as at_fay:
+        stream = bot.good("messages/stream/open", to=fay.user)["stream"]
+        start = {"from": bot.user, "to": fay.user, "stream": stream, "piece": 0, "text": "", "whole": True}
+        assert piece(at_fay) == start
+        assert bot.good("messages/stream/close", stream=stream) == {"stream": stream, "status": "closed"}
+        assert piece(at_fay) == {**start, "done": True}
+        cut = bot.good("messages/stream/open", to=fay.user, text="half a")["stream"]
+        bot.good("messages/stream/close", stream=cut, incomplete=True)
+        stored = entry(at_fay)
+        assert (stored["text"], stored["meta"]) == ("half a", {"incomplete": True})
+        fay.good("friends/block", friend=bot.user)
+        assert bot.refused("messages/stream/open", to=fay.user) == (403, "not_allowed")
+        assert bot.refused("messages/stream/open", conversation=10**6) == (404, "unknown_conversation")
+        back_end = Account(server.http, "", KEY)
+        assert back_end.refused("messages/stream/open", user=eve.user, to=fay.user) == (
+            404,
+            "unknown_account",
+        )
+
+
+@pytest.mark.full
+def test_a_streamed_answer_of_a_killed_node_is_stored_once_as_incomplete(tmp_path: Path) -> None:
+    with nodes_of(tmp_path, 3, **CONFIG) as nodes:
+        guy = person(nodes.http[0], "guy")
+        bot = bot_of(guy, "mortal")
+        to_bot = guy.good("messages/send", to=bot.user, text="hello")
+        with guy.online(nodes.ws[1]) as early, guy.online(nodes.ws[2]) as late:
+            for one in (early, late):
+                assert entry(one)["text"] == "hello"
+            where = to_bot["conversation"]
+            stream = bot.good("messages/stream/open", conversation=where, text="1")["stream"]
+            for number in range(2, 5):
+                sent = {"stream": stream, "piece": number - 1, "text": str(number)}
+                answer = v1.good(
+                    nodes.http[number % 3],
+                    "messages/stream/append",
+                    {"app": "staff", "pieces": [sent]},
+                    key=bot.token,
+                )
+                assert answer["results"][0]["status"] == "appended"
+            for one in (early, late):
+                assert [piece(one)["text"] for _ in range(4)] == ["1", "2", "3", "4"]
+            nodes.servers[0].process.kill()
+            for one in (early, late):
+                found = one.push("message", seconds=60).json["response"]["data"]
+                assert (found["text"], found["meta"]) == ("1234", {"incomplete": True})
+            page = v1.good(nodes.http[1], "messages", app="staff", conversation=where, key=guy.token)
+            assert [each["text"] for each in page["messages"]] == ["hello", "1234"]
