@@ -16,6 +16,7 @@ from websockets.exceptions import ConnectionClosed
 from imserver_client import protocol
 from imserver_client.api import TIMEOUT_SECONDS, TRIES, Api
 from imserver_client.errors import CLOSE_LOST, ClientError, Closed, CommandRefused, NotConnected
+from imserver_client.messages import OpenedAnswer
 from imserver_client.protocol import ChannelHistory, Command, Position, Reply, SubscriberPage
 from imserver_client.session import (
     ANSWER_SECONDS,
@@ -316,6 +317,10 @@ class AsyncMessenger(AsyncSession[MessengerEvent]):
     react = _command(protocol.react)
     pin = _command(protocol.pin)
     pins = _command(protocol.pins)
+    press = _command(protocol.press)
+    bot_commands = _command(protocol.bot_commands)
+    stream_append = _command(protocol.stream_append)
+    stream_close = _command(protocol.stream_close)
     read = _command(protocol.read)
     received = _command(protocol.received)
     hide = _command(protocol.hide)
@@ -329,6 +334,14 @@ class AsyncMessenger(AsyncSession[MessengerEvent]):
         """Show that you are writing. It is sent once. Raises :class:`NotConnected`."""
         command = protocol.typing(to, conversation=conversation)
         command.read(await self.request(command.cmd, command.data))
+
+    async def stream_open(
+        self, to: str = "", *, conversation: int = 0, text: str = "", type: str = ""
+    ) -> OpenedAnswer:
+        """Begin a streamed message to a user or a ``conversation``; for bots. It is sent once, so that no
+        second stream is opened. Raises :class:`NotConnected`."""
+        command = protocol.stream_open(to, conversation=conversation, text=text, type=type)
+        return command.read(await self.request(command.cmd, command.data))
 
     async def execute(self, command: Command[R]) -> R:
         """Send a command until its answer is final; see :meth:`imserver_client.Messenger.execute`."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 import msgspec
 from msgspec import Struct, field
+
+T = TypeVar("T")
 
 
 class Reaction(Struct, frozen=True):
@@ -16,6 +18,72 @@ class Reaction(Struct, frozen=True):
     count: int
     users: tuple[str, ...] = ()
     mine: bool = False
+
+
+class Button(Struct, frozen=True):
+    """A button under a message of a bot."""
+
+    text: str
+    value: str
+
+
+class SlashCommand(Struct, frozen=True):
+    """The command ``/name`` of a bot; ``text`` is the rest of the message."""
+
+    bot: str
+    name: str
+    text: str = ""
+
+
+class BotCommand(Struct, frozen=True):
+    """A slash command of a bot in a conversation; ``name``: the user name of the bot."""
+
+    bot: str
+    command: str
+    description: str = ""
+    name: str = ""
+    nickname: str = ""
+
+
+class BotCommandPage(Struct, frozen=True):
+    """The slash commands in a conversation, ordered by bot."""
+
+    commands: tuple[BotCommand, ...]
+
+
+class OpenedAnswer(Struct, frozen=True):
+    """The id of a streamed message that has begun."""
+
+    stream: str
+
+
+class AppendedPiece(Struct, frozen=True):
+    """What became of a piece. ``piece``: the last number that the stream has."""
+
+    stream: str
+    piece: int
+    status: str
+
+
+class AppendedPieces(Struct, frozen=True):
+    """What became of pieces, in their order."""
+
+    results: tuple[AppendedPiece, ...]
+
+
+class ClosedAnswer(Struct, frozen=True):
+    """What became of a streamed message. ``id``: of the stored message, 0 without one."""
+
+    stream: str
+    status: str
+    id: int = 0
+
+
+def _converted(value: Any, kind: type[T]) -> T | None:
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError:
+        return None
 
 
 class Entry(Struct, frozen=True, kw_only=True):
@@ -31,10 +99,12 @@ class Entry(Struct, frozen=True, kw_only=True):
     - ``"reaction"`` to the message with the id ``about``: its ``type`` is ``"add"`` or ``"remove"``, its
       ``text`` the emoji, and ``meta["count"]`` the number of users who react with it from then on.
     - ``"pin"`` of a message, of the same types.
+    - ``"press"`` of a button of your message with the id ``about``; ``text`` is the value of the button.
     - ``"group"``, ``"join"``, ``"leave"``: changes of a group.
 
     ``sender`` is empty for a message of a back end without a sender; ``to`` is empty in a group. ``meta`` has
-    ``mentions``, ``forwarded`` (``from`` and ``id`` of the original), or the ``users`` who joined or left.
+    ``mentions``, ``forwarded`` (``from`` and ``id`` of the original), the ``users`` who joined or left, the
+    :attr:`command` and :attr:`buttons` of bots, or ``incomplete`` if a bot did not finish the text.
     ``time`` is in milliseconds since 1970.
     """
 
@@ -54,6 +124,16 @@ class Entry(Struct, frozen=True, kw_only=True):
     time: int = 0
     reactions: tuple[Reaction, ...] = ()
 
+    @property
+    def command(self) -> SlashCommand | None:
+        """The slash command of a bot that the message is; None: it is none."""
+        return _converted(self.meta.get("command"), SlashCommand)
+
+    @property
+    def buttons(self) -> tuple[tuple[Button, ...], ...]:
+        """The rows of buttons under a message of a bot."""
+        return _converted(self.meta.get("buttons"), tuple[tuple[Button, ...], ...]) or ()
+
     @classmethod
     def of(cls, data: Any) -> Self | None:
         """Decode an entry; None if it is malformed."""
@@ -63,7 +143,7 @@ class Entry(Struct, frozen=True, kw_only=True):
             return None
 
 
-SIGNALS: Final = frozenset({"typing", "receipt", "hidden", "contact"})
+SIGNALS: Final = frozenset({"typing", "receipt", "hidden", "contact", "piece"})
 
 
 class Signal(Struct, frozen=True, kw_only=True):
@@ -72,7 +152,9 @@ class Signal(Struct, frozen=True, kw_only=True):
     ``kind``: ``"typing"`` (``sender`` is writing, ``to`` you or in a ``conversation``), ``"receipt"``
     (``sender`` has ``read`` or ``received`` a conversation up to an id), ``"hidden"`` (another device of
     yours has hidden the entries ``ids``), ``"contact"`` (``sender`` has become something else to you,
-    such as a friend, or somebody who asks to be one).
+    such as a friend, or somebody who asks to be one), ``"piece"`` (number ``piece`` of a message that the bot
+    ``sender`` streams, with ``text``; ``whole``: the whole text so far; ``done``: it ended without a message,
+    else the message follows with ``stream`` as ``client_msg_id``).
     """
 
     kind: str = ""
@@ -82,6 +164,12 @@ class Signal(Struct, frozen=True, kw_only=True):
     read: int = 0
     received: int = 0
     ids: tuple[int, ...] = ()
+    stream: str = ""
+    piece: int = 0
+    text: str = ""
+    type: str = "text"
+    whole: bool = False
+    done: bool = False
 
     @classmethod
     def of(cls, kind: str, data: Any) -> Self | None:

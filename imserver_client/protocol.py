@@ -24,10 +24,15 @@ from imserver_client.errors import (
 from imserver_client.messages import (
     SIGNALS,
     Annotation,
+    AppendedPieces,
+    BotCommandPage,
+    Button,
+    ClosedAnswer,
     ConversationPage,
     Entry,
     Marks,
     MessagePage,
+    OpenedAnswer,
     PinPage,
     ReceiptPage,
     Sent,
@@ -265,7 +270,7 @@ def _channel_frame(cmd: str, data: Any) -> ChannelFrame | None:
 
 COMMAND_SECONDS: Final = 30.0
 """Time limit of a command, over any number of connections."""
-STORING: Final = frozenset({"send", "edit", "recall"})
+STORING: Final = frozenset({"send", "edit", "recall", "press"})
 """Commands whose answers have the id of a stored entry."""
 _TRY_AGAIN: Final = frozenset({REPLY_NOT_LOGGED_IN, REPLY_NOT_STORED})
 
@@ -307,9 +312,12 @@ def send(
     client_msg_id: str = "",
     reply_to: int = 0,
     mentions: Sequence[str] = (),
+    buttons: Sequence[Sequence[Button]] = (),
     timeout_seconds: float = COMMAND_SECONDS,
 ) -> Command[Sent]:
     """Send ``text``, or JSON as ``data``, to a user or to a ``conversation``. Returns where it is stored.
+
+    ``buttons``: rows of buttons under the message of a bot.
 
     Raises :class:`CommandRefused` (with a ``reason`` if the back end rejected the message), :class:`Closed`
     with the code 1009 if it is larger than the server allows, and :class:`NotConnected` after
@@ -323,12 +331,57 @@ def send(
         fields["replyTo"] = reply_to
     if mentions:
         fields["mentions"] = list(mentions)
+    fields |= _buttons(buttons)
     return Command("send", fields, Sent, timeout_seconds)
 
 
-def edit(id: int, text: str | None = None, *, data: Any = None, type: str = "") -> Command[Sent]:
-    """Replace the content of one of your messages."""
-    return Command("edit", {"id": id, "clientMsgID": token_hex(12)} | _content(text, data, type), Sent)
+def _buttons(rows: Sequence[Sequence[Button]]) -> dict[str, Any]:
+    made = [[{"text": each.text, "value": each.value} for each in row] for row in rows]
+    return {"buttons": made} if made else {}
+
+
+def edit(
+    id: int,
+    text: str | None = None,
+    *,
+    data: Any = None,
+    type: str = "",
+    buttons: Sequence[Sequence[Button]] = (),
+) -> Command[Sent]:
+    """Replace the content of one of your messages, and its buttons."""
+    fields = {"id": id, "clientMsgID": token_hex(12)} | _content(text, data, type) | _buttons(buttons)
+    return Command("edit", fields, Sent)
+
+
+def press(id: int, value: str) -> Command[Sent]:
+    """Press a button under a message of a bot."""
+    return Command("press", {"id": id, "value": value, "clientMsgID": token_hex(12)}, Sent)
+
+
+def bot_commands(conversation: int) -> Command[BotCommandPage]:
+    """Get the slash commands of the bots in a conversation."""
+    return Command("botCommands", {"conversation": conversation}, BotCommandPage)
+
+
+def stream_open(
+    to: str = "", *, conversation: int = 0, text: str = "", type: str = ""
+) -> Command[OpenedAnswer]:
+    """Begin a streamed message to a user or a ``conversation``; for bots. It is sent once, so that no second
+    stream is opened. Raises :class:`NotConnected` if there is no answer."""
+    fields = _receiver(to, conversation) | {"text": text} | ({"type": type} if type else {})
+    return Command("streamOpen", fields, OpenedAnswer)
+
+
+def stream_append(pieces: Sequence[tuple[str, int, str]]) -> Command[AppendedPieces]:
+    """Append pieces, (stream, number, text), to streamed messages. The pieces of a stream have the numbers 1,
+    2, 3 and so on. Repeated ones are ignored."""
+    named = [{"stream": stream, "piece": piece, "text": text} for stream, piece, text in pieces]
+    return Command("streamAppend", {"pieces": named}, AppendedPieces)
+
+
+def stream_close(stream: str, *, incomplete: bool = False) -> Command[ClosedAnswer]:
+    """End a streamed message, which is stored. ``incomplete``: its text is not finished."""
+    return Command("streamClose", {"stream": stream, "incomplete": incomplete}, ClosedAnswer)
 
 
 def recall(id: int) -> Command[Sent]:

@@ -15,6 +15,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from imserver_client import protocol
 from imserver_client.errors import CLOSE_LOST, ClientError, Closed, CommandRefused, NotConnected
+from imserver_client.messages import OpenedAnswer
 from imserver_client.protocol import ChannelHistory, Command, Position, Reply, SubscriberPage
 from imserver_client.session import (
     ANSWER_SECONDS,
@@ -327,6 +328,10 @@ class Messenger(ThreadSession[MessengerEvent]):
     react = _command(protocol.react)
     pin = _command(protocol.pin)
     pins = _command(protocol.pins)
+    press = _command(protocol.press)
+    bot_commands = _command(protocol.bot_commands)
+    stream_append = _command(protocol.stream_append)
+    stream_close = _command(protocol.stream_close)
     read = _command(protocol.read)
     received = _command(protocol.received)
     hide = _command(protocol.hide)
@@ -340,6 +345,14 @@ class Messenger(ThreadSession[MessengerEvent]):
         """Show that you are writing. It is sent once. Raises :class:`NotConnected`."""
         command = protocol.typing(to, conversation=conversation)
         command.read(self.request(command.cmd, command.data))
+
+    def stream_open(
+        self, to: str = "", *, conversation: int = 0, text: str = "", type: str = ""
+    ) -> OpenedAnswer:
+        """Begin a streamed message to a user or a ``conversation``; for bots. It is sent once, so that no
+        second stream is opened. Raises :class:`NotConnected`."""
+        command = protocol.stream_open(to, conversation=conversation, text=text, type=type)
+        return command.read(self.request(command.cmd, command.data))
 
     def execute(self, command: Command[R]) -> R:
         """Send a command until its answer is final. Raises :class:`CommandRefused`, :class:`Closed`, and

@@ -28,7 +28,7 @@ const NAMED_USERS = 10;
 /** Code in `state` when the catch-up fails. It is local: no server sends it. */
 const CATCH_UP_FAILED = 3000;
 /** Events that are not stored. */
-const SIGNALS = ["typing", "receipt", "hidden", "contact"];
+const SIGNALS = ["typing", "receipt", "hidden", "contact", "piece"];
 /** Close code after a message that is larger than the server allows. */
 const TOO_LARGE = 1009;
 /** Answer code when the database does not answer. The request is retried. */
@@ -39,19 +39,39 @@ const NOT_STORED = 1008;
  * @property {number} id             its position in the log of the app
  * @property {number} conversation
  * @property {number} seq            its number in the conversation, without gaps
- * @property {string} kind           `message`; `edit`, `recall`, `reaction` or `pin` of the entry `about`; `group`, `join`, `leave`
+ * @property {string} kind           `message`; `edit`, `recall`, `reaction` or `pin` of the entry `about`; `press` of a button of it; `group`, `join`, `leave`
  * @property {string} from           empty if a back end sent it without a sender
  * @property {string} [to]           missing in a group
  * @property {string} [type]         `text`, `picture`, …; `add` or `remove` in a reaction or pin
- * @property {string} [text]         missing if there is `data`
+ * @property {string} [text]         missing if there is `data`; of a `press` the value of the button
  * @property {any} [data]
  * @property {string} [base64]       content from another dialect that is neither text nor JSON
  * @property {string} [clientMsgID]
- * @property {number} [about]        the entry that it replies to, edits, recalls, reacts to or pins; its own `id`: a recalled message in the history
- * @property {{ mentions?: string[], edited?: number, users?: string[], forwarded?: { from: string, id: number }, reacted?: number, count?: number }} [meta]
- *   `reacted`: the last reaction that is in `reactions`; `count`: of a reaction, how many users now react with its emoji (`text`)
+ * @property {number} [about]        the entry that it replies to, edits, recalls, reacts to or pins, or whose button was pressed; its own `id`: a recalled message in the history
+ * @property {{ mentions?: string[], edited?: number, users?: string[], forwarded?: { from: string, id: number }, reacted?: number, count?: number, buttons?: Button[][], command?: SlashCommand, bots?: string[], incomplete?: boolean }} [meta]
+ *   `reacted`: the last reaction that is in `reactions`; `count`: of a reaction, how many users now react with its emoji (`text`);
+ *   `bots`: those of the group that receive the entry; `incomplete`: a bot did not finish the text
  * @property {Reaction[]} [reactions]  missing if there are none
  * @property {number} time           milliseconds since 1970
+ */
+
+/** @typedef {{ text: string, value: string }} Button */
+
+/** @typedef {{ bot: string, name: string, text: string }} SlashCommand  the command `/name` of a bot; `text`: the rest of the message */
+
+/** @typedef {{ bot: string, name: string, nickname: string, command: string, description: string }} BotCommand */
+
+/**
+ * @typedef {object} Piece            of a message that a bot streams; at the end follows the message, with `clientMsgID` = `stream`
+ * @property {string} from
+ * @property {string} [to]            the receiver
+ * @property {number} [conversation]  a group, instead of `to`
+ * @property {string} stream
+ * @property {number} piece           its number; the first one after the beginning has 1
+ * @property {string} text
+ * @property {string} [type]          missing: `text`
+ * @property {boolean} [whole]        `text` is the whole text so far
+ * @property {boolean} [done]         the stream has ended without a message
  */
 
 /**
@@ -71,6 +91,7 @@ const NOT_STORED = 1008;
  * @property {string} [type]
  * @property {number} [replyTo]
  * @property {string[]} [mentions]   ids of users, or only `all`
+ * @property {Button[][]} [buttons]  rows of buttons, only of a bot
  * @property {string} [clientMsgID]  use the same id to send a message again; default: a new one
  */
 
@@ -136,7 +157,7 @@ const NOT_STORED = 1008;
 
 /** @typedef {{ from: string, to: string }} Contact  `from` has become something else to us: a friend, or somebody who asks to be one */
 
-/** @typedef {{ entry: Entry, anew: {}, typing: Typing, receipt: Receipt, hidden: Hidden, contact: Contact }} MessengerEvents */
+/** @typedef {{ entry: Entry, anew: {}, typing: Typing, receipt: Receipt, hidden: Hidden, contact: Contact, piece: Piece }} MessengerEvents */
 
 /**
  * @typedef {object} Pending         a request without an answer
@@ -153,7 +174,7 @@ const NOT_STORED = 1008;
  *
  * - `entry` ({@link Entry}): each entry once, in order.
  * - `anew`: the server has deleted the entries after the cursor. Delete your entries; all that the server still has follow.
- * - `typing`, `receipt`, `hidden` and `contact`: signals that are not stored.
+ * - `typing`, `receipt`, `hidden`, `contact` and `piece`: signals that are not stored.
  *
  * Save {@link Messenger#cursor} together with the entries, and pass it to the constructor at the next start.
  *
@@ -214,7 +235,7 @@ export class Messenger extends ImClient {
    *
    * @param {number} id
    * @param {string} [text]
-   * @param {{ data?: any, type?: string, mentions?: string[] }} [more]
+   * @param {{ data?: any, type?: string, mentions?: string[], buttons?: Button[][] }} [more]
    * @returns {Promise<Sent>}
    */
   edit(id, text, more = {}) {
@@ -296,6 +317,62 @@ export class Messenger extends ImClient {
    */
   pins(conversation) {
     return this.#sendUntilAnswered("pins", { conversation });
+  }
+
+  /**
+   * Presses a button under a message of a bot. The bot receives an entry of the kind `press`.
+   *
+   * @param {number} id
+   * @param {string} value
+   * @returns {Promise<Sent>}
+   */
+  press(id, value) {
+    return this.#store("press", { id, value, clientMsgID: newMessageId() });
+  }
+
+  /**
+   * The slash commands of the bots in a conversation.
+   *
+   * @param {number} conversation
+   * @returns {Promise<{ commands: BotCommand[] }>}
+   */
+  botCommands(conversation) {
+    return this.#sendUntilAnswered("botCommands", { conversation });
+  }
+
+  /**
+   * Begins a streamed message; for bots. It is sent once, so that no second stream is opened: rejected with NotConnected if there
+   * is no answer.
+   *
+   * @param {{ to: string } | { conversation: number }} where
+   * @param {{ text?: string, type?: string }} [more]  the beginning of the text
+   * @returns {Promise<{ stream: string }>}
+   */
+  async streamOpen(where, more = {}) {
+    const { code, codeMsg, data } = await this.request("streamOpen", { ...where, ...more });
+    if (code !== CODE.OK) throw new CommandRefused("streamOpen", code, codeMsg, data);
+    return data;
+  }
+
+  /**
+   * Appends pieces to streamed messages. The pieces of a stream have the numbers 1, 2, 3 and so on. Repeated ones are ignored.
+   *
+   * @param {{ stream: string, piece: number, text: string }[]} pieces
+   * @returns {Promise<{ results: { stream: string, piece: number, status: string }[] }>}
+   */
+  streamAppend(pieces) {
+    return this.#sendUntilAnswered("streamAppend", { pieces });
+  }
+
+  /**
+   * Ends a streamed message, which is stored.
+   *
+   * @param {string} stream
+   * @param {{ incomplete?: boolean }} [more]  the text is not finished
+   * @returns {Promise<{ stream: string, status: string, id?: number }>}  `id`: of the message
+   */
+  streamClose(stream, { incomplete = false } = {}) {
+    return this.#sendUntilAnswered("streamClose", { stream, ...(incomplete && { incomplete }) });
   }
 
   /**
@@ -495,7 +572,7 @@ export class Messenger extends ImClient {
    * @returns {Promise<Sent>}
    */
   #store(cmd, data) {
-    if (cmd !== "recall" && data.text === undefined && data.data === undefined && data.forward === undefined) {
+    if ((cmd === "send" || cmd === "edit") && data.text === undefined && data.data === undefined && data.forward === undefined) {
       return Promise.reject(new TypeError(`${cmd}: pass a text, or more.data`));
     }
     return this.#sendUntilAnswered(cmd, data, (/** @type {Sent} */ { id }) => {

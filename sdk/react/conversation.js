@@ -24,7 +24,7 @@ const TYPING_MS = 5_000;
 /** Typing notices are sent this far apart. */
 const TYPING_EACH_MS = 3_000;
 /** Kinds of entries that change another one, which they are `about`. */
-const CHANGES = new Set(["edit", "recall", "reaction", "pin"]);
+const CHANGES = new Set(["edit", "recall", "reaction", "pin", "press"]);
 /** Conversations that are searched at a time for the one with a user: the server's maximum of a page. */
 const CONVERSATIONS = 200;
 
@@ -242,7 +242,7 @@ function isShown({ id, kind, about }) {
  */
 function applied(messenger, entries, entry) {
   if (!isShown(entry)) {
-    if (entry.kind === "pin") return entries;
+    if (entry.kind === "pin" || entry.kind === "press") return entries;
     const reacted = (/** @type {Entry} */ message) => messenger.withReaction(message, entry);
     const changed = entry.kind === "edit" ? edited : entry.kind === "recall" ? recalled : reacted;
     return entries.map((each) => (each.id === entry.about ? changed(each, entry) : each));

@@ -3,6 +3,7 @@
 import asyncio
 import queue
 import threading
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from imserver_client import (
     Api,
     AsyncMessenger,
     Backoff,
+    Button,
     Client,
     Closed,
     CommandRefused,
@@ -22,9 +24,11 @@ from imserver_client import (
     Reaction,
     Reply,
     Signal,
+    SlashCommand,
     session,
 )
 from tests.conftest import StartServer
+from tests.integration import v1
 from tests.integration.receiver import Receiver, rejecting
 from tests.ports import fixed_ports
 from tests.support import Server, eventually
@@ -352,3 +356,40 @@ def test_a_client_without_a_cursor_receives_no_stored_entries(server: Server) ->
         while (push := bob.receive(0.2)) is not None:
             kinds.add(push.kind)
         assert kinds <= {"enter", "exit"}
+
+
+def test_a_bot_and_its_user(server: Server) -> None:
+    def post(route: str, key: str = "", **body: object) -> Any:
+        return v1.good(server.http, route, body, key=key)
+
+    person = post("accounts/register", name="botuser", password="correct horse")
+    made = post("bots", person["token"], name="helper")
+    post("bots/commands", made["token"], commands=[{"name": "ask", "description": "Ask"}])
+    user = person["account"]["user"]
+    with (
+        Messenger(ws(server), "gochat", user, person["token"]) as ann,
+        Messenger(ws(server), "gochat", made["id"], made["token"]) as bot,
+    ):
+        sent = ann.send(made["id"], "/ask the way")
+        assert next_entry(bot).command == SlashCommand(made["id"], "ask", "the way")
+        (command,) = ann.bot_commands(sent.conversation).commands
+        assert (command.bot, command.command) == (made["id"], "ask")
+        buttons = [[Button("Yes", "y"), Button("No", "n")]]
+        asked = bot.send(user, "Sure?", buttons=buttons)
+        assert next_entry(ann).buttons == tuple(map(tuple, buttons))
+        pressed = ann.press(asked.id, "y")
+        entry = next_entry(bot)
+        assert (entry.id, entry.kind, entry.about, entry.text) == (pressed.id, "press", asked.id, "y")
+        bot.edit(asked.id, "Good", buttons=[buttons[0][:1]])
+        assert next_entry(ann).buttons == ((Button("Yes", "y"),),)
+        with pytest.raises(CommandRefused):
+            ann.stream_open(made["id"])
+        stream = bot.stream_open(user, text="Left").stream
+        (result,) = bot.stream_append([(stream, 1, ", then right")]).results
+        assert (result.status, result.piece) == ("appended", 1)
+        first, second = next_signal(ann), next_signal(ann)
+        assert (first.kind, first.stream, first.text, first.whole) == ("piece", stream, "Left", True)
+        assert (second.piece, second.text, second.whole) == (1, ", then right", False)
+        closed = bot.stream_close(stream)
+        entry = next_entry(ann)
+        assert (entry.id, entry.client_msg_id, entry.text) == (closed.id, stream, "Left, then right")

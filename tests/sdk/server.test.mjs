@@ -136,6 +136,41 @@ it("what is sent is stored once and told, with its marks", async () => {
   await assert.rejects(ann.send("js-ann", "to myself"), (error) => error instanceof ImError && error.code === 1001);
 });
 
+it("a bot answers commands, presses and streams", async () => {
+  const post = async (route, body, token) => {
+    const headers = { "content-type": "application/json", ...(token && { authorization: `Bearer ${token}` }) };
+    const answer = await fetch(`${httpUrl}/api/v1/${route}`, { method: "POST", headers, body: JSON.stringify(body) });
+    assert.ok(answer.ok, route);
+    return answer.json();
+  };
+  const { account, token } = await post("accounts/register", { name: "js-person", password: "correct horse" });
+  const made = await post("bots", { name: "js-bot" }, token);
+  await post("bots/commands", { commands: [{ name: "ask" }] }, made.token);
+  const person = makeMessenger(account.user, { app: "gochat", token });
+  const bot = makeMessenger(made.id, { app: "gochat", token: made.token });
+  await Promise.all([person.connect(), bot.connect()]);
+  const asked = next(bot, "entry");
+  const { conversation } = await person.send(made.id, "/ask the way");
+  assert.deepEqual((await asked).meta.command, { bot: made.id, name: "ask", text: "the way" });
+  assert.deepEqual((await person.botCommands(conversation)).commands.map(({ bot: id, command }) => [id, command]), [[made.id, "ask"]]);
+  const shown = next(person, "entry");
+  const buttons = [[{ text: "Yes", value: "y" }]];
+  const { id } = await bot.send(account.user, "Sure?", { buttons });
+  assert.deepEqual((await shown).meta.buttons, buttons);
+  const pressed = next(bot, "entry", ({ kind }) => kind === "press");
+  assert.equal((await person.press(id, "y")).id, (await pressed).id);
+  assert.deepEqual([(await pressed).about, (await pressed).text], [id, "y"]);
+  await assert.rejects(person.streamOpen({ to: made.id }), { name: "CommandRefused", code: 1003 });
+  const pieces = [];
+  person.on("piece", (piece) => pieces.push(piece));
+  const { stream } = await bot.streamOpen({ to: account.user }, { text: "Le" });
+  assert.equal((await bot.streamAppend([{ stream, piece: 1, text: "ft" }])).results[0].status, "appended");
+  const ended = next(person, "entry", ({ clientMsgID }) => clientMsgID === stream);
+  const closed = await bot.streamClose(stream);
+  assert.deepEqual([(await ended).id, (await ended).text], [closed.id, "Left"]);
+  assert.deepEqual(pieces.map(({ piece, text, whole = false }) => [piece, text, whole]), [[0, "Le", true], [1, "ft", false]]);
+});
+
 it("what was missed comes in order, and from now on nothing of before", async () => {
   const cat = makeMessenger("js-cat");
   await cat.connect();

@@ -22,7 +22,7 @@ export type Entry = {
      */
     seq: number;
     /**
-     * `message`; `edit`, `recall`, `reaction` or `pin` of the entry `about`; `group`, `join`, `leave`
+     * `message`; `edit`, `recall`, `reaction` or `pin` of the entry `about`; `press` of a button of it; `group`, `join`, `leave`
      */
     kind: string;
     /**
@@ -38,7 +38,7 @@ export type Entry = {
      */
     type?: string;
     /**
-     * missing if there is `data`
+     * missing if there is `data`; of a `press` the value of the button
      */
     text?: string;
     data?: any;
@@ -48,11 +48,12 @@ export type Entry = {
     base64?: string;
     clientMsgID?: string;
     /**
-     * the entry that it replies to, edits, recalls, reacts to or pins; its own `id`: a recalled message in the history
+     * the entry that it replies to, edits, recalls, reacts to or pins, or whose button was pressed; its own `id`: a recalled message in the history
      */
     about?: number;
     /**
-     * `reacted`: the last reaction that is in `reactions`; `count`: of a reaction, how many users now react with its emoji (`text`)
+     * `reacted`: the last reaction that is in `reactions`; `count`: of a reaction, how many users now react with its emoji (`text`);
+     * `bots`: those of the group that receive the entry; `incomplete`: a bot did not finish the text
      */
     meta?: {
         mentions?: string[];
@@ -64,6 +65,10 @@ export type Entry = {
         };
         reacted?: number;
         count?: number;
+        buttons?: Button[][];
+        command?: SlashCommand;
+        bots?: string[];
+        incomplete?: boolean;
     };
     /**
      * missing if there are none
@@ -73,6 +78,51 @@ export type Entry = {
      * milliseconds since 1970
      */
     time: number;
+};
+export type Button = {
+    text: string;
+    value: string;
+};
+export type SlashCommand = {
+    bot: string;
+    name: string;
+    text: string;
+};
+export type BotCommand = {
+    bot: string;
+    name: string;
+    nickname: string;
+    command: string;
+    description: string;
+};
+export type Piece = {
+    from: string;
+    /**
+     * the receiver
+     */
+    to?: string;
+    /**
+     * a group, instead of `to`
+     */
+    conversation?: number;
+    stream: string;
+    /**
+     * its number; the first one after the beginning has 1
+     */
+    piece: number;
+    text: string;
+    /**
+     * missing: `text`
+     */
+    type?: string;
+    /**
+     * `text` is the whole text so far
+     */
+    whole?: boolean;
+    /**
+     * the stream has ended without a message
+     */
+    done?: boolean;
 };
 export type Sent = {
     id: number;
@@ -107,6 +157,10 @@ export type More = {
      * ids of users, or only `all`
      */
     mentions?: string[];
+    /**
+     * rows of buttons, only of a bot
+     */
+    buttons?: Button[][];
     /**
      * use the same id to send a message again; default: a new one
      */
@@ -222,12 +276,18 @@ export type Receipt = {
 export type Hidden = {
     ids: number[];
 };
+export type Contact = {
+    from: string;
+    to: string;
+};
 export type MessengerEvents = {
     entry: Entry;
     anew: {};
     typing: Typing;
     receipt: Receipt;
     hidden: Hidden;
+    contact: Contact;
+    piece: Piece;
 };
 export type Pending = {
     cmd: string;
@@ -244,19 +304,35 @@ export type MessengerOptions = import("./imserver.js").Options & MessengerExtra;
  * @property {number} id             its position in the log of the app
  * @property {number} conversation
  * @property {number} seq            its number in the conversation, without gaps
- * @property {string} kind           `message`; `edit`, `recall`, `reaction` or `pin` of the entry `about`; `group`, `join`, `leave`
+ * @property {string} kind           `message`; `edit`, `recall`, `reaction` or `pin` of the entry `about`; `press` of a button of it; `group`, `join`, `leave`
  * @property {string} from           empty if a back end sent it without a sender
  * @property {string} [to]           missing in a group
  * @property {string} [type]         `text`, `picture`, …; `add` or `remove` in a reaction or pin
- * @property {string} [text]         missing if there is `data`
+ * @property {string} [text]         missing if there is `data`; of a `press` the value of the button
  * @property {any} [data]
  * @property {string} [base64]       content from another dialect that is neither text nor JSON
  * @property {string} [clientMsgID]
- * @property {number} [about]        the entry that it replies to, edits, recalls, reacts to or pins; its own `id`: a recalled message in the history
- * @property {{ mentions?: string[], edited?: number, users?: string[], forwarded?: { from: string, id: number }, reacted?: number, count?: number }} [meta]
- *   `reacted`: the last reaction that is in `reactions`; `count`: of a reaction, how many users now react with its emoji (`text`)
+ * @property {number} [about]        the entry that it replies to, edits, recalls, reacts to or pins, or whose button was pressed; its own `id`: a recalled message in the history
+ * @property {{ mentions?: string[], edited?: number, users?: string[], forwarded?: { from: string, id: number }, reacted?: number, count?: number, buttons?: Button[][], command?: SlashCommand, bots?: string[], incomplete?: boolean }} [meta]
+ *   `reacted`: the last reaction that is in `reactions`; `count`: of a reaction, how many users now react with its emoji (`text`);
+ *   `bots`: those of the group that receive the entry; `incomplete`: a bot did not finish the text
  * @property {Reaction[]} [reactions]  missing if there are none
  * @property {number} time           milliseconds since 1970
+ */
+/** @typedef {{ text: string, value: string }} Button */
+/** @typedef {{ bot: string, name: string, text: string }} SlashCommand  the command `/name` of a bot; `text`: the rest of the message */
+/** @typedef {{ bot: string, name: string, nickname: string, command: string, description: string }} BotCommand */
+/**
+ * @typedef {object} Piece            of a message that a bot streams; at the end follows the message, with `clientMsgID` = `stream`
+ * @property {string} from
+ * @property {string} [to]            the receiver
+ * @property {number} [conversation]  a group, instead of `to`
+ * @property {string} stream
+ * @property {number} piece           its number; the first one after the beginning has 1
+ * @property {string} text
+ * @property {string} [type]          missing: `text`
+ * @property {boolean} [whole]        `text` is the whole text so far
+ * @property {boolean} [done]         the stream has ended without a message
  */
 /**
  * @typedef {object} Sent            the result of a stored message
@@ -274,6 +350,7 @@ export type MessengerOptions = import("./imserver.js").Options & MessengerExtra;
  * @property {string} [type]
  * @property {number} [replyTo]
  * @property {string[]} [mentions]   ids of users, or only `all`
+ * @property {Button[][]} [buttons]  rows of buttons, only of a bot
  * @property {string} [clientMsgID]  use the same id to send a message again; default: a new one
  */
 /**
@@ -328,7 +405,8 @@ export type MessengerOptions = import("./imserver.js").Options & MessengerExtra;
  * @property {number} [received]      position up to which a device of `from` has received
  */
 /** @typedef {{ ids: number[] }} Hidden */
-/** @typedef {{ entry: Entry, anew: {}, typing: Typing, receipt: Receipt, hidden: Hidden }} MessengerEvents */
+/** @typedef {{ from: string, to: string }} Contact  `from` has become something else to us: a friend, or somebody who asks to be one */
+/** @typedef {{ entry: Entry, anew: {}, typing: Typing, receipt: Receipt, hidden: Hidden, contact: Contact, piece: Piece }} MessengerEvents */
 /**
  * @typedef {object} Pending         a request without an answer
  * @property {string} cmd
@@ -342,7 +420,7 @@ export type MessengerOptions = import("./imserver.js").Options & MessengerExtra;
  *
  * - `entry` ({@link Entry}): each entry once, in order.
  * - `anew`: the server has deleted the entries after the cursor. Delete your entries; all that the server still has follow.
- * - `typing`, `receipt` and `hidden`: signals that are not stored.
+ * - `typing`, `receipt`, `hidden`, `contact` and `piece`: signals that are not stored.
  *
  * Save {@link Messenger#cursor} together with the entries, and pass it to the constructor at the next start.
  *
@@ -371,13 +449,14 @@ export declare class Messenger extends ImClient<MessengerEvents> {
      *
      * @param {number} id
      * @param {string} [text]
-     * @param {{ data?: any, type?: string, mentions?: string[] }} [more]
+     * @param {{ data?: any, type?: string, mentions?: string[], buttons?: Button[][] }} [more]
      * @returns {Promise<Sent>}
      */
     edit(id: number, text?: string, more?: {
         data?: any;
         type?: string;
         mentions?: string[];
+        buttons?: Button[][];
     }): Promise<Sent>;
     /**
      * Recalls a message of ours.
@@ -436,6 +515,72 @@ export declare class Messenger extends ImClient<MessengerEvents> {
      */
     pins(conversation: number): Promise<{
         messages: Entry[];
+    }>;
+    /**
+     * Presses a button under a message of a bot. The bot receives an entry of the kind `press`.
+     *
+     * @param {number} id
+     * @param {string} value
+     * @returns {Promise<Sent>}
+     */
+    press(id: number, value: string): Promise<Sent>;
+    /**
+     * The slash commands of the bots in a conversation.
+     *
+     * @param {number} conversation
+     * @returns {Promise<{ commands: BotCommand[] }>}
+     */
+    botCommands(conversation: number): Promise<{
+        commands: BotCommand[];
+    }>;
+    /**
+     * Begins a streamed message; for bots. It is sent once, so that no second stream is opened: rejected with NotConnected if there
+     * is no answer.
+     *
+     * @param {{ to: string } | { conversation: number }} where
+     * @param {{ text?: string, type?: string }} [more]  the beginning of the text
+     * @returns {Promise<{ stream: string }>}
+     */
+    streamOpen(where: {
+        to: string;
+    } | {
+        conversation: number;
+    }, more?: {
+        text?: string;
+        type?: string;
+    }): Promise<{
+        stream: string;
+    }>;
+    /**
+     * Appends pieces to streamed messages. The pieces of a stream have the numbers 1, 2, 3 and so on. Repeated ones are ignored.
+     *
+     * @param {{ stream: string, piece: number, text: string }[]} pieces
+     * @returns {Promise<{ results: { stream: string, piece: number, status: string }[] }>}
+     */
+    streamAppend(pieces: {
+        stream: string;
+        piece: number;
+        text: string;
+    }[]): Promise<{
+        results: {
+            stream: string;
+            piece: number;
+            status: string;
+        }[];
+    }>;
+    /**
+     * Ends a streamed message, which is stored.
+     *
+     * @param {string} stream
+     * @param {{ incomplete?: boolean }} [more]  the text is not finished
+     * @returns {Promise<{ stream: string, status: string, id?: number }>}  `id`: of the message
+     */
+    streamClose(stream: string, { incomplete }?: {
+        incomplete?: boolean;
+    }): Promise<{
+        stream: string;
+        status: string;
+        id?: number;
     }>;
     /**
      * Sends a typing notice to a user or a conversation. Call it about every 3 s. It does nothing while offline.
