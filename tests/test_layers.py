@@ -78,7 +78,7 @@ IMPORTERS = {
     "argon2": ("services/people/passwords.py",),
     "jwt": ("auth/tokens.py",),
     "cryptography": ("auth/tokens.py", "services/sessions/connection_ids.py"),
-    "urllib3": ("services/webhooks/requests.py", "storage/s3.py"),
+    "urllib3": ("services/webhooks/requests.py", "services/webhooks/outbound.py", "storage/s3.py"),
     "google": ("protocol/",),
     "PIL": ("services/files/pictures.py",),
     "gunicorn": (),

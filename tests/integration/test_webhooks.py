@@ -481,8 +481,9 @@ def test_a_back_end_that_cannot_show_who_it_is_gets_no_event_and_no_question(
         stop(trusting)
 
 
-def certificate_of_loopback(folder: Path) -> tuple[Path, Path]:
-    """A certificate that has signed itself, and its key."""
+def certificate_of_loopback(folder: Path, *names: str) -> tuple[Path, Path]:
+    """A certificate that has signed itself, also for these ``names``, and its key."""
+    subjects = [x509.IPAddress(ip_address("127.0.0.1")), *map(x509.DNSName, names)]
     private = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "back end")])
     now = datetime.now(UTC)
@@ -494,7 +495,7 @@ def certificate_of_loopback(folder: Path) -> tuple[Path, Path]:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(hours=1))
         .not_valid_after(now + timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.SubjectAlternativeName(subjects), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(private, hashes.SHA256())
     )

@@ -115,11 +115,10 @@ class Outgoing:
         self, method: str, url: str, body: bytes | None, headers: dict[str, str], answer_bytes: int
     ) -> tuple[int, bytes]:
         # Loaded here to save memory in nodes without webhooks.
-        from urllib3 import PoolManager
         from urllib3.exceptions import HTTPError
 
         if self._connections is None:
-            self._connections = PoolManager(_HOSTS, maxsize=_CONNECTIONS, retries=False)
+            self._connections = self._manager()
         try:
             answer = self._connections.request(
                 method, url, body=body, headers=headers, redirect=False, preload_content=False
@@ -135,6 +134,11 @@ class Outgoing:
         except (HTTPError, OSError, ValueError) as error:
             raise Unreachable(f"{type(error).__name__}: {error}") from None
         return answer.status, content
+
+    def _manager(self) -> PoolManager:
+        from urllib3 import PoolManager
+
+        return PoolManager(_HOSTS, maxsize=_CONNECTIONS, retries=False)
 
     def close(self) -> None:
         """End the idle connections."""

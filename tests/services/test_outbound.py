@@ -1,0 +1,230 @@
+"""Requests to URLs of users: which addresses are public, and what lies between look-up and answer."""
+
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+
+import gevent
+import pytest
+
+from imserver.services.webhooks.outbound import BadUrl, PublicRequests, _LookUps, check_url, is_public
+from imserver.services.webhooks.requests import Unreachable
+from tests.integration.receiver import Receiver
+from tests.integration.test_webhooks import certificate_of_loopback
+
+NAME = "bot.example"
+
+PUBLIC = (
+    "1.1.1.1",
+    "93.184.216.34",
+    "100.63.255.255",
+    "100.128.0.0",
+    "172.15.255.255",
+    "172.32.0.0",
+    "192.0.1.1",
+    "223.255.255.255",
+    "2606:2800:220:1::1",
+    "::ffff:1.1.1.1",
+    "64:ff9b::1.1.1.1",
+    "2002:0101:0101::1",
+)
+NOT_PUBLIC = (
+    "0.0.0.0",
+    "10.0.0.1",
+    "100.64.0.1",
+    "127.0.0.1",
+    "127.255.255.254",
+    "169.254.169.254",
+    "172.16.0.1",
+    "192.0.0.8",
+    "192.0.2.1",
+    "192.88.99.1",
+    "192.168.1.1",
+    "198.19.255.255",
+    "198.51.100.1",
+    "203.0.113.1",
+    "224.0.0.1",
+    "240.0.0.1",
+    "255.255.255.255",
+    "::",
+    "::1",
+    "::7f00:1",
+    "::ffff:10.0.0.1",
+    "::ffff:0:7f00:1",
+    "64:ff9b::169.254.169.254",
+    "64:ff9b:1::1.1.1.1",
+    "100::1",
+    "2001::1",
+    "2001:db8::1",
+    "2002:7f00:1::1",
+    "2002:0a00:0001::1",
+    "3fff::1",
+    "5f00::1",
+    "fc00::1",
+    "fd12::1",
+    "fe80::1",
+    "fe80::1%lo",
+    "fec0::1",
+    "ff02::1",
+)
+
+
+@pytest.mark.parametrize("address", PUBLIC)
+def test_public_addresses(address: str) -> None:
+    assert is_public(address)
+
+
+@pytest.mark.parametrize("address", NOT_PUBLIC)
+def test_addresses_that_are_not_public(address: str) -> None:
+    assert not is_public(address)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://a.example", "https://a.example:8443/x?y=1", "https://1.1.1.1/", "https://[2606:2800::1]/"],
+)
+def test_a_url_may_be(url: str) -> None:
+    check_url(url, False)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "http://a.example/",
+        "ftp://a.example/",
+        "https:///x",
+        "https://user:secret@a.example/",
+        "https://a.example\\@127.0.0.1/",
+        "https://a.example/\r\nx",
+        "https://a.example/ä",
+        "https://127.0.0.1/",
+        "https://10.1.1.1:443",
+        "https://[::1]/",
+        "https://[::ffff:127.0.0.1]/",
+        "https://[1.2]/",
+        "https://a.example/" + "x" * 2048,
+    ],
+)
+def test_a_url_may_not_be(url: str) -> None:
+    with pytest.raises(BadUrl):
+        check_url(url, False)
+
+
+def test_loopback_is_allowed_by_the_setting_only() -> None:
+    for url in ("http://127.0.0.1:1/", "http://[::1]/", "https://127.0.0.1/", "http://localhost/"):
+        check_url(url, True)
+        if "localhost" not in url:
+            with pytest.raises(BadUrl):
+                check_url(url, False)
+    for url in ("http://1.1.1.1/", "https://192.168.0.1/"):
+        with pytest.raises(BadUrl):
+            check_url(url, True)
+
+
+@pytest.fixture
+def receiver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
+    """An https server on loopback with a certificate of :data:`NAME`, which is trusted."""
+    certificate, key = certificate_of_loopback(tmp_path, NAME)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate, key)
+    with Receiver(tls) as made:
+        yield made
+
+
+class Names:
+    """Resolves names to ``addresses``."""
+
+    def __init__(self, *addresses: str) -> None:
+        self.addresses = addresses
+        self.asked: list[str] = []
+
+    def __call__(self, host: str, _port: int) -> list[str]:
+        self.asked.append(host)
+        return list(self.addresses)
+
+
+def url_of(receiver: Receiver, host: str = NAME) -> str:
+    return receiver.url.replace("127.0.0.1", host) + "/hook"
+
+
+def post(outbound: PublicRequests, url: str, answer_bytes: int = 1000) -> tuple[int, bytes]:
+    try:
+        return outbound.post(url, b"secret", b"{}", 1, "delivery", 20.0, answer_bytes)
+    finally:
+        outbound.close()
+
+
+def test_the_connection_goes_to_the_checked_address_and_tls_verifies_the_name(receiver: Receiver) -> None:
+    names = Names("127.0.0.1")
+    receiver.reply = lambda _: (200, b'{"text":"hi"}')
+    assert post(PublicRequests(True, names), url_of(receiver)) == (200, b'{"text":"hi"}')
+    assert names.asked == [NAME]
+    (one,) = receiver.posts
+    assert one.headers["host"].partition(":")[0] == NAME
+    assert one.headers["imserver-signature"].startswith("t=1,v1=")
+    with pytest.raises(Unreachable, match="certificate"):
+        post(PublicRequests(True, names), url_of(receiver, "other.example"))
+    assert len(receiver.posts) == 1
+
+
+@pytest.mark.parametrize("addresses", [("127.0.0.1",), ("1.1.1.1", "127.0.0.1"), ("::ffff:127.0.0.1",)])
+def test_a_name_with_an_address_that_is_not_public_is_refused(
+    receiver: Receiver, addresses: tuple[str, ...]
+) -> None:
+    with pytest.raises(Unreachable, match="not public"):
+        post(PublicRequests(False, Names(*addresses)), url_of(receiver))
+    assert receiver.connections == 0
+
+
+def test_a_name_that_is_public_at_first_gains_nothing(receiver: Receiver) -> None:
+    """What was checked is what is connected to: the name is resolved once for each connection."""
+    names = Names("127.0.0.1")
+    outbound = PublicRequests(True, names)
+    receiver.reply = lambda _: (200, b"", {"Connection": "close"})
+    assert outbound.post(url_of(receiver), b"", b"{}", 1, "x", 20.0)[0] == 200
+    names.addresses = ("10.0.0.1",)
+    with pytest.raises(Unreachable, match="not public"):
+        post(outbound, url_of(receiver))
+    assert names.asked == [NAME, NAME]
+
+
+def test_http_is_for_loopback_with_the_setting() -> None:
+    with Receiver() as plain:
+        url = plain.url
+        assert post(PublicRequests(True, Names("127.0.0.1")), url)[0] == 200
+        with pytest.raises(Unreachable, match="https"):
+            post(PublicRequests(False, Names("127.0.0.1")), url)
+        with pytest.raises(Unreachable, match="this machine only"):
+            post(PublicRequests(True, Names("1.1.1.1")), url_of(plain))
+        assert len(plain.posts) == 1
+
+
+def test_redirections_are_not_followed_and_answers_are_bounded(receiver: Receiver) -> None:
+    names = Names("127.0.0.1")
+    receiver.reply = lambda _: (302, b"", {"Location": "https://127.0.0.1/"})
+    assert post(PublicRequests(True, names), url_of(receiver))[0] == 302
+    receiver.reply = lambda _: (200, b"x" * 1001)
+    with pytest.raises(Unreachable, match="more than 1000 bytes"):
+        post(PublicRequests(True, names), url_of(receiver))
+    assert len(receiver.posts) == 2
+
+
+def test_a_look_up_that_hangs_ends_with_the_time_of_the_request() -> None:
+    def hang(_host: str, _port: int) -> list[str]:
+        gevent.sleep(60)
+        return []
+
+    outbound = PublicRequests(False, hang)
+    with pytest.raises(Unreachable, match="no answer within"):
+        outbound.post("https://bot.example/", b"", b"{}", 1, "x", 0.05)
+
+
+def test_names_are_looked_up_in_threads() -> None:
+    look_ups = _LookUps()
+    assert "127.0.0.1" in look_ups("127.0.0.1", 80)
+    assert look_ups("127.1", 80) == ["127.0.0.1"]
+    with pytest.raises(OSError, match="label"):
+        look_ups("x" * 64, 80)
+    look_ups.close()
