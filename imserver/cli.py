@@ -23,6 +23,7 @@ _LAZY: Final = {
     "app": ("imserver.commands.app", "app", "Create, list, show, change and delete apps."),
     "backup": ("imserver.commands.backup", "backup", "Copy the SQLite database while servers run."),
     "bench": ("bench.cli", "bench", "Measure a server: memory, fan-out, latency, pushes."),
+    "bot": ("imserver.commands.bot", "bot", "Make, list and delete bots; set their webhooks."),
     "doctor": ("imserver.commands.doctor", "doctor", "Check machine, database, Redis and public addresses."),
     "init": ("imserver.commands.init", "init", "Write imserver.yaml with an app, an API key and a secret."),
     "key": ("imserver.commands.key", "key", "Create, list and revoke API keys."),

@@ -325,6 +325,7 @@ HTTP_UNKNOWN_GROUP: Final = _problem(404, "unknown_group", "No such group, or th
 HTTP_UNKNOWN_INVITATION: Final = _problem(
     404, "unknown_invitation", "No such invitation, or it has expired or is used up."
 )
+HTTP_UNKNOWN_HOOK: Final = _problem(404, "unknown_hook", "No such webhook, or it was revoked.")
 HTTP_UNKNOWN_CONVERSATION: Final = _problem(
     404, "unknown_conversation", "No such conversation, or the user is not part of it."
 )

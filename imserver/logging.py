@@ -223,6 +223,11 @@ class RateLimitedLog:
         self._suppressed = 0
 
 
+def _without_token(path: str) -> str:
+    """A path for the log. That of an incoming webhook ends with its token."""
+    return "/hooks/*" if path.startswith("/hooks/") else path
+
+
 def request_id(given: str) -> str:
     """The client's request id (``X-Request-Id``), ``""`` if it is invalid."""
     return given if _REQUEST_ID.fullmatch(given) else ""
@@ -289,7 +294,7 @@ class RequestLog:
         return "".join(lines).encode("utf-8", "backslashreplace")
 
     def _middle(self, peer: str, method: str, path: str, status: int) -> str:
-        middle = shown(f" INFO    {_REQUEST_LOGGER}: {peer} {method} {path} {status} ")
+        middle = shown(f" INFO    {_REQUEST_LOGGER}: {peer} {method} {_without_token(path)} {status} ")
         if len(middle) <= _MIDDLE_CHARACTERS:
             if len(self._middles) >= _MIDDLES:
                 self._middles.clear()
@@ -314,7 +319,7 @@ class RequestLog:
             "time": self._stamp(moment),
             "level": "info",
             "logger": _REQUEST_LOGGER,
-            "message": f"{method} {path}",
+            "message": f"{method} {_without_token(path)}",
             "status": status,
             "milliseconds": round(seconds * 1000, 3),
             "bytes": size,

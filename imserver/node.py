@@ -125,6 +125,7 @@ class Node:
                 "registry", start=self._join, stop=parts.registry.stop if cluster is None else cluster.stop
             ),
             Stage("servers", start=self._listen, drain=self._drain_servers, stop=parts.servers.close),
+            Stage("webhooks of bots", stop=parts.bot_hooks.stop),
             self._periodic_work(),
             self._garbage_collector(),
             Stage("webhooks", stop=lambda: parts.webhooks.stop(_WEBHOOK_SECONDS)),
@@ -148,6 +149,7 @@ class Node:
             parts.retention.run,
             parts.webhooks.feeds.run,
             parts.notifications.run,
+            parts.bot_hooks.run,
             *([parts.channels.run] if parts.config.clustered else []),
             parts.streamed_messages.run,
             parts.answer_streams.run,

@@ -58,6 +58,7 @@ from imserver.services.dialects.pusher_service import PusherService
 from imserver.services.files.resumable import ResumableUploads
 from imserver.services.files.uploads import Uploads
 from imserver.services.messages.annotations import AnnotationCommands
+from imserver.services.messages.bot_hooks import BotHooks
 from imserver.services.messages.messaging import MessageCommands, MessageSearch, Messaging
 from imserver.services.messages.notifications import Notifications
 from imserver.services.messages.receipts import Receipts, Signals
@@ -69,10 +70,12 @@ from imserver.services.messages.streamed_answers import (
 )
 from imserver.services.nodes import NodeQueries, Overview, StateQuery, ToFollowers, ToLog
 from imserver.services.people.accounts import Accounts
+from imserver.services.people.attempts import AddressRate
 from imserver.services.people.bots import BotCommands, Bots
 from imserver.services.people.cards import Cards, LastSeen
 from imserver.services.people.friends import Friends
 from imserver.services.people.groups import GroupCommands, Groups
+from imserver.services.people.incoming_hooks import ADDRESS_REQUESTS, ADDRESS_SECONDS, IncomingHooks
 from imserver.services.people.invitations import Invitations
 from imserver.services.push.idempotency import Dedupe, MessageIds, RequestIds
 from imserver.services.push.publish import PendingPushes, Publishing
@@ -80,10 +83,12 @@ from imserver.services.push.push import Delivery, LocalReach, Pushes
 from imserver.services.sessions.connection_ids import ConnectionIds, ConnectionTable, new_birth
 from imserver.services.sessions.presence import Presence
 from imserver.services.sessions.sessions import Sessions
+from imserver.services.webhooks.outbound import PublicRequests
 from imserver.services.webhooks.requests import Outgoing
 from imserver.services.webhooks.webhooks import Webhooks
 from imserver.storage.accounts import AccountStore
 from imserver.storage.bots import BotStore
+from imserver.storage.hooks import HookStore
 from imserver.storage.invitations import InvitationStore
 from imserver.storage.store import Store
 from imserver.storage.talk_positions import TalkPositions
@@ -263,6 +268,8 @@ class Parts:
         """Build authentication, login rules and webhooks."""
         self.account_store = AccountStore(self.store)
         self.bot_store = BotStore(self.store)
+        self.hook_store = HookStore(self.store)
+        self.public_requests = PublicRequests(self.config.bots.allow_loopback)
         self.bot_rates = BotRates(self.config.limits.bot_rate)
         self.account_tokens = AccountTokens(
             self.config,
@@ -395,6 +402,17 @@ class Parts:
         self.notifications = Notifications(
             self.webhooks.feeds, self.presence, self.registry, store, self.bot_store
         )
+        self.bot_hooks = BotHooks(
+            store,
+            self.hook_store,
+            self.webhooks.feeds.events,
+            self.public_requests,
+            messaging,
+            self.bot_rates,
+            self.sessions,
+            lambda: self.registry.lease.node,
+            self.webhooks.tally,
+        )
         signals = Signals(
             self.hub, self.fanout, messaging.subscriptions.followers, store, messaging.streams, node_messages
         )
@@ -526,6 +544,9 @@ class Parts:
             self.sessions.close,
             store,
             self.webhooks.feeds,
+            self.hook_store,
+            self.public_requests,
+            self.bot_hooks.changed.set,
         )
         attempt = None if self.cluster is None else self.cluster.registry.attempt
         self.cards = Cards(self.config, self.accounts, accounts, store, self.presence, attempt)
@@ -538,6 +559,8 @@ class Parts:
             self.groups,
             self.cards.addresses,
         )
+        rate = AddressRate(ADDRESS_REQUESTS, ADDRESS_SECONDS, "hook", attempt)
+        self.incoming_hooks = IncomingHooks(self.hook_store, self.bots, self.accounts, self.groups, rate)
 
     def _make_streams(self) -> Streams:
         events = Events(

@@ -237,6 +237,16 @@ def test_requests_can_be_json(logs_to: OpenLogs) -> None:
     }
 
 
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_the_token_in_the_path_of_an_incoming_webhook_is_not_logged(logs_to: OpenLogs, form: str) -> None:
+    logs, path = logs_to(format=form)
+    logs.requests.add("POST", "/hooks/secret", 200, 0.00123, "127.0.0.1:5050", 118)
+    logs.requests.flush()
+    (line,) = lines(path)
+    assert "POST /hooks/*" in line
+    assert "secret" not in line
+
+
 def test_a_thousand_requests_are_written_at_once(logs_to: OpenLogs) -> None:
     logs, path = logs_to()
     for _ in range(1001):

@@ -9,7 +9,7 @@ from typing import Final
 
 from imserver.api import centrifugo, client, cmd, emulation, gochat, pusher
 from imserver.api.call import Api, Route, answer, with_key
-from imserver.api.v1 import table
+from imserver.api.v1 import hooks, table
 from imserver.auth.authority import bearer, is_token
 from imserver.auth.principal import SIGNED
 from imserver.transport.exchange import HttpRoutes, row_of
@@ -23,6 +23,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     *emulation.ROUTES,
     *pusher.ROUTES,
     *table.ROUTES,
+    *hooks.ROUTES,
 )
 """All of them, in families."""
 

@@ -191,6 +191,8 @@ def webhooks(it: Deployment) -> Iterator[Finding]:
 def debugging(it: Deployment) -> Iterator[Finding]:
     if it.config.debug.echo_path:
         yield "debug.echo_path", "anybody may open echo connections; leave it empty"
+    if it.config.bots.allow_loopback:
+        yield "bots.allow_loopback", "owners of bots can send requests to this machine; set it to false"
 
 
 CHECKS: Final[tuple[Callable[[Deployment], Iterator[Finding]], ...]] = (

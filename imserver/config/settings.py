@@ -451,6 +451,15 @@ DEFAULT_APP: Final = "default"
 """The app for clients of our own."""
 
 
+class BotSettings(Struct, frozen=True):
+    """Section ``bots``: webhooks of bots, whose URLs users give.
+
+    ``allow_loopback``: they may be on this machine, also with http. For development.
+    """
+
+    allow_loopback: bool = False
+
+
 class CentrifugeSettings(Struct, frozen=True):
     """Section ``centrifuge``: clients of Centrifugo.
 
@@ -493,6 +502,7 @@ class Config(Struct, frozen=True):
     jwt: AccountTokenSettings = AccountTokenSettings()
     redis: RedisSettings = RedisSettings()
     cluster: ClusterSettings = ClusterSettings()
+    bots: BotSettings = BotSettings()
     centrifuge: CentrifugeSettings = CentrifugeSettings()
     warnings: tuple[str, ...] = ()
 

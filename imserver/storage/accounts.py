@@ -171,6 +171,7 @@ class AccountStore:
                 return False
             sql.execute("DELETE FROM relation WHERE account = %s OR other = %s", (id, id))
             sql.execute("DELETE FROM bot WHERE id = %s", (id,))
+            sql.execute("DELETE FROM incoming_hook WHERE id = %s", (id,))
             _forget_devices(sql, id)
             return True
 

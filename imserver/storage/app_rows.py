@@ -20,6 +20,7 @@ _APP: Final = "app = %s"
 TABLES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "account_device": (_ACCOUNTS, ("account", "id")),
     "relation": (_ACCOUNTS, ("account", "other")),
+    "incoming_hook": (_APP, ("id",)),
     "bot": (_APP, ("id",)),
     "account": (_APP, ("id",)),
     "invitation": (_APP, ("code",)),

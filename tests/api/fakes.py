@@ -23,6 +23,7 @@ from imserver.config.settings import ApiSettings, Config, KeySettings, LimitSett
 from imserver.metrics import Metrics
 from imserver.model import Event
 from imserver.services.nodes import Overview
+from imserver.services.people.incoming_hooks import UnknownHook
 from imserver.services.push.idempotency import Dedupe, MessageIds
 from imserver.services.push.push import LocalReach, Pushes
 from imserver.services.sessions.presence import Presence
@@ -55,6 +56,10 @@ imserver_users{node="10.0.0.1:9001",app="101"} 2
 
 def _no_account(token: str) -> Any:
     raise BadToken(token)
+
+
+def _no_hook(token: str, _address: str) -> Any:
+    raise UnknownHook(token)
 
 
 class FakePeers:
@@ -142,6 +147,8 @@ class FakeNode:
         self.accounts = SimpleNamespace(
             registration_is_open=False, rules_of=lambda _app: SimpleNamespace(identifiers=["name"], find=True)
         )
+        self.bots = SimpleNamespace(page=lambda *_: [])
+        self.incoming_hooks = SimpleNamespace(with_token=_no_hook)
         self.pending = SimpleNamespace(reload=lambda *_: None)
         self.streams = SimpleNamespace(paths={})
         self.is_ready = True

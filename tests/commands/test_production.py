@@ -11,6 +11,7 @@ from imserver.commands.production import CHECKS, Deployment, findings
 from imserver.config.settings import (
     AccountSettings,
     ApiSettings,
+    BotSettings,
     ClusterSettings,
     Config,
     DebugSettings,
@@ -139,6 +140,7 @@ CASES: list[tuple[str, dict[str, Any], list[str]]] = [
     ),
     ("webhooks", {"apps": app(webhook=WebhookSettings("http://127.0.0.1:9/hook", "secret"))}, []),
     ("debugging", {"debug": DebugSettings(echo_path="/echo")}, ["debug.echo_path"]),
+    ("debugging", {"bots": BotSettings(allow_loopback=True)}, ["bots.allow_loopback"]),
     ("cluster_listener", {"cluster": ClusterSettings(bind="0.0.0.0")}, []),
 ]
 

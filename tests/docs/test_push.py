@@ -42,6 +42,7 @@ def shown() -> set[tuple[str, str]]:
         for command in (part for line, _ in exchanges(block.text) for part in line.split("; ")):
             words = shlex.split(command.replace("$(", " ").replace(")", " "))
             for word in words:
+                word = word.replace("$HOOK", "/hooks/*")
                 word = word.replace("$AT", "http://127.0.0.1:8080/api/v1/uploads/tus/{id}")
                 if match := re.match(r"http://127\.0\.0\.1:8080(/[^?]*)", word):
                     found.add((_method(words), match[1].replace("$ID", "{id}")))

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
+from msgspec.structs import replace
 
 from imserver import errors
 from imserver.api.call import Api, Call
@@ -29,6 +30,7 @@ from imserver.services.people.bots import (
     commands_in,
 )
 from imserver.services.people.identifiers import BadField
+from imserver.services.webhooks.outbound import URL_CHARACTERS
 from imserver.storage.contract import Bot, BotCommand, Taken
 
 BotId = Annotated[str, about("The id of the bot, which is the id of its account.", max_length=19)]
@@ -46,6 +48,16 @@ CommandName = Annotated[
 Description = Annotated[
     str,
     about("What the command is for.", max_length=DESCRIPTION_CHARACTERS, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$"),
+]
+
+
+HookUrl = Annotated[
+    str,
+    about(
+        "The webhook of the bot: what it may read is posted to this URL. It begins with `https://` and has a "
+        "public address. Empty: none.",
+        max_length=URL_CHARACTERS,
+    ),
 ]
 
 
@@ -79,6 +91,7 @@ class BotUpdate(BotChosen, kw_only=True):
     nickname: Nickname | UnsetType = UNSET
     avatar: Avatar | UnsetType = UNSET
     commands: Commands | UnsetType = UNSET
+    hook_url: HookUrl | UnsetType = UNSET
 
 
 class CommandsSet(Acting, kw_only=True):
@@ -118,7 +131,10 @@ class BotShown(Struct):
     owner: Owner
     created: Annotated[int, about("When it was created, in Unix seconds.")]
     commands: Commands
-    hook_url: Annotated[str, about("Where the bot receives its entries by HTTP; empty: nowhere.")]
+    hook_url: HookUrl
+    hook_secret: Annotated[
+        str, about("The secret that signs the requests. It is shown only when `hook_url` is set.")
+    ] = ""
 
 
 class BotsAnswer(Struct):
@@ -218,13 +234,21 @@ def bots(api: Api, call: Call, asked: ActingPage) -> BotsAnswer:
     user="optional",
 )
 def update(api: Api, call: Call, asked: BotUpdate) -> BotShown:
-    """Change a bot."""
+    """Change a bot.
+
+    A new `hook_url` has a new secret, also if the URL is the same.
+    """
+    secret = ""
+    if asked.hook_url is not UNSET:
+        secret = api.services.bots.set_hook(call.app, call.user, asked.bot, asked.hook_url)
     given: dict[str, Any] = {
         name: value for name in ("nickname", "avatar") if (value := getattr(asked, name)) is not UNSET
     }
     if asked.commands is not UNSET:
         given["commands"] = _commands(asked.commands)
-    return _shown(api.services.bots.change(call.app, call.user, asked.bot, given))
+    return replace(
+        _shown(api.services.bots.change(call.app, call.user, asked.bot, given)), hook_secret=secret
+    )
 
 
 @routes.post(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from secrets import token_urlsafe
 from typing import Any, Final
 
 from msgspec import Struct
@@ -23,8 +24,10 @@ from imserver.services.people.accounts import (
 )
 from imserver.services.people.identifiers import BadField, checked, fits
 from imserver.services.webhooks.feeds import Feeds
+from imserver.services.webhooks.outbound import BadUrl, PublicRequests
 from imserver.storage.bots import BotStore
 from imserver.storage.contract import Account, Bot, BotCommand
+from imserver.storage.hooks import HookStore
 from imserver.storage.store import Store
 from imserver.transport.connection import Connection
 
@@ -32,6 +35,7 @@ MOST_COMMANDS: Final = 50
 COMMAND_PATTERN: Final = "[a-z0-9_]{1,32}"
 DESCRIPTION_CHARACTERS: Final = 128
 _ALL: Final = 2**31
+_HOOK_SECRET_BYTES: Final = 32
 
 _command: Final = re.compile(COMMAND_PATTERN, re.ASCII)
 
@@ -63,6 +67,9 @@ class Bots:
         close_sessions: SessionCloser,
         store: Store,
         feeds: Feeds,
+        hooks: HookStore,
+        requests: PublicRequests,
+        hook_changed: Callable[[], None],
     ) -> None:
         self._most = settings.bots
         self._tokens = tokens
@@ -71,6 +78,9 @@ class Bots:
         self._close_sessions = close_sessions
         self._store = store
         self._feeds = feeds
+        self._hooks = hooks
+        self._requests = requests
+        self._hook_changed = hook_changed
 
     def create(self, app: str, by: str, name: str, nickname: str = "", avatar: str = "") -> tuple[Bot, str]:
         """Make a bot. Returns it with its token. ``name`` ``""``: none.
@@ -118,6 +128,22 @@ class Bots:
         if commands is not None:
             self._rows.set_commands(app, account_id(bot), commands)
         return self.get(app, by, bot)
+
+    def set_hook(self, app: str, by: str, bot: str, url: str) -> str:
+        """Set the webhook of a bot (``""``: none). Returns the new secret that signs its requests.
+
+        Raises BadField and UnknownBot.
+        """
+        if url:
+            try:
+                self._requests.check(url)
+            except BadUrl as problem:
+                raise BadField(f"hook_url: {problem}") from None
+        secret = token_urlsafe(_HOOK_SECRET_BYTES) if url else ""
+        if not self._hooks.set_url(app, self.get(app, by, bot).account.id, url, secret):
+            raise UnknownBot(bot)
+        self._hook_changed()
+        return secret
 
     def rotate(self, app: str, by: str, bot: str) -> str:
         """Replace the token of a bot and end its sessions. Returns the new token. Raises UnknownBot."""

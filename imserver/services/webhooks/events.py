@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import msgspec
 from msgspec import Raw, Struct
+from msgspec.structs import replace
 
 from imserver.protocol.cmd import entry_view
 from imserver.storage.events import StoredEvent
@@ -106,6 +107,8 @@ class MessageEvent(Struct, omit_defaults=True):
     about: int = 0
     meta: Raw | None = None
     stored: Place | None = None
+    bot: str = ""
+    """The bot that the event is for; empty: it is for the back end."""
 
 
 def of_entry(app: str, entry: Entry, node: str, wanted: frozenset[str]) -> Outbound | None:
@@ -120,6 +123,16 @@ def of_entry(app: str, entry: Entry, node: str, wanted: frozenset[str]) -> Outbo
         body = _encode(_message_event(id, app, time, node, entry))
     else:
         return None
+    return Outbound(id, entry.sender, time, body)
+
+
+def for_bot(app: str, entry: Entry, node: str, bot: str) -> Outbound:
+    """The event of an entry for a bot, which may read it. Messages of back ends have events, too."""
+    id, time = f"{LOG_PREFIX}{entry.id}", entry.time_ms // 1000
+    if entry.kind in _GROUP_KINDS:
+        body = encode(id, "group", app, time, node, {"bot": bot, **_group_facts(entry)})
+    else:
+        body = _encode(replace(_message_event(id, app, time, node, entry), bot=bot))
     return Outbound(id, entry.sender, time, body)
 
 

@@ -77,7 +77,7 @@ RETRY_SECONDS: Final = 1.0
 """How long retries may hold up the other events of an app."""
 MAX_RETRY_SECONDS: Final = 300
 _HOUR: Final = 3600.0
-_MISCONFIGURED: Final = frozenset({401, 403, 404, 405, 407, 408, 410, 421, 425, 429})
+MISCONFIGURED: Final = frozenset({401, 403, 404, 405, 407, 408, 410, 421, 425, 429})
 """Statuses of 400 to 499 that say nothing about the content of the request."""
 _SPLIT_AFTER: Final = 3
 """After so many failed requests with the same events they are sent one by one."""
@@ -606,7 +606,7 @@ class _Problem(msgspec.Struct, frozen=True):
     @property
     def is_final(self) -> bool:
         """Whether the receiver refuses the content of the request."""
-        return 400 <= self.status < 500 and self.status not in _MISCONFIGURED
+        return 400 <= self.status < 500 and self.status not in MISCONFIGURED
 
 
 class _Batch:

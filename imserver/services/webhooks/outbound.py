@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from gevent.threadpool import ThreadPool
     from urllib3 import PoolManager
 
-URL_CHARACTERS: Final = 2048
+URL_CHARACTERS: Final = 1000
 LOOK_UPS: Final = 8
 """Name look-ups at a time. They have threads of their own, because a name server of a stranger may hang."""
 _HOSTS: Final = 64
@@ -34,7 +34,7 @@ _CONNECTIONS: Final = 4
 _CLOSE_SECONDS: Final = 1.0
 
 _URL: Final = re.compile(
-    r"(?P<scheme>https?)://(\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9._-]+))(:[0-9]{1,5})?([/?][!-~]*)?"
+    r"(?P<scheme>https?)://(\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9._-]+))(:(?P<port>[0-9]{1,5}))?([/?][!-~]*)?"
 )
 _NOT_PUBLIC_V4: Final = tuple(
     map(
@@ -92,7 +92,7 @@ def check_url(url: str, allow_loopback: bool) -> None:
     ``allow_loopback``: addresses of this machine are allowed, also with http.
     """
     found = _URL.fullmatch(url) if len(url) <= URL_CHARACTERS else None
-    if found is None:
+    if found is None or not 0 < int(found["port"] or 443) < 65536:
         raise BadUrl(f"expected an https:// URL of up to {URL_CHARACTERS} ASCII characters")
     if found["scheme"] != "https" and not allow_loopback:
         raise BadUrl("expected an https:// URL")

@@ -1,0 +1,206 @@
+"""Incoming webhooks: make, list and revoke them; and ``POST /hooks/<token>``, which posts a message."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import Raw, Struct
+
+from imserver import errors
+from imserver.api.call import Api, Call, Route
+from imserver.api.form import parse_form
+from imserver.api.reply import PROBLEM, ApiProblem
+from imserver.api.v1 import messages
+from imserver.api.v1.accounts import Avatar, Nickname, too_many
+from imserver.api.v1.field import Acting, about
+from imserver.api.v1.groups import GroupChange, GroupId
+from imserver.api.v1.operation import Resource, refuse
+from imserver.api.v1.wire import decode, reply
+from imserver.auth.principal import ADMIN_OR_ACCOUNT, ANYONE, Principal
+from imserver.errors import MediaUnavailable
+from imserver.services.people.accounts import NoAccounts, UnknownAccount, account_id
+from imserver.services.people.attempts import TooManyFailures
+from imserver.services.people.bots import TooManyBots
+from imserver.services.people.groups import BadGroup, NotAllowed, TooManyMembers, UnknownGroup
+from imserver.services.people.identifiers import BadField
+from imserver.services.people.incoming_hooks import UnknownHook
+from imserver.transport.exchange import HttpResponse
+
+PATH: Final = "/hooks/"
+
+HookId = Annotated[
+    str,
+    about("The id of the webhook, which is the account of its bot.", pattern="^[1-9][0-9]{0,18}$"),
+]
+
+
+class HookCreate(GroupChange, kw_only=True):
+    """A group, and how the sender of the messages is shown."""
+
+    nickname: Annotated[Nickname, about("The nickname of the sender.", min_length=1)]
+    avatar: Avatar = ""
+
+
+class HookRevoke(Acting, kw_only=True):
+    """A webhook."""
+
+    hook: HookId
+
+
+class HookMade(Struct):
+    """The new webhook."""
+
+    id: HookId
+    url: Annotated[
+        str,
+        about("Its URL on this server, relative to the server's address. It is shown only here: keep it."),
+    ]
+
+
+class HookShown(Struct):
+    """A webhook."""
+
+    id: HookId
+    group: GroupId
+    nickname: Nickname
+    avatar: Avatar
+    created: Annotated[int, about("When it was created, in Unix seconds.")]
+
+
+class HooksAnswer(Struct):
+    """The webhooks of a group, ordered by id."""
+
+    hooks: list[HookShown]
+
+
+class HookRevoked(Struct):
+    """The webhook and its bot are deleted."""
+
+    id: HookId
+
+
+_HOOK: Final = HookShown("9", "1", "Builds", "", 1795155801)
+_OF_GROUP: Final = {"app": "default", "user": "1", "group": "1"}
+
+routes = Resource(
+    "bots",
+    hot=False,
+    refusals={
+        BadField: refuse(errors.HTTP_INVALID_REQUEST, "{}"),
+        BadGroup: refuse(errors.HTTP_INVALID_REQUEST, "{}"),
+        NoAccounts: refuse(errors.HTTP_NOT_ALLOWED, "The app has no accounts"),
+        UnknownAccount: refuse(errors.HTTP_UNKNOWN_ACCOUNT),
+        UnknownGroup: refuse(errors.HTTP_UNKNOWN_GROUP),
+        UnknownHook: refuse(errors.HTTP_UNKNOWN_HOOK),
+        NotAllowed: refuse(errors.HTTP_ROLE_TOO_LOW, "{}"),
+        TooManyBots: refuse(errors.HTTP_TOO_MANY_BOTS),
+        TooManyMembers: refuse(errors.HTTP_TOO_MANY_MEMBERS),
+        MediaUnavailable: refuse(errors.HTTP_MEDIA_UNAVAILABLE),
+    },
+)
+
+
+@routes.post(
+    "/hooks",
+    ADMIN_OR_ACCOUNT,
+    status=201,
+    problems=(
+        errors.HTTP_UNKNOWN_GROUP,
+        errors.HTTP_UNKNOWN_ACCOUNT,
+        errors.HTTP_ROLE_TOO_LOW,
+        errors.HTTP_TOO_MANY_BOTS,
+        errors.HTTP_TOO_MANY_MEMBERS,
+        errors.HTTP_MEDIA_UNAVAILABLE,
+    ),
+    example={**_OF_GROUP, "nickname": "Builds"},
+    answer_example=HookMade("9", f"{PATH}wqvyR2Tg5cMSnBIl0xcmpgxC0bOVqhe9ZcUxMA-k3Zw"),
+    user="optional",
+)
+def create(api: Api, call: Call, asked: HookCreate) -> HookMade:
+    """Make an incoming webhook.
+
+    For the owner and admins of a group. Each `POST` to its URL becomes a message in the group. The sender is
+    a bot of the acting user, which is made with the webhook and joins the group.
+    """
+    hooks = api.services.incoming_hooks
+    made, token = hooks.create(call.app, call.user, account_id(asked.group), asked.nickname, asked.avatar)
+    return HookMade(str(made.id), PATH + token)
+
+
+@routes.get(
+    "/hooks",
+    ADMIN_OR_ACCOUNT,
+    problems=(errors.HTTP_UNKNOWN_GROUP, errors.HTTP_ROLE_TOO_LOW),
+    example=_OF_GROUP,
+    answer_example=HooksAnswer([_HOOK]),
+    user="optional",
+)
+def hooks(api: Api, call: Call, asked: GroupChange) -> HooksAnswer:
+    """List the incoming webhooks of a group.
+
+    For the owner and admins.
+    """
+    found = api.services.incoming_hooks.of_group(call.app, call.user, account_id(asked.group))
+    return HooksAnswer(
+        [
+            HookShown(account.user, str(each.group), account.nickname, account.avatar, each.created)
+            for each, account in found
+        ]
+    )
+
+
+@routes.post(
+    "/hooks/revoke",
+    ADMIN_OR_ACCOUNT,
+    problems=(errors.HTTP_UNKNOWN_HOOK, errors.HTTP_ROLE_TOO_LOW, errors.HTTP_MEDIA_UNAVAILABLE),
+    example={"app": "default", "user": "1", "hook": "9"},
+    answer_example=HookRevoked("9"),
+    user="optional",
+)
+def revoke(api: Api, call: Call, asked: HookRevoke) -> HookRevoked:
+    """Revoke an incoming webhook.
+
+    For the owner and admins of its group. Its bot is deleted; the messages stay.
+    """
+    api.services.incoming_hooks.revoke(call.app, call.user, account_id(asked.hook))
+    return HookRevoked(asked.hook)
+
+
+# --- what comes in ------------------------------------------------------------------------------------------
+
+_TAKEN: Final = ("type", "text", "data", "buttons", "mentions", "client_msg_id")
+"""The fields of a message that a request may set. Others, which other programs send, are ignored."""
+_FORM: Final = "application/x-www-form-urlencoded"
+_fields: Final = msgspec.json.Decoder(dict[str, Raw])
+_message: Final = msgspec.json.Decoder(messages.SendRequest)
+
+
+def _read(api: Api, call: Call) -> None:
+    """Find the webhook of a request: its bot acts."""
+    request = call.request
+    try:
+        hook = api.services.incoming_hooks.with_token(request.path.removeprefix(PATH), request.host)
+    except UnknownHook:
+        raise ApiProblem(errors.HTTP_UNKNOWN_HOOK) from None
+    except TooManyFailures as failures:
+        raise too_many(failures) from None
+    body = call.body
+    # curl calls JSON a form, too.
+    if request.headers.get("content-type", "").startswith(_FORM) and not body.lstrip().startswith(b"{"):
+        body = parse_form(body).get("payload", "").encode("utf-8", "surrogatepass")
+    given = decode(_fields, body)
+    taken: dict[str, Any] = {name: given[name] for name in _TAKEN if name in given}
+    call.asked = decode(_message, msgspec.json.encode(taken))
+    call.asked.conversation = hook.group
+    call.app, call.user = api.tenants.resolve(hook.app), str(hook.id)
+    api.services.bot_rates.know(call.app, call.user)
+    call.principal = Principal("bot", apps=frozenset({call.app}), user=call.user)
+
+
+def post(api: Api, call: Call) -> HttpResponse:
+    """``POST /hooks/<token>``: post a message."""
+    return reply(call, messages.send(api, call, call.asked))
+
+
+ROUTES: Final = (Route("POST", f"{PATH}*", ANYONE, post, app="known", hot=True, read=_read, style=PROBLEM),)

@@ -1,0 +1,117 @@
+"""``imserver bot``: bots and their webhooks, by the API of a running server."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import click
+
+from imserver.cli import fail, read_text, table
+from imserver.commands.opened import day
+from imserver.config.load import ENVIRONMENT_KEY
+from imserver_client import Api, NotConnected, RequestRefused
+
+Command = TypeVar("Command", bound=Any)
+
+
+@click.group()
+def bot() -> None:
+    """Make, list and delete bots, replace their tokens, set their webhooks.
+
+    The server must run. Where it wants an API key, set the environment variable IMSERVER_KEY or give
+    --key-file; the key needs the scope admin. Instead, the token of an account manages the bots of this
+    account.
+    """
+
+
+def _options(command: Command) -> Command:
+    """Options by which a command reaches the server."""
+    command = click.option(
+        "--key-file", metavar="FILE", help="File with an API key or an account token; - is standard input."
+    )(command)
+    command = click.option("--app", required=True, metavar="NAME", help="The app of the bot.")(command)
+    return click.option(
+        "--url", default="http://127.0.0.1:8080", show_default=True, help="The server's HTTP port."
+    )(command)
+
+
+@contextmanager
+def _server(url: str, key_file: str | None) -> Iterator[Api]:
+    """The API. What goes wrong inside is said in one line, and ends the command with status 1."""
+    key = read_text(key_file).strip() if key_file else os.environ.get(ENVIRONMENT_KEY, "")
+    try:
+        with Api(url, key) as api:
+            yield api
+    except RequestRefused as refused:
+        fail(f"{refused.code}: {refused.message}")
+    except (NotConnected, ValueError) as error:
+        fail(f"{url}: {error}")
+
+
+@bot.command()
+@_options
+@click.option("--nickname", default="", metavar="TEXT", help="The name that people see. Default: NAME.")
+@click.option("--owner", default="", metavar="ID", help="The account that manages it. Default: the back end.")
+@click.argument("name")
+def add(url: str, app: str, key_file: str | None, nickname: str, owner: str, name: str) -> None:
+    """Make a bot with the user name NAME and print its token once."""
+    body = {"app": app, "name": name, "nickname": nickname or name}
+    with _server(url, key_file) as api:
+        made = api.call("POST", "bots", {**body, "user": owner} if owner else body)
+    click.echo(f"The id of this bot is {made['id']}. Save the token: it is not shown again.", err=True)
+    click.echo(made["token"])
+
+
+@bot.command("list")
+@_options
+def list_bots(url: str, app: str, key_file: str | None) -> None:
+    """List the bots of an app, or with an account token those of the account."""
+    rows, cursor = [], ""
+    with _server(url, key_file) as api:
+        while True:
+            page = api.call("GET", "bots", query={"app": app, "cursor": cursor} if cursor else {"app": app})
+            rows += page["bots"]
+            if not (cursor := page["next"]):
+                break
+    head = ("id", "name", "nickname", "owner", "created", "webhook")
+    body = [
+        (each["id"], each["name"], each["nickname"], each["owner"], day(each["created"]), each["hook_url"])
+        for each in rows
+    ]
+    click.echo(table(head, body))
+
+
+@bot.command()
+@_options
+@click.argument("id")
+def rotate(url: str, app: str, key_file: str | None, id: str) -> None:
+    """Replace the token of the bot with this ID, end its sessions, and print the new token once."""
+    with _server(url, key_file) as api:
+        click.echo(api.call("POST", "bots/rotate", {"app": app, "bot": id})["token"])
+
+
+@bot.command()
+@_options
+@click.argument("id")
+def delete(url: str, app: str, key_file: str | None, id: str) -> None:
+    """Delete the bot with this ID and its account. This cannot be undone."""
+    with _server(url, key_file) as api:
+        api.call("POST", "bots/delete", {"app": app, "bot": id})
+    click.echo("deleted")
+
+
+@bot.command()
+@_options
+@click.option("--remove", is_flag=True, help="Remove the webhook.")
+@click.argument("id")
+@click.argument("hook", metavar="[HOOK]", default="")
+def hook(url: str, app: str, key_file: str | None, remove: bool, id: str, hook: str) -> None:
+    """Send what the bot with this ID receives to the URL HOOK, and print the secret that signs once."""
+    if remove == bool(hook):
+        raise click.UsageError("Give either HOOK or --remove.")
+    with _server(url, key_file) as api:
+        changed = api.call("POST", "bots/update", {"app": app, "bot": id, "hook_url": hook})
+    click.echo("removed" if remove else changed["hook_secret"])

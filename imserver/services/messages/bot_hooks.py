@@ -1,0 +1,364 @@
+"""Webhooks of bots: each entry that a bot may read is posted to its URL, at least once and in order.
+
+One node delivers for all bots, by a lease in the table of feeds. It reads what a bot may read as clients do,
+with a cursor: the stored position of the webhook. Each bot has a greenlet, so a URL that fails or hangs
+delays nobody else. The answer of a URL may be messages, which the bot sends to the same conversation.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from random import uniform
+from time import monotonic, time
+from typing import TYPE_CHECKING, Any, Final
+
+import gevent
+import msgspec
+from gevent.event import AsyncResult
+from gevent.event import Event as Signal
+from msgspec import Raw, Struct
+
+from imserver.auth.quotas import BotRates
+from imserver.errors import StorageUnavailable
+from imserver.logging import RateLimitedLog
+from imserver.model import Send
+from imserver.protocol.cmd import STORED_COMMANDS
+from imserver.protocol.forgiving import Refused
+from imserver.services.messages.messaging import Messaging, make_draft
+from imserver.services.messages.subscriptions import users_of
+from imserver.services.sessions.sessions import Sessions
+from imserver.services.webhooks.events import for_bot
+from imserver.services.webhooks.feeds import (
+    CLOCK_SECONDS,
+    LEASE_SECONDS,
+    MISCONFIGURED,
+    RENEW_SECONDS,
+    SAVE_SECONDS,
+)
+from imserver.services.webhooks.outbound import PublicRequests
+from imserver.services.webhooks.requests import (
+    FIRST_PAUSE_SECONDS,
+    LONGEST_PAUSE_SECONDS,
+    POST_SECONDS,
+    Unreachable,
+    WebhookCounts,
+)
+from imserver.storage.events import EventStore
+from imserver.storage.hooks import BotHook, HookStore
+from imserver.storage.log.bots import bots_of
+from imserver.storage.log.contract import Draft, Entry
+from imserver.storage.store import Store
+
+if TYPE_CHECKING:
+    from imserver.storage.log.message_log import MessageLog
+
+log = logging.getLogger(__name__)
+
+LEASE: Final = ""
+"""The name of the lease, in the place of an app. No app has it."""
+LOOK_SECONDS: Final = 0.2
+"""How often the ends of the logs are compared with the positions."""
+PAGE: Final = 100
+LOG_PAGE: Final = 500
+KEEP_SECONDS: Final = 86400.0
+"""How long an event is tried; then it is dropped, and the next one follows."""
+MAX_ANSWERS: Final = 10
+"""Most messages in one answer; more are ignored."""
+ANSWER_PAUSE_SECONDS: Final = 0.5
+"""Until a message is sent again that was not stored, for example because the bot has sent too many."""
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class _Answer(Struct):
+    """What a URL may answer. A message has the fields of the command ``send`` of the cmd dialect."""
+
+    text: str = ""
+    messages: list[dict[str, Raw]] = []
+
+
+_decode: Final = msgspec.json.Decoder(_Answer).decode
+
+
+class BotHooks:
+    """Owner of the lease, and of the greenlets that send.
+
+    ``node`` is the name of this node: as owner of the lease it is the same after a restart.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        rows: HookStore,
+        events: EventStore,
+        requests: PublicRequests,
+        messaging: Messaging,
+        rates: BotRates,
+        sessions: Sessions,
+        node: Callable[[], str],
+        tally: WebhookCounts,
+    ) -> None:
+        self.store = store
+        self.rows = rows
+        self.requests = requests
+        self.messaging = messaging
+        self.sessions = sessions
+        self.node = node
+        self.tally = tally
+        self._events = events
+        self._rates = rates
+        self.changed = Signal()
+        """Set when a webhook was set here, so that it begins at once."""
+        self._seen: dict[str, int] = {}
+        """App → the log was looked through up to this id."""
+        self._owned_until = 0.0
+        self._senders: dict[tuple[str, str], _Sender] = {}
+        self.warn = RateLimitedLog(log, "webhook of bot %s: %s")
+        self._trouble = RateLimitedLog(log, "webhooks of bots are not delivered: %s")
+
+    @property
+    def owned(self) -> bool:
+        """Whether this node delivers."""
+        return monotonic() < self._owned_until
+
+    def run(self) -> None:
+        """Greenlet: renew the lease and look for new entries, until it is killed."""
+        renewed = -RENEW_SECONDS
+        while True:
+            try:
+                if self.changed.is_set() or monotonic() - renewed >= RENEW_SECONDS:
+                    self.changed.clear()
+                    renewed = monotonic()
+                    self._renew()
+                self._look()
+            except StorageUnavailable as error:
+                self._trouble(error)
+            except Exception:
+                log.exception("webhooks of bots could not be delivered")
+            self.changed.wait(LOOK_SECONDS)
+
+    def _renew(self) -> None:
+        """Take or renew the lease, and learn which bots have a webhook. Switches. Raises
+        StorageUnavailable."""
+        if not self.store.has_database:
+            return
+        asked = monotonic()
+        hooks = self.rows.of_bots()
+        owned = bool(hooks) and LEASE in self._events.claim({LEASE: 0}, self.node(), LEASE_SECONDS)
+        if not owned or asked >= self._owned_until:
+            # Another node may have delivered meanwhile: begin at the positions that are stored now.
+            self._keep({})
+            hooks = self.rows.of_bots() if owned else []
+        if owned:
+            self._owned_until = asked + LEASE_SECONDS - CLOCK_SECONDS
+        self._keep({(hook.app, hook.bot): hook for hook in hooks})
+
+    def _keep(self, hooks: dict[tuple[str, str], BotHook]) -> None:
+        """Send to these webhooks, and no others. Never switches."""
+        for key, sender in tuple(self._senders.items()):
+            if key not in hooks or hooks[key].secret != sender.hook.secret:
+                del self._senders[key]
+                sender.greenlet.kill(block=False)
+        for key, hook in hooks.items():
+            if key not in self._senders:
+                self._rates.know(hook.app, hook.bot)
+                self._senders[key] = _Sender(self, hook)
+
+    def _look(self) -> None:
+        """Wake the greenlets whose bots may read something new. Switches. Raises StorageUnavailable."""
+        stored = self.store.existing_log()
+        if not self._senders or stored is None:
+            return
+        apps = list({app for app, _ in self._senders})
+        heads = stored.heads(apps)
+        for app in apps:
+            head = heads.get(app, 0)
+            readers = _readers(stored, app, self._seen.get(app, head), head)
+            self._seen[app] = head
+            for key, sender in self._senders.items():
+                if key[0] == app:
+                    sender.look(head, key[1] in readers)
+
+    def stop(self) -> None:
+        """End all greenlets, store the positions, and give the lease back."""
+        senders, self._senders = list(self._senders.values()), {}
+        gevent.killall([sender.greenlet for sender in senders], timeout=1.0)
+        try:
+            for sender in senders:
+                sender.save()
+            if senders:
+                self._events.release([LEASE], self.node())
+        except StorageUnavailable as error:
+            log.debug("the lease of webhooks of bots could not be given back: %s", error)
+        self.requests.close()
+
+
+class _Sender:
+    """The greenlet of one webhook. Owner of its position while this node has the lease."""
+
+    def __init__(self, hooks: BotHooks, hook: BotHook) -> None:
+        self.hook = hook
+        self._hooks = hooks
+        self._position = self._head = hook.position
+        self._delivered = self._saved = hook.position
+        """Up to where it has delivered, and what is stored."""
+        self._looked = False
+        """Whether it knows the end of the log."""
+        self._saved_at = monotonic()
+        self._grown = Signal()
+        self._failures = 0
+        self.greenlet = gevent.spawn(self._run)
+
+    def look(self, head: int, has_more: bool) -> None:
+        """The log has entries up to ``head``; ``has_more``: new ones for this bot. Never switches."""
+        if head > self._head:
+            is_done = self._looked and self._position >= self._head
+            self._looked, self._head = True, head
+            if is_done and not has_more:
+                self._position = head
+            else:
+                self._grown.set()
+
+    def save(self) -> None:
+        """Store the position, if something was delivered before it. Switches. Raises StorageUnavailable."""
+        self._saved_at = monotonic()
+        if self._delivered > self._saved:
+            position = self._position
+            self._hooks.rows.advance(self.hook, position)
+            self._saved = position
+
+    def _run(self) -> None:
+        while True:
+            try:
+                if self._position >= self._head:
+                    self._grown.clear()
+                    if not self._grown.wait(SAVE_SECONDS if self._delivered > self._saved else None):
+                        self.save()
+                elif self._hooks.owned:
+                    self._send_some()
+                else:
+                    gevent.sleep(LOOK_SECONDS)
+            except StorageUnavailable as error:
+                log.debug("the webhook of bot %s waits: %s", self.hook.bot, error)
+                gevent.sleep(1.0)
+            except Exception:
+                log.exception("the webhook of bot %s failed", self.hook.bot)
+                gevent.sleep(1.0)
+
+    def _send_some(self) -> None:
+        """Send the next entries. Switches. Raises StorageUnavailable."""
+        hook, head, stored = self.hook, self._head, self._hooks.store.log()
+        entries, more = stored.sync(hook.app, hook.bot, self._position, PAGE)
+        for entry in entries:
+            if entry.sender != hook.bot:
+                if not self._deliver(stored, entry):
+                    return
+                self._delivered = entry.id
+            self._position = entry.id
+            if monotonic() - self._saved_at > SAVE_SECONDS:
+                self.save()
+        if not more:
+            self._position = max(self._position, head)
+
+    def _deliver(self, stored: MessageLog, entry: Entry) -> bool:
+        """Send one entry until the URL has taken it, or it is dropped. False: another node delivers now."""
+        hook, hooks = self.hook, self._hooks
+        event = for_bot(hook.app, entry, hooks.node(), hook.bot)
+        since = monotonic()
+        while hooks.owned:
+            try:
+                status, answer = hooks.requests.post(
+                    hook.url,
+                    hook.secret.encode(),
+                    event.body,
+                    int(time()),
+                    f"{hook.bot}-{event.id}",
+                    POST_SECONDS,
+                )
+                problem = "" if 200 <= status < 300 else f"it answered with status {status}"
+            except Unreachable as error:
+                status, answer, problem = 0, b"", str(error)
+            if not problem:
+                self._succeeded()
+                self._send_answer(stored, entry, answer)
+                return True
+            if self._failed(problem, 400 <= status < 500 and status not in MISCONFIGURED, since):
+                return True
+        return False
+
+    def _succeeded(self) -> None:
+        self._hooks.tally.delivered += 1
+        self._failures = 0
+
+    def _failed(self, problem: str, is_final: bool, since: float) -> bool:
+        """A request failed. Wait before the next one; True: there is none, the event is dropped."""
+        self._hooks.tally.failures += 1
+        if is_final or monotonic() - since > KEEP_SECONDS:
+            self._hooks.tally.dropped += 1
+            self._hooks.warn(self.hook.bot, f"an event was dropped: {problem}")
+            return True
+        if not self._failures:
+            self._hooks.warn(self.hook.bot, f"{problem}; trying again")
+        self._failures += 1
+        pause = min(FIRST_PAUSE_SECONDS * 2.0 ** min(self._failures - 1, 20), LONGEST_PAUSE_SECONDS)
+        gevent.sleep(pause * uniform(0.5, 1.5))
+        return False
+
+    def _send_answer(self, stored: MessageLog, entry: Entry, content: bytes) -> None:
+        """Send the messages of an answer, each once. Switches. Raises StorageUnavailable."""
+        hook = self.hook
+        if self._hooks.sessions.is_banned(hook.app, hook.bot):
+            return
+        for number, message in enumerate(messages_of(content)):
+            command = _command_of(entry, hook.bot, number, message)
+            draft = None if command is None else make_draft(stored, hook.app, hook.bot, command)
+            if draft is None:
+                self._hooks.warn(hook.bot, "a message of its answer is not valid")
+                continue
+            while isinstance(self._stored(draft), StorageUnavailable) and self._hooks.owned:
+                gevent.sleep(ANSWER_PAUSE_SECONDS)
+
+    def _stored(self, draft: Draft) -> Any:
+        """The result of sending a draft, also if the bot has sent too many. Switches."""
+        settled: AsyncResult[Any] = AsyncResult()
+        self._hooks.messaging.send_of_user(self.hook.app, draft, settled.set)
+        return settled.get()
+
+
+def _readers(stored: MessageLog, app: str, after: int, head: int) -> set[str]:
+    """The bots and users that may read one of the entries after an id. Switches."""
+    found: set[str] = set()
+    while after < head and (page := stored.read(app, after, LOG_PAGE)):
+        for entry in page:
+            found.update(entry.members or bots_of(entry))
+            if entry.kind in ("join", "leave"):
+                found.update(users_of(entry))
+        after = page[-1].id
+    return found
+
+
+def messages_of(content: bytes) -> Sequence[dict[str, Any]]:
+    """The messages of an answer. One of any other form, such as ``OK``, has none."""
+    try:
+        answer = _decode(content)
+    except (ValueError, RecursionError):
+        return []
+    return [{"text": answer.text}] if answer.text else answer.messages[:MAX_ANSWERS]
+
+
+def _command_of(entry: Entry, bot: str, number: int, message: dict[str, Any]) -> Send | None:
+    """The command for one message of an answer to an entry; None: it is not valid."""
+    own = {"to", "conversation", "clientmsgid", "forward"}
+    fields = {name: value for name, value in message.items() if name.casefold() not in own}
+    if peer := entry.peer(bot):
+        fields["to"] = peer
+    else:
+        fields["conversation"] = entry.conversation
+    fields["clientMsgID"] = f"hook-{entry.id}-{number}"
+    try:
+        command = STORED_COMMANDS["send"](_encode(fields))
+    except Refused:
+        return None
+    assert isinstance(command, Send)
+    return command if command.body else None

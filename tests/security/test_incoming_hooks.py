@@ -1,0 +1,150 @@
+"""Incoming webhooks: who makes them, what their URLs may do, and what a stranger learns."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import pytest
+from msgspec import json
+
+from imserver.api.routes import ROUTES
+from imserver.config.settings import AccountSettings
+from imserver.services.people.attempts import AddressRate
+from imserver.storage.log.bots import MOST_BOTS
+
+from .node_harness import ADMIN, Harness, config
+from .test_bots import Asking, person
+
+POST = next(row for row in ROUTES if row.path == "/hooks/*")
+FORM = {"content-type": "application/x-www-form-urlencoded"}
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
+    accounts = AccountSettings(registration=True, registrations_per_address=0)
+    harness = Harness(config(Path(tmp_path_factory.mktemp("hooks")), accounts=accounts))
+    yield harness
+    harness.close()
+
+
+def post(node: Harness, url: str, body: Any, headers: dict[str, str] | None = None) -> tuple[int, Any]:
+    answer = node.ask(POST, headers, body=body, path=url)
+    return answer.status, json.decode(answer.body)
+
+
+def group_of(owner: Asking, *members: Asking) -> str:
+    group: str = owner.good("groups/create", name="tea", members=[each.user for each in members])["group"]
+    return group
+
+
+def history(reader: Asking, group: str) -> list[dict[str, Any]]:
+    found = reader.get("messages", conversation=int(group))["messages"]
+    return [each for each in found if each["kind"] == "message"]
+
+
+def test_a_request_becomes_a_message_of_a_bot_until_the_url_is_revoked(node: Harness) -> None:
+    ann, bob = person(node, "ann"), person(node, "bob")
+    group = group_of(ann, bob)
+    hook = ann.good("hooks", group=group, nickname="Builds")
+    assert hook["url"].startswith("/hooks/")
+    status, stored = post(node, hook["url"], [{"text": "green", "username": "x", "channel": "#a"}])
+    assert (status, str(stored["conversation"])) == (200, group)
+    buttons = [[{"text": "Yes", "value": "y"}]]
+    again = [{"buttons": buttons, "data": {"ok": True}, "type": "build", "client_msg_id": "b-1"}]
+    first, second = post(node, hook["url"], again), post(node, hook["url"], again)
+    assert (first[1]["id"], second[1]["repeated"]) == (second[1]["id"], True)
+    slack = post(node, hook["url"], b"payload=%7B%22text%22%3A+%22red+%F0%9F%94%B4%22%7D", FORM)
+    curl = post(node, hook["url"], b' {"text": "curl"}', FORM)
+    assert (slack[0], curl[0]) == (200, 200)
+    seen = history(bob, group)
+    assert seen[1]["meta"]["buttons"] == buttons
+    assert [(each["from"], each["type"], each.get("text")) for each in seen] == [
+        (hook["id"], "text", "green"),
+        (hook["id"], "build", None),
+        (hook["id"], "text", "red 🔴"),
+        (hook["id"], "text", "curl"),
+    ]
+    (card,) = bob.good("accounts/cards", users=[hook["id"]])["cards"]
+    assert card["nickname"] == "Builds"
+    (shown,) = ann.get("hooks", group=group)["hooks"]
+    assert (shown["id"], shown["group"], shown["nickname"]) == (hook["id"], group, "Builds")
+    assert hook["url"].removeprefix("/hooks/") not in str(shown)
+    ann.good("hooks/revoke", hook=hook["id"])
+    revoked = post(node, hook["url"], [{"text": "x"}])
+    unknown = post(node, "/hooks/" + "x" * 43, [{"text": "x"}])
+    for status, answer in (revoked, unknown):
+        answer.pop("request_id")
+        assert (status, answer["code"]) == (404, "unknown_hook")
+    assert revoked == unknown
+    assert len(history(bob, group)) == 4, "its messages stay"
+    assert ann.get("hooks", group=group)["hooks"] == []
+    assert ann.get("bots")["bots"] == []
+
+
+def test_only_the_owner_and_admins_of_a_group_manage_its_webhooks(node: Harness) -> None:
+    cid, dan, eve = person(node, "cid"), person(node, "dan"), person(node, "eve")
+    group = group_of(cid, dan)
+    hook = cid.good("hooks", group=group, nickname="Alerts")
+    for by, refused in ((dan, (403, "role_too_low")), (eve, (404, "unknown_group"))):
+        assert by.code("hooks", group=group, nickname="Mine") == refused
+        status, answer = node.call(
+            "GET", "/api/v1/hooks", None, by.token, query={"app": "201", "group": group}
+        )
+        assert (status, answer["code"]) == refused
+    assert dan.code("hooks/revoke", hook=hook["id"]) == (403, "role_too_low")
+    assert eve.code("hooks/revoke", hook=hook["id"]) == (404, "unknown_hook")
+    assert eve.code("hooks/revoke", hook="999999") == (404, "unknown_hook")
+    assert eve.get("bots")["bots"] == [], "a refused request leaves no bot behind"
+    cid.good("groups/role", group=group, member=dan.user, role="admin")
+    dan.good("hooks/revoke", hook=hook["id"])
+    admin = Asking(node, ADMIN.key)
+    made = admin.good("hooks", group=group, nickname="Back end")
+    assert post(node, made["url"], [{"text": "x"}])[0] == 200
+    cid.good("groups/remove", group=group, members=[made["id"]])
+    assert post(node, made["url"], [{"text": "x"}])[1]["code"] == "unknown_conversation"
+    admin.good("bots/delete", bot=made["id"])
+    assert post(node, made["url"], [{"text": "x"}])[1]["code"] == "unknown_hook"
+
+
+def test_a_group_has_a_limited_number_of_webhooks(node: Harness) -> None:
+    fay = person(node, "fay")
+    group = group_of(fay)
+    for number in range(MOST_BOTS):
+        fay.good("hooks", group=group, nickname=f"hook {number}")
+    assert fay.code("hooks", group=group, nickname="one more") == (400, "invalid_request")
+    assert len(fay.get("hooks", group=group)["hooks"]) == MOST_BOTS
+    assert len(fay.get("bots", limit=100)["bots"]) == MOST_BOTS, "the refused one left no bot behind"
+
+
+def test_what_comes_in_is_checked_and_limited(node: Harness) -> None:
+    guy = person(node, "guy")
+    hook = guy.good("hooks", group=group_of(guy), nickname="x")
+    url = hook["url"]
+    assert post(node, url, [{"text": "x"}])[0] == 200
+    for body, headers in (
+        (b"", None),
+        (b"text", None),
+        ([["text"]], None),
+        ([{}], None),
+        ([{"text": ""}], None),
+        ([{"text": 1}], None),
+        ([{"text": "a", "data": 1}], None),
+        (b"text=hi", FORM),
+        (b"payload=no", FORM),
+    ):
+        status, answer = post(node, url, body, headers)
+        assert (status, answer["code"]) == (400, "invalid_request"), body
+    assert post(node, url, [{"text": "x" * 65536}])[1]["code"] == "body_too_large"
+    rates = node.node.parts.bot_rates
+    full, slow = rates._left["201", hook["id"]], 1e-6
+    usual, rates._per_second = rates._per_second, slow
+    rates._left["201", hook["id"]] = (1.0, monotonic())
+    assert [post(node, url, [{"text": "x"}])[0] for _ in range(2)] == [200, 429], "limits.bot_rate"
+    rates._per_second, rates._left["201", hook["id"]] = usual, full
+    hooks = node.node.parts.incoming_hooks
+    unlimited, hooks._addresses = hooks._addresses, AddressRate(2, 60.0)
+    answers = [node.ask(POST, body=[{"text": "x"}], path=url) for _ in range(3)]
+    hooks._addresses = unlimited
+    assert [each.status for each in answers] == [200, 200, 429]
+    assert "Retry-After" in dict(answers[2].headers)

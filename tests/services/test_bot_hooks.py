@@ -1,0 +1,370 @@
+"""Webhooks of bots on a node: what is posted, in which order, by which node, and what becomes of answers."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import gevent
+import pytest
+from gevent.event import Event as Signal
+from msgspec import json
+
+from imserver.config.settings import AccountSettings, BotSettings
+from imserver.services.messages import bot_hooks as module
+from imserver.services.messages.bot_hooks import BotHooks, messages_of
+from tests.docs.markdown import blocks
+from tests.security.node_harness import ADMIN, Harness, config
+from tests.security.test_bots import Asking, bot_of, person
+from tests.services.back_end import Answer, BackEnd, Post
+from tests.support import ROOT
+from tests.transport.harness import until
+
+NOTHING = (200, b"")
+GUIDE = ROOT / "docs" / "guides" / "bot-webhooks.md"
+
+
+class Receivers(BackEnd):
+    """Stands for all URLs: ``replies`` has the function of each."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda post: self.replies.get(post.url, lambda _: NOTHING)(post))
+        self.replies: dict[str, Callable[[Post], Answer]] = {}
+
+    def at(self, url: str) -> list[Any]:
+        """The events that were posted to a URL."""
+        return [post.json for post in self.posts if post.url == url]
+
+    def texts(self, url: str) -> list[str]:
+        return [event["text"] for event in self.at(url) if "text" in event]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short pauses."""
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(module, "RENEW_SECONDS", 0.02)
+    monkeypatch.setattr(module, "SAVE_SECONDS", 0.05)
+    monkeypatch.setattr(module, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(module, "LONGEST_PAUSE_SECONDS", 0.05)
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
+    accounts = AccountSettings(registration=True, registrations_per_address=0)
+    folder = Path(tmp_path_factory.mktemp("bot hooks"))
+    harness = Harness(config(folder, accounts=accounts, bots=BotSettings(allow_loopback=True)))
+    yield harness
+    harness.close()
+
+
+@pytest.fixture
+def receivers(node: Harness) -> Iterator[Receivers]:
+    hooks, made = node.node.parts.bot_hooks, Receivers()
+    usual, hooks.requests = hooks.requests, made  # type: ignore[assignment]
+    yield made
+    hooks.requests = usual
+
+
+def hooked(owner: Asking, name: str) -> tuple[Asking, str]:
+    """A bot with a webhook, and its URL."""
+    bot, url = bot_of(owner, name), f"https://{name}.example/"
+    assert owner.good("bots/update", bot=bot.user, hook_url=url)["hook_secret"]
+    return bot, url
+
+
+def say(sender: Asking, to: Asking, *texts: str) -> None:
+    for text in texts:
+        sender.good("messages/send", to=to.user, text=text)
+
+
+def said_by(bot: Asking, reader: Asking) -> list[str]:
+    """The texts that a reader has from a bot."""
+    found = reader.get("messages/sync", after=0, limit=200)["messages"]
+    return [each["text"] for each in found if each["from"] == bot.user and each["kind"] == "message"]
+
+
+def test_what_a_bot_receives_is_posted_in_order_and_answers_are_its_messages(
+    node: Harness, receivers: Receivers
+) -> None:
+    ann = person(node, "ann")
+    echo, url = hooked(ann, "echo")
+    receivers.replies[url] = lambda post: (200, json.encode({"text": f"{post.json['text']}!"}))
+    say(ann, echo, "a", "b", "c")
+    until(lambda: said_by(echo, ann) == ["a!", "b!", "c!"])
+    first = next(post for post in receivers.posts if post.url == url)
+    assert first.delivery.startswith(f"{echo.user}-log-")
+    assert len(first.secret) == 43
+    event = first.json
+    stored = event.pop("stored")
+    assert (event.pop("time") > 0, event.pop("node") != "", event.pop("id")) == (
+        True,
+        True,
+        f"log-{stored['id']}",
+    )
+    assert event == {
+        "event": "message",
+        "app": "201",
+        "bot": echo.user,
+        "sender": ann.user,
+        "to": echo.user,
+        "type": "text",
+        "text": "a",
+    }
+    until(lambda: len(receivers.at(url)) == 3)
+    assert receivers.texts(url) == ["a", "b", "c"], "its own messages are not posted"
+    (documented,) = (block for block in blocks(GUIDE, "json") if "bot-event" in block.words)
+    assert set(json.decode(documented.text)) == {*event, "id", "time", "node", "stored", "meta"}
+
+
+def test_membership_edits_and_reactions_are_posted_and_answers_go_to_the_group(
+    node: Harness, receivers: Receivers
+) -> None:
+    bob = person(node, "bob")
+    bot, url = hooked(bob, "grouped")
+    answer = {"messages": [{"text": "one"}, {"data": {"n": 2}, "to": "1"}, {"text": 3}, {"text": "four"}]}
+    receivers.replies[url] = lambda post: (
+        200,
+        json.encode(answer) if post.json.get("text") == "@grouped" else b"OK",
+    )
+    group = bob.good("groups/create", name="tea", members=[bot.user])["group"]
+    bob.good("messages/send", conversation=int(group), text="not for it")
+    mention = {"text": "@grouped", "mentions": [bot.user]}
+    message = bob.good("messages/send", conversation=int(group), **mention)["id"]
+    until(lambda: "@grouped" in receivers.texts(url))
+    bob.good("messages/edit", id=message, **{**mention, "text": "edited"})
+    bob.good("messages/react", id=message, emoji="+1")
+    until(lambda: len([event for event in receivers.at(url) if event.get("about") == message]) == 2)
+    joined, *changes = receivers.at(url)
+    assert "not for it" not in receivers.texts(url)
+    assert (joined["event"], joined["group"], joined["bot"]) == ("group", group, bot.user)
+    assert [each.get("kind", "message") for each in changes][-2:] == ["edit", "reaction"]
+    assert {each["group"] for each in changes} == {group}
+    sent = bob.get("messages", conversation=int(group))["messages"]
+    assert [each.get("text", each.get("data")) for each in sent if each["from"] == bot.user] == [
+        "one",
+        {"n": 2},
+        "four",
+    ]
+
+
+def test_a_pressed_button_is_posted_and_the_answer_goes_to_who_pressed(
+    node: Harness, receivers: Receivers
+) -> None:
+    kim = person(node, "kim")
+    bot, url = hooked(kim, "buttoned")
+    question = {"text": "tea?", "buttons": [[{"text": "Yes", "value": "y"}]]}
+    receivers.replies[url] = lambda post: (
+        200,
+        json.encode({"text": "pressed"} if post.json.get("kind") == "press" else {"messages": [question]}),
+    )
+    say(kim, bot, "hello")
+    until(lambda: said_by(bot, kim) == ["tea?"])
+    sync = kim.get("messages/sync", after=0, limit=200)["messages"]
+    (asked,) = (each for each in sync if each["from"] == bot.user)
+    kim.good("messages/press", id=asked["id"], value="y")
+    until(lambda: said_by(bot, kim) == ["tea?", "pressed"])
+    press = receivers.at(url)[-1]
+    assert (press["kind"], press["about"], press["text"], press["sender"]) == (
+        "press",
+        asked["id"],
+        "y",
+        kim.user,
+    )
+
+
+def test_a_url_that_fails_gets_everything_later_and_one_that_hangs_delays_nobody(
+    node: Harness, receivers: Receivers
+) -> None:
+    cid = person(node, "cid")
+    (down, down_url), (hung, hung_url), (good, good_url) = (
+        hooked(cid, name) for name in ("down", "hung", "good")
+    )
+    over = Signal()
+    down_answers: list[Answer] = ["away", (500, b""), (401, b""), (302, b""), "away"]
+
+    def hang(_post: Post) -> Answer:
+        over.wait()
+        return NOTHING
+
+    receivers.replies[down_url] = lambda _: down_answers.pop(0) if down_answers else NOTHING
+    receivers.replies[hung_url] = hang
+    for bot in (hung, down, good):
+        say(cid, bot, "1", "2")
+    until(lambda: receivers.texts(good_url) == ["1", "2"])
+    until(lambda: receivers.texts(down_url) == ["1"] * 6 + ["2"])
+    until(lambda: receivers.texts(hung_url) == ["1"])
+    deliveries = [post.delivery for post in receivers.posts if post.url == down_url]
+    assert len(set(deliveries)) == 2, "each attempt has the same id"
+    over.set()
+    until(lambda: receivers.texts(hung_url) == ["1", "2"])
+
+
+def test_a_refused_event_is_dropped(node: Harness, receivers: Receivers) -> None:
+    dan = person(node, "dan")
+    bot, url = hooked(dan, "choosy")
+    receivers.replies[url] = lambda post: (400 if post.json["text"] == "bad" else 200, b"")
+    dropped = node.node.parts.webhooks.tally.dropped
+    say(dan, bot, "bad", "good")
+    until(lambda: receivers.texts(url) == ["bad", "good"])
+    assert node.node.parts.webhooks.tally.dropped == dropped + 1
+
+
+def test_after_a_day_an_event_is_dropped(
+    node: Harness, receivers: Receivers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fay = person(node, "fay")
+    bot, url = hooked(fay, "late")
+    receivers.replies[url] = lambda post: "away" if post.json["text"] == "old" else NOTHING
+    monkeypatch.setattr(module, "KEEP_SECONDS", 0.0)
+    say(fay, bot, "old", "new")
+    until(lambda: "new" in receivers.texts(url))
+
+
+def test_an_event_that_comes_again_has_the_same_answer_once(node: Harness, receivers: Receivers) -> None:
+    guy = person(node, "guy")
+    bot, url = hooked(guy, "again")
+    answers = {"x": "first", "end": "last"}
+    receivers.replies[url] = lambda post: (200, json.encode({"text": answers[post.json["text"]]}))
+    say(guy, bot, "x")
+    until(lambda: said_by(bot, guy) == ["first"])
+    hooks = node.node.parts.bot_hooks
+    sender = hooks._senders["201", bot.user]
+    until(lambda: sender._saved >= sender._delivered)
+    answers["x"] = "second"
+    node.node.parts.store.write(
+        lambda sql: sql.execute("UPDATE bot SET hook_entry = 0 WHERE id = %s", (int(bot.user),))
+    )
+    hooks._owned_until = 0.0  # as after a pause that was longer than the lease
+    until(lambda: receivers.texts(url) == ["x", "x"])
+    say(guy, bot, "end")
+    until(lambda: said_by(bot, guy) == ["first", "last"])
+
+
+def test_the_entries_of_others_are_not_read_for_each_bot(
+    node: Harness, receivers: Receivers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    max_, ned = person(node, "max"), person(node, "ned")
+    bot, url = hooked(max_, "idle")
+    say(max_, bot, "1")
+    until(lambda: receivers.texts(url) == ["1"])
+    sender = node.node.parts.bot_hooks._senders["201", bot.user]
+    until(lambda: sender._position >= sender._head)
+    log = node.node.parts.store.log()
+    sync, reads = log.sync, []
+
+    def counted(app: str, user: str, after: int, limit: int) -> Any:
+        reads.append(user)
+        return sync(app, user, after, limit)
+
+    monkeypatch.setattr(log, "sync", counted)
+    last = max_.good("messages/send", to=ned.user, text="x")["id"]
+    until(lambda: sender._position >= last)
+    assert bot.user not in reads
+    say(max_, bot, "2")
+    until(lambda: receivers.texts(url) == ["1", "2"])
+    assert bot.user in reads
+
+
+def test_a_banned_bot_is_posted_to_and_answers_nothing(node: Harness, receivers: Receivers) -> None:
+    lea = person(node, "lea")
+    bot, url = hooked(lea, "banned")
+    receivers.replies[url] = lambda post: (200, json.encode({"text": f"{post.json['text']}!"}))
+    admin = Asking(node, ADMIN.key)
+    admin.good("ban", users=[bot.user], seconds=600)
+    first = lea.good("messages/send", to=bot.user, text="1")["id"]
+    senders = node.node.parts.bot_hooks._senders
+    until(lambda: receivers.texts(url) == ["1"] and senders["201", bot.user]._position >= first)
+    admin.good("unban", users=[bot.user])
+    say(lea, bot, "2")
+    until(lambda: said_by(bot, lea) == ["2!"])
+
+
+def test_an_answer_waits_while_the_bot_has_sent_too_many(
+    node: Harness, receivers: Receivers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ANSWER_PAUSE_SECONDS", 0.01)
+    jay = person(node, "jay")
+    bot, url = hooked(jay, "eager")
+    receivers.replies[url] = lambda _: (200, json.encode({"messages": [{"text": str(n)} for n in range(5)]}))
+    rates = node.node.parts.bot_rates
+    rates.know("201", bot.user)
+    rates._left["201", bot.user] = (0.0, monotonic())
+    say(jay, bot, "go")
+    until(lambda: said_by(bot, jay) == list("01234"))
+    assert receivers.texts(url) == ["go"], "it is not asked again"
+
+
+def test_a_webhook_begins_with_the_next_entry_and_ends_when_it_is_removed(
+    node: Harness, receivers: Receivers
+) -> None:
+    hal = person(node, "hal")
+    bot = bot_of(hal, "moved")
+    say(hal, bot, "before")
+
+    def set_url(url: str) -> Any:
+        return hal.good("bots/update", bot=bot.user, hook_url=url)
+
+    first = set_url("https://first.example/")
+    assert hal.get("bots")["bots"][0]["hook_url"] == "https://first.example/"
+    assert hal.get("bots")["bots"][0]["hook_secret"] == ""
+    say(hal, bot, "1")
+    until(lambda: receivers.texts("https://first.example/") == ["1"])
+    second = set_url("https://second.example/")
+    assert first["hook_secret"] != second["hook_secret"]
+    say(hal, bot, "2")
+    until(lambda: receivers.texts("https://second.example/") == ["2"])
+    (moved,) = (post for post in receivers.posts if post.url == "https://second.example/")
+    assert moved.secret == second["hook_secret"].encode()
+    assert set_url("")["hook_secret"] == ""
+    until(lambda: ("201", bot.user) not in node.node.parts.bot_hooks._senders)
+    say(hal, bot, "3")
+    assert set_url("http://127.0.0.1:9/")["hook_secret"], "the setting allows loopback"
+    for wrong in ("https://10.0.0.1/", "ftp://x", "x" * 1001):
+        assert hal.code("bots/update", bot=bot.user, hook_url=wrong) == (400, "invalid_request")
+    set_url("")
+    assert "3" not in receivers.texts("https://second.example/")
+
+
+def test_another_node_continues_after_one_that_stopped_and_one_that_was_killed(
+    node: Harness, receivers: Receivers
+) -> None:
+    ida = person(node, "ida")
+    bot, url = hooked(ida, "leased")
+
+    def posted(*texts: str) -> bool:
+        """Whether these came, in this order; what was not acknowledged may come again."""
+        return list(dict.fromkeys(receivers.texts(url))) == list(texts)
+
+    say(ida, bot, "1")
+    until(lambda: posted("1"))
+    one = node.node.parts.bot_hooks
+    parts = (one.store, one.rows, one._events, receivers, one.messaging, one._rates, one.sessions)
+    two = BotHooks(*parts, lambda: "two", one.tally)  # type: ignore[arg-type]
+    two._renew()
+    assert not two.owned
+    assert not two._senders
+    renew, replaced = one._renew, Signal()
+    one._renew = replaced.set  # type: ignore[method-assign]
+    replaced.wait()
+    try:
+        one.stop()
+        running = gevent.spawn(two.run)
+        say(ida, bot, "2")
+        until(lambda: posted("1", "2"))
+        assert receivers.at(url)[-1]["node"] == "two"
+        gevent.killall([running, *[sender.greenlet for sender in two._senders.values()]])
+        ended = "UPDATE event_feed SET lease_until = 1 WHERE app = '' AND owner = 'two'"
+        assert one.store.write(lambda sql: sql.execute(ended)) == 1
+    finally:
+        one._owned_until = 0.0
+        one._renew = renew  # type: ignore[method-assign]
+    say(ida, bot, "3")
+    until(lambda: posted("1", "2", "3"))
+
+
+def test_an_answer_without_messages_has_none() -> None:
+    for content in (b"", b"OK", b"[]", b'{"text":1}', b'{"messages":{}}', b"\xff", b"[" * 5000, b'{"x":1}'):
+        assert messages_of(content) == []
+    assert messages_of(b'{"text":"hi"}') == [{"text": "hi"}]
+    assert len(messages_of(json.encode({"messages": [{}] * 11}))) == module.MAX_ANSWERS
