@@ -291,6 +291,44 @@ _TABLE: Final[dict[str, tuple[str, str]]] = {
     "messages_fault_registration_closed": ("这里不开放注册", "Registration is closed on this server"),
     "messages_fault_group_name": ("请给群起个名字", "Enter a name for the group"),
     "messages_expired": ("登录已过期，请重新登录", "Your login has expired. Log in again"),
+    # --- bots on the page of messages
+    "messages_bot": ("机器人", "Bot"),
+    "messages_bots": ("机器人", "Bots"),
+    "messages_bots_hint": (
+        "机器人是用程序收发消息的账号。用它的令牌登录。",
+        "A bot is an account for a program, which logs in with its token.",
+    ),
+    "messages_bots_none": ("你还没有机器人", "You have no bots yet"),
+    "messages_bot_new": ("新建机器人", "New bot"),
+    "messages_bot_nickname": ("名字", "Name"),
+    "messages_bot_token": ("机器人令牌", "Token of the bot"),
+    "messages_bot_token_hint": (
+        "只显示这一次。知道它的人可以作为这个机器人登录。",
+        "It is shown only now. Whoever has it can log in as the bot.",
+    ),
+    "messages_bot_commands_hint": (
+        "每行一条命令和说明，例如 /help 显示帮助",
+        "One command and its description in each line, as /help Show what I can do",
+    ),
+    "messages_bot_commands_fault": (
+        "命令由 1 到 32 个字符组成：a–z、0–9、_",
+        "A command has 1 to 32 characters: a–z, 0–9, _",
+    ),
+    "messages_bot_rotate": ("更换令牌", "New token"),
+    "messages_bot_rotate_question": (
+        "更换令牌？旧令牌立即失效，机器人会断开。",
+        "Make a new token? The old one ends at once, and the bot is disconnected.",
+    ),
+    "messages_bot_delete": ("删除机器人", "Delete the bot"),
+    "messages_bot_delete_question": (
+        "删除 {name}？它的消息会保留。",
+        "Delete {name}? Its messages stay.",
+    ),
+    "messages_bot_add": ("添加到群", "Add to a group"),
+    "messages_bot_no_groups": ("你还不在任何群里", "You are in no group yet"),
+    "messages_commands": ("命令", "Commands"),
+    "messages_key_command": ("机器人的命令", "Commands of bots"),
+    "messages_fault_too_many_bots": ("机器人已达上限", "You have as many bots as you may"),
     # --- the page of channels
     "channels_title": ("频道", "Channels"),
     "channels_app": ("应用 {app}", "App {app}"),

@@ -253,7 +253,7 @@ class App {
     const rows = [
       ["Ctrl K", words.messages_key_search], ["Ctrl ⇧ K", words.messages_key_search_here], ["Alt ↑ ↓", words.messages_key_step],
       ["↑", words.messages_key_edit], ["⇧ Tab, ↑ ↓", words.messages_key_move], ["Enter", words.messages_key_menu], ["R", words.messages_reply],
-      ["⇧ Enter", words.messages_key_line], ["@", words.messages_key_mention], ["Esc", words.messages_key_escape], ["?", words.messages_key_help],
+      ["⇧ Enter", words.messages_key_line], ["@", words.messages_key_mention], ["/", words.messages_key_command], ["Esc", words.messages_key_escape], ["?", words.messages_key_help],
     ];
     const list = make("dl", "shortcuts");
     for (const [keys, meaning] of rows) list.append(make("dt", "", make("kbd", "", keys)), make("dd", "", meaning));

@@ -15,7 +15,21 @@ import { keyOf } from "./store.js";
 const WARN_LEFT = 400;
 const TYPING_EACH_MS = 3_000;
 const MOST_NAMES = 8;
+const MOST_COMMANDS = 50;
 const MENTION = /(?:^|[\s(（])@([^\s@]{0,32})$/u;
+const COMMAND = /^\/([a-z0-9_]{0,32})$/;
+
+/** @typedef {{ bot: string, name: string, nickname: string, command: string, description: string }} Command  `name`: of the bot */
+
+/**
+ * What the text box offers to complete.
+ *
+ * @typedef {object} Choice
+ * @property {HTMLElement[]} parts
+ * @property {number} start    what is typed from here on is replaced
+ * @property {string} text
+ * @property {string} user     is mentioned by it; empty: nobody
+ */
 
 export class Composer {
   /** @type {Conversation | null} */
@@ -28,6 +42,10 @@ export class Composer {
   #mentioned = new Map();
   /** Members of the open group. @type {string[]} */
   members = [];
+  /** Commands of the bots of the open conversation; null: not loaded. @type {Command[] | null} */
+  #commands = null;
+  /** @type {Choice[]} */
+  #choices = [];
   #typingSentAt = 0;
   #form = element("composer", HTMLFormElement);
   #field = element("message", HTMLTextAreaElement);
@@ -91,6 +109,7 @@ export class Composer {
     this.#replyTo = this.#editing = null;
     this.#mentioned.clear();
     this.members = [];
+    this.#commands = null;
     this.#showNote("");
     this.#toggleEmoji(false);
     if (!conversation) return;
@@ -170,7 +189,7 @@ export class Composer {
       const sent = await this.session.messenger.edit(entry.id, text, mentions.length ? { mentions } : {});
       const { replaced } = sent;
       this.session.added({
-        ...sent, kind: "edit", from: this.session.user, to: entry.to, about: entry.id, time: Date.now(), ...(replaced ?? { type: "text", text }),
+        ...sent, kind: "edit", from: this.session.user, to: entry.to, about: entry.id, time: Date.now(), meta: { mentions }, ...(replaced ?? { type: "text", text }),
       });
     } catch (error) {
       if (conversation !== this.#conversation || this.#editing) return toast(reasonOf(error, this.session.words));
@@ -247,7 +266,7 @@ export class Composer {
     this.#send.setAttribute("aria-disabled", String(!this.#field.value.trim()));
     this.#form.dataset.empty = String(!this.#field.value.trim());
     if (this.#conversation && !this.#editing) this.session.drafts.set(keyOf(this.#conversation), { text: this.#field.value, replyTo: this.#replyTo?.id });
-    this.#completeName();
+    this.#complete();
   }
 
   /** @param {string} text */
@@ -262,7 +281,7 @@ export class Composer {
     this.#opener.setAttribute("aria-expanded", String(open));
   }
 
-  // --- mentions -----------------------------------------------------------------------------------------------
+  // --- mentions and commands ----------------------------------------------------------------------------------
 
   /** @param {Conversation} conversation */
   async #loadMembers(conversation) {
@@ -284,54 +303,110 @@ export class Composer {
     return user === this.session.user ? this.session.words.you : this.session.people.nameOf(user);
   }
 
-  #completeName() {
+  /**
+   * The commands of the bots in a conversation.
+   *
+   * @param {Conversation} conversation
+   */
+  async #loadCommands(conversation) {
+    const { session } = this;
+    this.#commands = []; // once
+    if (!conversation.id || !(conversation.group || session.people.card(conversation.peer)?.bot)) return;
+    try {
+      const { commands } = await session.api("GET", "bots/commands", { conversation: String(conversation.id) });
+      if (conversation !== this.#conversation) return;
+      this.#commands = commands;
+      this.#complete();
+    } catch {
+      // nothing is completed
+    }
+  }
+
+  /** Offers what may be meant by the text before the cursor. */
+  #complete() {
     const { selectionStart, value } = this.#field;
-    const found = this.#conversation?.group ? MENTION.exec(value.slice(0, selectionStart)) : null;
-    const wanted = found?.[1].toLowerCase() ?? "";
-    const users = found ? ["all", ...this.members].filter((user) => user !== this.session.user && this.#nameOf(user).toLowerCase().includes(wanted)) : [];
-    this.#names.hidden = !users.length;
-    if (!users.length) return this.#field.removeAttribute("aria-activedescendant");
-    this.#names.replaceChildren(...users.slice(0, MOST_NAMES).map((user, index) => {
-      const option = make("li", "", user === "all" ? make("span", "avatar group", "@") : this.session.people.avatar(user), make("bdi", "", this.#nameOf(user)));
+    const before = value.slice(0, selectionStart);
+    const isCommand = before.startsWith("/");
+    this.#choices = isCommand ? this.#commandsFor(before) : this.#namesFor(before);
+    this.#names.hidden = !this.#choices.length;
+    if (!this.#choices.length) return this.#field.removeAttribute("aria-activedescendant");
+    this.#names.setAttribute("aria-label", isCommand ? this.session.words.messages_commands : this.session.words.messages_mention);
+    this.#names.replaceChildren(...this.#choices.map(({ parts }, index) => {
+      const option = make("li", "", ...parts);
       option.id = `mention-${index}`;
       option.setAttribute("role", "option");
-      option.dataset.user = user;
       option.addEventListener("pointerdown", (event) => {
         event.preventDefault(); // the text box keeps the focus
-        this.#mention(user);
+        this.#take(index);
       });
       return option;
     }));
     this.#choose(0);
   }
 
+  /**
+   * @param {string} before
+   * @returns {Choice[]}
+   */
+  #namesFor(before) {
+    const { people, user: self } = this.session;
+    const found = this.#conversation?.group ? MENTION.exec(before) : null;
+    if (!found) return [];
+    const wanted = found[1].toLowerCase();
+    const users = ["all", ...this.members].filter((user) => user !== self && this.#nameOf(user).toLowerCase().includes(wanted));
+    return users.slice(0, MOST_NAMES).map((user) => {
+      const name = this.#nameOf(user);
+      const face = user === "all" ? make("span", "avatar group", "@") : people.avatar(user);
+      return { parts: [face, make("bdi", "", name), ...people.marks(user)], start: before.lastIndexOf("@"), text: `@${name} `, user };
+    });
+  }
+
+  /**
+   * @param {string} before
+   * @returns {Choice[]}
+   */
+  #commandsFor(before) {
+    const conversation = this.#conversation;
+    const found = COMMAND.exec(before);
+    if (!conversation || !found) return [];
+    if (!this.#commands) this.#loadCommands(conversation);
+    const all = this.#commands ?? [];
+    const fitting = all.filter(({ command }) => command.startsWith(found[1]));
+    return fitting.slice(0, MOST_COMMANDS).map(({ name, nickname, command, description }) => {
+      const isShared = all.filter((each) => each.command === command).length > 1;
+      const whose = conversation.group ? [make("bdi", "whose", nickname || name)] : [];
+      const parts = [make("b", "", `/${command}`), make("span", "description", description), ...whose];
+      return { parts, start: 0, text: isShared ? `/${command}@${name} ` : `/${command} `, user: "" };
+    });
+  }
+
   /** @param {number} index */
   #choose(index) {
     [...this.#names.children].forEach((option, at) => option.setAttribute("aria-selected", String(at === index)));
+    this.#names.children[index].scrollIntoView({ block: "nearest" });
     this.#field.setAttribute("aria-activedescendant", `mention-${index}`);
   }
 
   /**
    * @param {KeyboardEvent} event
-   * @returns {boolean} whether the list of names has used it
+   * @returns {boolean} whether the list has used it
    */
   #onNamesKey({ key, shiftKey }) {
     const options = [...this.#names.children];
     const at = options.findIndex((option) => option.getAttribute("aria-selected") === "true");
+    const isTyped = !this.#choices[at].user && this.#choices[at].text.trimEnd() === this.#field.value; // a whole command: Enter sends it
     if (key === "ArrowDown") this.#choose((at + 1) % options.length);
     else if (key === "ArrowUp") this.#choose((at + options.length - 1) % options.length);
-    else if ((key === "Enter" && !shiftKey) || key === "Tab") this.#mention(/** @type {HTMLElement} */ (options[at]).dataset.user ?? "");
+    else if ((key === "Enter" && !shiftKey && !isTyped) || key === "Tab") this.#take(at);
     else return false;
     return true;
   }
 
-  /** @param {string} user */
-  #mention(user) {
-    const { selectionStart, value } = this.#field;
-    const start = value.slice(0, selectionStart).lastIndexOf("@");
-    const name = this.#nameOf(user);
-    this.#mentioned.set(name, user);
-    this.#field.setRangeText(`@${name} `, start, selectionStart, "end");
+  /** @param {number} index  of the choice that replaces what is typed */
+  #take(index) {
+    const { start, text, user } = this.#choices[index];
+    if (user) this.#mentioned.set(this.#nameOf(user), user);
+    this.#field.setRangeText(text, start, this.#field.selectionStart, "end");
     this.#changed();
   }
 

@@ -240,9 +240,12 @@ function cardParts(session, user, close) {
     close();
     session.open({ user });
   });
+  const toGroup = button(words.messages_bot_add);
+  toGroup.dataset.key = "to-group";
+  toGroup.addEventListener("click", () => import("./bots.js").then(({ openGroups }) => openGroups(session, user)));
   const block = action(words.messages_block, "block", "link danger", fill(words.messages_block_question, { name }));
   const actions = {
-    "": [message, action(words.messages_ask, "request")],
+    "": card?.bot ? [message, toGroup] : [message, action(words.messages_ask, "request")],
     self: [],
     friend: [message, action(words.messages_unfriend, "remove", "quiet", fill(words.messages_unfriend_question, { name }))],
     incoming: [action(words.messages_accept, "accept", "wide"), action(words.messages_decline, "decline"), message],
@@ -255,7 +258,7 @@ function cardParts(session, user, close) {
     people.presenceOf(user) ? make("p", card?.presence === "online" ? "presence is-online" : "presence", people.presenceOf(user)) : "",
     relation && relation !== "self" ? make("p", "muted", states[relation]) : "",
   ].filter((each) => each instanceof HTMLElement);
-  const head = make("div", "card-head", people.avatar(user, "large"), ...lines);
+  const head = make("div", "card-head", people.avatar(user, "large"), ...people.marks(user), ...lines);
   return [head, make("p", "card-actions", ...actions), ...(relation === "blocked" ? [] : [make("p", "card-actions", block)])];
 }
 

@@ -99,7 +99,7 @@ export class ConversationList {
    */
   #row({ id, isOpen, unread, mentions, group, peer, name, time, preview, draft }) {
     const { people, words } = this.session;
-    const heading = make("span", "row-line", make("b", "", make("bdi", "", name)), make("time", "", time));
+    const heading = make("span", "row-line", make("b", "", make("bdi", "", name), ...people.marks(peer)), make("time", "", time));
     const below = make("span", "row-line", make("span", "preview", ...(draft ? [make("i", "draft", words.messages_draft), draft] : [preview])));
     if (mentions) below.append(counter("count at", "@", fill(words.messages_mentions, { count: mentions })));
     if (unread) below.append(counter("count", unread > 999 ? "999+" : String(unread), fill(words.messages_unread, { count: unread })));

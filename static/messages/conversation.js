@@ -154,7 +154,7 @@ export class ConversationView {
   /** Draws everything again that may have changed. */
   draw() {
     const { open, session } = this;
-    this.#name.textContent = open ? session.store.nameOf(open) : session.words.messages_title;
+    this.#name.replaceChildren(open ? session.store.nameOf(open) : session.words.messages_title, ...session.people.marks(open?.peer ?? ""));
     this.#drawStatus();
     element("conversation-open", HTMLButtonElement).disabled = !open;
     const face = open && (open.group || !open.peer ? make("span", "avatar group", "#") : session.people.avatar(open.peer));
@@ -238,7 +238,7 @@ export class ConversationView {
    */
   #item(open, entry, follows) {
     const key = String(entry.id);
-    const names = [entry.from, ...(entry.meta?.users ?? []), entry.meta?.forwarded?.from ?? ""].map((user) => this.session.people.card(user)?.avatar + this.session.people.nameOf(user));
+    const names = [entry.from, ...(entry.meta?.users ?? []), entry.meta?.forwarded?.from ?? ""].map((user) => this.#faceOf(user));
     if (entry.kind !== "message") return { key, version: `${entry.kind} ${names}`, make: () => this.view.notice(entry) };
     const receipt = this.#receiptOf(open, entry);
     const quoted = entry.about ? this.#find(entry.about) : null;
@@ -246,6 +246,15 @@ export class ConversationView {
       entry.kind, entry.meta?.edited ?? 0, follows, receipt, names, JSON.stringify(entry.reactions ?? 0), quoted && `${quoted.kind} ${quoted.meta?.edited} ${this.session.people.nameOf(quoted.from)}`,
     ].join(" ");
     return { key, version, make: () => this.view.row(entry, { follows, receipt }) };
+  }
+
+  /**
+   * @param {string} user
+   * @returns {string} changes with what a row shows of them
+   */
+  #faceOf(user) {
+    const { people } = this.session;
+    return `${people.card(user)?.avatar} ${people.card(user)?.bot} ${people.nameOf(user)}`;
   }
 
   /**

@@ -58,8 +58,8 @@ export function revised(entry, revision, self) {
   if (revision.kind === "recall") return { ...entry, kind: "recall", about: entry.id, text: undefined, data: undefined, reactions: undefined };
   if (revision.kind === "reaction") return { ...entry, reactions: reacted(entry, revision, self), meta: { ...entry.meta, reacted: revision.id } };
   if (revision.kind !== "edit") return entry;
-  const { text, data, type } = revision;
-  return { ...entry, text, data, type, meta: { ...entry.meta, edited: revision.id } };
+  const { text, data, type, meta } = revision;
+  return { ...entry, text, data, type, meta: { ...meta, edited: revision.id, ...(entry.meta?.reacted && { reacted: entry.meta.reacted }) } };
 }
 
 /**

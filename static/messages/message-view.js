@@ -128,7 +128,7 @@ export class MessageView {
     const name = own ? words.you : people.nameOf(entry.from);
     const bubble = this.#bubble(entry);
     const time = this.#time(entry, own, around.receipt);
-    const parts = make("div", "words", ...(own ? [] : [make("p", "from", make("bdi", "", name))]), make("div", "bubble-row", bubble, time));
+    const parts = make("div", "words", ...(own ? [] : [make("p", "from", make("bdi", "", name), ...people.marks(entry.from))]), make("div", "bubble-row", bubble, time));
     if (entry.reactions?.length) parts.append(this.#reactions(entry));
     const row = make("article", `line${own ? " own" : ""}${around.follows ? " follows" : ""}`);
     if (!own && !around.follows) {

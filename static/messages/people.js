@@ -14,6 +14,7 @@ import { avatar as letterOf, fill, make } from "../text.js";
  * @property {"" | "self" | "friend" | "incoming" | "outgoing" | "blocked"} relation  `incoming`: they have asked us
  * @property {"online" | "offline" | ""} presence  empty: hidden from us, or not known
  * @property {number} last_seen     Unix seconds; 0: hidden, not known, or online
+ * @property {boolean} [bot]        a program
  */
 
 /** Cards per request: the server's maximum. */
@@ -76,6 +77,14 @@ export class People {
 
   /**
    * @param {string} user
+   * @returns {HTMLElement[]} the mark of a bot; empty: it is none
+   */
+  marks(user) {
+    return this.#cards.get(user)?.bot ? [make("span", "mark", this.session.words.messages_bot)] : [];
+  }
+
+  /**
+   * @param {string} user
    * @param {string} [classes]
    * @returns {HTMLElement}
    */
@@ -90,6 +99,7 @@ export class People {
   presenceOf(user) {
     const { words, language } = this.session;
     const card = this.#cards.get(user);
+    if (card?.bot) return "";
     if (card?.presence === "online") return words.messages_online;
     if (card?.presence !== "offline") return "";
     return card.last_seen ? fill(words.messages_last_seen, { when: ago(card.last_seen, language) }) : words.messages_offline;
@@ -184,7 +194,7 @@ export class People {
   #store() {
     clearTimeout(this.#storing);
     this.#storing = undefined;
-    const cards = [...this.#cards.values()].slice(-MAX_STORED).map(({ user, nickname, avatar, name }) => ({ user, nickname, avatar, name }));
+    const cards = [...this.#cards.values()].slice(-MAX_STORED).map(({ user, nickname, avatar, name, bot }) => ({ user, nickname, avatar, name, bot }));
     try {
       localStorage.setItem(this.#key, JSON.stringify(cards));
     } catch {
@@ -251,7 +261,7 @@ export function personRow(session, user, onOpen, { below, marks = [], actions = 
   const isOnline = people.card(user)?.presence === "online";
   const picture = make("span", isOnline ? "person-picture is-online" : "person-picture", people.avatar(user));
   const second = below ?? people.presenceOf(user);
-  const heading = make("span", "person-name", make("bdi", "", people.nameOf(user)), ...marks);
+  const heading = make("span", "person-name", make("bdi", "", people.nameOf(user)), ...people.marks(user), ...marks);
   const open = /** @type {HTMLButtonElement} */ (
     make("button", "person", picture, make("span", "person-words", heading, ...(second ? [make("small", "", second)] : [])))
   );

@@ -207,6 +207,12 @@ class ProfileView {
     const password = button(words.messages_password_change);
     password.dataset.key = "password";
     password.addEventListener("click", () => this.#changePassword());
+    const bots = button(words.messages_bots);
+    bots.id = "bots";
+    bots.addEventListener("click", async () => {
+      const { openBots } = await import("./bots.js");
+      openBots(session);
+    });
     const out = button(words.messages_logout);
     out.id = "logout";
     out.addEventListener("click", () => {
@@ -219,7 +225,7 @@ class ProfileView {
       if (!(await confirm(words.messages_logout_all_question, { yes: words.messages_logout_all, danger: true }))) return;
       await attempt(everywhere, null, words, () => session.api("POST", "accounts/logout", {}));
     });
-    return make("p", "panel-buttons", password, out, everywhere);
+    return make("p", "panel-buttons", bots, password, out, everywhere);
   }
 
   #changePassword() {

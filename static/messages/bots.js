@@ -1,0 +1,194 @@
+// @ts-check
+/** The user's own bots, and adding a bot to a group. */
+
+import { fill, make } from "../text.js";
+import { attempt, field, input, namedList, newId, noteLine, redraw, section, show } from "./form.js";
+import { button, confirm, openDialog, openPanel, toast } from "./panel.js";
+import { personRow } from "./people.js";
+
+/** @typedef {import("./session.js").Session} Session */
+
+/**
+ * @typedef {object} Bot
+ * @property {string} id
+ * @property {string} name
+ * @property {string} nickname
+ * @property {string} avatar
+ * @property {{ name: string, description: string }[]} commands
+ */
+
+const NAME_LENGTH = 50;
+const MOST_COMMANDS_TEXT = 8_000;
+const COMMAND = /^\/?([a-z0-9_]{1,32})(?:\s+(.*))?$/;
+
+/** @param {Session} session */
+export function openBots(session) {
+  const root = make("div", "bots");
+  openPanel(session.words.messages_bots, root);
+  new BotsView(session, root);
+}
+
+/** Owns the content of the panel. */
+class BotsView {
+  /**
+   * @param {Session} session
+   * @param {HTMLElement} root
+   */
+  constructor(session, root) {
+    this.session = session;
+    this.note = noteLine();
+    this.body = make("div", "bots-body", make("p", "muted", session.words.messages_loading));
+    const create = button(session.words.messages_bot_new);
+    create.id = "new-bot";
+    create.addEventListener("click", () => this.#create());
+    root.append(make("p", "muted", session.words.messages_bots_hint), make("p", "panel-buttons", create), this.note, this.body);
+    this.#load();
+  }
+
+  /** @returns {Promise<boolean>} */
+  #load() {
+    const { session } = this;
+    return attempt(this.body, this.note, session.words, async () => {
+      const { bots } = await session.api("GET", "bots");
+      session.people.add(bots.map((/** @type {Bot} */ { id, name, nickname, avatar }) => ({ user: id, name, nickname, avatar, bot: true })));
+      const rows = bots.map((/** @type {Bot} */ bot) => personRow(session, bot.id, () => this.#open(bot), { below: bot.name && `@${bot.name}` }));
+      redraw(this.body, [rows.length ? namedList(session.words.messages_bots, rows) : make("p", "muted", session.words.messages_bots_none)]);
+    });
+  }
+
+  #create() {
+    const { session } = this;
+    const { words } = session;
+    const nickname = input({ maxLength: NAME_LENGTH, required: true });
+    const name = input({ maxLength: 32, required: true, autocapitalize: "none", spellcheck: false });
+    nickname.id = "bot-nickname";
+    name.id = "bot-name";
+    const note = noteLine();
+    const go = /** @type {HTMLButtonElement} */ (make("button", "wide", words.messages_create));
+    const form = make("form", "panel-form", field(words.messages_bot_nickname, nickname), field(words.messages_login_name, name, words.messages_login_name_hint), note, go);
+    openDialog(words.messages_bot_new, form);
+    nickname.focus();
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      if (!nickname.value.trim()) return show(note, words.messages_fault_nickname);
+      attempt(go, note, words, async () => {
+        const { token } = await session.api("POST", "bots", { nickname: nickname.value.trim(), name: name.value.trim() });
+        showOnce(form, secretForm(words, words.messages_bot_token, words.messages_bot_token_hint, token));
+        await this.#load();
+      });
+    });
+  }
+
+  /** @param {Bot} bot */
+  #open(bot) {
+    const { session } = this;
+    const { words } = session;
+    const id = bot.id;
+    const note = noteLine();
+    const nickname = input({ value: bot.nickname, maxLength: NAME_LENGTH, required: true });
+    nickname.id = "bot-nickname";
+    const commands = /** @type {HTMLTextAreaElement} */ (make("textarea", ""));
+    Object.assign(commands, { id: "bot-commands", rows: 4, maxLength: MOST_COMMANDS_TEXT, spellcheck: false });
+    commands.value = bot.commands.map(({ name, description }) => `/${name} ${description}`.trim()).join("\n");
+    const save = /** @type {HTMLButtonElement} */ (make("button", "wide", words.messages_save));
+    const form = make(
+      "form", "panel-form", field(words.messages_bot_nickname, nickname), field(words.messages_commands, commands, words.messages_bot_commands_hint),
+      note, save,
+    );
+    const message = button(words.messages_message);
+    const add = button(words.messages_bot_add);
+    const rotate = button(words.messages_bot_rotate);
+    const remove = button(words.messages_bot_delete, "quiet danger");
+    const layer = openPanel(bot.nickname || bot.name, make("div", "bots", ...(bot.name ? [make("p", "card-handle", `@${bot.name}`)] : []), form, make("p", "panel-buttons", message, add, rotate, remove)));
+    message.addEventListener("click", () => session.open({ user: id }));
+    add.addEventListener("click", () => openGroups(session, id));
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      if (!nickname.value.trim()) return show(note, words.messages_fault_nickname);
+      const given = commandsIn(commands.value);
+      if (!given) return show(note, words.messages_bot_commands_fault);
+      attempt(save, note, words, async () => {
+        Object.assign(bot, await session.api("POST", "bots/update", { bot: id, nickname: nickname.value.trim(), commands: given }));
+        toast(words.messages_saved);
+        await this.#load();
+      });
+    });
+    rotate.addEventListener("click", async () => {
+      if (!(await confirm(words.messages_bot_rotate_question, { yes: words.messages_bot_rotate, danger: true }))) return;
+      await attempt(rotate, note, words, async () => {
+        const { token } = await session.api("POST", "bots/rotate", { bot: id });
+        openDialog(words.messages_bot_token, secretForm(words, words.messages_bot_token, words.messages_bot_token_hint, token));
+      });
+    });
+    remove.addEventListener("click", async () => {
+      if (!(await confirm(fill(words.messages_bot_delete_question, { name: bot.nickname || bot.name }), { yes: words.messages_bot_delete, danger: true }))) return;
+      await attempt(remove, note, words, async () => {
+        await session.api("POST", "bots/delete", { bot: id });
+        layer.close();
+        await this.#load();
+      });
+    });
+  }
+}
+
+/**
+ * @param {string} text  a command and its description in each line
+ * @returns {{ name: string, description: string }[] | null}  null: a line is none
+ */
+export function commandsIn(text) {
+  const lines = text.split("\n").map((line) => line.trim()).filter(Boolean);
+  const found = lines.map((line) => COMMAND.exec(line));
+  return found.every((each) => each !== null) ? found.map(([, name, description = ""]) => ({ name, description })) : null;
+}
+
+/**
+ * @param {Record<string, string>} words
+ * @param {string} title
+ * @param {string} hint
+ * @param {string} secret  the server shows it once
+ * @returns {HTMLElement}
+ */
+function secretForm(words, title, hint, secret) {
+  const text = input({ value: secret, readOnly: true, spellcheck: false });
+  text.id = newId();
+  text.className = "secret";
+  text.addEventListener("focus", () => text.select());
+  const copy = button(words.messages_copy, "wide");
+  copy.addEventListener("click", async () => {
+    text.select();
+    const done = await navigator.clipboard?.writeText(secret).then(() => true, () => false);
+    toast(done || document.execCommand("copy") ? words.messages_copied : words.messages_copy_failed);
+  });
+  return make("div", "panel-form", field(title, text, hint), copy);
+}
+
+/**
+ * Shows what a form has made in its place.
+ *
+ * @param {HTMLElement} form
+ * @param {HTMLElement} made
+ */
+function showOnce(form, made) {
+  form.replaceWith(made);
+  made.querySelector("button")?.focus();
+}
+
+/**
+ * A dialog that adds a bot to one of our groups.
+ *
+ * @param {Session} session
+ * @param {string} bot
+ */
+export function openGroups(session, bot) {
+  const { words, store } = session;
+  const rows = store.sorted.filter(({ group }) => group).map((each) => {
+    const choice = button("", "choice");
+    choice.append(make("span", "avatar group", "#"), make("bdi", "", store.nameOf(each)));
+    choice.addEventListener("click", () => attempt(choice, null, words, async () => {
+      await session.api("POST", "groups/invite", { group: String(each.id), members: [bot] });
+      session.open({ conversation: each.id });
+    }));
+    return make("li", "", choice);
+  });
+  openDialog(words.messages_bot_add, rows.length ? make("ul", "choices", ...rows) : make("p", "muted", words.messages_bot_no_groups));
+}
