@@ -314,6 +314,16 @@ _TABLE: Final[dict[str, tuple[str, str]]] = {
         "命令由 1 到 32 个字符组成：a–z、0–9、_",
         "A command has 1 to 32 characters: a–z, 0–9, _",
     ),
+    "messages_bot_hook": ("Webhook 地址", "Webhook URL"),
+    "messages_bot_hook_hint": (
+        "服务器把机器人收到的消息发到这里。留空则不发送。",
+        "The server posts there what the bot receives. Empty: nothing is posted.",
+    ),
+    "messages_bot_hook_secret": ("Webhook 密钥", "Secret of the webhook"),
+    "messages_bot_hook_secret_hint": (
+        "只显示这一次。用它检查请求的签名。",
+        "It is shown only now. Check the signature of the requests with it.",
+    ),
     "messages_bot_rotate": ("更换令牌", "New token"),
     "messages_bot_rotate_question": (
         "更换令牌？旧令牌立即失效，机器人会断开。",
@@ -328,7 +338,27 @@ _TABLE: Final[dict[str, tuple[str, str]]] = {
     "messages_bot_no_groups": ("你还不在任何群里", "You are in no group yet"),
     "messages_commands": ("命令", "Commands"),
     "messages_key_command": ("机器人的命令", "Commands of bots"),
-    "messages_fault_too_many_bots": ("机器人已达上限", "You have as many bots as you may"),
+    "messages_bots_see": ("机器人能看到什么", "What bots see"),
+    "messages_bots_see_mentions": ("提到它们的消息", "Messages that mention them"),
+    "messages_bots_see_all": ("所有消息", "All messages"),
+    "messages_hooks": ("接收消息的地址", "Incoming webhooks"),
+    "messages_hooks_hint": (
+        "其他系统向这样的地址发送一个请求，就会在群里发一条消息。",
+        "Other systems post a message to the group by one request to such an address.",
+    ),
+    "messages_hook_new": ("新建地址", "New address"),
+    "messages_hook_nickname": ("发送者的名字", "Name of the sender"),
+    "messages_hook_nickname_hint": ("例如：构建服务器", "For example: Build server"),
+    "messages_hook_url": ("地址", "Address"),
+    "messages_hook_url_hint": (
+        "只显示这一次。知道它的人可以在群里发消息。",
+        "It is shown only now. Whoever has it can post to the group.",
+    ),
+    "messages_hook_revoke_question": (
+        "撤销“{name}”的地址？之后它不能再使用。",
+        "Revoke the address of “{name}”? Nobody can use it after that.",
+    ),
+    "messages_fault_too_many_bots": ("机器人已达上限", "There are as many bots as may be"),
     # --- the page of channels
     "channels_title": ("频道", "Channels"),
     "channels_app": ("应用 {app}", "App {app}"),

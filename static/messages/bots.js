@@ -1,5 +1,5 @@
 // @ts-check
-/** The user's own bots, and adding a bot to a group. */
+/** The user's own bots, the incoming webhooks of a group, and adding a bot to a group. */
 
 import { fill, make } from "../text.js";
 import { attempt, field, input, namedList, newId, noteLine, redraw, section, show } from "./form.js";
@@ -15,9 +15,13 @@ import { personRow } from "./people.js";
  * @property {string} nickname
  * @property {string} avatar
  * @property {{ name: string, description: string }[]} commands
+ * @property {string} hook_url  empty: none
  */
 
+/** @typedef {{ id: string, nickname: string }} Hook  an incoming webhook: the account of its bot, and its name */
+
 const NAME_LENGTH = 50;
+const URL_LENGTH = 2_000;
 const MOST_COMMANDS_TEXT = 8_000;
 const COMMAND = /^\/?([a-z0-9_]{1,32})(?:\s+(.*))?$/;
 
@@ -90,10 +94,12 @@ class BotsView {
     const commands = /** @type {HTMLTextAreaElement} */ (make("textarea", ""));
     Object.assign(commands, { id: "bot-commands", rows: 4, maxLength: MOST_COMMANDS_TEXT, spellcheck: false });
     commands.value = bot.commands.map(({ name, description }) => `/${name} ${description}`.trim()).join("\n");
+    const hook = input({ type: "url", value: bot.hook_url, maxLength: URL_LENGTH, placeholder: "https://", spellcheck: false });
+    hook.id = "bot-hook";
     const save = /** @type {HTMLButtonElement} */ (make("button", "wide", words.messages_save));
     const form = make(
       "form", "panel-form", field(words.messages_bot_nickname, nickname), field(words.messages_commands, commands, words.messages_bot_commands_hint),
-      note, save,
+      field(words.messages_bot_hook, hook, words.messages_bot_hook_hint), note, save,
     );
     const message = button(words.messages_message);
     const add = button(words.messages_bot_add);
@@ -108,8 +114,11 @@ class BotsView {
       const given = commandsIn(commands.value);
       if (!given) return show(note, words.messages_bot_commands_fault);
       attempt(save, note, words, async () => {
-        Object.assign(bot, await session.api("POST", "bots/update", { bot: id, nickname: nickname.value.trim(), commands: given }));
-        toast(words.messages_saved);
+        const changed = hook.value.trim() === bot.hook_url ? {} : { hook_url: hook.value.trim() };
+        const answer = await session.api("POST", "bots/update", { bot: id, nickname: nickname.value.trim(), commands: given, ...changed });
+        Object.assign(bot, answer);
+        if (answer.hook_secret) openDialog(words.messages_bot_hook_secret, secretForm(words, words.messages_bot_hook_secret, words.messages_bot_hook_secret_hint, answer.hook_secret));
+        else toast(words.messages_saved);
         await this.#load();
       });
     });
@@ -191,4 +200,85 @@ export function openGroups(session, bot) {
     return make("li", "", choice);
   });
   openDialog(words.messages_bot_add, rows.length ? make("ul", "choices", ...rows) : make("p", "muted", words.messages_bot_no_groups));
+}
+
+/** The incoming webhooks of a group, for its admins. */
+export class HooksView {
+  /** @type {Hook[] | null} */
+  #hooks = null;
+
+  /**
+   * @param {Session} session
+   * @param {string} group
+   */
+  constructor(session, group) {
+    this.session = session;
+    this.group = group;
+    this.root = section(session.words.messages_hooks, make("p", "muted", session.words.messages_hooks_hint));
+    this.note = noteLine();
+    this.body = make("div", "hooks-body", make("p", "muted", session.words.messages_loading));
+    this.root.append(this.note, this.body);
+    this.#load();
+  }
+
+  /** @returns {Promise<boolean>} */
+  #load() {
+    const { session, group } = this;
+    return attempt(this.body, this.note, session.words, async () => {
+      const { hooks } = await session.api("GET", "hooks", { group });
+      this.#hooks = hooks;
+      this.#draw();
+    });
+  }
+
+  #draw() {
+    const { session } = this;
+    const { words } = session;
+    const create = button(words.messages_hook_new);
+    create.dataset.key = "new-hook";
+    create.addEventListener("click", () => this.#create());
+    const rows = (this.#hooks ?? []).map((hook) => {
+      const revoke = button(words.messages_revoke, "quiet danger");
+      revoke.dataset.key = `revoke:${hook.id}`;
+      revoke.setAttribute("aria-label", `${words.messages_revoke}: ${hook.nickname}`);
+      revoke.addEventListener("click", () => this.#revoke(revoke, hook));
+      return make("li", "person-row", make("span", "person-words", make("bdi", "", hook.nickname)), make("span", "person-actions", revoke));
+    });
+    redraw(this.body, [...(rows.length ? [namedList(words.messages_hooks, rows)] : []), make("p", "panel-buttons", create)]);
+  }
+
+  #create() {
+    const { session, group } = this;
+    const { words } = session;
+    const nickname = input({ maxLength: NAME_LENGTH, required: true });
+    nickname.id = "hook-nickname";
+    const note = noteLine();
+    const go = /** @type {HTMLButtonElement} */ (make("button", "wide", words.messages_create));
+    const form = make("form", "panel-form", field(words.messages_hook_nickname, nickname, words.messages_hook_nickname_hint), note, go);
+    openDialog(words.messages_hook_new, form);
+    nickname.focus();
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      if (!nickname.value.trim()) return show(note, words.messages_fault_nickname);
+      attempt(go, note, words, async () => {
+        const { url } = await session.api("POST", "hooks", { group, nickname: nickname.value.trim() });
+        showOnce(form, secretForm(words, words.messages_hook_url, words.messages_hook_url_hint, new URL(url, location.origin).href));
+        await this.#load();
+      });
+    });
+  }
+
+  /**
+   * @param {HTMLElement} control
+   * @param {Hook} hook
+   */
+  async #revoke(control, { id, nickname }) {
+    const { session } = this;
+    const { words } = session;
+    if (!(await confirm(fill(words.messages_hook_revoke_question, { name: nickname }), { yes: words.messages_revoke, danger: true }))) return;
+    await attempt(control, this.note, words, async () => {
+      await session.api("POST", "hooks/revoke", { hook: id });
+      await this.#load();
+    });
+  }
 }

@@ -2,6 +2,7 @@
 /** What a group is: its name, members, roles, rules and media. */
 
 import { fill, make } from "../text.js";
+import { HooksView } from "./bots.js";
 import { openCard, openPicker } from "./contacts.js";
 import { attempt, field, input, namedList, noteLine, redraw, section, select, show, switchBox } from "./form.js";
 import { membersText, openInvitations } from "./invitations.js";
@@ -23,6 +24,7 @@ import { personRow } from "./people.js";
  * @property {Role} invite      the least role that may
  * @property {Role} rename
  * @property {Role} pin
+ * @property {"mentions" | "all"} bots  what bots see of it
  */
 
 /** @type {Record<Role, number>} */
@@ -49,6 +51,8 @@ class GroupView {
   #group = null;
   /** @type {Member[]} */
   #members = [];
+  /** @type {HooksView | undefined} */
+  #hooks;
   /** @type {(() => void)[]} */
   #ends;
 
@@ -93,9 +97,10 @@ class GroupView {
     const group = this.#group;
     if (!group) return;
     const { words } = this.session;
+    if (RANK[group.role] >= RANK.admin) this.#hooks ??= new HooksView(this.session, this.id);
     redraw(this.body, [
       this.#head(group), this.#buttons(group), this.#memberList(group),
-      ...(RANK[group.role] >= RANK.admin ? [this.#rules(group)] : []),
+      ...(RANK[group.role] >= RANK.admin ? [this.#rules(group), ...(this.#hooks ? [this.#hooks.root] : [])] : []),
       make("p", "panel-buttons", this.#button("leave", words.messages_leave, () => this.#leaveGroup(group), "quiet danger")),
     ]);
   }
@@ -149,6 +154,12 @@ class GroupView {
     const { session, id } = this;
     const { words } = session;
     const change = (/** @type {Partial<Group>} */ options) => session.api("POST", "groups/options", { group: id, ...options }).then((changed) => { this.#group = changed; });
+    const box = select([["mentions", words.messages_bots_see_mentions], ["all", words.messages_bots_see_all]], group.bots);
+    box.dataset.key = "bots";
+    box.addEventListener("change", async () => {
+      const bots = /** @type {Group["bots"]} */ (box.value);
+      if (!(await attempt(box, null, words, () => change({ bots })))) box.value = group.bots;
+    });
     const rights = /** @type {const} */ ([["invite", words.messages_may_invite], ["rename", words.messages_may_rename], ["pin", words.messages_may_pin]]);
     return section(
       words.messages_rules,
@@ -161,6 +172,7 @@ class GroupView {
         });
         return field(label, box);
       }),
+      field(words.messages_bots_see, box),
     );
   }
 
