@@ -9,7 +9,7 @@ import jwt
 
 from bench import protobuf
 from bench.connections import Opener
-from bench.frames import client_frame, login_frame, user_name
+from bench.frames import client_frame, login_frame, request_frame, user_name
 
 KEY = "a-secret-of-32-bytes-or-more-for-measuring-only"
 _LIVE_SECONDS = 86_400
@@ -18,6 +18,13 @@ SYSTEM = "bench"
 
 def _cmd_login(app: int, number: int) -> bytes:
     return login_frame(app, user_name(number))
+
+
+def _cmd_login_with_token(app: int, number: int) -> bytes:
+    user = user_name(number)
+    claims = {"sub": user, "app": str(app), "exp": int(time.time()) + _LIVE_SECONDS}
+    data = {"userID": user, "appID": app, "serviceToken": jwt.encode(claims, KEY, "HS256"), "cursor": 0}
+    return request_frame("login", user, data)
 
 
 def _action_login(_app: int, number: int) -> bytes:
@@ -42,6 +49,7 @@ def _centrifuge_login_with_token(_app: int, number: int) -> bytes:
 
 OPENERS = {
     "cmd": Opener(login=_cmd_login),
+    "cmd-token": Opener(login=_cmd_login_with_token),
     "client": Opener(f"/ws?systemId={SYSTEM}"),
     "action": Opener("/ws?uid=1", _action_login),
     "centrifuge": Opener("/connection/101/websocket", _centrifuge_login, b'{"id":1,"connect":{'),

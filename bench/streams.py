@@ -1,4 +1,6 @@
-"""Scenario ``streams``: streamed messages, from the publisher to a subscriber of each."""
+"""Scenario ``streams``: streamed messages, from the publisher to a subscriber of each; or of a bot, in its
+conversations with as many users.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +11,11 @@ from dataclasses import dataclass
 
 from bench.connections import Connection
 from bench.context import MOST_IN_PROCESS, RunContext, parameter, seconds_parameter
+from bench.dialects import KEY
 from bench.figures import Figures
-from bench.frames import CLOSE, request_frame, scan
+from bench.frames import CLOSE, request_frame, scan, user_name
 from bench.generator import Generator
-from bench.http_client import JSON, HttpConnections, request_head
+from bench.http_client import JSON, HttpConnections, fetch, request_head
 from bench.latency import STAMP_DIGITS, STAMP_WRAP, Latency, stamp_us
 from bench.loop import BenchError, Json
 
@@ -22,7 +25,9 @@ WORD = b"a word "
 TEXT_AT = b'"text":"' + WORD
 PIECE_AT = b'"piece":'
 MOST_PIECES = 1000
-PATH = "/api/v1/channels/stream/"
+CHANNELS = "/api/v1/channels/stream/"
+CONVERSATIONS = "/api/v1/messages/stream/"
+PAGE = 200
 
 
 class StreamReaders:
@@ -50,13 +55,13 @@ class StreamReaders:
                 self._frame(conn, data[start:stop], now)
 
     def _frame(self, conn: Connection, payload: bytes, now: int) -> None:
-        if b'"cmd":"publication"' in payload:
+        if b'"cmd":"publication"' in payload or b'"cmd":"message"' in payload:
             self.ends += payload.count(WORD) == conn.frames
         elif b'"cmd":"subscribe"' in payload:
             self.subscribed += b'"code":200' in payload
         elif b'"whole":true' in payload:
             self.opened += 1
-        elif b'"cmd":"stream"' in payload:
+        elif b'"cmd":"stream"' in payload or b'"cmd":"piece"' in payload:
             at = payload.index(PIECE_AT) + len(PIECE_AT)
             piece = int(payload[at : payload.index(b",", at)])
             at = payload.index(TEXT_AT) + len(TEXT_AT)
@@ -70,10 +75,16 @@ class StreamReaders:
 
 
 class StreamWriters:
-    """The publisher of the streams of a process. Owner of their numbers and of the server's answers."""
+    """The publisher of the streams of a process. Owner of their numbers and of the server's answers.
 
-    def __init__(self, generator: Generator) -> None:
+    ``bot``: it writes in its conversations; empty: a back end writes in channels.
+    """
+
+    def __init__(self, generator: Generator, bot: str) -> None:
         self.target = generator.target
+        self.bot = bot
+        self._path = CONVERSATIONS if bot else CHANNELS
+        self.fields = f'"app":"{self.target.app}"' + (f',"user":"{bot}"' if bot else "")
         self.answers: dict[int, bytes] = {}
         self.refused = self.asked = 0
         self.http = HttpConnections(generator.loop, self.target, 2, self._answered)
@@ -83,15 +94,28 @@ class StreamWriters:
 
     def _answered(self, number: int, _micros: int, status: int, body: bytes) -> None:
         if status != 200:
-            raise BenchError(f"{PATH}: {status} {body[:300].decode(errors='replace')}")
+            raise BenchError(f"{self._path}: {status} {body[:300].decode(errors='replace')}")
         self.answers[number] = body
         self.refused += body.count(b'"status"') - body.count(b'"appended"') - body.count(b'"closed"')
 
-    def ask(self, path: str, body: bytes) -> None:
+    def ask(self, path: str, fields: bytes) -> None:
         """Send a request."""
         conn = self._conns[self.asked % len(self._conns)]
-        self.http.send(conn, (self.asked,), request_head(self.target, PATH + path, JSON, len(body)) + body)
+        body = b"{%b,%b}" % (self.fields.encode(), fields)
+        head = request_head(self.target, self._path + path, JSON, len(body))
+        self.http.send(conn, (self.asked,), head + body)
         self.asked += 1
+
+    def stored(self) -> int:
+        """The number of messages of the bot in the log."""
+        count = after = 0
+        more = True
+        while more:
+            query = f"app={self.target.app}&user={self.bot}&after={after}&limit={PAGE}"
+            page = fetch(self.target, f"/api/v1/messages/sync?{query}")
+            count += sum(each["kind"] == "message" for each in page["messages"])
+            after, more = page["after"], page["more"]
+        return count
 
     def append(self, count: int) -> None:
         """Append one piece to each of the next ``count`` streams."""
@@ -101,7 +125,7 @@ class StreamWriters:
             % (streams[n % len(streams)], n // len(streams) + 1, WORD, STAMP_DIGITS, stamp)
             for n in range(self.sent, self.sent + count)
         ]
-        self.ask("append", b'{"app":"%d","pieces":[%b]}' % (self.target.app, b",".join(pieces)))
+        self.ask("append", b'"pieces":[%b]' % b",".join(pieces))
         self.sent += count
 
 
@@ -113,18 +137,24 @@ def _wait(generator: Generator, done: Callable[[], bool], what: str) -> None:
         generator.loop.turn(0.1)
 
 
-def begin(generator: Generator) -> Json:
-    """Task: subscribe each connection to a channel of its own, and open a stream in each."""
-    readers, writers = StreamReaders(generator), StreamWriters(generator)
+def make_bot(generator: Generator) -> Json:
+    """Task: make a bot."""
+    body = {"app": str(generator.target.app), "name": f"bench{time.time_ns()}"}
+    return {"id": fetch(generator.target, "/api/v1/bots", json.dumps(body))["id"]}
+
+
+def begin(generator: Generator, bot: str = "") -> Json:
+    """Task: open a stream to the user of each connection, or in a channel of its own."""
+    readers, writers = StreamReaders(generator), StreamWriters(generator, bot)
     conns = readers.conns
-    for number, conn in enumerate(conns):
+    for number, conn in enumerate(() if bot else conns):
         readers.connections.send(conn, request_frame("subscribe", "s", {"channel": f"live:{conn.number}"}))
         if not number % 64:
             generator.loop.turn(0)
-    _wait(generator, lambda: readers.subscribed == len(conns), "connections are not subscribed")
+    _wait(generator, lambda: bool(bot) or readers.subscribed == len(conns), "connections are not subscribed")
     for number, conn in enumerate(conns):
-        body = {"app": str(generator.target.app), "channel": f"live:{conn.number}"}
-        writers.ask("open", json.dumps(body).encode())
+        where = f'"to":"{user_name(conn.number)}"' if bot else f'"channel":"live:{conn.number}"'
+        writers.ask("open", where.encode())
         if not number % 64:
             generator.loop.turn(0)
     _wait(generator, lambda: readers.opened == len(conns), "streams are not open")
@@ -168,7 +198,7 @@ def end(generator: Generator) -> Json:
     writers: StreamWriters
     readers, writers = generator.state["streams"]
     for number, each in enumerate(writers.streams):
-        writers.ask("close", b'{"app":"%d","stream":"%b"}' % (generator.target.app, each))
+        writers.ask("close", b'"stream":"%b"' % each)
         if not number % 64:
             generator.loop.turn(0)
     last = time.monotonic()
@@ -177,10 +207,11 @@ def end(generator: Generator) -> Json:
     generator.loop.turn(0)
     writers.http.close()
     readers.connections.take = readers.connections.skim
+    stored = writers.stored() if writers.bot else len(writers.streams)
     return {
-        "unfinished": len(writers.streams) - readers.ends,
+        "unfinished": len(writers.streams) - min(readers.ends, stored),
         "lost": readers.lost,
-        "doubled": readers.doubled,
+        "doubled": readers.doubled + max(readers.ends, stored) - len(writers.streams),
         "refused": writers.refused,
         "dropped": generator.connections.lost,
     }
@@ -192,11 +223,20 @@ class StreamsOptions:
     rate: float = parameter(20.0, "Pieces a second of each stream.", least=0.1, most=1000)
     seconds: float = seconds_parameter(10.0, "How long to append")
     batch: int = parameter(100, "Pieces in a request.", most=MOST_PIECES)
+    bot: bool = parameter(False, "A bot writes to as many users, each message is stored.")
+
+    @property
+    def keyed(self) -> bool:
+        """A server whose app has accounts asks for API keys."""
+        return self.bot
 
     @property
     def environment(self) -> dict[str, str]:
+        keys = f"account_tokens: required, jwt: [{{algorithm: HS256, key: {KEY}}}]"
+        channels = "open: true, channels: {live: {subscribe: anybody}}"
         return {
-            "IMSERVER_APPS": "{101: {open: true, channels: {live: {subscribe: anybody}}}}",
+            "IMSERVER_APPS": f"{{101: {{{keys if self.bot else channels}}}}}",
+            "IMSERVER_LIMITS_BOT_RATE": "0",
             "IMSERVER_LIMITS_OPEN_STREAMS": str(MOST_IN_PROCESS),
             "IMSERVER_LIMITS_STREAM_BYTES": "1000000",
         }
@@ -205,8 +245,9 @@ class StreamsOptions:
 def run(context: RunContext, options: StreamsOptions) -> Figures:
     """Measure streamed messages at a fixed rate of pieces."""
     workers = context.start_workers(1)
-    context.open(workers, options.streams)
-    context.ask(workers, begin)
+    context.open(workers, options.streams, dialect="cmd-token" if options.bot else "cmd")
+    bot = context.ask(workers, make_bot)[0]["id"] if options.bot else ""
+    context.ask(workers, begin, bot=bot)
     warm_up = min(1.0, options.seconds)
     context.ask(workers, stream, rate=options.rate, seconds=warm_up, batch=options.batch)
     with context.measured() as span:

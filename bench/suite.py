@@ -62,6 +62,7 @@ publications to a channel of 500, one frame a send | fanout --one-per-send --cha
 three subscriptions of 15,000 clients of Centrifugo | channels
   | cpu_us~15 rss_connection_bytes<1700 missing errors
 1,000 streams at 20 pieces/s | streams | p99_ms<50 lost unfinished doubled refused
+1,000 streamed answers of a bot at 20 pieces/s | streams --bot | p99_ms<50 lost unfinished doubled refused
 ping → pong | echo | cpu_us~10 round_trips_per_second>80000
 heartbeat | echo --heartbeat | cpu_us~10 round_trips_per_second>80000
 push to one user | push | cpu_us~30 requests_per_second>20000 lost

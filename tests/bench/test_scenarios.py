@@ -127,8 +127,9 @@ def test_handshake(place: tuple[str, ...], way: tuple[str, ...]) -> None:
 
 
 @pytest.mark.full
-def test_streams(place: tuple[str, ...]) -> None:
-    figures = found("streams", "--streams", "20", "--seconds", "0.5")["figures"]
+@pytest.mark.parametrize("way", [(), ("--bot",)])
+def test_streams(place: tuple[str, ...], way: tuple[str, ...]) -> None:
+    figures = found("streams", "--streams", "20", "--seconds", "0.5", *way)["figures"]
     assert figures["pieces_per_second"] > 10
     assert figures["lost"] == figures["doubled"] == figures["refused"] == figures["unfinished"] == 0
 
