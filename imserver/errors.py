@@ -311,6 +311,9 @@ HTTP_HOST_REFUSED: Final = _problem(403, "host_refused", "This server does not s
 HTTP_REGISTRATION_CLOSED: Final = _problem(
     403, "registration_closed", "Registration is closed (accounts.registration)."
 )
+HTTP_PASSWORDS_OFF: Final = _problem(
+    403, "passwords_off", "Accounts of this app have no passwords (accounts.passwords)."
+)
 HTTP_ROLE_TOO_LOW: Final = _problem(403, "role_too_low", "The role of the member does not permit this.")
 HTTP_REJECTED: Final = _problem(403, "rejected", "The back end of the app has rejected this message or file.")
 HTTP_SILENCED: Final = _problem(403, "silenced", "The user is muted in this group.")
@@ -321,6 +324,9 @@ HTTP_UNKNOWN_DEVICE: Final = _problem(
     404, "unknown_device", "The account has no such device, or its login has ended."
 )
 HTTP_UNKNOWN_ACCOUNT: Final = _problem(404, "unknown_account", "No such account.")
+HTTP_UNKNOWN_RESET: Final = _problem(
+    404, "unknown_reset", "No such code to reset a password, or it has expired or was used."
+)
 HTTP_UNKNOWN_GROUP: Final = _problem(404, "unknown_group", "No such group, or the user is not a member.")
 HTTP_UNKNOWN_INVITATION: Final = _problem(
     404, "unknown_invitation", "No such invitation, or it has expired or is used up."

@@ -116,6 +116,7 @@ class Node:
             Stage("store", setup=parts.store.start, stop=parts.store.close),
             Stage("uploads", stop=parts.uploads.close),
             Stage("accounts", stop=parts.accounts.close),
+            Stage("resets", stop=parts.resets.stop),
             Stage("last seen", stop=parts.last_seen.flush),
             Stage("request log", stop=parts.request_log.flush),
             Stage("connections", drain=self._close_clients, stop=parts.poller.close),

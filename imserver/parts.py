@@ -77,6 +77,7 @@ from imserver.services.people.friends import Friends
 from imserver.services.people.groups import GroupCommands, Groups
 from imserver.services.people.incoming_hooks import ADDRESS_REQUESTS, ADDRESS_SECONDS, IncomingHooks
 from imserver.services.people.invitations import Invitations
+from imserver.services.people.resets import Resets
 from imserver.services.push.idempotency import Dedupe, MessageIds, RequestIds
 from imserver.services.push.publish import PendingPushes, Publishing
 from imserver.services.push.push import Delivery, LocalReach, Pushes
@@ -549,6 +550,7 @@ class Parts:
             self.bot_hooks.changed.set,
         )
         attempt = None if self.cluster is None else self.cluster.registry.attempt
+        self.resets = Resets(self.config, self.accounts, accounts, attempt)
         self.cards = Cards(self.config, self.accounts, accounts, store, self.presence, attempt)
         self.last_seen = LastSeen(accounts, self.account_tokens.wanted_in)
         self.invitations = Invitations(

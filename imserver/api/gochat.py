@@ -17,7 +17,7 @@ from imserver.auth.account_tokens import GOCHAT
 from imserver.auth.principal import ACCOUNT, ANYONE
 from imserver.errors import HttpProblem
 from imserver.services.people import friends
-from imserver.services.people.accounts import Closed, NoAccounts, WrongLogin, account_id
+from imserver.services.people.accounts import Closed, NoAccounts, PasswordsOff, WrongLogin, account_id
 from imserver.services.people.attempts import TooManyFailures
 from imserver.services.people.friends import FriendResult, Oneself, TooManyFriends, UnknownFriend
 from imserver.services.people.groups import BadGroup, TooManyMembers, UnknownGroup
@@ -96,7 +96,7 @@ def register(api: Api, call: Call) -> HttpResponse:
         return BAD_PARAMETER
     except Taken:
         return TAKEN
-    except (Closed, NoAccounts):
+    except (Closed, NoAccounts, PasswordsOff):
         return CLOSED
     except TooManyFailures:
         return TOO_MANY_FAILURES
@@ -116,7 +116,7 @@ def login(api: Api, call: Call) -> HttpResponse:
             call.app, phone, password, call.request.host, call.request.headers.get("token", "")
         )
         session = accounts.token(account)
-    except (WrongLogin, NoAccounts):
+    except (WrongLogin, NoAccounts, PasswordsOff):
         return WRONG_LOGIN
     except TooManyFailures:
         return TOO_MANY_FAILURES

@@ -114,8 +114,9 @@ def dump_config(config: Config) -> str:
     _hide(hidden)
     if config.uploads.s3_secret_key:
         document["uploads"]["s3_secret_key"] = _HIDDEN
-    if config.redis.password:
-        document["redis"]["password"] = _HIDDEN
+    for section in ("redis", "smtp"):
+        if document[section]["password"]:
+            document[section]["password"] = _HIDDEN
     for section in ("redis", "storage"):
         url = getattr(config, section).url
         document[section]["url"] = _PASSWORD.sub(rf"\1{_HIDDEN}@", url)

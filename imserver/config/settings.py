@@ -247,10 +247,16 @@ class PusherSettings(Struct, frozen=True):
 
 class AppAccountSettings(Struct, frozen=True):
     """An app's ``accounts``: the kinds of identifiers of which an account has at least one, and whether
-    accounts find each other by them."""
+    accounts find each other by them.
+
+    ``passwords`` False: accounts log in with a provider of ``oauth`` only. ``reset_url``: the page that the
+    mail for a forgotten password names; ``""``: the messages page, which only ``gochat`` has.
+    """
 
     identifiers: tuple[Literal["phone", "email", "name"], ...] = ("phone", "email", "name")
     find: bool = True
+    passwords: bool = True
+    reset_url: str = ""
 
 
 MAX_USER_BYTES: Final = 255
@@ -384,6 +390,17 @@ class AccountSettings(Struct, frozen=True):
     group_members: Annotated[int, Meta(ge=1, le=100_000)] = 10000
 
 
+class SmtpSettings(Struct, frozen=True):
+    """Section ``smtp``: the server that takes mail to users. Without a ``host`` no mail is sent."""
+
+    host: str = ""
+    port: Annotated[int, Meta(ge=1, le=65535)] = 587
+    tls: Literal["starttls", "tls", "none"] = "starttls"
+    user: str = ""
+    password: str = ""
+    sender: str = ""
+
+
 class AccountTokenSettings(Struct, frozen=True):
     """Section ``jwt``: GoChat's settings for account tokens, under their original names."""
 
@@ -499,6 +516,7 @@ class Config(Struct, frozen=True):
     storage: StorageSettings = StorageSettings()
     uploads: UploadSettings = UploadSettings()
     accounts: AccountSettings = AccountSettings()
+    smtp: SmtpSettings = SmtpSettings()
     jwt: AccountTokenSettings = AccountTokenSettings()
     redis: RedisSettings = RedisSettings()
     cluster: ClusterSettings = ClusterSettings()

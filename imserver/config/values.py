@@ -294,6 +294,9 @@ def check_tenant(tenant: TenantSettings, places: Places, app: str = "") -> None:
         raise ConfigError(f"{places.of(app + 'jwt')}: two entries need two different kid")
     if not tenant.accounts.identifiers:
         raise ConfigError(f"{places.of(app + 'accounts')}: expected at least one of phone, email and name")
+    if tenant.accounts.reset_url and not re.match(r"https?://[^/]", tenant.accounts.reset_url):
+        where = places.of(f"{app}accounts.reset_url")
+        raise ConfigError(f"{where}: expected an http:// or https:// address")
     _check_channels(tenant, places, app)
     webhook, back_ends = tenant.webhook, tenant.back_ends
     urls = {f"webhook.{key}": url for key, url in webhook.urls.items()}
@@ -473,6 +476,15 @@ def _check_urls(config: Config, places: Places) -> None:
         raise ConfigError(
             f"{places.of('redis.url')}: expected a URL that begins with one of {', '.join(REDIS_SCHEMES)}"
         )
+    if config.smtp.host:
+        if not re.fullmatch(r"[^\s@<>]+@[^\s@<>]+", config.smtp.sender):
+            raise ConfigError(f"{places.of('smtp.sender')}: expected the e-mail address of the sender")
+        if not re.match(r"https?://[^/]", config.app.http_url):
+            # A link made of the Host of a request could lead to an attacker.
+            raise ConfigError(
+                f"{places.of('smtp.host')} needs app.http_url with http:// or https://: links in mails begin "
+                "with it"
+            )
     uploads = config.uploads
     if uploads.s3_url and not re.match(r"https?://[^/]", uploads.s3_url):
         raise ConfigError(f"{places.of('uploads.s3_url')}: expected an http:// or https:// address")

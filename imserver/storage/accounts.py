@@ -42,6 +42,10 @@ _ACCOUNTS: Final = (
 )
 _CHANGEABLE: Final = ("nickname", "avatar", "findable", "show_presence", *IDENTIFIERS)
 _DEVICES: Final = "SELECT id, name, since, expires_at FROM account_device WHERE account = %s"
+_RESET: Final = (
+    "SELECT r.account FROM password_reset r JOIN account a ON a.id = r.account "
+    "WHERE r.code = %s AND r.expires_at > %s AND a.app = %s"
+)
 _PAIR: Final = "WHERE account = %s AND other = %s"
 _LISTED: Final = {
     "friends": "r.account = %s AND r.state = 'friend'",
@@ -122,6 +126,8 @@ class AccountStore:
                         sql.execute(
                             f"UPDATE account SET {name} = %s WHERE id = %s AND app = %s", (value, id, app)
                         )
+            if "email" in fields:  # a code in the mailbox of the old address is worth nothing
+                _forget_resets(sql, id)
             found = _by_id(sql, app, id)
             if found is not None:
                 _report(sql, report, "changed", found[0])
@@ -141,11 +147,55 @@ class AccountStore:
             changed = sql.execute(statement, (password, int(ends_sessions), id, before)) == 1
             if changed and ends_sessions:
                 _forget_devices(sql, id)
+                _forget_resets(sql, id)
             if changed and report:
                 _report_by_id(sql, "password", None, id)
             return changed
 
         return self._store.write(work)
+
+    def add_reset(self, id: int, code: str, now: int, expires_at: int) -> None:
+        """Store the hash ``code`` of a code that resets the password of an account, instead of earlier ones.
+
+        Times are Unix seconds.
+        """
+
+        def work(sql: PooledStatements) -> None:
+            sql.execute("DELETE FROM password_reset WHERE account = %s OR expires_at <= %s", (id, now))
+            sql.execute(
+                "INSERT INTO password_reset (code, account, expires_at) VALUES (%s, %s, %s)",
+                (code, id, expires_at),
+            )
+
+        self._store.write(work)
+
+    def reset_of(self, app: str, code: str, now: int) -> int:
+        """The account whose password the code with this hash may reset now; 0: none."""
+        rows: list[Row] = self._store.read_or([], lambda sql: sql.query(_RESET, (code, now, app)))
+        return rows[0][0] if rows else 0
+
+    def use_reset(self, app: str, code: str, now: int, password: str, report: bool = False) -> bool:
+        """Replace the password hash of the account of a code, and invalidate its tokens and codes.
+
+        False if the code does not exist, or has expired.
+        """
+
+        def work(sql: PooledStatements) -> bool:
+            rows = sql.query(_RESET, (code, now, app))
+            # Of two requests at once, one deletes the row.
+            if not rows or sql.execute("DELETE FROM password_reset WHERE code = %s", (code,)) != 1:
+                return False
+            id = rows[0][0]
+            sql.execute(
+                "UPDATE account SET password = %s, version = version + 1 WHERE id = %s", (password, id)
+            )
+            _forget_devices(sql, id)
+            _forget_resets(sql, id)
+            if report:
+                _report_by_id(sql, "password", None, id)
+            return True
+
+        return self._store.write_or(False, work)
 
     def end_sessions(self, app: str, id: int, report: bool = False) -> bool:
         """Invalidate all tokens of an account; False if it does not exist."""
@@ -173,6 +223,7 @@ class AccountStore:
             sql.execute("DELETE FROM bot WHERE id = %s", (id,))
             sql.execute("DELETE FROM incoming_hook WHERE id = %s", (id,))
             _forget_devices(sql, id)
+            _forget_resets(sql, id)
             return True
 
         return self._store.write_or(False, work)
@@ -439,6 +490,10 @@ def _device(sql: PooledStatements, account: int, id: int) -> Device | None:
 
 def _forget_devices(sql: PooledStatements, account: int) -> None:
     sql.execute("DELETE FROM account_device WHERE account = %s", (account,))
+
+
+def _forget_resets(sql: PooledStatements, account: int) -> None:
+    sql.execute("DELETE FROM password_reset WHERE account = %s", (account,))
 
 
 def _state(sql: PooledStatements, one: int, two: int) -> str:

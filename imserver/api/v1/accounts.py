@@ -11,7 +11,7 @@ from imserver.api.call import Api, Call
 from imserver.api.reply import ApiProblem
 from imserver.api.v1 import field
 from imserver.api.v1.field import Acting, about
-from imserver.api.v1.operation import Resource, one_of, refuse
+from imserver.api.v1.operation import Refusals, Resource, one_of, refuse
 from imserver.auth.account_tokens import GOCHAT, AccountSession
 from imserver.auth.authority import bearer
 from imserver.auth.principal import ADMIN_OR_ACCOUNT, ADMIN_OR_MEMBER, ANYONE, ANYONE_OR_ADMIN
@@ -20,6 +20,7 @@ from imserver.model import is_of_device
 from imserver.services.people.accounts import (
     Closed,
     NoAccounts,
+    PasswordsOff,
     UnknownAccount,
     UnknownDevice,
     WrongLogin,
@@ -111,7 +112,13 @@ class IdentifiersSet(Acting):
     phone: Annotated[str, about("The phone number.", max_length=20, pattern=_SHOWN)] | UnsetType = UNSET
     email: Annotated[str, about("The e-mail address.", max_length=EMAIL_BYTES)] | UnsetType = UNSET
     name: Annotated[str, about("The user name.", max_length=32)] | UnsetType = UNSET
-    password: Annotated[str, about("The current password. A back end may leave it out.", max_length=250)] = ""
+    password: Annotated[
+        str,
+        about(
+            "The current password. A back end, and an account without a password, may leave it out.",
+            max_length=250,
+        ),
+    ] = ""
 
 
 class PasswordSet(Acting, kw_only=True):
@@ -157,6 +164,8 @@ class RulesAnswer(Struct):
         list[Identifier], about("Kinds of identifiers; an account has at least one of them.")
     ]
     find: Annotated[bool, about("Whether accounts find each other by their identifiers.")]
+    passwords: Annotated[bool, about("Whether accounts log in with a password.")]
+    reset: Annotated[bool, about("Whether a forgotten password is reset by e-mail.")]
 
 
 class SessionAnswer(Struct):
@@ -220,23 +229,22 @@ def too_many(error: TooManyFailures) -> ApiProblem:
     return ApiProblem(errors.HTTP_TOO_MANY_REQUESTS, headers=(("Retry-After", str(error.seconds)),))
 
 
-routes = Resource(
-    "accounts",
-    hot=False,
-    examples=(_ACCOUNT, _SESSION, _DONE),
-    refusals={
-        BadField: refuse(errors.HTTP_INVALID_REQUEST, "{}"),
-        Taken: refuse(errors.HTTP_LOGIN_TAKEN),
-        NoAccounts: refuse(errors.HTTP_NOT_ALLOWED, "The app has no accounts"),
-        Closed: refuse(errors.HTTP_REGISTRATION_CLOSED),
-        WrongLogin: refuse(errors.HTTP_WRONG_LOGIN),
-        UnknownAccount: refuse(errors.HTTP_UNKNOWN_ACCOUNT),
-        UnknownDevice: refuse(errors.HTTP_UNKNOWN_DEVICE),
-        TooManyFailures: too_many,
-        Overloaded: refuse(errors.HTTP_BUSY),
-        MediaUnavailable: refuse(errors.HTTP_MEDIA_UNAVAILABLE),
-    },
-)
+REFUSALS: Final[Refusals] = {
+    BadField: refuse(errors.HTTP_INVALID_REQUEST, "{}"),
+    Taken: refuse(errors.HTTP_LOGIN_TAKEN),
+    NoAccounts: refuse(errors.HTTP_NOT_ALLOWED, "The app has no accounts"),
+    PasswordsOff: refuse(errors.HTTP_PASSWORDS_OFF),
+    Closed: refuse(errors.HTTP_REGISTRATION_CLOSED),
+    WrongLogin: refuse(errors.HTTP_WRONG_LOGIN),
+    UnknownAccount: refuse(errors.HTTP_UNKNOWN_ACCOUNT),
+    UnknownDevice: refuse(errors.HTTP_UNKNOWN_DEVICE),
+    TooManyFailures: too_many,
+    Overloaded: refuse(errors.HTTP_BUSY),
+    MediaUnavailable: refuse(errors.HTTP_MEDIA_UNAVAILABLE),
+}
+"""Exceptions of accounts → refusals."""
+
+routes = Resource("accounts", hot=False, examples=(_ACCOUNT, _SESSION, _DONE), refusals=REFUSALS)
 
 
 @routes.post(
@@ -246,6 +254,7 @@ routes = Resource(
     problems=(
         errors.HTTP_TOO_MANY_REQUESTS,
         errors.HTTP_NOT_ALLOWED,
+        errors.HTTP_PASSWORDS_OFF,
         errors.HTTP_REGISTRATION_CLOSED,
         errors.HTTP_LOGIN_TAKEN,
     ),
@@ -284,7 +293,12 @@ def register(api: Api, call: Call, asked: Registration) -> SessionAnswer:
 @routes.post(
     "/accounts/login",
     ANYONE,
-    problems=(errors.HTTP_TOO_MANY_REQUESTS, errors.HTTP_WRONG_LOGIN, errors.HTTP_NOT_ALLOWED),
+    problems=(
+        errors.HTTP_TOO_MANY_REQUESTS,
+        errors.HTTP_WRONG_LOGIN,
+        errors.HTTP_NOT_ALLOWED,
+        errors.HTTP_PASSWORDS_OFF,
+    ),
     rules=one_of("login", "phone"),
     example={"login": "13800000001", "password": "correct horse"},
 )
@@ -315,7 +329,7 @@ def login(api: Api, call: Call, asked: AccountLogin) -> SessionAnswer:
     "/accounts/rules",
     ANYONE,
     example={},
-    answer_example=RulesAnswer(True, ["phone", "email", "name"], True),
+    answer_example=RulesAnswer(True, ["phone", "email", "name"], True, True, False),
     problems=(errors.HTTP_NOT_ALLOWED,),
 )
 def rules(api: Api, call: Call, asked: RulesQuery) -> RulesAnswer:
@@ -325,7 +339,13 @@ def rules(api: Api, call: Call, asked: RulesQuery) -> RulesAnswer:
     """
     accounts = api.services.accounts
     of_app = accounts.rules_of(call.app)
-    return RulesAnswer(accounts.registration_is_open, list(of_app.identifiers), of_app.find)
+    return RulesAnswer(
+        accounts.registration_is_open,
+        list(of_app.identifiers),
+        of_app.find,
+        of_app.passwords,
+        api.services.resets.offered_in(call.app),
+    )
 
 
 @routes.get("/accounts/show", ADMIN_OR_MEMBER, problems=_UNKNOWN, example={"of": "1"}, user="optional")
@@ -376,7 +396,12 @@ def set_identifiers(api: Api, call: Call, asked: IdentifiersSet) -> AccountShown
 @routes.post(
     "/accounts/password",
     ADMIN_OR_ACCOUNT,
-    problems=(*_UNKNOWN, errors.HTTP_WRONG_LOGIN, errors.HTTP_TOO_MANY_REQUESTS),
+    problems=(
+        *_UNKNOWN,
+        errors.HTTP_WRONG_LOGIN,
+        errors.HTTP_PASSWORDS_OFF,
+        errors.HTTP_TOO_MANY_REQUESTS,
+    ),
     example={"user": "1", "password": "battery staple", "old_password": "correct horse"},
 )
 def set_password(api: Api, call: Call, asked: PasswordSet) -> AccountDone:

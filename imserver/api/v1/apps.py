@@ -113,6 +113,11 @@ class AccountRules(Struct, forbid_unknown_fields=True, omit_defaults=True):
         about("Kinds of identifiers; an account has at least one of them."),
     ] = UNSET
     find: Annotated[bool | UnsetType, about("Whether accounts find each other by their identifiers.")] = UNSET
+    passwords: Annotated[bool | UnsetType, about("Whether accounts log in with a password.")] = UNSET
+    reset_url: Annotated[
+        Annotated[str, Meta(pattern="^(https?://.+)?$", max_length=1000)] | UnsetType,
+        about("The page that the mail for a forgotten password names; empty: none, in `gochat` its own."),
+    ] = UNSET
 
 
 class PusherNames(Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -322,6 +327,8 @@ class AccountRulesShown(Struct):
 
     identifiers: list[Identifier]
     find: bool
+    passwords: bool
+    reset_url: str
 
 
 class WebhookShown(Struct):
@@ -419,7 +426,12 @@ _SHOWN: Final = {
     "api_allow_from": [],
     "jwt": [],
     "account_tokens": "ignored",
-    "accounts": {"identifiers": ["phone", "email", "name"], "find": True},
+    "accounts": {
+        "identifiers": ["phone", "email", "name"],
+        "find": True,
+        "passwords": True,
+        "reset_url": "",
+    },
     "webhook": {
         "url": "",
         "events": [],
@@ -593,7 +605,12 @@ def _shown(tenant: Tenant) -> AppShown:
         list(tenant.api_allow_from),
         [TokenKeyShown(key.algorithm, key.kid, key.issuer, key.audience) for key in tenant.jwt],
         "required" if tenant.wants_accounts(tenant.name) else "ignored",
-        AccountRulesShown(list(tenant.accounts.identifiers), tenant.accounts.find),
+        AccountRulesShown(
+            list(tenant.accounts.identifiers),
+            tenant.accounts.find,
+            tenant.accounts.passwords,
+            tenant.accounts.reset_url,
+        ),
         WebhookShown(
             webhook.url,
             list(webhook.events),

@@ -83,6 +83,14 @@ class NoAccounts(ImserverError):
     """The app has no accounts (``account_tokens``)."""
 
 
+class PasswordsOff(ImserverError):
+    """Accounts of the app have no passwords (``accounts.passwords``)."""
+
+
+class UnknownReset(ImserverError):
+    """The code to reset a password does not exist, has expired, or was used."""
+
+
 class Closed(ImserverError):
     """Registration is closed (``accounts.registration``)."""
 
@@ -164,10 +172,9 @@ class Accounts:
 
         ``invited``: a back end makes it, which is allowed even if registration is closed. ``address``: that
         of the client; the number of registrations per address is limited. Raises NoAccounts, BadField,
-        Closed, Taken, TooManyFailures and Overloaded.
+        PasswordsOff, Closed, Taken, TooManyFailures and Overloaded.
         """
-        if not self._tokens.wanted_in(app):
-            raise NoAccounts(app)
+        self._require_passwords(app)
         if not (self.registration_is_open or invited):
             raise Closed("accounts.registration is off")
         if not invited:
@@ -190,6 +197,11 @@ class Accounts:
             raise NoAccounts(app)
         return self._tokens.rules_of(app)
 
+    def _require_passwords(self, app: str) -> None:
+        """Raise NoAccounts or PasswordsOff if nobody logs in to an app with a password."""
+        if not self.rules_of(app).passwords:
+            raise PasswordsOff(app)
+
     def _identifiers(self, app: str, given: dict[Identifier, str]) -> dict[Identifier, str]:
         """Identifiers as they are stored; ``""``: none. Raises BadField."""
         wanted = self.rules_of(app).identifiers
@@ -208,10 +220,9 @@ class Accounts:
         """The account with this identifier and this password. ``earlier``: an older token of the account,
         expired or not.
 
-        Raises NoAccounts, WrongLogin, TooManyFailures and Overloaded.
+        Raises NoAccounts, PasswordsOff, WrongLogin, TooManyFailures and Overloaded.
         """
-        if not self._tokens.wanted_in(app):
-            raise NoAccounts(app)
+        self._require_passwords(app)
         self._logins.charge(address)
         if not may_be_login(login, password):
             raise WrongLogin
@@ -304,7 +315,7 @@ class Accounts:
         self, app: str, user: str, given: dict[Identifier, str], password: str | None, address: str
     ) -> Account:
         """Change identifiers of an account; ``""`` removes one, and one has to remain. ``password`` None: a
-        back end changes them.
+        back end changes them. An account that logs in without a password needs none.
 
         Counts as a registration from ``address``, because the result says which identifiers are taken.
         Raises BadField, UnknownAccount, WrongLogin, Taken, TooManyFailures and Overloaded.
@@ -317,7 +328,8 @@ class Accounts:
         if password is not None:
             self._registrations.charge(address)
             self._logins.charge(address)
-            self._verified(app, known, "", password, address)
+            if known[1] and self.rules_of(app).passwords:
+                self._verified(app, known, "", password, address)
         self.require_free(app, fields, account.id)
         changed = self._accounts.change(app, account.id, fields, self._reports(app))
         if changed is None:
@@ -327,9 +339,10 @@ class Accounts:
     def change_password(self, app: str, user: str, old: str | None, new: str, address: str) -> None:
         """Change the password of an account and end its sessions. ``old`` None: a back end changes it.
 
-        Raises BadField, UnknownAccount, WrongLogin, TooManyFailures and Overloaded.
+        Raises BadField, PasswordsOff, UnknownAccount, WrongLogin, TooManyFailures and Overloaded.
         """
         check_password(new)
+        self._require_passwords(app)
         account, before = self._known(app, user)
         if old is not None:
             self._logins.charge(address)
@@ -345,6 +358,36 @@ class Accounts:
                 raise WrongLogin
             account, before = self._known(app, user)
         self._close_sessions(app, [user], None)
+
+    # --- forgotten passwords --------------------------------------------------------------------------------
+
+    def charge_reset(self, app: str, address: str) -> None:
+        """Count a request to reset a password as a login from ``address``.
+
+        Raises NoAccounts, PasswordsOff and TooManyFailures.
+        """
+        self._require_passwords(app)
+        self._logins.charge(address)
+
+    def may_reset(self, app: str, login: str) -> Account | None:
+        """The account with this identifier, if it has a password to reset and an e-mail address."""
+        found = self._accounts.by_login(app, *candidates(login))
+        return found[0] if found is not None and found[1] and found[0].email else None
+
+    def reset_password(self, app: str, code: str, password: str, address: str) -> None:
+        """Replace the password of the account whose code has the hash ``code``, and end its sessions.
+
+        Raises BadField, NoAccounts, PasswordsOff, UnknownReset, TooManyFailures and Overloaded.
+        """
+        check_password(password)
+        self.charge_reset(app, address)
+        id = self._accounts.reset_of(app, code, int(time()))
+        if not id:
+            raise UnknownReset
+        hashed = self._passwords.hash(password)
+        if not self._accounts.use_reset(app, code, int(time()), hashed, self._reports(app)):
+            raise UnknownReset
+        self._close_sessions(app, [str(id)], None)
 
     def _known(self, app: str, user: str) -> tuple[Account, str]:
         """The account of a user, and the hash of its password. Raises UnknownAccount."""

@@ -1,0 +1,25 @@
+"""Codes that reset a password."""
+
+from typing import Final
+
+import sqlalchemy as sa
+from alembic import op
+
+from imserver.storage.migrations import MYSQL_OPTIONS, name
+
+revision: Final = "0014"
+down_revision: Final = "0013"
+
+
+def upgrade() -> None:
+    """Make what is missing: MySQL keeps what was done before a crash."""
+    # ``code``: SHA-256 in hexadecimal digits. ``expires_at``: Unix seconds.
+    op.create_table(
+        "password_reset",
+        sa.Column("code", name(64), primary_key=True),
+        sa.Column("account", sa.BigInteger, nullable=False),
+        sa.Column("expires_at", sa.BigInteger, nullable=False),
+        sa.UniqueConstraint("account", "code", name="password_reset_by_account"),
+        if_not_exists=True,
+        **MYSQL_OPTIONS,
+    )

@@ -1,0 +1,245 @@
+"""Forgotten passwords: what a mail allows, and what a request for one reveals."""
+
+import asyncio
+import re
+import threading
+from collections.abc import Iterator
+from email import message_from_bytes
+from email.policy import default
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiosmtpd.smtp import SMTP, AuthResult
+from msgspec.structs import replace
+
+from imserver.config.settings import (
+    AccountSettings,
+    AppAccountSettings,
+    AppSettings,
+    SmtpSettings,
+    TenantSettings,
+)
+from imserver.services.people import resets
+from imserver.storage.contract import Account
+from tests.support import until
+
+from .node_harness import APPS, FOREIGN, RULED, Harness, config
+
+pytestmark = pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS")
+
+PASSWORD, NEW = "correct horse", "battery staple"
+HOME = "https://im.example.com"
+SHOP = "https://shop.example.com/forgotten"
+ASK, FINISH = "/api/v1/accounts/reset", "/api/v1/accounts/reset/finish"
+
+
+class Sink:
+    """A mail server that wants a password. ``answers``: what the next mails are answered with."""
+
+    def __init__(self) -> None:
+        self.mails: list[tuple[str, list[str], str]] = []
+        self.answers: list[str] = []
+        self.tries = 0
+        self._loop = asyncio.new_event_loop()
+        self._server = self._loop.run_until_complete(self._loop.create_server(self._session, "127.0.0.1", 0))
+        self.port: int = self._server.sockets[0].getsockname()[1]
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+
+    def _session(self) -> SMTP:
+        return SMTP(
+            self,
+            loop=self._loop,
+            auth_required=True,
+            auth_require_tls=False,
+            authenticator=lambda *given: AuthResult(
+                success=(given[-1].login, given[-1].password) == (b"im", b"secret")
+            ),
+        )
+
+    async def handle_DATA(self, _server: Any, _session: Any, envelope: Any) -> str:
+        self.tries += 1
+        answer = self.answers.pop(0) if self.answers else "250 OK"
+        if answer.startswith("250"):
+            mail = message_from_bytes(envelope.content, policy=default)
+            self.mails.append((envelope.mail_from, envelope.rcpt_tos, mail.get_content()))
+        return answer
+
+    def code(self, page: str = f"{HOME}/home/messages") -> str:
+        """The code in the last mail, which names this page."""
+        found = re.search(re.escape(page) + "#reset=([A-Za-z0-9_-]{43})\n", self.mails[-1][2])
+        assert found, self.mails[-1]
+        return found[1]
+
+    def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._server.close()
+        self._loop.run_until_complete(self._server.wait_closed())
+        self._loop.close()
+
+
+@pytest.fixture(scope="module")
+def sink() -> Iterator[Sink]:
+    one = Sink()
+    yield one
+    one.stop()
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory, sink: Sink) -> Iterator[Harness]:
+    """201 has a page of its own for resets; in 202 there are no passwords."""
+    ruled = replace(RULED, api_allow_from=())
+    harness = Harness(
+        config(
+            Path(tmp_path_factory.mktemp("resets")),
+            app=AppSettings(http_url=HOME + "/"),
+            apps={
+                **APPS,
+                "201": replace(ruled, accounts=AppAccountSettings(reset_url=SHOP)),
+                "202": replace(ruled, accounts=AppAccountSettings(passwords=False, reset_url=SHOP)),
+                "208": TenantSettings(account_tokens="required"),
+            },
+            accounts=AccountSettings(registration=True, logins_per_address=30),
+            smtp=SmtpSettings("127.0.0.1", sink.port, "none", "im", "secret", "im@example.com"),
+        )
+    )
+    yield harness
+    harness.close()
+
+
+def register(node: Harness, name: str, app: str = "gochat") -> Any:
+    body = {"app": app, "name": name, "email": f"{name}@example.com", "password": PASSWORD}
+    status, made = node.call("POST", "/api/v1/accounts/register", body)
+    assert status == 201, made
+    return made
+
+
+def forget(node: Harness, sink: Sink, login: str, app: str = "gochat") -> None:
+    """Ask for a mail, and wait for it."""
+    before = len(sink.mails)
+    assert node.call("POST", ASK, {"app": app, "login": login}) == (202, {"seconds": 1800})
+    until(lambda: len(sink.mails) > before)
+
+
+def finish(node: Harness, code: str, app: str = "gochat", password: str = NEW) -> tuple[int, str]:
+    status, answer = node.call("POST", FINISH, {"app": app, "code": code, "password": password})
+    return status, answer.get("code", "")
+
+
+def log_in(node: Harness, name: str, password: str) -> int:
+    body = {"login": name, "password": password}
+    status: int = node.call("POST", "/api/v1/accounts/login", body, host="192.0.2.77")[0]
+    return status
+
+
+def idle(node: Harness) -> None:
+    """Wait until nothing is sent any more."""
+    until(lambda: not node.node.parts.resets._sending)
+
+
+def test_a_code_sets_a_new_password_once_and_ends_all_sessions(node: Harness, sink: Sink) -> None:
+    ann = register(node, "ann")
+    forget(node, sink, "ANN")
+    assert sink.mails[-1][:2] == ("im@example.com", ["ann@example.com"])
+    code = sink.code()
+    assert finish(node, code, app="208") == (404, "unknown_reset"), "the code is of another app"
+    assert finish(node, code, password="short")[0] == 400
+    assert finish(node, code) == (200, "")
+    assert finish(node, code, password="another one") == (404, "unknown_reset")
+    assert [log_in(node, "ann", each) for each in (PASSWORD, NEW)] == [401, 200]
+    assert node.call("GET", "/api/v1/accounts/show", token=ann["token"])[0] == 401
+
+
+def test_codes_end_with_their_time_with_the_next_one_and_with_changes_to_the_account(
+    node: Harness, sink: Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bob = register(node, "bob")["account"]["user"]
+    forget(node, sink, "bob")
+    first = sink.code()
+    forget(node, sink, "bob@example.com")
+    second = sink.code()
+    assert finish(node, first) == (404, "unknown_reset")
+    node.node.parts.accounts.change_identifiers("gochat", bob, {"email": "bob@example.net"}, None, "")
+    assert finish(node, second) == (404, "unknown_reset")
+    monkeypatch.setattr(resets, "CODE_SECONDS", 0)
+    forget(node, sink, "bob")
+    assert finish(node, sink.code()) == (404, "unknown_reset")
+    monkeypatch.undo()
+    assert node.call("POST", ASK, {"login": "bob"})[0] == 202
+    idle(node)
+    assert len([to for _, to, _ in sink.mails if to[0].startswith("bob")]) == resets.MAILS_PER_ACCOUNT
+    assert log_in(node, "bob", PASSWORD) == 200
+
+
+def test_nobody_learns_whether_an_account_exists(node: Harness, sink: Sink) -> None:
+    """The answer precedes every look into the database."""
+    node.node.parts.accounts.register("gochat", "", PASSWORD, name="dan")
+    made = node.node.parts.account_store.add(Account(0, "gochat", "", email="eve@example.com"), "")
+    before = len(sink.mails)
+    for login in ("nobody", "nobody@example.com", "dan", "eve@example.com", "\u200b", "x" * 254):
+        assert node.call("POST", ASK, {"login": login}) == (202, {"seconds": 1800})
+    idle(node)
+    assert len(sink.mails) == before, "no address, no password, or no account"
+    assert made.email == "eve@example.com"
+
+
+def test_another_page_is_named_where_the_app_says_so(node: Harness, sink: Sink) -> None:
+    register(node, "fay", app="201")
+    forget(node, sink, "fay", app="201")
+    assert finish(node, sink.code(SHOP), app="201") == (200, "")
+    status, answer = node.call("POST", ASK, {"app": "208", "login": "fay"})
+    assert (status, answer["code"]) == (501, "not_implemented"), "208 has no page"
+    rules = node.call("GET", "/api/v1/accounts/rules", query={"app": "208"})[1]
+    assert (rules["passwords"], rules["reset"]) == (True, False)
+
+
+def test_a_mail_that_is_refused_for_now_is_sent_again(node: Harness, sink: Sink) -> None:
+    register(node, "gil")
+    sink.answers, sink.tries = ["451 later"], 0
+    forget(node, sink, "gil")
+    assert sink.tries == 2
+    sink.answers, sink.tries = ["554 never"], 0
+    assert node.call("POST", ASK, {"login": "gil"})[0] == 202
+    idle(node)
+    assert sink.tries == 1
+
+
+def test_nothing_is_sent_openly_where_tls_is_wanted(sink: Sink) -> None:
+    before = len(sink.mails)
+    settings = SmtpSettings("127.0.0.1", sink.port, "starttls", "im", "secret", "im@example.com")
+    with pytest.raises(resets.smtplib.SMTPNotSupportedError):
+        resets.send(settings, "ann@example.com", "link")
+    for wrong in ("a,b@example.com", "a<b@example.com", "b@example.com,c"):
+        with pytest.raises(ValueError, match=r"[Ii]nvalid|only contain|expected|addr"):
+            resets.send(replace(settings, tls="none"), wrong, "link")
+    assert len(sink.mails) == before
+
+
+def test_requests_of_one_address_are_limited_like_logins(node: Harness) -> None:
+    for _ in range(30):
+        assert node.call("POST", ASK, {"login": "nobody"}, host="192.0.2.55")[0] == 202
+    for route, body in ((ASK, {"login": "nobody"}), (FINISH, {"code": "x", "password": NEW})):
+        status, answer = node.call("POST", route, body, host="192.0.2.55")
+        assert (status, answer["code"]) == (429, "too_many_requests")
+    idle(node)
+
+
+def test_without_passwords_all_that_takes_one_is_refused(node: Harness) -> None:
+    new = {"login": "hal", "password": PASSWORD}
+    for route, body, token in (
+        ("accounts/register", new, ""),
+        ("accounts/register", new, FOREIGN.key),
+        ("accounts/login", new, ""),
+        ("accounts/reset", {"login": "hal"}, ""),
+        ("accounts/reset/finish", {"code": "x", "password": NEW}, ""),
+        ("accounts/password", {"password": NEW}, node.account("202")),
+    ):
+        status, answer = node.call("POST", f"/api/v1/{route}", {"app": "202", **body}, token)
+        assert (status, answer["code"]) == (403, "passwords_off"), route
+    rules = node.call("GET", "/api/v1/accounts/rules", query={"app": "202"})[1]
+    assert (rules["passwords"], rules["reset"]) == (False, False)
+    token = node.account("202")
+    changed = node.call("POST", "/api/v1/accounts/identifiers", {"app": "202", "name": "hal"}, token)
+    assert (changed[0], changed[1]["name"]) == (200, "hal"), "there is no password to give"
