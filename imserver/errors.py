@@ -311,6 +311,9 @@ HTTP_HOST_REFUSED: Final = _problem(403, "host_refused", "This server does not s
 HTTP_REGISTRATION_CLOSED: Final = _problem(
     403, "registration_closed", "Registration is closed (accounts.registration)."
 )
+HTTP_LOGIN_REFUSED: Final = _problem(
+    403, "login_refused", "The provider or the user has refused this login; start a new one."
+)
 HTTP_PASSWORDS_OFF: Final = _problem(
     403, "passwords_off", "Accounts of this app have no passwords (accounts.passwords)."
 )
@@ -324,6 +327,12 @@ HTTP_UNKNOWN_DEVICE: Final = _problem(
     404, "unknown_device", "The account has no such device, or its login has ended."
 )
 HTTP_UNKNOWN_ACCOUNT: Final = _problem(404, "unknown_account", "No such account.")
+HTTP_UNKNOWN_PROVIDER: Final = _problem(
+    404, "unknown_provider", "The app has no such login provider, or the account is not linked with it."
+)
+HTTP_UNKNOWN_LOGIN: Final = _problem(
+    404, "unknown_login", "No such login with a provider, or it has expired or was finished."
+)
 HTTP_UNKNOWN_RESET: Final = _problem(
     404, "unknown_reset", "No such code to reset a password, or it has expired or was used."
 )
@@ -349,6 +358,14 @@ HTTP_METHOD_NOT_ALLOWED: Final = _problem(
 HTTP_TIMEOUT: Final = _problem(408, "timeout", "The request took too long to arrive.", temporary=True)
 HTTP_LOGIN_TAKEN: Final = _problem(
     409, "login_taken", "An account with this phone number, e-mail address or user name already exists."
+)
+HTTP_LINK_TAKEN: Final = _problem(
+    409,
+    "link_taken",
+    "This identity is linked with another account, or the account with another identity of this provider.",
+)
+HTTP_LAST_LOGIN: Final = _problem(
+    409, "last_login", "Without this link nobody could log in to the account any more."
 )
 HTTP_TOO_MANY_INVITATIONS: Final = _problem(
     409, "too_many_invitations", "The user has made as many invitations as accounts.invitations allows."
@@ -429,6 +446,9 @@ HTTP_STORAGE_UNAVAILABLE: Final = _problem(
 )
 HTTP_ISSUER_UNAVAILABLE: Final = _problem(
     503, "issuer_unavailable", "The issuer of the token does not answer.", temporary=True
+)
+HTTP_PROVIDER_UNAVAILABLE: Final = _problem(
+    503, "provider_unavailable", "The login provider does not answer.", temporary=True
 )
 HTTP_REVIEW_UNAVAILABLE: Final = _problem(
     503,

@@ -29,6 +29,7 @@ from imserver.auth.rules import objection
 from imserver.auth.tenants import Tenants
 from imserver.cluster.history import LocalHistory
 from imserver.cluster.registry import Lease, Registry, SoloRegistry
+from imserver.cluster.values import LocalValues
 from imserver.config.settings import Config
 from imserver.errors import StartError
 from imserver.hub.expiry import Sweep
@@ -77,6 +78,7 @@ from imserver.services.people.friends import Friends
 from imserver.services.people.groups import GroupCommands, Groups
 from imserver.services.people.incoming_hooks import ADDRESS_REQUESTS, ADDRESS_SECONDS, IncomingHooks
 from imserver.services.people.invitations import Invitations
+from imserver.services.people.oauth import OAuth
 from imserver.services.people.resets import Resets
 from imserver.services.push.idempotency import Dedupe, MessageIds, RequestIds
 from imserver.services.push.publish import PendingPushes, Publishing
@@ -91,6 +93,7 @@ from imserver.storage.accounts import AccountStore
 from imserver.storage.bots import BotStore
 from imserver.storage.hooks import HookStore
 from imserver.storage.invitations import InvitationStore
+from imserver.storage.oauth import LinkStore
 from imserver.storage.store import Store
 from imserver.storage.talk_positions import TalkPositions
 from imserver.transport import poller
@@ -282,7 +285,7 @@ class Parts:
             lambda: self.keys.demo,
         )
         self.page_tokens = PageTokens(self.config, secret)
-        outgoing = Outgoing()
+        self.outgoing = outgoing = Outgoing()
         self.webhooks = Webhooks(
             outgoing,
             self.table.id_of,
@@ -551,6 +554,9 @@ class Parts:
         )
         attempt = None if self.cluster is None else self.cluster.registry.attempt
         self.resets = Resets(self.config, self.accounts, accounts, attempt)
+        values = LocalValues() if self.cluster is None else self.cluster.registry
+        self.oauth = OAuth(self.config, self.tenants, self.accounts, LinkStore(store), values, self.outgoing)
+        self.tenants.on_delete.append(self.oauth.forget)
         self.cards = Cards(self.config, self.accounts, accounts, store, self.presence, attempt)
         self.last_seen = LastSeen(accounts, self.account_tokens.wanted_in)
         self.invitations = Invitations(

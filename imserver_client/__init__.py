@@ -10,12 +10,14 @@
             print(push.sender, push.text)
 
 - :class:`Client` receives pushes; :class:`Messenger` sends and receives stored messages, and loses none.
+- :class:`Accounts` logs in to accounts with a provider such as GitHub, and resets passwords.
 - :class:`Api` calls the HTTP API; :class:`Publisher` pushes over one open connection.
-- All four run with threads or under gevent. The same with ``Async`` before the name run in asyncio.
+- All run with threads or under gevent. All but the accounts run in asyncio with ``Async`` before the name.
 
 Importing this package patches nothing.
 """
 
+from imserver_client.accounts import AccountLogin, Accounts, LoginProvider, ProviderLink, StartedLogin
 from imserver_client.aio import AsyncApi, AsyncClient, AsyncMessenger
 from imserver_client.api import Api
 from imserver_client.errors import (
@@ -90,6 +92,8 @@ from imserver_client.threads import Client, Messenger
 __version__ = "0.1.0"
 
 __all__ = [
+    "AccountLogin",
+    "Accounts",
     "Annotation",
     "Api",
     "App",
@@ -123,6 +127,7 @@ __all__ = [
     "Entry",
     "HistoryPage",
     "LogReset",
+    "LoginProvider",
     "LoginRefused",
     "Marks",
     "MessagePage",
@@ -135,6 +140,7 @@ __all__ = [
     "PinPage",
     "Position",
     "Presence",
+    "ProviderLink",
     "Publication",
     "Publisher",
     "Push",
@@ -152,6 +158,7 @@ __all__ = [
     "Session",
     "Signal",
     "SlashCommand",
+    "StartedLogin",
     "State",
     "StoredPosition",
     "StreamEnd",

@@ -51,15 +51,24 @@ class _KeySet(Struct):
 
 
 class Issuer:
-    """The cached keys of one issuer. Only :meth:`keys_for` switches."""
+    """The cached keys of one issuer. Only :meth:`keys_for` switches.
+
+    ``seconds``: time limit of one fetch.
+    """
 
     def __init__(
-        self, url: str, jwks_url: str, outgoing: Outgoing, clock: Callable[[], float] = monotonic
+        self,
+        url: str,
+        jwks_url: str,
+        outgoing: Outgoing,
+        clock: Callable[[], float] = monotonic,
+        seconds: float = FETCH_SECONDS,
     ) -> None:
         self.url = url
         self._jwks_url = jwks_url
         self._outgoing = outgoing
         self._clock = clock
+        self._seconds = seconds
         self._keys: tuple[Key, ...] = ()
         self._fetched_at = float("-inf")
         self._next_fetch = float("-inf")
@@ -71,7 +80,7 @@ class Issuer:
     def keys_for(self, kid: str) -> tuple[Key, ...]:
         """Return the keys that may have signed a token with this ``kid`` (``""``: a token without ``kid``).
 
-        Waits at most :data:`FETCH_SECONDS` if no keys are cached or the ``kid`` is new. Raises
+        Waits at most ``seconds`` if no keys are cached or the ``kid`` is new. Raises
         IssuerUnavailable if no keys are cached, BadToken if the issuer has no such key.
         """
         age = self._clock() - self._fetched_at
@@ -103,7 +112,7 @@ class Issuer:
     def _fetch(self) -> None:
         """Fetch the keys, at most once per :data:`RETRY_SECONDS`. Callers share one fetch. Switches."""
         if self._fetching is not None:
-            self._fetching.wait(FETCH_SECONDS)
+            self._fetching.wait(self._seconds)
             return
         if not self._may_fetch():
             return
@@ -123,7 +132,7 @@ class Issuer:
 
     def _read(self) -> tuple[Key, ...]:
         """Read the keys from the issuer. Raises Unreachable."""
-        deadline = self._clock() + FETCH_SECONDS
+        deadline = self._clock() + self._seconds
         url = self._jwks_url
         if not url:
             where = self.url.rstrip("/") + "/.well-known/openid-configuration"

@@ -90,6 +90,8 @@ ADMIN_OR_BOT: Final = Need("admin", frozenset({"bot"}))
 ACCOUNT: Final = Need(users=frozenset({"account"}))
 ANYONE_OR_ADMIN: Final = Need("admin", frozenset({"nobody"}))
 """Anybody. A back end may do more."""
+ANYONE_OR_ACCOUNT: Final = Need(users=frozenset({"nobody", "account"}))
+"""Anybody. A user with an account token may do more."""
 PUSH_OR_USER: Final = Need("push", frozenset({"account", "bot", "session"}))
 READ_OR_USER: Final = Need("read", frozenset({"account", "bot", "session"}))
 ANYONE_OR_PUSH: Final = Need("push", frozenset({"nobody", "account", "bot", "session"}))

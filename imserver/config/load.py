@@ -137,7 +137,12 @@ def dump_app(settings: TenantSettings) -> str:
 
 def _secrets_of(app: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
     """The places of secrets in the settings of an app: mapping and key."""
-    return [*((row, "key") for row in app["jwt"]), (app["webhook"], "secret"), (app["pusher"], "secret")]
+    return [
+        *((row, "key") for row in app["jwt"]),
+        *((row, "client_secret") for row in app["oauth"].values()),
+        (app["webhook"], "secret"),
+        (app["pusher"], "secret"),
+    ]
 
 
 def _hide(places: list[tuple[dict[str, Any], str]]) -> None:

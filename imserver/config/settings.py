@@ -259,6 +259,22 @@ class AppAccountSettings(Struct, frozen=True):
     reset_url: str = ""
 
 
+class ProviderSettings(Struct, frozen=True):
+    """An entry of ``oauth`` of an app: a provider with which its users log in.
+
+    ``issuer``: address of an OpenID Connect provider, or of a GitHub Enterprise Server. ``scopes``: instead
+    of those that show who the user is. ``register``: whether the first login makes an account.
+    """
+
+    kind: Literal["oidc", "github", "wechat", "wechat_official"]
+    client_id: Text
+    client_secret: str = ""
+    issuer: str = ""
+    scopes: tuple[Text, ...] = ()
+    register: bool = False
+    title: str = ""
+
+
 MAX_USER_BYTES: Final = 255
 """Longest user id of any app, in bytes of UTF-8."""
 
@@ -279,6 +295,7 @@ class TenantSettings(Struct, frozen=True):
     jwt: tuple[JwtSettings, ...] = ()
     account_tokens: Literal["", "required", "ignored"] = ""
     accounts: AppAccountSettings = AppAccountSettings()
+    oauth: dict[Text, ProviderSettings] = field(default_factory=dict)
     webhook: WebhookSettings = WebhookSettings()
     back_ends: BackEndSettings = BackEndSettings()
     pusher: PusherSettings = PusherSettings()

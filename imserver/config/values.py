@@ -266,6 +266,9 @@ _OWN_HEADER: Final = re.compile(
 _PUSHER_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
 """Keys and ids of Pusher apps, which are segments of paths."""
 
+_PROVIDER: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
+"""Names of providers, which are segments of paths."""
+
 _RESERVED_PATHS: Final = ("/acc", "/ws", "/connection/websocket", "/health", "/ready")
 
 
@@ -297,6 +300,7 @@ def check_tenant(tenant: TenantSettings, places: Places, app: str = "") -> None:
     if tenant.accounts.reset_url and not re.match(r"https?://[^/]", tenant.accounts.reset_url):
         where = places.of(f"{app}accounts.reset_url")
         raise ConfigError(f"{where}: expected an http:// or https:// address")
+    _check_providers(tenant, places, app)
     _check_channels(tenant, places, app)
     webhook, back_ends = tenant.webhook, tenant.back_ends
     urls = {f"webhook.{key}": url for key, url in webhook.urls.items()}
@@ -336,6 +340,18 @@ def _check_pusher(pusher: PusherSettings, setting: str, places: Places) -> None:
         )
 
 
+def _check_providers(tenant: TenantSettings, places: Places, app: str) -> None:
+    for name, row in tenant.oauth.items():
+        where = places.of(f"{app}oauth.{name}")
+        if not _PROVIDER.fullmatch(name):
+            raise ConfigError(f"{where}: expected a name of 1 to 32 lower-case letters, digits, _ or -")
+        if row.kind == "oidc" and not row.issuer:
+            raise ConfigError(f"{where}: kind oidc needs an issuer")
+        if row.kind != "oidc" and not row.client_secret:
+            raise ConfigError(f"{where}: kind {row.kind} needs a client_secret")
+        _check_https(row.issuer, f"{app}oauth.{name}.issuer", places)
+
+
 def _check_channels(tenant: TenantSettings, places: Places, app: str) -> None:
     for namespace, row in tenant.channels.items():
         where = places.of(f"{app}channels.{namespace}")
@@ -370,11 +386,14 @@ def _check_issuer(row: JwtSettings, setting: str, places: Places) -> None:
             "without it tokens for other services would be accepted"
         )
     for name, url in (("issuer", row.issuer), ("jwks_url", row.jwks_url)):
-        if url and not ISSUER_URL.match(url):
-            raise ConfigError(
-                f"{places.of(f'{setting}.{name}')}: expected an https:// address "
-                f"(http:// only to this machine), got {url!r}"
-            )
+        _check_https(url, f"{setting}.{name}", places)
+
+
+def _check_https(url: str, setting: str, places: Places) -> None:
+    if url and not ISSUER_URL.match(url):
+        raise ConfigError(
+            f"{places.of(setting)}: expected an https:// address (http:// only to this machine), got {url!r}"
+        )
 
 
 def check_config(config: Config, places: Places) -> None:

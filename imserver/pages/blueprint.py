@@ -40,6 +40,7 @@ from imserver.errors import (
 )
 from imserver.pages import installable
 from imserver.pages.address import check, websocket_address
+from imserver.pages.callback import Callback
 from imserver.pages.text import (
     HEADERS,
     has_parameter,
@@ -51,6 +52,7 @@ from imserver.pages.text import (
 )
 from imserver.pages.visitors import Names, Seen
 from imserver.protocol.action import APP_PREFIX, NO_ROOM, NOBODY
+from imserver.services.people.oauth import CALLBACK
 from imserver.transport.exchange import HttpResponse
 
 if TYPE_CHECKING:
@@ -106,7 +108,7 @@ _MEANINGS: Final = {
 }
 """Operators' page → the figures that it explains, each with the prefix of its text."""
 _OTHER_TEXTS: Final = (
-    *("start_", "status_", "cluster_", "unit_", "talk_", "messages_", "channels_", "refusal_"),
+    *("start_", "status_", "cluster_", "unit_", "talk_", "messages_", "channels_", "refusal_", "callback_"),
 )
 """Prefixes of the keys of texts that the chat page does not need."""
 _CONNECTION_TEXTS: Final = ("state_", "banner_", "refused_")
@@ -120,8 +122,10 @@ _DEMO_CHANNEL: Final = "demo:lobby"
 """The first channel of the page of channels."""
 _ACCOUNTS_APP: Final = "gochat"
 """The app of the page of stored messages."""
-_SDK_PATH: Final = "/sdk/<any('errors.js', 'imserver.js', 'messenger.js'):name>"
+_SDK_PATH: Final = "/sdk/<any('accounts.js', 'errors.js', 'imserver.js', 'messenger.js'):name>"
 
+
+CALLBACK_PATH: Final = f"{CALLBACK}/<path:app>/<provider>"
 
 NEEDS: Final[dict[str, Need]] = {
     "/": ANYONE,
@@ -139,6 +143,7 @@ NEEDS: Final[dict[str, Need]] = {
     "/favicon.ico": ANYONE,
     _SDK_PATH: ANYONE,
     "/gateway": ANYONE,
+    CALLBACK_PATH: ANYONE,
 }
 """Path → need of a visitor. Pages of apps also require an open app, or a token."""
 
@@ -178,6 +183,9 @@ def create_pages(node: Parts) -> Blueprint:
         (_SDK_PATH, "sdk", sdk),
     ):
         pages.add_url_rule(path, name, view, methods=["GET"])
+    callback = Callback(node)
+    pages.add_url_rule(CALLBACK_PATH, "callback", callback.returned, methods=["GET"])
+    pages.add_url_rule(CALLBACK_PATH, "agree", callback.agree, methods=["POST"])
     pages.add_url_rule("/home/token", "token", chat.renew_token, methods=["POST"])
     pages.add_url_rule(
         "/gateway", "gateway", gateway.answer, methods=["GET", "OPTIONS"], provide_automatic_options=False

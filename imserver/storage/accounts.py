@@ -25,6 +25,7 @@ from imserver.storage.contract import (
     Taken,
 )
 from imserver.storage.events import NewEvent, add_events
+from imserver.storage.oauth import add_link
 from imserver.storage.statements import PooledStatements, Row, marks_of, text_of
 from imserver.storage.store import Store
 
@@ -39,6 +40,10 @@ _STORED: Final = "app, phone, nickname, avatar, password, version, created, emai
 _ACCOUNTS: Final = (
     "SELECT id, app, phone, nickname, avatar, version, created, password, email, name, findable, "
     "show_presence, last_seen, bot FROM account"
+)
+_LINKED: Final = (
+    f"{_ACCOUNTS} WHERE id = "
+    "(SELECT account FROM oauth_link WHERE app = %s AND provider = %s AND subject = %s) AND app = %s"
 )
 _CHANGEABLE: Final = ("nickname", "avatar", "findable", "show_presence", *IDENTIFIERS)
 _DEVICES: Final = "SELECT id, name, since, expires_at FROM account_device WHERE account = %s"
@@ -77,6 +82,34 @@ class AccountStore:
             return add_account(sql, made, password, report)
 
         return self._store.write(work)
+
+    def add_linked(self, new: Account, provider: str, subject: str, report: bool = False) -> Account:
+        """Store an account without a password that is linked with an identity. Raises Taken."""
+        made = replace(new, created=int(time()))
+
+        def work(sql: PooledStatements) -> Account:
+            id = sql.insert(f"INSERT INTO account ({_STORED}) VALUES {marks_of(9)}", _row(made, ""))
+            added = replace(made, id=id)
+            add_link(sql, made.app, id, provider, subject, made.created)
+            _report(sql, report, "registered", added)
+            return added
+
+        return self._store.write(work)
+
+    def linked(
+        self, app: str, providers: Sequence[str], subjects: Sequence[str]
+    ) -> tuple[Account, str] | None:
+        """The account that is linked with one of these identities, and the provider of the link."""
+
+        def work(sql: PooledStatements) -> tuple[Account, str] | None:
+            for provider in providers:
+                for subject in subjects:
+                    found = _found(sql.query(_LINKED, (app, provider, subject, app)))
+                    if found is not None:
+                        return found[0], provider
+            return None
+
+        return self._store.read_or(None, work)
 
     def by_login(self, app: str, *logins: tuple[Identifier, str]) -> tuple[Account, str] | None:
         """The account with the first of these identifiers that exists, and its password hash.
@@ -222,6 +255,7 @@ class AccountStore:
             sql.execute("DELETE FROM relation WHERE account = %s OR other = %s", (id, id))
             sql.execute("DELETE FROM bot WHERE id = %s", (id,))
             sql.execute("DELETE FROM incoming_hook WHERE id = %s", (id,))
+            sql.execute("DELETE FROM oauth_link WHERE account = %s", (id,))
             _forget_devices(sql, id)
             _forget_resets(sql, id)
             return True

@@ -20,6 +20,7 @@ _APP: Final = "app = %s"
 TABLES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "account_device": (_ACCOUNTS, ("account", "id")),
     "password_reset": (_ACCOUNTS, ("code",)),
+    "oauth_link": (_APP, ("app", "provider", "subject")),
     "relation": (_ACCOUNTS, ("account", "other")),
     "incoming_hook": (_APP, ("id",)),
     "bot": (_APP, ("id",)),

@@ -142,6 +142,19 @@ class Device(Struct, frozen=True):
     """Unix seconds; end of its token."""
 
 
+SUBJECT_BYTES: Final = 255
+"""Longest id of an identity at a login provider."""
+
+
+class AccountLink(Struct, frozen=True):
+    """A link between an account and an identity: ``subject``, its id at the provider."""
+
+    provider: str
+    subject: str
+    since: int
+    """Unix seconds."""
+
+
 class Invitation(Struct, frozen=True):
     """An invitation link: whoever knows the code may join a group, or become a friend of the maker."""
 

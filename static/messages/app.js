@@ -39,16 +39,21 @@ class App {
     this.page = page;
     this.words = page.text;
     this.saved = new SavedLogin(page.app);
+    const [, came, code] = /^#(oauth|reset)=(.+)$/.exec(location.hash) ?? [];
+    if (came) history.replaceState(null, "", location.pathname + location.search); // a code is not for the history
     startPanels(page.text);
     this.connection = new ConnectionView(page.text, { retry: () => this.#session?.messenger.retryNow(), reload: () => location.reload() });
     this.login = new LoginView(page, (login) => {
       this.saved.set(login);
+      if (this.#session) return location.reload(); // another tab has logged in meanwhile
       this.#start(login);
     });
     this.#listen();
     const login = this.saved.get();
     if (login) this.#start(login);
     else this.#showLogin("");
+    if (came === "oauth") this.login.finish(code, login !== null);
+    else if (came) import("./log-in-with.js").then(({ openReset }) => openReset(page, code));
   }
 
   // --- session ------------------------------------------------------------------------------------------------

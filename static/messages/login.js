@@ -8,7 +8,7 @@ import { invitationCode, invitationText, showInvitation } from "./invitations.js
 
 /** @typedef {import("./session.js").Login} Login */
 /** @typedef {import("./session.js").Page} Page */
-/** @typedef {{ registration: boolean, identifiers: string[], find: boolean }} Rules */
+/** @typedef {{ registration: boolean, identifiers: string[], find: boolean, passwords: boolean, reset: boolean }} Rules */
 
 export const IDENTIFIERS = /** @type {const} */ (["phone", "email", "name"]);
 export const NAME_LENGTH = 64;
@@ -38,21 +38,24 @@ export function identifierInput(kinds) {
 export class LoginView {
   #isNew = false;
   /** @type {Rules} */
-  #rules = { registration: true, identifiers: [...IDENTIFIERS], find: true };
+  #rules = { registration: true, identifiers: [...IDENTIFIERS], find: true, passwords: true, reset: false };
   #root = element("login-place", HTMLElement);
   #note = noteLine();
   #invited = make("p", "invited");
+  #providers = make("div", "providers");
 
   /**
    * @param {Page} page
    * @param {(login: Login) => void} onLogin
    */
   constructor(page, onLogin) {
+    this.page = page;
     this.app = page.app;
     this.words = page.text;
     this.onLogin = onLogin;
     this.#note.id = "login-note";
     this.#invited.hidden = true;
+    this.#providers.hidden = true;
     this.#draw();
     addEventListener("hashchange", () => this.#showInvitation());
   }
@@ -63,6 +66,18 @@ export class LoginView {
     this.#focus();
     this.#load();
     this.#showInvitation();
+    import("./log-in-with.js").then(({ showProviders }) => showProviders(this.page, this.#providers, this.#note)).catch(() => {}); // without an answer nobody logs in
+  }
+
+  /**
+   * The browser came back from a provider.
+   *
+   * @param {string} code
+   * @param {boolean} isHere  whether somebody is logged in, and this view is hidden
+   */
+  async finish(code, isHere) {
+    const { finishLogin } = await import("./log-in-with.js");
+    await attempt(this.#root, isHere ? null : this.#note, this.words, () => finishLogin(this.page, code, this.onLogin));
   }
 
   /** What the app wants; without an answer all is offered, and the server decides. */
@@ -89,7 +104,7 @@ export class LoginView {
 
   #draw() {
     const { words } = this;
-    const { identifiers, registration } = this.#rules;
+    const { identifiers, passwords, registration, reset } = this.#rules;
     const isNew = this.#isNew && registration;
     const before = this.#root.querySelector("form");
     const values = before ? Object.fromEntries(new FormData(before)) : {};
@@ -113,12 +128,13 @@ export class LoginView {
     submit.id = "login-submit";
     const heading = make("h1", "", title);
     heading.id = "login-title";
+    if (!passwords) return this.#root.replaceChildren(make("div", "card", make("div", "panel-form", heading, this.#invited, this.#note, this.#providers)));
     const form = /** @type {HTMLFormElement} */ (make(
       "form", "card", heading, this.#invited,
       ...(isNew ? [field(words.messages_your_name, nickname, words.messages_name_hint)] : []),
       field(label, identifier, isNew && identifiers.includes("name") ? words.messages_login_name_hint : ""),
       make("div", "password-field", field(words.messages_password, password, isNew ? words.messages_password_hint : ""), reveal),
-      this.#note, submit, ...(registration ? [this.#switch(isNew)] : []),
+      this.#note, submit, ...(registration ? [this.#switch(isNew)] : []), ...(reset && !isNew ? [this.#forgotten()] : []), this.#providers,
     ));
     form.id = "login-form";
     form.noValidate = true;
@@ -131,6 +147,13 @@ export class LoginView {
     this.#root.replaceChildren(form);
     const focus = hadFocus ? form.querySelector(`[name="${hadFocus}"]`) : null;
     if (focus instanceof HTMLElement) focus.focus();
+  }
+
+  #forgotten() {
+    const forgotten = /** @type {HTMLButtonElement} */ (make("button", "link", this.words.messages_forgotten));
+    forgotten.type = "button";
+    forgotten.addEventListener("click", () => import("./log-in-with.js").then(({ openForgotten }) => openForgotten(this.page)));
+    return forgotten;
   }
 
   /** @param {boolean} isNew */
@@ -189,7 +212,7 @@ export class LoginView {
 }
 
 /** @returns {string} the browser and its system, which need no translation, and a mark that no other device of the account has */
-function deviceName() {
+export function deviceName() {
   const agent = navigator.userAgent;
   const browser = [["Edg/", "Edge"], ["OPR/", "Opera"], ["Firefox/", "Firefox"], ["MicroMessenger", "WeChat"], ["Chrome/", "Chrome"], ["Safari/", "Safari"]].find(([sign]) => agent.includes(sign));
   const system = [["Android", "Android"], ["iPhone", "iPhone"], ["iPad", "iPad"], ["Windows", "Windows"], ["Mac OS", "macOS"], ["CrOS", "ChromeOS"], ["Linux", "Linux"]].find(([sign]) => agent.includes(sign));

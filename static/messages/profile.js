@@ -6,6 +6,7 @@ import { ApiError } from "./api.js";
 import { cropAvatar } from "./avatar-crop.js";
 import { attempt, field, input, namedList, noteLine, redraw, section, show, switchBox } from "./form.js";
 import { IDENTIFIERS, NAME_LENGTH, PASSWORD_LENGTH, identifierInput, loadRules } from "./login.js";
+import { linkSection } from "./log-in-with.js";
 import { button, confirm, openDialog, openPanel, toast } from "./panel.js";
 
 /** @typedef {import("./session.js").Session} Session */
@@ -40,6 +41,9 @@ class ProfileView {
   #devices = [];
   /** Identifiers that an account of this app may have. @type {string[]} */
   #identifiers = [];
+  #passwords = true;
+  /** @type {HTMLElement[]} */
+  #links = [];
 
   /**
    * @param {Session} session
@@ -59,9 +63,11 @@ class ProfileView {
   #load() {
     const { session } = this;
     return attempt(this.body, this.note, this.words, async () => {
-      const [account, { devices }, rules] = await Promise.all([
-        session.api("GET", "accounts/show"), session.api("GET", "accounts/devices"), loadRules(session.app),
+      const [account, { devices }, rules, links] = await Promise.all([
+        session.api("GET", "accounts/show"), session.api("GET", "accounts/devices"), loadRules(session.app), linkSection(session, () => this.#load()),
       ]);
+      this.#links = links;
+      this.#passwords = rules.passwords;
       this.#devices = devices;
       this.#identifiers = rules.identifiers;
       this.#show(account);
@@ -74,7 +80,7 @@ class ProfileView {
     const { nickname, avatar, name } = account;
     this.session.people.add([{ user: this.session.user, nickname, avatar, name }]);
     redraw(this.body, [
-      this.#head(account), this.#nameForm(account), this.#identifierList(account), this.#privacy(account), this.#deviceList(), this.#buttons(),
+      this.#head(account), this.#nameForm(account), this.#identifierList(account), this.#privacy(account), ...this.#links, this.#deviceList(), this.#buttons(),
     ]);
   }
 
@@ -154,11 +160,11 @@ class ProfileView {
     const { session, words } = this;
     const value = identifierInput([kind]);
     value.value = present;
-    const password = input({ type: "password", autocomplete: "current-password", maxLength: PASSWORD_LENGTH, required: true });
+    const password = input({ type: "password", autocomplete: "current-password", maxLength: PASSWORD_LENGTH });
     const note = noteLine();
     const go = /** @type {HTMLButtonElement} */ (make("button", "wide", words.messages_save));
     const hint = kind === "name" ? words.messages_login_name_hint : "";
-    const form = make("form", "panel-form", field(words[`messages_login_${kind}`], value, hint), field(words.messages_password, password), note, go);
+    const form = make("form", "panel-form", field(words[`messages_login_${kind}`], value, hint), ...(this.#passwords ? [field(words.messages_password, password)] : []), note, go);
     const layer = openDialog(words[`messages_login_${kind}`], form);
     value.focus();
     form.addEventListener("submit", (event) => {
@@ -225,7 +231,7 @@ class ProfileView {
       if (!(await confirm(words.messages_logout_all_question, { yes: words.messages_logout_all, danger: true }))) return;
       await attempt(everywhere, null, words, () => session.api("POST", "accounts/logout", {}));
     });
-    return make("p", "panel-buttons", bots, password, out, everywhere);
+    return make("p", "panel-buttons", bots, ...(this.#passwords ? [password] : []), out, everywhere);
   }
 
   #changePassword() {

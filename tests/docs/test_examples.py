@@ -55,6 +55,10 @@ PROGRAMS = [
 """What tests/docs/test_back_ends.py and test_client.py run."""
 FOREIGN = [block for page in PAGES for block in blocks(page, "python") if block.words == ("cent",)]
 """What tests/foreign/test_guide.py runs."""
+PROVIDERS = [
+    block for page in PAGES for block in blocks(page, "console", "python", "js") if block.words == ("oauth",)
+]
+"""What tests/docs/test_log_in_with.py runs."""
 PRODUCT = files_of(GUIDE)
 """What tests/docs/test_product.py runs."""
 
@@ -64,7 +68,18 @@ def test_no_example_is_left_out() -> None:
     sessions = (*OPEN, *KEYED, *DRIVEN, *SHARED, *FORKED, *BEGUN)
     known = {
         id_of(block)
-        for block in (*sessions, *FRAMES, *JSON, *YAML, *SCRIPTS, *COMMANDS, *PROGRAMS, *PRODUCT, *FOREIGN)
+        for block in (
+            *sessions,
+            *FRAMES,
+            *JSON,
+            *YAML,
+            *SCRIPTS,
+            *COMMANDS,
+            *PROGRAMS,
+            *PRODUCT,
+            *PROVIDERS,
+            *FOREIGN,
+        )
     }
     examined = ("console", "json", "yaml", "js", "jsx", "sh", "bash", "python", "javascript", "")
     left = [str(block) for page in PAGES for block in blocks(page, *examined) if id_of(block) not in known]

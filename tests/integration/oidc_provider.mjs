@@ -1,4 +1,5 @@
-// An OpenID Connect provider on loopback. Argument: the path of the npm package oidc-provider.
+// An OpenID Connect provider on loopback. Arguments: the path of the npm package oidc-provider, and the address to
+// which it sends browsers back (none: only programs ask it). Everybody logs in with any password.
 // It prints its issuer. For each line of its input it makes new keys, drops the old ones, and prints "rotated".
 
 import { generateKeyPairSync, randomUUID } from "node:crypto";
@@ -31,12 +32,20 @@ function newProvider(issuer) {
         response_types: [],
         redirect_uris: [],
       },
+      ...(process.argv[3]
+        ? [{ client_id: "im", client_secret: "secret of im", redirect_uris: [process.argv[3]] }]
+        : []),
     ],
+    claims: { openid: ["sub"], profile: ["name", "picture"] },
+    findAccount: (context, id) => ({
+      accountId: id,
+      claims: () => ({ sub: id, name: `${id} of the provider`, picture: `https://img.example.com/${id}.png` }),
+    }),
     jwks: { keys: Object.values(KEY_TYPES).map(newKey) },
     enabledJWA: { idTokenSigningAlgValues: ALGORITHMS },
     extraTokenClaims: (context, token) => ({ uid: `user-${token.clientId}` }),
     features: {
-      devInteractions: { enabled: false },
+      devInteractions: { enabled: process.argv.length > 3 },
       clientCredentials: { enabled: true },
       resourceIndicators: {
         enabled: true,

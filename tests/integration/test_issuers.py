@@ -28,10 +28,13 @@ NEEDS = pytest.mark.needs("node", "oidc-provider")
 
 
 class Provider:
-    """A running provider. Its user is ``user-ann``, in the claim ``uid``; the audience is ``shop``."""
+    """A running provider. Its user is ``user-ann``, in the claim ``uid``; the audience is ``shop``.
 
-    def __init__(self) -> None:
-        command = [require("node"), str(PROGRAM), require("oidc-provider")]
+    ``callback``: where it sends browsers of the client ``im`` back.
+    """
+
+    def __init__(self, *callback: str) -> None:
+        command = [require("node"), str(PROGRAM), require("oidc-provider"), *callback]
         self._process = spawn(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
@@ -68,8 +71,8 @@ class Provider:
 
 
 @contextmanager
-def providing() -> Iterator[Provider]:
-    provider = Provider()
+def providing(*callback: str) -> Iterator[Provider]:
+    provider = Provider(*callback)
     try:
         yield provider
     finally:

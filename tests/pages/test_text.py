@@ -16,7 +16,7 @@ ELEMENTS = {"append"}
 MADE_UP = re.compile(
     r"(refused|state|unit|said|status_means|cluster_means)_\w+|talk_(image|video|voice)|start_chat|start_\w+_hint"
     r"|messages_((fault|login|refused|state|role)_\w+|sent|received|read|picture|video|voice|file|location)"
-    r"|channels_(fault|hint)_\w+"
+    r"|channels_(fault|hint)_\w+|callback_(title|hint)_\w+"
 )
 
 

@@ -343,6 +343,7 @@ ANYBODY_MAY: Final = frozenset(
         *(f"/connection/{app}{kind}" for app in ("", "<segment>/") for kind in ("sse", "http_stream")),
         "/api/v1/uploads/{id}",
         "/api/v1/uploads/{id}/thumbnail",
+        "/oauth/callback/<path:app>/<provider>",  # it knows the state of a login
         *(
             "/",
             "/home/messages",
@@ -354,7 +355,7 @@ ANYBODY_MAY: Final = frozenset(
             "/static/<path:name>",
             "/favicon.ico",
         ),
-        *("/sdk/<any('errors.js', 'imserver.js', 'messenger.js'):name>", "/gateway"),
+        *("/sdk/<any('accounts.js', 'errors.js', 'imserver.js', 'messenger.js'):name>", "/gateway"),
     }
 )
 """Paths beside the table of routes that need no identity: they show what is public, or their id is secret."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from email import message_from_bytes
 from email.policy import default
 from pathlib import Path
+from smtplib import SMTPNotSupportedError
 from typing import Any
 
 import pytest
@@ -209,7 +210,7 @@ def test_a_mail_that_is_refused_for_now_is_sent_again(node: Harness, sink: Sink)
 def test_nothing_is_sent_openly_where_tls_is_wanted(sink: Sink) -> None:
     before = len(sink.mails)
     settings = SmtpSettings("127.0.0.1", sink.port, "starttls", "im", "secret", "im@example.com")
-    with pytest.raises(resets.smtplib.SMTPNotSupportedError):
+    with pytest.raises(SMTPNotSupportedError):
         resets.send(settings, "ann@example.com", "link")
     for wrong in ("a,b@example.com", "a<b@example.com", "b@example.com,c"):
         with pytest.raises(ValueError, match=r"[Ii]nvalid|only contain|expected|addr"):

@@ -287,7 +287,7 @@ def register(api: Api, call: Call, asked: Registration) -> SessionAnswer:
         address=call.request.host,
     )
     session = accounts.token(account, asked.device)
-    return _session(session)
+    return session_answer(session)
 
 
 @routes.post(
@@ -322,7 +322,7 @@ def login(api: Api, call: Call, asked: AccountLogin) -> SessionAnswer:
         bearer(call.request.headers.get("authorization", "")),
     )
     session = accounts.token(account, asked.device)
-    return _session(session)
+    return session_answer(session)
 
 
 @routes.get(
@@ -456,7 +456,8 @@ def _shown(account: Account, whole: bool) -> AccountShown:
     )
 
 
-def _session(session: AccountSession) -> SessionAnswer:
+def session_answer(session: AccountSession) -> SessionAnswer:
+    """The answer to a login."""
     return SessionAnswer(session.token, session.expires_at, _shown(session.account, True))
 
 

@@ -120,6 +120,35 @@ class AccountRules(Struct, forbid_unknown_fields=True, omit_defaults=True):
     ] = UNSET
 
 
+class LoginProvider(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """A provider with which accounts log in."""
+
+    kind: Annotated[
+        Literal["oidc", "github", "wechat", "wechat_official"],
+        about(
+            "`oidc`: any OpenID Connect provider. `wechat`: the QR code for websites. `wechat_official`: the "
+            "page of an official account."
+        ),
+    ]
+    client_id: Annotated[str, about("The id that the provider has given to the app.", min_length=1)]
+    client_secret: Annotated[str, about("The secret that goes with it.")] = ""
+    issuer: Annotated[str, about("The address of an `oidc` provider, or of a GitHub Enterprise Server.")] = ""
+    scopes: Annotated[list[str], about("Scopes to ask for; an empty list: those that show the user.")] = []
+    register: Annotated[bool, about("Whether the first login makes an account.")] = False
+    title: Annotated[str, about("The name to show; empty: that of the entry.")] = ""
+
+
+class LoginProviderShown(Struct):
+    """A provider with which accounts log in, without the secret."""
+
+    kind: str
+    client_id: str
+    issuer: str
+    scopes: list[str]
+    register: bool
+    title: str
+
+
 class PusherNames(Struct, forbid_unknown_fields=True, omit_defaults=True):
     """The app in Pusher's protocol."""
 
@@ -224,6 +253,10 @@ class AppSettingsGiven(Struct, forbid_unknown_fields=True, omit_defaults=True):
         about("Whether a login needs the token of an account of the app, or one of `jwt`."),
     ] = UNSET
     accounts: AccountRules | UnsetType = UNSET
+    oauth: Annotated[
+        dict[Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9_-]{0,31}$")], LoginProvider] | UnsetType,
+        about("Name → provider with which accounts log in."),
+    ] = UNSET
     webhook: Webhook | UnsetType = UNSET
     back_ends: BackEndAddresses | UnsetType = UNSET
     pusher: PusherNames | UnsetType = UNSET
@@ -392,6 +425,7 @@ class AppShown(Struct):
         about("Whether a login needs the token of an account of the app, or one of `jwt`."),
     ]
     accounts: AccountRulesShown
+    oauth: Annotated[dict[str, LoginProviderShown], about("Providers with which accounts log in.")]
     webhook: WebhookShown
     back_ends: BackEndsShown
     pusher: PusherShown
@@ -432,6 +466,7 @@ _SHOWN: Final = {
         "passwords": True,
         "reset_url": "",
     },
+    "oauth": {},
     "webhook": {
         "url": "",
         "events": [],
@@ -611,6 +646,12 @@ def _shown(tenant: Tenant) -> AppShown:
             tenant.accounts.passwords,
             tenant.accounts.reset_url,
         ),
+        {
+            name: LoginProviderShown(
+                row.kind, row.client_id, row.issuer, list(row.scopes), row.register, row.title
+            )
+            for name, row in tenant.oauth.items()
+        },
         WebhookShown(
             webhook.url,
             list(webhook.events),

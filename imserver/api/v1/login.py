@@ -1,21 +1,138 @@
-"""Logging in otherwise than with a password: forgotten passwords."""
+"""Logging in otherwise than with a password: with a provider, and after a password was forgotten."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final, Literal
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from imserver import errors
 from imserver.api.call import Api, Call
+from imserver.api.reply import ApiProblem
 from imserver.api.v1 import field
-from imserver.api.v1.accounts import REFUSALS, Login, NewPassword
-from imserver.api.v1.field import about
+from imserver.api.v1.accounts import (
+    REFUSALS,
+    AccountDone,
+    AccountShown,
+    DeviceName,
+    Login,
+    NewPassword,
+    session_answer,
+)
+from imserver.api.v1.field import Acting, about
 from imserver.api.v1.operation import Resource, refuse
 from imserver.auth.account_tokens import GOCHAT
-from imserver.auth.principal import ANYONE
+from imserver.auth.principal import ADMIN_OR_ACCOUNT, ANYONE, ANYONE_OR_ACCOUNT
 from imserver.services.people.accounts import UnknownReset
+from imserver.services.people.oauth import (
+    LOGIN_SECONDS,
+    POLL_SECONDS,
+    LastLogin,
+    LinkTaken,
+    LoginRefused,
+    NoCallback,
+    UnknownLogin,
+    UnknownProvider,
+)
+from imserver.services.people.oauth_providers import ProviderUnavailable
 from imserver.services.people.resets import CODE_SECONDS, NoResets
+
+Provider = Annotated[str, about("The name of a provider of the app.", min_length=1, max_length=32)]
+Handle = Annotated[str, about("The handle of the login: `login` of its start.", min_length=1, max_length=100)]
+
+
+class ProvidersQuery(Struct, forbid_unknown_fields=True):
+    """Which app."""
+
+    app: field.AccountApp = GOCHAT
+
+
+class ProviderShown(Struct):
+    """A provider with which accounts log in."""
+
+    provider: Provider
+    kind: Literal["oidc", "github", "wechat", "wechat_official"]
+    title: Annotated[str, about("The name to show.")]
+    register: Annotated[bool, about("Whether the first login makes an account.")]
+
+
+class ProvidersAnswer(Struct):
+    """The providers of an app."""
+
+    providers: list[ProviderShown]
+
+
+class LoginStart(Struct, forbid_unknown_fields=True, kw_only=True):
+    """A login with a provider."""
+
+    provider: Provider
+    app: field.AccountApp = GOCHAT
+    device: DeviceName = ""
+    return_to: Annotated[
+        str,
+        about(
+            "For pages of this server: the path to which the browser comes back. The fragment of the address "
+            "is then `#oauth=` and the `code` that finishes the login, or `#oauth=refused`.",
+            max_length=500,
+        ),
+    ] = ""
+    link: Annotated[
+        bool, about("Whether to link the account whose token the request has, instead of logging in.")
+    ] = False
+
+
+class LoginStarted(Struct):
+    """A login that was started."""
+
+    url: Annotated[str, about("The address to open in a browser.")]
+    login: Annotated[str, about("The secret handle of this login. It works once.")]
+    shown: Annotated[
+        str,
+        about("Show this code to the user: the browser asks whether their device shows it."),
+    ]
+    interval: Annotated[int, about("How many seconds to wait between two requests to finish the login.")]
+    expires: Annotated[int, about("After how many seconds the login is forgotten.")]
+
+
+class LoginFinish(Struct, forbid_unknown_fields=True, kw_only=True):
+    """The login to finish."""
+
+    login: Handle
+    code: Annotated[
+        str,
+        about("The code from the fragment of the address, if there is a `return_to`.", max_length=100),
+    ] = ""
+    app: field.AccountApp = GOCHAT
+
+
+class LoginFinished(Struct, omit_defaults=True):
+    """`pending`, or a session as of `accounts/login`, or the provider with which the account was linked."""
+
+    pending: Annotated[bool, about("The user has not agreed yet; ask again later.")] = False
+    token: Annotated[str | UnsetType, about("The token of the session.")] = UNSET
+    expires_at: Annotated[int | UnsetType, about("When the token expires, in Unix seconds.")] = UNSET
+    account: AccountShown | UnsetType = UNSET
+    linked: Annotated[str | UnsetType, about("The provider with which the account was linked.")] = UNSET
+
+
+class LinkShown(Struct):
+    """A provider with which the account logs in."""
+
+    provider: Provider
+    title: Annotated[str, about("The name to show.")]
+    since: Annotated[int, about("When it was linked, in Unix seconds.")]
+
+
+class LinksAnswer(Struct):
+    """The providers with which an account logs in."""
+
+    links: list[LinkShown]
+
+
+class LinkEnd(Acting, kw_only=True):
+    """The provider with which the account shall not log in any more."""
+
+    provider: Provider
 
 
 class ResetRequest(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -45,14 +162,137 @@ class ResetDone(Struct):
 
 routes = Resource(
     "accounts",
-    hot=False,
+    hot=True,
     problems=(errors.HTTP_NOT_ALLOWED, errors.HTTP_TOO_MANY_REQUESTS),
     refusals={
         **REFUSALS,
+        LastLogin: refuse(errors.HTTP_LAST_LOGIN),
+        LinkTaken: refuse(errors.HTTP_LINK_TAKEN),
+        LoginRefused: refuse(errors.HTTP_LOGIN_REFUSED),
+        NoCallback: refuse(errors.HTTP_NOT_IMPLEMENTED, "app.http_url is not set"),
         NoResets: refuse(errors.HTTP_NOT_IMPLEMENTED, "Passwords of this app are not reset by e-mail"),
+        ProviderUnavailable: refuse(errors.HTTP_PROVIDER_UNAVAILABLE),
+        UnknownLogin: refuse(errors.HTTP_UNKNOWN_LOGIN),
+        UnknownProvider: refuse(errors.HTTP_UNKNOWN_PROVIDER),
         UnknownReset: refuse(errors.HTTP_UNKNOWN_RESET),
     },
 )
+
+# --- providers ----------------------------------------------------------------------------------------------
+
+
+@routes.get(
+    "/accounts/oauth/providers",
+    ANYONE,
+    example={},
+    answer_example=ProvidersAnswer([ProviderShown("github", "github", "GitHub", True)]),
+)
+def providers(api: Api, call: Call, _asked: ProvidersQuery) -> ProvidersAnswer:
+    """List the providers with which accounts of an app log in."""
+    settings = api.services.oauth.settings_of(call.app)
+    return ProvidersAnswer(
+        [ProviderShown(name, row.kind, row.title or name, row.register) for name, row in settings.items()]
+    )
+
+
+@routes.post(
+    "/accounts/oauth/start",
+    ANYONE_OR_ACCOUNT,
+    problems=(
+        errors.HTTP_TOKEN_INVALID,
+        errors.HTTP_UNKNOWN_PROVIDER,
+        errors.HTTP_NOT_IMPLEMENTED,
+        errors.HTTP_PROVIDER_UNAVAILABLE,
+    ),
+    example={"provider": "github", "device": "phone"},
+    answer_example=LoginStarted(
+        "https://github.com/login/oauth/authorize?…", "Zk9x…", "BDFH-JKLM", POLL_SECONDS, LOGIN_SECONDS
+    ),
+)
+def start(api: Api, call: Call, asked: LoginStart) -> LoginStarted:
+    """Start a login with a provider.
+
+    Open `url` in a browser, on any device, and finish the login with `login`. Each request counts as a login
+    of its address. With `link` the account of the token is linked with the provider.
+    """
+    account = None
+    if asked.link:
+        if not call.principal.user:
+            raise ApiProblem(errors.HTTP_TOKEN_INVALID)
+        account = api.services.accounts.get(call.app, call.principal.user)
+    started = api.services.oauth.start(
+        call.app, asked.provider, call.request.host, asked.device, asked.return_to, account
+    )
+    return LoginStarted(started.url, started.login, started.shown, POLL_SECONDS, LOGIN_SECONDS)
+
+
+@routes.post(
+    "/accounts/oauth/finish",
+    ANYONE,
+    problems=(
+        errors.HTTP_WRONG_LOGIN,
+        errors.HTTP_REGISTRATION_CLOSED,
+        errors.HTTP_LOGIN_REFUSED,
+        errors.HTTP_UNKNOWN_LOGIN,
+        errors.HTTP_UNKNOWN_PROVIDER,
+        errors.HTTP_LINK_TAKEN,
+    ),
+    example={"login": "Zk9x…"},
+    answer_example=LoginFinished(pending=True),
+)
+def finish(api: Api, call: Call, asked: LoginFinish) -> LoginFinished:
+    """Finish a login with a provider.
+
+    The answer is `{"pending": true}` until the user has agreed. Then it is that of `accounts/login`, or
+    `linked`. The first login makes an account if the provider may do so. It takes over nickname and picture.
+    """
+    found = api.services.oauth.finish(call.app, asked.login, asked.code, call.request.host)
+    if found is None:
+        return LoginFinished(pending=True)
+    if isinstance(found, str):
+        return LoginFinished(linked=found)
+    session = session_answer(found)
+    return LoginFinished(token=session.token, expires_at=session.expires_at, account=session.account)
+
+
+_ACTING: Final = {"app": "gochat", "user": "1"}
+
+
+@routes.get(
+    "/accounts/oauth/links",
+    ADMIN_OR_ACCOUNT,
+    problems=(errors.HTTP_UNKNOWN_ACCOUNT,),
+    example=_ACTING,
+    answer_example=LinksAnswer([LinkShown("github", "GitHub", 1795155801)]),
+)
+def links(api: Api, call: Call, _asked: Acting) -> LinksAnswer:
+    """List the providers with which an account logs in."""
+    oauth = api.services.oauth
+    settings = oauth.settings_of(call.app)
+    found = oauth.links(call.app, call.user)
+    titles = {name: row.title for name, row in settings.items()}
+    return LinksAnswer(
+        [LinkShown(row.provider, titles.get(row.provider) or row.provider, row.since) for row in found]
+    )
+
+
+@routes.post(
+    "/accounts/oauth/unlink",
+    ADMIN_OR_ACCOUNT,
+    problems=(errors.HTTP_UNKNOWN_ACCOUNT, errors.HTTP_UNKNOWN_PROVIDER, errors.HTTP_LAST_LOGIN),
+    example={**_ACTING, "provider": "github"},
+    answer_example=AccountDone("1"),
+)
+def unlink(api: Api, call: Call, asked: LinkEnd) -> AccountDone:
+    """End the link between an account and a provider.
+
+    The last way to log in remains: a password, or another link.
+    """
+    api.services.oauth.unlink(call.app, call.user, asked.provider)
+    return AccountDone(call.user)
+
+
+# --- forgotten passwords ------------------------------------------------------------------------------------
 
 
 @routes.post(

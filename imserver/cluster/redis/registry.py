@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from itertools import islice
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 
 import gevent
 
@@ -24,7 +24,7 @@ from imserver.cluster.redis.pipeline import Pipeline, RedisUnavailable, open_lin
 from imserver.cluster.redis.presence import ChannelLookup, Lookup, SessionCommands
 from imserver.cluster.redis.records import ban_field_of, bucket_of, decoded, encoded
 from imserver.cluster.redis.recovery import EVERYTHING, UNREGISTERED, Extent, RegistryRecovery
-from imserver.cluster.redis.scripts import ATTEMPT, ATTEMPTS, BAN
+from imserver.cluster.redis.scripts import ATTEMPT, ATTEMPTS, BAN, VALUES
 from imserver.cluster.registry import (
     Lease,
     RegistryCounters,
@@ -34,7 +34,7 @@ from imserver.cluster.registry import (
     SessionRegistration,
 )
 from imserver.config.settings import ClusterSettings, RedisSettings
-from imserver.errors import StartError
+from imserver.errors import StartError, StorageUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -268,6 +268,27 @@ class RedisRegistry:
         key = ATTEMPTS + sha256(encoded(name)).hexdigest()  # names contain phone numbers
         replies = self._pipeline.execute([("EVALSHA", ATTEMPT, 1, key, most, each_seconds * 1000, weight)])
         return None if replies is None or isinstance(replies[0], Exception) else int(replies[0]) / 1000
+
+    # --- temporary values -----------------------------------------------------------------------------------
+
+    def put_value(self, key: str, value: bytes, seconds: float) -> None:
+        """See :class:`imserver.cluster.values.TemporaryValues`."""
+        self._value_command("SET", key, value, "PX", max(int(seconds * 1000), 1))
+
+    def value(self, key: str) -> bytes | None:
+        """See :class:`imserver.cluster.values.TemporaryValues`."""
+        found: bytes | None = self._value_command("GET", key)
+        return found
+
+    def remove_value(self, key: str) -> bool:
+        """See :class:`imserver.cluster.values.TemporaryValues`."""
+        return bool(self._value_command("DEL", key))
+
+    def _value_command(self, name: str, key: str, *more: Any) -> Any:
+        replies = self._pipeline.execute([(name, VALUES + key, *more)])
+        if replies is None or isinstance(replies[0], Exception):
+            raise StorageUnavailable("Redis does not answer")
+        return replies[0]
 
     # --- re-registration ------------------------------------------------------------------------------------
 

@@ -282,6 +282,23 @@ class Accounts:
         token = self._tokens.make(account.id, account.version, login.expires_at, login.id)
         return AccountSession(account, token, login.expires_at, device, login.id)
 
+    def charge_login(self, address: str) -> None:
+        """Count a login with a provider from ``address``. Raises TooManyFailures."""
+        self._logins.charge(address)
+
+    def linked(
+        self, app: str, providers: Sequence[str], subjects: Sequence[str]
+    ) -> tuple[Account, str] | None:
+        """The account that is linked with one of these identities, and the provider of the link.
+
+        The first provider and the first subject count more.
+        """
+        return self._accounts.linked(app, providers, subjects)
+
+    def add_linked(self, new: Account, provider: str, subject: str) -> Account:
+        """Make an account for an identity at a provider. Raises Taken if the identity has one."""
+        return self._accounts.add_linked(new, provider, subject, self._reports(new.app))
+
     # --- asking ---------------------------------------------------------------------------------------------
 
     def get(self, app: str, user: str) -> Account | None:

@@ -8,11 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import smtplib
-import ssl
-from email.headerregistry import Address
-from email.message import EmailMessage
-from email.utils import formatdate, make_msgid
 from random import uniform
 from secrets import token_urlsafe
 from time import monotonic, time
@@ -136,7 +131,7 @@ class Resets:
             try:
                 with self._turns, gevent.Timeout(_TRY_SECONDS, TimeoutError("no answer in time")):
                     send(self._smtp, account.email, link)
-            except (smtplib.SMTPException, OSError, ValueError) as error:
+            except (OSError, ValueError) as error:  # smtplib.SMTPException is an OSError
                 problem, temporary = f"{type(error).__name__}: {error}", _is_temporary(error)
             if not problem:
                 log.info("app %s: the account %d was sent a mail", account.app, account.id)
@@ -154,6 +149,13 @@ def send(settings: SmtpSettings, to: str, link: str) -> None:
 
     Raises :class:`smtplib.SMTPException`, OSError and ValueError (``to`` cannot be an address).
     """
+    # Imported here: nodes that send no mail save the memory.
+    import smtplib
+    import ssl
+    from email.headerregistry import Address
+    from email.message import EmailMessage
+    from email.utils import formatdate, make_msgid
+
     mail = EmailMessage()
     mail["Subject"] = _SUBJECT
     mail["From"] = settings.sender
@@ -178,6 +180,8 @@ def send(settings: SmtpSettings, to: str, link: str) -> None:
 
 def _is_temporary(error: Exception) -> bool:
     """Whether the same mail may be taken later."""
+    import smtplib
+
     if isinstance(error, smtplib.SMTPRecipientsRefused):
         return all(code < 500 for code, _ in error.recipients.values())
     if isinstance(error, smtplib.SMTPResponseException):

@@ -88,9 +88,9 @@ class Outgoing:
         headers = {"Content-Type": "application/json", "User-Agent": _USER_AGENT, **headers}
         return self._exchange("POST", url, body, headers, seconds, answer_bytes)
 
-    def get(self, url: str, seconds: float) -> tuple[int, bytes]:
+    def get(self, url: str, seconds: float, headers: Mapping[str, str] = _NO_HEADERS) -> tuple[int, bytes]:
         """Read a document: status and body. Waits and raises like :meth:`post`."""
-        headers = {"Accept": "application/json", "User-Agent": _USER_AGENT}
+        headers = {"Accept": "application/json", "User-Agent": _USER_AGENT, **headers}
         return self._exchange("GET", url, None, headers, seconds, ANSWER_BYTES)
 
     def _exchange(

@@ -1,4 +1,4 @@
-"""Codes that reset a password."""
+"""Codes that reset a password; links between accounts and identities at login providers."""
 
 from typing import Final
 
@@ -20,6 +20,17 @@ def upgrade() -> None:
         sa.Column("account", sa.BigInteger, nullable=False),
         sa.Column("expires_at", sa.BigInteger, nullable=False),
         sa.UniqueConstraint("account", "code", name="password_reset_by_account"),
+        if_not_exists=True,
+        **MYSQL_OPTIONS,
+    )
+    op.create_table(
+        "oauth_link",
+        sa.Column("app", name(), primary_key=True),
+        sa.Column("provider", name(32), primary_key=True),
+        sa.Column("subject", name(255), primary_key=True),
+        sa.Column("account", sa.BigInteger, nullable=False),
+        sa.Column("since", sa.BigInteger, nullable=False),
+        sa.UniqueConstraint("account", "provider", name="oauth_link_by_account"),
         if_not_exists=True,
         **MYSQL_OPTIONS,
     )

@@ -1,0 +1,420 @@
+"""Logging in with a provider, and linking an account with one.
+
+A client starts a login and gets an address and a secret handle. A browser opens the address, the user agrees
+at the provider, and the browser comes back to the callback. The client exchanges the handle for a session. So
+any client can log in, also one without a browser.
+
+Somebody could send the address of a login of their own to another user, to log in as them. So the handle
+alone is not enough: a page that started the login gets a second code in the browser that came back. For other
+clients this browser shows a short code and asks the user whether their device shows the same.
+
+In a cluster Redis has the running logins, so any node may take the callback.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from secrets import choice, token_urlsafe
+from time import time
+from typing import Final, Literal
+from urllib.parse import quote
+
+import gevent
+import msgspec
+from gevent.lock import BoundedSemaphore
+from msgspec import Struct
+
+from imserver.auth.account_tokens import AccountSession
+from imserver.auth.tenants import Tenants
+from imserver.cluster.values import TemporaryValues
+from imserver.config.settings import Config, ProviderSettings
+from imserver.errors import ImserverError
+from imserver.logging import RateLimitedLog
+from imserver.services.people.accounts import Accounts, Closed, UnknownAccount, check_device
+from imserver.services.people.identifiers import BadField
+from imserver.services.people.oauth_providers import (
+    KINDS,
+    SECONDS,
+    AuthorizationRequest,
+    Identity,
+    Provider,
+    ProviderRefused,
+    ProviderUnavailable,
+)
+from imserver.services.webhooks.requests import Outgoing
+from imserver.storage.contract import Account, AccountLink, Taken
+from imserver.storage.oauth import LinkStore
+
+log: Final = logging.getLogger(__name__)
+
+LOGIN_SECONDS: Final = 600
+"""For how long a login may run."""
+POLL_SECONDS: Final = 2
+"""How often a client asks whether its login is finished."""
+AT_ONCE: Final = 16
+"""Requests that wait for one provider of one app on this node. Beyond it they are refused at once."""
+CALLBACK: Final = "/oauth/callback"
+_OWN_PATH: Final = re.compile(r"/(?!/)[A-Za-z0-9._~/?&=%+-]{0,500}")
+_LETTERS: Final = "BCDFGHJKLMNPQRSTVWXZ"
+"""Letters of a short code, without vowels: no code is a word."""
+
+
+class UnknownProvider(ImserverError):
+    """The app has no such provider (``oauth``)."""
+
+
+class NoCallback(ImserverError):
+    """``app.http_url`` is not set, so no provider can send a browser back."""
+
+
+class UnknownLogin(ImserverError):
+    """The login does not exist, has expired, or was finished before."""
+
+
+class LoginRefused(ImserverError):
+    """The provider or the user has refused the login, or it was finished with a wrong code."""
+
+
+class LinkTaken(ImserverError):
+    """The identity belongs to another account, or the account has another identity at the provider."""
+
+
+class LastLogin(ImserverError):
+    """Without this link the account could not log in any more."""
+
+
+class Started(Struct, frozen=True):
+    """A login that was started. ``login``: the secret handle. ``shown``: the short code for the user."""
+
+    url: str
+    login: str
+    shown: str
+
+
+class Question(Struct, frozen=True):
+    """What a browser that came back shows. ``address``: where it goes on instead of asking.
+
+    ``shown``: the short code; ``device``: name of the device; ``nickname``: of the account to link (``""``: a
+    login). ``code`` goes back with the answer.
+    """
+
+    address: str = ""
+    title: str = ""
+    shown: str = ""
+    device: str = ""
+    nickname: str = ""
+    code: str = ""
+
+
+class _Running(Struct):
+    """A login that is running. ``account`` (0: none) and ``version``: what is linked.
+
+    ``code``: hash of the code that only the browser has; ``""``: none is needed. ``found``: who it is.
+    """
+
+    app: str
+    provider: str
+    account: int
+    version: int
+    device: str
+    return_to: str
+    shown: str
+    state: str
+    nonce: str
+    verifier: str
+    expires_at: int
+    step: Literal["started", "returned", "done", "failed"] = "started"
+    code: str = ""
+    found: Identity | None = None
+
+
+_decode: Final = msgspec.json.Decoder(_Running).decode
+_LOGIN: Final = "oauth:login:"
+_STATE: Final = "oauth:state:"
+_QUESTION: Final = "oauth:question:"
+"""Prefixes of keys; the hash of a secret follows. The last two lead to a login."""
+
+
+class OAuth:
+    """Owner of the providers of all apps, and of the turns at them."""
+
+    def __init__(
+        self,
+        config: Config,
+        tenants: Tenants,
+        accounts: Accounts,
+        links: LinkStore,
+        values: TemporaryValues,
+        outgoing: Outgoing,
+    ) -> None:
+        self._base = config.app.http_url.rstrip("/")
+        self._tenants = tenants
+        self._accounts = accounts
+        self._links = links
+        self._values = values
+        self._outgoing = outgoing
+        self._providers: dict[tuple[str, str], tuple[ProviderSettings, Provider]] = {}
+        self._turns: dict[tuple[str, str], BoundedSemaphore] = {}
+        self._problem = RateLimitedLog(log, "app %s: login with %s: %s")
+
+    def forget(self, app: str) -> None:
+        """Drop the providers of a deleted app."""
+        for key in [key for key in self._providers if key[0] == app]:
+            del self._providers[key]
+            self._turns.pop(key, None)
+
+    # --- providers ------------------------------------------------------------------------------------------
+
+    def settings_of(self, app: str) -> dict[str, ProviderSettings]:
+        """The providers of an app by name. Raises NoAccounts."""
+        self._accounts.rules_of(app)
+        tenant = self._tenants.get(app)
+        return {} if tenant is None else tenant.oauth
+
+    def _provider(self, app: str, name: str) -> tuple[ProviderSettings, Provider]:
+        settings = self.settings_of(app).get(name)
+        if settings is None:
+            raise UnknownProvider(name)
+        known = self._providers.get((app, name))
+        if known is None or known[0] != settings:
+            known = self._providers[app, name] = settings, KINDS[settings.kind](settings, self._outgoing)
+        return known
+
+    @contextmanager
+    def _turn(self, app: str, name: str) -> Iterator[None]:
+        """Allow one of :data:`AT_ONCE` requests to a provider, for :data:`SECONDS`.
+
+        Raises ProviderUnavailable.
+        """
+        turns = self._turns.setdefault((app, name), BoundedSemaphore(AT_ONCE))
+        if not turns.acquire(blocking=False):
+            raise ProviderUnavailable(f"{AT_ONCE} logins wait for it already")
+        try:
+            with gevent.Timeout(SECONDS + 1, ProviderUnavailable(f"no answer within {SECONDS:g} s")):
+                yield
+        except ProviderUnavailable as error:
+            self._problem(app, name, error)
+            raise
+        finally:
+            turns.release()
+
+    # --- a login --------------------------------------------------------------------------------------------
+
+    def start(
+        self,
+        app: str,
+        name: str,
+        address: str,
+        device: str = "",
+        return_to: str = "",
+        account: Account | None = None,
+    ) -> Started:
+        """Start a login, or the linking of ``account``. It counts as a login from ``address``.
+
+        ``return_to``: path of our own page to which the browser comes back. Raises NoAccounts,
+        UnknownProvider, NoCallback, BadField, ProviderUnavailable and TooManyFailures.
+        """
+        check_device(device)
+        if return_to and not _OWN_PATH.fullmatch(return_to):
+            raise BadField("return_to: expected a path of this server, without a fragment")
+        _, provider = self._provider(app, name)
+        if not self._base.startswith(("https://", "http://")):
+            raise NoCallback
+        self._accounts.charge_login(address)
+        login, short = token_urlsafe(32), "".join(choice(_LETTERS) for _ in range(8))
+        row = _Running(
+            app,
+            name,
+            0 if account is None else account.id,
+            0 if account is None else account.version,
+            device,
+            return_to,
+            f"{short[:4]}-{short[4:]}",
+            token_urlsafe(32),
+            token_urlsafe(32),
+            token_urlsafe(48),
+            int(time()) + LOGIN_SECONDS,
+        )
+        with self._turn(app, name):
+            url = provider.address(self._request(row))
+        key = _hash(login)
+        self._put(key, row)
+        self._values.put_value(_STATE + _hash(row.state), key.encode(), LOGIN_SECONDS)
+        return Started(url, login, row.shown)
+
+    def _request(self, row: _Running) -> AuthorizationRequest:
+        callback = f"{self._base}{CALLBACK}/{quote(row.app)}/{quote(row.provider)}"
+        return AuthorizationRequest(callback, row.state, row.nonce, row.verifier)
+
+    def _put(self, key: str, row: _Running) -> None:
+        left = row.expires_at - time()
+        if left > 0:
+            self._values.put_value(_LOGIN + key, msgspec.json.encode(row), left)
+
+    def _row(self, key: str) -> _Running | None:
+        found = self._values.value(_LOGIN + key)
+        return None if found is None else _decode(found)
+
+    def _claimed(self, place: str) -> tuple[str, _Running]:
+        """The login to which a key leads, for the first caller. Raises UnknownLogin."""
+        found = self._values.value(place)
+        if found is None or not self._values.remove_value(place):
+            raise UnknownLogin
+        key = found.decode()
+        row = self._row(key)
+        if row is None:
+            raise UnknownLogin
+        return key, row
+
+    def returned(self, app: str, name: str, state: str, code: str, problem: str, issuer: str) -> Question:
+        """Take a browser that has come back from a provider with a ``code``, or with a ``problem``.
+
+        ``issuer``: who has sent it, if it says so (RFC 9207). Raises UnknownLogin, LoginRefused and
+        ProviderUnavailable; then the login has failed.
+        """
+        key, row = self._claimed(_STATE + _hash(state))
+        row.step = "returned"
+        try:
+            if (row.app, row.provider) != (app, name):
+                raise ProviderRefused("the browser came back to another provider")
+            row.found = self._identified(row, code, problem, issuer)
+        except ImserverError as error:
+            if isinstance(error, ProviderRefused):
+                self._problem(app, name, error)
+            row.step = "failed"
+            self._put(key, row)
+            if row.return_to:
+                return Question(f"{self._base}{row.return_to}#oauth=refused")
+            if isinstance(error, ProviderRefused | UnknownProvider):
+                raise LoginRefused from None
+            raise
+        secret = token_urlsafe(32)
+        if row.return_to:
+            row.step, row.code = "done", _hash(secret)
+            self._put(key, row)
+            return Question(f"{self._base}{row.return_to}#oauth={secret}")
+        self._put(key, row)
+        self._values.put_value(_QUESTION + _hash(secret), key.encode(), LOGIN_SECONDS)
+        linked = self._accounts.get(app, str(row.account)) if row.account else None
+        return Question(
+            title=self.settings_of(app)[name].title or name,
+            shown=row.shown,
+            device=row.device,
+            nickname="" if linked is None else linked.nickname or linked.user,
+            code=secret,
+        )
+
+    def _identified(self, row: _Running, code: str, problem: str, issuer: str) -> Identity:
+        app, name = row.app, row.provider
+        settings, provider = self._provider(app, name)
+        if problem or not code:
+            raise ProviderRefused(problem or "it sent no code")
+        if issuer and settings.kind == "oidc" and issuer != settings.issuer:
+            raise ProviderRefused(f"the answer is from another issuer, {issuer!r}")
+        with self._turn(app, name):
+            return provider.identify(
+                self._request(row), code, lambda subjects: self._linked(app, name, subjects) is not None
+            )
+
+    def agree(self, code: str, agreed: bool) -> None:
+        """Take the answer of the user to a :class:`Question`. Raises UnknownLogin if it was answered."""
+        key, row = self._claimed(_QUESTION + _hash(code))
+        row.step = "done" if agreed else "failed"
+        self._put(key, row)
+
+    def finish(self, app: str, login: str, code: str, address: str) -> AccountSession | str | None:
+        """The session of a login, or the provider with which its account was linked. None: not yet.
+
+        A handle works once. The first login of an identity makes an account, if the provider's ``register``
+        is on. Raises NoAccounts, UnknownProvider, UnknownLogin, LoginRefused, LinkTaken, Closed, WrongLogin
+        (the account was deleted meanwhile, or its sessions ended), and TooManyFailures (by ``address``, for
+        unknown handles).
+        """
+        key = _hash(login)
+        row = self._row(key)
+        if row is None or row.app != app:
+            self._accounts.charge_login(address)
+            raise UnknownLogin
+        if row.step not in ("done", "failed"):
+            return None
+        if not self._values.remove_value(_LOGIN + key):
+            raise UnknownLogin
+        if row.found is None or row.step == "failed":
+            raise LoginRefused
+        if row.code and not hmac.compare_digest(row.code, _hash(code)):
+            raise LoginRefused
+        if row.account:
+            self._link(row, row.found)
+            return row.provider
+        return self._accounts.token(self._account(app, row.provider, row.found), row.device)
+
+    # --- accounts -------------------------------------------------------------------------------------------
+
+    def _linked(self, app: str, name: str, subjects: Sequence[str]) -> tuple[Account, str] | None:
+        """The account of an identity, and the provider of the link. WeChat's users have one ``unionid`` in
+        all providers of WeChat."""
+        settings = self.settings_of(app)
+        names = [name]
+        if settings[name].kind.startswith("wechat"):
+            others = [each for each, row in settings.items() if row.kind.startswith("wechat")]
+            names += [each for each in others if each != name]
+        return self._accounts.linked(app, names, subjects)
+
+    def _account(self, app: str, name: str, found: Identity) -> Account:
+        """The account of an identity, which is made if the provider may do so."""
+        settings, _ = self._provider(app, name)
+        for _ in range(2):
+            linked = self._linked(app, name, found.subjects)
+            if linked is not None:
+                account, by = linked
+                if by != name:
+                    with suppress(Taken):  # the account has another identity at this provider
+                        self._links.add(app, account.id, name, found.subjects[0], int(time()))
+                return account
+            if not settings.register:
+                raise Closed(f"apps.{app}.oauth.{name}.register is off")
+            new = Account(0, app, "", found.nickname, found.avatar)
+            try:
+                return self._accounts.add_linked(new, name, found.subjects[0])
+            except Taken:  # another login of this identity was faster
+                continue
+        raise UnknownLogin
+
+    def _link(self, row: _Running, found: Identity) -> None:
+        account = self._accounts.get(row.app, str(row.account))
+        if account is None or account.version != row.version:
+            raise LoginRefused
+        linked = self._linked(row.app, row.provider, found.subjects)
+        if linked is not None and linked[0].id != account.id:
+            raise LinkTaken
+        try:
+            self._links.add(row.app, account.id, row.provider, found.subjects[0], int(time()))
+        except Taken:
+            raise LinkTaken from None
+
+    def links(self, app: str, user: str) -> list[AccountLink]:
+        """The links of an account. Raises UnknownAccount."""
+        account = self._accounts.get(app, user)
+        if account is None:
+            raise UnknownAccount(user)
+        return self._links.of(account.id)
+
+    def unlink(self, app: str, user: str, name: str) -> None:
+        """Delete a link of an account. Raises UnknownAccount, UnknownProvider and LastLogin."""
+        account = self._accounts.get(app, user)
+        if account is None:
+            raise UnknownAccount(user)
+        done = self._links.remove(account.id, name, self._accounts.rules_of(app).passwords)
+        if done == "absent":
+            raise UnknownProvider(name)
+        if done == "last":
+            raise LastLogin
+
+
+def _hash(secret: str) -> str:
+    return hashlib.sha256(secret.encode("utf-8", "replace")).hexdigest()

@@ -1,0 +1,72 @@
+"""Links between accounts and their identities at login providers.
+
+Each method is one transaction, may switch, and raises StorageUnavailable.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from imserver.storage.contract import AccountLink, Taken
+from imserver.storage.statements import PooledStatements, Row, marks_of, text_of
+from imserver.storage.store import Store
+
+
+class LinkStore:
+    """The links in a store. Without a database there are none."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def add(self, app: str, account: int, provider: str, subject: str, now: int) -> None:
+        """Link an account, or do nothing if exactly this link exists. ``now``: Unix seconds.
+
+        Raises Taken if the identity belongs to another account, or the account has another identity at the
+        provider.
+        """
+
+        def work(sql: PooledStatements) -> None:
+            own = "SELECT subject FROM oauth_link WHERE account = %s AND provider = %s"
+            rows = sql.query(own, (account, provider))
+            if not rows and sql.query(f"SELECT 1 FROM account WHERE id = %s{sql.for_update}", (account,)):
+                add_link(sql, app, account, provider, subject, now)
+            elif not rows or text_of(rows[0][0]) != subject:
+                raise Taken("link")
+
+        self._store.write(work)
+
+    def of(self, account: int) -> list[AccountLink]:
+        """The links of an account, ordered by provider."""
+        statement = "SELECT provider, subject, since FROM oauth_link WHERE account = %s ORDER BY provider"
+        rows: list[Row] = self._store.read_or([], lambda sql: sql.query(statement, (account,)))
+        return [AccountLink(text_of(row[0]), text_of(row[1]), row[2]) for row in rows]
+
+    def remove(self, account: int, provider: str, with_password: bool) -> Literal["done", "absent", "last"]:
+        """Delete a link. ``last``: the account could not log in without it.
+
+        ``with_password``: whether a password of the account counts as a way to log in.
+        """
+
+        def work(sql: PooledStatements) -> Literal["done", "absent", "last"]:
+            # Of two requests at once, the second sees what the first has deleted.
+            own = sql.query(f"SELECT password FROM account WHERE id = %s{sql.for_update}", (account,))
+            rows = sql.query("SELECT provider FROM oauth_link WHERE account = %s", (account,))
+            if provider not in {text_of(row[0]) for row in rows}:
+                return "absent"
+            if len(rows) == 1 and not (with_password and own and own[0][0]):
+                return "last"
+            sql.execute("DELETE FROM oauth_link WHERE account = %s AND provider = %s", (account, provider))
+            return "done"
+
+        return self._store.write_or("absent", work)
+
+
+def add_link(sql: PooledStatements, app: str, account: int, provider: str, subject: str, now: int) -> None:
+    """Link an account in a transaction. Raises Taken if the identity is linked."""
+    from sqlalchemy.exc import IntegrityError
+
+    statement = f"INSERT INTO oauth_link (app, provider, subject, account, since) VALUES {marks_of(5)}"
+    try:
+        sql.execute(statement, (app, provider, subject, account, now))
+    except IntegrityError:
+        raise Taken("link") from None

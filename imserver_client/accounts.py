@@ -1,0 +1,161 @@
+"""Logging in to an account with a provider, its links, forgotten passwords (docs/guides/log-in-with.md)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Final, Self
+
+import msgspec
+from msgspec import Struct
+
+from imserver_client.api import TIMEOUT_SECONDS, Api
+from imserver_client.errors import NotConnected, RequestRefused
+
+_OAUTH: Final = "accounts/oauth/"
+
+
+class LoginProvider(Struct, frozen=True):
+    """A provider of an app. ``register``: whether the first login makes an account."""
+
+    provider: str
+    kind: str
+    title: str
+    register: bool
+
+
+class StartedLogin(Struct, frozen=True):
+    """A login that was started: open ``url`` in a browser, and show the code ``shown`` to the user.
+
+    ``login`` is its secret handle. ``interval`` and ``expires``: seconds between two requests to finish it,
+    and after which it is forgotten.
+    """
+
+    url: str
+    login: str
+    shown: str
+    interval: float
+    expires: float
+
+
+class AccountLogin(Struct, frozen=True):
+    """A session of an account. ``token`` is valid until ``expires_at`` (Unix seconds)."""
+
+    token: str
+    expires_at: int
+    user: str
+    nickname: str
+
+
+class ProviderLink(Struct, frozen=True):
+    """A provider with which an account logs in, since Unix second ``since``."""
+
+    provider: str
+    title: str
+    since: int
+
+
+def ask_user(started: StartedLogin) -> None:
+    """Print where the user has to go, and the code to compare."""
+    print(f"Open {started.url} and check that the page shows {started.shown}")
+
+
+class Accounts:
+    """Logins to accounts of an ``app`` at ``url``. ``token``: of the account, for its links.
+
+    :meth:`oauth_login` and :meth:`oauth_link` call ``show`` with the login, and wait until the user has
+    agreed. All methods may raise :class:`RequestRefused` and :class:`NotConnected`.
+    """
+
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8080",
+        app: str = "gochat",
+        token: str = "",
+        *,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+    ) -> None:
+        self._app = app
+        self._api = Api(url, token, timeout_seconds=timeout_seconds)
+
+    def close(self) -> None:
+        """End the connections."""
+        self._api.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    # --- providers ------------------------------------------------------------------------------------------
+
+    def oauth_providers(self) -> tuple[LoginProvider, ...]:
+        """The providers of the app."""
+        answer = self._api.call("GET", f"{_OAUTH}providers", query={"app": self._app})
+        return msgspec.convert(answer["providers"], tuple[LoginProvider, ...])
+
+    def oauth_start(self, provider: str, *, device: str = "", link: bool = False) -> StartedLogin:
+        """Start a login, or with ``link`` the linking of the account of the token."""
+        body = {"provider": provider, "device": device, "link": link}
+        return msgspec.convert(self._post("start", body), StartedLogin)
+
+    def oauth_finish(self, started: StartedLogin) -> AccountLogin | str | None:
+        """The session of a login, or the provider that was linked. None: the user has not agreed yet."""
+        answer = self._post("finish", {"login": started.login})
+        if answer.get("pending"):
+            return None
+        if "linked" in answer:
+            return str(answer["linked"])
+        account = answer["account"]
+        return AccountLogin(answer["token"], answer["expires_at"], account["user"], account["nickname"])
+
+    def oauth_login(
+        self, provider: str, *, device: str = "", show: Callable[[StartedLogin], object] = ask_user
+    ) -> AccountLogin:
+        """Log in, and return when the user has agreed."""
+        found = self._wait(self.oauth_start(provider, device=device), show)
+        assert isinstance(found, AccountLogin)
+        return found
+
+    def oauth_link(self, provider: str, show: Callable[[StartedLogin], object] = ask_user) -> None:
+        """Link the account of the token with a provider, and return when the user has agreed."""
+        self._wait(self.oauth_start(provider, link=True), show)
+
+    def _wait(self, started: StartedLogin, show: Callable[[StartedLogin], object]) -> AccountLogin | str:
+        show(started)
+        while True:
+            time.sleep(started.interval)
+            try:
+                found = self.oauth_finish(started)
+            except NotConnected:
+                continue  # an unknown login is refused, so this ends
+            except RequestRefused as error:
+                if not error.temporary:
+                    raise
+                continue
+            if found is not None:
+                return found
+
+    def links(self) -> tuple[ProviderLink, ...]:
+        """The providers with which the account of the token logs in."""
+        answer = self._api.call("GET", f"{_OAUTH}links", query={"app": self._app})
+        return msgspec.convert(answer["links"], tuple[ProviderLink, ...])
+
+    def unlink(self, provider: str) -> None:
+        """End a link of the account of the token."""
+        self._post("unlink", {"provider": provider})
+
+    # --- forgotten passwords --------------------------------------------------------------------------------
+
+    def request_reset(self, login: str) -> None:
+        """Ask for a mail to the account with this identifier. Nobody learns whether it exists."""
+        self._api.call("POST", "accounts/reset", {"app": self._app, "login": login})
+
+    def finish_reset(self, code: str, password: str) -> None:
+        """Set a new password with the code of a mail. All sessions of the account end."""
+        body = {"app": self._app, "code": code, "password": password}
+        self._api.call("POST", "accounts/reset/finish", body)
+
+    def _post(self, route: str, body: dict[str, Any]) -> Any:
+        return self._api.call("POST", _OAUTH + route, {"app": self._app, **body})

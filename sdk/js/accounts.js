@@ -1,0 +1,170 @@
+// @ts-check
+/**
+ * Logging in to an account with a provider, its links, and forgotten passwords. For any engine with `fetch`.
+ *
+ *     const accounts = new Accounts({ url: "http://127.0.0.1:8080", app: "gochat" });
+ *     const { token, user } = await accounts.oauthLogin("github", { show: ({ url, shown }) => console.log(url, shown) });
+ *
+ * @module accounts
+ */
+
+import { NotConnected, RequestRefused } from "./errors.js";
+
+/** @typedef {{ provider: string, kind: "oidc" | "github" | "wechat" | "wechat_official", title: string, register: boolean }} LoginProvider */
+
+/**
+ * A login that was started: open `url` in a browser, and show the code `shown` to the user.
+ *
+ * @typedef {object} StartedLogin
+ * @property {string} url
+ * @property {string} login     its secret handle
+ * @property {string} shown     the browser asks whether the device shows it, too
+ * @property {number} interval  seconds between two requests to finish it
+ * @property {number} expires   seconds after which it is forgotten
+ */
+
+/** @typedef {{ token: string, expiresAt: number, user: string, nickname: string }} AccountLogin */
+/** @typedef {{ provider: string, title: string, since: number }} ProviderLink */
+
+/**
+ * @typedef {object} OAuthOptions
+ * @property {string} [device]    name of the device, for the list of logins
+ * @property {boolean} [link]     link the account of the token, instead of logging in
+ * @property {string} [returnTo]  for pages of the server: the path to which the browser comes back
+ */
+
+/** @typedef {OAuthOptions & { show: (started: StartedLogin) => unknown }} ShownOptions */
+
+export class Accounts {
+  /**
+   * @param {object} [options]
+   * @param {string} [options.url]    the HTTP address of the server; in a page of the server it may be empty
+   * @param {string} [options.app]
+   * @param {string} [options.token]  of the account, for its links
+   */
+  constructor({ url = "", app = "gochat", token = "" } = {}) {
+    this.url = url.replace(/\/+$/, "");
+    this.app = app;
+    this.token = token;
+  }
+
+  /** @returns {Promise<LoginProvider[]>} the providers of the app */
+  async oauthProviders() {
+    return (await this.#call("GET", "oauth/providers")).providers;
+  }
+
+  /**
+   * Starts a login.
+   *
+   * @param {string} provider
+   * @param {OAuthOptions} [options]
+   * @returns {Promise<StartedLogin>}
+   */
+  oauthStart(provider, { device = "", link = false, returnTo = "" } = {}) {
+    return this.#call("POST", "oauth/start", { provider, device, link, return_to: returnTo });
+  }
+
+  /**
+   * @param {StartedLogin} started
+   * @param {string} [code]  from the fragment of the address, if the login has a `returnTo`
+   * @returns {Promise<AccountLogin | { linked: string } | null>} null: the user has not agreed yet
+   */
+  async oauthFinish({ login }, code = "") {
+    const answer = await this.#call("POST", "oauth/finish", { login, code });
+    if (answer.pending) return null;
+    if (answer.linked) return { linked: answer.linked };
+    const { token, expires_at: expiresAt, account } = answer;
+    return { token, expiresAt, user: account.user, nickname: account.nickname };
+  }
+
+  /**
+   * Logs in: `show` opens the address, or shows it with the code. Resolved when the user has agreed.
+   *
+   * @param {string} provider
+   * @param {ShownOptions} options
+   * @returns {Promise<AccountLogin>}
+   */
+  async oauthLogin(provider, { show, device }) {
+    return /** @type {AccountLogin} */ (await this.#wait(await this.oauthStart(provider, { device }), show));
+  }
+
+  /**
+   * Links the account of the token with a provider. Resolved when the user has agreed.
+   *
+   * @param {string} provider
+   * @param {ShownOptions} options
+   */
+  async oauthLink(provider, { show }) {
+    await this.#wait(await this.oauthStart(provider, { link: true }), show);
+  }
+
+  /** @returns {Promise<ProviderLink[]>} the providers with which the account of the token logs in */
+  async links() {
+    return (await this.#call("GET", "oauth/links")).links;
+  }
+
+  /** @param {string} provider */
+  async unlink(provider) {
+    await this.#call("POST", "oauth/unlink", { provider });
+  }
+
+  /**
+   * Asks for a mail to the account with this identifier. Nobody learns whether it exists.
+   *
+   * @param {string} login
+   */
+  async requestReset(login) {
+    await this.#call("POST", "reset", { login });
+  }
+
+  /**
+   * Sets a new password with the code of a mail. All sessions of the account end.
+   *
+   * @param {string} code
+   * @param {string} password
+   */
+  async finishReset(code, password) {
+    await this.#call("POST", "reset/finish", { code, password });
+  }
+
+  /**
+   * @param {StartedLogin} started
+   * @param {(started: StartedLogin) => unknown} show
+   */
+  async #wait(started, show) {
+    await show(started);
+    for (;;) {
+      await new Promise((resolve) => setTimeout(resolve, started.interval * 1000));
+      const found = await this.oauthFinish(started).catch((error) => {
+        // An unknown login is refused, so this ends.
+        if (error instanceof RequestRefused && !error.temporary) throw error;
+        return null;
+      });
+      if (found) return found;
+    }
+  }
+
+  /**
+   * @param {"GET" | "POST"} method
+   * @param {string} route  below /api/v1/accounts/
+   * @param {object} [body]
+   * @returns {Promise<any>} rejected with RequestRefused or NotConnected
+   */
+  async #call(method, route, body = {}) {
+    const isPost = method === "POST";
+    const url = `${this.url}/api/v1/accounts/${route}`;
+    const headers = { ...(isPost && { "Content-Type": "application/json" }), ...(this.token && { Authorization: `Bearer ${this.token}` }) };
+    /** @type {Response} */
+    let response;
+    let answer;
+    try {
+      const query = isPost ? "" : `?${new URLSearchParams({ app: this.app })}`;
+      response = await fetch(url + query, { method, headers, ...(isPost && { body: JSON.stringify({ app: this.app, ...body }) }) });
+      answer = await response.json();
+    } catch (error) {
+      throw new NotConnected(`${method} ${url}: no answer`, error);
+    }
+    if (!response.ok) throw new RequestRefused(response.status, answer);
+    return answer;
+  }
+}

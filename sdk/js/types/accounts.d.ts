@@ -1,0 +1,148 @@
+/**
+ * Logging in to an account with a provider, its links, and forgotten passwords. For any engine with `fetch`.
+ *
+ *     const accounts = new Accounts({ url: "http://127.0.0.1:8080", app: "gochat" });
+ *     const { token, user } = await accounts.oauthLogin("github", { show: ({ url, shown }) => console.log(url, shown) });
+ *
+ * @module accounts
+ */
+export type LoginProvider = {
+    provider: string;
+    kind: "oidc" | "github" | "wechat" | "wechat_official";
+    title: string;
+    register: boolean;
+};
+export type StartedLogin = {
+    url: string;
+    /**
+     * its secret handle
+     */
+    login: string;
+    /**
+     * the browser asks whether the device shows it, too
+     */
+    shown: string;
+    /**
+     * seconds between two requests to finish it
+     */
+    interval: number;
+    /**
+     * seconds after which it is forgotten
+     */
+    expires: number;
+};
+export type AccountLogin = {
+    token: string;
+    expiresAt: number;
+    user: string;
+    nickname: string;
+};
+export type ProviderLink = {
+    provider: string;
+    title: string;
+    since: number;
+};
+export type OAuthOptions = {
+    /**
+     * name of the device, for the list of logins
+     */
+    device?: string;
+    /**
+     * link the account of the token, instead of logging in
+     */
+    link?: boolean;
+    /**
+     * for pages of the server: the path to which the browser comes back
+     */
+    returnTo?: string;
+};
+export type ShownOptions = OAuthOptions & {
+    show: (started: StartedLogin) => unknown;
+};
+/** @typedef {{ provider: string, kind: "oidc" | "github" | "wechat" | "wechat_official", title: string, register: boolean }} LoginProvider */
+/**
+ * A login that was started: open `url` in a browser, and show the code `shown` to the user.
+ *
+ * @typedef {object} StartedLogin
+ * @property {string} url
+ * @property {string} login     its secret handle
+ * @property {string} shown     the browser asks whether the device shows it, too
+ * @property {number} interval  seconds between two requests to finish it
+ * @property {number} expires   seconds after which it is forgotten
+ */
+/** @typedef {{ token: string, expiresAt: number, user: string, nickname: string }} AccountLogin */
+/** @typedef {{ provider: string, title: string, since: number }} ProviderLink */
+/**
+ * @typedef {object} OAuthOptions
+ * @property {string} [device]    name of the device, for the list of logins
+ * @property {boolean} [link]     link the account of the token, instead of logging in
+ * @property {string} [returnTo]  for pages of the server: the path to which the browser comes back
+ */
+/** @typedef {OAuthOptions & { show: (started: StartedLogin) => unknown }} ShownOptions */
+export declare class Accounts {
+    #private;
+    url: string;
+    app: string;
+    token: string;
+    /**
+     * @param {object} [options]
+     * @param {string} [options.url]    the HTTP address of the server; in a page of the server it may be empty
+     * @param {string} [options.app]
+     * @param {string} [options.token]  of the account, for its links
+     */
+    constructor({ url, app, token }?: {
+        url?: string;
+        app?: string;
+        token?: string;
+    });
+    /** @returns {Promise<LoginProvider[]>} the providers of the app */
+    oauthProviders(): Promise<LoginProvider[]>;
+    /**
+     * Starts a login.
+     *
+     * @param {string} provider
+     * @param {OAuthOptions} [options]
+     * @returns {Promise<StartedLogin>}
+     */
+    oauthStart(provider: string, { device, link, returnTo }?: OAuthOptions): Promise<StartedLogin>;
+    /**
+     * @param {StartedLogin} started
+     * @param {string} [code]  from the fragment of the address, if the login has a `returnTo`
+     * @returns {Promise<AccountLogin | { linked: string } | null>} null: the user has not agreed yet
+     */
+    oauthFinish({ login }: StartedLogin, code?: string): Promise<AccountLogin | {
+        linked: string;
+    } | null>;
+    /**
+     * Logs in: `show` opens the address, or shows it with the code. Resolved when the user has agreed.
+     *
+     * @param {string} provider
+     * @param {ShownOptions} options
+     * @returns {Promise<AccountLogin>}
+     */
+    oauthLogin(provider: string, { show, device }: ShownOptions): Promise<AccountLogin>;
+    /**
+     * Links the account of the token with a provider. Resolved when the user has agreed.
+     *
+     * @param {string} provider
+     * @param {ShownOptions} options
+     */
+    oauthLink(provider: string, { show }: ShownOptions): Promise<void>;
+    /** @returns {Promise<ProviderLink[]>} the providers with which the account of the token logs in */
+    links(): Promise<ProviderLink[]>;
+    /** @param {string} provider */
+    unlink(provider: string): Promise<void>;
+    /**
+     * Asks for a mail to the account with this identifier. Nobody learns whether it exists.
+     *
+     * @param {string} login
+     */
+    requestReset(login: string): Promise<void>;
+    /**
+     * Sets a new password with the code of a mail. All sessions of the account end.
+     *
+     * @param {string} code
+     * @param {string} password
+     */
+    finishReset(code: string, password: string): Promise<void>;
+}

@@ -1,0 +1,152 @@
+// @ts-check
+/** Logging in with a provider, its links in the profile, and forgotten passwords. Loaded when it is needed. */
+
+import { fill, make } from "../text.js";
+import { callApi } from "./api.js";
+import { attempt, field, input, namedList, noteLine, section, show } from "./form.js";
+import { PASSWORD_LENGTH, deviceName, identifierInput } from "./login.js";
+import { button, openDialog, toast } from "./panel.js";
+
+/** @typedef {import("./session.js").Login} Login */
+/** @typedef {import("./session.js").Page} Page */
+/** @typedef {import("./session.js").Session} Session */
+/** @typedef {{ provider: string, kind: string, title: string }} Provider */
+
+/** What this tab has started, until its browser comes back. */
+const STARTED = "imserver:login";
+const LEAST_PASSWORD = 8;
+
+/**
+ * @param {string} app
+ * @returns {Promise<Provider[]>} those that work in this browser: WeChat's own has no second device for a QR code
+ */
+async function loadProviders(app) {
+  /** @type {{ providers: Provider[] }} */
+  const { providers } = await callApi(app, "", "GET", "accounts/oauth/providers");
+  const inWeChat = navigator.userAgent.includes("MicroMessenger");
+  return providers.filter(({ kind }) => kind !== (inWeChat ? "wechat" : "wechat_official"));
+}
+
+/**
+ * Leaves the page for that of a provider.
+ *
+ * @param {string} app
+ * @param {string} token  of the account to link; empty: log in
+ * @param {string} provider
+ */
+async function leave(app, token, provider) {
+  const device = deviceName();
+  const asked = { provider, device, return_to: location.pathname + location.search, ...(token && { link: true }) };
+  const { url, login } = await callApi(app, token, "POST", "accounts/oauth/start", asked);
+  sessionStorage.setItem(STARTED, JSON.stringify({ login, device }));
+  location.assign(url);
+}
+
+/**
+ * Shows the providers below the form to log in.
+ *
+ * @param {Page} page
+ * @param {HTMLElement} place
+ * @param {HTMLElement} note
+ */
+export async function showProviders({ app, text: words }, place, note) {
+  const providers = await loadProviders(app);
+  place.replaceChildren(...providers.map(({ provider, title }) => {
+    const go = button(fill(words.messages_login_with, { title }), "quiet wide");
+    go.addEventListener("click", () => attempt(go, note, words, () => leave(app, "", provider)));
+    return go;
+  }));
+  place.hidden = !providers.length;
+}
+
+/**
+ * The browser came back from a provider.
+ *
+ * @param {Page} page
+ * @param {string} code  `refused`: nobody has agreed
+ * @param {(login: Login) => void} onLogin
+ * @returns {Promise<void>} rejected with ApiError
+ */
+export async function finishLogin({ app, text: words }, code, onLogin) {
+  const started = JSON.parse(sessionStorage.getItem(STARTED) ?? "null");
+  sessionStorage.removeItem(STARTED);
+  if (!started) return; // another tab has begun this
+  const { login, device } = started;
+  const { token, account } = await callApi(app, "", "POST", "accounts/oauth/finish", { login, code });
+  if (token) onLogin({ token, user: account.user, nickname: account.nickname, device });
+  else toast(words.messages_provider_linked);
+}
+
+/**
+ * The part of the profile about providers; empty if the app has none.
+ *
+ * @param {Session} session
+ * @param {() => unknown} reload
+ * @returns {Promise<HTMLElement[]>}
+ */
+export async function linkSection(session, reload) {
+  const { app, token, words } = session;
+  /** @type {[Provider[], { links: Provider[] }]} */
+  const [providers, { links }] = await Promise.all([loadProviders(app), session.api("GET", "accounts/oauth/links")]);
+  const linked = new Set(links.map(({ provider }) => provider));
+  const rows = [...links, ...providers.filter(({ provider }) => !linked.has(provider))].map(({ provider, title }) => {
+    const isLinked = linked.has(provider);
+    const go = button(isLinked ? words.messages_provider_unlink : words.messages_provider_link, isLinked ? "quiet danger" : "quiet");
+    go.dataset.key = `provider:${provider}`;
+    go.setAttribute("aria-label", `${go.textContent}: ${title}`);
+    go.addEventListener("click", () => attempt(go, null, words, async () => {
+      if (!isLinked) return leave(app, token, provider);
+      await session.api("POST", "accounts/oauth/unlink", { provider });
+      await reload();
+    }));
+    return make("li", "person-row", make("span", "person-words", make("bdi", "", title)), make("span", "person-actions", go));
+  });
+  return rows.length ? [section(words.messages_providers, namedList(words.messages_providers, rows))] : [];
+}
+
+/** @param {Page} page */
+export function openForgotten({ app, text: words }) {
+  const identifier = identifierInput(["email", "name"]);
+  const { form, go, note } = dialogForm(words.messages_forgotten, words.messages_send, field(words.messages_login_phone_email_name, identifier));
+  identifier.focus();
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const login = identifier.value.trim();
+    if (!login) return show(note, words.messages_fault_identifier);
+    if (await attempt(go, note, words, () => callApi(app, "", "POST", "accounts/reset", { login }))) form.replaceChildren(make("p", "", words.messages_reset_sent));
+  });
+}
+
+/**
+ * The link of a mail was opened.
+ *
+ * @param {Page} page
+ * @param {string} code
+ */
+export function openReset({ app, text: words }, code) {
+  const password = input({ type: "password", autocomplete: "new-password", maxLength: PASSWORD_LENGTH, required: true });
+  const { form, go, note, layer } = dialogForm(
+    words.messages_password_new, words.messages_save, field(words.messages_password_new, password, words.messages_password_hint), make("p", "muted", words.messages_reset_ends),
+  );
+  password.focus();
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    if (password.value.length < LEAST_PASSWORD) return show(note, words.messages_fault_password);
+    if (!(await attempt(go, note, words, () => callApi(app, "", "POST", "accounts/reset/finish", { code, password: password.value })))) return;
+    layer.close();
+    toast(words.messages_reset_done);
+  });
+}
+
+/**
+ * @param {string} title
+ * @param {string} label  of the button
+ * @param {HTMLElement[]} fields
+ */
+function dialogForm(title, label, ...fields) {
+  const note = noteLine();
+  const go = /** @type {HTMLButtonElement} */ (make("button", "wide", label));
+  const form = /** @type {HTMLFormElement} */ (make("form", "panel-form", ...fields, note, go));
+  form.noValidate = true;
+  return { form, go, note, layer: openDialog(title, form) };
+}

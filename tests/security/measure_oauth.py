@@ -1,0 +1,99 @@
+"""CPU of the server for one login with a provider: ``python -m tests.security.measure_oauth``.
+
+Each login is the whole of it: start, the browser that comes back, the exchange of its code, the end with a
+token; for a device also the question to the user. The provider runs in this process, and does not count.
+"""
+
+import os
+import re
+import sys
+import tempfile
+from html import unescape
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import msgspec
+
+from tests.ports import fixed_ports
+from tests.security.providers import CLIENT, SECRET, StandIn
+from tests.support import Server
+
+APP = "shop"
+USERS = 100
+TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU that all threads of a process have used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) * TICK_SECONDS
+
+
+class Client:
+    """A client and its browser, on one connection."""
+
+    def __init__(self, server: Server, provider: StandIn) -> None:
+        self._http = HTTPConnection(*server.http)
+        self._provider = provider
+
+    def _ask(self, method: str, path: str, body: bytes = b"", kind: str = "application/json") -> Any:
+        """The body of an answer; the address to which it leads, if it has one."""
+        self._http.request(method, path, body or None, {"Content-Type": kind})
+        answer = self._http.getresponse()
+        content = answer.read()
+        assert answer.status in (200, 303), content
+        return answer.getheader("Location") or content
+
+    def _call(self, route: str, **fields: Any) -> Any:
+        body = msgspec.json.encode({"app": APP, **fields})
+        return msgspec.json.decode(self._ask("POST", f"/api/v1/accounts/oauth/{route}", body))
+
+    def log_in_on_page(self, number: int) -> None:
+        """A login of a page of the server."""
+        self._provider.user["sub"] = f"user {number % USERS}"
+        started = self._call("start", provider="main", return_to="/home/messages")
+        back = urlencode(self._provider.agree(started["url"]))
+        address = self._ask("GET", f"/oauth/callback/{APP}/main?{back}")
+        code = address.partition("#oauth=")[2]
+        assert self._call("finish", login=started["login"], code=code)["token"]
+
+    def log_in_on_device(self, number: int) -> None:
+        """A login of a device."""
+        self._provider.user["sub"] = f"user {number % USERS}"
+        started = self._call("start", provider="main")
+        back = urlencode(self._provider.agree(started["url"]))
+        path = f"/oauth/callback/{APP}/main"
+        page = unescape(self._ask("GET", f"{path}?{back}").decode())
+        form = {**dict(re.findall(r'name="(code)" value="([^"]+)"', page)), "agreed": "yes"}
+        self._ask("POST", path, urlencode(form).encode(), "application/x-www-form-urlencoded")
+        assert self._call("finish", login=started["login"])["token"]
+
+
+def main(logins: int) -> None:
+    provider, ports = StandIn(), fixed_ports()
+    row = {"kind": "oidc", "client_id": CLIENT, "client_secret": SECRET, "issuer": provider.issuer}
+    with tempfile.TemporaryDirectory() as folder:
+        server = Server(
+            Path(folder),
+            config={
+                "app": {**ports, "http_url": f"http://127.0.0.1:{ports['http_port']}"},
+                "apps": {APP: {"account_tokens": "required", "oauth": {"main": {**row, "register": True}}}},
+            },
+        )
+        client = Client(server, provider)
+        for log_in, where in ((client.log_in_on_page, "page"), (client.log_in_on_device, "device")):
+            for number in range(2 * USERS):  # loads libraries, fetches keys, makes the accounts
+                log_in(number)
+            before = cpu_seconds(server.pid)
+            for number in range(logins):
+                log_in(number)
+            used = cpu_seconds(server.pid) - before
+            print(f"{where}: {used / logins * 1000:.2f} ms of CPU per login ({logins} logins)")
+        server.stop()
+    provider.stop()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if sys.argv[1:] else 500)

@@ -1,0 +1,192 @@
+"""Login providers on loopback that behave as the documents of OpenID Connect, GitHub and WeChat say."""
+
+import base64
+import hashlib
+import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from secrets import token_urlsafe
+from typing import Any
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric import ec
+
+CLIENT, SECRET = "client of the tests", "secret: of the tests & more"
+ANN = {"sub": "ann-1", "name": "Ann Lee", "picture": "https://img.example.com/ann.png"}
+GITHUB_USER = {
+    "id": 583231,
+    "login": "octocat",
+    "name": None,
+    "avatar_url": "https://img.example.com/cat.png",
+}
+WECHAT_USER = {
+    "nickname": "安",
+    "sex": 0,
+    "headimgurl": "https://img.example.com/an/0",
+    "privilege": [],
+}
+
+
+class StandIn:
+    """All three providers. A test changes what they answer.
+
+    ``claims``: of ID tokens, in addition to the usual ones. ``answers``: path → status and document instead
+    of the usual answer. ``asked``: the requests, as (path, parameters, headers).
+    """
+
+    def __init__(self) -> None:
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self.signing: Any = self._key
+        self.claims: dict[str, Any] = {}
+        self.user: dict[str, Any] = dict(ANN)
+        self.openid, self.unionid = "oAnn", ""
+        self.answers: dict[str, tuple[int, Any]] = {}
+        self.asked: list[tuple[str, dict[str, str], dict[str, str]]] = []
+        self._grants: dict[str, dict[str, str]] = {}
+        stand_in = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            wbufsize = -1  # an answer is one packet
+
+            def do_GET(self) -> None:
+                self._answer(urlsplit(self.path).query)
+
+            def do_POST(self) -> None:
+                self._answer(self.rfile.read(int(self.headers["content-length"])).decode())
+
+            def _answer(self, text: str) -> None:
+                params = {name: values[0] for name, values in parse_qs(text).items()}
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                status, document = stand_in.answer(urlsplit(self.path).path, params, headers)
+                body = json.dumps(document).encode()
+                self.send_response(status)
+                if status == 302:
+                    self.send_header("location", document)
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.issuer = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def reset(self) -> None:
+        """Answer as usual again."""
+        self.signing, self.claims, self.user, self.unionid = self._key, {}, dict(ANN), ""
+        self.openid = "oAnn"
+        self.answers, self.asked = {}, []
+
+    # --- the browser ----------------------------------------------------------------------------------------
+
+    def agree(self, url: str) -> dict[str, str]:
+        """The user agrees at this address; the query with which the browser comes back."""
+        parts = urlsplit(url)
+        asked = {name: values[0] for name, values in parse_qs(parts.query).items()}
+        assert asked["response_type"] == "code"
+        if parts.path.startswith("/connect/"):
+            assert list(asked) == ["appid", "redirect_uri", "response_type", "scope", "state"]
+            assert parts.fragment == "wechat_redirect"
+            official = parts.path == "/connect/oauth2/authorize"
+            assert asked["scope"] == ("snsapi_userinfo" if official else "snsapi_login")
+        else:
+            assert asked["client_id"] == CLIENT
+            assert asked["code_challenge_method"] == "S256"
+        return self._grant(asked)
+
+    def _grant(self, asked: dict[str, str]) -> dict[str, str]:
+        code = token_urlsafe(16)
+        self._grants[code] = asked
+        return {"code": code, "state": asked["state"]}
+
+    # --- the provider ---------------------------------------------------------------------------------------
+
+    def answer(self, path: str, params: dict[str, str], headers: dict[str, str]) -> tuple[int, Any]:
+        """Status and document of the answer to a request."""
+        self.asked.append((path, params, headers))
+        if path in self.answers:
+            return self.answers[path]
+        if path == "/.well-known/openid-configuration":
+            ends = ("authorization", "token", "userinfo")
+            return 200, {
+                "issuer": self.issuer,
+                "jwks_uri": f"{self.issuer}/jwks",
+                **{f"{end}_endpoint": f"{self.issuer}/{end}" for end in ends},
+            }
+        if path == "/authorization":  # everybody agrees
+            return 302, f"{params['redirect_uri']}?{urlencode(self._grant(params))}"
+        if path == "/jwks":
+            jwk = jwt.algorithms.ECAlgorithm.to_jwk(self._key.public_key(), as_dict=True)
+            return 200, {"keys": [{**jwk, "kid": "k", "use": "sig", "alg": "ES256"}]}
+        if path == "/userinfo":
+            assert headers["authorization"] == "Bearer access"
+            return 200, self.user
+        if path == "/api/v3/user":
+            assert headers["authorization"] == "Bearer access"
+            return 200, GITHUB_USER
+        if path == "/sns/userinfo":
+            assert (params["access_token"], params["openid"]) == ("access", self.openid)
+            return 200, {**WECHAT_USER, **self._ids()}
+        grant = self._grants.pop(params.get("code", ""), None)
+        if path == "/sns/oauth2/access_token":
+            assert params["grant_type"] == "authorization_code"
+            if grant is None or (params["appid"], params["secret"]) != (CLIENT, SECRET):
+                return 200, {"errcode": 40029, "errmsg": "invalid code"}
+            return 200, {
+                "access_token": "access",
+                "expires_in": 7200,
+                "scope": grant["scope"],
+                **self._ids(),
+            }
+        return self._token(path, params, headers, grant)
+
+    def _ids(self) -> dict[str, str]:
+        return {"openid": self.openid, **({"unionid": self.unionid} if self.unionid else {})}
+
+    def _token(
+        self, path: str, params: dict[str, str], headers: dict[str, str], grant: dict[str, str] | None
+    ) -> tuple[int, Any]:
+        """The token endpoints of OpenID Connect and GitHub."""
+        verifier = params.get("code_verifier", "").encode()
+        challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier).digest()).rstrip(b"=").decode()
+        if (
+            grant is None
+            or grant["code_challenge"] != challenge
+            or grant["redirect_uri"] != params["redirect_uri"]
+            or params["grant_type"] != "authorization_code"
+        ):
+            # GitHub answers with 200, others with 400.
+            return (200 if path.startswith("/login") else 400), {"error": "invalid_grant"}
+        token = {"access_token": "access", "token_type": "bearer", "scope": ""}
+        if path == "/login/oauth/access_token":
+            assert (params["client_id"], params["client_secret"]) == (CLIENT, SECRET)
+            assert headers["accept"] == "application/json"
+            return 200, token
+        assert path == "/token"
+        kind, _, proof = headers["authorization"].partition(" ")
+        assert (kind, base64.b64decode(proof).decode()) == ("Basic", f"{CLIENT}:{SECRET}")
+        now = int(time.time())
+        claims = {
+            "iss": self.issuer,
+            "aud": CLIENT,
+            "sub": self.user["sub"],
+            "iat": now,
+            "exp": now + 600,
+            "nonce": grant["nonce"],
+            **self.claims,
+        }
+        claims = {name: value for name, value in claims.items() if value is not None}
+        id_token = jwt.encode(claims, self.signing, "ES256", {"kid": "k"})
+        return 200, {**token, "id_token": id_token}

@@ -1,0 +1,392 @@
+"""Logins with providers: whom they let in, and what nobody can do with the login of somebody else."""
+
+import re
+from collections.abc import Iterator
+from html import unescape
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from msgspec.structs import replace
+
+from imserver.config.settings import AccountSettings, AppAccountSettings, AppSettings, ProviderSettings
+from imserver.services.people import oauth, oauth_providers
+from imserver.storage.contract import Account, Taken
+
+from .node_harness import ADMIN, APPS, RULED, Harness, config
+from .providers import CLIENT, GITHUB_USER, SECRET, StandIn
+
+HOME = "https://im.example.com"
+PASSWORD = "correct horse"
+NAMES = ("oidc", "github", "wechat", "wechat_official")
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[StandIn]:
+    one = StandIn()
+    yield one
+    one.stop()
+
+
+@pytest.fixture(autouse=True)
+def usual(provider: StandIn) -> None:
+    provider.reset()
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory, provider: StandIn) -> Iterator[Harness]:
+    """201 makes accounts. In 202 only linked accounts log in, and there are no passwords."""
+
+    def providers(register: bool) -> dict[str, ProviderSettings]:
+        return {
+            kind: ProviderSettings(kind, CLIENT, SECRET, provider.issuer, register=register)  # type: ignore[arg-type]
+            for kind in NAMES
+        }
+
+    ruled = replace(RULED, api_allow_from=())
+    apps = {
+        **APPS,
+        "201": replace(ruled, oauth=providers(True)),
+        "202": replace(ruled, oauth=providers(False), accounts=AppAccountSettings(passwords=False)),
+    }
+    harness = Harness(
+        config(
+            Path(tmp_path_factory.mktemp("oauth")),
+            apps=apps,
+            app=AppSettings(http_url=HOME),
+            accounts=AccountSettings(registration=True, logins_per_address=0),
+        )
+    )
+    yield harness
+    harness.close()
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine may answer late."""
+    monkeypatch.setattr(oauth_providers, "SECONDS", 100.0)
+    monkeypatch.setattr(oauth, "SECONDS", 100.0)
+
+
+class Login:
+    """A login of a client, and its browser."""
+
+    def __init__(
+        self, node: Harness, name: str = "oidc", app: str = "201", token: str = "", **more: Any
+    ) -> None:
+        self.node, self.app, self.name = node, app, name
+        status, self.started = self.call("start", {"provider": name, **more}, token)
+        assert status == 200, self.started
+
+    def call(self, route: str, body: Any, token: str = "") -> tuple[int, Any]:
+        path = f"/api/v1/accounts/oauth/{route}"
+        answer: tuple[int, Any] = self.node.call("POST", path, {"app": self.app, **body}, token)
+        return answer
+
+    def come_back(self, query: dict[str, str], **more: Any) -> Any:
+        path = f"/oauth/callback/{quote(self.app)}/{self.name}"
+        return self.node.web.get(f"{path}?{urlencode({**query, **more})}", headers={"Accept-Language": "en"})
+
+    def answer(self, page: Any, agreed: str = "yes") -> int:
+        """The user answers the question of a page."""
+        text = unescape(page.text)
+        hidden = dict(re.findall(r'name="(code)" value="([^"]+)"', text))
+        assert self.started["shown"] in text
+        form = {**hidden, "agreed": agreed}
+        status: int = self.node.web.post(f"/oauth/callback/{self.app}/{self.name}", data=form).status_code
+        return status
+
+    def finish(self, code: str = "") -> tuple[int, Any]:
+        return self.call("finish", {"login": self.started["login"], "code": code})
+
+    def done(self, provider: StandIn) -> tuple[int, Any]:
+        """The answer after the user has agreed everywhere."""
+        page = self.come_back(provider.agree(self.started["url"]))
+        if page.status_code == 200:
+            assert self.answer(page) == 200
+        return self.finish()
+
+
+def show(node: Harness, token: str, app: str = "201") -> Any:
+    return node.call("GET", "/api/v1/accounts/show", token=token, query={"app": app})[1]
+
+
+def account(node: Harness, provider: StandIn, name: str = "oidc", **more: Any) -> Any:
+    """The account that a login leads to."""
+    status, session = Login(node, name, **more).done(provider)
+    assert status == 200, session
+    shown = show(node, session["token"])
+    assert shown == session["account"]
+    return shown
+
+
+# --- who is let in ------------------------------------------------------------------------------------------
+
+
+def test_the_first_login_makes_an_account_with_name_and_picture_and_later_ones_find_it(
+    node: Harness, provider: StandIn
+) -> None:
+    provider.user["sub"] = "first"
+    made = account(node, provider)
+    assert (made["nickname"], made["avatar"]) == ("Ann Lee", "https://img.example.com/ann.png")
+    assert (made["phone"], made["email"], made["name"]) == ("", "", "")
+    provider.user["name"] = "Another Name"
+    assert account(node, provider) == made, "they are taken over once"
+    asked = [path for path, _, _ in provider.asked]
+    assert (asked.count("/userinfo"), asked.count("/jwks")) <= (1, 1)
+
+
+def test_githubs_and_wechats_users_are_known_by_their_ids(node: Harness, provider: StandIn) -> None:
+    made = account(node, provider, "github")
+    assert (made["nickname"], made["avatar"]) == ("octocat", GITHUB_USER["avatar_url"])
+    assert account(node, provider, "github") == made
+    wechat = account(node, provider, "wechat")
+    assert (wechat["nickname"], wechat["avatar"]) == ("安", "https://img.example.com/an/0")
+    assert account(node, provider, "wechat") == wechat
+    provider.unionid = "uAnn"
+    assert account(node, provider, "wechat") == wechat, "the openid is still known"
+
+
+def test_wechats_union_id_is_one_user_in_all_its_clients(node: Harness, provider: StandIn) -> None:
+    provider.openid, provider.unionid = "oBob of the account", "uBob"
+    made = account(node, provider, "wechat_official")
+    provider.openid = "oBob of the website"
+    assert account(node, provider, "wechat") == made
+    store = node.node.parts.oauth._links
+    assert [(link.provider, link.subject) for link in store.of(int(made["user"]))] == [
+        ("wechat", "uBob"),
+        ("wechat_official", "uBob"),
+    ]
+
+
+def test_where_providers_make_no_accounts_only_linked_ones_log_in(node: Harness, provider: StandIn) -> None:
+    provider.user["sub"] = "nobody"
+    status, answer = Login(node, app="202").done(provider)
+    assert (status, answer["code"]) == (403, "registration_closed")
+    token = node.account("202")
+    login = Login(node, app="202", token=token, link=True)
+    assert login.done(provider) == (200, {"linked": "oidc"})
+    status, session = Login(node, app="202").done(provider)
+    shown = show(node, token, "202")
+    assert (status, session["account"]) == (200, shown)
+
+
+def test_an_app_lists_its_providers(node: Harness) -> None:
+    listed = node.call("GET", "/api/v1/accounts/oauth/providers", query={"app": "201"})[1]["providers"]
+    assert [row["provider"] for row in listed] == list(NAMES)
+    assert listed[0] == {"provider": "oidc", "kind": "oidc", "title": "oidc", "register": True}
+    assert node.call("GET", "/api/v1/accounts/oauth/providers")[1] == {"providers": []}
+    assert node.call("GET", "/api/v1/accounts/oauth/providers", query={"app": "204"})[0] == 403
+
+
+# --- whom the provider proves -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"nonce": "another"},
+        {"nonce": None},
+        {"aud": "another client"},
+        {"aud": [CLIENT, "another"], "azp": "another"},
+        {"iss": "https://evil.example"},
+        {"exp": 1},
+        {"exp": None},
+        {"sub": None},
+        {"sub": 7},
+        {"at_hash": "AAAA"},
+    ],
+)
+def test_an_id_token_that_was_not_made_for_this_login_is_refused(
+    node: Harness, provider: StandIn, claims: dict[str, Any]
+) -> None:
+    provider.claims = claims
+    login = Login(node)
+    assert login.come_back(provider.agree(login.started["url"])).status_code == 403
+    status, answer = login.finish()
+    assert (status, answer["code"]) == (403, "login_refused")
+    assert login.finish()[1]["code"] == "unknown_login", "a handle works once"
+
+
+def test_an_id_token_of_another_key_is_refused(node: Harness, provider: StandIn) -> None:
+    provider.signing = ec.generate_private_key(ec.SECP256R1())
+    assert Login(node).done(provider)[0] == 403
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "answer", "outcome"),
+    [
+        ("oidc", "/token", (400, {"error": "invalid_grant"}), 403),
+        ("oidc", "/token", (500, {}), 503),
+        ("oidc", "/token", (200, []), 503),
+        ("oidc", "/token", (200, {"access_token": "access"}), 403),
+        ("oidc", "/userinfo", (200, {"sub": "somebody else", "name": "Eve"}), 403),
+        ("github", "/login/oauth/access_token", (200, {"error": "bad_verification_code"}), 403),
+        ("github", "/api/v3/user", (401, {"message": "Bad credentials"}), 403),
+        ("github", "/api/v3/user", (200, {"login": "nobody"}), 403),
+        ("github", "/api/v3/user", (502, "later"), 503),
+        ("wechat", "/sns/oauth2/access_token", (200, {"errcode": 40163, "errmsg": "code been used"}), 403),
+        ("wechat", "/sns/oauth2/access_token", (200, {"access_token": "access"}), 403),
+        ("wechat_official", "/sns/userinfo", (200, {"openid": "oEve", "nickname": "Eve"}), 403),
+    ],
+)
+def test_an_error_of_the_provider_lets_nobody_in(
+    node: Harness, provider: StandIn, name: str, path: str, answer: tuple[int, Any], outcome: int
+) -> None:
+    provider.user["sub"] = f"unknown {path}"
+    provider.answers[path] = answer
+    provider.openid = "oNew"
+    login = Login(node, name)
+    page = login.come_back(provider.agree(login.started["url"]))
+    assert page.status_code == outcome
+    assert login.finish()[1]["code"] == "login_refused"
+
+
+# --- the browser and the client -----------------------------------------------------------------------------
+
+
+def test_a_browser_that_comes_back_twice_to_another_provider_or_with_an_error_changes_nothing(
+    node: Harness, provider: StandIn
+) -> None:
+    login = Login(node)
+    query = provider.agree(login.started["url"])
+    assert login.finish() == (200, {"pending": True})
+    assert login.come_back({**query, "state": "another"}).status_code == 404
+    assert login.come_back(query).status_code == 200
+    assert login.come_back(query).status_code == 404
+    assert login.finish() == (200, {"pending": True}), "the user was not asked yet"
+    other = Login(node)
+    other.name = "github"
+    assert other.come_back(provider.agree(other.started["url"])).status_code == 403
+    refused = Login(node)
+    state = provider.agree(refused.started["url"])["state"]
+    assert refused.come_back({"state": state, "error": "access_denied"}).status_code == 403
+    assert refused.finish()[1]["code"] == "login_refused"
+    mixed = Login(node)
+    query = provider.agree(mixed.started["url"])
+    assert mixed.come_back({**query, "iss": "https://evil.example"}).status_code == 403
+
+
+def test_the_user_may_refuse_what_they_did_not_start(node: Harness, provider: StandIn) -> None:
+    login = Login(node, device="phone <b>")
+    page = login.come_back(provider.agree(login.started["url"]))
+    assert "phone &lt;b&gt;" in page.text
+    assert "form-action 'self'" in page.headers["Content-Security-Policy"]
+    assert page.headers["Cache-Control"] == "no-store"
+    assert login.answer(page, "no") == 200
+    assert login.finish()[1]["code"] == "login_refused"
+    assert login.answer(page) == 404, "it was answered"
+
+
+def test_a_page_finishes_with_the_code_that_only_its_browser_gets(node: Harness, provider: StandIn) -> None:
+    """Whoever sends the address of a login of their own to somebody else gets nothing."""
+    provider.user["sub"] = "victim"
+    for stolen in ("", "wrong"):
+        login = Login(node, return_to="/home/messages?lang=en")
+        page = login.come_back(provider.agree(login.started["url"]))
+        assert page.status_code == 303
+        assert login.finish(stolen)[1]["code"] == "login_refused"
+    login = Login(node, return_to="/home/messages?lang=en")
+    address, _, code = login.come_back(provider.agree(login.started["url"])).location.partition("#oauth=")
+    assert address == f"{HOME}/home/messages?lang=en"
+    assert login.finish(code)[1]["account"]["nickname"] == "Ann Lee"
+    login = Login(node, return_to="/home/messages")
+    state = provider.agree(login.started["url"])["state"]
+    assert login.come_back({"state": state, "error": "no"}).location.endswith("/home/messages#oauth=refused")
+
+
+@pytest.mark.parametrize(
+    "path", ["//evil.example", "https://evil.example", "/\\evil", "home", "/a#b", "/a\n"]
+)
+def test_browsers_come_back_to_paths_of_this_server_only(node: Harness, path: str) -> None:
+    body = {"app": "201", "provider": "oidc", "return_to": path}
+    status, answer = node.call("POST", "/api/v1/accounts/oauth/start", body)
+    assert (status, answer["code"]) == (400, "invalid_request")
+
+
+def test_a_login_is_forgotten_after_its_time(
+    node: Harness, provider: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(oauth, "LOGIN_SECONDS", 0)
+    login = Login(node)
+    assert login.come_back(provider.agree(login.started["url"])).status_code == 404
+    assert login.finish()[1]["code"] == "unknown_login"
+    late = Login(node)
+    late.app = "202"
+    assert late.finish()[1]["code"] == "unknown_login"
+
+
+def test_too_many_that_wait_for_a_provider_are_refused_at_once(
+    node: Harness, provider: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(oauth, "AT_ONCE", 1)
+    parts = node.node.parts.oauth
+    monkeypatch.setattr(parts, "_turns", {})
+    with parts._turn("201", "oidc"):
+        body = {"app": "201", "provider": "oidc"}
+        status, answer = node.call("POST", "/api/v1/accounts/oauth/start", body)
+        assert (status, answer["code"]) == (503, "provider_unavailable")
+        assert Login(node, "github").started["url"], "others go on"
+
+
+# --- links --------------------------------------------------------------------------------------------------
+
+
+def test_an_account_links_and_unlinks_but_keeps_a_way_to_log_in(node: Harness, provider: StandIn) -> None:
+    provider.user["sub"] = "cid"
+    body = {"app": "201", "name": "cid", "password": PASSWORD}
+    token = node.call("POST", "/api/v1/accounts/register", body)[1]["token"]
+    assert Login(node, token=token, link=True).done(provider) == (200, {"linked": "oidc"})
+    assert Login(node, token=token, link=True).done(provider) == (200, {"linked": "oidc"}), "it is linked"
+    path, asked = "/api/v1/accounts/oauth/links", {"app": "201"}
+    listed = node.call("GET", path, token=token, query=asked)[1]["links"]
+    assert [(row["provider"], row["title"]) for row in listed] == [("oidc", "oidc")]
+    provider.user["sub"] = "another identity"
+    assert Login(node, token=token, link=True).done(provider)[1]["code"] == "link_taken"
+    made = account(node, provider)
+    login = Login(node, token=token, link=True, return_to="/")
+    code = login.come_back(provider.agree(login.started["url"])).location.partition("#oauth=")[2]
+    assert login.finish(code)[1]["code"] == "link_taken", f"it belongs to {made['user']}"
+
+    def unlink(token: str, name: str = "oidc") -> str:
+        body = {"app": "201", "provider": name}
+        answer = node.call("POST", "/api/v1/accounts/oauth/unlink", body, token)[1]
+        return str(answer.get("code", "done"))
+
+    assert [unlink(token), unlink(token)] == ["done", "unknown_provider"]
+    session = Login(node).done(provider)[1]
+    assert unlink(session["token"]) == "last_login"
+    asked["user"] = made["user"]
+    assert len(node.call("GET", path, token=ADMIN.key, query=asked)[1]["links"]) == 1
+
+
+def test_a_link_that_outlives_its_session_or_has_no_token_is_refused(
+    node: Harness, provider: StandIn
+) -> None:
+    provider.user["sub"] = "dan"
+    token = node.account("201")
+    login = Login(node, token=token, link=True)
+    user = show(node, token)["user"]
+    node.node.parts.accounts.log_out("201", user)
+    assert login.done(provider)[1]["code"] == "login_refused"
+    for bad in ("", token, node.session("201"), ADMIN.key):
+        body = {"app": "201", "provider": "oidc", "link": True}
+        status, answer = node.call("POST", "/api/v1/accounts/oauth/start", body, bad)
+        assert (status, answer["code"]) == (401, "token_invalid")
+
+
+def test_a_deleted_account_leaves_its_identity_free(node: Harness, provider: StandIn) -> None:
+    provider.user["sub"] = "eve"
+    first = account(node, provider)
+    node.node.parts.accounts.remove("201", first["user"])
+    assert account(node, provider)["user"] != first["user"]
+
+
+def test_two_first_logins_at_once_make_one_account(node: Harness, provider: StandIn) -> None:
+    store = node.node.parts.account_store
+    made = store.add_linked(Account(0, "201", "", "Fay"), "oidc", "fay")
+    with pytest.raises(Taken):
+        store.add_linked(Account(0, "201", "", "Fay"), "oidc", "fay")
+    assert all(each.nickname != "Fay" or each.id == made.id for each in store.page("201", 0, 1000))
