@@ -39,10 +39,12 @@ class Ping(Struct, frozen=True, gc=False):
 
 
 class TalkLogin(Login, frozen=True, gc=False):
-    """A login that names the receiver of its messages: the user ``peer``, or the ``room`` (``""``: none)."""
+    """A login that names the receiver of its messages: the user ``peer``, or the ``room`` (``""``: none).
+    ``acks``: the client acknowledges messages."""
 
     peer: str = ""
     room: str = ""
+    acks: bool = False
 
 
 class Say(Struct, frozen=True, gc=False):
@@ -105,6 +107,12 @@ class Ack(Struct, frozen=True, gc=False):
     """Acknowledge everything up to an id."""
 
     id: int
+
+
+class AckNumber(Struct, frozen=True, gc=False):
+    """Acknowledge the messages up to a number of this connection (the action dialect)."""
+
+    number: int
 
 
 class Send(Struct, frozen=True, gc=False):
@@ -453,6 +461,7 @@ Command = (
     | Pin
     | AskPins
     | Ack
+    | AckNumber
     | CentrifugeLogin
     | RefreshLogin
     | Subscribe

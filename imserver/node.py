@@ -145,6 +145,7 @@ class Node:
             self._tick,
             parts.store.run,
             parts.pending.run,
+            parts.action_acks.run,
             parts.messaging.follower.run,
             parts.messaging.catch_up.run_acks,
             parts.retention.run,

@@ -47,6 +47,7 @@ from imserver.services.channels.occupancy import Occupancy
 from imserver.services.channels.stored import ChannelLog
 from imserver.services.channels.streamed_messages import ChannelStreams, StreamedMessages
 from imserver.services.commands import Dispatcher, command_table, serve_each
+from imserver.services.dialects.action_acks import ActionAcks
 from imserver.services.dialects.action_service import ActionMessages, ActionService
 from imserver.services.dialects.centrifuge_service import CentrifugeAnswers, CentrifugeService
 from imserver.services.dialects.client_service import ClientService
@@ -150,6 +151,7 @@ class Parts:
         self.messaging = self._make_messaging()
         self._make_accounts()
         self.overview = self._make_overview()
+        self.action_acks = self._make_action_acks()
         self.action_service = self._make_action_service()
         self.client_service = self._make_client_service()
         registrar = None if self.cluster is None else self.cluster.registrar
@@ -440,6 +442,19 @@ class Parts:
         )
         return messaging
 
+    def _make_action_acks(self) -> ActionAcks:
+        acks = ActionAcks(
+            self.pushes,
+            self.pending,
+            self.messaging.pongs,
+            self.metrics,
+            self.config.limits.node_outbox_bytes,
+            None if self.cluster is None else self.cluster.node_messages,
+        )
+        if self.cluster is not None:
+            self.cluster.rerouting.on_unreached.append(acks.unreached)
+        return acks
+
     def _make_action_service(self) -> ActionService:
         def members(app: str) -> Mapping[str, Sequence[str]]:
             tenant = self.tenants.get(app)
@@ -454,6 +469,7 @@ class Parts:
             self.config.hub.notice_members,
             ActionMessages(self.messaging, self.store),
             self.webhooks,
+            self.action_acks,
         )
         self.opened["action"] = service.opened
         return service
@@ -638,6 +654,7 @@ class Parts:
             who = f" of {connection.user} in {connection.app}" if connection.user is not None else ""
             log.debug("end%s: %d", who, code, extra={"connection": connection.peer})
         self.messaging.catch_up.ended(connection)
+        self.action_acks.ended(connection)
         self.channels.ended(connection)
         self.table.ended(connection)
         self.logins.ended(connection, code)
@@ -652,6 +669,7 @@ class Parts:
     def _forgotten(self, connection: Connection) -> None:
         """A session is no longer addressed, but its connection stays open."""
         self.messaging.catch_up.ended(connection)
+        self.action_acks.clear(connection)
         self.channels.leave_all(connection)
 
     def announce(self, sockets: Mapping[str, socket.socket]) -> None:

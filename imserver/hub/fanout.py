@@ -7,20 +7,24 @@ the outboxes in batches of a few hundred connections.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 
 import msgspec
 
 from imserver.hub.hub import App, LocalChannel
+from imserver.hub.unacked import AckedState
 from imserver.metrics import Metrics
 from imserver.model import Event, Message, Signal
 from imserver.protocol.dialect import Payload
 from imserver.transport.connection import Connection, Encoding
 from imserver.transport.outbox import BULK_CONNECTIONS, Flusher
 
-Made = bytes | Callable[[str], bytes]
+Made = bytes | Callable[[Connection], bytes]
 """An event as a frame (``b""``: the dialect does not have it), or a function that makes the frame for a
-user."""
+connection. It is called once for each connection that receives the event."""
 
+_NUMBERED = ("msg", "message")
+"""Kinds of events and of stored messages that clients acknowledge."""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -38,7 +42,7 @@ def make(encoding: Encoding, event: Event | Message | Part) -> Made:
     if not dialect.personal:
         return _framed(encoding, dialect.encode_event(event))  # type: ignore[arg-type]
     halves = dialect.encode_for(event)  # type: ignore[arg-type]
-    return b"" if halves is None else _named(encoding, *halves)
+    return b"" if halves is None else _named(encoding, event, *halves)  # type: ignore[arg-type]
 
 
 def _framed(encoding: Encoding, payload: Payload | None) -> Made:
@@ -47,11 +51,26 @@ def _framed(encoding: Encoding, payload: Payload | None) -> Made:
     if type(payload) is bytes:
         return encoding.frame(payload)
     make_payload: Callable[[str], bytes] = payload  # type: ignore[assignment]
-    return lambda user: encoding.frame(make_payload(user))
+    return lambda connection: encoding.frame(make_payload(connection.user or ""))
 
 
-def _named(encoding: Encoding, before: bytes, behind: bytes) -> Callable[[str], bytes]:
-    return lambda user: encoding.frame(b"%b%b%b" % (before, _encode(user), behind))
+def _named(
+    encoding: Encoding, event: Event | Message, before: bytes, behind: bytes
+) -> Callable[[Connection], bytes]:
+    if encoding.dialect.numbered and event.kind in _NUMBERED:
+        return partial(_numbered, event, before, behind)
+    return lambda connection: encoding.frame(b"%b%b%b" % (before, _encode(connection.user or ""), behind))
+
+
+def _numbered(event: Event | Message, before: bytes, behind: bytes, connection: Connection) -> bytes:
+    """The frame of a message that its client acknowledges."""
+    state, encoding = connection.dialect_state, connection.encoding
+    assert isinstance(state, AckedState)
+    assert state.unacked is not None
+    payload = b"%b%b%b" % (before, _encode(connection.user or ""), behind)
+    frame = encoding.frame(encoding.dialect.add_number(payload, state.unacked.last + 1))
+    state.unacked.add(connection, event, frame)
+    return frame
 
 
 def _for_each(encoding: Encoding, message: Message) -> Made:
@@ -60,15 +79,15 @@ def _for_each(encoding: Encoding, message: Message) -> Made:
     halves = encoding.dialect.encode_message_for(message)
     if halves is None:
         return b""
-    named, sender = _named(encoding, *halves), message.sender
+    named, sender = _named(encoding, message, *halves), message.sender
     if message.room:
         return named
-    return lambda user: b"" if user == sender else named(user)
+    return lambda connection: b"" if connection.user == sender else named(connection)
 
 
 def frame_for(made: Made, connection: Connection) -> bytes:
     """The frame for one connection."""
-    return made if type(made) is bytes else made(connection.user or "")  # type: ignore[operator]
+    return made if type(made) is bytes else made(connection)  # type: ignore[operator]
 
 
 class Run:
@@ -96,12 +115,12 @@ class Run:
         if batches or all(type(one) is bytes for one in some):
             joined = b"".join(some)  # type: ignore[arg-type]
             return encoding.frame(joined) if batches and joined else joined
-        return lambda user: b"".join([one if type(one) is bytes else one(user) for one in some])  # type: ignore[operator]
+        return lambda connection: b"".join([frame_for(one, connection) for one in some])
 
     def _encode(self, encoding: Encoding, message: Message, batches: bool) -> Made:
         if not batches:
             return make(encoding, message)
-        return encoding.dialect.encode_message(message) or b""
+        return encoding.dialect.encode_message(message) or b""  # type: ignore[return-value]  # bytes
 
 
 class Part:
@@ -236,7 +255,7 @@ class Fanout:
         dirty = self._flusher.bulk if many else self._flusher.dirty
         encoding: Encoding | None = None
         frame: Made = b""
-        personal: Callable[[str], bytes] | None = None
+        personal: Callable[[Connection], bytes] | None = None
         before = len(dirty)
         unsent = 0
         for connection in connections:
@@ -248,7 +267,7 @@ class Fanout:
                 frame = frames[encoding] = make(encoding, event) if known is None else known
                 personal = None if isinstance(frame, bytes) else frame
             if personal is not None:
-                frame = personal(connection.user)
+                frame = personal(connection)
             if not frame:
                 unsent += 1
                 continue

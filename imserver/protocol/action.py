@@ -15,7 +15,18 @@ from msgspec import Raw, Struct, field
 
 from imserver import errors
 from imserver.config.settings import MAX_USER_BYTES
-from imserver.model import BadFrame, Command, Event, Heartbeat, Message, Reply, Request, Say, TalkLogin
+from imserver.model import (
+    AckNumber,
+    BadFrame,
+    Command,
+    Event,
+    Heartbeat,
+    Message,
+    Reply,
+    Request,
+    Say,
+    TalkLogin,
+)
 from imserver.protocol.cmd import BAD_FRAME_REPLY
 from imserver.protocol.dialect import Dialect
 from imserver.protocol.forgiving import (
@@ -74,6 +85,7 @@ def _login(data: bytes, _seq: str) -> TalkLogin:
     fields = fields_of(data)
     user, peer, room = text_in(fields, "userid"), text_in(fields, "touid"), text_in(fields, "groupsid")
     token, app = text_in(fields, "token"), number_in(fields, "appid")
+    acks = fields.get("acks") is True
     if user == NOBODY or not 0 < len(user.encode()) <= MAX_USER_BYTES:
         raise Refused(errors.REPLY_BAD_USER)
     if len(room.encode()) > MAX_ROOM_BYTES:
@@ -81,8 +93,8 @@ def _login(data: bytes, _seq: str) -> TalkLogin:
     if room in ("", NO_ROOM):
         # No user has this name: there is no receiver.
         nobody = peer == NOBODY or len(peer.encode()) > MAX_USER_BYTES
-        return TalkLogin(f"{APP_PREFIX}{app}", user, token, peer="" if nobody else peer)
-    return TalkLogin(f"{APP_PREFIX}{app}", user, token, room=room)
+        return TalkLogin(f"{APP_PREFIX}{app}", user, token, peer="" if nobody else peer, acks=acks)
+    return TalkLogin(f"{APP_PREFIX}{app}", user, token, room=room, acks=acks)
 
 
 def _heartbeat(data: bytes, _seq: str) -> Heartbeat:
@@ -105,12 +117,17 @@ def _say(data: bytes, seq: str) -> Say:
     return Say(text_in(fields, "msgtype"), text_in(fields, "message"), seq)
 
 
+def _ack(data: bytes, _seq: str) -> AckNumber:
+    return AckNumber(number_in(fields_of(data), "ackid"))
+
+
 _HEARTBEAT = Heartbeat()
 
 ACTIONS: dict[str, Callable[[bytes, str], Command]] = {
     "login": _login,
     "heartbeat": _heartbeat,
     "sendmsg": _say,
+    "ack": _ack,
 }
 """Every command of the dialect: its name on the wire, and the function that decodes its ``data``, called with
 its ``seq``.
@@ -207,3 +224,13 @@ class ActionDialect(Dialect):
             _encode(event.sender),
         )
         return before, b',"msgTimestamp":"%d"}}' % (event.time or int(time()))
+
+
+class AckedActionDialect(ActionDialect):
+    """The dialect of clients that acknowledge messages."""
+
+    numbered = True
+
+    def add_number(self, payload: bytes, number: int) -> bytes:
+        """See the contract."""
+        return b'%b,"ackId":%d}}' % (payload[:-2], number)

@@ -39,6 +39,10 @@ class Dialect:
     ``encode_event`` and ``encode_message``. The sender's other connections do not receive a stored message,
     except in a room.
     """
+    numbered: bool = False
+    """Messages carry a number of their connection, which the client acknowledges (``add_number``). Only in a
+    ``personal`` dialect.
+    """
     batches: bool = False
     """One frame may contain several payloads, one after the other."""
     ping: bytes = b""
@@ -83,6 +87,10 @@ class Dialect:
     def encode_message_for(self, message: Message) -> tuple[bytes, bytes] | None:
         """The payload of a stored message: the parts before and after the receiver's id."""
         return None
+
+    def add_number(self, payload: bytes, number: int) -> bytes:
+        """The payload of a message with its number."""
+        return payload
 
 
 class EchoDialect(Dialect):

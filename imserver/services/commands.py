@@ -13,6 +13,7 @@ from imserver.errors import StorageUnavailable
 from imserver.metrics import Metrics
 from imserver.model import (
     Ack,
+    AckNumber,
     AppendAnswer,
     AskBackEnd,
     AskBotCommands,
@@ -173,6 +174,7 @@ def command_table(
         LeaveGroup: CommandRow(groups.leave),
         # the action dialect
         Say: CommandRow(action.send, answers=True),
+        AckNumber: CommandRow(action.ack),
         # the protobuf dialect
         ChatMessage: CommandRow(uplink.send),
         ChatSync: CommandRow(protobuf.sync),

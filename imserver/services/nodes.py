@@ -91,6 +91,13 @@ class ToChannel(Struct, frozen=True, gc=False, tag="m", array_like=True):
     except_connection: str = ""
 
 
+class Awaited(Struct, frozen=True, gc=False, tag="w", array_like=True):
+    """A client that acknowledges has gone: messages to this user wait for a while."""
+
+    app: str
+    user: str
+
+
 class ToConnection(Struct, frozen=True, gc=False, tag="c", array_like=True):
     """Deliver to one connection; without an event, close it with ``code``."""
 
@@ -137,6 +144,7 @@ NodeMessage = (
     | Replaced
     | ToChannel
     | ToConnection
+    | Awaited
     | ChannelsUnsettled
     | Fence
     | ToLog

@@ -19,11 +19,14 @@ from imserver.services.channels.channels import Channels
 from imserver.services.channels.connections import Connections
 from imserver.services.channels.stored import ChannelLog
 from imserver.services.commands import Dispatcher, command_table
+from imserver.services.dialects.action_acks import ActionAcks
 from imserver.services.dialects.action_service import ActionService
 from imserver.services.nodes import NodeQueries
 from imserver.services.push.idempotency import Dedupe, MessageIds
+from imserver.services.push.publish import PendingPushes
 from imserver.services.push.push import Delivery, LocalReach, Pushes
 from imserver.services.sessions.connection_ids import ConnectionIds, ConnectionTable
+from imserver.services.sessions.presence import Presence
 from imserver.services.sessions.sessions import Sessions
 from imserver.services.webhooks.reviews import Reviews
 from imserver.transport.connection import Connection
@@ -101,6 +104,8 @@ class Harness(SocketHarness):
         self.back_end = BackEnd()
         self.reviews = Reviews(self.back_end, lambda: "node:1")  # type: ignore[arg-type]
         self.webhooks: Any = Receiver(self.reviews)
+        self.now = 1000.0
+        self.pongs: Any = Mock()
         self.action_service = self._make_action_service(NotStoring())
         self._make_dispatcher()
         self.sweep = Sweep(
@@ -147,9 +152,15 @@ class Harness(SocketHarness):
         """Called at each look at a session that lives by traffic."""
 
     def _forgotten(self, connection: Connection) -> None:
+        self.acks.clear(connection)
         self.channels.leave_all(connection)
 
     def _make_action_service(self, messages: Any) -> ActionService:
+        presence = Presence(self.hub, self.table, lambda: "node")
+        self.pending = PendingPushes(self._pushes, presence, 1000, 1_000_000, lambda: self.now)
+        self.acks = ActionAcks(
+            self._pushes, self.pending, self.pongs, self.metrics, 1_000_000, clock=lambda: self.now
+        )
         return ActionService(
             self.hub,
             self.sessions,
@@ -159,6 +170,7 @@ class Harness(SocketHarness):
             self.fanout.notice_members,
             messages,
             self.webhooks,
+            self.acks,
         )
 
     def _make_dispatcher(self, **services: Any) -> None:
@@ -171,6 +183,7 @@ class Harness(SocketHarness):
 
     def on_ended(self, connection: Connection, code: int) -> None:
         super().on_ended(connection, code)
+        self.acks.ended(connection)
         self.channels.ended(connection)
         self.table.ended(connection)
         self.sessions.ended(connection, code)

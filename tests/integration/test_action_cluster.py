@@ -228,6 +228,40 @@ def test_a_node_that_stops_announces_everybody_to_the_room(tmp_path_factory: pyt
         one.nothing()
 
 
+# --- acknowledged delivery ----------------------------------------------------------------------------------
+
+
+def acked_login(one: ActionClient, user: str, room: str = "0") -> ActionClient:
+    """Log in as a client that acknowledges."""
+    one.send(command("login", {**login_data(user, room=room), "acks": True}))
+    assert one.answer().json["response"]["data"] == {"acks": True}
+    return one
+
+
+def test_what_a_client_did_not_acknowledge_follows_it_to_another_node(nodes: Nodes, room: str) -> None:
+    me, peer = fresh("me"), fresh("peer")
+    with (
+        action_session(nodes.ws[0], peer, to=me) as sender,
+        action_session(nodes.ws[0], "w", room=room) as witness,
+    ):
+        with ActionClient(nodes.ws[1]) as one:
+            acked_login(one.begin(), me, room)
+            for number in (1, 2, 3):
+                sender.say(str(number))
+                assert one.receives(peer, str(number), me)["ackId"] == number
+            assert one.ask_action("ack", {"ackId": 1}) == (200, "Success")
+        assert is_exit_of(witness.received(), me)  # the node of the sender knows that they have gone
+        sender.say("4")
+        with ActionClient(nodes.ws[2]) as one:
+            acked_login(one.begin(), me)
+            found = [one.received() for _ in range(3)]
+            assert sorted(each["content"] for each in found) == ["2", "3", "4"]
+            assert [each["ackId"] for each in found] == [1, 2, 3]
+            assert one.ask_action("ack", {"ackId": 3}) == (200, "Success")
+            sender.say("5")
+            one.receives(peer, "5", me)
+
+
 # --- Redis --------------------------------------------------------------------------------------------------
 
 

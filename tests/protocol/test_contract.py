@@ -1,6 +1,7 @@
 """Every dialect against the contract; and one that is made up, to show what adding a dialect takes."""
 
 from imserver.model import (
+    AckNumber,
     CentrifugeLogin,
     ChatLogin,
     ChatMessage,
@@ -53,6 +54,7 @@ class TestAction(CommandContract):
         TalkLogin: b'{"seq":"1","action":"login","data":{"userId":"ann","appId":1,"groupsId":"5"}}',
         Heartbeat: b'{"seq":"2","action":"heartbeat","data":{}}',
         Say: b'{"seq":"3","action":"sendmsg","data":{"msgType":"text","message":"hi"}}',
+        AckNumber: b'{"seq":"4","action":"ack","data":{"ackId":1}}',
     }
 
 

@@ -427,7 +427,7 @@ COMMANDS: Final = {
     **dict.fromkeys(
         (
             *("Heartbeat", "Say", "ChatMessage", "ChatSync", "Send", "Sync", "Ack", "Search", "Typing"),
-            *("Read", "Received", "Hide", "History", "Conversations", "AskMarks", "AskReceipts"),
+            *("AckNumber", "Read", "Received", "Hide", "History", "Conversations", "AskMarks", "AskReceipts"),
             *("React", "Pin", "AskPins"),
             # a session without a user may use these
             *("RefreshLogin", "Subscribe", "RefreshSubscription", "Unsubscribe", "Publish"),

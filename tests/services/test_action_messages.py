@@ -40,20 +40,20 @@ class Keeping(Node):
 
     def _forgotten(self, connection: Connection) -> None:
         self.messaging.catch_up.ended(connection)
-        self.channels.leave_all(connection)
+        super()._forgotten(connection)
 
 
 class One:
     """A client of the action dialect that answers pings when a test says so."""
 
-    def __init__(self, node: Keeping, user: str, to: str = "0", room: str = "0") -> None:
+    def __init__(self, node: Any, user: str, to: str = "0", room: str = "0", **more: Any) -> None:
         self.node = node
         self.connection, self.client = node.connect(dialect=ACTION)
         self._seqs = count()
-        assert self.login(user, to, room) == 200
+        assert self.login(user, to, room, **more) == 200
 
-    def login(self, user: str, to: str = "0", room: str = "0") -> int:
-        return self.ask("login", userId=user, appId=1, toUid=to, groupsId=room)
+    def login(self, user: str, to: str = "0", room: str = "0", **more: Any) -> int:
+        return self.ask("login", userId=user, appId=1, toUid=to, groupsId=room, **more)
 
     def ask(self, action: str, **data: Any) -> int:
         seq = f"s{next(self._seqs)}"

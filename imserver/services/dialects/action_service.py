@@ -5,7 +5,7 @@ Messages of a room are delivered from the log. So all messages of a connection h
 that is sent during a login arrives exactly once. A user belongs to a room if the user has a position in it.
 Stored members have one from the first message, other users from their first login to the room. A message
 without proof of arrival (:class:`imserver.services.messages.subscriptions.PongTracker`) is sent again at the
-next login.
+next login. Clients that acknowledge are in :mod:`imserver.services.dialects.action_acks`.
 """
 
 from __future__ import annotations
@@ -23,10 +23,12 @@ from msgspec import Struct
 from imserver import errors
 from imserver.errors import StorageUnavailable
 from imserver.hub.hub import Hub
-from imserver.model import DialectState, Event, Message, Reply, Say, TalkLogin
+from imserver.hub.unacked import AckedState
+from imserver.model import AckNumber, DialectState, Event, Message, Reply, Say, TalkLogin
 from imserver.protocol.action import ActionDialect, with_seq
 from imserver.services.channels.channels import Channels
 from imserver.services.channels.members import ChannelRefused
+from imserver.services.dialects.action_acks import ActionAcks, unacked_of
 from imserver.services.messages.deliverer import Result, wait_until_sent
 from imserver.services.messages.messaging import Messaging, RejectedView
 from imserver.services.messages.subscriptions import PongSubscription, Positions, app_and_user
@@ -62,7 +64,7 @@ class Audience(Struct, frozen=True):
     next: str = ""
 
 
-class ActionState(DialectState, gc=False):
+class ActionState(AckedState, gc=False):
     """The receiver of a connection's messages, set by its latest login: the user ``peer``, or ``room``. The
     connection may not be in the room yet. Both empty: no receiver. Stored messages of rooms come from the
     log.
@@ -73,6 +75,7 @@ class ActionState(DialectState, gc=False):
 
 
 _OK: Final = Reply(errors.REPLY_OK)
+_ACKED: Final = Reply(errors.REPLY_OK, {"acks": True})
 _FAILED: Final = Reply(errors.REPLY_FAILED)
 _NOT_STORED: Final = Reply(errors.REPLY_NOT_STORED)
 
@@ -137,7 +140,8 @@ class ActionMessages:
                 connection.close(code, errors.CLOSE[code].name)
 
     def _subscribe(self, connection: Connection, positions: Positions) -> PongSubscription:
-        subscription = PongSubscription(number=next(self._pongs.numbers), positions=positions)
+        pinged = unacked_of(connection) is None
+        subscription = PongSubscription(number=next(self._pongs.numbers), positions=positions, pinged=pinged)
         subscription.acked = subscription.delivered = min(positions.values())
         self._catch_up.subscribe(connection, subscription, live=False)
         return subscription
@@ -174,6 +178,13 @@ class ActionMessages:
             self._catch_up.sync(connection, after, PAGE, answer)
             if after is not None:
                 wait_until_sent(connection)
+                self._wait_until_acked(connection)
+
+    def _wait_until_acked(self, connection: Connection) -> None:
+        """Wait until the client has acknowledged a page, if it does that."""
+        unacked = unacked_of(connection)
+        while unacked is not None and unacked.waiting and connection.state == OPEN:
+            gevent.sleep(_LOOK_SECONDS)
 
     # --- sending --------------------------------------------------------------------------------------------
 
@@ -240,6 +251,7 @@ class ActionService:
         notice_members: int,
         messages: ActionMessages,
         webhooks: Webhooks,
+        acks: ActionAcks,
     ) -> None:
         self._hub = hub
         self._sessions = sessions
@@ -249,6 +261,7 @@ class ActionService:
         self._notice_members = notice_members
         self._messages = messages
         self._webhooks = webhooks
+        self._acks = acks
         channels.on_left.append(self.left)
 
     def opened(self, connection: Connection, _head: Head) -> None:
@@ -262,7 +275,12 @@ class ActionService:
 
         After the answer 200, messages to the user and to the room reach this connection.
         """
+        acked = unacked_of(connection) is not None
+        if command.acks:
+            self._acks.turn_on(connection)
         code = self._sessions.login(connection, command, again=True)
+        if not (command.acks if code == errors.REPLY_OK else acked):
+            self._acks.turn_off(connection)
         if code != errors.REPLY_OK:
             return Reply(code)
         app, user = app_and_user(connection)
@@ -270,7 +288,10 @@ class ActionService:
         # Nobody has an id that is too long.
         reachable = not command.room and self._sessions.takes_user(app, command.peer)
         connection.dialect_state = ActionState(
-            channels_from_log=storing, peer=command.peer if reachable else "", room=command.room
+            unacked=unacked_of(connection),
+            channels_from_log=storing,
+            peer=command.peer if reachable else "",
+            room=command.room,
         )
         try:
             self._enter(connection, dict.fromkeys([command.room, *rooms] if command.room else rooms))
@@ -282,7 +303,7 @@ class ActionService:
             return _FAILED
         if storing:
             self._messages.begin(connection, command.room, rooms)
-        return _OK
+        return _ACKED if command.acks else _OK
 
     def _enter(self, connection: Connection, rooms: Iterable[str]) -> None:
         app, _ = app_and_user(connection)
@@ -334,9 +355,13 @@ class ActionService:
         if room:
             self._channels.publish(app, room, event)
         elif peer:
-            self._pushes.reach(app, [peer], event)
+            self._acks.reach(app, peer, event)
         self._webhooks.message(app, user, {**to, "type": kind, "text": text})
         return _OK
+
+    def ack(self, connection: Connection, command: AckNumber) -> Reply:
+        """Take the acknowledgement of a client that asked for numbers at its login."""
+        return self._acks.ack(connection, command)
 
     def left(self, connection: Connection, rooms: Sequence[str]) -> None:
         """Handle the end of a connection that was in these rooms (the rooms' ``on_left``). May switch."""

@@ -67,6 +67,8 @@ class PongSubscription(AckingSubscription, gc=False):
     """Unique on this node: a connection may log in again while a pong is under way."""
     positions: Mapping[str, int] = {}
     """The user's positions at the login; its keys are the rooms of this session."""
+    pinged: bool = True
+    """False: the client acknowledges by itself (:mod:`imserver.services.dialects.action_acks`)."""
     has_cursor: ClassVar[bool] = False
 
 
@@ -281,20 +283,26 @@ class PongTracker:
 
     def ponged(self, connection: Connection, data: bytes) -> None:
         """A client has answered a ping. It can have no more than was sent to it. Never switches."""
-        subscription, app, user = connection.subscription, connection.app, connection.user
+        subscription = connection.subscription
         if not isinstance(subscription, PongSubscription) or len(data) != _PROBE.size:
             return
-        if app is None or user is None:
-            return
         number, id = _PROBE.unpack(data)
-        if number == subscription.number and subscription.acked < id <= subscription.delivered:
-            subscription.acked = id
-            present = {room.name for room in channels_of(connection)}
-            for room in subscription.positions:
-                if not room or room in present:
-                    key = app, user, room
-                    self._proved[key] = max(id, self._proved.get(key, 0))
-            self._start()
+        if number == subscription.number and id <= subscription.delivered:
+            self.proved(connection, id)
+
+    def proved(self, connection: Connection, id: int) -> None:
+        """Everything up to an id has arrived at a client. Never switches."""
+        subscription = connection.subscription
+        if not isinstance(subscription, PongSubscription) or id <= subscription.acked:
+            return
+        subscription.acked = id
+        app, user = app_and_user(connection)
+        present = {room.name for room in channels_of(connection)}
+        for room in subscription.positions:
+            if not room or room in present:
+                key = app, user, room
+                self._proved[key] = max(id, self._proved.get(key, 0))
+        self._start()
 
     def _start(self) -> None:
         if not self._running:
@@ -346,8 +354,9 @@ class AckTracker:
         if subscription.tracked:
             return
         if isinstance(subscription, PongSubscription):
-            subscription.tracked = True
-            self._pongs.delivered(connection)
+            if subscription.pinged:
+                subscription.tracked = True
+                self._pongs.delivered(connection)
         else:
             self.wait(connection, subscription)
 

@@ -273,6 +273,8 @@ class Rerouting:
         """Pushes sent on to the node to which their user had moved."""
         self.unreached = 0
         """Pushes accepted by a node that reached nobody, overtaken ones included."""
+        self.on_unreached: list[Callable[[ToUser], object]] = []
+        """Called with each push whose user was found nowhere. Must not switch."""
 
     def deliver(self, item: ToUser) -> None:
         """Deliver here, after waiting pushes of the same user. Never switches."""
@@ -307,6 +309,8 @@ class Rerouting:
             while queue:
                 if not self._serve(queue[0]):
                     self.unreached += 1
+                    for call in self.on_unreached:
+                        call(queue[0])
                 queue.popleft()
                 self._count -= 1
         except Exception:

@@ -1,0 +1,195 @@
+"""Acknowledged delivery of the action dialect, for clients that ask for it at login.
+
+Each message to such a client has a number. Messages that it does not acknowledge are sent again on the same
+connection, then the connection is closed. When the connection ends, unstored messages become pending pushes,
+and stored ones are read from the log at the next login. For :data:`AWAIT_SECONDS` after the end, messages of
+other users to the absent user become pending pushes too, on the nodes of their senders.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from time import monotonic
+from typing import Final
+
+import gevent
+from msgspec.structs import replace
+
+from imserver import errors
+from imserver.clock import until_beat
+from imserver.hub.unacked import AckedState, Unacked, UnackedMessages
+from imserver.metrics import Metrics
+from imserver.model import AckNumber, Event, Outcome, Reply
+from imserver.protocol.action import AckedActionDialect
+from imserver.protocol.registry import BY_NAME
+from imserver.services.messages.subscriptions import PongTracker, app_and_user
+from imserver.services.nodes import Awaited, NodeMessages, ToUser
+from imserver.services.push.publish import PendingPushes
+from imserver.services.push.push import Pushes
+from imserver.services.sessions.sessions import say
+from imserver.transport.connection import OPEN, Connection
+
+log = logging.getLogger(__name__)
+
+ACK_SECONDS: Final = 10
+"""Time for the first acknowledgement. After each resend it is doubled."""
+TRIES: Final = 3
+"""How often messages are sent again before the connection is closed."""
+AWAIT_SECONDS: Final = 600
+"""Time for which messages to a client that has gone wait for it."""
+MAX_AWAITED: Final = 100_000
+"""Limit of the number of users who are awaited. Beyond it the first is dropped."""
+
+_ACKED: Final = AckedActionDialect()
+_OK: Final = Reply(errors.REPLY_OK)
+
+
+class ActionAcks:
+    """Owner of the unacknowledged messages of this node, and of the users who are awaited.
+
+    ``limit_bytes``: of all unacknowledged messages. Beyond it the connections with the most are closed.
+    """
+
+    def __init__(
+        self,
+        pushes: Pushes,
+        pending: PendingPushes,
+        pongs: PongTracker,
+        metrics: Metrics,
+        limit_bytes: int,
+        node_messages: NodeMessages | None = None,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self._pushes = pushes
+        self._pending = pending
+        self._pongs = pongs
+        self._metrics = metrics
+        self._limit_bytes = limit_bytes
+        self._node_messages = node_messages
+        self._clock = clock
+        self._messages = UnackedMessages()
+        self._awaited: dict[tuple[str, str], float] = {}
+        """(app, user) → monotonic time until which the user is awaited."""
+        if node_messages is not None:
+            node_messages.handle({Awaited: self.await_user})
+
+    # --- commands -------------------------------------------------------------------------------------------
+
+    def turn_on(self, connection: Connection) -> None:
+        """Number the messages to a connection from now on. Never switches."""
+        state = connection.dialect_state
+        if not isinstance(state, AckedState):
+            state = connection.dialect_state = AckedState()
+        if state.unacked is None:
+            state.unacked = Unacked(self._messages)
+            connection.encoding = connection.encoding.with_dialect(_ACKED)
+
+    def turn_off(self, connection: Connection) -> None:
+        """Send messages without numbers from now on. Never switches."""
+        state = connection.dialect_state
+        if isinstance(state, AckedState) and state.unacked is not None:
+            self.clear(connection)
+            state.unacked = None
+            connection.encoding = connection.encoding.with_dialect(BY_NAME["action"])
+
+    def ack(self, connection: Connection, command: AckNumber) -> Reply:
+        """A client acknowledges the messages up to a number. Never switches."""
+        unacked = unacked_of(connection)
+        if unacked is None:
+            return Reply(errors.REPLY_NO_ROUTE)
+        id = unacked.ack(connection, command.number)
+        if id:
+            self._pongs.proved(connection, id)
+        return _OK
+
+    # --- sending --------------------------------------------------------------------------------------------
+
+    def reach(self, app: str, user: str, event: Event) -> None:
+        """Send an unstored message to a user; if the user is awaited, it waits. May switch."""
+        if self._pending.waits_for(app, user):
+            self._pending.deliver(app, user)
+        if self._pushes.reach(app, [user], event)[0] is Outcome.NOT_SENT:
+            self._hold(app, user, event)
+
+    def unreached(self, push: ToUser) -> None:
+        """A push was on its way to this node when its user left (``Rerouting.on_unreached``)."""
+        if push.alone and push.event.kind == "msg":
+            self._hold(push.app, push.user, push.event)
+
+    def _hold(self, app: str, user: str, event: Event) -> None:
+        seconds = self._awaited.get((app, user), 0.0) - self._clock()
+        if seconds > 0:
+            self._pending.add(app, user, event, seconds)
+
+    # --- sending again --------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Greenlet: look once a second."""
+        while True:
+            gevent.sleep(until_beat())
+            try:
+                self.look()
+            except Exception:
+                log.exception("unacknowledged messages could not be sent again")
+
+    def look(self) -> None:
+        """Send again what is due; close connections that do not acknowledge. Never switches."""
+        now, waiting = self._clock(), self._messages.connections
+        for connection, unacked in tuple(waiting.items()):
+            if connection.state != OPEN:
+                self.clear(connection)
+            elif unacked.full or (unacked.tries == TRIES and now >= unacked.due):
+                say(connection, errors.CLOSE_ACK_TIMEOUT)
+            elif not unacked.due:
+                unacked.due = now + ACK_SECONDS
+            elif now >= unacked.due:
+                unacked.tries += 1
+                unacked.due = now + (ACK_SECONDS << unacked.tries)
+                self._resend(connection, unacked)
+        if self._messages.bytes > self._limit_bytes:
+            for connection, _ in sorted(waiting.items(), key=lambda row: row[1].bytes, reverse=True):
+                say(connection, errors.CLOSE_ACK_TIMEOUT)
+                if self._messages.bytes <= self._limit_bytes:
+                    break
+
+    def _resend(self, connection: Connection, unacked: Unacked) -> None:
+        if connection.outbox is None:  # else its client does not read
+            self._metrics.resent_entries += len(unacked.waiting)
+            for _, _, frame in unacked.waiting:
+                connection.send_frame(frame)
+
+    # --- ends -----------------------------------------------------------------------------------------------
+
+    def clear(self, connection: Connection) -> None:
+        """A session ends or is no longer addressed: its unstored messages wait for the next one. Never
+        switches."""
+        unacked = unacked_of(connection)
+        events = [] if unacked is None else unacked.clear(connection)
+        app, user = connection.app, connection.user
+        if app is not None and user is not None:
+            for event in events:
+                self._pending.add(app, user, replace(event, channel=None), AWAIT_SECONDS)
+
+    def ended(self, connection: Connection) -> None:
+        """A connection has ended. Never switches."""
+        if connection.user is not None and unacked_of(connection) is not None:
+            self.clear(connection)
+            awaited = Awaited(*app_and_user(connection))
+            self.await_user(awaited)
+            if self._node_messages is not None:
+                self._node_messages.broadcast(awaited)
+
+    def await_user(self, awaited: Awaited) -> None:
+        """Messages to this user wait from now on, if the user is not online."""
+        key, now = (awaited.app, awaited.user), self._clock()
+        self._awaited.pop(key, None)
+        self._awaited[key] = now + AWAIT_SECONDS
+        while len(self._awaited) > MAX_AWAITED or next(iter(self._awaited.values())) <= now:
+            del self._awaited[next(iter(self._awaited))]
+
+
+def unacked_of(connection: Connection) -> Unacked | None:
+    """The unacknowledged messages of a connection; None if its client does not acknowledge."""
+    state = connection.dialect_state
+    return state.unacked if isinstance(state, AckedState) else None

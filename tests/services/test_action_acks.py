@@ -1,0 +1,267 @@
+"""Acknowledged delivery of the action dialect: what is sent again, to whom, for how long."""
+
+import json
+from typing import Any
+
+import pytest
+
+from imserver import errors
+from imserver.hub import unacked
+from imserver.services.dialects import action_service
+from imserver.services.dialects.action_acks import ACK_SECONDS, AWAIT_SECONDS
+from tests.hub.harness import Harness
+from tests.services.test_action_messages import APP, Keeping, One
+from tests.transport.harness import turn, until
+
+
+class Acking(One):
+    """A client that asks at its login for numbers."""
+
+    def login(self, user: str, to: str = "0", room: str = "0", **more: Any) -> int:
+        return super().login(user, to, room, **{"acks": True, **more})
+
+    def ack(self, number: int) -> None:
+        assert self.ask("ack", ackId=number) == 200
+
+    def numbers(self) -> list[tuple[int, str]]:
+        """The number and the text of each message so far."""
+        bodies = [body["data"] for body in self._bodies() if "code" in body]
+        return [(body["ackId"], body["content"]) for body in bodies]
+
+    def gets(self, *rows: tuple[int, str]) -> None:
+        """Wait until exactly these messages have come."""
+        self.client.probe(f"p{next(self._seqs)}".encode())
+        assert self.numbers() == list(rows)
+
+
+def pass_time(node: Harness, seconds: float) -> None:
+    """Let time go by, and let the node look after unacknowledged messages and absent users."""
+    node.acks.look()
+    node.now += seconds
+    node.acks.look()
+    node.pending.look()
+    turn()
+
+
+@pytest.fixture(name="node")
+def _node() -> Any:
+    with Harness(policies={APP: "newest"}) as node:
+        yield node
+
+
+# --- numbers ------------------------------------------------------------------------------------------------
+
+
+def test_only_the_client_that_asked_gets_numbers_and_the_others_get_the_frames_of_the_original(
+    node: Harness,
+) -> None:
+    plain, acking = One(node, "ann", room="r"), Acking(node, "bob", room="r")
+    assert acking._bodies()[-1]["response"]["data"] == {"acks": True}
+    assert plain._bodies()[-1]["response"]["data"] is None
+    for text in ("1", "2"):
+        assert plain.say(text) == 200
+    acking.gets((1, "1"), (2, "2"))
+    pairs = [
+        [each for each in one.client.payloads() if each.startswith(b'{"code"')] for one in (plain, acking)
+    ]
+    for number, (original, numbered) in enumerate(zip(*pairs, strict=True), 1):
+        changed = original.replace(b'"to":"ann"', b'"to":"bob"')
+        assert numbered == changed[:-2] + b',"ackId":%d}}' % number
+    assert plain.ask("ack", ackId=1) == errors.REPLY_NO_ROUTE
+
+
+@pytest.mark.parametrize("wrong", ["1", -1, 1.5, True, 2**32])
+def test_a_number_of_another_type_is_refused(node: Harness, wrong: Any) -> None:
+    assert Acking(node, "bob").ask("ack", ackId=wrong) == errors.REPLY_BAD_PARAMETER
+
+
+def test_a_later_login_of_the_connection_decides_anew_and_numbers_go_on(node: Harness) -> None:
+    ann, bob = One(node, "ann", "bob"), Acking(node, "bob")
+    ann.say("1")
+    bob.ack(1)
+    assert bob.login("bob") == 200
+    ann.say("2")
+    bob.gets((1, "1"), (2, "2"))
+    node.allowed = set()
+    assert bob.login("bob", acks=False) != 200
+    ann.say("3")
+    bob.gets((1, "1"), (2, "2"), (3, "3"))
+    bob.ack(3)
+    node.allowed = None
+    assert bob.login("bob", acks=False) == 200
+    ann.say("4")
+    until(lambda: bob.received()[-1] == "4")
+    assert "ackId" not in bob._bodies()[-1]["data"]
+    assert bob.ask("ack", ackId=4) == errors.REPLY_NO_ROUTE
+
+
+# --- on one connection --------------------------------------------------------------------------------------
+
+
+def test_unacknowledged_messages_are_sent_again_at_growing_intervals_then_the_connection_is_closed(
+    node: Harness,
+) -> None:
+    ann, bob = One(node, "ann", "bob"), Acking(node, "bob")
+    for text in "123":
+        ann.say(text)
+    bob.ack(1)
+    rows = [(1, "1"), (2, "2"), (3, "3")]
+    for seconds in (10, 20, 40):
+        pass_time(node, seconds - 1)
+        bob.gets(*rows)
+        pass_time(node, 1)
+        rows += [(2, "2"), (3, "3")]
+        bob.gets(*rows)
+    assert node.metrics.resent_entries == 6
+    pass_time(node, 79)
+    bob.gets(*rows)
+    pass_time(node, 1)
+    assert bob.client.close_code() == errors.CLOSE_ACK_TIMEOUT
+
+
+def test_an_acknowledgement_gives_all_tries_back(node: Harness) -> None:
+    ann, bob = One(node, "ann", "bob"), Acking(node, "bob")
+    for number in range(1, 6):
+        ann.say("x")
+        pass_time(node, ACK_SECONDS)
+        pass_time(node, 2 * ACK_SECONDS)
+        bob.ack(number)
+        bob.ack(number + 100)  # it can have no more than was sent
+    assert bob.numbers() == [(number, "x") for number in range(1, 6) for _ in range(3)]
+    pass_time(node, 10 * ACK_SECONDS)
+    assert bob.ask("heartbeat") == 200
+
+
+@pytest.mark.parametrize("limit", ["messages", "bytes", "node"])
+def test_too_much_that_is_not_acknowledged_ends_the_connection(
+    node: Harness, limit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann, bob, other = One(node, "ann", "bob"), Acking(node, "bob"), Acking(node, "eve")
+    if limit == "messages":
+        monkeypatch.setattr(unacked, "MAX_MESSAGES", 3)
+    elif limit == "bytes":
+        monkeypatch.setattr(unacked, "MAX_BYTES", 3 * 200)
+    else:
+        node.acks._limit_bytes = 5 * 200
+    One(node, "cid", "eve").say("kept")
+    for _ in range(3):
+        ann.say("x" * 30)
+    node.acks.look()
+    assert bob.ask("heartbeat") == 200
+    for _ in range(2):
+        ann.say("x" * 30)
+    node.acks.look()
+    assert bob.client.close_code() == errors.CLOSE_ACK_TIMEOUT
+    assert other.ask("heartbeat") == 200
+    again = Acking(node, "bob")
+    node.pending.look()
+    until(lambda: len(again.numbers()) >= 3)
+
+
+# --- after the connection -----------------------------------------------------------------------------------
+
+
+def test_what_was_not_acknowledged_and_what_came_while_absent_arrive_at_the_next_login(node: Harness) -> None:
+    ann, bob = One(node, "ann", "bob"), Acking(node, "bob")
+    for text in "123":
+        ann.say(text)
+    bob.ack(1)
+    bob.connection.close(1000)
+    for text in "45":
+        assert ann.say(text) == 200
+    bob = Acking(node, "bob")
+    ann.say("6")
+    bob.gets((1, "2"), (2, "3"), (3, "4"), (4, "5"), (5, "6"))
+    bob.ack(5)
+    bob.connection.close(1000)
+    bob = Acking(node, "bob")
+    node.pending.look()
+    bob.gets()
+
+
+def test_messages_to_a_room_that_were_not_acknowledged_arrive_at_the_next_login(node: Harness) -> None:
+    ann, bob = One(node, "ann", room="r"), Acking(node, "bob", room="r")
+    ann.say("1")
+    bob.gets((1, "1"))
+    bob.connection.close(1000)
+    until(lambda: not node.hub.is_online(APP, "bob"))
+    bob = Acking(node, "bob")
+    node.pending.look()
+    bob.gets((1, "1"))
+
+
+def test_a_newer_connection_takes_over_what_the_older_has_not_acknowledged(node: Harness) -> None:
+    ann, older = One(node, "ann", "bob"), Acking(node, "bob")
+    ann.say("1")
+    newer = Acking(node, "bob")
+    node.pending.look()
+    newer.gets((1, "1"))
+    older.gets((1, "1"))
+    older.ack(1)  # too late, and harmless
+    newer.connection.close(1000)
+    newer = Acking(node, "bob")
+    node.pending.look()
+    newer.gets((1, "1"))
+
+
+def test_nobody_waits_for_users_who_never_acknowledged_or_stay_away(node: Harness) -> None:
+    ann, bob = One(node, "ann", "bob"), One(node, "bob")
+    bob.connection.close(1000)
+    ann.say("lost")
+    bob = Acking(node, "bob")
+    bob.connection.close(1000)
+    ann.say("expires")
+    pass_time(node, AWAIT_SECONDS)
+    ann.say("lost")
+    bob = Acking(node, "bob")
+    node.pending.look()
+    bob.gets()
+    assert node.pending.count == 0
+
+
+# --- stored messages ----------------------------------------------------------------------------------------
+
+
+def test_acknowledgements_are_the_position_of_the_next_login_and_nobody_is_pinged() -> None:
+    with Keeping() as node:
+        ann, bob = One(node, "ann", "bob"), Acking(node, "bob")
+        for text in "123":
+            assert ann.say(text) == 200
+        bob.gets((1, "1"), (2, "2"), (3, "3"))
+        node.pongs.work()
+        assert node.positions.known == {}
+        bob.ack(2)
+        node.pongs.work()
+        assert node.positions.known == {(APP, "bob", ""): 2}
+        pass_time(node, ACK_SECONDS)
+        bob.gets((1, "1"), (2, "2"), (3, "3"), (3, "3"))
+        bob.connection.close(1000)
+        assert ann.say("4") == 200
+        bob = Acking(node, "bob")
+        until(lambda: len(bob.numbers()) == 2)
+        bob.gets((1, "3"), (2, "4"))
+        assert bob.pings(0) == []
+        assert node.pending.count == 0
+
+
+def test_missed_pages_follow_the_acknowledgement_of_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(action_service, "PAGE", 2)
+    monkeypatch.setattr(action_service, "_LOOK_SECONDS", 0.001)
+    with Keeping() as node:
+        ann = One(node, "ann", "bob")
+        for number in range(5):
+            assert ann.say(str(number)) == 200
+        bob = Acking(node, "bob")
+        for last in (2, 4):
+            until(lambda last=last: len(bob.numbers()) == last)
+            bob.gets(*[(number + 1, str(number)) for number in range(last)])
+            bob.ack(last)
+        until(lambda: len(bob.numbers()) == 5)
+        assert ann.say("new") == 200
+        until(lambda: bob.numbers()[-1] == (6, "new"))
+
+
+def test_the_answer_says_what_a_login_asked_for_in_any_case(node: Harness) -> None:
+    for asked, answered in ((True, {"acks": True}), (False, None), ("yes", None), (None, None)):
+        one = One(node, "bob", acks=asked)
+        assert json.loads(one.client.payloads()[-1])["response"]["data"] == answered
