@@ -138,7 +138,11 @@ def main(context: click.Context, path: str | None) -> None:
 @click.option("--rpc-port", type=int, metavar="N", help="Port for calls between nodes.")
 @click.option("--data-dir", metavar="DIR", help="Folder for the secret, the lock and the SQLite database.")
 @click.option("--http", type=click.Choice(["front", "wsgi"]), help="HTTP server.")
-@click.option("--processes", type=int, metavar="N", help="Number of nodes, one process each; needs Redis.")
+@click.option(
+    "--processes",
+    metavar="N|auto",
+    help="Number of nodes, one process each; needs Redis. auto: one per core.",
+)
 @click.option("--insecure", is_flag=True, help="Allow other addresses than loopback without an API key.")
 def serve(
     path: str | None,
@@ -148,7 +152,7 @@ def serve(
     rpc_port: int | None,
     data_dir: str | None,
     http: str | None,
-    processes: int | None,
+    processes: str | None,
     insecure: bool,
 ) -> None:
     """Run the server in the foreground until SIGTERM or Ctrl-C."""
@@ -159,7 +163,7 @@ def serve(
         "app.rpc_port": rpc_port,
         "server.data_dir": data_dir,
         "server.http": http,
-        "server.processes": processes,
+        "server.processes": int(processes) if processes and processes.isdecimal() else processes,
         "server.insecure": insecure or None,
     }
     overrides = {name: value for name, value in given.items() if value is not None}
@@ -170,15 +174,22 @@ def serve(
 
 
 def _serve(read_config: Callable[[], Config]) -> int:
-    settings = read_config()
     # Imported here: the node loads Flask and the transport, which no other command needs.
+    from imserver.lifecycle import plan_processes
+
+    def read_planned() -> Config:
+        return plan_processes(read_config())[0]
+
+    settings, said = plan_processes(read_config())
+    if said:
+        click.echo(said)
     if settings.server.processes > 1:
         from imserver.supervisor import supervisor
 
-        return supervisor.run(settings, read_config, announce=click.echo)
+        return supervisor.run(settings, read_planned, announce=click.echo)
     from imserver import serving
 
-    serving.run(settings, read_config, announce=click.echo)
+    serving.run(settings, read_planned, announce=click.echo)
     return 0
 
 
@@ -203,10 +214,12 @@ def check_config(path: str | None, defaults: bool, production: bool, file: str |
     path = path if file is None else file
     from imserver import servers  # as for serve
     from imserver.auth import rules
+    from imserver.lifecycle import plan_processes
     from imserver.supervisor.slot import check_ports
 
     try:
         settings, places = load_with_places(path)
+        settings, _ = plan_processes(settings)
         rules.check_keys(settings, places)
         check_ports(settings)
         servers.refuse_open_demo(settings)

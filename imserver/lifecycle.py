@@ -12,12 +12,18 @@ import time
 from pathlib import Path
 from typing import Final
 
+import msgspec
 from gevent import monkey
 
+from imserver.config.settings import Config
 from imserver.errors import StartError
 
 _log = logging.getLogger(__name__)
 
+SPARE_FILES_OF_A_CLUSTER: Final = 320
+"""Open files of a node with Redis and 60 other nodes, which take three each, other than connections."""
+
+_CPU_QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
 _SECRET_BYTES: Final = 32
 _SHARE_SECONDS: Final = 1.0
 # The unpatched module: the patched one would start a loop in a process that must not have one.
@@ -32,6 +38,50 @@ def raise_file_limit() -> int:
     except (OSError, ValueError):  # macOS reports an unlimited hard limit but refuses it
         hard = soft
     return sys.maxsize if hard == resource.RLIM_INFINITY else hard
+
+
+def openable_files() -> int:
+    """How many files a process of this server may open, after :func:`raise_file_limit`."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return sys.maxsize if hard == resource.RLIM_INFINITY else hard
+
+
+def cores() -> int:
+    """The cores that this process may use: those of its CPU set, within the quota of its container."""
+    number = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = _CPU_QUOTA.read_text(encoding="ascii").split()
+        number = min(number, -(-int(quota) // int(period)))
+    except (OSError, ValueError):  # no such file; or the quota is "max"
+        pass
+    return max(number, 1)
+
+
+def plan_processes(config: Config) -> tuple[Config, str]:
+    """The settings with the number of processes that ``auto`` means on this machine, and a line that says
+    why (``""``: the number is given).
+
+    One per core. Only if each core is to serve more connections than one process may open files, there are
+    more, which share them.
+    """
+    if config.server.processes:
+        return config, ""
+    number, files, limits = cores(), openable_files() - SPARE_FILES_OF_A_CLUSTER, config.limits
+    wanted = number * limits.max_connections
+    many = f"{number} core{'s' * (number > 1)}"
+    why = f"one for each of {many}" if number > 1 else "this machine has one core"
+    if not config.clustered:
+        why = f"{many}, but more than one process needs redis.url" if number > 1 else why
+        number = 1
+    elif limits.max_connections > files > 0:
+        number = -(-wanted // files)
+        why = (
+            f"{many} for {wanted} connections, and one process may open {files + SPARE_FILES_OF_A_CLUSTER} "
+            "files; fewer processes are faster: raise the limit (LimitNOFILE=, ulimit -Hn)"
+        )
+        limits = msgspec.structs.replace(limits, max_connections=-(-wanted // number))
+    server = msgspec.structs.replace(config.server, processes=number)
+    return msgspec.structs.replace(config, server=server, limits=limits), f"processes: {number} ({why})"
 
 
 class DataDirectory:

@@ -35,7 +35,7 @@ from imserver.errors import StartError
 from imserver.hub.expiry import Sweep
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
-from imserver.lifecycle import DataDirectory, raise_file_limit
+from imserver.lifecycle import SPARE_FILES_OF_A_CLUSTER, DataDirectory, raise_file_limit
 from imserver.logging import RequestLog
 from imserver.metrics import Metrics, resident_bytes
 from imserver.servers import Application, Servers, within_limit, ws_routes
@@ -111,8 +111,6 @@ log = logging.getLogger(__name__)
 
 _SPARE_FILES = 64
 """Open files other than connections: logs, listeners, requests."""
-_SPARE_FILES_OF_A_CLUSTER = 320
-"""The same with Redis and 60 other nodes, which take three files each."""
 
 
 class Parts:
@@ -384,9 +382,7 @@ class Parts:
                 "raise the limit (ulimit -n) or lower the setting"
             )
         log.info("this process may open %d files", files)
-        return wanted or max(
-            files - (_SPARE_FILES_OF_A_CLUSTER if self.config.clustered else _SPARE_FILES), 1
-        )
+        return wanted or max(files - (SPARE_FILES_OF_A_CLUSTER if self.config.clustered else _SPARE_FILES), 1)
 
     def _make_messaging(self) -> Messaging:
         """Build everything for stored messages except the commands."""

@@ -170,6 +170,20 @@ def test_an_address_or_url_of_redis_makes_a_cluster(load: Load) -> None:
     assert load("redis: {url: 'redis://localhost'}\nserver: {processes: 2}").clustered
 
 
+def test_a_number_of_processes_may_be_auto_wherever_it_is_given(
+    load: Load, complaint: Callable[..., str]
+) -> None:
+    assert load("server: {processes: auto}").server.processes == 0
+    assert load("", {"IMSERVER_SERVER_PROCESSES": "auto"}).server.processes == 0
+    assert load("", **{"server.processes": "auto"}).server.processes == 0
+    wrong = "server.processes: expected int, got 'many'"
+    assert complaint("server: {processes: many}") == f"my.yaml, line 1: {wrong}"
+    with pytest.raises(ConfigError, match=r"^command line: server.processes: expected int, got '-1'"):
+        load("", **{"server.processes": "-1"})
+    with pytest.raises(ConfigError, match=r"app.http_port: expected int"):
+        load("", {"IMSERVER_APP_HTTP_PORT": "auto"})
+
+
 def test_yaml_anchors_and_merges_work(load: Load) -> None:
     got = load("apps:\n  a: &a {login_policy: multi}\n  b: *a\n  c: {<<: *a}\n")
     assert {app.login_policy for app in got.apps.values()} == {"multi"}

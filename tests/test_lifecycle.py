@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from imserver import lifecycle
+from imserver.config.settings import Config, LimitSettings, RedisSettings, ServerSettings
 from imserver.errors import StartError
-from imserver.lifecycle import DataDirectory, derive_key, hkdf_sha256, raise_file_limit
+from imserver.lifecycle import DataDirectory, derive_key, hkdf_sha256, plan_processes, raise_file_limit
 from tests.processes import running
 
 
@@ -23,6 +25,63 @@ def test_the_file_limit_is_raised_to_the_hard_one() -> None:
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+# --- the number of processes --------------------------------------------------------------------------------
+
+
+def planned(most: int = 0, redis: str = "redis://127.0.0.1:6379", processes: int = 0) -> tuple[Config, str]:
+    """What becomes of ``auto`` where each node is to have ``most`` connections."""
+    return plan_processes(
+        Config(
+            server=ServerSettings(processes=processes),
+            limits=LimitSettings(max_connections=most),
+            redis=RedisSettings(url=redis),
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("number", "most", "redis", "processes", "connections", "said"),
+    [
+        (4, 0, "redis://h", 4, 0, "one for each of 4 cores"),
+        (4, 9680, "redis://h", 4, 9680, "one for each of 4 cores"),
+        (4, 9681, "redis://h", 5, 7745, "4 cores for 38724 connections"),
+        (1, 48_400, "redis://h", 5, 9680, "1 core for 48400 connections"),
+        (1, 0, "redis://h", 1, 0, "one core"),
+        (4, 9681, "", 1, 9681, "needs redis.url"),
+    ],
+)
+def test_auto_is_a_process_for_each_core_and_more_only_for_open_files(
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    most: int,
+    redis: str,
+    processes: int,
+    connections: int,
+    said: str,
+) -> None:
+    monkeypatch.setattr(lifecycle, "cores", lambda: number)
+    monkeypatch.setattr(lifecycle, "openable_files", lambda: 10_000)
+    config, why = planned(most, redis)
+    assert (config.server.processes, config.limits.max_connections) == (processes, connections)
+    assert why.startswith(f"processes: {processes} (")
+    assert said in why
+    assert ("ulimit -Hn" in why) == (processes > number)
+    assert planned(most, redis, processes=3)[0].server.processes == 3
+
+
+@pytest.mark.parametrize(
+    ("quota", "found"), [("150000 100000", 2), ("max 100000", 8), ("50000 100000", 1), ("", 8), ("x y z", 8)]
+)
+def test_a_container_has_the_cores_of_its_quota(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, found: int
+) -> None:
+    monkeypatch.setattr(lifecycle, "_CPU_QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    if quota:
+        (tmp_path / "cpu.max").write_text(quota, encoding="ascii")
+    assert lifecycle.cores() == found
 
 
 # --- the data directory -------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from imserver.commands.opened import settings_options
 from imserver.config.load import load_config
 from imserver.config.settings import Config
 from imserver.errors import StartError
+from imserver.lifecycle import SPARE_FILES_OF_A_CLUSTER, cores, plan_processes
 from imserver.storage.address import database_address
 from imserver.storage.database import probe
 
@@ -87,21 +88,22 @@ def _sysctl(name: str, value: object) -> str:
 
 def _files(config: Config) -> Findings:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = config.limits.max_connections + 320 if config.limits.max_connections else WANTED_FILES
+    limits = config.limits
+    wanted = limits.max_connections + SPARE_FILES_OF_A_CLUSTER if limits.max_connections else WANTED_FILES
     found = f"{hard} (the server raises its limit of {soft} to that)"
     if hard != resource.RLIM_INFINITY and hard < wanted:
         yield Finding(
             "warn",
             "open files",
             found,
-            f"each connection needs one: this node serves about {max(hard - 320, 0)}, "
-            f"{wanted - 320} are recommended",
+            f"each connection needs one: this node serves about {max(hard - SPARE_FILES_OF_A_CLUSTER, 0)}, "
+            f"{wanted - SPARE_FILES_OF_A_CLUSTER} are recommended",
             f"LimitNOFILE={wanted} in the unit, or: ulimit -Hn {wanted}",
         )
     else:
         yield Finding("ok", "open files", found)
     if machine := _kernel("fs.file-max"):
-        need = max(hard, wanted) * config.server.processes
+        need = max(hard, wanted) * plan_processes(config)[0].server.processes
         low = int(machine) < need
         yield Finding(
             "warn" if low else "ok",
@@ -110,6 +112,23 @@ def _files(config: Config) -> Findings:
             f"all processes of the machine share it, and this server may open {need}" if low else "",
             _sysctl("fs.file-max", 4 * need) if low else "",
         )
+
+
+def _processes(config: Config) -> Findings:
+    planned, why = plan_processes(config)
+    number, available = planned.server.processes, cores()
+    found = why.removeprefix("processes: ") or f"{number} on {available} core{'s' * (available > 1)}"
+    if number > available:
+        yield Finding(
+            "warn",
+            "processes",
+            found,
+            "with more processes than cores, less work is done together: with 8 for each core a login takes "
+            "nearly twice the CPU",
+            f"LimitNOFILE={2 * WANTED_FILES} in the unit, and server.processes: auto",
+        )
+    else:
+        yield Finding("ok", "processes", found)
 
 
 def _listen_queues(config: Config) -> Findings:
@@ -441,6 +460,7 @@ def _expiry(host: str, port: int) -> float:
 
 CHECKS: Final[tuple[Callable[[Config], Findings], ...]] = (
     _files,
+    _processes,
     _listen_queues,
     _ports,
     _socket_memory,

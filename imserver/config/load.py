@@ -17,6 +17,7 @@ from msgspec import inspect
 
 from imserver.config.settings import Config, TenantSettings
 from imserver.config.values import (
+    AUTO,
     BY_FOLDED,
     ROWS,
     SECTIONS,
@@ -259,6 +260,8 @@ def _from_text(row: Row, text: str, variable: str) -> Any:
         kind = next(each for each in kind.types if not isinstance(each, inspect.NoneType))
     if isinstance(kind, inspect.VarTupleType | inspect.DictType):
         return read_value(text, variable)
+    if text.strip() == AUTO:
+        return AUTO  # the setting decides whether it has this value
     wanted: type = {inspect.IntType: int, inspect.FloatType: float, inspect.BoolType: bool}[type(kind)]
     try:
         return msgspec.convert(text.strip(), wanted, strict=False)

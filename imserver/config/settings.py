@@ -16,6 +16,8 @@ Amount = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(ge=0, le=_LONGEST_SECONDS)]
 Duration = Annotated[float, Meta(gt=0, le=_LONGEST_SECONDS)]
 Text = Annotated[str, Meta(min_length=1)]
+#: A number of processes; files may also write ``auto``, which is 0.
+Processes = Annotated[int, Meta(ge=0, extra={"auto": True})]
 #: The name of an app is a string; files may also write a number such as 101.
 AppName = Annotated[str, Meta(min_length=1, extra={"number": True})]
 
@@ -68,7 +70,7 @@ class ServerSettings(Struct, frozen=True):
     origins: tuple[Text, ...] = ()
     origin_policy: OriginPolicy = ""
     extra_listen: tuple[ListenSettings, ...] = ()
-    processes: Amount = 1
+    processes: Processes = 1
     hang_seconds: Duration = 30.0
     public_ws_url: str = ""
 

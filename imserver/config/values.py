@@ -110,6 +110,10 @@ def _closest(folded: str, known: dict[str, Any]) -> str:
     return max(known, key=lambda name: difflib.SequenceMatcher(None, folded, name).ratio())
 
 
+AUTO: Final = "auto"
+"""The word for 0 in settings that may be computed."""
+
+
 def convert(row: Row, value: Any, places: Places) -> Any:
     """Convert a value to the type of its setting. Raises ConfigError, which names place and setting."""
     section, _, key = row.name.partition(".")
@@ -137,6 +141,8 @@ def _shape(hint: Any, value: Any, name: str, places: Places) -> Any:
     if isinstance(kind, inspect.Metadata):
         if kind.extra and kind.extra.get("number") and type(value) is int:
             value = str(value)
+        if kind.extra and kind.extra.get("auto") and value == AUTO:
+            value = 0
         kind = kind.type
     if isinstance(kind, inspect.LiteralType) and value not in kind.values:
         choices = ", ".join(str(choice) or "(empty)" for choice in kind.values)

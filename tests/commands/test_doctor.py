@@ -58,6 +58,17 @@ def test_what_is_not_ok_has_a_meaning_and_a_cure(tmp_path: Path, monkeypatch: py
     assert "ip_local_reserved_ports=8080,8089" in found["ip_local_port_range"].mend
 
 
+def test_more_processes_than_cores_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "cores", lambda: 2)
+    server = ServerSettings(data_dir=str(tmp_path), processes=16)
+    found = by_name(config(tmp_path, server=server))["processes"]
+    assert (found.verdict, found.found) == ("warn", "16 on 2 cores")
+    assert "LimitNOFILE=" in found.mend
+    auto = by_name(config(tmp_path, server=ServerSettings(data_dir=str(tmp_path), processes=0)))["processes"]
+    assert auto.verdict == "ok"
+    assert auto.found.startswith("1 (")
+
+
 def test_reserved_ports_are_not_given_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = {"net.ipv4.ip_local_port_range": "1024\t65535", "net.ipv4.ip_local_reserved_ports": "8080-8089"}
     monkeypatch.setattr(doctor, "_kernel", lambda name: kernel.get(name, ""))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from imserver.lifecycle import cores
 from tests.integration.raw import ask
 from tests.ports import free_ports
 from tests.processes import pause
@@ -72,6 +73,14 @@ def test_the_supervisor_has_no_loop_thread_or_foreign_socket_when_it_forks(
     links = [os.readlink(file) for file in Path(f"/proc/{family.pid}/fd").iterdir()]
     assert sum(link.startswith("socket:") for link in links) == 4
     assert not any("eventpoll" in link or "eventfd" in link for link in links)
+
+
+@pytest.mark.full
+@pytest.mark.skipif(cores() < 2, reason="one process needs no supervisor")
+def test_auto_is_one_node_for_each_core(start_family: StartFamily) -> None:
+    family = start_family(processes=cores(), config={"server": {"processes": "auto"}})
+    assert len(family.pids) == cores()
+    assert f"processes: {cores()} (one for each of {cores()} cores)\n" in family.output
 
 
 @pytest.mark.full
