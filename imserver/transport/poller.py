@@ -82,10 +82,13 @@ class Readers(ABC):
         """The highest file descriptor that was ever watched."""
 
     def wake(self) -> None:
-        """Let a reader serve the queue. Called from the hub. Returns when the reader is idle or blocks."""
-        if self._idle:
+        """Let readers serve the queue. Called from the hub. Returns when it is empty, or all readers block.
+
+        If readers block, others serve the rest in the same turn: their queries to Redis leave together.
+        """
+        while self.ready and self._idle:
             self._idle.pop().switch()
-        else:
+        if self.ready:
             self.count += 1
             gevent.Greenlet(self._run).start()
 

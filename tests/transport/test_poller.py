@@ -164,6 +164,36 @@ def test_a_reader_that_blocks_is_replaced_and_the_pool_shrinks_again(lot: Lot) -
     until(lambda: len(live.read) == 2)
 
 
+def test_commands_that_block_begin_in_the_same_turn_as_far_as_there_are_readers(lot: Lot) -> None:
+    go, turns, begun = Signal(), 0, list[int]()
+
+    def turned() -> None:
+        nonlocal turns
+        turns += 1
+
+    def block(_: Spy) -> None:
+        begun.append(turns)
+        go.wait()
+
+    def all_blocked() -> bool:
+        return len(begun) == 4
+
+    watcher = get_hub().loop.prepare()
+    watcher.start(turned)
+    spies = [lot.park(block) for _ in range(4)]
+    for _ in range(2):  # the first time, the readers are made
+        begun.clear()
+        for spy in spies:
+            spy.far.send(b"x")
+        until(all_blocked)
+        go.set()
+        until(lambda: not any(spy.reading for spy in spies))
+        go.clear()
+    watcher.stop()
+    watcher.close()
+    assert len(set(begun)) == 1
+
+
 def test_what_raises_is_logged_and_closed_and_the_pool_lives_on(
     lot: Lot, caplog: pytest.LogCaptureFixture
 ) -> None:
