@@ -182,13 +182,14 @@ class EpollPoller(Readers):
 
     def take(self, parked: Parked) -> None:
         """Watch a socket for ``parked`` from now on. Another object may have watched it before."""
-        if self.at(parked.fd) is not None:
-            parked.interest = _READ
-            self._parked[parked.fd] = parked
-            # The previous object may have been masked.
-            self._epoll.modify(parked.fd, _READ)
-        else:
+        previous = self.at(parked.fd)
+        if previous is None:
             self.add(parked)
+            return
+        parked.interest = _READ
+        self._parked[parked.fd] = parked
+        if previous.masked or previous.interest != _READ:
+            self._epoll.modify(parked.fd, _READ)
 
     def _register(self, parked: Parked) -> None:
         fd = parked.fd

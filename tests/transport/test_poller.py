@@ -465,6 +465,20 @@ def test_a_socket_can_be_taken_over_while_the_old_object_is_served_and_masked(lo
     assert old.read == [b"1"]
 
 
+def test_a_socket_that_was_waited_for_to_become_writable_is_taken_over_for_reading() -> None:
+    lot = Lot(EpollPoller(get_hub().loop, 4))
+    old = lot.park()
+    lot.poller.watch_writable(old, True)
+    new = lot.take_over(old)
+    new.far.send(b"x")
+    until(lambda: new.read)
+    assert (old.writable, new.writable) == (0, 0)
+    lot.poller.remove(new)
+    lot.poller.close()
+    for sock in (new.sock, new.far):
+        sock.close()
+
+
 def test_a_paused_socket_waits(lot: Lot) -> None:
     spy, other = lot.park(), lot.park()
     lot.poller.pause(spy, True)
