@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Final
 
 from imserver.model import DialectState, Event, Message
@@ -36,7 +35,7 @@ class Unacked:
     def __init__(self, all_messages: UnackedMessages) -> None:
         self._all = all_messages
         self.last = 0
-        self.waiting: deque[tuple[int, Event | int, bytes]] = deque()
+        self.waiting: list[tuple[int, Event | int, bytes]] = []
         self.bytes = 0
         self.full = False
         self.tries = 0
@@ -56,14 +55,17 @@ class Unacked:
     def ack(self, connection: Connection, number: int) -> int:
         """The client has the messages up to a number. Return the id of the last stored one of these (0: none
         was stored)."""
-        id = 0
-        if self.waiting and self.waiting[0][0] <= number:
-            self.tries, self.due = 0, 0.0
-        while self.waiting and self.waiting[0][0] <= number:
-            _, message, frame = self.waiting.popleft()
+        id = count = 0
+        for each, message, frame in self.waiting:
+            if each > number:
+                break
+            count += 1
             self._count(-len(frame))
             if isinstance(message, int):
                 id = message
+        if count:
+            self.tries, self.due = 0, 0.0
+            del self.waiting[:count]
         if not self.waiting:
             self._all.connections.pop(connection, None)
         return id

@@ -179,6 +179,15 @@ def test_what_was_not_acknowledged_and_what_came_while_absent_arrive_at_the_next
     bob.gets()
 
 
+def test_a_login_gets_what_waits_on_its_node_at_once_and_after_its_answer(node: Harness) -> None:
+    ann, bob = One(node, "ann", "bob"), Acking(node, "bob")
+    ann.say("1")
+    bob.connection.close(1000)
+    bob = Acking(node, "bob")
+    until(lambda: bob.numbers() == [(1, "1")])
+    assert "response" in bob._bodies()[0]
+
+
 def test_messages_to_a_room_that_were_not_acknowledged_arrive_at_the_next_login(node: Harness) -> None:
     ann, bob = One(node, "ann", room="r"), Acking(node, "bob", room="r")
     ann.say("1")

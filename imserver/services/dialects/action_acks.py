@@ -93,6 +93,13 @@ class ActionAcks:
             state.unacked = None
             connection.encoding = connection.encoding.with_dialect(BY_NAME["action"])
 
+    def begin(self, connection: Connection) -> None:
+        """A session has begun: after the answer to its login, it gets what waits for its user on this node.
+        Never switches."""
+        app, user = app_and_user(connection)
+        if self._pending.waits_for(app, user):
+            gevent.spawn(self._pending.deliver, app, user)
+
     def ack(self, connection: Connection, command: AckNumber) -> Reply:
         """A client acknowledges the messages up to a number. Never switches."""
         unacked = unacked_of(connection)

@@ -303,7 +303,10 @@ class ActionService:
             return _FAILED
         if storing:
             self._messages.begin(connection, command.room, rooms)
-        return _ACKED if command.acks else _OK
+        if not command.acks:
+            return _OK
+        self._acks.begin(connection)
+        return _ACKED
 
     def _enter(self, connection: Connection, rooms: Iterable[str]) -> None:
         app, _ = app_and_user(connection)
