@@ -88,10 +88,8 @@ class AccountStore:
         made = replace(new, created=int(time()))
 
         def work(sql: PooledStatements) -> Account:
-            id = sql.insert(f"INSERT INTO account ({_STORED}) VALUES {marks_of(9)}", _row(made, ""))
-            added = replace(made, id=id)
-            add_link(sql, made.app, id, provider, subject, made.created)
-            _report(sql, report, "registered", added)
+            added = add_account(sql, made, "", report)
+            add_link(sql, made.app, added.id, provider, subject, made.created)
             return added
 
         return self._store.write(work)
