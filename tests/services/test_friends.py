@@ -112,7 +112,7 @@ class Harness:
         self.store = Store(StorageSettings(f"sqlite:///{folder}/some.db"), "", threaded=False)
         self.store.start()
         self.accounts = AccountStore(self.store)
-        self.friends = Friends(self.accounts, limit)
+        self.friends = Friends(self.accounts, limit, lambda _: None)
         self.one, self.two = self.account("1"), self.account("2")
 
     def account(self, phone: str) -> str:
