@@ -349,6 +349,7 @@ _TABLE: Final[dict[str, tuple[str, str]]] = {
     "messages_bot_add": ("添加到群", "Add to a group"),
     "messages_bot_no_groups": ("你还不在任何群里", "You are in no group yet"),
     "messages_commands": ("命令", "Commands"),
+    "messages_buttons": ("按钮", "Buttons"),
     "messages_key_command": ("机器人的命令", "Commands of bots"),
     "messages_bots_see": ("机器人能看到什么", "What bots see"),
     "messages_bots_see_mentions": ("提到它们的消息", "Messages that mention them"),

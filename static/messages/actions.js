@@ -4,6 +4,7 @@
 import { makeEmojiGrid } from "../emoji.js";
 import { element, make } from "../text.js";
 import { reasonOf } from "./api.js";
+import { attempt } from "./form.js";
 import { summaryOf } from "./message-view.js";
 import { button, confirm, openDialog, toast } from "./panel.js";
 
@@ -90,6 +91,21 @@ export class MessageActions {
    */
   async pin(entry, remove) {
     await this.#try(() => this.session.messenger.pin(entry.id, { remove }));
+  }
+
+  /**
+   * Presses a button of a message.
+   *
+   * @param {Entry} entry
+   * @param {string} value
+   * @param {HTMLElement} key
+   */
+  async press(entry, value, key) {
+    const { messenger, user, words } = this.session;
+    await attempt(key, null, words, async () => {
+      const sent = await messenger.press(entry.id, value);
+      this.session.added({ ...sent, kind: "press", from: user, to: entry.from, about: entry.id, text: value, time: Date.now() });
+    });
   }
 
   /** @param {Entry} entry */

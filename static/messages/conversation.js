@@ -74,6 +74,7 @@ export class ConversationView {
       menu: (entry, anchor, all) => this.open && this.actions.open(this.open, entry, anchor, all),
       reply: (entry) => this.composer.reply(entry),
       react: (entry, emoji, remove) => this.actions.react(entry, emoji, remove),
+      press: (entry, value, key) => this.actions.press(entry, value, key),
       jump: (id) => this.jump(id),
       person: opened.person,
       cancel: ({ id }) => session.outbox.cancel(id),
@@ -100,6 +101,7 @@ export class ConversationView {
     this.#offs = [
       session.on("typing", (signal) => this.#onTyping(signal)),
       session.on("entry", (entry) => this.#onEntry(entry)),
+      session.on("grown", (stream) => this.#onGrown(stream)),
       session.on("people", () => this.draw()),
       session.people.watch(() => [this.open?.peer ?? ""]),
       session.on("state", ({ state }) => state === "online" && this.#refresh()),
@@ -162,7 +164,7 @@ export class ConversationView {
     this.#drawPins();
     if (!open || !this.#isShown) return;
     this.timeline.update(this.#items());
-    const isEmpty = !open.entries?.length && !session.outbox.of(open).length;
+    const isEmpty = !open.entries?.length && !session.outbox.of(open).length && !session.store.streamsOf(open).length;
     if (isEmpty) element("empty-title", HTMLElement).textContent = session.words.messages_empty;
     this.#empty.hidden = !isEmpty;
     this.#drawLatest();
@@ -227,7 +229,11 @@ export class ConversationView {
       version: `${each.state} ${each.reason} ${Math.round(each.share * 50)} ${index}`,
       make: () => this.view.pending(each, index > 0 || Boolean(previous && previous.kind === "message" && previous.from === session.user)),
     }));
-    return [...items, ...(open.hasNewer ? [] : pending)];
+    const streamed = session.store.streamsOf(open).map((each) => ({
+      key: `stream ${each.stream}`, version: this.#faceOf(each.from),
+      make: () => this.view.streamed(each, previous !== null && isNext(previous, each)),
+    }));
+    return [...items, ...(open.hasNewer ? [] : [...streamed, ...pending])];
   }
 
   /**
@@ -243,7 +249,7 @@ export class ConversationView {
     const receipt = this.#receiptOf(open, entry);
     const quoted = entry.about ? this.#find(entry.about) : null;
     const version = [
-      entry.kind, entry.meta?.edited ?? 0, follows, receipt, names, JSON.stringify(entry.reactions ?? 0), quoted && `${quoted.kind} ${quoted.meta?.edited} ${this.session.people.nameOf(quoted.from)}`,
+      entry.kind, entry.meta?.edited ?? 0, follows, receipt, names, JSON.stringify(entry.reactions ?? 0), this.session.store.pressedOf(entry), quoted && `${quoted.kind} ${quoted.meta?.edited} ${this.session.people.nameOf(quoted.from)}`,
     ].join(" ");
     return { key, version, make: () => this.view.row(entry, { follows, receipt }) };
   }
@@ -394,6 +400,13 @@ export class ConversationView {
     this.#announcer.textContent = text;
   }
 
+  /** @param {string} stream  its row has more text */
+  #onGrown(stream) {
+    const row = this.timeline.elements.find(({ dataset }) => dataset.key === `stream ${stream}`);
+    const text = this.session.store.streamOf(stream)?.text;
+    if (row && text !== undefined) this.view.grow(row, text);
+  }
+
   /** Loads what may be missing after a time without a connection. */
   async #refresh() {
     const { open } = this;
@@ -514,7 +527,7 @@ export class ConversationView {
 
 /**
  * @param {Entry} previous
- * @param {Entry} entry
+ * @param {{ from: string, time: number }} entry
  * @returns {boolean} whether the message needs neither name nor avatar
  */
 function isNext(previous, entry) {

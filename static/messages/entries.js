@@ -4,8 +4,8 @@
 /** @typedef {{ emoji: string, count: number, users: string[], mine: boolean }} Reaction */
 /** @typedef {import("../../sdk/messenger.js").Entry & { reactions?: Reaction[], meta?: any }} Entry */
 
-/** Kinds of entries that change another entry. They are not shown themselves. */
-const REVISIONS = new Set(["edit", "recall", "reaction"]);
+/** Kinds of entries about another entry that are not shown themselves. */
+const REVISIONS = new Set(["edit", "recall", "reaction", "press"]);
 /** Kinds of entries that are neither unread nor the last of their conversation. */
 const SILENT = new Set([...REVISIONS, "pin"]);
 

@@ -9,6 +9,7 @@ import { button } from "./panel.js";
 /** @typedef {import("./session.js").Session} Session */
 /** @typedef {import("./entries.js").Entry} Entry */
 /** @typedef {import("./outbox.js").Pending} Pending */
+/** @typedef {import("./store.js").Streamed} Streamed */
 
 /**
  * The content of one type of message.
@@ -25,6 +26,7 @@ import { button } from "./panel.js";
  * @property {(entry: Entry, anchor: HTMLElement, all: boolean) => void} menu  `all`: everything, else only reactions
  * @property {(entry: Entry) => void} reply
  * @property {(entry: Entry, emoji: string, remove: boolean) => void} react
+ * @property {(entry: Entry, value: string, button: HTMLElement) => void} press
  * @property {(id: number) => void} jump
  * @property {(user: string) => void} person
  * @property {(pending: Pending) => void} cancel
@@ -129,6 +131,7 @@ export class MessageView {
     const bubble = this.#bubble(entry);
     const time = this.#time(entry, own, around.receipt);
     const parts = make("div", "words", ...(own ? [] : [make("p", "from", make("bdi", "", name), ...people.marks(entry.from))]), make("div", "bubble-row", bubble, time));
+    if (entry.meta?.buttons?.length) parts.append(this.#buttons(entry));
     if (entry.reactions?.length) parts.append(this.#reactions(entry));
     const row = make("article", `line${own ? " own" : ""}${around.follows ? " follows" : ""}`);
     if (!own && !around.follows) {
@@ -218,6 +221,31 @@ export class MessageView {
   }
 
   /**
+   * A message that a bot is writing.
+   *
+   * @param {Streamed} streamed
+   * @param {boolean} follows
+   * @returns {HTMLElement}
+   */
+  streamed({ from, text, time }, follows) {
+    const entry = /** @type {Entry} */ ({ id: 0, conversation: 0, seq: 0, kind: "message", from, text: "", time });
+    const row = this.row(entry, { follows, receipt: "" });
+    delete row.dataset.id;
+    row.classList.add("streamed");
+    row.setAttribute("aria-busy", "true");
+    this.grow(row, text);
+    return row;
+  }
+
+  /**
+   * @param {Element} row   of a message that a bot is writing
+   * @param {string} text  all of it so far
+   */
+  grow(row, text) {
+    row.querySelector(".text")?.replaceChildren(...formatted(cut(text, MAX_TEXT)), make("span", "caret"));
+  }
+
+  /**
    * @param {Entry} entry
    * @returns {HTMLElement}
    */
@@ -243,7 +271,7 @@ export class MessageView {
       bubble.append(make("span", "unknown", summaryOf(entry, words)));
     } else {
       if (!quoted && LONE_EMOJI.test(text)) bubble.classList.add("lone-emoji");
-      bubble.append(this.#text(cut(text, MAX_TEXT), meta?.mentions ?? []));
+      bubble.append(this.#text(cut(text, MAX_TEXT), meta?.mentions ?? [], this.session.store.wasStreamed(entry)));
     }
     return bubble;
   }
@@ -251,11 +279,12 @@ export class MessageView {
   /**
    * @param {string} text
    * @param {string[]} mentioned
+   * @param {boolean} whole  a long text, too
    */
-  #text(text, mentioned) {
+  #text(text, mentioned, whole) {
     const { words, people } = this.session;
     const names = mentioned.map((user) => (user === "all" ? words.messages_all : people.nameOf(user)));
-    const short = startOf(text);
+    const short = whole ? text : startOf(text);
     const shown = make("div", "text", ...formatted(short === text ? text : `${short}…`, names));
     if (short === text) return shown;
     const more = button(words.more, "more");
@@ -303,6 +332,24 @@ export class MessageView {
       line.append(tick);
     }
     return line;
+  }
+
+  /** @param {Entry} entry */
+  #buttons(entry) {
+    const { store, words } = this.session;
+    const pressed = store.pressedOf(entry);
+    const rows = make("div", "keys");
+    rows.setAttribute("role", "group");
+    rows.setAttribute("aria-label", words.messages_buttons);
+    for (const row of /** @type {{ text: string, value: string }[][]} */ (entry.meta.buttons)) {
+      rows.append(make("p", "", ...row.map(({ text, value }) => {
+        const key = button(text, "key");
+        key.setAttribute("aria-pressed", String(value === pressed));
+        key.addEventListener("click", () => this.actions.press(entry, value, key));
+        return key;
+      })));
+    }
+    return rows;
   }
 
   /** @param {Entry} entry */

@@ -39,6 +39,7 @@ import { Store } from "./store.js";
  * @property {{}} people            cards of people have changed
  * @property {Typing} typing
  * @property {string} contact       what this user is to us has changed
+ * @property {string} grown         a message that a bot is writing has more text: id of the stream
  * @property {Target} open          open this conversation
  * @property {{ expired: boolean }} ended  this login is over
  */
@@ -77,11 +78,13 @@ export class Session {
     this.outbox = new Outbox(this);
     this.messenger.on("state", (change) => {
       if (change.state === "refused" && TOKEN_INVALID.has(change.code)) return this.#end(true);
+      if (change.state === "online") this.store.forgetStreams();
       this.#emit("state", change);
     });
     this.messenger.on("entry", (entry) => this.added(entry));
     this.messenger.on("anew", () => this.store.reload());
     this.messenger.on("typing", (signal) => this.#emit("typing", signal));
+    this.messenger.on("piece", (piece) => !this.store.applyPiece(piece) && this.#emit("grown", piece.stream));
     this.messenger.on("receipt", (receipt) => this.store.applyReceipt(receipt));
     this.messenger.on("contact", ({ from }) => {
       this.people.refresh([from]);

@@ -11,6 +11,8 @@ const PAGE = 50;
 /** More entries of a conversation are not held: those on the other side are loaded again when they are needed. */
 const MAX_ENTRIES = 1_000;
 const RECEIPTS_AFTER_MS = 300;
+/** More ids of streams are not remembered. */
+const MAX_STREAMED = 200;
 
 /**
  * @typedef {object} Conversation
@@ -37,6 +39,18 @@ const RECEIPTS_AFTER_MS = 300;
  * @property {number} peerReceived     position up to which another user has received
  */
 
+/**
+ * A message that a bot is writing. Its stored message has the id of the stream as `clientMsgID`.
+ *
+ * @typedef {object} Streamed
+ * @property {string} stream
+ * @property {string} from
+ * @property {number} [conversation]  a group; missing: the conversation with `from`
+ * @property {number} piece     number of the last piece
+ * @property {string} text      all of it so far
+ * @property {number} time
+ */
+
 const NONE = { entries: [], oldest: 0, newest: 0, hasOlder: false, hasNewer: false, cached: false };
 
 /** Owns the conversations. They are valid for one login. */
@@ -47,6 +61,12 @@ export class Store {
   hasMore = false;
   /** Whether the list was loaded from the server. */
   isLoaded = false;
+  /** Message → our last press of one of its buttons. @type {Map<number, Entry>} */
+  #presses = new Map();
+  /** Messages that bots are writing, by id of the stream. @type {Map<string, Streamed>} */
+  #streams = new Map();
+  /** Streams that this page has shown: their stored messages stay open. @type {Set<string>} */
+  #streamed = new Set();
   /** Conversations without a message, by user. @type {Map<string, Conversation>} */
   #fresh = new Map();
   /** Receipts that are sent together, a moment later. @type {Map<string, { conversation: number, id: number, kind: "read" | "received" }>} */
@@ -139,10 +159,12 @@ export class Store {
    * Adds a stored entry, of another user or of our own.
    *
    * @param {Entry} entry
-   * @returns {Conversation} the conversation that it belongs to
+   * @returns {Conversation | undefined} the conversation that it is shown in
    */
   add(entry) {
     const self = this.session.user;
+    if (entry.kind === "press") return this.#press(entry);
+    if (this.#streams.delete(entry.clientMsgID ?? "")) this.#remember(entry.clientMsgID ?? "");
     const group = !entry.to;
     const peer = entry.from === self ? String(entry.to) : entry.from;
     const known = this.conversations.get(entry.conversation);
@@ -364,6 +386,81 @@ export class Store {
     const entries = messages.filter((entry) => !isRevision(entry));
     const forward = page.after !== undefined;
     return { entries, oldest, newest, hasOlder: forward || (hasMore && messages.length > 0), hasNewer: forward && hasMore, cached };
+  }
+
+  // --- bots ---------------------------------------------------------------------------------------------------
+
+  /**
+   * @param {Entry} press  of a button, by us on any device
+   * @returns {undefined}
+   */
+  #press(press) {
+    const about = press.about ?? 0;
+    if (press.from !== this.session.user || (this.#presses.get(about)?.id ?? 0) >= press.id) return;
+    this.#presses.set(about, press);
+    this.#changed();
+  }
+
+  /**
+   * @param {Entry} entry
+   * @returns {string | undefined} value of the button that we have pressed since the message was changed
+   */
+  pressedOf({ id, meta }) {
+    const press = this.#presses.get(id);
+    return press && press.id > (meta?.edited ?? 0) ? press.text : undefined;
+  }
+
+  /**
+   * A bot has written a piece of a message.
+   *
+   * @param {import("../../sdk/messenger.js").Piece} piece
+   * @returns {boolean} whether a row is new, or gone; else only its text has changed
+   */
+  applyPiece({ stream, from, conversation, piece, text, whole, done }) {
+    const known = this.#streams.get(stream);
+    if (done) this.#streams.delete(stream);
+    else if (whole) this.#streams.set(stream, { stream, from, conversation, piece, text, time: known?.time ?? Date.now() });
+    else if (known?.piece === piece - 1) Object.assign(known, { piece, text: known.text + text });
+    if (known && !done) return false;
+    if (whole) this.session.people.load([from]);
+    this.#changed();
+    return true;
+  }
+
+  /**
+   * @param {Conversation} conversation
+   * @returns {Streamed[]} what bots are writing there
+   */
+  streamsOf({ id, group, peer }) {
+    return [...this.#streams.values()].filter(({ conversation, from }) => (conversation ? group && conversation === id : !group && from === peer));
+  }
+
+  /**
+   * @param {string} stream
+   * @returns {Streamed | undefined}
+   */
+  streamOf(stream) {
+    return this.#streams.get(stream);
+  }
+
+  /** A new connection has begun: the server sends the streams that are still open again. */
+  forgetStreams() {
+    this.#streams.clear();
+    this.#changed();
+  }
+
+  /**
+   * @param {Entry} entry
+   * @returns {boolean} whether this page has shown how it was written
+   */
+  wasStreamed({ clientMsgID = "" }) {
+    return this.#streamed.has(clientMsgID);
+  }
+
+  /** @param {string} stream */
+  #remember(stream) {
+    this.#streamed.add(stream);
+    if (this.#streamed.size > MAX_STREAMED) this.#streamed.delete([...this.#streamed][0]);
   }
 
   // --- marks --------------------------------------------------------------------------------------------------
