@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
@@ -15,6 +15,9 @@ from imserver.config.load import ENVIRONMENT_KEY
 from imserver_client import Api, NotConnected, RequestRefused
 
 Command = TypeVar("Command", bound=Any)
+
+ANSWER_SECONDS: Final = 120.0
+"""Time for an answer. The first one of a new server on a busy machine takes seconds."""
 
 
 @click.group()
@@ -43,7 +46,7 @@ def _server(url: str, key_file: str | None) -> Iterator[Api]:
     """The API. What goes wrong inside is said in one line, and ends the command with status 1."""
     key = read_text(key_file).strip() if key_file else os.environ.get(ENVIRONMENT_KEY, "")
     try:
-        with Api(url, key) as api:
+        with Api(url, key, timeout_seconds=ANSWER_SECONDS) as api:
             yield api
     except RequestRefused as refused:
         fail(f"{refused.code}: {refused.message}")
