@@ -59,8 +59,8 @@ PROVIDERS = [
     block for page in PAGES for block in blocks(page, "console", "python", "js") if block.words == ("oauth",)
 ]
 """What tests/docs/test_log_in_with.py runs."""
-PRODUCT = files_of(GUIDE)
-"""What tests/docs/test_product.py runs."""
+PRODUCT = [*files_of(GUIDE), *files_of(ROOT / "docs" / "guides" / "bots.md")]
+"""What tests/docs/test_product.py and test_bots.py run."""
 
 
 def test_no_example_is_left_out() -> None:

@@ -1,0 +1,98 @@
+"""The bots of examples/ as processes, and a stand-in for the language model of one."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from tests.processes import end, spawn
+from tests.support import ROOT, Server, clean_environment, eventually
+
+
+class ExampleBot:
+    """A bot of examples/. Its files are in ``folder``, so that it goes on where it was killed."""
+
+    def __init__(
+        self, server: Server, example: str, token: str, folder: Path, app: str = "gochat", **environment: str
+    ) -> None:
+        self._program = ROOT / "examples" / example / "bot.py"
+        self._folder = folder
+        self._environment = clean_environment(
+            BOT_SERVER=server.http_url, BOT_APP=app, BOT_TOKEN=token, **environment
+        )
+        self._starts = 0
+        folder.mkdir(parents=True, exist_ok=True)
+        self.start()
+
+    def start(self) -> None:
+        """Start it, and wait until it is connected."""
+        self._starts += 1
+        output = self._folder / f"output-{self._starts}.txt"
+        with output.open("wb") as file:
+            self._process = spawn(
+                [sys.executable, str(self._program)],
+                stdout=file,
+                stderr=file,
+                env=self._environment,
+                cwd=self._folder,
+            )
+        eventually(lambda: b"ready" in output.read_bytes() or self._has_died(output), what="the bot is ready")
+
+    def _has_died(self, output: Path) -> bool:
+        assert self._process.poll() is None, output.read_text(encoding="utf-8")
+        return False
+
+    def kill(self) -> None:
+        """End it in the middle of its work."""
+        end(self._process, signal.SIGKILL)
+
+
+class LanguageModel:
+    """An endpoint of the OpenAI chat format on a port of its own. It answers with ``words``, one by one.
+
+    ``requests``: what it was asked. After :meth:`break_after` it ends the connection in the middle.
+    ``gate``: it waits for it before the last word.
+    """
+
+    def __init__(self, words: list[str]) -> None:
+        self.words = words
+        self.requests: list[dict[str, Any]] = []
+        self.gate = threading.Event()
+        self.breaks_after: int | None = None
+        model = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                model.requests.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+                self.send_response(200 if self.path == "/v1/chat/completions" else 404)
+                self.send_header("Content-Type", "text/event-stream")
+                self.end_headers()
+                for number, word in enumerate(model.words):
+                    if number == model.breaks_after:
+                        self.wfile.write(b"data: {")
+                        return
+                    if number == len(model.words) - 1:
+                        self.wfile.flush()
+                        model.gate.wait(60)
+                    chunk = {"choices": [{"index": 0, "delta": {"content": word}}]}
+                    self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
+                    self.wfile.flush()
+                self.wfile.write(b"data: [DONE]\n\n")
+
+            def log_message(self, *_: Any) -> None:
+                """Print nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def stop(self) -> None:
+        """Close the port."""
+        self.gate.set()
+        self._server.shutdown()
+        self._server.server_close()
