@@ -119,6 +119,7 @@ class Node:
             Stage("resets", stop=parts.resets.stop),
             Stage("last seen", stop=parts.last_seen.flush),
             Stage("request log", stop=parts.request_log.flush),
+            Stage("pending pushes", drain=parts.pending.pass_on),
             Stage("connections", drain=self._close_clients, stop=parts.poller.close),
             Stage("streamed messages", drain=parts.streamed_messages.close_all),
             Stage("streamed answers", drain=parts.answer_streams.close_all),

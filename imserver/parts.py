@@ -519,7 +519,13 @@ class Parts:
     def _make_publishing(self) -> None:
         """Build the services that push to all kinds of targets, and the pending pushes."""
         limits = self.config.limits
-        self.pending = PendingPushes(self.pushes, self.presence, limits.pending_pushes, limits.pending_bytes)
+        self.pending = PendingPushes(
+            self.pushes,
+            self.presence,
+            limits.pending_pushes,
+            limits.pending_bytes,
+            node_messages=None if self.cluster is None else self.cluster.node_messages,
+        )
         self.publishing = Publishing(
             self.pushes, self.channels, self.connections, self.pending, self.store, self.webhooks.absent
         )

@@ -98,6 +98,16 @@ class Awaited(Struct, frozen=True, gc=False, tag="w", array_like=True):
     user: str
 
 
+class ToPending(Struct, frozen=True, gc=False, tag="p", array_like=True):
+    """Store a push for an absent user for ``seconds``: its node stops. ``device``: see :class:`ToUser`."""
+
+    app: str
+    user: str
+    event: Event
+    seconds: float
+    device: str | None = None
+
+
 class ToConnection(Struct, frozen=True, gc=False, tag="c", array_like=True):
     """Deliver to one connection; without an event, close it with ``code``."""
 
@@ -145,6 +155,7 @@ NodeMessage = (
     | ToChannel
     | ToConnection
     | Awaited
+    | ToPending
     | ChannelsUnsettled
     | Fence
     | ToLog

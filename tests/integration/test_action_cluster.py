@@ -262,6 +262,25 @@ def test_what_a_client_did_not_acknowledge_follows_it_to_another_node(nodes: Nod
             one.receives(peer, "5", me)
 
 
+@pytest.mark.full
+def test_what_waits_on_a_node_that_stops_is_delivered_by_another(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    with ExitStack() as stack:
+        nodes = stack.enter_context(nodes_of(tmp_path_factory.mktemp("cluster"), 2, apps=APPS))
+        sender = stack.enter_context(action_session(nodes.ws[0], "a", to="b"))
+        one = stack.enter_context(ActionClient(nodes.ws[1]))
+        acked_login(one.begin(), "b")
+        for number in (1, 2):
+            sender.say(str(number))
+            one.receives("a", str(number), "b")
+        nodes.servers[1].stop()
+        two = stack.enter_context(ActionClient(nodes.ws[0]))
+        acked_login(two.begin(), "b")
+        for number in (1, 2):
+            two.receives("a", str(number), "b")
+
+
 # --- Redis --------------------------------------------------------------------------------------------------
 
 

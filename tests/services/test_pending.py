@@ -1,11 +1,15 @@
 """Pushes that are held for absent users: for how long, in which order, within which bounds."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import gevent
 import pytest
+from msgspec.msgpack import decode, encode
 
+from imserver.cluster.registry import Lease
 from imserver.model import Event, Outcome
+from imserver.services.nodes import ToPending
 from imserver.services.push.publish import PendingPushes
 
 
@@ -63,6 +67,52 @@ def test_a_user_who_logs_in_in_time_gets_the_pushes_in_order(users: Users) -> No
     assert users.received == [("ann", "one"), ("ann", "two"), ("ann", "three")]
     assert (pending.count, pending.bytes, pending.expired) == (0, 0, 0)
     assert not pending.waits_for("101", "ann")
+
+
+class Wire:
+    """In place of the messages between nodes: other nodes by epoch, each the pending pushes of one."""
+
+    def __init__(self, *draining: bool) -> None:
+        self.nodes: dict[int, PendingPushes] = {}
+        self.leases = [Lease(f"n{epoch}", epoch, draining=each) for epoch, each in enumerate(draining)]
+
+    def handle(self, handlers: Mapping[type, Any]) -> None:
+        self.handlers = handlers
+
+    def peers(self) -> list[Lease]:
+        return self.leases
+
+    def send(self, epoch: int, message: ToPending) -> bool:
+        self.nodes[epoch]._passed(decode(encode(message), type=ToPending))
+        return True
+
+
+def test_a_node_that_stops_passes_its_pushes_to_nodes_that_do_not(users: Users) -> None:
+    wire = Wire(False, True, False)
+    wire.nodes = {0: pending_of(users), 2: pending_of(users)}
+    pending = PendingPushes(users, users, 100, 100_000, lambda: users.now, wire)
+    for user in ("ann", "bob"):
+        for text in ("one", "two"):
+            pending.add("101", user, words(text), 10)
+    pending.add("101", "bob", words("three"), 10, "phone")
+    pending.add("101", "bob", words("short"), 1)
+    users.now += 5
+    pending.pass_on()
+    assert (pending.count, pending.bytes) == (0, 0)
+    assert {epoch: node.count for epoch, node in wire.nodes.items()} == {0: 2, 2: 3}
+    users.come("bob", "phone")
+    wire.nodes[2].look()
+    assert users.received == [("bob", "one"), ("bob", "two"), ("bob", "three")]
+    users.now += 5
+    wire.nodes[0].look()
+    assert wire.nodes[0].expired == 2
+
+
+def test_without_another_node_nothing_is_passed_on(users: Users) -> None:
+    pending = PendingPushes(users, users, 100, 100_000, lambda: users.now, Wire(True))
+    pending.add("101", "ann", words("one"), 10)
+    pending.pass_on()
+    assert pending.count == 1
 
 
 def test_a_user_who_logs_in_too_late_gets_no_pushes(users: Users) -> None:

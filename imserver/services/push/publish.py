@@ -3,7 +3,8 @@ pushes for absent users.
 
 Pending pushes wait in the memory of this node until a login or until they expire. When the user logs in on
 any node, they are delivered within about a second, in the order of the pushes. A later push to the same user
-is queued behind them. All pending pushes are lost when the node ends.
+is queued behind them. A node that stops passes its pending pushes to others of its cluster. They are lost if
+it is killed.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from imserver.errors import StorageUnavailable
 from imserver.model import SYSTEM_PREFIX, ChannelPart, Event, Outcome
 from imserver.services.channels.connections import Connections
 from imserver.services.channels.members import GROUP_ID, ChannelMembers
+from imserver.services.nodes import NodeMessages, ToPending
 from imserver.services.push.push import Pushes
 from imserver.services.sessions.presence import Presence
 from imserver.storage.store import Store
@@ -113,6 +115,7 @@ class PendingPushes:
         limit_pushes: int,
         limit_bytes: int,
         clock: Callable[[], float] = monotonic,
+        node_messages: NodeMessages | None = None,
     ) -> None:
         self.limit_pushes = limit_pushes
         self.limit_bytes = limit_bytes
@@ -128,6 +131,9 @@ class PendingPushes:
         """App → its pushes, and their bytes."""
         self._numbers = count()
         self._next_expiry = float("inf")
+        self._node_messages = node_messages
+        if node_messages is not None:
+            node_messages.handle({ToPending: self._passed})
 
     def add(self, app: str, user: str, event: Event, seconds: float, device: str | None = None) -> bool:
         """Store a push for ``seconds``. Return False if there is no room for it. Never switches."""
@@ -175,6 +181,25 @@ class PendingPushes:
                     break
             if not queue.pushes and self._queues.get((app, user)) is queue:
                 del self._queues[app, user]
+
+    def pass_on(self) -> None:
+        """The node stops: pass all pushes to nodes that do not, all of one user to the same. Switches."""
+        node_messages = self._node_messages
+        if node_messages is None:
+            return
+        epochs = [lease.epoch for lease in node_messages.peers() if not lease.draining]
+        for index, ((app, user), queue) in enumerate(list(self._queues.items()) if epochs else ()):
+            epoch = epochs[index % len(epochs)]
+            for number, push in tuple(queue.pushes.items()):
+                seconds = push.until - self._clock()
+                if seconds > 0:
+                    message = ToPending(app, user, push.event, seconds, push.device)
+                    node_messages.send(epoch, message)
+                self._drop(app, queue, number)
+            gevent.sleep(0)
+
+    def _passed(self, message: ToPending) -> None:
+        self.add(message.app, message.user, message.event, message.seconds, message.device)
 
     def run(self) -> None:
         """Greenlet: check once per second whether users with pending pushes are online."""
