@@ -126,7 +126,8 @@ export function openForgotten({ app, text: words }) {
 export function openReset({ app, text: words }, code) {
   const password = input({ type: "password", autocomplete: "new-password", maxLength: PASSWORD_LENGTH, required: true });
   const { form, go, note, layer } = dialogForm(
-    words.messages_password_new, words.messages_save, field(words.messages_password_new, password, words.messages_password_hint), make("p", "muted", words.messages_reset_ends),
+    words.messages_password_new, words.messages_save, input({ autocomplete: "username", readOnly: true, hidden: true }), // browsers want one beside a password
+    field(words.messages_password_new, password, words.messages_password_hint), make("p", "muted", words.messages_reset_ends),
   );
   password.focus();
   form.addEventListener("submit", async (event) => {

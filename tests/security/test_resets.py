@@ -1,17 +1,11 @@
 """Forgotten passwords: what a mail allows, and what a request for one reveals."""
 
-import asyncio
-import re
-import threading
 from collections.abc import Iterator
-from email import message_from_bytes
-from email.policy import default
 from pathlib import Path
 from smtplib import SMTPNotSupportedError
 from typing import Any
 
 import pytest
-from aiosmtpd.smtp import SMTP, AuthResult
 from msgspec.structs import replace
 
 from imserver.config.settings import (
@@ -25,60 +19,16 @@ from imserver.services.people import resets
 from imserver.storage.contract import Account
 from tests.support import until
 
+from .mail import Sink
 from .node_harness import APPS, FOREIGN, RULED, Harness, config
 
 pytestmark = pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS")
 
 PASSWORD, NEW = "correct horse", "battery staple"
 HOME = "https://im.example.com"
+PAGE = f"{HOME}/home/messages"
 SHOP = "https://shop.example.com/forgotten"
 ASK, FINISH = "/api/v1/accounts/reset", "/api/v1/accounts/reset/finish"
-
-
-class Sink:
-    """A mail server that wants a password. ``answers``: what the next mails are answered with."""
-
-    def __init__(self) -> None:
-        self.mails: list[tuple[str, list[str], str]] = []
-        self.answers: list[str] = []
-        self.tries = 0
-        self._loop = asyncio.new_event_loop()
-        self._server = self._loop.run_until_complete(self._loop.create_server(self._session, "127.0.0.1", 0))
-        self.port: int = self._server.sockets[0].getsockname()[1]
-        self._thread = threading.Thread(target=self._loop.run_forever)
-        self._thread.start()
-
-    def _session(self) -> SMTP:
-        return SMTP(
-            self,
-            loop=self._loop,
-            auth_required=True,
-            auth_require_tls=False,
-            authenticator=lambda *given: AuthResult(
-                success=(given[-1].login, given[-1].password) == (b"im", b"secret")
-            ),
-        )
-
-    async def handle_DATA(self, _server: Any, _session: Any, envelope: Any) -> str:
-        self.tries += 1
-        answer = self.answers.pop(0) if self.answers else "250 OK"
-        if answer.startswith("250"):
-            mail = message_from_bytes(envelope.content, policy=default)
-            self.mails.append((envelope.mail_from, envelope.rcpt_tos, mail.get_content()))
-        return answer
-
-    def code(self, page: str = f"{HOME}/home/messages") -> str:
-        """The code in the last mail, which names this page."""
-        found = re.search(re.escape(page) + "#reset=([A-Za-z0-9_-]{43})\n", self.mails[-1][2])
-        assert found, self.mails[-1]
-        return found[1]
-
-    def stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._server.close()
-        self._loop.run_until_complete(self._server.wait_closed())
-        self._loop.close()
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +94,7 @@ def test_a_code_sets_a_new_password_once_and_ends_all_sessions(node: Harness, si
     ann = register(node, "ann")
     forget(node, sink, "ANN")
     assert sink.mails[-1][:2] == ("im@example.com", ["ann@example.com"])
-    code = sink.code()
+    code = sink.code(PAGE)
     assert finish(node, code, app="208") == (404, "unknown_reset"), "the code is of another app"
     assert finish(node, code, password="short")[0] == 400
     assert finish(node, code) == (200, "")
@@ -158,15 +108,15 @@ def test_codes_end_with_their_time_with_the_next_one_and_with_changes_to_the_acc
 ) -> None:
     bob = register(node, "bob")["account"]["user"]
     forget(node, sink, "bob")
-    first = sink.code()
+    first = sink.code(PAGE)
     forget(node, sink, "bob@example.com")
-    second = sink.code()
+    second = sink.code(PAGE)
     assert finish(node, first) == (404, "unknown_reset")
     node.node.parts.accounts.change_identifiers("gochat", bob, {"email": "bob@example.net"}, None, "")
     assert finish(node, second) == (404, "unknown_reset")
     monkeypatch.setattr(resets, "CODE_SECONDS", 0)
     forget(node, sink, "bob")
-    assert finish(node, sink.code()) == (404, "unknown_reset")
+    assert finish(node, sink.code(PAGE)) == (404, "unknown_reset")
     monkeypatch.undo()
     assert node.call("POST", ASK, {"login": "bob"})[0] == 202
     idle(node)

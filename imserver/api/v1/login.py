@@ -217,9 +217,9 @@ def start(api: Api, call: Call, asked: LoginStart) -> LoginStarted:
     """
     account = None
     if asked.link:
-        if not call.principal.user:
-            raise ApiProblem(errors.HTTP_TOKEN_INVALID)
         account = api.services.accounts.get(call.app, call.principal.user)
+        if account is None:
+            raise ApiProblem(errors.HTTP_TOKEN_INVALID)
     started = api.services.oauth.start(
         call.app, asked.provider, call.request.host, asked.device, asked.return_to, account
     )

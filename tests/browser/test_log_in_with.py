@@ -1,0 +1,146 @@
+"""Logging in with a provider and resetting a password on the page of stored messages, in a real browser."""
+
+from collections.abc import Iterator
+
+import pytest
+from selenium.common.exceptions import WebDriverException
+
+from tests.browser.chromium import Page
+from tests.browser.conftest import Pair
+from tests.browser.test_messages import Account, address, open_page
+from tests.browser.test_people import register
+from tests.ports import fixed_ports
+from tests.security.mail import Sink
+from tests.security.providers import CLIENT, SECRET, StandIn
+from tests.support import Server, eventually
+
+pytestmark = [pytest.mark.full, pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS")]
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[StandIn]:
+    one = StandIn()
+    yield one
+    one.stop()
+
+
+@pytest.fixture(scope="module")
+def sink() -> Iterator[Sink]:
+    one = Sink()
+    yield one
+    one.stop()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, provider: StandIn, sink: Sink) -> Iterator[Server]:
+    """One server for all tests of this module, with a provider and a mail server."""
+    ports = fixed_ports()
+    row = {"kind": "oidc", "client_id": CLIENT, "client_secret": SECRET, "issuer": provider.issuer}
+    mail = {"host": "127.0.0.1", "port": sink.port, "tls": "none", "user": "im", "password": "secret"}
+    server = Server(
+        tmp_path_factory.mktemp("server"),
+        config={
+            "app": {**ports, "http_url": f"http://127.0.0.1:{ports['http_port']}"},
+            "apps": {"gochat": {"oauth": {"main": {**row, "title": "Example", "register": True}}}},
+            "accounts": {"registrations_per_address": 0, "logins_per_address": 0},
+            "smtp": {**mail, "sender": "im@example.com"},
+        },
+    )
+    yield server
+    server.stop()
+    server.check()
+
+
+def sees(page: Page, script: str, *arguments: str) -> bool:
+    """Whether a script says yes; no while the browser goes from page to page."""
+    try:
+        return bool(page.run(script, *arguments))
+    except WebDriverException:
+        return False
+
+
+def press(page: Page, label: str) -> None:
+    """Click a button by the name that a screen reader says, as soon as it is there."""
+    script = """
+    const named = (each) => (each.getAttribute("aria-label") || each.textContent).trim() === arguments[0];
+    const buttons = [...document.querySelectorAll("button")];
+    const found = buttons.find((each) => named(each) && each.checkVisibility());
+    found?.click();
+    return Boolean(found);
+    """
+    eventually(lambda: sees(page, script, label), what=label)
+
+
+def has(page: Page, selector: str, text: str) -> None:
+    script = """
+    const [selector, text] = arguments;
+    return [...document.querySelectorAll(selector)].some((each) => each.textContent.includes(text));
+    """
+    eventually(lambda: sees(page, script, selector, text), what=text)
+
+
+def is_online(page: Page) -> None:
+    eventually(
+        lambda: sees(page, "return document.querySelector('#state')?.dataset.state === 'online'"),
+        what="the page is connected",
+    )
+
+
+def test_a_user_logs_in_with_a_provider_and_keeps_a_way_to_log_in(
+    pair: Pair, server: Server, provider: StandIn
+) -> None:
+    provider.user["sub"] = "the page"
+    page = open_page(pair[0], server)
+    press(page, "Log in with Example")
+    is_online(page)
+    has(page, "#me-name", "Ann Lee")
+    assert page.run("return location.hash") == ""
+    pair.expects("409")
+    page.click("#me")
+    press(page, "Unlink: Example")
+    has(page, ".toast", "It is the only way to log in to this account")
+
+
+def test_an_account_is_linked_in_the_profile(pair: Pair, server: Server, provider: StandIn) -> None:
+    provider.user["sub"] = "linked"
+    page = open_page(pair[0], server)
+    register(page, "Bob")
+    page.click("#me")
+    press(page, "Link: Example")
+    has(page, ".toast", "Linked")
+    is_online(page)
+    page.click("#me")
+    press(page, "Unlink: Example")
+    eventually(lambda: page.shown("[aria-label='Link: Example']"), what="it is unlinked")
+
+
+def test_a_login_that_nobody_finishes_says_so(pair: Pair, server: Server) -> None:
+    page = open_page(pair[0], server)
+    page.run("sessionStorage.setItem('imserver:login', JSON.stringify({ login: 'x', device: '' }))")
+    pair.expects("404")
+    page.driver.get("about:blank")
+    page.driver.get(f"{address(server)}#oauth=refused")
+    has(page, "#login-note", "The login has expired. Try again")
+
+
+def test_a_forgotten_password_is_reset_by_mail(pair: Pair, server: Server, sink: Sink) -> None:
+    account = Account(server, "Cid")
+    account.post("accounts/identifiers", email="cid@example.com", password="correct horse")
+    page = open_page(pair[0], server)
+    press(page, "Forgot your password?")
+    eventually(lambda: page.shown("dialog input"), what="the form")
+    page.find("dialog input").send_keys("cid@example.com")
+    press(page, "Send the mail")
+    has(page, "dialog", "a mail is on its way")
+    eventually(lambda: sink.mails, what="the mail")
+    code = sink.code(f"{server.http_url}/home/messages")
+    page.driver.get("about:blank")
+    page.driver.get(f"{address(server)}#reset={code}")
+    eventually(lambda: page.shown("dialog [type=password]"), what="the form")
+    page.find("dialog [type=password]").send_keys("battery staple")
+    press(page, "Save")
+    has(page, ".toast", "The password was changed")
+    page.find("#identifier").send_keys("cid@example.com")
+    page.find("#password").send_keys("battery staple")
+    page.find("#login-submit").click()
+    is_online(page)
