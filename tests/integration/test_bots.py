@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from imserver.services.messages.streamed_answers import MOST_STREAMS
 from tests.conftest import _servers
 from tests.support import Address, Server
 
@@ -172,6 +173,18 @@ def test_streams_to_one_user_end_as_one_message_or_none(server: Server) -> None:
             404,
             "unknown_account",
         )
+
+
+def test_a_bot_has_a_limited_number_of_open_streams(server: Server) -> None:
+    hal = person(server.http, "hal")
+    bots = [bot_of(hal, f"many{number}") for number in range(2)]
+    # Its rate allows as many at once.
+    for _ in range(MOST_STREAMS):
+        bots[0].good("messages/stream/open", to=hal.user)
+    assert bots[0].refused("messages/stream/open", to=hal.user) == (409, "too_many_streams")
+    assert bots[1].good("messages/stream/open", to=hal.user)
+    back_end = Account(server.http, "", KEY)
+    assert back_end.good("messages/stream/open", user=bots[0].user, to=hal.user)
 
 
 @pytest.mark.full

@@ -106,7 +106,7 @@ def open_stream(api: Api, call: Call, asked: AnswerOpenRequest) -> AnswerOpened:
     the stream, and `meta` of the message has `incomplete`.
     """
     found = api.services.streamed_answers.open(
-        call.app, call.user, asked.to, asked.conversation, asked.text, asked.type
+        call.app, call.user, asked.to, asked.conversation, asked.text, asked.type, call.is_back_end
     )
     if isinstance(found, Rejected):
         if found.reason == NOT_BOT:

@@ -276,6 +276,10 @@ class StreamedMessages:
         self._place.publish(app, [stream.so_far()])
         return id
 
+    def count_of(self, app: str, sender: str) -> int:
+        """The number of open streams of a sender that this node knows. Never switches."""
+        return len(self._streams.of_sender(app, sender))
+
     def append(self, app: str, pieces: Sequence[Piece], sender: str = "") -> list[AppendedPiece]:
         """Append pieces to streams of any nodes, in their order. ``sender``: only to streams of this one. May
         switch."""

@@ -52,6 +52,8 @@ from imserver.transport.connection import Connection
 if TYPE_CHECKING:
     from imserver.storage.log.message_log import MessageLog
 
+MOST_STREAMS: Final = 100
+"""Open streams of one bot on a node."""
 _USER: Final = "user:"
 _GROUP: Final = "group:"
 _INCOMPLETE: Final = b'{"incomplete":true}'
@@ -148,11 +150,19 @@ class StreamedAnswers:
         self._rates = rates
 
     def open(
-        self, app: str, user: str, to: str, conversation: int, text: str = "", type: str = "text"
+        self,
+        app: str,
+        user: str,
+        to: str,
+        conversation: int,
+        text: str = "",
+        type: str = "text",
+        is_back_end: bool = False,
     ) -> str | Rejected:
         """Open a stream to a user or in a conversation, and return its id.
 
-        Counts as a message of the bot. Raises TooManyMessages, and ChannelRefused: ``full`` or ``limit``.
+        Unless a back end opens it, it counts as a message of the bot, which has at most :data:`MOST_STREAMS`.
+        Raises TooManyMessages, and ChannelRefused: ``full`` or ``limit``.
         """
         if to == user or bool(to) == bool(conversation):
             return Rejected(INVALID, "`to`, `conversation`: expected one of them, not the sender")
@@ -163,8 +173,11 @@ class StreamedAnswers:
             return found
         if found and self._friends.blocked_by(app, user, [found]):
             return Rejected(BLOCKED)
-        if not self._rates.take(app, user):
-            raise TooManyMessages("the bot has sent too many messages")
+        if not is_back_end:
+            if self._streams.count_of(app, user) >= MOST_STREAMS:
+                raise ChannelRefused("full", f"the bot has {MOST_STREAMS} open streams on this node")
+            if not self._rates.take(app, user):
+                raise TooManyMessages("the bot has sent too many messages")
         part = ChannelPart(f"{_USER}{found}" if found else f"{_GROUP}{conversation}")
         return self._streams.open(app, _signal(Event("piece", user, "", type=type, channel=part)), text)
 
