@@ -394,7 +394,7 @@ export class ConversationView {
     this.#typists.delete(entry.from);
     if (entry.kind === "pin") this.#loadPins(open);
     if (entry.kind === "recall" && this.#pins.some(({ id }) => id === entry.about)) this.#loadPins(open);
-    if (entry.id <= this.#announced || entry.from === session.user || entry.kind === "edit" || entry.kind === "reaction") return;
+    if (entry.id <= this.#announced || entry.from === session.user || ["edit", "reaction", "press"].includes(entry.kind)) return;
     this.#announced = entry.id;
     const text = entry.kind === "message" ? `${session.people.nameOf(entry.from)}: ${summaryOf(entry, session.words)}` : noticeText(entry, session);
     this.#announcer.textContent = text;

@@ -338,7 +338,7 @@ export class MessageView {
   #buttons(entry) {
     const { store, words } = this.session;
     const pressed = store.pressedOf(entry);
-    const rows = make("div", "keys");
+    const rows = make("div", "press-rows");
     rows.setAttribute("role", "group");
     rows.setAttribute("aria-label", words.messages_buttons);
     for (const row of /** @type {{ text: string, value: string }[][]} */ (entry.meta.buttons)) {
