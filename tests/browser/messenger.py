@@ -345,8 +345,24 @@ class Story:
         )
         self.ann.send(self.group, "file", media(self.ann.upload("minutes.txt", b"Tea, then cake.\n" * 40)))
         self.cat.say(self.group, *talk[6:9])
+        self.bot = self.ann.post(
+            "bots", app=APP, name=f"menu_{language}", nickname="Menu" if language == "en" else "菜单"
+        )
+        self._let_the_bot_speak(talk[6])
         self.bob.say(self.ann, *talk[:5])
         self.cat.say(self.ann, talk[0])
+
+    def _let_the_bot_speak(self, text: str) -> None:
+        """Commands, and a message with buttons."""
+        buttons = [
+            [{"text": "Udon", "value": "noodles"}, {"text": "Risotto", "value": "rice"}],
+            [{"text": "OK", "value": "ok"}],
+        ]
+        commands = [{"name": name, "description": text} for name in ("today", "tomorrow", "order")]
+        with Api(self.ann.server.http_url, key=self.bot["token"], timeout_seconds=60) as api:
+            api.call("POST", "bots/commands", {"app": APP, "commands": commands})
+            message = {"app": APP, "to": self.ann.user, "text": text, "buttons": buttons}
+            api.call("POST", "messages/send", message)
 
     def open(self, browser: Browser, language: str, **how: Any) -> Chat:
         """The page of the first account."""

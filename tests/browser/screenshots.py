@@ -90,13 +90,34 @@ def _inside(outer: Callable[[Chat, Story], None], selector: str, ready: str) -> 
     return open_inside
 
 
+def _open_bot(chat: Chat, story: Story) -> None:
+    chat.page.run("location.hash = arguments[0]", f"#u/{story.bot['id']}")
+    eventually(lambda: chat.page.shown(".key"), what="the buttons")
+    chat.page.click(".key")
+    eventually(lambda: chat.page.shown(".key[aria-pressed=true]"), what="the press")
+
+
+def _commands(chat: Chat, story: Story) -> None:
+    _open_bot(chat, story)
+    chat.named("field", chat.word("message")).send_keys("/")
+    eventually(lambda: chat.page.shown("#mentions b"), what="the commands")
+
+
+_profile = _panel("messages_profile", ".profile [data-key=password]")
+_bots = _inside(_profile, "#bots", ".bots .person")
+
 VIEWS: Final[dict[str, Callable[[Chat, Story], None]]] = {
     "list": _list,
     "conversation": _open_group,
     "menu": _open_menu,
     "search": _search,
     "contacts": _panel("messages_contacts", "#my-link"),
-    "profile": _panel("messages_profile", ".profile [data-key=password]"),
+    "profile": _profile,
+    "bots": _bots,
+    "bot": _inside(_bots, ".bots .person", "#bot-hook"),
+    "new-bot": _inside(_bots, "#new-bot", "#bot-name"),
+    "buttons": _open_bot,
+    "commands": _commands,
     "keys": _panel("messages_shortcuts", "dialog[open]"),
     "group": _group_info,
     "card": _inside(_group_info, ".person-row:nth-child(2) .person", ".card-of-person"),

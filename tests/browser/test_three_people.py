@@ -2,7 +2,8 @@
 
 Ann has a desktop and a phone, Bob a phone, Cat a desktop. They write, answer, edit, react, recall, send
 pictures, rename their group, lose the network and come back. ``PEOPLE_ACTIONS`` and ``PEOPLE_SECONDS``
-(between two actions) stretch the test.
+(between two actions) stretch the test. In a second test a bot takes part, which answers, edits its answers
+when a button is pressed, and is killed now and then.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.bots import ExampleBot
 from tests.browser.conftest import Pair
 from tests.browser.messenger import APP, Account, Chat, media, picture
 from tests.conftest import StartServer
@@ -23,6 +25,7 @@ from tests.support import eventually
 pytestmark = [pytest.mark.full]
 
 ACTIONS = int(os.environ.get("PEOPLE_ACTIONS", "300"))
+ACTIONS_WITH_BOT = 200
 PAUSE = float(os.environ.get("PEOPLE_SECONDS", "0"))
 PHONE, DESKTOP = (390, 844), (1280, 800)
 NEAR = 6
@@ -64,10 +67,21 @@ const place = () => {
 """All rows of the open conversation: from its end to its start, because only some are in the document."""
 
 
-class Said:
-    """A message as everybody must see it in the end."""
+PRESS = """
+const [text, choice] = arguments;
+const rows = [...document.querySelectorAll("[role=log] article[data-id]")];
+const row = rows.find((each) => each.querySelector(".text")?.textContent === text);
+const key = [...(row?.querySelectorAll(".key") ?? [])].find((each) => each.textContent === choice);
+key?.click();
+return Boolean(key);
+"""
+"""Press a button of a message."""
 
-    def __init__(self, by: Account, text: str) -> None:
+
+class Said:
+    """A message as everybody must see it in the end. ``by`` is None for the bot."""
+
+    def __init__(self, by: Account | None, text: str) -> None:
         self.by = by
         self.text = text
         self.edited = False
@@ -83,14 +97,12 @@ class Said:
 class People:
     """The pages, and what they have said in the conversation that all of them have open."""
 
-    def __init__(self, pair: Pair, ann: Account, bob: Account, cat: Account, group: int) -> None:
+    KINDS = ("say", "edit", "react", "reply", "recall", "picture", "away", "rename")
+    WEIGHTS = (50, 10, 16, 8, 4, 3, 3, 2)
+
+    def __init__(self, chats: list[Chat], group: int) -> None:
         self.group = group
-        self.chats = [
-            Chat(pair[0], ann, size=DESKTOP),
-            Chat(pair[1], bob, size=PHONE, dark=True),
-            Chat(pair[2], cat, size=DESKTOP),
-            Chat(pair[3], ann, size=PHONE),
-        ]
+        self.chats = chats
         self.said: list[Said] = []
         self.pictures = 0
         self.number = 0
@@ -101,12 +113,11 @@ class People:
     def turn(self) -> None:
         """One action of one page."""
         chat = self.chance.choice(self.chats)
+        self.act(self.chance.choices(self.KINDS, self.WEIGHTS)[0], chat)
+
+    def act(self, kind: str, chat: Chat) -> None:
         near = self.said[-NEAR:]
         own = [each for each in near if each.by is chat.account]
-        kind = self.chance.choices(
-            ("say", "edit", "react", "reply", "recall", "picture", "away", "rename"),
-            (50, 10, 16, 8, 4, 3, 3, 2),
-        )[0]
         if kind == "edit" and own:
             said = own[-1]
             self.seen(said.text, chat)
@@ -123,6 +134,8 @@ class People:
             self.seen(said.text, chat)
             chat.act(said.text, "messages_reply")
             self.say(chat)
+            if said.by is None:
+                self.said.append(Said(None, f"You said: {self.text}"))  # it answers replies to its messages
         elif kind == "recall" and own and len(near) == NEAR:
             said = own[0]
             self.seen(said.text, chat)
@@ -155,9 +168,7 @@ class People:
 
     def seen(self, text: str, *chats: Chat) -> None:
         for chat in chats:
-            eventually(
-                lambda chat=chat: any(text in each for each in chat.texts), what=f"{text!r} is on the page"
-            )
+            eventually(lambda chat=chat: text in chat.texts, what=f"{text!r} is on the page")
 
     def settle(self, said: Said) -> None:
         """Two devices of a user must see a reaction before either changes it again."""
@@ -181,6 +192,47 @@ class People:
         )
 
 
+class PeopleAndBot(People):
+    """The pages, and a bot in the same group, which sees what is meant for it."""
+
+    KINDS = (*People.KINDS, "ask", "press", "crash")
+    WEIGHTS = (*People.WEIGHTS, 40, 30, 3)
+
+    def __init__(self, chats: list[Chat], group: int, bot: ExampleBot) -> None:
+        super().__init__(chats, group)
+        self.bot = bot
+
+    def act(self, kind: str, chat: Chat) -> None:
+        pressable = [each for each in self.said[-NEAR:] if each.by is None and not each.edited]
+        if kind == "press" and pressable:
+            said = self.chance.choice(pressable)
+            wish = self.chance.choice(("Louder", "Enough"))
+            eventually(lambda: chat.page.run(PRESS, said.text, wish), what=f"{wish} of {said.text!r}")
+            said.text = said.text.upper() if wish == "Louder" else f"{said.text} (the end)"
+            said.edited = True
+            self.seen(said.text, *self.chats)
+        elif kind in ("ask", "press"):
+            self.ask(chat)
+        elif kind == "crash":
+            self.bot.kill()
+            self.say_to_bot(chat)
+            self.bot.start()
+            self.seen(self.said[-1].text, *self.chats)
+        else:
+            super().act(kind, chat)
+            if self.said and self.said[-1].by is None:
+                self.seen(self.said[-1].text, *self.chats)
+
+    def ask(self, chat: Chat) -> None:
+        self.say_to_bot(chat)
+        self.seen(self.said[-1].text, *self.chats)
+
+    def say_to_bot(self, chat: Chat) -> None:
+        text = self.next_text("tea")
+        chat.say(f"/echo {text}")
+        self.said += [Said(chat.account, f"/echo {text}"), Said(None, f"You said: {text}")]
+
+
 def rows(chat: Chat) -> list[list[Any]]:
     """What a page shows of the open conversation."""
     chat.page.driver.set_script_timeout(120)
@@ -198,15 +250,45 @@ def test_conversations_end_identical_everywhere(
     server = start_server(config={"accounts": {"registrations_per_address": 0}})
     ann, bob, cat = (Account(server, name) for name in ("Ann", "Bob", "Cat"))
     group = ann.create_group("Tea", bob, cat)
-    people = People(pair, ann, bob, cat, group)
-    for _ in range(ACTIONS):
+    chats = [
+        Chat(pair[0], ann, size=DESKTOP),
+        Chat(pair[1], bob, size=PHONE, dark=True),
+        Chat(pair[2], cat, size=DESKTOP),
+        Chat(pair[3], ann, size=PHONE),
+    ]
+    check_after(People(chats, group), ACTIONS)
+
+
+def test_a_bot_answers_everything_once(pair: Pair, start_server: StartServer, tmp_path: Path) -> None:
+    pair.expects("net::ERR_INTERNET_DISCONNECTED", "WebSocket connection to")
+    server = start_server(config={"accounts": {"registrations_per_address": 0}})
+    ann, bob, cat = (Account(server, name) for name in ("Ann", "Bob", "Cat"))
+    group = ann.create_group("Tea", bob, cat)
+    made = ann.post("bots", app=APP, name="echo_bot", nickname="Echo")
+    ann.post("groups/invite", app=APP, group=str(group), members=[made["id"]])
+    bot = ExampleBot(server, "echo-bot", made["token"], tmp_path / "bot")
+    chats = [
+        Chat(pair[0], ann, size=DESKTOP),
+        Chat(pair[1], bob, size=PHONE, dark=True),
+        Chat(pair[2], cat, size=DESKTOP),
+    ]
+    people = PeopleAndBot(chats, group, bot)
+    check_after(people, ACTIONS_WITH_BOT)
+    assert sum(said.by is None for said in people.said) > ACTIONS_WITH_BOT / 10
+    bot.kill()
+
+
+def check_after(people: People, actions: int) -> None:
+    """Everybody has the same messages, once, after so many actions."""
+    for _ in range(actions):
         people.turn()
         time.sleep(PAUSE)
+    group, reader = people.group, people.chats[2].account
 
     def stored() -> list[list[Any]]:
         return [
             [each["text"], bool(each.get("meta", {}).get("edited"))]
-            for each in cat.history(group)
+            for each in reader.history(group)
             if each["kind"] == "message" and "text" in each
         ]
 
