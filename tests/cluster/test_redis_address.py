@@ -9,8 +9,9 @@ from typing import Any
 import gevent
 import pytest
 import redis
+from gevent import socket as green
 
-from imserver.cluster.redis.connection import address_of, connection_to
+from imserver.cluster.redis.connection import _Socket, address_of, connection_to
 from imserver.cluster.redis.pipeline import open_link
 from imserver.cluster.registry import RegistryCounters, ReportedMembers, Session
 from imserver.config.settings import ClusterSettings, RedisSettings
@@ -342,3 +343,17 @@ def test_a_connection_does_not_read_the_metadata_of_its_library(monkeypatch: pyt
     for url in ("redis://a", "rediss://a", "unix:///a", "redis+sentinel://a,b/master"):
         connection = connection_to(address_of(RedisSettings(url=url)), 1.0)
         assert connection.driver_info.lib_version == redis.__version__
+
+
+def test_a_command_that_the_kernel_does_not_take_at_once_is_sent_whole() -> None:
+    near, far = green.socketpair()
+    sender = _Socket(near.family, near.type, near.proto, near.detach())
+    data = bytes(range(256)) * 16_384
+    sending = gevent.spawn(sender.sendall, data)
+    received = bytearray()
+    while len(received) < len(data):
+        received += far.recv(1 << 20)
+    sending.get()
+    assert received == data
+    sender.close()
+    far.close()

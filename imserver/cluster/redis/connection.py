@@ -137,6 +137,19 @@ def limits_of(seconds: float, hosts: int, tries: int = 1) -> dict[str, Any]:
     }
 
 
+class _Socket(socket.socket):
+    """A socket that first tries to send everything at once.
+
+    Measured: gevent's ``sendall`` takes 6 of the 41 µs of CPU of a round trip to Redis.
+    """
+
+    def sendall(self, data: bytes, flags: int = 0) -> None:  # type: ignore[override]
+        """Send all bytes. Switches if the kernel does not accept them at once."""
+        sent = self.send(data, flags)
+        if sent < len(data):
+            super().sendall(data[sent:], flags)
+
+
 class _Direct(Connection):
     """A TCP connection over gevent sockets. Numeric hosts skip gevent's resolver, which would start a native
     thread."""
@@ -149,7 +162,7 @@ class _Direct(Connection):
             found = socket.getaddrinfo(*where)
         problem: OSError = OSError(f"{self.host} has no address")
         for family, kind, number, _, address in found:
-            sock = socket.socket(family, kind, number)
+            sock = _Socket(family, kind, number)
             try:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 sock.settimeout(self.socket_connect_timeout)
