@@ -226,11 +226,11 @@ def test_an_event_that_comes_again_has_the_same_answer_once(node: Harness, recei
     bot, url = hooked(guy, "again")
     answers = {"x": "first", "end": "last"}
     receivers.replies[url] = lambda post: (200, json.encode({"text": answers[post.json["text"]]}))
-    say(guy, bot, "x")
+    first = guy.good("messages/send", to=bot.user, text="x")["id"]
     until(lambda: said_by(bot, guy) == ["first"])
     hooks = node.node.parts.bot_hooks
     sender = hooks._senders["201", bot.user]
-    until(lambda: sender._saved >= sender._delivered)
+    until(lambda: sender._delivered >= first and sender._saved >= first)
     answers["x"] = "second"
     node.node.parts.store.write(
         lambda sql: sql.execute("UPDATE bot SET hook_entry = 0 WHERE id = %s", (int(bot.user),))
