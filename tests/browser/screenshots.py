@@ -15,6 +15,7 @@ from typing import Final
 
 import pytest
 from selenium.common.exceptions import WebDriverException
+from selenium.webdriver.common.keys import Keys
 
 from imserver.pages.text import TEXT
 from tests.browser.chromium import Browser, Page
@@ -99,7 +100,8 @@ def _open_bot(chat: Chat, story: Story) -> None:
 
 def _commands(chat: Chat, story: Story) -> None:
     _open_bot(chat, story)
-    chat.named("field", chat.word("message")).send_keys("/")
+    field = chat.named("field", chat.word("message"))
+    field.send_keys(Keys.CONTROL + "a" + Keys.NULL + "/")  # in place of the draft of another time
     eventually(lambda: chat.page.shown("#mentions b"), what="the commands")
 
 
