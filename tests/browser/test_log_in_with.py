@@ -1,14 +1,17 @@
 """Logging in with a provider and resetting a password on the page of stored messages, in a real browser."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from selenium.common.exceptions import WebDriverException
 
 from tests.browser.chromium import Page
 from tests.browser.conftest import Pair
+from tests.browser.test_accessibility import violations
 from tests.browser.test_messages import Account, address, open_page
 from tests.browser.test_people import register
+from tests.conftest import StartServer
 from tests.ports import fixed_ports
 from tests.security.mail import Sink
 from tests.security.providers import CLIENT, SECRET, StandIn
@@ -31,17 +34,23 @@ def sink() -> Iterator[Sink]:
     one.stop()
 
 
+def provided(provider: StandIn) -> dict[str, Any]:
+    """The settings of the provider."""
+    row = {"kind": "oidc", "client_id": CLIENT, "client_secret": SECRET, "issuer": provider.issuer}
+    return {**row, "title": "Example", "register": True}
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, provider: StandIn, sink: Sink) -> Iterator[Server]:
     """One server for all tests of this module, with a provider and a mail server."""
     ports = fixed_ports()
-    row = {"kind": "oidc", "client_id": CLIENT, "client_secret": SECRET, "issuer": provider.issuer}
+    row = provided(provider)
     mail = {"host": "127.0.0.1", "port": sink.port, "tls": "none", "user": "im", "password": "secret"}
     server = Server(
         tmp_path_factory.mktemp("server"),
         config={
             "app": {**ports, "http_url": f"http://127.0.0.1:{ports['http_port']}"},
-            "apps": {"gochat": {"oauth": {"main": {**row, "title": "Example", "register": True}}}},
+            "apps": {"gochat": {"oauth": {"main": row}}},
             "accounts": {"registrations_per_address": 0, "logins_per_address": 0},
             "smtp": {**mail, "sender": "im@example.com"},
         },
@@ -91,6 +100,8 @@ def test_a_user_logs_in_with_a_provider_and_keeps_a_way_to_log_in(
 ) -> None:
     provider.user["sub"] = "the page"
     page = open_page(pair[0], server)
+    eventually(lambda: page.shown(".providers button"), what="the provider")
+    assert not violations(page)
     press(page, "Log in with Example")
     is_online(page)
     has(page, "#me-name", "Ann Lee")
@@ -112,6 +123,7 @@ def test_an_account_is_linked_in_the_profile(pair: Pair, server: Server, provide
     page.click("#me")
     press(page, "Unlink: Example")
     eventually(lambda: page.shown("[aria-label='Link: Example']"), what="it is unlinked")
+    assert not violations(page)
 
 
 def test_a_login_that_nobody_finishes_says_so(pair: Pair, server: Server) -> None:
@@ -137,6 +149,7 @@ def test_a_forgotten_password_is_reset_by_mail(pair: Pair, server: Server, sink:
     page.driver.get("about:blank")
     page.driver.get(f"{address(server)}#reset={code}")
     eventually(lambda: page.shown("dialog [type=password]"), what="the form")
+    assert not violations(page)
     page.find("dialog [type=password]").send_keys("battery staple")
     press(page, "Save")
     has(page, ".toast", "The password was changed")
@@ -144,3 +157,12 @@ def test_a_forgotten_password_is_reset_by_mail(pair: Pair, server: Server, sink:
     page.find("#password").send_keys("battery staple")
     page.find("#login-submit").click()
     is_online(page)
+
+
+def test_without_passwords_only_providers_are_offered(
+    pair: Pair, start_server: StartServer, provider: StandIn
+) -> None:
+    settings = {"accounts": {"passwords": False}, "oauth": {"main": provided(provider)}}
+    page = open_page(pair[0], start_server(config={"apps": {"gochat": settings}}))
+    eventually(lambda: page.shown(".providers button") and not page.shown("#password"), what="the provider")
+    assert not violations(page)

@@ -49,6 +49,7 @@ def test_the_requests_are_answered_as_it_says(shop: Server, tmp_path: Path) -> N
     play_session(the("console"), tmp_path, shop)
 
 
+@pytest.mark.full
 def test_the_python_program_logs_in(shop: Server, tmp_path: Path) -> None:
     browser = tmp_path / "browser.py"
     browser.write_text(
@@ -70,6 +71,7 @@ def test_the_python_program_logs_in(shop: Server, tmp_path: Path) -> None:
     assert last == HELLO
 
 
+@pytest.mark.full
 @pytest.mark.needs("node")
 def test_the_javascript_program_logs_in(shop: Server, tmp_path: Path) -> None:
     script = tmp_path / "script.mjs"

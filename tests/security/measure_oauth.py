@@ -73,6 +73,7 @@ class Client:
 
 def main(logins: int) -> None:
     provider, ports = StandIn(), fixed_ports()
+    provider.claims = {"name": "Ann Lee"}  # as most providers do, so nothing else is asked
     row = {"kind": "oidc", "client_id": CLIENT, "client_secret": SECRET, "issuer": provider.issuer}
     with tempfile.TemporaryDirectory() as folder:
         server = Server(
