@@ -1,0 +1,67 @@
+"""Links between accounts and identities, and codes that reset passwords, in each kind of database."""
+
+import pytest
+
+from imserver.storage.accounts import AccountStore
+from imserver.storage.contract import Account, AccountLink, Taken
+from imserver.storage.oauth import LinkStore
+
+from .conftest import OpenStore
+
+NEW = Account(0, "shop", "", "Ann")
+
+
+def test_an_identity_has_one_account_and_an_account_keeps_a_way_to_log_in(
+    url: str, open_store: OpenStore
+) -> None:
+    store = open_store(url)
+    accounts, links = AccountStore(store), LinkStore(store)
+    assert accounts.linked("shop", ["github"], ["7"]) is None
+    ann = accounts.add_linked(NEW, "github", "7")
+    with pytest.raises(Taken):
+        accounts.add_linked(NEW, "github", "7")
+    assert [each.id for each in accounts.page("shop", 0, 10)] == [ann.id], "nothing is left of the second"
+    assert accounts.linked("shop", ["wechat", "github"], ["0", "7"]) == (ann, "github")
+    assert accounts.linked("tea", ["github"], ["7"]) is None
+    bob = accounts.add(Account(0, "shop", "139"), "a hash")
+    for account, provider, subject in (
+        (bob.id, "github", "7"),
+        (ann.id, "github", "8"),
+        (10**9, "oidc", "1"),
+    ):
+        with pytest.raises(Taken):
+            links.add("shop", account, provider, subject, 1)
+    links.add("shop", bob.id, "oidc", "Bob", 1)
+    links.add("shop", bob.id, "oidc", "Bob", 2)
+    assert links.of(bob.id) == [AccountLink("oidc", "Bob", 1)]
+    assert accounts.linked("shop", ["oidc"], ["bob"]) is None, "the case counts"
+    assert [links.remove(ann.id, "github", True), links.remove(bob.id, "oidc", False)] == ["last", "last"]
+    assert [links.remove(bob.id, "oidc", True) for _ in range(2)] == ["done", "absent"]
+    assert accounts.remove("shop", ann.id)
+    assert accounts.linked("shop", ["github"], ["7"]) is None
+    assert links.of(ann.id) == []
+
+
+def test_a_code_resets_a_password_once(url: str, open_store: OpenStore) -> None:
+    accounts = AccountStore(open_store(url))
+    ann = accounts.add(Account(0, "shop", "138", email="ann@example.com"), "old")
+    accounts.add_reset(ann.id, "first", 10, 100)
+    accounts.add_reset(ann.id, "second", 20, 100)
+    found = [accounts.reset_of(app, code, now) for app, code, now in _ASKED]
+    assert found == [0, ann.id, 0, 0]
+    assert not accounts.use_reset("shop", "second", 100, "new")
+    assert [accounts.use_reset("shop", "second", 30, hashed) for hashed in ("new", "newer")] == [True, False]
+    known = accounts.by_id("shop", ann.id)
+    assert known is not None
+    assert (known[1], known[0].version) == ("new", ann.version + 1)
+    for change in (
+        lambda: accounts.change("shop", ann.id, {"email": "ann@example.net"}),
+        lambda: accounts.set_password(ann.id, "new", "newest", ends_sessions=True),
+        lambda: accounts.remove("shop", ann.id),
+    ):
+        accounts.add_reset(ann.id, "third", 10, 100)
+        assert change()
+        assert accounts.reset_of("shop", "third", 20) == 0
+
+
+_ASKED = (("shop", "first", 30), ("shop", "second", 30), ("tea", "second", 30), ("shop", "second", 100))
