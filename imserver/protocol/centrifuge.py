@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec.structs import astuple
 
 from imserver import errors
 from imserver.errors import CENTRIFUGE_ERRORS, CentrifugeError
@@ -276,7 +277,7 @@ _READERS: Final[dict[str, Callable[[Any], Command]]] = {
     "sub_refresh": lambda asked: RefreshSubscription(asked.channel, asked.token),
 }
 """Every command that is carried out: its name on the wire, and the function that makes it."""
-_NAMES: Final = tuple(name for name in _Command.__struct_fields__ if name != "id")
+_NAMES: Final = _Command.__struct_fields__[1:]
 
 
 # --- what the server sends ----------------------------------------------------------------------------------
@@ -477,20 +478,22 @@ class CentrifugeDialect(Dialect):
             given = self._read(payload)
         except (ValueError, RecursionError):
             raise BadFrame(None, _BAD_REQUEST) from None
-        names = [name for name in _NAMES if getattr(given, name) is not None]
-        if not names and not given.id:
+        number, *contents = astuple(given)
+        missing = contents.count(None)
+        if missing == len(contents) and not number:
             raise BadFrame(None)  # a pong
-        if len(names) != 1 or (not given.id and names != ["send"]):
+        if missing != len(contents) - 1 or (not number and given.send is None):
             raise BadFrame(None, _BAD_REQUEST)
-        name, seq = names[0], str(given.id)
-        if name == "send":
+        if given.send is not None:
             raise BadFrame(None)
-        if name == "ping":
-            raise BadFrame(self._write_reply(given.id, "ping", _EMPTY))
+        if given.ping is not None:
+            raise BadFrame(self._write_reply(number, "ping", _EMPTY))
+        content = next(filter(None, contents))
+        name = _NAMES[contents.index(content)]
         try:
-            return Request(seq, name, _READERS[name](getattr(given, name)))
+            return Request(str(number), name, _READERS[name](content))
         except Refused as refused:
-            return Request(seq, name, None, refused.code)
+            return Request(str(number), name, None, refused.code)
 
     def encode_reply(self, request: Request, reply: Reply) -> bytes | None:
         """The answer to a command: its result, or an error."""
@@ -537,24 +540,19 @@ class CentrifugeDialect(Dialect):
 
     def _write_reply(self, number: int, name: str, content: Struct) -> bytes:
         """A reply: the id of its command, and the field ``name``."""
-        return _line(b'{"id":%d,"%b":%b}' % (number, name.encode(), _encode(content)))
+        return b'{"id":%d,"%b":%b}' % (number, name.encode(), _encode(content))
 
     def _write_push(self, channel: str, kind: str, content: Struct) -> bytes:
         """A push to a channel."""
-        return _line(b'{"push":{"channel":%b,"%b":%b}}' % (_encode(channel), kind.encode(), _encode(content)))
+        return b'{"push":{"channel":%b,"%b":%b}}' % (_encode(channel), kind.encode(), _encode(content))
 
     def _write_content(self, content: Struct) -> bytes:
         """A publication without its channel."""
-        return _line(_encode(content))
+        return _encode(content)
 
     def _write_personal(self, content: bytes, user: str) -> bytes:
         """A push of a publication to the own channel of a user."""
         return b'{"push":{"channel":%b,"pub":%b}}' % (_encode(f"#{user}"), content)
-
-
-def _line(frame: bytes) -> bytes:
-    """A frame without line feeds, at which clients would cut it. In JSON they are only between the tokens."""
-    return frame.replace(b"\n", b" ")
 
 
 _decode_command = msgspec.json.Decoder(_Command).decode
