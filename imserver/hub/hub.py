@@ -290,9 +290,9 @@ class ChannelMembership:
         if held is None:
             connection.channels = channel
         elif isinstance(held, LocalChannel):
-            connection.channels = {held.name: held, name: channel}
+            connection.channels = {held.name: held, channel.name: channel}
         else:
-            held[name] = channel
+            held[channel.name] = channel
         return True
 
     def leave(self, app: App, name: str, connection: Connection) -> bool:
