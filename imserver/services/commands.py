@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final
 
 from msgspec import Struct
@@ -32,7 +33,6 @@ from imserver.model import (
     ChatSync,
     ClientEvent,
     CloseAnswer,
-    Command,
     Conversations,
     CreateGroup,
     Heartbeat,
@@ -233,7 +233,10 @@ class Dispatcher:
                 reply = _NOT_LOGGED_IN
             else:
                 try:
-                    reply = _run(row, connection, request, command)
+                    if row.answers:
+                        reply = row.run(connection, command, partial(_reply, connection, request))
+                    else:
+                        reply = row.run(connection, command)
                 except StorageUnavailable:
                     reply = _NOT_STORED
                 except Exception:
@@ -258,12 +261,6 @@ def serve_each(serve: Serve) -> Serve:
             serve(connection, request, text)
 
     return serve_requests
-
-
-def _run(row: CommandRow, connection: Connection, request: Request, command: Command) -> Reply | None:
-    if not row.answers:
-        return row.run(connection, command)
-    return row.run(connection, command, lambda reply: _reply(connection, request, reply))
 
 
 def _reply(connection: Connection, request: Request, reply: Reply) -> None:
