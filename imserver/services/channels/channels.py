@@ -182,13 +182,23 @@ class Channels(ChannelMembers):
         answer: Callable[[Subscribed], object],
         since: Position | None = None,
         delta: bool = False,
-    ) -> None:
+    ) -> Subscribed:
         """Subscribe a connection, and call ``answer``. Everything published afterwards follows the answer.
 
         ``since``: the position of a client that comes back. ``delta``: the client reads deltas. May switch.
         Raises :class:`ChannelRefused`; then ``answer`` is not called.
         """
-        self.subscribe_each(connection, {channel: since}, lambda found: answer(found[channel]), delta)
+        app = connection.app or ""
+        try:
+            found = self._join(app, channel, connection, since, delta)
+            if connection not in found.local.members:
+                raise ChannelRefused("ended")
+        except ChannelRefused:
+            self._abandon(app, channel)
+            raise
+        answer(found)
+        self._answered(connection, channel, found)
+        return found
 
     def subscribe_each(
         self,
@@ -218,14 +228,19 @@ class Channels(ChannelMembers):
             raise
         answer(found)
         for channel, each in found.items():
-            if each.position is not None:
-                newest = (
-                    each.publications[-1] if each.delta and each.recovered and each.publications else None
-                )
-                self._release(each.local, connection, each.position, newest)
+            self._answered(connection, channel, each)
+
+    def _answered(self, connection: Connection, channel: str, found: Subscribed) -> None:
+        """Deliver what follows the answer to a subscription. Never switches."""
+        if found.position is not None:
+            newest = (
+                found.publications[-1] if found.delta and found.recovered and found.publications else None
+            )
+            self._release(found.local, connection, found.position, newest)
+        if not self.streams.empty:
             self.send_streams(connection, channel)
-            if each.options.join_leave:
-                self.announce("join", connection, channel)
+        if found.options.join_leave:
+            self.announce("join", connection, channel)
 
     def send_streams(self, connection: Connection, channel: str) -> None:
         """Send a new subscriber each open streamed message so far. Never switches.

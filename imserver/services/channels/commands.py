@@ -100,9 +100,9 @@ class ChannelCommands:
         if wanted == "members":
             self._consent.check_member(connection, channel)
             return _NO_CLAIMS
-        if channel == f"#{connection.user}" and connection.encoding.dialect.name == "centrifuge":
-            raise ChannelRefused("exists")  # since its login
         if wanted == "nobody" or channel.startswith("#"):
+            if channel == f"#{connection.user}" and connection.encoding.dialect.name == "centrifuge":
+                raise ChannelRefused("exists")  # since its login
             raise ChannelRefused("denied", "only the server subscribes clients to this channel")
         if token and (keys := self._logins.keys_of(app)):
             try:
@@ -137,19 +137,15 @@ class ChannelCommands:
         before = set_info(state, channel, b"" if claims.info is UNSET else bytes(claims.info))
         since = Position(command.epoch, command.offset) if command.recover else None
 
-        for_members = False
-
         def subscribed(found: Subscribed) -> None:
-            nonlocal for_members
-            for_members = found.options.subscribe == "members"
             answer(answers.subscribed(connection, command, claims, found))
 
         try:
-            self._channels.subscribe(connection, channel, subscribed, since, command.delta)
+            found = self._channels.subscribe(connection, channel, subscribed, since, command.delta)
         except ChannelRefused as refused:
             set_info(state, channel, before)
             return answers.refused(refused)
-        if for_members:
+        if found.options.subscribe == "members":
             self._consent.confirm_member(connection, channel)
         return None
 

@@ -264,8 +264,9 @@ class ChannelMembers:
             return False
         self._check(known, channel, connection)
         new = self.membership.join(known, channel, connection)
-        if channel in known.channels:
-            self._report_join(known.channels[channel], connection, new)
+        local = known.channels.get(channel)
+        if local is not None:
+            self._report_join(local, connection, new)
         return new
 
     def _report_join(self, channel: LocalChannel, connection: Connection, new: bool) -> None:
