@@ -5,7 +5,6 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from http import client
 from pathlib import Path
 from typing import Any, Final, NoReturn
 from urllib.parse import urlsplit
@@ -299,7 +298,7 @@ def status(option: str | None, key_file: str | None, debug: bool, url: str | Non
     try:
         health, _ = _get(url, "/health", key)
         state_status, state = _get(url, f"/system/state?detail=true{'&isDebug=true' if debug else ''}", key)
-    except (OSError, client.HTTPException, ValueError) as error:
+    except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else None
         fail(f"{url} does not answer: {reason or error}")
     click.echo(f"health  {'ok' if health == 200 else f'HTTP {health}'}")
@@ -314,6 +313,9 @@ def _get(url: str, path: str, key: str) -> tuple[int, Any]:
     parts = urlsplit(url if "//" in url else f"http://{url}")
     if not parts.hostname or parts.scheme not in ("http", "https"):
         raise ValueError("not an http:// or https:// address")
+    # Imported here: a node saves the memory.
+    from http import client
+
     kind = client.HTTPSConnection if parts.scheme == "https" else client.HTTPConnection
     connection = kind(parts.hostname, parts.port, timeout=_STATUS_SECONDS)
     try:
@@ -321,6 +323,8 @@ def _get(url: str, path: str, key: str) -> tuple[int, Any]:
         connection.request("GET", parts.path.rstrip("/") + path, headers=headers)
         answer = connection.getresponse()
         return answer.status, msgspec.json.decode(answer.read() or b"null")
+    except client.HTTPException as error:
+        raise ValueError(f"not an HTTP answer: {error}") from None
     finally:
         connection.close()
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import _socket
-import errno
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gevent
 from gevent import socket as gevent_socket
-from gevent.pywsgi import WSGIHandler, WSGIServer
 from msgspec import Struct
 
 from imserver.config.settings import LimitSettings
@@ -38,6 +36,9 @@ from imserver.transport.http1 import (
     plain_request,
 )
 from imserver.transport.stream import Streams
+
+if TYPE_CHECKING:
+    from gevent.pywsgi import WSGIServer
 
 log = logging.getLogger(__name__)
 
@@ -211,76 +212,15 @@ class Reader:
         """The socket belongs to the caller."""
 
 
-class OneRequestHandler(WSGIHandler):
-    """pywsgi's handler for one request. Head and body of the answer are sent in one write.
-
-    If the application did not read a streamed body to its end, the connection ends with the answer: the rest
-    of the body could not be distinguished from a next request.
-    """
-
-    _parts: list[bytes] | None = None
-    cut_short = False
-    """True if the answer was sent before the body had arrived."""
-
-    def _lacks_body(self) -> bool:
-        """Whether a part of the request's body is neither read nor received."""
-        body: Any = self.wsgi_input
-        if body is None or not isinstance(self.rfile, Reader):
-            return False
-        missing: int = (body.content_length or 0) - body.position
-        return missing > len(self.rfile.unread)
-
-    def finalize_headers(self) -> None:
-        """Add Connection: close if needed, just before the headers are sent."""
-        if self._lacks_body() and not self.close_connection:
-            self.close_connection = True
-            headers: Any = self.response_headers
-            headers.append((b"Connection", b"close"))
-        super().finalize_headers()
-
-    def run_application(self) -> None:
-        """Run the application, then handle an unread rest of the body."""
-        try:
-            super().run_application()
-        finally:
-            if self._lacks_body():
-                self.cut_short = self.close_connection = True
-                body: Any = self.wsgi_input
-                body.content_length = body.position  # otherwise pywsgi reads and drops all of it
-
-    def log_request(self) -> None:
-        """Disabled: the application has its own request log."""
-
-    def _write_with_headers(self, data: bytes) -> None:
-        # Nagle's algorithm would delay the second of two writes, and they cost twice the system calls.
-        self._parts = []
-        try:
-            super()._write_with_headers(data)  # type: ignore[misc]
-        finally:
-            parts, self._parts = self._parts, None
-        self._sendall(b"".join(parts or ()))
-
-    def _sendall(self, data: bytes | bytearray) -> None:
-        if self._parts is not None:
-            self._parts.append(bytes(data))
-            return
-        self.socket.settimeout(WRITE_SECONDS)
-        try:
-            super()._sendall(data)  # type: ignore[misc]
-        except TimeoutError:  # the client does not read: not an error of the server
-            raise BrokenPipeError(errno.EPIPE, "the client does not read its answer") from None
-
-
 class HandOver:
     """Runs requests in the WSGI application with limited concurrency. Owner of the greenlets."""
 
     def __init__(
         self, application: Callable[..., Any], limit: int, port: int, environ: Mapping[str, Any]
     ) -> None:
-        self._server = WSGIServer(
-            ("127.0.0.1", port), application, log=None, error_log=log, environ=dict(environ)
-        )
-        self._server.environ.update(SERVER_NAME="localhost", SERVER_PORT=str(port))
+        self._application = application
+        self._environ = {**environ, "SERVER_NAME": "localhost", "SERVER_PORT": str(port)}
+        self._server: WSGIServer | None = None
         self.limit = limit
         self.running: set[gevent.Greenlet[..., None]] = set()
         self._waiting_bytes = 0
@@ -323,6 +263,11 @@ class HandOver:
     def _serve(
         self, address: Any, plain: _socket.socket, waiting: bytes, data: bytes, give_back: GiveBack
     ) -> None:
+        # Imported here: pywsgi takes 1.5 MB, which a node without such requests saves.
+        from imserver.transport.one_request import OneRequestHandler, make_server
+
+        if self._server is None:
+            self._server = make_server(self._application, self._environ)
         sock = _cooperative(plain)
         reader = Reader(sock, data)
         handler = OneRequestHandler(sock, address, self._server, reader)  # type: ignore[call-arg]

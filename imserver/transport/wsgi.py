@@ -33,7 +33,6 @@ from imserver.transport.handover import (
     WRITE_SECONDS,
     Admitted,
     ListenerContext,
-    OneRequestHandler,
     Reader,
 )
 from imserver.transport.http1 import (
@@ -44,6 +43,7 @@ from imserver.transport.http1 import (
     plain_request,
     streams,
 )
+from imserver.transport.one_request import OneRequestHandler
 
 log = logging.getLogger(__name__)
 

@@ -37,6 +37,8 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     config, provider, ports = yaml.safe_load(settings.text), StandIn(), fixed_ports()
     row = config["apps"]["shop"]["oauth"]["company"]
     row |= {"issuer": provider.issuer, "client_id": CLIENT, "client_secret": SECRET}
+    config["apps"]["shop"]["accounts"] = {"reset_url": "https://shop.example.com/reset"}
+    config["smtp"] = {"host": "127.0.0.1", "sender": "im@example.com"}  # no session leads to a mail
     config["app"] = {**ports, "http_url": f"http://127.0.0.1:{ports['http_port']}"}
     server = Server(tmp_path_factory.mktemp("shop"), config=config)
     yield server
@@ -46,7 +48,8 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def test_the_requests_are_answered_as_it_says(shop: Server, tmp_path: Path) -> None:
-    play_session(the("console"), tmp_path, shop)
+    for session in blocks(GUIDE, "console"):
+        play_session(session, tmp_path, shop)
 
 
 @pytest.mark.full
