@@ -101,7 +101,7 @@ class ConversationStreams(StreamPlace):
         gone = isinstance(stored, Rejected)
         stream = msgspec.structs.replace(part.stream, done=True, whole=gone)
         end = msgspec.structs.replace(event, text="", channel=msgspec.structs.replace(part, stream=stream))
-        self.publish(app, [end])
+        self.publish(app, [_signal(end)])
         return Position("", stored.entry.id) if isinstance(stored, Appended) else None
 
     def deliver(self, app: str, event: Event) -> None:
@@ -120,7 +120,7 @@ def _place(name: str) -> tuple[str, int]:
 
 
 def _to_followers(app: str, event: Event) -> ToFollowers:
-    signal = _signal(event)
+    signal = event if isinstance(event, Signal) else _signal(event)  # other nodes send plain events
     users = (signal.to, signal.sender) if signal.to else ()
     return ToFollowers(app, users, signal.conversation, signal)
 
