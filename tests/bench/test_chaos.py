@@ -456,6 +456,8 @@ def test_pusher_subscribers_are_read() -> None:
         ("cache-last", [[1, 2], []], {"lost": 1}, 2),
         ("live:1", [[1, 9], [9, 2, 3, 4]], {}, 0),
         ("live:1", [[1, 9], [9, 2, 3, 9, 4]], {"twice": 1}, 0),
+        ("live:1", [[1, 2, 8, 4]], {}, 1),
+        ("live:1", [[1, 8, 4]], {}, 2),
     ],
 )
 def test_a_feed_has_no_double_and_misses_only_while_its_client_is_away(
@@ -467,6 +469,7 @@ def test_a_feed_has_no_double_and_misses_only_while_its_client_is_away(
         for mark in span:
             feed.take(0, mark)
     places = {mark: {chaos_channels.Place(channel, "e", mark)} for mark in (1, 2, 3, 4)}
+    places[8] = {chaos_channels.Place(channel, "d", 1), chaos_channels.Place(channel, "e", 3)}
     places[9] = {chaos_channels.Place(channel, epoch, 9) for epoch in ("d", "e")}
     feed.compare(places, 4, {1, 2, 3, 4})
     assert (feed.faults.counts, feed.missed) == (faults, missed)
