@@ -145,8 +145,11 @@ class FakeNode:
         )
         self.uploads = self.resumable = SimpleNamespace()
         self.accounts = SimpleNamespace(
-            registration_is_open=False, rules_of=lambda _app: SimpleNamespace(identifiers=["name"], find=True)
+            registration_is_open=False,
+            rules_of=lambda _app: SimpleNamespace(identifiers=["name"], find=True, passwords=True),
         )
+        self.resets = SimpleNamespace(offered_in=lambda _app: False)
+        self.oauth = SimpleNamespace(settings_of=lambda _app: {})
         self.bots = SimpleNamespace(page=lambda *_: [])
         self.incoming_hooks = SimpleNamespace(with_token=_no_hook)
         self.pending = SimpleNamespace(reload=lambda *_: None)

@@ -17,7 +17,9 @@ from tests.sdk.test_packages import CONFIG, place
 from tests.support import ROOT, Server, eventually
 from tests.tools import require
 
-JS = [block for page in PAGES for block in blocks(page, "js") if block.words != ("centrifuge",)]
+ELSEWHERE = (("centrifuge",), ("oauth",))
+"""Examples that other tests run."""
+JS = [block for page in PAGES for block in blocks(page, "js") if block.words not in ELSEWHERE]
 SCRIPTS = [block for block in JS if not block.words]
 TOKENS = [block for block in JS if block.words == ("token",)]
 WECHAT = [block for block in JS if block.words == ("wechat",)]

@@ -27,7 +27,13 @@ KEYS = {
 }
 DEFAULTS: dict[str, Any] = {
     "configured": False,
-    "accounts": {"identifiers": ["phone", "email", "name"], "find": True},
+    "accounts": {
+        "identifiers": ["phone", "email", "name"],
+        "find": True,
+        "passwords": True,
+        "reset_url": "",
+    },
+    "oauth": {},
     "login_policy": "multi",
     "same_as": "",
     "open": False,
