@@ -136,7 +136,7 @@ class BotHooks:
                 self._trouble(error)
             except Exception:
                 log.exception("webhooks of bots could not be delivered")
-            self.changed.wait(LOOK_SECONDS)
+            self.changed.wait(LOOK_SECONDS if self._senders else RENEW_SECONDS)
 
     def _renew(self) -> None:
         """Take or renew the lease, and learn which bots have a webhook. Switches. Raises
