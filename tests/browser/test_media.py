@@ -159,6 +159,7 @@ def loaded(page: Page, count: int) -> bool:
     )
 
 
+@pytest.mark.full
 def test_a_picture_is_sent_and_viewed(pair: Pair, server: Server, tmp_path: Path) -> None:
     first, second = talking(pair, server)
     attach(first, picture(tmp_path / "a.jpg", "red"), picture(tmp_path / "b.jpg", "blue"))

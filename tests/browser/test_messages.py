@@ -409,6 +409,7 @@ def test_the_page_shows_why_a_message_was_rejected_and_what_replaced_it(
         other.has_received("Ann", "***")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("width", [320, pytest.param(390, marks=pytest.mark.full)])
 def test_a_phone_shows_the_list_or_the_conversation(pair: Pair, server: Server, width: int) -> None:
     ann, bob = Account(server, "Ann"), Account(server, "Bob" * 20)

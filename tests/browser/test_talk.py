@@ -276,6 +276,7 @@ def test_the_pages_speak_chinese_unless_they_are_asked_for_english(pair: Pair, s
     assert page.find(".rooms a").get_attribute("href").endswith("/home/room?uid=1&groups_id=1&lang=en")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "size",
     [(320, 560), *(pytest.param(size, marks=pytest.mark.full) for size in (PHONE, (900, 700), (1280, 800)))],

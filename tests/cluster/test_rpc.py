@@ -226,6 +226,7 @@ def test_a_node_sends_nothing_to_itself(nodes: Nodes) -> None:
 # --- peers that go ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 def test_a_peer_without_a_lease_is_dropped_with_what_waits_for_it(nodes: Nodes) -> None:
     a = nodes(1)
     gone = lease_of_nobody(2)
@@ -437,6 +438,7 @@ def test_a_node_with_too_many_questions_says_that_it_is_busy(
     assert a.rpc.query(b.lease, "kind", b"") == b"1"
 
 
+@pytest.mark.full
 def test_no_question_leaves_a_greenlet_behind(nodes: Nodes) -> None:
     a, b = nodes.pair()
     b.answer = lambda kind, body: gevent.sleep(float(body)) or b""
@@ -546,6 +548,7 @@ def test_killing_ends_everything_at_once(nodes: Nodes) -> None:
     until(lambda: greenlets() <= before)
 
 
+@pytest.mark.full
 def test_nothing_is_left_after_a_stop(nodes: Nodes) -> None:
     files, before = len(os.listdir("/proc/self/fd")), greenlets()
     a, b = nodes.pair()

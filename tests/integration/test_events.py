@@ -434,6 +434,7 @@ def test_hundreds_that_come_and_go_leave_nothing(server: Server, app: int) -> No
         with socket.create_connection(server.http) as sock:
             sock.sendall(request(f"{PATH}?app={app}&user=ann"))
     eventually(lambda: users(server.http, app) == [])
-    with listening(server.http, app, "ann") as ann:
-        send_message(server.http, app, "ann", "hello")
-        assert ann.message()["text"] == "hello"
+    with listening(server.http, app, "bob") as bob:  # late requests of ann's would replace a session of ann
+        send_message(server.http, app, "bob", "hello")
+        assert bob.message()["text"] == "hello"
+        eventually(lambda: users(server.http, app) == ["bob"])

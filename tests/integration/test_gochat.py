@@ -119,6 +119,7 @@ def test_the_error_of_a_login_does_not_name_the_wrong_part(server: Server) -> No
         assert said(answer) == WRONG_LOGIN
 
 
+@pytest.mark.full
 def test_too_many_failures_cause_a_wait(launch: Launch, http_server: str) -> None:
     server = launch(http_server, accounts={"failures": 3, "failure_seconds": 3000})
     phone, other = fresh_phone(), fresh_phone()
@@ -162,6 +163,7 @@ def test_a_token_made_by_the_original_is_good_with_its_key(launch: Launch, http_
     assert said(answer) == (200, "好友添加成功")
 
 
+@pytest.mark.full
 def test_the_public_key_is_good_in_demo_mode_only(launch: Launch, http_server: str, tmp_path: Path) -> None:
     server = launch(http_server, jwt={"sign_key": "gooooIM"}, storage={"look_seconds": 0.1})
     _, token = register(server.http)

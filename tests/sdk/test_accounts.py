@@ -47,6 +47,7 @@ def agree(started: StartedLogin) -> None:
         assert answer.status == 200
 
 
+@pytest.mark.full
 def test_the_python_client_logs_in_and_links(shop: Server) -> None:
     with Accounts(shop.http_url, APP, timeout_seconds=SECONDS) as accounts:
         (provider,) = accounts.oauth_providers()
@@ -65,6 +66,7 @@ def test_the_python_client_logs_in_and_links(shop: Server) -> None:
         assert refused.value.code == "last_login"
 
 
+@pytest.mark.full
 @pytest.mark.needs("node")
 def test_the_javascript_client_logs_in(shop: Server) -> None:
     run_node(str(Path(__file__).with_name("accounts.test.mjs")), IM_HTTP=shop.http_url)

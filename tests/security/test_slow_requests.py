@@ -47,6 +47,7 @@ def closed(raw: Raw) -> bool:
         raw.sock.settimeout(10)
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_a_body_that_does_not_come_is_given_up(start_server: StartServer) -> None:
     with contextlib.ExitStack() as stack:

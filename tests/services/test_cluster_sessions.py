@@ -638,6 +638,7 @@ _STEPS = st.lists(
 )
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("policy", [NEWEST, MULTI, SINGLE])
 @settings(deadline=None, max_examples=25)
 @given(steps=_STEPS)

@@ -73,6 +73,7 @@ def push(text: str, user: str = "ann", **more: Any) -> dict[str, Any]:
     return {"app": "101", "user": user, "text": text, **more}
 
 
+@pytest.mark.full
 def test_rows_arrive_once_and_in_order(start_server: StartServer, database: str) -> None:
     server = start_server()
     insert(database, *(push(f"before {number}") for number in range(50)))

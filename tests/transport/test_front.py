@@ -455,6 +455,7 @@ class _Pours(Harness):
         return [bytes(1_000_000)] * 64
 
 
+@pytest.mark.full
 def test_a_client_that_takes_nothing_any_more_is_no_error(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
