@@ -124,6 +124,7 @@ def test_wrong_usage_ends_with_status_2(arguments: list[str]) -> None:
 # --- servers that cannot start ------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("port", ["--http-port", "--ws-port"])
 def test_a_taken_port_is_one_clear_line(tmp_path: Path, taken: socket.socket, port: str) -> None:
     number = taken.getsockname()[1]
@@ -141,12 +142,14 @@ def test_a_port_beyond_the_range_is_one_clear_line() -> None:
     assert said == "command line: app.http_port: expected int <= 65535, got 70000"
 
 
+@pytest.mark.full
 def test_an_unwritable_log_is_one_clear_line(tmp_path: Path) -> None:
     done = run_cli("serve", "--data-dir", str(tmp_path / "data"), IMSERVER_APP_LOG_FILE=str(tmp_path))
     assert done.returncode == 1
     assert done.stderr == f"imserver: app.log_file: {tmp_path} cannot be written: Is a directory\n"
 
 
+@pytest.mark.full
 def test_an_unusable_data_directory_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     done = run_cli(
@@ -165,6 +168,7 @@ def test_without_a_log_file_a_failed_start_is_reported_once(tmp_path: Path, take
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.full
 def test_a_second_server_on_a_data_directory_is_one_clear_line(
     start_server: StartServer, tmp_path: Path
 ) -> None:
@@ -178,6 +182,7 @@ def test_a_second_server_on_a_data_directory_is_one_clear_line(
     assert first.get("/health")[0] == 200
 
 
+@pytest.mark.full
 def test_more_connections_than_files_is_one_clear_line(tmp_path: Path) -> None:
     done = run_cli(
         *("serve", "--http-port", "0", "--ws-port", "0", "--data-dir", str(tmp_path / "data")),
@@ -205,6 +210,7 @@ def test_an_address_that_is_not_here_is_one_clear_line(tmp_path: Path) -> None:
     assert done.stderr.startswith("imserver: cannot listen on 192.0.2.7:8080: ")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("options", [{"--insecure": None}, {}], ids=["insecure", "keys"])
 def test_beyond_loopback_a_server_starts_with_insecure_or_keys(
     start_server: StartServer, options: dict[str, None]
@@ -227,6 +233,7 @@ def test_the_banner_names_version_addresses_data_and_demo_mode(start_server: Sta
     assert "demo mode: no API key exists, so every local program may do everything" in server.output
 
 
+@pytest.mark.full
 def test_the_originals_file_starts_the_server(start_server: StartServer) -> None:
     redis = {"addr": "localhost:6379", "password": "", "DB": 0, "poolSize": 30, "minIDleConns": 30}
     server = start_server(config={"redis": redis})
@@ -239,6 +246,7 @@ def test_options_of_the_command_line_win(start_server: StartServer, tmp_path: Pa
     assert stat.S_IMODE((tmp_path / "other" / "secret").stat().st_mode) == 0o600
 
 
+@pytest.mark.full
 def test_status_shows_a_running_server(start_server: StartServer) -> None:
     server = start_server()
     done = run_cli("status", "--url", server.http_url)
@@ -248,6 +256,7 @@ def test_status_shows_a_running_server(start_server: StartServer) -> None:
     assert json.loads(rest)["data"]["managerInfo"]["clientsLen"] == 0
 
 
+@pytest.mark.full
 def test_status_says_that_it_wants_a_key_where_it_does(start_server: StartServer, tmp_path: Path) -> None:
     key = "a-key-that-is-long-enough"
     server = start_server(config={"api": {"keys": [{"key": key, "scopes": ["admin"]}]}})
@@ -269,6 +278,7 @@ def test_status_takes_no_key_among_its_arguments() -> None:
     assert "No such option" in run_cli("status", "--key", "a key that others could see").stderr
 
 
+@pytest.mark.full
 def test_status_takes_an_address_without_scheme(start_server: StartServer) -> None:
     server = start_server()
     assert run_cli("status", "--url", f"{server.http.host}:{server.http.port}").returncode == 0

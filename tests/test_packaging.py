@@ -181,6 +181,7 @@ def test_the_installed_server_serves_its_pages_from_any_folder(installed: Path, 
     server.check()
 
 
+@pytest.mark.full
 def test_the_load_tool_is_a_package_of_its_own(installed: Path, tmp_path: Path) -> None:
     without = subprocess.run(
         [installed / "imserver", "bench", "echo"],

@@ -44,6 +44,7 @@ def ping(client: socket.socket) -> bytes:
     return client.recv(3)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("http_server", HTTP_SERVERS)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_drains_and_the_server_ends_with_status_0(
@@ -63,6 +64,7 @@ def test_a_signal_drains_and_the_server_ends_with_status_0(
     assert server.log_text.rstrip().endswith("stopped")
 
 
+@pytest.mark.full
 def test_while_it_drains_ready_says_no_and_health_yes(start_server: StartServer) -> None:
     server = start_server(config={"drain": {"delay_seconds": 30}})
     assert server.get("/ready")[0] == 200
@@ -72,6 +74,7 @@ def test_while_it_drains_ready_says_no_and_health_yes(start_server: StartServer)
     server.process.send_signal(signal.SIGTERM)
 
 
+@pytest.mark.full
 def test_a_second_signal_ends_at_once(start_server: StartServer) -> None:
     server = start_server(config={"drain": {"delay_seconds": 60}})
     server.process.send_signal(signal.SIGTERM)
@@ -81,6 +84,7 @@ def test_a_second_signal_ends_at_once(start_server: StartServer) -> None:
     assert "SIGINT again: stopping at once" in server.log_text
 
 
+@pytest.mark.full
 def test_a_server_that_fails_ends_with_status_1_and_its_traceback_is_in_the_log_only(tmp_path: Path) -> None:
     code = (
         "from gevent import monkey; monkey.patch_all()\n"
@@ -105,6 +109,7 @@ def test_a_server_that_fails_ends_with_status_1_and_its_traceback_is_in_the_log_
     assert "ZeroDivisionError: on purpose" in log.read_text(encoding="utf-8")
 
 
+@pytest.mark.full
 def test_sigusr1_opens_the_log_again(start_server: StartServer) -> None:
     server = start_server()
     moved = server.log.rename(server.folder / "server.log.1")
@@ -125,6 +130,7 @@ def test_sigusr2_writes_greenlets_and_loop_state_to_the_log(start_server: StartS
     assert server.get("/health")[0] == 200
 
 
+@pytest.mark.full
 def test_sighup_reads_keys_again_and_drops_nobody(start_server: StartServer) -> None:
     key = {"key": "first-key-of-the-test", "scopes": ["read"]}
     server = start_server(config={"api": {"keys": [key]}})
@@ -135,6 +141,7 @@ def test_sighup_reads_keys_again_and_drops_nobody(start_server: StartServer) -> 
         assert ping(client) == b"\x8a\x01x"
 
 
+@pytest.mark.full
 def test_sighup_with_a_broken_file_changes_nothing(start_server: StartServer) -> None:
     server = start_server()
     server.config_file.write_text("app: [", encoding="utf-8")

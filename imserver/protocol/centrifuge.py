@@ -479,16 +479,16 @@ class CentrifugeDialect(Dialect):
         except (ValueError, RecursionError):
             raise BadFrame(None, _BAD_REQUEST) from None
         number, *contents = astuple(given)
-        missing = contents.count(None)
-        if missing == len(contents) and not number:
+        found = [*filter(None, contents)]
+        if not found and not number:
             raise BadFrame(None)  # a pong
-        if missing != len(contents) - 1 or (not number and given.send is None):
+        if len(found) != 1 or (not number and given.send is None):
             raise BadFrame(None, _BAD_REQUEST)
         if given.send is not None:
             raise BadFrame(None)
         if given.ping is not None:
             raise BadFrame(self._write_reply(number, "ping", _EMPTY))
-        content = next(filter(None, contents))
+        content = found[0]
         name = _NAMES[contents.index(content)]
         try:
             return Request(str(number), name, _READERS[name](content))

@@ -301,6 +301,7 @@ def generator(loop: Loop, start_server: StartServer, monkeypatch: pytest.MonkeyP
     return one
 
 
+@pytest.mark.full
 @pytest.mark.linux
 def test_a_conversation_without_faults_has_none(generator: Generator) -> None:
     assert chaos_tasks.settle(generator, 10)["calm"]

@@ -222,6 +222,7 @@ def test_a_back_end_renews_a_session_until_it_has_expired(asked: Server, back_en
     assert [each["user"] for each in back_end.asked_for("refresh")] == ["ann", "ann"]
 
 
+@pytest.mark.full
 def test_a_back_end_renews_a_subscription_until_it_has_expired(asked: Server, back_end: BackEnd) -> None:
     soon = int(time.time()) + 1
     answers = iter([{"expire_at": soon + 1}])

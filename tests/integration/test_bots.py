@@ -175,6 +175,7 @@ def test_streams_to_one_user_end_as_one_message_or_none(server: Server) -> None:
         )
 
 
+@pytest.mark.full
 def test_a_bot_has_a_limited_number_of_open_streams(server: Server) -> None:
     hal = person(server.http, "hal")
     bots = [bot_of(hal, f"many{number}") for number in range(2)]

@@ -189,6 +189,7 @@ def test_a_body_may_come_in_chunks(server: Server, system: str) -> None:
         assert one.received()["data"] == "in chunks"
 
 
+@pytest.mark.full
 def test_a_body_above_the_limit_is_400_without_a_body(launch: Launch, http_server: str) -> None:
     server = launch(http_server, limits={"body_bytes": 2000})
     system = new_system(server.http)
@@ -198,6 +199,7 @@ def test_a_body_above_the_limit_is_400_without_a_body(launch: Launch, http_serve
     assert api(server.http, "send_to_client", {**WHOLE, "data": "x" * 1500}, system).json["code"] == 0
 
 
+@pytest.mark.full
 def test_a_message_that_no_client_could_get_is_refused(launch: Launch, http_server: str) -> None:
     server = launch(http_server, limits={"outbox_bytes": 8000})
     system = new_system(server.http)
@@ -206,6 +208,7 @@ def test_a_message_that_no_client_could_get_is_refused(launch: Launch, http_serv
         assert api(server.http, path, {**WHOLE, "data": "x" * 1000}, system).json["code"] == 0
 
 
+@pytest.mark.full
 def test_more_clients_than_a_batch_may_have_are_refused(launch: Launch, http_server: str) -> None:
     server = launch(http_server, limits={"batch_targets": 3})
     system = new_system(server.http)
@@ -272,6 +275,7 @@ def test_of_many_registrations_at_one_moment_one_succeeds(server: Server) -> Non
     assert sorted(answers) == [-1] * 19 + [0]
 
 
+@pytest.mark.full
 def test_more_systems_than_the_limit_are_refused(launch: Launch, http_server: str) -> None:
     server = launch(http_server, limits={"registered_apps": 2})
     for _ in range(2):
@@ -419,6 +423,7 @@ def test_the_user_of_a_token_is_named_in_notices(strict: Server) -> None:
         assert one.notice()[1:] == (one.id, "ann", "")
 
 
+@pytest.mark.full
 def test_a_session_ends_with_its_token(strict: Server) -> None:
     with listening(strict.ws, "tokens", token=token("ann", "system:tokens", 2.5)) as one:
         one.closed_by_server(4504)
@@ -455,6 +460,7 @@ def test_a_system_may_be_an_alias_of_an_app_of_another_dialect(launch: Launch, h
         ann.no_push()
 
 
+@pytest.mark.full
 def test_a_key_is_made_at_the_command_line_and_drives_a_registered_system(
     launch: Launch, http_server: str
 ) -> None:

@@ -100,6 +100,7 @@ def test_a_client_gets_what_any_node_was_asked_to_send(
         }
 
 
+@pytest.mark.full
 @across
 def test_pushes_keep_the_order_of_the_calls(nodes: Nodes, system: str, asked: int, there: int) -> None:
     with clients(nodes, system, there) as (one,):
@@ -145,6 +146,7 @@ def test_a_client_is_closed_behind_all_that_it_was_sent(
 # --- groups -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 @across
 def test_a_client_is_bound_at_any_node_and_can_be_reached_as_soon_as_that_is_answered(
     nodes: Nodes, system: str, asked: int, there: int
@@ -208,6 +210,7 @@ def test_a_client_is_unbound_at_any_node(nodes: Nodes, system: str, asked: int, 
         one.quiet()
 
 
+@pytest.mark.full
 @across
 def test_whoever_is_unbound_has_got_what_was_sent_before(
     nodes: Nodes, system: str, asked: int, there: int
@@ -242,6 +245,7 @@ def test_a_group_gets_everything_in_the_order_of_the_calls(nodes: Nodes, system:
 DRIVEN = sorted({row.path.removeprefix("/api/") for row in ROUTES} - {"register"})
 
 
+@pytest.mark.full
 @across
 @pytest.mark.parametrize("path", DRIVEN)
 def test_no_route_reaches_into_another_system(

@@ -102,6 +102,7 @@ def test_pages_of_this_machine_may_connect(server: Server, system: str, origin: 
         assert one.message().json["code"] == 0
 
 
+@pytest.mark.full
 @pytest.mark.both_servers
 def test_a_client_is_reachable_as_soon_as_it_knows_its_id(server: Server, system: str) -> None:
     for number in range(100):
@@ -425,6 +426,7 @@ def test_by_default_the_ping_comes_every_25_seconds_and_the_end_after_75() -> No
 # --- limits and ends ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 def test_a_large_group_gets_no_notices(launch: Launch, http_server: str) -> None:
     server = launch(http_server, hub={"notice_members": 2})
     system = new_system(server.http)
@@ -480,6 +482,7 @@ def test_a_plain_request_to_the_path_is_400(server: Server) -> None:
         assert raw.response().status == 400
 
 
+@pytest.mark.full
 def test_a_slow_client_does_not_delay_others_and_is_closed(launch: Launch, http_server: str) -> None:
     server = launch(http_server, limits={"outbox_bytes": 65536})
     system = new_system(server.http)

@@ -169,6 +169,7 @@ def test_a_message_to_all_spares_its_sender_wherever_they_are(nodes: Nodes, app:
             client.no_push("msg")
 
 
+@pytest.mark.full
 def test_messages_to_one_user_from_another_node_keep_their_order(nodes: Nodes, app: int) -> None:
     with logged_in(nodes.ws[0], "ann", app) as client, Raw(nodes.http[1]) as http:
         numbers = itertools.count()

@@ -104,6 +104,7 @@ def test_the_settings_of_a_channel_and_a_token_decide_who_subscribes(
         assert (found, (data or {}).get("refused")) == (code, refused)
 
 
+@pytest.mark.full
 def test_channels_that_pusher_signs_need_a_token_in_an_open_app(start_server: StartServer) -> None:
     pusher = {"app_id": "7", "key": "a-public-key", "secret": "a secret for signing tests"}
     server = start_server(config={"apps": {"shop": {"open": True, "pusher": pusher}}})

@@ -396,6 +396,7 @@ def test_a_session_without_heartbeats_is_closed_and_its_user_goes_offline(hasty:
         assert not is_online(hasty.http, "silent", 101)
 
 
+@pytest.mark.full
 def test_a_connection_that_never_logs_in_is_closed_too(hasty: Server) -> None:
     with cmd_client(hasty.ws) as one:
         one.closed(None, 4001, 4002)
@@ -415,6 +416,7 @@ def test_heartbeats_keep_a_session_and_pings_do_not(hasty: Server) -> None:
         pinging.closed(None, 4001, 4002)
 
 
+@pytest.mark.full
 def test_an_older_connections_heartbeats_do_not_keep_a_user_online_who_is_gone(hasty: Server) -> None:
     with logged_in(hasty.ws, "twice", 103) as older:
         newest = CmdClient(hasty.ws).upgrade().login("twice", 103)

@@ -191,6 +191,7 @@ def test_an_id_that_no_message_has_resumes_nothing(server: Server, app: int, las
         assert (one.ready.id, one.ready.data["resumed"]) == (head, False)
 
 
+@pytest.mark.full
 def test_a_client_that_missed_too_much_gets_a_notice(server: Server, app: int) -> None:
     body = {"app": str(app), "users": ["ann"], "text": "x", "store": True}
     batch = {"commands": [{"push": body}] * 1001}
@@ -228,6 +229,7 @@ def test_under_newest_a_later_login_anywhere_is_the_one_that_is_addressed(server
         older.leave()
 
 
+@pytest.mark.full
 def test_idle_streams_get_comments(launch: Launch, http_server: str) -> None:
     server = launch(http_server, websocket={"client_ping_seconds": 0.2, "client_silent_seconds": 0.6})
     with listening(server.http, 101, "ann") as ann:
@@ -265,6 +267,7 @@ def test_a_kick_ends_the_stream_with_a_code_that_says_stay_away(server: Server, 
     assert not is_online(server.http, "ann", app)
 
 
+@pytest.mark.full
 def test_a_drain_ends_every_stream_with_its_reason(launch: Launch, http_server: str) -> None:
     server = launch(http_server, drain={"close_seconds": 0.1}, websocket={"close_seconds": 0.5})
     with contextlib.ExitStack() as stack:
@@ -277,6 +280,7 @@ def test_a_drain_ends_every_stream_with_its_reason(launch: Launch, http_server: 
     assert server.process.returncode == 0
 
 
+@pytest.mark.full
 def test_an_unread_stream_is_closed_and_does_not_delay_others(launch: Launch, http_server: str) -> None:
     server = launch(
         http_server, limits={"outbox_bytes": 500_000, "outbox_seconds": 1}, websocket={"close_seconds": 1}
@@ -422,6 +426,7 @@ def test_a_full_node_refuses_and_a_stream_counts_as_a_connection(launch: Launch,
         assert good(get(server.http, "/system/state"))["managerInfo"]["clientsLen"] == 1
 
 
+@pytest.mark.full
 def test_a_request_is_logged_without_what_it_asked_for(launch: Launch, http_server: str) -> None:
     server = launch(http_server)
     with listening(server.http, 101, "ann", token="hush"):

@@ -36,6 +36,7 @@ def test_an_idle_stream_costs_little_more_than_an_idle_session(tmp_path: Path) -
     assert stream <= session + MORE_BYTES
 
 
+@pytest.mark.full
 def test_idle_streams_stay_within_the_bar_on_both_servers(launch: Launch, http_server: str) -> None:
     server = launch(http_server, hub={"notice_members": 0})
     count = open_files(COUNT)

@@ -76,6 +76,7 @@ def test_a_page_finds_its_websocket_at_the_port_that_it_came_from(server: Server
     assert f"127.0.0.1:{address.port}/acc" in page.body.decode()
 
 
+@pytest.mark.full
 def test_a_drain_closes_them_too(launch: Launch, http_server: str) -> None:
     extra_listen = {"http": http_server, "extra_listen": [{"port": 0}]}
     server = launch(http_server, server=extra_listen, websocket={"close_seconds": 0.5})
@@ -100,6 +101,7 @@ def test_a_taken_port_is_one_clear_line(server: Server, tmp_path: Path) -> None:
     assert said.stderr == f"imserver: cannot listen on 127.0.0.1:{port}: Address already in use\n"
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("rows", "problem"),
     [

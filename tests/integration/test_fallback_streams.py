@@ -164,6 +164,7 @@ def test_preflight_requests_of_browsers_are_answered(server: Server) -> None:
 # --- refusals -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 @pytest.mark.both_servers
 @pytest.mark.parametrize("path", ["/connection/sse", "/connection/http_stream"])
 @pytest.mark.parametrize(

@@ -142,6 +142,7 @@ def test_the_routes_are_on_both_ports(server: Server) -> None:
     assert user.isdecimal()
 
 
+@pytest.mark.full
 def test_registration_can_be_closed(launch: Launch, http_server: str) -> None:
     server = launch(http_server, accounts={"registration": False})
     code, why = said(form(server.http, "/register", {"phone_number": "1", "password": "x"}))
@@ -152,6 +153,7 @@ def test_registration_can_be_closed(launch: Launch, http_server: str) -> None:
 # --- keys ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 def test_a_token_made_by_the_original_is_good_with_its_key(launch: Launch, http_server: str) -> None:
     key = "a key of some length, longer than its hash"
     server = launch(http_server, jwt={"sign_key": key, "expire_time": 2}, accounts={"registration": True})
@@ -190,6 +192,7 @@ def test_the_public_key_is_good_in_demo_mode_only(launch: Launch, http_server: s
 # --- passwords of the original ------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 def test_a_hash_of_the_original_is_accepted_once_and_replaced(launch: Launch, http_server: str) -> None:
     server = launch(http_server)
     phone = fresh_phone()

@@ -76,6 +76,7 @@ def test_login_push_and_pages_work(gunicorn: Address) -> None:
     assert good(get(gunicorn, "/system/state"))["numCPU"] > 0
 
 
+@pytest.mark.full
 def test_clients_of_a_system_are_driven(gunicorn: Address) -> None:
     system = new_system(gunicorn)
     with client(gunicorn, system) as one, client(gunicorn, system) as two:
@@ -132,6 +133,7 @@ def test_handshakes_are_judged_before_or_right_after_the_worker_has_shaken_hands
                 assert answer.status == status
 
 
+@pytest.mark.full
 def test_two_hundred_connections_come_and_go(gunicorn: Address) -> None:
     found = [CmdClient(gunicorn).upgrade().login(f"u{number}", 102) for number in range(200)]
     assert len(users(gunicorn, 102)) == 200

@@ -283,6 +283,7 @@ def test_outside_demo_mode_pages_of_another_host_are_kept_out(guarded: Server, o
             assert answer.status == 403
 
 
+@pytest.mark.full
 def test_a_handshake_that_does_not_end_is_cut_off_in_time(guarded: Server) -> None:
     began = time.monotonic()
     with contextlib.ExitStack() as stack:

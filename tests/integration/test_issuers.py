@@ -146,6 +146,7 @@ def test_new_keys_of_the_provider_count_without_a_restart(launch: Launch, http_s
         assert login_code(server, before) == 1003
 
 
+@pytest.mark.full
 @NEEDS
 def test_an_issuer_that_hangs_fails_its_own_logins_only(
     provider: Provider, launch: Launch, http_server: str

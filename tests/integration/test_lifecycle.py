@@ -54,6 +54,7 @@ def refuses(node: Server) -> None:
             socket.create_connection(address, timeout=60)
 
 
+@pytest.mark.full
 def test_clients_that_do_not_answer_the_close_do_not_hold_up_the_end(node: Server) -> None:
     with contextlib.ExitStack() as stack:
         for n in range(20):
@@ -133,6 +134,7 @@ def test_a_server_can_be_started_again_on_its_ports_at_once(launch: Launch, http
         assert get(second.http, "/ready").status == 200
 
 
+@pytest.mark.full
 def test_a_killed_server_can_be_started_again_in_its_data_directory(launch: Launch, http_server: str) -> None:
     first = launch(http_server)
     os.kill(first.pid, signal.SIGKILL)

@@ -68,6 +68,7 @@ def test_a_secret_that_is_derived_is_the_same_on_every_node(harness: Harness) ->
         assert login(ws, "ann", 103, proof) == 200
 
 
+@pytest.mark.full
 def test_each_node_reports_its_own_connections_and_one_node_reports_who_is_absent(harness: Harness) -> None:
     first, second = harness.nodes.servers
     user = fresh()

@@ -122,6 +122,7 @@ def test_an_idle_session_takes_at_most_720_bytes(
     assert 300 < taken <= SESSION_BYTES
 
 
+@pytest.mark.full
 def test_an_empty_node_takes_no_more_than_45_mb(tmp_path: Path) -> None:
     # As it is installed: compiling at the start would leave some megabytes behind.
     compiled = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(tmp_path / "compiled")}
@@ -137,6 +138,7 @@ def test_an_empty_node_takes_no_more_than_45_mb(tmp_path: Path) -> None:
         stop(server)
 
 
+@pytest.mark.full
 def test_an_idle_logged_in_connection_costs_no_more_than_2_kb(launch: Launch, http_server: str) -> None:
     # Without notices: they would only fill the sockets' buffers, which are the kernel's.
     server = launch(http_server, hub={"notice_members": 0})

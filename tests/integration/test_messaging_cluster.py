@@ -60,6 +60,7 @@ def test_two_nodes_that_write_at_once_deliver_in_one_order(nodes: Nodes) -> None
             assert stream(one, 2 * MESSAGES) == list(range(1, 2 * MESSAGES + 1))
 
 
+@pytest.mark.full
 def test_a_user_on_both_nodes_has_the_same_on_both(nodes: Nodes) -> None:
     app = app_with("multi")
     with ExitStack() as stack:

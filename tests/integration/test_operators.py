@@ -47,6 +47,7 @@ def test_every_node_answers_for_all_of_its_machine(nodes: Nodes) -> None:
         assert ups(address) == dict.fromkeys(names, 1)
 
 
+@pytest.mark.full
 def test_what_goes_between_nodes_is_counted_on_both(nodes: Nodes) -> None:
     here, there = nodes.servers
     sender, receiver = f'node="{name_of(here)}"', f'node="{name_of(there)}"'

@@ -64,6 +64,7 @@ def test_a_group_gets_messages_on_all_nodes_each_member_once_and_in_one_order(no
         assert all(stream == streams[0] == sorted(set(stream)) for stream in streams)
 
 
+@pytest.mark.full
 def test_a_user_who_is_online_on_one_node_is_refused_on_the_other(nodes: Nodes) -> None:
     ann = register(nodes.http[0])
     with chatting(nodes.ws[0], ann) as one, visiting(nodes.ws[1]) as two:

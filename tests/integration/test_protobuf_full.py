@@ -116,6 +116,7 @@ def test_edits_and_recalls_are_delivered_and_others_messages_are_refused(
     assert refused(bob.output()) == (1003, MESSAGE, 1)
 
 
+@pytest.mark.full
 def test_the_originals_clients_find_what_a_message_says_now_and_nothing_that_was_recalled(
     places: tuple[Address, Places], two: tuple[ProtobufClient, ProtobufClient]
 ) -> None:

@@ -63,6 +63,7 @@ def test_two_versions_are_spoken_on_both_ports(server: Server, version: int) -> 
             client.is_quiet()
 
 
+@pytest.mark.full
 def test_without_its_settings_an_app_is_not_spoken_to(start_server: StartServer) -> None:
     server = start_server(config={"apps": {"club": {"open": True}}})
     with Client(server.ws, "club") as client:
@@ -131,6 +132,7 @@ def test_names_have_a_length(clients: tuple[Client, Client], channel: str) -> No
     assert found["event"] == "pusher:subscription_error"
 
 
+@pytest.mark.full
 def test_options_of_a_namespace_count(start_server: StartServer) -> None:
     rows = {"open": {"subscribe": "anybody"}, "shut": {"subscribe": "nobody"}, "*": {"subscribe": "token"}}
     server = start_server(config={"apps": {"shop": {"pusher": SHOP, "channels": rows}}})
@@ -204,6 +206,7 @@ def test_a_presence_channel_has_a_limit_of_users(start_server: StartServer) -> N
         assert refusal(bob, "presence-a") == ("LimitReached", 403)
 
 
+@pytest.mark.full
 def test_subscribers_are_counted_if_the_app_wants_it(start_server: StartServer) -> None:
     server = with_options(start_server, subscription_count=True)
     with Client(server.ws) as first, Client(server.ws) as second:
@@ -304,6 +307,7 @@ def test_client_events_have_a_rate_and_a_size(start_server: StartServer) -> None
         assert "2 client events" in found["message"]
 
 
+@pytest.mark.full
 def test_an_app_may_refuse_client_events(start_server: StartServer) -> None:
     server = with_options(start_server, client_events_per_second=0)
     with Client(server.ws) as client:
@@ -312,6 +316,7 @@ def test_an_app_may_refuse_client_events(start_server: StartServer) -> None:
         assert client.message().json["data"]["code"] == 4301
 
 
+@pytest.mark.full
 def test_the_back_end_reviews_client_events(start_server: StartServer) -> None:
     with Receiver() as receiver:
         apps = {"shop": {"pusher": SHOP, "webhook": receiver.reviewing}}

@@ -110,6 +110,7 @@ def is_online(server: Server, account: Account) -> bool:
     return f"gochat_{account[0]}" in found
 
 
+@pytest.mark.full
 def test_a_client_that_requests_pages_and_does_not_read_is_paused(
     server: Server, ann: Account, bob: Account
 ) -> None:

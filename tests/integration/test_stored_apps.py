@@ -43,6 +43,7 @@ def push(server: Server, key: str = "", app: int = 101) -> int:
     return code
 
 
+@pytest.mark.full
 def test_the_first_key_ends_demo_mode_while_the_server_runs(launch: Launch, http_server: str) -> None:
     server = launch(http_server, storage=QUICK)
     assert "demo mode" in server.output

@@ -38,6 +38,7 @@ def test_two_on_two_nodes_receive_each_other_in_one_order(nodes: Nodes) -> None:
         assert here == [f"b{number}" for number in range(MESSAGES)]
 
 
+@pytest.mark.full
 def test_what_was_delivered_on_one_node_is_not_delivered_again_on_the_other(nodes: Nodes) -> None:
     with action_session(nodes.ws[0], "ann", 2, "bob") as ann:
         ann.say("one")

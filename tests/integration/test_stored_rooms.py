@@ -173,6 +173,7 @@ def test_each_room_has_its_own_position(keeping: Server, app: int) -> None:
             assert heard(bob, 1) == ["here"]
 
 
+@pytest.mark.full
 def test_stored_members_get_all_messages_with_any_receiver(keeping: Server) -> None:
     with action_session(keeping.ws, "cid", 2, room="h") as cid:
         cid.say("before anybody")

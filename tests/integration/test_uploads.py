@@ -402,6 +402,7 @@ def test_a_large_file_is_never_in_memory(roomy: Server) -> None:
     assert highest - before < 12_000_000
 
 
+@pytest.mark.full
 def test_others_are_served_while_files_come_and_no_more_come_than_may(roomy: Server) -> None:
     with Raw(roomy.http) as first, Raw(roomy.http) as second, Raw(roomy.http) as third:
         for login_request in (first, second, third):

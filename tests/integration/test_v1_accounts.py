@@ -116,6 +116,7 @@ def test_the_error_of_a_login_does_not_name_the_wrong_part(ann: Person) -> None:
     assert good(ann.server.http, "accounts/login", {"phone": ann.phone, "password": PASSWORD})["token"]
 
 
+@pytest.mark.full
 def test_friends_see_when_a_user_was_last_connected(launch: Launch, http_server: str) -> None:
     server = launch(http_server, apps={"77": {"account_tokens": "required"}})
     body = {"password": PASSWORD, "app": "77"}
@@ -339,6 +340,7 @@ def test_a_blocked_user_does_not_become_a_friend(ann: Person, bob: Person) -> No
     assert bob.good("friends/decline", {"friend": ann.user}) == {"status": "done"}
 
 
+@pytest.mark.full
 def test_both_learn_of_a_change_but_not_of_a_block(launch: Launch, http_server: str) -> None:
     server = launch(http_server, apps={"77": {"account_tokens": "required"}})
     body = {"password": PASSWORD, "app": "77"}
@@ -451,6 +453,7 @@ def test_a_back_end_may_everything_with_any_users(ann: Person) -> None:
     assert good(server.http, "groups/show", key="admin-key-of-the-tests", **named)["role"] == ""
 
 
+@pytest.mark.full
 def test_a_group_has_a_limit_of_members(launch: Launch, http_server: str) -> None:
     server = launch(http_server, accounts={"group_members": 2})
     body = {"user": "a", "app": "101", "name": "us", "members": ["b"]}
@@ -461,6 +464,7 @@ def test_a_group_has_a_limit_of_members(launch: Launch, http_server: str) -> Non
     assert refused(server.http, "groups/create", body)[:2] == (409, "too_many_members")
 
 
+@pytest.mark.full
 def test_members_of_a_large_group_come_in_pages(launch: Launch, http_server: str) -> None:
     server = launch(http_server)
     users = [f"u{number:05}" for number in range(10_000)]

@@ -84,6 +84,7 @@ def test_a_request_is_answered_alike(pair: tuple[Server, Server], name: str, dat
     assert b"HTTP/1.1 500" not in found
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("name", "status", "code"),
     [

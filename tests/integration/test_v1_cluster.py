@@ -60,6 +60,7 @@ def test_presence_names_sessions_of_both(nodes: Nodes, asked: Server) -> None:
         assert [each["online"] for each in good(asked.http, "presence", asked_both)["users"]] == [True, False]
 
 
+@pytest.mark.full
 def test_users_of_both_are_listed_page_by_page(nodes: Nodes, asked: Server) -> None:
     app = app_with("multi")
     names = sorted(fresh() for _ in range(4))
@@ -166,6 +167,7 @@ def test_a_dead_node_is_named(tmp_path_factory: pytest.TempPathFactory) -> None:
             assert (answer["closed"], answer["missing_nodes"]) == (1, [name])
 
 
+@pytest.mark.full
 def test_while_redis_is_away_a_ban_does_not_last_and_cannot_be_lifted(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:

@@ -56,6 +56,7 @@ def texts(one: CmdClient, count: int) -> list[str]:
     return [one.push("msg").json["response"]["data"]["msg"] for _ in range(count)]
 
 
+@pytest.mark.full
 def test_publishes_are_acknowledged_in_order_with_what_was_not_sent(
     server: Server, app: int, ann: CmdClient
 ) -> None:
@@ -258,6 +259,7 @@ def test_streamed_messages_and_pushes_keep_their_order(server: Server, app: int,
     ]
 
 
+@pytest.mark.full
 def test_what_is_too_big_ends_the_connection(http_server: str, launch: Launch) -> None:
     small = launch(http_server, limits={"body_bytes": 1000})
     with publisher(small) as one:
@@ -313,6 +315,7 @@ def test_a_key_publishes_in_its_own_apps_only(keyed: Server) -> None:
         assert one.message().json["seq"] == 3
 
 
+@pytest.mark.full
 def test_a_key_that_is_taken_away_ends_the_connection_at_its_next_command(
     http_server: str, launch: Launch
 ) -> None:

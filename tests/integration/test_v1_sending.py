@@ -433,6 +433,7 @@ def test_commands_of_a_batch_need_the_scope_of_their_routes(keyed: Server) -> No
     assert refused(keyed.http, "batch", {"commands": commands})[:2] == (401, "unauthorized")
 
 
+@pytest.mark.full
 def test_a_key_has_a_rate_and_learns_how_much_of_it_is_left(http_server: str, launch: Launch) -> None:
     server = launch(http_server, apps=OPEN, api={"keys": KEYS, "requests_per_second": 3})
     push = {"app": "101", "user": "x", "text": "x"}

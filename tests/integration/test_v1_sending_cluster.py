@@ -37,6 +37,7 @@ def statuses(answer: Any) -> list[str]:
     return [result["status"] for result in answer["results"]]
 
 
+@pytest.mark.full
 def test_targets_of_all_kinds_are_reached_on_another_node(nodes: Nodes, app: str) -> None:
     ann, bob = fresh(), fresh()
     with (

@@ -226,6 +226,7 @@ def test_what_one_device_marks_the_others_learn(locked: Server, ann: Person, bob
     )
 
 
+@pytest.mark.full
 def test_an_account_sends_no_faster_than_over_a_connection_and_not_while_it_is_banned(
     launch: Launch, http_server: str
 ) -> None:

@@ -146,6 +146,7 @@ def test_all_that_happens_is_reported_in_its_order_and_signed(
     assert receiver.connections <= 2, "connections are used again"
 
 
+@pytest.mark.full
 def test_what_clients_of_other_dialects_do_is_reported_too(
     launch: Launch, http_server: str, receiver: Receiver
 ) -> None:
@@ -170,6 +171,7 @@ def test_what_clients_of_other_dialects_do_is_reported_too(
     assert not [e for e in receiver.events("login") if e["app"] == "system:shop"], "nobody logs in there"
 
 
+@pytest.mark.full
 def test_what_clients_send_to_be_stored_is_reported_once(
     launch: Launch, http_server: str, receiver: Receiver
 ) -> None:
@@ -270,6 +272,7 @@ def test_what_a_back_end_does_not_take_is_sent_again_until_it_does(
     assert 'imserver_webhook_failures_total{node="' in metrics
 
 
+@pytest.mark.full
 def test_a_back_end_that_is_away_keeps_up_nobody(
     launch: Launch, http_server: str, receiver: Receiver
 ) -> None:
@@ -298,6 +301,7 @@ def test_the_last_events_are_sent_before_the_end(
     assert "dropped" not in one.log_text
 
 
+@pytest.mark.full
 def test_events_that_nobody_takes_are_lost_at_the_end_and_the_log_counts_them(
     launch: Launch, http_server: str, receiver: Receiver
 ) -> None:
@@ -309,6 +313,7 @@ def test_events_that_nobody_takes_are_lost_at_the_end_and_the_log_counts_them(
     assert "events were dropped: the node stops" in one.log_text
 
 
+@pytest.mark.full
 def test_changes_of_groups_and_accounts_are_reported(
     launch: Launch, http_server: str, receiver: Receiver
 ) -> None:
@@ -356,6 +361,7 @@ def _is_sent_again(ann: Any, receiver: Receiver) -> bool:
     return len(receiver.events("absent")) == 2
 
 
+@pytest.mark.full
 def test_events_can_be_read_and_dead_ones_listed_without_a_receiver(launch: Launch, http_server: str) -> None:
     server = launch(http_server, apps={"101": {"webhook": {"events": ["message", "absent"]}}, "102": {}})
     with logged_in(server.ws, "ann", 101) as ann:
@@ -421,6 +427,7 @@ def undecided(server: Server) -> int:
     return int(found[1])
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("fault", ["slow", "dripping", "broken", "error", "endless", "redirect", "nonsense"])
 def test_a_back_end_that_fails_lets_nobody_in_and_holds_up_nobody_else(asking: Asking, fault: str) -> None:
     one, receiver = asking

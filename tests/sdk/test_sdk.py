@@ -60,6 +60,7 @@ def test_the_sdk_comes_back_after_a_restart(start_server: StartServer, tmp_path:
         end(process)
 
 
+@pytest.mark.full
 @pytest.mark.needs("npm")
 def test_the_examples_of_the_readme_run(server: Server, project: Path) -> None:
     readme = (SDK / "README.md").read_text(encoding="utf-8")

@@ -92,6 +92,7 @@ def test_no_route_answers_a_foreign_page_or_host(
         refused(answer, "host_refused")
 
 
+@pytest.mark.full
 def test_a_refused_request_does_nothing(demo: Server) -> None:
     body = b'{"systemId":"rebound"}'
     for host, origin in (("evil.example", "http://evil.example"), ("127.0.0.1", "http://evil.example")):
@@ -164,6 +165,7 @@ def test_the_sdk_may_be_imported_by_listed_pages(demo: Server) -> None:
     assert (answer.status, answer.header("Access-Control-Allow-Origin")) == (200, "*")
 
 
+@pytest.mark.full
 def test_every_page_may_come_where_the_operator_says_so(start_server: StartServer) -> None:
     for config in ({"server": {"origin_policy": "any"}}, {"apps": {"101": {"origin_policy": "any"}}}):
         server = start_server(config=config)
@@ -199,6 +201,7 @@ def test_the_log_explains_how_to_allow_what_was_refused(start_server: StartServe
     assert "im.example.com" in server.log_text
 
 
+@pytest.mark.full
 def test_gunicorn_refuses_them_too(gunicorn: tuple[str, int]) -> None:
     refused(ask(gunicorn, request("/user/list?appID=101", host="evil.example")), "host_refused")
     foreign = [("Origin", "https://evil.example")]

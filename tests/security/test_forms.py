@@ -156,6 +156,7 @@ def test_a_strangers_large_body_is_refused_before_it_arrives(
         assert body in answer.body.decode()
 
 
+@pytest.mark.full
 def test_the_page_of_the_documents_is_made_once(demo: Server) -> None:
     hosts = ("127.0.0.1", *(f"localhost:{port}" for port in range(1, 30)))
     for path in ("/api/v1/docs?lang=en", "/api/v1/docs?lang=zh"):

@@ -172,6 +172,7 @@ def test_nobody_else_on_the_machine_can_read_them(uploads: Uploads, tmp_path: Pa
         assert stat.S_IMODE(path.stat().st_mode) == (0o600 if path.is_file() else 0o700), path
 
 
+@pytest.mark.full
 def test_slow_uploads_of_one_user_leave_slots_for_others(tmp_path: Path) -> None:
     server = Server(tmp_path, config={"uploads": {"min_free_bytes": 0, "at_once": 4, "at_once_per_user": 2}})
     try:

@@ -140,6 +140,7 @@ def test_of_a_jpeg_with_several_pictures_the_first_is_shown(tmp_path: Path) -> N
     assert found == Picture(400, 200, "image/jpeg", cleaned=True), "the second one is removed"
 
 
+@pytest.mark.full
 def test_a_large_picture_takes_no_more_memory_than_twice_its_pixels(tmp_path: Path) -> None:
     Image.new("RGBA", (4000, 4000), (9, 99, 9, 99)).save(tmp_path / "a", "PNG", compress_level=1)
     run = subprocess.run(

@@ -152,6 +152,7 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) ->
     assert file.read_bytes().startswith(b"this is somebody's diary")
 
 
+@pytest.mark.full
 def test_a_writer_that_is_killed_leaves_the_others_a_whole_database(
     open_store: OpenStore, tmp_path: Path
 ) -> None:

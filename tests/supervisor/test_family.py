@@ -125,6 +125,7 @@ def test_each_line_of_a_node_names_it_and_those_of_the_supervisor_say_what_it_di
     assert family.process.returncode == 0
 
 
+@pytest.mark.full
 def test_the_banner_says_who_may_log_in_to_each_app(start_family: StartFamily) -> None:
     family = start_family(
         processes=2,
@@ -317,6 +318,7 @@ def test_a_rolling_restart_with_broken_settings_does_not_begin(start_family: Sta
 # --- signals ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_drains_all_nodes_and_the_status_is_0(
     start_family: StartFamily, number: signal.Signals
@@ -369,6 +371,7 @@ def test_a_node_that_is_stopped_does_not_hold_up_the_end_for_ever(start_family: 
     assert "drain ended by SIGKILL" in family.output
 
 
+@pytest.mark.full
 def test_sighup_sigusr1_and_sigusr2_reach_all_nodes(start_family: StartFamily) -> None:
     family = start_family(processes=2)
     family.signal(signal.SIGHUP)
@@ -383,6 +386,7 @@ def test_sighup_sigusr1_and_sigusr2_reach_all_nodes(start_family: StartFamily) -
     assert moved.read_text(encoding="utf-8").count("greenlets and loop state") == 2
 
 
+@pytest.mark.full
 def test_when_the_terminal_is_gone_all_nodes_drain(redis_url: str, tmp_path: Path) -> None:
     settings = {
         "IMSERVER_APP_RPC_PORT": free_ports(4),

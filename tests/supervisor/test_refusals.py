@@ -57,6 +57,7 @@ def test_private_ports_over_a_public_one_are_refused(tmp_path: Path) -> None:
     assert said == "app.rpc_port 9001: 2 nodes need the ports up to 9004, and app.http_port is 9004"
 
 
+@pytest.mark.full
 def test_a_taken_port_is_refused(tmp_path: Path, taken: socket.socket) -> None:
     port = taken.getsockname()[1]
     said = refused(tmp_path, "--http-port", str(port))
@@ -74,12 +75,14 @@ def test_a_port_that_another_server_would_share_is_refused(tmp_path: Path) -> No
     assert said == f"cannot listen on 127.0.0.1:{port}: Address already in use"
 
 
+@pytest.mark.full
 def test_an_unknown_host_is_refused(tmp_path: Path) -> None:
     assert refused(tmp_path, "--host", "nowhere.invalid").startswith(
         "server.host nowhere.invalid cannot be resolved"
     )
 
 
+@pytest.mark.full
 def test_a_public_server_that_is_open_to_strangers_is_refused(tmp_path: Path) -> None:
     assert refused(tmp_path, "--host", "0.0.0.0").startswith("server.host 0.0.0.0 is not a loopback")
 
@@ -94,6 +97,7 @@ def test_a_public_server_with_a_database_but_no_key_is_refused(tmp_path: Path, r
     assert "server.host 0.0.0.0 is not a loopback address and no API key exists" in said
 
 
+@pytest.mark.full
 def test_an_unwritable_log_is_refused(tmp_path: Path) -> None:
     said = refused(tmp_path, IMSERVER_APP_LOG_FILE=str(tmp_path))
     assert said == f"app.log_file: {tmp_path} cannot be written: Is a directory"
@@ -105,6 +109,7 @@ def test_a_broken_file_is_refused(tmp_path: Path) -> None:
     assert refused(tmp_path, "--config", str(file)).startswith(f"{file}, line 1")
 
 
+@pytest.mark.full
 def test_what_only_the_nodes_find_out_ends_the_start_without_a_loop_of_restarts(tmp_path: Path) -> None:
     said = refused(tmp_path, IMSERVER_LIMITS_MAX_CONNECTIONS="2000000000")
     assert said.startswith("node 127.0.0.1:")
@@ -150,6 +155,7 @@ def test_a_fork_that_fails_ends_the_start(redis_url: str, tmp_path: Path) -> Non
     assert log.count("started at") <= 1
 
 
+@pytest.mark.full
 def test_a_folder_of_a_server_without_a_cluster_is_refused(start_family: StartFamily, tmp_path: Path) -> None:
     from imserver.lifecycle import DataDirectory
 
