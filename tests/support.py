@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -196,13 +197,16 @@ PROCESS_COMMANDS = ("serve", "bench", "outbox")
 
 
 def run_cli(
-    *arguments: str, seconds: float = 100.0, stdin: str = "", folder: Path = ROOT, **environment: str
+    *arguments: str, seconds: float = 100.0, stdin: str = "", folder: Path | None = None, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``imserver …`` in ``folder`` to its end, and return its output.
+    """Run ``imserver …`` in ``folder`` (None: an empty one) to its end, and return its output.
 
     Commands that run or measure a server, and whatever begins with an option, get a process of their own. All
     others run in this one: a process costs 0.15 s.
     """
+    if folder is None:
+        with tempfile.TemporaryDirectory() as empty:
+            return run_cli(*arguments, seconds=seconds, stdin=stdin, folder=Path(empty), **environment)
     if arguments[0].startswith("-") or arguments[0] in PROCESS_COMMANDS:
         return subprocess.run(
             [sys.executable, "-m", "imserver", *arguments],

@@ -81,16 +81,14 @@ def test_codes_prints_every_code_of_the_tables() -> None:
 def test_check_config_prints_the_settings_as_used(tmp_path: Path) -> None:
     file = tmp_path / "my.yaml"
     file.write_text("app: {httpPort: 5}", encoding="utf-8")
-    done = CliRunner().invoke(
-        main, ["check-config", "--config", str(file)], env={"IMSERVER_LOG_FORMAT": "json"}
-    )
+    done = run_cli("check-config", "--config", str(file), IMSERVER_LOG_FORMAT="json")
     got = yaml.safe_load(done.stdout)
     assert (got["app"]["http_port"], got["app"]["websocket_port"], got["log"]["format"]) == (5, 8089, "json")
 
 
 def test_check_config_warns_of_unknown_variables() -> None:
-    done = CliRunner().invoke(main, ["check-config"], env={"IMSERVER_PORT": "1"})
-    assert done.exit_code == 0
+    done = run_cli("check-config", IMSERVER_PORT="1")
+    assert done.returncode == 0
     assert done.stderr == "warning: environment: IMSERVER_PORT is not a setting and has no effect\n"
 
 

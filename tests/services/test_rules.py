@@ -6,14 +6,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
 from imserver.auth.channel_tokens import ChannelClaims
 from imserver.auth.quotas import LimitedEncoding
 from imserver.auth.rules import Rule, load_secrets, objection
 from imserver.auth.tenants import Tenant
 from imserver.auth.tokens import BadKey
-from imserver.cli import main
 from imserver.config.load import load_config
 from imserver.config.settings import ChannelSettings, JwtSettings, TenantSettings, WebhookSettings
 from imserver.config.values import ConfigError
@@ -24,6 +22,7 @@ from imserver.services.channels.channels import Subscribed
 from imserver.services.dialects.cmd_service import CmdAnswers
 from imserver.transport.connection import Encoding
 from tests.services.login_harness import ASK, HOOK, JWT
+from tests.support import run_cli
 
 PLACEHOLDER = "replace-me: openssl rand -hex 32"
 
@@ -148,9 +147,9 @@ def test_the_configuration_says_what_is_wrong_and_where(tmp_path: Path, settings
 def test_check_config_tries_the_keys(tmp_path: Path) -> None:
     file = tmp_path / "my.yaml"
     file.write_text('apps: {"101": {jwt: [{key: short}]}}')
-    done = CliRunner().invoke(main, ["check-config", "--config", str(file)])
-    assert done.exit_code == 1
-    assert "apps.101.jwt: a secret of HS256 needs at least 32 bytes" in done.output
+    done = run_cli("check-config", "--config", str(file))
+    assert done.returncode == 1
+    assert "apps.101.jwt: a secret of HS256 needs at least 32 bytes" in done.stderr
 
 
 def test_check_config_shows_no_secret(tmp_path: Path) -> None:
@@ -158,9 +157,9 @@ def test_check_config_shows_no_secret(tmp_path: Path) -> None:
     secrets = ("the secret of the tokens, long enough", "the secret of the webhook")
     app = f'{{jwt: [{{key: "{secrets[0]}"}}], webhook: {{url: "http://x/", secret: "{secrets[1]}"}}}}'
     file.write_text(f'apps: {{"101": {app}}}')
-    done = CliRunner().invoke(main, ["check-config", "--config", str(file)])
-    assert done.exit_code == 0, done.output
-    assert not [secret for secret in secrets if secret in done.output]
+    done = run_cli("check-config", "--config", str(file))
+    assert done.returncode == 0, done
+    assert not [secret for secret in secrets if secret in done.stdout + done.stderr]
 
 
 def test_no_encoding_of_former_rules_stays() -> None:
