@@ -14,12 +14,19 @@ from imserver.api.v1.field import Acting, about
 from imserver.api.v1.messages import problem_of
 from imserver.api.v1.operation import Resource, one_of
 from imserver.api.v1.push_request import Kind
-from imserver.api.v1.streamed import MOST_PIECES, PieceRequest, PieceResult, StreamAppended, StreamId
+from imserver.api.v1.streamed import (
+    MOST_PIECES,
+    REFUSALS,
+    PieceRequest,
+    PieceResult,
+    StreamAppended,
+    StreamId,
+    appended,
+    pieces_of,
+)
 from imserver.auth.principal import ADMIN_OR_BOT
 from imserver.errors import TooManyMessages
 from imserver.protocol.cmd import MAX_RECEIVER_BYTES
-from imserver.services.channels.members import ChannelRefused
-from imserver.services.channels.streamed_messages import Piece
 from imserver.storage.log.contract import NOT_BOT, Rejected
 
 
@@ -67,19 +74,13 @@ class AnswerClosed(Struct):
     id: Annotated[int, about("The id of the stored message.")] | UnsetType = UNSET
 
 
-def _refused(error: Exception) -> ApiProblem:
-    assert isinstance(error, ChannelRefused)
-    problem = errors.HTTP_TOO_MANY_STREAMS if error.reason == "full" else errors.HTTP_INVALID_REQUEST
-    return ApiProblem(problem, str(error))
-
-
 def _too_many(_error: Exception) -> ApiProblem:
     return ApiProblem(errors.HTTP_TOO_MANY_REQUESTS, headers=(("Retry-After", "1"),))
 
 
 _SAMPLE: Final = "wqvyR2Tg5cMSnBIl0xcmpgxC0bOVqhe9ZcUxMA"
 _BOT: Final = {"app": "default", "user": "7"}
-routes = Resource("conversations", hot=False, refusals={ChannelRefused: _refused, TooManyMessages: _too_many})
+routes = Resource("conversations", hot=False, refusals={**REFUSALS, TooManyMessages: _too_many})
 
 
 @routes.post(
@@ -127,12 +128,8 @@ def append(api: Api, call: Call, asked: AnswerAppendRequest) -> StreamAppended:
     A request may have many pieces, of many streams. A piece with a number that the stream has already is
     ignored, so you may repeat a request.
     """
-    pieces = [Piece(each.stream, each.piece, each.text) for each in asked.pieces]
-    found = api.services.streamed_answers.append(call.app, call.user, pieces)
-    results = [
-        PieceResult(piece.stream, each.piece, each.status) for piece, each in zip(pieces, found, strict=True)
-    ]
-    return StreamAppended(results)
+    pieces = pieces_of(asked.pieces)
+    return appended(pieces, api.services.streamed_answers.append(call.app, call.user, pieces))
 
 
 @routes.post(

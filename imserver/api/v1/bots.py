@@ -12,26 +12,23 @@ from imserver import errors
 from imserver.api.call import Api, Call
 from imserver.api.form import cursor as cursor_of
 from imserver.api.v1 import field
-from imserver.api.v1.accounts import Avatar, Nickname, UserId, UserName
+from imserver.api.v1.accounts import REFUSALS, Avatar, Nickname, UserId, UserName
 from imserver.api.v1.conversations import Place
 from imserver.api.v1.field import Acting, ActingPage, about
 from imserver.api.v1.operation import Resource, refuse
 from imserver.api.v1.wire import after
 from imserver.auth.principal import ADMIN_OR_ACCOUNT, ADMIN_OR_BOT, ADMIN_OR_MEMBER
-from imserver.errors import MediaUnavailable
-from imserver.services.people.accounts import NoAccounts, UnknownAccount
 from imserver.services.people.bots import (
     COMMAND_PATTERN,
     DESCRIPTION_CHARACTERS,
     MOST_COMMANDS,
     TooManyBots,
     UnknownBot,
-    UnknownTalk,
+    UnknownConversation,
     commands_in,
 )
-from imserver.services.people.identifiers import BadField
 from imserver.services.webhooks.outbound import URL_CHARACTERS
-from imserver.storage.contract import Bot, BotCommand, Taken
+from imserver.storage.contract import Bot, BotCommand
 
 BotId = Annotated[str, about("The id of the bot, which is the id of its account.", max_length=19)]
 BotToken = Annotated[
@@ -180,14 +177,10 @@ routes = Resource(
     hot=False,
     examples=(_BOT, _DONE),
     refusals={
-        BadField: refuse(errors.HTTP_INVALID_REQUEST, "{}"),
-        Taken: refuse(errors.HTTP_LOGIN_TAKEN),
-        NoAccounts: refuse(errors.HTTP_NOT_ALLOWED, "The app has no accounts"),
+        **REFUSALS,
         TooManyBots: refuse(errors.HTTP_TOO_MANY_BOTS),
-        UnknownAccount: refuse(errors.HTTP_UNKNOWN_ACCOUNT),
         UnknownBot: refuse(errors.HTTP_UNKNOWN_ACCOUNT, "There is no such bot of this owner"),
-        UnknownTalk: refuse(errors.HTTP_UNKNOWN_CONVERSATION),
-        MediaUnavailable: refuse(errors.HTTP_MEDIA_UNAVAILABLE),
+        UnknownConversation: refuse(errors.HTTP_UNKNOWN_CONVERSATION),
     },
 )
 

@@ -16,7 +16,7 @@ from imserver.api.form import cursor as cursor_of
 from imserver.api.reply import ApiProblem
 from imserver.api.v1 import field
 from imserver.api.v1.field import Acting, ActingPage, about
-from imserver.api.v1.operation import Resource, refuse
+from imserver.api.v1.operation import Refusals, Resource, refuse
 from imserver.api.v1.wire import after
 from imserver.auth.principal import ADMIN_OR_MEMBER
 from imserver.services.people.accounts import account_id
@@ -188,18 +188,16 @@ _GROUP: Final = GroupShown("1", "tea", 1795155803, "owner", 0, False)
 _MEMBERS: Final = {"user": "1", "group": "1", "members": ["2"]}
 _CHANGED: Final = GroupAnswer("1", ["2"])
 
-routes = Resource(
-    "groups",
-    hot=False,
-    examples=(_GROUP, _CHANGED),
-    refusals={
-        BadGroup: refuse(errors.HTTP_INVALID_REQUEST, "{}"),
-        UnknownGroup: refuse(errors.HTTP_UNKNOWN_GROUP),
-        NotAllowed: refuse(errors.HTTP_ROLE_TOO_LOW, "{}"),
-        NoMember: refuse(errors.HTTP_UNKNOWN_MEMBER),
-        TooManyMembers: refuse(errors.HTTP_TOO_MANY_MEMBERS),
-    },
-)
+REFUSALS: Final[Refusals] = {
+    BadGroup: refuse(errors.HTTP_INVALID_REQUEST, "{}"),
+    UnknownGroup: refuse(errors.HTTP_UNKNOWN_GROUP),
+    NotAllowed: refuse(errors.HTTP_ROLE_TOO_LOW, "{}"),
+    NoMember: refuse(errors.HTTP_UNKNOWN_MEMBER),
+    TooManyMembers: refuse(errors.HTTP_TOO_MANY_MEMBERS),
+}
+"""Exceptions of groups → refusals."""
+
+routes = Resource("groups", hot=False, examples=(_GROUP, _CHANGED), refusals=REFUSALS)
 
 
 def _check_members(api: Api, call: Call, users: Sequence[str]) -> None:

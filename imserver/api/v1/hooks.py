@@ -11,19 +11,16 @@ from imserver import errors
 from imserver.api.call import Api, Call, Route
 from imserver.api.form import parse_form
 from imserver.api.reply import PROBLEM, ApiProblem
-from imserver.api.v1 import messages
+from imserver.api.v1 import accounts, groups, messages
 from imserver.api.v1.accounts import Avatar, Nickname, too_many
 from imserver.api.v1.field import Acting, about
 from imserver.api.v1.groups import GroupChange, GroupId
 from imserver.api.v1.operation import Resource, refuse
 from imserver.api.v1.wire import decode, reply
 from imserver.auth.principal import ADMIN_OR_ACCOUNT, ANYONE, Principal
-from imserver.errors import MediaUnavailable
-from imserver.services.people.accounts import NoAccounts, UnknownAccount, account_id
+from imserver.services.people.accounts import account_id
 from imserver.services.people.attempts import TooManyFailures
 from imserver.services.people.bots import TooManyBots
-from imserver.services.people.groups import BadGroup, NotAllowed, TooManyMembers, UnknownGroup
-from imserver.services.people.identifiers import BadField
 from imserver.services.people.incoming_hooks import UnknownHook
 from imserver.transport.exchange import HttpResponse
 
@@ -87,16 +84,10 @@ routes = Resource(
     "bots",
     hot=False,
     refusals={
-        BadField: refuse(errors.HTTP_INVALID_REQUEST, "{}"),
-        BadGroup: refuse(errors.HTTP_INVALID_REQUEST, "{}"),
-        NoAccounts: refuse(errors.HTTP_NOT_ALLOWED, "The app has no accounts"),
-        UnknownAccount: refuse(errors.HTTP_UNKNOWN_ACCOUNT),
-        UnknownGroup: refuse(errors.HTTP_UNKNOWN_GROUP),
+        **accounts.REFUSALS,
+        **groups.REFUSALS,
         UnknownHook: refuse(errors.HTTP_UNKNOWN_HOOK),
-        NotAllowed: refuse(errors.HTTP_ROLE_TOO_LOW, "{}"),
         TooManyBots: refuse(errors.HTTP_TOO_MANY_BOTS),
-        TooManyMembers: refuse(errors.HTTP_TOO_MANY_MEMBERS),
-        MediaUnavailable: refuse(errors.HTTP_MEDIA_UNAVAILABLE),
     },
 )
 

@@ -10,17 +10,15 @@ from imserver import errors
 from imserver.api.call import Api, Call
 from imserver.api.form import cursor as cursor_of
 from imserver.api.reply import ApiProblem
-from imserver.api.v1 import field
-from imserver.api.v1.accounts import Avatar, Nickname, too_many
+from imserver.api.v1 import accounts, field, groups
+from imserver.api.v1.accounts import Avatar, Nickname
 from imserver.api.v1.field import Acting, ActingPage, about
 from imserver.api.v1.operation import Resource, refuse
 from imserver.api.v1.wire import after
 from imserver.auth.account_tokens import GOCHAT
 from imserver.auth.principal import ADMIN_OR_ACCOUNT, ANYONE
-from imserver.services.people.accounts import UnknownAccount, account_id
-from imserver.services.people.attempts import TooManyFailures
+from imserver.services.people.accounts import account_id
 from imserver.services.people.friends import TooManyFriends
-from imserver.services.people.groups import NotAllowed, TooManyMembers, UnknownGroup
 from imserver.services.people.invitations import Blocked, TooManyInvitations, UnknownInvitation
 from imserver.storage.contract import Invitation
 
@@ -125,15 +123,12 @@ routes = Resource(
     hot=False,
     examples=(_INVITATION,),
     refusals={
+        **accounts.REFUSALS,
+        **groups.REFUSALS,
         UnknownInvitation: refuse(errors.HTTP_UNKNOWN_INVITATION),
         TooManyInvitations: refuse(errors.HTTP_TOO_MANY_INVITATIONS),
         Blocked: refuse(errors.HTTP_NOT_ALLOWED, "You have blocked the user who made the invitation"),
-        UnknownAccount: refuse(errors.HTTP_UNKNOWN_ACCOUNT),
-        UnknownGroup: refuse(errors.HTTP_UNKNOWN_GROUP),
-        NotAllowed: refuse(errors.HTTP_ROLE_TOO_LOW, "{}"),
-        TooManyMembers: refuse(errors.HTTP_TOO_MANY_MEMBERS),
         TooManyFriends: refuse(errors.HTTP_TOO_MANY_FRIENDS),
-        TooManyFailures: too_many,
     },
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from time import time
 from typing import Annotated, Final
 
@@ -12,12 +13,12 @@ from imserver.api.call import Api, Call
 from imserver.api.reply import ApiProblem
 from imserver.api.v1.channels import Epoch, Offset, Tags
 from imserver.api.v1.field import App, ChannelName, about
-from imserver.api.v1.operation import Resource
+from imserver.api.v1.operation import Refusals, Resource
 from imserver.api.v1.push_request import Kind
 from imserver.auth.principal import PUSH
 from imserver.model import ChannelPart, Event
 from imserver.services.channels.members import ChannelRefused, encode_tags
-from imserver.services.channels.streamed_messages import Piece
+from imserver.services.channels.streamed_messages import AppendedPiece, Piece
 
 MOST_PIECES: Final = 1000
 """The most pieces of one request."""
@@ -113,13 +114,28 @@ class StreamClosed(Struct):
 
 def _refused(error: Exception) -> ApiProblem:
     assert isinstance(error, ChannelRefused)
-    if error.reason == "full":
-        return ApiProblem(errors.HTTP_TOO_MANY_STREAMS, str(error))
-    return ApiProblem(errors.HTTP_INVALID_REQUEST, str(error))
+    problem = errors.HTTP_TOO_MANY_STREAMS if error.reason == "full" else errors.HTTP_INVALID_REQUEST
+    return ApiProblem(problem, str(error))
 
+
+REFUSALS: Final[Refusals] = {ChannelRefused: _refused}
+"""Exceptions of streams → refusals."""
 
 _SAMPLE: Final = "wqvyR2Tg5cMSnBIl0xcmpgxC0bOVqhe9ZcUxMA"
-routes = Resource("channels", refusals={ChannelRefused: _refused})
+routes = Resource("channels", refusals=REFUSALS)
+
+
+def pieces_of(asked: Sequence[PieceRequest]) -> list[Piece]:
+    """The pieces of a request."""
+    return [Piece(each.stream, each.piece, each.text) for each in asked]
+
+
+def appended(pieces: Sequence[Piece], found: Sequence[AppendedPiece]) -> StreamAppended:
+    """The answer to a request that appended pieces. ``found``: what became of each."""
+    results = [
+        PieceResult(piece.stream, each.piece, each.status) for piece, each in zip(pieces, found, strict=True)
+    ]
+    return StreamAppended(results)
 
 
 @routes.post(
@@ -154,14 +170,8 @@ def append(api: Api, call: Call, asked: StreamAppendRequest) -> StreamAppended:
     A request may have many pieces, of many streams. It goes to any node. A piece with a number that the
     stream has already is ignored, so you may repeat a request.
     """
-    pieces = [Piece(each.stream, each.piece, each.text) for each in asked.pieces]
-    found = api.services.streamed_messages.append(call.app, pieces)
-    return StreamAppended(
-        [
-            PieceResult(piece.stream, each.piece, each.status)
-            for piece, each in zip(pieces, found, strict=True)
-        ]
-    )
+    pieces = pieces_of(asked.pieces)
+    return appended(pieces, api.services.streamed_messages.append(call.app, pieces))
 
 
 @routes.post(

@@ -48,7 +48,7 @@ class UnknownBot(ImserverError):
     """The app has no such bot, or it belongs to somebody else."""
 
 
-class UnknownTalk(ImserverError):
+class UnknownConversation(ImserverError):
     """The conversation does not exist, or the user is not in it."""
 
 
@@ -170,11 +170,14 @@ class Bots:
             raise UnknownBot(bot)
 
     def in_conversation(self, app: str, by: str, conversation: int) -> list[Bot]:
-        """The bots of a conversation of a user (``""``: a back end), ordered by id. Raises UnknownTalk."""
+        """The bots of a conversation of a user (``""``: a back end), ordered by id.
+
+        Raises UnknownConversation.
+        """
         log = self._store.existing_log()
         found = None if log is None else log.conversation(app, conversation)
         if log is None or found is None or (by and log.member(app, conversation, by) is None):
-            raise UnknownTalk(str(conversation))
+            raise UnknownConversation(str(conversation))
         users = found.members or found.bots
         return self._rows.get(app, [id for user in users if (id := account_id(user))])
 
@@ -218,7 +221,7 @@ class BotCommands:
         app, user = connection.app or "", connection.user or ""
         try:
             found = self._bots.in_conversation(app, user, command.conversation)
-        except UnknownTalk:
+        except UnknownConversation:
             return Reply(errors.REPLY_NO_DATA)
         return Reply(errors.REPLY_OK, CommandsView(commands_in(found)))
 
