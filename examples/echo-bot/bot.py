@@ -1,4 +1,4 @@
-"""Repeats what it is told, and has two buttons. BOT_TOKEN=bot_… python examples/echo-bot/bot.py"""
+"""Repeats each message, and has two buttons. BOT_TOKEN=bot_… python examples/echo-bot/bot.py"""
 
 import os
 from pathlib import Path

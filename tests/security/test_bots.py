@@ -158,10 +158,10 @@ def test_members_of_a_conversation_see_the_commands_of_its_bot(node: Harness) ->
     guy, eva = person(node, "guy"), person(node, "eva")
     tea = bot_of(guy, "tea")
     tea.good("bots/commands", commands=[{"name": "brew", "description": "Make tea"}])
-    talk = eva.good("messages/send", to=tea.user, text="hello")["conversation"]
+    place = eva.good("messages/send", to=tea.user, text="hello")["conversation"]
     shown = {"bot": tea.user, "name": "tea", "nickname": "", "command": "brew", "description": "Make tea"}
-    assert eva.get("bots/commands", conversation=talk)["commands"] == [shown]
-    for by, conversation in ((guy, talk), (eva, talk + 1000)):
+    assert eva.get("bots/commands", conversation=place)["commands"] == [shown]
+    for by, conversation in ((guy, place), (eva, place + 1000)):
         status, answer = node.call(
             "GET", "/api/v1/bots/commands", None, by.token, query={"app": "201", "conversation": conversation}
         )
@@ -218,8 +218,8 @@ def test_a_press_goes_to_the_bot_of_the_button_once(node: Harness) -> None:
     assert (entry["about"], entry["text"], entry["conversation"]) == (asked, "n", pressed["conversation"])
     assert pressed["conversation"] != group
     assert bot.get("messages", conversation=pressed["conversation"])["messages"] == []
-    (talk,) = [each for each in bot.get("conversations")["conversations"] if each["kind"] == "user"]
-    assert (talk["unread"], talk["last"]) == (0, None)
+    (only,) = [each for each in bot.get("conversations")["conversations"] if each["kind"] == "user"]
+    assert (only["unread"], only["last"]) == (0, None)
     unknown = (404, "unknown_message")
     assert lea.code("messages/press", id=asked, value="other") == unknown
     assert moe.code("messages/press", id=asked, value="y") == unknown, "not a member"

@@ -269,19 +269,19 @@ def shown_entry(entry: Entry) -> MessageShown:
     )
 
 
-def shown_talk(talk: ConversationSummary, user: str) -> ConversationShown:
+def _listed(summary: ConversationSummary, user: str) -> ConversationShown:
     """A conversation in the shape of the answer to a member."""
-    known = talk.conversation
+    known = summary.conversation
     return ConversationShown(
         known.id,
         "user" if known.members else "group",
         next((each for each in known.members if each != user), ""),
         known.name,
-        talk.role,
-        talk.unread,
-        talk.mentions,
-        talk.read,
-        None if talk.last is None else shown_entry(talk.last),
+        summary.role,
+        summary.unread,
+        summary.mentions,
+        summary.read,
+        None if summary.last is None else shown_entry(summary.last),
     )
 
 
@@ -308,11 +308,11 @@ routes = Resource("conversations", hot=False)
 def conversations(api: Api, call: Call, asked: ConversationsQuery) -> ConversationsAnswer:
     """List the conversations of a user, the most recent first."""
     log = log_of(api)
-    talks, more = (
+    found, more = (
         ([], False) if log is None else log.list_conversations(call.app, call.user, asked.before, asked.limit)
     )
-    listed = [shown_talk(talk, call.user) for talk in talks]
-    return ConversationsAnswer(listed, talks[-1].place if more else 0)
+    listed = [_listed(each, call.user) for each in found]
+    return ConversationsAnswer(listed, found[-1].place if more else 0)
 
 
 @routes.get(

@@ -51,7 +51,7 @@ class HookMade(Struct):
     id: HookId
     url: Annotated[
         str,
-        about("Its URL on this server, relative to the server's address. It is shown only here: keep it."),
+        about("Its URL on this server, relative to the server's address. It is shown only here, so save it."),
     ]
 
 

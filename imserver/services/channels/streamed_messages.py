@@ -173,8 +173,8 @@ class StreamPlace(ABC):
 
 
 class ChannelStreams(StreamPlace):
-    """Streamed messages in channels. Make it after the services of dialects: they tell a connection that it
-    was subscribed before it receives a stream."""
+    """Streamed messages in channels. Make it after the services of dialects: a connection has the answer to
+    its subscription before it receives a stream."""
 
     name = ""
 

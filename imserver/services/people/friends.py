@@ -54,8 +54,8 @@ class TooManyFriends(ImserverError):
 class Friends:
     """Changes the relation between two accounts. Every method may switch and raise StorageUnavailable.
 
-    A user who is no account of the app has no lists. The connections of both users that follow the log are
-    told of changes that they may see; ``send`` is
+    A user who is no account of the app has no lists. The connections of both users that follow the log
+    receive signals about changes that they may see; ``send``:
     :meth:`imserver.services.messages.receipts.Signals.send`.
     """
 
@@ -95,7 +95,7 @@ class Friends:
         return FriendResult(word)
 
     def _changed(self, app: str, user: str, other: str) -> None:
-        """Tell a user that the relation to another one has changed."""
+        """Send a user the signal that the relation to another one has changed."""
         self._send(ToFollowers(app, (user,), 0, Signal("contact", other, "", to=user)))
 
     def blocked_by(self, app: str, user: str, others: Iterable[str]) -> list[str]:
