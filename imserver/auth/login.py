@@ -123,11 +123,11 @@ class Logins:
         """
         rule = self._rules.get(app) or self._learn(app)
         if rule is None:
-            return UNKNOWN_APP
+            return self._denied("app", UNKNOWN_APP, app, user, request)
         if rule.plain and not request.origin:
             if not token or self._pages.fits(app, user, token):
                 return ALLOWED
-            return self._denied("token", BAD_TOKEN)
+            return self._denied("token", BAD_TOKEN, app, user, request)
         return self._check_all(rule, user, token, dialect, request, device)
 
     def _check_all(
@@ -135,29 +135,29 @@ class Logins:
     ) -> LoginDecision:
         app = rule.name
         if rule.closed:
-            return self._denied("closed", NOT_ALLOWED)
+            return self._denied("closed", NOT_ALLOWED, app, user, request)
         if rule.broken:
-            return self._denied("key", UNDECIDED)
+            return self._denied("key", UNDECIDED, app, user, request)
         if rule.dialects and dialect not in rule.dialects:
-            return self._denied("dialect", NOT_ALLOWED)
+            return self._denied("dialect", NOT_ALLOWED, app, user, request)
         if request.origin and not self._is_allowed(rule, request.origin, dialect):
-            return self._denied("origin", BAD_ORIGIN)
+            return self._denied("origin", BAD_ORIGIN, app, user, request)
         try:
             decision = self._read(rule, user, token, dialect in _BARE_TOKENS, device)
         except BadToken as bad:
             self._refused.log(app, user, str(bad), request.peer)
-            return self._denied("token", BAD_TOKEN)
+            return self._denied("token", BAD_TOKEN, app, user, request)
         except (errors.StorageUnavailable, errors.IssuerUnavailable) as unavailable:
             log.info(
                 "login of %s in %s failed: %s", user, app, unavailable, extra={"connection": request.peer}
             )
-            return self._denied("undecided", UNDECIDED)
+            return self._denied("undecided", UNDECIDED, app, user, request)
         if self._quota.full(rule, request):
-            return self._denied("limit", APP_FULL)
+            return self._denied("limit", APP_FULL, app, user, request)
         if rule.asked is not None:
             decision = self._ask_back_end(rule.asked, decision, user, token, dialect, request, device)
             if decision.ok and self._quota.full(rule, request):
-                return self._denied("limit", APP_FULL)
+                return self._denied("limit", APP_FULL, app, user, request)
         if decision.ok and isinstance(request, Connection) and request.state == OPEN:
             # The connection may have closed during the webhook.
             self._quota.take(rule, request)
@@ -171,13 +171,13 @@ class Logins:
         """
         rule = self._rules.get(app) or self._learn(app)
         if rule is None:
-            return UNKNOWN_APP
+            return self._denied("app", UNKNOWN_APP, app, "", connection)
         if rule.dialects and dialect not in rule.dialects:
-            return self._denied("dialect", NOT_ALLOWED)
+            return self._denied("dialect", NOT_ALLOWED, app, "", connection)
         if connection.origin and not self._is_allowed(rule, connection.origin, dialect):
-            return self._denied("origin", BAD_ORIGIN)
+            return self._denied("origin", BAD_ORIGIN, app, "", connection)
         if self._quota.full(rule, connection):
-            return self._denied("limit", APP_FULL)
+            return self._denied("limit", APP_FULL, app, "", connection)
         return ALLOWED
 
     def _read(self, rule: Rule, user: str, token: str, bare: bool, device: str) -> LoginDecision:
@@ -346,9 +346,9 @@ class Logins:
     ) -> LoginDecision:
         answer = self._webhooks.authorise(asked, user or decision.user, token, dialect, request.peer, device)
         if answer is None:
-            return self._denied("undecided", UNDECIDED)
+            return self._denied("undecided", UNDECIDED, asked.app, user, request)
         if not answer.allow:
-            return self._denied("back end", NOT_ALLOWED)
+            return self._denied("back end", NOT_ALLOWED, asked.app, user, request)
         times = [each for each in (decision.expires_at, answer.expires_at) if each]
         known = user or decision.user or answer.user
         return LoginDecision(expires_at=min(times, default=0), user=known, device=decision.device)
@@ -358,8 +358,12 @@ class Logins:
             return self._origins.allows(origin, dialect)
         return rule.any_origin or origin in rule.origins
 
-    def _denied(self, reason: str, decision: LoginDecision) -> LoginDecision:
+    def _denied(
+        self, reason: str, decision: LoginDecision, app: str, user: str, request: LoginRequest
+    ) -> LoginDecision:
         self._metrics.denials[reason] = self._metrics.denials.get(reason, 0) + 1
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("login of %r in %s refused: %s", user, app, reason, extra={"connection": request.peer})
         return decision
 
     def holds_token(self, connection: Connection) -> bool:

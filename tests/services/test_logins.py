@@ -322,6 +322,19 @@ def test_refused_tokens_are_logged_once_per_cause_and_minute(caplog: pytest.LogC
     assert lines[0].startswith("login of 'ann' in 101 refused: there is no token")
 
 
+def test_at_debug_every_refused_login_is_logged_with_its_reason(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG", logger="imserver.auth.login")
+    apps = {"101": TenantSettings(jwt=JWT, dialects=["sse"]), "102": TenantSettings(jwt=JWT)}
+    with LoginHarness(apps) as harness:
+        assert not harness.begin(harness.login_request(), "ann").ok
+        assert not harness.begin(harness.login_request(), "ann", "102", token="eyJ.eyJ.x").ok
+        assert not harness.begin(harness.login_request(), "ann", "103").ok
+        assert harness.metrics.denials == {"dialect": 1, "token": 1, "app": 1}
+    lines = [each.getMessage() for each in caplog.records if each.levelname == "DEBUG"]
+    reasons = [("101", "dialect"), ("102", "token"), ("103", "app")]
+    assert lines == [f"login of 'ann' in {app} refused: {reason}" for app, reason in reasons]
+
+
 def test_strangers_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
     tokens = [jwt.encode({"sub": "ann"}, "y" * 32, headers={"kid": f"k{number}"}) for number in range(150)]
     assert len(refusals(caplog, "1", tokens)) == 100

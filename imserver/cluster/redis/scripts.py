@@ -14,6 +14,8 @@ Keys (an ``app`` and ``user`` as they are, ``bucket`` = crc32 of the user modulo
     that began the epoch), ``ids`` (random ids of the last publications). List: these (MessagePack).
 ``imserver:attempts:digest``
     Hash: how many attempts there were under a name (``count``), as of a time (``since``).
+``imserver:values:digest``
+    String: a temporary value (:mod:`imserver.cluster.values`).
 ``{imserver}:leases``, ``{imserver}:lives``, ``{imserver}:graves``
     Sorted set epoch → end of the lease; hashes epoch → lease as JSON, of live epochs and of dead ones that
     may have left data in the buckets.

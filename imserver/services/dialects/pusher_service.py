@@ -316,8 +316,6 @@ class PusherService:
         user = str(member.user_id)
         if not user:
             raise NotPermitted("channel_data: user_id is empty", status=400)
-        if not user:
-            raise NotPermitted("channel_data: user_id is empty", status=400)
         if self._is_full(app, channel, user):
             raise NotPermitted("The channel has too many members", "LimitReached", 403)
         if not connection.user and not self._become(connection, user):

@@ -8,9 +8,9 @@ Acknowledgements are cumulative: everything up to an id.
 
 - A client that said at login that it acknowledges receives again what it does not acknowledge in time
   (:class:`AckTracker`).
-- Clients of the action dialect have no such command, but every WebSocket client answers a ping with its
-  payload. After a delivery they are pinged with the last id; the pong proves that everything up to it has
-  arrived, and is stored (:class:`PongTracker`).
+- Clients of the action dialect that do not acknowledge messages still answer a ping with its payload, as
+  every WebSocket client does. After a delivery they are pinged with the last id; the pong proves that
+  everything up to it has arrived, and is stored (:class:`PongTracker`).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _PROBE: Final = struct.Struct("!QQ")
 """The payload of a ping: the number of the subscription, and the id of the last delivered entry."""
 
 Positions = dict[str, int]
-"""LocalChannel → the position up to which a user has everything of it; ``""``: all that is not in a room."""
+"""Room → the position up to which a user has everything of it; ``""``: all that is not in a room."""
 
 
 class AckingSubscription(Subscription, gc=False):
