@@ -10,10 +10,9 @@ Clients that log in with a cursor use the same frames with further fields and ki
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from msgspec import Raw, Struct
 
@@ -71,6 +70,11 @@ MAX_MESSAGE_ID_BYTES: Final = 64
 MAX_ID: Final = 2**63 - 1
 """The greatest id or number that can be stored."""
 
+M = TypeVar("M", bound="protobuf_message.Message")
+
+_OUTPUTS_TAG, _DATA_TAG, _MSG_TAG = b"\x0a", b"\x22", b"\x0a"
+"""The tags of ``OutputBatch.outputs``, ``Output.data`` and ``PushMsg.msg``."""
+
 _NUMBERS: Final = {name: number for number, name in enumerate(MESSAGE_TYPES, 1)}
 _BAD_USER: Final = "非法的用户Id"
 """The original's text. The text of the cmd dialect ends in two capitals."""
@@ -78,10 +82,28 @@ _BAD_USER: Final = "非法的用户Id"
 
 def output(kind: int, data: bytes = b"", code: int = errors.REPLY_OK) -> bytes:
     """Encode a batch of one output: ``kind`` is a ``CmdType``, ``code`` a reply code."""
-    made = pb.Output(type=kind, code=code, CodeMsg=_code_text(code), data=data)
-    batch = pb.OutputBatch()
-    batch.outputs.append(made.SerializeToString())
-    return batch.SerializeToString()
+    head = _output_head(kind, code)
+    return _field(_OUTPUTS_TAG, head + _field(_DATA_TAG, data) if data else head)
+
+
+@cache
+def _output_head(kind: int, code: int) -> bytes:
+    """The fields of an ``Output`` before its data."""
+    made: bytes = pb.Output(type=kind, code=code, CodeMsg=_code_text(code)).SerializeToString()
+    return made
+
+
+def _field(tag: bytes, data: bytes) -> bytes:
+    """Encode a field of bytes: its tag, its length and itself. This takes a fifth of the time of a message of
+    the library around the same bytes."""
+    size = len(data)
+    if size < 0x80:
+        return b"%b%c%b" % (tag, size, data)
+    length = b""
+    while size > 0x7F:
+        length += b"%c" % (size & 0x7F | 0x80)
+        size >>= 7
+    return b"%b%b%c%b" % (tag, length, size, data)
 
 
 @cache
@@ -98,7 +120,7 @@ def uplink_ack(chat_number: int, seq: int) -> bytes:
 
 def push(message: pb.Message) -> bytes:
     """The output that delivers a message."""
-    return output(CT_MESSAGE, pb.PushMsg(msg=message).SerializeToString())
+    return output(CT_MESSAGE, _field(_MSG_TAG, message.SerializeToString()))
 
 
 def as_message(stored: Message) -> pb.Message | None:
@@ -106,15 +128,15 @@ def as_message(stored: Message) -> pb.Message | None:
     of a group, edits and recalls."""
     if stored.kind != "message":
         return None
-    return pb.Message(
-        session_type=ST_SINGLE if stored.to else ST_GROUP,
-        receiver_id=account(stored.to) if stored.to else stored.conversation,
-        sender_id=account(stored.sender),
-        message_type=type_number(stored.type),
-        content=stored.body,
-        seq=stored.id,
-        send_time=stored.time_ms,
-    )
+    message = pb.Message()
+    message.session_type = ST_SINGLE if stored.to else ST_GROUP
+    message.receiver_id = account(stored.to) if stored.to else stored.conversation
+    message.sender_id = account(stored.sender)
+    message.message_type = type_number(stored.type)
+    message.content = stored.body
+    message.seq = stored.id
+    message.send_time = stored.time_ms
+    return message
 
 
 def type_name(number: int) -> str:
@@ -136,7 +158,7 @@ def type_number(name: str) -> int:
 
 def account(user: str) -> int:
     """The number of an account; 0 for other users."""
-    if 0 < len(user) <= 19 and user.isascii() and user.isdecimal():
+    if user.isdecimal() and user.isascii() and len(user) <= 19:
         number = int(user)
         return number if number <= MAX_ID else 0
     return 0
@@ -146,7 +168,7 @@ def account(user: str) -> int:
 
 
 def _login(data: bytes) -> Command:
-    login = pb.LoginMsg.FromString(data)
+    login = _parse(pb.LoginMsg, data)
     return ChatLogin(
         login.token.decode("latin-1"),
         _text(login.device, MAX_DEVICE_BYTES),
@@ -160,7 +182,7 @@ def _heartbeat(_data: bytes) -> Command:
 
 
 def _message(data: bytes) -> Command:
-    up = pb.UpMsg.FromString(data)
+    up = _parse(pb.UpMsg, data)
     message = up.msg
     return ChatMessage(
         number=up.clientId,
@@ -178,7 +200,7 @@ def _message(data: bytes) -> Command:
 
 
 def _sync(data: bytes) -> Command:
-    return ChatSync(pb.SyncInputMsg.FromString(data).seq)
+    return ChatSync(_parse(pb.SyncInputMsg, data).seq)
 
 
 def _text(data: bytes, longest: int) -> str:
@@ -188,13 +210,27 @@ def _text(data: bytes, longest: int) -> str:
     return data.decode()
 
 
-_MAYBE_LONG: Final = re.compile(rb"[\x80-\xff]{9}[\x02-\xff]")
-"""Every number of more than 64 bits contains these bytes; some texts contain them too."""
+def _parse(kind: type[M], data: bytes) -> M:
+    """Read a message. Raises ValueError or DecodeError.
+
+    The library truncates numbers of more than 64 bits; the original refuses them. If the library writes the
+    same bytes again, there is none among them.
+    """
+    message = kind.FromString(data)
+    if _LONG in data.translate(_HIGH_BYTES):  # or a text that is not ASCII
+        message.DiscardUnknownFields()
+        if message.SerializeToString() != data and _has_long_number(data, kind is pb.UpMsg):
+            raise ValueError("a number of more than 64 bits")
+    return message
+
+
+_HIGH_BYTES: Final = bytes([each & 0x80 for each in range(256)])
+_LONG: Final = b"\x80" * 9
+"""The first bytes of a number of more than 64 bits, after :data:`_HIGH_BYTES`."""
 
 
 def _has_long_number(data: bytes, nested: bool = False) -> bool:
-    """Whether a field of a message is a number of more than 64 bits. The library truncates such numbers; the
-    original refuses them.
+    """Whether a field of a message is a number of more than 64 bits.
 
     The library must have read ``data`` before: the end of ``data`` and the length of numbers are not checked.
     ``nested``: field 1 is a message too, and is searched.
@@ -259,18 +295,15 @@ class ProtobufDialect(Dialect):
             given = pb.Input.FromString(payload)
         except protobuf_message.DecodeError:
             raise BadFrame(None) from None
+        data = given.data
         row = self.commands.get(given.type)
-        long = _MAYBE_LONG.search(payload) is not None
-        if row is None or (long and _has_long_number(payload)):
+        if row is None or (len(payload) - len(data) > len(_LONG) and _has_long_number(payload)):
             raise BadFrame(None)
         name, read = row
         try:
-            command = read(given.data)
+            return Request("", name, read(data))
         except (protobuf_message.DecodeError, ValueError):
             return self.unreadable(name)
-        if long and read is not _heartbeat and _has_long_number(given.data, given.type == CT_MESSAGE):
-            return self.unreadable(name)
-        return Request("", name, command)
 
     def unreadable(self, name: str) -> Request:
         """The request for a command whose data cannot be read: it is dropped. Raises BadFrame."""
@@ -349,29 +382,29 @@ def _limit(limit: int) -> int:
 
 
 def _read_ack(data: bytes) -> Command:
-    ack = pb.ACKMsg.FromString(data)
+    ack = _parse(pb.ACKMsg, data)
     if ack.type != AT_PUSH:
         raise ValueError("not the ack of a push")
     return Ack(_id(ack.seq))
 
 
 def _read_sync(data: bytes) -> Command:
-    sync = pb.SyncInputMsg.FromString(data)
+    sync = _parse(pb.SyncInputMsg, data)
     return ChatSync(sync.seq, _limit(sync.limit))
 
 
 def _read_read(data: bytes) -> Command:
-    place = pb.PlaceMsg.FromString(data)
+    place = _parse(pb.PlaceMsg, data)
     return Read(_needed(place.conversation), _needed(place.seq))
 
 
 def _read_received(data: bytes) -> Command:
-    place = pb.PlaceMsg.FromString(data)
+    place = _parse(pb.PlaceMsg, data)
     return Received(_needed(place.conversation), _needed(place.seq))
 
 
 def _read_typing(data: bytes) -> Command:
-    typing = pb.TypingMsg.FromString(data)
+    typing = _parse(pb.TypingMsg, data)
     to, conversation = typing.receiver_id, _id(typing.conversation)
     if bool(to) == bool(conversation) or to > MAX_ID:
         raise ValueError("not one receiver")
@@ -379,34 +412,34 @@ def _read_typing(data: bytes) -> Command:
 
 
 def _read_hide(data: bytes) -> Command:
-    ids = tuple(pb.HideMsg.FromString(data).seqs)
+    ids = tuple(_parse(pb.HideMsg, data).seqs)
     if not 0 < len(ids) <= MAX_HIDDEN or not all(0 < each <= MAX_ID for each in ids):
         raise ValueError("no ids, too many, or invalid ones")
     return Hide(ids)
 
 
 def _read_history(data: bytes) -> Command:
-    history = pb.HistoryMsg.FromString(data)
+    history = _parse(pb.HistoryMsg, data)
     return History(_needed(history.conversation), _id(history.before), _limit(history.limit))
 
 
 def _read_conversations(data: bytes) -> Command:
-    conversations = pb.ConversationsMsg.FromString(data)
+    conversations = _parse(pb.ConversationsMsg, data)
     return Conversations(_id(conversations.before), _limit(conversations.limit))
 
 
 def _read_receipts(data: bytes) -> Command:
-    receipts = pb.ReceiptsMsg.FromString(data)
+    receipts = _parse(pb.ReceiptsMsg, data)
     after = _text(receipts.after, MAX_RECEIVER_BYTES)
     return AskReceipts(_needed(receipts.conversation), after, _limit(receipts.limit))
 
 
 def _read_marks(data: bytes) -> Command:
-    return AskMarks(_id(pb.MarksMsg.FromString(data).version))
+    return AskMarks(_id(_parse(pb.MarksMsg, data).version))
 
 
 def _read_search(data: bytes) -> Command:
-    search = pb.SearchMsg.FromString(data)
+    search = _parse(pb.SearchMsg, data)
     text = _text(search.text, MAX_WORDS_BYTES)
     if not text.strip():
         raise ValueError("no words")

@@ -5,8 +5,8 @@ once.
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import gevent
@@ -80,7 +80,7 @@ class _Queue:
 
     def __init__(self, number: int) -> None:
         self.next = number
-        self.messages: deque[ChatMessage] = deque()
+        self.messages: list[ChatMessage] = []
         self.storing = 0
         self.size = 0
         self.failed = 0
@@ -135,7 +135,7 @@ class ProtobufUplink:
 
     def _hand_on(self, connection: Connection, queue: _Queue) -> None:
         """Pass the waiting messages to storage. Never switches."""
-        messages, queue.messages = queue.messages, deque()
+        messages, queue.messages = queue.messages, []
         queue.storing = len(messages)
         abouts = [each.about for each in messages if each.kind]
         if abouts:
@@ -144,7 +144,7 @@ class ProtobufUplink:
             self._hand_over(connection, queue, messages, {})
 
     def _look_up(
-        self, connection: Connection, queue: _Queue, messages: deque[ChatMessage], abouts: list[int]
+        self, connection: Connection, queue: _Queue, messages: list[ChatMessage], abouts: list[int]
     ) -> None:
         """Greenlet: read the entries that recalls and edits refer to, then pass the waiting messages to
         storage.
@@ -166,7 +166,7 @@ class ProtobufUplink:
         self,
         connection: Connection,
         queue: _Queue,
-        messages: deque[ChatMessage],
+        messages: list[ChatMessage],
         found: dict[int, Entry] | None,
     ) -> None:
         """Pass messages to storage. ``found``: the entries that recalls and edits refer to; None: they could
@@ -183,7 +183,7 @@ class ProtobufUplink:
                 self._stored(connection, queue, command, made)
 
     def _done(self, connection: Connection, queue: _Queue, command: ChatMessage) -> Callable[[Result], None]:
-        return lambda result: self._stored(connection, queue, command, result)
+        return partial(self._stored, connection, queue, command)
 
     def _stored(self, connection: Connection, queue: _Queue, command: ChatMessage, result: Result) -> None:
         """Handle the result of a message. Never switches."""
