@@ -31,7 +31,7 @@ _FLAGS = (
 
 _CLICK = """
 const found = document.querySelector(arguments[0]);
-if (!found?.checkVisibility()) return false;
+if (!found?.checkVisibility() || found.disabled) return false;
 found.focus();
 found.click();
 return true;
@@ -135,7 +135,10 @@ class Page:
         )
 
     def click(self, selector: str) -> None:
-        """Focus and click what matches as soon as it is shown, in one step: no redraw comes in between."""
+        """Focus and click what matches as soon as it is shown and not disabled, in one step.
+
+        No redraw comes in between.
+        """
         eventually(lambda: self.run(_CLICK, selector), what=f"{selector} is shown, and clicked")
 
     def press(self, *keys: str) -> None:
@@ -156,11 +159,12 @@ class Page:
 
     @property
     def state(self) -> str:
-        return str(self.find("#state").get_attribute("data-state"))
+        """Of the connection; empty on another page, and while the browser goes to one."""
+        return str(self.run("return document.querySelector('#state')?.dataset.state ?? ''"))
 
     @property
     def name(self) -> str:
-        return self.texts("#me-name")[0]
+        return "".join(self.texts("#me-name"))
 
     @property
     def people(self) -> list[str]:

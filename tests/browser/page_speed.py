@@ -6,7 +6,6 @@ then a person scrolls up through a conversation with 10,000 messages.
 
 from __future__ import annotations
 
-import gzip
 import sys
 import tempfile
 from pathlib import Path
@@ -15,10 +14,9 @@ from typing import Final
 import pytest
 from msgspec import Struct
 
-from imserver import assets
-from imserver.pages import installable
 from tests.browser.chromium import Browser
 from tests.browser.messenger import Account, Chat
+from tests.pages.page_sizes import sizes
 from tests.support import Server, eventually
 
 SLOWER: Final = 4
@@ -58,17 +56,6 @@ _STEP_PX: Final = 60
 _FRAMES: Final = 400
 
 
-class Sizes(Struct, frozen=True):
-    """Compressed bytes of the page: its own modules, the SDK's, and its styles. ``first``: of the modules,
-    the SDK's too, that it loads before anything is opened.
-    """
-
-    first: int
-    script: int
-    sdk: int
-    style: int
-
-
 class Speed(Struct, frozen=True):
     """Times in milliseconds. ``usable``: online, with the list of conversations. ``passed``: messages above
     which the person has scrolled.
@@ -80,21 +67,6 @@ class Speed(Struct, frozen=True):
     frame_p95: float
     rows: int
     passed: int
-
-
-def sizes() -> Sizes:
-    """The sizes of all files, also of those that the page loads when they are needed."""
-    folders = {"static": assets.STATIC, "sdk": assets.SDK}
-    total = {"first": 0, "script": 0, "sdk": 0, "style": 0}
-    first = set(installable.modules())
-    for address in installable.files():
-        folder, _, name = address.partition("/")
-        kind = "sdk" if folder == "sdk" else {"js": "script", "css": "style"}.get(name.rpartition(".")[2], "")
-        if kind:
-            size = len(gzip.compress((folders[folder] / name).read_bytes(), 9))
-            total[kind] += size
-            total["first"] += size if address in first else 0
-    return Sizes(**total)
 
 
 def measure(server: Server, browser: Browser, messages: int, frames: int = _FRAMES) -> Speed:

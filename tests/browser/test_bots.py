@@ -84,15 +84,17 @@ def test_an_answer_grows_and_becomes_a_message(pair: Pair, start_server: StartSe
     try:
         first.open(group)
         first.say("/ask tea?")
-        eventually(lambda: first.texts[-1] == "Tea is ", what="the beginning")
+        eventually(lambda: first.texts[-1:] == ["Tea is "], what="the beginning")
         assert first.page.shown(".streamed .caret")
         second = Chat(pair[1], bob)
         second.open(group)
         eventually(lambda: second.texts[-1:] == ["Tea is "], what="the text so far on a page that comes late")
         model.gate.set()
         for chat in (first, second):
+            eventually(
+                lambda chat=chat: chat.texts == ["/ask tea?", "Tea is ready."], what="the whole answer"
+            )
             eventually(lambda chat=chat: not chat.page.shown(".streamed"), what="the stored message")
-            assert chat.texts == ["/ask tea?", "Tea is ready."]
     finally:
         model.stop()
         bot.kill()
@@ -122,8 +124,10 @@ def test_a_group_has_incoming_webhooks_and_says_what_bots_see(pair: Pair, start_
     url = str(page.find(".secret").get_attribute("value"))
     close(page)
     assert post(server, url, '{"text":"Build 7 is done"}') in (200, 201)
-    page.run("document.querySelector('[data-key=bots]').value = 'all'")
-    page.run("document.querySelector('[data-key=bots]').dispatchEvent(new Event('change'))")
+    page.run(
+        "const box = document.querySelector('[data-key=bots]');"
+        "box.value = 'all'; box.dispatchEvent(new Event('change'))"
+    )
     eventually(
         lambda: ann.get("groups/show", group=str(group))["bots"] == "all", what="the rule of the group"
     )

@@ -61,6 +61,7 @@ for (const [name, content] of arguments[0]) {
 document.querySelector("#message").dispatchEvent(
   new ClipboardEvent("paste", { clipboardData: transfer, bubbles: true, cancelable: true }));
 """
+ZOOM = "return document.querySelector('.viewer-stage')?.dataset.zoom"
 LABELS = """
 const play = document.querySelector(".voice-play");
 window.labels = [];
@@ -138,7 +139,9 @@ def picture(path: Path, colour: str) -> Path:
 def attach(page: Page, *paths: Path) -> None:
     """Choose files, and send them."""
     page.command("Page.setInterceptFileChooserDialog", enabled=True)  # else headless Chromium closes it
-    page.find("#composer-tools button").click()
+    eventually(lambda: page.shown("#composer-tools button"), what="the button")
+    page.find("#composer-tools button").click()  # only a person's click opens the dialog
+    eventually(lambda: page.texts("input[type=file]"), what="the field for files")
     page.driver.find_elements(By.CSS_SELECTOR, "input[type=file]")[-1].send_keys("\n".join(map(str, paths)))
     agree(page, len(paths))
 
@@ -173,7 +176,7 @@ def test_a_picture_is_sent_and_viewed(pair: Pair, server: Server, tmp_path: Path
     second.run("document.querySelector('.media-picture').focus()")
     second.press(Keys.ENTER)
     eventually(lambda: second.texts(".viewer-count") == ["1 of 2"], what="the viewer is open")
-    shown = second.find(".viewer-image").get_attribute("src") or ""
+    shown = eventually(lambda: second.run("return document.querySelector('.viewer-image')?.src"))
     content = server.get(shown.removeprefix(server.http_url))[1]
     assert SECRET not in content
     with Image.open(io.BytesIO(content)) as image:
@@ -181,7 +184,7 @@ def test_a_picture_is_sent_and_viewed(pair: Pair, server: Server, tmp_path: Path
     second.press(Keys.ARROW_RIGHT)
     eventually(lambda: second.texts(".viewer-count") == ["2 of 2"], what="the next picture")
     second.press("+")
-    eventually(lambda: second.find(".viewer-stage").get_attribute("data-zoom") == "1.50", what="it is larger")
+    eventually(lambda: second.run(ZOOM) == "1.50", what="it is larger")
     second.press(Keys.ESCAPE)
     eventually(lambda: not second.shown("dialog"), what="the viewer is closed")
     focused = "return document.activeElement.className"
@@ -206,7 +209,7 @@ def test_a_swipe_shows_the_next_picture_and_a_wheel_zooms(pair: Pair, server: Se
         pointer(kind, x)
     eventually(lambda: first.texts(".viewer-count") == ["2 of 2"], what="the next picture")
     first.command("Input.dispatchMouseEvent", type="mouseWheel", x=600, y=300, deltaX=0, deltaY=-120)
-    eventually(lambda: first.find(".viewer-stage").get_attribute("data-zoom") == "1.20", what="it is larger")
+    eventually(lambda: first.run(ZOOM) == "1.20", what="it is larger")
     for kind, x in (("mousePressed", 400), ("mouseMoved", 500), ("mouseReleased", 600)):
         pointer(kind, x)
     assert first.texts(".viewer-count") == ["2 of 2"], "a larger picture is moved"
@@ -224,7 +227,7 @@ def test_pictures_are_pasted(pair: Pair, server: Server) -> None:
         files.append([name, b64encode(out.getvalue()).decode()])
     first.run(PASTE, files)
     eventually(lambda: len(first.texts(".picked li")) == 2, what="the files are offered")
-    first.find(".picked li .round").click()
+    first.click(".picked li .round")
     agree(first, 1)
     eventually(lambda: loaded(second, 1), what="one picture is shown")
 
@@ -273,7 +276,7 @@ def test_a_voice_message_is_recorded_and_played_faster(pair: Pair, server: Serve
             second.click(".voice-speed")
             assert second.texts(".voice-speed") == [wanted]
         second.run(LABELS)
-        second.find(".voice-play").click()
+        second.click(".voice-play")
         eventually(
             lambda: second.run("return window.labels.join()").endswith("Pause,Play"),
             what="it has been played",

@@ -12,7 +12,7 @@ from selenium.webdriver.common.keys import Keys
 from tests.browser.chromium import Page
 from tests.browser.conftest import Pair
 from tests.browser.test_accessibility import DESKTOP, PHONE, violations
-from tests.browser.test_messages import PASSWORD, Account, choose, open_page
+from tests.browser.test_messages import PASSWORD, Account, choose, open_page, write_to
 from tests.support import Server, eventually
 
 pytestmark = pytest.mark.full
@@ -33,7 +33,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def close(page: Page) -> None:
     """Close the uppermost panel or dialog."""
     before = page.run("return document.querySelectorAll('dialog[open]').length")
-    page.run("document.querySelector('dialog[open]:last-of-type .close').click()")
+    page.click("dialog[open]:last-of-type .close")
     eventually(
         lambda: page.run("return document.querySelectorAll('dialog[open]').length") == before - 1,
         what="it is closed",
@@ -46,7 +46,7 @@ def register(page: Page, nickname: str) -> str:
     page.click("#login-switch")
     for field, text in (("#nickname", nickname), ("#identifier", name), ("#password", PASSWORD)):
         page.find(field).send_keys(text)
-    page.find("#login-submit").click()
+    page.click("#login-submit")
     eventually(lambda: page.state == "online", what="the page is connected")
     return name
 
@@ -74,7 +74,7 @@ def test_a_new_user_finds_somebody_who_accepts(pair: Pair, server: Server) -> No
     second.click("[data-key^=open]")
     eventually(lambda: f"@{name}" in second.texts(".card-handle"), what="the card of Ann")
     eventually(lambda: "Online" in second.texts(".card-of-person .presence"), what="her presence")
-    second.click("[data-key=message]")
+    write_to(second)
     second.say("hello")
     close(first)
     close(first)
@@ -91,7 +91,7 @@ def test_a_link_leads_a_new_user_into_a_group(pair: Pair, server: Server) -> Non
     first.click("[data-key=link]")
     first.click("#invitation-create")
     eventually(lambda: first.shown("#invitation-link"), what="the link")
-    link = str(first.find("#invitation-link").get_attribute("value"))
+    link = str(first.run("return document.querySelector('#invitation-link').value"))
     eventually(lambda: first.shown("svg.qr"), what="the QR code")
     second = open_page(pair[1], server)
     second.driver.get(link.replace("#", "?lang=en#"))
@@ -179,9 +179,9 @@ def test_panels_fit_and_have_no_violation(
     group = ann.post("groups/create", name="Tea " * 12, members=[bob.number])["group"]
     page = open_page(pair[0], server, language, size=size, dark=dark)
     found = violations(page)
-    page.find("#login-switch").click()
+    page.click("#login-switch")
     found += violations(page)
-    page.find("#login-switch").click()
+    page.click("#login-switch")
     ann.log_in(page)
 
     def check() -> None:

@@ -17,11 +17,12 @@ def test_contents_lead_to_the_operations_and_say_where_one_is(pair: Pair, start_
     page = pair[0].open(f"{server.http_url}/api/v1/docs?lang=en")
     assert page.texts("h1")[0].startswith("HTTP API")
     assert page.overflow <= 0
-    page.find('.contents a[href="#post_ban"]').click()
+    page.click('.contents a[href="#post_ban"]')
     eventually(
         lambda: page.texts(".contents [aria-current]") == ["POST /ban"], what="the contents mark the place"
     )
-    assert page.run("return document.querySelector('#post_ban').getBoundingClientRect().top") < 100
+    top = "return document.querySelector('#post_ban').getBoundingClientRect().top"
+    eventually(lambda: page.run(top) < 100, what="the operation is at the top")
 
 
 @pytest.mark.full
@@ -44,6 +45,14 @@ def test_on_a_phone_the_contents_are_folded_and_nothing_sticks_out(
     assert wide == 0
 
 
+SAID = """
+const [button] = arguments;
+window.said = [];
+new MutationObserver(() => window.said.push(button.textContent)).observe(button, { childList: true });
+"""
+"""Remember what a button says: it does so for two seconds."""
+
+
 @pytest.mark.full
 def test_a_line_for_the_shell_is_copied(pair: Pair, start_server: StartServer) -> None:
     server = start_server()
@@ -56,8 +65,9 @@ def test_a_line_for_the_shell_is_copied(pair: Pair, start_server: StartServer) -
     button = page.find("#post_unban .curl").find_element("xpath", "..").find_element("css selector", ".copy")
     assert button.text == "Copy"
     page.run("arguments[0].scrollIntoView({block: 'center'})", button)
+    page.run(SAID, button)
     button.click()
-    eventually(lambda: button.text == "Copied", what="it says so")
+    eventually(lambda: "Copied" in page.run("return window.said"), what="it says so")
     copied = page.driver.execute_async_script("navigator.clipboard.readText().then(arguments[0])")
     assert copied.startswith("curl ")
     assert copied.endswith("/api/v1/unban")
@@ -143,5 +153,5 @@ def test_the_contents_are_searched(pair: Pair, start_server: StartServer) -> Non
         what="one operation is left",
     )
     page.find("#search").send_keys(" nonsense")
-    assert page.shown("#nothing")
+    eventually(lambda: page.shown("#nothing"), what="nothing is left")
     assert page.find("#post_push .anchor").get_attribute("href").endswith("#post_push")

@@ -23,10 +23,9 @@ def test_it_shows_the_node_and_renews_itself(pair: Pair, start_server: StartServ
     with connect(server.ws_url, proxy=None) as socket, connect(server.ws_url, proxy=None):
         socket.send(json.dumps({"seq": "1", "cmd": "login", "data": {"userID": "ann", "appID": 102}}))
         socket.recv(10)
-        eventually(lambda: page.texts("#connections") == ["2"], what="the figures are renewed")
-        assert page.texts("#users") == ["1"]
-        assert page.texts("#anonymous") == ["1 not logged in"]
-        assert page.texts("#apps tr:first-child > :not(.share)") == ["102", "1"]
+        figures = ("#connections", "#users", "#anonymous", "#apps tr:first-child > :not(.share)")
+        wanted = [["2"], ["1"], ["1 not logged in"], ["102", "1"]]
+        eventually(lambda: [page.texts(each) for each in figures] == wanted, what="the figures are renewed")
         assert page.texts("#memory")[0].endswith("MB")
         assert not page.shown("#no-apps")
     page.resize(320, 640)
@@ -49,7 +48,7 @@ def test_it_asks_for_a_key_and_keeps_it_in_the_tab_only(pair: Pair, start_server
     assert page.run("return localStorage.length") == 0
     assert page.run("return document.cookie") == ""
     assert KEY not in page.driver.current_url
-    page.find("#forget").click()
+    page.click("#forget")
     eventually(lambda: page.shown("#key-form"), what="the form again")
     assert page.run("return sessionStorage.length") == 0
 

@@ -106,9 +106,9 @@ def test_a_room_of_another_name_is_shown_beside_the_stored_ones(pair: Pair, serv
     page = in_service(pair[0].open(room_page(server, uid="ann", groups_id="7")))
     assert page.texts(".rooms a") == ["测试1群", "测试7群"]
     assert page.texts(".rooms [aria-current]") == ["测试7群"]
-    page.find(".rooms a").click()
+    page.click(".rooms a")
+    eventually(lambda: page.texts(".rooms [aria-current]") == ["测试1群"], what="the other room")
     in_service(page)
-    assert page.texts(".rooms [aria-current]") == ["测试1群"]
     with user(server, "bob", room="7") as bob:
         say(bob, "unheard")
         bob.recv(10)
@@ -269,9 +269,9 @@ def test_stored_messages_are_shown_once_by_a_tab_that_receives_them_twice(
 def test_the_pages_speak_chinese_unless_they_are_asked_for_english(pair: Pair, server: Server) -> None:
     page = in_service(pair[0].open(room_page(server, uid=1), languages="en"))
     assert page.find("#send").text == "发送"
-    page.find(".language").click()
+    page.click(".language")
+    eventually(lambda: page.texts("h1") == ["Welcome to the chat room"], what="the page in English")
     eventually(lambda: page.state == "online", what="the page is connected")
-    assert page.texts("h1") == ["Welcome to the chat room"]
     assert page.find("#send").text == "Send"
     assert page.find(".rooms a").get_attribute("href").endswith("/home/room?uid=1&groups_id=1&lang=en")
 

@@ -13,8 +13,11 @@ from PIL import Image
 from imserver.assets import STATIC
 from imserver.config.settings import Config
 from imserver.pages import installable
+from tests.pages import page_sizes
 from tests.pages.test_routes import client_of
 from tools import icons
+
+KB = 1024
 
 
 @pytest.fixture
@@ -121,3 +124,15 @@ def test_files_are_compressed_for_browsers_that_accept_it(client: FlaskClient) -
     part = {"Accept-Encoding": "gzip", "Range": "bytes=0-9"}
     with client.get("/static/chat.js", headers=part) as first:
         assert (first.status_code, first.data) == (206, text[:10])
+
+
+def test_the_page_loads_little_and_what_a_click_opens_later() -> None:
+    size = page_sizes.sizes()
+    assert 0 < size.first <= 120 * KB
+    assert size.script <= 120 * KB
+    assert size.sdk <= 30 * KB
+    assert size.style <= 20 * KB
+    later = {"avatar-crop", "bots", "group-info", "log-in-with", "media-list", "profile", "qr"}
+    assert {f"static/messages/{name}.js" for name in later} == (
+        set(installable.modules(later=True)) - set(installable.modules())
+    )

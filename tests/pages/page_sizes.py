@@ -1,0 +1,36 @@
+"""How much the messages page loads."""
+
+from __future__ import annotations
+
+import gzip
+
+from msgspec import Struct
+
+from imserver import assets
+from imserver.pages import installable
+
+
+class Sizes(Struct, frozen=True):
+    """Compressed bytes of the page: its own modules, the SDK's, and its styles. ``first``: of the modules,
+    the SDK's too, that it loads before anything is opened.
+    """
+
+    first: int
+    script: int
+    sdk: int
+    style: int
+
+
+def sizes() -> Sizes:
+    """The sizes of all files, also of those that the page loads when they are needed."""
+    folders = {"static": assets.STATIC, "sdk": assets.SDK}
+    total = {"first": 0, "script": 0, "sdk": 0, "style": 0}
+    first = set(installable.modules())
+    for address in installable.files():
+        folder, _, name = address.partition("/")
+        kind = "sdk" if folder == "sdk" else {"js": "script", "css": "style"}.get(name.rpartition(".")[2], "")
+        if kind:
+            size = len(gzip.compress((folders[folder] / name).read_bytes(), 9))
+            total[kind] += size
+            total["first"] += size if address in first else 0
+    return Sizes(**total)
