@@ -14,8 +14,9 @@ import socket
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 from bench.connections import Target, error_name
@@ -23,14 +24,33 @@ from bench.context import RunContext, parameter, text_parameter
 from bench.figures import Figures
 from bench.frames import client_frame, upgrade_request
 from bench.generator import Generator
-from bench.http_client import FORM, JSON, HttpConnections, get_request, request_head
+from bench.http_client import FORM, JSON, HttpConnections, fetch, get_request, request_head
 from bench.loop import READ, WRITE, BenchError, Json, Loop
 from bench.proc import quick_rss_bytes
 from bench.servers import NodeProcess
 from bench.workers import Worker
 
 MOST_HOLD_MS, MOST_GROWTH_MB = 50, 20
-KEYS = "[{key: a-key-that-no-stranger-knows, scopes: [push, read, admin]}]"
+_PROVIDER = "{kind: github, client_id: bench, client_secret: bench, register: true}"
+MODES = {
+    "demo": {},
+    "keys": {"IMSERVER_API_KEYS": "[{key: a-key-that-no-stranger-knows, scopes: [push, read, admin]}]"},
+    "people": {
+        "IMSERVER_APPS": f"{{gochat: {{oauth: {{example: {_PROVIDER}}}}}}}",
+        "IMSERVER_APP_HTTP_URL": "http://127.0.0.1",
+        "IMSERVER_SMTP_HOST": "127.0.0.1",
+        "IMSERVER_SMTP_PORT": "9",
+        "IMSERVER_SMTP_SENDER": "im@example.com",
+    },
+}
+"""Servers under attack by their settings. ``people``: with a login provider, and a mail server that is not
+there.
+"""
+HOOK, OWN_HOOK = "/hooks/" + "x" * 43, "/hooks/" + "o" * 43
+"""An incoming webhook that does not exist, and one whose URL the attacker knows (:data:`OWN_HOOK` stands for
+it).
+"""
+CALLBACK = "/oauth/callback/gochat/example"
 BODY_BYTES, MESSAGE_BYTES, HEAD_BYTES, PIPELINED_BYTES = 4_000_000, 65_536, 60_000, 65_536
 PROBE_SECONDS = 0.001
 """Time between two requests of the probe."""
@@ -49,6 +69,7 @@ Body = Callable[[], bytes]
 class Attack:
     """One request. ``build`` makes its bytes. ``ws``: it is sent to the WebSocket port. ``judged`` False:
     shown only for comparison. ``warm_up`` is sent first, so that code imported on first use is not counted.
+    ``people``: it is sent to the server of the mode ``people``, not to the others.
     """
 
     name: str
@@ -56,6 +77,7 @@ class Attack:
     warm_up: Build | None = None
     ws: bool = False
     judged: bool = True
+    people: bool = False
 
 
 def _get(path: str, *fields: str) -> Build:
@@ -82,6 +104,15 @@ def _upgrade(path: str, *frames: bytes) -> Build:
 def _pipelined(path: str) -> Build:
     request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
     return lambda _target: request * (PIPELINED_BYTES // len(request))
+
+
+def _as_many(one: Build) -> Build:
+    """As many of these requests as fit one read."""
+
+    def build(target: Target) -> bytes:
+        return b"".join(one(target) for _ in range(PIPELINED_BYTES // len(one(target))))
+
+    return build
 
 
 def _chunked(path: str) -> Build:
@@ -115,6 +146,24 @@ JSON_BODIES: tuple[tuple[str, Body], ...] = (
 )
 FORM_ROUTES = ("/login", "/register", "/friend/add", "/group/create", "/user/sendMessage")
 JSON_ROUTES = ("/api/v1/push", "/api/v1/accounts/login", "/api/v1/batch", "/user/onlineBatch")
+_ESCAPES = b'{"login":"%b"}' % (b"\\u4e2d" * 10_900)
+STRANGER_BODIES: dict[str, dict[str, Body]] = {
+    "/api/v1/accounts/reset": {"anybody": lambda: b'{"login":"%d"}' % time.time_ns()},
+    "/api/v1/accounts/reset/finish": {
+        "a guessed code": lambda: b'{"code":"%d","password":"battery staple"}' % time.time_ns()
+    },
+    "/api/v1/accounts/oauth/start": {"an ordinary one": lambda: b'{"provider":"example"}'},
+    "/api/v1/accounts/oauth/finish": {"a guessed login": lambda: b'{"login":"%d"}' % time.time_ns()},
+}
+HOOK_BODIES = (
+    ("64 KB of [", JSON, b"[" * MESSAGE_BYTES),
+    ("6,000 members", JSON, b"{%b}" % b",".join(_MEMBER % number for number in range(5_900))),
+    ("64 KB of %41 in a form", FORM, b"payload=" + b"%41" * 21_000),
+    ("64 KB of [ in a form", FORM, b"payload=" + b"[" * 65_000),
+    ("U+0000 in a form", FORM, b"payload=%00"),
+    ("30,000 form fields", FORM, b"a&" * 30_000),
+    ("20,000 empty buttons", JSON, b'{"text":"x","buttons":[%b[]]}' % (b"[]," * 20_000)),
+)
 PAGES = (
     "/ /home/index /home/room /home/messages /home/channels /status /cluster /gateway"
     " /api/v1/docs /api/v1/openapi.json /api/v1/users?app=101 /metrics /system/state /user/list?appID=101"
@@ -181,7 +230,47 @@ def _messages() -> Iterator[Attack]:
     yield Attack("/acc, 60 KB of query", _upgrade(f"/acc?{_query}"), ws=True)
 
 
-ATTACKS = {attack.name: attack for attacks in (_requests(), _messages()) for attack in attacks}
+def _people() -> Iterator[Attack]:
+    """What anybody may ask a server with accounts, bots and login providers."""
+    first = _post("/api/v1/accounts/login", JSON, b'{"login":"1","password":"battery staple"}')
+    yield Attack("the first login of an account: loads code once", first, judged=False, people=True)
+    for path, bodies in STRANGER_BODIES.items():
+        for name, body in bodies.items():
+            ordinary = _post(path, JSON, body)
+            yield Attack(f"POST {path}, {name}", ordinary, ordinary, people=True)
+            yield Attack(f"64 KB of POST {path}, {name}", _as_many(ordinary), ordinary, people=True)
+        empty = _post(path, JSON, b"{}")
+        for name, data in (("64 KB of [", b"[" * MESSAGE_BYTES), ("64 KB of \\u escapes", _ESCAPES)):
+            yield Attack(f"POST {path}, {name}", _post(path, JSON, data), empty, people=True)
+    text = b'{"text":"x"}'
+    for path, whose in ((HOOK, "unknown"), (OWN_HOOK, "known")):
+        ordinary = _post(path, JSON, text)
+        yield Attack(f"POST /hooks/, {whose} URL", ordinary, ordinary, people=True)
+        yield Attack(f"64 KB of POST /hooks/, {whose} URL", _as_many(ordinary), ordinary, people=True)
+        for name, kind, data in HOOK_BODIES:
+            yield Attack(f"POST /hooks/, {whose} URL, {name}", _post(path, kind, data), ordinary, people=True)
+        announced = _announced(path, JSON, BODY_BYTES)
+        yield Attack(f"POST /hooks/, {whose} URL, 4 MB announced, nothing sent", announced, people=True)
+    came_back = _get(f"{CALLBACK}?state=forged&code=forged")
+    for name, query in (("forged", "?state=forged&code=forged"), ("nothing", ""), ("60 KB", f"?{_query}")):
+        yield Attack(f"GET /oauth/callback, {name}", _get(CALLBACK + query), came_back, people=True)
+    for name, path in (("bytes that are no text", "%FF%00/%C3%28"), ("another app", f"{'a' * 9_000}/x")):
+        attack = _get(f"/oauth/callback/{path}?state=forged&code=%FF%00")
+        yield Attack(f"GET /oauth/callback, {name}", attack, came_back, people=True)
+    yield Attack("64 KB of GET /oauth/callback, forged", _as_many(came_back), came_back, people=True)
+    for name, kind, form in FORMS:
+        agree = _post(CALLBACK, kind, form)
+        yield Attack(f"POST /oauth/callback, {name}", agree, came_back, people=True)
+
+    def guess(target: Target) -> bytes:
+        token = f"bot_1_{time.time_ns():043d}"
+        return get_request(target, "/api/v1/conversations?app=gochat", f"Authorization: Bearer {token}")
+
+    yield Attack("a guessed token of a bot", guess, guess, people=True)
+    yield Attack("64 KB of guessed tokens of a bot", _as_many(guess), guess, people=True)
+
+
+ATTACKS = {attack.name: attack for attacks in (_requests(), _messages(), _people()) for attack in attacks}
 
 
 class AttackConnection:
@@ -264,10 +353,22 @@ class Probe:
             pass
 
 
+def make_hook(generator: Generator) -> Json:
+    """Task: register an account, and make an incoming webhook of its group."""
+    account = fetch(generator.target, "/register", f"phone_number={time.time_ns()}&password=bench")
+    target = replace(generator.target, key=account["token"])
+    kind = {"Content-Type": JSON}
+    group = fetch(target, "/api/v1/groups/create", '{"name":"bench"}', **kind)["group"]
+    made = fetch(target, "/api/v1/hooks", f'{{"group":"{group}","nickname":"bench"}}', **kind)
+    generator.state["hook"] = made["url"].encode()
+    return {}
+
+
 def attack(generator: Generator, name: str, pid: int, warm_up: bool) -> Json:
     """Task: send one attack (or its warm-up), and measure its effect on the server ``pid``."""
     target, wanted = generator.target, ATTACKS[name]
     data = (wanted.warm_up or wanted.build)(target) if warm_up else wanted.build(target)
+    data = data.replace(OWN_HOOK.encode(), generator.state.get("hook", b""))
     address = (target.ws_host, target.ws_port) if wanted.ws else (target.http_host, target.http_port)
     probe = Probe(generator, pid)
     probe.watch(0.05)
@@ -303,21 +404,28 @@ class AbuseOptions:
 
 
 def run(context: RunContext, options: AbuseOptions) -> Figures:
-    """Send the worst single requests of an attacker to a server in demo mode and to one with keys.
+    """Send the worst single requests of an attacker to a server of each mode.
 
     The report has one row per attack, the worst first: the median of the blocks over the tries, because
     another program may delay an answer too, and the median of the memory growths.
     """
-    chosen = [name for name in ATTACKS if options.match in name]
+    chosen: dict[str, list[str]] = {}
+    for mode, (name, wanted) in product(MODES, ATTACKS.items()):
+        if wanted.people == (mode == "people") and options.match in f"{mode}: {name}":
+            chosen.setdefault(mode, []).append(name)
     if not chosen:
         raise BenchError(f"no attack has {options.match!r} in its name")
+    count = sum(map(len, chosen.values()))
     rows: list[Json] = []
-    for mode, settings in (("demo", {}), ("keys", {"IMSERVER_API_KEYS": KEYS})):
-        own = context.pool.start(NodeProcess(context.log, environment=settings, cores=context.cores.server))
+    for mode, names in chosen.items():
+        own = NodeProcess(context.log, environment=MODES[mode], cores=context.cores.server)
+        context.pool.start(own)
         context.target = own.target
         (worker,) = context.start_workers(1)
-        for name in chosen:
-            context.show_phase(f"attack {len(rows) + 1} of {2 * len(chosen)}: {name}")
+        if mode == "people":
+            context.pool.ask(worker, make_hook)
+        for name in names:
+            context.show_phase(f"attack {len(rows) + 1} of {count}: {name}")
             rows.append(_attacked(context, worker, own.pids[0], mode, name, options.tries))
         own.control("stop")
     rows.sort(key=lambda row: -max(row["hold_ms"] / MOST_HOLD_MS, row["growth_mb"] / MOST_GROWTH_MB))
@@ -333,10 +441,11 @@ def run(context: RunContext, options: AbuseOptions) -> Figures:
 
 def _attacked(context: RunContext, worker: Worker, pid: int, mode: str, name: str, tries: int) -> Json:
     wanted = ATTACKS[name]
+    send = partial(context.pool.ask, worker, attack, name=name, pid=pid)
     if wanted.warm_up is not None:
-        context.pool.ask(worker, attack, name=name, pid=pid, warm_up=True)
+        send(warm_up=True)
     count = tries if wanted.judged else 1
-    found = [context.pool.ask(worker, attack, name=name, pid=pid, warm_up=False) for _ in range(count)]
+    found = [send(warm_up=False) for _ in range(count)]
     hold_ms, growth_mb = (statistics.median(each[key] for each in found) for key in ("hold_ms", "growth_mb"))
     over = wanted.judged and (hold_ms > MOST_HOLD_MS or growth_mb > MOST_GROWTH_MB)
     measured = {"hold_ms": hold_ms, "growth_mb": growth_mb, "answer": found[-1]["answer"]}
