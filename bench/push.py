@@ -360,6 +360,7 @@ class PushOptions:
     rate: float = parameter(0.0, "Requests a second; 0 is flat out.", least=0, most=100_000)
     v1: bool = parameter(False, "Push by /api/v1/push; in bulk that is one message to many users.")
     keyed: bool = parameter(False, "Start a server that asks for API keys, and push with one.")
+    redis: bool = parameter(False, "The server has a Redis.")
 
     @property
     def sending(self) -> Sending:

@@ -192,6 +192,8 @@ class HandshakeOptions:
     connections: int = parameter(5000, "Connections to open.", most=MOST_IN_PROCESS)
     login: bool = parameter(False, "Log in too.")
     members: int = parameter(1100, "Users logged in before.", least=0, most=MOST_IN_PROCESS)
+    redis: bool = parameter(False, "The server has a Redis.")
+    processes: int = parameter(1, "Server processes; several have a Redis.", most=64)
 
 
 def handshake(context: RunContext, options: HandshakeOptions) -> Figures:
