@@ -53,7 +53,8 @@ class Person:
     def __init__(self, address: str, protobuf: bool, **options: Any) -> None:
         self.events = Events()
         self.protobuf = protobuf
-        self.client = Client(address, self.events, use_protobuf=protobuf, proxy=None, **options)  # type: ignore[arg-type]
+        patient = {"timeout": SECONDS, "max_server_ping_delay": SECONDS, "proxy": None, **options}
+        self.client = Client(address, self.events, use_protobuf=protobuf, **patient)  # type: ignore[arg-type]
 
     def written(self, value: Any) -> Any:
         return json.dumps(value).encode() if self.protobuf else value
