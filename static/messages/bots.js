@@ -2,7 +2,7 @@
 /** The user's own bots, the incoming webhooks of a group, and adding a bot to a group. */
 
 import { fill, make } from "../text.js";
-import { attempt, field, input, namedList, newId, noteLine, redraw, section, show } from "./form.js";
+import { attempt, copyButton, field, input, namedList, newId, noteLine, redraw, section, show } from "./form.js";
 import { button, confirm, openDialog, openPanel, toast } from "./panel.js";
 import { personRow } from "./people.js";
 
@@ -142,7 +142,7 @@ class BotsView {
 
 /**
  * @param {string} text  a command and its description in each line
- * @returns {{ name: string, description: string }[] | null}  null: a line is none
+ * @returns {{ name: string, description: string }[] | null}  null: a line is no command
  */
 export function commandsIn(text) {
   const lines = text.split("\n").map((line) => line.trim()).filter(Boolean);
@@ -161,18 +161,11 @@ function secretForm(words, title, hint, secret) {
   const text = input({ value: secret, readOnly: true, spellcheck: false });
   text.id = newId();
   text.className = "secret";
-  text.addEventListener("focus", () => text.select());
-  const copy = button(words.messages_copy, "wide");
-  copy.addEventListener("click", async () => {
-    text.select();
-    const done = await navigator.clipboard?.writeText(secret).then(() => true, () => false);
-    toast(done || document.execCommand("copy") ? words.messages_copied : words.messages_copy_failed);
-  });
-  return make("div", "panel-form", field(title, text, hint), copy);
+  return make("div", "panel-form", field(title, text, hint), copyButton(text, words.messages_copy, words));
 }
 
 /**
- * Shows what a form has made in its place.
+ * Replaces a form by what it has made.
  *
  * @param {HTMLElement} form
  * @param {HTMLElement} made

@@ -3,7 +3,26 @@
 
 import { make } from "../text.js";
 import { reasonOf } from "./api.js";
-import { toast } from "./panel.js";
+import { button, toast } from "./panel.js";
+
+/**
+ * A button that copies the text of a field. A click into the field selects it all.
+ *
+ * @param {HTMLInputElement} shown
+ * @param {string} label
+ * @param {Record<string, string>} words
+ * @returns {HTMLButtonElement}
+ */
+export function copyButton(shown, label, words) {
+  const copy = button(label, "wide");
+  shown.addEventListener("focus", () => shown.select());
+  copy.addEventListener("click", async () => {
+    shown.select();
+    const done = await navigator.clipboard?.writeText(shown.value).then(() => true, () => false);
+    toast(done || document.execCommand("copy") ? words.messages_copied : words.messages_copy_failed);
+  });
+  return copy;
+}
 
 /**
  * A labelled field. The hint is read out with it.

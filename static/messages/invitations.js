@@ -3,7 +3,7 @@
 
 import { fill, make } from "../text.js";
 import { ApiError, callApi } from "./api.js";
-import { attempt, field, input, namedList, noteLine, redraw, section, select, show } from "./form.js";
+import { attempt, copyButton, field, input, namedList, noteLine, redraw, section, select, show } from "./form.js";
 import { button, confirm, openDialog, openPanel, toast } from "./panel.js";
 import { avatarOf } from "./people.js";
 
@@ -181,14 +181,8 @@ class InvitationsView {
     const link = linkOf(invitation.code);
     const address = input({ value: link, readOnly: true });
     address.id = "invitation-link";
-    address.addEventListener("focus", () => address.select());
-    const copy = button(words.messages_copy_link, "wide");
+    const copy = copyButton(address, words.messages_copy_link, words);
     copy.dataset.key = "copy";
-    copy.addEventListener("click", async () => {
-      address.select();
-      const done = await navigator.clipboard?.writeText(link).then(() => true, () => false);
-      toast(done || document.execCommand("copy") ? words.messages_copied : words.messages_copy_failed);
-    });
     const buttons = [copy];
     if (navigator.share) {
       const share = button(words.messages_share);

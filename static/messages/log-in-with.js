@@ -12,7 +12,7 @@ import { button, openDialog, toast } from "./panel.js";
 /** @typedef {import("./session.js").Session} Session */
 /** @typedef {{ provider: string, kind: string, title: string }} Provider */
 
-/** What this tab has started, until its browser comes back. */
+/** The login that this tab has started, until its browser comes back. */
 const STARTED = "imserver:login";
 const LEAST_PASSWORD = 8;
 
@@ -63,7 +63,7 @@ export async function showProviders({ app, text: words }, place, note) {
  * The browser came back from a provider.
  *
  * @param {Page} page
- * @param {string} code  `refused`: nobody has agreed
+ * @param {string} code  `refused`: the login failed
  * @param {(login: Login) => void} onLogin
  * @returns {Promise<void>} rejected with ApiError
  */

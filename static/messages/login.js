@@ -66,7 +66,7 @@ export class LoginView {
     this.#focus();
     this.#load();
     this.#showInvitation();
-    import("./log-in-with.js").then(({ showProviders }) => showProviders(this.page, this.#providers, this.#note)).catch(() => {}); // without an answer nobody logs in
+    import("./log-in-with.js").then(({ showProviders }) => showProviders(this.page, this.#providers, this.#note)).catch(() => {}); // then only passwords are offered
   }
 
   /**

@@ -77,7 +77,7 @@ export class People {
 
   /**
    * @param {string} user
-   * @returns {HTMLElement[]} the mark of a bot; empty: it is none
+   * @returns {HTMLElement[]} the mark of a bot; empty: no bot
    */
   marks(user) {
     return this.#cards.get(user)?.bot ? [make("span", "mark", this.session.words.messages_bot)] : [];

@@ -275,7 +275,7 @@ test('pings keep silent clients connected', async () => {
       websocket,
       emulationEndpoint: process.env.IM_EMULATION,
       token: tokens.ann,
-      maxServerPingDelay: 2000,
+      maxServerPingDelay: 3400, // with the second between two pings less than the pause below
     });
     let connections = 0;
     ann.on('connected', () => (connections += 1));
