@@ -13,20 +13,19 @@ from __future__ import annotations
 import logging
 import re
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any, Final, Protocol
 
 import gevent
-from gevent.event import Event as Signal
 from gevent.hub import Waiter, get_hub
-from hiredis import pack_command
+from hiredis import Reader, pack_command
 from redis.cluster import ClusterNode, RedisCluster
 from redis.exceptions import (
     AuthenticationError,
     ClusterDownError,
     ConnectionError,
+    InvalidResponse,
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -74,7 +73,8 @@ class Pipeline:
         self._on_failure = on_failure
         self._requests: deque[tuple[Sequence[Command], Waiter[Any]]] = deque()
         self._posted: deque[Command] = deque()
-        self._wake = Signal()
+        self._idle: Waiter[None] | None = None
+        """Where the greenlet waits for commands."""
         # A repeating timer: a fired one-shot timer would fire at once when restarted.
         self._timer = get_hub().loop.timer(0.0, _POST_SECONDS)
         self._timer_runs = False
@@ -123,21 +123,28 @@ class Pipeline:
         """Callback of the timer."""
         self._timer.stop()
         self._post_due = True
-        self._wake.set()
+        self._wake()
 
     def _execute(self, commands: Sequence[Command]) -> list[Any] | None:
         waiter: Waiter[Any] = Waiter()
         self._requests.append((commands, waiter))
-        self._wake.set()
+        self._wake()
         replies: list[Any] | None = waiter.get()
         return replies
+
+    def _wake(self) -> None:
+        """Let an idle greenlet send at the end of this turn, with all commands of the turn."""
+        if self._idle is not None:
+            idle, self._idle = self._idle, None
+            get_hub().loop.run_callback(idle.switch, None)
 
     def _run(self) -> None:
         """Greenlet: one pipeline after the other."""
         while True:
             if not self._requests and not self._post_due:
-                self._wake.clear()
-                self._wake.wait()
+                idle: Waiter[None] = Waiter()
+                self._idle = idle
+                idle.get()
             asked, commands = self._gather()
             try:
                 replies = self._exchange(commands) if commands else []
@@ -237,25 +244,37 @@ def open_link(address: RedisAddress, seconds: float, counters: RegistryCounters)
     return ServerLink(connection_to(address, seconds), seconds, counters)
 
 
+_RECEIVE_BYTES: Final = 65536
+_INCOMPLETE: Final = object()
+
+
 class ServerLink:
-    """A link to one server, or to the master that sentinels name."""
+    """A link to one server, or to the master that sentinels name.
+
+    redis-py connects; commands and replies use its socket directly. Measured: its layers took 9 of the 35 µs
+    of an exchange with one command, and half of the 1.9 µs per command of one with a hundred.
+    """
 
     def __init__(self, connection: Any, seconds: float, counters: RegistryCounters) -> None:
         self.connects = 0
         self._connection = connection
         self._connected = False
+        self._socket: Any = None
+        self._reader: Any = None
         self.seconds = seconds
         self.counters = counters
 
     def exchange(self, commands: Sequence[Command]) -> list[Any]:
         """See :class:`RedisLink`."""
-        with _deadline(self):
-            try:
-                return _send_loaded(self._send, commands)
-            except AuthenticationError:
-                raise
-            except ConnectionError:
-                return _send_loaded(self._send, commands)
+        return _limited(self, self._exchange, commands)
+
+    def _exchange(self, commands: Sequence[Command]) -> list[Any]:
+        try:
+            return _send_loaded(self._send, commands)
+        except AuthenticationError:
+            raise
+        except ConnectionError:
+            return _send_loaded(self._send, commands)
 
     def _send(self, commands: Sequence[Command]) -> list[Any]:
         connection, count = self._connection, len(commands)
@@ -263,32 +282,54 @@ class ServerLink:
             if not self._connected:
                 connection.connect()
                 self._connected = True
+                self._socket = connection._sock
+                self._socket.settimeout(None)  # the whole exchange has a time limit
+                self._reader = Reader(
+                    protocolError=InvalidResponse,
+                    replyError=connection._parser.parse_error,
+                    notEnoughData=_INCOMPLETE,
+                )
                 self.connects += 1
                 # A command whose script is not loaded is sent a second time, behind those that followed it.
                 commands = [*(("SCRIPT", "LOAD", text) for text in TEXT_OF.values()), *commands]
             self.counters.round_trips += 1
             self.counters.commands += len(commands)
             began = monotonic()
-            connection.send_packed_command([b"".join(map(pack_command, commands))], check_health=False)
-            replies = [self._read() for _ in commands]
+            self._socket.sendall(b"".join(map(pack_command, commands)))
+            replies = self._read(len(commands))
             self.counters.seconds.observe(monotonic() - began)
             return replies[len(commands) - count :]
+        except OSError as error:
+            self.close()
+            raise ConnectionError(str(error)) from None
         except BaseException:
             # Unread replies would be taken for those of the next commands.
             self.close()
             raise
 
-    def _read(self) -> Any:
-        try:
-            return self._connection.read_response()
-        except ResponseError as error:
-            if _is_away(error):
-                raise ConnectionError(str(error)) from None
-            return error
+    def _read(self, count: int) -> list[Any]:
+        """Read ``count`` replies. Raises ConnectionError if the server as a whole cannot serve now."""
+        reader, receive = self._reader, self._socket.recv
+        replies: list[Any] = []
+        while len(replies) < count:
+            reply = reader.gets()
+            if reply is _INCOMPLETE:
+                data = receive(_RECEIVE_BYTES)
+                if not data:
+                    raise ConnectionError("Redis closed the connection")
+                reader.feed(data)
+                continue
+            if isinstance(reply, RedisError):
+                if isinstance(reply, ConnectionError):
+                    raise reply
+                if _is_away(reply):
+                    raise ConnectionError(str(reply))
+            replies.append(reply)
+        return replies
 
     def close(self) -> None:
         """See :class:`RedisLink`."""
-        self._connected = False
+        self._connected, self._socket = False, None
         self._connection.disconnect()
 
 
@@ -306,13 +347,13 @@ class ClusterLink:
 
     def exchange(self, commands: Sequence[Command]) -> list[Any]:
         """See :class:`RedisLink`."""
-        with _deadline(self):
-            replies = _send_loaded(self._send, commands)
-            for reply in replies:
-                if isinstance(reply, RedisError) and (
-                    _is_away(reply) or not isinstance(reply, ResponseError)
-                ):
-                    raise reply
+        return _limited(self, self._exchange, commands)
+
+    def _exchange(self, commands: Sequence[Command]) -> list[Any]:
+        replies = _send_loaded(self._send, commands)
+        for reply in replies:
+            if isinstance(reply, RedisError) and (_is_away(reply) or not isinstance(reply, ResponseError)):
+                raise reply
         return replies
 
     def _send(self, commands: Sequence[Command]) -> list[Any]:
@@ -361,14 +402,17 @@ def _is_away(error: RedisError) -> bool:
     return isinstance(error, _AWAY_ERRORS) or _AWAY.search(str(error)) is not None
 
 
-@contextmanager
-def _deadline(link: ServerLink | ClusterLink) -> Iterator[None]:
-    """Limit the block to the link's seconds; errors are raised as RedisUnavailable."""
+def _limited(
+    link: ServerLink | ClusterLink,
+    exchange: Callable[[Sequence[Command]], list[Any]],
+    commands: Sequence[Command],
+) -> list[Any]:
+    """Call ``exchange`` for at most the link's seconds; errors are raised as RedisUnavailable."""
     # Not an error that redis-py would catch and retry.
     timer = gevent.Timeout(link.seconds)
     timer.start()
     try:
-        yield
+        return exchange(commands)
     except (RedisError, RedisClusterException, OSError) as error:
         link.close()
         link.counters.errors += 1
