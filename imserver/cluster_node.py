@@ -9,6 +9,7 @@ import hashlib
 import logging
 import socket
 from collections.abc import Callable
+from math import ceil
 from time import monotonic, time
 
 from imserver.auth.login import Logins
@@ -77,8 +78,6 @@ class Cluster:
     ) -> None:
         self._config = config
         self._store = store
-        self._hub = hub
-        self._fanout = fanout
         self._delivery = delivery
         self._fingerprint = hashlib.sha256(derive_key(secret, "cluster fingerprint")).hexdigest()[:32]
         self.queries = queries
@@ -98,8 +97,10 @@ class Cluster:
         self.database = DatabaseCheck(store, registry)
         self.others = others = OtherNodes(registry, messages, self.rpc, queries, config.cluster.rpc_seconds)
         guard = ReorderGuard(hub)
+        lease_lag = ceil(config.cluster.renew_seconds) + 2
+        required = config.cluster.require_registry
         self.sessions = ClusterSessions(
-            hub, fanout, metrics, logins, others, config.cluster.require_registry, guard.logged_in
+            hub, fanout, metrics, logins, others, required, guard.logged_in, lease_lag
         )
         self.registrar = Registrar(registry, messages, hub)
         self.channels = Channels(
@@ -120,7 +121,7 @@ class Cluster:
                 ToApp: self._deliver_to_app,
                 ToChannel: self.channels.received,
                 ToConnection: self.connections.received,
-                Notice: self._notice,
+                Notice: self.sessions.noticed,
                 Replaced: self._replaced,
                 ChannelsUnsettled: self._unsettled,
             }
@@ -203,12 +204,6 @@ class Cluster:
 
     def _deliver_to_app(self, message: ToApp) -> None:
         self._delivery.to_app(message.app, message.event, message.except_user, message.except_users)
-
-    def _notice(self, message: Notice) -> None:
-        app = self._hub.apps.get(message.app)
-        if app is not None:
-            app.elsewhere = max(app.elsewhere + (1 if message.event.kind == "enter" else -1), 0)
-            self._fanout.notice(app, message.event)
 
     def _replaced(self, message: Replaced) -> None:
         self.sessions.replaced(message.app, message.user, message.session_id)

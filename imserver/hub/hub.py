@@ -24,6 +24,7 @@ class App:
         "channels",
         "elsewhere",
         "guest",
+        "lag",
         "name",
         "newcomers",
         "notices",
@@ -43,7 +44,9 @@ class App:
         notices."""
         self.users: dict[str, Connection | list[Connection]] = {}
         self.elsewhere = 0
-        """Number of users on other nodes at the last count."""
+        """Number of users on other nodes: from their leases, or, while these lag, from notices."""
+        self.lag = 0
+        """Counts of :attr:`elsewhere` until the leases include the last notice."""
         self.several = 0
         """Number of users with several sessions."""
         self.notices: list[Event] = []

@@ -53,6 +53,7 @@ from tests.transport.harness import Client, turn, until
 
 NEWEST, MULTI, SINGLE, REFUSE = "101", "102", "103", "104"
 HELLO = Event("msg", "eve", "hello", "7")
+LEASE_LAG = 5
 
 
 class SharedHistory(LocalHistory):
@@ -364,6 +365,7 @@ class ClusterHarness(Harness):
             self.others,
             require_registry,
             self.reorder_guard.logged_in,
+            lease_lag=LEASE_LAG,
         )
         self.channels.on_left.clear()
         self.action_service = self._make_action_service(NotStoring())
@@ -389,7 +391,7 @@ class ClusterHarness(Harness):
                 ToChannel: self.channels.received,
                 ToConnection: self.connections.received,
                 ChannelsUnsettled: lambda m: self.channels.peer_unsettled(m.epoch),
-                Notice: lambda m: self.fanout.notice(self.hub.apps[m.app], m.event),
+                Notice: self.sessions.noticed,
                 Replaced: lambda m: self.sessions.replaced(m.app, m.user, m.session_id),
             }
         )

@@ -16,6 +16,7 @@ from imserver.services.sessions.sessions import ENTER_TEXT, EXIT_TEXT
 from imserver.transport.connection import OPEN, Connection
 from tests.integration.raw import CLOSE, PING, PONG, frame
 from tests.services.cluster_harness import (
+    LEASE_LAG,
     MULTI,
     NEWEST,
     REFUSE,
@@ -106,6 +107,25 @@ def test_in_a_large_app_no_notice_travels() -> None:
         nodes.settle(bob)
         assert received_since(bob) == received_since(zoe) == []
         assert nodes[1].rpc.sent == []
+
+
+def test_users_of_notices_count_until_the_leases_have_them() -> None:
+    with Several(2, notice_members=3) as nodes:
+        _, bob = nodes[1].login(NEWEST, "bob")
+        for name in ("ann", "zoe"):
+            nodes[2].login(NEWEST, name)
+        nodes.settle(bob)
+        app = nodes[1].hub.apps[NEWEST]
+        assert app.elsewhere == 2
+        for _ in range(LEASE_LAG):
+            nodes[1].sessions.count_elsewhere()
+            assert app.elsewhere == 2, "the lease of the other node says 0"
+        sent = len(nodes[1].rpc.sent)
+        nodes[1].login(NEWEST, "cat")
+        nodes.settle(bob)
+        assert len(nodes[1].rpc.sent) == sent, "the app is too large for notices"
+        nodes[1].sessions.count_elsewhere()
+        assert app.elsewhere == 0, "what the leases do not confirm is dropped"
 
 
 def test_while_the_registry_is_away_a_login_counts_on_its_node(nodes: Several) -> None:

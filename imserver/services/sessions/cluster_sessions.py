@@ -126,6 +126,7 @@ class ClusterSessions(Sessions):
         others: OtherNodes,
         require_registry: bool,
         on_login: Callable[[str, str], None],
+        lease_lag: int,
     ) -> None:
         super().__init__(hub, fanout, metrics, logins, others)
         self._registry = others.registry
@@ -141,6 +142,8 @@ class ClusterSessions(Sessions):
         """Sessions to be registered again; True: all, False: those that the registry does not know."""
         self._reregistration: gevent.Greenlet[..., None] | None = None
         self._on_login = on_login
+        self._lease_lag = lease_lag
+        """Seconds after which all nodes have read a lease with the users of now."""
 
     # --- logging in -----------------------------------------------------------------------------------------
 
@@ -322,13 +325,21 @@ class ClusterSessions(Sessions):
         if len(app.users) + app.elsewhere <= self._fanout.notice_members:
             self._node_messages.broadcast(Notice(app.name, event))
 
+    def noticed(self, notice: Notice) -> None:
+        """A user has entered or left on another node. Never switches."""
+        app = self._hub.apps.get(notice.app)
+        if app is not None:
+            app.elsewhere = max(app.elsewhere + (1 if notice.event.kind == "enter" else -1), 0)
+            app.lag = self._lease_lag
+            self._fanout.notice(app, notice.event)
+
     def count_elsewhere(self) -> None:
         """Read from the leases how many users the apps have on other nodes. Called once a second."""
         peers = self._node_messages.peers()
         for app in self._hub.apps.values():
             counted = sum(lease.counts.get(app.name, 0) for lease in peers)
-            # Leases are seconds old: the counts from notices are used until the leases have caught up.
-            app.elsewhere = max(counted, app.elsewhere * 19 // 20)
+            app.elsewhere = max(counted, app.elsewhere) if app.lag else counted
+            app.lag = max(app.lag - 1, 0)
 
     def flush(self, seconds: float) -> bool:
         """Wait at most ``seconds`` until all departures are reported. Return whether they are."""
