@@ -216,13 +216,14 @@ class Deliverer:
     ) -> None:
         """Deliver to each of these receivers, and results to senders in the places of their entries."""
         waiting: dict[Connection, list[int]] = {}
+        some_bots = self._followers.bots
         place = 0
         for entry, own in zip(entries, mine, strict=True):
             special = receivers.get(entry.conversation)
             if special is not None:
                 # In a room the sender receives its own message.
                 senders = () if entry.room else [connection for connection, _, _ in own]
-                bots = self._followers.bots.get((app, entry.conversation), ())
+                bots = some_bots.get((app, entry.conversation), ()) if some_bots else ()
                 for each in special:
                     if each not in senders and (each not in bots or each.user in bots_of(entry)):
                         waiting.setdefault(each, []).append(place)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Collection, Sequence
+from itertools import chain
 from typing import Final
 
 from imserver.storage.log.contract import Entry
@@ -27,6 +28,11 @@ from imserver.storage.statements import Row, Statements, chunks, marks_of, padde
 
 _INSERT_MESSAGE: Final = (
     f"INSERT INTO message ({MESSAGE_COLUMNS}) VALUES {marks_of(len(MESSAGE_COLUMNS.split(',')))}"
+)
+_BLOCKS_ON_SQLITE: Final = (
+    "WITH w(account, other) AS (VALUES {}) SELECT r.account, r.other "
+    "FROM w CROSS JOIN relation r ON r.account = w.account AND r.other = w.other "
+    "CROSS JOIN account a ON a.id = r.account WHERE r.state = 'blocked' AND a.app = %s"
 )
 
 
@@ -137,17 +143,26 @@ class LogDriver(Statements):
 
     def blocks(self, app: str, pairs: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
         """The pairs of users of which the first has blocked the second. Only accounts can block."""
-        wanted = [pair for pair in pairs if all(each.isascii() and each.isdecimal() for each in pair)]
-        wanted = [pair for pair in wanted if all(int(each) < 2**63 for each in pair)]
+        wanted = [
+            (int(one), int(other))
+            for one, other in pairs
+            if one.isdecimal() and one.isascii() and other.isdecimal() and other.isascii()
+        ]
+        wanted = [pair for pair in wanted if max(pair) < 2**63]
         found: set[tuple[str, str]] = set()
         for some in chunks(wanted):
             some = padded(some, some[-1])
-            marks = marks_of(len(some))
-            rows = self.query(
-                "SELECT r.account, r.other FROM relation r JOIN account a ON a.id = r.account "
-                f"WHERE a.app = %s AND r.state = 'blocked' AND r.account IN {marks} AND r.other IN {marks}",
-                (app, *(int(one) for one, _ in some), *(int(other) for _, other in some)),
-            )
+            if self.engine == "sqlite":
+                # With two lists SQLite looks up each user of the one with each of the other.
+                marks = ", ".join(["(%s, %s)"] * len(some))
+                rows = self.query(_BLOCKS_ON_SQLITE.format(marks), (*chain.from_iterable(some), app))
+            else:
+                marks = marks_of(len(some))
+                rows = self.query(
+                    "SELECT r.account, r.other FROM relation r JOIN account a ON a.id = r.account WHERE "
+                    f"a.app = %s AND r.state = 'blocked' AND r.account IN {marks} AND r.other IN {marks}",
+                    (app, *(one for one, _ in some), *(other for _, other in some)),
+                )
             found.update((str(one), str(other)) for one, other in rows)
         return found
 
