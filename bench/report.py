@@ -13,7 +13,7 @@ from bench.loop import Json
 
 #: A document contains the Markdown of a suite between the mark with its name and the next end mark.
 END_MARK = "<!-- end -->"
-MARKS = {"million": "<!-- million -->", "cluster": "<!-- cluster -->"}
+MARKS = {"million": "<!-- million -->", "cluster": "<!-- cluster -->", "peers": "<!-- peers -->"}
 USUAL_MARK = "<!-- figures -->"
 
 

@@ -194,20 +194,24 @@ class HandshakeOptions:
     members: int = parameter(1100, "Users logged in before.", least=0, most=MOST_IN_PROCESS)
     redis: bool = parameter(False, "The server has a Redis.")
     processes: int = parameter(1, "Server processes; several have a Redis.", most=64)
+    dialect: str = text_parameter("cmd", "What the connections speak.", OPENERS)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return dict(OPENERS[self.dialect].environment)
 
 
 def handshake(context: RunContext, options: HandshakeOptions) -> Figures:
     """Measure the opening of connections, also with a login."""
     workers, first = context.start_workers(1), options.members
     if options.login and options.members:
-        context.open(context.start_workers(1), options.members)
-    context.open(workers, min(WARM_UP_CONNECTIONS, options.connections), first=first, login=options.login)
+        context.open(context.start_workers(1), options.members, dialect=options.dialect)
+    given: Json = {"first": first, "login": options.login, "dialect": options.dialect}
+    context.open(workers, min(WARM_UP_CONNECTIONS, options.connections), **given)
     context.ask(workers, close_connections)
     context.rest()
     with context.measured() as span:
-        (answer,) = context.ask(
-            workers, open_connections, first=first, count=options.connections, login=options.login
-        )
+        (answer,) = context.ask(workers, open_connections, count=options.connections, **given)
     span.note([answer])
     return {
         **span.rate("opened", answer["opened"], answer["seconds"], flat_out=True),

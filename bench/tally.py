@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from zlib import crc32
 
 from bench.connections import Connection, ConnectionSet
-from bench.frames import CLOSE, FINAL, TEXT, scan
+from bench.frames import CLOSE, FINAL, TEXT, scan, server_frame
 from bench.latency import STAMP_DIGITS, STAMP_WRAP, Latency, stamp_us
 from bench.loop import Json
 
@@ -151,21 +151,35 @@ class Tally:
         conn.checksum += sum(found)
 
     def _scan(self, conn: Connection, end: int) -> None:
-        """Count frame by frame: the first of a run, and reads that contain other frames."""
+        """Count frame by frame: the first of a run, and reads that contain other frames.
+
+        Other servers send frames with several lines, a message each, and messages in several frames.
+        """
         connections = self.connections
         found, used = scan(connections.buffer, end)
-        conn.rest = bytes(connections.view[used:end])
-        begin = 0
+        text, whole, next_begin = b"", 0, 0
         for opcode, start, stop in found:
-            frame = bytes(connections.view[begin:stop])
-            begin = stop
-            at = frame.find(self.tag) + len(self.tag)
+            payload, begin = bytes(connections.view[start:stop]), next_begin
+            next_begin = stop
             if opcode >= CLOSE:
-                connections.control(conn, opcode, frame[start - stop :] if start < stop else b"")
-            elif at < len(self.tag):
-                self.others += 1
-            else:
-                self._count(conn, frame, len(frame) - (stop - start), at)
+                connections.control(conn, opcode, payload)
+                whole = whole if text else stop
+                continue
+            text += payload
+            if connections.buffer[begin] & FINAL:
+                whole = stop
+                for line in text.split(b"\n"):
+                    self._count_line(conn, line)
+                text = b""
+        conn.rest = bytes(connections.view[whole if text else used : end])
+
+    def _count_line(self, conn: Connection, line: bytes) -> None:
+        frame = server_frame(line)
+        at = frame.find(self.tag) + len(self.tag)
+        if at >= len(self.tag):
+            self._count(conn, frame, len(frame) - len(line), at)
+        elif line:
+            self.others += 1
 
     def _count(self, conn: Connection, frame: bytes, head_bytes: int, number_at: int) -> None:
         stamp_at = frame.find(b'"msg":"') + 7

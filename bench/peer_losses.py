@@ -1,0 +1,262 @@
+"""Messages that followers of a channel miss while the server is killed, or while their connections are cut.
+
+Each follower comes back as the protocol of the server documents it: with the position of its last message.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
+from typing import Final
+
+from bench.connections import Connection, ConnectionSet, Opener
+from bench.context import RunContext
+from bench.frames import CLOSE, client_frame, scan, upgrade_request
+from bench.generator import Generator
+from bench.http_client import JSON
+from bench.loop import BenchError, Json
+from bench.servers import ServerProcess
+
+FOLLOWERS: Final = 20
+FAULTS: Final = 3
+CALM_SECONDS: Final = 1.5
+AWAY_SECONDS: Final = 0.5
+LAST_SECONDS: Final = 30.0
+PAUSE_SECONDS: Final = 0.003
+NUMBER: Final = re.compile(rb"#(\d{7})")
+EPOCH: Final = re.compile(rb'"epoch":"([^"]*)"')
+OFFSET: Final = re.compile(rb'"offset":(\d+)')
+CHANNEL: Final = "log:all"
+SETTINGS: Final = {
+    "IMSERVER_APPS": "{101: {open: true, channels: {log: {subscribe: anybody, history: log}}}}"
+}
+Position = dict[str, str | int]
+
+
+@dataclass(frozen=True)
+class Wire:
+    """How a follower connects, from a position (empty: for the first time); how it reads its position, and
+    whether it is told that it has missed something.
+    """
+
+    path: str
+    login: Callable[[Position], bytes]
+    answer: bytes
+    read: Callable[[bytes, Position], bool]
+    push: Callable[[int], tuple[str, str]] = lambda number: ("/push/all", f'{{"n":"#{number:07d}"}}')
+    fields: str = ""
+
+
+def _read_offset(payload: bytes, position: Position) -> bool:
+    """Centrifugo's protocol: the epoch comes with the answer, an offset with each publication."""
+    missed = bool(position) and b'"epoch":' in payload and b'"recovered":true' not in payload
+    for epoch in EPOCH.findall(payload):
+        position["epoch"] = epoch.decode()
+    offsets = [int(each) for each in OFFSET.findall(payload)]
+    if offsets:
+        position["offset"] = max(offsets)
+    return missed
+
+
+def _own_login(position: Position) -> bytes:
+    asked = {"channel": CHANNEL, "recover": True, **position} if position else {"channel": CHANNEL}
+    return client_frame(b'{"id":1,"connect":{}}\n' + json.dumps({"id": 2, "subscribe": asked}).encode())
+
+
+def _own_push(number: int) -> tuple[str, str]:
+    body = {"app": "101", "channel": CHANNEL, "id": f"n{number}", "text": f"#{number:07d}"}
+    return "/api/v1/channels/publish", json.dumps(body)
+
+
+def _library_login(position: Position) -> bytes:
+    subs = {"subs": {"all": {"recover": True, **position}}} if position else {}
+    return client_frame(json.dumps({"id": 1, "params": {"token": "u", **subs}}).encode())
+
+
+def _socketio_login(position: Position) -> bytes:
+    return client_frame(b"40" + json.dumps({"user": "u", **position}).encode())
+
+
+def _read_socketio(payload: bytes, position: Position) -> bool:
+    missed = False
+    if found := re.search(rb'"pid":"([^"]+)"', payload):
+        missed = position.get("pid", found[1].decode()) != found[1].decode()
+        position["pid"] = found[1].decode()
+    elif found := re.search(rb',"([^"]+)"\]$', payload):
+        position["offset"] = found[1].decode()
+    return missed
+
+
+def _read_nchan(payload: bytes, position: Position) -> bool:
+    if payload.startswith(b"id: "):
+        position["id"] = payload[4 : payload.index(b"\n")].decode()
+    return False
+
+
+WIRES: Final = {
+    "imserver": Wire("/connection/101/websocket", _own_login, b'{"id":1', _read_offset, _own_push),
+    "centrifuge": Wire("/connection/websocket", _library_login, b'{"id":1', _read_offset),
+    "socket.io": Wire("/socket.io/?EIO=4&transport=websocket", _socketio_login, b"40{", _read_socketio),
+    "nchan": Wire(
+        "/durable", lambda _: b"", b"", _read_nchan, fields="Sec-WebSocket-Protocol: ws+meta.nchan\r\n"
+    ),
+}
+
+
+class Followers(ConnectionSet):
+    """The followers of one process. Owner of their positions and of what each has received."""
+
+    def __init__(self, generator: Generator, wire: Wire) -> None:
+        super().__init__(generator.loop, generator.target, generator.index)
+        self.wire = wire
+        self.positions: list[Position] = [{} for _ in range(FOLLOWERS)]
+        self.seen: list[Counter[int]] = [Counter() for _ in range(FOLLOWERS)]
+        self.announced = [0] * FOLLOWERS
+        login = None if not wire.answer else lambda _app, number: wire.login(self.positions[number])
+        self.opener = Opener(wire.path, login, wire.answer)
+        self.take = self._read
+
+    def _send_upgrade(self, conn: Connection) -> None:
+        if self.wire.fields:
+            id = self.positions[conn.number].get("id")
+            path = f"{self.wire.path}?last_event_id={id}" if id else self.wire.path
+            head = upgrade_request(f"{self.target.ws_host}:{self.target.ws_port}", path)
+            self._upgrade = head[:-2] + self.wire.fields.encode() + head[-2:]
+        super()._send_upgrade(conn)
+
+    def complete(self) -> None:
+        """Open the connections that are missing; tries again until the server is back."""
+        online = {conn.number for conn in self.by_fd.values()}
+        if missing := [number for number in range(FOLLOWERS) if number not in online]:
+            self.open(missing, self.opener, retry=True)
+
+    def _logged_in(self, conn: Connection, data: bytes) -> None:
+        found, _ = scan(data, len(data))
+        for opcode, start, stop in found:
+            if opcode < CLOSE:
+                self._note(conn, data[start:stop])
+        super()._logged_in(conn, data)
+
+    def _read(self, conn: Connection, end: int) -> None:
+        data = bytes(self.view[:end])
+        found, used = scan(data, end)
+        conn.rest = data[used:]
+        for opcode, start, stop in found:
+            if opcode >= CLOSE:
+                self.control(conn, opcode, data[start:stop])
+            else:
+                self._note(conn, data[start:stop])
+
+    def _note(self, conn: Connection, payload: bytes) -> None:
+        self.announced[conn.number] += self.wire.read(payload, self.positions[conn.number])
+        self.seen[conn.number].update(map(int, NUMBER.findall(payload)))
+
+
+def join(generator: Generator, wire: str) -> Json:
+    """Task: connect the followers."""
+    generator.state["followers"] = followers = Followers(generator, WIRES[wire])
+    followers.complete()
+    end = time.monotonic() + LAST_SECONDS
+    while not all(followers.positions) and not followers.wire.fields and time.monotonic() < end:
+        generator.loop.turn(0.1)  # nchan gives the first position with the first message
+    return {"connected": len(followers.by_fd)}
+
+
+def follow(generator: Generator, cuts: int) -> Json:
+    """Task: follow until it is stopped, and come back after each loss; lose all ``cuts`` times."""
+    followers: Followers = generator.state["followers"]
+    due = time.monotonic() + CALM_SECONDS
+    while not generator.loop.stopped:
+        if cuts and time.monotonic() > due:
+            followers.close()
+            time.sleep(AWAY_SECONDS)
+            cuts, due = cuts - 1, time.monotonic() + CALM_SECONDS
+        followers.complete()
+        generator.loop.turn(0.05)
+    return {}
+
+
+def collect(generator: Generator, last: int) -> Json:
+    """Task: wait until all have received the message ``last``; return what each has received."""
+    followers: Followers = generator.state["followers"]
+    end = time.monotonic() + LAST_SECONDS
+    while time.monotonic() < end and not all(last in seen for seen in followers.seen):
+        followers.complete()
+        generator.loop.turn(0.05)
+    followers.close()
+    return {"seen": [list(seen.items()) for seen in followers.seen], "announced": followers.announced}
+
+
+class PublishingThread(threading.Thread):
+    """Publishes one message after the other, each until the server has accepted it."""
+
+    def __init__(self, context: RunContext, wire: Wire, first: int) -> None:
+        super().__init__(daemon=True)
+        target = context.target
+        self.http = HTTPConnection(target.http_host, target.http_port, timeout=5)
+        self.wire, self.number = wire, first
+        self.acknowledged: list[int] = []
+        self.ended = threading.Event()
+
+    def run(self) -> None:
+        while not self.ended.wait(PAUSE_SECONDS):
+            path, body = self.wire.push(self.number)
+            try:
+                self.http.request("POST", path, body, {"Content-Type": JSON})
+                answer = self.http.getresponse()
+                answer.read()
+            except (OSError, HTTPException):
+                self.http.close()
+                continue
+            if answer.status < 300:
+                self.acknowledged.append(self.number)
+                self.number += 1
+        self.http.close()
+
+
+def measure(context: RunContext, server: ServerProcess, name: str) -> Json:
+    """Return what followers have missed after the server was killed, and after their connections were cut."""
+    found: Json = {}
+    for first, fault in ((0, "kill"), (5_000_000, "cut")):
+        (worker,) = context.start_workers(1)
+        (joined,) = context.ask([worker], join, wire=name)
+        if joined["connected"] < FOLLOWERS:
+            raise BenchError(f"{name}: {joined['connected']} of {FOLLOWERS} followers connected")
+        worker.ask(follow, cuts=FAULTS if fault == "cut" else 0)
+        publisher = PublishingThread(context, WIRES[name], first)
+        publisher.start()
+        for _ in range(FAULTS):
+            time.sleep(CALM_SECONDS)
+            if fault == "kill":
+                server.control("kill")
+            time.sleep(AWAY_SECONDS)
+            if fault == "kill":
+                server.control("again")
+        time.sleep(CALM_SECONDS)
+        publisher.ended.set()
+        publisher.join()
+        worker.stop()
+        context.gather([worker])
+        if not publisher.acknowledged:
+            raise BenchError(f"{name}: no message was acknowledged")
+        (answer,) = context.ask([worker], collect, last=publisher.acknowledged[-1])
+        found[fault] = losses(publisher.acknowledged, answer["seen"], answer["announced"])
+    return found
+
+
+def losses(acknowledged: list[int], seen: list[list[list[int]]], announced: list[int]) -> Json:
+    """Compare the acknowledged messages with those that each follower has seen, [number, times] each."""
+    missing = [len(set(acknowledged) - {number for number, _ in each}) for each in seen]
+    return {
+        "acknowledged": len(acknowledged),
+        "due": len(acknowledged) * len(seen),
+        "missing": sum(missing),
+        "announced": sum(count for count, told in zip(missing, announced, strict=True) if told),
+        "repeated": sum(times - 1 for each in seen for _, times in each),
+    }

@@ -1,1 +1,0 @@
-"""Other servers beside this one, measured on the same machine: python -m tests.peers.measure."""
