@@ -27,8 +27,15 @@ def history(request: pytest.FixtureRequest) -> ChannelHistory:
 
 
 def append(history: ChannelHistory, *texts: str, size: int = 3, channel: str = NEWS) -> list[int]:
-    events = history.append_each("101", [retained(text, size, channel=channel) for text in texts])
-    assert events is not None
+    events: list[Event] = []
+
+    def stores() -> bool:  # it does not while the lease of a busy node is lost
+        events[:] = (
+            history.append_each("101", [retained(text, size, channel=channel) for text in texts]) or []
+        )
+        return bool(events)
+
+    until(stores)
     return [each.channel.offset for each in events if each.channel]
 
 
