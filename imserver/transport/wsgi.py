@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import Any
 
+import gevent
 from gevent.pywsgi import WSGIServer
 from geventwebsocket.handler import WebSocketHandler
 
@@ -144,6 +145,9 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
         """Wait for a whole head, parse it as strictly as the front server does, and pass it to pywsgi."""
         server = self.server
         sock: Any = self.socket
+        if self._reader.unread:  # a pipelined request: in the next turn of the loop
+            hub = gevent.get_hub()
+            hub.wait(hub.loop.timer(0))
         try:
             if not self._read_whole(sock):
                 return None

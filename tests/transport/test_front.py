@@ -4,6 +4,7 @@ import _socket
 import logging
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import gevent
@@ -23,7 +24,9 @@ from imserver.transport.http import FrontServer, HttpConnection
 from imserver.transport.listener import Listener, bind
 from imserver.transport.outbox import MANY_CONNECTIONS
 from imserver.transport.proxies import TrustedProxies
+from imserver.transport.wsgi import WsgiServer
 from tests.integration.raw import handshake, request, text
+from tests.support import HTTP_SERVERS
 from tests.transport.harness import Caller, SocketHarness, look, until
 
 Start = Callable[[str, list[tuple[str, str]]], Any]
@@ -95,6 +98,27 @@ class Harness(SocketHarness):
         return caller
 
 
+class Turns(Harness):
+    """Notes the turn of the loop in which each request of the application begins."""
+
+    def __init__(self, turns: list[int]) -> None:
+        super().__init__()
+        self._turns, self._turn = turns, 0
+        self._watcher = self.loop.check()
+        self._watcher.start(self._count)
+
+    def __exit__(self, *what: Any) -> None:
+        self._watcher.stop()
+        super().__exit__(*what)
+
+    def _count(self) -> None:
+        self._turn += 1
+
+    def application(self, environ: dict[str, Any], start: Start) -> list[bytes]:
+        self._turns.append(self._turn)
+        return super().application(environ, start)
+
+
 @pytest.fixture
 def harness() -> Iterator[Harness]:
     with Harness() as one:
@@ -105,6 +129,23 @@ def nothing_is_left(harness: Harness) -> bool:
     return not (
         harness.context.connections or harness.front.parked or harness.budget.held or harness.gate.connections
     )
+
+
+@pytest.mark.parametrize("http_server", HTTP_SERVERS)
+def test_pipelined_requests_of_the_application_take_a_turn_of_the_loop_each(http_server: str) -> None:
+    turns: list[int] = []
+    with Turns(turns) as one, ExitStack() as stack:
+        port = one.listener.port
+        if http_server == "wsgi":
+            listener = one.front.listener
+            wsgi = WsgiServer(bind("127.0.0.1", 0, 256, False), one.application, {}, listener, lambda: None)
+            wsgi.start()
+            stack.callback(wsgi.stop)
+            port = wsgi.port
+        with Caller(port) as caller:
+            caller.send(b"GET /page HTTP/1.1\r\nHost: localhost\r\n\r\n" * 20)
+            assert [caller.response()[2] for _ in range(20)] == [b"/page"] * 20
+    assert len(set(turns)) == 20
 
 
 # --- a socket that changes hands ----------------------------------------------------------------------------
