@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from time import monotonic, time
 from typing import TYPE_CHECKING
 
 import gevent
-from gevent.event import Event as Signal
+from gevent.queue import Queue
 from msgspec import Struct
 
 from imserver import errors
@@ -57,8 +57,8 @@ class Departures:
     def __init__(self, registry: RedisRegistry, on_exit: Callable[[Session], None]) -> None:
         self._registry = registry
         self._on_exit = on_exit
-        self._waiting: deque[tuple[Session, bool]] = deque()
-        self._wake = Signal()
+        # A queue wakes one greenlet per logout. An event would wake all 64 for each.
+        self._waiting: Queue[tuple[Session, bool]] = Queue()
         self._reporting = 0
         self._workers: list[gevent.Greenlet[..., None]] = []
 
@@ -76,12 +76,11 @@ class Departures:
         ``last_here``: it was the last addressed session of its user on this node. If the registry does not
         answer, this decides whether the user is offline.
         """
-        self._waiting.append((session, last_here))
-        self._wake.set()
+        self._waiting.put((session, last_here))
 
     def pending(self) -> bool:
         """Whether a logout waits or is being reported."""
-        return bool(self._waiting or self._reporting)
+        return bool(self._waiting.qsize() or self._reporting)
 
     def flush(self, seconds: float) -> bool:
         """Wait at most ``seconds`` until all logouts are reported. Return whether they are."""
@@ -93,11 +92,7 @@ class Departures:
     def _run(self) -> None:
         """Greenlet: report one logout after the other."""
         while True:
-            self._wake.wait()
-            if not self._waiting:
-                self._wake.clear()
-                continue
-            session, last_here = self._waiting.popleft()
+            session, last_here = self._waiting.get()
             self._reporting += 1
             try:
                 offline = self._registry.unregister(session)
