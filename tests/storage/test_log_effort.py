@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from imserver.config.settings import StorageSettings
+from imserver.storage.accounts import AccountStore
+from imserver.storage.contract import Account
 from imserver.storage.log.contract import Appended, Draft
 from imserver.storage.log.message_log import MessageLog
 from imserver.storage.log.sqlite import SqliteDriver
@@ -99,6 +101,26 @@ def test_commits_are_copied_into_the_database_when_many_have_gathered(
     fill(log, 40)
     size = (tmp_path / "imserver.db-wal").stat().st_size
     assert size > 1500 * 4096
+
+
+def test_blocks_of_many_pairs_are_looked_up_pair_by_pair(tmp_path: Path) -> None:
+    store = Store(StorageSettings(), str(tmp_path), threaded=False)
+    log, accounts = store.log(), AccountStore(store)
+    users = [accounts.add(Account(0, APP, str(number)), "a hash").user for number in range(64)]
+    blocked = (users[40], users[7])
+    accounts.relate(APP, int(blocked[0]), int(blocked[1]), 10, lambda _before: (("blocked", ""), ""))
+    fill(log, 1)
+    assert log._connection is not None
+    driver = log._connection._driver
+    assert driver is not None
+    found: list[set[tuple[str, str]]] = []
+    few, many = (
+        writing_steps(log, lambda pairs=pairs: found.append(driver.blocks(APP, pairs)), 1)  # type: ignore[misc]
+        for pairs in ([blocked], [blocked, *zip(users, reversed(users), strict=True)])
+    )
+    store.close()
+    assert found == [{blocked}, {blocked}]
+    assert many <= 2 * 65 * few
 
 
 def test_repeats_are_found_among_many(log: MessageLog) -> None:
