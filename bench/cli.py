@@ -169,7 +169,7 @@ def chosen(name: str, only: tuple[Any, ...]) -> tuple[Row, ...]:
     help="Draw the largest million as SVG into a file.",
 )
 def table(file: Path, into: Path | None, plot: Path | None) -> None:
-    """Turn the JSON of a suite (all, cluster, million) or of peers into Markdown."""
+    """Turn the JSON of a suite or of peers into Markdown."""
     suite = json.loads(file.read_text(encoding="utf-8"))
     if plot is not None:
         drawn = [entry for entry in suite["reports"] if entry.get("series")]
