@@ -329,7 +329,7 @@ def tables(found: Json) -> str:
     ]
     facts, runs = found["machine"], found["runs"]
     words = f"{facts['cores']} cores, {facts['processor'] or facts['architecture']}, {facts['kernel']}"
-    lines = [f"{words}, Python {facts['python']}, {time.strftime('%Y-%m-%d')}; median of {runs} runs.", ""]
+    lines = [f"{words}, Python {facts['python']}, {time.strftime('%Y-%m-%d')}, runs: {runs}.", ""]
     lines += [*rows_table(COLUMNS, rows, padded=True), "", *rows_table(LOSS_COLUMNS, losses, padded=True)]
     return "\n".join(
         [*lines, *(f"\n{name} is not measured: {why}" for name, why in found["missing"].items())]
