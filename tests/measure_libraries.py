@@ -131,9 +131,11 @@ def frames() -> None:
         time_ms=1795156528123,
     )
     entry = dialect.encode_entry(stored)
-    up = pb.UpMsg(msg=entry, clientId=17)
-    frame = pb.Input(type=3, data=up.SerializeToString()).SerializeToString()
-    show("protobuf message read", lambda: dialect.decode(frame))
+    for text, language in ((stored.body, "ASCII"), ("今天晚上一起吃饭吗？老地方见".encode(), "Chinese")):
+        entry.content = text
+        up = pb.UpMsg(msg=entry, clientId=17)
+        frame = pb.Input(type=3, data=up.SerializeToString()).SerializeToString()
+        show(f"protobuf message read, {language}", lambda frame=frame: dialect.decode(frame))  # type: ignore[misc]
     show("protobuf message written", lambda: dialect.encode_message(stored))
     show("protobuf ack written", lambda: uplink_ack(17, stored.id))
 
