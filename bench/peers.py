@@ -118,7 +118,7 @@ class Peer:
 def _uvicorn(module: str) -> Callable[[Path, int, str], list[str]]:
     def command(folder: Path, port: int, _redis: str) -> list[str]:
         words = [str(folder / "bin" / "python"), "-m", "uvicorn", "--app-dir", str(PROGRAMS), f"{module}:app"]
-        return [*words, "--port", str(port), "--log-level", "warning", "--no-access-log"]
+        return [*words, "--port", str(port), "--log-level", "warning", "--no-access-log", *KEEP_ALIVE]
 
     return command
 
@@ -143,6 +143,8 @@ def _nginx(folder: Path, port: int, redis: str) -> list[str]:
     return [found_program("nginx"), "-p", str(own), "-e", "stderr", "-c", str(own / "nginx.conf")]
 
 
+#: A back end's connection may wait longer than 5 s for its turn.
+KEEP_ALIVE: Final = ("--timeout-keep-alive", "75")
 UVICORN: Final = ("uvicorn[standard]",)
 PEERS: Final = {
     peer.name: peer
