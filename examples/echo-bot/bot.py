@@ -35,6 +35,13 @@ def press(bot: Messenger, entry: Entry) -> None:
         bot.edit(entry.about, message.text.upper() if wish == "louder" else f"{message.text} (the end)")
 
 
+def save(cursor: int) -> None:
+    """Write the cursor so that a bot that is killed meanwhile still has the one before."""
+    new = CURSOR.with_suffix(".new")
+    new.write_text(str(cursor))
+    new.replace(CURSOR)
+
+
 def main() -> None:
     """Serve until Ctrl-C. The messenger reconnects by itself."""
     with Api(URL, TOKEN) as api:
@@ -49,7 +56,7 @@ def main() -> None:
                 press(bot, event)
             elif event.kind == "message" and event.sender != BOT:
                 answer(bot, event)
-            CURSOR.write_text(str(bot.cursor))
+            save(bot.cursor)
 
 
 if __name__ == "__main__":

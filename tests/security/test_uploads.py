@@ -22,7 +22,7 @@ from imserver.services.webhooks.reviews import Reviews
 from imserver.storage import upload_rows
 from imserver.storage.store import Store
 from tests.integration.raw import Raw, ask, request
-from tests.support import Server
+from tests.support import Server, eventually
 
 PNG = (
     b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x01\x00\x00\x00\x01\x08\x00\x00\x00\x00:~\x9bU"
@@ -177,15 +177,20 @@ def test_slow_uploads_of_one_user_leave_slots_for_others(tmp_path: Path) -> None
     server = Server(tmp_path, config={"uploads": {"min_free_bytes": 0, "at_once": 4, "at_once_per_user": 2}})
     try:
         with contextlib.ExitStack() as stack:
-            for _ in range(4):
+            path = "/api/v1/uploads?app=101&user=%s"
+            again = request(path % "eve", method="POST", body=b"x")
+
+            def has_no_slot() -> bool:
+                """Begin another slow upload of eve, which may be refused; whether she has no slot left."""
                 slow = stack.enter_context(Raw(server.http))
                 slow.send(
                     b"POST /api/v1/uploads?app=101&user=eve HTTP/1.1\r\nHost: 127.0.0.1\r\n"
                     b"Content-Length: 100000\r\n\r\nx"
                 )
-            path = "/api/v1/uploads?app=101&user=%s"
-            refused = ask(server.http, request(path % "eve", method="POST", body=b"x"))
-            assert (refused.status, refused.json["code"]) == (503, "busy")
+                return ask(server.http, again).json.get("code") == "busy"
+
+            eventually(has_no_slot, what="two are on the way")
+            assert ask(server.http, again).status == 503
             assert ask(server.http, request(path % "ann", method="POST", body=b"x")).status == 201
     finally:
         server.stop()
