@@ -42,7 +42,7 @@ Position = dict[str, str | int]
 @dataclass(frozen=True)
 class Wire:
     """How a follower connects, from a position (empty: for the first time); how it reads its position, and
-    whether it is told that it has missed something.
+    whether the server has announced that it has missed something.
     """
 
     path: str
@@ -257,6 +257,6 @@ def losses(acknowledged: list[int], seen: list[list[list[int]]], announced: list
         "acknowledged": len(acknowledged),
         "due": len(acknowledged) * len(seen),
         "missing": sum(missing),
-        "announced": sum(count for count, told in zip(missing, announced, strict=True) if told),
+        "announced": sum(count for count, times in zip(missing, announced, strict=True) if times),
         "repeated": sum(times - 1 for each in seen for _, times in each),
     }

@@ -291,7 +291,7 @@ _OWN = {
 _BACK_ENDS = (
     counter(
         "imserver_logins_denied_total",
-        "Logins refused by the rules of an app, by reason",
+        "Refused logins, by reason",
         "metrics.denials",
         "reason",
     ),

@@ -361,10 +361,14 @@ class Logins:
     def _denied(
         self, reason: str, decision: LoginDecision, app: str, user: str, request: LoginRequest
     ) -> LoginDecision:
+        self.refused(reason, app, user, request)
+        return decision
+
+    def refused(self, reason: str, app: str, user: str, request: LoginRequest) -> None:
+        """Count a refused login by its reason, and log it at the level debug. Never switches."""
         self._metrics.denials[reason] = self._metrics.denials.get(reason, 0) + 1
         if log.isEnabledFor(logging.DEBUG):
             log.debug("login of %r in %s refused: %s", user, app, reason, extra={"connection": request.peer})
-        return decision
 
     def holds_token(self, connection: Connection) -> bool:
         """Whether the session of ``connection`` ends with a token. A new login may renew such a session."""

@@ -81,7 +81,8 @@ class Harness(SocketHarness):
         self.fanout = Fanout(self.flusher, self.metrics, notice_members)
         self.delivery = Delivery(self.hub, self.fanout)
         self.allowed: set[str] | None = None
-        self.sessions = Sessions(self.hub, self.fanout, self.metrics, Admitting(self._may_login))
+        self.logins = Admitting(self._may_login)
+        self.sessions = Sessions(self.hub, self.fanout, self.metrics, self.logins)
         self._add_channels()
         ids = MessageIds(Dedupe(1000, 60, shared=True))
         self._pushes = Pushes(ids, LocalReach(ids, self.delivery), self.metrics)

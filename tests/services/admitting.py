@@ -12,6 +12,7 @@ class Admitting:
 
     def __init__(self, may_login: Callable[[str, str, str], bool]) -> None:
         self._may_login = may_login
+        self.reasons: list[str] = []
         self.began_with: list[tuple[Connection, LoginDecision]] = []
 
     def resolve(self, app: str) -> str:
@@ -24,6 +25,9 @@ class Admitting:
         self, app: str, user: str, token: str, dialect: str, connection: LoginRequest, device: str = ""
     ) -> LoginDecision:
         return ALLOWED if self._may_login(app, user, token) else BAD_TOKEN
+
+    def refused(self, reason: str, app: str, user: str, request: LoginRequest) -> None:
+        self.reasons.append(reason)
 
     def began(self, connection: Connection, verdict: LoginDecision) -> None:
         self.began_with.append((connection, verdict))

@@ -324,6 +324,7 @@ def test_a_banned_user_is_closed_with_4503_and_stays_out_for_the_time(harness: H
     again, second = harness.connect()
     assert harness.sessions.login(again, Login(NEWEST, "ann")) == 1003
     assert second.close_code() == 4503
+    assert harness.logins.reasons == ["banned"]
     harness.login(NEWEST, "bob")
     harness.login(MULTI, "ann")
 

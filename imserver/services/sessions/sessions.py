@@ -149,10 +149,10 @@ class Sessions:
         if name != login.app:
             login = replace(login, app=name)
         if not self.takes_user(name, login.user):
-            return self._refused(errors.REPLY_BAD_USER, connection, login, "the user id is too long")
+            return self._refuse(connection, login, errors.REPLY_BAD_USER, "user")
         app = self._hub.apps.get(name)
         if app is None:
-            return self._refused(errors.REPLY_UNAUTHORIZED, connection, login, "there is no such app")
+            return self._refuse(connection, login, errors.REPLY_UNAUTHORIZED, "app")
         if connection.user is not None and not again:
             return self._renew(connection, login)
         if decision is None:
@@ -165,7 +165,7 @@ class Sessions:
             login = replace(login, device=decision.device)
         if self.is_banned(login.app, login.user):
             say(connection, errors.CLOSE_BANNED)
-            return self._refused(errors.REPLY_UNAUTHORIZED, connection, login, "banned")
+            return self._refuse(connection, login, errors.REPLY_UNAUTHORIZED, "banned")
         rivals = _rivals(app, login, connection)
         if app.policy == "refuse" and rivals:
             alive = self._any_alive(rivals)
@@ -173,7 +173,7 @@ class Sessions:
             rivals, old = _rivals(app, login, connection), rivals
             if alive or any(rival not in old for rival in rivals):
                 say(connection, errors.CLOSE_REFUSED)
-                return self._refused(errors.REPLY_FAILED, connection, login, "the user has a session")
+                return self._refuse(connection, login, errors.REPLY_FAILED, "policy")
             if self.is_banned(login.app, login.user):
                 say(connection, errors.CLOSE_BANNED)
         if connection.state != OPEN:
@@ -182,13 +182,13 @@ class Sessions:
             self.leave(connection, (app.name, login.user))
         code = self._begin(app, connection, login)
         if code != errors.REPLY_OK:
-            return self._refused(code, connection, login, "the registry did not take the session")
+            return self._refuse(connection, login, code, "registry")
         if self.kicks.since(kicks, app.name, login.user, login.device):
             say(connection, errors.CLOSE_KICKED)
-            return self._refused(errors.REPLY_UNAUTHORIZED, connection, login, "kicked")
+            return self._refuse(connection, login, errors.REPLY_UNAUTHORIZED, "kicked")
         if self._hub.apps.get(name) is not app:
             say(connection, errors.CLOSE_APP_DELETED)
-            return self._refused(errors.REPLY_UNAUTHORIZED, connection, login, "the app was deleted")
+            return self._refuse(connection, login, errors.REPLY_UNAUTHORIZED, "deleted")
         self._logins.began(connection, decision)
         if app.policy in ("single", "refuse"):
             for rival in rivals:
@@ -379,13 +379,12 @@ class Sessions:
         self._fanout.notice(app, Event("enter", login.user, ENTER_TEXT), connection)
         return errors.REPLY_OK
 
-    def _refused(
-        self, code: int, connection: Connection | None = None, login: Login | None = None, reason: str = ""
-    ) -> int:
+    def _refuse(self, connection: Connection, login: Login, code: int, reason: str) -> int:
+        self._logins.refused(reason, login.app, login.user, connection)
+        return self._refused(code)
+
+    def _refused(self, code: int) -> int:
         self._metrics.logins_refused += 1
-        if reason and connection is not None and login is not None and log.isEnabledFor(logging.DEBUG):
-            ids = {"connection": connection.peer}
-            log.debug("login of %r in %s refused: %s", login.user, login.app, reason, extra=ids)
         return code
 
     def is_banned(self, app: str, user: str) -> bool:
