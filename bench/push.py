@@ -432,9 +432,9 @@ def measure(context: RunContext, workers: Sequence[Worker], how: Sending, second
         unit = "publishes" if how.kind == "publish" else "targets" if how.bulk else "requests"
         seconds, during = answer["sending_seconds"], answer["during"]
         figures |= span.rate(unit, pushed, seconds, during=during, flat_out=flat_out)
-        figures |= Latency.merged([answer["answers"]]).figures(
-            "ack_" if how.kind == "publish" else "answer_", maximum=False
-        )
+    figures |= Latency.merged([answer["answers"]]).figures(
+        "ack_" if how.kind == "publish" else "answer_", maximum=False
+    )
     figures |= {
         **Latency.merged(part["latency"] for part in answers).figures(),
         "frame_bytes": answer["frame_bytes"],
