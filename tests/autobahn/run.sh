@@ -30,7 +30,7 @@ find_python27() {
 }
 
 if ! python27=$(find_python27); then
-    echo "autobahn: the test suite needs Python 2.7, and none is here: put python2.7 in PATH or name it in PYTHON27" >&2
+    echo "autobahn: the test suite needs Python 2.7, and none is here: put python2.7 in PATH or name it in PYTHON27 (Debian 11 is the last Debian with it)" >&2
     exit 2
 fi
 
