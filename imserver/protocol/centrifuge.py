@@ -626,15 +626,19 @@ def read_emulation(body: bytes) -> tuple[str, bytes]:
 
 
 def _read_varint(data: bytes, place: int) -> tuple[int, int]:
-    """Decode the number that begins at ``place``. Return it and its end. Raises IndexError."""
-    value = shift = 0
-    while True:
+    """Decode the number that begins at ``place``. Return it and its end.
+
+    Raises IndexError, also for a number of more than five bytes: no frame is that long, and the time to
+    decode it grows with the square of its bytes.
+    """
+    value = 0
+    for shift in range(0, 35, 7):
         byte = data[place]
         value |= (byte & 0x7F) << shift
         place += 1
         if byte < 0x80:
             return value, place
-        shift += 7
+    raise IndexError
 
 
 def _delimited(message: protobuf_message.Message) -> bytes:

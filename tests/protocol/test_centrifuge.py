@@ -214,6 +214,13 @@ def test_a_protobuf_frame_that_ends_too_early_ends_the_connection(frame: str) ->
     assert bad.value.close == CLOSE_BAD_PAYLOAD
 
 
+def test_a_protobuf_frame_whose_length_has_more_than_five_bytes_ends_the_connection() -> None:
+    command = b"\x08\x01"
+    assert as_protobuf.split(b"\x82\x80\x80\x80\x00" + command) == [command]
+    with pytest.raises(BadFrame):
+        as_protobuf.split(b"\x82\x80\x80\x80\x80\x00" + command)
+
+
 @pytest.mark.parametrize(
     ("payload", "code"),
     [
