@@ -389,12 +389,13 @@ def _signed_payload(token: str, keys: Sequence[Key]) -> bytes:
             return usual
     jws = _library()
     try:
-        kid = jws.get_unverified_header(token).get("kid")
-    except Exception as error:
+        # Not by PyJWT, which decodes and checks the whole token for it.
+        kid = msgspec.json.decode(bytes_of(token.partition(".")[0]), type=_Head).kid
+    except (ValueError, RecursionError) as error:
         raise BadToken(f"this is not a token: {error}") from None
     reason = f"no key is named {kid!r}"
     for key in keys:
-        if kid is None or not key.kid or key.kid == kid:
+        if not kid or not key.kid or key.kid == kid:
             names = _EDWARDS_NAMES if key.algorithm == "EdDSA" else [key.algorithm]
             try:
                 payload: bytes = jws.decode(token, key.verifier, algorithms=names)

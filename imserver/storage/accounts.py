@@ -288,10 +288,11 @@ class AccountStore:
             own = sql.query(f"SELECT version FROM account WHERE id = %s{sql.for_update}", (id,))
             if not own or own[0][0] != version:
                 return False
-            sql.execute("DELETE FROM account_device WHERE account = %s AND expires_at <= %s", (id, new.since))
-            newest = sql.query(f"{_DEVICES} ORDER BY since DESC, id", (id,))
-            for row in newest[max(most - 1, 0) :]:
-                sql.execute("DELETE FROM account_device WHERE account = %s AND id = %s", (id, row[0]))
+            newest = list(map(_device_of, sql.query(f"{_DEVICES} ORDER BY since DESC, id", (id,))))
+            valid = [each for each in newest if each.expires_at > new.since]
+            kept = {each.id for each in valid[: max(most - 1, 0)]}
+            ended = [(id, each.id) for each in newest if each.id not in kept]
+            sql.execute_many("DELETE FROM account_device WHERE account = %s AND id = %s", ended)
             sql.execute(
                 f"INSERT INTO account_device (account, id, name, since, expires_at) VALUES {marks_of(5)}",
                 (id, new.id, new.name, new.since, new.expires_at),

@@ -120,7 +120,7 @@ class Outgoing:
         if self._connections is None:
             self._connections = self._manager()
         try:
-            answer = self._connections.request(
+            answer = self._connections.urlopen(
                 method, url, body=body, headers=headers, redirect=False, preload_content=False
             )
             try:
