@@ -4,6 +4,8 @@
 import { CommandRefused, ImError, NotConnected } from "../../sdk/imserver.js";
 
 const TIMEOUT_MS = 15_000;
+/** Rows of a list that the page loads. */
+const MOST_ROWS = 2_000;
 
 /** A failed request. `code` is the error code of the API, or `no_answer`. */
 export class ApiError extends Error {
@@ -48,6 +50,24 @@ export async function callApi(app, token, method, path, body = {}) {
   }
   if (!response.ok) throw new ApiError(String(answer.code), String(answer.message));
   return answer;
+}
+
+/**
+ * The rows of a list whose pages have the cursor `next`: at least {@link MOST_ROWS} of them, or all.
+ *
+ * @param {string} key  of the rows in a page
+ * @param {(cursor: string) => Promise<any>} load  one page; `""`: the first
+ * @returns {Promise<any[]>}
+ */
+export async function rowsOf(key, load) {
+  const rows = [];
+  let cursor = "";
+  do {
+    const page = await load(cursor);
+    rows.push(...page[key]);
+    cursor = page.next;
+  } while (cursor && rows.length < MOST_ROWS);
+  return rows;
 }
 
 /**

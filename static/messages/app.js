@@ -6,6 +6,7 @@ import { element, fill, make, pageData } from "../text.js";
 import { countRequests, openCard, openContacts } from "./contacts.js";
 import { ConversationList } from "./conversation-list.js";
 import { ConversationView } from "./conversation.js";
+import { withModule } from "./form.js";
 import { startWorker } from "./installable.js";
 import { followInvitation, invitationCode } from "./invitations.js";
 import { LoginView } from "./login.js";
@@ -53,7 +54,7 @@ class App {
     if (login) this.#start(login);
     else this.#showLogin("");
     if (came === "oauth") this.login.finish(code, login !== null);
-    else if (came) import("./log-in-with.js").then(({ openReset }) => openReset(page, code));
+    else if (came) withModule(import("./log-in-with.js"), page.text, ({ openReset }) => openReset(page, code));
   }
 
   // --- session ------------------------------------------------------------------------------------------------
@@ -64,7 +65,7 @@ class App {
     this.#session = session;
     this.#list = new ConversationList(session);
     this.#conversation = new ConversationView(session, {
-      info: ({ id, group, peer }) => (group ? import("./group-info.js").then(({ openGroupInfo }) => openGroupInfo(session, id)) : peer && openCard(session, peer)),
+      info: ({ id, group, peer }) => (group ? withModule(import("./group-info.js"), session.words, ({ openGroupInfo }) => openGroupInfo(session, id)) : peer && openCard(session, peer)),
       person: (user) => openCard(session, user),
     });
     this.#search = new Search(session);
@@ -204,10 +205,7 @@ class App {
       if (event.persisted) location.reload(); // the browser's cache brought back a page whose connection is closed
     });
     element("back", HTMLButtonElement).addEventListener("click", () => this.#back());
-    element("me", HTMLButtonElement).addEventListener("click", async () => {
-      const { openProfile } = await import("./profile.js"); // when it is needed: the page is there earlier
-      if (this.#session) openProfile(this.#session);
-    });
+    element("me", HTMLButtonElement).addEventListener("click", () => withModule(import("./profile.js"), this.words, ({ openProfile }) => this.#session && openProfile(this.#session)));
     element("new-conversation", HTMLButtonElement).addEventListener("click", () => this.#session && openContacts(this.#session).then(() => this.#countRequests()));
     element("search-here", HTMLButtonElement).addEventListener("click", () => this.#search?.open(this.#conversation?.open ?? null));
     element("search", HTMLInputElement).addEventListener("focus", () => void (document.body.dataset.searching = "true"));

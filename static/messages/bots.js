@@ -2,6 +2,7 @@
 /** The user's own bots, the incoming webhooks of a group, and adding a bot to a group. */
 
 import { fill, make } from "../text.js";
+import { rowsOf } from "./api.js";
 import { attempt, copyButton, field, input, namedList, newId, noteLine, redraw, section, show } from "./form.js";
 import { button, confirm, openDialog, openPanel, toast } from "./panel.js";
 import { personRow } from "./people.js";
@@ -53,7 +54,7 @@ class BotsView {
   #load() {
     const { session } = this;
     return attempt(this.body, this.note, session.words, async () => {
-      const { bots } = await session.api("GET", "bots");
+      const bots = await rowsOf("bots", (cursor) => session.api("GET", "bots", { cursor }));
       session.people.add(bots.map((/** @type {Bot} */ { id, name, nickname, avatar }) => ({ user: id, name, nickname, avatar, bot: true })));
       const rows = bots.map((/** @type {Bot} */ bot) => personRow(session, bot.id, () => this.#open(bot), { below: bot.name && `@${bot.name}` }));
       redraw(this.body, [rows.length ? namedList(session.words.messages_bots, rows) : make("p", "muted", session.words.messages_bots_none)]);

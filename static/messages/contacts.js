@@ -2,7 +2,8 @@
 /** Finding people, friend requests, the contact list, the card of a person, and new groups. */
 
 import { fill, make } from "../text.js";
-import { attempt, field, input, namedList, newId, noteLine, redraw, section, show } from "./form.js";
+import { rowsOf } from "./api.js";
+import { attempt, field, input, namedList, newId, noteLine, redraw, section, show, withModule } from "./form.js";
 import { openInvitations } from "./invitations.js";
 import { button, confirm, openDialog, openPanel, toast } from "./panel.js";
 import { personRow } from "./people.js";
@@ -15,8 +16,6 @@ const LISTS = ["friends", "incoming", "outgoing", "blocked"];
 /** List → what its people are to us. */
 const RELATIONS = /** @type {const} */ ({ friends: "friend", incoming: "incoming", outgoing: "outgoing", blocked: "blocked" });
 const PAGE = 200;
-/** Entries of a list that are shown. */
-const MOST_SHOWN = 2_000;
 const NAME_LENGTH = 50;
 
 /**
@@ -195,7 +194,7 @@ class ContactsView {
  */
 export function openCard(session, user) {
   if (user === session.user) {
-    import("./profile.js").then(({ openProfile }) => openProfile(session));
+    withModule(import("./profile.js"), session.words, ({ openProfile }) => openProfile(session));
     return Promise.resolve();
   }
   const { people } = session;
@@ -242,7 +241,7 @@ function cardParts(session, user, close) {
   });
   const toGroup = button(words.messages_bot_add);
   toGroup.dataset.key = "to-group";
-  toGroup.addEventListener("click", () => import("./bots.js").then(({ openGroups }) => openGroups(session, user)));
+  toGroup.addEventListener("click", () => withModule(import("./bots.js"), words, ({ openGroups }) => openGroups(session, user)));
   const block = action(words.messages_block, "block", "link danger", fill(words.messages_block_question, { name }));
   const actions = {
     "": card?.bot ? [message, toGroup] : [message, action(words.messages_ask, "request")],
@@ -386,15 +385,9 @@ class Picker {
  * @returns {Promise<string[]>} users, whose cards are loaded then
  */
 async function loadList(session, list) {
-  const users = [];
-  for (let cursor = ""; users.length < MOST_SHOWN;) {
-    const page = await session.api("GET", "friends", { list, cursor, limit: PAGE });
-    session.people.add(page.friends.map((/** @type {any} */ { user, nickname, avatar }) => ({ user, nickname, avatar, relation: RELATIONS[list] })));
-    users.push(...page.friends.map((/** @type {any} */ { user }) => String(user)));
-    cursor = page.next;
-    if (!cursor) break;
-  }
-  return users;
+  const friends = await rowsOf("friends", (cursor) => session.api("GET", "friends", { list, cursor, limit: PAGE }));
+  session.people.add(friends.map(({ user, nickname, avatar }) => ({ user, nickname, avatar, relation: RELATIONS[list] })));
+  return friends.map(({ user }) => String(user));
 }
 
 /**

@@ -115,6 +115,22 @@ export async function attempt(control, note, words, act) {
 }
 
 /**
+ * Uses a module that is loaded when it is needed: the page is there earlier. If it cannot be loaded, `use` is not called.
+ *
+ * @template M
+ * @param {Promise<M>} module  of `import()`
+ * @param {Record<string, string>} words
+ * @param {(module: M) => unknown} use
+ * @param {HTMLElement | null} [note]  shows why it cannot be loaded; null: a toast does
+ */
+export async function withModule(module, words, use, note = null) {
+  const loaded = await module.catch(() => null);
+  if (loaded) await use(loaded);
+  else if (note) show(note, words.no_answer);
+  else toast(words.no_answer);
+}
+
+/**
  * @param {HTMLElement} note
  * @param {string} text  empty: hide it
  */

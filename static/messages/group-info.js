@@ -2,6 +2,7 @@
 /** What a group is: its name, members, roles, rules and media. */
 
 import { fill, make } from "../text.js";
+import { rowsOf } from "./api.js";
 import { HooksView } from "./bots.js";
 import { openCard, openPicker } from "./contacts.js";
 import { attempt, field, input, namedList, noteLine, redraw, section, select, show, switchBox } from "./form.js";
@@ -30,7 +31,6 @@ import { personRow } from "./people.js";
 /** @type {Record<Role, number>} */
 const RANK = { member: 0, admin: 1, owner: 2 };
 const PAGE = 500;
-const MOST_SHOWN = 2_000;
 const NAME_LENGTH = 50;
 const HOUR = 3_600;
 
@@ -286,13 +286,6 @@ class GroupView {
  * @param {string} group
  * @returns {Promise<Member[]>}
  */
-async function loadMembers(session, group) {
-  const members = [];
-  for (let cursor = ""; members.length < MOST_SHOWN;) {
-    const page = await session.api("GET", "groups/members", { group, cursor, limit: PAGE });
-    members.push(...page.members);
-    cursor = page.next;
-    if (!cursor) break;
-  }
-  return members;
+function loadMembers(session, group) {
+  return rowsOf("members", (cursor) => session.api("GET", "groups/members", { group, cursor, limit: PAGE }));
 }

@@ -3,7 +3,7 @@
 
 import { fill, make } from "../text.js";
 import { ApiError, callApi } from "./api.js";
-import { attempt, copyButton, field, input, namedList, noteLine, redraw, section, select, show } from "./form.js";
+import { attempt, copyButton, field, input, namedList, noteLine, redraw, section, select, show, withModule } from "./form.js";
 import { button, confirm, openDialog, openPanel, toast } from "./panel.js";
 import { avatarOf } from "./people.js";
 
@@ -191,7 +191,7 @@ class InvitationsView {
       buttons.push(share);
     }
     const picture = make("div", "qr-frame");
-    import("./qr.js").then(({ qrPicture }) => picture.append(qrPicture(link, words.messages_qr)));
+    withModule(import("./qr.js"), words, ({ qrPicture }) => picture.append(qrPicture(link, words.messages_qr)));
     return [
       picture, field(words.messages_link_address, address), make("p", "muted", this.#limits(invitation)),
       make("p", "card-actions", ...buttons, this.#revokeButton(invitation)),

@@ -3,7 +3,7 @@
 
 import { element, make } from "../text.js";
 import { callApi } from "./api.js";
-import { attempt, field, input, noteLine, show } from "./form.js";
+import { attempt, field, input, noteLine, show, withModule } from "./form.js";
 import { invitationCode, invitationText, showInvitation } from "./invitations.js";
 
 /** @typedef {import("./session.js").Login} Login */
@@ -76,8 +76,8 @@ export class LoginView {
    * @param {boolean} isHere  whether somebody is logged in, and this view is hidden
    */
   async finish(code, isHere) {
-    const { finishLogin } = await import("./log-in-with.js");
-    await attempt(this.#root, isHere ? null : this.#note, this.words, () => finishLogin(this.page, code, this.onLogin));
+    const note = isHere ? null : this.#note;
+    await withModule(import("./log-in-with.js"), this.words, ({ finishLogin }) => attempt(this.#root, note, this.words, () => finishLogin(this.page, code, this.onLogin)), note);
   }
 
   /** What the app wants; without an answer all is offered, and the server decides. */
@@ -152,7 +152,7 @@ export class LoginView {
   #forgotten() {
     const forgotten = /** @type {HTMLButtonElement} */ (make("button", "link", this.words.messages_forgotten));
     forgotten.type = "button";
-    forgotten.addEventListener("click", () => import("./log-in-with.js").then(({ openForgotten }) => openForgotten(this.page)));
+    forgotten.addEventListener("click", () => withModule(import("./log-in-with.js"), this.words, ({ openForgotten }) => openForgotten(this.page), this.#note));
     return forgotten;
   }
 

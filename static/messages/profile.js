@@ -4,7 +4,7 @@
 import { fill, make } from "../text.js";
 import { ApiError } from "./api.js";
 import { cropAvatar } from "./avatar-crop.js";
-import { attempt, field, input, namedList, noteLine, redraw, section, show, switchBox } from "./form.js";
+import { attempt, field, input, namedList, noteLine, redraw, section, show, switchBox, withModule } from "./form.js";
 import { IDENTIFIERS, NAME_LENGTH, PASSWORD_LENGTH, identifierInput, loadRules } from "./login.js";
 import { linkSection } from "./log-in-with.js";
 import { button, confirm, openDialog, openPanel, toast } from "./panel.js";
@@ -215,10 +215,7 @@ class ProfileView {
     password.addEventListener("click", () => this.#changePassword());
     const bots = button(words.messages_bots);
     bots.id = "bots";
-    bots.addEventListener("click", async () => {
-      const { openBots } = await import("./bots.js");
-      openBots(session);
-    });
+    bots.addEventListener("click", () => withModule(import("./bots.js"), words, ({ openBots }) => openBots(session)));
     const out = button(words.messages_logout);
     out.id = "logout";
     out.addEventListener("click", () => {

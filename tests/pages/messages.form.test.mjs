@@ -1,0 +1,60 @@
+// Modules that are loaded on a click, and lists that have several pages.
+import assert from "node:assert/strict";
+import { readFileSync, readdirSync } from "node:fs";
+import { it } from "node:test";
+
+import { rowsOf } from "./static/messages/api.js";
+import { noteLine, withModule } from "./static/messages/form.js";
+
+const FOLDER = new URL("./static/messages/", import.meta.url);
+const NO_ANSWER = ["服务器没有回答", "the server does not answer"];
+
+/** An element that has a text and children, no more. */
+function fakeElement() {
+  return {
+    parts: [],
+    append(...parts) { this.parts.push(...parts); },
+    setAttribute() {},
+    remove() {},
+    get text() { return this.textContent ?? this.parts.map((part) => part.text ?? part).join(""); },
+  };
+}
+
+it("a module that cannot be loaded is reported in the language of the page, and one that can is used", async (t) => {
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  for (const no_answer of NO_ANSWER) {
+    const body = fakeElement();
+    globalThis.document = /** @type {any} */ ({ body, createElement: fakeElement, getElementById: () => null });
+    const used = [];
+    const missing = () => import("./static/messages/absent.js");
+    await withModule(missing(), { no_answer }, () => used.push("missing"));
+    assert.deepEqual([body.text, used], [no_answer, []]);
+    const note = noteLine();
+    await withModule(missing(), { no_answer }, () => used.push("missing"), note);
+    assert.deepEqual([note.textContent, note.hidden, body.text], [no_answer, false, no_answer]);
+    await withModule(import("./static/messages/format.js"), { no_answer }, () => used.push("found"), note);
+    assert.deepEqual(used, ["found"]);
+    assert.equal(body.text, no_answer);
+  }
+});
+
+it("every module that is loaded late is loaded that way", () => {
+  for (const name of readdirSync(FOLDER).filter((each) => each.endsWith(".js"))) {
+    const code = readFileSync(new URL(name, FOLDER), "utf-8").replaceAll(/\/\*\*.*?\*\//gs, "");
+    for (const [line] of code.matchAll(/^.*\bimport\(.*$/gm)) {
+      assert.match(line, /withModule\(import\("|\.catch\(/, `${name}: ${line.trim()}`);
+    }
+  }
+});
+
+it("a list has the rows of all its pages, up to a limit", async () => {
+  const asked = [];
+  const pages = { "": { bots: [1, 2], next: "2" }, 2: { bots: [3], next: "" } };
+  const found = await rowsOf("bots", async (cursor) => {
+    asked.push(cursor);
+    return pages[cursor];
+  });
+  assert.deepEqual([found, asked], [[1, 2, 3], ["", "2"]]);
+  const endless = await rowsOf("bots", async () => ({ bots: Array(1_000).fill(0), next: "more" }));
+  assert.equal(endless.length, 2_000);
+});
