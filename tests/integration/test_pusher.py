@@ -238,6 +238,15 @@ def test_a_sign_in_keeps_subscriptions_and_opens_the_channel_of_the_user(
     other.is_quiet()
 
 
+def test_the_signature_of_a_channel_permits_no_shorter_name(clients: tuple[Client, Client]) -> None:
+    client, _ = clients
+    auth = f"{SHOP['key']}:{sign(f'{client.socket_id}:private-a:b')}"
+    client.say("pusher:subscribe", {"channel": "private-a", "auth": auth, "channel_data": "b"})
+    assert refusal(client, "private-a") == ("AuthError", 400)
+    client.say("pusher:subscribe", {"channel": "private-a:b", "auth": auth})
+    client.event("pusher_internal:subscription_succeeded", "private-a:b")
+
+
 @pytest.mark.parametrize("user_data", ['{"id":""}', '{"id":7}', "{}", "hello"])
 def test_a_sign_in_names_a_user(clients: tuple[Client, Client], user_data: str) -> None:
     client, _ = clients

@@ -246,6 +246,9 @@ class PusherService:
             return
         signed = f"{self.socket_id(connection)}:{channel}"
         if command.data:
+            # Otherwise the signature of "private-a:b" would permit "private-a", with the data "b".
+            if not command.data.startswith("{"):
+                raise NotPermitted("channel_data: expected a JSON object", status=400)
             signed = f"{signed}:{command.data}"
         if not app.allows(signed, command.auth):
             raise NotPermitted("The signature is missing or wrong")
