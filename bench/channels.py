@@ -1,5 +1,5 @@
-"""Scenario ``channels``: what subscriptions of clients of Centrifugo cost, how fast clients recover, and how
-a channel of very many subscribers works.
+"""Scenario ``channels``: what subscriptions cost, how fast clients of Centrifugo recover, and how a channel
+of very many subscribers works.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import jwt
 
 from bench.connections import Connection
-from bench.context import MOST_CONNECTIONS, RunContext, parameter, shares
+from bench.context import MOST_CONNECTIONS, RunContext, parameter, shares, text_parameter
 from bench.dialects import KEY, OPENERS
 from bench.figures import Figures
-from bench.frames import CLOSE, client_frame, scan, user_name
+from bench.frames import CLOSE, client_frame, request_frame, scan, user_name
 from bench.generator import Generator, close_connections
 from bench.http_client import JSON, fetch
 from bench.latency import Latency
@@ -24,7 +24,7 @@ from bench.session_scenarios import CONNECTIONS_A_PROCESS, WARM_UP_CONNECTIONS
 from bench.workers import Worker
 
 DIALECT = "centrifuge"
-WITH_TOKEN = "centrifuge-token"
+DIALECTS = (DIALECT, "cmd")
 CHANNELS = 3
 HUNDREDS = 100
 ANSWER_SECONDS = 60.0
@@ -40,19 +40,31 @@ READY_SECONDS = 0.5
 """After it the generators listen for a publication."""
 
 
+_SUBSCRIBED = b'"cmd":"subscribe","response":{"code":200,'
+
+
 def channels_of(number: int) -> tuple[str, ...]:
     """Return a channel of this client, one of a hundred, and one of all."""
     return f"own:{number}", f"some:{number // HUNDREDS}", EVERYBODY
 
 
-def subscriptions(number: int, names: tuple[str, ...], token: bool = False) -> bytes:
-    """Return a frame that subscribes a client to channels, each with its ``token``."""
-    commands = []
-    for id, name in enumerate(names, 2):
-        asked = {"channel": name}
+def subscriptions(number: int, names: tuple[str, ...], dialect: str, token: bool) -> bytes:
+    """Return what subscribes a client to channels, each with its ``token``.
+
+    The commands of clients of Centrifugo share a frame.
+    """
+    wanted = []
+    for name in names:
+        asked: Json = {"channel": name}
         if token:
             asked["token"] = jwt.encode({"sub": user_name(number), "channel": name}, KEY, "HS256")
-        commands.append(json.dumps({"id": id, "subscribe": asked}, separators=(",", ":")))
+        wanted.append(asked)
+    if dialect != DIALECT:
+        return b"".join([request_frame("subscribe", "2", asked) for asked in wanted])
+    commands = [
+        json.dumps({"id": id, "subscribe": asked}, separators=(",", ":"))
+        for id, asked in enumerate(wanted, 2)
+    ]
     return client_frame("\n".join(commands).encode())
 
 
@@ -75,8 +87,8 @@ class Subscriber:
             self._text(payload)
 
     def _text(self, payload: bytes) -> None:
-        self.answers += payload.count(b'"subscribe":{')
-        self.errors += payload.count(b'"error":{')
+        self.answers += payload.count(b'"subscribe":{') + payload.count(_SUBSCRIBED)
+        self.errors += payload.count(b'"error":{') + payload.count(b'"refused":"')
 
 
 class Receiver(Subscriber):
@@ -109,11 +121,13 @@ class Recoverer(Subscriber):
             self.errors += 1
 
 
-def subscribe(generator: Generator, token: bool = False, crowd: bool = False) -> Json:
+def subscribe(generator: Generator, dialect: str = DIALECT, token: bool = False, crowd: bool = False) -> Json:
     """Task: subscribe all connections of this process; ``crowd``: only to the channel of all."""
     run, conns = Subscriber(generator), list(generator.connections.by_fd.values())
     names = [(EVERYBODY,) if crowd else channels_of(conn.number) for conn in conns]
-    frames = [subscriptions(conn.number, each, token) for conn, each in zip(conns, names, strict=True)]
+    frames = [
+        subscriptions(conn.number, each, dialect, token) for conn, each in zip(conns, names, strict=True)
+    ]
     begin, wanted = time.monotonic(), sum(map(len, names))
     for number, (conn, frame) in enumerate(zip(conns, frames, strict=True)):
         generator.connections.send(conn, frame)
@@ -171,6 +185,7 @@ def fill(context: RunContext, channels: int, number: int) -> list[str]:
 @dataclass(frozen=True)
 class ChannelsOptions:
     connections: int = parameter(15_000, "Connections.", most=MOST_CONNECTIONS)
+    dialect: str = text_parameter(DIALECT, "What the clients speak.", DIALECTS)
     recover: bool = parameter(False, "Measure how fast all of them come back, and receive what they missed.")
     behind: int = parameter(50, "How many publications each has missed.", most=MOST_BEHIND)
     token: bool = parameter(False, "Each subscription has an HS256 token.")
@@ -186,22 +201,24 @@ class ChannelsOptions:
 
 def run(context: RunContext, options: ChannelsOptions) -> Figures:
     """Measure the cost of subscriptions to channels."""
+    if options.dialect != DIALECT and (options.recover or options.crowd):
+        raise BenchError("only clients of Centrifugo recover, or make a crowd")
     workers = context.start_workers(-(-options.connections // CONNECTIONS_A_PROCESS))
     if options.recover:
         return _recover(context, options, workers)
     if options.crowd:
         return _crowd(context, options, workers)
-    dialect = WITH_TOKEN if options.token else DIALECT
-    context.open(workers, min(WARM_UP_CONNECTIONS, options.connections), dialect=dialect)
-    context.ask(workers, subscribe, token=options.token)
+    opener = f"{options.dialect}-token" if options.token else options.dialect
+    context.open(workers, min(WARM_UP_CONNECTIONS, options.connections), dialect=opener)
+    context.ask(workers, subscribe, dialect=options.dialect, token=options.token)
     context.ask(workers, close_connections)
     context.rest()
     before = memory(context.pids).rss_bytes
-    context.open(workers, options.connections, dialect=dialect)
+    context.open(workers, options.connections, dialect=opener)
     context.rest()
     opened = memory(context.pids).rss_bytes
     with context.measured() as span:
-        answers = context.ask(workers, subscribe, token=options.token)
+        answers = context.ask(workers, subscribe, dialect=options.dialect, token=options.token)
     span.note(answers)
     subscribed = sum(answer["answers"] for answer in answers)
     if not subscribed:

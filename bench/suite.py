@@ -62,6 +62,8 @@ publications to a channel of 500, one frame a send | fanout --one-per-send --cha
   | of_floor_percent>85 lost
 three subscriptions of 15,000 clients of Centrifugo | channels
   | cpu_us~15 rss_connection_bytes<1700 missing errors
+three subscriptions of 15,000 clients, cmd | channels --dialect cmd
+  | rss_connection_bytes<1300 missing errors
 1,000 streams at 20 pieces/s | streams | p99_ms<50 lost unfinished doubled refused
 1,000 streamed answers of a bot at 20 pieces/s | streams --bot | p99_ms<50 lost unfinished doubled refused
 ping → pong | echo | cpu_us~10 round_trips_per_second>80000
@@ -99,6 +101,7 @@ broadcast to 100, flat out | fanout --receivers 100 --seconds 0.5
 broadcast to 100, one frame a send | fanout --receivers 100 --seconds 0.5 --one-per-send
 broadcast to 100, 20 messages/s | fanout --receivers 100 --seconds 1 --rate 20
 three subscriptions of 500 clients of Centrifugo | channels --connections 500
+three subscriptions of 200 clients, cmd | channels --connections 200 --dialect cmd
 ping → pong | echo --connections 100 --seconds 0.5
 heartbeat | echo --connections 100 --seconds 0.5 --heartbeat
 push to one user | push --users 100 --seconds 0.5

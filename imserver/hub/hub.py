@@ -265,8 +265,7 @@ class LocalChannel:
 class ChannelMembership:
     """The channels and their members. Owner of ``App.channels`` and ``Connection.channels``. Never switches.
 
-    Nearly all connections are in no channel or in one. So ``Connection.channels`` is None, a channel, or a
-    dict of channels by name.
+    ``Connection.channels`` is a tuple: a dict of three channels would cost 140 bytes more.
     """
 
     def __init__(self, clock: Callable[[], float] = time) -> None:
@@ -289,13 +288,7 @@ class ChannelMembership:
             return False
         self._last = channel.members[connection] = max(self._clock(), self._last + _TICK_SECONDS)
         self.members += 1
-        held: LocalChannel | dict[str, LocalChannel] | None = connection.channels
-        if held is None:
-            connection.channels = channel
-        elif isinstance(held, LocalChannel):
-            connection.channels = {held.name: held, channel.name: channel}
-        else:
-            held[channel.name] = channel
+        connection.channels += (channel,)
         return True
 
     def leave(self, app: App, name: str, connection: Connection) -> bool:
@@ -303,21 +296,14 @@ class ChannelMembership:
         channel = app.channels.get(name)
         if channel is None or connection not in channel.members:
             return False
-        held: LocalChannel | dict[str, LocalChannel] | None = connection.channels
-        if held is channel:
-            connection.channels = None
-        else:
-            assert isinstance(held, dict)
-            del held[name]
-            if not held:
-                connection.channels = None
+        connection.channels = tuple([each for each in connection.channels if each is not channel])
         self._take_out(channel, connection)
         return True
 
     def leave_all(self, connection: Connection) -> tuple[LocalChannel, ...]:
         """Remove a connection from all its channels. Returns them in the order of joining."""
-        channels = channels_of(connection)
-        connection.channels = None
+        channels: tuple[LocalChannel, ...] = connection.channels
+        connection.channels = ()
         for channel in channels:
             self._take_out(channel, connection)
         return channels
@@ -330,19 +316,3 @@ class ChannelMembership:
         if not channel.members:
             del channel.app.channels[channel.name]
             self.channels -= 1
-
-
-def channels_of(connection: Connection) -> tuple[LocalChannel, ...]:
-    """The channels of a connection in the order of joining."""
-    held: LocalChannel | dict[str, LocalChannel] | None = connection.channels
-    if held is None:
-        return ()
-    return (held,) if isinstance(held, LocalChannel) else tuple(held.values())
-
-
-def is_member(connection: Connection, channel: str) -> bool:
-    """Whether a connection is in a channel of this name."""
-    held: LocalChannel | dict[str, LocalChannel] | None = connection.channels
-    if held is None:
-        return False
-    return held.name == channel if isinstance(held, LocalChannel) else channel in held

@@ -217,8 +217,8 @@ class Connection(Writer):
         """Owned by the service of its dialect."""
         self.subscription: Subscription | None = None
         """Owned by :class:`imserver.services.messages.catch_up.CatchUp`."""
-        self.channels: Any = None
-        """The channels of the connection. Owned by :mod:`imserver.hub.hub`."""
+        self.channels: tuple[Any, ...] = ()
+        """The channels of the connection, in the order of joining. Owned by :mod:`imserver.hub.hub`."""
         self.origin = ""
         """Host of the page that opened the connection; ``""``: this server's own page, or none."""
         self.since = 0

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imserver.hub.hub import ChannelMembership, channels_of
+from imserver.hub.hub import ChannelMembership
 from imserver.model import Event
 from imserver.transport.connection import Connection
 from tests.hub.harness import Harness, received
@@ -99,7 +99,7 @@ def test_a_connection_of_another_app_or_without_a_session_does_not_join(
     nobody, _ = harness.connect()
     for connection in (elsewhere, nobody):
         assert not membership.join(harness.hub.apps[MULTI], "lobby", connection)
-        assert channels_of(connection) == ()
+        assert connection.channels == ()
     assert harness.hub.apps[MULTI].channels == {}
 
 
@@ -108,15 +108,6 @@ def test_a_connection_that_has_ended_does_not_join(harness: Harness, membership:
     ann.close(1000)
     assert not membership.join(harness.hub.apps[MULTI], "lobby", ann)
     assert harness.hub.apps[MULTI].channels == {}
-
-
-def test_an_idle_connection_holds_nothing_for_channels_and_one_needs_no_dict(
-    harness: Harness,
-) -> None:
-    ann, _ = harness.login(MULTI, "ann")
-    assert ann.channels is None
-    join(harness, ann, "lobby")
-    assert ann.channels is harness.hub.apps[MULTI].channels["lobby"]
 
 
 ACTIONS = st.lists(
@@ -156,7 +147,7 @@ def test_both_sides_of_membership_always_agree(actions: list[tuple[str, int, str
                 name: [f"u{n}" for n in inside] for name, inside in model.items()
             }
             for connection, names in zip(connections, order, strict=True):
-                assert [each.name for each in channels_of(connection)] == names
+                assert [each.name for each in connection.channels] == names
             assert membership.channels == len(model)
             assert membership.members == sum(map(len, model.values()))
 
@@ -238,7 +229,7 @@ def test_a_session_that_is_addressed_no_longer_is_in_no_channel(harness: Harness
     old, _ = harness.login(NEWEST, "ann")
     join(harness, old, "lobby", "garden")
     new, _ = harness.login(NEWEST, "ann")
-    assert channels_of(old) == ()
+    assert old.channels == ()
     join(harness, new, "lobby")
     assert members(harness, "lobby", NEWEST) == ["ann"]
     harness.hub.forget(new)

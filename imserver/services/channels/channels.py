@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from imserver.cluster.history import ChannelHistory, HistoryPage, Position, Retained
 from imserver.config.settings import ChannelSettings, TenantSettings
 from imserver.hub.fanout import Fanout
-from imserver.hub.hub import ChannelPosition, Hub, LocalChannel, channels_of, is_member
+from imserver.hub.hub import ChannelPosition, Hub, LocalChannel
 from imserver.metrics import Metrics
 from imserver.model import SYSTEM_PREFIX, ChannelPart, Event, Outcome
 from imserver.protocol.centrifuge import compressed
@@ -261,7 +261,7 @@ class Channels(ChannelMembers):
     ) -> Subscribed:
         """Make the connection a member that receives nothing yet, and read its channel's history, if any."""
         options = self.options(app, channel)
-        if is_member(connection, channel):
+        if self.has(connection, channel):
             raise ChannelRefused("exists")
         if options.max_subscribers and self.count(app, channel) >= options.max_subscribers:
             raise ChannelRefused("full", f"the channel has {options.max_subscribers} subscribers")
@@ -323,7 +323,7 @@ class Channels(ChannelMembers):
         app, state = connection.app or "", connection.dialect_state
         options = self.options(app, channel)
         can_recover = state is not None and state.resubscribes(channel)
-        if not (can_recover and options.has_history) or is_member(connection, channel):
+        if not (can_recover and options.has_history) or self.has(connection, channel):
             return False
         position: Position | None = None
         missed: Sequence[Event] = ()
@@ -449,7 +449,7 @@ class Channels(ChannelMembers):
         if known is None:
             return
         for connection in [each for user in users for each in known.sessions_of(user)]:
-            for local in channels_of(connection):
+            for local in connection.channels:
                 name = local.name
                 if group_in(name) == group and self.options(app, name).subscribe == "members":
                     self.expel(connection, name)

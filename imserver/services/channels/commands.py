@@ -14,7 +14,6 @@ from imserver.auth.channel_tokens import ChannelClaims, read_channel_token
 from imserver.auth.login import Logins
 from imserver.auth.tokens import BadToken, TokenExpired
 from imserver.cluster.history import HistoryPage, Position
-from imserver.hub.hub import is_member
 from imserver.model import (
     AskHistory,
     AskPresence,
@@ -209,7 +208,7 @@ class ChannelCommands:
         return answers.history(command, page)
 
     def _check_member(self, connection: Connection, channel: str) -> None:
-        if not is_member(connection, channel):
+        if not self._channels.has(connection, channel):
             raise ChannelRefused("denied", "the client is not subscribed to the channel")
 
     def _of(self, connection: Connection) -> ChannelAnswers:

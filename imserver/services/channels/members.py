@@ -19,7 +19,7 @@ from msgspec import Struct
 from imserver.clock import serve_others
 from imserver.errors import CentrifugeError, ImserverError
 from imserver.hub.fanout import Fanout
-from imserver.hub.hub import App, ChannelMembership, Hub, LocalChannel, channels_of
+from imserver.hub.hub import App, ChannelMembership, Hub, LocalChannel
 from imserver.metrics import Metrics
 from imserver.model import YIELD_TARGETS, Event, Outcome
 from imserver.services.channels.registrar import Registrar
@@ -280,8 +280,7 @@ class ChannelMembers:
 
     def _check(self, app: App, channel: str, connection: Connection) -> None:
         check_name(channel)
-        held = connection.channels
-        if type(held) is dict and len(held) >= MAX_CHANNELS_OF_A_CONNECTION and channel not in held:
+        if len(connection.channels) >= MAX_CHANNELS_OF_A_CONNECTION and not self.has(connection, channel):
             raise ChannelRefused(
                 "full", f"the connection is subscribed to {MAX_CHANNELS_OF_A_CONNECTION} channels already"
             )
@@ -314,11 +313,16 @@ class ChannelMembers:
 
     def channels_of(self, connection: Connection) -> tuple[str, ...]:
         """The names of a connection's channels in the order of joining. Never switches."""
-        return tuple([channel.name for channel in channels_of(connection)])
+        return tuple([channel.name for channel in connection.channels])
+
+    def has(self, connection: Connection, channel: str) -> bool:
+        """Whether a connection is a member of a channel. Never switches."""
+        local = self._local(connection.app or "", channel)
+        return local is not None and connection in local.members
 
     def ended(self, connection: Connection) -> None:
         """Handle the end of a connection (``ConnectionContext.ended``). Never switches."""
-        if connection.channels is not None:
+        if connection.channels:
             self._report_left(connection, self.leave_all(connection))
 
     def _report_left(self, connection: Connection, channels: tuple[str, ...]) -> None:

@@ -31,7 +31,6 @@ from imserver.auth.tokens import MAX_EXPIRES_AT, BadToken, TokenExpired
 from imserver.cluster.history import HistoryPage, Position
 from imserver.config.settings import ChannelSettings
 from imserver.errors import StorageUnavailable
-from imserver.hub.hub import is_member
 from imserver.model import (
     AskBackEnd,
     AskHistory,
@@ -476,7 +475,7 @@ class CentrifugeService:
     def refresh_subscription(self, connection: Connection, command: RefreshSubscription) -> Reply:
         """Renew the token of a subscription. May switch, as :meth:`ChannelCommands.permit` does."""
         state = _state_of(connection)
-        if not is_member(connection, command.channel) or not command.token:
+        if not self._channels.has(connection, command.channel) or not command.token:
             return _DENIED
         try:
             claims = self._commands.permit(connection, command.channel, command.token)
@@ -496,7 +495,9 @@ class CentrifugeService:
             state.expires_at = now + RENEWAL_SECONDS
             gevent.spawn(self._renew, connection, state)
         if state.ends:
-            ends = {channel: end for channel, end in state.ends.items() if is_member(connection, channel)}
+            ends = {
+                channel: end for channel, end in state.ends.items() if self._channels.has(connection, channel)
+            }
             state.ends = ends or None
             for channel, end in ends.items():
                 if end <= now and self._answers.are_renewed(app, self._channels.options(app, channel)):
@@ -520,7 +521,7 @@ class CentrifugeService:
             if refused.disconnect is not None:
                 disconnect(connection, refused.disconnect)
             return
-        if connection.state != OPEN or (channel and not is_member(connection, channel)):
+        if connection.state != OPEN or (channel and not self._channels.has(connection, channel)):
             return
         if found.expired or 0 < found.expire_at <= time():
             if channel:

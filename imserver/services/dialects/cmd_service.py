@@ -103,7 +103,7 @@ class CmdAnswers(ChannelAnswers):
         """From now on the connection receives publications with the names of their channels."""
         state = self.state_of(connection)
         if command.channel not in state.channels:
-            state.channels += (command.channel,)
+            state.channels += (found.local.name,)
         connection.encoding = connection.encoding.with_dialect(_CHANNELS)
         view = SubscribedView(command.channel)
         if found.position is not None:

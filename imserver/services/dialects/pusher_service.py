@@ -22,7 +22,7 @@ from imserver.auth.login import Logins
 from imserver.auth.pusher import PusherApp
 from imserver.auth.rules import LoginDecision
 from imserver.cluster.history import Position
-from imserver.hub.hub import Hub, is_member
+from imserver.hub.hub import Hub
 from imserver.metrics import Metrics
 from imserver.model import (
     ChannelPart,
@@ -326,7 +326,7 @@ class PusherService:
         state = connection.dialect_state
         if state is None:
             state = connection.dialect_state = DialectState()
-        if is_member(connection, channel):
+        if self._channels.has(connection, channel):
             raise ChannelRefused("exists")
         infos = state.channel_infos = state.channel_infos or {}
         infos[channel] = _encode({"user_id": user, "user_info": member.user_info})
@@ -405,7 +405,7 @@ class PusherService:
             return "Client events need a private or presence channel that is not encrypted"
         if self._channels.options(app.app, channel).publish == "nobody":
             return "Clients may not send events to this channel"
-        if not is_member(connection, channel):
+        if not self._channels.has(connection, channel):
             return f"The connection is not subscribed to {channel}"
         if len(command.name) > wire.MAX_EVENT_NAME:
             return f"The name of an event has at most {wire.MAX_EVENT_NAME} characters"

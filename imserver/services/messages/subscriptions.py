@@ -25,7 +25,6 @@ import msgspec
 
 from imserver.clock import until_beat
 from imserver.errors import StorageUnavailable
-from imserver.hub.hub import channels_of
 from imserver.model import Held, Message, Subscription
 from imserver.storage.log.contract import Entry, Membership
 from imserver.storage.talk_positions import TalkPositions
@@ -297,7 +296,7 @@ class PongTracker:
             return
         subscription.acked = id
         app, user = app_and_user(connection)
-        present = {room.name for room in channels_of(connection)}
+        present = {room.name for room in connection.channels}
         for room in subscription.positions:
             if not room or room in present:
                 key = app, user, room
