@@ -29,9 +29,12 @@ def _fold(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return {key.casefold(): value for key, value in pairs if value is not None}
 
 
+_decode: Final = json.JSONDecoder(object_pairs_hook=_fold, parse_constant=_refuse_constant).decode
+
+
 def parse(payload: bytes) -> Any:
     """Parse JSON text. Raises ValueError or RecursionError."""
-    return json.loads(payload.decode(), object_pairs_hook=_fold, parse_constant=_refuse_constant)
+    return _decode(payload.decode())
 
 
 CONTENT: Final = frozenset({"text", "data", "message"})
