@@ -82,6 +82,24 @@ def test_a_second_login_is_closed_with_3501(server: Server) -> None:
         assert close_code(client) == 3501
 
 
+@pytest.mark.parametrize(("channel", "code"), [(None, 3005), ("talk:renewed", 3006)])
+def test_an_expired_token_at_a_renewal_makes_the_client_reconnect(
+    server: Server, channel: str | None, code: int
+) -> None:
+    """An error with a code of 100 or more would end the client, or its subscription, for ever."""
+    named = {"channel": channel} if channel else {}
+    with Raw(server.ws) as client:
+        client.upgrade(PATH)
+        asked = [CONNECT]
+        if channel:
+            asked.append(json.dumps({"id": 2, "subscribe": {**named, "token": token("raw", **named)}}))
+        client.send(text("\n".join(asked)))
+        assert [answered(client)["id"] for _ in asked] == list(range(1, len(asked) + 1))
+        late = {**named, "token": token("raw", exp=1, **named)}
+        client.send(text(json.dumps({"id": 3, "sub_refresh" if channel else "refresh": late})))
+        assert close_code(client) == code
+
+
 @pytest.mark.parametrize(
     "command",
     [

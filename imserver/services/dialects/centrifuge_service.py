@@ -411,7 +411,8 @@ class CentrifugeService:
         except BadToken:
             return _refuse_token(connection)
         if 0 < claims.exp <= time():
-            return _EXPIRED
+            say(connection, errors.CLOSE_TOKEN_INVALID)  # its client reconnects with a newer token
+            return None
         decision = self._check(connection, app, claims.sub, command.token)
         if not decision.ok:
             return self._refuse(connection, decision)
@@ -472,7 +473,7 @@ class CentrifugeService:
         if options.join_leave:
             self._channels.announce("join", connection, channel)
 
-    def refresh_subscription(self, connection: Connection, command: RefreshSubscription) -> Reply:
+    def refresh_subscription(self, connection: Connection, command: RefreshSubscription) -> Reply | None:
         """Renew the token of a subscription. May switch, as :meth:`ChannelCommands.permit` does."""
         state = _state_of(connection)
         if not self._channels.has(connection, command.channel) or not command.token:
@@ -480,6 +481,9 @@ class CentrifugeService:
         try:
             claims = self._commands.permit(connection, command.channel, command.token)
         except ChannelRefused as refused:
+            if refused.reason == "expired":  # after an error, its client would not subscribe again
+                connection.close(CLOSE_SUBSCRIPTION_EXPIRED, "subscription expired")
+                return None
             return self._answers.refused(refused)
         _set_end(state, command.channel, claims.expires_at)
         return Reply(errors.REPLY_OK, SubRefreshResult(claims.exp > 0, _ttl(claims.exp)))
