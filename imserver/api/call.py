@@ -205,7 +205,8 @@ class Route(Struct, frozen=True):
     listeners. ``limited``: requests count against the rate of their key. ``user_in``: the parameter in which
     a user (of a page, or with a session token) must name themselves. ``token_in``: the header with the token
     of a user if it is not ``authorization``; ``?token``: the query may have it. ``key_in``: another header
-    that may have the API key. ``need_with``: a parameter that needs more if it is ``true``.
+    that may have the API key; ``authorization`` may then have it with the scheme ``apikey``. ``need_with``: a
+    parameter that needs more if it is ``true``.
     """
 
     method: str
@@ -339,6 +340,9 @@ def admit(api: Api, route: Route, request: HttpRequest) -> Principal | HttpRespo
 def with_key(route: Route, headers: Mapping[str, str]) -> Mapping[str, str]:
     """The headers of a request, with its API key in ``authorization``."""
     key = headers.get(route.key_in, "")
+    scheme, _, credential = headers.get("authorization", "").partition(" ")
+    if not key and scheme.lower() == "apikey":
+        key = credential.strip()
     return {**headers, "authorization": f"Bearer {key}"} if key else headers
 
 

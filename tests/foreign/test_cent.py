@@ -24,6 +24,7 @@ from cent import (
 )
 
 from imserver.services.channels.members import MAX_TAG_BYTES, MAX_TAGS
+from tests.integration.raw import Raw, request
 from tests.support import Server
 
 from .conftest import KEY, OTHER_KEY, READ_KEY
@@ -148,6 +149,26 @@ def test_a_key_is_needed_and_its_scope_counts(server: Server) -> None:
         with pytest.raises(CentTransportError) as error:
             reader.publish(PublishRequest(channel="x", data=1))
     assert error.value.status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("header", "status"),
+    [
+        ({"X-API-Key": KEY}, 200),
+        ({"Authorization": f"apikey {KEY}"}, 200),
+        ({"Authorization": f"ApiKey  {KEY}"}, 200),
+        ({"Authorization": f"Bearer {KEY}"}, 200),
+        ({"Authorization": "apikey wrong"}, 401),
+        ({"Authorization": f"Basic {KEY}"}, 401),
+        ({"Authorization": f"apikey {KEY}", "X-API-Key": "wrong"}, 401),
+    ],
+)
+def test_older_clients_send_their_key_as_authorization(
+    server: Server, header: dict[str, str], status: int
+) -> None:
+    with Raw(server.http) as client:
+        client.send(request("/api/info", method="POST", headers=header.items(), body=b"{}"))
+        assert client.response().status == status
 
 
 def test_a_key_for_all_apps_acts_in_the_app_of_the_settings(server: Server, cent: Client) -> None:
