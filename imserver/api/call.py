@@ -25,6 +25,7 @@ from imserver.auth.pusher import BadSignature
 from imserver.config.settings import Config
 from imserver.errors import (
     HTTP_BAD_REQUEST,
+    HTTP_BANNED,
     HTTP_BODY_TOO_LARGE,
     HTTP_FORBIDDEN,
     HTTP_INTERNAL_ERROR,
@@ -248,6 +249,8 @@ def prepare(api: Api, route: Route, call: Call) -> None:
     elif rule == "known" or (rule and principal.apps is not None):
         require_app(api, principal, route.need, app, rule)
     if principal.user:
+        if api.sessions.is_banned(principal.app, principal.user):
+            raise ApiProblem(HTTP_BANNED)
         if route.user_in and call.params.get(route.user_in) != principal.user:
             raise ApiProblem(HTTP_FORBIDDEN)
         if route.user:

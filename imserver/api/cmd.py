@@ -23,7 +23,6 @@ from imserver.api.reply import (
     PROBLEM,
     REPEATED,
     SENT,
-    ApiProblem,
     RequestRefused,
     refusal,
     success,
@@ -38,7 +37,7 @@ from imserver.auth.principal import (
     READ_OR_SESSION,
     READ_OR_VISITOR,
 )
-from imserver.errors import HTTP_BANNED, REPLY_UNAUTHORIZED
+from imserver.errors import REPLY_UNAUTHORIZED
 from imserver.model import Event, Outcome
 from imserver.protocol.action import APP_PREFIX
 from imserver.protocol.forgiving import has_nul
@@ -94,10 +93,8 @@ def send_message_all(api: Api, call: Call) -> HttpResponse:
 
 
 def _require_sender(api: Api, app: str, sender: str) -> None:
-    """Refuse a user who is banned or sends too fast. A back end (``""``) may send. Raises ApiProblem."""
+    """Refuse a user who sends too fast. A back end (``""``) may send. Raises ApiProblem."""
     if sender:
-        if api.sessions.is_banned(app, sender):
-            raise ApiProblem(HTTP_BANNED)
         api.talk_rates.require(app, sender)
 
 

@@ -53,13 +53,15 @@ def test_a_message_with_a_session_token_names_the_user_as_its_sender(node: FakeN
     assert [(user, event.sender) for _, user, event in node.delivered] == [("马远", "ann")]
 
 
-def test_a_banned_user_sends_nothing_although_the_token_is_valid(node: FakeNode) -> None:
+def test_a_banned_user_sends_and_reads_nothing_although_the_token_is_valid(node: FakeNode) -> None:
     form = {"appID": "101", "userID": "ann", "message": "hi"}
     assert node.post("/user/sendMessageAll", key="eyJ.ann.101", **form)["code"] == 200
+    assert code(node, "/user/list", query="appID=101", authorization="Bearer eyJ.ann.101") == 200
     node.banned.add(("101", "ann"))
     node.delivered.clear()
     for path in ("/user/sendMessage", "/user/sendMessageAll"):
         assert node.post(path, key="eyJ.ann.101", **form)["code"] == 1003
+    assert code(node, "/user/list", query="appID=101", authorization="Bearer eyJ.ann.101") == 1003
     assert node.delivered == []
 
 

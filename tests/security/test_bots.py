@@ -129,6 +129,26 @@ def test_bots_end_with_their_owner(node: Harness) -> None:
     assert Asking(node, ADMIN.key).code("bots/rotate", bot=mine.user) == (404, "unknown_account")
 
 
+def test_a_banned_account_cannot_go_on_over_http_or_with_a_new_bot(node: Harness) -> None:
+    mia, admin = person(node, "mia"), Asking(node, ADMIN.key)
+    group = mia.good("groups/create", name="g")["group"]
+    bot = bot_of(mia, "miabot")
+    admin.good("ban", users=[mia.user, bot.user], seconds=100)
+    for asking, route, asked in (
+        (mia, "bots", {"name": "child"}),
+        (mia, "hooks", {"group": group, "nickname": "h"}),
+        (mia, "groups/rename", {"group": group, "name": "seen by all"}),
+        (mia, "accounts/set", {"nickname": "seen by all"}),
+        (mia, "messages/send", {"to": bot.user, "text": "x"}),
+        (bot, "messages/send", {"to": mia.user, "text": "x"}),
+        (bot, "bots/commands", {"commands": []}),
+    ):
+        assert asking.code(route, **asked) == (403, "banned")
+    assert admin.good("groups/rename", user=mia.user, group=group, name="by the back end")
+    admin.good("unban", users=[mia.user, bot.user])
+    assert mia.good("accounts/set", nickname="back")["nickname"] == "back"
+
+
 def test_the_number_of_bots_and_the_forms_of_commands_are_limited(node: Harness) -> None:
     fay = person(node, "fay")
     bots = [bot_of(fay, f"limit{number}") for number in range(3)]

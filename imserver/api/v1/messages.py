@@ -216,10 +216,9 @@ _ANNOTATING: Final = (
     errors.HTTP_UNKNOWN_MESSAGE,
     errors.HTTP_SILENCED,
     errors.HTTP_NOT_ALLOWED,
-    errors.HTTP_BANNED,
     errors.HTTP_TOO_MANY_REQUESTS,
 )
-_NOT_CHANGED: Final = (errors.HTTP_UNKNOWN_MESSAGE, errors.HTTP_BANNED, errors.HTTP_TOO_MANY_REQUESTS)
+_NOT_CHANGED: Final = (errors.HTTP_UNKNOWN_MESSAGE, errors.HTTP_TOO_MANY_REQUESTS)
 _NOT_REVIEWED: Final = (errors.HTTP_REJECTED, errors.HTTP_REVIEW_UNAVAILABLE)
 
 routes = Resource(
@@ -245,7 +244,6 @@ routes = Resource(
         errors.HTTP_STORE_UNAVAILABLE,
         errors.HTTP_SILENCED,
         errors.HTTP_NOT_ALLOWED,
-        errors.HTTP_BANNED,
         errors.HTTP_TOO_MANY_REQUESTS,
         errors.HTTP_UNKNOWN_MESSAGE,
         *_NOT_REVIEWED,
@@ -414,10 +412,8 @@ def _store(api: Api, call: Call, command: Send) -> StoredAnswer:
 
 
 def _require_may_write(api: Api, call: Call) -> None:
-    """Refuse banned accounts, and too many messages of one. Back ends may always write."""
+    """Refuse too many messages of one account. Back ends may always write."""
     if not call.is_back_end:
-        if api.sessions.is_banned(call.app, call.user):
-            raise ApiProblem(errors.HTTP_BANNED)
         api.talk_rates.require(call.app, call.user)
 
 

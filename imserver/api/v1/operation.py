@@ -316,6 +316,7 @@ ACTOR_PROBLEMS: Final = (
     errors.HTTP_TOKEN_INVALID,
     errors.HTTP_FORBIDDEN,
     errors.HTTP_NOT_ALLOWED,
+    errors.HTTP_BANNED,
     errors.HTTP_UNKNOWN_APP,
     errors.HTTP_STORAGE_UNAVAILABLE,
 )
