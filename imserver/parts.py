@@ -171,7 +171,7 @@ class Parts:
         self.streamed_messages = StreamedMessages(
             in_channels, self.table, self.queries, config.limits, others
         )
-        in_conversations = ConversationStreams(self.messaging, self.signals)
+        in_conversations = ConversationStreams(self.messaging, self.signals, self.store, self.friends)
         self.answer_streams = StreamedMessages(
             in_conversations, self.table, self.queries, config.limits, others
         )

@@ -9,6 +9,7 @@ import pytest
 
 from imserver.auth.quotas import BotRates
 from imserver.config.settings import AccountSettings, LimitSettings
+from imserver.services.channels import streamed_messages
 
 from .node_harness import ADMIN, Harness, config
 
@@ -147,6 +148,30 @@ def test_a_banned_account_cannot_go_on_over_http_or_with_a_new_bot(node: Harness
     assert admin.good("groups/rename", user=mia.user, group=group, name="by the back end")
     admin.good("unban", users=[mia.user, bot.user])
     assert mia.good("accounts/set", nickname="back")["nickname"] == "back"
+
+
+def test_a_bot_that_was_removed_or_blocked_does_not_go_on_with_its_answer(
+    node: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streamed_messages, "CHECK_SECONDS", 0.0)
+    pia = person(node, "pia")
+    bot = bot_of(pia, "piabot")
+    group = int(pia.good("groups/create", name="g", members=[bot.user])["group"])
+
+    def status(stream: str, number: int) -> str:
+        pieces = [{"stream": stream, "piece": number, "text": "x"}]
+        (result,) = bot.good("messages/stream/append", pieces=pieces)["results"]
+        return str(result["status"])
+
+    admin = Asking(node, ADMIN.key)  # the messages of a back end count against no rate
+    to_group = admin.good("messages/stream/open", user=bot.user, conversation=group)["stream"]
+    to_pia = admin.good("messages/stream/open", user=bot.user, to=pia.user)["stream"]
+    assert (status(to_group, 1), status(to_pia, 1)) == ("appended", "appended")
+    pia.good("groups/remove", group=str(group), members=[bot.user])
+    assert (status(to_group, 2), status(to_pia, 2)) == ("closed", "appended")
+    pia.good("friends/block", friend=bot.user)
+    assert status(to_pia, 3) == "closed"
+    assert bot.good("messages/stream/close", stream=to_pia)["status"] == "repeated"
 
 
 def test_the_number_of_bots_and_the_forms_of_commands_are_limited(node: Harness) -> None:

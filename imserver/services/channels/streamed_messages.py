@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS: Final = 1.0
 """How often the streams are looked at. The owner of a stream without a new piece sends a sign of life."""
+CHECK_SECONDS: Final = 5.0
+"""How often the sender of a stream that takes pieces is checked: who was removed or blocked ends after it."""
 SILENT_SECONDS: Final = 10.0
 """Time without a sign of life after which a node asks the owner of a stream."""
 CLOSED_SECONDS: Final = 60.0
@@ -123,13 +125,18 @@ class StreamState(Struct, frozen=True, array_like=True):
 
 
 class _OwnStream(Struct):
-    """A stream that this node owns. ``touched``: monotonic time of its last piece. ``ended``: it takes no
-    more pieces. ``closing``: a greenlet publishes its end."""
+    """A stream that this node owns. ``ended``: it takes no more pieces. ``closing``: a greenlet publishes its
+    end.
+
+    ``touched``: monotonic time of its last piece. ``checked``: of the last check whether its sender may go
+    on.
+    """
 
     stream: OpenStream
     limit: int
     left: int
     touched: float
+    checked: float
     ended: bool = False
     closing: bool = False
     incomplete: bool = False
@@ -147,6 +154,10 @@ class StreamPlace(ABC):
     @abstractmethod
     def limit(self, app: str, channel: str) -> int:
         """The most bytes of a message; 0: the usual limit."""
+
+    @abstractmethod
+    def may_continue(self, stream: OpenStream) -> bool:
+        """Whether the sender may still write there. May switch."""
 
     @abstractmethod
     def publish(self, app: str, events: Sequence[Event]) -> None:
@@ -193,6 +204,9 @@ class ChannelStreams(StreamPlace):
 
     def limit(self, app: str, channel: str) -> int:
         return self._channels.options(app, channel).max_bytes
+
+    def may_continue(self, stream: OpenStream) -> bool:
+        return True
 
     def publish(self, app: str, events: Sequence[Event]) -> None:
         named = [Publication(each.channel.name, each) for each in events if each.channel is not None]
@@ -270,7 +284,7 @@ class StreamedMessages:
             raise ChannelRefused("limit", f"a message of the channel has at most {limit} bytes")
         id, now = self._table.ids.id_of(self._table.ids.next_number()), monotonic()
         stream = OpenStream(id, app, part.name, head, [text], 0, now, owned=True)
-        self._own[id] = _OwnStream(stream, limit, limit - size, now)
+        self._own[id] = _OwnStream(stream, limit, limit - size, now, now)
         self._counts[app] = count + 1
         self._streams.add(stream)
         self._place.publish(app, [stream.so_far()])
@@ -326,6 +340,10 @@ class StreamedMessages:
             if sender and own.stream.head.sender != sender:
                 found.append(AppendedPiece(AppendStatus.UNKNOWN))
                 continue
+            if not own.ended and own.checked + CHECK_SECONDS <= now:
+                own.checked = now
+                if not self._place.may_continue(own.stream):
+                    self._end(piece.stream, own, True)
             status = self._take(own, piece, now)
             found.append(AppendedPiece(status, own.stream.piece))
             if status is AppendStatus.APPENDED:

@@ -16,7 +16,7 @@ from gevent.event import AsyncResult
 from imserver import errors
 from imserver.auth.quotas import BotRates
 from imserver.cluster.history import Position
-from imserver.errors import TooManyMessages
+from imserver.errors import StorageUnavailable, TooManyMessages
 from imserver.model import AppendAnswer, ChannelPart, CloseAnswer, Event, OpenAnswer, Reply, Signal
 from imserver.services.channels.members import ChannelRefused
 from imserver.services.channels.open_streams import OpenStream
@@ -65,13 +65,27 @@ class ConversationStreams(StreamPlace):
 
     name = "answers: "
 
-    def __init__(self, messaging: Messaging, signals: Signals) -> None:
+    def __init__(self, messaging: Messaging, signals: Signals, store: Store, friends: Friends) -> None:
         self._messaging = messaging
         self._signals = signals
+        self._store = store
+        self._friends = friends
         self.streams = messaging.streams
 
     def limit(self, app: str, channel: str) -> int:
         return 0
+
+    def may_continue(self, stream: OpenStream) -> bool:
+        sender = stream.head.sender
+        to, group = _place(stream.channel)
+        try:
+            if to:
+                return not self._friends.blocked_by(stream.app, sender, [to])
+            log = self._store.existing_log()
+            own = None if log is None else log.member(stream.app, group, sender)
+        except StorageUnavailable:
+            return True  # until the next look
+        return own is not None and own.muted_until <= time()
 
     def publish(self, app: str, events: Sequence[Event]) -> None:
         for event in events:
