@@ -1,11 +1,13 @@
-"""Webhooks of bots over sockets, one of which hangs; and an incoming webhook."""
+"""Webhooks of bots over sockets: one that hangs, and nodes that are killed; and an incoming webhook."""
 
 import threading
+from pathlib import Path
 
 import pytest
 
 from tests.support import Server, eventually
 
+from .clusters import name_of, nodes_of
 from .raw import ask, request
 from .receiver import Answer, Post, Receiver
 from .setting import Launch
@@ -51,6 +53,55 @@ def test_a_webhook_that_hangs_delays_neither_other_bots_nor_the_server(server: S
         assert receiver.posts[0].headers["imserver-delivery"].startswith(f"{bots['hung']}-log-")
         for bot in bots.values():
             owner.good("bots/delete", {"bot": bot})
+
+
+def test_another_process_delivers_and_answers_once_when_the_one_that_did_is_killed(tmp_path: Path) -> None:
+    over = threading.Event()
+
+    def reply(post: Post) -> Answer:
+        text = post.json["text"]
+        if text == "2":  # the first node is killed while it waits for this answer
+            over.wait(60)
+        return 200, b'{"text":"%b!"}' % text.encode()
+
+    config = {"bots": {"allow_loopback": True}, "apps": {"gochat": {}}}
+    with Receiver() as receiver, nodes_of(tmp_path, 3, **config) as nodes:
+        names = {name_of(server): server for server in nodes.servers}
+        owner = Person(nodes.servers[0], nickname="Owner")
+        bot = owner.good("bots", {"name": "echo_bot"})["id"]
+        receiver.reply = reply
+        owner.good("bots/update", {"bot": bot, "hook_url": receiver.url})
+
+        def answers() -> list[str]:
+            entries = owner.good("messages/sync", after=0)["messages"]
+            return [each["text"] for each in entries if each["from"] == bot]
+
+        def posted() -> list[str]:
+            return [post.json["text"] for post in tuple(receiver.posts)]
+
+        def kill() -> None:
+            """Kill the node that has posted last; the owner goes on with another one."""
+            server = names.pop(receiver.posts[-1].json["node"])
+            server.process.kill()
+            server.process.wait()
+            owner.server = next(iter(names.values()))
+
+        for number in range(1, 5):
+            owner.good("messages/send", {"to": bot, "text": str(number)})
+            if number == 2:
+                eventually(lambda: posted()[-1] == "2", what="the post that hangs")
+                kill()
+                over.set()
+            wanted = [f"{each}!" for each in range(1, number + 1)]
+            # The lease of a killed node ends after ten seconds.
+            eventually(lambda wanted=wanted: answers() == wanted, 300, f"{wanted}")
+            if number == 3:  # an answer is stored; where the node had come to perhaps is not
+                kill()
+        assert list(dict.fromkeys(posted())) == ["1", "2", "3", "4"], "in order, some perhaps again"
+        deliveries = {post.headers["imserver-delivery"] for post in receiver.posts}
+        assert len(deliveries) == 4, "each attempt has the same id"
+        assert len({post.json["node"] for post in receiver.posts}) == 3
+        assert len({post.json["node"] for post in receiver.posts if post.json["text"] == "2"}) > 1
 
 
 def test_a_request_to_an_incoming_webhook_is_a_message(server: Server) -> None:
