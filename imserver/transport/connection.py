@@ -343,7 +343,7 @@ class Connection(Writer):
     def send(self, payload: bytes) -> None:
         """Queue one message in this connection's encoding."""
         if self.state == OPEN:
-            self.send_frame(self.encoding.frame(payload))
+            self.context.flusher.enqueue(self, self.encoding.frame(payload))
 
     def send_frame(self, frame: bytes) -> None:
         """Queue one encoded frame."""

@@ -142,12 +142,14 @@ class Channels(ChannelMembers):
 
     def join(self, app: str, channel: str, connection: Connection) -> bool:
         """See :class:`ChannelMembers`. The log delivers stored messages to the new member."""
-        return self._join_live(app, channel, connection, self.options(app, channel))
+        return self._join_live(app, channel, connection, self.options(app, channel)) is not None
 
-    def _join_live(self, app: str, channel: str, connection: Connection, options: ChannelSettings) -> bool:
+    def _join_live(
+        self, app: str, channel: str, connection: Connection, options: ChannelSettings
+    ) -> LocalChannel | None:
         if not follows_log_itself(connection):
             self._follow(app, channel, options)
-        return super().join(app, channel, connection)
+        return self._add(app, channel, connection)
 
     def _follow(self, app: str, channel: str, options: ChannelSettings) -> None:
         """Have the log deliver a channel here, and who leaves its group, if it needs the log. Does not switch
@@ -261,28 +263,29 @@ class Channels(ChannelMembers):
     ) -> Subscribed:
         """Make the connection a member that receives nothing yet, and read its channel's history, if any."""
         options = self.options(app, channel)
-        if self.has(connection, channel):
-            raise ChannelRefused("exists")
-        if options.max_subscribers and self.count(app, channel) >= options.max_subscribers:
-            raise ChannelRefused("full", f"the channel has {options.max_subscribers} subscribers")
+        limit = options.max_subscribers
+        if limit and self.count(app, channel) >= limit and not self.has(connection, channel):
+            raise ChannelRefused("full", f"the channel has {limit} subscribers")
         if options.history:
             return self._join_stored(app, channel, connection, since, options, delta)
         delta = delta and options.delta
-        if options.history_size:
-            self._join_waiting(app, channel, connection, options, delta)
-        else:
-            self._join_live(app, channel, connection, options)
-        local = self._local(app, channel)
-        if local is None:
-            raise ChannelRefused("ended")
         if not options.history_size:
-            return Subscribed(local, options)
+            found = self._join_live(app, channel, connection, options)
+            return Subscribed(self._joined(found, connection, channel), options)
+        found = self._join_waiting(app, channel, connection, options, delta)
+        local = self._joined(found, connection, channel)
         page = self._history.read(app, channel, since, 0 if since is None else -1)
         if page is None:
             self.leave(app, channel, connection)
             raise ChannelRefused("unavailable")
         recovered = _is_recovered(page, since)
         return Subscribed(local, options, page.position, page.publications, recovered, delta)
+
+    def _joined(self, found: LocalChannel | None, connection: Connection, channel: str) -> LocalChannel:
+        """The channel that the connection has joined. Raises :class:`ChannelRefused` if it has not."""
+        if found is None:
+            raise ChannelRefused("exists" if self.has(connection, channel) else "ended")
+        return found
 
     def _join_stored(
         self,
@@ -294,15 +297,16 @@ class Channels(ChannelMembers):
         delta: bool = False,
     ) -> Subscribed:
         delta = delta and options.delta
-        self._join_waiting(app, channel, connection, options, delta)
+        local = self._joined(
+            self._join_waiting(app, channel, connection, options, delta), connection, channel
+        )
         try:
             page = self._log.read(app, channel, since, 0 if since is None else -1)
             delivered = self._log.follow(app)
         except ChannelRefused:
             self.leave(app, channel, connection)
             raise
-        local = self._local(app, channel)
-        if local is None or local.position is None:
+        if local.position is None:
             raise ChannelRefused("ended")
         local.position.offset = max(local.position.offset, delivered)
         return Subscribed(local, options, page.position, page.publications, page.whole, delta)
@@ -351,21 +355,23 @@ class Channels(ChannelMembers):
 
     def _join_waiting(
         self, app: str, channel: str, connection: Connection, options: ChannelSettings, delta: bool
-    ) -> None:
+    ) -> LocalChannel | None:
         self._follow(app, channel, options)
         known = self._hub.apps.get(app)
         if known is None:
-            return
+            return None
         self._check(known, channel, connection)
-        if self.membership.join(known, channel, connection):
-            local = known.channels[channel]
-            if local.position is None:
-                local.position = ChannelPosition()
-            local.position.waiting[connection] = []
-            if delta:
-                local.position.deltas = local.position.deltas or {}
-                local.position.deltas[connection] = 0
-            self._report_join(local, connection, True)
+        if not self.membership.join(known, channel, connection):
+            return None
+        local = known.channels[channel]
+        if local.position is None:
+            local.position = ChannelPosition()
+        local.position.waiting[connection] = []
+        if delta:
+            local.position.deltas = local.position.deltas or {}
+            local.position.deltas[connection] = 0
+        self._report_join(local, connection, True)
+        return local
 
     def _release(
         self, local: LocalChannel, connection: Connection, position: Position, newest: Event | None = None

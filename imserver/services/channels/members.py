@@ -259,15 +259,19 @@ class ChannelMembers:
         Returns True if it is a new member. False: it was a member before, or is not in service in this app.
         Raises :class:`ChannelRefused`, with a text for the caller.
         """
+        return self._add(app, channel, connection) is not None
+
+    def _add(self, app: str, channel: str, connection: Connection) -> LocalChannel | None:
+        """The same; returns the channel of a new member."""
         known = self._hub.apps.get(app)
         if known is None:
-            return False
+            return None
         self._check(known, channel, connection)
         new = self.membership.join(known, channel, connection)
         local = known.channels.get(channel)
         if local is not None:
             self._report_join(local, connection, new)
-        return new
+        return local if new else None
 
     def _report_join(self, channel: LocalChannel, connection: Connection, new: bool) -> None:
         """Let the registry know a member, and call the listeners if it is ``new``. May switch."""
@@ -279,12 +283,12 @@ class ChannelMembers:
                 listener(connection, channel.name, is_first)
 
     def _check(self, app: App, channel: str, connection: Connection) -> None:
-        check_name(channel)
         if len(connection.channels) >= MAX_CHANNELS_OF_A_CONNECTION and not self.has(connection, channel):
             raise ChannelRefused(
                 "full", f"the connection is subscribed to {MAX_CHANNELS_OF_A_CONNECTION} channels already"
             )
         if channel not in app.channels:
+            check_name(channel)
             limit = self._max_channels(app.name)
             if limit and len(app.channels) >= limit:
                 raise ChannelRefused("full", f"the app has {limit} channels on this node, which is its limit")

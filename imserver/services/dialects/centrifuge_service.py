@@ -182,7 +182,9 @@ class CentrifugeAnswers(ChannelAnswers):
         result.data = claims.data
         if claims.exp and not self.are_renewed(app, found.options):
             result.expires, result.ttl = True, _ttl(claims.exp)
-        _set_end(_state_of(connection), command.channel, claims.expires_at)
+        state = _state_of(connection)
+        if claims.exp or state.ends:
+            _set_end(state, command.channel, claims.expires_at)
         return Reply(errors.REPLY_OK, result)
 
     def unsubscribed(self, connection: Connection, channel: str) -> None:

@@ -144,6 +144,10 @@ class Webhooks:
         queue = self._queues.get(app)
         return queue is not None and not events.isdisjoint(queue.receiver.events)
 
+    def has_receiver(self, app: str) -> bool:
+        """Whether the app's back end is sent any events, in our form or in Pusher's. Never switches."""
+        return app in self._queues or app in self._pusher_queues
+
     def channel(self, app: str, event: ChannelEvent, channel: str, facts: Mapping[str, Any]) -> None:
         """Something has happened to a channel, or to one of its subscribers. Never switches."""
         queue = self._queues.get(app)
