@@ -241,8 +241,8 @@ class CentrifugeLogin(Struct, frozen=True, gc=False):
     """A login in which only the token names the user; ``""``: a connection without a user.
 
     ``recover``: channels in which the server had subscribed the client → epoch and offset of the last
-    publication that it has. ``data`` (JSON; ``b""``: none), ``name`` and ``version`` of the client are for
-    the back end.
+    publication that it has. ``data`` (JSON; ``b""``: none), ``name`` and ``version`` of the client and
+    ``headers`` (which a browser cannot set on a WebSocket) are for the back end.
     """
 
     token: str
@@ -250,6 +250,7 @@ class CentrifugeLogin(Struct, frozen=True, gc=False):
     data: bytes = b""
     name: str = ""
     version: str = ""
+    headers: dict[str, str] = {}
 
 
 class RefreshLogin(Struct, frozen=True, gc=False):
@@ -659,8 +660,8 @@ class Subscription(Struct, gc=False):
 class ClientFacts(Struct, gc=False):
     """The client, in a request to a back end that decides for it.
 
-    ``transport``: ``websocket``, ``http_stream`` or ``sse``. ``headers``: those of its first request that the
-    back end gets. ``meta``: JSON about it for the back end only (``b""``: none).
+    ``transport``: ``websocket``, ``http_stream`` or ``sse``. ``headers``: those of its first request and
+    of its ``connect`` that the back end gets. ``meta``: JSON about it for the back end only (``b""``: none).
     """
 
     transport: str

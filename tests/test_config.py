@@ -350,6 +350,15 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
             "apps.shop.back_ends.headers: expected headers of clients such as Cookie, got 'Host'",
         ),
         (
+            "back_ends: {rpc: 'http://e.org', emulated_headers: [\"a b\"]}\n    webhook: {secret: s}",
+            "apps.shop.back_ends.emulated_headers: expected headers of clients such as Cookie, got 'a b'",
+        ),
+        (
+            "back_ends: {rpc: 'http://e.org', headers: [X-User], emulated_headers: [x-user]}\n"
+            "    webhook: {secret: s}",
+            "apps.shop.back_ends.emulated_headers: x-user is in headers, so clients must not set it",
+        ),
+        (
             "channels: {orders: {publish: back_end}}",
             "apps.shop.channels.orders.publish: back_end needs the address back_ends.publish of the app",
         ),

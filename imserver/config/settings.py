@@ -181,7 +181,8 @@ class BackEndSettings(Struct, frozen=True):
     """An app's ``back_ends``: the addresses that decide for its clients, in the form of Centrifugo's proxies.
 
     Requests are signed with ``webhook.secret``. ``headers``: which headers of a client's first request they
-    repeat. ``seconds``: time for an answer.
+    repeat. ``emulated_headers``: which headers that the SDK of a client has set they repeat; any client can
+    forge them. ``seconds``: time for an answer.
     """
 
     connect: str = ""
@@ -191,6 +192,7 @@ class BackEndSettings(Struct, frozen=True):
     sub_refresh: str = ""
     rpc: str = ""
     headers: tuple[Text, ...] = ()
+    emulated_headers: tuple[Text, ...] = ()
     seconds: Annotated[float, Meta(ge=0.1, le=30)] = 2.0
 
     @property

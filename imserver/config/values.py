@@ -318,10 +318,15 @@ def check_tenant(tenant: TenantSettings, places: Places, app: str = "") -> None:
         if not re.match(r"https?://[^/]", url):
             where = places.of(f"{app}{key}")
             raise ConfigError(f"{where}: expected an http:// or https:// address, got {url!r}")
-    for header in back_ends.headers:
-        if not _HEADER.fullmatch(header) or _OWN_HEADER.match(header):
-            where = places.of(f"{app}back_ends.headers")
-            raise ConfigError(f"{where}: expected headers of clients such as Cookie, got {header!r}")
+    for option in ("headers", "emulated_headers"):
+        for header in getattr(back_ends, option):
+            if not _HEADER.fullmatch(header) or _OWN_HEADER.match(header):
+                where = places.of(f"{app}back_ends.{option}")
+                raise ConfigError(f"{where}: expected headers of clients such as Cookie, got {header!r}")
+    trusted = {header.lower() for header in back_ends.headers}
+    if both := [header for header in back_ends.emulated_headers if header.lower() in trusted]:
+        where = places.of(f"{app}back_ends.emulated_headers")
+        raise ConfigError(f"{where}: {both[0]} is in headers, so clients must not set it")
     _check_pusher(tenant.pusher, f"{app}pusher", places)
 
 

@@ -110,6 +110,7 @@ class _Connect(Struct):
     data: Raw = Raw()
     name: str = ""
     version: str = ""
+    headers: dict[str, str] | None = None
 
 
 class _Channel(Struct):
@@ -193,7 +194,8 @@ def _json_or_none(data: Raw) -> bytes:
 def _login(asked: _Connect) -> Command:
     subs = {} if asked.subs is None else asked.subs
     recover = {name: (each.epoch, _offset(each.offset)) for name, each in subs.items() if each.recover}
-    return CentrifugeLogin(asked.token, recover, _json_or_none(asked.data), asked.name, asked.version)
+    data = _json_or_none(asked.data)
+    return CentrifugeLogin(asked.token, recover, data, asked.name, asked.version, asked.headers or {})
 
 
 def _subscribe(asked: _Subscribe) -> Command:
@@ -655,7 +657,7 @@ def _delimited(message: protobuf_message.Message) -> bytes:
 
 def _connect_of(given: pb.ConnectRequest) -> _Connect:
     subs = {name: _subscribe_of(each) for name, each in given.subs.items()}
-    return _Connect(given.token, subs, Raw(given.data), given.name, given.version)
+    return _Connect(given.token, subs, Raw(given.data), given.name, given.version, dict(given.headers))
 
 
 def _subscribe_of(given: pb.SubscribeRequest) -> _Subscribe:

@@ -15,7 +15,8 @@ const timeout = 60_000;
 const next = (emitter, event) => new Promise((resolve) => emitter.once(event, resolve));
 
 test('centrifuge: connect, subscribe, publish and rpc', async () => {
-  const client = new Centrifuge(`${address}/connection/${app}/websocket`, { websocket, timeout, data: { name: 'ann' } });
+  const options = { websocket, timeout, data: { name: 'ann' }, headers: { Authorization: 'Bearer ann' } };
+  const client = new Centrifuge(`${address}/connection/${app}/websocket`, options);
   const connected = next(client, 'connected');
   client.connect();
   assert.deepEqual((await connected).data, { hello: 'ann' });

@@ -16,6 +16,7 @@ from imserver_client import Client, CommandRefused, Publication
 from tests.integration.cmd import CmdClient, cmd_client, command
 from tests.integration.pusher import SHOP
 from tests.integration.pusher import Client as PusherClient
+from tests.integration.raw import Raw, text
 from tests.integration.receiver import SECRET, Answer, Post, Receiver
 from tests.sdk.node import run_node
 from tests.support import Server, eventually
@@ -64,7 +65,7 @@ def asked(back_end: BackEnd, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     one = {
         **shop,
         "webhook": {"secret": SECRET},
-        "back_ends": {**urls, "headers": ["Cookie"], "seconds": 2},
+        "back_ends": {**urls, "headers": ["Cookie"], "emulated_headers": ["X-Seat", "X-Bad"], "seconds": 2},
         "channels": {"asked": ASKED, "open": {"subscribe": "anybody"}},
     }
     plain = {
@@ -79,7 +80,7 @@ def asked(back_end: BackEnd, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         "channels": {"*": {**ASKED, "history_size": 0, "history_seconds": 0}},
     }
     pusher["back_ends"] = {call: urls[call] for call in ("subscribe", "publish")}
-    patient = {**one, "back_ends": {**urls, "seconds": 30}}
+    patient = {**one, "back_ends": {**urls, "emulated_headers": ["Authorization"], "seconds": 30}}
     apps = {"asked": one, "plain": plain, "pushed": pusher, "patient": patient, "shop": shop}
     server = Server(
         tmp_path_factory.mktemp("asked"),
@@ -144,6 +145,18 @@ def test_a_back_end_says_who_a_client_is(asked: Server, back_end: BackEnd, proto
             assert back_end.posts[-1].headers["cookie"] == "session=5"
 
     run(scenario())
+
+
+@pytest.mark.parametrize("bad", ["a\r\nX-Own: 1", "a\nb", "\u4f60", "", " a", "a" * 8193])
+def test_a_client_sets_listed_headers_and_no_others(asked: Server, back_end: BackEnd, bad: str) -> None:
+    given = {"x-seat": "7", "Cookie": "forged", "X-Own": "1", "X-Bad": bad}
+    with Raw(asked.ws) as client:
+        client.upgrade(PATH)
+        client.send(text(json.dumps({"id": 1, "connect": {"headers": given}})))
+        eventually(lambda: bool(back_end.asked_for("connect")))
+    headers = back_end.posts[0].headers
+    assert headers["x-seat"] == "7"
+    assert not {"cookie", "x-own", "x-bad"} & headers.keys()
 
 
 def test_a_token_needs_no_back_end(asked: Server, back_end: BackEnd) -> None:
@@ -462,6 +475,8 @@ def test_the_sdks_go_through_all_back_ends(asked: Server, back_end: BackEnd) -> 
                 content = event.text if event.data is None else event.data
                 heard.append((str(content), event.info["user"]))
     assert heard == [("TEA", "ann"), ("MILK", "bob"), ("BREAD", "cid")]
+    (connect,) = [post for post in back_end.posts if post.path == "/connect"]
+    assert connect.headers["authorization"] == "Bearer ann", "set in the SDK"
     assert {post.path for post in back_end.posts} == {"/connect", "/subscribe", "/publish", "/rpc"}
 
 

@@ -56,7 +56,7 @@ DIALECTS = (as_json, as_protobuf)
 
 READ: dict[str, Command] = {
     "connect without a token": CentrifugeLogin("", name="js"),
-    "connect": CentrifugeLogin("a.b.c", {"news": ("Zm9v", 7)}, b'{"x":1}', "js", "2"),
+    "connect": CentrifugeLogin("a.b.c", {"news": ("Zm9v", 7)}, b'{"x":1}', "js", "2", {"X-A": "b"}),
     "subscribe": Subscribe("news"),
     "subscribe from a position": Subscribe("news", "a.b.c", True, "Zm9v", 7, True, True),
     "unsubscribe": Unsubscribe("news"),

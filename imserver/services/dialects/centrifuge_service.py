@@ -253,6 +253,8 @@ class CentrifugeService:
             connection.close(CLOSE_BAD_REQUEST, "bad request")
             return None
         app = state.app
+        if state.facts is not None:
+            self._back_ends.add_headers(app, state.facts, command.headers)
         kicks = self._sessions.kicks.count
         try:
             claims, decision = self._admit(connection, app, command)

@@ -6,7 +6,8 @@ kind of request.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Final, Literal, TypeVar, get_args
 
 import msgspec
@@ -22,6 +23,8 @@ T = TypeVar("T")
 BackEndCall = Literal["connect", "refresh", "subscribe", "publish", "sub_refresh", "rpc"]
 _CENTRIFUGE: Final = "centrifuge"
 _encode = msgspec.json.Encoder().encode
+_HEADER_VALUE: Final = re.compile(r"[!-~](?:[ -~]{0,8190}[!-~])?")
+"""What a client may set: ASCII without control characters, which could begin another header."""
 
 
 class BackEndHook(Struct, frozen=True):
@@ -102,10 +105,14 @@ class BackEnds:
         hook = self.hooks.get(app)
         if hook is None:
             return None
-        names = hook.settings.headers
-        return ClientFacts(
-            transport, {name: value for name in names if (value := headers.get(name.lower(), ""))}
-        )
+        return ClientFacts(transport, _named(hook.settings.headers, headers))
+
+    def add_headers(self, app: str, facts: ClientFacts, given: Mapping[str, str]) -> None:
+        """Add the headers set in the SDK of a client, as far as requests repeat them. Never switches."""
+        hook = self.hooks.get(app)
+        if hook is not None and hook.settings.emulated_headers:
+            valid = {name.lower(): value for name, value in given.items() if _HEADER_VALUE.fullmatch(value)}
+            facts.headers |= _named(hook.settings.emulated_headers, valid)
 
     def ask(
         self, app: str, call: BackEndCall, connection: Connection, facts: Mapping[str, Any], kind: type[T]
@@ -186,6 +193,10 @@ class BackEnds:
 
 
 _UNKNOWN: Final = ClientFacts("websocket", {})
+
+
+def _named(names: Iterable[str], headers: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name in names if (value := headers.get(name.lower(), ""))}
 
 
 def _facts_of(connection: Connection) -> ClientFacts:
