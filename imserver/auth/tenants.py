@@ -256,7 +256,7 @@ class Tenants:
     def _count(self, tenant: Tenant) -> None:
         if self._hub is not None and not tenant.same_as:
             self._hub.open(tenant.name, tenant.policy)
-            self._hub.set_policy(tenant.name, tenant.policy)
+            self._hub.set_policy(tenant.name, tenant.policy, tenant.wants_accounts(tenant.name))
         for notify in self.on_change:
             try:
                 notify(tenant)

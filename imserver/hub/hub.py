@@ -41,7 +41,7 @@ class App:
         """True for an app that is not registered. It exists while somebody is connected."""
         self.quiet = name.startswith(SYSTEM_PREFIX)
         """True if no enter and exit notices are sent: the users of systems are connections without such
-        notices."""
+        notices, and accounts decide who sees their presence."""
         self.users: dict[str, Connection | list[Connection]] = {}
         self.elsewhere = 0
         """Number of users on other nodes: from their leases, or, while these lag, from notices."""
@@ -97,9 +97,11 @@ class Hub:
             app.guest = False
         return app
 
-    def set_policy(self, name: str, policy: str) -> None:
-        """Set the policy for future logins."""
-        self.apps[name].policy = policy
+    def set_policy(self, name: str, policy: str, quiet: bool = False) -> None:
+        """Set the policy for future logins. ``quiet``: enter and exit notices are not sent."""
+        app = self.apps[name]
+        app.policy = policy
+        app.quiet = quiet or name.startswith(SYSTEM_PREFIX)
 
     def retire(self, name: str) -> list[Connection]:
         """An app was deleted: forget it when its last user has gone. Returns the connections of its users."""

@@ -246,6 +246,16 @@ def test_above_notice_members_no_joins_and_leaves_are_announced() -> None:
         assert received(clients[0]) == [gone("u3")], "three members again"
 
 
+def test_a_quiet_app_announces_nobody(harness: Harness) -> None:
+    harness.hub.set_policy("101", "newest", quiet=True)
+    _, ann = harness.login("101", "ann")
+    bob, _ = harness.login("101", "bob")
+    bob.lost()
+    assert harness.delivery.to_app("101", msg()) == 1
+    settle(ann)
+    assert received(ann) == [("msg", "eve", "hello")]
+
+
 def test_pushes_reach_any_number_of_members() -> None:
     with Harness(notice_members=0) as harness:
         clients = [harness.login("101", f"u{number}")[1] for number in range(5)]

@@ -67,6 +67,15 @@ def test_the_apps_of_the_originals_are_there(node: Make) -> None:
     assert all(tenant.configured and not tenant.stored for tenant in tenants.all())
 
 
+def test_accounts_decide_who_sees_their_presence_so_their_apps_are_quiet(node: Make) -> None:
+    one = node()
+    assert [name for name, app in one.hub.apps.items() if app.quiet] == ["gochat"]
+    one.tenants.register("shop", account_tokens="required")
+    assert one.hub.apps["shop"].quiet
+    one.tenants.change("shop", {"account_tokens": "ignored"})
+    assert not one.hub.apps["shop"].quiet
+
+
 def test_the_configuration_may_remove_them(node: Make) -> None:
     assert node(own=TenantSettings()).tenants.names() == ["own"]
 
