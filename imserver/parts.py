@@ -416,7 +416,13 @@ class Parts:
             self.webhooks.tally,
         )
         signals = Signals(
-            self.hub, self.fanout, messaging.subscriptions.followers, store, messaging.streams, node_messages
+            self.hub,
+            self.fanout,
+            messaging.subscriptions.followers,
+            store,
+            self.account_store,
+            messaging.streams,
+            node_messages,
         )
         if node_messages is not None:
             node_messages.handle(

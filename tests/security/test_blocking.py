@@ -1,6 +1,7 @@
 """A user whom another has blocked cannot write to them, nor bring them into groups, in any dialect."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
@@ -119,6 +120,20 @@ def test_a_cmd_client_is_refused(ann: Person, bob: Person) -> None:
         login = {"app": "gochat", "userID": bob.user, "serviceToken": bob.token, "cursor": 0}
         assert client.ask_cmd("login", login)[0] == 200
         assert client.ask_cmd("send", {"to": ann.user, "text": "hi"})[0] == errors.REPLY_UNAUTHORIZED
+
+
+def test_who_has_blocked_somebody_does_not_see_them_typing(ann: Person, bob: Person) -> None:
+    with ExitStack() as stack:
+        clients = {}
+        for person in (ann, bob, Person(ann.server)):
+            clients[person.user] = client = stack.enter_context(cmd_client(ann.server.ws))
+            login = {"app": "gochat", "userID": person.user, "serviceToken": person.token}
+            assert client.ask_cmd("login", login)[0] == 200
+            assert client.ask_cmd("sync", {"after": 0})[0] == 200
+        *_, cid = clients
+        for user in (bob.user, cid):
+            assert clients[user].ask_cmd("typing", {"to": ann.user})[0] == 200
+        assert clients[ann.user].push("typing").json["response"]["data"]["from"] == cid
 
 
 def test_messages_in_the_action_dialect_are_refused(ann: Person, bob: Person) -> None:

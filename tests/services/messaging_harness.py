@@ -10,6 +10,7 @@ from imserver.services.channels.stored import ChannelLog
 from imserver.services.messages.messaging import MessageCommands, MessageSearch, Messaging
 from imserver.services.messages.receipts import Receipts, Signals
 from imserver.services.nodes import ToFollowers
+from imserver.storage.accounts import AccountStore
 from imserver.storage.log.contract import Entry
 from imserver.transport.connection import Connection
 from tests.hub.harness import Harness
@@ -51,6 +52,7 @@ class Node(Harness):
             self.fanout,
             self.messaging.subscriptions.followers,
             self.store,
+            AccountStore(self.store),
             self.messaging.streams,
             node_messages,
         )

@@ -19,6 +19,8 @@ from imserver.model import AskMarks, AskReceipts, Hide, Read, Received, Reply, S
 from imserver.services.channels.open_streams import OpenStreams
 from imserver.services.messages.subscriptions import GroupFollowers, app_and_user
 from imserver.services.nodes import NodeMessages, ToFollowers
+from imserver.services.people.accounts import account_id
+from imserver.storage.accounts import AccountStore
 from imserver.storage.log.contract import Conversation, Marks, Noted
 from imserver.storage.store import Store
 from imserver.transport.connection import Connection
@@ -45,6 +47,7 @@ class Signals:
         fanout: Fanout,
         followers: GroupFollowers,
         store: Store,
+        accounts: AccountStore,
         streams: OpenStreams,
         node_messages: NodeMessages | None = None,
     ) -> None:
@@ -52,6 +55,7 @@ class Signals:
         self._fanout = fanout
         self._followers = followers
         self._store = store
+        self._accounts = accounts
         self._streams = streams
         self._node_messages = node_messages
         self._typed: dict[tuple[str, str, str | int], float] = {}
@@ -123,8 +127,8 @@ class Signals:
     # --- typing ---------------------------------------------------------------------------------------------
 
     def typing(self, connection: Connection, command: Typing) -> Reply:
-        """Send the notice that a connection's user is typing. Switches only if the connection has no
-        subscription with the group."""
+        """Send the notice that a connection's user is typing. May switch. A user who has blocked this one
+        does not receive it."""
         app, user = app_and_user(connection)
         if command.to == user:
             return Reply(errors.REPLY_BAD_PARAMETER)
@@ -147,9 +151,13 @@ class Signals:
         return _OK
 
     def _typing_to(self, app: str, user: str, to: str, conversation: int) -> None:
-        if self._may(app, user, to, TYPING_SECONDS):
+        if self._may(app, user, to, TYPING_SECONDS) and not self._is_blocked(app, user, to):
             signal = Signal("typing", user, "", to=to, conversation=conversation)
             self.send(ToFollowers(app, (to,), 0, signal))
+
+    def _is_blocked(self, app: str, user: str, by: str) -> bool:
+        mine, theirs = account_id(user), account_id(by)
+        return bool(mine and theirs and self._accounts.blocked_by(app, mine, [theirs]))
 
     def _conversation(self, app: str, user: str, conversation: int) -> Conversation | None:
         """A conversation of which the user is a member."""
