@@ -14,6 +14,7 @@ from tests.support import Address, Server
 from . import v1
 from .clusters import nodes_of
 from .cmd import CmdClient, cmd_client
+from .sse import Listener
 
 KEY = "key-of-the-staff-0123456789"
 CONFIG: dict[str, Any] = {
@@ -97,6 +98,10 @@ def test_a_bot_in_a_group(server: Server) -> None:
             "bots": [bot.user],
         }
         assert [entry(at_ann)["text"] for _ in range(2)] == ["not for bots", "/brew green"]
+        good(at_bot, "react", id=asked["id"], emoji="+1")
+        for one in (at_ann, at_bob, at_bot):
+            seen = entry(one)
+            assert (seen["kind"], seen["from"], seen["about"]) == ("reaction", bot.user, asked["id"])
         buttons = [[{"text": "Milk", "value": "m"}]]
         answered = good(at_bot, "send", conversation=group, text="Milk?", buttons=buttons)["id"]
         assert entry(at_bob)["meta"]["buttons"] == buttons
@@ -113,6 +118,11 @@ def test_a_bot_in_a_group(server: Server) -> None:
         assert at_ann.ask_cmd("send", {"conversation": group, "text": "x", "buttons": buttons})[0] == 1003
         for one in (at_bob, at_bot):
             one.no_push("message")
+    with Listener(server.http) as stream:
+        stream.listen(app="staff", token=bot.token, cursor=0)
+        read = [stream.stored() for _ in range(5)]
+        assert [each["kind"] for each in read] == ["group", "message", "reaction", "message", "press"]
+        assert [each["id"] for each in read[1:]] == [asked["id"], seen["id"], answered, found["id"]]
 
 
 def test_a_streamed_answer_reaches_everybody_in_the_conversation(server: Server) -> None:
