@@ -127,7 +127,7 @@ export async function withModule(module, words, use, note = null) {
   const loaded = await module.catch(() => null);
   if (loaded) await use(loaded);
   else if (note) show(note, words.no_answer);
-  else toast(words.no_answer);
+  else toast(words.no_answer, { label: words.enter_again, act: () => location.reload() }); // browsers may remember the failure
 }
 
 /**

@@ -7,7 +7,10 @@ import { rowsOf } from "./static/messages/api.js";
 import { noteLine, withModule } from "./static/messages/form.js";
 
 const FOLDER = new URL("./static/messages/", import.meta.url);
-const NO_ANSWER = ["服务器没有回答", "the server does not answer"];
+const WORDS = [
+  { no_answer: "服务器没有回答", enter_again: "重新进入" },
+  { no_answer: "the server does not answer", enter_again: "Reload" },
+];
 
 /** An element that has a text and children, no more. */
 function fakeElement() {
@@ -15,6 +18,7 @@ function fakeElement() {
     parts: [],
     append(...parts) { this.parts.push(...parts); },
     setAttribute() {},
+    addEventListener(_, listener) { this.click = listener; },
     remove() {},
     get text() { return this.textContent ?? this.parts.map((part) => part.text ?? part).join(""); },
   };
@@ -22,19 +26,24 @@ function fakeElement() {
 
 it("a module that cannot be loaded is reported in the language of the page, and one that can is used", async (t) => {
   t.mock.timers.enable({ apis: ["setTimeout"] });
-  for (const no_answer of NO_ANSWER) {
+  for (const words of WORDS) {
     const body = fakeElement();
+    let reloads = 0;
+    globalThis.location = /** @type {any} */ ({ reload: () => (reloads += 1) });
     globalThis.document = /** @type {any} */ ({ body, createElement: fakeElement, getElementById: () => null });
     const used = [];
     const missing = () => import("./static/messages/absent.js");
-    await withModule(missing(), { no_answer }, () => used.push("missing"));
-    assert.deepEqual([body.text, used], [no_answer, []]);
+    await withModule(missing(), words, () => used.push("missing"));
+    assert.deepEqual([body.text, used], [words.no_answer + words.enter_again, []]);
+    const [[toast]] = body.parts.map(({ parts }) => parts);
+    toast.parts[1].click();
+    assert.equal(reloads, 1);
     const note = noteLine();
-    await withModule(missing(), { no_answer }, () => used.push("missing"), note);
-    assert.deepEqual([note.textContent, note.hidden, body.text], [no_answer, false, no_answer]);
-    await withModule(import("./static/messages/format.js"), { no_answer }, () => used.push("found"), note);
+    await withModule(missing(), words, () => used.push("missing"), note);
+    assert.deepEqual([note.textContent, note.hidden, body.parts.length], [words.no_answer, false, 1]);
+    await withModule(import("./static/messages/format.js"), words, () => used.push("found"), note);
     assert.deepEqual(used, ["found"]);
-    assert.equal(body.text, no_answer);
+    assert.equal(body.parts.length, 1);
   }
 });
 
