@@ -32,8 +32,8 @@ class ExampleBot:
     def start(self) -> None:
         """Start it, and wait until it is connected."""
         self._starts += 1
-        output = self._folder / f"output-{self._starts}.txt"
-        with output.open("wb") as file:
+        self._output = self._folder / f"output-{self._starts}.txt"
+        with self._output.open("wb") as file:
             self._process = spawn(
                 [sys.executable, str(self._program)],
                 stdout=file,
@@ -41,11 +41,17 @@ class ExampleBot:
                 env=self._environment,
                 cwd=self._folder,
             )
-        eventually(lambda: b"ready" in output.read_bytes() or self._has_died(output), what="the bot is ready")
+        self.wait_for("ready")
 
-    def _has_died(self, output: Path) -> bool:
-        assert self._process.poll() is None, output.read_text(encoding="utf-8")
-        return False
+    def wait_for(self, text: str) -> None:
+        """Wait until it has printed a text since it was started."""
+
+        def look() -> bool:
+            printed = self._output.read_text(encoding="utf-8")
+            assert self._process.poll() is None, printed
+            return text in printed
+
+        eventually(look, what=f"the bot prints {text!r}")
 
     def kill(self) -> None:
         """End it in the middle of its work."""
@@ -67,22 +73,29 @@ class LanguageModel:
         model = self
 
         class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
             def do_POST(self) -> None:
                 model.requests.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
                 self.send_response(200 if self.path == "/v1/chat/completions" else 404)
                 self.send_header("Content-Type", "text/event-stream")
+                self.send_header("Transfer-Encoding", "chunked")
                 self.end_headers()
+                self.close_connection = True
                 for number, word in enumerate(model.words):
                     if number == model.breaks_after:
-                        self.wfile.write(b"data: {")
+                        self.wfile.write(b"40\r\ndata: {")
                         return
                     if number == len(model.words) - 1:
-                        self.wfile.flush()
                         model.gate.wait(60)
-                    chunk = {"choices": [{"index": 0, "delta": {"content": word}}]}
-                    self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
-                    self.wfile.flush()
-                self.wfile.write(b"data: [DONE]\n\n")
+                    part = {"choices": [{"index": 0, "delta": {"content": word}}]}
+                    self._write(f"data: {json.dumps(part)}\n\n")
+                self._write("data: [DONE]\n\n")
+                self._write("")
+
+            def _write(self, text: str) -> None:
+                """Write a chunk; ``""``: the end."""
+                self.wfile.write(b"%x\r\n%b\r\n" % (len(text), text.encode()))
 
             def log_message(self, *_: Any) -> None:
                 """Print nothing."""

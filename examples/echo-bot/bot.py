@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from imserver_client import Api, Button, Entry, Messenger
+from imserver_client import Api, Button, CommandRefused, Entry, Messenger
 
 URL = os.environ.get("BOT_SERVER", "http://127.0.0.1:8080")
 APP = os.environ.get("BOT_APP", "gochat")
@@ -30,9 +30,9 @@ def answer(bot: Messenger, entry: Entry) -> None:
 def press(bot: Messenger, entry: Entry) -> None:
     """Edit the message whose button was pressed. An edit without buttons removes them."""
     wish, conversation = (entry.text or "").split()
-    (message,) = bot.history(int(conversation), before=entry.about + 1, limit=1).messages
-    if message.kind == "message" and message.text:
-        bot.edit(entry.about, message.text.upper() if wish == "louder" else f"{message.text} (the end)")
+    for message in bot.history(int(conversation), before=entry.about + 1, limit=1).messages:
+        if message.id == entry.about and message.text:
+            bot.edit(message.id, message.text.upper() if wish == "louder" else f"{message.text} (the end)")
 
 
 def save(cursor: int) -> None:
@@ -52,10 +52,13 @@ def main() -> None:
         for event in bot:
             if not isinstance(event, Entry):
                 continue
-            if event.kind == "press":
-                press(bot, event)
-            elif event.kind == "message" and event.sender != BOT:
-                answer(bot, event)
+            try:
+                if event.kind == "press":
+                    press(bot, event)
+                elif event.kind == "message" and event.sender != BOT:
+                    answer(bot, event)
+            except CommandRefused as refused:  # for example, the user has blocked this bot
+                print(f"entry {event.id}: {refused}", flush=True)
             save(bot.cursor)
 
 

@@ -9,6 +9,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPException
 
 from imserver_client import Api, ClientError, Entry, Messenger
 
@@ -41,7 +42,7 @@ def messages_before(bot: Messenger, entry: Entry) -> list[dict[str, str]]:
 
 
 def words_of(messages: list[dict[str, str]]) -> Iterator[str]:
-    """The parts of an answer as they come. Raises OSError and ValueError."""
+    """The parts of an answer as they come. Raises OSError, HTTPException and ValueError."""
     body = json.dumps({"model": LLM_MODEL, "messages": messages, "stream": True}).encode()
     headers = {"Content-Type": "application/json", "Authorization": f"Bearer {LLM_KEY}"}
     request = urllib.request.Request(f"{LLM_URL}/chat/completions", body, headers)
@@ -50,7 +51,7 @@ def words_of(messages: list[dict[str, str]]) -> Iterator[str]:
             data = line.decode().strip().removeprefix("data:").strip()
             if data.startswith("{"):
                 choices = json.loads(data).get("choices") or [{}]
-                if word := choices[0].get("delta", {}).get("content"):
+                if word := (choices[0].get("delta") or {}).get("content"):
                     yield word
             elif data == "[DONE]":
                 return
@@ -72,7 +73,7 @@ def answer(bot: Messenger, entry: Entry) -> None:
         try:
             for number, piece in enumerate(words_of(messages_before(bot, entry)), 1):
                 append(bot, stream, number, piece)
-        except (OSError, ValueError) as error:
+        except (OSError, HTTPException, ValueError) as error:
             bot.stream_close(stream, incomplete=True)
             bot.send(text=f"The language model does not answer: {error}", conversation=entry.conversation)
         else:

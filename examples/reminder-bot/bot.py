@@ -6,7 +6,7 @@ import sqlite3
 import threading
 import time
 
-from imserver_client import Api, Button, Entry, Messenger
+from imserver_client import Api, Button, CommandRefused, Entry, Messenger
 
 URL = os.environ.get("BOT_SERVER", "http://127.0.0.1:8080")
 APP = os.environ.get("BOT_APP", "gochat")
@@ -108,8 +108,12 @@ def send_due(bot: Messenger, reminders: Reminders) -> None:
     )
     for id, user, conversation, text, due in rows:
         mentions = {"mentions": [user]}
-        message = say(bot, conversation, f"⏰ {text}", f"due-{id}-{due}", buttons=BUTTONS, **mentions)
-        reminders.run("UPDATE reminder SET message = ? WHERE id = ?", message, id)
+        try:
+            message = say(bot, conversation, f"⏰ {text}", f"due-{id}-{due}", buttons=BUTTONS, **mentions)
+            reminders.run("UPDATE reminder SET message = ? WHERE id = ?", message, id)
+        except CommandRefused as refused:  # for example, the user has blocked this bot
+            print(f"reminder {id}: {refused}", flush=True)
+            reminders.run("DELETE FROM reminder WHERE id = ?", id)
 
 
 def main() -> None:
@@ -123,7 +127,10 @@ def main() -> None:
         while True:
             event = bot.receive(timeout_seconds=1)
             if isinstance(event, Entry):
-                answer(bot, reminders, event)
+                try:
+                    answer(bot, reminders, event)
+                except CommandRefused as refused:
+                    print(f"entry {event.id}: {refused}", flush=True)
                 reminders.run("INSERT OR REPLACE INTO cursor VALUES (1, ?)", bot.cursor)
             send_due(bot, reminders)
 

@@ -35,11 +35,17 @@ class Person:
         with Api(server.http_url, token) as api:
             bot = api.call("POST", "bots", {"name": f"robo{number}", "nickname": "Robo"})
         self.bot, self.token = bot["id"], bot["token"]
+        self._server, self._own_token = server, token
         address = f"ws://{server.http.host}:{server.http.port}/acc"
         self.messenger = Messenger(address, "gochat", self.user, token)
 
     def say(self, text: str) -> int:
         return self.messenger.send(self.bot, text).id
+
+    def friends(self, change: str) -> None:
+        """``block`` or ``unblock`` the bot."""
+        with Api(self._server.http_url, self._own_token) as api:
+            api.call("POST", f"friends/{change}", {"friend": self.bot})
 
     def entry(self, kind: str) -> Entry:
         """The next entry of the bot."""
@@ -80,6 +86,12 @@ def test_the_echo_bot_answers_once_and_edits_when_a_button_is_pressed(server: Se
         assert ann.entry("message").text == "You said: are you there?"
         edit = ann.entry("edit")
         assert (edit.about, edit.text, edit.buttons) == (answer.id, "YOU SAID: TEA", ())
+        ann.friends("block")
+        refused = ann.say("does this end you?")
+        bot.wait_for(f"entry {refused}: ")
+        ann.friends("unblock")
+        ann.say("still there?")
+        assert ann.entry("message").text == "You said: still there?"
         bot.kill()
 
 
@@ -99,6 +111,13 @@ def test_the_reminder_bot_reminds(server: Server, tmp_path: Path) -> None:
         assert ann.entry("edit").text == "⏰ tea (snooze)"
         ann.say("/list")
         assert (ann.entry("message").text or "").endswith(" min: tea")
+        ann.friends("block")
+        asked = ann.say("/remind 1s milk")
+        bot.wait_for(f"entry {asked}: ")
+        bot.wait_for(f"reminder {asked}: ")
+        ann.friends("unblock")
+        ann.say("/list")
+        assert (ann.entry("message").text or "").endswith(" min: tea"), "the other one is left out"
         bot.kill()
 
 
