@@ -118,7 +118,7 @@ def main(logins: int) -> None:
                 for number in range(first, first + BATCH):
                     log_in(number)
                 costs.append((cpu_seconds(server.pid) - before) / BATCH * 1000)
-            print(f"{where}: {min(costs):.2f} ms of CPU per login, median {median(costs):.2f} ms")
+            print(f"{where}: {min(costs):.2f} ms of CPU per login, median {median(costs):.2f} ms", flush=True)
         print(f"a login by the page takes {times(client.log_in_on_page)}")
         with ThreadPoolExecutor(AT_ONCE) as pool:
             waiting = [pool.submit(Client(server, provider).wait_for_hanging) for _ in range(AT_ONCE)]
