@@ -128,6 +128,8 @@ _CLOSE_ROWS: Final = (
 
 #: code -> row
 CLOSE: Final[dict[int, CloseRow]] = {row.code: row for row in _CLOSE_ROWS}
+DISCONNECTED: Final = "disconnected"
+"""The reason of a close with a back end's own code: ``centrifuge-js`` ignores a code without a reason."""
 
 
 FOREIGN_CLOSE: Final[dict[str, dict[int, int]]] = {

@@ -275,12 +275,13 @@ def disconnect(api: Api, app: str, asked: _Disconnect) -> dict[str, Any]:
             raise MethodFailed(errors.CENTRIFUGE_BAD_DATA)
         api.sessions.close(app, [asked.user])
         return {}
-    code = errors.CLOSE_KICKED if given is None or not given.code else given.code
+    code, reason = (errors.CLOSE_KICKED, "") if given is None else (given.code, given.reason)
+    code = code or errors.CLOSE_KICKED
     if not _MIN_CODE <= code <= _MAX_CODE:
         raise MethodFailed(errors.CENTRIFUGE_BAD_DATA)
     for connection in _connections_of(api, app, asked):
         if connection not in asked.whitelist:
-            api.services.connections.close(app, connection, code)
+            api.services.connections.close(app, connection, code, reason)
     return {}
 
 

@@ -109,12 +109,13 @@ class ToPending(Struct, frozen=True, gc=False, tag="p", array_like=True):
 
 
 class ToConnection(Struct, frozen=True, gc=False, tag="c", array_like=True):
-    """Deliver to one connection; without an event, close it with ``code``."""
+    """Deliver to one connection; without an event, close it with ``code`` and ``reason``."""
 
     app: str
     connection: str
     event: Event | None = None
     code: int = 0
+    reason: str = ""
 
 
 class ChannelsUnsettled(Struct, frozen=True, gc=False, tag="o", array_like=True):

@@ -16,7 +16,7 @@ from imserver_client import Client, CommandRefused, Publication
 from tests.integration.cmd import CmdClient, cmd_client, command
 from tests.integration.pusher import SHOP
 from tests.integration.pusher import Client as PusherClient
-from tests.integration.raw import Raw, text
+from tests.integration.raw import CLOSE, Raw, text
 from tests.integration.receiver import SECRET, Answer, Post, Receiver
 from tests.sdk.node import run_node
 from tests.support import Server, eventually
@@ -183,6 +183,7 @@ def test_a_back_end_may_let_in_a_client_without_a_user(asked: Server, back_end: 
     ("given", "code"),
     [
         ({"disconnect": {"code": 4900, "reason": "go"}}, 4900),
+        ({"disconnect": {"code": 3900}}, 3900),
         ({"error": {"code": 1234, "message": "no"}}, 1234),
         ({"result": {"user": "a\0b"}}, 4505),
         ({"result": {"user": "x" * 256}}, 1002),
@@ -191,6 +192,17 @@ def test_a_back_end_may_let_in_a_client_without_a_user(asked: Server, back_end: 
 def test_a_back_end_refuses_a_client(asked: Server, back_end: BackEnd, given: Any, code: int) -> None:
     back_end.answers["/connect"] = lambda _: answer(**given)
     assert run(refused(asked, path=PATH)) == code
+
+
+def test_a_back_end_need_not_name_a_reason(asked: Server, back_end: BackEnd) -> None:
+    """``centrifuge-js`` heeds the code only if there is a reason."""
+    back_end.answers["/connect"] = lambda _: answer(disconnect={"code": 3900})
+    with Raw(asked.ws) as client:
+        client.upgrade(PATH)
+        client.send(text('{"id":1,"connect":{}}'))
+        while (end := client.frame(seconds=SECONDS)).opcode != CLOSE:
+            pass
+    assert (end.close_code, end.payload[2:]) == (3900, b"disconnected")
 
 
 @pytest.mark.parametrize(

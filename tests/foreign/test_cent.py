@@ -1,5 +1,6 @@
 """cent, Centrifugo's client of its server API."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ from cent import (
     CentUnauthorizedError,
     ChannelsRequest,
     Client,
+    Disconnect,
     DisconnectRequest,
     HistoryRemoveRequest,
     HistoryRequest,
@@ -24,10 +26,10 @@ from cent import (
 )
 
 from imserver.services.channels.members import MAX_TAG_BYTES, MAX_TAGS
-from tests.integration.raw import Raw, request
+from tests.integration.raw import CLOSE, Raw, request, text
 from tests.support import Server
 
-from .conftest import KEY, OTHER_KEY, READ_KEY
+from .conftest import KEY, OTHER_KEY, READ_KEY, token
 
 
 @pytest.fixture
@@ -169,6 +171,26 @@ def test_older_clients_send_their_key_as_authorization(
     with Raw(server.http) as client:
         client.send(request("/api/info", method="POST", headers=header.items(), body=b"{}"))
         assert client.response().status == status
+
+
+@pytest.mark.parametrize(
+    ("code", "given", "reason"),
+    [(4600, "sold out", "sold out"), (3600, "", "disconnected"), (4502, "", "kicked")],
+)
+def test_a_client_is_disconnected_with_code_and_reason(
+    server: Server, cent: Client, code: int, given: str, reason: str
+) -> None:
+    """SDKs heed the code only if there is a reason."""
+    user = f"gone-{code}"
+    with Raw(server.ws) as client:
+        client.upgrade("/connection/websocket")
+        client.send(text(json.dumps({"id": 1, "connect": {"token": token(user)}})))
+        while "connect" not in client.message().json:
+            pass
+        cent.disconnect(DisconnectRequest(user=user, disconnect=Disconnect(code=code, reason=given)))
+        while (end := client.frame(seconds=30)).opcode != CLOSE:
+            pass
+    assert (end.close_code, end.payload[2:].decode()) == (3503 if code == 4502 else code, reason)
 
 
 def test_a_key_for_all_apps_acts_in_the_app_of_the_settings(server: Server, cent: Client) -> None:

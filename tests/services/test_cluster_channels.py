@@ -527,9 +527,10 @@ def test_a_connection_is_closed_after_earlier_pushes_of_another_node(nodes: Seve
     texts(a)
     nodes[1].rpc.holding = True
     nodes[1].connections.push(MULTI, made, HELLO)
-    assert nodes[1].connections.close(MULTI, made, errors.CLOSE_KICKED) == Outcome.SENT
+    assert nodes[1].connections.close(MULTI, made, errors.CLOSE_KICKED, "sold out") == Outcome.SENT
     nodes[1].rpc.release()
     assert a.close_code() == errors.CLOSE_KICKED
+    assert a.frames[-1].payload[2:] == b"sold out"
     assert any(b"hello" in frame.payload for frame in a.frames)
 
 

@@ -150,7 +150,7 @@ class Connections:
     def received(self, item: ToConnection) -> None:
         """Handle a push or close from another node. Never switches."""
         if item.event is None:
-            self._close_here(item.app, item.connection, item.code)
+            self._close_here(item.app, item.connection, item.code, item.reason)
         elif not self._push_here(item.app, item.connection, item.event):
             self.unreached += 1
 
@@ -173,20 +173,20 @@ class Connections:
         self._fanout.to_connection(self._hub.apps[app], connection, event)
         return True
 
-    def close(self, app: str, connection_id: str, code: int) -> Outcome:
+    def close(self, app: str, connection_id: str, code: int, reason: str = "") -> Outcome:
         """Close a connection, after all earlier pushes to it, with a code of ``errors.CLOSE`` or one of the
-        back end's own. Never switches.
+        back end's own. Without a ``reason``, it is the name of the code. Never switches.
         """
-        if self._close_here(app, connection_id, code):
+        if self._close_here(app, connection_id, code, reason):
             return Outcome.SENT
-        return self._send(connection_id, ToConnection(app, connection_id, None, code))
+        return self._send(connection_id, ToConnection(app, connection_id, None, code, reason))
 
-    def _close_here(self, app: str, connection_id: str, code: int) -> bool:
+    def _close_here(self, app: str, connection_id: str, code: int, reason: str) -> bool:
         connection = self.find(app, connection_id)
         if connection is None:
             return False
         row = errors.CLOSE.get(code)
-        connection.close(code, "" if row is None else row.name)
+        connection.close(code, reason or (errors.DISCONNECTED if row is None else row.name))
         return True
 
     def _send(self, connection_id: str, item: ToConnection) -> Outcome:

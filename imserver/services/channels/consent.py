@@ -134,7 +134,7 @@ class ChannelConsent:
 def disconnect(connection: Connection, wanted: BackEndDisconnect) -> None:
     """End a connection as a back end wants. Codes are those of Centrifugo; clients of others get 4502."""
     if connection.encoding.dialect.name == _OF_CENTRIFUGO:
-        connection.close(wanted.code, wanted.reason)
+        connection.close(wanted.code, wanted.reason or errors.DISCONNECTED)
     else:
         say(connection, errors.CLOSE_KICKED)
 
