@@ -110,10 +110,26 @@ def test_a_dump_hides_keys_and_passwords(load: Load) -> None:
         ("redis://:p@55:x@cache", "redis://:(hidden)@cache"),
         ("redis+sentinel://me:pa55@a:1,b:2/main", "redis+sentinel://me:(hidden)@a:1,b:2/main"),
         ("redis://cache:6379", "redis://cache:6379"),
+        (
+            "redis://cache/0?username=me&password=pa55&db=1",
+            "redis://cache/0?username=me&password=(hidden)&db=1",
+        ),
+        ("redis://cache?sslPassword=pa55", "redis://cache?sslPassword=(hidden)"),
     ],
 )
 def test_a_dump_hides_the_password_in_the_url_of_redis(load: Load, url: str, shown: str) -> None:
     assert yaml.safe_load(dump_config(load(f"redis: {{url: '{url}'}}")))["redis"]["url"] == shown
+
+
+def test_a_dump_hides_the_passwords_in_other_urls(load: Load) -> None:
+    text = dump_config(
+        load(
+            "storage: {url: 'postgresql://me@db/im?password=pa55'}\n"
+            "apps: {shop: {webhook: {url: 'https://me:pa55@example.org/hook', secret: '%s'}}}" % ("s" * 40)
+        )
+    )
+    assert "pa55" not in text
+    assert "https://me:(hidden)@example.org/hook" in text
 
 
 # --- the file -----------------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ Keys are compared without underscores, dashes and letter case, so the original s
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -19,6 +18,7 @@ from imserver.config.settings import Config, TenantSettings
 from imserver.config.values import (
     AUTO,
     BY_FOLDED,
+    HIDDEN,
     ROWS,
     SECTIONS,
     ConfigError,
@@ -27,6 +27,7 @@ from imserver.config.values import (
     check_config,
     convert,
     fold,
+    hide_passwords,
     nearest,
 )
 
@@ -43,10 +44,6 @@ ENVIRONMENT_KEY: Final = "IMSERVER_KEY"
 
 #: suffix of the original configuration file of the client dialect, which is not YAML
 INI_SUFFIX: Final = ".ini"
-
-_HIDDEN: Final = "(hidden)"
-#: user and password of a URL, up to the last @ before the path
-_PASSWORD: Final = re.compile(r"(//[^:@/]*:)[^/]*@")
 
 
 def load_config(
@@ -114,16 +111,13 @@ def dump_config(config: Config) -> str:
         hidden += _secrets_of(app)
     _hide(hidden)
     if config.uploads.s3_secret_key:
-        document["uploads"]["s3_secret_key"] = _HIDDEN
+        document["uploads"]["s3_secret_key"] = HIDDEN
     for section in ("redis", "smtp"):
         if document[section]["password"]:
-            document[section]["password"] = _HIDDEN
-    for section in ("redis", "storage"):
-        url = getattr(config, section).url
-        document[section]["url"] = _PASSWORD.sub(rf"\1{_HIDDEN}@", url)
+            document[section]["password"] = HIDDEN
     from imserver.config import yaml
 
-    return yaml.write(document)
+    return hide_passwords(yaml.write(document))
 
 
 def dump_app(settings: TenantSettings) -> str:
@@ -133,7 +127,7 @@ def dump_app(settings: TenantSettings) -> str:
     _hide(_secrets_of(document))
     from imserver.config import yaml
 
-    return yaml.write(document)
+    return hide_passwords(yaml.write(document))
 
 
 def _secrets_of(app: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
@@ -149,7 +143,7 @@ def _secrets_of(app: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
 def _hide(places: list[tuple[dict[str, Any], str]]) -> None:
     for mapping, name in places:
         if mapping[name]:
-            mapping[name] = _HIDDEN
+            mapping[name] = HIDDEN
 
 
 def read_value(text: str, where: str) -> Any:

@@ -23,6 +23,18 @@ from imserver.errors import StartError
 T = TypeVar("T", bound=msgspec.Struct)
 
 
+HIDDEN: Final = "(hidden)"
+"""Stands for a secret."""
+_USER_INFO: Final = re.compile(r"(://[^:@/\s]*:)[^/\s]*@")
+"""User and password of a URL, up to the last @ before the path."""
+_QUERY: Final = re.compile(r"([?&]\w*password=)[^&\s\"']*", re.IGNORECASE)
+
+
+def hide_passwords(text: str) -> str:
+    """The text without the passwords of the URLs in it."""
+    return _QUERY.sub(rf"\1{HIDDEN}", _USER_INFO.sub(rf"\1{HIDDEN}@", text))
+
+
 class ConfigError(StartError):
     """A setting is unknown, has a wrong type or is out of range. The text is one line that names the
     place."""

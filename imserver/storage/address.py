@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Final, Literal
 
 from msgspec import Struct
 
 from imserver.config.settings import StorageSettings
+from imserver.config.values import hide_passwords
 
 Engine = Literal["sqlite", "postgresql", "mysql"]
 
@@ -24,7 +24,6 @@ _SCHEMES: Final = {
     "mysql": "mysql+pymysql",
     "mariadb": "mariadb+pymysql",
 }
-_PASSWORD: Final = re.compile(r"(//[^:@/]*:)[^/]*@")
 
 
 class DatabaseAddress(Struct, frozen=True):
@@ -38,7 +37,7 @@ class DatabaseAddress(Struct, frozen=True):
     @property
     def shown(self) -> str:
         """The address for display, without its password."""
-        return str(self.file) if self.file is not None else _PASSWORD.sub(r"\1***@", self.url)
+        return str(self.file) if self.file is not None else hide_passwords(self.url)
 
     @property
     def exists(self) -> bool:
