@@ -51,5 +51,18 @@ def test_a_search_that_waits_too_long_is_refused_temporarily(monkeypatch: pytest
     assert found.search("a", "u", "tea", 0, 0, 10) == ([], 0)
 
 
+def test_a_search_is_refused_at_once_while_many_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(messaging, "SEARCHES_WAITING", 1)
+    log = SlowLog()
+    found = MessageSearch(MemoryStore(log))
+    searches = [gevent.spawn(found.search, "a", "u", "tea", 0, 0, 10) for _ in range(SEARCHES_AT_ONCE + 1)]
+    until(lambda: log.looking == SEARCHES_AT_ONCE)
+    with pytest.raises(StorageUnavailable):
+        found.search("a", "u", "tea", 0, 0, 10)
+    assert not any(search.ready() for search in searches)
+    log.may.set()
+    gevent.joinall(searches, raise_error=True)
+
+
 def test_without_a_database_nothing_is_found() -> None:
     assert MessageSearch(MemoryStore(None)).search("a", "u", "tea", 0, 0, 10) == ([], 0)

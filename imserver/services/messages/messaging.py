@@ -88,6 +88,9 @@ _MAX_GATHER_SECONDS: Final = 0.1
 SEARCHES_AT_ONCE: Final = 2
 SEARCH_SECONDS: Final = 10.0
 """How long a search waits for its turn; then it is refused, as while the database does not answer."""
+SEARCHES_WAITING: Final = 40
+"""How many wait; further ones are refused at once. A search may take half a second, so more would wait in
+vain, and over HTTP each of them takes one of ``limits.http_requests``."""
 
 _NOT_STORED: Final = Reply(errors.REPLY_NOT_STORED)
 _REFUSED: Final = Reply(errors.REPLY_UNAUTHORIZED)
@@ -411,6 +414,7 @@ class MessageSearch:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._turns = BoundedSemaphore(SEARCHES_AT_ONCE)
+        self._waiting = 0
 
     def search(
         self,
@@ -426,12 +430,22 @@ class MessageSearch:
         stored = self._store.existing_log()
         if stored is None:
             return [], 0
-        if not self._turns.acquire(timeout=SEARCH_SECONDS):
-            raise StorageUnavailable("too many searches at a time")
+        self._take_turn()
         try:
             return stored.search(app, user, text, conversation, before, limit, types)
         finally:
             self._turns.release()
+
+    def _take_turn(self) -> None:
+        has_turn = self._turns.acquire(blocking=False)
+        if not has_turn and self._waiting < SEARCHES_WAITING:
+            self._waiting += 1
+            try:
+                has_turn = self._turns.acquire(timeout=SEARCH_SECONDS)
+            finally:
+                self._waiting -= 1
+        if not has_turn:
+            raise StorageUnavailable("too many searches at a time")
 
 
 class MessageCommands:
