@@ -56,6 +56,7 @@ DEFAULTS: dict[str, Any] = {
     "back_ends": {
         **dict.fromkeys(("connect", "refresh", "subscribe", "publish", "sub_refresh", "rpc"), ""),
         "headers": [],
+        "emulated_headers": [],
         "seconds": 2.0,
     },
     "pusher": {
@@ -206,7 +207,12 @@ def test_secrets_are_taken_and_never_shown(keyed: Server) -> None:
             "review_seconds": 0.5,
             "review_failure": "allow",
         },
-        "back_ends": {"rpc": "https://shop.example.com/rpc", "headers": ["Cookie"], "seconds": 5},
+        "back_ends": {
+            "rpc": "https://shop.example.com/rpc",
+            "headers": ["Cookie"],
+            "emulated_headers": ["Authorization"],
+            "seconds": 5,
+        },
         "pusher": {"app_id": app, "key": app, "secret": secret, "subscription_count": True},
         "channels": {"orders": {"history_size": 5, "history_seconds": 60}},
     }
@@ -226,6 +232,7 @@ def test_secrets_are_taken_and_never_shown(keyed: Server) -> None:
         **DEFAULTS["back_ends"],
         "rpc": "https://shop.example.com/rpc",
         "headers": ["Cookie"],
+        "emulated_headers": ["Authorization"],
         "seconds": 5.0,
     }
     assert created["back_ends"] == shown

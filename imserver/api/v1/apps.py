@@ -100,6 +100,10 @@ class BackEndAddresses(Struct, forbid_unknown_fields=True, omit_defaults=True):
     headers: Annotated[
         list[str] | UnsetType, about("Headers of a client's first request that the posts repeat.")
     ] = UNSET
+    emulated_headers: Annotated[
+        list[str] | UnsetType,
+        about("Headers set in a client's SDK of Centrifugo that the posts repeat. Clients can forge them."),
+    ] = UNSET
     seconds: Annotated[
         Annotated[float, Meta(ge=0.1, le=30)] | UnsetType, about("Time for an answer, in seconds.")
     ] = UNSET
@@ -387,6 +391,7 @@ class BackEndsShown(Struct):
     sub_refresh: str
     rpc: str
     headers: list[str]
+    emulated_headers: list[str]
     seconds: float
 
 
@@ -485,6 +490,7 @@ _SHOWN: Final = {
         "sub_refresh": "",
         "rpc": "",
         "headers": [],
+        "emulated_headers": [],
         "seconds": 2.0,
     },
     "pusher": {
@@ -662,7 +668,7 @@ def _shown(tenant: Tenant) -> AppShown:
             bool(webhook.secret or webhook.secret_file),
             webhook.absent_seconds,
         ),
-        BackEndsShown(**{**msgspec.structs.asdict(back_ends), "headers": list(back_ends.headers)}),
+        BackEndsShown(**msgspec.to_builtins(back_ends)),
         PusherShown(
             pusher.app_id,
             pusher.key,
