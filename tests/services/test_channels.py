@@ -182,6 +182,7 @@ def test_refusals_have_a_reason(harness: Harness) -> None:
     assert reason(other, "x" * 256) == "name"
     subscribe(harness, connection, "small:1")
     assert reason(other, "small:1") == "full"
+    assert reason(connection, "small:1") == "exists"
     with pytest.raises(ChannelRefused) as refused:
         publish(harness, "four", channel="short:1")
     assert refused.value.reason == "limit"
