@@ -10,8 +10,9 @@ import gevent
 import pytest
 import redis
 from gevent import socket as green
+from redis.exceptions import ResponseError
 
-from imserver.cluster.redis.connection import _Socket, address_of, connection_to
+from imserver.cluster.redis.connection import DirectSocket, address_of, connection_to
 from imserver.cluster.redis.pipeline import open_link
 from imserver.cluster.registry import RegistryCounters, ReportedMembers, Session
 from imserver.config.settings import ClusterSettings, RedisSettings
@@ -333,6 +334,30 @@ def test_a_wire_reconnects_to_a_server_that_was_restarted(own_server: RedisServe
     wire.close()
 
 
+def test_an_exchange_that_was_begun_ends_with_replies_or_has_to_be_repeated(own_server: RedisServer) -> None:
+    link = open_link(address_of(own_server.settings), 30, RegistryCounters())
+    ended: list[Any] = []
+    assert not link.begin([("GET", "a")], ended.append)  # it would have to connect first
+    link.exchange([("SET", "a", 1)])
+
+    large = bytes(range(256)) * 65_536  # the kernel takes it in parts, and returns it in parts
+    assert link.begin([("SET", "b", large), ("GET", "a"), ("LPUSH", "a", 1), ("GET", "b")], ended.append)
+    until(lambda: ended)
+    stored, number, refused, returned = ended.pop()
+    assert (stored, number, type(refused), returned == large) == (b"OK", b"1", ResponseError, True)
+
+    assert link.begin([("EVALSHA", "0" * 40, 0), ("GET", "a")], ended.append)
+    until(lambda: ended)
+    assert ended.pop() is None  # the script is not loaded
+    link.exchange([("GET", "a")])
+    own_server.kill()
+    assert link.begin([("GET", "a")], ended.append)
+    until(lambda: ended)
+    assert ended == [None]
+    assert not link.begin([("GET", "a")], ended.append)
+    link.close()
+
+
 def test_a_connection_does_not_read_the_metadata_of_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
     """redis-py parses them for each connection: 2 MB of a node's memory, unless it is told its version."""
 
@@ -347,7 +372,7 @@ def test_a_connection_does_not_read_the_metadata_of_its_library(monkeypatch: pyt
 
 def test_a_command_that_the_kernel_does_not_take_at_once_is_sent_whole() -> None:
     near, far = green.socketpair()
-    sender = _Socket(near.family, near.type, near.proto, near.detach())
+    sender = DirectSocket(near.family, near.type, near.proto, near.detach())
     data = bytes(range(256)) * 16_384
     sending = gevent.spawn(sender.sendall, data)
     received = bytearray()

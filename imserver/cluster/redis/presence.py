@@ -80,7 +80,12 @@ class Lookup:
         replies = self._pipeline.execute([_lookup(app, user), _claim_command(key, token)])
         if replies is None or isinstance(replies[1], Exception):
             return None
-        refs = self._live([_refs(replies[0])])[0]
+        refs = _refs(replies[0])
+        live = self._keeper.table.live
+        for ref in refs:
+            if ref.epoch not in live:
+                refs = self._live([refs])[0]
+                break
         claim = _claim(key, token, replies[1])
         if not refs and claim.state == "mine":
             self.settle(claim, False)
