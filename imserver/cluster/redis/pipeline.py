@@ -187,7 +187,7 @@ class Pipeline:
         for command, reply in zip(self._commands, replies or (), strict=False):
             if isinstance(reply, Exception):
                 log.error("Redis refused %s: %s", command[0], reply)
-        self._busy = False
+        self._busy, self._commands = False, []
         if replies is not None and len(self._asked) == 1:
             # Saves a wake-up of the loop. Many callers share its turns with the sockets.
             [(first, last, waiter)] = self._asked
@@ -327,7 +327,7 @@ class ServerLink:
         """Called when the exchange that was begun has ended."""
         self._replies: list[Any] = []
         self._missing = 0
-        self._unsent = memoryview(b"")
+        self._unsent: bytes | memoryview = b""
         self._began = 0.0
         self._watchers: tuple[Any, ...] = ()
         """For replies, for room to send, for the time limit."""
@@ -414,7 +414,7 @@ class ServerLink:
         """See :class:`RedisLink`."""
         if not self._watchers:
             return False
-        self._unsent = memoryview(b"".join(map(pack_command, commands)))
+        self._unsent = b"".join(map(pack_command, commands))
         self._done, self._replies, self._missing = done, [], len(commands)
         self.counters.round_trips += 1
         self.counters.commands += self._missing
@@ -428,19 +428,21 @@ class ServerLink:
 
     def _write(self) -> None:
         """Callback: send what the kernel accepts."""
-        writable = self._watchers[1]
+        unsent, writable = self._unsent, self._watchers[1]
         try:
-            self._unsent = self._unsent[self._raw.send(self._unsent) :]
+            sent = self._raw.send(unsent)
         except BlockingIOError:
-            pass
+            sent = 0
         except OSError:
             self._end(None)
             return
-        if self._unsent:
+        if sent == len(unsent):
+            self._unsent = b""
+            writable.stop()
+        else:
+            self._unsent = memoryview(unsent)[sent:]
             if not writable.active:
                 writable.start(self._write)
-        elif writable.active:
-            writable.stop()
 
     def _readable(self) -> None:
         """Callback: read replies. Redis is away if it has closed, or if a reply says so."""
@@ -479,7 +481,7 @@ class ServerLink:
         """End the exchange that was begun. Without replies the connection is dropped."""
         done = self._done
         if isinstance(result, list):
-            self._done = None
+            self._done, self._replies = None, []
             self._watchers[2].stop()
         else:
             self.close()
