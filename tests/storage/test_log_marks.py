@@ -3,7 +3,7 @@
 import gevent
 import pytest
 
-from imserver.storage.log.contract import MOST_RECEIPTED, Noted, Receipt
+from imserver.storage.log.contract import MOST_RECEIPTED, Change, Noted, Receipt
 from imserver.storage.log.message_log import MessageLog
 
 from .conftest import OpenStore
@@ -90,6 +90,25 @@ def test_who_has_left_a_group_learns_nothing_of_it_and_nobody_learns_what_they_r
     assert note(log, "a", group, read=entries[-1].id).authors == ()
     log.join(APP, group, ["a"])
     assert set(note(log, "owner", group, read=entries[-1].id).authors) == {"a", "b"}
+
+
+def test_a_position_of_a_former_member_stays_before_what_they_may_not_read(log: MessageLog) -> None:
+    group = log.create(APP, "owner", "tea", ["a", "b"]).conversation
+    stored(log, say("owner", group))
+    change = log.leave(APP, group, ["a"])
+    assert isinstance(change, Change)
+    left = change.entry
+    assert left is not None
+    (unseen,) = stored(log, say("owner", group))
+    assert note(log, "a", group, received=unseen.id).receipt == Receipt(group, "a", 0, left.id)
+    assert note(log, "a", group, read=unseen.id).receipt == Receipt(group, "a", left.id, left.id)
+    assert not note(log, "a", group, read=unseen.id, received=unseen.id).moved
+    assert log.marks(APP, "a", 0).reads == {group: left.id}
+    log.join(APP, group, ["a"])
+    assert log.receipts(APP, "owner", group, "", 10) == [Receipt(group, "a", left.id, left.id)]
+    (later,) = stored(log, say("owner", group))
+    noted = note(log, "a", group, read=later.id)
+    assert (noted.receipt, noted.authors) == (Receipt(group, "a", later.id, later.id), ("owner",))
 
 
 def test_members_of_a_group_are_asked_where_they_are(log: MessageLog) -> None:

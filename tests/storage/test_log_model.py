@@ -213,7 +213,8 @@ class Model(RuleBasedStateMachine):
     def set_read(self, user: str, at: int, id: int) -> None:
         self.log.note(self.app, user, at, read=id)
         if (user, at) in self.intervals:
-            self.read_to[user, at] = max(self.read_to.get((user, at), 0), min(id, len(self.entries)))
+            upto = self.intervals[user, at][-1][1] or len(self.entries)
+            self.read_to[user, at] = max(self.read_to.get((user, at), 0), min(id, upto))
 
     @rule(keep=st.integers(1, 20))
     def expire(self, keep: int) -> None:

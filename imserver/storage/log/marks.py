@@ -12,6 +12,7 @@ from imserver.storage.log.contract import MOST_RECEIPTED, Marks, Noted, Receipt
 from imserver.storage.log.read import VISIBLE, shown
 from imserver.storage.log.rows import (
     ANNOTATIONS,
+    GREATEST,
     NUMBERS,
     SQLITE_BY_CONVERSATION,
     USER,
@@ -28,7 +29,8 @@ class MarkStore(LogTables):
     def note(
         self, app: str, user: str, conversation: int, *, read: int = 0, received: int = 0
     ) -> Noted | None:
-        """Advance the read or received position of a user, at most to the end of the log, never back.
+        """Advance the read or received position of a user, at most to the end of the log, or of the last
+        membership that has ended. It never goes back.
 
         A read entry counts as received. Returns None if the user was never in this conversation.
         """
@@ -96,11 +98,12 @@ class MarkStore(LogTables):
 def _note(
     sql: Statements, head: LogHead, user: str, conversation: int, read: int, received: int
 ) -> Noted | None:
-    members = _members(sql, head, user, conversation)
-    if members is None:
+    found = _members(sql, head, user, conversation)
+    if found is None:
         return None
-    read = min(read, head.last_id)
-    received = max(min(received, head.last_id), read)
+    members, upto = found
+    read = min(read, upto)
+    received = max(min(received, upto), read)
     before = _position(sql, head, user, conversation)
     if before and read <= before[0] and received <= before[1]:
         receipt = Receipt(conversation, user, *before)
@@ -118,14 +121,19 @@ def _note(
     return Noted(receipt, versions[user], moved, authors)
 
 
-def _members(sql: Statements, head: LogHead, user: str, conversation: int) -> tuple[str, ...] | None:
-    """The two users of a conversation, ``()`` for a group. None if the user was never a member."""
+def _members(
+    sql: Statements, head: LogHead, user: str, conversation: int
+) -> tuple[tuple[str, ...], int] | None:
+    """The two users of a conversation, ``()`` for a group, and the last id that the user may read. None if
+    the user was never a member."""
     statement = (
-        "SELECT c.pair FROM conversation c WHERE c.log = %s AND c.id = %s AND EXISTS (SELECT 1 "
-        "FROM membership s WHERE s.log = c.log AND s.conversation = c.id AND s.member = %s)"
+        f"SELECT c.pair, (SELECT max(coalesce(s.left_id, {GREATEST})) FROM membership s WHERE s.log = c.log "
+        "AND s.conversation = c.id AND s.member = %s) FROM conversation c WHERE c.log = %s AND c.id = %s"
     )
-    rows = sql.query(statement, (head.number, conversation, user))
-    return members_of(rows[0][0]) if rows else None
+    for pair, left in sql.query(statement, (user, head.number, conversation)):
+        if left is not None:
+            return members_of(pair), min(left, head.last_id)
+    return None
 
 
 def _position(sql: Statements, head: LogHead, user: str, conversation: int) -> tuple[int, int] | None:
