@@ -78,6 +78,8 @@ else:
 MAX_OFFSET: Final = 2**63 - 1
 MAX_NAMED: Final = 1000
 """The most users that one method names."""
+MAX_COMMANDS: Final = 2000
+"""The most commands in one frame. An SDK subscribes to all its channels in one frame, at most 1,000."""
 _BAD_REQUEST: Final = errors.CLOSE_BAD_PAYLOAD
 """Our close code for what is no frame of this protocol."""
 
@@ -469,7 +471,10 @@ class CentrifugeDialect(Dialect):
 
     def split(self, payload: bytes) -> Sequence[bytes]:
         """The commands in a frame. Raises BadFrame."""
-        return [line for line in payload.split(b"\n") if line.strip()]
+        commands = [line for line in payload.split(b"\n") if line.strip()]
+        if len(commands) > MAX_COMMANDS:
+            raise BadFrame(None, _BAD_REQUEST)
+        return commands
 
     def decode(self, payload: bytes) -> Request:
         """Read one command. Pings, pongs and messages without an answer carry nothing for this server.
@@ -571,7 +576,7 @@ class CentrifugeProtobufDialect(CentrifugeDialect):
 
     def split(self, payload: bytes) -> Sequence[bytes]:
         """The commands in a frame. Raises BadFrame."""
-        commands = []
+        commands: list[bytes] = []
         place = 0
         while place < len(payload):
             try:
@@ -579,7 +584,7 @@ class CentrifugeProtobufDialect(CentrifugeDialect):
             except IndexError:
                 raise BadFrame(None, _BAD_REQUEST) from None
             place = start + size
-            if place > len(payload):
+            if place > len(payload) or len(commands) == MAX_COMMANDS:
                 raise BadFrame(None, _BAD_REQUEST)
             commands.append(payload[start:place])
         return commands

@@ -33,6 +33,7 @@ from imserver.model import (
     Unsubscribe,
 )
 from imserver.protocol.centrifuge import (
+    MAX_COMMANDS,
     CentrifugeDialect,
     CentrifugeProtobufDialect,
     ClientView,
@@ -160,12 +161,20 @@ def test_clients_react_and_pin_by_rpc() -> None:
         assert as_json.decode(frame % (method, data)).command == command
 
 
-def test_a_frame_has_any_number_of_commands() -> None:
+def test_a_frame_has_many_commands() -> None:
     rows = list(COMMANDS.values())
     lines = as_json.split("\n".join(row["json"] for row in rows).encode() + b"\n")
     assert [as_json.decode(line).command for line in lines] == list(READ.values())
     parts = as_protobuf.split(b"".join(bytes.fromhex(row["protobuf"]) for row in rows))
     assert [as_protobuf.decode(part).command for part in parts] == list(READ.values())
+
+
+@pytest.mark.parametrize(("dialect", "pong"), [(as_json, b"{}\n"), (as_protobuf, b"\0")])
+def test_a_frame_with_too_many_commands_ends_the_connection(dialect: CentrifugeDialect, pong: bytes) -> None:
+    assert len(dialect.split(pong * MAX_COMMANDS)) == MAX_COMMANDS
+    with pytest.raises(BadFrame) as bad:
+        dialect.split(pong * (MAX_COMMANDS + 1))
+    assert bad.value.close == CLOSE_BAD_PAYLOAD
 
 
 @pytest.mark.parametrize(
