@@ -22,6 +22,9 @@ from imserver.metrics import Histogram
 
 POLICIES: Final = ("newest", "multi", "single", "refuse")
 
+MAX_BANS: Final = 100_000
+"""Limit of the number of bans that a node, or the registry, can list."""
+
 next_session_id: Final = count(1).__next__
 """Session ids: unique in this process, across its epochs."""
 

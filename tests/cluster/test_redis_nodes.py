@@ -9,8 +9,9 @@ import gevent
 import msgspec
 import pytest
 
+from imserver.cluster.redis import registry
 from imserver.cluster.redis.registry import RedisRegistry
-from imserver.cluster.redis.scripts import LEASES
+from imserver.cluster.redis.scripts import BANS, LEASES
 from imserver.cluster.registry import Claim, Session, SessionRef
 from imserver.config.settings import ClusterSettings
 from imserver.errors import StartError
@@ -319,6 +320,61 @@ def test_a_ban_holds_on_every_node(server: RedisServer, start_node: StartNode) -
     registration = b.register(Session("101", "ann"))
     assert registration is not None
     assert registration.banned
+
+
+def bans(node: RedisRegistry) -> dict[tuple[str, str], float]:
+    """All bans: app and user → the seconds left."""
+    found: dict[tuple[str, str], float] = {}
+    cursor, more = 0, True
+    while more:
+        page = node.bans(cursor)
+        assert page is not None
+        cursor, rows = page
+        found |= {(app, user): seconds for app, user, seconds in rows}
+        more = cursor != 0
+    return found
+
+
+def test_a_node_that_starts_later_reads_the_bans(server: RedisServer, start_node: StartNode) -> None:
+    a = start_node(server, 1)
+    awkward = ["ann", "!ann", "a\0b", "\ud800", ""]
+    for user in awkward:
+        a.ban("101", user, 3600)
+    a.ban("102", "ann", 7200)
+    a.ban("102", "ann", 1800)
+    a.ban("102", "bob", 3600)
+    a.ban("102", "bob", 0)
+    found = bans(start_node(server, 2))
+    assert found.keys() == {*(("101", user) for user in awkward), ("102", "ann")}
+    assert 0 < found.pop(("102", "ann")) <= 1800
+    assert all(1800 < seconds <= 3600 for seconds in found.values())
+
+
+def test_many_bans_are_read_in_pages(
+    server: RedisServer, start_node: StartNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "_BANS_OF_A_PAGE", 50)
+    node = start_node(server, 1)
+    for number in range(300):
+        node.ban("101", f"u{number}", 3600)
+    first = node.bans()
+    assert first is not None
+    assert first[0] > 0
+    assert bans(node).keys() == {("101", f"u{number}") for number in range(300)}
+
+
+def test_the_list_of_bans_is_bounded_and_forgets_those_that_are_over(
+    server: RedisServer, start_node: StartNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "MAX_BANS", 2)
+    node = start_node(server, 1)
+    for user, seconds in (("ann", 7200), ("bob", 3600), ("cid", 7200)):
+        node.ban("101", user, seconds)
+    assert bans(node).keys() == {("101", "ann"), ("101", "cid")}, "the ban that ends first is dropped"
+    with server.client() as client:
+        client.zadd(BANS, {"101\0ann": 1})
+    node.ban("101", "dan", 3600)
+    assert bans(node).keys() == {("101", "cid"), ("101", "dan")}
 
 
 # --- the records that operators read ------------------------------------------------------------------------

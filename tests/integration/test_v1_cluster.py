@@ -1,8 +1,10 @@
 """``/api/v1`` on two nodes that share a Redis: whatever is asked of one holds for both."""
 
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 
+import jwt
 import pytest
 
 from tests.support import Server, eventually
@@ -10,7 +12,7 @@ from tests.support import Server, eventually
 from .client import Listener, new_system
 from .clusters import Nodes, app_with, name_of, nodes_of
 from .cmd import cmd_client, command, fresh, logged_in
-from .raw import CLOSE
+from .raw import CLOSE, ask, request
 from .v1 import good, refused, sessions_of
 
 
@@ -130,6 +132,33 @@ def test_a_ban_holds_on_both_until_it_is_lifted(nodes: Nodes, asked: Server) -> 
     for server in nodes.servers:
         with logged_in(server.ws, user, app):
             pass
+
+
+@pytest.mark.full
+def test_a_node_that_did_not_hear_of_a_ban_refuses_the_requests_of_the_user(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    key, secret = "admin-key-of-the-tests", "a secret that is long enough to be one"
+    options = {
+        "apps": {"205": {"jwt": [{"key": secret}]}},
+        "api": {"keys": [{"key": key, "scopes": ["admin"]}]},
+    }
+    token = jwt.encode({"sub": "ann", "app": "205", "exp": time.time() + 3600}, secret, "HS256")
+    asked = request("/user/list?appID=205", headers=[("Authorization", f"Bearer {token}")])
+    with nodes_of(tmp_path_factory.mktemp("late"), 1, **options) as nodes:
+
+        def answer(node: Server) -> int:
+            return int(ask(node.http, asked).json["code"])
+
+        (first,) = nodes.servers
+        assert answer(first) == 200
+        good(first.http, "ban", {"app": "205", "users": ["ann"], "seconds": 3600}, key=key)
+        assert answer(first) == answer(nodes.start()) == 1003
+        nodes.redis.pause()
+        alone = nodes.start()
+        assert answer(alone) == 200
+        nodes.redis.resume()
+        eventually(lambda: answer(alone) == 1003, what="the node reads the bans")
 
 
 def test_an_app_that_is_created_on_one_is_there_on_the_other(nodes: Nodes) -> None:

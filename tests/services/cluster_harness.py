@@ -283,6 +283,15 @@ class FakeRegistry:
         done: bool | None = self._ask("ban", lambda: change((app, user)) or True)
         return done
 
+    def bans(self, cursor: int = 0) -> tuple[int, list[tuple[str, str, float]]] | None:
+        """One ban a page."""
+        found: tuple[int, list[tuple[str, str, float]]] | None = self._ask("bans", lambda: self._page(cursor))
+        return found
+
+    def _page(self, cursor: int) -> tuple[int, list[tuple[str, str, float]]]:
+        rows = [(app, user, 60.0) for app, user in sorted(self.book.banned)][cursor:]
+        return (cursor + 1 if len(rows) > 1 else 0), rows[:1]
+
 
 class FakeRpc:
     """From one node to the others. ``cut`` are epochs that get and answer nothing, and are known for it."""

@@ -175,6 +175,31 @@ def test_a_ban_that_only_the_registry_knows_holds_too(nodes: Several) -> None:
     assert connection.user is None
 
 
+def test_a_node_learns_the_bans_that_it_has_not_heard_of(nodes: Several) -> None:
+    node = nodes[1]
+    nodes.book.banned |= {(NEWEST, "ann"), (NEWEST, "bob"), (MULTI, "cid")}
+    node.registry.away = True
+    node.sessions.read_bans()
+    assert not node.sessions.is_banned(NEWEST, "ann")
+    node.registry.away = False
+    node.sessions.read_bans()
+    assert [node.sessions.is_banned(NEWEST, user) for user in ("ann", "bob", "cid")] == [True, True, False]
+    assert node.sessions.is_banned(MULTI, "cid")
+
+
+def test_a_ban_that_is_lifted_while_the_bans_are_read_stays_lifted(nodes: Several) -> None:
+    node = nodes[1]
+    nodes.book.banned |= {(NEWEST, "ann"), (NEWEST, "bob")}
+    node.registry.hold()
+    reading = gevent.spawn(node.sessions.read_bans)
+    until(lambda: "bans" in node.registry.asked)
+    assert nodes[2].sessions.unban(NEWEST, ["ann"]) == ()
+    node.registry.release()
+    reading.get(timeout=60)
+    assert not node.sessions.is_banned(NEWEST, "ann")
+    assert node.sessions.is_banned(NEWEST, "bob")
+
+
 # --- races --------------------------------------------------------------------------------------------------
 
 

@@ -351,6 +351,23 @@ class ClusterSessions(Sessions):
         super().add_to(queries)
         queries.add("alive", AliveQuery, self.is_alive)
 
+    def read_bans(self) -> None:
+        """Learn the bans that were made while this node did not run, or was without the registry. May switch.
+
+        If the registry does not answer, it is called again when the registry is back.
+        """
+        cursor, more = 0, True
+        while more:
+            changes = self._ban_changes
+            page = self._registry.bans(cursor)
+            if page is None:
+                return
+            if changes == self._ban_changes:  # otherwise the page may be out of date, and is read again
+                cursor, found = page
+                more = cursor != 0
+                for app, user, seconds in found:
+                    self.ban(app, user, seconds)
+
     # --- registering again ----------------------------------------------------------------------------------
 
     def reregister(self, everything: bool) -> None:

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from imserver import errors
 from imserver.auth.login import Logins
 from imserver.auth.rules import LoginDecision
+from imserver.cluster.registry import MAX_BANS
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import App, Hub
 from imserver.metrics import Metrics
@@ -30,10 +31,6 @@ EXIT_TEXT = "用户已经离开~"
 ALIVE_SECONDS = 3
 """Time for an old connection to answer a ping before a login under ``refuse`` replaces it."""
 _LOOKS = 30
-MAX_BANS = 100_000
-"""Limit of the number of bans. Beyond it the oldest is dropped."""
-
-
 MAX_KICKS: Final = 10_000
 """Number of kicks that are remembered; more than can happen during one login."""
 
@@ -127,6 +124,8 @@ class Sessions:
         self._logins = logins
         self._others = others
         self._bans: dict[tuple[str, str], float] = {}
+        self._ban_changes = 0
+        """How often a ban was made or lifted."""
         self.kicks = RecentKicks()
 
     def login(
@@ -319,11 +318,11 @@ class Sessions:
         """
         for user in query.users:
             self.kicks.note(query.app, user, query.device)
-            if query.ban_seconds > 0:
-                self.ban(query.app, user, query.ban_seconds)
         app = self._hub.apps.get(query.app)
         if app is None:
             return [0] * len(query.users)
+        for user in query.users if query.ban_seconds > 0 else ():
+            self.ban(query.app, user, query.ban_seconds)
         victims = [
             [c for c in app.sessions_of(user) if query.device is None or is_of_device(c.device, query.device)]
             for user in query.users
@@ -364,9 +363,13 @@ class Sessions:
         return True
 
     def ban(self, app: str, user: str, seconds: float) -> None:
-        """Refuse logins of a user on this node for ``seconds`` (0: lift the ban). Closes nothing."""
+        """Refuse logins of a user on this node for ``seconds`` (0: lift the ban). Closes nothing.
+
+        Beyond ``MAX_BANS`` the oldest is dropped.
+        """
+        self._ban_changes += 1
         self._bans.pop((app, user), None)
-        if seconds > 0 and app in self._hub.apps:
+        if seconds > 0:
             self._bans[app, user] = monotonic() + seconds
             while len(self._bans) > MAX_BANS:
                 del self._bans[next(iter(self._bans))]
