@@ -95,9 +95,12 @@ class Accounts:
         answer = self._api.call("GET", f"{_OAUTH}providers", query={"app": self._app})
         return msgspec.convert(answer["providers"], tuple[LoginProvider, ...])
 
-    def oauth_start(self, provider: str, *, device: str = "", link: bool = False) -> StartedLogin:
-        """Start a login, or with ``link`` the linking of the account of the token."""
-        body = {"provider": provider, "device": device, "link": link}
+    def oauth_start(
+        self, provider: str, *, device: str = "", link: bool = False, password: str = ""
+    ) -> StartedLogin:
+        """Start a login, or with ``link`` the linking of the account of the token, which needs the password
+        of the account if it has one."""
+        body = {"provider": provider, "device": device, "link": link, "password": password}
         return msgspec.convert(self._post("start", body), StartedLogin)
 
     def oauth_finish(self, started: StartedLogin) -> AccountLogin | str | None:
@@ -118,9 +121,12 @@ class Accounts:
         assert isinstance(found, AccountLogin)
         return found
 
-    def oauth_link(self, provider: str, show: Callable[[StartedLogin], object] = ask_user) -> None:
-        """Link the account of the token with a provider, and return when the user has agreed."""
-        self._wait(self.oauth_start(provider, link=True), show)
+    def oauth_link(
+        self, provider: str, show: Callable[[StartedLogin], object] = ask_user, *, password: str = ""
+    ) -> None:
+        """Link the account of the token with a provider, and return when the user has agreed. ``password``:
+        of the account, if it has one."""
+        self._wait(self.oauth_start(provider, link=True, password=password), show)
 
     def _wait(self, started: StartedLogin, show: Callable[[StartedLogin], object]) -> AccountLogin | str:
         show(started)

@@ -496,6 +496,7 @@ _TABLE: Final[dict[str, tuple[str, str]]] = {
     "messages_provider_unlink": ("解除绑定", "Unlink"),
     "messages_provider_linked": ("已绑定", "Linked"),
     "messages_password_old": ("当前密码", "Current password"),
+    "messages_password_if_any": ("账号没有密码时留空", "Leave it empty if the account has none"),
     "messages_password_new": ("新密码", "New password"),
     "messages_password_change": ("修改密码", "Change the password"),
     "messages_password_ends": (

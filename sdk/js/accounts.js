@@ -30,6 +30,7 @@ import { NotConnected, RequestRefused } from "./errors.js";
  * @typedef {object} OAuthOptions
  * @property {string} [device]    name of the device, for the list of logins
  * @property {boolean} [link]     link the account of the token, instead of logging in
+ * @property {string} [password]  to link: the current password, if the account has one
  * @property {string} [returnTo]  for pages of the server: the path to which the browser comes back
  */
 
@@ -60,8 +61,8 @@ export class Accounts {
    * @param {OAuthOptions} [options]
    * @returns {Promise<StartedLogin>}
    */
-  oauthStart(provider, { device = "", link = false, returnTo = "" } = {}) {
-    return this.#call("POST", "oauth/start", { provider, device, link, return_to: returnTo });
+  oauthStart(provider, { device = "", link = false, password = "", returnTo = "" } = {}) {
+    return this.#call("POST", "oauth/start", { provider, device, link, password, return_to: returnTo });
   }
 
   /**
@@ -94,8 +95,8 @@ export class Accounts {
    * @param {string} provider
    * @param {ShownOptions} options
    */
-  async oauthLink(provider, { show }) {
-    await this.#wait(await this.oauthStart(provider, { link: true }), show);
+  async oauthLink(provider, { show, password }) {
+    await this.#wait(await this.oauthStart(provider, { link: true, password }), show);
   }
 
   /** @returns {Promise<ProviderLink[]>} the providers with which the account of the token logs in */

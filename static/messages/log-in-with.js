@@ -2,9 +2,9 @@
 /** Logging in with a provider, its links in the profile, and forgotten passwords. Loaded when it is needed. */
 
 import { fill, make } from "../text.js";
-import { callApi } from "./api.js";
+import { ApiError, callApi } from "./api.js";
 import { attempt, field, input, namedList, noteLine, section, show } from "./form.js";
-import { PASSWORD_LENGTH, deviceName, identifierInput } from "./login.js";
+import { PASSWORD_LENGTH, deviceName, identifierInput, loadRules } from "./login.js";
 import { button, openDialog, toast } from "./panel.js";
 
 /** @typedef {import("./session.js").Login} Login */
@@ -33,10 +33,11 @@ async function loadProviders(app) {
  * @param {string} app
  * @param {string} token  of the account to link; empty: log in
  * @param {string} provider
+ * @param {string} [password]  of the account to link, if it has one
  */
-async function leave(app, token, provider) {
+async function leave(app, token, provider, password = "") {
   const device = deviceName();
-  const asked = { provider, device, return_to: location.pathname + location.search, ...(token && { link: true }) };
+  const asked = { provider, device, return_to: location.pathname + location.search, ...(token && { link: true, password }) };
   const { url, login } = await callApi(app, token, "POST", "accounts/oauth/start", asked);
   sessionStorage.setItem(STARTED, JSON.stringify({ login, device }));
   location.assign(url);
@@ -95,13 +96,44 @@ export async function linkSection(session, reload) {
     go.dataset.key = `provider:${provider}`;
     go.setAttribute("aria-label", `${go.textContent}: ${title}`);
     go.addEventListener("click", () => attempt(go, null, words, async () => {
-      if (!isLinked) return leave(app, token, provider);
+      if (!isLinked) return (await loadRules(app)).passwords ? openLink(session, provider, title) : leave(app, token, provider);
       await session.api("POST", "accounts/oauth/unlink", { provider });
       await reload();
     }));
     return make("li", "person-row", make("span", "person-words", make("bdi", "", title)), make("span", "person-actions", go));
   });
   return rows.length ? [section(words.messages_providers, namedList(words.messages_providers, rows))] : [];
+}
+
+/**
+ * Asks for the password before the account is linked.
+ *
+ * @param {Session} session
+ * @param {string} provider
+ * @param {string} title
+ */
+function openLink({ app, token, words }, provider, title) {
+  const password = input({ type: "password", autocomplete: "current-password", maxLength: PASSWORD_LENGTH });
+  const { form, go, note } = dialogForm(
+    `${words.messages_provider_link}: ${title}`, words.messages_provider_link, usernameInput(),
+    field(words.messages_password_old, password, words.messages_password_if_any),
+  );
+  password.focus();
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    attempt(go, note, words, () => leave(app, token, provider, password.value).catch(asPassword));
+  });
+}
+
+/**
+ * A wrong current password is called so: it is no wrong login.
+ *
+ * @param {unknown} error
+ * @returns {never}
+ */
+export function asPassword(error) {
+  if (error instanceof ApiError && error.code === "wrong_login") throw new ApiError("wrong_password", error.message);
+  throw error;
 }
 
 /** @param {Page} page */
@@ -126,7 +158,7 @@ export function openForgotten({ app, text: words }) {
 export function openReset({ app, text: words }, code) {
   const password = input({ type: "password", autocomplete: "new-password", maxLength: PASSWORD_LENGTH, required: true });
   const { form, go, note, layer } = dialogForm(
-    words.messages_password_new, words.messages_save, input({ autocomplete: "username", readOnly: true, hidden: true }), // browsers want one beside a password
+    words.messages_password_new, words.messages_save, usernameInput(),
     field(words.messages_password_new, password, words.messages_password_hint), make("p", "muted", words.messages_reset_ends),
   );
   password.focus();
@@ -137,6 +169,11 @@ export function openReset({ app, text: words }, code) {
     layer.close();
     toast(words.messages_reset_done);
   });
+}
+
+/** @returns {HTMLInputElement} browsers want one beside a password */
+function usernameInput() {
+  return input({ autocomplete: "username", readOnly: true, hidden: true });
 }
 
 /**

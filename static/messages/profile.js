@@ -6,7 +6,7 @@ import { ApiError } from "./api.js";
 import { cropAvatar } from "./avatar-crop.js";
 import { attempt, field, input, namedList, noteLine, redraw, section, show, switchBox, withModule } from "./form.js";
 import { IDENTIFIERS, NAME_LENGTH, PASSWORD_LENGTH, identifierInput, loadRules } from "./login.js";
-import { linkSection } from "./log-in-with.js";
+import { asPassword, linkSection } from "./log-in-with.js";
 import { button, confirm, openDialog, openPanel, toast } from "./panel.js";
 
 /** @typedef {import("./session.js").Session} Session */
@@ -260,17 +260,6 @@ class ProfileView {
     if (again) this.#show(account);
     else this.#account = account;
   }
-}
-
-/**
- * A wrong current password is called so: it is no wrong login.
- *
- * @param {unknown} error
- * @returns {never}
- */
-function asPassword(error) {
-  if (error instanceof ApiError && error.code === "wrong_login") throw new ApiError("wrong_password", error.message);
-  throw error;
 }
 
 /**

@@ -10,7 +10,7 @@ from tests.browser.chromium import Page
 from tests.browser.conftest import Pair
 from tests.browser.test_accessibility import violations
 from tests.browser.test_messages import Account, address, open_page
-from tests.browser.test_people import register
+from tests.browser.test_people import PASSWORD, register
 from tests.conftest import StartServer
 from tests.ports import fixed_ports
 from tests.security.mail import Sink
@@ -128,9 +128,17 @@ def test_a_user_logs_in_with_a_provider_and_keeps_a_way_to_log_in(
 def test_an_account_is_linked_in_the_profile(pair: Pair, server: Server, provider: StandIn) -> None:
     provider.user["sub"] = "linked"
     page = open_page(pair[0], server, script=TOASTS)
+    has(page, "button", "Forgot your password?")  # the page has the rules of the app, and draws no new form
     register(page, "Bob")
     page.click("#me")
     press(page, "Link: Example")
+    eventually(lambda: page.shown("dialog [autocomplete=current-password]"), what="the form")
+    password = page.find("dialog [autocomplete=current-password]")
+    pair.expects("401")
+    press(page, "Link")
+    has(page, "dialog .note", "Wrong password")
+    password.send_keys(PASSWORD)
+    press(page, "Link")
     says(page, "Linked")
     is_online(page)
     page.click("#me")

@@ -29,6 +29,11 @@ it("a user logs in with a provider, and sees their links", async () => {
   await assert.rejects(accounts.unlink("main"), { code: "last_login" });
   const started = await accounts.oauthStart("main", { link: true });
   assert.equal(await accounts.oauthFinish(started), null);
+  const bob = { app, name: "bob", password: "correct horse" };
+  const registered = await fetch(`${url}/api/v1/accounts/register`, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(bob) });
+  accounts.token = (await registered.json()).token;
+  await assert.rejects(accounts.oauthLink("main", { show: agree }), { code: "wrong_login" });
+  await assert.rejects(accounts.oauthLink("main", { show: agree, password: bob.password }), { code: "link_taken" });
 });
 
 it("what the server refuses is an error with its code", async () => {

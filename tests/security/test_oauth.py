@@ -20,6 +20,7 @@ from .providers import CLIENT, GITHUB_USER, SECRET, StandIn
 
 HOME = "https://im.example.com"
 PASSWORD = "correct horse"
+FAILURES = 3
 NAMES = ("oidc", "github", "wechat", "wechat_official")
 
 
@@ -56,7 +57,9 @@ def node(tmp_path_factory: pytest.TempPathFactory, provider: StandIn) -> Iterato
             Path(tmp_path_factory.mktemp("oauth")),
             apps=apps,
             app=AppSettings(http_url=HOME),
-            accounts=AccountSettings(registration=True, logins_per_address=0),
+            accounts=AccountSettings(
+                registration=True, logins_per_address=0, failures=FAILURES, failure_seconds=86_400
+            ),
         )
     )
     yield harness
@@ -111,6 +114,14 @@ class Login:
 
 def show(node: Harness, token: str, app: str = "201") -> Any:
     return node.call("GET", "/api/v1/accounts/show", token=token, query={"app": app})[1]
+
+
+def register(node: Harness, name: str) -> str:
+    """The token of a new account with a password."""
+    body = {"app": "201", "name": name, "password": PASSWORD}
+    status, session = node.call("POST", "/api/v1/accounts/register", body)
+    assert status == 201, session
+    return str(session["token"])
 
 
 def account(node: Harness, provider: StandIn, name: str = "oidc", **more: Any) -> Any:
@@ -336,17 +347,17 @@ def test_too_many_that_wait_for_a_provider_are_refused_at_once(
 
 def test_an_account_links_and_unlinks_but_keeps_a_way_to_log_in(node: Harness, provider: StandIn) -> None:
     provider.user["sub"] = "cid"
-    body = {"app": "201", "name": "cid", "password": PASSWORD}
-    token = node.call("POST", "/api/v1/accounts/register", body)[1]["token"]
-    assert Login(node, token=token, link=True).done(provider) == (200, {"linked": "oidc"})
-    assert Login(node, token=token, link=True).done(provider) == (200, {"linked": "oidc"}), "it is linked"
+    token = register(node, "cid")
+    mine: dict[str, Any] = {"token": token, "link": True, "password": PASSWORD}
+    assert Login(node, **mine).done(provider) == (200, {"linked": "oidc"})
+    assert Login(node, **mine).done(provider) == (200, {"linked": "oidc"}), "it is linked"
     path, asked = "/api/v1/accounts/oauth/links", {"app": "201"}
     listed = node.call("GET", path, token=token, query=asked)[1]["links"]
     assert [(row["provider"], row["title"]) for row in listed] == [("oidc", "oidc")]
     provider.user["sub"] = "another identity"
-    assert Login(node, token=token, link=True).done(provider)[1]["code"] == "link_taken"
+    assert Login(node, **mine).done(provider)[1]["code"] == "link_taken"
     made = account(node, provider)
-    login = Login(node, token=token, link=True, return_to="/")
+    login = Login(node, **mine, return_to="/")
     code = login.come_back(provider.agree(login.started["url"])).location.partition("#oauth=")[2]
     assert login.finish(code)[1]["code"] == "link_taken", f"it belongs to {made['user']}"
 
@@ -362,17 +373,43 @@ def test_an_account_links_and_unlinks_but_keeps_a_way_to_log_in(node: Harness, p
     assert len(node.call("GET", path, token=ADMIN.key, query=asked)[1]["links"]) == 1
 
 
+def test_a_stolen_token_adds_no_way_to_log_in(node: Harness) -> None:
+    token = register(node, "gus")
+
+    def start(**more: str) -> tuple[int, str]:
+        body = {"app": "201", "provider": "oidc", "link": True, **more}
+        status, answer = node.call("POST", "/api/v1/accounts/oauth/start", body, token)
+        return status, answer.get("code", "started")
+
+    assert start(password=PASSWORD) == (200, "started")
+    refused = (401, "wrong_login")
+    assert [start(), start(password="wrong horse")] == [refused] * 2
+    assert start(password=PASSWORD) == (200, "started"), "this ends the count of failures"
+    assert [start(password="wrong horse") for _ in range(FAILURES)] == [refused] * FAILURES
+    assert start(password=PASSWORD) == (429, "too_many_requests"), "failures are limited"
+    body = {"app": "201", "password": "battery staple", "old_password": PASSWORD}
+    answer = node.call("POST", "/api/v1/accounts/password", body, token)
+    assert (answer[0], answer[1]["code"]) == (429, "too_many_requests"), "they count together"
+
+
+def test_an_account_without_a_password_links_without_one(node: Harness, provider: StandIn) -> None:
+    provider.user["sub"] = "hal"
+    token = Login(node).done(provider)[1]["token"]
+    provider.openid = "oHal"
+    assert Login(node, "wechat", token=token, link=True).done(provider) == (200, {"linked": "wechat"})
+
+
 def test_a_link_that_outlives_its_session_or_has_no_token_is_refused(
     node: Harness, provider: StandIn
 ) -> None:
     provider.user["sub"] = "dan"
-    token = node.account("201")
-    login = Login(node, token=token, link=True)
+    token = register(node, "dan")
+    login = Login(node, token=token, link=True, password=PASSWORD)
     user = show(node, token)["user"]
     node.node.parts.accounts.log_out("201", user)
     assert login.done(provider)[1]["code"] == "login_refused"
     for bad in ("", token, node.session("201"), ADMIN.key):
-        body = {"app": "201", "provider": "oidc", "link": True}
+        body = {"app": "201", "provider": "oidc", "link": True, "password": PASSWORD}
         status, answer = node.call("POST", "/api/v1/accounts/oauth/start", body, bad)
         assert (status, answer["code"]) == (401, "token_invalid")
 

@@ -23,7 +23,7 @@ from imserver.api.v1.field import Acting, about
 from imserver.api.v1.operation import Resource, refuse
 from imserver.auth.account_tokens import GOCHAT
 from imserver.auth.principal import ADMIN_OR_ACCOUNT, ANYONE, ANYONE_OR_ACCOUNT
-from imserver.services.people.accounts import UnknownReset
+from imserver.services.people.accounts import UnknownAccount, UnknownReset
 from imserver.services.people.oauth import (
     LOGIN_SECONDS,
     POLL_SECONDS,
@@ -79,6 +79,13 @@ class LoginStart(Struct, forbid_unknown_fields=True, kw_only=True):
     link: Annotated[
         bool, about("Whether to link the account whose token the request has, instead of logging in.")
     ] = False
+    password: Annotated[
+        str,
+        about(
+            "For `link`: the current password. An account without a password may leave it out.",
+            max_length=250,
+        ),
+    ] = ""
 
 
 class LoginStarted(Struct):
@@ -200,6 +207,7 @@ def providers(api: Api, call: Call, _asked: ProvidersQuery) -> ProvidersAnswer:
     ANYONE_OR_ACCOUNT,
     problems=(
         errors.HTTP_TOKEN_INVALID,
+        errors.HTTP_WRONG_LOGIN,
         errors.HTTP_UNKNOWN_PROVIDER,
         errors.HTTP_NOT_IMPLEMENTED,
         errors.HTTP_PROVIDER_UNAVAILABLE,
@@ -213,16 +221,15 @@ def start(api: Api, call: Call, asked: LoginStart) -> LoginStarted:
     """Start a login with a provider.
 
     Open `url` in a browser, on any device, and finish the login with `login`. Each request counts as a login
-    of its address. With `link` the account of the token is linked with the provider.
+    of its address. With `link` the account of the token is linked with the provider. That needs its password.
     """
-    account = None
-    if asked.link:
-        account = api.services.accounts.get(call.app, call.principal.user)
-        if account is None:
-            raise ApiProblem(errors.HTTP_TOKEN_INVALID)
-    started = api.services.oauth.start(
-        call.app, asked.provider, call.request.host, asked.device, asked.return_to, account
-    )
+    user = call.principal.user if asked.link else None
+    try:
+        started = api.services.oauth.start(
+            call.app, asked.provider, call.request.host, asked.device, asked.return_to, user, asked.password
+        )
+    except UnknownAccount:
+        raise ApiProblem(errors.HTTP_TOKEN_INVALID) from None
     return LoginStarted(started.url, started.login, started.shown, POLL_SECONDS, LOGIN_SECONDS)
 
 

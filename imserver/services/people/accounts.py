@@ -299,6 +299,17 @@ class Accounts:
         """Make an account for an identity at a provider. Raises Taken if the identity has one."""
         return self._accounts.add_linked(new, provider, subject, self._reports(new.app))
 
+    def confirmed(self, app: str, user: str, password: str, address: str) -> Account:
+        """The account of a user, if the password is right or the account logs in without one.
+
+        Failures count as those of :meth:`login`. Raises UnknownAccount, WrongLogin, TooManyFailures and
+        Overloaded.
+        """
+        known = self._known(app, user)
+        if known[1] and self.rules_of(app).passwords:
+            self._verified(app, known, "", password, address)
+        return known[0]
+
     # --- asking ---------------------------------------------------------------------------------------------
 
     def get(self, app: str, user: str) -> Account | None:
@@ -337,16 +348,14 @@ class Accounts:
         Counts as a registration from ``address``, because the result says which identifiers are taken.
         Raises BadField, UnknownAccount, WrongLogin, Taken, TooManyFailures and Overloaded.
         """
-        known = self._known(app, user)
-        account, fields = known[0], self._identifiers(app, given)
+        account, fields = self._known(app, user)[0], self._identifiers(app, given)
         before: dict[Identifier, str] = {kind: getattr(account, kind) for kind in IDENTIFIERS}
         if not any({**before, **fields}.values()):
             raise BadField("an account has at least one identifier")
         if password is not None:
             self._registrations.charge(address)
             self._logins.charge(address)
-            if known[1] and self.rules_of(app).passwords:
-                self._verified(app, known, "", password, address)
+            self.confirmed(app, user, password, address)
         self.require_free(app, fields, account.id)
         changed = self._accounts.change(app, account.id, fields, self._reports(app))
         if changed is None:

@@ -212,12 +212,16 @@ class OAuth:
         address: str,
         device: str = "",
         return_to: str = "",
-        account: Account | None = None,
+        user: str | None = None,
+        password: str = "",
     ) -> Started:
-        """Start a login, or the linking of ``account``. It counts as a login from ``address``.
+        """Start a login, or the linking of the account of ``user``, which needs the ``password`` of the
+        account if it has one: a stolen token must not add a way to log in. It counts as a login from
+        ``address``.
 
         ``return_to``: path of our own page to which the browser comes back. Raises NoAccounts,
-        UnknownProvider, NoCallback, BadField, ProviderUnavailable and TooManyFailures.
+        UnknownProvider, NoCallback, BadField, ProviderUnavailable, TooManyFailures, and for a link
+        UnknownAccount, WrongLogin and Overloaded.
         """
         check_device(device)
         if return_to and not _OWN_PATH.fullmatch(return_to):
@@ -226,6 +230,7 @@ class OAuth:
         if not self._base.startswith(("https://", "http://")):
             raise NoCallback
         self._accounts.charge_login(address)
+        account = None if user is None else self._accounts.confirmed(app, user, password, address)
         login, short = token_urlsafe(32), "".join(choice(_LETTERS) for _ in range(8))
         row = _Running(
             app,

@@ -52,6 +52,10 @@ export type OAuthOptions = {
      */
     link?: boolean;
     /**
+     * to link: the current password, if the account has one
+     */
+    password?: string;
+    /**
      * for pages of the server: the path to which the browser comes back
      */
     returnTo?: string;
@@ -76,6 +80,7 @@ export type ShownOptions = OAuthOptions & {
  * @typedef {object} OAuthOptions
  * @property {string} [device]    name of the device, for the list of logins
  * @property {boolean} [link]     link the account of the token, instead of logging in
+ * @property {string} [password]  to link: the current password, if the account has one
  * @property {string} [returnTo]  for pages of the server: the path to which the browser comes back
  */
 /** @typedef {OAuthOptions & { show: (started: StartedLogin) => unknown }} ShownOptions */
@@ -104,7 +109,7 @@ export declare class Accounts {
      * @param {OAuthOptions} [options]
      * @returns {Promise<StartedLogin>}
      */
-    oauthStart(provider: string, { device, link, returnTo }?: OAuthOptions): Promise<StartedLogin>;
+    oauthStart(provider: string, { device, link, password, returnTo }?: OAuthOptions): Promise<StartedLogin>;
     /**
      * @param {StartedLogin} started
      * @param {string} [code]  from the fragment of the address, if the login has a `returnTo`
@@ -127,7 +132,7 @@ export declare class Accounts {
      * @param {string} provider
      * @param {ShownOptions} options
      */
-    oauthLink(provider: string, { show }: ShownOptions): Promise<void>;
+    oauthLink(provider: string, { show, password }: ShownOptions): Promise<void>;
     /** @returns {Promise<ProviderLink[]>} the providers with which the account of the token logs in */
     links(): Promise<ProviderLink[]>;
     /** @param {string} provider */
