@@ -234,6 +234,7 @@ CENTRIFUGE_LIMIT_EXCEEDED: Final = 106
 CENTRIFUGE_BAD_DATA: Final = 107
 CENTRIFUGE_NOT_AVAILABLE: Final = 108
 CENTRIFUGE_TOKEN_EXPIRED: Final = 109
+CENTRIFUGE_TOO_MANY_REQUESTS: Final = 111
 CENTRIFUGE_UNRECOVERABLE: Final = 112
 
 _INTERNAL: Final = CentrifugeError(CENTRIFUGE_INTERNAL, "internal server error", True)
@@ -252,6 +253,7 @@ CENTRIFUGE_ERRORS: Final[dict[int, CentrifugeError]] = {
     CENTRIFUGE_BAD_DATA: CentrifugeError(CENTRIFUGE_BAD_DATA, "bad request"),
     CENTRIFUGE_NOT_AVAILABLE: CentrifugeError(CENTRIFUGE_NOT_AVAILABLE, "not available"),
     CENTRIFUGE_TOKEN_EXPIRED: CentrifugeError(CENTRIFUGE_TOKEN_EXPIRED, "token expired"),
+    CENTRIFUGE_TOO_MANY_REQUESTS: CentrifugeError(CENTRIFUGE_TOO_MANY_REQUESTS, "too many requests", True),
     CENTRIFUGE_UNRECOVERABLE: CentrifugeError(CENTRIFUGE_UNRECOVERABLE, "unrecoverable position"),
     REPLY_NOT_LOGGED_IN: CentrifugeError(CENTRIFUGE_UNAUTHORIZED, "unauthorized"),
     REPLY_BAD_PARAMETER: CentrifugeError(CENTRIFUGE_BAD_DATA, "bad request"),

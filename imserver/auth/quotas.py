@@ -15,6 +15,7 @@ from imserver.transport.connection import OPEN, Connection, Encoding, Serve
 
 if TYPE_CHECKING:
     from imserver.auth.rules import LoginRequest, Rule
+    from imserver.config.settings import ChannelSettings
 
 BOT_BURST: Final = 5
 MOST_BOTS: Final = 100_000
@@ -75,6 +76,32 @@ def limited(serve: Serve, per_second: float) -> Serve:
         serve(connection, payload, text)
 
     return serve_within_limit
+
+
+class ConnectionRates:
+    """Owner of how much more connections may send, of each kind. Never switches.
+
+    A connection may send ``per_second`` of a kind, and a second's worth of them at once.
+    """
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._left: WeakKeyDictionary[Connection, dict[str, tuple[float, float]]] = WeakKeyDictionary()
+
+    def take(self, connection: Connection, kind: str, per_second: int) -> bool:
+        """Count one more. False: there were too many, or ``per_second`` is 0."""
+        kinds = self._left.setdefault(connection, {})
+        now, most = self._clock(), float(per_second)
+        left, since = kinds.get(kind, (most, now))
+        left = min(most, left + (now - since) * per_second)
+        taken = left >= 1.0
+        kinds[kind] = left - taken, now
+        return taken
+
+    def take_of_channel(self, connection: Connection, channel: str, options: ChannelSettings) -> bool:
+        """Count a publication against the rate of the channel's namespace, if it has one."""
+        limit = options.publications_per_second
+        return not limit or self.take(connection, channel.partition(":")[0], limit)
 
 
 def _requests_in(connection: Connection, payload: bytes) -> int:

@@ -209,7 +209,8 @@ class ChannelSettings(Struct, frozen=True):
     the group whose id is the name after the colon. ``history_size`` publications stay for ``history_seconds``
     after the last one; with ``history`` ``log`` all are in the message log instead. ``recovery``: clients
     receive what they missed even if they did not ask for it. ``delta``: those that ask for it receive the
-    differences between publications.
+    differences between publications. ``publications_per_second``: of one connection to all channels of the
+    namespace.
     """
 
     subscribe: Literal["", "nobody", "token", "members", "anybody", "back_end"] = ""
@@ -223,6 +224,7 @@ class ChannelSettings(Struct, frozen=True):
     delta: bool = False
     max_subscribers: Count = 0
     max_bytes: Count = 0
+    publications_per_second: Count = 0
 
     @property
     def has_history(self) -> bool:

@@ -451,6 +451,7 @@ _TABLE: Final[dict[str, tuple[str, str]]] = {
     "channels_setting": ("相应的设置：", "The setting for it:"),
     "channels_fault_name": ("频道名称要有 1 到 255 个字节。", "The name of a channel has 1 to 255 bytes."),
     "channels_fault_limit": ("内容太长，超过了 max_bytes。", "This is longer than max_bytes of the channel."),
+    "channels_fault_rate": ("发布得太频繁，请稍后再试。", "You publish too often. Try again."),
     "channels_fault_full": (
         "频道或订阅者太多（max_subscribers、max_channels）。",
         "There are too many subscribers or channels (max_subscribers, max_channels).",

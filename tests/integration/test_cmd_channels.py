@@ -34,6 +34,11 @@ CONFIG: dict[str, Any] = {
                     "max_bytes": 3,
                     "max_subscribers": 1,
                 },
+                "slow": {
+                    "subscribe": "anybody",
+                    "publish": "subscribers",
+                    "publications_per_second": 1,
+                },
             },
         },
         "hall": {"open": True, "channels": {"shut": {"subscribe": "nobody"}, "talk": {"subscribe": "token"}}},
@@ -230,6 +235,19 @@ def test_limits_of_a_channel(server: Server) -> None:
         assert ask(two, "publish", channel, text="x") == (1003, {"refused": "denied"})
         for cmd in ("channelPresence", "channelHistory"):
             assert ask(one, cmd, channel) == (1009, {"refused": "not_available"})
+
+
+def test_a_client_that_publishes_too_often_is_refused_and_others_are_not(server: Server) -> None:
+    channel, other = fresh("slow:"), fresh("slow:")
+    with cmd_client(server.ws) as one, cmd_client(server.ws) as two:
+        for client in (one, two):
+            log_in(client, fresh())
+            for each in (channel, other):
+                assert ask(client, "subscribe", each)[0] == 200
+        answers = [ask(one, "publish", each, text="x") for each in (channel, other) * 20]
+        assert answers[0] == (200, None)
+        assert (1008, {"refused": "rate"}) in answers
+        assert ask(two, "publish", channel, text="x") == (200, None)
 
 
 def test_a_connection_that_a_back_end_has_joined_receives_the_frames_of_before(server: Server) -> None:

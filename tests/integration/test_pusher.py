@@ -35,7 +35,8 @@ def all_left(server: Server) -> None:
 
 
 def with_options(start_server: StartServer, **options: Any) -> Server:
-    return start_server(config={"apps": {"shop": {"pusher": {**SHOP, **options}}}})
+    channels = {"private-slow": {"publications_per_second": 1}}
+    return start_server(config={"apps": {"shop": {"pusher": {**SHOP, **options}, "channels": channels}}})
 
 
 # --- connections --------------------------------------------------------------------------------------------
@@ -304,7 +305,7 @@ def test_client_events_need_a_private_channel_of_the_client(
 
 
 def test_client_events_have_a_rate_and_a_size(start_server: StartServer) -> None:
-    server = with_options(start_server, client_events_per_second=2, event_bytes=20)
+    server = with_options(start_server, client_events_per_second=3, event_bytes=20)
     with Client(server.ws) as client:
         client.subscribes("private-a")
         client.say("client-moved", "x" * 30, "private-a")
@@ -313,7 +314,17 @@ def test_client_events_have_a_rate_and_a_size(start_server: StartServer) -> None
             client.say("client-moved", {}, "private-a")
         found = client.message().json["data"]
         assert found["code"] == 4301
-        assert "2 client events" in found["message"]
+        assert "3 client events" in found["message"]
+
+
+@pytest.mark.full
+def test_client_events_of_a_namespace_have_a_rate(start_server: StartServer) -> None:
+    server = with_options(start_server)
+    with Client(server.ws) as client:
+        client.subscribes("private-slow:a")
+        for _ in range(8):
+            client.say("client-moved", {}, "private-slow:a")
+        assert client.message().json["data"]["message"] == "A connection may send 1 such events per second"
 
 
 @pytest.mark.full

@@ -9,7 +9,8 @@ from gevent.event import Event as Signal
 from msgspec import json
 
 from imserver.auth import quotas as module
-from imserver.auth.quotas import limited
+from imserver.auth.quotas import ConnectionRates, limited
+from imserver.config.settings import ChannelSettings
 from imserver.model import Heartbeat, Ping, Reply
 from imserver.servers import echo
 from imserver.services.commands import CommandRow
@@ -226,3 +227,19 @@ def test_a_limited_dispatcher_answers_within_the_limit() -> None:
         assert client.close_code() == 4003
         assert len(client.payloads()) == 3
         assert connection.state != OPEN
+
+
+def test_each_connection_has_rates_of_its_own_for_each_namespace(harness: Harness) -> None:
+    (one, _), (two, _) = harness.login("101", "ann"), harness.login("101", "bob")
+    now = 0.0
+    rates, slow, free = (
+        ConnectionRates(lambda: now),
+        ChannelSettings(publications_per_second=2),
+        ChannelSettings(),
+    )
+    assert [rates.take_of_channel(one, f"slow:{each}", slow) for each in range(3)] == [True, True, False]
+    assert rates.take_of_channel(two, "slow:0", slow)
+    assert rates.take_of_channel(one, "other:0", slow)
+    assert all(rates.take_of_channel(one, "slow:0", free) for _ in range(100))
+    now = 0.5
+    assert [rates.take_of_channel(one, "slow:0", slow) for _ in range(2)] == [True, False]

@@ -219,6 +219,9 @@ class ChannelOptions(Struct, forbid_unknown_fields=True):
     ] = False
     max_subscribers: Annotated[int, about("The most subscribers of a channel; 0: no limit.", ge=0)] = 0
     max_bytes: Annotated[int, about("The longest message; 0: no limit of its own.", ge=0)] = 0
+    publications_per_second: Annotated[
+        int, about("The most publications of one connection to the namespace per second; 0: no limit.", ge=0)
+    ] = 0
 
 
 class AppSettingsGiven(Struct, forbid_unknown_fields=True, omit_defaults=True):

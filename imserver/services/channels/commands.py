@@ -12,6 +12,7 @@ from msgspec import UNSET
 from imserver import errors
 from imserver.auth.channel_tokens import ChannelClaims, read_channel_token
 from imserver.auth.login import Logins
+from imserver.auth.quotas import ConnectionRates
 from imserver.auth.tokens import BadToken, TokenExpired
 from imserver.cluster.history import HistoryPage, Position
 from imserver.model import (
@@ -84,6 +85,7 @@ class ChannelCommands:
         self._logins = logins
         self._consent = consent
         self._answers = answers
+        self._rates = ConnectionRates()
 
     def permit(self, connection: Connection, channel: str, token: str, data: bytes = b"") -> ChannelClaims:
         """What a client may subscribe to: the claims of its token, or the consent of the back end.
@@ -159,12 +161,15 @@ class ChannelCommands:
     def publish(self, connection: Connection, command: Publish) -> Reply:
         """Publish to a channel, if its subscribers may, or the back end consents. May switch."""
         app, channel = connection.app or "", command.channel
-        rule, with_history = self._channels.options(app, channel).publish, True
+        options = self._channels.options(app, channel)
+        rule, with_history = options.publish, True
         try:
             if rule == "subscribers":
                 self._check_member(connection, channel)
             elif rule != "back_end":
                 raise ChannelRefused("denied")
+            if not self._rates.take_of_channel(connection, channel, options):
+                raise ChannelRefused("rate")
             part = ChannelPart(channel, info=self._channels.info_of(connection, channel))
             event = Event(
                 "msg", connection.user or "", command.text, type=command.type, data=command.data, channel=part

@@ -54,6 +54,7 @@ Reason = Literal[
     "expired",
     "full",
     "limit",
+    "rate",
     "exists",
     "ended",
     "unavailable",
@@ -66,10 +67,11 @@ class ChannelRefused(ImserverError):
     """A subscription or publication was refused.
 
     ``reason``: ``name`` (invalid), ``denied`` (not permitted), ``expired`` (the token), ``full`` (too many
-    channels or subscribers), ``limit`` (too long), ``exists`` (subscribed already), ``ended`` (the connection
-    or the subscription), ``unavailable`` (the history or the back end does not answer; try again),
-    ``not_available`` (the channel has no history or presence), ``unrecoverable`` (the history has another
-    epoch). ``error``: what the back end of the app says to the client (None: nothing).
+    channels or subscribers), ``limit`` (too long), ``rate`` (too many publications per second), ``exists``
+    (subscribed already), ``ended`` (the connection or the subscription), ``unavailable`` (the history or the
+    back end does not answer; try again), ``not_available`` (the channel has no history or presence),
+    ``unrecoverable`` (the history has another epoch). ``error``: what the back end of the app says to the
+    client (None: nothing).
     """
 
     def __init__(self, reason: Reason, text: str = "", error: CentrifugeError | None = None) -> None:

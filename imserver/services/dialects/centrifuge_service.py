@@ -90,6 +90,7 @@ REFUSALS: Final = {
     "expired": _EXPIRED,
     "full": Reply(errors.CENTRIFUGE_LIMIT_EXCEEDED),
     "limit": Reply(errors.CENTRIFUGE_LIMIT_EXCEEDED),
+    "rate": Reply(errors.CENTRIFUGE_TOO_MANY_REQUESTS),
     "exists": Reply(errors.CENTRIFUGE_ALREADY_SUBSCRIBED),
     "ended": _INTERNAL,
     "unavailable": _INTERNAL,

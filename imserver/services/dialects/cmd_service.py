@@ -25,6 +25,7 @@ CODE_OF: Final[dict[Reason, int]] = {
     "expired": errors.REPLY_UNAUTHORIZED,
     "unrecoverable": errors.REPLY_NO_DATA,
     "unavailable": errors.REPLY_NOT_STORED,
+    "rate": errors.REPLY_NOT_STORED,
     "full": errors.REPLY_FAILED,
     "exists": errors.REPLY_FAILED,
     "ended": errors.REPLY_FAILED,

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterable, Iterator
-from time import monotonic, time
+from time import time
 from typing import Any, Final
-from weakref import WeakKeyDictionary
 
 import gevent
 import msgspec
@@ -20,6 +19,7 @@ from msgspec.structs import replace
 from imserver import errors
 from imserver.auth.login import Logins
 from imserver.auth.pusher import PusherApp
+from imserver.auth.quotas import ConnectionRates
 from imserver.auth.rules import LoginDecision
 from imserver.cluster.history import Position
 from imserver.hub.hub import Hub
@@ -123,8 +123,8 @@ class PusherService:
         self._consent = consent
         self._webhooks = webhooks
         self._metrics = metrics
-        self._sent: WeakKeyDictionary[Connection, tuple[float, float]] = WeakKeyDictionary()
-        """Client events that a connection may still send, as of a monotonic time."""
+        self._rates = ConnectionRates()
+        """Of client events."""
         self._counting: set[tuple[str, str]] = set()
         """Channels whose count of subscribers will be sent."""
         channels.on_left.append(self._left)
@@ -403,7 +403,8 @@ class PusherService:
         channel, settings = command.channel, app.settings
         if not channel.startswith((PRIVATE, PRESENCE)) or channel.startswith(ENCRYPTED):
             return "Client events need a private or presence channel that is not encrypted"
-        if self._channels.options(app.app, channel).publish == "nobody":
+        options = self._channels.options(app.app, channel)
+        if options.publish == "nobody":
             return "Clients may not send events to this channel"
         if not self._channels.has(connection, channel):
             return f"The connection is not subscribed to {channel}"
@@ -412,12 +413,10 @@ class PusherService:
         if len(command.data) + len(command.text.encode()) > settings.event_bytes:
             return f"An event has at most {settings.event_bytes} bytes"
         per_second = settings.client_events_per_second
-        now = monotonic()
-        left, since = self._sent.get(connection, (float(per_second), now))
-        left = min(float(per_second), left + (now - since) * per_second) - 1
-        if left < 0:
+        if not self._rates.take(connection, "", per_second):
             return f"A connection may send {per_second} client events per second"
-        self._sent[connection] = (left, now)
+        if not self._rates.take_of_channel(connection, channel, options):
+            return f"A connection may send {options.publications_per_second} such events per second"
         return ""
 
     def _reviewed(self, app: str, channel: str, event: Event) -> Event:
