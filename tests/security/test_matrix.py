@@ -165,6 +165,7 @@ def ask(harness: Harness, route: Route, app: str, column: str) -> bool:
         body = form
     signer = "201" if column == "signed" else ""
     finished = harness.ask(route, headers, query, body, host, path, signer)
+    assert finished.status != 500, (route.path, column, finished.body)
     if route.style is PUSHER:
         return finished.status == 200
     if route.path == "/api/v1/batch" and finished.status == 200:
