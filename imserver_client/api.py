@@ -337,7 +337,7 @@ class Api:
 
     def channels(self, app: str, cursor: str = "", limit: int = PAGE_SIZE) -> ChannelPage:
         """Get a page of the channels of an app that have subscribers."""
-        return self._get("channels", ChannelPage, app=app, cursor=cursor, limit=limit)
+        return self._get("channels/list", ChannelPage, app=app, cursor=cursor, limit=limit)
 
     def subscribers(
         self, app: str, channel: str, cursor: str = "", limit: int = PAGE_SIZE

@@ -192,7 +192,7 @@ def test_subscribers_and_channels_are_listed_alike_by_every_node(nodes: Nodes, a
         subscribe(nodes.http[1], app, "a", "u1")
         for address in nodes.http:
             assert subscribers(address, app, "b") == order
-            listed = good(address, "channels", app=app)
+            listed = good(address, "channels/list", app=app)
             assert [(each["channel"], each["subscribers"]) for each in listed["channels"]] == [
                 ("a", 1),
                 ("b", 4),

@@ -316,7 +316,7 @@ def test_no_route_of_the_newer_api_reaches_into_another_system(
         post("disconnect", users=[one.id])
         one.quiet()
         assert online_list(nodes.http[asked], system, "g") == [one.id]
-        for path in ("users", "channels", f"presence?user={one.id}", "channels/presence?channel=g"):
+        for path in ("users", "channels/list", f"presence?user={one.id}", "channels/presence?channel=g"):
             mark = "&" if "?" in path else "?"
             answer = ask(nodes.http[asked], request(f"/api/v1/{path}{mark}app=system:{other}"))
             assert answer.status == 200, answer

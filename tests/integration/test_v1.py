@@ -127,7 +127,7 @@ def test_connections_and_users_subscribe_and_unsubscribe(server: Server) -> None
         gone = good(server.http, "channels/unsubscribe", {"app": str(app), "channel": "茶", "users": [bob]})
         assert {each["status"] for each in gone["results"]} == {"absent"}
         assert good(server.http, "channels/presence", app=app, channel="茶")["count"] == 1
-    eventually(lambda: good(server.http, "channels", app=app)["channels"] == [], what="the channel is gone")
+    eventually(lambda: good(server.http, "channels/list", app=app)["channels"] == [], what="the channel is gone")
 
 
 def test_channels_are_listed_page_by_page(server: Server, app: int) -> None:
@@ -135,9 +135,9 @@ def test_channels_are_listed_page_by_page(server: Server, app: int) -> None:
     with logged_in(server.ws, user, app):
         for channel in ("c", "a", "b"):
             good(server.http, "channels/subscribe", {"app": str(app), "channel": channel, "users": [user]})
-        first = good(server.http, "channels", app=app, limit=2)
+        first = good(server.http, "channels/list", app=app, limit=2)
         assert first["channels"] == [{"channel": "a", "subscribers": 1}, {"channel": "b", "subscribers": 1}]
-        second = good(server.http, "channels", app=app, limit=2, cursor=first["next"])
+        second = good(server.http, "channels/list", app=app, limit=2, cursor=first["next"])
         assert (second["channels"], second["next"]) == ([{"channel": "c", "subscribers": 1}], "")
         assert good(server.http, "counts", app=app)["apps"][0]["channels"] == 3
 
@@ -273,7 +273,7 @@ def test_a_parameter_may_be_given_once(server: Server) -> None:
     assert (status, code, message) == (400, "invalid_request", "The parameter `app` is given twice")
 
 
-@pytest.mark.parametrize("route", ["presence", "users", "counts", "channels"])
+@pytest.mark.parametrize("route", ["presence", "users", "counts", "channels/list"])
 def test_an_unknown_app_is_404(server: Server, route: str) -> None:
     query = {"user": "a"} if route == "presence" else {}
     assert refused(server.http, route, app="no such app", **query)[:2] == (404, "unknown_app")

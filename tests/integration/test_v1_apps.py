@@ -99,7 +99,7 @@ CALLS: list[tuple[str, str, Any, dict[str, Any]]] = [
     ("read", "presence", {"app": "101", "users": ["a"]}, {}),
     ("read", "users", None, {"app": "101"}),
     ("read", "counts", None, {"app": "101"}),
-    ("read", "channels", None, {"app": "101"}),
+    ("read", "channels/list", None, {"app": "101"}),
     ("read", "channels/presence", None, {"app": "101", "channel": "r"}),
     ("push", "channels/subscribe", {"app": "101", "channel": "r"}, {}),
     ("push", "channels/unsubscribe", {"app": "101", "channel": "r"}, {}),

@@ -88,7 +88,7 @@ def test_a_channel_has_subscribers_on_both(nodes: Nodes, asked: Server) -> None:
         assert {each["user"] for each in listed["subscribers"]} == {ann, bob}
         times = [each["subscribed_at"] for each in listed["subscribers"]]
         assert times == sorted(times), "in the order of joining"
-        (channel,) = good(asked.http, "channels", app=app)["channels"]
+        (channel,) = good(asked.http, "channels/list", app=app)["channels"]
         assert channel == {"channel": "r", "subscribers": 2}
         (connection,) = (each["connection"] for each in listed["subscribers"] if each["user"] == bob)
         change = {"app": str(app), "channel": "r", "connections": [connection]}
@@ -191,7 +191,7 @@ def test_a_dead_node_is_named(tmp_path_factory: pytest.TempPathFactory) -> None:
                 "missing_nodes": [name],
             }
             assert good(first.http, "counts", app=app)["missing_nodes"] == [name]
-            assert good(first.http, "channels", app=app)["missing_nodes"] == [name]
+            assert good(first.http, "channels/list", app=app)["missing_nodes"] == [name]
             answer = good(first.http, "disconnect", {"app": str(app), "users": [user]})
             assert (answer["closed"], answer["missing_nodes"]) == (1, [name])
 

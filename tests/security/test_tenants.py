@@ -25,7 +25,7 @@ ROUTES: list[tuple[str, Any]] = [
     (f"presence?app={TOKENS}&user=7", None),
     (f"users?app={TOKENS}", None),
     (f"counts?app={TOKENS}", None),
-    (f"channels?app={TOKENS}", None),
+    (f"channels/list?app={TOKENS}", None),
     (f"channels/presence?app={TOKENS}&channel=tea", None),
     ("apps/set", {**APP, "settings": {"max_channels": 1}}),
     ("apps/create", {"app": "208", "settings": {}}),

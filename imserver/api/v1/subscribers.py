@@ -213,7 +213,7 @@ def _ids(named: list[Named]) -> list[str]:
 
 
 @routes.get(
-    "/channels",
+    "/channels/list",
     READ,
     links=(
         Link(
