@@ -388,6 +388,7 @@ class MillionRun:
         self.figures["pushes_lost"] = (self.figures["pushes_lost"] or 0) + lost
         self.figures["pushes_wrong"] = (self.figures["pushes_wrong"] or 0) + pushed["wrong"]
         self.details["broadcasts"] = runs
+        self.details["busy_pushes_wrong"] = pushed["first_wrong"]
 
     def count(self) -> None:
         """Query the server for the number of online users, and the generators for lost connections."""

@@ -9,6 +9,7 @@ from typing import Any
 import gevent
 import pytest
 import redis
+from gevent import monkey
 from gevent import socket as green
 from redis.exceptions import ResponseError
 
@@ -355,6 +356,18 @@ def test_an_exchange_that_was_begun_ends_with_replies_or_has_to_be_repeated(own_
     until(lambda: ended)
     assert ended == [None]
     assert not link.begin([("GET", "a")], ended.append)
+    link.close()
+
+
+@pytest.mark.full
+def test_replies_that_were_there_in_time_count_although_the_loop_was_late(own_server: RedisServer) -> None:
+    counters, ended = RegistryCounters(), list[Any]()
+    link = open_link(address_of(own_server.settings), 5, counters)
+    link.exchange([("SET", "a", 1)])
+    assert link.begin([("GET", "a")], ended.append)
+    monkey.get_original("time", "sleep")(5.5)  # holds the loop
+    until(lambda: ended)
+    assert (ended, counters.timeouts) == ([[b"1"]], 0)
     link.close()
 
 

@@ -472,7 +472,10 @@ class ServerLink:
         self._end(replies)
 
     def _expired(self) -> None:
-        """Callback of the timer."""
+        """Callback of the timer. If the loop was late, and not Redis, the replies are there."""
+        self._readable()
+        if self._done is None:
+            return
         self.counters.errors += 1
         self.counters.timeouts += 1
         self._end(_no_answer(self.seconds))
