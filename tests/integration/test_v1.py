@@ -127,7 +127,9 @@ def test_connections_and_users_subscribe_and_unsubscribe(server: Server) -> None
         gone = good(server.http, "channels/unsubscribe", {"app": str(app), "channel": "茶", "users": [bob]})
         assert {each["status"] for each in gone["results"]} == {"absent"}
         assert good(server.http, "channels/presence", app=app, channel="茶")["count"] == 1
-    eventually(lambda: good(server.http, "channels/list", app=app)["channels"] == [], what="the channel is gone")
+    eventually(
+        lambda: good(server.http, "channels/list", app=app)["channels"] == [], what="the channel is gone"
+    )
 
 
 def test_channels_are_listed_page_by_page(server: Server, app: int) -> None:
