@@ -272,7 +272,7 @@ Done = Callable[[list[Any] | RedisUnavailable | None], None]
 
 
 class RedisLink(Protocol):
-    """A connection that executes pipelines; used by one greenlet at a time."""
+    """A connection that executes pipelines; one exchange at a time."""
 
     connects: int
     """Number of connections made."""
