@@ -13,11 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
-from msgspec.structs import astuple
 
 from imserver import errors
 from imserver.errors import CENTRIFUGE_ERRORS, CentrifugeError
@@ -154,22 +153,22 @@ class _Ignored(Struct):
     pass
 
 
-class _Command(Struct):
-    """One command: ``id`` and one of the other fields."""
+class _Command(TypedDict, total=False):
+    """One command: ``id`` and one of the other fields. A field that is None counts as missing."""
 
-    id: int = 0
-    connect: _Connect | None = None
-    subscribe: _Subscribe | None = None
-    unsubscribe: _Channel | None = None
-    publish: _Publish | None = None
-    presence: _Channel | None = None
-    presence_stats: _Channel | None = None
-    history: _History | None = None
-    ping: _Ignored | None = None
-    send: _Ignored | None = None
-    rpc: _Rpc | None = None
-    refresh: _Token | None = None
-    sub_refresh: _ChannelToken | None = None
+    id: int
+    connect: _Connect | None
+    subscribe: _Subscribe | None
+    unsubscribe: _Channel | None
+    publish: _Publish | None
+    presence: _Channel | None
+    presence_stats: _Channel | None
+    history: _History | None
+    ping: _Ignored | None
+    send: _Ignored | None
+    rpc: _Rpc | None
+    refresh: _Token | None
+    sub_refresh: _ChannelToken | None
 
 
 def _offset(number: int) -> int:
@@ -190,7 +189,7 @@ def _json(data: Raw) -> bytes:
 
 def _json_or_none(data: Raw) -> bytes:
     """The same for a payload that may be missing (``b""``)."""
-    return _json(data) if bytes(data) not in (b"", b"null") else b""
+    return _json(data) if data and bytes(data) != b"null" else b""
 
 
 def _login(asked: _Connect) -> Command:
@@ -281,7 +280,6 @@ _READERS: Final[dict[str, Callable[[Any], Command]]] = {
     "sub_refresh": lambda asked: RefreshSubscription(asked.channel, asked.token),
 }
 """Every command that is carried out: its name on the wire, and the function that makes it."""
-_NAMES: Final = _Command.__struct_fields__[1:]
 
 
 # --- what the server sends ----------------------------------------------------------------------------------
@@ -471,7 +469,7 @@ class CentrifugeDialect(Dialect):
 
     def split(self, payload: bytes) -> Sequence[bytes]:
         """The commands in a frame. Raises BadFrame."""
-        commands = [line for line in payload.split(b"\n") if line.strip()]
+        commands = [*filter(bytes.strip, payload.split(b"\n"))]
         if len(commands) > MAX_COMMANDS:
             raise BadFrame(None, _BAD_REQUEST)
         return commands
@@ -485,18 +483,18 @@ class CentrifugeDialect(Dialect):
             given = self._read(payload)
         except (ValueError, RecursionError):
             raise BadFrame(None, _BAD_REQUEST) from None
-        number, *contents = astuple(given)
-        found = [*filter(None, contents)]
-        if not found and not number:
+        number = given.pop("id", 0)
+        if None in given.values():
+            given = {name: content for name, content in given.items() if content is not None}
+        if not (given or number):
             raise BadFrame(None)  # a pong
-        if len(found) != 1 or (not number and given.send is None):
+        if len(given) != 1 or not (number or "send" in given):
             raise BadFrame(None, _BAD_REQUEST)
-        if given.send is not None:
+        name, content = given.popitem()
+        if name == "send":
             raise BadFrame(None)
-        if given.ping is not None:
+        if name == "ping":
             raise BadFrame(self._write_reply(number, "ping", _EMPTY))
-        content = found[0]
-        name = _NAMES[contents.index(content)]
         try:
             return Request(str(number), name, _READERS[name](content))
         except Refused as refused:
@@ -541,17 +539,17 @@ class CentrifugeDialect(Dialect):
 
     # --- the wire -------------------------------------------------------------------------------------------
 
-    def _read(self, payload: bytes) -> _Command:
-        """One command. Raises ValueError or RecursionError."""
+    def _read(self, payload: bytes) -> dict[str, Any]:
+        """The fields of :class:`_Command`. Raises ValueError or RecursionError."""
         return _decode_command(payload)
 
     def _write_reply(self, number: int, name: str, content: Struct) -> bytes:
         """A reply: the id of its command, and the field ``name``."""
-        return b'{"id":%d,"%b":%b}' % (number, name.encode(), _encode(content))
+        return _encode({"id": number, name: content})
 
     def _write_push(self, channel: str, kind: str, content: Struct) -> bytes:
         """A push to a channel."""
-        return b'{"push":{"channel":%b,"%b":%b}}' % (_encode(channel), kind.encode(), _encode(content))
+        return _encode({"push": {"channel": channel, kind: content}})
 
     def _write_content(self, content: Struct) -> bytes:
         """A publication without its channel."""
@@ -562,7 +560,7 @@ class CentrifugeDialect(Dialect):
         return b'{"push":{"channel":%b,"pub":%b}}' % (_encode(f"#{user}"), content)
 
 
-_decode_command = msgspec.json.Decoder(_Command).decode
+_decode_command: Callable[[bytes], dict[str, Any]] = msgspec.json.Decoder[Any](_Command).decode
 
 
 # --- protobuf -----------------------------------------------------------------------------------------------
@@ -589,16 +587,13 @@ class CentrifugeProtobufDialect(CentrifugeDialect):
             commands.append(payload[start:place])
         return commands
 
-    def _read(self, payload: bytes) -> _Command:
+    def _read(self, payload: bytes) -> dict[str, Any]:
         try:
             given = pb.Command.FromString(payload)
         except protobuf_message.DecodeError as error:
             raise ValueError("no command") from error
-        command = _Command(given.id)
-        for field, content in given.ListFields():
-            if field.name in _FORMS:
-                setattr(command, field.name, _FORMS[field.name](content))
-        return command
+        fields = {field.name: content for field, content in given.ListFields()}
+        return {name: _FORMS[name](content) for name, content in fields.items() if name in _FORMS}
 
     def _write_reply(self, number: int, name: str, content: Struct) -> bytes:
         reply = pb.Reply(id=number & 0xFFFFFFFF)
@@ -684,7 +679,8 @@ def _history_of(given: pb.HistoryRequest) -> _History:
     return _History(given.channel, given.limit, since, given.reverse)
 
 
-_FORMS: Final[dict[str, Callable[[Any], Struct]]] = {
+_FORMS: Final[dict[str, Callable[[Any], Any]]] = {
+    "id": lambda given: given,
     "connect": _connect_of,
     "subscribe": _subscribe_of,
     "unsubscribe": lambda given: _Channel(given.channel),

@@ -189,6 +189,11 @@ def test_the_answer_to_a_ping_and_a_message_without_an_answer_carry_nothing(
     assert (bad.value.reply, bad.value.close) == (None, 0)
 
 
+def test_a_field_that_is_null_is_missing() -> None:
+    request = as_json.decode(b'{"id":1,"connect":null,"subscribe":{"channel":"news"},"rpc":null}')
+    assert request == Request("1", "subscribe", Subscribe("news"))
+
+
 def test_a_ping_of_a_client_is_answered() -> None:
     with pytest.raises(BadFrame) as bad:
         as_json.decode(b'{"id":5,"ping":{}}')
@@ -205,6 +210,7 @@ def test_a_ping_of_a_client_is_answered() -> None:
         b'{"id":"1","connect":{}}',
         b'{"connect":{}}',
         b'{"id":1,"connect":{},"rpc":{}}',
+        b'{"id":1,"connect":null}',
         b'{"id":1,"dance":{}}',
         b'{"id":1,"subscribe":{"channel":5}}',
         b'{"id":1,"subscribe":[]}',
