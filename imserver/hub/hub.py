@@ -278,20 +278,20 @@ class ChannelMembership:
         self._clock = clock
         self._last = 0.0
 
-    def join(self, app: App, name: str, connection: Connection) -> bool:
-        """Add a connection to a channel. False if it is a member already, or not in service in the app."""
+    def join(self, app: App, name: str, connection: Connection) -> LocalChannel | None:
+        """Add a connection to a channel. None if it is a member already, or not in service in the app."""
         if connection.state != OPEN or connection.app != app.name:
-            return False
+            return None
         channel = app.channels.get(name)
         if channel is None:
             channel = app.channels[name] = LocalChannel(app, name)
             self.channels += 1
         elif connection in channel.members:
-            return False
+            return None
         self._last = channel.members[connection] = max(self._clock(), self._last + _TICK_SECONDS)
         self.members += 1
         connection.channels += (channel,)
-        return True
+        return channel
 
     def leave(self, app: App, name: str, connection: Connection) -> bool:
         """Remove a connection from a channel. False if it was no member."""

@@ -67,7 +67,7 @@ def test_joining_again_changes_nothing(harness: Harness, membership: ChannelMemb
     join(harness, ann, "lobby")
     join(harness, bob, "lobby")
     before = dict(harness.hub.apps[MULTI].channels["lobby"].members)
-    assert membership.join(harness.hub.apps[MULTI], "lobby", ann) is False
+    assert membership.join(harness.hub.apps[MULTI], "lobby", ann) is None
     assert harness.hub.apps[MULTI].channels["lobby"].members == before
 
 
@@ -127,7 +127,7 @@ def test_both_sides_of_membership_always_agree(actions: list[tuple[str, int, str
         for action, who, channel in actions:
             inside = who in model.get(channel, [])
             if action == "join":
-                assert membership.join(app, channel, connections[who]) is not inside
+                assert (membership.join(app, channel, connections[who]) is None) is inside
                 if not inside:
                     model.setdefault(channel, []).append(who)
                     order[who].append(channel)

@@ -32,6 +32,14 @@ CENTRIFUGE = CentrifugeDialect()
 SHARED = "same words in every publication, and 数字 that change: "
 
 
+def begin(
+    harness: Harness, connection: Connection, channel: str, since: Position | None = None, delta: bool = True
+) -> Subscribed:
+    """Subscribe a connection that waits for the answer."""
+    options = harness.channels.options(MULTI, channel)
+    return harness.channels.subscribe(connection, channel, options, since, delta)
+
+
 class Reader:
     """A subscriber. ``payloads``: what its publications make; ``kinds``: whether each was a delta."""
 
@@ -44,12 +52,12 @@ class Reader:
         self.payloads: list[Any] = []
         self.kinds: list[bool] = []
         self._last = b""
-        found: list[Subscribed] = []
-        harness.channels.subscribe(self.connection, PRICES, found.append, since, delta)
+        found = begin(harness, self.connection, PRICES, since, delta)
+        harness.channels.answered(self.connection, PRICES, found)
         command = Subscribe(PRICES, recover=since is not None, recoverable=True, delta=delta)
         self.result: Any = (
             CentrifugeAnswers(BackEnds(Mock(), Mock()))
-            .subscribed(self.connection, command, ChannelClaims(), found[0])
+            .subscribed(self.connection, command, ChannelClaims(), found)
             .data
         )
         for publication in json.decode(json.encode(self.result)).get("publications", []):
@@ -170,9 +178,7 @@ def test_a_publication_beside_the_history_is_whole_and_so_is_the_next(harness: H
 
 def test_the_namespace_and_the_history_must_permit_deltas(harness: Harness) -> None:
     connection, _ = harness.login(MULTI, "ann")
-    found: list[Subscribed] = []
-    harness.channels.subscribe(connection, "news:1", found.append, None, True)
-    assert not found[0].delta
+    assert not begin(harness, connection, "news:1").delta
 
 
 @pytest.mark.parametrize(("asked", "wanted"), [("fossil", True), ("", False), ("other", False)])
@@ -190,10 +196,9 @@ def test_publications_that_came_during_the_subscription_are_read(harness: Harnes
     connection.dialect_state = CentrifugeState()
     publish(harness, 1)
 
-    def answer(_found: Subscribed) -> None:
-        publish(harness, 2, 3)
-
-    harness.channels.subscribe(connection, PRICES, answer, None, True)
+    found = begin(harness, connection, PRICES)
+    publish(harness, 2, 3)
+    harness.channels.answered(connection, PRICES, found)
     publish(harness, 4)
     assert decoded(client) == [2, 3, 4]
     assert numbers(first) == [1, 2, 3, 4]

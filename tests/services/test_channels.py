@@ -54,10 +54,10 @@ def publish(harness: Harness, *said: str, channel: str = NEWS) -> list[int]:
 def subscribe(
     harness: Harness, connection: Connection, channel: str = NEWS, since: Position | None = None
 ) -> Subscribed:
-    answers: list[Subscribed] = []
-    harness.channels.subscribe(connection, channel, answers.append, since)
-    assert len(answers) == 1
-    return answers[0]
+    channels = harness.channels
+    found = channels.subscribe(connection, channel, channels.options(MULTI, channel), since)
+    channels.answered(connection, channel, found)
+    return found
 
 
 def subscriber(
@@ -370,9 +370,8 @@ def test_subscriptions_during_a_storm_have_no_hole_and_no_double(nodes: Several)
         connection, client = publishers[number % 3].login(MULTI, user)
         connection.dialect_state = Recovering()
         clients.append((user, client))
-        answers: list[Subscribed] = []
-        publishers[number % 3].channels.subscribe(connection, NEWS, answers.append, Position("", 0))
-        seen[user] = [each.channel.offset for each in answers[0].publications if each.channel]
+        found = subscribe(publishers[number % 3], connection, NEWS, Position("", 0))
+        seen[user] = [each.channel.offset for each in found.publications if each.channel]
 
     greenlets = [gevent.spawn(publish_many, node) for node in publishers]
     greenlets += [gevent.spawn(come, number) for number in range(12)]
@@ -601,18 +600,15 @@ def test_what_the_first_subscriber_of_a_node_waited_for_comes_once(harness: Harn
     assert texts(client) == [["two", "three", "four"]]
 
 
-def test_several_subscriptions_have_one_answer_and_all_or_none_stay(harness: Harness) -> None:
+def test_of_several_subscriptions_all_or_none_stay(harness: Harness) -> None:
     publish(harness, "one", "two", channel="a")
     publish(harness, "one", channel="b")
     connection, _ = harness.login(MULTI, "ann")
-    answers: list[dict[str, Subscribed]] = []
-    harness.channels.subscribe_each(connection, {"a": None, "b": None, "plain:1": None}, answers.append)
-    (found,) = answers
+    found = harness.channels.subscribe_each(connection, {"a": None, "b": None, "plain:1": None})
     offsets = {channel: each.position and each.position.offset for channel, each in found.items()}
     assert offsets == {"a": 2, "b": 1, "plain:1": None}
     subscriber(harness, "bob", "small:2")
     with pytest.raises(ChannelRefused):
-        harness.channels.subscribe_each(connection, {"c": None, "small:2": None}, answers.append)
+        harness.channels.subscribe_each(connection, {"c": None, "small:2": None})
     assert harness.channels.channels_of(connection) == ("a", "b", "plain:1")
-    harness.channels.subscribe_each(connection, {}, answers.append)
-    assert answers[1:] == [{}]
+    assert harness.channels.subscribe_each(connection, {}) == {}

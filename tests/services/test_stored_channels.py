@@ -62,10 +62,9 @@ def publish(node: Node, *said: str, channel: str = NEWS) -> list[int]:
 def subscribe(
     node: Node, connection: Connection, since: Position | None = None, channel: str = NEWS
 ) -> Subscribed:
-    answers: list[Subscribed] = []
-    node.channels.subscribe(connection, channel, answers.append, since)
-    assert len(answers) == 1
-    return answers[0]
+    found = node.channels.subscribe(connection, channel, node.channels.options(APP, channel), since)
+    node.channels.answered(connection, channel, found)
+    return found
 
 
 def subscriber(
@@ -141,14 +140,13 @@ def test_what_is_committed_while_a_client_reads_arrives_once(node: ChannelNode) 
     publish(node, "one")
     node.log.answering = reading = Signal()
     connection, client = node.login(APP, "ann")
-    answers: list[Subscribed] = []
-    gevent.spawn(node.channels.subscribe, connection, NEWS, answers.append, Position(EPOCH, 0))
+    coming = gevent.spawn(subscribe, node, connection, Position(EPOCH, 0))
     turn()
     publish(node, "two", "three")
     reading.set()
-    until(lambda: answers)
+    found = coming.get(timeout=60)
     publish(node, "four")
-    assert said(answers[0]) + [text for row in texts(client) for text in row] == [
+    assert said(found) + [text for row in texts(client) for text in row] == [
         "one",
         "two",
         "three",

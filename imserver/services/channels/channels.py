@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Final, Literal
+from typing import Final, Literal, NoReturn
 
 import gevent
 import msgspec
@@ -141,22 +141,31 @@ class Channels(ChannelMembers):
     # --- subscriptions --------------------------------------------------------------------------------------
 
     def join(self, app: str, channel: str, connection: Connection) -> bool:
-        """See :class:`ChannelMembers`. The log delivers stored messages to the new member."""
+        """Put a connection into a channel. Publications that begin after the return reach it, from any node.
+        So do the stored messages of the log.
+
+        Returns True if it is a new member. False: it was a member before, or is not in service in this app.
+        Raises :class:`ChannelRefused`, with a text for the caller.
+        """
         return self._join_live(app, channel, connection, self.options(app, channel)) is not None
 
     def _join_live(
         self, app: str, channel: str, connection: Connection, options: ChannelSettings
     ) -> LocalChannel | None:
-        if not follows_log_itself(connection):
-            self._follow(app, channel, options)
-        return self._add(app, channel, connection)
+        """The same; returns the channel of a new member."""
+        if self._needs_log(app, channel, options) and not follows_log_itself(connection):
+            self._follow(app, channel)
+        local = self._enter(app, channel, connection)
+        if local is not None:
+            self._report_join(local, connection)
+        elif self._registrar is not None and self.has(connection, channel):
+            self._registrar.joined(app, channel, new=False)
+        return local
 
-    def _follow(self, app: str, channel: str, options: ChannelSettings) -> None:
-        """Have the log deliver a channel here, and who leaves its group, if it needs the log. Does not switch
-        if it does."""
-        if self._needs_log(app, channel, options):
-            self._log.follow(app)
-            self.log_channels.setdefault(app, set()).add(channel)
+    def _follow(self, app: str, channel: str) -> None:
+        """Have the log deliver a channel here, and who leaves its group. Does not switch if it does."""
+        self._log.follow(app)
+        self.log_channels.setdefault(app, set()).add(channel)
 
     def _needs_log(self, app: str, channel: str, options: ChannelSettings) -> bool:
         """Whether the log of the app has messages to a channel, or who leaves the group of its members."""
@@ -181,35 +190,30 @@ class Channels(ChannelMembers):
         self,
         connection: Connection,
         channel: str,
-        answer: Callable[[Subscribed], object],
+        options: ChannelSettings,
         since: Position | None = None,
         delta: bool = False,
     ) -> Subscribed:
-        """Subscribe a connection, and call ``answer``. Everything published afterwards follows the answer.
+        """Subscribe a connection. The caller answers its client at once, and then calls :meth:`answered`.
+        Everything published afterwards follows the answer.
 
-        ``since``: the position of a client that comes back. ``delta``: the client reads deltas. May switch.
-        Raises :class:`ChannelRefused`; then ``answer`` is not called.
+        ``options``: of the channel. ``since``: the position of a client that comes back. ``delta``: the
+        client reads deltas. May switch. Raises :class:`ChannelRefused`.
         """
         app = connection.app or ""
         try:
-            found = self._join(app, channel, connection, since, delta)
+            found = self._join(app, channel, connection, options, since, delta)
             if connection not in found.local.members:
                 raise ChannelRefused("ended")
         except ChannelRefused:
             self._abandon(app, channel)
             raise
-        answer(found)
-        self._answered(connection, channel, found)
         return found
 
     def subscribe_each(
-        self,
-        connection: Connection,
-        wanted: Mapping[str, Position | None],
-        answer: Callable[[dict[str, Subscribed]], object],
-        delta: bool = False,
-    ) -> None:
-        """Subscribe a connection to several channels, and call ``answer`` once, with the state of each.
+        self, connection: Connection, wanted: Mapping[str, Position | None]
+    ) -> dict[str, Subscribed]:
+        """Subscribe a connection to several channels. The caller calls :meth:`answered` for each.
 
         ``wanted``: channel → the position of a client that comes back. See :meth:`subscribe`. If a
         subscription is refused, none of them stays.
@@ -218,7 +222,8 @@ class Channels(ChannelMembers):
         found: dict[str, Subscribed] = {}
         try:
             for channel, since in wanted.items():
-                found[channel] = self._join(app, channel, connection, since, delta)
+                options = self.options(app, channel)
+                found[channel] = self._join(app, channel, connection, options, since, delta=False)
             for each in found.values():
                 if connection not in each.local.members:
                     raise ChannelRefused("ended")
@@ -228,11 +233,9 @@ class Channels(ChannelMembers):
             for channel in wanted:
                 self._abandon(app, channel)
             raise
-        answer(found)
-        for channel, each in found.items():
-            self._answered(connection, channel, each)
+        return found
 
-    def _answered(self, connection: Connection, channel: str, found: Subscribed) -> None:
+    def answered(self, connection: Connection, channel: str, found: Subscribed) -> None:
         """Deliver what follows the answer to a subscription. Never switches."""
         if found.position is not None:
             newest = (
@@ -259,21 +262,26 @@ class Channels(ChannelMembers):
             self._send(local, [connection], stream.so_far())
 
     def _join(
-        self, app: str, channel: str, connection: Connection, since: Position | None, delta: bool
+        self,
+        app: str,
+        channel: str,
+        connection: Connection,
+        options: ChannelSettings,
+        since: Position | None,
+        delta: bool,
     ) -> Subscribed:
         """Make the connection a member that receives nothing yet, and read its channel's history, if any."""
-        options = self.options(app, channel)
         limit = options.max_subscribers
         if limit and self.count(app, channel) >= limit and not self.has(connection, channel):
             raise ChannelRefused("full", f"the channel has {limit} subscribers")
         if options.history:
             return self._join_stored(app, channel, connection, since, options, delta)
-        delta = delta and options.delta
         if not options.history_size:
             found = self._join_live(app, channel, connection, options)
-            return Subscribed(self._joined(found, connection, channel), options)
+            return Subscribed(found or self._not_joined(connection, channel), options)
+        delta = delta and options.delta
         found = self._join_waiting(app, channel, connection, options, delta)
-        local = self._joined(found, connection, channel)
+        local = found or self._not_joined(connection, channel)
         page = self._history.read(app, channel, since, 0 if since is None else -1)
         if page is None:
             self.leave(app, channel, connection)
@@ -281,11 +289,9 @@ class Channels(ChannelMembers):
         recovered = _is_recovered(page, since)
         return Subscribed(local, options, page.position, page.publications, recovered, delta)
 
-    def _joined(self, found: LocalChannel | None, connection: Connection, channel: str) -> LocalChannel:
-        """The channel that the connection has joined. Raises :class:`ChannelRefused` if it has not."""
-        if found is None:
-            raise ChannelRefused("exists" if self.has(connection, channel) else "ended")
-        return found
+    def _not_joined(self, connection: Connection, channel: str) -> NoReturn:
+        """Raise :class:`ChannelRefused` for a connection that is no new member."""
+        raise ChannelRefused("exists" if self.has(connection, channel) else "ended")
 
     def _join_stored(
         self,
@@ -297,9 +303,8 @@ class Channels(ChannelMembers):
         delta: bool = False,
     ) -> Subscribed:
         delta = delta and options.delta
-        local = self._joined(
-            self._join_waiting(app, channel, connection, options, delta), connection, channel
-        )
+        found = self._join_waiting(app, channel, connection, options, delta)
+        local = found or self._not_joined(connection, channel)
         try:
             page = self._log.read(app, channel, since, 0 if since is None else -1)
             delivered = self._log.follow(app)
@@ -356,21 +361,18 @@ class Channels(ChannelMembers):
     def _join_waiting(
         self, app: str, channel: str, connection: Connection, options: ChannelSettings, delta: bool
     ) -> LocalChannel | None:
-        self._follow(app, channel, options)
-        known = self._hub.apps.get(app)
-        if known is None:
+        if self._needs_log(app, channel, options):
+            self._follow(app, channel)
+        local = self._enter(app, channel, connection)
+        if local is None:
             return None
-        self._check(known, channel, connection)
-        if not self.membership.join(known, channel, connection):
-            return None
-        local = known.channels[channel]
         if local.position is None:
             local.position = ChannelPosition()
         local.position.waiting[connection] = []
         if delta:
             local.position.deltas = local.position.deltas or {}
             local.position.deltas[connection] = 0
-        self._report_join(local, connection, True)
+        self._report_join(local, connection)
         return local
 
     def _release(
@@ -809,7 +811,7 @@ class Channels(ChannelMembers):
                 follows = local.name in self.log_channels.get(app.name, ())
                 follows = follows or not self._needs_log(app.name, local.name, options)
                 if not (follows or all(map(follows_log_itself, local.members))):
-                    self._follow(app.name, local.name, options)  # it did not need the log before
+                    self._follow(app.name, local.name)  # it did not need the log before
                 elif options.history_size and local.position is not None:
                     here.append(local)
             for first in range(0, len(here), CHECKED_TOGETHER):

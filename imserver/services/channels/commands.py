@@ -15,6 +15,7 @@ from imserver.auth.login import Logins
 from imserver.auth.quotas import ConnectionRates
 from imserver.auth.tokens import BadToken, TokenExpired
 from imserver.cluster.history import HistoryPage, Position
+from imserver.config.settings import ChannelSettings
 from imserver.model import (
     AskHistory,
     AskPresence,
@@ -87,7 +88,14 @@ class ChannelCommands:
         self._answers = answers
         self._rates = ConnectionRates()
 
-    def permit(self, connection: Connection, channel: str, token: str, data: bytes = b"") -> ChannelClaims:
+    def permit(self, connection: Connection, channel: str, token: str) -> ChannelClaims:
+        """The same as :meth:`_permit`, with the options that the channel has now, and nothing for the back
+        end."""
+        return self._permit(connection, channel, self._channels.options(connection.app or "", channel), token)
+
+    def _permit(
+        self, connection: Connection, channel: str, options: ChannelSettings, token: str, data: bytes = b""
+    ) -> ChannelClaims:
         """What a client may subscribe to: the claims of its token, or the consent of the back end.
 
         A channel for members needs no token. Pusher's private and presence channels need one, even in an open
@@ -96,8 +104,7 @@ class ChannelCommands:
         Switches if the back end or a group is asked. Raises :class:`ChannelRefused`: ``denied`` or
         ``expired``, and as :class:`ChannelConsent` does.
         """
-        app = connection.app or ""
-        wanted = self._channels.options(app, channel).subscribe
+        app, wanted = connection.app or "", options.subscribe
         if wanted == "members":
             self._consent.check_member(connection, channel)
             return _NO_CLAIMS
@@ -130,23 +137,23 @@ class ChannelCommands:
     def subscribe(self, connection: Connection, command: Subscribe, answer: Answer) -> Reply | None:
         """Subscribe to a channel. May switch."""
         answers, channel = self._of(connection), command.channel
+        options = self._channels.options(connection.app or "", channel)
         try:
-            claims = self.permit(connection, channel, command.token, command.data)
+            claims = self._permit(connection, channel, options, command.token, command.data)
         except ChannelRefused as refused:
             return answers.refused(refused)
-        state = answers.state_of(connection)
-        before = set_info(state, channel, b"" if claims.info is UNSET else bytes(claims.info))
+        info = b"" if claims.info is UNSET else bytes(claims.info)
+        state = answers.state_of(connection) if info else connection.dialect_state
+        before = set_info(state, channel, info)
         since = Position(command.epoch, command.offset) if command.recover else None
-
-        def subscribed(found: Subscribed) -> None:
-            answer(answers.subscribed(connection, command, claims, found))
-
         try:
-            found = self._channels.subscribe(connection, channel, subscribed, since, command.delta)
+            found = self._channels.subscribe(connection, channel, options, since, command.delta)
         except ChannelRefused as refused:
             set_info(state, channel, before)
             return answers.refused(refused)
-        if found.options.subscribe == "members":
+        answer(answers.subscribed(connection, command, claims, found))
+        self._channels.answered(connection, channel, found)
+        if options.subscribe == "members":
             self._consent.confirm_member(connection, channel)
         return None
 

@@ -19,7 +19,7 @@ from msgspec import Struct
 from imserver.clock import serve_others
 from imserver.errors import CentrifugeError, ImserverError
 from imserver.hub.fanout import Fanout
-from imserver.hub.hub import App, ChannelMembership, Hub, LocalChannel
+from imserver.hub.hub import ChannelMembership, Hub, LocalChannel
 from imserver.metrics import Metrics
 from imserver.model import YIELD_TARGETS, Event, Outcome
 from imserver.services.channels.registrar import Registrar
@@ -255,45 +255,34 @@ class ChannelMembers:
 
     # --- members --------------------------------------------------------------------------------------------
 
-    def join(self, app: str, channel: str, connection: Connection) -> bool:
-        """Put a connection into a channel. Publications that begin after the return reach it, from any node.
+    def _enter(self, app: str, channel: str, connection: Connection) -> LocalChannel | None:
+        """Put a connection into a channel, and return the channel. Nobody else learns of it. Never switches.
 
-        Returns True if it is a new member. False: it was a member before, or is not in service in this app.
-        Raises :class:`ChannelRefused`, with a text for the caller.
+        None: it was a member before, or is not in service in this app. Raises :class:`ChannelRefused`, with a
+        text for the caller.
         """
-        return self._add(app, channel, connection) is not None
-
-    def _add(self, app: str, channel: str, connection: Connection) -> LocalChannel | None:
-        """The same; returns the channel of a new member."""
         known = self._hub.apps.get(app)
         if known is None:
             return None
-        self._check(known, channel, connection)
-        new = self.membership.join(known, channel, connection)
-        local = known.channels.get(channel)
-        if local is not None:
-            self._report_join(local, connection, new)
-        return local if new else None
-
-    def _report_join(self, channel: LocalChannel, connection: Connection, new: bool) -> None:
-        """Let the registry know a member, and call the listeners if it is ``new``. May switch."""
-        is_first = len(channel.members) == 1
-        if self._registrar is not None:
-            is_first = self._registrar.joined(channel.app.name, channel.name, new) and is_first
-        if new:
-            for listener in self.on_joined:
-                listener(connection, channel.name, is_first)
-
-    def _check(self, app: App, channel: str, connection: Connection) -> None:
         if len(connection.channels) >= MAX_CHANNELS_OF_A_CONNECTION and not self.has(connection, channel):
             raise ChannelRefused(
                 "full", f"the connection is subscribed to {MAX_CHANNELS_OF_A_CONNECTION} channels already"
             )
-        if channel not in app.channels:
+        if channel not in known.channels:
             check_name(channel)
-            limit = self._max_channels(app.name)
-            if limit and len(app.channels) >= limit:
+            limit = self._max_channels(app)
+            if limit and len(known.channels) >= limit:
                 raise ChannelRefused("full", f"the app has {limit} channels on this node, which is its limit")
+        return self.membership.join(known, channel, connection)
+
+    def _report_join(self, channel: LocalChannel, connection: Connection) -> None:
+        """Let the registry and the listeners know a new member. Publications that begin after the return
+        reach it, from any node. May switch."""
+        is_first = len(channel.members) == 1
+        if self._registrar is not None:
+            is_first = self._registrar.joined(channel.app.name, channel.name, new=True) and is_first
+        for listener in self.on_joined:
+            listener(connection, channel.name, is_first)
 
     def leave(self, app: str, channel: str, connection: Connection) -> bool:
         """Take a connection out of a channel. Return whether it was a member. Never switches."""

@@ -7,7 +7,7 @@ connections without a token, and renew sessions and subscriptions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from math import ceil
 from sys import intern
 from time import monotonic, time
@@ -177,11 +177,10 @@ class CentrifugeAnswers(ChannelAnswers):
         self, connection: Connection, command: Subscribe, claims: ChannelClaims, found: Subscribed
     ) -> Reply:
         """The position of the channel is for clients that want it, or if the channel forces recovery."""
-        app = connection.app or ""
         positioned = command.recoverable or command.positioned or found.options.recovery
         result = _result(found, positioned, command.recover)
         result.data = claims.data
-        if claims.exp and not self.are_renewed(app, found.options):
+        if claims.exp and not self.are_renewed(connection.app or "", found.options):
             result.expires, result.ttl = True, _ttl(claims.exp)
         state = _state_of(connection)
         if claims.exp or state.ends:
@@ -364,7 +363,15 @@ class CentrifugeService:
         positions = {name: Position(*place) for name, place in command.recover.items() if name in wanted}
         since = Position(*command.recover[personal]) if personal in command.recover else None
 
-        def subscribed(found: Mapping[str, Subscribed]) -> None:
+        try:
+            recovery = self._recover(connection, since)
+            if self._logins.is_open(app):
+                for channel in wanted:
+                    self._commands.permit(connection, channel, "")
+            for channel, about in wanted.items():
+                set_info(state, channel, _bytes_of(about.info))
+            places = {channel: positions.get(channel) for channel in wanted}
+            found = self._channels.subscribe_each(connection, places)
             subs = {personal: _personal_result(recovery, since)} if connection.user else {}
             for channel, each in found.items():
                 subs[channel] = _result(each, True, channel in positions)
@@ -377,16 +384,8 @@ class CentrifugeService:
             )
             answer(Reply(errors.REPLY_OK, result))
             self._catch_up.release(connection)
-
-        try:
-            recovery = self._recover(connection, since)
-            if self._logins.is_open(app):
-                for channel in wanted:
-                    self._commands.permit(connection, channel, "")
-            for channel, about in wanted.items():
-                set_info(state, channel, _bytes_of(about.info))
-            places = {channel: positions.get(channel) for channel in wanted}
-            self._channels.subscribe_each(connection, places, subscribed)
+            for channel, each in found.items():
+                self._channels.answered(connection, channel, each)
             if self._logins.is_open(app):
                 for channel in wanted:
                     self._commands.confirm(connection, channel)

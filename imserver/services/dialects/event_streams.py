@@ -15,8 +15,9 @@ from imserver.errors import ImserverError, StorageUnavailable
 from imserver.model import Login, Message, Subscription
 from imserver.protocol import sse
 from imserver.protocol.sse import SseDialect
+from imserver.services.channels.channels import Channels
 from imserver.services.channels.connections import Connections
-from imserver.services.channels.members import ChannelMembers, ChannelRefused
+from imserver.services.channels.members import ChannelRefused
 from imserver.services.messages.deliverer import oldest_page, wait_until_sent
 from imserver.services.messages.messaging import Messaging
 from imserver.services.sessions.sessions import Sessions
@@ -83,7 +84,7 @@ class EventStreams:
         self,
         sessions: Sessions,
         logins: Logins,
-        channels: ChannelMembers,
+        channels: Channels,
         connections: Connections,
         messaging: Messaging,
         store: Store,

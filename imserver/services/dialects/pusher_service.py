@@ -259,18 +259,17 @@ class PusherService:
         Returns the subscribers of a presence channel in the order of joining.
         """
         is_cached, rows = channel.startswith(CACHED), list[ChannelMember]()
-
-        def answer(found: Subscribed) -> None:
+        options = self._channels.options(app.app, channel)
+        found = self._channels.subscribe(connection, channel, options, _BEGINNING if is_cached else None)
+        members = None
+        if channel.startswith(PRESENCE):
             # In a cluster this asks other nodes. What is published meanwhile to a cache channel waits.
-            members = None
-            if channel.startswith(PRESENCE):
-                rows.extend(self._all(app.app, channel))
-                members = _users_of(rows)
-            connection.send(wire.subscribed(channel, members))
-            if is_cached:
-                self._send_cached(connection, app, channel, found)
-
-        self._channels.subscribe(connection, channel, answer, _BEGINNING if is_cached else None)
+            rows = list(self._all(app.app, channel))
+            members = _users_of(rows)
+        connection.send(wire.subscribed(channel, members))
+        if is_cached:
+            self._send_cached(connection, app, channel, found)
+        self._channels.answered(connection, channel, found)
         self._count(app, channel)
         return rows
 
