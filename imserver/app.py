@@ -31,7 +31,6 @@ from imserver.api.views import (
 )
 from imserver.logging import request_id
 from imserver.pages.blueprint import create_pages, refusal
-from imserver.pages.text import OPTIONS
 from imserver.parts import Parts
 from imserver.servers import LISTENER_KEY
 from imserver.transport.exchange import HEADER_LIST, challenged
@@ -63,7 +62,6 @@ def create_app(parts: Parts) -> Flask:
     """The WSGI application of a node. It serves everything on the WSGI server, and on the front server the
     rest."""
     app = Flask("imserver", static_folder=None, template_folder=None)
-    app.jinja_options = OPTIONS
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     app.url_map.merge_slashes = False  # a path with another spelling is another path
     app.wsgi_app = _AbsoluteTarget(app.wsgi_app)  # type: ignore[method-assign]

@@ -41,16 +41,16 @@ from imserver.errors import (
 from imserver.pages import installable
 from imserver.pages.address import check, websocket_address
 from imserver.pages.callback import Callback
-from imserver.pages.text import (
-    HEADERS,
+from imserver.pages.text import HEADERS, policy
+from imserver.pages.visitors import (
+    Names,
+    Seen,
     has_parameter,
     language_asked_for,
     language_of_visitor,
     parameter,
-    policy,
     render,
 )
-from imserver.pages.visitors import Names, Seen
 from imserver.protocol.action import APP_PREFIX, NO_ROOM, NOBODY
 from imserver.services.people.oauth import CALLBACK
 from imserver.transport.exchange import HttpResponse
@@ -156,7 +156,7 @@ def create_pages(node: Parts) -> Blueprint:
     check(node.config)
     for kind, suffix in ((kind, suffix) for suffix, kind in _MIME_TYPES.items()):
         mimetypes.add_type(kind, suffix)  # the types of the operating system may be wrong
-    pages = Blueprint("pages", __name__, template_folder=str(assets.TEMPLATES), static_folder=None)
+    pages = Blueprint("pages", __name__, static_folder=None)
     seen = Seen(node)
     chat, gateway = _Chat(node, seen), Gateway(node, seen)
 

@@ -8,7 +8,8 @@ from flask import abort, make_response, redirect, request, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
 from imserver.errors import HTTP_NOT_READY, StorageUnavailable
-from imserver.pages.text import language_of_visitor, policy, render
+from imserver.pages.text import policy
+from imserver.pages.visitors import language_of_visitor, render
 from imserver.services.people.accounts import NoAccounts
 from imserver.services.people.oauth import LoginRefused, Question, UnknownLogin
 from imserver.services.people.oauth_providers import ProviderUnavailable

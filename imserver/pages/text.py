@@ -1,17 +1,17 @@
-"""The texts of the pages in both languages, and the rendering of pages."""
+"""The texts of the pages in both languages, and their templates. Needs no Flask."""
 
 from __future__ import annotations
 
 import mimetypes
 from collections.abc import Mapping
-from types import CodeType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from flask import Flask, Response, render_template, request
-from jinja2.bccache import Bucket, BytecodeCache
-from werkzeug.datastructures import LanguageAccept
+from jinja2 import Environment, FileSystemLoader
 
 from imserver import assets
+
+if TYPE_CHECKING:
+    from werkzeug.datastructures import LanguageAccept
 
 LANGUAGES: Final = ("zh", "en")
 
@@ -945,69 +945,18 @@ def policy(connect: str, media: str = "'none'", form: str = "'none'") -> str:
     )
 
 
-def render(template: str, language: str, words: dict[str, str], **values: Any) -> Response:
-    """Render a page as an answer that is not cached."""
+def html_of(template: str, language: str, words: dict[str, str], asked: str = "", **values: Any) -> str:
+    """A page. ``asked``: the language in its address (``""``: none), which its links keep."""
     other = next(each for each in TEXT if each != language)
-    answer = Response(render_template(template, text=words, other_language=other, asked=_asked(), **values))
-    answer.headers["Cache-Control"] = "no-store"
-    answer.headers["Vary"] = "Accept-Language"
-    return answer
+    return _templates.get_template(template).render(text=words, other_language=other, asked=asked, **values)
 
 
-def language_of_visitor() -> tuple[str, dict[str, str]]:
-    """The visitor's preferred language, and its texts."""
-    language = choose_language(_asked(), request.accept_languages)
-    return language, TEXT[language]
-
-
-def language_asked_for() -> tuple[str, dict[str, str]]:
-    """The language in the address, else Chinese; and its texts."""
-    language = _asked() or LANGUAGES[0]
-    return language, TEXT[language]
-
-
-def parameter(name: str) -> str:
-    """A parameter of query or form, its name in any letter case; ``""`` if it is missing."""
-    for key, value in request.values.items():
-        if key.lower() == name:
-            return value
-    return ""
-
-
-def has_parameter(*names: str) -> bool:
-    """Whether the query or form has one of these, even if it is empty."""
-    return any(key.lower() in names for key in request.values)
-
-
-def _asked() -> str:
-    asked = parameter("lang")
-    return asked if asked in LANGUAGES else ""
-
-
-class _Codes(BytecodeCache):
-    """Stores the compiled code of templates in memory, by name and content."""
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[str, str], CodeType] = {}
-
-    def load_bytecode(self, bucket: Bucket) -> None:
-        """Called by Jinja before it compiles."""
-        bucket.code = self._known.get((bucket.key, bucket.checksum))
-
-    def dump_bytecode(self, bucket: Bucket) -> None:
-        """Called by Jinja after it has compiled."""
-        if bucket.code is not None:
-            self._known[bucket.key, bucket.checksum] = bucket.code
-
-
-OPTIONS: Final[dict[str, Any]] = {**Flask.jinja_options, "bytecode_cache": _Codes()}
-"""Options of Jinja in a Flask application."""
+_templates: Final = Environment(loader=FileSystemLoader(assets.TEMPLATES), autoescape=True, auto_reload=False)
+_templates.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "sort_keys": True}
 
 
 def precompile() -> None:
     """Compile all templates, and read the operating system's file types; for a process that forks."""
     mimetypes.init()
-    app = Flask("imserver", static_folder=None, template_folder=str(assets.TEMPLATES))
-    app.jinja_options = OPTIONS
-    for name in app.jinja_env.list_templates():
-        app.jinja_env.get_template(name)
+    for name in _templates.list_templates(["html"]):
+        _templates.get_template(name)

@@ -1,4 +1,4 @@
-"""Visitors of the pages: their names, and the addresses of this server for them."""
+"""Visitors of the pages: their names, languages and parameters, and the addresses of this server for them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from flask import abort, request
+from flask import Response, abort, request, url_for
 
 from imserver.errors import HTTP_BAD_REQUEST
 from imserver.pages.address import Addresses, Ports, is_host, parse_configured, resolve
+from imserver.pages.text import LANGUAGES, TEXT, choose_language, html_of
 from imserver.transport.proxies import TrustedProxies
 
 if TYPE_CHECKING:
@@ -148,3 +149,41 @@ class Seen:
         if not self._proxies.trusts(request.remote_addr or ""):
             return ""
         return request.headers.get(f"X-Forwarded-{name}", "").split(",")[0].strip()
+
+
+def render(template: str, language: str, words: dict[str, str], **values: Any) -> Response:
+    """Render a page as an answer that is not cached."""
+    answer = Response(html_of(template, language, words, _asked(), url_for=url_for, **values))
+    answer.headers["Cache-Control"] = "no-store"
+    answer.headers["Vary"] = "Accept-Language"
+    return answer
+
+
+def language_of_visitor() -> tuple[str, dict[str, str]]:
+    """The visitor's preferred language, and its texts."""
+    language = choose_language(_asked(), request.accept_languages)
+    return language, TEXT[language]
+
+
+def language_asked_for() -> tuple[str, dict[str, str]]:
+    """The language in the address, else Chinese; and its texts."""
+    language = _asked() or LANGUAGES[0]
+    return language, TEXT[language]
+
+
+def parameter(name: str) -> str:
+    """A parameter of query or form, its name in any letter case; ``""`` if it is missing."""
+    for key, value in request.values.items():
+        if key.lower() == name:
+            return value
+    return ""
+
+
+def has_parameter(*names: str) -> bool:
+    """Whether the query or form has one of these, even if it is empty."""
+    return any(key.lower() in names for key in request.values)
+
+
+def _asked() -> str:
+    asked = parameter("lang")
+    return asked if asked in LANGUAGES else ""
