@@ -12,6 +12,7 @@ from imserver.api.call import Api, Route, answer, with_key
 from imserver.api.v1 import hooks, table
 from imserver.auth.authority import bearer, is_token
 from imserver.auth.principal import SIGNED
+from imserver.pages import callback
 from imserver.transport.exchange import HttpRoutes, row_of
 from imserver.transport.http1 import MAX_PUBLIC_BODY_BYTES
 
@@ -27,13 +28,13 @@ ROUTES: Final[tuple[Route, ...]] = (
 )
 """All of them, in families."""
 
-HOT: Final = {(row.method.encode(), row.path.encode()): row for row in ROUTES if row.hot}
-"""(method, path) as they stand in the request → the row that the front answers itself."""
+HOT: Final = (*(row for row in ROUTES if row.hot), *callback.ROUTES)
+"""Rows that the front answers itself. The page of login providers is none of the API, but needs no Flask."""
 
 
 def fast_routes(api: Api, everywhere: bool = False) -> HttpRoutes:
-    """Every hot row, by method and path as text; ``everywhere``: only those for WebSocket listeners, too."""
-    return _bound(api, HOT.values(), everywhere)
+    """Every hot row, by method and path; ``everywhere``: only those for WebSocket listeners, too."""
+    return _bound(api, HOT, everywhere)
 
 
 def routes_at(api: Api, everywhere: bool = False) -> HttpRoutes:

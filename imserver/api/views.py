@@ -45,9 +45,9 @@ def create_api(api: Api) -> Blueprint:
     A hundred werkzeug rules would take a megabyte; one dict lookup does the same.
     """
     blueprint = Blueprint("api", __name__)
-    views: dict[str, dict[str, _View]] = {}
+    views: dict[str, dict[str, RouteView]] = {}
     for route in ROUTES:
-        views.setdefault(route.path, {})[route.method] = _View(api, route)
+        views.setdefault(route.path, {})[route.method] = RouteView(api, route)
     blueprint.before_app_request(_Table(views))
     return blueprint
 
@@ -55,7 +55,7 @@ def create_api(api: Api) -> Blueprint:
 class _Table:
     """Answers a request whose path and method are in the table."""
 
-    def __init__(self, views: Mapping[str, Mapping[str, _View]]) -> None:
+    def __init__(self, views: Mapping[str, Mapping[str, RouteView]]) -> None:
         self._views = views
 
     def __call__(self) -> Response | None:
@@ -80,7 +80,8 @@ def to_response(finished: HttpResponse) -> Response:
     # From a number, werkzeug would make a reason in capitals.
     response = Response(finished.body, f"{finished.status} {phrase_of(finished.status)}")
     response.headers.clear()
-    response.headers.extend(HEADER_LIST)
+    if not finished.page:
+        response.headers.extend(HEADER_LIST)
     if finished.content_type:
         response.headers["Content-Type"] = finished.content_type
     response.headers.extend(finished.headers)
@@ -101,14 +102,14 @@ def as_request(body: bytes = b"") -> HttpRequest:
     )
 
 
-class _View:
+class RouteView:
     """The view of one row."""
 
     def __init__(self, api: Api, route: Route) -> None:
         self._api = api
         self._route = route
 
-    def __call__(self) -> Response:
+    def __call__(self, **_segments: str) -> Response:
         route, http_request = self._route, as_request()
         if request.method == "OPTIONS":
             return to_response(answer(self._api, route, http_request))

@@ -1,76 +1,85 @@
-"""The page to which a browser comes back from a login provider."""
+"""The page to which a browser comes back from a login provider. It needs no Flask: the front answers it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Final
+from urllib.parse import unquote
 
-from flask import abort, make_response, redirect, request, url_for
-from werkzeug.wrappers import Response as AnyResponse
-
-from imserver.errors import HTTP_NOT_READY, StorageUnavailable
-from imserver.pages.text import policy
-from imserver.pages.visitors import language_of_visitor, render
+from imserver.api.call import Api, Call, Route
+from imserver.api.reply import PROBLEM
+from imserver.auth.principal import ANYONE
+from imserver.errors import StorageUnavailable
 from imserver.services.people.accounts import NoAccounts
 from imserver.services.people.oauth import LoginRefused, Question, UnknownLogin
 from imserver.services.people.oauth_providers import ProviderUnavailable
-
-if TYPE_CHECKING:
-    from imserver.parts import Parts
+from imserver.transport.exchange import OAUTH_CALLBACK, HttpResponse
 
 
-class Callback:
-    """Shows a browser what became of a login. Stateless. May switch."""
+def returned(api: Api, call: Call) -> HttpResponse:
+    """``GET /oauth/callback/<app>/<provider>?state=&code=``: go on to our page, or ask the user.
 
-    def __init__(self, node: Parts) -> None:
-        self._node = node
-
-    def returned(self, app: str, provider: str) -> AnyResponse:
-        """``GET /oauth/callback/<app>/<provider>?state=&code=``: go on to our page, or ask the user.
-
-        The user is asked so that nobody logs somebody else in to a device of their own.
-        """
-        given = request.args
-        try:
-            question = self._node.oauth.returned(
-                self._node.tenants.resolve(app),
-                provider,
-                given.get("state", ""),
-                given.get("code", ""),
-                given.get("error", ""),
-                given.get("iss", ""),
-            )
-        except UnknownLogin:
-            return self._page("unknown", 404)
-        except (LoginRefused, NoAccounts):
-            return self._page("refused", 403)
-        except ProviderUnavailable:
-            return self._page("unavailable", 503)
-        except StorageUnavailable:
-            abort(HTTP_NOT_READY.status)
-        if question.address:
-            answer = redirect(question.address, 303)
-            answer.headers["Cache-Control"] = "no-store"
-            return answer
-        return self._page("question", 200, question)
-
-    def agree(self, app: str, provider: str) -> AnyResponse:
-        """``POST`` to the same path: the answer of the user (``code``, ``agreed``)."""
-        agreed = request.form.get("agreed") == "yes"
-        try:
-            self._node.oauth.agree(request.form.get("code", ""), agreed)
-        except UnknownLogin:
-            return self._page("unknown", 404)
-        except StorageUnavailable:
-            abort(HTTP_NOT_READY.status)
-        return self._page("done" if agreed else "refused", 200)
-
-    @staticmethod
-    def _page(outcome: str, status: int, question: Question | None = None) -> AnyResponse:
-        language, words = language_of_visitor()
-        path = url_for("pages.agree", **(request.view_args or {}))
-        answer = make_response(
-            render("callback.html", language, words, data={}, outcome=outcome, question=question, path=path),
-            status,
+    The user is asked so that nobody logs somebody else in to a device of their own. May switch.
+    """
+    given = call.params
+    app, _, provider = call.request.path.removeprefix(OAUTH_CALLBACK).rpartition("/")
+    try:
+        question = api.services.oauth.returned(
+            api.tenants.resolve(unquote(app)),
+            unquote(provider),
+            given.get("state", ""),
+            given.get("code", ""),
+            given.get("error", ""),
+            given.get("iss", ""),
         )
-        answer.headers["Content-Security-Policy"] = policy("'none'", form="'self'")
-        return answer
+    except UnknownLogin:
+        return _page(call, "unknown", 404)
+    except (LoginRefused, NoAccounts):
+        return _page(call, "refused", 403)
+    except (ProviderUnavailable, StorageUnavailable):
+        return _page(call, "unavailable", 503)
+    if question.address:
+        headers = (("Location", question.address), ("Cache-Control", "no-store"), *_HEADERS)
+        return HttpResponse(303, b"", _HTML, headers, page=True)
+    return _page(call, "question", 200, question)
+
+
+def agree(api: Api, call: Call) -> HttpResponse:
+    """``POST`` to the same path: the answer of the user (``code``, ``agreed``). May switch."""
+    agreed = call.params.get("agreed") == "yes"
+    try:
+        api.services.oauth.agree(call.params.get("code", ""), agreed)
+    except UnknownLogin:
+        return _page(call, "unknown", 404)
+    except StorageUnavailable:
+        return _page(call, "unavailable", 503)
+    return _page(call, "done" if agreed else "refused", 200)
+
+
+_HTML: Final = "text/html; charset=utf-8"
+_HEADERS: Final = (("X-Content-Type-Options", "nosniff"), ("Referrer-Policy", "same-origin"))
+
+
+def _page(call: Call, outcome: str, status: int, question: Question | None = None) -> HttpResponse:
+    # Imported at the first page: most nodes never need the templates, and they take memory.
+    from werkzeug.datastructures import LanguageAccept
+    from werkzeug.http import parse_accept_header
+
+    from imserver.pages.text import TEXT, choose_language, html_of, policy
+
+    accepted = parse_accept_header(call.request.headers.get("accept-language"), LanguageAccept)
+    language = choose_language("", accepted)
+    shown = {"outcome": outcome, "question": question, "path": call.request.path}
+    content = html_of("callback.html", language, TEXT[language], data={}, **shown)
+    headers = (
+        ("Cache-Control", "no-store"),
+        ("Vary", "Accept-Language"),
+        ("Content-Security-Policy", policy("'none'", form="'self'")),
+        *_HEADERS,
+    )
+    return HttpResponse(status, content.encode(), _HTML, headers, page=True)
+
+
+ROUTES: Final = tuple(
+    Route(method, f"{OAUTH_CALLBACK}*", ANYONE, function, style=PROBLEM)
+    for method, function in (("GET", returned), ("POST", agree))
+)

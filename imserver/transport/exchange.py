@@ -141,13 +141,15 @@ _OTHER_HEADERS: Final = HEADERS.partition(b"\r\n")[2]
 class HttpResponse(Struct, frozen=True):
     """A finished response with :data:`HEADERS` and its own ``headers``.
 
-    ``content_type``: set if the body is not JSON.
+    ``content_type``: set if the body is not JSON. ``page``: a page of ours. It has only its own headers, so
+    pages of other origins cannot read it.
     """
 
     status: int
     body: bytes
     content_type: str = ""
     headers: tuple[tuple[str, str], ...] = ()
+    page: bool = False
 
 
 def header_block(response: HttpResponse) -> bytes:
@@ -160,7 +162,8 @@ def header_block(response: HttpResponse) -> bytes:
     lines = "".join(f"{name}: {value}\r\n" for name, value in response.headers).encode("latin-1")
     if not response.content_type:
         return HEADERS + lines
-    return b"Content-Type: %b\r\n%b%b" % (response.content_type.encode("latin-1"), _OTHER_HEADERS, lines)
+    others = b"" if response.page else _OTHER_HEADERS
+    return b"Content-Type: %b\r\n%b%b" % (response.content_type.encode("latin-1"), others, lines)
 
 
 HttpRoutes = Mapping[tuple[str, str], Callable[[HttpRequest], HttpResponse]]
@@ -168,11 +171,18 @@ HttpRoutes = Mapping[tuple[str, str], Callable[[HttpRequest], HttpResponse]]
 _Found = TypeVar("_Found")
 
 
+OAUTH_CALLBACK: Final = "/oauth/callback/"
+"""To this path and ``<app>/<provider>`` login providers send browsers back."""
+
+
 def pattern_of(path: str) -> str:
     """The pattern that covers a path with names in it: each second segment from the second one on is ``*``.
 
-    ``/app/1f2e`` → ``/app/*``, ``/apps/7/channels/news/users`` → ``/apps/*/channels/*/users``.
+    ``/app/1f2e`` → ``/app/*``, ``/apps/7/channels/news/users`` → ``/apps/*/channels/*/users``. All that
+    follows :data:`OAUTH_CALLBACK` is one ``*``.
     """
+    if path.startswith(OAUTH_CALLBACK):
+        return f"{OAUTH_CALLBACK}*"
     segments = path.split("/")
     segments[2::2] = ["*" if each else "" for each in segments[2::2]]
     return "/".join(segments)

@@ -11,9 +11,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from msgspec.structs import replace
 
+from imserver.api.routes import fast_routes
 from imserver.config.settings import AccountSettings, AppAccountSettings, AppSettings, ProviderSettings
 from imserver.services.people import oauth, oauth_providers
 from imserver.storage.contract import Account
+from imserver.transport.exchange import HttpRequest, header_block, row_of
 
 from .node_harness import ADMIN, APPS, RULED, Harness, config
 from .providers import CLIENT, GITHUB_USER, SECRET, StandIn
@@ -306,6 +308,26 @@ def test_a_page_finishes_with_the_code_that_only_its_browser_gets(node: Harness,
     login = Login(node, return_to="/home/messages")
     state = provider.agree(login.started["url"])["state"]
     assert login.come_back({"state": state, "error": "no"}).location.endswith("/home/messages#oauth=refused")
+
+
+def test_the_front_answers_the_callback_as_flask_does_and_no_other_origin_reads_it(
+    node: Harness, provider: StandIn
+) -> None:
+    login = Login(node)
+    query = urlencode(provider.agree(login.started["url"])).encode()
+    path = "/oauth/callback/%3201/oidc"
+    front = row_of(fast_routes(node.node.parts.api), "GET", path)
+    assert front is not None
+    assert row_of(fast_routes(node.node.parts.api, everywhere=True), "GET", path) is None
+    request = HttpRequest("GET", path, query, b"", {"accept-language": "en;q=0.9, zh;q=0.1"}, "192.0.2.1")
+    asked, again = front(request), front(request)
+    assert (asked.status, login.started["shown"].encode() in asked.body, again.status) == (200, True, 404)
+    flask = login.come_back({"state": "unknown"})
+    assert again.body == flask.data
+    lines = header_block(again).decode().splitlines()
+    assert {*lines, f"Content-Length: {len(again.body)}"} == {f"{k}: {v}" for k, v in flask.headers}
+    assert "no-store" in str(lines)
+    assert "Access-Control" not in str(lines)
 
 
 @pytest.mark.parametrize(

@@ -289,6 +289,7 @@ def test_a_dialect_may_welcome_any_origin() -> None:
         ("/connection/shop/websocket", "/connection/*/websocket"),
         ("/app/key", "/app/*"),
         ("/app/key/", "/app/*/"),
+        ("/oauth/callback/shop/main", "/oauth/callback/*"),
         ("/apps/7/channels/news/users", "/apps/*/channels/*/users"),
         ("/app/", "/app/"),
         ("/app", "/app"),

@@ -49,6 +49,7 @@ from imserver.services.people.oauth_providers import (
 from imserver.services.webhooks.requests import Outgoing
 from imserver.storage.contract import Account, AccountLink, Taken
 from imserver.storage.oauth import LinkStore
+from imserver.transport.exchange import OAUTH_CALLBACK
 
 log: Final = logging.getLogger(__name__)
 
@@ -58,7 +59,6 @@ POLL_SECONDS: Final = 2
 """How often a client asks whether its login is finished."""
 AT_ONCE: Final = 16
 """Requests that wait for one provider of one app on this node. Beyond it they are refused at once."""
-CALLBACK: Final = "/oauth/callback"
 _OWN_PATH: Final = re.compile(r"/(?!/)[A-Za-z0-9._~/?&=%+-]{0,500}")
 _LETTERS: Final = "BCDFGHJKLMNPQRSTVWXZ"
 """Letters of a short code, without vowels: no code is a word."""
@@ -253,7 +253,7 @@ class OAuth:
         return Started(url, login, row.shown)
 
     def _request(self, row: _Running) -> AuthorizationRequest:
-        callback = f"{self._base}{CALLBACK}/{quote(row.app)}/{quote(row.provider)}"
+        callback = f"{self._base}{OAUTH_CALLBACK}{quote(row.app)}/{quote(row.provider)}"
         return AuthorizationRequest(callback, row.state, row.nonce, row.verifier)
 
     def _put(self, key: str, row: _Running) -> None:
