@@ -98,16 +98,7 @@ class AccountStore:
         self, app: str, providers: Sequence[str], subjects: Sequence[str]
     ) -> tuple[Account, str] | None:
         """The account that is linked with one of these identities, and the provider of the link."""
-
-        def work(sql: PooledStatements) -> tuple[Account, str] | None:
-            for provider in providers:
-                for subject in subjects:
-                    found = _found(sql.query(_LINKED, (app, provider, subject, app)))
-                    if found is not None:
-                        return found[0], provider
-            return None
-
-        return self._store.read_or(None, work)
+        return self._store.read_or(None, lambda sql: _linked(sql, app, providers, subjects))
 
     def by_login(self, app: str, *logins: tuple[Identifier, str]) -> tuple[Account, str] | None:
         """The account with the first of these identifiers that exists, and its password hash.
@@ -288,18 +279,23 @@ class AccountStore:
             own = sql.query(f"SELECT version FROM account WHERE id = %s{sql.for_update}", (id,))
             if not own or own[0][0] != version:
                 return False
-            newest = list(map(_device_of, sql.query(f"{_DEVICES} ORDER BY since DESC, id", (id,))))
-            valid = [each for each in newest if each.expires_at > new.since]
-            kept = {each.id for each in valid[: max(most - 1, 0)]}
-            ended = [(id, each.id) for each in newest if each.id not in kept]
-            sql.execute_many("DELETE FROM account_device WHERE account = %s AND id = %s", ended)
-            sql.execute(
-                f"INSERT INTO account_device (account, id, name, since, expires_at) VALUES {marks_of(5)}",
-                (id, new.id, new.name, new.since, new.expires_at),
-            )
+            _add_device(sql, id, new, most)
             return True
 
         return self._store.write(work)
+
+    def log_in_linked(
+        self, app: str, providers: Sequence[str], subjects: Sequence[str], new: Device, most: int
+    ) -> tuple[Account, str] | None:
+        """As :meth:`linked`, and store a login of the account that was found, as :meth:`add_device` does."""
+
+        def work(sql: PooledStatements) -> tuple[Account, str] | None:
+            found = _linked(sql, app, providers, subjects, sql.for_update)
+            if found is not None:
+                _add_device(sql, found[0].id, new, most)
+            return found
+
+        return self._store.write_or(None, work)
 
     def devices(self, id: int, now: int) -> list[Device]:
         """The logins that have not ended, newest first."""
@@ -475,6 +471,18 @@ def _by_id(sql: PooledStatements, app: str | None, id: int) -> tuple[Account, st
     return _found(sql.query(f"{_ACCOUNTS} WHERE id = %s AND app = %s", (id, app)))
 
 
+def _linked(
+    sql: PooledStatements, app: str, providers: Sequence[str], subjects: Sequence[str], suffix: str = ""
+) -> tuple[Account, str] | None:
+    """The account that is linked with one of these identities, and the provider of the link."""
+    for provider in providers:
+        for subject in subjects:
+            found = _found(sql.query(f"{_LINKED}{suffix}", (app, provider, subject, app)))
+            if found is not None:
+                return found[0], provider
+    return None
+
+
 def _report(sql: PooledStatements, wanted: bool, change: str, account: Account) -> None:
     """Add an event about an account, if it is wanted."""
     if wanted:
@@ -519,6 +527,19 @@ def _device(sql: PooledStatements, account: int, id: int) -> Device | None:
     """One login."""
     rows = sql.query(f"{_DEVICES} AND id = %s", (account, id))
     return _device_of(rows[0]) if rows else None
+
+
+def _add_device(sql: PooledStatements, id: int, new: Device, most: int) -> None:
+    """Store a login of an account whose row is locked. Beyond ``most`` logins the oldest end."""
+    newest = list(map(_device_of, sql.query(f"{_DEVICES} ORDER BY since DESC, id", (id,))))
+    valid = [each for each in newest if each.expires_at > new.since]
+    kept = {each.id for each in valid[: max(most - 1, 0)]}
+    ended = [(id, each.id) for each in newest if each.id not in kept]
+    sql.execute_many("DELETE FROM account_device WHERE account = %s AND id = %s", ended)
+    sql.execute(
+        f"INSERT INTO account_device (account, id, name, since, expires_at) VALUES {marks_of(5)}",
+        (id, new.id, new.name, new.since, new.expires_at),
+    )
 
 
 def _forget_devices(sql: PooledStatements, account: int) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from imserver.storage.accounts import AccountStore
-from imserver.storage.contract import Account, AccountLink, Taken
+from imserver.storage.contract import Account, AccountLink, Device, Taken
 from imserver.storage.oauth import LinkStore
 
 from .conftest import OpenStore
@@ -23,6 +23,11 @@ def test_an_identity_has_one_account_and_an_account_keeps_a_way_to_log_in(
     assert [each.id for each in accounts.page("shop", 0, 10)] == [ann.id], "nothing is left of the second"
     assert accounts.linked("shop", ["wechat", "github"], ["0", "7"]) == (ann, "github")
     assert accounts.linked("tea", ["github"], ["7"]) is None
+    logins = [Device(number, "", number, 100) for number in (1, 2, 3)]
+    for login in logins:
+        assert accounts.log_in_linked("shop", ["wechat", "github"], ["0", "7"], login, 2) == (ann, "github")
+    assert accounts.log_in_linked("tea", ["github"], ["7"], Device(4, "", 4, 100), 2) is None
+    assert accounts.devices(ann.id, 5) == logins[:0:-1], "the oldest has ended"
     bob = accounts.add(Account(0, "shop", "139"), "a hash")
     for account, provider, subject in (
         (bob.id, "github", "7"),

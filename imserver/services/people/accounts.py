@@ -274,13 +274,19 @@ class Accounts:
 
         Raises BadField, and WrongLogin if the account has ended its sessions since, or is deleted.
         """
-        check_device(device)
-        now = int(time())
-        login = Device(randbits(_DEVICE_BITS) | 1, device, now, now + self._seconds)
+        login = self._new_login(device)
         if not self._accounts.add_device(account.id, account.version, login, self._devices):
             raise WrongLogin
+        return self._session(account, login)
+
+    def _new_login(self, device: str) -> Device:
+        check_device(device)
+        now = int(time())
+        return Device(randbits(_DEVICE_BITS) | 1, device, now, now + self._seconds)
+
+    def _session(self, account: Account, login: Device) -> AccountSession:
         token = self._tokens.make(account.id, account.version, login.expires_at, login.id)
-        return AccountSession(account, token, login.expires_at, device, login.id)
+        return AccountSession(account, token, login.expires_at, login.name, login.id)
 
     def charge_login(self, address: str) -> None:
         """Count a login with a provider from ``address``. Raises TooManyFailures."""
@@ -294,6 +300,17 @@ class Accounts:
         The first provider and the first subject count more.
         """
         return self._accounts.linked(app, providers, subjects)
+
+    def log_in_linked(
+        self, app: str, providers: Sequence[str], subjects: Sequence[str], device: str
+    ) -> tuple[AccountSession, str] | None:
+        """A token for the account of :meth:`linked`, on a device of this name, and the provider of the link.
+
+        Raises BadField.
+        """
+        login = self._new_login(device)
+        found = self._accounts.log_in_linked(app, providers, subjects, login, self._devices)
+        return None if found is None else (self._session(found[0], login), found[1])
 
     def add_linked(self, new: Account, provider: str, subject: str) -> Account:
         """Make an account for an identity at a provider. Raises Taken if the identity has one."""

@@ -356,38 +356,43 @@ class OAuth:
         if row.account:
             self._link(row, row.found)
             return row.provider
-        return self._accounts.token(self._account(app, row.provider, row.found), row.device)
+        return self._log_in(row, row.found)
 
     # --- accounts -------------------------------------------------------------------------------------------
 
     def _linked(self, app: str, name: str, subjects: Sequence[str]) -> tuple[Account, str] | None:
-        """The account of an identity, and the provider of the link. WeChat's users have one ``unionid`` in
-        all providers of WeChat."""
-        settings = self.settings_of(app)
-        names = [name]
-        if settings[name].kind.startswith("wechat"):
-            others = [each for each, row in settings.items() if row.kind.startswith("wechat")]
-            names += [each for each in others if each != name]
-        return self._accounts.linked(app, names, subjects)
+        """The account of an identity, and the provider of the link."""
+        return self._accounts.linked(app, self._sharing(app, name), subjects)
 
-    def _account(self, app: str, name: str, found: Identity) -> Account:
-        """The account of an identity, which is made if the provider may do so."""
+    def _sharing(self, app: str, name: str) -> list[str]:
+        """A provider and those with the same identities: WeChat's users have one ``unionid`` in all
+        providers of WeChat."""
+        settings = self.settings_of(app)
+        if not settings[name].kind.startswith("wechat"):
+            return [name]
+        others = [each for each, row in settings.items() if row.kind.startswith("wechat") and each != name]
+        return [name, *others]
+
+    def _log_in(self, row: _Running, found: Identity) -> AccountSession:
+        """A session of the account of an identity, which is made if the provider may do so."""
+        app, name = row.app, row.provider
         settings, _ = self._provider(app, name)
         for _ in range(2):
-            linked = self._linked(app, name, found.subjects)
+            linked = self._accounts.log_in_linked(app, self._sharing(app, name), found.subjects, row.device)
             if linked is not None:
-                account, by = linked
+                session, by = linked
                 if by != name:
                     with suppress(Taken):  # the account has another identity at this provider
-                        self._links.add(app, account.id, name, found.subjects[0], int(time()))
-                return account
+                        self._links.add(app, session.account.id, name, found.subjects[0], int(time()))
+                return session
             if not settings.register:
                 raise Closed(f"apps.{app}.oauth.{name}.register is off")
             new = Account(0, app, "", found.nickname, found.avatar)
             try:
-                return self._accounts.add_linked(new, name, found.subjects[0])
+                made = self._accounts.add_linked(new, name, found.subjects[0])
             except Taken:  # another login of this identity was faster
                 continue
+            return self._accounts.token(made, row.device)
         raise UnknownLogin
 
     def _link(self, row: _Running, found: Identity) -> None:
