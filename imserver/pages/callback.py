@@ -38,8 +38,7 @@ def returned(api: Api, call: Call) -> HttpResponse:
     except (ProviderUnavailable, StorageUnavailable):
         return _page(call, "unavailable", 503)
     if question.address:
-        headers = (("Location", question.address), ("Cache-Control", "no-store"), *_HEADERS)
-        return HttpResponse(303, b"", _HTML, headers, page=True)
+        return _answered(303, "", ("Location", question.address))
     return _page(call, "question", 200, question)
 
 
@@ -55,28 +54,30 @@ def agree(api: Api, call: Call) -> HttpResponse:
     return _page(call, "done" if agreed else "refused", 200)
 
 
-_HTML: Final = "text/html; charset=utf-8"
-_HEADERS: Final = (("X-Content-Type-Options", "nosniff"), ("Referrer-Policy", "same-origin"))
-
-
 def _page(call: Call, outcome: str, status: int, question: Question | None = None) -> HttpResponse:
     # Imported at the first page: most nodes never need the templates, and they take memory.
     from werkzeug.datastructures import LanguageAccept
     from werkzeug.http import parse_accept_header
 
-    from imserver.pages.text import TEXT, choose_language, html_of, policy
+    from imserver.pages.text import TEXT, choose_language, html_of
 
     accepted = parse_accept_header(call.request.headers.get("accept-language"), LanguageAccept)
     language = choose_language("", accepted)
     shown = {"outcome": outcome, "question": question, "path": call.request.path}
     content = html_of("callback.html", language, TEXT[language], data={}, **shown)
+    return _answered(status, content, ("Vary", "Accept-Language"))
+
+
+def _answered(status: int, content: str, *more: tuple[str, str]) -> HttpResponse:
+    from imserver.pages.text import HEADERS, policy
+
     headers = (
+        *HEADERS.items(),
         ("Cache-Control", "no-store"),
-        ("Vary", "Accept-Language"),
         ("Content-Security-Policy", policy("'none'", form="'self'")),
-        *_HEADERS,
+        *more,
     )
-    return HttpResponse(status, content.encode(), _HTML, headers, page=True)
+    return HttpResponse(status, content.encode(), "text/html; charset=utf-8", headers, page=True)
 
 
 ROUTES: Final = tuple(
