@@ -21,6 +21,7 @@ from imserver.api.reply import PREFLIGHT, PROBLEM, ApiProblem, Style
 from imserver.api.routes import ROUTES
 from imserver.api.v1.uploads import FILE_PATH, PATH, THUMBNAIL_PATH, UPLOAD, UploadQuery, problem_after, shown
 from imserver.errors import HTTP_BAD_REQUEST, IssuerUnavailable, MediaUnavailable, StorageUnavailable
+from imserver.pages import callback
 from imserver.services.files.transfers import TransferRefused
 from imserver.services.files.uploads import ID_CHARACTERS, Offer
 from imserver.storage.contract import Upload
@@ -40,14 +41,15 @@ def style_of(path: str) -> Style:
 
 
 def create_api(api: Api) -> Blueprint:
-    """The blueprint that answers every route of the API before Flask's own routing.
+    """The blueprint that answers every route of the API, and the callback of login providers, before Flask's
+    own routing.
 
     A hundred werkzeug rules would take a megabyte; one dict lookup does the same.
     """
     blueprint = Blueprint("api", __name__)
-    views: dict[str, dict[str, RouteView]] = {}
-    for route in ROUTES:
-        views.setdefault(route.path, {})[route.method] = RouteView(api, route)
+    views: dict[str, dict[str, _View]] = {}
+    for route in (*ROUTES, *callback.ROUTES):
+        views.setdefault(route.path, {})[route.method] = _View(api, route)
     blueprint.before_app_request(_Table(views))
     return blueprint
 
@@ -55,7 +57,7 @@ def create_api(api: Api) -> Blueprint:
 class _Table:
     """Answers a request whose path and method are in the table."""
 
-    def __init__(self, views: Mapping[str, Mapping[str, RouteView]]) -> None:
+    def __init__(self, views: Mapping[str, Mapping[str, _View]]) -> None:
         self._views = views
 
     def __call__(self) -> Response | None:
@@ -102,14 +104,14 @@ def as_request(body: bytes = b"") -> HttpRequest:
     )
 
 
-class RouteView:
+class _View:
     """The view of one row."""
 
     def __init__(self, api: Api, route: Route) -> None:
         self._api = api
         self._route = route
 
-    def __call__(self, **_segments: str) -> Response:
+    def __call__(self) -> Response:
         route, http_request = self._route, as_request()
         if request.method == "OPTIONS":
             return to_response(answer(self._api, route, http_request))

@@ -23,7 +23,7 @@ from imserver import assets
 from imserver.api.reply import PREFLIGHT
 from imserver.api.v1.table import described
 from imserver.api.v1.wire import GZIP
-from imserver.api.views import RouteView, as_request, to_response
+from imserver.api.views import as_request, to_response
 from imserver.auth.principal import ANYONE, VISITOR, Need, may
 from imserver.auth.tokens import Claims
 from imserver.cluster.registry import Lease
@@ -38,7 +38,7 @@ from imserver.errors import (
     HttpProblem,
     IssuerUnavailable,
 )
-from imserver.pages import callback, installable
+from imserver.pages import installable
 from imserver.pages.address import check, websocket_address
 from imserver.pages.text import HEADERS, policy
 from imserver.pages.visitors import (
@@ -51,7 +51,7 @@ from imserver.pages.visitors import (
     render,
 )
 from imserver.protocol.action import APP_PREFIX, NO_ROOM, NOBODY
-from imserver.transport.exchange import OAUTH_CALLBACK, HttpResponse
+from imserver.transport.exchange import HttpResponse
 
 if TYPE_CHECKING:
     from imserver.pages.reference import Reference
@@ -123,8 +123,6 @@ _ACCOUNTS_APP: Final = "gochat"
 _SDK_PATH: Final = "/sdk/<any('accounts.js', 'errors.js', 'imserver.js', 'messenger.js'):name>"
 
 
-_CALLBACK_PATH: Final = f"{OAUTH_CALLBACK}<path:app>/<provider>"
-
 NEEDS: Final[dict[str, Need]] = {
     "/": ANYONE,
     "/home/index": ANYONE,
@@ -141,7 +139,6 @@ NEEDS: Final[dict[str, Need]] = {
     "/favicon.ico": ANYONE,
     _SDK_PATH: ANYONE,
     "/gateway": ANYONE,
-    _CALLBACK_PATH: ANYONE,
 }
 """Path → need of a visitor. Pages of apps also require an open app, or a token."""
 
@@ -181,9 +178,6 @@ def create_pages(node: Parts) -> Blueprint:
         (_SDK_PATH, "sdk", sdk),
     ):
         pages.add_url_rule(path, name, view, methods=["GET"])
-    for row in callback.ROUTES:
-        view = RouteView(node.api, row)
-        pages.add_url_rule(_CALLBACK_PATH, f"callback_{row.method}", view, methods=[row.method])
     pages.add_url_rule("/home/token", "token", chat.renew_token, methods=["POST"])
     pages.add_url_rule(
         "/gateway", "gateway", gateway.answer, methods=["GET", "OPTIONS"], provide_automatic_options=False

@@ -63,8 +63,15 @@ def _page(call: Call, outcome: str, status: int, question: Question | None = Non
 
     accepted = parse_accept_header(call.request.headers.get("accept-language"), LanguageAccept)
     language = choose_language("", accepted)
-    shown = {"outcome": outcome, "question": question, "path": call.request.path}
-    content = html_of("callback.html", language, TEXT[language], data={}, **shown)
+    content = html_of(
+        "callback.html",
+        language,
+        TEXT[language],
+        data={},
+        outcome=outcome,
+        question=question,
+        path=call.request.path,
+    )
     return _answered(status, content, ("Vary", "Accept-Language"))
 
 
