@@ -316,13 +316,6 @@ def host_of(peer: str) -> str:
     return peer.rpartition(":")[0].strip("[]")
 
 
-def wants_upgrade(headers: Mapping[str, str]) -> bool:
-    """Whether a request asks for an upgrade to a WebSocket."""
-    return "websocket" in headers.get("upgrade", "").lower() and "upgrade" in [
-        token.strip() for token in headers.get("connection", "").lower().split(",")
-    ]
-
-
 class Gate:
     """Decides on upgrade requests. Owner of the number of connections per address.
 

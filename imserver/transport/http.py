@@ -26,7 +26,7 @@ from imserver.transport.exchange import (
     response_head,
     row_of,
 )
-from imserver.transport.gate import Head, Refusal, wants_upgrade
+from imserver.transport.gate import Head, Refusal
 from imserver.transport.handover import (
     LINGER_SECONDS,
     RECEIVE_BYTES,
@@ -296,7 +296,7 @@ class HttpConnection(Writer):
         if too_large:
             self._answer(front.listener.refuse_too_large(parsed, self.address), False)
             return None
-        if "upgrade" in headers and wants_upgrade(headers):
+        if parsed.upgrade:
             self._upgrade(parsed, path, rest)
             return None
         fast = front.fast.get((parsed.method, path)) or row_of(front.fast, parsed.method, path)

@@ -1,8 +1,9 @@
 """HTTP/1.1 requests: one strict parser of heads and bodies for both servers, so that they cannot disagree.
 
-A back end repeats the same head with each request, so :class:`KnownHeads` caches parsed heads. It caches only
-public heads: of a POST to a path without a query, with header lines from :data:`KEPT` only. A key
-(``Authorization: Bearer …``) is removed before a head is looked up or cached.
+A back end repeats the same head with each request, and clients of one kind repeat that of their handshake. So
+:class:`KnownHeads` caches parsed heads. It caches only public heads: of a POST or a handshake to a path
+without a query, with header lines from :data:`KEPT` or :data:`KEPT_OF_HANDSHAKES` only. A key (that of an
+``Authorization: Bearer …`` or a ``Sec-WebSocket-Key``) is removed before a head is looked up or cached.
 
 A body is read completely before the request is served: by length or in chunks (RFC 9112 section 7). Chunks
 are parsed as strictly as heads: a hexadecimal size, optional extensions (ignored), CRLF, data, CRLF.
@@ -58,7 +59,7 @@ class ParsedHead(Struct):
 
     ``length``: the Content-Length, or None. ``chunked``: the body comes in chunks. ``absolute``: the target
     had scheme and host, which are removed from ``url`` (RFC 9112 section 3.2.2). ``path`` and ``query``: the
-    parts of ``url`` before and after the question mark.
+    parts of ``url`` before and after the question mark. ``upgrade``: it asks for a WebSocket.
     """
 
     url: bytes = b""
@@ -71,6 +72,7 @@ class ParsedHead(Struct):
     length: int | None = None
     chunked: bool = False
     absolute: bool = False
+    upgrade: bool = False
     accepted: object = None
     """What demo mode has set on accepting it, see :class:`imserver.transport.gate.Origins`."""
 
@@ -87,14 +89,21 @@ class ParsedHead(Struct):
             raise ValueError("more than one Host")
         self.headers[key] = text if known is None else f"{known},{text}"
 
-    def signed(self, authorization: str) -> ParsedHead:
-        """The same head with this Authorization header (``""``: without one)."""
+    def with_header(self, name: str, value: str) -> ParsedHead:
+        """The same head with this value of a header (``""``: without the header)."""
         headers = self.headers.copy()
-        if authorization:
-            headers["authorization"] = authorization
+        if value:
+            headers[name] = value
         else:
-            headers.pop("authorization", None)
+            headers.pop(name, None)
         return replace(self, headers=headers)
+
+
+def wants_upgrade(headers: Mapping[str, str]) -> bool:
+    """Whether a request asks for an upgrade to a WebSocket."""
+    return "websocket" in headers.get("upgrade", "").lower() and "upgrade" in [
+        token.strip() for token in headers.get("connection", "").lower().split(",")
+    ]
 
 
 def end_of_head(data: bytes | bytearray, limit: int) -> int:
@@ -150,6 +159,7 @@ def parse_head(data: bytes) -> ParsedHead:
         parsed.keep_alive = "close" not in wishes and (parsed.version == "1.1" or "keep-alive" in wishes)
     else:
         parsed.keep_alive = parsed.version == "1.1"
+    parsed.upgrade = wants_upgrade(headers)
     if "content-length" in headers:
         parsed.length = int(headers["content-length"])
     if "transfer-encoding" in headers:
@@ -165,7 +175,15 @@ KEPT: Final = frozenset(
         *("content-type", "host", "sec-fetch-mode", "user-agent", "x-forwarded-for", "x-forwarded-proto"),
     }
 )
-"""Header names that a cached head may have."""
+"""Header names that a cached head of a POST may have."""
+KEPT_OF_HANDSHAKES: Final = frozenset(
+    {
+        *("accept", "accept-encoding", "accept-language", "cache-control", "connection", "host", "origin"),
+        *("pragma", "sec-fetch-dest", "sec-fetch-mode", "sec-fetch-site", "sec-websocket-extensions"),
+        *("sec-websocket-version", "upgrade", "user-agent"),
+    }
+)
+"""Header names that a cached head of a handshake may have, besides its key."""
 MAX_HEADS: Final = 256
 """Limit of cached heads. With one more the cache is cleared."""
 MAX_BYTES: Final = 1024
@@ -175,7 +193,9 @@ MAX_LINES: Final = 30
 
 _NAME: Final = b"uthorization: "
 _KEY: Final = _NAME + b"Bearer "
+_HANDSHAKE_KEY: Final = b"\r\nSec-WebSocket-Key: "
 _usual_key = re.compile(rb"Bearer [A-Za-z0-9._~+/=-]{1,512}").fullmatch
+_usual_handshake_key = re.compile(rb"[A-Za-z0-9+/]{22}==").fullmatch
 
 
 class KnownHeads:
@@ -188,6 +208,8 @@ class KnownHeads:
 
     def read(self, data: bytes) -> ParsedHead:
         """Parse one whole request head, as :func:`imserver.transport.http1.parse_head` does."""
+        if data.startswith(b"GET "):
+            return self._read_handshake(data)
         at = data.find(_KEY)
         if at < 0:
             known = self._heads.get(data)
@@ -199,21 +221,33 @@ class KnownHeads:
         key = data[at + len(_NAME) : end]
         if data[at - 3 : at] not in (b"\r\nA", b"\r\na") or _usual_key(key) is None:
             return parse_head(data)
-        rest = data[: at - 3] + data[end:]
-        authorization = key.decode()
+        return self._read_without(data, data[: at - 3] + data[end:], "authorization", key.decode())
+
+    def _read_handshake(self, data: bytes) -> ParsedHead:
+        """Parse the head of a GET. Without a usual key of a handshake it is not cached."""
+        at = data.find(_HANDSHAKE_KEY)
+        end = data.find(b"\r", at + 2)
+        key = data[at + len(_HANDSHAKE_KEY) : end]
+        if at < 0 or _usual_handshake_key(key) is None:
+            return parse_head(data)
+        return self._read_without(data, data[:at] + data[end:], "sec-websocket-key", key.decode())
+
+    def _read_without(self, data: bytes, rest: bytes, name: str, value: str) -> ParsedHead:
+        """Parse a head by its cached ``rest``, which is ``data`` without the line of this header."""
         known = self._heads.get(rest)
         if known is not None:
-            return known.signed(authorization)
+            return known.with_header(name, value)
         parsed = parse_head(data)
-        if parsed.headers["authorization"] == authorization:  # there is only one
-            self._cache(rest, parsed.signed(""))
+        if parsed.headers[name] == value:  # there is only one
+            self._cache(rest, parsed.with_header(name, ""))
         return parsed
 
     def _cache(self, data: bytes, head: ParsedHead) -> None:
         """Cache a head if that is allowed. ``data``: its bytes without the key."""
-        if len(data) > MAX_BYTES or head.method != "POST" or head.query or not head.headers.keys() <= KEPT:
+        kept = KEPT_OF_HANDSHAKES if head.method == "GET" else KEPT
+        if len(data) > MAX_BYTES or head.query or not head.headers.keys() <= kept:
             return
-        if data.count(b"\r\n") > MAX_LINES:
+        if head.method not in ("GET", "POST") or data.count(b"\r\n") > MAX_LINES:
             return
         if len(self._heads) >= MAX_HEADS:
             self._heads.clear()

@@ -27,7 +27,7 @@ from imserver.transport.exchange import (
     problem_response,
     status_line,
 )
-from imserver.transport.gate import Gate, Head, Refusal, wants_upgrade
+from imserver.transport.gate import Gate, Head, Refusal
 from imserver.transport.handover import (
     LINGER_SECONDS,
     RECEIVE_BYTES,
@@ -43,6 +43,7 @@ from imserver.transport.http1 import (
     plain_head,
     plain_request,
     streams,
+    wants_upgrade,
 )
 from imserver.transport.one_request import OneRequestHandler
 

@@ -23,8 +23,8 @@ from imserver.transport.gate import (
     Spoken,
     accept_token,
     host_of,
-    wants_upgrade,
 )
+from imserver.transport.http1 import wants_upgrade
 from imserver.transport.proxies import TrustedProxies
 from tests.transport.harness import ignore
 

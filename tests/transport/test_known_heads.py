@@ -19,6 +19,15 @@ from imserver.transport.http1 import (
 FIRST = b"POST /user/sendMessage HTTP/1.1"
 USUAL = (b"Host: chat.example", b"Content-Type: application/json", b"Content-Length: 12")
 KEY = b"Authorization: Bearer abc.DEF-123_~+/="
+HANDSHAKE = b"GET /acc HTTP/1.1"
+HANDSHAKE_LINES = (
+    b"Host: chat.example",
+    b"Upgrade: websocket",
+    b"Connection: Upgrade",
+    b"Sec-WebSocket-Version: 13",
+)
+HANDSHAKE_KEY = b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
+OTHER_HANDSHAKE_KEY = b"Sec-WebSocket-Key: AAECAwQFBgcICQoLDA0ODw=="
 
 
 def head(*lines: bytes, first: bytes = FIRST) -> bytes:
@@ -41,6 +50,13 @@ LINES = st.lists(
     st.sampled_from(
         [
             *USUAL,
+            *HANDSHAKE_LINES,
+            HANDSHAKE_KEY,
+            OTHER_HANDSHAKE_KEY,
+            b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==",
+            b"Sec-WebSocket-Key: short",
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\rX",
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\n folded",
             KEY,
             b"authorization: Bearer abc",
             b"AUTHORIZATION: Bearer abc",
@@ -61,7 +77,16 @@ LINES = st.lists(
     ),
     max_size=7,
 )
-FIRSTS = st.sampled_from([FIRST, b"POST /a?b=1 HTTP/1.1", b"GET /a HTTP/1.1", b"POST http://h/a HTTP/1.0"])
+FIRSTS = st.sampled_from(
+    [
+        FIRST,
+        HANDSHAKE,
+        b"GET /acc?token=1 HTTP/1.1",
+        b"POST /a?b=1 HTTP/1.1",
+        b"GET /a HTTP/1.1",
+        b"POST http://h/a HTTP/1.0",
+    ]
+)
 
 
 @settings(deadline=None, max_examples=200)
@@ -69,6 +94,9 @@ FIRSTS = st.sampled_from([FIRST, b"POST /a?b=1 HTTP/1.1", b"GET /a HTTP/1.1", b"
 @example([(FIRST, [*USUAL]), (FIRST, [*USUAL, KEY, b" folded"])])
 @example([(FIRST, [*USUAL, KEY, KEY]), (FIRST, [*USUAL, KEY])])
 @example([(FIRST, [USUAL[0], KEY]), (FIRST, [USUAL[0], b"authorization: Bearer abc", KEY])])
+@example([(HANDSHAKE, [*HANDSHAKE_LINES, HANDSHAKE_KEY]), (HANDSHAKE, [*HANDSHAKE_LINES])])
+@example([(HANDSHAKE, [*HANDSHAKE_LINES, HANDSHAKE_KEY] * number) for number in (1, 2)])
+@example([(first, [*HANDSHAKE_LINES, HANDSHAKE_KEY]) for first in (HANDSHAKE, FIRST)])
 def test_a_head_says_the_same_whatever_came_before(heads: list[tuple[bytes, list[bytes]]]) -> None:
     known = KnownHeads()
     for _ in range(2):
@@ -96,9 +124,25 @@ def test_a_key_is_of_its_own_request_only_and_is_not_remembered() -> None:
     assert all("authorization" not in kept.headers for kept in known._heads.values())
 
 
+def test_the_key_of_a_handshake_is_of_its_own_request_only_and_is_not_remembered() -> None:
+    known = KnownHeads()
+    for line in (HANDSHAKE_KEY, OTHER_HANDSHAKE_KEY, HANDSHAKE_KEY):
+        data = head(*HANDSHAKE_LINES, line, first=HANDSHAKE)
+        assert said(known.read(data)) == said(parse_head(data))
+        assert known.read(data).upgrade
+    assert list(known._heads) == [head(*HANDSHAKE_LINES, first=HANDSHAKE)]
+    assert all("sec-websocket-key" not in kept.headers for kept in known._heads.values())
+
+
 @pytest.mark.parametrize(
     "data",
     [
+        head(*HANDSHAKE_LINES, first=HANDSHAKE),
+        *(
+            head(*HANDSHAKE_LINES, HANDSHAKE_KEY, secret, first=HANDSHAKE)
+            for secret in (b"Cookie: c", KEY, b"Sec-WebSocket-Protocol: token", HANDSHAKE_KEY)
+        ),
+        head(*HANDSHAKE_LINES, HANDSHAKE_KEY, first=b"GET /acc?token=1 HTTP/1.1"),
         head(*USUAL, b"Cookie: session=1"),
         head(*USUAL, b"X-Request-Id: 7"),
         head(*USUAL, b"Authorization: Basic YTpi"),
