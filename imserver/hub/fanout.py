@@ -283,13 +283,18 @@ class Fanout:
                 self._flusher.filled(len(dirty) - before)
         return len(connections) - (skipped is not None) - unsent
 
+    def takes_notices(self, app: App) -> bool:
+        """Whether an app has enter and exit notices, and is small enough for them with its users on other
+        nodes."""
+        return not app.quiet and len(app.users) + app.elsewhere <= self.notice_members
+
     def notice(self, app: App, event: Event, newcomer: Connection | None = None) -> None:
         """Send a notice to all users of the app at the end of this turn, together with its other notices.
 
         The user of an enter notice does not receive it. ``newcomer``, the session of that user, does not
         receive the notices before it either. Other events of the app are sent after the waiting notices.
         """
-        if app.quiet or len(app.users) + app.elsewhere > self.notice_members:
+        if not self.takes_notices(app):
             return
         if not app.notices:
             self._waiting.append(app)

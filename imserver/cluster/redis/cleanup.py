@@ -46,6 +46,7 @@ _SCAN_MEMBERS: Final = 1000
 
 BucketsByApp = dict[str, set[int] | None]
 """App → its buckets; None: all."""
+_NONE_YET: Final[frozenset[int]] = frozenset()
 
 
 class Interrupted(Exception):
@@ -70,7 +71,13 @@ class WrittenBuckets:
         if self._written_for != (epoch, generation):
             self._written_for = (epoch, generation)
             self._buckets.clear()
-        members = [member for session in sessions for member in self._new_members(session)]
+        recorded = self._buckets
+        members = [
+            member
+            for session in sessions
+            if recorded.get(session.app, _NONE_YET) is not None
+            for member in self._new_members(session)
+        ]
         return [("SADD", written_buckets_key(epoch), *members)] if members else []
 
     def forget(self) -> None:
@@ -79,7 +86,7 @@ class WrittenBuckets:
 
     def _new_members(self, session: Session) -> Iterator[bytes]:
         buckets = self._buckets.setdefault(session.app, set())
-        if buckets is None:
+        if buckets is None:  # another of these sessions was one too many
             return
         bucket = bucket_number(encoded(session.user))
         if bucket in buckets:

@@ -6,6 +6,7 @@ The readable records are those of two original servers; they differ in the keys 
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import lru_cache
 from time import time
 from typing import Any, Final
 from urllib.parse import quote, unquote
@@ -53,17 +54,19 @@ _encoder: Final = msgspec.json.Encoder()
 _decoders: Final = (msgspec.json.Decoder(Record), msgspec.json.Decoder(ActionRecord))
 
 
-def _spelling(app: str) -> tuple[type[Record], bytes, str]:
+@lru_cache(1024)
+def _spelling(app: str) -> tuple[type[Record], bytes, str | int]:
     """The records of an app: their form, the prefix of their keys, and the name of the app in them."""
-    if app.startswith(APP_PREFIX):
-        return ActionRecord, _ACTION_PREFIX, app.removeprefix(APP_PREFIX)
-    return Record, _PREFIX, app
+    is_action = app.startswith(APP_PREFIX)
+    name = app.removeprefix(APP_PREFIX) if is_action else app
+    prefix = b"%b%b_" % (_ACTION_PREFIX if is_action else _PREFIX, encoded(name))
+    shown = int(name) if name.isascii() and name.isdecimal() else name
+    return ActionRecord if is_action else Record, prefix, shown
 
 
 def record_key(app: str, user: bytes) -> bytes:
     """The key of a user's record."""
-    _, prefix, name = _spelling(app)
-    return b"%b%b_%b" % (prefix, encoded(name), user)
+    return _spelling(app)[1] + user
 
 
 def record_of(node: str, session: Session, logout: bool) -> bytes:
@@ -74,7 +77,7 @@ def record_of(node: str, session: Session, logout: bool) -> bytes:
     record = kind(
         acc_ip=address,
         acc_port=port,
-        app_id=int(name) if name.isascii() and name.isdecimal() else name,
+        app_id=name,
         user_id=session.user,
         client_ip=session.peer,
         login_time=session.login_time or now,
@@ -133,9 +136,14 @@ def decoded(data: bytes) -> str:
     return data.decode("utf-8", "surrogatepass")
 
 
+@lru_cache(1024)
+def _bucket_prefix(app: str) -> bytes:
+    return b"%b{%b:" % (PREFIX.encode(), encoded(app))
+
+
 def bucket_key(app: str, number: int) -> bytes:
     """The key of bucket ``number`` of an app. The braces put it into one slot of a Redis Cluster."""
-    return b"%b{%b:%d}" % (PREFIX.encode(), encoded(app), number)
+    return b"%b%d}" % (_bucket_prefix(app), number)
 
 
 def bucket_number(user: bytes) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from time import monotonic, time
 from typing import TYPE_CHECKING
@@ -128,10 +127,10 @@ class ClusterSessions(Sessions):
         self._node_messages = others.node_messages
         self._rpc = others.rpc
         self._require_registry = require_registry
-        self._beginning: dict[int, bool] = {}
-        """Sessions that wait for the registry, and whether they were replaced before it answered."""
-        self._beginners: Counter[tuple[str, str]] = Counter()
-        """Users with a session that waits for the registry."""
+        self._beginning: dict[int, Session] = {}
+        """Sessions that wait for the registry, by their ids."""
+        self._replaced_early: set[int] = set()
+        """Those of them that were replaced before it answered."""
         self._departures = Departures(others.registry, self._notify_exit)
         self._reregister: bool | None = None
         """Sessions to be registered again; True: all, False: those that the registry does not know."""
@@ -144,16 +143,13 @@ class ClusterSessions(Sessions):
 
     def _begin(self, app: App, connection: Connection, login: Login) -> int:
         session = Session(login.app, login.user, login.device, app.policy, connection.peer, int(time()))
-        self._beginning[session.id] = False
-        who = login.app, login.user
-        self._beginners[who] += 1
+        self._beginning[session.id] = session
         try:
             registration = self._ask_to_begin(session, login)
         finally:
-            replaced = self._beginning.pop(session.id)
-            self._beginners[who] -= 1
-            if not self._beginners[who]:
-                del self._beginners[who]
+            del self._beginning[session.id]
+            replaced = session.id in self._replaced_early
+            self._replaced_early.discard(session.id)
         if registration is None and self._require_registry:
             # It may be registered: possibly only the answer was lost.
             self._departures.add(session, False)
@@ -171,17 +167,20 @@ class ClusterSessions(Sessions):
         if replaced and app.policy != "newest":
             say(connection, errors.CLOSE_REPLACED)
             return errors.REPLY_FAILED
-        if not replaced and self._is_newest_here(app, connection, login.user):
+        if not replaced and (
+            login.user not in app.users or self._is_newest_here(app, connection, login.user)
+        ):
             code = super()._begin(app, connection, login)
             self._on_login(login.app, login.user)
-            self._notify_peers(app, Event("enter", login.user, ENTER_TEXT))
+            if self._fanout.takes_notices(app):
+                self._node_messages.broadcast(Notice(app.name, Event("enter", login.user, ENTER_TEXT)))
             return code
         self._hub.attach(app, connection, login.user, login.device)
         return errors.REPLY_OK
 
     def is_beginning(self, app: str, user: str) -> bool:
         """Whether a login of this user waits for the registry. The registry may know the session already."""
-        return (app, user) in self._beginners
+        return any(session.user == user and session.app == app for session in self._beginning.values())
 
     def _ask_to_begin(self, session: Session, login: Login) -> SessionRegistration | None:
         registration = self._registry.register(session)
@@ -262,7 +261,7 @@ class ClusterSessions(Sessions):
         this.
         """
         if session_id in self._beginning:
-            self._beginning[session_id] = True
+            self._replaced_early.add(session_id)
         connection = self._find(app, user, session_id)
         if connection is None:
             return
@@ -313,11 +312,7 @@ class ClusterSessions(Sessions):
             return
         event = Event("exit", session.user, EXIT_TEXT)
         self._fanout.notice(app, event)
-        self._notify_peers(app, event)
-
-    def _notify_peers(self, app: App, event: Event) -> None:
-        """Send an enter or exit notice to the other nodes, unless the app is too large for notices."""
-        if len(app.users) + app.elsewhere <= self._fanout.notice_members:
+        if self._fanout.takes_notices(app):
             self._node_messages.broadcast(Notice(app.name, event))
 
     def noticed(self, notice: Notice) -> None:

@@ -109,6 +109,8 @@ def say(connection: Connection, code: int) -> None:
 
 def _rivals(app: App, login: Login, connection: Connection) -> list[Connection]:
     """The other sessions of the same user on a device of the same name."""
+    if login.user not in app.users:
+        return []
     return [c for c in app.sessions_of(login.user) if c.device == login.device and c is not connection]
 
 
@@ -379,7 +381,8 @@ class Sessions:
         connection.last_seen = monotonic()
         self._hub.join(app, connection, login.user, login.device)
         self._metrics.logins += 1
-        self._fanout.notice(app, Event("enter", login.user, ENTER_TEXT), connection)
+        if self._fanout.takes_notices(app):
+            self._fanout.notice(app, Event("enter", login.user, ENTER_TEXT), connection)
         return errors.REPLY_OK
 
     def _refuse(self, connection: Connection, login: Login, code: int, reason: str) -> int:
