@@ -502,18 +502,20 @@ class CentrifugeDialect(Dialect):
 
     def encode_reply(self, request: Request, reply: Reply) -> bytes | None:
         """The answer to a command: its result, or an error."""
-        name, data = request.name, reply.data
-        number = int(request.seq) if request.seq.isdecimal() else 0
+        name, content = request.name, reply.data
         if reply.code != errors.REPLY_OK:
-            error = data if isinstance(data, CentrifugeError) else CENTRIFUGE_ERRORS.get(reply.code)
-            if error is None:
-                error = CentrifugeError(reply.code, errors.reply_text(reply.code))
-            return self._write_reply(number, "error", error)
-        if name == "rpc":
-            return self._write_reply(number, "rpc", _RpcResult(Raw(_encode({} if data is None else data))))
-        if name not in _READERS:
+            name = "error"
+            if not isinstance(content, CentrifugeError):
+                content = CENTRIFUGE_ERRORS.get(reply.code)
+                content = content or CentrifugeError(reply.code, errors.reply_text(reply.code))
+        elif name == "rpc":
+            content = _RpcResult(Raw(_encode({} if content is None else content)))
+        elif name not in _READERS:
             return None
-        return self._write_reply(number, name, data if isinstance(data, Struct) else _EMPTY)
+        elif not isinstance(content, Struct):
+            content = _EMPTY
+        number = int(request.seq) if request.seq.isdecimal() else 0
+        return self._write_reply(number, name, content)
 
     def encode_event(self, event: Event) -> Payload | None:
         """A push. What is not of a channel goes to the receiver's own channel."""

@@ -169,8 +169,9 @@ class Channels(ChannelMembers):
 
     def _needs_log(self, app: str, channel: str, options: ChannelSettings) -> bool:
         """Whether the log of the app has messages to a channel, or who leaves the group of its members."""
-        of_group = options.subscribe == "members" and group_in(channel) > 0
-        return of_group or options.history != "" or self.keeps_talks(app)
+        if options.history or self.keeps_talks(app):
+            return True
+        return options.subscribe == "members" and group_in(channel) > 0
 
     def follows_log(self, app: str) -> bool:
         """Whether a channel of an app that needs its log has subscribers here. Never switches."""
