@@ -36,7 +36,6 @@ from imserver.auth.tokens import (
     BadKey,
     BadToken,
     Claims,
-    Key,
     app_named_by,
     read_bare_token,
     read_token,
@@ -238,10 +237,10 @@ class Logins:
 
     # --- other requests -------------------------------------------------------------------------------------
 
-    def keys_of(self, app: str) -> tuple[Key, ...]:
-        """The keys of an app that sign its session tokens and channel tokens. Never switches."""
-        rule = self._rules.get(app) or self._learn(app)
-        return () if rule is None else rule.keys
+    def rule_of(self, app: str) -> Rule | None:
+        """The login rule of an app, which is no alias. Its ``keys`` sign channel tokens, too. Never
+        switches."""
+        return self._rules.get(app) or self._learn(app)
 
     def session_of(self, token: str) -> Claims | None:
         """Verify a session token outside a login. None if it is invalid. The app of the result is resolved.

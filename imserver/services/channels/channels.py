@@ -243,7 +243,7 @@ class Channels(ChannelMembers):
                 found.publications[-1] if found.delta and found.recovered and found.publications else None
             )
             self._release(found.local, connection, found.position, newest)
-        if not self.streams.empty:
+        if self.streams.by_channel:
             self.send_streams(connection, channel)
         if found.options.join_leave:
             self.announce("join", connection, channel)

@@ -112,9 +112,10 @@ class ChannelCommands:
             if channel == f"#{connection.user}" and connection.encoding.dialect.name == "centrifuge":
                 raise ChannelRefused("exists")  # since its login
             raise ChannelRefused("denied", "only the server subscribes clients to this channel")
-        if token and (keys := self._logins.keys_of(app)):
+        rule = self._logins.rule_of(app)
+        if token and rule is not None and rule.keys:
             try:
-                claims = read_channel_token(token, keys, time())
+                claims = read_channel_token(token, rule.keys, time())
             except TokenExpired as expired:
                 raise ChannelRefused("expired", str(expired)) from None
             except BadToken as bad:
@@ -126,7 +127,8 @@ class ChannelCommands:
         if wanted == "back_end":
             return self._consent.subscribe(connection, channel, token, data)
         is_signed = channel.startswith(_SIGNED) and self._logins.pusher.of(app) is not None
-        if not is_signed and (wanted == "anybody" or (not wanted and self._logins.is_open(app))):
+        is_open = wanted == "anybody" or (not wanted and rule is not None and rule.open)
+        if is_open and not is_signed:
             return _NO_CLAIMS
         raise ChannelRefused("denied", "the channel needs a token")
 

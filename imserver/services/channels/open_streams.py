@@ -63,39 +63,35 @@ class OpenStreams:
         self._clock = clock
         self._over: dict[str, None] = {}
         """Streams that ended lately, the oldest first. What comes of them late is ignored."""
-        self._channels: dict[tuple[str, str], dict[str, OpenStream]] = {}
+        self.by_channel: dict[tuple[str, str], dict[str, OpenStream]] = {}
+        """(app, channel) → its open streams by their ids. Read-only for others."""
         self._senders: dict[tuple[str, str], dict[str, OpenStream]] = {}
 
     def all(self) -> list[OpenStream]:
         """All of them."""
-        return [stream for streams in self._channels.values() for stream in streams.values()]
+        return [stream for streams in self.by_channel.values() for stream in streams.values()]
 
     def of(self, app: str, channel: str) -> Mapping[str, OpenStream]:
         """The open streams of a channel by their ids, the oldest first."""
-        return self._channels.get((app, channel), _NONE)
+        return self.by_channel.get((app, channel), _NONE)
 
     def of_sender(self, app: str, sender: str) -> Mapping[str, OpenStream]:
         """The open streams of a sender by their ids, the oldest first."""
         return self._senders.get((app, sender), _NONE)
 
-    @property
-    def empty(self) -> bool:
-        """Whether there are none."""
-        return not self._channels
-
     def add(self, stream: OpenStream) -> None:
         """Add a stream, or replace a copy of it."""
         self._senders.setdefault((stream.app, stream.head.sender), {})[stream.id] = stream
-        self._channels.setdefault((stream.app, stream.channel), {})[stream.id] = stream
+        self.by_channel.setdefault((stream.app, stream.channel), {})[stream.id] = stream
 
     def remove(self, app: str, channel: str, id: str) -> None:
         """Forget a stream, if it is here."""
-        streams = self._channels.get((app, channel))
+        streams = self.by_channel.get((app, channel))
         stream = None if streams is None else streams.pop(id, None)
         if streams is None or stream is None:
             return
         if not streams:
-            del self._channels[app, channel]
+            del self.by_channel[app, channel]
         sender = app, stream.head.sender
         own = self._senders[sender]
         del own[id]

@@ -265,7 +265,7 @@ class Deliverer:
 
     def send_streams(self, connection: Connection) -> None:
         """Send a connection that has caught up each streamed answer so far of its conversations."""
-        if self._streams.empty:
+        if not self._streams.by_channel:
             return
         app, user, subscription = connection.app or "", connection.user or "", connection.subscription
         found = dict(self._streams.of_sender(app, user))
