@@ -416,6 +416,23 @@ def test_under_refuse_a_session_that_began_during_the_wait_counts_as_alive(nodes
     assert len(nodes.addressed(REFUSE, "ann")) == 1
 
 
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_under_refuse_a_session_that_waits_for_the_registry_counts_as_alive(
+    nodes: Several, epoch: int
+) -> None:
+    nodes[1].registry.hold()
+    older, _, _ = begin_login(nodes[1], REFUSE, "ann")
+    other = FakeRegistry(nodes.book, nodes[epoch].registry.lease)
+    nodes[epoch].sessions._registry, held = other, nodes[1].registry  # type: ignore[assignment]
+    newer, second = nodes[epoch].connect()
+    assert nodes[epoch].sessions.login(newer, Login(REFUSE, "ann")) == 1009
+    assert second.close_code() == 4501
+    held.release()
+    assert older.get() == 200
+    assert nodes.addressed(REFUSE, "ann") == [1]
+
+
 def test_a_repeated_or_unknown_replacement_changes_nothing(nodes: Several) -> None:
     connection, _ = nodes[1].login(NEWEST, "ann")
     session = nodes[1].session_of(connection)

@@ -127,10 +127,9 @@ class ClusterSessions(Sessions):
         self._node_messages = others.node_messages
         self._rpc = others.rpc
         self._require_registry = require_registry
-        self._beginning: dict[int, Session] = {}
-        """Sessions that wait for the registry, by their ids."""
-        self._replaced_early: set[int] = set()
-        """Those of them that were replaced before it answered."""
+        self._beginning: dict[tuple[str, str], dict[int, bool]] = {}
+        """(app, user) → the ids of sessions that wait for the registry, and whether they were replaced before
+        it answered."""
         self._departures = Departures(others.registry, self._notify_exit)
         self._reregister: bool | None = None
         """Sessions to be registered again; True: all, False: those that the registry does not know."""
@@ -143,13 +142,15 @@ class ClusterSessions(Sessions):
 
     def _begin(self, app: App, connection: Connection, login: Login) -> int:
         session = Session(login.app, login.user, login.device, app.policy, connection.peer, int(time()))
-        self._beginning[session.id] = session
+        who = login.app, login.user
+        waiting = self._beginning.setdefault(who, {})
+        waiting[session.id] = False
         try:
             registration = self._ask_to_begin(session, login)
         finally:
-            del self._beginning[session.id]
-            replaced = session.id in self._replaced_early
-            self._replaced_early.discard(session.id)
+            replaced = waiting.pop(session.id)
+            if not waiting:
+                del self._beginning[who]
         if registration is None and self._require_registry:
             # It may be registered: possibly only the answer was lost.
             self._departures.add(session, False)
@@ -180,7 +181,7 @@ class ClusterSessions(Sessions):
 
     def is_beginning(self, app: str, user: str) -> bool:
         """Whether a login of this user waits for the registry. The registry may know the session already."""
-        return any(session.user == user and session.app == app for session in self._beginning.values())
+        return (app, user) in self._beginning
 
     def _ask_to_begin(self, session: Session, login: Login) -> SessionRegistration | None:
         registration = self._registry.register(session)
@@ -230,7 +231,7 @@ class ClusterSessions(Sessions):
     def _has_just_come(self, login: Login, session_id: int) -> bool:
         connection = self._find(login.app, login.user, session_id)
         if connection is None:
-            return session_id in self._beginning
+            return session_id in self._beginning.get((login.app, login.user), ())
         if connection.state == OPEN and connection.pinged_at:
             # Another node is pinging it now: wait for the same answer.
             return super()._any_alive([connection])
@@ -242,7 +243,7 @@ class ClusterSessions(Sessions):
 
     def is_alive(self, alive: AliveQuery) -> bool:
         """Whether a session of this node answers a ping. Waits up to :data:`ALIVE_SECONDS`."""
-        if alive.session_id in self._beginning:
+        if alive.session_id in self._beginning.get((alive.app, alive.user), ()):
             return True
         connection = self._find(alive.app, alive.user, alive.session_id)
         return connection is not None and self._any_alive([connection])
@@ -260,8 +261,9 @@ class ClusterSessions(Sessions):
         """A session of this node is no longer addressed. The node of its successor, or the registry, reports
         this.
         """
-        if session_id in self._beginning:
-            self._replaced_early.add(session_id)
+        waiting = self._beginning.get((app, user))
+        if waiting is not None and session_id in waiting:
+            waiting[session_id] = True
         connection = self._find(app, user, session_id)
         if connection is None:
             return
