@@ -835,7 +835,7 @@ _TABLE: Final[dict[str, tuple[str, str]]] = {
     "callback_title_done": ("完成", "Done"),
     "callback_title_refused": ("登录未完成", "The login was not completed"),
     "callback_title_unknown": ("登录已过期", "The login has expired"),
-    "callback_title_unavailable": ("登录服务没有响应", "The login provider does not answer"),
+    "callback_title_unavailable": ("登录服务没有响应", "The login service does not answer"),
     "callback_hint_done": (
         "可以关闭此页，回到您的设备。",
         "You may close this page and go back to your device.",
