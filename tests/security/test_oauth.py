@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from imserver.api.routes import fast_routes
 from imserver.config.settings import AccountSettings, AppAccountSettings, AppSettings, ProviderSettings
+from imserver.errors import StorageUnavailable
 from imserver.services.people import oauth, oauth_providers
 from imserver.storage.contract import Account
 from imserver.transport.exchange import HttpRequest, header_block, row_of
@@ -291,6 +292,24 @@ def test_the_user_may_refuse_what_they_did_not_start(node: Harness, provider: St
     assert login.answer(page, "no") == 200
     assert login.finish()[1]["code"] == "login_refused"
     assert login.answer(page) == 404, "it was answered"
+
+
+def test_a_browser_that_comes_back_while_redis_is_away_is_told_to_try_again(
+    node: Harness, provider: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    login = Login(node)
+    query = provider.agree(login.started["url"])
+    page = login.come_back(query)
+
+    def away(*_: object) -> None:
+        raise StorageUnavailable
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(node.node.parts.oauth._values, "value", away)
+        late = login.come_back(query)
+        assert (late.status_code, "Try again in a while." in late.text) == (503, True)
+        assert login.answer(page) == 503
+    assert login.answer(page) == 200, "the answer still counts"
 
 
 def test_a_page_finishes_with_the_code_that_only_its_browser_gets(node: Harness, provider: StandIn) -> None:
