@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Final
 from urllib.parse import unquote
 
@@ -59,20 +60,28 @@ def _page(call: Call, outcome: str, status: int, question: Question | None = Non
     from werkzeug.datastructures import LanguageAccept
     from werkzeug.http import parse_accept_header
 
-    from imserver.pages.text import TEXT, choose_language, html_of
+    from imserver.pages.text import choose_language
 
     accepted = parse_accept_header(call.request.headers.get("accept-language"), LanguageAccept)
     language = choose_language("", accepted)
-    content = html_of(
-        "callback.html",
-        language,
-        TEXT[language],
-        data={},
-        outcome=outcome,
-        question=question,
-        path=call.request.path,
-    )
+    if question is None:
+        content = _outcome(language, outcome)
+    else:
+        content = _rendered(language, outcome, question, call.request.path)
     return _answered(status, content, ("Vary", "Accept-Language"))
+
+
+def _rendered(language: str, outcome: str, question: Question | None = None, path: str = "") -> str:
+    from imserver.pages.text import TEXT, html_of
+
+    words = TEXT[language]
+    return html_of("callback.html", language, words, data={}, outcome=outcome, question=question, path=path)
+
+
+@cache
+def _outcome(language: str, outcome: str) -> str:
+    """A page without a question. Each is rendered once: strangers may ask for many in one packet."""
+    return _rendered(language, outcome)
 
 
 def _answered(status: int, content: str, *more: tuple[str, str]) -> HttpResponse:
