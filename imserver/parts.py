@@ -99,7 +99,7 @@ from imserver.storage.store import Store
 from imserver.storage.talk_positions import TalkPositions
 from imserver.transport import poller
 from imserver.transport.connection import Connection, ConnectionContext
-from imserver.transport.gate import Gate, GatePolicy, Opened, Origins, host_of
+from imserver.transport.gate import Gate, GatePolicy, Opened, Origins
 from imserver.transport.outbox import Budget, Flusher
 from imserver.transport.proxies import TrustedProxies
 from imserver.transport.stream import StreamPath, Streams
@@ -657,7 +657,7 @@ class Parts:
     # --- end of a connection --------------------------------------------------------------------------------
 
     def _ended(self, connection: Connection, code: int) -> None:
-        self.gate.left(host_of(connection.peer))
+        self.gate.left(connection.peer)
         if log.isEnabledFor(logging.DEBUG):
             who = f" of {connection.user} in {connection.app}" if connection.user is not None else ""
             log.debug("end%s: %d", who, code, extra={"connection": connection.peer})

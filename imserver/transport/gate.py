@@ -8,7 +8,7 @@ import _socket
 import binascii
 import logging
 import sys
-from base64 import b64decode, b64encode
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from hashlib import sha1
@@ -406,16 +406,16 @@ class Gate:
             self._encodings[key] = encoding
         return encoding
 
-    def entered(self, host: str) -> None:
-        """Count a new connection from ``host``."""
+    def entered(self, peer: str) -> None:
+        """Count a new connection from ``peer`` (``"address:port"``)."""
         self.connections += 1
         if self._limit_per_address:
-            self.per_address[host] += 1
+            self.per_address[host_of(peer)] += 1
 
-    def left(self, host: str) -> None:
-        """Stop counting a connection from ``host``."""
+    def left(self, peer: str) -> None:
+        """Stop counting a connection from ``peer``."""
         self.connections -= 1
-        if host in self.per_address:
+        if self.per_address and (host := host_of(peer)) in self.per_address:
             self.per_address[host] -= 1
             if self.per_address[host] <= 0:
                 del self.per_address[host]
@@ -459,8 +459,8 @@ def _has_body(headers: Mapping[str, str]) -> bool:
 
 def _is_key(key: str) -> bool:
     try:
-        return len(b64decode(key, validate=True)) == 16
-    except (binascii.Error, ValueError):
+        return len(binascii.a2b_base64(key, strict_mode=True)) == 16
+    except ValueError:
         return False
 
 
@@ -475,7 +475,7 @@ def adopt(
     """
     connection = Connection(context, sock, admission.peer, admission.encoding, monotonic())
     connection.origin = admission.origin
-    gate.entered(host_of(admission.peer))
+    gate.entered(admission.peer)
     context.poller.take(connection)
     if admission.close_code:
         connection.close(admission.close_code, errors.CLOSE[admission.close_code].name)

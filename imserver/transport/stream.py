@@ -22,7 +22,7 @@ from imserver.model import DialectState
 from imserver.protocol.sse import SseDialect
 from imserver.transport.connection import OPEN, Connection, ConnectionContext, Encoding, Serve
 from imserver.transport.exchange import pattern_of
-from imserver.transport.gate import Gate, Head, host_of
+from imserver.transport.gate import Gate, Head
 from imserver.transport.outbox import Backlog
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ class Streams:
         row = self._row(head.path)
         assert row is not None, "the server has asked serves()"
         stream.dialect_state = UnbegunStream(refuse=lambda code: row.refuse(head, code))
-        self._gate.entered(host_of(guest.peer))
+        self._gate.entered(guest.peer)
         context.poller.take(stream)
         if before:
             stream.send_frame(before)

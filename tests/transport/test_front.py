@@ -18,7 +18,7 @@ from imserver.servers import echo
 from imserver.transport import handover
 from imserver.transport.connection import Connection
 from imserver.transport.exchange import HttpRequest, HttpResponse
-from imserver.transport.gate import Admission, Gate, GatePolicy, Origins, Spoken, adopt, host_of
+from imserver.transport.gate import Admission, Gate, GatePolicy, Origins, Spoken, adopt
 from imserver.transport.handover import HandOver, ListenerContext
 from imserver.transport.http import FrontServer, HttpConnection
 from imserver.transport.listener import Listener, bind
@@ -79,7 +79,7 @@ class Harness(SocketHarness):
 
     def on_ended(self, connection: Connection, code: int) -> None:
         super().on_ended(connection, code)
-        self.gate.left(host_of(connection.peer))
+        self.gate.left(connection.peer)
 
     def answer(self, request: HttpRequest) -> HttpResponse:
         return HttpResponse(200, b"fast " + request.query + request.body, headers=(("X-Route", "fast"),))

@@ -22,7 +22,6 @@ from imserver.transport.gate import (
     Refusal,
     Spoken,
     accept_token,
-    host_of,
 )
 from imserver.transport.http1 import wants_upgrade
 from imserver.transport.proxies import TrustedProxies
@@ -170,14 +169,14 @@ def enter(gate: Gate, request: Head) -> int:
     """Decide, and count the connection in as a server does; the close code."""
     decision = admit(gate, request)
     if not decision.close_code:
-        gate.entered(host_of(decision.peer))
+        gate.entered(decision.peer)
     return decision.close_code
 
 
 def test_above_the_nodes_limit_a_client_learns_that_it_is_full_until_one_leaves() -> None:
     gate = make(limit=2)
     assert [enter(gate, head()) for _ in range(3)] == [0, 0, 4005]
-    gate.left("192.0.2.7")
+    gate.left("192.0.2.7:4000")
     assert enter(gate, head()) == 0
     assert gate.connections == 2
 
@@ -188,7 +187,7 @@ def test_above_the_limit_of_an_address_its_clients_get_an_error_and_no_others(ho
     assert [enter(gate, head(address=host)) for _ in range(3)] == [0, 0, 4005]
     assert enter(gate, head(address="198.51.100.1")) == 0
     assert enter(gate, head(address="2001:db8::8")) == 0
-    gate.left(host)
+    gate.left(f"[{host}]:4000" if ":" in host else f"{host}:4000")
     assert enter(gate, head(address=host)) == 0
 
 
@@ -209,7 +208,7 @@ def test_addresses_that_left_are_forgotten() -> None:
     for number in range(100):
         enter(gate, head(address=f"192.0.2.{number}"))
     for number in range(100):
-        gate.left(f"192.0.2.{number}")
+        gate.left(f"192.0.2.{number}:4000")
     assert (dict(gate.per_address), gate.connections) == ({}, 0)
 
 
@@ -219,7 +218,7 @@ def test_a_limit_that_begins_while_connections_live_counts_the_new_ones() -> Non
     gate.set_policy(GatePolicy(limit_per_address=1, any_origin=True))
     assert [enter(gate, head()) for _ in range(2)] == [0, 4005]
     for _ in range(2):
-        gate.left("192.0.2.7")
+        gate.left("192.0.2.7:4000")
     assert (gate.connections, dict(gate.per_address)) == (0, {})
 
 
