@@ -90,7 +90,7 @@ class Readers(ABC):
             self._idle.pop().switch()
         if self.ready:
             self.count += 1
-            gevent.Greenlet(self._run).start()
+            gevent.spawn_raw(self._run)
 
     def _run(self) -> None:
         ready = self.ready
@@ -116,7 +116,7 @@ class Readers(ABC):
                 self.count -= 1
                 return
             idle.append(me)
-            hub.switch()
+            greenlet.switch(hub)
 
     def _give_up(self, parked: Parked) -> None:
         try:
@@ -151,6 +151,7 @@ except AttributeError:  # not Linux
     EPOLL = None
 
 
+_READABLE = int(getattr(select, "EPOLLIN", 1))
 _WRITE = int(getattr(select, "EPOLLOUT", 4))
 _READ = int(getattr(select, "EPOLLIN", 1) | getattr(select, "EPOLLRDHUP", 8192))
 _GONE = int(
@@ -241,12 +242,12 @@ class EpollPoller(Readers):
     def _poll(self) -> None:
         ready = self.ready
         parked_by_fd = self._parked
-        queued = {id(parked) for parked in ready}
+        queued = {id(parked) for parked in ready} if ready else ()
         for fd, events in self._epoll.poll(0, _MAX_EVENTS):
             parked = parked_by_fd[fd]
             if parked is None or id(parked) in queued:
                 continue
-            if events != select.EPOLLIN:
+            if events != _READABLE:
                 self._unusual(parked, events)
             elif parked.reading:
                 self.mask(parked)
