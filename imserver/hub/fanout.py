@@ -40,7 +40,8 @@ def make(encoding: Encoding, event: Event | Message | Part) -> Made:
             return _for_each(encoding, event)
         return _framed(encoding, dialect.encode_message(event))
     if not dialect.personal:
-        return _framed(encoding, dialect.encode_event(event))  # type: ignore[arg-type]
+        payload = dialect.encode_event(event)  # type: ignore[arg-type]
+        return encoding.frame(payload) if type(payload) is bytes else _framed(encoding, payload)
     halves = dialect.encode_for(event)  # type: ignore[arg-type]
     return b"" if halves is None else _named(encoding, event, *halves)  # type: ignore[arg-type]
 
@@ -144,7 +145,6 @@ class Fanout:
         self._event: Event | None = None
         self._made: dict[Encoding, Made] = {}
         """Frames of the last event to single users. The next user often gets the same event."""
-        flusher.call_before_flush(self.flush_notices)
 
     def to_user(self, app: App, user: str, event: Event) -> int:
         """Send to every addressed session of ``user``. Returns the number of sessions."""
@@ -297,8 +297,9 @@ class Fanout:
         if not self.takes_notices(app):
             return
         if not app.notices:
+            if not self._waiting:
+                self._flusher.call_before_flush(self.flush_notices)
             self._waiting.append(app)
-            self._flusher.schedule()
         app.notices.append(event)
         if newcomer is not None:
             app.newcomers[newcomer] = len(app.notices)

@@ -203,8 +203,9 @@ class Flusher:
         if outbox is None:
             connection.outbox = [frame]
             self.dirty.append(connection)
-            if not self._scheduled:
-                self.schedule()
+            if not self._scheduled:  # as schedule(): a call less for every push
+                self._scheduled = True
+                self._loop.run_callback(self._flush)
         else:
             outbox.append(frame)
             if self.bulk and not (self.dirty and self.dirty[-1] is connection):
@@ -224,8 +225,9 @@ class Flusher:
             self.enqueue(connection, frame)
 
     def call_before_flush(self, call: Callable[[], None]) -> None:
-        """Run ``call`` at the end of a turn, before its outboxes are written."""
+        """Run ``call`` once, at the end of this turn, before its outboxes are written."""
         self._before_flush.append(call)
+        self.schedule()
 
     def filled(self, connections: int) -> None:
         """Count ``connections`` that the current greenlet has added to :attr:`bulk`."""
@@ -251,13 +253,19 @@ class Flusher:
         try:
             if self._grown or self.budget.total > self.budget.limit:
                 self._hold_to_bounds()
-            for call in self._before_flush:
-                call()
+            if self._before_flush:
+                calls, self._before_flush = self._before_flush, []
+                for call in calls:
+                    call()
         finally:
             self._write_batch()
 
     def _write_batch(self) -> None:
-        batch = self._next_batch()
+        batch = self.dirty
+        if self.bulk or len(batch) > self._batch:
+            batch = self._next_batch()
+        else:
+            self.dirty = []
         if self.dirty or self.bulk:
             # A callback would run before the loop serves its sockets; a timer runs after.
             self._scheduled = True
