@@ -1,7 +1,7 @@
 """Responses of the HTTP API: the envelope, the headers, and the styles of refusals.
 
-A style is the form in which a family of routes refuses a request, as its clients expect. Constant answers are
-encoded once, so that a push is answered without encoding.
+A style is the form in which a family of routes refuses a request, as its clients expect. Answers to a
+push are made once, with their headers.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import msgspec
 
 from imserver import errors
 from imserver.errors import HttpProblem
-from imserver.transport.exchange import HttpRequest, HttpResponse, challenged
+from imserver.transport.exchange import HttpRequest, HttpResponse, challenged, constant
 
 _encode = msgspec.json.Encoder().encode
 
@@ -47,14 +47,14 @@ SYSTEM_ERROR: Final = refusal(errors.REPLY_SYSTEM)
 PREFLIGHT: Final = HttpResponse(204, b"")
 """The answer to a preflight request of a browser."""
 
-SENT: Final = success({"sendResults": True})
-NOT_SENT: Final = success({"sendResults": False})
+SENT: Final = constant(success({"sendResults": True}))
+NOT_SENT: Final = constant(success({"sendResults": False}))
 FAILED: Final = success({"sendResults": False, "sendResultsErr": "the node of the user does not answer"})
 """The node of the user did not get the push."""
 PARTLY: Final = success(
     {"sendResults": True, "sendResultsErr": "a node does not answer; its users did not get it"}
 )
-REPEATED: Final = success({})
+REPEATED: Final = constant(success({}))
 """The ``msgID`` was accepted before; nothing is delivered."""
 
 

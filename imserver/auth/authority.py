@@ -39,7 +39,8 @@ from imserver.transport.proxies import address_of
 
 _BY_ADDRESS: Final = frozenset({"push", "read"})
 _TOKENS: Final = frozenset({"account", "bot", "session"})
-_OF_ACCOUNTS: Final = frozenset({"account", "bot"})
+OF_ACCOUNTS: Final = frozenset({"account", "bot"})
+"""Users whose tokens count in demo mode, too."""
 
 
 Resolve = Callable[[str], str]
@@ -145,8 +146,8 @@ class Authority:
         accepts session tokens.
         """
         demo = self._keys.demo
-        if demo and need.scope and need.users.isdisjoint(_OF_ACCOUNTS):
-            return DEMO  # tokens of accounts and bots count in demo mode, too
+        if demo and need.scope and need.users.isdisjoint(OF_ACCOUNTS):
+            return DEMO
         authorization = headers.get("authorization", "")
         credential = bearer(authorization) if authorization else ""
         if credential and need.scope and not demo:
@@ -179,7 +180,7 @@ class Authority:
             if named is None or not self._logins.is_open(named[0]):
                 return None
             return Principal("page", apps=frozenset({self._logins.resolve(named[0])}), user=named[1])
-        if credential.startswith(BOT_TOKEN_PREFIX) and not need.users.isdisjoint(_OF_ACCOUNTS):
+        if credential.startswith(BOT_TOKEN_PREFIX) and not need.users.isdisjoint(OF_ACCOUNTS):
             return self._of_account(credential, "bot") or BAD_TOKEN
         if need.users.isdisjoint(_TOKENS):
             return None

@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from imserver.errors import HttpProblem
 from imserver.logging import request_id
@@ -43,16 +44,6 @@ CORS: Headers = (
 def challenged(problem: HttpProblem, headers: Headers = ()) -> Headers:
     """Headers of an error response. A 401 also names the accepted scheme."""
     return (*headers, ("WWW-Authenticate", "Bearer")) if problem.status == 401 else headers
-
-
-@lru_cache(1024)
-def _length_line(length: int) -> bytes:
-    return b"Content-Length: %d\r\n\r\n" % length
-
-
-def kept_alive(status: int, lines: bytes, content: bytes) -> bytes:
-    """A whole HTTP/1.1 response that keeps the connection open. ``lines``: see :func:`response_head`."""
-    return b"".join((status_line(status), lines, _length_line(len(content)), content))
 
 
 def phrase_of(status: int) -> str:
@@ -142,7 +133,7 @@ class HttpResponse(Struct, frozen=True):
     """A finished response with :data:`HEADERS` and its own ``headers``.
 
     ``content_type``: set if the body is not JSON. ``page``: a page of ours. It has only its own headers, so
-    pages of other origins cannot read it.
+    pages of other origins cannot read it. ``whole``: see :func:`constant`.
     """
 
     status: int
@@ -150,6 +141,11 @@ class HttpResponse(Struct, frozen=True):
     content_type: str = ""
     headers: tuple[tuple[str, str], ...] = ()
     page: bool = False
+    whole: bytes = b""
+
+    def with_headers(self, headers: tuple[tuple[str, str], ...]) -> HttpResponse:
+        """The same response with these headers, too."""
+        return replace(self, headers=self.headers + headers, whole=b"")
 
 
 def header_block(response: HttpResponse) -> bytes:
@@ -164,6 +160,22 @@ def header_block(response: HttpResponse) -> bytes:
         return HEADERS + lines
     others = b"" if response.page else _OTHER_HEADERS
     return b"Content-Type: %b\r\n%b%b" % (response.content_type.encode("latin-1"), others, lines)
+
+
+@lru_cache(1024)
+def _length_line(length: int) -> bytes:
+    return b"Content-Length: %d\r\n\r\n" % length
+
+
+def kept_alive(response: HttpResponse) -> bytes:
+    """A whole HTTP/1.1 response that keeps the connection open."""
+    body = response.body
+    return b"".join((status_line(response.status), header_block(response), _length_line(len(body)), body))
+
+
+def constant(response: HttpResponse) -> HttpResponse:
+    """The same response with its bytes on a connection that stays open, for answers that are sent often."""
+    return replace(response, whole=kept_alive(response))
 
 
 HttpRoutes = Mapping[tuple[str, str], Callable[[HttpRequest], HttpResponse]]

@@ -236,8 +236,9 @@ class HttpConnection(Writer):
                 return
         while data:
             try:
-                end = end_of_head(data, front.header_bytes)
-                if not end:
+                end = data.find(b"\r\n\r\n") + 4
+                if not 4 <= end <= front.header_bytes:
+                    end_of_head(data, front.header_bytes)  # raises BadHead, unless the head is incomplete
                     if not self._buffer:
                         self.deadline = monotonic() + front.handshake_seconds
                     self._buffer = data
@@ -316,15 +317,16 @@ class HttpConnection(Writer):
         response = fast(request)
         front.metrics.http_fast += 1
         keep = parsed.keep_alive and not front.draining
-        lines, content = header_block(response), response.body
+        size = len(response.body)
         if keep and parsed.version == "1.1":
-            whole = kept_alive(response.status, lines, content)
+            whole = response.whole or kept_alive(response)
         else:
-            whole = response_head(response.status, lines, len(content), keep, parsed.version) + content
+            head = response_head(response.status, header_block(response), size, keep, parsed.version)
+            whole = head + response.body
         if front.request_log is not None:
             seconds = perf_counter() - began
             given = request.id if "x-request-id" in headers else request.given_id
-            front.request_log(parsed.method, path, response.status, seconds, host, len(content), given)
+            front.request_log(parsed.method, path, response.status, seconds, host, size, given)
         self._answer(whole, keep)
         return rest if keep else None
 
