@@ -137,7 +137,9 @@ class Pipeline:
     def _execute(self, commands: Sequence[Command]) -> list[Any] | None:
         waiter: Waiter[Any] = Waiter()
         self._requests.append((commands, waiter))
-        self._wake()
+        if not self._busy:  # as _wake()
+            self._busy = True
+            waiter.hub.loop.run_callback(self._send)
         replies: list[Any] | None = waiter.get()
         return replies
 

@@ -104,7 +104,7 @@ class Lookup:
         """End a claim of mine: the id is remembered if accepted, else free again. Never switches."""
         if claim.state != "mine" or not claim.token:
             return
-        key = CLAIM_PREFIX.encode() + encoded(claim.key)
+        key = CLAIM_PREFIX + encoded(claim.key)
         if accepted:
             self._pipeline.post(("SET", key, 1, "EX", self._dedupe_seconds))
         else:
@@ -124,7 +124,7 @@ def _refs(reply: Any) -> tuple[SessionRef, ...]:
 
 
 def _claim_command(key: str, token: str) -> Command:
-    return ("EVALSHA", CLAIM, 1, CLAIM_PREFIX.encode() + encoded(key), token, CLAIM_SECONDS * 1000)
+    return ("EVALSHA", CLAIM, 1, CLAIM_PREFIX + encoded(key), token, CLAIM_SECONDS * 1000)
 
 
 def _claim(key: str, token: str, reply: bytes) -> Claim:

@@ -121,7 +121,7 @@ BUCKETS: Final = 16384
 
 CHANNEL_BUCKETS: Final = 1024
 
-CLAIM_PREFIX: Final = "acc:submit:again:seq:"
+CLAIM_PREFIX: Final = b"acc:submit:again:seq:"
 
 _RESERVED: Final = b"!#="
 
@@ -200,6 +200,8 @@ def parse_refs(value: bytes | None) -> tuple[SessionRef, ...]:
     """Parse the places in a field, or in the reply of a script."""
     if not value:
         return ()
+    if b"," not in value:
+        return (_parse_ref(value),)
     return tuple([_parse_ref(ref) for ref in value.split(b",")])
 
 
