@@ -294,7 +294,7 @@ def test_the_user_may_refuse_what_they_did_not_start(node: Harness, provider: St
     assert login.answer(page) == 404, "it was answered"
 
 
-def test_a_browser_that_comes_back_while_redis_is_away_is_told_to_try_again(
+def test_a_browser_that_comes_back_while_redis_is_away_may_try_again(
     node: Harness, provider: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     login = Login(node)
