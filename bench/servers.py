@@ -370,7 +370,11 @@ class MariaProcess(DatabaseProcess):
 
     def command(self) -> list[str]:
         words = [found_program("mariadbd", "mysqld"), "--no-defaults", f"--datadir={self.data}"]
-        words += [f"--socket={self.folder / 'socket'}", f"--pid-file={self.folder / 'pid'}"]
+        words += [
+            f"--tmpdir={self.folder}",
+            f"--socket={self.folder / 'socket'}",
+            f"--pid-file={self.folder / 'pid'}",
+        ]
         return [*words, f"--port={self.port}", "--bind-address=127.0.0.1", "--innodb-buffer-pool-size=64M"]
 
     def create(self) -> None:

@@ -261,6 +261,7 @@ class MariaDB(DatabaseServer):
             self._server,
             "--no-defaults",
             f"--datadir={self.folder / 'data'}",
+            f"--tmpdir={self.folder}",  # a server that starts deletes the temporary tables of others there
             f"--socket={self.folder / 'socket'}",
             f"--pid-file={self.folder / 'pid'}",
             f"--port={self.port}",

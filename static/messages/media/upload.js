@@ -131,8 +131,8 @@ export class FileUpload {
       const headers = { "Upload-Offset": String(begin), "Content-Type": "application/offset+octet-stream" };
       const { header } = await this.#send("PATCH", this.#address, headers, piece, (sent) => progress((begin + sent) / size));
       this.#offset = Number(header("Upload-Offset"));
-      progress(this.#offset / size);
     }
+    progress(1); // the line may have lost the last answer
     return /** @type {StoredFile} */ (JSON.parse((await this.#send("GET", this.#address)).text));
   }
 
