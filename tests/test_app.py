@@ -1,10 +1,12 @@
 """The Flask application around pages and API: problems, request ids, the request log."""
 
+import gc
+import weakref
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from flask import abort
+from flask import Response, abort, request
 from flask.testing import FlaskClient
 from werkzeug.exceptions import ImATeapot
 from werkzeug.test import TestResponse
@@ -55,6 +57,22 @@ def problem_of(answer: TestResponse) -> Any:
     assert list(answer.json) == ["code", "message", "temporary", "request_id"]
     assert answer.json["request_id"] == answer.headers["X-Request-Id"]
     return answer.json
+
+
+def test_an_answered_request_needs_no_garbage_collector(app: App) -> None:
+    seen: list[weakref.ref[object]] = []
+
+    def see(response: Response) -> Response:
+        seen.append(weakref.ref(request._get_current_object()))  # type: ignore[attr-defined]
+        return response
+
+    app.flask.after_request(see)
+    gc.disable()
+    try:
+        app.client.post("/user/sendMessage")
+        assert [each() for each in seen] == [None]
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("route", FAKED, ids=lambda row: f"{row.method} {row.path}")

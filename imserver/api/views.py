@@ -69,6 +69,8 @@ class _Table:
         if view is None and method == "OPTIONS":
             view = next(iter(rows.values()))
         if view is not None:
+            # Flask knows no such path. With its exception, a request is a cycle of a hundred objects.
+            request.routing_exception = None
             return view()
         if request.url_rule is not None:  # another view has this method of the path
             return None
