@@ -375,13 +375,7 @@ def carry_out(api: Api, route: Route, request: HttpRequest, principal: Principal
             app = route.app_of(api, params) if route.app_of else app_named(api, params.get("appid", ""))
             call = Call(params, app, principal, request)
         else:
-            content_type = request.headers.get("content-type", "")
-            if content_type == _FORM:
-                params = parse_form(request.body)
-                app = app_named(api, params.get("appid", ""))
-                call = Call(params, app, principal, request, request.body)
-            else:
-                call = _read_body(api, principal, content_type, request)
+            call = _read_body(api, principal, request.headers.get("content-type", ""), request)
             if route.app_of:
                 call.app = route.app_of(api, call.params)
         prepare(api, route, call)
@@ -417,21 +411,21 @@ def body_limit(api: Api, principal: Principal) -> int:
 
 
 def _read_body(api: Api, principal: Principal, content_type: str, request: HttpRequest) -> Call:
-    """Read a body whose content type is not exactly :data:`_FORM`."""
     body = request.body
-    kind = content_type.partition(";")[0].strip().lower()
-    if kind.endswith("json"):
-        if has_nul(body):
-            raise BadBody("a text contains U+0000")
-        fields = parse_json(body)
-        app = app_from_json(api, fields.get("appid", 0))
-        return Call(_json_params(fields), app, principal, request, body, fields)
-    if kind == "multipart/form-data":
-        pairs = read_multipart(body, content_type)
-        params = fold_pairs(pairs)
-        return Call(params, app_named(api, params.get("appid", "")), principal, request, pairs=pairs)
-    if kind and kind != _FORM and body:
-        raise BadBody("neither a form nor JSON")
+    if content_type != _FORM:
+        kind = content_type.partition(";")[0].strip().lower()
+        if kind.endswith("json"):
+            if has_nul(body):
+                raise BadBody("a text contains U+0000")
+            fields = parse_json(body)
+            app = app_from_json(api, fields.get("appid", 0))
+            return Call(_json_params(fields), app, principal, request, body, fields)
+        if kind == "multipart/form-data":
+            pairs = read_multipart(body, content_type)
+            params = fold_pairs(pairs)
+            return Call(params, app_named(api, params.get("appid", "")), principal, request, pairs=pairs)
+        if kind and kind != _FORM and body:
+            raise BadBody("neither a form nor JSON")
     params = parse_form(body)
     return Call(params, app_named(api, params.get("appid", "")), principal, request, body)
 

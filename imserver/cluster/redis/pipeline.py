@@ -137,9 +137,7 @@ class Pipeline:
     def _execute(self, commands: Sequence[Command]) -> list[Any] | None:
         waiter: Waiter[Any] = Waiter()
         self._requests.append((commands, waiter))
-        if not self._busy:  # as _wake()
-            self._busy = True
-            waiter.hub.loop.run_callback(self._send)
+        self._wake()
         replies: list[Any] | None = waiter.get()
         return replies
 

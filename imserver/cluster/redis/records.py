@@ -200,8 +200,6 @@ def parse_refs(value: bytes | None) -> tuple[SessionRef, ...]:
     """Parse the places in a field, or in the reply of a script."""
     if not value:
         return ()
-    if b"," not in value:
-        return (_parse_ref(value),)
     return tuple([_parse_ref(ref) for ref in value.split(b",")])
 
 
