@@ -19,6 +19,7 @@ from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
 from imserver import errors
+from imserver.api.call import Api
 from imserver.api.reply import CMD
 from imserver.api.tus import create_tus_view
 from imserver.api.views import (
@@ -30,9 +31,9 @@ from imserver.api.views import (
     to_response,
 )
 from imserver.logging import request_id
+from imserver.pages import callback
 from imserver.pages.blueprint import create_pages, refusal
-from imserver.parts import Parts
-from imserver.servers import LISTENER_KEY
+from imserver.servers import LISTENER_KEY, Servers
 from imserver.transport.exchange import HEADER_LIST, challenged
 from imserver.transport.gate import WEBSOCKET_PATHS, is_websocket_path
 from imserver.transport.proxies import TrustedProxies
@@ -58,19 +59,20 @@ _PROBLEMS = {
 }
 
 
-def create_app(parts: Parts) -> Flask:
+def create_app(servers: Servers) -> Flask:
     """The WSGI application of a node. It serves everything on the WSGI server, and on the front server the
     rest."""
     app = Flask("imserver", static_folder=None, template_folder=None)
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     app.url_map.merge_slashes = False  # a path with another spelling is another path
     app.wsgi_app = _AbsoluteTarget(app.wsgi_app)  # type: ignore[method-assign]
-    _Requests(parts).register(app)
-    app.register_blueprint(create_api(parts.api))
-    app.register_blueprint(create_stream_view(parts.streams, parts.api.public_body_bytes))
-    app.register_blueprint(create_upload_view(parts.api))
-    app.register_blueprint(create_tus_view(parts.api))
-    app.register_blueprint(create_pages(parts))
+    api = servers.api
+    _Requests(api).register(app)
+    app.register_blueprint(create_api(api, callback.ROUTES))
+    app.register_blueprint(create_stream_view(servers.streams, api.public_body_bytes))
+    app.register_blueprint(create_upload_view(api))
+    app.register_blueprint(create_tus_view(api))
+    app.register_blueprint(create_pages(api))
     for path in sorted(WEBSOCKET_PATHS):
         app.add_url_rule(
             path.replace("*", "<segment>"),
@@ -100,9 +102,10 @@ class _AbsoluteTarget:
 class _Requests:
     """Sets id and peer of each request and logs it. Owner of the counter for request ids."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
-        self._proxies = TrustedProxies(parts.config.server.trusted_proxies)
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self._log = api.services.request_log
+        self._proxies = TrustedProxies(api.services.config.server.trusted_proxies)
         self._prefix = urandom(4).hex()
         self._numbers = count(1)
 
@@ -115,7 +118,7 @@ class _Requests:
         g.started = time.perf_counter()
         # One byte more than the API accepts: werkzeug silently cuts a chunked body at its limit, and so the
         # API itself refuses a body that is too long.
-        request.max_content_length = self._parts.api.body_bytes + 1
+        request.max_content_length = self._api.body_bytes + 1
         g.host = self._proxies.client(request.remote_addr or "", request.headers.get("X-Forwarded-For", ""))
         given = request_id(request.headers.get("X-Request-Id", ""))
         g.request_id = given or f"{self._prefix}-{next(self._numbers):x}"
@@ -129,7 +132,7 @@ class _Requests:
 
     def end(self, response: Response) -> Response:
         """Log the request."""
-        self._parts.request_log.add(
+        self._log.add(
             request.method,
             request.path,
             response.status_code,

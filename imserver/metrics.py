@@ -1,6 +1,6 @@
 """Counters of one node: plain integers, incremented where an event happens and read on request.
 
-The public metrics are the table in :mod:`imserver.api.metric_table`.
+The public metrics are the table in :mod:`imserver.metric_table`.
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ class Metrics:
     handshakes_refused: int = 0
     http_fast: int = 0
     http_handed_over: int = 0
+    http_over_rate: int = 0
     http_refused: int = 0
+    http_running: int = 0
     log_gaps: int = 0
     logins: int = 0
     logins_refused: int = 0

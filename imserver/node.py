@@ -22,7 +22,7 @@ from imserver.errors import StartError
 from imserver.hub.expiry import Pings
 from imserver.logging import RequestLog
 from imserver.parts import Parts
-from imserver.servers import Application, bind_all, refuse_open_demo
+from imserver.servers import Application, Servers, bind_all, refuse_open_demo
 from imserver.storage.contract import Changes
 from imserver.transport.connection import OPEN
 from imserver.transport.gate import host_of
@@ -96,10 +96,11 @@ class Node:
         self,
         config: Config,
         request_log: RequestLog,
-        create_application: Callable[[Parts], Application],
+        create_application: Callable[[Servers], Application],
         listeners: Mapping[str, socket.socket] | None = None,
     ) -> None:
         self.parts = Parts(config, request_log)
+        self.servers: Servers
         self._reread = config
         """The configuration as last read."""
         self._create_application = create_application
@@ -126,7 +127,7 @@ class Node:
             Stage(
                 "registry", start=self._join, stop=parts.registry.stop if cluster is None else cluster.stop
             ),
-            Stage("servers", start=self._listen, drain=self._drain_servers, stop=parts.servers.close),
+            Stage("servers", start=self._listen, drain=self._drain_servers, stop=self.servers.close),
             Stage("webhooks of bots", stop=parts.bot_hooks.stop),
             self._periodic_work(),
             self._garbage_collector(),
@@ -182,7 +183,7 @@ class Node:
         try:
             self._set_up()
             refuse_open_demo(self.parts.config, self.parts.keys.closed)
-            self.parts.announce(self._sockets)
+            self.servers.announce(self._sockets)
             self._start_stages()
         except StartError:
             for sock in self._sockets.values():
@@ -199,7 +200,8 @@ class Node:
     def _set_up(self) -> None:
         """Build all parts and read stored data. Raises StartError."""
         parts = self.parts
-        parts.build(self._create_application)
+        parts.build()
+        self.servers = Servers(parts, self._create_application)
         parts.store.on_changes.append(self.learn_keys)
         parts.tenants.on_change.append(self._learn_app)
         self._stages = self._make_stages()
@@ -245,7 +247,7 @@ class Node:
         )
 
     def _listen(self) -> None:
-        self.parts.servers.open(self._sockets)
+        self.servers.open(self._sockets)
 
     def serve_forever(self) -> None:
         """Return when :meth:`stop` is done."""
@@ -254,7 +256,7 @@ class Node:
     @property
     def addresses(self) -> dict[str, str]:
         """The addresses of the servers for display."""
-        return self.parts.servers.addresses
+        return self.servers.addresses
 
     # --- once per second ------------------------------------------------------------------------------------
 
@@ -275,7 +277,7 @@ class Node:
             parts.flusher.expire()
             parts.context.expire()
             parts.logins.expire()
-            parts.servers.expire()
+            self.servers.expire()
             parts.metrics.slow_readers = parts.flusher.slow_readers
             parts.metrics.outbox_bytes_now = parts.flusher.budget.total
 
@@ -305,8 +307,8 @@ class Node:
 
     def _drain_servers(self) -> None:
         self.parts.gate.full = True
-        self.parts.servers.drain()
-        _wait_while(lambda: self.parts.servers.busy, _LAST_REQUESTS_SECONDS)
+        self.servers.drain()
+        _wait_while(lambda: self.servers.busy, _LAST_REQUESTS_SECONDS)
 
     def _close_clients(self) -> None:
         """Close all clients with 1001, spread over time so that they do not all reconnect at once."""
@@ -340,7 +342,7 @@ class Node:
         parts.gate.recount(host_of(c.peer) for c in parts.context.connections if c.state == OPEN)
 
     def _apply_limits(self) -> None:
-        self.parts.api.reload(self._reread)
+        self.servers.api.reload(self._reread)
         self.parts.gate.set_policy(self.parts.gate_policy(self._reread))
 
 

@@ -1,11 +1,13 @@
-"""The parts of a node, built in order from the configuration. Only this module knows all of them."""
+"""The parts of a node below its HTTP API, built in order from the configuration.
+
+Only this module knows all of them.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
-import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from time import time
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +15,6 @@ from gevent.hub import get_hub
 from msgspec.structs import replace
 
 from imserver import __version__
-from imserver.api.call import Api
-from imserver.api.emulation import FallbackStreams
-from imserver.api.metrics import render
-from imserver.api.v1.events import PATH as EVENTS_PATH
-from imserver.api.v1.events import Events
-from imserver.api.v1.publisher import Publisher
 from imserver.auth.account_tokens import AccountTokens
 from imserver.auth.authority import AllowLists, Authority, Keys
 from imserver.auth.issuers import Issuers
@@ -38,7 +34,6 @@ from imserver.hub.hub import Hub
 from imserver.lifecycle import SPARE_FILES_OF_A_CLUSTER, DataDirectory, raise_file_limit
 from imserver.logging import RequestLog
 from imserver.metrics import Metrics, resident_bytes
-from imserver.servers import Application, Servers, within_limit, ws_routes
 from imserver.services.channels.channels import Channels
 from imserver.services.channels.commands import ChannelCommands
 from imserver.services.channels.connections import Connections
@@ -46,14 +41,13 @@ from imserver.services.channels.consent import ChannelConsent
 from imserver.services.channels.occupancy import Occupancy
 from imserver.services.channels.stored import ChannelLog
 from imserver.services.channels.streamed_messages import ChannelStreams, StreamedMessages
-from imserver.services.commands import Dispatcher, command_table, serve_each
+from imserver.services.commands import Dispatcher, command_table
 from imserver.services.dialects.action_acks import ActionAcks
 from imserver.services.dialects.action_service import ActionMessages, ActionService
 from imserver.services.dialects.centrifuge_service import CentrifugeAnswers, CentrifugeService
 from imserver.services.dialects.client_service import ClientService
 from imserver.services.dialects.cmd_service import CmdAnswers
 from imserver.services.dialects.emulation import Emulation
-from imserver.services.dialects.event_streams import EventStreams
 from imserver.services.dialects.protobuf_service import ProtobufService
 from imserver.services.dialects.protobuf_uplink import ProtobufUplink
 from imserver.services.dialects.pusher_service import PusherService
@@ -102,7 +96,6 @@ from imserver.transport.connection import Connection, ConnectionContext
 from imserver.transport.gate import Gate, GatePolicy, Opened, Origins
 from imserver.transport.outbox import Budget, Flusher
 from imserver.transport.proxies import TrustedProxies
-from imserver.transport.stream import StreamPath, Streams
 
 if TYPE_CHECKING:
     from imserver.cluster_node import Cluster
@@ -114,9 +107,7 @@ _SPARE_FILES = 64
 
 
 class Parts:
-    """All parts of a node, as attributes. Each part owns its state."""
-
-    servers: Servers
+    """All parts of a node below its HTTP API, as attributes. Each part owns its state."""
 
     def __init__(self, config: Config, request_log: RequestLog) -> None:
         self.config = config
@@ -141,7 +132,7 @@ class Parts:
         self.http_port = config.app.http_port
         self.ws_port = config.app.websocket_port
 
-    def build(self, create_application: Callable[[Parts], Application]) -> None:
+    def build(self) -> None:
         """Build all parts. Raises :class:`StartError` with a one-line message."""
         config = self.config
         self._build_core()
@@ -200,7 +191,7 @@ class Parts:
             ),
             self.metrics,
         )
-        self.gate = self._make_gate()
+        self.gate = Gate({}, self.proxies, self.origins, config.websocket.deflate, self.gate_policy(config))
         self.logins.prepare()
         self.uploads = Uploads(
             config.uploads, config.server.data_dir, self.store, self.metrics, self.webhooks.reviews
@@ -219,18 +210,7 @@ class Parts:
                 "centrifuge": self.centrifuge_service.check_ends,
             },
         )
-        self.streams = self._make_streams()
-        self.application = create_application(self)
-        self.servers = Servers(
-            config,
-            self.context,
-            self.gate,
-            self.metrics,
-            self.api,
-            self.application,
-            self.request_log,
-            self.streams,
-        )
+        self.emulation = Emulation(self.table, self.queries, others)
 
     def _build_core(self) -> None:
         """Build connections, logins, and the services that locate sessions, users and channels."""
@@ -536,8 +516,6 @@ class Parts:
             self.pushes, self.channels, self.connections, self.pending, self.store, self.webhooks.absent
         )
         self.request_ids = RequestIds(self.message_ids)
-        self.api = Api(self)
-        self.publisher = Publisher(self.api, limits.body_bytes)
 
     def _make_accounts(self) -> None:
         """Build accounts and their relations."""
@@ -594,30 +572,14 @@ class Parts:
         rate = AddressRate(ADDRESS_REQUESTS, ADDRESS_SECONDS, "hook", attempt)
         self.incoming_hooks = IncomingHooks(self.hook_store, self.bots, self.accounts, self.groups, rate)
 
-    def _make_streams(self) -> Streams:
-        events = Events(
-            self,
-            EventStreams(
-                self.sessions, self.logins, self.channels, self.connections, self.messaging, self.store
-            ),
-        )
-        others = None if self.cluster is None else self.cluster.others
-        self.emulation = Emulation(self.table, self.queries, others)
-        serve = serve_each(within_limit(self.config, self.dispatcher.serve))
-        fallbacks = FallbackStreams(self, serve, self.config.limits.message_bytes)
-        return Streams(
-            self.context,
-            self.gate,
-            self.metrics,
-            {EVENTS_PATH: StreamPath("GET", events.open, events.refuse), **fallbacks.paths()},
-            self.config.websocket.client_silent_seconds,
-        )
-
     def _make_overview(self) -> Overview:
         def own_state(asked: StateQuery) -> dict[str, Any]:
             return self.state(asked.debug, asked.detail)
 
         def own_metrics() -> str:
+            # Imported at the first scrape: half a megabyte that a node without scrapes does without.
+            from imserver.metric_table import render
+
             return render(self, self.lease().node)
 
         rpc = None if self.cluster is None else self.cluster.rpc
@@ -625,19 +587,6 @@ class Parts:
         overview = Overview(own_state, own_metrics, self.lease, self.registry, rpc, seconds)
         overview.add_to(self.queries)
         return overview
-
-    def _make_gate(self) -> Gate:
-        config = self.config
-        return Gate(
-            {
-                **ws_routes(config, self.dispatcher.serve, self.opened),
-                self.publisher.path: self.publisher.choose,
-            },
-            self.proxies,
-            self.origins,
-            config.websocket.deflate,
-            self.gate_policy(config),
-        )
 
     def gate_policy(self, config: Config) -> GatePolicy:
         """Limits and origins of ``config``, which may be newer than at the start."""
@@ -679,11 +628,6 @@ class Parts:
         self.messaging.catch_up.ended(connection)
         self.action_acks.clear(connection)
         self.channels.leave_all(connection)
-
-    def announce(self, sockets: Mapping[str, socket.socket]) -> None:
-        """Record the ports and addresses of the listening sockets, before they accept."""
-        self.servers.announce(sockets)
-        self.http_port, self.ws_port = self.servers.ports["http"], self.servers.ports["websocket"]
 
     # --- state of the node ----------------------------------------------------------------------------------
 
@@ -727,7 +671,7 @@ class Parts:
         state = {
             "managerInfo": manager,
             "numCPU": os.cpu_count() or 1,
-            "numGoroutine": self.poller.count + self.servers.running,
+            "numGoroutine": self.poller.count + self.metrics.http_running,
         }
         if not detail:
             return state

@@ -14,23 +14,28 @@ from gevent.hub import get_hub
 from msgspec.structs import replace
 
 from imserver.api.call import Api
+from imserver.api.emulation import FallbackStreams
 from imserver.api.routes import fast_routes, routes_at, unread_body_limit
+from imserver.api.v1.events import PATH as EVENTS_PATH
+from imserver.api.v1.events import Events
+from imserver.api.v1.publisher import Publisher
 from imserver.api.v1.uploads import is_streamed
 from imserver.auth.quotas import limited
 from imserver.config.settings import Config, ListenSettings
 from imserver.errors import StartError
-from imserver.logging import RequestLog
-from imserver.metrics import Metrics
+from imserver.pages import callback
+from imserver.parts import Parts
 from imserver.protocol.dialect import EchoDialect
 from imserver.protocol.registry import CENTRIFUGE_PROTOBUF, DIALECTS, choose
 from imserver.services.commands import serve_each
+from imserver.services.dialects.event_streams import EventStreams
 from imserver.storage.address import database_address
-from imserver.transport.connection import Connection, ConnectionContext, Serve
-from imserver.transport.gate import Admission, Choose, Gate, Head, Opened, Spoken, adopt
+from imserver.transport.connection import Connection, Serve
+from imserver.transport.gate import Admission, Choose, Head, Opened, Spoken, adopt
 from imserver.transport.handover import HandOver, ListenerContext
 from imserver.transport.http import FrontServer
 from imserver.transport.listener import Listener, bind, text_of
-from imserver.transport.stream import Streams
+from imserver.transport.stream import StreamPath, Streams
 
 log = logging.getLogger(__name__)
 
@@ -101,38 +106,55 @@ def addresses_of(listeners: Mapping[str, Any]) -> dict[str, str]:
 
 
 class Servers:
-    """Owner of the listeners and their servers: front server or WSGI server."""
+    """The HTTP API of a node, and its servers: front server or WSGI server. Owner of the listeners.
 
-    def __init__(
-        self,
-        config: Config,
-        context: ConnectionContext,
-        gate: Gate,
-        metrics: Metrics,
-        api: Api,
-        application: Application,
-        request_log: RequestLog,
-        streams: Streams,
-    ) -> None:
-        self._config = config
-        self._context = context
-        self._gate = gate
-        self._metrics = metrics
-        self._api = api
-        self._application = application
-        self._request_log = request_log
-        self._streams = streams
+    ``create_application`` makes the WSGI application. Raises StartError.
+    """
+
+    def __init__(self, parts: Parts, create_application: Callable[[Servers], Application]) -> None:
+        self.parts = parts
+        self._config = config = parts.config
+        self._metrics = parts.metrics
+        self.api = Api(parts)
+        publisher = Publisher(self.api, config.limits.body_bytes)
+        parts.gate.paths.update(ws_routes(config, parts.dispatcher.serve, parts.opened))
+        parts.gate.paths[publisher.path] = publisher.choose
+        self.streams = self._make_streams()
+        self.application = create_application(self)
         self._listeners: list[Listener] = []
         self._fronts: list[FrontServer] = []
         self._wsgi_servers: list[Any] = []
         self.addresses: dict[str, str] = {}
         """Purpose → address, for display."""
-        self.ports: dict[str, int] = {}
-        """Listener → its actual port."""
+        self._ports: dict[str, int] = {}
+
+    def _make_streams(self) -> Streams:
+        parts, config = self.parts, self._config
+        events = Events(
+            parts,
+            EventStreams(
+                parts.sessions,
+                parts.logins,
+                parts.channels,
+                parts.connections,
+                parts.messaging,
+                parts.store,
+            ),
+        )
+        serve = serve_each(within_limit(config, parts.dispatcher.serve))
+        fallbacks = FallbackStreams(parts, serve, config.limits.message_bytes)
+        return Streams(
+            parts.context,
+            parts.gate,
+            parts.metrics,
+            {EVENTS_PATH: StreamPath("GET", events.open, events.refuse), **fallbacks.paths()},
+            config.websocket.client_silent_seconds,
+        )
 
     def announce(self, sockets: Mapping[str, socket.socket]) -> None:
         """Record ports and addresses, before the listeners accept."""
-        self.ports = {name: sock.getsockname()[1] for name, sock in sockets.items()}
+        self._ports = {name: sock.getsockname()[1] for name, sock in sockets.items()}
+        self.parts.http_port, self.parts.ws_port = self._ports["http"], self._ports["websocket"]
         self.addresses = addresses_of(sockets)
 
     def open(self, sockets: Mapping[str, socket.socket]) -> None:
@@ -145,28 +167,29 @@ class Servers:
 
     def _open_front(self, name: str, sock: socket.socket) -> None:
         front = FrontServer(
-            self._context,
+            self.parts.context,
             self._listener_context(name),
-            fast_routes(self._api, everywhere=name == "websocket"),
+            fast_routes(self.api, callback.ROUTES, everywhere=name == "websocket"),
             HandOver(
-                self._application,
+                self.application,
                 self._config.limits.http_requests,
-                self.ports[name],
+                self._ports[name],
                 {LISTENER_KEY: name},
+                self._metrics,
             ),
             self._metrics,
-            self._request_log.add if self._config.log.requests else None,
+            self.parts.request_log.add if self._config.log.requests else None,
         )
         self._fronts.append(front)
         loop = get_hub().loop
-        self._listeners.append(Listener(sock, self._context.poller, loop, self._metrics, front.accept))
+        self._listeners.append(Listener(sock, self.parts.poller, loop, self._metrics, front.accept))
 
     def _open_wsgi_server(self, name: str, sock: socket.socket) -> None:
         # Imported here: only this server needs gevent-websocket.
         from imserver.transport.wsgi import WsgiServer
 
         context = self._listener_context(name)
-        server = WsgiServer(sock, self._application, {LISTENER_KEY: name}, context, self._refused)
+        server = WsgiServer(sock, self.application, {LISTENER_KEY: name}, context, self._refused)
         server.start()
         self._wsgi_servers.append(server)
 
@@ -174,13 +197,13 @@ class Servers:
         """The context of a listener. The WebSocket port serves only routes of dialects."""
         dialects_only = name == "websocket"
         return ListenerContext(
-            self._gate,
-            routes_at(self._api, everywhere=dialects_only),
-            partial(unread_body_limit, self._api),
+            self.parts.gate,
+            routes_at(self.api, everywhere=dialects_only),
+            partial(unread_body_limit, self.api),
             self._config.limits,
             self.admit,
             listeners_of(self._config)[name].ws_dialect,
-            None if dialects_only else self._streams,
+            None if dialects_only else self.streams,
             None if dialects_only else is_streamed,
         )
 
@@ -189,7 +212,7 @@ class Servers:
         self._metrics.handshakes += 1
         if log.isEnabledFor(logging.DEBUG):
             log.debug("connected", extra={"connection": admission.peer})
-        adopt(self._context, self._gate, sock, admission, rest)
+        adopt(self.parts.context, self.parts.gate, sock, admission, rest)
 
     def _refused(self) -> None:
         self._metrics.handshakes_refused += 1
@@ -198,11 +221,6 @@ class Servers:
         """Close HTTP connections that have timed out. Called once per second."""
         for front in self._fronts:
             front.expire()
-
-    @property
-    def running(self) -> int:
-        """Number of requests that run in the application."""
-        return sum(len(front.hand_over.running) for front in self._fronts)
 
     @property
     def busy(self) -> bool:

@@ -20,8 +20,7 @@ from imserver.errors import StartError
 from imserver.logging import Logs, log_greenlet_errors, open_logs
 from imserver.node import Node
 from imserver.pages.address import check
-from imserver.parts import Parts
-from imserver.servers import Application, LateApplication, refuse_open_demo
+from imserver.servers import Application, LateApplication, Servers, refuse_open_demo
 
 _log = logging.getLogger(__name__)
 
@@ -81,23 +80,23 @@ def serve(
         logs.close()
 
 
-def _application(parts: Parts) -> Application:
+def _application(servers: Servers) -> Application:
     """The WSGI application for requests that the front server does not answer.
 
     Raises :class:`ConfigError` if an address in the settings is invalid.
     """
-    check(parts.config)
+    check(servers.parts.config)
 
     def make() -> Application:
         # Imported here, because it loads Flask.
         from imserver.app import create_app
 
-        application = create_app(parts)
+        application = create_app(servers)
         # As at the end of the start: the new objects live long, so the collector can skip them.
         gc.freeze()
         return application
 
-    return make() if parts.config.server.http == "wsgi" else LateApplication(make)
+    return make() if servers.parts.config.server.http == "wsgi" else LateApplication(make)
 
 
 def banner_notes(node: Node) -> list[str]:

@@ -56,7 +56,7 @@ def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> 
     from imserver.transport.wsgi import adopt_from_environ, objection_to
 
     node = _node()
-    if adopt_from_environ(environ, node.parts.gate, node.parts.servers.admit):
+    if adopt_from_environ(environ, node.parts.gate, node.servers.admit):
         return []
     objection = objection_to(environ, node.parts.gate)
     refusal = _refuse(objection, CORS) if objection is not None else _take_body(environ, node)
@@ -65,7 +65,7 @@ def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> 
         headers = [*refusal.headers, ("Content-Length", str(len(refusal.body))), ("Connection", "close")]
         start_response(f"{refusal.status} {phrase_of(refusal.status)}", headers)
         return [refusal.body]
-    answer: Iterable[bytes] = node.parts.application(environ, start_response)
+    answer: Iterable[bytes] = node.servers.application(environ, start_response)
     return answer
 
 
@@ -89,7 +89,7 @@ def _take_body(environ: dict[str, Any], node: Node) -> HttpResponse | None:
         return None
     if not (length.isascii() and length.isdecimal()):
         return _refuse(errors.HTTP_BAD_REQUEST)
-    api = node.parts.api
+    api = node.servers.api
     client = node.parts.gate.proxies.client(head.host, headers.get("x-forwarded-for", ""))
     limit = unread_body_limit(api, method, path, headers, client)
     stream = environ["wsgi.input"]
@@ -129,7 +129,7 @@ def _read_body(stream: Any, limit: int) -> bytes | None:
 
 def _too_large(node: Node, request: HttpRequest) -> HttpResponse:
     """The error in the style of the route."""
-    route = row_of(routes_at(node.parts.api), request.method, request.path)
+    route = row_of(routes_at(node.servers.api), request.method, request.path)
     if route is None:
         return _refuse(errors.HTTP_BODY_TOO_LARGE)
     response = route(request)

@@ -10,7 +10,7 @@ import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
 import gevent
 from msgspec import UNSET, Struct
@@ -39,12 +39,10 @@ from imserver.errors import (
     IssuerUnavailable,
     StorageUnavailable,
 )
+from imserver.parts import Parts
 from imserver.protocol.forgiving import has_nul
 from imserver.transport.exchange import HttpRequest, HttpResponse
 from imserver.transport.http1 import MAX_PUBLIC_BODY_BYTES
-
-if TYPE_CHECKING:
-    from imserver.parts import Parts
 
 log = logging.getLogger(__name__)
 
@@ -72,8 +70,8 @@ class Api:
         self.keys = services.keys
         self.authority = services.authority
         self.metrics = services.metrics
-        self.rates = Rates(services.config.api.requests_per_second)
-        self.talk_rates = TalkRates(self._messages_per_second)
+        self.rates = Rates(services.config.api.requests_per_second, self.metrics)
+        self.talk_rates = TalkRates(self._messages_per_second, self.metrics)
         self.reload(services.config)
 
     def reload(self, config: Config) -> None:

@@ -7,7 +7,7 @@ come with ``POST /emulation``, whose ``session`` is that of the reply to ``conne
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
 from msgspec import Struct
@@ -18,15 +18,13 @@ from imserver.api.form import BadBody
 from imserver.api.reply import PROBLEM, ApiProblem
 from imserver.api.v1.events import stream_head
 from imserver.auth.principal import ANYONE
+from imserver.parts import Parts
 from imserver.protocol.centrifuge import CentrifugeDialect, CentrifugeProtobufDialect, read_emulation
 from imserver.services.dialects.emulation import Emulated
 from imserver.transport.connection import Serve
 from imserver.transport.exchange import HttpResponse
 from imserver.transport.gate import Head, host_of
 from imserver.transport.stream import Stream, StreamEncoding, StreamPath
-
-if TYPE_CHECKING:
-    from imserver.parts import Parts
 
 _PROTOBUF: Final = "application/octet-stream"
 _JSON: Final = "application/json; charset=utf-8"

@@ -15,6 +15,7 @@ from typing import Final
 from imserver.api.reply import ApiProblem
 from imserver.auth.principal import NOBODY, Principal
 from imserver.errors import HTTP_TOO_MANY_REQUESTS
+from imserver.metrics import Metrics
 
 MAX_BUCKETS: Final = 10_000
 """Limit of the number of buckets. Beyond it, the bucket that was not used for the longest time is dropped."""
@@ -23,9 +24,9 @@ MAX_BUCKETS: Final = 10_000
 class Rates:
     """Owner of the buckets of one node. ``per_second`` 0: no limit, and no headers."""
 
-    def __init__(self, per_second: float, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(self, per_second: float, metrics: Metrics, clock: Callable[[], float] = monotonic) -> None:
+        self._metrics = metrics
         self._clock = clock
-        self.refused = 0
         self.set(per_second)
 
     def set(self, per_second: float) -> None:
@@ -43,7 +44,7 @@ class Rates:
         left = self._left(name, now)
         taken = left >= 1.0
         self._put(name, left - taken, now)
-        self.refused += not taken
+        self._metrics.http_over_rate += not taken
         return taken
 
     def _put(self, name: str, left: float, now: float) -> None:
@@ -87,8 +88,9 @@ class TalkRates:
     ``per_second`` returns the limit of an app; 0: none. Owner of the buckets, one for each account.
     """
 
-    def __init__(self, per_second: Callable[[str], float]) -> None:
+    def __init__(self, per_second: Callable[[str], float], metrics: Metrics) -> None:
         self._per_second = per_second
+        self._metrics = metrics
         self._apps: dict[str, Rates] = {}
 
     def require(self, app: str, user: str) -> None:
@@ -98,5 +100,5 @@ class TalkRates:
             return
         rates = self._apps.get(app)
         if rates is None or rates.per_second != per_second:
-            rates = self._apps[app] = Rates(per_second)
+            rates = self._apps[app] = Rates(per_second, self._metrics)
         rates.require(NOBODY, user)

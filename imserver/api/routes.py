@@ -12,7 +12,6 @@ from imserver.api.call import Api, Route, answer, with_key
 from imserver.api.v1 import hooks, table
 from imserver.auth.authority import bearer, is_token
 from imserver.auth.principal import SIGNED
-from imserver.pages import callback
 from imserver.transport.exchange import HttpRoutes, row_of
 from imserver.transport.http1 import MAX_PUBLIC_BODY_BYTES
 
@@ -28,17 +27,17 @@ ROUTES: Final[tuple[Route, ...]] = (
 )
 """All of them, in families."""
 
-HOT: Final = (*(row for row in ROUTES if row.hot), *callback.ROUTES)
-"""Rows that the front answers itself. The page of login providers is none of the API, but needs no Flask."""
 
+def fast_routes(api: Api, pages: Iterable[Route], everywhere: bool = False) -> HttpRoutes:
+    """The rows that the front server answers itself, by method and path: every hot one, and ``pages``.
 
-def fast_routes(api: Api, everywhere: bool = False) -> HttpRoutes:
-    """Every hot row, by method and path; ``everywhere``: only those for WebSocket listeners, too."""
-    return _bound(api, HOT, everywhere)
+    ``everywhere``: only those that WebSocket listeners serve, too.
+    """
+    return _bound(api, (*(row for row in ROUTES if row.hot), *pages), everywhere)
 
 
 def routes_at(api: Api, everywhere: bool = False) -> HttpRoutes:
-    """The same of all rows."""
+    """The same of all rows of the API."""
     return _bound(api, ROUTES, everywhere)
 
 

@@ -21,7 +21,6 @@ from imserver.api.reply import PREFLIGHT, PROBLEM, ApiProblem, Style
 from imserver.api.routes import ROUTES
 from imserver.api.v1.uploads import FILE_PATH, PATH, THUMBNAIL_PATH, UPLOAD, UploadQuery, problem_after, shown
 from imserver.errors import HTTP_BAD_REQUEST, IssuerUnavailable, MediaUnavailable, StorageUnavailable
-from imserver.pages import callback
 from imserver.services.files.transfers import TransferRefused
 from imserver.services.files.uploads import ID_CHARACTERS, Offer
 from imserver.storage.contract import Upload
@@ -40,15 +39,15 @@ def style_of(path: str) -> Style:
     return STYLES.get(path) or STYLES.get(pattern_of(path)) or PROBLEM
 
 
-def create_api(api: Api) -> Blueprint:
-    """The blueprint that answers every route of the API, and the callback of login providers, before Flask's
-    own routing.
+def create_api(api: Api, pages: Iterable[Route] = ()) -> Blueprint:
+    """The blueprint that answers every route of the API, and the rows of ``pages``, before Flask's own
+    routing.
 
     A hundred werkzeug rules would take a megabyte; one dict lookup does the same.
     """
     blueprint = Blueprint("api", __name__)
     views: dict[str, dict[str, _View]] = {}
-    for route in (*ROUTES, *callback.ROUTES):
+    for route in (*ROUTES, *pages):
         views.setdefault(route.path, {})[route.method] = _View(api, route)
     blueprint.before_app_request(_Table(views))
     return blueprint

@@ -20,6 +20,7 @@ from flask import Blueprint, Response, abort, jsonify, request, send_from_direct
 from werkzeug.wrappers import Response as AnyResponse
 
 from imserver import assets
+from imserver.api.call import Api
 from imserver.api.reply import PREFLIGHT
 from imserver.api.v1.table import described
 from imserver.api.v1.wire import GZIP
@@ -50,12 +51,12 @@ from imserver.pages.visitors import (
     parameter,
     render,
 )
+from imserver.parts import Parts
 from imserver.protocol.action import APP_PREFIX, NO_ROOM, NOBODY
 from imserver.transport.exchange import HttpResponse
 
 if TYPE_CHECKING:
     from imserver.pages.reference import Reference
-    from imserver.parts import Parts
 
 
 class Gateway:
@@ -143,11 +144,12 @@ NEEDS: Final[dict[str, Need]] = {
 """Path → need of a visitor. Pages of apps also require an open app, or a token."""
 
 
-def create_pages(node: Parts) -> Blueprint:
-    """The blueprint of all pages of ``node``.
+def create_pages(api: Api) -> Blueprint:
+    """The blueprint of all pages of a node.
 
     Raises :class:`imserver.config.values.ConfigError` if an address in the configuration is invalid.
     """
+    node = api.services
     check(node.config)
     for kind, suffix in ((kind, suffix) for suffix, kind in _MIME_TYPES.items()):
         mimetypes.add_type(kind, suffix)  # the types of the operating system may be wrong
@@ -160,7 +162,7 @@ def create_pages(node: Parts) -> Blueprint:
         # Imported at the first request: most nodes never need it, and it takes memory.
         from imserver.pages.reference import Reference
 
-        return Reference(lambda: described(node.api), seen, render)
+        return Reference(lambda: described(api), seen, render)
 
     for path, name, view in (
         ("/", "start", chat.start),

@@ -7,17 +7,15 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from flask import Response, abort, request, url_for
 
 from imserver.errors import HTTP_BAD_REQUEST
 from imserver.pages.address import Addresses, Ports, is_host, parse_configured, resolve
 from imserver.pages.text import LANGUAGES, TEXT, choose_language, html_of
+from imserver.parts import Parts
 from imserver.transport.proxies import TrustedProxies
-
-if TYPE_CHECKING:
-    from imserver.parts import Parts
 
 _FIGURES: Final = """
 黄帝 炎帝 蚩尤 仓颉 嫘祖 后羿 神农 伏羲 女娲 祝融 共工 大禹 伯益 皋陶 商汤 伊尹 武丁

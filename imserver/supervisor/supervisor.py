@@ -282,8 +282,8 @@ _LAZY_MODULES = (
     "gevent.resolver.thread",
     "gevent.threadpool",
     "imserver.api.form",
-    "imserver.api.metric_table",
     "imserver.app",
+    "imserver.metric_table",
 )
 
 

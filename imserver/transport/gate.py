@@ -320,11 +320,12 @@ class Gate:
     """Decides on upgrade requests. Owner of the number of connections per address.
 
     ``paths``: path, or its pattern (:func:`pattern_of`) → its dialect, or the function that selects one.
+    Paths may be added until the node listens.
     """
 
     def __init__(
         self,
-        paths: Mapping[str, Spoken | Choose],
+        paths: dict[str, Spoken | Choose],
         proxies: TrustedProxies,
         origins: Origins,
         deflate: bool,
@@ -332,7 +333,7 @@ class Gate:
     ) -> None:
         self.proxies = proxies
         self.origins = origins
-        self._paths = paths
+        self.paths = paths
         self._deflate = deflate
         self._encodings: dict[tuple[Dialect, int], Encoding] = {}
         self._factory = ServerPerMessageDeflateFactory(
@@ -360,7 +361,7 @@ class Gate:
         ``upgraded``: another server has completed the handshake, so no extension can be negotiated.
         """
         headers = head.headers
-        found = self._paths.get(head.path) or self._paths.get(pattern_of(head.path))
+        found = self.paths.get(head.path) or self.paths.get(pattern_of(head.path))
         spoken = found if found is None or isinstance(found, Spoken) else found(head)
         if spoken is None:
             return Refusal(errors.HTTP_NOT_FOUND)

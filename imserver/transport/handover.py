@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from imserver.config.settings import LimitSettings
 from imserver.errors import HTTP_BODY_TOO_LARGE, HTTP_TIMEOUT
+from imserver.metrics import Metrics
 from imserver.transport.exchange import (
     HttpRequest,
     HttpRoutes,
@@ -216,9 +217,15 @@ class HandOver:
     """Runs requests in the WSGI application with limited concurrency. Owner of the greenlets."""
 
     def __init__(
-        self, application: Callable[..., Any], limit: int, port: int, environ: Mapping[str, Any]
+        self,
+        application: Callable[..., Any],
+        limit: int,
+        port: int,
+        environ: Mapping[str, Any],
+        metrics: Metrics,
     ) -> None:
         self._application = application
+        self._metrics = metrics
         self._environ = {**environ, "SERVER_NAME": "localhost", "SERVER_PORT": str(port)}
         self._server: WSGIServer | None = None
         self.limit = limit
@@ -253,6 +260,7 @@ class HandOver:
             self._waiting_bytes -= len(request[3])
             greenlet = gevent.Greenlet(self._serve, *request)
             self.running.add(greenlet)
+            self._metrics.http_running += 1
             greenlet.rawlink(self._done)
             # In the next turn of the loop. gevent would begin up to 50 requests that wait already, such as
             # pipelined ones, without a look at the sockets.
@@ -260,6 +268,7 @@ class HandOver:
 
     def _done(self, greenlet: gevent.Greenlet[..., None]) -> None:
         self.running.discard(greenlet)
+        self._metrics.http_running -= 1
         self._next()
 
     def _serve(

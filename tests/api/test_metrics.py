@@ -9,12 +9,12 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from imserver.api.metric_table import METRICS
-from imserver.api.metrics import CONTENT_TYPE, merge, render
+from imserver.api.cmd import METRICS_TYPE
 from imserver.api.views import create_api
 from imserver.cluster.registry import Lease, RegistryCounters
 from imserver.cluster.rpc.queues import RpcCounters
 from imserver.config.settings import KeySettings
+from imserver.metric_table import METRICS, merge, render
 from imserver.metrics import Histogram, Metrics
 
 from .fakes import OWN_METRICS, FakeNode, with_keys
@@ -36,7 +36,6 @@ class AnyNode:
         self.metrics = Metrics()
         self.started_at = 1.5
         self.poller = SimpleNamespace(count=1, ready=[])
-        self.servers = SimpleNamespace(running=0)
         self.context = SimpleNamespace(connections={1, 2, 3})
         self.gate = SimpleNamespace(limit=100)
         apps = {
@@ -48,7 +47,7 @@ class AnyNode:
         self.dedupe = FakeNode().dedupe
         self.webhooks = FakeNode().webhooks
         self.pending = SimpleNamespace(count=4, expired=5)
-        self.api = SimpleNamespace(rates=SimpleNamespace(refused=6))
+        self.metrics.http_over_rate = 6
         self.channels = SimpleNamespace(membership=SimpleNamespace(channels=2, members=3))
         self.store = SimpleNamespace(id="d1", healthy=lambda: True)
         self.tenants = SimpleNamespace(names=lambda: ["101", "105"])
@@ -117,7 +116,10 @@ def test_every_counter_of_every_part_is_in_the_table() -> None:
                 assert shown[f"{prefix}_{field}_total", 'node="n"'] == 1000 + number
 
 
-SHOWN_OTHERWISE = ("http_fast", "http_handed_over", "http_refused", "outbox_bytes_now")
+SHOWN_OTHERWISE = (
+    *("http_fast", "http_handed_over", "http_over_rate", "http_refused", "http_running"),
+    "outbox_bytes_now",
+)
 """By a label, or by the part that knows them."""
 
 
@@ -231,7 +233,7 @@ def test_a_scrape_gets_all_nodes_of_the_machine_and_no_other() -> None:
     ]
     node.peers.answers = {"10.0.0.1:9003": {"metrics": OWN_METRICS.replace("9001", "9003")}}
     answer = scrape(node)
-    assert (answer.status_code, answer.content_type) == (200, CONTENT_TYPE)
+    assert (answer.status_code, answer.content_type) == (200, METRICS_TYPE)
     assert samples(answer.text) == {
         ("imserver_node_up", 'node="10.0.0.1:9001"'): 1,
         ("imserver_node_up", 'node="10.0.0.1:9003"'): 1,

@@ -6,6 +6,7 @@ from imserver.api import rates as module
 from imserver.api.rates import Rates
 from imserver.api.reply import ApiProblem
 from imserver.auth.principal import DEMO, Principal
+from imserver.metrics import Metrics
 
 ONE, TWO = Principal(frozenset({"push"}), key="one"), Principal(frozenset({"push"}), key="two")
 
@@ -24,18 +25,19 @@ def received(rates: Rates, caller: Principal = ONE, host: str = "h") -> list[str
 
 def test_a_burst_of_a_second_is_allowed_and_fills_up_again() -> None:
     clock = Clock()
-    rates = Rates(3, clock)
+    metrics = Metrics()
+    rates = Rates(3, metrics, clock)
     assert [rates.take(ONE, "h") for _ in range(4)] == [True, True, True, False]
     assert received(rates) == ["3", "0", "1"]
     clock.now += 0.34
     assert [rates.take(ONE, "h") for _ in range(2)] == [True, False]
     clock.now += 100
     assert received(rates) == ["3", "3", "0"]
-    assert rates.refused == 2
+    assert metrics.http_over_rate == 2
 
 
 def test_each_key_has_its_own_and_without_keys_each_address() -> None:
-    rates = Rates(1, Clock())
+    rates = Rates(1, Metrics(), Clock())
     assert rates.take(ONE, "h")
     assert rates.take(TWO, "h")
     assert not rates.take(ONE, "another")
@@ -45,7 +47,7 @@ def test_each_key_has_its_own_and_without_keys_each_address() -> None:
 
 
 def test_without_a_limit_there_are_no_headers() -> None:
-    rates = Rates(0)
+    rates = Rates(0, Metrics())
     rates.require(ONE, "h")
     rates.charge(ONE, "h", 1000)
     assert received(rates) == []
@@ -53,7 +55,7 @@ def test_without_a_limit_there_are_no_headers() -> None:
 
 def test_a_refusal_says_when_to_come_again() -> None:
     clock = Clock()
-    rates = Rates(0.25, clock)
+    rates = Rates(0.25, Metrics(), clock)
     rates.require(ONE, "h")
     with pytest.raises(ApiProblem) as refused:
         rates.require(ONE, "h")
@@ -65,7 +67,7 @@ def test_a_refusal_says_when_to_come_again() -> None:
 
 def test_what_is_charged_may_be_more_than_there_is_and_has_to_be_paid_back() -> None:
     clock = Clock()
-    rates = Rates(10, clock)
+    rates = Rates(10, Metrics(), clock)
     rates.charge(ONE, "h", 30)
     assert received(rates) == ["10", "0", "3"]
     clock.now += 2.05
@@ -76,7 +78,7 @@ def test_what_is_charged_may_be_more_than_there_is_and_has_to_be_paid_back() -> 
 
 def test_buckets_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_BUCKETS", 10)
-    rates = Rates(1, Clock())
+    rates = Rates(1, Metrics(), Clock())
     for number in range(100):
         rates.take(DEMO, f"host {number}")
     assert len(rates._buckets) == 10

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from imserver.api.metric_table import METRICS, Metric
+from imserver.metric_table import METRICS, Metric
 from tests.support import ROOT
 
 BOARD: dict[str, Any] = json.loads((ROOT / "deploy" / "grafana.json").read_text(encoding="utf-8"))

@@ -10,10 +10,10 @@ import yaml
 
 from imserver import assets, errors
 from imserver.api.centrifugo import METHODS
-from imserver.api.metric_table import METRICS
 from imserver.api.routes import ROUTES
 from imserver.config.settings import PusherSettings
 from imserver.config.values import BY_FOLDED, fold
+from imserver.metric_table import METRICS
 from imserver.protocol import pusher
 from imserver.protocol.cmd import COMMANDS
 from tests.docs.markdown import PAGES, anchors, links, prose, table_with, tables

@@ -25,7 +25,7 @@ OPERATIONS = list(operations_of(DOCUMENT))
 
 def client_of(demo: bool) -> FlaskClient:
     node: Any = FakeNode(Config())
-    node.api = SimpleNamespace(batch_targets=77, keys=SimpleNamespace(demo=demo))
+    node.batch_targets, node.keys = 77, SimpleNamespace(demo=demo)
     app = Flask("test", static_folder=None)
     app.register_blueprint(create_pages(node))
     return app.test_client()

@@ -37,6 +37,7 @@ class FakeNode:
     """What the pages need of a node."""
 
     def __init__(self, config: Config) -> None:
+        self.services = self
         self.config = config
         self.page_tokens = PageTokens(config, b"s" * 32)
         self.online: set[tuple[str, str]] = set()

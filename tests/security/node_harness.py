@@ -99,7 +99,7 @@ class Harness:
         log = SimpleNamespace(add=lambda *_: None, flush=lambda: None)
         self.node = Node(settings, log, create_app)  # type: ignore[arg-type]
         self.node.start_without_listeners()
-        self.web = self.node.parts.application.test_client()  # type: ignore[attr-defined]
+        self.web = self.node.servers.application.test_client()  # type: ignore[attr-defined]
         self._accounts = 0
 
     def close(self) -> None:
@@ -151,7 +151,7 @@ class Harness:
         if signer:
             query = signed(signer, route.method, path, query or {}, body)
         text = urlencode(query or {}).encode()
-        return answer(self.node.parts.api, route, HttpRequest(route.method, path, text, body, sent, host))
+        return answer(self.node.servers.api, route, HttpRequest(route.method, path, text, body, sent, host))
 
     def call(self, method: str, path: str, document: Any = None, token: str = "", **more: Any) -> Any:
         """Ask a path for JSON; (status, decoded body)."""

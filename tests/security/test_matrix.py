@@ -268,7 +268,8 @@ def stream_channels(harness: Harness, app: str, column: str) -> bool:
 def connect_publisher(harness: Harness, app: str, column: str) -> bool:
     token, host, headers = credential(harness, column)
     head = SimpleNamespace(headers={**headers, "authorization": f"Bearer {token}"}, host=host)
-    return not isinstance(harness.node.parts.publisher.choose(head), errors.HttpProblem)  # type: ignore[arg-type]
+    choose: Any = harness.node.parts.gate.paths["/api/v1/publisher"]
+    return not isinstance(choose(head), errors.HttpProblem)
 
 
 def renew(harness: Harness, app: str, column: str) -> bool:

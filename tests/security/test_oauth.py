@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from imserver.api.routes import fast_routes
 from imserver.config.settings import AccountSettings, AppAccountSettings, AppSettings, ProviderSettings
 from imserver.errors import StorageUnavailable
+from imserver.pages import callback
 from imserver.services.people import oauth, oauth_providers
 from imserver.storage.contract import Account
 from imserver.transport.exchange import HttpRequest, header_block, row_of
@@ -335,9 +336,9 @@ def test_the_front_answers_the_callback_as_flask_does_and_no_other_origin_reads_
     login = Login(node)
     query = urlencode(provider.agree(login.started["url"])).encode()
     path = "/oauth/callback/%3201/oidc"
-    front = row_of(fast_routes(node.node.parts.api), "GET", path)
+    front = row_of(fast_routes(node.node.servers.api, callback.ROUTES), "GET", path)
     assert front is not None
-    assert row_of(fast_routes(node.node.parts.api, everywhere=True), "GET", path) is None
+    assert row_of(fast_routes(node.node.servers.api, callback.ROUTES, everywhere=True), "GET", path) is None
     request = HttpRequest("GET", path, query, b"", {"accept-language": "en;q=0.9, zh;q=0.1"}, "192.0.2.1")
     asked, again = front(request), front(request)
     assert (asked.status, login.started["shown"].encode() in asked.body, again.status) == (200, True, 404)

@@ -59,7 +59,7 @@ class Harness(SocketHarness):
                 self.admit,
             ),
             fast,
-            HandOver(self.application, requests, 1, {}),
+            HandOver(self.application, requests, 1, {}, self.metrics),
             self.metrics,
             None,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
 from msgspec import UNSET, Struct, UnsetType
 
@@ -15,14 +15,12 @@ from imserver.api.v1.operation import Header, Resource
 from imserver.api.v1.wire import read_query
 from imserver.auth.authority import bearer
 from imserver.auth.principal import ANYONE_OR_READ, READ, may
+from imserver.parts import Parts
 from imserver.services.channels.members import MAX_CHANNELS_OF_A_CONNECTION, MAX_NAME_BYTES
 from imserver.services.dialects.event_streams import EventStreams, NoUser, StreamRequest, UserTooLong
 from imserver.transport.exchange import HttpRequest, header_block, response_head, status_line
 from imserver.transport.gate import Head, host_of
 from imserver.transport.stream import Stream
-
-if TYPE_CHECKING:
-    from imserver.parts import Parts
 
 PATH: Final = "/api/v1/events"
 

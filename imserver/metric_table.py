@@ -1,4 +1,4 @@
-"""The table of metrics: name, help, and how each is read off a node.
+"""The table of metrics: name, help, and how each is read off a node; and their text in Prometheus' format.
 
 ``docs/reference/metrics.md`` and the board in ``deploy/grafana.json`` are compared with it by tests.
 """
@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import accumulate
 from operator import attrgetter
 from typing import Any, Final, Literal
 
@@ -18,6 +19,9 @@ from imserver.metrics import Histogram, resident_bytes
 Kind = Literal["counter", "gauge", "histogram"]
 Value = float | Histogram | Mapping[Any, float]
 Read = Callable[[Any], Value | None]
+
+_UP: Final = "imserver_node_up"
+_ESCAPES: Final = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
 
 class Metric(Struct, frozen=True):
@@ -205,7 +209,7 @@ _PROCESS = (
         "Readable sockets that wait for a reader",
         lambda node: len(node.poller.ready),
     ),
-    gauge("imserver_requests_running", "HTTP requests in Flask", "servers.running"),
+    gauge("imserver_requests_running", "HTTP requests in Flask", "metrics.http_running"),
 )
 
 _CONNECTIONS = (
@@ -251,8 +255,8 @@ _CONNECTIONS = (
     ),
     counter(
         "imserver_requests_over_rate_total",
-        "Requests over the rate of their key, refused",
-        "api.rates.refused",
+        "Requests over the rate of their key or account, refused",
+        "metrics.http_over_rate",
     ),
     gauge("imserver_channels", "Channels with subscribers on the node", "channels.membership.channels"),
     gauge(
@@ -346,3 +350,54 @@ METRICS: Final = (
     *CLUSTER_METRICS,
 )
 """Every metric, in the order in which it is shown."""
+
+
+def render(node: Any, name: str) -> str:
+    """All metrics of this node, labelled ``name``. Does not switch to another greenlet."""
+    lines: list[str] = []
+    for metric in METRICS:
+        value = metric.read(node)
+        if value is not None:
+            lines.append(f"# HELP {metric.name} {metric.help}")
+            lines.append(f"# TYPE {metric.name} {metric.kind}")
+            lines += _samples(metric, value, _labels(node=name))
+    return "\n".join((*lines, ""))
+
+
+def _samples(metric: Metric, value: Value, labels: str) -> Iterator[str]:
+    if isinstance(value, Histogram):
+        below = accumulate(value.counts)
+        for bound, count in zip((*value.bounds, "+Inf"), below, strict=True):
+            yield f"{metric.name}_bucket{{{labels},{_labels(le=bound)}}} {count}"
+        yield f"{metric.name}_sum{{{labels}}} {value.total!r}"
+        yield f"{metric.name}_count{{{labels}}} {sum(value.counts)}"
+    elif isinstance(value, Mapping):
+        for key, number in value.items():
+            yield f"{metric.name}{{{labels},{_labels(**{metric.label: key})}}} {number!r}"
+    else:
+        yield f"{metric.name}{{{labels}}} {value!r}"
+
+
+def _labels(**values: object) -> str:
+    return ",".join(f'{name}="{str(value).translate(_ESCAPES)}"' for name, value in values.items())
+
+
+def merge(texts: Iterable[str], missing: Iterable[str] = ()) -> str:
+    """The metrics of several nodes as one text, in which each metric is described once.
+
+    ``missing`` names nodes that did not answer: for these only the node_up gauge is 0.
+    """
+    families: dict[str, tuple[dict[str, str], list[str]]] = {}
+    for text in texts:
+        samples: list[str] = []
+        for line in text.splitlines():
+            if line.startswith("#"):
+                _, keyword, name, _ = line.split(" ", 3)
+                described, samples = families.setdefault(name, ({}, []))
+                described.setdefault(keyword, line)
+            else:
+                samples.append(line)
+    if _UP in families:
+        families[_UP][1].extend(f"{_UP}{{{_labels(node=name)}}} 0" for name in missing)
+    lines = (line for described, samples in families.values() for line in (*described.values(), *samples))
+    return "\n".join((*lines, ""))
