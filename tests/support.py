@@ -52,6 +52,15 @@ def until(condition: Callable[[], Any], seconds: float = 60.0, what: str = "") -
     return value
 
 
+class Clock:
+    """Time that passes when it is told to."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 class Address(NamedTuple):
     """Where a listener is; a pair as ``socket.create_connection`` takes it."""
 

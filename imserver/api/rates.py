@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable
-from time import monotonic
 from typing import Final
 
 from imserver.api.reply import ApiProblem
 from imserver.auth.principal import NOBODY, Principal
+from imserver.auth.quotas import TokenBucket
 from imserver.errors import HTTP_TOO_MANY_REQUESTS
 from imserver.metrics import Metrics
 
@@ -24,62 +24,53 @@ MAX_BUCKETS: Final = 10_000
 class Rates:
     """Owner of the buckets of one node. ``per_second`` 0: no limit, and no headers."""
 
-    def __init__(self, per_second: float, metrics: Metrics, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(self, per_second: float, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._clock = clock
         self.set(per_second)
 
     def set(self, per_second: float) -> None:
         """Change the limit, and fill all buckets."""
         self.per_second = per_second
         self._most = max(per_second, 1.0)
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
 
-    def take(self, principal: Principal, host: str) -> bool:
-        """Take a token. Return False if there is none. Without a limit there always is one."""
-        if not self.per_second:
-            return True
-        now = self._clock()
+    def _bucket(self, principal: Principal, host: str) -> TokenBucket:
+        """The bucket of a request, filled up to now."""
         name = principal.key or host
-        left = self._left(name, now)
-        taken = left >= 1.0
-        self._put(name, left - taken, now)
-        self._metrics.http_over_rate += not taken
-        return taken
-
-    def _put(self, name: str, left: float, now: float) -> None:
-        self._buckets[name] = (left, now)
+        bucket = self._buckets.get(name)
+        if bucket is None:
+            bucket = self._buckets[name] = TokenBucket(self._most, self.per_second)
+            if len(self._buckets) > MAX_BUCKETS:
+                self._buckets.popitem(last=False)
         self._buckets.move_to_end(name)
-        if len(self._buckets) > MAX_BUCKETS:
-            self._buckets.popitem(last=False)
+        bucket.take(0)
+        return bucket
 
     def require(self, principal: Principal, host: str) -> None:
-        """Take a token. Raises :class:`ApiProblem` if there is none."""
-        if not self.take(principal, host):
-            missing = 1.0 - self._left(principal.key or host, self._clock())
-            seconds = math.ceil(max(missing, 0.0) / self.per_second)
-            raise ApiProblem(HTTP_TOO_MANY_REQUESTS, headers=(("Retry-After", str(max(seconds, 1))),))
+        """Take a token. Raises :class:`ApiProblem` if there is none. Without a limit there always is one."""
+        if self.per_second:
+            bucket = self._bucket(principal, host)
+            if bucket.left < 1:
+                self._metrics.http_over_rate += 1
+                seconds = math.ceil((1.0 - bucket.left) / self.per_second)
+                raise ApiProblem(HTTP_TOO_MANY_REQUESTS, headers=(("Retry-After", str(seconds)),))
+            bucket.left -= 1
 
     def charge(self, principal: Principal, host: str, tokens: int) -> None:
         """Take tokens even if there are too few. The missing ones are paid before the next request."""
         if self.per_second and tokens:
-            now = self._clock()
-            self._put(principal.key or host, self._left(principal.key or host, now) - tokens, now)
+            self._bucket(principal, host).left -= tokens
 
     def headers(self, principal: Principal, host: str) -> tuple[tuple[str, str], ...]:
         """The headers with the number of requests left."""
         if not self.per_second:
             return ()
-        left = self._left(principal.key or host, self._clock())
+        left = self._bucket(principal, host).left
         return (
             ("RateLimit-Limit", str(int(self._most))),
             ("RateLimit-Remaining", str(max(int(left), 0))),
             ("RateLimit-Reset", str(math.ceil((self._most - left) / self.per_second))),
         )
-
-    def _left(self, name: str, now: float) -> float:
-        left, since = self._buckets.get(name, (self._most, now))
-        return min(self._most, left + (now - since) * self.per_second)
 
 
 class TalkRates:

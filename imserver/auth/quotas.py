@@ -3,7 +3,6 @@ lifetime."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary
@@ -57,23 +56,42 @@ class ConnectionQuota:
                 del self._counts[app]
 
 
+class TokenBucket:
+    """Up to ``most`` tokens. ``left``: their number at the last :meth:`take`; all at first."""
+
+    __slots__ = ("_since", "left", "most", "per_second")
+
+    def __init__(self, most: float, per_second: float) -> None:
+        self.left = self.most = most
+        self.per_second = per_second
+        self._since = monotonic()
+
+    def take(self, tokens: int = 1) -> bool:
+        """Take that many tokens. False: there are too few, and none is taken. 0 tokens: only fill up."""
+        now = monotonic()
+        left = min(self.most, self.left + (now - self._since) * self.per_second)
+        self._since = now
+        enough = left >= tokens
+        self.left = left - tokens if enough else left
+        return enough
+
+
 def limited(serve: Serve, per_second: float) -> Serve:
     """Wrap ``serve`` to close a connection above ``per_second`` messages (burst: the same number).
 
     A frame with several requests counts as so many messages.
     """
     burst = max(per_second, 1.0)
-    tokens: WeakKeyDictionary[Connection, tuple[float, float]] = WeakKeyDictionary()
+    buckets: WeakKeyDictionary[Connection, TokenBucket] = WeakKeyDictionary()
 
     def serve_within_limit(connection: Connection, payload: bytes, text: bool) -> None:
-        now = monotonic()
-        left, since = tokens.get(connection, (burst, now))
-        left = min(burst, left + (now - since) * per_second) - _requests_in(connection, payload)
-        if left < 0:
+        bucket = buckets.get(connection)
+        if bucket is None:
+            bucket = buckets[connection] = TokenBucket(burst, per_second)
+        if bucket.take(_requests_in(connection, payload)):
+            serve(connection, payload, text)
+        else:
             connection.close(errors.CLOSE_RATE_LIMIT, errors.CLOSE[errors.CLOSE_RATE_LIMIT].name)
-            return
-        tokens[connection] = (left, now)
-        serve(connection, payload, text)
 
     return serve_within_limit
 
@@ -84,19 +102,16 @@ class ConnectionRates:
     A connection may send ``per_second`` of a kind, and a second's worth of them at once.
     """
 
-    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
-        self._clock = clock
-        self._left: WeakKeyDictionary[Connection, dict[str, tuple[float, float]]] = WeakKeyDictionary()
+    def __init__(self) -> None:
+        self._buckets: WeakKeyDictionary[Connection, dict[str, TokenBucket]] = WeakKeyDictionary()
 
     def take(self, connection: Connection, kind: str, per_second: int) -> bool:
         """Count one more. False: there were too many, or ``per_second`` is 0."""
-        kinds = self._left.setdefault(connection, {})
-        now, most = self._clock(), float(per_second)
-        left, since = kinds.get(kind, (most, now))
-        left = min(most, left + (now - since) * per_second)
-        taken = left >= 1.0
-        kinds[kind] = left - taken, now
-        return taken
+        kinds = self._buckets.setdefault(connection, {})
+        bucket = kinds.get(kind)
+        if bucket is None or bucket.per_second != per_second:
+            bucket = kinds[kind] = TokenBucket(per_second, per_second)
+        return bucket.take()
 
     def take_of_channel(self, connection: Connection, channel: str, options: ChannelSettings) -> bool:
         """Count a publication against the rate of the channel's namespace, if it has one."""
@@ -118,30 +133,23 @@ class BotRates:
     A bot is known here as soon as its token was verified here.
     """
 
-    def __init__(self, per_second: float, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(self, per_second: float) -> None:
         self._per_second = per_second
         self._most = max(1.0, per_second * BOT_BURST)
-        self._clock = clock
-        self._left: dict[tuple[str, str], tuple[float, float]] = {}
-        """(app, bot) → messages left, and since when."""
+        self._buckets: dict[tuple[str, str], TokenBucket] = {}
+        """By app and bot."""
 
     def know(self, app: str, bot: str) -> None:
         """The token of a bot was verified."""
-        if self._per_second and (app, bot) not in self._left:
-            if len(self._left) >= MOST_BOTS:
-                del self._left[next(iter(self._left))]
-            self._left[app, bot] = self._most, self._clock()
+        if self._per_second and (app, bot) not in self._buckets:
+            if len(self._buckets) >= MOST_BOTS:
+                del self._buckets[next(iter(self._buckets))]
+            self._buckets[app, bot] = TokenBucket(self._most, self._per_second)
 
     def take(self, app: str, user: str) -> bool:
         """Count one message of a user. False: it is a bot that has sent too many."""
-        found = self._left.get((app, user))
-        if found is None:
-            return True
-        now = self._clock()
-        left = min(self._most, found[0] + (now - found[1]) * self._per_second)
-        taken = left >= 1.0
-        self._left[app, user] = left - taken, now
-        return taken
+        bucket = self._buckets.get((app, user))
+        return bucket is None or bucket.take()
 
 
 class LimitedEncoding(Encoding):

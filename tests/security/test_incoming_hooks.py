@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import pytest
 from msgspec import json
 
 from imserver.api.routes import ROUTES
+from imserver.auth.quotas import TokenBucket
 from imserver.config.settings import AccountSettings
 from imserver.services.people.attempts import AddressRate
 from imserver.storage.log.bots import MOST_BOTS
@@ -137,11 +137,10 @@ def test_what_comes_in_is_checked_and_limited(node: Harness) -> None:
         assert (status, answer["code"]) == (400, "invalid_request"), body
     assert post(node, url, [{"text": "x" * 65536}])[1]["code"] == "body_too_large"
     rates = node.node.parts.bot_rates
-    full, slow = rates._left["201", hook["id"]], 1e-6
-    usual, rates._per_second = rates._per_second, slow
-    rates._left["201", hook["id"]] = (1.0, monotonic())
+    full = rates._buckets["201", hook["id"]]
+    rates._buckets["201", hook["id"]] = TokenBucket(1.0, 1e-6)
     assert [post(node, url, [{"text": "x"}])[0] for _ in range(2)] == [200, 429], "limits.bot_rate"
-    rates._per_second, rates._left["201", hook["id"]] = usual, full
+    rates._buckets["201", hook["id"]] = full
     hooks = node.node.parts.incoming_hooks
     unlimited, hooks._addresses = hooks._addresses, AddressRate(2, 60.0)
     answers = [node.ask(POST, body=[{"text": "x"}], path=url) for _ in range(3)]

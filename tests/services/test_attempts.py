@@ -4,14 +4,7 @@ import pytest
 
 from imserver.services.people import attempts
 from imserver.services.people.attempts import AddressRate, Attempts, TooManyFailures, network_of
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.support import Clock
 
 
 def failing(times: int, most: int = 3) -> tuple[Attempts, Clock]:
@@ -33,10 +26,10 @@ def test_only_the_account_with_too_many_failures_waits() -> None:
         counted.require("ann")
     assert refused.value.seconds == 10
     counted.require("ben")
-    clock.now = 9.9
+    clock.now = 1009.9
     with pytest.raises(TooManyFailures):
         counted.require("ann")
-    clock.now = 10
+    clock.now = 1010
     counted.require("ann")
 
 

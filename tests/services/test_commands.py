@@ -18,6 +18,7 @@ from imserver.transport.connection import OPEN, Connection
 from tests.hub.harness import CMD, Harness
 from tests.integration.raw import BINARY, TEXT, frame, text
 from tests.protocol.line import LineDialect
+from tests.support import Clock
 from tests.transport.harness import Client, SocketHarness, ignore, until
 
 
@@ -149,16 +150,6 @@ def test_the_echo_path_returns_messages_unchanged() -> None:
 # --- limits -------------------------------------------------------------------------------------------------
 
 
-class Clock:
-    """Time that passes when it is told to."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     one = Clock()
@@ -229,17 +220,12 @@ def test_a_limited_dispatcher_answers_within_the_limit() -> None:
         assert connection.state != OPEN
 
 
-def test_each_connection_has_rates_of_its_own_for_each_namespace(harness: Harness) -> None:
+def test_each_connection_has_rates_of_its_own_for_each_namespace(harness: Harness, clock: Clock) -> None:
     (one, _), (two, _) = harness.login("101", "ann"), harness.login("101", "bob")
-    now = 0.0
-    rates, slow, free = (
-        ConnectionRates(lambda: now),
-        ChannelSettings(publications_per_second=2),
-        ChannelSettings(),
-    )
+    rates, slow, free = ConnectionRates(), ChannelSettings(publications_per_second=2), ChannelSettings()
     assert [rates.take_of_channel(one, f"slow:{each}", slow) for each in range(3)] == [True, True, False]
     assert rates.take_of_channel(two, "slow:0", slow)
     assert rates.take_of_channel(one, "other:0", slow)
     assert all(rates.take_of_channel(one, "slow:0", free) for _ in range(100))
-    now = 0.5
+    clock.now += 0.5
     assert [rates.take_of_channel(one, "slow:0", slow) for _ in range(2)] == [True, False]

@@ -24,6 +24,7 @@ from imserver.auth.tokens import BadToken, Claims
 from imserver.config.settings import JwtSettings
 from imserver.errors import IssuerUnavailable
 from imserver.services.webhooks.requests import Unreachable
+from tests.support import Clock
 
 NOW = 1_800_000_000
 URL = "https://id.example.org"
@@ -53,13 +54,6 @@ class Web:
         if document is None:
             raise Unreachable("no route to host")
         return 200, json.dumps(document).encode()
-
-
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def jwk(algorithm: str, kid: str, **more: Any) -> dict[str, Any]:

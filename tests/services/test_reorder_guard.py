@@ -8,16 +8,9 @@ from imserver.services.push.routing import (
     ReorderDelay,
     ReorderGuard,
 )
+from tests.support import Clock
 
 APP, C, D = "101", 3, 4
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Hub:
