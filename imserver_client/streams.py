@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterable, Callable, Iterable
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, Protocol, Self, TypeVar
 
 from imserver_client.errors import ClientError, NotConnected
 from imserver_client.results import PieceResult, StreamEnd
 from imserver_client.session import Backoff
-
-if TYPE_CHECKING:
-    from imserver_client.api import Api
-    from imserver_client.publisher import Publisher
 
 FAILED_TRIES: Final = 8
 """How often a piece is sent whose node does not answer."""
@@ -35,13 +31,32 @@ class PieceRefused(ClientError):
         self.status = status
 
 
+class StreamApi(Protocol):
+    """The functions of ``Api`` and of ``Publisher`` for streamed messages."""
+
+    def open_stream(
+        self,
+        app: str,
+        channel: str,
+        text: str = "",
+        *,
+        type: str = "text",
+        sender: str = "",
+        tags: Mapping[str, str] | None = None,
+    ) -> str: ...
+
+    def append_pieces(self, app: str, pieces: Sequence[tuple[str, int, str]]) -> tuple[PieceResult, ...]: ...
+
+    def close_stream(self, app: str, stream: str, *, incomplete: bool = False) -> StreamEnd: ...
+
+
 class TextStream:
     """A streamed message. ``stream`` of ``Api`` and ``Publisher`` makes it; ``with`` opens and closes it.
 
     A block that ends with an exception closes it as incomplete. It is for one thread at a time.
     """
 
-    def __init__(self, api: Api | Publisher, app: str, channel: str, fields: dict[str, Any]) -> None:
+    def __init__(self, api: StreamApi, app: str, channel: str, fields: dict[str, Any]) -> None:
         self.id = ""
         """The id of the message, ``""`` before :meth:`open`. The publication at its end has it, too."""
         self._api = api

@@ -20,7 +20,9 @@ CLIENT = ROOT / "imserver_client"
 # From the top down; a module may import from its own layer and from those below.
 LAYERS = (
     ("__main__",),
-    ("cli", "commands"),
+    ("cli",),
+    ("commands",),
+    ("terminal",),
     ("supervisor",),
     ("serving", "wsgi"),
     ("app",),
@@ -66,7 +68,7 @@ IMPORTERS = {
     "yaml": ("config/yaml.py",),
     "flask": ("app.py", "api/", "pages/"),
     "werkzeug": ("app.py", "api/", "pages/"),
-    "click": ("cli.py", "commands/"),
+    "click": ("cli.py", "commands/", "terminal.py"),
     "rich": ("commands/account.py",),
     "redis": ("cluster/",),
     "hiredis": ("cluster/",),
@@ -106,12 +108,8 @@ def imported(module: Path) -> list[tuple[str, int]]:
 
 
 def imports(module: Path) -> Iterator[tuple[str, int]]:
-    """What a module imports when it runs; what only the type checker reads does not count."""
-    tree = ast.parse(module.read_text(encoding="utf-8"))
-    for branch in tree.body:
-        if isinstance(branch, ast.If) and ast.unparse(branch.test) == "TYPE_CHECKING":
-            branch.body = []
-    for node in ast.walk(tree):
+    """What a module imports: at its start, in functions, and for the type checker."""
+    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield alias.name, node.lineno
@@ -160,31 +158,17 @@ def test_imports_run_one_way_between_the_folders_of_the_services() -> None:
 
 
 def test_no_imports_run_in_a_circle() -> None:
-    names = {_full_name(module): module for module in modules()}
+    names = {
+        ".".join(module.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): module
+        for folder in (PACKAGE, CLIENT, BENCH)
+        for module in folder.rglob("*.py")
+    }
     imports_of = {
-        name: {found if found in names else found.rpartition(".")[0] for found in _imported_first(module)}
+        name: {found if found in names else found.rpartition(".")[0] for found, _ in imported(module)}
+        - {name}
         for name, module in names.items()
     }
     TopologicalSorter(imports_of).prepare()  # raises CycleError
-
-
-def _full_name(module: Path) -> str:
-    return ".".join(module.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-
-
-def _imported_first(module: Path) -> Iterator[str]:
-    """What must be imported before a module: imports in functions and for types do not count."""
-    waiting: list[ast.AST] = [ast.parse(module.read_text(encoding="utf-8"))]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            waiting += node.orelse
-        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-            waiting += ast.iter_child_nodes(node)
 
 
 def test_the_load_tool_uses_only_the_version_of_the_server() -> None:

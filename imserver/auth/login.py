@@ -151,15 +151,15 @@ class Logins:
                 "login of %s in %s failed: %s", user, app, unavailable, extra={"connection": request.peer}
             )
             return self._denied("undecided", UNDECIDED, app, user, request)
-        if self._quota.full(rule, request):
+        if self._quota.full(rule.name, rule.tenant.max_connections, request):
             return self._denied("limit", APP_FULL, app, user, request)
         if rule.asked is not None:
             decision = self._ask_back_end(rule.asked, decision, user, token, dialect, request, device)
-            if decision.ok and self._quota.full(rule, request):
+            if decision.ok and self._quota.full(rule.name, rule.tenant.max_connections, request):
                 return self._denied("limit", APP_FULL, app, user, request)
         if decision.ok and isinstance(request, Connection) and request.state == OPEN:
             # The connection may have closed during the webhook.
-            self._quota.take(rule, request)
+            self._quota.take(rule.name, rule.tenant.max_connections, request)
         return decision
 
     def admit(self, app: str, dialect: str, connection: Connection) -> LoginDecision:
@@ -175,7 +175,7 @@ class Logins:
             return self._denied("dialect", NOT_ALLOWED, app, "", connection)
         if connection.origin and not self._is_allowed(rule, connection.origin, dialect):
             return self._denied("origin", BAD_ORIGIN, app, "", connection)
-        if self._quota.full(rule, connection):
+        if self._quota.full(rule.name, rule.tenant.max_connections, connection):
             return self._denied("limit", APP_FULL, app, "", connection)
         return ALLOWED
 
@@ -389,7 +389,7 @@ class Logins:
             rule.quiet and not self._webhooks.known and type(connection.encoding) is Encoding
         ):
             return
-        self._quota.take(rule, connection)
+        self._quota.take(rule.name, rule.tenant.max_connections, connection)
         rule.limit(connection)
         self._webhooks.began(connection)
 
@@ -468,7 +468,7 @@ class Logins:
         if rule.tenant.max_connections and (known is None or not known.tenant.max_connections):
             for connection in self._connections:
                 if connection.app == rule.name:
-                    self._quota.take(rule, connection)
+                    self._quota.take(rule.name, rule.tenant.max_connections, connection)
         self._webhooks.set(rule.name, rule.receiver, rule.review, rule.back_ends)
         self._webhooks.set_pusher(rule.name, rule.pusher_receiver)
         self.pusher.set(rule.name, rule.pusher)

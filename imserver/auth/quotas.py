@@ -13,7 +13,6 @@ from imserver.protocol.dialect import Dialect
 from imserver.transport.connection import OPEN, Connection, Encoding, Serve
 
 if TYPE_CHECKING:
-    from imserver.auth.rules import LoginRequest, Rule
     from imserver.config.settings import ChannelSettings
 
 BOT_BURST: Final = 5
@@ -29,23 +28,22 @@ class ConnectionQuota:
         """Connection → the app for which it counts. Read-only for others."""
         self._counts: dict[str, int] = {}
 
-    def full(self, rule: Rule, request: LoginRequest) -> bool:
+    def full(self, app: str, limit: int, request: object) -> bool:
         """Whether the app is at its limit. A connection that counts already may log in again."""
-        limit = rule.tenant.max_connections
         return (
             limit > 0
-            and self._counts.get(rule.name, 0) >= limit
-            and not (isinstance(request, Connection) and self.taken.get(request) == rule.name)
+            and self._counts.get(app, 0) >= limit
+            and not (isinstance(request, Connection) and self.taken.get(request) == app)
         )
 
-    def take(self, rule: Rule, connection: Connection) -> None:
+    def take(self, app: str, limit: int, connection: Connection) -> None:
         """Count a connection before its login completes, so that simultaneous logins cannot exceed the
         limit."""
         if self.taken:
             self.leave(connection)
-        if rule.tenant.max_connections:
-            self.taken[connection] = rule.name
-            self._counts[rule.name] = self._counts.get(rule.name, 0) + 1
+        if limit:
+            self.taken[connection] = app
+            self._counts[app] = self._counts.get(app, 0) + 1
 
     def leave(self, connection: Connection) -> None:
         """Stop counting a connection that has closed or changed its app."""

@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.progress import Progress
 
 from imserver.auth.account_tokens import GOCHAT
-from imserver.cli import fail
 from imserver.commands.opened import opened, settings_options
 from imserver.services.people.account_import import BadImport, accounts_of, read_rows, store
 from imserver.storage.accounts import AccountStore
+from imserver.terminal import fail
 
 
 @click.group()

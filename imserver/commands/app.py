@@ -8,7 +8,6 @@ from typing import Any, Final
 import click
 import msgspec
 
-from imserver.cli import fail, read_text, table
 from imserver.commands.opened import day, opened, settings_options
 from imserver.config.load import dump_app, read_value
 from imserver.config.values import fold
@@ -19,6 +18,7 @@ from imserver.services.files.uploads import Uploads
 from imserver.services.webhooks.requests import Outgoing
 from imserver.services.webhooks.reviews import Reviews
 from imserver.storage.events import EventStore
+from imserver.terminal import fail, read_text, table
 
 _SHOWN_EVENTS: Final = 1000
 _SECRETS: Final = ("webhook.secret", "pusher.secret")

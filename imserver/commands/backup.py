@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 
-from imserver.cli import fail
 from imserver.commands.opened import settings_options
 from imserver.config.load import load_config
 from imserver.errors import StartError
 from imserver.lifecycle import DataDirectory
 from imserver.storage import backup as copies
 from imserver.storage.address import database_address
+from imserver.terminal import fail
 
 
 @click.command()

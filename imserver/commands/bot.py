@@ -9,9 +9,9 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from imserver.cli import fail, read_text, table
 from imserver.commands.opened import day
 from imserver.config.load import ENVIRONMENT_KEY
+from imserver.terminal import fail, read_text, table
 from imserver_client import Api, NotConnected, RequestRefused
 
 Command = TypeVar("Command", bound=Any)

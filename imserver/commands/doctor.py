@@ -20,7 +20,6 @@ from urllib.parse import urlsplit
 import click
 from msgspec import Struct
 
-from imserver.cli import fail
 from imserver.cluster.redis.connection import address_of, connection_to
 from imserver.commands.opened import settings_options
 from imserver.config.load import load_config
@@ -29,6 +28,7 @@ from imserver.errors import StartError
 from imserver.lifecycle import SPARE_FILES_OF_A_CLUSTER, cores, plan_processes
 from imserver.storage.address import database_address
 from imserver.storage.database import probe
+from imserver.terminal import fail
 
 Verdict = Literal["ok", "warn", "fail"]
 

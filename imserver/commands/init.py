@@ -9,9 +9,9 @@ from typing import Final
 
 import click
 
-from imserver.cli import fail
 from imserver.config.load import DEFAULT_FILE
 from imserver.config.values import valid_name
+from imserver.terminal import fail
 
 _SETTINGS: Final = """\
 # Settings of this imserver. "imserver check-config --defaults" explains all that can be set;

@@ -8,9 +8,9 @@ from typing import Final
 
 import click
 
-from imserver.cli import fail, table
 from imserver.commands.opened import day, opened, settings_options
 from imserver.storage.contract import KeyRow
+from imserver.terminal import fail, table
 
 PREFIX: Final = "imk_"
 """What keys begin with, so that people, and tools that look for leaked secrets, know one when they see it."""

@@ -13,11 +13,11 @@ import click
 
 from imserver.auth import rules
 from imserver.auth.tenants import BadTenant, Tenants, TooManyTenants, UnknownTenant
-from imserver.cli import fail
 from imserver.config.load import load_config
 from imserver.config.settings import Config
 from imserver.errors import StartError, StorageUnavailable
 from imserver.storage.store import Store
+from imserver.terminal import fail
 
 Command = TypeVar("Command", bound=Any)
 

@@ -15,9 +15,9 @@ from typing import Any, Final
 import click
 from msgspec import Struct
 
-from imserver.cli import fail, read_text
 from imserver.config.load import ENVIRONMENT_KEY
 from imserver.storage.outbox import OutboxRow, OutboxTable, OutboxUnavailable
+from imserver.terminal import fail, read_text
 from imserver_client import NotConnected, Publisher, PushAnswer, RequestRefused
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ import msgspec
 from msgspec.structs import replace
 
 from imserver.storage.accounts import accounts_in, add_account
-from imserver.storage.contract import Account, Bot, BotCommand
+from imserver.storage.contract import Account, Bot, BotCommand, commands_of
 from imserver.storage.statements import PooledStatements, Row, marks_of, text_of
 from imserver.storage.store import Store
 
@@ -18,7 +18,6 @@ _BOTS: Final = "SELECT id, owner, commands, hook_url FROM bot WHERE"
 _NO_PASSWORD: Final = ""
 """In place of the hash of a password. No password has it."""
 _encode: Final = msgspec.json.Encoder().encode
-_decode_commands: Final = msgspec.json.Decoder(tuple[BotCommand, ...]).decode
 
 
 class BotStore:
@@ -106,8 +105,3 @@ def _bots(sql: PooledStatements, app: str, rows: Sequence[Row]) -> list[Bot]:
         for id, owner, commands, url in sorted(rows, key=lambda row: row[0])
         if id in accounts
     ]
-
-
-def commands_of(stored: Any) -> tuple[BotCommand, ...]:
-    """Commands from their column."""
-    return _decode_commands(bytes(stored))

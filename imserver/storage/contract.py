@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final, Literal, Protocol
 
-from msgspec import Struct
+from msgspec import Struct, json
 
 from imserver.errors import ImserverError
 
@@ -116,6 +116,14 @@ class BotCommand(Struct, frozen=True):
 
     name: str
     description: str
+
+
+_decode_commands: Final = json.Decoder(tuple[BotCommand, ...]).decode
+
+
+def commands_of(stored: Any) -> tuple[BotCommand, ...]:
+    """Commands from their column."""
+    return _decode_commands(bytes(stored))
 
 
 class Bot(Struct, frozen=True):

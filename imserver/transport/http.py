@@ -27,12 +27,7 @@ from imserver.transport.exchange import (
     row_of,
 )
 from imserver.transport.gate import Head, Refusal
-from imserver.transport.handover import (
-    LINGER_SECONDS,
-    RECEIVE_BYTES,
-    HandOver,
-    ListenerContext,
-)
+from imserver.transport.handover import LINGER_SECONDS, HandOver, ListenerContext
 from imserver.transport.http1 import (
     MAX_PUBLIC_BODY_BYTES,
     BadHead,
@@ -46,6 +41,7 @@ from imserver.transport.http1 import (
 )
 from imserver.transport.outbox import MANY_CONNECTIONS, Backlog, Writer
 from imserver.transport.poller import NO_SOCKET
+from imserver.transport.reader import RECEIVE_BYTES
 from imserver.transport.stream import Streams
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from typing import Any
 
 from gevent.pywsgi import WSGIHandler, WSGIServer
 
-from imserver.transport.handover import WRITE_SECONDS, Reader
+from imserver.transport.reader import WRITE_SECONDS, Reader
 
 log = logging.getLogger(__name__)
 

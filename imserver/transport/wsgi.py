@@ -28,14 +28,7 @@ from imserver.transport.exchange import (
     status_line,
 )
 from imserver.transport.gate import Gate, Head, Refusal
-from imserver.transport.handover import (
-    LINGER_SECONDS,
-    RECEIVE_BYTES,
-    WRITE_SECONDS,
-    Admitted,
-    ListenerContext,
-    Reader,
-)
+from imserver.transport.handover import LINGER_SECONDS, Admitted, ListenerContext
 from imserver.transport.http1 import (
     BadHead,
     ParsedHead,
@@ -46,6 +39,7 @@ from imserver.transport.http1 import (
     wants_upgrade,
 )
 from imserver.transport.one_request import OneRequestHandler
+from imserver.transport.reader import RECEIVE_BYTES, WRITE_SECONDS, Reader
 
 log = logging.getLogger(__name__)
 

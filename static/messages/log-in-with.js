@@ -2,9 +2,9 @@
 /** Logging in with a provider, its links in the profile, and forgotten passwords. Loaded when it is needed. */
 
 import { fill, make } from "../text.js";
+import { PASSWORD_LENGTH, deviceName, identifierInput, loadRules } from "./account-fields.js";
 import { ApiError, callApi } from "./api.js";
 import { attempt, field, input, namedList, noteLine, section, show } from "./form.js";
-import { PASSWORD_LENGTH, deviceName, identifierInput, loadRules } from "./login.js";
 import { button, openDialog, toast } from "./panel.js";
 
 /** @typedef {import("./session.js").Login} Login */

@@ -2,38 +2,16 @@
 /** The form to log in or to create an account, by phone number, e-mail address or user name. */
 
 import { element, make } from "../text.js";
+import { IDENTIFIERS, NAME_LENGTH, PASSWORD_LENGTH, deviceName, identifierInput, loadRules } from "./account-fields.js";
 import { callApi } from "./api.js";
 import { attempt, field, input, noteLine, show, withModule } from "./form.js";
 import { invitationCode, invitationText, showInvitation } from "./invitations.js";
 
 /** @typedef {import("./session.js").Login} Login */
 /** @typedef {import("./session.js").Page} Page */
-/** @typedef {{ registration: boolean, identifiers: string[], find: boolean, passwords: boolean, reset: boolean }} Rules */
+/** @typedef {import("./account-fields.js").Rules} Rules */
 
-export const IDENTIFIERS = /** @type {const} */ (["phone", "email", "name"]);
-export const NAME_LENGTH = 64;
-export const PASSWORD_LENGTH = 250;
-const IDENTIFIER_LENGTH = 254;
 const LEAST_PASSWORD = 8;
-
-/**
- * @param {string} app
- * @returns {Promise<Rules>}
- */
-export function loadRules(app) {
-  return callApi(app, "", "GET", "accounts/rules");
-}
-
-/**
- * A field for any of these identifiers, with the keyboard that fits.
- *
- * @param {readonly string[]} kinds
- * @returns {HTMLInputElement}
- */
-export function identifierInput(kinds) {
-  const inputMode = kinds.length > 1 ? "text" : { phone: "tel", email: "email" }[kinds[0]] ?? "text";
-  return input({ maxLength: IDENTIFIER_LENGTH, inputMode, autocomplete: "username", autocapitalize: "none", spellcheck: false, required: true });
-}
 
 export class LoginView {
   #isNew = false;
@@ -209,12 +187,4 @@ export class LoginView {
     });
     if (!done) password.focus();
   }
-}
-
-/** @returns {string} the browser and its system, which need no translation, and a mark that no other device of the account has */
-export function deviceName() {
-  const agent = navigator.userAgent;
-  const browser = [["Edg/", "Edge"], ["OPR/", "Opera"], ["Firefox/", "Firefox"], ["MicroMessenger", "WeChat"], ["Chrome/", "Chrome"], ["Safari/", "Safari"]].find(([sign]) => agent.includes(sign));
-  const system = [["Android", "Android"], ["iPhone", "iPhone"], ["iPad", "iPad"], ["Windows", "Windows"], ["Mac OS", "macOS"], ["CrOS", "ChromeOS"], ["Linux", "Linux"]].find(([sign]) => agent.includes(sign));
-  return `${[browser?.[1], system?.[1]].filter(Boolean).join(", ")} #${Math.random().toString(36).slice(2, 6)}`;
 }

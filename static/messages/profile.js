@@ -2,10 +2,10 @@
 /** The user's own profile: name, picture, identifiers, privacy, devices, password. */
 
 import { fill, make } from "../text.js";
+import { IDENTIFIERS, NAME_LENGTH, PASSWORD_LENGTH, identifierInput, loadRules } from "./account-fields.js";
 import { ApiError } from "./api.js";
 import { cropAvatar } from "./avatar-crop.js";
 import { attempt, field, input, namedList, noteLine, redraw, section, show, switchBox, withModule } from "./form.js";
-import { IDENTIFIERS, NAME_LENGTH, PASSWORD_LENGTH, identifierInput, loadRules } from "./login.js";
 import { asPassword, linkSection } from "./log-in-with.js";
 import { button, confirm, openDialog, openPanel, toast } from "./panel.js";
 

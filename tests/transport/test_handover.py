@@ -9,8 +9,8 @@ from gevent import socket as gevent_socket
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imserver.transport.handover import Reader
 from imserver.transport.http1 import BadHead
+from imserver.transport.reader import Reader
 
 relaxed = settings(deadline=None)
 calls = st.tuples(

@@ -183,7 +183,7 @@ def _find(transaction: AppTransaction, user: str, message: int) -> _Found | Reje
         readable = any(after < message and (left is None or message <= left) for after, left, *_ in times)
         if not readable or times[-1][1] is not None:
             return unknown
-        if times[-1][4] and user not in readers_of(transaction, message):
+        if times[-1][4] and user not in readers_of(driver, log, message):
             return unknown
         role, muted_until = text_of(times[-1][2]), times[-1][3]
     if recalled:

@@ -8,20 +8,17 @@ a row for each of them. Groups without bots, and conversations of two, need neit
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, Final
 
 import msgspec
 from msgspec.structs import replace
 
-from imserver.storage.bots import commands_of
+from imserver.storage.contract import commands_of
 from imserver.storage.log.contract import OPTIONS, Draft, Entry
 from imserver.storage.log.driver import LogDriver
-from imserver.storage.log.rows import ConversationState, decode_meta
+from imserver.storage.log.rows import ConversationState, LogHead, decode_meta
 from imserver.storage.statements import text_of
-
-if TYPE_CHECKING:
-    from imserver.storage.log.transaction import AppTransaction
 
 MOST_BOTS: Final = 20
 """Bots of one group."""
@@ -34,7 +31,7 @@ _OF_MEMBERS: Final = ("join", "leave", "group")
 _encode: Final = msgspec.json.Encoder().encode
 
 
-def with_command(transaction: AppTransaction, state: ConversationState, draft: Draft) -> Draft:
+def with_command(driver: LogDriver, app: str, state: ConversationState, draft: Draft) -> Draft:
     """A draft whose text begins with ``/``. If a bot of the conversation has this command, it is ``command``
     in ``meta``."""
     found = _slash.fullmatch(draft.body.decode("utf-8", "replace"))
@@ -47,7 +44,7 @@ def with_command(transaction: AppTransaction, state: ConversationState, draft: D
         "SELECT b.id, b.commands, a.name FROM bot b JOIN account a ON a.id = b.id "
         "WHERE b.app = %s AND b.id IN {}"
     )
-    rows = transaction.driver.query_in(statement, (transaction.app,), ids) if ids else []
+    rows = driver.query_in(statement, (app,), ids) if ids else []
     for id, commands, own_name in sorted(rows, key=lambda row: ids.index(row[0])):
         if bot and (own_name is None or text_of(own_name) != bot):
             continue
@@ -90,17 +87,20 @@ def _may_be_account(user: str) -> bool:
     return user.isascii() and user.isdecimal() and len(user) <= _ID_DIGITS and user[0] != "0"
 
 
-def readers_of(transaction: AppTransaction, id: int) -> list[str]:
+def readers_of(driver: LogDriver, log: int, id: int) -> list[str]:
     """The bots that read an entry of an earlier transaction."""
     statement = "SELECT member FROM bot_entry WHERE log = %s AND id = %s"
-    return [text_of(row[0]) for row in transaction.driver.query(statement, (transaction.log, id))]
+    return [text_of(row[0]) for row in driver.query(statement, (log, id))]
 
 
 class BotReaders:
-    """The bots that read the entries of one transaction."""
+    """The bots that read the ``entries`` of one transaction. ``head``: of their log, as they are added."""
 
-    def __init__(self, transaction: AppTransaction) -> None:
-        self._transaction = transaction
+    def __init__(self, driver: LogDriver, head: LogHead, entries: Sequence[Entry]) -> None:
+        self._driver = driver
+        self._head = head
+        self._before = head.last_id
+        self._entries = entries
         self._of: dict[int, list[str]] = {}
         """Entry of this transaction → the bots that read it."""
         self._rows: list[tuple[str, int, int]] = []
@@ -108,8 +108,8 @@ class BotReaders:
     def name(self, state: ConversationState, draft: Draft) -> Draft:
         """The draft of the next entry of a group with bots, with those in ``meta`` that read it."""
         readers = self._readers(state, draft)
-        self._of[self._transaction.head.last_id + 1] = readers
-        self._add(readers, state.id, self._transaction.head.last_id + 1)
+        self._of[self._head.last_id + 1] = readers
+        self._add(readers, state.id, self._head.last_id + 1)
         if draft.kind == "edit":
             # A bot that the edit mentions first reads the message, too.
             before = self._readers_of(draft.about)
@@ -123,8 +123,8 @@ class BotReaders:
     def write(self) -> None:
         """Write the rows of the entries."""
         if self._rows:
-            log = self._transaction.log
-            self._transaction.driver.execute_many(
+            log = self._head.number
+            self._driver.execute_many(
                 "INSERT INTO bot_entry (log, member, conversation, id) VALUES (%s, %s, %s, %s)",
                 [(log, *row) for row in self._rows],
             )
@@ -155,17 +155,16 @@ class BotReaders:
     def _readers_of(self, id: int) -> list[str]:
         """The bots that read an earlier entry."""
         known = self._of.get(id)
-        return readers_of(self._transaction, id) if known is None else known
+        return readers_of(self._driver, self._head.number, id) if known is None else known
 
     def _sender_of(self, state: ConversationState, id: int) -> str:
         """The sender of an earlier entry of a conversation; ``""``: it has none."""
-        transaction = self._transaction
-        place = id - transaction.before - 1
-        if 0 <= place < len(transaction.entries):
-            entry = transaction.entries[place]
+        place = id - self._before - 1
+        if 0 <= place < len(self._entries):
+            entry = self._entries[place]
             return entry.sender if entry.conversation == state.id else ""
         statement = "SELECT sender FROM message WHERE log = %s AND id = %s AND conversation = %s"
-        rows = transaction.driver.query(statement, (transaction.log, id, state.id))
+        rows = self._driver.query(statement, (self._head.number, id, state.id))
         return text_of(rows[0][0]) if rows else ""
 
 

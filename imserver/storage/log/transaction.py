@@ -116,7 +116,7 @@ class AppTransaction:
         self._moved: dict[int, ConversationState] = {}
         self._made: list[tuple[ConversationState, bytes | None, str, int]] = []
         self._joined: list[tuple[str, int, int, str, int | None, int]] = []
-        self._bots = BotReaders(self)
+        self._bots = BotReaders(driver, self.head, self.entries)
         self._regrouped: dict[int, ConversationState] = {}
         """Groups whose bots have changed."""
         self._recalled: set[int] = set()
@@ -277,7 +277,7 @@ class AppTransaction:
                 if until > self.now and draft.kind == "message":
                     return _MUTED
         if draft.kind == "message" and draft.body[:1] == b"/" and draft.type == "text" and not draft.room:
-            draft = with_command(self, state, draft)
+            draft = with_command(self.driver, self.app, state, draft)
         if draft.kind == "recall":
             self._recalled.add(draft.about)
         return Appended(self.enter(state, draft, one.resend))

@@ -1,0 +1,39 @@
+// @ts-check
+/** What the forms of accounts have in common: the rules of the app, identifiers, and the name of this device. */
+
+import { callApi } from "./api.js";
+import { input } from "./form.js";
+
+/** @typedef {{ registration: boolean, identifiers: string[], find: boolean, passwords: boolean, reset: boolean }} Rules */
+
+export const IDENTIFIERS = /** @type {const} */ (["phone", "email", "name"]);
+export const NAME_LENGTH = 64;
+export const PASSWORD_LENGTH = 250;
+const IDENTIFIER_LENGTH = 254;
+
+/**
+ * @param {string} app
+ * @returns {Promise<Rules>}
+ */
+export function loadRules(app) {
+  return callApi(app, "", "GET", "accounts/rules");
+}
+
+/**
+ * A field for any of these identifiers, with the keyboard that fits.
+ *
+ * @param {readonly string[]} kinds
+ * @returns {HTMLInputElement}
+ */
+export function identifierInput(kinds) {
+  const inputMode = kinds.length > 1 ? "text" : { phone: "tel", email: "email" }[kinds[0]] ?? "text";
+  return input({ maxLength: IDENTIFIER_LENGTH, inputMode, autocomplete: "username", autocapitalize: "none", spellcheck: false, required: true });
+}
+
+/** @returns {string} the browser and its system, which need no translation, and a mark that no other device of the account has */
+export function deviceName() {
+  const agent = navigator.userAgent;
+  const browser = [["Edg/", "Edge"], ["OPR/", "Opera"], ["Firefox/", "Firefox"], ["MicroMessenger", "WeChat"], ["Chrome/", "Chrome"], ["Safari/", "Safari"]].find(([sign]) => agent.includes(sign));
+  const system = [["Android", "Android"], ["iPhone", "iPhone"], ["iPad", "iPad"], ["Windows", "Windows"], ["Mac OS", "macOS"], ["CrOS", "ChromeOS"], ["Linux", "Linux"]].find(([sign]) => agent.includes(sign));
+  return `${[browser?.[1], system?.[1]].filter(Boolean).join(", ")} #${Math.random().toString(36).slice(2, 6)}`;
+}
