@@ -202,6 +202,18 @@ class Server:
             assert "Traceback" not in text, text
 
 
+def with_constants(values: Mapping[str, float]) -> tuple[str, ...]:
+    """A command for :class:`Server` in which constants (``module.NAME``) have other values.
+
+    For times that no setting has. A module that imports the name from there has the new value, too.
+    """
+    lines = ["from gevent import monkey; monkey.patch_all()"]
+    for name, value in values.items():
+        module, _, constant = name.rpartition(".")
+        lines.append(f"import {module}; {module}.{constant} = {value}")
+    return sys.executable, "-c", "\n".join([*lines, "from imserver.cli import main", "main()"])
+
+
 PROCESS_COMMANDS = ("serve", "bench", "outbox")
 
 

@@ -43,7 +43,7 @@ def received(server: Server, data: bytes, port: str) -> bytes:
     """Everything that the server answers to these bytes before it is left."""
     with Raw(getattr(server, port)) as raw:
         raw.send(data)
-        return raw.rest(4)
+        return raw.rest()
 
 
 def alike(pair: tuple[Server, Server], data: bytes, port: str = "http") -> bytes:

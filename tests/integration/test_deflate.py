@@ -164,26 +164,26 @@ def test_rsv1_on_what_is_not_the_start_of_a_message_is_refused_with_1002(echo: R
         echo.send(frame(TEXT, deflated("abc")[:1], fin=False, rsv=RSV1))
     echo.send(frame(opcode, b"", rsv=RSV1))
     echo.closed(1002)
-    echo.ended(8)
+    echo.ended()
 
 
 def test_rsv1_without_the_extension_is_refused_with_1002(server: Server) -> None:
     with open_socket(server.ws, ECHO_PATH) as raw:
         raw.send(frame(TEXT, deflated("abc"), rsv=RSV1))
         raw.closed(1002)
-        raw.ended(8)
+        raw.ended()
 
 
 def test_bytes_that_do_not_inflate_are_refused(echo: Raw) -> None:
     echo.send(frame(TEXT, b"\xff\xff\xff\xff\xff", rsv=RSV1))
     echo.closed(1002, 1007)
-    echo.ended(8)
+    echo.ended()
 
 
 def test_broken_utf8_inside_a_compressed_message_is_refused_with_1007(echo: Raw) -> None:
     echo.send(frame(TEXT, deflated(b"x\xff"), rsv=RSV1))
     echo.closed(1007)
-    echo.ended(8)
+    echo.ended()
 
 
 def test_the_limit_counts_inflated_bytes(server: Server) -> None:
@@ -194,7 +194,7 @@ def test_the_limit_counts_inflated_bytes(server: Server) -> None:
         assert (inflated(found.payload) if found.rsv else found.payload).decode() == NOT_VALID
         raw.send(frame(TEXT, deflated(b"x" * 65537), rsv=RSV1))
         raw.closed(1009)
-        raw.ended(8)
+        raw.ended()
 
 
 def test_the_limit_counts_inflated_bytes_of_fragments(server: Server) -> None:
@@ -203,7 +203,7 @@ def test_the_limit_counts_inflated_bytes_of_fragments(server: Server) -> None:
         half = len(data) // 2
         raw.send(frame(TEXT, data[:half], fin=False, rsv=RSV1), frame(CONTINUATION, data[half:]))
         raw.closed(1009)
-        raw.ended(8)
+        raw.ended()
 
 
 def test_a_bomb_is_refused_before_it_is_inflated(server: Server) -> None:

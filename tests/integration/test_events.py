@@ -331,15 +331,15 @@ def test_a_request_that_asks_for_nothing_sensible_is_refused(
     assert answer.header("access-control-allow-origin") == "*"
 
 
-def test_other_methods_and_the_websocket_port_have_no_streams(server: Server) -> None:
+def test_other_methods_and_the_websocket_port_have_no_streams(server: Server, app: int) -> None:
     for method in ("POST", "HEAD"):
-        assert ask(server.http, request(f"{PATH}?app=101&user=ann", method=method)).status == 405
+        assert ask(server.http, request(f"{PATH}?app={app}&user=ann", method=method)).status == 405
     may = ask(server.http, request(PATH, method="OPTIONS"))
     assert may.status == 204
     allowed = may.header("access-control-allow-headers") or ""
     assert {"Authorization", "Last-Event-ID"} <= set(allowed.split(", "))
-    assert not users(server.http, 101)
-    assert ask(server.ws, request(f"{PATH}?app=101&user=ann")).status == 404
+    assert not users(server.http, app)
+    assert ask(server.ws, request(f"{PATH}?app={app}&user=ann")).status == 404
 
 
 def test_a_full_app_and_one_for_other_dialects_refuse(closed: Server) -> None:
@@ -377,7 +377,7 @@ def test_a_token_says_who_listens_and_ends_the_stream_with_itself(closed: Server
         with listening(closed.http, "signed", "", headers=headers, **more) as ann:
             assert ann.ready.data["user"] == "ann"
     with Listener(closed.http) as brief:
-        brief.listen(app="signed", token=token("brief", seconds=5))
+        brief.listen(app="signed", token=token("brief", seconds=10))
         assert end_of(brief) == {
             "code": errors.CLOSE_TOKEN_INVALID,
             "reason": "token invalid",

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import jwt
 import pytest
 
-from tests.support import Server
+from tests.support import Server, merged
 
 from .raw import PATIENCE_SECONDS, Raw, Response, ask, request
 from .setting import Launch
@@ -20,8 +20,7 @@ KEY = "key-of-all-apps-0123456789"
 JSON = [("Content-Type", "application/json")]
 
 
-@pytest.fixture(scope="module")
-def server(launch: Launch, http_server: str) -> Server:
+def started(launch: Launch, http_server: str, **more: Any) -> Server:
     return launch(
         http_server,
         apps={
@@ -34,9 +33,20 @@ def server(launch: Launch, http_server: str) -> Server:
         },
         api={"keys": [{"key": KEY, "scopes": ["admin"]}]},
         centrifuge={"app": "shop"},
-        limits={"message_bytes": 2000, "login_seconds": 2},
-        websocket={"client_ping_seconds": 1, "client_silent_seconds": 3, "close_seconds": 1},
+        **merged({"limits": {"message_bytes": 2000}, "websocket": {"close_seconds": 1}}, more),
     )
+
+
+@pytest.fixture(scope="module")
+def server(launch: Launch, http_server: str) -> Server:
+    return started(launch, http_server)
+
+
+@pytest.fixture(scope="module")
+def hasty(launch: Launch, http_server: str) -> Server:
+    """It waits neither long for a login nor for the answer to a ping."""
+    pings = {"client_ping_seconds": 1, "client_silent_seconds": 8}
+    return started(launch, http_server, limits={"login_seconds": 2}, websocket=pings)
 
 
 def token(user: str = "ann", **claims: Any) -> str:
@@ -135,13 +145,13 @@ def test_commands_in_requests_are_answered_on_the_stream(server: Server, path: s
 
 @pytest.mark.full
 @pytest.mark.both_servers
-def test_a_client_that_answers_pings_stays_and_another_is_closed(server: Server) -> None:
-    with connected(server) as client, connected(server, "/connection/sse") as silent:
-        until = time.monotonic() + 5
+def test_a_client_that_answers_pings_stays_and_another_is_closed(hasty: Server) -> None:
+    with connected(hasty) as client, connected(hasty, "/connection/sse") as silent:
+        until = time.monotonic() + 10
         while time.monotonic() < until:
-            assert emulate(server, client.session, {}).status == 200
+            assert emulate(hasty, client.session, {}).status == 200
             time.sleep(0.5)
-        assert emulate(server, client.session, subscribe(2, "news:ping")).status == 200
+        assert emulate(hasty, client.session, subscribe(2, "news:ping")).status == 200
         assert client.next("subscribe")["id"] == 2
         assert silent.closed() == 3012
 
@@ -176,8 +186,8 @@ def test_preflight_requests_of_browsers_are_answered(server: Server) -> None:
         (b'{"id":1,"connect":{"token":"%b"}}' % (b"x" * 2000), 3501),
     ],
 )
-def test_a_stream_that_does_not_begin_says_why(server: Server, path: str, commands: bytes, code: int) -> None:
-    with streaming(server, commands, path) as client:
+def test_a_stream_that_does_not_begin_says_why(hasty: Server, path: str, commands: bytes, code: int) -> None:
+    with streaming(hasty, commands, path) as client:
         if code == 3502:
             assert client.next()["error"]["code"] == 101
         assert client.closed() == code

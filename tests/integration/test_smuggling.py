@@ -35,7 +35,7 @@ def refused(server: Server, data: bytes, *statuses: int) -> None:
         raw.send(data)
         answer = raw.response()
         assert answer.status in (statuses or (400,)), answer
-        raw.ended(8)
+        raw.ended()
 
 
 def head(*lines: str, path: str = HOT) -> bytes:
@@ -133,7 +133,7 @@ def test_a_request_line_that_is_none_is_refused(
             assert raw.response().status in (400, 404, 405, 414, 501, 505)
         except Ended:
             assert not raw.waiting, "a refusal without a head"
-        raw.rest(8)
+        raw.rest()
     victim.no_push()
 
 

@@ -33,7 +33,7 @@ def test_presence_names_where_a_user_is_and_since_when(server: Server) -> None:
         assert list(phone) == ["connection", "device", "dialect", "since", "node"]
         assert [phone["device"], other["device"]] == ["phone", ""]
         assert phone["dialect"] == "cmd"
-        assert before - 2 <= phone["since"] <= time.time(), "of a clock that is read once a second"
+        assert before - 60 <= phone["since"] <= time.time(), "of a clock that is read now and then"
         assert phone["connection"] != other["connection"]
         assert sessions_of(server.http, app, user)[0] == phone, "an id holds as long as its connection"
     eventually(lambda: sessions_of(server.http, app, user) == [], what="the end")
