@@ -90,7 +90,6 @@ def test_files_in_a_bucket_go_with_their_app_even_if_it_fails_at_first(launch: L
             "s3_region": REGION,
             "s3_access_key": ACCESS_KEY,
             "s3_secret_key": SECRET_KEY,
-            "s3_seconds": 2,
         }
         server = launch(
             "front", storage={"look_seconds": LOOK_SECONDS}, uploads={"min_free_bytes": 0, **place}

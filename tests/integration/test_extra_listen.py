@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_ports
 from tests.supervisor.family import Family
 from tests.support import Address, Server, eventually, run_cli
 
@@ -78,7 +79,7 @@ def test_a_page_finds_its_websocket_at_the_port_that_it_came_from(server: Server
 
 @pytest.mark.full
 def test_a_drain_closes_them_too(launch: Launch, http_server: str) -> None:
-    extra_listen = {"http": http_server, "extra_listen": [{"port": 0}]}
+    extra_listen = {"http": http_server, "extra_listen": [{"port": free_ports()}]}
     server = launch(http_server, server=extra_listen, websocket={"close_seconds": 0.5})
     (address,) = extra(server)
     with logged_in(address, "ann", 101) as ann:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.processes import end, spawn
-from tests.support import STOP_SECONDS, clean_environment, eventually
+from tests.support import START_SECONDS, STOP_SECONDS, clean_environment, eventually
 
 from .client import OFFLINE, ONLINE, api, bind, new_system, send_to_client
 from .client import listening as client
@@ -40,7 +40,9 @@ def gunicorn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
     with output.open("wb") as sink:
         process = spawn(command, stdout=sink, stderr=sink, env=environment, cwd=folder)
     try:
-        port = eventually(lambda: listening(output, process), what="gunicorn listens")
+        port = eventually(lambda: listening(output, process), START_SECONDS, "gunicorn listens")
+        with Raw(("127.0.0.1", port)) as raw:  # its worker loads the application now
+            assert raw.ask(request("/health"), START_SECONDS).status == 200
         yield ("127.0.0.1", port)
     finally:
         status = end(process, signal.SIGTERM, STOP_SECONDS)
@@ -206,10 +208,10 @@ def test_a_body_that_stops_or_drips_is_given_up(gunicorn: Address) -> None:
     with Raw(gunicorn) as silent, Raw(gunicorn) as dripping:
         silent.send(head)
         dripping.send(head)
-        for _ in range(5):
+        for _ in range(3):
             dripping.send(b"a")
             time.sleep(2)
         for raw in (silent, dripping):
-            answer = raw.response(20)
+            answer = raw.response()
             assert (answer.status, answer.header("connection")) == (408, "close")
             raw.ended()

@@ -94,7 +94,14 @@ def started(launch: Launch, http_server: str, *issuers: str) -> Server:
 
 @pytest.fixture(scope="module")
 def server(provider: Provider, launch: Launch, http_server: str) -> Server:
-    return started(launch, http_server, provider.issuer)
+    one = started(launch, http_server, provider.issuer)
+    wait_for_keys(one, provider)
+    return one
+
+
+def wait_for_keys(server: Server, provider: Provider) -> None:
+    """On a busy machine the keys of the provider may come too late for the first login."""
+    eventually(lambda: login_code(server, provider.token("EdDSA")) == 200, what="the keys are known")
 
 
 def login_code(server: Server, token: str, user: str = USER) -> int:
@@ -136,6 +143,7 @@ def test_a_token_is_good_for_its_user_only(provider: Provider, server: Server) -
 def test_new_keys_of_the_provider_count_without_a_restart(launch: Launch, http_server: str) -> None:
     with providing() as provider:
         server = started(launch, http_server, provider.issuer)
+        wait_for_keys(server, provider)
         before = provider.token("ES256")
         assert login_code(server, before) == 200
         provider.rotate()
@@ -157,8 +165,7 @@ def test_an_issuer_that_hangs_fails_its_own_logins_only(
         server = started(launch, http_server, issuer, provider.issuer)
         claims = {"iss": issuer, "aud": "shop", "uid": USER, "exp": 2**33}
         token = jwt.encode(claims, "a secret that is long enough to be one", headers={"kid": "1"})
-        # On a busy machine the keys of the provider may come too late for the first login.
-        eventually(lambda: login_code(server, provider.token("EdDSA")) == 200)
+        wait_for_keys(server, provider)
         with cmd_client(server.ws) as client:
             client.send(command("login", login_data(token)))
             asked, _ = hanging.accept()

@@ -19,7 +19,9 @@ from .setting import Launch
 @pytest.fixture
 def node(launch: Launch, http_server: str) -> Server:
     """A server for one test: it will not live."""
-    return launch(http_server, drain={"close_seconds": 0.3}, websocket={"close_seconds": 0.3})
+    quick = {"close_seconds": 0.3}
+    # Ports that nobody else takes: a test looks whether it has left them.
+    return launch(http_server, app=fixed_ports(), drain=quick, websocket=quick)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
@@ -77,7 +79,7 @@ def test_a_message_accepted_before_the_drain_arrives_before_the_close(node: Serv
 
 @pytest.mark.full
 def test_readiness_says_503_while_the_server_waits_to_drain(launch: Launch, http_server: str) -> None:
-    node = launch(http_server, drain={"delay_seconds": 8, "close_seconds": 0})
+    node = launch(http_server, drain={"delay_seconds": 15, "close_seconds": 0})
     with logged_in(node.ws, "u", 101) as one:
         assert get(node.http, "/ready").status == 200
         node.process.send_signal(signal.SIGTERM)

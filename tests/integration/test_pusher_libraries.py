@@ -96,9 +96,8 @@ def test_what_a_back_end_asks(client: Client, back_end: pusher.Pusher) -> None:
 
 
 def test_a_wrong_secret_and_a_long_event_are_refused(server: Server, back_end: pusher.Pusher) -> None:
-    thief = pusher.Pusher(
-        **PUSHER | {"secret": "another secret"}, host="127.0.0.1", port=server.http.port, ssl=False
-    )
+    wrong = PUSHER | {"secret": "another secret"}
+    thief = pusher.Pusher(**wrong, host="127.0.0.1", port=server.http.port, ssl=False, timeout=60)
     with pytest.raises(pusher.errors.PusherBadAuth):
         thief.trigger("news", "e", "x")
     with pytest.raises(pusher.errors.PusherBadStatus, match="413"):

@@ -2,8 +2,11 @@
 
 import json
 import re
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
@@ -41,10 +44,10 @@ class Harness(NamedTuple):
         return [message for post in self.receiver.posts for message in post.json["messages"]]
 
 
-@pytest.fixture(scope="module")
-def reviewing(http_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
+@contextmanager
+def reviewing_in(folder: Path, http_server: str, **webhook: Any) -> Iterator[Harness]:
     with Receiver() as receiver:
-        hook = {"webhook": {**receiver.reviewing, "review_seconds": 8}}
+        hook = {"webhook": {**receiver.reviewing, **webhook}}
         config = {
             "api": {"keys": [{"key": KEY, "scopes": ["push", "read", "admin"]}]},
             "apps": {
@@ -60,11 +63,15 @@ def reviewing(http_server: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
             "uploads": {"min_free_bytes": 0},
             "websocket": {"close_seconds": 0.1},
         }
-        server = Server(
-            tmp_path_factory.mktemp(f"reviews-{http_server}"), config=config, http_server=http_server
-        )
+        server = Server(folder, config=config, http_server=http_server)
         yield Harness(server, receiver)
         stop(server)
+
+
+@pytest.fixture(scope="module")
+def reviewing(http_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
+    with reviewing_in(tmp_path_factory.mktemp("reviews"), http_server) as one:
+        yield one
 
 
 @pytest.fixture
@@ -221,14 +228,24 @@ def test_files_are_reviewed_before_they_are_accepted(harness: Harness) -> None:
 
 
 @pytest.mark.full
-def test_without_an_answer_the_setting_decides_and_nobody_else_waits(harness: Harness) -> None:
-    one, receiver = harness
+def test_without_an_answer_the_setting_decides_and_nobody_else_waits(
+    tmp_path: Path, http_server: str
+) -> None:
+    over = threading.Event()
 
-    def slow(post: Post) -> tuple[int, bytes]:
-        time.sleep(12)
+    def silent(post: Post) -> tuple[int, bytes]:
+        over.wait()
         return reply(post)
 
-    receiver.reply = slow
+    with reviewing_in(tmp_path, http_server, review_seconds=2) as harness:
+        harness.receiver.reply = silent
+        try:
+            check_without_an_answer(harness.server)
+        finally:
+            over.set()
+
+
+def check_without_an_answer(one: Server) -> None:
     with logged_in(one.ws, fresh(), 101) as ann, logged_in(one.ws, fresh(), 104) as bob:
         ann.send(cmd_command("send", {"to": "x", "text": "hi"}))
         with logged_in(one.ws, fresh(), 102) as cid:
@@ -243,4 +260,4 @@ def test_without_an_answer_the_setting_decides_and_nobody_else_waits(harness: Ha
     found = re.search(r"^imserver_review_undecided_total\{[^}]*\} (\d+)", metrics, re.MULTILINE)
     assert found
     assert int(found[1]) >= 4
-    assert "review_url of 101: no answer within 8 s" in one.log_text
+    assert "review_url of 101: no answer within 2 s" in one.log_text
