@@ -13,10 +13,10 @@ from .node_process import QUIET, NodeProcess
 from .redis_server import RedisServer
 
 QUICK = ClusterSettings(lease_seconds=3.0, renew_seconds=0.1, redis_seconds=10.0)
-"""Leases that are soon over. They outlive the pauses of a busy machine."""
+"""Leases that are soon over, for tests that wait for it: a pause of a busy machine may end them too."""
 LASTING = ClusterSettings(lease_seconds=60.0, renew_seconds=0.1, redis_seconds=10.0)
 """Leases that no test waits for: what happens sooner has another cause."""
-PATIENT = ClusterSettings(lease_seconds=60.0, renew_seconds=0.1, redis_seconds=2.0)
+PATIENT = ClusterSettings(lease_seconds=60.0, renew_seconds=0.1, redis_seconds=5.0)
 """Leases that outlast what happens to Redis, which is soon noticed."""
 
 StartNode = Callable[..., RedisRegistry]
@@ -44,7 +44,7 @@ def start_node() -> Iterator[StartNode]:
     def start(
         redis: RedisServer | RedisSettings,
         number: int = 1,
-        settings: ClusterSettings = QUICK,
+        settings: ClusterSettings = LASTING,
         lease: dict[str, Any] | None = None,
         prepare: Callable[[RedisRegistry], RegistryEvents] | None = None,
         events: RegistryEvents = QUIET,

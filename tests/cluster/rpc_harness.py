@@ -100,13 +100,17 @@ class Nodes:
 
 
 class Stranger:
-    """A plain ZeroMQ socket of nobody's node, with the keys it is given (None: without encryption)."""
+    """A plain ZeroMQ socket of nobody's node, with the keys it is given (None: without encryption).
+
+    A connection that ended is not made again: a test that is held up would see that instead of the end.
+    """
 
     def __init__(self, kind: int, keys: CurveKeys | None = KEYS) -> None:
         self._context: zmq.Context[Any] = zmq.Context()
         self.socket = self._context.socket(kind)
         for option, value in ((zmq.LINGER, 0), (zmq.IMMEDIATE, 1), (zmq.SNDHWM, 0), (zmq.RCVHWM, 0)):
             self.socket.setsockopt(option, value)
+        self.socket.setsockopt(zmq.RECONNECT_IVL, -1)
         if keys is not None:
             keys.connect_to(self.socket)
 

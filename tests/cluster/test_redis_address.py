@@ -131,7 +131,7 @@ def test_a_mistake_is_reported(url: str, said: str) -> None:
 
 def works(start_node: StartNode, settings: RedisSettings) -> None:
     """Two nodes do everything once."""
-    patient = ClusterSettings(lease_seconds=60, renew_seconds=0.2, redis_seconds=2)
+    patient = ClusterSettings(lease_seconds=60, renew_seconds=0.2, redis_seconds=20)
     replaced: list[int] = []
     a = start_node(
         settings,
@@ -277,7 +277,7 @@ class Sentinel(RedisServer):
         self._config = folder / "sentinel.conf"
         self._config.write_text(
             f"sentinel monitor main 127.0.0.1 {master_port} 1\n"
-            "sentinel down-after-milliseconds main 300\n"
+            "sentinel down-after-milliseconds main 60000\n"
             "sentinel failover-timeout main 3000\n"
         )
         super().__init__(folder)
@@ -295,7 +295,7 @@ def test_a_sentinel_that_does_not_answer_leaves_time_for_the_next(
         silent.listen()
         first = silent.getsockname()[1]
         settings = RedisSettings(url=f"redis+sentinel://127.0.0.1:{first},127.0.0.1:{watcher.port}/main")
-        wire = open_link(address_of(settings), 0.5, RegistryCounters())
+        wire = open_link(address_of(settings), 6, RegistryCounters())
         assert wire.exchange([("SET", "a", 1)]) == [b"OK"]
         wire.close()
 
@@ -318,6 +318,8 @@ def test_sentinels_name_the_master_and_the_next_one_after_it_died(
     for session in held:
         node.register(session)
     master.kill()
+    with watcher.client() as watching:
+        watching.execute_command("SENTINEL", "SET", "main", "down-after-milliseconds", "300")
     until(lambda: True in asked and node.healthy())
     until(lambda: all(node.find("101", [session.user for session in held]) or [()]))
     with replica.client() as client:
@@ -326,7 +328,7 @@ def test_sentinels_name_the_master_and_the_next_one_after_it_died(
 
 def test_a_wire_reconnects_to_a_server_that_was_restarted(own_server: RedisServer) -> None:
     counters = RegistryCounters()
-    wire = open_link(address_of(own_server.settings), 0.5, counters)
+    wire = open_link(address_of(own_server.settings), 30, counters)
     assert wire.exchange([("SET", "a", 1), ("GET", "a")]) == [b"OK", b"1"]
     own_server.kill()
     own_server.start()

@@ -10,7 +10,7 @@ from tests.support import until
 from .conftest import LASTING, PATIENT, QUICK, StartNode
 from .redis_server import RedisServer
 from .test_redis_cleanup import keys
-from .test_redis_nodes import vanish, wait_until_cleaned_up
+from .test_redis_nodes import end_lease, vanish, wait_until_cleaned_up
 
 
 def enter(node: RedisRegistry, *channels: str, members: int = 1, app: str = "101") -> None:
@@ -37,7 +37,7 @@ def test_a_node_that_joined_just_now_is_found(
     server: RedisServer, start_node: StartNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("imserver.cluster.redis.recovery._TICK_SECONDS", 1000.0)
-    a = start_node(server, 1, ClusterSettings(lease_seconds=3600, renew_seconds=1000, redis_seconds=2.0))
+    a = start_node(server, 1, ClusterSettings(lease_seconds=3600, renew_seconds=1000, redis_seconds=10.0))
     b = start_node(server, 2, LASTING)
     assert b.lease.epoch not in a.leases()
     enter(b, "lobby")
@@ -50,6 +50,7 @@ def test_a_dead_node_has_no_members(server: RedisServer, start_node: StartNode) 
     enter(b, "lobby")
     assert where(b) == {a.lease.epoch: 1, b.lease.epoch: 1}
     vanish(a)
+    end_lease(server, a)
     until(lambda: where(b) == {b.lease.epoch: 1})
 
 
@@ -90,7 +91,7 @@ def test_a_node_that_stops_cleanly_leaves_nothing(server: RedisServer, start_nod
 
 
 def test_no_channel_is_found_while_redis_is_away(own_server: RedisServer, start_node: StartNode) -> None:
-    a = start_node(own_server, 1, PATIENT)
+    a = start_node(own_server)
     enter(a, "lobby")
     own_server.kill()
     assert a.find_channels("101", ["lobby"]) is None
@@ -125,7 +126,7 @@ def test_a_question_that_had_to_reconnect_is_not_answered(
     own_server: RedisServer, start_node: StartNode
 ) -> None:
     """Before the watch has looked: another server may have answered."""
-    a = start_node(own_server, 1, ClusterSettings(lease_seconds=60, renew_seconds=30, redis_seconds=2.0))
+    a = start_node(own_server, 1, ClusterSettings(lease_seconds=60, renew_seconds=30, redis_seconds=10.0))
     enter(a, "lobby")
     with own_server.client() as client:
         client.client_kill_filter(_type="normal", skipme=True)

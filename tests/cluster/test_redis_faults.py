@@ -211,7 +211,7 @@ def test_a_stalled_redis_costs_a_caller_its_time_once(
         calls += [gevent.spawn(timed, lambda: holder.node.unregister(held[9])) for _ in range(2)]
         gevent.joinall(calls)
         assert all(call.value[0] is None for call in calls)
-        assert max(call.value[1] for call in calls) < 40, "one by one they would wait 104 s"
+        assert max(call.value[1] for call in calls) < 40, "one by one they would wait 260 s"
         assert ticks >= 5, "nobody else waits"
         timeouts = holder.node.counters.timeouts
         assert holder.node.find("101", ["user0"]) is None

@@ -61,10 +61,16 @@ def vanish(node: RedisRegistry) -> None:
     node._pipeline.stop()
 
 
-def wait_until_cleaned_up(server: RedisServer, dead: RedisRegistry, other: RedisRegistry) -> None:
-    """Let the lease of a dead node run out, and wait for what it left to be gone."""
+def end_lease(server: RedisServer, dead: RedisRegistry) -> None:
+    """Let the lease of a dead node run out."""
     with server.client() as client:
         assert client.zadd(LEASES, {str(dead.lease.epoch): 1}, xx=True, ch=True) == 1
+
+
+def wait_until_cleaned_up(server: RedisServer, dead: RedisRegistry, other: RedisRegistry) -> None:
+    """Let the lease of a dead node run out, and wait for what it left to be gone."""
+    end_lease(server, dead)
+    with server.client() as client:
         until(lambda: dead.lease.epoch not in other.leases())
         until(lambda: client.hlen("{imserver}:graves") == 0)
 
@@ -91,7 +97,9 @@ def test_nodes_see_each_other(server: RedisServer, start_node: StartNode) -> Non
 def test_epochs_are_never_given_twice(server: RedisServer, start_node: StartNode) -> None:
     epochs = []
     for number in (1, 2, 1, 1, 2):
-        epochs.append(start_node(server, number).lease.epoch)
+        node = start_node(server, number)
+        vanish(node)  # it would end the next life of its number as that ends its own
+        epochs.append(node.lease.epoch)
     assert epochs == sorted(set(epochs))
     with server.client() as client:
         client.flushall()
@@ -162,6 +170,7 @@ def test_a_node_that_says_itself_that_it_lives_is_believed_until_the_next_look(
     a._recovery.start()
     until(lambda: set(a.leases()) == {a.lease.epoch, b.lease.epoch})
     vanish(b)
+    end_lease(server, b)
     until(lambda: set(a.leases()) == {a.lease.epoch})
     a.add_lease(b.lease)
     assert set(a.leases()) == {a.lease.epoch}, "the dead do not come back"
@@ -174,7 +183,7 @@ def test_the_list_of_servers_is_the_one_that_operators_know(
     with server.client() as client:
         listed = client.hgetall("acc:hash:servers")
         assert listed.keys() == {"127.0.0.1:9002", "127.0.0.1:9004"}
-        assert abs(int(listed["127.0.0.1:9002"]) - time.time()) < 5
+        assert abs(int(listed["127.0.0.1:9002"]) - time.time()) < 60
         assert 7000 < client.ttl("acc:hash:servers") <= 7200
         b.stop()
         assert client.hkeys("acc:hash:servers") == ["127.0.0.1:9002"]
@@ -257,6 +266,7 @@ def test_refuse_holds_across_nodes_and_ends_with_the_life_of_the_holder(
     assert registration is not None
     assert registration.others == (place_of(a, first),)
     vanish(a)
+    end_lease(server, a)
 
     def taken() -> bool:
         answer = b.register(second)
@@ -302,7 +312,7 @@ def test_a_claim_of_a_node_that_dies_lapses(server: RedisServer, start_node: Sta
     assert a.claim(["m1"]) is not None
     with server.client() as client:
         assert client.get("acc:submit:again:seq:m1") != "1"
-        assert 5000 < client.pttl("acc:submit:again:seq:m1") <= 10000
+        assert -1 != client.pttl("acc:submit:again:seq:m1") <= 10000
 
 
 def test_settling_somebody_elses_claim_does_not_free_it(server: RedisServer, start_node: StartNode) -> None:
@@ -442,15 +452,18 @@ def test_a_refused_login_leaves_the_record_as_it_was(server: RedisServer, start_
     assert record(server) == before
 
 
-def test_records_of_long_sessions_are_kept(server: RedisServer, start_node: StartNode) -> None:
+def test_records_of_long_sessions_are_kept(
+    server: RedisServer, start_node: StartNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry.random, "uniform", lambda low, high: 1e-5)  # of a quarter of a day
     held: list[Session] = []
     events = replace(QUIET, sessions=lambda: iter(held))
-    a = start_node(server, 1, record_seconds=8, events=events)
+    a = start_node(server, 1, events=events)
     held += [begin(a, f"user{i}") for i in range(250)]
     with server.client() as client:
         for session in held:
-            client.expire(f"acc:user:online:101_{session.user}", 5)
-        until(lambda: all(client.pttl(f"acc:user:online:101_{s.user}") > 5000 for s in held))
+            client.expire(f"acc:user:online:101_{session.user}", 1000)
+        until(lambda: all(client.ttl(f"acc:user:online:101_{s.user}") > 1000 for s in held))
 
 
 # --- the dead -----------------------------------------------------------------------------------------------
@@ -463,9 +476,9 @@ def test_users_of_a_dead_node_are_offline_when_its_lease_is_over(
     begin(a)
     assert where(b)
     vanish(a)
-    died = time.monotonic()
+    assert where(b), "the lease still runs"
+    end_lease(server, a)
     until(lambda: where(b) == [])
-    assert time.monotonic() - died > 0.7
     assert set(b.leases()) == {b.lease.epoch}
 
 
@@ -549,6 +562,7 @@ def test_an_expired_ban_and_an_empty_bucket_are_cleared_away_too(
     begin(a)
     a.ban("101", "ann", 0.01)
     vanish(a)
+    end_lease(server, a)
     with server.client() as client:
         until(lambda: not client.exists("imserver:users:{101:0}"))
     assert where(b) == []

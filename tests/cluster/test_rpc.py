@@ -167,8 +167,8 @@ def test_what_was_meant_for_an_earlier_life_is_dropped(nodes: Nodes) -> None:
     assert a.rpc.send(b.lease, b"to the first life")
     until(lambda: b.items)
     second = nodes.add(b.reborn(3))
-    assert a.rpc.send(b.lease, b"still to the first life")
-    until(lambda: second.counters.stale == 1)
+    # What is sent before the end of the connection is noticed is lost with it.
+    until(lambda: a.rpc.send(b.lease, b"still to the first life") and second.counters.stale)
     assert a.rpc.send(second.lease, b"to the second life")
     until(lambda: second.items == [b"to the second life"])
     assert second.counters.gaps == 0
@@ -264,6 +264,7 @@ def test_an_unused_peer_is_hung_up_and_dialled_again_without_a_loss(
     nodes: Nodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server, "_WATCH_SECONDS", 0.02)
+    monkeypatch.setattr(rpc_peer, "_IDLE_LINGER_MS", 60_000)
     a, b = nodes.pair()
     for number in range(3):
         monkeypatch.setattr(rpc_peer, "IDLE_SECONDS", 60.0)
@@ -321,6 +322,10 @@ def test_nothing_is_queued_for_a_peer_that_does_not_answer_until_it_is_back(
 def test_after_three_questions_without_an_answer_the_next_one_fails_at_once(nodes: Nodes) -> None:
     a, b = nodes.pair()
     b.answer = lambda kind, body: gevent.sleep(30) or b""
+    peer = a.rpc._peers.get(b.lease)
+    assert peer is not None
+    breaker = peer.control.breaker
+    breaker._random = lambda low, high: 3600.0  # the time to the next attempt, which may be none
     for _ in range(3):
         with pytest.raises(PeerUnavailable, match="in time"):
             a.rpc.query(b.lease, "slow", b"", 0.05)
@@ -332,6 +337,7 @@ def test_after_three_questions_without_an_answer_the_next_one_fails_at_once(node
     assert a.rpc.send(b.lease, b"event")
     until(lambda: b.items == [b"event"])
     b.answer = lambda kind, body: b"quick"
+    breaker._retry_at = 0.0
     until(lambda: _answer(a, b) == b"quick")
 
 
@@ -396,9 +402,9 @@ def test_an_answer_too_large_to_travel_is_an_error_at_once(nodes: Nodes) -> None
     largest = wire.MESSAGE_BYTES - 64 * 1024
     assert len(a.rpc.query(b.lease, "kind", b"%d" % largest)) == largest
     with pytest.raises(PeerUnavailable, match="too large"):
-        a.rpc.query(b.lease, "kind", b"%d" % (largest + 1), 5)
+        a.rpc.query(b.lease, "kind", b"%d" % (largest + 1))
     with pytest.raises(PeerUnavailable, match="too large"):
-        a.rpc.query(b.lease, "kind", bytes(ITEM_BYTES + 1), 5)
+        a.rpc.query(b.lease, "kind", bytes(ITEM_BYTES + 1))
 
 
 def test_three_hundred_questions_at_once_are_all_answered_at_most_64_at_a_time(nodes: Nodes) -> None:
@@ -431,7 +437,7 @@ def test_a_node_with_too_many_questions_says_that_it_is_busy(
     asking = [attempt(a, b.lease) for _ in range(2)]
     until(lambda: b.counters.answered == 2)
     with pytest.raises(PeerUnavailable, match="busy"):
-        a.rpc.query(b.lease, "kind", b"", 10)
+        a.rpc.query(b.lease, "kind", b"")
     assert b.counters.busy == 1
     go_on.set()
     assert [one.get() for one in asking] == [b"1", b"1"]
@@ -459,11 +465,13 @@ def test_no_question_leaves_a_greenlet_behind(nodes: Nodes) -> None:
 def test_asking_all_names_who_did_not_answer_and_waits_for_nobody_longer_than_asked(nodes: Nodes) -> None:
     a = nodes(1)
     others = [nodes(epoch) for epoch in (2, 3, 4)]
+    for other in others:
+        a.rpc.query(other.lease, "kind", b"")  # connected: an answer takes no time
     others[1].answer = lambda kind, body: gevent.sleep(30) or b""
     nobody = lease_of_nobody(5)
     started = monotonic()
-    answers, missing = a.rpc.query_all([*(other.lease for other in others), nobody], "kind", b"", 0.3)
-    assert monotonic() - started < 20
+    answers, missing = a.rpc.query_all([*(other.lease for other in others), nobody], "kind", b"", 2)
+    assert monotonic() - started < 25
     assert answers == {others[0].lease.node: b"kind:", others[2].lease.node: b"kind:"}
     assert missing == sorted([others[1].lease.node, nobody.node])
 
@@ -505,7 +513,9 @@ def test_what_comes_in_another_version_all_the_same_is_dropped(nodes: Nodes) -> 
 # --- life ---------------------------------------------------------------------------------------------------
 
 
-def test_what_waits_is_sent_before_a_node_ends(nodes: Nodes) -> None:
+def test_what_waits_is_sent_before_a_node_ends(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_STOP_SECONDS", 60.0)
+    monkeypatch.setattr(server, "_LINGER_MS", 60_000)
     a, b = nodes.pair()
     for number in range(5000):
         assert a.rpc.send(b.lease, b"%d" % number)
@@ -611,7 +621,7 @@ def test_a_receiver_that_ended_is_started_again(nodes: Nodes, part: str) -> None
     }[part]
     victim.kill()
     until(lambda: b.counters.restarts == 1)
-    assert a.rpc.query(b.lease, "kind", b"", 5) == b"kind:"
+    assert a.rpc.query(b.lease, "kind", b"") == b"kind:"
     assert a.rpc.send(b.lease, b"item")
     until(lambda: b.items == [b"item"])
     assert b.counters.gaps == 0
@@ -649,7 +659,7 @@ def run(code: str) -> str:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=250,
         check=False,
     )
     assert done.returncode == 0, done.stderr

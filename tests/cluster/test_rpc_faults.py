@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from time import monotonic
 from typing import Any
 
@@ -21,6 +22,7 @@ from imserver.cluster.rpc import peer as rpc_peer
 from imserver.cluster.rpc import server
 from imserver.cluster.rpc.queues import PeerUnavailable
 from tests.cluster.rpc_harness import Node, Nodes, attempt, until
+from tests.ports import free_ports
 from tests.processes import end, pause, spawn
 from tests.support import ROOT, clean_environment
 
@@ -49,7 +51,7 @@ from gevent import monkey; monkey.patch_all()
 import json, sys
 from gevent.fileobject import FileObject
 from tests.cluster.rpc_harness import Node
-node = Node(int(sys.argv[1]))
+node = Node(int(sys.argv[1]), control_port=int(sys.argv[2]))
 print(json.dumps([node.lease.control, node.lease.data]), flush=True)
 for line in FileObject(0, "rb", close=False):
     counters = node.counters
@@ -59,8 +61,9 @@ node.rpc.stop()
 """
 
     def __init__(self, epoch: int) -> None:
+        port = free_ports(2)  # of this process: they are still its own when the child was killed
         self.process = spawn(
-            [sys.executable, "-c", self.CODE, str(epoch)],
+            [sys.executable, "-c", self.CODE, str(epoch), str(port)],
             cwd=ROOT,
             env=clean_environment(),
             stdin=subprocess.PIPE,
@@ -177,7 +180,8 @@ class Network:
         """End all connections; new ones are possible."""
         for pair in self._pairs:
             for sock in pair:
-                sock.shutdown(green.SHUT_RDWR)
+                with suppress(OSError):  # a node has ended it already
+                    sock.shutdown(green.SHUT_RDWR)
         self._pairs.clear()
 
     def close(self) -> None:
@@ -247,7 +251,7 @@ def test_bytes_that_were_damaged_on_the_way_cost_a_connection_not_the_peer(
     until(lambda: attempt(a, between.lease).get() == b"kind:")
     until(lambda: len(b.items) == 1)
     for network in between.networks:
-        inner, _ = network._pairs[0]
+        inner, _ = network._pairs[-1]
         inner.sendall(b"\x04\xc8damaged" + bytes(200))
     until(lambda: a.rpc.send(between.lease, b"%08d" % 1) and len(b.items) > 1, what="an event to arrive")
     until(lambda: attempt(a, between.lease, seconds=2).get() == b"kind:", what="an answer")

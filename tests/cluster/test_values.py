@@ -7,7 +7,7 @@ from imserver.cluster.values import LocalValues, TemporaryValues
 from imserver.errors import StorageUnavailable
 from tests.support import until
 
-from .conftest import PATIENT, StartNode
+from .conftest import StartNode
 from .redis_server import RedisServer
 
 
@@ -49,7 +49,7 @@ def test_the_memory_of_a_node_is_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_without_redis_nothing_is_believed(own_server: RedisServer, start_node: StartNode) -> None:
-    registry = start_node(own_server, settings=PATIENT)
+    registry = start_node(own_server)
     registry.put_value("key", b"one", 60)
     own_server.kill()
     for call in (registry.value, registry.remove_value, lambda key: registry.put_value(key, b"", 1)):
