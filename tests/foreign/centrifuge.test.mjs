@@ -69,7 +69,7 @@ for (const { form, Centrifuge, transport, endpoint } of ways) {
     const [heard, talk] = [ann.newSubscription(channel), bob.newSubscription(channel)];
     for (const each of [ann, bob]) each.connect();
     for (const each of [heard, talk]) each.subscribe();
-    await Promise.all([heard.ready(60_000), talk.ready(10_000)]);
+    await Promise.all([heard.ready(60_000), talk.ready(60_000)]);
     const publication = next(heard, 'publication');
     await talk.publish(written({ text: '你好' }));
     const found = await publication;
@@ -95,7 +95,7 @@ for (const { form, Centrifuge, transport, endpoint } of ways) {
     const talk = bob.newSubscription(channel);
     for (const each of [ann, bob]) each.connect();
     for (const each of [heard, talk]) each.subscribe();
-    await Promise.all([heard.ready(60_000), talk.ready(10_000)]);
+    await Promise.all([heard.ready(60_000), talk.ready(60_000)]);
     const received = [];
     heard.on('publication', (context) => received.push(read(context.data)));
     await talk.publish(written(1));
@@ -182,7 +182,7 @@ for (const { form, Centrifuge, transport, endpoint } of ways) {
       const [heard, said] = [ann.newSubscription(channel, options), bob.newSubscription(channel)];
       for (const each of [ann, bob]) each.connect();
       for (const each of [heard, said]) each.subscribe();
-      await Promise.all([heard.ready(60_000), said.ready(10_000)]);
+      await Promise.all([heard.ready(60_000), said.ready(60_000)]);
       const goods = Array.from({ length: 30 }, (_, id) => ({ id, name: `货物 ${id} 😀\n`, price: 1 }));
       const wanted = [];
       const publish = async (price) => {
@@ -240,7 +240,7 @@ for (const { form, Centrifuge, transport, endpoint } of ways) {
   test(`${name}: stored messages come on the channel of the user`, async () => {
     const [ann, bob] = [connect(tokens.ann), connect(tokens.bob)];
     for (const each of [ann, bob]) each.connect();
-    await Promise.all([ann.ready(60_000), bob.ready(10_000)]);
+    await Promise.all([ann.ready(60_000), bob.ready(60_000)]);
     await bob.rpc('sync', written({ cursor: 0 }));
     const publication = next(bob, 'publication', (context) => context.tags?.kind === 'message');
     const sent = read((await ann.rpc('send', written({ to: 'bob', text: name }))).data);
@@ -260,6 +260,7 @@ test('a client that cannot open a WebSocket falls back to an HTTP stream', async
     emulationEndpoint: process.env.IM_EMULATION,
     token: tokens.ann,
     minReconnectDelay: 10,
+    timeout: 60_000,
   });
   const connected = new Promise((resolve) => ann.on('connected', resolve));
   ann.connect();
@@ -275,13 +276,14 @@ test('pings keep silent clients connected', async () => {
       websocket,
       emulationEndpoint: process.env.IM_EMULATION,
       token: tokens.ann,
-      maxServerPingDelay: 3400, // with the second between two pings less than the pause below
+      maxServerPingDelay: 20_000, // with the second between two pings less than the pause below
+      timeout: 60_000,
     });
     let connections = 0;
     ann.on('connected', () => (connections += 1));
     ann.connect();
     await ann.ready(60_000);
-    await new Promise((resolve) => setTimeout(resolve, 4500));
+    await new Promise((resolve) => setTimeout(resolve, 21_500));
     await ann.rpc('conversations', {});
     assert.equal(connections, 1);
     ann.disconnect();

@@ -59,9 +59,11 @@ CONFIG: dict[str, Any] = {
         ]
     },
     "centrifuge": {"app": "shop"},
-    "limits": {"login_seconds": 6},
-    "websocket": {"client_ping_seconds": 1, "client_silent_seconds": 6, "sweep_seconds": 1},
+    "limits": {"login_seconds": 60},
+    "websocket": {"client_ping_seconds": 1, "client_silent_seconds": 60, "sweep_seconds": 1},
 }
+SILENT_SECONDS = 20
+"""How long a client may be silent at the server :func:`impatient`."""
 
 
 def token(user: str, algorithm: str = "HS256", seconds: int = 0, **claims: Any) -> str:
@@ -74,6 +76,17 @@ def token(user: str, algorithm: str = "HS256", seconds: int = 0, **claims: Any) 
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server whose app ``shop`` has keys and channels, and whose app ``hall`` is open."""
     one = Server(tmp_path_factory.mktemp("centrifugo"), config=CONFIG)
+    yield one
+    one.stop()
+    one.check()
+
+
+@pytest.fixture(scope="session")
+def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The same, and clients that do not log in or are silent are soon sent away."""
+    websocket = {**CONFIG["websocket"], "client_silent_seconds": SILENT_SECONDS}
+    config = {**CONFIG, "limits": {"login_seconds": 6}, "websocket": websocket}
+    one = Server(tmp_path_factory.mktemp("impatient"), config=config)
     yield one
     one.stop()
     one.check()

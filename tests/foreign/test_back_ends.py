@@ -65,12 +65,12 @@ def asked(back_end: BackEnd, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     one = {
         **shop,
         "webhook": {"secret": SECRET},
-        "back_ends": {**urls, "headers": ["Cookie"], "emulated_headers": ["X-Seat", "X-Bad"], "seconds": 2},
+        "back_ends": {**urls, "headers": ["Cookie"], "emulated_headers": ["X-Seat", "X-Bad"], "seconds": 30},
         "channels": {"asked": ASKED, "open": {"subscribe": "anybody"}},
     }
     plain = {
         "webhook": {"secret": SECRET},
-        "back_ends": {call: urls[call] for call in ("connect", "subscribe", "publish")},
+        "back_ends": {**{call: urls[call] for call in ("connect", "subscribe", "publish")}, "seconds": 30},
         "channels": {"asked": ASKED},
     }
     pusher = {
@@ -79,9 +79,9 @@ def asked(back_end: BackEnd, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         "open": True,
         "channels": {"*": {**ASKED, "history_size": 0, "history_seconds": 0}},
     }
-    pusher["back_ends"] = {call: urls[call] for call in ("subscribe", "publish")}
-    patient = {**one, "back_ends": {**urls, "emulated_headers": ["Authorization"], "seconds": 30}}
-    apps = {"asked": one, "plain": plain, "pushed": pusher, "patient": patient, "shop": shop}
+    pusher["back_ends"] = {**{call: urls[call] for call in ("subscribe", "publish")}, "seconds": 30}
+    listed = {**one, "back_ends": {**urls, "emulated_headers": ["Authorization"], "seconds": 30}}
+    apps = {"asked": one, "plain": plain, "pushed": pusher, "listed": listed, "shop": shop}
     server = Server(
         tmp_path_factory.mktemp("asked"),
         config={**CONFIG, "apps": apps, "websocket": {"sweep_seconds": 0.2, "client_ping_seconds": 5}},
@@ -231,14 +231,13 @@ def test_an_app_with_a_connect_back_end_is_closed_to_other_clients(asked: Server
 
 
 def test_a_back_end_renews_a_session_until_it_has_expired(asked: Server, back_end: BackEnd) -> None:
-    soon = {"expire_at": int(time.time()) + 1}
-    answers = iter([{"expire_at": soon["expire_at"] + 1}])
-    back_end.answers["/connect"] = lambda _: answer(result={"user": "ann", **soon})
+    soon = iter([{"expire_at": int(time.time()) + 1}])
+    answers = iter([{"expire_at": int(time.time()) + 2}])
+    back_end.answers["/connect"] = lambda _: answer(result={"user": "ann", **next(soon, {})})
     back_end.answers["/refresh"] = lambda _: answer(result=next(answers, {"expired": True}))
 
     async def scenario() -> None:
         async with person(asked, False, path=PATH) as ann:
-            back_end.answers["/connect"] = lambda _: answer(result={"user": "ann"})
             await ann.events.next("on_connected")
             assert (await ann.events.next("on_connecting")).code == 3005
             await ann.client.ready(SECONDS)
@@ -409,7 +408,7 @@ def test_a_slow_back_end_delays_only_who_asks_it_and_keeps_the_order(
     order: list[str] = []
 
     def wait(_: Post) -> Answer:
-        open_again.wait(1.5)
+        open_again.wait(SECONDS)
         return answer(result={"data": "late"})
 
     back_end.answers["/rpc"] = wait
@@ -462,7 +461,7 @@ def shop_rules(post: Post) -> Answer:
 @pytest.mark.needs("node", "centrifuge")
 def test_the_sdks_go_through_all_back_ends(asked: Server, back_end: BackEnd) -> None:
     back_end.reply = shop_rules
-    app, channel = "patient", "asked:sdks"
+    app, channel = "listed", "asked:sdks"
     proof = {user: token(user, app=app, seconds=3600) for user in ("bob", "cid")}
     with Client(asked.ws_url, app, "cid", token=proof["cid"]) as cid:
         cid.subscribe(channel)

@@ -30,11 +30,12 @@ from tests.integration.raw import CLOSE, Raw, request, text
 from tests.support import Server
 
 from .conftest import KEY, OTHER_KEY, READ_KEY, token
+from .people import SECONDS
 
 
 @pytest.fixture
 def cent(server: Server) -> Iterator[Client]:
-    with Client(f"{server.http_url}/api", KEY) as one:
+    with Client(f"{server.http_url}/api", KEY, timeout=SECONDS) as one:
         yield one
 
 
@@ -144,9 +145,12 @@ def test_what_cannot_be_done_is_an_error_with_its_code(cent: Client, call: Any, 
 
 
 def test_a_key_is_needed_and_its_scope_counts(server: Server) -> None:
-    with Client(f"{server.http_url}/api", "wrong") as stranger, pytest.raises(CentUnauthorizedError):
+    with (
+        Client(f"{server.http_url}/api", "wrong", timeout=SECONDS) as stranger,
+        pytest.raises(CentUnauthorizedError),
+    ):
         stranger.publish(PublishRequest(channel="x", data=1))
-    with Client(f"{server.http_url}/api", READ_KEY) as reader:
+    with Client(f"{server.http_url}/api", READ_KEY, timeout=SECONDS) as reader:
         assert reader.channels(ChannelsRequest()).channels is not None
         with pytest.raises(CentTransportError) as error:
             reader.publish(PublishRequest(channel="x", data=1))
@@ -194,7 +198,7 @@ def test_a_client_is_disconnected_with_code_and_reason(
 
 
 def test_a_key_for_all_apps_acts_in_the_app_of_the_settings(server: Server, cent: Client) -> None:
-    with Client(f"{server.http_url}/api", OTHER_KEY) as other:
+    with Client(f"{server.http_url}/api", OTHER_KEY, timeout=SECONDS) as other:
         other.publish(PublishRequest(channel="past:all", data=1))
     found = cent.history(HistoryRequest(channel="past:all", limit=1))
     assert len(found.publications) == 1

@@ -28,7 +28,8 @@ from .people import SECONDS, json_first, person, run
 
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
-    with nodes_of(tmp_path_factory.mktemp("centrifugo"), 2, **CONFIG) as two:
+    patient = {"redis_seconds": 20, "rpc_seconds": 20}
+    with nodes_of(tmp_path_factory.mktemp("centrifugo"), 2, cluster=patient, **CONFIG) as two:
         yield two
 
 
@@ -72,7 +73,7 @@ def test_what_was_missed_on_one_node_comes_back_on_the_other(nodes: Nodes, proto
             found = [(await heard.next("on_publication")).pub for _ in range(2)]
             assert [(each.offset, ann.read(each.data)) for each in found] == [(2, 2), (3, 3)]
 
-    with Cent(f"{second.http_url}/api", KEY) as cent:
+    with Cent(f"{second.http_url}/api", KEY, timeout=SECONDS) as cent:
         run(scenario(cent))
         assert cent.history(HistoryRequest(channel=channel)).offset == 3
 
@@ -107,7 +108,10 @@ def test_a_stored_channel_has_one_order_on_both_nodes(nodes: Nodes, protobuf: bo
             found = [ann.read((await at_first.next("on_publication")).pub.data) for _ in range(5)]
             assert found == [20, 21, 22, 23, 24]
 
-    with Cent(f"{first.http_url}/api", KEY) as one, Cent(f"{second.http_url}/api", KEY) as two:
+    with (
+        Cent(f"{first.http_url}/api", KEY, timeout=SECONDS) as one,
+        Cent(f"{second.http_url}/api", KEY, timeout=SECONDS) as two,
+    ):
         run(scenario([one, two]))
         assert one.history(HistoryRequest(channel=channel)) == two.history(HistoryRequest(channel=channel))
 
@@ -138,7 +142,7 @@ def test_the_back_end_may_ask_either_node(nodes: Nodes, asked: int) -> None:
             await asyncio.to_thread(cent.disconnect, DisconnectRequest(user=user))
             assert (await eve.events.next("on_disconnected")).code == 3503
 
-    with Cent(f"{nodes.servers[asked].http_url}/api", KEY) as cent:
+    with Cent(f"{nodes.servers[asked].http_url}/api", KEY, timeout=SECONDS) as cent:
         run(scenario(cent))
 
 
@@ -211,5 +215,5 @@ def test_no_publication_is_lost_around_the_login(nodes: Nodes, protobuf: bool) -
         done.set()
         await publisher
 
-    with Cent(f"{second.http_url}/api", KEY) as cent:
+    with Cent(f"{second.http_url}/api", KEY, timeout=SECONDS) as cent:
         run(scenario(cent))

@@ -23,7 +23,7 @@ def answered(client: Raw) -> dict[str, object]:
 
 def close_code(client: Raw) -> int | None:
     """The code of the close frame that comes; data before it is dropped."""
-    while (found := client.frame(seconds=10)).opcode != CLOSE:
+    while (found := client.frame()).opcode != CLOSE:
         pass
     return found.close_code
 
@@ -122,18 +122,18 @@ def test_nothing_is_done_before_the_login(server: Server, command: str) -> None:
 
 
 @pytest.mark.full
-def test_who_does_not_log_in_is_closed_with_3502(server: Server) -> None:
-    with Raw(server.ws) as client:
+def test_who_does_not_log_in_is_closed_with_3502(impatient: Server) -> None:
+    with Raw(impatient.ws) as client:
         client.upgrade(PATH)
-        while (found := client.frame(seconds=10)).opcode == TEXT:
+        while (found := client.frame()).opcode == TEXT:
             assert found.json == {}
             client.send(text("{}"))
         assert found.close_code == 3502
 
 
 @pytest.mark.full
-def test_who_answers_no_ping_is_closed_with_3012(server: Server) -> None:
-    with Raw(server.ws) as client:
+def test_who_answers_no_ping_is_closed_with_3012(impatient: Server) -> None:
+    with Raw(impatient.ws) as client:
         client.upgrade(PATH)
         client.send(text(CONNECT))
         assert "connect" in answered(client)

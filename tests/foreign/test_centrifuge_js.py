@@ -41,7 +41,9 @@ def run_clients(server: Server, emulation: Server, names: str) -> None:
     )
 
 
-@pytest.mark.parametrize("names", ["websocket:", "http_stream:", "^(pings|a client)"])
+@pytest.mark.parametrize(
+    "names", ["websocket:", "http_stream:", "^a client", pytest.param("^pings", marks=pytest.mark.full)]
+)
 def test_centrifuge_js_with_json_and_with_protobuf(server: Server, names: str) -> None:
     run_clients(server, server, names)
 

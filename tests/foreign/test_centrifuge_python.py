@@ -18,7 +18,7 @@ from tests.integration.cmd import number
 from tests.integration.v1 import good
 from tests.support import Server
 
-from .conftest import KEY, OTHER_KEY, token
+from .conftest import KEY, OTHER_KEY, SILENT_SECONDS, token
 from .people import SECONDS, Events, both, json_first, person, refused, run
 
 
@@ -128,11 +128,11 @@ def test_a_token_is_renewed_at_its_end(server: Server, protobuf: bool) -> None:
 
 @pytest.mark.full
 @json_first
-def test_pings_keep_a_silent_client_connected(server: Server, protobuf: bool) -> None:
+def test_pings_keep_a_silent_client_connected(impatient: Server, protobuf: bool) -> None:
     async def scenario() -> None:
-        async with person(server, protobuf, "ann", max_server_ping_delay=6.0) as ann:
+        async with person(impatient, protobuf, "ann", max_server_ping_delay=SILENT_SECONDS) as ann:
             client = ann.client.client_id
-            await asyncio.sleep(8)  # longer than client_silent_seconds, and than ping and delay together
+            await asyncio.sleep(SILENT_SECONDS + 2)  # also longer than ping and delay together
             assert (await ann.rpc("conversations"))["hasMore"] is False
             assert ann.client.client_id == client
 
@@ -359,7 +359,7 @@ def test_a_token_may_subscribe_its_client(server: Server, protobuf: bool) -> Non
             assert found.keys() == {"#ann", "open:3", "past:4"}
             assert found["past:4"].recoverable
             assert ann.read(found["past:4"].data) == {"x": 1}
-            with Cent(f"{server.http_url}/api", KEY) as cent:
+            with Cent(f"{server.http_url}/api", KEY, timeout=SECONDS) as cent:
                 cent.publish(PublishRequest(channel="past:4", data={"n": 1}))
             heard = await ann.events.next("on_publication")
             assert (heard.channel, ann.read(heard.pub.data)) == ("past:4", {"n": 1})
@@ -437,7 +437,7 @@ def test_the_back_end_subscribes_unsubscribes_refreshes_and_disconnects(
             cent.disconnect(DisconnectRequest(user=user))
             assert (await eve.events.next("on_disconnected")).code == 3503
 
-    with Cent(f"{server.http_url}/api", KEY) as cent:
+    with Cent(f"{server.http_url}/api", KEY, timeout=SECONDS) as cent:
         run(scenario(cent))
 
 

@@ -47,10 +47,10 @@ def test_a_subscriber_receives_what_the_back_end_publishes(server: Server, tmp_p
 
         def received() -> bool:
             done = spawn([sys.executable, "-c", program])
-            assert done.wait(20) == 0
+            assert done.wait(200) == 0
             return "sent" in output.read_text()
 
-        eventually(received, what="the publication")
+        eventually(received, 200, "the publication")
     finally:
         end(process)  # type: ignore[arg-type]
 
