@@ -521,7 +521,8 @@ class Parts:
         """Build accounts and their relations."""
         accounts, store, invitations = self.account_store, self.store, InvitationStore(self.store)
         self.friends = Friends(accounts, self.config.accounts.friends, self.signals.send)
-        self.groups = Groups(store.log, lambda: store.has_database, self.config.accounts.group_members)
+        limits = self.config.accounts
+        self.groups = Groups(store.log, lambda: store.has_database, limits.group_members, limits.groups)
         self.accounts = Accounts(
             self.config,
             self.account_tokens,

@@ -20,7 +20,7 @@ from imserver.services.people import friends
 from imserver.services.people.accounts import Closed, NoAccounts, PasswordsOff, WrongLogin, account_id
 from imserver.services.people.attempts import TooManyFailures
 from imserver.services.people.friends import FriendResult, Oneself, TooManyFriends, UnknownFriend
-from imserver.services.people.groups import BadGroup, TooManyMembers, UnknownGroup
+from imserver.services.people.groups import BadGroup, TooManyGroups, TooManyMembers, UnknownGroup
 from imserver.services.people.identifiers import BadField
 from imserver.services.people.passwords import Overloaded
 from imserver.storage.contract import Taken
@@ -52,6 +52,7 @@ NO_FRIEND: Final = refusal("好友不存在")
 REPEATED: Final = refusal("请勿重复添加")
 TOO_MANY_FRIENDS: Final = refusal("系统错误:好友数量已达上限")
 NO_MEMBER: Final = refusal("用户不属于该群")
+TOO_MANY_GROUPS: Final = refusal("系统错误:群数量已达上限")
 TOO_MANY_MEMBERS: Final = refusal("系统错误:群成员数量已达上限")
 CLOSED: Final = refusal("系统错误:注册已关闭")
 TOO_MANY_FAILURES: Final = refusal("系统错误:尝试次数过多,请稍后再试")
@@ -169,6 +170,8 @@ def create_group(api: Api, call: Call) -> HttpResponse:
         group = groups.create(app, user, name, [each for each in found if each not in blocked])
     except BadGroup:
         return BAD_PARAMETER
+    except TooManyGroups:
+        return TOO_MANY_GROUPS
     except TooManyMembers:
         return TOO_MANY_MEMBERS
     return success("群组创建成功", {"id": str(group.id)})

@@ -410,6 +410,7 @@ class AccountSettings(Struct, frozen=True):
     friends: Amount = 5000
     invitations: Amount = 100
     bots: Amount = 50
+    groups: Amount = 1000
     group_members: Annotated[int, Meta(ge=1, le=100_000)] = 10000
 
 

@@ -320,11 +320,11 @@ def test_groups_ask_for_a_token_first(server: Server) -> None:
 
 
 @pytest.mark.full
-def test_a_group_has_a_limit_of_members(launch: Launch, http_server: str) -> None:
-    server = launch(http_server, accounts={"group_members": 2})
+def test_a_group_has_a_limit_of_members_and_a_user_of_groups(launch: Launch, http_server: str) -> None:
+    server = launch(http_server, accounts={"group_members": 2, "groups": 1})
     _, token = register(server.http)
     two, three = register(server.http)[0], register(server.http)[0]
     new_group(server, token, two)
-    code, why = said(form(server.http, "/group/create", {"name": "us", "ids": [two, three]}, token))
-    assert code == -1
-    assert why.startswith("系统错误:")
+    for ids, reached in (([two, three], "群成员数量"), ([two], "群数量")):
+        answer = form(server.http, "/group/create", {"name": "us", "ids": ids}, token)
+        assert said(answer) == (-1, f"系统错误:{reached}已达上限")

@@ -26,6 +26,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
         finds_per_account=FINDS,
         registrations_per_address=0,
         invitations=3,
+        groups=3,
         group_members=3,
     )
     harness = Harness(config(Path(tmp_path_factory.mktemp("people")), apps=apps, accounts=accounts))
@@ -302,6 +303,18 @@ def test_an_invitation_link_leads_into_a_group(node: Harness) -> None:
     assert vic.good("invitations/accept", code=code)["status"] == "joined"
     full = One(node, name="wes")
     assert full.code("invitations/accept", code=code) == (409, "too_many_members")
+    for number in range(3):
+        full.good("groups/create", name=f"own {number}")
+    tom.good("groups/open", group=group, open=True)
+    more: tuple[tuple[str, dict[str, Any]], ...] = (
+        ("invitations/accept", {"code": code}),
+        ("groups/join", {"group": group}),
+        ("groups/create", {"name": "one more"}),
+    )
+    vic.good("groups/leave", group=group)
+    for route, asked in more:
+        assert full.code(route, **asked) == (409, "too_many_groups"), route
+    tom.good("groups/open", group=group, open=False)
     assert full.code("invitations/create", group=group) == (404, "unknown_group")
     assert full.code("invitations/revoke", code=code) == UNKNOWN
     assert tom.good("invitations/revoke", code=code) == {"code": code}

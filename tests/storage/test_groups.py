@@ -2,20 +2,25 @@
 
 import json
 from collections.abc import Callable
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import gevent
 import pytest
 
+from imserver import errors
+from imserver.model import JoinGroup, Reply
 from imserver.services.people.groups import (
     ADMIN,
     MEMBER,
     OWNER,
     BadGroup,
     Group,
+    GroupCommands,
     Groups,
     NoMember,
     NotAllowed,
+    TooManyGroups,
     TooManyMembers,
     UnknownGroup,
 )
@@ -26,6 +31,7 @@ from .conftest import OpenStore
 
 APP = "101"
 LIMIT = 5
+MOST_GROUPS = 5
 GroupChange = tuple[Callable[..., Any], Any]
 
 
@@ -36,7 +42,7 @@ def log(url: str, open_store: OpenStore) -> MessageLog:
 
 @pytest.fixture
 def groups(log: MessageLog) -> Groups:
-    return Groups(lambda: log, lambda: True, LIMIT)
+    return Groups(lambda: log, lambda: True, LIMIT, MOST_GROUPS)
 
 
 @pytest.fixture
@@ -61,7 +67,7 @@ def at_once(*deeds: tuple[Any, ...]) -> list[str]:
     def outcome(function: Callable[..., Any], *arguments: Any) -> str:
         try:
             function(APP, *arguments)
-        except (BadGroup, NoMember, NotAllowed, TooManyMembers, UnknownGroup) as refused:
+        except (BadGroup, NoMember, NotAllowed, TooManyGroups, TooManyMembers, UnknownGroup) as refused:
             return type(refused).__name__
         return ""
 
@@ -83,6 +89,38 @@ def test_many_who_are_invited_at_once_are_no_more_than_there_is_room_for(groups:
     assert sorted(said) == ["", *["TooManyMembers"] * 3]
     assert len(roles(groups, group)) == LIMIT
     assert groups.invite(APP, group, "cid", ["ann", "bob"]) == ()
+
+
+def test_a_user_creates_and_joins_at_two_nodes_no_more_groups_than_allowed(
+    groups: Groups, group: int, url: str, open_store: OpenStore
+) -> None:
+    log = open_store(url).log()
+    other = Groups(lambda: log, lambda: True, LIMIT, MOST_GROUPS)
+    groups.set_open(APP, group, "ann", True)
+    deeds = [(node.create, "eve", "mine", []) for node in (groups, other) * 3]
+    said = at_once(*deeds, (other.join, group, "eve"), (groups.accept, group, "eve", "bob"))
+    assert {name for name in said if name} == {"TooManyGroups"}
+    assert groups.page(APP, "eve", 0, 10)[0] == MOST_GROUPS
+
+
+def test_a_user_in_too_many_groups_keeps_them_and_is_added_by_others(groups: Groups, group: int) -> None:
+    log = groups._log()
+    log.append(APP, [Draft(sender="ann", to_user="cid", body=b"no group")])
+    for user in ("ann", "eve"):
+        for _ in range(MOST_GROUPS):
+            log.create(APP, user, "old", ["cid"])
+    assert groups.page(APP, "cid", 0, 100)[0] == 2 * MOST_GROUPS + 1
+    groups.join(APP, group, "cid")  # who is in it already is in no more groups than before
+    assert at_once((groups.create, "cid", "new", [])) == ["TooManyGroups"]
+    opened = groups.create(APP, "dan", "open", []).id
+    groups.set_open(APP, opened, "dan", True)
+    cid: Any = SimpleNamespace(app=APP, user="cid")
+    commands = GroupCommands(groups, cast(Any, None), cast(Any, None))
+    assert commands.join(cid, JoinGroup(opened)) == Reply(errors.CENTRIFUGE_LIMIT_EXCEEDED)
+    assert groups.invite(APP, groups.create(APP, "dan", "tea", ["cid"]).id, "dan", ["ann"]) == ("ann",)
+    for one in groups.page(APP, "cid", 0, 100)[1][MOST_GROUPS - 1 :]:
+        groups.leave(APP, one.id, "cid")
+    assert at_once(*[(groups.create, "cid", "new", [])] * 2) == ["", "TooManyGroups"]
 
 
 def test_the_owner_and_the_successor_leave_at_once_and_there_is_an_owner(groups: Groups, group: int) -> None:

@@ -25,6 +25,7 @@ from imserver.services.people.groups import (
     Group,
     NoMember,
     NotAllowed,
+    TooManyGroups,
     TooManyMembers,
     UnknownGroup,
 )
@@ -193,6 +194,7 @@ REFUSALS: Final[Refusals] = {
     UnknownGroup: refuse(errors.HTTP_UNKNOWN_GROUP),
     NotAllowed: refuse(errors.HTTP_ROLE_TOO_LOW, "{}"),
     NoMember: refuse(errors.HTTP_UNKNOWN_MEMBER),
+    TooManyGroups: refuse(errors.HTTP_TOO_MANY_GROUPS),
     TooManyMembers: refuse(errors.HTTP_TOO_MANY_MEMBERS),
 }
 """Exceptions of groups → refusals."""
@@ -220,7 +222,7 @@ def _check_members(api: Api, call: Call, users: Sequence[str]) -> None:
     "/groups/create",
     ADMIN_OR_MEMBER,
     status=201,
-    problems=_NOT_MADE,
+    problems=(*_NOT_MADE, errors.HTTP_TOO_MANY_GROUPS),
     example={"user": "1", "name": "tea", "members": ["2"]},
 )
 def create(api: Api, call: Call, asked: GroupCreate) -> GroupShown:
@@ -399,7 +401,7 @@ def set_options(api: Api, call: Call, asked: GroupOptions) -> GroupShown:
 @routes.post(
     "/groups/join",
     ADMIN_OR_MEMBER,
-    problems=(*_UNKNOWN, errors.HTTP_TOO_MANY_MEMBERS),
+    problems=(*_UNKNOWN, errors.HTTP_TOO_MANY_GROUPS, errors.HTTP_TOO_MANY_MEMBERS),
     example={"user": "3", "group": "1"},
     answer_example=replace(_GROUP, role="member", open=True),
 )

@@ -229,6 +229,7 @@ def show(api: Api, call: Call, asked: InvitationQuery) -> InvitationPreview:
     problems=(
         *_UNKNOWN,
         errors.HTTP_UNKNOWN_ACCOUNT,
+        errors.HTTP_TOO_MANY_GROUPS,
         errors.HTTP_TOO_MANY_MEMBERS,
         errors.HTTP_TOO_MANY_FRIENDS,
     ),

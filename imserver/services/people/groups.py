@@ -31,6 +31,7 @@ from imserver.storage.log.contract import (
     INVALID,
     NOT_ALLOWED,
     NOT_MEMBER,
+    TOO_MANY_GROUPS,
     UNKNOWN_CONVERSATION,
     Change,
     Conversation,
@@ -77,6 +78,10 @@ class TooManyMembers(ImserverError):
     """The group would have more members than ``accounts.group_members`` allows."""
 
 
+class TooManyGroups(ImserverError):
+    """The user is in as many groups as ``accounts.groups`` allows."""
+
+
 class Group(Struct, frozen=True):
     """A group, and the role of the caller (``""``: a back end)."""
 
@@ -96,13 +101,17 @@ class Group(Struct, frozen=True):
 class Groups:
     """Makes and changes groups. Everything may switch, and raise StorageUnavailable and UnknownGroup.
 
-    ``log`` gives the message log; there are no groups while ``has_storage`` is false.
+    ``log`` gives the message log; there are no groups while ``has_storage`` is false. ``limit``: of the
+    members of a group. ``most_groups``: of the groups of a user who creates or joins one.
     """
 
-    def __init__(self, log: Callable[[], MessageLog], has_storage: Callable[[], bool], limit: int) -> None:
+    def __init__(
+        self, log: Callable[[], MessageLog], has_storage: Callable[[], bool], limit: int, most_groups: int
+    ) -> None:
         self._log = log
         self._has_storage = has_storage
         self.limit = limit
+        self._most_groups = most_groups
 
     # --- asking ---------------------------------------------------------------------------------------------
 
@@ -138,15 +147,12 @@ class Groups:
     # --- changing -------------------------------------------------------------------------------------------
 
     def create(self, app: str, owner: str, name: str, users: Sequence[str]) -> Group:
-        """Make a group of an owner and other users. Raises BadGroup and TooManyMembers."""
+        """Make a group of an owner and other users. Raises BadGroup, TooManyGroups and TooManyMembers."""
         _check_name(name)
         others = [user for user in dict.fromkeys(users) if user != owner]
         if len(others) + 1 > self.limit:
             raise TooManyMembers(f"accounts.group_members {self.limit}")
-        try:
-            made = self._log().create(app, owner, name, others)
-        except ValueError as error:
-            raise BadGroup(str(error)) from None
+        made = _done(self._log().create(app, owner, name, others, most_groups=self._most_groups))
         return self.show(app, made.conversation, owner)
 
     def invite(self, app: str, group: int, by: str, users: Sequence[str]) -> tuple[str, ...]:
@@ -168,12 +174,13 @@ class Groups:
     def accept(self, app: str, group: int, user: str, invited_by: str) -> bool:
         """Add a user who has accepted the invitation of a member or (``""``) a back end.
 
-        False: the user is a member already. Raises TooManyMembers, and NotAllowed if the member may no longer
-        invite.
+        False: the user is a member already. Raises TooManyGroups, TooManyMembers, and NotAllowed if the
+        member may no longer invite.
         """
         right = _permitted(invited_by, "invite", _INVITING)
-        joined = self._log_with(group).join(
-            app, group, [user], user, most=self.limit, right=right, invited_by=invited_by
+        log, most, most_groups = self._log_with(group), self.limit, self._most_groups
+        joined = log.join(
+            app, group, [user], user, most=most, most_groups=most_groups, right=right, invited_by=invited_by
         )
         return bool(_done(joined).users)
 
@@ -182,9 +189,9 @@ class Groups:
         return self._log().count_members(app, group)
 
     def join(self, app: str, group: int, user: str) -> Group:
-        """Add a user to an open group. Raises TooManyMembers."""
-        log = self._log_with(group)
-        _done(log.join(app, group, [user], user, most=self.limit, right=_may_enter(user)))
+        """Add a user to an open group. Raises TooManyGroups and TooManyMembers."""
+        log, most, right = self._log_with(group), self.limit, _may_enter(user)
+        _done(log.join(app, group, [user], user, most=most, most_groups=self._most_groups, right=right))
         return self.show(app, group, user)
 
     def set_open(self, app: str, group: int, by: str, is_open: bool) -> Group:
@@ -337,6 +344,7 @@ _REFUSALS: Final[dict[str, type[ImserverError]]] = {
     NOT_MEMBER: NoMember,
     NOT_ALLOWED: NotAllowed,
     FULL: TooManyMembers,
+    TOO_MANY_GROUPS: TooManyGroups,
 }
 
 
@@ -389,6 +397,7 @@ _CODE_OF: Final[dict[type[ImserverError], int]] = {
     UnknownGroup: errors.REPLY_NO_DATA,
     NotAllowed: errors.REPLY_UNAUTHORIZED,
     _Stranger: errors.REPLY_UNAUTHORIZED,
+    TooManyGroups: errors.CENTRIFUGE_LIMIT_EXCEEDED,
     TooManyMembers: errors.CENTRIFUGE_LIMIT_EXCEEDED,
 }
 _REFUSED: Final = tuple(_CODE_OF)

@@ -123,7 +123,7 @@ class Invitations:
     def accept(self, app: str, user: str, code: str) -> Accepted:
         """Join the group, or become a friend of the maker. Members and friends do not use up an invitation.
 
-        Raises UnknownInvitation, UnknownAccount, Blocked, TooManyMembers and TooManyFriends.
+        Raises UnknownInvitation, UnknownAccount, Blocked, TooManyGroups, TooManyMembers and TooManyFriends.
         """
         if self._accounts.get(app, user) is None:
             raise UnknownAccount(user)

@@ -16,6 +16,7 @@ from imserver.storage.log.contract import (
     INVALID,
     NOT_MEMBER,
     OPTIONS,
+    TOO_MANY_GROUPS,
     UNKNOWN_CONVERSATION,
     USER_BYTES,
     Change,
@@ -46,12 +47,25 @@ _encode: Final = msgspec.json.Encoder().encode
 class GroupWriter(LogWriter):
     """Changes groups. Each method returns after the commit and may raise StorageUnavailable."""
 
-    def create(self, app: str, owner: str, name: str, users: Sequence[str], meta: bytes = b"") -> Change:
-        """Create a group with its owner and members. Its first entry has the kind ``group``."""
+    def create(
+        self,
+        app: str,
+        owner: str,
+        name: str,
+        users: Sequence[str],
+        meta: bytes = b"",
+        *,
+        most_groups: int = 0,
+    ) -> Change | Rejected:
+        """Create a group with its owner and members. Its first entry has the kind ``group``.
+
+        ``most_groups``, here and below: limit of the number of groups of the user who creates a group or
+        joins it, not of those who are added (0: no limit).
+        """
 
         def work(transaction: AppTransaction) -> Change | Rejected:
             all_users = list(dict.fromkeys((owner, *users)))
-            if wrong := _wrong(all_users, name):
+            if wrong := _wrong(all_users, name) or _too_many_groups(transaction, owner, most_groups):
                 return wrong
             bots = bots_among(transaction.driver, app, all_users)
             if len(bots) > MOST_BOTS:
@@ -65,10 +79,7 @@ class GroupWriter(LogWriter):
             entry = _record(transaction, state, "group", owner, details, meta)
             return Change(state.id, entry, tuple(all_users))
 
-        made = self.change(app, work)
-        if isinstance(made, Rejected):
-            raise ValueError(made.detail)
-        return made
+        return self.change(app, work)
 
     def join(
         self,
@@ -79,6 +90,7 @@ class GroupWriter(LogWriter):
         role: str = "member",
         *,
         most: int = 0,
+        most_groups: int = 0,
         right: Right | None = None,
         invited_by: str = "",
     ) -> Change | Rejected:
@@ -100,6 +112,8 @@ class GroupWriter(LogWriter):
                 return Change(conversation)
             if most and _count(transaction, conversation, most) + len(new) > most:
                 return Rejected(FULL)
+            if by in new and (refused := _too_many_groups(transaction, by, most_groups)):
+                return refused
             bots = bots_among(transaction.driver, app, new)
             if len(state.bots) + len(bots) > MOST_BOTS:
                 return _TOO_MANY_BOTS
@@ -336,6 +350,18 @@ def _count(transaction: AppTransaction, conversation: int, most: int) -> int:
         "WHERE log = %s AND conversation = %s AND left_id IS NULL LIMIT %s) counted"
     )
     return int(transaction.driver.query(statement, (transaction.log, conversation, most))[0][0])
+
+
+def _too_many_groups(transaction: AppTransaction, user: str, most: int) -> Rejected | None:
+    """Refuse if a user is in ``most`` groups or more; 0: no limit."""
+    statement = (
+        "SELECT count(*) FROM (SELECT 1 FROM membership m CROSS JOIN conversation c WHERE m.log = %s "
+        "AND m.member = %s AND m.left_id IS NULL AND c.log = m.log AND c.id = m.conversation "
+        "AND c.kind = %s LIMIT %s) counted"
+    )
+    values = (transaction.log, user, GROUP, most)
+    full = most and transaction.driver.query(statement, values)[0][0] >= most
+    return Rejected(TOO_MANY_GROUPS) if full else None
 
 
 def _first_of(transaction: AppTransaction, conversation: int, role: str, most: int) -> list[str]:
