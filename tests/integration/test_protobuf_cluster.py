@@ -114,7 +114,7 @@ def test_a_logout_everywhere_on_one_node_closes_on_all_and_voids_tokens(
         good(nodes.http[0], "accounts/devices/logout", {"device": rows["phone"]["device"]}, key=pad)
         on_phone.closed_with(4502)
         on_pad.silent()
-        good(nodes.http[1], "accounts/delete", {}, key=pad)
+        good(nodes.http[1], "accounts/delete", {"password": "correct horse"}, key=pad)
         on_pad.closed_with(4502)
     for address in nodes.http:
         for token in (ann[1], bob["token"], pad):

@@ -30,6 +30,7 @@ from .v1 import good
 PATH = "/api/v1/uploads"
 SECRET = "a secret that is long enough to be one"
 ADMIN = "the key of an operator"
+LEAVE = b'{"password": "secret"}'
 KEY, READER, ELSEWHERE = "the key of a back end", "a key that only reads", "a key of another app"
 QUOTA = 3_000_000
 SMALL, LARGE = 200_000, 48_000_000
@@ -440,7 +441,7 @@ def test_an_account_uploads_with_its_token_and_its_files_go_with_it(roomy: Serve
     assert files(roomy, proof).json["total"] == 1
     assert code(upload(roomy, b"x", app="gochat", key=proof, user="1" + user)) == (403, "not_allowed")
     headers = [("Authorization", f"Bearer {proof}"), ("Content-Type", "application/json")]
-    gone = ask(roomy.http, request("/api/v1/accounts/delete", method="POST", headers=headers, body=b"{}"))
+    gone = ask(roomy.http, request("/api/v1/accounts/delete", method="POST", headers=headers, body=LEAVE))
     assert gone.status == 200, gone
     assert code(fetch(roomy, received["url"])) == (404, "unknown_upload")
     assert roomy.get(f"{PATH}?app=gochat&user={user}")[1].startswith(b'{"bytes":0,')
@@ -465,7 +466,7 @@ def test_a_file_that_comes_while_its_account_is_deleted_goes_with_it(roomy: Serv
         raw.send(head(10, key=proof) + b"12345")
         eventually(lambda: kept_arriving(roomy) == 1, what="a file under way")
         headers = [("Authorization", f"Bearer {proof}"), ("Content-Type", "application/json")]
-        gone = ask(roomy.http, request("/api/v1/accounts/delete", method="POST", headers=headers, body=b"{}"))
+        gone = ask(roomy.http, request("/api/v1/accounts/delete", method="POST", headers=headers, body=LEAVE))
         assert gone.status == 200, gone
         raw.send(b"67890")
         assert code(raw.response()) == (401, "token_invalid")
@@ -544,7 +545,7 @@ def test_files_go_to_a_bucket_and_come_from_there(launch: Launch, http_server: s
     user, proof = register(server.http)
     uploaded(server, content, key=proof, app="")
     asked = [("Authorization", f"Bearer {proof}"), ("Content-Type", "application/json")]
-    leave = request("/api/v1/accounts/delete", method="POST", headers=asked, body=b"{}")
+    leave = request("/api/v1/accounts/delete", method="POST", headers=asked, body=LEAVE)
     standin.failures = ["500"] * 3
     assert code(ask(server.http, leave)) == (503, "media_unavailable")
     assert files(server, proof).json["total"] == 1, "nothing is deleted by half"

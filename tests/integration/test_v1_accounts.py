@@ -237,7 +237,7 @@ def test_an_account_is_deleted_with_all_its_data(ann: Person, bob: Person) -> No
     ann.good("friends/request", {"friend": bob.user})
     bob.good("friends/accept", {"friend": ann.user})
     group = ann.group(bob)
-    assert ann.good("accounts/delete", {}) == {"user": ann.user}
+    assert ann.good("accounts/delete", {"password": PASSWORD}) == {"user": ann.user}
     assert ann.refused("accounts/show") == (401, "token_invalid")
     assert bob.refused("accounts/show", of=ann.user) == (404, "unknown_account")
     assert bob.good("friends")["count"] == 0
@@ -282,7 +282,7 @@ def test_nothing_of_a_deleted_account_stays_in_the_database(launch: Launch, http
         assert one.ask_cmd("hide", {"ids": [sent["id"]]})[0] == 200
         own = {"account", "account_device", "relation", "upload", "upload_usage", "membership"}
         assert rows_of(server, user) >= {*own, "read_position", "hidden", "mark_version"}
-        good(server.http, "accounts/delete", {"app": "77"}, key=ann["token"])
+        good(server.http, "accounts/delete", {"app": "77", "password": PASSWORD}, key=ann["token"])
         for kind in ("group", "group", "leave"):
             assert one.push("message").json["response"]["data"]["kind"] == kind
         one.closed(4502)
@@ -537,12 +537,12 @@ def test_an_account_cannot_end_the_logins_of_another(locked: Server, ann: Person
 
 
 def test_a_stream_of_events_ends_with_the_sessions_of_its_account(locked: Server, ann: Person) -> None:
-    for route in ("accounts/logout", "accounts/delete"):
+    for route, asked in (("accounts/logout", {}), ("accounts/delete", {"password": PASSWORD})):
         body = {"phone": ann.phone, "password": PASSWORD, "device": "reader"}
         token = good(locked.http, "accounts/login", body)["token"]
         with Listener(locked.http) as stream:
             stream.listen(headers=[("Authorization", f"Bearer {token}")], app="gochat")
-            good(locked.http, route, {}, key=token)
+            good(locked.http, route, asked, key=token)
             assert end_of(stream)["code"] == 4502
         assert ask_for(locked.http, app="gochat", token=token).status == 401
 

@@ -126,7 +126,7 @@ def test_bots_end_with_their_owner(node: Harness) -> None:
     mine, other = bot_of(dan, "mine"), bot_of(dan, "other")
     dan.good("bots/delete", bot=other.user)
     assert other.code("messages/send", to=dan.user, text="x") == (401, "token_invalid")
-    dan.good("accounts/delete")
+    dan.good("accounts/delete", password=PASSWORD)
     assert mine.code("messages/send", to=dan.user, text="x") == (401, "token_invalid")
     assert Asking(node, ADMIN.key).code("bots/rotate", bot=mine.user) == (404, "unknown_account")
 

@@ -458,9 +458,11 @@ def test_a_link_that_outlives_its_session_or_has_no_token_is_refused(
 
 def test_a_deleted_account_leaves_its_identity_free(node: Harness, provider: StandIn) -> None:
     provider.user["sub"] = "eve"
-    first = account(node, provider)
-    node.node.parts.accounts.remove("201", first["user"])
-    assert account(node, provider)["user"] != first["user"]
+    first = Login(node).done(provider)[1]
+    user = {"user": first["account"]["user"]}
+    done = node.call("POST", "/api/v1/accounts/delete", {"app": "201"}, first["token"])
+    assert done == (200, user), "it has no password"
+    assert account(node, provider)["user"] != user["user"]
 
 
 def test_two_first_logins_at_once_make_one_account(

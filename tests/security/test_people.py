@@ -129,6 +129,16 @@ def test_identifiers_of_one_account_can_be_changed_with_its_password(node: Harne
     assert status == 200, "a back end needs no password"
 
 
+def test_a_stolen_token_deletes_no_account(node: Harness) -> None:
+    one, refused = One(node, name="leaver"), (401, "wrong_login")
+    assert one.code("accounts/delete") == refused
+    assert [one.code("accounts/delete", password="wrong horse") for _ in range(2)] == [refused] * 2
+    assert one.code("accounts/delete", password=PASSWORD) == (429, "too_many_requests")
+    assert one.good("accounts/set", nickname="Here")["user"] == one.user
+    asked = {"app": "201", "user": one.user}
+    assert node.call("POST", "/api/v1/accounts/delete", asked, ADMIN.key) == (200, {"user": one.user})
+
+
 @pytest.mark.parametrize(
     "given",
     [
@@ -340,7 +350,7 @@ def test_an_invitation_link_makes_friends(node: Harness) -> None:
     for _ in range(2):
         invite(xia)
     assert xia.code("invitations/create") == (409, "too_many_invitations")
-    xia.good("accounts/delete")
+    xia.good("accounts/delete", password=PASSWORD)
     assert zoe.code("invitations/accept", code=code) == UNKNOWN
     rows = node.node.parts.store.read(lambda sql: sql.query("SELECT member FROM invitation"))
     assert (xia.user,) not in rows

@@ -61,6 +61,13 @@ Login = Annotated[
     ),
 ]
 Password = Annotated[str, about("The password.", min_length=1, max_length=250)]
+CurrentPassword = Annotated[
+    str,
+    about(
+        "The current password. A back end, and an account without a password, may leave it out.",
+        max_length=250,
+    ),
+]
 NewPassword = Annotated[str, about("The password, at least 8 characters.", min_length=8, max_length=250)]
 Nickname = Annotated[str, about("The display name of the account.", max_length=64, pattern=_SHOWN)]
 Avatar = Annotated[str, about("The address of the picture of the account.", max_length=1000, pattern=_SHOWN)]
@@ -112,13 +119,7 @@ class IdentifiersSet(Acting):
     phone: Annotated[str, about("The phone number.", max_length=20, pattern=_SHOWN)] | UnsetType = UNSET
     email: Annotated[str, about("The e-mail address.", max_length=EMAIL_BYTES)] | UnsetType = UNSET
     name: Annotated[str, about("The user name.", max_length=32)] | UnsetType = UNSET
-    password: Annotated[
-        str,
-        about(
-            "The current password. A back end, and an account without a password, may leave it out.",
-            max_length=250,
-        ),
-    ] = ""
+    password: CurrentPassword = ""
 
 
 class PasswordSet(Acting, kw_only=True):
@@ -128,6 +129,12 @@ class PasswordSet(Acting, kw_only=True):
     old_password: Annotated[
         str, about("The current password. A back end may leave it out.", max_length=250)
     ] = ""
+
+
+class AccountDelete(Acting):
+    """The account to delete."""
+
+    password: CurrentPassword = ""
 
 
 class AccountQuery(Acting):
@@ -425,15 +432,27 @@ def log_out(api: Api, call: Call, _asked: Acting) -> AccountDone:
 
 
 @routes.post(
-    "/accounts/delete", ADMIN_OR_ACCOUNT, problems=(*_UNKNOWN, errors.HTTP_MEDIA_UNAVAILABLE), example=_ACTING
+    "/accounts/delete",
+    ADMIN_OR_ACCOUNT,
+    problems=(
+        *_UNKNOWN,
+        errors.HTTP_WRONG_LOGIN,
+        errors.HTTP_TOO_MANY_REQUESTS,
+        errors.HTTP_MEDIA_UNAVAILABLE,
+    ),
+    example={**_ACTING, "password": "correct horse"},
 )
-def delete(api: Api, call: Call, _asked: Acting) -> AccountDone:
+def delete(api: Api, call: Call, asked: AccountDelete) -> AccountDone:
     """Delete an account.
 
     This deletes its profile, friends, memberships, files and marks. Its messages remain in the
-    conversations of others.
+    conversations of others. A user's requests count as logins of their address.
     """
-    api.services.accounts.remove(call.app, call.user)
+    accounts, host = api.services.accounts, call.request.host
+    if not call.is_back_end:
+        accounts.charge_login(host)
+        accounts.confirmed(call.app, call.user, asked.password, host)
+    accounts.remove(call.app, call.user)
     return AccountDone(call.user)
 
 

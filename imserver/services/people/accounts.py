@@ -289,7 +289,10 @@ class Accounts:
         return AccountSession(account, token, login.expires_at, login.name, login.id)
 
     def charge_login(self, address: str) -> None:
-        """Count a login with a provider from ``address``. Raises TooManyFailures."""
+        """Count a login with a provider, or a check of a password, from ``address``.
+
+        Raises TooManyFailures.
+        """
         self._logins.charge(address)
 
     def linked(
