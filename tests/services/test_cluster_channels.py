@@ -15,7 +15,6 @@ from imserver.model import Event, Outcome
 from imserver.protocol.client import ClientDialect
 from imserver.services.channels.connections import ASKED_TOGETHER, Joined, Left
 from imserver.services.channels.members import ChannelRefused, Publication
-from imserver.services.channels.registrar import REPORT_SECONDS
 from imserver.services.nodes import FENCE_SECONDS, Fence, FencedQuery, ToChannel, ToConnection
 from imserver.services.sessions.cluster_sessions import AliveQuery
 from tests.hub.test_channels import texts
@@ -28,6 +27,12 @@ LOBBY = "lobby"
 
 def event(text: str) -> Event:
     return Event("msg", "eve", text, "7")
+
+
+@pytest.fixture(autouse=True)
+def reports_when_woken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No node reports its channels by itself."""
+    monkeypatch.setattr("imserver.services.channels.registrar.REPORT_SECONDS", 3600)
 
 
 @pytest.fixture
@@ -47,6 +52,17 @@ def joined(node: ClusterHarness, user: str, *channels: str, app: str = MULTI) ->
 def known(nodes: Several, channel: str = LOBBY, app: str = MULTI) -> dict[int, int]:
     """What the registry says of a channel."""
     return nodes.book.where(app, channel)
+
+
+def until_known(nodes: Several, members: dict[int, int], app: str = MULTI) -> None:
+    """Let the nodes report until the registry says this of the lobby."""
+
+    def reported() -> bool:
+        for node in nodes.nodes.values():
+            node.registrar.wake()
+        return known(nodes, app=app) == members
+
+    until(reported)
 
 
 def items(node: ClusterHarness) -> int:
@@ -218,15 +234,17 @@ def test_later_members_ask_nothing_and_are_counted_soon(nodes: Several) -> None:
     for number in range(9):
         joined(nodes[2], f"u{number}", LOBBY)
     assert "report_channels" not in nodes[2].registry.asked
-    until(lambda: known(nodes) == {2: 10}, REPORT_SECONDS + 2)
+    until_known(nodes, {2: 10})
     assert nodes[1].channels.count(MULTI, LOBBY) == 10
 
 
-def test_a_channel_that_is_left_is_forgotten_soon(nodes: Several) -> None:
+def test_a_channel_that_is_left_is_forgotten_soon(nodes: Several, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imserver.services.channels.registrar.REPORT_SECONDS", 0.01)
+    nodes[2].registrar.wake()
     clients = [joined(nodes[2], user, LOBBY) for user in ("ann", "bob")]
     for client in clients:
         client.hang_up()
-    until(lambda: known(nodes) == {}, REPORT_SECONDS + 2)
+    until(lambda: known(nodes) == {})
     assert nodes[1].channels.publish(MULTI, LOBBY, HELLO) == Outcome.NOT_SENT
 
 
@@ -276,7 +294,7 @@ def test_a_replaced_session_is_in_no_channel_on_its_old_node(nodes: Several) -> 
     texts(old, new)
     nodes[3].channels.publish(NEWEST, LOBBY, HELLO)
     assert texts(old, new) == [[], ["hello"]]
-    until(lambda: known(nodes, app=NEWEST) == {2: 1}, REPORT_SECONDS + 2)
+    until_known(nodes, {2: 1}, NEWEST)
 
 
 MOVES = st.lists(
@@ -333,7 +351,7 @@ def test_a_channel_that_one_node_could_not_report_is_reached_by_nodes_that_can_a
     assert nodes[1].channels.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
     assert texts(client) == [["hello"]]
     nodes[2].registry.away = False
-    until(lambda: known(nodes) == {2: 1}, REPORT_SECONDS + 2)
+    until_known(nodes, {2: 1})
 
 
 def test_a_join_whose_answer_was_lost_is_reported_again(nodes: Several) -> None:
@@ -341,7 +359,7 @@ def test_a_join_whose_answer_was_lost_is_reported_again(nodes: Several) -> None:
     client = joined(nodes[2], "bob", LOBBY)
     nodes[2].registry.deaf = False
     client.hang_up()
-    until(lambda: known(nodes) == {}, REPORT_SECONDS + 2)
+    until_known(nodes, {})
 
 
 def test_after_a_flush_every_channel_is_reported_again(nodes: Several) -> None:
@@ -349,7 +367,7 @@ def test_after_a_flush_every_channel_is_reported_again(nodes: Several) -> None:
     texts(*clients)
     nodes.book.flush()
     assert all(node.registrar.unsettled() for node in nodes.nodes.values())
-    until(lambda: known(nodes) == {1: 1, 2: 1, 3: 1})
+    until_known(nodes, {1: 1, 2: 1, 3: 1})
     until(lambda: all(not node.registrar.unsettled() for node in nodes.nodes.values()))
     assert [known(nodes, f"channel{n}") for n in (1, 2, 3)] == [{1: 1}, {2: 1}, {3: 1}]
     assert nodes[1].channels.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
@@ -385,7 +403,7 @@ def test_a_node_under_a_new_epoch_reports_its_channels_again(nodes: Several) -> 
     node = nodes.nodes.pop(2)
     nodes.nodes[12] = node
     node.take_new_epoch(12)
-    until(lambda: known(nodes) == {12: 1})
+    until_known(nodes, {12: 1})
     assert nodes[1].channels.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
     assert texts(client) == [["hello"]]
 
@@ -687,7 +705,8 @@ def test_clients_on_all_nodes_join_and_receive(nodes: Several) -> None:
         assert all(word in payload for word, payload in zip(words, payloads, strict=True))
 
 
-def test_a_leaving_member_gets_earlier_publications(nodes: Several) -> None:
+def test_a_leaving_member_gets_earlier_publications(nodes: Several, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imserver.services.nodes.FENCE_SECONDS", 60)
     connection, client = nodes[2].login(MULTI, "ann")
     name = nodes[2].connections.id_of(connection)
     assert nodes[1].connections.join(MULTI, name, LOBBY) is Joined.JOINED
@@ -695,7 +714,7 @@ def test_a_leaving_member_gets_earlier_publications(nodes: Several) -> None:
     nodes[1].rpc.holding = True
     assert nodes[1].channels.publish(MULTI, LOBBY, HELLO) is Outcome.SENT
     leaving = gevent.spawn(nodes[1].connections.leave, MULTI, name, LOBBY)
-    gevent.sleep(FENCE_SECONDS / 10)
+    gevent.sleep(0.02)
     assert not leaving.ready(), "the question waits for what was sent before it"
     nodes[1].rpc.release()
     assert leaving.get() is Left.LEFT

@@ -572,6 +572,15 @@ def test_a_sync_contains_own_messages_and_no_known_ones(harness: Harness) -> Non
     assert [said.text for said in synced(ann.outputs()[-1])[0]] == ["mine", "t1", "t2"]
 
 
+@pytest.fixture
+def patient(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """New entries wait for a client that has not synced, for longer than any test takes."""
+    service = harness.protobuf_service
+    monkeypatch.setattr(service, "deadlines", SyncDeadlines(service._release, 600))
+    monkeypatch.setattr(service, "page_deadlines", SyncDeadlines(service._pass_over, 600))
+
+
+@pytest.mark.usefixtures("patient")
 def test_new_entries_do_not_overtake_missed_ones(harness: Harness) -> None:
     missed(harness, 70)
     ann, bob = harness.protobuf_client(266), harness.live(267)
@@ -586,6 +595,7 @@ def test_new_entries_do_not_overtake_missed_ones(harness: Harness) -> None:
     assert ann.stream() == list(range(1, 73)), "each once, and in order"
 
 
+@pytest.mark.usefixtures("patient")
 def test_an_ack_does_not_overtake_missed_entries(harness: Harness) -> None:
     missed(harness, 60)
     ann = harness.protobuf_client(266)
@@ -608,13 +618,18 @@ def test_a_client_that_does_not_sync_gets_new_entries_after_its_deadline(harness
     until(lambda: harness.protobuf_service.deadlines.idle)
 
 
-def test_the_next_question_may_take_its_time_over_a_slow_line(harness: Harness) -> None:
+@pytest.mark.usefixtures("patient")
+def test_the_next_question_may_take_its_time_over_a_slow_line(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
     missed(harness, 60)
     ann, bob = harness.protobuf_client(266), harness.live(267)
     ann.tell(protobuf.sync(0))
     ann.expect(2)
     bob.single(1, 266, "new")
     bob.expect(1)
+    service = harness.protobuf_service
+    monkeypatch.setattr(service, "deadlines", SyncDeadlines(service._release, 0.05))
     other = harness.protobuf_client(268)  # gets its moment after the page, and lets it pass
     bob.single(2, 268, "new")
     until(lambda: other.pushes())
@@ -639,6 +654,7 @@ def test_a_client_that_stops_syncing_gets_new_entries_after_its_deadline(
     assert [said.text for said in ann.pushes()] == ["new"]
 
 
+@pytest.mark.usefixtures("patient")
 def test_entries_delivered_between_two_pages_hide_nothing(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
