@@ -210,7 +210,7 @@ def test_a_rate_below_one_a_second_lets_one_through(clock: Clock, per_second: fl
         assert connection.state != OPEN
 
 
-def test_a_limited_dispatcher_answers_within_the_limit() -> None:
+def test_a_limited_dispatcher_answers_within_the_limit(clock: Clock) -> None:
     with Harness() as harness:
         serve = limited(harness.dispatcher.serve, 3)
         connection, client = SocketHarness.connect(harness, harness.encoding(serve, dialect=CMD))
