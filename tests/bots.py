@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.processes import end, spawn
-from tests.support import ROOT, Server, clean_environment, eventually
+from tests.support import ROOT, START_SECONDS, Server, clean_environment, eventually
 
 
 class ExampleBot:
@@ -51,7 +51,7 @@ class ExampleBot:
             assert self._process.poll() is None, printed
             return text in printed
 
-        eventually(look, what=f"the bot prints {text!r}")
+        eventually(look, START_SECONDS, f"the bot prints {text!r}")
 
     def kill(self) -> None:
         """End it in the middle of its work."""

@@ -15,7 +15,7 @@ import pytest
 from tests.processes import end, spawn
 
 from .conftest import StartServer
-from .support import HTTP_SERVERS, Server, clean_environment, eventually
+from .support import HTTP_SERVERS, START_SECONDS, Server, clean_environment, eventually
 
 SHAKE = (
     "GET /acc HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -59,7 +59,7 @@ def test_a_signal_drains_and_the_server_ends_with_status_0(
         client.sendall(frame(8, head[2:4]))
         while client.recv(4096):
             pass
-    assert server.process.wait(40) == 0
+    assert server.process.wait(100) == 0
     assert f"{number.name}: draining" in server.log_text
     assert server.log_text.rstrip().endswith("stopped")
 
@@ -80,7 +80,7 @@ def test_a_second_signal_ends_at_once(start_server: StartServer) -> None:
     server.process.send_signal(signal.SIGTERM)
     eventually(lambda: "SIGTERM: draining" in server.log_text)
     server.process.send_signal(signal.SIGINT)
-    assert server.process.wait(40) == 128 + signal.SIGINT
+    assert server.process.wait(100) == 128 + signal.SIGINT
     assert "SIGINT again: stopping at once" in server.log_text
 
 
@@ -176,7 +176,9 @@ def in_terminal(folder: Path, *before: str) -> Iterator[tuple[subprocess.Popen[b
     os.close(slave)
     log = folder / "server.log"
     try:
-        eventually(lambda: log.exists() and "started at" in log.read_text(encoding="utf-8"))
+        eventually(
+            lambda: log.exists() and "started at" in log.read_text(encoding="utf-8"), seconds=START_SECONDS
+        )
         yield process, master
     finally:
         end(process)
@@ -186,7 +188,7 @@ def in_terminal(folder: Path, *before: str) -> Iterator[tuple[subprocess.Popen[b
 def test_a_foreground_server_whose_terminal_is_gone_ends(tmp_path: Path) -> None:
     with in_terminal(tmp_path) as (process, master):
         os.close(master)
-        assert process.wait(40) == 0
+        assert process.wait(100) == 0
     assert "SIGHUP: draining" in (tmp_path / "server.log").read_text(encoding="utf-8")
 
 
@@ -197,4 +199,4 @@ def test_under_nohup_a_lost_terminal_is_no_reason_to_end(tmp_path: Path) -> None
         eventually(lambda: "settings reloaded" in (tmp_path / "server.log").read_text(encoding="utf-8"))
         assert process.poll() is None
         process.terminate()
-        assert process.wait(40) == 0
+        assert process.wait(100) == 0

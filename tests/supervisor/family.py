@@ -50,7 +50,7 @@ class Family(Server):
         newest: dict[str, int] = {name: int(pid) for name, pid in _SERVES.findall(self.output)}
         return [newest[name] for name in sorted(newest, key=lambda name: int(name.rpartition(":")[2]))]
 
-    def wait_until_replaced(self, *old: int, seconds: float = 60.0) -> list[int]:
+    def wait_until_replaced(self, *old: int, seconds: float = 240.0) -> list[int]:
         """Wait until all nodes serve and none of them in one of these processes; the processes now."""
 
         def look() -> list[int] | None:

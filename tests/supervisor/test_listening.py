@@ -10,6 +10,7 @@ import pytest
 
 from imserver.config.load import load_config
 from imserver.supervisor.listening import ConnectionSteering, Listeners, close, listen
+from tests.support import eventually
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="steering needs Linux")
 
@@ -30,14 +31,19 @@ def taken_by(all_listeners: list[Listeners], name: str, clients: int = 200) -> C
     address = all_listeners[0][name].getsockname()
     connections = [socket.create_connection(address) for _ in range(clients)]
     got: Counter[int] = Counter()
-    for number, listeners in enumerate(all_listeners):
-        while True:
-            try:
-                fd, _ = listeners[name]._accept()  # type: ignore[attr-defined]
-            except BlockingIOError:
-                break
-            _socket.close(fd)
-            got[number] += 1
+
+    def all_taken() -> bool:
+        for number, listeners in enumerate(all_listeners):
+            while True:
+                try:
+                    fd, _ = listeners[name]._accept()  # type: ignore[attr-defined]
+                except BlockingIOError:
+                    break
+                _socket.close(fd)
+                got[number] += 1
+        return got.total() == clients
+
+    eventually(all_taken)
     for connection in connections:
         connection.close()
     return got
@@ -57,9 +63,8 @@ def test_clients_are_kept_away_from_those_that_take_none(
     steering.exclude(frozenset(closed))
     for name in ("http", "websocket"):
         got = taken_by(all_listeners, name)
-        assert got.total() == 200
         assert got.keys() == set(range(COUNT)) - closed
-        assert min(got.values()) > 100 / len(got)
+        assert min(got.values()) > 40 / len(got)
     steering.exclude(frozenset())
     assert taken_by(all_listeners, "http").keys() == set(range(COUNT))
 

@@ -31,7 +31,7 @@ def refused(folder: Path, *arguments: str, sound: str = "", **environment: str) 
         **environment,
     }
     ports = ("--http-port", "0", "--ws-port", "0")
-    done = run_cli("serve", "--processes", "2", *ports, *arguments, seconds=15, **given)
+    done = run_cli("serve", "--processes", "2", *ports, *arguments, **given)
     assert done.returncode == 1, done
     assert re.sub(rf"imserver: node {sound or 'none'} \(pid \d+\) is serving\n", "", done.stdout) == ""
     (line,) = done.stderr.splitlines()
