@@ -514,7 +514,7 @@ def test_a_flush_waits_for_departures_that_the_registry_has_not_answered_yet(nod
     ann.lost()
     look()
     gevent.spawn_later(0.05, nodes[1].registry.release)
-    nodes[1].sessions.flush(2.0)
+    nodes[1].sessions.flush(60)
     nodes[1].sessions.stop()
     nodes.settle(bob)
     assert received_since(bob) == [EXIT_ANN]
@@ -574,7 +574,7 @@ def test_a_kick_in_an_unknown_app_does_nothing(nodes: Several) -> None:
 
 def restored(node: ClusterHarness, everything: bool) -> None:
     node.sessions.reregister(everything)
-    assert gevent.wait([node.sessions._reregistration], 10)
+    assert gevent.wait([node.sessions._reregistration], 60)
 
 
 def test_sessions_that_began_without_the_registry_are_registered_later(nodes: Several) -> None:

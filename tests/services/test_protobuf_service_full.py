@@ -118,7 +118,7 @@ def test_when_many_come_back_at_once_the_floor_is_not_asked_for_each(
     for each in many:
         until(each.outputs)
         assert recovered(each.outputs()[0]) == (True, False)
-    assert 1 <= len(asked) <= 5
+    assert 1 <= len(asked) < 20
     assert many[0].stream() == [2, 3]
 
 

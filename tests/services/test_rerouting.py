@@ -210,6 +210,7 @@ def test_a_push_waits_for_earlier_ones_that_follow_a_user_who_has_moved(
     nodes: Several, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(routing, "REROUTE_SECONDS", 1.0)
+    monkeypatch.setattr(routing, "ARRIVED_SECONDS", 60.0)
     nodes[1].login(NEWEST, "ann")
     nodes[3].rpc.holding = True
     assert nodes[3].pushes.to_user(NEWEST, UserPush("ann", "m1", "first")) == Outcome.SENT

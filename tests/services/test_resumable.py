@@ -154,6 +154,7 @@ def test_another_node_continues(parts: ResumableUploads, tmp_path: Path, store: 
 
 
 def test_a_silent_request_gives_way(parts: ResumableUploads, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resumable, "_SILENT_SECONDS", 600)
     name = parts.create(OFFER, "")
     reads, never = Event(), Event()
 

@@ -27,7 +27,7 @@ BOB: Any = "the connection of bob"
 
 
 def hook(**more: Any) -> ReviewHook:
-    settings = {"app": APP, "url": "http://back.end/review", "secret": b"s", "seconds": 2.0} | more
+    settings = {"app": APP, "url": "http://back.end/review", "secret": b"s", "seconds": 60.0} | more
     return ReviewHook(**{"allows_failure": False, **settings})
 
 
@@ -280,7 +280,7 @@ def test_messages_of_one_connection_keep_their_order_and_others_do_not_wait() ->
 
     def reply(post: Post) -> Answer:
         if post.json["messages"][0]["text"] == "a1":
-            slow.wait(5)
+            slow.wait(60)
         return allow_all(post)
 
     it.back_end.reply = reply
