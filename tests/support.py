@@ -28,6 +28,8 @@ HTTP_SERVERS = ("front", "wsgi")
 START_SECONDS = 240.0
 STOP_SECONDS = 60.0
 
+COMMAND = (sys.executable, "-m", "imserver")
+
 _HTTP = re.compile(r"http://([0-9.]+|\[[0-9a-f:]+\]):(\d+)")
 _WS = re.compile(r"ws://([0-9.]+|\[[0-9a-f:]+\]):(\d+)")
 
@@ -103,7 +105,7 @@ class Server:
         config: Mapping[str, Any] | None = None,
         http_server: str = "front",
         environment: Mapping[str, str] | None = None,
-        command: Sequence[str] = (sys.executable, "-m", "imserver"),
+        command: Sequence[str] = COMMAND,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.integration.clusters import Launch, Nodes, nodes_of
+from tests.support import merged
 
 from .traffic import Traffic
 
@@ -22,9 +23,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launch]:
     with ExitStack() as stack:
 
         def start(number: int, **config: Any) -> Nodes:
-            apps = {str(app): {} for app in (101, 102, 103, 104)}
+            usual = {
+                "apps": {str(app): {} for app in (101, 102, 103, 104)},
+                "cluster": {"redis_seconds": 0.5, "rpc_seconds": 1},
+            }
             folder = tmp_path_factory.mktemp("cluster")
-            return stack.enter_context(nodes_of(folder, number, **{"apps": apps, **config}))
+            return stack.enter_context(nodes_of(folder, number, **merged(usual, config)))
 
         yield start
 

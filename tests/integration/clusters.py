@@ -48,7 +48,8 @@ class Nodes:
                 "app": {"rpc_port": 0},
                 "server": {"data_dir": str(folder / "data")},
                 "redis": {"addr": f"127.0.0.1:{redis.port}"},
-                "cluster": {"advertise": "127.0.0.1"},
+                # Nodes and Redis have time for an answer, on a busy machine too.
+                "cluster": {"advertise": "127.0.0.1", "redis_seconds": 10, "rpc_seconds": 10},
                 "websocket": {"close_seconds": 1},
                 "apps": {**{str(app): {"open": True} for app in (101, 102, 103, 104)}, **APPS},
             },

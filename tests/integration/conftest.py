@@ -1,12 +1,12 @@
 """Servers for the tests here: one per HTTP server that most tests share, and others by their settings."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 
-from tests.support import HTTP_SERVERS, Server
+from tests.support import COMMAND, HTTP_SERVERS, Server
 
 from .setting import APPS, SHARED, Launch, stop
 
@@ -32,8 +32,9 @@ def launch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launch]:
     """Starts servers with settings of their own; the module ends them and fails at a logged traceback."""
     started: list[Server] = []
 
-    def start(http_server: str, **sections: Any) -> Server:
-        one = Server(tmp_path_factory.mktemp("launched"), config=sections, http_server=http_server)
+    def start(http_server: str, command: Sequence[str] = COMMAND, **sections: Any) -> Server:
+        folder = tmp_path_factory.mktemp("launched")
+        one = Server(folder, config=sections, http_server=http_server, command=command)
         started.append(one)
         return one
 

@@ -404,7 +404,7 @@ def test_a_killed_node_sends_no_notice_and_its_clients_are_unknown(
 
 @pytest.mark.full
 def test_a_call_that_needs_a_silent_node_says_so(tmp_path_factory: pytest.TempPathFactory) -> None:
-    with nodes_of(tmp_path_factory.mktemp("silent"), 2) as nodes:
+    with nodes_of(tmp_path_factory.mktemp("silent"), 2, cluster={"rpc_seconds": 1}) as nodes:
         system = new_system(nodes.http[0])
         with clients(nodes, system, 1) as (one,):
             pause(nodes.servers[1].process.pid)

@@ -47,8 +47,10 @@ PAIRS_OF_NODES = [(0, 1), (1, 0), (0, 2)]
 
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
-    """Three nodes that most tests share."""
-    with nodes_of(tmp_path_factory.mktemp("cluster"), 3) as three:
+    """Three nodes that most tests share. A connection has time to show that it lives."""
+    patient = with_constants({"imserver.services.sessions.sessions.ALIVE_SECONDS": 30})
+    with nodes_of(tmp_path_factory.mktemp("cluster"), 0) as three:
+        three.start_many(3, command=patient)
         yield three
 
 
@@ -397,11 +399,11 @@ def test_refuse_across_nodes(nodes: Nodes) -> None:
 
 
 @pytest.mark.full
-def test_under_refuse_a_dead_session_on_another_node_is_replaced(nodes: Nodes) -> None:
-    app = app_with("refuse")
+def test_under_refuse_a_dead_session_on_another_node_is_replaced(cluster: Launch) -> None:
+    nodes, app = cluster(2), app_with("refuse")
     with logged_in(nodes.ws[0], "ann", app) as older, logged_in(nodes.ws[1], "ann", app) as newer:
         assert _close_of(older).close_code == 4500
-        assert send_message(nodes.http[2], app, "ann", "hello") == {"sendResults": True}
+        assert send_message(nodes.http[0], app, "ann", "hello") == {"sendResults": True}
         newer.push("msg")
 
 

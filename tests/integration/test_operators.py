@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -71,15 +72,16 @@ def test_what_goes_between_nodes_is_counted_on_both(nodes: Nodes) -> None:
     )
 
 
-def test_a_node_that_hangs_is_not_up_and_delays_the_scrape_by_its_time_out(nodes: Nodes) -> None:
-    here, hanging = nodes.servers
-    name = name_of(hanging)
-    pause(hanging.process.pid)
-    try:
-        assert ups(here.http)[name] == 0
-    finally:
-        hanging.process.send_signal(signal.SIGCONT)
-    eventually(lambda: ups(here.http)[name] == 1, what="the node answers again")
+def test_a_node_that_hangs_is_not_up_and_delays_the_scrape_by_its_time_out(tmp_path: Path) -> None:
+    with nodes_of(tmp_path, 2, cluster={"rpc_seconds": 1}) as nodes:
+        here, hanging = nodes.servers
+        name = name_of(hanging)
+        pause(hanging.process.pid)
+        try:
+            assert ups(here.http)[name] == 0
+        finally:
+            hanging.process.send_signal(signal.SIGCONT)
+        eventually(lambda: ups(here.http)[name] == 1, what="the node answers again")
 
 
 @pytest.mark.parametrize("http_server", HTTP_SERVERS)
@@ -99,7 +101,7 @@ def test_with_keys_metrics_are_a_problem_for_strangers(start_server: StartServer
 
 @pytest.mark.full
 def test_a_gateway_that_drains_is_recommended_no_more(tmp_path_factory: pytest.TempPathFactory) -> None:
-    settings = {"server": {"public_ws_url": FIRST}, "drain": {"delay_seconds": 8}}
+    settings = {"server": {"public_ws_url": FIRST}, "drain": {"delay_seconds": 60}}
     with nodes_of(tmp_path_factory.mktemp("cluster"), 1, **settings) as nodes:
         (first,) = nodes.servers
         second = nodes.start({"server": {"public_ws_url": SECOND}, "drain": {"delay_seconds": 0}})

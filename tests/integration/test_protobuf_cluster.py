@@ -5,7 +5,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.support import eventually
+from tests.support import eventually, with_constants
 
 from .clusters import Nodes, nodes_of
 from .gochat import form, fresh_phone, register
@@ -20,8 +20,10 @@ PLACES = [(0, 1), (1, 0), (0, 0)]
 
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
-    """Two nodes, one per HTTP server, with one folder of data."""
-    with nodes_of(tmp_path_factory.mktemp("cluster"), 2, apps={"gochat": {}}) as two:
+    """Two nodes, one per HTTP server; one folder of data. A connection has time to show that it lives."""
+    patient = with_constants({"imserver.services.sessions.sessions.ALIVE_SECONDS": 30})
+    with nodes_of(tmp_path_factory.mktemp("cluster"), 0, apps={"gochat": {}}) as two:
+        two.start_many(2, command=patient)
         yield two
 
 

@@ -6,7 +6,7 @@ from time import monotonic, sleep
 
 import pytest
 
-from tests.support import Address, Server, eventually
+from tests.support import Address, Server, eventually, with_constants
 
 from . import protobuf, v1
 from .gochat import form, register
@@ -19,7 +19,10 @@ Account = tuple[str, str]
 
 @pytest.fixture(scope="module")
 def server(launch: Launch, http_server: str) -> Server:
-    return launch(http_server, apps={"gochat": {}, "101": {}}, websocket={"close_seconds": 1})
+    """A connection has time to show that it lives."""
+    patient = with_constants({"imserver.services.sessions.sessions.ALIVE_SECONDS": 30})
+    apps = {"gochat": {}, "101": {}}
+    return launch(http_server, patient, apps=apps, websocket={"close_seconds": 1})
 
 
 @pytest.fixture
@@ -236,13 +239,13 @@ def test_a_connection_through_which_nothing_passes_is_closed(launch: Launch, htt
     server = launch(
         http_server,
         apps={"gochat": {}},
-        websocket={"protobuf_silent_seconds": 3.0, "sweep_seconds": 0.2, "close_seconds": 1},
+        websocket={"protobuf_silent_seconds": 8.0, "sweep_seconds": 0.2, "close_seconds": 1},
     )
     ann, bob = register(server.http), register(server.http)
     with chatting(server.ws, ann) as one, chatting(server.ws, bob) as two:
         began = monotonic()
         number = 0
-        while monotonic() < began + 5:
+        while monotonic() < began + 10:
             number += 1
             two.single(number, one.id, "still here")
             acked(two.output())

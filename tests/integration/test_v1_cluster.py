@@ -142,6 +142,7 @@ def test_a_node_that_did_not_hear_of_a_ban_refuses_the_requests_of_the_user(
     options = {
         "apps": {"205": {"jwt": [{"key": secret}]}},
         "api": {"keys": [{"key": key, "scopes": ["admin"]}]},
+        "cluster": {"redis_seconds": 0.5},
     }
     token = jwt.encode({"sub": "ann", "app": "205", "exp": time.time() + 3600}, secret, "HS256")
     asked = request("/user/list?appID=205", headers=[("Authorization", f"Bearer {token}")])
@@ -177,7 +178,9 @@ def test_an_app_that_is_created_on_one_is_there_on_the_other(nodes: Nodes) -> No
 
 @pytest.mark.full
 def test_a_dead_node_is_named(tmp_path_factory: pytest.TempPathFactory) -> None:
-    with nodes_of(tmp_path_factory.mktemp("gone"), 2) as nodes:
+    with nodes_of(
+        tmp_path_factory.mktemp("gone"), 2, cluster={"lease_seconds": 60, "rpc_seconds": 1}
+    ) as nodes:
         first, second = nodes.servers
         app, user = app_with("multi"), fresh()
         with logged_in(first.ws, user, app):
