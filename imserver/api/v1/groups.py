@@ -228,7 +228,9 @@ def _check_members(api: Api, call: Call, users: Sequence[str]) -> None:
 def create(api: Api, call: Call, asked: GroupCreate) -> GroupShown:
     """Create a group."""
     _check_members(api, call, asked.members)
-    made = api.services.groups.create(call.app, call.user, asked.name, asked.members)
+    made = api.services.groups.create(
+        call.app, call.user, asked.name, asked.members, by_user=not call.is_back_end
+    )
     return _shown(made)
 
 

@@ -146,13 +146,17 @@ class Groups:
 
     # --- changing -------------------------------------------------------------------------------------------
 
-    def create(self, app: str, owner: str, name: str, users: Sequence[str]) -> Group:
-        """Make a group of an owner and other users. Raises BadGroup, TooManyGroups and TooManyMembers."""
+    def create(self, app: str, owner: str, name: str, users: Sequence[str], by_user: bool = True) -> Group:
+        """Make a group of an owner and other users. ``by_user``: the owner makes it, not a back end.
+
+        Raises BadGroup, TooManyGroups and TooManyMembers.
+        """
         _check_name(name)
         others = [user for user in dict.fromkeys(users) if user != owner]
         if len(others) + 1 > self.limit:
             raise TooManyMembers(f"accounts.group_members {self.limit}")
-        made = _done(self._log().create(app, owner, name, others, most_groups=self._most_groups))
+        most_groups = self._most_groups if by_user else 0
+        made = _done(self._log().create(app, owner, name, others, most_groups=most_groups))
         return self.show(app, made.conversation, owner)
 
     def invite(self, app: str, group: int, by: str, users: Sequence[str]) -> tuple[str, ...]:
