@@ -148,7 +148,9 @@ class Server:
 
     @property
     def log_text(self) -> str:
-        return self.log.read_text(encoding="utf-8") if self.log.exists() else ""
+        """All whole lines: the last may be under way."""
+        written = self.log.read_bytes() if self.log.exists() else b""
+        return written[: written.rfind(b"\n") + 1].decode()
 
     @property
     def http_url(self) -> str:

@@ -440,7 +440,7 @@ def test_an_app_with_as_many_rooms_as_it_may_have_refuses_another(launch: Launch
 
 @pytest.mark.full
 def test_a_silent_client_is_closed_and_the_room_gets_a_notice(launch: Launch, http_server: str) -> None:
-    server = launch(http_server, websocket={"heartbeat_seconds": 3, "sweep_seconds": 0.2, "close_seconds": 1})
+    server = launch(http_server, websocket={"heartbeat_seconds": 8, "sweep_seconds": 0.2, "close_seconds": 1})
     with (
         action_session(server.ws, "alive", room="r") as alive,
         action_session(server.ws, "silent", room="r") as silent,
@@ -533,7 +533,7 @@ def test_where_the_app_demands_tokens_a_login_needs_one_of_its_user(launch: Laun
         assert login(one, "bob", token("ann")) == 1003
         one.say("still ann")
         one.receives("ann", "still ann", "ann")
-        assert login(one, "bob", token("bob", seconds=4)) == 200
+        assert login(one, "bob", token("bob", seconds=10)) == 200
         one.closed(4504)
 
 

@@ -425,7 +425,7 @@ def test_the_user_of_a_token_is_named_in_notices(strict: Server) -> None:
 
 @pytest.mark.full
 def test_a_session_ends_with_its_token(strict: Server) -> None:
-    with listening(strict.ws, "tokens", token=token("ann", "system:tokens", 2.5)) as one:
+    with listening(strict.ws, "tokens", token=token("ann", "system:tokens", 10)) as one:
         one.closed_by_server(4504)
 
 

@@ -399,17 +399,17 @@ def test_the_label_of_a_client_is_limited(server: Server, system: str) -> None:
 
 @pytest.mark.full
 def test_a_client_is_pinged_and_closed_only_when_it_is_silent(launch: Launch, http_server: str) -> None:
-    seconds = {"client_ping_seconds": 1, "client_silent_seconds": 4, "close_seconds": 1}
+    seconds = {"client_ping_seconds": 1, "client_silent_seconds": 8, "close_seconds": 1}
     server = launch(http_server, websocket=seconds)
     system = new_system(server.http)
+    began = monotonic()
     with listening(server.ws, system) as live, listening(server.ws, system) as dead:
         bind(server.http, system, live, "g")
         bind(server.http, system, dead, "g", "8")
         assert [live.notice()[0], live.notice()[0], dead.notice()[0]] == [ONLINE] * 3
-        began = monotonic()
         # Waiting for the notice, it answers the pings; the other one reads nothing.
         assert live.notice() == (OFFLINE, dead.id, "8", "")
-        assert monotonic() - began > 2.0
+        assert monotonic() - began > 4
         pings = 0
         while (found := dead.frame()).opcode == PING:
             pings += 1
@@ -502,4 +502,4 @@ def test_a_slow_client_does_not_delay_others_and_is_closed(launch: Launch, http_
             if gone:
                 break
         assert gone
-        slow.rest(20)
+        slow.rest()

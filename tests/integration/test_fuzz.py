@@ -17,7 +17,7 @@ from .test_slow_reader import Probe
 
 STREAMS = 5_000
 AT_ONCE = 100
-BATCH_SECONDS = 20.0
+BATCH_SECONDS = 60.0
 
 
 def conversations() -> list[bytes]:
@@ -158,8 +158,8 @@ def target(launch: Launch, http_server: str) -> Server:
 
 @pytest.mark.full
 def test_five_thousand_broken_streams_do_not_affect_others(target: Server) -> None:
-    """FUZZ_SEED repeats a run."""
-    seed = int(os.environ.get("FUZZ_SEED") or random.SystemRandom().randrange(1 << 32))
+    """The same at every run; FUZZ_SEED takes others."""
+    seed = int(os.environ.get("FUZZ_SEED", "0"))
     honest = conversations()
     print(f"FUZZ_SEED={seed}")  # pytest shows it when the test fails
     with Probe(target.ws) as probe:

@@ -21,7 +21,7 @@ UNAUTHORIZED = 1003
 
 def cli(server: Server, *arguments: str) -> str:
     """A command on what the server keeps."""
-    done = run_cli(*arguments, "--config", str(server.config_file), seconds=30)
+    done = run_cli(*arguments, "--config", str(server.config_file))
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -102,14 +102,14 @@ def test_a_hang_up_makes_the_server_look_at_once(launch: Launch, http_server: st
 def test_a_stored_key_lets_a_server_listen_beyond_loopback(launch: Launch, tmp_path: Path) -> None:
     data = {"IMSERVER_SERVER_DATA_DIR": str(tmp_path)}
     ports = ("--http-port", "0", "--ws-port", "0", "--host", "0.0.0.0")
-    refused = run_cli("serve", *ports, seconds=30, **data)
+    refused = run_cli("serve", *ports, **data)
     assert (refused.returncode, refused.stdout) == (1, "")
     assert "no API key exists" in refused.stderr
-    assert run_cli("app", "create", "105", seconds=30, **data).returncode == 0
-    refused = run_cli("serve", *ports, seconds=30, **data)
+    assert run_cli("app", "create", "105", **data).returncode == 0
+    refused = run_cli("serve", *ports, **data)
     assert refused.returncode == 1
     assert "no API key exists" in refused.stderr, "a database without keys keeps nobody out"
-    assert run_cli("key", "create", "--scope", "push", seconds=30, **data).returncode == 0
+    assert run_cli("key", "create", "--scope", "push", **data).returncode == 0
     server = launch("front", server={"data_dir": str(tmp_path), "host": "0.0.0.0"})
     assert "demo mode" not in server.output
 
@@ -151,7 +151,7 @@ def test_a_file_that_somebody_has_locked_is_a_temporary_error_and_delays_no_end(
 ) -> None:
     import fcntl
 
-    server = launch(http_server, storage={"seconds": 0.5, **QUICK})
+    server = launch(http_server, storage={"seconds": 10, **QUICK})
     assert register(server, "shop")["code"] == 0
     with (server.folder / "data" / "imserver.db.lock").open("rb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -210,7 +210,7 @@ def test_nodes_share_what_is_stored(database: DatabaseServer, tmp_path: Path) ->
 def test_a_database_that_goes_away_is_a_temporary_error_and_stops_nothing_else(
     database: DatabaseServer, launch: Launch
 ) -> None:
-    server = launch("front", storage={"url": database.new_url(), "seconds": 1, **QUICK})
+    server = launch("front", storage={"url": database.new_url(), "seconds": 10, **QUICK})
     assert register(server, "shop")["code"] == 0
     assert ready(server).status == 200
     database.kill()

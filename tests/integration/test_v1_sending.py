@@ -435,15 +435,15 @@ def test_commands_of_a_batch_need_the_scope_of_their_routes(keyed: Server) -> No
 
 @pytest.mark.full
 def test_a_key_has_a_rate_and_learns_how_much_of_it_is_left(http_server: str, launch: Launch) -> None:
-    server = launch(http_server, apps=OPEN, api={"keys": KEYS, "requests_per_second": 3})
+    server = launch(http_server, apps=OPEN, api={"keys": KEYS, "requests_per_second": 0.1})
     push = {"app": "101", "user": "x", "text": "x"}
-    answers = [call(server.http, "push", push, key="key-of-all-of-the-tests") for _ in range(4)]
+    answers = [call(server.http, "push", push, key="key-of-all-of-the-tests") for _ in range(2)]
     statuses = [answer.status for answer in answers]
-    assert statuses == [200, 200, 200, 429]
-    assert [answer.header("RateLimit-Limit") for answer in answers] == ["3"] * 4
-    assert [answer.header("RateLimit-Remaining") for answer in answers[:3]] == ["2", "1", "0"]
-    assert answers[3].header("Retry-After") == "1"
-    assert answers[3].json["temporary"]
+    assert statuses == [200, 429]
+    assert [answer.header("RateLimit-Limit") for answer in answers] == ["1"] * 2
+    assert answers[0].header("RateLimit-Remaining") == "0"
+    assert 0 < int(answers[1].header("Retry-After") or 0) <= 10
+    assert answers[1].json["temporary"]
     assert call(server.http, "push", push, key="key-of-101-of-the-tests").status == 200
     eventually(
         lambda: call(server.http, "push", push, key="key-of-all-of-the-tests").status == 200,
@@ -456,7 +456,7 @@ def test_a_key_has_a_rate_and_learns_how_much_of_it_is_left(http_server: str, la
     )
     charged = call(server.http, "push", push, key="key-of-all-of-the-tests")
     assert charged.status == 429
-    assert int(charged.header("Retry-After") or 0) >= 2
+    assert int(charged.header("Retry-After") or 0) > 10
     assert call(server.http, "push", push).header("RateLimit-Limit") is None, "who has no key is told nothing"
     server.configure({"api": {"keys": KEYS}})
 

@@ -231,14 +231,14 @@ def test_an_account_sends_no_faster_than_over_a_connection_and_not_while_it_is_b
     launch: Launch, http_server: str
 ) -> None:
     server = launch(
-        http_server, api=KEYS, accounts={"registration": True}, apps={"gochat": {"messages_per_second": 2}}
+        http_server, api=KEYS, accounts={"registration": True}, apps={"gochat": {"messages_per_second": 0.1}}
     )
     ann, bob = Person(server), Person(server)
     body = {"to": bob.user, "text": "x"}
-    answers = [call(server.http, "messages/send", body, key=ann.token) for _ in range(6)]
-    assert answers[0].status == 200
-    late = answers[-1]
-    assert (late.status, late.json["code"], late.header("Retry-After")) == (429, "too_many_requests", "1")
+    first, late = (call(server.http, "messages/send", body, key=ann.token) for _ in range(2))
+    assert first.status == 200
+    assert (late.status, late.json["code"]) == (429, "too_many_requests")
+    assert 0 < int(late.header("Retry-After") or 0) <= 10
     as_ann = {**body, "user": ann.user}
     assert all(good(server.http, "messages/send", as_ann, key=KEY) for _ in range(4))
     good(server.http, "ban", {"app": "gochat", "users": [bob.user], "seconds": 100}, key=KEY)

@@ -41,10 +41,11 @@ def receiver() -> Iterator[Receiver]:
 
 
 def hooked(launch: Launch, http_server: str, receiver: Receiver, **more: Any) -> Server:
-    """A server whose apps tell the receiver of everything."""
+    """A server whose apps tell the receiver of everything. At its end, the receiver has time to take it."""
     webhook = {"webhook": receiver.settings}
     apps = {"101": webhook, "102": {}, "action:1": webhook, "system:shop": webhook, **more}
-    return launch(http_server, apps=apps, websocket={"close_seconds": 0.1})
+    patient = with_constants({"imserver.node._WEBHOOK_SECONDS": 30.0})
+    return launch(http_server, patient, apps=apps, websocket={"close_seconds": 0.1})
 
 
 class Asking(NamedTuple):
