@@ -25,7 +25,8 @@ from imserver_client import ClientError, Publisher
 
 SENDER = "bench"
 MOST_MESSAGES = 9_999_999  # seven digits
-LAST_FRAMES_SECONDS = 2.0
+#: Time without any data after which what has not come is lost.
+LAST_FRAMES_SECONDS = 10.0
 #: Time without any data after which the other processes have received everything.
 QUIET_SECONDS = 1.0
 #: Limit of the messages by which broadcasts may be ahead of the receivers; servers close slow receivers.

@@ -66,7 +66,7 @@ def test_a_banned_user_sends_and_reads_nothing_although_the_token_is_valid(node:
 
 
 def test_users_send_no_faster_than_over_one_connection() -> None:
-    limits = LimitSettings(messages_per_second=1)
+    limits = LimitSettings(messages_per_second=0.001)
     node = FakeNode(with_keys(KeySettings("admin-key", ("admin",)), limits=limits))
     node.session_tokens["eyJ.ann.101"] = Claims("ann", "101", 2**40)
     form = {"appID": "101", "userID": "ann", "message": "hi"}

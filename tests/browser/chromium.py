@@ -49,6 +49,7 @@ class Browser:
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
         self.driver = webdriver.Chrome(options=options, service=Service(require(DRIVER)))
         self.driver.set_page_load_timeout(90)
+        self.driver.set_script_timeout(90)
         self._script = ""
 
     def open(

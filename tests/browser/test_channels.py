@@ -87,7 +87,7 @@ def test_two_browsers_publish_and_see_each_other(pair: Pair, server: Server) -> 
     eventually(lambda: first.texts("#log .joined") == [f"{second.name} joined"], what="the line about it")
     publish(first, HOSTILE)
     publish(second, '{"state": "packed"}', "json")
-    with Api(server.http_url) as api:
+    with Api(server.http_url, timeout_seconds=60) as api:
         api.publish("default", "demo:two", "from a back end")
     expected = [("1", HOSTILE, []), ("2", '{"state":"packed"}', ["JSON"]), ("3", "from a back end", [])]
     for page in (first, second):
@@ -135,7 +135,10 @@ def test_the_text_of_a_streamed_message_grows(pair: Pair, start_server: StartSer
     def shown(*rows: tuple[str, str, list[str]]) -> None:
         eventually(lambda: log(page) == list(rows), what=f"the log has {rows}")
 
-    with Api(server.http_url) as api, api.stream("default", channel, sender="bot") as stream:
+    with (
+        Api(server.http_url, timeout_seconds=60) as api,
+        api.stream("default", channel, sender="bot") as stream,
+    ):
         shown(("0", "", ["streaming"]))
         stream.append(HOSTILE)
         shown(("0", HOSTILE, ["streaming"]))
@@ -155,7 +158,7 @@ def test_the_text_of_a_streamed_message_grows(pair: Pair, start_server: StartSer
         )
         assert each.run("return window.pwned") is None
         assert each.overflow == 0
-    with Api(server.http_url) as api:
+    with Api(server.http_url, timeout_seconds=60) as api:
         empty = api.open_stream("default", channel)
         shown(("2", text, []), ("1", "between", []), ("0", "", ["streaming"]))
         api.close_stream("default", empty)
@@ -177,7 +180,7 @@ def test_the_page_says_when_publications_are_lost(pair: Pair, start_server: Star
         "#hints code"
     )
     cut(page)
-    with Api(server.http_url) as api:
+    with Api(server.http_url, timeout_seconds=60) as api:
         for text in ("one", "two"):
             api.publish("default", "short:1", text)
     assert "no history" in returned(page)

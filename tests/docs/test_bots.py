@@ -29,10 +29,10 @@ class Person:
     def __init__(self, server: Server) -> None:
         number = next(_names)
         fields = {"login": f"owner{number}.bots", "password": "correct horse", "nickname": "Ann"}
-        with Api(server.http_url) as api:
+        with Api(server.http_url, timeout_seconds=60) as api:
             made = api.call("POST", "accounts/register", fields)
         self.user, token = made["account"]["user"], made["token"]
-        with Api(server.http_url, token) as api:
+        with Api(server.http_url, token, timeout_seconds=60) as api:
             bot = api.call("POST", "bots", {"name": f"robo{number}", "nickname": "Robo"})
         self.bot, self.token = bot["id"], bot["token"]
         self._server, self._own_token = server, token

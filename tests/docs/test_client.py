@@ -7,6 +7,7 @@ import pytest
 
 from tests.docs.markdown import PAGES, Block, blocks
 from tests.docs.play import at_server
+from tests.integration.v1 import good
 from tests.support import Server, clean_environment
 
 EXAMPLES = [block for page in PAGES for block in blocks(page, "python") if "client" in block.words]
@@ -32,6 +33,12 @@ def heading_of(block: Block) -> str:
     return next(line for line in reversed(above) if line.startswith("## ")).removeprefix("## ")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def database(server: Server) -> None:
+    """It exists before an example writes: to make it may take longer than the client waits."""
+    good(server.http, "groups/create", {"app": "104", "user": "first", "name": "first"})
+
+
 @pytest.mark.parametrize("block", EXAMPLES, ids=heading_of)
 def test_an_example_of_the_client_does_what_it_says(block: Block, server: Server) -> None:
     done = subprocess.run(
@@ -39,7 +46,7 @@ def test_an_example_of_the_client_does_what_it_says(block: Block, server: Server
         capture_output=True,
         text=True,
         env=clean_environment(),
-        timeout=100,
+        timeout=250,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -162,7 +162,8 @@ def test_a_transcript_is_what_goes_over_the_wire(block: Block, server: Server, t
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     """Two nodes of one cluster."""
     apps = {name: {} for name in ("101", "102", "103", "104", "action:1")}
-    with nodes_of(tmp_path_factory.mktemp("nodes"), 2, apps=apps) as two:
+    patient = {"redis_seconds": 20, "rpc_seconds": 20}
+    with nodes_of(tmp_path_factory.mktemp("nodes"), 2, apps=apps, cluster=patient) as two:
         yield two
 
 

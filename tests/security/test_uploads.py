@@ -149,7 +149,7 @@ def test_an_upload_that_is_slow_gives_way_to_another(
 
     offer = Offer("101", "eve", "", "", 100, "192.0.2.1")
     slow = gevent.spawn(uploads.receive, offer, read)
-    assert reads.wait(10)
+    assert reads.wait(60)
     take(uploads, "ann", "192.0.2.2")
     slow.join(60)
     assert isinstance(slow.exception, TransferRefused)
