@@ -134,19 +134,19 @@ class BotRates:
     def __init__(self, per_second: float) -> None:
         self._per_second = per_second
         self._most = max(1.0, per_second * BOT_BURST)
-        self._buckets: dict[tuple[str, str], TokenBucket] = {}
-        """By app and bot."""
+        self.bots: dict[tuple[str, str], TokenBucket] = {}
+        """By app and bot. Read-only for others."""
 
     def know(self, app: str, bot: str) -> None:
         """The token of a bot was verified."""
-        if self._per_second and (app, bot) not in self._buckets:
-            if len(self._buckets) >= MOST_BOTS:
-                del self._buckets[next(iter(self._buckets))]
-            self._buckets[app, bot] = TokenBucket(self._most, self._per_second)
+        if self._per_second and (app, bot) not in self.bots:
+            if len(self.bots) >= MOST_BOTS:
+                del self.bots[next(iter(self.bots))]
+            self.bots[app, bot] = TokenBucket(self._most, self._per_second)
 
     def take(self, app: str, user: str) -> bool:
         """Count one message of a user. False: it is a bot that has sent too many."""
-        bucket = self._buckets.get((app, user))
+        bucket = self.bots.get((app, user))
         return bucket is None or bucket.take()
 
 

@@ -288,7 +288,7 @@ def test_an_answer_waits_while_the_bot_has_sent_too_many(
     receivers.replies[url] = lambda _: (200, json.encode({"messages": [{"text": str(n)} for n in range(5)]}))
     rates = node.node.parts.bot_rates
     rates.know("201", bot.user)
-    rates._buckets["201", bot.user].left = 0.0
+    rates.bots["201", bot.user].left = 0.0
     say(jay, bot, "go")
     until(lambda: said_by(bot, jay) == list("01234"))
     assert receivers.texts(url) == ["go"], "it is not asked again"

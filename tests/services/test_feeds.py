@@ -32,7 +32,7 @@ class Listener:
         self.feeds: Feeds | None = None
 
     def committed(self, app: str, first: int, last: int, entries: list[Entry]) -> None:
-        if self.feeds is not None:
+        if self.feeds is not None and app in self.feeds.feeds:
             self.feeds.committed(app, first, last, entries)
 
     def batch_stored(self, _app: str, _drafts: int, _seconds: float) -> float:

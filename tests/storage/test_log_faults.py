@@ -98,7 +98,7 @@ def test_a_row_that_the_database_refuses_costs_the_others_nothing(
 ) -> None:
     """What no draft can bring about: a seq that is taken."""
     log = store.log()
-    monkeypatch.setattr("imserver.storage.log.transaction.objection", lambda _draft: "")
+    monkeypatch.setattr("imserver.storage.log.writer.objection", lambda _draft: "")
     drafts = [Draft(sender="a", to_user="b", body=word) for word in (b"one", b"two")]
     wrong = Draft(sender="a", to_user="b", about=1 << 70)
     outcomes: list[Any] = []

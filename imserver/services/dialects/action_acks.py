@@ -23,12 +23,12 @@ from imserver.metrics import Metrics
 from imserver.model import AckNumber, Event, Outcome, Reply
 from imserver.protocol.action import AckedActionDialect
 from imserver.protocol.registry import BY_NAME
-from imserver.services.messages.subscriptions import PongTracker, app_and_user
+from imserver.services.messages.subscriptions import PongTracker
 from imserver.services.nodes import Awaited, NodeMessages, ToUser
 from imserver.services.push.publish import PendingPushes
 from imserver.services.push.push import Pushes
 from imserver.services.sessions.sessions import say
-from imserver.transport.connection import OPEN, Connection
+from imserver.transport.connection import OPEN, Connection, app_and_user
 
 log = logging.getLogger(__name__)
 

@@ -31,13 +31,13 @@ from imserver.services.channels.members import ChannelRefused
 from imserver.services.dialects.action_acks import ActionAcks, unacked_of
 from imserver.services.messages.deliverer import Result, wait_until_sent
 from imserver.services.messages.messaging import Messaging, RejectedView
-from imserver.services.messages.subscriptions import PongSubscription, Positions, app_and_user
+from imserver.services.messages.subscriptions import PongSubscription, Positions
 from imserver.services.push.push import Pushes
 from imserver.services.sessions.sessions import Sessions
 from imserver.services.webhooks.webhooks import Webhooks
 from imserver.storage.log.contract import INVALID, REJECTED, Appended, Draft, Rejected
 from imserver.storage.store import Store
-from imserver.transport.connection import OPEN, Connection
+from imserver.transport.connection import OPEN, Connection, app_and_user
 from imserver.transport.gate import Head
 
 log = logging.getLogger(__name__)

@@ -10,10 +10,9 @@ from msgspec import Struct
 from imserver import errors
 from imserver.model import AskPins, Pin, React, Reply
 from imserver.protocol.cmd import EntryView, entry_view
-from imserver.services.messages.subscriptions import app_and_user
 from imserver.storage.log.contract import INVALID, UNKNOWN_MESSAGE, Change, Rejected, message_of
 from imserver.storage.store import Store
-from imserver.transport.connection import Connection
+from imserver.transport.connection import Connection, app_and_user
 
 if TYPE_CHECKING:
     from imserver.storage.log.message_log import MessageLog

@@ -30,13 +30,12 @@ from imserver.services.messages.subscriptions import (
     PendingSubscription,
     PongSubscription,
     Subscriptions,
-    app_and_user,
     groups_at,
     held_acks,
 )
 from imserver.storage.log.contract import Entry, message_of
 from imserver.storage.store import Store
-from imserver.transport.connection import OPEN, Connection
+from imserver.transport.connection import OPEN, Connection, app_and_user
 
 if TYPE_CHECKING:
     from imserver.storage.log.message_log import MessageLog

@@ -95,9 +95,9 @@ class Deliverer:
         subscription = None if connection is None else connection.subscription
         if (
             subscription is not None
-            and isinstance(result, Appended)
-            and not subscription.live
+            and subscription.held is not None
             and subscription.has_cursor
+            and isinstance(result, Appended)
         ):
             assert connection is not None
             subscription.held = hold_ack(subscription.held, lambda: done(result))
@@ -168,7 +168,7 @@ class Deliverer:
             if len(places) > 1:
                 special |= _receivers_of_several([receivers[number] for number in places])
             for number, some in places.items():
-                self._deliver_to_others(app, receivers[number], special, Part(run, some))
+                self._deliver_to_others(app, receivers[number], special, run, some)
             self._deliver_in_order(app, entries, mine, _only(special, receivers), run)
         else:
             self._settle_all(mine)
@@ -179,18 +179,26 @@ class Deliverer:
                     self._followers.leave(app, each, first.conversation)
 
     def _receivers(self, app: str, entry: Entry) -> Collection[Connection]:
+        if not (entry.members or entry.room):
+            return self._followers.members(app, entry.conversation)
+        known = self._hub.apps.get(app)
+        if known is None:
+            return []
         if entry.members:
-            return [each for user in set(entry.members) for each in self._subscribed(app, user)]
-        if entry.room:
-            known = self._hub.apps.get(app)
-            room = None if known is None else known.channels.get(entry.room)
-            if room is None:
-                return []
-            return {each: None for each in room.members if isinstance(each.subscription, PongSubscription)}
-        return self._followers.members(app, entry.conversation)
+            users = set(entry.members)
+            return [each for one in users for each in known.sessions_of(one) if each.subscription is not None]
+        room = known.channels.get(entry.room)
+        if room is None:
+            return []
+        return {each: None for each in room.members if isinstance(each.subscription, PongSubscription)}
 
     def _deliver_to_others(
-        self, app: str, receivers: Collection[Connection], special: Collection[Connection], part: Part
+        self,
+        app: str,
+        receivers: Collection[Connection],
+        special: Collection[Connection],
+        run: Run,
+        places: Sequence[int],
     ) -> None:
         live = []
         for each in receivers:
@@ -200,9 +208,9 @@ class Deliverer:
             if held is None:
                 live.append(each)
             elif type(held) is list:
-                held.extend([part.run.messages[place] for place in part.places])
+                held.extend([run.messages[place] for place in places])
         if live:
-            self._push(app, live, part)
+            self._push(app, live, run, places)
         if len(live) > self.widest.get(app, 0):
             self.widest[app] = len(live)
 
@@ -229,8 +237,8 @@ class Deliverer:
                         waiting.setdefault(each, []).append(place)
                 place += 1
             for connection, done, result in own:
-                if connection is not None:
-                    self._deliver_to(app, connection, run, waiting.pop(connection, ()))
+                if connection in waiting:
+                    self._deliver_to(app, connection, run, waiting.pop(connection))
                 self.settle(connection, done, result)
         for connection, some in waiting.items():
             self._deliver_to(app, connection, run, some)
@@ -238,10 +246,10 @@ class Deliverer:
     def _deliver_to(self, app: str, connection: Connection, run: Run, places: Sequence[int]) -> None:
         """Deliver a part of a run to one connection."""
         subscription = connection.subscription
-        if not places or subscription is None:
+        if subscription is None:
             return
         if subscription.held is None:
-            self._push(app, (connection,), Part(run, places))
+            self._push(app, (connection,), run, places)
         elif type(subscription.held) is list:
             subscription.held.extend([run.messages[place] for place in places])
 
@@ -261,7 +269,7 @@ class Deliverer:
     def send(self, connection: Connection, messages: Sequence[Message]) -> None:
         """Send stored messages to one connection."""
         if messages:
-            self._push(connection.app or "", (connection,), Part(Run(messages), range(len(messages))))
+            self._push(connection.app or "", (connection,), Run(messages), range(len(messages)))
 
     def send_streams(self, connection: Connection) -> None:
         """Send a connection that has caught up each streamed answer so far of its conversations."""
@@ -278,8 +286,7 @@ class Deliverer:
             assert isinstance(signal, Signal)
             self._fanout.signal(self._hub.apps[app], (connection,), signal)
 
-    def _push(self, app: str, connections: Collection[Connection], part: Part) -> None:
-        run, places = part.run, part.places
+    def _push(self, app: str, connections: Collection[Connection], run: Run, places: Sequence[int]) -> None:
         for some in _frames(run.messages, places) if len(places) > 1 else (places,):
             self._fanout.messages(self._hub.apps[app], connections, Part(run, some))
         if self._subscriptions.acking:

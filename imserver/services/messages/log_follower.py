@@ -98,10 +98,10 @@ class LogFollower:
         """Whether an app is followed. Never switches."""
         return app in self._apps
 
-    def is_known(self, app: str) -> bool:
-        """Whether an app is followed, and its position known. Never switches."""
+    def is_behind(self, app: str, id: int) -> bool:
+        """Whether an app is followed, and its position known and before this id. Never switches."""
         followed = self._apps.get(app)
-        return followed is not None and followed.known is None
+        return followed is not None and followed.position < id and followed.known is None
 
     def forget_unwanted(self, app: str) -> None:
         """Follow an app no longer if nothing here needs its position. Never switches."""

@@ -47,7 +47,6 @@ from imserver.services.messages.subscriptions import (
     PendingSubscription,
     PongTracker,
     Subscriptions,
-    app_and_user,
 )
 from imserver.services.nodes import NodeMessages
 from imserver.services.sessions.sessions import Sessions
@@ -71,7 +70,7 @@ from imserver.storage.log.contract import (
 from imserver.storage.log.rows import decode_meta
 from imserver.storage.store import Store
 from imserver.storage.talk_positions import TalkPositions
-from imserver.transport.connection import Connection
+from imserver.transport.connection import Connection, app_and_user
 
 if TYPE_CHECKING:
     from imserver.storage.log.message_log import MessageLog
@@ -165,7 +164,7 @@ class Messaging:
         Drafts of one connection keep their order. Recalls and presses have no content of the user, and only
         wait for their turn.
         """
-        if not self._bot_rates.take(app, draft.sender):
+        if self._bot_rates.bots and not self._bot_rates.take(app, draft.sender):
             self._stored(app, connection, done, TooManyMessages("the bot has sent too many messages"))
             return
         if app not in self._reviews.hooks:
@@ -191,32 +190,25 @@ class Messaging:
         else:
             self.send(app, draft, done, connection)
 
-    def _stored(self, app: str, connection: Connection | None, done: Done, result: Stored) -> None:
-        if isinstance(result, StorageUnsure):
-            self.deliverer.settle(connection, done, result)
-            result.on_known = partial(self._known, app, connection, result.on_known)
-        else:
-            self._known(app, connection, done, result)
-
-    def _known(self, app: str, connection: Connection | None, done: Done | None, result: Stored) -> None:
-        if not isinstance(result, Appended):
-            self._metrics.not_stored += 1
-        elif result.repeated:
-            self._metrics.stored_repeats += 1
-        else:
-            self._metrics.stored += 1
-        if done is None:
-            return
-        if (
-            isinstance(result, Appended)
-            and self.follower.is_known(app)
-            and result.entry.id > self.follower.position(app)
-        ):
-            self.deliverer.settle_in_order(app, connection, done, result)
+    def _stored(self, app: str, connection: Connection | None, done: Done | None, result: Stored) -> None:
+        """Pass on the result of a draft; the final one of an unsure draft comes later. ``done`` None: nobody
+        waits for it any more."""
+        if isinstance(result, Appended):
             if result.repeated:
-                self.follower.expect(app, result.entry.id)
-        else:
+                self._metrics.stored_repeats += 1
+            else:
+                self._metrics.stored += 1
+            if done is not None and self.follower.is_behind(app, result.entry.id):
+                self.deliverer.settle_in_order(app, connection, done, result)
+                if result.repeated:
+                    self.follower.expect(app, result.entry.id)
+                return
+        elif not isinstance(result, StorageUnsure):
+            self._metrics.not_stored += 1
+        if done is not None:
             self.deliverer.settle(connection, done, result)
+            if isinstance(result, StorageUnsure):
+                result.on_known = partial(self._stored, app, connection, result.on_known)
 
     # --- the listener of the log ----------------------------------------------------------------------------
 
@@ -224,7 +216,7 @@ class Messaging:
         """See :class:`imserver.storage.log.writer.LogListener`."""
         if self._node_messages is not None:
             self._node_messages.broadcast_entries(app, first, last, entries)
-        if self._feeds is not None:
+        if self._feeds is not None and app in self._feeds.feeds:
             self._feeds.committed(app, first, last, entries)
         self.deliverer.widest.pop(app, None)
         self.follower.committed(app, first, last, entries)

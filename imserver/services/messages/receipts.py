@@ -17,13 +17,13 @@ from imserver.hub.fanout import Fanout
 from imserver.hub.hub import App, Hub
 from imserver.model import AskMarks, AskReceipts, Hide, Read, Received, Reply, Signal, Typing
 from imserver.services.channels.open_streams import OpenStreams
-from imserver.services.messages.subscriptions import GroupFollowers, app_and_user
+from imserver.services.messages.subscriptions import GroupFollowers
 from imserver.services.nodes import NodeMessages, ToFollowers
 from imserver.services.people.accounts import account_id
 from imserver.storage.accounts import AccountStore
 from imserver.storage.log.contract import Conversation, Marks, Noted
 from imserver.storage.store import Store
-from imserver.transport.connection import Connection
+from imserver.transport.connection import Connection, app_and_user
 
 TYPING_SECONDS: Final = 1.0
 """Least time between two typing notices of a user at the same place; those in between are dropped."""

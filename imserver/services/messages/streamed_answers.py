@@ -30,7 +30,6 @@ from imserver.services.channels.streamed_messages import (
 from imserver.services.messages.annotations import RefusedView
 from imserver.services.messages.messaging import Messaging
 from imserver.services.messages.receipts import Signals
-from imserver.services.messages.subscriptions import app_and_user
 from imserver.services.nodes import ToFollowers
 from imserver.services.people.accounts import account_id
 from imserver.services.people.friends import Friends
@@ -47,7 +46,7 @@ from imserver.storage.log.contract import (
     Stored,
 )
 from imserver.storage.store import Store
-from imserver.transport.connection import Connection
+from imserver.transport.connection import Connection, app_and_user
 
 if TYPE_CHECKING:
     from imserver.storage.log.message_log import MessageLog

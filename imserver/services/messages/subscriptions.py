@@ -28,7 +28,7 @@ from imserver.errors import StorageUnavailable
 from imserver.model import Held, Message, Subscription
 from imserver.storage.log.contract import Entry, Membership
 from imserver.storage.talk_positions import TalkPositions
-from imserver.transport.connection import OPEN, Connection
+from imserver.transport.connection import OPEN, Connection, app_and_user
 
 ACK_SECONDS: Final = 10
 """Time for an acknowledgement."""
@@ -76,14 +76,6 @@ class PendingSubscription(Subscription):
     its acknowledgements wait. ``acks``: its client acknowledges."""
 
     acks: bool = False
-
-
-def app_and_user(connection: Connection) -> tuple[str, str]:
-    """App and user of a connection that has logged in."""
-    app, user = connection.app, connection.user
-    assert app is not None
-    assert user is not None
-    return app, user
 
 
 def held_acks(held: Held) -> tuple[Callable[[], None], ...]:

@@ -249,10 +249,8 @@ class Feeds:
             self._changed.set()
 
     def committed(self, app: str, first: int, last: int, entries: Sequence[Entry]) -> None:
-        """This node's transaction stored these entries. Never switches."""
-        feed = self.feeds.get(app)
-        if feed is None:
-            return
+        """This node's transaction stored these entries of an app that has a feed. Never switches."""
+        feed = self.feeds[app]
         if feed.entries is None:
             if feed.begin is None:
                 feed.begin = first - 1

@@ -14,7 +14,6 @@ from msgspec import Struct
 from imserver.storage.log.bots import EVERYBODY, BotReaders, bots_among, has_buttons, with_command
 from imserver.storage.log.contract import (
     BLOCKED,
-    INVALID,
     MUTED,
     NOT_BOT,
     NOT_MEMBER,
@@ -37,10 +36,8 @@ from imserver.storage.log.rows import (
     USER,
     ConversationState,
     decode_meta,
-    objection,
     pair_of,
     pair_of_room,
-    resend_of,
     row_of,
     text_objection,
 )
@@ -89,14 +86,6 @@ class ChangeRequest(Struct):
     unsure: StorageUnsure | None = None
     rejected: None = None
     size: int = 0
-
-
-def append_request(app: str, draft: Draft, answer: Callable[[Stored], object]) -> AppendRequest:
-    """Check a draft and make its request."""
-    wrong, named = objection(draft), draft.client_msg_id
-    rejected = Rejected(INVALID, wrong) if wrong else None
-    resend = resend_of(draft.sender, named) if named and rejected is None else None
-    return AppendRequest(app, draft, answer, resend, rejected, len(draft.body) + len(draft.meta), rejected)
 
 
 class AppTransaction:

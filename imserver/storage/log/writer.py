@@ -20,6 +20,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from math import inf
 from random import SystemRandom
 from time import perf_counter, time
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
@@ -40,12 +41,12 @@ from imserver.storage.log.contract import (
     Stored,
 )
 from imserver.storage.log.driver import LogDriver
+from imserver.storage.log.rows import objection, resend_of
 from imserver.storage.log.transaction import (
     AppendRequest,
     AppTransaction,
     ChangeRequest,
     Outcome,
-    append_request,
 )
 
 if TYPE_CHECKING:
@@ -336,13 +337,20 @@ class _Queue:
         self.total.bytes += request.size
         self.requests.append(request)
 
-    def pop(self) -> Request:
-        request = self.requests.popleft()
-        self.bytes -= request.size
-        self.total.requests -= 1
-        self.total.bytes -= request.size
-        self.stale -= self.stale > 0
-        return request
+    def take(self, count: int, size: float = inf) -> tuple[list[Request], int]:
+        """The next requests, at most ``count``, and their size in a batch: the last one may exceed
+        ``size``."""
+        taken: list[Request] = []
+        content = 0
+        while self.requests and len(taken) < count and content + len(taken) * _REQUEST_BYTES < size:
+            request = self.requests.popleft()
+            taken.append(request)
+            content += request.size
+        self.bytes -= content
+        self.total.requests -= len(taken)
+        self.total.bytes -= content
+        self.stale = max(0, self.stale - len(taken))
+        return taken, content + len(taken) * _REQUEST_BYTES
 
 
 class LogWriter:
@@ -383,21 +391,25 @@ class LogWriter:
         StorageUnsure: the answer to COMMIT did not come in time; ``on_known`` receives the final result.
         Sending the same ``client_msg_id`` again always returns the same entry.
         """
-        request = append_request(app, draft, answer)
+        wrong, named = objection(draft), draft.client_msg_id
+        rejected = Rejected(INVALID, wrong) if wrong else None
+        resend = resend_of(draft.sender, named) if named and rejected is None else None
+        size = len(draft.body) + len(draft.meta)
+        request = AppendRequest(app, draft, answer, resend, rejected, size, rejected)
         queue, total = self._queues.get(app), self._drafts
         if self._closed:
             _answer(request, StorageUnavailable("the database is closed"))
             return
-        if total.requests >= MAX_WAITING_IN_ALL or total.bytes + request.size > MAX_WAITING_BYTES_IN_ALL:
+        if total.requests >= MAX_WAITING_IN_ALL or total.bytes + size > MAX_WAITING_BYTES_IN_ALL:
             _answer(request, StorageUnavailable("the append queues of all apps are full"))
             return
         if queue is None:
             queue = self._queues[app] = _Queue(total)
-        elif len(queue.requests) >= MAX_WAITING or queue.bytes + request.size > MAX_WAITING_BYTES:
+        elif len(queue.requests) >= MAX_WAITING or queue.bytes + size > MAX_WAITING_BYTES:
             _answer(request, StorageUnavailable("the append queue of the app is full"))
             return
         queue.push(request)
-        if not queue.paused:
+        if self._greenlet is None and not queue.paused:
             self._wake()
 
     def append(self, app: str, drafts: Sequence[Draft]) -> list[Stored]:
@@ -490,8 +502,8 @@ class LogWriter:
     def _take(self) -> list[Request]:
         """The requests of the next transaction. Empty if nothing waits except in apps that pause."""
         if self._singles.requests:
-            return [self._singles.pop()]
-        taken = [self._changes.pop() for _ in range(min(len(self._changes.requests), BATCH_CHANGES))]
+            return self._singles.take(1)[0]
+        taken, _ = self._changes.take(BATCH_CHANGES)
         drafts = size = 0
         for app in list(self._queues):
             if drafts >= BATCH_DRAFTS or size >= _BATCH_BYTES:
@@ -500,11 +512,10 @@ class LogWriter:
             if queue.paused:
                 continue
             del self._queues[app]
-            while queue.requests and drafts < BATCH_DRAFTS and size < _BATCH_BYTES:
-                request = queue.pop()
-                taken.append(request)
-                drafts += 1
-                size += request.size + _REQUEST_BYTES
+            some, their_size = queue.take(BATCH_DRAFTS - drafts, _BATCH_BYTES - size)
+            taken += some
+            drafts += len(some)
+            size += their_size
             if queue.requests:
                 self._queues[app] = queue  # to the end
         return taken
@@ -563,7 +574,7 @@ class LogWriter:
             try:
                 if app in transaction.commits:
                     self.listener.committed(app, *transaction.commits[app])
-                drafts = sum(isinstance(request, AppendRequest) for request in requests)
+                drafts = sum([isinstance(request, AppendRequest) for request in requests])
                 if drafts:
                     self._pause(app, self.listener.batch_stored(app, drafts, seconds))
             except Exception:  # the entries are stored nevertheless
@@ -657,8 +668,8 @@ class LogWriter:
 
 
 def _refuse(queue: _Queue, count: int, error: StorageUnavailable) -> None:
-    for _ in range(count):
-        _answer(queue.pop(), error)
+    for request in queue.take(count)[0]:
+        _answer(request, error)
 
 
 def _answer(request: Request, outcome: Outcome) -> None:
