@@ -11,7 +11,7 @@ Clients that log in with a cursor use the same frames with further fields and ki
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from msgspec import Raw, Struct
@@ -82,28 +82,28 @@ _BAD_USER: Final = "非法的用户Id"
 
 def output(kind: int, data: bytes = b"", code: int = errors.REPLY_OK) -> bytes:
     """Encode a batch of one output: ``kind`` is a ``CmdType``, ``code`` a reply code."""
-    head = _output_head(kind, code)
-    return _field(_OUTPUTS_TAG, head + _field(_DATA_TAG, data) if data else head)
+    return _before_data(kind, code, len(data)) + data
 
 
-@cache
-def _output_head(kind: int, code: int) -> bytes:
-    """The fields of an ``Output`` before its data."""
-    made: bytes = pb.Output(type=kind, code=code, CodeMsg=_code_text(code)).SerializeToString()
-    return made
+@lru_cache(maxsize=1024)
+def _before_data(kind: int, code: int, size: int, tag: bytes = b"") -> bytes:
+    """The bytes of a batch of one output before its ``size`` bytes of data. ``tag``: the data of the output
+    is a message, and these bytes are its field with this tag."""
+    nested = tag + _length(size) if tag else b""
+    whole = len(nested) + size
+    head: bytes = pb.Output(type=kind, code=code, CodeMsg=_code_text(code)).SerializeToString()
+    if whole:
+        head += _DATA_TAG + _length(whole)
+    return _OUTPUTS_TAG + _length(len(head) + whole) + head + nested
 
 
-def _field(tag: bytes, data: bytes) -> bytes:
-    """Encode a field of bytes: its tag, its length and itself. This takes a fifth of the time of a message of
-    the library around the same bytes."""
-    size = len(data)
-    if size < 0x80:
-        return b"%b%c%b" % (tag, size, data)
+def _length(size: int) -> bytes:
+    """Encode the length of a field."""
     length = b""
     while size > 0x7F:
         length += b"%c" % (size & 0x7F | 0x80)
         size >>= 7
-    return b"%b%b%c%b" % (tag, length, size, data)
+    return b"%b%c" % (length, size)
 
 
 @cache
@@ -120,7 +120,8 @@ def uplink_ack(chat_number: int, seq: int) -> bytes:
 
 def push(message: pb.Message) -> bytes:
     """The output that delivers a message."""
-    return output(CT_MESSAGE, _field(_MSG_TAG, message.SerializeToString()))
+    data: bytes = message.SerializeToString()
+    return _before_data(CT_MESSAGE, errors.REPLY_OK, len(data), _MSG_TAG) + data
 
 
 def as_message(stored: Message) -> pb.Message | None:
@@ -336,9 +337,8 @@ class ProtobufDialect(Dialect):
 
     # --- beyond the contract --------------------------------------------------------------------------------
 
-    def encode_entry(self, stored: Message) -> pb.Message | None:
-        """An entry as a ``Message``; None if these clients have no form for it."""
-        return as_message(stored)
+    encode_entry: Callable[[Message], pb.Message | None] = staticmethod(as_message)
+    """An entry as a ``Message``; None if these clients have no form for it."""
 
     def page(self, messages: Iterable[pb.Message], more: bool, begin_anew: bool) -> bytes:
         """Encode the answer to a sync: ``messages`` in order, and whether ``more`` follow. ``begin_anew``
@@ -680,9 +680,7 @@ class FullProtobufDialect(ProtobufDialect):
         """Encode a push that is not stored, or a signal."""
         return _signal(event) if isinstance(event, Signal) else super().encode_event(event)
 
-    def encode_entry(self, stored: Message) -> pb.Message:
-        """An entry of any kind as a ``Message``."""
-        return as_full_message(stored)
+    encode_entry = staticmethod(as_full_message)
 
     def page(self, messages: Iterable[pb.Message], more: bool, begin_anew: bool) -> bytes:
         """The answer to a sync."""

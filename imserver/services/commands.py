@@ -95,7 +95,7 @@ class CommandRow(Struct, frozen=True):
 
     ``run`` is called with the connection and the command. With ``answers`` it is also called with a function
     that sends the reply. If it returns None, it calls that function once, possibly later. Such replies may
-    arrive after the replies to later requests.
+    arrive after the replies to later requests. None without ``answers``: the command has no reply.
     """
 
     run: Callable[..., Reply | None]

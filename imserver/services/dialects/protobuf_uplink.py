@@ -5,7 +5,6 @@ once.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from functools import partial
 from typing import Final
 
@@ -14,7 +13,7 @@ import msgspec
 
 from imserver import errors
 from imserver.errors import StorageUnavailable
-from imserver.model import ChatMessage, DialectState, Reply
+from imserver.model import ChatMessage, DialectState
 from imserver.protocol.cmd import MAX_MENTIONS, MAX_RECEIVER_BYTES
 from imserver.protocol.protobuf import (
     MAX_ID,
@@ -104,7 +103,7 @@ class ProtobufUplink:
         """Handle the end of a connection. Never switches."""
         self._queues.pop(connection, None)
 
-    def send(self, connection: Connection, command: ChatMessage) -> Reply:
+    def send(self, connection: Connection, command: ChatMessage) -> None:
         """Accept a message. It is acknowledged after the commit. Never switches.
 
         Only the next number is accepted. A repeat of the last number is acknowledged again. Acknowledgements
@@ -112,16 +111,13 @@ class ProtobufUplink:
         """
         state = connection.dialect_state
         if not isinstance(state, ProtobufState):
-            return Reply(errors.REPLY_NOT_LOGGED_IN)
+            return
         queue = self._queues.get(connection)
         number, seq = state.last
-        if command.number == (number + 1 if queue is None else queue.next):
-            self._take(connection, command, queue)
-        elif command.number == number and queue is None and seq:
-            connection.send(uplink_ack(number, max(seq, 0)))
-        return Reply(errors.REPLY_OK)
-
-    def _take(self, connection: Connection, command: ChatMessage, queue: _Queue | None) -> None:
+        if command.number != (number + 1 if queue is None else queue.next):
+            if command.number == number and queue is None and seq:
+                connection.send(uplink_ack(number, max(seq, 0)))
+            return
         if queue is None:
             queue = self._queues[connection] = _Queue(command.number)
         waiting = queue.storing + len(queue.messages)
@@ -178,12 +174,10 @@ class ProtobufUplink:
         for command in messages:
             made = draft_of(user, command, found)
             if isinstance(made, Draft):
-                self._messaging.send_of_user(app, made, self._done(connection, queue, command), connection)
+                done = partial(self._stored, connection, queue, command)
+                self._messaging.send_of_user(app, made, done, connection)
             else:
                 self._stored(connection, queue, command, made)
-
-    def _done(self, connection: Connection, queue: _Queue, command: ChatMessage) -> Callable[[Result], None]:
-        return partial(self._stored, connection, queue, command)
 
     def _stored(self, connection: Connection, queue: _Queue, command: ChatMessage, result: Result) -> None:
         """Handle the result of a message. Never switches."""
@@ -192,16 +186,17 @@ class ProtobufUplink:
             return
         if isinstance(result, StorageUnsure):
             # A stored message uses its number: a repeat must not be stored meanwhile.
-            result.on_known = self._done(connection, queue, command)
+            result.on_known = partial(self._stored, connection, queue, command)
             return
         queue.storing -= 1
         queue.size -= len(command.content)
         if isinstance(result, StorageUnavailable):
             queue.failed = min(queue.failed or number, number)
         else:
-            seq = result.entry.id if isinstance(result, Appended) else 0
-            refused = isinstance(result, Rejected) and _refuse(connection, number, result)
-            if isinstance(result, Rejected) and result.reason in (BLOCKED, REJECTED) and not refused:
+            seq = 0
+            if isinstance(result, Appended):
+                seq = result.entry.id
+            elif not _refuse(connection, number, result) and result.reason in (BLOCKED, REJECTED):
                 # A client without refusals repeats the message until it is acknowledged.
                 seq = UNSTORED
             if number > state.last[0]:
