@@ -94,12 +94,15 @@ def readers_of(driver: LogDriver, log: int, id: int) -> list[str]:
 
 
 class BotReaders:
-    """The bots that read the ``entries`` of one transaction. ``head``: of their log, as they are added."""
+    """The bots that read the ``entries`` of one transaction, which are added to.
 
-    def __init__(self, driver: LogDriver, head: LogHead, entries: Sequence[Entry]) -> None:
+    ``head``: of their log. ``before``: the last id before the transaction.
+    """
+
+    def __init__(self, driver: LogDriver, head: LogHead, before: int, entries: Sequence[Entry]) -> None:
         self._driver = driver
         self._head = head
-        self._before = head.last_id
+        self._before = before
         self._entries = entries
         self._of: dict[int, list[str]] = {}
         """Entry of this transaction → the bots that read it."""

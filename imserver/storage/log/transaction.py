@@ -105,7 +105,8 @@ class AppTransaction:
         self._moved: dict[int, ConversationState] = {}
         self._made: list[tuple[ConversationState, bytes | None, str, int]] = []
         self._joined: list[tuple[str, int, int, str, int | None, int]] = []
-        self._bots = BotReaders(driver, self.head, self.entries)
+        self._bots: BotReaders | None = None
+        """Of the entries of groups with bots, if there are any."""
         self._regrouped: dict[int, ConversationState] = {}
         """Groups whose bots have changed."""
         self._recalled: set[int] = set()
@@ -153,6 +154,8 @@ class AppTransaction:
     def enter(self, state: ConversationState, draft: Draft, resend: bytes | None = None) -> Entry:
         """Add an entry to a conversation, with the next id and seq."""
         if state.bots:
+            if self._bots is None:
+                self._bots = BotReaders(self.driver, self.head, self.before, self.entries)
             draft = self._bots.name(state, draft)
         self.head.last_id += 1
         state.last_seq += 1
@@ -197,7 +200,8 @@ class AppTransaction:
         self.settle()
         if self._rows:
             self.driver.add_messages(self._rows)
-            self._bots.write()
+            if self._bots is not None:
+                self._bots.write()
             revise(self.driver, self.log, self.entries)
             self.driver.update_head(self.head)
 
@@ -212,14 +216,16 @@ class AppTransaction:
         fresh = [one for one in ready if one.resend not in outcomes]
         if edited := {one.draft.about for one in fresh if one.draft.kind == "edit"}:
             self._recalled = find_recalled(self.driver, self.log, edited)
-        states = self._conversations(fresh)
+        keys = [_key_of(one.draft) for one in ready]
+        wanted = {key for one, key in zip(ready, keys, strict=True) if one.resend not in outcomes}
+        states = self._conversations(wanted)
         mutes = self._mutes(fresh, states)
         blocks = self._blocks(fresh, states)
         answers: list[Appended | Rejected] = []
-        for one in ready:
+        for one, key in zip(ready, keys, strict=True):
             answer = outcomes.get(one.resend) if one.resend is not None else None
             if answer is None:
-                answer = self._outcome(one, states, mutes, blocks)
+                answer = self._outcome(one, key, states, mutes, blocks)
                 if one.resend is not None:
                     again = Appended(answer.entry, True) if isinstance(answer, Appended) else answer
                     outcomes[one.resend] = again
@@ -229,6 +235,7 @@ class AppTransaction:
     def _outcome(
         self,
         one: AppendRequest,
+        key: int | bytes,
         states: dict[int | bytes, ConversationState],
         mutes: dict[tuple[str, int], int],
         blocks: set[tuple[str, str]],
@@ -237,54 +244,41 @@ class AppTransaction:
         if draft.kind == "edit" and draft.about in self._recalled:
             return _RECALLED
         if (
-            has_buttons(draft.meta)
+            draft.meta
+            and has_buttons(draft.meta)
             and not draft.room
             and not bots_among(self.driver, self.app, [draft.sender])
         ):
             return _NO_BUTTONS
         if blocks and draft.kind == "message" and (_receiver(draft, states), draft.sender) in blocks:
             return _BLOCKED
-        if draft.room:
-            pair = pair_of_room(draft.room)
-            state = states.get(pair)
-            if state is None:
-                state = states[pair] = self.make_conversation(ROOM, (), draft.room)
-        elif draft.to_user:
-            pair = pair_of(draft.sender, draft.to_user)
-            state = states.get(pair)
-            if state is None:
-                users = (draft.sender, draft.to_user)
-                state = states[pair] = self.make_conversation(USER, tuple(sorted(users)))
-        else:
-            state = states.get(draft.conversation)
-            if state is None:
+        state = states.get(key)
+        if state is None:
+            if draft.room:
+                state = self.make_conversation(ROOM, (), draft.room)
+            elif draft.to_user:
+                state = self.make_conversation(USER, tuple(sorted((draft.sender, draft.to_user))))
+            else:
                 return _UNKNOWN
-            if draft.sender:  # an empty sender is the server, which may send to all
-                until = mutes.get((draft.sender, state.id))
-                if until is None:
-                    return _NOT_MEMBER
-                if until > self.now and draft.kind == "message":
-                    return _MUTED
+            states[key] = state
+        if draft.conversation and draft.sender:  # an empty sender is the server, which may send to all
+            until = mutes.get((draft.sender, state.id))
+            if until is None:
+                return _NOT_MEMBER
+            if until > self.now and draft.kind == "message":
+                return _MUTED
         if draft.kind == "message" and draft.body[:1] == b"/" and draft.type == "text" and not draft.room:
             draft = with_command(self.driver, self.app, state, draft)
         if draft.kind == "recall":
             self._recalled.add(draft.about)
         return Appended(self.enter(state, draft, one.resend))
 
-    def _conversations(self, ready: Iterable[AppendRequest]) -> dict[int | bytes, ConversationState]:
-        """The conversations of drafts. Each is found by its key and by its id."""
-        pairs: set[bytes] = set()
-        ids: set[int] = set()
-        for one in ready:
-            if one.draft.to_user:
-                pairs.add(pair_of(one.draft.sender, one.draft.to_user))
-            elif one.draft.room:
-                pairs.add(pair_of_room(one.draft.room))
-            else:
-                ids.add(one.draft.conversation)
-        by_id = self.driver.conversations(self.log, list(ids))
+    def _conversations(self, keys: Iterable[int | bytes]) -> dict[int | bytes, ConversationState]:
+        """The conversations with these keys. Those with a pair are found by their id, too, if it is a key."""
+        by_id = self.driver.conversations(self.log, [key for key in keys if isinstance(key, int)])
+        pairs = [key for key in keys if isinstance(key, bytes)]
         found: dict[int | bytes, ConversationState] = dict(by_id.items())
-        for pair, state in self.driver.conversations_of_pairs(self.log, list(pairs)).items():
+        for pair, state in self.driver.conversations_of_pairs(self.log, pairs).items():
             found[pair] = by_id.get(state.id, state)
         return found
 
@@ -308,6 +302,13 @@ class AppTransaction:
             if one.draft.kind == "message" and (receiver := _receiver(one.draft, states))
         }
         return self.driver.blocks(self.app, pairs) if pairs else set()
+
+
+def _key_of(draft: Draft) -> int | bytes:
+    """The key of the conversation of a draft: its pair or its room; its id if the draft names it."""
+    if draft.to_user:
+        return pair_of(draft.sender, draft.to_user)
+    return pair_of_room(draft.room) if draft.room else draft.conversation
 
 
 def _receiver(draft: Draft, states: dict[int | bytes, ConversationState]) -> str:
