@@ -28,9 +28,10 @@ def until_beat(seconds: float = 1.0) -> float:
     """Seconds until this process's next tick with that period: between 0.25 and 1.25 periods.
 
     A sleeping process loses its data from the processor's caches. So ten tasks at ten moments cost several
-    times what they cost at one. The ticks of the processes of a machine are spread over the period, so that
-    they do not query each other at the same time.
+    times what they cost at one: the ticks of every whole number of seconds, and of half a second, meet. The
+    ticks of the processes of a machine are spread over a second, so that they do not query each other at the
+    same time.
     """
-    offset = os.getpid() * _GOLDEN % 1.0 * min(seconds, 1.0)
+    offset = os.getpid() * _GOLDEN % 1.0
     left = seconds - (monotonic() - offset) % seconds
     return left if left > seconds * _TOO_SOON else left + seconds

@@ -30,8 +30,12 @@ def test_whoever_asks_waits_for_the_same_moments(time: list[float], seconds: flo
         assert seconds / 4 <= until_beat(seconds) <= seconds * 5 / 4
 
 
-def test_every_beat_of_two_seconds_is_one_of_a_second(time: list[float]) -> None:
-    assert until_beat(2.0) % 1.0 == pytest.approx(until_beat() % 1.0)
+@pytest.mark.parametrize(("seconds", "shorter"), [(2.0, 1.0), (3.0, 0.5), (1.0, 0.5)])
+def test_every_beat_is_one_of_a_shorter_period(time: list[float], seconds: float, shorter: float) -> None:
+    for now in (1000.0, 1000.3, 1000.9):
+        time[0] = now
+        beats = (until_beat(seconds) - until_beat(shorter)) / shorter
+        assert beats == pytest.approx(round(beats), abs=1e-6)
 
 
 def test_a_timer_that_rings_early_does_not_ring_twice(time: list[float]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import gevent
 import pytest
+from gevent.event import Event as Signal
 from msgspec import json
 
 from imserver.config.settings import StorageSettings
@@ -23,6 +24,18 @@ from tests.transport.harness import until
 
 APP = "shop"
 EVENTS = frozenset(("message", "group", "account", "absent"))
+
+
+class CountingSignal(Signal):
+    """``pauses``: for how long it was waited for (None: without limit)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pauses: list[float | None] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.pauses.append(timeout)
+        return bool(super().wait(timeout))
 
 
 class Listener:
@@ -43,7 +56,12 @@ class Node:
     """One node with a feed. ``kill`` ends it as a killed process ends: nothing is given back."""
 
     def __init__(
-        self, folder: Path, back_end: BackEnd, name: str = "one", url: str = "http://back.end/"
+        self,
+        folder: Path,
+        back_end: BackEnd,
+        name: str = "one",
+        url: str = "http://back.end/",
+        receives: bool = True,
     ) -> None:
         self.listener = Listener()
         self.store = Store(StorageSettings(), str(folder), threaded=False, log_listener=lambda: self.listener)
@@ -52,7 +70,8 @@ class Node:
         self.feeds = Feeds(self.store, EventStore(self.store), back_end, lambda: name, self.tally)  # type: ignore[arg-type]
         self.listener.feeds = self.feeds
         self.receiver = Receiver(APP, url, b"secret", EVENTS)
-        self.feeds.set(APP, self.receiver)
+        if receives:
+            self.feeds.set(APP, self.receiver)
         self._run = gevent.spawn(self.feeds.run)
 
     def send(self, sender: str, *texts: str) -> list[int]:
@@ -137,6 +156,30 @@ def test_entries_and_events_are_delivered_from_the_first_on(start: StartNode) ->
     assert by_id["event-1"]["user"] == "ann"
     assert texts(back_end) == ["a", "b", "c"]
     until(lambda: node.tally.delivered == 4)
+
+
+def test_nothing_wakes_before_there_is_a_receiver_or_something_to_send(
+    start: StartNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "Signal", CountingSignal)
+    monkeypatch.setattr(module, "LOOK_SECONDS", 600.0)
+    monkeypatch.setattr(module, "RENEW_SECONDS", 600.0)
+    back_end = BackEnd()
+    node = start(back_end, receives=False)
+    changed = node.feeds._changed
+    assert isinstance(changed, CountingSignal)
+    until(lambda: changed.pauses)
+    assert changed.pauses == [None]
+    node.feeds.set(APP, node.receiver)
+    node.send("ann", "a")
+    until(lambda: texts(back_end) == ["a"])
+    assert None not in changed.pauses[1:]
+    wake = node.feed.wake
+    assert isinstance(wake, CountingSignal)
+    until(lambda: wake.pauses[-1:] == [None])
+    assert node.feed.saved[0] == 1
+    node.send("ann", "b")
+    until(lambda: texts(back_end) == ["a", "b"])
 
 
 def test_a_node_goes_on_where_a_killed_one_has_ended(start: StartNode) -> None:

@@ -9,14 +9,16 @@ from typing import Any
 import gevent
 import pytest
 
+from imserver.errors import StorageUnavailable
 from imserver.services.messages import notifications as module
 from imserver.services.messages.notifications import Notifications
+from imserver.services.webhooks import feeds
 from imserver.services.webhooks.requests import Receiver
 from imserver.storage.bots import BotStore
 from imserver.storage.contract import Account
 from imserver.storage.log.contract import Draft
 from tests.services.back_end import BackEnd
-from tests.services.test_feeds import APP, EVENTS, Node, quick
+from tests.services.test_feeds import APP, EVENTS, CountingSignal, Node, quick
 from tests.transport.harness import until
 
 __all__ = ["quick"]
@@ -63,7 +65,7 @@ class Harness(Node):
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short pauses."""
     monkeypatch.setattr(module, "GATHER_SECONDS", 0.01)
-    monkeypatch.setattr(module, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(module, "RETRY_SECONDS", 0.02)
 
 
 @pytest.fixture
@@ -231,10 +233,49 @@ def test_members_who_joined_while_another_node_noted_are_reported(harness: Harne
 def test_an_absence_is_reported_when_it_is_due_and_not_at_the_next_look(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "LOOK_SECONDS", 60.0)
+    monkeypatch.setattr(feeds, "LOOK_SECONDS", 600.0)
     harness.feeds.set(APP, Receiver(APP, "http://back.end/", b"secret", EVENTS, 0.2))
     harness.send("ann", "hi")
     until(lambda: harness.absent)
+
+
+def test_nothing_is_looked_at_before_something_is_new_or_due(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feeds, "Signal", CountingSignal)
+    harness = Harness(tmp_path, 3600.0)
+    news = harness.feeds.news
+    assert isinstance(news, CountingSignal)
+    try:
+        until(lambda: news.pauses)
+        harness.send("ann", "hi")
+        until(harness.rows)
+        until(lambda: 3000 < (news.pauses[-1] or 0) <= 3600)
+        harness.feeds.set(APP, Receiver(APP, "http://back.end/", b"secret", EVENTS - {"absent"}))
+        until(lambda: news.pauses[-1] is None)
+        noting = harness.feed.noting
+        assert noting is not None
+        harness.feeds.committed(APP, noting.head + 1, noting.head + 1, [])
+        assert (noting.count, news.is_set()) == (0, False)
+        harness.feeds.set(APP, Receiver(APP, "http://back.end/", b"secret", EVENTS, 3600.0))
+        until(lambda: 3000 < (news.pauses[-1] or 0) <= 3600)
+    finally:
+        harness.kill()
+
+
+def test_the_database_is_asked_again_after_a_failure(harness: Harness) -> None:
+    stored, failures = harness.feeds.events.due_absences, [1, 2]
+
+    def fail_twice(*asked: Any) -> Any:
+        if failures:
+            failures.pop()
+            raise StorageUnavailable("away")
+        return stored(*asked)
+
+    harness.feeds.events.due_absences = fail_twice  # type: ignore[method-assign]
+    harness.send("ann", "hi")
+    until(lambda: harness.absent)
+    assert not failures
 
 
 def test_nothing_is_read_for_apps_that_do_not_want_absent(harness: Harness) -> None:

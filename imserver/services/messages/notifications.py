@@ -29,9 +29,10 @@ log = logging.getLogger(__name__)
 
 GATHER_SECONDS: Final = 0.1
 """How long new entries wait for others."""
-LOOK_SECONDS: Final = 0.5
+RETRY_SECONDS: Final = 0.5
+"""Pause after the database did not answer."""
 MIN_PAUSE_SECONDS: Final = 0.05
-"""How often absences are looked for: at their times, within these limits."""
+"""Pause while an absence is due and cannot be decided, because the registry is away."""
 DUE_AT_ONCE: Final = 200
 PREVIEW_CHARACTERS: Final = 200
 MEMBERS_AT_ONCE: Final = 1000
@@ -66,10 +67,12 @@ class Notifications:
 
     def run(self) -> None:
         """Greenlet: look at new entries and at absences whose time has come, until it is killed."""
+        failed = False
         while True:
-            if self._feeds.news.wait(self._pause()):
+            if self._feeds.news.wait(RETRY_SECONDS if failed else self._until_due()):
                 self._feeds.news.clear()
                 gevent.sleep(GATHER_SECONDS)
+            failed = False
             for feed in tuple(self._feeds.feeds.values()):
                 try:
                     self._look_at(feed)
@@ -77,17 +80,20 @@ class Notifications:
                     log.debug("another node notifies the users of %s", feed.app)
                 except StorageUnavailable as error:
                     self._trouble(error, "")
+                    failed = True
                 except Exception:
                     log.exception("users of %s could not be notified", feed.app)
+                    failed = True
 
-    def _pause(self) -> float:
-        """Seconds until the next look: until the next absence is due, if that is earlier."""
-        next_due = min([feed.next_due for feed in self._feeds.feeds.values()], default=_NEVER)
-        return min(max(next_due / 1000 - time(), MIN_PAUSE_SECONDS), LOOK_SECONDS)
+    def _until_due(self) -> float | None:
+        """Seconds until the next absence is due; None: there is none."""
+        feeds = [feed for app, feed in self._feeds.feeds.items() if self._feeds.wants(app, "absent")]
+        due = min([feed.next_due for feed in feeds if feed.noting is not None], default=_NEVER)
+        return None if due == _NEVER else max(due / 1000 - time(), MIN_PAUSE_SECONDS)
 
     def _look_at(self, feed: Feed) -> None:
         """Note who is offline, and add the events that are due. Switches."""
-        wanted = "absent" in feed.receiver.events
+        wanted = self._feeds.wants(feed.app, "absent")
         if feed.noting is not None and not wanted:
             feed.noting.skip()
         while feed.owned and feed.noting is not None and feed.noting.count:

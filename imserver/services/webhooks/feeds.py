@@ -24,6 +24,7 @@ import gevent
 import msgspec
 from gevent.event import Event as Signal
 
+from imserver.clock import until_beat
 from imserver.errors import StorageUnavailable
 from imserver.logging import RateLimitedLog
 from imserver.services.webhooks.events import EVENT_PREFIX, Outbound, Page, page_of
@@ -242,6 +243,7 @@ class Feeds:
         elif feed is not None:
             feed.receiver = receiver
             feed.wake.set()
+            self.news.set()
         else:
             feed = self.feeds[app] = Feed(app, receiver)
             if not self._store.has_database:
@@ -263,6 +265,8 @@ class Feeds:
             feed.noting.committed(first, last, entries)
             if "absent" in feed.receiver.events:
                 self.news.set()
+            else:
+                feed.noting.skip()
 
     def wants(self, app: str, kind: str) -> bool:
         """Whether the back end of an app wants events of this kind."""
@@ -311,7 +315,7 @@ class Feeds:
                 log.debug("the feeds could not be read: %s", error)
             except Exception:
                 log.exception("the feeds could not be read")
-            self._changed.wait(LOOK_SECONDS)
+            self._changed.wait(until_beat(LOOK_SECONDS) if self.feeds else None)
 
     def renew(self) -> None:
         """Take or renew all leases. Switches. Raises StorageUnavailable."""
@@ -341,6 +345,7 @@ class Feeds:
         feed.has_retries = True
         feed.next_due = 0
         feed.sender = gevent.spawn(self._send_all, feed)
+        self.news.set()
 
     def _save(self, feed: Feed) -> None:
         """Store positions that have moved. Switches. Raises StorageUnavailable."""
@@ -407,7 +412,8 @@ class Feeds:
         looked = 0.0
         while feed.entries is not None:
             if not feed.count:
-                feed.wake.wait(1.0)
+                has_work_later = feed.has_retries or feed.positions != feed.saved
+                feed.wake.wait(1.0 if has_work_later else None)
                 feed.wake.clear()
             if 0 < feed.count < REQUEST_EVENTS:
                 gevent.sleep(GATHER_SECONDS)
