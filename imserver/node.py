@@ -147,9 +147,7 @@ class Node:
             self._tick,
             parts.store.run,
             parts.pending.run,
-            parts.action_acks.run,
             parts.messaging.follower.run,
-            parts.messaging.catch_up.run_acks,
             parts.retention.run,
             parts.webhooks.feeds.run,
             parts.notifications.run,
@@ -261,7 +259,7 @@ class Node:
     # --- once per second ------------------------------------------------------------------------------------
 
     def _tick(self) -> None:
-        """Greenlet: check deadlines and the delay of the loop, once per second."""
+        """Greenlet: check deadlines, late acknowledgements and the delay of the loop, once per second."""
         parts = self.parts
         while True:
             pause = until_beat(_TICK_SECONDS)
@@ -274,10 +272,18 @@ class Node:
             if parts.cluster is not None:
                 parts.cluster.sessions.count_elsewhere()
                 parts.cluster.database.check()
-            parts.flusher.expire()
-            parts.context.expire()
-            parts.logins.expire()
-            self.servers.expire()
+            for work in (
+                parts.flusher.expire,
+                parts.context.expire,
+                parts.logins.expire,
+                self.servers.expire,
+                parts.action_acks.look,
+                parts.messaging.catch_up.check_acks,
+            ):
+                try:
+                    work()
+                except Exception:
+                    log.exception("%s failed", work.__qualname__)
             parts.metrics.slow_readers = parts.flusher.slow_readers
             parts.metrics.outbox_bytes_now = parts.flusher.budget.total
 

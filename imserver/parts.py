@@ -553,7 +553,7 @@ class Parts:
             self.webhooks.feeds,
             self.hook_store,
             self.public_requests,
-            self.bot_hooks.changed.set,
+            self.bot_hooks.changed,
         )
         attempt = None if self.cluster is None else self.cluster.registry.attempt
         self.resets = Resets(self.config, self.accounts, accounts, attempt)

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import gevent
 from click.testing import CliRunner
+from gevent.event import Event as Signal
 
 from imserver.cli import main
 from tests.processes import end, ended_on_failure, spawn
@@ -61,6 +62,18 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+class CountingSignal(Signal):
+    """A signal of gevent. ``pauses``: for how long it was waited for (None: without limit)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pauses: list[float | None] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.pauses.append(timeout)
+        return bool(super().wait(timeout))
 
 
 class Address(NamedTuple):

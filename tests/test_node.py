@@ -273,6 +273,25 @@ def test_what_takes_too_long_is_ended_each_second(harness: Harness, monkeypatch:
         silent.until_ended()
 
 
+def test_each_second_everything_is_done_also_after_a_failure(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imserver.node._TICK_SECONDS", 0.01)
+    node = harness.start()
+    done: list[str] = []
+
+    def fail() -> None:
+        done.append("failed")
+        raise RuntimeError
+
+    monkeypatch.setattr(node.servers, "expire", fail)
+    monkeypatch.setattr(node.parts.action_acks, "look", lambda: done.append("acks of the action dialect"))
+    monkeypatch.setattr(node.parts.messaging.catch_up, "check_acks", lambda: done.append("acks"))
+    until(lambda: done.count("acks") >= 2)
+    begin = done.index("failed")
+    assert done[begin : begin + 3] == ["failed", "acks of the action dialect", "acks"]
+
+
 # --- being asked --------------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import gevent
@@ -16,7 +17,7 @@ from tests.docs.markdown import blocks
 from tests.security.node_harness import ADMIN, Harness, config
 from tests.security.test_bots import Asking, bot_of, person
 from tests.services.back_end import Answer, BackEnd, Post
-from tests.support import ROOT
+from tests.support import ROOT, CountingSignal
 from tests.transport.harness import until
 
 NOTHING = (200, b"")
@@ -360,6 +361,28 @@ def test_another_node_continues_after_one_that_stopped_and_one_that_was_killed(
         one._renew = renew  # type: ignore[method-assign]
     say(ida, bot, "3")
     until(lambda: posted("1", "2", "3"))
+
+
+def test_a_stored_entry_is_looked_for_at_once_and_nothing_between_renewals(
+    node: Harness, receivers: Receivers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kai = person(node, "kai")
+    bot, url = hooked(kai, "waiting")
+    hooks = node.node.parts.bot_hooks
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "LEASE_SECONDS", 86400)
+        until(lambda: hooks._owned_until > monotonic() + 3600)
+        patched.setattr(module, "RENEW_SECONDS", 3600.0)
+        hooks._news = news = CountingSignal()
+        until(lambda: news.pauses and (news.pauses[-1] or 0) > 600)
+        hooks._stored("an app without bots")
+        assert not news.is_set()
+        for text in ("1", "2"):
+            say(kai, bot, text)
+            until(lambda text=text: receivers.texts(url)[-1:] == [text])
+            assert (news.pauses[-1] or 0) > 600
+    hooks.changed()
+    until(lambda: (news.pauses[-1] or 0) < 1)
 
 
 def test_an_answer_without_messages_has_none() -> None:

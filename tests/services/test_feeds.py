@@ -7,7 +7,6 @@ from typing import Any
 
 import gevent
 import pytest
-from gevent.event import Event as Signal
 from msgspec import json
 
 from imserver.config.settings import StorageSettings
@@ -20,22 +19,11 @@ from imserver.storage.events import EventStore, StoredEvent
 from imserver.storage.log.contract import Draft, Entry
 from imserver.storage.store import Store
 from tests.services.back_end import BackEnd, Post
+from tests.support import CountingSignal
 from tests.transport.harness import until
 
 APP = "shop"
 EVENTS = frozenset(("message", "group", "account", "absent"))
-
-
-class CountingSignal(Signal):
-    """``pauses``: for how long it was waited for (None: without limit)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.pauses: list[float | None] = []
-
-    def wait(self, timeout: float | None = None) -> bool:
-        self.pauses.append(timeout)
-        return bool(super().wait(timeout))
 
 
 class Listener:

@@ -13,6 +13,7 @@ from imserver.services.messages import log_follower as module
 from imserver.services.messages.log_follower import LogFollower
 from imserver.storage.log.contract import Draft, Entry
 from tests.services.memory_log import MemoryLog, MemoryStore
+from tests.support import CountingSignal
 from tests.transport.harness import until
 
 APP = "101"
@@ -251,3 +252,33 @@ def test_an_app_of_which_nobody_wants_to_know_is_forgotten_when_it_is_quiet() ->
     received.follower.check()
     assert [received.follower.follows(app) for app in (APP, "wanted")] == [False, True]
     assert received.follower.follow(APP) == 0
+
+
+def test_the_log_is_looked_at_while_an_app_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "QUIET_SECONDS", 0.01)
+    monkeypatch.setattr(module, "Signal", CountingSignal)
+    received = Receiver()
+    follows_any = received.follower._follows_any
+    assert isinstance(follows_any, CountingSignal)
+    looking = gevent.spawn(received.follower.run)
+    try:
+        until(lambda: follows_any.pauses)
+        assert not follows_any.is_set()
+        for number in (1, 2):
+            received.wanted = {APP}
+            received.follower.follow(APP)
+            received.store(1)
+            until(lambda number=number: received.ids == [*range(1, number + 1)])
+            received.wanted.clear()
+            until(lambda: not follows_any.is_set())
+            assert not received.follower.follows(APP)
+    finally:
+        looking.kill()
+
+
+def test_whoever_listens_hears_of_stored_entries_of_every_app() -> None:
+    received = Receiver()
+    heard: list[str] = []
+    received.follower.on_stored.append(heard.append)
+    received.receive(received.store(1))
+    assert (heard, received.ids) == ([APP], [])

@@ -18,7 +18,8 @@ from imserver.storage.bots import BotStore
 from imserver.storage.contract import Account
 from imserver.storage.log.contract import Draft
 from tests.services.back_end import BackEnd
-from tests.services.test_feeds import APP, EVENTS, CountingSignal, Node, quick
+from tests.services.test_feeds import APP, EVENTS, Node, quick
+from tests.support import CountingSignal
 from tests.transport.harness import until
 
 __all__ = ["quick"]

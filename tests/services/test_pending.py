@@ -10,7 +10,9 @@ from msgspec.msgpack import decode, encode
 from imserver.cluster.registry import Lease
 from imserver.model import Event, Outcome
 from imserver.services.nodes import ToPending
+from imserver.services.push import publish as module
 from imserver.services.push.publish import PendingPushes
+from tests.support import CountingSignal, until
 
 
 class Users:
@@ -242,3 +244,25 @@ def test_many_users_are_asked_for_together(users: Users) -> None:
     assert users.asked == 2500
     assert len(users.received) == 2500
     assert pending.count == 0
+
+
+def test_nothing_is_looked_at_without_pending_pushes(users: Users, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(module, "Signal", CountingSignal)
+    pending = pending_of(users)
+    filled = pending._filled
+    assert isinstance(filled, CountingSignal)
+    looking = gevent.spawn(pending.run)
+    try:
+        until(lambda: filled.pauses)
+        for text in ("a", "b"):
+            looks = len(filled.pauses)
+            assert not filled.is_set()
+            pending.add("101", "ann", words(text), 60)
+            until(lambda looks=looks: len(filled.pauses) > looks + 1)
+            users.come("ann")
+            until(lambda: not filled.is_set())
+            users.devices.clear()
+    finally:
+        looking.kill()
+    assert users.received == [("ann", "a"), ("ann", "b")]

@@ -11,6 +11,7 @@ from imserver.cluster.history import Position
 from imserver.config.settings import ChannelSettings, LimitSettings
 from imserver.model import ChannelPart, Event
 from imserver.protocol.cmd import ChannelCmdDialect
+from imserver.services.channels import streamed_messages as module
 from imserver.services.channels.members import ChannelRefused
 from imserver.services.channels.streamed_messages import (
     LOOK_SECONDS,
@@ -26,6 +27,7 @@ from imserver.services.nodes import NodeQueries
 from tests.hub.harness import Harness
 from tests.services.cluster_harness import MULTI, ClusterHarness, Several
 from tests.services.test_channels import Recovering, publish, subscribe
+from tests.support import CountingSignal
 from tests.transport.harness import Client, turn, until
 
 PLAIN, PAST = "plain:1", "past:1"
@@ -273,6 +275,26 @@ def test_a_node_that_stops_closes_its_streams(harness: Harness, streams: Streame
     streams.open(MULTI, head(PAST), "a")
     streams.close_all()
     assert reader.seen()[-1] == ("end", "a", 1, "incomplete")
+
+
+def test_nothing_is_looked_at_while_no_message_is_streamed(
+    harness: Harness, streams: StreamedMessages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(module, "CLOSED_SECONDS", 0.0)
+    news = harness.channels.streams.news = CountingSignal()
+    looking = gevent.spawn(streams.run)
+    try:
+        until(lambda: news.pauses == [None])
+        for _ in range(2):
+            looks = len(news.pauses)
+            id = streams.open(MULTI, head(PLAIN), "a")
+            until(lambda looks=looks: len(news.pauses) > looks + 1)
+            assert None not in news.pauses[looks:]
+            streams.close(MULTI, id)
+            until(lambda: news.pauses[-1] is None)
+    finally:
+        looking.kill()
 
 
 # --- several nodes ------------------------------------------------------------------------------------------

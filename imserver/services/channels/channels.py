@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
+from imserver.clock import until_beat
 from imserver.cluster.history import ChannelHistory, HistoryPage, Position, Retained
 from imserver.config.settings import ChannelSettings, TenantSettings
 from imserver.hub.fanout import Fanout
@@ -797,7 +798,7 @@ class Channels(ChannelMembers):
     def run(self) -> None:
         """Greenlet: find publications whose node died before it sent them to this one."""
         while True:
-            gevent.sleep(CHECK_SECONDS)
+            gevent.sleep(until_beat(CHECK_SECONDS))
             try:
                 self._check_positions()
             except Exception:

@@ -58,8 +58,8 @@ class OpenStreams:
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self.gaps: dict[str, tuple[str, str]] = {}
         """Streams of which this node lacks pieces, with their app and channel."""
-        self.gap = Signal()
-        """Set when there is a gap."""
+        self.news = Signal()
+        """Set when there is a gap, or the first stream."""
         self._clock = clock
         self._over: dict[str, None] = {}
         """Streams that ended lately, the oldest first. What comes of them late is ignored."""
@@ -81,6 +81,8 @@ class OpenStreams:
 
     def add(self, stream: OpenStream) -> None:
         """Add a stream, or replace a copy of it."""
+        if not self.by_channel:
+            self.news.set()
         self._senders.setdefault((stream.app, stream.head.sender), {})[stream.id] = stream
         self.by_channel.setdefault((stream.app, stream.channel), {})[stream.id] = stream
 
@@ -129,7 +131,7 @@ class OpenStreams:
             return False
         if known is None or stream.piece > known.piece + 1:
             self.gaps[stream.id] = app, part.name
-            self.gap.set()
+            self.news.set()
             return False
         known.heard = self._clock()
         if stream.piece <= known.piece:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 import gevent
 from gevent.event import Event as Signal
 
+from imserver.clock import until_beat
 from imserver.cluster.registry import ReportedMembers
 from imserver.hub.hub import Hub
 from imserver.services.nodes import ChannelsUnsettled, NodeMessages
@@ -128,7 +129,7 @@ class Registrar:
     def _run(self) -> None:
         """Greenlet: once a second, report changes, or all channels if the registry has lost its data."""
         while self._greenlet is not None:
-            self._wake.wait(REPORT_SECONDS)
+            self._wake.wait(until_beat(REPORT_SECONDS))
             self._wake.clear()
             try:
                 if self.unsettled():

@@ -20,6 +20,7 @@ import gevent
 import msgspec
 from msgspec import Struct
 
+from imserver.clock import until_beat
 from imserver.cluster.history import Position
 from imserver.cluster.registry import Lease
 from imserver.config.settings import LimitSettings
@@ -450,10 +451,11 @@ class StreamedMessages:
 
     def run(self) -> None:
         """Greenlet: close streams without publishers or owners, and read what copies lack."""
-        due = monotonic() + LOOK_SECONDS
+        due = 0.0
         while True:
-            self._streams.gap.wait(max(0.0, due - monotonic()))
-            self._streams.gap.clear()
+            is_idle = not (self._own or self._closed or self._streams.by_channel)
+            self._streams.news.wait(None if is_idle else max(0.0, due - monotonic()))
+            self._streams.news.clear()
             gaps, self._streams.gaps = self._streams.gaps, {}
             for id, (app, channel) in gaps.items():
                 gevent.spawn(self._fill, app, channel, id)
@@ -462,7 +464,7 @@ class StreamedMessages:
                     self.look(monotonic())
                 except Exception:
                     log.exception("the open streams could not be checked")
-                due = monotonic() + LOOK_SECONDS
+                due = monotonic() + until_beat(LOOK_SECONDS)
 
     def look(self, now: float) -> None:
         """Look at all streams: time-outs, signs of life, copies that nobody needs. May switch."""

@@ -17,7 +17,6 @@ import gevent
 from msgspec.structs import replace
 
 from imserver import errors
-from imserver.clock import until_beat
 from imserver.hub.unacked import AckedState, Unacked, UnackedMessages
 from imserver.metrics import Metrics
 from imserver.model import AckNumber, Event, Outcome, Reply
@@ -131,17 +130,9 @@ class ActionAcks:
 
     # --- sending again --------------------------------------------------------------------------------------
 
-    def run(self) -> None:
-        """Greenlet: look once a second."""
-        while True:
-            gevent.sleep(until_beat())
-            try:
-                self.look()
-            except Exception:
-                log.exception("unacknowledged messages could not be sent again")
-
     def look(self) -> None:
-        """Send again what is due; close connections that do not acknowledge. Never switches."""
+        """A second has passed: send again what is due; close connections that do not acknowledge. Never
+        switches."""
         now, waiting = self._clock(), self._messages.connections
         for connection, unacked in tuple(waiting.items()):
             if connection.state != OPEN:

@@ -20,6 +20,7 @@ from gevent.event import Event as Signal
 from msgspec import Raw, Struct
 
 from imserver.auth.quotas import BotRates
+from imserver.clock import until_beat
 from imserver.errors import StorageUnavailable
 from imserver.logging import RateLimitedLog
 from imserver.model import Send
@@ -58,7 +59,7 @@ log = logging.getLogger(__name__)
 LEASE: Final = ""
 """The name of the lease, in the place of an app. No app has it."""
 LOOK_SECONDS: Final = 0.2
-"""How often the ends of the logs are compared with the positions."""
+"""Least time between two looks at the ends of the logs, so that a busy app costs few."""
 PAGE: Final = 100
 LOG_PAGE: Final = 500
 KEEP_SECONDS: Final = 86400.0
@@ -108,35 +109,56 @@ class BotHooks:
         self.tally = tally
         self._events = events
         self._rates = rates
-        self.changed = Signal()
-        """Set when a webhook was set here, so that it begins at once."""
+        self._news = Signal()
+        """Set when there is something to do before the lease is renewed."""
+        self._has_changed = False
+        """Whether a webhook was set here."""
+        self._apps: set[str] = set()
+        """Apps with a webhook that this node delivers."""
         self._seen: dict[str, int] = {}
         """App → the log was looked through up to this id."""
         self._owned_until = 0.0
         self._senders: dict[tuple[str, str], _Sender] = {}
         self.warn = RateLimitedLog(log, "webhook of bot %s: %s")
         self._trouble = RateLimitedLog(log, "webhooks of bots are not delivered: %s")
+        messaging.follower.on_stored.append(self._stored)
 
     @property
     def owned(self) -> bool:
         """Whether this node delivers."""
         return monotonic() < self._owned_until
 
+    def changed(self) -> None:
+        """A webhook was set here: it begins at once. Never switches."""
+        self._has_changed = True
+        self._news.set()
+
+    def _stored(self, app: str) -> None:
+        """A node has stored entries of an app. Never switches."""
+        if app in self._apps:
+            self._news.set()
+
     def run(self) -> None:
-        """Greenlet: renew the lease and look for new entries, until it is killed."""
-        renewed = -RENEW_SECONDS
+        """Greenlet: renew the lease, and look for entries when there are new ones, until it is killed.
+
+        The look after each renewal finds the entries of nodes whose messages to this one were lost.
+        """
+        renew_at = 0.0
         while True:
+            looked = monotonic()
             try:
-                if self.changed.is_set() or monotonic() - renewed >= RENEW_SECONDS:
-                    self.changed.clear()
-                    renewed = monotonic()
+                if self._has_changed or looked >= renew_at:
+                    self._has_changed = False
+                    renew_at = looked + until_beat(RENEW_SECONDS)
                     self._renew()
                 self._look()
             except StorageUnavailable as error:
                 self._trouble(error)
             except Exception:
                 log.exception("webhooks of bots could not be delivered")
-            self.changed.wait(LOOK_SECONDS if self._senders else RENEW_SECONDS)
+            if self._news.wait(max(renew_at - monotonic(), 0.0)):
+                gevent.sleep(max(looked + LOOK_SECONDS - monotonic(), 0.0))
+                self._news.clear()
 
     def _renew(self) -> None:
         """Take or renew the lease, and learn which bots have a webhook. Switches. Raises
@@ -164,15 +186,15 @@ class BotHooks:
             if key not in self._senders:
                 self._rates.know(hook.app, hook.bot)
                 self._senders[key] = _Sender(self, hook)
+        self._apps = {app for app, _ in hooks}
 
     def _look(self) -> None:
         """Wake the greenlets whose bots may read something new. Switches. Raises StorageUnavailable."""
         stored = self.store.existing_log()
         if not self._senders or stored is None:
             return
-        apps = list({app for app, _ in self._senders})
-        heads = stored.heads(apps)
-        for app in apps:
+        heads = stored.heads(list(self._apps))
+        for app in self._apps:
             head = heads.get(app, 0)
             readers = _readers(stored, app, self._seen.get(app, head), head)
             self._seen[app] = head

@@ -13,7 +13,6 @@ from gevent.lock import BoundedSemaphore as Lock
 from msgspec import Struct
 
 from imserver import errors
-from imserver.clock import until_beat
 from imserver.cluster.history import Position
 from imserver.errors import StorageUnavailable
 from imserver.hub.hub import Hub
@@ -353,14 +352,8 @@ class CatchUp:
 
     # --- late acknowledgements ------------------------------------------------------------------------------
 
-    def run_acks(self) -> None:
-        """Greenlet: once a second, resend to clients with late acknowledgements."""
-        while True:
-            gevent.sleep(until_beat())
-            self.check_acks()
-
     def check_acks(self) -> None:
-        """A second has passed. Starts a greenlet if a client is late."""
+        """A second has passed: start a greenlet if clients are late. Never switches."""
         late = self._ack_tracker.turn()
         if late:
             gevent.spawn(self._resend_to, late)

@@ -8,7 +8,7 @@ the log. Each second the positions of apps without news are compared with the en
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from heapq import heappop, heappush
 from itertools import count
 from time import monotonic
@@ -60,8 +60,12 @@ class LogFollower:
         self._store = store
         self._deliverer = deliverer
         self._apps: dict[str, _Followed] = {}
+        self._follows_any = Signal()
         self._numbers = count()
         self._metrics = metrics
+        self.on_stored: list[Callable[[str], object]] = []
+        """Called with the app when a node has stored entries, also of apps that are not followed. Must not
+        switch. Append."""
 
     def follow(self, app: str) -> int:
         """Deliver the entries of an app from now on. Returns the position. It may switch.
@@ -71,6 +75,7 @@ class LogFollower:
         followed = self._apps.get(app)
         if followed is None:
             followed = self._apps[app] = _Followed()
+            self._follows_any.set()
             try:
                 stored = self._store.existing_log()
                 followed.position = 0 if stored is None else stored.head(app)
@@ -119,6 +124,8 @@ class LogFollower:
 
         Never switches.
         """
+        for listener in self.on_stored:
+            listener(app)
         followed = self._apps.get(app)
         if followed is None:
             return
@@ -214,10 +221,14 @@ class LogFollower:
         return stored is not None and stored.is_busy(app)
 
     def run(self) -> None:
-        """Greenlet: once a second, compare positions with the ends of the logs."""
+        """Greenlet: while apps are followed, compare their positions with the ends of the logs once a
+        second."""
         while True:
+            self._follows_any.wait()
             gevent.sleep(until_beat(QUIET_SECONDS))
             self.check()
+            if not self._apps:
+                self._follows_any.clear()
 
     def check(self) -> None:
         """Read on in apps without news whose log has grown; forget apps without subscriptions. It may

@@ -16,6 +16,7 @@ from time import monotonic
 from typing import Annotated, Final
 
 import gevent
+from gevent.event import Event as Signal
 from gevent.lock import BoundedSemaphore
 from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.structs import replace
@@ -131,6 +132,8 @@ class PendingPushes:
         """App → its pushes, and their bytes."""
         self._numbers = count()
         self._next_expiry = float("inf")
+        self._filled = Signal()
+        """Set while there are pending pushes."""
         self._node_messages = node_messages
         if node_messages is not None:
             node_messages.handle({ToPending: self._passed})
@@ -146,6 +149,7 @@ class PendingPushes:
         queue.pushes[next(self._numbers)] = push
         self._account(app, 1, push.size)
         self._next_expiry = min(self._next_expiry, push.until)
+        self._filled.set()
         return True
 
     def _has_room(self, app: str, size: int) -> bool:
@@ -202,14 +206,16 @@ class PendingPushes:
         self.add(message.app, message.user, message.event, message.seconds, message.device)
 
     def run(self) -> None:
-        """Greenlet: check once per second whether users with pending pushes are online."""
+        """Greenlet: while there are pending pushes, check once per second whether their users are online."""
         while True:
+            self._filled.wait()
             gevent.sleep(until_beat(LOOK_SECONDS))
-            if self._queues:
-                try:
-                    self.look()
-                except Exception:
-                    log.exception("looking for users with pending pushes failed")
+            try:
+                self.look()
+            except Exception:
+                log.exception("looking for users with pending pushes failed")
+            if not self._queues:
+                self._filled.clear()
 
     def look(self) -> None:
         """Drop expired pushes, and deliver to users who are online now."""
