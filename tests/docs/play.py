@@ -106,10 +106,14 @@ def listening(block: Block, shell: Shell, command: str, wanted: str) -> Iterator
             while "event: ready" not in said:
                 said += _some_output(block, process, said)
             yield
-            while not matches(said.strip(), wanted):
+            while not matches(_PING.sub("", said).strip(), wanted):
                 said += _some_output(block, process, said)
         finally:
             process.kill()
+
+
+_PING = re.compile(r"^:\n\n?", re.MULTILINE)
+"""A comment in an event stream. One may come at any time."""
 
 
 def _some_output(block: Block, process: "subprocess.Popen[str]", said: str) -> str:
