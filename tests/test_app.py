@@ -236,7 +236,7 @@ def test_requests_are_logged_without_their_query(app: App) -> None:
         65,
         "mine-1",
     )
-    assert 0 < seconds < 5
+    assert 0 < seconds < 60
 
 
 def test_the_log_names_the_client_behind_a_trusted_proxy(app: App) -> None:

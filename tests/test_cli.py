@@ -282,10 +282,11 @@ def test_status_takes_an_address_without_scheme(start_server: StartServer) -> No
     assert run_cli("status", "--url", f"{server.http.host}:{server.http.port}").returncode == 0
 
 
-def test_status_of_no_server_is_one_clear_line(taken: socket.socket) -> None:
-    port = taken.getsockname()[1]
-    taken.close()
-    said = refused("status", "--url", f"http://127.0.0.1:{port}")
+def test_status_of_no_server_is_one_clear_line() -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        port = silent.getsockname()[1]
+        said = refused("status", "--url", f"http://127.0.0.1:{port}")
     assert said == f"http://127.0.0.1:{port} does not answer: Connection refused"
     assert (
         refused("status", "--url", "ftp://x") == "ftp://x does not answer: not an http:// or https:// address"

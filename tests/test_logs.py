@@ -19,7 +19,7 @@ from imserver.errors import StartError
 from imserver.logging import LineHandler, Logs, RequestLog, log_greenlet_errors, open_logs
 from tests.processes import end, spawn
 
-from .support import eventually
+from .support import eventually, until
 
 STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d"
 
@@ -209,9 +209,7 @@ def test_requests_are_written_within_a_moment(logs_to: OpenLogs) -> None:
     logs, path = logs_to()
     logs.requests.add("POST", "/user/sendMessage", 200, 0.00123, "127.0.0.1:5050", 118, "r7")
     assert lines(path) == []
-    deadline = time.monotonic() + 5
-    while not lines(path) and time.monotonic() < deadline:
-        gevent.sleep(0.01)
+    until(lambda: lines(path))
     (line,) = lines(path)
     assert re.fullmatch(
         STAMP

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -360,7 +361,7 @@ def test_events_that_are_added_together_share_a_transaction_and_stay_in_order(st
 
     def counted(work: Any) -> Any:
         nonlocal writes
-        writes += 1
+        writes += isinstance(work, partial)  # others renew the lease and save positions
         return write(work)
 
     node.feeds.add(APP, "absent", [("zero", {"n": 0})])
@@ -372,7 +373,7 @@ def test_events_that_are_added_together_share_a_transaction_and_stay_in_order(st
     ]
     gevent.joinall(adding, raise_error=True)
     node.store.write = write  # type: ignore[method-assign]
-    assert writes < 20
+    assert 0 < writes < 20
     until(lambda: len(back_end.events) == 100)
     assert [event["id"] for event in back_end.events] == [f"event-{number}" for number in range(1, 101)]
     assert [event["n"] for event in back_end.events] == list(range(100))

@@ -278,7 +278,7 @@ def test_a_channel_that_becomes_stored_is_delivered_from_the_log(node: ChannelNo
     node.channel_settings = ChannelNode.channel_settings
     checking = gevent.spawn(node.channels.run)
     try:
-        until(lambda: node.messaging.follower.follows(APP), 10)
+        until(lambda: node.messaging.follower.follows(APP))
     finally:
         checking.kill()
     publish(node, "one")
