@@ -313,7 +313,7 @@ def test_a_history_that_does_not_answer_makes_a_subscription_without_recovery(ha
 def test_publications_of_two_nodes_arrive_everywhere_in_one_order(
     nodes: Several, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("imserver.services.channels.channels.FILL_SECONDS", 60)
+    monkeypatch.setattr("imserver.services.channels.channels.FILL_SECONDS", 3600)
     a, b, c = nodes.nodes.values()
     _, client, _ = subscriber(c)
     a.rpc.holding = True

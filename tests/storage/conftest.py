@@ -83,7 +83,7 @@ def open_store(tmp_path: Path) -> Iterator[OpenStore]:
         objection: Callable[[str], str] = lambda database: "",
         **settings: float,
     ) -> Store:
-        store = Store(StorageSettings(url, **settings), str(folder), threaded, objection)
+        store = Store(StorageSettings(url, **{"seconds": 60, **settings}), str(folder), threaded, objection)
         stores.append(store)
         store.start()
         return store

@@ -59,7 +59,7 @@ def test_of_many_who_register_one_phone_at_once_one_gets_it(url: str, open_store
     open_store(url)
 
     def register(_number: int) -> bool:
-        store = Store(StorageSettings(url), "", threaded=False)
+        store = Store(StorageSettings(url, seconds=60), "", threaded=False)
         store.start()
         try:
             new(kept(store), "1")
@@ -138,7 +138,7 @@ def test_two_who_ask_each_other_at_once_do_it_one_after_the_other(url: str, open
         return befriend(before)
 
     def ask(pair: tuple[int, int]) -> str:
-        store = Store(StorageSettings(url), "", threaded=False)
+        store = Store(StorageSettings(url, seconds=60), "", threaded=False)
         store.start()
         try:
             return kept(store).relate("gochat", *pair, 10, once)

@@ -82,7 +82,7 @@ def test_an_invitation_is_used_as_often_as_it_says(url: str, open_store: OpenSto
     rows.add(replace(ONE, max_uses=3), 10)
 
     def use(_number: int) -> list[bool]:
-        store = Store(StorageSettings(url), "", threaded=False)
+        store = Store(StorageSettings(url, seconds=60), "", threaded=False)
         store.start()
         try:
             return [InvitationStore(store).use("shop", ONE.code, NOW) for _ in range(2)]

@@ -24,7 +24,10 @@ _apps = itertools.count()
 @pytest.fixture
 def nodes(tmp_path: Path) -> Iterator[None]:
     """Two nodes."""
-    stores = [Store(StorageSettings(f"sqlite:///{tmp_path}/some.db"), "", threaded=False) for _ in range(2)]
+    stores = [
+        Store(StorageSettings(f"sqlite:///{tmp_path}/some.db", seconds=60), "", threaded=False)
+        for _ in range(2)
+    ]
     for store in stores:
         store.start()
     NODES[:] = [store.log() for store in stores]

@@ -44,7 +44,7 @@ def bucket_at(url: str, files: Files, secret: str = SECRET_KEY) -> Bucket:
             s3_prefix="a b/",
             s3_access_key=ACCESS_KEY,
             s3_secret_key=secret,
-            s3_seconds=5,
+            s3_seconds=60,
         ),
         files,
     )

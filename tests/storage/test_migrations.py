@@ -27,7 +27,7 @@ from .servers import MariaDB, Postgres
 @contextmanager
 def connected(url: str) -> Iterator[Connection]:
     """A transaction in a database, as its administrator."""
-    settings = StorageSettings(url)
+    settings = StorageSettings(url, seconds=60)
     engine = make_engine(database_address(settings, ""), settings)
     try:
         with engine.begin() as connection:
@@ -51,7 +51,7 @@ def test_nodes_that_start_at_once_migrate_once(empty_url: str) -> None:
     guard = threading.Barrier(5)
 
     def start(_number: int) -> str:
-        store = Store(StorageSettings(empty_url, seconds=30), "", threaded=False)
+        store = Store(StorageSettings(empty_url, seconds=60), "", threaded=False)
         guard.wait()
         store.start()
         try:
@@ -117,7 +117,7 @@ def test_what_the_server_may_lose_is_warned_of(caplog: pytest.LogCaptureFixture,
         database_servers[kind.engine] = server
         url = server.new_url()
         server.execute(statement.format(url.rpartition("/")[2]))
-        store = Store(StorageSettings(url), "", threaded=False)
+        store = Store(StorageSettings(url, seconds=60), "", threaded=False)
         caplog.clear()
         try:
             store.start()
