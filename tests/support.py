@@ -190,7 +190,7 @@ class Server:
         """GET a path of the HTTP port; status and body."""
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with opener.open(self.http_url + path, timeout=30) as answer:
+            with opener.open(self.http_url + path, timeout=60) as answer:
                 return answer.status, answer.read()
         except urllib.error.HTTPError as error:
             with error:

@@ -21,7 +21,7 @@ from imserver.config.load import load_config
 from imserver_client import Api
 
 from .processes import ended_on_failure, spawn
-from .support import ROOT, Server, clean_environment, eventually
+from .support import ROOT, START_SECONDS, Server, clean_environment, eventually
 
 # What goes into a build; copied, so that building leaves nothing in the tree.
 SOURCES = (
@@ -277,10 +277,11 @@ def serving(imserver: Path, folder: Path) -> Iterator[str]:
     with ended_on_failure(process):
         yield eventually(
             lambda: next(iter(re.findall(r"http +(http://\S+)\n", output.read_text())), ""),
-            what=f"the banner, {output}",
+            START_SECONDS,
+            f"the banner, {output}",
         )
     process.terminate()
-    assert process.wait(40) == 0
+    assert process.wait(100) == 0
 
 
 def push(url: str, key: str = "", **fields: Any) -> Any:

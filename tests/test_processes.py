@@ -28,7 +28,7 @@ def test_a_process_that_ignores_its_signal_is_killed() -> None:
 
 def test_a_process_that_has_ended_keeps_its_status() -> None:
     process = spawn([sys.executable, "-c", "raise SystemExit(3)"])
-    process.wait(40)
+    process.wait(100)
     assert end(process) == end(process) == 3
 
 
