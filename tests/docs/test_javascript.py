@@ -12,6 +12,7 @@ from tests.browser.site import serve_folder
 from tests.conftest import StartServer
 from tests.docs.markdown import PAGES, Block, blocks
 from tests.docs.play import at_server
+from tests.integration.v1 import good
 from tests.sdk.node import NODE_FLAGS, bundle, install_packages, run
 from tests.sdk.test_packages import CONFIG, place
 from tests.support import ROOT, Server, eventually
@@ -76,6 +77,13 @@ def test_there_are_examples_of_each_kind() -> None:
     assert all((SCRIPTS, TOKENS, WECHAT, REACT))
 
 
+@pytest.fixture
+def database(server: Server) -> None:
+    """It exists before a script writes: to make it may take longer than the client waits."""
+    good(server.http, "groups/create", {"app": "104", "user": "first", "name": "first"})
+
+
+@pytest.mark.usefixtures("database")
 @pytest.mark.parametrize("block", SCRIPTS, ids=str)
 def test_a_script_runs(block: Block, server: Server, project: Path) -> None:
     sdk = (ROOT / "sdk" / "js").as_uri()
@@ -98,6 +106,7 @@ def test_a_script_runs_with_tokens(block: Block, start_server: StartServer, proj
     play(script, project, "ann: hello", "true { bob: true, zoe: false }")
 
 
+@pytest.mark.usefixtures("database")
 @pytest.mark.parametrize("block", WECHAT, ids=str)
 def test_a_mini_program_runs_with_a_stub_of_wx(block: Block, server: Server, project: Path) -> None:
     bundle_file = project / "node_modules" / "imserver-client" / "miniprogram_dist" / "index.js"

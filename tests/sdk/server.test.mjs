@@ -9,7 +9,7 @@ const { IM_HTTP: httpUrl, IM_WS: url } = process.env;
 const clients = [];
 
 function makeClient(user, options = {}) {
-  const client = new ImClient({ url, httpUrl, app: 101, user, ...options });
+  const client = new ImClient({ url, httpUrl, app: 101, user, timeoutMs: 60_000, ...options });
   clients.push(client);
   return client;
 }
@@ -79,7 +79,7 @@ it("a kick is the end", async () => {
 });
 
 function makeMessenger(user, options = {}) {
-  const messenger = new Messenger({ url, httpUrl, app: 102, user, ...options });
+  const messenger = new Messenger({ url, httpUrl, app: 102, user, timeoutMs: 60_000, ...options });
   clients.push(messenger);
   return messenger;
 }
