@@ -26,11 +26,11 @@ LOOKS = (("zh", False, PHONE), ("zh", True, DESKTOP), ("en", False, DESKTOP), ("
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Demo mode, with a user online."""
-    config = {"accounts": {"registrations_per_address": 0}}
+    config = {"accounts": {"registrations_per_address": 0}, "websocket": {"heartbeat_seconds": 3600}}
     server = Server(tmp_path_factory.mktemp("server"), config=config)
     with connect(server.ws_url, proxy=None, ping_interval=None) as socket:
         socket.send(json.dumps({"seq": "1", "cmd": "login", "data": {"userID": "ann", "appID": 101}}))
-        assert json.loads(socket.recv(10))["response"]["code"] == 200
+        assert json.loads(socket.recv(60))["response"]["code"] == 200
         yield server
     server.stop()
     server.check()

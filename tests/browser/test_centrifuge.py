@@ -33,7 +33,7 @@ def test_the_transports_of_centrifuge_js_in_a_browser(
     with serve_folder(site) as address:
         server = start_server(config={**CONFIG, "server": {"origins": [address]}})
         page = pair[0].open(f"{address}/index.html")
-        page.driver.set_script_timeout(60)
+        page.driver.set_script_timeout(90)
         script = """
             const [place, done] = arguments;
             window.run(place).then(done, (error) => done(String(error)));

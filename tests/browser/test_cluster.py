@@ -55,7 +55,7 @@ def test_it_shows_all_nodes_and_what_becomes_of_one(pair: Pair, nodes: Nodes) ->
     assert not page.shown("#alone")
     with connect(other.ws_url, proxy=None) as socket, connect(asked.ws_url, proxy=None):
         socket.send(json.dumps({"seq": "1", "cmd": "login", "data": {"userID": "ann", "appID": 102}}))
-        socket.recv(10)
+        socket.recv(60)
         figures = ("#connections", "#users", "#apps tr:first-child > :not(.share)")
         wanted = [["2"], ["1"], ["102", "1"]]
         eventually(lambda: [page.texts(each) for each in figures] == wanted, what="the figures are renewed")

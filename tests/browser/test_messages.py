@@ -304,7 +304,7 @@ def test_without_a_server_one_reads_and_writes_and_it_is_sent_once_later(
     page = ann.log_in(open_page(pair[0], server))
     choose(page, "Bob")
     page.has_received("Bob", "number 2")
-    page.driver.set_script_timeout(60)
+    page.driver.set_script_timeout(90)
     page.driver.execute_async_script("navigator.serviceWorker.ready.then(arguments[0])")
     server.stop()
     eventually(lambda: page.state != "online", what="the page has noticed")

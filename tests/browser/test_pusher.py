@@ -31,7 +31,7 @@ def test_the_clients_of_pusher_in_a_browser(pair: Pair, start_server: StartServe
     server = start_server(config={"apps": {"shop": {"pusher": PUSHER}}})
     with serve_folder(site) as address:
         page = pair[0].open(f"{address}/index.html")
-        page.driver.set_script_timeout(60)
+        page.driver.set_script_timeout(90)
         pair.expects("WebSocket", "Pusher")
         script = """
             const [place, done] = arguments;

@@ -48,7 +48,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def test_the_package_works_in_a_browser(pair: Pair, start_server: StartServer, site: str) -> None:
     server = start_server(config=KEYED)
     page = pair[0].open(f"{site}/smoke.html")
-    page.driver.set_script_timeout(30)
+    page.driver.set_script_timeout(90)
     script = """
         const [place, done] = arguments;
         import("./smoke.js").then(({ smoke }) => smoke(place)).then(done, (error) => done(String(error)));

@@ -22,7 +22,7 @@ def test_it_shows_the_node_and_renews_itself(pair: Pair, start_server: StartServ
     assert page.shown("#no-apps")
     with connect(server.ws_url, proxy=None) as socket, connect(server.ws_url, proxy=None):
         socket.send(json.dumps({"seq": "1", "cmd": "login", "data": {"userID": "ann", "appID": 102}}))
-        socket.recv(10)
+        socket.recv(60)
         figures = ("#connections", "#users", "#anonymous", "#apps tr:first-child > :not(.share)")
         wanted = [["2"], ["1"], ["1 not logged in"], ["102", "1"]]
         eventually(lambda: [page.texts(each) for each in figures] == wanted, what="the figures are renewed")

@@ -49,10 +49,10 @@ def user(server: Server, name: str, to: str = "0", room: str = "0") -> Iterator[
     """A user without a browser."""
     address = f"ws://{server.ws.host}:{server.ws.port}/ws?{urlencode({'uid': name})}"
     with connect(address, proxy=None, ping_interval=None) as socket:
-        socket.recv(10)
+        socket.recv(60)
         data = {"userId": name, "appId": 1, "toUid": to, "groupsId": room}
         socket.send(json.dumps({"seq": "1", "action": "login", "data": data}))
-        assert json.loads(socket.recv(10))["response"]["code"] == 200
+        assert json.loads(socket.recv(60))["response"]["code"] == 200
         yield socket
 
 
@@ -111,7 +111,7 @@ def test_a_room_of_another_name_is_shown_beside_the_stored_ones(pair: Pair, serv
     in_service(page)
     with user(server, "bob", room="7") as bob:
         say(bob, "unheard")
-        bob.recv(10)
+        bob.recv(60)
         page.say("heard by none of room 7")
         eventually(lambda: page.own, what="the own bubble")
     assert page.received == []

@@ -51,5 +51,5 @@ def test_without_a_token_there_is_no_page_and_with_its_end_the_page_is_out(
     server = start_server(config=CONFIG)
     assert server.get("/home/index?appID=101")[0] == 401
     assert server.get("/home/index?appID=102")[0] == 200
-    page = pair[0].open(home(server, "ann", 15)).online()
+    page = pair[0].open(home(server, "ann", 40)).online()
     eventually(lambda: page.state == "refused", what="the session ends with its token")

@@ -17,7 +17,7 @@ from .conftest import lease_of
 from .node_process import QUIET
 from .redis_server import RedisServer
 
-PATIENT = ClusterSettings(lease_seconds=60, renew_seconds=20, redis_seconds=5)
+PATIENT = ClusterSettings(lease_seconds=600, renew_seconds=20, redis_seconds=30)
 DEVICES = ("", "phone", "a.b,c")
 users = map("user{}".format, count())
 
