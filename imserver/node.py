@@ -279,6 +279,7 @@ class Node:
                 self.servers.expire,
                 parts.action_acks.look,
                 parts.messaging.catch_up.check_acks,
+                parts.request_log.flush,
             ):
                 try:
                     work()

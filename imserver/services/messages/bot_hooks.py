@@ -113,15 +113,12 @@ class BotHooks:
         """Set when there is something to do before the lease is renewed."""
         self._has_changed = False
         """Whether a webhook was set here."""
-        self._apps: set[str] = set()
-        """Apps with a webhook that this node delivers."""
         self._seen: dict[str, int] = {}
         """App → the log was looked through up to this id."""
         self._owned_until = 0.0
         self._senders: dict[tuple[str, str], _Sender] = {}
         self.warn = RateLimitedLog(log, "webhook of bot %s: %s")
         self._trouble = RateLimitedLog(log, "webhooks of bots are not delivered: %s")
-        messaging.follower.on_stored.append(self._stored)
 
     @property
     def owned(self) -> bool:
@@ -132,11 +129,6 @@ class BotHooks:
         """A webhook was set here: it begins at once. Never switches."""
         self._has_changed = True
         self._news.set()
-
-    def _stored(self, app: str) -> None:
-        """A node has stored entries of an app. Never switches."""
-        if app in self._apps:
-            self._news.set()
 
     def run(self) -> None:
         """Greenlet: renew the lease, and look for entries when there are new ones, until it is killed.
@@ -186,15 +178,18 @@ class BotHooks:
             if key not in self._senders:
                 self._rates.know(hook.app, hook.bot)
                 self._senders[key] = _Sender(self, hook)
-        self._apps = {app for app, _ in hooks}
+        watched = self.messaging.follower.watched
+        watched.clear()
+        watched.update((app, self._news) for app, _ in hooks)
 
     def _look(self) -> None:
         """Wake the greenlets whose bots may read something new. Switches. Raises StorageUnavailable."""
         stored = self.store.existing_log()
         if not self._senders or stored is None:
             return
-        heads = stored.heads(list(self._apps))
-        for app in self._apps:
+        apps = list({app for app, _ in self._senders})
+        heads = stored.heads(apps)
+        for app in apps:
             head = heads.get(app, 0)
             readers = _readers(stored, app, self._seen.get(app, head), head)
             self._seen[app] = head

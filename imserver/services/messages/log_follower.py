@@ -8,7 +8,7 @@ the log. Each second the positions of apps without news are compared with the en
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from heapq import heappop, heappush
 from itertools import count
 from time import monotonic
@@ -63,9 +63,8 @@ class LogFollower:
         self._follows_any = Signal()
         self._numbers = count()
         self._metrics = metrics
-        self.on_stored: list[Callable[[str], object]] = []
-        """Called with the app when a node has stored entries, also of apps that are not followed. Must not
-        switch. Append."""
+        self.watched: dict[str, Signal] = {}
+        """App → an event that is set when a node has stored entries of the app, followed or not."""
 
     def follow(self, app: str) -> int:
         """Deliver the entries of an app from now on. Returns the position. It may switch.
@@ -124,8 +123,8 @@ class LogFollower:
 
         Never switches.
         """
-        for listener in self.on_stored:
-            listener(app)
+        if app in self.watched:
+            self.watched[app].set()
         followed = self._apps.get(app)
         if followed is None:
             return
