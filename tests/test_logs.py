@@ -19,7 +19,7 @@ from imserver.errors import StartError
 from imserver.logging import LineHandler, Logs, RequestLog, log_greenlet_errors, open_logs
 from tests.processes import end, spawn
 
-from .support import eventually, until
+from .support import eventually
 
 STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d"
 

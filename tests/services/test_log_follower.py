@@ -5,6 +5,7 @@ from typing import Any
 
 import gevent
 import pytest
+from gevent.event import Event as Signal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -276,9 +277,10 @@ def test_the_log_is_looked_at_while_an_app_is_followed(monkeypatch: pytest.Monke
         looking.kill()
 
 
-def test_whoever_listens_hears_of_stored_entries_of_every_app() -> None:
+def test_what_is_stored_in_a_watched_app_is_noticed_though_nobody_follows_it() -> None:
     received = Receiver()
-    heard: list[str] = []
-    received.follower.on_stored.append(heard.append)
+    watched = {APP: Signal(), "another": Signal()}
+    received.follower.watched.update(watched)
     received.receive(received.store(1))
-    assert (heard, received.ids) == ([APP], [])
+    assert [news.is_set() for news in watched.values()] == [True, False]
+    assert received.ids == []
