@@ -99,6 +99,7 @@ def test_missed_entries_arrive_and_known_ones_do_not(server: Server) -> None:
         Messenger(ws(server), "102", "bob2", cursor=None) as bob,
         Messenger(ws(server), "102", "ann2") as ann,
     ):
+        eventually(lambda: bob._core._tracker.cursor is not None, what="it knows where the log ends")
         ann.send("bob2", "newest")
         assert next_entry(bob).text == "newest"
 
