@@ -50,7 +50,6 @@ SERVICES = (
     "people",
     "push",
     "channels",
-    "rooms",
     "sessions",
     "nodes",
     "auth",

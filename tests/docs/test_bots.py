@@ -44,7 +44,7 @@ class Person:
 
     def friends(self, change: str) -> None:
         """``block`` or ``unblock`` the bot."""
-        with Api(self._server.http_url, self._own_token) as api:
+        with Api(self._server.http_url, self._own_token, timeout_seconds=60) as api:
             api.call("POST", f"friends/{change}", {"friend": self.bot})
 
     def entry(self, kind: str) -> Entry:
