@@ -81,9 +81,6 @@ from imserver.services.push.push import Delivery, LocalReach, Pushes
 from imserver.services.sessions.connection_ids import ConnectionIds, ConnectionTable, new_birth
 from imserver.services.sessions.presence import Presence
 from imserver.services.sessions.sessions import Sessions
-from imserver.services.webhooks.outbound import PublicRequests
-from imserver.services.webhooks.requests import Outgoing
-from imserver.services.webhooks.webhooks import Webhooks
 from imserver.storage.accounts import AccountStore
 from imserver.storage.bots import BotStore
 from imserver.storage.hooks import HookStore
@@ -96,6 +93,9 @@ from imserver.transport.connection import Connection, ConnectionContext
 from imserver.transport.gate import Gate, GatePolicy, Opened, Origins
 from imserver.transport.outbox import Budget, Flusher
 from imserver.transport.proxies import TrustedProxies
+from imserver.webhooks.outbound import PublicRequests
+from imserver.webhooks.requests import Outgoing
+from imserver.webhooks.webhooks import Webhooks
 
 if TYPE_CHECKING:
     from imserver.cluster_node import Cluster

@@ -32,7 +32,9 @@ LAYERS = (
     ("api",),
     ("parts",),
     ("cluster_node",),
-    ("services", "auth"),
+    ("services",),
+    ("auth",),
+    ("webhooks",),
     ("hub", "cluster", "storage"),
     ("transport",),
     ("protocol",),
@@ -42,7 +44,7 @@ LAYERS = (
     ("errors", "assets", "clock", "__init__"),
 )
 
-# The folders of the services, and auth among them, from the top down.
+# The folders of the services, from the top down.
 SERVICES = (
     "dialects",
     "messages",
@@ -52,8 +54,6 @@ SERVICES = (
     "channels",
     "sessions",
     "nodes",
-    "auth",
-    "webhooks",
 )
 
 # The load tool and the client are packages of their own. Only the command line names the load tool, by a
@@ -83,7 +83,7 @@ IMPORTERS = {
     "joserfc": ("services/people/oauth_providers.py",),
     "jwt": ("auth/tokens.py",),
     "cryptography": ("auth/tokens.py", "services/sessions/connection_ids.py"),
-    "urllib3": ("services/webhooks/requests.py", "services/webhooks/outbound.py", "storage/s3.py"),
+    "urllib3": ("webhooks/requests.py", "webhooks/outbound.py", "storage/s3.py"),
     "google": ("protocol/",),
     "PIL": ("services/files/pictures.py",),
     "gunicorn": (),
@@ -146,12 +146,11 @@ def test_imports_run_one_way() -> None:
 
 def test_imports_run_one_way_between_the_folders_of_the_services() -> None:
     wrong = []
-    for module in (*(PACKAGE / "services").glob("*/*.py"), *(PACKAGE / "auth").glob("*.py")):
+    for module in (PACKAGE / "services").glob("*/*.py"):
         floor = SERVICES.index(module.parent.name)
         for name, line in imported(module):
-            folder = name.removeprefix("imserver.").removeprefix("services.").partition(".")[0]
-            ours = name.startswith(("imserver.services.", "imserver.auth."))
-            if ours and SERVICES.index(folder) < floor:
+            folder = name.removeprefix("imserver.services.").partition(".")[0]
+            if name.startswith("imserver.services.") and SERVICES.index(folder) < floor:
                 wrong.append(f"{module.relative_to(ROOT)}:{line} imports {name}")
     assert wrong == []
 

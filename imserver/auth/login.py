@@ -46,10 +46,10 @@ from imserver.logging import INTERVAL_SECONDS
 from imserver.metrics import Metrics
 from imserver.model import is_of_device
 from imserver.protocol.action import APP_PREFIX
-from imserver.services.webhooks.requests import AuthoriseHook
-from imserver.services.webhooks.webhooks import Webhooks
 from imserver.transport.connection import OPEN, Connection, Encoding
 from imserver.transport.gate import Origins, host_name
+from imserver.webhooks.requests import AuthoriseHook
+from imserver.webhooks.webhooks import Webhooks
 
 log = logging.getLogger(__name__)
 

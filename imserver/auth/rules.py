@@ -21,11 +21,11 @@ from imserver.config.settings import (
 from imserver.config.values import MAKE_SECRET, Places, is_placeholder
 from imserver.errors import StartError
 from imserver.model import SYSTEM_PREFIX
-from imserver.services.webhooks.back_ends import BackEndHook
-from imserver.services.webhooks.requests import AuthoriseHook, PusherReceiver, Receiver
-from imserver.services.webhooks.reviews import ReviewHook
 from imserver.transport.connection import Connection, Encoding
 from imserver.transport.gate import host_name
+from imserver.webhooks.back_ends import BackEndHook
+from imserver.webhooks.requests import AuthoriseHook, PusherReceiver, Receiver
+from imserver.webhooks.reviews import ReviewHook
 
 if TYPE_CHECKING:
     from imserver.auth.tenants import Tenant

@@ -15,10 +15,10 @@ from imserver.errors import MediaUnavailable
 from imserver.metrics import Metrics
 from imserver.services.app_deletion import app_contents, delete_app
 from imserver.services.files.uploads import Uploads
-from imserver.services.webhooks.requests import Outgoing
-from imserver.services.webhooks.reviews import Reviews
 from imserver.storage.events import EventStore
 from imserver.terminal import fail, read_text, table
+from imserver.webhooks.requests import Outgoing
+from imserver.webhooks.reviews import Reviews
 
 _SHOWN_EVENTS: Final = 1000
 _SECRETS: Final = ("webhook.secret", "pusher.secret")

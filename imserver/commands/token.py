@@ -24,8 +24,8 @@ from imserver.commands.opened import opened, settings_options
 from imserver.config.settings import Config, JwtSettings
 from imserver.errors import IssuerUnavailable
 from imserver.lifecycle import DataDirectory
-from imserver.services.webhooks.requests import Outgoing
 from imserver.terminal import fail, required_once
+from imserver.webhooks.requests import Outgoing
 
 _app_option = click.option("--app", "name", required=True, metavar="NAME", help="The app.")
 

@@ -28,8 +28,8 @@ from imserver.services.push.idempotency import Dedupe, MessageIds
 from imserver.services.push.push import LocalReach, Pushes
 from imserver.services.sessions.presence import Presence
 from imserver.services.sessions.sessions import ClosedSessions
-from imserver.services.webhooks.webhooks import Webhooks
 from imserver.transport.exchange import HttpRequest, HttpResponse
+from imserver.webhooks.webhooks import Webhooks
 from tests.services.back_end import AwayStore, BackEnd
 
 SECRET = b"a secret of thirty-two bytes ...."

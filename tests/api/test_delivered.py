@@ -7,7 +7,7 @@ import pytest
 from imserver.auth.rules import EVENTS
 from imserver.auth.tokens import Claims
 from imserver.config.settings import KeySettings
-from imserver.services.webhooks.requests import Receiver
+from imserver.webhooks.requests import Receiver
 from tests.transport.harness import until
 
 from .fakes import FakeNode, with_keys

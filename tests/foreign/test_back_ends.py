@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from centrifuge import CentrifugeError, ReplyError
 
-from imserver.services.webhooks.requests import signature
+from imserver.webhooks.requests import signature
 from imserver_client import Client, CommandRefused, Publication
 from tests.integration.cmd import CmdClient, cmd_client, command
 from tests.integration.pusher import SHOP

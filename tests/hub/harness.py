@@ -28,8 +28,8 @@ from imserver.services.push.push import Delivery, LocalReach, Pushes
 from imserver.services.sessions.connection_ids import ConnectionIds, ConnectionTable
 from imserver.services.sessions.presence import Presence
 from imserver.services.sessions.sessions import Sessions
-from imserver.services.webhooks.reviews import Reviews
 from imserver.transport.connection import Connection
+from imserver.webhooks.reviews import Reviews
 from tests.services.admitting import Admitting
 from tests.services.back_end import BackEnd
 from tests.transport.harness import Client, SocketHarness, until

@@ -17,10 +17,10 @@ from imserver.metrics import Metrics
 from imserver.services.files import transfers
 from imserver.services.files.transfers import GRACE_SECONDS, TransferRefused, Transfers
 from imserver.services.files.uploads import Offer, Uploads
-from imserver.services.webhooks.requests import Outgoing
-from imserver.services.webhooks.reviews import Reviews
 from imserver.storage import upload_rows
 from imserver.storage.store import Store
+from imserver.webhooks.requests import Outgoing
+from imserver.webhooks.reviews import Reviews
 from tests.integration.raw import Raw, ask, request
 from tests.support import Server, eventually
 

@@ -9,7 +9,7 @@ from gevent.event import Event as Signal
 from msgspec import json
 
 from imserver.errors import StorageUnavailable
-from imserver.services.webhooks.requests import Unreachable
+from imserver.webhooks.requests import Unreachable
 
 
 class Post(NamedTuple):

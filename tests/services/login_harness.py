@@ -13,10 +13,10 @@ from imserver.auth.tenants import Tenant
 from imserver.auth.tokens import BadToken
 from imserver.config.settings import JwtSettings, TenantSettings, WebhookSettings
 from imserver.metrics import Metrics
-from imserver.services.webhooks.webhooks import Webhooks
 from imserver.transport.connection import Connection
 from imserver.transport.gate import GatePolicy, Origins
 from imserver.transport.proxies import TrustedProxies
+from imserver.webhooks.webhooks import Webhooks
 from tests.services.back_end import AwayStore, BackEnd
 from tests.transport.harness import SocketHarness
 

@@ -20,9 +20,9 @@ from imserver.services.dialects.centrifuge_service import (
     CentrifugeState,
 )
 from imserver.services.nodes import NodeQueries
-from imserver.services.webhooks.back_ends import BackEnds
 from imserver.transport.connection import CLOSING, OPEN, Connection
 from imserver.transport.gate import Head
+from imserver.webhooks.back_ends import BackEnds
 from tests.hub.harness import Harness
 from tests.transport.harness import Client
 

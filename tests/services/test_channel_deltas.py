@@ -18,8 +18,8 @@ from imserver.protocol.centrifuge import CentrifugeDialect
 from imserver.services.channels.channels import Subscribed
 from imserver.services.channels.streamed_messages import Piece
 from imserver.services.dialects.centrifuge_service import CentrifugeAnswers, CentrifugeState
-from imserver.services.webhooks.back_ends import BackEnds
 from imserver.transport.connection import Connection
+from imserver.webhooks.back_ends import BackEnds
 from tests.hub.harness import Harness
 from tests.protocol.test_fossil import apply
 from tests.services.cluster_harness import MULTI

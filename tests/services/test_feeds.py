@@ -12,13 +12,13 @@ from msgspec import json
 
 from imserver.config.settings import StorageSettings
 from imserver.errors import StorageUnavailable
-from imserver.services.webhooks import feeds as module
-from imserver.services.webhooks.events import page_of
-from imserver.services.webhooks.feeds import Feed, Feeds
-from imserver.services.webhooks.requests import Receiver, WebhookCounts
 from imserver.storage.events import EventStore, StoredEvent
 from imserver.storage.log.contract import Draft, Entry
 from imserver.storage.store import Store
+from imserver.webhooks import feeds as module
+from imserver.webhooks.events import page_of
+from imserver.webhooks.feeds import Feed, Feeds
+from imserver.webhooks.requests import Receiver, WebhookCounts
 from tests.services.back_end import BackEnd, Post
 from tests.support import CountingSignal
 from tests.transport.harness import until

@@ -12,11 +12,11 @@ import pytest
 from imserver.errors import StorageUnavailable
 from imserver.services.messages import notifications as module
 from imserver.services.messages.notifications import Notifications
-from imserver.services.webhooks import feeds
-from imserver.services.webhooks.requests import Receiver
 from imserver.storage.bots import BotStore
 from imserver.storage.contract import Account
 from imserver.storage.log.contract import Draft
+from imserver.webhooks import feeds
+from imserver.webhooks.requests import Receiver
 from tests.services.back_end import BackEnd
 from tests.services.test_feeds import APP, EVENTS, Node, quick
 from tests.support import CountingSignal

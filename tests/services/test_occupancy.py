@@ -8,9 +8,9 @@ import pytest
 
 from imserver.services.channels import occupancy
 from imserver.services.channels.occupancy import Occupancy
-from imserver.services.webhooks.requests import PusherReceiver, Receiver
-from imserver.services.webhooks.webhooks import Webhooks
 from imserver.transport.connection import Connection
+from imserver.webhooks.requests import PusherReceiver, Receiver
+from imserver.webhooks.webhooks import Webhooks
 from tests.hub.harness import Harness
 from tests.services.back_end import AwayStore, BackEnd
 from tests.services.cluster_harness import MULTI, Several

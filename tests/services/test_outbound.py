@@ -7,8 +7,8 @@ from pathlib import Path
 import gevent
 import pytest
 
-from imserver.services.webhooks.outbound import BadUrl, PublicRequests, _LookUps, check_url, is_public
-from imserver.services.webhooks.requests import Unreachable
+from imserver.webhooks.outbound import BadUrl, PublicRequests, _LookUps, check_url, is_public
+from imserver.webhooks.requests import Unreachable
 from tests.integration.receiver import Receiver
 from tests.integration.test_webhooks import certificate_of_loopback
 

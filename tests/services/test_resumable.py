@@ -19,10 +19,10 @@ from imserver.services.files import resumable
 from imserver.services.files.resumable import Checksum, ResumableUploads
 from imserver.services.files.transfers import TransferRefused
 from imserver.services.files.uploads import Offer, Uploads
-from imserver.services.webhooks.requests import Outgoing
-from imserver.services.webhooks.reviews import Reviews
 from imserver.storage.contract import Upload
 from imserver.storage.store import Store
+from imserver.webhooks.requests import Outgoing
+from imserver.webhooks.reviews import Reviews
 
 CONTENT = os.urandom(100_000)
 OFFER = Offer("101", "ann", "a.bin", "", len(CONTENT), "192.0.2.1")

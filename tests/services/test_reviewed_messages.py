@@ -10,8 +10,8 @@ from imserver.errors import ReviewUnavailable
 from imserver.model import Say
 from imserver.protocol.action import ActionDialect
 from imserver.services.dialects.action_service import ActionMessages
-from imserver.services.webhooks.reviews import ReviewHook
 from imserver.storage.log.contract import Draft
+from imserver.webhooks.reviews import ReviewHook
 from tests.hub.harness import Harness
 from tests.integration.raw import TEXT, frame
 from tests.services.back_end import Answer, Post

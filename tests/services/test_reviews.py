@@ -7,8 +7,9 @@ import pytest
 from msgspec import json
 
 from imserver.config.settings import TenantSettings, WebhookSettings
-from imserver.services.webhooks import requests, reviews
-from imserver.services.webhooks.reviews import (
+from imserver.storage.log.contract import Draft
+from imserver.webhooks import requests, reviews
+from imserver.webhooks.reviews import (
     ALLOWED,
     UNDECIDED,
     ReviewDecision,
@@ -16,7 +17,6 @@ from imserver.services.webhooks.reviews import (
     Reviews,
     facts_of,
 )
-from imserver.storage.log.contract import Draft
 from tests.services.back_end import Answer, BackEnd, Post
 from tests.services.login_harness import LoginHarness
 from tests.transport.harness import until

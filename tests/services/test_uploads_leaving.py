@@ -13,9 +13,9 @@ from imserver.services.files import transfers
 from imserver.services.files import uploads as module
 from imserver.services.files.transfers import GRACE_SECONDS, Pieces, TransferRefused
 from imserver.services.files.uploads import Uploads
-from imserver.services.webhooks.requests import Outgoing
-from imserver.services.webhooks.reviews import Reviews
 from imserver.storage.contract import Upload
+from imserver.webhooks.requests import Outgoing
+from imserver.webhooks.reviews import Reviews
 
 CONTENT = bytes(range(256)) * 1000
 ROW = Upload("a" * 32, "101", "u", "file", "application/octet-stream", "", len(CONTENT), "", 0)

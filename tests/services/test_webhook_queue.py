@@ -8,8 +8,8 @@ from typing import Any
 import gevent
 import pytest
 
-from imserver.services.webhooks import requests as module
-from imserver.services.webhooks.requests import Receiver, WebhookCounts, WebhookQueue
+from imserver.webhooks import requests as module
+from imserver.webhooks.requests import Receiver, WebhookCounts, WebhookQueue
 from tests.services.back_end import BackEnd
 from tests.transport.harness import turn, until
 

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from imserver.config.settings import TenantSettings, WebhookSettings
 from imserver.model import Event
-from imserver.services.webhooks import requests as authorise
+from imserver.webhooks import requests as authorise
 from tests.services.login_harness import ASK, HOOK, JWT, LoginHarness, token_for
 from tests.transport.harness import until
 

@@ -27,8 +27,8 @@ from imserver.services.people.bots import (
     UnknownConversation,
     commands_in,
 )
-from imserver.services.webhooks.outbound import URL_CHARACTERS
 from imserver.storage.contract import Bot, BotCommand
+from imserver.webhooks.outbound import URL_CHARACTERS
 
 BotId = Annotated[str, about("The id of the bot, which is the id of its account.", max_length=19)]
 BotToken = Annotated[

@@ -16,7 +16,7 @@ from imserver.api.v1.field import about
 from imserver.api.v1.operation import Resource
 from imserver.api.v1.wire import after
 from imserver.auth.principal import ADMIN
-from imserver.services.webhooks.events import page_of
+from imserver.webhooks.events import page_of
 
 MOST_EVENTS: Final = 1000
 _PAGE_BYTES: Final = 1 << 20

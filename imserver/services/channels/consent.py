@@ -16,15 +16,15 @@ from imserver.model import Event
 from imserver.services.channels.channels import INSUFFICIENT_STATE, SERVER_UNSUBSCRIBE, Channels
 from imserver.services.channels.members import ChannelRefused, check_name, group_in
 from imserver.services.sessions.sessions import say
-from imserver.services.webhooks.back_ends import (
+from imserver.storage.store import Store
+from imserver.transport.connection import OPEN, Connection
+from imserver.webhooks.back_ends import (
     BackEndCall,
     BackEndDisconnect,
     BackEndRefused,
     BackEnds,
     BackEndUnavailable,
 )
-from imserver.storage.store import Store
-from imserver.transport.connection import OPEN, Connection
 
 T = TypeVar("T")
 USER_CHANNEL: Final = "user:"

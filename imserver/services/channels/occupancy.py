@@ -14,8 +14,8 @@ import msgspec
 from imserver.services.channels.channels import Channels
 from imserver.services.channels.registrar import Registrar
 from imserver.services.sessions.connection_ids import ConnectionTable
-from imserver.services.webhooks.webhooks import Webhooks
 from imserver.transport.connection import Connection
+from imserver.webhooks.webhooks import Webhooks
 
 VACATED_SECONDS: Final = 3.0
 """A channel without subscribers for this long is reported as vacated: clients reconnect."""

@@ -34,11 +34,11 @@ from imserver.services.messages.messaging import Messaging, RejectedView
 from imserver.services.messages.subscriptions import PongSubscription, Positions
 from imserver.services.push.push import Pushes
 from imserver.services.sessions.sessions import Sessions
-from imserver.services.webhooks.webhooks import Webhooks
 from imserver.storage.log.contract import INVALID, REJECTED, Appended, Draft, Rejected
 from imserver.storage.store import Store
 from imserver.transport.connection import OPEN, Connection, app_and_user
 from imserver.transport.gate import Head
+from imserver.webhooks.webhooks import Webhooks
 
 log = logging.getLogger(__name__)
 

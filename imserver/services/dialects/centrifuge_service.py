@@ -67,10 +67,10 @@ from imserver.services.channels.members import ChannelMember, ChannelRefused, Me
 from imserver.services.messages.catch_up import CatchUp, Recovery
 from imserver.services.nodes import NodeQueries
 from imserver.services.sessions.sessions import Sessions, say
-from imserver.services.webhooks.back_ends import BackEndCall, BackEndRefused, BackEnds, BackEndUnavailable
 from imserver.transport.connection import OPEN, Connection
 from imserver.transport.gate import Head
 from imserver.transport.stream import Stream
+from imserver.webhooks.back_ends import BackEndCall, BackEndRefused, BackEnds, BackEndUnavailable
 
 NAME: Final = "centrifuge"
 VERSION: Final = f"imserver {__version__}"

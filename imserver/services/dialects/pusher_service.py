@@ -43,9 +43,9 @@ from imserver.services.channels.connections import Connections
 from imserver.services.channels.consent import ChannelConsent
 from imserver.services.channels.members import ChannelMember, ChannelRefused
 from imserver.services.sessions.sessions import Sessions, say
-from imserver.services.webhooks.webhooks import Webhooks
 from imserver.transport.connection import Connection
 from imserver.transport.gate import Head
+from imserver.webhooks.webhooks import Webhooks
 
 NAME: Final = "pusher"
 _HALF_BYTES: Final = 14

@@ -27,12 +27,12 @@ from imserver.metrics import Metrics
 from imserver.services.files.media import HEAD_BYTES, UNKNOWN, MediaType, PictureWorker, type_of
 from imserver.services.files.transfers import Pieces, Transfer, TransferRefused, Transfers
 from imserver.services.people.attempts import Attempts, TooManyFailures, network_of
-from imserver.services.webhooks.reviews import Reviews
 from imserver.storage import app_rows, upload_rows
 from imserver.storage.contract import UPLOAD_USER_BYTES, Media, Upload, Usage
 from imserver.storage.media import PIECE_BYTES, Directory, Files, open_private
 from imserver.storage.statements import PooledStatements
 from imserver.storage.store import Store
+from imserver.webhooks.reviews import Reviews
 
 log = logging.getLogger(__name__)
 

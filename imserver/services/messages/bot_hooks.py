@@ -29,27 +29,27 @@ from imserver.protocol.forgiving import Refused
 from imserver.services.messages.messaging import Messaging, make_draft
 from imserver.services.messages.subscriptions import users_of
 from imserver.services.sessions.sessions import Sessions
-from imserver.services.webhooks.events import for_bot
-from imserver.services.webhooks.feeds import (
+from imserver.storage.events import EventStore
+from imserver.storage.hooks import BotHook, HookStore
+from imserver.storage.log.bots import bots_of
+from imserver.storage.log.contract import Draft, Entry
+from imserver.storage.store import Store
+from imserver.webhooks.events import for_bot
+from imserver.webhooks.feeds import (
     CLOCK_SECONDS,
     LEASE_SECONDS,
     MISCONFIGURED,
     RENEW_SECONDS,
     SAVE_SECONDS,
 )
-from imserver.services.webhooks.outbound import PublicRequests
-from imserver.services.webhooks.requests import (
+from imserver.webhooks.outbound import PublicRequests
+from imserver.webhooks.requests import (
     FIRST_PAUSE_SECONDS,
     LONGEST_PAUSE_SECONDS,
     POST_SECONDS,
     Unreachable,
     WebhookCounts,
 )
-from imserver.storage.events import EventStore
-from imserver.storage.hooks import BotHook, HookStore
-from imserver.storage.log.bots import bots_of
-from imserver.storage.log.contract import Draft, Entry
-from imserver.storage.store import Store
 
 if TYPE_CHECKING:
     from imserver.storage.log.message_log import MessageLog

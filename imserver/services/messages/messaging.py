@@ -50,8 +50,6 @@ from imserver.services.messages.subscriptions import (
 )
 from imserver.services.nodes import NodeMessages
 from imserver.services.sessions.sessions import Sessions
-from imserver.services.webhooks.feeds import Feeds
-from imserver.services.webhooks.reviews import ReviewDecision, Reviews, facts_of
 from imserver.storage.log.bots import values_of
 from imserver.storage.log.contract import (
     INVALID,
@@ -71,6 +69,8 @@ from imserver.storage.log.rows import decode_meta
 from imserver.storage.store import Store
 from imserver.storage.talk_positions import TalkPositions
 from imserver.transport.connection import Connection, app_and_user
+from imserver.webhooks.feeds import Feeds
+from imserver.webhooks.reviews import ReviewDecision, Reviews, facts_of
 
 if TYPE_CHECKING:
     from imserver.storage.log.message_log import MessageLog

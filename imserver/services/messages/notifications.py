@@ -16,11 +16,11 @@ from imserver.logging import RateLimitedLog
 from imserver.protocol.cmd import entry_view
 from imserver.services.people.accounts import account_id
 from imserver.services.sessions.presence import Presence
-from imserver.services.webhooks.feeds import PAGE, Feed, Feeds, LogWindow
 from imserver.storage.bots import BotStore
 from imserver.storage.events import Absence, NewEvent, NotOwner
 from imserver.storage.log.contract import Conversation, ConversationSummary, Entry, message_of
 from imserver.storage.store import Store
+from imserver.webhooks.feeds import PAGE, Feed, Feeds, LogWindow
 
 if TYPE_CHECKING:
     from imserver.storage.log.message_log import MessageLog

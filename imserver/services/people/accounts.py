@@ -18,7 +18,6 @@ from imserver.errors import ImserverError, MediaUnavailable, StorageUnavailable
 from imserver.services.people.attempts import AddressRate, Attempts, Shared, TooManyFailures, network_of
 from imserver.services.people.identifiers import LOGIN_CHARACTERS, BadField, candidates, checked, fits
 from imserver.services.people.passwords import MAX_PASSWORD_BYTES, Passwords
-from imserver.services.webhooks.feeds import Feeds
 from imserver.storage.accounts import AccountStore
 from imserver.storage.contract import (
     AVATAR_CHARACTERS,
@@ -30,6 +29,7 @@ from imserver.storage.contract import (
     Identifier,
     Taken,
 )
+from imserver.webhooks.feeds import Feeds
 
 DEVICE_CHARACTERS: Final = 64
 

@@ -23,13 +23,13 @@ from imserver.services.people.accounts import (
     check_shown,
 )
 from imserver.services.people.identifiers import BadField, checked, fits
-from imserver.services.webhooks.feeds import Feeds
-from imserver.services.webhooks.outbound import BadUrl, PublicRequests
 from imserver.storage.bots import BotStore
 from imserver.storage.contract import Account, Bot, BotCommand
 from imserver.storage.hooks import HookStore
 from imserver.storage.store import Store
 from imserver.transport.connection import Connection
+from imserver.webhooks.feeds import Feeds
+from imserver.webhooks.outbound import BadUrl, PublicRequests
 
 MOST_COMMANDS: Final = 50
 COMMAND_PATTERN: Final = "[a-z0-9_]{1,32}"

@@ -46,10 +46,10 @@ from imserver.services.people.oauth_providers import (
     ProviderRefused,
     ProviderUnavailable,
 )
-from imserver.services.webhooks.requests import Outgoing
 from imserver.storage.contract import Account, AccountLink, Taken
 from imserver.storage.oauth import LinkStore
 from imserver.transport.exchange import OAUTH_CALLBACK
+from imserver.webhooks.requests import Outgoing
 
 log: Final = logging.getLogger(__name__)
 

@@ -25,8 +25,8 @@ from imserver.auth.tokens import BadToken, bytes_of, unverified, verified_payloa
 from imserver.config.settings import ProviderSettings
 from imserver.config.values import ISSUER_URL
 from imserver.errors import ImserverError, IssuerUnavailable
-from imserver.services.webhooks.requests import Outgoing, Unreachable
 from imserver.storage.contract import AVATAR_CHARACTERS, NICKNAME_CHARACTERS, SUBJECT_BYTES
+from imserver.webhooks.requests import Outgoing, Unreachable
 
 SECONDS: Final = 10.0
 """Time limit for all requests to a provider during one step."""

@@ -27,17 +27,6 @@ from gevent.event import Event as Signal
 from imserver.clock import until_beat
 from imserver.errors import StorageUnavailable
 from imserver.logging import RateLimitedLog
-from imserver.services.webhooks.events import EVENT_PREFIX, Outbound, Page, page_of
-from imserver.services.webhooks.requests import (
-    BATCH_BYTES,
-    FIRST_PAUSE_SECONDS,
-    LONGEST_PAUSE_SECONDS,
-    POST_SECONDS,
-    Outgoing,
-    Receiver,
-    Unreachable,
-    WebhookCounts,
-)
 from imserver.storage.events import (
     KEEP_SECONDS,
     EventStore,
@@ -50,6 +39,17 @@ from imserver.storage.events import (
 from imserver.storage.log.contract import Entry
 from imserver.storage.statements import chunks
 from imserver.storage.store import Store
+from imserver.webhooks.events import EVENT_PREFIX, Outbound, Page, page_of
+from imserver.webhooks.requests import (
+    BATCH_BYTES,
+    FIRST_PAUSE_SECONDS,
+    LONGEST_PAUSE_SECONDS,
+    POST_SECONDS,
+    Outgoing,
+    Receiver,
+    Unreachable,
+    WebhookCounts,
+)
 
 log = logging.getLogger(__name__)
 

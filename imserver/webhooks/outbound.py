@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 import gevent
 
 from imserver.errors import ImserverError
-from imserver.services.webhooks.requests import Outgoing, Unreachable
 from imserver.transport.proxies import is_loopback
+from imserver.webhooks.requests import Outgoing, Unreachable
 
 if TYPE_CHECKING:
     import socket

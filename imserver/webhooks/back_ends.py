@@ -16,8 +16,8 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 from imserver.config.settings import BackEndSettings
 from imserver.errors import CentrifugeError, ImserverError
 from imserver.model import ClientFacts
-from imserver.services.webhooks.requests import MAX_WAITING, Asking, Outgoing, Unreachable
 from imserver.transport.connection import Connection
+from imserver.webhooks.requests import MAX_WAITING, Asking, Outgoing, Unreachable
 
 T = TypeVar("T")
 BackEndCall = Literal["connect", "refresh", "subscribe", "publish", "sub_refresh", "rpc"]

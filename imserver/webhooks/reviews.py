@@ -16,7 +16,9 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from imserver.model import Message
 from imserver.protocol.cmd import entry_view
-from imserver.services.webhooks.requests import (
+from imserver.storage.log.contract import TYPE_BYTES, Draft
+from imserver.transport.connection import Connection
+from imserver.webhooks.requests import (
     BATCH_BYTES,
     BATCH_EVENTS,
     MAX_WAITING,
@@ -24,8 +26,6 @@ from imserver.services.webhooks.requests import (
     Outgoing,
     Unreachable,
 )
-from imserver.storage.log.contract import TYPE_BYTES, Draft
-from imserver.transport.connection import Connection
 
 log = logging.getLogger(__name__)
 

@@ -15,9 +15,13 @@ from imserver import errors
 from imserver.config.settings import ChannelEvent
 from imserver.errors import StorageUnavailable
 from imserver.model import Event
-from imserver.services.webhooks.back_ends import BackEndHook, BackEnds
-from imserver.services.webhooks.feeds import Feeds
-from imserver.services.webhooks.requests import (
+from imserver.storage.events import EventStore
+from imserver.storage.store import Store
+from imserver.transport.connection import Connection
+from imserver.transport.gate import host_of
+from imserver.webhooks.back_ends import BackEndHook, BackEnds
+from imserver.webhooks.feeds import Feeds
+from imserver.webhooks.requests import (
     AuthoriseHook,
     Authoriser,
     LoginAnswer,
@@ -27,11 +31,7 @@ from imserver.services.webhooks.requests import (
     WebhookCounts,
     WebhookQueue,
 )
-from imserver.services.webhooks.reviews import ReviewHook, Reviews
-from imserver.storage.events import EventStore
-from imserver.storage.store import Store
-from imserver.transport.connection import Connection
-from imserver.transport.gate import host_of
+from imserver.webhooks.reviews import ReviewHook, Reviews
 
 _WITHOUT_LOGIN: Final = frozenset({"client", "sse"})
 """Dialects without a login: their connections belong to an app from the start."""
