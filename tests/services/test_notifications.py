@@ -173,6 +173,7 @@ def test_users_who_read_or_leave_or_are_back_in_time_are_not_reported(
 
     def looked() -> bool:
         harness.feed.next_due = 0
+        harness.feeds.news.set()
         return not harness.rows()
 
     until(looked)
