@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from math import inf
 from random import SystemRandom
@@ -265,23 +265,19 @@ def _words(error: BaseException) -> str:
 
 
 class WriteTransaction:
-    """The content of one transaction. It can be run again from the start on another connection."""
+    """The content of one transaction: requests by app. It can be run again from the start on another
+    connection."""
 
-    def __init__(self, requests: Iterable[Request]) -> None:
+    def __init__(self, apps: Mapping[str, list[Request]]) -> None:
         self.batch = _random.getrandbits(62) + 1
         self.guard = CommitGuard()
         self.given_up = False
         """True if its requests were answered early. It will not be committed."""
-        self.apps: dict[str, list[Request]] = {}
+        self.apps = {app: apps[app] for app in sorted(apps)}
         """Sorted by name, so that two writers never deadlock."""
         self.commits: dict[str, tuple[int, int, list[Entry]]] = {}
         """App → (first id, last id, entries), for apps with new entries."""
         self._now = int(time())
-        by_app: dict[str, list[Request]] = {}
-        for request in requests:
-            by_app.setdefault(request.app, []).append(request)
-        for app in sorted(by_app):
-            self.apps[app] = by_app[app]
 
     @property
     def requests(self) -> list[Request]:
@@ -494,16 +490,19 @@ class LogWriter:
 
     def _run(self) -> None:
         try:
-            while requests := self._take():
-                self._store(WriteTransaction(requests))
+            while apps := self._take():
+                self._store(WriteTransaction(apps))
         finally:
             self._greenlet = None
 
-    def _take(self) -> list[Request]:
-        """The requests of the next transaction. Empty if nothing waits except in apps that pause."""
+    def _take(self) -> dict[str, list[Request]]:
+        """The requests of the next transaction by app. Empty if nothing waits except in apps that pause."""
         if self._singles.requests:
-            return self._singles.take(1)[0]
-        taken, _ = self._changes.take(BATCH_CHANGES)
+            (single,), _ = self._singles.take(1)
+            return {single.app: [single]}
+        taken: dict[str, list[Request]] = {}
+        for change in self._changes.take(BATCH_CHANGES)[0]:
+            taken.setdefault(change.app, []).append(change)
         drafts = size = 0
         for app in list(self._queues):
             if drafts >= BATCH_DRAFTS or size >= _BATCH_BYTES:
@@ -513,7 +512,8 @@ class LogWriter:
                 continue
             del self._queues[app]
             some, their_size = queue.take(BATCH_DRAFTS - drafts, _BATCH_BYTES - size)
-            taken += some
+            if some:
+                taken.setdefault(app, []).extend(some)
             drafts += len(some)
             size += their_size
             if queue.requests:
