@@ -22,6 +22,7 @@ from gevent.event import AsyncResult
 from gevent.event import Event as Signal
 from gevent.hub import get_hub
 
+from imserver.clock import until_beat
 from imserver.cluster.registry import Lease
 from imserver.cluster.rpc.curve import Authenticator, CurveKeys
 from imserver.cluster.rpc.peer import PING, Peer, RpcContext
@@ -376,7 +377,7 @@ class PeerTable:
                     peer.watcher = gevent.spawn(_probe_until_alive, peer)
                 if peer.active:
                     self._active.set()
-            gevent.sleep(_WATCH_SECONDS)
+            gevent.sleep(until_beat(_WATCH_SECONDS))
 
 
 def _probe_until_alive(peer: Peer) -> None:
