@@ -198,7 +198,7 @@ def test_the_users_of_a_room_are_those_of_all_nodes(nodes: Nodes, room: str) -> 
 
 @pytest.mark.full
 def test_a_killed_node_is_no_exit_and_its_users_are_gone(tmp_path_factory: pytest.TempPathFactory) -> None:
-    times = {"lease_seconds": 2, "renew_seconds": 0.5}
+    times = {"lease_seconds": 8, "renew_seconds": 0.5}
     with ExitStack() as stack:
         folder = tmp_path_factory.mktemp("cluster")
         nodes = stack.enter_context(nodes_of(folder, 2, apps=APPS, cluster=times))
@@ -316,7 +316,7 @@ def test_the_servers_are_where_the_original_has_them(nodes: Nodes) -> None:
 
 @pytest.mark.full
 def test_a_node_that_has_gone_is_not_listed(tmp_path_factory: pytest.TempPathFactory) -> None:
-    times = {"lease_seconds": 2, "renew_seconds": 0.5}
+    times = {"lease_seconds": 8, "renew_seconds": 0.5}
     with nodes_of(tmp_path_factory.mktemp("cluster"), 3, apps=APPS, cluster=times) as nodes:
         stays, stopped, killed = nodes.servers
         stopped.stop()

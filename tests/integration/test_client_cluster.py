@@ -372,7 +372,7 @@ def test_a_node_that_stops_informs_the_groups_of_its_clients(
 def test_a_killed_node_sends_no_notice_and_its_clients_are_unknown(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    lease = {"lease_seconds": 2, "renew_seconds": 0.5}
+    lease = {"lease_seconds": 8, "renew_seconds": 0.5}
     with nodes_of(tmp_path_factory.mktemp("kill"), 2, cluster={**lease, "advertise": "127.0.0.1"}) as nodes:
         system = new_system(nodes.http[0])
         with clients(nodes, system, 0, 1) as (one, two):

@@ -478,7 +478,8 @@ def test_a_file_is_removed_if_its_issuer_goes_away_while_it_comes(own_server: Se
     key = ed25519.Ed25519PrivateKey.generate()
     known = json.loads(OKPAlgorithm.to_jwk(key.public_key()))
     (tmp_path / "keys").write_text(json.dumps({"keys": [{**known, "kid": "1"}]}))
-    issuer, app, before = "https://id.example.org", fresh("shop"), kept(own_server)
+    app, before = fresh("shop"), kept(own_server)
+    issuer = f"https://{app}.example.org"
     claims = {"iss": issuer, "aud": "shop", "sub": "ann", "exp": time.time() + 600}
     proof = jwt.encode(claims, key, "EdDSA", {"kid": "1"})
     row = {"issuer": issuer, "audience": "shop", "jwks_url": ""}
