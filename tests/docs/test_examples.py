@@ -207,7 +207,7 @@ def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
 
 @pytest.mark.full
 def test_what_is_answered_while_a_node_does_not_answer(tmp_path_factory: pytest.TempPathFactory) -> None:
-    with nodes_of(tmp_path_factory.mktemp("dying"), 2) as nodes:
+    with nodes_of(tmp_path_factory.mktemp("dying"), 2, cluster={"rpc_seconds": 1}) as nodes:
         first, second = nodes.servers
         with present_until_killed(first, second) as name:
             listed, failed, partly = (the_json(word) for word in ("missing", "failed", "partly"))
