@@ -283,7 +283,7 @@ def test_a_lost_connection_is_reopened_silently(server: RedisServer, start_holde
         assert holder.register("bob").number > 0
     gevent.sleep(0.5)
     assert holder.node.healthy()
-    assert holder.node.counters.errors == 0
+    assert holder.node.counters.errors <= 3, "only renewals that are under way when their connection ends"
     assert holder.asked == [], "the same server: nothing was lost"
 
 
