@@ -191,7 +191,7 @@ class Parts:
             ),
             self.metrics,
         )
-        self.gate = Gate({}, self.proxies, self.origins, config.websocket.deflate, self.gate_policy(config))
+        self.gate = Gate(self.proxies, self.origins, config.websocket.deflate, self.gate_policy(config))
         self.logins.prepare()
         self.uploads = Uploads(
             config.uploads, config.server.data_dir, self.store, self.metrics, self.webhooks.reviews

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, Self, TypeVar
 from urllib.parse import urlencode
 from uuid import uuid4
@@ -305,7 +306,8 @@ class Api:
         tags: Mapping[str, str] | None = None,
     ) -> TextStream:
         """Make a streamed message: ``with api.stream("shop", "answers") as stream: stream.append("Hi")``."""
-        return TextStream(self, app, channel, {"text": text, "type": type, "sender": sender, "tags": tags})
+        opened = partial(self.open_stream, app, channel, text, type=type, sender=sender, tags=tags)
+        return TextStream(self, app, opened)
 
     def open_stream(
         self,

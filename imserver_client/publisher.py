@@ -7,6 +7,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
+from functools import partial
 from itertools import count
 from typing import Any, Final, Self, TypeVar, cast
 
@@ -163,7 +164,8 @@ class Publisher:
         tags: Mapping[str, str] | None = None,
     ) -> TextStream:
         """See :meth:`imserver_client.Api.stream`. Several threads may write their streams at once."""
-        return TextStream(self, app, channel, {"text": text, "type": type, "sender": sender, "tags": tags})
+        opened = partial(self.open_stream, app, channel, text, type=type, sender=sender, tags=tags)
+        return TextStream(self, app, opened)
 
     def open_stream(self, app: str, channel: str, text: str = "", **fields: Any) -> str:
         """See :meth:`imserver_client.Api.open_stream`."""

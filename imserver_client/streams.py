@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, Protocol, Self, TypeVar
+from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+from typing import Final, Protocol, Self, TypeVar
 
 from imserver_client.errors import ClientError, NotConnected
 from imserver_client.results import PieceResult, StreamEnd
@@ -32,18 +32,7 @@ class PieceRefused(ClientError):
 
 
 class StreamApi(Protocol):
-    """The functions of ``Api`` and of ``Publisher`` for streamed messages."""
-
-    def open_stream(
-        self,
-        app: str,
-        channel: str,
-        text: str = "",
-        *,
-        type: str = "text",
-        sender: str = "",
-        tags: Mapping[str, str] | None = None,
-    ) -> str: ...
+    """The functions of ``Api`` and of ``Publisher`` for a streamed message that is open."""
 
     def append_pieces(self, app: str, pieces: Sequence[tuple[str, int, str]]) -> tuple[PieceResult, ...]: ...
 
@@ -54,15 +43,15 @@ class TextStream:
     """A streamed message. ``stream`` of ``Api`` and ``Publisher`` makes it; ``with`` opens and closes it.
 
     A block that ends with an exception closes it as incomplete. It is for one thread at a time.
+    ``open_stream`` opens it and returns its id.
     """
 
-    def __init__(self, api: StreamApi, app: str, channel: str, fields: dict[str, Any]) -> None:
+    def __init__(self, api: StreamApi, app: str, open_stream: Callable[[], str]) -> None:
         self.id = ""
         """The id of the message, ``""`` before :meth:`open`. The publication at its end has it, too."""
         self._api = api
         self._app = app
-        self._channel = channel
-        self._fields = fields
+        self._open_stream = open_stream
         self._pieces = 0
 
     def __enter__(self) -> Self:
@@ -74,7 +63,7 @@ class TextStream:
 
     def open(self) -> None:
         """Open the message. Raises :class:`RequestRefused` and :class:`NotConnected`."""
-        self.id = self._api.open_stream(self._app, self._channel, **self._fields)
+        self.id = self._open_stream()
 
     def append(self, text: str) -> None:
         """Append a piece; an empty one is ignored. A piece without an answer is sent again, and taken once.

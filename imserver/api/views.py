@@ -30,8 +30,6 @@ from imserver.transport.stream import Streams
 
 STYLES: dict[str, Style] = {row.path: row.style for row in ROUTES}
 """Path of the API → style of its refusals."""
-ROUTED_PATHS = frozenset(path for path, style in STYLES.items() if style.everywhere)
-"""Paths of the dialects. They are also served on WebSocket listeners."""
 
 
 def style_of(path: str) -> Style:

@@ -317,15 +317,10 @@ def host_of(peer: str) -> str:
 
 
 class Gate:
-    """Decides on upgrade requests. Owner of the number of connections per address.
-
-    ``paths``: path, or its pattern (:func:`pattern_of`) → its dialect, or the function that selects one.
-    Paths may be added until the node listens.
-    """
+    """Decides on upgrade requests. Owner of the number of connections per address."""
 
     def __init__(
         self,
-        paths: dict[str, Spoken | Choose],
         proxies: TrustedProxies,
         origins: Origins,
         deflate: bool,
@@ -333,7 +328,9 @@ class Gate:
     ) -> None:
         self.proxies = proxies
         self.origins = origins
-        self.paths = paths
+        self.paths: dict[str, Spoken | Choose] = {}
+        """Path, or its pattern (:func:`pattern_of`) → its dialect, or the function that selects one. The
+        servers fill it before they listen."""
         self._deflate = deflate
         self._encodings: dict[tuple[Dialect, int], Encoding] = {}
         self._factory = ServerPerMessageDeflateFactory(

@@ -47,7 +47,8 @@ class Harness(SocketHarness):
         self.go.set()
         paths = {"/acc": Spoken(CmdDialect(), lambda *message: self.serve(*message), 65536)}
         proxies, policy = TrustedProxies(()), GatePolicy(any_origin=True)
-        self.gate = Gate(paths, proxies, Origins(proxies, policy), False, policy)
+        self.gate = Gate(proxies, Origins(proxies, policy), False, policy)
+        self.gate.paths.update(paths)
         fast = {("GET", "/fast"): self.answer, ("POST", "/fast"): self.answer}
         self.front = FrontServer(
             self.context,

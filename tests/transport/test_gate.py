@@ -39,7 +39,9 @@ def make(deflate: bool = False, proxies: TrustedProxies | None = None, **policy:
     }
     proxies = proxies or TrustedProxies(("127.0.0.0/8", "::1/128"))
     own = GatePolicy(**policy)
-    return Gate(paths, proxies, Origins(proxies, own), deflate, own)
+    gate = Gate(proxies, Origins(proxies, own), deflate, own)
+    gate.paths.update(paths)
+    return gate
 
 
 def head(
@@ -303,11 +305,13 @@ def test_a_pattern_stands_for_each_second_segment(path: str, pattern: str) -> No
 
 def test_a_path_may_be_a_pattern_and_an_exact_path_comes_first() -> None:
     gate = Gate(
-        {"/talk/*": Spoken(CmdDialect(), ignore, 5), "/talk/small": Spoken(CmdDialect(), ignore, 6)},
         TrustedProxies(()),
         Origins(TrustedProxies(()), GatePolicy()),
         False,
         GatePolicy(),
+    )
+    gate.paths.update(
+        {"/talk/*": Spoken(CmdDialect(), ignore, 5), "/talk/small": Spoken(CmdDialect(), ignore, 6)}
     )
     limits = [admit(gate, head(path)).encoding.limit_bytes for path in ("/talk/small", "/talk/shop")]
     assert limits == [6, 5]
@@ -317,12 +321,12 @@ def test_a_path_may_be_a_pattern_and_an_exact_path_comes_first() -> None:
 
 def test_a_confirmed_subprotocol_is_in_the_answer() -> None:
     gate = Gate(
-        {"/acc": Spoken(CmdDialect(), ignore, 5, subprotocol="chat.v2")},
         TrustedProxies(()),
         Origins(TrustedProxies(()), GatePolicy()),
         False,
         GatePolicy(),
     )
+    gate.paths.update({"/acc": Spoken(CmdDialect(), ignore, 5, subprotocol="chat.v2")})
     assert admit(gate, head()).subprotocol == "chat.v2"
     assert admit(make(), head()).subprotocol == ""
 

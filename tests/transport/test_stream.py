@@ -31,7 +31,7 @@ class StreamHarness(SocketHarness):
         super().__init__(**options)
         self.metrics = Metrics()
         proxies, policy = TrustedProxies(()), GatePolicy(limit=limit, any_origin=True)
-        self.gate = Gate({}, proxies, Origins(proxies, policy), False, policy)
+        self.gate = Gate(proxies, Origins(proxies, policy), False, policy)
         self.encoding_of = StreamEncoding(SseDialect("101"))
         self.opener = lambda stream, _head: stream.begin(self.encoding_of, HEAD)
         self.streams = Streams(

@@ -262,9 +262,7 @@ def objection(draft: Draft) -> str:
         ("type", draft.type, TYPE_BYTES),
         ("client_msg_id", draft.client_msg_id, CLIENT_MSG_ID_BYTES),
     ):
-        # Nearly all of them are short ASCII.
-        is_plain = text.isascii() and len(text) <= most and _NUL not in text
-        if not is_plain and (wrong := text_objection(text, most)):
+        if text and (wrong := text_objection(text, most)):
             return f"{name}: {wrong}"
     if draft.kind not in NUMBERS:
         return "kind: unknown"
