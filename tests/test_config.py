@@ -121,15 +121,17 @@ def test_a_dump_hides_the_password_in_the_url_of_redis(load: Load, url: str, sho
     assert yaml.safe_load(dump_config(load(f"redis: {{url: '{url}'}}")))["redis"]["url"] == shown
 
 
-def test_a_dump_hides_the_passwords_in_other_urls(load: Load) -> None:
+def test_a_dump_hides_the_secrets_in_other_urls(load: Load) -> None:
     text = dump_config(
         load(
             "storage: {url: 'postgresql://me@db/im?password=pa55'}\n"
-            "apps: {shop: {webhook: {url: 'https://me:pa55@example.org/hook', secret: '%s'}}}" % ("s" * 40)
+            "apps: {shop: {webhook: {url: 'https://me:pa55@example.org/hook?access_token=t0ken', "
+            "secret: '%s'}}}" % ("s" * 40)
         )
     )
     assert "pa55" not in text
-    assert "https://me:(hidden)@example.org/hook" in text
+    assert "t0ken" not in text
+    assert "https://me:(hidden)@example.org/hook?access_token=(hidden)" in text
 
 
 # --- the file -----------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from imserver.config.values import (
     check_config,
     convert,
     fold,
-    hide_passwords,
+    hide_secrets,
     nearest,
 )
 
@@ -117,7 +117,7 @@ def dump_config(config: Config) -> str:
             document[section]["password"] = HIDDEN
     from imserver.config import yaml
 
-    return hide_passwords(yaml.write(document))
+    return hide_secrets(yaml.write(document))
 
 
 def dump_app(settings: TenantSettings) -> str:
@@ -127,7 +127,7 @@ def dump_app(settings: TenantSettings) -> str:
     _hide(_secrets_of(document))
     from imserver.config import yaml
 
-    return hide_passwords(yaml.write(document))
+    return hide_secrets(yaml.write(document))
 
 
 def _secrets_of(app: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:

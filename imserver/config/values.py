@@ -27,11 +27,12 @@ HIDDEN: Final = "(hidden)"
 """Stands for a secret."""
 _USER_INFO: Final = re.compile(r"(://[^:@/\s]*:)[^/\s]*@")
 """User and password of a URL, up to the last @ before the path."""
-_QUERY: Final = re.compile(r"([?&]\w*password=)[^&\s\"']*", re.IGNORECASE)
+_QUERY: Final = re.compile(r"([?&][\w-]*(?:key|password|secret|token)=)[^&\s\"']*", re.IGNORECASE)
+"""A secret among the parameters of a URL."""
 
 
-def hide_passwords(text: str) -> str:
-    """The text without the passwords of the URLs in it."""
+def hide_secrets(text: str) -> str:
+    """The text without the passwords, keys and tokens of the URLs in it."""
     return _QUERY.sub(rf"\1{HIDDEN}", _USER_INFO.sub(rf"\1{HIDDEN}@", text))
 
 

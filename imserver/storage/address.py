@@ -8,7 +8,7 @@ from typing import Final, Literal
 from msgspec import Struct
 
 from imserver.config.settings import StorageSettings
-from imserver.config.values import hide_passwords
+from imserver.config.values import hide_secrets
 
 Engine = Literal["sqlite", "postgresql", "mysql"]
 
@@ -37,7 +37,7 @@ class DatabaseAddress(Struct, frozen=True):
     @property
     def shown(self) -> str:
         """The address for display, without its password."""
-        return str(self.file) if self.file is not None else hide_passwords(self.url)
+        return str(self.file) if self.file is not None else hide_secrets(self.url)
 
     @property
     def exists(self) -> bool:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from time import monotonic
+from typing import NoReturn
 
 import gevent
 import pytest
@@ -49,6 +50,7 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Faults are noticed within tenths of a second."""
     monkeypatch.setattr(rpc_peer, "STALL_SECONDS", 0.1)
+    monkeypatch.setattr(rpc_peer, "CONNECT_SECONDS", 0.1)
     monkeypatch.setattr(rpc_peer, "SILENCE_SECONDS", 0.2)
     monkeypatch.setattr(server, "_WATCH_SECONDS", 0.02)
     monkeypatch.setattr(server, "_PROBE_SECONDS", 0.5)
@@ -317,6 +319,57 @@ def test_nothing_is_queued_for_a_peer_that_does_not_answer_until_it_is_back(
     assert b.items[0] == b"before"
     assert (b.counters.gaps, b.counters.late) == (0, 0)
     assert a.rpc.query(absent, "are you", b"there") == b"are you:there"
+
+
+def test_a_new_connection_may_take_longer_than_a_queue_may_stand(
+    nodes: Nodes, impatient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rpc_peer, "CONNECT_SECONDS", 60.0)
+    a = nodes(1)
+    coming = lease_of_nobody(2)
+    assert a.rpc.send(coming, b"early")
+    (peer,) = a.rpc._peers.all()
+    until(lambda: peer._blocked_since and monotonic() - peer._blocked_since > 10 * rpc_peer.STALL_SECONDS)
+    assert a.rpc.send(coming, b"not refused")
+    ports = [int(address.rpartition(":")[2]) for address in (coming.control, coming.data)]
+    b = nodes(2, control_port=ports[0], data_port=ports[1])
+    until(lambda: b.items == [b"early", b"not refused"])
+    assert (a.counters.refused, a.counters.breaker_opens) == (0, 0)
+
+
+def test_a_late_loop_does_not_take_its_peer_for_dead(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = nodes.pair()
+    assert a.rpc.send(b.lease, b"1")
+    until(lambda: b.items == [b"1"])
+    (peer,) = a.rpc._peers.all()
+    ends: list[float] = []
+
+    def unanswered(kind: str, body: bytes, deadline: float) -> NoReturn:
+        ends.append(deadline)
+        raise TimeoutError
+
+    monkeypatch.setattr(peer.control, "call", unanswered)
+    monkeypatch.setattr(rpc_peer, "monotonic", lambda: (ends or [0.0]).pop() + rpc_peer.LATE_SECONDS * 2)
+    for _ in range(5):
+        assert not peer.probe(1.0)
+    assert peer.link.closed, "its answers may have come"
+    monkeypatch.setattr(rpc_peer, "monotonic", lambda: 0.0)
+    for _ in range(2):
+        assert not peer.probe(1.0)
+    assert not peer.link.closed
+
+
+def test_a_queue_that_moves_again_has_not_stalled(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = nodes.pair()
+    assert a.rpc.send(b.lease, b"1")
+    until(lambda: b.items == [b"1"])
+    (peer,) = a.rpc._peers.all()
+    # As if ZeroMQ had accepted nothing for long, and this loop was late.
+    peer._connected_at = peer._blocked_since = monotonic() - 1000
+    assert not peer.needs_probe(monotonic())
+    assert peer.link.closed
+    assert a.rpc.send(b.lease, b"2")
+    until(lambda: b.items == [b"1", b"2"])
 
 
 def test_after_three_questions_without_an_answer_the_next_one_fails_at_once(nodes: Nodes) -> None:

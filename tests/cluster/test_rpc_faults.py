@@ -31,6 +31,7 @@ from tests.support import ROOT, clean_environment
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Faults are noticed within tenths of a second."""
     monkeypatch.setattr(rpc_peer, "STALL_SECONDS", 0.2)
+    monkeypatch.setattr(rpc_peer, "CONNECT_SECONDS", 0.2)
     monkeypatch.setattr(rpc_peer, "SILENCE_SECONDS", 0.2)
     monkeypatch.setattr(server, "_WATCH_SECONDS", 0.05)
     monkeypatch.setattr(server, "_PROBE_SECONDS", 0.5)

@@ -34,6 +34,11 @@ log = logging.getLogger(__name__)
 
 STALL_SECONDS: Final = 1.0
 """A send queue without progress for this long opens the circuit."""
+CONNECT_SECONDS: Final = 5.0
+"""A send queue waits this long for a new connection. When nodes start together, all connect to all: 56 nodes
+make 3,080 encrypted connections, and the last of them are ready after seconds."""
+LATE_SECONDS: Final = 0.1
+"""A ping whose limit is noticed so late says nothing about the peer: its answer may lie here unread."""
 SILENCE_SECONDS: Final = 2.0
 """A peer that received items and sent nothing for this long is probed."""
 IDLE_SECONDS: Final = 60.0
@@ -190,24 +195,30 @@ class Peer:
         elif not self.waits and now - self._idle_since > IDLE_SECONDS:
             self._disconnect_data(_IDLE_LINGER_MS)
             self.control.disconnect()
-        stalled = self._blocked_since and now - self._blocked_since > STALL_SECONDS
+        patient_until = max(self._blocked_since + STALL_SECONDS, self._connected_at + CONNECT_SECONDS)
+        stalled = bool(self._blocked_since) and now > patient_until
+        if stalled and self._sender is not None:
+            stalled = self._is_stalled()  # not if only this loop was late
         if stalled and self.link.closed:
             self.link.trip()
             self._opened()
             log.warning("peer %s: send queue stalled, circuit open, retrying", self.lease.node)
         unanswered = self._unanswered_since and now - self._unanswered_since > SILENCE_SECONDS
-        return bool(stalled or unanswered or not self.link.closed)
+        return stalled or bool(unanswered) or not self.link.closed
 
     def probe(self, seconds: float) -> bool:
         """Ping the peer, check that its queue moves, and set the circuit accordingly."""
+        limit = monotonic() + seconds
         try:
-            code, _ = self.control.call(PING, b"", monotonic() + seconds)
+            code, _ = self.control.call(PING, b"", limit)
         except (TimeoutError, PeerUnavailable):
             code = FAILED
         if code == OK and not self._is_stalled():
             self._alive()
             return True
         if self.link.closed:
+            if monotonic() > limit + LATE_SECONDS:
+                return False
             self.link.failed()
             if not self.link.closed:
                 self._opened()
