@@ -96,7 +96,9 @@ def main(context: click.Context, path: str | None) -> None:
 @click.option("--http-port", type=int, metavar="N", help="Port for pages and the HTTP API; 0: any free one.")
 @click.option("--ws-port", type=int, metavar="N", help="Port for WebSockets; 0: any free one.")
 @click.option("--rpc-port", type=int, metavar="N", help="Port for calls between nodes.")
-@click.option("--data-dir", metavar="DIR", help="Folder for the secret, the lock and the SQLite database.")
+@click.option(
+    "--data-dir", metavar="DIR", help="Folder for the secret, the lock, the SQLite database and uploads."
+)
 @click.option("--http", type=click.Choice(["front", "wsgi"]), help="HTTP server.")
 @click.option(
     "--processes",

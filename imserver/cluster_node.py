@@ -217,7 +217,7 @@ class Cluster:
     # --- at the end -----------------------------------------------------------------------------------------
 
     def stop(self) -> None:
-        """Leave the cluster: send what is queued, report logouts, give back the lease."""
+        """Leave the cluster: report logouts and channels, give back the lease, send what is queued."""
         clean = self.sessions.flush(_FLUSH_SECONDS)
         clean = self.registrar.stop(_FLUSH_SECONDS) and clean
         self.sessions.stop()

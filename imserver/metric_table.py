@@ -255,7 +255,7 @@ _CONNECTIONS = (
     ),
     counter(
         "imserver_requests_over_rate_total",
-        "Requests over the rate of their key or account, refused",
+        "Requests over the rate of their key, user, address or account, refused",
         "metrics.http_over_rate",
     ),
     gauge("imserver_channels", "Channels with subscribers on the node", "channels.membership.channels"),
@@ -299,7 +299,11 @@ _BACK_ENDS = (
         "metrics.denials",
         "reason",
     ),
-    gauge("imserver_webhook_waiting", "Events that wait to be sent to back ends", "webhooks.tally.waiting"),
+    gauge(
+        "imserver_webhook_waiting",
+        "Events that wait to be sent to back ends and bots",
+        "webhooks.tally.waiting",
+    ),
     gauge("imserver_webhook_waiting_bytes", "Bytes of these events", "webhooks.tally.waiting_bytes"),
     gauge(
         "imserver_webhook_backlog",
@@ -309,9 +313,9 @@ _BACK_ENDS = (
 )
 
 _WEBHOOKS = {
-    "delivered": "Events that back ends accepted",
-    "failures": "Requests to back ends that failed and are repeated",
-    "dropped": "Events dropped before a back end accepted them",
+    "delivered": "Events that back ends and URLs of bots accepted",
+    "failures": "Requests to them that failed",
+    "dropped": "Events dropped before they were accepted",
 }
 
 _AUTHORISE = {

@@ -28,8 +28,8 @@ _SHORTEN: Final = "Send less in one message."
 CLOSE_NORMAL: Final = 1000
 CLOSE_LOST: Final = 1006
 CLOSE_TOO_LARGE: Final = 1009
-CLOSE_TRY_AGAIN: Final = 3000
 CLOSE_RATE_LIMIT: Final = 4003
+CLOSE_TRY_AGAIN: Final = 3000
 """The client closes with it and reconnects: the login or the sync did not get a usable answer."""
 
 REPLY_OK: Final = 200

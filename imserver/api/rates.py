@@ -1,7 +1,8 @@
-"""The rate limit of requests per key, and its headers.
+"""The rate limit of requests, and its headers.
 
-Each key has a bucket of ``api.requests_per_second`` tokens that fills up again at that rate. In demo mode
-each client address has one. A request takes one token, a batch takes one for each command.
+Each key has a bucket of ``api.requests_per_second`` tokens that fills up again at that rate. So has each user
+who proves who they are by a token, and each client address of other requests. A request takes one token, a
+batch takes one for each command.
 """
 
 from __future__ import annotations
@@ -32,11 +33,13 @@ class Rates:
         """Change the limit, and fill all buckets."""
         self.per_second = per_second
         self._most = max(per_second, 1.0)
-        self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
+        self._buckets: OrderedDict[str | tuple[str, str], TokenBucket] = OrderedDict()
 
     def _bucket(self, principal: Principal, host: str) -> TokenBucket:
         """The bucket of a request, filled up to now."""
-        name = principal.key or host
+        name: str | tuple[str, str] = principal.key or host
+        if principal.user and principal.kind != "page":  # anybody gets a page token
+            name = principal.app, principal.user
         bucket = self._buckets.get(name)
         if bucket is None:
             bucket = self._buckets[name] = TokenBucket(self._most, self.per_second)

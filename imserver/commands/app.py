@@ -31,8 +31,9 @@ def app() -> None:
     Settings are those of an entry of the section apps (see: imserver check-config --defaults), with values as
     in the file: max_connections=5000, origins=[example.org], webhook.url=https://example.org/hook
 
-    SETTING=@FILE reads the value from a file, SETTING=@- from standard input. Secrets (webhook.secret, jwt)
-    are read in this way only, because other users of the machine can see the arguments of a command.
+    SETTING=@FILE reads the value from a file, SETTING=@- from standard input. Secrets (webhook.secret,
+    pusher.secret, client_secret of oauth, keys of jwt) are read in this way only, because other users of the
+    machine can see the arguments of a command.
     """
 
 
@@ -192,10 +193,18 @@ def _has_secret(setting: str, value: Any) -> bool:
     name = fold(setting)
     if name in _SECRETS:
         return bool(value)
-    if name in ("webhook", "pusher"):
-        return isinstance(value, dict) and any(fold(key) == "secret" for key in value)
-    rows = value if name == "jwt" and isinstance(value, list) else []
+    if name != "jwt":
+        return _names_secret(value)
+    rows = value if isinstance(value, list) else []
     return any(
         isinstance(row, dict) and "key" in row and row.get("algorithm", "HS256").startswith("HS")
         for row in rows
     )
+
+
+def _names_secret(value: Any) -> bool:
+    """Whether a field in a value, at any depth, is a secret."""
+    if isinstance(value, list):
+        return any(map(_names_secret, value))
+    fields = value.items() if isinstance(value, dict) else ()
+    return any(fold(key).endswith("secret") or _names_secret(each) for key, each in fields)

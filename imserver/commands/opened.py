@@ -25,7 +25,7 @@ Command = TypeVar("Command", bound=Any)
 def settings_options(command: Command) -> Command:
     """Options by which a command finds what the server has stored; see :func:`opened`."""
     command = click.option(
-        "--data-dir", metavar="DIR", help="Folder for the secret, the lock and the SQLite database."
+        "--data-dir", metavar="DIR", help="Folder for the secret, the lock, the SQLite database and uploads."
     )(command)
     return click.option("-c", "--config", "path", metavar="FILE", help="Settings, as for serve.")(command)
 

@@ -35,7 +35,8 @@ class Deployment(Struct, frozen=True):
     @property
     def demo(self) -> bool:
         """Whether anybody may do everything."""
-        return self.config.demo and not self.keyed and not any(app.jwt for app in self.apps.values())
+        has_secret = any(app.jwt or app.pusher.key for app in self.apps.values())
+        return self.config.demo and not self.keyed and not has_secret
 
 
 Finding = tuple[str, str]
@@ -182,7 +183,9 @@ def cluster_listener(it: Deployment) -> Iterator[Finding]:
 def webhooks(it: Deployment) -> Iterator[Finding]:
     for name, app in it.apps.items():
         urls = {f"webhook.{key}": text for key, text in app.webhook.urls.items()}
-        for key, text in (urls | {"pusher.webhook_url": app.pusher.webhook_url}).items():
+        urls["pusher.webhook_url"] = app.pusher.webhook_url
+        urls |= {f"back_ends.{key}": text for key, text in app.back_ends.urls.items()}
+        for key, text in urls.items():
             url = urlsplit(text)
             if url.scheme == "http" and not is_loopback(url.hostname or ""):
                 yield f"apps.{name}.{key}", "users' data is sent unencrypted; use https://"

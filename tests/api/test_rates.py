@@ -56,6 +56,19 @@ def test_each_key_has_its_own_and_without_keys_each_address(clock: Clock) -> Non
     assert not takes(rates, DEMO, "h")
 
 
+def test_each_user_with_a_token_has_their_own_wherever_they_are(clock: Clock) -> None:
+    rates = Rates(1, Metrics())
+    ann, bob = (Principal("session", apps=frozenset({"101"}), user=user) for user in ("ann", "bob"))
+    assert takes(rates, ann, "h")
+    assert takes(rates, bob, "h")
+    assert not takes(rates, ann, "another")
+    assert takes(rates, Principal("session", apps=frozenset({"102"}), user="ann"), "h")
+    pages = [Principal("page", apps=frozenset({"101"}), user=user) for user in ("one", "two")]
+    assert [takes(rates, page, "of pages") for page in pages] == [True, False], (
+        "anybody gets as many as they want"
+    )
+
+
 def test_without_a_limit_there_are_no_headers() -> None:
     rates = Rates(0, Metrics())
     rates.require(ONE, "h")

@@ -144,7 +144,13 @@ def test_secrets_are_read_from_files_and_not_from_arguments(run: Run, tmp_path: 
 
 @pytest.mark.parametrize(
     "setting",
-    ["webhook.secret=12345678901234567890", "web-hook.Secret=x", "webhook={secret: x}", "jwt=[{key: x}]"],
+    [
+        "webhook.secret=12345678901234567890",
+        "web-hook.Secret=x",
+        "webhook={secret: x}",
+        "jwt=[{key: x}]",
+        "oauth={c: {client_secret: x}}",
+    ],
 )
 def test_a_secret_among_the_arguments_is_refused(run: Run, setting: str) -> None:
     said = run("app", "set", "105", setting, fails=True).stderr

@@ -11,6 +11,7 @@ from imserver.commands.production import CHECKS, Deployment, findings
 from imserver.config.settings import (
     AccountSettings,
     ApiSettings,
+    BackEndSettings,
     BotSettings,
     ClusterSettings,
     Config,
@@ -19,6 +20,7 @@ from imserver.config.settings import (
     KeySettings,
     LimitSettings,
     ListenSettings,
+    PusherSettings,
     RedisSettings,
     ServerSettings,
     StorageSettings,
@@ -139,6 +141,12 @@ CASES: list[tuple[str, dict[str, Any], list[str]]] = [
         ["apps.101.webhook.review_url"],
     ),
     ("webhooks", {"apps": app(webhook=WebhookSettings("http://127.0.0.1:9/hook", "secret"))}, []),
+    (
+        "webhooks",
+        {"apps": app(back_ends=BackEndSettings(publish="http://shop.example.org/publish"))},
+        ["apps.101.back_ends.publish"],
+    ),
+    ("demo_mode", {"api": {"keys": ()}, "apps": app(pusher=PusherSettings("key", "s" * 20))}, []),
     ("debugging", {"debug": DebugSettings(echo_path="/echo")}, ["debug.echo_path"]),
     ("debugging", {"bots": BotSettings(allow_loopback=True)}, ["bots.allow_loopback"]),
     ("cluster_listener", {"cluster": ClusterSettings(bind="0.0.0.0")}, []),
