@@ -7,6 +7,7 @@ that serves it. The other server reads heads with its own limits; :func:`_read_b
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable, Iterable, Mapping
 from io import BytesIO
@@ -44,7 +45,9 @@ _nodes: list[Node] = []
 def _node() -> Node:
     if not _nodes:
         settings = load_config(os.environ.get("IMSERVER_CONFIG"))
-        node = Node(settings, open_logs(settings).requests, create_app)
+        logs = open_logs(settings)
+        atexit.register(logs.close)  # the other server ends the process
+        node = Node(settings, logs.requests, create_app)
         node.start_without_listeners()
         _nodes.append(node)
     return _nodes[0]

@@ -111,10 +111,10 @@ class ConnectionRates:
             bucket = kinds[kind] = TokenBucket(per_second, per_second)
         return bucket.take()
 
-    def take_of_channel(self, connection: Connection, channel: str, options: ChannelSettings) -> bool:
-        """Count a publication against the rate of the channel's namespace, if it has one."""
+    def take_of_channel(self, connection: Connection, namespace: str, options: ChannelSettings) -> bool:
+        """Count a publication against the rate of its channel's namespace, if that has one."""
         limit = options.publications_per_second
-        return not limit or self.take(connection, channel.partition(":")[0], limit)
+        return not limit or self.take(connection, namespace, limit)
 
 
 def _requests_in(connection: Connection, payload: bytes) -> int:

@@ -180,6 +180,8 @@ class Feed:
         """The positions as they were stored last."""
         self.saved_at = 0.0
         self.wake = Signal()
+        self.changed = Signal()
+        """Set when the receiver was changed, which ends the pause after a failure."""
         self.sender: gevent.Greenlet[..., None] | None = None
         self.failures = 0
         """Requests that failed one after the other."""
@@ -242,6 +244,7 @@ class Feeds:
                 self._drop(feed)
         elif feed is not None:
             feed.receiver = receiver
+            feed.changed.set()
             feed.wake.set()
             self.news.set()
         else:
@@ -343,6 +346,7 @@ class Feeds:
         feed.event_id, feed.event_head = row.event_id, row.last_id
         feed.saved = feed.positions
         feed.has_retries = True
+        feed.failures = 0
         feed.next_due = 0
         feed.sender = gevent.spawn(self._send_all, feed)
         self.news.set()
@@ -455,6 +459,9 @@ class Feeds:
             return
         delivery = token_hex(16)
         while batch.events and feed.owned:
+            if not feed.receiver.url:
+                return
+            feed.changed.clear()
             problem = self._post(feed, batch.events, delivery)
             if not problem:
                 if batch.aside:
@@ -515,7 +522,7 @@ class Feeds:
         if monotonic() - feed.failing_since > _HOUR:
             longest = MAX_RETRY_SECONDS
         pause = min(FIRST_PAUSE_SECONDS * 2.0 ** min(feed.failures - 1, 20), longest)
-        gevent.sleep(pause * uniform(0.5, 1.5))
+        feed.changed.wait(pause * uniform(0.5, 1.5))
 
     def _send_one_by_one(self, feed: Feed, batch: _Batch, problem: _Problem) -> bool:
         """Find the events that the receiver refuses, and put them aside; False: it takes none of them."""
@@ -571,6 +578,8 @@ class Feeds:
         if old is None:
             return False
         self._advance(feed, old, [_retry_row(event, feed.failures) for event in old.events], dead=True)
+        if not feed.count:
+            feed.failures = 0  # otherwise replayed events would wait for ever
         log.error("webhook of %s: %d events are dead after three days", feed.app, len(old.events))
         return True
 

@@ -250,6 +250,26 @@ def test_a_client_that_publishes_too_often_is_refused_and_others_are_not(server:
         assert ask(two, "publish", channel, text="x") == (200, None)
 
 
+def test_channels_without_a_namespace_of_their_own_share_a_rate(start_server: StartServer) -> None:
+    rows = {
+        "*": {"subscribe": "anybody", "publish": "subscribers", "publications_per_second": 1},
+        "fast": {"subscribe": "anybody", "publish": "subscribers", "publications_per_second": 100},
+    }
+    server = start_server(config={"apps": {"hall": {"open": True, "channels": rows}}})
+    with cmd_client(server.ws) as client:
+        log_in(client, "ann", "hall")
+        others = ["fast", *(f"n{number}:x" for number in range(20))]
+        for name in ("fast:1", *others):
+            assert ask(client, "subscribe", name)[0] == 200
+        codes = [ask(client, "publish", name, text="x")[0] for name in others for _ in range(2)]
+        assert 1 <= codes.count(200) < 10, "one a second"
+        pairs = [
+            [ask(client, "publish", name, text="x")[0] for name in ("fast", "fast:1")] for _ in range(20)
+        ]
+        assert {last for _, last in pairs} == {200}
+        assert [first for first, _ in pairs].count(200) < 10
+
+
 def test_a_connection_that_a_back_end_has_joined_receives_the_frames_of_before(server: Server) -> None:
     user, channel = fresh(), fresh("past:")
     with cmd_client(server.ws) as client:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.processes import end, spawn
-from tests.support import START_SECONDS, STOP_SECONDS, clean_environment, eventually
+from tests.support import ROOT, START_SECONDS, STOP_SECONDS, clean_environment, eventually
 
 from .client import OFFLINE, ONLINE, api, bind, new_system, send_to_client
 from .client import listening as client
@@ -76,6 +76,24 @@ def test_login_push_and_pages_work(gunicorn: Address) -> None:
     assert page.status == 200
     assert (page.header("content-type") or "").startswith("text/html")
     assert good(get(gunicorn, "/system/state"))["numCPU"] > 0
+
+
+ONE_REQUEST = """
+from gevent import monkey; monkey.patch_all()
+from wsgiref.util import setup_testing_defaults
+from imserver.wsgi import application
+environ = {"PATH_INFO": "/the-last-request", "REMOTE_ADDR": "127.0.0.1"}
+setup_testing_defaults(environ)
+application(environ, lambda status, headers: None)
+"""
+
+
+def test_the_lines_of_the_last_requests_are_written_at_the_end(tmp_path: Path) -> None:
+    environment = clean_environment(IMSERVER_SERVER_DATA_DIR=str(tmp_path / "data"))
+    command = [sys.executable, "-c", ONE_REQUEST]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "/the-last-request" in done.stderr
 
 
 @pytest.mark.full

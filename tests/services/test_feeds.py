@@ -236,6 +236,31 @@ def test_a_receiver_that_is_away_gets_everything_in_order_later(start: StartNode
     assert len({post.body for post in back_end.posts}) == 1
 
 
+def test_a_corrected_address_is_tried_at_once(start: StartNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FIRST_PAUSE_SECONDS", 3600.0)
+    monkeypatch.setattr(module, "LONGEST_PAUSE_SECONDS", 3600.0)
+    back_end = BackEnd(lambda post: (200, b"") if post.url == "http://right/" else "away")
+    node = start(back_end, url="http://wrong/")
+    node.send("ann", "1", "2")
+    until(lambda: node.feed.failures)
+    node.feeds.set(APP, Receiver(APP, "http://right/", b"secret", EVENTS))
+    until(lambda: node.tally.delivered == 2)
+    assert texts(back_end) == ["1", "2"]
+
+
+def test_a_removed_address_is_not_tried_any_more(start: StartNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FIRST_PAUSE_SECONDS", 3600.0)
+    monkeypatch.setattr(module, "LONGEST_PAUSE_SECONDS", 3600.0)
+    back_end = BackEnd(lambda _: "away")
+    node = start(back_end)
+    node.send("ann", "1", "2")
+    until(lambda: node.feed.failures)
+    tried = len(back_end.posts)
+    node.feeds.set(APP, Receiver(APP, "", b"secret", EVENTS))
+    until(lambda: not node.feed.count)
+    assert len(back_end.posts) == tried
+
+
 @pytest.mark.parametrize("status", [400, 500])
 def test_a_refused_event_holds_up_its_user_only(start: StartNode, status: int) -> None:
     healed = False
@@ -299,7 +324,6 @@ def test_after_three_days_events_are_dead_and_can_be_replayed(
     down = False
     back_end.posts.clear()
     assert events.replay(APP, "log-2") == 1
-    node.feed.failures = 0
     until(lambda: texts(back_end) == ["b"])
     assert events.replay(APP) == 2
     until(lambda: len(back_end.events) == 3)

@@ -280,6 +280,30 @@ def test_the_database_is_asked_again_after_a_failure(harness: Harness) -> None:
     assert not failures
 
 
+def test_an_absence_stays_due_until_its_event_is_stored(harness: Harness) -> None:
+    stored, failures = harness.feeds.events.end_absences, [1, 2]
+
+    def fail_twice(*asked: Any) -> Any:
+        if failures:
+            failures.pop()
+            raise StorageUnavailable("away")
+        return stored(*asked)
+
+    harness.feeds.events.end_absences = fail_twice  # type: ignore[method-assign]
+    harness.send("ann", "hi")
+    until(lambda: harness.absent)
+    assert not failures
+
+
+def test_a_deleted_app_leaves_nothing_in_memory(harness: Harness) -> None:
+    harness.send("ann", "hi")
+    until(lambda: harness.absent)
+    assert harness.notifications._windows
+    harness.feeds.set(APP, None)
+    harness.feeds.news.set()
+    until(lambda: not harness.notifications._windows)
+
+
 def test_nothing_is_read_for_apps_that_do_not_want_absent(harness: Harness) -> None:
     harness.feeds.set(APP, Receiver(APP, "http://back.end/", b"secret", EVENTS - {"absent"}))
     harness.send("ann", "one")

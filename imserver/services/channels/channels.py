@@ -64,6 +64,11 @@ _CACHED: Final = ChannelSettings(history_size=1, history_seconds=CACHE_SECONDS)
 _encode = msgspec.json.Encoder().encode
 
 
+def _namespace(rows: Mapping[str, ChannelSettings], channel: str) -> str:
+    namespace, colon, _ = channel.partition(":")
+    return namespace if colon and namespace in rows else ANY_NAMESPACE
+
+
 class Subscribed(Struct, frozen=True):
     """A new subscription: its channel on this node, and the settings of that.
 
@@ -121,14 +126,17 @@ class Channels(ChannelMembers):
             return _DEFAULTS
         rows, found = tenant.channels, _DEFAULTS
         if rows:
-            namespace, colon, _ = channel.partition(":")
-            row = rows.get(namespace) if colon else None
-            found = row or rows.get(ANY_NAMESPACE) or _DEFAULTS
+            found = rows.get(_namespace(rows, channel), _DEFAULTS)
         if not tenant.pusher.key or found.has_history or not channel.startswith(CACHED):
             return found
         if found is _DEFAULTS:
             return _CACHED
         return replace(found, history_size=1, history_seconds=CACHE_SECONDS)
+
+    def namespace(self, app: str, channel: str) -> str:
+        """The name of a channel's row of settings; ``*`` without one of its own. Never switches."""
+        tenant = self._settings(app)
+        return ANY_NAMESPACE if tenant is None else _namespace(tenant.channels, channel)
 
     def is_stored(self, app: str, channel: str) -> bool:
         """Whether the history of a channel is the message log. Never switches."""

@@ -177,7 +177,7 @@ class ChannelCommands:
                 self._check_member(connection, channel)
             elif rule != "back_end":
                 raise ChannelRefused("denied")
-            if not self._rates.take_of_channel(connection, channel, options):
+            if not self._rates.take_of_channel(connection, self._channels.namespace(app, channel), options):
                 raise ChannelRefused("rate")
             part = ChannelPart(channel, info=self._channels.info_of(connection, channel))
             event = Event(

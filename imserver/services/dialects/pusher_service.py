@@ -414,7 +414,8 @@ class PusherService:
         per_second = settings.client_events_per_second
         if not self._rates.take(connection, "", per_second):
             return f"A connection may send {per_second} client events per second"
-        if not self._rates.take_of_channel(connection, channel, options):
+        namespace = self._channels.namespace(app.app, channel)
+        if not self._rates.take_of_channel(connection, namespace, options):
             return f"A connection may send {options.publications_per_second} such events per second"
         return ""
 

@@ -181,6 +181,7 @@ class BotHooks:
         watched = self.messaging.follower.watched
         watched.clear()
         watched.update((app, self._news) for app, _ in hooks)
+        self._seen = {app: id for app, id in self._seen.items() if app in watched}
 
     def _look(self) -> None:
         """Wake the greenlets whose bots may read something new. Switches. Raises StorageUnavailable."""

@@ -73,6 +73,8 @@ class Notifications:
                 self._feeds.news.clear()
                 gevent.sleep(GATHER_SECONDS)
             failed = False
+            for app in self._windows.keys() - self._feeds.feeds.keys():
+                self._forget_app(app)
             for feed in tuple(self._feeds.feeds.values()):
                 try:
                     self._look_at(feed)
@@ -89,7 +91,10 @@ class Notifications:
         """Seconds until the next absence is due; None: there is none."""
         feeds = [feed for app, feed in self._feeds.feeds.items() if self._feeds.wants(app, "absent")]
         due = min([feed.next_due for feed in feeds if feed.noting is not None], default=_NEVER)
-        return None if due == _NEVER else max(due / 1000 - time(), MIN_PAUSE_SECONDS)
+        if due == _NEVER:
+            return None
+        is_lapsed = any(feed.noting is not None and not feed.owned for feed in feeds)
+        return max(due / 1000 - time(), RETRY_SECONDS if is_lapsed else MIN_PAUSE_SECONDS)
 
     def _look_at(self, feed: Feed) -> None:
         """Note who is offline, and add the events that are due. Switches."""
@@ -154,9 +159,13 @@ class Notifications:
     def _follow(self, app: str, window: LogWindow) -> None:
         """Forget the members of an app's groups if another node has looked at its entries meanwhile."""
         if self._windows.get(app) is not window:
+            self._forget_app(app)
             self._windows[app] = window
-            for known, group in [each for each in self._members if each[0] == app]:
-                self._forget(known, group)
+
+    def _forget_app(self, app: str) -> None:
+        self._windows.pop(app, None)
+        for known, group in [each for each in self._members if each[0] == app]:
+            self._forget(known, group)
 
     def _forget(self, app: str, group: int) -> None:
         self._cached -= len(self._members.pop((app, group), ()))
@@ -168,10 +177,9 @@ class Notifications:
         app, events = feed.app, self._feeds.events
         while feed.owned:
             now = int(time() * 1000)
-            due, feed.next_due = events.due_absences(app, now, DUE_AT_ONCE)
-            if not feed.next_due:
-                feed.next_due = _NEVER
-            if not due:
+            due, next_due = events.due_absences(app, now, DUE_AT_ONCE)
+            if not due:  # until then it stays due, also if the following fails
+                feed.next_due = next_due or _NEVER
                 return
             reported, over = self._decide(app, due)
             self._feeds.added(events.end_absences(app, self._feeds.node(), reported, over))
