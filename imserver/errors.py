@@ -380,9 +380,6 @@ HTTP_TOO_MANY_BOTS: Final = _problem(
 HTTP_TOO_MANY_FRIENDS: Final = _problem(
     409, "too_many_friends", "One of the two would have more friends than accounts.friends."
 )
-HTTP_TOO_MANY_GROUPS: Final = _problem(
-    409, "too_many_groups", "The user is in as many groups as accounts.groups allows."
-)
 HTTP_TOO_MANY_MEMBERS: Final = _problem(
     409, "too_many_members", "The group would have more members than accounts.group_members."
 )

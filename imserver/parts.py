@@ -66,7 +66,7 @@ from imserver.services.messages.streamed_answers import (
 )
 from imserver.services.nodes import NodeQueries, Overview, StateQuery, ToFollowers, ToLog
 from imserver.services.people.accounts import Accounts
-from imserver.services.people.attempts import AddressRate
+from imserver.services.people.attempts import AddressRate, Attempts
 from imserver.services.people.bots import BotCommands, Bots
 from imserver.services.people.cards import Cards, LastSeen
 from imserver.services.people.friends import Friends
@@ -522,14 +522,16 @@ class Parts:
         accounts, store, invitations = self.account_store, self.store, InvitationStore(self.store)
         self.friends = Friends(accounts, self.config.accounts.friends, self.signals.send)
         limits = self.config.accounts
-        self.groups = Groups(store.log, lambda: store.has_database, limits.group_members, limits.groups)
+        attempt = None if self.cluster is None else self.cluster.registry.attempt
+        made = Attempts(limits.groups_per_user, limits.rate_seconds, kind="groups", shared=attempt)
+        self.groups = Groups(store.log, lambda: store.has_database, limits.group_members, made)
         self.accounts = Accounts(
             self.config,
             self.account_tokens,
             accounts,
             self.sessions.close,
             lambda: self.keys.demo,
-            None if self.cluster is None else self.cluster.registry.attempt,
+            attempt,
             (
                 lambda removed: self.bots.forget(removed.app, removed.user),
                 # Uploads first: a bucket may be unavailable while everything else is reachable.

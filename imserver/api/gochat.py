@@ -20,7 +20,7 @@ from imserver.services.people import friends
 from imserver.services.people.accounts import Closed, NoAccounts, PasswordsOff, WrongLogin, account_id
 from imserver.services.people.attempts import TooManyFailures
 from imserver.services.people.friends import FriendResult, Oneself, TooManyFriends, UnknownFriend
-from imserver.services.people.groups import BadGroup, TooManyGroups, TooManyMembers, UnknownGroup
+from imserver.services.people.groups import BadGroup, TooManyMembers, UnknownGroup
 from imserver.services.people.identifiers import BadField
 from imserver.services.people.passwords import Overloaded
 from imserver.storage.contract import Taken
@@ -170,7 +170,7 @@ def create_group(api: Api, call: Call) -> HttpResponse:
         group = groups.create(app, user, name, [each for each in found if each not in blocked])
     except BadGroup:
         return BAD_PARAMETER
-    except TooManyGroups:
+    except TooManyFailures:
         return TOO_MANY_GROUPS
     except TooManyMembers:
         return TOO_MANY_MEMBERS

@@ -405,12 +405,12 @@ class AccountSettings(Struct, frozen=True):
     logins_per_address: Count = 1000
     finds_per_account: Amount = 100
     finds_per_address: Count = 1000
+    groups_per_user: Amount = 200
     rate_seconds: Duration = 3600.0
     devices: Amount = 100
     friends: Amount = 5000
     invitations: Amount = 100
     bots: Amount = 50
-    groups: Amount = 1000
     group_members: Annotated[int, Meta(ge=1, le=100_000)] = 10000
 
 

@@ -515,7 +515,6 @@ _TABLE: Final[dict[str, tuple[str, str]]] = {
         "Your role in this group does not allow this",
     ),
     "messages_fault_too_many_friends": ("联系人已满", "The contact list is full"),
-    "messages_fault_too_many_groups": ("你加入的群已达上限", "You are in as many groups as may be"),
     "messages_fault_too_many_members": ("群成员已满", "The group is full"),
     "messages_fault_too_many_invitations": (
         "链接太多，请先撤销一个",

@@ -1,5 +1,6 @@
 """Real Chromium, driven by selenium, and the chat page as a test sees it."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ _FLAGS = (
     "--no-proxy-server",
     "--accept-lang=zh-CN",
 )
+
+_BEYOND_BMP = re.compile("([\U00010000-\U0010ffff]+)")
 
 _CLICK = """
 const found = document.querySelector(arguments[0]);
@@ -197,8 +200,14 @@ class Page:
 
     def say(self, text: str) -> None:
         """Type a text and press Enter."""
-        new_line = Keys.SHIFT + Keys.ENTER + Keys.NULL
-        self.find("#message").send_keys(text.replace("\n", new_line) + Keys.ENTER)
+        new_line, field = Keys.SHIFT + Keys.ENTER + Keys.NULL, self.find("#message")
+        for part in _BEYOND_BMP.split(text):
+            if _BEYOND_BMP.fullmatch(part):  # some versions of the driver have no keys for these
+                self.run("arguments[0].focus()", field)
+                self.command("Input.insertText", text=part)
+            else:
+                field.send_keys(part.replace("\n", new_line))
+        field.send_keys(Keys.ENTER)
 
     def has_received(self, sender: str, text: str) -> None:
         eventually(lambda: (sender, text) in self.received, what=f"{text[:80]!r} of {sender}")

@@ -15,17 +15,18 @@ from imserver.api.call import Api, Call
 from imserver.api.form import cursor as cursor_of
 from imserver.api.reply import ApiProblem
 from imserver.api.v1 import field
+from imserver.api.v1.accounts import too_many
 from imserver.api.v1.field import Acting, ActingPage, about
 from imserver.api.v1.operation import Refusals, Resource, refuse
 from imserver.api.v1.wire import after
 from imserver.auth.principal import ADMIN_OR_MEMBER
 from imserver.services.people.accounts import account_id
+from imserver.services.people.attempts import TooManyFailures
 from imserver.services.people.groups import (
     BadGroup,
     Group,
     NoMember,
     NotAllowed,
-    TooManyGroups,
     TooManyMembers,
     UnknownGroup,
 )
@@ -194,7 +195,7 @@ REFUSALS: Final[Refusals] = {
     UnknownGroup: refuse(errors.HTTP_UNKNOWN_GROUP),
     NotAllowed: refuse(errors.HTTP_ROLE_TOO_LOW, "{}"),
     NoMember: refuse(errors.HTTP_UNKNOWN_MEMBER),
-    TooManyGroups: refuse(errors.HTTP_TOO_MANY_GROUPS),
+    TooManyFailures: too_many,
     TooManyMembers: refuse(errors.HTTP_TOO_MANY_MEMBERS),
 }
 """Exceptions of groups → refusals."""
@@ -222,7 +223,7 @@ def _check_members(api: Api, call: Call, users: Sequence[str]) -> None:
     "/groups/create",
     ADMIN_OR_MEMBER,
     status=201,
-    problems=(*_NOT_MADE, errors.HTTP_TOO_MANY_GROUPS),
+    problems=(*_NOT_MADE, errors.HTTP_TOO_MANY_REQUESTS),
     example={"user": "1", "name": "tea", "members": ["2"]},
 )
 def create(api: Api, call: Call, asked: GroupCreate) -> GroupShown:
@@ -403,7 +404,7 @@ def set_options(api: Api, call: Call, asked: GroupOptions) -> GroupShown:
 @routes.post(
     "/groups/join",
     ADMIN_OR_MEMBER,
-    problems=(*_UNKNOWN, errors.HTTP_TOO_MANY_GROUPS, errors.HTTP_TOO_MANY_MEMBERS),
+    problems=(*_UNKNOWN, errors.HTTP_TOO_MANY_MEMBERS, errors.HTTP_TOO_MANY_REQUESTS),
     example={"user": "3", "group": "1"},
     answer_example=replace(_GROUP, role="member", open=True),
 )
@@ -412,4 +413,7 @@ def join(api: Api, call: Call, asked: GroupChange) -> GroupShown:
 
     A group that is not open is reported as unknown.
     """
-    return _shown(api.services.groups.join(call.app, account_id(asked.group), call.user))
+    joined = api.services.groups.join(
+        call.app, account_id(asked.group), call.user, by_user=not call.is_back_end
+    )
+    return _shown(joined)

@@ -229,9 +229,9 @@ def show(api: Api, call: Call, asked: InvitationQuery) -> InvitationPreview:
     problems=(
         *_UNKNOWN,
         errors.HTTP_UNKNOWN_ACCOUNT,
-        errors.HTTP_TOO_MANY_GROUPS,
         errors.HTTP_TOO_MANY_MEMBERS,
         errors.HTTP_TOO_MANY_FRIENDS,
+        errors.HTTP_TOO_MANY_REQUESTS,
     ),
     example={"user": "2", "code": _CODE},
     answer_example=InvitationAccepted("joined", "1", "1"),
@@ -242,7 +242,7 @@ def accept(api: Api, call: Call, asked: InvitationChange) -> InvitationAccepted:
     The user joins the group, or becomes a friend of its maker without a request. A user whom the maker has
     blocked gets the answer `unknown_invitation`.
     """
-    done = api.services.invitations.accept(call.app, call.user, asked.code)
+    done = api.services.invitations.accept(call.app, call.user, asked.code, by_user=not call.is_back_end)
     return InvitationAccepted(done.status, _group(done.invitation), done.invitation.user)
 
 

@@ -25,13 +25,13 @@ from imserver.model import (
     Reply,
 )
 from imserver.services.people.accounts import Accounts
+from imserver.services.people.attempts import Attempts, TooManyFailures
 from imserver.services.people.friends import Friends
 from imserver.storage.log.contract import (
     FULL,
     INVALID,
     NOT_ALLOWED,
     NOT_MEMBER,
-    TOO_MANY_GROUPS,
     UNKNOWN_CONVERSATION,
     Change,
     Conversation,
@@ -78,10 +78,6 @@ class TooManyMembers(ImserverError):
     """The group would have more members than ``accounts.group_members`` allows."""
 
 
-class TooManyGroups(ImserverError):
-    """The user is in as many groups as ``accounts.groups`` allows."""
-
-
 class Group(Struct, frozen=True):
     """A group, and the role of the caller (``""``: a back end)."""
 
@@ -102,16 +98,16 @@ class Groups:
     """Makes and changes groups. Everything may switch, and raise StorageUnavailable and UnknownGroup.
 
     ``log`` gives the message log; there are no groups while ``has_storage`` is false. ``limit``: of the
-    members of a group. ``most_groups``: of the groups of a user who creates or joins one.
+    members of a group. ``made``: how many groups each user has created or joined lately.
     """
 
     def __init__(
-        self, log: Callable[[], MessageLog], has_storage: Callable[[], bool], limit: int, most_groups: int
+        self, log: Callable[[], MessageLog], has_storage: Callable[[], bool], limit: int, made: Attempts
     ) -> None:
         self._log = log
         self._has_storage = has_storage
         self.limit = limit
-        self._most_groups = most_groups
+        self._made = made
 
     # --- asking ---------------------------------------------------------------------------------------------
 
@@ -149,14 +145,15 @@ class Groups:
     def create(self, app: str, owner: str, name: str, users: Sequence[str], by_user: bool = True) -> Group:
         """Make a group of an owner and other users. ``by_user``: the owner makes it, not a back end.
 
-        Raises BadGroup, TooManyGroups and TooManyMembers.
+        Raises BadGroup, TooManyFailures and TooManyMembers.
         """
         _check_name(name)
         others = [user for user in dict.fromkeys(users) if user != owner]
         if len(others) + 1 > self.limit:
             raise TooManyMembers(f"accounts.group_members {self.limit}")
-        most_groups = self._most_groups if by_user else 0
-        made = _done(self._log().create(app, owner, name, others, most_groups=most_groups))
+        if by_user:
+            self._made.take((app, owner))
+        made = _done(self._log().create(app, owner, name, others))
         return self.show(app, made.conversation, owner)
 
     def invite(self, app: str, group: int, by: str, users: Sequence[str]) -> tuple[str, ...]:
@@ -175,27 +172,31 @@ class Groups:
             raise NotAllowed(refusal.detail)
         return _group(*found)
 
-    def accept(self, app: str, group: int, user: str, invited_by: str) -> bool:
+    def accept(self, app: str, group: int, user: str, invited_by: str, by_user: bool = True) -> bool:
         """Add a user who has accepted the invitation of a member or (``""``) a back end.
 
-        False: the user is a member already. Raises TooManyGroups, TooManyMembers, and NotAllowed if the
-        member may no longer invite.
+        ``by_user``: see :meth:`create`. False: the user is a member already. Raises TooManyFailures,
+        TooManyMembers, and NotAllowed if the member may no longer invite.
         """
+        if by_user:
+            self._made.take((app, user))
         right = _permitted(invited_by, "invite", _INVITING)
-        log, most, most_groups = self._log_with(group), self.limit, self._most_groups
-        joined = log.join(
-            app, group, [user], user, most=most, most_groups=most_groups, right=right, invited_by=invited_by
-        )
+        log, most = self._log_with(group), self.limit
+        joined = log.join(app, group, [user], user, most=most, right=right, invited_by=invited_by)
         return bool(_done(joined).users)
 
     def count(self, app: str, group: int) -> int:
         """The number of members."""
         return self._log().count_members(app, group)
 
-    def join(self, app: str, group: int, user: str) -> Group:
-        """Add a user to an open group. Raises TooManyGroups and TooManyMembers."""
+    def join(self, app: str, group: int, user: str, by_user: bool = True) -> Group:
+        """Add a user to an open group. ``by_user``: see :meth:`create`. Raises TooManyFailures and
+        TooManyMembers.
+        """
+        if by_user:
+            self._made.take((app, user))
         log, most, right = self._log_with(group), self.limit, _may_enter(user)
-        _done(log.join(app, group, [user], user, most=most, most_groups=self._most_groups, right=right))
+        _done(log.join(app, group, [user], user, most=most, right=right))
         return self.show(app, group, user)
 
     def set_open(self, app: str, group: int, by: str, is_open: bool) -> Group:
@@ -348,7 +349,6 @@ _REFUSALS: Final[dict[str, type[ImserverError]]] = {
     NOT_MEMBER: NoMember,
     NOT_ALLOWED: NotAllowed,
     FULL: TooManyMembers,
-    TOO_MANY_GROUPS: TooManyGroups,
 }
 
 
@@ -401,7 +401,7 @@ _CODE_OF: Final[dict[type[ImserverError], int]] = {
     UnknownGroup: errors.REPLY_NO_DATA,
     NotAllowed: errors.REPLY_UNAUTHORIZED,
     _Stranger: errors.REPLY_UNAUTHORIZED,
-    TooManyGroups: errors.CENTRIFUGE_LIMIT_EXCEEDED,
+    TooManyFailures: errors.CENTRIFUGE_LIMIT_EXCEEDED,
     TooManyMembers: errors.CENTRIFUGE_LIMIT_EXCEEDED,
 }
 _REFUSED: Final = tuple(_CODE_OF)

@@ -120,10 +120,11 @@ class Invitations:
             raise UnknownInvitation(code) from None
         return Preview(found, maker, group.name, self._groups.count(app, group.id))
 
-    def accept(self, app: str, user: str, code: str) -> Accepted:
+    def accept(self, app: str, user: str, code: str, by_user: bool = True) -> Accepted:
         """Join the group, or become a friend of the maker. Members and friends do not use up an invitation.
 
-        Raises UnknownInvitation, UnknownAccount, Blocked, TooManyGroups, TooManyMembers and TooManyFriends.
+        ``by_user``: the user asks, not a back end. Raises UnknownInvitation, UnknownAccount, Blocked,
+        TooManyFailures, TooManyMembers and TooManyFriends.
         """
         if self._accounts.get(app, user) is None:
             raise UnknownAccount(user)
@@ -133,7 +134,8 @@ class Invitations:
         status: Literal["joined", "friends", "already"] = "already"
         try:
             if found.group:
-                status = "joined" if self._groups.accept(app, found.group, user, found.user) else "already"
+                is_new = self._groups.accept(app, found.group, user, found.user, by_user)
+                status = "joined" if is_new else "already"
             else:
                 status = self._befriend(app, user, found)
         except (UnknownGroup, NotAllowed, UnknownFriend):

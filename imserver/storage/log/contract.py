@@ -279,7 +279,6 @@ def page_size(entry: Entry) -> int:
 
 NOT_ALLOWED: Final = "not_allowed"
 FULL: Final = "full"
-TOO_MANY_GROUPS: Final = "too_many_groups"
 """More reasons of :class:`Rejected`: no permission to change the group; too many members; the user is in too
 many groups."""
 

@@ -16,7 +16,6 @@ from imserver.storage.log.contract import (
     INVALID,
     NOT_MEMBER,
     OPTIONS,
-    TOO_MANY_GROUPS,
     UNKNOWN_CONVERSATION,
     USER_BYTES,
     Change,
@@ -54,18 +53,12 @@ class GroupWriter(LogWriter):
         name: str,
         users: Sequence[str],
         meta: bytes = b"",
-        *,
-        most_groups: int = 0,
     ) -> Change | Rejected:
-        """Create a group with its owner and members. Its first entry has the kind ``group``.
-
-        ``most_groups``, here and below: limit of the number of groups of the user who creates a group or
-        joins it, not of those who are added (0: no limit).
-        """
+        """Create a group with its owner and members. Its first entry has the kind ``group``."""
 
         def work(transaction: AppTransaction) -> Change | Rejected:
             all_users = list(dict.fromkeys((owner, *users)))
-            if wrong := _wrong(all_users, name) or _too_many_groups(transaction, owner, most_groups):
+            if wrong := _wrong(all_users, name):
                 return wrong
             bots = bots_among(transaction.driver, app, all_users)
             if len(bots) > MOST_BOTS:
@@ -90,7 +83,6 @@ class GroupWriter(LogWriter):
         role: str = "member",
         *,
         most: int = 0,
-        most_groups: int = 0,
         right: Right | None = None,
         invited_by: str = "",
     ) -> Change | Rejected:
@@ -112,8 +104,6 @@ class GroupWriter(LogWriter):
                 return Change(conversation)
             if most and _count(transaction, conversation, most) + len(new) > most:
                 return Rejected(FULL)
-            if by in new and (refused := _too_many_groups(transaction, by, most_groups)):
-                return refused
             bots = bots_among(transaction.driver, app, new)
             if len(state.bots) + len(bots) > MOST_BOTS:
                 return _TOO_MANY_BOTS
@@ -350,18 +340,6 @@ def _count(transaction: AppTransaction, conversation: int, most: int) -> int:
         "WHERE log = %s AND conversation = %s AND left_id IS NULL LIMIT %s) counted"
     )
     return int(transaction.driver.query(statement, (transaction.log, conversation, most))[0][0])
-
-
-def _too_many_groups(transaction: AppTransaction, user: str, most: int) -> Rejected | None:
-    """Refuse if a user is in ``most`` groups or more; 0: no limit."""
-    statement = (
-        "SELECT count(*) FROM (SELECT 1 FROM membership m CROSS JOIN conversation c WHERE m.log = %s "
-        "AND m.member = %s AND m.left_id IS NULL AND c.log = m.log AND c.id = m.conversation "
-        "AND c.kind = %s LIMIT %s) counted"
-    )
-    values = (transaction.log, user, GROUP, most)
-    full = most and transaction.driver.query(statement, values)[0][0] >= most
-    return Rejected(TOO_MANY_GROUPS) if full else None
 
 
 def _first_of(transaction: AppTransaction, conversation: int, role: str, most: int) -> list[str]:
