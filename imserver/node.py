@@ -186,14 +186,22 @@ class Node:
         except StartError:
             for sock in self._sockets.values():
                 sock.close()
-            self.parts.store.close()
-            self.parts.data.stop()
+            self._give_up()
             raise
 
     def start_without_listeners(self) -> None:
         """Start under another server, which owns the listeners. Raises :class:`StartError`."""
-        self._set_up()
-        self._start_stages()
+        try:
+            self._set_up()
+            self._start_stages()
+        except StartError:
+            self._give_up()
+            raise
+
+    def _give_up(self) -> None:
+        """End what a start that failed has begun."""
+        self.parts.store.close()
+        self.parts.data.stop()
 
     def _set_up(self) -> None:
         """Build all parts and read stored data. Raises StartError."""

@@ -15,6 +15,7 @@ from time import monotonic
 from typing import Any, Final
 
 import gevent
+from gevent.lock import BoundedSemaphore
 
 from imserver import errors
 from imserver.api.routes import routes_at, unread_body_limit
@@ -40,17 +41,29 @@ _JSON: Final = ("Content-Type", "application/json; charset=utf-8")
 
 _nodes: list[Node] = []
 """The only node of this process, once it is built."""
+_building: Final = BoundedSemaphore()
+"""Starting a node switches: meanwhile other requests may come."""
 
 
 def _node() -> Node:
     if not _nodes:
-        settings = load_config(os.environ.get("IMSERVER_CONFIG"))
-        logs = open_logs(settings)
-        atexit.register(logs.close)  # the other server ends the process
+        with _building:
+            if not _nodes:
+                _nodes.append(_built())
+    return _nodes[0]
+
+
+def _built() -> Node:
+    settings = load_config(os.environ.get("IMSERVER_CONFIG"))
+    logs = open_logs(settings)
+    try:
         node = Node(settings, logs.requests, create_app)
         node.start_without_listeners()
-        _nodes.append(node)
-    return _nodes[0]
+    except BaseException:
+        logs.close()
+        raise
+    atexit.register(logs.close)  # the other server ends the process
+    return node
 
 
 def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:

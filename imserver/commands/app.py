@@ -194,17 +194,13 @@ def _has_secret(setting: str, value: Any) -> bool:
     if name in _SECRETS:
         return bool(value)
     if name != "jwt":
-        return _names_secret(value)
+        return name.startswith(("webhook", "pusher", "oauth")) and _names_secret(value)
     rows = value if isinstance(value, list) else []
-    return any(
-        isinstance(row, dict) and "key" in row and row.get("algorithm", "HS256").startswith("HS")
-        for row in rows
-    )
+    folded = [{fold(key): each for key, each in row.items()} for row in rows if isinstance(row, dict)]
+    return any("key" in row and str(row.get("algorithm", "HS")).startswith("HS") for row in folded)
 
 
 def _names_secret(value: Any) -> bool:
     """Whether a field in a value, at any depth, is a secret."""
-    if isinstance(value, list):
-        return any(map(_names_secret, value))
     fields = value.items() if isinstance(value, dict) else ()
-    return any(fold(key).endswith("secret") or _names_secret(each) for key, each in fields)
+    return any((fold(key).endswith("secret") and bool(each)) or _names_secret(each) for key, each in fields)

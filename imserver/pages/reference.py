@@ -255,6 +255,8 @@ def curl_of(address: str, method: str, path: str, operation: Document) -> str:
         words.append("-N")
     if any("key" in need for need in operation["security"]):
         words.append('-H "Authorization: Bearer $KEY"')
+    elif operation["security"]:
+        words.append('-H "Authorization: Bearer $TOKEN"')
     body = operation.get("requestBody", {}).get("content", {}).get("application/json")
     if body is not None:
         words.append("-d " + shlex.quote(json.dumps(_example(body), ensure_ascii=False)))

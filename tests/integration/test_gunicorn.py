@@ -96,6 +96,44 @@ def test_the_lines_of_the_last_requests_are_written_at_the_end(tmp_path: Path) -
     assert "/the-last-request" in done.stderr
 
 
+AFTER_A_FAILURE = """
+from gevent import monkey; monkey.patch_all()
+import gevent, logging, os, sys
+from wsgiref.util import setup_testing_defaults
+from imserver.errors import StartError
+from imserver.wsgi import application
+
+def ask():
+    environ = {"PATH_INFO": "/health", "REMOTE_ADDR": "127.0.0.1"}
+    setup_testing_defaults(environ)
+    said = []
+    application(environ, lambda status, headers: said.append(status))
+    return said[0]
+
+handlers = len(logging.getLogger().handlers)
+for _ in range(2):
+    try:
+        ask()
+    except StartError as error:
+        print("no database" if "file is not a database" in str(error) else error)
+os.remove(sys.argv[1])
+print(*[asking.get() for asking in [gevent.spawn(ask) for _ in range(3)]], sep=", ")
+print(len(logging.getLogger().handlers) - handlers)
+"""
+
+
+def test_a_start_that_failed_is_repeated_and_requests_beside_it_wait(tmp_path: Path) -> None:
+    database = tmp_path / "data" / "imserver.db"
+    database.parent.mkdir(mode=0o700)
+    database.write_bytes(b"no database " * 1000)
+    environment = clean_environment(IMSERVER_SERVER_DATA_DIR=str(database.parent))
+    command = [sys.executable, "-c", AFTER_A_FAILURE, str(database)]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines() == ["no database", "no database", "200 OK, 200 OK, 200 OK", "1"], (
+        done.stderr
+    )
+
+
 @pytest.mark.full
 def test_clients_of_a_system_are_driven(gunicorn: Address) -> None:
     system = new_system(gunicorn)

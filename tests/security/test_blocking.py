@@ -56,6 +56,9 @@ def test_a_message_over_http_is_refused(ann: Person, bob: Person) -> None:
     (conversation,) = bob.good("conversations")["conversations"]
     body = {"conversation": conversation["conversation"], "text": "hi"}
     assert bob.refused("messages/send", body) == (403, "not_allowed"), "by the conversation's id neither"
+    (message,) = bob.good("messages", conversation=conversation["conversation"])["messages"]
+    edit = {"id": message["id"], "text": "hi"}
+    assert bob.refused("messages/edit", edit) == (403, "not_allowed"), "nor in the place of an old one"
     ann.good("messages/send", {"to": bob.user, "text": "one way only"})
     ann.good("friends/unblock", {"friend": bob.user})
     bob.good("messages/send", {"to": ann.user, "text": "again"})

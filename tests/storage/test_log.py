@@ -276,8 +276,11 @@ def test_many_who_join_the_same_user_at_once_make_one_membership(log: MessageLog
 
 def test_who_is_muted_is_silent_for_that_long(log: MessageLog) -> None:
     at = log.create(APP, "a", "", ["b"]).conversation
+    (mine,) = stored(log, say("b", at))
     log.set_member(APP, at, "b", muted_until=int(time.time()) + 100, by="a")
-    assert log.append(APP, [say("b", at)]) == [Rejected("muted")]
+    assert (
+        log.append(APP, [say("b", at), say("b", at, kind="edit", about=mine.id)]) == [Rejected("muted")] * 2
+    )
     stored(log, say("b", at, kind="recall", about=1))
     log.set_member(APP, at, "b", muted_until=int(time.time()) - 100)
     stored(log, say("b", at))
@@ -287,6 +290,19 @@ def test_who_is_muted_is_silent_for_that_long(log: MessageLog) -> None:
     assert found.role == "admin"
     assert log.set_member(APP, at, "x", role="admin") == Rejected("not_member")
     assert log.set_member(APP, at, "b", role="king").reason == "invalid"  # type: ignore[union-attr]
+
+
+def test_who_leaves_and_joins_again_stays_muted(log: MessageLog) -> None:
+    at = log.create(APP, "a", "", ["b", "c"]).conversation
+    for user in ("b", "c"):
+        log.set_member(APP, at, user, muted_until=int(time.time()) + 100, by="a")
+        log.leave(APP, at, [user], user)
+    log.join(APP, at, ["b", "c"], "a")
+    assert log.append(APP, [say("b", at), say("c", at)]) == [Rejected("muted")] * 2
+    log.set_member(APP, at, "b", muted_until=0, by="a")
+    log.leave(APP, at, ["b"], "b")
+    log.join(APP, at, ["b"], "a")
+    stored(log, say("b", at))
 
 
 @pytest.mark.full

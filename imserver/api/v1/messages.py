@@ -349,7 +349,7 @@ def recall(api: Api, call: Call, asked: RecallRequest) -> StoredAnswer:
     "/messages/edit",
     ADMIN_OR_MEMBER,
     rules=_ONE_CONTENT,
-    problems=(*_NOT_CHANGED, *_NOT_REVIEWED),
+    problems=(errors.HTTP_SILENCED, errors.HTTP_NOT_ALLOWED, *_NOT_CHANGED, *_NOT_REVIEWED),
     example={**ON_BEHALF, "id": 7, "text": "tea!"},
     user="optional",
 )

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from imserver import __version__, errors
 from imserver.api.v1.operation import JSON, Header, Operation
-from imserver.auth.principal import ANY_KEY
+from imserver.auth.principal import ANY_KEY, Need
 from imserver.errors import HttpProblem
 
 TAGS: Final = {
@@ -98,7 +98,12 @@ def document(
                     "type": "http",
                     "scheme": "bearer",
                     "description": "An API key with the scope that the operation names.",
-                }
+                },
+                "token": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "The token of an account or a bot, or a session token.",
+                },
             },
         },
     }
@@ -147,14 +152,12 @@ def _markdown(text: str) -> str:
 def _operation(
     row: Operation, references: Mapping[Any, Any], schemas: Mapping[str, dict[str, Any]], demo: bool
 ) -> dict[str, Any]:
-    scopes = [] if row.need is ANY_KEY else [row.scope]
-    needed = [{"key": scopes}] if row.scope else []
     described: dict[str, Any] = {
         "operationId": operation_id(row),
         "tags": [row.tag],
         "summary": row.summary,
         "description": _markdown(row.description),
-        "security": [*needed, {}] if demo and needed else needed,
+        "security": _security(row.need, demo),
         "parameters": _parameters(row, schemas),
         "responses": _responses(row, references),
     }
@@ -166,6 +169,17 @@ def _operation(
             content["examples"] = {"example": {"value": row.example}}
         described["requestBody"] = {"required": True, "content": {JSON: content}}
     return described
+
+
+def _security(need: Need, demo: bool) -> list[dict[str, list[str]]]:
+    """What a request may prove who makes it with; nothing: anybody may make it."""
+    if "nobody" in need.users:
+        return []
+    of_key: list[dict[str, list[str]]] = []
+    if need.scope:
+        of_key = [{"key": [] if need is ANY_KEY else [need.scope]}]
+    of_user: list[dict[str, list[str]]] = [{"token": []}] if need.users else []
+    return [*of_key, *of_user, {}] if demo and of_key else [*of_key, *of_user]
 
 
 def operation_id(row: Operation) -> str:

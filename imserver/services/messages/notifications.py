@@ -101,6 +101,7 @@ class Notifications:
         wanted = self._feeds.wants(feed.app, "absent")
         if feed.noting is not None and not wanted:
             feed.noting.skip()
+            self._forget_app(feed.app)  # the skipped entries may change members
         while feed.owned and feed.noting is not None and feed.noting.count:
             window = feed.noting
             self._follow(feed.app, window)

@@ -190,12 +190,12 @@ class LogDriver(Statements):
             ],
         )
 
-    def add_members(self, log: int, rows: Sequence[tuple[str, int, int, str, int | None, int]]) -> None:
-        """Insert memberships: (user, conversation, joined_id, role, readable_after, bot)."""
+    def add_members(self, log: int, rows: Sequence[tuple[str, int, int, str, int | None, int, int]]) -> None:
+        """Insert memberships: (user, conversation, joined_id, role, readable_after, bot, muted_until)."""
         self.execute_many(
             "INSERT INTO membership "
             "(log, member, conversation, joined_id, role, readable_after, bot, muted_until) "
-            "VALUES (%s, %s, %s, %s, %s, %s, %s, 0)",
+            "VALUES (%s, %s, %s, %s, %s, %s, %s, %s)",
             [(log, *row) for row in rows],
         )
 

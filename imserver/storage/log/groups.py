@@ -107,7 +107,10 @@ class GroupWriter(LogWriter):
             bots = bots_among(transaction.driver, app, new)
             if len(state.bots) + len(bots) > MOST_BOTS:
                 return _TOO_MANY_BOTS
-            transaction.admit(state, new, role, _readable_after(transaction, conversation, new), bots)
+            readable_after = _readable_after(transaction, conversation, new)
+            transaction.admit(
+                state, new, role, readable_after, bots, _last_mutes(transaction, conversation, new)
+            )
             if bots:
                 transaction.set_bots(state, (*state.bots, *bots))
             details = {"users": new, "role": role}
@@ -378,6 +381,22 @@ def _readable_after(transaction: AppTransaction, conversation: int, users: Seque
             (transaction.log, conversation, *some),
         )
         found.update((text_of(member), left) for member, left in rows if left is not None)
+    return found
+
+
+def _last_mutes(transaction: AppTransaction, conversation: int, users: Sequence[str]) -> dict[str, int]:
+    """User → end of the silence in their last membership: who leaves and joins again stays silenced."""
+    found: dict[str, int] = {}
+    driver = transaction.driver
+    for some in chunks(users):
+        some = padded(some, some[-1])
+        rows = driver.query(
+            f"SELECT member, muted_until FROM membership {driver.by_group} WHERE log = %s "
+            f"AND conversation = %s AND member IN {marks_of(len(some))} AND left_id IS NOT NULL "
+            "ORDER BY joined_id",
+            (transaction.log, conversation, *some),
+        )
+        found.update((text_of(member), until) for member, until in rows)
     return found
 
 

@@ -49,6 +49,8 @@ _BLOCKED: Final = Rejected(BLOCKED)
 _RECALLED: Final = Rejected(RECALLED)
 _NO_BUTTONS: Final = Rejected(NOT_BOT, "only bots send buttons")
 
+_SAYING: Final = ("message", "edit")
+"""Kinds of entries that bring content of their sender to others."""
 _NOTHING: Final[dict[str, int]] = {}
 
 Outcome = Stored | Change
@@ -104,7 +106,7 @@ class AppTransaction:
         self._rows: list[tuple[Any, ...]] = []
         self._moved: dict[int, ConversationState] = {}
         self._made: list[tuple[ConversationState, bytes | None, str, int]] = []
-        self._joined: list[tuple[str, int, int, str, int | None, int]] = []
+        self._joined: list[tuple[str, int, int, str, int | None, int, int]] = []
         self._bots: BotReaders | None = None
         """Of the entries of groups with bots, if there are any."""
         self._regrouped: dict[int, ConversationState] = {}
@@ -138,12 +140,14 @@ class AppTransaction:
         role: str,
         readable_after: Mapping[str, int] = _NOTHING,
         bots: Collection[str] = (),
+        mutes: Mapping[str, int] = _NOTHING,
     ) -> None:
         """Make users members from the next entry on. ``readable_after``: user → id after which they may read
-        earlier entries. ``bots``: bots among the users of a group."""
+        earlier entries. ``bots``: bots among the users of a group. ``mutes``: user → end of their silence."""
         last = self.head.last_id
         self._joined += [
-            (user, state.id, last, role, readable_after.get(user), int(user in bots)) for user in users
+            (user, state.id, last, role, readable_after.get(user), int(user in bots), mutes.get(user, 0))
+            for user in users
         ]
 
     def set_bots(self, state: ConversationState, bots: tuple[str, ...]) -> None:
@@ -250,7 +254,7 @@ class AppTransaction:
             and not bots_among(self.driver, self.app, [draft.sender])
         ):
             return _NO_BUTTONS
-        if blocks and draft.kind == "message" and (_receiver(draft, states), draft.sender) in blocks:
+        if blocks and draft.kind in _SAYING and (_receiver(draft, states), draft.sender) in blocks:
             return _BLOCKED
         state = states.get(key)
         if state is None:
@@ -265,7 +269,7 @@ class AppTransaction:
             until = mutes.get((draft.sender, state.id))
             if until is None:
                 return _NOT_MEMBER
-            if until > self.now and draft.kind == "message":
+            if until > self.now and draft.kind in _SAYING:
                 return _MUTED
         if draft.kind == "message" and draft.body[:1] == b"/" and draft.type == "text" and not draft.room:
             draft = with_command(self.driver, self.app, state, draft)
@@ -295,11 +299,11 @@ class AppTransaction:
     def _blocks(
         self, ready: Iterable[AppendRequest], states: dict[int | bytes, ConversationState]
     ) -> set[tuple[str, str]]:
-        """(receiver, sender) of messages to a user who has blocked the sender."""
+        """(receiver, sender) of messages and edits to a user who has blocked the sender."""
         pairs = {
             (receiver, one.draft.sender)
             for one in ready
-            if one.draft.kind == "message" and (receiver := _receiver(one.draft, states))
+            if one.draft.kind in _SAYING and (receiver := _receiver(one.draft, states))
         }
         return self.driver.blocks(self.app, pairs) if pairs else set()
 

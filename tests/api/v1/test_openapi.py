@@ -52,8 +52,11 @@ def test_every_route_is_documented_with_its_scope_and_no_other() -> None:
     received = {(row.method, row.path): row.need for row in OPERATIONS}
     assert received == {where: row.need for where, row in routed.items()}
     for row in DOCUMENTED:
-        scopes = [] if row.need is ANY_KEY else [row.scope]
-        assert described(row)["security"] == ([{"key": scopes}] if row.scope else []), row.path
+        security, need = described(row)["security"], row.need
+        assert (security == []) == ("nobody" in need.users), row.path
+        keys = [{"key": [] if need is ANY_KEY else [need.scope]}] if need.scope else []
+        if security:
+            assert security == [*keys, *([{"token": []}] if need.users else [])], row.path
 
 
 def test_in_demo_mode_no_key_is_demanded() -> None:
