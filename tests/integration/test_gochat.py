@@ -321,7 +321,7 @@ def test_groups_ask_for_a_token_first(server: Server) -> None:
 
 @pytest.mark.full
 def test_a_group_has_a_limit_of_members_and_a_user_of_groups(launch: Launch, http_server: str) -> None:
-    server = launch(http_server, accounts={"group_members": 2, "groups": 1})
+    server = launch(http_server, accounts={"group_members": 2, "groups_per_user": 1})
     _, token = register(server.http)
     two, three = register(server.http)[0], register(server.http)[0]
     new_group(server, token, two)
