@@ -159,6 +159,10 @@ class Page:
         """How many pixels wider than the window the page is."""
         return int(self.run("return document.documentElement.scrollWidth - innerWidth"))
 
+    def fits(self) -> None:
+        """Nothing sticks out, once the page has its size."""
+        eventually(lambda: self.overflow <= 0, what="the page fits the window")
+
     # --- the chat page --------------------------------------------------------------------------------------
 
     @property

@@ -71,7 +71,7 @@ def test_it_shows_all_nodes_and_what_becomes_of_one(pair: Pair, nodes: Nodes) ->
     eventually(lambda: state_of(page, silent) == "Up", what="the node is back")
     for size in ((320, 640), (1280, 800)):
         page.resize(*size)
-        assert page.overflow <= 0
+        page.fits()
 
 
 def test_a_node_that_is_alone_says_so(pair: Pair, start_server: StartServer) -> None:

@@ -439,10 +439,10 @@ def test_a_phone_shows_the_list_or_the_conversation(pair: Pair, server: Server, 
     start_conversation(page, bob.phone)
     send(page, "wide " * 100 + "W" * 300)
     assert not page.shown("#new-conversation")
-    assert page.overflow <= 0
+    page.fits()
     page.click("#back")
     eventually(lambda: page.shown("#new-conversation"), what="the list")
-    assert page.overflow <= 0
+    page.fits()
 
 
 @pytest.mark.full

@@ -16,7 +16,7 @@ def test_contents_lead_to_the_operations_and_say_where_one_is(pair: Pair, start_
     server = start_server()
     page = pair[0].open(f"{server.http_url}/api/v1/docs?lang=en")
     assert page.texts("h1")[0].startswith("HTTP API")
-    assert page.overflow <= 0
+    page.fits()
     page.click('.contents a[href="#post_ban"]')
     eventually(
         lambda: page.texts(".contents [aria-current]") == ["POST /ban"], what="the contents mark the place"
@@ -32,7 +32,7 @@ def test_on_a_phone_the_contents_are_folded_and_nothing_sticks_out(
 ) -> None:
     server = start_server()
     page = pair[0].open(f"{server.http_url}/api/v1/docs?lang={language}", size=(320, 640), dark=dark)
-    assert page.overflow <= 0
+    page.fits()
     assert not page.shown(".contents nav")
     page.find(".contents summary").click()
     assert page.shown(".contents nav")

@@ -29,7 +29,7 @@ def test_it_shows_the_node_and_renews_itself(pair: Pair, start_server: StartServ
         assert page.texts("#memory")[0].endswith("MB")
         assert not page.shown("#no-apps")
     page.resize(320, 640)
-    assert page.overflow <= 0
+    page.fits()
 
 
 @pytest.mark.full

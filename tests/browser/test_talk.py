@@ -290,6 +290,6 @@ def test_no_window_is_too_small(pair: Pair, server: Server, size: tuple[int, int
         page = in_service(pair[0].open(address, size=size))
         page.say("w" * 500)
         eventually(lambda page=page: page.own, what="the own bubble")
-        assert page.overflow <= 0
+        page.fits()
         for selector in ("h1", "#send", "#message", ".who", ".language"):
             assert page.shown(selector), selector
