@@ -557,7 +557,6 @@ class Parts:
             self.public_requests,
             self.bot_hooks.changed,
         )
-        attempt = None if self.cluster is None else self.cluster.registry.attempt
         self.resets = Resets(self.config, self.accounts, accounts, attempt)
         values = LocalValues() if self.cluster is None else self.cluster.registry
         self.oauth = OAuth(self.config, self.tenants, self.accounts, LinkStore(store), values, self.outgoing)

@@ -265,8 +265,11 @@ def test_nothing_is_looked_at_before_something_is_new_or_due(
         harness.kill()
 
 
-def test_the_database_is_asked_again_after_a_failure(harness: Harness) -> None:
-    stored, failures = harness.feeds.events.due_absences, [1, 2]
+@pytest.mark.parametrize("name", ["due_absences", "end_absences"])
+def test_the_database_is_asked_again_after_a_failure(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    stored, failures = getattr(harness.feeds.events, name), [1, 2]
 
     def fail_twice(*asked: Any) -> Any:
         if failures:
@@ -274,25 +277,24 @@ def test_the_database_is_asked_again_after_a_failure(harness: Harness) -> None:
             raise StorageUnavailable("away")
         return stored(*asked)
 
-    harness.feeds.events.due_absences = fail_twice  # type: ignore[method-assign]
+    monkeypatch.setattr(harness.feeds.events, name, fail_twice)
     harness.send("ann", "hi")
     until(lambda: harness.absent)
     assert not failures
 
 
-def test_an_absence_stays_due_until_its_event_is_stored(harness: Harness) -> None:
-    stored, failures = harness.feeds.events.end_absences, [1, 2]
-
-    def fail_twice(*asked: Any) -> Any:
-        if failures:
-            failures.pop()
-            raise StorageUnavailable("away")
-        return stored(*asked)
-
-    harness.feeds.events.end_absences = fail_twice  # type: ignore[method-assign]
-    harness.send("ann", "hi")
-    until(lambda: harness.absent)
-    assert not failures
+def test_members_who_joined_while_nobody_was_reported_are_reported(harness: Harness) -> None:
+    log = harness.store.log()
+    group = log.create(APP, "ann", "tea", ["bob"]).conversation
+    harness.online = {"ann"}
+    log.append(APP, [Draft(sender="ann", conversation=group, body=b"one", time_ms=1)])
+    until(lambda: len(harness.absent) == 1)
+    harness.feeds.set(APP, Receiver(APP, "http://back.end/", b"secret", EVENTS - {"absent"}))
+    until(lambda: not harness.notifications._windows)
+    log.join(APP, group, ["kim"], "ann")
+    harness.feeds.set(APP, Receiver(APP, "http://back.end/", b"secret", EVENTS, 0.0))
+    log.append(APP, [Draft(sender="ann", conversation=group, body=b"two", time_ms=2)])
+    until(lambda: any(event["user"] == "kim" for event in harness.absent))
 
 
 def test_a_deleted_app_leaves_nothing_in_memory(harness: Harness) -> None:

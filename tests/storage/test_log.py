@@ -278,9 +278,8 @@ def test_who_is_muted_is_silent_for_that_long(log: MessageLog) -> None:
     at = log.create(APP, "a", "", ["b"]).conversation
     (mine,) = stored(log, say("b", at))
     log.set_member(APP, at, "b", muted_until=int(time.time()) + 100, by="a")
-    assert (
-        log.append(APP, [say("b", at), say("b", at, kind="edit", about=mine.id)]) == [Rejected("muted")] * 2
-    )
+    edit = say("b", at, kind="edit", about=mine.id)
+    assert log.append(APP, [say("b", at), edit]) == [Rejected("muted")] * 2
     stored(log, say("b", at, kind="recall", about=1))
     log.set_member(APP, at, "b", muted_until=int(time.time()) - 100)
     stored(log, say("b", at))

@@ -172,14 +172,17 @@ def _operation(
 
 
 def _security(need: Need, demo: bool) -> list[dict[str, list[str]]]:
-    """What a request may prove who makes it with; nothing: anybody may make it."""
+    """The credentials of which a request needs one; none: anybody may make it."""
     if "nobody" in need.users:
         return []
-    of_key: list[dict[str, list[str]]] = []
+    credentials: list[dict[str, list[str]]] = []
     if need.scope:
-        of_key = [{"key": [] if need is ANY_KEY else [need.scope]}]
-    of_user: list[dict[str, list[str]]] = [{"token": []}] if need.users else []
-    return [*of_key, *of_user, {}] if demo and of_key else [*of_key, *of_user]
+        credentials.append({"key": [] if need is ANY_KEY else [need.scope]})
+    if need.users:
+        credentials.append({"token": []})
+    if demo and need.scope:
+        credentials.append({})
+    return credentials
 
 
 def operation_id(row: Operation) -> str:

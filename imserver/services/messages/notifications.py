@@ -164,7 +164,8 @@ class Notifications:
             self._windows[app] = window
 
     def _forget_app(self, app: str) -> None:
-        self._windows.pop(app, None)
+        if self._windows.pop(app, None) is None:
+            return
         for known, group in [each for each in self._members if each[0] == app]:
             self._forget(known, group)
 
