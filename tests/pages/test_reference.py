@@ -65,8 +65,11 @@ def test_every_operation_is_shown_with_its_scope_fields_and_refusals(
         assert method.upper() in article
         summary = re.sub("`", "", operation["summary"])
         assert other.get(summary, summary) in article
-        for scope in operation["security"][0].get("key", ()) if operation["security"] else ():
+        credentials = {name: scopes for need in operation["security"] for name, scopes in need.items()}
+        for scope in credentials.get("key", ()):
             assert f"{WORDS[language]['scope']} {scope}" in article
+        if "token" in credentials:
+            assert WORDS[language]["or_token" if credentials.get("key") else "token"] in article
         for parameter in operation["parameters"]:
             assert parameter["name"] in article
         for response in operation["responses"].values():
