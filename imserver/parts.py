@@ -145,7 +145,9 @@ class Parts:
         self.client_service = self._make_client_service()
         registrar = None if self.cluster is None else self.cluster.registrar
         self.occupancy = Occupancy(self.channels, self.table, self.webhooks, registrar)
-        self.channel_consent = ChannelConsent(self.webhooks.back_ends, self.store, self.channels)
+        self.channel_consent = ChannelConsent(
+            self.webhooks.back_ends, self.webhooks.reviews, self.store, self.channels
+        )
         self.pusher_service = self._make_pusher_service()
         uplink = ProtobufUplink(self.messaging, self.store)
         self.protobuf_service = ProtobufService(self.sessions, self.logins, self.messaging, uplink)
@@ -167,7 +169,12 @@ class Parts:
             in_conversations, self.table, self.queries, config.limits, others
         )
         self.streamed_answers = StreamedAnswers(
-            self.answer_streams, self.store, self.bot_store, self.friends, self.bot_rates
+            self.answer_streams,
+            self.store,
+            self.bot_store,
+            self.friends,
+            self.bot_rates,
+            self.webhooks.reviews,
         )
         self.tenants.on_delete += [self.streamed_messages.forget, self.answer_streams.forget]
         self.dispatcher = Dispatcher(

@@ -113,7 +113,11 @@ class _TusView:
         created = self._resumable.create(offer, metadata)
         with self._resumable.opened(call.app, call.user, created) as part:
             if _body_bytes(http_request):
-                self._append(call, part, offer, 0)
+                try:
+                    self._append(call, part, offer, 0)
+                except BaseException:  # the client does not know the address of the upload
+                    self._resumable.remove(part)
+                    raise
             owner = {"app": call.app, "user": call.user} if call.is_back_end else {}
             location = f"{TUS_PATH}/{created}" + (f"?{urlencode(owner)}" if owner else "")
             headers = (("Location", location), *_progress(part))

@@ -93,10 +93,13 @@ class _Head(Struct):
     kid: str = ""
 
 
-class _IssuedPayload(Struct):
-    exp: int | float
+class _Origin(Struct):
     iss: str = ""
     aud: str | tuple[str, ...] = ()
+
+
+class _IssuedPayload(_Origin, kw_only=True):
+    exp: int | float
     nbf: int | float = 0
 
 
@@ -288,7 +291,7 @@ def unverified(token: str) -> Unverified:
     try:
         head, payload, _ = token.split(".")
         kid = msgspec.json.decode(bytes_of(head), type=_Head).kid
-        issued = _decode_issued(bytes_of(payload))
+        issued = msgspec.json.decode(bytes_of(payload), type=_Origin)
     except (ValueError, RecursionError) as error:
         raise BadToken(f"this is not a token: {error}") from None
     return Unverified(issued.iss, _audiences(issued), kid)
@@ -317,7 +320,7 @@ def read_issued(token: str, keys: Sequence[Key], row: JwtSettings, now: float, a
     return Claims(user, app, int(min(issued.exp, MAX_EXPIRES_AT)))
 
 
-def _audiences(issued: _IssuedPayload) -> tuple[str, ...]:
+def _audiences(issued: _Origin) -> tuple[str, ...]:
     return (issued.aud,) if isinstance(issued.aud, str) else issued.aud
 
 

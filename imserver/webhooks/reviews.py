@@ -55,13 +55,14 @@ class ReviewHook(Struct, frozen=True):
 
 
 class ReviewDecision(Struct, frozen=True):
-    """What becomes of a message. ``replace``: with this ``type`` and ``body``. ``reject``: for this
-    ``reason``. ``undecided``: there is no valid answer, and the sender may try again."""
+    """What becomes of a message. ``replace``: with this ``type`` and ``body``, text or JSON. ``reject``: for
+    this ``reason``. ``undecided``: there is no valid answer, and the sender may try again."""
 
     action: Literal["allow", "replace", "reject", "undecided"]
     type: str = ""
     body: bytes = b""
     reason: str = ""
+    is_text: bool = False
 
 
 ALLOWED: Final = ReviewDecision("allow")
@@ -317,7 +318,7 @@ def _replacement(question: _Question, answer: _Answer) -> ReviewDecision:
         raise ValueError(f"type has more than {TYPE_BYTES} bytes, or U+0000")
     if len(body) > CONTENT_BYTES:
         raise ValueError(f"it has more than {CONTENT_BYTES} bytes")
-    return ReviewDecision("replace", kind, body)
+    return ReviewDecision("replace", kind, body, is_text=answer.data is UNSET)
 
 
 def facts_of(draft: Draft) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from .v1 import good, refused
 KEY = "the key of a back end, which is long enough"
 SECRET = "the secret of session tokens, which is long enough"
 JWT = {"jwt": [{"algorithm": "HS256", "key": SECRET}]}
+OPEN_TALK = {"subscribe": "anybody", "publish": "subscribers"}
 RUDE = {"action": "reject", "reason": "be nice"}
 
 
@@ -51,7 +52,7 @@ def reviewing_in(folder: Path, http_server: str, **webhook: Any) -> Iterator[Har
         config = {
             "api": {"keys": [{"key": KEY, "scopes": ["push", "read", "admin"]}]},
             "apps": {
-                "101": {"open": True, **hook},
+                "101": {"open": True, "channels": {"talk": OPEN_TALK}, **hook},
                 "102": {"open": True},
                 "103": {**JWT, **hook},
                 "104": {"open": True, "webhook": {**hook["webhook"], "review_failure": "allow"}},
@@ -144,6 +145,31 @@ def test_action_messages_are_reviewed(harness: Harness, app: int) -> None:
         bob.receives(ann_id, "***", bob_id)
         ann.say("hi")
         bob.receives(ann_id, "hi", bob_id)
+
+
+def test_publications_of_clients_are_reviewed(harness: Harness) -> None:
+    with logged_in(harness.server.ws, fresh(), 101) as ann, logged_in(harness.server.ws, fresh(), 101) as bob:
+        for one in (ann, bob):
+            assert one.ask_cmd("subscribe", {"channel": "talk:1"})[0] == 200
+        code, _, refusal = ann.ask_cmd("publish", {"channel": "talk:1", "text": "rude"})
+        assert (code, refusal["error"]["message"]) == (1003, "be nice")
+        assert ann.ask_cmd("publish", {"channel": "talk:1", "text": "a word"})[0] == 200
+        assert bob.push("publication").json["response"]["data"]["text"] == "***"
+    assert [(each["channel"], each["text"]) for each in harness.asked] == [
+        ("talk:1", "rude"),
+        ("talk:1", "a word"),
+    ]
+
+
+def test_bots_stream_nothing_past_a_review(harness: Harness) -> None:
+    ann, bob = (Person(harness.server) for _ in range(2))
+    bot = ann.good("bots", {"name": f"bot{fresh()}"})
+    given = {"to": bob.user, "text": "rude"}
+    status, code, _ = refused(harness.server.http, "messages/stream/open", given, key=bot["token"])
+    assert (status, code) == (403, "rejected")
+    by_back_end = {"app": "gochat", "user": bot["id"], **given}
+    assert good(harness.server.http, "messages/stream/open", by_back_end, key=KEY)["stream"]
+    assert not harness.asked
 
 
 # --- HTTP ---------------------------------------------------------------------------------------------------

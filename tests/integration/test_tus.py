@@ -61,6 +61,10 @@ def unfinished_bytes(server: Server) -> int:
     return sum(path.stat().st_size for path in parts if not path.suffix)
 
 
+def unfinished(server: Server) -> set[Path]:
+    return set((server.folder / "data" / "uploads" / "incoming").glob("*/*"))
+
+
 def found(answer: Response) -> Response | None:
     return None if answer.status == 423 else answer
 
@@ -108,6 +112,19 @@ def test_an_upload_may_begin_with_bytes(own_server: Server) -> None:
     assert (answer.status, answer.header("Upload-Offset")) == (201, str(len(content)))
     file = send(own_server, "GET", answer.header("Location") or "").json
     assert (file["kind"], file["width"], file["height"]) == ("picture", 400, 300)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [({"Content-Type": "text/plain"}, 415), ({**BYTES, "Upload_Checksum": "sha1 AAAA"}, 460)],
+)
+def test_an_upload_whose_first_bytes_are_refused_is_gone(
+    own_server: Server, headers: dict[str, str], status: int
+) -> None:
+    before, path = unfinished(own_server), f"{PATH}?app=101&user={fresh('u')}"
+    answer = send(own_server, "POST", path, b"x" * 100, Upload_Length="2000000", **headers)
+    assert answer.status == status, answer
+    assert unfinished(own_server) == before
 
 
 def test_options_tell_what_the_server_can(own_server: Server) -> None:

@@ -394,7 +394,9 @@ def test_a_group_is_made_and_seen_by_its_members_only(ann: Person, bob: Person, 
     assert cid.refused("groups/show", group=group) == (404, "unknown_group")
     assert cid.refused("groups/members", group=group) == (404, "unknown_group")
     assert ann.refused("groups/show", group="999999999") == (404, "unknown_group")
-    assert [row["group"] for row in bob.good("groups")["groups"]] == [group]
+    assert bob.good("groups", limit=1) == {"count": 1, "groups": [shown], "next": ""}
+    assert len(bob.good("groups/members", group=group, limit=1)["members"]) == 1
+    assert bob.good("groups/members", group=group, limit=2)["next"] == ""
     assert cid.good("groups") == {"count": 0, "groups": [], "next": ""}
 
 
@@ -427,10 +429,29 @@ def test_roles_decide_the_permissions(ann: Person, bob: Person, cid: Person) -> 
     assert bob.good("groups/rename", rename)["name"] == "coffee"
     assert bob.good("groups/mute", quiet)["users"] == [cid.user]
     assert cid.good("groups/show", group=group)["muted_until"] == quiet["until"]
+    ann.good("groups/options", {"group": group, "rename": "member"})
+    assert cid.refused("groups/rename", rename) == too_low, "whoever is muted puts no text before the others"
+    assert cid.refused("groups/invite", {"group": group, "members": [ann.user]}) == too_low
+    assert cid.refused("invitations/create", {"group": group}) == too_low
     assert bob.refused("groups/role", role) == too_low
     assert bob.refused("groups/remove", {"group": group, "members": [ann.user]}) == too_low
     assert bob.good("groups/remove", away)["users"] == [cid.user]
     assert bob.refused("groups/mute", quiet) == (404, "unknown_member")
+
+
+def test_a_back_end_makes_no_group_of_an_account_that_does_not_exist(ann: Person) -> None:
+    given = {"app": "gochat", "user": "999999999", "name": "us", "members": [ann.user]}
+    key = "admin-key-of-the-tests"
+    assert refused(ann.server.http, "groups/create", given, key=key)[:2] == (404, "unknown_account")
+
+
+def test_a_refused_change_of_a_bot_changes_nothing(ann: Person) -> None:
+    bot = ann.good("bots", {"name": f"bot{ann.user}"})["id"]
+    twice = [{"name": "tea", "description": "x"}] * 2
+    asked = {"bot": bot, "hook_url": "https://example.com/h", "commands": twice}
+    assert ann.refused("bots/update", asked) == (400, "invalid_request")
+    (shown,) = [each for each in ann.good("bots")["bots"] if each["id"] == bot]
+    assert not shown.get("hook_url")
 
 
 def test_an_owner_hands_a_group_over(ann: Person, bob: Person) -> None:

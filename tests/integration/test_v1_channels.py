@@ -85,6 +85,7 @@ def test_a_stored_channel_has_positions_in_the_log_and_keeps_everything(server: 
     assert newest["publications"] == [{"offset": last, "type": "text", "text": "4", "id": "k-4"}]
     info = good(server.http, "channels/info", **kept)
     assert info == {"channel": "kept:1", "subscribers": 0, "offset": last, "epoch": epoch}
+    assert refused(server.http, "channels/history", **kept, offset=2**63)[:2] == (400, "invalid_request")
     status, code, message = refused(server.http, "channels/history/remove", kept)
     assert (status, code, message) == (400, "invalid_request", "the log removes publications, by age")
     shown = good(server.http, "channels/messages", **kept, limit=1)["messages"]

@@ -314,7 +314,9 @@ def test_an_invitation_link_leads_into_a_group(node: Harness) -> None:
     assert vic.good("invitations/accept", code=code)["status"] == "joined"
     full = One(node, name="wes")
     assert full.code("invitations/accept", code=code) == (409, "too_many_members")
-    for number in range(GROUPS - 1):
+    for _ in range(GROUPS + 1):
+        assert full.code("groups/join", group="999999999") == (404, "unknown_group"), "it does not count"
+    for number in range(GROUPS):
         full.good("groups/create", name=f"own {number}")
     tom.good("groups/open", group=group, open=True)
     more: tuple[tuple[str, dict[str, Any]], ...] = (

@@ -31,6 +31,12 @@ SHOP = "https://shop.example.com/forgotten"
 ASK, FINISH = "/api/v1/accounts/reset", "/api/v1/accounts/reset/finish"
 
 
+@pytest.mark.parametrize("address", ["a@(x", "a@[", "a b@c", "@", ""])
+def test_what_is_no_address_is_refused_before_a_connection(address: str) -> None:
+    with pytest.raises(ValueError, match="is not an address"):
+        resets.send(SmtpSettings(host="192.0.2.1", sender="im@example.com"), address, HOME)
+
+
 @pytest.fixture(scope="module")
 def sink() -> Iterator[Sink]:
     one = Sink()

@@ -122,7 +122,7 @@ def test_a_token_for_several_audiences_is_accepted() -> None:
         ({"aud": "mail"}, "another audience"),
         ({"aud": None}, "another audience"),
         ({"exp": NOW}, "expired"),
-        ({"exp": None}, "this is not a token"),
+        ({"exp": None}, "missing required field `exp`"),
         ({"nbf": NOW + 90}, "not valid yet"),
         ({"sub": None}, "names no user"),
         ({"sub": ""}, "names no user"),
@@ -139,6 +139,7 @@ def test_a_token_of_an_issuer_that_the_app_does_not_name_is_left_to_others() -> 
     site = web(jwk("EdDSA", "1"))
     assert claims(site, signed(iss="https://other.example.org")) is None
     assert claims(site, signed(iss=None)) is None
+    assert claims(site, signed(iss=None, exp=None)) is None
     assert not site.asked
 
 

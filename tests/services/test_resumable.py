@@ -222,6 +222,26 @@ def test_unfinished_uploads_count_against_the_quota(parts: ResumableUploads) -> 
     assert parts.create(too_much, "")
 
 
+def test_uploads_that_begin_at_once_do_not_exceed_the_quota(parts: ResumableUploads) -> None:
+    def begin(_: int) -> bool:
+        try:
+            parts.create(replace(OFFER, length=600_000), "")
+        except TransferRefused:
+            return False
+        return True
+
+    begun = gevent.joinall([gevent.spawn(begin, number) for number in range(8)])
+    assert sum(each.value for each in begun) <= 1
+    assert begin(0) is not any(each.value for each in begun), "what was refused left nothing behind"
+
+
+def test_a_file_that_comes_whole_leaves_room_for_the_unfinished(
+    parts: ResumableUploads, uploads: Uploads
+) -> None:
+    parts.create(replace(OFFER, length=950_000), "")
+    assert refusal(lambda: uploads.receive(OFFER, reader(CONTENT))) is errors.HTTP_QUOTA_EXCEEDED
+
+
 def test_a_user_has_so_many_unfinished_uploads(
     parts: ResumableUploads, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -148,7 +148,8 @@ def test_a_back_end_allows_and_rejects_with_a_reason() -> None:
 )
 def test_a_back_end_replaces_content(answer: dict[str, Any], kind: str, body: bytes) -> None:
     it = Asked()
-    assert it.one({"action": "replace", **answer}) == ReviewDecision("replace", kind, body)
+    decision = ReviewDecision("replace", kind, body, is_text="text" in answer)
+    assert it.one({"action": "replace", **answer}) == decision
     assert it.reviews.replaced == 1
 
 
@@ -159,7 +160,7 @@ def test_a_replacement_keeps_the_type_of_content_of_its_kind() -> None:
     it.answers({"action": "replace", "data": {"url": "/b"}})
     assert it.reviews.decide(APP, picture) == ReviewDecision("replace", "picture", b'{"url":"/b"}')
     it.answers({"action": "replace", "text": "removed"})
-    assert it.reviews.decide(APP, picture) == ReviewDecision("replace", "text", b"removed")
+    assert it.reviews.decide(APP, picture) == ReviewDecision("replace", "text", b"removed", is_text=True)
 
 
 @pytest.mark.parametrize(

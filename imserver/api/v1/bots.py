@@ -10,13 +10,12 @@ from msgspec.structs import replace
 
 from imserver import errors
 from imserver.api.call import Api, Call
-from imserver.api.form import cursor as cursor_of
 from imserver.api.v1 import field
 from imserver.api.v1.accounts import REFUSALS, Avatar, Nickname, UserId, UserName
 from imserver.api.v1.conversations import Place
 from imserver.api.v1.field import Acting, ActingPage, about
 from imserver.api.v1.operation import Resource, refuse
-from imserver.api.v1.wire import after
+from imserver.api.v1.wire import after, cut
 from imserver.auth.principal import ADMIN_OR_ACCOUNT, ADMIN_OR_BOT, ADMIN_OR_MEMBER
 from imserver.services.people.bots import (
     COMMAND_PATTERN,
@@ -214,8 +213,7 @@ def create(api: Api, call: Call, asked: BotCreate) -> BotMade:
 def bots(api: Api, call: Call, asked: ActingPage) -> BotsAnswer:
     """List the bots of the acting user; for a back end that names none, all bots of the app."""
     found = api.services.bots.page(call.app, call.user, after(asked.cursor) or "", asked.limit + 1)
-    shown = found[: asked.limit]
-    following = cursor_of(shown[-1].account.user) if len(found) > asked.limit else ""
+    shown, following = cut(found, asked.limit, lambda bot: bot.account.user)
     return BotsAnswer(list(map(_shown, shown)), following)
 
 
@@ -231,17 +229,16 @@ def update(api: Api, call: Call, asked: BotUpdate) -> BotShown:
 
     A new `hook_url` has a new secret, also if the URL is the same.
     """
-    secret = ""
-    if asked.hook_url is not UNSET:
-        secret = api.services.bots.set_hook(call.app, call.user, asked.bot, asked.hook_url)
     given: dict[str, Any] = {
         name: value for name in ("nickname", "avatar") if (value := getattr(asked, name)) is not UNSET
     }
     if asked.commands is not UNSET:
         given["commands"] = _commands(asked.commands)
-    return replace(
-        _shown(api.services.bots.change(call.app, call.user, asked.bot, given)), hook_secret=secret
-    )
+    changed = api.services.bots.change(call.app, call.user, asked.bot, given)
+    if asked.hook_url is UNSET:
+        return _shown(changed)
+    secret = api.services.bots.set_hook(call.app, call.user, asked.bot, asked.hook_url)
+    return replace(_shown(api.services.bots.get(call.app, call.user, asked.bot)), hook_secret=secret)
 
 
 @routes.post(

@@ -21,6 +21,7 @@ from imserver.model import SYSTEM_PREFIX, ChannelPart, Event, Outcome
 from imserver.services.channels.members import MAX_TAG_BYTES, MAX_TAGS, ChannelRefused, encode_tags
 from imserver.services.push.idempotency import IdClaim, IdReused
 from imserver.services.push.publish import Target, addressed
+from imserver.storage.contract import MAX_ID
 
 MOST_CHANNELS: Final = 1000
 """The most channels of one broadcast."""
@@ -100,7 +101,10 @@ class ChannelHistoryQuery(ChannelQuery):
     """A page of the history of a channel."""
 
     offset: Annotated[
-        int, about("Publications after this one, or with `reverse` before it; -1: from the end.", ge=-1)
+        int,
+        about(
+            "Publications after this one, or with `reverse` before it; -1: from the end.", ge=-1, le=MAX_ID
+        ),
     ] = -1
     epoch: Epoch = ""
     limit: Annotated[int, about("The most publications.", ge=0, le=MOST_PUBLICATIONS)] = 100

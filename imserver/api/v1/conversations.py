@@ -9,12 +9,11 @@ from msgspec import UNSET, Struct, UnsetType
 
 from imserver import errors
 from imserver.api.call import Api, Call
-from imserver.api.form import cursor as cursor_of
 from imserver.api.reply import ApiProblem
 from imserver.api.v1 import field
 from imserver.api.v1.field import Acting, about
 from imserver.api.v1.operation import Resource
-from imserver.api.v1.wire import after
+from imserver.api.v1.wire import after, cut
 from imserver.auth.principal import ADMIN_OR_MEMBER
 from imserver.model import Message
 from imserver.protocol.cmd import MAX_TYPES, entry_view
@@ -388,8 +387,9 @@ def search(api: Api, call: Call, asked: SearchQuery) -> MessagesAnswer:
 def receipts(api: Api, call: Call, asked: ReceiptsQuery) -> ReceiptsAnswer:
     """List how far the other members of a conversation have read."""
     log, behind = log_of(api), after(asked.cursor) or ""
-    rows = [] if log is None else log.receipts(call.app, call.user, asked.conversation, behind, asked.limit)
-    following = cursor_of(rows[-1].user) if len(rows) == asked.limit else ""
+    most = asked.limit + 1
+    found = [] if log is None else log.receipts(call.app, call.user, asked.conversation, behind, most)
+    rows, following = cut(found, asked.limit, lambda row: row.user)
     shown = [ReceiptShown(row.user, row.read, row.received) for row in rows]
     return ReceiptsAnswer(shown, following)
 

@@ -14,7 +14,7 @@ from imserver.api.reply import ApiProblem
 from imserver.api.v1 import field
 from imserver.api.v1.field import about
 from imserver.api.v1.operation import Resource
-from imserver.api.v1.wire import after
+from imserver.api.v1.wire import after, cut
 from imserver.auth.principal import ADMIN
 from imserver.webhooks.events import page_of
 
@@ -144,11 +144,12 @@ def dead(api: Api, call: Call, asked: DeadQuery) -> DeadAnswer:
     """List the events that the webhook of an app did not take for three days."""
     behind = after(asked.cursor)
     number = 0 if behind is None else _number(behind)
-    rows = api.services.webhooks.feeds.events.list_retries(call.app, True, number, asked.limit)
+    found = api.services.webhooks.feeds.events.list_retries(call.app, True, number, asked.limit + 1)
+    rows, following = cut(found, asked.limit, lambda row: str(row.number))
     shown = [
         DeadEvent(row.event, row.user, row.attempts, row.first_failed, msgspec.Raw(row.body)) for row in rows
     ]
-    return DeadAnswer(shown, cursor_of(str(rows[-1].number)) if len(rows) == asked.limit else "")
+    return DeadAnswer(shown, following)
 
 
 @routes.post(

@@ -12,13 +12,12 @@ from msgspec.structs import replace
 
 from imserver import errors
 from imserver.api.call import Api, Call
-from imserver.api.form import cursor as cursor_of
 from imserver.api.reply import ApiProblem
 from imserver.api.v1 import field
 from imserver.api.v1.accounts import too_many
 from imserver.api.v1.field import Acting, ActingPage, about
 from imserver.api.v1.operation import Refusals, Resource, refuse
-from imserver.api.v1.wire import after
+from imserver.api.v1.wire import after, cut
 from imserver.auth.principal import ADMIN_OR_MEMBER
 from imserver.services.people.accounts import account_id
 from imserver.services.people.attempts import TooManyFailures
@@ -210,11 +209,13 @@ def _check_members(api: Api, call: Call, users: Sequence[str]) -> None:
     """
     tenant = api.services.tenants.get(call.app)
     if not call.is_back_end or (tenant is not None and tenant.wants_accounts(call.app)):
-        known = {account.user for account in api.services.accounts.those_of(call.app, users)}
-        if unknown := [user for user in dict.fromkeys(users) if user not in known and user != call.user]:
+        # A back end may name anybody as the user who asks.
+        wanted = dict.fromkeys([*users, call.user] if call.is_back_end and call.user else users)
+        known = {account.user for account in api.services.accounts.those_of(call.app, list(wanted))}
+        if unknown := [user for user in wanted if user not in known and user != call.principal.user]:
             named = ", ".join(f"`{user}`" for user in unknown[:_NAMED_UNKNOWN])
-            raise ApiProblem(errors.HTTP_UNKNOWN_ACCOUNT, f"`members`: there is no account {named}")
-    if call.user and (blocked := api.services.friends.blocked_by(call.app, call.user, users)):
+            raise ApiProblem(errors.HTTP_UNKNOWN_ACCOUNT, f"There is no account {named}")
+    if call.user and users and (blocked := api.services.friends.blocked_by(call.app, call.user, users)):
         named = ", ".join(f"`{user}`" for user in blocked[:_NAMED_UNKNOWN])
         raise ApiProblem(errors.HTTP_NOT_ALLOWED, f"`members`: not allowed for {named}")
 
@@ -239,8 +240,8 @@ def create(api: Api, call: Call, asked: GroupCreate) -> GroupShown:
 def groups(api: Api, call: Call, asked: ActingPage) -> GroupsAnswer:
     """List the groups of a user, page by page."""
     behind = account_id(after(asked.cursor) or "")
-    total, page = api.services.groups.page(call.app, call.user, behind, asked.limit)
-    following = cursor_of(str(page[-1].id)) if len(page) == asked.limit else ""
+    total, found = api.services.groups.page(call.app, call.user, behind, asked.limit + 1)
+    page, following = cut(found, asked.limit, lambda group: str(group.id))
     return GroupsAnswer(total, [_shown(each) for each in page], following)
 
 
@@ -263,8 +264,8 @@ def show(api: Api, call: Call, asked: GroupChange) -> GroupShown:
 def members(api: Api, call: Call, asked: GroupMembersQuery) -> GroupMembersAnswer:
     """List the members of a group, page by page."""
     group, behind = account_id(asked.group), after(asked.cursor) or ""
-    page = api.services.groups.members(call.app, group, call.user, behind, asked.limit)
-    following = cursor_of(page[-1].user) if len(page) == asked.limit else ""
+    found = api.services.groups.members(call.app, group, call.user, behind, asked.limit + 1)
+    page, following = cut(found, asked.limit, lambda row: row.user)
     now = time()
     shown = [
         GroupMemberShown(row.user, row.role, row.muted_until if row.muted_until > now else 0)  # type: ignore[arg-type]
@@ -413,6 +414,7 @@ def join(api: Api, call: Call, asked: GroupChange) -> GroupShown:
 
     A group that is not open is reported as unknown.
     """
+    _check_members(api, call, ())
     joined = api.services.groups.join(
         call.app, account_id(asked.group), call.user, by_user=not call.is_back_end
     )

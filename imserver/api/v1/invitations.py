@@ -8,13 +8,12 @@ from msgspec import Struct
 
 from imserver import errors
 from imserver.api.call import Api, Call
-from imserver.api.form import cursor as cursor_of
 from imserver.api.reply import ApiProblem
 from imserver.api.v1 import accounts, field, groups
 from imserver.api.v1.accounts import Avatar, Nickname
 from imserver.api.v1.field import Acting, ActingPage, about
 from imserver.api.v1.operation import Resource, refuse
-from imserver.api.v1.wire import after
+from imserver.api.v1.wire import after, cut
 from imserver.auth.account_tokens import GOCHAT
 from imserver.auth.principal import ADMIN_OR_ACCOUNT, ANYONE
 from imserver.services.people.accounts import account_id
@@ -174,8 +173,8 @@ def invitations(api: Api, call: Call, asked: InvitationsQuery) -> InvitationsAns
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`user` or `group`: name one")
     behind = after(asked.cursor) or ""
     group = account_id(asked.group)
-    page = api.services.invitations.page(call.app, call.user, group, behind, asked.limit)
-    following = cursor_of(page[-1].code) if len(page) == asked.limit else ""
+    found = api.services.invitations.page(call.app, call.user, group, behind, asked.limit + 1)
+    page, following = cut(found, asked.limit, lambda invitation: invitation.code)
     return InvitationsAnswer([_shown(each) for each in page], following)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from bisect import bisect_right
-from collections.abc import Sequence, Sized
+from collections.abc import Callable, Sequence, Sized
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -153,6 +153,13 @@ def after(cursor: str) -> str | None:
     A well-formed cursor that was not made here decodes to some name.
     """
     return read_cursor(cursor, "replace") if cursor else None
+
+
+def cut(found: Sequence[T], limit: int, name_of: Callable[[T], str]) -> tuple[Sequence[T], str]:
+    """A page of sorted rows, and the cursor of the next page. ``found``: the rows from the first one of the
+    page on, more than ``limit`` if there is a next page."""
+    page = found[:limit]
+    return page, cursor_of(name_of(page[-1])) if len(found) > limit else ""
 
 
 def page_of(names: Sequence[str], cursor: str, limit: int) -> tuple[list[str], str]:

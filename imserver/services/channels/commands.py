@@ -183,6 +183,7 @@ class ChannelCommands:
             event = Event(
                 "msg", connection.user or "", command.text, type=command.type, data=command.data, channel=part
             )
+            event = self._consent.review(connection, channel, event)
             if rule == "back_end":
                 event, with_history = self._consent.publish(connection, channel, event)
             self._channels.publish_event(app, channel, event, with_history=with_history)

@@ -25,6 +25,7 @@ from imserver.webhooks.back_ends import (
     BackEnds,
     BackEndUnavailable,
 )
+from imserver.webhooks.reviews import Reviews
 
 T = TypeVar("T")
 USER_CHANNEL: Final = "user:"
@@ -49,8 +50,9 @@ class ChannelConsent:
     ``unavailable``, or ``ended``.
     """
 
-    def __init__(self, back_ends: BackEnds, store: Store, channels: Channels) -> None:
+    def __init__(self, back_ends: BackEnds, reviews: Reviews, store: Store, channels: Channels) -> None:
         self._back_ends = back_ends
+        self._reviews = reviews
         self._store = store
         self._channels = channels
 
@@ -109,6 +111,33 @@ class ChannelConsent:
         if found.data is not UNSET:
             event = _replaced(event, bytes(found.data))
         return event, not found.skip_history
+
+    def review(self, connection: Connection, channel: str, event: Event) -> Event:
+        """What is published of an event of a client in an app whose back end reviews messages."""
+        app, user = connection.app or "", connection.user
+        if app not in self._reviews.hooks:
+            return event
+        facts: dict[str, Any] = {
+            "kind": "message",
+            "sender": event.sender,
+            "channel": channel,
+            "type": event.type,
+        }
+        facts |= {"data": Raw(event.data)} if event.data else {"text": event.text}
+        decision = self._reviews.decide(app, facts)
+        if decision.action == "undecided":
+            raise ChannelRefused("unavailable", "the back end has not reviewed it in time")
+        if decision.action == "reject":
+            reason = decision.reason or "the back end has rejected it"
+            error = errors.CentrifugeError(errors.CENTRIFUGE_PERMISSION_DENIED, reason, False)
+            raise ChannelRefused("denied", reason, error)
+        if connection.state != OPEN or (connection.app, connection.user) != (app, user):
+            raise ChannelRefused("ended")
+        if decision.action == "allow":
+            return event
+        if decision.is_text:
+            return replace(event, type=decision.type, text=decision.body.decode(), data=b"")
+        return replace(event, type=decision.type, text="", data=decision.body)
 
     def _ask(
         self, call: BackEndCall, connection: Connection, channel: str, facts: dict[str, Any], kind: type[T]

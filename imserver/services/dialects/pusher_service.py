@@ -381,7 +381,7 @@ class PusherService:
             "msg", sender, command.text, type=command.name, data=command.data, channel=ChannelPart(channel)
         )
         try:
-            event = self._reviewed(app.app, channel, event)
+            event = replace(self._consent.review(connection, channel, event), type=command.name)
             if self._channels.options(app.app, channel).publish == "back_end":
                 event, _ = self._consent.publish(connection, channel, event)
             self._channels.publish_event(
@@ -418,29 +418,6 @@ class PusherService:
         if not self._rates.take_of_channel(connection, namespace, options):
             return f"A connection may send {options.publications_per_second} such events per second"
         return ""
-
-    def _reviewed(self, app: str, channel: str, event: Event) -> Event:
-        """The event as the back end of the app permits it. May switch. Raises :class:`NotPermitted`."""
-        reviews = self._webhooks.reviews
-        if app not in reviews.hooks:
-            return event
-        text = wire.data_of(event)
-        facts = {
-            "kind": "message",
-            "sender": event.sender,
-            "channel": channel,
-            "type": event.type,
-            "text": text,
-        }
-        decision = reviews.decide(app, facts)
-        if decision.action == "reject":
-            raise NotPermitted(decision.reason or "The back end has rejected this event")
-        if decision.action == "undecided":
-            raise NotPermitted("The back end has not reviewed this event in time")
-        if decision.action == "replace":
-            data, text = wire.as_payload(decision.body.decode())
-            return replace(event, data=data, text=text)
-        return event
 
     def _notify(
         self,

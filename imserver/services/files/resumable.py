@@ -90,18 +90,25 @@ class ResumableUploads:
         self._locked: dict[str, PartialUpload | None] = {}
 
     def create(self, offer: Offer, metadata: str) -> str:
-        """Begin an upload. Return its id, which is that of the file later."""
+        """Begin an upload. Return its id, which is that of the file later.
+
+        It is there before its limits are checked, so that uploads that begin at once see each other.
+        """
         self._uploads.check(offer)
-        folder = self._folder(offer.app, offer.user)
-        waiting = self._done(_lengths, folder)
-        if len(waiting) >= MAX_UNFINISHED:
-            raise TransferRefused(
-                errors.HTTP_QUOTA_EXCEEDED, f"The user has {MAX_UNFINISHED} unfinished uploads"
-            )
-        self._uploads.admit(offer, sum(waiting))
         name = new_id()
-        state = State(offer.length, offer.name, offer.kind, metadata)
-        self._done(_create, folder / name, _encode(state))
+        path = self._folder(offer.app, offer.user) / name
+        self._done(_create, path, _encode(State(offer.length, offer.name, offer.kind, metadata)))
+        try:
+            waiting = self._uploads.unfinished(offer)
+            if len(waiting) > MAX_UNFINISHED:
+                raise TransferRefused(
+                    errors.HTTP_QUOTA_EXCEEDED, f"The user has {MAX_UNFINISHED} unfinished uploads"
+                )
+            self._uploads.admit(offer, sum(waiting))
+        except BaseException:
+            self._uploads.discard(path)
+            self._done(_remove, path)
+            raise
         return name
 
     @contextmanager
@@ -229,16 +236,6 @@ class ResumableUploads:
 
 
 # --- in a thread --------------------------------------------------------------------------------------------
-
-
-def _lengths(folder: Path) -> list[int]:
-    """The lengths of the unfinished uploads in the folder of a user."""
-    found = []
-    with suppress(FileNotFoundError):
-        for path in folder.glob(f"*{STATE}"):
-            with suppress(FileNotFoundError):  # it has just ended
-                found.append(_decode(path.read_bytes()).length)
-    return found
 
 
 def _write(path: Path, content: bytes) -> None:

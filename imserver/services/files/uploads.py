@@ -10,13 +10,14 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_urlsafe
 from time import monotonic, time
 from typing import IO, Any, Final, TypeVar
 
 import gevent
+import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -29,7 +30,7 @@ from imserver.services.files.transfers import Pieces, Transfer, TransferRefused,
 from imserver.services.people.attempts import Attempts, TooManyFailures, network_of
 from imserver.storage import app_rows, upload_rows
 from imserver.storage.contract import UPLOAD_USER_BYTES, Media, Upload, Usage
-from imserver.storage.media import PIECE_BYTES, Directory, Files, open_private
+from imserver.storage.media import PIECE_BYTES, STATE, Directory, Files, folder_of, open_private
 from imserver.storage.statements import PooledStatements
 from imserver.storage.store import Store
 from imserver.webhooks.reviews import Reviews
@@ -178,7 +179,7 @@ class Uploads:
         MediaUnavailable, StorageUnavailable, and the exceptions of ``read``; then nothing is stored.
         """
         with self.arriving(offer, offer.length) as transfer:
-            self.admit(offer)
+            self.admit(offer, offer.length + sum(self.unfinished(offer)))
             path = self.incoming() / new_id()
             try:
                 digest = hashlib.sha256()
@@ -232,12 +233,15 @@ class Uploads:
         limits = {"picture": settings.picture_bytes, "voice": settings.voice_bytes}
         return min(limits.get(kind, settings.max_bytes), settings.max_bytes)
 
-    def admit(self, offer: Offer, unfinished: int = 0) -> None:
+    def unfinished(self, offer: Offer) -> list[int]:
+        """The lengths of the unfinished uploads of the user in the folder of this node."""
+        return self._done(_lengths, self.incoming() / folder_of(offer.app, offer.user))
+
+    def admit(self, offer: Offer, sizes: int) -> None:
         """Refuse a file for which there is no space, before it is sent. Count it for its address.
 
-        ``unfinished``: bytes that the user's unfinished uploads will have.
+        ``sizes``: bytes that the file and the user's other unfinished uploads will have.
         """
-        sizes = offer.length + unfinished
         for user, quota in ((offer.user, self.settings.quota_bytes), ("", self.settings.quota_app_bytes)):
             if quota and self.usage(offer.app, user).bytes + sizes > quota:
                 raise TransferRefused(errors.HTTP_QUOTA_EXCEEDED)
@@ -489,6 +493,25 @@ class Uploads:
         """Stop threads and close connections."""
         self._pictures.close()
         self._storage.close()
+
+
+class _State(Struct):
+    """What is read of the state file of an unfinished upload."""
+
+    length: int
+
+
+_read_state: Final = msgspec.json.Decoder(_State).decode
+
+
+def _lengths(folder: Path) -> list[int]:
+    """The lengths of the unfinished uploads in the folder of a user. Runs in a thread."""
+    found = []
+    with suppress(FileNotFoundError):
+        for path in folder.glob(f"*{STATE}"):
+            with suppress(FileNotFoundError):  # it has just ended
+                found.append(_read_state(path.read_bytes()).length)
+    return found
 
 
 def new_id() -> str:

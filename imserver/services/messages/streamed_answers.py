@@ -39,6 +39,7 @@ from imserver.storage.log.contract import (
     INVALID,
     MUTED,
     NOT_BOT,
+    REJECTED,
     UNKNOWN_CONVERSATION,
     Appended,
     Draft,
@@ -47,6 +48,7 @@ from imserver.storage.log.contract import (
 )
 from imserver.storage.store import Store
 from imserver.transport.connection import Connection, app_and_user
+from imserver.webhooks.reviews import Reviews
 
 if TYPE_CHECKING:
     from imserver.storage.log.message_log import MessageLog
@@ -155,12 +157,14 @@ class StreamedAnswers:
         bots: BotStore,
         friends: Friends,
         rates: BotRates,
+        reviews: Reviews,
     ) -> None:
         self._streams = streams
         self._store = store
         self._bots = bots
         self._friends = friends
         self._rates = rates
+        self._reviews = reviews
 
     def open(
         self,
@@ -174,13 +178,16 @@ class StreamedAnswers:
     ) -> str | Rejected:
         """Open a stream to a user or in a conversation, and return its id.
 
-        Unless a back end opens it, it counts as a message of the bot, which has at most :data:`MOST_STREAMS`.
+        Unless a back end opens it, it counts as a message of the bot, which has at most :data:`MOST_STREAMS`,
+        and it is refused in an app whose back end reviews messages: pieces cannot be reviewed.
         Raises TooManyMessages, and ChannelRefused: ``full`` or ``limit``.
         """
         if to == user or bool(to) == bool(conversation):
             return Rejected(INVALID, "`to`, `conversation`: expected one of them, not the sender")
         if not self._bots.get(app, [account_id(user)]):
             return Rejected(NOT_BOT, "only bots stream answers")
+        if not is_back_end and app in self._reviews.hooks:
+            return Rejected(REJECTED, "messages are reviewed here, so only a back end streams them")
         found = self._peer(self._store.existing_log(), app, user, conversation) if conversation else to
         if isinstance(found, Rejected):
             return found

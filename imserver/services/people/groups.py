@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from time import time
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct, field
@@ -165,9 +166,10 @@ class Groups:
     def check_inviting(self, app: str, group: int, by: str) -> Group:
         """The group, if a member or a back end may invite to it. Raises UnknownGroup and NotAllowed."""
         found = self._seen(app, group, by)
-        refusal = _permitted(by, "invite", _INVITING)(
-            Ground({} if found[1] is None else {by: found[1].role}, found[0].open, found[0].options)
-        )
+        own = found[1]
+        roles, muted = ({}, False) if own is None else ({by: own.role}, own.muted_until > time())
+        ground = Ground(roles, found[0].open, found[0].options, muted)
+        refusal = _permitted(by, "invite", _INVITING)(ground)
         if refusal is not None:
             raise NotAllowed(refusal.detail)
         return _group(*found)
@@ -178,12 +180,8 @@ class Groups:
         ``by_user``: see :meth:`create`. False: the user is a member already. Raises TooManyFailures,
         TooManyMembers, and NotAllowed if the member may no longer invite.
         """
-        if by_user:
-            self._made.take((app, user))
         right = _permitted(invited_by, "invite", _INVITING)
-        log, most = self._log_with(group), self.limit
-        joined = log.join(app, group, [user], user, most=most, right=right, invited_by=invited_by)
-        return bool(_done(joined).users)
+        return bool(self._enter(app, group, user, right, by_user, invited_by).users)
 
     def count(self, app: str, group: int) -> int:
         """The number of members."""
@@ -193,11 +191,23 @@ class Groups:
         """Add a user to an open group. ``by_user``: see :meth:`create`. Raises TooManyFailures and
         TooManyMembers.
         """
+        self._enter(app, group, user, _may_enter(user), by_user)
+        return self.show(app, group, user)
+
+    def _enter(
+        self, app: str, group: int, user: str, right: Right, by_user: bool, invited_by: str = ""
+    ) -> Change:
+        """Add a user who wants it. It counts for their limit if they were not a member."""
+        log = self._log_with(group)
         if by_user:
             self._made.take((app, user))
-        log, most, right = self._log_with(group), self.limit, _may_enter(user)
-        _done(log.join(app, group, [user], user, most=most, right=right))
-        return self.show(app, group, user)
+        joined = None
+        try:
+            joined = log.join(app, group, [user], user, most=self.limit, right=right, invited_by=invited_by)
+            return _done(joined)
+        finally:
+            if by_user and not (isinstance(joined, Change) and joined.users):
+                self._made.forgive((app, user))
 
     def set_open(self, app: str, group: int, by: str, is_open: bool) -> Group:
         """Open a group to everybody, or close it. Raises NotAllowed."""
@@ -291,9 +301,11 @@ def _ranked(by: str, least: str, words: str = "") -> Right:
 
 
 def _permitted(by: str, option: GroupOption, words: str) -> Right:
-    """Require that the caller has at least the role that an option of the group demands."""
+    """Require that the caller is not muted, and has at least the role that an option of the group demands."""
 
     def right(ground: Ground) -> Rejected | None:
+        if ground.muted:
+            return Rejected(NOT_ALLOWED, "the member is muted")
         return _ranked(by, options_of(ground.options)[option], words)(ground)
 
     return right

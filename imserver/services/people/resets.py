@@ -159,7 +159,10 @@ def send(settings: SmtpSettings, to: str, link: str) -> None:
     mail = EmailMessage()
     mail["Subject"] = _SUBJECT
     mail["From"] = settings.sender
-    mail["To"] = Address(addr_spec=to)
+    try:
+        mail["To"] = Address(addr_spec=to)
+    except Exception as error:  # of any type, by the defect of the address
+        raise ValueError(f"{to!r} is not an address: {error}") from error
     mail["Date"] = formatdate()
     mail["Message-ID"] = make_msgid(domain=settings.sender.rpartition("@")[2])
     mail["Auto-Submitted"] = "auto-generated"

@@ -305,11 +305,12 @@ def options_of(bits: int) -> dict[GroupOption, str]:
 
 class Ground(Struct, frozen=True):
     """State of a group before a change: the roles of the acting user and of the named users, as far as they
-    are members, whether anybody may join, and the options."""
+    are members, whether anybody may join, the options, and whether the acting user is muted."""
 
     roles: Mapping[str, str]
     open: bool
     options: int = 0
+    muted: bool = False
 
 
 Right = Callable[[Ground], Rejected | None]

@@ -333,7 +333,10 @@ def _group(
         return state
     there = transaction.driver.members(transaction.log, conversation, list(dict.fromkeys((by, *users))))
     roles = {user: role for user, (_, role) in there.items()}
-    return right(Ground(roles, *group_settings(transaction, state.id))) or state
+    muted = (
+        transaction.driver.mutes(transaction.log, [(by, state.id)]).get((by, state.id), 0) > transaction.now
+    )
+    return right(Ground(roles, *group_settings(transaction, state.id), muted)) or state
 
 
 def _count(transaction: AppTransaction, conversation: int, most: int) -> int:
