@@ -41,7 +41,7 @@ from imserver.errors import (
 )
 from imserver.pages import installable
 from imserver.pages.address import check, websocket_address
-from imserver.pages.text import HEADERS, policy
+from imserver.pages.text import HEADERS, LANGUAGES, policy
 from imserver.pages.visitors import (
     Names,
     Seen,
@@ -226,6 +226,7 @@ class _Chat:
         node, demo = self._node, self._node.keys.demo
         language = language_of_visitor()
         asked = parameter("lang") or None
+        in_rooms = language[0] if language[0] != LANGUAGES[0] else None
         pages = [
             ("pages.reference", "status_reference", "start_reference_hint"),
             ("pages.status", "status_title", "start_status_hint"),
@@ -242,7 +243,7 @@ class _Chat:
                 # DEFAULT_APP is the last room.
                 app = room = self._rooms[-1] if self._rooms[-1] == DEFAULT_APP else room
             if node.logins.is_open(room):
-                chat = url_for("pages.home", appID=room if demo else None, lang=asked)
+                chat = url_for("pages.home", appID=room if demo else None, lang=asked or in_rooms)
                 links.insert(0, (chat, "start_chat", "start_chat_hint"))
         return render(
             "start.html",
@@ -273,14 +274,15 @@ class _Chat:
     def _page_of_room(self) -> AnyResponse:
         """``GET /home/index?appID=``: the page of an app, with a name and a token for the visitor.
 
-        An unknown app gives the page of the first room; 404 if there is no room.
+        An unknown app gives the page of the first room; 404 if there is no room. The original's rooms have
+        numbers, and are in Chinese unless ``lang`` names another language.
         """
         room = parameter("appid")
         if room not in self._rooms and not self._is_named_room(room):
             if not self._rooms:
                 abort(HTTP_NOT_FOUND.status)
             room = self._rooms[0]
-        language = language_of_visitor()
+        language = language_asked_for() if room.isdecimal() else language_of_visitor()
         text = {key: text for key, text in language[1].items() if not key.startswith(_OTHER_TEXTS)}
         notices = self._node.config.hub.notice_members
         http = self._seen.addresses().http

@@ -946,9 +946,15 @@ def policy(connect: str, media: str = "'none'", form: str = "'none'") -> str:
 
 
 def html_of(template: str, language: str, words: dict[str, str], asked: str = "", **values: Any) -> str:
-    """A page. ``asked``: the language in its address (``""``: none), which its links keep."""
+    """A page. ``asked``: the language in its address (``""``: none), which its links keep.
+
+    Links to rooms always name another language than Chinese, in which the rooms are otherwise.
+    """
+    in_rooms = asked or (language if language != LANGUAGES[0] else "")
     other = next(each for each in TEXT if each != language)
-    return _templates.get_template(template).render(text=words, other_language=other, asked=asked, **values)
+    return _templates.get_template(template).render(
+        text=words, in_rooms=in_rooms, other_language=other, asked=asked, **values
+    )
 
 
 _templates: Final = Environment(loader=FileSystemLoader(assets.TEMPLATES), autoescape=True, auto_reload=False)

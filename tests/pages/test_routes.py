@@ -179,6 +179,14 @@ def test_names_on_the_english_page_can_be_typed_on_any_keyboard(client: FlaskCli
     assert not page_data(open_home(client, "?lang=zh").text)["user"].isascii()
 
 
+def test_rooms_of_the_original_are_chinese_unless_the_address_says_otherwise(client: FlaskClient) -> None:
+    assert '<html lang="zh-Hans">' in open_home(client, "?appID=101", Accept_Language="en").text
+    assert '<html lang="en">' in open_home(client, "?appID=101&lang=en").text
+    assert '<html lang="en">' in open_home(client, "?appID=default", Accept_Language="en").text
+    start = client.get("/", headers={"Host": "127.0.0.1:8080", "Accept-Language": "en"}).text
+    assert re.search(r'href="/home/index\?appID=\w+&amp;lang=en"', start)
+
+
 def test_headers_of_the_page(client: FlaskClient) -> None:
     headers = open_home(client).headers
     assert headers["Content-Security-Policy"] == POLICY.format(
@@ -293,7 +301,8 @@ def test_the_start_in_demo_mode_shows_a_push_to_this_port_the_apps_and_the_pages
     assert '{"app":"default","user":"ann"' in page
     assert "<code>102</code>" in page
     assert "imserver init" in page
-    for link in ("/home/index?appID=default", "/home/channels", "/home/messages", "/api/v1/docs", "/status"):
+    room = "/home/index?appID=default&amp;lang=en"
+    for link in (room, "/home/channels", "/home/messages", "/api/v1/docs", "/status"):
         assert f'href="{link}"' in page
     assert "正在运行" in client.get("/?lang=zh", headers={"Host": "127.0.0.1:8123"}).text
 
