@@ -144,7 +144,7 @@ class Parts:
         self.action_service = self._make_action_service()
         self.client_service = self._make_client_service()
         registrar = None if self.cluster is None else self.cluster.registrar
-        self.occupancy = Occupancy(self.channels, self.table, self.webhooks, registrar)
+        Occupancy(self.channels, self.table, self.webhooks, registrar)
         self.channel_consent = ChannelConsent(self.webhooks.back_ends, self.store, self.channels)
         self.pusher_service = self._make_pusher_service()
         uplink = ProtobufUplink(self.messaging, self.store)
@@ -477,6 +477,7 @@ class Parts:
             self.logins,
             self.channels,
             self.channel_commands,
+            self.channel_consent,
             answers,
             self.webhooks.back_ends,
             self.connections,

@@ -163,9 +163,6 @@ class FakeNode:
     def user_names(self, app: str) -> list[str]:
         return self.users.get(app, [])
 
-    def user_count(self, app: str) -> int:
-        return len(self.users.get(app, []))
-
     def is_online(self, app: str, user: str) -> bool:
         return user in self.users.get(app, [])
 

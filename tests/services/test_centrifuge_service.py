@@ -35,11 +35,13 @@ class CentrifugeHarness(Harness):
         logins = Mock(resolve=lambda app: app, is_open=lambda _app: False)
         self.catch_up = Mock()
         back_ends = BackEnds(self.back_end, self.table.id_of)  # type: ignore[arg-type]
+        consent = ChannelConsent(back_ends, Mock(), self.channels)
         self.centrifuge = CentrifugeService(
             self.sessions,
             logins,
             self.channels,
-            ChannelCommands(self.channels, logins, ChannelConsent(back_ends, Mock(), self.channels), {}),
+            ChannelCommands(self.channels, logins, consent, {}),
+            consent,
             CentrifugeAnswers(back_ends),
             back_ends,
             self.connections,

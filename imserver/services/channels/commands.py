@@ -132,10 +132,6 @@ class ChannelCommands:
             return _NO_CLAIMS
         raise ChannelRefused("denied", "the channel needs a token")
 
-    def confirm(self, connection: Connection, channel: str) -> None:
-        """See :meth:`ChannelConsent.confirm_member`."""
-        self._consent.confirm_member(connection, channel)
-
     def subscribe(self, connection: Connection, command: Subscribe, answer: Answer) -> Reply | None:
         """Subscribe to a channel. May switch."""
         answers, channel = self._of(connection), command.channel

@@ -67,7 +67,7 @@ class Cards:
         rows: AccountStore,
         store: Store,
         presence: Presence,
-        attempt: Shared | None = None,
+        attempt: Shared | None,
     ) -> None:
         settings = config.accounts
         self._accounts = accounts

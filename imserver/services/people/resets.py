@@ -62,7 +62,7 @@ class Resets:
     """Owner of the mails that are being sent."""
 
     def __init__(
-        self, config: Config, accounts: Accounts, rows: AccountStore, attempt: Shared | None = None
+        self, config: Config, accounts: Accounts, rows: AccountStore, attempt: Shared | None
     ) -> None:
         self._smtp = config.smtp
         self._page = config.app.http_url.rstrip("/") + "/home/messages"
