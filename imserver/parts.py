@@ -15,17 +15,15 @@ from gevent.hub import get_hub
 from msgspec.structs import replace
 
 from imserver import __version__
-from imserver.auth.account_tokens import AccountTokens
+from imserver.auth.account_tokens import AccountTokens, PageTokens
 from imserver.auth.authority import AllowLists, Authority, Keys
 from imserver.auth.issuers import Issuers
 from imserver.auth.login import Logins
-from imserver.auth.page_tokens import PageTokens
 from imserver.auth.quotas import BotRates
 from imserver.auth.rules import objection
 from imserver.auth.tenants import Tenants
 from imserver.cluster.history import LocalHistory
-from imserver.cluster.registry import Lease, Registry, SoloRegistry
-from imserver.cluster.values import LocalValues
+from imserver.cluster.registry import Lease, LocalValues, Registry, SoloRegistry
 from imserver.config.settings import Config
 from imserver.errors import StartError
 from imserver.hub.expiry import Sweep
@@ -67,11 +65,16 @@ from imserver.services.messages.streamed_answers import (
 from imserver.services.nodes import NodeQueries, Overview, StateQuery, ToFollowers, ToLog
 from imserver.services.people.accounts import Accounts
 from imserver.services.people.attempts import AddressRate, Attempts
-from imserver.services.people.bots import BotCommands, Bots
+from imserver.services.people.bots import (
+    ADDRESS_REQUESTS,
+    ADDRESS_SECONDS,
+    BotCommands,
+    Bots,
+    IncomingHooks,
+)
 from imserver.services.people.cards import Cards, LastSeen
 from imserver.services.people.friends import Friends
 from imserver.services.people.groups import GroupCommands, Groups
-from imserver.services.people.incoming_hooks import ADDRESS_REQUESTS, ADDRESS_SECONDS, IncomingHooks
 from imserver.services.people.invitations import Invitations
 from imserver.services.people.oauth import OAuth
 from imserver.services.people.resets import Resets
@@ -82,8 +85,7 @@ from imserver.services.sessions.connection_ids import ConnectionIds, ConnectionT
 from imserver.services.sessions.presence import Presence
 from imserver.services.sessions.sessions import Sessions
 from imserver.storage.accounts import AccountStore
-from imserver.storage.bots import BotStore
-from imserver.storage.hooks import HookStore
+from imserver.storage.bots import BotStore, HookStore
 from imserver.storage.invitations import InvitationStore
 from imserver.storage.oauth import LinkStore
 from imserver.storage.store import Store

@@ -292,16 +292,16 @@ class RedisRegistry:
     # --- temporary values -----------------------------------------------------------------------------------
 
     def put_value(self, key: str, value: bytes, seconds: float) -> None:
-        """See :class:`imserver.cluster.values.TemporaryValues`."""
+        """See :class:`imserver.cluster.registry.TemporaryValues`."""
         self._value_command("SET", key, value, "PX", max(int(seconds * 1000), 1))
 
     def value(self, key: str) -> bytes | None:
-        """See :class:`imserver.cluster.values.TemporaryValues`."""
+        """See :class:`imserver.cluster.registry.TemporaryValues`."""
         found: bytes | None = self._value_command("GET", key)
         return found
 
     def remove_value(self, key: str) -> bool:
-        """See :class:`imserver.cluster.values.TemporaryValues`."""
+        """See :class:`imserver.cluster.registry.TemporaryValues`."""
         return bool(self._value_command("DEL", key))
 
     def _value_command(self, name: str, key: str, *more: Any) -> Any:
