@@ -62,7 +62,7 @@ from imserver.services.messages.streamed_answers import (
     ConversationStreams,
     StreamedAnswers,
 )
-from imserver.services.nodes import NodeQueries, Overview, StateQuery, ToFollowers, ToLog
+from imserver.services.nodes import NodeQueries, OtherNodes, Overview, StateQuery, ToFollowers, ToLog
 from imserver.services.people.accounts import Accounts
 from imserver.services.people.attempts import AddressRate, Attempts
 from imserver.services.people.bots import (
@@ -160,39 +160,8 @@ class Parts:
         )
         self.centrifuge_service = self._make_centrifuge_service(centrifuge)
         others = None if self.cluster is None else self.cluster.others
-        in_channels = ChannelStreams(self.channels, self.hub, self.connections)
-        self.streamed_messages = StreamedMessages(
-            in_channels, self.table, self.queries, config.limits, others
-        )
-        in_conversations = ConversationStreams(self.messaging, self.signals, self.store, self.friends)
-        self.answer_streams = StreamedMessages(
-            in_conversations, self.table, self.queries, config.limits, others
-        )
-        self.streamed_answers = StreamedAnswers(
-            self.answer_streams, self.store, self.bot_store, self.friends, self.bot_rates
-        )
-        self.tenants.on_delete += [self.streamed_messages.forget, self.answer_streams.forget]
-        self.dispatcher = Dispatcher(
-            command_table(
-                self.sessions,
-                MessageCommands(
-                    self.sessions, self.messaging, self.receipts, self.message_search, self.store
-                ),
-                AnnotationCommands(self.store),
-                self.receipts,
-                self.signals,
-                GroupCommands(self.groups, self.accounts, self.friends),
-                AnswerCommands(self.streamed_answers),
-                BotCommands(self.bots),
-                self.action_service,
-                self.protobuf_service,
-                uplink,
-                self.centrifuge_service,
-                self.pusher_service,
-                self.channel_commands,
-            ),
-            self.metrics,
-        )
+        self._make_streams(others)
+        self.dispatcher = self._make_dispatcher(uplink)
         self.gate = Gate(self.proxies, self.origins, config.websocket.deflate, self.gate_policy(config))
         self.logins.prepare()
         self.uploads = Uploads(
@@ -576,6 +545,40 @@ class Parts:
         )
         rate = AddressRate(ADDRESS_REQUESTS, ADDRESS_SECONDS, "hook", attempt)
         self.incoming_hooks = IncomingHooks(self.hook_store, self.bots, self.accounts, self.groups, rate)
+
+    def _make_streams(self, others: OtherNodes | None) -> None:
+        """Build streamed messages in channels, and streamed answers in conversations."""
+        limits = self.config.limits
+        in_channels = ChannelStreams(self.channels, self.hub, self.connections)
+        self.streamed_messages = StreamedMessages(in_channels, self.table, self.queries, limits, others)
+        in_conversations = ConversationStreams(self.messaging, self.signals, self.store, self.friends)
+        self.answer_streams = StreamedMessages(in_conversations, self.table, self.queries, limits, others)
+        self.streamed_answers = StreamedAnswers(
+            self.answer_streams, self.store, self.bot_store, self.friends, self.bot_rates
+        )
+        self.tenants.on_delete += [self.streamed_messages.forget, self.answer_streams.forget]
+
+    def _make_dispatcher(self, uplink: ProtobufUplink) -> Dispatcher:
+        messages = MessageCommands(
+            self.sessions, self.messaging, self.receipts, self.message_search, self.store
+        )
+        rows = command_table(
+            self.sessions,
+            messages,
+            AnnotationCommands(self.store),
+            self.receipts,
+            self.signals,
+            GroupCommands(self.groups, self.accounts, self.friends),
+            AnswerCommands(self.streamed_answers),
+            BotCommands(self.bots),
+            self.action_service,
+            self.protobuf_service,
+            uplink,
+            self.centrifuge_service,
+            self.pusher_service,
+            self.channel_commands,
+        )
+        return Dispatcher(rows, self.metrics)
 
     def _make_overview(self) -> Overview:
         def own_state(asked: StateQuery) -> dict[str, Any]:
