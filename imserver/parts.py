@@ -617,7 +617,7 @@ class Parts:
         self.gate.left(connection.peer)
         if log.isEnabledFor(logging.DEBUG):
             who = f" of {connection.user} in {connection.app}" if connection.user is not None else ""
-            log.debug("end%s: %d", who, code, extra={"connection": connection.peer})
+            log.debug("connection%s closed: code %d", who, code, extra={"connection": connection.peer})
         self.messaging.catch_up.ended(connection)
         self.action_acks.ended(connection)
         self.channels.ended(connection)

@@ -89,8 +89,8 @@ class ChannelCommands:
         self._rates = ConnectionRates()
 
     def permit(self, connection: Connection, channel: str, token: str) -> ChannelClaims:
-        """The same as :meth:`_permit`, with the options that the channel has now, and nothing for the back
-        end."""
+        """Check a subscription with the options that the channel has now; see :meth:`_permit`. The back end
+        gets no data."""
         return self._permit(connection, channel, self._channels.options(connection.app or "", channel), token)
 
     def _permit(

@@ -113,7 +113,7 @@ class Resets:
             try:
                 self._mails.take((app, account.id))
             except TooManyFailures:
-                log.info("app %s: the account %d was sent enough mails", app, account.id)
+                log.info("app %s: account %d has reached its limit of reset mails", app, account.id)
                 return
             code, now = token_urlsafe(32), int(time())
             self._rows.add_reset(account.id, _hash(code), now, now + CODE_SECONDS)
