@@ -159,7 +159,9 @@ def _serve(read_config: Callable[[], Config]) -> int:
 @_config_option
 @click.option("--defaults", is_flag=True, help="Print the manual of all settings instead.")
 @click.option(
-    "--production", is_flag=True, help="Print the open settings instead; exit with 1 if there are any."
+    "--production",
+    is_flag=True,
+    help="List insecure settings instead; exit with status 1 if there are any.",
 )
 @click.argument("file", required=False)
 def check_config(path: str | None, defaults: bool, production: bool, file: str | None) -> None:

@@ -398,7 +398,7 @@ HTTP_TOO_MANY_STREAMS: Final = _problem(
     temporary=True,
 )
 HTTP_OFFSET_MISMATCH: Final = _problem(
-    409, "offset_mismatch", "Upload-Offset is not where the upload stands; ask with HEAD."
+    409, "offset_mismatch", "Upload-Offset differs from the stored offset; read it with HEAD."
 )
 HTTP_LENGTH_REQUIRED: Final = _problem(411, "length_required", "An upload needs a Content-Length above 0.")
 HTTP_TUS_VERSION: Final = _problem(412, "tus_version", "Uploads in parts need Tus-Resumable: 1.0.0.")

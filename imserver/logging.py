@@ -70,7 +70,7 @@ def shown(text: str) -> str:
 class TextFormatter(logging.Formatter):
     """Formats a record as one readable line, followed by traceback and detail."""
 
-    def __init__(self, node: str = "") -> None:
+    def __init__(self, node: str) -> None:
         super().__init__()
         self._node = f" node={node}" if node else ""
         self._stamp = Stamps()
@@ -93,7 +93,7 @@ class JsonFormatter(logging.Formatter):
     """Formats a record as a JSON object: time, level, logger, message; node, ids, detail and traceback if
     any."""
 
-    def __init__(self, node: str = "") -> None:
+    def __init__(self, node: str) -> None:
         super().__init__()
         self._node = {"node": node} if node else {}
         self._stamp = Stamps()

@@ -15,17 +15,15 @@ from gevent.hub import get_hub
 from msgspec.structs import replace
 
 from imserver import __version__
-from imserver.auth.account_tokens import AccountTokens
+from imserver.auth.account_tokens import AccountTokens, PageTokens
 from imserver.auth.authority import AllowLists, Authority, Keys
 from imserver.auth.issuers import Issuers
 from imserver.auth.login import Logins
-from imserver.auth.page_tokens import PageTokens
 from imserver.auth.quotas import BotRates
 from imserver.auth.rules import objection
 from imserver.auth.tenants import Tenants
 from imserver.cluster.history import LocalHistory
-from imserver.cluster.registry import Lease, Registry, SoloRegistry
-from imserver.cluster.values import LocalValues
+from imserver.cluster.registry import Lease, LocalValues, Registry, SoloRegistry
 from imserver.config.settings import Config
 from imserver.errors import StartError
 from imserver.hub.expiry import Sweep
@@ -64,14 +62,19 @@ from imserver.services.messages.streamed_answers import (
     ConversationStreams,
     StreamedAnswers,
 )
-from imserver.services.nodes import NodeQueries, Overview, StateQuery, ToFollowers, ToLog
+from imserver.services.nodes import NodeQueries, OtherNodes, Overview, StateQuery, ToFollowers, ToLog
 from imserver.services.people.accounts import Accounts
 from imserver.services.people.attempts import AddressRate, Attempts
-from imserver.services.people.bots import BotCommands, Bots
+from imserver.services.people.bots import (
+    ADDRESS_REQUESTS,
+    ADDRESS_SECONDS,
+    BotCommands,
+    Bots,
+    IncomingHooks,
+)
 from imserver.services.people.cards import Cards, LastSeen
 from imserver.services.people.friends import Friends
 from imserver.services.people.groups import GroupCommands, Groups
-from imserver.services.people.incoming_hooks import ADDRESS_REQUESTS, ADDRESS_SECONDS, IncomingHooks
 from imserver.services.people.invitations import Invitations
 from imserver.services.people.oauth import OAuth
 from imserver.services.people.resets import Resets
@@ -82,8 +85,7 @@ from imserver.services.sessions.connection_ids import ConnectionIds, ConnectionT
 from imserver.services.sessions.presence import Presence
 from imserver.services.sessions.sessions import Sessions
 from imserver.storage.accounts import AccountStore
-from imserver.storage.bots import BotStore
-from imserver.storage.hooks import HookStore
+from imserver.storage.bots import BotStore, HookStore
 from imserver.storage.invitations import InvitationStore
 from imserver.storage.oauth import LinkStore
 from imserver.storage.store import Store
@@ -144,7 +146,7 @@ class Parts:
         self.action_service = self._make_action_service()
         self.client_service = self._make_client_service()
         registrar = None if self.cluster is None else self.cluster.registrar
-        self.occupancy = Occupancy(self.channels, self.table, self.webhooks, registrar)
+        Occupancy(self.channels, self.table, self.webhooks, registrar)
         self.channel_consent = ChannelConsent(
             self.webhooks.back_ends, self.webhooks.reviews, self.store, self.channels
         )
@@ -160,44 +162,8 @@ class Parts:
         )
         self.centrifuge_service = self._make_centrifuge_service(centrifuge)
         others = None if self.cluster is None else self.cluster.others
-        in_channels = ChannelStreams(self.channels, self.hub, self.connections)
-        self.streamed_messages = StreamedMessages(
-            in_channels, self.table, self.queries, config.limits, others
-        )
-        in_conversations = ConversationStreams(self.messaging, self.signals, self.store, self.friends)
-        self.answer_streams = StreamedMessages(
-            in_conversations, self.table, self.queries, config.limits, others
-        )
-        self.streamed_answers = StreamedAnswers(
-            self.answer_streams,
-            self.store,
-            self.bot_store,
-            self.friends,
-            self.bot_rates,
-            self.webhooks.reviews,
-        )
-        self.tenants.on_delete += [self.streamed_messages.forget, self.answer_streams.forget]
-        self.dispatcher = Dispatcher(
-            command_table(
-                self.sessions,
-                MessageCommands(
-                    self.sessions, self.messaging, self.receipts, self.message_search, self.store
-                ),
-                AnnotationCommands(self.store),
-                self.receipts,
-                self.signals,
-                GroupCommands(self.groups, self.accounts, self.friends),
-                AnswerCommands(self.streamed_answers),
-                BotCommands(self.bots),
-                self.action_service,
-                self.protobuf_service,
-                uplink,
-                self.centrifuge_service,
-                self.pusher_service,
-                self.channel_commands,
-            ),
-            self.metrics,
-        )
+        self._make_streams(others)
+        self.dispatcher = self._make_dispatcher(uplink)
         self.gate = Gate(self.proxies, self.origins, config.websocket.deflate, self.gate_policy(config))
         self.logins.prepare()
         self.uploads = Uploads(
@@ -484,6 +450,7 @@ class Parts:
             self.logins,
             self.channels,
             self.channel_commands,
+            self.channel_consent,
             answers,
             self.webhooks.back_ends,
             self.connections,
@@ -581,6 +548,45 @@ class Parts:
         rate = AddressRate(ADDRESS_REQUESTS, ADDRESS_SECONDS, "hook", attempt)
         self.incoming_hooks = IncomingHooks(self.hook_store, self.bots, self.accounts, self.groups, rate)
 
+    def _make_streams(self, others: OtherNodes | None) -> None:
+        """Build streamed messages in channels, and streamed answers in conversations."""
+        limits = self.config.limits
+        in_channels = ChannelStreams(self.channels, self.hub, self.connections)
+        self.streamed_messages = StreamedMessages(in_channels, self.table, self.queries, limits, others)
+        in_conversations = ConversationStreams(self.messaging, self.signals, self.store, self.friends)
+        self.answer_streams = StreamedMessages(in_conversations, self.table, self.queries, limits, others)
+        self.streamed_answers = StreamedAnswers(
+            self.answer_streams,
+            self.store,
+            self.bot_store,
+            self.friends,
+            self.bot_rates,
+            self.webhooks.reviews,
+        )
+        self.tenants.on_delete += [self.streamed_messages.forget, self.answer_streams.forget]
+
+    def _make_dispatcher(self, uplink: ProtobufUplink) -> Dispatcher:
+        messages = MessageCommands(
+            self.sessions, self.messaging, self.receipts, self.message_search, self.store
+        )
+        rows = command_table(
+            self.sessions,
+            messages,
+            AnnotationCommands(self.store),
+            self.receipts,
+            self.signals,
+            GroupCommands(self.groups, self.accounts, self.friends),
+            AnswerCommands(self.streamed_answers),
+            BotCommands(self.bots),
+            self.action_service,
+            self.protobuf_service,
+            uplink,
+            self.centrifuge_service,
+            self.pusher_service,
+            self.channel_commands,
+        )
+        return Dispatcher(rows, self.metrics)
+
     def _make_overview(self) -> Overview:
         def own_state(asked: StateQuery) -> dict[str, Any]:
             return self.state(asked.debug, asked.detail)
@@ -618,7 +624,7 @@ class Parts:
         self.gate.left(connection.peer)
         if log.isEnabledFor(logging.DEBUG):
             who = f" of {connection.user} in {connection.app}" if connection.user is not None else ""
-            log.debug("end%s: %d", who, code, extra={"connection": connection.peer})
+            log.debug("connection%s closed: code %d", who, code, extra={"connection": connection.peer})
         self.messaging.catch_up.ended(connection)
         self.action_acks.ended(connection)
         self.channels.ended(connection)

@@ -24,7 +24,7 @@ def given_once(name: str, argument: str | None, option: str | None) -> str | Non
 
 
 def required_once(name: str, argument: str | None, option: str | None) -> str:
-    """The same for what must be given."""
+    """A required value, given as an argument or by the option of the same meaning."""
     found = given_once(name, argument, option)
     if found is None:
         raise click.UsageError(f"Missing argument '{name}'.")

@@ -37,7 +37,7 @@ def fast_routes(api: Api, pages: Iterable[Route], everywhere: bool = False) -> H
 
 
 def routes_at(api: Api, everywhere: bool = False) -> HttpRoutes:
-    """The same of all rows of the API."""
+    """All rows of the API, by method and path."""
     return _bound(api, ROUTES, everywhere)
 
 

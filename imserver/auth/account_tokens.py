@@ -1,15 +1,19 @@
-"""Account tokens: JSON Web Tokens as GoChat makes them, HS256 with the claims ``user_id`` and ``exp``.
-And tokens of bots: ``bot_<account>_<secret>``, valid until they are replaced.
+"""Tokens that the server makes for accounts, bots and its own pages.
 
-This server adds two claims: ``version``, the version of the account when the token was made, and ``device``,
-the number of the login that the token belongs to. A token of GoChat itself counts as version 1: it is valid
-with the same key until the account ends all its sessions.
+- Account tokens: JSON Web Tokens as GoChat makes them, HS256 with the claims ``user_id`` and ``exp``.
+- Tokens of bots: ``bot_<account>_<secret>``, valid until they are replaced.
+- Page tokens: ``page.`` and a signed text (:class:`PageTokens`).
+
+This server adds two claims to account tokens: ``version``, the version of the account when the token was
+made, and ``device``, the number of the login that the token belongs to. A token of GoChat itself counts as
+version 1: it is valid with the same key until the account ends all its sessions.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from secrets import token_urlsafe
@@ -17,6 +21,7 @@ from time import time
 from typing import Final
 
 import msgspec
+from itsdangerous import BadSignature, URLSafeTimedSerializer
 from msgspec import Struct
 
 from imserver.auth.quotas import BotRates
@@ -31,6 +36,7 @@ from imserver.storage.contract import MAX_ID, Account
 GOCHAT: Final = "gochat"
 """The app of GoChat's clients."""
 BOT_TOKEN_PREFIX: Final = "bot_"
+PAGE_TOKEN_PREFIX: Final = "page."
 _SECRET_BYTES: Final = 32
 _SECRET_CHARACTERS: Final = 43
 _ID_DIGITS: Final = 19
@@ -221,3 +227,41 @@ class AccountTokens:
         if self._sign_key and (self._sign_key != PUBLIC_SIGN_KEY or self._is_demo()):
             return self._sign_key.encode()
         return self._derived_key
+
+
+class PageTokens:
+    """Makes and reads page tokens, for the visitors of the server's own pages.
+
+    A page token names an app and a user. It is valid for ``api.page_token_seconds`` and signed with a key
+    derived from the node's secret. A page uses it to log in, list the app's users and send to all of them.
+    """
+
+    def __init__(self, config: Config, secret: bytes) -> None:
+        self._signer = URLSafeTimedSerializer(derive_key(secret, "page tokens"), salt="page")
+        self.reload(config)
+
+    def reload(self, config: Config) -> None:
+        """Take the lifetime of tokens from ``config``."""
+        self._seconds = math.ceil(config.api.page_token_seconds)
+
+    def make(self, app: str, user: str) -> str:
+        """Make a token for the page of ``user`` in ``app``."""
+        signed = self._signer.dumps([app, user])
+        return PAGE_TOKEN_PREFIX + (signed if isinstance(signed, str) else signed.decode())
+
+    def read(self, token: str) -> tuple[str, str] | None:
+        """Return (app, user) of a valid page token, else None."""
+        if not token.startswith(PAGE_TOKEN_PREFIX):
+            return None
+        try:
+            app, user = self._signer.loads(token[len(PAGE_TOKEN_PREFIX) :], max_age=self._seconds)
+        except BadSignature:
+            return None
+        return app, user
+
+    def fits(self, app: str, user: str, token: str) -> bool:
+        """Whether an open app accepts a login of ``user`` with this token.
+
+        A page token must name exactly this app and user. Any other token is ignored, as the originals do.
+        """
+        return not token.startswith(PAGE_TOKEN_PREFIX) or self.read(token) == (app, user)

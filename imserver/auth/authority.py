@@ -20,9 +20,8 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-from imserver.auth.account_tokens import BOT_TOKEN_PREFIX, AccountTokens
+from imserver.auth.account_tokens import BOT_TOKEN_PREFIX, PAGE_TOKEN_PREFIX, AccountTokens, PageTokens
 from imserver.auth.login import Logins
-from imserver.auth.page_tokens import PAGE_TOKEN_PREFIX, PageTokens
 from imserver.auth.principal import ALL_SCOPES, BAD_TOKEN, DEMO, NOBODY, Need, Principal
 from imserver.auth.tenants import Tenant
 from imserver.auth.tokens import BadToken

@@ -12,9 +12,8 @@ from time import time
 from typing import Final
 
 from imserver import errors
-from imserver.auth.account_tokens import AccountTokens
+from imserver.auth.account_tokens import PAGE_TOKEN_PREFIX, AccountTokens, PageTokens
 from imserver.auth.issuers import Issuers
-from imserver.auth.page_tokens import PAGE_TOKEN_PREFIX, PageTokens
 from imserver.auth.pusher import PusherApps
 from imserver.auth.quotas import ConnectionQuota, Expiry
 from imserver.auth.rules import (

@@ -179,6 +179,16 @@ class Rule:
         self.any_origin = tenant.origin_policy == "any"
         has_origins = tenant.origins or tenant.origin_policy
         self.origins = frozenset(host_name(each) for each in tenant.origins) if has_origins else None
+        self._set_hooks(tenant, secrets)
+        self.plain = self.open and not (
+            tenant.dialects or tenant.max_connections or tenant.messages_per_second
+        )
+        self.quiet = self.plain and self.receiver is None
+        self._encodings: dict[Encoding, LimitedEncoding] = {}
+
+    def _set_hooks(self, tenant: Tenant, secrets: Secrets) -> None:
+        """Set which URLs of the app are called, with their secrets. None: not called."""
+        webhook = tenant.webhook
         self.asked = (
             AuthoriseHook(tenant.name, webhook.authorise_url, secrets.webhook)
             if webhook.authorise_url
@@ -225,11 +235,6 @@ class Rule:
             if self.pusher is not None and tenant.pusher.webhook_url
             else None
         )
-        self.plain = self.open and not (
-            tenant.dialects or tenant.max_connections or tenant.messages_per_second
-        )
-        self.quiet = self.plain and self.receiver is None
-        self._encodings: dict[Encoding, LimitedEncoding] = {}
 
     def limit(self, connection: Connection) -> None:
         """Apply the message rate of the app to the connection, in place of any other app's."""

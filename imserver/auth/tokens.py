@@ -259,8 +259,8 @@ def read_token(token: str, keys: Sequence[Key], now: float) -> Claims:
 
 
 def read_bare_token(token: str, keys: Sequence[Key], now: float, app: str) -> Claims:
-    """The same for a token that may lack the claims ``app`` (then it is for ``app``) and ``exp`` (then its
-    ``expires_at`` is 0)."""
+    """Verify a token as :func:`read_token` does. It may lack the claims ``app`` (then it is for ``app``) and
+    ``exp`` (then its ``expires_at`` is 0)."""
     try:
         claims = _decode_bare(verified_payload(token, keys))
     except (ValueError, RecursionError) as error:

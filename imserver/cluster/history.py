@@ -51,9 +51,7 @@ class Retained(Struct, frozen=True):
 
 
 class ChannelHistory(Protocol):
-    """The history of channels. ``remote``: calls switch, and return None if it is not known what happened."""
-
-    remote: bool
+    """The history of channels. With Redis, calls switch, and return None if it is not known what happened."""
 
     def append_each(self, app: str, publications: Sequence[Retained]) -> list[Event] | None:
         """Store publications, in this order. Returns them with their offsets."""
@@ -117,8 +115,6 @@ class LocalHistory:
     If the limit is reached, the channel that has waited longest for a publication loses its history, and its
     next life has another epoch. The last channel loses its oldest publications.
     """
-
-    remote = False
 
     def __init__(self, limit_bytes: int, clock: Callable[[], float] = monotonic) -> None:
         self.bytes = 0

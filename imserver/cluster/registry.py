@@ -1,4 +1,4 @@
-"""The registry: live nodes, the sessions of each user, channels and message ids.
+"""The registry: live nodes, the sessions of each user, channels, message ids and temporary values.
 
 :class:`SoloRegistry` serves a node without Redis,
 :class:`imserver.cluster.redis.registry.RedisRegistry` the nodes that share a Redis.
@@ -10,9 +10,11 @@ while its *lease* is live; data of other epochs is ignored, so the answers stay 
 from __future__ import annotations
 
 import _socket
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import count
+from time import monotonic
 from typing import Final, Literal, Protocol
 
 from msgspec import Struct, field
@@ -24,6 +26,8 @@ POLICIES: Final = ("newest", "multi", "single", "refuse")
 
 MAX_BANS: Final = 100_000
 """Limit of the number of bans that a node, or the registry, can list."""
+MAX_VALUES: Final = 100_000
+"""Limit of the temporary values in memory. Beyond it the oldest are dropped."""
 
 next_session_id: Final = count(1).__next__
 """Session ids: unique in this process, across its epochs."""
@@ -201,6 +205,27 @@ class Registry(Protocol):
         ...
 
 
+class TemporaryValues(Protocol):
+    """Values by key that nodes share for minutes, such as logins with a provider that are running.
+
+    All methods may switch, and raise StorageUnavailable if Redis does not answer. In a cluster
+    :class:`imserver.cluster.redis.registry.RedisRegistry` has the values, so any node may continue what
+    another one has begun.
+    """
+
+    def put_value(self, key: str, value: bytes, seconds: float) -> None:
+        """Store a value for a time."""
+        ...
+
+    def value(self, key: str) -> bytes | None:
+        """The value of a key; None if it has none any more."""
+        ...
+
+    def remove_value(self, key: str) -> bool:
+        """Delete a value. Of several callers at once, one gets True."""
+        ...
+
+
 def own_address() -> str:
     """The first address of this machine that is not loopback, else 127.0.0.1.
 
@@ -268,3 +293,33 @@ class SoloRegistry:
     def _set(self, lease: Lease) -> None:
         self.lease = lease
         self._leases = {EPOCH: lease}
+
+
+class LocalValues:
+    """See :class:`TemporaryValues`. Owner of the values of a node without Redis."""
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._values: OrderedDict[str, tuple[bytes, float]] = OrderedDict()
+        """Key → value and end, the oldest first."""
+
+    def put_value(self, key: str, value: bytes, seconds: float) -> None:
+        """See :class:`TemporaryValues`."""
+        now = self._clock()
+        self._values.pop(key, None)
+        self._values[key] = value, now + seconds
+        while self._values:
+            oldest, (_, end) = next(iter(self._values.items()))
+            if end > now and len(self._values) <= MAX_VALUES:
+                break
+            del self._values[oldest]
+
+    def value(self, key: str) -> bytes | None:
+        """See :class:`TemporaryValues`."""
+        value, end = self._values.get(key, (None, 0.0))
+        return value if end > self._clock() else None
+
+    def remove_value(self, key: str) -> bool:
+        """See :class:`TemporaryValues`."""
+        _, end = self._values.pop(key, (b"", 0.0))
+        return end > self._clock()

@@ -112,7 +112,7 @@ def delete(url: str, app: str, key_file: str | None, id: str) -> None:
 @click.argument("id")
 @click.argument("hook", metavar="[HOOK]", default="")
 def hook(url: str, app: str, key_file: str | None, remove: bool, id: str, hook: str) -> None:
-    """Send what the bot with this ID receives to the URL HOOK, and print the secret that signs once."""
+    """Send the messages that bot ID receives to the URL HOOK. Prints the signing secret once."""
     if remove == bool(hook):
         raise click.UsageError("Give either HOOK or --remove.")
     with _server(url, key_file) as api:

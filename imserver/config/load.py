@@ -66,7 +66,7 @@ def load_with_places(
     environ: Mapping[str, str] | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> tuple[Config, Places]:
-    """The same, and where the settings of the file were written."""
+    """The settings, and where those of the file were written; see :func:`load_config`."""
     environ = os.environ if environ is None else environ
     path = path or settings_file(environ)
     places = Places(path or "configuration")

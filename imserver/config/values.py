@@ -58,7 +58,7 @@ class Places:
             self._lines[name] = lines[key]
 
     def note_item(self, name: str, item: object) -> None:
-        """The same for an item of a list, which begins where its first key is."""
+        """Remember the line of an item of a list: that of its first key."""
         lines = getattr(item, "lines", None)
         if lines:
             self._lines[name] = min(lines.values())

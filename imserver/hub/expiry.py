@@ -44,8 +44,8 @@ class Sweep:
         login_seconds: float,
         ping_seconds: float,
         pong_seconds: float,
-        by_traffic: Mapping[str, float] | None = None,
-        checks: Mapping[str, Callable[[Connection], object]] | None = None,
+        by_traffic: Mapping[str, float],
+        checks: Mapping[str, Callable[[Connection], object]],
     ) -> None:
         self._context = context
         self._metrics = metrics
@@ -53,8 +53,8 @@ class Sweep:
         self.login_seconds = login_seconds
         self.ping_seconds = ping_seconds
         self.pong_seconds = pong_seconds
-        self._by_traffic = by_traffic or {}
-        self._checks = checks or {}
+        self._by_traffic = by_traffic
+        self._checks = checks
 
     def run_sweeps(self, sweep_seconds: float) -> None:
         """Greenlet: check all connections every ``sweep_seconds``."""

@@ -138,11 +138,6 @@ class Hub:
         known = self.apps.get(app)
         return list(known.users) if known is not None else []
 
-    def user_count(self, app: str) -> int:
-        """Number of users of an app who are online on this node."""
-        known = self.apps.get(app)
-        return len(known.users) if known is not None else 0
-
     def member_count(self, app: str, channel: str) -> int:
         """Number of connections of this node in a channel."""
         known = self.apps.get(app)
@@ -270,12 +265,11 @@ class ChannelMembership:
     ``Connection.channels`` is a tuple: a dict of three channels would cost 140 bytes more.
     """
 
-    def __init__(self, clock: Callable[[], float] = time) -> None:
+    def __init__(self) -> None:
         self.channels = 0
         """Number of channels in all apps."""
         self.members = 0
         """Number of memberships."""
-        self._clock = clock
         self._last = 0.0
 
     def join(self, app: App, name: str, connection: Connection) -> LocalChannel | None:
@@ -288,7 +282,7 @@ class ChannelMembership:
             self.channels += 1
         elif connection in channel.members:
             return None
-        self._last = channel.members[connection] = max(self._clock(), self._last + _TICK_SECONDS)
+        self._last = channel.members[connection] = max(time(), self._last + _TICK_SECONDS)
         self.members += 1
         connection.channels += (channel,)
         return channel

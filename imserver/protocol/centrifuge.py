@@ -188,7 +188,7 @@ def _json(data: Raw) -> bytes:
 
 
 def _json_or_none(data: Raw) -> bytes:
-    """The same for a payload that may be missing (``b""``)."""
+    """The payload of a client, or ``b""`` if it is missing."""
     return _json(data) if data and bytes(data) != b"null" else b""
 
 

@@ -41,7 +41,6 @@ CACHED: Final = ("cache-", "private-cache-", "presence-cache-", "private-encrypt
 USER_CHANNEL: Final = "#server-to-user-"
 """Beginning of the name of a user's own channel."""
 
-CODE_NOT_ALLOWED: Final = 4009
 CODE_CLIENT_EVENT: Final = 4301
 """A client event was refused."""
 CODE_BAD_FRAME: Final = 4302

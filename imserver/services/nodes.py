@@ -424,7 +424,7 @@ class Overview:
         own_metrics: Callable[[], str],
         lease: Callable[[], Lease],
         registry: Registry,
-        rpc: Rpc | None = None,
+        rpc: Rpc | None,
         seconds: float = 1.0,
     ) -> None:
         self._own_state = own_state

@@ -158,7 +158,7 @@ class EventStore:
             while self._batch.events:
                 batch, self._batch = self._batch, _Batch()
                 try:
-                    batch.stored.set(self._store.write(partial(_add_all, batch.events)))
+                    batch.stored.set(self._store.write(partial(add_events, events=batch.events)))
                 except Exception as error:
                     batch.stored.set_exception(error)
         finally:
@@ -480,10 +480,6 @@ def _member(user: str) -> str:
     if len(user) * 4 <= MAX_USER_BYTES:
         return user
     return user.encode()[:MAX_USER_BYTES].decode(errors="ignore")
-
-
-def _add_all(events: Sequence[NewEvent], sql: Statements) -> dict[str, int]:
-    return add_events(sql, events)
 
 
 def _feed(sql: Statements, app: str, lock: bool = False) -> FeedRow | None:

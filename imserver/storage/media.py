@@ -46,8 +46,8 @@ def make_private(folder: Path) -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
 
 
-def folder_of(app: str, user: str = "") -> str:
-    """The name of the folder of a user's unfinished uploads; without a user: a pattern for all of the app."""
+def folder_of(app: str, user: str) -> str:
+    """The name of the folder of a user's unfinished uploads; ``""``: a pattern for all of the app."""
     return f"{_hashed(app)}-{_hashed(user) if user else '*'}"
 
 

@@ -99,7 +99,7 @@ class ConnectionSteering:
         except OSError as error:
             self._possible = False
             _log.info(
-                "no connection steering, clients wait for a node that restarts: %s",
+                "connection steering is unavailable (%s): while a node restarts, its new connections wait",
                 error.strerror,
             )
 

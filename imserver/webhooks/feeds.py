@@ -2,11 +2,12 @@
 
 The events of a feed are the entries of the app's message log and the rows of the table ``event``. The node
 with the lease of a feed sends them and stores the positions up to which the receiver has everything. After
-its death another node goes on there.
+its death another node continues from these positions.
 
-- A receiver that cannot be reached, or that takes nothing, is tried again and again; its feed stands still.
-- An event that it refuses while it takes others is put aside, with all later events of the same user, and
-  tried again alone.
+- While a receiver does not answer, or refuses all events for a reason other than their content, its feed is
+  paused and retried.
+- An event that it refuses for its content, or while it accepts others, is put aside with all later events of
+  the same user, and retried alone.
 - After three days an event is dead. An operator may replay it.
 """
 

@@ -101,10 +101,6 @@ class Webhooks:
         else:
             queue.receiver = receiver
 
-    def wants(self, app: str, event: str) -> bool:
-        """Whether the app's back end wants such events."""
-        return self.feeds.wants(app, event)
-
     # --- what happens ---------------------------------------------------------------------------------------
 
     def began(self, connection: Connection) -> None:
@@ -169,7 +165,7 @@ class Webhooks:
 
         If the database is away, the events wait in memory as those of connections do.
         """
-        if not (pushes and self.wants(app, "absent")):
+        if not (pushes and self.feeds.wants(app, "absent")):
             return
         facts = [(user, _push_facts(user, event)) for user, event in pushes]
         try:

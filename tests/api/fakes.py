@@ -12,8 +12,8 @@ import msgspec
 
 from imserver.api.call import Api, answer
 from imserver.api.routes import ROUTES
+from imserver.auth.account_tokens import PageTokens
 from imserver.auth.authority import AllowLists, Authority, Keys
-from imserver.auth.page_tokens import PageTokens
 from imserver.auth.pusher import PusherApps
 from imserver.auth.rules import objection
 from imserver.auth.tenants import Tenants
@@ -23,7 +23,7 @@ from imserver.config.settings import ApiSettings, Config, KeySettings, LimitSett
 from imserver.metrics import Metrics
 from imserver.model import Event
 from imserver.services.nodes import Overview
-from imserver.services.people.incoming_hooks import UnknownHook
+from imserver.services.people.bots import UnknownHook
 from imserver.services.push.idempotency import Dedupe, MessageIds
 from imserver.services.push.push import LocalReach, Pushes
 from imserver.services.sessions.presence import Presence
@@ -162,9 +162,6 @@ class FakeNode:
 
     def user_names(self, app: str) -> list[str]:
         return self.users.get(app, [])
-
-    def user_count(self, app: str) -> int:
-        return len(self.users.get(app, []))
 
     def is_online(self, app: str, user: str) -> bool:
         return user in self.users.get(app, [])

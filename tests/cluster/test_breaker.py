@@ -35,7 +35,6 @@ def test_it_opens_at_the_threshold_and_lets_nobody_pass(harness: Harness) -> Non
     breaker.failed()
     assert not breaker.closed
     assert not breaker.allows()
-    assert breaker.opens == 1
 
 
 def test_only_failures_in_a_row_count(harness: Harness) -> None:
@@ -71,7 +70,6 @@ def test_each_vain_probe_doubles_the_longest_wait_up_to_the_cap(harness: Harness
         assert not breaker.allows()
     assert harness.limits[:4] == [BASE_SECONDS * 2**n for n in range(4)]
     assert harness.limits[-1] == CAP_SECONDS
-    assert breaker.opens == 1
 
 
 def test_success_of_the_probe_makes_the_next_wait_short_again(harness: Harness) -> None:
@@ -86,7 +84,6 @@ def test_success_of_the_probe_makes_the_next_wait_short_again(harness: Harness) 
     breaker.succeeded()
     breaker.failed()
     assert harness.limits[-1] == BASE_SECONDS
-    assert breaker.opens == 2
 
 
 def test_stragglers_of_calls_made_before_it_opened_do_not_prolong_the_wait(harness: Harness) -> None:
@@ -94,7 +91,6 @@ def test_stragglers_of_calls_made_before_it_opened_do_not_prolong_the_wait(harne
     for _ in range(64):
         breaker.failed()
     assert harness.limits == [BASE_SECONDS]
-    assert breaker.opens == 1
 
 
 def test_tripping_opens_it_at_once_and_only_once(harness: Harness) -> None:
@@ -102,7 +98,7 @@ def test_tripping_opens_it_at_once_and_only_once(harness: Harness) -> None:
     breaker.trip()
     breaker.trip()
     assert not breaker.closed
-    assert breaker.opens == 1
+    assert harness.limits == [BASE_SECONDS]
 
 
 def test_waits_of_many_breakers_are_spread() -> None:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from imserver.cluster import values
-from imserver.cluster.values import LocalValues, TemporaryValues
+from imserver.cluster import registry
+from imserver.cluster.registry import LocalValues, TemporaryValues
 from imserver.errors import StorageUnavailable
 from tests.support import until
 
@@ -37,7 +37,7 @@ def test_a_value_ends_with_its_time(store: TemporaryValues) -> None:
 
 
 def test_the_memory_of_a_node_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(values, "MAX_VALUES", 2)
+    monkeypatch.setattr(registry, "MAX_VALUES", 2)
     now = [0.0]
     store = LocalValues(lambda: now[0])
     for key in "abc":
@@ -49,9 +49,9 @@ def test_the_memory_of_a_node_is_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_without_redis_nothing_is_believed(own_server: RedisServer, start_node: StartNode) -> None:
-    registry = start_node(own_server)
-    registry.put_value("key", b"one", 60)
+    node = start_node(own_server)
+    node.put_value("key", b"one", 60)
     own_server.kill()
-    for call in (registry.value, registry.remove_value, lambda key: registry.put_value(key, b"", 1)):
+    for call in (node.value, node.remove_value, lambda key: node.put_value(key, b"", 1)):
         with pytest.raises(StorageUnavailable):
             call("key")

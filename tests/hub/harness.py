@@ -116,7 +116,7 @@ class Harness(SocketHarness):
             login_seconds,
             ping_seconds,
             pong_seconds,
-            by_traffic,
+            by_traffic or {},
             dict.fromkeys(by_traffic or (), lambda connection: self.look(connection)),
         )
 

@@ -28,7 +28,9 @@ def test_log_lines_of_a_connection_have_its_id(server: Server) -> None:
     with logged_in(server.ws, "ann", 101) as client:
         peer = "{}:{}".format(*client.sock.getsockname())
     eventually(
-        lambda: any(line["message"].startswith("end of ann in 101: ") for line in lines(server)),
+        lambda: any(
+            line["message"].startswith("connection of ann in 101 closed: code ") for line in lines(server)
+        ),
         what="the end is logged",
     )
     received = [line["message"] for line in lines(server) if line.get("connection") == peer]

@@ -60,7 +60,6 @@ class SharedHistory(LocalHistory):
     """In place of the history in Redis. ``away``: it does not answer. ``holding``: its pages are ready, and
     each arrives when the test sets its signal in ``held``."""
 
-    remote = True
     away = False
     holding = False
 

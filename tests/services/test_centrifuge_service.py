@@ -41,6 +41,7 @@ class CentrifugeHarness(Harness):
             logins,
             self.channels,
             ChannelCommands(self.channels, logins, consent, {}),
+            consent,
             CentrifugeAnswers(back_ends),
             back_ends,
             self.connections,

@@ -579,7 +579,6 @@ def test_what_the_first_subscriber_of_a_node_waited_for_comes_once(harness: Harn
     """A publication arrives while the history is read, behind the position that the history tells."""
     harness.channel_settings = CHANNELS
     history = harness.history
-    history.remote = True  # type: ignore[misc]
     read = history.read
 
     def read_slowly(*asked: object) -> object:

@@ -165,7 +165,7 @@ def test_a_connection_that_ends_during_the_back_ends_decision_is_no_client(harne
     harness.directory.before_verdict = lambda connection: connection.lost()
     connection, _ = harness.open("systemId=known")
     assert connection.state == CLOSED
-    assert not harness.hub.user_count("system:known")
+    assert not harness.hub.user_names("system:known")
     assert not harness.directory.began_with
 
 

@@ -141,8 +141,8 @@ def test_other_apps_get_nothing_and_nothing_is_remembered_of_them() -> None:
         harness.begin(connection, "ann", "102")
         harness.webhooks.message("102", "ann", {})
         harness.webhooks.absent("102", [("bob", Event("msg", "", "hi"))])
-        assert not harness.webhooks.wants("102", "absent")
-        assert harness.webhooks.wants("101", "absent")
+        assert not harness.webhooks.feeds.wants("102", "absent")
+        assert harness.webhooks.feeds.wants("101", "absent")
         connection.lost()
         assert not harness.webhooks.known
         assert harness.webhooks.tally.waiting == 0

@@ -3,9 +3,8 @@
 from msgspec.structs import replace
 
 from imserver.storage.accounts import AccountStore
-from imserver.storage.bots import BotStore
+from imserver.storage.bots import BotHook, BotStore, HookStore, IncomingHook
 from imserver.storage.contract import Account
-from imserver.storage.hooks import BotHook, HookStore, IncomingHook
 from imserver.storage.log.contract import Draft
 
 from .conftest import OpenStore

@@ -330,7 +330,7 @@ class AppDelete(Struct, forbid_unknown_fields=True):
 
 
 class AppDeleted(Struct):
-    """What was deleted with an app: the number of each."""
+    """The numbers of rows and files that were deleted with an app."""
 
     app: str
     keys: Annotated[int, about("API keys that were limited to the app. They are revoked.")]

@@ -12,7 +12,7 @@ from imserver import errors
 from imserver.api.call import Api, Call
 from imserver.api.v1 import field
 from imserver.api.v1.accounts import REFUSALS, Avatar, Nickname, UserId, UserName
-from imserver.api.v1.conversations import Place
+from imserver.api.v1.conversations import ConversationId
 from imserver.api.v1.field import Acting, ActingPage, about
 from imserver.api.v1.operation import Resource, refuse
 from imserver.api.v1.wire import after, cut
@@ -99,7 +99,7 @@ class CommandsSet(Acting, kw_only=True):
 class CommandsQuery(Acting, kw_only=True):
     """Which conversation."""
 
-    conversation: Place
+    conversation: ConversationId
 
 
 class BotMade(Struct):

@@ -19,13 +19,13 @@ from imserver.services.people.friends import Relation
 
 
 class FindRequest(Acting, kw_only=True):
-    """Whom to look for."""
+    """The identifier to search for."""
 
     text: Annotated[Login, about("A complete phone number, e-mail address or user name.")]
 
 
 class CardsRequest(Acting, kw_only=True):
-    """Whose cards."""
+    """The accounts to show."""
 
     users: Annotated[list[UserId], about("Ids of accounts.", max_length=CARDS)]
 
@@ -105,8 +105,9 @@ def find(api: Api, call: Call, asked: FindRequest) -> CardShown:
 def cards(api: Api, call: Call, asked: CardsRequest) -> CardsAnswer:
     """Show up to 100 accounts with their presence.
 
-    A user sees presence and user names of friends and of members of common conversations. Who has blocked the
-    user shows none; `show_presence` and `findable` switch them off. A back end that names no `user` sees all.
+    A user sees presence and user names of friends and of members of common conversations. Users who have
+    blocked the caller show neither. Accounts with `show_presence` off hide their presence, those with
+    `findable` off their user name. A back end that names no `user` sees all.
     """
     found = api.services.cards.show(call.app, call.user, asked.users)
     return CardsAnswer(list(map(_card, found)))

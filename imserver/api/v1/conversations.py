@@ -24,8 +24,8 @@ from imserver.storage.log.contract import ConversationSummary, Entry, message_of
 _MAX_PAGE = 200
 MAX_ID = 2**63 - 1
 
-Place = Annotated[int, about("The conversation. A group has the same id.", ge=1, le=MAX_ID)]
-AnyPlace = Annotated[
+ConversationId = Annotated[int, about("The conversation. A group has the same id.", ge=1, le=MAX_ID)]
+SearchedConversation = Annotated[
     int, about("Search only this conversation; 0: all conversations of the user.", ge=0, le=MAX_ID)
 ]
 MessageId = Annotated[
@@ -38,20 +38,20 @@ After = Annotated[
     int, about("List the first messages after this one, instead of the last before one.", ge=0, le=MAX_ID)
 ]
 PageLimit = Annotated[int, about("The maximum number of entries on this page.", ge=1, le=_MAX_PAGE)]
-Words = Annotated[str, about("The text to search for.", min_length=1, max_length=256)]
+SearchText = Annotated[str, about("The text to search for.", min_length=1, max_length=256)]
 
 
 class ConversationsQuery(Acting, kw_only=True):
-    """Whose conversations, and which page of them."""
+    """A page of a user's conversations."""
 
     before: Before = 0
     limit: PageLimit = 50
 
 
 class HistoryQuery(Acting, kw_only=True):
-    """Who reads which conversation, and which page of it."""
+    """A page of the history of a conversation."""
 
-    conversation: Place
+    conversation: ConversationId
     before: Before = 0
     after: After | UnsetType = UNSET
     types: Annotated[
@@ -61,22 +61,22 @@ class HistoryQuery(Acting, kw_only=True):
 
 
 class PinsQuery(Acting, kw_only=True):
-    """Who asks about which conversation."""
+    """The conversation whose pins are listed."""
 
-    conversation: Place
+    conversation: ConversationId
 
 
 class SearchQuery(Acting, kw_only=True):
-    """Who looks for what, and where."""
+    """A search in one conversation, or in all of a user."""
 
-    text: Words
-    conversation: AnyPlace = 0
+    text: SearchText
+    conversation: SearchedConversation = 0
     before: Before = 0
     limit: PageLimit = 50
 
 
 class SyncQuery(Acting, kw_only=True):
-    """Who has everything up to where, and how much of the rest is wanted."""
+    """The position of the client, and the size of the page."""
 
     after: Annotated[
         int,
@@ -90,15 +90,15 @@ class SyncQuery(Acting, kw_only=True):
 
 
 class MarksQuery(Acting, kw_only=True):
-    """Whose marks, and since when."""
+    """The marks of a user that changed since a version."""
 
     version: Annotated[int, about("The `version` of the previous answer; 0: all marks.", ge=0, le=MAX_ID)] = 0
 
 
 class ReceiptsQuery(Acting, kw_only=True):
-    """Who asks about which conversation, and which page."""
+    """A page of the receipts of a conversation."""
 
-    conversation: Place
+    conversation: ConversationId
     cursor: field.Cursor = ""
     limit: PageLimit = 50
 

@@ -22,7 +22,7 @@ ListName = Literal["friends", "incoming", "outgoing", "blocked"]
 
 
 class FriendsQuery(ActingPage):
-    """Whose list, which, and which page of it."""
+    """A page of one of a user's lists."""
 
     list: Annotated[ListName, about("Friends, incoming requests, outgoing requests, or blocked users.")] = (
         "friends"

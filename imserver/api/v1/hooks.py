@@ -20,8 +20,7 @@ from imserver.api.v1.wire import decode, reply
 from imserver.auth.principal import ADMIN_OR_ACCOUNT, ANYONE, Principal
 from imserver.services.people.accounts import account_id
 from imserver.services.people.attempts import TooManyFailures
-from imserver.services.people.bots import TooManyBots
-from imserver.services.people.incoming_hooks import UnknownHook
+from imserver.services.people.bots import TooManyBots, UnknownHook
 from imserver.transport.exchange import HttpResponse
 
 PATH: Final = "/hooks/"

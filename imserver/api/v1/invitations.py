@@ -43,7 +43,7 @@ class InvitationCreate(Acting, kw_only=True):
 
 
 class InvitationsQuery(ActingPage, kw_only=True):
-    """Whose invitations, or to which group, and which page of them."""
+    """A page of the invitations of a user, or to a group."""
 
     group: OfGroup = ""
 
@@ -81,7 +81,7 @@ class InvitationsAnswer(Struct):
 
 
 class InvitationPreview(Struct):
-    """What an invitation is to."""
+    """The target of an invitation."""
 
     code: Code
     group: OfGroup

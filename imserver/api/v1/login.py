@@ -113,7 +113,7 @@ class LoginFinish(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class LoginFinished(Struct, omit_defaults=True):
-    """`pending`, or a session as of `accounts/login`, or the provider with which the account was linked."""
+    """The result: still pending, a session as of `accounts/login`, or the linked provider."""
 
     pending: Annotated[bool, about("The user has not agreed yet; ask again later.")] = False
     token: Annotated[str | UnsetType, about("The token of the session.")] = UNSET
@@ -137,13 +137,13 @@ class LinksAnswer(Struct):
 
 
 class LinkEnd(Acting, kw_only=True):
-    """The provider with which the account shall not log in any more."""
+    """The provider to unlink."""
 
     provider: Provider
 
 
 class ResetRequest(Struct, forbid_unknown_fields=True, kw_only=True):
-    """Whose password is forgotten."""
+    """The account whose password to reset."""
 
     login: Login
     app: field.AccountApp = GOCHAT

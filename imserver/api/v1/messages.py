@@ -12,7 +12,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 from imserver import errors
 from imserver.api.call import Api, Call
 from imserver.api.reply import ApiProblem
-from imserver.api.v1.conversations import MAX_ID, ON_BEHALF, MessageId, Place, log_of
+from imserver.api.v1.conversations import MAX_ID, ON_BEHALF, ConversationId, MessageId, log_of
 from imserver.api.v1.field import Acting, about
 from imserver.api.v1.operation import Resource, one_of
 from imserver.api.v1.push_request import Data, StoredAt, Text
@@ -171,7 +171,7 @@ class StoredAnswer(StoredAt):
 class ReadRequest(Acting, kw_only=True):
     """A conversation and the last message that the user has read."""
 
-    conversation: Place
+    conversation: ConversationId
     id: MessageId
 
 

@@ -1,8 +1,10 @@
 """``/api/v1/publisher``: a WebSocket over which a back end sends pushes and streamed messages.
 
 A message is ``{"seq": …, "publish": {a push}}``, ``{"seq": …, "ping": {}}``, or the path of a route of
-:mod:`.streamed` with its body; each is answered, in order. Commands that are read together are served
-together, so that many pushes share one question to Redis.
+:mod:`.streamed` with its body. The answers come in the same order. Each has the ``seq`` of its message, and
+``sent`` and ``results`` of a push, ``pong``, the fields of the route, or an ``error``
+(:class:`PublishRefusal`). Messages that are read together are served together, so that many pushes share one
+question to Redis.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from imserver.api.reply import ApiProblem
 from imserver.api.v1 import streamed
 from imserver.api.v1.operation import APP_PROBLEMS, PREFIX, Resource, route_of, run
 from imserver.api.v1.push import SENDING_PROBLEMS, Carried, send_each
-from imserver.api.v1.push_request import PushRequest, Result
+from imserver.api.v1.push_request import PushRequest
 from imserver.api.v1.wire import decode
 from imserver.auth.authority import refusal
 from imserver.auth.principal import PUSH, Principal, may
@@ -70,17 +72,6 @@ class PublishRefusal(Struct):
     code: str
     message: str
     temporary: bool
-
-
-class PublisherAnswer(Struct, omit_defaults=True):
-    """The answer to a push (``sent``, and the ``results`` of targets that it was not sent to) or to a ping
-    (``pong``); or the ``error`` of any command. That to a streamed message has the fields of its route."""
-
-    seq: Seq
-    sent: int | UnsetType = UNSET
-    results: list[Result] | UnsetType = UNSET
-    pong: dict[str, Any] | UnsetType = UNSET
-    error: PublishRefusal | UnsetType = UNSET
 
 
 class _Numbered(Struct):

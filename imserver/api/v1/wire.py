@@ -24,9 +24,8 @@ Headers = tuple[tuple[str, str], ...]
 GZIP_BYTES: Final = 1024
 """Larger answers are compressed if the client accepts gzip."""
 GZIP: Final = 31
-"""``wbits`` of zlib for the format of gzip."""
+"""``wbits`` of zlib: the header of gzip and the widest window."""
 _GZIP_LEVEL: Final = 1
-_GZIP_WINDOW: Final = 31  # of zlib: gzip's own header, and the widest window
 
 _A_FLOAT: Final = "got `float`"
 _WHOLE_BYTES: Final = 256 << 10
@@ -77,7 +76,7 @@ _decode_whole = msgspec.json.Decoder(float_hook=_whole).decode
 
 def inflate(body: bytes, limit: int) -> bytes:
     """Decompress a gzip body. Raises :class:`ApiProblem` if it is broken or larger than ``limit`` bytes."""
-    inflater = zlib.decompressobj(_GZIP_WINDOW)
+    inflater = zlib.decompressobj(GZIP)
     try:
         content = inflater.decompress(body, limit + 1)
     except zlib.error:
@@ -98,9 +97,7 @@ def reply(call: Call, value: Any, headers: Headers = (), status: int = 200) -> H
     return HttpResponse(status, body, "", (("X-Request-Id", request.id), *headers))
 
 
-def reply_as(
-    call: Call, body: bytes, content_type: str, headers: Headers = (), status: int = 200
-) -> HttpResponse:
+def reply_as(call: Call, body: bytes, content_type: str, headers: Headers, status: int) -> HttpResponse:
     """A response of any content type (``""``: JSON), compressed if large and the client accepts gzip."""
     request = call.request
     headers = (("X-Request-Id", request.id), *headers)

@@ -19,6 +19,7 @@ from imserver.cluster.redis.pipeline import Command, Pipeline
 from imserver.cluster.redis.records import (
     ACTION_SERVERS,
     BUCKETS,
+    RECORD_SECONDS,
     SERVERS,
     bucket_key,
     bucket_number,
@@ -227,15 +228,15 @@ def _channel_bucket(member: bytes) -> bytes:
     return channel_bucket_key(app, int(number))
 
 
-def extend_records(pipeline: Pipeline, sessions: Iterable[Session], seconds: int) -> int:
-    """Keep the records of these sessions for ``seconds`` from now; returns their number. Switches.
+def extend_records(pipeline: Pipeline, sessions: Iterable[Session]) -> int:
+    """Keep the records of these sessions for :data:`RECORD_SECONDS` from now; returns their number. Switches.
 
     Raises :class:`Interrupted`.
     """
     extended = 0
     batch: list[Command] = []
     for session in sessions:
-        batch.append(("EXPIRE", record_key(session.app, encoded(session.user)), seconds))
+        batch.append(("EXPIRE", record_key(session.app, encoded(session.user)), RECORD_SECONDS))
         if len(batch) == _BATCH:
             _paced(pipeline, batch)
             extended += len(batch)

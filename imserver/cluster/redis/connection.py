@@ -179,15 +179,15 @@ class _Direct(Connection):
 
 
 class _DirectTls(SSLConnection, _Direct):
-    """The same with TLS."""
+    """A direct connection with TLS."""
 
 
 class _Managed(SentinelManagedConnection, _Direct):
-    """The same to the master that the sentinels name."""
+    """A connection to the master that the sentinels name."""
 
 
 class _ManagedTls(SentinelManagedSSLConnection, _DirectTls):
-    """The same to the master, with TLS."""
+    """A connection to that master, with TLS."""
 
 
 def connection_to(address: RedisAddress, seconds: float) -> Any:

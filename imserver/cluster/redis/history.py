@@ -30,8 +30,6 @@ class RedisHistory:
     If Redis was restarted or has failed over, publications may be lost, so every channel begins a new epoch.
     """
 
-    remote = True
-
     def __init__(self, pipeline: Pipeline, recovery: RegistryRecovery) -> None:
         self._pipeline = pipeline
         self._recovery = recovery

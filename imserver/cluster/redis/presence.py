@@ -11,6 +11,7 @@ from imserver.cluster.redis.lease import LeaseKeeper
 from imserver.cluster.redis.pipeline import Command, Pipeline, RedisLink
 from imserver.cluster.redis.records import (
     CLAIM_PREFIX,
+    RECORD_SECONDS,
     ban_field_of,
     bucket_of,
     channel_bucket_key,
@@ -145,10 +146,9 @@ class SessionCommands:
     :meth:`after_unregister`.
     """
 
-    def __init__(self, keeper: LeaseKeeper, inside: bool, record_seconds: int) -> None:
+    def __init__(self, keeper: LeaseKeeper, inside: bool) -> None:
         self._keeper = keeper
         self._inside = inside
-        self._record_seconds = record_seconds
         self._replaced_prefix = REPLACED if inside else ""
 
     def register(self, session: Session, replacing: Collection[SessionRef] = ()) -> Command:
@@ -162,7 +162,7 @@ class SessionCommands:
             tail = b"\0%b\0%b" % (encoded(session.app), user)
             writes = (
                 record_of(lease.node, session, False),
-                self._record_seconds,
+                RECORD_SECONDS,
                 self._replaced_prefix,
                 tail,
             )
@@ -222,7 +222,7 @@ class SessionCommands:
         bucket, field = bucket_of(session.app, user), field_of(user)
         if not self._inside:
             return ("EVALSHA", END, 1, bucket, field, lease.epoch, session.id, self._keeper.dead_epochs())
-        record = record_of(lease.node, session, True), self._record_seconds
+        record = record_of(lease.node, session, True), RECORD_SECONDS
         keys = (2, bucket, record_key(session.app, user))
         return ("EVALSHA", END, *keys, field, lease.epoch, session.id, self._keeper.dead_epochs(), *record)
 
@@ -232,7 +232,7 @@ class SessionCommands:
 
     def _record(self, session: Session, logout: bool) -> Command:
         record = record_of(self._keeper.lease.node, session, logout)
-        return ("SET", record_key(session.app, encoded(session.user)), record, "EX", self._record_seconds)
+        return ("SET", record_key(session.app, encoded(session.user)), record, "EX", RECORD_SECONDS)
 
 
 _BATCH: Final = 500

@@ -22,6 +22,8 @@ SERVERS: Final = "acc:hash:servers"
 """Hash: ``ip:rpcPort`` of a node → time of its last registration, in Unix seconds as text."""
 ACTION_SERVERS: Final = "ws:hash:allservers"
 """The same by ``ip:port`` for clients."""
+RECORD_SECONDS: Final = 86400
+"""Lifetime of a user's readable record."""
 _PREFIX: Final = b"acc:user:online:"
 _ACTION_PREFIX: Final = b"user:online:"
 

@@ -22,7 +22,7 @@ from imserver.cluster.redis.history import RedisHistory
 from imserver.cluster.redis.lease import LeaseKeeper
 from imserver.cluster.redis.pipeline import Pipeline, RedisUnavailable, open_link
 from imserver.cluster.redis.presence import ChannelLookup, Lookup, SessionCommands
-from imserver.cluster.redis.records import ban_field_of, bucket_of, decoded, encoded
+from imserver.cluster.redis.records import RECORD_SECONDS, ban_field_of, bucket_of, decoded, encoded
 from imserver.cluster.redis.recovery import EVERYTHING, UNREGISTERED, Extent, RegistryRecovery
 from imserver.cluster.redis.scripts import ATTEMPT, ATTEMPTS, BAN, BANS, LIST_BAN, READ_BANS, VALUES
 from imserver.cluster.registry import (
@@ -39,7 +39,6 @@ from imserver.errors import StartError, StorageUnavailable
 
 log = logging.getLogger(__name__)
 
-RECORD_SECONDS: Final = 86400
 _REREGISTER_SESSIONS: Final = 200
 _REREGISTER_PAUSE_SECONDS: Final = 0.01
 _UNREPORTED_LIMIT: Final = 100_000
@@ -49,9 +48,9 @@ _BANS_OF_A_PAGE: Final = 1000
 class RedisRegistry:
     """See :class:`imserver.cluster.registry.Registry`. Owner of logouts that Redis has not confirmed.
 
-    ``apps``: of this node. ``dedupe_seconds``: lifetime of an accepted message id. ``record_seconds``:
-    lifetime of a user's readable record. Methods may switch unless they say otherwise. They return None if
-    Redis does not answer within ``cluster.redis_seconds`` (at once while it is known to be unavailable).
+    ``apps``: of this node. ``dedupe_seconds``: lifetime of an accepted message id. Methods may switch unless
+    they say otherwise. They return None if Redis does not answer within ``cluster.redis_seconds`` (at once
+    while it is known to be unavailable).
     """
 
     def __init__(
@@ -60,12 +59,10 @@ class RedisRegistry:
         cluster: ClusterSettings,
         apps: Collection[str],
         dedupe_seconds: float = 43200.0,
-        record_seconds: int = RECORD_SECONDS,
     ) -> None:
         self.counters = RegistryCounters()
         self._events: RegistryEvents
         self._address = address = address_of(redis)
-        self._record_seconds = record_seconds
         single = address.kind != "cluster"
         data_link = open_link(address, cluster.redis_seconds, self.counters)
         lease_link = open_link(address, cluster.redis_seconds, self.counters)
@@ -83,7 +80,7 @@ class RedisRegistry:
             self._reregister,
             self._leases_changed,
         )
-        self._commands = SessionCommands(self._keeper, single, record_seconds)
+        self._commands = SessionCommands(self._keeper, single)
         self._written = WrittenBuckets(self._keeper)
         lookup = Lookup(self._pipeline, self._keeper, self._recovery, cluster.redis_seconds, dedupe_seconds)
         self.find = lookup.find
@@ -295,16 +292,16 @@ class RedisRegistry:
     # --- temporary values -----------------------------------------------------------------------------------
 
     def put_value(self, key: str, value: bytes, seconds: float) -> None:
-        """See :class:`imserver.cluster.values.TemporaryValues`."""
+        """See :class:`imserver.cluster.registry.TemporaryValues`."""
         self._value_command("SET", key, value, "PX", max(int(seconds * 1000), 1))
 
     def value(self, key: str) -> bytes | None:
-        """See :class:`imserver.cluster.values.TemporaryValues`."""
+        """See :class:`imserver.cluster.registry.TemporaryValues`."""
         found: bytes | None = self._value_command("GET", key)
         return found
 
     def remove_value(self, key: str) -> bool:
-        """See :class:`imserver.cluster.values.TemporaryValues`."""
+        """See :class:`imserver.cluster.registry.TemporaryValues`."""
         return bool(self._value_command("DEL", key))
 
     def _value_command(self, name: str, key: str, *more: Any) -> Any:
@@ -373,9 +370,9 @@ class RedisRegistry:
     def _extend_records(self) -> None:
         """Greenlet: extend the records of sessions that outlive a record."""
         while True:
-            gevent.sleep(self._record_seconds / 4 * random.uniform(0.75, 1.25))
+            gevent.sleep(RECORD_SECONDS / 4 * random.uniform(0.75, 1.25))
             try:
-                extend_records(self._pipeline, self._events.sessions(), self._record_seconds)
+                extend_records(self._pipeline, self._events.sessions())
             except Interrupted:
                 continue
             except Exception:

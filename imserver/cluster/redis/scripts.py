@@ -15,7 +15,7 @@ Keys (an ``app`` and ``user`` as they are, ``bucket`` = crc32 of the user modulo
 ``imserver:attempts:digest``
     Hash: how many attempts there were under a name (``count``), as of a time (``since``).
 ``imserver:values:digest``
-    String: a temporary value (:mod:`imserver.cluster.values`).
+    String: a temporary value (:class:`imserver.cluster.registry.TemporaryValues`).
 ``{imserver}:leases``, ``{imserver}:lives``, ``{imserver}:graves``
     Sorted set epoch → end of the lease; hashes epoch → lease as JSON, of live epochs and of dead ones that
     may have left data in the buckets.
@@ -48,7 +48,7 @@ CHANNELS: Final = "imserver:rooms:"
 HISTORY: Final = "imserver:history:"
 ATTEMPTS: Final = "imserver:attempts:"
 VALUES: Final = "imserver:values:"
-"""Prefix of the keys of :class:`imserver.cluster.values.TemporaryValues`."""
+"""Prefix of the keys of :class:`imserver.cluster.registry.TemporaryValues`."""
 LEASES: Final = "{imserver}:leases"
 LEASE_DATA: Final = "{imserver}:lives"
 DEAD_EPOCHS: Final = "{imserver}:graves"

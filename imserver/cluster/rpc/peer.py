@@ -394,7 +394,7 @@ class Breaker:
     """Circuit breaker: closed until ``threshold`` failures in a row open it, half open during one probe.
 
     After the n-th failed probe the next one waits a random time between 0 and ``base_seconds`` · 2ⁿ, at most
-    ``cap_seconds`` (full jitter: nodes that lost the same peer do not all return at once). Never switches.
+    :data:`CAP_SECONDS` (full jitter: nodes that lost a peer do not all return at once). Never switches.
     """
 
     def __init__(
@@ -402,17 +402,13 @@ class Breaker:
         threshold: int,
         *,
         base_seconds: float = BASE_SECONDS,
-        cap_seconds: float = CAP_SECONDS,
         clock: Callable[[], float] = monotonic,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self.closed = True
         """Whether calls may pass. For hot paths; :meth:`allows` also admits the probe."""
-        self.opens = 0
-        """Number of openings, without failed probes."""
         self._threshold = threshold
         self._base = base_seconds
-        self._cap = cap_seconds
         self._clock = clock
         self._random = uniform
         self._failures = 0
@@ -458,10 +454,9 @@ class Breaker:
         """Open at once."""
         if self.closed:
             self.closed = False
-            self.opens += 1
             self._wait()
 
     def _wait(self) -> None:
-        limit = min(self._cap, self._base * 2 ** min(self._probes, 30))
+        limit = min(CAP_SECONDS, self._base * 2 ** min(self._probes, 30))
         self._probes += 1
         self._retry_at = self._clock() + self._random(0.0, limit)

@@ -200,7 +200,7 @@ class ControlServer(zerorpc.Server):  # type: ignore[misc]
         ServerBase.__init__(self, self._events, {"ask": answer}, "imserver", context, None, None)
 
     def _inject_builtins(self) -> None:
-        """Tell nobody what can be called."""
+        """Do not expose zerorpc's introspection methods."""
 
     def _query_event(self, parts: list[bytes]) -> Any:
         if len(parts) != 3:

@@ -161,7 +161,7 @@ class Channels(ChannelMembers):
     def _join_live(
         self, app: str, channel: str, connection: Connection, options: ChannelSettings
     ) -> LocalChannel | None:
-        """The same; returns the channel of a new member."""
+        """Do what :meth:`join` does, and return the channel of a new member."""
         if self._needs_log(app, channel, options) and not follows_log_itself(connection):
             self._follow(app, channel)
         local = self._enter(app, channel, connection)
@@ -423,7 +423,7 @@ class Channels(ChannelMembers):
     def _release_stored(
         self, local: LocalChannel, state: ChannelPosition, connection: Connection, position: Position
     ) -> None:
-        """The same for a stored channel, which has no gaps."""
+        """Deliver to a new member of a stored channel what waited for it. Its log has no gaps."""
         held = state.waiting.pop(connection, None)
         for event in held if isinstance(held, list) else ():
             place = event.channel

@@ -89,8 +89,8 @@ class ChannelCommands:
         self._rates = ConnectionRates()
 
     def permit(self, connection: Connection, channel: str, token: str) -> ChannelClaims:
-        """The same as :meth:`_permit`, with the options that the channel has now, and nothing for the back
-        end."""
+        """Check a subscription with the options that the channel has now; see :meth:`_permit`. The back end
+        gets no data."""
         return self._permit(connection, channel, self._channels.options(connection.app or "", channel), token)
 
     def _permit(
@@ -131,10 +131,6 @@ class ChannelCommands:
         if is_open and not is_signed:
             return _NO_CLAIMS
         raise ChannelRefused("denied", "the channel needs a token")
-
-    def confirm(self, connection: Connection, channel: str) -> None:
-        """See :meth:`ChannelConsent.confirm_member`."""
-        self._consent.confirm_member(connection, channel)
 
     def subscribe(self, connection: Connection, command: Subscribe, answer: Answer) -> Reply | None:
         """Subscribe to a channel. May switch."""

@@ -211,7 +211,7 @@ class Connections:
         about: bytes = b"",
         since: Position | None = None,
     ) -> list[Joined]:
-        """The same for many connections. The results have their order.
+        """Put many connections into a channel; see :meth:`join`. The results have their order.
 
         New members with a position receive the publications after ``since``, if the history has all of them.
         """
@@ -254,7 +254,7 @@ class Connections:
         return self.leave_each(app, (connection_id,), channel)[0]
 
     def leave_each(self, app: str, connection_ids: Sequence[str], channel: str) -> list[Left]:
-        """The same for many connections. The results have their order."""
+        """Take many connections out of a channel. The results have their order."""
         return self._of_each(
             connection_ids,
             lambda connection_id: self._leave_here(app, connection_id, channel),

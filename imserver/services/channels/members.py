@@ -364,7 +364,7 @@ class ChannelMembers:
         return self.publish_each(app, (what,))[0]
 
     def publish_each(self, app: str, publications: Sequence[Publication]) -> list[Outcome]:
-        """The same for many, in their order, with one query to the registry."""
+        """Publish many publications, in their order, with one query to the registry; see :meth:`publish`."""
         others = self._others
         if others is None:
             return self._publish_each(app, publications, {})

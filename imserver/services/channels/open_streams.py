@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from time import monotonic
 from typing import Final
 
@@ -55,12 +55,11 @@ class OpenStreams:
     here. Owner of the table and the copies. Never switches.
     """
 
-    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(self) -> None:
         self.gaps: dict[str, tuple[str, str]] = {}
         """Streams of which this node lacks pieces, with their app and channel."""
         self.news = Signal()
         """Set when there is a gap, or the first stream."""
-        self._clock = clock
         self._over: dict[str, None] = {}
         """Streams that ended lately, the oldest first. What comes of them late is ignored."""
         self.by_channel: dict[tuple[str, str], dict[str, OpenStream]] = {}
@@ -125,7 +124,7 @@ class OpenStreams:
         if stream.whole:
             if known is None or known.piece < stream.piece:
                 head = replace(event, text="", channel=replace(part, stream=None))
-                copy = OpenStream(stream.id, app, part.name, head, [event.text], stream.piece, self._clock())
+                copy = OpenStream(stream.id, app, part.name, head, [event.text], stream.piece, monotonic())
                 self.add(copy)
                 return True
             return False
@@ -133,7 +132,7 @@ class OpenStreams:
             self.gaps[stream.id] = app, part.name
             self.news.set()
             return False
-        known.heard = self._clock()
+        known.heard = monotonic()
         if stream.piece <= known.piece:
             return False
         known.pieces.append(event.text)

@@ -239,7 +239,7 @@ class StreamedMessages:
         table: ConnectionTable,
         queries: NodeQueries,
         limits: LimitSettings,
-        others: OtherNodes | None = None,
+        others: OtherNodes | None,
     ) -> None:
         self._place = place
         self._streams = place.streams

@@ -62,7 +62,7 @@ from imserver.protocol.centrifuge import (
 from imserver.services.channels.channels import Channels, Subscribed
 from imserver.services.channels.commands import MAX_PRESENCE, ChannelAnswers, ChannelCommands, set_info
 from imserver.services.channels.connections import Connections
-from imserver.services.channels.consent import disconnect
+from imserver.services.channels.consent import ChannelConsent, disconnect
 from imserver.services.channels.members import ChannelMember, ChannelRefused, MemberPage
 from imserver.services.messages.catch_up import CatchUp, Recovery
 from imserver.services.nodes import NodeQueries
@@ -213,6 +213,7 @@ class CentrifugeService:
         logins: Logins,
         channels: Channels,
         commands: ChannelCommands,
+        consent: ChannelConsent,
         answers: CentrifugeAnswers,
         back_ends: BackEnds,
         connections: Connections,
@@ -225,6 +226,7 @@ class CentrifugeService:
         self._logins = logins
         self._channels = channels
         self._commands = commands
+        self._consent = consent
         self._answers = answers
         self._back_ends = back_ends
         self._connections = connections
@@ -388,7 +390,7 @@ class CentrifugeService:
                 self._channels.answered(connection, channel, each)
             if self._logins.is_open(app):
                 for channel in wanted:
-                    self._commands.confirm(connection, channel)
+                    self._consent.confirm_member(connection, channel)
         except ChannelRefused as refused:
             say(connection, _CLOSE_OF.get(refused.reason, errors.CLOSE_NOT_ALLOWED))
 

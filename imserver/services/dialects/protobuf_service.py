@@ -100,7 +100,7 @@ class SyncDeadlines:
                 try:
                     self._release(connection)
                 except Exception:
-                    log.exception("a client that has not synced was not released")
+                    log.exception("ending the sync deadline of a client failed")
             self._expected.popleft()
 
 

@@ -1,4 +1,4 @@
-"""Uploads in several requests: a client whose line was lost continues where the server stands (tus 1.0).
+"""Uploads in several requests (tus 1.0): an interrupted client continues at the stored offset.
 
 An unfinished upload has a state file with what was offered, and a part file with the bytes so far, whose
 size is the offset. Both are in the folder of their user within the folder of incoming files, so that every

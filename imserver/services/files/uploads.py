@@ -469,7 +469,7 @@ class Uploads:
         return removed
 
     def forget_app(self, app: str) -> int:
-        """The same for all files of a deleted app, until it is created anew."""
+        """Delete all files of a deleted app, until it is created anew; see :meth:`forget`."""
 
         def some(sql: PooledStatements) -> list[Upload]:
             deleted = app_rows.is_deleted(app, sql)

@@ -29,8 +29,8 @@ from imserver.protocol.forgiving import Refused
 from imserver.services.messages.messaging import Messaging, make_draft
 from imserver.services.messages.subscriptions import users_of
 from imserver.services.sessions.sessions import Sessions
+from imserver.storage.bots import BotHook, HookStore
 from imserver.storage.events import EventStore
-from imserver.storage.hooks import BotHook, HookStore
 from imserver.storage.log.bots import bots_of
 from imserver.storage.log.contract import Draft, Entry
 from imserver.storage.store import Store

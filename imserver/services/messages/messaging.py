@@ -122,7 +122,7 @@ class Messaging:
         reviews: Reviews,
         bot_rates: BotRates,
         channels: Channels,
-        node_messages: NodeMessages | None = None,
+        node_messages: NodeMessages | None,
         feeds: Feeds | None = None,
     ) -> None:
         self._store = store

@@ -193,7 +193,7 @@ class ReceiptView(Struct):
 
 
 class PeerReceiptView(ReceiptView):
-    """The same, of the other user in a conversation of two."""
+    """Up to which ids the other user of a conversation of two has read, and received."""
 
     conversation: int
 

@@ -67,7 +67,7 @@ class Cards:
         rows: AccountStore,
         store: Store,
         presence: Presence,
-        attempt: Shared | None = None,
+        attempt: Shared | None,
     ) -> None:
         settings = config.accounts
         self._accounts = accounts
@@ -194,4 +194,4 @@ class LastSeen:
             try:
                 self._rows.saw([(app, id, seen) for (app, id), seen in some])
             except StorageUnavailable as error:
-                log.warning("%d times of last sight were not stored: %s", len(some), error)
+                log.warning("%d last-seen times were not stored: %s", len(some), error)

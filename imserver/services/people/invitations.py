@@ -108,7 +108,7 @@ class Invitations:
         self._rows.remove(app, code)
 
     def preview(self, app: str, code: str, address: str) -> Preview:
-        """What an invitation is to. Raises UnknownInvitation and TooManyFailures."""
+        """The target of an invitation. Raises UnknownInvitation and TooManyFailures."""
         self._addresses.charge(address)
         found = self._valid(app, code)
         maker = self._accounts.get(app, found.user)

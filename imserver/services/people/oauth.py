@@ -31,7 +31,7 @@ from msgspec import Struct
 
 from imserver.auth.account_tokens import AccountSession
 from imserver.auth.tenants import Tenants
-from imserver.cluster.values import TemporaryValues
+from imserver.cluster.registry import TemporaryValues
 from imserver.config.settings import Config, ProviderSettings
 from imserver.errors import ImserverError
 from imserver.logging import RateLimitedLog

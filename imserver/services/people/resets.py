@@ -62,7 +62,7 @@ class Resets:
     """Owner of the mails that are being sent."""
 
     def __init__(
-        self, config: Config, accounts: Accounts, rows: AccountStore, attempt: Shared | None = None
+        self, config: Config, accounts: Accounts, rows: AccountStore, attempt: Shared | None
     ) -> None:
         self._smtp = config.smtp
         self._page = config.app.http_url.rstrip("/") + "/home/messages"
@@ -113,7 +113,7 @@ class Resets:
             try:
                 self._mails.take((app, account.id))
             except TooManyFailures:
-                log.info("app %s: the account %d was sent enough mails", app, account.id)
+                log.info("app %s: account %d has reached its limit of reset mails", app, account.id)
                 return
             code, now = token_urlsafe(32), int(time())
             self._rows.add_reset(account.id, _hash(code), now, now + CODE_SECONDS)

@@ -144,7 +144,7 @@ class Presence:
         return self.are_online(app, [user])[0]
 
     def are_online(self, app: str, users: Sequence[str]) -> list[bool]:
-        """The same for many users of one app."""
+        """Whether each of many users of one app has a session anywhere."""
         here = [self._hub.is_online(app, user) for user in users]
         away = [user for user, known in zip(users, here, strict=True) if not known and user]
         if self._others is None or not away:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Collection, Sequence
 from itertools import chain
-from typing import Final
+from typing import Any, Final
 
 from imserver.storage.log.contract import Entry
 from imserver.storage.log.rows import (
@@ -49,23 +49,26 @@ class LogDriver(Statements):
     """Up to this number of conversations, one statement per conversation is faster than one statement for all
     pairs of users and conversations."""
 
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def commit(self) -> None:
+        """Commit the transaction."""
+        self._connection.commit()
+
+    def rollback(self) -> None:
+        """Roll the transaction back."""
+        self._connection.rollback()
+
+    def close(self) -> None:
+        """Close the connection, in any state."""
+        self._connection.close()
+
     # --- per engine -----------------------------------------------------------------------------------------
 
     @abstractmethod
     def begin(self) -> None:
         """Begin a transaction."""
-
-    @abstractmethod
-    def commit(self) -> None:
-        """Commit it."""
-
-    @abstractmethod
-    def rollback(self) -> None:
-        """Roll it back."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Close the connection, in any state."""
 
     @abstractmethod
     def update_conversations(self, log: int, states: Sequence[ConversationState]) -> None:

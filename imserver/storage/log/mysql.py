@@ -24,20 +24,8 @@ class MysqlDriver(LogDriver):
 
     insert_log = LogDriver.insert_log.replace("INSERT", "INSERT IGNORE")
 
-    def __init__(self, connection: Any) -> None:
-        self._connection = connection
-
     def begin(self) -> None:
         self._connection.begin()
-
-    def commit(self) -> None:
-        self._connection.commit()
-
-    def rollback(self) -> None:
-        self._connection.rollback()
-
-    def close(self) -> None:
-        self._connection.close()
 
     def query(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
         with self._connection.cursor() as cursor:

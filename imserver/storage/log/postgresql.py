@@ -36,23 +36,16 @@ class PostgresqlDriver(LogDriver):
     few_conversations = 16
     insert_log = f"{LogDriver.insert_log} ON CONFLICT DO NOTHING"
 
+    _connection: psycopg.Connection[Any]
+
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
-        self._connection = connection
+        super().__init__(connection)
         for setting in _SETTINGS:
             connection.execute(f"SET {setting}".encode())
         connection.commit()
 
     def begin(self) -> None:
         """The first statement begins the transaction."""
-
-    def commit(self) -> None:
-        self._connection.commit()
-
-    def rollback(self) -> None:
-        self._connection.rollback()
-
-    def close(self) -> None:
-        self._connection.close()
 
     def query(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
         return self._connection.execute(statement.encode(), values).fetchall()

@@ -34,16 +34,19 @@ class SqliteDriver(LogDriver):
 
     few_conversations = 1 << 30  # a statement is very cheap here
 
+    _connection: sqlite3.Connection
+
     def __init__(self, file: Path) -> None:
-        self._connection = sqlite3.connect(
+        connection = sqlite3.connect(
             file,
             timeout=_BUSY_SECONDS,
             isolation_level=None,
             check_same_thread=False,
             cached_statements=_STATEMENTS,
         )
+        super().__init__(connection)
         for pragma in ("journal_mode=WAL", "synchronous=FULL", f"wal_autocheckpoint={_WAL_PAGES}"):
-            self._connection.execute(f"PRAGMA {pragma}")
+            connection.execute(f"PRAGMA {pragma}")
 
     def begin(self) -> None:
         self._connection.execute("BEGIN IMMEDIATE")
@@ -54,9 +57,6 @@ class SqliteDriver(LogDriver):
     def rollback(self) -> None:
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
-
-    def close(self) -> None:
-        self._connection.close()
 
     def query(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
         return self._connection.execute(_own(statement), values).fetchall()

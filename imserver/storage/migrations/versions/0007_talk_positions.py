@@ -1,4 +1,4 @@
-"""Up to where users of the action dialect have what is stored."""
+"""Log positions of users of the action dialect."""
 
 from typing import Final
 

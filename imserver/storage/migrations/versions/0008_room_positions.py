@@ -1,4 +1,4 @@
-"""Up to where users of the action dialect have what was said in rooms."""
+"""Log positions of users of the action dialect per room."""
 
 from typing import Final
 
