@@ -115,6 +115,7 @@ class AsyncSession(SessionShell[T]):
             raise NotConnected("there is no connection at the moment")
         answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._core.answers.add(seq, answer, frame)
+        self._notify()  # a full queue does not keep the answer from being read
         try:
             await connection.send(frame)
             return await asyncio.wait_for(answer, timeout_seconds)

@@ -71,6 +71,9 @@ HEARTBEAT_SECONDS: Final = 30.0
 """Time between heartbeats; the server waits for six minutes."""
 MAX_WAITING: Final = 10_000
 """Limit of the queue of received events. While the queue is full, the shell reads no frames."""
+MAX_WAITING_ASKED: Final = 100_000
+"""The limit while a request waits: its answer comes after events that the server has already sent, and that
+of ``send`` after the last page of a sync."""
 FINAL_REFUSALS: Final = frozenset({REPLY_BAD_PARAMETER, REPLY_BAD_USER, REPLY_UNAUTHORIZED})
 """A login refused with one of these codes is not tried again."""
 
@@ -408,7 +411,7 @@ class SessionCore(ABC, Generic[T]):
     def _login_fields(self) -> dict[str, Any]:
         return {}
 
-    def _logged_in(self, data: Any) -> None:
+    def _logged_in(self, data: Any, now: float) -> None:
         """Handle the accepted login; ``data`` is that of its answer."""
 
     # --- the connection
@@ -444,7 +447,7 @@ class SessionCore(ABC, Generic[T]):
             self._wake_at = now + self._heartbeat_seconds
             self.settled = True
             self._change(Step.LOGGED_IN)
-            self._logged_in(read.data)
+            self._logged_in(read.data, now)
             self._subscribing.clear()
             self._turns.begin(self.subscriptions, now)
             self._subscribe_next(now)
@@ -564,8 +567,9 @@ class SessionCore(ABC, Generic[T]):
 
     @property
     def full(self) -> bool:
-        """Whether so many events wait that no more frames must be read."""
-        return len(self._received) >= MAX_WAITING
+        """Whether so many events wait that no more frames must be read. The answer to the login is read."""
+        limit = MAX_WAITING_ASKED if self.answers.futures else MAX_WAITING
+        return self.state is State.ONLINE and self.waiting >= limit
 
     @property
     def over(self) -> bool:
@@ -609,6 +613,8 @@ ACK_SECONDS: Final = 1.0
 """How long a received entry may wait for its ack; the server waits for ten seconds."""
 ACK_ENTRIES: Final = 500
 """Number of entries after which an ack is sent at once."""
+ROOM_SECONDS: Final = 1.0
+"""How often to look whether the queue has room for the next page of a sync."""
 
 Question = tuple[str, dict[str, Any]]
 """A command and its data."""
@@ -767,6 +773,10 @@ class MessengerCore(SessionCore[MessengerEvent]):
         super().__init__(app, user, **options)
         self._tracker = SyncTracker(cursor)
         self._sync_seq = ""
+        self._question: Question | None = None
+        """The next question of the sync. It is sent when the queue has room for its answer."""
+        self._look_at = inf
+        """When to look again whether there is room."""
         self.cursor = cursor
 
     def take(self) -> MessengerEvent | None:
@@ -784,20 +794,23 @@ class MessengerCore(SessionCore[MessengerEvent]):
     @property
     def deadline(self) -> float:
         """When to call :meth:`tick`; in the state ``waiting``, when to connect again."""
-        ack_at = self._tracker.ack_at if self.state is State.ONLINE else inf
-        return min(super().deadline, ack_at)
+        if self.state is not State.ONLINE:
+            return super().deadline
+        return min(super().deadline, self._tracker.ack_at, self._look_at)
 
     def tick(self, now: float) -> None:
         """Do all work that is due."""
         super().tick(now)
         if (ack := self._tracker.ack(now)) is not None:
             self._frames.append(self.command(*ack)[1])
+        self._ask_next(now)
 
     def _login_fields(self) -> dict[str, Any]:
         return self._tracker.login_fields()
 
-    def _logged_in(self, data: Any) -> None:
-        self._ask(self._tracker.logged_in(data))
+    def _logged_in(self, data: Any, now: float) -> None:
+        self._sync_seq, self._question = "", self._tracker.logged_in(data)
+        self._ask_next(now)
 
     def _read(self, frame: ServerFrame, now: float) -> None:
         if isinstance(frame, Entry):
@@ -812,20 +825,29 @@ class MessengerCore(SessionCore[MessengerEvent]):
                 self._mark(frame.data["id"])
             self.answers.settle(frame.seq, frame)
 
-    def _ask(self, question: Question | None) -> None:
-        self._sync_seq = ""
-        if question is not None:
-            self._sync_seq, frame = self.command(*question)
-            self._frames.append(frame)
+    def _ask_next(self, now: float) -> None:
+        """Send the next question of the sync if there is room for its answer."""
+        self._look_at = inf
+        if self._question is None or self.state is not State.ONLINE:
+            return
+        # While a request waits, pages alone must not stop the reading: its answer would not be read.
+        limit = MAX_WAITING_ASKED - PAGE_ENTRIES if self.answers.futures else MAX_WAITING
+        if self.waiting >= limit:
+            self._look_at = now + ROOM_SECONDS
+            return
+        self._sync_seq, frame = self.command(*self._question)
+        self._question = None
+        self._frames.append(frame)
 
     def _synced(self, reply: Reply, now: float) -> None:
         if not reply.ok:
             log.info("%s failed with code %d; reconnecting", reply.cmd, reply.code)
             self.close_code = CLOSE_TRY_AGAIN
             return
-        events, question = self._tracker.answered(reply.cmd, reply.data, now)
+        events, self._question = self._tracker.answered(reply.cmd, reply.data, now)
         self._received += events
-        self._ask(question)
+        self._sync_seq = ""
+        self._ask_next(now)
 
     def _mark(self, id: int) -> None:
         """Move the cursor to our own message once the events before it are taken. Marks in a row are one: a

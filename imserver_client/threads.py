@@ -127,7 +127,9 @@ class ThreadSession(SessionShell[T]):
         if connection is None:
             raise NotConnected("there is no connection at the moment")
         answer: Future[Reply] = Future()
-        self._core.answers.add(seq, answer, frame)
+        with self._changed:
+            self._core.answers.add(seq, answer, frame)
+            self._changed.notify_all()  # a full queue does not keep the answer from being read
         try:
             connection.send(frame)
             return answer.result(timeout_seconds)

@@ -177,7 +177,7 @@ def test_a_client_comes_back_when_the_server_does(start_server: StartServer) -> 
         assert push.text == "again"
 
 
-def test_a_full_queue_does_not_delay_the_close(
+def test_a_full_queue_delays_neither_an_answer_nor_the_close(
     server: Server, api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(session, "MAX_WAITING", 2)
@@ -185,6 +185,7 @@ def test_a_full_queue_does_not_delay_the_close(
         for number in range(4):
             api.push("102", str(number), user="ann")
         eventually(lambda: client._core.full, what="no more is read")
+        assert client.ping() < SECONDS
         client.close()
         assert client.state == "ended"
 
