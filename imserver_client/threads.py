@@ -70,17 +70,21 @@ class ThreadSession(SessionShell[T]):
         thread = self._thread
         with self._changed:
             self._core.closing = True
-            if thread is None:
-                self._core.end()
             self._changed.notify_all()
             connection = self._connection
+        if thread is None:
+            self._call(self._core.end)
         if connection is not None:
             connection.close()
         if thread is not None and thread is not threading.current_thread():
             thread.join(ANSWER_SECONDS)
 
     def __enter__(self) -> Self:
-        self.connect()
+        try:
+            self.connect()
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -107,6 +107,68 @@ def test_a_missing_server_is_reported_in_time() -> None:
     assert client.state == "ended"
 
 
+class Impatient(Client):
+    def connect(self, timeout_seconds: float = 0.1) -> None:
+        super().connect(timeout_seconds)
+
+
+class AsyncImpatient(AsyncClient):
+    async def connect(self, timeout_seconds: float = 0.1) -> None:
+        await super().connect(timeout_seconds)
+
+
+NOBODY = "ws://127.0.0.1:9/acc"
+
+
+def test_a_block_whose_login_fails_leaves_no_session_behind() -> None:
+    client = Impatient(NOBODY, "101", "ann", backoff=QUICK)
+    with pytest.raises(NotConnected), client:
+        pass
+    assert client.state == "ended"
+    assert "imserver client" not in [each.name for each in threading.enumerate()]
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_an_asyncio_block_whose_login_fails_leaves_no_session_behind(cancelled: bool) -> None:
+    async def run() -> None:
+        if cancelled:
+            client = AsyncClient(NOBODY, "101", "ann", backoff=QUICK)
+        else:
+            client = AsyncImpatient(NOBODY, "101", "ann", backoff=QUICK)
+        with pytest.raises(TimeoutError if cancelled else NotConnected):
+            async with asyncio.timeout(0.1 if cancelled else SECONDS), client:
+                pass
+        assert client.state == "ended"
+        assert len(asyncio.all_tasks()) == 1
+
+    asyncio.run(run())
+
+
+def test_a_session_that_never_connected_reports_its_end() -> None:
+    states: list[str] = []
+    Client(NOBODY, "102", "ann", on_state=states.append).close()
+    asyncio.run(AsyncClient(NOBODY, "102", "ann", on_state=states.append).close())
+    assert states == ["ended", "ended"]
+
+
+def test_a_cancelled_close_ends_the_session(server: Server) -> None:
+    async def run() -> None:
+        client = AsyncClient(ws(server), "102", "ann")
+        await client.connect()
+        assert client._connection is not None
+        client._connection.close = asyncio.Event().wait  # type: ignore[method-assign,assignment]
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await client.close()
+        del client._connection.close
+        assert client._task is not None
+        await asyncio.wait([client._task], timeout=SECONDS)
+        assert client.state == "ended"
+        await client.close()
+
+    asyncio.run(run())
+
+
 def test_a_wrong_path_is_named(server: Server) -> None:
     client = Client(ws(server).replace("/acc", "/nowhere"), "101", "ann", backoff=Backoff(0.01, 0.05))
     says_why(client, "404")
