@@ -25,6 +25,7 @@ from tests.support import Server, eventually
 
 QUICK = Backoff(0.01, 0.05)
 SECONDS = 40.0
+STATES = ["connecting", "online", "ended"]
 
 
 def ws(server: Server) -> str:
@@ -278,6 +279,41 @@ def test_a_client_that_is_closed_while_it_connects_does_not_log_in(server: Serve
     connecting.join(SECONDS)
     assert client.state == "ended"
     assert not api.presence("102", "hasty").online
+
+
+def test_an_on_state_that_raises_does_not_end_the_session(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    def on_state(state: str) -> None:
+        raise RuntimeError(state)
+
+    async def connect() -> str:
+        async with AsyncClient(ws(server), "102", "ann", on_state=on_state) as client:
+            return client.state
+
+    with Client(ws(server), "102", "ann", on_state=on_state) as client:
+        assert client.state == "online"
+    assert asyncio.run(connect()) == "online"
+    failures = [each.getMessage() for each in caplog.records if each.exc_info]
+    assert failures == 2 * [f"on_state failed for the state {state}" for state in STATES]
+
+
+@pytest.mark.parametrize("wanted", STATES[:2])
+def test_a_session_may_be_closed_by_its_on_state(server: Server, wanted: str) -> None:
+    states: list[str] = []
+
+    def on_state(state: str) -> None:
+        states.append(state)
+        if state == wanted:
+            client.close()
+
+    client = Client(ws(server), "102", "ann", on_state=on_state)
+    with pytest.raises(Closed):
+        client.connect(SECONDS)
+    client.close()
+    assert (states[0], states[-1]) == ("connecting", "ended")
+    assert client._thread is not None
+    assert not client._thread.is_alive()
 
 
 def await_state(states: "queue.Queue[str]", wanted: str) -> None:
