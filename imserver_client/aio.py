@@ -29,6 +29,7 @@ from imserver_client.session import (
     PushEvent,
     SessionCore,
     SessionOptions,
+    State,
 )
 from imserver_client.shell import CONNECT_ERRORS, CONNECT_OPTIONS, SessionShell
 from imserver_client.streams import AsyncTextStream
@@ -118,16 +119,17 @@ class AsyncSession(SessionShell[T]):
 
     async def _ask(self, seq: str, frame: str, cmd: str, timeout_seconds: float) -> Reply:
         connection = self._connection
-        if connection is None:
+        if connection is None or self._core.state is not State.ONLINE:
             raise NotConnected("there is no connection at the moment")
         answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._core.answers.add(seq, answer, frame)
         self._notify()  # a full queue does not keep the answer from being read
         try:
-            await connection.send(frame)
-            return await asyncio.wait_for(answer, timeout_seconds)
+            async with asyncio.timeout(timeout_seconds):
+                await connection.send(frame)
+                return await answer
         except (ConnectionClosed, TimeoutError) as error:
-            raise NotConnected(f"{cmd}: no answer: {error or 'too late'}") from error
+            raise NotConnected(f"{cmd}: no answer: {str(error) or 'too late'}") from error
         finally:
             self._core.answers.forget(seq)
 
@@ -140,12 +142,11 @@ class AsyncSession(SessionShell[T]):
         position that you have; what came after it is received first. Raises :class:`CommandRefused`, and
         :class:`NotConnected` without a connection or an answer; ValueError if there is a subscription.
         """
-        subscriptions = self._core.subscriptions
-        subscriptions.add(channel, token, since)
+        self._core.subscriptions.add(channel, token, since)
         try:
             reply = await self._ask(*self._core.subscribe_command(channel), "subscribe", ANSWER_SECONDS)
         except BaseException:
-            subscriptions.remove(channel)
+            self._core.give_up(channel)
             raise
         if not reply.ok:
             raise CommandRefused(reply.cmd, reply.code, reply.text)

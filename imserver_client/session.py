@@ -466,6 +466,15 @@ class SessionCore(ABC, Generic[T]):
         self._subscribing[seq] = channel
         return seq, frame
 
+    def give_up(self, channel: str) -> None:
+        """End a subscription whose command was cancelled or got no answer in time, on the server, too."""
+        self.subscriptions.remove(channel)
+        if channel not in self._subscribing.values():  # the answer has come; otherwise see _subscribed
+            self._unsubscribe(channel)
+
+    def _unsubscribe(self, channel: str) -> None:
+        self._frames.append(self.command("unsubscribe", {"channel": channel})[1])
+
     def _subscribe_next(self, now: float) -> None:
         for channel in self._turns.take(now):
             try:
@@ -483,6 +492,8 @@ class SessionCore(ABC, Generic[T]):
         asked = reply.seq in self.answers.futures
         self.answers.settle(reply.seq, reply)
         if reply.ok:
+            if channel and channel not in self.subscriptions:  # given up before the answer came
+                self._unsubscribe(channel)
             self._received += self.subscriptions.subscribed(reply.data)
         elif asked:
             self.subscriptions.remove(channel)

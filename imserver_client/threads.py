@@ -28,6 +28,7 @@ from imserver_client.session import (
     PushEvent,
     SessionCore,
     SessionOptions,
+    State,
 )
 from imserver_client.shell import CONNECT_ERRORS, CONNECT_OPTIONS, SessionShell
 
@@ -127,18 +128,18 @@ class ThreadSession(SessionShell[T]):
         return self._ask(*self._core.command(cmd, data), cmd, timeout_seconds)
 
     def _ask(self, seq: str, frame: str, cmd: str, timeout_seconds: float) -> Reply:
-        connection = self._connection
-        if connection is None:
-            raise NotConnected("there is no connection at the moment")
         answer: Future[Reply] = Future()
         with self._changed:
+            connection = self._connection
+            if connection is None or self._core.state is not State.ONLINE:
+                raise NotConnected("there is no connection at the moment")
             self._core.answers.add(seq, answer, frame)
             self._changed.notify_all()  # a full queue does not keep the answer from being read
         try:
             connection.send(frame)
             return answer.result(timeout_seconds)
         except (ConnectionClosed, TimeoutError) as error:
-            raise NotConnected(f"{cmd}: no answer: {error or 'too late'}") from error
+            raise NotConnected(f"{cmd}: no answer: {str(error) or 'too late'}") from error
         finally:
             self._core.answers.forget(seq)
 
@@ -149,12 +150,11 @@ class ThreadSession(SessionShell[T]):
         position that you have; what came after it is received first. Raises :class:`CommandRefused`, and
         :class:`NotConnected` without a connection or an answer; ValueError if there is a subscription.
         """
-        subscriptions = self._core.subscriptions
-        subscriptions.add(channel, token, since)
+        self._core.subscriptions.add(channel, token, since)
         try:
             reply = self._ask(*self._core.subscribe_command(channel), "subscribe", ANSWER_SECONDS)
         except BaseException:
-            subscriptions.remove(channel)
+            self._call(self._core.give_up, channel)
             raise
         if not reply.ok:
             raise CommandRefused(reply.cmd, reply.code, reply.text)

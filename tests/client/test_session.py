@@ -600,6 +600,23 @@ def test_there_is_one_subscription_for_a_channel() -> None:
     core.subscriptions.add("news", "", Position("e", 1))
 
 
+def test_a_subscription_that_was_given_up_ends_on_the_server() -> None:
+    core = PushCore("101", "ann")
+    logged_in(core)
+    ended = [("unsubscribe", NEWS)]
+    for answered in (False, True):
+        core.subscriptions.add("news", "", None)
+        seq, _ = core.subscribe_command("news")
+        if not answered:
+            core.give_up("news")
+            assert sent(core) == []
+        core.feed(reply(seq, "subscribe", data=NEWS), 0)
+        if answered:
+            core.give_up("news")
+        assert [(frame["cmd"], frame["data"]) for frame in sent(core)] == ended
+    assert (taken(core), list(core.subscriptions)) == ([], [])
+
+
 def test_notices_and_malformed_events_of_channels() -> None:
     core = PushCore("101", "ann")
     logged_in(core)

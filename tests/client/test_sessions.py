@@ -332,6 +332,56 @@ def test_a_fresh_token_is_asked_for_at_each_login(server: Server) -> None:
         assert tokens == ["t"]
 
 
+def test_nothing_is_sent_before_the_login(server: Server) -> None:
+    errors: list[str] = []
+
+    def token() -> str:
+        for ask in (lambda: client.request("ping", None, 0.5), lambda: client.subscribe("orders:1")):
+            with pytest.raises(NotConnected) as caught:
+                ask()
+            errors.append(str(caught.value))
+        return ""
+
+    async def async_token() -> str:
+        for asking in (async_client.request("ping"), async_client.subscribe("orders:1")):
+            with pytest.raises(NotConnected) as caught:
+                await asking
+            errors.append(str(caught.value))
+        return ""
+
+    async def connect() -> None:
+        async with async_client:
+            assert async_client.state == "online"
+
+    client = Client(ws(server), "104", "ann", token)
+    async_client = AsyncClient(ws(server), "104", "bob", async_token)
+    with client:
+        assert client.ping() < SECONDS
+        with pytest.raises(NotConnected, match="ping: no answer: too late"):
+            client.request("ping", None, 0.0)
+    asyncio.run(connect())
+    assert errors == 4 * ["there is no connection at the moment"]
+
+
+def test_a_cancelled_subscribe_leaves_no_subscription(server: Server, api: Api) -> None:
+    api.create_app("given-up", {"open": True, "channels": CHANNELS})
+
+    async def run() -> None:
+        async with AsyncClient(ws(server), "given-up", "ann") as ann:
+            subscribing = asyncio.create_task(ann.subscribe("orders:1"))
+            await asyncio.sleep(0)
+            assert ann._core.answers.futures, "the command is on its way"
+            subscribing.cancel()
+            await asyncio.wait([subscribing])
+            assert not ann._core.answers.futures
+            await ann.ping()  # the answer to the subscription came before this one
+            await ann.ping()
+            with pytest.raises(CommandRefused):
+                await ann.publish("orders:1", "of no subscriber")
+
+    asyncio.run(run())
+
+
 def test_many_threads_may_ask_at_once(server: Server) -> None:
     with Client(ws(server), "104", "ann") as client:
         codes: list[int] = []
