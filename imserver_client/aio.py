@@ -214,7 +214,7 @@ class AsyncSession(SessionShell[T]):
                         token = await token
                 except Exception as error:
                     return self._no_token(error)
-                self._call(self._core.opened, str(token), monotonic())
+                self._call(self._core.opened, str(token), monotonic(), renewable=callable(self._token))
                 await self._exchange(connection)
             except ConnectionClosed:
                 pass

@@ -33,6 +33,7 @@ from imserver_client.errors import (
     CLOSE_LOST,
     CLOSE_NORMAL,
     CLOSE_RATE_LIMIT,
+    CLOSE_TOKEN_INVALID,
     CLOSE_TOO_LARGE,
     CLOSE_TRY_AGAIN,
     REPLY_BAD_PARAMETER,
@@ -380,6 +381,7 @@ class SessionCore(ABC, Generic[T]):
         self._backoff = backoff or Backoff()
         self._codec = CmdCodec()
         self._login_seq = ""
+        self._renewable = False
         self._started_at = 0.0
         self._wake_at = inf
         self._frames: list[str] = []
@@ -421,8 +423,10 @@ class SessionCore(ABC, Generic[T]):
         self._change(Step.START)
         self._started_at = now
 
-    def opened(self, token: str, now: float) -> None:
-        """Log in on the open WebSocket."""
+    def opened(self, token: str, now: float, *, renewable: bool = False) -> None:
+        """Log in on the open WebSocket. ``renewable``: the next login has another token, so the session may
+        outlive this one."""
+        self._renewable = renewable
         app, user, device = self._login
         self.close_code = 0
         self._login_seq, frame = self._codec.login(app, user, token, device, self._login_fields())
@@ -545,7 +549,9 @@ class SessionCore(ABC, Generic[T]):
         if code not in (CLOSE_LOST, CLOSE_TRY_AGAIN):
             self.failure = Closed(code).text
         self.answers.fail("the connection was lost before the answer came")
-        if self.error is None and not self.closing and not may_reconnect(code):
+        # A token that expires after its login is renewed; one that is refused at the login is not.
+        renewed = code == CLOSE_TOKEN_INVALID and self._renewable and self.state is State.ONLINE
+        if self.error is None and not self.closing and not renewed and not may_reconnect(code):
             self.error = Closed(code)
         if self.error is not None or self.closing:
             self.end()

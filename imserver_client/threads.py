@@ -217,7 +217,7 @@ class ThreadSession(SessionShell[T]):
                         token = self._token() if callable(self._token) else self._token
                     except Exception as error:
                         return self._no_token(error)
-                    self._call(self._core.opened, token, monotonic())
+                    self._call(self._core.opened, token, monotonic(), renewable=callable(self._token))
                     self._exchange(connection)
             except ConnectionClosed:
                 pass

@@ -161,6 +161,29 @@ def test_a_close_code_of_the_server_may_end_the_session() -> None:
         core.raise_if_over()
 
 
+def test_a_session_with_a_token_function_outlives_the_expiry_of_a_token() -> None:
+    core = PushCore("101", "ann")
+    for _ in range(2):
+        core.start(0)
+        core.opened("token", 0, renewable=True)
+        core.feed(reply(sent(core)[0]["seq"], "login"), 0)
+        core.lost(4504, 5)
+        assert core.state == "waiting"
+    core.start(6)
+    core.opened("the same token", 6, renewable=True)
+    core.lost(4504, 6)
+    assert core.state == "ended", "no login since the last expiry"
+
+
+def test_a_session_with_one_token_ends_when_it_expires() -> None:
+    core = PushCore("101", "ann")
+    logged_in(core)
+    core.lost(4504, 5)
+    assert core.state == "ended"
+    with pytest.raises(Closed, match="4504"):
+        core.raise_if_over()
+
+
 def test_every_state_leads_to_the_end_and_nothing_leads_out_of_it() -> None:
     assert all((state, Step.END) in TRANSITIONS for state in State)
     assert {after for (before, _), after in TRANSITIONS.items() if before is State.ENDED} == {State.ENDED}

@@ -3,8 +3,10 @@
 import asyncio
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 
+import jwt
 import pytest
 
 from imserver_client import (
@@ -26,6 +28,7 @@ from tests.support import Server, eventually
 QUICK = Backoff(0.01, 0.05)
 SECONDS = 40.0
 STATES = ["connecting", "online", "ended"]
+REJOINING = ["connecting", "online", "waiting", "connecting", "online"]
 
 
 def ws(server: Server) -> str:
@@ -330,6 +333,34 @@ def test_a_fresh_token_is_asked_for_at_each_login(server: Server) -> None:
 
     with Client(ws(server), "104", "ann", token):
         assert tokens == ["t"]
+
+
+@pytest.mark.full
+def test_a_token_function_is_asked_again_when_a_token_expires(start_server: StartServer) -> None:
+    secret = "s" * 40
+    apps = {"shop": {"jwt": [{"algorithm": "HS256", "key": secret}]}}
+    server = start_server(config={"apps": apps})
+
+    def token(user: str, lifetimes: list[float]) -> str:
+        expires_at = time.time() + lifetimes.pop(0)
+        return jwt.encode({"sub": user, "app": "shop", "exp": expires_at}, secret, "HS256")
+
+    async def connect() -> None:
+        lifetimes: list[float] = [5, 60]
+        states: asyncio.Queue[str] = asyncio.Queue()
+        async with AsyncClient(
+            ws(server), "shop", "bob", lambda: token("bob", lifetimes), on_state=states.put_nowait
+        ):
+            assert [await asyncio.wait_for(states.get(), SECONDS) for _ in REJOINING] == REJOINING
+
+    lifetimes: list[float] = [5, -60]
+    states: queue.Queue[str] = queue.Queue()
+    with Client(ws(server), "shop", "ann", lambda: token("ann", lifetimes), on_state=states.put) as client:
+        asyncio.run(connect())
+        with pytest.raises(LoginRefused):  # the new token has expired, too
+            for _ in client:
+                pass
+        assert not lifetimes
 
 
 def test_nothing_is_sent_before_the_login(server: Server) -> None:
