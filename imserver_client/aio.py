@@ -29,6 +29,7 @@ from imserver_client.session import (
     PushEvent,
     SessionCore,
     SessionOptions,
+    State,
 )
 from imserver_client.shell import CONNECT_ERRORS, CONNECT_OPTIONS, SessionShell
 from imserver_client.streams import AsyncTextStream
@@ -65,15 +66,22 @@ class AsyncSession(SessionShell[T]):
         """End the session."""
         self._core.closing = True
         self._notify()
-        if self._connection is not None:
-            await self._connection.close()
+        try:
+            if self._connection is not None:
+                await self._connection.close()
+        finally:  # also if this call is cancelled
+            if self._task is not None:
+                self._task.cancel()
         if self._task is not None:
-            self._task.cancel()
             await asyncio.wait([self._task])
         self._call(self._core.end)
 
     async def __aenter__(self) -> Self:
-        await self.connect()
+        try:
+            await self.connect()
+        except BaseException:
+            await self.close()
+            raise
         return self
 
     async def __aexit__(self, *error: object) -> None:
@@ -111,15 +119,17 @@ class AsyncSession(SessionShell[T]):
 
     async def _ask(self, seq: str, frame: str, cmd: str, timeout_seconds: float) -> Reply:
         connection = self._connection
-        if connection is None:
+        if connection is None or self._core.state is not State.ONLINE:
             raise NotConnected("there is no connection at the moment")
         answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._core.answers.add(seq, answer, frame)
+        self._notify()  # a full queue does not keep the answer from being read
         try:
-            await connection.send(frame)
-            return await asyncio.wait_for(answer, timeout_seconds)
+            async with asyncio.timeout(timeout_seconds):
+                await connection.send(frame)
+                return await answer
         except (ConnectionClosed, TimeoutError) as error:
-            raise NotConnected(f"{cmd}: no answer: {error or 'too late'}") from error
+            raise NotConnected(f"{cmd}: no answer: {str(error) or 'too late'}") from error
         finally:
             self._core.answers.forget(seq)
 
@@ -132,12 +142,11 @@ class AsyncSession(SessionShell[T]):
         position that you have; what came after it is received first. Raises :class:`CommandRefused`, and
         :class:`NotConnected` without a connection or an answer; ValueError if there is a subscription.
         """
-        subscriptions = self._core.subscriptions
-        subscriptions.add(channel, token, since)
+        self._core.subscriptions.add(channel, token, since)
         try:
             reply = await self._ask(*self._core.subscribe_command(channel), "subscribe", ANSWER_SECONDS)
         except BaseException:
-            subscriptions.remove(channel)
+            self._core.give_up(channel)
             raise
         if not reply.ok:
             raise CommandRefused(reply.cmd, reply.code, reply.text)
@@ -205,7 +214,7 @@ class AsyncSession(SessionShell[T]):
                         token = await token
                 except Exception as error:
                     return self._no_token(error)
-                self._call(self._core.opened, str(token), monotonic())
+                self._call(self._core.opened, str(token), monotonic(), renewable=callable(self._token))
                 await self._exchange(connection)
             except ConnectionClosed:
                 pass

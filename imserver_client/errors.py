@@ -29,6 +29,7 @@ CLOSE_NORMAL: Final = 1000
 CLOSE_LOST: Final = 1006
 CLOSE_TOO_LARGE: Final = 1009
 CLOSE_RATE_LIMIT: Final = 4003
+CLOSE_TOKEN_INVALID: Final = 4504
 CLOSE_TRY_AGAIN: Final = 3000
 """The client closes with it and reconnects: the login or the sync did not get a usable answer."""
 
@@ -64,7 +65,11 @@ CLOSE_CODES: Final[dict[int | str, ErrorRow]] = {
         ErrorRow(4501, "the user is already online", "End the other session first."),
         ErrorRow(4502, "the back end ended the session", "Ask the user before you log in again."),
         ErrorRow(4503, "the user is banned for a time", "Wait until the ban ends, or lift it."),
-        ErrorRow(4504, "the session token is wrong or has expired", "Get a new token and log in again."),
+        ErrorRow(
+            CLOSE_TOKEN_INVALID,
+            "the session token is wrong or has expired",
+            "Get a new token and log in again.",
+        ),
         ErrorRow(4505, "the app does not allow this login", "Check its dialects, origins and login rule."),
         ErrorRow(4506, "the app was deleted", "Create the app again, or log in to another one."),
     )

@@ -33,6 +33,7 @@ from imserver_client.errors import (
     CLOSE_LOST,
     CLOSE_NORMAL,
     CLOSE_RATE_LIMIT,
+    CLOSE_TOKEN_INVALID,
     CLOSE_TOO_LARGE,
     CLOSE_TRY_AGAIN,
     REPLY_BAD_PARAMETER,
@@ -71,6 +72,9 @@ HEARTBEAT_SECONDS: Final = 30.0
 """Time between heartbeats; the server waits for six minutes."""
 MAX_WAITING: Final = 10_000
 """Limit of the queue of received events. While the queue is full, the shell reads no frames."""
+MAX_WAITING_ASKED: Final = 100_000
+"""The limit while a request waits: its answer comes after events that the server has already sent, and that
+of ``send`` after the last page of a sync."""
 FINAL_REFUSALS: Final = frozenset({REPLY_BAD_PARAMETER, REPLY_BAD_USER, REPLY_UNAUTHORIZED})
 """A login refused with one of these codes is not tried again."""
 
@@ -377,6 +381,7 @@ class SessionCore(ABC, Generic[T]):
         self._backoff = backoff or Backoff()
         self._codec = CmdCodec()
         self._login_seq = ""
+        self._renewable = False
         self._started_at = 0.0
         self._wake_at = inf
         self._frames: list[str] = []
@@ -408,7 +413,7 @@ class SessionCore(ABC, Generic[T]):
     def _login_fields(self) -> dict[str, Any]:
         return {}
 
-    def _logged_in(self, data: Any) -> None:
+    def _logged_in(self, data: Any, now: float) -> None:
         """Handle the accepted login; ``data`` is that of its answer."""
 
     # --- the connection
@@ -418,8 +423,10 @@ class SessionCore(ABC, Generic[T]):
         self._change(Step.START)
         self._started_at = now
 
-    def opened(self, token: str, now: float) -> None:
-        """Log in on the open WebSocket."""
+    def opened(self, token: str, now: float, *, renewable: bool = False) -> None:
+        """Log in on the open WebSocket. ``renewable``: the next login has another token, so the session may
+        outlive this one."""
+        self._renewable = renewable
         app, user, device = self._login
         self.close_code = 0
         self._login_seq, frame = self._codec.login(app, user, token, device, self._login_fields())
@@ -444,7 +451,7 @@ class SessionCore(ABC, Generic[T]):
             self._wake_at = now + self._heartbeat_seconds
             self.settled = True
             self._change(Step.LOGGED_IN)
-            self._logged_in(read.data)
+            self._logged_in(read.data, now)
             self._subscribing.clear()
             self._turns.begin(self.subscriptions, now)
             self._subscribe_next(now)
@@ -463,6 +470,15 @@ class SessionCore(ABC, Generic[T]):
         self._subscribing[seq] = channel
         return seq, frame
 
+    def give_up(self, channel: str) -> None:
+        """End a subscription whose command was cancelled or got no answer in time, on the server, too."""
+        self.subscriptions.remove(channel)
+        if channel not in self._subscribing.values():  # the answer has come; otherwise see _subscribed
+            self._unsubscribe(channel)
+
+    def _unsubscribe(self, channel: str) -> None:
+        self._frames.append(self.command("unsubscribe", {"channel": channel})[1])
+
     def _subscribe_next(self, now: float) -> None:
         for channel in self._turns.take(now):
             try:
@@ -480,6 +496,8 @@ class SessionCore(ABC, Generic[T]):
         asked = reply.seq in self.answers.futures
         self.answers.settle(reply.seq, reply)
         if reply.ok:
+            if channel and channel not in self.subscriptions:  # given up before the answer came
+                self._unsubscribe(channel)
             self._received += self.subscriptions.subscribed(reply.data)
         elif asked:
             self.subscriptions.remove(channel)
@@ -531,7 +549,9 @@ class SessionCore(ABC, Generic[T]):
         if code not in (CLOSE_LOST, CLOSE_TRY_AGAIN):
             self.failure = Closed(code).text
         self.answers.fail("the connection was lost before the answer came")
-        if self.error is None and not self.closing and not may_reconnect(code):
+        # A token that expires after its login is renewed; one that is refused at the login is not.
+        renewed = code == CLOSE_TOKEN_INVALID and self._renewable and self.state is State.ONLINE
+        if self.error is None and not self.closing and not renewed and not may_reconnect(code):
             self.error = Closed(code)
         if self.error is not None or self.closing:
             self.end()
@@ -564,8 +584,9 @@ class SessionCore(ABC, Generic[T]):
 
     @property
     def full(self) -> bool:
-        """Whether so many events wait that no more frames must be read."""
-        return len(self._received) >= MAX_WAITING
+        """Whether so many events wait that no more frames must be read. The answer to the login is read."""
+        limit = MAX_WAITING_ASKED if self.answers.futures else MAX_WAITING
+        return self.state is State.ONLINE and self.waiting >= limit
 
     @property
     def over(self) -> bool:
@@ -609,6 +630,8 @@ ACK_SECONDS: Final = 1.0
 """How long a received entry may wait for its ack; the server waits for ten seconds."""
 ACK_ENTRIES: Final = 500
 """Number of entries after which an ack is sent at once."""
+ROOM_SECONDS: Final = 1.0
+"""How often to look whether the queue has room for the next page of a sync."""
 
 Question = tuple[str, dict[str, Any]]
 """A command and its data."""
@@ -767,6 +790,10 @@ class MessengerCore(SessionCore[MessengerEvent]):
         super().__init__(app, user, **options)
         self._tracker = SyncTracker(cursor)
         self._sync_seq = ""
+        self._question: Question | None = None
+        """The next question of the sync. It is sent when the queue has room for its answer."""
+        self._look_at = inf
+        """When to look again whether there is room."""
         self.cursor = cursor
 
     def take(self) -> MessengerEvent | None:
@@ -784,20 +811,23 @@ class MessengerCore(SessionCore[MessengerEvent]):
     @property
     def deadline(self) -> float:
         """When to call :meth:`tick`; in the state ``waiting``, when to connect again."""
-        ack_at = self._tracker.ack_at if self.state is State.ONLINE else inf
-        return min(super().deadline, ack_at)
+        if self.state is not State.ONLINE:
+            return super().deadline
+        return min(super().deadline, self._tracker.ack_at, self._look_at)
 
     def tick(self, now: float) -> None:
         """Do all work that is due."""
         super().tick(now)
         if (ack := self._tracker.ack(now)) is not None:
             self._frames.append(self.command(*ack)[1])
+        self._ask_next(now)
 
     def _login_fields(self) -> dict[str, Any]:
         return self._tracker.login_fields()
 
-    def _logged_in(self, data: Any) -> None:
-        self._ask(self._tracker.logged_in(data))
+    def _logged_in(self, data: Any, now: float) -> None:
+        self._sync_seq, self._question = "", self._tracker.logged_in(data)
+        self._ask_next(now)
 
     def _read(self, frame: ServerFrame, now: float) -> None:
         if isinstance(frame, Entry):
@@ -812,20 +842,29 @@ class MessengerCore(SessionCore[MessengerEvent]):
                 self._mark(frame.data["id"])
             self.answers.settle(frame.seq, frame)
 
-    def _ask(self, question: Question | None) -> None:
-        self._sync_seq = ""
-        if question is not None:
-            self._sync_seq, frame = self.command(*question)
-            self._frames.append(frame)
+    def _ask_next(self, now: float) -> None:
+        """Send the next question of the sync if there is room for its answer."""
+        self._look_at = inf
+        if self._question is None or self.state is not State.ONLINE:
+            return
+        # While a request waits, pages alone must not stop the reading: its answer would not be read.
+        limit = MAX_WAITING_ASKED - PAGE_ENTRIES if self.answers.futures else MAX_WAITING
+        if self.waiting >= limit:
+            self._look_at = now + ROOM_SECONDS
+            return
+        self._sync_seq, frame = self.command(*self._question)
+        self._question = None
+        self._frames.append(frame)
 
     def _synced(self, reply: Reply, now: float) -> None:
         if not reply.ok:
             log.info("%s failed with code %d; reconnecting", reply.cmd, reply.code)
             self.close_code = CLOSE_TRY_AGAIN
             return
-        events, question = self._tracker.answered(reply.cmd, reply.data, now)
+        events, self._question = self._tracker.answered(reply.cmd, reply.data, now)
         self._received += events
-        self._ask(question)
+        self._sync_seq = ""
+        self._ask_next(now)
 
     def _mark(self, id: int) -> None:
         """Move the cursor to our own message once the events before it are taken. Marks in a row are one: a

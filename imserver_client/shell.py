@@ -52,5 +52,9 @@ class SessionShell(Generic[T]):
         return CLOSE_LOST
 
     def _report(self, before: State, after: State) -> None:
-        if after is not before and self._on_state is not None:
+        if after is before or self._on_state is None:
+            return
+        try:
             self._on_state(after)
+        except Exception:
+            log.exception("on_state failed for the state %s", after)

@@ -28,6 +28,7 @@ from imserver_client.session import (
     PushEvent,
     SessionCore,
     SessionOptions,
+    State,
 )
 from imserver_client.shell import CONNECT_ERRORS, CONNECT_OPTIONS, SessionShell
 
@@ -70,17 +71,21 @@ class ThreadSession(SessionShell[T]):
         thread = self._thread
         with self._changed:
             self._core.closing = True
-            if thread is None:
-                self._core.end()
             self._changed.notify_all()
             connection = self._connection
+        if thread is None:
+            self._call(self._core.end)
         if connection is not None:
             connection.close()
         if thread is not None and thread is not threading.current_thread():
             thread.join(ANSWER_SECONDS)
 
     def __enter__(self) -> Self:
-        self.connect()
+        try:
+            self.connect()
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -123,16 +128,18 @@ class ThreadSession(SessionShell[T]):
         return self._ask(*self._core.command(cmd, data), cmd, timeout_seconds)
 
     def _ask(self, seq: str, frame: str, cmd: str, timeout_seconds: float) -> Reply:
-        connection = self._connection
-        if connection is None:
-            raise NotConnected("there is no connection at the moment")
         answer: Future[Reply] = Future()
-        self._core.answers.add(seq, answer, frame)
+        with self._changed:
+            connection = self._connection
+            if connection is None or self._core.state is not State.ONLINE:
+                raise NotConnected("there is no connection at the moment")
+            self._core.answers.add(seq, answer, frame)
+            self._changed.notify_all()  # a full queue does not keep the answer from being read
         try:
             connection.send(frame)
             return answer.result(timeout_seconds)
         except (ConnectionClosed, TimeoutError) as error:
-            raise NotConnected(f"{cmd}: no answer: {error or 'too late'}") from error
+            raise NotConnected(f"{cmd}: no answer: {str(error) or 'too late'}") from error
         finally:
             self._core.answers.forget(seq)
 
@@ -143,12 +150,11 @@ class ThreadSession(SessionShell[T]):
         position that you have; what came after it is received first. Raises :class:`CommandRefused`, and
         :class:`NotConnected` without a connection or an answer; ValueError if there is a subscription.
         """
-        subscriptions = self._core.subscriptions
-        subscriptions.add(channel, token, since)
+        self._core.subscriptions.add(channel, token, since)
         try:
             reply = self._ask(*self._core.subscribe_command(channel), "subscribe", ANSWER_SECONDS)
         except BaseException:
-            subscriptions.remove(channel)
+            self._call(self._core.give_up, channel)
             raise
         if not reply.ok:
             raise CommandRefused(reply.cmd, reply.code, reply.text)
@@ -211,7 +217,7 @@ class ThreadSession(SessionShell[T]):
                         token = self._token() if callable(self._token) else self._token
                     except Exception as error:
                         return self._no_token(error)
-                    self._call(self._core.opened, token, monotonic())
+                    self._call(self._core.opened, token, monotonic(), renewable=callable(self._token))
                     self._exchange(connection)
             except ConnectionClosed:
                 pass

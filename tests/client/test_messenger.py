@@ -237,6 +237,43 @@ def test_sending_goes_on_when_nothing_is_received(server: Server, monkeypatch: p
         assert ann.cursor == sent.id
 
 
+@pytest.mark.parametrize("cmd", ["read", "send"])
+def test_a_loop_that_makes_requests_goes_on_behind_a_backlog(
+    server: Server, monkeypatch: pytest.MonkeyPatch, cmd: str
+) -> None:
+    monkeypatch.setattr(session, "MAX_WAITING", 2)
+    monkeypatch.setattr(session, "PAGE_ENTRIES", 20)
+    count = 210  # more than a login brings by itself
+    ann, bob = f"ann-{cmd}", f"bob-{cmd}"
+    with Messenger(ws(server), "102", ann) as sender:
+        for number in range(count):
+            sender.send(bob, str(number))
+    texts: list[str | None] = []
+    with Messenger(ws(server), "102", bob) as one:
+        while len(texts) < count:
+            entry = next_entry(one)
+            texts.append(entry.text)
+            if cmd == "read":
+                one.read(entry.conversation, entry.id)
+            else:
+                one.send(ann, "got it")
+    assert texts == [str(number) for number in range(count)]
+
+    async def receive() -> None:
+        async with AsyncMessenger(ws(server), "102", bob) as one:
+            async for entry in one:
+                if isinstance(entry, Entry) and entry.sender == ann:
+                    assert entry.text == texts.pop(0)
+                    if cmd == "read":
+                        await one.read(entry.conversation, entry.id)
+                    else:
+                        await one.send(ann, "got it")
+                    if not texts:
+                        return
+
+    asyncio.run(receive())
+
+
 @pytest.mark.full
 def test_a_message_survives_the_restart_of_the_server(start_server: StartServer) -> None:
     config = {"app": fixed_ports()}

@@ -21,6 +21,7 @@ from imserver_client import (
     Reply,
     StreamUpdate,
     protocol,
+    session,
 )
 from imserver_client.errors import CLOSE_TRY_AGAIN
 from imserver_client.session import (
@@ -29,6 +30,7 @@ from imserver_client.session import (
     ANSWER_SECONDS,
     HEARTBEAT_SECONDS,
     MAX_SUBSCRIBING,
+    ROOM_SECONDS,
     TRANSITIONS,
     Attempts,
     Backoff,
@@ -156,6 +158,29 @@ def test_a_close_code_of_the_server_may_end_the_session() -> None:
     assert core.state == "ended"
     assert core.take() is not None, "what came before is received"
     with pytest.raises(Closed, match="4502"):
+        core.raise_if_over()
+
+
+def test_a_session_with_a_token_function_outlives_the_expiry_of_a_token() -> None:
+    core = PushCore("101", "ann")
+    for _ in range(2):
+        core.start(0)
+        core.opened("token", 0, renewable=True)
+        core.feed(reply(sent(core)[0]["seq"], "login"), 0)
+        core.lost(4504, 5)
+        assert core.state == "waiting"
+    core.start(6)
+    core.opened("the same token", 6, renewable=True)
+    core.lost(4504, 6)
+    assert core.state == "ended", "no login since the last expiry"
+
+
+def test_a_session_with_one_token_ends_when_it_expires() -> None:
+    core = PushCore("101", "ann")
+    logged_in(core)
+    core.lost(4504, 5)
+    assert core.state == "ended"
+    with pytest.raises(Closed, match="4504"):
         core.raise_if_over()
 
 
@@ -349,6 +374,53 @@ def test_acks_are_sent_at_their_deadline() -> None:
     core.tick(core.deadline)
     assert [(frame["cmd"], frame["data"]) for frame in sent(core)] == [("ack", {"id": 7})]
     assert core.deadline == HEARTBEAT_SECONDS
+
+
+@pytest.fixture
+def small_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "MAX_WAITING", 2)
+    monkeypatch.setattr(session, "MAX_WAITING_ASKED", 6)
+    monkeypatch.setattr(session, "PAGE_ENTRIES", 2)
+
+
+@pytest.mark.usefixtures("small_queue")
+def test_the_next_page_is_requested_when_the_queue_has_room() -> None:
+    core = MessengerCore("101", "bob", 0)
+    (question,) = logged_in(core)
+    core.feed(reply(question["seq"], "sync", data=page(1, 2, more=True)), 1)
+    assert core.full
+    assert sent(core) == []
+    core.take()
+    assert not core.full
+    core.tick(1)
+    (question,) = sent(core)
+    assert question["data"]["cursor"] == 2
+    core.feed(reply(question["seq"], "sync", data=page(3, 4, more=True)), 1)
+    core.lost(1006, 1)
+    core.start(1)
+    core.opened("", 1)
+    taken(core)
+    core.tick(1)
+    assert [frame["cmd"] for frame in sent(core)] == ["login"]
+
+
+@pytest.mark.usefixtures("small_queue")
+def test_a_full_queue_does_not_keep_answers_from_being_read() -> None:
+    core = MessengerCore("101", "bob", 0)
+    core.answers.futures["x"] = Future()
+    (question,) = logged_in(core)
+    core.feed(reply(question["seq"], "sync", data=page(1, 2, more=True)), 1)
+    (question,) = sent(core)
+    core.feed(reply(question["seq"], "sync", data=page(3, 4, more=True)), 1)
+    assert (core.waiting, core.full, sent(core)) == (4, False, [])
+    assert core.deadline == 1 + ROOM_SECONDS
+    for _ in range(2):
+        core.feed(reply("", "typing", data={"from": "ann"}), 1)
+    assert core.full, "there is a limit all the same"
+    core.lost(1006, 1)
+    core.start(1)
+    core.opened("", 1)
+    assert not core.full, "the answer to the login is read"
 
 
 def test_a_sync_that_fails_is_tried_over_another_connection() -> None:
@@ -549,6 +621,23 @@ def test_there_is_one_subscription_for_a_channel() -> None:
     core.subscriptions.remove("news")
     assert list(core.subscriptions) == []
     core.subscriptions.add("news", "", Position("e", 1))
+
+
+def test_a_subscription_that_was_given_up_ends_on_the_server() -> None:
+    core = PushCore("101", "ann")
+    logged_in(core)
+    ended = [("unsubscribe", NEWS)]
+    for answered in (False, True):
+        core.subscriptions.add("news", "", None)
+        seq, _ = core.subscribe_command("news")
+        if not answered:
+            core.give_up("news")
+            assert sent(core) == []
+        core.feed(reply(seq, "subscribe", data=NEWS), 0)
+        if answered:
+            core.give_up("news")
+        assert [(frame["cmd"], frame["data"]) for frame in sent(core)] == ended
+    assert (taken(core), list(core.subscriptions)) == ([], [])
 
 
 def test_notices_and_malformed_events_of_channels() -> None:

@@ -3,8 +3,10 @@
 import asyncio
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 
+import jwt
 import pytest
 
 from imserver_client import (
@@ -25,6 +27,8 @@ from tests.support import Server, eventually
 
 QUICK = Backoff(0.01, 0.05)
 SECONDS = 40.0
+STATES = ["connecting", "online", "ended"]
+REJOINING = ["connecting", "online", "waiting", "connecting", "online"]
 
 
 def ws(server: Server) -> str:
@@ -107,6 +111,68 @@ def test_a_missing_server_is_reported_in_time() -> None:
     assert client.state == "ended"
 
 
+class Impatient(Client):
+    def connect(self, timeout_seconds: float = 0.1) -> None:
+        super().connect(timeout_seconds)
+
+
+class AsyncImpatient(AsyncClient):
+    async def connect(self, timeout_seconds: float = 0.1) -> None:
+        await super().connect(timeout_seconds)
+
+
+NOBODY = "ws://127.0.0.1:9/acc"
+
+
+def test_a_block_whose_login_fails_leaves_no_session_behind() -> None:
+    client = Impatient(NOBODY, "101", "ann", backoff=QUICK)
+    with pytest.raises(NotConnected), client:
+        pass
+    assert client.state == "ended"
+    assert "imserver client" not in [each.name for each in threading.enumerate()]
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_an_asyncio_block_whose_login_fails_leaves_no_session_behind(cancelled: bool) -> None:
+    async def run() -> None:
+        if cancelled:
+            client = AsyncClient(NOBODY, "101", "ann", backoff=QUICK)
+        else:
+            client = AsyncImpatient(NOBODY, "101", "ann", backoff=QUICK)
+        with pytest.raises(TimeoutError if cancelled else NotConnected):
+            async with asyncio.timeout(0.1 if cancelled else SECONDS), client:
+                pass
+        assert client.state == "ended"
+        assert len(asyncio.all_tasks()) == 1
+
+    asyncio.run(run())
+
+
+def test_a_session_that_never_connected_reports_its_end() -> None:
+    states: list[str] = []
+    Client(NOBODY, "102", "ann", on_state=states.append).close()
+    asyncio.run(AsyncClient(NOBODY, "102", "ann", on_state=states.append).close())
+    assert states == ["ended", "ended"]
+
+
+def test_a_cancelled_close_ends_the_session(server: Server) -> None:
+    async def run() -> None:
+        client = AsyncClient(ws(server), "102", "ann")
+        await client.connect()
+        assert client._connection is not None
+        client._connection.close = asyncio.Event().wait  # type: ignore[method-assign,assignment]
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await client.close()
+        del client._connection.close
+        assert client._task is not None
+        await asyncio.wait([client._task], timeout=SECONDS)
+        assert client.state == "ended"
+        await client.close()
+
+    asyncio.run(run())
+
+
 def test_a_wrong_path_is_named(server: Server) -> None:
     client = Client(ws(server).replace("/acc", "/nowhere"), "101", "ann", backoff=Backoff(0.01, 0.05))
     says_why(client, "404")
@@ -177,7 +243,7 @@ def test_a_client_comes_back_when_the_server_does(start_server: StartServer) -> 
         assert push.text == "again"
 
 
-def test_a_full_queue_does_not_delay_the_close(
+def test_a_full_queue_delays_neither_an_answer_nor_the_close(
     server: Server, api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(session, "MAX_WAITING", 2)
@@ -185,6 +251,7 @@ def test_a_full_queue_does_not_delay_the_close(
         for number in range(4):
             api.push("102", str(number), user="ann")
         eventually(lambda: client._core.full, what="no more is read")
+        assert client.ping() < SECONDS
         client.close()
         assert client.state == "ended"
 
@@ -217,6 +284,41 @@ def test_a_client_that_is_closed_while_it_connects_does_not_log_in(server: Serve
     assert not api.presence("102", "hasty").online
 
 
+def test_an_on_state_that_raises_does_not_end_the_session(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    def on_state(state: str) -> None:
+        raise RuntimeError(state)
+
+    async def connect() -> str:
+        async with AsyncClient(ws(server), "102", "ann", on_state=on_state) as client:
+            return client.state
+
+    with Client(ws(server), "102", "ann", on_state=on_state) as client:
+        assert client.state == "online"
+    assert asyncio.run(connect()) == "online"
+    failures = [each.getMessage() for each in caplog.records if each.exc_info]
+    assert failures == 2 * [f"on_state failed for the state {state}" for state in STATES]
+
+
+@pytest.mark.parametrize("wanted", STATES[:2])
+def test_a_session_may_be_closed_by_its_on_state(server: Server, wanted: str) -> None:
+    states: list[str] = []
+
+    def on_state(state: str) -> None:
+        states.append(state)
+        if state == wanted:
+            client.close()
+
+    client = Client(ws(server), "102", "ann", on_state=on_state)
+    with pytest.raises(Closed):
+        client.connect(SECONDS)
+    client.close()
+    assert (states[0], states[-1]) == ("connecting", "ended")
+    assert client._thread is not None
+    assert not client._thread.is_alive()
+
+
 def await_state(states: "queue.Queue[str]", wanted: str) -> None:
     while states.get(timeout=SECONDS) != wanted:
         pass
@@ -231,6 +333,84 @@ def test_a_fresh_token_is_asked_for_at_each_login(server: Server) -> None:
 
     with Client(ws(server), "104", "ann", token):
         assert tokens == ["t"]
+
+
+@pytest.mark.full
+def test_a_token_function_is_asked_again_when_a_token_expires(start_server: StartServer) -> None:
+    secret = "s" * 40
+    apps = {"shop": {"jwt": [{"algorithm": "HS256", "key": secret}]}}
+    server = start_server(config={"apps": apps})
+
+    def token(user: str, lifetimes: list[float]) -> str:
+        expires_at = time.time() + lifetimes.pop(0)
+        return jwt.encode({"sub": user, "app": "shop", "exp": expires_at}, secret, "HS256")
+
+    async def connect() -> None:
+        lifetimes: list[float] = [5, 60]
+        states: asyncio.Queue[str] = asyncio.Queue()
+        async with AsyncClient(
+            ws(server), "shop", "bob", lambda: token("bob", lifetimes), on_state=states.put_nowait
+        ):
+            assert [await asyncio.wait_for(states.get(), SECONDS) for _ in REJOINING] == REJOINING
+
+    lifetimes: list[float] = [5, -60]
+    states: queue.Queue[str] = queue.Queue()
+    with Client(ws(server), "shop", "ann", lambda: token("ann", lifetimes), on_state=states.put) as client:
+        asyncio.run(connect())
+        with pytest.raises(LoginRefused):  # the new token has expired, too
+            for _ in client:
+                pass
+        assert not lifetimes
+
+
+def test_nothing_is_sent_before_the_login(server: Server) -> None:
+    errors: list[str] = []
+
+    def token() -> str:
+        for ask in (lambda: client.request("ping", None, 0.5), lambda: client.subscribe("orders:1")):
+            with pytest.raises(NotConnected) as caught:
+                ask()
+            errors.append(str(caught.value))
+        return ""
+
+    async def async_token() -> str:
+        for asking in (async_client.request("ping"), async_client.subscribe("orders:1")):
+            with pytest.raises(NotConnected) as caught:
+                await asking
+            errors.append(str(caught.value))
+        return ""
+
+    async def connect() -> None:
+        async with async_client:
+            assert async_client.state == "online"
+
+    client = Client(ws(server), "104", "ann", token)
+    async_client = AsyncClient(ws(server), "104", "bob", async_token)
+    with client:
+        assert client.ping() < SECONDS
+        with pytest.raises(NotConnected, match="ping: no answer: too late"):
+            client.request("ping", None, 0.0)
+    asyncio.run(connect())
+    assert errors == 4 * ["there is no connection at the moment"]
+
+
+def test_a_cancelled_subscribe_leaves_no_subscription(server: Server, api: Api) -> None:
+    api.create_app("given-up", {"open": True, "channels": CHANNELS})
+
+    async def run() -> None:
+        async with AsyncClient(ws(server), "given-up", "ann") as ann:
+            subscribing = asyncio.create_task(ann.subscribe("orders:1"))
+            await asyncio.sleep(0)
+            assert ann._core.answers.futures, "the command is on its way"
+            subscribing.cancel()
+            await asyncio.wait([subscribing])
+            assert not ann._core.answers.futures
+            await ann.ping()  # the answer to the subscription came before this one
+            await ann.ping()
+            with pytest.raises(CommandRefused):
+                await ann.publish("orders:1", "of no subscriber")
+
+    asyncio.run(run())
 
 
 def test_many_threads_may_ask_at_once(server: Server) -> None:
