@@ -213,6 +213,4 @@ def test_messages_arrive_while_a_large_video_goes_up(
     assert meanwhile >= 2, "messages arrive before the end of the upload"
     record_property("messages", len(waits))
     record_property("longest_wait_ms", round(max(waits) * 1000, 1))
-    print(
-        f"{len(waits)} messages, {meanwhile} of them during the upload, longest wait {max(waits) * 1000:.1f} ms"
-    )
+    print(f"{len(waits)} messages, {meanwhile} during the upload, longest wait {max(waits) * 1000:.1f} ms")
