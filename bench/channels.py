@@ -68,7 +68,7 @@ def subscriptions(number: int, names: tuple[str, ...], dialect: str, token: bool
     return client_frame("\n".join(commands).encode())
 
 
-class Subscriber:
+class SubscribeRun:
     """The subscriptions of one process. Owner of the counts of answers."""
 
     def __init__(self, generator: Generator) -> None:
@@ -91,7 +91,7 @@ class Subscriber:
         self.errors += payload.count(b'"error":{') + payload.count(b'"refused":"')
 
 
-class Receiver(Subscriber):
+class Receiver(SubscribeRun):
     """The publications that one process receives. ``last_ns``: monotonic time of the last one."""
 
     def __init__(self, generator: Generator) -> None:
@@ -103,7 +103,7 @@ class Receiver(Subscriber):
         self.last_ns = time.monotonic_ns()
 
 
-class Recoverer(Subscriber):
+class Recoverer(SubscribeRun):
     """The recovered subscriptions of one process, with ``behind`` publications each."""
 
     def __init__(self, generator: Generator, behind: int) -> None:
@@ -123,7 +123,7 @@ class Recoverer(Subscriber):
 
 def subscribe(generator: Generator, dialect: str = DIALECT, token: bool = False, crowd: bool = False) -> Json:
     """Task: subscribe all connections of this process; ``crowd``: only to the channel of all."""
-    run, conns = Subscriber(generator), list(generator.connections.by_fd.values())
+    run, conns = SubscribeRun(generator), list(generator.connections.by_fd.values())
     names = [(EVERYBODY,) if crowd else channels_of(conn.number) for conn in conns]
     frames = [
         subscriptions(conn.number, each, dialect, token) for conn, each in zip(conns, names, strict=True)

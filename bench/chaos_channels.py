@@ -41,16 +41,16 @@ OK = 200
 INSUFFICIENT_STATE = 2500
 
 
-class Place(NamedTuple):
-    """A place in the history of a channel."""
+class HistoryPosition(NamedTuple):
+    """A position in the history of a channel."""
 
     channel: str
     epoch: str
     offset: int
 
     @property
-    def next(self) -> Place:
-        """The place behind it."""
+    def next(self) -> HistoryPosition:
+        """The position behind it."""
         return self._replace(offset=self.offset + 1)
 
 
@@ -68,7 +68,7 @@ class Subscribed(NamedTuple):
     publications: list[tuple[int, int]]
 
 
-class Refused(NamedTuple):
+class SubscriptionRefused(NamedTuple):
     """A subscription was refused. The client may try again."""
 
     channel: str
@@ -89,7 +89,7 @@ class Unsubscribed(NamedTuple):
     code: int
 
 
-SubscriberEvent = LoggedIn | Pong | Subscribed | Refused | Published | Unsubscribed
+SubscriberEvent = LoggedIn | Pong | Subscribed | SubscriptionRefused | Published | Unsubscribed
 
 
 class ChannelDialect(ABC):
@@ -167,10 +167,10 @@ class CentrifugeDialect(ChannelDialect):
             if "error" in reply:
                 raise ValueError(reply)
             return LoggedIn(False)
-        return Refused(channel) if "error" in reply else _subscribed(channel, reply["subscribe"])
+        return SubscriptionRefused(channel) if "error" in reply else _subscribed(channel, reply["subscribe"])
 
 
-class CmdDialect(ChannelDialect):
+class CmdChannelDialect(ChannelDialect):
     """The cmd dialect with ``subscribe``."""
 
     path = "/acc"
@@ -197,7 +197,7 @@ class CmdDialect(ChannelDialect):
             return []
         channel = self._asked.pop(int(body["seq"]))
         if channel:
-            return [Refused(channel) if code != OK else _subscribed(channel, data)]
+            return [SubscriptionRefused(channel) if code != OK else _subscribed(channel, data)]
         if code != OK:
             raise ValueError(body)
         return [LoggedIn(False)]
@@ -223,7 +223,7 @@ class PusherDialect(ChannelDialect):
         if event == "pusher_internal:subscription_succeeded":
             return [Subscribed(channel, "", 0, False, [])]
         if event == "pusher:subscription_error":
-            return [Refused(channel)]
+            return [SubscriptionRefused(channel)]
         if event.startswith("pusher"):
             return []
         return [Published(channel, 0, json.loads(body["data"])["mark"])]
@@ -307,8 +307,10 @@ class Feed(Chain):
         self.received += 1
         self.spans[-1].append(mark)
 
-    def compare(self, places: dict[int, set[Place]], newest: int, acknowledged: set[int]) -> None:
-        """Compare it with the places of each mark, the newest mark of the history, and what was acknowledged.
+    def compare(
+        self, positions: dict[int, set[HistoryPosition]], newest: int, acknowledged: set[int]
+    ) -> None:
+        """Compare it with the positions of each mark, the newest mark of the history, and acknowledged marks.
 
         Between disconnect and subscription everything may be missed. A history that is too small to fill a
         gap between nodes has holes for these subscribers, too.
@@ -318,19 +320,19 @@ class Feed(Chain):
         for span in self.spans:
             for place, mark in enumerate(span):
                 if seen[mark] and not (cached and not place):
-                    epochs = {each.epoch for each in places.get(mark, ())}
+                    epochs = {each.epoch for each in positions.get(mark, ())}
                     if seen[mark] >= len(epochs):  # it is stored again where Redis has lost its data
                         self.faults.add("twice", f"{self.name}: {text_of(mark)}")
                 seen[mark] += 1
-            self._check_order([places.get(mark, set()) for mark in span])
+            self._check_order([positions.get(mark, set()) for mark in span])
         last = self.spans[-1] if self.spans else []
         if newest and (last or cached) and last[-1:] != [newest]:
             self.faults.add("lost", f"{self.name} ends without {text_of(newest)}")
         self.missed = len(acknowledged - seen.keys())
 
-    def _check_order(self, span: list[set[Place]]) -> None:
+    def _check_order(self, span: list[set[HistoryPosition]]) -> None:
         """Compare neighbours. A publication that was stored again may be either of its copies."""
-        before: Place | None = None
+        before: HistoryPosition | None = None
         for found in span:
             follows = [each for each in found if before and each == before.next]
             behind = follows[0] if follows else next(iter(found)) if len(found) == 1 else None
@@ -389,7 +391,7 @@ class Subscriber(Client):
             chain.subscribed, chain.again_at = False, now + SUBSCRIBE_AGAIN_SECONDS
 
 
-DIALECTS: Final[tuple[type[ChannelDialect], ...]] = (CentrifugeDialect, CmdDialect, PusherDialect)
+DIALECTS: Final[tuple[type[ChannelDialect], ...]] = (CentrifugeDialect, CmdChannelDialect, PusherDialect)
 """Of the subscribers, in turn."""
 
 
@@ -402,7 +404,7 @@ class Publisher(threading.Thread):
         self.shared = shared
         self.chance = random.Random(seed)
         self.sent = self.retries = 0
-        self.places: dict[Place, int] = {}
+        self.positions: dict[HistoryPosition, int] = {}
         """Where acknowledged publications are → mark."""
         self.acknowledged: dict[int, str] = {}
         """Mark → channel."""
@@ -442,7 +444,7 @@ class Publisher(threading.Thread):
             return False
         self.acknowledged[mark] = channel
         if body.get("offset"):
-            self.places[Place(channel, body["epoch"], body["offset"])] = mark
+            self.positions[HistoryPosition(channel, body["epoch"], body["offset"])] = mark
         return True
 
 
@@ -523,7 +525,7 @@ class ChannelClients(Clients):
 
     def compare(self) -> None:
         """Compare the chains with the acknowledged publications, and with the histories."""
-        places = {place: mark for each in self.publishers for place, mark in each.places.items()}
+        positions = {position: mark for each in self.publishers for position, mark in each.positions.items()}
         tops = {channel: self._top(channel) for channel in CHANNELS}
         for chain in self.chains:
             top, _newest = tops[chain.channel]
@@ -531,24 +533,24 @@ class ChannelClients(Clients):
                 words = f"{chain.name} ends at {chain.epoch} {chain.offset}, the history at {top}"
                 self.faults.add("lost", words, max(1, top.offset - chain.offset))
             for (epoch, offset), mark in chain.marks.items():
-                known = places.get(Place(chain.channel, epoch, offset))
+                known = positions.get(HistoryPosition(chain.channel, epoch, offset))
                 if known is not None and known != mark:
                     words = f"{chain.name}: {epoch} {offset} is {text_of(mark)}, not {text_of(known)}"
                     self.faults.add("changed", words)
             self._count_doubles(chain)
             self._count_missing(chain)
-        places_of: dict[int, set[Place]] = {}
-        for place, mark in places.items():
-            places_of.setdefault(mark, set()).add(place)
+        positions_of: dict[int, set[HistoryPosition]] = {}
+        for position, mark in positions.items():
+            positions_of.setdefault(mark, set()).add(position)
         for chain in self.chains:
             for (epoch, offset), mark in chain.marks.items():
-                places_of.setdefault(mark, set()).add(Place(chain.channel, epoch, offset))
+                positions_of.setdefault(mark, set()).add(HistoryPosition(chain.channel, epoch, offset))
         acknowledged: dict[str, set[int]] = {channel: set() for channel in CHANNELS}
         for publisher in self.publishers:
             for mark, channel in publisher.acknowledged.items():
                 acknowledged[channel].add(mark)
         for feed in self.feeds:
-            feed.compare(places_of, tops[feed.channel][1], acknowledged[feed.channel])
+            feed.compare(positions_of, tops[feed.channel][1], acknowledged[feed.channel])
 
     def _count_doubles(self, chain: Chain) -> None:
         """Publications with two offsets in one epoch."""
@@ -568,8 +570,8 @@ class ChannelClients(Clients):
                 if channel == chain.channel and mark not in had:
                     self.faults.add("lost", f"{chain.name} never received {text_of(mark)}")
 
-    def _top(self, channel: str) -> tuple[Place, int]:
-        """The place and mark of the newest publication of a channel, as the first node sees it.
+    def _top(self, channel: str) -> tuple[HistoryPosition, int]:
+        """The position and mark of the newest publication of a channel, as the first node sees it.
 
         The mark is 0 if the history has lost it.
         """
@@ -579,7 +581,7 @@ class ChannelClients(Clients):
             connection.request("GET", path, headers=HEADERS)
             data = json.loads(connection.getresponse().read())
             marks = [each["data"]["mark"] for each in data.get("publications", ())]
-            return Place(channel, data["epoch"], data["offset"]), marks[0] if marks else 0
+            return HistoryPosition(channel, data["epoch"], data["offset"]), marks[0] if marks else 0
         except (OSError, HTTPException, ValueError, KeyError) as error:
             raise BenchError(f"the history of {channel} cannot be read: {error}") from error
         finally:

@@ -114,7 +114,7 @@ def scenario_command(scenario: Scenario) -> None:
 
     def command(as_json: bool, runs: int, **values: Any) -> None:
         choice = choice_of(values)
-        with report.Bar() as watcher:
+        with report.ProgressBar() as watcher:
             found = play(scenario, scenario.options(**values), choice, runs, watcher)
         finish(found, as_json, lambda: report.show(found), not found["faults"])
 
@@ -128,7 +128,7 @@ def suite_command(name: str, text: str, *more: Option) -> None:
 
     def command(runs: int, as_json: bool, only: tuple[Any, ...] = (), **values: Any) -> None:
         choice, rows = choice_of(values), chosen(name, only)
-        with report.Bar() as watcher:
+        with report.ProgressBar() as watcher:
             reports = perform(rows, choice, runs, watcher, **values)
         bars = judge(rows, reports)
 
@@ -209,7 +209,7 @@ def versus_command(pairs: int, as_json: bool, other: Path, command: tuple[str, .
     pair, is above 1.05.
     """
     try:
-        with report.Bar() as watcher:
+        with report.ProgressBar() as watcher:
             found = versus.compare(" ".join(command), other.resolve(), pairs, watcher)
     except BenchError as error:
         raise click.ClickException(str(error)) from error
@@ -218,7 +218,7 @@ def versus_command(pairs: int, as_json: bool, other: Path, command: tuple[str, .
 
 
 def peers_command(runs: int, as_json: bool, only: tuple[str, ...], cache: str) -> None:
-    with report.Bar() as watcher:
+    with report.ProgressBar() as watcher:
         found = peers.compare(only, Path(cache).expanduser(), runs, watcher)
     finish(found, as_json, lambda: click.echo(peers.tables(found)), not found["missing"])
 

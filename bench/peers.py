@@ -24,7 +24,7 @@ from bench.http_client import JSON, request_head
 from bench.loop import BenchError, Json
 from bench.proc import children, machine
 from bench.push import Sending, measure, measure_warm
-from bench.report import Bar, rows_table
+from bench.report import ProgressBar, rows_table
 from bench.servers import NodeProcess, RedisProcess, ServerProcess, found_program, free_ports
 from bench.session_scenarios import HandshakeOptions, IdleOptions, handshake, idle
 from bench.workers import WorkerPool
@@ -247,7 +247,7 @@ def _server(name: str, home: Path, redis: str = "", cores: Sequence[int] = ()) -
     return NodeProcess(environment=peer_losses.SETTINGS if redis else {}, cores=cores)
 
 
-def _measured(name: str, home: Path, cores: Cores, watcher: Bar) -> Figures:
+def _measured(name: str, home: Path, cores: Cores, watcher: ProgressBar) -> Figures:
     """Measure one server once, with fresh processes for each part."""
     figures: Figures = {"lost": 0}
     for part in PARTS:
@@ -266,7 +266,7 @@ def _measured(name: str, home: Path, cores: Cores, watcher: Bar) -> Figures:
     return figures
 
 
-def compare(names: Sequence[str], cache: Path, runs: int, watcher: Bar) -> Json:
+def compare(names: Sequence[str], cache: Path, runs: int, watcher: ProgressBar) -> Json:
     """Build the peers ``names``, measure each ``runs`` times; return a row per server, and the losses.
 
     A peer that cannot be built here has ``missing`` with the reason.

@@ -17,7 +17,7 @@ MARKS = {"million": "<!-- million -->", "cluster": "<!-- cluster -->", "peers": 
 USUAL_MARK = "<!-- figures -->"
 
 
-class Bar:
+class ProgressBar:
     """The current phase and its duration, on standard error if that is a terminal."""
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class Bar:
         self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self._task = self._bar.add_task("", total=None)
 
-    def __enter__(self) -> Bar:
+    def __enter__(self) -> ProgressBar:
         self._bar.start()
         return self
 

@@ -27,7 +27,7 @@ from bench.context import Cores, RunContext
 from bench.figures import FIGURES, Figures, faults, fold
 from bench.loop import BenchError, Json
 from bench.proc import machine
-from bench.report import Bar
+from bench.report import ProgressBar
 from bench.servers import NodeProcess, RedisProcess
 from bench.suite import FLOOR_US, SUITES, Row
 from bench.workers import WorkerPool
@@ -103,7 +103,7 @@ class ServerChoice:
 
 
 def play(
-    scenario: Scenario, options: Any, choice: ServerChoice, runs: int, watcher: Bar, title: str = ""
+    scenario: Scenario, options: Any, choice: ServerChoice, runs: int, watcher: ProgressBar, title: str = ""
 ) -> Json:
     """Run ``scenario`` ``runs`` times, each with fresh processes; return the report, JSON-ready."""
     if getattr(options, "keyed", False) and not choice.key:
@@ -145,7 +145,7 @@ def play(
 
 
 def make_context(
-    scenario: Scenario, choice: ServerChoice, pool: WorkerPool, watcher: Bar, title: str, options: Any
+    scenario: Scenario, choice: ServerChoice, pool: WorkerPool, watcher: ProgressBar, title: str, options: Any
 ) -> RunContext:
     """Return the context of one run; starts a server if the scenario needs one."""
     cores = Cores.divided() if choice.pin else Cores()
@@ -217,7 +217,9 @@ def options_of(row: Row) -> Any:
     return SCENARIOS[name].options(**given)
 
 
-def perform(rows: tuple[Row, ...], choice: ServerChoice, runs: int, watcher: Bar, **given: Any) -> list[Json]:
+def perform(
+    rows: tuple[Row, ...], choice: ServerChoice, runs: int, watcher: ProgressBar, **given: Any
+) -> list[Json]:
     """Run all ``rows``, with the options ``given``; return their reports, each with its ``title``."""
     reports = []
     for number, row in enumerate(rows, 1):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bench.figures import FAULTS
 from bench.loop import BenchError, Json
-from bench.report import Bar
+from bench.report import ProgressBar
 from bench.runner import rows_of
 from bench.workers import SOURCE
 
@@ -41,7 +41,7 @@ def measure(tree: Path, command: str) -> Json:
     return report
 
 
-def compare(command: str, other: Path, pairs: int, watcher: Bar) -> list[Json]:
+def compare(command: str, other: Path, pairs: int, watcher: ProgressBar) -> list[Json]:
     """Run each row of ``command`` in this tree and in ``other``, ``pairs`` times; return a row a figure.
 
     ``ratio`` is the median of this tree's value divided by the other's, pair by pair; ``over``: it is a cost,

@@ -38,7 +38,7 @@ class Ping(Struct, frozen=True, gc=False):
     """Request for a ``pong``. Allowed before login; renews nothing."""
 
 
-class TalkLogin(Login, frozen=True, gc=False):
+class ActionLogin(Login, frozen=True, gc=False):
     """A login that names the receiver of its messages: the user ``peer``, or the ``room`` (``""``: none).
     ``acks``: the client acknowledges messages."""
 
@@ -441,7 +441,7 @@ Command = (
     Login
     | Heartbeat
     | Ping
-    | TalkLogin
+    | ActionLogin
     | Say
     | ChatLogin
     | ChatMessage

@@ -85,11 +85,11 @@ from imserver.services.sessions.connection_ids import ConnectionIds, ConnectionT
 from imserver.services.sessions.presence import Presence
 from imserver.services.sessions.sessions import Sessions
 from imserver.storage.accounts import AccountStore
+from imserver.storage.action_positions import ActionPositions
 from imserver.storage.bots import BotStore, HookStore
 from imserver.storage.invitations import InvitationStore
 from imserver.storage.oauth import LinkStore
 from imserver.storage.store import Store
-from imserver.storage.talk_positions import TalkPositions
 from imserver.transport import poller
 from imserver.transport.connection import Connection, ConnectionContext
 from imserver.transport.gate import Gate, GatePolicy, Opened, Origins
@@ -341,13 +341,13 @@ class Parts:
         """Build everything for stored messages except the commands."""
         store = self.store
         node_messages = None if self.cluster is None else self.cluster.node_messages
-        self.talk_positions = TalkPositions(store)
+        self.action_positions = ActionPositions(store)
         messaging = Messaging(
             self.hub,
             self.fanout,
             self.metrics,
             store,
-            self.talk_positions,
+            self.action_positions,
             self.webhooks.reviews,
             self.bot_rates,
             self.channels,
@@ -392,7 +392,7 @@ class Parts:
             self.tenants.get,
             store,
             self.metrics,
-            self.talk_positions,
+            self.action_positions,
             self.webhooks.feeds.events,
         )
         return messaging

@@ -165,6 +165,13 @@ class Server:
         written = self.log.read_bytes() if self.log.exists() else b""
         return written[: written.rfind(b"\n") + 1].decode()
 
+    def log_with_requests(self) -> str:
+        """The log with the lines of all requests until now, which are written once a second."""
+        path = f"/requests-until-{time.monotonic_ns()}"
+        self.get(path)
+        eventually(lambda: path in self.log_text, what="the line of a request")
+        return self.log_text
+
     @property
     def http_url(self) -> str:
         return f"http://{self.http.host}:{self.http.port}"

@@ -1,5 +1,6 @@
 """Signals: drain, second signal, log rotation, dump, settings reloaded, a lost terminal."""
 
+import json
 import os
 import pty
 import signal
@@ -156,6 +157,8 @@ def test_sighup_cannot_open_a_public_server_to_strangers(start_server: StartServ
     server.configure({})
     server.process.send_signal(signal.SIGHUP)
     eventually(lambda: "settings are unchanged: server.host 0.0.0.0 is not a loopback" in server.log_text)
+    status, body = server.get("/user/list?appID=101")
+    assert (status, json.loads(body)["code"]) == (200, 1003), "nobody may without a key"
 
 
 @contextmanager

@@ -16,8 +16,6 @@ from tests.processes import end, spawn
 
 from .support import ROOT, clean_environment, eventually
 
-pytest.importorskip("supervisor")
-
 CONFIGURATION = (ROOT / "supervisor.conf").read_text(encoding="utf-8")
 
 

@@ -16,7 +16,7 @@ import gevent
 from msgspec import UNSET, Struct
 
 from imserver.api.form import BadBody, fold_pairs, parse_form, parse_json, parse_pairs, read_multipart
-from imserver.api.rates import Rates, TalkRates
+from imserver.api.rates import MessageRates, Rates
 from imserver.api.reply import BAD_PARAMETER, CLIENT, CMD, PREFLIGHT, ApiProblem, RequestRefused, Style
 from imserver.auth.authority import OF_ACCOUNTS, refusal
 from imserver.auth.principal import ANYONE, DEMO, NOBODY, SIGNED, Need, Principal, may
@@ -71,7 +71,7 @@ class Api:
         self.authority = services.authority
         self.metrics = services.metrics
         self.rates = Rates(services.config.api.requests_per_second, self.metrics)
-        self.talk_rates = TalkRates(self._messages_per_second, self.metrics)
+        self.message_rates = MessageRates(self._messages_per_second, self.metrics)
         self.reload(services.config)
 
     def reload(self, config: Config) -> None:

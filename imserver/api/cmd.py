@@ -94,7 +94,7 @@ def send_message_all(api: Api, call: Call) -> HttpResponse:
 def _require_sender(api: Api, app: str, sender: str) -> None:
     """Refuse a user who sends too fast. A back end (``""``) may send. Raises ApiProblem."""
     if sender:
-        api.talk_rates.require(app, sender)
+        api.message_rates.require(app, sender)
 
 
 def _reviewed(api: Api, call: Call, to: str, text: str) -> str:

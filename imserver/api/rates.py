@@ -76,7 +76,7 @@ class Rates:
         )
 
 
-class TalkRates:
+class MessageRates:
     """The rate limit of messages that an account sends over HTTP: the same as over one connection.
 
     ``per_second`` returns the limit of an app; 0: none. Owner of the buckets, one for each account.

@@ -17,6 +17,7 @@ from imserver import errors
 from imserver.config.settings import MAX_USER_BYTES
 from imserver.model import (
     AckNumber,
+    ActionLogin,
     BadFrame,
     Command,
     Event,
@@ -25,7 +26,6 @@ from imserver.model import (
     Reply,
     Request,
     Say,
-    TalkLogin,
 )
 from imserver.protocol.cmd import BAD_FRAME_REPLY
 from imserver.protocol.dialect import Dialect
@@ -83,7 +83,7 @@ _decode_frame = msgspec.json.Decoder(_Frame).decode
 _decode_say = msgspec.json.Decoder(_SayData).decode
 
 
-def _login(data: bytes, _seq: str) -> TalkLogin:
+def _login(data: bytes, _seq: str) -> ActionLogin:
     fields = fields_of(data)
     user, peer, room = text_in(fields, "userid"), text_in(fields, "touid"), text_in(fields, "groupsid")
     token, app = text_in(fields, "token"), number_in(fields, "appid")
@@ -95,8 +95,8 @@ def _login(data: bytes, _seq: str) -> TalkLogin:
     if room in ("", NO_ROOM):
         # No user has this name: there is no receiver.
         nobody = peer == NOBODY or len(peer.encode()) > MAX_USER_BYTES
-        return TalkLogin(f"{APP_PREFIX}{app}", user, token, peer="" if nobody else peer, acks=acks)
-    return TalkLogin(f"{APP_PREFIX}{app}", user, token, room=room, acks=acks)
+        return ActionLogin(f"{APP_PREFIX}{app}", user, token, peer="" if nobody else peer, acks=acks)
+    return ActionLogin(f"{APP_PREFIX}{app}", user, token, room=room, acks=acks)
 
 
 def _heartbeat(data: bytes, _seq: str) -> Heartbeat:

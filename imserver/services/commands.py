@@ -15,6 +15,7 @@ from imserver.metrics import Metrics
 from imserver.model import (
     Ack,
     AckNumber,
+    ActionLogin,
     AppendAnswer,
     AskBackEnd,
     AskBotCommands,
@@ -62,7 +63,6 @@ from imserver.model import (
     SignIn,
     Subscribe,
     Sync,
-    TalkLogin,
     Typing,
     Unsubscribe,
 )
@@ -140,7 +140,7 @@ def command_table(
         # sessions
         Login: CommandRow(login, needs_session=False),
         Resume: CommandRow(messages.resume, needs_session=False, answers=True),
-        TalkLogin: CommandRow(action.login, needs_session=False),
+        ActionLogin: CommandRow(action.login, needs_session=False),
         ChatLogin: CommandRow(protobuf.login, needs_session=False, answers=True),
         Heartbeat: CommandRow(heartbeat),
         Ping: CommandRow(_ping, needs_session=False),

@@ -78,7 +78,7 @@ def encode(id: str, event: str, app: str, time: int, node: str, facts: Mapping[s
     return _encode({"id": id, "event": event, "app": app, "time": time, "node": node, **facts})
 
 
-class Place(Struct, frozen=True):
+class StoredPosition(Struct, frozen=True):
     """Where an entry is stored."""
 
     id: int
@@ -106,7 +106,7 @@ class MessageEvent(Struct, omit_defaults=True):
     client_msg_id: str = ""
     about: int = 0
     meta: Raw | None = None
-    stored: Place | None = None
+    stored: StoredPosition | None = None
     bot: str = ""
     """The bot that the event is for; empty: it is for the back end."""
 
@@ -157,7 +157,7 @@ def _message_event(id: str, app: str, time: int, node: str, entry: Entry) -> Mes
     event.text = seen.text or ""
     event.data, event.base64 = seen.data, seen.base64
     event.client_msg_id, event.about, event.meta = entry.client_msg_id, entry.about, seen.meta
-    event.stored = _place(entry)
+    event.stored = _position(entry)
     return event
 
 
@@ -165,8 +165,8 @@ def _group_facts(entry: Entry) -> dict[str, Any]:
     """Which group was changed by whom, and how: what the entry says of it as ``meta``."""
     facts = {"group": str(entry.conversation), "user": entry.sender, "change": entry.kind}
     details = _decode(entry.meta) if entry.meta else {}
-    return {**facts, **details, "stored": _place(entry)}
+    return {**facts, **details, "stored": _position(entry)}
 
 
-def _place(entry: Entry) -> Place:
-    return Place(entry.id, entry.conversation, entry.seq)
+def _position(entry: Entry) -> StoredPosition:
+    return StoredPosition(entry.id, entry.conversation, entry.seq)

@@ -158,7 +158,7 @@ def test_keys_are_asked_for_and_may_change_without_a_restart(
     server.process.send_signal(1)
     eventually(lambda: push("secret-key-of-tests-2") != UNAUTHORIZED)
     assert push("secret-key-of-tests-1") == UNAUTHORIZED
-    assert "secret-key" not in server.log_text
+    assert "secret-key" not in server.log_with_requests()
 
 
 @pytest.mark.parametrize("http_server", HTTP_SERVERS)

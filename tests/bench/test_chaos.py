@@ -402,11 +402,11 @@ def test_centrifuge_json_is_read() -> None:
     ]
     dialect.subscribe("news", "", 0)
     refused = b'{"id":3,"error":{"code":100,"temporary":true}}'
-    assert dialect.read(refused) == [chaos_channels.Refused("news")]
+    assert dialect.read(refused) == [chaos_channels.SubscriptionRefused("news")]
 
 
 def test_cmd_subscribers_are_read() -> None:
-    dialect = chaos_channels.CmdDialect("app", "ann")
+    dialect = chaos_channels.CmdChannelDialect("app", "ann")
     dialect.login(0)
     dialect.subscribe("news", "e", 3)
 
@@ -428,7 +428,7 @@ def test_cmd_subscribers_are_read() -> None:
     ]
     assert read("enter", "x", "null") == []
     dialect.subscribe("news", "", 0)
-    assert read("subscribe", "3", "null", 1008) == [chaos_channels.Refused("news")]
+    assert read("subscribe", "3", "null", 1008) == [chaos_channels.SubscriptionRefused("news")]
 
 
 def test_pusher_subscribers_are_read() -> None:
@@ -436,7 +436,7 @@ def test_pusher_subscribers_are_read() -> None:
     assert dialect.read(b'{"event":"pusher:connection_established","data":"{}"}') == [LoggedIn(False)]
     for event, found in {
         "pusher_internal:subscription_succeeded": [chaos_channels.Subscribed("news", "", 0, False, [])],
-        "pusher:subscription_error": [chaos_channels.Refused("news")],
+        "pusher:subscription_error": [chaos_channels.SubscriptionRefused("news")],
         "pusher:cache_miss": [],
         "custom": [chaos_channels.Published("news", 0, 7)],
     }.items():
@@ -470,10 +470,13 @@ def test_a_feed_has_no_double_and_misses_only_while_its_client_is_away(
         feed.begin(chaos_channels.Subscribed(channel, "", 0, False, []))
         for mark in span:
             feed.take(0, mark)
-    places = {mark: {chaos_channels.Place(channel, "e", mark)} for mark in (1, 2, 3, 4)}
-    places[8] = {chaos_channels.Place(channel, "d", 1), chaos_channels.Place(channel, "e", 3)}
-    places[9] = {chaos_channels.Place(channel, epoch, 9) for epoch in ("d", "e")}
-    feed.compare(places, 4, {1, 2, 3, 4})
+    positions = {mark: {chaos_channels.HistoryPosition(channel, "e", mark)} for mark in (1, 2, 3, 4)}
+    positions[8] = {
+        chaos_channels.HistoryPosition(channel, "d", 1),
+        chaos_channels.HistoryPosition(channel, "e", 3),
+    }
+    positions[9] = {chaos_channels.HistoryPosition(channel, epoch, 9) for epoch in ("d", "e")}
+    feed.compare(positions, 4, {1, 2, 3, 4})
     assert (feed.faults.counts, feed.missed) == (faults, missed)
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -27,7 +28,7 @@ from cent import (
 
 from imserver.services.channels.members import MAX_TAG_BYTES, MAX_TAGS
 from tests.integration.raw import CLOSE, Raw, request, text
-from tests.support import Server
+from tests.support import Server, eventually
 
 from .conftest import KEY, OTHER_KEY, READ_KEY, token
 from .people import SECONDS
@@ -113,10 +114,25 @@ def test_presence_of_nobody(cent: Client) -> None:
     cent.disconnect(DisconnectRequest(user="nobody"))
 
 
-def test_info_describes_the_app(cent: Client) -> None:
-    (node,) = cent.info(InfoRequest()).nodes
-    assert node.version
-    assert node.num_users >= 0
+@contextmanager
+def logged_in(server: Server, user: str) -> Iterator[Raw]:
+    with Raw(server.ws) as client:
+        client.upgrade("/connection/websocket")
+        client.send(text(json.dumps({"id": 1, "connect": {"token": token(user)}})))
+        while "connect" not in client.message().json:
+            pass
+        yield client
+
+
+def test_info_describes_the_app(server: Server, cent: Client) -> None:
+    def users() -> int:
+        (node,) = cent.info(InfoRequest()).nodes
+        assert node.version
+        return int(node.num_users)
+
+    with logged_in(server, "counted"):
+        eventually(lambda: users() == 1, what="one user: others have left")
+    eventually(lambda: users() == 0, what="nobody is left")
 
 
 @pytest.mark.parametrize(
@@ -186,11 +202,7 @@ def test_a_client_is_disconnected_with_code_and_reason(
 ) -> None:
     """SDKs heed the code only if there is a reason."""
     user = f"gone-{code}"
-    with Raw(server.ws) as client:
-        client.upgrade("/connection/websocket")
-        client.send(text(json.dumps({"id": 1, "connect": {"token": token(user)}})))
-        while "connect" not in client.message().json:
-            pass
+    with logged_in(server, user) as client:
         cent.disconnect(DisconnectRequest(user=user, disconnect=Disconnect(code=code, reason=given)))
         while (end := client.frame(seconds=30)).opcode != CLOSE:
             pass

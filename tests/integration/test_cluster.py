@@ -258,6 +258,15 @@ def test_of_repeats_at_the_same_moment_on_all_nodes_one_is_delivered(nodes: Node
 # --- policies -----------------------------------------------------------------------------------------------
 
 
+def no_exit(watcher: CmdClient, http: Address, app: int) -> None:
+    """Bob receives no exit before a message from the node at ``http``, where everybody has left."""
+    eventually(lambda: good(get(http, "/system/state"))["managerInfo"]["clientsLen"] == 0)
+    marker = fresh("marker")
+    send_message(http, app, "bob", marker)
+    while (body := watcher.push().json)["response"]["data"]["msg"] != marker:
+        assert body["cmd"] != "exit", body
+
+
 def test_newest_across_nodes(nodes: Nodes, app: int) -> None:
     with logged_in(nodes.ws[2], "bob", app) as watcher, logged_in(nodes.ws[0], "ann", app) as older:
         assert watcher.push().json["cmd"] == "enter"
@@ -276,8 +285,7 @@ def test_newest_across_nodes(nodes: Nodes, app: int) -> None:
         everywhere(nodes, lambda server: users(server.http, app) == ["bob"])
         assert older.ask_cmd("heartbeat")[0] == 200
         older.leave()
-        time.sleep(0.3)
-        watcher.no_push("exit")
+        no_exit(watcher, nodes.http[0], app)
 
 
 def unreached(nodes: Nodes) -> int:
@@ -340,8 +348,7 @@ def test_newest_across_nodes_the_end_of_the_older_is_no_exit(nodes: Nodes, app: 
             older.leave()
             assert send_message(nodes.http[0], app, "ann", "hello") == {"sendResults": True}
             newer.push("msg")
-            time.sleep(0.3)
-            watcher.no_push("exit")
+            no_exit(watcher, nodes.http[0], app)
             assert all(is_online(http, "ann", app) for http in nodes.http)
 
 
@@ -358,8 +365,8 @@ def test_multi_across_nodes(nodes: Nodes) -> None:
             client.no_push("msg")
         for client in clients[:2]:
             client.leave()
-        time.sleep(0.3)
-        watcher.no_push("exit")
+        for http in nodes.http[:2]:
+            no_exit(watcher, http, app)
         clients[2].leave()
         assert watcher.push("exit").json["response"]["data"]["from"] == "ann"
 
@@ -375,8 +382,7 @@ def test_single_across_nodes(nodes: Nodes) -> None:
             for http in nodes.http:
                 assert send_message(http, app, "ann", "hello") == {"sendResults": True}
                 newer.push("msg")
-            time.sleep(0.3)
-            watcher.no_push("exit")
+            no_exit(watcher, nodes.http[0], app)
 
 
 def _close_of(client: Raw) -> Any:

@@ -158,9 +158,10 @@ def test_a_token_is_in_no_log(own_server: Server) -> None:
         assert not isinstance(one, int)
     with by_stream(own_server, user, token(user)) as one:
         assert not isinstance(one, int)
-    signature = proof.rpartition(".")[2]
-    assert signature not in own_server.log_text
-    assert "eyJ" not in own_server.log_text, "no token at all begins in the log"
+    signature, text = proof.rpartition(".")[2], own_server.log_with_requests()
+    assert f"GET {sse.PATH} 200" in text
+    assert signature not in text
+    assert "eyJ" not in text, "no token at all begins in the log"
 
 
 def test_without_tokens_a_connection_logs_in_once(own_server: Server) -> None:

@@ -17,7 +17,6 @@ from .raw import (
     PING,
     PONG,
     TEXT,
-    Ended,
     Frame,
     Raw,
     close,
@@ -350,19 +349,16 @@ def test_an_oversized_frame_whose_payload_keeps_coming_still_gets_its_close_fram
 
 @pytest.mark.full
 def test_an_endless_row_of_empty_fragments_takes_no_memory(server: Server) -> None:
-    """Either it is refused, or it costs nothing; the row here is half a million long."""
+    """It costs nothing; the row here is half a million long."""
     with open_socket(server.ws) as raw:
         raw.send(frame(TEXT, b"x", fin=False))
         grown = growth_of(server.pid)
         row = frame(CONTINUATION, b"", fin=False) * 20000
-        try:
-            for _ in range(25):
-                raw.send(row)
-            raw.send(frame(PING, b"end"))
-            if raw.frame() == Frame(PONG, b"end"):
-                assert grown() < 2 << 20
-        except (ConnectionError, Ended):
-            pass
+        for _ in range(25):
+            raw.send(row)
+        raw.send(frame(PING, b"end"))
+        assert raw.frame() == Frame(PONG, b"end")
+        assert grown() < 2 << 20
 
 
 def test_a_declared_length_reserves_nothing(server: Server) -> None:
@@ -455,7 +451,7 @@ def test_the_server_ends_tcp_though_the_client_sends_on_after_its_close(acc: Raw
         while time.monotonic() < deadline:
             acc.send(text("x" * 1000))
             time.sleep(0.005)  # a pace, not a wait: loopback would fill buffers otherwise
-    except (ConnectionError, TimeoutError):
+    except ConnectionError:
         return
     pytest.fail("the server still reads")
 

@@ -80,7 +80,6 @@ class DialectContract:
         assert type(self.dialect.any_origin) is bool
         assert type(self.dialect.pinged) is bool
         assert type(self.dialect.personal) is bool
-        assert self.dialect.message_bytes >= 0
 
     # --- decoding -------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from imserver import errors
 from imserver.config.settings import MAX_USER_BYTES
-from imserver.model import BadFrame, Event, Heartbeat, Reply, Say, TalkLogin
+from imserver.model import ActionLogin, BadFrame, Event, Heartbeat, Reply, Say
 from imserver.protocol.action import MAX_ROOM_BYTES, ActionDialect
 from imserver.protocol.cmd import BAD_FRAME_REPLY
 
@@ -63,24 +63,24 @@ def test_a_sample_is_read_as_its_answer_says(row: dict[str, Any]) -> None:
 
 
 def test_a_login_names_the_peer_or_the_room() -> None:
-    assert login(userId="1", appId=1, toUid="2", groupsId="0") == TalkLogin("action:1", "1", peer="2")
-    assert login(userId="1", appId=2, toUid="0", groupsId="5") == TalkLogin("action:2", "1", room="5")
-    assert login(userId="1", appId=1, toUid="2", token="t") == TalkLogin("action:1", "1", "t", peer="2")
+    assert login(userId="1", appId=1, toUid="2", groupsId="0") == ActionLogin("action:1", "1", peer="2")
+    assert login(userId="1", appId=2, toUid="0", groupsId="5") == ActionLogin("action:2", "1", room="5")
+    assert login(userId="1", appId=1, toUid="2", token="t") == ActionLogin("action:1", "1", "t", peer="2")
 
 
 def test_a_login_without_a_room_is_in_none() -> None:
     for data in ({}, {"groupsId": ""}, {"groupsId": "0"}, {"groupsId": None}):
-        assert login(userId="1", appId=1, **data) == TalkLogin("action:1", "1")
+        assert login(userId="1", appId=1, **data) == ActionLogin("action:1", "1")
 
 
 @pytest.mark.parametrize("peer", ["null", "", "x" * (MAX_USER_BYTES + 1), "一" * 86])
 def test_an_impossible_peer_means_no_receiver(peer: str) -> None:
-    assert login(userId="1", appId=1, toUid=peer, groupsId="0") == TalkLogin("action:1", "1")
+    assert login(userId="1", appId=1, toUid=peer, groupsId="0") == ActionLogin("action:1", "1")
 
 
 def test_the_length_of_a_room_is_that_of_its_bytes() -> None:
     room = "群" * (MAX_ROOM_BYTES // 3)
-    assert login(userId="1", appId=1, groupsId=room) == TalkLogin("action:1", "1", room=room)
+    assert login(userId="1", appId=1, groupsId=room) == ActionLogin("action:1", "1", room=room)
     assert login(userId="1", appId=1, groupsId=room + "群") == errors.REPLY_BAD_PARAMETER
 
 

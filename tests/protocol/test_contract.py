@@ -2,6 +2,7 @@
 
 from imserver.model import (
     AckNumber,
+    ActionLogin,
     CentrifugeLogin,
     ChatLogin,
     ChatMessage,
@@ -18,7 +19,6 @@ from imserver.model import (
     Send,
     SignIn,
     Subscribe,
-    TalkLogin,
 )
 from imserver.protocol.action import ActionDialect
 from imserver.protocol.centrifuge import CentrifugeDialect, CentrifugeProtobufDialect
@@ -51,7 +51,7 @@ class TestAction(CommandContract):
     dialect = ActionDialect()
     app = "action:1"
     samples = {  # noqa: RUF012
-        TalkLogin: b'{"seq":"1","action":"login","data":{"userId":"ann","appId":1,"groupsId":"5"}}',
+        ActionLogin: b'{"seq":"1","action":"login","data":{"userId":"ann","appId":1,"groupsId":"5"}}',
         Heartbeat: b'{"seq":"2","action":"heartbeat","data":{}}',
         Say: b'{"seq":"3","action":"sendmsg","data":{"msgType":"text","message":"hi"}}',
         AckNumber: b'{"seq":"4","action":"ack","data":{"ackId":1}}',

@@ -424,7 +424,7 @@ def test_the_application_has_no_path_that_is_in_no_table() -> None:
 
 COMMANDS: Final = {
     # a login proves by itself who comes, see the rows "login …"
-    **dict.fromkeys(("Login", "TalkLogin", "ChatLogin", "Resume", "CentrifugeLogin"), "login"),
+    **dict.fromkeys(("Login", "ActionLogin", "ChatLogin", "Resume", "CentrifugeLogin"), "login"),
     "Ping": "anybody",
     # its connections have an app and no user at first; signatures of the back end permit what these do
     **dict.fromkeys(("PusherSubscribe", "PusherUnsubscribe", "ClientEvent", "SignIn"), "session"),

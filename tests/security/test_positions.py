@@ -5,14 +5,14 @@ import sqlite3
 
 import pytest
 
-from imserver.storage import talk_positions
+from imserver.storage import action_positions
 from tests.conftest import StartServer
 from tests.integration.action import ActionClient, login_data
 
 
 @pytest.mark.full
 def test_logins_to_rooms_leave_a_bounded_number_of_positions(start_server: StartServer) -> None:
-    most = talk_positions.ROOMS_PER_USER
+    most = action_positions.ROOMS_PER_USER
     server = start_server(config={"apps": {"action:1": {"keep_talks": True}}})
     with ActionClient(server.ws) as one:
         one.begin()

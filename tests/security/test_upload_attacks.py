@@ -2,10 +2,12 @@
 
 import json
 import os
-from urllib.parse import urlencode
+from pathlib import Path
+from urllib.parse import quote, urlencode
 
 import pytest
 
+from imserver.services.files.uploads import MAX_NAME_CHARACTERS
 from tests.integration.cmd import get
 from tests.integration.raw import Response, ask, request
 from tests.security.attack_setting import (
@@ -66,14 +68,28 @@ def test_no_upload_runs_in_a_browser(guarded: Server, content: bytes, name: str)
 
 
 @pytest.mark.parametrize(
-    "name", ["../../../../tmp/x", "/etc/passwd", "..\\..\\x", "a\r\nX-Evil: 1", 'a"; filename="b', "x" * 3000]
+    ("name", "shown"),
+    [
+        ("{parents}{folder}/x", "x"),
+        ("{folder}/passwd", "passwd"),
+        ("..\\..\\x", "x"),
+        ("a\r\nX-Evil: 1", "aX-Evil: 1"),
+        ('a"; filename="b', 'a"; filename="b'),
+        ("x" * 3000, "x" * MAX_NAME_CHARACTERS),
+    ],
 )
-def test_no_name_leaves_the_folder_or_its_header(guarded: Server, name: str) -> None:
+def test_no_name_leaves_the_folder_or_its_header(
+    guarded: Server, tmp_path: Path, name: str, shown: str
+) -> None:
+    name = name.format(folder=tmp_path, parents="../" * 20)
     answer = upload(guarded, b"content", session_token(TOKENS, "7"), name=name)
-    if answer.status == 201:
-        received = get(guarded.http, answer.json["url"])
-        assert received.body == b"content"
-        assert received.header("X-Evil") is None
+    assert (answer.status, answer.json["name"]) == (201, shown)
+    received = get(guarded.http, answer.json["url"])
+    assert received.body == b"content"
+    assert received.header("X-Evil") is None
+    header = f"attachment; filename*=UTF-8''{quote(shown, safe='')}"
+    assert received.header("Content-Disposition") == header
+    assert not list(tmp_path.iterdir())
     root = guarded.folder / "data" / "uploads"
     for folder, _, files in os.walk(guarded.folder):
         inside = folder.startswith(str(root))

@@ -57,7 +57,7 @@ class MemoryStore:
 
 
 class MemoryPositions:
-    """In place of :class:`imserver.storage.talk_positions.TalkPositions`."""
+    """In place of :class:`imserver.storage.action_positions.ActionPositions`."""
 
     def __init__(self) -> None:
         self.known: dict[tuple[str, str, str], int] = {}

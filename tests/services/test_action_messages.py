@@ -17,6 +17,7 @@ from imserver.services.messages.subscriptions import PongSubscription
 from imserver.transport.connection import Connection
 from tests.integration.raw import PING, PONG, TEXT, frame
 from tests.services.messaging_harness import Node
+from tests.support import CountingSignal
 from tests.transport.harness import until
 
 ACTION = ActionDialect()
@@ -234,9 +235,9 @@ def test_a_login_that_still_catches_up_gives_way_to_a_later_one_of_the_connectio
         One(node, "bob", room="r"), One(node, "bob", room="s")
         assert (ann.say("in r"), cid.say("in s")) == (200, 200)
         bob = One(node, "bob")
-        node.log.answering = held = Signal()
+        node.log.answering = held = CountingSignal()
         assert bob.login("bob", room="r") == 200
-        gevent.sleep(0.01)  # its greenlet waits for the log
+        until(lambda: held.pauses)  # its greenlet waits for the log
         assert bob.login("bob", room="s") == 200
         node.log.answering = None
         held.set()

@@ -1,6 +1,7 @@
 """Passwords: argon2id away from the loop, GoChat's hashes, and a bound on those that wait."""
 
 import threading
+import time
 from types import SimpleNamespace
 
 import gevent
@@ -81,10 +82,24 @@ def test_the_loop_goes_on_while_passwords_are_hashed(
     assert len({each.get() for each in hashing}) == 6
 
 
-def test_no_more_than_two_are_hashed_at_once(some: Passwords) -> None:
-    some.hash("warm")
-    assert some._threads is not None
-    assert some._threads.maxsize == AT_ONCE == 2
+def test_no_more_than_two_are_hashed_at_once(some: Passwords, monkeypatch: pytest.MonkeyPatch) -> None:
+    running, most, lock, two = 0, 0, threading.Lock(), threading.Barrier(2)
+
+    def hash_slowly(_password: str) -> str:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        two.wait(60)
+        time.sleep(0.02)  # a third would begin meanwhile
+        with lock:
+            running -= 1
+        return ""
+
+    monkeypatch.setattr(some, "_hasher", SimpleNamespace(hash=hash_slowly))
+    hashing = [gevent.spawn(some.hash, "secret") for _ in range(6)]
+    assert [each.get() for each in hashing] == [""] * 6
+    assert most == AT_ONCE == 2
 
 
 def test_too_many_that_wait_are_refused(some: Passwords, monkeypatch: pytest.MonkeyPatch) -> None:

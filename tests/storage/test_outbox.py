@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -60,6 +61,16 @@ def outbox(database: str, server: Server) -> Iterator[subprocess.Popen[bytes]]:
         process.terminate()
         _, errors = process.communicate(timeout=60)
     assert b"Traceback" not in errors, errors
+
+
+def says(process: subprocess.Popen[bytes], words: bytes) -> bool:
+    """Wait until the process writes a line with these words to its log. It ends if that takes too long."""
+    assert process.stderr is not None
+    timer = threading.Timer(60, process.kill)
+    timer.start()
+    found = any(words in line for line in process.stderr)
+    timer.cancel()
+    return found
 
 
 def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
@@ -130,7 +141,8 @@ def test_a_second_process_waits_and_takes_over(start_server: StartServer, databa
     with Client(server.ws_url, "101", "ann") as ann, outbox(database, server) as first:
         insert(database, push("one"))
         assert ann.receive(60).text == "one"
-        with outbox(database, server):
+        with outbox(database, server) as second:
+            assert says(second, b"another outbox process reads")
             first.kill()
             first.wait(60)
             insert(database, push("two"))
@@ -144,8 +156,8 @@ def test_it_waits_for_the_server(start_server: StartServer, database: str) -> No
     server = start_server(config=config)
     server.stop()
     insert(database, push("later"))
-    with outbox(database, server):
-        time.sleep(0.7)
+    with outbox(database, server) as process:
+        assert says(process, b"trying again")
         assert len(rows(database)) == 1
         again = start_server(config=config)
         with Client(again.ws_url, "101", "ann") as ann:

@@ -414,7 +414,7 @@ def _store(api: Api, call: Call, command: Send) -> StoredAnswer:
 def _require_may_write(api: Api, call: Call) -> None:
     """Refuse too many messages of one account. Back ends may always write."""
     if not call.is_back_end:
-        api.talk_rates.require(call.app, call.user)
+        api.message_rates.require(call.app, call.user)
 
 
 @routes.post(

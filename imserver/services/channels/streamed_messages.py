@@ -143,7 +143,7 @@ class _OwnStream(Struct):
     incomplete: bool = False
 
 
-class StreamPlace(ABC):
+class StreamTarget(ABC):
     """Where streamed messages are: in channels, or in conversations.
 
     ``name``: of the queries of its nodes. ``streams``: the texts so far.
@@ -184,7 +184,7 @@ class StreamPlace(ABC):
         """Whether messages are stored, so that a message whose node has died is stored once."""
 
 
-class ChannelStreams(StreamPlace):
+class ChannelStreams(StreamTarget):
     """Streamed messages in channels. Make it after the services of dialects: a connection has the answer to
     its subscription before it receives a stream."""
 
@@ -235,14 +235,14 @@ class StreamedMessages:
 
     def __init__(
         self,
-        place: StreamPlace,
+        target: StreamTarget,
         table: ConnectionTable,
         queries: NodeQueries,
         limits: LimitSettings,
         others: OtherNodes | None,
     ) -> None:
-        self._place = place
-        self._streams = place.streams
+        self._target = target
+        self._streams = target.streams
         self._table = table
         self._max_streams = limits.open_streams
         # In JSON a byte of text may take six.
@@ -255,7 +255,7 @@ class StreamedMessages:
         self._closed: dict[str, tuple[float, str, ClosedStream]] = {}
         """Streams that were closed lately → monotonic time, app and result. In the order of time."""
         self._append_query, self._close_query, self._state_query = (
-            f"{place.name}{query}" for query in ("append pieces", "close stream", "stream")
+            f"{target.name}{query}" for query in ("append pieces", "close stream", "stream")
         )
         queries.add(self._append_query, AppendPieces, lambda q: self._append_here(q.app, q.pieces, q.sender))
         queries.add(
@@ -279,7 +279,7 @@ class StreamedMessages:
         count = self._counts.get(app, 0)
         if count >= self._max_streams:
             raise ChannelRefused("full", f"the app has {count} open streams on this node, which is its limit")
-        limit = min(self._max_bytes, self._place.limit(app, part.name) or self._max_bytes)
+        limit = min(self._max_bytes, self._target.limit(app, part.name) or self._max_bytes)
         size = len(text.encode()) + len(part.tags)
         if size > limit:
             raise ChannelRefused("limit", f"a message of the channel has at most {limit} bytes")
@@ -288,7 +288,7 @@ class StreamedMessages:
         self._own[id] = _OwnStream(stream, limit, limit - size, now, now)
         self._counts[app] = count + 1
         self._streams.add(stream)
-        self._place.publish(app, [stream.so_far()])
+        self._target.publish(app, [stream.so_far()])
         return id
 
     def count_of(self, app: str, sender: str) -> int:
@@ -343,14 +343,14 @@ class StreamedMessages:
                 continue
             if not own.ended and own.checked + CHECK_SECONDS <= now:
                 own.checked = now
-                if not self._place.may_continue(own.stream):
+                if not self._target.may_continue(own.stream):
                     self._end(piece.stream, own, True)
             status = self._take(own, piece, now)
             found.append(AppendedPiece(status, own.stream.piece))
             if status is AppendStatus.APPENDED:
                 events.append(own.stream.event(piece.text))
         if events:
-            self._place.publish(app, events)
+            self._target.publish(app, events)
         return found
 
     def _take(self, own: _OwnStream, piece: Piece, now: float) -> AppendStatus:
@@ -425,11 +425,11 @@ class StreamedMessages:
         event = stream.end(incomplete)
         if event.kind == "msg":
             try:
-                return self._place.publish_end(stream.app, stream.channel, event)
+                return self._target.publish_end(stream.app, stream.channel, event)
             except ChannelRefused as refused:
                 if refused.reason == "unavailable":
                     raise
-        self._place.publish(stream.app, [msgspec.structs.replace(event, kind=stream.head.kind)])
+        self._target.publish(stream.app, [msgspec.structs.replace(event, kind=stream.head.kind)])
         return None
 
     def close_all(self) -> None:
@@ -484,11 +484,11 @@ class StreamedMessages:
         if self._others is None:
             return
         for app, events in quiet.items():
-            self._place.publish(app, events)
+            self._target.publish(app, events)
         for copy in self._streams.all():
             if copy.owned:
                 continue
-            if not self._place.has_receivers(copy):
+            if not self._target.has_receivers(copy):
                 self._streams.remove(copy.app, copy.channel, copy.id)
             elif copy.heard + SILENT_SECONDS <= now:
                 copy.heard = now
@@ -512,15 +512,15 @@ class StreamedMessages:
         if state is None:
             return  # asked again after the next sign of life, or silence
         if state.so_far is not None:
-            self._place.deliver(app, state.so_far)
+            self._target.deliver(app, state.so_far)
         elif state.over and copy is not None:
             self._lose(copy, owner_is_dead=lease is None)
 
     def _lose(self, copy: OpenStream, owner_is_dead: bool) -> None:
         """End a copy whose owner has ended. Other nodes do the same: a history stores the id once."""
         self._streams.remove(copy.app, copy.channel, copy.id)
-        if not self._place.is_stored(copy.app, copy.channel):
-            self._place.deliver(copy.app, copy.end(True))
+        if not self._target.is_stored(copy.app, copy.channel):
+            self._target.deliver(copy.app, copy.end(True))
         elif owner_is_dead:
             try:
                 self._publish_end(copy, True)

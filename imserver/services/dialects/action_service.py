@@ -24,7 +24,7 @@ from imserver import errors
 from imserver.errors import StorageUnavailable
 from imserver.hub.hub import Hub
 from imserver.hub.unacked import AckedState
-from imserver.model import AckNumber, DialectState, Event, Message, Reply, Say, TalkLogin
+from imserver.model import AckNumber, ActionLogin, DialectState, Event, Message, Reply, Say
 from imserver.protocol.action import ActionDialect, with_seq
 from imserver.services.channels.channels import Channels
 from imserver.services.channels.members import ChannelRefused
@@ -270,7 +270,7 @@ class ActionService:
         assert isinstance(dialect, ActionDialect)
         connection.send(dialect.greet())
 
-    def login(self, connection: Connection, command: TalkLogin) -> Reply:
+    def login(self, connection: Connection, command: ActionLogin) -> Reply:
         """Begin a session and enter the room. A connection may log in again. May switch.
 
         After the answer 200, messages to the user and to the room reach this connection.

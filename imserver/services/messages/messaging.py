@@ -50,6 +50,7 @@ from imserver.services.messages.subscriptions import (
 )
 from imserver.services.nodes import NodeMessages
 from imserver.services.sessions.sessions import Sessions
+from imserver.storage.action_positions import ActionPositions
 from imserver.storage.log.bots import values_of
 from imserver.storage.log.contract import (
     INVALID,
@@ -67,7 +68,6 @@ from imserver.storage.log.contract import (
 )
 from imserver.storage.log.rows import decode_meta
 from imserver.storage.store import Store
-from imserver.storage.talk_positions import TalkPositions
 from imserver.transport.connection import Connection, app_and_user
 from imserver.webhooks.feeds import Feeds
 from imserver.webhooks.reviews import ReviewDecision, Reviews, facts_of
@@ -118,7 +118,7 @@ class Messaging:
         fanout: Fanout,
         metrics: Metrics,
         store: Store,
-        positions: TalkPositions,
+        positions: ActionPositions,
         reviews: Reviews,
         bot_rates: BotRates,
         channels: Channels,

@@ -14,9 +14,9 @@ import gevent
 from imserver.config.settings import StorageSettings, TenantSettings
 from imserver.errors import StorageUnavailable
 from imserver.metrics import Metrics
+from imserver.storage.action_positions import ActionPositions
 from imserver.storage.events import EventStore
 from imserver.storage.store import Store
-from imserver.storage.talk_positions import TalkPositions
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class Retention:
         settings_of: Callable[[str], TenantSettings | None],
         store: Store,
         metrics: Metrics,
-        positions: TalkPositions,
+        positions: ActionPositions,
         events: EventStore,
     ) -> None:
         self._settings = settings

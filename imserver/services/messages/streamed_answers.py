@@ -25,7 +25,7 @@ from imserver.services.channels.streamed_messages import (
     ClosedStream,
     Piece,
     StreamedMessages,
-    StreamPlace,
+    StreamTarget,
 )
 from imserver.services.messages.annotations import RefusedView
 from imserver.services.messages.messaging import Messaging
@@ -60,7 +60,7 @@ _GROUP: Final = "group:"
 _INCOMPLETE: Final = b'{"incomplete":true}'
 
 
-class ConversationStreams(StreamPlace):
+class ConversationStreams(StreamTarget):
     """Streamed messages in conversations. The name of one says where it is: ``user:`` and the receiver, or
     ``group:`` and its number."""
 

@@ -26,8 +26,8 @@ import msgspec
 from imserver.clock import until_beat
 from imserver.errors import StorageUnavailable
 from imserver.model import Held, Message, Subscription
+from imserver.storage.action_positions import ActionPositions
 from imserver.storage.log.contract import Entry, Membership
-from imserver.storage.talk_positions import TalkPositions
 from imserver.transport.connection import OPEN, Connection, app_and_user
 
 ACK_SECONDS: Final = 10
@@ -237,7 +237,7 @@ class Subscriptions:
 class PongTracker:
     """Owner of the connections that are to be pinged, and of the positions that are not stored yet."""
 
-    def __init__(self, positions: TalkPositions) -> None:
+    def __init__(self, positions: ActionPositions) -> None:
         self._positions = positions
         self._unpinged: list[Connection] = []
         """Connections with deliveries since their last ping."""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from imserver.storage.talk_positions import TalkPositions
+from imserver.storage.action_positions import ActionPositions
 
 from .conftest import OpenStore
 
@@ -11,12 +11,12 @@ MANY = 600
 
 
 @pytest.fixture
-def positions(url: str, open_store: OpenStore) -> TalkPositions:
+def positions(url: str, open_store: OpenStore) -> ActionPositions:
     """Those in a new database, once on each engine."""
-    return TalkPositions(open_store(url, seconds=10))
+    return ActionPositions(open_store(url, seconds=10))
 
 
-def test_a_position_is_remembered_per_app_and_user_and_never_goes_back(positions: TalkPositions) -> None:
+def test_a_position_is_remembered_per_app_and_user_and_never_goes_back(positions: ActionPositions) -> None:
     assert positions.get("action:1", "ann") == {"": 0}
     positions.raise_to(
         [("action:1", "ann", "", 5), ("action:1", "bob", "", 10**12), ("action:2", "ann", "", 1)]
@@ -26,7 +26,7 @@ def test_a_position_is_remembered_per_app_and_user_and_never_goes_back(positions
     assert found == [{"": 6}, {"": 10**12}, {"": 1}]
 
 
-def test_users_are_distinguished_by_every_letter(positions: TalkPositions) -> None:
+def test_users_are_distinguished_by_every_letter(positions: ActionPositions) -> None:
     named = {"安": 1, "ann": 2, "ANN": 3}
     positions.raise_to([("action:1", user, "", id) for user, id in named.items()])
     positions.raise_to([("action:1", "ann", room, id) for room, id in named.items()])
@@ -35,7 +35,7 @@ def test_users_are_distinguished_by_every_letter(positions: TalkPositions) -> No
 
 
 def test_rooms_have_positions_of_their_own_and_a_room_without_one_was_never_entered(
-    positions: TalkPositions,
+    positions: ActionPositions,
 ) -> None:
     positions.raise_to([("action:1", "ann", "r", 0), ("action:1", "ann", "", 9), ("action:1", "bob", "s", 3)])
     assert positions.get("action:1", "ann", ["r", "s"]) == {"": 9, "r": 0}
@@ -45,7 +45,7 @@ def test_rooms_have_positions_of_their_own_and_a_room_without_one_was_never_ente
     assert positions.get("action:1", "ann", ["s"]) == {"": 9, "s": 8}
 
 
-def test_many_positions_are_raised_at_once(positions: TalkPositions) -> None:
+def test_many_positions_are_raised_at_once(positions: ActionPositions) -> None:
     rooms = [f"r{number}" for number in range(MANY)]
     for add in (1, 5, 3):
         positions.raise_to([("action:1", "ann", room, number + add) for number, room in enumerate(rooms)])
@@ -55,7 +55,7 @@ def test_many_positions_are_raised_at_once(positions: TalkPositions) -> None:
     assert positions.get("action:1", rooms[-1]) == {"": MANY + 4}
 
 
-def test_a_user_who_is_forgotten_has_no_position(positions: TalkPositions) -> None:
+def test_a_user_who_is_forgotten_has_no_position(positions: ActionPositions) -> None:
     rows = [("action:1", user, room, 5) for user in ("ann", "bob") for room in ("", "r")]
     positions.raise_to([*rows, ("action:2", "ann", "r", 5)])
     positions.forget("action:1", "ann")
@@ -64,7 +64,7 @@ def test_a_user_who_is_forgotten_has_no_position(positions: TalkPositions) -> No
     assert positions.get("action:2", "ann", ["r"]) == {"": 0, "r": 5}
 
 
-def test_a_user_has_positions_in_so_many_rooms_and_the_oldest_go_first(positions: TalkPositions) -> None:
+def test_a_user_has_positions_in_so_many_rooms_and_the_oldest_go_first(positions: ActionPositions) -> None:
     rooms = [f"r{number}" for number in range(6)]
     for number, room in enumerate(rooms):
         positions.begin("action:1", "ann", room, number, most=4)
@@ -78,7 +78,7 @@ def test_a_user_has_positions_in_so_many_rooms_and_the_oldest_go_first(positions
     assert "r9" in found, "the new one stays where all are equally old"
 
 
-def test_positions_expire_with_the_messages_before_them(positions: TalkPositions) -> None:
+def test_positions_expire_with_the_messages_before_them(positions: ActionPositions) -> None:
     rows = [(app, "ann", room, id) for app in ("action:1", "action:2") for room, id in (("", 4), ("r", 5))]
     positions.raise_to(rows)
     assert positions.written == {"action:1", "action:2"}
@@ -88,7 +88,7 @@ def test_positions_expire_with_the_messages_before_them(positions: TalkPositions
     assert positions.get("action:2", "ann", ["r"]) == {"": 4, "r": 5}
 
 
-def test_an_app_has_so_many_positions(positions: TalkPositions) -> None:
+def test_an_app_has_so_many_positions(positions: ActionPositions) -> None:
     positions.raise_to(
         [("action:1", f"u{number}", room, number) for number in range(9) for room in ("", "r")]
     )

@@ -14,13 +14,13 @@ Row = tuple[str, str, str, int]
 ROOMS_PER_USER: Final = 1000
 """Limit of rooms in which a user of an app has a position. Beyond it the oldest positions are deleted."""
 POSITIONS_PER_APP: Final = 1_000_000
-"""Positions of an app, per table, that :meth:`TalkPositions.expire` keeps."""
+"""Positions of an app, per table, that :meth:`ActionPositions.expire` keeps."""
 _AT_ONCE: Final = 200
 """Number of rows in one statement."""
 _OF_MYSQL: Final = "ON DUPLICATE KEY UPDATE id = GREATEST(id, VALUES(id))"
 
 
-class TalkPositions:
+class ActionPositions:
     """The positions in a store. All methods switch and may raise StorageUnavailable."""
 
     def __init__(self, store: Store) -> None:
