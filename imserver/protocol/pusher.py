@@ -1,4 +1,6 @@
-"""The ``pusher`` dialect: Pusher's protocol 7 on ``/app/{key}`` (docs/reference/pusher-dialect.md).
+"""The ``pusher`` dialect: versions 4 to 7 of Pusher's protocol on ``/app/{key}``.
+
+See docs/reference/pusher-dialect.md.
 
 A frame is a JSON object with ``event``, ``data`` and ``channel``. What the server sends in ``data`` is JSON
 text in a string, except in errors.
@@ -28,8 +30,8 @@ from imserver.model import (
 from imserver.protocol.cmd import stream_view
 from imserver.protocol.dialect import Dialect
 
-VERSIONS: Final = (6, 7)
-"""Supported versions of the protocol."""
+VERSIONS: Final = (4, 5, 6, 7)
+"""Supported versions of the protocol: all that Pusher supports. Their frames are the same."""
 MAX_EVENT_NAME: Final = 200
 """Longest name of an event, in characters."""
 RESERVED_EVENTS: Final = ("pusher:", "pusher_internal:")

@@ -142,7 +142,7 @@ class PusherService:
             self._refuse(
                 connection,
                 errors.CLOSE_UNSUPPORTED_DATA,
-                "only versions 6 and 7 of the protocol are supported",
+                "only versions 4 to 7 of the protocol are supported",
             )
             return
         decision = self._logins.admit(app.app, NAME, connection)
