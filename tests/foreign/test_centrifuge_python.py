@@ -147,8 +147,15 @@ def test_who_may_subscribe_depends_on_the_channel_and_its_token(server: Server, 
     async def scenario() -> None:
         async with person(server, protobuf, "ann") as ann:
             await ann.subscribe("open:1")
-            await ann.subscribe("talk:1", token=token("ann", channel="talk:1"))
+            for channel in ("talk:1", "$open:1", "open:1#ann,bob"):
+                await ann.subscribe(channel, token=token("ann", channel=channel))
+            past, _ = await ann.subscribe("$past:1", token=token("ann", channel="$past:1"))
+            assert (await past.history()).offset == 0, "the options of past count"
             wrong = {
+                "$open:2": "",
+                "$open:3": token("bob", channel="$open:3"),
+                "open:2#ann": "",
+                "open:2#1,2": "",
                 "talk:2": "",
                 "talk:3": token("bob", channel="talk:3"),
                 "talk:4": token("ann", channel="talk:1"),

@@ -19,7 +19,8 @@ from .setting import Launch
 
 @pytest.fixture(scope="module")
 def server(launch: Launch) -> Server:
-    return launch("front", apps={"shop": {"pusher": SHOP}})
+    rows = {"open": {"subscribe": "anybody"}}
+    return launch("front", apps={"shop": {"pusher": SHOP, "channels": rows}})
 
 
 @pytest.fixture
@@ -103,7 +104,8 @@ def refusal(client: Client, channel: str) -> Any:
 
 
 @pytest.mark.parametrize(
-    "channel", ["private-a", "presence-a", "private-encrypted-a", "private-cache-a", "a:b"]
+    "channel",
+    ["private-a", "presence-a", "private-encrypted-a", "private-cache-a", "a:b", "$a", "a#ann", "$open:a"],
 )
 def test_a_signature_is_needed(clients: tuple[Client, Client], channel: str) -> None:
     client, other = clients

@@ -27,6 +27,7 @@ from imserver.model import SYSTEM_PREFIX, ChannelPart, Event, Outcome
 from imserver.protocol.centrifuge import compressed
 from imserver.protocol.pusher import CACHED
 from imserver.services.channels.members import (
+    PRIVATE_PREFIX,
     RESERVED,
     ChannelMembers,
     ChannelRefused,
@@ -65,7 +66,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def _namespace(rows: Mapping[str, ChannelSettings], channel: str) -> str:
-    namespace, colon, _ = channel.partition(":")
+    namespace, colon, _ = channel.removeprefix(PRIVATE_PREFIX).partition(":")
     return namespace if colon and namespace in rows else ANY_NAMESPACE
 
 

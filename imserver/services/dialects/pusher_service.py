@@ -41,7 +41,7 @@ from imserver.protocol.pusher import CACHED, ENCRYPTED, PRESENCE, PRIVATE, USER_
 from imserver.services.channels.channels import Channels, Subscribed
 from imserver.services.channels.connections import Connections
 from imserver.services.channels.consent import ChannelConsent
-from imserver.services.channels.members import ChannelMember, ChannelRefused
+from imserver.services.channels.members import ChannelMember, ChannelRefused, needs_token
 from imserver.services.sessions.sessions import Sessions, say
 from imserver.transport.connection import Connection
 from imserver.transport.gate import Head
@@ -235,7 +235,7 @@ class PusherService:
         if rule == "nobody":
             raise NotPermitted("Clients may not subscribe to this channel", status=403)
         is_open = rule == "anybody" or (rule == "" and ":" not in channel)
-        is_signed = channel.startswith((PRIVATE, PRESENCE))
+        is_signed = channel.startswith((PRIVATE, PRESENCE)) or (rule != "members" and needs_token(channel))
         if rule == "members":
             self._consent.check_member(connection, channel)
             is_open = True
