@@ -14,11 +14,12 @@ from cent import (
 )
 from centrifuge import CentrifugeError, ReplyError, StreamPosition
 
+from tests.conftest import StartServer
 from tests.integration.cmd import number
 from tests.integration.v1 import good
 from tests.support import Server
 
-from .conftest import KEY, OTHER_KEY, SILENT_SECONDS, token
+from .conftest import CONFIG, KEY, OTHER_KEY, SILENT_SECONDS, token
 from .people import SECONDS, Events, both, json_first, person, refused, run
 
 
@@ -372,6 +373,35 @@ def test_a_token_may_subscribe_its_client(server: Server, protobuf: bool) -> Non
             assert (heard.channel, ann.read(heard.pub.data)) == ("past:4", {"n": 1})
 
     run(scenario())
+
+
+@pytest.mark.parametrize("by_api", [False, True], ids=["token", "api"])
+def test_a_subscription_by_the_server_goes_on_after_a_gap(start_server: StartServer, by_api: bool) -> None:
+    """The SDKs forget such a subscription when they receive ``unsubscribe``, and connect again after 3010."""
+    server = start_server(config={**CONFIG, "limits": {"history_bytes": 4000}})
+
+    async def scenario(cent: Cent) -> None:
+        made = token("ann", **({} if by_api else {"channels": ["past:gap"]}))
+        async with person(server, False, token=made) as ann:
+            await ann.events.next("on_subscribed")  # #ann
+            if by_api:
+                cent.subscribe(SubscribeRequest(user="ann", channel="past:gap"))
+            assert (await ann.events.next("on_subscribed")).channel == "past:gap"
+            cent.publish(PublishRequest(channel="past:gap", data=1))
+            assert (await ann.events.next("on_publication")).pub.offset == 1
+            cent.publish(PublishRequest(channel="past:other", data="x" * 3000))  # takes the place of past:gap
+            cent.publish(PublishRequest(channel="past:gap", data=2))
+            assert (await ann.events.next("on_connecting")).code == 3010
+            if not by_api:
+                subscribed = await ann.events.next("on_subscribed")
+                while subscribed.channel != "past:gap":
+                    subscribed = await ann.events.next("on_subscribed")
+                assert (subscribed.was_recovering, subscribed.recovered) == (True, False)
+                cent.publish(PublishRequest(channel="past:gap", data=3))
+                assert (await ann.events.next("on_publication")).pub.data == 3
+
+    with Cent(f"{server.http_url}/api", KEY, timeout=SECONDS) as cent:
+        run(scenario(cent))
 
 
 @both

@@ -51,6 +51,8 @@ SERVER_UNSUBSCRIBE: Final = 2000
 """Code of ``unsubscribed``: the client does not subscribe again."""
 INSUFFICIENT_STATE: Final = 2500
 """Code of ``unsubscribed``: publications are missing. The client subscribes again, and then reloads."""
+CLOSE_INSUFFICIENT_STATE: Final = 3010
+"""Close code of the same, for a client that the server has subscribed. It connects again, and recovers."""
 FILL_SECONDS: Final = 0.02
 """How long a node waits for publications between, before it reads them from the history."""
 CHECK_SECONDS: Final = 5.0
@@ -58,6 +60,7 @@ CHECK_SECONDS: Final = 5.0
 CHECKED_TOGETHER: Final = 200
 CACHE_SECONDS: Final = 1800.0
 """How long Pusher's cache channels remember their last event."""
+_INSUFFICIENT: Final = "insufficient state"
 _DEFAULTS: Final = ChannelSettings()
 _OWN: Final = ChannelSettings(subscribe="members")
 """Of ``user:`` and ``group:`` channels."""
@@ -455,10 +458,17 @@ class Channels(ChannelMembers):
         return left
 
     def expel(self, connection: Connection, channel: str, code: int = SERVER_UNSUBSCRIBE) -> None:
-        """End a subscription to which the client has no right any more, and tell it so. Never switches."""
-        app = connection.app or ""
-        if self.leave(app, channel, connection):
-            event = Event("unsubscribed", "", "server unsubscribe", code=code, channel=ChannelPart(channel))
+        """End a subscription, and send ``unsubscribed`` with this code. Never switches.
+
+        :data:`INSUFFICIENT_STATE` closes the connection of a client that begins again only with a new one.
+        """
+        app, state = connection.app or "", connection.dialect_state
+        begins_again = code == INSUFFICIENT_STATE
+        if begins_again and state is not None and state.reconnects(channel) and self.has(connection, channel):
+            connection.close(CLOSE_INSUFFICIENT_STATE, _INSUFFICIENT)
+        elif self.leave(app, channel, connection):
+            reason = _INSUFFICIENT if begins_again else "server unsubscribe"
+            event = Event("unsubscribed", "", reason, code=code, channel=ChannelPart(channel))
             self._fanout.to_connection(self._hub.apps[app], connection, event)
             self._report_left(connection, (channel,))
 
@@ -799,10 +809,7 @@ class Channels(ChannelMembers):
         """End a subscription that has a gap, if its client can subscribe again. Never switches."""
         dialect_state = connection.dialect_state
         if dialect_state is not None and dialect_state.resubscribes(local.name):
-            self.leave(local.app.name, local.name, connection)
-            part = ChannelPart(local.name)
-            ended = Event("unsubscribed", "", "", code=INSUFFICIENT_STATE, channel=part)
-            self._fanout.to_connection(local.app, connection, ended)
+            self.expel(connection, local.name, INSUFFICIENT_STATE)
 
     def run(self) -> None:
         """Greenlet: find publications whose node died before it sent them to this one."""
