@@ -468,6 +468,13 @@ def test_the_back_end_subscribes_unsubscribes_refreshes_and_disconnects(
             assert (heard.channel, eve.read(heard.pub.data)) == (f"#{user}", {"to": user})
             cent.unsubscribe(UnsubscribeRequest(user=user, channel=channel))
             assert (await eve.events.next("on_unsubscribed")).channel == channel
+            async with person(server, protobuf, "bob") as bob:
+                room = f"talk:by-server-{protobuf}"
+                _, heard_by_bob = await bob.subscribe(room, token=token("bob", channel=room))
+                cent.subscribe(SubscribeRequest(user=user, channel=room))
+                assert (await heard_by_bob.next("on_join")).info.user == user
+                cent.unsubscribe(UnsubscribeRequest(user=user, channel=room))
+                assert (await heard_by_bob.next("on_leave")).info.user == user
             cent.refresh(RefreshRequest(user=user, expired=True))
             assert (await eve.events.next("on_connecting")).code == 3005
             await eve.client.ready(SECONDS)

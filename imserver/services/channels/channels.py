@@ -457,6 +457,14 @@ class Channels(ChannelMembers):
             self.announce("leave", connection, channel)
         return left
 
+    def remove(self, connection: Connection, channel: str) -> bool:
+        """End a subscription that its client has not ended. The others learn of it. Returns whether there was
+        one. Never switches."""
+        left = self.leave(connection.app or "", channel, connection)
+        if left:
+            self._report_left(connection, (channel,))
+        return left
+
     def expel(self, connection: Connection, channel: str, code: int = SERVER_UNSUBSCRIBE) -> None:
         """End a subscription, and send ``unsubscribed`` with this code. Never switches.
 
@@ -466,11 +474,10 @@ class Channels(ChannelMembers):
         begins_again = code == INSUFFICIENT_STATE
         if begins_again and state is not None and state.reconnects(channel) and self.has(connection, channel):
             connection.close(CLOSE_INSUFFICIENT_STATE, _INSUFFICIENT)
-        elif self.leave(app, channel, connection):
+        elif self.remove(connection, channel):
             reason = _INSUFFICIENT if begins_again else "server unsubscribe"
             event = Event("unsubscribed", "", reason, code=code, channel=ChannelPart(channel))
             self._fanout.to_connection(self._hub.apps[app], connection, event)
-            self._report_left(connection, (channel,))
 
     def members_left(self, app: str, group: int, users: Sequence[str]) -> None:
         """End the subscriptions of users who are members of a group no longer. Never switches."""

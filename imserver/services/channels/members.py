@@ -241,9 +241,9 @@ class ChannelMembers:
     ) -> None:
         self.membership = ChannelMembership()
         self.on_left: list[OnLeft] = []
-        """Called with a connection that has ended, or has lost its right to channels, and the names of these
-        channels, in a greenlet that may switch. It is no member any more; ``app``, ``user`` and
-        ``dialect_state`` are as they were. Append."""
+        """Called with a connection that has ended, or that the server has unsubscribed (it is open), and the
+        names of these channels, in a greenlet that may switch. It is no member any more; ``app``, ``user``
+        and ``dialect_state`` are as they were. Append."""
         self.on_joined: list[OnMember] = []
         """Called with each new member, the channel, and whether it is the first one on all nodes. Must not
         switch. Append."""
