@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from imserver.services.dialects.pusher_service import connection_id_of
 from tests.cluster.redis_server import RedisServer
 from tests.conftest import StartServer
 from tests.support import Server, eventually
@@ -15,6 +16,7 @@ from .pusher import SHOP, Client, call, sign, trigger
 from .raw import ask, request, text
 from .receiver import Receiver, rejecting
 from .setting import Launch
+from .v1 import good
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +187,40 @@ def test_presence_counts_users_and_not_connections(server: Server) -> None:
     all_left(server)
 
 
+def test_a_member_whose_connections_close_together_is_removed_once(server: Server) -> None:
+    with ExitStack() as stack:
+        bob, *connections = (stack.enter_context(Client(server.ws)) for _ in range(6))
+        bob.subscribes("presence-a", "bob")
+        for each in connections:
+            each.signs_in("ann")
+            each.event("pusher:signin_success")
+            each.subscribes("presence-a", "ann")
+        assert bob.event("pusher_internal:member_added", "presence-a")["user_id"] == "ann"
+        call(server, "POST", "/apps/7/users/ann/terminate_connections", {})
+        assert bob.event("pusher_internal:member_removed", "presence-a") == {"user_id": "ann"}
+        bob.subscribes("news")
+        bob.is_quiet()
+    all_left(server)
+
+
+def test_a_member_that_the_back_end_unsubscribes_is_removed(start_server: StartServer) -> None:
+    key = "key-of-all-apps-0123456789"
+    api = {"keys": [{"key": key, "scopes": ["admin"]}]}
+    server = start_server(config={"apps": {"shop": {"pusher": SHOP}}, "api": api})
+    with Client(server.ws) as ann, Client(server.ws) as bob:
+        ann.subscribes("presence-a", "ann")
+        bob.subscribes("presence-a", "bob")
+        ann.event("pusher_internal:member_added", "presence-a")
+        connections = [connection_id_of(bob.socket_id)]
+        change = {"app": "shop", "channel": "presence-a", "connections": connections}
+        assert good(server.http, "channels/unsubscribe", change, key=key)["unsubscribed"] == 1
+        assert ann.event("pusher_internal:member_removed", "presence-a") == {"user_id": "bob"}
+        bob.subscribes("presence-a", "bob")
+        assert ann.event("pusher_internal:member_added", "presence-a")["user_id"] == "bob"
+        bob.leave()
+        assert ann.event("pusher_internal:member_removed", "presence-a") == {"user_id": "bob"}
+
+
 @pytest.mark.parametrize("member", [{}, {"user_id": None}, {"user_id": ""}, {"user_id": "x" * 256}, []])
 def test_a_member_has_an_id(clients: tuple[Client, Client], member: Any) -> None:
     client, _ = clients
@@ -270,9 +306,9 @@ def test_a_wrong_sign_in_ends_the_connection(clients: tuple[Client, Client]) -> 
 
 def test_all_connections_of_a_user_are_ended(server: Server, clients: tuple[Client, Client]) -> None:
     client, other = clients
-    client.subscribes("presence-a", "ann")
-    other.signs_in("bob")
-    other.event("pusher:signin_success")
+    for each, user in ((client, "ann"), (other, "bob")):
+        each.signs_in(user)
+        each.event("pusher:signin_success")
     assert call(server, "POST", "/apps/7/users/ann/terminate_connections", {}).json == {}
     assert client.message().json["data"]["code"] == 4009
     client.closed(4009)
@@ -344,7 +380,8 @@ def test_the_back_end_reviews_client_events(start_server: StartServer) -> None:
         apps = {"shop": {"pusher": SHOP, "webhook": receiver.reviewing}}
         server = start_server(config={"apps": apps})
         with Client(server.ws) as ann, Client(server.ws) as bob:
-            ann.subscribes("presence-a", "ann")
+            ann.signs_in("ann")
+            ann.event("pusher:signin_success")
             bob.subscribes("private-b")
             ann.subscribes("private-b")
             receiver.reply = rejecting
