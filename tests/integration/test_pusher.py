@@ -286,6 +286,24 @@ def test_the_signature_of_a_channel_permits_no_shorter_name(clients: tuple[Clien
     client.event("pusher_internal:subscription_succeeded", "private-a:b")
 
 
+def test_the_signature_of_a_presence_channel_is_no_sign_in(
+    server: Server, clients: tuple[Client, Client]
+) -> None:
+    """Back ends sign it for nicknames that clients choose."""
+    client, other = clients
+    client.subscribes("presence-a", "ann")
+    for channel in ("#server-to-user-ann", "user:ann"):
+        client.asks(channel)
+        assert refusal(client, channel) == ("AuthError", 403)
+    trigger(server, "#server-to-user-ann")
+    assert call(server, "POST", "/apps/7/users/ann/terminate_connections", {}).json == {}
+    client.signs_in("carol")
+    client.event("pusher:signin_success")
+    client.subscribes("#server-to-user-carol")
+    assert other.subscribes("presence-a", "bob")["presence"]["ids"] == ["ann", "bob"]
+    assert client.event("pusher_internal:member_added", "presence-a")["user_id"] == "bob"
+
+
 @pytest.mark.parametrize("user_data", ['{"id":""}', '{"id":7}', "{}", "hello"])
 def test_a_sign_in_names_a_user(clients: tuple[Client, Client], user_data: str) -> None:
     client, _ = clients

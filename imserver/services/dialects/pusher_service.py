@@ -1,7 +1,8 @@
 """The pusher dialect: channels, presence, client events and sign-ins of Pusher's protocol.
 
-A connection names its app by a public key. It has no user until it signs in, or until a presence channel
-names one. The beginning of a channel's name decides what a subscription needs; the back end signs it.
+A connection names its app by a public key. It has no user until it signs in: the ``user_id`` of a presence
+channel counts in this channel only. The beginning of a channel's name decides what a subscription needs; the
+back end signs it.
 """
 
 from __future__ import annotations
@@ -212,7 +213,10 @@ class PusherService:
         return _OK
 
     def _become(self, connection: Connection, user: str) -> bool:
-        """Make the connection a session of ``user``, unless it is one of another user. May switch."""
+        """Make the connection a session of ``user``, unless it is one of another user. May switch.
+
+        Only a sign-in proves who the user is: back ends sign presence data for names that clients choose.
+        """
         if connection.user:
             return connection.user == user
         login = Login(connection.app or "", user)
@@ -338,8 +342,8 @@ class PusherService:
             raise NotPermitted("channel_data: user_id is empty", status=400)
         if self._is_full(app, channel, user):
             raise NotPermitted("The channel has too many members", "LimitReached", 403)
-        if not connection.user and not self._become(connection, user):
-            raise NotPermitted("The user may not log in", status=403)
+        if not self._sessions.takes_user(app.app, user):
+            raise NotPermitted("channel_data: user_id is too long", status=400)
         state = connection.dialect_state
         if not isinstance(state, PusherState):
             state = connection.dialect_state = PusherState()
