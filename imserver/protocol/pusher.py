@@ -42,6 +42,8 @@ ENCRYPTED: Final = "private-encrypted-"
 CACHED: Final = ("cache-", "private-cache-", "presence-cache-", "private-encrypted-cache-")
 USER_CHANNEL: Final = "#server-to-user-"
 """Beginning of the name of a user's own channel."""
+DOTNET: Final = "pusher-dotnet-client"
+"""What Pusher's library for .NET calls itself. It knows another event for refused subscriptions."""
 
 CODE_NOT_ALLOWED: Final = 4009
 CODE_CLIENT_EVENT: Final = 4301
@@ -111,10 +113,11 @@ def subscribed(channel: str, members: Mapping[str, Raw] | None = None) -> bytes:
     return frame(b"pusher_internal:subscription_succeeded", _encode(about), channel)
 
 
-def not_subscribed(channel: str, kind: str, text: str, status: int) -> bytes:
-    """The answer to a refused subscription."""
+def not_subscribed(channel: str, kind: str, text: str, status: int, dotnet: bool = False) -> bytes:
+    """The answer to a refused subscription. ``dotnet``: the client is :data:`DOTNET`."""
     about = {"type": kind, "error": text, "status": status}
-    return frame(b"pusher:subscription_error", _encode(about), channel)
+    name = b"pusher_internal:subscription_error" if dotnet else b"pusher:subscription_error"
+    return frame(name, _encode(about), channel)
 
 
 def cache_miss(channel: str) -> bytes:

@@ -122,6 +122,16 @@ def test_a_signature_is_needed(clients: tuple[Client, Client], channel: str) -> 
     client.subscribes(channel, "ann" if member else "")
 
 
+def test_the_library_for_dotnet_reads_of_a_refusal_by_its_own_event(server: Server) -> None:
+    query = "protocol=5&client=pusher-dotnet-client&version=2.1.0"
+    with Client(server.ws, query=query) as client:
+        for channel in ("private-a", "user:ann"):
+            client.say("pusher:subscribe", {"channel": channel})
+            assert client.event("pusher_internal:subscription_error", channel)["status"] in (401, 403)
+        client.subscribes("presence-a", "ann")
+    all_left(server)
+
+
 @pytest.mark.parametrize("channel", ["user:ann", "group:7", "#server-to-user-ann", "#private"])
 def test_some_channels_are_not_for_clients(clients: tuple[Client, Client], channel: str) -> None:
     client, _ = clients

@@ -72,8 +72,10 @@ class _Member(Struct):
 
 
 class PusherState(DialectState, gc=False):
-    """State of a client. ``members``: presence channel → the user that the client is there."""
+    """State of a client. ``members``: presence channel → the user that the client is there. ``dotnet``: see
+    :func:`wire.not_subscribed`."""
 
+    dotnet: bool = False
     members: dict[str, str] = msgspec.field(default_factory=dict)
 
 
@@ -165,7 +167,8 @@ class PusherService:
         if app is None:
             self._refuse(connection, errors.CLOSE_APP_DELETED, "no app has this key")
             return
-        version = head.params().get("protocol", "")
+        params = head.params()
+        version = params.get("protocol", "")
         if version not in map(str, wire.VERSIONS):
             self._refuse(
                 connection,
@@ -177,6 +180,8 @@ class PusherService:
         if not decision.ok:
             self._refuse(connection, decision.close, errors.CLOSE[decision.close].name)
             return
+        if params.get("client") == wire.DOTNET:
+            connection.dialect_state = PusherState(dotnet=True)
         self._sessions.begin_without_user(connection, app.app, decision)
         connection.send(wire.established(self.socket_id(connection), app.settings.activity_seconds))
 
@@ -239,7 +244,7 @@ class PusherService:
                 self._join(connection, app, channel)
             self._consent.confirm_member(connection, channel)
         except NotPermitted as refused:
-            connection.send(wire.not_subscribed(channel, refused.kind, str(refused), refused.status))
+            self._refuse_channel(connection, channel, refused.kind, str(refused), refused.status)
         except ChannelRefused as refused:
             self._tell(connection, channel, refused)
         return _OK
@@ -250,7 +255,14 @@ class PusherService:
         elif refused.reason != "ended":
             status = {"denied": 403, "full": 403, "unavailable": 503}.get(refused.reason, 400)
             kind = {"full": "LimitReached", "denied": "AuthError"}.get(refused.reason, "Refused")
-            connection.send(wire.not_subscribed(channel, kind, str(refused), status))
+            self._refuse_channel(connection, channel, kind, str(refused), status)
+
+    def _refuse_channel(
+        self, connection: Connection, channel: str, kind: str, text: str, status: int
+    ) -> None:
+        state = connection.dialect_state
+        dotnet = isinstance(state, PusherState) and state.dotnet
+        connection.send(wire.not_subscribed(channel, kind, text, status, dotnet))
 
     def _check(self, connection: Connection, app: PusherApp, command: PusherSubscribe) -> None:
         """Raise :class:`NotPermitted` or :class:`ChannelRefused` if the connection may not subscribe.
