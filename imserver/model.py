@@ -683,7 +683,12 @@ class DialectState(Struct, gc=False):
     facts: ClientFacts | None = None
 
     def resubscribes(self, channel: str) -> bool:
-        """Whether the client subscribes again if the server ends its subscription (``unsubscribed``)."""
+        """Whether the client begins again if the server ends its subscription, or its connection
+        (:meth:`reconnects`)."""
+        return False
+
+    def reconnects(self, channel: str) -> bool:
+        """Whether the client begins again only with a new connection: the server has subscribed it."""
         return False
 
 

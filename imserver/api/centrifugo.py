@@ -169,35 +169,35 @@ def broadcast(api: Api, app: str, asked: _Broadcast) -> dict[str, Any]:
 
 
 def _publish_each(api: Api, app: str, asked: _Message, channels: list[str]) -> list[dict[str, Any]]:
-    """Publish once for each idempotency key. A repeated request has results without a position."""
+    """Publish once to each channel for an idempotency key. A repetition has a result without a position."""
     data = _json_in(asked)
     try:
         tags = encode_tags(asked.tags)
     except ChannelRefused as refused:
         raise MethodFailed(errors.CENTRIFUGE_LIMIT_EXCEEDED, str(refused)) from None
-    outcomes: list[Outcome] = []
     key, with_history = asked.idempotency_key, not asked.skip_history
+    ids = api.services.request_ids
 
     def one(channel: str) -> dict[str, Any]:
-        return _publish_one(api, app, channel, data, tags, with_history, key, outcomes)
+        outcomes: list[Outcome] = []
+        if not key:
+            return _publish_one(api, app, channel, data, tags, with_history, key, outcomes)
+        try:
+            begun = ids.begin(app, _encode((channel, key)).decode(), hash((data, tags)))
+        except IdReused:
+            return _error(errors.CENTRIFUGE_BAD_DATA)
+        # The log knows what a stored channel has of a repetition.
+        if not (
+            isinstance(begun, IdClaim) or (with_history and api.services.channels.is_stored(app, channel))
+        ):
+            return {"result": {}}
+        try:
+            return _publish_one(api, app, channel, data, tags, with_history, key, outcomes)
+        finally:
+            if isinstance(begun, IdClaim):
+                ids.end(begun, outcomes)
 
-    if not key:
-        return [one(channel) for channel in channels]
-    ids = api.services.request_ids
-    try:
-        begun = ids.begin(app, key, hash((data, tags, *channels)))
-    except IdReused:
-        raise MethodFailed(errors.CENTRIFUGE_BAD_DATA) from None
-    if not isinstance(begun, IdClaim):
-        # The log knows what a stored channel has of it.
-        stored = [with_history and api.services.channels.is_stored(app, channel) for channel in channels]
-        return [
-            one(channel) if asks else {"result": {}} for channel, asks in zip(channels, stored, strict=True)
-        ]
-    try:
-        return [one(channel) for channel in channels]
-    finally:
-        ids.end(begun, outcomes)
+    return [one(channel) for channel in channels]
 
 
 def _publish_one(

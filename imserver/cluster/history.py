@@ -113,14 +113,21 @@ class LocalHistory:
     """See :class:`ChannelHistory`. Owner of all streams: together at most ``limit_bytes``.
 
     If the limit is reached, the channel that has waited longest for a publication loses its history, and its
-    next life has another epoch. The last channel loses its oldest publications.
+    next life has another epoch. The last channel loses its oldest publications. ``subscribers``: the number
+    of subscribers of a channel of an app. A channel that has some keeps its position.
     """
 
-    def __init__(self, limit_bytes: int, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(
+        self,
+        limit_bytes: int,
+        clock: Callable[[], float] = monotonic,
+        subscribers: Callable[[str, str], int] = lambda _app, _channel: 0,
+    ) -> None:
         self.bytes = 0
         """Approximate memory of all streams."""
         self._limit_bytes = limit_bytes
         self._clock = clock
+        self._subscribers = subscribers
         self._streams: OrderedDict[tuple[str, str], _Stream] = OrderedDict()
         """In the order of their last publication."""
 
@@ -160,8 +167,14 @@ class LocalHistory:
         """Forget channels that nobody has used for long."""
         while self._streams:
             key, oldest = next(iter(self._streams.items()))
-            if self._clock() < oldest.until + KEPT_SECONDS:
+            now = self._clock()
+            if now < oldest.until + KEPT_SECONDS:
                 return
+            if self._subscribers(*key):
+                self._clear(oldest)
+                oldest.until = now
+                self._streams.move_to_end(key)
+                continue
             del self._streams[key]
             self.bytes -= oldest.bytes
 

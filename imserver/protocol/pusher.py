@@ -1,4 +1,6 @@
-"""The ``pusher`` dialect: Pusher's protocol 7 on ``/app/{key}`` (docs/reference/pusher-dialect.md).
+"""The ``pusher`` dialect: versions 4 to 7 of Pusher's protocol on ``/app/{key}``.
+
+See docs/reference/pusher-dialect.md.
 
 A frame is a JSON object with ``event``, ``data`` and ``channel``. What the server sends in ``data`` is JSON
 text in a string, except in errors.
@@ -28,8 +30,8 @@ from imserver.model import (
 from imserver.protocol.cmd import stream_view
 from imserver.protocol.dialect import Dialect
 
-VERSIONS: Final = (6, 7)
-"""Supported versions of the protocol."""
+VERSIONS: Final = (4, 5, 6, 7)
+"""Supported versions of the protocol: all that Pusher supports. Their frames are the same."""
 MAX_EVENT_NAME: Final = 200
 """Longest name of an event, in characters."""
 RESERVED_EVENTS: Final = ("pusher:", "pusher_internal:")
@@ -40,6 +42,8 @@ ENCRYPTED: Final = "private-encrypted-"
 CACHED: Final = ("cache-", "private-cache-", "presence-cache-", "private-encrypted-cache-")
 USER_CHANNEL: Final = "#server-to-user-"
 """Beginning of the name of a user's own channel."""
+DOTNET: Final = "pusher-dotnet-client"
+"""What Pusher's library for .NET calls itself. It knows another event for refused subscriptions."""
 
 CODE_CLIENT_EVENT: Final = 4301
 """A client event was refused."""
@@ -108,10 +112,11 @@ def subscribed(channel: str, members: Mapping[str, Raw] | None = None) -> bytes:
     return frame(b"pusher_internal:subscription_succeeded", _encode(about), channel)
 
 
-def not_subscribed(channel: str, kind: str, text: str, status: int) -> bytes:
-    """The answer to a refused subscription."""
+def not_subscribed(channel: str, kind: str, text: str, status: int, dotnet: bool = False) -> bytes:
+    """The answer to a refused subscription. ``dotnet``: the client is :data:`DOTNET`."""
     about = {"type": kind, "error": text, "status": status}
-    return frame(b"pusher:subscription_error", _encode(about), channel)
+    name = b"pusher_internal:subscription_error" if dotnet else b"pusher:subscription_error"
+    return frame(name, _encode(about), channel)
 
 
 def cache_miss(channel: str) -> bytes:

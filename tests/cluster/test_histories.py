@@ -2,7 +2,14 @@
 
 import pytest
 
-from imserver.cluster.history import ChannelHistory, LocalHistory, Position, Retained
+from imserver.cluster.history import (
+    KEPT_SECONDS,
+    ChannelHistory,
+    HistoryPage,
+    LocalHistory,
+    Position,
+    Retained,
+)
 from imserver.model import ChannelPart, Event
 from tests.support import until
 
@@ -140,6 +147,22 @@ def test_channels_without_use_are_forgotten_in_the_end() -> None:
     assert first.position.offset == 0
     history.forget("101")
     assert history.bytes == 0
+
+
+def test_channels_with_subscribers_are_not_forgotten() -> None:
+    now, subscribed = [0.0], {NEWS: 1}
+    history = LocalHistory(1_000_000, lambda: now[0], lambda _app, channel: subscribed.get(channel, 0))
+    append(history, "a")
+    before = history.read("101", NEWS).position
+    for _ in range(3):
+        now[0] += KEPT_SECONDS + 100
+        append(history, "b", channel=f"other{now[0]}")
+        assert history.read("101", NEWS) == HistoryPage([], before)
+    assert append(history, "c") == [2]
+    subscribed.clear()
+    now[0] += KEPT_SECONDS + 100
+    append(history, "d", channel="other")
+    assert history.read("101", NEWS).position.offset == 0
 
 
 # --- of Redis -----------------------------------------------------------------------------------------------

@@ -84,6 +84,20 @@ def test_a_repeated_publication_is_dropped(cent: Client) -> None:
     assert cent.history(HistoryRequest(channel="past:once")).offset == 1
 
 
+def test_an_idempotency_key_acts_per_channel(cent: Client) -> None:
+    for channel in ("past:key-a", "past:key-b"):
+        asked = PublishRequest(channel=channel, data=1, idempotency_key="order-8")
+        assert cent.publish(asked).offset == 1
+    channels = ["past:key-b", "past:key-c", "past:key-c"]
+    answer = cent.broadcast(BroadcastRequest(channels=channels, data=1, idempotency_key="order-8"))
+    assert [each.result and each.result.offset for each in answer.responses] == [0, 1, 0]
+    for channel in channels:
+        assert cent.history(HistoryRequest(channel=channel)).offset == 1
+    with pytest.raises(CentApiResponseError) as error:
+        cent.publish(PublishRequest(channel="past:key-a", data=2, idempotency_key="order-8"))
+    assert error.value.code == 107
+
+
 def test_binary_payloads_are_base64_of_json(cent: Client) -> None:
     cent.publish(PublishRequest(channel="past:b64", data=None, b64data="eyJuIjoxfQ=="))
     (found,) = cent.history(HistoryRequest(channel="past:b64", limit=1)).publications

@@ -14,11 +14,12 @@ from cent import (
 )
 from centrifuge import CentrifugeError, ReplyError, StreamPosition
 
+from tests.conftest import StartServer
 from tests.integration.cmd import number
 from tests.integration.v1 import good
 from tests.support import Server
 
-from .conftest import KEY, OTHER_KEY, SILENT_SECONDS, token
+from .conftest import CONFIG, KEY, OTHER_KEY, SILENT_SECONDS, token
 from .people import SECONDS, Events, both, json_first, person, refused, run
 
 
@@ -147,8 +148,15 @@ def test_who_may_subscribe_depends_on_the_channel_and_its_token(server: Server, 
     async def scenario() -> None:
         async with person(server, protobuf, "ann") as ann:
             await ann.subscribe("open:1")
-            await ann.subscribe("talk:1", token=token("ann", channel="talk:1"))
+            for channel in ("talk:1", "$open:1", "open:1#ann,bob"):
+                await ann.subscribe(channel, token=token("ann", channel=channel))
+            past, _ = await ann.subscribe("$past:1", token=token("ann", channel="$past:1"))
+            assert (await past.history()).offset == 0, "the options of past count"
             wrong = {
+                "$open:2": "",
+                "$open:3": token("bob", channel="$open:3"),
+                "open:2#ann": "",
+                "open:2#1,2": "",
                 "talk:2": "",
                 "talk:3": token("bob", channel="talk:3"),
                 "talk:4": token("ann", channel="talk:1"),
@@ -367,6 +375,35 @@ def test_a_token_may_subscribe_its_client(server: Server, protobuf: bool) -> Non
     run(scenario())
 
 
+@pytest.mark.parametrize("by_api", [False, True], ids=["token", "api"])
+def test_a_subscription_by_the_server_goes_on_after_a_gap(start_server: StartServer, by_api: bool) -> None:
+    """The SDKs forget such a subscription when they receive ``unsubscribe``, and connect again after 3010."""
+    server = start_server(config={**CONFIG, "limits": {"history_bytes": 4000}})
+
+    async def scenario(cent: Cent) -> None:
+        made = token("ann", **({} if by_api else {"channels": ["past:gap"]}))
+        async with person(server, False, token=made) as ann:
+            await ann.events.next("on_subscribed")  # #ann
+            if by_api:
+                cent.subscribe(SubscribeRequest(user="ann", channel="past:gap"))
+            assert (await ann.events.next("on_subscribed")).channel == "past:gap"
+            cent.publish(PublishRequest(channel="past:gap", data=1))
+            assert (await ann.events.next("on_publication")).pub.offset == 1
+            cent.publish(PublishRequest(channel="past:other", data="x" * 3000))  # takes the place of past:gap
+            cent.publish(PublishRequest(channel="past:gap", data=2))
+            assert (await ann.events.next("on_connecting")).code == 3010
+            if not by_api:
+                subscribed = await ann.events.next("on_subscribed")
+                while subscribed.channel != "past:gap":
+                    subscribed = await ann.events.next("on_subscribed")
+                assert (subscribed.was_recovering, subscribed.recovered) == (True, False)
+                cent.publish(PublishRequest(channel="past:gap", data=3))
+                assert (await ann.events.next("on_publication")).pub.data == 3
+
+    with Cent(f"{server.http_url}/api", KEY, timeout=SECONDS) as cent:
+        run(scenario(cent))
+
+
 @both
 def test_members_of_a_group_subscribe_to_its_channels_until_they_leave(
     server: Server, protobuf: bool
@@ -431,6 +468,13 @@ def test_the_back_end_subscribes_unsubscribes_refreshes_and_disconnects(
             assert (heard.channel, eve.read(heard.pub.data)) == (f"#{user}", {"to": user})
             cent.unsubscribe(UnsubscribeRequest(user=user, channel=channel))
             assert (await eve.events.next("on_unsubscribed")).channel == channel
+            async with person(server, protobuf, "bob") as bob:
+                room = f"talk:by-server-{protobuf}"
+                _, heard_by_bob = await bob.subscribe(room, token=token("bob", channel=room))
+                cent.subscribe(SubscribeRequest(user=user, channel=room))
+                assert (await heard_by_bob.next("on_join")).info.user == user
+                cent.unsubscribe(UnsubscribeRequest(user=user, channel=room))
+                assert (await heard_by_bob.next("on_leave")).info.user == user
             cent.refresh(RefreshRequest(user=user, expired=True))
             assert (await eve.events.next("on_connecting")).code == 3005
             await eve.client.ready(SECONDS)

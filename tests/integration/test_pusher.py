@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from imserver.services.dialects.pusher_service import connection_id_of
 from tests.cluster.redis_server import RedisServer
 from tests.conftest import StartServer
 from tests.support import Server, eventually
@@ -15,11 +16,13 @@ from .pusher import SHOP, Client, call, sign, trigger
 from .raw import ask, request, text
 from .receiver import Receiver, rejecting
 from .setting import Launch
+from .v1 import good
 
 
 @pytest.fixture(scope="module")
 def server(launch: Launch) -> Server:
-    return launch("front", apps={"shop": {"pusher": SHOP}})
+    rows = {"open": {"subscribe": "anybody"}}
+    return launch("front", apps={"shop": {"pusher": SHOP, "channels": rows}})
 
 
 @pytest.fixture
@@ -46,7 +49,7 @@ def with_options(start_server: StartServer, **options: Any) -> Server:
     ("key", "query", "code"),
     [
         ("nokey", "protocol=7", 4001),
-        ("shopkey", "protocol=5", 4007),
+        ("shopkey", "protocol=3", 4007),
         ("shopkey", "", 4007),
         ("shopkey", "protocol=x", 4007),
     ],
@@ -57,8 +60,8 @@ def test_who_is_refused_reads_why_twice(server: Server, key: str, query: str, co
         client.closed(code)
 
 
-@pytest.mark.parametrize("version", [6, 7])
-def test_two_versions_are_spoken_on_both_ports(server: Server, version: int) -> None:
+@pytest.mark.parametrize("version", [4, 5, 6, 7])  # the libraries for Java and .NET ask for 5
+def test_versions_are_spoken_on_both_ports(server: Server, version: int) -> None:
     for address in (server.ws, server.http):
         with Client(address, query=f"protocol={version}&client=x&version=1&flash=false") as client:
             client.is_quiet()
@@ -103,7 +106,8 @@ def refusal(client: Client, channel: str) -> Any:
 
 
 @pytest.mark.parametrize(
-    "channel", ["private-a", "presence-a", "private-encrypted-a", "private-cache-a", "a:b"]
+    "channel",
+    ["private-a", "presence-a", "private-encrypted-a", "private-cache-a", "a:b", "$a", "a#ann", "$open:a"],
 )
 def test_a_signature_is_needed(clients: tuple[Client, Client], channel: str) -> None:
     client, other = clients
@@ -116,6 +120,16 @@ def test_a_signature_is_needed(clients: tuple[Client, Client], channel: str) -> 
     client.say("pusher:subscribe", {"channel": channel, "auth": stolen})
     assert refusal(client, channel) == ("AuthError", 401)
     client.subscribes(channel, "ann" if member else "")
+
+
+def test_the_library_for_dotnet_reads_of_a_refusal_by_its_own_event(server: Server) -> None:
+    query = "protocol=5&client=pusher-dotnet-client&version=2.1.0"
+    with Client(server.ws, query=query) as client:
+        for channel in ("private-a", "user:ann"):
+            client.say("pusher:subscribe", {"channel": channel})
+            assert client.event("pusher_internal:subscription_error", channel)["status"] in (401, 403)
+        client.subscribes("presence-a", "ann")
+    all_left(server)
 
 
 @pytest.mark.parametrize("channel", ["user:ann", "group:7", "#server-to-user-ann", "#private"])
@@ -183,6 +197,40 @@ def test_presence_counts_users_and_not_connections(server: Server) -> None:
     all_left(server)
 
 
+def test_a_member_whose_connections_close_together_is_removed_once(server: Server) -> None:
+    with ExitStack() as stack:
+        bob, *connections = (stack.enter_context(Client(server.ws)) for _ in range(6))
+        bob.subscribes("presence-a", "bob")
+        for each in connections:
+            each.signs_in("ann")
+            each.event("pusher:signin_success")
+            each.subscribes("presence-a", "ann")
+        assert bob.event("pusher_internal:member_added", "presence-a")["user_id"] == "ann"
+        call(server, "POST", "/apps/7/users/ann/terminate_connections", {})
+        assert bob.event("pusher_internal:member_removed", "presence-a") == {"user_id": "ann"}
+        bob.subscribes("news")
+        bob.is_quiet()
+    all_left(server)
+
+
+def test_a_member_that_the_back_end_unsubscribes_is_removed(start_server: StartServer) -> None:
+    key = "key-of-all-apps-0123456789"
+    api = {"keys": [{"key": key, "scopes": ["admin"]}]}
+    server = start_server(config={"apps": {"shop": {"pusher": SHOP}}, "api": api})
+    with Client(server.ws) as ann, Client(server.ws) as bob:
+        ann.subscribes("presence-a", "ann")
+        bob.subscribes("presence-a", "bob")
+        ann.event("pusher_internal:member_added", "presence-a")
+        connections = [connection_id_of(bob.socket_id)]
+        change = {"app": "shop", "channel": "presence-a", "connections": connections}
+        assert good(server.http, "channels/unsubscribe", change, key=key)["unsubscribed"] == 1
+        assert ann.event("pusher_internal:member_removed", "presence-a") == {"user_id": "bob"}
+        bob.subscribes("presence-a", "bob")
+        assert ann.event("pusher_internal:member_added", "presence-a")["user_id"] == "bob"
+        bob.leave()
+        assert ann.event("pusher_internal:member_removed", "presence-a") == {"user_id": "bob"}
+
+
 @pytest.mark.parametrize("member", [{}, {"user_id": None}, {"user_id": ""}, {"user_id": "x" * 256}, []])
 def test_a_member_has_an_id(clients: tuple[Client, Client], member: Any) -> None:
     client, _ = clients
@@ -248,6 +296,24 @@ def test_the_signature_of_a_channel_permits_no_shorter_name(clients: tuple[Clien
     client.event("pusher_internal:subscription_succeeded", "private-a:b")
 
 
+def test_the_signature_of_a_presence_channel_is_no_sign_in(
+    server: Server, clients: tuple[Client, Client]
+) -> None:
+    """Back ends sign it for nicknames that clients choose."""
+    client, other = clients
+    client.subscribes("presence-a", "ann")
+    for channel in ("#server-to-user-ann", "user:ann"):
+        client.asks(channel)
+        assert refusal(client, channel) == ("AuthError", 403)
+    trigger(server, "#server-to-user-ann")
+    assert call(server, "POST", "/apps/7/users/ann/terminate_connections", {}).json == {}
+    client.signs_in("carol")
+    client.event("pusher:signin_success")
+    client.subscribes("#server-to-user-carol")
+    assert other.subscribes("presence-a", "bob")["presence"]["ids"] == ["ann", "bob"]
+    assert client.event("pusher_internal:member_added", "presence-a")["user_id"] == "bob"
+
+
 @pytest.mark.parametrize("user_data", ['{"id":""}', '{"id":7}', "{}", "hello"])
 def test_a_sign_in_names_a_user(clients: tuple[Client, Client], user_data: str) -> None:
     client, _ = clients
@@ -268,9 +334,9 @@ def test_a_wrong_sign_in_ends_the_connection(clients: tuple[Client, Client]) -> 
 
 def test_all_connections_of_a_user_are_ended(server: Server, clients: tuple[Client, Client]) -> None:
     client, other = clients
-    client.subscribes("presence-a", "ann")
-    other.signs_in("bob")
-    other.event("pusher:signin_success")
+    for each, user in ((client, "ann"), (other, "bob")):
+        each.signs_in(user)
+        each.event("pusher:signin_success")
     assert call(server, "POST", "/apps/7/users/ann/terminate_connections", {}).json == {}
     assert client.message().json["data"]["code"] == 4009
     client.closed(4009)
@@ -342,7 +408,8 @@ def test_the_back_end_reviews_client_events(start_server: StartServer) -> None:
         apps = {"shop": {"pusher": SHOP, "webhook": receiver.reviewing}}
         server = start_server(config={"apps": apps})
         with Client(server.ws) as ann, Client(server.ws) as bob:
-            ann.subscribes("presence-a", "ann")
+            ann.signs_in("ann")
+            ann.event("pusher:signin_success")
             bob.subscribes("private-b")
             ann.subscribes("private-b")
             receiver.reply = rejecting

@@ -13,7 +13,7 @@ from imserver.hub.hub import App
 from imserver.model import YIELD_TARGETS, ChannelPart, DialectState, Event, Outcome
 from imserver.protocol.centrifuge import PresenceStatsResult
 from imserver.services.channels.channels import Subscribed
-from imserver.services.channels.connections import Joined
+from imserver.services.channels.connections import Joined, Left
 from imserver.services.channels.members import ChannelRefused, Publication
 from imserver.services.dialects import centrifuge_service
 from imserver.services.dialects.centrifuge_service import presence_stats
@@ -209,6 +209,31 @@ def test_the_end_of_a_connection_is_announced_as_a_leave(harness: Harness) -> No
     subscriber(harness, "bob", channel="lively:1")
     harness.fanout.to_channel = lambda _name, event, *_skipped: heard.append((event.kind, event.sender)) or 1  # type: ignore[method-assign, assignment]
     client.hang_up()
+    until(lambda: ("leave", "ann") in heard)
+
+
+def test_the_end_of_a_subscription_by_the_back_end_is_announced_as_a_leave(harness: Harness) -> None:
+    heard: list[tuple[str, str]] = []
+    connection, _, _ = subscriber(harness, channel="lively:1")
+    subscriber(harness, "bob", channel="lively:1")
+    harness.fanout.to_channel = lambda _name, event, *_skipped: heard.append((event.kind, event.sender)) or 1  # type: ignore[method-assign, assignment]
+    one = harness.connections.id_of(connection)
+    assert harness.connections.leave(MULTI, one, "lively:1") is Left.LEFT
+    assert harness.connections.leave(MULTI, one, "lively:1") is Left.ABSENT
+    until(lambda: heard == [("leave", "ann")])
+
+
+def test_the_end_of_a_subscription_after_a_gap_is_announced_as_a_leave(harness: Harness) -> None:
+    heard: list[tuple[str, str]] = []
+    harness.channel_settings = {"*": ChannelSettings(join_leave=True, history_size=5, history_seconds=60)}
+    plain, _ = harness.login(MULTI, "bob")
+    harness.channels.join(MULTI, NEWS, plain)  # its client cannot subscribe again
+    subscriber(harness)
+    harness.fanout.to_channel = lambda _name, event, *_skipped: heard.append((event.kind, event.sender)) or 1  # type: ignore[method-assign, assignment]
+    publish(harness, "one")
+    assert isinstance(harness.history, LocalHistory)
+    harness.history.forget(MULTI)
+    publish(harness, "two")
     until(lambda: ("leave", "ann") in heard)
 
 

@@ -27,6 +27,7 @@ from imserver.model import SYSTEM_PREFIX, ChannelPart, Event, Outcome
 from imserver.protocol.centrifuge import compressed
 from imserver.protocol.pusher import CACHED
 from imserver.services.channels.members import (
+    PRIVATE_PREFIX,
     RESERVED,
     ChannelMembers,
     ChannelRefused,
@@ -50,6 +51,8 @@ SERVER_UNSUBSCRIBE: Final = 2000
 """Code of ``unsubscribed``: the client does not subscribe again."""
 INSUFFICIENT_STATE: Final = 2500
 """Code of ``unsubscribed``: publications are missing. The client subscribes again, and then reloads."""
+CLOSE_INSUFFICIENT_STATE: Final = 3010
+"""Close code of the same, for a client that the server has subscribed. It connects again, and recovers."""
 FILL_SECONDS: Final = 0.02
 """How long a node waits for publications between, before it reads them from the history."""
 CHECK_SECONDS: Final = 5.0
@@ -57,6 +60,7 @@ CHECK_SECONDS: Final = 5.0
 CHECKED_TOGETHER: Final = 200
 CACHE_SECONDS: Final = 1800.0
 """How long Pusher's cache channels remember their last event."""
+_INSUFFICIENT: Final = "insufficient state"
 _DEFAULTS: Final = ChannelSettings()
 _OWN: Final = ChannelSettings(subscribe="members")
 """Of ``user:`` and ``group:`` channels."""
@@ -65,7 +69,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def _namespace(rows: Mapping[str, ChannelSettings], channel: str) -> str:
-    namespace, colon, _ = channel.partition(":")
+    namespace, colon, _ = channel.removeprefix(PRIVATE_PREFIX).partition(":")
     return namespace if colon and namespace in rows else ANY_NAMESPACE
 
 
@@ -453,13 +457,27 @@ class Channels(ChannelMembers):
             self.announce("leave", connection, channel)
         return left
 
-    def expel(self, connection: Connection, channel: str, code: int = SERVER_UNSUBSCRIBE) -> None:
-        """End a subscription to which the client has no right any more, and tell it so. Never switches."""
-        app = connection.app or ""
-        if self.leave(app, channel, connection):
-            event = Event("unsubscribed", "", "server unsubscribe", code=code, channel=ChannelPart(channel))
-            self._fanout.to_connection(self._hub.apps[app], connection, event)
+    def remove(self, connection: Connection, channel: str) -> bool:
+        """End a subscription that its client has not ended. The others learn of it. Returns whether there was
+        one. Never switches."""
+        left = self.leave(connection.app or "", channel, connection)
+        if left:
             self._report_left(connection, (channel,))
+        return left
+
+    def expel(self, connection: Connection, channel: str, code: int = SERVER_UNSUBSCRIBE) -> None:
+        """End a subscription, and send ``unsubscribed`` with this code. Never switches.
+
+        :data:`INSUFFICIENT_STATE` closes the connection of a client that begins again only with a new one.
+        """
+        app, state = connection.app or "", connection.dialect_state
+        begins_again = code == INSUFFICIENT_STATE
+        if begins_again and state is not None and state.reconnects(channel) and self.has(connection, channel):
+            connection.close(CLOSE_INSUFFICIENT_STATE, _INSUFFICIENT)
+        elif self.remove(connection, channel):
+            reason = _INSUFFICIENT if begins_again else "server unsubscribe"
+            event = Event("unsubscribed", "", reason, code=code, channel=ChannelPart(channel))
+            self._fanout.to_connection(self._hub.apps[app], connection, event)
 
     def members_left(self, app: str, group: int, users: Sequence[str]) -> None:
         """End the subscriptions of users who are members of a group no longer. Never switches."""
@@ -798,10 +816,7 @@ class Channels(ChannelMembers):
         """End a subscription that has a gap, if its client can subscribe again. Never switches."""
         dialect_state = connection.dialect_state
         if dialect_state is not None and dialect_state.resubscribes(local.name):
-            self.leave(local.app.name, local.name, connection)
-            part = ChannelPart(local.name)
-            ended = Event("unsubscribed", "", "", code=INSUFFICIENT_STATE, channel=part)
-            self._fanout.to_connection(local.app, connection, ended)
+            self.expel(connection, local.name, INSUFFICIENT_STATE)
 
     def run(self) -> None:
         """Greenlet: find publications whose node died before it sent them to this one."""

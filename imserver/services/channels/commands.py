@@ -30,7 +30,7 @@ from imserver.model import (
 from imserver.protocol.pusher import PRESENCE, PRIVATE
 from imserver.services.channels.channels import Channels, Subscribed
 from imserver.services.channels.consent import ChannelConsent
-from imserver.services.channels.members import ChannelRefused, MemberPage
+from imserver.services.channels.members import ChannelRefused, MemberPage, needs_token
 from imserver.transport.connection import Connection
 
 MAX_PRESENCE: Final = 10_000
@@ -98,8 +98,8 @@ class ChannelCommands:
     ) -> ChannelClaims:
         """What a client may subscribe to: the claims of its token, or the consent of the back end.
 
-        A channel for members needs no token. Pusher's private and presence channels need one, even in an open
-        app. ``data``: for the back end.
+        A channel for members needs no token. Private channels of Centrifugo and Pusher need one, even in an
+        open app. ``data``: for the back end.
 
         Switches if the back end or a group is asked. Raises :class:`ChannelRefused`: ``denied`` or
         ``expired``, and as :class:`ChannelConsent` does.
@@ -124,11 +124,13 @@ class ChannelCommands:
             if claims.sub != connection.user or claims.channel != channel or other_app:
                 raise ChannelRefused("denied", "the token is for another user, channel or app")
             return claims
-        if wanted == "back_end":
+        if wanted == "back_end" and (token or not needs_token(channel)):
             return self._consent.subscribe(connection, channel, token, data)
-        is_signed = channel.startswith(_SIGNED) and self._logins.pusher.of(app) is not None
+        is_private = needs_token(channel) or (
+            channel.startswith(_SIGNED) and self._logins.pusher.of(app) is not None
+        )
         is_open = wanted == "anybody" or (not wanted and rule is not None and rule.open)
-        if is_open and not is_signed:
+        if is_open and not is_private:
             return _NO_CLAIMS
         raise ChannelRefused("denied", "the channel needs a token")
 

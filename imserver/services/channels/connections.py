@@ -268,7 +268,7 @@ class Connections:
         connection = self.find(app, connection_id)
         if connection is None:
             return Left.UNKNOWN
-        return Left.LEFT if self._channels.leave(app, channel, connection) else Left.ABSENT
+        return Left.LEFT if self._channels.remove(connection, channel) else Left.ABSENT
 
     # --- queries --------------------------------------------------------------------------------------------
 

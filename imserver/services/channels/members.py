@@ -32,6 +32,10 @@ MAX_NAME_BYTES: Final = 255
 RESERVED: Final = ("user:", "group:")
 """Channels of these namespaces reach the sessions of users and of the members of groups, without
 subscriptions. Only these users and members may subscribe to them."""
+PRIVATE_PREFIX: Final = "$"
+"""Beginning of the names of Centrifugo's private channels. It is no part of the namespace."""
+_USER_BOUNDARY: Final = "#"
+"""What follows it in the names of Centrifugo's user-limited channels are ids of users."""
 GROUP_ID: Final = re.compile("[1-9][0-9]{0,17}")
 MAX_CHANNELS_OF_A_CONNECTION: Final = 1000
 MAX_TAGS: Final = 16
@@ -98,6 +102,14 @@ def encode_tags(tags: Mapping[str, str]) -> bytes:
         text = f"{len(tags)} tags with {len(encoded)} bytes of JSON"
         raise ChannelRefused("limit", f"`tags`: at most {MAX_TAGS}, with {MAX_TAG_BYTES} bytes; not {text}")
     return encoded
+
+
+def needs_token(channel: str) -> bool:
+    """Whether the name is one of Centrifugo's private (``$…``) or user-limited (``news#1,2``) channels.
+
+    Clients of all dialects need a token for them, also if anybody may subscribe to others of the namespace.
+    """
+    return channel.startswith(PRIVATE_PREFIX) or _USER_BOUNDARY in channel
 
 
 def group_in(channel: str) -> int:
@@ -229,9 +241,9 @@ class ChannelMembers:
     ) -> None:
         self.membership = ChannelMembership()
         self.on_left: list[OnLeft] = []
-        """Called with a connection that has ended, or has lost its right to channels, and the names of these
-        channels, in a greenlet that may switch. It is no member any more; ``app``, ``user`` and
-        ``dialect_state`` are as they were. Append."""
+        """Called with a connection that has ended, or that the server has unsubscribed (it is open), and the
+        names of these channels, in a greenlet that may switch. It is no member any more; ``app``, ``user``
+        and ``dialect_state`` are as they were. Append."""
         self.on_joined: list[OnMember] = []
         """Called with each new member, the channel, and whether it is the first one on all nodes. Must not
         switch. Append."""

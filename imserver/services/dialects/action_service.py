@@ -369,7 +369,7 @@ class ActionService:
     def left(self, connection: Connection, rooms: Sequence[str]) -> None:
         """Handle the end of a connection that was in these rooms (the rooms' ``on_left``). May switch."""
         app, user, state = connection.app, connection.user, connection.dialect_state
-        if not isinstance(state, ActionState) or state.room not in rooms:
+        if not isinstance(state, ActionState) or state.room not in rooms or connection.state == OPEN:
             return
         assert app is not None
         assert user is not None

@@ -142,15 +142,23 @@ class RefreshConnection(Struct, frozen=True, array_like=True):
 
 class CentrifugeState(DialectState, gc=False):
     """State of a client: the app of its path until its login, when the tokens of its subscriptions end
-    (None: they do not), and when the back end has to renew its session (0: never)."""
+    (None: they do not), and when the back end has to renew its session (0: never).
+
+    ``by_server``: the channels in which the server has subscribed it (None: none). It may have left some.
+    """
 
     app: str = ""
     ends: dict[str, int] | None = None
     expires_at: int = 0
+    by_server: set[str] | None = None
 
     def resubscribes(self, _channel: str) -> bool:
         """Every client of this dialect does."""
         return True
+
+    def reconnects(self, channel: str) -> bool:
+        """SDKs forget a subscription by the server when it ends."""
+        return self.by_server is not None and channel in self.by_server
 
 
 class CentrifugeAnswers(ChannelAnswers):
@@ -183,6 +191,8 @@ class CentrifugeAnswers(ChannelAnswers):
         if claims.exp and not self.are_renewed(connection.app or "", found.options):
             result.expires, result.ttl = True, _ttl(claims.exp)
         state = _state_of(connection)
+        if state.by_server:
+            state.by_server.discard(command.channel)
         if claims.exp or state.ends:
             _set_end(state, command.channel, claims.expires_at)
         return Reply(errors.REPLY_OK, result)
@@ -374,6 +384,7 @@ class CentrifugeService:
                 set_info(state, channel, _bytes_of(about.info))
             places = {channel: positions.get(channel) for channel in wanted}
             found = self._channels.subscribe_each(connection, places)
+            state.by_server = {*found} or None
             subs = {personal: _personal_result(recovery, since)} if connection.user else {}
             for channel, each in found.items():
                 subs[channel] = _result(each, True, channel in positions)
@@ -467,6 +478,8 @@ class CentrifugeService:
         if not (new and isinstance(state, CentrifugeState)):
             return
         app = connection.app or ""
+        before = [name for name in state.by_server or () if self._channels.has(connection, name)]
+        state.by_server = {*before, channel}
         said = _read_about(about) if about else SubscriptionAbout()
         set_info(state, channel, said.info)
         options = self._channels.options(app, channel)

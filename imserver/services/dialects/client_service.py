@@ -211,8 +211,9 @@ class ClientService:
             self._notify(connection, channel, "online")
 
     def _left(self, connection: Connection, channels: tuple[str, ...]) -> None:
-        """Handle the end of a connection of this node that was in these channels."""
-        if connection.encoding.dialect.name == NAMED_BY_ID:
+        """Handle the end of a connection of this node that was in these channels. Who is unbound is not
+        offline."""
+        if connection.encoding.dialect.name == NAMED_BY_ID and connection.state != OPEN:
             for channel in channels:
                 self._notify(connection, channel, "offline")
 

@@ -1,11 +1,13 @@
 """The pusher dialect: channels, presence, client events and sign-ins of Pusher's protocol.
 
-A connection names its app by a public key. It has no user until it signs in, or until a presence channel
-names one. The beginning of a channel's name decides what a subscription needs; the back end signs it.
+A connection names its app by a public key. It has no user until it signs in: the ``user_id`` of a presence
+channel counts in this channel only. The beginning of a channel's name decides what a subscription needs; the
+back end signs it.
 """
 
 from __future__ import annotations
 
+import logging
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterable, Iterator
 from time import time
@@ -39,9 +41,10 @@ from imserver.model import (
 from imserver.protocol import pusher as wire
 from imserver.protocol.pusher import CACHED, ENCRYPTED, PRESENCE, PRIVATE, USER_CHANNEL
 from imserver.services.channels.channels import Channels, Subscribed
+from imserver.services.channels.commands import set_info
 from imserver.services.channels.connections import Connections
 from imserver.services.channels.consent import ChannelConsent
-from imserver.services.channels.members import ChannelMember, ChannelRefused
+from imserver.services.channels.members import ChannelMember, ChannelRefused, needs_token
 from imserver.services.sessions.sessions import Sessions, say
 from imserver.transport.connection import Connection
 from imserver.transport.gate import Head
@@ -51,9 +54,12 @@ NAME: Final = "pusher"
 _HALF_BYTES: Final = 14
 """Half of a decoded connection id."""
 _PAGE: Final = 1000
+REMOVERS: Final = 16
+"""Number of greenlets that notify presence channels of users who have gone."""
 MANY_SUBSCRIBERS: Final = 100
 COUNT_SECONDS: Final = 5.0
 """Least time between two counts of a channel with more subscribers than that."""
+log = logging.getLogger(__name__)
 _BEGINNING: Final = Position("", 0)
 _OK: Final = Reply(errors.REPLY_OK)
 
@@ -63,6 +69,24 @@ class _Member(Struct):
 
     user_id: str | int
     user_info: Raw = Raw(b"null")
+
+
+class PusherState(DialectState, gc=False):
+    """State of a client. ``members``: presence channel → the user that the client is there. ``dotnet``: see
+    :func:`wire.not_subscribed`."""
+
+    dotnet: bool = False
+    members: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+class _UserHere(Struct):
+    """A user of a presence channel on this node: the number of connections, those that subscribe included.
+
+    ``shown``: a subscription was answered, so the other subscribers know the user.
+    """
+
+    connections: int = 0
+    shown: bool = False
 
 
 class _UserData(Struct):
@@ -127,7 +151,13 @@ class PusherService:
         """Of client events."""
         self._counting: set[tuple[str, str]] = set()
         """Channels whose count of subscribers will be sent."""
+        self._users: dict[tuple[str, str], dict[str, _UserHere]] = {}
+        """App and presence channel → its users on this node."""
+        self._removed: dict[tuple[str, str, str], None] = {}
+        """App, presence channel and a user who has left it on this node. The channel is not notified yet."""
+        self._removers = 0
         channels.on_left.append(self._left)
+        channels.on_parted.append(lambda connection, channel, _: self._forget(connection, channel, True))
 
     # --- connections ----------------------------------------------------------------------------------------
 
@@ -137,18 +167,21 @@ class PusherService:
         if app is None:
             self._refuse(connection, errors.CLOSE_APP_DELETED, "no app has this key")
             return
-        version = head.params().get("protocol", "")
+        params = head.params()
+        version = params.get("protocol", "")
         if version not in map(str, wire.VERSIONS):
             self._refuse(
                 connection,
                 errors.CLOSE_UNSUPPORTED_DATA,
-                "only versions 6 and 7 of the protocol are supported",
+                "only versions 4 to 7 of the protocol are supported",
             )
             return
         decision = self._logins.admit(app.app, NAME, connection)
         if not decision.ok:
             self._refuse(connection, decision.close, errors.CLOSE[decision.close].name)
             return
+        if params.get("client") == wire.DOTNET:
+            connection.dialect_state = PusherState(dotnet=True)
         self._sessions.begin_without_user(connection, app.app, decision)
         connection.send(wire.established(self.socket_id(connection), app.settings.activity_seconds))
 
@@ -185,7 +218,10 @@ class PusherService:
         return _OK
 
     def _become(self, connection: Connection, user: str) -> bool:
-        """Make the connection a session of ``user``, unless it is one of another user. May switch."""
+        """Make the connection a session of ``user``, unless it is one of another user. May switch.
+
+        Only a sign-in proves who the user is: back ends sign presence data for names that clients choose.
+        """
         if connection.user:
             return connection.user == user
         login = Login(connection.app or "", user)
@@ -208,7 +244,7 @@ class PusherService:
                 self._join(connection, app, channel)
             self._consent.confirm_member(connection, channel)
         except NotPermitted as refused:
-            connection.send(wire.not_subscribed(channel, refused.kind, str(refused), refused.status))
+            self._refuse_channel(connection, channel, refused.kind, str(refused), refused.status)
         except ChannelRefused as refused:
             self._tell(connection, channel, refused)
         return _OK
@@ -219,7 +255,14 @@ class PusherService:
         elif refused.reason != "ended":
             status = {"denied": 403, "full": 403, "unavailable": 503}.get(refused.reason, 400)
             kind = {"full": "LimitReached", "denied": "AuthError"}.get(refused.reason, "Refused")
-            connection.send(wire.not_subscribed(channel, kind, str(refused), status))
+            self._refuse_channel(connection, channel, kind, str(refused), status)
+
+    def _refuse_channel(
+        self, connection: Connection, channel: str, kind: str, text: str, status: int
+    ) -> None:
+        state = connection.dialect_state
+        dotnet = isinstance(state, PusherState) and state.dotnet
+        connection.send(wire.not_subscribed(channel, kind, text, status, dotnet))
 
     def _check(self, connection: Connection, app: PusherApp, command: PusherSubscribe) -> None:
         """Raise :class:`NotPermitted` or :class:`ChannelRefused` if the connection may not subscribe.
@@ -235,7 +278,7 @@ class PusherService:
         if rule == "nobody":
             raise NotPermitted("Clients may not subscribe to this channel", status=403)
         is_open = rule == "anybody" or (rule == "" and ":" not in channel)
-        is_signed = channel.startswith((PRIVATE, PRESENCE))
+        is_signed = channel.startswith((PRIVATE, PRESENCE)) or (rule != "members" and needs_token(channel))
         if rule == "members":
             self._consent.check_member(connection, channel)
             is_open = True
@@ -283,28 +326,19 @@ class PusherService:
             connection.send(payload)
 
     def unsubscribe(self, connection: Connection, command: PusherUnsubscribe) -> Reply:
-        """End a subscription. May switch."""
+        """End a subscription. Never switches."""
         app, channel = self._app_of(connection), command.channel
         if app is not None and self._channels.unsubscribe(connection, channel):
-            member = _member_of(connection, channel)
-            if member and connection.dialect_state is not None and connection.dialect_state.channel_infos:
-                del connection.dialect_state.channel_infos[channel]
-            self._gone(app, channel, member)
+            set_info(connection.dialect_state, channel, b"")
+            self._count(app, channel)
         return _OK
 
     def _left(self, connection: Connection, channels: tuple[str, ...]) -> None:
-        """Handle the end of a connection of this node that was in these channels. May switch."""
+        """Count the subscribers of channels that a connection of this node was in. Never switches."""
         app = self._logins.pusher.of(connection.app or "")
         if app is not None and connection.encoding.dialect.name == NAME:
             for channel in channels:
-                self._gone(app, channel, _member_of(connection, channel))
-
-    def _gone(self, app: PusherApp, channel: str, member: str) -> None:
-        """A connection of this node has left a channel, in which it was ``member`` (``""``: no presence)."""
-        if member and not self._has_member(app.app, channel, member):
-            self._notify(app.app, channel, "member_removed", {"user_id": member})
-            self._hook(app.app, "member_removed", channel, user_id=member)
-        self._count(app, channel)
+                self._count(app, channel)
 
     # --- presence -------------------------------------------------------------------------------------------
 
@@ -320,20 +354,26 @@ class PusherService:
             raise NotPermitted("channel_data: user_id is empty", status=400)
         if self._is_full(app, channel, user):
             raise NotPermitted("The channel has too many members", "LimitReached", 403)
-        if not connection.user and not self._become(connection, user):
-            raise NotPermitted("The user may not log in", status=403)
+        if not self._sessions.takes_user(app.app, user):
+            raise NotPermitted("channel_data: user_id is too long", status=400)
         state = connection.dialect_state
-        if state is None:
-            state = connection.dialect_state = DialectState()
+        if not isinstance(state, PusherState):
+            state = connection.dialect_state = PusherState()
         if self._channels.has(connection, channel):
             raise ChannelRefused("exists")
-        infos = state.channel_infos = state.channel_infos or {}
-        infos[channel] = _encode({"user_id": user, "user_info": member.user_info})
+        set_info(state, channel, _encode({"user_id": user, "user_info": member.user_info}))
+        state.members[channel] = user
+        here = self._users.setdefault((app.app, channel), {}).setdefault(user, _UserHere())
+        here.connections += 1
         try:
             rows = self._join(connection, app, channel)
-        except ChannelRefused:
-            del infos[channel]
-            raise
+            here.shown = True
+        finally:
+            if not self._channels.has(connection, channel):
+                self._forget(connection, channel, False)
+                set_info(state, channel, b"")
+        if not self._channels.has(connection, channel):
+            return
         own_id = self._connections.id_of(connection)
         if next((each.connection for each in rows if _user_in(each) == user), "") == own_id:
             about = {"user_id": user, "user_info": member.user_info}
@@ -357,13 +397,51 @@ class PusherService:
             if not after:
                 return
 
-    def _has_member(self, app: str, channel: str, user: str) -> bool:
-        """Whether a user has a connection in a presence channel. May switch."""
-        known = self._hub.apps.get(app)
-        local = None if known is None else known.channels.get(channel)
-        if local is not None and any(_member_of(each, channel) == user for each in local.members):
-            return True
-        return any(_user_in(each) == user for each in self._all(app, channel))
+    def _forget(self, connection: Connection, channel: str, was_subscribed: bool) -> None:
+        """A connection is no member of a presence channel, or no longer. Never switches.
+
+        The last one of its user on this node has the channel notified, unless it was refused and nobody knows
+        the user.
+        """
+        state = connection.dialect_state
+        user = state.members.pop(channel, "") if isinstance(state, PusherState) else ""
+        if not user:
+            return
+        app = connection.app or ""
+        users = self._users[app, channel]
+        here = users[user]
+        here.connections -= 1
+        if here.connections:
+            return
+        del users[user]
+        if not users:
+            del self._users[app, channel]
+        if was_subscribed or here.shown:
+            self._removed[app, channel, user] = None
+            if self._removers < REMOVERS:
+                self._removers += 1
+                gevent.spawn(self._run_removed)
+
+    def _run_removed(self) -> None:
+        """Greenlet: notify presence channels of users who have gone, until none is left."""
+        try:
+            while self._removed:
+                key = next(iter(self._removed))
+                del self._removed[key]
+                try:
+                    self._notify_removed(*key)
+                except Exception:
+                    log.exception("a presence channel of %s was not notified of a user who has gone", key[0])
+        finally:
+            self._removers -= 1
+
+    def _notify_removed(self, app: str, channel: str, user: str) -> None:
+        """Send ``member_removed``, unless the user is in the channel, on any node. May switch."""
+        if any(_user_in(each) == user for each in self._all(app, channel)):
+            return
+        if user not in self._users.get((app, channel), ()):
+            self._notify(app, channel, "member_removed", {"user_id": user})
+            self._hook(app, "member_removed", channel, user_id=user)
 
     # --- events ---------------------------------------------------------------------------------------------
 
@@ -485,9 +563,7 @@ class PusherService:
 def _member_of(connection: Connection, channel: str) -> str:
     """The user that a connection is in a presence channel; ``""`` in other channels."""
     state = connection.dialect_state
-    info = (state.channel_infos or {}).get(channel) if state is not None else None
-    member = _read_member(info) if info and channel.startswith(PRESENCE) else None
-    return "" if member is None else str(member.user_id)
+    return state.members.get(channel, "") if isinstance(state, PusherState) else ""
 
 
 def _users_of(rows: Iterable[ChannelMember]) -> dict[str, Raw]:

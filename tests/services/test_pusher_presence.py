@@ -1,0 +1,102 @@
+"""Members of Pusher's presence channels on one node: each goes once, whatever happens at the same time."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+
+from imserver.auth.pusher import PusherApp, PusherApps
+from imserver.config.settings import PusherSettings
+from imserver.model import PusherSubscribe, PusherUnsubscribe
+from imserver.protocol.pusher import PusherDialect
+from imserver.services.channels.members import ChannelRefused
+from imserver.services.dialects.pusher_service import PusherService
+from imserver.transport.connection import Connection
+from tests.hub.harness import Harness
+from tests.transport.harness import Client, turn
+
+APP, ROOM = "102", "presence-room"
+SHOP = PusherApp(APP, b"the secret of the shop", PusherSettings("7", "shopkey"))
+
+
+class PusherHarness(Harness):
+    """Clients of the pusher dialect in one app."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        apps = PusherApps()
+        apps.set(APP, SHOP)
+        self.sent: list[tuple[str, str]] = []
+        """Webhooks about members: event, user."""
+        webhooks = Mock(wants_pusher=lambda _app: True, pusher=self._hook)
+        self.pusher = PusherService(
+            self.hub,
+            self.sessions,
+            self.channels,
+            self.connections,
+            Mock(pusher=apps),
+            Mock(),
+            webhooks,
+            self.metrics,
+        )
+
+    def _hook(self, _app: str, encoded: bytes) -> None:
+        event = json.loads(encoded)
+        self.sent.append((event["name"], event["user_id"]))
+
+    def client(self) -> tuple[Connection, Client]:
+        connection, client = self.connect(dialect=PusherDialect())
+        self.hub.attach(self.hub.apps[APP], connection, "", "")
+        return connection, client
+
+    def subscribe(self, connection: Connection, user: str) -> None:
+        data = json.dumps({"user_id": user})
+        signed = f"{self.pusher.socket_id(connection)}:{ROOM}:{data}"
+        auth = f"shopkey:{SHOP.sign(signed)}"
+        self.pusher.subscribe(connection, PusherSubscribe(ROOM, auth, data))
+
+
+@pytest.fixture
+def harness() -> Iterator[PusherHarness]:
+    with PusherHarness() as harness:
+        yield harness
+
+
+def test_a_user_is_removed_once_with_the_last_connection(harness: PusherHarness) -> None:
+    (first, _), (second, _) = harness.client(), harness.client()
+    for connection in (first, second):
+        harness.subscribe(connection, "ann")
+    harness.pusher.unsubscribe(first, PusherUnsubscribe(ROOM))
+    turn()
+    assert harness.sent == [("member_added", "ann")]
+    harness.subscribe(first, "ann")
+    for connection in (first, second):
+        connection.lost()
+    turn()
+    assert harness.sent == [("member_added", "ann"), ("member_removed", "ann")]
+
+
+def test_a_user_who_leaves_during_a_subscription_that_is_refused_is_removed(harness: PusherHarness) -> None:
+    (first, _), (second, _) = harness.client(), harness.client()
+    harness.subscribe(first, "ann")
+
+    def refuse(*_asked: Any) -> Any:
+        harness.pusher.unsubscribe(first, PusherUnsubscribe(ROOM))
+        turn()
+        assert harness.sent == [("member_added", "ann")]
+        raise ChannelRefused("full")
+
+    harness.channels.subscribe = refuse  # type: ignore[method-assign, assignment]
+    harness.subscribe(second, "ann")
+    turn()
+    assert harness.sent == [("member_added", "ann"), ("member_removed", "ann")]
+
+
+def test_a_user_who_was_refused_is_not_removed(harness: PusherHarness) -> None:
+    connection, _ = harness.client()
+    harness.channels.subscribe = Mock(side_effect=ChannelRefused("full"))  # type: ignore[method-assign]
+    harness.subscribe(connection, "ann")
+    turn()
+    assert harness.sent == []
