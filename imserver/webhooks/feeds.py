@@ -482,12 +482,13 @@ class Feeds:
         assert entries is not None
         of_log = entries.first(REQUEST_EVENTS)
         rows: list[StoredEvent] = []
-        if feed.event_head > feed.event_id:
+        head = feed.event_head  # what is added while the rows are read is not among them
+        if head > feed.event_id:
             rows = self.events.read(feed.app, feed.event_id, REQUEST_EVENTS)
         if feed.entries is not entries:
             return None
         page = page_of(feed.app, of_log, rows, self.node(), feed.receiver.events, REQUEST_EVENTS, BATCH_BYTES)
-        return _Batch(page, len(of_log), rows[-1].id if rows else feed.event_head, feed.waiting)
+        return _Batch(page, len(of_log), rows[-1].id if rows else head, feed.waiting)
 
     def _post(self, feed: Feed, events: Sequence[Outbound], delivery: str) -> _Problem | None:
         """Send events; the problem, if there is one."""
