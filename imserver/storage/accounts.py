@@ -176,20 +176,25 @@ class AccountStore:
 
         return self._store.write(work)
 
-    def add_reset(self, id: int, code: str, now: int, expires_at: int) -> None:
-        """Store the hash ``code`` of a code that resets the password of an account, instead of earlier ones.
+    def add_reset(self, id: int, email: str, code: str, now: int, expires_at: int) -> bool:
+        """Store the hash ``code`` of a code that resets the password of an account, instead of earlier ones;
+        False if ``email``, to which the code is sent, is not its address any more.
 
         Times are Unix seconds.
         """
 
-        def work(sql: PooledStatements) -> None:
+        def work(sql: PooledStatements) -> bool:
+            rows = sql.query(f"SELECT email FROM account WHERE id = %s{sql.for_update}", (id,))
+            if not rows or text_of(rows[0][0] or "") != email:
+                return False
             sql.execute("DELETE FROM password_reset WHERE account = %s OR expires_at <= %s", (id, now))
             sql.execute(
                 "INSERT INTO password_reset (code, account, expires_at) VALUES (%s, %s, %s)",
                 (code, id, expires_at),
             )
+            return True
 
-        self._store.write(work)
+        return self._store.write(work)
 
     def reset_of(self, app: str, code: str, now: int) -> int:
         """The account whose password the code with this hash may reset now; 0: none."""

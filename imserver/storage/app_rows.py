@@ -88,7 +88,9 @@ def delete_some(name: str, sql: PooledStatements) -> int:
         return 0
     sql.execute("UPDATE log SET floor = last_id WHERE app = %s AND floor < last_id", (name,))
     sql.execute(
-        "UPDATE event_feed SET owner = '', lease_until = 0 WHERE app = %s AND lease_until <> 0", (name,)
+        "UPDATE event_feed SET event_id = last_id, owner = '', lease_until = 0 "
+        "WHERE app = %s AND (lease_until <> 0 OR event_id <> last_id)",
+        (name,),
     )
     for table, (mine, key) in TABLES.items():
         columns = ", ".join(key)

@@ -13,7 +13,8 @@ from imserver.errors import StartError
 _SIDE_FILES = ("-wal", "-shm", "-journal")
 _MANY = 1 << 32
 _SOME = 1 << 20
-"""Upper bound for messages, and for conversations, accounts or marks of a user, created since a backup."""
+"""Upper bound for messages, and for conversations, accounts, marks of a user or entries of a conversation,
+created since a backup."""
 
 
 def backup(database: Path, copy: Path) -> None:
@@ -89,10 +90,13 @@ def check(copy: Path) -> None:
 
 
 class _Given(NamedTuple):
-    """The last numbers given: (app, part) → last id and conversation; app → last id of an event; the last id
-    of an account."""
+    """The last numbers given: (app, part) → last id and conversation; the last seqs of conversations, as
+    (seq, conversation, app, part); the versions of users' marks, as (user, version, app, part); app → last id
+    of an event; the last id of an account."""
 
     logs: dict[tuple[str, int], tuple[int, int]]
+    seqs: list[tuple[int, int, str, int]]
+    versions: list[tuple[str, int, str, int]]
     events: dict[str, int]
     account: int
 
@@ -103,12 +107,18 @@ def _given(database: Path) -> _Given | None:
         with closing(_connect(database)) as connection:
             rows = connection.execute("SELECT app, part, last_id, last_conversation FROM log")
             logs = {(app, part): (last_id, conversation) for app, part, last_id, conversation in rows}
+            seqs = connection.execute(
+                "SELECT c.last_seq, c.id, l.app, l.part FROM conversation c JOIN log l ON l.number = c.log"
+            ).fetchall()
+            versions = connection.execute(
+                "SELECT v.member, v.version, l.app, l.part FROM mark_version v JOIN log l ON l.number = v.log"
+            ).fetchall()
             has_events = "event_feed" in _tables(connection)
             events = dict(connection.execute("SELECT app, last_id FROM event_feed")) if has_events else {}
             found = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'account'").fetchone()
     except sqlite3.Error:
         return None
-    return _Given(logs, events, found[0] if found else 0)
+    return _Given(logs, seqs, versions, events, found[0] if found else 0)
 
 
 def _tables(connection: sqlite3.Connection) -> set[str]:
@@ -124,6 +134,13 @@ def _move_on(copy: sqlite3.Connection, given: _Given | None) -> None:
         copy.execute(
             "UPDATE log SET last_id = last_id + ?, last_conversation = last_conversation + ?", (_MANY, _SOME)
         )
+        copy.execute("UPDATE conversation SET last_seq = last_seq + ?", (_SOME,))
+        copy.execute("UPDATE mark_version SET version = version + ?", (_SOME,))
+        copy.execute(
+            "INSERT INTO mark_version (log, member, version) SELECT DISTINCT log, member, ? FROM membership "
+            "WHERE true ON CONFLICT DO NOTHING",
+            (_SOME,),
+        )
         copy.execute(
             "INSERT INTO sqlite_sequence SELECT 'account', 0 WHERE NOT EXISTS "
             "(SELECT 1 FROM sqlite_sequence WHERE name = 'account')"
@@ -137,13 +154,23 @@ def _move_on(copy: sqlite3.Connection, given: _Given | None) -> None:
                 "last_conversation = max(last_conversation, excluded.last_conversation)",
                 (app, part, last_id, conversation),
             )
+        copy.executemany(
+            "UPDATE conversation SET last_seq = max(last_seq, ?) WHERE id = ? "
+            "AND log = (SELECT number FROM log WHERE app = ? AND part = ?)",
+            given.seqs,
+        )
+        copy.executemany(
+            "INSERT INTO mark_version (member, version, log) SELECT ?, ?, number FROM log "
+            "WHERE app = ? AND part = ? "
+            "ON CONFLICT (log, member) DO UPDATE SET version = max(version, excluded.version)",
+            given.versions,
+        )
         copy.execute("DELETE FROM sqlite_sequence WHERE name = 'account' AND seq < ?", (given.account,))
         copy.execute(
             "INSERT INTO sqlite_sequence SELECT 'account', ? WHERE NOT EXISTS "
             "(SELECT 1 FROM sqlite_sequence WHERE name = 'account')",
             (given.account,),
         )
-    copy.execute("UPDATE mark_version SET version = version + ?", (_SOME,))
     if "event_feed" in tables:
         _move_events_on(copy, given)
 

@@ -54,7 +54,8 @@ class BotStore:
         self._store = store
 
     def add(self, new: Account, owner: int, token_hash: str, most: int, report: bool) -> Bot | None:
-        """Store a bot with its account; None if its owner (0: the back end, without a limit) has ``most``.
+        """Store a bot with its account; None if its owner (0: the back end, without a limit) has ``most``, or
+        does not exist any more.
 
         ``report``: as in AccountStore. Raises Taken.
         """
@@ -62,7 +63,9 @@ class BotStore:
 
         def work(sql: PooledStatements) -> Bot | None:
             if owner:
-                sql.query(f"SELECT id FROM account WHERE id = %s{sql.for_update}", (owner,))
+                # After the deletion of its owner nobody would delete the bot.
+                if not sql.query(f"SELECT id FROM account WHERE id = %s{sql.for_update}", (owner,)):
+                    return None
                 count = "SELECT count(*) FROM bot WHERE app = %s AND owner = %s"
                 if sql.query(count, (made.app, owner))[0][0] >= most:
                     return None

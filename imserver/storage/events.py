@@ -223,6 +223,7 @@ class EventStore:
                 )
             for app in sorted(begins.keys() - set(mine)):
                 if until.get(app, 0) <= 0:
+                    _make_feed(sql, app)
                     _begin(sql, app, begins[app])
                     sql.execute(
                         f"UPDATE event_feed SET owner = %s, lease_until = {now} + %s WHERE app = %s "
@@ -462,7 +463,7 @@ def add_events(sql: Statements, events: Sequence[NewEvent]) -> dict[str, int]:
     now = int(time())
     last = {}
     for app in sorted(by_app):
-        _begin(sql, app, None)
+        _make_feed(sql, app)
         feed = _feed(sql, app, lock=True)
         assert feed is not None
         rows = [
@@ -493,29 +494,35 @@ def _feed_row(row: Row) -> FeedRow:
     return FeedRow(last_id, entry_id, event_id, noted_id, text_of(owner))
 
 
+def _make_feed(sql: Statements, app: str) -> None:
+    """Make the row of a feed if there is none; let it begin anew if nobody has delivered it for three days.
+
+    Until :func:`_begin` it has no position in the log, and ``lease_until`` is 0.
+    """
+    if _feed(sql, app) is None:
+        ignore, clause = ("IGNORE ", "") if sql.engine == "mysql" else ("", " ON CONFLICT DO NOTHING")
+        sql.execute(
+            f"INSERT {ignore}INTO event_feed (app, {_FEED}, lease_until) "
+            f"VALUES (%s, 0, 0, 0, 0, '', 0){clause}",
+            (app,),
+        )
+    sql.execute(
+        "UPDATE event_feed SET event_id = last_id, owner = '', lease_until = 0 "
+        f"WHERE app = %s AND lease_until > 0 AND lease_until <= {_NOW[sql.engine]} - {KEEP_SECONDS}",
+        (app,),
+    )
+
+
 def _begin(sql: Statements, app: str, begin: int | None) -> None:
-    """Make the row of a feed if there is none; begin anew if nobody has delivered it for three days."""
-    feed = _feed(sql, app)
-    now = _NOW[sql.engine]
-    if feed is not None:
-        stale = f"SELECT 1 FROM event_feed WHERE app = %s AND lease_until <= {now} - {KEEP_SECONDS}"
-        if not sql.query(stale, (app,)):
-            return
+    """Give a feed its position in the log, if it has none (None: the end of the log). Events that were added
+    before stay to be delivered."""
     if begin is None:
         rows = sql.query("SELECT last_id FROM log WHERE app = %s AND part = 0", (app,))
         begin = rows[0][0] if rows else 0
-    if feed is not None:
-        sql.execute(
-            f"UPDATE event_feed SET entry_id = %s, noted_id = %s, event_id = last_id, lease_until = {now} "
-            "WHERE app = %s",
-            (begin, begin, app),
-        )
-        return
-    ignore, clause = ("IGNORE ", "") if sql.engine == "mysql" else ("", " ON CONFLICT DO NOTHING")
     sql.execute(
-        f"INSERT {ignore}INTO event_feed (app, {_FEED}, lease_until) "
-        f"VALUES (%s, 0, %s, 0, %s, '', {now}){clause}",
-        (app, begin, begin),
+        f"UPDATE event_feed SET entry_id = %s, noted_id = %s, lease_until = {_NOW[sql.engine]} "
+        "WHERE app = %s AND lease_until = 0",
+        (begin, begin, app),
     )
 
 

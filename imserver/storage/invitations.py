@@ -19,13 +19,16 @@ class InvitationStore:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def add(self, new: Invitation, most: int) -> bool:
+    def add(self, new: Invitation, most: int, account: int = 0) -> bool:
         """Store an invitation; False if its maker has ``most``. Those that have ended are deleted first.
 
-        Invitations of a back end count by group.
+        ``account``: that of the maker, whose invitations are counted one at a time; 0: none. Invitations of a
+        back end count by group.
         """
 
         def work(sql: PooledStatements) -> bool:
+            if account:
+                sql.query(f"SELECT id FROM account WHERE id = %s{sql.for_update}", (account,))
             whose = "app = %s AND member = %s"
             values: Row = (new.app, new.user)
             if not new.user:

@@ -483,12 +483,13 @@ class Feeds:
         assert entries is not None
         of_log = entries.first(REQUEST_EVENTS)
         rows: list[StoredEvent] = []
-        if feed.event_head > feed.event_id:
+        head = feed.event_head  # what is added while the rows are read is not among them
+        if head > feed.event_id:
             rows = self.events.read(feed.app, feed.event_id, REQUEST_EVENTS)
         if feed.entries is not entries:
             return None
         page = page_of(feed.app, of_log, rows, self.node(), feed.receiver.events, REQUEST_EVENTS, BATCH_BYTES)
-        return _Batch(page, len(of_log), rows[-1].id if rows else feed.event_head, feed.waiting)
+        return _Batch(page, len(of_log), rows[-1].id if rows else head, feed.waiting)
 
     def _post(self, feed: Feed, events: Sequence[Outbound], delivery: str) -> _Problem | None:
         """Send events; the problem, if there is one."""
@@ -574,8 +575,8 @@ class Feeds:
             return False
         before = int(time()) - KEEP_SECONDS
         stored = self._store.existing_log()
-        last_old = 0 if stored is None else stored.stored_before(feed.app, before)
-        old = batch.begin(last_old, before)
+        stored_at = {} if stored is None else stored.stored_at(feed.app, batch.entry_ids)
+        old = batch.begin(stored_at, before)
         if old is None:
             return False
         self._advance(feed, old, [_retry_row(event, feed.failures) for event in old.events], dead=True)
@@ -650,14 +651,20 @@ class _Batch:
             return max(self._page.last_entry, feed.entries.position), max(self._page.last_row, feed.event_id)
         return feed.entries.after(self._seen), max(self._last_row, feed.event_id)
 
-    def begin(self, last_entry: int, before: int) -> _Batch | None:
-        """The first events, as far as they are entries up to ``last_entry``, or events from ``before``; None:
-        there are none."""
+    @property
+    def entry_ids(self) -> list[int]:
+        """The ids of the entries among the events."""
+        return [_number_of(event) for event in self._page.events if not _is_row(event)]
+
+    def begin(self, stored_at: Mapping[int, int], before: int) -> _Batch | None:
+        """The first events, as far as they were stored before ``before``; None: there are none.
+
+        ``stored_at``: entry → when it was stored. Entries without a time have expired.
+        """
         page = Page([], True)
         for event in self._page.events:
-            number = int(event.id.rpartition("-")[2])
-            is_row = event.id.startswith(EVENT_PREFIX)
-            if event.time >= before if is_row else number > last_entry:
+            number, is_row = _number_of(event), _is_row(event)
+            if (event.time if is_row else stored_at.get(number, 0)) >= before:
                 break
             page.events.append(event)
             if is_row:
@@ -674,6 +681,16 @@ class _Batch:
         feed.event_id = event_id
         # Rows may be read before whoever stores them has called Feeds.added.
         feed.event_head = max(feed.event_head, event_id)
+
+
+def _is_row(event: Outbound) -> bool:
+    """Whether an event is a row of the table ``event``; otherwise it is an entry."""
+    return event.id.startswith(EVENT_PREFIX)
+
+
+def _number_of(event: Outbound) -> int:
+    """The id of the row or the entry of an event."""
+    return int(event.id.rpartition("-")[2])
 
 
 def _retry_row(event: Outbound, attempts: int) -> RetryRow:

@@ -13,7 +13,7 @@ from imserver.storage import backup as copies
 from imserver.storage.accounts import AccountStore
 from imserver.storage.contract import Account
 from imserver.storage.events import EventStore, NewEvent
-from imserver.storage.log.contract import Draft
+from imserver.storage.log.contract import Appended, Draft
 from imserver.storage.store import Store
 from tests.support import run_cli
 
@@ -114,6 +114,32 @@ def test_no_number_that_was_given_since_a_copy_is_given_again(
     assert all(new > old for new, old in zip(again, last, strict=True)), (again, last)
     store = opened(data)
     assert [entry.id for entry in store.log().sync("app", "a", last[0], 10)[0]] == [again[0] - 1, again[0]]
+    store.close()
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_seqs_and_versions_of_marks_go_on_behind_what_clients_have_seen(
+    data: Path, tmp_path: Path, is_lost: bool
+) -> None:
+    store = opened(data)
+    message = Draft(sender="a", to_user="b")
+    store.log().append("app", [message])
+    copies.backup(data / "imserver.db", tmp_path / "copy.db")
+    (last,) = store.log().append("app", [message] * 3)[2:]
+    assert isinstance(last, Appended)
+    noted = store.log().note("app", "b", last.entry.conversation, read=last.entry.id)
+    assert noted is not None
+    store.close()
+    if is_lost:
+        (data / "imserver.db").write_bytes(b"what a dying disk has left")
+    copies.restore(data / "imserver.db", tmp_path / "copy.db")
+    store = opened(data)
+    (new,) = store.log().append("app", [message])
+    assert isinstance(new, Appended)
+    assert new.entry.seq > last.entry.seq
+    store.log().note("app", "b", new.entry.conversation, read=new.entry.id)
+    marks = store.log().marks("app", "b", noted.version)
+    assert marks.reads == {new.entry.conversation: new.entry.id}
     store.close()
 
 

@@ -174,6 +174,9 @@ class MemoryLog:
         """Clear: what is read is held back."""
         self.catching_up: Signal | None = None
         """Clear: so is what is read for those who catch up."""
+        self.expires = 0
+        """Entries up to this id expire while the next one reads them to catch up."""
+        self._floor = 0
         self._writer = LogWriter(lambda: MemoryConnection(self), _PATIENT)  # type: ignore[arg-type,return-value]
         self.is_busy = self._writer.is_busy
         self.senders = self._writer.senders
@@ -334,7 +337,7 @@ class MemoryLog:
         return sum(entry.time_ms < 1000 * time for entry in self.shelf.entries.get(app, ()))
 
     def floor(self, app: str) -> int:
-        return 0
+        return self._floor
 
     def read(self, app: str, after: int, limit: int) -> list[Entry]:
         self._check()
@@ -374,10 +377,11 @@ class MemoryLog:
         self, app: str, user: str, after: int, limit: int, places: Mapping[str, int]
     ) -> tuple[list[Entry], bool]:
         self._check()
+        self._floor = max(self._floor, self.expires)
         found = [
             entry
             for entry in self.shelf.entries.get(app, [])
-            if entry.id > max(after, places.get(entry.room, entry.id))
+            if entry.id > max(after, self._floor, places.get(entry.room, entry.id))
             and (entry.room or self._reads(app, user, entry.conversation, entry.id))
         ]
         if self.catching_up is not None:

@@ -14,6 +14,9 @@ from imserver.services.dialects.event_streams import EventStreams, StreamRequest
 from imserver.storage.log import contract
 from imserver.storage.log.contract import Entry, message_of
 from imserver.transport.connection import OPEN
+from tests.services.messaging_harness import APP, Node
+from tests.services.test_messaging import two
+from tests.transport.harness import until
 
 LOG = [
     Entry(id=number, conversation=1, seq=number, sender="bob", body=b"1234567890") for number in range(1, 31)
@@ -51,7 +54,7 @@ class Kept:
 
     def sync(self, stream: Any, after: int, limit: int, answer: Callable[..., bool]) -> None:
         entries, more = self.page("", "", after, limit)
-        answer([message_of(entry) for entry in entries], more)
+        answer([message_of(entry) for entry in entries], more, False)
 
     def send(self, stream: Any, messages: list[Message]) -> None:
         assert stream.outbox is None, "the page before has not left"
@@ -113,3 +116,37 @@ def test_a_client_that_missed_too_much_gets_only_a_notice(monkeypatch: pytest.Mo
     kept, resumed = come_back(20)
     assert (resumed, kept.received) == (False, [])
     assert come_back(21)[0].received == list(range(22, 31))
+
+
+def streams_of(node: Node) -> EventStreams:
+    unused: Any = None
+    return EventStreams(node.sessions, unused, node.channels, unused, node.messaging, node.store)
+
+
+@pytest.mark.parametrize("cursor", [None, 0, 1])
+def test_a_node_that_is_behind_delivers_nothing_again(cursor: int | None) -> None:
+    """What the client has, or gets from the log first, comes to this node late."""
+    first, second = two()
+    with first, second:
+        second.speaker("eve", 0)
+        ann = first.speaker("ann", 0)
+        first.wire = lambda low, _: low != 1
+        ann.send("bob", "1")
+        bob, streams = second.speaker("bob"), streams_of(second)
+        start: Any = streams._start(StreamRequest(APP, "bob", cursor=cursor), "bob")
+        stream: Any = bob.connection
+        streams._send_stored(stream, start.cursor, start.first)
+        ann.send("bob", "2")
+        expected = [1, 2] if cursor == 0 else [2]
+        until(lambda: [message["id"] for message in bob.pushed()][-1:] == [2])
+        assert [message["id"] for message in bob.pushed()] == expected
+
+
+def test_a_stream_is_not_resumed_if_entries_expire_while_they_are_read() -> None:
+    with Node() as node:
+        ann = node.speaker("ann", 0)
+        for text in "1234":
+            ann.send("bob", text)
+        node.log.expires = 3
+        start = streams_of(node)._start(StreamRequest(APP, "bob", cursor=1), "bob")
+        assert (start.resumed, start.cursor) == (False, 4)

@@ -563,6 +563,26 @@ def test_events_that_are_read_before_their_commit_is_known_leave_a_feed_at_rest(
     assert (feed.event_id, feed.count) == (3, 0)
 
 
+def test_an_event_that_is_added_while_no_rows_are_found_is_delivered(start: StartNode) -> None:
+    back_end = BackEnd()
+    node = start(back_end)
+    node.send("ann", "a")
+    until(lambda: node.tally.delivered == 1)
+    feed, read = node.feed, node.feeds.events.read
+
+    def read_before_the_commit(app: str, after: int, limit: int) -> list[StoredEvent]:
+        rows = read(app, after, limit)
+        node.feeds.events.read = read  # type: ignore[method-assign]
+        node.feeds.add(APP, "account", [("ann", {"change": "changed"})])
+        return rows
+
+    node.feeds.events.read = read_before_the_commit  # type: ignore[method-assign]
+    node.store.write(lambda sql: sql.execute("UPDATE event_feed SET last_id = 1"))  # that row has expired
+    feed.event_head = 1
+    feed.wake.set()
+    until(lambda: [event["id"] for event in back_end.events] == ["log-1", "event-2"])
+
+
 def test_a_reaction_is_an_event_beside_edits_and_recalls() -> None:
     reaction = Entry(
         id=7, conversation=3, seq=2, sender="bob", kind="reaction", type="add", body=b"+1", about=6

@@ -264,6 +264,28 @@ def test_a_kick_during_the_lookup_of_the_cursor_is_no_error(
         assert not caplog.records
 
 
+def test_a_client_must_begin_anew_if_entries_expire_while_they_are_read() -> None:
+    with Node() as node:
+        ann = node.speaker("ann", 0)
+        for text in "1234":
+            ann.send("bob", text)
+        node.log.expires = 3
+        assert node.speaker("bob", 1).login == (200, {"recovered": False})
+        node.log.expires = 4
+        page = node.speaker("bob").ask("sync", {"cursor": 3})[1]
+        assert (page["messages"], page["beginAnew"]) == ([], True)
+
+
+def test_a_page_whose_entries_have_all_expired_is_read_again() -> None:
+    with Node() as node:
+        ann = node.speaker("ann", 0)
+        ann.send("bob", "1")
+        catch_up, pages = node.log.catch_up, [([], True)]
+        node.log.catch_up = lambda *asked: pages.pop() if pages else catch_up(*asked)  # type: ignore
+        bob = node.speaker("bob", 0)
+        assert (bob.login, bob.texts()) == ((200, {"recovered": True}), ["1"])
+
+
 def test_a_client_that_missed_too_much_must_sync_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catch_up, "RECOVERED", 5)
     with Node() as node:
@@ -442,6 +464,26 @@ def test_a_lost_batch_without_a_later_one_is_found_within_a_second(monkeypatch: 
         looking = gevent.spawn(second.messaging.follower.run)
         until(lambda: bob.texts() == ["lost"])
         looking.kill()
+
+
+@pytest.mark.parametrize("logs_in_with_cursor", [True, False])
+def test_a_client_that_moves_to_a_node_that_is_behind_gets_nothing_again(logs_in_with_cursor: bool) -> None:
+    first, second = two()
+    with first, second:
+        second.speaker("eve", 0)
+        ann, bob = first.speaker("ann", 0), first.speaker("bob", 0)
+        first.wire = lambda low, _: low != 1
+        ann.send("bob", "1")
+        until(bob.pushed)
+        if logs_in_with_cursor:
+            bob = second.speaker("bob", 1)
+            assert bob.login == (200, {"recovered": True})
+        else:
+            bob = second.speaker("bob")
+            assert bob.ask("sync", {"cursor": 1})[1]["messages"] == []
+        ann.send("bob", "2")
+        until(lambda: bob.stream()[-1:] == [2])
+        assert bob.stream() == [2]
 
 
 def test_an_acknowledgement_waits_for_earlier_entries_of_another_node() -> None:

@@ -97,6 +97,30 @@ def test_a_feed_that_nobody_delivered_for_three_days_starts_again(store: Store, 
     assert (row.entry_id, row.noted_id, row.event_id, row.last_id) == (2, 2, 1, 1)
 
 
+def test_events_that_are_added_first_leave_the_beginning_of_a_feed_to_the_node_that_claims_it(
+    store: Store, events: EventStore
+) -> None:
+    store.log().append(APP, [Draft(sender="ann", to_user="bob", body=b"x", time_ms=1)] * 3)
+    assert events.append([absent_event("a")]) == {APP: 1}
+    row = events.claim({APP: 1}, "one", 10)[APP]
+    assert (row.entry_id, row.noted_id, row.event_id, row.last_id) == (1, 1, 0, 1)
+    assert events.append([absent_event("b")]) == {APP: 2}
+    assert events.claim({APP: 0}, "one", 10)[APP].entry_id == 1
+
+
+def test_events_that_are_added_to_an_abandoned_feed_are_the_first_of_the_next_owner(
+    store: Store, events: EventStore
+) -> None:
+    store.log().append(APP, [Draft(sender="ann", to_user="bob", body=b"x", time_ms=1)] * 3)
+    events.claim({APP: 0}, "one", 10)
+    events.append([absent_event("a")])
+    store.write(lambda sql: sql.execute("UPDATE event_feed SET lease_until = lease_until - 300000"))
+    events.append([absent_event("b")])
+    events.append([absent_event("c")])
+    row = events.claim({APP: 2}, "two", 10)[APP]
+    assert (row.entry_id, row.event_id, row.last_id, row.owner) == (2, 1, 3, "two")
+
+
 def test_the_first_waiting_event_of_each_user_is_tried(events: EventStore) -> None:
     events.claim({APP: None}, "one", 10)
     aside = [

@@ -44,3 +44,12 @@ def test_webhooks_end_with_the_account_of_their_bot(url: str, open_store: OpenSt
     assert rows.of_bots() == [replace(first, secret="s2")], "the position of the earlier one is not stored"
     assert accounts.remove("shop", id)
     assert (rows.of_bots(), rows.incoming_with(HASH)) == ([], None)
+
+
+def test_no_bot_is_made_after_the_deletion_of_its_owner(url: str, open_store: OpenStore) -> None:
+    store = open_store(url)
+    accounts, bots = AccountStore(store), BotStore(store)
+    owner = accounts.add(Account(0, "shop", "138"), "a hash")
+    assert bots.add(Account(0, "shop", "", "x", ""), owner.id, HASH, 2, False)
+    assert accounts.remove("shop", owner.id)
+    assert bots.add(Account(0, "shop", "", "y", ""), owner.id, HASH, 2, False) is None

@@ -1,12 +1,14 @@
 """Invitations, as each kind of database keeps them."""
 
 from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import pytest
 from msgspec.structs import replace
 
 from imserver.config.settings import StorageSettings
-from imserver.storage.contract import Invitation
+from imserver.storage.accounts import AccountStore
+from imserver.storage.contract import Account, Invitation
 from imserver.storage.invitations import InvitationStore
 from imserver.storage.store import Store
 
@@ -75,6 +77,29 @@ def test_those_that_have_ended_do_not_count(rows: InvitationStore) -> None:
     assert rows.add(replace(backend, code="e" * 22), 1)
     assert not rows.add(replace(backend, code="f" * 22), 1)
     assert rows.add(replace(backend, code="g" * 22, group=8), 1), "a back end has some for each group"
+
+
+def test_invitations_that_are_made_at_once_do_not_exceed_the_limit(url: str, open_store: OpenStore) -> None:
+    accounts = AccountStore(open_store(url))
+    makers = [accounts.add(Account(0, "shop", str(number)), "a hash") for number in range(20)]
+    together = Barrier(3)
+
+    def make(letter: str) -> list[bool]:
+        store = Store(StorageSettings(url, seconds=60), "", threaded=False)
+        store.start()
+        made = []
+        try:
+            for maker in makers:
+                together.wait(60)
+                new = replace(ONE, user=maker.user, code=f"{letter}{maker.id}".ljust(22, "-"))
+                made.append(InvitationStore(store).add(new, 1, maker.id))
+        finally:
+            store.close()
+        return made
+
+    with ThreadPoolExecutor(3) as pool:
+        results = list(zip(*pool.map(make, "abc"), strict=True))
+    assert [sum(each) for each in results] == [1] * len(makers)
 
 
 def test_an_invitation_is_used_as_often_as_it_says(url: str, open_store: OpenStore) -> None:

@@ -10,11 +10,14 @@ import pytest
 from imserver.config.settings import StorageSettings
 from imserver.storage.accounts import AccountStore
 from imserver.storage.contract import Account
+from imserver.storage.events import EventStore
 from imserver.storage.log.contract import Appended, Draft
 from imserver.storage.log.message_log import MessageLog
 from imserver.storage.log.sqlite import SqliteDriver
 from imserver.storage.statements import PooledStatements
 from imserver.storage.store import Store
+from imserver.webhooks.feeds import REQUEST_EVENTS, Feed, Feeds, LogWindow
+from imserver.webhooks.requests import Receiver, WebhookCounts
 
 APP = "gochat"
 _numbers = count()
@@ -143,6 +146,7 @@ QUESTIONS: dict[str, Callable[[MessageLog, int], Any]] = {
     "read": lambda log, end: log.read(APP, end, 50),
     "head": lambda log, end: log.head(APP),
     "floor": lambda log, end: log.floor(APP),
+    "stored_at": lambda log, end: log.stored_at(APP, range(1, 20)),
     "note": lambda log, end: log.note(APP, "me", 1, read=log.head(APP)),
     "hide": lambda log, end: log.hide(APP, "me", range(1, 20)),
     "marks": lambda log, end: log.marks(APP, "me", 0),
@@ -200,6 +204,25 @@ def test_the_contents_of_an_app_are_counted_without_reading_its_messages(tmp_pat
         store.log().append(APP, [Draft(sender="me", to_user="you", body=b"x")] * messages)
         costs.append(_steps_of(store, lambda: store.contents(APP)))
     assert store.contents(APP).messages == 4100
+    assert costs[1] <= 2 * costs[0] + 4
+    store.close()
+
+
+def test_looking_for_dead_events_costs_the_same_however_long_the_log_is(tmp_path: Path) -> None:
+    store = Store(StorageSettings(), str(tmp_path), threaded=False)
+    back_end: Any = None
+    feeds = Feeds(store, EventStore(store), back_end, lambda: "one", WebhookCounts())
+    feed = Feed(APP, Receiver(APP, "http://back.end/", b"secret", frozenset({"message"})))
+    feed.failures = 20
+    costs = []
+    for batches in (3, 40):
+        fill(store.log(), batches)
+        feed.entries = LogWindow(store, APP, 0)
+        feed.entries.head = store.log().head(APP)
+        batch = feeds._next(feed)
+        assert batch is not None
+        assert len(batch.events) == REQUEST_EVENTS
+        costs.append(_steps_of(store, lambda batch=batch: feeds._bury(feed, batch)))  # type: ignore[misc]
     assert costs[1] <= 2 * costs[0] + 4
     store.close()
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from imserver.storage.log import transaction
 from imserver.storage.log.contract import Appended, Entry, Rejected
 from imserver.storage.log.message_log import MessageLog
 
@@ -99,6 +100,23 @@ def test_what_was_recalled_is_edited_no_more_but_a_resend_has_its_first_answer(l
         *((entry.id, True) for entry in first),
     ]
     assert bodies(log.read(APP, 0, 10)) == ["", "", ""]
+
+
+def test_the_edits_of_a_message_are_limited_and_it_can_still_be_recalled(
+    log: MessageLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transaction, "MOST_EDITS", 3)
+    first, second = stored(log, say("a", "b", "0"), say("a", "b", "other"))
+    edits = [say("a", "b", str(n), kind="edit", about=first.id, client_msg_id=str(n)) for n in range(1, 5)]
+    stored(log, edits[0])
+    outcomes = log.append(APP, edits)
+    assert [isinstance(one, Appended) for one in outcomes] == [True, True, True, False]
+    assert isinstance(outcomes[-1], Rejected)
+    assert outcomes[-1].reason == "full"
+    assert bodies(log.history(APP, "b", first.conversation, 0, 10)[0]) == ["3", "other", "3", "3", "3"]
+    stored(log, say("a", "b", "x", kind="edit", about=second.id))
+    stored(log, say("a", "b", "", kind="recall", about=first.id))
+    assert bodies(log.history(APP, "b", first.conversation, 0, 10)[0]) == ["", "x", "", "", "", "x", ""]
 
 
 def test_a_recall_touches_nothing_but_its_message(log: MessageLog) -> None:

@@ -50,8 +50,10 @@ def test_an_identity_has_one_account_and_an_account_keeps_a_way_to_log_in(
 def test_a_code_resets_a_password_once(url: str, open_store: OpenStore) -> None:
     accounts = AccountStore(open_store(url))
     ann = accounts.add(Account(0, "shop", "138", email="ann@example.com"), "old")
-    accounts.add_reset(ann.id, "first", 10, 100)
-    accounts.add_reset(ann.id, "second", 20, 100)
+    assert accounts.add_reset(ann.id, "ann@example.com", "first", 10, 100)
+    assert accounts.add_reset(ann.id, "ann@example.com", "second", 20, 100)
+    assert not accounts.add_reset(ann.id, "ann@example.org", "third", 20, 100)
+    assert not accounts.add_reset(10**9, "", "third", 20, 100)
     found = [accounts.reset_of(app, code, now) for app, code, now in _ASKED]
     assert found == [0, ann.id, 0, 0]
     assert not accounts.use_reset("shop", "second", 100, "new")
@@ -64,7 +66,9 @@ def test_a_code_resets_a_password_once(url: str, open_store: OpenStore) -> None:
         lambda: accounts.set_password(ann.id, "new", "newest", ends_sessions=True),
         lambda: accounts.remove("shop", ann.id),
     ):
-        accounts.add_reset(ann.id, "third", 10, 100)
+        now = accounts.by_id("shop", ann.id)
+        assert now is not None
+        assert accounts.add_reset(ann.id, now[0].email, "third", 10, 100)
         assert change()
         assert accounts.reset_of("shop", "third", 20) == 0
 

@@ -357,7 +357,7 @@ def edit(api: Api, call: Call, asked: EditRequest) -> StoredAnswer:
     """Edit a message.
 
     Nobody can read the old content any more. The edit is an entry of its own, sent to everybody who may
-    read the message. A recalled message cannot be edited.
+    read the message. A recalled message cannot be edited, nor one that was edited 100 times.
     """
     kind, body = _content(api, call, asked)
     edited = Send(

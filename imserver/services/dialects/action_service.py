@@ -168,7 +168,7 @@ class ActionMessages:
         """Send the missed messages page by page. If the subscription ends, the next login sends them."""
         after: int | None = subscription.delivered
 
-        def answer(messages: list[Message], more: bool) -> bool:
+        def answer(messages: list[Message], more: bool, _anew: bool) -> bool:
             nonlocal after
             self._messaging.deliverer.send(connection, messages)
             after = messages[-1].id if more and messages else None

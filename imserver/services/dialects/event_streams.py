@@ -153,9 +153,11 @@ class EventStreams:
             head = stored.head(request.app)
             if cursor is None:
                 return _Start(head, False)
-            if stored.floor(request.app) <= cursor <= head:
+            if cursor <= head:
                 first, more = oldest_page(*self._catch_up.page(request.app, user, cursor, _PAGE))
-                if not more or self._is_all(request.app, user, first):
+                is_all = not more or self._is_all(request.app, user, first)
+                # The pages may lack what expires while they are read, so the floor is read after them.
+                if is_all and stored.floor(request.app) <= cursor:
                     return _Start(cursor, True, first)
             return _Start(head, False)
         except StorageUnavailable:
@@ -184,7 +186,7 @@ class EventStreams:
             self._deliverer.send(stream, [message_of(entry) for entry in first])
         after: int | None = first[-1].id if first else cursor
 
-        def answer(messages: list[Message], more: bool) -> bool:
+        def answer(messages: list[Message], more: bool, _anew: bool) -> bool:
             nonlocal after
             self._deliverer.send(stream, messages)
             after = messages[-1].id if more and messages else None

@@ -263,10 +263,10 @@ class ProtobufService:
         full = isinstance(dialect, FullProtobufDialect)
         after = self.page_ends.begin(connection, after)
         try:
-            anew = full and self._catch_up.must_begin_anew(connection, after)
             behind: int | None = after
+            anew = False
             while behind is not None:
-                behind = self._page(connection, dialect, behind, command.limit or PAGE, anew, found)
+                behind, anew = self._page(connection, dialect, behind, command.limit or PAGE, anew, found)
         except StorageUnavailable as unavailable:
             log.info("a sync failed: %s", unavailable, extra={"connection": connection.peer})
             say(connection, errors.CLOSE_INTERNAL_ERROR)
@@ -285,17 +285,18 @@ class ProtobufService:
         limit: int,
         anew: bool,
         found: list[tuple[int, pb.Message]],
-    ) -> int | None:
+    ) -> tuple[int | None, bool]:
         """Add the entries after an id to ``found``, and send them if they fill a page, or if they are the
         last ones.
 
         Entries that the client cannot express are skipped. Returns None if they were sent, else the id after
-        which to continue.
+        which to continue; and whether the client must begin anew. ``anew``: so much for the pages before.
         """
         last: int | None = None
 
-        def answer(messages: list[Message], more: bool) -> bool:
-            nonlocal last
+        def answer(messages: list[Message], more: bool, must_begin_anew: bool) -> bool:
+            nonlocal last, anew
+            anew = anew or must_begin_anew
             encoded = ((message.id, dialect.encode_entry(message)) for message in messages)
             found.extend([(id, entry) for id, entry in encoded if entry is not None])
             count = min(limit, fitting(entry.ByteSize() for _, entry in found))
@@ -308,8 +309,8 @@ class ProtobufService:
             self.page_ends.sent(connection, found[count - 1][0] if asks_again else 0)
             return not more
 
-        self._catch_up.sync(connection, after, limit, answer)
-        return last
+        self._catch_up.sync(connection, after, limit, answer, checks=isinstance(dialect, FullProtobufDialect))
+        return last, anew
 
     def _pass_over(self, connection: Connection) -> None:
         """Handle a session that has not requested the rest in time: it gets new entries now, and the rest

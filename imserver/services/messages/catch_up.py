@@ -48,9 +48,9 @@ WAIT_SECONDS: Final = 10.0
 """How long a client waits until this node has delivered what the client has received from another one."""
 _LOOK_SECONDS: Final = 0.01
 
-Answer = Callable[[list[Message], bool], bool]
-"""(a page of missed entries, whether there are more) → whether the client has all of them now, so that new
-entries are delivered; must not switch."""
+Answer = Callable[[list[Message], bool, bool], bool]
+"""(a page of missed entries, whether there are more, begin anew) → whether the client has all of them now, so
+that new entries are delivered; must not switch. Begin anew: see :meth:`CatchUp.must_begin_anew`."""
 
 Resumed = Callable[[bool, bool], None]
 """(recovered, begin anew): called right before the missed entries are sent. Must not switch."""
@@ -164,22 +164,30 @@ class CatchUp:
         limit: int,
         answer: Answer,
         yields: bool = False,
+        checks: bool = False,
     ) -> None:
         """Answer with a page of at most ``limit`` entries that a subscribed connection missed. Switches.
 
         New entries are held until the last page was answered. ``answer`` is called at the page's place in the
-        order of deliveries. ``yields``: it is not called if another sync has begun meanwhile. Raises
-        StorageUnavailable.
+        order of deliveries. ``yields``: it is not called if another sync has begun meanwhile. ``checks``: it
+        gets the result of :meth:`must_begin_anew`, otherwise False. Raises StorageUnavailable.
         """
         app, user, subscription = connection.app, connection.user, connection.subscription
         if app is None or user is None or subscription is None:
-            answer([], False)  # it has ended meanwhile
+            answer([], False, False)  # it has ended meanwhile
             return
         rooms = subscription.positions if isinstance(subscription, PongSubscription) else None
         was_live = subscription.live
         held = subscription.held = list(subscription.held or ())
+        entries, more = list[Entry](), False
         try:
-            entries, more = oldest_page(*self.page(app, user, after, limit, rooms))
+            # Otherwise this node would deliver again what the client has received from another one.
+            is_stored = self._reach(app, max(after, *rooms.values()) if rooms else after)
+            anew = checks and not is_stored
+            if not anew:
+                entries, more = oldest_page(*self.page(app, user, after, limit, rooms))
+                # The floor is read after the page, which may lack what has expired meanwhile.
+                anew = checks and self.must_begin_anew(connection, after)
         except BaseException:
             if subscription.held is held:  # else a later sync owns it, or it was answered
                 if was_live:
@@ -190,13 +198,13 @@ class CatchUp:
         if yields and subscription.held is not held:
             return
         if connection.subscription is not subscription:
-            answer([], False)
+            answer([], False, False)
             return
         if not more:
             # Entries behind the position will be delivered live.
             position = self._follower.position(app)
             entries = [entry for entry in entries if entry.id <= position]
-        if not answer([message_of(entry) for entry in entries], more):
+        if not answer([message_of(entry) for entry in entries], more, anew):
             # Held messages are on the next pages; acknowledgements wait for the last page.
             subscription.held = held_acks(subscription.held or ())
             return
@@ -232,7 +240,10 @@ class CatchUp:
         stored = self._store.existing_log()
         if stored is None:
             return [], False
-        entries, more = stored.catch_up(app, user, after, limit, rooms or {"": after})
+        positions = rooms or {"": after}
+        entries, more = stored.catch_up(app, user, after, limit, positions)
+        while more and not entries:  # all of them expired after their ids were read
+            entries, more = stored.catch_up(app, user, after, limit, positions)
         return entries, more
 
     # --- logins with a cursor -------------------------------------------------------------------------------
@@ -252,19 +263,15 @@ class CatchUp:
             return
         if isinstance(subscription, AckingSubscription):
             subscription.acked = subscription.delivered = cursor
-        anew = self.must_begin_anew(connection, cursor)
-        if anew or connection.subscription is not subscription:  # it may have ended meanwhile
-            resumed(False, anew and connection.subscription is subscription)
-            return
 
-        def recover(messages: list[Message], more: bool) -> bool:
-            whole = not more and connection.subscription is subscription
-            resumed(whole, False)
+        def recover(messages: list[Message], more: bool, anew: bool) -> bool:
+            whole = not (more or anew) and connection.subscription is subscription
+            resumed(whole, anew)
             if whole:
                 self._deliverer.send(connection, messages)
             return whole
 
-        self.sync(connection, cursor, RECOVERED, recover)
+        self.sync(connection, cursor, RECOVERED, recover, checks=True)
 
     def recover(self, connection: Connection, since: Position | None) -> Recovery | None:
         """Let a session that has just begun follow the log from a position on (None: from now on).
@@ -321,7 +328,7 @@ class CatchUp:
             return False
         self._follower.expect(app, id)
         deadline = monotonic() + WAIT_SECONDS
-        while self._follower.position(app) < id:
+        while self._follower.is_behind(app, id):
             if monotonic() > deadline:
                 raise StorageUnavailable("the log was not read in time")
             gevent.sleep(_LOOK_SECONDS)
@@ -386,7 +393,7 @@ class CatchUp:
             return True  # its client syncs
         whole = True
 
-        def answer(messages: list[Message], more: bool) -> bool:
+        def answer(messages: list[Message], more: bool, _anew: bool) -> bool:
             nonlocal whole
             whole = not more
             if whole:

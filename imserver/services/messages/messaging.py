@@ -507,19 +507,19 @@ class MessageCommands:
             self._catch_up.subscribe(connection, acking, live=False)
         elif now is None or isinstance(now, PendingSubscription):
             self._catch_up.subscribe(connection, Subscription(), live=False)
-        anew = self._catch_up.must_begin_anew(connection, command.after)
         # The subscription delivers changes of marks from here on, so none is missed.
         marks = UNSET if command.version < 0 else self._receipts.marks(app, user, command.version)
         if connection.subscription is None:
             # Another session of the user is addressed, so nothing will be pushed here.
             entries, more = oldest_page(*self._catch_up.page(app, user, command.after, command.limit))
+            anew = self._catch_up.must_begin_anew(connection, command.after)
             return Reply(errors.REPLY_OK, _page([message_of(entry) for entry in entries], more, anew, marks))
 
-        def give(messages: list[Message], more: bool) -> bool:
+        def give(messages: list[Message], more: bool, anew: bool) -> bool:
             answer(Reply(errors.REPLY_OK, _page(messages, more, anew, marks)))
             return not more
 
-        self._catch_up.sync(connection, command.after, command.limit, give)
+        self._catch_up.sync(connection, command.after, command.limit, give, checks=True)
         return None
 
     # --- queries --------------------------------------------------------------------------------------------

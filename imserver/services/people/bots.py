@@ -113,6 +113,8 @@ class Bots:
         account = Account(0, app, "", nickname, avatar, name=name)
         made = self._rows.add(account, 0 if owner is None else owner.id, bot_hash(secret), self._most, report)
         if made is None:
+            if by and self._accounts.get(app, by) is None:
+                raise UnknownAccount(by)
             raise TooManyBots(f"accounts.bots {self._most}")
         return made, bot_token(made.account.id, secret)
 

@@ -11,7 +11,7 @@ from msgspec import Struct
 from imserver.config.settings import AccountSettings
 from imserver.errors import ImserverError
 from imserver.services.people import friends as changes
-from imserver.services.people.accounts import Accounts, UnknownAccount
+from imserver.services.people.accounts import Accounts, UnknownAccount, account_id
 from imserver.services.people.attempts import AddressRate
 from imserver.services.people.friends import FriendResult, Friends, Oneself, UnknownFriend
 from imserver.services.people.groups import ADMIN, OWNER, Groups, NotAllowed, UnknownGroup
@@ -85,7 +85,7 @@ class Invitations:
         now = int(time())
         code, expires_at = token_urlsafe(CODE_BYTES), now + seconds if seconds else 0
         made = Invitation(code, app, by, group, now, expires_at, max_uses=uses)
-        if not self._rows.add(made, self._most):
+        if not self._rows.add(made, self._most, account_id(by)):
             raise TooManyInvitations(f"accounts.invitations {self._most}")
         return made
 

@@ -116,7 +116,8 @@ class Resets:
                 log.info("app %s: account %d has reached its limit of reset mails", app, account.id)
                 return
             code, now = token_urlsafe(32), int(time())
-            self._rows.add_reset(account.id, _hash(code), now, now + CODE_SECONDS)
+            if not self._rows.add_reset(account.id, account.email, _hash(code), now, now + CODE_SECONDS):
+                return  # the address has changed meanwhile
         except StorageUnavailable as error:
             log.warning("app %s: a password cannot be reset: %s", app, error)
             return

@@ -279,8 +279,8 @@ def page_size(entry: Entry) -> int:
 
 NOT_ALLOWED: Final = "not_allowed"
 FULL: Final = "full"
-"""More reasons of :class:`Rejected`: no permission to change the group; too many members; the user is in too
-many groups."""
+"""More reasons of :class:`Rejected`: no permission to change the group; a limit in ``detail``, or too many
+members."""
 
 
 GroupOption = Literal["history", "invite", "rename", "pin", "bots"]

@@ -279,6 +279,11 @@ class LogDriver(Statements):
         statement = "SELECT id FROM hidden WHERE log = %s AND member = '' AND version = %s"
         return [row[0] for row in self.query(statement, (log, message))]
 
+    def count_edits(self, log: int, message: int, most: int) -> int:
+        """The number of edits of a message, at most ``most``."""
+        edits = "SELECT id FROM hidden WHERE log = %s AND member = '' AND version = %s LIMIT %s"
+        return int(self.query(f"SELECT count(*) FROM ({edits}) e", (log, message, most))[0][0])
+
     def add_edits(self, log: int, edits: Sequence[tuple[int, int]]) -> None:
         """Hide edits, (message, edit), from all searches. A search finds the message itself."""
         if edits:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -69,6 +69,15 @@ class MessageLog(GroupWriter, AnnotationWriter, EntryReader, ConversationReader,
             return head.floor
 
         return self._read_log(app, work, 0)
+
+    def stored_at(self, app: str, ids: Sequence[int]) -> dict[int, int]:
+        """Id → when the entry was stored, Unix seconds. Without entries that do not exist."""
+        statement = "SELECT id, stored_at FROM message WHERE log = %s AND id IN {}"
+
+        def work(sql: Statements, head: LogHead) -> dict[int, int]:
+            return {row[0]: row[1] for row in sql.query_in(statement, (head.number,), ids)}
+
+        return self._read_log(app, work, {})
 
     def expire(
         self, app: str, *, older_than_seconds: float = 0, more_than: int = 0, upto: int | None = None

@@ -14,6 +14,7 @@ from msgspec import Struct
 from imserver.storage.log.bots import EVERYBODY, BotReaders, bots_among, has_buttons, with_command
 from imserver.storage.log.contract import (
     BLOCKED,
+    FULL,
     MUTED,
     NOT_BOT,
     NOT_MEMBER,
@@ -42,11 +43,15 @@ from imserver.storage.log.rows import (
     text_objection,
 )
 
+MOST_EDITS: Final = 100
+"""Edits of one message. Each edit and a recall rewrite all earlier ones under the log's lock."""
+
 _UNKNOWN: Final = Rejected(UNKNOWN_CONVERSATION)
 _NOT_MEMBER: Final = Rejected(NOT_MEMBER)
 _MUTED: Final = Rejected(MUTED)
 _BLOCKED: Final = Rejected(BLOCKED)
 _RECALLED: Final = Rejected(RECALLED)
+_TOO_MANY_EDITS: Final = Rejected(FULL, f"at most {MOST_EDITS} edits of a message")
 _NO_BUTTONS: Final = Rejected(NOT_BOT, "only bots send buttons")
 
 _SAYING: Final = ("message", "edit")
@@ -113,6 +118,8 @@ class AppTransaction:
         """Groups whose bots have changed."""
         self._recalled: set[int] = set()
         """Recalled messages among those that drafts edit."""
+        self._edits: dict[int, int] = {}
+        """The number of edits of the messages that drafts edit."""
 
     @property
     def log(self) -> int:
@@ -220,6 +227,7 @@ class AppTransaction:
         fresh = [one for one in ready if one.resend not in outcomes]
         if edited := {one.draft.about for one in fresh if one.draft.kind == "edit"}:
             self._recalled = find_recalled(self.driver, self.log, edited)
+            self._edits = {about: self.driver.count_edits(self.log, about, MOST_EDITS) for about in edited}
         keys = [_key_of(one.draft) for one in ready]
         wanted = {key for one, key in zip(ready, keys, strict=True) if one.resend not in outcomes}
         states = self._conversations(wanted)
@@ -247,6 +255,8 @@ class AppTransaction:
         draft = one.draft
         if draft.kind == "edit" and draft.about in self._recalled:
             return _RECALLED
+        if draft.kind == "edit" and self._edits[draft.about] >= MOST_EDITS:
+            return _TOO_MANY_EDITS
         if (
             draft.meta
             and has_buttons(draft.meta)
@@ -275,6 +285,8 @@ class AppTransaction:
             draft = with_command(self.driver, self.app, state, draft)
         if draft.kind == "recall":
             self._recalled.add(draft.about)
+        elif draft.kind == "edit":
+            self._edits[draft.about] += 1
         return Appended(self.enter(state, draft, one.resend))
 
     def _conversations(self, keys: Iterable[int | bytes]) -> dict[int | bytes, ConversationState]:
