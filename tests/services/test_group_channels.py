@@ -42,7 +42,7 @@ def test_who_leaves_while_subscribing_does_not_stay_subscribed(failure: bool) ->
     with Node() as node:
         group = node.log.create(APP, "ann", ["ann", "bob"])
         ann, bob = node.speaker("ann"), node.speaker("bob")
-        consent = Consent(Mock(), node.store, node.channels)
+        consent = Consent(Mock(), Mock(hooks={}), node.store, node.channels)
         channel = f"group:{group}"
 
         def fail(*_arguments: object) -> None:
