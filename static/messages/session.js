@@ -78,7 +78,10 @@ export class Session {
     this.outbox = new Outbox(this);
     this.messenger.on("state", (change) => {
       if (change.state === "refused" && TOKEN_INVALID.has(change.code)) return this.#end(true);
-      if (change.state === "online") this.store.forgetStreams();
+      if (change.state === "online") {
+        this.store.forgetStreams();
+        this.store.sendReceipts();
+      }
       this.#emit("state", change);
     });
     this.messenger.on("entry", (entry) => this.added(entry));

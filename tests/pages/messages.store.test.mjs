@@ -204,3 +204,81 @@ it("conversations are in the order of their messages, and pages continue after r
   assert.deepEqual(store.sorted.map(({ id }) => id), [1, 2, 3]);
   assert.deepEqual(asked, [0, 6]);
 });
+
+/** Conversation 1 as the server lists it. */
+const listed = (more = {}) => ({ id: 1, kind: "user", peer: "bob", unread: 0, read: 0, last: entry(1), ...more });
+
+/** The server lists conversation 1; the test answers the requests. */
+function withList(fake) {
+  const asked = [];
+  fake.session.messenger.conversations = (page) => new Promise((resolve) => asked.push({ ...page, answer: (...conversations) => resolve({ conversations, hasMore: false }) }));
+  return asked;
+}
+
+/** What the browser has stored of the only conversation. */
+function savedConversations({ session: { database } }) {
+  const rows = [];
+  const putEntries = database.put;
+  database.put = async (table, saved) => (table === "conversations" ? void rows.splice(0, 1, ...saved) : putEntries(table, saved));
+  database.all = async () => rows;
+  return rows;
+}
+
+it("messages that arrived while the page was closed are unread, even if our own are the last ones that it had read", async () => {
+  const fake = fakeStore();
+  const asked = withList(fake);
+  const rows = savedConversations(fake);
+  const conversation = fake.store.add(entry(1));
+  fake.store.markRead(conversation, 1);
+  await fake.store.sendReceipts();
+  fake.store.add(entry(3, { from: "ann", to: "bob" }));
+  fake.store.markRead(conversation, 3);
+  fake.store.add(entry(4, { from: "ann", to: "bob" }));
+  assert.deepEqual([rows[0].read, rows[0].unsent], [3, 0]);
+  const again = new Store(/** @type {any} */ (fake.session));
+  await again.restore();
+  const loading = again.load();
+  again.markRead(again.conversations.get(1), 4);
+  asked[0].answer(listed({ unread: 1, read: 1, last: entry(5) }));
+  await loading;
+  assert.deepEqual([again.unread, again.conversations.get(1).read], [1, 1]);
+});
+
+it("what is read while the list is loaded stays read", async () => {
+  const fake = fakeStore();
+  const asked = withList(fake);
+  const conversation = fake.store.add(entry(5));
+  const loading = fake.store.load();
+  await new Promise(setImmediate);
+  fake.store.markRead(conversation, 5);
+  asked[0].answer(listed({ unread: 1, read: 1, last: entry(5) }));
+  await loading;
+  assert.deepEqual([conversation.unread, conversation.read], [0, 5]);
+});
+
+it("read positions wait for a connection, also over a reload, and are sent before the list is loaded", async () => {
+  const fake = fakeStore();
+  const asked = withList(fake);
+  const rows = savedConversations(fake);
+  const read = [];
+  let isLost = true;
+  fake.session.messenger.read = async (conversation, id) => {
+    if (isLost) throw new NotConnected("no answer in time");
+    read.push([conversation, id, asked.length]);
+  };
+  const conversation = fake.store.add(entry(5));
+  fake.store.markRead(conversation, 5);
+  await fake.store.sendReceipts();
+  assert.deepEqual([read, rows[0].unsent], [[], 5]);
+  const again = new Store(/** @type {any} */ (fake.session));
+  await again.restore();
+  isLost = false;
+  const loading = again.load();
+  await new Promise(setImmediate);
+  asked[0].answer(listed({ unread: 0, read: 5, last: entry(5) }));
+  await loading;
+  assert.deepEqual([read, rows[0].unsent], [[[1, 5, 0]], 0]);
+  await again.sendReceipts();
+  await fake.store.sendReceipts();
+  assert.deepEqual(read, [[1, 5, 0], [1, 5, 1]], "once by each");
+});
