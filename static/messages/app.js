@@ -73,6 +73,7 @@ class App {
       this.connection.show(change);
       if (change.state === "online" && !session.store.isLoaded) this.#loadList();
     });
+    session.on("anew", () => this.#loadList()); // then the conversation of the address is opened again
     session.on("changed", () => this.#schedule());
     session.on("people", () => this.#schedule());
     session.on("contact", () => this.#countRequests());

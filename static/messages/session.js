@@ -36,6 +36,7 @@ import { Store } from "./store.js";
  * @property {StateChange} state    of the connection
  * @property {Entry} entry          a stored entry, of another user or of our own
  * @property {{}} changed           conversations, messages or the outbox have changed
+ * @property {{}} anew              the server has deleted entries: the list must be loaded again, and the open conversation
  * @property {{}} people            cards of people have changed
  * @property {Typing} typing
  * @property {string} contact       what this user is to us has changed
@@ -85,7 +86,10 @@ export class Session {
       this.#emit("state", change);
     });
     this.messenger.on("entry", (entry) => this.added(entry));
-    this.messenger.on("anew", () => this.store.reload());
+    this.messenger.on("anew", () => {
+      this.store.clear();
+      this.#emit("anew", {});
+    });
     this.messenger.on("typing", (signal) => this.#emit("typing", signal));
     this.messenger.on("piece", (piece) => !this.store.applyPiece(piece) && this.#emit("grown", piece.stream));
     this.messenger.on("receipt", (receipt) => this.store.applyReceipt(receipt));

@@ -71,6 +71,8 @@ export class Store {
   hasMore = false;
   /** Whether the list was loaded from the server. */
   isLoaded = false;
+  /** The position of the oldest conversation that the server has listed: the next page is before it. 0: none. */
+  #oldest = 0;
   /** Message → our last press of one of its buttons. @type {Map<number, Entry>} */
   #presses = new Map();
   /** Messages that bots are writing, by id of the stream. @type {Map<string, Streamed>} */
@@ -129,12 +131,13 @@ export class Store {
    * @param {boolean} [older]  those after the last loaded one, instead of the most recent
    */
   async load(older = false) {
-    const before = older ? Math.min(...this.sorted.map(({ position }) => position)) : 0;
+    const before = older ? this.#oldest : 0; // conversations that the browser has stored may be older
     if (this.#receipts.size) await this.sendReceipts(); // the answer counts what is unread
     const readBefore = new Map(this.#reads);
     const page = await this.session.messenger.conversations({ before, limit: PAGE });
     for (const each of /** @type {any[]} */ (page.conversations)) {
       const position = each.place || each.last?.id || 0;
+      if (position) this.#oldest = Math.min(position, this.#oldest || position);
       const conversation = this.conversations.get(each.id) ?? this.#create(each.id, each.kind === "group", each.peer ?? "");
       Object.assign(conversation, { name: each.name ?? "", role: each.role ?? "" });
       if (conversation.arrived > position) continue; // an entry that arrived during the request is newer than the answer
@@ -148,11 +151,14 @@ export class Store {
     this.#changed();
   }
 
-  /** The server has deleted entries that we have: forget all, and load again. */
-  async reload() {
-    this.session.database.delete("conversations", [...this.conversations.keys()]);
-    this.conversations.clear();
-    await this.load().catch(() => {});
+  /** The server has deleted entries that we have: forgets everything. The list must be loaded again. */
+  clear() {
+    this.session.database.clear("conversations");
+    this.session.database.clear("entries");
+    for (const known of [this.conversations, this.#fresh, this.#presses, this.#receipts, this.#reads]) known.clear();
+    this.hasMore = this.isLoaded = false;
+    this.#oldest = 0;
+    this.#changed();
   }
 
   /**

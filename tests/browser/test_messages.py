@@ -1,5 +1,6 @@
 """The page of stored messages, in real browsers."""
 
+import shutil
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -327,6 +328,35 @@ def test_without_a_server_one_reads_and_writes_and_it_is_sent_once_later(
     choose(other, "Ann")
     other.has_received("Ann", "one")
     assert other.received == [("Ann", "one")]
+
+
+@pytest.mark.full
+def test_the_open_conversation_is_shown_again_after_a_backup_was_restored(
+    pair: Pair, start_server: StartServer, tmp_path: Path
+) -> None:
+    pair.expects("WebSocket", "Failed to load resource", "ERR_CONNECTION_REFUSED", "Failed to fetch")
+    config = {"accounts": {"registrations_per_address": 0}, "app": fixed_ports()}
+    server = start_server(config=config)
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    history(server, bob, ann, 3)
+    page = ann.log_in(open_page(pair[0], server))
+    choose(page, "Bob")
+    page.has_received("Bob", "number 2")
+    server.stop()
+    shutil.copytree(server.folder, tmp_path / "backup")
+    server = start_server(config=config, folder=server.folder)
+    eventually(lambda: page.state == "online", what="the page is back")
+    send(page, "lost")
+    eventually(lambda: page.texts(".tick") == ["✓"], what="it is stored")
+    server.stop()
+    again = start_server(config=config, folder=tmp_path / "backup")
+    eventually(lambda: page.own == [], what="what the server has lost is gone")
+    page.has_received("Bob", "number 0")
+    history(again, bob, ann, 1)
+    eventually(
+        lambda: [text for _, text in page.received] == ["number 0", "number 1", "number 2", "number 0"],
+        what="the conversation goes on",
+    )
 
 
 def use_tool(page: Page) -> list[str]:

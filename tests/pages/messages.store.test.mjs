@@ -282,3 +282,38 @@ it("read positions wait for a connection, also over a reload, and are sent befor
   await fake.store.sendReceipts();
   assert.deepEqual(read, [[1, 5, 0], [1, 5, 1]], "once by each");
 });
+
+it("older conversations continue after the last one that the server has listed, not after stored ones", async () => {
+  const { store, session } = fakeStore();
+  session.database.all = async () => [{ id: 7, group: true, peer: "", unread: 0, read: 0, position: 2, last: null }];
+  const pages = { 0: [{ id: 1, position: 90 }, { id: 2, position: 80 }], 80: [{ id: 3, position: 70 }, { id: 7, position: 60 }] };
+  const asked = [];
+  session.messenger.conversations = async ({ before }) => {
+    asked.push(before);
+    return { conversations: (pages[before] ?? []).map(({ id, position }) => ({ id, kind: "group", unread: id, read: 0, place: position })), hasMore: Boolean(pages[before]) };
+  };
+  await store.restore();
+  await store.load();
+  await store.load(true);
+  assert.deepEqual([asked, store.conversations.get(7).unread], [[0, 80], 7]);
+  await store.load(true);
+  assert.deepEqual([asked.at(-1), store.hasMore], [60, false]);
+});
+
+it("after the server has deleted entries nothing old is left, here and in the browser's storage", async () => {
+  const { store, session, requests, saved, conversation } = await opened([entry(100), entry(101)]);
+  const tables = { entries: saved, conversations: new Map() };
+  session.database.clear = async (table) => tables[table].clear();
+  session.messenger.conversations = async ({ before }) => ({ conversations: before ? [] : [listed({ last: entry(3), unread: 1, read: 2 })], hasMore: false });
+  store.clear();
+  assert.deepEqual([store.sorted, saved.size, store.isLoaded], [[], 0, false]);
+  await store.load();
+  const again = store.conversations.get(1);
+  assert.notEqual(again, conversation);
+  assert.deepEqual([again.unread, again.read, again.entries], [1, 2, null]);
+  const opening = store.open(again);
+  requests.at(-2).answer([entry(1), entry(2)]);
+  requests.at(-1).answer([entry(3)]);
+  await opening;
+  assert.deepEqual(texts(again), ["1", "2", "3"]);
+});
