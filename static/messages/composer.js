@@ -34,8 +34,10 @@ const COMMAND = /^\/([a-z0-9_]{0,32})$/;
 export class Composer {
   /** @type {Conversation | null} */
   #conversation = null;
-  /** @type {Entry | null} */
-  #replyTo = null;
+  /** Id of the message that the text replies to; 0: none. */
+  #replyTo = 0;
+  /** That message; null: it is not loaded. @type {Entry | null} */
+  #replied = null;
   /** @type {Entry | null} */
   #editing = null;
   /** Names that were completed in this text, with their users. @type {Map<string, string>} */
@@ -106,19 +108,41 @@ export class Composer {
   show(conversation) {
     this.#conversation = conversation;
     this.#form.hidden = !conversation;
-    this.#replyTo = this.#editing = null;
-    this.#mentioned.clear();
+    this.#editing = null;
     this.members = [];
     this.#commands = null;
     this.#showNote("");
     this.#toggleEmoji(false);
     if (!conversation) return;
-    const draft = this.session.drafts.get(keyOf(conversation));
-    this.#field.value = draft.text;
-    this.#replyTo = conversation.entries?.find(({ id }) => id === draft.replyTo) ?? null;
+    this.#showDraft(conversation);
+    if (conversation.group) this.#loadMembers(conversation);
+  }
+
+  /** @param {Conversation} conversation */
+  #showDraft(conversation) {
+    const { text, replyTo = 0, mentions = [] } = this.session.drafts.get(keyOf(conversation));
+    this.#field.value = text;
+    this.#mentioned = new Map(mentions);
+    this.#replyTo = replyTo;
+    this.#replied = conversation.entries?.find(({ id }) => id === replyTo) ?? null;
+    if (replyTo && !this.#replied) this.#findReplied(conversation, replyTo);
     this.#drawBar();
     this.#changed();
-    if (conversation.group) this.#loadMembers(conversation);
+  }
+
+  /**
+   * @param {Conversation} conversation
+   * @param {number} id
+   */
+  async #findReplied(conversation, id) {
+    const { session } = this;
+    const found = await session.store.find(conversation.id, id).catch(() => undefined);
+    if (conversation !== this.#conversation || this.#editing || this.#replyTo !== id) return;
+    const isGone = found ? found.kind !== "message" : found === null && session.isOnline;
+    if (isGone) this.#replyTo = 0;
+    else this.#replied = found ?? null;
+    this.#drawBar();
+    this.#changed();
   }
 
   /** Whether a reply or an edit was begun; then it is given up. */
@@ -136,7 +160,7 @@ export class Composer {
   /** @param {Entry} entry */
   reply(entry) {
     if (this.#editing) this.#clearBar();
-    this.#replyTo = entry;
+    [this.#replyTo, this.#replied] = [entry.id, entry];
     this.#drawBar();
     this.#changed();
     this.focus();
@@ -145,7 +169,7 @@ export class Composer {
   /** @param {Entry} entry */
   edit(entry) {
     this.#editing = entry;
-    this.#replyTo = null;
+    [this.#replyTo, this.#replied] = [0, null];
     this.#field.value = entry.text ?? "";
     this.#mentioned = new Map((entry.meta?.mentions ?? []).map((/** @type {string} */ user) => [this.#nameOf(user), user]));
     this.#drawBar();
@@ -171,7 +195,7 @@ export class Composer {
     const named = [...this.#mentioned].filter(([name]) => text.includes(`@${name}`)).map(([, user]) => user);
     const mentions = named.includes("all") ? ["all"] : named;
     if (this.#editing) return this.#saveEdit(this.#editing, text, mentions);
-    this.session.outbox.add(conversation, { text, replyTo: this.#replyTo?.id, mentions });
+    this.session.outbox.add(conversation, { text, replyTo: this.#replyTo || undefined, mentions });
     this.#clear();
     this.events.sent();
   }
@@ -202,7 +226,8 @@ export class Composer {
 
   #clear() {
     this.#field.value = "";
-    this.#replyTo = this.#editing = null;
+    this.#editing = this.#replied = null;
+    this.#replyTo = 0;
     this.#mentioned.clear();
     this.#typingSentAt = 0;
     this.#showNote("");
@@ -223,21 +248,25 @@ export class Composer {
 
   #clearBar() {
     const wasEditing = this.#editing !== null;
-    this.#replyTo = this.#editing = null;
-    if (wasEditing && this.#conversation) this.#field.value = this.session.drafts.get(keyOf(this.#conversation)).text;
+    this.#editing = this.#replied = null;
+    this.#replyTo = 0;
     this.#showNote("");
-    this.#drawBar();
-    this.#changed();
+    if (wasEditing && this.#conversation) {
+      this.#showDraft(this.#conversation);
+    } else {
+      this.#drawBar();
+      this.#changed();
+    }
     this.focus();
   }
 
   #drawBar() {
     const { words } = this.session;
-    const about = this.#editing ?? this.#replyTo;
-    this.#bar.hidden = !about;
-    if (!about) return;
-    element("reply-title", HTMLElement).textContent = this.#editing ? words.messages_editing : fill(words.messages_replying, { name: this.#nameOf(about.from) });
-    element("reply-text", HTMLElement).textContent = summaryOf(about, words);
+    const about = this.#editing ?? this.#replied;
+    this.#bar.hidden = !about && !this.#replyTo;
+    const title = about ? fill(words.messages_replying, { name: this.#nameOf(about.from) }) : words.messages_quote;
+    element("reply-title", HTMLElement).textContent = this.#editing ? words.messages_editing : title;
+    element("reply-text", HTMLElement).textContent = about ? summaryOf(about, words) : words.messages_quote_far;
   }
 
   // --- the text -----------------------------------------------------------------------------------------------
@@ -265,8 +294,15 @@ export class Composer {
     this.#left.textContent = left <= WARN_LEFT ? fill(this.session.words.too_long, { count: left }) : "";
     this.#send.setAttribute("aria-disabled", String(!this.#field.value.trim()));
     this.#form.dataset.empty = String(!this.#field.value.trim());
-    if (this.#conversation && !this.#editing) this.session.drafts.set(keyOf(this.#conversation), { text: this.#field.value, replyTo: this.#replyTo?.id });
+    if (this.#conversation && !this.#editing) this.#saveDraft(this.#conversation);
     this.#complete();
+  }
+
+  /** @param {Conversation} conversation */
+  #saveDraft(conversation) {
+    const text = this.#field.value;
+    const mentions = [...this.#mentioned].filter(([name]) => text.includes(`@${name}`));
+    this.session.drafts.set(keyOf(conversation), { text, ...(this.#replyTo && { replyTo: this.#replyTo }), ...(mentions.length && { mentions }) });
   }
 
   /** @param {string} text */

@@ -359,6 +359,33 @@ def test_the_open_conversation_is_shown_again_after_a_backup_was_restored(
     )
 
 
+@pytest.mark.full
+def test_a_draft_keeps_its_mentions_and_its_reply(pair: Pair, server: Server) -> None:
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    history(server, bob, ann, 1)
+    group = ann.post("groups/create", name="Tea", members=[bob.number])["group"]
+    page = ann.log_in(open_page(pair[0], server))
+    choose(page, "Tea")
+    page.find("#message").send_keys("@Bo")
+    eventually(lambda: page.texts("#mentions bdi") == ["Bob"], what="Bob is offered")
+    page.press(Keys.TAB, "soon")
+    choose(page, "Bob")
+    act(page, "number 0", "Reply")
+    page.find("#message").send_keys("yes")
+    choose(page, "Tea")
+    assert page.find("#message").get_attribute("value") == "@Bob soon"
+    page.press(Keys.ENTER)
+    eventually(lambda: page.texts(".own .mention") == ["@Bob"], what="the mention")
+    sent = bob.get("messages", conversation=group, limit=1)["messages"][-1]
+    assert sent["meta"]["mentions"] == [bob.number]
+    choose(page, "Bob")
+    page.driver.refresh()
+    eventually(lambda: page.texts("#reply-title") == ["Reply to Bob"], what="the reply after a reload")
+    assert page.texts("#reply-text") == ["number 0"]
+    page.find("#message").send_keys(Keys.ENTER)
+    eventually(lambda: page.texts(".own .quote") == ["Bobnumber 0"], what="the quote")
+
+
 def use_tool(page: Page) -> list[str]:
     """Point at the first message, and click the last of its tools. Returns the lines of the menu that opens;
     none if the row was drawn anew.
