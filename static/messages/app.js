@@ -87,7 +87,7 @@ class App {
 
   /** @param {boolean} expired  the token is not valid any more */
   #stop(expired) {
-    this.saved.set(null);
+    if (this.saved.get()?.token === this.#session?.token) this.saved.set(null); // another tab may have logged in meanwhile
     this.#list?.stop();
     this.#conversation?.stop();
     this.#search?.stop();

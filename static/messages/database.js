@@ -88,7 +88,11 @@ export class Database {
   /** Deletes everything, after a logout. */
   async forget() {
     (await this.#database)?.close();
-    indexedDB.deleteDatabase(this.name);
+    try {
+      indexedDB.deleteDatabase(this.name);
+    } catch {
+      // it is forbidden: nothing was stored
+    }
   }
 
   /**

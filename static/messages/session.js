@@ -168,9 +168,9 @@ export class Session {
   async logOut() {
     const { token } = this;
     this.#end(false);
-    await this.database.forget();
     this.drafts.forget();
     this.people.forget();
+    await this.database.forget();
     try {
       const { devices } = await callApi(this.app, token, "GET", "accounts/devices");
       const here = devices.find((/** @type {any} */ each) => each.current);

@@ -92,6 +92,8 @@ new MutationObserver(() => window.statuses.push(status.textContent)).observe(sta
 """
 """Remember what the head of the conversation says: the typing notice goes by itself."""
 
+SAVED_TOKEN = "return JSON.parse(localStorage.getItem('imserver:account:gochat'))?.token"
+
 CHOSEN = "return document.activeElement.querySelector('.text')?.textContent"
 """The text of the message that has the focus."""
 
@@ -462,6 +464,19 @@ def test_an_expired_login_leads_to_the_login_form(pair: Pair, server: Server) ->
     eventually(lambda: page.shown("#login-form"), what="the login form")
     note = ["Your login has expired. Log in again"]
     eventually(lambda: page.texts("#login-note") == note, what="the reason")
+    assert page.run(SAVED_TOKEN) is None
+
+
+@pytest.mark.full
+def test_an_expired_tab_leaves_the_new_login_of_another_tab(pair: Pair, server: Server) -> None:
+    pair.expects("401")  # of requests that were under way
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    page = ann.log_in(open_page(pair[0], server))
+    login = {"token": bob.token, "user": bob.number, "nickname": "Bob"}
+    page.run("localStorage.setItem('imserver:account:gochat', JSON.stringify(arguments[0]))", login)
+    ann.post("accounts/logout")
+    eventually(lambda: page.shown("#login-form"), what="the login form")
+    assert page.run(SAVED_TOKEN) == bob.token
 
 
 @pytest.mark.full
