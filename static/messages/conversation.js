@@ -34,6 +34,8 @@ export class ConversationView {
   #unreadFrom = 0;
   /** The timeline shows the entries of the open conversation. */
   #isShown = false;
+  /** Why the entries of the open conversation could not be loaded; empty: they are loaded. */
+  #fault = "";
   /** Pinned messages of the open conversation, the newest first. @type {Entry[]} */
   #pins = [];
   #pin = 0;
@@ -54,6 +56,7 @@ export class ConversationView {
   #latest = element("latest", HTMLButtonElement);
   #latestText = element("latest-text", HTMLElement);
   #empty = element("empty", HTMLElement);
+  #retry = element("empty-retry", HTMLButtonElement);
   #name = element("conversation-name", HTMLElement);
   #status = element("conversation-status", HTMLElement);
   #face = element("conversation-avatar", HTMLElement);
@@ -94,6 +97,7 @@ export class ConversationView {
       onMove: () => this.#drawLatest(),
     });
     this.#latest.addEventListener("click", () => this.toEnd(), { signal });
+    this.#retry.addEventListener("click", () => this.#showAgain(), { signal });
     element("conversation-open", HTMLButtonElement).addEventListener("click", () => this.open && opened.info(this.open), { signal });
     element("pinned-jump", HTMLButtonElement).addEventListener("click", () => this.#nextPin(), { signal });
     this.#listenToRows(signal);
@@ -134,12 +138,13 @@ export class ConversationView {
     this.#unreadFrom = 0;
     this.composer.show(conversation);
     this.timeline.show([]);
-    element("empty-title", HTMLElement).textContent = this.session.words.messages_choose;
+    const { words } = this.session;
+    this.#drawEmpty(words.messages_choose, words.messages_choose_hint);
     this.#empty.hidden = conversation !== null;
     this.draw();
     if (!conversation) return;
     this.#announced = conversation.position;
-    await this.#try(() => this.session.store.open(conversation, message));
+    await this.#openEntries(conversation, message);
     if (conversation !== this.open) return;
     const isUnread = (/** @type {Entry} */ { id, kind, from }) => id > conversation.read && kind === "message" && from !== this.session.user;
     if (conversation.unread) this.#unreadFrom = conversation.entries?.find(isUnread)?.id ?? 0;
@@ -165,9 +170,32 @@ export class ConversationView {
     if (!open || !this.#isShown) return;
     this.timeline.update(this.#items());
     const isEmpty = !open.entries?.length && !session.outbox.of(open).length && !session.store.streamsOf(open).length;
-    if (isEmpty) element("empty-title", HTMLElement).textContent = session.words.messages_empty;
+    const { words } = session;
+    const isMissing = open.id > 0 && (!open.entries || open.cached);
+    if (isEmpty && isMissing) this.#drawEmpty(words.messages_not_loaded, this.#fault || words.no_answer, true);
+    else if (isEmpty) this.#drawEmpty(words.messages_empty, words.messages_choose_hint);
     this.#empty.hidden = !isEmpty;
     this.#drawLatest();
+  }
+
+  /**
+   * What is shown instead of messages.
+   *
+   * @param {string} title
+   * @param {string} hint
+   * @param {boolean} [canRetry]
+   */
+  #drawEmpty(title, hint, canRetry = false) {
+    element("empty-title", HTMLElement).textContent = title;
+    element("empty-hint", HTMLElement).textContent = hint;
+    this.#retry.hidden = !canRetry;
+  }
+
+  /** Opens the conversation again, after its entries could not be loaded. */
+  #showAgain() {
+    const { open } = this;
+    this.open = null;
+    this.show(open);
   }
 
   /** Scrolls to the newest message. */
@@ -414,7 +442,7 @@ export class ConversationView {
     if (!open.id || (open.entries && !open.cached)) return;
     const atEnd = this.timeline.isAtEnd;
     const middle = open.entries?.[Math.floor((open.entries?.length ?? 0) / 2)]?.id ?? 0;
-    await this.#try(() => this.session.store.open(open, atEnd ? 0 : middle));
+    await this.#openEntries(open, atEnd ? 0 : middle);
     if (open !== this.open) return;
     if (!this.#isShown || open.cached) return;
     this.draw();
@@ -473,7 +501,7 @@ export class ConversationView {
     const count = this.composer.members.length;
     const members = count ? fill(session.words.messages_members, { count }) : "";
     const presence = open && !open.group && open.peer ? session.people.presenceOf(open.peer) : members;
-    const text = names.length ? fill(session.words.messages_typing, { name: names.join(session.words.messages_and) }) : presence;
+    const text = names.length ? fill(session.words.messages_typing, { name: names.join(session.words.messages_and), count: names.length }) : presence;
     if (this.#status.textContent !== text) this.#status.textContent = text;
   }
 
@@ -513,6 +541,21 @@ export class ConversationView {
   /** @param {number} id */
   isPinned(id) {
     return this.#pins.some((each) => each.id === id);
+  }
+
+  /**
+   * @param {Conversation} conversation
+   * @param {number} around  see `open` of the store
+   */
+  async #openEntries(conversation, around) {
+    this.#fault = "";
+    try {
+      await this.session.store.open(conversation, around);
+    } catch (error) {
+      const reason = reasonOf(error, this.session.words);
+      if (conversation.entries) toast(reason);
+      else if (conversation === this.open) this.#fault = reason; // shown in the place of the messages
+    }
   }
 
   /** @param {() => Promise<unknown>} work  the reason of a failure is shown */

@@ -388,6 +388,42 @@ def test_a_draft_keeps_its_mentions_and_its_reply(pair: Pair, server: Server) ->
     eventually(lambda: page.texts(".own .quote") == ["Bobnumber 0"], what="the quote")
 
 
+BROKEN_HISTORY = """
+const send = WebSocket.prototype.send;
+WebSocket.prototype.send = function (text) {
+  if (window.isBroken && text.includes('"history"')) text = text.replace(/"limit":\\d+/, '"limit":"?"');
+  send.call(this, text);
+};
+window.isBroken = true;
+"""
+"""While ``isBroken`` the server refuses requests for messages: their limit is no number."""
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    ("language", "said"),
+    [
+        ("en", ["The messages could not be loaded", "The server does not accept this request"]),
+        ("zh", ["消息没有加载出来", "服务器不接受这个请求"]),
+    ],
+)
+def test_messages_that_could_not_be_loaded_are_loaded_by_a_button(
+    pair: Pair, server: Server, language: str, said: list[str]
+) -> None:
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    history(server, bob, ann, 2)
+    page = ann.log_in(open_page(pair[0], server, language, script=BROKEN_HISTORY))
+    choose(page, "Bob")
+    eventually(lambda: page.shown("#empty-retry"), what="a button to try again")
+    assert page.texts("#empty-title, #empty-hint") == said
+    page.click("#empty-retry")
+    eventually(lambda: page.shown("#empty-retry"), what="it has failed again")
+    page.run("window.isBroken = false")
+    page.click("#empty-retry")
+    page.has_received("Bob", "number 1")
+    assert not page.shown("#empty")
+
+
 def use_tool(page: Page) -> list[str]:
     """Point at the first message, and click the last of its tools. Returns the lines of the menu that opens;
     none if the row was drawn anew.

@@ -15,7 +15,7 @@ function fakeOutbox({ isOnline = true, saved = [] } = {}) {
   const session = {
     user: "ann",
     isOnline,
-    words: {},
+    words: { messages_refused_1003: "not allowed" },
     changed() {},
     on: (event, listener) => { listeners[event] = listener; },
     added: (entry) => stored.push(entry),
