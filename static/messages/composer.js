@@ -3,7 +3,7 @@
 
 import { makeEmojiGrid } from "../emoji.js";
 import { element, fill, make } from "../text.js";
-import { reasonOf } from "./api.js";
+import { reasonOf, rowsOf } from "./api.js";
 import { summaryOf } from "./message-view.js";
 import { toast } from "./panel.js";
 import { keyOf } from "./store.js";
@@ -15,6 +15,7 @@ import { keyOf } from "./store.js";
 const WARN_LEFT = 400;
 const TYPING_EACH_MS = 3_000;
 const MOST_NAMES = 8;
+const MEMBERS_PAGE = 500;
 const MOST_COMMANDS = 50;
 const MENTION = /(?:^|[\s(（])@([^\s@]{0,32})$/u;
 const COMMAND = /^\/([a-z0-9_]{0,32})$/;
@@ -42,8 +43,10 @@ export class Composer {
   #editing = null;
   /** Names that were completed in this text, with their users. @type {Map<string, string>} */
   #mentioned = new Map();
-  /** Members of the open group. @type {string[]} */
-  members = [];
+  /** The number of members of the open group; 0: not known, or no group. */
+  memberCount = 0;
+  /** Members of the open group whose names are completed; null: not loaded. @type {string[] | null} */
+  #members = null;
   /** Commands of the bots of the open conversation; null: not loaded. @type {Command[] | null} */
   #commands = null;
   /** @type {Choice[]} */
@@ -63,7 +66,7 @@ export class Composer {
   /**
    * @param {Session} session
    * @param {{ sent: () => void, last: () => Entry | null, members: () => void }} events  `last`: our newest message that can be edited;
-   *   `members`: they are loaded
+   *   `members`: their number is known
    */
   constructor(session, events) {
     this.session = session;
@@ -109,13 +112,28 @@ export class Composer {
     this.#conversation = conversation;
     this.#form.hidden = !conversation;
     this.#editing = null;
-    this.members = [];
-    this.#commands = null;
+    this.memberCount = 0;
+    this.#members = this.#commands = null;
     this.#showNote("");
     this.#toggleEmoji(false);
     if (!conversation) return;
     this.#showDraft(conversation);
-    if (conversation.group) this.#loadMembers(conversation);
+    this.countMembers();
+  }
+
+  /** Asks how many members the open group has, for others may have come or gone. */
+  async countMembers() {
+    const conversation = this.#conversation;
+    if (!conversation?.group) return;
+    this.#members = null; // they are loaded with the next mention
+    try {
+      const { count } = await this.session.api("GET", "groups/members", { group: String(conversation.id), limit: 1 });
+      if (conversation !== this.#conversation) return;
+      this.memberCount = count;
+      this.events.members();
+    } catch {
+      // no number is shown
+    }
   }
 
   /** @param {Conversation} conversation */
@@ -321,15 +339,19 @@ export class Composer {
 
   /** @param {Conversation} conversation */
   async #loadMembers(conversation) {
+    const { session } = this;
+    /** @type {string[]} */
+    const loading = [];
+    this.#members = loading; // once
     try {
-      const { members } = await this.session.api("GET", "groups/members", { group: String(conversation.id), limit: 200 });
-      const users = members.map((/** @type {{ user: string }} */ each) => each.user);
-      await this.session.people.load(users);
-      if (conversation !== this.#conversation) return;
-      this.members = users;
-      this.events.members();
+      const rows = await rowsOf("members", (cursor) => session.api("GET", "groups/members", { group: String(conversation.id), cursor, limit: MEMBERS_PAGE }));
+      const users = rows.map(({ user }) => user);
+      await session.people.load(users);
+      if (this.#members !== loading) return;
+      this.#members = users;
+      this.#complete();
     } catch {
-      // nobody is completed
+      if (this.#members === loading) this.#members = null; // nobody is completed
     }
   }
 
@@ -386,10 +408,12 @@ export class Composer {
    */
   #namesFor(before) {
     const { people, user: self } = this.session;
-    const found = this.#conversation?.group ? MENTION.exec(before) : null;
-    if (!found) return [];
+    const conversation = this.#conversation;
+    const found = conversation?.group ? MENTION.exec(before) : null;
+    if (!conversation || !found) return [];
+    if (!this.#members) this.#loadMembers(conversation);
     const wanted = found[1].toLowerCase();
-    const users = ["all", ...this.members].filter((user) => user !== self && this.#nameOf(user).toLowerCase().includes(wanted));
+    const users = ["all", ...(this.#members ?? [])].filter((user) => user !== self && this.#nameOf(user).toLowerCase().includes(wanted));
     return users.slice(0, MOST_NAMES).map((user) => {
       const name = this.#nameOf(user);
       const face = user === "all" ? make("span", "avatar group", "@") : people.avatar(user);

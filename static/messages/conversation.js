@@ -421,6 +421,7 @@ export class ConversationView {
     if (!open || entry.conversation !== open.id) return;
     this.#typists.delete(entry.from);
     if (entry.kind === "pin") this.#loadPins(open);
+    if (entry.kind === "join" || entry.kind === "leave") this.composer.countMembers();
     if (entry.kind === "recall" && this.#pins.some(({ id }) => id === entry.about)) this.#loadPins(open);
     if (entry.id <= this.#announced || entry.from === session.user || ["edit", "reaction", "press"].includes(entry.kind)) return;
     this.#announced = entry.id;
@@ -498,7 +499,7 @@ export class ConversationView {
     const names = [...this.#typists.keys()].map((user) => session.people.nameOf(user)).slice(0, 3);
     if (this.#typists.size) this.#typingTimer = setTimeout(() => this.#drawStatus(), Math.max(50, Math.min(...this.#typists.values()) - now));
     this.#status.dataset.typing = String(names.length > 0);
-    const count = this.composer.members.length;
+    const count = this.composer.memberCount;
     const members = count ? fill(session.words.messages_members, { count }) : "";
     const presence = open && !open.group && open.peer ? session.people.presenceOf(open.peer) : members;
     const text = names.length ? fill(session.words.messages_typing, { name: names.join(session.words.messages_and), count: names.length }) : presence;
