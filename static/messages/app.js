@@ -172,9 +172,10 @@ class App {
       if (this.#session) followInvitation(this.#session, invitation);
     }
     const [, kind, name] = /^#([cu])\/(.+)$/.exec(location.hash) ?? [];
-    const conversation = kind === "u" ? store.withUser(decodeURIComponent(name)) : store.conversations.get(Number(name)) ?? null;
+    const user = kind === "u" ? decoded(name) : "";
+    const conversation = user ? store.withUser(user) : store.conversations.get(Number(name)) ?? null;
     if (name && !conversation && store.isLoaded) {
-      const isLoaded = store.hasMore && (await store.load(true).then(() => true, () => false)); // it may be an older one
+      const isLoaded = kind === "c" && store.hasMore && (await store.load(true).then(() => true, () => false)); // it may be an older one
       if (isLoaded) return this.#route(message);
       await navigate("", true);
       return this.#route();
@@ -263,6 +264,18 @@ class App {
     for (const [keys, meaning] of rows) list.append(make("dt", "", make("kbd", "", keys)), make("dd", "", meaning));
     const formats = make("p", "muted", words.messages_formats);
     openDialog(words.messages_shortcuts, make("div", "", list, formats));
+  }
+}
+
+/**
+ * @param {string} text  a part of an address
+ * @returns {string} empty: it is damaged
+ */
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return "";
   }
 }
 

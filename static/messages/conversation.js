@@ -151,7 +151,7 @@ export class ConversationView {
     this.#isShown = true;
     const items = this.#items();
     const divider = items.some(({ key }) => key === "unread");
-    this.timeline.show(items, message ? { key: String(message), align: "center" } : divider ? { key: "unread" } : {});
+    this.timeline.show(items, message ? this.#near(message) : divider ? { key: "unread" } : {});
     if (message) this.#highlight(message);
     if (matchMedia("(hover: hover)").matches) this.composer.focus(); // on a phone this would open the keyboard
     this.draw();
@@ -220,11 +220,27 @@ export class ConversationView {
     const { open } = this;
     if (!open) return;
     if (!this.timeline.reveal(String(id))) {
-      await this.#try(() => this.session.store.open(open, id));
+      const { store, words, isOnline } = this.session;
+      const found = await store.find(open.id, id).catch(() => undefined);
       if (open !== this.open) return;
-      this.timeline.show(this.#items(), { key: String(id), align: "center" });
+      if (found === null && isOnline) return toast(words.messages_fault_unknown_message); // hidden, or it has expired
+      await this.#try(() => store.open(open, id));
+      if (open !== this.open) return;
+      this.timeline.show(this.#items(), this.#near(id));
     }
     this.#highlight(id);
+  }
+
+  /**
+   * Where a message is, or the next one if it is gone.
+   *
+   * @param {number} id
+   * @returns {{ key?: string, align: "center" }}
+   */
+  #near(id) {
+    const entries = this.open?.entries ?? [];
+    const entry = entries.find((each) => each.id >= id) ?? entries.at(-1);
+    return { ...(entry && { key: String(entry.id) }), align: "center" };
   }
 
   /** Gives up a reply, an edit or a menu. Returns false if there is none. */

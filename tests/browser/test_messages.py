@@ -424,6 +424,51 @@ def test_messages_that_could_not_be_loaded_are_loaded_by_a_button(
     assert not page.shown("#empty")
 
 
+@pytest.mark.full
+def test_a_damaged_address_leads_to_the_list(pair: Pair, server: Server) -> None:
+    page = Account(server, "Ann").log_in(open_page(pair[0], server))
+    page.run("location.hash = '#u/%'")
+    eventually(lambda: page.run("return location.hash") == "", what="the address of the list")
+
+
+@pytest.mark.full
+def test_two_layers_that_close_at_once_leave_the_conversation_open(pair: Pair, server: Server) -> None:
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    history(server, bob, ann, 1)
+    page = ann.log_in(open_page(pair[0], server))
+    choose(page, "Bob")
+    page.has_received("Bob", "number 0")
+    address = page.run("return location.hash")
+    layers = (
+        "const done = arguments[0];"
+        "import('/static/messages/panel.js').then(async ({ openPanel, openDialog, navigate }) => {"
+        "  const open = [openPanel, openDialog].map((each) => each('Title', document.createElement('p')));"
+        "  for (const layer of open.reverse()) layer.close();"
+        "  const hash = location.hash; await new Promise((end) => setTimeout(end, 500));"
+        "  done([history.state?.layers ?? 0, location.hash]); })"
+    )
+    assert page.driver.execute_async_script(layers) == [0, address]
+    assert page.texts("#conversation-name") == ["Bob"]
+
+
+@pytest.mark.full
+def test_a_quote_of_a_hidden_message_leaves_the_reader_where_they_are(pair: Pair, server: Server) -> None:
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    history(server, bob, ann, 120)
+    listed = ann.get("conversations")["conversations"][0]
+    stored = ann.get("messages", conversation=listed["conversation"], limit=100)["messages"]
+    first = min(each["id"] for each in stored)
+    bob.post("messages/send", app="gochat", to=ann.number, text="a reply", reply_to=first)
+    ann.post("messages/hide", app="gochat", ids=[first])
+    page = ann.log_in(open_page(pair[0], server))
+    choose(page, "Bob")
+    click = "const quote = document.querySelector('.quote'); quote?.click(); return Boolean(quote)"
+    latest = "document.querySelector('#latest:not([hidden])')?.click();"
+    eventually(lambda: page.run(latest + click), what="the quote")
+    eventually(lambda: page.texts(".toast") == ["There is no such message"], what="the reason")
+    assert page.received[-1][1].endswith("a reply")
+
+
 def use_tool(page: Page) -> list[str]:
     """Point at the first message, and click the last of its tools. Returns the lines of the menu that opens;
     none if the row was drawn anew.
