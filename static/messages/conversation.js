@@ -571,7 +571,9 @@ export class ConversationView {
     } catch (error) {
       const reason = reasonOf(error, this.session.words);
       if (conversation.entries) toast(reason);
-      else if (conversation === this.open) this.#fault = reason; // shown in the place of the messages
+      if (conversation.entries || conversation !== this.open) return;
+      this.#fault = reason; // shown in the place of the messages
+      this.#announcer.textContent = `${this.session.words.messages_not_loaded}: ${reason}`;
     }
   }
 
