@@ -57,7 +57,7 @@ class ChannelsPage {
   constructor(page) {
     this.page = page;
     this.words = page.text;
-    this.clock = new Intl.DateTimeFormat(page.language, { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
+    this.clock = new Intl.DateTimeFormat(page.language, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
     this.view = new ConnectionView(page.text, { retry: () => this.client.retryNow(), reload: () => location.reload() });
     const { app, user, token } = page;
     this.client = new ImClient({ url: websocketUrl(page, "/acc"), app, user, token });

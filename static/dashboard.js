@@ -13,7 +13,7 @@ const MAX_APPS = 100;
 export const page = /** @type {Page} */ (pageData());
 export const words = page.text;
 export const number = new Intl.NumberFormat(page.language);
-export const clock = new Intl.DateTimeFormat(page.language, { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
+export const clock = new Intl.DateTimeFormat(page.language, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
 export const el = (/** @type {string} */ id) => element(id, HTMLElement);
 
 /** The state could not be read. With `keyNeeded`, the server wants another key. */

@@ -58,7 +58,7 @@ export class MessageList {
     this.latestText = latestText;
     this.words = words;
     this.self = "";
-    this.clock = new Intl.DateTimeFormat(language, { hour: "2-digit", minute: "2-digit", hour12: false });
+    this.clock = new Intl.DateTimeFormat(language, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
     latest.addEventListener("click", () => this.toLatest());
     root.addEventListener("scroll", () => this.#onScroll(), { passive: true });
     const stayAtEnd = () => this.#stick && this.#scroll();

@@ -14,12 +14,13 @@ export function pageData() {
 }
 
 /**
- * @param {string} template  text with names in braces
+ * @param {string} template  text with names in braces; it may have two forms, for a `count` of one and for more: `{count} day|{count} days`
  * @param {Record<string, string | number>} values
  * @returns {string}
  */
 export function fill(template, values) {
-  return template.replace(/\{(\w+)\}/g, (whole, name) => (name in values ? String(values[name]) : whole));
+  const [one, more = one] = template.split("|");
+  return (String(values.count) === "1" ? one : more).replace(/\{(\w+)\}/g, (whole, name) => (name in values ? String(values[name]) : whole));
 }
 
 /**

@@ -42,11 +42,13 @@ export class Accounts {
    * @param {string} [options.url]    the HTTP address of the server; in a page of the server it may be empty
    * @param {string} [options.app]
    * @param {string} [options.token]  of the account, for its links
+   * @param {number} [options.timeoutMs]  of one request
    */
-  constructor({ url = "", app = "gochat", token = "" } = {}) {
+  constructor({ url = "", app = "gochat", token = "", timeoutMs = 10_000 } = {}) {
     this.url = url.replace(/\/+$/, "");
     this.app = app;
     this.token = token;
+    this.timeoutMs = timeoutMs;
   }
 
   /** @returns {Promise<LoginProvider[]>} the providers of the app */
@@ -160,7 +162,10 @@ export class Accounts {
     let answer;
     try {
       const query = isPost ? "" : `?${new URLSearchParams({ app: this.app })}`;
-      response = await fetch(url + query, { method, headers, ...(isPost && { body: JSON.stringify({ app: this.app, ...body }) }) });
+      response = await fetch(url + query, {
+        method, headers, ...(isPost && { body: JSON.stringify({ app: this.app, ...body }) }),
+        ...(typeof AbortSignal !== "undefined" && { signal: AbortSignal.timeout(this.timeoutMs) }),
+      });
       answer = await response.json();
     } catch (error) {
       throw new NotConnected(`${method} ${url}: no answer`, error);

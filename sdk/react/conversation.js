@@ -185,9 +185,9 @@ export class Conversation {
       let page;
       do {
         page = await messenger.history(this.#number, { limit: this.#pageSize, ...(before && { before }) });
-        before = page.messages[0]?.id ?? 0;
+        before = page.messages[0]?.id ?? before;
       } while (page.hasMore && !page.messages.some(isShown));
-      this.#oldest = before;
+      this.#oldest = before; // stays where there is nothing older
       this.#show({ entries: page.messages.reduce((all, each) => applied(messenger, all, each), this.view.entries), hasMore: page.hasMore, error: null });
     } catch (error) {
       this.#show({ error: /** @type {Error} */ (error) });

@@ -1,9 +1,12 @@
 // @ts-check
 /** HTTP requests to `/api/v1`, and the reasons of failures in the language of the page. */
 
-import { CommandRefused, ImError, NotConnected } from "../../sdk/imserver.js";
+import { Closed, CommandRefused, ImError, NotConnected } from "../../sdk/imserver.js";
+import { fill } from "../text.js";
 
 const TIMEOUT_MS = 15_000;
+/** Close code after a message that is larger than the server allows. */
+const TOO_LARGE = 1009;
 /** Rows of a list that the page loads. */
 const MOST_ROWS = 2_000;
 
@@ -76,13 +79,26 @@ export async function rowsOf(key, load) {
  * @returns {string} the reason, in the language of the page
  */
 export function reasonOf(error, words) {
-  if (error instanceof ApiError && error.code === "no_answer") return words.no_answer;
-  if (error instanceof ApiError) return words[`messages_fault_${error.code}`] ?? `${error.message} (${error.code})`;
+  if (error instanceof ApiError) return faultText(error.code, words);
   if (error instanceof NotConnected) return words.no_answer;
   if (error instanceof CommandRefused) {
-    if (error.reason !== null) return words.send_rejected.replace("{reason}", error.reason || words.no_reason);
-    return words[`messages_refused_${error.code}`] ?? error.message;
+    const { cmd, code, reason } = error;
+    if (reason !== null) return fill(words.send_rejected, { reason: reason || words.no_reason });
+    return words[`messages_refused_${code}_${cmd}`] ?? words[`messages_refused_${code}`] ?? fill(words.messages_refused_other, { code });
   }
-  if (error instanceof ImError) return error.message;
+  if (error instanceof Closed && error.code === TOO_LARGE) return words.messages_too_large;
+  if (error instanceof ImError) return words.refused_other;
   return String(error);
+}
+
+/**
+ * @param {string} code  of a problem
+ * @param {Record<string, string>} words
+ * @returns {string}
+ */
+function faultText(code, words) {
+  if (code === "no_answer") return words.no_answer;
+  const known = words[`messages_fault_${code}`];
+  if (known) return known;
+  return code.endsWith("_unavailable") ? words.messages_fault_unavailable : fill(words.messages_fault_other, { code });
 }

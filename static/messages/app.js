@@ -73,6 +73,7 @@ class App {
       this.connection.show(change);
       if (change.state === "online" && !session.store.isLoaded) this.#loadList();
     });
+    session.on("anew", () => this.#loadList()); // then the conversation of the address is opened again
     session.on("changed", () => this.#schedule());
     session.on("people", () => this.#schedule());
     session.on("contact", () => this.#countRequests());
@@ -86,7 +87,7 @@ class App {
 
   /** @param {boolean} expired  the token is not valid any more */
   #stop(expired) {
-    this.saved.set(null);
+    if (this.saved.get()?.token === this.#session?.token) this.saved.set(null); // another tab may have logged in meanwhile
     this.#list?.stop();
     this.#conversation?.stop();
     this.#search?.stop();
@@ -171,9 +172,10 @@ class App {
       if (this.#session) followInvitation(this.#session, invitation);
     }
     const [, kind, name] = /^#([cu])\/(.+)$/.exec(location.hash) ?? [];
-    const conversation = kind === "u" ? store.withUser(decodeURIComponent(name)) : store.conversations.get(Number(name)) ?? null;
+    const user = kind === "u" ? decoded(name) : "";
+    const conversation = user ? store.withUser(user) : store.conversations.get(Number(name)) ?? null;
     if (name && !conversation && store.isLoaded) {
-      const isLoaded = store.hasMore && (await store.load(true).then(() => true, () => false)); // it may be an older one
+      const isLoaded = kind === "c" && store.hasMore && (await store.load(true).then(() => true, () => false)); // it may be an older one
       if (isLoaded) return this.#route(message);
       await navigate("", true);
       return this.#route();
@@ -262,6 +264,18 @@ class App {
     for (const [keys, meaning] of rows) list.append(make("dt", "", make("kbd", "", keys)), make("dd", "", meaning));
     const formats = make("p", "muted", words.messages_formats);
     openDialog(words.messages_shortcuts, make("div", "", list, formats));
+  }
+}
+
+/**
+ * @param {string} text  a part of an address
+ * @returns {string} empty: it is damaged
+ */
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return "";
   }
 }
 

@@ -3,7 +3,7 @@
 
 import { makeEmojiGrid } from "../emoji.js";
 import { element, fill, make } from "../text.js";
-import { reasonOf } from "./api.js";
+import { reasonOf, rowsOf } from "./api.js";
 import { summaryOf } from "./message-view.js";
 import { toast } from "./panel.js";
 import { keyOf } from "./store.js";
@@ -15,6 +15,7 @@ import { keyOf } from "./store.js";
 const WARN_LEFT = 400;
 const TYPING_EACH_MS = 3_000;
 const MOST_NAMES = 8;
+const MEMBERS_PAGE = 500;
 const MOST_COMMANDS = 50;
 const MENTION = /(?:^|[\s(（])@([^\s@]{0,32})$/u;
 const COMMAND = /^\/([a-z0-9_]{0,32})$/;
@@ -34,14 +35,18 @@ const COMMAND = /^\/([a-z0-9_]{0,32})$/;
 export class Composer {
   /** @type {Conversation | null} */
   #conversation = null;
-  /** @type {Entry | null} */
-  #replyTo = null;
+  /** Id of the message that the text replies to; 0: none. */
+  #replyTo = 0;
+  /** That message; null: it is not loaded. @type {Entry | null} */
+  #replied = null;
   /** @type {Entry | null} */
   #editing = null;
   /** Names that were completed in this text, with their users. @type {Map<string, string>} */
   #mentioned = new Map();
-  /** Members of the open group. @type {string[]} */
-  members = [];
+  /** The number of members of the open group; 0: not known, or no group. */
+  memberCount = 0;
+  /** Members of the open group whose names are completed; null: not loaded. @type {string[] | null} */
+  #members = null;
   /** Commands of the bots of the open conversation; null: not loaded. @type {Command[] | null} */
   #commands = null;
   /** @type {Choice[]} */
@@ -61,7 +66,7 @@ export class Composer {
   /**
    * @param {Session} session
    * @param {{ sent: () => void, last: () => Entry | null, members: () => void }} events  `last`: our newest message that can be edited;
-   *   `members`: they are loaded
+   *   `members`: their number is known
    */
   constructor(session, events) {
     this.session = session;
@@ -106,19 +111,56 @@ export class Composer {
   show(conversation) {
     this.#conversation = conversation;
     this.#form.hidden = !conversation;
-    this.#replyTo = this.#editing = null;
-    this.#mentioned.clear();
-    this.members = [];
-    this.#commands = null;
+    this.#editing = null;
+    this.memberCount = 0;
+    this.#members = this.#commands = null;
     this.#showNote("");
     this.#toggleEmoji(false);
     if (!conversation) return;
-    const draft = this.session.drafts.get(keyOf(conversation));
-    this.#field.value = draft.text;
-    this.#replyTo = conversation.entries?.find(({ id }) => id === draft.replyTo) ?? null;
+    this.#showDraft(conversation);
+    this.countMembers();
+  }
+
+  /** Asks how many members the open group has, for others may have come or gone. */
+  async countMembers() {
+    const conversation = this.#conversation;
+    if (!conversation?.group) return;
+    this.#members = null; // they are loaded with the next mention
+    try {
+      const { count } = await this.session.api("GET", "groups/members", { group: String(conversation.id), limit: 1 });
+      if (conversation !== this.#conversation) return;
+      this.memberCount = count;
+      this.events.members();
+    } catch {
+      // no number is shown
+    }
+  }
+
+  /** @param {Conversation} conversation */
+  #showDraft(conversation) {
+    const { text, replyTo = 0, mentions = [] } = this.session.drafts.get(keyOf(conversation));
+    this.#field.value = text;
+    this.#mentioned = new Map(mentions);
+    this.#replyTo = replyTo;
+    this.#replied = conversation.entries?.find(({ id }) => id === replyTo) ?? null;
+    if (replyTo && !this.#replied) this.#findReplied(conversation, replyTo);
     this.#drawBar();
     this.#changed();
-    if (conversation.group) this.#loadMembers(conversation);
+  }
+
+  /**
+   * @param {Conversation} conversation
+   * @param {number} id
+   */
+  async #findReplied(conversation, id) {
+    const { session } = this;
+    const found = await session.store.find(conversation.id, id).catch(() => undefined);
+    if (conversation !== this.#conversation || this.#editing || this.#replyTo !== id) return;
+    const isGone = found ? found.kind !== "message" : found === null && session.isOnline;
+    if (isGone) this.#replyTo = 0;
+    else this.#replied = found ?? null;
+    this.#drawBar();
+    this.#changed();
   }
 
   /** Whether a reply or an edit was begun; then it is given up. */
@@ -136,7 +178,7 @@ export class Composer {
   /** @param {Entry} entry */
   reply(entry) {
     if (this.#editing) this.#clearBar();
-    this.#replyTo = entry;
+    [this.#replyTo, this.#replied] = [entry.id, entry];
     this.#drawBar();
     this.#changed();
     this.focus();
@@ -145,7 +187,7 @@ export class Composer {
   /** @param {Entry} entry */
   edit(entry) {
     this.#editing = entry;
-    this.#replyTo = null;
+    [this.#replyTo, this.#replied] = [0, null];
     this.#field.value = entry.text ?? "";
     this.#mentioned = new Map((entry.meta?.mentions ?? []).map((/** @type {string} */ user) => [this.#nameOf(user), user]));
     this.#drawBar();
@@ -171,7 +213,7 @@ export class Composer {
     const named = [...this.#mentioned].filter(([name]) => text.includes(`@${name}`)).map(([, user]) => user);
     const mentions = named.includes("all") ? ["all"] : named;
     if (this.#editing) return this.#saveEdit(this.#editing, text, mentions);
-    this.session.outbox.add(conversation, { text, replyTo: this.#replyTo?.id, mentions });
+    this.session.outbox.add(conversation, { text, replyTo: this.#replyTo || undefined, mentions });
     this.#clear();
     this.events.sent();
   }
@@ -202,7 +244,8 @@ export class Composer {
 
   #clear() {
     this.#field.value = "";
-    this.#replyTo = this.#editing = null;
+    this.#editing = this.#replied = null;
+    this.#replyTo = 0;
     this.#mentioned.clear();
     this.#typingSentAt = 0;
     this.#showNote("");
@@ -223,21 +266,25 @@ export class Composer {
 
   #clearBar() {
     const wasEditing = this.#editing !== null;
-    this.#replyTo = this.#editing = null;
-    if (wasEditing && this.#conversation) this.#field.value = this.session.drafts.get(keyOf(this.#conversation)).text;
+    this.#editing = this.#replied = null;
+    this.#replyTo = 0;
     this.#showNote("");
-    this.#drawBar();
-    this.#changed();
+    if (wasEditing && this.#conversation) {
+      this.#showDraft(this.#conversation);
+    } else {
+      this.#drawBar();
+      this.#changed();
+    }
     this.focus();
   }
 
   #drawBar() {
     const { words } = this.session;
-    const about = this.#editing ?? this.#replyTo;
-    this.#bar.hidden = !about;
-    if (!about) return;
-    element("reply-title", HTMLElement).textContent = this.#editing ? words.messages_editing : fill(words.messages_replying, { name: this.#nameOf(about.from) });
-    element("reply-text", HTMLElement).textContent = summaryOf(about, words);
+    const about = this.#editing ?? this.#replied;
+    this.#bar.hidden = !about && !this.#replyTo;
+    const title = about ? fill(words.messages_replying, { name: this.#nameOf(about.from) }) : words.messages_quote;
+    element("reply-title", HTMLElement).textContent = this.#editing ? words.messages_editing : title;
+    element("reply-text", HTMLElement).textContent = about ? summaryOf(about, words) : words.messages_quote_far;
   }
 
   // --- the text -----------------------------------------------------------------------------------------------
@@ -265,8 +312,15 @@ export class Composer {
     this.#left.textContent = left <= WARN_LEFT ? fill(this.session.words.too_long, { count: left }) : "";
     this.#send.setAttribute("aria-disabled", String(!this.#field.value.trim()));
     this.#form.dataset.empty = String(!this.#field.value.trim());
-    if (this.#conversation && !this.#editing) this.session.drafts.set(keyOf(this.#conversation), { text: this.#field.value, replyTo: this.#replyTo?.id });
+    if (this.#conversation && !this.#editing) this.#saveDraft(this.#conversation);
     this.#complete();
+  }
+
+  /** @param {Conversation} conversation */
+  #saveDraft(conversation) {
+    const text = this.#field.value;
+    const mentions = [...this.#mentioned].filter(([name]) => text.includes(`@${name}`));
+    this.session.drafts.set(keyOf(conversation), { text, ...(this.#replyTo && { replyTo: this.#replyTo }), ...(mentions.length && { mentions }) });
   }
 
   /** @param {string} text */
@@ -285,15 +339,19 @@ export class Composer {
 
   /** @param {Conversation} conversation */
   async #loadMembers(conversation) {
+    const { session } = this;
+    /** @type {string[]} */
+    const loading = [];
+    this.#members = loading; // once
     try {
-      const { members } = await this.session.api("GET", "groups/members", { group: String(conversation.id), limit: 200 });
-      const users = members.map((/** @type {{ user: string }} */ each) => each.user);
-      await this.session.people.load(users);
-      if (conversation !== this.#conversation) return;
-      this.members = users;
-      this.events.members();
+      const rows = await rowsOf("members", (cursor) => session.api("GET", "groups/members", { group: String(conversation.id), cursor, limit: MEMBERS_PAGE }));
+      const users = rows.map(({ user }) => user);
+      await session.people.load(users);
+      if (this.#members !== loading) return;
+      this.#members = users;
+      this.#complete();
     } catch {
-      // nobody is completed
+      if (this.#members === loading) this.#members = null; // nobody is completed
     }
   }
 
@@ -350,10 +408,12 @@ export class Composer {
    */
   #namesFor(before) {
     const { people, user: self } = this.session;
-    const found = this.#conversation?.group ? MENTION.exec(before) : null;
-    if (!found) return [];
+    const conversation = this.#conversation;
+    const found = conversation?.group ? MENTION.exec(before) : null;
+    if (!conversation || !found) return [];
+    if (!this.#members) this.#loadMembers(conversation);
     const wanted = found[1].toLowerCase();
-    const users = ["all", ...this.members].filter((user) => user !== self && this.#nameOf(user).toLowerCase().includes(wanted));
+    const users = ["all", ...(this.#members ?? [])].filter((user) => user !== self && this.#nameOf(user).toLowerCase().includes(wanted));
     return users.slice(0, MOST_NAMES).map((user) => {
       const name = this.#nameOf(user);
       const face = user === "all" ? make("span", "avatar group", "@") : people.avatar(user);

@@ -140,7 +140,7 @@ export class ConversationList {
  * @returns {(time: number) => string}
  */
 export function shortTimes(language) {
-  const hour = new Intl.DateTimeFormat(language, { hour: "2-digit", minute: "2-digit", hour12: false });
+  const hour = new Intl.DateTimeFormat(language, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
   const weekday = new Intl.DateTimeFormat(language, { weekday: "short" });
   const date = new Intl.DateTimeFormat(language, { year: "numeric", month: "numeric", day: "numeric" });
   return (time) => {

@@ -34,6 +34,8 @@ export class ConversationView {
   #unreadFrom = 0;
   /** The timeline shows the entries of the open conversation. */
   #isShown = false;
+  /** Why the entries of the open conversation could not be loaded; empty: they are loaded. */
+  #fault = "";
   /** Pinned messages of the open conversation, the newest first. @type {Entry[]} */
   #pins = [];
   #pin = 0;
@@ -54,6 +56,7 @@ export class ConversationView {
   #latest = element("latest", HTMLButtonElement);
   #latestText = element("latest-text", HTMLElement);
   #empty = element("empty", HTMLElement);
+  #retry = element("empty-retry", HTMLButtonElement);
   #name = element("conversation-name", HTMLElement);
   #status = element("conversation-status", HTMLElement);
   #face = element("conversation-avatar", HTMLElement);
@@ -94,6 +97,7 @@ export class ConversationView {
       onMove: () => this.#drawLatest(),
     });
     this.#latest.addEventListener("click", () => this.toEnd(), { signal });
+    this.#retry.addEventListener("click", () => this.#showAgain(), { signal });
     element("conversation-open", HTMLButtonElement).addEventListener("click", () => this.open && opened.info(this.open), { signal });
     element("pinned-jump", HTMLButtonElement).addEventListener("click", () => this.#nextPin(), { signal });
     this.#listenToRows(signal);
@@ -134,19 +138,20 @@ export class ConversationView {
     this.#unreadFrom = 0;
     this.composer.show(conversation);
     this.timeline.show([]);
-    element("empty-title", HTMLElement).textContent = this.session.words.messages_choose;
+    const { words } = this.session;
+    this.#drawEmpty(words.messages_choose, words.messages_choose_hint);
     this.#empty.hidden = conversation !== null;
     this.draw();
     if (!conversation) return;
     this.#announced = conversation.position;
-    await this.#try(() => this.session.store.open(conversation, message));
+    await this.#openEntries(conversation, message);
     if (conversation !== this.open) return;
     const isUnread = (/** @type {Entry} */ { id, kind, from }) => id > conversation.read && kind === "message" && from !== this.session.user;
     if (conversation.unread) this.#unreadFrom = conversation.entries?.find(isUnread)?.id ?? 0;
     this.#isShown = true;
     const items = this.#items();
     const divider = items.some(({ key }) => key === "unread");
-    this.timeline.show(items, message ? { key: String(message), align: "center" } : divider ? { key: "unread" } : {});
+    this.timeline.show(items, message ? this.#near(message) : divider ? { key: "unread" } : {});
     if (message) this.#highlight(message);
     if (matchMedia("(hover: hover)").matches) this.composer.focus(); // on a phone this would open the keyboard
     this.draw();
@@ -165,9 +170,32 @@ export class ConversationView {
     if (!open || !this.#isShown) return;
     this.timeline.update(this.#items());
     const isEmpty = !open.entries?.length && !session.outbox.of(open).length && !session.store.streamsOf(open).length;
-    if (isEmpty) element("empty-title", HTMLElement).textContent = session.words.messages_empty;
+    const { words } = session;
+    const isMissing = open.id > 0 && (!open.entries || open.cached);
+    if (isEmpty && isMissing) this.#drawEmpty(words.messages_not_loaded, this.#fault || words.no_answer, true);
+    else if (isEmpty) this.#drawEmpty(words.messages_empty, words.messages_choose_hint);
     this.#empty.hidden = !isEmpty;
     this.#drawLatest();
+  }
+
+  /**
+   * What is shown instead of messages.
+   *
+   * @param {string} title
+   * @param {string} hint
+   * @param {boolean} [canRetry]
+   */
+  #drawEmpty(title, hint, canRetry = false) {
+    element("empty-title", HTMLElement).textContent = title;
+    element("empty-hint", HTMLElement).textContent = hint;
+    this.#retry.hidden = !canRetry;
+  }
+
+  /** Opens the conversation again, after its entries could not be loaded. */
+  #showAgain() {
+    const { open } = this;
+    this.open = null;
+    this.show(open);
   }
 
   /** Scrolls to the newest message. */
@@ -192,11 +220,27 @@ export class ConversationView {
     const { open } = this;
     if (!open) return;
     if (!this.timeline.reveal(String(id))) {
-      await this.#try(() => this.session.store.open(open, id));
+      const { store, words, isOnline } = this.session;
+      const found = await store.find(open.id, id).catch(() => undefined);
       if (open !== this.open) return;
-      this.timeline.show(this.#items(), { key: String(id), align: "center" });
+      if (found === null && isOnline) return toast(words.messages_fault_unknown_message); // hidden, or it has expired
+      await this.#try(() => store.open(open, id));
+      if (open !== this.open) return;
+      this.timeline.show(this.#items(), this.#near(id));
     }
     this.#highlight(id);
+  }
+
+  /**
+   * Where a message is, or the next one if it is gone.
+   *
+   * @param {number} id
+   * @returns {{ key?: string, align: "center" }}
+   */
+  #near(id) {
+    const entries = this.open?.entries ?? [];
+    const entry = entries.find((each) => each.id >= id) ?? entries.at(-1);
+    return { ...(entry && { key: String(entry.id) }), align: "center" };
   }
 
   /** Gives up a reply, an edit or a menu. Returns false if there is none. */
@@ -393,6 +437,7 @@ export class ConversationView {
     if (!open || entry.conversation !== open.id) return;
     this.#typists.delete(entry.from);
     if (entry.kind === "pin") this.#loadPins(open);
+    if (entry.kind === "join" || entry.kind === "leave") this.composer.countMembers();
     if (entry.kind === "recall" && this.#pins.some(({ id }) => id === entry.about)) this.#loadPins(open);
     if (entry.id <= this.#announced || entry.from === session.user || ["edit", "reaction", "press"].includes(entry.kind)) return;
     this.#announced = entry.id;
@@ -414,7 +459,7 @@ export class ConversationView {
     if (!open.id || (open.entries && !open.cached)) return;
     const atEnd = this.timeline.isAtEnd;
     const middle = open.entries?.[Math.floor((open.entries?.length ?? 0) / 2)]?.id ?? 0;
-    await this.#try(() => this.session.store.open(open, atEnd ? 0 : middle));
+    await this.#openEntries(open, atEnd ? 0 : middle);
     if (open !== this.open) return;
     if (!this.#isShown || open.cached) return;
     this.draw();
@@ -470,10 +515,10 @@ export class ConversationView {
     const names = [...this.#typists.keys()].map((user) => session.people.nameOf(user)).slice(0, 3);
     if (this.#typists.size) this.#typingTimer = setTimeout(() => this.#drawStatus(), Math.max(50, Math.min(...this.#typists.values()) - now));
     this.#status.dataset.typing = String(names.length > 0);
-    const count = this.composer.members.length;
+    const count = this.composer.memberCount;
     const members = count ? fill(session.words.messages_members, { count }) : "";
     const presence = open && !open.group && open.peer ? session.people.presenceOf(open.peer) : members;
-    const text = names.length ? fill(session.words.messages_typing, { name: names.join(session.words.messages_and) }) : presence;
+    const text = names.length ? fill(session.words.messages_typing, { name: names.join(session.words.messages_and), count: names.length }) : presence;
     if (this.#status.textContent !== text) this.#status.textContent = text;
   }
 
@@ -513,6 +558,23 @@ export class ConversationView {
   /** @param {number} id */
   isPinned(id) {
     return this.#pins.some((each) => each.id === id);
+  }
+
+  /**
+   * @param {Conversation} conversation
+   * @param {number} around  see `open` of the store
+   */
+  async #openEntries(conversation, around) {
+    this.#fault = "";
+    try {
+      await this.session.store.open(conversation, around);
+    } catch (error) {
+      const reason = reasonOf(error, this.session.words);
+      if (conversation.entries) toast(reason);
+      if (conversation.entries || conversation !== this.open) return;
+      this.#fault = reason; // shown in the place of the messages
+      this.#announcer.textContent = `${this.session.words.messages_not_loaded}: ${reason}`;
+    }
   }
 
   /** @param {() => Promise<unknown>} work  the reason of a failure is shown */

@@ -52,6 +52,11 @@ export class Database {
     await this.#run(table, "readwrite", (store) => keys.map((key) => store.delete(key)).at(-1));
   }
 
+  /** @param {Table} table  of which all rows are deleted */
+  async clear(table) {
+    await this.#run(table, "readwrite", (store) => store.clear());
+  }
+
   /**
    * The entries of a conversation on one side of an id.
    *
@@ -83,7 +88,11 @@ export class Database {
   /** Deletes everything, after a logout. */
   async forget() {
     (await this.#database)?.close();
-    indexedDB.deleteDatabase(this.name);
+    try {
+      indexedDB.deleteDatabase(this.name);
+    } catch {
+      // it is forbidden: nothing was stored
+    }
   }
 
   /**

@@ -51,6 +51,8 @@ class GroupView {
   #group = null;
   /** @type {Member[]} */
   #members = [];
+  /** More than are listed, in a large group. */
+  #count = 0;
   /** @type {HooksView | undefined} */
   #hooks;
   /** @type {(() => void)[]} */
@@ -85,9 +87,10 @@ class GroupView {
   #load() {
     const { session, id } = this;
     return attempt(this.body, this.note, session.words, async () => {
-      const [group, members] = await Promise.all([session.api("GET", "groups/show", { group: id }), loadMembers(session, id)]);
+      const [group, { members, count }] = await Promise.all([session.api("GET", "groups/show", { group: id }), loadMembers(session, id)]);
       this.#group = group;
       this.#members = members;
+      this.#count = count;
       this.#draw();
       await session.people.refresh(members.map(({ user }) => user));
     });
@@ -110,7 +113,7 @@ class GroupView {
     const { words } = this.session;
     const head = make(
       "div", "card-head", make("span", "avatar group large", "#"), make("bdi", "card-name", group.name),
-      make("p", "presence", membersText(this.#members.length, words)),
+      make("p", "presence", membersText(this.#count, words)),
     );
     if (this.#may(group.rename)) head.append(this.#button("rename", words.messages_rename, () => this.#rename(group), "link"));
     return head;
@@ -284,8 +287,14 @@ class GroupView {
 /**
  * @param {Session} session
  * @param {string} group
- * @returns {Promise<Member[]>}
+ * @returns {Promise<{ members: Member[], count: number }>}
  */
-function loadMembers(session, group) {
-  return rowsOf("members", (cursor) => session.api("GET", "groups/members", { group, cursor, limit: PAGE }));
+async function loadMembers(session, group) {
+  let count = 0;
+  const members = await rowsOf("members", async (cursor) => {
+    const page = await session.api("GET", "groups/members", { group, cursor, limit: PAGE });
+    count = page.count;
+    return page;
+  });
+  return { members, count };
 }

@@ -55,7 +55,7 @@ function linkOf(code) {
  * @returns {string} "3 members"
  */
 export function membersText(count, words) {
-  return count === 1 ? words.messages_one_member : fill(words.messages_members, { count });
+  return fill(words.messages_members, { count });
 }
 
 /**

@@ -115,7 +115,7 @@ export class MessageView {
   constructor(session, actions) {
     this.session = session;
     this.actions = actions;
-    this.clock = new Intl.DateTimeFormat(session.language, { hour: "2-digit", minute: "2-digit", hour12: false });
+    this.clock = new Intl.DateTimeFormat(session.language, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
     this.exact = new Intl.DateTimeFormat(session.language, { dateStyle: "full", timeStyle: "short" });
   }
 

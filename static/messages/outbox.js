@@ -45,6 +45,8 @@ import { keyOf } from "./store.js";
 export class Outbox {
   /** @type {Map<string, Pending>} */
   #items = new Map();
+  /** Time of the newest message. Each one is later than the one before, so that they can be sorted. */
+  #lastTime = 0;
   /** Conversations for which a message is under way. @type {Set<string>} */
   #busy = new Set();
 
@@ -60,6 +62,8 @@ export class Outbox {
   /** Takes the messages that an earlier load of the page has left. */
   async restore() {
     for (const item of await this.session.database.all("outbox")) if (!this.#items.has(item.id)) this.#items.set(item.id, { ...item, state: item.state === "failed" ? "failed" : "waiting" });
+    this.#items = new Map([...this.#items].sort(([, one], [, other]) => one.time - other.time)); // the database sorts them by their random ids
+    this.#lastTime = Math.max(this.#lastTime, ...[...this.#items.values()].map(({ time }) => time));
     if (this.session.isOnline) this.#sendAll();
   }
 
@@ -81,8 +85,9 @@ export class Outbox {
    * @returns {Pending}
    */
   add(conversation, content, upload) {
+    this.#lastTime = Math.max(Date.now(), this.#lastTime + 1);
     const item = /** @type {Pending} */ ({
-      ...content, id: newId(), key: keyOf(conversation), conversation: conversation.id, peer: conversation.peer, time: Date.now(),
+      ...content, id: newId(), key: keyOf(conversation), conversation: conversation.id, peer: conversation.peer, time: this.#lastTime,
       state: upload ? "uploading" : "waiting", reason: "", share: 0, ...(upload && { upload }),
     });
     this.#items.set(item.id, item);

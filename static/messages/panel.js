@@ -23,8 +23,8 @@ const TOAST_MS = 5_000;
 const layers = [];
 /** @type {Record<string, string>} */
 let words = {};
-/** Resolves when the browser has left the history entries of closed layers. */
-let leaving = /** @type {Promise<void>} */ (Promise.resolve());
+/** Resolves when the browser has left the history entries of closed layers. @type {Promise<void> | null} */
+let leaving = null;
 
 /**
  * Called once, before anything is opened.
@@ -180,10 +180,20 @@ function closeFrom(layer) {
   const index = layers.indexOf(layer);
   if (index < 0) return;
   dismiss(index);
-  const steps = index - Number(history.state?.layers ?? 0);
+  const left = leaving ? leaving.then(leaveClosed) : leaveClosed(); // one after the other: steps that are under way are not in the state yet
+  leaving = left;
+  left.then(() => {
+    if (leaving === left) leaving = null;
+  });
+}
+
+/** Leaves the entries of the browser's history that have more layers than are open. */
+async function leaveClosed() {
+  const steps = layers.length - Number(history.state?.layers ?? 0);
   if (steps >= 0) return;
-  leaving = new Promise((resolve) => addEventListener("popstate", () => resolve(), { once: true }));
+  const left = new Promise((resolve) => addEventListener("popstate", resolve, { once: true }));
   history.go(steps);
+  await left;
 }
 
 /** @param {number} depth  number of layers that stay */

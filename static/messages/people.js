@@ -43,6 +43,7 @@ export class People {
   #shown = new Set();
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #storing;
+  #isForgotten = false;
   #key;
 
   /** @param {Session} session */
@@ -152,7 +153,7 @@ export class People {
     }
     if (!changed) return;
     this.session.peopleChanged();
-    this.#storing ??= setTimeout(() => this.#store(), STORE_AFTER_MS);
+    if (!this.#isForgotten) this.#storing ??= setTimeout(() => this.#store(), STORE_AFTER_MS);
   }
 
   /**
@@ -166,9 +167,11 @@ export class People {
     return () => void this.#shown.delete(users);
   }
 
-  /** Deletes what the browser has stored. */
+  /** Deletes what the browser has stored. From then on nothing is stored. */
   forget() {
     clearTimeout(this.#storing);
+    this.#storing = undefined;
+    this.#isForgotten = true;
     try {
       localStorage.removeItem(this.#key);
     } catch {

@@ -36,6 +36,7 @@ import { Store } from "./store.js";
  * @property {StateChange} state    of the connection
  * @property {Entry} entry          a stored entry, of another user or of our own
  * @property {{}} changed           conversations, messages or the outbox have changed
+ * @property {{}} anew              the server has deleted entries: the list must be loaded again, and the open conversation
  * @property {{}} people            cards of people have changed
  * @property {Typing} typing
  * @property {string} contact       what this user is to us has changed
@@ -78,11 +79,17 @@ export class Session {
     this.outbox = new Outbox(this);
     this.messenger.on("state", (change) => {
       if (change.state === "refused" && TOKEN_INVALID.has(change.code)) return this.#end(true);
-      if (change.state === "online") this.store.forgetStreams();
+      if (change.state === "online") {
+        this.store.forgetStreams();
+        this.store.sendReceipts();
+      }
       this.#emit("state", change);
     });
     this.messenger.on("entry", (entry) => this.added(entry));
-    this.messenger.on("anew", () => this.store.reload());
+    this.messenger.on("anew", () => {
+      this.store.clear();
+      this.#emit("anew", {});
+    });
     this.messenger.on("typing", (signal) => this.#emit("typing", signal));
     this.messenger.on("piece", (piece) => !this.store.applyPiece(piece) && this.#emit("grown", piece.stream));
     this.messenger.on("receipt", (receipt) => this.store.applyReceipt(receipt));
@@ -161,9 +168,9 @@ export class Session {
   async logOut() {
     const { token } = this;
     this.#end(false);
-    await this.database.forget();
     this.drafts.forget();
     this.people.forget();
+    await this.database.forget();
     try {
       const { devices } = await callApi(this.app, token, "GET", "accounts/devices");
       const here = devices.find((/** @type {any} */ each) => each.current);

@@ -1,7 +1,7 @@
 // @ts-check
 /** The conversations of a login and their entries, as far as the page has loaded them. It draws nothing. */
 
-import { NotConnected } from "../../sdk/errors.js";
+import { CommandRefused, NotConnected } from "../../sdk/errors.js";
 import { insert, isRevision, isSilent, mentions, revised, usersIn } from "./entries.js";
 
 /** @typedef {import("./entries.js").Entry} Entry */
@@ -51,6 +51,16 @@ const MAX_STREAMED = 200;
  * @property {number} time
  */
 
+/**
+ * A position up to which we have read or received a conversation.
+ *
+ * @typedef {object} Mark
+ * @property {"read" | "received"} kind
+ * @property {number} conversation
+ * @property {number} id
+ * @property {Promise<void> | null} request  that sends it
+ */
+
 const NONE = { entries: [], oldest: 0, newest: 0, hasOlder: false, hasNewer: false, cached: false };
 
 /** Owns the conversations. They are valid for one login. */
@@ -61,6 +71,8 @@ export class Store {
   hasMore = false;
   /** Whether the list was loaded from the server. */
   isLoaded = false;
+  /** The position of the oldest conversation that the server has listed: the next page is before it. 0: none. */
+  #oldest = 0;
   /** Message → our last press of one of its buttons. @type {Map<number, Entry>} */
   #presses = new Map();
   /** Messages that bots are writing, by id of the stream. @type {Map<string, Streamed>} */
@@ -69,10 +81,12 @@ export class Store {
   #streamed = new Set();
   /** Conversations without a message, by user. @type {Map<string, Conversation>} */
   #fresh = new Map();
-  /** Receipts that are sent together, a moment later. @type {Map<string, { conversation: number, id: number, kind: "read" | "received" }>} */
+  /** Receipts that the server has not answered yet, by kind and conversation. @type {Map<string, Mark>} */
   #receipts = new Map();
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #sending;
+  /** Conversation → our last read position that was sent to the server, or came from it. @type {Map<number, number>} */
+  #reads = new Map();
 
   /** @param {Session} session */
   constructor(session) {
@@ -103,8 +117,10 @@ export class Store {
 
   /** Shows the conversations that the browser has stored. */
   async restore() {
-    for (const saved of await this.session.database.all("conversations")) {
-      if (!this.conversations.has(saved.id)) this.conversations.set(saved.id, { ...emptyConversation(saved.id, saved.group, saved.peer), ...saved });
+    for (const { unsent, ...saved } of await this.session.database.all("conversations")) {
+      if (this.conversations.has(saved.id)) continue;
+      this.conversations.set(saved.id, { ...emptyConversation(saved.id, saved.group, saved.peer), ...saved });
+      if (unsent) this.#note("read", saved.id, unsent);
     }
     this.#changed();
   }
@@ -115,15 +131,18 @@ export class Store {
    * @param {boolean} [older]  those after the last loaded one, instead of the most recent
    */
   async load(older = false) {
-    const before = older ? Math.min(...this.sorted.map(({ position }) => position)) : 0;
+    const before = older ? this.#oldest : 0; // conversations that the browser has stored may be older
+    if (this.#receipts.size) await this.sendReceipts(); // the answer counts what is unread
+    const readBefore = new Map(this.#reads);
     const page = await this.session.messenger.conversations({ before, limit: PAGE });
     for (const each of /** @type {any[]} */ (page.conversations)) {
       const position = each.place || each.last?.id || 0;
+      if (position) this.#oldest = Math.min(position, this.#oldest || position);
       const conversation = this.conversations.get(each.id) ?? this.#create(each.id, each.kind === "group", each.peer ?? "");
       Object.assign(conversation, { name: each.name ?? "", role: each.role ?? "" });
       if (conversation.arrived > position) continue; // an entry that arrived during the request is newer than the answer
       Object.assign(conversation, { position, last: each.last ?? null });
-      if (conversation.read > each.read) continue; // read during the request
+      if (this.#reads.get(each.id) !== readBefore.get(each.id)) continue; // read during the request
       Object.assign(conversation, { unread: Math.max(each.unread, 0), mentions: each.mentions ?? 0, read: Math.max(each.read, 0) });
     }
     if (older || this.conversations.size <= page.conversations.length || !this.isLoaded) this.hasMore = page.hasMore;
@@ -132,11 +151,14 @@ export class Store {
     this.#changed();
   }
 
-  /** The server has deleted entries that we have: forget all, and load again. */
-  async reload() {
-    this.session.database.delete("conversations", [...this.conversations.keys()]);
-    this.conversations.clear();
-    await this.load().catch(() => {});
+  /** The server has deleted entries that we have: forgets everything. The list must be loaded again. */
+  clear() {
+    this.session.database.clear("conversations");
+    this.session.database.clear("entries");
+    for (const known of [this.conversations, this.#fresh, this.#presses, this.#receipts, this.#reads]) known.clear();
+    this.hasMore = this.isLoaded = false;
+    this.#oldest = 0;
+    this.#changed();
   }
 
   /**
@@ -481,6 +503,7 @@ export class Store {
     conversation.unread = atEnd ? 0 : Math.max(0, conversation.unread - seen.length);
     conversation.mentions = conversation.unread ? Math.max(0, conversation.mentions - seen.filter((each) => mentions(each, self)).length) : 0;
     if (!hadUnread) return;
+    this.#reads.set(conversation.id, id);
     this.#note("read", conversation.id, id);
     this.#save(conversation);
     this.#changed();
@@ -499,6 +522,7 @@ export class Store {
       conversation.peerReceived = Math.max(conversation.peerReceived, read, received);
     } else if (read > conversation.read) {
       conversation.read = read;
+      this.#reads.set(id, read);
       if (read >= (conversation.last?.id ?? 0)) conversation.unread = conversation.mentions = 0;
     }
     this.#changed();
@@ -532,21 +556,42 @@ export class Store {
   }
 
   /**
-   * @param {"read" | "received"} kind
+   * @param {Mark["kind"]} kind
    * @param {number} conversation
    * @param {number} id
    */
   #note(kind, conversation, id) {
-    this.#receipts.set(`${kind} ${conversation}`, { kind, conversation, id });
-    this.#sending ??= setTimeout(() => {
-      this.#sending = undefined;
-      const noted = [...this.#receipts.values()];
-      this.#receipts.clear();
-      for (const each of noted) {
-        const isRead = noted.some((other) => other.kind === "read" && other.conversation === each.conversation && other.id >= each.id);
-        if (each.kind === "read" || !isRead) this.session.messenger[each.kind](each.conversation, each.id).catch(() => {});
-      }
-    }, RECEIPTS_AFTER_MS);
+    this.#receipts.set(`${kind} ${conversation}`, { kind, conversation, id, request: null });
+    this.#sending ??= setTimeout(() => this.sendReceipts(), RECEIPTS_AFTER_MS);
+  }
+
+  /** Sends the receipts that wait. Those that the server has not received wait for the next connection. */
+  async sendReceipts() {
+    clearTimeout(this.#sending);
+    this.#sending = undefined;
+    if (!this.session.isOnline) return;
+    for (const [key, mark] of this.#receipts) {
+      if (mark.kind === "received" && (this.#receipts.get(`read ${mark.conversation}`)?.id ?? 0) >= mark.id) this.#receipts.delete(key);
+      else mark.request ??= this.#send(key, mark);
+    }
+    await Promise.all([...this.#receipts.values()].map(({ request }) => request));
+  }
+
+  /**
+   * @param {string} key
+   * @param {Mark} mark
+   */
+  async #send(key, mark) {
+    const { messenger } = this.session;
+    try {
+      await messenger[mark.kind](mark.conversation, mark.id);
+    } catch (error) {
+      mark.request = null;
+      if (!(error instanceof CommandRefused)) return;
+    }
+    if (this.#receipts.get(key) === mark) this.#receipts.delete(key);
+    const conversation = this.conversations.get(mark.conversation);
+    if (conversation && mark.kind === "read") this.#save(conversation);
   }
 
   // --- internal -----------------------------------------------------------------------------------------------
@@ -558,7 +603,7 @@ export class Store {
   /** @param {Conversation[]} conversations */
   #save(...conversations) {
     const saved = conversations.filter(({ id }) => id).map(({ id, group, peer, name, role, unread, mentions, read, position, last, peerRead, peerReceived }) => (
-      { id, group, peer, name, role, unread, mentions, read, position, last, peerRead, peerReceived }));
+      { id, group, peer, name, role, unread, mentions, read, position, last, peerRead, peerReceived, unsent: this.#receipts.get(`read ${id}`)?.id ?? 0 }));
     this.session.database.put("conversations", saved);
   }
 

@@ -1,5 +1,6 @@
 """The page of stored messages, in real browsers."""
 
+import shutil
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -90,6 +91,8 @@ window.statuses = [];
 new MutationObserver(() => window.statuses.push(status.textContent)).observe(status, { childList: true });
 """
 """Remember what the head of the conversation says: the typing notice goes by itself."""
+
+SAVED_TOKEN = "return JSON.parse(localStorage.getItem('imserver:account:gochat'))?.token"
 
 CHOSEN = "return document.activeElement.querySelector('.text')?.textContent"
 """The text of the message that has the focus."""
@@ -329,6 +332,143 @@ def test_without_a_server_one_reads_and_writes_and_it_is_sent_once_later(
     assert other.received == [("Ann", "one")]
 
 
+@pytest.mark.full
+def test_the_open_conversation_is_shown_again_after_a_backup_was_restored(
+    pair: Pair, start_server: StartServer, tmp_path: Path
+) -> None:
+    pair.expects("WebSocket", "Failed to load resource", "ERR_CONNECTION_REFUSED", "Failed to fetch")
+    config = {"accounts": {"registrations_per_address": 0}, "app": fixed_ports()}
+    server = start_server(config=config)
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    history(server, bob, ann, 3)
+    page = ann.log_in(open_page(pair[0], server))
+    choose(page, "Bob")
+    page.has_received("Bob", "number 2")
+    server.stop()
+    shutil.copytree(server.folder, tmp_path / "backup")
+    server = start_server(config=config, folder=server.folder)
+    eventually(lambda: page.state == "online", what="the page is back")
+    send(page, "lost")
+    eventually(lambda: page.texts(".tick") == ["✓"], what="it is stored")
+    server.stop()
+    again = start_server(config=config, folder=tmp_path / "backup")
+    eventually(lambda: page.own == [], what="what the server has lost is gone")
+    page.has_received("Bob", "number 0")
+    history(again, bob, ann, 1)
+    eventually(
+        lambda: [text for _, text in page.received] == ["number 0", "number 1", "number 2", "number 0"],
+        what="the conversation goes on",
+    )
+
+
+@pytest.mark.full
+def test_a_draft_keeps_its_mentions_and_its_reply(pair: Pair, server: Server) -> None:
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    history(server, bob, ann, 1)
+    group = ann.post("groups/create", name="Tea", members=[bob.number])["group"]
+    page = ann.log_in(open_page(pair[0], server))
+    choose(page, "Tea")
+    page.find("#message").send_keys("@Bo")
+    eventually(lambda: page.texts("#mentions bdi") == ["Bob"], what="Bob is offered")
+    page.press(Keys.TAB, "soon")
+    choose(page, "Bob")
+    act(page, "number 0", "Reply")
+    page.find("#message").send_keys("yes")
+    choose(page, "Tea")
+    assert page.find("#message").get_attribute("value") == "@Bob soon"
+    page.press(Keys.ENTER)
+    eventually(lambda: page.texts(".own .mention") == ["@Bob"], what="the mention")
+    sent = bob.get("messages", conversation=group, limit=1)["messages"][-1]
+    assert sent["meta"]["mentions"] == [bob.number]
+    choose(page, "Bob")
+    page.driver.refresh()
+    eventually(lambda: page.texts("#reply-title") == ["Reply to Bob"], what="the reply after a reload")
+    assert page.texts("#reply-text") == ["number 0"]
+    page.find("#message").send_keys(Keys.ENTER)
+    eventually(lambda: page.texts(".own .quote") == ["Bobnumber 0"], what="the quote")
+
+
+BROKEN_HISTORY = """
+const send = WebSocket.prototype.send;
+WebSocket.prototype.send = function (text) {
+  if (window.isBroken && text.includes('"history"')) text = text.replace(/"limit":\\d+/, '"limit":"?"');
+  send.call(this, text);
+};
+window.isBroken = true;
+"""
+"""While ``isBroken`` the server refuses requests for messages: their limit is no number."""
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    ("language", "said"),
+    [
+        ("en", ["The messages could not be loaded", "The server does not accept this request"]),
+        ("zh", ["消息没有加载出来", "服务器不接受这个请求"]),
+    ],
+)
+def test_messages_that_could_not_be_loaded_are_loaded_by_a_button(
+    pair: Pair, server: Server, language: str, said: list[str]
+) -> None:
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    history(server, bob, ann, 2)
+    page = ann.log_in(open_page(pair[0], server, language, script=BROKEN_HISTORY))
+    choose(page, "Bob")
+    eventually(lambda: page.shown("#empty-retry"), what="a button to try again")
+    assert page.texts("#empty-title, #empty-hint") == said
+    page.click("#empty-retry")
+    eventually(lambda: page.shown("#empty-retry"), what="it has failed again")
+    page.run("window.isBroken = false")
+    page.click("#empty-retry")
+    page.has_received("Bob", "number 1")
+    assert not page.shown("#empty")
+
+
+@pytest.mark.full
+def test_a_damaged_address_leads_to_the_list(pair: Pair, server: Server) -> None:
+    page = Account(server, "Ann").log_in(open_page(pair[0], server))
+    page.run("location.hash = '#u/%'")
+    eventually(lambda: page.run("return location.hash") == "", what="the address of the list")
+
+
+@pytest.mark.full
+def test_two_layers_that_close_at_once_leave_the_conversation_open(pair: Pair, server: Server) -> None:
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    history(server, bob, ann, 1)
+    page = ann.log_in(open_page(pair[0], server))
+    choose(page, "Bob")
+    page.has_received("Bob", "number 0")
+    address = page.run("return location.hash")
+    layers = (
+        "const done = arguments[0];"
+        "import('/static/messages/panel.js').then(async ({ openPanel, openDialog, navigate }) => {"
+        "  const open = [openPanel, openDialog].map((each) => each('Title', document.createElement('p')));"
+        "  for (const layer of open.reverse()) layer.close();"
+        "  const hash = location.hash; await new Promise((end) => setTimeout(end, 500));"
+        "  done([history.state?.layers ?? 0, location.hash]); })"
+    )
+    assert page.driver.execute_async_script(layers) == [0, address]
+    assert page.texts("#conversation-name") == ["Bob"]
+
+
+@pytest.mark.full
+def test_a_quote_of_a_hidden_message_leaves_the_reader_where_they_are(pair: Pair, server: Server) -> None:
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    history(server, bob, ann, 120)
+    listed = ann.get("conversations")["conversations"][0]
+    stored = ann.get("messages", conversation=listed["conversation"], limit=100)["messages"]
+    first = min(each["id"] for each in stored)
+    bob.post("messages/send", app="gochat", to=ann.number, text="a reply", reply_to=first)
+    ann.post("messages/hide", app="gochat", ids=[first])
+    page = ann.log_in(open_page(pair[0], server))
+    choose(page, "Bob")
+    click = "const quote = document.querySelector('.quote'); quote?.click(); return Boolean(quote)"
+    latest = "document.querySelector('#latest:not([hidden])')?.click();"
+    eventually(lambda: page.run(latest + click), what="the quote")
+    eventually(lambda: page.texts(".toast") == ["There is no such message"], what="the reason")
+    assert page.received[-1][1].endswith("a reply")
+
+
 def use_tool(page: Page) -> list[str]:
     """Point at the first message, and click the last of its tools. Returns the lines of the menu that opens;
     none if the row was drawn anew.
@@ -356,8 +496,13 @@ def test_messages_to_a_group_and_recalls(pair: Pair, server: Server) -> None:
     choose(first, "Tea")
     choose(second, "Tea")
     eventually(lambda: "Ann created the group “Tea”" in second.notices, what="the first entry")
+    eventually(lambda: second.texts("#conversation-status") == ["2 members"], what="their number")
     ann.post("groups/invite", group=group, members=[cat.number])
     eventually(lambda: "Ann added Cat" in second.notices, what="the new member")
+    eventually(lambda: second.texts("#conversation-status") == ["3 members"], what="their new number")
+    second.find("#message").send_keys("@Ca")
+    eventually(lambda: second.texts("#mentions bdi") == ["Cat"], what="the new member can be mentioned")
+    second.find("#message").clear()
     send(first, "at five?")
     second.has_received("Ann", "at five?")
     lines = eventually(lambda: use_tool(second), what="the tools of the message under the pointer")
@@ -405,6 +550,19 @@ def test_an_expired_login_leads_to_the_login_form(pair: Pair, server: Server) ->
     eventually(lambda: page.shown("#login-form"), what="the login form")
     note = ["Your login has expired. Log in again"]
     eventually(lambda: page.texts("#login-note") == note, what="the reason")
+    assert page.run(SAVED_TOKEN) is None
+
+
+@pytest.mark.full
+def test_an_expired_tab_leaves_the_new_login_of_another_tab(pair: Pair, server: Server) -> None:
+    pair.expects("401")  # of requests that were under way
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    page = ann.log_in(open_page(pair[0], server))
+    login = {"token": bob.token, "user": bob.number, "nickname": "Bob"}
+    page.run("localStorage.setItem('imserver:account:gochat', JSON.stringify(arguments[0]))", login)
+    ann.post("accounts/logout")
+    eventually(lambda: page.shown("#login-form"), what="the login form")
+    assert page.run(SAVED_TOKEN) == bob.token
 
 
 @pytest.mark.full

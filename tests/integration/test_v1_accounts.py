@@ -500,6 +500,7 @@ def test_members_of_a_large_group_come_in_pages(launch: Launch, http_server: str
     cursor = ""
     while not found or cursor:
         page = good(server.http, "groups/members", app="101", group=group, limit=1000, cursor=cursor)
+        assert page["count"] == 10_000
         found += [row["user"] for row in page["members"]]
         cursor = page["next"]
     assert found == users

@@ -15,7 +15,7 @@ function fakeOutbox({ isOnline = true, saved = [] } = {}) {
   const session = {
     user: "ann",
     isOnline,
-    words: {},
+    words: { messages_refused_1003: "not allowed" },
     changed() {},
     on: (event, listener) => { listeners[event] = listener; },
     added: (entry) => stored.push(entry),
@@ -108,6 +108,22 @@ it("messages that an earlier load has left are sent, and gone if another tab has
   sent[0].resolve({ id: 1, conversation: 5, seq: 1 });
   await turn();
   assert.deepEqual([sent.map(({ clientMsgID }) => clientMsgID), outbox.of(bob)], [["a"], []]);
+});
+
+it("messages written without a connection are sent in order after a reload", async () => {
+  const { outbox, rows } = fakeOutbox({ isOnline: false });
+  const texts = Array.from({ length: 20 }, (_, at) => `text ${at}`);
+  for (const text of texts) outbox.add(bob, { text });
+  const saved = [...rows.values()].sort((one, other) => (one.id < other.id ? -1 : 1)); // as the database returns them
+  const again = fakeOutbox({ saved });
+  await again.outbox.restore();
+  assert.deepEqual(again.outbox.of(bob).map(({ text }) => text), texts);
+  again.outbox.add(bob, { text: "last" });
+  for (let at = 0; at < 21; at++) {
+    await turn();
+    again.sent[at].resolve({ id: at + 1, conversation: 5, seq: at + 1 });
+  }
+  assert.deepEqual(again.sent.map(({ text }) => text), [...texts, "last"]);
 });
 
 it("a file is uploaded before its message is sent, and other messages do not wait for it", async () => {

@@ -204,3 +204,116 @@ it("conversations are in the order of their messages, and pages continue after r
   assert.deepEqual(store.sorted.map(({ id }) => id), [1, 2, 3]);
   assert.deepEqual(asked, [0, 6]);
 });
+
+/** Conversation 1 as the server lists it. */
+const listed = (more = {}) => ({ id: 1, kind: "user", peer: "bob", unread: 0, read: 0, last: entry(1), ...more });
+
+/** The server lists conversation 1; the test answers the requests. */
+function withList(fake) {
+  const asked = [];
+  fake.session.messenger.conversations = (page) => new Promise((resolve) => asked.push({ ...page, answer: (...conversations) => resolve({ conversations, hasMore: false }) }));
+  return asked;
+}
+
+/** What the browser has stored of the only conversation. */
+function savedConversations({ session: { database } }) {
+  const rows = [];
+  const putEntries = database.put;
+  database.put = async (table, saved) => (table === "conversations" ? void rows.splice(0, 1, ...saved) : putEntries(table, saved));
+  database.all = async () => rows;
+  return rows;
+}
+
+it("messages that arrived while the page was closed are unread, even if our own are the last ones that it had read", async () => {
+  const fake = fakeStore();
+  const asked = withList(fake);
+  const rows = savedConversations(fake);
+  const conversation = fake.store.add(entry(1));
+  fake.store.markRead(conversation, 1);
+  await fake.store.sendReceipts();
+  fake.store.add(entry(3, { from: "ann", to: "bob" }));
+  fake.store.markRead(conversation, 3);
+  fake.store.add(entry(4, { from: "ann", to: "bob" }));
+  assert.deepEqual([rows[0].read, rows[0].unsent], [3, 0]);
+  const again = new Store(/** @type {any} */ (fake.session));
+  await again.restore();
+  const loading = again.load();
+  again.markRead(again.conversations.get(1), 4);
+  asked[0].answer(listed({ unread: 1, read: 1, last: entry(5) }));
+  await loading;
+  assert.deepEqual([again.unread, again.conversations.get(1).read], [1, 1]);
+});
+
+it("what is read while the list is loaded stays read", async () => {
+  const fake = fakeStore();
+  const asked = withList(fake);
+  const conversation = fake.store.add(entry(5));
+  const loading = fake.store.load();
+  await new Promise(setImmediate);
+  fake.store.markRead(conversation, 5);
+  asked[0].answer(listed({ unread: 1, read: 1, last: entry(5) }));
+  await loading;
+  assert.deepEqual([conversation.unread, conversation.read], [0, 5]);
+});
+
+it("read positions wait for a connection, also over a reload, and are sent before the list is loaded", async () => {
+  const fake = fakeStore();
+  const asked = withList(fake);
+  const rows = savedConversations(fake);
+  const read = [];
+  let isLost = true;
+  fake.session.messenger.read = async (conversation, id) => {
+    if (isLost) throw new NotConnected("no answer in time");
+    read.push([conversation, id, asked.length]);
+  };
+  const conversation = fake.store.add(entry(5));
+  fake.store.markRead(conversation, 5);
+  await fake.store.sendReceipts();
+  assert.deepEqual([read, rows[0].unsent], [[], 5]);
+  const again = new Store(/** @type {any} */ (fake.session));
+  await again.restore();
+  isLost = false;
+  const loading = again.load();
+  await new Promise(setImmediate);
+  asked[0].answer(listed({ unread: 0, read: 5, last: entry(5) }));
+  await loading;
+  assert.deepEqual([read, rows[0].unsent], [[[1, 5, 0]], 0]);
+  await again.sendReceipts();
+  await fake.store.sendReceipts();
+  assert.deepEqual(read, [[1, 5, 0], [1, 5, 1]], "once by each");
+});
+
+it("older conversations continue after the last one that the server has listed, not after stored ones", async () => {
+  const { store, session } = fakeStore();
+  session.database.all = async () => [{ id: 7, group: true, peer: "", unread: 0, read: 0, position: 2, last: null }];
+  const pages = { 0: [{ id: 1, position: 90 }, { id: 2, position: 80 }], 80: [{ id: 3, position: 70 }, { id: 7, position: 60 }] };
+  const asked = [];
+  session.messenger.conversations = async ({ before }) => {
+    asked.push(before);
+    return { conversations: (pages[before] ?? []).map(({ id, position }) => ({ id, kind: "group", unread: id, read: 0, place: position })), hasMore: Boolean(pages[before]) };
+  };
+  await store.restore();
+  await store.load();
+  await store.load(true);
+  assert.deepEqual([asked, store.conversations.get(7).unread], [[0, 80], 7]);
+  await store.load(true);
+  assert.deepEqual([asked.at(-1), store.hasMore], [60, false]);
+});
+
+it("after the server has deleted entries nothing old is left, here and in the browser's storage", async () => {
+  const { store, session, requests, saved, conversation } = await opened([entry(100), entry(101)]);
+  const tables = { entries: saved, conversations: new Map() };
+  session.database.clear = async (table) => tables[table].clear();
+  session.messenger.conversations = async ({ before }) => ({ conversations: before ? [] : [listed({ last: entry(3), unread: 1, read: 2 })], hasMore: false });
+  store.clear();
+  assert.deepEqual([store.sorted, saved.size, store.isLoaded], [[], 0, false]);
+  await store.load();
+  const again = store.conversations.get(1);
+  assert.notEqual(again, conversation);
+  assert.deepEqual([again.unread, again.read, again.entries], [1, 2, null]);
+  const opening = store.open(again);
+  requests.at(-2).answer([entry(1), entry(2)]);
+  requests.at(-1).answer([entry(3)]);
+  await opening;
+  assert.deepEqual(texts(again), ["1", "2", "3"]);
+});

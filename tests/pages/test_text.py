@@ -5,6 +5,7 @@ import re
 import pytest
 from werkzeug.datastructures import LanguageAccept
 
+from imserver import errors
 from imserver.assets import STATIC, TEMPLATES
 from imserver.pages.text import LANGUAGES, TEXT, choose_language
 
@@ -18,6 +19,22 @@ MADE_UP = re.compile(
     r"|messages_((fault|login|refused|state|role)_\w+|sent|received|read|picture|video|voice|file|location)"
     r"|channels_(fault|hint)_\w+|callback_(title|hint)_\w+"
 )
+
+
+#: problems that a program must solve, or that the page solves itself: a person sees their code
+FOR_PROGRAMS = """
+    already_online app_configured app_exists bad_request checksum_mismatch headers_too_large
+    host_refused http_version id_reused method_not_allowed node_full not_an_upgrade not_found
+    not_implemented offset_mismatch origin_refused range_not_satisfiable signature_invalid timeout
+    too_many_apps too_many_streams too_many_targets tus_version unknown_app unknown_connection
+    unknown_encoding upload_locked uri_too_long version_required
+"""
+
+
+def test_the_messages_page_names_every_problem_that_a_person_can_meet() -> None:
+    named = {key.removeprefix("messages_fault_") for key in TEXT["zh"] if key.startswith("messages_fault_")}
+    unnamed = {code for code in errors.HTTP_PROBLEMS if not code.endswith("_unavailable")} - named
+    assert unnamed == set(FOR_PROGRAMS.split())
 
 
 def test_every_text_is_there_in_every_language_with_the_same_blanks() -> None:

@@ -36,6 +36,18 @@ it("a user logs in with a provider, and sees their links", async () => {
   await assert.rejects(accounts.oauthLink("main", { show: agree, password: bob.password }), { code: "link_taken" });
 });
 
+it("a login outlasts a request that is never answered", async (test) => {
+  const { fetch } = globalThis;
+  let silent = 0;
+  test.mock.method(globalThis, "fetch", (address, options) => {
+    if (!String(address).endsWith("oauth/finish") || silent++) return fetch(address, options);
+    return new Promise((_, reject) => options.signal?.addEventListener("abort", () => reject(options.signal.reason)));
+  });
+  const accounts = new Accounts({ url, app, timeoutMs: 2_000 });
+  const { user } = await accounts.oauthLogin("main", { show: agree });
+  assert.ok(user && silent > 1);
+});
+
 it("what the server refuses is an error with its code", async () => {
   const accounts = new Accounts({ url, app });
   await assert.rejects(accounts.oauthStart("other"), (error) => error instanceof RequestRefused && error.code === "unknown_provider");

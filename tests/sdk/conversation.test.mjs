@@ -95,6 +95,18 @@ it("loads after a reconnect what could not be loaded", async () => {
   assert.equal(messenger.histories.length, 4);
 });
 
+it("stays at the oldest message when nothing is older", async () => {
+  const conversation = await start({ conversation: 7 });
+  await conversation.loadEarlier();
+  messenger.history = async (number, { before = 0 }) => {
+    messenger.histories.push([number, before]);
+    return { messages: [], hasMore: false };
+  };
+  await conversation.loadEarlier();
+  await conversation.loadEarlier();
+  assert.deepEqual([ids(conversation), messenger.histories], [[1, 2], [[7, 0], [7, 2], [7, 1], [7, 1]]]);
+});
+
 it("begins at the newest message when the log begins anew, also after a failure", async () => {
   const conversation = await start({ conversation: 7 });
   messenger.failure = new Error("no answer");

@@ -166,6 +166,7 @@ class GroupMemberShown(Struct):
 class GroupMembersAnswer(Struct):
     """A page of the members of a group, ordered by id."""
 
+    count: Annotated[int, about("The number of entries, on all pages together.")]
     members: list[GroupMemberShown]
     next: field.Next
 
@@ -258,7 +259,7 @@ def show(api: Api, call: Call, asked: GroupChange) -> GroupShown:
     ADMIN_OR_MEMBER,
     problems=_UNKNOWN,
     example={"user": "1", "group": "1"},
-    answer_example=GroupMembersAnswer([GroupMemberShown("1", "owner", 0)], ""),
+    answer_example=GroupMembersAnswer(1, [GroupMemberShown("1", "owner", 0)], ""),
     user="optional",
 )
 def members(api: Api, call: Call, asked: GroupMembersQuery) -> GroupMembersAnswer:
@@ -271,7 +272,7 @@ def members(api: Api, call: Call, asked: GroupMembersQuery) -> GroupMembersAnswe
         GroupMemberShown(row.user, row.role, row.muted_until if row.muted_until > now else 0)  # type: ignore[arg-type]
         for row in page
     ]
-    return GroupMembersAnswer(shown, following)
+    return GroupMembersAnswer(api.services.groups.count(call.app, group), shown, following)
 
 
 @routes.post(

@@ -89,16 +89,19 @@ export declare class Accounts {
     url: string;
     app: string;
     token: string;
+    timeoutMs: number;
     /**
      * @param {object} [options]
      * @param {string} [options.url]    the HTTP address of the server; in a page of the server it may be empty
      * @param {string} [options.app]
      * @param {string} [options.token]  of the account, for its links
+     * @param {number} [options.timeoutMs]  of one request
      */
-    constructor({ url, app, token }?: {
+    constructor({ url, app, token, timeoutMs }?: {
         url?: string;
         app?: string;
         token?: string;
+        timeoutMs?: number;
     });
     /** @returns {Promise<LoginProvider[]>} the providers of the app */
     oauthProviders(): Promise<LoginProvider[]>;

@@ -27,7 +27,7 @@ const PIECE_BYTES = 4 << 20; // a proxy may buffer a request, and a node has a t
 const DELAYS_MS = [300, 1_000, 2_000, 4_000, 8_000, 15_000, 30_000];
 const SILENT_MS = 60_000;
 const AT_ONCE = 3;
-const AGAIN = new Set([408, 409, 423, 429, 460, 500, 502, 503, 504, 507]);
+const AGAIN = new Set([408, 409, 423, 429, 460, 500, 502, 503, 504]);
 
 /** The request may succeed later. */
 class Temporary extends Error {}
@@ -201,7 +201,7 @@ export class FileUpload {
       const { code, message } = JSON.parse(responseText);
       return new ApiError(String(code), String(message));
     } catch {
-      return new ApiError("refused", `status ${status}`);
+      return new ApiError(String(status), `status ${status}`); // of a proxy
     }
   }
 

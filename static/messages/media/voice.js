@@ -37,6 +37,21 @@ export function canRecord() {
  */
 export async function recordVoice(place, words, signal) {
   const stream = await navigator.mediaDevices.getUserMedia({ audio: true });
+  try {
+    return signal?.aborted ? null : await recordFrom(stream, place, words, signal);
+  } finally {
+    for (const track of stream.getTracks()) track.stop(); // else the browser shows that it still listens
+  }
+}
+
+/**
+ * @param {MediaStream} stream
+ * @param {HTMLElement} place
+ * @param {Record<string, string>} words
+ * @param {AbortSignal} [signal]
+ * @returns {Promise<Recording | null>}
+ */
+async function recordFrom(stream, place, words, signal) {
   const context = new AudioContext();
   const analyser = context.createAnalyser();
   context.createMediaStreamSource(stream).connect(analyser);
@@ -88,7 +103,6 @@ export async function recordVoice(place, words, signal) {
   bar.remove();
   recorder.stop();
   await ended;
-  for (const track of stream.getTracks()) track.stop();
   await context.close();
   if (!agreed) return null;
   const blob = new Blob(pieces, { type: recorder.mimeType.split(";")[0] });
