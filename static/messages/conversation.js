@@ -437,7 +437,8 @@ export class ConversationView {
     if (!open || entry.conversation !== open.id) return;
     this.#typists.delete(entry.from);
     if (entry.kind === "pin") this.#loadPins(open);
-    if (entry.kind === "join" || entry.kind === "leave") this.composer.countMembers();
+    const hasLeft = entry.kind === "leave" && (entry.meta?.users ?? [entry.from]).includes(session.user);
+    if (!hasLeft && ["join", "leave"].includes(entry.kind)) this.composer.countMembers();
     if (entry.kind === "recall" && this.#pins.some(({ id }) => id === entry.about)) this.#loadPins(open);
     if (entry.id <= this.#announced || entry.from === session.user || ["edit", "reaction", "press"].includes(entry.kind)) return;
     this.#announced = entry.id;
