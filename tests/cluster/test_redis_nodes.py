@@ -10,8 +10,9 @@ import msgspec
 import pytest
 
 from imserver.cluster.redis import registry
+from imserver.cluster.redis.lease import LeaseLost
 from imserver.cluster.redis.registry import RedisRegistry
-from imserver.cluster.redis.scripts import BANS, LEASES
+from imserver.cluster.redis.scripts import BANS, EPOCH, LEASE_DATA, LEASES
 from imserver.cluster.registry import Claim, Session, SessionRef
 from imserver.config.settings import ClusterSettings
 from imserver.errors import StartError
@@ -104,6 +105,35 @@ def test_epochs_are_never_given_twice(server: RedisServer, start_node: StartNode
     with server.client() as client:
         client.flushall()
     assert start_node(server, 3).lease.epoch > epochs[-1]
+
+
+def test_epochs_are_never_given_twice_although_redis_has_older_data_again(
+    server: RedisServer, start_node: StartNode
+) -> None:
+    start_node(server, 3)
+    with server.client() as client:
+        before = client.get(EPOCH)
+        nodes = a, b = start_node(server, 1), start_node(server, 2)
+        epochs = [node.lease.epoch for node in nodes]
+        for node in nodes:
+            node._recovery.stop()
+        client.set(EPOCH, before)
+        client.zrem(LEASES, *epochs)
+        client.hdel(LEASE_DATA, *epochs)
+    for node in (b, a):
+        with pytest.raises(LeaseLost):
+            node._keeper.refresh()
+        node._keeper.join()
+    assert epochs[-1] < b.lease.epoch < a.lease.epoch
+
+
+def test_a_node_renews_no_lease_of_another_one(server: RedisServer, start_node: StartNode) -> None:
+    a, b = start_node(server, 1, lease={"birth": 1}), start_node(server, 2, lease={"birth": 2})
+    epoch = a.lease.epoch
+    with server.client() as client:
+        client.hset(LEASE_DATA, str(epoch), client.hget(LEASE_DATA, str(b.lease.epoch)))
+    until(lambda: a.lease.epoch > b.lease.epoch)
+    assert a._keeper.past_epochs == (epoch,)
 
 
 def test_a_node_with_another_secret_does_not_join(server: RedisServer, start_node: StartNode) -> None:

@@ -137,16 +137,18 @@ class LeaseKeeper:
         again = self.lease.epoch != 0
         if again:
             self.past_epochs = (*self.past_epochs, self.lease.epoch)
+        known = max(self.table.last_epoch, *self.past_epochs, *self.table.live, 0)
         self._until, self._replaced_seen = 0.0, ()
         self.table.forget()
         lease = msgspec.structs.replace(self.lease, epoch=0, unsettled=again or self.lease.unsettled)
         data, began = _encode(lease), clock()
         milliseconds, database = int(self._lease_seconds * 1000), lease.database
-        arguments = (lease.node, lease.host, lease.fingerprint, milliseconds, data, database)
+        arguments = (lease.node, lease.host, lease.fingerprint, milliseconds, data, database, known)
         reply = self._reply(("EVALSHA", JOIN, 7, *lease_keys(0), *arguments))
         if reply[0] != b"ok":
             raise StartError(_refusal(reply[0], reply[1].decode("utf-8", "replace"), lease))
         self.lease = msgspec.structs.replace(lease, epoch=int(reply[1]))
+        self.past_epochs = tuple(epoch for epoch in self.past_epochs if epoch != self.lease.epoch)
         self._written, self._until, self._renewed_at = data, began + self._lease_seconds, began
         self._listed_at = 0.0
         self.refresh()
@@ -230,6 +232,8 @@ class LeaseKeeper:
             self.table.version,
             len(self._replaced_seen),
             first,
+            lease.node,
+            lease.birth,
         )
         return ("EVALSHA", RENEW, 7, *lease_keys(self.lease.epoch), *arguments)
 

@@ -34,8 +34,8 @@ Keys (an ``app`` and ``user`` as they are, ``bucket`` = crc32 of the user modulo
 
 One script touches keys of one slot, so all of it works in a Redis Cluster; only there the record of a
 user and the list of replaced sessions are written by commands of their own. Times are milliseconds since
-2026, by Redis's clock. Session numbers never fall behind them, and epochs begin with them: after a flush
-both go on above those that were given before.
+2026, by Redis's clock. New session numbers and epochs never fall behind them: if Redis loses its data, or
+comes back with older data, both go on above those that were given before.
 """
 
 from __future__ import annotations
@@ -351,7 +351,8 @@ for _, epoch in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now)) do exp
 JOIN: Final = script(
     _EXPIRE
     + """
--- ARGV: node, host, fingerprint, milliseconds of the lease, lease, database.
+-- ARGV: node, host, fingerprint, milliseconds of the lease, lease, database, highest epoch that it knows.
+-- The epoch is above all earlier ones, also if Redis has come back with older data.
 -- Returns 'ok', epoch | 'fingerprint', a node that has another | 'database', likewise
 -- | 'address', whose machine has it.
 local lives = redis.call('HGETALL', KEYS[2])
@@ -366,7 +367,7 @@ for k = 1, #lives, 2 do
   end
 end
 for _, epoch in ipairs(twins) do expire(epoch) end
-local epoch = text(tonumber(redis.call('GET', KEYS[5]) or now) + 1)
+local epoch = text(math.max(tonumber(redis.call('GET', KEYS[5]) or '0'), tonumber(ARGV[7]), now) + 1)
 redis.call('SET', KEYS[5], epoch)
 redis.call('ZADD', KEYS[1], text(now + ARGV[4]), epoch)
 redis.call('HSET', KEYS[2], epoch, ARGV[5])
@@ -379,12 +380,16 @@ RENEW: Final = script(
     _EXPIRE
     + """
 -- ARGV: epoch, milliseconds of the lease (0: only look), lease ('': as it was), version known,
---       how many of the replaced sessions are done, the first of them.
--- Returns 0 (the lease is lost) | 1, version, last epoch, dead epochs, replaced, whether to clean up,
---         lives or ''.
+--       how many of the replaced sessions are done, the first of them, node, its birth.
+-- Returns 0 (the lease is lost, or is that of another node) | 1, version, last epoch, dead epochs,
+--         replaced, whether to clean up, lives or ''.
 local epoch = ARGV[1]
 if not redis.call('ZSCORE', KEYS[1], epoch) then return {0} end
-if ARGV[2] ~= '0' then redis.call('ZADD', KEYS[1], text(now + ARGV[2]), epoch) end
+if ARGV[2] ~= '0' then
+  local owner = cjson.decode(redis.call('HGET', KEYS[2], epoch) or '{}')
+  if owner.node and (owner.node ~= ARGV[7] or owner.birth ~= tonumber(ARGV[8])) then return {0} end
+  redis.call('ZADD', KEYS[1], text(now + ARGV[2]), epoch)
+end
 if ARGV[3] ~= '' then
   redis.call('HSET', KEYS[2], epoch, ARGV[3])
   redis.call('INCR', KEYS[4])
