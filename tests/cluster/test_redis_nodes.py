@@ -2,15 +2,17 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import NoReturn
 
 import gevent
 import msgspec
 import pytest
 
 from imserver.cluster.redis import registry
-from imserver.cluster.redis.lease import LeaseLost
+from imserver.cluster.redis.lease import LeaseKeeper, LeaseLost
+from imserver.cluster.redis.pipeline import Command, RedisUnavailable
 from imserver.cluster.redis.registry import RedisRegistry
 from imserver.cluster.redis.scripts import BANS, EPOCH, LEASE_DATA, LEASES
 from imserver.cluster.registry import Claim, Session, SessionRef
@@ -134,6 +136,48 @@ def test_a_node_renews_no_lease_of_another_one(server: RedisServer, start_node: 
         client.hset(LEASE_DATA, str(epoch), client.hget(LEASE_DATA, str(b.lease.epoch)))
     until(lambda: a.lease.epoch > b.lease.epoch)
     assert a._keeper.past_epochs == (epoch,)
+
+
+def test_a_node_that_cannot_take_a_new_epoch_still_sees_the_others(
+    server: RedisServer, start_node: StartNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    b, a = start_node(server, 2), start_node(server, 1)
+    a._recovery.stop()
+    epoch, keeper = a.lease.epoch, a._keeper
+
+    def fail(commands: Sequence[Command]) -> NoReturn:
+        raise RedisUnavailable("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keeper.link, "exchange", fail)
+        for _ in range(3):
+            with pytest.raises(RedisUnavailable):
+                keeper.join()
+    assert set(a.leases()) == {epoch, b.lease.epoch}
+    assert keeper.past_epochs == ()
+    for _ in range(20):
+        keeper.join()
+    assert set(a.leases()) == {a.lease.epoch, b.lease.epoch}
+    assert 1 < len(keeper.past_epochs) < 20
+
+
+def test_a_node_whose_lease_is_lost_while_it_starts_joins_again(
+    server: RedisServer, start_node: StartNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refresh = LeaseKeeper.refresh
+    flushed: list[int] = []
+
+    def flush_once(keeper: LeaseKeeper) -> bool:
+        if not flushed:
+            flushed.append(keeper.lease.epoch)
+            with server.client() as client:
+                client.flushall()
+        return refresh(keeper)
+
+    monkeypatch.setattr(LeaseKeeper, "refresh", flush_once)
+    node = start_node(server, 1)
+    until(node.healthy)
+    assert node.lease.epoch > flushed[0]
 
 
 def test_a_node_with_another_secret_does_not_join(server: RedisServer, start_node: StartNode) -> None:
