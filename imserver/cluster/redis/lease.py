@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
-from uuid import uuid4
 
 import msgspec
 from redis.exceptions import ResponseError
@@ -219,12 +218,13 @@ class LeaseKeeper:
             )
 
     def run_id(self) -> bytes:
-        """Identifies one run of a Redis server; random if unknown. Raises RedisUnavailable. Switches."""
+        """Identifies one run of a Redis server. ``b""``: unknown, as in a Redis Cluster, which has several.
+        Raises RedisUnavailable. Switches."""
         if not self._single:
-            return uuid4().bytes
+            return b""
         info = self.link.exchange([("INFO", "server")])[0]
         found = _RUN_ID.search(info) if isinstance(info, bytes) else None
-        return found[1] if found else uuid4().bytes
+        return found[1] if found else b""
 
     def _renewal(self, renews: bool) -> Command:
         lease = msgspec.structs.replace(self.lease, epoch=0)

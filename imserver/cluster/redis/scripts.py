@@ -436,7 +436,8 @@ def lease_keys(epoch: int) -> tuple[str, ...]:
 # --- channels -----------------------------------------------------------------------------------------------
 
 _OPEN_HISTORY: Final = """
--- Another server, or one that was restarted, may have lost publications: a new epoch begins.
+-- Another server, or one that was restarted, may have lost publications: a new epoch begins. A Redis Cluster
+-- has no run id.
 local found = redis.call('HMGET', KEYS[1], 'epoch', 'offset', 'life')
 local epoch, offset = found[1], tonumber(found[2] or '0')
 if not epoch or (found[3] ~= ARGV[1] and ARGV[1] ~= '') then
