@@ -23,7 +23,7 @@ from imserver.cluster.registry import (
     SessionRef,
     SessionRegistration,
 )
-from imserver.cluster.rpc.queues import PeerUnavailable
+from imserver.cluster.rpc.queues import PeerBusy, PeerUnavailable
 from imserver.model import Event
 from imserver.services.channels.channels import Channels
 from imserver.services.channels.connections import Connections
@@ -294,12 +294,14 @@ class FakeRegistry:
 
 
 class FakeRpc:
-    """From one node to the others. ``cut`` are epochs that get and answer nothing, and are known for it."""
+    """From one node to the others. ``cut`` are epochs that get and answer nothing, and are known for it. If
+    ``busy``, no query that waits for clients has its turn."""
 
     def __init__(self, cluster: "Several", epoch: int) -> None:
         self._cluster = cluster
         self._epoch = epoch
         self.cut: set[int] = set()
+        self.busy = False
         self.sent: list[tuple[int, bytes]] = []
         self.holding = False
         self._held: list[tuple[int, bytes]] = []
@@ -329,7 +331,11 @@ class FakeRpc:
             return None
         return self._cluster.nodes[lease.epoch].queries.answer(kind, body)
 
-    def query(self, lease: Lease, kind: str, body: bytes, timeout: float = 1.0) -> bytes:
+    def query(
+        self, lease: Lease, kind: str, body: bytes, timeout: float = 1.0, *, slow: bool = False
+    ) -> bytes:
+        if slow and self.busy:
+            raise PeerBusy(lease.node, "too many")
         answer = self._ask(lease, kind, body)
         if answer is None:
             raise PeerUnavailable(lease.node, "cut")

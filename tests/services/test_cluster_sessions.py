@@ -372,6 +372,21 @@ def test_under_refuse_sessions_of_a_silent_node_do_not_block_logins(nodes: Sever
 
 
 @pytest.mark.usefixtures("hasty")
+def test_under_refuse_a_login_is_answered_with_1004_if_nobody_knows_whether_the_older_session_is_alive(
+    nodes: Several,
+) -> None:
+    older, _ = nodes[1].login(REFUSE, "ann")
+    nodes[2].rpc.busy = True
+    login, newer, _ = begin_login(nodes[2], REFUSE, "ann")
+    assert login.get() == 1004
+    assert (older.state, newer.state, newer.user) == (OPEN, OPEN, None)
+    assert nodes.addressed(REFUSE, "ann") == [1]
+    nodes[2].rpc.busy = False
+    assert nodes[2].sessions.login(newer, Login(REFUSE, "ann")) == 200
+    assert nodes.addressed(REFUSE, "ann") == [2]
+
+
+@pytest.mark.usefixtures("hasty")
 def test_under_refuse_another_device_logs_in_at_once(nodes: Several) -> None:
     nodes[1].login(REFUSE, "ann", "phone")
     nodes[2].login(REFUSE, "ann", "laptop")

@@ -14,6 +14,7 @@ from msgspec import Struct
 from imserver import errors
 from imserver.auth.login import Logins
 from imserver.cluster.registry import Lease, Session, SessionRef, SessionRegistration
+from imserver.cluster.rpc.queues import PeerBusy, PeerUnavailable
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import App, Hub
 from imserver.metrics import Metrics
@@ -147,6 +148,9 @@ class ClusterSessions(Sessions):
         waiting[session.id] = False
         try:
             registration = self._ask_to_begin(session, login)
+        except PeerBusy:
+            # Nobody knows whether the older session is alive. The client may try again.
+            return errors.REPLY_SYSTEM
         finally:
             replaced = waiting.pop(session.id)
             if not waiting:
@@ -213,7 +217,7 @@ class ClusterSessions(Sessions):
 
     def _is_any_alive(self, others: Collection[SessionRef], login: Login) -> bool:
         """Ask the nodes of these sessions whether the sessions answer a ping. A node without an answer counts
-        as no.
+        as no. Raises PeerBusy if too many are being asked.
 
         Sessions of this node were pinged before, except those that began since.
         """
@@ -226,7 +230,13 @@ class ClusterSessions(Sessions):
             if ref.epoch in leases and ref.epoch != self._node_messages.own_epoch
         ]
         gevent.joinall(asked)
-        return any(greenlet.value for greenlet in asked)
+        answers = [greenlet.value for greenlet in asked]
+        if True in answers:
+            return True
+        for answer in answers:
+            if isinstance(answer, PeerBusy):
+                raise answer
+        return False
 
     def _has_just_come(self, login: Login, session_id: int) -> bool:
         connection = self._find(login.app, login.user, session_id)
@@ -237,9 +247,14 @@ class ClusterSessions(Sessions):
             return super()._any_alive([connection])
         return connection.state == OPEN
 
-    def _ask_alive(self, lease: Lease, alive: AliveQuery) -> bool:
-        answers, _ = self._rpc.query_all([lease], "alive", encode(alive), ALIVE_SECONDS + 1.0)
-        return any(read(answers, bool).values())
+    def _ask_alive(self, lease: Lease, alive: AliveQuery) -> bool | PeerBusy:
+        try:
+            answer = self._rpc.query(lease, "alive", encode(alive), ALIVE_SECONDS + 1.0, slow=True)
+        except PeerBusy as busy:
+            return busy
+        except PeerUnavailable:
+            return False
+        return any(read({lease.node: answer}, bool).values())
 
     def is_alive(self, alive: AliveQuery) -> bool:
         """Whether a session of this node answers a ping. Waits up to :data:`ALIVE_SECONDS`."""
