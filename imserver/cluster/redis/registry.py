@@ -325,7 +325,8 @@ class RedisRegistry:
         while batch := list(islice(waiting, _REREGISTER_SESSIONS)):
             started, generation = monotonic(), self._recovery.generation
             written = self._written.commands_before(batch, generation)
-            replies = self._pipeline.execute([*written, *map(self._commands.register, batch)])
+            registering = [self._commands.register(session, late=True) for session in batch]
+            replies = self._pipeline.execute([*written, *registering])
             if replies is None:
                 self._written.forget()
                 self._recovery.request(extent)

@@ -34,8 +34,8 @@ Keys (an ``app`` and ``user`` as they are, ``bucket`` = crc32 of the user modulo
 
 One script touches keys of one slot, so all of it works in a Redis Cluster; only there the record of a
 user and the list of replaced sessions are written by commands of their own. Times are milliseconds since
-2026, by Redis's clock. New session numbers and epochs never fall behind them: if Redis loses its data, or
-comes back with older data, both go on above those that were given before.
+2026, by Redis's clock. Numbers of sessions that begin, and epochs, never fall behind them: if Redis loses
+its data, or comes back with older data, both go on above those that were given before.
 """
 
 from __future__ import annotations
@@ -84,10 +84,14 @@ BEGIN: Final = script("""
 -- KEYS: bucket, and the user's record if it is to be written here.
 -- ARGV: field, epoch, id, device, policy, number (0: give one), ',dead epochs,',
 --       ',epoch.id of the known dead,', field of the ban, record, its seconds,
---       prefix of the lists of replaced sessions, what stands in them after the id.
+--       prefix of the lists of replaced sessions, what stands in them after the id,
+--       age in milliseconds of a session that is registered late (-1: it has just begun).
 -- Returns 1, number, replaced | 2, refused by these | 3 (banned) | 4 (superseded).
 local field, epoch, id, device, policy = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local number = tonumber(ARGV[6])
+local unnumbered, age = number == 0, tonumber(ARGV[14])
+-- A session that began while Redis was away gets the number that it would have got then.
+if unnumbered and age >= 0 then number = math.max(now - age, 1) end
 local found = redis.call('HMGET', KEYS[1], field, '#', ARGV[9])
 if found[3] then
   if tonumber(found[3]) > now then return {3} end
@@ -102,10 +106,10 @@ for place in string.gmatch(found[1] or '', '[^,]+') do
   elseif not string.find(ARGV[7], ',' .. e .. ',', 1, true) then
     if policy ~= 'newest' and (policy == 'multi' or d ~= device) then
       kept[#kept + 1] = place
-    elseif number > 0 and tonumber(n) > number then
+    elseif number > 0 and (tonumber(n) > number or unnumbered and tonumber(n) == number) then
       above = true
       kept[#kept + 1] = place
-    elseif policy == 'refuse' and number == 0
+    elseif policy == 'refuse' and unnumbered
         and not string.find(ARGV[8], ',' .. e .. '.' .. i .. ',', 1, true) then
       rivals[#rivals + 1] = place
     else
@@ -119,7 +123,8 @@ if above then
   return {4}
 end
 local last = tonumber(found[2] or '0')
-if number == 0 then number = mine or math.max(last + 1, now) end
+if unnumbered and mine then number = mine end
+if number == 0 then number = math.max(last + 1, now) end
 local place = epoch .. '.' .. id .. '.' .. text(number)
 if device ~= '' then place = place .. '.' .. device end
 kept[#kept + 1] = place
