@@ -359,6 +359,26 @@ def test_a_late_loop_does_not_take_its_peer_for_dead(nodes: Nodes, monkeypatch: 
     assert not peer.link.closed
 
 
+def test_a_probe_that_fails_unexpectedly_is_followed_by_another(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = nodes.pair()
+    assert a.rpc.query(b.lease, "kind", b"1")
+    (peer,) = a.rpc._peers.all()
+
+    def fail(kind: str, body: bytes, deadline: float) -> NoReturn:
+        raise OSError("unexpected")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(peer.control, "call", fail)
+        peer.link.trip()
+        until(peer.link.allows)
+        with pytest.raises(OSError, match="unexpected"):
+            peer.probe(20.0)
+    until(peer.link.allows)
+    assert peer.probe(20.0)
+
+
 def test_a_queue_that_moves_again_has_not_stalled(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = nodes.pair()
     assert a.rpc.send(b.lease, b"1")

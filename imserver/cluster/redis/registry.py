@@ -321,7 +321,7 @@ class RedisRegistry:
         Reads ``sessions`` lazily, a batch at a time. The caller must unregister a session that ends while its
         batch is sent. Stops early if Redis becomes unavailable.
         """
-        waiting, extent = iter(sessions), self._extent
+        waiting, extent, refused = iter(sessions), self._extent, False
         while batch := list(islice(waiting, _REREGISTER_SESSIONS)):
             started, generation = monotonic(), self._recovery.generation
             written = self._written.commands_before(batch, generation)
@@ -335,6 +335,7 @@ class RedisRegistry:
             for session, reply in zip(batch, replies[len(written) :], strict=True):
                 registration = self._commands.registration(session, reply, generation)
                 if registration is None:
+                    refused = True
                     continue
                 for command in self._commands.after_register(session, registration):
                     self._pipeline.post(command)
@@ -342,6 +343,8 @@ class RedisRegistry:
                 yield session, registration
             # All nodes may do the same at once: the busier Redis is, the longer the pause.
             gevent.sleep(_REREGISTER_PAUSE_SECONDS + 2 * took)
+        if refused:
+            self._recovery.request(UNREGISTERED)
 
     def _reregister(self, extent: Extent) -> None:
         """Unregister sessions that have ended meanwhile, then register again. Raises Interrupted."""

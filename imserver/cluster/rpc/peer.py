@@ -217,6 +217,10 @@ class Peer:
             code, _ = self.control.call(PING, b"", limit)
         except (TimeoutError, PeerUnavailable):
             code = FAILED
+        except BaseException:
+            if not self.link.closed:
+                self.link.failed()  # otherwise it would wait for this probe for ever
+            raise
         if code == OK and not self._is_stalled():
             self._alive()
             return True
