@@ -68,7 +68,8 @@ class Session(Struct, gc=False, eq=False):
 
     ``id`` is known before the registry answers, so that a session whose registration was lost can still be
     unregistered or registered again. The registry sets ``number`` (0: none yet) and ``generation``. Of two
-    sessions that exclude each other the one with the higher number stays.
+    sessions that exclude each other the one with the higher number stays. Numbers are in the order in which
+    sessions began, also of those that are registered late.
     """
 
     app: str
@@ -83,6 +84,7 @@ class Session(Struct, gc=False, eq=False):
     number: int = 0
     generation: int = 0
     """The registry generation in which it was last registered; see ``RedisRegistry.generation``."""
+    began: float = field(default_factory=monotonic)
 
 
 class SessionRef(Struct, frozen=True, gc=False):

@@ -26,8 +26,10 @@ FOREIGN_KEYS = CurveKeys.derive(FOREIGN)
 class PatientRpc(Rpc):
     """Its questions have as long as a busy machine needs for a connection."""
 
-    def query(self, lease: Lease, kind: str, body: bytes, timeout: float = 20.0) -> bytes:
-        return super().query(lease, kind, body, timeout)
+    def query(
+        self, lease: Lease, kind: str, body: bytes, timeout: float = 20.0, *, slow: bool = False
+    ) -> bytes:
+        return super().query(lease, kind, body, timeout, slow=slow)
 
 
 class Node:

@@ -13,11 +13,13 @@ from gevent import monkey
 from gevent import socket as green
 from redis.exceptions import ResponseError
 
+from imserver.cluster.history import Retained
 from imserver.cluster.redis.connection import DirectSocket, address_of, connection_to
 from imserver.cluster.redis.pipeline import open_link
 from imserver.cluster.registry import RegistryCounters, ReportedMembers, Session
 from imserver.config.settings import ClusterSettings, RedisSettings
 from imserver.errors import StartError
+from imserver.model import ChannelPart, Event
 from tests.ports import free_ports
 from tests.support import until
 
@@ -226,6 +228,23 @@ def test_a_redis_cluster(cluster: list[RedisServer], start_node: StartNode) -> N
             buckets = client.keys("imserver:users:*")
             assert len(buckets) > 5, "users are spread over the servers"
     until(lambda: record_there(cluster, "user2"))
+
+
+@pytest.mark.full
+def test_nodes_share_the_history_of_a_channel_in_a_redis_cluster(
+    cluster: list[RedisServer], start_node: StartNode
+) -> None:
+    settings = RedisSettings(url=f"redis+cluster://127.0.0.1:{cluster[0].port}")
+    a, b = start_node(settings, 1), start_node(settings, 2)
+    event = Event("msg", "shop", "x", channel=ChannelPart("news"))
+    retained = Retained("news", event, 10, 60)
+    offsets = []
+    for node in (a, a, b, a):
+        (stored,) = node.history.append_each("101", [retained]) or ()
+        assert stored.channel is not None
+        offsets.append(stored.channel.offset)
+    assert offsets == [1, 2, 3, 4]
+    assert a.history.positions("101", ["news"]) == b.history.positions("101", ["news"])
 
 
 def record_there(cluster: list[RedisServer], user: str) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 import gevent
 import pytest
 
+from imserver.cluster.redis.records import bucket_of
 from imserver.cluster.redis.registry import RedisRegistry
 from imserver.cluster.registry import RegistryEvents, Session, SessionRef
 from imserver.config.settings import ClusterSettings, RedisSettings
@@ -300,6 +301,21 @@ def test_a_key_of_a_wrong_type_harms_nobody_else(server: RedisServer, start_hold
         assert good.value[0].state == "mine"
         assert holder.node.healthy()
         client.delete("acc:submit:again:seq:m1")
+
+
+def test_a_session_whose_registration_fails_is_registered_when_it_can_be(
+    server: RedisServer, start_holder: StartHolder
+) -> None:
+    holder = start_holder(server, 1, PATIENT)
+    bad, good = holder.register("ann"), holder.register("bob")
+    generation, key = holder.node.generation(), bucket_of("101", b"ann")
+    with server.client() as client:
+        client.flushall()
+        client.lpush(key.decode(), "x")
+        until(lambda: holder.node.generation() > generation and holder.node.registered(good))
+        assert not holder.node.registered(bad)
+        client.delete(key.decode())
+    until(lambda: holder.node.registered(bad) and holder.whole())
 
 
 @pytest.mark.parametrize(

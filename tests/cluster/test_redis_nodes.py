@@ -2,16 +2,19 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import NoReturn
 
 import gevent
 import msgspec
 import pytest
 
 from imserver.cluster.redis import registry
+from imserver.cluster.redis.lease import LeaseKeeper, LeaseLost
+from imserver.cluster.redis.pipeline import Command, RedisUnavailable
 from imserver.cluster.redis.registry import RedisRegistry
-from imserver.cluster.redis.scripts import BANS, LEASES
+from imserver.cluster.redis.scripts import BANS, EPOCH, LEASE_DATA, LEASES, LIFTED_BANS
 from imserver.cluster.registry import Claim, Session, SessionRef
 from imserver.config.settings import ClusterSettings
 from imserver.errors import StartError
@@ -104,6 +107,77 @@ def test_epochs_are_never_given_twice(server: RedisServer, start_node: StartNode
     with server.client() as client:
         client.flushall()
     assert start_node(server, 3).lease.epoch > epochs[-1]
+
+
+def test_epochs_are_never_given_twice_although_redis_has_older_data_again(
+    server: RedisServer, start_node: StartNode
+) -> None:
+    start_node(server, 3)
+    with server.client() as client:
+        before = client.get(EPOCH)
+        nodes = a, b = start_node(server, 1), start_node(server, 2)
+        epochs = [node.lease.epoch for node in nodes]
+        for node in nodes:
+            node._recovery.stop()
+        client.set(EPOCH, before)
+        client.zrem(LEASES, *epochs)
+        client.hdel(LEASE_DATA, *epochs)
+    for node in (b, a):
+        with pytest.raises(LeaseLost):
+            node._keeper.refresh()
+        node._keeper.join()
+    assert epochs[-1] < b.lease.epoch < a.lease.epoch
+
+
+def test_a_node_renews_no_lease_of_another_one(server: RedisServer, start_node: StartNode) -> None:
+    a, b = start_node(server, 1, lease={"birth": 1}), start_node(server, 2, lease={"birth": 2})
+    epoch = a.lease.epoch
+    with server.client() as client:
+        client.hset(LEASE_DATA, str(epoch), client.hget(LEASE_DATA, str(b.lease.epoch)))
+    until(lambda: a.lease.epoch > b.lease.epoch)
+    assert a._keeper.past_epochs == (epoch,)
+
+
+def test_a_node_that_cannot_take_a_new_epoch_still_sees_the_others(
+    server: RedisServer, start_node: StartNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    b, a = start_node(server, 2), start_node(server, 1)
+    a._recovery.stop()
+    epoch, keeper = a.lease.epoch, a._keeper
+
+    def fail(commands: Sequence[Command]) -> NoReturn:
+        raise RedisUnavailable("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keeper.link, "exchange", fail)
+        for _ in range(3):
+            with pytest.raises(RedisUnavailable):
+                keeper.join()
+    assert set(a.leases()) == {epoch, b.lease.epoch}
+    assert keeper.past_epochs == ()
+    for _ in range(20):
+        keeper.join()
+    assert set(a.leases()) == {a.lease.epoch, b.lease.epoch}
+    assert 1 < len(keeper.past_epochs) < 20
+
+
+def test_a_node_whose_lease_is_lost_while_it_starts_joins_again(
+    server: RedisServer, start_node: StartNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refresh = LeaseKeeper.refresh
+    flushed: list[int] = []
+
+    def flush_once(keeper: LeaseKeeper) -> bool:
+        if not flushed:
+            flushed.append(keeper.lease.epoch)
+            with server.client() as client:
+                client.flushall()
+        return refresh(keeper)
+
+    monkeypatch.setattr(LeaseKeeper, "refresh", flush_once)
+    node = start_node(server, 1)
+    until(node.healthy)
+    assert node.lease.epoch > flushed[0]
 
 
 def test_a_node_with_another_secret_does_not_join(server: RedisServer, start_node: StartNode) -> None:
@@ -330,6 +404,24 @@ def test_a_ban_holds_on_every_node(server: RedisServer, start_node: StartNode) -
     registration = b.register(Session("101", "ann"))
     assert registration is not None
     assert registration.banned
+
+
+def test_a_lifted_ban_is_listed_until_the_user_is_banned_again(
+    server: RedisServer, start_node: StartNode
+) -> None:
+    a, b = start_node(server, 1), start_node(server, 2)
+    a.ban("101", "ann", 60)
+    assert b.lifted_bans() == (0, [])
+    a.ban("101", "ann", 0)
+    cursor, [(app, user, ago)] = b.lifted_bans() or (0, [])
+    assert (cursor, app, user) == (0, "101", "ann")
+    assert 0 <= ago < 60
+    assert bans(b) == {}
+    with server.client() as client:
+        assert client.zscore(LIFTED_BANS, "101\0ann") > 0
+    a.ban("101", "ann", 60)
+    assert b.lifted_bans() == (0, [])
+    assert bans(b).keys() == {("101", "ann")}
 
 
 def bans(node: RedisRegistry) -> dict[tuple[str, str], float]:

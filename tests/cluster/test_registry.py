@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import gevent
 import pytest
 
 from imserver.cluster.redis.registry import RedisRegistry
@@ -272,6 +273,42 @@ def test_the_higher_number_wins_when_an_older_session_is_restored(
     [(_, answer)] = registry.reregister([older])
     assert answer.superseded
     assert ids(registry) == [newer.id]
+
+
+@pytest.mark.parametrize("policy", ["newest", "single", "refuse"])
+def test_a_session_that_is_registered_late_gives_way_to_those_that_began_after_it(
+    registry: RedisRegistry, policy: str
+) -> None:
+    late = Session("101", "ann", policy=policy)
+    late.began -= 60
+    newer = begin(registry, policy=policy)
+    [(_, answer)] = registry.reregister([late])
+    assert not answer.addressed
+    assert answer.superseded
+    assert ids(registry) == [newer.id]
+
+
+@pytest.mark.parametrize("policy", ["newest", "single"])
+def test_a_session_that_is_registered_late_replaces_those_that_began_before_it(
+    registry: RedisRegistry, policy: str
+) -> None:
+    older = begin(registry, policy=policy)
+    gevent.sleep(0.1)
+    late = Session("101", "ann", policy=policy)
+    gevent.sleep(0.1)
+    [(_, answer)] = registry.reregister([late])
+    assert [place.id for place in answer.replaced] == [older.id]
+    assert older.number < late.number < begin(registry, policy=policy).number
+
+
+def test_under_refuse_a_session_that_is_registered_late_does_not_replace_an_older_one(
+    registry: RedisRegistry,
+) -> None:
+    older = begin(registry, policy="refuse")
+    gevent.sleep(0.1)
+    [(_, answer)] = registry.reregister([Session("101", "ann", policy="refuse")])
+    assert answer.refused
+    assert ids(registry) == [older.id]
 
 
 @pytest.mark.parametrize("policy", ["newest", "single", "refuse"])

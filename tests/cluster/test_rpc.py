@@ -16,7 +16,7 @@ import zmq
 
 from imserver.cluster.rpc import peer as rpc_peer
 from imserver.cluster.rpc import queues, server, wire
-from imserver.cluster.rpc.queues import ITEM_BYTES, PeerUnavailable
+from imserver.cluster.rpc.queues import ITEM_BYTES, PeerBusy, PeerUnavailable
 from imserver.cluster.rpc.server import Rpc
 from imserver.errors import StartError
 from tests.cluster.rpc_harness import (
@@ -360,6 +360,26 @@ def test_a_late_loop_does_not_take_its_peer_for_dead(nodes: Nodes, monkeypatch: 
     assert not peer.link.closed
 
 
+def test_a_probe_that_fails_unexpectedly_is_followed_by_another(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = nodes.pair()
+    assert a.rpc.query(b.lease, "kind", b"1")
+    (peer,) = a.rpc._peers.all()
+
+    def fail(kind: str, body: bytes, deadline: float) -> NoReturn:
+        raise OSError("unexpected")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(peer.control, "call", fail)
+        peer.link.trip()
+        until(peer.link.allows)
+        with pytest.raises(OSError, match="unexpected"):
+            peer.probe(20.0)
+    until(peer.link.allows)
+    assert peer.probe(20.0)
+
+
 def test_a_queue_that_moves_again_has_not_stalled(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = nodes.pair()
     assert a.rpc.send(b.lease, b"1")
@@ -479,6 +499,41 @@ def test_three_hundred_questions_at_once_are_all_answered_at_most_64_at_a_time(n
     gevent.joinall(asking)
     assert [one.value for one in asking] == [b"%d" % number for number in range(300)]
     assert 1 < most <= 64
+
+
+def test_a_ping_has_its_turn_although_many_questions_wait(nodes: Nodes) -> None:
+    a, b = nodes.pair()
+    go_on = gevent.event.Event()
+    b.answer = lambda kind, body: b"%d" % go_on.wait()
+    asking = [attempt(a, b.lease) for _ in range(70)]
+    until(lambda: b.counters.answered == 64)
+    (peer,) = a.rpc._peers.all()
+    assert peer.probe(20.0)
+    go_on.set()
+    assert [one.get() for one in asking] == [b"1"] * 70
+
+
+def test_questions_that_wait_for_clients_delay_no_others_and_open_no_circuit(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rpc_peer, "SLOW_CALLS_IN_FLIGHT", 4)
+    a, b = nodes.pair()
+    go_on = gevent.event.Event()
+    b.answer = lambda kind, body: b"%d" % go_on.wait() if kind == "slow" else body
+    slow = [gevent.spawn(a.rpc.query, b.lease, "slow", b"", 60.0, slow=True) for _ in range(4)]
+    until(lambda: b.counters.answered == 4)
+    with pytest.raises(PeerBusy, match="too many"):
+        a.rpc.query(b.lease, "slow", b"", 0.01, slow=True)
+    assert a.rpc.query(b.lease, "kind", b"other") == b"other"
+    go_on.set()
+    assert [one.get() for one in slow] == [b"1"] * 4
+    go_on.clear()
+    for _ in range(10):
+        with pytest.raises(PeerUnavailable, match="no answer in time"):
+            a.rpc.query(b.lease, "slow", b"", 0.01, slow=True)
+    assert a.rpc.query(b.lease, "kind", b"other") == b"other"
+    assert a.counters.breaker_opens == 0
+    go_on.set()
 
 
 def test_a_node_with_too_many_questions_says_that_it_is_busy(

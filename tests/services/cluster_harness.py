@@ -6,6 +6,7 @@ answers back, lose them, or take it away. What nodes tell each other arrives at 
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import count
+from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
@@ -23,7 +24,7 @@ from imserver.cluster.registry import (
     SessionRef,
     SessionRegistration,
 )
-from imserver.cluster.rpc.queues import PeerUnavailable
+from imserver.cluster.rpc.queues import PeerBusy, PeerUnavailable
 from imserver.model import Event
 from imserver.services.channels.channels import Channels
 from imserver.services.channels.connections import Connections
@@ -101,6 +102,8 @@ class Book:
         self.channels: dict[tuple[str, str], dict[int, int]] = {}
         """LocalChannel → epoch → members."""
         self.banned: set[tuple[str, str]] = set()
+        self.lifted: dict[tuple[str, str], float] = {}
+        """Lifted ban → when."""
         self.ids: dict[str, str] = {}
         """Message id → the token of who claims it; ``"1"``: accepted."""
         self.history = SharedHistory(1_000_000)
@@ -122,6 +125,7 @@ class Book:
         self.places.clear()
         self.channels.clear()
         self.banned.clear()
+        self.lifted.clear()
         self.ids.clear()
         self.life += 1
 
@@ -146,6 +150,15 @@ class Book:
         left = [p for p in places if (p.epoch, p.id) != (epoch, session.id)]
         self.places[session.app, session.user] = left
         return not left and (len(places) > 0 or not registered)
+
+    def ban(self, app: str, user: str, seconds: float) -> bool:
+        if seconds > 0:
+            self.banned.add((app, user))
+            self.lifted.pop((app, user), None)
+        else:
+            self.banned.discard((app, user))
+            self.lifted[app, user] = monotonic()
+        return True
 
     def claim(self, key: str) -> Claim:
         holder = self.ids.setdefault(key, token := f"t{next(self._tokens)}")
@@ -278,13 +291,19 @@ class FakeRegistry:
                 del self.book.ids[claim.key]
 
     def ban(self, app: str, user: str, seconds: float) -> bool | None:
-        change = self.book.banned.add if seconds > 0 else self.book.banned.discard
-        done: bool | None = self._ask("ban", lambda: change((app, user)) or True)
+        done: bool | None = self._ask("ban", lambda: self.book.ban(app, user, seconds))
         return done
 
     def bans(self, cursor: int = 0) -> tuple[int, list[tuple[str, str, float]]] | None:
         """One ban a page."""
         found: tuple[int, list[tuple[str, str, float]]] | None = self._ask("bans", lambda: self._page(cursor))
+        return found
+
+    def lifted_bans(self, cursor: int = 0) -> tuple[int, list[tuple[str, str, float]]] | None:
+        def do() -> tuple[int, list[tuple[str, str, float]]]:
+            return 0, [(app, user, monotonic() - at) for (app, user), at in self.book.lifted.items()]
+
+        found: tuple[int, list[tuple[str, str, float]]] | None = self._ask("lifted_bans", do)
         return found
 
     def _page(self, cursor: int) -> tuple[int, list[tuple[str, str, float]]]:
@@ -293,12 +312,14 @@ class FakeRegistry:
 
 
 class FakeRpc:
-    """From one node to the others. ``cut`` are epochs that get and answer nothing, and are known for it."""
+    """From one node to the others. ``cut`` are epochs that get and answer nothing, and are known for it. If
+    ``busy``, no query that waits for clients has its turn."""
 
     def __init__(self, cluster: "Several", epoch: int) -> None:
         self._cluster = cluster
         self._epoch = epoch
         self.cut: set[int] = set()
+        self.busy = False
         self.sent: list[tuple[int, bytes]] = []
         self.holding = False
         self._held: list[tuple[int, bytes]] = []
@@ -328,7 +349,11 @@ class FakeRpc:
             return None
         return self._cluster.nodes[lease.epoch].queries.answer(kind, body)
 
-    def query(self, lease: Lease, kind: str, body: bytes, timeout: float = 1.0) -> bytes:
+    def query(
+        self, lease: Lease, kind: str, body: bytes, timeout: float = 1.0, *, slow: bool = False
+    ) -> bytes:
+        if slow and self.busy:
+            raise PeerBusy(lease.node, "too many")
         answer = self._ask(lease, kind, body)
         if answer is None:
             raise PeerUnavailable(lease.node, "cut")

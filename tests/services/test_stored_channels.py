@@ -370,3 +370,20 @@ def _with(wanted: Event, part: ChannelPart, time: int = 0) -> Event:
         time=time,
         channel=part,
     )
+
+
+def test_channels_without_subscribers_are_forgotten(node: ChannelNode) -> None:
+    stays, _, _ = subscriber(node)
+    connection, _ = node.login(APP, "bob")
+    names = node.channels.log_channels[APP]
+    for number in range(10):
+        channel = f"news:other{number}"
+        subscribe(node, connection, channel=channel)
+        assert names == {NEWS, channel}
+        node.channels.unsubscribe(connection, channel)
+    with pytest.raises(ChannelRefused):
+        subscribe(node, connection, channel="news:" + "x" * 1000)
+    assert names == {NEWS}
+    node.channels.unsubscribe(stays, NEWS)
+    assert not names
+    assert not node.channels.follows_log(APP)

@@ -1,7 +1,7 @@
 """Streamed messages: pieces, late subscribers, ends and time-outs, on one node and over several."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import gevent
 import pytest
@@ -275,6 +275,24 @@ def test_a_node_that_stops_closes_its_streams(harness: Harness, streams: Streame
     streams.open(MULTI, head(PAST), "a")
     streams.close_all()
     assert reader.seen()[-1] == ("end", "a", 1, "incomplete")
+
+
+@pytest.mark.parametrize("seconds", [3.0, -1.0])
+def test_a_node_that_stops_waits_for_no_history_that_does_not_answer(
+    harness: Harness, streams: StreamedMessages, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    for _ in range(3):
+        streams.open(MULTI, head(PAST), "a")
+    asked: list[str] = []
+
+    def publish_end(app: str, channel: str, event: Event) -> NoReturn:
+        asked.append(channel)
+        raise ChannelRefused("unavailable")
+
+    monkeypatch.setattr(module, "CLOSE_ALL_SECONDS", seconds)
+    monkeypatch.setattr(streams._place, "publish_end", publish_end)
+    streams.close_all()
+    assert asked == ([PAST] if seconds > 0 else [])
 
 
 def test_nothing_is_looked_at_while_no_message_is_streamed(

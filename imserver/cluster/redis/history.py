@@ -28,6 +28,7 @@ class RedisHistory:
     """See :class:`imserver.cluster.history.ChannelHistory`. Every call switches.
 
     If Redis was restarted or has failed over, publications may be lost, so every channel begins a new epoch.
+    A Redis Cluster has no run id: after a failover, channels go on in their epoch with what is left.
     """
 
     def __init__(self, pipeline: Pipeline, recovery: RegistryRecovery) -> None:

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
-from uuid import uuid4
 
 import msgspec
 from redis.exceptions import ResponseError
@@ -29,6 +28,9 @@ log = logging.getLogger(__name__)
 
 _SERVERS_EVERY_SECONDS: Final = 60
 _SERVERS_SECONDS: Final = 7200
+
+_PAST_EPOCHS: Final = 16
+"""How many earlier epochs each login names as dead. What older ones have left was cleaned up."""
 
 _RUN_ID: Final = re.compile(rb"run_id:(\w+)")
 
@@ -87,9 +89,10 @@ class LeaseTable:
             self.live = MappingProxyType({**self.live, lease.epoch: lease})
             self.version = b"-1"
 
-    def forget(self) -> None:
-        """Forget everything."""
-        self.live, self.dead_epochs, self.last_epoch, self.version = MappingProxyType({}), (), 0, b"-1"
+    def drop(self, epoch: int) -> None:
+        """Remove an earlier epoch of this node. The next refresh reads all leases."""
+        self.live = MappingProxyType({each: lease for each, lease in self.live.items() if each != epoch})
+        self.version = b"-1"
 
 
 class LeaseKeeper:
@@ -110,7 +113,7 @@ class LeaseKeeper:
         self.table = LeaseTable()
         self.lease = Lease("")
         self.past_epochs: tuple[int, ...] = ()
-        """Earlier epochs of this process."""
+        """The last epochs of this process before the current one."""
         self.cleans_up = False
         """Whether this node does the dead-node cleanup."""
         self._lease_seconds = lease_seconds
@@ -133,23 +136,31 @@ class LeaseKeeper:
         return clock() < self._until
 
     def join(self) -> None:
-        """Take a new epoch. Raises RedisUnavailable, or StartError if this node must not join. Switches."""
-        again = self.lease.epoch != 0
-        if again:
-            self.past_epochs = (*self.past_epochs, self.lease.epoch)
-        self._until, self._replaced_seen = 0.0, ()
-        self.table.forget()
-        lease = msgspec.structs.replace(self.lease, epoch=0, unsettled=again or self.lease.unsettled)
+        """Take a new epoch. Raises RedisUnavailable, or StartError if this node must not join. Switches.
+
+        Until Redis has answered, the table stays as it is, so that the node still reaches the others.
+        """
+        past, table = self.lease.epoch, self.table
+        self._until = 0.0
+        lease = msgspec.structs.replace(self.lease, epoch=0, unsettled=past != 0 or self.lease.unsettled)
         data, began = _encode(lease), clock()
         milliseconds, database = int(self._lease_seconds * 1000), lease.database
-        arguments = (lease.node, lease.host, lease.fingerprint, milliseconds, data, database)
+        known = max(table.last_epoch, past, *self.past_epochs, *table.live)
+        arguments = (lease.node, lease.host, lease.fingerprint, milliseconds, data, database, known)
         reply = self._reply(("EVALSHA", JOIN, 7, *lease_keys(0), *arguments))
         if reply[0] != b"ok":
             raise StartError(_refusal(reply[0], reply[1].decode("utf-8", "replace"), lease))
         self.lease = msgspec.structs.replace(lease, epoch=int(reply[1]))
+        if past:
+            self.past_epochs = (*self.past_epochs, past)[-_PAST_EPOCHS:]
+        table.drop(past)
+        self._replaced_seen = ()
         self._written, self._until, self._renewed_at = data, began + self._lease_seconds, began
         self._listed_at = 0.0
-        self.refresh()
+        try:
+            self.refresh()
+        except LeaseLost:
+            raise RedisUnavailable("the new lease was lost at once") from None
 
     def report(
         self, connections: int, counts: Mapping[str, int], draining: bool, unsettled: bool = False
@@ -207,12 +218,13 @@ class LeaseKeeper:
             )
 
     def run_id(self) -> bytes:
-        """Identifies one run of a Redis server; random if unknown. Raises RedisUnavailable. Switches."""
+        """Identifies one run of a Redis server. ``b""``: unknown, as in a Redis Cluster, which has several.
+        Raises RedisUnavailable. Switches."""
         if not self._single:
-            return uuid4().bytes
+            return b""
         info = self.link.exchange([("INFO", "server")])[0]
         found = _RUN_ID.search(info) if isinstance(info, bytes) else None
-        return found[1] if found else uuid4().bytes
+        return found[1] if found else b""
 
     def _renewal(self, renews: bool) -> Command:
         lease = msgspec.structs.replace(self.lease, epoch=0)
@@ -230,6 +242,8 @@ class LeaseKeeper:
             self.table.version,
             len(self._replaced_seen),
             first,
+            lease.node,
+            lease.birth,
         )
         return ("EVALSHA", RENEW, 7, *lease_keys(self.lease.epoch), *arguments)
 

@@ -151,8 +151,10 @@ class SessionCommands:
         self._inside = inside
         self._replaced_prefix = REPLACED if inside else ""
 
-    def register(self, session: Session, replacing: Collection[SessionRef] = ()) -> Command:
-        """Register a session, or register it again if it has a number."""
+    def register(
+        self, session: Session, replacing: Collection[SessionRef] = (), late: bool = False
+    ) -> Command:
+        """Register a session, or register it again if it has a number. ``late``: it began before."""
         user, lease = encoded(session.user), self._keeper.lease
         bucket, field = bucket_of(session.app, user), field_of(user)
         keys: tuple[Any, ...] = (1, bucket)
@@ -180,6 +182,7 @@ class SessionCommands:
             "," + "".join([f"{ref.epoch}.{ref.id}," for ref in replacing]) if replacing else "",
             ban_field_of(user),
             *writes,
+            int((monotonic() - session.began) * 1000) if late else -1,
         )
 
     def registration(self, session: Session, reply: Any, generation: int) -> SessionRegistration | None:

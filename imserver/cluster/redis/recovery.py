@@ -67,7 +67,7 @@ class RegistryRecovery:
         self._refusal = ""
         self._connects = 0
         self.run_id = b""
-        """Identifies the life of the Redis server; ``b""``: not known yet."""
+        """Identifies the life of the Redis server; ``b""``: not known."""
         self._wake = Signal()
         self._ticked = Signal()
         self._greenlet: gevent.Greenlet[..., None] | None = None
@@ -185,12 +185,13 @@ class RegistryRecovery:
     # --- recovery -------------------------------------------------------------------------------------------
 
     def _check_restart(self) -> None:
-        """After a new connection: compare run ids. Another server may have lost the last writes."""
+        """After a new connection: compare run ids. Another server, or an unknown one, may have lost the last
+        writes."""
         connects = sum(link.connects for link in self._links)
         if connects == self._connects:
             return
         run_id = self._keeper.run_id()
-        if self.run_id and run_id != self.run_id:
+        if self._connects and (not run_id or run_id != self.run_id):
             log.warning("Redis was restarted or has failed over: registering all sessions again")
             self.generation += 1
             self.request(EVERYTHING)

@@ -24,7 +24,16 @@ from imserver.cluster.redis.pipeline import Pipeline, RedisUnavailable, open_lin
 from imserver.cluster.redis.presence import ChannelLookup, Lookup, SessionCommands
 from imserver.cluster.redis.records import RECORD_SECONDS, ban_field_of, bucket_of, decoded, encoded
 from imserver.cluster.redis.recovery import EVERYTHING, UNREGISTERED, Extent, RegistryRecovery
-from imserver.cluster.redis.scripts import ATTEMPT, ATTEMPTS, BAN, BANS, LIST_BAN, READ_BANS, VALUES
+from imserver.cluster.redis.scripts import (
+    ATTEMPT,
+    ATTEMPTS,
+    BAN,
+    BANS,
+    LIFTED_BANS,
+    LIST_BAN,
+    READ_BANS,
+    VALUES,
+)
 from imserver.cluster.registry import (
     MAX_BANS,
     Lease,
@@ -43,6 +52,8 @@ _REREGISTER_SESSIONS: Final = 200
 _REREGISTER_PAUSE_SECONDS: Final = 0.01
 _UNREPORTED_LIMIT: Final = 100_000
 _BANS_OF_A_PAGE: Final = 1000
+_LIFTED_SECONDS: Final = 86400
+"""How long a lifted ban is listed: longer than nodes are away that have not learned that it was lifted."""
 
 
 class RedisRegistry:
@@ -255,10 +266,12 @@ class RedisRegistry:
         """Refuse logins of a user for ``seconds``; 0 lifts the ban."""
         name = encoded(user)
         span = max(int(seconds * 1000), 0)
+        item = b"%b\0%b" % (encoded(app), name)
+        listed = item, span, MAX_BANS, _LIFTED_SECONDS * 1000
         replies = self._pipeline.execute(
             [
                 ("EVALSHA", BAN, 1, bucket_of(app, name), ban_field_of(name), span),
-                ("EVALSHA", LIST_BAN, 1, BANS, b"%b\0%b" % (encoded(app), name), span, MAX_BANS),
+                ("EVALSHA", LIST_BAN, 2, BANS, LIFTED_BANS, *listed),
             ]
         )
         done = replies is not None and not any(isinstance(reply, Exception) for reply in replies)
@@ -269,7 +282,17 @@ class RedisRegistry:
 
         ``cursor``: 0, or that of the page before. Returns the next one; 0: this was the last page.
         """
-        replies = self._pipeline.execute([("EVALSHA", READ_BANS, 1, BANS, cursor, _BANS_OF_A_PAGE)])
+        return self._bans_in(BANS, cursor)
+
+    def lifted_bans(self, cursor: int = 0) -> tuple[int, list[tuple[str, str, float]]] | None:
+        """The same of bans that were lifted lately: app, user, and the seconds since then."""
+        page = self._bans_in(LIFTED_BANS, cursor)
+        if page is None:
+            return None
+        return page[0], [(app, user, _LIFTED_SECONDS - left) for app, user, left in page[1]]
+
+    def _bans_in(self, key: str, cursor: int) -> tuple[int, list[tuple[str, str, float]]] | None:
+        replies = self._pipeline.execute([("EVALSHA", READ_BANS, 1, key, cursor, _BANS_OF_A_PAGE)])
         if replies is None or isinstance(replies[0], Exception):
             return None
         following, found = replies[0]
@@ -318,11 +341,12 @@ class RedisRegistry:
         Reads ``sessions`` lazily, a batch at a time. The caller must unregister a session that ends while its
         batch is sent. Stops early if Redis becomes unavailable.
         """
-        waiting, extent = iter(sessions), self._extent
+        waiting, extent, refused = iter(sessions), self._extent, False
         while batch := list(islice(waiting, _REREGISTER_SESSIONS)):
             started, generation = monotonic(), self._recovery.generation
             written = self._written.commands_before(batch, generation)
-            replies = self._pipeline.execute([*written, *map(self._commands.register, batch)])
+            registering = [self._commands.register(session, late=True) for session in batch]
+            replies = self._pipeline.execute([*written, *registering])
             if replies is None:
                 self._written.forget()
                 self._recovery.request(extent)
@@ -331,6 +355,7 @@ class RedisRegistry:
             for session, reply in zip(batch, replies[len(written) :], strict=True):
                 registration = self._commands.registration(session, reply, generation)
                 if registration is None:
+                    refused = True
                     continue
                 for command in self._commands.after_register(session, registration):
                     self._pipeline.post(command)
@@ -338,6 +363,8 @@ class RedisRegistry:
                 yield session, registration
             # All nodes may do the same at once: the busier Redis is, the longer the pause.
             gevent.sleep(_REREGISTER_PAUSE_SECONDS + 2 * took)
+        if refused:
+            self._recovery.request(UNREGISTERED)
 
     def _reregister(self, extent: Extent) -> None:
         """Unregister sessions that have ended meanwhile, then register again. Raises Interrupted."""

@@ -29,13 +29,15 @@ Keys (an ``app`` and ``user`` as they are, ``bucket`` = crc32 of the user modulo
     Set: the buckets into which that epoch has written channels, ``bucket:app``.
 ``{imserver}:bans``
     Sorted set ``app``, NUL, ``user`` → end of the ban: the same bans as in the buckets, for nodes that start.
+``{imserver}:unbans``
+    Sorted set ``app``, NUL, ``user`` → time until which a lifted ban is listed, for nodes that were away.
 ``{imserver}:replaced:epoch``
     List: sessions of that epoch that are no longer addressed.
 
 One script touches keys of one slot, so all of it works in a Redis Cluster; only there the record of a
 user and the list of replaced sessions are written by commands of their own. Times are milliseconds since
-2026, by Redis's clock. Session numbers never fall behind them, and epochs begin with them: after a flush
-both go on above those that were given before.
+2026, by Redis's clock. Numbers of sessions that begin, and epochs, never fall behind them: if Redis loses
+its data, or comes back with older data, both go on above those that were given before.
 """
 
 from __future__ import annotations
@@ -59,6 +61,7 @@ WRITTEN_BUCKETS: Final = "{imserver}:trail:"
 WRITTEN_ROOM_BUCKETS: Final = "{imserver}:halls:"
 REPLACED: Final = "{imserver}:replaced:"
 BANS: Final = "{imserver}:bans"
+LIFTED_BANS: Final = "{imserver}:unbans"
 
 TEXT_OF: Final[dict[str, str]] = {}
 """Hash of a script → its text."""
@@ -84,10 +87,14 @@ BEGIN: Final = script("""
 -- KEYS: bucket, and the user's record if it is to be written here.
 -- ARGV: field, epoch, id, device, policy, number (0: give one), ',dead epochs,',
 --       ',epoch.id of the known dead,', field of the ban, record, its seconds,
---       prefix of the lists of replaced sessions, what stands in them after the id.
+--       prefix of the lists of replaced sessions, what stands in them after the id,
+--       age in milliseconds of a session that is registered late (-1: it has just begun).
 -- Returns 1, number, replaced | 2, refused by these | 3 (banned) | 4 (superseded).
 local field, epoch, id, device, policy = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local number = tonumber(ARGV[6])
+local unnumbered, age = number == 0, tonumber(ARGV[14])
+-- A session that began while Redis was away gets the number that it would have got then.
+if unnumbered and age >= 0 then number = math.max(now - age, 1) end
 local found = redis.call('HMGET', KEYS[1], field, '#', ARGV[9])
 if found[3] then
   if tonumber(found[3]) > now then return {3} end
@@ -102,10 +109,10 @@ for place in string.gmatch(found[1] or '', '[^,]+') do
   elseif not string.find(ARGV[7], ',' .. e .. ',', 1, true) then
     if policy ~= 'newest' and (policy == 'multi' or d ~= device) then
       kept[#kept + 1] = place
-    elseif number > 0 and tonumber(n) > number then
+    elseif number > 0 and (tonumber(n) > number or unnumbered and tonumber(n) == number) then
       above = true
       kept[#kept + 1] = place
-    elseif policy == 'refuse' and number == 0
+    elseif policy == 'refuse' and unnumbered
         and not string.find(ARGV[8], ',' .. e .. '.' .. i .. ',', 1, true) then
       rivals[#rivals + 1] = place
     else
@@ -119,7 +126,8 @@ if above then
   return {4}
 end
 local last = tonumber(found[2] or '0')
-if number == 0 then number = mine or math.max(last + 1, now) end
+if unnumbered and mine then number = mine end
+if number == 0 then number = math.max(last + 1, now) end
 local place = epoch .. '.' .. id .. '.' .. text(number)
 if device ~= '' then place = place .. '.' .. device end
 kept[#kept + 1] = place
@@ -213,20 +221,19 @@ return 1
 """)
 
 LIST_BAN: Final = script("""
--- KEYS: the list of bans. ARGV: app and user, milliseconds (0: none any more), how many the list may have.
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', text(now))
-local span = tonumber(ARGV[2])
-if span > 0 then
-  redis.call('ZADD', KEYS[1], text(now + span), ARGV[1])
-  redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -1 - tonumber(ARGV[3]))
-else
-  redis.call('ZREM', KEYS[1], ARGV[1])
-end
+-- KEYS: the lists of bans and of lifted bans. ARGV: app and user, milliseconds of the ban (0: it is lifted),
+-- how many each list may have, milliseconds for which a lifted ban is listed.
+local into, other, span = KEYS[1], KEYS[2], tonumber(ARGV[2])
+if span == 0 then into, other, span = KEYS[2], KEYS[1], tonumber(ARGV[4]) end
+redis.call('ZREMRANGEBYSCORE', into, '-inf', text(now))
+redis.call('ZADD', into, text(now + span), ARGV[1])
+redis.call('ZREMRANGEBYRANK', into, 0, -1 - tonumber(ARGV[3]))
+redis.call('ZREM', other, ARGV[1])
 return 1
 """)
 
 READ_BANS: Final = script("""
--- KEYS: the list of bans. ARGV: cursor, about how many to read.
+-- KEYS: the list of bans, or of lifted ones. ARGV: cursor, about how many to read.
 -- Returns the next cursor (0: none), and app and user and milliseconds of each.
 local found = redis.call('ZSCAN', KEYS[1], ARGV[1], 'COUNT', ARGV[2])
 for i = 2, #found[2], 2 do found[2][i] = tonumber(found[2][i]) - now end
@@ -351,7 +358,8 @@ for _, epoch in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now)) do exp
 JOIN: Final = script(
     _EXPIRE
     + """
--- ARGV: node, host, fingerprint, milliseconds of the lease, lease, database.
+-- ARGV: node, host, fingerprint, milliseconds of the lease, lease, database, highest epoch that it knows.
+-- The epoch is above all earlier ones, also if Redis has come back with older data.
 -- Returns 'ok', epoch | 'fingerprint', a node that has another | 'database', likewise
 -- | 'address', whose machine has it.
 local lives = redis.call('HGETALL', KEYS[2])
@@ -366,7 +374,7 @@ for k = 1, #lives, 2 do
   end
 end
 for _, epoch in ipairs(twins) do expire(epoch) end
-local epoch = text(tonumber(redis.call('GET', KEYS[5]) or now) + 1)
+local epoch = text(math.max(tonumber(redis.call('GET', KEYS[5]) or '0'), tonumber(ARGV[7]), now) + 1)
 redis.call('SET', KEYS[5], epoch)
 redis.call('ZADD', KEYS[1], text(now + ARGV[4]), epoch)
 redis.call('HSET', KEYS[2], epoch, ARGV[5])
@@ -379,12 +387,16 @@ RENEW: Final = script(
     _EXPIRE
     + """
 -- ARGV: epoch, milliseconds of the lease (0: only look), lease ('': as it was), version known,
---       how many of the replaced sessions are done, the first of them.
--- Returns 0 (the lease is lost) | 1, version, last epoch, dead epochs, replaced, whether to clean up,
---         lives or ''.
+--       how many of the replaced sessions are done, the first of them, node, its birth.
+-- Returns 0 (the lease is lost, or is that of another node) | 1, version, last epoch, dead epochs,
+--         replaced, whether to clean up, lives or ''.
 local epoch = ARGV[1]
 if not redis.call('ZSCORE', KEYS[1], epoch) then return {0} end
-if ARGV[2] ~= '0' then redis.call('ZADD', KEYS[1], text(now + ARGV[2]), epoch) end
+if ARGV[2] ~= '0' then
+  local owner = cjson.decode(redis.call('HGET', KEYS[2], epoch) or '{}')
+  if owner.node and (owner.node ~= ARGV[7] or owner.birth ~= tonumber(ARGV[8])) then return {0} end
+  redis.call('ZADD', KEYS[1], text(now + ARGV[2]), epoch)
+end
 if ARGV[3] ~= '' then
   redis.call('HSET', KEYS[2], epoch, ARGV[3])
   redis.call('INCR', KEYS[4])
@@ -431,7 +443,8 @@ def lease_keys(epoch: int) -> tuple[str, ...]:
 # --- channels -----------------------------------------------------------------------------------------------
 
 _OPEN_HISTORY: Final = """
--- Another server, or one that was restarted, may have lost publications: a new epoch begins.
+-- Another server, or one that was restarted, may have lost publications: a new epoch begins. A Redis Cluster
+-- has no run id.
 local found = redis.call('HMGET', KEYS[1], 'epoch', 'offset', 'life')
 local epoch, offset = found[1], tonumber(found[2] or '0')
 if not epoch or (found[3] ~= ARGV[1] and ARGV[1] ~= '') then

@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from imserver.cluster.registry import Lease
 from imserver.cluster.rpc.curve import CurveKeys
-from imserver.cluster.rpc.queues import ITEM_BYTES, PeerUnavailable, RpcCounters, SendQueue
+from imserver.cluster.rpc.queues import ITEM_BYTES, PeerBusy, PeerUnavailable, RpcCounters, SendQueue
 from imserver.cluster.rpc.wire import (
     BUSY,
     FAILED,
@@ -158,15 +158,19 @@ class Peer:
 
     # --- questions ------------------------------------------------------------------------------------------
 
-    def query(self, kind: str, body: bytes, seconds: float) -> bytes:
-        """Query the peer and wait for the answer, at most ``seconds``. Raises PeerUnavailable."""
+    def query(self, kind: str, body: bytes, seconds: float, slow: bool = False) -> bytes:
+        """Query the peer and wait for the answer, at most ``seconds``. Raises PeerUnavailable.
+
+        ``slow``: see :meth:`ControlChannel.query_slowly`.
+        """
         if not self.link.closed:
             raise PeerUnavailable(self.lease.node, "its circuit is open")
         self._used = True
         breaker = self.control.breaker
         was_closed = breaker.closed
+        query = self.control.query_slowly if slow else self.control.query
         try:
-            answer = self.control.query(kind, body, seconds)
+            answer = query(kind, body, seconds)
         finally:
             if was_closed and not breaker.closed:
                 self._opened()
@@ -213,6 +217,10 @@ class Peer:
             code, _ = self.control.call(PING, b"", limit)
         except (TimeoutError, PeerUnavailable):
             code = FAILED
+        except BaseException:
+            if not self.link.closed:
+                self.link.failed()  # otherwise it would wait for this probe for ever
+            raise
         if code == OK and not self._is_stalled():
             self._alive()
             return True
@@ -265,6 +273,8 @@ PING: Final = ""
 """The query that every node answers by itself."""
 CALLS_IN_FLIGHT: Final = 64
 """Parallel queries to one peer; well below the peer's high-water mark, above which it would drop answers."""
+SLOW_CALLS_IN_FLIGHT: Final = 32
+"""Parallel queries to one peer whose answers wait for clients."""
 RECONNECT_SECONDS: Final = 10.0
 """A channel that did not work for this long is opened again. TCP gives up earlier, so nothing is lost, and
 ZeroMQ never reconnects after a protocol error."""
@@ -312,6 +322,7 @@ class ControlChannel:
         self._connected = Signal()
         self._connected_at = 0.0
         self._calls = BoundedSemaphore(CALLS_IN_FLIGHT)
+        self._slow_calls = BoundedSemaphore(SLOW_CALLS_IN_FLIGHT)
         self._closed = False
 
     @property
@@ -327,7 +338,12 @@ class ControlChannel:
         if not self.breaker.allows():
             raise PeerUnavailable(node, "its control circuit is open")
         try:
-            code, answer = self.call(kind, body, started + seconds)
+            if not self._calls.acquire(timeout=max(0.0, seconds)):
+                raise TimeoutError
+            try:
+                code, answer = self.call(kind, body, started + seconds)
+            finally:
+                self._calls.release()
         except TimeoutError:
             self.breaker.failed()
             raise PeerUnavailable(node, "no answer in time") from None
@@ -341,24 +357,44 @@ class ControlChannel:
             self.breaker.failed()
         else:
             self.breaker.succeeded()
+        return self._checked(code, answer)
+
+    def query_slowly(self, kind: str, body: bytes, seconds: float) -> bytes:
+        """Query a peer whose answer waits for a client, at most ``seconds`` after this query has its turn.
+
+        Such queries have a limit of their own, so that they never delay others. Their failures do not open
+        the circuit. Raises PeerUnavailable; PeerBusy if they have no turn within ``seconds``.
+        """
+        node = self._lease.node
+        if not self.breaker.closed:
+            raise PeerUnavailable(node, "its control circuit is open")
+        if not self._slow_calls.acquire(timeout=seconds):
+            raise PeerBusy(node, "too many queries wait for clients")
+        try:
+            code, answer = self.call(kind, body, monotonic() + seconds)
+        except TimeoutError:
+            raise PeerUnavailable(node, "no answer in time") from None
+        finally:
+            self._slow_calls.release()
+        if code == BUSY:
+            raise PeerBusy(node, REASONS[BUSY])
+        return self._checked(code, answer)
+
+    def _checked(self, code: int, answer: bytes) -> bytes:
         if code != OK:
-            raise PeerUnavailable(node, REASONS[code] if 0 <= code < len(REASONS) else f"code {code}")
+            reason = REASONS[code] if 0 <= code < len(REASONS) else f"code {code}"
+            raise PeerUnavailable(self._lease.node, reason)
         return answer
 
     def call(self, kind: str, body: bytes, deadline: float) -> tuple[int, bytes]:
-        """Query whatever the circuit says. Raises TimeoutError or PeerUnavailable."""
-        if not self._calls.acquire(timeout=max(0.0, deadline - monotonic())):
-            raise TimeoutError
-        try:
-            # Another greenlet may disconnect meanwhile.
-            while not (client := self._client or self._connect()).zmq_socket.writable():
-                self._connected.clear()
-                if not self._connected.wait(max(0.0, deadline - monotonic())):
-                    raise TimeoutError
-            left = max(0.001, deadline - monotonic())
-            return client.query(self._rpc.version_for(self._lease), self._lease.epoch, kind, body, left)
-        finally:
-            self._calls.release()
+        """Query whatever the circuit and the limits say. Raises TimeoutError or PeerUnavailable."""
+        # Another greenlet may disconnect meanwhile.
+        while not (client := self._client or self._connect()).zmq_socket.writable():
+            self._connected.clear()
+            if not self._connected.wait(max(0.0, deadline - monotonic())):
+                raise TimeoutError
+        left = max(0.001, deadline - monotonic())
+        return client.query(self._rpc.version_for(self._lease), self._lease.epoch, kind, body, left)
 
     def _connect(self) -> ControlClient:
         if self._closed:

@@ -36,6 +36,10 @@ class PeerUnavailable(ImserverError):
         self.reason = reason
 
 
+class PeerBusy(PeerUnavailable):
+    """A node could not be asked, because too many queries to it are waiting."""
+
+
 class RpcCounters(Struct, gc=False):
     """Counters since the start: items (data channel) and queries (control channel)."""
 

@@ -226,14 +226,20 @@ class Rpc:
 
     # --- queries --------------------------------------------------------------------------------------------
 
-    def query(self, lease: Lease, kind: str, body: bytes, timeout: float = 1.0) -> bytes:
-        """Query a peer and wait for its answer, at most ``timeout`` seconds. Raises PeerUnavailable."""
+    def query(
+        self, lease: Lease, kind: str, body: bytes, timeout: float = 1.0, *, slow: bool = False
+    ) -> bytes:
+        """Query a peer and wait for its answer, at most ``timeout`` seconds. Raises PeerUnavailable.
+
+        ``slow``: the answer waits for a client. At most twice ``timeout``. Raises PeerBusy if too many such
+        queries are waiting.
+        """
         peer = self._peers.get(lease)
         try:
             if peer is None:
                 raise PeerUnavailable(lease.node, "no connection is possible")
             self._peers.watch()
-            return peer.query(kind, body, timeout)
+            return peer.query(kind, body, timeout, slow)
         except PeerUnavailable:
             self.counters.call_failures += 1
             raise

@@ -118,7 +118,7 @@ class Channels(ChannelMembers):
         self._log = log
         self.log_channels: dict[str, set[str]] = {}
         """App → its channels here that need its log: stored channels, rooms whose messages are stored, and
-        channels of groups. Some may have lost their subscribers. Read-only for others."""
+        channels of groups. Read-only for others."""
         self.on_left.append(self._announce_leaves)
 
     def options(self, app: str, channel: str) -> ChannelSettings:
@@ -179,6 +179,21 @@ class Channels(ChannelMembers):
         """Have the log deliver a channel here, and who leaves its group. Does not switch if it does."""
         self._log.follow(app)
         self.log_channels.setdefault(app, set()).add(channel)
+
+    def _enter(self, app: str, channel: str, connection: Connection) -> LocalChannel | None:
+        try:
+            return super()._enter(app, channel, connection)
+        finally:
+            self._forget_empty(app, channel)
+
+    def _parted(self, connection: Connection, channel: LocalChannel) -> None:
+        super()._parted(connection, channel)
+        self._forget_empty(channel.app.name, channel.name)
+
+    def _forget_empty(self, app: str, channel: str) -> None:
+        """A channel without subscribers here needs no log."""
+        if self.log_channels and self._local(app, channel) is None:
+            self.log_channels.get(app, set()).discard(channel)
 
     def _needs_log(self, app: str, channel: str, options: ChannelSettings) -> bool:
         """Whether the log of the app has messages to a channel, or who leaves the group of its members."""

@@ -45,6 +45,8 @@ SILENT_SECONDS: Final = 10.0
 CLOSED_SECONDS: Final = 60.0
 """How long a closed stream is known, so that a repeated request is answered."""
 MOST_CLOSED: Final = 20_000
+CLOSE_ALL_SECONDS: Final = 3.0
+"""How long a node that stops closes its streams."""
 MOST_BYTES: Final = 512 * 1024
 """Limit of the text of any message, and of the pieces in a query: they must fit into those between nodes."""
 
@@ -433,10 +435,17 @@ class StreamedMessages:
         return None
 
     def close_all(self) -> None:
-        """Close the streams of this node, which stops. May switch."""
+        """Close the streams of this node, which stops; the rest is lost if that fails or takes too long.
+
+        Clients are closed afterwards. May switch.
+        """
+        deadline = monotonic() + CLOSE_ALL_SECONDS
         for id, own in tuple(self._own.items()):
-            if self._end(id, own, True) is None:
-                log.warning("an open stream of %s is lost: the history does not answer", own.stream.app)
+            if own.closing or id not in self._own:
+                continue  # another greenlet does it
+            if monotonic() > deadline or self._end(id, own, True) is None:
+                log.warning("%d open streams are lost: the history does not answer in time", len(self._own))
+                return
 
     def forget(self, app: str) -> None:
         """Remove everything of a deleted app. Never switches."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Collection, Iterator
 from time import monotonic, time
 from typing import TYPE_CHECKING
@@ -13,7 +14,8 @@ from msgspec import Struct
 
 from imserver import errors
 from imserver.auth.login import Logins
-from imserver.cluster.registry import Lease, Session, SessionRef, SessionRegistration
+from imserver.cluster.registry import MAX_BANS, Lease, Session, SessionRef, SessionRegistration
+from imserver.cluster.rpc.queues import PeerBusy, PeerUnavailable
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import App, Hub
 from imserver.metrics import Metrics
@@ -37,6 +39,8 @@ log = logging.getLogger(__name__)
 WORKERS = 64
 """Number of logouts reported at the same time, so that they share the registry's pipelines."""
 _LOOK_SECONDS = 0.01
+_SAME_BAN_SECONDS = 5.0
+"""The ends of one ban at a node and in the registry differ by less."""
 
 
 class AliveQuery(Struct, frozen=True, array_like=True):
@@ -147,6 +151,9 @@ class ClusterSessions(Sessions):
         waiting[session.id] = False
         try:
             registration = self._ask_to_begin(session, login)
+        except PeerBusy:
+            # Nobody knows whether the older session is alive. The client may try again.
+            return errors.REPLY_SYSTEM
         finally:
             replaced = waiting.pop(session.id)
             if not waiting:
@@ -213,7 +220,7 @@ class ClusterSessions(Sessions):
 
     def _is_any_alive(self, others: Collection[SessionRef], login: Login) -> bool:
         """Ask the nodes of these sessions whether the sessions answer a ping. A node without an answer counts
-        as no.
+        as no. Raises PeerBusy if too many are being asked.
 
         Sessions of this node were pinged before, except those that began since.
         """
@@ -226,7 +233,13 @@ class ClusterSessions(Sessions):
             if ref.epoch in leases and ref.epoch != self._node_messages.own_epoch
         ]
         gevent.joinall(asked)
-        return any(greenlet.value for greenlet in asked)
+        answers = [greenlet.value for greenlet in asked]
+        if True in answers:
+            return True
+        for answer in answers:
+            if isinstance(answer, PeerBusy):
+                raise answer
+        return False
 
     def _has_just_come(self, login: Login, session_id: int) -> bool:
         connection = self._find(login.app, login.user, session_id)
@@ -237,9 +250,14 @@ class ClusterSessions(Sessions):
             return super()._any_alive([connection])
         return connection.state == OPEN
 
-    def _ask_alive(self, lease: Lease, alive: AliveQuery) -> bool:
-        answers, _ = self._rpc.query_all([lease], "alive", encode(alive), ALIVE_SECONDS + 1.0)
-        return any(read(answers, bool).values())
+    def _ask_alive(self, lease: Lease, alive: AliveQuery) -> bool | PeerBusy:
+        try:
+            answer = self._rpc.query(lease, "alive", encode(alive), ALIVE_SECONDS + 1.0, slow=True)
+        except PeerBusy as busy:
+            return busy
+        except PeerUnavailable:
+            return False
+        return any(read({lease.node: answer}, bool).values())
 
     def is_alive(self, alive: AliveQuery) -> bool:
         """Whether a session of this node answers a ping. Waits up to :data:`ALIVE_SECONDS`."""
@@ -348,22 +366,59 @@ class ClusterSessions(Sessions):
         super().add_to(queries)
         queries.add("alive", AliveQuery, self.is_alive)
 
-    def read_bans(self) -> None:
-        """Learn the bans that were made while this node did not run, or was without the registry. May switch.
+    def synchronise_bans(self) -> None:
+        """Learn the bans that were made or lifted while this node did not run, or was without the registry.
+        Give the registry those that it does not have: it was restarted, or did not answer. May switch.
 
-        If the registry does not answer, it is called again when the registry is back.
+        If the registry does not answer, this is called again when it is back.
         """
+        registered: dict[tuple[str, str], float] = {}
+
+        def learn(app: str, user: str, left: float) -> None:
+            registered[app, user] = left
+            if left > self._ban_seconds(app, user):
+                self.ban(app, user, left)
+
+        def learn_lifted(app: str, user: str, ago: float) -> None:
+            _, learned = self._bans.get((app, user), (0.0, math.inf))
+            if learned < monotonic() - ago:
+                self.ban(app, user, 0)
+
+        if not (
+            self._read_bans(self._registry.bans, learn)
+            and self._read_bans(self._registry.lifted_bans, learn_lifted)
+        ):
+            return
+        for app, user in tuple(self._bans):
+            left = self._ban_seconds(app, user)  # 0 if it was lifted meanwhile
+            if left <= registered.get((app, user), 0.0) + _SAME_BAN_SECONDS or len(registered) >= MAX_BANS:
+                continue
+            if self._registry.ban(app, user, left) is None:
+                return
+
+    def _ban_seconds(self, app: str, user: str) -> float:
+        """The seconds that are left of a ban that this node knows; 0: there is none."""
+        until, _ = self._bans.get((app, user), (0.0, 0.0))
+        return max(until - monotonic(), 0.0)
+
+    def _read_bans(
+        self,
+        read_page: Callable[[int], tuple[int, list[tuple[str, str, float]]] | None],
+        learn: Callable[[str, str, float], None],
+    ) -> bool:
+        """Read all pages of a list of the registry. False: it does not answer."""
         cursor, more = 0, True
         while more:
             changes = self._ban_changes
-            page = self._registry.bans(cursor)
+            page = read_page(cursor)
             if page is None:
-                return
+                return False
             if changes == self._ban_changes:  # otherwise the page may be out of date, and is read again
                 cursor, found = page
                 more = cursor != 0
                 for app, user, seconds in found:
-                    self.ban(app, user, seconds)
+                    learn(app, user, seconds)
+        return True
 
     # --- registering again ----------------------------------------------------------------------------------
 
