@@ -191,10 +191,15 @@ class HttpConnection(Writer):
         elif self._body is None:
             self.serve(self._buffer + data if self._buffer else data)
         else:
-            self._feed_body(data)
+            rest = self._feed_body(data)
+            if rest is not None:
+                self.serve(rest.lstrip(b"\r\n"))
 
-    def _feed_body(self, data: bytes) -> None:
-        """Add data to the current body."""
+    def _feed_body(self, data: bytes) -> bytes | None:
+        """Add data to the current body, and serve its request when it is complete.
+
+        Returns the bytes after that request, or None if this object must not continue now.
+        """
         parsed, body = self._parsed, self._body
         assert parsed is not None
         assert body is not None
@@ -203,17 +208,15 @@ class HttpConnection(Writer):
         except BadHead as bad:
             self._count(0)
             self.refuse(bad.problem)
-            return
+            return None
         if rest is None:
             self.deadline = body.deadline(monotonic())
             self._count(body.held_bytes)
-            return
+            return None
         self._count(0)
         raw, self._buffer = self._buffer, b""
         self._body = self._parsed = None
-        left = self._request(parsed, raw, body.content, rest, body.too_large)
-        if left is not None:
-            self.serve(left)
+        return self._request(parsed, raw, body.content, rest, body.too_large)
 
     def _count(self, size: int) -> None:
         """Count the bytes of an unfinished body against the node's budget."""
@@ -240,6 +243,7 @@ class HttpConnection(Writer):
                     self._buffer = data
                     return
                 raw = data[:end]
+                self._buffer = b""  # the time limit of a next head begins with that head
                 parsed = front.heads.read(raw)
             except BadHead as bad:
                 self.refuse(bad.problem)
@@ -256,23 +260,24 @@ class HttpConnection(Writer):
                 self._hand_over(plain_head(raw, parsed) + data[end:])
                 return
             if parsed.chunked or len(data) - end < length or length > MAX_PUBLIC_BODY_BYTES:
-                self._begin_body(parsed, raw, data[end:])
-                return
-            stop = end + length
-            rest = self._request(parsed, raw, data[end:stop], data[stop:])
+                rest = self._begin_body(parsed, raw, data[end:])
+            else:
+                stop = end + length
+                rest = self._request(parsed, raw, data[end:stop], data[stop:])
             if rest is None:
                 return
             data = rest
-        self._buffer = b""
+            if data and data[0] in b"\r\n":
+                data = data.lstrip(b"\r\n")
         self.deadline = monotonic() + front.keepalive_seconds
 
-    def _begin_body(self, parsed: ParsedHead, raw: bytes, data: bytes) -> None:
-        """Start reading a body that is incomplete, chunked or too large."""
+    def _begin_body(self, parsed: ParsedHead, raw: bytes, data: bytes) -> bytes | None:
+        """Start reading a body that is incomplete, chunked or too large. Returns what :meth:`_feed_body` does."""
         self._buffer, self._parsed = raw, parsed
         self._body = self._front.listener.begin_body(parsed, self.address)
         if "expect" in parsed.headers and parsed.version == "1.1" and not self._body.too_large:
             self._front.context.flusher.enqueue(self, _CONTINUE)
-        self._feed_body(data)
+        return self._feed_body(data)
 
     def _request(
         self,
