@@ -272,7 +272,7 @@ class HttpConnection(Writer):
         self.deadline = monotonic() + front.keepalive_seconds
 
     def _begin_body(self, parsed: ParsedHead, raw: bytes, data: bytes) -> bytes | None:
-        """Start reading a body that is incomplete, chunked or too large. Returns what :meth:`_feed_body` does."""
+        """Start reading a body that is incomplete, chunked or too large. Returns as :meth:`_feed_body`."""
         self._buffer, self._parsed = raw, parsed
         self._body = self._front.listener.begin_body(parsed, self.address)
         if "expect" in parsed.headers and parsed.version == "1.1" and not self._body.too_large:

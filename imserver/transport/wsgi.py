@@ -177,7 +177,7 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
             return True
         if head.chunked or head.length:
             body = listener.begin_body(head, self.client_address)
-            if "expect" in head.headers and not body.too_large:
+            if "expect" in head.headers and head.version == "1.1" and not body.too_large:
                 sock.sendall(_CONTINUE)
             if not reader.await_body(raw, head, body):
                 return False
@@ -186,7 +186,7 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
                 return False
             if self._streamed(head, bytes(body.content)):
                 return False
-        elif head.absolute:
+        elif head.altered:
             reader.put_back(plain_request(reader.read(len(raw)), head, b""))
         return True
 

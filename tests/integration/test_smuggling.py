@@ -287,6 +287,20 @@ def test_a_connection_is_kept_alive_and_ends_when_asked_to(server: Server) -> No
             answer = raw.ask(request(path, headers=[("Connection", "close")]))
             assert (answer.header("connection") or "close").lower() == "close"
             raw.ended()
+        with Raw(server.http) as raw:
+            assert raw.ask(request(path, headers=[("Connection", "close, foo")])).status == 200
+            raw.ended()
+
+
+@pytest.mark.parametrize("path", [HOT, COLD])
+def test_chunks_in_http_1_0_end_the_connection(server: Server, path: str) -> None:
+    """RFC 9112 section 6.1: a server in between may have seen no chunks."""
+    rows = [("Connection", "keep-alive"), ("Transfer-Encoding", "chunked"), FORM]
+    old = request(path, method="POST", protocol="HTTP/1.0", headers=rows)
+    with Raw(server.http) as raw:
+        raw.send(old, b"0\r\n\r\n", request("/health"))
+        assert raw.response().status == 200
+        raw.ended()
 
 
 def test_http_1_0_ends_after_one_answer_unless_it_asks_to_go_on(server: Server) -> None:
