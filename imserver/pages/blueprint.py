@@ -11,6 +11,7 @@ import random
 import zlib
 from collections.abc import Callable, Collection
 from functools import cache
+from os.path import normpath
 from pathlib import Path
 from time import time
 from typing import TYPE_CHECKING, Any, Final
@@ -510,14 +511,16 @@ def _file(folder: Path, name: str) -> Response:
         if answer.status_code == 200 and request.accept_encodings["gzip"] and request.method == "GET":
             answer.direct_passthrough = False
             etag, _ = answer.get_etag()
-            answer.set_data(_packed(f"{folder}/{name}", etag or "", answer.get_data))
+            packed = _packed(normpath(f"{folder}/{name}"), etag or "", answer.get_data)
+            answer.close()  # the file, which is not read if its compressed content is known
+            answer.set_data(packed)
             answer.headers["Content-Encoding"] = "gzip"
             answer.set_etag(etag or "", weak=True)  # other bytes, the same content
     return answer
 
 
 _compressed: Final[dict[str, tuple[str, bytes]]] = {}
-"""Path of a file → its last ETag, and its compressed content."""
+"""Path of a file, without ``..`` → its last ETag, and its compressed content."""
 
 
 def _packed(path: str, etag: str, content: Callable[[], bytes]) -> bytes:

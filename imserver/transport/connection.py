@@ -194,6 +194,8 @@ class Connection(Writer):
         "user",
     )
 
+    close_deadline = True
+
     def __init__(
         self, context: ConnectionContext, sock: _socket.socket, peer: str, encoding: Encoding, now: float
     ) -> None:

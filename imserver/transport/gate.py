@@ -47,6 +47,8 @@ _LOG_SECONDS: Final = 60.0
 """Least time between two warnings about refused requests."""
 
 _FORWARDING: Final = frozenset(FORWARDING_HEADERS)
+_OWN_SITES: Final = frozenset({"same-origin", "none"})
+"""Values of Sec-Fetch-Site for requests of this server's own pages and of the user."""
 
 
 def _is_public(path: str, headers: Mapping[str, str]) -> bool:
@@ -162,11 +164,14 @@ class Origins:
     def stranger(self, host: str, headers: Mapping[str, str]) -> str:
         """The host of the page that sent a request; ``""`` for this server's own pages and without a page.
 
+        :data:`OPAQUE` if a page of another site has embedded the address, for example as an image: a GET
+        that opens a stream acts, with the cookies of the visitor.
+
         ``host``: address that the request came from. Headers of trusted proxies are evaluated.
         """
         origin = headers.get("origin")
-        if origin is None:
-            return ""
+        if origin is None:  # browsers name no origin where a page embeds or links to what it cannot read
+            return "" if headers.get("sec-fetch-site", "none") in _OWN_SITES else OPAQUE
         name = host_name(origin)
         if name and name == host_name(headers.get("host", "")):
             return ""

@@ -9,11 +9,16 @@ from __future__ import annotations
 
 import _socket
 import logging
+import sys
 from collections.abc import Callable
 from time import monotonic, perf_counter
 from typing import Any
 
+import gevent
+from gevent.event import Event
+
 from imserver import errors
+from imserver.clock import serve_others
 from imserver.metrics import Metrics
 from imserver.transport.connection import CLOSED, CLOSING, DRAINING, OPEN, ConnectionContext
 from imserver.transport.exchange import (
@@ -48,6 +53,9 @@ log = logging.getLogger(__name__)
 
 HEAD_RECEIVE_BYTES = 16384
 """Bytes per read between bodies. Many small requests in one read must not delay other connections."""
+
+LARGE_BYTES = 4096
+"""After a larger answer, the next pipelined request waits until the client has taken it."""
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _SWITCHING = (
@@ -126,6 +134,7 @@ class HttpConnection(Writer):
         "_buffer",
         "_front",
         "_parsed",
+        "_taken",
         "address",
         "deadline",
         "fresh",
@@ -140,6 +149,8 @@ class HttpConnection(Writer):
         self._buffer = b""
         self._body: Body | None = None
         self._parsed: ParsedHead | None = None
+        self._taken: Event | None = None
+        """Set when the client has taken its answers, for the greenlet that waits for this."""
         self.outbox = None
         self.state = OPEN
         self.deadline = monotonic() + front.handshake_seconds
@@ -163,8 +174,11 @@ class HttpConnection(Writer):
     # --- requests -------------------------------------------------------------------------------------------
 
     def look_once_more(self) -> None:
-        """For a drain: serve what the kernel holds, then end the connection if it is idle."""
-        if not self.reading:
+        """For a drain: serve what the kernel holds, then end the connection if it is idle.
+
+        A connection with unread answers is left alone: a drain does not wait for a client.
+        """
+        if not self.reading and self.outbox is None:
             self.reading = True
             try:
                 self.on_readable()
@@ -176,7 +190,9 @@ class HttpConnection(Writer):
             self.lost()
 
     def on_readable(self) -> None:
-        """Read once and serve whole requests."""
+        """Read once and serve whole requests. Nothing is read while answers wait for the client."""
+        if self.outbox is not None and type(self.outbox) is Backlog and not self._await_client():
+            return
         try:
             data = self.sock.recv(HEAD_RECEIVE_BYTES if self._body is None else RECEIVE_BYTES)
         except (BlockingIOError, InterruptedError):
@@ -184,17 +200,42 @@ class HttpConnection(Writer):
         except OSError:
             self.lost()
             return
-        if not data:
-            self.lost()
+        if not data:  # the client may have ended its half only, and read its answers still
+            if self.outbox is None or self._await_client():
+                self.lost()
         elif self.state != OPEN:
             return
         elif self._body is None:
             self.serve(self._buffer + data if self._buffer else data)
         else:
-            self._feed_body(data)
+            rest = self._feed_body(data)
+            if rest is not None:
+                self.serve(rest.lstrip(b"\r\n"))
 
-    def _feed_body(self, data: bytes) -> None:
-        """Add data to the current body."""
+    def _await_client(self) -> bool:
+        """Wait until the client has taken its answers. Returns False if the connection has ended.
+
+        Meanwhile nothing is read or served. So an outbox has one answer of any size, and answers of at most
+        :data:`LARGE_BYTES` to the other requests of one read. The limits of time and of the node apply.
+        """
+        poller = self._front.context.poller
+        while self.outbox is not None:
+            if type(self.outbox) is not Backlog:
+                serve_others()  # it is written in this turn
+                continue
+            if poller.at(self.fd) is not self:  # removed, because the client has ended its half
+                poller.take(self)
+            poller.watch_writable(self, True)
+            self._taken = Event()
+            self._taken.wait()
+            self._taken = None
+        return self.state != CLOSED
+
+    def _feed_body(self, data: bytes) -> bytes | None:
+        """Add data to the current body, and serve its request when it is complete.
+
+        Returns the bytes after that request, or None if this object must not continue now.
+        """
         parsed, body = self._parsed, self._body
         assert parsed is not None
         assert body is not None
@@ -203,17 +244,15 @@ class HttpConnection(Writer):
         except BadHead as bad:
             self._count(0)
             self.refuse(bad.problem)
-            return
+            return None
         if rest is None:
             self.deadline = body.deadline(monotonic())
             self._count(body.held_bytes)
-            return
+            return None
         self._count(0)
         raw, self._buffer = self._buffer, b""
         self._body = self._parsed = None
-        left = self._request(parsed, raw, body.content, rest, body.too_large)
-        if left is not None:
-            self.serve(left)
+        return self._request(parsed, raw, body.content, rest, body.too_large)
 
     def _count(self, size: int) -> None:
         """Count the bytes of an unfinished body against the node's budget."""
@@ -240,6 +279,7 @@ class HttpConnection(Writer):
                     self._buffer = data
                     return
                 raw = data[:end]
+                self._buffer = b""  # the time limit of a next head begins with that head
                 parsed = front.heads.read(raw)
             except BadHead as bad:
                 self.refuse(bad.problem)
@@ -256,23 +296,24 @@ class HttpConnection(Writer):
                 self._hand_over(plain_head(raw, parsed) + data[end:])
                 return
             if parsed.chunked or len(data) - end < length or length > MAX_PUBLIC_BODY_BYTES:
-                self._begin_body(parsed, raw, data[end:])
-                return
-            stop = end + length
-            rest = self._request(parsed, raw, data[end:stop], data[stop:])
+                rest = self._begin_body(parsed, raw, data[end:])
+            else:
+                stop = end + length
+                rest = self._request(parsed, raw, data[end:stop], data[stop:])
             if rest is None:
                 return
             data = rest
-        self._buffer = b""
+            if data and data[0] in b"\r\n":
+                data = data.lstrip(b"\r\n")
         self.deadline = monotonic() + front.keepalive_seconds
 
-    def _begin_body(self, parsed: ParsedHead, raw: bytes, data: bytes) -> None:
-        """Start reading a body that is incomplete, chunked or too large."""
+    def _begin_body(self, parsed: ParsedHead, raw: bytes, data: bytes) -> bytes | None:
+        """Start reading a body that is incomplete, chunked or too large. Returns as :meth:`_feed_body`."""
         self._buffer, self._parsed = raw, parsed
         self._body = self._front.listener.begin_body(parsed, self.address)
         if "expect" in parsed.headers and parsed.version == "1.1" and not self._body.too_large:
             self._front.context.flusher.enqueue(self, _CONTINUE)
-        self._feed_body(data)
+        return self._feed_body(data)
 
     def _request(
         self,
@@ -324,6 +365,8 @@ class HttpConnection(Writer):
             given = request.id if "x-request-id" in headers else request.given_id
             front.request_log(parsed.method, path, response.status, seconds, host, size, given)
         self._answer(whole, keep)
+        if size > LARGE_BYTES and rest and keep and not self._await_client():
+            return None
         return rest if keep else None
 
     def _upgrade(self, parsed: ParsedHead, path: str, rest: bytes) -> None:
@@ -383,18 +426,27 @@ class HttpConnection(Writer):
         self.deadline = monotonic() + self._front.keepalive_seconds
         if rest:
             self.reading = True
-            try:
-                self.serve(rest)
-            finally:
-                self.reading = False
-                if self.masked:
-                    self._front.context.poller.unmask(self)
+            # The caller has one of the places for requests, and the next request may wait for its client.
+            gevent.spawn_raw(self._go_on, rest)
+
+    def _go_on(self, rest: bytes) -> None:
+        """Serve the bytes that were read beyond the request of a hand-over."""
+        try:
+            self.serve(rest)
+        except Exception:
+            log.exception("serving failed", extra={"connection": self.peer})
+            self.lost()
+        self.reading = False
+        if self.masked:
+            self._front.context.poller.unmask(self)
 
     # --- writing --------------------------------------------------------------------------------------------
 
     def on_writable(self) -> None:
         """Continue writing: the socket accepts bytes again."""
         self._front.context.flusher.resume(self)
+        if self.outbox is None and self._taken is not None:
+            self._taken.set()
 
     def watch_writable(self, wanted: bool) -> None:
         """Start or stop calling :meth:`on_writable`."""
@@ -402,8 +454,8 @@ class HttpConnection(Writer):
 
     @property
     def outbox_bytes(self) -> int:
-        """Limit of this connection's outbox; 0: that of the node."""
-        return 0
+        """No limit: an answer may have any size, and :meth:`_await_client` limits their number."""
+        return sys.maxsize
 
     def held_bytes(self) -> int:
         """Bytes of unread answers and of an unfinished request."""
@@ -458,7 +510,7 @@ class HttpConnection(Writer):
 
         While answers wait to be read, the limits of the outbox apply instead.
         """
-        if self.state == OPEN and self.outbox is not None:
+        if self.outbox is not None:
             return
         if self.state == OPEN and (self._buffer or self._body is not None):
             self.refuse(errors.HTTP_TIMEOUT)
@@ -473,6 +525,8 @@ class HttpConnection(Writer):
             self.outbox = None
         self._front.context.flusher.forget(self)
         self.sock.close()
+        if self._taken is not None:
+            self._taken.set()
 
     def _leave(self) -> None:
         self._buffer = b""
@@ -489,5 +543,6 @@ class HttpConnection(Writer):
     def _give_socket(self) -> _socket.socket:
         """Take the socket, for its new owner."""
         self._front.parked.discard(self)
+        self._front.context.flusher.budget.set(self, 0)
         sock, self.sock = self.sock, NO_SOCKET
         return sock

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
@@ -31,8 +31,9 @@ from imserver.errors import (
 log = logging.getLogger(__name__)
 
 
-MAX_HEADERS = 100
-"""Limit of header lines in a request."""
+MAX_HEADERS = 99
+"""Limit of header lines in a request. ``http.client``, which pywsgi uses, counts the empty line as the
+hundredth."""
 
 
 _USUAL_NAMES = {
@@ -57,9 +58,10 @@ class BadHead(Exception):
 class ParsedHead(Struct):
     """A request head. Header names are in lower case; repeated headers are joined by a comma.
 
-    ``length``: the Content-Length, or None. ``chunked``: the body comes in chunks. ``absolute``: the target
-    had scheme and host, which are removed from ``url`` (RFC 9112 section 3.2.2). ``path`` and ``query``: the
-    parts of ``url`` before and after the question mark. ``upgrade``: it asks for a WebSocket.
+    ``url``: the target without scheme and host (RFC 9112 section 3.2.2), with bytes above 0x7F
+    percent-encoded. ``path`` and ``query``: its parts before and after the question mark. ``length``: the
+    Content-Length, or None. ``chunked``: the body comes in chunks. ``upgrade``: it asks for a WebSocket.
+    ``altered``: another server would read its target or its Connection differently, see :func:`plain_head`.
     """
 
     url: bytes = b""
@@ -71,7 +73,7 @@ class ParsedHead(Struct):
     keep_alive: bool = False
     length: int | None = None
     chunked: bool = False
-    absolute: bool = False
+    altered: bool = False
     upgrade: bool = False
     accepted: object = None
     """What demo mode has set on accepting it, see :class:`imserver.transport.gate.Origins`."""
@@ -83,7 +85,7 @@ class ParsedHead(Struct):
     def on_header(self, name: bytes, value: bytes) -> None:
         """Callback of the parser."""
         key = _USUAL_NAMES.get(name) or name.decode("latin-1").lower()
-        text = value.decode("latin-1").strip()
+        text = value.decode("latin-1").strip(" \t")  # no other white space: RFC 9110 section 5.5
         known = self.headers.get(key)
         if known is not None and key == "host":
             raise ValueError("more than one Host")
@@ -101,9 +103,14 @@ class ParsedHead(Struct):
 
 def wants_upgrade(headers: Mapping[str, str]) -> bool:
     """Whether a request asks for an upgrade to a WebSocket."""
-    return "websocket" in headers.get("upgrade", "").lower() and "upgrade" in [
-        token.strip() for token in headers.get("connection", "").lower().split(",")
-    ]
+    return "websocket" in _tokens(headers.get("upgrade", "")) and "upgrade" in _tokens(
+        headers.get("connection", "")
+    )
+
+
+def _tokens(value: str) -> list[str]:
+    """The elements of a header value that is a list, in lower case."""
+    return [token.strip(" \t") for token in value.lower().split(",")]
 
 
 def end_of_head(data: bytes | bytearray, limit: int) -> int:
@@ -127,11 +134,18 @@ def parse_head(data: bytes) -> ParsedHead:
     """Parse one whole request head.
 
     Raises :class:`BadHead` for malformed or ambiguous heads. Bare LF, folded headers, repeated lengths, and a
-    length together with chunks are refused (RFC 9112 sections 2.2, 5.2 and 6.3).
+    length together with chunks are refused (RFC 9112 sections 2.2, 5.2 and 6.3). Line ends before the request
+    are the caller's to remove. A target may have raw UTF-8, as with Go's ``net/http``.
     """
     parsed = ParsedHead()
     if data.count(b"\r\n") > MAX_HEADERS + 2:
         raise BadHead(HTTP_HEADERS_TOO_LARGE, "too many headers")
+    if data[:1] in b"\r\n":
+        raise BadHead(HTTP_BAD_REQUEST, "no request line")
+    first, line_end, rest = data.partition(b"\r\n")
+    if not first.isascii():
+        parsed.altered = True
+        data = _NOT_ASCII.sub(_percent, first) + line_end + rest
     parser = HttpRequestParser(parsed)
     try:
         parser.feed_data(data)
@@ -149,13 +163,14 @@ def parse_head(data: bytes) -> ParsedHead:
     if parsed.url[:1] != b"/":
         _, separator, rest = parsed.url.partition(b"://")
         if separator:
-            parsed.absolute = True
-            parsed.url = b"/" + rest.partition(b"/")[2]
+            parsed.altered = True
+            rest, mark, query = rest.partition(b"?")
+            parsed.url = b"/" + rest.partition(b"/")[2] + mark + query
     path, _, parsed.query = parsed.url.partition(b"?")
     parsed.path = path.decode("latin-1")
     # The parser drops its result when a message without a body is complete.
     if "connection" in headers:
-        wishes = [wish.strip() for wish in headers["connection"].lower().split(",")]
+        wishes = _tokens(headers["connection"])
         parsed.keep_alive = "close" not in wishes and (parsed.version == "1.1" or "keep-alive" in wishes)
     else:
         parsed.keep_alive = parsed.version == "1.1"
@@ -166,7 +181,18 @@ def parse_head(data: bytes) -> ParsedHead:
         if headers["transfer-encoding"].lower() != "chunked":
             raise BadHead(HTTP_NOT_IMPLEMENTED, "unknown transfer encoding")
         parsed.chunked = True
+        if parsed.version == "1.0":  # a server in between may not know chunks (RFC 9112 section 6.1)
+            parsed.keep_alive = False
+    if not parsed.keep_alive and headers.get("connection", "close").lower() != "close":
+        parsed.altered = True
     return parsed
+
+
+_NOT_ASCII: Final = re.compile(rb"[\x80-\xff]")
+
+
+def _percent(found: re.Match[bytes]) -> bytes:
+    return b"%%%02X" % found[0][0]
 
 
 KEPT: Final = frozenset(
@@ -385,28 +411,36 @@ def streams(parsed: ParsedHead, wanted: Streamed | None) -> bool:
 
 
 def plain_head(raw: bytes, head: ParsedHead) -> bytes:
-    """The head of a request with a streamed body, with a path as its target.
+    """The head of a request with a streamed body, for servers with a less strict parser.
 
-    ``Expect`` stays, because the reader of the body answers it. HTTP/1.0 does not have it.
+    Its target is a path in ASCII, and ``Connection: close`` stands alone. ``Expect`` stays, because the
+    reader of the body answers it. HTTP/1.0 does not have it.
     """
-    if not head.absolute and (head.version == "1.1" or "expect" not in head.headers):
+    if not head.altered and (head.version == "1.1" or "expect" not in head.headers):
         return raw
-    lines = raw.split(b"\r\n")[1:-2]
-    dropped = () if head.version == "1.1" else (b"expect",)
-    remaining = [line for line in lines if line.partition(b":")[0].strip().lower() not in dropped]
-    first = b"%b %b HTTP/%b" % (head.method.encode(), head.url, head.version.encode())
-    return b"\r\n".join([first, *remaining, b"", b""])
+    return _written_anew(raw, head, () if head.version == "1.1" else (b"expect",))
 
 
 def plain_request(raw: bytes, head: ParsedHead, content: bytes | bytearray) -> bytes:
-    """The same request with a complete body of known length and a path as its target.
+    """The same request with a complete body of known length, and with a head as of :func:`plain_head`.
 
-    ``raw``: the received head. For servers with a less strict parser.
+    ``raw``: the received head. The body of a HEAD has no meaning, and is dropped.
     """
-    if not head.chunked and not head.absolute and "expect" not in head.headers:
+    if content and head.method == "HEAD":
+        content = b""
+    elif not head.chunked and not head.altered and "expect" not in head.headers:
         return raw + content
-    lines = raw.split(b"\r\n")[1:-2]
-    remaining = [line for line in lines if line.partition(b":")[0].strip().lower() not in _REPLACED]
-    first = b"%b %b HTTP/%b" % (head.method.encode(), head.url, head.version.encode())
     length = [b"Content-Length: %d" % len(content)] if content or head.chunked else []
-    return b"\r\n".join([first, *remaining, *length, b"", b""]) + content
+    return _written_anew(raw, head, _REPLACED, length) + content
+
+
+def _written_anew(
+    raw: bytes, head: ParsedHead, dropped: tuple[bytes, ...], more: Iterable[bytes] = ()
+) -> bytes:
+    """The head ``raw`` without the ``dropped`` header lines and with ``more``."""
+    if "connection" in head.headers and not head.keep_alive and not head.upgrade:
+        dropped, more = (*dropped, b"connection"), (*more, b"Connection: close")
+    lines = raw.split(b"\r\n")[1:-2]
+    remaining = [line for line in lines if line.partition(b":")[0].strip().lower() not in dropped]
+    first = b"%b %b HTTP/%b" % (head.method.encode(), head.url, head.version.encode())
+    return b"\r\n".join([first, *remaining, *more, b"", b""])

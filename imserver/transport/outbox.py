@@ -31,6 +31,8 @@ class Writer(Parked):
 
     outbox: list[bytes] | Backlog | None
     state: int
+    close_deadline = False
+    """True if a time limit of its own ends it in the later states. Otherwise that of the outbox does."""
 
     @property
     @abstractmethod
@@ -375,7 +377,9 @@ class Flusher:
         deadline = monotonic() - self._limit_seconds
         for connection in tuple(self.stalled):
             backlog = connection.outbox
-            if type(backlog) is Backlog and backlog.progress_at < deadline and connection.state == 0:
+            if type(backlog) is not Backlog or (connection.state > 0 and connection.close_deadline):
+                continue
+            if backlog.progress_at < deadline:
                 self._too_slow(connection)
 
     def _too_slow(self, connection: Writer) -> None:

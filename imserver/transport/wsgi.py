@@ -54,6 +54,8 @@ def head_of(environ: Mapping[str, Any]) -> Head:
     headers = {
         key[5:].replace("_", "-").lower(): value for key, value in environ.items() if key.startswith("HTTP_")
     }
+    if environ.get("CONTENT_LENGTH"):
+        headers["content-length"] = environ["CONTENT_LENGTH"]
     return Head(
         environ["REQUEST_METHOD"],
         environ["PATH_INFO"],
@@ -177,16 +179,18 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
             return True
         if head.chunked or head.length:
             body = listener.begin_body(head, self.client_address)
-            if "expect" in head.headers and not body.too_large:
+            if "expect" in head.headers and head.version == "1.1" and not body.too_large:
                 sock.sendall(_CONTINUE)
             if not reader.await_body(raw, head, body):
                 return False
+            if head.upgrade and head.chunked:  # the plain form would hide an empty body from the gate
+                raise BadHead(errors.HTTP_BAD_REQUEST, "an upgrade with a body")
             if body.too_large:
                 self._end(listener.refuse_too_large(head, self.client_address))
                 return False
             if self._streamed(head, bytes(body.content)):
                 return False
-        elif head.absolute:
+        elif head.altered:
             reader.put_back(plain_request(reader.read(len(raw)), head, b""))
         return True
 
@@ -239,6 +243,7 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
             return self._refuse(decision)
         self.admission = decision
         # The gate has checked more than the library, so the library's own checks pass.
+        self.environ["HTTP_UPGRADE"] = "websocket"  # of a list it would pass none
         return super().upgrade_websocket()
 
     def start_response(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:

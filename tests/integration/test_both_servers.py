@@ -147,6 +147,19 @@ def requests() -> Iterator[tuple[str, bytes]]:
     yield "bare line feeds", request("/user/list").replace(b"\r\n", b"\n")
     yield "long head", request("/user/list", headers=[("X", "y" * 17000)])
     yield "no request", b"hello\r\n\r\n"
+    for target in ("/user/online?appID=101&userID=马远", "/文", "http://localhost?x=/health"):
+        yield f"target {target}", request(target)
+    yield "push to a raw name", form_request("/user/sendMessage?名=远", {"appID": APP, "userID": "a"})
+    yield "control byte", request("/user/online?userID=马\x01")
+    for count in (99, 100):
+        for path in ("/health", "/nosuch"):
+            more = [(f"X{number}", "y") for number in range(count - 2)]  # and Host and Connection
+            yield f"{count} header lines {path}", request(path, headers=more)
+    for path in ("/health", "/nosuch"):
+        yield f"head with body {path}", request(path, method="HEAD", body=b"abc")
+    old = [("Expect", "100-continue")]
+    body = b"appID=101&userID=a"
+    yield "old expect", request("/user/list", protocol="HTTP/1.0", method="POST", headers=old, body=body)
     yield "pipeline", request("/user/list") + request("/system/state") + last(request("/health"))
 
 
@@ -176,6 +189,13 @@ def conversations() -> Iterator[tuple[str, bytes]]:
     yield "no key", handshake(key=None)
     yield "bad key", handshake(key="x")
     yield "nowhere", handshake("/nosuch")
+    yield "raw name", handshake("/acc?店=商店") + text("x") + end
+    yield "list", handshake(upgrade="h2c, websocket") + end
+    yield "other word", handshake(upgrade="xwebsocketx", more=[("Connection", "close")])
+    pong = frame(9, b"")
+    yield "body", handshake(more=[("Content-Length", str(len(pong)))]) + pong
+    for chunks in (b"0\r\n\r\n", b"%x\r\n%b\r\n0\r\n\r\n" % (len(pong), pong)):
+        yield f"chunks {len(chunks)}", handshake(more=[("Transfer-Encoding", "chunked")]) + chunks
     yield "post", handshake(method="POST")
     yield "old", handshake(protocol="HTTP/1.0")
 

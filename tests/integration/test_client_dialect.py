@@ -96,6 +96,16 @@ def test_a_system_may_have_any_name_in_the_query_and_in_the_header(server: Serve
         assert one.received()["data"] == "你好"
 
 
+@pytest.mark.both_servers
+def test_a_system_may_be_named_in_raw_utf_8(server: Server) -> None:
+    """Go's net/http takes such a target, so clients of the original server send it."""
+    system = fresh("商店")
+    assert done(server.http, "register", "", systemId=system) == []
+    with open_socket(server.ws, f"/ws?systemId={system}") as one:
+        send_to_client(server.http, system, one.message().json["data"]["clientId"], "你好")
+        assert one.message().json["data"] == "你好"
+
+
 @pytest.mark.parametrize("origin", ["http://localhost", "http://127.0.0.1:1"])
 def test_pages_of_this_machine_may_connect(server: Server, system: str, origin: str) -> None:
     with open_socket(server.ws, ws_path(system), more=[("Origin", origin)]) as one:

@@ -126,6 +126,18 @@ def publish(server: Server, app: str, channel: str, data: bytes) -> None:
     assert answer.status == 200, answer
 
 
+@pytest.mark.both_servers
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "same-origin"])
+def test_a_page_of_another_site_cannot_open_a_stream_as_an_image(server: Server, site: str) -> None:
+    """Otherwise the cookies of its visitor would go to the back end."""
+    headers = [("Sec-Fetch-Site", site), ("Cookie", "session=visitor")]
+    with streaming(server, connect(), "/connection/sse", headers=headers) as client:
+        if site == "same-origin":
+            assert client.next("connect")
+        else:
+            assert client.closed() == 4505
+
+
 # --- what works ---------------------------------------------------------------------------------------------
 
 

@@ -180,6 +180,7 @@ def test_handshakes_are_judged_before_or_right_after_the_worker_has_shaken_hands
         (handshake(version="8"), 426),
         (handshake("/nosuch"), 404),
         (request("/acc"), 400),
+        (handshake(more=[("Content-Length", "6")]) + frame(PING, b""), 400),
     )
     for data, status in rows:
         with Raw(gunicorn) as raw:

@@ -9,7 +9,7 @@ import pytest
 from tests.support import Server
 
 from .cmd import cmd_client, command, logged_in, pairs, reply, users
-from .raw import PONG, TEXT, Ended, Raw, accept_of, ask, handshake, random_key, request, text
+from .raw import PING, PONG, TEXT, Ended, Raw, accept_of, ask, frame, handshake, random_key, request, text
 from .setting import OPEN, Launch
 
 PORTS = ("http", "ws")
@@ -46,6 +46,7 @@ def test_the_example_of_the_rfc_gets_the_accept_of_the_rfc(server: Server) -> No
         {"connection": "UPGRADE"},
         {"upgrade": "WebSocket"},
         {"upgrade": "WEBSOCKET"},
+        {"upgrade": "h2c, websocket"},
         {"path": "/acc?token=x&a=1"},
         {"more": [("Sec-WebSocket-Protocol", "chat, superchat")]},
         {"more": [("Sec-WebSocket-Extensions", "permessage-deflate; client_max_window_bits")]},
@@ -137,13 +138,20 @@ def test_a_repeated_key_gets_400(server: Server) -> None:
         {"connection": None},
         {"connection": "keep-alive"},
         {"upgrade": "h2c"},
+        {"upgrade": "xwebsocketx"},
+        {"more": [("Content-Length", "6")]},
+        {"more": [("Transfer-Encoding", "chunked")]},
         {"protocol": "HTTP/1.0"},
         {"method": "POST"},
     ],
     ids=str,
 )
-def test_half_an_upgrade_is_refused_with_4xx(server: Server, options: dict[str, str | None]) -> None:
-    answer = ask(server.ws, handshake(**options))
+def test_half_an_upgrade_or_one_with_a_body_is_refused_with_4xx(
+    server: Server, options: dict[str, object]
+) -> None:
+    data = handshake(**options)  # type: ignore[arg-type]
+    behind = b"0\r\n\r\n" if b"chunked" in data else frame(PING, b"")
+    answer = ask(server.ws, data + behind)
     assert answer.status in (400, 405, 426), answer
 
 

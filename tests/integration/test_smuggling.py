@@ -260,6 +260,24 @@ def test_empty_lines_between_requests_are_skipped(server: Server) -> None:
         assert [raw.response().status for _ in range(2)] == [200, 200]
 
 
+@pytest.mark.parametrize("line", ["Transfer-Encoding: chunked", "Expect: 100-continue"])
+def test_an_empty_line_before_a_request_does_not_hide_its_body(
+    server: Server, victim: CmdClient, app: int, line: str
+) -> None:
+    """An inner request that is a body is not served, whoever answers the outer one."""
+    inner = form_request(HOT, {"appID": app, "userID": "s", "msgID": fresh("m"), "message": "smuggled"})
+    body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(inner), inner)
+    if not line.endswith("chunked"):
+        line, body = f"{line}\r\nContent-Length: {len(inner)}", inner
+    with Raw(server.http) as raw:
+        raw.send(request("/health"), b"\r\n", head(line, path="/nosuch"), body, request("/ready"))
+        statuses = [raw.response().status for _ in range(3)]
+        if statuses[1] == 100:
+            statuses = [statuses[0], statuses[2], raw.response().status]
+        assert statuses == [200, 404, 200]
+    victim.no_push()
+
+
 def test_a_connection_is_kept_alive_and_ends_when_asked_to(server: Server) -> None:
     for path in ("/health", "/system/state"):
         with Raw(server.http) as raw:
@@ -269,6 +287,20 @@ def test_a_connection_is_kept_alive_and_ends_when_asked_to(server: Server) -> No
             answer = raw.ask(request(path, headers=[("Connection", "close")]))
             assert (answer.header("connection") or "close").lower() == "close"
             raw.ended()
+        with Raw(server.http) as raw:
+            assert raw.ask(request(path, headers=[("Connection", "close, foo")])).status == 200
+            raw.ended()
+
+
+@pytest.mark.parametrize("path", [HOT, COLD])
+def test_chunks_in_http_1_0_end_the_connection(server: Server, path: str) -> None:
+    """RFC 9112 section 6.1: a server in between may have seen no chunks."""
+    rows = [("Connection", "keep-alive"), ("Transfer-Encoding", "chunked"), FORM]
+    old = request(path, method="POST", protocol="HTTP/1.0", headers=rows)
+    with Raw(server.http) as raw:
+        raw.send(old, b"0\r\n\r\n", request("/health"))
+        assert raw.response().status == 200
+        raw.ended()
 
 
 def test_http_1_0_ends_after_one_answer_unless_it_asks_to_go_on(server: Server) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from imserver.assets import STATIC
 from imserver.config.settings import Config
-from imserver.pages import installable
+from imserver.pages import blueprint, installable
 from tests.pages import page_sizes
 from tests.pages.test_routes import client_of
 from tools import icons
@@ -124,6 +124,19 @@ def test_files_are_compressed_for_browsers_that_accept_it(client: FlaskClient) -
     part = {"Accept-Encoding": "gzip", "Range": "bytes=0-9"}
     with client.get("/static/chat.js", headers=part) as first:
         assert (first.status_code, first.data) == (206, text[:10])
+
+
+def test_a_file_is_compressed_once_whatever_way_to_it_is_asked_for(client: FlaskClient) -> None:
+    def get(path: str) -> int:
+        with client.get(path, headers={"Accept-Encoding": "gzip"}) as answer:
+            return answer.status_code
+
+    assert get("/static/chat.css") == 200
+    known = dict(blueprint._compressed)
+    for way in ("x", "y/z/..", "icons", "./w", "icons//.."):
+        get(f"/static/{way}/../chat.css")
+    assert get("/static/../../chat.css") == 404
+    assert blueprint._compressed == known
 
 
 def test_the_page_loads_little_and_what_a_click_opens_later() -> None:

@@ -1,9 +1,11 @@
 """A website that a user of this machine visits cannot use a server on it: attacks by real Chromium."""
 
+import json
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -134,6 +136,18 @@ def test_in_demo_mode_a_foreign_page_pushes_nothing(demo: Server, page: Page, ki
         for path in ("/user/sendMessage", "/user/sendMessageAll", "/api/v1/push"):
             fetched(page, demo.http_url + path, **SIMPLE[kind]("101"))
         victim.no_push()
+
+
+def test_in_demo_mode_a_foreign_page_opens_no_stream_as_an_image(demo: Server, page: Page) -> None:
+    connect = quote(json.dumps({"id": 1, "connect": {"token": session_token("101", "evil")}}))
+    for path in ("/api/v1/events?app=101&user=evil", f"/connection/sse?cf_connect={connect}"):
+        script = """(url) => new Promise((done) => {
+            const image = new Image();
+            image.onerror = () => done("refused");
+            setTimeout(() => done("it loads"), 60000);
+            image.src = url;
+        })"""
+        assert waits_for(page, script, demo.http_url + path) == "refused"
 
 
 def test_in_demo_mode_a_foreign_page_reads_nothing(demo: Server, page: Page) -> None:

@@ -1,8 +1,11 @@
 """Demo mode answers only for this machine's own names and pages: no website can use a server on loopback."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
+import jwt
 import pytest
 
 from tests.conftest import StartServer
@@ -114,6 +117,33 @@ def test_no_websocket_opens_for_a_foreign_page_or_host(demo: Server, path: str) 
             refused(
                 ask(port, handshake(path, host=host, more=[("Origin", f"http://{host}")])), "host_refused"
             )
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_no_stream_opens_where_a_foreign_page_embeds_its_address(demo: Server, site: str) -> None:
+    """Browsers send no Origin with the request for an image."""
+    commands = [
+        {"id": 1, "connect": {"token": jwt.encode({"sub": "ann"}, "x" * 32, "HS256")}},
+        {"id": 2, "subscribe": {"channel": "news"}},
+        {"id": 3, "publish": {"channel": "news", "data": "forged"}},
+    ]
+    query = quote("\n".join(map(json.dumps, commands)))
+    more = [("Sec-Fetch-Site", site), ("Sec-Fetch-Mode", "no-cors"), ("Sec-Fetch-Dest", "image")]
+    events, sse = "/api/v1/events?app=101&user=ann", f"/connection/sse?cf_connect={query}"
+    assert ask(demo.http, request(events, headers=more)).status == 403
+    with Raw(demo.http) as raw:
+        raw.send(request(sse, headers=more))
+        assert b'"connect"' not in raw.rest()
+    assert ask(demo.http, request("/user/online?appID=101&userID=ann")).json["data"]["online"] is False
+    assert ask(demo.http, request("/home/index?appID=101", headers=more)).status == 200
+
+
+@pytest.mark.parametrize("site", ["same-origin", "none"])
+def test_streams_open_for_own_pages_and_for_the_user(demo: Server, site: str) -> None:
+    with Raw(demo.http) as raw:
+        path = f"/api/v1/events?app=101&user={site}"
+        raw.send(request(path, headers=[("Sec-Fetch-Site", site)]))
+        assert raw.response(to_head=True).status == 200
 
 
 def test_a_body_is_refused_before_it_arrives(demo: Server) -> None:

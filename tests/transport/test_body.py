@@ -169,6 +169,30 @@ def test_an_absolute_target_goes_on_as_a_path() -> None:
     assert plain.startswith(b"GET /user/list?appID=101 HTTP/1.1\r\n")
 
 
+@pytest.mark.parametrize("connection", [b"close, foo", b"Foo , Close", b"close,upgrade"])
+def test_an_end_that_is_wished_among_others_goes_on_alone(connection: bytes) -> None:
+    """pywsgi knows nothing but "close"."""
+    raw = b"GET / HTTP/1.1\r\nConnection: " + connection + b"\r\nHost: x\r\n\r\n"
+    plain = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    assert plain_request(raw, parse_head(raw), b"") == plain_head(raw, parse_head(raw)) == plain
+
+
+def test_an_upgrade_that_also_wishes_an_end_stays_an_upgrade() -> None:
+    raw = b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade, close\r\n\r\n"
+    assert plain_request(raw, parse_head(raw), b"") == raw
+
+
+def test_a_chunked_request_of_http_1_0_ends_its_connection() -> None:
+    raw = b"POST / HTTP/1.0\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n"
+    plain = plain_request(raw, parse_head(raw), b"ab")
+    assert plain == b"POST / HTTP/1.0\r\nContent-Length: 2\r\nConnection: close\r\n\r\nab"
+
+
+def test_the_body_of_a_head_request_is_dropped() -> None:
+    raw = b"HEAD / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n"
+    assert plain_request(raw, parse_head(raw), b"ab") == b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
 def wanted(method: str, path: str) -> bool:
     return (method, path) == ("POST", "/files")
 

@@ -299,6 +299,41 @@ def test_requests_of_both_kinds_on_one_connection_are_answered_in_their_order(ha
     assert (harness.metrics.http_fast, harness.metrics.http_handed_over) == (4, 2)
 
 
+CHUNKED = "POST {} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def test_many_chunked_requests_in_one_packet_are_all_answered(harness: Harness) -> None:
+    """Each of them is served when its body is complete, in a loop and not one inside the other."""
+    head, count = CHUNKED.format("/fast").encode(), 600
+    with harness.call() as caller:
+        caller.send(head + b"1\r\n")  # within a body more is read at once
+        until(lambda: any(parked.held_bytes() for parked in harness.front.parked))
+        caller.send(b"x\r\n0\r\n\r\n" + (head + b"0\r\n\r\n") * count)
+        assert caller.response()[2] == b"fast x"
+        assert {caller.response()[2] for _ in range(count)} == {b"fast "}
+
+
+@pytest.mark.parametrize("path", ["/fast", "/app"])
+@pytest.mark.parametrize("first", ["/fast", "/app", "chunked"])
+def test_line_ends_before_a_pipelined_request_do_not_hide_its_body(
+    harness: Harness, first: str, path: str
+) -> None:
+    before = (
+        CHUNKED.format("/fast").encode() + b"0\r\n\r\n"
+        if first == "chunked"
+        else request(first, method="POST", body=b"first")
+    )
+    inner = request("/inner")
+    with harness.call() as caller:
+        chunks = b"%x\r\n%b\r\n0\r\n\r\n" % (len(inner), inner)
+        caller.send(before + b"\r\n" + CHUNKED.format(path).encode() + chunks)
+        assert caller.response()[0] == 200
+        assert caller.response()[2].endswith(inner)
+        caller.send(request("/fast?last"))
+        assert caller.response()[2] == b"fast last"
+    assert "/inner" not in harness.handed_over
+
+
 def test_the_answer_to_a_push_to_many_comes_before_the_push_is_written(harness: Harness) -> None:
     """A back end that pushes in a closed loop, three requests at a time: nothing is lost or overtaken."""
     pairs = [harness.connect() for _ in range(MANY_CONNECTIONS)]
@@ -411,6 +446,41 @@ def test_a_connection_that_sends_nothing_is_closed_and_half_a_head_is_answered(
         harness.front.expire()
         assert half.response()[0] == 408
         assert silent.until_ended() == b""
+
+
+def test_a_second_request_in_a_packet_has_a_time_of_its_own(
+    harness: Harness, later: Callable[[float], None]
+) -> None:
+    whole = request("/fast")
+    with harness.call() as caller:
+        caller.send(whole[:10])
+        until(lambda: any(parked.held_bytes() for parked in harness.front.parked))
+        later(9)
+        caller.send(whole[10:] + whole[:10])
+        assert caller.response()[0] == 200
+        later(9)
+        harness.front.expire()
+        caller.send(whole[10:])
+        assert caller.response()[0] == 200
+        caller.send(whole[:10])
+        until(lambda: any(parked.held_bytes() for parked in harness.front.parked))
+        later(11)
+        harness.front.expire()
+        assert caller.response()[0] == 408
+
+
+def test_line_ends_after_a_body_leave_the_time_of_a_kept_connection(
+    harness: Harness, later: Callable[[float], None]
+) -> None:
+    with harness.call() as caller:
+        caller.send(CHUNKED.format("/fast").encode())
+        until(lambda: any(parked.held_bytes() for parked in harness.front.parked))
+        caller.send(b"0\r\n\r\n\r\n")
+        caller.response()
+        later(70)
+        harness.front.expire()
+        caller.send(request("/fast"))
+        assert caller.response()[0] == 200
 
 
 def test_a_kept_connection_has_a_time_of_its_own(harness: Harness, later: Callable[[float], None]) -> None:

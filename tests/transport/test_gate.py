@@ -122,6 +122,8 @@ def test_the_handshake_of_the_rfc_is_answered_as_in_the_rfc() -> None:
         ("websocket", "keep-alive", False),
         ("websocket", "", False),
         ("h2c", "Upgrade", False),
+        ("h2c, websocket", "Upgrade", True),
+        ("xwebsocketx", "Upgrade", False),
         ("", "Upgrade", False),
     ],
 )

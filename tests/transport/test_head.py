@@ -1,12 +1,14 @@
 """Request heads: read strictly, or not at all."""
 
 import contextlib
+import io
+from http.client import parse_headers
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imserver.transport.http1 import BadHead, end_of_head, parse_head
+from imserver.transport.http1 import BadHead, end_of_head, parse_head, plain_head, plain_request
 
 GOOD = b"GET /user/list?appID=101 HTTP/1.1\r\nHost: chat.example\r\n\r\n"
 
@@ -98,6 +100,45 @@ def test_a_connection_is_kept_as_the_client_wishes(
     assert parse_head(head(*lines, first=b"POST / HTTP/" + version)).keep_alive is keep
 
 
+def test_a_chunked_body_in_http_1_0_ends_the_connection() -> None:
+    """RFC 9112 section 6.1: a server in between may not know chunks."""
+    old = b"POST / HTTP/1.0"
+    parsed = parse_head(head(b"Connection: keep-alive", b"Transfer-Encoding: chunked", first=old))
+    assert (parsed.chunked, parsed.keep_alive) == (True, False)
+    assert parse_head(head(b"Connection: keep-alive", b"Content-Length: 5", first=old)).keep_alive
+
+
+@pytest.mark.parametrize(
+    ("target", "url"),
+    [
+        ("/user/list?appID=101", b"/user/list?appID=101"),
+        ("/user/online?userID=马远", b"/user/online?userID=%E9%A9%AC%E8%BF%9C"),
+        ("/文/é?ü=%C3%BC", b"/%E6%96%87/%C3%A9?%C3%BC=%C3%BC"),
+        ("http://localhost/user/list?a=/b", b"/user/list?a=/b"),
+        ("http://localhost", b"/"),
+        ("http://localhost?x=/health", b"/?x=/health"),
+        ("http://商店.example/ws?systemId=商店", b"/ws?systemId=%E5%95%86%E5%BA%97"),
+    ],
+)
+def test_a_target_is_read_as_a_path_in_ascii(target: str, url: bytes) -> None:
+    """Without its host; raw bytes above 0x7F are percent-encoded, as Go's net/http takes them."""
+    raw = head(first=f"GET {target} HTTP/1.1".encode())
+    parsed = parse_head(raw)
+    assert parsed.url == url
+    assert (parsed.path.encode(), parsed.query) == (url.partition(b"?")[0], url.partition(b"?")[2])
+    plain = head(first=b"GET " + url + b" HTTP/1.1")
+    assert plain_request(raw, parsed, b"") == plain_head(raw, parsed) == plain
+
+
+def test_99_header_lines_are_taken() -> None:
+    """``http.client``, which reads a head that is handed over, takes no more."""
+    lines = [b"X%d: y" % number for number in range(98)]
+    raw = head(*lines)
+    parse_head(raw)
+    parse_headers(io.BytesIO(raw.partition(b"\r\n")[2]))
+    assert status_of(head(*lines, b"X: y")) == 431
+
+
 # --- what could be read in two ways -------------------------------------------------------------------------
 
 
@@ -135,6 +176,13 @@ def test_a_connection_is_kept_as_the_client_wishes(
         b"PRI * HTTP/2.0\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
         b"\r\n\r\n\r\n",
+        b"\r\n" + GOOD,
+        b"\n" + GOOD,
+        b"GET /\xc3\xa4\x01 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /\xc3\xa4\x7f HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /\xc3\xa4 b HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"G\xc3\x84T / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET / HTTP/1.1\xc3\xa4\r\nHost: x\r\n\r\n",
     ],
 )
 def test_what_could_be_read_in_two_ways_is_refused(data: bytes) -> None:
@@ -142,10 +190,15 @@ def test_what_could_be_read_in_two_ways_is_refused(data: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "coding", [b"gzip", b"identity", b"chunked, identity", b"xchunked", b"chunked, chunked"]
+    "coding",
+    [
+        *(b"gzip", b"identity", b"chunked, identity", b"xchunked", b"chunked, chunked"),
+        *(b"\xa0chunked", b"chunked\xa0", b"\x85chunked"),
+    ],
 )
-def test_an_unknown_transfer_encoding_is_refused(coding: bytes) -> None:
-    assert status_of(head(b"Transfer-Encoding: " + coding)) in (400, 501)
+@pytest.mark.parametrize("more", [(), (b"Connection: upgrade", b"Upgrade: foo")])
+def test_an_unknown_transfer_encoding_is_refused(coding: bytes, more: tuple[bytes, ...]) -> None:
+    assert status_of(head(b"Transfer-Encoding: " + coding, *more)) in (400, 501)
 
 
 @settings(deadline=None)

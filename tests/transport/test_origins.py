@@ -35,6 +35,25 @@ def test_a_stranger_is_a_page_of_another_host(origin: str | None, host: str, exp
     assert origins().stranger("192.0.2.1", headers) == expected
 
 
+@pytest.mark.parametrize(
+    ("site", "origin", "expected"),
+    [
+        ("same-origin", None, ""),
+        ("none", None, ""),
+        ("same-site", None, OPAQUE),
+        ("cross-site", None, OPAQUE),
+        ("", None, OPAQUE),
+        ("cross-site", "https://shop.example", "shop.example"),
+        ("same-site", "https://im.example:8443", ""),
+    ],
+)
+def test_a_page_that_only_embeds_an_address_is_a_stranger(
+    site: str, origin: str | None, expected: str
+) -> None:
+    headers = {"host": "im.example", "sec-fetch-site": site} | ({} if origin is None else {"origin": origin})
+    assert origins().stranger("192.0.2.1", headers) == expected
+
+
 def test_a_trusted_proxy_says_what_host_it_was_asked_for() -> None:
     headers = {"host": "10.0.0.5:8080", "origin": "https://im.example", "x-forwarded-host": "im.example, x"}
     assert origins().stranger("10.0.0.1", headers) == ""
