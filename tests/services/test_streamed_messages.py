@@ -290,7 +290,7 @@ def test_a_node_that_stops_waits_for_no_history_that_does_not_answer(
         raise ChannelRefused("unavailable")
 
     monkeypatch.setattr(module, "CLOSE_ALL_SECONDS", seconds)
-    monkeypatch.setattr(streams._place, "publish_end", publish_end)
+    monkeypatch.setattr(streams._target, "publish_end", publish_end)
     streams.close_all()
     assert asked == ([PAST] if seconds > 0 else [])
 

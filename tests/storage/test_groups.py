@@ -95,6 +95,7 @@ def test_a_user_creates_and_joins_only_so_many_groups_within_a_time(groups: Grou
     groups.set_open(APP, group, "ann", True)
     deeds = [(groups.create, "eve", "mine", [])] * (MOST_GROUPS - 2)
     assert not any(at_once(*deeds, (groups.join, group, "eve"), (groups.accept, group, "eve", "bob")))
+    assert groups.create(APP, "eve", "mine", []).role == OWNER, "one of them has added nobody"
     for deed in (
         (groups.create, "eve", "more", []),
         (groups.join, group, "eve"),
