@@ -172,7 +172,7 @@ class Cluster:
         self.registrar.start()
         self._announce(lease)
         # Now: other nodes send later bans to this one.
-        self.sessions.synchronise_bans()
+        self.sessions.read_bans()
 
     def address(self) -> str:
         """The address at which other nodes reach this one."""
@@ -201,7 +201,7 @@ class Cluster:
     def _reregister(self, everything: bool) -> None:
         self.registrar.wake()
         self.sessions.reregister(everything)
-        self.sessions.synchronise_bans()
+        self.sessions.read_bans()
 
     # --- handlers of node messages --------------------------------------------------------------------------
 

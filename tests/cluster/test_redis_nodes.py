@@ -14,7 +14,7 @@ from imserver.cluster.redis import registry
 from imserver.cluster.redis.lease import LeaseKeeper, LeaseLost
 from imserver.cluster.redis.pipeline import Command, RedisUnavailable
 from imserver.cluster.redis.registry import RedisRegistry
-from imserver.cluster.redis.scripts import BANS, EPOCH, LEASE_DATA, LEASES, LIFTED_BANS
+from imserver.cluster.redis.scripts import BANS, EPOCH, LEASE_DATA, LEASES
 from imserver.cluster.registry import Claim, Session, SessionRef
 from imserver.config.settings import ClusterSettings
 from imserver.errors import StartError
@@ -404,24 +404,6 @@ def test_a_ban_holds_on_every_node(server: RedisServer, start_node: StartNode) -
     registration = b.register(Session("101", "ann"))
     assert registration is not None
     assert registration.banned
-
-
-def test_a_lifted_ban_is_listed_until_the_user_is_banned_again(
-    server: RedisServer, start_node: StartNode
-) -> None:
-    a, b = start_node(server, 1), start_node(server, 2)
-    a.ban("101", "ann", 60)
-    assert b.lifted_bans() == (0, [])
-    a.ban("101", "ann", 0)
-    cursor, [(app, user, ago)] = b.lifted_bans() or (0, [])
-    assert (cursor, app, user) == (0, "101", "ann")
-    assert 0 <= ago < 60
-    assert bans(b) == {}
-    with server.client() as client:
-        assert client.zscore(LIFTED_BANS, "101\0ann") > 0
-    a.ban("101", "ann", 60)
-    assert b.lifted_bans() == (0, [])
-    assert bans(b).keys() == {("101", "ann")}
 
 
 def bans(node: RedisRegistry) -> dict[tuple[str, str], float]:

@@ -6,7 +6,6 @@ answers back, lose them, or take it away. What nodes tell each other arrives at 
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import count
-from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
@@ -102,8 +101,6 @@ class Book:
         self.channels: dict[tuple[str, str], dict[int, int]] = {}
         """LocalChannel → epoch → members."""
         self.banned: set[tuple[str, str]] = set()
-        self.lifted: dict[tuple[str, str], float] = {}
-        """Lifted ban → when."""
         self.ids: dict[str, str] = {}
         """Message id → the token of who claims it; ``"1"``: accepted."""
         self.history = SharedHistory(1_000_000)
@@ -125,7 +122,6 @@ class Book:
         self.places.clear()
         self.channels.clear()
         self.banned.clear()
-        self.lifted.clear()
         self.ids.clear()
         self.life += 1
 
@@ -150,15 +146,6 @@ class Book:
         left = [p for p in places if (p.epoch, p.id) != (epoch, session.id)]
         self.places[session.app, session.user] = left
         return not left and (len(places) > 0 or not registered)
-
-    def ban(self, app: str, user: str, seconds: float) -> bool:
-        if seconds > 0:
-            self.banned.add((app, user))
-            self.lifted.pop((app, user), None)
-        else:
-            self.banned.discard((app, user))
-            self.lifted[app, user] = monotonic()
-        return True
 
     def claim(self, key: str) -> Claim:
         holder = self.ids.setdefault(key, token := f"t{next(self._tokens)}")
@@ -291,19 +278,13 @@ class FakeRegistry:
                 del self.book.ids[claim.key]
 
     def ban(self, app: str, user: str, seconds: float) -> bool | None:
-        done: bool | None = self._ask("ban", lambda: self.book.ban(app, user, seconds))
+        change = self.book.banned.add if seconds > 0 else self.book.banned.discard
+        done: bool | None = self._ask("ban", lambda: change((app, user)) or True)
         return done
 
     def bans(self, cursor: int = 0) -> tuple[int, list[tuple[str, str, float]]] | None:
         """One ban a page."""
         found: tuple[int, list[tuple[str, str, float]]] | None = self._ask("bans", lambda: self._page(cursor))
-        return found
-
-    def lifted_bans(self, cursor: int = 0) -> tuple[int, list[tuple[str, str, float]]] | None:
-        def do() -> tuple[int, list[tuple[str, str, float]]]:
-            return 0, [(app, user, monotonic() - at) for (app, user), at in self.book.lifted.items()]
-
-        found: tuple[int, list[tuple[str, str, float]]] | None = self._ask("lifted_bans", do)
         return found
 
     def _page(self, cursor: int) -> tuple[int, list[tuple[str, str, float]]]:

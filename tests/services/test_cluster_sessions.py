@@ -179,10 +179,10 @@ def test_a_node_learns_the_bans_that_it_has_not_heard_of(nodes: Several) -> None
     node = nodes[1]
     nodes.book.banned |= {(NEWEST, "ann"), (NEWEST, "bob"), (MULTI, "cid")}
     node.registry.away = True
-    node.sessions.synchronise_bans()
+    node.sessions.read_bans()
     assert not node.sessions.is_banned(NEWEST, "ann")
     node.registry.away = False
-    node.sessions.synchronise_bans()
+    node.sessions.read_bans()
     assert [node.sessions.is_banned(NEWEST, user) for user in ("ann", "bob", "cid")] == [True, True, False]
     assert node.sessions.is_banned(MULTI, "cid")
 
@@ -191,42 +191,13 @@ def test_a_ban_that_is_lifted_while_the_bans_are_read_stays_lifted(nodes: Severa
     node = nodes[1]
     nodes.book.banned |= {(NEWEST, "ann"), (NEWEST, "bob")}
     node.registry.hold()
-    reading = gevent.spawn(node.sessions.synchronise_bans)
+    reading = gevent.spawn(node.sessions.read_bans)
     until(lambda: "bans" in node.registry.asked)
     assert nodes[2].sessions.unban(NEWEST, ["ann"]) == ()
     node.registry.release()
     reading.get(timeout=60)
     assert not node.sessions.is_banned(NEWEST, "ann")
     assert node.sessions.is_banned(NEWEST, "bob")
-
-
-def test_bans_that_the_registry_has_lost_or_not_received_are_given_to_it(nodes: Several) -> None:
-    nodes[1].sessions.close(NEWEST, ["ann", "bob"], ban_seconds=60)
-    nodes.book.flush()
-    for node in nodes.nodes.values():
-        node.registry.away = True
-    assert not nodes[1].sessions.close(NEWEST, ["cid"], ban_seconds=60).lasting
-    for node in nodes.nodes.values():
-        node.registry.away = False
-    assert nodes[1].sessions.unban(NEWEST, ["bob"]) == ()
-    for node in nodes.nodes.values():
-        node.sessions.synchronise_bans()
-    assert nodes.book.banned == {(NEWEST, "ann"), (NEWEST, "cid")}
-    asked = list(nodes[1].registry.asked)
-    nodes[1].sessions.synchronise_bans()
-    assert nodes[1].registry.asked[len(asked) :].count("ban") == 0, "it has them"
-
-
-def test_a_node_that_was_away_learns_which_bans_were_lifted(nodes: Several) -> None:
-    nodes[1].sessions.close(NEWEST, ["ann", "bob"], ban_seconds=60)
-    nodes[1].rpc.cut.add(2)
-    assert nodes[1].sessions.unban(NEWEST, ["ann", "bob"])
-    assert nodes[2].sessions.is_banned(NEWEST, "ann")
-    nodes[2].sessions.ban(NEWEST, "bob", 60)  # made later, and not yet in the registry
-    nodes[2].sessions.synchronise_bans()
-    assert not nodes[2].sessions.is_banned(NEWEST, "ann")
-    assert nodes[2].sessions.is_banned(NEWEST, "bob")
-    assert nodes.book.banned == {(NEWEST, "bob")}
 
 
 # --- races --------------------------------------------------------------------------------------------------

@@ -339,8 +339,8 @@ class BanAnswer(Struct):
     lasting: Annotated[
         bool,
         about(
-            "False: Redis did not answer. All running nodes enforce the ban; a node that starts later "
-            "does not before Redis is back."
+            "False: Redis did not answer. All running nodes enforce the ban, but a node that starts "
+            "later does not."
         ),
     ]
     missing_nodes: field.Missing

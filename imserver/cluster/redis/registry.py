@@ -24,16 +24,7 @@ from imserver.cluster.redis.pipeline import Pipeline, RedisUnavailable, open_lin
 from imserver.cluster.redis.presence import ChannelLookup, Lookup, SessionCommands
 from imserver.cluster.redis.records import RECORD_SECONDS, ban_field_of, bucket_of, decoded, encoded
 from imserver.cluster.redis.recovery import EVERYTHING, UNREGISTERED, Extent, RegistryRecovery
-from imserver.cluster.redis.scripts import (
-    ATTEMPT,
-    ATTEMPTS,
-    BAN,
-    BANS,
-    LIFTED_BANS,
-    LIST_BAN,
-    READ_BANS,
-    VALUES,
-)
+from imserver.cluster.redis.scripts import ATTEMPT, ATTEMPTS, BAN, BANS, LIST_BAN, READ_BANS, VALUES
 from imserver.cluster.registry import (
     MAX_BANS,
     Lease,
@@ -52,8 +43,6 @@ _REREGISTER_SESSIONS: Final = 200
 _REREGISTER_PAUSE_SECONDS: Final = 0.01
 _UNREPORTED_LIMIT: Final = 100_000
 _BANS_OF_A_PAGE: Final = 1000
-_LIFTED_SECONDS: Final = 86400
-"""How long a lifted ban is listed: longer than nodes are away that have not learned that it was lifted."""
 
 
 class RedisRegistry:
@@ -266,12 +255,10 @@ class RedisRegistry:
         """Refuse logins of a user for ``seconds``; 0 lifts the ban."""
         name = encoded(user)
         span = max(int(seconds * 1000), 0)
-        item = b"%b\0%b" % (encoded(app), name)
-        listed = item, span, MAX_BANS, _LIFTED_SECONDS * 1000
         replies = self._pipeline.execute(
             [
                 ("EVALSHA", BAN, 1, bucket_of(app, name), ban_field_of(name), span),
-                ("EVALSHA", LIST_BAN, 2, BANS, LIFTED_BANS, *listed),
+                ("EVALSHA", LIST_BAN, 1, BANS, b"%b\0%b" % (encoded(app), name), span, MAX_BANS),
             ]
         )
         done = replies is not None and not any(isinstance(reply, Exception) for reply in replies)
@@ -282,17 +269,7 @@ class RedisRegistry:
 
         ``cursor``: 0, or that of the page before. Returns the next one; 0: this was the last page.
         """
-        return self._bans_in(BANS, cursor)
-
-    def lifted_bans(self, cursor: int = 0) -> tuple[int, list[tuple[str, str, float]]] | None:
-        """The same of bans that were lifted lately: app, user, and the seconds since then."""
-        page = self._bans_in(LIFTED_BANS, cursor)
-        if page is None:
-            return None
-        return page[0], [(app, user, _LIFTED_SECONDS - left) for app, user, left in page[1]]
-
-    def _bans_in(self, key: str, cursor: int) -> tuple[int, list[tuple[str, str, float]]] | None:
-        replies = self._pipeline.execute([("EVALSHA", READ_BANS, 1, key, cursor, _BANS_OF_A_PAGE)])
+        replies = self._pipeline.execute([("EVALSHA", READ_BANS, 1, BANS, cursor, _BANS_OF_A_PAGE)])
         if replies is None or isinstance(replies[0], Exception):
             return None
         following, found = replies[0]

@@ -29,8 +29,6 @@ Keys (an ``app`` and ``user`` as they are, ``bucket`` = crc32 of the user modulo
     Set: the buckets into which that epoch has written channels, ``bucket:app``.
 ``{imserver}:bans``
     Sorted set ``app``, NUL, ``user`` → end of the ban: the same bans as in the buckets, for nodes that start.
-``{imserver}:unbans``
-    Sorted set ``app``, NUL, ``user`` → time until which a lifted ban is listed, for nodes that were away.
 ``{imserver}:replaced:epoch``
     List: sessions of that epoch that are no longer addressed.
 
@@ -61,7 +59,6 @@ WRITTEN_BUCKETS: Final = "{imserver}:trail:"
 WRITTEN_ROOM_BUCKETS: Final = "{imserver}:halls:"
 REPLACED: Final = "{imserver}:replaced:"
 BANS: Final = "{imserver}:bans"
-LIFTED_BANS: Final = "{imserver}:unbans"
 
 TEXT_OF: Final[dict[str, str]] = {}
 """Hash of a script → its text."""
@@ -221,19 +218,20 @@ return 1
 """)
 
 LIST_BAN: Final = script("""
--- KEYS: the lists of bans and of lifted bans. ARGV: app and user, milliseconds of the ban (0: it is lifted),
--- how many each list may have, milliseconds for which a lifted ban is listed.
-local into, other, span = KEYS[1], KEYS[2], tonumber(ARGV[2])
-if span == 0 then into, other, span = KEYS[2], KEYS[1], tonumber(ARGV[4]) end
-redis.call('ZREMRANGEBYSCORE', into, '-inf', text(now))
-redis.call('ZADD', into, text(now + span), ARGV[1])
-redis.call('ZREMRANGEBYRANK', into, 0, -1 - tonumber(ARGV[3]))
-redis.call('ZREM', other, ARGV[1])
+-- KEYS: the list of bans. ARGV: app and user, milliseconds (0: none any more), how many the list may have.
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', text(now))
+local span = tonumber(ARGV[2])
+if span > 0 then
+  redis.call('ZADD', KEYS[1], text(now + span), ARGV[1])
+  redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -1 - tonumber(ARGV[3]))
+else
+  redis.call('ZREM', KEYS[1], ARGV[1])
+end
 return 1
 """)
 
 READ_BANS: Final = script("""
--- KEYS: the list of bans, or of lifted ones. ARGV: cursor, about how many to read.
+-- KEYS: the list of bans. ARGV: cursor, about how many to read.
 -- Returns the next cursor (0: none), and app and user and milliseconds of each.
 local found = redis.call('ZSCAN', KEYS[1], ARGV[1], 'COUNT', ARGV[2])
 for i = 2, #found[2], 2 do found[2][i] = tonumber(found[2][i]) - now end

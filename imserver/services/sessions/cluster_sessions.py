@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Collection, Iterator
 from time import monotonic, time
 from typing import TYPE_CHECKING
@@ -14,7 +13,7 @@ from msgspec import Struct
 
 from imserver import errors
 from imserver.auth.login import Logins
-from imserver.cluster.registry import MAX_BANS, Lease, Session, SessionRef, SessionRegistration
+from imserver.cluster.registry import Lease, Session, SessionRef, SessionRegistration
 from imserver.cluster.rpc.queues import PeerBusy, PeerUnavailable
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import App, Hub
@@ -39,8 +38,6 @@ log = logging.getLogger(__name__)
 WORKERS = 64
 """Number of logouts reported at the same time, so that they share the registry's pipelines."""
 _LOOK_SECONDS = 0.01
-_SAME_BAN_SECONDS = 5.0
-"""The ends of one ban at a node and in the registry differ by less."""
 
 
 class AliveQuery(Struct, frozen=True, array_like=True):
@@ -366,59 +363,22 @@ class ClusterSessions(Sessions):
         super().add_to(queries)
         queries.add("alive", AliveQuery, self.is_alive)
 
-    def synchronise_bans(self) -> None:
-        """Learn the bans that were made or lifted while this node did not run, or was without the registry.
-        Give the registry those that it does not have: it was restarted, or did not answer. May switch.
+    def read_bans(self) -> None:
+        """Learn the bans that were made while this node did not run, or was without the registry. May switch.
 
-        If the registry does not answer, this is called again when it is back.
+        If the registry does not answer, it is called again when the registry is back.
         """
-        registered: dict[tuple[str, str], float] = {}
-
-        def learn(app: str, user: str, left: float) -> None:
-            registered[app, user] = left
-            if left > self._ban_seconds(app, user):
-                self.ban(app, user, left)
-
-        def learn_lifted(app: str, user: str, ago: float) -> None:
-            _, learned = self._bans.get((app, user), (0.0, math.inf))
-            if learned < monotonic() - ago:
-                self.ban(app, user, 0)
-
-        if not (
-            self._read_bans(self._registry.bans, learn)
-            and self._read_bans(self._registry.lifted_bans, learn_lifted)
-        ):
-            return
-        for app, user in tuple(self._bans):
-            left = self._ban_seconds(app, user)  # 0 if it was lifted meanwhile
-            if left <= registered.get((app, user), 0.0) + _SAME_BAN_SECONDS or len(registered) >= MAX_BANS:
-                continue
-            if self._registry.ban(app, user, left) is None:
-                return
-
-    def _ban_seconds(self, app: str, user: str) -> float:
-        """The seconds that are left of a ban that this node knows; 0: there is none."""
-        until, _ = self._bans.get((app, user), (0.0, 0.0))
-        return max(until - monotonic(), 0.0)
-
-    def _read_bans(
-        self,
-        read_page: Callable[[int], tuple[int, list[tuple[str, str, float]]] | None],
-        learn: Callable[[str, str, float], None],
-    ) -> bool:
-        """Read all pages of a list of the registry. False: it does not answer."""
         cursor, more = 0, True
         while more:
             changes = self._ban_changes
-            page = read_page(cursor)
+            page = self._registry.bans(cursor)
             if page is None:
-                return False
+                return
             if changes == self._ban_changes:  # otherwise the page may be out of date, and is read again
                 cursor, found = page
                 more = cursor != 0
                 for app, user, seconds in found:
-                    learn(app, user, seconds)
-        return True
+                    self.ban(app, user, seconds)
 
     # --- registering again ----------------------------------------------------------------------------------
 

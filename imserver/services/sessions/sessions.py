@@ -60,7 +60,7 @@ class Unban(Struct, frozen=True, array_like=True):
 class ClosedSessions(Struct, frozen=True):
     """The number of closed addressed sessions of each user, and the nodes that did not answer in time.
 
-    ``lasting``: nodes that start later learn of the bans too. False in a cluster: not before Redis answers.
+    ``lasting``: nodes that start later learn of the bans too.
     """
 
     closed: list[int]
@@ -125,8 +125,7 @@ class Sessions:
         self._metrics = metrics
         self._logins = logins
         self._others = others
-        self._bans: dict[tuple[str, str], tuple[float, float]] = {}
-        """(app, user) → when the ban ends, and when this node learned of it."""
+        self._bans: dict[tuple[str, str], float] = {}
         self._ban_changes = 0
         """How often a ban was made or lifted."""
         self.kicks = RecentKicks()
@@ -373,8 +372,7 @@ class Sessions:
         self._ban_changes += 1
         self._bans.pop((app, user), None)
         if seconds > 0:
-            now = monotonic()
-            self._bans[app, user] = now + seconds, now
+            self._bans[app, user] = monotonic() + seconds
             while len(self._bans) > MAX_BANS:
                 del self._bans[next(iter(self._bans))]
 
@@ -397,10 +395,10 @@ class Sessions:
 
     def is_banned(self, app: str, user: str) -> bool:
         """Whether a user is banned, according to this node's list. Never switches."""
-        ban = self._bans.get((app, user))
-        if ban is None:
+        until = self._bans.get((app, user))
+        if until is None:
             return False
-        if ban[0] < monotonic():
+        if until < monotonic():
             del self._bans[app, user]
             return False
         return True
