@@ -385,6 +385,8 @@ class SessionCore(ABC, Generic[T]):
         self._started_at = 0.0
         self._wake_at = inf
         self._frames: list[str] = []
+        self._given_up: dict[str, str] = {}
+        """Channel → the frame that ends its subscription, which may still wait in ``_frames``."""
         self._received: deque[Any] = deque()
         self.command = self._codec.command
         self.answers = PendingAnswers()
@@ -466,6 +468,8 @@ class SessionCore(ABC, Generic[T]):
 
     def subscribe_command(self, channel: str) -> tuple[str, str]:
         """Encode ``subscribe`` for a channel of :attr:`subscriptions`; return its ``seq`` and the frame."""
+        if (given_up := self._given_up.pop(channel, "")) in self._frames:
+            self._frames.remove(given_up)  # it would end the new subscription
         seq, frame = self.command("subscribe", self.subscriptions.fields(channel))
         self._subscribing[seq] = channel
         return seq, frame
@@ -477,7 +481,8 @@ class SessionCore(ABC, Generic[T]):
             self._unsubscribe(channel)
 
     def _unsubscribe(self, channel: str) -> None:
-        self._frames.append(self.command("unsubscribe", {"channel": channel})[1])
+        frame = self._given_up[channel] = self.command("unsubscribe", {"channel": channel})[1]
+        self._frames.append(frame)
 
     def _subscribe_next(self, now: float) -> None:
         for channel in self._turns.take(now):
@@ -538,6 +543,7 @@ class SessionCore(ABC, Generic[T]):
     def to_send(self) -> list[str]:
         """Take the frames that must be sent now."""
         frames, self._frames = self._frames, []
+        self._given_up.clear()
         return frames
 
     def lost(self, code: int, now: float) -> None:

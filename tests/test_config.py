@@ -376,6 +376,7 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
             "    webhook: {secret: s}",
             "apps.shop.back_ends.emulated_headers: x-user is in headers, so clients must not set it",
         ),
+        ("channels: {$secret: {}}", "apps.shop.channels.$secret: a namespace has no colon, does not begin"),
         (
             "channels: {orders: {publish: back_end}}",
             "apps.shop.channels.orders.publish: back_end needs the address back_ends.publish of the app",

@@ -114,7 +114,7 @@ class LocalHistory:
 
     If the limit is reached, the channel that has waited longest for a publication loses its history, and its
     next life has another epoch. The last channel loses its oldest publications. ``subscribers``: the number
-    of subscribers of a channel of an app. A channel that has some keeps its position.
+    of subscribers of a channel of an app. A channel that has some is not forgotten by age.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class LocalHistory:
         self._clock = clock
         self._subscribers = subscribers
         self._streams: OrderedDict[tuple[str, str], _Stream] = OrderedDict()
-        """In the order of their last publication."""
+        """In the order of their last use."""
 
     def append_each(self, app: str, publications: Sequence[Retained]) -> list[Event]:
         """See :class:`ChannelHistory`. Never switches."""

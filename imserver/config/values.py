@@ -379,8 +379,10 @@ def _check_providers(tenant: TenantSettings, places: Places, app: str) -> None:
 def _check_channels(tenant: TenantSettings, places: Places, app: str) -> None:
     for namespace, row in tenant.channels.items():
         where = places.of(f"{app}channels.{namespace}")
-        if ":" in namespace or namespace in ("user", "group"):
-            raise ConfigError(f"{where}: a namespace has no colon, and is neither user nor group")
+        if ":" in namespace or namespace.startswith("$") or namespace in ("user", "group"):
+            raise ConfigError(
+                f"{where}: a namespace has no colon, does not begin with $, and is neither user nor group"
+            )
         for option in ("subscribe", "publish"):
             if getattr(row, option) == "back_end" and not getattr(tenant.back_ends, option):
                 raise ConfigError(

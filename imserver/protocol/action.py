@@ -54,10 +54,8 @@ _encode = msgspec.json.Encoder().encode
 
 
 class _Frame(Struct, forbid_unknown_fields=True):
-    """The usual frame. Others, also with ``null``, are decoded slowly."""
-
-    seq: str = ""
-    action: str = ""
+    seq: str | None = None
+    action: str | None = None
     data: Raw = _NULL
 
 
@@ -163,7 +161,7 @@ class ActionDialect(Dialect):
             raise BadFrame(BAD_FRAME_REPLY)
         try:
             frame = _decode_frame(payload)
-            seq, name, data = frame.seq, frame.action, bytes(frame.data)
+            seq, name, data = frame.seq or "", frame.action or "", bytes(frame.data)
         except (ValueError, RecursionError):
             try:
                 seq, name, data = parse_frame(payload, "action")

@@ -708,10 +708,8 @@ _NULL = Raw(b"null")
 
 
 class _Frame(Struct, forbid_unknown_fields=True):
-    """The usual frame. Others, also with ``null``, are decoded slowly."""
-
-    seq: str = ""
-    cmd: str = ""
+    seq: str | None = None
+    cmd: str | None = None
     data: Raw = _NULL
 
 
@@ -822,7 +820,7 @@ class CmdDialect(Dialect):
             raise BadFrame(BAD_FRAME_REPLY)
         try:
             frame = _decode_frame(payload)
-            seq, name, data = frame.seq, frame.cmd, bytes(frame.data)
+            seq, name, data = frame.seq or "", frame.cmd or "", bytes(frame.data)
         except (ValueError, RecursionError):
             seq, name, data = self._decode_slowly(payload)
         row = COMMANDS.get(name)

@@ -43,7 +43,7 @@ CACHED: Final = ("cache-", "private-cache-", "presence-cache-", "private-encrypt
 USER_CHANNEL: Final = "#server-to-user-"
 """Beginning of the name of a user's own channel."""
 DOTNET: Final = "pusher-dotnet-client"
-"""What Pusher's library for .NET calls itself. It knows another event for refused subscriptions."""
+"""Client name of Pusher's library for .NET. It knows another event for refused subscriptions."""
 
 CODE_CLIENT_EVENT: Final = 4301
 """A client event was refused."""

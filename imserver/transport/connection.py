@@ -194,7 +194,7 @@ class Connection(Writer):
         "user",
     )
 
-    close_deadline = True
+    has_close_deadline = True
 
     def __init__(
         self, context: ConnectionContext, sock: _socket.socket, peer: str, encoding: Encoding, now: float

@@ -171,7 +171,8 @@ class Origins:
         """
         origin = headers.get("origin")
         if origin is None:  # browsers name no origin where a page embeds or links to what it cannot read
-            return "" if headers.get("sec-fetch-site", "none") in _OWN_SITES else OPAQUE
+            own = "upgrade" in headers or headers.get("sec-fetch-site", "none") in _OWN_SITES
+            return "" if own else OPAQUE
         name = host_name(origin)
         if name and name == host_name(headers.get("host", "")):
             return ""

@@ -130,11 +130,11 @@ class HttpConnection(Writer):
     """
 
     __slots__ = (
+        "_answers_read",
         "_body",
         "_buffer",
         "_front",
         "_parsed",
-        "_taken",
         "address",
         "deadline",
         "fresh",
@@ -149,7 +149,7 @@ class HttpConnection(Writer):
         self._buffer = b""
         self._body: Body | None = None
         self._parsed: ParsedHead | None = None
-        self._taken: Event | None = None
+        self._answers_read: Event | None = None
         """Set when the client has taken its answers, for the greenlet that waits for this."""
         self.outbox = None
         self.state = OPEN
@@ -176,7 +176,7 @@ class HttpConnection(Writer):
     def look_once_more(self) -> None:
         """For a drain: serve what the kernel holds, then end the connection if it is idle.
 
-        A connection with unread answers is left alone: a drain does not wait for a client.
+        A connection with unread answers is left alone: this must not block.
         """
         if not self.reading and self.outbox is None:
             self.reading = True
@@ -191,8 +191,13 @@ class HttpConnection(Writer):
 
     def on_readable(self) -> None:
         """Read once and serve whole requests. Nothing is read while answers wait for the client."""
-        if self.outbox is not None and type(self.outbox) is Backlog and not self._await_client():
-            return
+        if self.outbox is not None and type(self.outbox) is Backlog:
+            began = monotonic()
+            if not self._await_client():
+                return
+            if self._body is not None:  # the client could not send it
+                self._body.begun += monotonic() - began
+                self.deadline = self._body.deadline(monotonic())
         try:
             data = self.sock.recv(HEAD_RECEIVE_BYTES if self._body is None else RECEIVE_BYTES)
         except (BlockingIOError, InterruptedError):
@@ -226,9 +231,9 @@ class HttpConnection(Writer):
             if poller.at(self.fd) is not self:  # removed, because the client has ended its half
                 poller.take(self)
             poller.watch_writable(self, True)
-            self._taken = Event()
-            self._taken.wait()
-            self._taken = None
+            self._answers_read = Event()
+            self._answers_read.wait()
+            self._answers_read = None
         return self.state != CLOSED
 
     def _feed_body(self, data: bytes) -> bytes | None:
@@ -365,8 +370,12 @@ class HttpConnection(Writer):
             given = request.id if "x-request-id" in headers else request.given_id
             front.request_log(parsed.method, path, response.status, seconds, host, size, given)
         self._answer(whole, keep)
-        if size > LARGE_BYTES and rest and keep and not self._await_client():
-            return None
+        if size > LARGE_BYTES and rest and keep:
+            self._buffer = rest  # it counts while it waits
+            if not self._await_client():
+                return None
+            self._buffer = b""
+            front.context.flusher.budget.set(self, self.held_bytes())
         return rest if keep else None
 
     def _upgrade(self, parsed: ParsedHead, path: str, rest: bytes) -> None:
@@ -427,12 +436,13 @@ class HttpConnection(Writer):
         if rest:
             self.reading = True
             # The caller has one of the places for requests, and the next request may wait for its client.
-            gevent.spawn_raw(self._go_on, rest)
+            gevent.spawn_raw(self._serve_rest, rest)
 
-    def _go_on(self, rest: bytes) -> None:
+    def _serve_rest(self, rest: bytes) -> None:
         """Serve the bytes that were read beyond the request of a hand-over."""
         try:
-            self.serve(rest)
+            if self.state == OPEN:
+                self.serve(rest)
         except Exception:
             log.exception("serving failed", extra={"connection": self.peer})
             self.lost()
@@ -445,8 +455,8 @@ class HttpConnection(Writer):
     def on_writable(self) -> None:
         """Continue writing: the socket accepts bytes again."""
         self._front.context.flusher.resume(self)
-        if self.outbox is None and self._taken is not None:
-            self._taken.set()
+        if self.outbox is None and self._answers_read is not None:
+            self._answers_read.set()
 
     def watch_writable(self, wanted: bool) -> None:
         """Start or stop calling :meth:`on_writable`."""
@@ -525,8 +535,8 @@ class HttpConnection(Writer):
             self.outbox = None
         self._front.context.flusher.forget(self)
         self.sock.close()
-        if self._taken is not None:
-            self._taken.set()
+        if self._answers_read is not None:
+            self._answers_read.set()
 
     def _leave(self) -> None:
         self._buffer = b""

@@ -418,7 +418,7 @@ def plain_head(raw: bytes, head: ParsedHead) -> bytes:
     """
     if not head.altered and (head.version == "1.1" or "expect" not in head.headers):
         return raw
-    return _written_anew(raw, head, () if head.version == "1.1" else (b"expect",))
+    return _rewrite_head(raw, head, () if head.version == "1.1" else (b"expect",))
 
 
 def plain_request(raw: bytes, head: ParsedHead, content: bytes | bytearray) -> bytes:
@@ -431,10 +431,10 @@ def plain_request(raw: bytes, head: ParsedHead, content: bytes | bytearray) -> b
     elif not head.chunked and not head.altered and "expect" not in head.headers:
         return raw + content
     length = [b"Content-Length: %d" % len(content)] if content or head.chunked else []
-    return _written_anew(raw, head, _REPLACED, length) + content
+    return _rewrite_head(raw, head, _REPLACED, length) + content
 
 
-def _written_anew(
+def _rewrite_head(
     raw: bytes, head: ParsedHead, dropped: tuple[bytes, ...], more: Iterable[bytes] = ()
 ) -> bytes:
     """The head ``raw`` without the ``dropped`` header lines and with ``more``."""

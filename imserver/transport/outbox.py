@@ -31,7 +31,7 @@ class Writer(Parked):
 
     outbox: list[bytes] | Backlog | None
     state: int
-    close_deadline = False
+    has_close_deadline = False
     """True if a time limit of its own ends it in the later states. Otherwise that of the outbox does."""
 
     @property
@@ -377,7 +377,7 @@ class Flusher:
         deadline = monotonic() - self._limit_seconds
         for connection in tuple(self.stalled):
             backlog = connection.outbox
-            if type(backlog) is not Backlog or (connection.state > 0 and connection.close_deadline):
+            if type(backlog) is not Backlog or (connection.state > 0 and connection.has_close_deadline):
                 continue
             if backlog.progress_at < deadline:
                 self._too_slow(connection)

@@ -164,7 +164,7 @@ export class Accounts {
       const query = isPost ? "" : `?${new URLSearchParams({ app: this.app })}`;
       response = await fetch(url + query, {
         method, headers, ...(isPost && { body: JSON.stringify({ app: this.app, ...body }) }),
-        ...(typeof AbortSignal !== "undefined" && { signal: AbortSignal.timeout(this.timeoutMs) }),
+        ...(typeof AbortSignal !== "undefined" && AbortSignal.timeout && { signal: AbortSignal.timeout(this.timeoutMs) }),
       });
       answer = await response.json();
     } catch (error) {

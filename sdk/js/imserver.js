@@ -974,7 +974,7 @@ export class ImClient extends ReconnectingClient {
         },
         cache: "no-store",
         credentials: "omit",
-        ...(typeof AbortSignal !== "undefined" && { signal: AbortSignal.timeout(timeoutMs) }),
+        ...(typeof AbortSignal !== "undefined" && AbortSignal.timeout && { signal: AbortSignal.timeout(timeoutMs) }),
         timeoutMs,
       });
       answer = await response.json();

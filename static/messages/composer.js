@@ -16,6 +16,7 @@ const WARN_LEFT = 400;
 const TYPING_EACH_MS = 3_000;
 const MOST_NAMES = 8;
 const MEMBERS_PAGE = 500;
+const COUNT_AFTER_MS = 1_000;
 const MOST_COMMANDS = 50;
 const MENTION = /(?:^|[\s(（])@([^\s@]{0,32})$/u;
 const COMMAND = /^\/([a-z0-9_]{0,32})$/;
@@ -45,6 +46,10 @@ export class Composer {
   #mentioned = new Map();
   /** The number of members of the open group; 0: not known, or no group. */
   memberCount = 0;
+  /** Timer of the next count of the members. @type {ReturnType<typeof setTimeout> | undefined} */
+  #counting;
+  /** Number of the newest request for this count; older answers are ignored. */
+  #count = 0;
   /** Members of the open group whose names are completed; null: not loaded. @type {string[] | null} */
   #members = null;
   /** Commands of the bots of the open conversation; null: not loaded. @type {Command[] | null} */
@@ -121,14 +126,22 @@ export class Composer {
     this.countMembers();
   }
 
-  /** Asks how many members the open group has, for others may have come or gone. */
+  /** Somebody has come or gone: counts the members a moment later, once for all who do, and not at the same moment as other pages. */
+  membersChanged() {
+    this.#counting ??= setTimeout(() => this.countMembers(), COUNT_AFTER_MS * (1 + Math.random()));
+  }
+
+  /** Asks how many members the open group has. */
   async countMembers() {
     const conversation = this.#conversation;
+    clearTimeout(this.#counting);
+    this.#counting = undefined;
     if (!conversation?.group) return;
     this.#members = null; // they are loaded with the next mention
+    const request = (this.#count += 1);
     try {
       const { count } = await this.session.api("GET", "groups/members", { group: String(conversation.id), limit: 1 });
-      if (conversation !== this.#conversation) return;
+      if (request !== this.#count || conversation !== this.#conversation) return;
       this.memberCount = count;
       this.events.members();
     } catch {

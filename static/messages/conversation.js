@@ -438,7 +438,7 @@ export class ConversationView {
     this.#typists.delete(entry.from);
     if (entry.kind === "pin") this.#loadPins(open);
     const hasLeft = entry.kind === "leave" && (entry.meta?.users ?? [entry.from]).includes(session.user);
-    if (!hasLeft && ["join", "leave"].includes(entry.kind)) this.composer.countMembers();
+    if (!hasLeft && ["join", "leave"].includes(entry.kind)) this.composer.membersChanged();
     if (entry.kind === "recall" && this.#pins.some(({ id }) => id === entry.about)) this.#loadPins(open);
     if (entry.id <= this.#announced || entry.from === session.user || ["edit", "reaction", "press"].includes(entry.kind)) return;
     this.#announced = entry.id;

@@ -40,7 +40,7 @@ export class Drafts {
     this.#saving ??= setTimeout(() => this.save(), SAVE_AFTER_MS);
   }
 
-  /** Saves now, because the page may go away. What other tabs have saved meanwhile stays. */
+  /** Saves now, because the page may go away. Drafts that other tabs have saved are kept. */
   save() {
     clearTimeout(this.#saving);
     this.#saving = undefined;

@@ -640,6 +640,18 @@ def test_a_subscription_that_was_given_up_ends_on_the_server() -> None:
     assert (taken(core), list(core.subscriptions)) == ([], [])
 
 
+def test_a_subscription_that_was_given_up_does_not_end_the_next_one() -> None:
+    core = PushCore("101", "ann")
+    logged_in(core)
+    core.subscriptions.add("news", "", None)
+    seq, _ = core.subscribe_command("news")
+    core.feed(reply(seq, "subscribe", data=NEWS), 0)
+    core.give_up("news")
+    core.subscriptions.add("news", "", None)
+    core.subscribe_command("news")
+    assert sent(core) == []
+
+
 def test_notices_and_malformed_events_of_channels() -> None:
     core = PushCore("101", "ann")
     logged_in(core)

@@ -430,7 +430,7 @@ def test_roles_decide_the_permissions(ann: Person, bob: Person, cid: Person) -> 
     assert bob.good("groups/mute", quiet)["users"] == [cid.user]
     assert cid.good("groups/show", group=group)["muted_until"] == quiet["until"]
     ann.good("groups/options", {"group": group, "rename": "member"})
-    assert cid.refused("groups/rename", rename) == too_low, "whoever is muted puts no text before the others"
+    assert cid.refused("groups/rename", rename) == too_low, "a muted member writes nothing, also no name"
     assert cid.refused("groups/invite", {"group": group, "members": [ann.user]}) == too_low
     assert cid.refused("invitations/create", {"group": group}) == too_low
     assert bob.refused("groups/role", role) == too_low

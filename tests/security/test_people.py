@@ -311,6 +311,13 @@ def test_an_invitation_link_leads_into_a_group(node: Harness) -> None:
     assert uma.code("invitations/create", group=group) == (403, "role_too_low")
     assert preview(node, code)[0] == 404
     tom.good("groups/options", group=group, invite="member")
+    mute = {"group": group, "member": uma.user}
+    tom.good("groups/mute", until=2**31, **mute)
+    assert vic.code("invitations/accept", code=code) == UNKNOWN, "uma is muted"
+    own = invite(tom, group=group, seconds=0)
+    assert uma.good("invitations/accept", code=own)["status"] == "already"
+    tom.good("invitations/revoke", code=own)
+    tom.good("groups/mute", until=0, **mute)
     assert vic.good("invitations/accept", code=code)["status"] == "joined"
     full = One(node, name="wes")
     assert full.code("invitations/accept", code=code) == (409, "too_many_members")

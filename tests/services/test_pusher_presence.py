@@ -94,6 +94,22 @@ def test_a_user_who_leaves_during_a_subscription_that_is_refused_is_removed(harn
     assert harness.sent == [("member_added", "ann"), ("member_removed", "ann")]
 
 
+def test_a_user_who_has_left_and_is_then_refused_is_removed(harness: PusherHarness) -> None:
+    connection, _ = harness.client()
+    harness.subscribe(connection, "ann")
+    harness.pusher.unsubscribe(connection, PusherUnsubscribe(ROOM))
+
+    def refuse(*_asked: Any) -> Any:
+        turn()
+        assert harness.sent == [("member_added", "ann")]
+        raise ChannelRefused("full")
+
+    harness.channels.subscribe = refuse  # type: ignore[method-assign, assignment]
+    harness.subscribe(connection, "ann")
+    turn()
+    assert harness.sent == [("member_added", "ann"), ("member_removed", "ann")]
+
+
 def test_a_user_who_was_refused_is_not_removed(harness: PusherHarness) -> None:
     connection, _ = harness.client()
     harness.channels.subscribe = Mock(side_effect=ChannelRefused("full"))  # type: ignore[method-assign]

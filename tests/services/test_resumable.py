@@ -232,7 +232,7 @@ def test_uploads_that_begin_at_once_do_not_exceed_the_quota(parts: ResumableUplo
 
     begun = gevent.joinall([gevent.spawn(begin, number) for number in range(8)])
     assert sum(each.value for each in begun) <= 1
-    assert begin(0) is not any(each.value for each in begun), "what was refused left nothing behind"
+    assert begin(0) is not any(each.value for each in begun), "refused uploads leave nothing"
 
 
 def test_a_file_that_comes_whole_leaves_room_for_the_unfinished(
@@ -240,6 +240,16 @@ def test_a_file_that_comes_whole_leaves_room_for_the_unfinished(
 ) -> None:
     parts.create(replace(OFFER, length=950_000), "")
     assert refusal(lambda: uploads.receive(OFFER, reader(CONTENT))) is errors.HTTP_QUOTA_EXCEEDED
+
+
+def test_a_damaged_state_file_stops_no_other_upload(
+    parts: ResumableUploads, uploads: Uploads, tmp_path: Path
+) -> None:
+    name = parts.create(OFFER, "")
+    (state,) = tmp_path.glob(f"**/{name}.json")
+    state.write_bytes(b"")
+    assert uploads.unfinished(OFFER) == []
+    assert append(parts, parts.create(OFFER, ""), 0, CONTENT) is not None
 
 
 def test_a_user_has_so_many_unfinished_uploads(

@@ -15,7 +15,7 @@ from imserver.api.v1.accounts import REFUSALS, Avatar, Nickname, UserId, UserNam
 from imserver.api.v1.conversations import ConversationId
 from imserver.api.v1.field import Acting, ActingPage, about
 from imserver.api.v1.operation import Resource, refuse
-from imserver.api.v1.wire import after, cut
+from imserver.api.v1.wire import after, page_and_cursor
 from imserver.auth.principal import ADMIN_OR_ACCOUNT, ADMIN_OR_BOT, ADMIN_OR_MEMBER
 from imserver.services.people.bots import (
     COMMAND_PATTERN,
@@ -213,7 +213,7 @@ def create(api: Api, call: Call, asked: BotCreate) -> BotMade:
 def bots(api: Api, call: Call, asked: ActingPage) -> BotsAnswer:
     """List the bots of the acting user; for a back end that names none, all bots of the app."""
     found = api.services.bots.page(call.app, call.user, after(asked.cursor) or "", asked.limit + 1)
-    shown, following = cut(found, asked.limit, lambda bot: bot.account.user)
+    shown, following = page_and_cursor(found, asked.limit, lambda bot: bot.account.user)
     return BotsAnswer(list(map(_shown, shown)), following)
 
 
@@ -229,6 +229,8 @@ def update(api: Api, call: Call, asked: BotUpdate) -> BotShown:
 
     A new `hook_url` has a new secret, also if the URL is the same.
     """
+    if asked.hook_url is not UNSET:
+        api.services.bots.check_hook(asked.hook_url)
     given: dict[str, Any] = {
         name: value for name in ("nickname", "avatar") if (value := getattr(asked, name)) is not UNSET
     }

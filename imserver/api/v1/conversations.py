@@ -13,7 +13,7 @@ from imserver.api.reply import ApiProblem
 from imserver.api.v1 import field
 from imserver.api.v1.field import Acting, about
 from imserver.api.v1.operation import Resource
-from imserver.api.v1.wire import after, cut
+from imserver.api.v1.wire import after, page_and_cursor
 from imserver.auth.principal import ADMIN_OR_MEMBER
 from imserver.model import Message
 from imserver.protocol.cmd import MAX_TYPES, entry_view
@@ -389,7 +389,7 @@ def receipts(api: Api, call: Call, asked: ReceiptsQuery) -> ReceiptsAnswer:
     log, behind = log_of(api), after(asked.cursor) or ""
     most = asked.limit + 1
     found = [] if log is None else log.receipts(call.app, call.user, asked.conversation, behind, most)
-    rows, following = cut(found, asked.limit, lambda row: row.user)
+    rows, following = page_and_cursor(found, asked.limit, lambda row: row.user)
     shown = [ReceiptShown(row.user, row.read, row.received) for row in rows]
     return ReceiptsAnswer(shown, following)
 

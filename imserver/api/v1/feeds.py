@@ -14,7 +14,7 @@ from imserver.api.reply import ApiProblem
 from imserver.api.v1 import field
 from imserver.api.v1.field import about
 from imserver.api.v1.operation import Resource
-from imserver.api.v1.wire import after, cut
+from imserver.api.v1.wire import after, page_and_cursor
 from imserver.auth.principal import ADMIN
 from imserver.webhooks.events import page_of
 
@@ -145,7 +145,7 @@ def dead(api: Api, call: Call, asked: DeadQuery) -> DeadAnswer:
     behind = after(asked.cursor)
     number = 0 if behind is None else _number(behind)
     found = api.services.webhooks.feeds.events.list_retries(call.app, True, number, asked.limit + 1)
-    rows, following = cut(found, asked.limit, lambda row: str(row.number))
+    rows, following = page_and_cursor(found, asked.limit, lambda row: str(row.number))
     shown = [
         DeadEvent(row.event, row.user, row.attempts, row.first_failed, msgspec.Raw(row.body)) for row in rows
     ]

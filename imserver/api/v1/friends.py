@@ -12,7 +12,7 @@ from imserver.api.v1 import field
 from imserver.api.v1.accounts import Avatar, Nickname, UserId
 from imserver.api.v1.field import Acting, ActingPage, about
 from imserver.api.v1.operation import Resource, refuse
-from imserver.api.v1.wire import after, cut
+from imserver.api.v1.wire import after, page_and_cursor
 from imserver.auth.principal import ADMIN_OR_ACCOUNT
 from imserver.services.people import friends as changes
 from imserver.services.people.accounts import UnknownAccount, account_id
@@ -97,7 +97,7 @@ def friends(api: Api, call: Call, asked: FriendsQuery) -> FriendsAnswer:
     # A cursor that is not the id of an account begins at the first page.
     behind = behind if account_id(behind) else ""
     total, found = api.services.friends.listed(asked.list, call.user, behind, asked.limit + 1)
-    page, following = cut(found, asked.limit, lambda contact: str(contact.id))
+    page, following = page_and_cursor(found, asked.limit, lambda contact: str(contact.id))
     shown = [FriendShown(str(each.id), each.nickname, each.avatar, each.since) for each in page]
     return FriendsAnswer(total, shown, following)
 

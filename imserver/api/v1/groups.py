@@ -17,7 +17,7 @@ from imserver.api.v1 import field
 from imserver.api.v1.accounts import too_many
 from imserver.api.v1.field import Acting, ActingPage, about
 from imserver.api.v1.operation import Refusals, Resource, refuse
-from imserver.api.v1.wire import after, cut
+from imserver.api.v1.wire import after, page_and_cursor
 from imserver.auth.principal import ADMIN_OR_MEMBER
 from imserver.services.people.accounts import account_id
 from imserver.services.people.attempts import TooManyFailures
@@ -242,7 +242,7 @@ def groups(api: Api, call: Call, asked: ActingPage) -> GroupsAnswer:
     """List the groups of a user, page by page."""
     behind = account_id(after(asked.cursor) or "")
     total, found = api.services.groups.page(call.app, call.user, behind, asked.limit + 1)
-    page, following = cut(found, asked.limit, lambda group: str(group.id))
+    page, following = page_and_cursor(found, asked.limit, lambda group: str(group.id))
     return GroupsAnswer(total, [_shown(each) for each in page], following)
 
 
@@ -266,7 +266,7 @@ def members(api: Api, call: Call, asked: GroupMembersQuery) -> GroupMembersAnswe
     """List the members of a group, page by page."""
     group, behind = account_id(asked.group), after(asked.cursor) or ""
     found = api.services.groups.members(call.app, group, call.user, behind, asked.limit + 1)
-    page, following = cut(found, asked.limit, lambda row: row.user)
+    page, following = page_and_cursor(found, asked.limit, lambda row: row.user)
     now = time()
     shown = [
         GroupMemberShown(row.user, row.role, row.muted_until if row.muted_until > now else 0)  # type: ignore[arg-type]
@@ -406,7 +406,12 @@ def set_options(api: Api, call: Call, asked: GroupOptions) -> GroupShown:
 @routes.post(
     "/groups/join",
     ADMIN_OR_MEMBER,
-    problems=(*_UNKNOWN, errors.HTTP_TOO_MANY_MEMBERS, errors.HTTP_TOO_MANY_REQUESTS),
+    problems=(
+        *_UNKNOWN,
+        errors.HTTP_UNKNOWN_ACCOUNT,
+        errors.HTTP_TOO_MANY_MEMBERS,
+        errors.HTTP_TOO_MANY_REQUESTS,
+    ),
     example={"user": "3", "group": "1"},
     answer_example=replace(_GROUP, role="member", open=True),
 )

@@ -13,7 +13,7 @@ from imserver.api.v1 import accounts, field, groups
 from imserver.api.v1.accounts import Avatar, Nickname
 from imserver.api.v1.field import Acting, ActingPage, about
 from imserver.api.v1.operation import Resource, refuse
-from imserver.api.v1.wire import after, cut
+from imserver.api.v1.wire import after, page_and_cursor
 from imserver.auth.account_tokens import GOCHAT
 from imserver.auth.principal import ADMIN_OR_ACCOUNT, ANYONE
 from imserver.services.people.accounts import account_id
@@ -174,7 +174,7 @@ def invitations(api: Api, call: Call, asked: InvitationsQuery) -> InvitationsAns
     behind = after(asked.cursor) or ""
     group = account_id(asked.group)
     found = api.services.invitations.page(call.app, call.user, group, behind, asked.limit + 1)
-    page, following = cut(found, asked.limit, lambda invitation: invitation.code)
+    page, following = page_and_cursor(found, asked.limit, lambda invitation: invitation.code)
     return InvitationsAnswer([_shown(each) for each in page], following)
 
 

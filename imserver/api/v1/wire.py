@@ -152,7 +152,7 @@ def after(cursor: str) -> str | None:
     return read_cursor(cursor, "replace") if cursor else None
 
 
-def cut(found: Sequence[T], limit: int, name_of: Callable[[T], str]) -> tuple[Sequence[T], str]:
+def page_and_cursor(found: Sequence[T], limit: int, name_of: Callable[[T], str]) -> tuple[Sequence[T], str]:
     """A page of sorted rows, and the cursor of the next page. ``found``: the rows from the first one of the
     page on, more than ``limit`` if there is a next page."""
     page = found[:limit]

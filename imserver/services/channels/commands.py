@@ -184,6 +184,8 @@ class ChannelCommands:
             event = self._consent.review(connection, channel, event)
             if rule == "back_end":
                 event, with_history = self._consent.publish(connection, channel, event)
+            else:
+                self._check_member(connection, channel)  # it may have left during the review
             self._channels.publish_event(app, channel, event, with_history=with_history)
         except ChannelRefused as refused:
             return self._of(connection).refused(refused)

@@ -211,8 +211,8 @@ class ClientService:
             self._notify(connection, channel, "online")
 
     def _left(self, connection: Connection, channels: tuple[str, ...]) -> None:
-        """Handle the end of a connection of this node that was in these channels. Who is unbound is not
-        offline."""
+        """Handle the end of a connection of this node that was in these channels. A user who is unbound
+        from a group, and still connected, is not offline."""
         if connection.encoding.dialect.name == NAMED_BY_ID and connection.state != OPEN:
             for channel in channels:
                 self._notify(connection, channel, "offline")

@@ -290,7 +290,7 @@ class ProtobufService:
         last ones.
 
         Entries that the client cannot express are skipped. Returns None if they were sent, else the id after
-        which to continue; and whether the client must begin anew. ``anew``: so much for the pages before.
+        which to continue; and whether the client must begin anew. ``anew``: the result for the pages before.
         """
         last: int | None = None
 

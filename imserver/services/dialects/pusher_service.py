@@ -372,8 +372,8 @@ class PusherService:
             if not self._channels.has(connection, channel):
                 self._forget(connection, channel, False)
                 set_info(state, channel, b"")
-        if not self._channels.has(connection, channel):
-            return
+        if user not in self._users.get((app.app, channel), ()):
+            return  # this was the only connection, and has ended meanwhile
         own_id = self._connections.id_of(connection)
         if next((each.connection for each in rows if _user_in(each) == user), "") == own_id:
             about = {"user_id": user, "user_info": member.user_info}
@@ -439,9 +439,12 @@ class PusherService:
         """Send ``member_removed``, unless the user is in the channel, on any node. May switch."""
         if any(_user_in(each) == user for each in self._all(app, channel)):
             return
-        if user not in self._users.get((app, channel), ()):
-            self._notify(app, channel, "member_removed", {"user_id": user})
-            self._hook(app, "member_removed", channel, user_id=user)
+        here = self._users.get((app, channel), {}).get(user)
+        if here is not None:
+            here.shown = True  # the user subscribes again, and the others have been told of no end
+            return
+        self._notify(app, channel, "member_removed", {"user_id": user})
+        self._hook(app, "member_removed", channel, user_id=user)
 
     # --- events ---------------------------------------------------------------------------------------------
 
@@ -460,12 +463,14 @@ class PusherService:
         )
         try:
             event = replace(self._consent.review(connection, channel, event), type=command.name)
+            if not self._channels.has(connection, channel):  # it may have left during the review
+                return _OK
             if self._channels.options(app.app, channel).publish == "back_end":
                 event, _ = self._consent.publish(connection, channel, event)
             self._channels.publish_event(
                 app.app, channel, event, except_connection=connection, with_history=False
             )
-        except (ChannelRefused, NotPermitted) as refused:
+        except ChannelRefused as refused:
             connection.send(wire.error(wire.CODE_CLIENT_EVENT, str(refused)))
             return _OK
         facts: dict[str, Any] = {"event": command.name, "data": wire.data_of(event)}

@@ -40,6 +40,8 @@ _DONE: Final = ".done"
 """Suffix of the state file of a finished upload."""
 _CHECKED: Final = ".from"
 """Suffix of the file with the offset to return to, while bytes arrive whose checksum is not verified."""
+_NEW: Final = ".new"
+"""Suffix of the state file while it is written."""
 _PIECE_BYTES: Final = 16384
 _SILENT_SECONDS: Final = 1.0
 """Silence after which a request gives way to another request for the same upload."""
@@ -97,8 +99,8 @@ class ResumableUploads:
         self._uploads.check(offer)
         name = new_id()
         path = self._folder(offer.app, offer.user) / name
-        self._done(_create, path, _encode(State(offer.length, offer.name, offer.kind, metadata)))
         try:
+            self._done(_create, path, _encode(State(offer.length, offer.name, offer.kind, metadata)))
             waiting = self._uploads.unfinished(offer)
             if len(waiting) > MAX_UNFINISHED:
                 raise TransferRefused(
@@ -249,7 +251,8 @@ def _write(path: Path, content: bytes) -> None:
 def _create(path: Path, state: bytes) -> None:
     make_private(path.parent)
     open_private(path).close()
-    _write(path.with_suffix(STATE), state)
+    _write(path.with_suffix(_NEW), state)
+    path.with_suffix(_NEW).replace(path.with_suffix(STATE))  # others read it whole
 
 
 def _open(path: Path) -> PartialUpload:
@@ -308,5 +311,5 @@ def _rename(path: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    for suffix in (STATE, _DONE, _CHECKED):
+    for suffix in (STATE, _DONE, _CHECKED, _NEW):
         path.with_suffix(suffix).unlink(missing_ok=True)

@@ -509,7 +509,8 @@ def _lengths(folder: Path) -> list[int]:
     found = []
     with suppress(FileNotFoundError):
         for path in folder.glob(f"*{STATE}"):
-            with suppress(FileNotFoundError):  # it has just ended
+            # It may have just ended, or be damaged by a full disk.
+            with suppress(FileNotFoundError, ValueError):
                 found.append(_read_state(path.read_bytes()).length)
     return found
 

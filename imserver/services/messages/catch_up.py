@@ -47,6 +47,7 @@ RECOVERED: Final = 200
 WAIT_SECONDS: Final = 10.0
 """How long a client waits until this node has delivered what the client has received from another one."""
 _LOOK_SECONDS: Final = 0.01
+_MOST_LOOK_SECONDS: Final = 0.32
 
 Answer = Callable[[list[Message], bool, bool], bool]
 """(a page of missed entries, whether there are more, begin anew) → whether the client has all of them now, so
@@ -327,11 +328,12 @@ class CatchUp:
         if stored is None or stored.head(app) < id:
             return False
         self._follower.expect(app, id)
-        deadline = monotonic() + WAIT_SECONDS
+        deadline, pause = monotonic() + WAIT_SECONDS, _LOOK_SECONDS
         while self._follower.is_behind(app, id):
             if monotonic() > deadline:
                 raise StorageUnavailable("the log was not read in time")
-            gevent.sleep(_LOOK_SECONDS)
+            gevent.sleep(pause)
+            pause = min(pause * 2, _MOST_LOOK_SECONDS)  # many clients may wait
         return True
 
     def _floor(self, stored: MessageLog, app: str) -> int:

@@ -144,16 +144,20 @@ class Bots:
             self._rows.set_commands(app, account_id(bot), commands)
         return self.get(app, by, bot)
 
-    def set_hook(self, app: str, by: str, bot: str, url: str) -> str:
-        """Set the webhook of a bot (``""``: none). Returns the new secret that signs its requests.
-
-        Raises BadField and UnknownBot.
-        """
+    def check_hook(self, url: str) -> None:
+        """Raise BadField if this cannot be the webhook of a bot."""
         if url:
             try:
                 self._requests.check(url)
             except BadUrl as problem:
                 raise BadField(f"hook_url: {problem}") from None
+
+    def set_hook(self, app: str, by: str, bot: str, url: str) -> str:
+        """Set the webhook of a bot (``""``: none). Returns the new secret that signs its requests.
+
+        Raises BadField and UnknownBot.
+        """
+        self.check_hook(url)
         secret = token_urlsafe(_HOOK_SECRET_BYTES) if url else ""
         if not self._hooks.set_url(app, self.get(app, by, bot).account.id, url, secret):
             raise UnknownBot(bot)

@@ -167,7 +167,8 @@ class Groups:
         """The group, if a member or a back end may invite to it. Raises UnknownGroup and NotAllowed."""
         found = self._seen(app, group, by)
         own = found[1]
-        roles, muted = ({}, False) if own is None else ({by: own.role}, own.muted_until > time())
+        roles = {} if own is None else {by: own.role}
+        muted = {by} if own is not None and own.muted_until > time() else ()
         ground = Ground(roles, found[0].open, found[0].options, muted)
         refusal = _permitted(by, "invite", _INVITING)(ground)
         if refusal is not None:
@@ -304,7 +305,7 @@ def _permitted(by: str, option: GroupOption, words: str) -> Right:
     """Require that the caller is not muted, and has at least the role that an option of the group demands."""
 
     def right(ground: Ground) -> Rejected | None:
-        if ground.muted:
+        if by in ground.muted:
             return Rejected(NOT_ALLOWED, "the member is muted")
         return _ranked(by, options_of(ground.options)[option], words)(ground)
 

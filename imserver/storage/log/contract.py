@@ -8,7 +8,7 @@ Its ``seq`` is contiguous in its conversation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import accumulate
 from typing import Final, Literal
 
@@ -305,12 +305,12 @@ def options_of(bits: int) -> dict[GroupOption, str]:
 
 class Ground(Struct, frozen=True):
     """State of a group before a change: the roles of the acting user and of the named users, as far as they
-    are members, whether anybody may join, the options, and whether the acting user is muted."""
+    are members, whether anybody may join, the options, and which of these members are muted."""
 
     roles: Mapping[str, str]
     open: bool
     options: int = 0
-    muted: bool = False
+    muted: Collection[str] = ()
 
 
 Right = Callable[[Ground], Rejected | None]

@@ -333,9 +333,8 @@ def _group(
         return state
     there = transaction.driver.members(transaction.log, conversation, list(dict.fromkeys((by, *users))))
     roles = {user: role for user, (_, role) in there.items()}
-    muted = (
-        transaction.driver.mutes(transaction.log, [(by, state.id)]).get((by, state.id), 0) > transaction.now
-    )
+    mutes = transaction.driver.mutes(transaction.log, [(user, state.id) for user in roles])
+    muted = {user for (user, _), until in mutes.items() if until > transaction.now}
     return right(Ground(roles, *group_settings(transaction, state.id), muted)) or state
 
 
