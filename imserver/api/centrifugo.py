@@ -39,7 +39,7 @@ from imserver.services.dialects.centrifuge_service import (
     infos_of_members,
     presence_stats,
 )
-from imserver.services.push.idempotency import IdClaim, IdReused
+from imserver.services.push.idempotency import IdClaim, IdReused, Waiting
 from imserver.services.push.publish import Target, addressed
 from imserver.transport.exchange import HttpResponse
 
@@ -178,26 +178,44 @@ def _publish_each(api: Api, app: str, asked: _Message, channels: list[str]) -> l
     key, with_history = asked.idempotency_key, not asked.skip_history
     ids = api.services.request_ids
 
-    def one(channel: str) -> dict[str, Any]:
-        outcomes: list[Outcome] = []
-        if not key:
-            return _publish_one(api, app, channel, data, tags, with_history, key, outcomes)
-        try:
-            begun = ids.begin(app, _encode((channel, key)).decode(), hash((data, tags)))
-        except IdReused:
+    def carry_out(channel: str, claim: object) -> dict[str, Any]:
+        if isinstance(claim, IdReused):
             return _error(errors.CENTRIFUGE_BAD_DATA)
         # The log knows what a stored channel has of a repetition.
-        if not (
-            isinstance(begun, IdClaim) or (with_history and api.services.channels.is_stored(app, channel))
-        ):
+        stored = with_history and api.services.channels.is_stored(app, channel)
+        if key and not (stored or isinstance(claim, IdClaim)):
             return {"result": {}}
+        outcomes: list[Outcome] = []
         try:
             return _publish_one(api, app, channel, data, tags, with_history, key, outcomes)
         finally:
-            if isinstance(begun, IdClaim):
-                ids.end(begun, outcomes)
+            if isinstance(claim, IdClaim):
+                ids.end(claim, outcomes)
 
-    return [one(channel) for channel in channels]
+    if not key:
+        return [carry_out(channel, None) for channel in channels]
+    digest = hash((data, tags))
+    names = {channel: _encode((channel, key)).decode() for channel in channels}
+    claims = dict(zip(names, ids.begin_each(app, [(name, digest) for name in names.values()]), strict=True))
+    results: dict[str, dict[str, Any]] = {}
+    waiting: list[str] = []
+    try:
+        for channel in names:
+            claim = claims.pop(channel)
+            if isinstance(claim, Waiting):
+                waiting.append(channel)
+            else:
+                results[channel] = carry_out(channel, claim)
+    finally:
+        for left in claims.values():  # after an error
+            if isinstance(left, IdClaim):
+                ids.end(left, ())
+    for channel in waiting:  # for another request, which must not wait for this one
+        try:
+            results[channel] = carry_out(channel, ids.begin(app, names[channel], digest))
+        except IdReused:
+            results[channel] = _error(errors.CENTRIFUGE_BAD_DATA)
+    return [results[channel] for channel in channels]
 
 
 def _publish_one(
