@@ -21,7 +21,7 @@ from tests.support import Server, eventually
 HOSTILE = "<script>window.pwned=1</script><img src=x onerror=window.pwned=1>{{7*7}}&amp;\u202egnp.exe"
 
 
-def home(server: Server, room: int = 101, **query: str) -> str:
+def home(server: Server, room: int | str = 101, **query: str) -> str:
     return f"{server.http_url}/home/index?{urllib.parse.urlencode({'appID': room, **query})}"
 
 
@@ -400,19 +400,22 @@ def test_addresses_of_the_configuration_may_be_of_another_host(pair: Pair, start
 
 
 @pytest.mark.full
-def test_the_language_is_the_visitors(pair: Pair, server: Server) -> None:
-    page = pair[0].open(home(server), languages="fr, en;q=0.8").online()
+def test_the_language_is_the_visitors_and_in_the_originals_rooms_chinese(pair: Pair, server: Server) -> None:
+    languages = "fr, en;q=0.8"
+    page = pair[0].open(home(server, "default"), languages=languages).online()
     assert page.find("#send").text == "Send"
     assert page.run("return document.documentElement.lang") == "en"
     assert page.texts("#log .admin .from bdi") == ["Admin"]
+    page.click(".rooms a[href*='103']")
+    eventually(lambda: "103" in "".join(page.texts(".rooms a[aria-current]")), what="the other room")
+    page.online()
+    assert page.find("#send").text == "Send"
     page.click(".language")
     language = "return document.documentElement.lang"
     eventually(lambda: page.run(language) == "zh-Hans", what="the page in Chinese")
     page.online()
     assert page.find("#send").text == "发送"
-    page.click(".rooms a[href*='103']")
-    eventually(lambda: "103" in "".join(page.texts(".rooms a[aria-current]")), what="the other room")
-    page.online()
+    page = pair[0].open(home(server, 101), languages=languages).online()
     assert page.find("#send").text == "发送"
 
 
