@@ -281,7 +281,7 @@ class Parts:
             self.sessions = Sessions(self.hub, self.fanout, self.metrics, self.logins)
             self.message_ids = MessageIds(self.dedupe)
             self.pushes = Pushes(self.message_ids, LocalReach(self.message_ids, self.delivery), self.metrics)
-            history = LocalHistory(self.config.limits.history_bytes, subscribers=self.hub.member_count)
+            history = LocalHistory(self.config.limits.history_bytes, self.hub.member_count)
             self.tenants.on_delete.append(history.forget)
             self.channels = Channels(
                 self.hub, self.fanout, self.metrics, self.table, self.tenants.get, history, channel_log

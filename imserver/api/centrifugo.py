@@ -181,9 +181,9 @@ def _publish_each(api: Api, app: str, asked: _Message, channels: list[str]) -> l
     def carry_out(channel: str, claim: object) -> dict[str, Any]:
         if isinstance(claim, IdReused):
             return _error(errors.CENTRIFUGE_BAD_DATA)
+        is_repeated = key != "" and not isinstance(claim, IdClaim)
         # The log knows what a stored channel has of a repetition.
-        stored = with_history and api.services.channels.is_stored(app, channel)
-        if key and not (stored or isinstance(claim, IdClaim)):
+        if is_repeated and not (with_history and api.services.channels.is_stored(app, channel)):
             return {"result": {}}
         outcomes: list[Outcome] = []
         try:

@@ -120,8 +120,8 @@ class LocalHistory:
     def __init__(
         self,
         limit_bytes: int,
+        subscribers: Callable[[str, str], int],
         clock: Callable[[], float] = monotonic,
-        subscribers: Callable[[str, str], int] = lambda _app, _channel: 0,
     ) -> None:
         self.bytes = 0
         """Approximate memory of all streams."""

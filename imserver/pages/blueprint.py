@@ -42,7 +42,7 @@ from imserver.errors import (
 )
 from imserver.pages import installable
 from imserver.pages.address import check, websocket_address
-from imserver.pages.text import HEADERS, LANGUAGES, policy
+from imserver.pages.text import HEADERS, named_in_rooms, policy
 from imserver.pages.visitors import (
     Names,
     Seen,
@@ -227,7 +227,6 @@ class _Chat:
         node, demo = self._node, self._node.keys.demo
         language = language_of_visitor()
         asked = parameter("lang") or None
-        in_rooms = language[0] if language[0] != LANGUAGES[0] else None
         pages = [
             ("pages.reference", "status_reference", "start_reference_hint"),
             ("pages.status", "status_title", "start_status_hint"),
@@ -244,7 +243,9 @@ class _Chat:
                 # DEFAULT_APP is the last room.
                 app = room = self._rooms[-1] if self._rooms[-1] == DEFAULT_APP else room
             if node.logins.is_open(room):
-                chat = url_for("pages.home", appID=room if demo else None, lang=asked or in_rooms)
+                chat = url_for(
+                    "pages.home", appID=room if demo else None, lang=asked or named_in_rooms(language[0])
+                )
                 links.insert(0, (chat, "start_chat", "start_chat_hint"))
         return render(
             "start.html",

@@ -978,15 +978,16 @@ def policy(connect: str, media: str = "'none'", form: str = "'none'") -> str:
     )
 
 
-def html_of(template: str, language: str, words: dict[str, str], asked: str = "", **values: Any) -> str:
-    """A page. ``asked``: the language in its address (``""``: none), which its links keep.
+def named_in_rooms(language: str) -> str | None:
+    """The language that a link to a room names. None: the first one, in which rooms are without a name."""
+    return None if language == LANGUAGES[0] else language
 
-    Links to rooms always name another language than Chinese, in which the rooms are otherwise.
-    """
-    in_rooms = asked or (language if language != LANGUAGES[0] else "")
+
+def html_of(template: str, language: str, words: dict[str, str], asked: str = "", **values: Any) -> str:
+    """A page. ``asked``: the language in its address (``""``: none), which its links keep."""
     other = next(each for each in TEXT if each != language)
     return _templates.get_template(template).render(
-        text=words, in_rooms=in_rooms, other_language=other, asked=asked, **values
+        text=words, in_rooms=named_in_rooms(language), other_language=other, asked=asked, **values
     )
 
 

@@ -24,10 +24,15 @@ def retained(text: str, size: int = 3, seconds: float = 60, channel: str = NEWS)
     return Retained(channel, Event("msg", "shop", text, data=b'{"n":1}', channel=part), size, seconds)
 
 
+def nobody(_app: str, _channel: str) -> int:
+    """The number of subscribers."""
+    return 0
+
+
 @pytest.fixture(params=["local", "redis"])
 def history(request: pytest.FixtureRequest) -> ChannelHistory:
     if request.param == "local":
-        return LocalHistory(1_000_000)
+        return LocalHistory(1_000_000, nobody)
     server: RedisServer = request.getfixturevalue("server")
     start_node: StartNode = request.getfixturevalue("start_node")
     return start_node(server).history
@@ -122,7 +127,7 @@ def test_publications_expire_and_the_position_stays(history: ChannelHistory) -> 
 
 
 def test_a_lone_node_forgets_the_channels_that_rest_longest() -> None:
-    history = LocalHistory(20_000)
+    history = LocalHistory(20_000, nobody)
     for number in range(100):
         append(history, "x" * 100, channel=f"c{number}")
     assert history.bytes <= 20_000
@@ -131,7 +136,7 @@ def test_a_lone_node_forgets_the_channels_that_rest_longest() -> None:
 
 
 def test_one_channel_may_not_be_larger_than_all_are_allowed_to_be() -> None:
-    history = LocalHistory(20_000)
+    history = LocalHistory(20_000, nobody)
     for _ in range(100):
         append(history, "x" * 1000, size=1000)
     assert history.bytes <= 20_000
@@ -139,7 +144,7 @@ def test_one_channel_may_not_be_larger_than_all_are_allowed_to_be() -> None:
 
 def test_channels_without_use_are_forgotten_in_the_end() -> None:
     now = [0.0]
-    history = LocalHistory(1_000_000, lambda: now[0])
+    history = LocalHistory(1_000_000, nobody, lambda: now[0])
     append(history, "a")
     now[0] = 1e6
     append(history, "b", channel="other")
@@ -151,7 +156,7 @@ def test_channels_without_use_are_forgotten_in_the_end() -> None:
 
 def test_channels_with_subscribers_are_not_forgotten() -> None:
     now, subscribed = [0.0], {NEWS: 1}
-    history = LocalHistory(1_000_000, lambda: now[0], lambda _app, channel: subscribed.get(channel, 0))
+    history = LocalHistory(1_000_000, lambda _app, channel: subscribed.get(channel, 0), lambda: now[0])
     append(history, "a")
     before = history.read("101", NEWS).position
     for _ in range(3):

@@ -122,7 +122,7 @@ class Harness(SocketHarness):
 
     def _add_channels(self) -> None:
         self.table = ConnectionTable(self.hub, ConnectionIds(b"s" * 32, 1))
-        self.history = LocalHistory(1_000_000, subscribers=self.hub.member_count)
+        self.history = LocalHistory(1_000_000, self.hub.member_count)
         self.channels = Channels(
             self.hub,
             self.fanout,

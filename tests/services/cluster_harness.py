@@ -64,7 +64,7 @@ class SharedHistory(LocalHistory):
     holding = False
 
     def __init__(self, limit_bytes: int) -> None:
-        super().__init__(limit_bytes)
+        super().__init__(limit_bytes, lambda _app, _channel: 0)
         self.held: list[Signal] = []
         self._stored: dict[tuple[str, str, str], Event] = {}
 

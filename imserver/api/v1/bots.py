@@ -236,11 +236,11 @@ def update(api: Api, call: Call, asked: BotUpdate) -> BotShown:
     }
     if asked.commands is not UNSET:
         given["commands"] = _commands(asked.commands)
-    changed = api.services.bots.change(call.app, call.user, asked.bot, given)
+    shown = _shown(api.services.bots.change(call.app, call.user, asked.bot, given))
     if asked.hook_url is UNSET:
-        return _shown(changed)
+        return shown
     secret = api.services.bots.set_hook(call.app, call.user, asked.bot, asked.hook_url)
-    return replace(_shown(api.services.bots.get(call.app, call.user, asked.bot)), hook_secret=secret)
+    return replace(shown, hook_url=asked.hook_url, hook_secret=secret)
 
 
 @routes.post(

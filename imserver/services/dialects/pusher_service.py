@@ -157,7 +157,7 @@ class PusherService:
         """App, presence channel and a user who has left it on this node. The channel is not notified yet."""
         self._removers = 0
         channels.on_left.append(self._left)
-        channels.on_parted.append(lambda connection, channel, _: self._forget(connection, channel, True))
+        channels.on_parted.append(self._parted)
 
     # --- connections ----------------------------------------------------------------------------------------
 
@@ -396,6 +396,10 @@ class PusherService:
             after = page.next
             if not after:
                 return
+
+    def _parted(self, connection: Connection, channel: str, _last: bool) -> None:
+        """A subscription of any client has ended. Never switches."""
+        self._forget(connection, channel, True)
 
     def _forget(self, connection: Connection, channel: str, was_subscribed: bool) -> None:
         """A connection is no member of a presence channel, or no longer. Never switches.
