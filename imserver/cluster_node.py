@@ -100,7 +100,7 @@ class Cluster:
         lease_lag = ceil(config.cluster.renew_seconds) + 2
         required = config.cluster.require_registry
         self.sessions = ClusterSessions(
-            hub, fanout, metrics, logins, others, required, guard.logged_in, lease_lag
+            hub, fanout, metrics, logins, store, others, required, guard.logged_in, lease_lag
         )
         self.registrar = Registrar(registry, messages, hub)
         self.channels = Channels(
@@ -171,8 +171,6 @@ class Cluster:
         self.sessions.start()
         self.registrar.start()
         self._announce(lease)
-        # Now: other nodes send later bans to this one.
-        self.sessions.read_bans()
 
     def address(self) -> str:
         """The address at which other nodes reach this one."""
@@ -201,7 +199,6 @@ class Cluster:
     def _reregister(self, everything: bool) -> None:
         self.registrar.wake()
         self.sessions.reregister(everything)
-        self.sessions.read_bans()
 
     # --- handlers of node messages --------------------------------------------------------------------------
 

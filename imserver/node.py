@@ -209,6 +209,7 @@ class Node:
         parts.build()
         self.servers = Servers(parts, self._create_application)
         parts.store.on_changes.append(self.learn_keys)
+        parts.store.on_changes.append(parts.sessions.learn)
         parts.tenants.on_change.append(self._learn_app)
         self._stages = self._make_stages()
         for stage in self._stages:

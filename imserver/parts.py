@@ -278,7 +278,7 @@ class Parts:
         if not self.config.clustered:
             # The services use the hub. The registry only holds the lease, for operators.
             self.registry = SoloRegistry()
-            self.sessions = Sessions(self.hub, self.fanout, self.metrics, self.logins)
+            self.sessions = Sessions(self.hub, self.fanout, self.metrics, self.logins, self.store)
             self.message_ids = MessageIds(self.dedupe)
             self.pushes = Pushes(self.message_ids, LocalReach(self.message_ids, self.delivery), self.metrics)
             history = LocalHistory(self.config.limits.history_bytes, self.hub.member_count)

@@ -24,8 +24,6 @@ from imserver.metrics import Histogram
 
 POLICIES: Final = ("newest", "multi", "single", "refuse")
 
-MAX_BANS: Final = 100_000
-"""Limit of the number of bans that a node, or the registry, can list."""
 MAX_VALUES: Final = 100_000
 """Limit of the temporary values in memory. Beyond it the oldest are dropped."""
 
@@ -108,8 +106,8 @@ class SessionRegistration(Struct, gc=False):
     """The result of registering a session.
 
     The session is addressed, or one of these: ``refused`` (policy ``refuse``; ``others`` are the sessions
-    that block it; nothing was changed), ``banned`` (nothing was changed), ``superseded`` (only when
-    registered again: a session with a higher number exists).
+    that block it; nothing was changed), ``superseded`` (only when registered again: a session with a higher
+    number exists).
 
     ``replaced`` are sessions that are no longer addressed, of any node. Under ``newest`` their nodes forget
     them silently, under ``single`` and ``refuse`` they close them. A node that misses the message learns it
@@ -120,13 +118,12 @@ class SessionRegistration(Struct, gc=False):
     replaced: tuple[SessionRef, ...] = ()
     refused: bool = False
     others: tuple[SessionRef, ...] = ()
-    banned: bool = False
     superseded: bool = False
 
     @property
     def addressed(self) -> bool:
         """Whether the session is addressed now."""
-        return not (self.refused or self.banned or self.superseded)
+        return not (self.refused or self.superseded)
 
 
 class Claim(Struct, frozen=True, gc=False):

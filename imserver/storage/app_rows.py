@@ -42,6 +42,7 @@ TABLES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "event": (_APP, ("app", "id")),
     "event_retry": (_APP, ("number",)),
     "upload_usage": (_APP, ("app", '"user"')),
+    "ban": (_APP, ("app", "member")),
 }
 """The tables with rows of apps, in the order of their deletion: which rows an app has, and the primary key.
 

@@ -50,12 +50,22 @@ class KeyRow(Struct, frozen=True):
     """Unix seconds; 0: the key is valid."""
 
 
+class BanRow(Struct, frozen=True):
+    """A ban of a user of an app."""
+
+    app: str
+    user: str
+    until: int
+    """Unix milliseconds. In the past: the ban has ended, or was lifted."""
+
+
 class Changes(Struct, frozen=True):
-    """Apps and keys that were created or changed since the last refresh."""
+    """Apps, keys and bans that were created or changed since the last refresh."""
 
     version: int
     apps: tuple[AppRow, ...] = ()
     keys: tuple[KeyRow, ...] = ()
+    bans: tuple[BanRow, ...] = ()
 
 
 PHONE_CHARACTERS: Final = 20

@@ -1,4 +1,4 @@
-"""The database of a node, opened on first use, and the apps and keys in it.
+"""The database of a node, opened on first use, and the apps, keys and bans in it.
 
 A node with nothing to store needs no database. Without a configured one, the SQLite file is created at the
 first write, and no database library is imported before the file exists.
@@ -7,7 +7,7 @@ first write, and no database library is imported before the file exists.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from time import time
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -23,7 +23,7 @@ from imserver.errors import StartError, StorageUnavailable
 from imserver.storage import app_rows
 from imserver.storage.address import database_address
 from imserver.storage.app_rows import DELETED
-from imserver.storage.contract import AppContents, AppRow, Changes, KeyRow
+from imserver.storage.contract import AppContents, AppRow, BanRow, Changes, KeyRow
 from imserver.storage.statements import PooledStatements, Row, Statements, text_of
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _NEVER: Final = -1
+_ENDED_BANS_MS: Final = 7 * 86_400_000
+"""How long the row of a ban stays after its end, so that every node reads that it was lifted."""
 _encode: Final = json.Encoder().encode
 _decode: Final = json.Decoder().decode
 
@@ -93,7 +95,7 @@ class Store:
     # --- lifecycle ------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Open an existing or configured database and load its apps and keys. Raises StartError."""
+        """Open an existing or configured database and load its apps, keys and bans. Raises StartError."""
         if not (self.place.configured or self.place.exists):
             return
         try:
@@ -246,7 +248,7 @@ class Store:
         """The message log if it is open. Never switches."""
         return self._log
 
-    # --- apps and keys --------------------------------------------------------------------------------------
+    # --- apps, keys and bans --------------------------------------------------------------------------------
 
     def add_app(self, name: str, settings: dict[str, Any]) -> bool:
         """Store an app; False if the name exists. Raises StorageUnavailable.
@@ -370,6 +372,29 @@ class Store:
             return ()
         return tuple(map(_key_row, self.read(lambda sql: sql.query(f"{_KEYS} ORDER BY created, id"))))
 
+    def ban(self, app: str, users: Sequence[str], seconds: float) -> None:
+        """Store bans that end in ``seconds``, in place of earlier ones. 0: lift the bans.
+
+        Raises StorageUnavailable.
+        """
+        now = int(time() * 1000)
+        until = now + int(seconds * 1000)
+
+        def work(sql: Statements) -> None:
+            version = _next_version(sql)
+            banned = {user.encode() for user in users}
+            sql.execute_many(
+                "DELETE FROM ban WHERE app = %s AND member = %s", [(app, user) for user in banned]
+            )
+            sql.execute_many(
+                "INSERT INTO ban (app, member, until, version) VALUES (%s, %s, %s, %s)",
+                [(app, user, until, version) for user in banned],
+            )
+            sql.execute("DELETE FROM ban WHERE until < %s", (now - _ENDED_BANS_MS,))
+            _raise_to(sql, version)
+
+        self._written(work)
+
 
 _KEYS: Final = "SELECT id, digest, scopes, apps, note, created, revoked FROM api_key"
 
@@ -383,6 +408,7 @@ def _read_changes(known: int, sql: Statements) -> Changes:
     newer = "WHERE version > %s AND version <= %s"
     apps = sql.query(f"SELECT name, settings, created FROM app {newer}", (known, version))
     keys = sql.query(f"{_KEYS} {newer}", (known, version))
+    bans = sql.query(f"SELECT app, member, until FROM ban {newer} ORDER BY until", (known, version))
     return Changes(
         version,
         tuple(
@@ -390,6 +416,7 @@ def _read_changes(known: int, sql: Statements) -> Changes:
             for name, settings, created in apps
         ),
         tuple(map(_key_row, keys)),
+        tuple(BanRow(text_of(app), bytes(user).decode(), until) for app, user, until in bans),
     )
 
 

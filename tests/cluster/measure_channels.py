@@ -55,7 +55,7 @@ def registry(server: RedisServer) -> None:
         "where are 100 channels, each         ", each(lambda: node.find_channels("101", NAMES[:100]), 50, 100)
     )
     with server.client() as client:
-        used = sum(client.memory_usage(key) for key in client.scan_iter("imserver:rooms:*", 1000))
+        used = sum(client.memory_usage(key) for key in client.scan_iter("imserver:channels:*", 1000))
     print(f"a channel in Redis                    {used / len(NAMES):.0f} bytes")
     node.stop()
 

@@ -167,10 +167,6 @@ def works(start_node: StartNode, settings: RedisSettings) -> None:
     assert answer[1].state == "mine"
     a.settle(answer[1], True)
     until(lambda: (b.claim(["m1"]) or [answer[1]])[0].state == "repeat")
-    assert b.ban("101", "bad", 60) is True
-    banned = a.register(Session("101", "bad"))
-    assert banned is not None
-    assert banned.banned
     assert [a.unregister(session) for session in sessions[:2]] == [False, True]
     assert len(list(a.reregister(sessions[2:]))) == 48
     assert a.counters.errors == b.counters.errors == 0

@@ -76,9 +76,11 @@ def test_what_the_dead_left_is_cleared_away(server: RedisServer, start_node: Sta
     vanish(a)
     wait_until_cleaned_up(server, a, b)
     with server.client() as client:
-        left = [client.hgetall(key) for key in keys(server, "imserver:rooms:*")]
+        left = [client.hgetall(key) for key in keys(server, "imserver:channels:*")]
     assert left == [{"lobby": f"{b.lease.epoch}.7"}]
-    assert keys(server, "{imserver}:halls:*") == [f"{{imserver}}:halls:{b.lease.epoch}"]
+    assert keys(server, "{imserver}:written-channel-buckets:*") == [
+        f"{{imserver}}:written-channel-buckets:{b.lease.epoch}"
+    ]
 
 
 def test_a_node_that_stops_cleanly_leaves_nothing(server: RedisServer, start_node: StartNode) -> None:
@@ -86,8 +88,8 @@ def test_a_node_that_stops_cleanly_leaves_nothing(server: RedisServer, start_nod
     enter(a, "lobby")
     enter(a, "lobby", members=0)
     a.stop(clean=True)
-    assert keys(server, "imserver:rooms:*") == []
-    assert keys(server, "{imserver}:halls:*") == []
+    assert keys(server, "imserver:channels:*") == []
+    assert keys(server, "{imserver}:written-channel-buckets:*") == []
 
 
 def test_no_channel_is_found_while_redis_is_away(own_server: RedisServer, start_node: StartNode) -> None:

@@ -14,7 +14,7 @@ from imserver.cluster.redis import registry
 from imserver.cluster.redis.lease import LeaseKeeper, LeaseLost
 from imserver.cluster.redis.pipeline import Command, RedisUnavailable
 from imserver.cluster.redis.registry import RedisRegistry
-from imserver.cluster.redis.scripts import BANS, EPOCH, LEASE_DATA, LEASES
+from imserver.cluster.redis.scripts import EPOCH, LEASE_DATA, LEASES
 from imserver.cluster.registry import Claim, Session, SessionRef
 from imserver.config.settings import ClusterSettings
 from imserver.errors import StartError
@@ -75,7 +75,7 @@ def wait_until_cleaned_up(server: RedisServer, dead: RedisRegistry, other: Redis
     end_lease(server, dead)
     with server.client() as client:
         until(lambda: dead.lease.epoch not in other.leases())
-        until(lambda: client.hlen("{imserver}:graves") == 0)
+        until(lambda: client.hlen("{imserver}:dead-epochs") == 0)
 
 
 def place_of(node: RedisRegistry, session: Session) -> SessionRef:
@@ -398,69 +398,6 @@ def test_settling_somebody_elses_claim_does_not_free_it(server: RedisServer, sta
     assert claim.state == "pending"
 
 
-def test_a_ban_holds_on_every_node(server: RedisServer, start_node: StartNode) -> None:
-    a, b = start_node(server, 1), start_node(server, 2)
-    a.ban("101", "ann", 60)
-    registration = b.register(Session("101", "ann"))
-    assert registration is not None
-    assert registration.banned
-
-
-def bans(node: RedisRegistry) -> dict[tuple[str, str], float]:
-    """All bans: app and user → the seconds left."""
-    found: dict[tuple[str, str], float] = {}
-    cursor, more = 0, True
-    while more:
-        page = node.bans(cursor)
-        assert page is not None
-        cursor, rows = page
-        found |= {(app, user): seconds for app, user, seconds in rows}
-        more = cursor != 0
-    return found
-
-
-def test_a_node_that_starts_later_reads_the_bans(server: RedisServer, start_node: StartNode) -> None:
-    a = start_node(server, 1)
-    awkward = ["ann", "!ann", "a\0b", "\ud800", ""]
-    for user in awkward:
-        a.ban("101", user, 3600)
-    a.ban("102", "ann", 7200)
-    a.ban("102", "ann", 1800)
-    a.ban("102", "bob", 3600)
-    a.ban("102", "bob", 0)
-    found = bans(start_node(server, 2))
-    assert found.keys() == {*(("101", user) for user in awkward), ("102", "ann")}
-    assert 0 < found.pop(("102", "ann")) <= 1800
-    assert all(1800 < seconds <= 3600 for seconds in found.values())
-
-
-def test_many_bans_are_read_in_pages(
-    server: RedisServer, start_node: StartNode, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(registry, "_BANS_OF_A_PAGE", 50)
-    node = start_node(server, 1)
-    for number in range(300):
-        node.ban("101", f"u{number}", 3600)
-    first = node.bans()
-    assert first is not None
-    assert first[0] > 0
-    assert bans(node).keys() == {("101", f"u{number}") for number in range(300)}
-
-
-def test_the_list_of_bans_is_bounded_and_forgets_those_that_are_over(
-    server: RedisServer, start_node: StartNode, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(registry, "MAX_BANS", 2)
-    node = start_node(server, 1)
-    for user, seconds in (("ann", 7200), ("bob", 3600), ("cid", 7200)):
-        node.ban("101", user, seconds)
-    assert bans(node).keys() == {("101", "ann"), ("101", "cid")}, "the ban that ends first is dropped"
-    with server.client() as client:
-        client.zadd(BANS, {"101\0ann": 1})
-    node.ban("101", "dan", 3600)
-    assert bans(node).keys() == {("101", "cid"), ("101", "dan")}
-
-
 # --- the records that operators read ------------------------------------------------------------------------
 
 
@@ -604,7 +541,7 @@ def test_a_user_who_logs_in_while_the_dead_are_cleared_away_stays_online(
 
     greenlet = gevent.spawn(log_in)
     with server.client() as client:
-        until(lambda: greenlet.dead and client.hlen("{imserver}:graves") == 0)
+        until(lambda: greenlet.dead and client.hlen("{imserver}:dead-epochs") == 0)
     greenlet.get()
     assert [record(server, f"user{i}")["isLogoff"] for i in range(200)] == [False] * 200
     assert all(where(b, f"user{i}") for i in range(200))
@@ -621,20 +558,19 @@ def test_a_node_that_stops_leaves_a_cleanup_task_only_if_it_leaves_sessions(
     b._recovery.stop()  # it would do the task
     a.stop(clean=clean)
     with server.client() as client:
-        assert client.hlen("{imserver}:graves") == (0 if clean else 1)
+        assert client.hlen("{imserver}:dead-epochs") == (0 if clean else 1)
     b._recovery.start()
     until(lambda: where(b) == [])
 
 
 @pytest.mark.full
-def test_an_expired_ban_and_an_empty_bucket_are_cleared_away_too(
+def test_an_empty_bucket_is_cleared_away_too(
     server: RedisServer, start_node: StartNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("imserver.cluster.redis.cleanup.BUCKETS", 1)
     monkeypatch.setattr("imserver.cluster.redis.records.BUCKETS", 1)
     a, b = start_node(server, 1), start_node(server, 2)
     begin(a)
-    a.ban("101", "ann", 0.01)
     vanish(a)
     end_lease(server, a)
     with server.client() as client:

@@ -1,4 +1,4 @@
-"""The registry in Redis, one node: sessions, message ids, channels, bans."""
+"""The registry in Redis, one node: sessions, message ids, channels."""
 
 from collections.abc import Iterator
 
@@ -21,7 +21,6 @@ from .redis_server import RedisServer
 
 AWKWARD = [
     "马远",
-    "!banned",
     "#",
     "=x",
     "a,b",
@@ -496,45 +495,6 @@ def test_a_node_that_is_not_settled_says_so_in_its_lease(registry: RedisRegistry
     until(lambda: registry.leases()[registry.lease.epoch].unsettled)
     registry.report(0, {}, unsettled=False)
     until(lambda: not registry.leases()[registry.lease.epoch].unsettled)
-
-
-# --- bans ---------------------------------------------------------------------------------------------------
-
-
-def test_a_banned_user_does_not_begin_until_the_ban_is_over(registry: RedisRegistry) -> None:
-    assert registry.ban("101", "ann", 60) is True
-    session = Session("101", "ann")
-    assert registration(registry, session).banned
-    assert not registry.registered(session)
-    begin(registry, "bob")
-    assert registry.ban("101", "ann", 0.01) is True
-    until(lambda: registration(registry, session).addressed)
-
-
-def test_a_ban_holds_in_its_app_only(registry: RedisRegistry) -> None:
-    registry.ban("102", "ann", 60)
-    begin(registry, "ann")
-
-
-def test_a_ban_can_be_taken_back(registry: RedisRegistry) -> None:
-    registry.ban("101", "ann", 60)
-    registry.ban("101", "ann", 0)
-    begin(registry, "ann")
-
-
-def test_a_ban_is_no_user(registry: RedisRegistry) -> None:
-    registry.ban("101", "ann", 60)
-    assert ids(registry, "ann") == []
-    assert ids(registry, "!ann") == []
-    begin(registry, "!ann")
-    assert registration(registry, Session("101", "ann")).banned
-
-
-def test_a_session_of_a_banned_user_is_not_restored(registry: RedisRegistry) -> None:
-    session = begin(registry)
-    registry.ban("101", "ann", 60)
-    [(_, answer)] = registry.reregister([session])
-    assert answer.banned
 
 
 # --- attempts -----------------------------------------------------------------------------------------------

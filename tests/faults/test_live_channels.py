@@ -77,7 +77,7 @@ def everybody_is_known(nodes: Nodes, channel: str, *users: str) -> None:
 def recorded(nodes: Nodes, channel: str) -> int:
     """How many nodes the records name for a channel; dead lives included."""
     with nodes.redis.client() as redis:
-        found = [redis.hget(key, channel) for key in redis.scan_iter("imserver:rooms:*", 1000)]
+        found = [redis.hget(key, channel) for key in redis.scan_iter("imserver:channels:*", 1000)]
     return sum(len(value.split(",")) for value in found if value)
 
 

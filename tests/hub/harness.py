@@ -8,6 +8,7 @@ from msgspec import json
 
 from imserver.cluster.history import LocalHistory
 from imserver.config.settings import ChannelSettings, TenantSettings
+from imserver.errors import StorageUnavailable
 from imserver.hub.expiry import Sweep
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
@@ -43,6 +44,22 @@ class NotStoring:
 
     def finish(self, connection: Connection) -> None:
         """Nothing is being stored."""
+
+
+class Bans:
+    """In place of the database: the bans in it. ``away``: it does not answer."""
+
+    has_database = True
+    away = False
+
+    def __init__(self) -> None:
+        self.seconds: dict[tuple[str, str], float] = {}
+
+    def ban(self, app: str, users: Sequence[str], seconds: float) -> None:
+        """Store bans."""
+        if self.away:
+            raise StorageUnavailable("away")
+        self.seconds.update({(app, user): seconds for user in users})
 
 
 class Receiver:
@@ -82,7 +99,7 @@ class Harness(SocketHarness):
         self.delivery = Delivery(self.hub, self.fanout)
         self.allowed: set[str] | None = None
         self.logins = Admitting(self._may_login)
-        self.sessions = Sessions(self.hub, self.fanout, self.metrics, self.logins)
+        self.sessions = Sessions(self.hub, self.fanout, self.metrics, self.logins, Bans())  # type: ignore[arg-type]
         self._add_channels()
         ids = MessageIds(Dedupe(1000, 60, shared=True))
         self._pushes = Pushes(ids, LocalReach(ids, self.delivery), self.metrics)

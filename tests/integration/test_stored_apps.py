@@ -9,9 +9,10 @@ import pytest
 from tests.storage.servers import KINDS, DatabaseServer
 from tests.support import Server, eventually, run_cli
 
+from . import v1
 from .client import UNKNOWN_SYSTEM, api, listening
 from .clusters import nodes_of
-from .cmd import cmd_client, form_request, good, logged_in
+from .cmd import cmd_client, command, form_request, good, logged_in
 from .raw import Raw, Response, ask, request
 from .setting import Launch
 
@@ -133,6 +134,24 @@ def test_an_app_that_is_made_while_the_server_runs_is_there_for_clients(
             return users
 
     eventually(lambda: listed() == ["v"])
+
+
+def test_a_ban_outlives_the_process(launch: Launch, tmp_path: Path) -> None:
+    config = {"data_dir": str(tmp_path)}
+    server = launch("front", server=config)
+    with logged_in(server.ws, "ann", 101) as ann, logged_in(server.ws, "bob", 102) as bob:
+        for app, user, client in ((101, "ann", ann), (102, "bob", bob)):
+            ban = {"appID": app, "userID": user, "banSeconds": 60}
+            good(ask(server.http, form_request("/user/kick", ban)))
+            client.closed(4503)
+    assert v1.good(server.http, "unban", {"app": "102", "users": ["bob"]}) == {"missing_nodes": []}
+    server.stop()
+    server = launch("front", server=config)
+    with cmd_client(server.ws) as ann:
+        ann.send(command("login", {"userID": "ann", "appID": 101}))
+        ann.closed(4503)
+    with logged_in(server.ws, "bob", 102):
+        pass
 
 
 def test_an_ordinary_server_makes_no_database(launch: Launch, http_server: str) -> None:

@@ -47,7 +47,7 @@ from imserver.services.sessions.cluster_sessions import ClusterSessions
 from imserver.services.sessions.connection_ids import ConnectionIds, ConnectionTable
 from imserver.services.sessions.presence import Presence
 from imserver.transport.connection import Connection
-from tests.hub.harness import Harness, NotStoring, received
+from tests.hub.harness import Bans, Harness, NotStoring, received
 from tests.services.admitting import Admitting
 from tests.transport.harness import Client, turn, until
 
@@ -100,7 +100,7 @@ class Book:
         self.places: dict[tuple[str, str], list[SessionRef]] = {}
         self.channels: dict[tuple[str, str], dict[int, int]] = {}
         """LocalChannel → epoch → members."""
-        self.banned: set[tuple[str, str]] = set()
+        self.store = Bans()
         self.ids: dict[str, str] = {}
         """Message id → the token of who claims it; ``"1"``: accepted."""
         self.history = SharedHistory(1_000_000)
@@ -121,13 +121,10 @@ class Book:
         """Forget all, as a Redis that was restarted without its data."""
         self.places.clear()
         self.channels.clear()
-        self.banned.clear()
         self.ids.clear()
         self.life += 1
 
     def begin(self, epoch: int, session: Session, replacing: Collection[SessionRef]) -> SessionRegistration:
-        if (session.app, session.user) in self.banned:
-            return SessionRegistration(banned=True)
         others = [p for p in self.live(session.app, session.user) if (p.epoch, p.id) != (epoch, session.id)]
         rivals = [p for p in others if p.device == session.device] if session.policy != "newest" else others
         if session.policy == "multi":
@@ -277,20 +274,6 @@ class FakeRegistry:
             else:
                 del self.book.ids[claim.key]
 
-    def ban(self, app: str, user: str, seconds: float) -> bool | None:
-        change = self.book.banned.add if seconds > 0 else self.book.banned.discard
-        done: bool | None = self._ask("ban", lambda: change((app, user)) or True)
-        return done
-
-    def bans(self, cursor: int = 0) -> tuple[int, list[tuple[str, str, float]]] | None:
-        """One ban a page."""
-        found: tuple[int, list[tuple[str, str, float]]] | None = self._ask("bans", lambda: self._page(cursor))
-        return found
-
-    def _page(self, cursor: int) -> tuple[int, list[tuple[str, str, float]]]:
-        rows = [(app, user, 60.0) for app, user in sorted(self.book.banned)][cursor:]
-        return (cursor + 1 if len(rows) > 1 else 0), rows[:1]
-
 
 class FakeRpc:
     """From one node to the others. ``cut`` are epochs that get and answer nothing, and are known for it. If
@@ -376,6 +359,7 @@ class ClusterHarness(Harness):
             self.fanout,
             self.metrics,
             Admitting(self._may_login),
+            self.registry.book.store,  # type: ignore[arg-type]
             self.others,
             require_registry,
             self.reorder_guard.logged_in,

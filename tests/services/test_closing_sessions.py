@@ -3,7 +3,9 @@
 from collections.abc import Iterator
 
 import pytest
+from msgspec.structs import replace
 
+from imserver.errors import StorageUnavailable
 from imserver.model import Login
 from imserver.transport.connection import OPEN
 from tests.hub.harness import Harness
@@ -118,7 +120,7 @@ def test_under_newest_older_connections_go_on_other_nodes_too(nodes: Several, as
 def test_a_ban_holds_on_all_nodes_and_so_does_the_pardon(nodes: Several) -> None:
     sessions = nodes[1].sessions
     assert sessions.close(MULTI, ["ann"], None, LONG).lasting
-    assert (MULTI, "ann") in nodes.book.banned
+    assert nodes.book.store.seconds == {(MULTI, "ann"): LONG}
     assert not any(may_login(nodes[epoch], MULTI, "ann") for epoch in (1, 2))
     assert sessions.unban(MULTI, ["ann"]) == ()
     assert all(may_login(nodes[epoch], MULTI, "ann") for epoch in (1, 2))
@@ -133,13 +135,47 @@ def test_a_node_that_is_silent_is_named(nodes: Several) -> None:
     assert sessions.unban(MULTI, ["ann"]) == ("127.0.0.1:9002",)
 
 
-def test_while_the_registry_is_away_a_ban_holds_where_nodes_run_and_cannot_be_lifted(nodes: Several) -> None:
+def test_without_the_registry_a_ban_holds_and_is_lifted(nodes: Several) -> None:
     sessions = nodes[1].sessions
     _, ann = nodes[2].login(MULTI, "ann")
     nodes[1].registry.away = True
     removed = sessions.close(MULTI, ["ann"], None, LONG)
-    assert (removed.closed, removed.lasting) == ([1], False)
+    assert (removed.closed, removed.lasting) == ([1], True)
     assert codes(ann) == [4503]
     assert not may_login(nodes[2], MULTI, "ann")
-    assert sessions.unban(MULTI, ["ann"]) is None
+    assert sessions.unban(MULTI, ["ann"]) == ()
+    assert may_login(nodes[2], MULTI, "ann")
+
+
+def test_without_the_database_a_ban_holds_where_nodes_run_and_cannot_be_lifted(nodes: Several) -> None:
+    sessions = nodes[1].sessions
+    _, ann = nodes[2].login(MULTI, "ann")
+    nodes.book.store.away = True
+    removed = sessions.close(MULTI, ["ann"], None, LONG)
+    assert (removed.closed, removed.lasting) == ([1], False)
+    assert codes(ann) == [4503]
+    with pytest.raises(StorageUnavailable):
+        sessions.unban(MULTI, ["ann"])
     assert not may_login(nodes[2], MULTI, "ann")
+
+
+@pytest.mark.parametrize(("host", "stored"), [("one", True), ("another", False)])
+def test_a_ban_makes_no_database_that_nodes_elsewhere_do_not_find(
+    nodes: Several, host: str, stored: bool
+) -> None:
+    """Nodes with different databases are not ready."""
+    nodes.book.store.has_database = False
+    leases = nodes.book.leases
+    leases[1], leases[2] = replace(leases[1], host="one"), replace(leases[2], host=host)
+    assert nodes[1].sessions.close(MULTI, ["ann"], None, LONG).lasting == stored
+    assert ((MULTI, "ann") in nodes.book.store.seconds) == stored
+    assert not any(may_login(nodes[epoch], MULTI, "ann") for epoch in (1, 2))
+    assert nodes[1].sessions.unban(MULTI, ["ann"]) == ()
+    assert may_login(nodes[2], MULTI, "ann")
+
+
+def test_a_deleted_app_has_no_bans(harness: Harness) -> None:
+    harness.sessions.close(MULTI, ["ann"], None, LONG)
+    harness.sessions.close(NEWEST, ["ann"], None, LONG)
+    harness.sessions.close_app(MULTI)
+    assert [harness.sessions.is_banned(app, "ann") for app in (MULTI, NEWEST)] == [False, True]

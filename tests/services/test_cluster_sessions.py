@@ -1,5 +1,6 @@
 """Sessions of several nodes: what the registry decides, and what nodes do when it does not answer."""
 
+import time
 from collections.abc import Iterator
 
 import gevent
@@ -13,6 +14,7 @@ from imserver.services.nodes import Replaced
 from imserver.services.sessions import cluster_sessions as departures
 from imserver.services.sessions import sessions as module
 from imserver.services.sessions.sessions import ENTER_TEXT, EXIT_TEXT
+from imserver.storage.contract import BanRow, Changes
 from imserver.transport.connection import OPEN, Connection
 from tests.integration.raw import CLOSE, PING, PONG, frame
 from tests.services.cluster_harness import (
@@ -167,37 +169,17 @@ def test_a_ban_counts_on_all_nodes(nodes: Several) -> None:
     assert nodes.addressed(NEWEST, "ann") == []
 
 
-def test_a_ban_that_only_the_registry_knows_holds_too(nodes: Several) -> None:
-    nodes.book.banned.add((NEWEST, "ann"))
-    connection, client = nodes[1].connect()
-    assert nodes[1].sessions.login(connection, Login(NEWEST, "ann")) == 1003
-    assert client.close_code() == 4503
-    assert connection.user is None
-
-
 def test_a_node_learns_the_bans_that_it_has_not_heard_of(nodes: Several) -> None:
     node = nodes[1]
-    nodes.book.banned |= {(NEWEST, "ann"), (NEWEST, "bob"), (MULTI, "cid")}
-    node.registry.away = True
-    node.sessions.read_bans()
-    assert not node.sessions.is_banned(NEWEST, "ann")
-    node.registry.away = False
-    node.sessions.read_bans()
-    assert [node.sessions.is_banned(NEWEST, user) for user in ("ann", "bob", "cid")] == [True, True, False]
-    assert node.sessions.is_banned(MULTI, "cid")
-
-
-def test_a_ban_that_is_lifted_while_the_bans_are_read_stays_lifted(nodes: Several) -> None:
-    node = nodes[1]
-    nodes.book.banned |= {(NEWEST, "ann"), (NEWEST, "bob")}
-    node.registry.hold()
-    reading = gevent.spawn(node.sessions.read_bans)
-    until(lambda: "bans" in node.registry.asked)
-    assert nodes[2].sessions.unban(NEWEST, ["ann"]) == ()
-    node.registry.release()
-    reading.get(timeout=60)
-    assert not node.sessions.is_banned(NEWEST, "ann")
-    assert node.sessions.is_banned(NEWEST, "bob")
+    _, ann = node.login(NEWEST, "ann")
+    bob, _ = node.login(MULTI, "bob")
+    later, now = int(time.time() * 1000) + 60_000, int(time.time() * 1000)
+    node.sessions.learn(Changes(1, bans=(BanRow(NEWEST, "ann", later), BanRow(MULTI, "bob", now - 1))))
+    assert ann.close_code() == 4503
+    assert bob.state == OPEN, "this ban has ended"
+    assert [node.sessions.is_banned(*who) for who in ((NEWEST, "ann"), (MULTI, "bob"))] == [True, False]
+    node.sessions.learn(Changes(2, bans=(BanRow(NEWEST, "ann", now - 1),)))
+    assert not node.sessions.is_banned(NEWEST, "ann"), "it was lifted"
 
 
 # --- races --------------------------------------------------------------------------------------------------
@@ -581,7 +563,7 @@ def test_a_kick_says_whom_it_did_not_reach(nodes: Several, caplog: pytest.LogCap
 
 def test_a_kick_in_an_unknown_app_does_nothing(nodes: Several) -> None:
     assert nodes[1].sessions.close("999", ["ann"], ban_seconds=60).total == 0
-    assert nodes.book.banned == set()
+    assert nodes.book.store.seconds == {}
 
 
 # --- registering again --------------------------------------------------------------------------------------
@@ -664,15 +646,6 @@ def test_a_login_without_the_registry_replaces_older_sessions_later(nodes: Sever
     restored(nodes[1], everything=False)
     assert older.close_code() == 4500
     assert nodes.listed(SINGLE) == ["ann"]
-
-
-def test_a_user_banned_meanwhile_is_closed_when_the_registry_answers_again(nodes: Several) -> None:
-    nodes[1].registry.away = True
-    _, client = nodes[1].login(NEWEST, "ann")
-    nodes.book.banned.add((NEWEST, "ann"))
-    nodes[1].registry.away = False
-    restored(nodes[1], everything=False)
-    assert client.close_code() == 4503
 
 
 def test_a_connection_that_ends_during_its_re_registration_leaves_no_state(nodes: Several) -> None:

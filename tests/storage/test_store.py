@@ -1,6 +1,7 @@
 """What is kept, on every engine: SQLite, PostgreSQL and MariaDB."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,30 @@ def test_a_key_is_stored_and_revoked_once(url: str, open_store: OpenStore) -> No
     assert [bool(row.revoked) for row in news.keys] == [False, True]
     (row,) = store.keys()
     assert row.id == KEY.id
+
+
+def test_bans_are_read_by_all_nodes_and_the_last_word_counts(
+    url: str, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = open_store(url), open_store(url)
+    awkward = ["ann", "Ann", "ann ", "马远", "a\0b", "'"]
+    one.ban("105", [*awkward, "ann"], 3600)
+    one.ban("106", ["ann"], 7200)
+    one.ban("106", ["ann"], 0.5)
+    one.ban("106", ["bob"], 0)
+    news = News(other)
+    began = time.time() * 1000
+    other.refresh()
+    until = {(row.app, row.user): row.until - began for changes in news.received for row in changes.bans}
+    assert until.keys() == {*(("105", user) for user in awkward), ("106", "ann"), ("106", "bob")}
+    assert all(3_000_000 < until["105", user] <= 3_600_000 for user in awkward)
+    assert until["106", "ann"] <= 500
+    assert until["106", "bob"] <= 0, "there was none, or it was lifted"
+    other.refresh()
+    assert len(news.received) == 1
+    monkeypatch.setattr("imserver.storage.store._ENDED_BANS_MS", -500)
+    one.ban("107", ["cid"], 1)
+    assert one.read(lambda sql: sql.query("SELECT count(*) FROM ban WHERE app = '106'")) == [(0,)]
 
 
 def test_every_database_has_an_id_of_its_own_that_stays(url: str, open_store: OpenStore) -> None:

@@ -16,7 +16,6 @@ from imserver.api.v1.wire import after, page_of, reached, require_few
 from imserver.auth.principal import ADMIN, READ
 from imserver.errors import (
     CLOSE_KICKED,
-    HTTP_REGISTRY_UNAVAILABLE,
     HTTP_TOO_MANY_TARGETS,
     HTTP_UNKNOWN_CONNECTION,
 )
@@ -339,8 +338,8 @@ class BanAnswer(Struct):
     lasting: Annotated[
         bool,
         about(
-            "False: Redis did not answer. All running nodes enforce the ban, but a node that starts "
-            "later does not."
+            "False: the ban is not in the database, because the database does not answer, or the cluster "
+            "has none. Running nodes enforce the ban, but a node that starts later does not."
         ),
     ]
     missing_nodes: field.Missing
@@ -400,7 +399,6 @@ def ban(api: Api, call: Call, asked: BanRequest) -> BanAnswer:
 @sessions.post(
     "/unban",
     ADMIN,
-    problems=(HTTP_REGISTRY_UNAVAILABLE,),
     example={"app": "default", "users": ["mallory"]},
     answer_example=UnbanAnswer([]),
 )
@@ -409,7 +407,4 @@ def unban(api: Api, call: Call, asked: UnbanRequest) -> UnbanAnswer:
 
     You may also name users who are not banned.
     """
-    missing = api.services.sessions.unban(call.app, asked.users)
-    if missing is None:
-        raise ApiProblem(HTTP_REGISTRY_UNAVAILABLE)
-    return UnbanAnswer(list(missing))
+    return UnbanAnswer(list(api.services.sessions.unban(call.app, asked.users)))

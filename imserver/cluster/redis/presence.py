@@ -12,7 +12,6 @@ from imserver.cluster.redis.pipeline import Command, Pipeline, RedisLink
 from imserver.cluster.redis.records import (
     CLAIM_PREFIX,
     RECORD_SECONDS,
-    ban_field_of,
     bucket_of,
     channel_bucket_key,
     channel_bucket_number,
@@ -180,7 +179,6 @@ class SessionCommands:
             session.number,
             self._keeper.dead_epochs(),
             "," + "".join([f"{ref.epoch}.{ref.id}," for ref in replacing]) if replacing else "",
-            ban_field_of(user),
             *writes,
             int((monotonic() - session.began) * 1000) if late else -1,
         )
@@ -196,7 +194,7 @@ class SessionCommands:
         if code == 2:
             return SessionRegistration(refused=True, others=parse_refs(reply[1]))
         if code != 1:
-            return SessionRegistration(banned=code == 3, superseded=code == 4)
+            return SessionRegistration(superseded=True)
         session.number, session.generation = int(reply[1]), generation
         if not reply[2]:
             return SessionRegistration(session.number)

@@ -14,7 +14,7 @@ from zlib import crc32
 
 import msgspec
 
-from imserver.cluster.redis.scripts import CHANNELS, PREFIX, WRITTEN_BUCKETS, WRITTEN_ROOM_BUCKETS
+from imserver.cluster.redis.scripts import CHANNELS, PREFIX, WRITTEN_BUCKETS, WRITTEN_CHANNEL_BUCKETS
 from imserver.cluster.registry import Session, SessionRef
 from imserver.protocol.action import APP_PREFIX
 
@@ -125,7 +125,7 @@ CHANNEL_BUCKETS: Final = 1024
 
 CLAIM_PREFIX: Final = b"acc:submit:again:seq:"
 
-_RESERVED: Final = b"!#="
+_RESERVED: Final = b"#="
 
 
 def encoded(text: str) -> bytes:
@@ -175,7 +175,7 @@ def written_buckets_key(epoch: int) -> str:
 
 def written_channel_buckets_key(epoch: int) -> str:
     """The key of the set of buckets into which an epoch has written channels."""
-    return f"{WRITTEN_ROOM_BUCKETS}{epoch}"
+    return f"{WRITTEN_CHANNEL_BUCKETS}{epoch}"
 
 
 def field_of(user: bytes) -> bytes:
@@ -186,11 +186,6 @@ def field_of(user: bytes) -> bytes:
 def user_of(field: bytes) -> bytes:
     """The user of a field."""
     return field[1:] if field[:1] == b"=" else field
-
-
-def ban_field_of(user: bytes) -> bytes:
-    """The field that holds the end of a user's ban."""
-    return b"!" + user
 
 
 def device_of(name: str) -> str:

@@ -22,11 +22,10 @@ from imserver.cluster.redis.history import RedisHistory
 from imserver.cluster.redis.lease import LeaseKeeper
 from imserver.cluster.redis.pipeline import Pipeline, RedisUnavailable, open_link
 from imserver.cluster.redis.presence import ChannelLookup, Lookup, SessionCommands
-from imserver.cluster.redis.records import RECORD_SECONDS, ban_field_of, bucket_of, decoded, encoded
+from imserver.cluster.redis.records import RECORD_SECONDS, decoded, encoded
 from imserver.cluster.redis.recovery import EVERYTHING, UNREGISTERED, Extent, RegistryRecovery
-from imserver.cluster.redis.scripts import ATTEMPT, ATTEMPTS, BAN, BANS, LIST_BAN, READ_BANS, VALUES
+from imserver.cluster.redis.scripts import ATTEMPT, ATTEMPTS, VALUES
 from imserver.cluster.registry import (
-    MAX_BANS,
     Lease,
     RegistryCounters,
     RegistryEvents,
@@ -42,7 +41,6 @@ log = logging.getLogger(__name__)
 _REREGISTER_SESSIONS: Final = 200
 _REREGISTER_PAUSE_SECONDS: Final = 0.01
 _UNREPORTED_LIMIT: Final = 100_000
-_BANS_OF_A_PAGE: Final = 1000
 
 
 class RedisRegistry:
@@ -250,34 +248,6 @@ class RedisRegistry:
             # The queue overflows: a new epoch invalidates all of them.
             self._unreported_ends.clear()
             self._recovery.rejoin = True
-
-    def ban(self, app: str, user: str, seconds: float) -> bool | None:
-        """Refuse logins of a user for ``seconds``; 0 lifts the ban."""
-        name = encoded(user)
-        span = max(int(seconds * 1000), 0)
-        replies = self._pipeline.execute(
-            [
-                ("EVALSHA", BAN, 1, bucket_of(app, name), ban_field_of(name), span),
-                ("EVALSHA", LIST_BAN, 1, BANS, b"%b\0%b" % (encoded(app), name), span, MAX_BANS),
-            ]
-        )
-        done = replies is not None and not any(isinstance(reply, Exception) for reply in replies)
-        return True if done else None
-
-    def bans(self, cursor: int = 0) -> tuple[int, list[tuple[str, str, float]]] | None:
-        """A page of the bans of all nodes: app, user, and the seconds left. Pages may repeat bans.
-
-        ``cursor``: 0, or that of the page before. Returns the next one; 0: this was the last page.
-        """
-        replies = self._pipeline.execute([("EVALSHA", READ_BANS, 1, BANS, cursor, _BANS_OF_A_PAGE)])
-        if replies is None or isinstance(replies[0], Exception):
-            return None
-        following, found = replies[0]
-        rows: list[tuple[str, str, float]] = []
-        for name, span in zip(found[::2], found[1::2], strict=True):
-            app, user = decoded(name).split("\0", 1)
-            rows.append((app, user, span / 1000))
-        return int(following), rows
 
     def attempt(self, name: str, most: float, each_seconds: float, weight: float) -> float | None:
         """Count ``weight`` attempts under a name for all nodes, at most ``most``.

@@ -4,9 +4,8 @@ Keys (an ``app`` and ``user`` as they are, ``bucket`` = crc32 of the user modulo
 
 ``imserver:users:{app:bucket}``
     Hash. Field user → its addressed sessions, ``epoch.id.number[.device]`` separated by commas (field
-    name behind ``=`` if it begins with one of ``=!#``). Field ``!user`` → end of a ban. Field ``#`` →
-    last number given.
-``imserver:rooms:{app:bucket}``
+    name behind ``=`` if it begins with ``=`` or ``#``). Field ``#`` → last number given.
+``imserver:channels:{app:bucket}``
     Hash. Field channel → the nodes with members in it, ``epoch.members`` separated by commas (bucket =
     crc32 of the channel modulo 1024).
 ``imserver:history:{app:channel}``, ``imserver:history:{app:channel}:list``
@@ -16,19 +15,17 @@ Keys (an ``app`` and ``user`` as they are, ``bucket`` = crc32 of the user modulo
     Hash: how many attempts there were under a name (``count``), as of a time (``since``).
 ``imserver:values:digest``
     String: a temporary value (:class:`imserver.cluster.registry.TemporaryValues`).
-``{imserver}:leases``, ``{imserver}:lives``, ``{imserver}:graves``
+``{imserver}:leases``, ``{imserver}:lease-data``, ``{imserver}:dead-epochs``
     Sorted set epoch → end of the lease; hashes epoch → lease as JSON, of live epochs and of dead ones that
     may have left data in the buckets.
 ``{imserver}:epoch``, ``{imserver}:version``
     The last epoch; a number that grows with every change of a lease.
-``{imserver}:digger``
+``{imserver}:cleaner``
     The epoch of the node that does the dead-node cleanup.
-``{imserver}:trail:epoch``
+``{imserver}:written-buckets:epoch``
     Set: the buckets into which that epoch has written sessions (:mod:`imserver.cluster.redis.cleanup`).
-``{imserver}:halls:epoch``
+``{imserver}:written-channel-buckets:epoch``
     Set: the buckets into which that epoch has written channels, ``bucket:app``.
-``{imserver}:bans``
-    Sorted set ``app``, NUL, ``user`` → end of the ban: the same bans as in the buckets, for nodes that start.
 ``{imserver}:replaced:epoch``
     List: sessions of that epoch that are no longer addressed.
 
@@ -44,21 +41,20 @@ from hashlib import sha1
 from typing import Final
 
 PREFIX: Final = "imserver:users:"
-CHANNELS: Final = "imserver:rooms:"
+CHANNELS: Final = "imserver:channels:"
 HISTORY: Final = "imserver:history:"
 ATTEMPTS: Final = "imserver:attempts:"
 VALUES: Final = "imserver:values:"
 """Prefix of the keys of :class:`imserver.cluster.registry.TemporaryValues`."""
 LEASES: Final = "{imserver}:leases"
-LEASE_DATA: Final = "{imserver}:lives"
-DEAD_EPOCHS: Final = "{imserver}:graves"
+LEASE_DATA: Final = "{imserver}:lease-data"
+DEAD_EPOCHS: Final = "{imserver}:dead-epochs"
 EPOCH: Final = "{imserver}:epoch"
 VERSION: Final = "{imserver}:version"
-CLEANER: Final = "{imserver}:digger"
-WRITTEN_BUCKETS: Final = "{imserver}:trail:"
-WRITTEN_ROOM_BUCKETS: Final = "{imserver}:halls:"
+CLEANER: Final = "{imserver}:cleaner"
+WRITTEN_BUCKETS: Final = "{imserver}:written-buckets:"
+WRITTEN_CHANNEL_BUCKETS: Final = "{imserver}:written-channel-buckets:"
 REPLACED: Final = "{imserver}:replaced:"
-BANS: Final = "{imserver}:bans"
 
 TEXT_OF: Final[dict[str, str]] = {}
 """Hash of a script → its text."""
@@ -83,20 +79,16 @@ def script(text: str, *, timed: bool = True) -> str:
 BEGIN: Final = script("""
 -- KEYS: bucket, and the user's record if it is to be written here.
 -- ARGV: field, epoch, id, device, policy, number (0: give one), ',dead epochs,',
---       ',epoch.id of the known dead,', field of the ban, record, its seconds,
+--       ',epoch.id of the known dead,', record, its seconds,
 --       prefix of the lists of replaced sessions, what stands in them after the id,
 --       age in milliseconds of a session that is registered late (-1: it has just begun).
--- Returns 1, number, replaced | 2, refused by these | 3 (banned) | 4 (superseded).
+-- Returns 1, number, replaced | 2, refused by these | 3 (superseded).
 local field, epoch, id, device, policy = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local number = tonumber(ARGV[6])
-local unnumbered, age = number == 0, tonumber(ARGV[14])
+local unnumbered, age = number == 0, tonumber(ARGV[13])
 -- A session that began while Redis was away gets the number that it would have got then.
 if unnumbered and age >= 0 then number = math.max(now - age, 1) end
-local found = redis.call('HMGET', KEYS[1], field, '#', ARGV[9])
-if found[3] then
-  if tonumber(found[3]) > now then return {3} end
-  redis.call('HDEL', KEYS[1], ARGV[9])
-end
+local found = redis.call('HMGET', KEYS[1], field, '#')
 local mine, above
 local kept, rivals, replaced = {}, {}, {}
 for place in string.gmatch(found[1] or '', '[^,]+') do
@@ -120,7 +112,7 @@ end
 if #rivals > 0 and not mine then return {2, table.concat(rivals, ',')} end
 if above then
   if mine then redis.call('HSET', KEYS[1], field, table.concat(kept, ',')) end
-  return {4}
+  return {3}
 end
 local last = tonumber(found[2] or '0')
 if unnumbered and mine then number = mine end
@@ -132,12 +124,12 @@ redis.call('HSET', KEYS[1], field, table.concat(kept, ','), '#', text(math.max(l
 local places = {}
 for k, gone in ipairs(replaced) do
   places[k] = gone[3]
-  if ARGV[12] ~= '' and gone[1] ~= epoch then
-    redis.call('RPUSH', ARGV[12] .. gone[1], gone[2] .. ARGV[13])
-    redis.call('EXPIRE', ARGV[12] .. gone[1], 60)
+  if ARGV[11] ~= '' and gone[1] ~= epoch then
+    redis.call('RPUSH', ARGV[11] .. gone[1], gone[2] .. ARGV[12])
+    redis.call('EXPIRE', ARGV[11] .. gone[1], 60)
   end
 end
-if KEYS[2] then redis.call('SET', KEYS[2], ARGV[10], 'EX', ARGV[11]) end
+if KEYS[2] then redis.call('SET', KEYS[2], ARGV[9], 'EX', ARGV[10]) end
 return {1, text(number), table.concat(places, ',')}
 """)
 
@@ -161,7 +153,7 @@ if #kept > 0 then
 end
 redis.call('HDEL', KEYS[1], ARGV[1])
 if redis.call('HLEN', KEYS[1]) == 1 then
-  -- Only the last number is left, or a ban. Numbers go on from the time, so one in the past may be forgotten.
+  -- Only the last number is left. Numbers go on from the time, so one in the past may be forgotten.
   local last = tonumber(redis.call('HGET', KEYS[1], '#') or '') or now
   if last < now then redis.call('DEL', KEYS[1]) end
 end
@@ -175,10 +167,7 @@ local all = redis.call('HGETALL', KEYS[1])
 local gone, left = {}, 0
 for k = 1, #all, 2 do
   local field, value = all[k], all[k + 1]
-  local first = string.sub(field, 1, 1)
-  if first == '!' then
-    if tonumber(value) <= now then redis.call('HDEL', KEYS[1], field) else left = left + 1 end
-  elseif first ~= '#' then
+  if string.sub(field, 1, 1) ~= '#' then
     local hit = false
     for _, epoch in ipairs(ARGV) do
       hit = hit or string.find(',' .. value, ',' .. epoch .. '.', 1, true)
@@ -204,38 +193,6 @@ if left == 0 and #all > 0 and tonumber(redis.call('HGET', KEYS[1], '#') or '0') 
   redis.call('DEL', KEYS[1])
 end
 return gone
-""")
-
-BAN: Final = script("""
--- KEYS: bucket. ARGV: field of the ban, milliseconds (0: none any more).
-local span = tonumber(ARGV[2])
-if span > 0 then
-  redis.call('HSET', KEYS[1], ARGV[1], text(now + span))
-else
-  redis.call('HDEL', KEYS[1], ARGV[1])
-end
-return 1
-""")
-
-LIST_BAN: Final = script("""
--- KEYS: the list of bans. ARGV: app and user, milliseconds (0: none any more), how many the list may have.
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', text(now))
-local span = tonumber(ARGV[2])
-if span > 0 then
-  redis.call('ZADD', KEYS[1], text(now + span), ARGV[1])
-  redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -1 - tonumber(ARGV[3]))
-else
-  redis.call('ZREM', KEYS[1], ARGV[1])
-end
-return 1
-""")
-
-READ_BANS: Final = script("""
--- KEYS: the list of bans. ARGV: cursor, about how many to read.
--- Returns the next cursor (0: none), and app and user and milliseconds of each.
-local found = redis.call('ZSCAN', KEYS[1], ARGV[1], 'COUNT', ARGV[2])
-for i = 2, #found[2], 2 do found[2][i] = tonumber(found[2][i]) - now end
-return found
 """)
 
 ATTEMPT: Final = script("""

@@ -477,8 +477,8 @@ class ChannelMembers:
 
     def add_to(self, queries: NodeQueries) -> None:
         """Answer the queries of other nodes."""
-        queries.add("hall", ChannelMembersQuery, self._members_here)
-        queries.add("halls", ChannelNamesQuery, self._page_here)
+        queries.add("channel_members", ChannelMembersQuery, self._members_here)
+        queries.add("channel_names", ChannelNamesQuery, self._page_here)
 
     def _find(self, app: str, channel: str) -> list[dict[int, int]] | None:
         """The nodes with members of a channel and their numbers, by epoch. None: the registry does not
@@ -495,7 +495,7 @@ class ChannelMembers:
         if self._others is not None:
             peers, found = self._others.node_messages.peers(), self._find(app, channel)
             nodes = peers if found is None else [lease for lease in peers if lease.epoch in found[0]]
-            answers, missing = self._others.query("hall", query, nodes)
+            answers, missing = self._others.query("channel_members", query, nodes)
             shares += read(answers, MembersHere).values()
         return page_of(shares, limit, tuple(missing))
 
@@ -533,7 +533,7 @@ class ChannelMembers:
         """Channels of an app in the order of names, after the name ``after``."""
         query = ChannelNamesQuery(app, after, limit + 1)
         own = self._page_here(query)
-        answers, missing = ({}, []) if self._others is None else self._others.query("halls", query)
+        answers, missing = ({}, []) if self._others is None else self._others.query("channel_names", query)
         total, members = own.total, {each.channel: each.members for each in own.channels}
         for answer in read(answers, ChannelNamesAnswer).values():
             total += answer.total

@@ -27,6 +27,7 @@ from imserver.services.sessions.sessions import (
     Sessions,
     say,
 )
+from imserver.storage.store import Store
 from imserver.transport.connection import OPEN, Connection
 
 if TYPE_CHECKING:
@@ -118,12 +119,13 @@ class ClusterSessions(Sessions):
         fanout: Fanout,
         metrics: Metrics,
         logins: Logins,
+        store: Store,
         others: OtherNodes,
         require_registry: bool,
         on_login: Callable[[str, str], None],
         lease_lag: int,
     ) -> None:
-        super().__init__(hub, fanout, metrics, logins, others)
+        super().__init__(hub, fanout, metrics, logins, store, others)
         self._registry = others.registry
         self._node_messages = others.node_messages
         self._rpc = others.rpc
@@ -161,8 +163,6 @@ class ClusterSessions(Sessions):
             return errors.REPLY_SYSTEM
         if registration is not None and registration.refused:
             return self._refuse_newer(connection)
-        if registration is not None and registration.banned:
-            return self._refuse_banned(connection)
         if connection.state != OPEN:
             self._departures.add(session, False)
             return errors.REPLY_FAILED
@@ -210,10 +210,6 @@ class ClusterSessions(Sessions):
     def _refuse_newer(self, connection: Connection) -> int:
         say(connection, errors.CLOSE_REFUSED)
         return errors.REPLY_FAILED
-
-    def _refuse_banned(self, connection: Connection) -> int:
-        say(connection, errors.CLOSE_BANNED)
-        return errors.REPLY_UNAUTHORIZED
 
     def _is_any_alive(self, others: Collection[SessionRef], login: Login) -> bool:
         """Ask the nodes of these sessions whether the sessions answer a ping. A node without an answer counts
@@ -363,23 +359,6 @@ class ClusterSessions(Sessions):
         super().add_to(queries)
         queries.add("alive", AliveQuery, self.is_alive)
 
-    def read_bans(self) -> None:
-        """Learn the bans that were made while this node did not run, or was without the registry. May switch.
-
-        If the registry does not answer, it is called again when the registry is back.
-        """
-        cursor, more = 0, True
-        while more:
-            changes = self._ban_changes
-            page = self._registry.bans(cursor)
-            if page is None:
-                return
-            if changes == self._ban_changes:  # otherwise the page may be out of date, and is read again
-                cursor, found = page
-                more = cursor != 0
-                for app, user, seconds in found:
-                    self.ban(app, user, seconds)
-
     # --- registering again ----------------------------------------------------------------------------------
 
     def reregister(self, everything: bool) -> None:
@@ -421,9 +400,7 @@ class ClusterSessions(Sessions):
     def _reregistered(
         self, connection: Connection, session: Session, registration: SessionRegistration
     ) -> None:
-        if registration.banned:
-            say(connection, errors.CLOSE_BANNED)
-        elif registration.superseded or registration.refused:
+        if registration.superseded or registration.refused:
             self._hub.forget(connection)
             if session.policy in ("single", "refuse"):
                 say(connection, errors.CLOSE_REPLACED)

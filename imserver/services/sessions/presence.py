@@ -132,7 +132,7 @@ class Presence:
         """Answer the queries of other nodes."""
         queries.add("names", NamesQuery, self._names_here)
         queries.add("sessions", SessionsQuery, self._sessions_here)
-        queries.add("tallies", list[str], self._counts_here)
+        queries.add("counts", list[str], self._counts_here)
 
     def _query(
         self, kind: str, query: object, leases: Iterable[Lease] | None = None
@@ -207,7 +207,7 @@ class Presence:
 
     def counts(self, apps: Sequence[str]) -> Counts:
         """How many users, sessions and channels each app has."""
-        answers, missing = self._query("tallies", list(apps))
+        answers, missing = self._query("counts", list(apps))
         parts = [self._counts_here(apps), *read(answers, list[NodeCounts]).values()]
         by_app = zip(apps, zip(*parts, strict=True), strict=True)
         return Counts({app: add_up(counts) for app, counts in by_app}, tuple(missing))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Sequence
 from itertools import chain
-from time import monotonic
+from time import monotonic, time
 from typing import Final
 
 import gevent
@@ -15,13 +15,15 @@ from msgspec.structs import replace
 from imserver import errors
 from imserver.auth.login import Logins
 from imserver.auth.rules import LoginDecision
-from imserver.cluster.registry import MAX_BANS
+from imserver.errors import StorageUnavailable
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import App, Hub
 from imserver.metrics import Metrics
 from imserver.model import Event, Login, is_of_device
 from imserver.services.nodes import NodeQueries, OtherNodes, read
 from imserver.services.sessions.connection_ids import NAMED_BY_ID
+from imserver.storage.contract import Changes
+from imserver.storage.store import Store
 from imserver.transport.connection import OPEN, Connection
 
 log = logging.getLogger(__name__)
@@ -31,6 +33,8 @@ EXIT_TEXT = "用户已经离开~"
 ALIVE_SECONDS = 3
 """Time for an old connection to answer a ping before a login under ``refuse`` replaces it."""
 _LOOKS = 30
+MAX_BANS: Final = 100_000
+"""Number of bans that a node knows."""
 MAX_KICKS: Final = 10_000
 """Number of kicks that are remembered; more than can happen during one login."""
 
@@ -60,7 +64,7 @@ class Unban(Struct, frozen=True, array_like=True):
 class ClosedSessions(Struct, frozen=True):
     """The number of closed addressed sessions of each user, and the nodes that did not answer in time.
 
-    ``lasting``: nodes that start later learn of the bans too.
+    ``lasting``: the bans are in the database, so nodes that start later know them.
     """
 
     closed: list[int]
@@ -118,16 +122,21 @@ class Sessions:
     """Owner of the bans. All other state is in the hub."""
 
     def __init__(
-        self, hub: Hub, fanout: Fanout, metrics: Metrics, logins: Logins, others: OtherNodes | None = None
+        self,
+        hub: Hub,
+        fanout: Fanout,
+        metrics: Metrics,
+        logins: Logins,
+        store: Store,
+        others: OtherNodes | None = None,
     ) -> None:
         self._hub = hub
         self._fanout = fanout
         self._metrics = metrics
         self._logins = logins
+        self._store = store
         self._others = others
         self._bans: dict[tuple[str, str], float] = {}
-        self._ban_changes = 0
-        """How often a ban was made or lifted."""
         self.kicks = RecentKicks()
 
     def login(
@@ -185,8 +194,11 @@ class Sessions:
         if code != errors.REPLY_OK:
             return self._refuse(connection, login, code, "registry")
         if self.kicks.since(kicks, app.name, login.user, login.device):
-            say(connection, errors.CLOSE_KICKED)
-            return self._refuse(connection, login, errors.REPLY_UNAUTHORIZED, "kicked")
+            banned = self.is_banned(app.name, login.user)
+            say(connection, errors.CLOSE_BANNED if banned else errors.CLOSE_KICKED)
+            return self._refuse(
+                connection, login, errors.REPLY_UNAUTHORIZED, "banned" if banned else "kicked"
+            )
         if self._hub.apps.get(name) is not app:
             say(connection, errors.CLOSE_APP_DELETED)
             return self._refuse(connection, login, errors.REPLY_UNAUTHORIZED, "deleted")
@@ -264,47 +276,71 @@ class Sessions:
 
     def add_to(self, queries: NodeQueries) -> None:
         """Answer the queries of other nodes."""
-        queries.add("remove", CloseSessions, self.close_here)
-        queries.add("pardon", Unban, self.unban_here)
+        queries.add("close_sessions", CloseSessions, self.close_here)
+        queries.add("unban", Unban, self.unban_here)
 
     def close(
         self, app: str, users: Sequence[str], device: str | None = None, ban_seconds: float = 0
     ) -> ClosedSessions:
         """Close the sessions of users on all nodes with a terminal code; refuse logins for ``ban_seconds``.
 
-        ``device``: only sessions of a device of this name, or of a part of it (None: all). The registry keeps
-        bans for nodes that start later. May switch.
+        ``device``: only sessions of a device of this name, or of a part of it (None: all). May switch.
         """
+        missing: list[str] = []
         if self._others is None:
-            return ClosedSessions(self.close_here(CloseSessions(app, users, device, ban_seconds)))
-        registry, lasting = self._others.registry, True
-        if ban_seconds > 0:
-            # A ban of an unknown app would only use memory of the registry.
-            known = app in self._hub.apps
-            banned = [registry.ban(app, user, ban_seconds) for user in users if known]
-            lasting = known and all(banned)
-        found = registry.find(app, users) if users else []
-        online = [user for user, refs in zip(users, found or [()] * len(users), strict=True) if refs]
-        query = CloseSessions(app, users, device, ban_seconds, online)
-        closed = self.close_here(query)
-        answers, missing = self._query(self._others, "remove", query)
-        for counts in read(answers, list[int]).values():
-            closed = [here + there for here, there in zip(closed, counts, strict=False)]
+            closed = self.close_here(CloseSessions(app, users, device, ban_seconds))
+        else:
+            found = self._others.registry.find(app, users) if users else []
+            online = [user for user, refs in zip(users, found or [()] * len(users), strict=True) if refs]
+            query = CloseSessions(app, users, device, ban_seconds, online)
+            closed = self.close_here(query)
+            answers, missing = self._query(self._others, "close_sessions", query)
+            for counts in read(answers, list[int]).values():
+                closed = [here + there for here, there in zip(closed, counts, strict=False)]
+        # Last: a node that reads a new ban closes the sessions, and would not count them here.
+        lasting = ban_seconds <= 0 or self._store_bans(app, users, ban_seconds)
         return ClosedSessions(closed, tuple(missing), lasting)
 
-    def unban(self, app: str, users: Sequence[str]) -> tuple[str, ...] | None:
-        """Lift bans on all nodes. Return the nodes that did not answer in time, or None if the registry does
-        not answer.
+    def _store_bans(self, app: str, users: Sequence[str], seconds: float) -> bool:
+        """Store bans for nodes that start later, and for this one. Return whether they are stored."""
+        if app not in self._hub.apps or not (self._store.has_database or self._may_create_database()):
+            return False
+        try:
+            self._store.ban(app, [user for user in users if self.takes_user(app, user)], seconds)
+        except StorageUnavailable as error:
+            log.warning("a ban in %s was not stored: %s", app, error)
+            return False
+        return True
 
-        May switch.
+    def _may_create_database(self) -> bool:
+        """Whether all nodes would find it: they run on one machine, where they share a data folder."""
+        if self._others is None:
+            return True
+        hosts = {lease.host for lease in self._others.registry.leases().values()}
+        return len(hosts) <= 1
+
+    def unban(self, app: str, users: Sequence[str]) -> tuple[str, ...]:
+        """Lift bans on all nodes. Return the nodes that did not answer in time; they learn of it from the
+        database. Raises StorageUnavailable. May switch.
         """
+        if self._store.has_database:
+            self._store.ban(app, [user for user in users if self.takes_user(app, user)], 0)
         query = Unban(app, users)
-        if self._others is not None:
-            lifted = [self._others.registry.ban(app, user, 0) for user in users]
-            if not all(lifted):
-                return None
         self.unban_here(query)
-        return () if self._others is None else tuple(self._query(self._others, "pardon", query)[1])
+        return () if self._others is None else tuple(self._query(self._others, "unban", query)[1])
+
+    def learn(self, changes: Changes) -> None:
+        """Apply the bans that were made or lifted on any node. Never switches."""
+        now = time()
+        made: dict[tuple[str, float], list[str]] = {}
+        for row in changes.bans:
+            seconds = row.until / 1000 - now
+            if seconds <= 0:
+                self.ban(row.app, row.user, 0)
+            else:
+                made.setdefault((row.app, seconds), []).append(row.user)
+        for (app, seconds), users in made.items():
+            self.close_here(CloseSessions(app, users, None, seconds))
 
     def _query(
         self, others: OtherNodes, kind: str, query: CloseSessions | Unban
@@ -336,7 +372,9 @@ class Sessions:
         return closed
 
     def close_app(self, app: str) -> None:
-        """An app was deleted: close its sessions on this node. Never switches."""
+        """An app was deleted: close its sessions on this node, and forget its bans. Never switches."""
+        for user in [user for name, user in self._bans if name == app]:
+            del self._bans[app, user]
         for connection in self._hub.retire(app):
             say(connection, errors.CLOSE_APP_DELETED)
 
@@ -369,7 +407,6 @@ class Sessions:
 
         Beyond ``MAX_BANS`` the oldest is dropped.
         """
-        self._ban_changes += 1
         self._bans.pop((app, user), None)
         if seconds > 0:
             self._bans[app, user] = monotonic() + seconds
