@@ -323,7 +323,7 @@ HTTP_PASSWORDS_OFF: Final = _problem(
 )
 HTTP_ROLE_TOO_LOW: Final = _problem(403, "role_too_low", "The role of the member does not permit this.")
 HTTP_REJECTED: Final = _problem(403, "rejected", "The back end of the app has rejected this message or file.")
-HTTP_SILENCED: Final = _problem(403, "silenced", "The user is muted in this group.")
+HTTP_MUTED: Final = _problem(403, "muted", "The user is muted in this group.")
 HTTP_QUOTA_EXCEEDED: Final = _problem(
     403, "quota_exceeded", "A quota of uploaded files is reached: of the user, the app or the address."
 )

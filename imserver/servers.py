@@ -266,7 +266,7 @@ def refuse_open_demo(config: Config, closed: bool | None = None) -> None:
         if host and not _is_loopback(host):
             raise StartError(
                 f"{name} {host} is not a loopback address and no API key exists, so strangers could push: "
-                "make one (imserver key create), set api.keys, or start with --insecure"
+                "make one (imserver key create push), set api.keys, or start with --insecure"
             )
 
 

@@ -261,7 +261,7 @@ def test_yaml_anchors_and_merges_work(load: Load) -> None:
         (
             "api: {keys: [{key: nineteen characters, scopes: [push]}]}",
             "my.yaml, line 1: api.keys[0].key: expected at least 20 characters, got 19; "
-            "make one with 'imserver key create' or 'openssl rand -hex 32'",
+            "make one with 'imserver key create push' or 'openssl rand -hex 32'",
         ),
         (
             'api: {keys: [{key: "replace-me: openssl rand -hex 32", scopes: [push]}]}',

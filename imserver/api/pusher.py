@@ -85,7 +85,7 @@ def _read(api: Api, call: Call) -> None:
     try:
         body = None if kind is None else msgspec.json.decode(call.body, type=kind)
     except (ValueError, RecursionError) as error:
-        raise _invalid(f"The body is not what it should be: {error}") from None
+        raise _invalid(f"The body does not fit this route: {error}") from None
     call.asked = _Asked(pusher, segments, body)
 
 

@@ -39,7 +39,7 @@ PROBE_SECONDS: Final = 3.0
 SLOW_SECONDS: Final = 0.005
 """Round trip or fsync above which every login or stored message is noticeably slow."""
 CLOCK_SECONDS: Final = 1.0
-"""Difference of clocks above which tokens and leases are judged wrongly."""
+"""Difference of clocks above which tokens expire too early or too late."""
 MIN_FREE_BYTES: Final = 1 << 30
 CERTIFICATE_DAYS: Final = 14
 MIN_REDIS: Final = (6, 2)
@@ -368,7 +368,7 @@ def _synchronised(_config: Config) -> Findings:
         "warn" if free else "ok",
         "time service",
         "the clock is not synchronised" if free else "the clock is synchronised",
-        "tokens and leases compare times of several machines" if free else "",
+        "tokens are compared with the clock of the machine that signed them" if free else "",
         "timedatectl set-ntp true (in a container: on its host)" if free else "",
     )
 

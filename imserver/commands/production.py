@@ -45,7 +45,7 @@ Finding = tuple[str, str]
 
 def demo_mode(it: Deployment) -> Iterator[Finding]:
     if it.demo:
-        yield "api.keys", "demo mode: anybody may log in and push; make a key with 'imserver key create'"
+        yield "api.keys", "demo mode: anybody may log in and push; make a key with 'imserver key create push'"
 
 
 def insecure_flag(it: Deployment) -> Iterator[Finding]:

@@ -266,7 +266,7 @@ MIN_KEY_CHARACTERS: Final = 20
 MAKE_SECRET: Final = "openssl rand -hex 32"
 """Shell command for a new secret, suggested in error texts."""
 
-_MAKE_KEY: Final = f"make one with 'imserver key create' or '{MAKE_SECRET}'"
+_MAKE_KEY: Final = f"make one with 'imserver key create push' or '{MAKE_SECRET}'"
 _PLACEHOLDER: Final = re.compile(r"(replace|change)[-_ ]?me|openssl rand|long random text", re.IGNORECASE)
 
 ISSUER_URL: Final = re.compile(

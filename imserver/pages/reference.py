@@ -59,15 +59,15 @@ _WORDS: Final = {
     "file": ("文件", "File"),
     "send": ("发送", "Send"),
     "stop": ("停止", "Stop"),
-    "no_answer": ("没有应答", "No response"),
+    "no_answer": ("没有响应", "No response"),
     "bad_json": ("请求体不是有效的 JSON", "The body is not valid JSON"),
     "cut": ("…（其余未显示）", "… (the rest is not shown)"),
     "document": ("OpenAPI 3.1 文档（JSON）", "OpenAPI 3.1 document (JSON)"),
     "key_needed": (
-        "需要密钥的接口使用请求头 `Authorization: Bearer <密钥>`；密钥由 `imserver key create` 创建，"
+        "需要密钥的接口使用请求头 `Authorization: Bearer <密钥>`；密钥由 `imserver key create push` 创建，"
         "或写在配置的 `api.keys` 里。示例中的 `$KEY` 代表它。",
         "Send the API key in the header `Authorization: Bearer <key>`. Create keys with "
-        "`imserver key create`, or set them in the configuration as `api.keys`. In the examples, "
+        "`imserver key create push`, or set them in the configuration as `api.keys`. In the examples, "
         "`$KEY` is your key.",
     ),
     "key_demo": (

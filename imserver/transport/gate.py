@@ -140,7 +140,7 @@ class Origins:
             log.warning(
                 "DEMO MODE IS OPEN TO OTHERS: a request came through a proxy, and no API key exists, so "
                 "anybody who can reach the proxy may log in as anyone and push to everyone. To close it, "
-                "make a key: imserver key create --scope admin"
+                "make a key: imserver key create admin"
             )
         return None
 
@@ -153,7 +153,7 @@ class Origins:
             self._warn_at = now + _LOG_SECONDS
             log.warning(
                 "demo mode: refused a request %s %r. To allow it, list the host in server.origins or make an "
-                "API key (imserver key create)",
+                "API key (imserver key create push)",
                 how,
                 value[:100],
             )

@@ -63,12 +63,12 @@ def test_clients_of_other_dialects_receive_it_at_once(locked: Server, ann: Perso
         assert b"tea?" in received.data
 
 
-def test_members_of_a_group_speak_there_unless_they_are_silenced(ann: Person, bob: Person) -> None:
+def test_members_of_a_group_speak_there_unless_they_are_muted(ann: Person, bob: Person) -> None:
     group = ann.group(bob)
     body = {"conversation": int(group), "text": "hi"}
     assert bob.good("messages/send", body)["conversation"] == int(group)
     ann.good("groups/mute", {"group": group, "member": bob.user, "until": int(time()) + 1000})
-    assert bob.refused("messages/send", body) == (403, "silenced")
+    assert bob.refused("messages/send", body) == (403, "muted")
     ann.good("groups/remove", {"group": group, "members": [bob.user]})
     assert bob.refused("messages/send", body) == (404, "unknown_conversation")
     assert bob.refused("messages/send", {**body, "conversation": 10**12}) == (404, "unknown_conversation")

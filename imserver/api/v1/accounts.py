@@ -281,7 +281,7 @@ def register(api: Api, call: Call, asked: Registration) -> SessionAnswer:
     if asked.login is not UNSET:
         kind, text = split(asked.login)
         if given.setdefault(kind, text) != text:
-            raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"`login`: `{kind}` names another one")
+            raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"`login` and `{kind}` differ: send one of them")
     account = accounts.register(
         call.app,
         given.get("phone", ""),

@@ -61,7 +61,7 @@ class AnswerCloseRequest(Acting, kw_only=True):
 
 
 class AnswerClosed(Struct):
-    """What became of the message."""
+    """The result of closing a streamed answer."""
 
     stream: StreamId
     status: Annotated[
@@ -92,7 +92,7 @@ routes = Resource("conversations", hot=False, refusals={**REFUSALS, TooManyMessa
         errors.HTTP_TOO_MANY_REQUESTS,
         errors.HTTP_UNKNOWN_ACCOUNT,
         errors.HTTP_UNKNOWN_CONVERSATION,
-        errors.HTTP_SILENCED,
+        errors.HTTP_MUTED,
         errors.HTTP_NOT_ALLOWED,
     ),
     example={**_BOT, "to": "1"},

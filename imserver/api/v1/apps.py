@@ -57,7 +57,7 @@ class Webhook(Struct, forbid_unknown_fields=True, omit_defaults=True):
     """Where the server posts events of the app, and asks whether to allow a login or a message."""
 
     url: Annotated[Address | UnsetType, about("The URL to which the server posts events.")] = UNSET
-    secret: Annotated[str | UnsetType, about("The secret that signs the posts.")] = UNSET
+    secret: Annotated[str | UnsetType, about("The secret that signs requests to the back end.")] = UNSET
     events: Annotated[list[WebhookEvent] | UnsetType, about("The events to post.")] = UNSET
     authorise_url: Annotated[
         Address | UnsetType, about("The URL that the server asks at each login whether to allow it.")
@@ -98,11 +98,15 @@ class BackEndAddresses(Struct, forbid_unknown_fields=True, omit_defaults=True):
         Address | UnsetType, about("Answers the methods of `rpc` that the server does not have.")
     ] = UNSET
     headers: Annotated[
-        list[str] | UnsetType, about("Headers of a client's first request that the posts repeat.")
+        list[str] | UnsetType,
+        about("Headers of a client's first request that requests to the back end repeat."),
     ] = UNSET
     emulated_headers: Annotated[
         list[str] | UnsetType,
-        about("Headers set in a client's SDK of Centrifugo that the posts repeat. Clients can forge them."),
+        about(
+            "Headers set in a client's SDK of Centrifugo that requests to the back end repeat. Clients can "
+            "forge them."
+        ),
     ] = UNSET
     seconds: Annotated[
         Annotated[float, Meta(ge=0.1, le=30)] | UnsetType, about("Time for an answer, in seconds.")
@@ -120,7 +124,10 @@ class AccountRules(Struct, forbid_unknown_fields=True, omit_defaults=True):
     passwords: Annotated[bool | UnsetType, about("Whether accounts log in with a password.")] = UNSET
     reset_url: Annotated[
         Annotated[str, Meta(pattern="^(https?://.+)?$", max_length=1000)] | UnsetType,
-        about("The page that the mail for a forgotten password names; empty: none, in `gochat` its own."),
+        about(
+            "The page that the mail for a forgotten password links to. Empty: no page; in `gochat` the "
+            "messages page."
+        ),
     ] = UNSET
 
 
@@ -135,7 +142,7 @@ class LoginProvider(Struct, forbid_unknown_fields=True, omit_defaults=True):
         ),
     ]
     client_id: Annotated[str, about("The id that the provider has given to the app.", min_length=1)]
-    client_secret: Annotated[str, about("The secret that goes with it.")] = ""
+    client_secret: Annotated[str, about("The secret of the `client_id`.")] = ""
     issuer: Annotated[str, about("The address of an `oidc` provider, or of a GitHub Enterprise Server.")] = ""
     scopes: Annotated[list[str], about("Scopes to ask for; an empty list: those that show the user.")] = []
     register: Annotated[bool, about("Whether the first login makes an account.")] = False
@@ -158,7 +165,10 @@ class PusherNames(Struct, forbid_unknown_fields=True, omit_defaults=True):
 
     app_id: Annotated[str | UnsetType, about("The id of the app in the HTTP API.")] = UNSET
     key: Annotated[str | UnsetType, about("The public key that clients name.")] = UNSET
-    secret: Annotated[str | UnsetType, about("The secret that signs. It has at least 16 bytes.")] = UNSET
+    secret: Annotated[
+        str | UnsetType,
+        about("The secret that signs subscriptions, requests and webhooks. It has at least 16 bytes."),
+    ] = UNSET
     webhook_url: Annotated[Address | UnsetType, about("The URL to which Pusher's webhooks go.")] = UNSET
     activity_seconds: Annotated[
         Annotated[int, Meta(ge=1, le=86400)] | UnsetType,
@@ -250,7 +260,10 @@ class AppSettingsGiven(Struct, forbid_unknown_fields=True, omit_defaults=True):
     ] = UNSET
     api_allow_from: Annotated[
         list[str] | UnsetType,
-        about("Addresses and networks that may use the `/api/…` routes of the client dialect without a key."),
+        about(
+            "Addresses and networks that may push and read without a key, on the routes of the original "
+            "servers (`/user/…`, and `/api/…` except `/api/v1`)."
+        ),
     ] = UNSET
     jwt: Annotated[
         list[TokenKey] | UnsetType, about("With at least one key, a login needs a session token.")
@@ -272,7 +285,7 @@ class AppSettingsGiven(Struct, forbid_unknown_fields=True, omit_defaults=True):
     ] = UNSET
     messages_per_second: Annotated[
         Annotated[float, Meta(ge=0, le=1_000_000)] | UnsetType,
-        about("The maximum number of frames per second of a connection; 0: no limit."),
+        about("The maximum number of messages and commands per second of a connection; 0: no limit."),
     ] = UNSET
     max_channels: Annotated[
         Number | UnsetType,

@@ -47,7 +47,7 @@ Tags = Annotated[
     ),
 ]
 WithHistory = Annotated[
-    bool, about("False: subscribers receive the message, and the history of the channel does not keep it.")
+    bool, about("False: subscribers receive the message, and it is not added to the history of the channel.")
 ]
 
 
@@ -68,7 +68,7 @@ class ChannelBroadcastRequest(Sending, kw_only=True, omit_defaults=True):
 
 
 class ChannelResult(Struct):
-    """What became of a message in one channel."""
+    """The result for one channel."""
 
     channel: str
     status: Annotated[
@@ -103,7 +103,10 @@ class ChannelHistoryQuery(ChannelQuery):
     offset: Annotated[
         int,
         about(
-            "Publications after this one, or with `reverse` before it; -1: from the end.", ge=-1, le=MAX_ID
+            "Publications after this one, or with `reverse` before it; -1: from the oldest, or with "
+            "`reverse` from the newest.",
+            ge=-1,
+            le=MAX_ID,
         ),
     ] = -1
     epoch: Epoch = ""

@@ -108,7 +108,7 @@ class ReactionShown(Struct):
 
     emoji: str
     count: Annotated[int, about("How many users reacted.")]
-    users: Annotated[list[str], about("At most 10 of them, the first ones first.")]
+    users: Annotated[list[str], about("At most 10 users who reacted, the earliest first.")]
     mine: Annotated[bool, about("Whether the reader is among all of them.")]
 
 
@@ -195,7 +195,7 @@ class ConversationShown(Struct):
     name: Annotated[str, about("The name of a group.")]
     role: Annotated[str, about("The role of the user in the group.")]
     unread: Annotated[int, about("Unread messages of other users, counted up to 1,000.")]
-    mentions: Annotated[int, about("Those of them that mention the user.")]
+    mentions: Annotated[int, about("Unread messages that mention the user.")]
     read: Annotated[int, about("The last message that was read.")]
     last: Annotated[MessageShown | None, about("The newest entry that the user may read.")]
 

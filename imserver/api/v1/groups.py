@@ -1,4 +1,4 @@
-"""Groups: create, invite, join, leave, remove, rename, roles, silence, lists."""
+"""Groups: create, invite, join, leave, remove, rename, roles, mute, lists."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ Bots = Annotated[
         "one of their commands; or all messages."
     ),
 ]
-Until = Annotated[int, about("The end of the silence, in Unix seconds; 0: end it now.", ge=0, le=2**53)]
+Until = Annotated[int, about("The end of the mute, in Unix seconds; 0: end it now.", ge=0, le=2**53)]
 
 
 class GroupCreate(Acting, kw_only=True):
@@ -117,7 +117,7 @@ class GroupRole(GroupChange, kw_only=True):
 
 
 class GroupMute(GroupChange, kw_only=True):
-    """A member, and the end of their silence."""
+    """A member, and the end of the mute."""
 
     member: MemberId
     until: Until
@@ -136,9 +136,7 @@ class GroupShown(Struct):
     name: str
     created: Annotated[int, about("When it was created, in Unix seconds.")]
     role: OwnRole
-    muted_until: Annotated[
-        int, about("The end of the acting user's silence, in Unix seconds; 0: not silenced.")
-    ]
+    muted_until: Annotated[int, about("The end of the acting user's mute, in Unix seconds; 0: not muted.")]
     open: Annotated[bool, about("Whether anybody who knows its id may join.")] = False
     history: History = "since_joining"
     invite: Invite = "member"
@@ -160,7 +158,7 @@ class GroupMemberShown(Struct):
 
     user: MemberId
     role: Role
-    muted_until: Annotated[int, about("The end of the member's silence, in Unix seconds; 0: not silenced.")]
+    muted_until: Annotated[int, about("The end of the member's mute, in Unix seconds; 0: not muted.")]
 
 
 class GroupMembersAnswer(Struct):
@@ -354,9 +352,9 @@ def set_role(api: Api, call: Call, asked: GroupRole) -> GroupAnswer:
     user="optional",
 )
 def mute(api: Api, call: Call, asked: GroupMute) -> GroupAnswer:
-    """Silence a member for a time.
+    """Mute a member for a time.
 
-    Admins may silence members. The owner may silence anybody.
+    Admins may mute members. The owner may mute anybody.
     """
     api.services.groups.mute(call.app, account_id(asked.group), call.user, asked.member, asked.until)
     return GroupAnswer(asked.group, [asked.member])

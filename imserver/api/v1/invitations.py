@@ -33,7 +33,7 @@ Ends = Annotated[int, about("When it ends, in Unix seconds; 0: never.")]
 
 
 class InvitationCreate(Acting, kw_only=True):
-    """To what, and how long and often the invitation is valid."""
+    """A new invitation: to a group or to be a friend, its lifetime and number of uses."""
 
     group: OfGroup = ""
     seconds: Annotated[

@@ -214,7 +214,7 @@ _ANNOTATED: Final = AnnotatedAnswer(1, 9)
 _ONE_CONTENT: Final = one_of("text", "data")
 _ANNOTATING: Final = (
     errors.HTTP_UNKNOWN_MESSAGE,
-    errors.HTTP_SILENCED,
+    errors.HTTP_MUTED,
     errors.HTTP_NOT_ALLOWED,
     errors.HTTP_TOO_MANY_REQUESTS,
 )
@@ -242,7 +242,7 @@ routes = Resource(
     },
     problems=(
         errors.HTTP_STORE_UNAVAILABLE,
-        errors.HTTP_SILENCED,
+        errors.HTTP_MUTED,
         errors.HTTP_NOT_ALLOWED,
         errors.HTTP_TOO_MANY_REQUESTS,
         errors.HTTP_UNKNOWN_MESSAGE,
@@ -349,7 +349,7 @@ def recall(api: Api, call: Call, asked: RecallRequest) -> StoredAnswer:
     "/messages/edit",
     ADMIN_OR_MEMBER,
     rules=_ONE_CONTENT,
-    problems=(errors.HTTP_SILENCED, errors.HTTP_NOT_ALLOWED, *_NOT_CHANGED, *_NOT_REVIEWED),
+    problems=(errors.HTTP_MUTED, errors.HTTP_NOT_ALLOWED, *_NOT_CHANGED, *_NOT_REVIEWED),
     example={**ON_BEHALF, "id": 7, "text": "tea!"},
     user="optional",
 )
@@ -448,8 +448,8 @@ def react(api: Api, call: Call, asked: ReactRequest) -> AnnotatedAnswer:
 def pin(api: Api, call: Call, asked: PinRequest) -> AnnotatedAnswer:
     """Pin a message in its conversation.
 
-    In a group those may whom its option `pin` names: the owner and admins, unless it was changed. In a
-    conversation of two users both may. The pin is an entry of its own, sent to everybody who may read the
+    In a group its option `pin` says who may: by default the owner and admins. In a conversation of two users
+    both may. The pin is an entry of its own, sent to everybody who may read the
     message. A conversation has at most 100 pinned messages.
     """
     return _annotated(api, call, lambda log: log.pin(call.app, call.user, asked.id, remove=asked.remove))
@@ -473,7 +473,7 @@ def problem_of(why: Rejected) -> ApiProblem:
     if why.reason == REJECTED:
         return ApiProblem(errors.HTTP_REJECTED, why.detail)
     if why.reason == MUTED:
-        return ApiProblem(errors.HTTP_SILENCED)
+        return ApiProblem(errors.HTTP_MUTED)
     if why.reason in (RECALLED, UNKNOWN_MESSAGE):
         return ApiProblem(errors.HTTP_UNKNOWN_MESSAGE)
     if why.reason == NOT_ALLOWED:

@@ -289,7 +289,7 @@ class Result(Struct, gc=False):
         Reason | UnsetType,
         about(
             "Why the message was refused: the group does not exist, the sender is not a member or is "
-            "silenced there, the receiver has blocked the sender, a name is too long, or the receiver "
+            "muted there, the receiver has blocked the sender, a name is too long, or the receiver "
             "is the sender."
         ),
     ] = UNSET

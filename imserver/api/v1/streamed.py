@@ -65,7 +65,7 @@ class StreamAppendRequest(Struct, forbid_unknown_fields=True):
 
 
 class PieceResult(Struct):
-    """What became of a piece."""
+    """The result for one piece."""
 
     stream: StreamId
     piece: PieceNumber
@@ -97,7 +97,10 @@ class StreamCloseRequest(Struct, forbid_unknown_fields=True):
 
 
 class StreamClosed(Struct):
-    """What became of the message. `offset` and `epoch` are its place in the history of the channel."""
+    """The result of closing a streamed message.
+
+    `offset` and `epoch` are its position in the history of the channel.
+    """
 
     stream: StreamId
     status: Annotated[

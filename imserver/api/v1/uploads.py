@@ -389,8 +389,9 @@ streams.elsewhere(
     PUSH_OR_USER,
     """Begin an upload in parts.
 
-    The protocol is tus 1.0. The `Location` of the answer is the address for the bytes. A lost upload
-    continues at the offset that HEAD tells. The rules are those of `POST /api/v1/uploads`.
+    The protocol is tus 1.0. The `Location` of the answer is the address for the bytes. An
+    interrupted upload continues at the offset that HEAD returns. The rules are those of
+    `POST /api/v1/uploads`.
     """,
     query=UploadQuery,
     user="required",
@@ -424,7 +425,7 @@ streams.elsewhere(
     "HEAD",
     "/uploads/tus/{id}",
     PUSH_OR_USER,
-    """Ask where an upload in parts stands.""",
+    """Get the offset of an upload in parts.""",
     headers=(_TUS,),
     answer_headers=(_OFFSET, _LENGTH, _EXPIRES),
     problems=_OF_PART,

@@ -463,7 +463,5 @@ def private_address(host: str) -> str:
     except (OSError, ValueError, IndexError):
         raise StartError(f"cluster.bind: {host!r} is not an address of this machine") from None
     if not host or address.is_unspecified or address.is_multicast:
-        raise StartError(
-            f"cluster.bind: the RPC is private and must not listen on every address, as {host!r} says"
-        )
+        raise StartError(f"cluster.bind: {host!r} means every address; name one address of a private network")
     return f"[{text}]" if address.version == 6 else text

@@ -1,7 +1,7 @@
 """Groups: stored sets of members, with an owner and admins. Every change is an entry of the message log.
 
-Rights: a member leaves; an admin also changes options, silences and removes members; the owner also removes
-and silences admins, and gives roles. Options say who may invite, rename and pin, and what bots read. ``by``
+Rights: a member leaves; an admin also changes options, mutes and removes members; the owner also removes
+and mutes admins, and gives roles. Options say who may invite, rename and pin, and what bots read. ``by``
 ``""`` is a back end, which may do everything.
 """
 
@@ -248,7 +248,7 @@ class Groups:
         _done(self._log_with(group).set_member(app, group, user, role=role, by=by, right=right))
 
     def mute(self, app: str, group: int, by: str, user: str, until: int) -> None:
-        """Silence a member until a Unix second; 0: end the silence. Raises NotAllowed and NoMember."""
+        """Mute a member until a Unix second; 0: end the mute. Raises NotAllowed and NoMember."""
         right = _above(by, [user])
         _done(self._log_with(group).set_member(app, group, user, muted_until=until, by=by, right=right))
 

@@ -387,7 +387,7 @@ def _readable_after(transaction: AppTransaction, conversation: int, users: Seque
 
 
 def _last_mutes(transaction: AppTransaction, conversation: int, users: Sequence[str]) -> dict[str, int]:
-    """User → end of the silence in their last membership: who leaves and joins again stays silenced."""
+    """User → end of the mute in their last membership: who leaves and joins again stays muted."""
     found: dict[str, int] = {}
     driver = transaction.driver
     for some in chunks(users):
