@@ -24,6 +24,7 @@ from imserver.services.sessions.connection_ids import ConnectionTable
 from imserver.transport.connection import Connection
 
 T = TypeVar("T")
+Q = TypeVar("Q")
 OnJoin = Callable[[Connection, str, bytes, bool, Position | None], None]
 
 ASKED_TOGETHER: Final = 100
@@ -135,17 +136,9 @@ class Connections:
 
     def add_to(self, queries: NodeQueries) -> None:
         """Answer the queries of other nodes."""
-        queries.add(
-            "join",
-            JoinChannel,
-            lambda q: [self._join_here(q.app, id, q.channel, q.about, q.since) for id in q.connections],
-        )
-        queries.add(
-            "leave", LeaveChannel, lambda q: [self._leave_here(q.app, id, q.channel) for id in q.connections]
-        )
-        queries.add(
-            "about", ConnectionsQuery, lambda q: [self._about_here(q.app, id) for id in q.connections]
-        )
+        queries.add("join", JoinChannel, self._join_here)
+        queries.add("leave", LeaveChannel, self._leave_here)
+        queries.add("about", ConnectionsQuery, self._about_here)
 
     def received(self, item: ToConnection) -> None:
         """Handle a push or close from another node. Never switches."""
@@ -220,28 +213,30 @@ class Connections:
             raise ChannelRefused("name", "user:… and group:… reach users and members without subscriptions")
         return self._of_each(
             connection_ids,
-            lambda connection_id: self._join_here(app, connection_id, channel, about, since),
             "join",
             lambda ids: JoinChannel(app, ids, channel, about, since),
+            self._join_here,
             Joined,
             Joined.FAILED,
         )
 
-    def _join_here(
-        self, app: str, connection_id: str, channel: str, about: bytes, since: Position | None
-    ) -> Joined:
-        connection = self.find(app, connection_id)
+    def _join_here(self, query: JoinChannel) -> list[Joined]:
+        return [self._join_one(query, each) for each in query.connections]
+
+    def _join_one(self, query: JoinChannel, connection_id: str) -> Joined:
+        channel = query.channel
+        connection = self.find(query.app, connection_id)
         if connection is None:
             return Joined.UNKNOWN
 
         def joined(new: bool, position: Position | None) -> None:
             for listener in self.on_join:
-                listener(connection, channel, about, new, position)
+                listener(connection, channel, query.about, new, position)
 
         try:
-            if self._channels.join_with_position(connection, channel, partial(joined, True), since):
+            if self._channels.join_with_position(connection, channel, partial(joined, True), query.since):
                 return Joined.JOINED
-            new = self._channels.join(app, channel, connection)
+            new = self._channels.join(query.app, channel, connection)
         except ChannelRefused as refused:
             return Joined.FAILED if refused.reason == "unavailable" else Joined.FULL
         if channel not in self._channels.channels_of(connection):
@@ -257,14 +252,17 @@ class Connections:
         """Take many connections out of a channel. The results have their order."""
         return self._of_each(
             connection_ids,
-            lambda connection_id: self._leave_here(app, connection_id, channel),
             "leave",
             lambda ids: LeaveChannel(app, ids, channel),
+            self._leave_here,
             Left,
             Left.FAILED,
         )
 
-    def _leave_here(self, app: str, connection_id: str, channel: str) -> Left:
+    def _leave_here(self, query: LeaveChannel) -> list[Left]:
+        return [self._leave_one(query.app, each, query.channel) for each in query.connections]
+
+    def _leave_one(self, app: str, connection_id: str, channel: str) -> Left:
         connection = self.find(app, connection_id)
         if connection is None:
             return Left.UNKNOWN
@@ -283,14 +281,17 @@ class Connections:
         """The data of each connection. None: it is not connected, or its node does not answer."""
         return self._of_each(
             connection_ids,
-            lambda connection_id: self._about_here(app, connection_id),
             "about",
             lambda ids: ConnectionsQuery(app, ids),
+            self._about_here,
             ConnectionInfo | None,
             None,
         )
 
-    def _about_here(self, app: str, connection_id: str) -> ConnectionInfo | None:
+    def _about_here(self, query: ConnectionsQuery) -> list[ConnectionInfo | None]:
+        return [self._about_one(query.app, each) for each in query.connections]
+
+    def _about_one(self, app: str, connection_id: str) -> ConnectionInfo | None:
         connection = self.find(app, connection_id)
         if connection is None:
             return None
@@ -308,22 +309,25 @@ class Connections:
     def _of_each(
         self,
         connection_ids: Sequence[str],
-        here: Callable[[str], T],
         kind: str,
-        query: Callable[[Sequence[str]], Any],
+        query: Callable[[Sequence[str]], Q],
+        here: Callable[[Q], list[T]],
         answer: Any,
         silent: T,
     ) -> list[T]:
-        """The result of each connection, in their order. ``here`` returns the results of this node, ``query``
-        asks for those of other nodes, :data:`ASKED_TOGETHER` at a time, all nodes at once. ``silent``: the
-        result if a node does not answer.
+        """The result of each connection, in their order. ``query`` asks for the results of some, ``here``
+        answers it on this node. Other nodes are asked for :data:`ASKED_TOGETHER` at a time, all at once.
+        ``silent``: the result if a node does not answer.
         """
         found: dict[str, T] = {}
+        own: list[str] = []
         elsewhere: dict[int, list[str]] = {}
         leases: dict[int, Lease] = {}
         for connection_id in dict.fromkeys(connection_ids):
             lease = self._table.node_of(connection_id, self._others)
-            if lease is not None:
+            if lease is None:
+                own.append(connection_id)
+            else:
                 leases[lease.epoch] = lease
                 elsewhere.setdefault(lease.epoch, []).append(connection_id)
 
@@ -335,10 +339,7 @@ class Connections:
                 found.update(zip(part, answers or (), strict=False))
 
         asking = [gevent.spawn(ask, leases[epoch], ids) for epoch, ids in elsewhere.items()]
-        away = {connection_id for ids in elsewhere.values() for connection_id in ids}
-        for connection_id in connection_ids:
-            if connection_id not in away and connection_id not in found:
-                found[connection_id] = here(connection_id)
+        found.update(zip(own, here(query(own)), strict=True))
         gevent.joinall(asking)
         return [found.get(connection_id, silent) for connection_id in connection_ids]
 
