@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from imserver.services.messages.streamed_answers import MOST_STREAMS
+from imserver.storage.log.contract import TYPE_BYTES, USER_BYTES
 from tests.conftest import _servers
 from tests.support import Address, Server
 
@@ -175,6 +176,10 @@ def test_streams_to_one_user_end_as_one_message_or_none(server: Server) -> None:
         bot.good("messages/stream/close", stream=cut, incomplete=True)
         stored = entry(at_fay)
         assert (stored["text"], stored["meta"]) == ("half a", {"incomplete": True})
+        for type in ("x" * (TYPE_BYTES + 1), "ü" * TYPE_BYTES):
+            assert bot.refused("messages/stream/open", to=fay.user, type=type) == (400, "invalid_request")
+        long = bot.good("messages/stream/open", to="x" * USER_BYTES, type="x" * TYPE_BYTES, text="a")
+        assert bot.good("messages/stream/close", stream=long["stream"])["id"] > stored["id"]
         fay.good("friends/block", friend=bot.user)
         assert bot.refused("messages/stream/open", to=fay.user) == (403, "not_allowed")
         assert bot.refused("messages/stream/open", conversation=10**6) == (404, "unknown_conversation")

@@ -34,6 +34,7 @@ PLAIN, PAST = "plain:1", "past:1"
 CHANNELS = {
     "past": ChannelSettings(history_size=5, history_seconds=60),
     "short": ChannelSettings(max_bytes=3),
+    "kept": ChannelSettings(history="log"),
 }
 LIMITS = LimitSettings(open_streams=3, stream_bytes=20, stream_seconds=30)
 DIALECT = ChannelCmdDialect()
@@ -203,6 +204,9 @@ def test_limits_have_names_and_leave_nothing_behind(harness: Harness, streams: S
         streams.open(MULTI, head("short:1"), "abcd")
     with pytest.raises(ChannelRefused, match="255"):
         streams.open(MULTI, head("x" * 256), "")
+    with pytest.raises(ChannelRefused, match="sender: at most 255 bytes"):
+        streams.open(MULTI, head("kept:1", "x" * 256), "")
+    assert harness.channels.streams.all() == []
     short = streams.open(MULTI, head("short:1"), "ab")
     assert append(streams, short, 1, "cd") == ("too_long", 0)
     assert append(streams, short, 1, "c") == ("appended", 1)

@@ -13,7 +13,6 @@ from imserver.api.v1.conversations import MAX_ID
 from imserver.api.v1.field import Acting, about
 from imserver.api.v1.messages import problem_of
 from imserver.api.v1.operation import Resource, one_of
-from imserver.api.v1.push_request import Kind
 from imserver.api.v1.streamed import (
     MOST_PIECES,
     REFUSALS,
@@ -27,7 +26,7 @@ from imserver.api.v1.streamed import (
 from imserver.auth.principal import ADMIN_OR_BOT
 from imserver.errors import TooManyMessages
 from imserver.protocol.cmd import MAX_RECEIVER_BYTES
-from imserver.storage.log.contract import NOT_BOT, Rejected
+from imserver.storage.log.contract import NOT_BOT, TYPE_BYTES, Rejected
 
 
 class AnswerOpenRequest(Acting, kw_only=True):
@@ -36,7 +35,10 @@ class AnswerOpenRequest(Acting, kw_only=True):
     to: Annotated[str, about("The receiver. They may be offline.", max_length=MAX_RECEIVER_BYTES)] = ""
     conversation: Annotated[int, about("A conversation or group, instead of `to`.", ge=0, le=MAX_ID)] = 0
     text: Annotated[str, about("The beginning of the text, if there is one already.")] = ""
-    type: Kind = "text"
+    type: Annotated[
+        str,
+        about("The type of the message: `text`, or your own word.", min_length=1, max_length=TYPE_BYTES),
+    ] = "text"
 
 
 class AnswerOpened(Struct):

@@ -30,8 +30,11 @@ from imserver.services.channels.channels import Channels
 from imserver.services.channels.connections import Connections
 from imserver.services.channels.members import ChannelRefused, Publication, check_name
 from imserver.services.channels.open_streams import OpenStream, OpenStreams
+from imserver.services.channels.stored import draft_of
 from imserver.services.nodes import NodeQueries, OtherNodes
 from imserver.services.sessions.connection_ids import ConnectionTable
+from imserver.storage.log.contract import Draft
+from imserver.storage.log.rows import objection
 from imserver.transport.connection import Connection
 
 log = logging.getLogger(__name__)
@@ -159,6 +162,10 @@ class StreamTarget(ABC):
         """The most bytes of a message; 0: the usual limit."""
 
     @abstractmethod
+    def check(self, stream: OpenStream) -> None:
+        """Raise :class:`ChannelRefused` if its end could not be stored. Never switches."""
+
+    @abstractmethod
     def may_continue(self, stream: OpenStream) -> bool:
         """Whether the sender may still write there. May switch."""
 
@@ -208,6 +215,11 @@ class ChannelStreams(StreamTarget):
     def limit(self, app: str, channel: str) -> int:
         return self._channels.options(app, channel).max_bytes
 
+    def check(self, stream: OpenStream) -> None:
+        check_name(stream.channel)
+        if self._channels.is_stored(stream.app, stream.channel):
+            check_draft(draft_of(Publication(stream.channel, stream.end(True))))
+
     def may_continue(self, stream: OpenStream) -> bool:
         return True
 
@@ -227,6 +239,12 @@ class ChannelStreams(StreamTarget):
 
     def is_stored(self, app: str, channel: str) -> bool:
         return self._channels.options(app, channel).has_history
+
+
+def check_draft(draft: Draft) -> None:
+    """Raise :class:`ChannelRefused` (``limit``) if the log cannot store a draft."""
+    if wrong := objection(draft):
+        raise ChannelRefused("limit", wrong)
 
 
 class StreamedMessages:
@@ -277,7 +295,6 @@ class StreamedMessages:
         """
         part = head.channel
         assert part is not None
-        check_name(part.name)
         count = self._counts.get(app, 0)
         if count >= self._max_streams:
             raise ChannelRefused("full", f"the app has {count} open streams on this node, which is its limit")
@@ -287,6 +304,7 @@ class StreamedMessages:
             raise ChannelRefused("limit", f"a message of the channel has at most {limit} bytes")
         id, now = self._table.ids.id_of(self._table.ids.next_number()), monotonic()
         stream = OpenStream(id, app, part.name, head, [text], 0, now, owned=True)
+        self._target.check(stream)
         self._own[id] = _OwnStream(stream, limit, limit - size, now, now)
         self._counts[app] = count + 1
         self._streams.add(stream)

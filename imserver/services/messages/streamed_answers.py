@@ -26,6 +26,7 @@ from imserver.services.channels.streamed_messages import (
     Piece,
     StreamedMessages,
     StreamTarget,
+    check_draft,
 )
 from imserver.services.messages.annotations import RefusedView
 from imserver.services.messages.messaging import Messaging
@@ -76,6 +77,9 @@ class ConversationStreams(StreamTarget):
     def limit(self, app: str, channel: str) -> int:
         return 0
 
+    def check(self, stream: OpenStream) -> None:
+        check_draft(_draft_of(stream.end(True)))
+
     def may_continue(self, stream: OpenStream) -> bool:
         sender = stream.head.sender
         to, group = _place(stream.channel)
@@ -93,27 +97,16 @@ class ConversationStreams(StreamTarget):
             self._signals.send(_to_followers(app, event))
 
     def publish_end(self, app: str, channel: str, event: Event) -> Position | None:
-        part = event.channel
-        assert part is not None
-        assert part.stream is not None
-        to, conversation = _place(part.name)
-        draft = Draft(
-            sender=event.sender,
-            type=event.type,
-            body=event.text.encode(),
-            client_msg_id=part.stream.id,
-            time_ms=int(time() * 1000),
-            meta=_INCOMPLETE if part.stream.incomplete else b"",
-            to_user=to,
-            conversation=conversation,
-        )
         answer: AsyncResult[Stored] = AsyncResult()
-        self._messaging.send(app, draft, answer.set)
+        self._messaging.send(app, _draft_of(event), answer.set)
         stored = answer.get()
         if not isinstance(stored, Appended | Rejected):
             raise ChannelRefused("unavailable")
         # Clients know the end by the stored message. Without one, they drop the text.
         gone = isinstance(stored, Rejected)
+        part = event.channel
+        assert part is not None
+        assert part.stream is not None
         stream = msgspec.structs.replace(part.stream, done=True, whole=gone)
         end = msgspec.structs.replace(event, text="", channel=msgspec.structs.replace(part, stream=stream))
         self.publish(app, [_signal(end)])
@@ -132,6 +125,24 @@ class ConversationStreams(StreamTarget):
 def _place(name: str) -> tuple[str, int]:
     """The receiver, or the number of the group."""
     return (name.removeprefix(_USER), 0) if name.startswith(_USER) else ("", int(name.removeprefix(_GROUP)))
+
+
+def _draft_of(end: Event) -> Draft:
+    """The message that stores the end of a stream."""
+    part = end.channel
+    assert part is not None
+    assert part.stream is not None
+    to, conversation = _place(part.name)
+    return Draft(
+        sender=end.sender,
+        type=end.type,
+        body=end.text.encode(),
+        client_msg_id=part.stream.id,
+        time_ms=int(time() * 1000),
+        meta=_INCOMPLETE if part.stream.incomplete else b"",
+        to_user=to,
+        conversation=conversation,
+    )
 
 
 def _to_followers(app: str, event: Event) -> ToFollowers:
