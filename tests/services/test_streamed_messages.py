@@ -1,18 +1,21 @@
 """Streamed messages: pieces, late subscribers, ends and time-outs, on one node and over several."""
 
 from collections.abc import Iterator
-from typing import Any, NoReturn
+from time import monotonic
+from typing import Any
 
 import gevent
 import pytest
+from gevent.event import Event as Signal
 from msgspec import json
 
 from imserver.cluster.history import Position
 from imserver.config.settings import ChannelSettings, LimitSettings
-from imserver.model import ChannelPart, Event
+from imserver.model import YIELD_TARGETS, ChannelPart, Event
 from imserver.protocol.cmd import ChannelCmdDialect
 from imserver.services.channels import streamed_messages as module
 from imserver.services.channels.members import ChannelRefused
+from imserver.services.channels.open_streams import OpenStream
 from imserver.services.channels.streamed_messages import (
     LOOK_SECONDS,
     MOST_BYTES,
@@ -281,22 +284,102 @@ def test_a_node_that_stops_closes_its_streams(harness: Harness, streams: Streame
     assert reader.seen()[-1] == ("end", "a", 1, "incomplete")
 
 
+def silent_history(streams: StreamedMessages, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The history of one kind of channels does not answer. The channels whose end it was asked to store."""
+    asked: list[str] = []
+    publish_end = streams._target.publish_end
+
+    def without_history(app: str, channel: str, event: Event) -> Position | None:
+        if channel != PAST:
+            return publish_end(app, channel, event)
+        asked.append(channel)
+        raise ChannelRefused("unavailable")
+
+    monkeypatch.setattr(streams._target, "publish_end", without_history)
+    return asked
+
+
 @pytest.mark.parametrize("seconds", [3.0, -1.0])
 def test_a_node_that_stops_waits_for_no_history_that_does_not_answer(
     harness: Harness, streams: StreamedMessages, monkeypatch: pytest.MonkeyPatch, seconds: float
 ) -> None:
-    for _ in range(3):
-        streams.open(MULTI, head(PAST), "a")
-    asked: list[str] = []
-
-    def publish_end(app: str, channel: str, event: Event) -> NoReturn:
-        asked.append(channel)
-        raise ChannelRefused("unavailable")
-
+    reader = Reader(harness, PLAIN)
+    for channel in (PAST, PAST, PLAIN):
+        streams.open(MULTI, head(channel), "a")
+    asked = silent_history(streams, monkeypatch)
     monkeypatch.setattr(module, "CLOSE_ALL_SECONDS", seconds)
-    monkeypatch.setattr(streams._target, "publish_end", publish_end)
     streams.close_all()
-    assert asked == ([PAST] if seconds > 0 else [])
+    in_time = seconds > 0
+    assert asked == [PAST] * in_time
+    assert reader.seen()[1:] == [("end", "a", 0, "incomplete")] * in_time
+
+
+def test_a_history_that_does_not_answer_keeps_no_other_streams_open(
+    harness: Harness, streams: StreamedMessages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = Reader(harness, PLAIN)
+    for channel in (PAST, PAST, PLAIN):
+        streams.open(MULTI, head(channel), "a")
+    asked = silent_history(streams, monkeypatch)
+    streams.look(monotonic() + LIMITS.stream_seconds)
+    assert asked == [PAST]
+    assert reader.seen()[1:] == [("end", "a", 0, "incomplete")]
+    monkeypatch.undo()
+    streams.look(monotonic() + LIMITS.stream_seconds)
+    assert harness.channels.streams.all() == []
+    assert len(harness.channels.history(MULTI, PAST, limit=-1).publications) == 2
+
+
+def test_pieces_do_not_overtake_those_that_wait_for_a_check(
+    harness: Harness, streams: StreamedMessages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = Reader(harness, PLAIN)
+    checking, checked = Signal(), Signal()
+
+    def may_continue(stream: OpenStream) -> bool:
+        if stream.id == other:
+            checking.set()
+            checked.wait()
+        return True
+
+    id, other = (streams.open(MULTI, head(channel), "") for channel in (PLAIN, PAST))
+    monkeypatch.setattr(module, "CHECK_SECONDS", 0.0)
+    monkeypatch.setattr(streams._target, "may_continue", may_continue)
+    waiting = gevent.spawn(streams.append, MULTI, [Piece(id, 1, "a"), Piece(other, 1, "x")])
+    checking.wait()
+    append(streams, id, 2, "b")
+    checked.set()
+    assert [each.status for each in waiting.get()] == [AppendStatus.APPENDED] * 2
+    append(streams, id, 2, "b")
+    assert reader.seen() == [(0, "", "whole"), (1, "a"), (2, "b")]
+
+
+def test_pieces_do_not_overtake_those_of_a_long_request(harness: Harness) -> None:
+    streams = streams_of(harness, LimitSettings())
+    reader = Reader(harness, PLAIN)
+    id = streams.open(MULTI, head(PLAIN), "")
+    count = 2 * YIELD_TARGETS + 1
+    waiting = gevent.spawn(streams.append, MULTI, [Piece(id, number + 1, "a") for number in range(count)])
+    while append(streams, id, count + 1, "b")[0] == "gap":
+        gevent.sleep(0)
+    waiting.join()
+    assert [piece for piece, *_ in reader.seen()] == list(range(count + 2))
+
+
+def test_a_sender_that_may_not_go_on_ends_a_stream_once(
+    harness: Harness, streams: StreamedMessages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = Reader(harness, PLAIN)
+    id = streams.open(MULTI, head(PLAIN), "a")
+
+    def may_continue(stream: OpenStream) -> bool:
+        streams.close(MULTI, id)  # as another request does, while the check waits
+        return False
+
+    monkeypatch.setattr(module, "CHECK_SECONDS", 0.0)
+    monkeypatch.setattr(streams._target, "may_continue", may_continue)
+    assert append(streams, id, 1, "b") == ("closed", 0)
+    assert reader.seen() == [(0, "a", "whole"), ("end", "a", 0)]
 
 
 def test_nothing_is_looked_at_while_no_message_is_streamed(

@@ -25,7 +25,7 @@ from imserver.cluster.history import Position
 from imserver.cluster.registry import Lease
 from imserver.config.settings import LimitSettings
 from imserver.hub.hub import Hub
-from imserver.model import Event
+from imserver.model import YIELD_TARGETS, Event
 from imserver.services.channels.channels import Channels
 from imserver.services.channels.connections import Connections
 from imserver.services.channels.members import ChannelRefused, Publication, check_name
@@ -189,8 +189,9 @@ class StreamTarget(ABC):
         """Whether a stream has receivers here. Never switches."""
 
     @abstractmethod
-    def is_stored(self, app: str, channel: str) -> bool:
-        """Whether messages are stored, so that a message whose node has died is stored once."""
+    def history(self, app: str, channel: str) -> str:
+        """Which history stores messages, so that a message whose node has died is stored once: ``log``, or
+        ``recent``, that of a number of publications; ``""``: none."""
 
 
 class ChannelStreams(StreamTarget):
@@ -237,8 +238,9 @@ class ChannelStreams(StreamTarget):
     def has_receivers(self, stream: OpenStream) -> bool:
         return self._hub.member_count(stream.app, stream.channel) > 0
 
-    def is_stored(self, app: str, channel: str) -> bool:
-        return self._channels.options(app, channel).has_history
+    def history(self, app: str, channel: str) -> str:
+        options = self._channels.options(app, channel)
+        return options.history or ("recent" if options.has_history else "")
 
 
 def check_draft(draft: Draft) -> None:
@@ -277,12 +279,8 @@ class StreamedMessages:
         self._append_query, self._close_query, self._state_query = (
             f"{target.name}{query}" for query in ("append pieces", "close stream", "stream")
         )
-        queries.add(self._append_query, AppendPieces, lambda q: self._append_here(q.app, q.pieces, q.sender))
-        queries.add(
-            self._close_query,
-            CloseStream,
-            lambda q: self._close_here(q.app, q.stream, q.incomplete, q.sender),
-        )
+        queries.add(self._append_query, AppendPieces, self._append_here)
+        queries.add(self._close_query, CloseStream, self._close_here)
         queries.add(self._state_query, StreamQuery, self._state_here)
 
     # --- publishers -----------------------------------------------------------------------------------------
@@ -344,34 +342,52 @@ class StreamedMessages:
 
         asking = [gevent.spawn(ask, epoch, places) for epoch, places in elsewhere.items()]
         if here:
-            answers = self._append_here(app, [pieces[place] for place in here], sender)
+            answers = self._append_here(AppendPieces(app, [pieces[place] for place in here], sender))
             for place, answer in zip(here, answers, strict=True):
                 found[place] = answer
         gevent.joinall(asking)
         return found
 
-    def _append_here(self, app: str, pieces: Sequence[Piece], sender: str) -> list[AppendedPiece]:
-        found, events, now = [], [], monotonic()
-        for piece in pieces:
-            own = self._own.get(piece.stream)
-            if own is None or own.stream.app != app:
-                _, of_app, _ = self._closed.get(piece.stream, (0.0, "", None))
-                found.append(AppendedPiece(AppendStatus.CLOSED if of_app == app else AppendStatus.UNKNOWN))
-                continue
-            if sender and own.stream.head.sender != sender:
-                found.append(AppendedPiece(AppendStatus.UNKNOWN))
-                continue
-            if not own.ended and own.checked + CHECK_SECONDS <= now:
+    def _append_here(self, query: AppendPieces) -> list[AppendedPiece]:
+        """Check the senders, then append the pieces. May switch."""
+        now = monotonic()
+        for piece in query.pieces:
+            own = self._find(query.app, piece.stream, query.sender)
+            if own is not None and not own.ended and own.checked + CHECK_SECONDS <= now:
                 own.checked = now
                 if not self._target.may_continue(own.stream):
                     self._end(piece.stream, own, True)
+        found: list[AppendedPiece] = []
+        for first in range(0, len(query.pieces), YIELD_TARGETS):
+            found += self._append_some(query, query.pieces[first : first + YIELD_TARGETS])
+        return found
+
+    def _append_some(self, query: AppendPieces, pieces: Sequence[Piece]) -> list[AppendedPiece]:
+        """Append at most :data:`YIELD_TARGETS` pieces. Does not switch before they have their place among the
+        publications, so that pieces of another query do not overtake them."""
+        found, events, now = [], [], monotonic()
+        for piece in pieces:
+            own = self._find(query.app, piece.stream, query.sender)
+            if own is None:
+                _, of_app, _ = self._closed.get(piece.stream, (0.0, "", None))
+                found.append(
+                    AppendedPiece(AppendStatus.CLOSED if of_app == query.app else AppendStatus.UNKNOWN)
+                )
+                continue
             status = self._take(own, piece, now)
             found.append(AppendedPiece(status, own.stream.piece))
             if status is AppendStatus.APPENDED:
                 events.append(own.stream.event(piece.text))
         if events:
-            self._target.publish(app, events)
+            self._target.publish(query.app, events)
         return found
+
+    def _find(self, app: str, id: str, sender: str = "") -> _OwnStream | None:
+        """An own stream of an app, and of a sender (``""``: of any)."""
+        own = self._own.get(id)
+        if own is None or own.stream.app != app or (sender and own.stream.head.sender != sender):
+            return None
+        return own
 
     def _take(self, own: _OwnStream, piece: Piece, now: float) -> AppendStatus:
         stream = own.stream
@@ -393,29 +409,27 @@ class StreamedMessages:
     def close(self, app: str, stream: str, incomplete: bool = False, sender: str = "") -> ClosedStream:
         """Close a stream of any node. ``incomplete``: its publisher could not finish it. ``sender``: only one
         of this sender. May switch."""
+        query = CloseStream(app, stream, incomplete, sender)
         lease = self._table.node_of(stream, self._others)
         if lease is None or self._others is None:
-            return self._close_here(app, stream, incomplete, sender)
-        query = CloseStream(app, stream, incomplete, sender)
+            return self._close_here(query)
         answer: ClosedStream | None = self._others.query_behind(lease, self._close_query, query, ClosedStream)
         return ClosedStream("failed") if answer is None else answer
 
-    def _close_here(self, app: str, id: str, incomplete: bool, sender: str) -> ClosedStream:
-        own = self._own.get(id)
-        if own is None:
-            _, of_app, closed = self._closed.get(id, (0.0, "", None))
-            if closed is None or of_app != app:
-                return ClosedStream("unknown")
-            return msgspec.structs.replace(closed, status="repeated")
-        if own.stream.app != app or (sender and own.stream.head.sender != sender):
+    def _close_here(self, query: CloseStream) -> ClosedStream:
+        own = self._find(query.app, query.stream, query.sender)
+        if own is not None:
+            return self._end(query.stream, own, query.incomplete) or ClosedStream("failed")
+        _, of_app, closed = self._closed.get(query.stream, (0.0, "", None))
+        if closed is None or of_app != query.app:
             return ClosedStream("unknown")
-        return self._end(id, own, incomplete) or ClosedStream("failed")
+        return msgspec.structs.replace(closed, status="repeated")
 
     def _end(self, id: str, own: _OwnStream, incomplete: bool) -> ClosedStream | None:
         """Publish the end of a stream. May switch. None: try again, because the history does not answer, or
-        another greenlet is doing it.
+        another greenlet is doing it or has done it.
         """
-        if own.closing:
+        if own.closing or id not in self._own:
             return None
         stream = own.stream
         if not own.ended:
@@ -429,7 +443,7 @@ class StreamedMessages:
             return None
         finally:
             own.closing = False
-        if self._own.pop(id, None) is not None:
+        if self._own.pop(id, None) is not None:  # unless its app was deleted meanwhile
             self._counts[stream.app] -= 1
         closed = ClosedStream("closed", stream.channel)
         if position is not None:
@@ -458,12 +472,21 @@ class StreamedMessages:
         Clients are closed afterwards. May switch.
         """
         deadline = monotonic() + CLOSE_ALL_SECONDS
+        failed: set[str] = set()
         for id, own in tuple(self._own.items()):
             if own.closing or id not in self._own:
-                continue  # another greenlet does it
-            if monotonic() > deadline or self._end(id, own, True) is None:
-                log.warning("%d open streams are lost: the history does not answer in time", len(self._own))
-                return
+                continue  # another greenlet does it, or has done it
+            if monotonic() > deadline:
+                break
+            self._end_incomplete(id, own, failed)
+        if lost := sum(not own.closing for own in self._own.values()):
+            log.warning("%d open streams are lost: the history does not answer in time", lost)
+
+    def _end_incomplete(self, id: str, own: _OwnStream, failed: set[str]) -> None:
+        """End a stream, unless its history is one of the ``failed`` ones; or it becomes one. May switch."""
+        history = self._target.history(own.stream.app, own.stream.channel)
+        if history not in failed and self._end(id, own, True) is None:
+            failed.add(history)
 
     def forget(self, app: str) -> None:
         """Remove everything of a deleted app. Never switches."""
@@ -500,12 +523,12 @@ class StreamedMessages:
                 break
             del self._closed[id]
         quiet: dict[str, list[Event]] = {}
+        failed: set[str] = set()
         for id, own in tuple(self._own.items()):
-            if own.closing:
-                continue
+            if own.closing or id not in self._own:
+                continue  # another greenlet does it, or has done it
             if own.ended or own.touched + self._idle_seconds <= now:
-                if self._end(id, own, True) is None:
-                    break  # the history does not answer
+                self._end_incomplete(id, own, failed)
             elif own.stream.heard + LOOK_SECONDS <= now:
                 quiet.setdefault(own.stream.app, []).append(own.stream.event(""))
         if self._others is None:
@@ -522,8 +545,8 @@ class StreamedMessages:
                 gevent.spawn(self._fill, copy.app, copy.channel, copy.id)
 
     def _state_here(self, query: StreamQuery) -> StreamState:
-        own = self._own.get(query.stream)
-        if own is None or own.stream.app != query.app:
+        own = self._find(query.app, query.stream)
+        if own is None:
             return StreamState(over=True)
         return StreamState() if own.ended else StreamState(own.stream.so_far())
 
@@ -546,7 +569,7 @@ class StreamedMessages:
     def _lose(self, copy: OpenStream, owner_is_dead: bool) -> None:
         """End a copy whose owner has ended. Other nodes do the same: a history stores the id once."""
         self._streams.remove(copy.app, copy.channel, copy.id)
-        if not self._target.is_stored(copy.app, copy.channel):
+        if not self._target.history(copy.app, copy.channel):
             self._target.deliver(copy.app, copy.end(True))
         elif owner_is_dead:
             try:

@@ -118,8 +118,8 @@ class ConversationStreams(StreamTarget):
     def has_receivers(self, stream: OpenStream) -> bool:
         return self._signals.has_receivers(_to_followers(stream.app, stream.event("")))
 
-    def is_stored(self, app: str, channel: str) -> bool:
-        return True
+    def history(self, app: str, channel: str) -> str:
+        return "log"
 
 
 def _place(name: str) -> tuple[str, int]:
