@@ -11,8 +11,10 @@ from gevent.event import Event as Signal
 from msgspec import json
 
 from imserver.config.settings import AccountSettings, BotSettings
+from imserver.errors import StorageUnavailable
 from imserver.services.messages import bot_hooks as module
 from imserver.services.messages.bot_hooks import BotHooks, messages_of
+from imserver.storage.log.contract import Draft
 from tests.docs.markdown import blocks
 from tests.security.node_harness import ADMIN, Harness, config
 from tests.security.test_bots import Asking, bot_of, person
@@ -293,6 +295,33 @@ def test_an_answer_waits_while_the_bot_has_sent_too_many(
     say(jay, bot, "go")
     until(lambda: said_by(bot, jay) == list("01234"))
     assert receivers.texts(url) == ["go"], "it is not asked again"
+
+
+def test_an_answer_is_stored_even_if_the_database_refuses_it_for_longer_than_the_lease(
+    node: Harness, receivers: Receivers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ivy = person(node, "ivy")
+    bot, url = hooked(ivy, "patient")
+    receivers.replies[url] = lambda _: (200, json.encode({"text": "answer"}))
+    hooks = node.node.parts.bot_hooks
+    send, refused = hooks.messaging.send_of_user, Signal()
+    with monkeypatch.context() as patched:
+
+        def refuse(app: str, draft: Draft, done: Any, *rest: Any) -> None:
+            if draft.sender != bot.user:
+                send(app, draft, done, *rest)
+                return
+            patched.setattr(hooks, "_renew", lambda: None)
+            hooks._owned_until = 0.0
+            done(StorageUnavailable())
+            refused.set()
+
+        patched.setattr(hooks.messaging, "send_of_user", refuse)
+        say(ivy, bot, "question")
+        refused.wait()
+        hooks._senders["201", bot.user].save()
+    until(lambda: said_by(bot, ivy) == ["answer"])
+    assert set(receivers.texts(url)) == {"question"}
 
 
 def test_a_webhook_begins_with_the_next_entry_and_ends_when_it_is_removed(

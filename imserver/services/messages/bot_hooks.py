@@ -280,7 +280,8 @@ class _Sender:
             self._position = max(self._position, head)
 
     def _deliver(self, stored: MessageLog, entry: Entry) -> bool:
-        """Send one entry until the URL has taken it, or it is dropped. False: another node delivers now."""
+        """Send one entry until the URL has taken it, and its answer is stored, or it is dropped.
+        False: another node may deliver now."""
         hook, hooks = self.hook, self._hooks
         event = for_bot(hook.app, entry, hooks.node(), hook.bot)
         since = monotonic()
@@ -299,8 +300,7 @@ class _Sender:
                 status, answer, problem = 0, b"", str(error)
             if not problem:
                 self._succeeded()
-                self._send_answer(stored, entry, answer)
-                return True
+                return self._send_answer(stored, entry, answer)
             if self._failed(problem, 400 <= status < 500 and status not in MISCONFIGURED, since):
                 return True
         return False
@@ -323,19 +323,23 @@ class _Sender:
         gevent.sleep(pause * uniform(0.5, 1.5))
         return False
 
-    def _send_answer(self, stored: MessageLog, entry: Entry, content: bytes) -> None:
-        """Send the messages of an answer, each once. Switches. Raises StorageUnavailable."""
+    def _send_answer(self, stored: MessageLog, entry: Entry, content: bytes) -> bool:
+        """Send the messages of an answer, each once. False: the lease ended before all were stored, so the
+        entry must be sent again. Switches. Raises StorageUnavailable."""
         hook = self.hook
         if self._hooks.sessions.is_banned(hook.app, hook.bot):
-            return
+            return True
         for number, message in enumerate(messages_of(content)):
             command = _command_of(entry, hook.bot, number, message)
             draft = None if command is None else make_draft(stored, hook.app, hook.bot, command)
             if draft is None:
                 self._hooks.warn(hook.bot, "a message of its answer is not valid")
                 continue
-            while isinstance(self._stored(draft), StorageUnavailable) and self._hooks.owned:
+            while isinstance(self._stored(draft), StorageUnavailable):
+                if not self._hooks.owned:
+                    return False
                 gevent.sleep(ANSWER_PAUSE_SECONDS)
+        return True
 
     def _stored(self, draft: Draft) -> Any:
         """The result of sending a draft, also if the bot has sent too many. Switches."""
