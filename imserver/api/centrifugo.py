@@ -39,7 +39,7 @@ from imserver.services.dialects.centrifuge_service import (
     infos_of_members,
     presence_stats,
 )
-from imserver.services.push.idempotency import IdClaim, IdReused, Waiting
+from imserver.services.push.idempotency import IdReused
 from imserver.services.push.publish import Target, addressed
 from imserver.transport.exchange import HttpResponse
 
@@ -176,45 +176,24 @@ def _publish_each(api: Api, app: str, asked: _Message, channels: list[str]) -> l
     except ChannelRefused as refused:
         raise MethodFailed(errors.CENTRIFUGE_LIMIT_EXCEEDED, str(refused)) from None
     key, with_history = asked.idempotency_key, not asked.skip_history
-    ids = api.services.request_ids
+    names = list(dict.fromkeys(channels)) if key else channels
 
-    def carry_out(channel: str, claim: object) -> dict[str, Any]:
-        if isinstance(claim, IdReused):
-            return _error(errors.CENTRIFUGE_BAD_DATA)
-        is_repeated = key != "" and not isinstance(claim, IdClaim)
+    def carry_out(index: int, is_repeated: bool, outcomes: list[Outcome]) -> dict[str, Any]:
+        channel = names[index]
         # The log knows what a stored channel has of a repetition.
         if is_repeated and not (with_history and api.services.channels.is_stored(app, channel)):
             return {"result": {}}
-        outcomes: list[Outcome] = []
-        try:
-            return _publish_one(api, app, channel, data, tags, with_history, key, outcomes)
-        finally:
-            if isinstance(claim, IdClaim):
-                ids.end(claim, outcomes)
+        return _publish_one(api, app, channel, data, tags, with_history, key, outcomes)
 
     if not key:
-        return [carry_out(channel, None) for channel in channels]
-    digest = hash((data, tags))
-    names = {channel: _encode((channel, key)).decode() for channel in channels}
-    claims = dict(zip(names, ids.begin_each(app, [(name, digest) for name in names.values()]), strict=True))
-    results: dict[str, dict[str, Any]] = {}
-    waiting: list[str] = []
-    try:
-        for channel in names:
-            claim = claims.pop(channel)
-            if isinstance(claim, Waiting):
-                waiting.append(channel)
-            else:
-                results[channel] = carry_out(channel, claim)
-    finally:
-        for left in claims.values():  # after an error
-            if isinstance(left, IdClaim):
-                ids.end(left, ())
-    for channel in waiting:  # for another request, which must not wait for this one
-        try:
-            results[channel] = carry_out(channel, ids.begin(app, names[channel], digest))
-        except IdReused:
-            results[channel] = _error(errors.CENTRIFUGE_BAD_DATA)
+        return [carry_out(index, False, []) for index in range(len(names))]
+    ids, digest = api.services.request_ids, hash((data, tags))
+    requests = [(_encode((channel, key)).decode(), digest) for channel in names]
+    found = ids.carry_out_each(app, requests, ids.begin_each(app, requests), carry_out)
+    results = {
+        channel: _error(errors.CENTRIFUGE_BAD_DATA) if isinstance(each, IdReused) else each
+        for channel, each in zip(names, found, strict=True)
+    }
     return [results[channel] for channel in channels]
 
 

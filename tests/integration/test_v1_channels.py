@@ -123,6 +123,27 @@ def test_an_id_is_published_once(server: Server) -> None:
     assert len(history(server, channel="news:once")["publications"]) == 1
 
 
+def test_a_repeated_broadcast_reaches_the_channels_that_have_not_accepted_it(server: Server) -> None:
+    body = {"app": "shop", "channels": ["news:all", "hall", "short:all"], "text": "123456", "id": "b-1"}
+
+    def statuses(**fields: Any) -> list[str]:
+        results = good(server.http, "channels/broadcast", {**body, **fields})["results"]
+        return [each["status"] for each in results]
+
+    assert statuses() == ["sent", "absent", "refused"]
+    with cmd_client(server.ws) as bob:
+        assert bob.ask_cmd("login", {"userID": "bob", "app": "shop"})[0] == 200
+        good(server.http, "channels/subscribe", {"app": "shop", "channel": "hall", "users": ["bob"]})
+        assert statuses() == ["repeated", "sent", "refused"]
+        assert text_of(bob) == "123456"
+    assert statuses() == ["repeated", "repeated", "refused"]
+    other = {**body, "channels": ["news:other", "news:all"]}
+    assert refused(server.http, "channels/broadcast", other)[:2] == (422, "id_reused")
+    assert statuses(channels=["news:other", "news:other"]) == ["sent", "sent"]
+    for channel in ("news:all", "news:other"):
+        assert len(history(server, channel=channel)["publications"]) == 1
+
+
 def test_the_history_may_be_left_out(server: Server) -> None:
     answer = publish(server, channel="news:live", text="x", with_history=False)
     assert answer == {"channel": "news:live", "status": "absent"}

@@ -205,3 +205,42 @@ def test_of_many_ids_one_that_is_claimed_on_this_node_is_not_waited_for() -> Non
     first, second = ids.begin_each("101", [("a", 1), ("b", 1)])
     assert isinstance(first, Waiting)
     assert isinstance(second, IdClaim)
+
+
+def test_many_requests_are_carried_out_once_and_those_that_another_request_holds_come_last() -> None:
+    claims = SharedClaims()
+    here, there = among(claims), among(claims)
+    accept(here, "old", SENT)
+    busy = there.begin("101", "busy", 1)
+    assert isinstance(busy, IdClaim)
+    requests = [("busy", 1), ("old", 1), ("new", 1), ("old", 2), ("absent", 1)]
+    seen: list[tuple[str, bool]] = []
+
+    def carry_out(index: int, is_repeated: bool, outcomes: list[Outcome]) -> int:
+        name, _ = requests[index]
+        seen.append((name, is_repeated))
+        outcomes.append(ABSENT if name == "absent" else SENT)
+        if name == "absent":
+            there.end(busy, [SENT])
+        return index
+
+    results = here.carry_out_each("101", requests, here.begin_each("101", requests), carry_out)
+    assert seen == [("old", True), ("new", False), ("absent", False), ("busy", True)]
+    assert [each for each in results if not isinstance(each, IdReused)] == [0, 1, 2, 4]
+    begun = here.begin_each("101", [("new", 1), ("absent", 2)])
+    assert [type(each) for each in begun] == [First, IdClaim]
+
+
+def test_a_request_that_fails_leaves_those_behind_it_unclaimed() -> None:
+    ids = alone()
+    requests = [("a", 1), ("b", 1), ("c", 1)]
+
+    def carry_out(index: int, _is_repeated: bool, outcomes: list[Outcome]) -> None:
+        outcomes.append(SENT)
+        if index:
+            raise OSError("gone")
+
+    with pytest.raises(OSError, match="gone"):
+        ids.carry_out_each("101", requests, ids.begin_each("101", requests), carry_out)
+    begun = ids.begin_each("101", requests)
+    assert [type(each) for each in begun] == [First, First, IdClaim]

@@ -199,29 +199,37 @@ def broadcast(api: Api, call: Call, asked: ChannelBroadcastRequest) -> ChannelBr
 def _publish(
     api: Api, call: Call, asked: Sending, channels: list[str], tags: dict[str, str], with_history: bool
 ) -> list[ChannelResult]:
-    """Publish once for each key of a request, or its id. May switch."""
+    """Publish once to each channel for the key of a request, or its id. May switch."""
     event = event_of(api, asked)
     if len(asked.except_users) > api.batch_targets:
         raise ApiProblem(errors.HTTP_TOO_MANY_TARGETS)
     key = key_of(call) or asked.id
     sender = _Sender(api, call.app, event, tuple(asked.except_users), tags, with_history, key)
     if not key:
-        return [sender.publish(each) for each in channels]
-    ids = api.services.request_ids
-    try:
-        begun = ids.begin(call.app, key, hash(_encode(asked)))
-    except IdReused:
-        raise ApiProblem(errors.HTTP_ID_REUSED) from None
-    if not isinstance(begun, IdClaim):
-        return [sender.repeat(each) for each in channels]
-    try:
-        return [sender.publish(each) for each in channels]
-    finally:
-        ids.end(begun, sender.outcomes)
+        return [sender.publish(each, []) for each in channels]
+    names = list(dict.fromkeys(channels))
+
+    def carry_out(index: int, is_repeated: bool, outcomes: list[Outcome]) -> ChannelResult:
+        return sender.repeat(names[index]) if is_repeated else sender.publish(names[index], outcomes)
+
+    ids, digest = api.services.request_ids, hash(_encode(asked))
+    requests = [(_encode((key, channel)).decode(), digest) for channel in names]
+    begun = ids.begin_each(call.app, requests)
+    if any(isinstance(each, IdReused) for each in begun):
+        for each in begun:
+            if isinstance(each, IdClaim):
+                ids.end(each, ())
+        raise ApiProblem(errors.HTTP_ID_REUSED)
+    results: dict[str, ChannelResult] = {}
+    for channel, found in zip(names, ids.carry_out_each(call.app, requests, begun, carry_out), strict=True):
+        if isinstance(found, IdReused):  # by a request that came at the same time
+            raise ApiProblem(errors.HTTP_ID_REUSED)
+        results[channel] = found
+    return [results[channel] for channel in channels]
 
 
 class _Sender:
-    """Publishes one message to several channels, and gathers the ``outcomes``."""
+    """Publishes one message to several channels."""
 
     def __init__(
         self,
@@ -233,7 +241,6 @@ class _Sender:
         with_history: bool,
         key: str,
     ) -> None:
-        self.outcomes: list[Outcome] = []
         self._channels = api.services.channels
         self._publishing = api.services.publishing
         self._app = app
@@ -246,15 +253,15 @@ class _Sender:
     def repeat(self, channel: str) -> ChannelResult:
         """The result of a request that was accepted before. The log knows what a stored channel has of it."""
         if self._with_history and self._channels.is_stored(self._app, channel):
-            return self.publish(channel)
+            return self.publish(channel, [])
         return ChannelResult(channel, "repeated")
 
-    def publish(self, channel: str) -> ChannelResult:
-        """Publish to one channel. May switch."""
+    def publish(self, channel: str, outcomes: list[Outcome]) -> ChannelResult:
+        """Publish to one channel, and add to the ``outcomes``. May switch."""
         target = Target(channel=channel)
         if addressed(target) is not target and not self._app.startswith(SYSTEM_PREFIX):
             (outcome,) = self._publishing.to_targets(self._app, [target], self._event, self._except_users)
-            self.outcomes.append(outcome)
+            outcomes.append(outcome)
             return ChannelResult(channel, STATUSES[outcome])
         event = replace(self._event, channel=ChannelPart(channel, tags=self._tags))
         try:
@@ -268,7 +275,7 @@ class _Sender:
             )
         except ChannelRefused as refused:
             return ChannelResult(channel, "failed" if refused.reason == "unavailable" else "refused")
-        self.outcomes.append(published.outcome)
+        outcomes.append(published.outcome)
         status, position = STATUSES[published.outcome], published.position
         if position is None:
             return ChannelResult(channel, status)

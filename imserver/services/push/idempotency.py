@@ -15,8 +15,9 @@ from __future__ import annotations
 import struct
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import gevent
 from gevent.event import Event
@@ -29,6 +30,8 @@ from imserver.model import ACCEPTED, Outcome
 if TYPE_CHECKING:
     from imserver.cluster.redis.registry import RedisRegistry
 
+
+T = TypeVar("T")
 
 UNTRACKED: Final = 0
 """The key of an empty id. It is never a repeat and never remembered."""
@@ -333,6 +336,52 @@ class RequestIds:
                 except IdReused as reused:
                     begun.append(reused)
         return begun
+
+    def carry_out_each(
+        self,
+        app: str,
+        requests: Sequence[tuple[str, int]],
+        begun: Sequence[IdClaim | First | IdReused | Waiting | None],
+        carry_out: Callable[[int, bool, list[Outcome]], T],
+    ) -> list[T | IdReused]:
+        """Carry out the requests of :meth:`begin_each`, and end their claims. May switch.
+
+        ``carry_out`` gets the index of a request, whether it was accepted before, and a list to which it adds
+        outcomes. Requests whose id another one holds come last, because a request that waits must hold no
+        claims.
+        """
+        results: dict[int, T | IdReused] = {}
+        left = enumerate(begun)
+        try:
+            for index, claim in left:
+                if not isinstance(claim, Waiting):
+                    results[index] = self._carry_out(claim, partial(carry_out, index))
+        finally:
+            for _, claim in left:  # after an error
+                if isinstance(claim, IdClaim):
+                    self.end(claim, ())
+        for index, (request_id, digest) in enumerate(requests):
+            if index not in results:
+                try:
+                    results[index] = self._carry_out(
+                        self.begin(app, request_id, digest), partial(carry_out, index)
+                    )
+                except IdReused as reused:
+                    results[index] = reused
+        return [results[index] for index in range(len(requests))]
+
+    def _carry_out(
+        self, claim: IdClaim | First | IdReused | None, carry_out: Callable[[bool, list[Outcome]], T]
+    ) -> T | IdReused:
+        if isinstance(claim, IdReused):
+            return claim
+        if not isinstance(claim, IdClaim):
+            return carry_out(True, [])
+        outcomes: list[Outcome] = []
+        try:
+            return carry_out(False, outcomes)
+        finally:
+            self.end(claim, outcomes)
 
     def end(self, held: IdClaim, outcomes: Sequence[Outcome]) -> None:
         """End a request. Its id may be used again if no outcome was accepted."""
