@@ -3,7 +3,7 @@
 Code, documents, tests and ``imserver codes`` read these tables.
 """
 
-from typing import Final
+from typing import ClassVar, Final
 
 import msgspec
 
@@ -14,26 +14,6 @@ class ImserverError(Exception):
 
 class StartError(ImserverError):
     """The server cannot start. The text is a one-line message for the operator; the exit status is 1."""
-
-
-class StorageUnavailable(ImserverError):
-    """The database does not answer in time. Temporary: the request may be repeated."""
-
-
-class ReviewUnavailable(StorageUnavailable):
-    """The back end of the app has not reviewed a message in time, so it was not stored. Temporary."""
-
-
-class TooManyMessages(StorageUnavailable):
-    """A bot has sent too many messages (``limits.bot_rate``), so one was not stored. Temporary."""
-
-
-class IssuerUnavailable(ImserverError):
-    """The keys of an OpenID Connect issuer are currently unknown. The text gives the reason. Temporary."""
-
-
-class MediaUnavailable(ImserverError):
-    """The store for uploaded files is unavailable. Temporary."""
 
 
 # --- WebSocket close codes ----------------------------------------------------------------------------------
@@ -474,3 +454,43 @@ def problem_body(problem: HttpProblem) -> bytes:
     return msgspec.json.encode(
         {"code": problem.code, "message": problem.message, "temporary": problem.temporary}
     )
+
+
+# --- temporary failures -------------------------------------------------------------------------------------
+
+
+class Unavailable(ImserverError):
+    """A service that a request needs does not answer. Temporary: the request may be repeated.
+
+    ``problem``: how HTTP routes refuse the request.
+    """
+
+    problem: ClassVar[HttpProblem]
+
+
+class StorageUnavailable(Unavailable):
+    """The database does not answer in time."""
+
+    problem = HTTP_STORAGE_UNAVAILABLE
+
+
+class ReviewUnavailable(StorageUnavailable):
+    """The back end of the app has not reviewed a message in time, so it was not stored."""
+
+    problem = HTTP_REVIEW_UNAVAILABLE
+
+
+class TooManyMessages(StorageUnavailable):
+    """A bot has sent too many messages (``limits.bot_rate``), so one was not stored."""
+
+
+class IssuerUnavailable(Unavailable):
+    """The keys of an OpenID Connect issuer are currently unknown. The text gives the reason."""
+
+    problem = HTTP_ISSUER_UNAVAILABLE
+
+
+class MediaUnavailable(Unavailable):
+    """The store for uploaded files is unavailable."""
+
+    problem = HTTP_MEDIA_UNAVAILABLE

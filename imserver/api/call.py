@@ -29,15 +29,12 @@ from imserver.errors import (
     HTTP_FORBIDDEN,
     HTTP_INTERNAL_ERROR,
     HTTP_INVALID_REQUEST,
-    HTTP_ISSUER_UNAVAILABLE,
     HTTP_METHOD_NOT_ALLOWED,
     HTTP_NOT_ALLOWED,
     HTTP_SIGNATURE_INVALID,
-    HTTP_STORAGE_UNAVAILABLE,
     HTTP_TOKEN_INVALID,
     HTTP_UNKNOWN_APP,
-    IssuerUnavailable,
-    StorageUnavailable,
+    Unavailable,
 )
 from imserver.parts import Parts
 from imserver.protocol.forgiving import has_nul
@@ -330,10 +327,8 @@ def admit(api: Api, route: Route, request: HttpRequest) -> Principal | HttpRespo
         token = _token_of(route, request) if route.token_in else ""
         headers = with_key(route, request.headers) if route.key_in else request.headers
         principal = api.authority.identify(need, headers, request.host, token)
-    except StorageUnavailable:
-        return route.style.refuse(HTTP_STORAGE_UNAVAILABLE, request)
-    except IssuerUnavailable:
-        return route.style.refuse(HTTP_ISSUER_UNAVAILABLE, request)
+    except Unavailable as error:
+        return route.style.refuse(error.problem, request)
     return principal if may(principal, need) else route.style.refuse(refusal(principal), request)
 
 
@@ -387,10 +382,8 @@ def carry_out(api: Api, route: Route, request: HttpRequest, principal: Principal
             finished = finished.with_headers(problem.headers)
     except BadBody:
         finished = route.style.refuse(HTTP_BAD_REQUEST, request)
-    except StorageUnavailable:
-        finished = route.style.refuse(HTTP_STORAGE_UNAVAILABLE, request)
-    except IssuerUnavailable:
-        finished = route.style.refuse(HTTP_ISSUER_UNAVAILABLE, request)
+    except Unavailable as error:
+        finished = route.style.refuse(error.problem, request)
     except Exception:
         log.exception(
             "%s %s from %s failed", request.method, route.path, request.host, extra={"request": request.id}

@@ -20,7 +20,7 @@ from imserver.api.form import BadBody
 from imserver.api.reply import PREFLIGHT, PROBLEM, ApiProblem, Style
 from imserver.api.routes import ROUTES
 from imserver.api.v1.uploads import FILE_PATH, PATH, THUMBNAIL_PATH, UPLOAD, UploadQuery, problem_after, shown
-from imserver.errors import HTTP_BAD_REQUEST, IssuerUnavailable, MediaUnavailable, StorageUnavailable
+from imserver.errors import HTTP_BAD_REQUEST, Unavailable
 from imserver.services.files.transfers import TransferRefused
 from imserver.services.files.uploads import ID_CHARACTERS, Offer
 from imserver.storage.contract import Upload
@@ -244,12 +244,8 @@ def answered(function: Callable[[HttpRequest], Response]) -> Response:
         return _refused(http_request, problem.problem, problem.detail, problem.headers)
     except TransferRefused as refused:
         return _refused(http_request, refused.problem, refused.detail)
-    except StorageUnavailable:
-        return _refused(http_request, errors.HTTP_STORAGE_UNAVAILABLE)
-    except IssuerUnavailable:
-        return _refused(http_request, errors.HTTP_ISSUER_UNAVAILABLE)
-    except MediaUnavailable:
-        return _refused(http_request, errors.HTTP_MEDIA_UNAVAILABLE)
+    except Unavailable as error:
+        return _refused(http_request, error.problem)
     except BadBody:
         return _refused(http_request, errors.HTTP_INVALID_REQUEST)
     except TimeoutError:  # the sender has stopped sending

@@ -15,7 +15,6 @@ from imserver.api.v1.operation import Refusals, Resource, one_of, refuse
 from imserver.auth.account_tokens import GOCHAT, AccountSession
 from imserver.auth.authority import bearer
 from imserver.auth.principal import ADMIN_OR_ACCOUNT, ADMIN_OR_MEMBER, ANYONE, ANYONE_OR_ADMIN
-from imserver.errors import MediaUnavailable
 from imserver.model import is_of_device
 from imserver.services.people.accounts import (
     Closed,
@@ -247,7 +246,6 @@ REFUSALS: Final[Refusals] = {
     UnknownDevice: refuse(errors.HTTP_UNKNOWN_DEVICE),
     TooManyFailures: too_many,
     Overloaded: refuse(errors.HTTP_BUSY),
-    MediaUnavailable: refuse(errors.HTTP_MEDIA_UNAVAILABLE),
 }
 """Exceptions of accounts → refusals."""
 

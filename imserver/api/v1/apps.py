@@ -17,7 +17,6 @@ from imserver.api.v1.wire import page_of
 from imserver.auth.principal import ADMIN
 from imserver.auth.tenants import BadTenant, TooManyTenants, UnknownTenant
 from imserver.config.settings import MAX_USER_BYTES, DialectName, TokenAlgorithm, WebhookEvent
-from imserver.errors import MediaUnavailable
 from imserver.services import app_deletion
 from imserver.storage.contract import Identifier
 
@@ -535,7 +534,6 @@ routes = Resource(
     "apps",
     refusals={
         BadTenant: refuse(errors.HTTP_INVALID_REQUEST, "{}"),
-        MediaUnavailable: refuse(errors.HTTP_MEDIA_UNAVAILABLE),
         TooManyTenants: refuse(errors.HTTP_TOO_MANY_APPS),
         UnknownTenant: refuse(errors.HTTP_UNKNOWN_APP),
     },

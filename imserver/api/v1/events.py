@@ -7,7 +7,6 @@ from typing import Annotated, Final
 from msgspec import UNSET, Struct, UnsetType
 
 from imserver import errors
-from imserver.api.form import BadBody
 from imserver.api.reply import PROBLEM, ApiProblem
 from imserver.api.v1 import field
 from imserver.api.v1.field import about
@@ -17,7 +16,7 @@ from imserver.auth.authority import bearer
 from imserver.auth.principal import ANYONE_OR_READ, READ, may
 from imserver.parts import Parts
 from imserver.services.channels.members import MAX_CHANNELS_OF_A_CONNECTION, MAX_NAME_BYTES
-from imserver.services.dialects.event_streams import EventStreams, NoUser, StreamRequest, UserTooLong
+from imserver.services.dialects.event_streams import BadUser, EventStreams, StreamRequest
 from imserver.transport.exchange import HttpRequest, header_block, response_head, status_line
 from imserver.transport.gate import Head, host_of
 from imserver.transport.stream import Stream
@@ -103,21 +102,13 @@ class Events:
             self._streams.open(
                 stream, wish, lambda: _begin(self._services, request, f"{_TEXT}; charset=utf-8")
             )
-        except NoUser:
-            problem = ApiProblem(errors.HTTP_INVALID_REQUEST, "`user`: name the user")
-            stream.refuse(self._refused(request, problem), errors.CLOSE_POLICY)
-        except UserTooLong:
-            problem = ApiProblem(
-                errors.HTTP_INVALID_REQUEST, "`user` is longer than this app allows (`max_user_bytes`)"
-            )
-            stream.refuse(self._refused(request, problem), errors.CLOSE_POLICY)
-        except BadBody:
-            problem = ApiProblem(errors.HTTP_INVALID_REQUEST, "Too many parameters")
+        except BadUser as bad:
+            problem = ApiProblem(errors.HTTP_INVALID_REQUEST, str(bad))
             stream.refuse(self._refused(request, problem), errors.CLOSE_POLICY)
         except ApiProblem as refused:
             stream.refuse(self._refused(request, refused), errors.CLOSE_POLICY)
-        except errors.StorageUnavailable:
-            problem = ApiProblem(errors.HTTP_STORAGE_UNAVAILABLE)
+        except errors.Unavailable as error:
+            problem = ApiProblem(error.problem)
             stream.refuse(self._refused(request, problem), errors.CLOSE_INTERNAL_ERROR)
 
     def refuse(self, head: Head, code: int) -> bytes:

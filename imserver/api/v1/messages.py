@@ -17,7 +17,7 @@ from imserver.api.v1.field import Acting, about
 from imserver.api.v1.operation import Resource, one_of
 from imserver.api.v1.push_request import Data, StoredAt, Text
 from imserver.auth.principal import ADMIN_OR_MEMBER
-from imserver.errors import ReviewUnavailable, StorageUnavailable, TooManyMessages
+from imserver.errors import StorageUnavailable, TooManyMessages
 from imserver.model import SYSTEM_PREFIX, Send
 from imserver.protocol.cmd import (
     MAX_BUTTON_BYTES,
@@ -398,8 +398,6 @@ def _store(api: Api, call: Call, command: Send) -> StoredAnswer:
     send = messaging.send if call.is_back_end else messaging.send_of_user
     send(call.app, draft, settled.set)
     result: Appended | Rejected | StorageUnavailable | None = settled.get()
-    if isinstance(result, ReviewUnavailable):
-        raise ApiProblem(errors.HTTP_REVIEW_UNAVAILABLE)
     if isinstance(result, TooManyMessages):
         raise ApiProblem(errors.HTTP_TOO_MANY_REQUESTS, headers=(("Retry-After", "1"),))
     if isinstance(result, StorageUnavailable):

@@ -21,7 +21,7 @@ from imserver.api.reply import PROBLEM, ApiProblem
 from imserver.api.v1.field import Acting
 from imserver.api.v1.wire import read, read_query, reply
 from imserver.auth.principal import ANYONE, Need, may
-from imserver.errors import HttpProblem, IssuerUnavailable, StorageUnavailable
+from imserver.errors import HttpProblem, Unavailable
 from imserver.transport.exchange import HttpResponse
 
 log = logging.getLogger(__name__)
@@ -293,10 +293,8 @@ def run(api: Api, route: Route, call: Call) -> HttpResponse:
         return route.function(api, call)
     except ApiProblem as problem:
         return PROBLEM.refuse(problem.problem, call.request, problem.detail)
-    except StorageUnavailable:
-        return PROBLEM.refuse(errors.HTTP_STORAGE_UNAVAILABLE, call.request)
-    except IssuerUnavailable:
-        return PROBLEM.refuse(errors.HTTP_ISSUER_UNAVAILABLE, call.request)
+    except Unavailable as error:
+        return PROBLEM.refuse(error.problem, call.request)
     except Exception:
         log.exception("the command %s failed", route.path, extra={"request": call.request.id})
         return PROBLEM.refuse(errors.HTTP_INTERNAL_ERROR, call.request)

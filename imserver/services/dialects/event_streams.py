@@ -44,12 +44,8 @@ _CLOSE_OF: Final = {
 """Reply code of a login → the close code of the stream."""
 
 
-class NoUser(ImserverError):
-    """Neither the request nor its token names a user."""
-
-
-class UserTooLong(ImserverError):
-    """The user id is longer than the app allows (``max_user_bytes``)."""
+class BadUser(ImserverError):
+    """The request and its token name no user, or one with too long an id. The text is for the client."""
 
 
 class StreamRequest(Struct, frozen=True):
@@ -101,7 +97,7 @@ class EventStreams:
     def open(self, stream: Stream, request: StreamRequest, head: Callable[[], bytes]) -> None:
         """Log in, answer with ``head``, subscribe to the channels, and send ``ready``; or close the stream.
 
-        May switch. Raises :class:`NoUser` and :class:`UserTooLong`.
+        May switch. Raises :class:`BadUser` and StorageUnavailable.
         """
         kicks = self._sessions.kicks.count
         decision = self._logins.check(
@@ -112,9 +108,9 @@ class EventStreams:
             return
         user = request.user or decision.user
         if not user:
-            raise NoUser
+            raise BadUser("`user`: name the user")
         if not self._sessions.takes_user(request.app, user):
-            raise UserTooLong
+            raise BadUser("`user` is longer than this app allows (`max_user_bytes`)")
         start = self._start(request, user)
         if stream.state != OPEN:
             return
