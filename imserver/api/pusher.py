@@ -54,7 +54,7 @@ class _Event(Struct, kw_only=True):
     data: str
     channel: str = ""
     socket_id: str | None = None
-    info: str = ""
+    info: str | None = None
 
 
 class _Trigger(_Event, kw_only=True):

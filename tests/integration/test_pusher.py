@@ -257,14 +257,23 @@ def test_a_presence_channel_has_a_limit_of_users(start_server: StartServer) -> N
 
 @pytest.mark.full
 def test_subscribers_are_counted_if_the_app_wants_it(start_server: StartServer) -> None:
-    server = with_options(start_server, subscription_count=True)
-    with Client(server.ws) as first, Client(server.ws) as second:
-        first.subscribes("news")
-        assert first.event("pusher_internal:subscription_count", "news") == {"subscription_count": 1}
-        second.subscribes("news")
-        assert first.event("pusher_internal:subscription_count", "news") == {"subscription_count": 2}
-        second.leave()
-        assert first.event("pusher_internal:subscription_count", "news") == {"subscription_count": 1}
+    with Receiver() as receiver:
+        server = with_options(start_server, subscription_count=True, webhook_url=receiver.url)
+        with Client(server.ws) as first, Client(server.ws) as second:
+            first.subscribes("news")
+            assert first.event("pusher_internal:subscription_count", "news") == {"subscription_count": 1}
+            second.subscribes("news")
+            assert first.event("pusher_internal:subscription_count", "news") == {"subscription_count": 2}
+            second.leave()
+            assert first.event("pusher_internal:subscription_count", "news") == {"subscription_count": 1}
+        about = {"name": "subscription_count", "channel": "news"}
+        counts = [{**about, "subscription_count": number} for number in (1, 2, 1)]
+
+        def received() -> list[dict[str, Any]]:
+            events = [event for post in tuple(receiver.posts) for event in post.json["events"]]
+            return [event for event in events if event["name"] == "subscription_count"]
+
+        eventually(lambda: received() == counts)
 
 
 # --- users --------------------------------------------------------------------------------------------------
@@ -447,6 +456,12 @@ def test_bad_events_are_refused(server: Server, body: Any, status: int) -> None:
     answer = call(server, "POST", "/apps/7/events", body)
     assert answer.status == status
     assert answer.body.endswith(b"\n")
+
+
+@pytest.mark.parametrize("name", ["info", "socket_id"])
+def test_an_event_may_have_null_for_what_it_lacks(server: Server, name: str) -> None:
+    """The library for .NET always sends both."""
+    assert trigger(server, "news", **{name: None}) == {}
 
 
 def test_a_batch_has_at_most_ten_events(server: Server) -> None:

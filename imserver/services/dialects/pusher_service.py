@@ -538,6 +538,7 @@ class PusherService:
         number = self._channels.count(app, channel)
         if number:
             self._notify(app, channel, "subscription_count", {"subscription_count": number})
+            self._hook(app, "subscription_count", channel, subscription_count=number)
 
     # --- webhooks -------------------------------------------------------------------------------------------
 
