@@ -2,7 +2,7 @@
 
 A key for one app acts in it, any other key in the app of ``centrifuge.app``. Every method answers with status
 200 and ``{"result": …}`` or ``{"error": {"code", "message"}}``. A refused principal and an unreadable body
-get the status of the problem.
+get the status of the problem. Older clients send ``{"method", "params"}`` to ``POST /api``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from functools import partial
 from time import time
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
@@ -23,7 +23,9 @@ from imserver.api.call import Api, Call, Route
 from imserver.api.form import BadBody
 from imserver.api.reply import PROBLEM
 from imserver.auth.principal import ADMIN, ANY_KEY, PUSH, READ, Need, may
+from imserver.auth.tokens import MAX_EXPIRES_AT
 from imserver.cluster.history import Position
+from imserver.config.settings import ChannelSettings
 from imserver.model import ChannelPart, Event, Outcome
 from imserver.protocol.centrifuge import ClientView, HistoryResult
 from imserver.services.channels.channels import SERVER_UNSUBSCRIBE
@@ -42,7 +44,9 @@ from imserver.services.dialects.centrifuge_service import (
 from imserver.services.push.idempotency import IdReused
 from imserver.services.push.publish import Target, addressed
 from imserver.transport.exchange import HttpResponse
+from imserver.webhooks.back_ends import without_nulls
 
+T = TypeVar("T")
 MAX_CHANNELS: Final = 1000
 """The most channels of one broadcast, and commands of one batch."""
 MAX_LISTED: Final = 100_000
@@ -89,12 +93,14 @@ class _Broadcast(_Message):
 class _OfUser(Struct):
     user: str = ""
     client: str = ""
+    session: str = ""
 
 
 class _Subscribe(_OfUser):
     channel: str = ""
     info: Raw | UnsetType = UNSET
     data: Raw | UnsetType = UNSET
+    expire_at: int = 0
     recover_since: _Position | None = None
 
 
@@ -115,6 +121,7 @@ class _Disconnect(_OfUser):
 class _Refresh(_OfUser):
     expired: bool = False
     expire_at: int = 0
+    info: Raw | UnsetType = UNSET
 
 
 class _OfChannel(Struct):
@@ -137,6 +144,14 @@ class _Info(Struct):
 
 class _Batch(Struct):
     commands: list[dict[str, Raw]] = []
+
+
+class _Command(Struct):
+    """A command of ``POST /api``. ``id``: the reply has it, too."""
+
+    id: int = 0
+    method: str = ""
+    params: Raw = Raw(b"{}")
 
 
 # --- methods ------------------------------------------------------------------------------------------------
@@ -230,6 +245,8 @@ def _publish_one(
 
 def _connections_of(api: Api, app: str, asked: _OfUser) -> list[str]:
     """The ids of a user's connections of this dialect, or the named one if it is that user's. May switch."""
+    if asked.session:  # it would narrow the request, so it cannot be ignored
+        raise MethodFailed(errors.CENTRIFUGE_BAD_DATA, "session is not supported")
     if asked.client:
         (found,) = api.services.connections.about(app, [asked.client])
         mine = found is not None and found.user == asked.user and found.dialect == NAME
@@ -242,9 +259,7 @@ def _connections_of(api: Api, app: str, asked: _OfUser) -> list[str]:
 
 def subscribe(api: Api, app: str, asked: _Subscribe) -> dict[str, Any]:
     """Subscribe the connections of a user to a channel. May switch."""
-    about = SubscriptionAbout(
-        b"" if asked.info is UNSET else bytes(asked.info), b"" if asked.data is UNSET else bytes(asked.data)
-    )
+    about = SubscriptionAbout(_bytes_of(asked.info), _bytes_of(asked.data), _end(asked.expire_at))
     ids, since = _connections_of(api, app, asked), asked.recover_since
     position = None if since is None else Position(since.epoch, max(since.offset, 0))
     api.services.connections.join_each(app, ids, asked.channel, msgspec.msgpack.encode(about), position)
@@ -252,22 +267,27 @@ def subscribe(api: Api, app: str, asked: _Subscribe) -> dict[str, Any]:
 
 
 def unsubscribe(api: Api, app: str, asked: _Unsubscribe) -> dict[str, Any]:
-    """End the subscriptions of a user to a channel. May switch."""
+    """End the subscriptions of a user to a channel; ``""``: to all channels. May switch."""
     connections = api.services.connections
     ids = _connections_of(api, app, asked)
-    event = Event(
-        "unsubscribed", "", "server unsubscribe", code=SERVER_UNSUBSCRIBE, channel=ChannelPart(asked.channel)
-    )
-    for connection, left in zip(ids, connections.leave_each(app, ids, asked.channel), strict=True):
-        if left is Left.LEFT:
-            connections.push(app, connection, event)
+    channels = {asked.channel: None}
+    if not asked.channel:
+        found = connections.about(app, ids)
+        channels = dict.fromkeys(channel for each in found if each is not None for channel in each.channels)
+    for channel in channels:
+        event = Event(
+            "unsubscribed", "", "server unsubscribe", code=SERVER_UNSUBSCRIBE, channel=ChannelPart(channel)
+        )
+        for connection, left in zip(ids, connections.leave_each(app, ids, channel), strict=True):
+            if left is Left.LEFT:
+                connections.push(app, connection, event)
     return {}
 
 
 def disconnect(api: Api, app: str, asked: _Disconnect) -> dict[str, Any]:
     """Close connections of a user: all of them, in every dialect, unless some are named. May switch."""
     given = asked.disconnect
-    if given is None and not (asked.client or asked.whitelist):
+    if given is None and not (asked.client or asked.session or asked.whitelist):
         if not asked.user:
             raise MethodFailed(errors.CENTRIFUGE_BAD_DATA)
         api.sessions.close(app, [asked.user])
@@ -283,46 +303,60 @@ def disconnect(api: Api, app: str, asked: _Disconnect) -> dict[str, Any]:
 
 
 def refresh(api: Api, app: str, asked: _Refresh) -> dict[str, Any]:
-    """Change when the sessions of a user end, or end them now. May switch."""
+    """Change when the sessions of a user end and what others see of them, or end them now. May switch."""
     connections = api.services.connections
     for connection in _connections_of(api, app, asked):
         if asked.expired:
             connections.close(app, connection, errors.CLOSE_TOKEN_INVALID)
         else:
-            query = RefreshConnection(app, connection, max(asked.expire_at, 0))
+            query = RefreshConnection(app, connection, _end(asked.expire_at), _bytes_of(asked.info))
             connections.query(connection, "refresh", query, bool)
     return {}
 
 
+def _bytes_of(given: Raw | UnsetType) -> bytes:
+    return b"" if given is UNSET else bytes(given)
+
+
+def _end(expire_at: int) -> int:
+    """Unix seconds; 0: never."""
+    return min(max(expire_at, 0), MAX_EXPIRES_AT)
+
+
+def _options(api: Api, app: str, channel: str) -> ChannelSettings:
+    """Raises :class:`ChannelRefused` if no channel can have this name."""
+    check_name(channel)
+    return api.services.channels.options(app, channel)
+
+
 def presence(api: Api, app: str, asked: _OfChannel) -> dict[str, dict[str, ClientView]]:
     """The subscribers of a channel. May switch."""
-    channels = api.services.channels
-    if not channels.options(app, asked.channel).presence:
+    if not _options(api, app, asked.channel).presence:
         raise MethodFailed(errors.CENTRIFUGE_NOT_AVAILABLE)
-    page = channels.members(app, asked.channel, limit=MAX_PRESENCE)
+    page = api.services.channels.members(app, asked.channel, limit=MAX_PRESENCE)
     return {"presence": infos_of_members(page.members)}
 
 
 def count_presence(api: Api, app: str, asked: _OfChannel) -> Struct:
     """How many subscribers and users a channel has. May switch."""
-    channels = api.services.channels
-    if not channels.options(app, asked.channel).presence:
+    if not _options(api, app, asked.channel).presence:
         raise MethodFailed(errors.CENTRIFUGE_NOT_AVAILABLE)
-    return presence_stats(channels, app, asked.channel)
+    return presence_stats(api.services.channels, app, asked.channel)
 
 
 def history(api: Api, app: str, asked: _History) -> HistoryResult:
     """Publications of a channel. May switch."""
-    channels = api.services.channels
-    if not channels.options(app, asked.channel).has_history:
+    if not _options(api, app, asked.channel).has_history:
         raise MethodFailed(errors.CENTRIFUGE_NOT_AVAILABLE)
     since = None if asked.since is None else (asked.since.epoch, max(asked.since.offset, 0))
     limit = max(asked.limit, -1)
-    return history_view(history_since(channels, app, asked.channel, since, limit, asked.reverse))
+    return history_view(history_since(api.services.channels, app, asked.channel, since, limit, asked.reverse))
 
 
 def remove_history(api: Api, app: str, asked: _OfChannel) -> dict[str, Any]:
     """Remove the publications of a channel. May switch."""
+    if not _options(api, app, asked.channel).has_history:
+        raise MethodFailed(errors.CENTRIFUGE_NOT_AVAILABLE)
     api.services.channels.remove_history(app, asked.channel)
     return {}
 
@@ -397,10 +431,18 @@ def _error(code: int, detail: str = "") -> dict[str, Any]:
     return {"error": {"code": error.code, "message": message}}
 
 
-def _read(kind: type[Struct], api: Api, call: Call) -> None:
+def _decode(kind: type[T], content: bytes) -> T:
+    """The request of a method. Raises ValueError and RecursionError."""
+    return msgspec.json.decode(without_nulls(content or b"{}"), type=kind)
+
+
+_decode_lines = msgspec.json.Decoder(_Command).decode_lines
+
+
+def _read(decode: Callable[[bytes], Any], api: Api, call: Call) -> None:
     """Decode the request, and choose the app by the key."""
     try:
-        call.asked = msgspec.json.decode(call.body or b"{}", type=kind)
+        call.asked = decode(call.body)
     except (ValueError, RecursionError) as error:
         raise BadBody(str(error)) from None
     apps = call.principal.apps
@@ -426,25 +468,41 @@ def _answer(method: Method, api: Api, call: Call) -> HttpResponse:
 
 def _answer_batch(api: Api, call: Call) -> HttpResponse:
     """Run several methods, one after the other. Each needs its own permission."""
-    commands = call.asked.commands
-    if len(commands) > MAX_CHANNELS or any(len(command) != 1 for command in commands):
-        raise BadBody("a batch has at most 1,000 commands, each with one method")
-    return HttpResponse(200, _encode({"replies": [_run_command(api, call, each) for each in commands]}))
+    commands: list[dict[str, Raw]] = call.asked.commands
+    if len(commands) > MAX_CHANNELS:
+        raise BadBody("a batch has at most 1,000 commands")
+    replies: list[dict[str, Any]] = []
+    for command in commands:
+        given = [(name, bytes(content)) for name, content in command.items() if bytes(content) != b"null"]
+        name, content = given[0] if len(given) == 1 else ("", b"")
+        reply = _run_command(api, call, name, content)
+        replies.append(reply if "error" in reply else {name: reply["result"]})
+    return HttpResponse(200, _encode({"replies": replies}))
 
 
-def _run_command(api: Api, call: Call, command: dict[str, Raw]) -> dict[str, Any]:
-    ((name, content),) = command.items()
+def _answer_commands(api: Api, call: Call) -> HttpResponse:
+    """Run the commands of older clients, one after the other. Each needs its own permission."""
+    commands: list[_Command] = call.asked
+    if not 0 < len(commands) <= MAX_CHANNELS:
+        raise BadBody("a request has 1 to 1,000 commands")
+    replies: list[dict[str, Any]] = []
+    for command in commands:
+        reply = _run_command(api, call, command.method.lower(), bytes(command.params))
+        replies.append({"id": command.id, **reply} if command.id else reply)
+    return HttpResponse(200, b"\n".join(map(_encode, replies)))
+
+
+def _run_command(api: Api, call: Call, name: str, content: bytes) -> dict[str, Any]:
     method = METHODS.get(name)
     if method is None:
         return _error(errors.CENTRIFUGE_METHOD_NOT_FOUND)
     if not may(call.principal, method.need, call.app):
         return _error(errors.CENTRIFUGE_PERMISSION_DENIED)
     try:
-        asked = msgspec.json.decode(content, type=method.request)
+        asked = _decode(method.request, content)
     except (ValueError, RecursionError):
         return _error(errors.CENTRIFUGE_BAD_DATA)
-    reply = _run(method, api, call.app, asked)
-    return reply if "error" in reply else {name: reply["result"]}
+    return _run(method, api, call.app, asked)
 
 
 _OF_KEYS: Final[dict[str, Any]] = {"style": PROBLEM, "limited": True, "key_in": "x-api-key"}
@@ -457,10 +515,19 @@ ROUTES: Final = (
             method.need,
             partial(_answer, method),
             "known",
-            read=partial(_read, method.request),
+            read=partial(_read, partial(_decode, method.request)),
             **_OF_KEYS,
         )
         for name, method in METHODS.items()
     ),
-    Route("POST", "/api/batch", ANY_KEY, _answer_batch, "known", read=partial(_read, _Batch), **_OF_KEYS),
+    Route(
+        "POST",
+        "/api/batch",
+        ANY_KEY,
+        _answer_batch,
+        "known",
+        read=partial(_read, partial(_decode, _Batch)),
+        **_OF_KEYS,
+    ),
+    Route("POST", "/api", ANY_KEY, _answer_commands, "known", read=partial(_read, _decode_lines), **_OF_KEYS),
 )

@@ -68,6 +68,34 @@ class _Answer(Struct):
 
 
 _decode = msgspec.json.Decoder(_Answer).decode
+_decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
+_NOTHING: Final = _Answer()
+_EXPIRED: Final = b'{"result":{"expired":true}}'
+_NOTHING_MEANS: Final[Mapping[BackEndCall, bytes]] = {
+    "connect": b'{"disconnect":{"code":3501,"reason":"bad request"}}',
+    "refresh": _EXPIRED,
+    "sub_refresh": _EXPIRED,
+}
+"""What an answer without result, error and disconnect stands for, if it does not allow."""
+_PAYLOADS: Final = frozenset({"data", "info", "meta"})
+
+
+def without_nulls(content: bytes, nested: bool = True) -> bytes:
+    """A JSON object of Centrifugo's API without what is null in it, and in the objects in it (``nested``).
+
+    Centrifugo reads null as absent, and many languages write it for what is absent. A payload may be null.
+    Raises ValueError and RecursionError.
+    """
+    if b"null" not in content:
+        return content
+    kept: dict[str, Raw] = {}
+    for name, value in _decode_members(content).items():
+        text = bytes(value)
+        if name in _PAYLOADS:
+            kept[name] = value
+        elif text != b"null":
+            kept[name] = Raw(without_nulls(text, nested=False)) if nested and text[:1] == b"{" else value
+    return _encode(kept)
 
 
 class BackEnds:
@@ -164,13 +192,12 @@ class BackEnds:
             raise Unreachable(f"it answered with status {status}")
         try:
             msgspec.json.decode(content)  # the parts that are passed on must be valid, too
-            answer = _decode(content)
-            given = b"null" if answer.result is UNSET else bytes(answer.result)
-            result = None if given == b"null" else msgspec.json.decode(given, type=kind)
+            answer = _decode(without_nulls(content))
+            if answer == _NOTHING:
+                answer = _decode(_NOTHING_MEANS.get(call, b'{"result":{}}'))
+            result = None if answer.result is UNSET else msgspec.json.decode(answer.result, type=kind)
         except (ValueError, RecursionError) as error:
             raise Unreachable(f"its answer is not a valid document: {error}") from None
-        if result is None and answer.error is None and answer.disconnect is None:
-            raise Unreachable("its answer has neither result nor error nor disconnect")
         return answer, None if answer.error is not None else result
 
     def _client(self, connection: Connection) -> dict[str, Any]:

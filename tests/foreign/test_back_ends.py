@@ -190,6 +190,9 @@ def test_a_back_end_may_let_in_a_client_without_a_user(asked: Server, back_end: 
         ({"disconnect": {"code": 4900, "reason": "go"}}, 4900),
         ({"disconnect": {"code": 3900}}, 3900),
         ({"error": {"code": 1234, "message": "no"}}, 1234),
+        ({"error": {"code": 1234, "message": None, "temporary": None}, "result": None}, 1234),
+        ({}, 3501),
+        ({"result": None, "error": None}, 3501),
         ({"result": {"user": "a\0b"}}, 4505),
         ({"result": {"user": "x" * 256}}, 1002),
     ],
@@ -211,7 +214,7 @@ def test_a_back_end_need_not_name_a_reason(asked: Server, back_end: BackEnd) -> 
 
 
 @pytest.mark.parametrize(
-    "given", [None, (500, b""), (200, b"{}"), (200, b"no"), (200, b'{"disconnect": {"code": 1}}')]
+    "given", [None, (500, b""), (200, b""), (200, b"[]"), (200, b"no"), (200, b'{"disconnect": {"code": 1}}')]
 )
 def test_a_client_comes_back_after_a_failure(asked: Server, back_end: BackEnd, given: Any) -> None:
     answers = iter([given])
@@ -226,6 +229,43 @@ def test_a_client_comes_back_after_a_failure(asked: Server, back_end: BackEnd, g
     assert len(back_end.asked_for("connect")) == 2
 
 
+def test_a_back_end_may_answer_null_for_what_is_absent(asked: Server, back_end: BackEnd) -> None:
+    nothing = {"expire_at": None, "info": None, "data": None, "channels": None, "subs": None, "meta": None}
+    answers: dict[str, dict[str, Any]] = {
+        "connect": {"result": {**nothing, "user": "ann"}},
+        "subscribe": {"result": {"expire_at": None, "info": None, "data": None}},
+        "publish": {"result": {"skip_history": None}},
+        "rpc": {"result": {"data": None}},
+    }
+    for call, given in answers.items():
+        back_end.answers[f"/{call}"] = lambda _, given=given: answer(**given, error=None, disconnect=None)
+
+    async def scenario() -> None:
+        async with person(asked, False, path=PATH) as ann:
+            await ann.subscribe("asked:null")
+            await ann.client.publish("asked:null", {})
+            assert await ann.rpc("price") is None
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("given", [{}, {"result": None}])
+def test_an_answer_without_a_result_allows_all_but_a_login(
+    asked: Server, back_end: BackEnd, given: dict[str, Any]
+) -> None:
+    for call in ("subscribe", "publish", "rpc"):
+        back_end.answers[f"/{call}"] = lambda _: answer(**given)
+
+    async def scenario() -> None:
+        async with person(asked, False, path=PATH) as ann:
+            _, events = await ann.subscribe("asked:nothing")
+            await ann.client.publish("asked:nothing", {"n": 1})
+            assert (await events.next("on_publication")).pub.data == {"n": 1}
+            await ann.rpc("price")
+
+    run(scenario())
+
+
 def test_an_app_with_a_connect_back_end_is_closed_to_other_clients(asked: Server) -> None:
     with cmd_client(asked.ws) as client:
         assert client.ask_cmd("login", {"userID": "eve", "app": "plain"})[0] == 1003
@@ -234,12 +274,18 @@ def test_an_app_with_a_connect_back_end_is_closed_to_other_clients(asked: Server
 
 # --- sessions and subscriptions at their end ----------------------------------------------------------------
 
+ends = pytest.mark.parametrize("ended", [{"result": {"expired": True}}, {}], ids=["expired", "nothing"])
+"""The answer that ends them."""
 
+
+@ends
 @pytest.mark.full
-def test_a_back_end_renews_a_session_until_it_has_expired(asked: Server, back_end: BackEnd) -> None:
-    first, renewed = iter([soon]), iter([soon])
+def test_a_back_end_renews_a_session_until_it_has_expired(
+    asked: Server, back_end: BackEnd, ended: dict[str, Any]
+) -> None:
+    first, renewed = iter([soon]), iter([lambda: {"result": soon()}])
     back_end.answers["/connect"] = lambda _: answer(result={"user": "ann", **next(first, dict)()})
-    back_end.answers["/refresh"] = lambda _: answer(result=next(renewed, lambda: {"expired": True})())
+    back_end.answers["/refresh"] = lambda _: answer(**next(renewed, lambda: ended)())
 
     async def scenario() -> None:
         async with person(asked, False, path=PATH) as ann:
@@ -251,11 +297,14 @@ def test_a_back_end_renews_a_session_until_it_has_expired(asked: Server, back_en
     assert [each["user"] for each in back_end.asked_for("refresh")] == ["ann", "ann"]
 
 
+@ends
 @pytest.mark.full
-def test_a_back_end_renews_a_subscription_until_it_has_expired(asked: Server, back_end: BackEnd) -> None:
-    renewed = iter([soon])
+def test_a_back_end_renews_a_subscription_until_it_has_expired(
+    asked: Server, back_end: BackEnd, ended: dict[str, Any]
+) -> None:
+    renewed = iter([lambda: {"result": soon()}])
     back_end.answers["/subscribe"] = lambda _: answer(result=soon())
-    back_end.answers["/sub_refresh"] = lambda _: answer(result=next(renewed, lambda: {"expired": True})())
+    back_end.answers["/sub_refresh"] = lambda _: answer(**next(renewed, lambda: ended)())
 
     async def scenario() -> None:
         async with person(asked, False, path=PATH) as ann:

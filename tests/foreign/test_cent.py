@@ -1,6 +1,7 @@
 """cent, Centrifugo's client of its server API."""
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -22,11 +23,14 @@ from cent import (
     PresenceRequest,
     PresenceStatsRequest,
     PublishRequest,
+    RefreshRequest,
     StreamPosition,
     SubscribeRequest,
+    UnsubscribeRequest,
 )
 
 from imserver.services.channels.members import MAX_TAG_BYTES, MAX_TAGS
+from imserver.services.dialects.centrifuge_service import GRACE_SECONDS
 from tests.integration.raw import CLOSE, Raw, request, text
 from tests.support import Server, eventually
 
@@ -120,6 +124,85 @@ def test_a_batch_has_the_replies_in_its_order(cent: Client) -> None:
     assert isinstance(channels.channels, dict)  # type: ignore[attr-defined]
 
 
+def ask(server: Server, path: str, body: Any, key: str = KEY) -> Any:
+    """The answer to a request in plain JSON; a list: one on each line."""
+    lines = body if isinstance(body, list) else [body]
+    content = "\n".join(map(json.dumps, lines)).encode()
+    with Raw(server.http) as client:
+        client.send(request(path, method="POST", headers=[("X-API-Key", key)], body=content))
+        answer = client.response()
+    assert answer.status == 200, answer
+    found = [json.loads(line) for line in answer.body.splitlines()]
+    return found if isinstance(body, list) else found[0]
+
+
+@pytest.mark.parametrize(
+    ("method", "asked"),
+    [
+        (
+            "publish",
+            {"data": None, "b64data": None, "tags": None, "idempotency_key": None},
+        ),
+        ("history", {"limit": None, "since": None, "reverse": None}),
+        ("history", {"limit": 1, "since": {"offset": None, "epoch": None}}),
+        (
+            "subscribe",
+            {"user": "nobody", "client": None, "session": None, "expire_at": None},
+        ),
+    ],
+)
+def test_null_means_absent_as_in_go(server: Server, method: str, asked: dict[str, Any]) -> None:
+    asked = {"channel": "past:null", **asked}
+    assert "result" in ask(server, f"/api/{method}", asked)
+    commands = [{method: asked, "broadcast": None}, {"broadcast": None}]
+    replies = ask(server, "/api/batch", {"commands": commands})["replies"]
+    assert [*replies[0]] == [method]
+    assert replies[1]["error"]["code"] == 104
+    ask(server, "/api/history_remove", {"channel": "past:null"})
+
+
+def test_an_empty_command_spoils_no_batch(server: Server) -> None:
+    commands: list[Any] = [{}, {"connections": {}}, {"info": {}}, {"info": {}, "channels": {}}]
+    replies = ask(server, "/api/batch", {"commands": commands})["replies"]
+    assert [each["error"]["code"] if "error" in each else 0 for each in replies] == [104, 104, 0, 104]
+
+
+def test_older_clients_name_the_method_in_the_body(server: Server) -> None:
+    command = {"method": "publish", "params": {"channel": "past:old", "data": {"n": 1}}}
+    assert ask(server, "/api", command)["result"]["offset"] == 1
+    lines = [
+        {"id": 7, "method": "PRESENCE", "params": {"channel": "talk:old"}},
+        {"method": "history", "params": {"channel": "past:old", "limit": None}},
+        {"method": "history", "params": {"channel": 1}},
+        {"method": "dance", "params": {}},
+        {"method": "info"},
+    ]
+    presence, history, bad, unknown, info = ask(server, "/api", lines)
+    assert presence == {"id": 7, "result": {"presence": {}}}
+    assert history["result"]["offset"] == 1
+    assert (bad["error"]["code"], unknown["error"]["code"]) == (107, 104)
+    assert len(info["result"]["nodes"]) == 1
+    refused, permitted = ask(server, "/api", [command, lines[1]], READ_KEY)
+    assert (refused["error"]["code"], permitted["result"]["offset"]) == (103, 1)
+
+
+@pytest.mark.parametrize(
+    ("key", "body", "status"),
+    [
+        ("wrong", b'{"method":"info"}', 401),
+        (KEY, b"", 400),
+        (KEY, b'{"method":"info"}\nno', 400),
+        (KEY, b'{"method":"info"}\n' * 1001, 400),
+    ],
+)
+def test_bad_requests_of_older_clients_are_refused(
+    server: Server, key: str, body: bytes, status: int
+) -> None:
+    with Raw(server.http) as client:
+        client.send(request("/api", method="POST", headers=[("X-API-Key", key)], body=body))
+        assert client.response().status == status
+
+
 def test_presence_of_nobody(cent: Client) -> None:
     assert cent.presence(PresenceRequest(channel="talk:empty")).presence == {}
     stats = cent.presence_stats(PresenceStatsRequest(channel="talk:empty"))
@@ -155,6 +238,10 @@ def test_info_describes_the_app(server: Server, cent: Client) -> None:
         (lambda c: c.presence(PresenceRequest(channel="past:x")), 108),
         (lambda c: c.presence_stats(PresenceStatsRequest(channel="past:x")), 108),
         (lambda c: c.history(HistoryRequest(channel="talk:x")), 108),
+        (lambda c: c.history_remove(HistoryRemoveRequest(channel="talk:x")), 108),
+        (lambda c: c.history_remove(HistoryRemoveRequest(channel="")), 107),
+        (lambda c: c.presence(PresenceRequest(channel="")), 107),
+        (lambda c: c.history(HistoryRequest(channel="")), 107),
         (lambda c: c.publish(PublishRequest(channel="", data=1)), 107),
         (lambda c: c.publish(PublishRequest(channel="x", data=1, b64data="!")), 107),
         (lambda c: c.broadcast(BroadcastRequest(channels=[], data=1)), 107),
@@ -221,6 +308,56 @@ def test_a_client_is_disconnected_with_code_and_reason(
         while (end := client.frame(seconds=30)).opcode != CLOSE:
             pass
     assert (end.close_code, end.payload[2:].decode()) == (3503 if code == 4502 else code, reason)
+
+
+def test_a_session_that_is_not_supported_does_not_mean_all(server: Server, cent: Client) -> None:
+    with logged_in(server, "dora") as client:
+        cent.subscribe(SubscribeRequest(user="dora", channel="talk:dora"))
+        for call in (
+            lambda: cent.disconnect(DisconnectRequest(user="dora", session="no-such-session")),
+            lambda: cent.unsubscribe(UnsubscribeRequest(user="dora", channel="talk:dora", session="no")),
+        ):
+            with pytest.raises(CentApiResponseError) as error:
+                call()
+            assert error.value.code == 107
+        assert cent.presence_stats(PresenceStatsRequest(channel="talk:dora")).num_clients == 1
+        cent.disconnect(DisconnectRequest(user="dora", session=""))
+        while (end := client.frame(seconds=30)).opcode != CLOSE:
+            pass
+    assert end.close_code == 3503
+
+
+def test_an_empty_channel_ends_all_subscriptions(server: Server, cent: Client) -> None:
+    with logged_in(server, "gus") as client:
+        channels = {"talk:gus", "past:gus"}
+        for channel in sorted(channels):
+            cent.subscribe(SubscribeRequest(user="gus", channel=channel))
+        cent.unsubscribe(UnsubscribeRequest(user="gus", channel=""))
+        left: set[str] = set()
+        while left != channels:
+            push = client.message().json.get("push", {})
+            left |= {push["channel"]} if "unsubscribe" in push else set()
+        cent.publish(PublishRequest(channel="#gus", data=1))
+        while "pub" not in client.message().json.get("push", {}):
+            pass
+
+
+def test_a_subscription_by_the_server_has_an_end(server: Server, cent: Client) -> None:
+    with logged_in(server, "eva") as client:
+        ended = int(time.time()) - GRACE_SECONDS - 1
+        cent.subscribe(SubscribeRequest(user="eva", channel="talk:eva", expire_at=ended))
+        while (end := client.frame(seconds=30)).opcode != CLOSE:
+            pass
+    assert (end.close_code, end.payload[2:]) == (3006, b"subscription expired")
+
+
+def test_a_refresh_changes_what_others_see(server: Server, cent: Client) -> None:
+    with logged_in(server, "finn"):
+        cent.subscribe(SubscribeRequest(user="finn", channel="talk:finn"))
+        for info in ({"n": 1}, None):
+            cent.refresh(RefreshRequest(user="finn", info=info))
+            (member,) = cent.presence(PresenceRequest(channel="talk:finn")).presence.values()
+            assert member.conn_info == {"n": 1}
 
 
 def test_a_key_for_all_apps_acts_in_the_app_of_the_settings(server: Server, cent: Client) -> None:

@@ -123,21 +123,24 @@ class _RpcResult(Struct):
 
 
 class SubscriptionAbout(Struct, frozen=True, array_like=True):
-    """What a back end says about a client that it subscribes: JSON for the others, JSON for the client."""
+    """What a back end says about a client that it subscribes: JSON for the others, JSON for the client, and
+    when the subscription ends (0: never)."""
 
     info: bytes = b""
     data: bytes = b""
+    expires_at: int = 0
 
 
 class RefreshConnection(Struct, frozen=True, array_like=True):
     """Let the session of a connection of the queried node end at ``expires_at`` (0: never).
 
-    The answer is whether there is one.
+    ``info``: JSON for others (``b""``: as before). The answer is whether there is one.
     """
 
     app: str
     connection: str
     expires_at: int
+    info: bytes = b""
 
 
 class CentrifugeState(DialectState, gc=False):
@@ -448,6 +451,7 @@ class CentrifugeService:
         decision = LoginDecision(expires_at=expires_at)
         if isinstance(connection.dialect_state, CentrifugeState):
             connection.dialect_state.expires_at = 0
+            connection.dialect_state.info = query.info or connection.dialect_state.info
             decision = self._take_end(query.app, connection.dialect_state, decision)
         self._logins.began(connection, decision)
         return True
@@ -482,6 +486,7 @@ class CentrifugeService:
         state.by_server = {*before, channel}
         said = _read_about(about) if about else SubscriptionAbout()
         set_info(state, channel, said.info)
+        _set_end(state, channel, said.expires_at)
         options = self._channels.options(app, channel)
         result = SubscribeResult(data=Raw(said.data) if said.data else UNSET)
         if position is not None:
