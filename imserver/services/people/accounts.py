@@ -17,7 +17,7 @@ from imserver.config.settings import AppAccountSettings, Config
 from imserver.errors import ImserverError, MediaUnavailable, StorageUnavailable
 from imserver.services.people.attempts import AddressRate, Attempts, Shared, TooManyFailures, network_of
 from imserver.services.people.identifiers import LOGIN_CHARACTERS, BadField, candidates, checked, fits
-from imserver.services.people.passwords import MAX_PASSWORD_BYTES, Passwords
+from imserver.services.people.passwords import MAX_PASSWORD_BYTES, Overloaded, Passwords
 from imserver.storage.accounts import AccountStore
 from imserver.storage.contract import (
     AVATAR_CHARACTERS,
@@ -251,15 +251,18 @@ class Accounts:
         counts: list[tuple[Attempts, Hashable]] = [(self._by_address, network), (self._by_pair, pair)]
         if found is None or not self._tokens.was_made_for(found[0].id, earlier):
             counts.append((self._by_account, who))
-        # Counted before the check, so that parallel attempts cannot exceed the limit.
-        for place, (attempts, name) in enumerate(counts):
-            try:
+        taken: list[tuple[Attempts, Hashable]] = []
+        try:
+            # Counted before the check, so that parallel attempts cannot exceed the limit.
+            for attempts, name in counts:
                 attempts.take(name)
-            except TooManyFailures:
-                for before, taken in counts[:place]:
-                    before.forgive(taken)
-                raise
-        if not self._passwords.matches("" if found is None else found[1], password) or found is None:
+                taken.append((attempts, name))
+            is_right = self._passwords.matches("" if found is None else found[1], password)
+        except (TooManyFailures, Overloaded):  # the password was not checked
+            for attempts, name in taken:
+                attempts.forgive(name)
+            raise
+        if not is_right or found is None:
             raise WrongLogin
         for attempts, name in counts:
             attempts.forgive(name)
