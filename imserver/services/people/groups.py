@@ -43,6 +43,7 @@ from imserver.storage.log.contract import (
     Right,
     options_of,
 )
+from imserver.storage.statements import Condition
 from imserver.transport.connection import Connection
 
 if TYPE_CHECKING:
@@ -175,14 +176,17 @@ class Groups:
             raise NotAllowed(refusal.detail)
         return _group(*found)
 
-    def accept(self, app: str, group: int, user: str, invited_by: str, by_user: bool = True) -> bool:
+    def accept(
+        self, app: str, group: int, user: str, invited_by: str, condition: Condition, by_user: bool = True
+    ) -> bool:
         """Add a user who has accepted the invitation of a member or (``""``) a back end.
 
-        ``by_user``: see :meth:`create`. False: the user is a member already. Raises TooManyFailures,
-        TooManyMembers, and NotAllowed if the member may no longer invite.
+        ``by_user``: see :meth:`create`. False: the user is a member already. Raises UnknownGroup also if a
+        new member does not meet the condition, TooManyFailures, TooManyMembers, and NotAllowed if the member
+        may no longer invite.
         """
         right = _permitted(invited_by, "invite", _INVITING)
-        return bool(self._enter(app, group, user, right, by_user, invited_by).users)
+        return bool(self._enter(app, group, user, right, by_user, invited_by, condition).users)
 
     def count(self, app: str, group: int) -> int:
         """The number of members."""
@@ -196,7 +200,14 @@ class Groups:
         return self.show(app, group, user)
 
     def _enter(
-        self, app: str, group: int, user: str, right: Right, by_user: bool, invited_by: str = ""
+        self,
+        app: str,
+        group: int,
+        user: str,
+        right: Right,
+        by_user: bool,
+        invited_by: str = "",
+        condition: Condition | None = None,
     ) -> Change:
         """Add a user who wants it. It counts for their limit if they were not a member."""
         log = self._log_with(group)
@@ -204,7 +215,16 @@ class Groups:
             self._made.take((app, user))
         joined = None
         try:
-            joined = log.join(app, group, [user], user, most=self.limit, right=right, invited_by=invited_by)
+            joined = log.join(
+                app,
+                group,
+                [user],
+                user,
+                most=self.limit,
+                right=right,
+                invited_by=invited_by,
+                condition=condition,
+            )
             return _done(joined)
         finally:
             if by_user and not (isinstance(joined, Change) and joined.users):

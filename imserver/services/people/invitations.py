@@ -16,7 +16,8 @@ from imserver.services.people.attempts import AddressRate
 from imserver.services.people.friends import FriendResult, Friends, Oneself, UnknownFriend
 from imserver.services.people.groups import ADMIN, OWNER, Groups, NotAllowed, UnknownGroup
 from imserver.storage.contract import Account, Invitation
-from imserver.storage.invitations import InvitationStore
+from imserver.storage.invitations import InvitationStore, use
+from imserver.storage.statements import Condition, Statements
 
 CODE_BYTES: Final = 16
 """Random bytes of a code."""
@@ -129,25 +130,25 @@ class Invitations:
         if self._accounts.get(app, user) is None:
             raise UnknownAccount(user)
         found = self._valid(app, code)
-        if self._friends.blocked_by(app, user, [found.user]) or not self._rows.use(app, code, int(time())):
+        if self._friends.blocked_by(app, user, [found.user]):
             raise UnknownInvitation(code)
-        status: Literal["joined", "friends", "already"] = "already"
+
+        def is_used(sql: Statements) -> bool:
+            return use(sql, app, code, int(time()))
+
         try:
-            if found.group:
-                is_new = self._groups.accept(app, found.group, user, found.user, by_user)
-                status = "joined" if is_new else "already"
-            else:
-                status = self._befriend(app, user, found)
+            if not found.group:
+                return Accepted(self._befriend(app, user, found, is_used), found)
+            is_new = self._groups.accept(app, found.group, user, found.user, is_used, by_user)
         except (UnknownGroup, NotAllowed, UnknownFriend):
             raise UnknownInvitation(code) from None
-        finally:
-            if status == "already":
-                self._rows.give_back(app, code)
-        return Accepted(status, found)
+        return Accepted("joined" if is_new else "already", found)
 
-    def _befriend(self, app: str, user: str, found: Invitation) -> Literal["friends", "already"]:
+    def _befriend(
+        self, app: str, user: str, found: Invitation, condition: Condition
+    ) -> Literal["friends", "already"]:
         try:
-            result = self._friends.change(app, user, found.user, changes.add)
+            result = self._friends.change(app, user, found.user, changes.add, condition)
         except Oneself:
             return "already"
         if result is FriendResult.AWAY:
