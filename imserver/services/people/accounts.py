@@ -337,9 +337,12 @@ class Accounts:
 
     def get(self, app: str, user: str) -> Account | None:
         """The account of a user."""
-        id = account_id(user)
-        found = self._accounts.by_id(app, id) if id else None
+        found = self._found(app, user)
         return None if found is None else found[0]
+
+    def known(self, app: str, user: str) -> Account:
+        """The account of a user. Raises UnknownAccount."""
+        return self._known(app, user)[0]
 
     def those_of(self, app: str, users: Sequence[str]) -> list[Account]:
         """The existing accounts of these users, in the order of their ids."""
@@ -440,10 +443,14 @@ class Accounts:
 
     def _known(self, app: str, user: str) -> tuple[Account, str]:
         """The account of a user, and the hash of its password. Raises UnknownAccount."""
-        found = self._accounts.by_id(app, account_id(user))
+        found = self._found(app, user)
         if found is None:
             raise UnknownAccount(user)
         return found
+
+    def _found(self, app: str, user: str) -> tuple[Account, str] | None:
+        id = account_id(user)
+        return self._accounts.by_id(app, id) if id else None
 
     def log_out(self, app: str, user: str) -> None:
         """End all sessions of an account: invalidate tokens, close connections. Raises UnknownAccount."""
@@ -453,9 +460,7 @@ class Accounts:
 
     def devices(self, app: str, user: str) -> list[Device]:
         """The logins of an account that have not ended, the newest first. Raises UnknownAccount."""
-        account = self.get(app, user)
-        if account is None:
-            raise UnknownAccount(user)
+        account = self.known(app, user)
         return self._accounts.devices(account.id, int(time()))
 
     def log_out_device(self, app: str, user: str, device: int) -> None:
@@ -464,9 +469,7 @@ class Accounts:
 
         Raises UnknownAccount and UnknownDevice.
         """
-        account = self.get(app, user)
-        if account is None:
-            raise UnknownAccount(user)
+        account = self.known(app, user)
         ended = self._accounts.remove_device(account.id, device)
         if ended is None:
             raise UnknownDevice(str(device))
@@ -481,9 +484,7 @@ class Accounts:
         The account is deleted last, so that a failed request can be repeated. Data that requests and
         connections in progress add meanwhile is deleted after it.
         """
-        account = self.get(app, user)
-        if account is None:
-            raise UnknownAccount(user)
+        account = self.known(app, user)
         for forget in self._forget:
             forget(account)
         if not self._accounts.remove(app, account.id, self._reports(app)):

@@ -7,7 +7,6 @@ and mutes admins, and gives roles. Options say who may invite, rename and pin, a
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from time import time
 from typing import TYPE_CHECKING, Final
@@ -28,6 +27,7 @@ from imserver.model import (
 from imserver.services.people.accounts import Accounts
 from imserver.services.people.attempts import Attempts, TooManyFailures
 from imserver.services.people.friends import Friends
+from imserver.services.people.identifiers import fits
 from imserver.storage.log.contract import (
     FULL,
     INVALID,
@@ -57,7 +57,6 @@ MEMBER: Final = "member"
 _RANK: Final = {OWNER: 2, ADMIN: 1, MEMBER: 0}
 _INVITING: Final = "only the owner and admins invite to this group"
 _OUTSIDER: Final = Rejected(UNKNOWN_CONVERSATION)
-_unshowable: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class BadGroup(ImserverError):
@@ -117,6 +116,11 @@ class Groups:
         """One group. Allowed for members and back ends; an open group for anybody."""
         found, own = self._seen(app, group, by, or_open=True)
         return _group(found, own)
+
+    def role(self, app: str, group: int, by: str) -> str:
+        """The role of a member; ``""``: a back end."""
+        _, own = self._seen(app, group, by)
+        return "" if own is None else own.role
 
     def page(self, app: str, user: str, after: int, limit: int) -> tuple[int, list[Group]]:
         """The number of groups of a user, and a page of them in the order of their ids, after the id
@@ -366,7 +370,7 @@ def _may_enter(user: str) -> Right:
 
 
 def _check_name(name: str) -> None:
-    if not 1 <= len(name) <= NAME_CHARACTERS or _unshowable.search(name):
+    if not fits(name, 1, NAME_CHARACTERS):
         raise BadGroup(f"name: expected 1 to {NAME_CHARACTERS} characters that can be shown")
 
 

@@ -11,7 +11,7 @@ from msgspec import Struct
 from imserver.config.settings import AccountSettings
 from imserver.errors import ImserverError
 from imserver.services.people import friends as changes
-from imserver.services.people.accounts import Accounts, UnknownAccount, account_id
+from imserver.services.people.accounts import Accounts, account_id
 from imserver.services.people.attempts import AddressRate
 from imserver.services.people.friends import FriendResult, Friends, Oneself, UnknownFriend
 from imserver.services.people.groups import ADMIN, OWNER, Groups, NotAllowed, UnknownGroup
@@ -81,8 +81,8 @@ class Invitations:
         """
         if group:
             self._groups.check_inviting(app, group, by)
-        elif self._accounts.get(app, by) is None:
-            raise UnknownAccount(by)
+        else:
+            self._accounts.known(app, by)
         now = int(time())
         code, expires_at = token_urlsafe(CODE_BYTES), now + seconds if seconds else 0
         made = Invitation(code, app, by, group, now, expires_at, max_uses=uses)
@@ -95,7 +95,7 @@ class Invitations:
 
         Raises UnknownGroup.
         """
-        user = by if not group or self._role(app, group, by) not in (OWNER, ADMIN, "") else None
+        user = by if not group or self._groups.role(app, group, by) not in (OWNER, ADMIN, "") else None
         return self._rows.page(app, user, group or None, int(time()), after, limit)
 
     def revoke(self, app: str, by: str, code: str) -> None:
@@ -127,8 +127,7 @@ class Invitations:
         ``by_user``: the user asks, not a back end. Raises UnknownInvitation, UnknownAccount, Blocked,
         TooManyFailures, TooManyMembers and TooManyFriends.
         """
-        if self._accounts.get(app, user) is None:
-            raise UnknownAccount(user)
+        self._accounts.known(app, user)
         found = self._valid(app, code)
         if self._friends.blocked_by(app, user, [found.user]):
             raise UnknownInvitation(code)
@@ -164,13 +163,6 @@ class Invitations:
 
     def _may_end(self, app: str, by: str, group: int) -> bool:
         try:
-            return bool(group) and self._role(app, group, by) in (OWNER, ADMIN)
+            return bool(group) and self._groups.role(app, group, by) in (OWNER, ADMIN)
         except UnknownGroup:
             return False
-
-    def _role(self, app: str, group: int, by: str) -> str:
-        """The role of a member; ``""``: a back end. Raises UnknownGroup."""
-        role = self._groups.show(app, group, by).role
-        if by and not role:  # an open group
-            raise UnknownGroup(str(group))
-        return role

@@ -35,7 +35,7 @@ from imserver.cluster.registry import TemporaryValues
 from imserver.config.settings import Config, ProviderSettings
 from imserver.errors import ImserverError
 from imserver.logging import RateLimitedLog
-from imserver.services.people.accounts import Accounts, Closed, UnknownAccount, check_device
+from imserver.services.people.accounts import Accounts, Closed, check_device
 from imserver.services.people.identifiers import BadField
 from imserver.services.people.oauth_providers import (
     KINDS,
@@ -413,16 +413,12 @@ class OAuth:
 
     def links(self, app: str, user: str) -> list[AccountLink]:
         """The links of an account. Raises UnknownAccount."""
-        account = self._accounts.get(app, user)
-        if account is None:
-            raise UnknownAccount(user)
+        account = self._accounts.known(app, user)
         return self._links.of(account.id)
 
     def unlink(self, app: str, user: str, name: str) -> None:
         """Delete a link of an account. Raises UnknownAccount, UnknownProvider and LastLogin."""
-        account = self._accounts.get(app, user)
-        if account is None:
-            raise UnknownAccount(user)
+        account = self._accounts.known(app, user)
         done = self._links.remove(account.id, name, self._accounts.rules_of(app).passwords)
         if done == "absent":
             raise UnknownProvider(name)
