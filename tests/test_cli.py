@@ -195,7 +195,7 @@ def test_more_connections_than_files_is_one_clear_line(tmp_path: Path) -> None:
 def test_demo_mode_beyond_loopback_is_refused(host: str) -> None:
     assert refused("serve", "--host", host) == (
         f"server.host {host} is not a loopback address and no API key exists, so strangers could push: "
-        "make one (imserver key create), set api.keys, or start with --insecure"
+        "make one (imserver key create push), set api.keys, or start with --insecure"
     )
 
 

@@ -76,7 +76,7 @@ IMPORTERS = {
     "websockets": ("transport/",),
     "sqlalchemy": ("storage/",),
     "alembic": ("storage/",),
-    "psycopg": ("storage/",),
+    "psycopg": ("storage/", "commands/outbox.py"),
     "pymysql": ("storage/",),
     "argon2": ("services/people/passwords.py",),
     "authlib": ("services/people/oauth_providers.py",),

@@ -110,16 +110,11 @@ class _TusView:
         metadata = http_request.headers.get("upload-metadata", "")
         name = call.asked.name or _file_name(metadata)
         offer = _offer(call, name, call.asked.kind, _number_in(http_request, "upload-length"))
-        created = self._resumable.create(offer, metadata)
-        with self._resumable.opened(call.app, call.user, created) as part:
+        with self._resumable.begun(offer, metadata) as part:
             if _body_bytes(http_request):
-                try:
-                    self._append(call, part, offer, 0)
-                except BaseException:  # the client does not know the address of the upload
-                    self._resumable.remove(part)
-                    raise
+                self._append(call, part, offer, 0)
             owner = {"app": call.app, "user": call.user} if call.is_back_end else {}
-            location = f"{TUS_PATH}/{created}" + (f"?{urlencode(owner)}" if owner else "")
+            location = f"{TUS_PATH}/{part.id}" + (f"?{urlencode(owner)}" if owner else "")
             headers = (("Location", location), *_progress(part))
         return _response(http_request, HTTPStatus.CREATED, headers)
 

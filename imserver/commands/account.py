@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 from rich.console import Console
@@ -13,7 +13,11 @@ from imserver.auth.account_tokens import GOCHAT
 from imserver.commands.opened import opened, settings_options
 from imserver.services.people.account_import import BadImport, accounts_of, read_rows, store
 from imserver.storage.accounts import AccountStore
+from imserver.storage.log.rows import continue_after
 from imserver.terminal import fail
+
+_LAST_SEQ: Final = 2**52
+"""JavaScript's numbers are exact up to twice this."""
 
 
 @click.group()
@@ -25,13 +29,22 @@ def account() -> None:
 @settings_options
 @click.option("--app", default=GOCHAT, show_default=True, help="The app that gets the accounts.")
 @click.option("--dry-run", is_flag=True, help="Check the file only.")
+@click.option(
+    "--last-seq",
+    type=click.IntRange(0, _LAST_SEQ),
+    default=0,
+    metavar="N",
+    help="The greatest seq of GoChat's messages. New messages get greater ones: its clients ask for these.",
+)
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-def import_accounts(path: str | None, data_dir: str | None, app: str, dry_run: bool, file: Path) -> None:
+def import_accounts(
+    path: str | None, data_dir: str | None, app: str, dry_run: bool, last_seq: int, file: Path
+) -> None:
     """Import accounts with their ids from FILE.
 
-    The file is GoChat's table of users, as CSV or JSON. Columns: id, phone_number (or phone), nickname,
-    password (a hash: MD5 with app.salt as in GoChat, or argon2id); optional: avatar, create_time. Existing
-    accounts are skipped.
+    The file is GoChat's table of users, as CSV or JSON. Columns: id; at least one of phone (or phone_number),
+    email, name; password (a hash: MD5 with app.salt as in GoChat, or argon2id); optional: nickname, avatar,
+    created (or create_time). Existing accounts are skipped.
     """
     try:
         rows = read_rows(file.read_text(encoding="utf-8-sig"))
@@ -50,6 +63,8 @@ def import_accounts(path: str | None, data_dir: str | None, app: str, dry_run: b
             count = store(
                 AccountStore(database), name, found, lambda done: progress.update(task, completed=done)
             )
+            if last_seq:
+                database.write(lambda sql: continue_after(sql, name, last_seq))
     except (BadImport, UnicodeDecodeError) as error:
         fail(error)
     click.echo(f"{count} accounts imported, {len(found) - count} already existed")

@@ -1,9 +1,14 @@
-"""``imserver outbox``: pushes the rows of a table in a back end's PostgreSQL, each once."""
+"""``imserver outbox``: pushes the rows of a table in a back end's PostgreSQL, each once.
+
+The back end inserts a row in the transaction that the push reports. ``id`` orders the rows. ``push`` is the
+body of ``POST /api/v1/push``. ``refused`` is the reason why the server will never accept it.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -13,14 +18,132 @@ from threading import Event
 from typing import Any, Final
 
 import click
+import msgspec
+import psycopg
 from msgspec import Struct
+from psycopg import sql
 
 from imserver.config.load import ENVIRONMENT_KEY
-from imserver.storage.outbox import OutboxRow, OutboxTable, OutboxUnavailable
+from imserver.errors import ImserverError
 from imserver.terminal import fail, read_text
 from imserver_client import NotConnected, Publisher, PushAnswer, RequestRefused
 
 log = logging.getLogger(__name__)
+
+# --- the table ----------------------------------------------------------------------------------------------
+
+CONNECT_SECONDS: Final = 10
+_NAME: Final = re.compile(r"[a-z_][a-z0-9_]{0,40}")
+_TABLE: Final = """
+CREATE TABLE IF NOT EXISTS {table} (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    push jsonb NOT NULL,
+    refused text
+);
+CREATE INDEX IF NOT EXISTS {index} ON {table} (id) WHERE refused IS NULL;
+CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN PERFORM pg_notify({channel}, ''); RETURN NULL; END $$;
+DROP TRIGGER IF EXISTS {function} ON {table};
+CREATE TRIGGER {function} AFTER INSERT ON {table} FOR EACH STATEMENT EXECUTE FUNCTION {function}();
+"""
+
+
+class OutboxUnavailable(ImserverError):
+    """The database of the outbox does not answer or refuses a statement. The text gives the reason."""
+
+
+class OutboxRow(Struct, frozen=True):
+    """A waiting row. ``push`` is the JSON of the column."""
+
+    id: int
+    push: bytes
+
+    def body(self) -> dict[str, Any]:
+        """The push as a mapping. Raises ValueError if it is not one."""
+        return msgspec.json.decode(self.push, type=dict[str, Any])
+
+
+class OutboxTable:
+    """A connection to the table ``name``. Only one process at a time gets :meth:`lock`.
+
+    Every method waits for the database and may raise :class:`OutboxUnavailable`.
+    """
+
+    def __init__(self, url: str, name: str) -> None:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"expected a table named by a-z, 0-9 and _, got {name!r}")
+        self.name = name
+        self._table = sql.Identifier(name)
+        try:
+            self._connection = psycopg.connect(url, autocommit=True, connect_timeout=CONNECT_SECONDS)
+            self._connection.execute(sql.SQL("LISTEN {}").format(self._table))
+        except psycopg.Error as error:
+            raise _unavailable(error) from None
+
+    def create(self) -> None:
+        """Create the table, and the trigger that notifies waiting readers."""
+        self._execute(
+            sql.SQL(_TABLE).format(
+                table=self._table,
+                index=sql.Identifier(f"{self.name}_waiting"),
+                function=sql.Identifier(f"{self.name}_notify"),
+                channel=sql.Literal(self.name),
+            )
+        )
+
+    def lock(self) -> bool:
+        """Become the only reader of the table until the connection ends; False if another reader exists."""
+        rows = self._execute(
+            sql.SQL("SELECT pg_try_advisory_lock(hashtext({}))").format(sql.Literal(self.name))
+        )
+        return bool(rows[0][0])
+
+    def waiting(self, limit: int) -> list[OutboxRow]:
+        """The oldest waiting rows, at most ``limit``."""
+        statement = "SELECT id, push::text FROM {} WHERE refused IS NULL ORDER BY id LIMIT %s"
+        return [
+            OutboxRow(row[0], row[1].encode())
+            for row in self._execute(sql.SQL(statement).format(self._table), (limit,))
+        ]
+
+    def settle(self, pushed: Sequence[int], refused: Sequence[tuple[int, str]]) -> None:
+        """Delete pushed rows and store the reason in refused ones."""
+        try:
+            with self._connection.transaction(), self._connection.cursor() as cursor:
+                if pushed:
+                    statement = sql.SQL("DELETE FROM {} WHERE id = ANY(%s)").format(self._table)
+                    cursor.execute(statement, (list(pushed),))
+                if refused:
+                    statement = sql.SQL("UPDATE {} SET refused = %s WHERE id = %s").format(self._table)
+                    cursor.executemany(statement, [(reason, number) for number, reason in refused])
+        except psycopg.Error as error:
+            raise _unavailable(error) from None
+
+    def wait(self, seconds: float) -> None:
+        """Wait for an insert, at most ``seconds``."""
+        try:
+            for _ in self._connection.notifies(timeout=seconds, stop_after=1):
+                pass
+        except psycopg.Error as error:
+            raise _unavailable(error) from None
+
+    def close(self) -> None:
+        """End the connection, which releases the lock."""
+        self._connection.close()
+
+    def _execute(self, statement: sql.Composed, values: Sequence[Any] = ()) -> list[Any]:
+        try:
+            cursor = self._connection.execute(statement, values or None)
+            return cursor.fetchall() if cursor.description else []
+        except psycopg.Error as error:
+            raise _unavailable(error) from None
+
+
+def _unavailable(error: psycopg.Error) -> OutboxUnavailable:
+    return OutboxUnavailable(str(error).strip().partition("\n")[0] or type(error).__name__)
+
+
+# --- pushing ------------------------------------------------------------------------------------------------
 
 BATCH_ROWS: Final = 1000
 WAIT_SECONDS: Final = 5.0
@@ -29,6 +152,7 @@ ANSWER_SECONDS: Final = 30.0
 FIRST_PAUSE_SECONDS: Final = 0.5
 LONGEST_PAUSE_SECONDS: Final = 30.0
 ENVIRONMENT_DATABASE: Final = "OUTBOX_DATABASE_URL"
+_ACCEPTED: Final = frozenset(("sent", "held", "partly", "repeated"))
 
 
 class OutboxOutcome(Struct):
@@ -44,21 +168,24 @@ def push_rows(publisher: Publisher, table: str, rows: Sequence[OutboxRow]) -> Ou
 
     Raises NotConnected.
     """
-    sent: list[tuple[OutboxRow, Future[PushAnswer] | str]] = []
+    sent: list[tuple[OutboxRow, Future[PushAnswer] | str, bool]] = []
     for row in rows:
         try:
             # Pushed again after a crash, a row is recognised by its id and not delivered twice.
             body: dict[str, Any] = {"id": f"{table}-{row.id}", **row.body()}
-            sent.append((row, publisher.publish(body.pop("app", ""), body.pop("text", None), **body)))
-        except (ValueError, TypeError) as error:
-            sent.append((row, f"not a push: {error}"))
+            future = publisher.publish(body.pop("app", ""), body.pop("text", None), **body)
+            sent.append((row, future, bool(body.get("store"))))
+        except (ValueError, TypeError, RecursionError) as error:
+            sent.append((row, f"not a push: {error}", False))
     outcome = OutboxOutcome([], [])
-    for row, answer in sent:
+    for row, answer, is_stored in sent:
         try:
             if isinstance(answer, str):
                 outcome.refused.append((row.id, answer))
             else:
-                answer.result(ANSWER_SECONDS)
+                if _has_failed(answer.result(ANSWER_SECONDS), is_stored):
+                    outcome.again = f"row {row.id}: a node or the database does not answer"
+                    break
                 outcome.pushed.append(row.id)
         except RequestRefused as refused:
             if refused.temporary:
@@ -69,6 +196,16 @@ def push_rows(publisher: Publisher, table: str, rows: Sequence[OutboxRow]) -> Ou
             outcome.again = "no answer in time"
             break
     return outcome
+
+
+def _has_failed(answer: PushAnswer, is_stored: bool) -> bool:
+    """Whether to push a row again.
+
+    An id is used up once a target has accepted the push: a repetition would get the same answer. A message is
+    stored again only for the targets that do not have it.
+    """
+    statuses = {result.status for result in answer.results}
+    return "failed" in statuses and (is_stored or statuses.isdisjoint(_ACCEPTED))
 
 
 class OutboxWorker:

@@ -26,7 +26,7 @@ from imserver.storage.contract import (
 )
 from imserver.storage.events import NewEvent, add_events
 from imserver.storage.oauth import add_link
-from imserver.storage.statements import PooledStatements, Row, marks_of, text_of
+from imserver.storage.statements import Condition, PooledStatements, Row, marks_of, text_of
 from imserver.storage.store import Store
 
 States = tuple[str, str]
@@ -355,12 +355,21 @@ class AccountStore:
 
     # --- relations ------------------------------------------------------------------------------------------
 
-    def relate(self, app: str, one: int, two: int, limit: int, becoming: Relating) -> str:
+    def relate(
+        self,
+        app: str,
+        one: int,
+        two: int,
+        limit: int,
+        becoming: Relating,
+        condition: Condition | None = None,
+    ) -> str:
         """Change the states of two accounts towards each other, as ``becoming`` decides.
 
         ``becoming`` receives the state of the first towards the second, and of the second towards the first.
         It returns the new states and a result. This method returns that result, ``"unknown"`` if not both
-        accounts exist, or ``"full"`` if an account would have relations to more than ``limit`` others.
+        accounts exist or a change does not meet the condition, or ``"full"`` if an account would have
+        relations to more than ``limit`` others.
         """
 
         def work(sql: PooledStatements) -> str:
@@ -376,6 +385,8 @@ class AccountStore:
                 new and not old and sql.query(count, (mine,))[0][0] >= limit for mine, _, old, new in pairs
             ):
                 return "full"
+            if after != before and condition is not None and not condition(sql):
+                return "unknown"
             for mine, other, old, new in pairs:
                 if old != new:
                     _set_state(sql, mine, other, old, new)

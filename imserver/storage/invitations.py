@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from imserver.storage.contract import Invitation
-from imserver.storage.statements import PooledStatements, Row, marks_of, text_of
+from imserver.storage.statements import PooledStatements, Row, Statements, marks_of, text_of
 from imserver.storage.store import Store
 
 _COLUMNS: Final = "code, app, member, conversation, created, expires_at, uses, max_uses"
@@ -62,16 +62,6 @@ class InvitationStore:
         rows: list[Row] = self._store.read_or([], lambda sql: sql.query(statement, (*values, limit)))
         return list(map(_invitation, rows))
 
-    def use(self, app: str, code: str, now: int) -> bool:
-        """Count one use; False if the invitation does not exist or has ended."""
-        statement = f"UPDATE invitation SET uses = uses + 1 WHERE app = %s AND code = %s AND NOT {_ENDED}"
-        return self._store.write_or(False, lambda sql: sql.execute(statement, (app, code, now)) == 1)
-
-    def give_back(self, app: str, code: str) -> None:
-        """Subtract a use that had no effect."""
-        statement = "UPDATE invitation SET uses = uses - 1 WHERE app = %s AND code = %s AND uses > 0"
-        self._store.write_or(0, lambda sql: sql.execute(statement, (app, code)))
-
     def remove(self, app: str, code: str) -> None:
         """Delete an invitation."""
         statement = "DELETE FROM invitation WHERE app = %s AND code = %s"
@@ -81,6 +71,12 @@ class InvitationStore:
         """Delete all invitations of a user."""
         statement = "DELETE FROM invitation WHERE app = %s AND member = %s"
         self._store.write_or(0, lambda sql: sql.execute(statement, (app, user)))
+
+
+def use(sql: Statements, app: str, code: str, now: int) -> bool:
+    """Count one use; False if the invitation does not exist or has ended."""
+    statement = f"UPDATE invitation SET uses = uses + 1 WHERE app = %s AND code = %s AND NOT {_ENDED}"
+    return sql.execute(statement, (app, code, now)) == 1
 
 
 def _invitation(row: Row) -> Invitation:

@@ -6,7 +6,7 @@ A statement is text with ``%s`` for values and ``"`` around names that an engine
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
@@ -69,6 +69,10 @@ class Statements(ABC):
             else:
                 rows += self.query(statement.replace("{}", marks_of(len(some))), (*first, *some))
         return rows
+
+
+Condition = Callable[[Statements], bool]
+"""Runs in the transaction of a change, before it. False: the change is not made."""
 
 
 class PooledStatements(Statements):

@@ -18,7 +18,7 @@ from msgspec import json
 from msgspec.structs import replace
 
 from imserver.clock import until_beat
-from imserver.config.settings import StorageSettings
+from imserver.config.settings import MAX_USER_BYTES, StorageSettings
 from imserver.errors import StartError, StorageUnavailable
 from imserver.storage import app_rows
 from imserver.storage.address import database_address
@@ -373,7 +373,8 @@ class Store:
         return tuple(map(_key_row, self.read(lambda sql: sql.query(f"{_KEYS} ORDER BY created, id"))))
 
     def ban(self, app: str, users: Sequence[str], seconds: float) -> None:
-        """Store bans that end in ``seconds``, in place of earlier ones. 0: lift the bans.
+        """Store bans that end in ``seconds``, in place of earlier ones. 0: lift the bans. Users whose ids are
+        too long for a login are ignored.
 
         Raises StorageUnavailable.
         """
@@ -382,7 +383,7 @@ class Store:
 
         def work(sql: Statements) -> None:
             version = _next_version(sql)
-            banned = {user.encode() for user in users}
+            banned = {name for user in users if len(name := user.encode()) <= MAX_USER_BYTES}
             sql.execute_many(
                 "DELETE FROM ban WHERE app = %s AND member = %s", [(app, user) for user in banned]
             )

@@ -11,6 +11,7 @@ from sqlalchemy import create_engine, text
 from tests.support import Server, eventually, run_cli
 
 from .gochat import form, fresh_phone, register, said
+from .protobuf import acked, chatting
 from .raw import ask, request
 from .setting import Launch
 
@@ -212,6 +213,26 @@ def test_a_hash_of_the_original_is_accepted_once_and_replaced(launch: Launch, ht
         assert log_in(server, phone, "123456")["code"] == 200
     finally:
         engine.dispose()
+
+
+def test_clients_that_moved_sync_from_the_seq_that_they_had_at_gochat(
+    launch: Launch, http_server: str, tmp_path: Path
+) -> None:
+    server = launch(http_server)
+    ann, bob = register(server.http), register(server.http)
+    with chatting(server.ws, ann) as sender:
+        sender.single(1, int(bob[0]), "before")
+        assert acked(sender.output()) == (1, 1)
+        table = tmp_path / "user.csv"
+        hashed = "0" * 32
+        table.write_text(f"id,phone_number,password\n{int(bob[0]) + 100},{fresh_phone()},{hashed}\n")
+        folder = str(server.folder / "data")
+        done = run_cli("account", "import", "--data-dir", folder, "--last-seq", "900", str(table))
+        assert done.stdout == "1 accounts imported, 0 already existed\n", done
+        sender.single(2, int(bob[0]), "after")
+        assert acked(sender.output()) == (2, 901)
+    with chatting(server.ws, bob, after=900) as receiver:
+        assert [(said.seq, said.text) for said in receiver.missed] == [(901, "after")]
 
 
 # --- friends ------------------------------------------------------------------------------------------------

@@ -540,6 +540,9 @@ def test_files_go_to_a_bucket_and_come_from_there(launch: Launch, http_server: s
     refused = upload(server, b"x", user="ann", key="")
     assert code(refused) == (503, "media_unavailable")
     assert refused.header("Retry-After")
+    standin.failures = ["ok", *["500"] * 3]
+    assert code(upload(server, content, user="ann", key="")) == (503, "media_unavailable")
+    assert len(standin.objects) == 2, "the picture goes if its thumbnail is refused"
     assert files(server, "", app="101", user="ann").json["total"] == 1
     assert delete(server, "", received["id"]).json == {"deleted": True}
     assert not standin.objects

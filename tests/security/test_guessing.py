@@ -12,6 +12,7 @@ from imserver.auth.tenants import Tenants
 from imserver.config.settings import AccountSettings, Config, StorageSettings
 from imserver.services.people.accounts import Accounts, WrongLogin
 from imserver.services.people.attempts import TooManyFailures
+from imserver.services.people.passwords import MAX_WAITING, Overloaded
 from imserver.storage.accounts import AccountStore
 from imserver.storage.bots import BotStore
 from imserver.storage.contract import Taken
@@ -72,6 +73,20 @@ def test_many_strangers_lock_out_all_but_known_devices(accounts: Accounts) -> No
         guess(accounts, "192.0.2.7", earlier)
     with pytest.raises(TooManyFailures):
         accounts.login("gochat", "1", PASSWORD, "192.0.2.7", earlier)
+
+
+def test_a_flood_of_logins_locks_nobody_out(accounts: Accounts) -> None:
+    waiting, accounts._passwords.waiting = accounts._passwords.waiting, MAX_WAITING
+    for number in range(12):
+        with pytest.raises(Overloaded):
+            accounts.login("gochat", "1", PASSWORD, f"192.0.2.{number % 2}")
+    accounts._passwords.waiting = waiting
+    assert accounts.login("gochat", "1", PASSWORD, "192.0.2.1").phone == "1"
+    for _ in range(3):
+        guess(accounts, "192.0.2.2")
+    accounts._passwords.waiting = MAX_WAITING
+    with pytest.raises(TooManyFailures):
+        accounts.login("gochat", "1", PASSWORD, "192.0.2.2")
 
 
 @pytest.mark.full

@@ -456,6 +456,29 @@ def test_a_link_that_outlives_its_session_or_has_no_token_is_refused(
         assert (status, answer["code"]) == (401, "token_invalid")
 
 
+def test_a_provider_that_is_removed_during_a_login_refuses_it(
+    node: Harness, provider: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = node.node.parts.oauth
+    provider.user["sub"] = "ivy"
+    login = Login(node, token=register(node, "ivy"), link=True, password=PASSWORD)
+    assert login.answer(login.come_back(provider.agree(login.started["url"]))) == 200
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, "settings_of", lambda _app: {})
+        assert login.finish()[1]["code"] == "unknown_provider"
+    identified = owner._identified
+
+    def removed(*given: Any) -> Any:
+        found = identified(*given)
+        monkeypatch.setattr(owner, "settings_of", lambda _app: {})
+        return found
+
+    monkeypatch.setattr(owner, "_identified", removed)
+    login = Login(node)
+    assert login.come_back(provider.agree(login.started["url"])).status_code == 403
+    assert login.finish()[1]["code"] == "login_refused"
+
+
 def test_a_deleted_account_leaves_its_identity_free(node: Harness, provider: StandIn) -> None:
     provider.user["sub"] = "eve"
     first = Login(node).done(provider)[1]

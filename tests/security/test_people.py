@@ -8,6 +8,8 @@ import pytest
 from msgspec.structs import replace
 
 from imserver.config.settings import AccountSettings, AppAccountSettings
+from imserver.errors import StorageUnavailable
+from imserver.storage.accounts import AccountStore
 
 from .node_harness import ADMIN, APPS, RULED, Harness, config
 
@@ -339,6 +341,32 @@ def test_an_invitation_link_leads_into_a_group(node: Harness) -> None:
     assert full.code("invitations/revoke", code=code) == UNKNOWN
     assert tom.good("invitations/revoke", code=code) == {"code": code}
     assert full.code("invitations/accept", code=code) == UNKNOWN
+
+
+@pytest.mark.parametrize("leads_to_group", [True, False])
+def test_an_invitation_is_not_used_up_while_the_database_is_away(
+    node: Harness, monkeypatch: pytest.MonkeyPatch, leads_to_group: bool
+) -> None:
+    kind = "group" if leads_to_group else "friend"
+    nia, oli = One(node, name=f"nia-{kind}"), One(node, name=f"oli-{kind}")
+    to = {"group": nia.good("groups/create", name="tea", members=[])["group"]} if leads_to_group else {}
+    code = invite(nia, uses=1, **to)
+    parts, written = node.node.parts, []
+    write = parts.store.write_or
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise StorageUnavailable("gone")
+
+    def write_once(*given: Any) -> Any:
+        written.append(given)
+        return write(*given) if len(written) == 1 else fail()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(parts.store.log(), "join", fail)
+        patched.setattr(AccountStore, "relate", fail)
+        patched.setattr(parts.store, "write_or", write_once)
+        assert oli.code("invitations/accept", code=code) == (503, "storage_unavailable")
+    assert oli.good("invitations/accept", code=code)["status"] == ("joined" if leads_to_group else "friends")
 
 
 def test_an_invitation_link_makes_friends(node: Harness) -> None:

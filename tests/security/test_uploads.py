@@ -134,6 +134,15 @@ def test_an_address_uploads_so_much_in_a_day(uploads: Uploads) -> None:
     take(uploads, "bob", "192.0.2.2", app="102")
 
 
+def test_an_upload_that_the_disk_refuses_counts_for_no_address(uploads: Uploads) -> None:
+    settings, uploads.settings = uploads.settings, replace(uploads.settings, min_free_bytes=1 << 60)
+    with pytest.raises(TransferRefused) as caught:
+        take(uploads, "ann", "192.0.2.1")
+    assert caught.value.problem is errors.HTTP_DISK_FULL
+    uploads.settings = settings
+    take(uploads, "ann", "192.0.2.1")
+
+
 def test_an_upload_that_is_slow_gives_way_to_another(
     uploads: Uploads, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,11 +40,17 @@ class Shelf:
         f'[{{"id":7,"phone":"138","nickname":"Ann","password":"{HASH}","created":1672628645}}]',
         f'{{"id":"7","phone_number":"138","nickname":"Ann","password":"{HASH}","create_time":'
         '"2023-01-02T04:04:05+01:00"}\n\n',
+        f"id,phone,nickname,password,created\n7,138,Ann,{HASH},1672628645\n",
     ],
 )
 def test_a_table_of_users_is_read_as_csv_as_json_and_line_by_line(text: str) -> None:
     account = Account(7, "gochat", "138", "Ann", "", 0, 1672628645)
     assert accounts_of(read_rows(text), "gochat") == [Imported(account, HASH)]
+
+
+def test_a_line_of_json_ends_with_a_line_feed_only() -> None:
+    lines = [f'{{"id":{number},"phone":"{number}","nickname":"\u2028"}}' for number in (1, 2)]
+    assert [row["nickname"] for row in read_rows("\r\n".join(lines))] == ["\u2028"] * 2
 
 
 @pytest.mark.parametrize("text", ["[1]", "[{]", '{"id":1}\nx', 'a,b\n"x', "[" * 100_000])
@@ -71,6 +77,8 @@ def test_a_file_that_is_no_table_is_refused(text: str) -> None:
         ({"password": None}, "password: expected a hash"),
         ({"created": "yesterday"}, "created: "),
         ({"created": [1]}, "created: "),
+        ({"created": "1700000000000"}, "created: "),
+        ({"created": "١٧٠٠٠٠٠٠٠٠"}, "created: "),
         ({"salt": "x"}, "unknown columns: salt"),
     ],
 )

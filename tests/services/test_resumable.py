@@ -235,6 +235,22 @@ def test_uploads_that_begin_at_once_do_not_exceed_the_quota(parts: ResumableUplo
     assert begin(0) is not any(each.value for each in begun), "refused uploads leave nothing"
 
 
+def test_an_upload_whose_id_nobody_learns_is_removed(
+    parts: ResumableUploads, uploads: Uploads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_name: str) -> Upload | None:
+        raise StorageUnavailable("gone")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(uploads, "find", fail)
+        with pytest.raises(StorageUnavailable), parts.begun(OFFER, ""):
+            pass
+    assert [path for path in (tmp_path / "uploads").rglob("*") if path.is_file()] == []
+    with parts.begun(OFFER, "") as part:
+        assert part.offset == 0
+    assert offset_of(parts, part.id) == 0
+
+
 def test_a_file_that_comes_whole_leaves_room_for_the_unfinished(
     parts: ResumableUploads, uploads: Uploads
 ) -> None:
@@ -242,12 +258,14 @@ def test_a_file_that_comes_whole_leaves_room_for_the_unfinished(
     assert refusal(lambda: uploads.receive(OFFER, reader(CONTENT))) is errors.HTTP_QUOTA_EXCEEDED
 
 
+@pytest.mark.parametrize("damaged", [b"", b'{"len'])
 def test_a_damaged_state_file_stops_no_other_upload(
-    parts: ResumableUploads, uploads: Uploads, tmp_path: Path
+    parts: ResumableUploads, uploads: Uploads, tmp_path: Path, damaged: bytes
 ) -> None:
     name = parts.create(OFFER, "")
     (state,) = tmp_path.glob(f"**/{name}.json")
-    state.write_bytes(b"")
+    state.write_bytes(damaged)
+    assert refusal(lambda: offset_of(parts, name)) is errors.HTTP_UNKNOWN_UPLOAD
     assert uploads.unfinished(OFFER) == []
     assert append(parts, parts.create(OFFER, ""), 0, CONTENT) is not None
 

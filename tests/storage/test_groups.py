@@ -24,8 +24,12 @@ from imserver.services.people.groups import (
     TooManyMembers,
     UnknownGroup,
 )
+from imserver.storage.contract import Invitation
+from imserver.storage.invitations import InvitationStore, use
 from imserver.storage.log.contract import Draft
 from imserver.storage.log.message_log import MessageLog
+from imserver.storage.statements import Statements
+from imserver.storage.store import Store
 
 from .conftest import OpenStore
 
@@ -36,8 +40,13 @@ GroupChange = tuple[Callable[..., Any], Any]
 
 
 @pytest.fixture
-def log(url: str, open_store: OpenStore) -> MessageLog:
-    return open_store(url).log()
+def store(url: str, open_store: OpenStore) -> Store:
+    return open_store(url)
+
+
+@pytest.fixture
+def log(store: Store) -> MessageLog:
+    return store.log()
 
 
 @pytest.fixture
@@ -94,12 +103,16 @@ def test_many_who_are_invited_at_once_are_no_more_than_there_is_room_for(groups:
 def test_a_user_creates_and_joins_only_so_many_groups_within_a_time(groups: Groups, group: int) -> None:
     groups.set_open(APP, group, "ann", True)
     deeds = [(groups.create, "eve", "mine", [])] * (MOST_GROUPS - 2)
-    assert not any(at_once(*deeds, (groups.join, group, "eve"), (groups.accept, group, "eve", "bob")))
+
+    def met(_: Statements) -> bool:
+        return True
+
+    assert not any(at_once(*deeds, (groups.join, group, "eve"), (groups.accept, group, "eve", "bob", met)))
     assert groups.create(APP, "eve", "mine", []).role == OWNER, "one of them has added nobody"
     for deed in (
         (groups.create, "eve", "more", []),
         (groups.join, group, "eve"),
-        (groups.accept, group, "eve", ""),
+        (groups.accept, group, "eve", "", met),
     ):
         assert at_once(deed) == ["TooManyFailures"]
     eve: Any = SimpleNamespace(app=APP, user="eve")
@@ -107,7 +120,22 @@ def test_a_user_creates_and_joins_only_so_many_groups_within_a_time(groups: Grou
     assert commands.join(eve, JoinGroup(group)) == Reply(errors.CENTRIFUGE_LIMIT_EXCEEDED)
     groups.create(APP, "eve", "of the back end", [], by_user=False)
     assert groups.join(APP, group, "eve", by_user=False).id == group
-    assert not groups.accept(APP, group, "eve", "", by_user=False), "a member already"
+    assert not groups.accept(APP, group, "eve", "", met, by_user=False), "a member already"
+
+
+def test_an_invitation_counts_with_the_join_or_not_at_all(groups: Groups, group: int, store: Store) -> None:
+    invitation = Invitation("a" * 22, APP, "bob", group, 1, max_uses=1)
+
+    def used_by(sql: Statements) -> bool:
+        return use(sql, APP, invitation.code, 1)
+
+    InvitationStore(store).add(invitation, 10)
+    groups.remove(APP, group, "ann", ["dan"])
+    assert groups.accept(APP, group, "bob", "bob", used_by) is False
+    assert groups.accept(APP, group, "eve", "bob", used_by) is True
+    with pytest.raises(UnknownGroup):
+        groups.accept(APP, group, "fay", "bob", used_by)
+    assert "fay" not in roles(groups, group)
 
 
 def test_what_others_do_costs_a_user_no_group(groups: Groups) -> None:

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from imserver.config.settings import StorageSettings
 from imserver.storage.accounts import AccountStore
 from imserver.storage.contract import Account, Invitation
-from imserver.storage.invitations import InvitationStore
+from imserver.storage.invitations import InvitationStore, use
 from imserver.storage.store import Store
 
 from .conftest import OpenStore
@@ -32,7 +32,6 @@ def test_without_a_database_there_are_no_invitations(open_store: OpenStore) -> N
     rows = InvitationStore(store)
     assert rows.get("shop", ONE.code) is None
     assert rows.page("shop", "ann", None, NOW, "", 10) == []
-    assert not rows.use("shop", ONE.code, NOW)
     rows.remove("shop", ONE.code)
     rows.forget("shop", "ann")
     assert not store.has_database
@@ -106,19 +105,20 @@ def test_an_invitation_is_used_as_often_as_it_says(url: str, open_store: OpenSto
     rows = InvitationStore(open_store(url))
     rows.add(replace(ONE, max_uses=3), 10)
 
-    def use(_number: int) -> list[bool]:
+    def use_two(_number: int) -> list[bool]:
         store = Store(StorageSettings(url, seconds=60), "", threaded=False)
         store.start()
         try:
-            return [InvitationStore(store).use("shop", ONE.code, NOW) for _ in range(2)]
+            return [store.write(lambda sql: use(sql, "shop", ONE.code, NOW)) for _ in range(2)]
         finally:
             store.close()
 
     with ThreadPoolExecutor(4) as pool:
-        used = [one for some in pool.map(use, range(4)) for one in some]
+        used = [one for some in pool.map(use_two, range(4)) for one in some]
     assert sorted(used) == [False] * 5 + [True] * 3
-    rows.give_back("shop", ONE.code)
-    assert rows.use("shop", ONE.code, NOW)
     rows.add(replace(ONE, code="b" * 22, expires_at=NOW + 1), 10)
-    assert rows.use("shop", "b" * 22, NOW)
-    assert not rows.use("shop", "b" * 22, NOW + 1)
+    store = open_store(url)
+    assert [store.write(lambda sql, at=at: use(sql, "shop", "b" * 22, at)) for at in (NOW, NOW + 1)] == [
+        True,
+        False,
+    ]

@@ -16,6 +16,7 @@ from imserver.storage.log.contract import (
     Rejected,
 )
 from imserver.storage.log.message_log import MessageLog
+from imserver.storage.log.rows import continue_after
 from tests.storage.listening import Listening
 
 from .conftest import OpenStore
@@ -64,6 +65,15 @@ def test_ids_are_contiguous_in_the_app_and_seqs_in_the_conversation(log: Message
     (later,) = stored(log, say("c", "a"))
     assert (later.id, later.seq, later.conversation) == (5, 2, 2)
     assert log.head(APP) == 5
+
+
+def test_a_log_continues_after_an_id_but_never_goes_back(url: str, open_store: OpenStore) -> None:
+    store = open_store(url, seconds=10)
+    for last_id, expected in ((900, 901), (5, 902), (902, 903), (2**52, 2**52 + 1)):
+        store.write(lambda sql, last_id=last_id: continue_after(sql, APP, last_id))
+        assert ids(stored(store.log(), say("a", "b"))) == [expected]
+    assert ids(stored(store.log(), say("a", "b"), app="another")) == [1]
+    assert len(store.log().sync(APP, "b", 900, 10)[0]) == 4
 
 
 def test_an_entry_comes_out_as_it_went_in(log: MessageLog) -> None:

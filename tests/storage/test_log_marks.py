@@ -159,3 +159,9 @@ def test_what_somebody_marked_who_is_gone_for_good_is_forgotten_and_nothing_else
         == ((first.id,), {first.conversation: first.id})
     )
     assert [entry.id for entry in log.history(APP, "b", first.conversation, 0, 10)[0]] == [first.id]
+
+
+@pytest.mark.parametrize("user", ["é" * 128, "b" * 100_000, "b\0"])
+def test_a_user_who_cannot_exist_hides_nothing(log: MessageLog, user: str) -> None:
+    (first,) = stored(log, say("a", "b"))
+    assert log.hide(APP, user, [first.id]) == 0

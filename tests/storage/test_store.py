@@ -134,7 +134,7 @@ def test_bans_are_read_by_all_nodes_and_the_last_word_counts(
 ) -> None:
     one, other = open_store(url), open_store(url)
     awkward = ["ann", "Ann", "ann ", "马远", "a\0b", "'"]
-    one.ban("105", [*awkward, "ann"], 3600)
+    one.ban("105", [*awkward, "ann", "é" * 128], 3600)
     one.ban("106", ["ann"], 7200)
     one.ban("106", ["ann"], 0.5)
     one.ban("106", ["bob"], 0)

@@ -91,8 +91,7 @@ routes = Resource(
 )
 def friends(api: Api, call: Call, asked: FriendsQuery) -> FriendsAnswer:
     """List friends and friend requests, page by page."""
-    if api.services.accounts.get(call.app, call.user) is None:
-        raise UnknownAccount(call.user)
+    api.services.accounts.known(call.app, call.user)
     behind = after(asked.cursor) or ""
     # A cursor that is not the id of an account begins at the first page.
     behind = behind if account_id(behind) else ""

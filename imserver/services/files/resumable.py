@@ -108,10 +108,22 @@ class ResumableUploads:
                 )
             self._uploads.admit(offer, sum(waiting))
         except BaseException:
-            self._uploads.discard(path)
-            self._done(_remove, path)
+            self._erase(path)
             raise
         return name
+
+    @contextmanager
+    def begun(self, offer: Offer, metadata: str) -> Iterator[PartialUpload]:
+        """Context with a new upload; see :meth:`create`. After an error in this context the upload is
+        removed, because its client does not know the id.
+        """
+        name = self.create(offer, metadata)
+        try:
+            with self.opened(offer.app, offer.user, name) as part:
+                yield part
+        except BaseException:
+            self._erase(self._folder(offer.app, offer.user) / name)
+            raise
 
     @contextmanager
     def opened(self, app: str, user: str, name: str) -> Iterator[PartialUpload]:
@@ -223,8 +235,12 @@ class ResumableUploads:
         """Delete an upload, and its file if it is finished."""
         if part.finished:
             self._uploads.delete(part.id)
-        self._uploads.discard(part.path)
-        self._done(_remove, part.path)
+        self._erase(part.path)
+
+    def _erase(self, path: Path) -> None:
+        """Delete all files of an upload."""
+        self._uploads.discard(path)
+        self._done(_remove, path)
 
     def _folder(self, app: str, user: str) -> Path:
         return self._uploads.incoming() / folder_of(app, user)
@@ -241,11 +257,8 @@ class ResumableUploads:
 
 
 def _write(path: Path, content: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        os.write(descriptor, content)
-    finally:
-        os.close(descriptor)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(content)
 
 
 def _create(path: Path, state: bytes) -> None:
@@ -262,7 +275,10 @@ def _open(path: Path) -> PartialUpload:
         about = os.fstat(lock)
         if not about.st_nlink or about.st_mtime + STALE_SECONDS < time():
             raise TransferRefused(errors.HTTP_UNKNOWN_UPLOAD)
-        state = _decode(os.pread(lock, about.st_size, 0))
+        try:
+            state = _decode(os.pread(lock, about.st_size, 0))
+        except ValueError:  # damaged when its machine lost power
+            raise TransferRefused(errors.HTTP_UNKNOWN_UPLOAD) from None
         os.utime(lock)
         _restore(path)
         offset = 0

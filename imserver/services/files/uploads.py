@@ -245,6 +245,8 @@ class Uploads:
         for user, quota in ((offer.user, self.settings.quota_bytes), ("", self.settings.quota_app_bytes)):
             if quota and self.usage(offer.app, user).bytes + sizes > quota:
                 raise TransferRefused(errors.HTTP_QUOTA_EXCEEDED)
+        self.incoming()
+        self.check_disk()
         if self._by_address is not None and offer.address:
             network = network_of(offer.address)
             try:
@@ -254,8 +256,6 @@ class Uploads:
                     errors.HTTP_QUOTA_EXCEEDED, "uploads.daily_address_bytes is reached"
                 ) from None
             self._by_address.failed(network, offer.length)
-        self.incoming()
-        self.check_disk()
 
     def check_disk(self) -> None:
         """Refuse more bytes if the disk is nearly full."""
@@ -393,9 +393,9 @@ class Uploads:
 
     def _save(self, row: Upload, path: Path, thumbnail: Path) -> None:
         """Move a file to its storage, and commit its row."""
-        self._storage.put(row, path, thumbnail)
         quota, app_quota = self.settings.quota_bytes, self.settings.quota_app_bytes
         try:
+            self._storage.put(row, path, thumbnail)
             stored = self._store.write(lambda sql: upload_rows.add(sql, row, quota, app_quota))
         except StorageUnavailable:
             raise  # the row may have been committed, so its bytes must stay

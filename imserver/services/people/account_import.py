@@ -26,6 +26,7 @@ MOST_ERRORS: Final = 20
 """Limit of the invalid rows that are reported."""
 
 _hash: Final = re.compile(r"[0-9a-fA-F]{32}|\$argon2id\$[!-~]{1,240}", re.ASCII)
+_unix_seconds: Final = re.compile(r"[0-9]{9,12}", re.ASCII).fullmatch
 _NAMES: Final = {"phone_number": "phone", "create_time": "created"}
 """GoChat's column names → names of this server."""
 _FIELDS: Final = frozenset({"id", *IDENTIFIERS, "nickname", "avatar", "password", "created"})
@@ -46,9 +47,8 @@ def read_rows(text: str) -> list[Mapping[str, Any]]:
         if text.lstrip()[:1] == "[":
             return list(msgspec.json.decode(text, type=list[dict[str, Any]]))
         if text.lstrip()[:1] == "{":
-            return [
-                msgspec.json.decode(line, type=dict[str, Any]) for line in text.splitlines() if line.strip()
-            ]
+            lines = text.split("\n")  # a text in JSON may have other line breaks in it, such as U+2028
+            return [msgspec.json.decode(line, type=dict[str, Any]) for line in lines if line.strip()]
         return list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
     except (ValueError, csv.Error, RecursionError) as error:
         raise BadImport(f"this is neither JSON nor CSV: {error}") from None
@@ -166,6 +166,8 @@ def _time(value: Any) -> int:
     if value in (None, ""):
         return 0
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**40:
+        return int(value)
+    if isinstance(value, str) and _unix_seconds(value):
         return int(value)
     try:
         return _seconds(value)

@@ -17,7 +17,7 @@ from imserver.config.settings import AppAccountSettings, Config
 from imserver.errors import ImserverError, MediaUnavailable, StorageUnavailable
 from imserver.services.people.attempts import AddressRate, Attempts, Shared, TooManyFailures, network_of
 from imserver.services.people.identifiers import LOGIN_CHARACTERS, BadField, candidates, checked, fits
-from imserver.services.people.passwords import MAX_PASSWORD_BYTES, Passwords
+from imserver.services.people.passwords import MAX_PASSWORD_BYTES, Overloaded, Passwords
 from imserver.storage.accounts import AccountStore
 from imserver.storage.contract import (
     AVATAR_CHARACTERS,
@@ -251,15 +251,18 @@ class Accounts:
         counts: list[tuple[Attempts, Hashable]] = [(self._by_address, network), (self._by_pair, pair)]
         if found is None or not self._tokens.was_made_for(found[0].id, earlier):
             counts.append((self._by_account, who))
-        # Counted before the check, so that parallel attempts cannot exceed the limit.
-        for place, (attempts, name) in enumerate(counts):
-            try:
+        taken: list[tuple[Attempts, Hashable]] = []
+        try:
+            # Counted before the check, so that parallel attempts cannot exceed the limit.
+            for attempts, name in counts:
                 attempts.take(name)
-            except TooManyFailures:
-                for before, taken in counts[:place]:
-                    before.forgive(taken)
-                raise
-        if not self._passwords.matches("" if found is None else found[1], password) or found is None:
+                taken.append((attempts, name))
+            is_right = self._passwords.matches("" if found is None else found[1], password)
+        except (TooManyFailures, Overloaded):  # the password was not checked
+            for attempts, name in taken:
+                attempts.forgive(name)
+            raise
+        if not is_right or found is None:
             raise WrongLogin
         for attempts, name in counts:
             attempts.forgive(name)
@@ -334,9 +337,12 @@ class Accounts:
 
     def get(self, app: str, user: str) -> Account | None:
         """The account of a user."""
-        id = account_id(user)
-        found = self._accounts.by_id(app, id) if id else None
+        found = self._found(app, user)
         return None if found is None else found[0]
+
+    def known(self, app: str, user: str) -> Account:
+        """The account of a user. Raises UnknownAccount."""
+        return self._known(app, user)[0]
 
     def those_of(self, app: str, users: Sequence[str]) -> list[Account]:
         """The existing accounts of these users, in the order of their ids."""
@@ -437,10 +443,14 @@ class Accounts:
 
     def _known(self, app: str, user: str) -> tuple[Account, str]:
         """The account of a user, and the hash of its password. Raises UnknownAccount."""
-        found = self._accounts.by_id(app, account_id(user))
+        found = self._found(app, user)
         if found is None:
             raise UnknownAccount(user)
         return found
+
+    def _found(self, app: str, user: str) -> tuple[Account, str] | None:
+        id = account_id(user)
+        return self._accounts.by_id(app, id) if id else None
 
     def log_out(self, app: str, user: str) -> None:
         """End all sessions of an account: invalidate tokens, close connections. Raises UnknownAccount."""
@@ -450,9 +460,7 @@ class Accounts:
 
     def devices(self, app: str, user: str) -> list[Device]:
         """The logins of an account that have not ended, the newest first. Raises UnknownAccount."""
-        account = self.get(app, user)
-        if account is None:
-            raise UnknownAccount(user)
+        account = self.known(app, user)
         return self._accounts.devices(account.id, int(time()))
 
     def log_out_device(self, app: str, user: str, device: int) -> None:
@@ -461,9 +469,7 @@ class Accounts:
 
         Raises UnknownAccount and UnknownDevice.
         """
-        account = self.get(app, user)
-        if account is None:
-            raise UnknownAccount(user)
+        account = self.known(app, user)
         ended = self._accounts.remove_device(account.id, device)
         if ended is None:
             raise UnknownDevice(str(device))
@@ -478,9 +484,7 @@ class Accounts:
         The account is deleted last, so that a failed request can be repeated. Data that requests and
         connections in progress add meanwhile is deleted after it.
         """
-        account = self.get(app, user)
-        if account is None:
-            raise UnknownAccount(user)
+        account = self.known(app, user)
         for forget in self._forget:
             forget(account)
         if not self._accounts.remove(app, account.id, self._reports(app)):

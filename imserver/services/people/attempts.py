@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from ipaddress import IPv6Address, ip_address, ip_network
+from ipaddress import IPv6Address, ip_network
 from time import monotonic
 from typing import Final
 
 from imserver.errors import ImserverError
+from imserver.transport.proxies import address_of, is_loopback
 
 MAX_COUNTS: Final = 100_000
 """Limit of the number of counts. Beyond it the oldest are dropped."""
@@ -114,7 +115,7 @@ class AddressRate:
 
     def charge(self, address: str) -> None:
         """Count a request of an address. Raises TooManyFailures."""
-        if self._attempts is None or not address or _is_own(address):
+        if self._attempts is None or not address or is_loopback(address):
             return
         self._attempts.take(network_of(address))
 
@@ -122,17 +123,9 @@ class AddressRate:
 def network_of(address: str) -> str:
     """The network of an address, for counting: for IPv6 the first 64 bits, which belong to one customer."""
     try:
-        parsed = ip_address(address.partition("%")[0])
+        parsed = address_of(address)
     except ValueError:
         return address
-    if not isinstance(parsed, IPv6Address):
-        return address
-    mapped = parsed.ipv4_mapped
-    return str(mapped or ip_network((parsed, 64), strict=False).network_address)
-
-
-def _is_own(address: str) -> bool:
-    try:
-        return ip_address(address).is_loopback
-    except ValueError:
-        return False
+    if isinstance(parsed, IPv6Address):
+        return str(ip_network((parsed, 64), strict=False).network_address)
+    return str(parsed)

@@ -104,8 +104,8 @@ class Bots:
             raise NoAccounts(app)
         name = checked("name", name) if name else ""
         check_shown(nickname, avatar)
-        owner = self._accounts.get(app, by) if by else None
-        if by and (owner is None or owner.bot):
+        owner = self._accounts.known(app, by) if by else None
+        if owner is not None and owner.bot:
             raise UnknownAccount(by)
         if name:
             self._accounts.require_free(app, {"name": name}, 0)
@@ -113,8 +113,8 @@ class Bots:
         account = Account(0, app, "", nickname, avatar, name=name)
         made = self._rows.add(account, 0 if owner is None else owner.id, bot_hash(secret), self._most, report)
         if made is None:
-            if by and self._accounts.get(app, by) is None:
-                raise UnknownAccount(by)
+            if by:
+                self._accounts.known(app, by)
             raise TooManyBots(f"accounts.bots {self._most}")
         return made, bot_token(made.account.id, secret)
 
@@ -265,10 +265,7 @@ class IncomingHooks:
         return found
 
     def _require_role(self, app: str, by: str, group: int) -> None:
-        role = self._groups.show(app, group, by).role
-        if by and not role:  # an open group
-            raise UnknownGroup(str(group))
-        if by and role not in (OWNER, ADMIN):
+        if self._groups.role(app, group, by) not in (OWNER, ADMIN, ""):
             raise NotAllowed("only the owner and admins manage the webhooks of this group")
 
 

@@ -12,6 +12,7 @@ from imserver.services.nodes import ToFollowers
 from imserver.services.people.accounts import account_id
 from imserver.storage.accounts import AccountStore, Relating, States
 from imserver.storage.contract import Contact, ListName
+from imserver.storage.statements import Condition
 
 ASKED: Final = "asked"
 FRIEND: Final = "friend"
@@ -64,10 +65,12 @@ class Friends:
         self._limit = limit
         self._send = send
 
-    def change(self, app: str, user: str, other: str, becoming: Relating) -> FriendResult:
+    def change(
+        self, app: str, user: str, other: str, becoming: Relating, condition: Condition | None = None
+    ) -> FriendResult:
         """Change the relation between two accounts; ``becoming`` is one of the functions below.
 
-        Raises Oneself, UnknownFriend and TooManyFriends.
+        Raises Oneself, UnknownFriend (also if a change does not meet the condition) and TooManyFriends.
         """
         mine, theirs = account_id(user), account_id(other)
         if not (mine and theirs):
@@ -82,7 +85,7 @@ class Friends:
             states = before, after
             return after, result
 
-        word = self._accounts.relate(app, mine, theirs, self._limit, change)
+        word = self._accounts.relate(app, mine, theirs, self._limit, change, condition)
         if word == "unknown":
             raise UnknownFriend(other)
         if word == "full":

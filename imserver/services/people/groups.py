@@ -7,7 +7,6 @@ and mutes admins, and gives roles. Options say who may invite, rename and pin, a
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from time import time
 from typing import TYPE_CHECKING, Final
@@ -28,6 +27,7 @@ from imserver.model import (
 from imserver.services.people.accounts import Accounts
 from imserver.services.people.attempts import Attempts, TooManyFailures
 from imserver.services.people.friends import Friends
+from imserver.services.people.identifiers import fits
 from imserver.storage.log.contract import (
     FULL,
     INVALID,
@@ -43,6 +43,7 @@ from imserver.storage.log.contract import (
     Right,
     options_of,
 )
+from imserver.storage.statements import Condition
 from imserver.transport.connection import Connection
 
 if TYPE_CHECKING:
@@ -56,7 +57,6 @@ MEMBER: Final = "member"
 _RANK: Final = {OWNER: 2, ADMIN: 1, MEMBER: 0}
 _INVITING: Final = "only the owner and admins invite to this group"
 _OUTSIDER: Final = Rejected(UNKNOWN_CONVERSATION)
-_unshowable: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class BadGroup(ImserverError):
@@ -117,6 +117,11 @@ class Groups:
         found, own = self._seen(app, group, by, or_open=True)
         return _group(found, own)
 
+    def role(self, app: str, group: int, by: str) -> str:
+        """The role of a member; ``""``: a back end."""
+        _, own = self._seen(app, group, by)
+        return "" if own is None else own.role
+
     def page(self, app: str, user: str, after: int, limit: int) -> tuple[int, list[Group]]:
         """The number of groups of a user, and a page of them in the order of their ids, after the id
         ``after``.
@@ -175,14 +180,17 @@ class Groups:
             raise NotAllowed(refusal.detail)
         return _group(*found)
 
-    def accept(self, app: str, group: int, user: str, invited_by: str, by_user: bool = True) -> bool:
+    def accept(
+        self, app: str, group: int, user: str, invited_by: str, condition: Condition, by_user: bool = True
+    ) -> bool:
         """Add a user who has accepted the invitation of a member or (``""``) a back end.
 
-        ``by_user``: see :meth:`create`. False: the user is a member already. Raises TooManyFailures,
-        TooManyMembers, and NotAllowed if the member may no longer invite.
+        ``by_user``: see :meth:`create`. False: the user is a member already. Raises UnknownGroup also if a
+        new member does not meet the condition, TooManyFailures, TooManyMembers, and NotAllowed if the member
+        may no longer invite.
         """
         right = _permitted(invited_by, "invite", _INVITING)
-        return bool(self._enter(app, group, user, right, by_user, invited_by).users)
+        return bool(self._enter(app, group, user, right, by_user, invited_by, condition).users)
 
     def count(self, app: str, group: int) -> int:
         """The number of members."""
@@ -196,7 +204,14 @@ class Groups:
         return self.show(app, group, user)
 
     def _enter(
-        self, app: str, group: int, user: str, right: Right, by_user: bool, invited_by: str = ""
+        self,
+        app: str,
+        group: int,
+        user: str,
+        right: Right,
+        by_user: bool,
+        invited_by: str = "",
+        condition: Condition | None = None,
     ) -> Change:
         """Add a user who wants it. It counts for their limit if they were not a member."""
         log = self._log_with(group)
@@ -204,7 +219,16 @@ class Groups:
             self._made.take((app, user))
         joined = None
         try:
-            joined = log.join(app, group, [user], user, most=self.limit, right=right, invited_by=invited_by)
+            joined = log.join(
+                app,
+                group,
+                [user],
+                user,
+                most=self.limit,
+                right=right,
+                invited_by=invited_by,
+                condition=condition,
+            )
             return _done(joined)
         finally:
             if by_user and not (isinstance(joined, Change) and joined.users):
@@ -346,7 +370,7 @@ def _may_enter(user: str) -> Right:
 
 
 def _check_name(name: str) -> None:
-    if not 1 <= len(name) <= NAME_CHARACTERS or _unshowable.search(name):
+    if not fits(name, 1, NAME_CHARACTERS):
         raise BadGroup(f"name: expected 1 to {NAME_CHARACTERS} characters that can be shown")
 
 

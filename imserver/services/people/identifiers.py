@@ -16,7 +16,7 @@ LOGIN_CHARACTERS: Final = EMAIL_BYTES
 """Longest identifier of any kind."""
 NAME_PATTERN: Final = "[A-Za-z][A-Za-z0-9_.-]{2,31}"
 
-_unshowable: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+UNSHOWABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 """Control characters and surrogates."""
 _email: Final = re.compile(r"[^\s@]{1,64}@[^\s@]+")
 _name: Final = re.compile(NAME_PATTERN, re.ASCII)
@@ -30,7 +30,7 @@ class BadField(ImserverError):
 
 def fits(text: str, least: int, most: int) -> bool:
     """Whether a text has an allowed length and can be shown."""
-    return least <= len(text) <= most and _unshowable.search(text) is None
+    return least <= len(text) <= most and UNSHOWABLE.search(text) is None
 
 
 def checked(kind: Identifier, text: str) -> str:

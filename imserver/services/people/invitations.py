@@ -11,12 +11,13 @@ from msgspec import Struct
 from imserver.config.settings import AccountSettings
 from imserver.errors import ImserverError
 from imserver.services.people import friends as changes
-from imserver.services.people.accounts import Accounts, UnknownAccount, account_id
+from imserver.services.people.accounts import Accounts, account_id
 from imserver.services.people.attempts import AddressRate
 from imserver.services.people.friends import FriendResult, Friends, Oneself, UnknownFriend
 from imserver.services.people.groups import ADMIN, OWNER, Groups, NotAllowed, UnknownGroup
 from imserver.storage.contract import Account, Invitation
-from imserver.storage.invitations import InvitationStore
+from imserver.storage.invitations import InvitationStore, use
+from imserver.storage.statements import Condition, Statements
 
 CODE_BYTES: Final = 16
 """Random bytes of a code."""
@@ -80,8 +81,8 @@ class Invitations:
         """
         if group:
             self._groups.check_inviting(app, group, by)
-        elif self._accounts.get(app, by) is None:
-            raise UnknownAccount(by)
+        else:
+            self._accounts.known(app, by)
         now = int(time())
         code, expires_at = token_urlsafe(CODE_BYTES), now + seconds if seconds else 0
         made = Invitation(code, app, by, group, now, expires_at, max_uses=uses)
@@ -94,7 +95,7 @@ class Invitations:
 
         Raises UnknownGroup.
         """
-        user = by if not group or self._role(app, group, by) not in (OWNER, ADMIN, "") else None
+        user = by if not group or self._groups.role(app, group, by) not in (OWNER, ADMIN, "") else None
         return self._rows.page(app, user, group or None, int(time()), after, limit)
 
     def revoke(self, app: str, by: str, code: str) -> None:
@@ -126,28 +127,27 @@ class Invitations:
         ``by_user``: the user asks, not a back end. Raises UnknownInvitation, UnknownAccount, Blocked,
         TooManyFailures, TooManyMembers and TooManyFriends.
         """
-        if self._accounts.get(app, user) is None:
-            raise UnknownAccount(user)
+        self._accounts.known(app, user)
         found = self._valid(app, code)
-        if self._friends.blocked_by(app, user, [found.user]) or not self._rows.use(app, code, int(time())):
+        if self._friends.blocked_by(app, user, [found.user]):
             raise UnknownInvitation(code)
-        status: Literal["joined", "friends", "already"] = "already"
+
+        def is_used(sql: Statements) -> bool:
+            return use(sql, app, code, int(time()))
+
         try:
-            if found.group:
-                is_new = self._groups.accept(app, found.group, user, found.user, by_user)
-                status = "joined" if is_new else "already"
-            else:
-                status = self._befriend(app, user, found)
+            if not found.group:
+                return Accepted(self._befriend(app, user, found, is_used), found)
+            is_new = self._groups.accept(app, found.group, user, found.user, is_used, by_user)
         except (UnknownGroup, NotAllowed, UnknownFriend):
             raise UnknownInvitation(code) from None
-        finally:
-            if status == "already":
-                self._rows.give_back(app, code)
-        return Accepted(status, found)
+        return Accepted("joined" if is_new else "already", found)
 
-    def _befriend(self, app: str, user: str, found: Invitation) -> Literal["friends", "already"]:
+    def _befriend(
+        self, app: str, user: str, found: Invitation, condition: Condition
+    ) -> Literal["friends", "already"]:
         try:
-            result = self._friends.change(app, user, found.user, changes.add)
+            result = self._friends.change(app, user, found.user, changes.add, condition)
         except Oneself:
             return "already"
         if result is FriendResult.AWAY:
@@ -163,13 +163,6 @@ class Invitations:
 
     def _may_end(self, app: str, by: str, group: int) -> bool:
         try:
-            return bool(group) and self._role(app, group, by) in (OWNER, ADMIN)
+            return bool(group) and self._groups.role(app, group, by) in (OWNER, ADMIN)
         except UnknownGroup:
             return False
-
-    def _role(self, app: str, group: int, by: str) -> str:
-        """The role of a member; ``""``: a back end. Raises UnknownGroup."""
-        role = self._groups.show(app, group, by).role
-        if by and not role:  # an open group
-            raise UnknownGroup(str(group))
-        return role

@@ -35,7 +35,7 @@ from imserver.cluster.registry import TemporaryValues
 from imserver.config.settings import Config, ProviderSettings
 from imserver.errors import ImserverError
 from imserver.logging import RateLimitedLog
-from imserver.services.people.accounts import Accounts, Closed, UnknownAccount, check_device
+from imserver.services.people.accounts import Accounts, Closed, check_device
 from imserver.services.people.identifiers import BadField
 from imserver.services.people.oauth_providers import (
     KINDS,
@@ -288,6 +288,7 @@ class OAuth:
             if (row.app, row.provider) != (app, name):
                 raise ProviderRefused("the browser came back to another provider")
             row.found = self._identified(row, code, problem, issuer)
+            title = self._provider(app, name)[0].title or name
         except ImserverError as error:
             if isinstance(error, ProviderRefused):
                 self._problem(app, name, error)
@@ -307,7 +308,7 @@ class OAuth:
         self._values.put_value(_QUESTION + _hash(secret), key.encode(), LOGIN_SECONDS)
         linked = self._accounts.get(app, str(row.account)) if row.account else None
         return Question(
-            title=self.settings_of(app)[name].title or name,
+            title=title,
             shown=row.shown,
             device=row.device,
             nickname="" if linked is None else linked.nickname or linked.user,
@@ -367,10 +368,13 @@ class OAuth:
     def _sharing(self, app: str, name: str) -> list[str]:
         """A provider and those with the same identities: WeChat's users have one ``unionid`` in all
         providers of WeChat."""
-        settings = self.settings_of(app)
-        if not settings[name].kind.startswith("wechat"):
+        if not self._provider(app, name)[0].kind.startswith("wechat"):
             return [name]
-        others = [each for each, row in settings.items() if row.kind.startswith("wechat") and each != name]
+        others = [
+            each
+            for each, row in self.settings_of(app).items()
+            if row.kind.startswith("wechat") and each != name
+        ]
         return [name, *others]
 
     def _log_in(self, row: _Running, found: Identity) -> AccountSession:
@@ -409,16 +413,12 @@ class OAuth:
 
     def links(self, app: str, user: str) -> list[AccountLink]:
         """The links of an account. Raises UnknownAccount."""
-        account = self._accounts.get(app, user)
-        if account is None:
-            raise UnknownAccount(user)
+        account = self._accounts.known(app, user)
         return self._links.of(account.id)
 
     def unlink(self, app: str, user: str, name: str) -> None:
         """Delete a link of an account. Raises UnknownAccount, UnknownProvider and LastLogin."""
-        account = self._accounts.get(app, user)
-        if account is None:
-            raise UnknownAccount(user)
+        account = self._accounts.known(app, user)
         done = self._links.remove(account.id, name, self._accounts.rules_of(app).passwords)
         if done == "absent":
             raise UnknownProvider(name)

@@ -25,6 +25,7 @@ from imserver.auth.tokens import BadToken, bytes_of, unverified, verified_payloa
 from imserver.config.settings import ProviderSettings
 from imserver.config.values import ISSUER_URL
 from imserver.errors import ImserverError, IssuerUnavailable
+from imserver.services.people.identifiers import UNSHOWABLE
 from imserver.storage.contract import AVATAR_CHARACTERS, NICKNAME_CHARACTERS, SUBJECT_BYTES
 from imserver.webhooks.requests import Outgoing, Unreachable
 
@@ -38,7 +39,6 @@ _GITHUB: Final = "https://github.com"
 _GITHUB_API: Final = "https://api.github.com"
 _WECHAT: Final = "https://open.weixin.qq.com"
 _WECHAT_API: Final = "https://api.weixin.qq.com"
-_unshowable: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class ProviderUnavailable(ImserverError):
@@ -91,7 +91,7 @@ def identity(subjects: tuple[object, ...], nickname: object, avatar: object) -> 
     names = tuple(str(each) for each in subjects if isinstance(each, str | int) and str(each))
     if not names or any(len(name.encode()) > SUBJECT_BYTES or not name.isprintable() for name in names):
         raise ProviderRefused("it sent no id of the user")
-    shown = _unshowable.sub("", nickname).strip()[:NICKNAME_CHARACTERS] if isinstance(nickname, str) else ""
+    shown = UNSHOWABLE.sub("", nickname).strip()[:NICKNAME_CHARACTERS] if isinstance(nickname, str) else ""
     is_address = isinstance(avatar, str) and re.fullmatch(r"https?://[!-~]+", avatar)
     fits = is_address and len(str(avatar)) <= AVATAR_CHARACTERS
     return Identity(names, shown, str(avatar) if fits else "")

@@ -306,7 +306,7 @@ class Sessions:
         if app not in self._hub.apps or not (self._store.has_database or self._may_create_database()):
             return False
         try:
-            self._store.ban(app, [user for user in users if self.takes_user(app, user)], seconds)
+            self._store.ban(app, users, seconds)
         except StorageUnavailable as error:
             log.warning("a ban in %s was not stored: %s", app, error)
             return False
@@ -324,7 +324,7 @@ class Sessions:
         database. Raises StorageUnavailable. May switch.
         """
         if self._store.has_database:
-            self._store.ban(app, [user for user in users if self.takes_user(app, user)], 0)
+            self._store.ban(app, users, 0)
         query = Unban(app, users)
         self.unban_here(query)
         return () if self._others is None else tuple(self._query(self._others, "unban", query)[1])

@@ -31,7 +31,7 @@ from imserver.storage.log.contract import (
 from imserver.storage.log.rows import GROUP, ConversationState, text_objection
 from imserver.storage.log.transaction import AppTransaction
 from imserver.storage.log.writer import LogWriter
-from imserver.storage.statements import chunks, marks_of, padded, text_of
+from imserver.storage.statements import Condition, chunks, marks_of, padded, text_of
 
 OWNER: Final = "owner"
 ADMIN: Final = "admin"
@@ -85,12 +85,13 @@ class GroupWriter(LogWriter):
         most: int = 0,
         right: Right | None = None,
         invited_by: str = "",
+        condition: Condition | None = None,
     ) -> Change | Rejected:
         """Add members. Existing members are unchanged. One entry of kind ``join`` names the new members.
 
         ``most``: limit of the number of members (0: no limit). ``right``, here and below: permission check
         (None: anybody may make the change). ``invited_by``: maker of the invitation that the user ``by`` has
-        accepted.
+        accepted. ``condition``: for new members, after all other checks.
         """
 
         def work(transaction: AppTransaction) -> Change | Rejected:
@@ -107,6 +108,8 @@ class GroupWriter(LogWriter):
             bots = bots_among(transaction.driver, app, new)
             if len(state.bots) + len(bots) > MOST_BOTS:
                 return _TOO_MANY_BOTS
+            if condition is not None and not condition(transaction.driver):
+                return Rejected(UNKNOWN_CONVERSATION)
             readable_after = _readable_after(transaction, conversation, new)
             transaction.admit(
                 state, new, role, readable_after, bots, _last_mutes(transaction, conversation, new)

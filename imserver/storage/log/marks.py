@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from imserver.storage.log.contract import MOST_RECEIPTED, Marks, Noted, Receipt
+from imserver.storage.log.contract import MOST_RECEIPTED, USER_BYTES, Marks, Noted, Receipt
 from imserver.storage.log.read import VISIBLE, shown
 from imserver.storage.log.rows import (
     ANNOTATIONS,
@@ -19,6 +19,7 @@ from imserver.storage.log.rows import (
     LogHead,
     LogTables,
     members_of,
+    text_objection,
 )
 from imserver.storage.statements import Row, Statements, text_of
 
@@ -40,6 +41,8 @@ class MarkStore(LogTables):
 
     def hide(self, app: str, user: str, ids: Sequence[int]) -> int:
         """Hide entries from a user; returns the version of the user's marks."""
+        if text_objection(user, USER_BYTES):
+            return 0  # such a user has no entries
 
         def work(sql: Statements, head: LogHead) -> int:
             version = _raise(sql, head, user)

@@ -296,6 +296,17 @@ def head_of(sql: Statements, app: str, lock: bool = False) -> LogHead | None:
     return LogHead(*rows[0]) if rows else None
 
 
+def continue_after(sql: Statements, app: str, last_id: int) -> None:
+    """Give the next entry of an app's log an id above ``last_id``."""
+    if sql.engine == "mysql":
+        clause = "DUPLICATE KEY UPDATE last_id = GREATEST(last_id, VALUES(last_id))"
+    else:
+        greater = "excluded.last_id WHERE log.last_id < excluded.last_id"
+        clause = f"CONFLICT (app, part) DO UPDATE SET last_id = {greater}"
+    statement = "INSERT INTO log (app, part, last_id, last_conversation, floor) VALUES (%s, 0, %s, 0, 0) ON "
+    sql.execute(statement + clause, (app, last_id))
+
+
 class LogTables:
     """Runs functions on the tables of the logs. All public methods of subclasses switch and may raise
     StorageUnavailable, which is temporary.

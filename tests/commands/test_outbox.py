@@ -12,22 +12,28 @@ from typing import Any
 import psycopg
 import pytest
 
-from imserver.commands.outbox import push_rows
-from imserver.storage.outbox import OutboxRow, OutboxTable, OutboxUnavailable
-from imserver_client import Client, NotConnected, PushAnswer, RequestRefused
+from imserver.commands.outbox import OutboxRow, OutboxTable, OutboxUnavailable, push_rows
+from imserver_client import Client, NotConnected, PushAnswer, PushResult, RequestRefused
 from tests.conftest import StartServer
 from tests.docs.markdown import blocks
 from tests.ports import fixed_ports
 from tests.processes import ended_on_failure, spawn
-from tests.storage.conftest import _server
-from tests.storage.servers import DatabaseServer
+from tests.storage.servers import KINDS, DatabaseServer
 from tests.support import ROOT, Server, clean_environment, run_cli
 
 
+@pytest.fixture(scope="module")
+def postgresql() -> Iterator[DatabaseServer]:
+    """A server of the back end."""
+    server = KINDS["postgresql"]()
+    yield server
+    server.remove()
+
+
 @pytest.fixture
-def database(database_servers: dict[str, DatabaseServer]) -> str:
-    """A new PostgreSQL database with the table."""
-    url = _server("postgresql", database_servers).new_url()
+def database(postgresql: DatabaseServer) -> str:
+    """A new database with the table."""
+    url = postgresql.new_url()
     made = run_cli("outbox", "--database", url, "--create")
     assert made.returncode == 0, made.stderr
     assert run_cli("outbox", "--database", url, "--create").returncode == 0, "it may be made again"
@@ -183,9 +189,9 @@ def test_the_guide_inserts_a_row_in_its_own_transaction(start_server: StartServe
 
 @pytest.mark.full
 def test_a_table_that_is_not_there_or_badly_named_is_refused(
-    database_servers: dict[str, DatabaseServer],
+    postgresql: DatabaseServer,
 ) -> None:
-    url = _server("postgresql", database_servers).new_url()
+    url = postgresql.new_url()
     with pytest.raises(ValueError, match="named by"):
         OutboxTable(url, 'im"; DROP')
     table = OutboxTable(url, "im_outbox")
@@ -210,7 +216,7 @@ class Server503:
             def result(self, _seconds: float) -> PushAnswer:
                 if isinstance(outcome, Exception):
                     raise outcome
-                return PushAnswer(0, ())
+                return PushAnswer(0, tuple(PushResult({}, status) for status in outcome or ()))
 
         return Answer()
 
@@ -221,6 +227,32 @@ def test_no_row_overtakes_one_that_has_to_be_tried_again() -> None:
     outcome = push_rows(publisher, "t", [OutboxRow(number, b'{"app":"101"}') for number in (1, 2, 3)])
     assert (outcome.pushed, outcome.refused) == ([1], [])
     assert "busy" in outcome.again
+
+
+@pytest.mark.parametrize(
+    ("push", "statuses", "is_done"),
+    [
+        ("{}", ["failed"], False),
+        ("{}", ["failed", "absent"], False),
+        ("{}", ["failed", "sent"], True),
+        ('{"store":true}', ["failed", "stored"], False),
+        ('{"store":true}', ["refused", "stored"], True),
+    ],
+)
+def test_a_row_that_failed_is_pushed_again_if_that_can_help(
+    push: str, statuses: list[str], is_done: bool
+) -> None:
+    publisher: Any = Server503(statuses, None)
+    outcome = push_rows(publisher, "t", [OutboxRow(1, push.encode()), OutboxRow(2, b"{}")])
+    assert (outcome.pushed, outcome.refused) == ([1, 2] if is_done else [], [])
+    assert bool(outcome.again) is not is_done
+
+
+def test_a_row_that_is_nested_too_deeply_is_refused() -> None:
+    publisher: Any = Server503(None)
+    nested = b'{"data":' + b"[" * 3000 + b"]" * 3000 + b"}"
+    outcome = push_rows(publisher, "t", [OutboxRow(1, nested), OutboxRow(2, b"{}")])
+    assert (outcome.pushed, [number for number, _ in outcome.refused]) == ([2], [1])
 
 
 def test_a_lost_connection_is_no_refusal() -> None:
