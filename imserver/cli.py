@@ -82,8 +82,11 @@ _config_option = click.option(
 def main(context: click.Context, path: str | None) -> None:
     """A self-hosted instant-messaging and push gateway. With -c alone it runs the server."""
     if context.invoked_subcommand is not None:
-        given = {} if path is None else {"path": path}
-        context.default_map = dict.fromkeys(main.list_commands(context), given)
+        given: dict[str, Any] = {} if path is None else {"path": path}
+        command = main.get_command(context, context.invoked_subcommand)
+        if isinstance(command, click.Group):
+            given = dict.fromkeys(command.list_commands(context), given)
+        context.default_map = {context.invoked_subcommand: given}
     elif path is None:
         click.echo(context.get_help())
     else:

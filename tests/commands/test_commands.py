@@ -247,6 +247,17 @@ def test_what_is_an_argument_may_be_given_by_its_option(run: Run, tmp_path: Path
     assert run("check-config", str(file)).stdout == run("check-config", "-c", str(file)).stdout
 
 
+def test_settings_before_a_group_reach_its_commands(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        file = tmp_path / name / "imserver.yaml"
+        file.parent.mkdir()
+        file.write_text(f"server: {{data_dir: {tmp_path / name / 'data'}}}")
+    done = run_cli("-c", "../b/imserver.yaml", "key", "create", "push", folder=tmp_path / "a")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "b" / "data").exists()
+    assert not (tmp_path / "a" / "data").exists()
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
