@@ -214,8 +214,11 @@ def _check_type(hint: Any, value: Any, name: str, places: Places) -> None:
         msgspec.convert(value, hint)
     except msgspec.ValidationError as error:
         problem = str(error).replace("`", "").partition(" - at ")[0]
-        if isinstance(value, str | int | float) and not name.endswith(_SECRETS):
-            problem = f"{problem.partition(', got')[0]}, got {value!r}"
+        expected = problem.partition(", got")[0]
+        # A scalar in place of a whole object or list may be the secret in it.
+        whole = "object" in expected or "array" in expected
+        if isinstance(value, str | int | float) and not (whole or name.endswith(_SECRETS)):
+            problem = f"{expected}, got {value!r}"
         raise ConfigError(f"{places.of(name)}: {problem[:1].lower()}{problem[1:]}") from None
 
 
