@@ -258,6 +258,16 @@ def test_yaml_anchors_and_merges_work(load: Load) -> None:
             "api: {keys: [{key: a, scopes: [all]}]}",
             "my.yaml, line 1: api.keys[0].scopes[0]: expected one of ",
         ),
+        ("api: {keys: [a-secret]}", "my.yaml, line 1: api.keys[0]: expected object, got str"),
+        (
+            "apps: {a: {oauth: {g: {kind: github, client_id: c, client_secret: s}}}}",
+            "my.yaml, line 1: apps.a.oauth needs account_tokens: required",
+        ),
+        (
+            "app: {http_url: im.example.com}\n"
+            "apps: {gochat: {oauth: {g: {kind: github, client_id: c, client_secret: s}}}}",
+            "my.yaml, line 2: apps.gochat.oauth needs app.http_url with http:// or https://: providers send ",
+        ),
         (
             "api: {keys: [{key: nineteen characters, scopes: [push]}]}",
             "my.yaml, line 1: api.keys[0].key: expected at least 20 characters, got 19; "
@@ -354,6 +364,8 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
         ("room_members: {lobby: [1]}", "apps.shop.room_members.lobby[0]: expected str, got 1"),
         ("jwt: [{algorithm: HS1}]", "apps.shop.jwt[0].algorithm: expected one of "),
         ("jwt: [{key: 12345}]", "apps.shop.jwt[0].key: expected str, got int"),
+        ("jwt: a-secret", "apps.shop.jwt: expected array, got str"),
+        ("webhook: a-secret", "apps.shop.webhook: expected object, got str"),
         ("jwt: [{algorithm: RS256}]", "apps.shop.jwt[0]: RS256 needs a public key: key or key_file"),
         ("jwt: [{issuer: 'http://e.org', audience: a}]", "apps.shop.jwt[0].issuer: expected an https://"),
         ("webhook: {urls: x}", "unknown key 'apps.shop.webhook.urls'; the nearest known key is "),
@@ -364,8 +376,6 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
             "apps.shop.back_ends.connect: expected an http:// or https:// address",
         ),
         (
-        ("jwt: a-secret", "apps.shop.jwt: expected array, got str"),
-        ("webhook: a-secret", "apps.shop.webhook: expected object, got str"),
             "back_ends: {rpc: 'http://e.org', headers: [Host]}\n    webhook: {secret: s}",
             "apps.shop.back_ends.headers: expected headers of clients such as Cookie, got 'Host'",
         ),
