@@ -126,6 +126,32 @@ def test_an_app_is_made_shown_and_changed(run: Run) -> None:
     assert ["105", "database", "multi"] in rows(run("app", "list").stdout)
 
 
+def test_one_field_of_a_provider_is_changed_or_reset(run: Run, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("0123\n")
+    row = ("kind=github", "client_id=c", f"client_secret=@{secret}", "scopes=[user]", "title=Git")
+    run("app", "create", "105", *(f"oauth.git.{field}" for field in row), "webhook.events=[login]")
+    changed = run(
+        "app",
+        "set",
+        "105",
+        "oauth.git.register=true",
+        "--unset",
+        "oauth.git.title",
+        "--unset",
+        "webhook.events",
+    ).stdout
+    for line in ("client_id: c", "register: true", "- user", "title: ''", "client_secret: (hidden)"):
+        assert line in changed
+    with sqlite3.connect(tmp_path / "data" / "imserver.db") as connection:
+        (stored,) = connection.execute("SELECT settings FROM app").fetchone()
+    connection.close()
+    assert '"client_secret":"0123"' in stored.replace(": ", ":")
+    assert "login" not in stored
+    assert "oauth.hub is not set" in run("app", "set", "105", "--unset", "oauth.hub", fails=True).stderr
+    assert "git:" not in run("app", "set", "105", "--unset", "oauth.git").stdout
+
+
 def test_secrets_are_read_from_files_and_not_from_arguments(run: Run, tmp_path: Path) -> None:
     secret, keys = tmp_path / "secret", tmp_path / "keys"
     secret.write_text("12345678901234567890\n")
@@ -151,6 +177,8 @@ def test_secrets_are_read_from_files_and_not_from_arguments(run: Run, tmp_path: 
         "jwt=[{Key: x}]",
         "jwt=[{key: x}]",
         "oauth={c: {client_secret: x}}",
+        "oauth.c={client_secret: x}",
+        "oauth.c.clientSecret=x",
     ],
 )
 def test_a_secret_among_the_arguments_is_refused(run: Run, setting: str) -> None:
