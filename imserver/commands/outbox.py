@@ -15,9 +15,8 @@ from typing import Any, Final
 import click
 from msgspec import Struct
 
-from imserver.config.load import ENVIRONMENT_KEY
-from imserver.storage.outbox import OutboxRow, OutboxTable, OutboxUnavailable
-from imserver.terminal import fail, read_text
+from imserver.storage.outbox import OutboxRow, OutboxTable, OutboxUnavailable, check_place
+from imserver.terminal import fail, read_key, server_address
 from imserver_client import NotConnected, Publisher, PushAnswer, RequestRefused
 
 log = logging.getLogger(__name__)
@@ -72,9 +71,13 @@ def push_rows(publisher: Publisher, table: str, rows: Sequence[OutboxRow]) -> Ou
 
 
 class OutboxWorker:
-    """Moves rows from the table to the server until ``stop`` is set; reconnects to both."""
+    """Moves rows from the table to the server until ``stop`` is set; reconnects to both.
+
+    Raises ValueError for an impossible address of the database or name of the table.
+    """
 
     def __init__(self, database: str, table: str, url: str, key: str) -> None:
+        check_place(database, table)
         self._database = database
         self._table = table
         self._url = url
@@ -143,7 +146,7 @@ def outbox(database: str | None, table: str, url: str, key_file: str | None, cre
     place = database or os.environ.get(ENVIRONMENT_DATABASE, "")
     if not place:
         fail(f"no database: give --database or set {ENVIRONMENT_DATABASE}")
-    key = read_text(key_file).strip() if key_file else os.environ.get(ENVIRONMENT_KEY, "")
+    address, key = server_address(url), read_key(key_file)
     try:
         if create:
             made = OutboxTable(place, table)
@@ -151,7 +154,7 @@ def outbox(database: str | None, table: str, url: str, key_file: str | None, cre
             made.close()
             click.echo(f"table {table} exists")
             return
-        worker = OutboxWorker(place, table, url, key)
+        worker = OutboxWorker(place, table, address, key)
     except (OutboxUnavailable, ValueError) as error:
         fail(error)
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -14,6 +14,7 @@ import msgspec
 import psycopg
 from msgspec import Struct
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
 from imserver.errors import ImserverError
 
@@ -48,6 +49,16 @@ class OutboxRow(Struct, frozen=True):
         return msgspec.json.decode(self.push, type=dict[str, Any])
 
 
+def check_place(url: str, name: str) -> None:
+    """Raise ValueError if this cannot be the address of a database and the name of a table."""
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"expected a table named by a-z, 0-9 and _, got {name!r}")
+    try:
+        conninfo_to_dict(url)
+    except psycopg.Error:  # its text could show the password
+        raise ValueError("the address of the database: expected postgresql://…") from None
+
+
 class OutboxTable:
     """A connection to the table ``name``. Only one process at a time gets :meth:`lock`.
 
@@ -55,8 +66,7 @@ class OutboxTable:
     """
 
     def __init__(self, url: str, name: str) -> None:
-        if not _NAME.fullmatch(name):
-            raise ValueError(f"expected a table named by a-z, 0-9 and _, got {name!r}")
+        check_place(url, name)
         self.name = name
         self._table = sql.Identifier(name)
         try:

@@ -203,10 +203,29 @@ def test_a_secret_among_the_arguments_is_refused(run: Run, setting: str) -> None
         (("key", "create", "--scope", "push", "--note", "x" * 201), "at most 200 characters"),
         (("key", "create", "--scope", "push", "--data-dir", "/proc/none"), "cannot be used"),
         (("key", "list", "-c", "/none.yaml"), "cannot be read"),
+        (("status", "--url", "ftp://x"), "ftp://x: expected an http:// or https:// address"),
+        (("bot", "list", "--app", "105", "--url", "http://x:999999"), "expected an http:// or https://"),
+        (("outbox", "--database", "postgresql://x", "--url", "http://x:999999"), "expected an http:// or"),
+        (("outbox", "--database", "foo"), "the address of the database: expected postgresql://"),
+        (("outbox", "--database", "postgresql://x", "--table", "A b"), "got 'A b'"),
     ],
 )
 def test_a_mistake_is_one_clear_line(run: Run, arguments: tuple[str, ...], said: str) -> None:
     assert said in run(*arguments, fails=True).stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("status",),
+        ("bot", "list", "--app", "105", "--url", "http://127.0.0.1:1"),
+        ("outbox", "--database", "postgresql://127.0.0.1:1/x"),
+    ],
+)
+@pytest.mark.parametrize("key", ["a secret\nin two lines", "ein schlüssel"])
+def test_a_key_that_no_header_can_have_is_not_shown(run: Run, arguments: tuple[str, ...], key: str) -> None:
+    said = run(*arguments, fails=True, IMSERVER_KEY=key).stderr
+    assert said == "imserver: the API key: expected one line of printable ASCII\n"
 
 
 def test_a_database_that_is_away_is_one_clear_line(run: Run) -> None:
