@@ -12,9 +12,9 @@ import click
 import msgspec
 
 from imserver import __version__, assets, errors
-from imserver.config.load import ENVIRONMENT_FILE, ENVIRONMENT_KEY, dump_config, load_config, load_with_places
+from imserver.config.load import ENVIRONMENT_FILE, dump_config, load_config, load_with_places
 from imserver.config.settings import Config
-from imserver.terminal import fail, given_once, read_text, table
+from imserver.terminal import fail, given_once, read_key, server_address, table
 
 #: commands whose modules a node never loads: name -> (module, attribute, one line of help)
 _LAZY: Final = {
@@ -82,8 +82,11 @@ _config_option = click.option(
 def main(context: click.Context, path: str | None) -> None:
     """A self-hosted instant-messaging and push gateway. With -c alone it runs the server."""
     if context.invoked_subcommand is not None:
-        given = {} if path is None else {"path": path}
-        context.default_map = dict.fromkeys(main.list_commands(context), given)
+        given: dict[str, Any] = {} if path is None else {"path": path}
+        command = main.get_command(context, context.invoked_subcommand)
+        if isinstance(command, click.Group):
+            given = dict.fromkeys(command.list_commands(context), given)
+        context.default_map = {context.invoked_subcommand: given}
     elif path is None:
         click.echo(context.get_help())
     else:
@@ -258,8 +261,8 @@ def status(option: str | None, key_file: str | None, debug: bool, url: str | Non
     Where the server wants an API key, set the environment variable IMSERVER_KEY or give --key-file: other
     users of the machine can see the arguments of a command.
     """
-    url = given_once("URL", url, option) or "http://127.0.0.1:8080"
-    key = os.environ.get(ENVIRONMENT_KEY, "") if key_file is None else read_text(key_file).strip()
+    url = server_address(given_once("URL", url, option) or "http://127.0.0.1:8080")
+    key = read_key(key_file)
     try:
         health, _ = _get(url, "/health", key)
         state_status, state = _get(url, f"/system/state?detail=true{'&isDebug=true' if debug else ''}", key)
@@ -275,14 +278,12 @@ def status(option: str | None, key_file: str | None, debug: bool, url: str | Non
 
 
 def _get(url: str, path: str, key: str) -> tuple[int, Any]:
-    parts = urlsplit(url if "//" in url else f"http://{url}")
-    if not parts.hostname or parts.scheme not in ("http", "https"):
-        raise ValueError("not an http:// or https:// address")
+    parts = urlsplit(url)
     # Imported here: a node saves the memory.
     from http import client
 
     kind = client.HTTPSConnection if parts.scheme == "https" else client.HTTPConnection
-    connection = kind(parts.hostname, parts.port, timeout=_STATUS_SECONDS)
+    connection = kind(parts.hostname or "", parts.port, timeout=_STATUS_SECONDS)
     try:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         connection.request("GET", parts.path.rstrip("/") + path, headers=headers)

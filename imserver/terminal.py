@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NoReturn
+from urllib.parse import urlsplit
 
 import click
+
+from imserver.config.load import ENVIRONMENT_KEY
 
 
 def fail(error: object) -> NoReturn:
@@ -37,6 +41,26 @@ def read_text(path: str) -> str:
         return sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         fail(f"{path} cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}")
+
+
+def read_key(path: str | None) -> str:
+    """The API key in a file, or else in the environment. ``""``: there is none."""
+    key = os.environ.get(ENVIRONMENT_KEY, "") if path is None else read_text(path).strip()
+    if not (key.isascii() and key.isprintable()):
+        fail("the API key: expected one line of printable ASCII")  # no header can have it
+    return key
+
+
+def server_address(url: str) -> str:
+    """The address of a server's HTTP port, with a scheme; the default scheme is http."""
+    address = url if "://" in url else f"http://{url}"
+    try:
+        parts = urlsplit(address)
+        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
+            return address
+    except ValueError:
+        pass  # the port
+    fail(f"{url}: expected an http:// or https:// address")
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

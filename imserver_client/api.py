@@ -124,7 +124,7 @@ class Api:
         timeout_seconds: float = TIMEOUT_SECONDS,
         tries: int = TRIES,
     ) -> None:
-        self._url = url.rstrip("/") + PREFIX
+        self._url = (url if "://" in url else f"http://{url}").rstrip("/") + PREFIX
         self._tries = max(1, tries)
         self._pool = urllib3.PoolManager(
             _CONNECTIONS,

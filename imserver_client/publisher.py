@@ -15,7 +15,13 @@ import msgspec
 from msgspec import Struct
 from websockets.asyncio.client import ClientConnection as AsyncConnection
 from websockets.asyncio.client import connect as connect_async
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.exceptions import (
+    ConnectionClosed,
+    InvalidHandshake,
+    InvalidHeader,
+    InvalidStatus,
+    InvalidURI,
+)
 from websockets.sync.client import ClientConnection, connect
 
 from imserver_client.api import (
@@ -58,7 +64,7 @@ class PublisherCore:
     """The frames and the unanswered commands of one publisher connection. No I/O."""
 
     def __init__(self, url: str, key: str) -> None:
-        scheme, _, rest = url.rstrip("/").partition("://")
+        scheme, _, rest = (url if "://" in url else f"http://{url}").rstrip("/").partition("://")
         self.url = f"{'wss' if scheme in ('https', 'wss') else 'ws'}://{rest}{PATH}"
         self.headers = {"Authorization": f"Bearer {key}"} if key else {}
         self.answers = PendingAnswers()
@@ -106,10 +112,15 @@ class PublisherCore:
         self.answers.settle(seq, outcome)
 
 
+_NO_CONNECTION: Final = (OSError, TimeoutError, InvalidHandshake, InvalidURI, EOFError, ValueError)
+
+
 def _not_connected(error: Exception) -> NotConnected | RequestRefused:
     if isinstance(error, InvalidStatus) and error.response.status_code in (401, 403):
         return RequestRefused(error.response.status_code, "unauthorized", "the key may not push here")
-    return NotConnected(f"no publisher connection: {error}")
+    # The text of the error would show the key.
+    reason = f"invalid header {error.name}" if isinstance(error, InvalidHeader) else error
+    return NotConnected(f"no publisher connection: {reason}")
 
 
 def _wait(answer: Future[T]) -> T:
@@ -135,8 +146,8 @@ class Publisher:
             self._connection: ClientConnection = self._stack.enter_context(
                 connect(core.url, additional_headers=core.headers, compression=None, max_size=None)
             )
-        except (OSError, TimeoutError, InvalidHandshake, EOFError) as error:
-            raise _not_connected(error) from error
+        except _NO_CONNECTION as error:
+            raise _not_connected(error) from None
         self._thread = threading.Thread(target=self._read, name="imserver publisher", daemon=True)
         self._thread.start()
 
@@ -229,8 +240,8 @@ class AsyncPublisher:
             self._connection = await connect_async(
                 core.url, additional_headers=core.headers, compression=None, max_size=None
             )
-        except (OSError, TimeoutError, InvalidHandshake, EOFError) as error:
-            raise _not_connected(error) from error
+        except _NO_CONNECTION as error:
+            raise _not_connected(error) from None
         self._task = asyncio.create_task(self._read(self._connection), name="imserver publisher")
 
     async def publish(self, app: str, text: str | None = None, **more: Any) -> asyncio.Future[PushAnswer]:

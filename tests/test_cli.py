@@ -288,9 +288,6 @@ def test_status_of_no_server_is_one_clear_line() -> None:
         port = silent.getsockname()[1]
         said = refused("status", "--url", f"http://127.0.0.1:{port}")
     assert said == f"http://127.0.0.1:{port} does not answer: Connection refused"
-    assert (
-        refused("status", "--url", "ftp://x") == "ftp://x does not answer: not an http:// or https:// address"
-    )
 
 
 def test_status_of_something_else_is_one_clear_line() -> None:

@@ -244,7 +244,7 @@ def test_yaml_anchors_and_merges_work(load: Load) -> None:
         ("websocket: {deflate: 1}", "my.yaml, line 1: websocket.deflate: expected bool, got 1"),
         ("server: {http: back}", "my.yaml, line 1: server.http: expected one of front, wsgi; got 'back'"),
         ("server: {host: ''}", "my.yaml, line 1: server.host: expected str of length >= 1, got ''"),
-        ("server: {origins: a.example}", "my.yaml, line 1: server.origins: expected array, got 'a.example'"),
+        ("server: {origins: a.example}", "my.yaml, line 1: server.origins: expected array, got str"),
         (
             "server: {trusted_proxies: [x]}",
             "my.yaml, line 1: server.trusted_proxies: expected networks such as 10.0.0.0/8",
@@ -257,6 +257,16 @@ def test_yaml_anchors_and_merges_work(load: Load) -> None:
         (
             "api: {keys: [{key: a, scopes: [all]}]}",
             "my.yaml, line 1: api.keys[0].scopes[0]: expected one of ",
+        ),
+        ("api: {keys: [a-secret]}", "my.yaml, line 1: api.keys[0]: expected object, got str"),
+        (
+            "apps: {a: {oauth: {g: {kind: github, client_id: c, client_secret: s}}}}",
+            "my.yaml, line 1: apps.a.oauth needs account_tokens: required",
+        ),
+        (
+            "app: {http_url: im.example.com}\n"
+            "apps: {gochat: {oauth: {g: {kind: github, client_id: c, client_secret: s}}}}",
+            "my.yaml, line 2: apps.gochat.oauth needs app.http_url with http:// or https://: providers send ",
         ),
         (
             "api: {keys: [{key: nineteen characters, scopes: [push]}]}",
@@ -346,7 +356,7 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
         ("max_connections: many", "apps.shop.max_connections: expected int, got 'many'"),
         ("maxConnections: -1", "apps.shop.max_connections: expected int >= 0, got -1"),
         ("open: 1", "apps.shop.open: expected bool, got 1"),
-        ("origins: example.org", "apps.shop.origins: expected array, got 'example.org'"),
+        ("origins: example.org", "apps.shop.origins: expected array, got str"),
         ("origins: ['']", "apps.shop.origins[0]: expected str of length >= 1, got ''"),
         ("login_policy: last", "apps.shop.login_policy: expected one of "),
         ("same_as: none", "apps.shop.same_as: expected a configured app that is not an alias"),
@@ -354,6 +364,8 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
         ("room_members: {lobby: [1]}", "apps.shop.room_members.lobby[0]: expected str, got 1"),
         ("jwt: [{algorithm: HS1}]", "apps.shop.jwt[0].algorithm: expected one of "),
         ("jwt: [{key: 12345}]", "apps.shop.jwt[0].key: expected str, got int"),
+        ("jwt: a-secret", "apps.shop.jwt: expected array, got str"),
+        ("webhook: a-secret", "apps.shop.webhook: expected object, got str"),
         ("jwt: [{algorithm: RS256}]", "apps.shop.jwt[0]: RS256 needs a public key: key or key_file"),
         ("jwt: [{issuer: 'http://e.org', audience: a}]", "apps.shop.jwt[0].issuer: expected an https://"),
         ("webhook: {urls: x}", "unknown key 'apps.shop.webhook.urls'; the nearest known key is "),
@@ -524,7 +536,7 @@ def test_a_variable_may_name_the_file(tmp_path: Path) -> None:
             "trace",
             "IMSERVER_LOG_LEVEL: log.level: expected one of debug, info; got 'trace'",
         ),
-        ("IMSERVER_SERVER_ORIGINS", "a", "IMSERVER_SERVER_ORIGINS: server.origins: expected array, got 'a'"),
+        ("IMSERVER_SERVER_ORIGINS", "a", "IMSERVER_SERVER_ORIGINS: server.origins: expected array, got str"),
         ("IMSERVER_API_KEYS", "[", "IMSERVER_API_KEYS, line 1: not valid YAML: "),
     ],
 )

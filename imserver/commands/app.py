@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -21,7 +22,8 @@ from imserver.webhooks.requests import Outgoing
 from imserver.webhooks.reviews import Reviews
 
 _SHOWN_EVENTS: Final = 1000
-_SECRETS: Final = ("webhook.secret", "pusher.secret")
+_SECRETS: Final = re.compile(r"(webhook|pusher)\.secret|oauth\..+\.clientsecret")
+"""Folded names of settings that are one secret."""
 
 
 @click.group()
@@ -93,7 +95,8 @@ def change(
     with opened(path, data_dir) as (_, _, tenants):
         before = tenants.get(name)
         plain = {} if before is None else msgspec.to_builtins(before)
-        tenant = tenants.change(name, _fields(settings, plain), unset)
+        whole = [each for each in unset if "." not in each]
+        tenant = tenants.change(name, _fields(settings, plain, unset), whole)
     click.echo(dump_app(tenant), nl=False)
 
 
@@ -159,27 +162,36 @@ def events(path: str | None, data_dir: str | None, dead: bool, replay: str | Non
     click.echo(table(("event", "user", "attempts", "first failed"), shown))
 
 
-def _fields(written: Sequence[str], before: Mapping[str, Any]) -> dict[str, Any]:
-    """What was written as ``setting=value``; ``webhook.url=…`` changes one field of what was there before."""
+def _fields(written: Sequence[str], before: Mapping[str, Any], unset: Sequence[str] = ()) -> dict[str, Any]:
+    """What was written as ``setting=value``. A name with dots changes one field of what was there before;
+    ``unset`` resets it."""
     fields: dict[str, Any] = {}
     for each in written:
-        name, equals, value = each.partition("=")
+        setting, equals, value = each.partition("=")
         if not equals:
             fail(f"{each}: expected SETTING=VALUE")
-        read = _value(name, value)
-        name, _, inner = name.partition(".")
-        if not inner:
-            fields[name] = read
-        else:
-            whole = fields.get(name, before.get(name))
-            fields[name] = {**(whole if isinstance(whole, dict) else {}), inner: read}
+        *above, name = setting.split(".")
+        _whole(fields, before, above)[name] = _value(setting, value)
+    for setting in unset:
+        *above, name = setting.split(".")
+        if above and _whole(fields, before, above).pop(name, None) is None:
+            fail(f"{setting} is not set")
+    return fields
+
+
+def _whole(fields: dict[str, Any], before: Mapping[str, Any], above: Sequence[str]) -> dict[str, Any]:
+    """The mapping in ``fields`` that the names ``above`` lead to. What it lacks is taken from ``before``."""
+    for name in above:
+        inner = fields.get(name, before.get(name))
+        fields[name] = inner if isinstance(inner, dict) else {}
+        fields, before = fields[name], {}
     return fields
 
 
 def _value(setting: str, written: str) -> Any:
     """The value of one ``setting=written``; ``@file`` and ``@-`` name where it is read from."""
     text = read_text(written[1:]) if written.startswith("@") else written
-    value = text.strip() if fold(setting) in _SECRETS else read_value(text, setting)
+    value = text.strip() if _SECRETS.fullmatch(fold(setting)) else read_value(text, setting)
     if text is written and _has_secret(setting, value):
         fail(
             f"{setting}: other users of this machine can see the arguments of a command: "
@@ -191,7 +203,7 @@ def _value(setting: str, written: str) -> Any:
 def _has_secret(setting: str, value: Any) -> bool:
     """Whether a value holds a secret. The ``key`` of algorithms that are not HMAC is a public one."""
     name = fold(setting)
-    if name in _SECRETS:
+    if _SECRETS.fullmatch(name):
         return bool(value)
     if name != "jwt":
         return name.startswith(("webhook", "pusher", "oauth")) and _names_secret(value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
@@ -10,8 +9,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from imserver.commands.opened import day
-from imserver.config.load import ENVIRONMENT_KEY
-from imserver.terminal import fail, read_text, table
+from imserver.terminal import fail, read_key, server_address, table
 from imserver_client import Api, NotConnected, RequestRefused
 
 Command = TypeVar("Command", bound=Any)
@@ -44,9 +42,9 @@ def _options(command: Command) -> Command:
 @contextmanager
 def _server(url: str, key_file: str | None) -> Iterator[Api]:
     """The API. What goes wrong inside is said in one line, and ends the command with status 1."""
-    key = read_text(key_file).strip() if key_file else os.environ.get(ENVIRONMENT_KEY, "")
+    key = read_key(key_file)
     try:
-        with Api(url, key, timeout_seconds=ANSWER_SECONDS) as api:
+        with Api(server_address(url), key, timeout_seconds=ANSWER_SECONDS) as api:
             yield api
     except RequestRefused as refused:
         fail(f"{refused.code}: {refused.message}")

@@ -28,17 +28,17 @@ app:
 api:
   keys:
     # Your back end sends it as "Authorization: Bearer ...". Keep it out of browsers and phones.
-    - {{key: "{key}", scopes: [push, read], apps: [{app}]}}
+    - {{key: "{key}", scopes: [push, read], apps: ["{app}"]}}
 
 apps:
-  {app}:
+  "{app}":
     # Users log in with a session token that your back end signs with this secret (HS256):
     # the claims are sub (the user id), app ("{app}") and exp (Unix seconds).
     jwt:
       - {{algorithm: HS256, key: "{secret}"}}
     # channels:              # what the channels of a namespace can do, here orders:17 and so on
     #   orders: {{history_size: 100, history_seconds: 600, presence: true}}
-    # webhook:               # tell your back end what happens, for example who is absent
+    # webhook:               # notify your back end, for example of absent users
     #   url: http://127.0.0.1:5000/im/events
     #   secret: "..."        # make one with: openssl rand -hex 32
     #   events: [absent]
@@ -67,7 +67,6 @@ def init(folder: Path, app: str) -> None:
         fail(f"expected a name of ASCII letters, digits, - and _, got {app!r}")
     file = folder / DEFAULT_FILE
     key, secret = token_hex(32), token_hex(32)
-    name = f'"{app}"' if app.isdecimal() else app
     try:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -76,6 +75,6 @@ def init(folder: Path, app: str) -> None:
     except OSError as error:
         fail(f"{file} cannot be written: {error.strerror}")
     with open(descriptor, "w", encoding="utf-8") as opened:
-        opened.write(_SETTINGS.format(key=key, secret=secret, app=name))
+        opened.write(_SETTINGS.format(key=key, secret=secret, app=app))
     option = "" if folder.resolve() == Path.cwd() else f" -c {file}"
     click.echo(_NEXT.format(file=file, app=app, key=key, option=option), nl=False)

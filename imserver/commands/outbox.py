@@ -22,10 +22,10 @@ import msgspec
 import psycopg
 from msgspec import Struct
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
-from imserver.config.load import ENVIRONMENT_KEY
 from imserver.errors import ImserverError
-from imserver.terminal import fail, read_text
+from imserver.terminal import fail, read_key, server_address
 from imserver_client import NotConnected, Publisher, PushAnswer, RequestRefused
 
 log = logging.getLogger(__name__)
@@ -63,6 +63,16 @@ class OutboxRow(Struct, frozen=True):
         return msgspec.json.decode(self.push, type=dict[str, Any])
 
 
+def check_place(url: str, name: str) -> None:
+    """Raise ValueError if this cannot be the address of a database and the name of a table."""
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"expected a table named by a-z, 0-9 and _, got {name!r}")
+    try:
+        conninfo_to_dict(url)
+    except psycopg.Error:  # its text could show the password
+        raise ValueError("the address of the database: expected postgresql://…") from None
+
+
 class OutboxTable:
     """A connection to the table ``name``. Only one process at a time gets :meth:`lock`.
 
@@ -70,8 +80,7 @@ class OutboxTable:
     """
 
     def __init__(self, url: str, name: str) -> None:
-        if not _NAME.fullmatch(name):
-            raise ValueError(f"expected a table named by a-z, 0-9 and _, got {name!r}")
+        check_place(url, name)
         self.name = name
         self._table = sql.Identifier(name)
         try:
@@ -209,9 +218,13 @@ def _has_failed(answer: PushAnswer, is_stored: bool) -> bool:
 
 
 class OutboxWorker:
-    """Moves rows from the table to the server until ``stop`` is set; reconnects to both."""
+    """Moves rows from the table to the server until ``stop`` is set; reconnects to both.
+
+    Raises ValueError for an impossible address of the database or name of the table.
+    """
 
     def __init__(self, database: str, table: str, url: str, key: str) -> None:
+        check_place(database, table)
         self._database = database
         self._table = table
         self._url = url
@@ -280,7 +293,7 @@ def outbox(database: str | None, table: str, url: str, key_file: str | None, cre
     place = database or os.environ.get(ENVIRONMENT_DATABASE, "")
     if not place:
         fail(f"no database: give --database or set {ENVIRONMENT_DATABASE}")
-    key = read_text(key_file).strip() if key_file else os.environ.get(ENVIRONMENT_KEY, "")
+    address, key = server_address(url), read_key(key_file)
     try:
         if create:
             made = OutboxTable(place, table)
@@ -288,7 +301,7 @@ def outbox(database: str | None, table: str, url: str, key_file: str | None, cre
             made.close()
             click.echo(f"table {table} exists")
             return
-        worker = OutboxWorker(place, table, url, key)
+        worker = OutboxWorker(place, table, address, key)
     except (OutboxUnavailable, ValueError) as error:
         fail(error)
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -60,6 +60,9 @@ def create(
     with opened(path, data_dir) as (settings, _, tenants):
         tenant = _tenant(tenants, name)
         row = _row(tenant, kid)
+        longest = tenant.user_bytes_of(tenant.name)
+        if not 0 < len(user.encode()) <= longest:
+            fail(f"USER: expected 1 to {longest} bytes, as app {tenant.name} allows")
         try:
             if key_file is not None:
                 key = Path(key_file).read_text(encoding="utf-8")
@@ -150,6 +153,8 @@ def _row(tenant: Tenant, kid: str | None) -> JwtSettings:
     if not tenant.jwt:
         fail(f"app {tenant.name} has no key for session tokens (setting jwt)")
     named = [row for row in tenant.jwt if not row.issuer and (kid is None or row.kid == kid)]
+    if not named and kid is None:
+        fail(f"app {tenant.name} takes tokens of its issuers only; they make them")
     if not named:
         fail(f"app {tenant.name} has no key with the kid {kid}")
     return named[0]

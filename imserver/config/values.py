@@ -214,8 +214,11 @@ def _check_type(hint: Any, value: Any, name: str, places: Places) -> None:
         msgspec.convert(value, hint)
     except msgspec.ValidationError as error:
         problem = str(error).replace("`", "").partition(" - at ")[0]
-        if isinstance(value, str | int | float) and not name.endswith(_SECRETS):
-            problem = f"{problem.partition(', got')[0]}, got {value!r}"
+        expected = problem.partition(", got")[0]
+        # A scalar in place of a whole object or list may be the secret in it.
+        whole = "object" in expected or "array" in expected
+        if isinstance(value, str | int | float) and not (whole or name.endswith(_SECRETS)):
+            problem = f"{expected}, got {value!r}"
         raise ConfigError(f"{places.of(name)}: {problem[:1].lower()}{problem[1:]}") from None
 
 
@@ -274,6 +277,8 @@ ISSUER_URL: Final = re.compile(
 )
 """Keys fetched over a network without TLS could be forged."""
 
+_HTTP_URL: Final = re.compile(r"https?://[^/]")
+
 _HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
 _OWN_HEADER: Final = re.compile(
     r"(content-|imserver-|sec-|host$|connection$|upgrade$|transfer-encoding$|te$|trailer$|user-agent$|expect$|"
@@ -316,7 +321,7 @@ def check_tenant(tenant: TenantSettings, places: Places, app: str = "") -> None:
         raise ConfigError(f"{places.of(app + 'jwt')}: two entries need two different kid")
     if not tenant.accounts.identifiers:
         raise ConfigError(f"{places.of(app + 'accounts')}: expected at least one of phone, email and name")
-    if tenant.accounts.reset_url and not re.match(r"https?://[^/]", tenant.accounts.reset_url):
+    if tenant.accounts.reset_url and not _HTTP_URL.match(tenant.accounts.reset_url):
         where = places.of(f"{app}accounts.reset_url")
         raise ConfigError(f"{where}: expected an http:// or https:// address")
     _check_providers(tenant, places, app)
@@ -328,7 +333,7 @@ def check_tenant(tenant: TenantSettings, places: Places, app: str = "") -> None:
         where = places.of(f"{app}webhook")
         raise ConfigError(f"{where}: expected either secret or secret_file: requests are signed with it")
     for key, url in urls.items():
-        if not re.match(r"https?://[^/]", url):
+        if not _HTTP_URL.match(url):
             where = places.of(f"{app}{key}")
             raise ConfigError(f"{where}: expected an http:// or https:// address, got {url!r}")
     for option in ("headers", "emulated_headers"):
@@ -357,7 +362,7 @@ def _check_pusher(pusher: PusherSettings, setting: str, places: Places) -> None:
             )
     if bool(pusher.secret) == bool(pusher.secret_file):
         raise ConfigError(f"{where}: expected either secret or secret_file: requests are signed with it")
-    if pusher.webhook_url and not re.match(r"https?://[^/]", pusher.webhook_url):
+    if pusher.webhook_url and not _HTTP_URL.match(pusher.webhook_url):
         raise ConfigError(
             f"{places.of(f'{setting}.webhook_url')}: expected an http:// or https:// address, "
             f"got {pusher.webhook_url!r}"
@@ -486,6 +491,13 @@ def _check_apps(config: Config, places: Places) -> None:
                 "control characters, and no blank at an end"
             )
         check_tenant(tenant, places, f"apps.{name}.")
+        if tenant.oauth and not tenant.wants_accounts(name):
+            raise ConfigError(f"{places.of(f'apps.{name}.oauth')} needs account_tokens: required")
+        if tenant.oauth and not _HTTP_URL.match(config.app.http_url):
+            raise ConfigError(
+                f"{places.of(f'apps.{name}.oauth')} needs app.http_url with http:// or https://: providers "
+                "send browsers back to it"
+            )
         if tenant.same_as and (tenant.same_as not in config.apps or config.apps[tenant.same_as].same_as):
             raise ConfigError(
                 f"{places.of(f'apps.{name}.same_as')}: expected a configured app that is "
@@ -524,14 +536,14 @@ def _check_urls(config: Config, places: Places) -> None:
     if config.smtp.host:
         if not re.fullmatch(r"[^\s@<>]+@[^\s@<>]+", config.smtp.sender):
             raise ConfigError(f"{places.of('smtp.sender')}: expected the e-mail address of the sender")
-        if not re.match(r"https?://[^/]", config.app.http_url):
+        if not _HTTP_URL.match(config.app.http_url):
             # A link made of the Host of a request could lead to an attacker.
             raise ConfigError(
                 f"{places.of('smtp.host')} needs app.http_url with http:// or https://: links in mails begin "
                 "with it"
             )
     uploads = config.uploads
-    if uploads.s3_url and not re.match(r"https?://[^/]", uploads.s3_url):
+    if uploads.s3_url and not _HTTP_URL.match(uploads.s3_url):
         raise ConfigError(f"{places.of('uploads.s3_url')}: expected an http:// or https:// address")
     if uploads.s3_url and not (uploads.s3_bucket and uploads.s3_access_key and uploads.s3_secret_key):
         needed = "uploads.s3_bucket, uploads.s3_access_key and uploads.s3_secret_key"

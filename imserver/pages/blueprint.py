@@ -252,6 +252,7 @@ class _Chat:
             *language,
             data={},
             demo=demo,
+            insecure=node.config.server.insecure,
             links=links,
             app=app,
             apps=node.tenants.names() if demo else (),

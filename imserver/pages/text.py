@@ -839,6 +839,10 @@ _TABLE: Final[dict[str, tuple[str, str]]] = {
         "Demo mode: there is no API key, so every program on this machine may do everything. "
         "The server accepts connections from this machine only.",
     ),
+    "start_insecure": (
+        "演示模式：没有 API 密钥，任何能访问本服务器的人都可以做任何事。",
+        "Demo mode: there is no API key. Anybody who reaches this server may do everything.",
+    ),
     "start_apps": ("现有应用：", "Apps:"),
     "start_close": (
         "要关闭演示模式，请停止服务器，在同一个文件夹里创建密钥和登录规则，再启动：",

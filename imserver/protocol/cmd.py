@@ -123,13 +123,21 @@ def limit_in(fields: dict[str, Any]) -> int:
 
 
 def _body(fields: dict[str, Any]) -> tuple[str, bytes]:
-    """Type and bytes of the content to store: ``text``, or any JSON as ``data``."""
+    """Type and bytes of the content: ``text``, or any JSON as ``data``."""
     if "data" not in fields:
         return short_text(fields, "type", MAX_TYPE_BYTES) or "text", text_in(fields, "text").encode()
     kind = short_text(fields, "type", MAX_TYPE_BYTES) or "custom"
     if "text" in fields or kind == "text":
         raise Refused(errors.REPLY_BAD_PARAMETER)
     return kind, _json(fields["data"])
+
+
+def _content(fields: dict[str, Any]) -> tuple[str, bytes]:
+    """Type and bytes of a message, which is not empty."""
+    kind, body = _body(fields)
+    if not body or fields.get("data") == "":
+        raise Refused(errors.REPLY_BAD_PARAMETER)
+    return kind, body
 
 
 def _json(value: Any) -> bytes:
@@ -234,7 +242,8 @@ def _send_text(data: bytes) -> Send | None:
         return None
     to, client_id = said.to, said.client_id
     plain = (
-        bool(to) != bool(said.conversation)
+        bool(said.text)
+        and bool(to) != bool(said.conversation)
         and len(to) <= MAX_RECEIVER_BYTES // 4
         and len(client_id) <= MAX_CLIENT_MSG_ID_BYTES // 4
         and 0 <= said.conversation <= MAX_ID
@@ -255,15 +264,15 @@ def _send_anything(data: bytes) -> Send:
         raise Refused(errors.REPLY_BAD_PARAMETER)
     client_id = short_text(fields, "clientmsgid", MAX_CLIENT_MSG_ID_BYTES)
     if "forward" in fields:
-        if not _CONTENT.isdisjoint(fields):
+        if not _CONTENT_FIELDS.isdisjoint(fields):
             raise Refused(errors.REPLY_BAD_PARAMETER)
         return Send(to, conversation, "forward", id=client_id, about=needed_id(fields, "forward"))
-    kind, body = _body(fields)
+    kind, body = _content(fields)
     about = id_in(fields, "replyto")
     return Send(to, conversation, "message", kind, body, client_id, about, _meta(fields))
 
 
-_CONTENT: Final = frozenset({"text", "data", "type", "replyto", "mentions", "buttons"})
+_CONTENT_FIELDS: Final = frozenset({"text", "data", "type", "replyto", "mentions", "buttons"})
 """Fields that a forwarded message cannot have: the server copies it."""
 
 
@@ -304,7 +313,7 @@ def _recall(data: bytes) -> Send:
 
 def _edit(data: bytes) -> Send:
     fields = _verbatim(data)
-    kind, body = _body(fields)
+    kind, body = _content(fields)
     client_id = short_text(fields, "clientmsgid", MAX_CLIENT_MSG_ID_BYTES)
     about = needed_id(fields, "id")
     return Send(kind="edit", type=kind, body=body, id=client_id, about=about, meta=_meta(fields))

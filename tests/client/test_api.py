@@ -283,6 +283,27 @@ def test_a_missing_server_is_reported_after_a_few_tries() -> None:
         api.push("101", "hi", user="ann")
 
 
+def test_an_address_may_lack_its_scheme(server: Server) -> None:
+    address = http(server).removeprefix("http://")
+    with Api(address) as api, Publisher(address) as publisher:
+        assert api.push(APP, "hi", user="nobody").results[0].status == "absent"
+        assert publisher.push(APP, "hi", user="nobody").results[0].status == "absent"
+
+
+@pytest.mark.parametrize("url", ["http://", "http://127.0.0.1:999999", "http://[::1"])
+def test_a_publisher_with_a_wrong_address_is_not_connected(url: str) -> None:
+    with pytest.raises(NotConnected):
+        Publisher(url)
+    with pytest.raises(NotConnected):
+        asyncio.run(AsyncPublisher(url).connect())
+
+
+def test_a_key_that_no_header_can_have_is_not_shown(server: Server) -> None:
+    with pytest.raises(NotConnected, match=r"invalid header Authorization$") as caught:
+        Publisher(http(server), "a secret\nin two lines")
+    assert caught.value.__cause__ is None
+
+
 # --- the publisher ------------------------------------------------------------------------------------------
 
 

@@ -126,6 +126,32 @@ def test_an_app_is_made_shown_and_changed(run: Run) -> None:
     assert ["105", "database", "multi"] in rows(run("app", "list").stdout)
 
 
+def test_one_field_of_a_provider_is_changed_or_reset(run: Run, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("0123\n")
+    row = ("kind=github", "client_id=c", f"client_secret=@{secret}", "scopes=[user]", "title=Git")
+    run("app", "create", "105", *(f"oauth.git.{field}" for field in row), "webhook.events=[login]")
+    changed = run(
+        "app",
+        "set",
+        "105",
+        "oauth.git.register=true",
+        "--unset",
+        "oauth.git.title",
+        "--unset",
+        "webhook.events",
+    ).stdout
+    for line in ("client_id: c", "register: true", "- user", "title: ''", "client_secret: (hidden)"):
+        assert line in changed
+    with sqlite3.connect(tmp_path / "data" / "imserver.db") as connection:
+        (stored,) = connection.execute("SELECT settings FROM app").fetchone()
+    connection.close()
+    assert '"client_secret":"0123"' in stored.replace(": ", ":")
+    assert "login" not in stored
+    assert "oauth.hub is not set" in run("app", "set", "105", "--unset", "oauth.hub", fails=True).stderr
+    assert "git:" not in run("app", "set", "105", "--unset", "oauth.git").stdout
+
+
 def test_secrets_are_read_from_files_and_not_from_arguments(run: Run, tmp_path: Path) -> None:
     secret, keys = tmp_path / "secret", tmp_path / "keys"
     secret.write_text("12345678901234567890\n")
@@ -151,6 +177,8 @@ def test_secrets_are_read_from_files_and_not_from_arguments(run: Run, tmp_path: 
         "jwt=[{Key: x}]",
         "jwt=[{key: x}]",
         "oauth={c: {client_secret: x}}",
+        "oauth.c={client_secret: x}",
+        "oauth.c.clientSecret=x",
     ],
 )
 def test_a_secret_among_the_arguments_is_refused(run: Run, setting: str) -> None:
@@ -175,10 +203,29 @@ def test_a_secret_among_the_arguments_is_refused(run: Run, setting: str) -> None
         (("key", "create", "--scope", "push", "--note", "x" * 201), "at most 200 characters"),
         (("key", "create", "--scope", "push", "--data-dir", "/proc/none"), "cannot be used"),
         (("key", "list", "-c", "/none.yaml"), "cannot be read"),
+        (("status", "--url", "ftp://x"), "ftp://x: expected an http:// or https:// address"),
+        (("bot", "list", "--app", "105", "--url", "http://x:999999"), "expected an http:// or https://"),
+        (("outbox", "--database", "postgresql://x", "--url", "http://x:999999"), "expected an http:// or"),
+        (("outbox", "--database", "foo"), "the address of the database: expected postgresql://"),
+        (("outbox", "--database", "postgresql://x", "--table", "A b"), "got 'A b'"),
     ],
 )
 def test_a_mistake_is_one_clear_line(run: Run, arguments: tuple[str, ...], said: str) -> None:
     assert said in run(*arguments, fails=True).stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("status",),
+        ("bot", "list", "--app", "105", "--url", "http://127.0.0.1:1"),
+        ("outbox", "--database", "postgresql://127.0.0.1:1/x"),
+    ],
+)
+@pytest.mark.parametrize("key", ["a secret\nin two lines", "ein schlüssel"])
+def test_a_key_that_no_header_can_have_is_not_shown(run: Run, arguments: tuple[str, ...], key: str) -> None:
+    said = run(*arguments, fails=True, IMSERVER_KEY=key).stderr
+    assert said == "imserver: the API key: expected one line of printable ASCII\n"
 
 
 def test_a_database_that_is_away_is_one_clear_line(run: Run) -> None:
@@ -245,6 +292,17 @@ def test_what_is_an_argument_may_be_given_by_its_option(run: Run, tmp_path: Path
     command = ("token", "secret", "-c", str(file))
     assert run(*command, "tea").stdout == run(*command, "--app", "tea").stdout
     assert run("check-config", str(file)).stdout == run("check-config", "-c", str(file)).stdout
+
+
+def test_settings_before_a_group_reach_its_commands(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        file = tmp_path / name / "imserver.yaml"
+        file.parent.mkdir()
+        file.write_text(f"server: {{data_dir: {tmp_path / name / 'data'}}}")
+    done = run_cli("-c", "../b/imserver.yaml", "key", "create", "push", folder=tmp_path / "a")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "b" / "data").exists()
+    assert not (tmp_path / "a" / "data").exists()
 
 
 @pytest.mark.parametrize(

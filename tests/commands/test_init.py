@@ -73,6 +73,9 @@ def test_a_name_that_the_file_could_not_hold_is_refused(tmp_path: Path, name: st
     assert not (tmp_path / "imserver.yaml").exists()
 
 
-def test_an_app_may_be_named_by_a_number(tmp_path: Path) -> None:
-    made(tmp_path, "--app", "105")
-    assert load_config(str(tmp_path / "imserver.yaml"), {}).apps["105"].jwt
+@pytest.mark.parametrize("name", ["105", "0x10", "1_000", "true", "null", "2024-01-01", "2024-13-45"])
+def test_an_app_may_have_a_name_that_yaml_reads_as_something_else(tmp_path: Path, name: str) -> None:
+    made(tmp_path, "--app", name)
+    config = load_config(str(tmp_path / "imserver.yaml"), {})
+    assert config.apps[name].jwt
+    assert config.api.keys[0].apps == (name,)

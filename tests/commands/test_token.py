@@ -95,6 +95,13 @@ def test_a_secret_of_the_server_s_own_signs_and_a_server_takes_it(
         ({"key": SECRET}, ["create", "--app", "102", "--user", "ann"], "no key for session tokens"),
         ({"key": SECRET}, ["create", "--app", "9", "--user", "ann"], "app 9 does not exist"),
         ({"key": SECRET}, ["create", "--app", "101", "--user", "ann", "--kid", "x"], "kid x"),
+        (
+            {"issuer": "https://e.org", "audience": "im"},
+            ["create", "--app", "101", "--user", "ann"],
+            "app 101 takes tokens of its issuers only; they make them",
+        ),
+        ({"key": SECRET}, ["create", "--app", "101", ""], "expected 1 to 19 bytes"),
+        ({"key": SECRET}, ["create", "--app", "101", "x" * 20], "expected 1 to 19 bytes"),
         ({"key": "short"}, ["create", "--app", "101", "--user", "ann"], "32 bytes"),
         ({"key": SECRET}, ["create", "--app", "101", "--user", "ann", "--key-file", "/no/file"], "/no/file"),
         ({"key": SECRET}, ["secret", "--app", "101"], "without a key"),

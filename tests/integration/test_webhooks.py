@@ -407,7 +407,9 @@ def test_events_can_be_read_and_dead_ones_listed_without_a_receiver(launch: Laun
     with logged_in(server.ws, "ann", 101) as ann:
         ann.ask_cmd("send", {"to": "bob", "text": "more"})
     assert [event["text"] for event in page(cursor, 10)["events"]] == ["more"]
-    assert ask(server.http, request("/api/v1/events/log?app=101&after=AAAA")).status == 400
+    for place, parameter in (("log", "after"), ("dead", "cursor")):
+        refused = ask(server.http, request(f"/api/v1/events/{place}?app=101&{parameter}=AAAA"))
+        assert (refused.status, refused.json["message"].partition(":")[0]) == (400, f"`{parameter}`")
     assert ask(server.http, request("/api/v1/events/log?app=102")).status == 400
     assert ask(server.http, request("/api/v1/events/dead?app=101")).json == {"events": [], "next": ""}
     assert good(server.http, "events/replay", {"app": "101"}) == {"replayed": 0}

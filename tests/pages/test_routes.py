@@ -21,6 +21,7 @@ from imserver.config.settings import (
     Config,
     JwtSettings,
     KeySettings,
+    ServerSettings,
     TenantSettings,
 )
 from imserver.config.values import ConfigError
@@ -305,6 +306,13 @@ def test_the_start_in_demo_mode_shows_a_push_to_this_port_the_apps_and_the_pages
     for link in (room, "/home/channels", "/home/messages", "/api/v1/docs", "/status"):
         assert f'href="{link}"' in page
     assert "正在运行" in client.get("/?lang=zh", headers={"Host": "127.0.0.1:8123"}).text
+
+
+@pytest.mark.parametrize("insecure", [False, True])
+def test_the_start_in_demo_mode_says_who_may_do_everything(insecure: bool) -> None:
+    page = client_of(Config(server=ServerSettings(insecure=insecure))).get("/?lang=en").text
+    assert ("Anybody who reaches this server may do everything" in page) is insecure
+    assert ("from this machine only" in page) is not insecure
 
 
 def test_the_page_of_channels_gives_no_token_and_needs_one_in_an_app_that_is_not_open() -> None:

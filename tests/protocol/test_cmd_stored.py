@@ -49,7 +49,7 @@ def test_the_quick_way_is_taken_by_a_plain_message() -> None:
     [
         (b'{"TO":"bob","Text":"hi"}', Send("bob", body=b"hi")),
         (b'{"to":"bob","data":{"Key":[1, 2.0,"\\u00e9"]}}', Send("bob", type="custom", body=b"")),
-        (b'{"conversation":3,"text":""}', Send(conversation=3)),
+        (b'{"conversation":3,"text":"hi"}', Send(conversation=3, body=b"hi")),
         (b'{"to":"bob","text":"x","replyTo":4,"nobody":"knows"}', Send("bob", body=b"x", about=4)),
     ],
 )
@@ -124,7 +124,11 @@ def test_meta_names_the_users_who_joined() -> None:
         ("history", b'{"conversation":3,"types":["picture"]}', History(3, 0, 50, -1, ("picture",))),
         ("send", b'{"to":"bob","forward":7}', Send("bob", kind="forward", about=7)),
         ("send", b'{"conversation":3,"forward":7}', Send(conversation=3, kind="forward", about=7)),
-        ("send", b'{"to":"b","text":"","mentions":["all"]}', Send("b", meta=b'{"mentions":["all"]}')),
+        (
+            "send",
+            b'{"to":"b","text":"x","mentions":["all"]}',
+            Send("b", body=b"x", meta=b'{"mentions":["all"]}'),
+        ),
     ],
 )
 def test_what_is_asked_about_messages_is_read(name: str, data: bytes, command: object) -> None:
@@ -151,6 +155,12 @@ def test_what_is_asked_about_messages_is_read(name: str, data: bytes, command: o
         ("history", b'{"conversation":3,"types":"picture"}'),
         ("history", b'{"conversation":3,"types":[""]}'),
         ("history", b'{"conversation":3,"types":[%b"x"]}' % (b'"x",' * 20)),
+        ("send", b'{"to":"bob"}'),
+        ("send", b'{"to":"bob","text":""}'),
+        ("send", b'{"to":"bob","data":""}'),
+        ("send", b'{"to":"bob","type":"picture","text":""}'),
+        ("edit", b'{"id":1}'),
+        ("edit", b'{"id":1,"data":""}'),
         ("send", b'{"to":"bob","forward":0}'),
         ("send", b'{"to":"bob","forward":7,"text":"x"}'),
         ("send", b'{"to":"bob","forward":7,"mentions":["bob"]}'),

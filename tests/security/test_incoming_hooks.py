@@ -18,6 +18,7 @@ from .test_bots import Asking, person
 
 POST = next(row for row in ROUTES if row.path == "/hooks/*")
 FORM = {"content-type": "application/x-www-form-urlencoded"}
+MULTIPART = {"content-type": "multipart/form-data; boundary=x"}
 
 
 @pytest.fixture(scope="module")
@@ -122,15 +123,17 @@ def test_what_comes_in_is_checked_and_limited(node: Harness) -> None:
     hook = guy.good("hooks", group=group_of(guy), nickname="x")
     url = hook["url"]
     assert post(node, url, [{"text": "x"}])[0] == 200
+    for body, headers in ((b"", None), (b"", FORM), (b"text=hi", FORM), (b"--x", MULTIPART)):
+        status, answer = post(node, url, body, headers)
+        assert (status, answer["code"]) == (400, "invalid_request"), body
+        assert "Send a JSON object, or a form" in answer["message"]
     for body, headers in (
-        (b"", None),
         (b"text", None),
         ([["text"]], None),
         ([{}], None),
         ([{"text": ""}], None),
         ([{"text": 1}], None),
         ([{"text": "a", "data": 1}], None),
-        (b"text=hi", FORM),
         (b"payload=no", FORM),
     ):
         status, answer = post(node, url, body, headers)

@@ -180,6 +180,7 @@ def test_where_providers_make_no_accounts_only_linked_ones_log_in(node: Harness,
     provider.user["sub"] = "nobody"
     status, answer = Login(node, app="202").done(provider)
     assert (status, answer["code"]) == (403, "registration_closed")
+    assert answer["message"].endswith("the provider makes none (register)")
     token = node.account("202")
     login = Login(node, app="202", token=token, link=True)
     assert login.done(provider) == (200, {"linked": "oidc"})

@@ -143,7 +143,7 @@ def log(api: Api, call: Call, asked: LogQuery) -> EventsAnswer:
 def dead(api: Api, call: Call, asked: DeadQuery) -> DeadAnswer:
     """List the events that the webhook of an app did not take for three days."""
     behind = after(asked.cursor)
-    number = 0 if behind is None else _number(behind)
+    number = 0 if behind is None else _number("cursor", behind)
     found = api.services.webhooks.feeds.events.list_retries(call.app, True, number, asked.limit + 1)
     rows, following = page_and_cursor(found, asked.limit, lambda row: str(row.number))
     shown = [
@@ -164,13 +164,13 @@ def replay(api: Api, call: Call, asked: ReplayRequest) -> ReplayAnswer:
 
 
 def _positions(cursor: str) -> tuple[int, int]:
-    """The positions in the log and in the table."""
+    """The positions in the log and in the table, of the parameter ``after``."""
     text = after(cursor)
     entry, _, event = "0.0".partition(".") if text is None else text.partition(".")
-    return _number(entry), _number(event)
+    return _number("after", entry), _number("after", event)
 
 
-def _number(text: str) -> int:
+def _number(parameter: str, text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) < 19):
-        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "cursor: not a cursor of this server")
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"`{parameter}`: not a cursor of this list")
     return int(text)

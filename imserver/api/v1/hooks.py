@@ -162,6 +162,7 @@ def revoke(api: Api, call: Call, asked: HookRevoke) -> HookRevoked:
 _TAKEN: Final = ("type", "text", "data", "buttons", "mentions", "client_msg_id")
 """The fields of a message that a request may set. Others, which other programs send, are ignored."""
 _FORM: Final = "application/x-www-form-urlencoded"
+_EXPECTED: Final = "Send a JSON object, or a form with the JSON in the field payload"
 _fields: Final = msgspec.json.Decoder(dict[str, Raw])
 _message: Final = msgspec.json.Decoder(messages.SendRequest)
 
@@ -175,10 +176,12 @@ def _read(api: Api, call: Call) -> None:
         raise ApiProblem(errors.HTTP_UNKNOWN_HOOK) from None
     except TooManyFailures as failures:
         raise too_many(failures) from None
-    body = call.body
+    body, kind = call.body, request.headers.get("content-type", "")
     # curl calls JSON a form, too.
-    if request.headers.get("content-type", "").startswith(_FORM) and not body.lstrip().startswith(b"{"):
+    if kind.startswith(_FORM) and not body.lstrip().startswith(b"{"):
         body = parse_form(body).get("payload", "").encode("utf-8", "surrogatepass")
+    if not body or kind.startswith("multipart/"):
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, _EXPECTED)
     given = decode(_fields, body)
     taken: dict[str, Any] = {name: given[name] for name in _TAKEN if name in given}
     call.asked = decode(_message, msgspec.json.encode(taken))

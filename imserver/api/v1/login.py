@@ -23,7 +23,7 @@ from imserver.api.v1.field import Acting, about
 from imserver.api.v1.operation import Resource, refuse
 from imserver.auth.account_tokens import GOCHAT
 from imserver.auth.principal import ADMIN_OR_ACCOUNT, ANYONE, ANYONE_OR_ACCOUNT
-from imserver.services.people.accounts import UnknownAccount, UnknownReset
+from imserver.services.people.accounts import Closed, UnknownAccount, UnknownReset
 from imserver.services.people.oauth import (
     LOGIN_SECONDS,
     POLL_SECONDS,
@@ -173,10 +173,16 @@ routes = Resource(
     problems=(errors.HTTP_NOT_ALLOWED, errors.HTTP_TOO_MANY_REQUESTS),
     refusals={
         **REFUSALS,
+        Closed: refuse(
+            errors.HTTP_REGISTRATION_CLOSED,
+            "No account is linked with this identity, and the provider makes none (register)",
+        ),
         LastLogin: refuse(errors.HTTP_LAST_LOGIN),
         LinkTaken: refuse(errors.HTTP_LINK_TAKEN),
         LoginRefused: refuse(errors.HTTP_LOGIN_REFUSED),
-        NoCallback: refuse(errors.HTTP_NOT_IMPLEMENTED, "app.http_url is not set"),
+        NoCallback: refuse(
+            errors.HTTP_NOT_IMPLEMENTED, "app.http_url is not set, or does not begin with http:// or https://"
+        ),
         NoResets: refuse(errors.HTTP_NOT_IMPLEMENTED, "Passwords of this app are not reset by e-mail"),
         ProviderUnavailable: refuse(errors.HTTP_PROVIDER_UNAVAILABLE),
         UnknownLogin: refuse(errors.HTTP_UNKNOWN_LOGIN),

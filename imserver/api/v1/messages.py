@@ -300,8 +300,8 @@ def _content(api: Api, call: Call, asked: Content) -> tuple[str, bytes]:
             body = msgspec.json.format(data, indent=-1)
         except (ValueError, RecursionError) as error:
             raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"{error} - at `$.data`") from None
-    if body == b'""':
-        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "The message is empty: give `text` or `data`")
+        if body == b'""':
+            raise ApiProblem(errors.HTTP_INVALID_REQUEST, "The message is empty: give `text` or `data`")
     if len(body) > (api.push_characters if call.is_back_end else api.message_bytes):
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, "The message is too long")
     return kind, body

@@ -383,4 +383,4 @@ def _command_of(entry: Entry, bot: str, number: int, message: dict[str, Any]) ->
     except Refused:
         return None
     assert isinstance(command, Send)
-    return command if command.body else None
+    return command

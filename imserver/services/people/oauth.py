@@ -69,7 +69,7 @@ class UnknownProvider(ImserverError):
 
 
 class NoCallback(ImserverError):
-    """``app.http_url`` is not set, so no provider can send a browser back."""
+    """``app.http_url`` is not set or has no scheme, so no provider can send a browser back."""
 
 
 class UnknownLogin(ImserverError):
