@@ -79,6 +79,8 @@ MAX_NAMED: Final = 1000
 """The most users that one method names."""
 MAX_COMMANDS: Final = 2000
 """The most commands in one frame. An SDK subscribes to all its channels in one frame, at most 1,000."""
+_REJECT_UNRECOVERED: Final = 2
+"""Bit of ``flag``."""
 _BAD_REQUEST: Final = errors.CLOSE_BAD_PAYLOAD
 """Our close code for what is no frame of this protocol."""
 
@@ -103,6 +105,7 @@ class _Subscribe(Struct):
     recoverable: bool = False
     delta: str = ""
     data: Raw = Raw()
+    flag: int = 0
 
 
 class _Connect(Struct):
@@ -210,6 +213,7 @@ def _subscribe(asked: _Subscribe) -> Command:
         asked.recoverable,
         asked.delta == "fossil",
         _json_or_none(asked.data),
+        asked.flag & _REJECT_UNRECOVERED > 0,
     )
 
 
@@ -673,6 +677,7 @@ def _subscribe_of(given: pb.SubscribeRequest) -> _Subscribe:
         given.recoverable,
         given.delta,
         Raw(given.data),
+        given.flag,
     )
 
 

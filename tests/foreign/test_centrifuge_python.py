@@ -337,6 +337,30 @@ def test_a_client_that_missed_too_much_is_not_recovered(server: Server, protobuf
     run(scenario())
 
 
+@both
+def test_a_client_with_a_state_of_its_own_loads_it_again_if_it_cannot_recover(
+    server: Server, protobuf: bool
+) -> None:
+    async def scenario(cent: Cent) -> None:
+        name = f"past:state-{protobuf}"
+        positions = [cent.publish(PublishRequest(channel=name, data=each)) for each in range(25)]
+        stale, newest = (StreamPosition(each.offset, each.epoch) for each in (positions[0], positions[-1]))
+        loaded = [newest, stale]
+
+        async def load(_channel: str) -> StreamPosition:
+            return loaded.pop()
+
+        async with person(server, protobuf, "ann") as ann:
+            _, heard = await ann.subscribe(name, get_state=load)
+            subscribed = await heard.next("on_subscribed")
+            assert (subscribed.was_recovering, subscribed.recovered, loaded) == (True, True, [])
+            cent.publish(PublishRequest(channel=name, data="new"))
+            assert ann.read((await heard.next("on_publication")).pub.data) == "new"
+
+    with Cent(f"{server.http_url}/api", KEY, timeout=SECONDS) as cent:
+        run(scenario(cent))
+
+
 @pytest.mark.full
 @json_first
 def test_the_token_of_a_subscription_is_renewed_at_its_end(server: Server, protobuf: bool) -> None:

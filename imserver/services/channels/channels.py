@@ -222,18 +222,23 @@ class Channels(ChannelMembers):
         options: ChannelSettings,
         since: Position | None = None,
         delta: bool = False,
+        reject_unrecovered: bool = False,
     ) -> Subscribed:
         """Subscribe a connection. The caller answers its client at once, and then calls :meth:`answered`.
         Everything published afterwards follows the answer.
 
         ``options``: of the channel. ``since``: the position of a client that comes back. ``delta``: the
-        client reads deltas. May switch. Raises :class:`ChannelRefused`.
+        client reads deltas. ``reject_unrecovered``: refuse it (``unrecoverable``) if it does not recover.
+        May switch. Raises :class:`ChannelRefused`.
         """
         app = connection.app or ""
         try:
             found = self._join(app, channel, connection, options, since, delta)
             if connection not in found.local.members:
                 raise ChannelRefused("ended")
+            if reject_unrecovered and since is not None and not found.recovered:
+                self.leave(app, channel, connection)
+                raise ChannelRefused("unrecoverable")
         except ChannelRefused:
             self._abandon(app, channel)
             raise

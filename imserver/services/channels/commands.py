@@ -147,7 +147,9 @@ class ChannelCommands:
         before = set_info(state, channel, info)
         since = Position(command.epoch, command.offset) if command.recover else None
         try:
-            found = self._channels.subscribe(connection, channel, options, since, command.delta)
+            found = self._channels.subscribe(
+                connection, channel, options, since, command.delta, command.reject_unrecovered
+            )
         except ChannelRefused as refused:
             set_info(state, channel, before)
             return answers.refused(refused)
