@@ -60,7 +60,7 @@ from imserver.protocol.cmd import (
     signal_data,
 )
 from imserver.protocol.dialect import Dialect, Payload
-from imserver.protocol.forgiving import Refused, fields_of, has_nul, text_in
+from imserver.protocol.forgiving import Refused, fields_of, has_nul, text_in, without_nulls
 from imserver.protocol.fossil import make_delta
 from imserver.protocol.late import LateModule
 from imserver.protocol.sse import on_one_line
@@ -79,6 +79,8 @@ MAX_NAMED: Final = 1000
 """The most users that one method names."""
 MAX_COMMANDS: Final = 2000
 """The most commands in one frame. An SDK subscribes to all its channels in one frame, at most 1,000."""
+_COMMAND_DEPTH: Final = 4
+"""Levels of objects in a command: ``connect``, ``subs`` and each of these."""
 _REJECT_UNRECOVERED: Final = 2
 """Bit of ``flag``."""
 _BAD_REQUEST: Final = errors.CLOSE_BAD_PAYLOAD
@@ -547,7 +549,10 @@ class CentrifugeDialect(Dialect):
 
     def _read(self, payload: bytes) -> dict[str, Any]:
         """The fields of :class:`_Command`. Raises ValueError or RecursionError."""
-        return _decode_command(payload)
+        try:
+            return _decode_command(payload)
+        except msgspec.ValidationError:
+            return _decode_command(without_nulls(payload, _COMMAND_DEPTH))
 
     def _write_reply(self, number: int, name: str, content: Struct) -> bytes:
         """A reply: the id of its command, and the field ``name``."""

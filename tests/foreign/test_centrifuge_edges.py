@@ -1,6 +1,8 @@
 """What no SDK of Centrifugo sends: frames by hand, and their limits."""
 
 import json
+import time
+from typing import Any
 
 import pytest
 
@@ -13,7 +15,7 @@ PATH = "/connection/websocket"
 CONNECT = json.dumps({"id": 1, "connect": {"token": token("raw")}})
 
 
-def answered(client: Raw) -> dict[str, object]:
+def answered(client: Raw) -> dict[str, Any]:
     """The next reply that is no ping."""
     while (found := client.message().json) == {}:
         pass
@@ -98,6 +100,26 @@ def test_an_expired_token_at_a_renewal_makes_the_client_reconnect(
         late = {**named, "token": token("raw", exp=1, **named)}
         client.send(text(json.dumps({"id": 3, "sub_refresh" if channel else "refresh": late})))
         assert close_code(client) == code
+
+
+@pytest.mark.parametrize(
+    ("begin", "renew", "named"),
+    [("connect", "refresh", {}), ("subscribe", "sub_refresh", {"channel": "talk:ends"})],
+)
+def test_expire_at_of_a_token_replaces_its_end(
+    server: Server, begin: str, renew: str, named: dict[str, Any]
+) -> None:
+    with Raw(server.ws) as client:
+        client.upgrade(PATH)
+        if named:
+            client.send(text(CONNECT))
+            assert "connect" in answered(client)
+        for name, seconds in ((begin, 0), (renew, 900), (renew, 0)):
+            expire_at = int(time.time()) + seconds if seconds else 0
+            made = token("raw", seconds=100, expire_at=expire_at, **named)
+            client.send(text(json.dumps({"id": 2, name: {**named, "token": made}})))
+            found = answered(client)[name]
+            assert (found.get("expires", False), found.get("ttl", 0) > 100) == (seconds > 0, seconds > 0)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from imserver.auth.channel_tokens import (
 )
 from imserver.auth.login import Logins
 from imserver.auth.rules import LoginDecision
-from imserver.auth.tokens import MAX_EXPIRES_AT, BadToken, TokenExpired
+from imserver.auth.tokens import BadToken, TokenExpired
 from imserver.cluster.history import HistoryPage, Position
 from imserver.config.settings import ChannelSettings
 from imserver.errors import StorageUnavailable
@@ -106,7 +106,6 @@ class _Connected(ConnectionClaims):
     """What a back end answers about a connection without a token."""
 
     user: str = ""
-    expire_at: int | float = 0
 
 
 class _Renewed(Struct):
@@ -191,13 +190,14 @@ class CentrifugeAnswers(ChannelAnswers):
         positioned = command.recoverable or command.positioned or found.options.recovery
         result = _result(found, positioned, command.recover)
         result.data = claims.data
-        if claims.exp and not self.are_renewed(connection.app or "", found.options):
-            result.expires, result.ttl = True, _ttl(claims.exp)
+        end = claims.expires_at
+        if end and not self.are_renewed(connection.app or "", found.options):
+            result.expires, result.ttl = True, _ttl(end)
         state = _state_of(connection)
         if state.by_server:
             state.by_server.discard(command.channel)
-        if claims.exp or state.ends:
-            _set_end(state, command.channel, claims.expires_at)
+        if end or state.ends:
+            _set_end(state, command.channel, end)
         return Reply(errors.REPLY_OK, result)
 
     def unsubscribed(self, connection: Connection, channel: str) -> None:
@@ -307,8 +307,7 @@ class CentrifugeService:
         """
         if command.token or not self._back_ends.has(app, "connect"):
             claims = connection_claims(command.token) if command.token else ConnectionClaims()
-            if 0 < claims.exp <= time():
-                raise TokenExpired("the token has expired")
+            claims.check_times(time())
             return claims, self._check(connection, app, claims.sub, command.token)
         decision = self._logins.admit(app, NAME, connection)
         if not decision.ok:
@@ -320,12 +319,12 @@ class CentrifugeService:
         if channels := [name for name in command.recover if not name.startswith("#")]:
             facts["channels"] = channels
         found = self._back_ends.ask(app, "connect", connection, facts, _Connected)
-        found.sub, found.exp = found.user, found.expire_at
-        if 0 < found.exp <= time():
+        found.sub, found.exp = found.user, 0
+        if 0 < found.expires_at <= time():
             raise TokenExpired("the back end names a time in the past")
         if "\0" in found.sub:
             return found, LoginDecision(errors.REPLY_UNAUTHORIZED, errors.CLOSE_NOT_ALLOWED)
-        expires_at = int(min(found.exp, MAX_EXPIRES_AT)) + GRACE_SECONDS if found.exp else 0
+        expires_at = found.expires_at + GRACE_SECONDS if found.expires_at else 0
         return found, LoginDecision(user=found.sub, expires_at=expires_at)
 
     def _take_end(self, app: str, state: CentrifugeState, decision: LoginDecision) -> LoginDecision:
@@ -393,7 +392,7 @@ class CentrifugeService:
                 subs[channel] = _result(each, True, channel in positions)
                 subs[channel].data = wanted[channel].data
             client = self._connections.id_of(connection)
-            end = 0 if self._back_ends.has(app, "refresh") else claims.exp
+            end = 0 if self._back_ends.has(app, "refresh") else claims.expires_at
             session = self._connections.secret_of(connection) if isinstance(connection, Stream) else ""
             result = ConnectResult(
                 client, VERSION, end > 0, _ttl(end), subs or None, self._ping, True, session, claims.data
@@ -428,11 +427,12 @@ class CentrifugeService:
         app = connection.app or ""
         try:
             claims = connection_claims(command.token)
-        except BadToken:
-            return _refuse_token(connection)
-        if 0 < claims.exp <= time():
+            claims.check_times(time())
+        except TokenExpired:
             say(connection, errors.CLOSE_TOKEN_INVALID)  # its client reconnects with a newer token
             return None
+        except BadToken:
+            return _refuse_token(connection)
         decision = self._check(connection, app, claims.sub, command.token)
         if not decision.ok:
             return self._refuse(connection, decision)
@@ -440,8 +440,8 @@ class CentrifugeService:
             return _refuse_token(connection)
         _state_of(connection).expires_at = 0
         self._logins.began(connection, decision)
-        client = self._connections.id_of(connection)
-        return Reply(errors.REPLY_OK, RefreshResult(client, VERSION, claims.exp > 0, _ttl(claims.exp)))
+        client, end = self._connections.id_of(connection), claims.expires_at
+        return Reply(errors.REPLY_OK, RefreshResult(client, VERSION, end > 0, _ttl(end)))
 
     def _refresh_here(self, query: RefreshConnection) -> bool:
         connection = self._connections.find(query.app, query.connection)
@@ -509,8 +509,9 @@ class CentrifugeService:
                 connection.close(CLOSE_SUBSCRIPTION_EXPIRED, "subscription expired")
                 return None
             return self._answers.refused(refused)
-        _set_end(state, command.channel, claims.expires_at)
-        return Reply(errors.REPLY_OK, SubRefreshResult(claims.exp > 0, _ttl(claims.exp)))
+        end = claims.expires_at
+        _set_end(state, command.channel, end)
+        return Reply(errors.REPLY_OK, SubRefreshResult(end > 0, _ttl(end)))
 
     def check_ends(self, connection: Connection) -> None:
         """Close a connection whose token of a subscription was not renewed, and let the back end renew what
