@@ -102,6 +102,30 @@ def test_an_expired_token_at_a_renewal_makes_the_client_reconnect(
         assert close_code(client) == code
 
 
+def test_a_renewed_token_says_anew_what_others_see_of_its_client(server: Server) -> None:
+    with Raw(server.ws) as client:
+        client.upgrade(PATH)
+
+        def ask(name: str, **content: Any) -> Any:
+            client.send(text(json.dumps({"id": 2, name: content})))
+            return answered(client)[name]
+
+        def renew(session: dict[str, Any], subscription: dict[str, Any]) -> dict[str, Any]:
+            """Renew both tokens with these claims; what others see then."""
+            ask("refresh", token=token("raw", channels=["open:anew"], **session))
+            ask("sub_refresh", **named, token=token("raw", **named, **subscription))
+            (found,) = ask("presence", **named)["presence"].values()
+            return {name: info for name, info in found.items() if name.endswith("_info")}
+
+        named = {"channel": "talk:anew"}
+        ask("connect", token=token("raw", info=1, channels=["open:anew"]))
+        ask("subscribe", **named, token=token("raw", info=2, **named))
+        assert renew({"info": 3}, {"info": 4}) == {"conn_info": 3, "chan_info": 4}
+        assert renew({}, {}) == {"conn_info": 3, "chan_info": 4}
+        client.send(text(json.dumps({"id": 3, "refresh": {"token": token("raw", channels=["open:other"])}})))
+        assert close_code(client) == 3010
+
+
 @pytest.mark.parametrize(
     ("begin", "renew", "named"),
     [("connect", "refresh", {}), ("subscribe", "sub_refresh", {"channel": "talk:ends"})],

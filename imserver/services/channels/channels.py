@@ -60,7 +60,7 @@ CHECK_SECONDS: Final = 5.0
 CHECKED_TOGETHER: Final = 200
 CACHE_SECONDS: Final = 1800.0
 """How long Pusher's cache channels remember their last event."""
-_INSUFFICIENT: Final = "insufficient state"
+INSUFFICIENT: Final = "insufficient state"
 _DEFAULTS: Final = ChannelSettings()
 _OWN: Final = ChannelSettings(subscribe="members")
 """Of ``user:`` and ``group:`` channels."""
@@ -493,9 +493,9 @@ class Channels(ChannelMembers):
         app, state = connection.app or "", connection.dialect_state
         begins_again = code == INSUFFICIENT_STATE
         if begins_again and state is not None and state.reconnects(channel) and self.has(connection, channel):
-            connection.close(CLOSE_INSUFFICIENT_STATE, _INSUFFICIENT)
+            connection.close(CLOSE_INSUFFICIENT_STATE, INSUFFICIENT)
         elif self.remove(connection, channel):
-            reason = _INSUFFICIENT if begins_again else "server unsubscribe"
+            reason = INSUFFICIENT if begins_again else "server unsubscribe"
             event = Event("unsubscribed", "", reason, code=code, channel=ChannelPart(channel))
             self._fanout.to_connection(self._hub.apps[app], connection, event)
 

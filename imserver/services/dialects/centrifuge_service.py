@@ -59,7 +59,12 @@ from imserver.protocol.centrifuge import (
     entry_publication,
     publication_of,
 )
-from imserver.services.channels.channels import Channels, Subscribed
+from imserver.services.channels.channels import (
+    CLOSE_INSUFFICIENT_STATE,
+    INSUFFICIENT,
+    Channels,
+    Subscribed,
+)
 from imserver.services.channels.commands import MAX_PRESENCE, ChannelAnswers, ChannelCommands, set_info
 from imserver.services.channels.connections import Connections
 from imserver.services.channels.consent import ChannelConsent, disconnect
@@ -147,12 +152,14 @@ class CentrifugeState(DialectState, gc=False):
     (None: they do not), and when the back end has to renew its session (0: never).
 
     ``by_server``: the channels in which the server has subscribed it (None: none). It may have left some.
+    ``by_token``: the channels that its token has named.
     """
 
     app: str = ""
     ends: dict[str, int] | None = None
     expires_at: int = 0
     by_server: set[str] | None = None
+    by_token: frozenset[str] = frozenset()
 
     def resubscribes(self, _channel: str) -> bool:
         """Every client of this dialect does."""
@@ -374,6 +381,8 @@ class CentrifugeService:
         """
         app, personal = connection.app or "", f"#{connection.user}"
         wanted = {name: each for name, each in claims.subscriptions.items() if name != personal}
+        if command.token:
+            state.by_token = frozenset(wanted)
         positions = {name: Position(*place) for name, place in command.recover.items() if name in wanted}
         since = Position(*command.recover[personal]) if personal in command.recover else None
 
@@ -423,7 +432,8 @@ class CentrifugeService:
             raise ChannelRefused("unavailable") from None
 
     def refresh(self, connection: Connection, command: RefreshLogin) -> Reply | None:
-        """Renew the token of a session. May switch."""
+        """Renew the token of a session. If the new one names other channels, its client has to connect again.
+        May switch."""
         app = connection.app or ""
         try:
             claims = connection_claims(command.token)
@@ -438,7 +448,12 @@ class CentrifugeService:
             return self._refuse(connection, decision)
         if decision.user != connection.user:
             return _refuse_token(connection)
-        _state_of(connection).expires_at = 0
+        state = _state_of(connection)
+        if claims.subscriptions.keys() - {f"#{connection.user}"} != state.by_token:
+            connection.close(CLOSE_INSUFFICIENT_STATE, INSUFFICIENT)
+            return None
+        state.expires_at = 0
+        _renew_facts(state, claims.info, UNSET if self._logins.is_open(app) else claims.meta)
         self._logins.began(connection, decision)
         client, end = self._connections.id_of(connection), claims.expires_at
         return Reply(errors.REPLY_OK, RefreshResult(client, VERSION, end > 0, _ttl(end)))
@@ -511,6 +526,8 @@ class CentrifugeService:
             return self._answers.refused(refused)
         end = claims.expires_at
         _set_end(state, command.channel, end)
+        if claims.info is not UNSET:
+            set_info(state, command.channel, bytes(claims.info))
         return Reply(errors.REPLY_OK, SubRefreshResult(end > 0, _ttl(end)))
 
     def check_ends(self, connection: Connection) -> None:
@@ -563,9 +580,7 @@ class CentrifugeService:
                 set_info(state, channel, bytes(found.info))
         else:
             state.expires_at = found.expire_at
-            state.info = state.info if found.info is UNSET else bytes(found.info)
-            if state.facts is not None and found.meta is not UNSET:
-                state.facts.meta = bytes(found.meta)
+            _renew_facts(state, found.info, found.meta)
 
     def presence_stats(self, connection: Connection, command: AskPresenceStats) -> Reply:
         """How many subscribers and users a channel has. May switch."""
@@ -632,6 +647,14 @@ def _state_of(connection: Connection) -> CentrifugeState:
 
 def _bytes_of(info: Raw | UnsetType) -> bytes:
     return b"" if info is UNSET else bytes(info)
+
+
+def _renew_facts(state: CentrifugeState, info: Raw | UnsetType, meta: Raw | UnsetType) -> None:
+    """Take what a renewed session says about its client. What it leaves out stays."""
+    if info is not UNSET:
+        state.info = bytes(info)
+    if state.facts is not None and meta is not UNSET:
+        state.facts.meta = bytes(meta)
 
 
 def _refuse_token(connection: Connection) -> Reply | None:
