@@ -397,7 +397,7 @@ class _Disconnect(Struct):
 
 
 class _RpcResult(Struct):
-    data: Raw
+    data: Raw | UnsetType
 
 
 class _Empty(Struct):
@@ -515,7 +515,8 @@ class CentrifugeDialect(Dialect):
                 content = CENTRIFUGE_ERRORS.get(reply.code)
                 content = content or CentrifugeError(reply.code, errors.reply_text(reply.code))
         elif name == "rpc":
-            content = _RpcResult(Raw(_encode({} if content is None else content)))
+            data = UNSET if content is UNSET else Raw(_encode({} if content is None else content))
+            content = _RpcResult(data)
         elif name not in _READERS:
             return None
         elif not isinstance(content, Struct):

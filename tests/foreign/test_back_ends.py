@@ -180,7 +180,7 @@ def test_a_renewed_token_has_new_facts_for_the_back_end(asked: Server, back_end:
             client.send(text(json.dumps({"id": 1, name: {"token": token("ann", meta=meta)}})))
             assert name in client.message().json
         client.send(text('{"id":2,"rpc":{"method":"price"}}'))
-        client.message()
+        assert client.message().json == {"id": 2, "rpc": {}}
     assert back_end.asked_for("rpc")[0]["meta"] == 2
 
 

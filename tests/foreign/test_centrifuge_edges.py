@@ -68,6 +68,25 @@ def test_a_frame_may_have_several_commands_and_every_reply_has_its_id(server: Se
         assert replies[4] == {"id": 5, "ping": {}}
 
 
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ({}, set()),
+        ({"positioned": True}, {"positioned", "epoch"}),
+        ({"recoverable": True}, {"positioned", "epoch", "recoverable"}),
+    ],
+)
+def test_a_client_learns_of_the_history_what_it_asks_for(
+    server: Server, options: dict[str, bool], found: set[str]
+) -> None:
+    with Raw(server.ws) as client:
+        client.upgrade(PATH)
+        asked = json.dumps({"id": 2, "subscribe": {"channel": "past:position", **options}})
+        client.send(text(f"{CONNECT}\n{asked}"))
+        assert "connect" in answered(client)
+        assert answered(client)["subscribe"].keys() == found
+
+
 @pytest.mark.parametrize("payload", ["nonsense", '{"id":1}', '{"id":2,"dance":{}}', '{"connect":{}}'])
 def test_what_is_no_command_is_closed_with_3501(server: Server, payload: str) -> None:
     with Raw(server.ws) as client:

@@ -194,8 +194,8 @@ class CentrifugeAnswers(ChannelAnswers):
         self, connection: Connection, command: Subscribe, claims: ChannelClaims, found: Subscribed
     ) -> Reply:
         """The position of the channel is for clients that want it, or if the channel forces recovery."""
-        positioned = command.recoverable or command.positioned or found.options.recovery
-        result = _result(found, positioned, command.recover)
+        recoverable = command.recoverable or found.options.recovery
+        result = _result(found, recoverable, command.recover, command.positioned)
         result.data = claims.data
         end = claims.expires_at
         if end and not self.are_renewed(connection.app or "", found.options):
@@ -485,7 +485,7 @@ class CentrifugeService:
             return _INTERNAL
         except BackEndRefused as refused:
             return _refused(connection, refused)
-        return Reply(errors.REPLY_OK, None if found.data is UNSET else found.data)
+        return Reply(errors.REPLY_OK, found.data)
 
     # --- subscriptions --------------------------------------------------------------------------------------
 
@@ -675,13 +675,17 @@ def _ttl(end: float) -> int:
     return max(1, int(min(end - time(), _MAX_TTL))) if end else 0
 
 
-def _result(found: Subscribed, positioned: bool, recovering: bool) -> SubscribeResult:
-    """A new subscription. ``positioned``: the client wants to know the position of the channel."""
+def _result(
+    found: Subscribed, recoverable: bool, recovering: bool, positioned: bool = False
+) -> SubscribeResult:
+    """A new subscription. ``recoverable``: its client recovers what it misses. ``positioned``: it only wants
+    to know the position of the channel."""
     result = SubscribeResult(was_recovering=recovering, delta=found.delta)
     if found.position is None:
         return result
-    if positioned or recovering:
-        result.recoverable = result.positioned = True
+    result.recoverable = recoverable or recovering
+    result.positioned = positioned or result.recoverable
+    if result.positioned:
         result.epoch, result.offset = found.position.epoch, found.position.offset
     if recovering and found.recovered:
         result.recovered = True
