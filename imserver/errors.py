@@ -149,6 +149,20 @@ FOREIGN_CLOSE: Final[dict[str, dict[int, int]]] = {
     },
 }
 """Dialect → our close code → the code with the same meaning in that protocol. Others are sent unchanged."""
+FOREIGN_REASONS: Final[dict[str, dict[int, str]]] = {
+    "centrifuge": {
+        CLOSE_GOING_AWAY: "shutdown",
+        CLOSE_UNSUPPORTED_DATA: "bad request",
+        CLOSE_BAD_PAYLOAD: "bad request",
+        CLOSE_INTERNAL_ERROR: "internal server error",
+        CLOSE_SLOW_READER: "slow",
+        CLOSE_HEARTBEAT_EXPIRED: "no pong",
+        CLOSE_LOGIN_TIMEOUT: "stale",
+        CLOSE_KICKED: "force disconnect",
+        CLOSE_TOKEN_INVALID: "connection expired",
+    },
+}
+"""Dialect → our close code → what that protocol says in place of our name for it."""
 
 
 # --- Reply codes of the cmd dialect, its HTTP API and the routes added in its style -------------------------
@@ -206,7 +220,6 @@ class CentrifugeError(msgspec.Struct, frozen=True, omit_defaults=True):
 
 CENTRIFUGE_INTERNAL: Final = 100
 CENTRIFUGE_UNAUTHORIZED: Final = 101
-CENTRIFUGE_UNKNOWN_CHANNEL: Final = 102
 CENTRIFUGE_PERMISSION_DENIED: Final = 103
 CENTRIFUGE_METHOD_NOT_FOUND: Final = 104
 CENTRIFUGE_ALREADY_SUBSCRIBED: Final = 105
@@ -225,7 +238,6 @@ _DENIED: Final = CentrifugeError(CENTRIFUGE_PERMISSION_DENIED, "permission denie
 CENTRIFUGE_ERRORS: Final[dict[int, CentrifugeError]] = {
     CENTRIFUGE_INTERNAL: _INTERNAL,
     CENTRIFUGE_UNAUTHORIZED: CentrifugeError(CENTRIFUGE_UNAUTHORIZED, "unauthorized"),
-    CENTRIFUGE_UNKNOWN_CHANNEL: CentrifugeError(CENTRIFUGE_UNKNOWN_CHANNEL, "unknown channel"),
     CENTRIFUGE_PERMISSION_DENIED: _DENIED,
     CENTRIFUGE_METHOD_NOT_FOUND: CentrifugeError(CENTRIFUGE_METHOD_NOT_FOUND, "method not found"),
     CENTRIFUGE_ALREADY_SUBSCRIBED: CentrifugeError(CENTRIFUGE_ALREADY_SUBSCRIBED, "already subscribed"),

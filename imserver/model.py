@@ -264,7 +264,7 @@ class Subscribe(Struct, frozen=True, gc=False):
 
     ``recover``: the client has everything up to ``offset`` of ``epoch``, and wants the rest. ``positioned``,
     ``recoverable``: it wants to know the position of the channel. ``delta``: it can read deltas. ``data``:
-    JSON for the back end (``b""``: none).
+    JSON for the back end (``b""``: none). ``reject_unrecovered``: refuse it if the rest is not complete.
     """
 
     channel: str
@@ -276,6 +276,7 @@ class Subscribe(Struct, frozen=True, gc=False):
     recoverable: bool = False
     delta: bool = False
     data: bytes = b""
+    reject_unrecovered: bool = False
 
 
 class RefreshSubscription(Struct, frozen=True, gc=False):

@@ -159,6 +159,7 @@ class Parts:
             self.logins,
             self.channel_consent,
             {"cmd": CmdAnswers(), "centrifuge": centrifuge},
+            self.table,
         )
         self.centrifuge_service = self._make_centrifuge_service(centrifuge)
         others = None if self.cluster is None else self.cluster.others

@@ -18,6 +18,7 @@ import msgspec
 from gevent.event import Event
 from msgspec import Struct
 
+from imserver.auth.channel_tokens import ChannelClaims, read_issued_channel_token
 from imserver.auth.tokens import BadToken, Claims, Key, key_of_jwk, read_issued, unverified
 from imserver.config.settings import JwtSettings
 from imserver.config.values import ISSUER_URL
@@ -169,12 +170,24 @@ class Issuers:
         self._outgoing = outgoing
         self._issuers: dict[tuple[str, str], Issuer] = {}
 
-    def claims(self, app: str, rows: Sequence[JwtSettings], token: str, now: float) -> Claims | None:
+    def claims(
+        self, app: str, rows: Sequence[JwtSettings], token: str, now: float, bare: bool = False
+    ) -> Claims | None:
         """Verify a token of an issuer in ``rows``, the entries of ``app``. None if no entry has its issuer.
 
-        ``now``: Unix seconds. If several entries name the issuer, the entry with the token's audience counts.
-        Waits at most :data:`FETCH_SECONDS` for keys. Raises BadToken and IssuerUnavailable.
+        ``now``: Unix seconds. ``bare``: see :func:`read_issued`. If several entries name the issuer, the
+        entry with the token's audience counts. Waits at most :data:`FETCH_SECONDS` for keys. Raises BadToken
+        and IssuerUnavailable.
         """
+        found = self._find(rows, token)
+        return None if found is None else read_issued(token, *found, now, app, bare)
+
+    def channel_claims(self, rows: Sequence[JwtSettings], token: str, now: float) -> ChannelClaims | None:
+        """Verify a subscription token as :meth:`claims` does."""
+        found = self._find(rows, token)
+        return None if found is None else read_issued_channel_token(token, *found, now)
+
+    def _find(self, rows: Sequence[JwtSettings], token: str) -> tuple[tuple[Key, ...], JwtSettings] | None:
         head = unverified(token)
         named = [row for row in rows if row.issuer and row.issuer == head.issuer]
         if not named:
@@ -184,4 +197,4 @@ class Issuers:
         issuer = self._issuers.get(place)
         if issuer is None:
             issuer = self._issuers[place] = Issuer(row.issuer, row.jwks_url, self._outgoing)
-        return read_issued(token, issuer.keys_for(head.kid), row, now, app)
+        return issuer.keys_for(head.kid), row

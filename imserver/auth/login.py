@@ -13,6 +13,7 @@ from typing import Final
 
 from imserver import errors
 from imserver.auth.account_tokens import PAGE_TOKEN_PREFIX, AccountTokens, PageTokens
+from imserver.auth.channel_tokens import ChannelClaims, read_channel_token
 from imserver.auth.issuers import Issuers
 from imserver.auth.pusher import PusherApps
 from imserver.auth.quotas import ConnectionQuota, Expiry
@@ -218,12 +219,20 @@ class Logins:
         May wait for the issuer's keys. Raises BadToken and IssuerUnavailable.
         """
         if rule.issuers:
-            claims = self._issuers.claims(rule.name, rule.issuers, token, time())
+            claims = self._issuers.claims(rule.name, rule.issuers, token, time(), bare)
             if claims is not None:
                 return claims
         if bare:
             return read_bare_token(token, rule.keys, time(), rule.name)
         return read_token(token, rule.keys, time())
+
+    def read_channel_token(self, rule: Rule, token: str) -> ChannelClaims:
+        """Verify a subscription token that a key or an issuer of the app has signed.
+
+        May wait for the issuer's keys. Raises BadToken, TokenExpired and IssuerUnavailable.
+        """
+        claims = self._issuers.channel_claims(rule.issuers, token, time()) if rule.issuers else None
+        return claims or read_channel_token(token, rule.keys, time())
 
     def _proven(self, rule: Rule, user: str, claims: Claims) -> LoginDecision:
         if not claims.user or "\0" in claims.user:
@@ -237,8 +246,7 @@ class Logins:
     # --- other requests -------------------------------------------------------------------------------------
 
     def rule_of(self, app: str) -> Rule | None:
-        """The login rule of an app, which is no alias. Its ``keys`` sign channel tokens, too. Never
-        switches."""
+        """The login rule of an app, which is no alias. Never switches."""
         return self._rules.get(app) or self._learn(app)
 
     def session_of(self, token: str) -> Claims | None:

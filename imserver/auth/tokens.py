@@ -9,10 +9,10 @@ from __future__ import annotations
 import hmac
 from base64 import urlsafe_b64encode
 from binascii import a2b_base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -21,9 +21,12 @@ from imserver.config.settings import JwtSettings
 from imserver.config.values import MAKE_SECRET, is_placeholder
 from imserver.errors import ImserverError
 from imserver.lifecycle import derive_key
+from imserver.protocol.forgiving import without_nulls
 
 if TYPE_CHECKING:
     from jwt.api_jws import PyJWS
+
+_T = TypeVar("_T")
 
 MAX_TOKEN_CHARACTERS: Final = 8192
 """Longer tokens are refused unread."""
@@ -45,7 +48,7 @@ class BadToken(ImserverError):
 
 
 class TokenExpired(BadToken):
-    """A valid token has expired."""
+    """A valid token has expired, or is not valid yet. Its client gets another one."""
 
 
 class Claims(Struct, frozen=True):
@@ -87,6 +90,7 @@ class _BarePayload(Struct):
     app: str | int = ""
     exp: int | float = 0
     nbf: int | float = 0
+    expire_at: int | float | None = None
 
 
 class _Head(Struct):
@@ -98,9 +102,11 @@ class _Origin(Struct):
     aud: str | tuple[str, ...] = ()
 
 
-class _IssuedPayload(_Origin, kw_only=True):
+class _IssuedPayload(Struct):
     exp: int | float
     nbf: int | float = 0
+    channel: Any = None
+    expire_at: int | float | None = None
 
 
 class Key(Struct, frozen=True):
@@ -136,6 +142,8 @@ _SECRETS: Final = 1024
 _decode = msgspec.json.Decoder(_Payload).decode
 _decode_bare = msgspec.json.Decoder(_BarePayload).decode
 _decode_issued = msgspec.json.Decoder(_IssuedPayload).decode
+_decode_origin = msgspec.json.Decoder(_Origin).decode
+_decode_fields = msgspec.json.Decoder(dict[str, Any]).decode
 _jws: PyJWS | None = None
 
 
@@ -260,19 +268,33 @@ def read_token(token: str, keys: Sequence[Key], now: float) -> Claims:
 
 def read_bare_token(token: str, keys: Sequence[Key], now: float, app: str) -> Claims:
     """Verify a token as :func:`read_token` does. It may lack the claims ``app`` (then it is for ``app``) and
-    ``exp`` (then its ``expires_at`` is 0)."""
-    try:
-        claims = _decode_bare(verified_payload(token, keys))
-    except (ValueError, RecursionError) as error:
-        raise BadToken(f"the token's claims have the wrong types: {error}") from None
+    ``exp`` (then its ``expires_at`` is 0). ``expire_at``: see :func:`end_of`."""
+    claims = decode_claims(_decode_bare, verified_payload(token, keys))
     if claims.channel is not UNSET:
         raise BadToken("this is the token of a subscription")
-    endless = not claims.exp
-    if endless:
-        claims.exp = MAX_EXPIRES_AT
+    expires_at = end_of(claims.exp, claims.expire_at)
+    claims.exp = claims.exp or MAX_EXPIRES_AT
     _check_times(claims, now)
-    expires_at = 0 if endless else int(min(claims.exp, MAX_EXPIRES_AT))
     return Claims(claims.sub, str(claims.app) or app, expires_at)
+
+
+def end_of(exp: float, expire_at: float | None) -> int:
+    """When what a token of Centrifugo proves ends, in Unix seconds; 0: never.
+
+    ``expire_at`` replaces ``exp``, which then limits only the use of the token.
+    """
+    return int(min(exp if expire_at is None else max(expire_at, 0), MAX_EXPIRES_AT))
+
+
+def decode_claims(decode: Callable[[bytes], _T], payload: bytes) -> _T:
+    """Decode the claims of a token. Null counts as missing. Raises BadToken."""
+    try:
+        try:
+            return decode(payload)
+        except msgspec.ValidationError:
+            return decode(without_nulls(payload, 1))
+    except (ValueError, RecursionError) as error:
+        raise BadToken(f"the token's claims have the wrong types: {error}") from None
 
 
 def verified_payload(token: str, keys: Sequence[Key]) -> bytes:
@@ -297,27 +319,39 @@ def unverified(token: str) -> Unverified:
     return Unverified(issued.iss, _audiences(issued), kid)
 
 
-def read_issued(token: str, keys: Sequence[Key], row: JwtSettings, now: float, app: str) -> Claims:
+def read_issued(
+    token: str, keys: Sequence[Key], row: JwtSettings, now: float, app: str, bare: bool
+) -> Claims:
     """Verify a token of the issuer in ``row`` for ``app`` at Unix time ``now``. Raises BadToken.
 
-    Requires the claims ``iss``, ``aud`` and ``exp``. ``row.user_claim`` names the claim with the user.
+    Requires the claims ``iss``, ``aud`` and ``exp``. ``bare``: of a client of Centrifugo, whose token may
+    have ``expire_at`` (:func:`end_of`).
+    """
+    payload, user = issued_payload(token, keys, row)
+    issued = decode_claims(_decode_issued, payload)
+    if issued.channel is not None:
+        raise BadToken("this is the token of a subscription")
+    _check_times(issued, now)
+    return Claims(user, app, end_of(issued.exp, issued.expire_at if bare else None))
+
+
+def issued_payload(token: str, keys: Sequence[Key], row: JwtSettings) -> tuple[bytes, str]:
+    """The claims of a token of the issuer in ``row`` as JSON, and its user. Raises BadToken.
+
+    Requires the claims ``iss`` and ``aud``. ``row.user_claim`` names the claim with the user.
     """
     payload = _signed_payload(token, keys)
-    try:
-        issued = _decode_issued(payload)
-        user = msgspec.json.decode(payload, type=dict[str, Any]).get(row.user_claim)
-    except (ValueError, RecursionError) as error:
-        raise BadToken(f"the token's claims have the wrong types: {error}") from None
-    if issued.iss != row.issuer:
-        raise BadToken(f"the token is from another issuer, {issued.iss!r}")
-    if row.audience not in _audiences(issued):
-        raise BadToken(f"the token is for another audience, {issued.aud!r}")
-    _check_times(issued, now)
+    origin = decode_claims(_decode_origin, payload)
+    if origin.iss != row.issuer:
+        raise BadToken(f"the token is from another issuer, {origin.iss!r}")
+    if row.audience not in _audiences(origin):
+        raise BadToken(f"the token is for another audience, {origin.aud!r}")
+    user = decode_claims(_decode_fields, payload).get(row.user_claim)
     if isinstance(user, int) and not isinstance(user, bool):
         user = str(user)
     if not isinstance(user, str) or not user:
         raise BadToken(f"the token names no user in the claim {row.user_claim!r}")
-    return Claims(user, app, int(min(issued.exp, MAX_EXPIRES_AT)))
+    return payload, user
 
 
 def _audiences(issued: _Origin) -> tuple[str, ...]:

@@ -60,7 +60,7 @@ from imserver.protocol.cmd import (
     signal_data,
 )
 from imserver.protocol.dialect import Dialect, Payload
-from imserver.protocol.forgiving import Refused, fields_of, has_nul, text_in
+from imserver.protocol.forgiving import Refused, fields_of, has_nul, text_in, without_nulls
 from imserver.protocol.fossil import make_delta
 from imserver.protocol.late import LateModule
 from imserver.protocol.sse import on_one_line
@@ -79,6 +79,10 @@ MAX_NAMED: Final = 1000
 """The most users that one method names."""
 MAX_COMMANDS: Final = 2000
 """The most commands in one frame. An SDK subscribes to all its channels in one frame, at most 1,000."""
+_COMMAND_DEPTH: Final = 4
+"""Levels of objects in a command: ``connect``, ``subs`` and each of these."""
+_REJECT_UNRECOVERED: Final = 2
+"""Bit of ``flag``."""
 _BAD_REQUEST: Final = errors.CLOSE_BAD_PAYLOAD
 """Our close code for what is no frame of this protocol."""
 
@@ -103,6 +107,7 @@ class _Subscribe(Struct):
     recoverable: bool = False
     delta: str = ""
     data: Raw = Raw()
+    flag: int = 0
 
 
 class _Connect(Struct):
@@ -210,6 +215,7 @@ def _subscribe(asked: _Subscribe) -> Command:
         asked.recoverable,
         asked.delta == "fossil",
         _json_or_none(asked.data),
+        asked.flag & _REJECT_UNRECOVERED > 0,
     )
 
 
@@ -391,7 +397,7 @@ class _Disconnect(Struct):
 
 
 class _RpcResult(Struct):
-    data: Raw
+    data: Raw | UnsetType
 
 
 class _Empty(Struct):
@@ -509,7 +515,8 @@ class CentrifugeDialect(Dialect):
                 content = CENTRIFUGE_ERRORS.get(reply.code)
                 content = content or CentrifugeError(reply.code, errors.reply_text(reply.code))
         elif name == "rpc":
-            content = _RpcResult(Raw(_encode({} if content is None else content)))
+            data = UNSET if content is UNSET else Raw(_encode({} if content is None else content))
+            content = _RpcResult(data)
         elif name not in _READERS:
             return None
         elif not isinstance(content, Struct):
@@ -543,7 +550,10 @@ class CentrifugeDialect(Dialect):
 
     def _read(self, payload: bytes) -> dict[str, Any]:
         """The fields of :class:`_Command`. Raises ValueError or RecursionError."""
-        return _decode_command(payload)
+        try:
+            return _decode_command(payload)
+        except msgspec.ValidationError:
+            return _decode_command(without_nulls(payload, _COMMAND_DEPTH))
 
     def _write_reply(self, number: int, name: str, content: Struct) -> bytes:
         """A reply: the id of its command, and the field ``name``."""
@@ -673,6 +683,7 @@ def _subscribe_of(given: pb.SubscribeRequest) -> _Subscribe:
         given.recoverable,
         given.delta,
         Raw(given.data),
+        given.flag,
     )
 
 

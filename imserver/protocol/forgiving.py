@@ -9,6 +9,9 @@ from __future__ import annotations
 import json
 from typing import Any, Final, NoReturn
 
+import msgspec
+from msgspec import Raw
+
 from imserver import errors
 
 
@@ -63,6 +66,25 @@ def has_nul(document: bytes) -> bool:
         elif isinstance(value, str) and "\0" in value:
             return True
     return False
+
+
+_ANY_JSON: Final = frozenset({"data", "info", "meta"})
+
+
+def without_nulls(document: bytes, depth: int) -> bytes:
+    """A JSON object without fields that are null, also in objects below it, ``depth`` levels in all.
+
+    Clients and back ends of Centrifugo may write null for what they leave out. Values that may be any JSON
+    stay as they are. Raises ValueError or RecursionError.
+    """
+    given: dict[str, Raw] = {}
+    for name, value in msgspec.json.decode(document, type=dict[str, Raw]).items():
+        content = bytes(value)
+        if name not in _ANY_JSON and depth > 1 and content.startswith(b"{"):
+            given[name] = Raw(without_nulls(content, depth - 1))
+        elif name in _ANY_JSON or content != b"null":
+            given[name] = value
+    return msgspec.json.encode(given)
 
 
 def parse_frame(payload: bytes, name_key: str) -> tuple[str, str, bytes]:

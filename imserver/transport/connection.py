@@ -33,6 +33,7 @@ _last_data: Final = struct.Struct("=44xI4xI").unpack
 _INFO_BYTES: Final = 56
 FOREVER: Final = float("inf")
 _SAME_CODES: Final[dict[int, int]] = {}
+_SAME_REASONS: Final[dict[int, str]] = {}
 
 
 def quiet_seconds(sock: _socket.socket) -> float:
@@ -108,13 +109,16 @@ class Encoding:
             return frames.encode(frames.deflate(payload, self.deflate_bits), opcode, rsv1=True)
         return frames.encode(payload, opcode)
 
-    def foreign(self, code: int) -> int:
-        """The code of the dialect for one of our close codes."""
-        return errors.FOREIGN_CLOSE.get(self.dialect.name, _SAME_CODES).get(code, code)
+    def foreign(self, code: int, reason: str) -> tuple[int, str]:
+        """The code of the dialect for one of our close codes, and its reason if there is no better one."""
+        name, own = self.dialect.name, errors.CLOSE.get(code)
+        if own is not None and reason in ("", own.name):
+            reason = errors.FOREIGN_REASONS.get(name, _SAME_REASONS).get(code, reason)
+        return errors.FOREIGN_CLOSE.get(name, _SAME_CODES).get(code, code), reason
 
     def close_frames(self, code: int, reason: str = "") -> bytes:
         """The close frame for one of our close codes, in the dialect's own, and what comes before it."""
-        code = self.foreign(code)
+        code, reason = self.foreign(code, reason)
         payload = self.dialect.encode_close(code, reason)
         end = frames.encode_close(code, reason)
         return end if payload is None else self.frame(payload) + end

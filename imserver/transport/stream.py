@@ -69,7 +69,7 @@ class StreamEncoding(Encoding):
 
     def close_frames(self, code: int, reason: str = "") -> bytes:
         """The last payload, which has one of our close codes as the dialect's own."""
-        payload = self.dialect.encode_close(self.foreign(code), reason)
+        payload = self.dialect.encode_close(*self.foreign(code, reason))
         return b"" if payload is None else self.frame(payload)
 
 

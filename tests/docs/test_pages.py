@@ -72,8 +72,9 @@ def test_the_codes_for_clients_of_centrifugo_are_those_of_the_code() -> None:
     assert [tuple(row.values()) for row in rows] == [
         (str(code), error.message, YES[error.temporary]) for code, error in sorted(found.items())
     ]
-    rows = table_with(CENTRIFUGE, "own code", "sent", "meaning")
+    rows = table_with(CENTRIFUGE, "own code", "sent", "reason")
     assert {int(row["own code"]): int(row["sent"]) for row in rows} == errors.FOREIGN_CLOSE["centrifuge"]
+    assert {int(row["own code"]): row["reason"] for row in rows} == errors.FOREIGN_REASONS["centrifuge"]
 
 
 def test_the_methods_for_back_ends_of_centrifugo_are_those_of_the_code() -> None:

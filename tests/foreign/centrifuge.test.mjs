@@ -112,6 +112,25 @@ for (const { form, Centrifuge, transport, endpoint } of ways) {
     for (const each of [ann, bob]) each.disconnect();
   });
 
+  test(`${name}: a client with a state of its own loads it again if it cannot recover`, async () => {
+    const [ann, bob] = [connect(tokens.ann), connect(tokens.bob)];
+    const channel = `past:js-state-${name}`;
+    const talk = bob.newSubscription(channel);
+    bob.connect();
+    talk.subscribe();
+    await talk.ready(60_000);
+    for (let number = 1; number <= 25; number += 1) await talk.publish(written(number));
+    const { epoch } = await talk.history({ limit: 0 });
+    const offsets = [1, 25];
+    const heard = ann.newSubscription(channel, { getState: async () => ({ offset: offsets.shift(), epoch }) });
+    const subscribed = next(heard, 'subscribed');
+    ann.connect();
+    heard.subscribe();
+    assert.equal((await subscribed).recovered, true);
+    assert.deepEqual(offsets, []);
+    for (const each of [ann, bob]) each.disconnect();
+  });
+
   test(`${name}: what was missed of the own channel comes back from the log`, async () => {
     const ann = connect(tokens.ann);
     const push = async (text) => (await api('push', { user: 'ann', text, store: true })).results[0].stored.id;

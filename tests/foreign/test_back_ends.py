@@ -173,6 +173,17 @@ def test_a_token_needs_no_back_end(asked: Server, back_end: BackEnd) -> None:
     run(scenario())
 
 
+def test_a_renewed_token_has_new_facts_for_the_back_end(asked: Server, back_end: BackEnd) -> None:
+    with Raw(asked.ws) as client:
+        client.upgrade(PATH)
+        for name, meta in (("connect", 1), ("refresh", 2)):
+            client.send(text(json.dumps({"id": 1, name: {"token": token("ann", meta=meta)}})))
+            assert name in client.message().json
+        client.send(text('{"id":2,"rpc":{"method":"price"}}'))
+        assert client.message().json == {"id": 2, "rpc": {}}
+    assert back_end.asked_for("rpc")[0]["meta"] == 2
+
+
 def test_a_back_end_may_let_in_a_client_without_a_user(asked: Server, back_end: BackEnd) -> None:
     back_end.answers["/connect"] = lambda _: answer(result={})
 

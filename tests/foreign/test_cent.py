@@ -296,7 +296,7 @@ def test_older_clients_send_their_key_as_authorization(
 
 @pytest.mark.parametrize(
     ("code", "given", "reason"),
-    [(4600, "sold out", "sold out"), (3600, "", "disconnected"), (4502, "", "kicked")],
+    [(4600, "sold out", "sold out"), (3600, "", "disconnected"), (4502, "", "force disconnect")],
 )
 def test_a_client_is_disconnected_with_code_and_reason(
     server: Server, cent: Client, code: int, given: str, reason: str

@@ -1,6 +1,8 @@
 """What no SDK of Centrifugo sends: frames by hand, and their limits."""
 
 import json
+import time
+from typing import Any
 
 import pytest
 
@@ -13,7 +15,7 @@ PATH = "/connection/websocket"
 CONNECT = json.dumps({"id": 1, "connect": {"token": token("raw")}})
 
 
-def answered(client: Raw) -> dict[str, object]:
+def answered(client: Raw) -> dict[str, Any]:
     """The next reply that is no ping."""
     while (found := client.message().json) == {}:
         pass
@@ -66,6 +68,25 @@ def test_a_frame_may_have_several_commands_and_every_reply_has_its_id(server: Se
         assert replies[4] == {"id": 5, "ping": {}}
 
 
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ({}, set()),
+        ({"positioned": True}, {"positioned", "epoch"}),
+        ({"recoverable": True}, {"positioned", "epoch", "recoverable"}),
+    ],
+)
+def test_a_client_learns_of_the_history_what_it_asks_for(
+    server: Server, options: dict[str, bool], found: set[str]
+) -> None:
+    with Raw(server.ws) as client:
+        client.upgrade(PATH)
+        asked = json.dumps({"id": 2, "subscribe": {"channel": "past:position", **options}})
+        client.send(text(f"{CONNECT}\n{asked}"))
+        assert "connect" in answered(client)
+        assert answered(client)["subscribe"].keys() == found
+
+
 @pytest.mark.parametrize("payload", ["nonsense", '{"id":1}', '{"id":2,"dance":{}}', '{"connect":{}}'])
 def test_what_is_no_command_is_closed_with_3501(server: Server, payload: str) -> None:
     with Raw(server.ws) as client:
@@ -98,6 +119,50 @@ def test_an_expired_token_at_a_renewal_makes_the_client_reconnect(
         late = {**named, "token": token("raw", exp=1, **named)}
         client.send(text(json.dumps({"id": 3, "sub_refresh" if channel else "refresh": late})))
         assert close_code(client) == code
+
+
+def test_a_renewed_token_says_anew_what_others_see_of_its_client(server: Server) -> None:
+    with Raw(server.ws) as client:
+        client.upgrade(PATH)
+
+        def ask(name: str, **content: Any) -> Any:
+            client.send(text(json.dumps({"id": 2, name: content})))
+            return answered(client)[name]
+
+        def renew(session: dict[str, Any], subscription: dict[str, Any]) -> dict[str, Any]:
+            """Renew both tokens with these claims; what others see then."""
+            ask("refresh", token=token("raw", channels=["open:anew"], **session))
+            ask("sub_refresh", **named, token=token("raw", **named, **subscription))
+            (found,) = ask("presence", **named)["presence"].values()
+            return {name: info for name, info in found.items() if name.endswith("_info")}
+
+        named = {"channel": "talk:anew"}
+        ask("connect", token=token("raw", info=1, channels=["open:anew"]))
+        ask("subscribe", **named, token=token("raw", info=2, **named))
+        assert renew({"info": 3}, {"info": 4}) == {"conn_info": 3, "chan_info": 4}
+        assert renew({}, {}) == {"conn_info": 3, "chan_info": 4}
+        client.send(text(json.dumps({"id": 3, "refresh": {"token": token("raw", channels=["open:other"])}})))
+        assert close_code(client) == 3010
+
+
+@pytest.mark.parametrize(
+    ("begin", "renew", "named"),
+    [("connect", "refresh", {}), ("subscribe", "sub_refresh", {"channel": "talk:ends"})],
+)
+def test_expire_at_of_a_token_replaces_its_end(
+    server: Server, begin: str, renew: str, named: dict[str, Any]
+) -> None:
+    with Raw(server.ws) as client:
+        client.upgrade(PATH)
+        if named:
+            client.send(text(CONNECT))
+            assert "connect" in answered(client)
+        for name, seconds in ((begin, 0), (renew, 900), (renew, 0)):
+            expire_at = int(time.time()) + seconds if seconds else 0
+            made = token("raw", seconds=100, expire_at=expire_at, **named)
+            client.send(text(json.dumps({"id": 2, name: {**named, "token": made}})))
+            found = answered(client)[name]
+            assert (found.get("expires", False), found.get("ttl", 0) > 100) == (seconds > 0, seconds > 0)
 
 
 @pytest.mark.parametrize(

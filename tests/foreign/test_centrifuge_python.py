@@ -97,13 +97,16 @@ def test_a_refused_client_does_not_come_back(server: Server, options: dict[str, 
 
 
 @json_first
-def test_an_expired_token_is_replaced_before_the_connection_counts(server: Server, protobuf: bool) -> None:
+@pytest.mark.parametrize("times", [{"exp": 1}, {"nbf": 2**33}, {"expire_at": 1}])
+def test_a_token_of_another_time_is_replaced_before_the_connection_counts(
+    server: Server, protobuf: bool, times: dict[str, int]
+) -> None:
     async def scenario() -> None:
         async def fresh() -> str:
             return token("ann")
 
         async with person(
-            server, protobuf, token=token("ann", exp=1), get_token=fresh, min_reconnect_delay=0.01
+            server, protobuf, token=token("ann", **times), get_token=fresh, min_reconnect_delay=0.01
         ) as ann:
             assert (await ann.rpc("conversations"))["hasMore"] is False
 
@@ -149,7 +152,8 @@ def test_who_may_subscribe_depends_on_the_channel_and_its_token(server: Server, 
         async with person(server, protobuf, "ann") as ann:
             await ann.subscribe("open:1")
             for channel in ("talk:1", "$open:1", "open:1#ann,bob"):
-                await ann.subscribe(channel, token=token("ann", channel=channel))
+                own = token("ann", channel=channel, client=ann.client.client_id)
+                await ann.subscribe(channel, token=own)
             past, _ = await ann.subscribe("$past:1", token=token("ann", channel="$past:1"))
             assert (await past.history()).offset == 0, "the options of past count"
             wrong = {
@@ -162,6 +166,7 @@ def test_who_may_subscribe_depends_on_the_channel_and_its_token(server: Server, 
                 "talk:4": token("ann", channel="talk:1"),
                 "talk:5": token("ann"),
                 "talk:6": token("ann", channel="talk:6", app="bank"),
+                "talk:7": token("ann", channel="talk:7", client="another"),
                 "shut:1": token("ann", channel="shut:1"),
                 "user:bob": token("ann", channel="user:bob"),
                 "group:999999": token("ann", channel="group:999999"),
@@ -335,6 +340,30 @@ def test_a_client_that_missed_too_much_is_not_recovered(server: Server, protobuf
             assert (subscribed.was_recovering, subscribed.recovered) == (True, False)
 
     run(scenario())
+
+
+@both
+def test_a_client_with_a_state_of_its_own_loads_it_again_if_it_cannot_recover(
+    server: Server, protobuf: bool
+) -> None:
+    async def scenario(cent: Cent) -> None:
+        name = f"past:state-{protobuf}"
+        positions = [cent.publish(PublishRequest(channel=name, data=each)) for each in range(25)]
+        stale, newest = (StreamPosition(each.offset, each.epoch) for each in (positions[0], positions[-1]))
+        loaded = [newest, stale]
+
+        async def load(_channel: str) -> StreamPosition:
+            return loaded.pop()
+
+        async with person(server, protobuf, "ann") as ann:
+            _, heard = await ann.subscribe(name, get_state=load)
+            subscribed = await heard.next("on_subscribed")
+            assert (subscribed.was_recovering, subscribed.recovered, loaded) == (True, True, [])
+            cent.publish(PublishRequest(channel=name, data="new"))
+            assert ann.read((await heard.next("on_publication")).pub.data) == "new"
+
+    with Cent(f"{server.http_url}/api", KEY, timeout=SECONDS) as cent:
+        run(scenario(cent))
 
 
 @pytest.mark.full

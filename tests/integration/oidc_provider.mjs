@@ -21,7 +21,7 @@ function newKey([type, options]) {
   return { ...jwk, use: "sig", kid: randomUUID() };
 }
 
-/** The provider of an issuer, with keys of its own. The path of a resource is the algorithm of its tokens. */
+/** The provider of an issuer, with keys of its own. The path of a resource is the algorithm of its tokens, its query their channel. */
 function newProvider(issuer) {
   const provider = new Provider(issuer, {
     clients: [
@@ -43,7 +43,10 @@ function newProvider(issuer) {
     }),
     jwks: { keys: Object.values(KEY_TYPES).map(newKey) },
     enabledJWA: { idTokenSigningAlgValues: ALGORITHMS },
-    extraTokenClaims: (context, token) => ({ uid: `user-${token.clientId}` }),
+    extraTokenClaims: (context, token) => ({
+      uid: `user-${token.clientId}`,
+      channel: new URL(context.oidc.params.resource).searchParams.get("channel") ?? undefined,
+    }),
     features: {
       devInteractions: { enabled: process.argv.length > 3 },
       clientCredentials: { enabled: true },

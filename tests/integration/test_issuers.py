@@ -48,9 +48,10 @@ class Provider:
                 return line.strip()
         raise AssertionError("the provider has ended")
 
-    def token(self, algorithm: str) -> str:
-        """A new access token (grant ``client_credentials``)."""
-        form = {"grant_type": "client_credentials", "resource": f"https://shop.example/{algorithm}"}
+    def token(self, algorithm: str, channel: str = "") -> str:
+        """A new access token (grant ``client_credentials``), or subscription token."""
+        query = f"?channel={channel}" if channel else ""
+        form = {"grant_type": "client_credentials", "resource": f"https://shop.example/{algorithm}{query}"}
         asked = urllib.request.Request(f"{self.issuer}/token", urlencode(form).encode())
         secret = b64encode(b"ann:secret+of+ann").decode()
         asked.add_header("Authorization", f"Basic {secret}")
@@ -135,6 +136,16 @@ def test_a_token_is_good_for_its_user_only(provider: Provider, server: Server) -
     assert login_code(server, token, "bob") == 1003
     assert login_code(server, token[:-8] + token[:8]) == 1003
     assert http_code(server, token[:-8] + token[:8]) == 1003
+
+
+@NEEDS
+def test_a_token_of_a_subscription_is_good_for_its_channel_only(provider: Provider, server: Server) -> None:
+    token = provider.token("EdDSA", "news")
+    assert login_code(server, token) == 1003
+    with cmd_client(server.ws) as client:
+        assert client.ask_cmd("login", login_data(provider.token("EdDSA")))[0] == 200
+        assert client.ask_cmd("subscribe", {"channel": "other", "token": token})[0] == 1003
+        assert client.ask_cmd("subscribe", {"channel": "news", "token": token})[0] == 200
 
 
 @NEEDS

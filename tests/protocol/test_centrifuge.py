@@ -189,9 +189,21 @@ def test_the_answer_to_a_ping_and_a_message_without_an_answer_carry_nothing(
     assert (bad.value.reply, bad.value.close) == (None, 0)
 
 
-def test_a_field_that_is_null_is_missing() -> None:
-    request = as_json.decode(b'{"id":1,"connect":null,"subscribe":{"channel":"news"},"rpc":null}')
-    assert request == Request("1", "subscribe", Subscribe("news"))
+@pytest.mark.parametrize(
+    ("given", "command"),
+    [
+        ('"connect":null,"subscribe":{"channel":"news"},"rpc":null', Subscribe("news")),
+        ('"subscribe":{"channel":"news","token":null,"offset":null,"data":null}', Subscribe("news")),
+        ('"history":{"channel":"news","since":{"offset":5,"epoch":null}}', AskHistory("news", 0, ("", 5))),
+        (
+            '"connect":{"token":null,"data":{"x":null},"subs":{"news":{"recover":true,"epoch":null}}}',
+            CentrifugeLogin("", {"news": ("", 0)}, b'{"x":null}'),
+        ),
+        ('"publish":{"channel":"news","data":null}', Publish("news", b"null")),
+    ],
+)
+def test_a_field_that_is_null_is_missing(given: str, command: Command) -> None:
+    assert as_json.decode(b'{"id":1,%b}' % given.encode()).command == command
 
 
 def test_a_ping_of_a_client_is_answered() -> None:

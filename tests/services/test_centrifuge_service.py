@@ -40,7 +40,7 @@ class CentrifugeHarness(Harness):
             self.sessions,
             logins,
             self.channels,
-            ChannelCommands(self.channels, logins, consent, {}),
+            ChannelCommands(self.channels, logins, consent, {}, self.table),
             consent,
             CentrifugeAnswers(back_ends),
             back_ends,

@@ -9,6 +9,7 @@ from msgspec import UNSET
 
 from imserver.auth.channel_tokens import connection_claims, read_channel_token
 from imserver.auth.tokens import (
+    MAX_EXPIRES_AT,
     MAX_TOKEN_CHARACTERS,
     SKEW_SECONDS,
     BadKey,
@@ -70,6 +71,31 @@ def test_a_token_without_app_and_end_is_for_the_app_that_is_asked() -> None:
     assert read_bare_token(signed(sub="ann"), KEYS, NOW, "shop") == Claims("ann", "shop", 0)
     made = signed(sub="ann", app="bank", exp=NOW + 5)
     assert read_bare_token(made, KEYS, NOW, "shop") == Claims("ann", "bank", NOW + 5)
+
+
+@pytest.mark.parametrize(
+    ("expire_at", "end"), [(None, NOW + 5), (0, 0), (-1, 0), (NOW + 900, NOW + 900), (2**70, MAX_EXPIRES_AT)]
+)
+def test_expire_at_replaces_the_end_of_the_token(expire_at: int | None, end: int) -> None:
+    claims = {"sub": "ann", "channel": "news", "exp": NOW + 5, "expire_at": expire_at}
+    assert read_channel_token(raw(claims), KEYS, NOW).expires_at == end
+    with pytest.raises(TokenExpired):
+        read_channel_token(raw(claims), KEYS, NOW + 5)
+    del claims["channel"]
+    assert read_bare_token(raw(claims), KEYS, NOW, "shop").expires_at == end
+    assert connection_claims(raw(claims)).expires_at == end
+    with pytest.raises(BadToken):
+        read_bare_token(raw(claims), KEYS, NOW + 5, "shop")
+
+
+def test_a_claim_that_is_null_is_missing() -> None:
+    claims = {"sub": "ann", "exp": None, "nbf": None, "channel": None, "app": None, "subs": None}
+    assert read_bare_token(raw(claims), KEYS, NOW, "shop") == Claims("ann", "shop", 0)
+    found = connection_claims(raw({**claims, "channels": None, "info": {"name": None}}))
+    assert found.subscriptions == {}
+    assert bytes(found.info) == b'{"name":null}'  # type: ignore[arg-type]
+    found_there = read_channel_token(raw({**claims, "channel": "news", "client": None}), KEYS, NOW)
+    assert (found_there.channel, found_there.client, found_there.expires_at) == ("news", "", 0)
 
 
 @pytest.mark.parametrize(
@@ -138,16 +164,21 @@ def test_a_subscription_token_names_user_and_channel() -> None:
     assert read_channel_token(signed(channel="news"), KEYS, NOW).expires_at == 0
 
 
-def test_an_expired_subscription_token_may_be_replaced() -> None:
+@pytest.mark.parametrize(
+    "times",
+    [{"exp": NOW - 1}, {"nbf": NOW + SKEW_SECONDS + 1}, {"expire_at": NOW}, {"exp": NOW + 9, "expire_at": 1}],
+)
+def test_a_token_of_another_time_may_be_replaced(times: dict[str, int]) -> None:
     with pytest.raises(TokenExpired):
-        read_channel_token(signed(sub="ann", channel="news", exp=NOW - 1), KEYS, NOW)
+        read_channel_token(signed(sub="ann", channel="news", **times), KEYS, NOW)
+    with pytest.raises(TokenExpired):
+        connection_claims(signed(sub="ann", **times)).check_times(NOW)
 
 
 @pytest.mark.parametrize(
     "made",
     [
         signed(LONG_SECRET, sub="ann", channel="news"),
-        signed(sub="ann", channel="news", nbf=NOW + SKEW_SECONDS + 1),
         signed(channel=5),
         "",
     ],

@@ -627,6 +627,21 @@ def test_what_the_first_subscriber_of_a_node_waited_for_comes_once(harness: Harn
     assert texts(client) == [["two", "three", "four"]]
 
 
+@pytest.mark.parametrize("channel", [NEWS, "plain:1"])
+def test_a_client_that_wants_all_or_nothing_is_no_member_if_it_cannot_recover(
+    harness: Harness, channel: str
+) -> None:
+    publish(harness, "one", channel=channel)
+    connection, _ = harness.login(MULTI, "ann")
+    options, since = harness.channels.options(MULTI, channel), Position("another", 1)
+    with pytest.raises(ChannelRefused) as refused:
+        harness.channels.subscribe(connection, channel, options, since, reject_unrecovered=True)
+    assert refused.value.reason == "unrecoverable"
+    assert not harness.channels.has(connection, channel)
+    found = harness.channels.subscribe(connection, channel, options, reject_unrecovered=True)
+    assert not found.recovered
+
+
 def test_of_several_subscriptions_all_or_none_stay(harness: Harness) -> None:
     publish(harness, "one", "two", channel="a")
     publish(harness, "one", channel="b")

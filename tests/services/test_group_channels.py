@@ -29,7 +29,7 @@ class Consent(ChannelConsent):
 
 def subscribe(node: Node, consent: Consent, client: MessageClient, channel: str) -> int:
     """Subscribe; the code of the answer."""
-    commands = ChannelCommands(node.channels, Mock(), consent, {"cmd": CmdAnswers()})
+    commands = ChannelCommands(node.channels, Mock(), consent, {"cmd": CmdAnswers()}, Mock())
     codes: list[int] = []
     refused = commands.subscribe(
         client.connection, Subscribe(channel), lambda reply: codes.append(reply.code)

@@ -128,11 +128,31 @@ def test_a_token_for_several_audiences_is_accepted() -> None:
         ({"sub": ""}, "names no user"),
         ({"sub": True}, "names no user"),
         ({"sub": ["ann"]}, "names no user"),
+        ({"channel": "news"}, "token of a subscription"),
     ],
 )
 def test_a_token_that_proves_nothing_is_refused(changed: dict[str, Any], cause: str) -> None:
     with pytest.raises(BadToken, match=cause):
         claims(web(jwk("EdDSA", "1")), signed(**changed))
+
+
+def test_a_subscription_token_of_the_issuer() -> None:
+    row = JwtSettings(issuer=URL, audience="shop", user_claim="uid")
+    issuers = Issuers(web(jwk("EdDSA", "1")))  # type: ignore[arg-type]
+    found = issuers.channel_claims((row,), signed(uid=17, channel="news", expire_at=0), NOW)
+    assert found is not None
+    assert (found.sub, found.channel, found.expires_at) == ("17", "news", 0)
+    wrong: list[dict[str, Any]] = [{"aud": "mail"}, {"exp": NOW}, {"uid": None}]
+    for changed in wrong:
+        with pytest.raises(BadToken):
+            issuers.channel_claims((row,), signed(**{"uid": "ann", "channel": "news", **changed}), NOW)
+    assert issuers.channel_claims((row,), signed(iss="https://other.example.org"), NOW) is None
+
+
+def test_only_a_client_of_centrifugo_has_a_session_that_ends_at_another_time() -> None:
+    issuers, token = Issuers(web(jwk("EdDSA", "1"))), signed(expire_at=0)  # type: ignore[arg-type]
+    for bare, end in ((False, NOW + 60), (True, 0)):
+        assert issuers.claims("301", (ROW,), token, NOW, bare) == Claims("ann", "301", end)
 
 
 def test_a_token_of_an_issuer_that_the_app_does_not_name_is_left_to_others() -> None:

@@ -60,7 +60,7 @@ CHECK_SECONDS: Final = 5.0
 CHECKED_TOGETHER: Final = 200
 CACHE_SECONDS: Final = 1800.0
 """How long Pusher's cache channels remember their last event."""
-_INSUFFICIENT: Final = "insufficient state"
+INSUFFICIENT: Final = "insufficient state"
 _DEFAULTS: Final = ChannelSettings()
 _OWN: Final = ChannelSettings(subscribe="members")
 """Of ``user:`` and ``group:`` channels."""
@@ -222,18 +222,23 @@ class Channels(ChannelMembers):
         options: ChannelSettings,
         since: Position | None = None,
         delta: bool = False,
+        reject_unrecovered: bool = False,
     ) -> Subscribed:
         """Subscribe a connection. The caller answers its client at once, and then calls :meth:`answered`.
         Everything published afterwards follows the answer.
 
         ``options``: of the channel. ``since``: the position of a client that comes back. ``delta``: the
-        client reads deltas. May switch. Raises :class:`ChannelRefused`.
+        client reads deltas. ``reject_unrecovered``: refuse it (``unrecoverable``) if it does not recover.
+        May switch. Raises :class:`ChannelRefused`.
         """
         app = connection.app or ""
         try:
             found = self._join(app, channel, connection, options, since, delta)
             if connection not in found.local.members:
                 raise ChannelRefused("ended")
+            if reject_unrecovered and since is not None and not found.recovered:
+                self.leave(app, channel, connection)
+                raise ChannelRefused("unrecoverable")
         except ChannelRefused:
             self._abandon(app, channel)
             raise
@@ -488,9 +493,9 @@ class Channels(ChannelMembers):
         app, state = connection.app or "", connection.dialect_state
         begins_again = code == INSUFFICIENT_STATE
         if begins_again and state is not None and state.reconnects(channel) and self.has(connection, channel):
-            connection.close(CLOSE_INSUFFICIENT_STATE, _INSUFFICIENT)
+            connection.close(CLOSE_INSUFFICIENT_STATE, INSUFFICIENT)
         elif self.remove(connection, channel):
-            reason = _INSUFFICIENT if begins_again else "server unsubscribe"
+            reason = INSUFFICIENT if begins_again else "server unsubscribe"
             event = Event("unsubscribed", "", reason, code=code, channel=ChannelPart(channel))
             self._fanout.to_connection(self._hub.apps[app], connection, event)
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from time import time
 from typing import Final
 
 from msgspec import UNSET
 
 from imserver import errors
-from imserver.auth.channel_tokens import ChannelClaims, read_channel_token
+from imserver.auth.channel_tokens import ChannelClaims
 from imserver.auth.login import Logins
 from imserver.auth.quotas import ConnectionRates
+from imserver.auth.rules import Rule
 from imserver.auth.tokens import BadToken, TokenExpired
 from imserver.cluster.history import HistoryPage, Position
 from imserver.config.settings import ChannelSettings
+from imserver.errors import IssuerUnavailable
 from imserver.model import (
     AskHistory,
     AskPresence,
@@ -31,6 +32,7 @@ from imserver.protocol.pusher import PRESENCE, PRIVATE
 from imserver.services.channels.channels import Channels, Subscribed
 from imserver.services.channels.consent import ChannelConsent
 from imserver.services.channels.members import ChannelRefused, MemberPage, needs_token
+from imserver.services.sessions.connection_ids import ConnectionTable
 from imserver.transport.connection import Connection
 
 MAX_PRESENCE: Final = 10_000
@@ -81,11 +83,13 @@ class ChannelCommands:
         logins: Logins,
         consent: ChannelConsent,
         answers: Mapping[str, ChannelAnswers],
+        table: ConnectionTable,
     ) -> None:
         self._channels = channels
         self._logins = logins
         self._consent = consent
         self._answers = answers
+        self._table = table
         self._rates = ConnectionRates()
 
     def permit(self, connection: Connection, channel: str, token: str) -> ChannelClaims:
@@ -101,8 +105,9 @@ class ChannelCommands:
         A channel for members needs no token. Private channels of Centrifugo and Pusher need one, even in an
         open app. ``data``: for the back end.
 
-        Switches if the back end or a group is asked. Raises :class:`ChannelRefused`: ``denied`` or
-        ``expired``, and as :class:`ChannelConsent` does.
+        Switches if the back end, a group or the issuer of the token is asked. Raises
+        :class:`ChannelRefused`: ``denied``, ``expired`` or ``unavailable``, and as :class:`ChannelConsent`
+        does.
         """
         app, wanted = connection.app or "", options.subscribe
         if wanted == "members":
@@ -113,17 +118,8 @@ class ChannelCommands:
                 raise ChannelRefused("exists")  # since its login
             raise ChannelRefused("denied", "only the server subscribes clients to this channel")
         rule = self._logins.rule_of(app)
-        if token and rule is not None and rule.keys:
-            try:
-                claims = read_channel_token(token, rule.keys, time())
-            except TokenExpired as expired:
-                raise ChannelRefused("expired", str(expired)) from None
-            except BadToken as bad:
-                raise ChannelRefused("denied", str(bad)) from None
-            other_app = claims.app != "" and self._logins.resolve(str(claims.app)) != app
-            if claims.sub != connection.user or claims.channel != channel or other_app:
-                raise ChannelRefused("denied", "the token is for another user, channel or app")
-            return claims
+        if token and rule is not None and (rule.keys or rule.issuers):
+            return self._proven(connection, channel, rule, token)
         if wanted == "back_end" and (token or not needs_token(channel)):
             return self._consent.subscribe(connection, channel, token, data)
         is_private = needs_token(channel) or (
@@ -133,6 +129,24 @@ class ChannelCommands:
         if is_open and not is_private:
             return _NO_CLAIMS
         raise ChannelRefused("denied", "the channel needs a token")
+
+    def _proven(self, connection: Connection, channel: str, rule: Rule, token: str) -> ChannelClaims:
+        """The claims of a token that permits this connection this channel."""
+        try:
+            claims = self._logins.read_channel_token(rule, token)
+        except TokenExpired as expired:
+            raise ChannelRefused("expired", str(expired)) from None
+        except BadToken as bad:
+            raise ChannelRefused("denied", str(bad)) from None
+        except IssuerUnavailable as away:
+            raise ChannelRefused("unavailable", str(away)) from None
+        if claims.sub != connection.user or claims.channel != channel:
+            raise ChannelRefused("denied", "the token is for another user or channel")
+        if claims.app != "" and self._logins.resolve(str(claims.app)) != rule.name:
+            raise ChannelRefused("denied", "the token is for another app")
+        if claims.client and claims.client != self._table.id_of(connection):
+            raise ChannelRefused("denied", "the token is for another connection")
+        return claims
 
     def subscribe(self, connection: Connection, command: Subscribe, answer: Answer) -> Reply | None:
         """Subscribe to a channel. May switch."""
@@ -147,7 +161,9 @@ class ChannelCommands:
         before = set_info(state, channel, info)
         since = Position(command.epoch, command.offset) if command.recover else None
         try:
-            found = self._channels.subscribe(connection, channel, options, since, command.delta)
+            found = self._channels.subscribe(
+                connection, channel, options, since, command.delta, command.reject_unrecovered
+            )
         except ChannelRefused as refused:
             set_info(state, channel, before)
             return answers.refused(refused)

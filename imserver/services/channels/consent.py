@@ -97,9 +97,7 @@ class ChannelConsent:
         if data:
             facts["data"] = Raw(data)
         found = self._ask("subscribe", connection, channel, facts, _Subscription)
-        return ChannelClaims(
-            connection.user or "", channel, found.expire_at, info=found.info, data=found.data
-        )
+        return ChannelClaims(expire_at=found.expire_at, info=found.info, data=found.data)
 
     def publish(self, connection: Connection, channel: str, event: Event) -> tuple[Event, bool]:
         """Ask whether a client may publish an event: what is published, and whether the history gets it."""

@@ -74,8 +74,8 @@ class ChannelRefused(ImserverError):
     channels or subscribers), ``limit`` (too long), ``rate`` (too many publications per second), ``exists``
     (subscribed already), ``ended`` (the connection or the subscription), ``unavailable`` (the history or the
     back end does not answer; try again), ``not_available`` (the channel has no history or presence),
-    ``unrecoverable`` (the history has another epoch). ``error``: what the back end of the app says to the
-    client (None: nothing).
+    ``unrecoverable`` (the history has another epoch, or not all that the client has missed). ``error``: what
+    the back end of the app says to the client (None: nothing).
     """
 
     def __init__(self, reason: Reason, text: str = "", error: CentrifugeError | None = None) -> None:

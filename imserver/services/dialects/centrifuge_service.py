@@ -27,7 +27,7 @@ from imserver.auth.channel_tokens import (
 )
 from imserver.auth.login import Logins
 from imserver.auth.rules import LoginDecision
-from imserver.auth.tokens import MAX_EXPIRES_AT, BadToken, TokenExpired
+from imserver.auth.tokens import BadToken, TokenExpired
 from imserver.cluster.history import HistoryPage, Position
 from imserver.config.settings import ChannelSettings
 from imserver.errors import StorageUnavailable
@@ -59,7 +59,12 @@ from imserver.protocol.centrifuge import (
     entry_publication,
     publication_of,
 )
-from imserver.services.channels.channels import Channels, Subscribed
+from imserver.services.channels.channels import (
+    CLOSE_INSUFFICIENT_STATE,
+    INSUFFICIENT,
+    Channels,
+    Subscribed,
+)
 from imserver.services.channels.commands import MAX_PRESENCE, ChannelAnswers, ChannelCommands, set_info
 from imserver.services.channels.connections import Connections
 from imserver.services.channels.consent import ChannelConsent, disconnect
@@ -106,7 +111,6 @@ class _Connected(ConnectionClaims):
     """What a back end answers about a connection without a token."""
 
     user: str = ""
-    expire_at: int | float = 0
 
 
 class _Renewed(Struct):
@@ -148,12 +152,14 @@ class CentrifugeState(DialectState, gc=False):
     (None: they do not), and when the back end has to renew its session (0: never).
 
     ``by_server``: the channels in which the server has subscribed it (None: none). It may have left some.
+    ``by_token``: the channels that its token has named.
     """
 
     app: str = ""
     ends: dict[str, int] | None = None
     expires_at: int = 0
     by_server: set[str] | None = None
+    by_token: frozenset[str] = frozenset()
 
     def resubscribes(self, _channel: str) -> bool:
         """Every client of this dialect does."""
@@ -188,16 +194,17 @@ class CentrifugeAnswers(ChannelAnswers):
         self, connection: Connection, command: Subscribe, claims: ChannelClaims, found: Subscribed
     ) -> Reply:
         """The position of the channel is for clients that want it, or if the channel forces recovery."""
-        positioned = command.recoverable or command.positioned or found.options.recovery
-        result = _result(found, positioned, command.recover)
+        recoverable = command.recoverable or found.options.recovery
+        result = _result(found, recoverable, command.recover, command.positioned)
         result.data = claims.data
-        if claims.exp and not self.are_renewed(connection.app or "", found.options):
-            result.expires, result.ttl = True, _ttl(claims.exp)
+        end = claims.expires_at
+        if end and not self.are_renewed(connection.app or "", found.options):
+            result.expires, result.ttl = True, _ttl(end)
         state = _state_of(connection)
         if state.by_server:
             state.by_server.discard(command.channel)
-        if claims.exp or state.ends:
-            _set_end(state, command.channel, claims.expires_at)
+        if end or state.ends:
+            _set_end(state, command.channel, end)
         return Reply(errors.REPLY_OK, result)
 
     def unsubscribed(self, connection: Connection, channel: str) -> None:
@@ -307,8 +314,7 @@ class CentrifugeService:
         """
         if command.token or not self._back_ends.has(app, "connect"):
             claims = connection_claims(command.token) if command.token else ConnectionClaims()
-            if 0 < claims.exp <= time():
-                raise TokenExpired("the token has expired")
+            claims.check_times(time())
             return claims, self._check(connection, app, claims.sub, command.token)
         decision = self._logins.admit(app, NAME, connection)
         if not decision.ok:
@@ -320,12 +326,12 @@ class CentrifugeService:
         if channels := [name for name in command.recover if not name.startswith("#")]:
             facts["channels"] = channels
         found = self._back_ends.ask(app, "connect", connection, facts, _Connected)
-        found.sub, found.exp = found.user, found.expire_at
-        if 0 < found.exp <= time():
+        found.sub, found.exp = found.user, 0
+        if 0 < found.expires_at <= time():
             raise TokenExpired("the back end names a time in the past")
         if "\0" in found.sub:
             return found, LoginDecision(errors.REPLY_UNAUTHORIZED, errors.CLOSE_NOT_ALLOWED)
-        expires_at = int(min(found.exp, MAX_EXPIRES_AT)) + GRACE_SECONDS if found.exp else 0
+        expires_at = found.expires_at + GRACE_SECONDS if found.expires_at else 0
         return found, LoginDecision(user=found.sub, expires_at=expires_at)
 
     def _take_end(self, app: str, state: CentrifugeState, decision: LoginDecision) -> LoginDecision:
@@ -375,6 +381,8 @@ class CentrifugeService:
         """
         app, personal = connection.app or "", f"#{connection.user}"
         wanted = {name: each for name, each in claims.subscriptions.items() if name != personal}
+        if command.token:
+            state.by_token = frozenset(wanted)
         positions = {name: Position(*place) for name, place in command.recover.items() if name in wanted}
         since = Position(*command.recover[personal]) if personal in command.recover else None
 
@@ -393,7 +401,7 @@ class CentrifugeService:
                 subs[channel] = _result(each, True, channel in positions)
                 subs[channel].data = wanted[channel].data
             client = self._connections.id_of(connection)
-            end = 0 if self._back_ends.has(app, "refresh") else claims.exp
+            end = 0 if self._back_ends.has(app, "refresh") else claims.expires_at
             session = self._connections.secret_of(connection) if isinstance(connection, Stream) else ""
             result = ConnectResult(
                 client, VERSION, end > 0, _ttl(end), subs or None, self._ping, True, session, claims.data
@@ -424,24 +432,31 @@ class CentrifugeService:
             raise ChannelRefused("unavailable") from None
 
     def refresh(self, connection: Connection, command: RefreshLogin) -> Reply | None:
-        """Renew the token of a session. May switch."""
+        """Renew the token of a session. If the new one names other channels, its client has to connect again.
+        May switch."""
         app = connection.app or ""
         try:
             claims = connection_claims(command.token)
-        except BadToken:
-            return _refuse_token(connection)
-        if 0 < claims.exp <= time():
+            claims.check_times(time())
+        except TokenExpired:
             say(connection, errors.CLOSE_TOKEN_INVALID)  # its client reconnects with a newer token
             return None
+        except BadToken:
+            return _refuse_token(connection)
         decision = self._check(connection, app, claims.sub, command.token)
         if not decision.ok:
             return self._refuse(connection, decision)
         if decision.user != connection.user:
             return _refuse_token(connection)
-        _state_of(connection).expires_at = 0
+        state = _state_of(connection)
+        if claims.subscriptions.keys() - {f"#{connection.user}"} != state.by_token:
+            connection.close(CLOSE_INSUFFICIENT_STATE, INSUFFICIENT)
+            return None
+        state.expires_at = 0
+        _renew_facts(state, claims.info, UNSET if self._logins.is_open(app) else claims.meta)
         self._logins.began(connection, decision)
-        client = self._connections.id_of(connection)
-        return Reply(errors.REPLY_OK, RefreshResult(client, VERSION, claims.exp > 0, _ttl(claims.exp)))
+        client, end = self._connections.id_of(connection), claims.expires_at
+        return Reply(errors.REPLY_OK, RefreshResult(client, VERSION, end > 0, _ttl(end)))
 
     def _refresh_here(self, query: RefreshConnection) -> bool:
         connection = self._connections.find(query.app, query.connection)
@@ -470,7 +485,7 @@ class CentrifugeService:
             return _INTERNAL
         except BackEndRefused as refused:
             return _refused(connection, refused)
-        return Reply(errors.REPLY_OK, None if found.data is UNSET else found.data)
+        return Reply(errors.REPLY_OK, found.data)
 
     # --- subscriptions --------------------------------------------------------------------------------------
 
@@ -509,8 +524,11 @@ class CentrifugeService:
                 connection.close(CLOSE_SUBSCRIPTION_EXPIRED, "subscription expired")
                 return None
             return self._answers.refused(refused)
-        _set_end(state, command.channel, claims.expires_at)
-        return Reply(errors.REPLY_OK, SubRefreshResult(claims.exp > 0, _ttl(claims.exp)))
+        end = claims.expires_at
+        _set_end(state, command.channel, end)
+        if claims.info is not UNSET:
+            set_info(state, command.channel, bytes(claims.info))
+        return Reply(errors.REPLY_OK, SubRefreshResult(end > 0, _ttl(end)))
 
     def check_ends(self, connection: Connection) -> None:
         """Close a connection whose token of a subscription was not renewed, and let the back end renew what
@@ -562,9 +580,7 @@ class CentrifugeService:
                 set_info(state, channel, bytes(found.info))
         else:
             state.expires_at = found.expire_at
-            state.info = state.info if found.info is UNSET else bytes(found.info)
-            if state.facts is not None and found.meta is not UNSET:
-                state.facts.meta = bytes(found.meta)
+            _renew_facts(state, found.info, found.meta)
 
     def presence_stats(self, connection: Connection, command: AskPresenceStats) -> Reply:
         """How many subscribers and users a channel has. May switch."""
@@ -633,6 +649,14 @@ def _bytes_of(info: Raw | UnsetType) -> bytes:
     return b"" if info is UNSET else bytes(info)
 
 
+def _renew_facts(state: CentrifugeState, info: Raw | UnsetType, meta: Raw | UnsetType) -> None:
+    """Take what a renewed session says about its client. What it leaves out stays."""
+    if info is not UNSET:
+        state.info = bytes(info)
+    if state.facts is not None and meta is not UNSET:
+        state.facts.meta = bytes(meta)
+
+
 def _refuse_token(connection: Connection) -> Reply | None:
     connection.close(CLOSE_INVALID_TOKEN, "invalid token")
     return None
@@ -651,13 +675,17 @@ def _ttl(end: float) -> int:
     return max(1, int(min(end - time(), _MAX_TTL))) if end else 0
 
 
-def _result(found: Subscribed, positioned: bool, recovering: bool) -> SubscribeResult:
-    """A new subscription. ``positioned``: the client wants to know the position of the channel."""
+def _result(
+    found: Subscribed, recoverable: bool, recovering: bool, positioned: bool = False
+) -> SubscribeResult:
+    """A new subscription. ``recoverable``: its client recovers what it misses. ``positioned``: it only wants
+    to know the position of the channel."""
     result = SubscribeResult(was_recovering=recovering, delta=found.delta)
     if found.position is None:
         return result
-    if positioned or recovering:
-        result.recoverable = result.positioned = True
+    result.recoverable = recoverable or recovering
+    result.positioned = positioned or result.recoverable
+    if result.positioned:
         result.epoch, result.offset = found.position.epoch, found.position.offset
     if recovering and found.recovered:
         result.recovered = True
