@@ -28,6 +28,7 @@ from imserver.cluster.history import Position
 from imserver.config.settings import ChannelSettings
 from imserver.model import ChannelPart, Event, Outcome
 from imserver.protocol.centrifuge import ClientView, HistoryResult
+from imserver.protocol.forgiving import without_nulls
 from imserver.services.channels.channels import SERVER_UNSUBSCRIBE
 from imserver.services.channels.commands import MAX_PRESENCE, history_since
 from imserver.services.channels.connections import Left
@@ -44,7 +45,6 @@ from imserver.services.dialects.centrifuge_service import (
 from imserver.services.push.idempotency import IdReused
 from imserver.services.push.publish import Target, addressed
 from imserver.transport.exchange import HttpResponse
-from imserver.webhooks.back_ends import without_nulls
 
 T = TypeVar("T")
 MAX_CHANNELS: Final = 1000
@@ -433,7 +433,7 @@ def _error(code: int, detail: str = "") -> dict[str, Any]:
 
 def _decode(kind: type[T], content: bytes) -> T:
     """The request of a method. Raises ValueError and RecursionError."""
-    return msgspec.json.decode(without_nulls(content or b"{}"), type=kind)
+    return msgspec.json.decode(without_nulls(content or b"{}", 2), type=kind)
 
 
 _decode_lines = msgspec.json.Decoder(_Command).decode_lines

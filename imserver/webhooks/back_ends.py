@@ -16,6 +16,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 from imserver.config.settings import BackEndSettings
 from imserver.errors import CentrifugeError, ImserverError
 from imserver.model import ClientFacts
+from imserver.protocol.forgiving import without_nulls
 from imserver.transport.connection import Connection
 from imserver.webhooks.requests import MAX_WAITING, Asking, Outgoing, Unreachable
 
@@ -68,7 +69,6 @@ class _Answer(Struct):
 
 
 _decode = msgspec.json.Decoder(_Answer).decode
-_decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 _NOTHING: Final = _Answer()
 _EXPIRED: Final = b'{"result":{"expired":true}}'
 _NOTHING_MEANS: Final[Mapping[BackEndCall, bytes]] = {
@@ -77,25 +77,6 @@ _NOTHING_MEANS: Final[Mapping[BackEndCall, bytes]] = {
     "sub_refresh": _EXPIRED,
 }
 """What an answer without result, error and disconnect stands for, if it does not allow."""
-_PAYLOADS: Final = frozenset({"data", "info", "meta"})
-
-
-def without_nulls(content: bytes, nested: bool = True) -> bytes:
-    """A JSON object of Centrifugo's API without what is null in it, and in the objects in it (``nested``).
-
-    Centrifugo reads null as absent, and many languages write it for what is absent. A payload may be null.
-    Raises ValueError and RecursionError.
-    """
-    if b"null" not in content:
-        return content
-    kept: dict[str, Raw] = {}
-    for name, value in _decode_members(content).items():
-        text = bytes(value)
-        if name in _PAYLOADS:
-            kept[name] = value
-        elif text != b"null":
-            kept[name] = Raw(without_nulls(text, nested=False)) if nested and text[:1] == b"{" else value
-    return _encode(kept)
 
 
 class BackEnds:
@@ -192,7 +173,7 @@ class BackEnds:
             raise Unreachable(f"it answered with status {status}")
         try:
             msgspec.json.decode(content)  # the parts that are passed on must be valid, too
-            answer = _decode(without_nulls(content))
+            answer = _decode(without_nulls(content, 2))
             if answer == _NOTHING:
                 answer = _decode(_NOTHING_MEANS.get(call, b'{"result":{}}'))
             result = None if answer.result is UNSET else msgspec.json.decode(answer.result, type=kind)
