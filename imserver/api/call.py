@@ -300,7 +300,7 @@ def answer(api: Api, route: Route, request: HttpRequest) -> HttpResponse:
     HEAD and OPTIONS are answered too; the caller leaves out the body of an answer to HEAD. Never raises:
     internal errors are logged, and refused in the row's style. May switch.
     """
-    if request.method == "OPTIONS":
+    if request.method == "OPTIONS" and route.method != "OPTIONS":
         if route.style is CLIENT:
             return route.style.refuse(HTTP_METHOD_NOT_ALLOWED, request)
         return PREFLIGHT
