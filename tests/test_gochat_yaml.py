@@ -130,6 +130,19 @@ def test_whoever_has_set_it_gets_no_advice(file: Path) -> None:
     assert load(file, "log: {target: console, level: error}").warnings == ()
 
 
+@pytest.mark.parametrize(
+    ("accounts", "reported"), [("", True), ("registration: true", False), ("registration: false", False)]
+)
+def test_a_closed_registration_is_reported_unless_it_was_set(
+    file: Path, accounts: str, reported: bool
+) -> None:
+    own_key = ORIGINAL.replace("gooooIM", "a key of our own, long enough to be one")
+    for text, is_demo in ((ORIGINAL, True), (own_key, False)):
+        settings = load(file, f"{text}accounts: {{{accounts}}}\n")
+        found = any("accounts.registration" in warning for warning in settings.warnings)
+        assert found == (reported and not is_demo)
+
+
 def test_levels_that_are_none_here_log_what_matters(file: Path) -> None:
     assert load(file, "log: {target: console, level: error}").log.level == "info"
 

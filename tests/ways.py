@@ -36,7 +36,7 @@ from tests.integration.raw import request, text  # noqa: E402
 from tests.transport.harness import Caller, Client  # noqa: E402
 
 _PACKAGE = f"{Path(imserver.__file__).parent}/"
-_KEY = "a key of this program"
+_KEY = "the-key-of-this-program"
 _REST_SECONDS = 0.05
 """Time after a delivery in which the rest of its functions run."""
 

@@ -17,7 +17,7 @@ from msgspec import UNSET, Struct
 
 from imserver.api.form import BadBody, fold_pairs, parse_form, parse_json, parse_pairs, read_multipart
 from imserver.api.rates import MessageRates, Rates
-from imserver.api.reply import BAD_PARAMETER, CLIENT, CMD, PREFLIGHT, ApiProblem, RequestRefused, Style
+from imserver.api.reply import CLIENT, CMD, PREFLIGHT, ApiProblem, RequestRefused, Style
 from imserver.auth.authority import OF_ACCOUNTS, refusal
 from imserver.auth.principal import ANYONE, DEMO, NOBODY, SIGNED, Need, Principal, may
 from imserver.auth.pusher import BadSignature
@@ -133,13 +133,16 @@ class Call(Struct):
         return not self.principal.user
 
     def texts(self, name: str) -> Sequence[str]:
-        """All values of a parameter that may be repeated: a JSON list, or a form field given repeatedly."""
+        """All values of a parameter that may be repeated: a JSON list, or a form field given repeatedly.
+
+        Raises BadBody.
+        """
         if self.fields is None:
             pairs = parse_pairs(self.body) if self.pairs is None else self.pairs
             return [value for key, value in pairs if key.lower() == name]
         values = self.fields.get(name, [])
         if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-            raise RequestRefused(BAD_PARAMETER)
+            raise BadBody(f"{name}: expected a list of texts")
         return values
 
 
@@ -162,11 +165,11 @@ def app_named(api: Api, app_id: str) -> str:
 
 
 def app_from_json(api: Api, app_id: object) -> str:
-    """The app of an ``appID`` in JSON: a 32-bit number, or its digits or name as text."""
+    """The app of an ``appID`` in JSON: a 32-bit number, or its digits or name as text. Raises BadBody."""
     if isinstance(app_id, str):
         return app_named(api, app_id)
     if type(app_id) is not int or not 0 <= app_id < 2**32:
-        raise RequestRefused(BAD_PARAMETER)
+        raise BadBody("appid: expected a number of 32 bits, or a text")
     return app_named(api, str(app_id))
 
 
@@ -300,7 +303,7 @@ def answer(api: Api, route: Route, request: HttpRequest) -> HttpResponse:
     HEAD and OPTIONS are answered too; the caller leaves out the body of an answer to HEAD. Never raises:
     internal errors are logged, and refused in the row's style. May switch.
     """
-    if request.method == "OPTIONS":
+    if request.method == "OPTIONS" and route.method != "OPTIONS":
         if route.style is CLIENT:
             return route.style.refuse(HTTP_METHOD_NOT_ALLOWED, request)
         return PREFLIGHT
@@ -422,15 +425,15 @@ def _read_body(api: Api, principal: Principal, content_type: str, request: HttpR
 
 
 def _json_params(fields: dict[str, Any]) -> dict[str, str]:
-    """The parameters in a JSON object as text. A value of a wrong type is refused, not converted."""
+    """The parameters in a JSON object as text. Raises BadBody for a value of a wrong type."""
     params: dict[str, str] = {}
     for name, value in fields.items():
         if name in _TEXTS:
             if not isinstance(value, str):
-                raise RequestRefused(BAD_PARAMETER)
+                raise BadBody(f"{name}: expected a text")
             params[name] = value
         elif name in _NUMBERS:
             if type(value) not in (int, float):
-                raise RequestRefused(BAD_PARAMETER)
+                raise BadBody(f"{name}: expected a number")
             params[name] = str(value)
     return params

@@ -344,7 +344,7 @@ def register(api: Api, call: Call) -> HttpResponse:
     return DONE if made else TAKEN
 
 
-_ANY: Final = ("POST", "GET", "PUT", "PATCH", "DELETE")
+_ANY: Final = ("POST", "GET", "PUT", "PATCH", "DELETE", "OPTIONS")
 _DRIVEN: Final[tuple[tuple[str, Need, _Driven[Any]], ...]] = (
     ("/api/send_to_client", PUSH_OR_ADDRESS, _Driven(PushToClient, send_to_client)),
     ("/api/send_to_clients", PUSH_OR_ADDRESS, _Driven(PushToClients, send_to_clients)),

@@ -315,13 +315,11 @@ def user_online_batch(api: Api, call: Call) -> HttpResponse:
 
 
 def _apps(api: Api, call: Call) -> list[str]:
-    """The requested app, or all apps of the caller."""
-    return [call.app] if call.app else [app for app in _numbered(api) if call.principal.reaches(app)]
-
-
-def _numbered(api: Api) -> list[str]:
-    """The apps with a number that ``appID`` can hold."""
-    return [tenant.name for tenant in api.services.tenants.all() if app_number(tenant.name) == tenant.name]
+    """The requested app, or all apps of the caller that ``appID`` can name."""
+    if call.app:
+        return [call.app]
+    nameable = (each.name for each in api.tenants.all() if ":" not in each.name and not each.same_as)
+    return [app for app in nameable if call.principal.reaches(app)]
 
 
 MAX_BAN_SECONDS = 366 * 86400

@@ -112,7 +112,7 @@ class _View:
 
     def __call__(self) -> Response:
         route, http_request = self._route, as_request()
-        if request.method == "OPTIONS":
+        if request.method == "OPTIONS" and route.method != "OPTIONS":
             return to_response(answer(self._api, route, http_request))
         principal = admit(self._api, route, http_request)
         if isinstance(principal, HttpResponse):

@@ -78,6 +78,8 @@ class Session(Struct, gc=False, eq=False):
     """``ip:port`` of the client, for the record that operators read."""
     login_time: int = 0
     """Unix seconds, for the same record."""
+    heartbeat_time: int = 0
+    """Unix seconds of the last heartbeat, for the record of the logout; set when the session ends."""
     id: int = field(default_factory=next_session_id)
     number: int = 0
     generation: int = 0

@@ -220,6 +220,11 @@ class GochatYaml(Struct, frozen=True):
             )
         if self.logs_to_file and not config.app.log_file:
             yield f"{self.where}: log.target is file, but no file is named: set app.log_file"
+        if not config.demo and config.accounts.registration is None:
+            yield (
+                f"{self.where}: POST /register is closed, because the server is not in demo mode: set "
+                "accounts.registration: true"
+            )
 
 
 def take_gochat(document: Mapping, where: str) -> GochatYaml | None:

@@ -92,7 +92,7 @@ class FakeNode:
 
     def __init__(self, config: Config | None = None, **online: list[str]) -> None:
         self.config = config or Config()
-        self.users = {"101": ["马远", "黄帝"], "102": ["马远"], "103": [], "104": []}
+        self.users = {"101": ["马远", "黄帝"], "102": ["马远"], "103": [], "104": [], **online}
         self.sessions = self.hub = self
         self.apps: dict[str, Any] = {}
         """Apps that somebody is connected to: of the hub, not of the users who count as online."""

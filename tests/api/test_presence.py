@@ -16,7 +16,7 @@ MANY = "/user/onlineBatch"
 
 @pytest.fixture
 def node() -> FakeNode:
-    return FakeNode()
+    return FakeNode(default=["named"])
 
 
 def test_the_list_of_an_app_is_what_the_original_writes(node: FakeNode) -> None:
@@ -87,6 +87,9 @@ def test_whether_a_user_is_online_is_what_the_original_writes(node: FakeNode) ->
         ("0", "黄帝", True),
         ("", "黄帝", True),
         ("x", "黄帝", True),
+        ("", "named", True),
+        ("default", "named", True),
+        ("101", "named", False),
         ("", "nobody", False),
         ("101", "", False),
     ],
@@ -113,6 +116,7 @@ def test_many_users_are_looked_up_at_once(node: FakeNode) -> None:
         == expected
     )
     assert node.post_json(MANY, {"userIDs": ["马远", "x"]}) == expected
+    assert node.post_json(MANY, {"userIDs": ["named", "马远", "x"]})["data"]["onlineCount"] == 2
 
 
 def test_many_users_may_be_none(node: FakeNode) -> None:

@@ -28,6 +28,13 @@ def test_a_record_is_where_its_original_has_it(
     assert len(record) == 12
 
 
+def test_the_record_of_a_logout_has_the_time_of_the_last_heartbeat() -> None:
+    session = Session("101", "ann", login_time=7, heartbeat_time=8)
+    record = json.loads(record_of(NODE, session, True))
+    assert (record["loginTime"], record["heartbeatTime"]) == (7, 8)
+    assert record["logOutTime"] > 8
+
+
 @pytest.mark.parametrize("app", ["101", "action:1"])
 def test_the_record_of_a_user_of_a_dead_node_is_marked_and_stays_what_it_was(app: str) -> None:
     before = record_of(NODE, Session(app, "马远", "phone"), False)

@@ -248,7 +248,7 @@ def test_no_name_of_a_group_breaks_a_call(server: Server, system: str, group: st
 # --- register -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["POST", "GET", "PUT", "PATCH", "DELETE"])
+@pytest.mark.parametrize("method", ["POST", "GET", "PUT", "PATCH", "DELETE", "OPTIONS"])
 def test_register_takes_any_method_and_needs_a_body(server: Server, method: str) -> None:
     empty = ask(server.http, api_request("register", b"", None, method=method))
     assert (empty.status, empty.body) == (400, b"")

@@ -605,7 +605,7 @@ def test_the_record_of_a_user_is_as_the_original_writes_it(nodes: Nodes, app: in
             assert json.loads(redis.get(key)) == record, "a heartbeat costs no write"
         eventually(lambda: json.loads(redis.get(key))["isLogoff"])
         record = json.loads(redis.get(key))
-        assert began <= record["loginTime"] <= record["logOutTime"] <= time.time()
+        assert began <= record["loginTime"] <= record["heartbeatTime"] <= record["logOutTime"] <= time.time()
         assert 86400 - 60 <= redis.ttl(key) <= 86400
 
 

@@ -319,6 +319,26 @@ def test_a_group_has_a_name_and_ids(server: Server, fields: dict[str, object]) -
     assert said(form(server.http, "/group/create", fields, token)) == BAD_PARAMETER
 
 
+@pytest.mark.both_servers
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/register", b'{"appID":true}'),
+        ("/login", b'{"appID":-1}'),
+        ("/login", b'{"message":1}'),
+        ("/group/create", b'{"name":"us","ids":[1]}'),
+        ("/group/create", b"{"),
+    ],
+)
+def test_json_with_a_value_of_a_wrong_type_is_refused_in_its_words(
+    server: Server, path: str, body: bytes
+) -> None:
+    _, token = register(server.http)
+    headers = [("Content-Type", "application/json"), ("token", token)]
+    asked = request(path, method="POST", headers=headers, body=body)
+    assert said(ask(server.http, asked)) == BAD_PARAMETER
+
+
 @pytest.mark.parametrize("group", ["", "0", "x", "9" * 20])
 def test_a_group_has_a_number(server: Server, group: str) -> None:
     _, token = register(server.http)

@@ -45,6 +45,19 @@ def test_the_file_is_a_configuration_without_keys_of_its_own(tmp_path: Path) -> 
     assert {name for name, app in settings.apps.items() if not app.open} == {"gochat"}
 
 
+def test_the_ports_in_its_comment_are_those_of_the_originals(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    text = FILE.read_text(encoding="utf-8")
+    file.write_text(re.sub(r"^  # (extra_listen:|  - \{port)", r"  \1", text, flags=re.M), encoding="utf-8")
+    listening = load_config(str(file), environ={}).server.extra_listen
+    assert [(row.port, row.ws_dialect) for row in listening] == [
+        (7800, "client"),
+        (8282, "action"),
+        (9090, "protobuf"),
+        (9091, "protobuf"),
+    ]
+
+
 def test_clients_of_gowebsocket_log_in_and_are_pushed_to(server: Server) -> None:
     with cmd.logged_in(server.ws, "ann", 101) as ann:
         assert cmd.users(server.http, 101) == ["ann"]

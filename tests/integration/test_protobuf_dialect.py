@@ -133,6 +133,24 @@ def test_group_members_receive_messages_and_only_members_may_send(
         assert pushed(two.output()).text == "mine"
 
 
+def test_a_message_to_a_group_does_not_reach_a_conversation_of_two(
+    server: Server, ann: Account, bob: Account
+) -> None:
+    """The conversation of ann and bob has a number below that of a later group."""
+    with chatting(server.ws, ann) as one, chatting(server.ws, bob) as two:
+        one.single(1, two.id, "hi")
+        acked(one.output())
+        pushed(two.output())
+        group = new_group(server, ann, bob)
+        for number in range(1, group):
+            one.group(number + 1, number, "for a group")
+        one.single(group + 1, two.id, "bye")
+        acked(one.output())
+        assert pushed(two.output()).text == "bye"
+        one.silent()
+        two.silent()
+
+
 def test_a_hundred_missed_messages_come_in_two_pages(server: Server, ann: Account, bob: Account) -> None:
     with chatting(server.ws, ann) as one:
         for number in range(1, 101):

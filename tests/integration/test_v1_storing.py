@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
+
 from tests.support import Server
 
 from .cmd import CmdClient, cmd_client, fresh, json_request
@@ -103,6 +105,17 @@ def test_a_push_to_a_group_is_stored_once_for_all_members(server: Server, app: i
         ("stored", None),
     ]
     assert answer["sent"] == 1
+
+
+@pytest.mark.parametrize("sender", ["", "ann"])
+def test_a_push_to_a_group_is_not_stored_in_another_conversation(
+    server: Server, app: int, sender: str
+) -> None:
+    talk = {"app": str(app), "user": "bob", "sender": "ann", "text": "a secret", "store": True}
+    (first,) = stored(good(server.http, "push", talk))
+    push = {"app": str(app), "group": str(first["conversation"]), "text": "for all", "store": True}
+    (result,) = good(server.http, "push", push | {"sender": sender})["results"]
+    assert (result["status"], result.get("reason")) == ("refused", "unknown_conversation")
 
 
 def test_an_invalid_name_is_refused_for_its_target_only(server: Server, app: int) -> None:

@@ -278,6 +278,16 @@ def test_a_node_that_does_not_get_it_is_no_reason_to_send_it_again(nodes: Severa
     assert texts(nodes, here, there) == [["hello"], []]
 
 
+def test_a_push_to_all_that_no_node_takes_is_failed_and_the_id_stays_free(nodes: Several) -> None:
+    _, here = nodes[1].login(NEWEST, "cid")
+    _, there = nodes[2].login(NEWEST, "bob")
+    nodes[1].rpc.cut.add(2)
+    assert nodes[1].pushes.to_app(NEWEST, "cid", "m1", "hello") == FAILED
+    nodes[1].rpc.cut.clear()
+    assert nodes[1].pushes.to_app(NEWEST, "cid", "m1", "hello") == SENT
+    assert texts(nodes, here, there) == [[], ["hello"]]
+
+
 def test_without_the_registry_all_known_nodes_get_the_push(nodes: Several) -> None:
     _, there = nodes[2].login(NEWEST, "bob")
     nodes[1].registry.away = True

@@ -457,6 +457,19 @@ def test_an_exit_notice_reaches_all_nodes_once(nodes: Several) -> None:
     assert [received_since(client) for client in clients] == [[EXIT_ANN], [EXIT_ANN]]
 
 
+@pytest.mark.parametrize("stays_open", [False, True])
+def test_a_logout_reports_when_the_last_heartbeat_was(nodes: Several, stays_open: bool) -> None:
+    connection, _ = nodes[1].login(NEWEST, "ann")
+    session = nodes[1].session_of(connection)
+    assert session.heartbeat_time == 0
+    connection.last_seen = time.monotonic() - 100
+    if stays_open:
+        nodes[1].sessions.leave(connection)
+    else:
+        connection.lost()
+    assert 99 <= time.time() - session.heartbeat_time <= 160
+
+
 def test_without_the_registry_the_last_end_on_a_node_is_an_exit(nodes: Several) -> None:
     first, _ = nodes[1].login(MULTI, "ann")
     second, _ = nodes[1].login(MULTI, "ann")

@@ -235,6 +235,17 @@ def test_only_members_speak_in_a_group(log: MessageLog) -> None:
     assert [one.entry.seq for one in outcomes if isinstance(one, Appended)] == [2, 3, 4]
 
 
+def test_a_draft_for_a_group_is_stored_in_no_conversation_of_another_kind(log: MessageLog) -> None:
+    (pair,) = stored(log, say("a", "b"))
+    (room,) = stored(log, Draft(sender="a", room="r"))
+    group = log.create(APP, "a", "", ["b"]).conversation
+    drafts = [say(sender, at, group=True) for sender in ("a", "") for at in (pair.conversation, group)]
+    drafts += [say("", room.conversation, group=True), say("a", pair.conversation)]
+    outcomes = log.append(APP, drafts)
+    reasons = [one.reason if isinstance(one, Rejected) else "" for one in outcomes]
+    assert reasons == [UNKNOWN_CONVERSATION, "", UNKNOWN_CONVERSATION, "", UNKNOWN_CONVERSATION, ""]
+
+
 def test_nobody_reads_what_was_sent_before_they_joined_or_after_they_left(log: MessageLog) -> None:
     at = log.create(APP, "a", "", []).conversation
     stored(log, say("a", at, "before"))

@@ -487,6 +487,7 @@ def _drafts(order: Order, targets: Sequence[Target]) -> Iterator[Draft]:
             time_ms=now,
             to_user="" if target.user is UNSET else target.user,
             conversation=group,
+            group=group != 0,
         )
 
 

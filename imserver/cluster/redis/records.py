@@ -83,7 +83,7 @@ def record_of(node: str, session: Session, logout: bool) -> bytes:
         user_id=session.user,
         client_ip=session.peer,
         login_time=session.login_time or now,
-        heartbeat_time=now,
+        heartbeat_time=session.heartbeat_time or now,
         logout_time=now if logout else 0,
         device_info=session.device,
         is_logoff=logout,

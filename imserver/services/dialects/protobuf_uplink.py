@@ -272,6 +272,7 @@ def draft_of(
         meta=b"" if recall else meta,
         to_user=receiver[0],
         conversation=receiver[1],
+        group=receiver[1] != 0,
     )
 
 

@@ -125,7 +125,7 @@ class Pushes:
             if sender:
                 reached = self._reach.to_app(app, Event("msg", sender, text, msg_id), sender)
                 # It counts as sent if no node is known to have missed it, even if no user is online.
-                outcome = Outcome.PARTLY if reached in (Outcome.PARTLY, Outcome.FAILED) else _SENT
+                outcome = reached if reached in (Outcome.PARTLY, Outcome.FAILED) else _SENT
         finally:
             self._ids.end(claim, outcome in ACCEPTED)
         self._metrics.pushes += outcome in ACCEPTED

@@ -298,13 +298,13 @@ class ClusterSessions(Sessions):
         """
         self._metrics.closed(code)
         last_here = self._hub.leave(connection)
-        session, connection.session = connection.session, None
+        session = self._session_ended(connection)
         if session is not None:
             self._departures.add(session, last_here)
 
     def leave(self, connection: Connection, successor: tuple[str, str] | None = None) -> None:
         """See :class:`imserver.services.sessions.sessions.Sessions`."""
-        session, connection.session = connection.session, None
+        session = self._session_ended(connection)
         last_here = self._hub.detach(connection)
         if session is None:
             return
@@ -314,6 +314,13 @@ class ClusterSessions(Sessions):
             self._registry.unregister(session)
         else:
             self._departures.add(session, last_here and not stays)
+
+    def _session_ended(self, connection: Connection) -> Session | None:
+        session: Session | None = connection.session
+        connection.session = None
+        if session is not None and connection.last_seen:
+            session.heartbeat_time = int(time() - monotonic() + connection.last_seen)
+        return session
 
     def start(self) -> None:
         """Start the greenlets that report departures."""

@@ -62,6 +62,8 @@ class Draft(Struct, frozen=True, kw_only=True):
     """JSON, for example mentions. Buttons only of bots; ``command`` and ``bots`` are made by the log."""
     to_user: str = ""
     conversation: int = 0
+    group: bool = False
+    """Whether ``conversation`` must be a group. Its number may be that of another kind of conversation."""
     room: str = ""
 
 

@@ -32,6 +32,7 @@ from imserver.storage.log.contract import (
 from imserver.storage.log.driver import LogDriver
 from imserver.storage.log.rows import (
     CONVERSATION_KINDS,
+    GROUP,
     NUMBERS,
     ROOM,
     USER,
@@ -275,6 +276,8 @@ class AppTransaction:
             else:
                 return _UNKNOWN
             states[key] = state
+        elif draft.group and state.kind != GROUP:
+            return _UNKNOWN
         if draft.conversation and draft.sender:  # an empty sender is the server, which may send to all
             until = mutes.get((draft.sender, state.id))
             if until is None:
