@@ -31,7 +31,6 @@ class Generator:
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
         self.index = 0
-        self._entry = 0.0
         self.state: Json = {}  # data that a scenario passes from one task to the next
 
     def aim(self, target: Json, index: int) -> None:

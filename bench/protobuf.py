@@ -14,7 +14,6 @@ CT_LOGIN, _CT_HEARTBEAT, CT_MESSAGE, CT_ACK, CT_SYNC = range(1, 6)
 SINGLE, GROUP = 1, 2
 UP = 1
 _TEXT = 1
-NUMBER_DIGITS = 7
 _SUCCESS = b"\x10\xc8\x01\x1a\x07Success"
 _VARINT = rb"[\x80-\xff]{0,9}[\x00-\x7f]"
 

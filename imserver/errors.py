@@ -461,13 +461,6 @@ HTTP_DISK_FULL: Final = _problem(
 )
 
 
-def problem_body(problem: HttpProblem) -> bytes:
-    """The JSON body of a problem: ``{"code": …, "message": …, "temporary": …}``."""
-    return msgspec.json.encode(
-        {"code": problem.code, "message": problem.message, "temporary": problem.temporary}
-    )
-
-
 # --- temporary failures -------------------------------------------------------------------------------------
 
 

@@ -420,7 +420,6 @@ class Parts:
             self.hub,
             self.sessions,
             self.channels,
-            self.pushes,
             members,
             self.config.hub.notice_members,
             ActionMessages(self.messaging, self.store),

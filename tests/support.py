@@ -13,18 +13,20 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, get_args
 
 import gevent
 from click.testing import CliRunner
 from gevent.event import Event as Signal
 
 from imserver.cli import main
+from imserver.config.settings import LoginPolicy
 from tests.processes import end, ended_on_failure, spawn
 
 T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parent.parent
+POLICIES = get_args(LoginPolicy)
 HTTP_SERVERS = ("front", "wsgi")
 START_SECONDS = 240.0
 STOP_SECONDS = 60.0

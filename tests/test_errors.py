@@ -1,7 +1,5 @@
 """The tables of codes."""
 
-import json
-
 from imserver import errors
 
 
@@ -48,11 +46,3 @@ def test_every_http_problem_is_listed_and_is_an_error_status() -> None:
     statuses = [problem.status for problem in errors.HTTP_PROBLEMS.values()]
     assert statuses == sorted(statuses)
     assert all(400 <= status <= 599 for status in statuses)
-
-
-def test_a_problem_becomes_a_json_body() -> None:
-    assert json.loads(errors.problem_body(errors.HTTP_NOT_READY)) == {
-        "code": "not_ready",
-        "message": "The node is starting or stopping, or Redis or the database does not answer.",
-        "temporary": True,
-    }

@@ -29,7 +29,6 @@ from imserver.transport.exchange import HttpResponse
 Code = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 _NOTHING: Final = Raw(b"")
 _decode_text = msgspec.json.Decoder(str).decode
-_decode_any = msgspec.json.Decoder().decode
 
 
 class ClientBody(Struct, rename="camel", forbid_unknown_fields=True):
@@ -154,7 +153,6 @@ _encode = msgspec.json.Encoder().encode
 NO_SYSTEM: Final = client_refusal("系统ID不能为空")
 UNKNOWN_SYSTEM: Final = client_refusal("系统ID无效")
 TAKEN: Final = client_refusal("该系统ID已被注册")
-UNAUTHORIZED: Final = client_refusal("未授权")
 FAILED: Final = client_refusal("系统错误")
 """A required node does not answer: try again."""
 BAD_GROUP: Final = client_refusal("GroupName无效")

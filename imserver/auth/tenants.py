@@ -28,8 +28,6 @@ from imserver.storage.contract import AppRow, Changes
 from imserver.storage.store import Store
 from imserver.storage.upload_rows import some_of_app
 
-SYSTEM_PREFIX: Final = "system:"
-"""Prefix of the apps that serve systems of the client dialect."""
 SETTINGS_BYTES: Final = 32768
 """Limit of one registered app's settings, in bytes of JSON."""
 

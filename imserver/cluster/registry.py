@@ -22,8 +22,6 @@ from msgspec.structs import replace
 
 from imserver.metrics import Histogram
 
-POLICIES: Final = ("newest", "multi", "single", "refuse")
-
 MAX_VALUES: Final = 100_000
 """Limit of the temporary values in memory. Beyond it the oldest are dropped."""
 

@@ -94,10 +94,9 @@ def load_with_places(
     return config, places
 
 
-def settings_file(environ: Mapping[str, str] | None = None) -> str | None:
+def settings_file(environ: Mapping[str, str]) -> str | None:
     """The settings file if the command line names none: that of IMSERVER_CONFIG, else :data:`DEFAULT_FILE` if
     the current directory has it, else None."""
-    environ = os.environ if environ is None else environ
     return environ.get(ENVIRONMENT_FILE) or (DEFAULT_FILE if Path(DEFAULT_FILE).is_file() else None)
 
 

@@ -9,9 +9,6 @@ from typing import Any, Final
 from imserver.model import SYSTEM_PREFIX, Event
 from imserver.transport.connection import OPEN, Connection
 
-POLICIES = ("newest", "multi", "single", "refuse")
-"""Login policies (docs/reference/protocol.md). Only ``newest`` addresses a single session of a user."""
-
 
 class App:
     """The online users of one app. Owner: the hub.

@@ -10,8 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from imserver.cluster.redis.registry import RedisRegistry
-from imserver.cluster.registry import POLICIES, Session, SessionRef, SessionRegistration
+from imserver.cluster.registry import Session, SessionRef, SessionRegistration
 from imserver.config.settings import ClusterSettings
+from tests.support import POLICIES
 
 from .conftest import lease_of
 from .node_process import QUIET

@@ -7,13 +7,12 @@ import pytest
 
 from imserver.cluster.redis.registry import RedisRegistry
 from imserver.cluster.registry import (
-    POLICIES,
     ReportedMembers,
     Session,
     SessionRef,
     SessionRegistration,
 )
-from tests.support import until
+from tests.support import POLICIES, until
 
 from .conftest import LASTING, StartNode, lease_of
 from .node_process import QUIET

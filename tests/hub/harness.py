@@ -183,7 +183,6 @@ class Harness(SocketHarness):
             self.hub,
             self.sessions,
             self.channels,
-            self._pushes,
             lambda app: self._stored_members.get(app, {}),
             self.fanout.notice_members,
             messages,

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imserver.hub.hub import POLICIES, App, Hub
+from imserver.hub.hub import App, Hub
 from imserver.transport.connection import Connection
+from tests.support import POLICIES
 
 
 class Session:

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from tests.cluster.redis_server import RedisServer
-from tests.support import Address, Server, eventually, merged
+from tests.support import POLICIES, Address, Server, eventually, merged
 
 from .cmd import good
 from .raw import ask, request
 from .setting import stop
 
-POLICIES = ("newest", "multi", "single", "refuse")
 _APPS_EACH = 30
 APPS = {
     str(3000 + 100 * number + offset): {"login_policy": policy}

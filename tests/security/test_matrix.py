@@ -23,9 +23,8 @@ from msgspec.structs import replace
 from imserver import errors
 from imserver.api.call import Route
 from imserver.api.centrifugo import ROUTES as CENTRIFUGO
-from imserver.api.client import UNAUTHORIZED as CLIENT_UNAUTHORIZED
 from imserver.api.gochat import NO_TOKEN
-from imserver.api.reply import CLIENT, CMD, PROBLEM, PUSHER, UNAUTHORIZED
+from imserver.api.reply import CLIENT, CMD, PROBLEM, PUSHER, UNAUTHORIZED, client_refusal
 from imserver.api.routes import ROUTES
 from imserver.api.v1.operation import Operation
 from imserver.api.v1.table import DOCUMENTED, OPERATIONS
@@ -175,7 +174,7 @@ def ask(harness: Harness, route: Route, app: str, column: str) -> bool:
     if route.style is CMD:
         return finished.body != UNAUTHORIZED.body
     if route.style is CLIENT:
-        return finished.body != CLIENT_UNAUTHORIZED.body
+        return finished.body != client_refusal("未授权").body
     if route.style is not PROBLEM:
         return finished.body != NO_TOKEN.body
     if finished.status < 400:

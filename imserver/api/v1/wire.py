@@ -118,12 +118,6 @@ def takes_gzip(accepted: str) -> bool:
     return False
 
 
-def one_of(problem: errors.HttpProblem, given: Sequence[object], text: str) -> None:
-    """Refuse unless exactly one of ``given`` is not None."""
-    if sum(value is not None for value in given) != 1:
-        raise ApiProblem(problem, text)
-
-
 Q = TypeVar("Q", bound=msgspec.Struct)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import re
 import time
@@ -23,8 +22,6 @@ from imserver.cluster.redis.records import (
 from imserver.cluster.redis.scripts import JOIN, LEAVE, RENEW, lease_keys
 from imserver.cluster.registry import Lease
 from imserver.errors import StartError
-
-log = logging.getLogger(__name__)
 
 _SERVERS_EVERY_SECONDS: Final = 60
 _SERVERS_SECONDS: Final = 7200

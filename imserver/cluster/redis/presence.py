@@ -148,7 +148,6 @@ class SessionCommands:
     def __init__(self, keeper: LeaseKeeper, inside: bool) -> None:
         self._keeper = keeper
         self._inside = inside
-        self._replaced_prefix = REPLACED if inside else ""
 
     def register(
         self, session: Session, replacing: Collection[SessionRef] = (), late: bool = False
@@ -161,12 +160,7 @@ class SessionCommands:
         if self._inside:
             keys = (2, bucket, record_key(session.app, user))
             tail = b"\0%b\0%b" % (encoded(session.app), user)
-            writes = (
-                record_of(lease.node, session, False),
-                RECORD_SECONDS,
-                self._replaced_prefix,
-                tail,
-            )
+            writes = (record_of(lease.node, session, False), RECORD_SECONDS, REPLACED, tail)
         return (
             "EVALSHA",
             BEGIN,

@@ -8,7 +8,6 @@ other users to the absent user become pending pushes too, on the nodes of their 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from time import monotonic
 from typing import Final
@@ -28,8 +27,6 @@ from imserver.services.push.publish import PendingPushes
 from imserver.services.push.push import Pushes
 from imserver.services.sessions.sessions import say
 from imserver.transport.connection import OPEN, Connection, app_and_user
-
-log = logging.getLogger(__name__)
 
 ACK_SECONDS: Final = 10
 """Time for the first acknowledgement. After each resend it is doubled."""

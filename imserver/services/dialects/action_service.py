@@ -32,7 +32,6 @@ from imserver.services.dialects.action_acks import ActionAcks, unacked_of
 from imserver.services.messages.deliverer import Result, wait_until_sent
 from imserver.services.messages.messaging import Messaging, RejectedView
 from imserver.services.messages.subscriptions import PongSubscription, Positions
-from imserver.services.push.push import Pushes
 from imserver.services.sessions.sessions import Sessions
 from imserver.storage.log.contract import INVALID, REJECTED, Appended, Draft, Rejected
 from imserver.storage.store import Store
@@ -246,7 +245,6 @@ class ActionService:
         hub: Hub,
         sessions: Sessions,
         channels: Channels,
-        pushes: Pushes,
         members: Members,
         notice_members: int,
         messages: ActionMessages,
@@ -256,7 +254,6 @@ class ActionService:
         self._hub = hub
         self._sessions = sessions
         self._channels = channels
-        self._pushes = pushes
         self._members = members
         self._notice_members = notice_members
         self._messages = messages

@@ -3,7 +3,6 @@ stored messages, and what they share with the HTTP API."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from time import time
@@ -74,8 +73,6 @@ from imserver.webhooks.reviews import ReviewDecision, Reviews, facts_of
 
 if TYPE_CHECKING:
     from imserver.storage.log.message_log import MessageLog
-
-log = logging.getLogger(__name__)
 
 WIDE: Final = 50
 """After a message to this many connections the app pauses, so that more messages gather: one write to a
