@@ -14,7 +14,7 @@ import msgspec
 from imserver.hub.hub import App, LocalChannel
 from imserver.hub.unacked import AckedState
 from imserver.metrics import Metrics
-from imserver.model import Event, Message, Signal
+from imserver.model import Event, Message
 from imserver.protocol.dialect import Payload
 from imserver.transport.connection import Connection, Encoding
 from imserver.transport.outbox import BULK_CONNECTIONS, Flusher
@@ -197,14 +197,10 @@ class Fanout:
         except_connection: Connection | None = None,
     ) -> int:
         """Send to the members of a channel. Returns the number of connections reached."""
-        if channel.app.notices:
-            self.flush_notices()
         members: Collection[Connection] = channel.members
         if except_users or except_connection is not None:
             members = [c for c in members if c.user not in except_users and c is not except_connection]
-        reached = self._fill(members, None, {}, event)
-        self._metrics.deliveries += reached
-        return reached
+        return self.to_some(channel.app, members, event)
 
     def to_some(self, app: App, connections: Collection[Connection], event: Event) -> int:
         """Send to these sessions of the app. Returns their number."""
@@ -219,12 +215,6 @@ class Fanout:
         if app.notices:
             self.flush_notices()
         self._metrics.deliveries += self._fill(connections, None, {}, part) * len(part.places)
-
-    def signal(self, app: App, connections: Collection[Connection], signal: Signal) -> None:
-        """Send an unstored event of a conversation to sessions of the app."""
-        if app.notices:
-            self.flush_notices()
-        self._metrics.deliveries += self._fill(connections, None, {}, signal)
 
     def to_app(
         self, app: App, event: Event, except_user: str = "", except_users: Collection[str] = ()

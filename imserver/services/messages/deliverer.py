@@ -17,7 +17,7 @@ from imserver import errors
 from imserver.errors import StorageUnavailable
 from imserver.hub.fanout import Fanout, Part, Run
 from imserver.hub.hub import Hub
-from imserver.model import Message, Signal
+from imserver.model import Message
 from imserver.services.channels.channels import Channels
 from imserver.services.channels.open_streams import OpenStreams
 from imserver.services.messages.subscriptions import (
@@ -282,9 +282,7 @@ class Deliverer:
             if connection not in self._followers.bots.get((app, group), ()):
                 found.update(self._streams.of(app, f"group:{group}"))
         for stream in found.values():
-            signal = stream.so_far()
-            assert isinstance(signal, Signal)
-            self._fanout.signal(self._hub.apps[app], (connection,), signal)
+            self._fanout.to_some(self._hub.apps[app], (connection,), stream.so_far())
 
     def _push(self, app: str, connections: Collection[Connection], run: Run, places: Sequence[int]) -> None:
         for some in _frames(run.messages, places) if len(places) > 1 else (places,):

@@ -87,7 +87,7 @@ class Signals:
             and not (typing and (each.user == signal.sender or not each.subscription.live))
         ]
         if receivers:
-            self._fanout.signal(known, receivers, signal)
+            self._fanout.to_some(known, receivers, signal)
 
     def _followers_of(self, known: App, message: ToFollowers) -> Collection[Connection]:
         if message.group:
@@ -105,7 +105,7 @@ class Signals:
             return  # whoever comes receives the text so far
         accepted = self._streams.accept(message.app, part, part.stream, message.signal)
         if receivers and accepted and not (part.stream.done and not part.stream.whole):
-            self._fanout.signal(self._hub.apps[message.app], receivers, message.signal)
+            self._fanout.to_some(self._hub.apps[message.app], receivers, message.signal)
 
     def has_receivers(self, message: ToFollowers) -> bool:
         """Whether connections of this node receive the pieces of a streamed answer. Never switches."""
