@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 import redis
 from gevent import socket
 from msgspec import Struct
+from msgspec.structs import replace
 from redis.backoff import NoBackoff
 from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection, parse_url
 from redis.retry import Retry
@@ -73,15 +74,7 @@ def address_of(settings: RedisSettings) -> RedisAddress:
             defaults["username"] = settings.username
     if settings.db and address.kind != "cluster":
         defaults["db"] = settings.db
-    return RedisAddress(
-        address.kind,
-        address.hosts,
-        defaults | address.options,
-        address.tls,
-        address.service,
-        address.sentinel_options,
-        address.text,
-    )
+    return replace(address, options=defaults | address.options)
 
 
 def _read(way: str, variant: str, rest: str) -> RedisAddress:
