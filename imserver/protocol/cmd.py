@@ -610,10 +610,7 @@ def _presence(data: bytes) -> AskPresence:
 
 def _channel_history(data: bytes) -> AskHistory:
     fields = fields_of(data)
-    reverse = fields.get("reverse", False)
-    if not isinstance(reverse, bool):
-        raise Refused(errors.REPLY_BAD_PARAMETER)
-    return AskHistory(_channel(fields), limit_in(fields), _position(fields), reverse)
+    return AskHistory(_channel(fields), limit_in(fields), _position(fields), _flag(fields, "reverse"))
 
 
 CHANNEL_COMMANDS: Final[dict[str, Callable[[bytes], Command]]] = {
