@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Collection, Sequence
 from itertools import chain
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from imserver.storage.log.contract import Entry
 from imserver.storage.log.rows import (
@@ -218,32 +218,17 @@ class LogDriver(Statements):
             (role, muted_until, log, user, conversation),
         )
 
-    def rename(self, log: int, conversation: int, name: str) -> None:
-        """Rename a group."""
+    def set_group(
+        self,
+        log: int,
+        conversation: int,
+        column: Literal["name", "open", "options", "bots"],
+        value: str | int | None,
+    ) -> None:
+        """Write one column of a group."""
         self.execute(
-            "UPDATE conversation SET name = %s WHERE log = %s AND id = %s AND kind = %s",
-            (name, log, conversation, GROUP),
-        )
-
-    def set_open(self, log: int, conversation: int, is_open: bool) -> None:
-        """Set whether anybody may join a group."""
-        self.execute(
-            "UPDATE conversation SET open = %s WHERE log = %s AND id = %s AND kind = %s",
-            (int(is_open), log, conversation, GROUP),
-        )
-
-    def set_options(self, log: int, conversation: int, options: int) -> None:
-        """Set the options of a group."""
-        self.execute(
-            "UPDATE conversation SET options = %s WHERE log = %s AND id = %s AND kind = %s",
-            (options, log, conversation, GROUP),
-        )
-
-    def set_bots(self, log: int, conversation: int, bots: Sequence[str]) -> None:
-        """Set the bots of a group."""
-        self.execute(
-            "UPDATE conversation SET bots = %s WHERE log = %s AND id = %s",
-            (",".join(bots) or None, log, conversation),
+            f"UPDATE conversation SET {column} = %s WHERE log = %s AND id = %s AND kind = %s",
+            (value, log, conversation, GROUP),
         )
 
     def add_messages(self, rows: Sequence[Row]) -> None:

@@ -168,7 +168,7 @@ class GroupWriter(LogWriter):
             state = _wrong((), name) or _group(transaction, conversation, by, (), right)
             if isinstance(state, Rejected):
                 return state
-            transaction.driver.rename(transaction.log, conversation, name)
+            transaction.driver.set_group(transaction.log, conversation, "name", name)
             return Change(
                 state.id, _record(transaction, state, "group", by, {"change": "rename", "name": name})
             )
@@ -189,7 +189,7 @@ class GroupWriter(LogWriter):
                 return state
             if group_settings(transaction, conversation)[0] == is_open:
                 return Change(state.id)
-            transaction.driver.set_open(transaction.log, conversation, is_open)
+            transaction.driver.set_group(transaction.log, conversation, "open", int(is_open))
             return Change(
                 state.id, _record(transaction, state, "group", by, {"change": "open", "open": is_open})
             )
@@ -220,7 +220,7 @@ class GroupWriter(LogWriter):
                 after = after | bit if value == with_it else after & ~bit
             if after == before:
                 return Change(state.id)
-            transaction.driver.set_options(transaction.log, conversation, after)
+            transaction.driver.set_group(transaction.log, conversation, "options", after)
             details: dict[str, Any] = {"change": "options"}
             for name, value in options_of(after).items():
                 if OPTIONS[name][0] & (before ^ after):

@@ -204,7 +204,7 @@ class AppTransaction:
         if moved := [state for state in self._moved.values() if state.id not in made]:
             driver.update_conversations(log, moved)
         for state in self._regrouped.values():
-            driver.set_bots(log, state.id, state.bots)
+            driver.set_group(log, state.id, "bots", ",".join(state.bots) or None)
         self._made, self._joined, self._moved, self._regrouped = [], [], {}, {}
 
     def write(self) -> None:
