@@ -10,17 +10,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
-from itertools import count
-from os import urandom
 from typing import Any
 
-import msgspec
 from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
 from imserver import errors
 from imserver.api.call import Api
-from imserver.api.reply import CMD
+from imserver.api.reply import CMD, PROBLEM
 from imserver.api.tus import create_tus_view
 from imserver.api.views import (
     as_request,
@@ -34,7 +31,6 @@ from imserver.logging import request_id
 from imserver.pages import callback
 from imserver.pages.blueprint import create_pages, refusal
 from imserver.servers import LISTENER_KEY, Servers
-from imserver.transport.exchange import HEADER_LIST, challenged
 from imserver.transport.gate import WEBSOCKET_PATHS, is_websocket_path
 from imserver.transport.proxies import TrustedProxies
 
@@ -100,14 +96,12 @@ class _AbsoluteTarget:
 
 
 class _Requests:
-    """Sets id and peer of each request and logs it. Owner of the counter for request ids."""
+    """Sets id and peer of each request and logs it."""
 
     def __init__(self, api: Api) -> None:
         self._api = api
         self._log = api.services.request_log
         self._proxies = TrustedProxies(api.services.config.server.trusted_proxies)
-        self._prefix = urandom(4).hex()
-        self._numbers = count(1)
 
     def register(self, app: Flask) -> None:
         app.before_request(self.begin)
@@ -120,8 +114,7 @@ class _Requests:
         # API itself refuses a body that is too long.
         request.max_content_length = self._api.body_bytes + 1
         g.host = self._proxies.client(request.remote_addr or "", request.headers.get("X-Forwarded-For", ""))
-        given = request_id(request.headers.get("X-Request-Id", ""))
-        g.request_id = given or f"{self._prefix}-{next(self._numbers):x}"
+        g.request_id = request_id(request.headers.get("X-Request-Id", ""))
         if (
             request.environ.get(LISTENER_KEY) == "websocket"
             and not style_of(request.path).everywhere
@@ -149,21 +142,8 @@ def _upgrade_only(segment: str = "") -> Response:
 
 
 def _to_problem(problem: errors.HttpProblem, headers: Mapping[str, str] | None = None) -> Response:
-    body = msgspec.json.encode(
-        {
-            "code": problem.code,
-            "message": problem.message,
-            "temporary": problem.temporary,
-            "request_id": g.request_id,
-        }
-    )
-    response = Response(body, problem.status)
-    response.headers.clear()
-    response.headers.extend(HEADER_LIST)
-    response.headers["X-Request-Id"] = g.request_id
-    response.headers.extend(challenged(problem))
+    response = to_response(PROBLEM.refuse(problem, as_request()))
     response.headers.update(headers or {})
-    response.content_length = len(body)
     return response
 
 

@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Callable
 from pathlib import Path
+from random import getrandbits
 from time import monotonic
 from types import TracebackType
 from typing import Any, Final
@@ -228,8 +229,8 @@ def _without_token(path: str) -> str:
 
 
 def request_id(given: str) -> str:
-    """The client's request id (``X-Request-Id``), ``""`` if it is invalid."""
-    return given if _REQUEST_ID.fullmatch(given) else ""
+    """The client's request id (``X-Request-Id``), or a new one if it is missing or invalid."""
+    return given if given and _REQUEST_ID.fullmatch(given) else f"{getrandbits(64):016x}"
 
 
 class RequestLog:

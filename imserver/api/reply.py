@@ -14,7 +14,7 @@ import msgspec
 
 from imserver import errors
 from imserver.errors import HttpProblem
-from imserver.transport.exchange import HttpRequest, HttpResponse, challenged, constant
+from imserver.transport.exchange import HttpRequest, HttpResponse, challenged, constant, problem_body
 
 _encode = msgspec.json.Encoder().encode
 
@@ -109,14 +109,9 @@ class _ProblemStyle:
     everywhere = False
 
     def refuse(self, problem: HttpProblem, request: HttpRequest, detail: str = "") -> HttpResponse:
-        body = {
-            "code": problem.code,
-            "message": detail or problem.message,
-            "temporary": problem.temporary,
-            "request_id": request.id,
-        }
+        body = problem_body(problem, request.id, detail)
         headers = challenged(problem, (("X-Request-Id", request.id),))
-        return HttpResponse(problem.status, _encode(body), headers=headers)
+        return HttpResponse(problem.status, body, headers=headers)
 
 
 class _PusherStyle:

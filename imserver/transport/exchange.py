@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from http import HTTPStatus
-from random import getrandbits
-from secrets import token_hex
 from typing import Final, TypeVar
 
 import msgspec
@@ -71,14 +69,17 @@ def response_head(status: int, lines: bytes, length: int, keep: bool, version: s
     return b"%b%bContent-Length: %d\r\n\r\n" % (status_line(status), lines, length)
 
 
-def problem_body(problem: HttpProblem) -> bytes:
-    """The JSON body of an error: ``{code, message, temporary, request_id}``."""
+def problem_body(problem: HttpProblem, id: str = "", detail: str = "") -> bytes:
+    """The JSON body of an error: ``{code, message, temporary, request_id}``.
+
+    ``id``: of the request; ``""``: a new one. ``detail`` replaces the usual message.
+    """
     return msgspec.json.encode(
         {
             "code": problem.code,
-            "message": problem.message,
+            "message": detail or problem.message,
             "temporary": problem.temporary,
-            "request_id": token_hex(8),
+            "request_id": id or request_id(""),
         }
     )
 
@@ -112,8 +113,7 @@ class HttpRequest(Struct):
     def id(self) -> str:
         """The id of this request in the log and in answers."""
         if not self.given_id:
-            given = self.headers.get("x-request-id", "")
-            self.given_id = (given and request_id(given)) or f"{getrandbits(64):016x}"
+            self.given_id = request_id(self.headers.get("x-request-id", ""))
         return self.given_id
 
 

@@ -47,6 +47,8 @@ def test_a_request_is_logged_under_the_id_that_its_sender_gave(server: Server, p
 
 
 @pytest.mark.parametrize("given", ["", "a b", "x" * 65, "é", 'a"b', "a\tb"])
-def test_an_invalid_id_is_ignored(given: str) -> None:
-    assert request_id(given) == ""
+def test_an_invalid_id_is_replaced(given: str) -> None:
+    made = request_id(given)
+    assert given != made != request_id(given)
+    assert request_id(made) == made
     assert request_id(GIVEN) == GIVEN
