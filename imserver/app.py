@@ -32,7 +32,6 @@ from imserver.pages import callback
 from imserver.pages.blueprint import create_pages, refusal
 from imserver.servers import LISTENER_KEY, Servers
 from imserver.transport.gate import WEBSOCKET_PATHS, is_websocket_path
-from imserver.transport.proxies import TrustedProxies
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +100,7 @@ class _Requests:
     def __init__(self, api: Api) -> None:
         self._api = api
         self._log = api.services.request_log
-        self._proxies = TrustedProxies(api.services.config.server.trusted_proxies)
+        self._proxies = api.services.proxies
 
     def register(self, app: Flask) -> None:
         app.before_request(self.begin)

@@ -15,7 +15,6 @@ from imserver.errors import HTTP_BAD_REQUEST
 from imserver.pages.address import Addresses, Ports, is_host, parse_configured, resolve
 from imserver.pages.text import LANGUAGES, TEXT, choose_language, html_of
 from imserver.parts import Parts
-from imserver.transport.proxies import TrustedProxies
 
 _FIGURES: Final = """
 黄帝 炎帝 蚩尤 仓颉 嫘祖 后羿 神农 伏羲 女娲 祝融 共工 大禹 伯益 皋陶 商汤 伊尹 武丁
@@ -114,7 +113,6 @@ class Seen:
         app = node.config.app
         self._websocket = parse_configured("app.websocket_url", app.websocket_url)
         self._http = parse_configured("app.http_url", app.http_url)
-        self._proxies = TrustedProxies(node.config.server.trusted_proxies)
 
     def addresses(self) -> Addresses:
         """The addresses that a page needs."""
@@ -144,7 +142,7 @@ class Seen:
 
     def _forwarded(self, name: str) -> str:
         """A header that a trusted proxy adds to a forwarded request."""
-        if not self._proxies.trusts(request.remote_addr or ""):
+        if not self._node.proxies.trusts(request.remote_addr or ""):
             return ""
         return request.headers.get(f"X-Forwarded-{name}", "").split(",")[0].strip()
 

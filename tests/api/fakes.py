@@ -29,6 +29,7 @@ from imserver.services.push.push import LocalReach, Pushes
 from imserver.services.sessions.presence import Presence
 from imserver.services.sessions.sessions import ClosedSessions
 from imserver.transport.exchange import HttpRequest, HttpResponse
+from imserver.transport.proxies import TrustedProxies
 from imserver.webhooks.webhooks import Webhooks
 from tests.services.back_end import AwayStore, BackEnd
 
@@ -101,6 +102,7 @@ class FakeNode:
         self.dedupe = Dedupe(self.config.api.dedupe_ids, self.config.api.dedupe_seconds)
         self.keys = Keys(self.config, self.tenants.resolve)
         self.page_tokens = PageTokens(self.config, SECRET)
+        self.proxies = TrustedProxies(self.config.server.trusted_proxies)
         self.metrics = Metrics()
         self.flusher = SimpleNamespace(bulk_filled=0)
         self.delivered: list[tuple[str, str, Event]] = []

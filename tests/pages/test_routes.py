@@ -27,6 +27,7 @@ from imserver.config.settings import (
 from imserver.config.values import ConfigError
 from imserver.errors import HTTP_UNAUTHORIZED
 from imserver.pages.blueprint import create_pages, refusal
+from imserver.transport.proxies import TrustedProxies
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src {}; "
@@ -40,6 +41,7 @@ class FakeNode:
     def __init__(self, config: Config) -> None:
         self.services = self
         self.config = config
+        self.proxies = TrustedProxies(config.server.trusted_proxies)
         self.page_tokens = PageTokens(config, b"s" * 32)
         self.online: set[tuple[str, str]] = set()
         self.tokens: dict[str, Claims] = {}
