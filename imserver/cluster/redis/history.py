@@ -41,7 +41,7 @@ class RedisHistory:
         A publication whose id was stored in its channel less than :data:`ID_SECONDS` ago, by any node, keeps
         its offset.
         """
-        replies = self._execute(
+        replies = self._pipeline.execute_all(
             [
                 (
                     "EVALSHA",
@@ -70,18 +70,19 @@ class RedisHistory:
         self, app: str, channel: str, since: Position | None = None, limit: int = 0, reverse: bool = False
     ) -> HistoryPage | None:
         """See :class:`ChannelHistory`."""
-        replies = self._execute([self._reading(app, channel, since, limit, reverse)])
+        replies = self._pipeline.execute_all([self._reading(app, channel, since, limit, reverse)])
         return None if replies is None else _page(replies[0], reverse)
 
     def positions(self, app: str, channels: Sequence[str]) -> list[Position] | None:
         """See :class:`ChannelHistory`."""
-        replies = self._execute([self._reading(app, channel, None, 0, False) for channel in channels])
+        reading = [self._reading(app, channel, None, 0, False) for channel in channels]
+        replies = self._pipeline.execute_all(reading)
         return None if replies is None else [_page(reply, False).position for reply in replies]
 
     def remove(self, app: str, channel: str) -> bool | None:
         """See :class:`ChannelHistory`."""
         _, publications = _keys(app, channel)
-        return None if self._execute([("DEL", publications)]) is None else True
+        return None if self._pipeline.execute_all([("DEL", publications)]) is None else True
 
     def _reading(self, app: str, channel: str, since: Position | None, limit: int, reverse: bool) -> Command:
         return (
@@ -98,12 +99,6 @@ class RedisHistory:
 
     def _lives(self) -> tuple[bytes, str]:
         return self._recovery.run_id, secrets.token_urlsafe(4)
-
-    def _execute(self, commands: Sequence[Command]) -> list[Any] | None:
-        replies = self._pipeline.execute(commands)
-        if replies is None or any(isinstance(reply, Exception) for reply in replies):
-            return None
-        return replies
 
 
 def _page(reply: Any, reverse: bool) -> HistoryPage:

@@ -113,6 +113,11 @@ class Pipeline:
             return None
         return self._execute(commands)
 
+    def execute_all(self, commands: Sequence[Command]) -> list[Any] | None:
+        """As :meth:`execute`; None also if one command failed."""
+        replies = self.execute(commands)
+        return None if replies is None or any(isinstance(each, Exception) for each in replies) else replies
+
     def probe(self) -> bool:
         """Whether Redis answers; if so the circuit closes. Switches."""
         if self._execute([_PROBE]) is None:

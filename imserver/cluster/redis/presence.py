@@ -95,8 +95,8 @@ class Lookup:
     def claim(self, keys: Sequence[str]) -> list[Claim] | None:
         """Claim message ids, in the order of ``keys``."""
         tokens = [self._token() for _ in keys]
-        replies = self._pipeline.execute(list(map(_claim_command, keys, tokens)))
-        if replies is None or any(isinstance(reply, Exception) for reply in replies):
+        replies = self._pipeline.execute_all(list(map(_claim_command, keys, tokens)))
+        if replies is None:
             return None
         return list(map(_claim, keys, tokens, replies))
 
@@ -282,10 +282,10 @@ class ChannelLookup:
                 buckets[b"%d:%b" % (number, app)] = None
                 key = channel_bucket_key(app, number)
                 commands.append(("EVALSHA", ENTER_CHANNEL, 1, key, channel, epoch, each.members, dead))
-            replies = self._pipeline.execute(
+            replies = self._pipeline.execute_all(
                 [("SADD", written_channel_buckets_key(epoch), *buckets), *commands]
             )
-            if replies is None or any(isinstance(reply, Exception) for reply in replies):
+            if replies is None:
                 return None
             others += map(int, replies[1:])
         return others if generation == self._recovery.generation and generation else None
@@ -299,10 +299,10 @@ class ChannelLookup:
         found: list[dict[int, int]] = []
         for first in range(0, len(channels), _BATCH):
             fields = [encoded(channel) for channel in channels[first : first + _BATCH]]
-            replies = self._pipeline.execute(
+            replies = self._pipeline.execute_all(
                 [("HGET", channel_bucket_key(name, channel_bucket_number(field)), field) for field in fields]
             )
-            if replies is None or any(isinstance(reply, Exception) for reply in replies):
+            if replies is None:
                 return None
             found += map(_parse_nodes, replies)
         return None if self._is_incomplete() else self._live(found)

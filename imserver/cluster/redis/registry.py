@@ -233,8 +233,8 @@ class RedisRegistry:
         True: its user has no addressed session left. False: it was no longer addressed, or others are. None:
         unknown; the registry ends it later.
         """
-        replies = self._pipeline.execute([self._commands.unregister(session)])
-        if replies is None or isinstance(replies[0], Exception):
+        replies = self._pipeline.execute_all([self._commands.unregister(session)])
+        if replies is None:
             self._unregister_later(session)
             return None
         for command in self._commands.after_unregister(session, replies[0]):
@@ -256,8 +256,10 @@ class RedisRegistry:
         seconds after which they would be counted. None: the caller must count locally.
         """
         key = ATTEMPTS + sha256(encoded(name)).hexdigest()  # names contain phone numbers
-        replies = self._pipeline.execute([("EVALSHA", ATTEMPT, 1, key, most, each_seconds * 1000, weight)])
-        return None if replies is None or isinstance(replies[0], Exception) else int(replies[0]) / 1000
+        replies = self._pipeline.execute_all(
+            [("EVALSHA", ATTEMPT, 1, key, most, each_seconds * 1000, weight)]
+        )
+        return None if replies is None else int(replies[0]) / 1000
 
     # --- temporary values -----------------------------------------------------------------------------------
 
@@ -275,8 +277,8 @@ class RedisRegistry:
         return bool(self._value_command("DEL", key))
 
     def _value_command(self, name: str, key: str, *more: Any) -> Any:
-        replies = self._pipeline.execute([(name, VALUES + key, *more)])
-        if replies is None or isinstance(replies[0], Exception):
+        replies = self._pipeline.execute_all([(name, VALUES + key, *more)])
+        if replies is None:
             raise StorageUnavailable("Redis does not answer")
         return replies[0]
 
