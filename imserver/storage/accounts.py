@@ -127,7 +127,7 @@ class AccountStore:
     def page(self, app: str, after: int, limit: int) -> list[Account]:
         """Accounts of an app with an id after ``after``, ordered by id."""
         statement = f"{_ACCOUNTS} WHERE app = %s AND id > %s ORDER BY id LIMIT %s"
-        rows: list[Row] = self._store.read_or([], lambda sql: sql.query(statement, (app, after, limit)))
+        rows = self._store.rows(statement, (app, after, limit))
         return list(map(_account, rows))
 
     def change(self, app: str, id: int, fields: Mapping[Any, Any], report: bool = False) -> Account | None:
@@ -198,7 +198,7 @@ class AccountStore:
 
     def reset_of(self, app: str, code: str, now: int) -> int:
         """The account whose password the code with this hash may reset now; 0: none."""
-        rows: list[Row] = self._store.read_or([], lambda sql: sql.query(_RESET, (code, now, app)))
+        rows = self._store.rows(_RESET, (code, now, app))
         return rows[0][0] if rows else 0
 
     def use_reset(self, app: str, code: str, now: int, password: str, report: bool = False) -> bool:
@@ -305,7 +305,7 @@ class AccountStore:
     def devices(self, id: int, now: int) -> list[Device]:
         """The logins that have not ended, newest first."""
         statement = f"{_DEVICES} AND expires_at > %s ORDER BY since DESC, id"
-        rows: list[Row] = self._store.read_or([], lambda sql: sql.query(statement, (id, now)))
+        rows = self._store.rows(statement, (id, now))
         return list(map(_device_of, rows))
 
     def remove_device(self, id: int, device: int) -> Device | None:

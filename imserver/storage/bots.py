@@ -145,22 +145,18 @@ class HookStore:
 
     def incoming_with(self, token_hash: str) -> IncomingHook | None:
         """The incoming webhook with this token."""
-        rows: list[Row] = self._store.read_or(
-            [], lambda sql: sql.query(f"{_INCOMING}token_hash = %s", (token_hash,))
-        )
+        rows = self._store.rows(f"{_INCOMING}token_hash = %s", (token_hash,))
         return _incoming(rows[0]) if rows else None
 
     def incoming(self, app: str, id: int) -> IncomingHook | None:
         """One incoming webhook."""
-        rows: list[Row] = self._store.read_or(
-            [], lambda sql: sql.query(f"{_INCOMING}app = %s AND id = %s", (app, id))
-        )
+        rows = self._store.rows(f"{_INCOMING}app = %s AND id = %s", (app, id))
         return _incoming(rows[0]) if rows else None
 
     def incoming_to(self, app: str, group: int) -> list[IncomingHook]:
         """The incoming webhooks of a group, ordered by id."""
         statement = f"{_INCOMING}app = %s AND conversation = %s ORDER BY id"
-        rows: list[Row] = self._store.read_or([], lambda sql: sql.query(statement, (app, group)))
+        rows = self._store.rows(statement, (app, group))
         return list(map(_incoming, rows))
 
     # --- of bots --------------------------------------------------------------------------------------------
@@ -184,7 +180,7 @@ class HookStore:
     def of_bots(self) -> list[BotHook]:
         """The webhooks of all bots of all apps."""
         statement = "SELECT app, id, hook_url, hook_secret, hook_entry FROM bot WHERE hook_url <> ''"
-        rows: list[Row] = self._store.read_or([], lambda sql: sql.query(statement))
+        rows = self._store.rows(statement)
         return [
             BotHook(text_of(app), str(id), text_of(url), text_of(secret), position)
             for app, id, url, secret, position in rows
@@ -193,7 +189,7 @@ class HookStore:
     def advance(self, hook: BotHook, position: int) -> None:
         """Store a position, unless the webhook was set anew."""
         statement = "UPDATE bot SET hook_entry = %s WHERE id = %s AND hook_secret = %s"
-        self._store.write_or(0, lambda sql: sql.execute(statement, (position, int(hook.bot), hook.secret)))
+        self._store.execute(statement, (position, int(hook.bot), hook.secret))
 
 
 def _bots(sql: PooledStatements, app: str, rows: Sequence[Row]) -> list[Bot]:

@@ -169,7 +169,7 @@ class EventStore:
         statement = (
             "SELECT id, member, kind, time, body FROM event WHERE app = %s AND id > %s ORDER BY id LIMIT %s"
         )
-        rows: list[Row] = self._store.read_or([], lambda sql: sql.query(statement, (app, after, limit)))
+        rows = self._store.rows(statement, (app, after, limit))
         return [
             StoredEvent(id, text_of(user), text_of(kind), time, bytes(body))
             for id, user, kind, time, body in rows
@@ -314,7 +314,7 @@ class EventStore:
     def waiting_users(self, app: str) -> set[str]:
         """Users with events that are to be tried again."""
         statement = "SELECT DISTINCT member FROM event_retry WHERE app = %s AND dead = 0"
-        rows: list[Row] = self._store.read_or([], lambda sql: sql.query(statement, (app,)))
+        rows = self._store.rows(statement, (app,))
         return {text_of(row[0]) for row in rows}
 
     def due_retries(self, app: str, now: int, limit: int) -> list[RetryRow]:
@@ -324,7 +324,7 @@ class EventStore:
             f"SELECT {_RETRY} FROM event_retry JOIN ({first}) f ON f.n = number "
             "WHERE next_try <= %s ORDER BY number LIMIT %s"
         )
-        rows: list[Row] = self._store.read_or([], lambda sql: sql.query(statement, (app, now, limit)))
+        rows = self._store.rows(statement, (app, now, limit))
         return list(map(_retry, rows))
 
     def end_retry(self, row: RetryRow) -> None:
@@ -349,7 +349,7 @@ class EventStore:
             "ORDER BY number LIMIT %s"
         )
         values = (app, int(dead), after, limit)
-        rows: list[Row] = self._store.read_or([], lambda sql: sql.query(statement, values))
+        rows = self._store.rows(statement, values)
         return list(map(_retry, rows))
 
     def replay(self, app: str, event: str = "") -> int:
@@ -360,7 +360,7 @@ class EventStore:
             f"WHERE app = %s AND dead = 1{one}"
         )
         values = (app, event) if event else (app,)
-        return self._store.write_or(0, lambda sql: sql.execute(statement, values))
+        return self._store.execute(statement, values)
 
     # --- users to be notified -------------------------------------------------------------------------------
 
@@ -452,7 +452,7 @@ class EventStore:
     def forget_user(self, app: str, user: str) -> None:
         """Delete all absences of a user who was removed."""
         statement = "DELETE FROM absence WHERE app = %s AND member = %s"
-        self._store.write_or(None, lambda sql: sql.execute(statement, (app, user)))
+        self._store.execute(statement, (app, user))
 
 
 def add_events(sql: Statements, events: Sequence[NewEvent]) -> dict[str, int]:

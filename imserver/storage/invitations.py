@@ -44,9 +44,7 @@ class InvitationStore:
 
     def get(self, app: str, code: str) -> Invitation | None:
         """The invitation with this code, ended or not."""
-        rows: list[Row] = self._store.read_or(
-            [], lambda sql: sql.query(f"{_INVITATIONS} code = %s", (app, code))
-        )
+        rows = self._store.rows(f"{_INVITATIONS} code = %s", (app, code))
         return _invitation(rows[0]) if rows else None
 
     def page(
@@ -59,18 +57,18 @@ class InvitationStore:
             if value is not None:
                 where, values = f"{where} AND {column} = %s", [*values, value]
         statement = f"{_INVITATIONS} {where} ORDER BY code LIMIT %s"
-        rows: list[Row] = self._store.read_or([], lambda sql: sql.query(statement, (*values, limit)))
+        rows = self._store.rows(statement, (*values, limit))
         return list(map(_invitation, rows))
 
     def remove(self, app: str, code: str) -> None:
         """Delete an invitation."""
         statement = "DELETE FROM invitation WHERE app = %s AND code = %s"
-        self._store.write_or(0, lambda sql: sql.execute(statement, (app, code)))
+        self._store.execute(statement, (app, code))
 
     def forget(self, app: str, user: str) -> None:
         """Delete all invitations of a user."""
         statement = "DELETE FROM invitation WHERE app = %s AND member = %s"
-        self._store.write_or(0, lambda sql: sql.execute(statement, (app, user)))
+        self._store.execute(statement, (app, user))
 
 
 def use(sql: Statements, app: str, code: str, now: int) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Literal
 
 from imserver.storage.contract import AccountLink, Taken
-from imserver.storage.statements import PooledStatements, Row, marks_of, text_of
+from imserver.storage.statements import PooledStatements, marks_of, text_of
 from imserver.storage.store import Store
 
 
@@ -38,7 +38,7 @@ class LinkStore:
     def of(self, account: int) -> list[AccountLink]:
         """The links of an account, ordered by provider."""
         statement = "SELECT provider, subject, since FROM oauth_link WHERE account = %s ORDER BY provider"
-        rows: list[Row] = self._store.read_or([], lambda sql: sql.query(statement, (account,)))
+        rows = self._store.rows(statement, (account,))
         return [AccountLink(text_of(row[0]), text_of(row[1]), row[2]) for row in rows]
 
     def remove(self, account: int, provider: str, with_password: bool) -> Literal["done", "absent", "last"]:

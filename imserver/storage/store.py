@@ -226,6 +226,17 @@ class Store:
         """As :meth:`write`; returns ``nothing`` without a database."""
         return self._opened().write(work) if self.has_database else nothing
 
+    def rows(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
+        """The rows of one query; none without a database. Raises StorageUnavailable."""
+        return self.read_or([], lambda sql: sql.query(statement, values))
+
+    def execute(self, statement: str, values: Sequence[Any] = ()) -> int:
+        """Execute one statement that changes rows. Returns their number, 0 without a database.
+
+        Raises StorageUnavailable.
+        """
+        return self.write_or(0, lambda sql: sql.execute(statement, values))
+
     def log(self) -> MessageLog:
         """The message log. It opens the database at the first read or write."""
         if self._log is None:
