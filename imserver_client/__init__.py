@@ -30,7 +30,6 @@ from imserver_client.errors import (
 )
 from imserver_client.messages import (
     Annotation,
-    AppendedPiece,
     AppendedPieces,
     BotCommand,
     BotCommandPage,
@@ -97,7 +96,6 @@ __all__ = [
     "Annotation",
     "Api",
     "App",
-    "AppendedPiece",
     "AppendedPieces",
     "AsyncApi",
     "AsyncClient",

@@ -7,6 +7,8 @@ from typing import Any, Final, Self, TypeVar
 import msgspec
 from msgspec import Struct, field
 
+from imserver_client.results import PieceResult
+
 T = TypeVar("T")
 
 
@@ -57,18 +59,10 @@ class OpenedAnswer(Struct, frozen=True):
     stream: str
 
 
-class AppendedPiece(Struct, frozen=True):
-    """What became of a piece. ``piece``: the last number that the stream has."""
-
-    stream: str
-    piece: int
-    status: str
-
-
 class AppendedPieces(Struct, frozen=True):
     """What became of pieces, in their order."""
 
-    results: tuple[AppendedPiece, ...]
+    results: tuple[PieceResult, ...]
 
 
 class ClosedAnswer(Struct, frozen=True):
