@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from math import inf
 from time import monotonic
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
@@ -14,7 +14,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from imserver_client import protocol
-from imserver_client.api import TIMEOUT_SECONDS, TRIES, Api
+from imserver_client.api import TIMEOUT_SECONDS, TRIES, Api, StreamFields
 from imserver_client.errors import CLOSE_LOST, ClientError, Closed, CommandRefused, NotConnected
 from imserver_client.messages import OpenedAnswer
 from imserver_client.protocol import ChannelHistory, Command, Position, Reply, SubscriberPage
@@ -418,18 +418,10 @@ class AsyncApi:
             page = await self.users(app, page.next)
 
     def stream(
-        self,
-        app: str,
-        channel: str,
-        text: str = "",
-        *,
-        type: str = "text",
-        sender: str = "",
-        tags: Mapping[str, str] | None = None,
+        self, app: str, channel: str, text: str = "", **fields: Unpack[StreamFields]
     ) -> AsyncTextStream:
         """See :meth:`imserver_client.Api.stream`; here with ``async with`` and ``await``."""
-        stream = self.api.stream(app, channel, text, type=type, sender=sender, tags=tags)
-        return AsyncTextStream(stream)
+        return AsyncTextStream(self.api.stream(app, channel, text, **fields))
 
     call = _in_thread(Api.call)
     push = _in_thread(Api.push)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypedDict, TypeVar, Unpack
 from urllib.parse import urlencode
 from uuid import uuid4
 
@@ -62,6 +62,14 @@ OPEN_STREAM: Final = "channels/stream/open"
 APPEND_PIECES: Final = "channels/stream/append"
 CLOSE_STREAM: Final = "channels/stream/close"
 """Routes of streamed messages, which are commands of a publisher connection, too."""
+
+
+class StreamFields(TypedDict, total=False):
+    """Further arguments of :func:`stream_body`."""
+
+    type: str
+    sender: str
+    tags: Mapping[str, str] | None
 
 
 def stream_body(
@@ -295,32 +303,16 @@ class Api:
         """Remove the publications of a channel."""
         self._post("channels/history/remove", {"app": app, "channel": channel}, dict)
 
-    def stream(
-        self,
-        app: str,
-        channel: str,
-        text: str = "",
-        *,
-        type: str = "text",
-        sender: str = "",
-        tags: Mapping[str, str] | None = None,
-    ) -> TextStream:
-        """Make a streamed message: ``with api.stream("shop", "answers") as stream: stream.append("Hi")``."""
-        opened = partial(self.open_stream, app, channel, text, type=type, sender=sender, tags=tags)
-        return TextStream(self, app, opened)
+    def stream(self, app: str, channel: str, text: str = "", **fields: Unpack[StreamFields]) -> TextStream:
+        """Make a streamed message: ``with api.stream("shop", "answers") as stream: stream.append("Hi")``.
 
-    def open_stream(
-        self,
-        app: str,
-        channel: str,
-        text: str = "",
-        *,
-        type: str = "text",
-        sender: str = "",
-        tags: Mapping[str, str] | None = None,
-    ) -> str:
+        ``fields``: ``type``, ``sender``, ``tags``.
+        """
+        return TextStream(self, app, partial(self.open_stream, app, channel, text, **fields))
+
+    def open_stream(self, app: str, channel: str, text: str = "", **fields: Unpack[StreamFields]) -> str:
         """Open a streamed message that begins with ``text``; return its id. :meth:`stream` is easier."""
-        body = stream_body(app, channel, text, type=type, sender=sender, tags=tags)
+        body = stream_body(app, channel, text, **fields)
         return decode_answer(self._request("POST", OPEN_STREAM, None, body, None), str, "stream")
 
     def append_pieces(self, app: str, pieces: Sequence[tuple[str, int, str]]) -> tuple[PieceResult, ...]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from functools import partial
 from itertools import count
-from typing import Any, Final, Self, TypeVar, cast
+from typing import Any, Final, Self, TypeVar, Unpack, cast
 
 import msgspec
 from msgspec import Struct
@@ -28,6 +28,7 @@ from imserver_client.api import (
     APPEND_PIECES,
     CLOSE_STREAM,
     OPEN_STREAM,
+    StreamFields,
     decode_answer,
     end_body,
     pieces_body,
@@ -84,9 +85,11 @@ class PublisherCore:
             self._kinds[str(seq)] = kind, field
         return str(seq), _encode({"seq": seq, name: body}).decode()
 
-    def open_stream(self, *arguments: Any, **fields: Any) -> tuple[str, str]:
+    def open_stream(
+        self, app: str, channel: str, text: str, **fields: Unpack[StreamFields]
+    ) -> tuple[str, str]:
         """Encode the arguments of :meth:`Api.open_stream`, as :meth:`command`."""
-        return self.command(OPEN_STREAM, stream_body(*arguments, **fields), str, "stream")
+        return self.command(OPEN_STREAM, stream_body(app, channel, text, **fields), str, "stream")
 
     def append_pieces(self, app: str, pieces: Sequence[tuple[str, int, str]]) -> tuple[str, str]:
         """Encode pieces, as :meth:`command`."""
@@ -164,21 +167,11 @@ class Publisher:
         """Send a push and wait for its answer; see :meth:`publish`."""
         return _wait(self.publish(app, text, **more))
 
-    def stream(
-        self,
-        app: str,
-        channel: str,
-        text: str = "",
-        *,
-        type: str = "text",
-        sender: str = "",
-        tags: Mapping[str, str] | None = None,
-    ) -> TextStream:
+    def stream(self, app: str, channel: str, text: str = "", **fields: Unpack[StreamFields]) -> TextStream:
         """See :meth:`imserver_client.Api.stream`. Several threads may write their streams at once."""
-        opened = partial(self.open_stream, app, channel, text, type=type, sender=sender, tags=tags)
-        return TextStream(self, app, opened)
+        return TextStream(self, app, partial(self.open_stream, app, channel, text, **fields))
 
-    def open_stream(self, app: str, channel: str, text: str = "", **fields: Any) -> str:
+    def open_stream(self, app: str, channel: str, text: str = "", **fields: Unpack[StreamFields]) -> str:
         """See :meth:`imserver_client.Api.open_stream`."""
         return cast("str", _wait(self._send(*self._core.open_stream(app, channel, text, **fields))))
 
@@ -252,7 +245,9 @@ class AsyncPublisher:
         """Send a push and wait for its answer."""
         return cast("PushAnswer", await self._ask(*self._core.publish(app, text, more)))
 
-    async def open_stream(self, app: str, channel: str, text: str = "", **fields: Any) -> str:
+    async def open_stream(
+        self, app: str, channel: str, text: str = "", **fields: Unpack[StreamFields]
+    ) -> str:
         """See :meth:`imserver_client.Api.open_stream`."""
         return cast("str", await self._ask(*self._core.open_stream(app, channel, text, **fields)))
 
