@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Collection, Sequence
 from itertools import chain
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
 from imserver.storage.log.contract import Entry
 from imserver.storage.log.rows import (
@@ -25,6 +25,9 @@ from imserver.storage.log.rows import (
     entry_of,
 )
 from imserver.storage.statements import Row, Statements, chunks, marks_of, padded, text_of
+
+if TYPE_CHECKING:
+    from imserver.storage.database import Database
 
 _INSERT_MESSAGE: Final = (
     f"INSERT INTO message ({MESSAGE_COLUMNS}) VALUES {marks_of(len(MESSAGE_COLUMNS.split(',')))}"
@@ -49,8 +52,13 @@ class LogDriver(Statements):
     """Up to this number of conversations, one statement per conversation is faster than one statement for all
     pairs of users and conversations."""
 
-    def __init__(self, connection: Any) -> None:
-        self._connection = connection
+    content_errors: ClassVar[tuple[type[Exception], ...]]
+    """Errors caused by the content of a row."""
+    errors: ClassVar[tuple[type[Exception], ...]]
+    """All other errors: faults of the database."""
+
+    def __init__(self, database: Database) -> None:
+        self._connection = database.raw_connection()
 
     def commit(self) -> None:
         """Commit the transaction."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 import pymysql
 from sqlalchemy.exc import SQLAlchemyError
@@ -12,15 +12,13 @@ from imserver.storage.log.driver import LogDriver
 from imserver.storage.log.rows import ConversationState
 from imserver.storage.statements import Row
 
-CONTENT_ERRORS: Final = (pymysql.err.DataError, pymysql.err.IntegrityError, ValueError, OverflowError)
-"""Errors caused by the content of a row. All others are faults of the database."""
-ERRORS: Final = (pymysql.err.Error, SQLAlchemyError, OSError)
-
 
 class MysqlDriver(LogDriver):
     """Names are bytes here. The driver turns many rows into one list of values."""
 
     engine = "mysql"
+    content_errors = (pymysql.err.DataError, pymysql.err.IntegrityError, ValueError, OverflowError)
+    errors = (pymysql.err.Error, SQLAlchemyError, OSError)
 
     insert_log = LogDriver.insert_log.replace("INSERT", "INSERT IGNORE")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 from sqlalchemy.exc import SQLAlchemyError
@@ -12,9 +12,8 @@ from imserver.storage.log.driver import LogDriver
 from imserver.storage.log.rows import MESSAGE_COLUMNS, ConversationState
 from imserver.storage.statements import Row
 
-CONTENT_ERRORS: Final = (psycopg.DataError, psycopg.IntegrityError, ValueError, OverflowError)
-"""Errors caused by the content of a row. All others are faults of the database."""
-ERRORS: Final = (psycopg.Error, SQLAlchemyError, OSError)
+if TYPE_CHECKING:
+    from imserver.storage.database import Database
 
 # A plan cached while the tables were empty would scan them forever.
 _SETTINGS: Final = ("plan_cache_mode = force_custom_plan", "enable_seqscan = off")
@@ -32,17 +31,19 @@ class PostgresqlDriver(LogDriver):
     """Inserts entries by COPY."""
 
     engine = "postgresql"
+    content_errors = (psycopg.DataError, psycopg.IntegrityError, ValueError, OverflowError)
+    errors = (psycopg.Error, SQLAlchemyError, OSError)
 
     few_conversations = 16
     insert_log = f"{LogDriver.insert_log} ON CONFLICT DO NOTHING"
 
     _connection: psycopg.Connection[Any]
 
-    def __init__(self, connection: psycopg.Connection[Any]) -> None:
-        super().__init__(connection)
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
         for setting in _SETTINGS:
-            connection.execute(f"SET {setting}".encode())
-        connection.commit()
+            self._connection.execute(f"SET {setting}".encode())
+        self._connection.commit()
 
     def begin(self) -> None:
         """The first statement begins the transaction."""

@@ -5,16 +5,14 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from imserver.storage.log.driver import LogDriver
 from imserver.storage.log.rows import SELECT_HEAD, SQLITE_BY_GROUP, ConversationState
 from imserver.storage.statements import Row
 
-CONTENT_ERRORS: Final = (sqlite3.DataError, sqlite3.IntegrityError, OverflowError, ValueError)
-"""Errors caused by the content of a row. All others are faults of the database."""
-ERRORS: Final = (sqlite3.Error,)
+if TYPE_CHECKING:
+    from imserver.storage.database import Database
 
 _BUSY_SECONDS: Final = 5.0
 _STATEMENTS: Final = 256
@@ -27,6 +25,8 @@ class SqliteDriver(LogDriver):
     """``BEGIN IMMEDIATE`` locks the whole file, and with it the head."""
 
     engine = "sqlite"
+    content_errors = (sqlite3.DataError, sqlite3.IntegrityError, OverflowError, ValueError)
+    errors = (sqlite3.Error,)
 
     lock_log = SELECT_HEAD
 
@@ -36,17 +36,18 @@ class SqliteDriver(LogDriver):
 
     _connection: sqlite3.Connection
 
-    def __init__(self, file: Path) -> None:
-        connection = sqlite3.connect(
+    def __init__(self, database: Database) -> None:
+        file = database.place.file
+        assert file is not None
+        self._connection = sqlite3.connect(
             file,
             timeout=_BUSY_SECONDS,
             isolation_level=None,
             check_same_thread=False,
             cached_statements=_STATEMENTS,
         )
-        super().__init__(connection)
         for pragma in ("journal_mode=WAL", "synchronous=FULL", f"wal_autocheckpoint={_WAL_PAGES}"):
-            connection.execute(f"PRAGMA {pragma}")
+            self._connection.execute(f"PRAGMA {pragma}")
 
     def begin(self) -> None:
         self._connection.execute("BEGIN IMMEDIATE")

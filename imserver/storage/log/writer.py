@@ -29,7 +29,7 @@ import gevent
 from gevent.event import AsyncResult, Event
 
 from imserver.errors import StorageUnavailable
-from imserver.storage.address import DatabaseAddress
+from imserver.storage.address import Engine
 from imserver.storage.log.contract import (
     INVALID,
     Appended,
@@ -138,7 +138,7 @@ class WriterConnection:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._driver: LogDriver | None = None
-        self._make, self._content, self._faults = _kind(database.place, database)
+        self._driver_class = _driver_class(database.place.engine)
 
     def transact(self, work: Callable[[LogDriver], T], guard: CommitGuard, seconds: float) -> T:
         """Run ``work`` and commit. Switches. Raises NotStored, Unsure or RowRefused.
@@ -191,7 +191,7 @@ class WriterConnection:
         try:
             with self._database.writing():
                 if self._driver is None:
-                    self._driver = self._make()
+                    self._driver = self._driver_class(self._database)
                 driver = self._driver
                 driver.begin()
                 value = work(driver)
@@ -204,12 +204,12 @@ class WriterConnection:
                 committing = True
                 driver.commit()
                 return value
-        except self._content as error:
+        except self._driver_class.content_errors as error:
             self._undo()
             if committing:
                 raise Unsure(_words(error)) from None
             raise RowRefused(_words(error)) from None
-        except self._faults as error:
+        except self._driver_class.errors as error:
             self._drop()
             raise (Unsure if committing else NotStored)(_words(error)) from None
         except BaseException:
@@ -220,41 +220,28 @@ class WriterConnection:
         try:
             if self._driver is not None:
                 self._driver.rollback()
-        except self._faults:
+        except self._driver_class.errors:
             self._drop()
 
     def _drop(self) -> None:
         driver, self._driver = self._driver, None
         if driver is not None:
-            with suppress(*self._faults):
+            with suppress(*self._driver_class.errors):
                 driver.close()
 
 
-def _kind(
-    place: DatabaseAddress, database: Database
-) -> tuple[Callable[[], LogDriver], tuple[type[Exception], ...], tuple[type[Exception], ...]]:
-    """(function that makes a driver, errors caused by a row, other errors) of an engine."""
-    if place.engine == "sqlite":
-        from imserver.storage.log import sqlite
+def _driver_class(engine: Engine) -> type[LogDriver]:
+    if engine == "sqlite":
+        from imserver.storage.log.sqlite import SqliteDriver
 
-        file = place.file
-        assert file is not None
-        return lambda: sqlite.SqliteDriver(file), sqlite.CONTENT_ERRORS, sqlite.ERRORS
-    if place.engine == "postgresql":
-        from imserver.storage.log import postgresql
+        return SqliteDriver
+    if engine == "postgresql":
+        from imserver.storage.log.postgresql import PostgresqlDriver
 
-        return (
-            lambda: postgresql.PostgresqlDriver(database.raw_connection()),
-            postgresql.CONTENT_ERRORS,
-            postgresql.ERRORS,
-        )
-    from imserver.storage.log import mysql
+        return PostgresqlDriver
+    from imserver.storage.log.mysql import MysqlDriver
 
-    return (
-        lambda: mysql.MysqlDriver(database.raw_connection()),
-        mysql.CONTENT_ERRORS,
-        mysql.ERRORS,
-    )
+    return MysqlDriver
 
 
 def _words(error: BaseException) -> str:
