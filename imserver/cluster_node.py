@@ -107,11 +107,8 @@ class Cluster:
             hub, fanout, metrics, table, settings, registry.history, channel_log, others, self.registrar
         )
 
-        def node() -> str:
-            return registry.lease.node
-
-        self.connections = Connections(table, self.channels, hub, fanout, queries, node, others)
-        self.presence = Presence(hub, table, node, others)
+        self.connections = Connections(table, self.channels, hub, fanout, queries, registry, others)
+        self.presence = Presence(hub, table, registry, others)
         reach = ClusterReach(registry, messages, hub, delivery, self.message_ids, guard)
         self.pushes = Pushes(self.message_ids, reach, metrics)
         self.rerouting = Rerouting(registry, messages, delivery, self.sessions, guard)

@@ -293,9 +293,9 @@ class Parts:
                 self.hub,
                 self.fanout,
                 self.queries,
-                lambda: self.registry.lease.node,
+                self.registry,
             )
-            self.presence = Presence(self.hub, self.table, lambda: self.registry.lease.node)
+            self.presence = Presence(self.hub, self.table, self.registry)
             return
         # Imported here: Redis and zerorpc cost memory that a single node saves.
         from imserver.cluster_node import Cluster
@@ -366,7 +366,7 @@ class Parts:
             messaging,
             self.bot_rates,
             self.sessions,
-            lambda: self.registry.lease.node,
+            self.registry,
             self.webhooks.tally,
         )
         signals = Signals(

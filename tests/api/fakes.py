@@ -109,8 +109,8 @@ class FakeNode:
         self.kicked: list[tuple[str, str, float]] = []
         self.banned: set[tuple[str, str]] = set()
         self.table = SimpleNamespace(id_of=lambda _connection: "")
-        self.presence = Presence(self, self.table, lambda: OWN_LEASE.node)  # type: ignore[arg-type]
         self.peers = FakePeers()
+        self.presence = Presence(self, self.table, self.peers)  # type: ignore[arg-type]
         self.overview = Overview(
             lambda asked: self.state(asked.debug, asked.detail),
             lambda: OWN_METRICS,

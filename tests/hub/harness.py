@@ -7,6 +7,7 @@ from unittest.mock import Mock
 from msgspec import json
 
 from imserver.cluster.history import LocalHistory
+from imserver.cluster.registry import Lease, SoloRegistry
 from imserver.config.settings import ChannelSettings, TenantSettings
 from imserver.errors import StorageUnavailable
 from imserver.hub.expiry import Sweep
@@ -36,6 +37,8 @@ from tests.services.back_end import BackEnd
 from tests.transport.harness import Client, SocketHarness, until
 
 CMD = CmdDialect()
+REGISTRY = SoloRegistry()
+REGISTRY.lease = Lease("node")
 POLICIES = {"101": "newest", "102": "multi", "103": "single", "104": "refuse"}
 
 
@@ -150,7 +153,7 @@ class Harness(SocketHarness):
             self._channel_log(),
         )
         self.connections = Connections(
-            self.table, self.channels, self.hub, self.fanout, NodeQueries(), lambda: "node"
+            self.table, self.channels, self.hub, self.fanout, NodeQueries(), REGISTRY
         )
 
     def _channel_log(self) -> ChannelLog:
@@ -174,7 +177,7 @@ class Harness(SocketHarness):
         self.channels.leave_all(connection)
 
     def _make_action_service(self, messages: Any) -> ActionService:
-        presence = Presence(self.hub, self.table, lambda: "node")
+        presence = Presence(self.hub, self.table, REGISTRY)
         self.pending = PendingPushes(self._pushes, presence, 1000, 1_000_000, lambda: self.now)
         self.acks = ActionAcks(
             self._pushes, self.pending, self.pongs, self.metrics, 1_000_000, clock=lambda: self.now

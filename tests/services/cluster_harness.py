@@ -381,7 +381,7 @@ class ClusterHarness(Harness):
         self.rerouting = Rerouting(
             self.registry, self.node_messages, self.delivery, self.sessions, self.reorder_guard
         )  # type: ignore[arg-type]
-        self.presence = Presence(self.hub, self.table, lambda: self.registry.lease.node, self.others)
+        self.presence = Presence(self.hub, self.table, self.registry, self.others)
         self.node_messages.handle(
             {
                 ToUser: self.rerouting.deliver,
@@ -420,7 +420,7 @@ class ClusterHarness(Harness):
             self.hub,
             self.fanout,
             self.queries,
-            lambda: self.registry.lease.node,
+            self.registry,
             self.others,
         )
 

@@ -10,6 +10,7 @@ import pytest
 from gevent.event import Event as Signal
 from msgspec import json
 
+from imserver.cluster.registry import Lease, SoloRegistry
 from imserver.config.settings import AccountSettings, BotSettings
 from imserver.errors import StorageUnavailable
 from imserver.services.messages import bot_hooks as module
@@ -369,7 +370,9 @@ def test_another_node_continues_after_one_that_stopped_and_one_that_was_killed(
     until(lambda: posted("1"))
     one = node.node.parts.bot_hooks
     parts = (one.store, one.rows, one._events, receivers, one.messaging, one._rates, one.sessions)
-    two = BotHooks(*parts, lambda: "two", one.tally)  # type: ignore[arg-type]
+    registry = SoloRegistry()
+    registry.lease = Lease("two")
+    two = BotHooks(*parts, registry, one.tally)  # type: ignore[arg-type]
     two._seen["201"] = 1  # as after an earlier lease
     two._renew()
     assert not two._seen, "after the next lease it does not read what others have delivered"

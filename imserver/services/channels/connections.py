@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from imserver import errors
 from imserver.cluster.history import Position
-from imserver.cluster.registry import Lease
+from imserver.cluster.registry import Lease, Registry
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
 from imserver.model import SYSTEM_PREFIX, Event, Outcome
@@ -100,7 +100,7 @@ class Connections:
     """Connections of all nodes. Calls may switch, unless their docstring says otherwise.
 
     No connection is found for an invalid id, an id of another app, or an ended connection. That is not an
-    error. ``node`` is the name of this node; ``others`` is None without a cluster.
+    error. ``others`` is None without a cluster.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Connections:
         hub: Hub,
         fanout: Fanout,
         queries: NodeQueries,
-        node: Callable[[], str],
+        registry: Registry,
         others: OtherNodes | None = None,
     ) -> None:
         self.ids = table.ids
@@ -131,7 +131,7 @@ class Connections:
         self._hub = hub
         self._fanout = fanout
         self._queries = queries
-        self._node = node
+        self._registry = registry
         self._others = others
 
     def add_to(self, queries: NodeQueries) -> None:
@@ -302,7 +302,7 @@ class Connections:
             connection.encoding.dialect.name,
             connection.since,
             connection.peer,
-            self._node(),
+            self._registry.lease.node,
             self._channels.channels_of(connection),
         )
 

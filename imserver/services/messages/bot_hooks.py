@@ -8,7 +8,7 @@ delays nobody else. The answer of a URL may be messages, which the bot sends to 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from random import uniform
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any, Final
@@ -21,6 +21,7 @@ from msgspec import Raw, Struct
 
 from imserver.auth.quotas import BotRates
 from imserver.clock import until_beat
+from imserver.cluster.registry import Registry
 from imserver.errors import StorageUnavailable
 from imserver.logging import RateLimitedLog
 from imserver.model import Send
@@ -85,7 +86,7 @@ _decode: Final = msgspec.json.Decoder(_Answer).decode
 class BotHooks:
     """Owner of the lease, and of the greenlets that send.
 
-    ``node`` is the name of this node: as owner of the lease it is the same after a restart.
+    The name of this node owns the lease: it is the same after a restart.
     """
 
     def __init__(
@@ -97,7 +98,7 @@ class BotHooks:
         messaging: Messaging,
         rates: BotRates,
         sessions: Sessions,
-        node: Callable[[], str],
+        registry: Registry,
         tally: WebhookCounts,
     ) -> None:
         self.store = store
@@ -105,7 +106,7 @@ class BotHooks:
         self.requests = requests
         self.messaging = messaging
         self.sessions = sessions
-        self.node = node
+        self.registry = registry
         self.tally = tally
         self._events = events
         self._rates = rates
@@ -159,7 +160,9 @@ class BotHooks:
             return
         asked = monotonic()
         hooks = self.rows.of_bots()
-        owned = bool(hooks) and LEASE in self._events.claim({LEASE: 0}, self.node(), LEASE_SECONDS)
+        owned = bool(hooks) and LEASE in self._events.claim(
+            {LEASE: 0}, self.registry.lease.node, LEASE_SECONDS
+        )
         if not owned or asked >= self._owned_until:
             # Another node may have delivered meanwhile: begin at the positions that are stored now.
             self._keep({})
@@ -206,7 +209,7 @@ class BotHooks:
             for sender in senders:
                 sender.save()
             if senders:
-                self._events.release([LEASE], self.node())
+                self._events.release([LEASE], self.registry.lease.node)
         except StorageUnavailable as error:
             log.debug("the lease of webhooks of bots could not be given back: %s", error)
         self.requests.close()
@@ -283,7 +286,7 @@ class _Sender:
         """Send one entry until the URL has taken it, and its answer is stored, or it is dropped.
         False: another node may deliver now."""
         hook, hooks = self.hook, self._hooks
-        event = for_bot(hook.app, entry, hooks.node(), hook.bot)
+        event = for_bot(hook.app, entry, hooks.registry.lease.node, hook.bot)
         since = monotonic()
         while hooks.owned:
             try:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from msgspec import Struct
 
-from imserver.cluster.registry import Lease
+from imserver.cluster.registry import Lease, Registry
 from imserver.hub.hub import Hub
 from imserver.model import SYSTEM_PREFIX
 from imserver.services.nodes import NodeQueries, OtherNodes, read
@@ -115,17 +115,17 @@ class Presence:
     """Which users are online, on all nodes. Stateless. While the registry does not answer, only users here
     count.
 
-    ``node`` is the name of this node. ``others`` is None without a cluster; then nothing switches. The
+    ``others`` is None without a cluster; then nothing switches. The
     registry knows which users are online, and the nodes know their names. The registry does not know the
     users of the client dialect: the id of each contains its node.
     """
 
     def __init__(
-        self, hub: Hub, table: ConnectionTable, node: Callable[[], str], others: OtherNodes | None = None
+        self, hub: Hub, table: ConnectionTable, registry: Registry, others: OtherNodes | None = None
     ) -> None:
         self._hub = hub
         self._table = table
-        self._node = node
+        self._registry = registry
         self._others = others
 
     def add_to(self, queries: NodeQueries) -> None:
@@ -225,7 +225,7 @@ class Presence:
         app = self._hub.apps.get(query.app)
         if app is None:
             return [[] for _ in query.users]
-        node = self._node()
+        node = self._registry.lease.node
         return [[self._info(session, node) for session in app.sessions_of(user)] for user in query.users]
 
     def _info(self, session: Connection, node: str) -> SessionInfo:
