@@ -189,7 +189,7 @@ class Servers:
         from imserver.transport.wsgi import WsgiServer
 
         context = self._listener_context(name)
-        server = WsgiServer(sock, self.application, {LISTENER_KEY: name}, context, self._refused)
+        server = WsgiServer(sock, self.application, {LISTENER_KEY: name}, context, self._metrics)
         server.start()
         self._wsgi_servers.append(server)
 
@@ -213,9 +213,6 @@ class Servers:
         if log.isEnabledFor(logging.DEBUG):
             log.debug("connected", extra={"connection": admission.peer})
         adopt(self.parts.context, self.parts.gate, sock, admission, rest)
-
-    def _refused(self) -> None:
-        self._metrics.handshakes_refused += 1
 
     def expire(self) -> None:
         """Close HTTP connections that have timed out. Called once per second."""

@@ -19,6 +19,7 @@ from gevent.pywsgi import WSGIServer
 from geventwebsocket.handler import WebSocketHandler
 
 from imserver import errors
+from imserver.metrics import Metrics
 from imserver.transport import frames
 from imserver.transport.exchange import (
     CORS,
@@ -239,7 +240,7 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
             return None
         decision = self.server.listener_context.gate.decide(head)
         if isinstance(decision, Refusal):
-            self.server.refused()
+            self.server.metrics.handshakes_refused += 1
             return self._refuse(decision)
         self.admission = decision
         # The gate has checked more than the library, so the library's own checks pass.
@@ -293,12 +294,12 @@ class WsgiServer(WSGIServer):
         application: Callable[..., Any],
         environ: Mapping[str, Any],
         context: ListenerContext,
-        refused: Callable[[], None],
+        metrics: Metrics,
     ) -> None:
         environ = {**environ, WS_DIALECT_KEY: context.ws_dialect}
         super().__init__(listener, application, log=None, error_log=log, environ=environ)
         self.listener_context = context
-        self.refused = refused
+        self.metrics = metrics
         self.port: int = listener.getsockname()[1]
 
     def update_environ(self) -> None:

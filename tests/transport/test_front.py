@@ -139,7 +139,7 @@ def test_pipelined_requests_of_the_application_take_a_turn_of_the_loop_each(http
         port = one.listener.port
         if http_server == "wsgi":
             listener = one.front.listener
-            wsgi = WsgiServer(bind("127.0.0.1", 0, 256, False), one.application, {}, listener, lambda: None)
+            wsgi = WsgiServer(bind("127.0.0.1", 0, 256, False), one.application, {}, listener, one.metrics)
             wsgi.start()
             stack.callback(wsgi.stop)
             port = wsgi.port
