@@ -82,6 +82,6 @@ def user_name(number: int) -> str:
     return f"u{number:07d}"
 
 
-def login_frame(app: int, user: str, seq: str = "") -> bytes:
-    """Return the login of ``user`` in ``app``; without a ``seq`` it has the user's name."""
-    return request_frame("login", seq or user, {"userID": user, "appID": app})
+def login_frame(app: int, user: str) -> bytes:
+    """Return the login of ``user`` in ``app``. Its ``seq`` is the user's name."""
+    return request_frame("login", user, {"userID": user, "appID": app})

@@ -531,8 +531,7 @@ class HttpConnection(Writer):
         """End TCP now."""
         self.state = CLOSED
         self._leave()
-        if self.outbox is not None:
-            self.outbox = None
+        self.outbox = None
         self._front.context.flusher.forget(self)
         self.sock.close()
         if self._answers_read is not None:
