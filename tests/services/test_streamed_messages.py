@@ -202,6 +202,19 @@ def test_streams_of_other_apps_and_invented_ones_are_unknown(
     assert append(streams, id, 1, "b", "101") == ("unknown", 0)
 
 
+def test_streams_of_other_senders_are_unknown_open_and_closed(streams: StreamedMessages) -> None:
+    id = streams.open(MULTI, head(PLAIN), "a")
+
+    def seen_by(sender: str) -> tuple[str, str]:
+        (found,) = streams.append(MULTI, [Piece(id, 0, "")], sender)
+        return found.status.value, streams.close(MULTI, id, sender=sender).status
+
+    assert seen_by("other") == ("unknown", "unknown")
+    assert streams.close(MULTI, id, sender="bot").status == "closed"
+    assert seen_by("other") == ("unknown", "unknown")
+    assert seen_by("bot") == ("closed", "repeated")
+
+
 def test_limits_have_names_and_leave_nothing_behind(harness: Harness, streams: StreamedMessages) -> None:
     with pytest.raises(ChannelRefused, match="at most 3 bytes"):
         streams.open(MULTI, head("short:1"), "abcd")

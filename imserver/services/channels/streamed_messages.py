@@ -274,8 +274,8 @@ class StreamedMessages:
         self._own: dict[str, _OwnStream] = {}
         self._counts: dict[str, int] = {}
         """App → number of its streams in ``_own``."""
-        self._closed: dict[str, tuple[float, str, ClosedStream]] = {}
-        """Streams that were closed lately → monotonic time, app and result. In the order of time."""
+        self._closed: dict[str, tuple[float, str, str, ClosedStream]] = {}
+        """Streams that were closed lately → monotonic time, app, sender and result. In the order of time."""
         self._append_query, self._close_query, self._state_query = (
             f"{target.name}{query}" for query in ("append pieces", "close stream", "stream")
         )
@@ -369,10 +369,8 @@ class StreamedMessages:
         for piece in pieces:
             own = self._find(query.app, piece.stream, query.sender)
             if own is None:
-                _, of_app, _ = self._closed.get(piece.stream, (0.0, "", None))
-                found.append(
-                    AppendedPiece(AppendStatus.CLOSED if of_app == query.app else AppendStatus.UNKNOWN)
-                )
+                closed = self._find_closed(query.app, piece.stream, query.sender)
+                found.append(AppendedPiece(AppendStatus.UNKNOWN if closed is None else AppendStatus.CLOSED))
                 continue
             status = self._take(own, piece, now)
             found.append(AppendedPiece(status, own.stream.piece))
@@ -388,6 +386,11 @@ class StreamedMessages:
         if own is None or own.stream.app != app or (sender and own.stream.head.sender != sender):
             return None
         return own
+
+    def _find_closed(self, app: str, id: str, sender: str) -> ClosedStream | None:
+        """The result of a stream that was closed lately; app and sender as for :meth:`_find`."""
+        _, of_app, of_sender, closed = self._closed.get(id, (0.0, "", "", None))
+        return closed if of_app == app and (not sender or of_sender == sender) else None
 
     def _take(self, own: _OwnStream, piece: Piece, now: float) -> AppendStatus:
         stream = own.stream
@@ -420,10 +423,10 @@ class StreamedMessages:
         own = self._find(query.app, query.stream, query.sender)
         if own is not None:
             return self._end(query.stream, own, query.incomplete) or ClosedStream("failed")
-        _, of_app, closed = self._closed.get(query.stream, (0.0, "", None))
-        if closed is None or of_app != query.app:
-            return ClosedStream("unknown")
-        return msgspec.structs.replace(closed, status="repeated")
+        closed = self._find_closed(query.app, query.stream, query.sender)
+        return (
+            ClosedStream("unknown") if closed is None else msgspec.structs.replace(closed, status="repeated")
+        )
 
     def _end(self, id: str, own: _OwnStream, incomplete: bool) -> ClosedStream | None:
         """Publish the end of a stream. May switch. None: try again, because the history does not answer, or
@@ -448,7 +451,7 @@ class StreamedMessages:
         closed = ClosedStream("closed", stream.channel)
         if position is not None:
             closed = ClosedStream("closed", stream.channel, position.epoch, position.offset)
-        self._closed[id] = monotonic(), stream.app, closed
+        self._closed[id] = monotonic(), stream.app, stream.head.sender, closed
         while len(self._closed) > MOST_CLOSED:
             del self._closed[next(iter(self._closed))]
         return closed
