@@ -26,7 +26,7 @@ from imserver.api.reply import PREFLIGHT
 from imserver.api.v1.table import described
 from imserver.api.v1.wire import GZIP
 from imserver.api.views import as_request, to_response
-from imserver.auth.principal import ANYONE, VISITOR, Need, may
+from imserver.auth.principal import VISITOR, may
 from imserver.auth.tokens import Claims
 from imserver.cluster.registry import Lease
 from imserver.config.settings import DEFAULT_APP
@@ -125,26 +125,6 @@ _ACCOUNTS_APP: Final = "gochat"
 _SDK_PATH: Final = "/sdk/<any('accounts.js', 'errors.js', 'imserver.js', 'messenger.js'):name>"
 
 
-NEEDS: Final[dict[str, Need]] = {
-    "/": ANYONE,
-    "/home/index": ANYONE,
-    "/home/room": ANYONE,
-    "/home/messages": ANYONE,
-    "/home/messages.webmanifest": ANYONE,
-    "/home/messages-worker.js": ANYONE,
-    "/home/channels": ANYONE,
-    "/home/token": VISITOR,
-    "/api/v1/docs": ANYONE,
-    "/status": ANYONE,
-    "/cluster": ANYONE,
-    "/static/<path:name>": ANYONE,
-    "/favicon.ico": ANYONE,
-    _SDK_PATH: ANYONE,
-    "/gateway": ANYONE,
-}
-"""Path → need of a visitor. Pages of apps also require an open app, or a token."""
-
-
 def create_pages(api: Api) -> Blueprint:
     """The blueprint of all pages of a node.
 
@@ -165,6 +145,7 @@ def create_pages(api: Api) -> Blueprint:
 
         return Reference(lambda: described(api), seen, render)
 
+    # Anybody may read every page. Those of an app also need an open app or a token, which their views check.
     for path, name, view in (
         ("/", "start", chat.start),
         ("/home/index", "home", chat.index),
@@ -448,7 +429,7 @@ class _Chat:
     def renew_token(self) -> AnyResponse:
         """``POST /home/token`` (``appID``, ``userID``, bearer: their valid page token): a fresh token."""
         node, asked = self._node, as_request()
-        visitor = node.authority.identify(NEEDS["/home/token"], asked.headers, asked.host)
+        visitor = node.authority.identify(VISITOR, asked.headers, asked.host)
         if not may(visitor, VISITOR, node.tenants.resolve(parameter("appid"))):
             abort(HTTP_UNAUTHORIZED.status)
         if parameter("userid") != visitor.user:

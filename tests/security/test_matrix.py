@@ -32,7 +32,6 @@ from imserver.auth.principal import PUSH_OR_USER
 from imserver.config.settings import ApiSettings, PusherSettings
 from imserver.model import Request
 from imserver.pages import callback
-from imserver.pages.blueprint import NEEDS
 from imserver.protocol.registry import DIALECTS
 from imserver.services.files.uploads import Offer
 from imserver.transport.connection import OPEN
@@ -407,14 +406,14 @@ def test_what_is_outside_the_table_of_routes_has_a_row_too() -> None:
     named = {name.split()[1].partition("?")[0] for name in OTHERS}
     elsewhere = {row.path for row in DOCUMENTED if isinstance(row, Operation) and row not in OPERATIONS}
     elsewhere |= {row.path for row in callback.ROUTES}
-    assert elsewhere | set(NEEDS) <= named | ANYBODY_MAY
+    assert elsewhere <= named | ANYBODY_MAY
 
 
 def test_the_application_has_no_path_that_is_in_no_table() -> None:
     with harnesses() as (keyed, _):
         paths = {str(rule) for rule in keyed.web.application.url_map.iter_rules()}
     named = {name.split()[1] for name in OTHERS}
-    known = {path.replace("{id}", "<string(length=32):id>") for path in ANYBODY_MAY | named} | set(NEEDS)
+    known = {path.replace("{id}", "<string(length=32):id>") for path in ANYBODY_MAY | named}
     upgrades = {path.replace("*", "<segment>") for path in WEBSOCKET_PATHS}
     assert paths - known <= {*upgrades, "/api/v1/publisher"}
 
