@@ -171,6 +171,11 @@ class WebhookSettings(Struct, frozen=True):
     review_failure: Literal["reject", "allow"] = "reject"
 
     @property
+    def signed(self) -> bool:
+        """Whether there is a secret."""
+        return bool(self.secret or self.secret_file)
+
+    @property
     def urls(self) -> dict[str, str]:
         """The addresses that are set, by the name of their setting."""
         names = ("url", "authorise_url", "review_url")
@@ -249,6 +254,11 @@ class PusherSettings(Struct, frozen=True):
     event_bytes: Amount = 10240
     presence_members: Count = 100
     subscription_count: bool = False
+
+    @property
+    def signed(self) -> bool:
+        """Whether there is a secret."""
+        return bool(self.secret or self.secret_file)
 
 
 class AppAccountSettings(Struct, frozen=True):

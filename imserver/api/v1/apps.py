@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec.structs import replace
 
 from imserver import errors
 from imserver.api.call import Api, Call
@@ -15,13 +16,16 @@ from imserver.api.v1.field import about
 from imserver.api.v1.operation import Link, Resource, refuse
 from imserver.api.v1.wire import page_of
 from imserver.auth.principal import ADMIN
-from imserver.auth.tenants import BadTenant, TooManyTenants, UnknownTenant
-from imserver.config.settings import MAX_USER_BYTES, DialectName, TokenAlgorithm, WebhookEvent
+from imserver.auth.tenants import BadTenant, Tenant, TooManyTenants, UnknownTenant
+from imserver.config.settings import (
+    MAX_USER_BYTES,
+    ChannelSettings,
+    DialectName,
+    TokenAlgorithm,
+    WebhookEvent,
+)
 from imserver.services import app_deletion
 from imserver.storage.contract import Identifier
-
-if TYPE_CHECKING:
-    from imserver.auth.tenants import Tenant
 
 NewApp = Annotated[
     str,
@@ -468,67 +472,25 @@ class AppsAnswer(Struct):
     next: field.Next
 
 
-_SHOWN: Final = {
-    "app": "shop",
-    "configured": False,
-    "login_policy": "single",
-    "same_as": "",
-    "open": False,
-    "dialects": [],
-    "origins": ["shop.example.com"],
-    "origin_policy": "",
-    "api_allow_from": [],
-    "jwt": [],
-    "account_tokens": "ignored",
-    "accounts": {
-        "identifiers": ["phone", "email", "name"],
-        "find": True,
-        "passwords": True,
-        "reset_url": "",
-    },
-    "oauth": {},
-    "webhook": {
-        "url": "",
-        "events": [],
-        "authorise_url": "",
-        "review_url": "",
-        "review_seconds": 2.0,
-        "review_failure": "reject",
-        "signed": False,
-        "absent_seconds": 10.0,
-    },
-    "back_ends": {
-        "connect": "",
-        "refresh": "",
-        "subscribe": "",
-        "publish": "",
-        "sub_refresh": "",
-        "rpc": "",
-        "headers": [],
-        "emulated_headers": [],
-        "seconds": 2.0,
-    },
-    "pusher": {
-        "app_id": "",
-        "key": "",
-        "webhook_url": "",
-        "signed": False,
-        "activity_seconds": 120,
-        "client_events_per_second": 10,
-        "event_bytes": 10240,
-        "presence_members": 100,
-        "subscription_count": False,
-    },
-    "max_connections": 0,
-    "messages_per_second": 0.0,
-    "max_channels": 0,
-    "channels": {"news": {"history_size": 100, "history_seconds": 600.0}},
-    "keep_seconds": 0.0,
-    "keep_messages": 0,
-    "keep_talks": False,
-    "max_user_bytes": 255,
-    "room_members": {},
-}
+def _shown(tenant: Tenant) -> AppShown:
+    own = {
+        "app": tenant.name,
+        "login_policy": tenant.policy,
+        "account_tokens": "required" if tenant.wants_accounts(tenant.name) else "ignored",
+        "max_user_bytes": tenant.user_bytes_of(tenant.name),
+    }
+    fields = {name: getattr(tenant, name) for name in AppShown.__struct_fields__ if name not in own}
+    return msgspec.convert({**fields, **own}, AppShown, from_attributes=True)
+
+
+_SHOWN: Final = _shown(
+    Tenant(
+        name="shop",
+        login_policy="single",
+        origins=("shop.example.com",),
+        channels={"news": ChannelSettings(history_size=100, history_seconds=600.0)},
+    )
+)
 
 routes = Resource(
     "apps",
@@ -540,7 +502,7 @@ routes = Resource(
 )
 
 
-@routes.get("/apps", ADMIN, example={"limit": 100}, answer_example={"count": 1, "apps": [_SHOWN], "next": ""})
+@routes.get("/apps", ADMIN, example={"limit": 100}, answer_example=AppsAnswer(1, [_SHOWN], ""))
 def list_apps(api: Api, call: Call, asked: AppsQuery) -> AppsAnswer:
     """List the apps that the key reaches, page by page."""
     tenants = api.services.tenants
@@ -598,7 +560,7 @@ def create_app(api: Api, call: Call, asked: AppCreate) -> AppShown:
     reach="settings",
     problems=(errors.HTTP_UNKNOWN_APP, errors.HTTP_APP_CONFIGURED),
     example={"app": "shop", "settings": {"max_channels": 100}, "unset": ["origins"]},
-    answer_example={**_SHOWN, "origins": [], "max_channels": 100},
+    answer_example=replace(_SHOWN, origins=[], max_channels=100),
 )
 def set_app(api: Api, call: Call, asked: AppSet) -> AppShown:
     """Change the settings of an app that was created at run time.
@@ -644,66 +606,3 @@ def delete_app(api: Api, call: Call, asked: AppDelete) -> AppDeleted:
 def _fields(settings: AppSettingsGiven) -> dict[str, Any]:
     fields: dict[str, Any] = msgspec.to_builtins(settings)
     return fields
-
-
-def _shown(tenant: Tenant) -> AppShown:
-    webhook, back_ends, pusher = tenant.webhook, tenant.back_ends, tenant.pusher
-    return AppShown(
-        tenant.name,
-        tenant.configured,
-        tenant.policy_of(tenant.name),
-        tenant.same_as,
-        tenant.open,
-        list(tenant.dialects),
-        list(tenant.origins),
-        tenant.origin_policy,
-        list(tenant.api_allow_from),
-        [TokenKeyShown(key.algorithm, key.kid, key.issuer, key.audience) for key in tenant.jwt],
-        "required" if tenant.wants_accounts(tenant.name) else "ignored",
-        AccountRulesShown(
-            list(tenant.accounts.identifiers),
-            tenant.accounts.find,
-            tenant.accounts.passwords,
-            tenant.accounts.reset_url,
-        ),
-        {
-            name: LoginProviderShown(
-                row.kind, row.client_id, row.issuer, list(row.scopes), row.register, row.title
-            )
-            for name, row in tenant.oauth.items()
-        },
-        WebhookShown(
-            webhook.url,
-            list(webhook.events),
-            webhook.authorise_url,
-            webhook.review_url,
-            webhook.review_seconds,
-            webhook.review_failure,
-            bool(webhook.secret or webhook.secret_file),
-            webhook.absent_seconds,
-        ),
-        BackEndsShown(**msgspec.to_builtins(back_ends)),
-        PusherShown(
-            pusher.app_id,
-            pusher.key,
-            pusher.webhook_url,
-            bool(pusher.secret or pusher.secret_file),
-            pusher.activity_seconds,
-            pusher.client_events_per_second,
-            pusher.event_bytes,
-            pusher.presence_members,
-            pusher.subscription_count,
-        ),
-        tenant.max_connections,
-        tenant.messages_per_second,
-        tenant.max_channels,
-        {
-            name: ChannelOptions(**msgspec.structs.asdict(options))
-            for name, options in tenant.channels.items()
-        },
-        tenant.keep_seconds,
-        tenant.keep_messages,
-        tenant.keep_talks,
-        tenant.user_bytes_of(tenant.name),
-        {room: list(users) for room, users in tenant.room_members.items()},
-    )
