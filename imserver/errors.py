@@ -112,6 +112,12 @@ DISCONNECTED: Final = "disconnected"
 """The reason of a close with a back end's own code: ``centrifuge-js`` ignores a code without a reason."""
 
 
+def close_reason(code: int) -> str:
+    """The reason that is sent with a close code of this server; ``""`` if the code is not one of them."""
+    row = CLOSE.get(code)
+    return "" if row is None else row.name
+
+
 FOREIGN_CLOSE: Final[dict[str, dict[int, int]]] = {
     # Clients of Centrifugo reconnect after 3000 to 3499 and 4000 to 4499, and not after 3500 to 3999 and 4500
     # to 4999. 4504 means that the token of the session has expired: its client reconnects with a new one. A

@@ -73,7 +73,7 @@ class FallbackStreams:
         if 0 < len(data) <= encoding.limit_bytes and not (text and not _is_utf8(data)):
             encoding.serve(stream, data, text)
         else:
-            stream.close(errors.CLOSE_BAD_PAYLOAD, errors.CLOSE[errors.CLOSE_BAD_PAYLOAD].name)
+            stream.close(errors.CLOSE_BAD_PAYLOAD)
 
     def _refuse(self, head: Head, code: int) -> bytes:
         """The response to a request that is refused before its stream has begun: a stream that ends at once.

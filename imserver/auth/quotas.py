@@ -89,7 +89,7 @@ def limited(serve: Serve, per_second: float) -> Serve:
         if bucket.take(_requests_in(connection, payload)):
             serve(connection, payload, text)
         else:
-            connection.close(errors.CLOSE_RATE_LIMIT, errors.CLOSE[errors.CLOSE_RATE_LIMIT].name)
+            connection.close(errors.CLOSE_RATE_LIMIT)
 
     return serve_within_limit
 
@@ -182,9 +182,6 @@ class LimitedEncoding(Encoding):
         return LimitedEncoding(self.plain.with_dialect(dialect), self._per_second)
 
 
-_OVER: Final = errors.CLOSE[errors.CLOSE_TOKEN_INVALID]
-
-
 class Ending:
     """The sessions that end at ``second``.
 
@@ -263,6 +260,6 @@ class Expiry:
                     continue  # ended earlier
                 del self.ends[connection]
                 if connection.state == OPEN:
-                    connection.close(_OVER.code, _OVER.name)
+                    connection.close(errors.CLOSE_TOKEN_INVALID)
                     closed += 1
         return closed

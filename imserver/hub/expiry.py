@@ -113,7 +113,7 @@ class Sweep:
 
     def _close(self, connection: Connection, code: int) -> None:
         self._metrics.swept += 1
-        connection.close(code, errors.CLOSE[code].name)
+        connection.close(code)
 
 
 SLOTS: Final = 25
@@ -158,8 +158,7 @@ class Pings:
                 connection.send_frame(connection.encoding.ping_frame)
             else:
                 self._metrics.swept += 1
-                code = errors.CLOSE_HEARTBEAT_EXPIRED
-                connection.close(code, errors.CLOSE[code].name)
+                connection.close(errors.CLOSE_HEARTBEAT_EXPIRED)
             if not number % _PING_BATCH:
                 gevent.sleep(_TURN_SECONDS)
 

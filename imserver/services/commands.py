@@ -78,7 +78,7 @@ from imserver.services.messages.receipts import Receipts, Signals
 from imserver.services.messages.streamed_answers import AnswerCommands
 from imserver.services.people.bots import BotCommands
 from imserver.services.people.groups import GroupCommands
-from imserver.services.sessions.sessions import Sessions, say
+from imserver.services.sessions.sessions import Sessions
 from imserver.transport.connection import OPEN, Connection, Serve
 
 log = logging.getLogger(__name__)
@@ -221,7 +221,7 @@ class Dispatcher:
             if bad.reply is not None:
                 connection.send(bad.reply)
             if bad.close:
-                say(connection, bad.close)
+                connection.close(bad.close)
             return
         command = request.command
         reply: Reply | None
@@ -253,7 +253,7 @@ def serve_each(serve: Serve) -> Serve:
         try:
             requests = connection.encoding.dialect.split(payload)
         except BadFrame as bad:
-            say(connection, bad.close)
+            connection.close(bad.close)
             return
         for request in requests:
             if connection.state != OPEN:

@@ -388,12 +388,13 @@ class Connection(Writer):
     def close(self, code: int, reason: str = "") -> None:
         """Start the close handshake (RFC 6455 section 7). The outbox is written first.
 
-        TCP ends when the peer ends it, or after ``websocket.close_seconds``. Clients of a foreign protocol
-        receive its own code (``errors.FOREIGN_CLOSE``).
+        Without a ``reason``, it is the name of the code in ``errors.CLOSE``. TCP ends when the peer ends it,
+        or after ``websocket.close_seconds``. Clients of a foreign protocol receive its own code
+        (``errors.FOREIGN_CLOSE``).
         """
         if self.state == OPEN:
             self._end(code)
-            self.send_frame(self.encoding.close_frames(code, reason))
+            self.send_frame(self.encoding.close_frames(code, reason or errors.close_reason(code)))
 
     def _closed_by_peer(self, code: int) -> None:
         self._end(code)

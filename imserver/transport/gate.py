@@ -482,7 +482,7 @@ def adopt(
     gate.entered(admission.peer)
     context.poller.take(connection)
     if admission.close_code:
-        connection.close(admission.close_code, errors.CLOSE[admission.close_code].name)
+        connection.close(admission.close_code)
     elif rest or admission.opened is not None:
         connection.reading = True
         try:

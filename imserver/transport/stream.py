@@ -111,10 +111,11 @@ class Stream(Connection):
     def close(self, code: int, reason: str = "") -> None:
         """End the stream. The outbox is written first, then the reason.
 
-        Before :meth:`begin` the request is refused instead.
+        Before :meth:`begin` the request is refused instead. Without a ``reason``, it is the name of the code
+        in ``errors.CLOSE``.
         """
         if self.state == OPEN:
-            last = self._last(code, reason)
+            last = self._last(code, reason or errors.close_reason(code))
             self._end(code)
             self.send_frame(last)
 
@@ -129,7 +130,7 @@ class Stream(Connection):
         """Drop the outbox and end the stream. The peer has ``websocket.close_seconds`` to read the reason."""
         backlog = self.outbox
         if self.state == OPEN and type(backlog) is Backlog:
-            last = self._last(code, errors.CLOSE[code].name)
+            last = self._last(code, errors.close_reason(code))
             self._end(code)
             backlog.cut(last)
             self.context.flusher.budget.set(self, self.held_bytes())
@@ -215,7 +216,7 @@ class Streams:
             row.open(stream, head)
         except Exception:
             log.exception("opening a stream failed", extra={"connection": stream.peer})
-            stream.close(errors.CLOSE_INTERNAL_ERROR, errors.CLOSE[errors.CLOSE_INTERNAL_ERROR].name)
+            stream.close(errors.CLOSE_INTERNAL_ERROR)
         finally:
             stream.reading = False
             if stream.masked:

@@ -143,8 +143,7 @@ class Publisher:
         except Exception:
             log.exception("publishing failed", extra={"connection": connection.peer})
             waiting.clear()
-            code = errors.CLOSE_INTERNAL_ERROR
-            connection.close(code, errors.CLOSE[code].name)
+            connection.close(errors.CLOSE_INTERNAL_ERROR)
         finally:
             line.running = False
             if line.room is not None:
@@ -157,7 +156,7 @@ class Publisher:
         principal = api.authority.identify(PUSH, line.headers, "")
         if not may(principal, PUSH):
             line.waiting.clear()
-            connection.close(errors.CLOSE_TOKEN_INVALID, errors.CLOSE[errors.CLOSE_TOKEN_INVALID].name)
+            connection.close(errors.CLOSE_TOKEN_INVALID)
             return []
         commands = [self._read(payload, principal, connection) for payload in payloads]
         answers: list[bytes] = []

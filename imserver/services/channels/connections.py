@@ -178,8 +178,7 @@ class Connections:
         connection = self.find(app, connection_id)
         if connection is None:
             return False
-        row = errors.CLOSE.get(code)
-        connection.close(code, reason or (errors.DISCONNECTED if row is None else row.name))
+        connection.close(code, reason or errors.close_reason(code) or errors.DISCONNECTED)
         return True
 
     def _send(self, connection_id: str, item: ToConnection) -> Outcome:

@@ -15,7 +15,6 @@ from imserver.errors import StorageUnavailable
 from imserver.model import Event
 from imserver.services.channels.channels import INSUFFICIENT_STATE, SERVER_UNSUBSCRIBE, Channels
 from imserver.services.channels.members import ChannelRefused, check_name, group_in
-from imserver.services.sessions.sessions import say
 from imserver.storage.store import Store
 from imserver.transport.connection import OPEN, Connection
 from imserver.webhooks.back_ends import (
@@ -163,7 +162,7 @@ def disconnect(connection: Connection, wanted: BackEndDisconnect) -> None:
     if connection.encoding.dialect.name == _OF_CENTRIFUGO:
         connection.close(wanted.code, wanted.reason or errors.DISCONNECTED)
     else:
-        say(connection, errors.CLOSE_KICKED)
+        connection.close(errors.CLOSE_KICKED)
 
 
 def _replaced(event: Event, data: bytes) -> Event:

@@ -25,7 +25,6 @@ from imserver.services.messages.subscriptions import PongTracker
 from imserver.services.nodes import Awaited, NodeMessages, ToUser
 from imserver.services.push.publish import PendingPushes
 from imserver.services.push.push import Pushes
-from imserver.services.sessions.sessions import say
 from imserver.transport.connection import OPEN, Connection, app_and_user
 
 ACK_SECONDS: Final = 10
@@ -135,7 +134,7 @@ class ActionAcks:
             if connection.state != OPEN:
                 self.clear(connection)
             elif unacked.full or (unacked.tries == TRIES and now >= unacked.due):
-                say(connection, errors.CLOSE_ACK_TIMEOUT)
+                connection.close(errors.CLOSE_ACK_TIMEOUT)
             elif not unacked.due:
                 unacked.due = now + ACK_SECONDS
             elif now >= unacked.due:
@@ -144,7 +143,7 @@ class ActionAcks:
                 self._resend(connection, unacked)
         if self._messages.bytes > self._limit_bytes:
             for connection, _ in sorted(waiting.items(), key=lambda row: row[1].bytes, reverse=True):
-                say(connection, errors.CLOSE_ACK_TIMEOUT)
+                connection.close(errors.CLOSE_ACK_TIMEOUT)
                 if self._messages.bytes <= self._limit_bytes:
                     break
 

@@ -135,8 +135,7 @@ class ActionMessages:
                 gevent.sleep(RETRY_SECONDS)
             except Exception:
                 log.exception("missed messages could not be sent", extra={"connection": connection.peer})
-                code = errors.CLOSE_INTERNAL_ERROR
-                connection.close(code, errors.CLOSE[code].name)
+                connection.close(errors.CLOSE_INTERNAL_ERROR)
 
     def _subscribe(self, connection: Connection, positions: Positions) -> PongSubscription:
         pinged = unacked_of(connection) is None

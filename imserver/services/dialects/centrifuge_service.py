@@ -71,7 +71,7 @@ from imserver.services.channels.consent import ChannelConsent, disconnect
 from imserver.services.channels.members import ChannelMember, ChannelRefused, MemberPage
 from imserver.services.messages.catch_up import CatchUp, Recovery
 from imserver.services.nodes import NodeQueries
-from imserver.services.sessions.sessions import Sessions, say
+from imserver.services.sessions.sessions import Sessions
 from imserver.transport.connection import OPEN, Connection
 from imserver.transport.gate import Head
 from imserver.transport.stream import Stream
@@ -363,7 +363,7 @@ class CentrifugeService:
             return _refuse_token(connection)
         if decision.close == errors.CLOSE_INTERNAL_ERROR:
             return _INTERNAL  # its client tries again
-        say(connection, decision.close)
+        connection.close(decision.close)
         return None
 
     def _subscribe_each(
@@ -414,7 +414,7 @@ class CentrifugeService:
                 for channel in wanted:
                     self._consent.confirm_member(connection, channel)
         except ChannelRefused as refused:
-            say(connection, _CLOSE_OF.get(refused.reason, errors.CLOSE_NOT_ALLOWED))
+            connection.close(_CLOSE_OF.get(refused.reason, errors.CLOSE_NOT_ALLOWED))
 
     def _recover(self, connection: Connection, since: Position | None) -> Recovery | None:
         """What the client of a user has missed of its own channel, whose history is the log. May switch.
@@ -439,7 +439,7 @@ class CentrifugeService:
             claims = connection_claims(command.token)
             claims.check_times(time())
         except TokenExpired:
-            say(connection, errors.CLOSE_TOKEN_INVALID)  # its client reconnects with a newer token
+            connection.close(errors.CLOSE_TOKEN_INVALID)  # its client reconnects with a newer token
             return None
         except BadToken:
             return _refuse_token(connection)
@@ -573,7 +573,7 @@ class CentrifugeService:
             if channel:
                 connection.close(CLOSE_SUBSCRIPTION_EXPIRED, "subscription expired")
             else:
-                say(connection, errors.CLOSE_TOKEN_INVALID)
+                connection.close(errors.CLOSE_TOKEN_INVALID)
         elif channel:
             _set_end(state, channel, found.expire_at)
             if found.info is not UNSET:

@@ -26,7 +26,6 @@ from imserver.services.channels.connections import Connections, Joined, Left
 from imserver.services.channels.members import ChannelMembers
 from imserver.services.nodes import NodeQueries
 from imserver.services.sessions.connection_ids import NAMED_BY_ID, ConnectionIds
-from imserver.services.sessions.sessions import say
 from imserver.transport.connection import OPEN, Connection
 from imserver.transport.gate import Head
 
@@ -138,7 +137,7 @@ class ClientService:
     def _refuse(self, connection: Connection, payload: bytes, code: int) -> None:
         self._metrics.logins_refused += 1
         connection.send(payload)
-        say(connection, code)
+        connection.close(code)
 
     def _begin(self, app: str, connection: Connection, guest: bool) -> None:
         client_id = self._ids.id_of(self._ids.next_number())

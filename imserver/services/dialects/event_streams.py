@@ -104,7 +104,7 @@ class EventStreams:
             request.app, request.user, request.token, sse.NAME, stream, request.device
         )
         if not decision.ok:
-            _close(stream, decision.close)
+            stream.close(decision.close)
             return
         user = request.user or decision.user
         if not user:
@@ -117,7 +117,7 @@ class EventStreams:
         login = Login(request.app, user, request.token, request.device)
         code = self._sessions.login(stream, login, decision=decision, kicks=kicks)
         if code != errors.REPLY_OK:
-            _close(stream, _CLOSE_OF.get(code, errors.CLOSE_INTERNAL_ERROR))
+            stream.close(_CLOSE_OF.get(code, errors.CLOSE_INTERNAL_ERROR))
             return
         # Nothing switches between the login and here, so no event can precede the head.
         stream.begin(self._encoding(request.app), head())
@@ -196,7 +196,7 @@ class EventStreams:
                 self._catch_up.sync(stream, after, _PAGE, answer)
         except StorageUnavailable:
             # The client reconnects with the last id that it has.
-            _close(stream, errors.CLOSE_INTERNAL_ERROR)
+            stream.close(errors.CLOSE_INTERNAL_ERROR)
 
     def _about(self, stream: Stream, request: StreamRequest, resumed: bool) -> dict[str, object]:
         about: dict[str, object] = {
@@ -216,7 +216,3 @@ class EventStreams:
         if encoding is None:
             encoding = self._encodings[app] = StreamEncoding(SseDialect(app))
         return encoding
-
-
-def _close(stream: Stream, code: int) -> None:
-    stream.close(code, errors.CLOSE[code].name)

@@ -26,7 +26,7 @@ from imserver.protocol.registry import BY_NAME
 from imserver.services.dialects.protobuf_uplink import ProtobufState, ProtobufUplink
 from imserver.services.messages.messaging import Messaging
 from imserver.services.messages.subscriptions import AckingSubscription
-from imserver.services.sessions.sessions import Sessions, say
+from imserver.services.sessions.sessions import Sessions
 from imserver.storage.log.contract import fitting
 from imserver.transport.connection import OPEN, Connection
 
@@ -193,7 +193,7 @@ class ProtobufService:
             if not decision.ok:
                 if decision.final or decision.code == errors.REPLY_SYSTEM:
                     # Without an answer the client would wait for ever.
-                    say(connection, decision.close)
+                    connection.close(decision.close)
                 return Reply(decision.code)
             login = Login(APP, decision.user, command.token, command.device)
             code = self._sessions.login(
@@ -205,7 +205,7 @@ class ProtobufService:
         except StorageUnavailable as unavailable:
             # Without an answer the client would wait for ever.
             log.info("a login failed: %s", unavailable, extra={"connection": connection.peer})
-            say(connection, errors.CLOSE_INTERNAL_ERROR)
+            connection.close(errors.CLOSE_INTERNAL_ERROR)
             return Reply(errors.REPLY_SYSTEM)
 
     def _begin(
@@ -245,7 +245,7 @@ class ProtobufService:
         """
         state = connection.dialect_state
         if isinstance(state, ProtobufState) and 0 < state.ends <= time() // 60:
-            say(connection, errors.CLOSE_TOKEN_INVALID)
+            connection.close(errors.CLOSE_TOKEN_INVALID)
 
     # --- catch-up -------------------------------------------------------------------------------------------
 
@@ -269,7 +269,7 @@ class ProtobufService:
                 behind, anew = self._page(connection, dialect, behind, command.limit or PAGE, anew, found)
         except StorageUnavailable as unavailable:
             log.info("a sync failed: %s", unavailable, extra={"connection": connection.peer})
-            say(connection, errors.CLOSE_INTERNAL_ERROR)
+            connection.close(errors.CLOSE_INTERNAL_ERROR)
         subscription = connection.subscription
         if subscription is not None and not (subscription.live or full) and connection.state == OPEN:
             # The client is expected to request the rest. New entries are held meanwhile.

@@ -26,7 +26,6 @@ from imserver.protocol.protobuf import (
 )
 from imserver.services.messages.deliverer import Result
 from imserver.services.messages.messaging import Messaging, may_be_revised
-from imserver.services.sessions.sessions import say
 from imserver.storage.log.contract import (
     BLOCKED,
     INVALID,
@@ -216,7 +215,7 @@ class ProtobufUplink:
         if queue.failed and state.last[0] > queue.failed:
             # A later message was stored. The client must reconnect; otherwise it could never send the earlier
             # one.
-            say(connection, errors.CLOSE_INTERNAL_ERROR)
+            connection.close(errors.CLOSE_INTERNAL_ERROR)
 
 
 def _refuse(connection: Connection, number: int, why: Rejected) -> bool:

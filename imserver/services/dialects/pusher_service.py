@@ -45,7 +45,7 @@ from imserver.services.channels.commands import set_info
 from imserver.services.channels.connections import Connections
 from imserver.services.channels.consent import ChannelConsent
 from imserver.services.channels.members import ChannelMember, ChannelRefused, needs_token
-from imserver.services.sessions.sessions import Sessions, say
+from imserver.services.sessions.sessions import Sessions
 from imserver.transport.connection import Connection
 from imserver.transport.gate import Head
 from imserver.webhooks.webhooks import Webhooks
@@ -178,14 +178,14 @@ class PusherService:
             return
         decision = self._logins.admit(app.app, NAME, connection)
         if not decision.ok:
-            self._refuse(connection, decision.close, errors.CLOSE[decision.close].name)
+            self._refuse(connection, decision.close)
             return
         if params.get("client") == wire.DOTNET:
             connection.dialect_state = PusherState(dotnet=True)
         self._sessions.begin_without_user(connection, app.app, decision)
         connection.send(wire.established(self.socket_id(connection), app.settings.activity_seconds))
 
-    def _refuse(self, connection: Connection, code: int, reason: str) -> None:
+    def _refuse(self, connection: Connection, code: int, reason: str = "") -> None:
         self._metrics.logins_refused += 1
         connection.close(code, reason)
 
@@ -197,7 +197,7 @@ class PusherService:
         """The app of a connection. None: it no longer speaks the protocol, and the connection is closed."""
         app = self._logins.pusher.of(connection.app or "")
         if app is None:
-            say(connection, errors.CLOSE_APP_DELETED)
+            connection.close(errors.CLOSE_APP_DELETED)
         return app
 
     # --- users ----------------------------------------------------------------------------------------------
@@ -212,7 +212,7 @@ class PusherService:
         if not (user and app.allows(signed, command.auth)):
             connection.close(errors.CLOSE_TOKEN_INVALID, "the sign-in is not signed, or names no user")
         elif not self._become(connection, user):
-            say(connection, errors.CLOSE_NOT_ALLOWED)
+            connection.close(errors.CLOSE_NOT_ALLOWED)
         else:
             connection.send(wire.signed_in(command.user_data))
         return _OK

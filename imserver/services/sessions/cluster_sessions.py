@@ -25,7 +25,6 @@ from imserver.services.sessions.sessions import (
     ENTER_TEXT,
     EXIT_TEXT,
     Sessions,
-    say,
 )
 from imserver.storage.store import Store
 from imserver.transport.connection import OPEN, Connection
@@ -170,7 +169,7 @@ class ClusterSessions(Sessions):
         if registration is not None:
             self._notify_replaced(login.app, login.user, registration.replaced)
         if replaced and app.policy != "newest":
-            say(connection, errors.CLOSE_REPLACED)
+            connection.close(errors.CLOSE_REPLACED)
             return errors.REPLY_FAILED
         if not replaced and (
             login.user not in app.users or self._is_newest_here(app, connection, login.user)
@@ -208,7 +207,7 @@ class ClusterSessions(Sessions):
         )
 
     def _refuse_newer(self, connection: Connection) -> int:
-        say(connection, errors.CLOSE_REFUSED)
+        connection.close(errors.CLOSE_REFUSED)
         return errors.REPLY_FAILED
 
     def _is_any_alive(self, others: Collection[SessionRef], login: Login) -> bool:
@@ -281,7 +280,7 @@ class ClusterSessions(Sessions):
         known = self._hub.apps[app]
         self._hub.forget(connection)
         if known.policy in ("single", "refuse"):
-            say(connection, errors.CLOSE_REPLACED)
+            connection.close(errors.CLOSE_REPLACED)
 
     def _find(self, app: str, user: str, session_id: int) -> Connection | None:
         known = self._hub.apps.get(app)
@@ -410,6 +409,6 @@ class ClusterSessions(Sessions):
         if registration.superseded or registration.refused:
             self._hub.forget(connection)
             if session.policy in ("single", "refuse"):
-                say(connection, errors.CLOSE_REPLACED)
+                connection.close(errors.CLOSE_REPLACED)
         else:
             self._notify_replaced(session.app, session.user, registration.replaced)

@@ -106,11 +106,6 @@ class RecentKicks:
         return max(numbers.get((app, user, each), 0) for each in (None, device, whole)) > count
 
 
-def say(connection: Connection, code: int) -> None:
-    """Close a connection with one of our own codes and its name."""
-    connection.close(code, errors.CLOSE[code].name)
-
-
 def _rivals(app: App, login: Login, connection: Connection) -> list[Connection]:
     """The other sessions of the same user on a device of the same name."""
     if login.user not in app.users:
@@ -169,12 +164,12 @@ class Sessions:
             decision = self._check(connection, login)
         if not decision.ok:
             if decision.final:
-                say(connection, decision.close)
+                connection.close(decision.close)
             return self._refused(decision.code)
         if decision.device:
             login = replace(login, device=decision.device)
         if self.is_banned(login.app, login.user):
-            say(connection, errors.CLOSE_BANNED)
+            connection.close(errors.CLOSE_BANNED)
             return self._refuse(connection, login, errors.REPLY_UNAUTHORIZED, "banned")
         rivals = _rivals(app, login, connection)
         if app.policy == "refuse" and rivals:
@@ -182,10 +177,10 @@ class Sessions:
             # Sessions that began during the wait count as alive.
             rivals, old = _rivals(app, login, connection), rivals
             if alive or any(rival not in old for rival in rivals):
-                say(connection, errors.CLOSE_REFUSED)
+                connection.close(errors.CLOSE_REFUSED)
                 return self._refuse(connection, login, errors.REPLY_FAILED, "policy")
             if self.is_banned(login.app, login.user):
-                say(connection, errors.CLOSE_BANNED)
+                connection.close(errors.CLOSE_BANNED)
         if connection.state != OPEN:
             return self._refused(errors.REPLY_FAILED)
         if connection.user:
@@ -195,17 +190,17 @@ class Sessions:
             return self._refuse(connection, login, code, "registry")
         if self.kicks.since(kicks, app.name, login.user, login.device):
             banned = self.is_banned(app.name, login.user)
-            say(connection, errors.CLOSE_BANNED if banned else errors.CLOSE_KICKED)
+            connection.close(errors.CLOSE_BANNED if banned else errors.CLOSE_KICKED)
             return self._refuse(
                 connection, login, errors.REPLY_UNAUTHORIZED, "banned" if banned else "kicked"
             )
         if self._hub.apps.get(name) is not app:
-            say(connection, errors.CLOSE_APP_DELETED)
+            connection.close(errors.CLOSE_APP_DELETED)
             return self._refuse(connection, login, errors.REPLY_UNAUTHORIZED, "deleted")
         self._logins.began(connection, decision)
         if app.policy in ("single", "refuse"):
             for rival in rivals:
-                say(rival, errors.CLOSE_REPLACED)
+                rival.close(errors.CLOSE_REPLACED)
         return code
 
     def begin_without_user(self, connection: Connection, app: str, decision: LoginDecision) -> int:
@@ -368,7 +363,7 @@ class Sessions:
         code = errors.CLOSE_BANNED if query.ban_seconds > 0 else errors.CLOSE_KICKED
         closed = [len(each) for each in victims]
         for connection in [*self._older(app, query, closed), *chain.from_iterable(victims)]:
-            say(connection, code)
+            connection.close(code)
         return closed
 
     def close_app(self, app: str) -> None:
@@ -376,7 +371,7 @@ class Sessions:
         for user in [user for name, user in self._bans if name == app]:
             del self._bans[app, user]
         for connection in self._hub.retire(app):
-            say(connection, errors.CLOSE_APP_DELETED)
+            connection.close(errors.CLOSE_APP_DELETED)
 
     def _older(self, app: App, query: CloseSessions, closed: Sequence[int]) -> Collection[Connection]:
         """Connections of these users that are served but not addressed. They exist under ``newest``."""
