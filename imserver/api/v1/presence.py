@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final
 
+import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from imserver.api.call import Api, Call
@@ -128,21 +129,7 @@ routes = Resource("presence")
         ),
     ),
     example={"app": "default", "user": "ann"},
-    answer_example=PresenceAnswer(
-        1,
-        [
-            UserPresence(
-                "ann",
-                True,
-                [
-                    SessionShown(
-                        "dGm8cCzJGMUlcIWDc_5cEwvMvk-lT7Gn6_VXnA", "", "cmd", 1795155801, "10.0.0.1:9001"
-                    )
-                ],
-            )
-        ],
-        [],
-    ),
+    answer_example=PresenceAnswer(1, [UserPresence("ann", True, [_SESSION])], []),
 )
 def user_presence(api: Api, call: Call, asked: PresenceQuery) -> PresenceAnswer:
     """Show whether a user is online, and their sessions."""
@@ -173,10 +160,8 @@ def users_presence(api: Api, call: Call, asked: PresenceRequest) -> PresenceAnsw
     return PresenceAnswer(sum(user.online for user in users), users, missing)
 
 
-def _with_sessions(user: str, places: list[SessionInfo]) -> UserPresence:
-    sessions = [
-        SessionShown(each.connection, each.device, each.dialect, each.since, each.node) for each in places
-    ]
+def _with_sessions(user: str, found: list[SessionInfo]) -> UserPresence:
+    sessions = msgspec.convert(found, list[SessionShown], from_attributes=True)
     return UserPresence(user, bool(sessions), sessions)
 
 
@@ -259,16 +244,7 @@ def connection(api: Api, call: Call, asked: ConnectionQuery) -> ConnectionShown:
     found = api.services.connections.about(call.app, [asked.connection])[0]
     if found is None:
         raise ApiProblem(HTTP_UNKNOWN_CONNECTION)
-    return ConnectionShown(
-        found.connection,
-        found.user,
-        found.device,
-        found.dialect,
-        found.since,
-        found.peer,
-        found.node,
-        list(found.channels),
-    )
+    return msgspec.convert(found, ConnectionShown, from_attributes=True)
 
 
 # --- ending sessions ----------------------------------------------------------------------------------------
