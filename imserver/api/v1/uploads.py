@@ -54,42 +54,34 @@ Token = Annotated[
         "does not show it."
     ),
 ]
-OwnerId = Annotated[
-    str, about("The owner of the file. Optional if a token names the user.", max_length=UPLOAD_USER_BYTES)
-]
-OwnersApp = Annotated[str, about("The app of the user. Optional if a token names the user.")]
-
-
-class UploadQuery(Struct, forbid_unknown_fields=True):
-    """The file to upload."""
-
-    app: OwnersApp = ""
-    user: OwnerId = ""
-    name: Annotated[str, about("The name of the file, for display only.")] = ""
-    kind: Annotated[
-        Kind | Literal[""], about("The required kind. The server refuses a file of another kind.")
-    ] = ""
-    token: Token = ""
 
 
 class PartQuery(Struct, forbid_unknown_fields=True):
     """The owner of an unfinished upload."""
 
-    app: OwnersApp = ""
-    user: OwnerId = ""
+    app: Annotated[str, about("The app of the user. Optional if a token names the user.")] = ""
+    user: Annotated[
+        str, about("The owner of the file. Optional if a token names the user.", max_length=UPLOAD_USER_BYTES)
+    ] = ""
     token: Token = ""
 
 
-class UploadsQuery(Struct, forbid_unknown_fields=True):
+class UploadQuery(PartQuery):
+    """The file to upload."""
+
+    name: Annotated[str, about("The name of the file, for display only.")] = ""
+    kind: Annotated[
+        Kind | Literal[""], about("The required kind. The server refuses a file of another kind.")
+    ] = ""
+
+
+class UploadsQuery(PartQuery):
     """A page of the files of a user."""
 
-    app: OwnersApp = ""
-    user: OwnerId = ""
     cursor: field.Cursor = ""
     limit: Annotated[int, about("The maximum number of entries on this page.", ge=1, le=_PAGE_LIMIT)] = (
         _USUAL_PAGE
     )
-    token: Token = ""
 
 
 class UploadDelete(Struct, forbid_unknown_fields=True):

@@ -25,7 +25,6 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from imserver import errors
-from imserver.errors import MediaUnavailable
 from imserver.services.files.transfers import Transfer, TransferRefused
 from imserver.services.files.uploads import ID_CHARACTERS, Offer, Uploads, new_id
 from imserver.storage.contract import Upload
@@ -100,7 +99,9 @@ class ResumableUploads:
         name = new_id()
         path = self._folder(offer.app, offer.user) / name
         try:
-            self._done(_create, path, _encode(State(offer.length, offer.name, offer.kind, metadata)))
+            self._uploads.on_disk(
+                _create, path, _encode(State(offer.length, offer.name, offer.kind, metadata))
+            )
             waiting = self._uploads.unfinished(offer)
             if len(waiting) > MAX_UNFINISHED:
                 raise TransferRefused(
@@ -142,7 +143,7 @@ class ResumableUploads:
             raise TransferRefused(errors.HTTP_UNKNOWN_UPLOAD)
         self._locked[name] = None
         try:
-            part = self._done(_open, self._folder(app, user) / name)
+            part = self._uploads.on_disk(_open, self._folder(app, user) / name)
             try:
                 self._locked[name] = part
                 self._settle(part)
@@ -160,7 +161,7 @@ class ResumableUploads:
             raise TransferRefused(errors.HTTP_UNKNOWN_UPLOAD)
         elif part.offset >= part.state.length:
             part.offset = part.state.length - 1
-            self._done(os.truncate, part.path, part.offset)
+            self._uploads.on_disk(os.truncate, part.path, part.offset)
 
     def append(
         self,
@@ -202,7 +203,7 @@ class ResumableUploads:
         finally:
             part.transfer = None
         self._uploads.discard(part.path)
-        self._done(_rename, part.path)
+        self._uploads.on_disk(_rename, part.path)
         part.finished = True
         return row
 
@@ -218,7 +219,7 @@ class ResumableUploads:
         digest: Any = None
         if checksum is not None:
             digest = hashlib.new(checksum.algorithm, usedforsecurity=False)
-            self._done(_write, part.path.with_suffix(_CHECKED), b"%d" % part.offset)
+            self._uploads.on_disk(_write, part.path.with_suffix(_CHECKED), b"%d" % part.offset)
         try:
             self._uploads.write(
                 offer, read, part.path, part.transfer, part.offset, length, digest, _PIECE_BYTES
@@ -226,10 +227,10 @@ class ResumableUploads:
             if checksum is not None and digest.digest() != checksum.digest:
                 raise TransferRefused(errors.HTTP_CHECKSUM_MISMATCH)
         except BaseException:
-            self._done(_restore, part.path)
+            self._uploads.on_disk(_restore, part.path)
             raise
         if checksum is not None:
-            self._done(os.unlink, part.path.with_suffix(_CHECKED))
+            self._uploads.on_disk(os.unlink, part.path.with_suffix(_CHECKED))
 
     def remove(self, part: PartialUpload) -> None:
         """Delete an upload, and its file if it is finished."""
@@ -240,17 +241,10 @@ class ResumableUploads:
     def _erase(self, path: Path) -> None:
         """Delete all files of an upload."""
         self._uploads.discard(path)
-        self._done(_remove, path)
+        self._uploads.on_disk(_remove, path)
 
     def _folder(self, app: str, user: str) -> Path:
         return self._uploads.incoming() / folder_of(app, user)
-
-    def _done(self, function: Callable[..., Any], *arguments: object) -> Any:
-        """Access the folder in a thread."""
-        try:
-            return self._uploads.files.do(function, *arguments)
-        except OSError as error:
-            raise MediaUnavailable(f"the folder of uploads cannot be used: {error.strerror}") from None
 
 
 # --- in a thread --------------------------------------------------------------------------------------------

@@ -235,7 +235,7 @@ class Uploads:
 
     def unfinished(self, offer: Offer) -> list[int]:
         """The lengths of the unfinished uploads of the user in the folder of this node."""
-        return self._done(_lengths, self.incoming() / folder_of(offer.app, offer.user))
+        return self.on_disk(_lengths, self.incoming() / folder_of(offer.app, offer.user))
 
     def admit(self, offer: Offer, sizes: int) -> None:
         """Refuse a file for which there is no space, before it is sent. Count it for its address.
@@ -295,7 +295,7 @@ class Uploads:
         if media.kind == "picture":
             row, source = self._pictured(row, path)
         if source is not path or not sha256:
-            row = replace(row, sha256=self._done(_sha256_of, source))
+            row = replace(row, sha256=self.on_disk(_sha256_of, source))
         self._demand(MediaType(row.kind, row.type), offer)
         if offer.by_user and offer.app in self._reviews.hooks:
             self._review(row)
@@ -328,7 +328,7 @@ class Uploads:
         """
         deadline = monotonic() + self.settings.seconds
         arrived, end = offset, offset + length
-        file: IO[bytes] = self._done(open_private, path)
+        file: IO[bytes] = self.on_disk(open_private, path)
         try:
             while arrived < end:
                 # A client that sends single bytes slowly never meets the time limit of the socket.
@@ -349,7 +349,7 @@ class Uploads:
             file.close()
 
     def _type_at(self, path: Path) -> MediaType:
-        return type_of(self._done(_head_of, path))
+        return type_of(self.on_disk(_head_of, path))
 
     def _append(self, file: IO[bytes], digest: Any, piece: bytes) -> None:
         def work() -> None:
@@ -357,9 +357,9 @@ class Uploads:
                 digest.update(piece)
             file.write(piece)
 
-        self._done(work)
+        self.on_disk(work)
 
-    def _done(self, function: Callable[..., T], *arguments: object) -> T:
+    def on_disk(self, function: Callable[..., T], *arguments: object) -> T:
         """Access the folder of uploads in a thread. Raises MediaUnavailable."""
         try:
             return self.files.do(function, *arguments)
@@ -385,11 +385,11 @@ class Uploads:
             return replace(row, kind=UNKNOWN.kind, type=UNKNOWN.type), path
         row = replace(row, width=found.width, height=found.height)
         if found.thumbnail:
-            size = self._done(target.stat).st_size
+            size = self.on_disk(target.stat).st_size
             row = replace(row, thumbnail_bytes=size, thumbnail_type=found.thumbnail)
         if not found.cleaned:
             return row, path
-        return replace(row, bytes=self._done(cleaned.stat).st_size), cleaned
+        return replace(row, bytes=self.on_disk(cleaned.stat).st_size), cleaned
 
     def _save(self, row: Upload, path: Path, thumbnail: Path) -> None:
         """Move a file to its storage, and commit its row."""
