@@ -143,7 +143,7 @@ def create_pages(api: Api) -> Blueprint:
         # Imported at the first request: most nodes never need it, and it takes memory.
         from imserver.pages.reference import Reference
 
-        return Reference(lambda: described(api), seen, render)
+        return Reference(lambda: described(api), seen)
 
     # Anybody may read every page. Those of an app also need an open app or a token, which their views check.
     for path, name, view in (

@@ -10,14 +10,13 @@ from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from flask import request
 from markupsafe import Markup, escape
 from msgspec import Struct
 from werkzeug.wrappers import Response
 
 from imserver import assets
-from imserver.pages.text import LANGUAGES, TEXT, choose_language, in_language
-from imserver.pages.visitors import Seen
+from imserver.pages.text import LANGUAGES, TEXT, in_language
+from imserver.pages.visitors import Seen, language_of_visitor, language_parameter, render
 
 #: key -> (Chinese, English)
 _WORDS: Final = {
@@ -138,7 +137,6 @@ _QUOTED_ADDRESS: Final = "http://[address.invalid]"
 _CODE: Final = re.compile(r"`([^`]+)`")
 
 Document = Mapping[str, Any]
-Render = Callable[..., Response]
 
 
 class Field(Struct, frozen=True):
@@ -156,28 +154,26 @@ class Field(Struct, frozen=True):
 class Reference:
     """The page. Owner of the rendered pages, which take 40 ms each. Never blocks.
 
-    ``document`` returns the OpenAPI document as JSON, ``render`` renders a template.
+    ``document`` returns the OpenAPI document as JSON.
     """
 
-    def __init__(self, document: Callable[[], bytes], seen: Seen, render: Render) -> None:
+    def __init__(self, document: Callable[[], bytes], seen: Seen) -> None:
         self._document = document
         self._seen = seen
-        self._render = render
         self._pages: dict[tuple[str, ...], bytes] = {}
         self._pages_of = b""
         """The document that they show."""
 
     def page(self) -> Response:
         """The page in the visitor's language, with the address by which the visitor reaches this server."""
-        asked = request.args.get("lang", "")
-        language = choose_language(asked, request.accept_languages)
+        language, _ = language_of_visitor()
         address = self._seen.http()
         shown_as = _SAFE_ADDRESS if shlex.quote(address) == address else _QUOTED_ADDRESS
         written = self._document()
         if written != self._pages_of:
             self._pages.clear()
             self._pages_of = written
-        key = (language, asked if asked in LANGUAGES else "", shown_as)
+        key = (language, language_parameter(), shown_as)
         answer = Response(
             headers={"Cache-Control": "no-store", "Vary": "Accept-Language"}, mimetype="text/html"
         )
@@ -189,7 +185,7 @@ class Reference:
     def _made(self, document: Document, language: str, address: str) -> bytes:
         other = chinese() if language == "zh" else {}
         operations = [_shown(document, address, *each) for each in operations_of(document)]
-        page = self._render(
+        page = render(
             "reference.html",
             language,
             TEXT[language],

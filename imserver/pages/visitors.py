@@ -149,7 +149,7 @@ class Seen:
 
 def render(template: str, language: str, words: dict[str, str], **values: Any) -> Response:
     """Render a page as an answer that is not cached."""
-    answer = Response(html_of(template, language, words, _asked(), url_for=url_for, **values))
+    answer = Response(html_of(template, language, words, language_parameter(), url_for=url_for, **values))
     answer.headers["Cache-Control"] = "no-store"
     answer.headers["Vary"] = "Accept-Language"
     return answer
@@ -157,13 +157,13 @@ def render(template: str, language: str, words: dict[str, str], **values: Any) -
 
 def language_of_visitor() -> tuple[str, dict[str, str]]:
     """The visitor's preferred language, and its texts."""
-    language = choose_language(_asked(), request.accept_languages)
+    language = choose_language(language_parameter(), request.accept_languages)
     return language, TEXT[language]
 
 
 def language_asked_for() -> tuple[str, dict[str, str]]:
     """The language in the address, else Chinese; and its texts."""
-    language = _asked() or LANGUAGES[0]
+    language = language_parameter() or LANGUAGES[0]
     return language, TEXT[language]
 
 
@@ -180,6 +180,7 @@ def has_parameter(*names: str) -> bool:
     return any(key.lower() in names for key in request.values)
 
 
-def _asked() -> str:
+def language_parameter() -> str:
+    """The language in the address; ``""`` if there is none that the pages have."""
     asked = parameter("lang")
     return asked if asked in LANGUAGES else ""

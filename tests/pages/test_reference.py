@@ -89,6 +89,7 @@ def test_its_language_is_the_one_asked_for_or_accepted(client: FlaskClient) -> N
     assert '<html lang="zh-Hans">' in page(client)
     assert '<html lang="en">' in page(client, Accept_Language="en-GB")
     assert '<html lang="zh-Hans">' in page(client, "?lang=zh", Accept_Language="en")
+    assert '<html lang="en">' in page(client, "?LANG=en")
     assert "这些用户中谁在线" in page(client, "?lang=zh")
     assert "Show which of these users are online" in page(client, "?lang=en")
 
