@@ -6,8 +6,7 @@ from pathlib import Path
 
 import click
 
-from imserver.commands.opened import settings_options
-from imserver.config.load import load_config
+from imserver.commands.opened import load_settings, settings_options
 from imserver.errors import StartError
 from imserver.lifecycle import DataDirectory
 from imserver.storage import backup as copies
@@ -49,7 +48,7 @@ def restore(path: str | None, data_dir: str | None, file: Path) -> None:
 
 def _file(path: str | None, data_dir: str | None) -> tuple[Path, str]:
     """The SQLite file of these settings, and the data folder."""
-    settings = load_config(path, overrides={} if data_dir is None else {"server.data_dir": data_dir})
+    settings = load_settings(path, data_dir)
     place = database_address(settings.storage, settings.server.data_dir)
     if place.file is None:
         raise StartError(f"{place.shown} is not a SQLite database: use {_TOOLS[place.engine]}")

@@ -21,8 +21,7 @@ import click
 from msgspec import Struct
 
 from imserver.cluster.redis.connection import address_of, connection_to
-from imserver.commands.opened import settings_options
-from imserver.config.load import load_config
+from imserver.commands.opened import load_settings, settings_options
 from imserver.config.settings import Config
 from imserver.errors import StartError
 from imserver.lifecycle import SPARE_FILES_OF_A_CLUSTER, cores, plan_processes
@@ -482,7 +481,7 @@ def doctor(path: str | None, data_dir: str | None) -> None:
     The status is 1 if a check failed. Warnings do not change it.
     """
     try:
-        config = load_config(path, overrides={} if data_dir is None else {"server.data_dir": data_dir})
+        config = load_settings(path, data_dir)
     except StartError as error:
         fail(error)
     failed = 0

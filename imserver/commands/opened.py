@@ -30,6 +30,11 @@ def settings_options(command: Command) -> Command:
     return click.option("-c", "--config", "path", metavar="FILE", help="Settings, as for serve.")(command)
 
 
+def load_settings(path: str | None, data_dir: str | None) -> Config:
+    """The settings under these options. Raises ConfigError."""
+    return load_config(path, overrides={} if data_dir is None else {"server.data_dir": data_dir})
+
+
 @contextmanager
 def opened(path: str | None, data_dir: str | None) -> Iterator[tuple[Config, Store, Tenants]]:
     """The settings, and what is stored under them.
@@ -40,7 +45,7 @@ def opened(path: str | None, data_dir: str | None) -> Iterator[tuple[Config, Sto
     logging.getLogger("imserver").addHandler(logging.NullHandler())
     store: Store | None = None
     try:
-        settings = load_config(path, overrides={} if data_dir is None else {"server.data_dir": data_dir})
+        settings = load_settings(path, data_dir)
         folder = Path(settings.server.data_dir)
         existed = folder.exists()
         store = Store(settings.storage, settings.server.data_dir, threaded=False)
