@@ -507,15 +507,15 @@ class Parts:
             lambda: self.keys.demo,
             attempt,
             (
-                lambda removed: self.bots.forget(removed.app, removed.user),
+                lambda app, user: self.bots.forget(app, user),
                 # Uploads first: a bucket may be unavailable while everything else is reachable.
-                lambda removed: self.uploads.forget(removed.app, removed.user),
-                lambda removed: self.groups.forget(removed.app, removed.user),
-                lambda removed: invitations.forget(removed.app, removed.user),
-                lambda removed: store.log().forget(removed.app, removed.user),
-                lambda removed: self.messaging.pongs.forget(removed.app, removed.user),
+                lambda app, user: self.uploads.forget(app, user),
+                self.groups.forget,
+                invitations.forget,
+                lambda app, user: store.log().forget(app, user),
+                self.messaging.pongs.forget,
                 # Absences are deleted as at a login.
-                lambda removed: self.webhooks.feeds.events.forget_user(removed.app, removed.user),
+                self.webhooks.feeds.events.forget_user,
             ),
             self.webhooks.feeds,
         )

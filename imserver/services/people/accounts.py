@@ -73,8 +73,8 @@ log: Final = logging.getLogger(__name__)
 
 SessionCloser = Callable[[str, Sequence[str], str | None], object]
 """Called with (app, users, device)."""
-Forget = Callable[[Account], object]
-"""Deletes the data of an account elsewhere. May switch. Does nothing the second time."""
+Forget = Callable[[str, str], object]
+"""(app, user): deletes the data of an account elsewhere. May switch. Does nothing the second time."""
 _DEVICE_BITS: Final = 53
 """Bits of a login number: exact in the JSON of every language."""
 
@@ -112,7 +112,7 @@ class Accounts:
 
     ``close_sessions`` is :meth:`imserver.services.sessions.sessions.Sessions.close`. ``is_demo``: whether the
     server is in demo mode; then anybody may register, unless ``accounts.registration`` says otherwise.
-    ``forget`` is called with an account before and after its deletion. ``feeds`` report changes to back ends.
+    ``forget`` are called before and after the deletion of an account. ``feeds`` report changes to back ends.
     """
 
     def __init__(
@@ -486,13 +486,13 @@ class Accounts:
         """
         account = self.known(app, user)
         for forget in self._forget:
-            forget(account)
+            forget(account.app, account.user)
         if not self._accounts.remove(app, account.id, self._reports(app)):
             raise UnknownAccount(user)
         self._close_sessions(app, [user], None)
         try:
             for forget in self._forget:
-                forget(account)
+                forget(account.app, account.user)
         except (StorageUnavailable, MediaUnavailable) as error:
             log.warning("data of the deleted account %s in %s may be left: %s", user, app, error)
 
