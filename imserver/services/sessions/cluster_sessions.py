@@ -161,7 +161,8 @@ class ClusterSessions(Sessions):
             self._departures.add(session, False)
             return errors.REPLY_SYSTEM
         if registration is not None and registration.refused:
-            return self._refuse_newer(connection)
+            connection.close(errors.CLOSE_REFUSED)
+            return errors.REPLY_FAILED
         if connection.state != OPEN:
             self._departures.add(session, False)
             return errors.REPLY_FAILED
@@ -205,10 +206,6 @@ class ClusterSessions(Sessions):
             or not number
             or all(other.session is None or other.session.number < number for other in app.sessions_of(user))
         )
-
-    def _refuse_newer(self, connection: Connection) -> int:
-        connection.close(errors.CLOSE_REFUSED)
-        return errors.REPLY_FAILED
 
     def _is_any_alive(self, others: Collection[SessionRef], login: Login) -> bool:
         """Ask the nodes of these sessions whether the sessions answer a ping. A node without an answer counts
