@@ -511,6 +511,10 @@ class Reply(Struct, gc=False):
     data: Any = None
 
 
+Answer = Callable[[Reply], None]
+"""Sends the answer to a request, at once or later."""
+
+
 class StreamPart(Struct, frozen=True, gc=False, array_like=True, omit_defaults=True):
     """What an event says of the streamed message that it belongs to.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from msgspec import UNSET
@@ -18,6 +18,7 @@ from imserver.cluster.history import HistoryPage, Position
 from imserver.config.settings import ChannelSettings
 from imserver.errors import IssuerUnavailable
 from imserver.model import (
+    Answer,
     AskHistory,
     AskPresence,
     ChannelPart,
@@ -40,8 +41,6 @@ MAX_PRESENCE: Final = 10_000
 _OK: Final = Reply(errors.REPLY_OK)
 _SIGNED: Final = (PRIVATE, PRESENCE)
 _NO_CLAIMS: Final = ChannelClaims()
-
-Answer = Callable[[Reply], None]
 
 
 class ChannelAnswers(ABC):

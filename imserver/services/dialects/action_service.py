@@ -24,7 +24,7 @@ from imserver import errors
 from imserver.errors import StorageUnavailable
 from imserver.hub.hub import Hub
 from imserver.hub.unacked import AckedState
-from imserver.model import AckNumber, ActionLogin, DialectState, Event, Message, Reply, Say
+from imserver.model import AckNumber, ActionLogin, Answer, DialectState, Event, Message, Reply, Say
 from imserver.protocol.action import ActionDialect, with_seq
 from imserver.services.channels.channels import Channels
 from imserver.services.channels.members import ChannelRefused
@@ -49,7 +49,6 @@ RETRY_SECONDS: Final = 1.0
 FINISH_SECONDS: Final = 1.0
 _LOOK_SECONDS: Final = 0.05
 
-Answer = Callable[[Reply], None]
 Members = Callable[[str], Mapping[str, Sequence[str]]]
 """App → its rooms with stored members, and these members."""
 

@@ -7,7 +7,6 @@ connections without a token, and renew sessions and subscriptions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import ceil
 from sys import intern
 from time import monotonic, time
@@ -32,6 +31,7 @@ from imserver.cluster.history import HistoryPage, Position
 from imserver.config.settings import ChannelSettings
 from imserver.errors import StorageUnavailable
 from imserver.model import (
+    Answer,
     AskBackEnd,
     AskHistory,
     AskPresence,
@@ -103,8 +103,6 @@ REFUSALS: Final = {
     "unrecoverable": Reply(errors.CENTRIFUGE_UNRECOVERABLE),
 }
 """Reason of a :class:`ChannelRefused` → the error of the client."""
-
-Answer = Callable[[Reply], None]
 
 
 class _Connected(ConnectionClaims):

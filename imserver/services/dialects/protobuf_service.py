@@ -20,7 +20,7 @@ from imserver import errors
 from imserver.auth.login import Logins
 from imserver.auth.rules import LoginDecision
 from imserver.errors import StorageUnavailable
-from imserver.model import ChatLogin, ChatSync, Login, Message, Reply, Subscription
+from imserver.model import Answer, ChatLogin, ChatSync, Login, Message, Reply, Subscription
 from imserver.protocol.protobuf import APP, MAX_ID, FullProtobufDialect, ProtobufDialect, Recovered, account
 from imserver.protocol.registry import BY_NAME
 from imserver.services.dialects.protobuf_uplink import ProtobufState, ProtobufUplink
@@ -47,8 +47,6 @@ PAGE_SECONDS: Final = 5.0
 """Sync deadline after a page that is not the last: the next request may come over a slow line."""
 _TOGETHER: Final = 0.1
 """Connections whose deadlines are within this time are released together."""
-
-Answer = Callable[[Reply], None]
 
 
 class SyncDeadlines:

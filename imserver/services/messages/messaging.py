@@ -3,7 +3,7 @@ stored messages, and what they share with the HTTP API."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from time import time
 from typing import TYPE_CHECKING, Final
@@ -21,6 +21,7 @@ from imserver.hub.hub import Hub
 from imserver.metrics import Metrics
 from imserver.model import (
     Ack,
+    Answer,
     Conversations,
     History,
     Login,
@@ -98,8 +99,6 @@ _CODE_OF: Final = {
 }
 """Why a message was not stored → the reply code; any other: 1003."""
 _encode: Final = msgspec.json.Encoder().encode
-
-Answer = Callable[[Reply], None]
 
 
 class Messaging:
