@@ -303,7 +303,8 @@ def get_online_list(api: Api, app: str, group: GroupBody) -> HttpResponse:
 
 def get_client_groups(api: Api, app: str, client: Client) -> HttpResponse:
     """``POST /api/get_client_groups``: the groups of a client in the order of joining."""
-    groups = api.services.connections.channels_of(app, _required(client.client_id, "ClientId")) or []
+    found = api.services.connections.about(app, [_required(client.client_id, "ClientId")])[0]
+    groups = () if found is None else found.channels
     return success({"count": len(groups), "list": groups})
 
 

@@ -344,16 +344,16 @@ def test_connections_join_and_leave_by_their_ids(harness: Harness) -> None:
     assert harness.connections.join(MULTI, made, "lobby", b"first") == Joined.JOINED
     assert harness.connections.join(MULTI, made, "lobby", b"again") == Joined.MEMBER
     assert heard == [(ann, "lobby", b"first", True, None), (ann, "lobby", b"again", False, None)]
-    assert harness.connections.channels_of(MULTI, made) == ["lobby"]
+    assert harness.channels.channels_of(ann) == ("lobby",)
     harness.channels.publish(MULTI, "lobby", HELLO)
     assert texts(a) == [["hello"]]
     assert harness.connections.leave(MULTI, made, "lobby") == Left.LEFT
     assert harness.connections.leave(MULTI, made, "lobby") == Left.ABSENT
-    assert harness.connections.channels_of(MULTI, made) == []
+    assert harness.channels.channels_of(ann) == ()
     for app, unknown in (("101", made), (MULTI, "no id"), ("nowhere", made)):
         assert harness.connections.join(app, unknown, "lobby") == Joined.UNKNOWN
         assert harness.connections.leave(app, unknown, "lobby") == Left.UNKNOWN
-        assert harness.connections.channels_of(app, unknown) is None
+        assert harness.connections.about(app, [unknown]) == [None]
     assert len(heard) == 2
     with pytest.raises(ChannelRefused):
         harness.connections.join(MULTI, made, "")

@@ -563,7 +563,7 @@ def test_connections_join_channels_from_any_node_and_are_reached_at_once(nodes: 
     assert texts(a) == [["hello"]]
     assert nodes[3].connections.join(MULTI, made, LOBBY, b"again") == Joined.MEMBER
     assert heard == [(LOBBY, b"first", True), (LOBBY, b"again", False)]
-    assert nodes[1].connections.channels_of(MULTI, made) == [LOBBY]
+    assert [each.channels for each in nodes[1].connections.about(MULTI, [made]) if each] == [(LOBBY,)]
     assert nodes[1].connections.leave(MULTI, made, LOBBY) == Left.LEFT
     assert nodes[1].connections.leave(MULTI, made, LOBBY) == Left.ABSENT
     with pytest.raises(ChannelRefused):

@@ -56,7 +56,9 @@ class Left(StrEnum):
 
 
 class ConnectionInfo(Struct, frozen=True, array_like=True):
-    """Public data of a connection. ``since``: time of its login, in Unix seconds."""
+    """Public data of a connection. ``since``: time of its login, in Unix seconds. ``channels``: in the order
+    of joining.
+    """
 
     connection: str
     user: str
@@ -268,13 +270,6 @@ class Connections:
         return Left.LEFT if self._channels.remove(connection, channel) else Left.ABSENT
 
     # --- queries --------------------------------------------------------------------------------------------
-
-    def channels_of(self, app: str, connection_id: str) -> list[str] | None:
-        """The names of its channels in the order of joining. None: not connected, or its node does not
-        answer.
-        """
-        info = self.about(app, (connection_id,))[0]
-        return None if info is None else list(info.channels)
 
     def about(self, app: str, connection_ids: Sequence[str]) -> list[ConnectionInfo | None]:
         """The data of each connection. None: it is not connected, or its node does not answer."""
