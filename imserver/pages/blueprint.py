@@ -132,7 +132,7 @@ def create_pages(api: Api) -> Blueprint:
     """
     node = api.services
     check(node.config)
-    for kind, suffix in ((kind, suffix) for suffix, kind in _MIME_TYPES.items()):
+    for suffix, kind in _MIME_TYPES.items():
         mimetypes.add_type(kind, suffix)  # the types of the operating system may be wrong
     pages = Blueprint("pages", __name__, static_folder=None)
     seen = Seen(node)
