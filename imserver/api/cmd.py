@@ -41,6 +41,7 @@ from imserver.model import Event, Outcome
 from imserver.protocol.action import APP_PREFIX
 from imserver.protocol.forgiving import has_nul
 from imserver.services.push.push import UserPush
+from imserver.services.sessions.sessions import MAX_BAN_SECONDS
 from imserver.transport.exchange import HttpResponse
 
 _ANSWERS: Final = {
@@ -321,8 +322,6 @@ def _apps(api: Api, call: Call) -> list[str]:
     nameable = (each.name for each in api.tenants.all() if ":" not in each.name and not each.same_as)
     return [app for app in nameable if call.principal.reaches(app)]
 
-
-MAX_BAN_SECONDS = 366 * 86400
 
 HEALTHY = HttpResponse(200, b'{"status":"ok"}')
 READY = HttpResponse(200, b'{"status":"ready"}')

@@ -22,6 +22,7 @@ from imserver.errors import (
 )
 from imserver.model import Outcome
 from imserver.services.sessions.presence import SessionInfo
+from imserver.services.sessions.sessions import MAX_BAN_SECONDS
 
 
 class PresenceQuery(Struct, forbid_unknown_fields=True):
@@ -250,7 +251,6 @@ def connection(api: Api, call: Call, asked: ConnectionQuery) -> ConnectionShown:
 # --- ending sessions ----------------------------------------------------------------------------------------
 
 MOST_USERS: Final = 1000
-LONGEST_BAN: Final = 366 * 86400
 
 Users = Annotated[list[field.User], about("The users.", max_length=MOST_USERS)]
 
@@ -273,7 +273,9 @@ class BanRequest(Struct, forbid_unknown_fields=True):
 
     app: field.App
     users: Users
-    seconds: Annotated[float, about("How long to refuse their logins, at most a year.", gt=0, le=LONGEST_BAN)]
+    seconds: Annotated[
+        float, about("How long to refuse their logins, at most a year.", gt=0, le=MAX_BAN_SECONDS)
+    ]
 
 
 class UnbanRequest(Struct, forbid_unknown_fields=True):

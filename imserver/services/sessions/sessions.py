@@ -35,6 +35,8 @@ ALIVE_SECONDS = 3
 _LOOKS = 30
 MAX_BANS: Final = 100_000
 """Number of bans that a node knows."""
+MAX_BAN_SECONDS: Final = 366 * 86400
+"""The longest ban that a request may ask for."""
 MAX_KICKS: Final = 10_000
 """Number of kicks that are remembered; more than can happen during one login."""
 
