@@ -50,30 +50,20 @@ _LOOK_SECONDS = 0.005
 
 
 class Api:
-    """The parts of the node that routes use, and their limits.
+    """The parts of the node that routes use, and the limits of requests.
 
     Owner: the node. One instance serves both HTTP servers.
     """
 
     def __init__(self, services: Parts) -> None:
         self.services = services
-        self.presence = services.presence
-        self.pushes = services.pushes
-        self.tenants = services.tenants
-        self.apps = services.hub.apps
-        self.flusher = services.flusher
-        self.sessions = services.sessions
-        self.dedupe = services.dedupe
-        self.keys = services.keys
-        self.authority = services.authority
-        self.metrics = services.metrics
-        self.rates = Rates(services.config.api.requests_per_second, self.metrics)
-        self.message_rates = MessageRates(self._messages_per_second, self.metrics)
+        self.rates = Rates(services.config.api.requests_per_second, services.metrics)
+        self.message_rates = MessageRates(self._messages_per_second, services.metrics)
         self.reload(services.config)
 
     def reload(self, config: Config) -> None:
         """Apply the parts of the configuration that the API uses."""
-        self.dedupe.shared = self.keys.demo
+        self.services.dedupe.shared = self.services.keys.demo
         if self.rates.per_second != config.api.requests_per_second:
             self.rates.set(config.api.requests_per_second)
         pending, limits = self.services.pending, config.limits
@@ -91,7 +81,7 @@ class Api:
 
     def _messages_per_second(self, app: str) -> float:
         """Limit of messages per second on one connection to an app; 0: no limit."""
-        tenant = self.tenants.get(app)
+        tenant = self.services.tenants.get(app)
         limits = (self._limit_messages, tenant.messages_per_second if tenant is not None else 0.0)
         return min((each for each in limits if each), default=0.0)
 
@@ -102,7 +92,7 @@ def wait_for_broadcast(api: Api, since: int) -> None:
     So the answer to a large push comes after its delivery, and its sender cannot send faster than that.
     """
     deadline = monotonic() + _BROADCAST_SECONDS
-    while not api.flusher.drained(since) and monotonic() < deadline:
+    while not api.services.flusher.drained(since) and monotonic() < deadline:
         gevent.sleep(_LOOK_SECONDS)
 
 
@@ -156,7 +146,7 @@ def app_named(api: Api, app_id: str) -> str:
 
     Apps of other dialects (``system:…``, ``action:…``) cannot be named here.
     """
-    tenants = api.tenants
+    tenants = api.services.tenants
     tenant = tenants.get(app_id)
     if tenant is not None and ":" not in app_id:
         return tenant.same_as or app_id
@@ -237,7 +227,7 @@ def prepare(api: Api, route: Route, call: Call) -> None:
     if route.read is not None:
         route.read(api, call)
     principal, rule, app = call.principal, route.app, call.app
-    if rule == "known" and principal.apps is None and app in api.apps:
+    if rule == "known" and principal.apps is None and app in api.services.hub.apps:
         pass  # most pushes: nothing is left to check; 0.1 µs less than require_app()
     elif rule == "settings":
         _require_settings(api, route, call)
@@ -246,7 +236,7 @@ def prepare(api: Api, route: Route, call: Call) -> None:
     elif rule == "known" or (rule and principal.apps is not None):
         require_app(api, principal, route.need, app, rule)
     if principal.user:
-        if api.sessions.is_banned(principal.app, principal.user):
+        if api.services.sessions.is_banned(principal.app, principal.user):
             raise ApiProblem(HTTP_BANNED)
         if route.user_in and call.params.get(route.user_in) != principal.user:
             raise ApiProblem(HTTP_FORBIDDEN)
@@ -272,7 +262,7 @@ def require_app(api: Api, principal: Principal, need: Need, app: str, rule: AppR
         asks_all = rule in ("any", "optional") and not app and not principal.user
         if not asks_all and (rule == "all" or not may(principal, need, app)):
             raise ApiProblem(_NOT_REACHED.get(principal.kind, HTTP_FORBIDDEN))
-    if rule == "known" and app not in api.apps and api.tenants.find(app) is None:
+    if rule == "known" and app not in api.services.hub.apps and api.services.tenants.find(app) is None:
         raise ApiProblem(HTTP_UNKNOWN_APP)
 
 
@@ -282,7 +272,7 @@ def _require_settings(api: Api, route: Route, call: Call) -> None:
     An alias belongs to its target. A principal that reaches only the target may not change the alias: it
     could give the alias its own settings and then detach it. A principal for all apps may.
     """
-    tenants, principal, asked = api.tenants, call.principal, call.asked
+    tenants, principal, asked = api.services.tenants, call.principal, call.asked
     require_app(api, principal, route.need, call.app, "named")
     if principal.apps is not None and call.app != asked.app:
         raise ApiProblem(HTTP_FORBIDDEN, "Changing an alias requires a key for all apps")
@@ -319,17 +309,17 @@ def admit(api: Api, route: Route, request: HttpRequest) -> Principal | HttpRespo
     need = route.need
     if need is ANYONE:
         return NOBODY
-    if api.keys.demo and need.scope and need.users.isdisjoint(OF_ACCOUNTS):  # as identify() finds
+    if api.services.keys.demo and need.scope and need.users.isdisjoint(OF_ACCOUNTS):  # as identify() finds
         return DEMO
     if need is SIGNED:
         try:
-            return api.authority.signer(request.method, request.path, request.query)
+            return api.services.authority.signer(request.method, request.path, request.query)
         except BadSignature as bad:
             return route.style.refuse(HTTP_SIGNATURE_INVALID, request, str(bad))
     try:
         token = _token_of(route, request) if route.token_in else ""
         headers = with_key(route, request.headers) if route.key_in else request.headers
-        principal = api.authority.identify(need, headers, request.host, token)
+        principal = api.services.authority.identify(need, headers, request.host, token)
     except Unavailable as error:
         return route.style.refuse(error.problem, request)
     return principal if may(principal, need) else route.style.refuse(refusal(principal), request)
@@ -355,7 +345,7 @@ def _token_of(route: Route, request: HttpRequest) -> str:
 
 def carry_out(api: Api, route: Route, request: HttpRequest, principal: Principal) -> HttpResponse:
     """Answer a request of an admitted principal after its body has arrived. May switch."""
-    filled = api.flusher.bulk_filled
+    filled = api.services.flusher.bulk_filled
     limited = route.limited and api.rates.per_second > 0
     finished: HttpResponse
     try:
@@ -392,7 +382,7 @@ def carry_out(api: Api, route: Route, request: HttpRequest, principal: Principal
             "%s %s from %s failed", request.method, route.path, request.host, extra={"request": request.id}
         )
         finished = route.style.refuse(HTTP_INTERNAL_ERROR, request)
-    if api.flusher.bulk_filled != filled:
+    if api.services.flusher.bulk_filled != filled:
         wait_for_broadcast(api, filled)
     if limited:
         return finished.with_headers(api.rates.headers(principal, request.host))

@@ -290,7 +290,7 @@ def disconnect(api: Api, app: str, asked: _Disconnect) -> dict[str, Any]:
     if given is None and not (asked.client or asked.session or asked.whitelist):
         if not asked.user:
             raise MethodFailed(errors.CENTRIFUGE_BAD_DATA)
-        api.sessions.close(app, [asked.user])
+        api.services.sessions.close(app, [asked.user])
         return {}
     code, reason = (errors.CLOSE_KICKED, "") if given is None else (given.code, given.reason)
     code = code or errors.CLOSE_KICKED
@@ -379,7 +379,7 @@ def list_channels(api: Api, app: str, asked: _Channels) -> dict[str, Any]:
 def info(api: Api, app: str, _asked: _Info) -> dict[str, Any]:
     """What the app is like. One row stands for all nodes. May switch."""
     services = api.services
-    count = api.presence.counts([app]).apps[app]
+    count = api.services.presence.counts([app]).apps[app]
     node = services.lease().node
     return {
         "nodes": [
@@ -449,7 +449,7 @@ def _read(decode: Callable[[bytes], Any], api: Api, call: Call) -> None:
     if apps is not None and len(apps) == 1:
         (call.app,) = apps
     else:
-        call.app = api.tenants.resolve(api.services.config.centrifuge.app)
+        call.app = api.services.tenants.resolve(api.services.config.centrifuge.app)
 
 
 def _run(method: Method, api: Api, app: str, asked: Any) -> dict[str, Any]:

@@ -64,11 +64,11 @@ def send_message(api: Api, call: Call) -> HttpResponse:
         return BAD_PARAMETER
     sender = call.principal.user
     if not sender:
-        outcome = api.pushes.to_user(call.app, target)
+        outcome = api.services.pushes.to_user(call.app, target)
     else:
         _require_sender(api, call.app, sender)
         target.text = _reviewed(api, call, target.user, target.text)
-        outcome = api.pushes.from_user(call.app, sender, target)
+        outcome = api.services.pushes.from_user(call.app, sender, target)
         if outcome is Outcome.SENT:
             _report_message(api, call.app, sender, target.user, target.msg_id, target.text)
     if outcome is Outcome.NOT_SENT:
@@ -86,7 +86,7 @@ def send_message_all(api: Api, call: Call) -> HttpResponse:
         return BAD_PARAMETER
     _require_sender(api, call.app, call.principal.user)
     message = _reviewed(api, call, "all", message)
-    outcome = api.pushes.to_app(call.app, sender, msg_id, message, by_user=not call.is_back_end)
+    outcome = api.services.pushes.to_app(call.app, sender, msg_id, message, by_user=not call.is_back_end)
     if call.principal.user and outcome in (Outcome.SENT, Outcome.PARTLY):
         _report_message(api, call.app, sender, "all", msg_id, message)
     return _ANSWERS[outcome]
@@ -205,7 +205,7 @@ def _send_each(api: Api, app: str, targets: Sequence[UserPush]) -> HttpResponse:
     for target in targets:
         if len(target.text) + len(target.msg_id) > longest:
             target.user = ""  # an invalid user receives nothing
-    outcomes = api.pushes.to_each(app, targets)
+    outcomes = api.services.pushes.to_each(app, targets)
     _report_absent(api, app, _not_sent(targets, outcomes))
     return _answer_each(users, outcomes)
 
@@ -213,7 +213,7 @@ def _send_each(api: Api, app: str, targets: Sequence[UserPush]) -> HttpResponse:
 def _send_one_to_many(api: Api, app: str, users: Sequence[str], msg_id: str, message: str) -> HttpResponse:
     if len(message) + len(msg_id) > api.push_characters:
         raise RequestRefused(BAD_PARAMETER)
-    outcomes = api.pushes.to_many(app, users, msg_id, message)
+    outcomes = api.services.pushes.to_many(app, users, msg_id, message)
     if outcomes is None:
         return REPEATED
     absent = _not_sent([UserPush(user, msg_id, message) for user in users], outcomes)
@@ -254,7 +254,7 @@ def user_list(api: Api, call: Call) -> HttpResponse:
         if found.next:
             listed["next"] = found.next
         return success(listed)
-    page = api.presence.page(call.app, _after(cursor), LIST_PAGE)
+    page = api.services.presence.page(call.app, _after(cursor), LIST_PAGE)
     data: dict[str, Any] = {"userCount": page.total, "userList": page.users}
     if page.more:
         data["next"] = cursor_of(page.users[-1])
@@ -297,7 +297,7 @@ def _after(cursor: str) -> str | None:
 def user_online(api: Api, call: Call) -> HttpResponse:
     """``GET /user/online``: whether a user is online, in one app or (``appID`` 0 or missing) in any."""
     user = call.params.get("userid", "")
-    online = any(api.presence.is_online(app, user) for app in _apps(api, call))
+    online = any(api.services.presence.is_online(app, user) for app in _apps(api, call))
     return success({"online": online, "userID": user})
 
 
@@ -309,7 +309,8 @@ def user_online_batch(api: Api, call: Call) -> HttpResponse:
     online = [False] * len(users)
     for app in _apps(api, call):
         online = [
-            known or here for known, here in zip(online, api.presence.are_online(app, users), strict=True)
+            known or here
+            for known, here in zip(online, api.services.presence.are_online(app, users), strict=True)
         ]
     results = [{"online": here, "userID": user} for here, user in zip(online, users, strict=True)]
     return success({"onlineCount": sum(online), "userList": results})
@@ -319,7 +320,7 @@ def _apps(api: Api, call: Call) -> list[str]:
     """The requested app, or all apps of the caller that ``appID`` can name."""
     if call.app:
         return [call.app]
-    nameable = (each.name for each in api.tenants.all() if ":" not in each.name and not each.same_as)
+    nameable = (each.name for each in api.services.tenants.all() if ":" not in each.name and not each.same_as)
     return [app for app in nameable if call.principal.reaches(app)]
 
 
@@ -363,7 +364,7 @@ def kick(api: Api, call: Call) -> HttpResponse:
         return BAD_PARAMETER
     if not (math.isfinite(ban_seconds) and 0 <= ban_seconds <= MAX_BAN_SECONDS):
         return BAD_PARAMETER
-    closed = api.sessions.close(call.app, [user], None, ban_seconds)
+    closed = api.services.sessions.close(call.app, [user], None, ban_seconds)
     data: dict[str, object] = {"kickResults": closed.total > 0, "kickCount": closed.total}
     if closed.missing:
         data["missingNodes"] = list(closed.missing)

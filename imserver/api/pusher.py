@@ -203,7 +203,7 @@ def users(api: Api, call: Call) -> HttpResponse:
 def terminate(api: Api, call: Call) -> HttpResponse:
     """``POST /apps/{app_id}/users/{id}/terminate_connections``: end all sessions of a user."""
     asked: _Asked = call.asked
-    api.sessions.close(call.app, [asked.segments[4]])
+    api.services.sessions.close(call.app, [asked.segments[4]])
     return _answer({})
 
 

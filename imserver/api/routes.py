@@ -61,14 +61,14 @@ def unread_body_limit(api: Api, method: str, path: str, headers: Mapping[str, st
         return min(_TOKEN_BODY_BYTES, api.body_bytes)
     if row is None or not row.need.scope:
         return public
-    if api.keys.demo:
+    if api.services.keys.demo:
         return api.body_bytes
     authorization = (with_key(row, headers) if row.key_in else headers).get("authorization", "")
     if not authorization:
-        known = row.need.address and api.authority.lists_address(host)
+        known = row.need.address and api.services.authority.lists_address(host)
         return api.body_bytes if known else public
     credential = bearer(authorization)
-    if api.keys.find(credential) is not None:
+    if api.services.keys.find(credential) is not None:
         return api.body_bytes
     return min(_TOKEN_BODY_BYTES, api.body_bytes) if row.need.users and is_token(credential) else public
 

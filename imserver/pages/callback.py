@@ -25,7 +25,7 @@ def returned(api: Api, call: Call) -> HttpResponse:
     app, _, provider = call.request.path.removeprefix(OAUTH_CALLBACK).rpartition("/")
     try:
         question = api.services.oauth.returned(
-            api.tenants.resolve(unquote(app)),
+            api.services.tenants.resolve(unquote(app)),
             unquote(provider),
             given.get("state", ""),
             given.get("code", ""),

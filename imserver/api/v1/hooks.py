@@ -186,7 +186,7 @@ def _read(api: Api, call: Call) -> None:
     taken: dict[str, Any] = {name: given[name] for name in _TAKEN if name in given}
     call.asked = decode(_message, msgspec.json.encode(taken))
     call.asked.conversation = hook.group
-    call.app, call.user = api.tenants.resolve(hook.app), str(hook.id)
+    call.app, call.user = api.services.tenants.resolve(hook.app), str(hook.id)
     api.services.bot_rates.know(call.app, call.user)
     call.principal = Principal("bot", apps=frozenset({call.app}), user=call.user)
 

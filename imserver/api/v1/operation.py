@@ -255,7 +255,7 @@ def reader_of(row: Operation) -> Callable[[Api, Call], None]:
         call.asked = asked
         if names_app:
             if asked.app:
-                call.app = api.tenants.resolve(asked.app)
+                call.app = api.services.tenants.resolve(asked.app)
             elif call.principal.user:
                 call.app = call.principal.app
             elif needs_app:

@@ -134,7 +134,7 @@ routes = Resource("presence")
 )
 def user_presence(api: Api, call: Call, asked: PresenceQuery) -> PresenceAnswer:
     """Show whether a user is online, and their sessions."""
-    found = api.presence.sessions(call.app, [asked.user])
+    found = api.services.presence.sessions(call.app, [asked.user])
     user = _with_sessions(asked.user, found.sessions[0])
     return PresenceAnswer(int(user.online), [user], list(found.missing))
 
@@ -151,11 +151,11 @@ def users_presence(api: Api, call: Call, asked: PresenceRequest) -> PresenceAnsw
     app = call.app
     require_few(api, asked.users)
     if asked.sessions:
-        found = api.presence.sessions(app, asked.users)
+        found = api.services.presence.sessions(app, asked.users)
         users = [_with_sessions(*each) for each in zip(asked.users, found.sessions, strict=True)]
         missing = list(found.missing)
     else:
-        online = api.presence.are_online(app, asked.users)
+        online = api.services.presence.are_online(app, asked.users)
         users = [UserPresence(*each) for each in zip(asked.users, online, strict=True)]
         missing = []
     return PresenceAnswer(sum(user.online for user in users), users, missing)
@@ -181,7 +181,7 @@ def users(api: Api, call: Call, asked: field.AppPage) -> UsersAnswer:
 
     A user who stays online is listed exactly once, even if others come and go between pages.
     """
-    page = api.presence.page(call.app, after(asked.cursor), asked.limit)
+    page = api.services.presence.page(call.app, after(asked.cursor), asked.limit)
     names = sorted(page.users)
     following = cursor_of(names[-1]) if page.more else ""
     return UsersAnswer(page.total, names, following, list(page.missing))
@@ -203,7 +203,7 @@ def counts(api: Api, call: Call, asked: CountsQuery) -> CountsAnswer:
         names, following = [call.app], ""
     else:
         names, following = page_of(reached(api, call), asked.cursor, asked.limit)
-    found = api.presence.counts(names)
+    found = api.services.presence.counts(names)
     counted = [AppCounts(name, each.users, each.sessions, each.channels) for name, each in found.apps.items()]
     return CountsAnswer(counted, following, list(found.missing))
 

@@ -105,7 +105,7 @@ class Publisher:
 
     def choose(self, head: Head) -> Spoken | HttpProblem:
         """Decide for the gate whether a client may publish."""
-        principal = self._api.authority.identify(PUSH, head.headers, head.host)
+        principal = self._api.services.authority.identify(PUSH, head.headers, head.host)
         return self._spoken if may(principal, PUSH) else refusal(principal)
 
     def opened(self, connection: Connection, head: Head) -> None:
@@ -153,7 +153,7 @@ class Publisher:
         """Carry out commands. Returns the answers in order."""
         api = self._api
         # Checked each time: the key may have been revoked or changed.
-        principal = api.authority.identify(PUSH, line.headers, "")
+        principal = api.services.authority.identify(PUSH, line.headers, "")
         if not may(principal, PUSH):
             line.waiting.clear()
             connection.close(errors.CLOSE_TOKEN_INVALID)

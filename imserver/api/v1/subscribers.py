@@ -202,7 +202,7 @@ def _named(api: Api, app: str, asked: SubscriptionChange) -> tuple[list[Named], 
     named: list[Named] = [(each, UNSET) for each in asked.connections]
     if not asked.users:
         return named, []
-    found = api.presence.sessions(app, asked.users)
+    found = api.services.presence.sessions(app, asked.users)
     for user, sessions in zip(asked.users, found.sessions, strict=True):
         named += [(session.connection, user) for session in sessions] or [(UNSET, user)]
     return named, list(found.missing)

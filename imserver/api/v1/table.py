@@ -193,7 +193,7 @@ def openapi(api: Api, call: Call) -> HttpResponse:
 
 def described(api: Api) -> bytes:
     """The OpenAPI document of this server as JSON: with its limits, and with keys where it needs them."""
-    return _written(api.batch_targets, api.keys.demo)
+    return _written(api.batch_targets, api.services.keys.demo)
 
 
 @lru_cache(maxsize=2)

@@ -183,11 +183,11 @@ def problem_after(api: Api, call: Call, token: str) -> errors.HttpProblem | None
 
     ``token`` comes from the query. May switch. Raises StorageUnavailable and IssuerUnavailable.
     """
-    if call.app not in api.apps and api.tenants.get(call.app) is None:
+    if call.app not in api.services.hub.apps and api.services.tenants.get(call.app) is None:
         return errors.HTTP_UNKNOWN_APP
     user = call.principal.user
     shown = token or bearer(call.request.headers.get("authorization", ""))
-    if user and api.authority.identify(PUSH_OR_USER, {}, "", shown).user != user:
+    if user and api.services.authority.identify(PUSH_OR_USER, {}, "", shown).user != user:
         return errors.HTTP_TOKEN_INVALID
     return None
 
@@ -235,7 +235,7 @@ def _read_delete(api: Api, call: Call) -> None:
     call.asked = asked
     principal, host = call.principal, call.request.host
     if asked.token and not (principal.key or principal.user):
-        call.principal = principal = api.authority.identify(ANYONE_OR_PUSH, {}, host, asked.token)
+        call.principal = principal = api.services.authority.identify(ANYONE_OR_PUSH, {}, host, asked.token)
     api.rates.require(principal, host)
     if principal.kind == "nobody":
         raise ApiProblem(refusal(principal))
