@@ -1,1 +1,1 @@
-"""Who is connected to this node, by app and user; fan-out to them; the sweep of those who fell silent."""
+"""The connections of this node by app and user, fan-out, and the closing of silent connections."""

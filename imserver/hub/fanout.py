@@ -75,8 +75,10 @@ def _numbered(event: Event | Message, before: bytes, behind: bytes, connection: 
 
 
 def _for_each(encoding: Encoding, message: Message) -> Made:
-    """Encode a message if frames contain their receiver. Other connections of the sender do not receive it,
-    except in rooms."""
+    """Encode a message for a dialect whose frames contain the receiver.
+
+    Other connections of the sender do not receive it, except in rooms.
+    """
     halves = encoding.dialect.encode_message_for(message)
     if halves is None:
         return b""

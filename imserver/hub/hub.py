@@ -43,7 +43,7 @@ class App:
         self.elsewhere = 0
         """Number of users on other nodes: from their leases, or, while these lag, from notices."""
         self.lag = 0
-        """Counts of :attr:`elsewhere` until the leases include the last notice."""
+        """Seconds until the leases include the last notice."""
         self.several = 0
         """Number of users with several sessions."""
         self.notices: list[Event] = []
@@ -51,7 +51,7 @@ class App:
         self.newcomers: dict[Connection, int] = {}
         """Sessions that began while notices wait → number of these notices that they do not receive."""
         self.channels: dict[str, LocalChannel] = {}
-        """Channels with members on this node (:mod:`imserver.hub.hub`)."""
+        """Channels with members on this node."""
 
     def sessions_of(self, user: str) -> tuple[Connection, ...]:
         """The addressed sessions of ``user``, oldest first."""
@@ -147,8 +147,9 @@ class Hub:
         return known is not None and user in known.users
 
     def attach(self, app: App, connection: Connection, user: str, device: str) -> None:
-        """Make ``connection`` a session of ``user`` that is answered but not addressed, because a later login
-        is."""
+        """Make ``connection`` a session of ``user`` that is answered but not addressed: no push to the user
+        reaches it.
+        """
         connection.app, connection.user, connection.device = app.name, user, device
         connection.since = self.now
 
@@ -213,10 +214,10 @@ class ChannelPosition:
     """How far this node has delivered a channel with history. Owner: the service of channels.
 
     ``offset``: of the last delivered publication, in the history's life ``epoch`` (-1: not known yet).
-    ``early``: publications that came before those between. ``waiting``: new members that must not receive
-    everything → the publications that they receive later, or the last offset that they have. ``deltas``:
-    members that read deltas → the offset of the last publication that they have received (0: none); None if
-    there are none. ``last``: the last delivered publication, if there are such members.
+    ``early``: offset → a publication that arrived before one with a lower offset. ``waiting``: new members
+    that must not receive everything → the publications that they receive later, or the last offset that they
+    have. ``deltas``: members that read deltas → the offset of the last publication that they have received
+    (0: none); None if there are none. ``last``: the last delivered publication, if there are such members.
     """
 
     __slots__ = ("deltas", "early", "epoch", "filling", "last", "offset", "waiting")

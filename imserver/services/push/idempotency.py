@@ -68,7 +68,7 @@ class Dedupe:
         self._order: deque[int] = deque()
         """The same hashes from the oldest to the newest."""
         self._pending: dict[int, Event | None] = {}
-        """Claimed hashes, with what repeats wait for, if any do."""
+        """Claimed hash → the event that its repeats wait for; None: no repeat waits."""
         self._second = int(clock())
         self._next_expiry = self._second + seconds
 

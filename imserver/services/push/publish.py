@@ -187,7 +187,7 @@ class PendingPushes:
                 del self._queues[app, user]
 
     def pass_on(self) -> None:
-        """The node stops: pass all pushes to nodes that do not, all of one user to the same. Switches."""
+        """Pass all pushes to nodes that do not stop, those of one user to the same node. Switches."""
         node_messages = self._node_messages
         if node_messages is None:
             return
@@ -291,7 +291,7 @@ class Publishing:
         """
         outcomes: list[Outcome] = []
         users: list[str] = []
-        # Names of channels are the back end's own where users are connections.
+        # Channels of a system have any names: there, `user:1` is not the channel of a user.
         system = app.startswith(SYSTEM_PREFIX)
         for target in targets if system else map(addressed, targets):
             if target.user is not UNSET and target.device is UNSET:

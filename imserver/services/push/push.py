@@ -173,8 +173,8 @@ class Pushes:
 def _id_of_user(user: str, msg_id: str) -> str:
     """The name under which the message id of a user is claimed.
 
-    It never equals an id of the back end or of another user: then a user could have their pushes taken for
-    repeats. U+0000 is in no id.
+    It never equals an id of the back end or of another user: U+0000 is in no id. Otherwise a user could claim
+    an id of others, whose push would then count as a repeat.
     """
     return f"{user}\0{msg_id}" if msg_id else ""
 

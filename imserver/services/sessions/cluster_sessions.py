@@ -213,7 +213,10 @@ class ClusterSessions(Sessions):
 
         Sessions of this node were pinged before, except those that began since.
         """
-        if any(p.epoch == self._node_messages.own_epoch and self._has_just_come(login, p.id) for p in others):
+        if any(
+            ref.epoch == self._node_messages.own_epoch and self._has_just_begun(login, ref.id)
+            for ref in others
+        ):
             return True
         leases = self._registry.leases()
         asked = [
@@ -230,7 +233,8 @@ class ClusterSessions(Sessions):
                 raise answer
         return False
 
-    def _has_just_come(self, login: Login, session_id: int) -> bool:
+    def _has_just_begun(self, login: Login, session_id: int) -> bool:
+        """Whether a session of this node began after the pings, or answers the ping of another node."""
         connection = self._find(login.app, login.user, session_id)
         if connection is None:
             return session_id in self._beginning.get((login.app, login.user), ())
