@@ -49,7 +49,7 @@ WAIT_SECONDS: Final = 10.0
 _LOOK_SECONDS: Final = 0.01
 _MOST_LOOK_SECONDS: Final = 0.32
 
-Answer = Callable[[list[Message], bool, bool], bool]
+PageAnswer = Callable[[list[Message], bool, bool], bool]
 """(a page of missed entries, whether there are more, begin anew) → whether the client has all of them now, so
 that new entries are delivered; must not switch. Begin anew: see :meth:`CatchUp.must_begin_anew`."""
 
@@ -163,7 +163,7 @@ class CatchUp:
         connection: Connection,
         after: int,
         limit: int,
-        answer: Answer,
+        answer: PageAnswer,
         yields: bool = False,
         checks: bool = False,
     ) -> None:
