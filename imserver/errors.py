@@ -113,7 +113,7 @@ DISCONNECTED: Final = "disconnected"
 
 
 def close_reason(code: int) -> str:
-    """The reason that is sent with a close code of this server; ``""`` if the code is not one of them."""
+    """The name of a close code of this server; ``""`` if the code is not one of them."""
     row = CLOSE.get(code)
     return "" if row is None else row.name
 

@@ -19,7 +19,7 @@ Importing this package patches nothing.
 
 from imserver_client.accounts import AccountLogin, Accounts, LoginProvider, ProviderLink, StartedLogin
 from imserver_client.aio import AsyncApi, AsyncClient, AsyncMessenger
-from imserver_client.api import Api
+from imserver_client.api import Api, StreamFields
 from imserver_client.errors import (
     ClientError,
     Closed,
@@ -160,6 +160,7 @@ __all__ = [
     "State",
     "StoredPosition",
     "StreamEnd",
+    "StreamFields",
     "StreamUpdate",
     "Subscriber",
     "SubscriberPage",

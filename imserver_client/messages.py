@@ -60,13 +60,13 @@ class OpenedAnswer(Struct, frozen=True):
 
 
 class AppendedPieces(Struct, frozen=True):
-    """What became of pieces, in their order."""
+    """The results for pieces, in their order."""
 
     results: tuple[PieceResult, ...]
 
 
 class ClosedAnswer(Struct, frozen=True):
-    """What became of a streamed message. ``id``: of the stored message, 0 without one."""
+    """The result of closing a streamed message. ``id``: of the stored message, 0 without one."""
 
     stream: str
     status: str

@@ -66,7 +66,7 @@ class PublisherCore:
 
     def __init__(self, url: str, key: str) -> None:
         scheme, _, rest = (url if "://" in url else f"http://{url}").rstrip("/").partition("://")
-        self.url = f"{'wss' if scheme in ('https', 'wss') else 'ws'}://{rest}{PATH}"
+        self.url = f"{'wss' if scheme.lower() in ('https', 'wss') else 'ws'}://{rest}{PATH}"
         self.headers = {"Authorization": f"Bearer {key}"} if key else {}
         self.answers = PendingAnswers()
         self._numbers = count(1)

@@ -141,7 +141,7 @@ class HistoryPage(Struct, frozen=True):
 
 
 class PieceResult(Struct, frozen=True):
-    """What became of a piece of a streamed message, whose last piece has the number ``piece``.
+    """The result for a piece of a streamed message, whose last piece has the number ``piece``.
 
     ``status``: ``"appended"``, ``"repeated"``, ``"gap"`` (pieces before it are missing), ``"too_long"``,
     ``"closed"``, ``"unknown"`` (there is no such message), ``"failed"`` (its node does not answer, try
@@ -154,7 +154,7 @@ class PieceResult(Struct, frozen=True):
 
 
 class StreamEnd(Struct, frozen=True):
-    """What became of a streamed message.
+    """The result of closing a streamed message.
 
     ``status``: ``"closed"``; ``"repeated"``: it was closed before; ``"unknown"``: the server closed it long
     ago, or its node has ended; ``"failed"``: its node or the history does not answer. ``offset`` and

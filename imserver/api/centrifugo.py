@@ -149,8 +149,8 @@ class _Batch(Struct):
 class _Command(Struct):
     """A command of ``POST /api``. ``id``: the reply has it, too."""
 
-    id: int = 0
-    method: str = ""
+    id: int | None = None
+    method: str | None = None
     params: Raw = Raw(b"{}")
 
 
@@ -487,7 +487,8 @@ def _answer_commands(api: Api, call: Call) -> HttpResponse:
         raise BadBody("a request has 1 to 1,000 commands")
     replies: list[dict[str, Any]] = []
     for command in commands:
-        reply = _run_command(api, call, command.method.lower(), bytes(command.params))
+        params = b"" if bytes(command.params) == b"null" else bytes(command.params)
+        reply = _run_command(api, call, (command.method or "").lower(), params)
         replies.append({"id": command.id, **reply} if command.id else reply)
     return HttpResponse(200, b"\n".join(map(_encode, replies)))
 

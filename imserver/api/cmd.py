@@ -36,6 +36,7 @@ from imserver.auth.principal import (
     READ_OR_SESSION,
     READ_OR_VISITOR,
 )
+from imserver.clock import serve_others
 from imserver.errors import REPLY_UNAUTHORIZED
 from imserver.model import Event, Outcome
 from imserver.protocol.action import APP_PREFIX
@@ -306,14 +307,16 @@ def user_online_batch(api: Api, call: Call) -> HttpResponse:
     users = call.texts("userids")
     if len(users) > api.batch_targets:
         return BAD_PARAMETER
-    online = [False] * len(users)
+    missing, online = list(dict.fromkeys(users)), set[str]()
     for app in _apps(api, call):
-        online = [
-            known or here
-            for known, here in zip(online, api.services.presence.are_online(app, users), strict=True)
-        ]
-    results = [{"online": here, "userID": user} for here, user in zip(online, users, strict=True)]
-    return success({"onlineCount": sum(online), "userList": results})
+        found = api.services.presence.are_online(app, missing)
+        online.update(user for user, here in zip(missing, found, strict=True) if here)
+        missing = [user for user in missing if user not in online]
+        if not missing:
+            break
+        serve_others()
+    results = [{"online": user in online, "userID": user} for user in users]
+    return success({"onlineCount": sum(user in online for user in users), "userList": results})
 
 
 def _apps(api: Api, call: Call) -> list[str]:

@@ -81,8 +81,7 @@ class FallbackStreams:
         A browser can read its close code, but not the status of a refused request.
         """
         encoding, kind = self._encoding(head)
-        row = errors.CLOSE[code]
-        return stream_head(self._services, head, head.host, kind) + encoding.close_frames(code, row.name)
+        return stream_head(self._services, head, head.host, kind) + encoding.close_frames(code)
 
 
 def _is_protobuf(content_type: str) -> bool:

@@ -106,6 +106,9 @@ class _IssuedPayload(Struct):
     exp: int | float
     nbf: int | float = 0
     channel: Any = None
+
+
+class _BareIssuedPayload(_IssuedPayload):
     expire_at: int | float | None = None
 
 
@@ -142,6 +145,7 @@ _SECRETS: Final = 1024
 _decode = msgspec.json.Decoder(_Payload).decode
 _decode_bare = msgspec.json.Decoder(_BarePayload).decode
 _decode_issued = msgspec.json.Decoder(_IssuedPayload).decode
+_decode_bare_issued = msgspec.json.Decoder(_BareIssuedPayload).decode
 _decode_origin = msgspec.json.Decoder(_Origin).decode
 _decode_fields = msgspec.json.Decoder(dict[str, Any]).decode
 _jws: PyJWS | None = None
@@ -313,7 +317,7 @@ def unverified(token: str) -> Unverified:
     try:
         head, payload, _ = token.split(".")
         kid = msgspec.json.decode(bytes_of(head), type=_Head).kid
-        issued = msgspec.json.decode(bytes_of(payload), type=_Origin)
+        issued = decode_claims(_decode_origin, bytes_of(payload))
     except (ValueError, RecursionError) as error:
         raise BadToken(f"this is not a token: {error}") from None
     return Unverified(issued.iss, _audiences(issued), kid)
@@ -328,11 +332,17 @@ def read_issued(
     have ``expire_at`` (:func:`end_of`).
     """
     payload, user = issued_payload(token, keys, row)
-    issued = decode_claims(_decode_issued, payload)
+    issued: _IssuedPayload | _BareIssuedPayload
+    if bare:
+        issued = bare_issued = decode_claims(_decode_bare_issued, payload)
+        expires_at = end_of(bare_issued.exp, bare_issued.expire_at)
+    else:
+        issued = decode_claims(_decode_issued, payload)
+        expires_at = end_of(issued.exp, None)
     if issued.channel is not None:
         raise BadToken("this is the token of a subscription")
     _check_times(issued, now)
-    return Claims(user, app, end_of(issued.exp, issued.expire_at if bare else None))
+    return Claims(user, app, expires_at)
 
 
 def issued_payload(token: str, keys: Sequence[Key], row: JwtSettings) -> tuple[bytes, str]:

@@ -11,6 +11,7 @@ import msgspec
 
 from imserver.commands.opened import day, opened, settings_options
 from imserver.config.load import dump_app, read_value
+from imserver.config.settings import ChannelSettings, ProviderSettings
 from imserver.config.values import fold
 from imserver.errors import MediaUnavailable
 from imserver.metrics import Metrics
@@ -24,6 +25,12 @@ from imserver.webhooks.reviews import Reviews
 _SHOWN_EVENTS: Final = 1000
 _SECRETS: Final = re.compile(r"(webhook|pusher)\.secret|oauth\..+\.clientsecret")
 """Folded names of settings that are one secret."""
+_NAMED: Final = {
+    "channels": frozenset(map(fold, ChannelSettings.__struct_fields__)),
+    "oauth": frozenset(map(fold, ProviderSettings.__struct_fields__)),
+    "roommembers": frozenset[str](),
+}
+"""Folded names of settings that have rows with names of their own → the options of a row."""
 
 
 @click.group()
@@ -170,13 +177,25 @@ def _fields(written: Sequence[str], before: Mapping[str, Any], unset: Sequence[s
         setting, equals, value = each.partition("=")
         if not equals:
             fail(f"{each}: expected SETTING=VALUE")
-        *above, name = setting.split(".")
+        *above, name = _path(setting)
         _whole(fields, before, above)[name] = _value(setting, value)
     for setting in unset:
-        *above, name = setting.split(".")
+        *above, name = _path(setting)
         if above and _whole(fields, before, above).pop(name, None) is None:
             fail(f"{setting} is not set")
     return fields
+
+
+def _path(setting: str) -> list[str]:
+    """The names in a setting with dots. Namespaces, rooms and providers may have dots in their own names."""
+    name, _, inner = setting.partition(".")
+    if not inner:
+        return [name]
+    known = _NAMED.get(fold(name))
+    if known is None:
+        return setting.split(".")
+    own, _, option = inner.rpartition(".")
+    return [name, own, option] if own and fold(option) in known else [name, inner]
 
 
 def _whole(fields: dict[str, Any], before: Mapping[str, Any], above: Sequence[str]) -> dict[str, Any]:

@@ -165,7 +165,7 @@ _ACCEPTED: Final = frozenset(("sent", "held", "partly", "repeated"))
 
 
 class OutboxOutcome(Struct):
-    """What became of some rows: pushed, refused for good (id, reason), and to be tried again."""
+    """The result for some rows: pushed, refused for good (id, reason), and to be tried again."""
 
     pushed: list[int]
     refused: list[tuple[int, str]]
@@ -173,9 +173,10 @@ class OutboxOutcome(Struct):
 
 
 def push_rows(publisher: Publisher, table: str, rows: Sequence[OutboxRow]) -> OutboxOutcome:
-    """Push rows in their order. Stops at the first one that has to be tried again, so that none overtakes it.
+    """Push rows in their order. Everything from the first row on that has to be tried again is left.
 
-    Raises NotConnected.
+    Rows after it may have arrived. They are recognised by their ids when they are pushed again. Raises
+    NotConnected.
     """
     sent: list[tuple[OutboxRow, Future[PushAnswer] | str, bool]] = []
     for row in rows:

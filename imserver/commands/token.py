@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from time import time
@@ -61,8 +62,9 @@ def create(
         tenant = _tenant(tenants, name)
         row = _row(tenant, kid)
         longest = tenant.user_bytes_of(tenant.name)
-        if not 0 < len(user.encode()) <= longest:
-            fail(f"USER: expected 1 to {longest} bytes, as app {tenant.name} allows")
+        name_of_user = os.fsencode(user)  # as it was given, which need not be UTF-8
+        if not 0 < len(name_of_user) <= longest or name_of_user.decode(errors="replace") != user:
+            fail(f"USER: expected 1 to {longest} bytes of UTF-8, as app {tenant.name} allows")
         try:
             if key_file is not None:
                 key = Path(key_file).read_text(encoding="utf-8")

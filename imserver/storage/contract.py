@@ -55,8 +55,8 @@ class BanRow(Struct, frozen=True):
 
     app: str
     user: str
-    until: int
-    """Unix milliseconds. In the past: the ban has ended, or was lifted."""
+    seconds: float
+    """How long it still lasts, by the clock of the database. 0 or less: it has ended, or was lifted."""
 
 
 class Changes(Struct, frozen=True):

@@ -389,11 +389,11 @@ class Store:
 
         Raises StorageUnavailable.
         """
-        now = int(time() * 1000)
-        until = now + int(seconds * 1000)
 
         def work(sql: Statements) -> None:
             version = _next_version(sql)
+            now = _clock_ms(sql)
+            until = now + int(seconds * 1000) if seconds > 0 else now - 1
             banned = {name for user in users if len(name := user.encode()) <= MAX_USER_BYTES}
             sql.execute_many(
                 "DELETE FROM ban WHERE app = %s AND member = %s", [(app, user) for user in banned]
@@ -421,6 +421,7 @@ def _read_changes(known: int, sql: Statements) -> Changes:
     apps = sql.query(f"SELECT name, settings, created FROM app {newer}", (known, version))
     keys = sql.query(f"{_KEYS} {newer}", (known, version))
     bans = sql.query(f"SELECT app, member, until FROM ban {newer} ORDER BY until", (known, version))
+    now = _clock_ms(sql) if bans else 0
     return Changes(
         version,
         tuple(
@@ -428,8 +429,20 @@ def _read_changes(known: int, sql: Statements) -> Changes:
             for name, settings, created in apps
         ),
         tuple(map(_key_row, keys)),
-        tuple(BanRow(text_of(app), bytes(user).decode(), until) for app, user, until in bans),
+        tuple(BanRow(text_of(app), bytes(user).decode(), (until - now) / 1000) for app, user, until in bans),
     )
+
+
+_CLOCKS: Final = {
+    "sqlite": "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)",
+    "postgresql": "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)",
+    "mysql": "CAST(UNIX_TIMESTAMP(SYSDATE(3)) * 1000 AS SIGNED)",
+}
+
+
+def _clock_ms(sql: Statements) -> int:
+    """Unix milliseconds by the clock of the database: the clocks of nodes differ."""
+    return int(sql.query(f"SELECT {_CLOCKS[sql.engine]}")[0][0])
 
 
 def _next_version(sql: Statements) -> int:

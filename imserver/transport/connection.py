@@ -110,9 +110,11 @@ class Encoding:
         return frames.encode(payload, opcode)
 
     def foreign(self, code: int, reason: str) -> tuple[int, str]:
-        """The code of the dialect for one of our close codes, and its reason if there is no better one."""
-        name, own = self.dialect.name, errors.CLOSE.get(code)
-        if own is not None and reason in ("", own.name):
+        """The code and reason of the dialect for one of our close codes. Without a reason: the name of the
+        code, or the dialect's own words for it."""
+        name, own = self.dialect.name, errors.close_reason(code)
+        reason = reason or own
+        if own and reason == own:
             reason = errors.FOREIGN_REASONS.get(name, _SAME_REASONS).get(code, reason)
         return errors.FOREIGN_CLOSE.get(name, _SAME_CODES).get(code, code), reason
 
@@ -394,7 +396,7 @@ class Connection(Writer):
         """
         if self.state == OPEN:
             self._end(code)
-            self.send_frame(self.encoding.close_frames(code, reason or errors.close_reason(code)))
+            self.send_frame(self.encoding.close_frames(code, reason))
 
     def _closed_by_peer(self, code: int) -> None:
         self._end(code)

@@ -115,7 +115,7 @@ class Stream(Connection):
         in ``errors.CLOSE``.
         """
         if self.state == OPEN:
-            last = self._last(code, reason or errors.close_reason(code))
+            last = self._last(code, reason)
             self._end(code)
             self.send_frame(last)
 
@@ -130,14 +130,14 @@ class Stream(Connection):
         """Drop the outbox and end the stream. The peer has ``websocket.close_seconds`` to read the reason."""
         backlog = self.outbox
         if self.state == OPEN and type(backlog) is Backlog:
-            last = self._last(code, errors.close_reason(code))
+            last = self._last(code)
             self._end(code)
             backlog.cut(last)
             self.context.flusher.budget.set(self, self.held_bytes())
         else:
             self._kill(code)
 
-    def _last(self, code: int, reason: str) -> bytes:
+    def _last(self, code: int, reason: str = "") -> bytes:
         state = self.dialect_state
         if not isinstance(state, UnbegunStream):
             return self.encoding.close_frames(code, reason)

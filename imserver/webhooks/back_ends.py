@@ -173,8 +173,11 @@ class BackEnds:
             raise Unreachable(f"it answered with status {status}")
         try:
             msgspec.json.decode(content)  # the parts that are passed on must be valid, too
-            answer = _decode(without_nulls(content, 2))
+            given = without_nulls(content, 2)
+            answer = _decode(given)
             if answer == _NOTHING:
+                if msgspec.json.decode(given):  # an error in another form must not allow anything
+                    raise ValueError("it has neither result nor error nor disconnect")
                 answer = _decode(_NOTHING_MEANS.get(call, b'{"result":{}}'))
             result = None if answer.result is UNSET else msgspec.json.decode(answer.result, type=kind)
         except (ValueError, RecursionError) as error:

@@ -112,7 +112,7 @@ def test_what_was_published_while_the_line_was_cut_is_recovered_once(pair: Pair,
     assert returned(first) == "Back. Nothing was published while the line was cut."
     cut(first)
     assert "demo:cut" in first.texts("#command")[0]
-    eventually(lambda: second.people == [second.name, "(自己)"], what="the other is gone")
+    eventually(lambda: second.people == [second.name, "（自己）"], what="the other is gone")
     for number in range(5):
         publish(second, f"missed {number}")
     first.find("#content").send_keys("not sent" + Keys.ENTER)

@@ -89,7 +89,7 @@ def test_the_page_greets_and_names_who_is_there(pair: Pair, server: Server) -> N
     for page, other in ((first, second), (second, first)):
         assert page.texts("#log .admin .from bdi") == ["管理员"]
         assert page.name in page.texts("#log .admin .bubble")[0]
-        assert page.people == [page.name, "(自己)", other.name]
+        assert page.people == [page.name, "（自己）", other.name]
         assert page.texts("#people-count") == ["2"]
 
 
@@ -100,7 +100,7 @@ def test_who_enters_and_leaves_is_shown(pair: Pair, server: Server) -> None:
     first.has_notice("管理员", name, "哈喽~")
     second.driver.get("about:blank")
     first.has_notice("管理员", name, "用户已经离开~")
-    eventually(lambda: first.people == [first.name, "(自己)"], what="the list is shorter")
+    eventually(lambda: first.people == [first.name, "（自己）"], what="the list is shorter")
 
 
 @pytest.mark.full
@@ -111,7 +111,7 @@ def test_a_crowd_that_enters_shares_a_line(pair: Pair, server: Server) -> None:
             crowd.enter_context(logged_in(server, f"c{number}", 104))
         page.has_notice("c29", "等 27 人", "哈喽~")
         assert [notice.count("等") for notice in page.notices] == [0, 0, 0, 1]
-    eventually(lambda: page.people == [page.name, "(自己)"], what="all have left")
+    eventually(lambda: page.people == [page.name, "（自己）"], what="all have left")
     assert len(page.notices) == 8
     page.driver.refresh()
     page.online()

@@ -184,6 +184,7 @@ def test_without_passwords_only_providers_are_offered(
     pair: Pair, start_server: StartServer, provider: StandIn
 ) -> None:
     settings = {"accounts": {"passwords": False}, "oauth": {"main": provided(provider)}}
-    page = open_page(pair[0], start_server(config={"apps": {"gochat": settings}}))
+    config = {"app": {"http_url": "http://127.0.0.1"}, "apps": {"gochat": settings}}
+    page = open_page(pair[0], start_server(config=config))
     eventually(lambda: page.shown(".providers button") and not page.shown("#password"), what="the provider")
     assert not violations(page)

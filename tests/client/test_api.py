@@ -25,6 +25,7 @@ from imserver_client import (
     RequestRefused,
     StreamUpdate,
 )
+from imserver_client.publisher import PublisherCore
 from tests.client.test_sessions import SECONDS, http, ws
 from tests.conftest import StartServer
 from tests.support import Server, clean_environment
@@ -288,6 +289,11 @@ def test_an_address_may_lack_its_scheme(server: Server) -> None:
     with Api(address) as api, Publisher(address) as publisher:
         assert api.push(APP, "hi", user="nobody").results[0].status == "absent"
         assert publisher.push(APP, "hi", user="nobody").results[0].status == "absent"
+
+
+@pytest.mark.parametrize("url", ["https://im.example.com", "HTTPS://im.example.com/"])
+def test_a_publisher_uses_tls_if_the_address_says_so(url: str) -> None:
+    assert PublisherCore(url, "key").url == "wss://im.example.com/api/v1/publisher"
 
 
 @pytest.mark.parametrize("url", ["http://", "http://127.0.0.1:999999", "http://[::1"])

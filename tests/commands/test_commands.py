@@ -152,6 +152,17 @@ def test_one_field_of_a_provider_is_changed_or_reset(run: Run, tmp_path: Path) -
     assert "git:" not in run("app", "set", "105", "--unset", "oauth.git").stdout
 
 
+def test_names_of_namespaces_and_rooms_may_have_dots(run: Run) -> None:
+    run("app", "create", "105", 'channels.chat.v1={"presence": true}', "roomMembers.my.room=[ann]")
+    changed = run("app", "set", "105", "channels.chat.v1.max_subscribers=10", "channels.a={}").stdout
+    assert "chat.v1:" in changed
+    assert "max_subscribers: 10" in changed
+    assert "my.room:" in changed
+    left = run("app", "set", "105", "--unset", "channels.chat.v1", "--unset", "room_members.my.room").stdout
+    assert "chat.v1" not in left
+    assert "my.room" not in left
+
+
 def test_secrets_are_read_from_files_and_not_from_arguments(run: Run, tmp_path: Path) -> None:
     secret, keys = tmp_path / "secret", tmp_path / "keys"
     secret.write_text("12345678901234567890\n")

@@ -221,7 +221,7 @@ class Server503:
         return Answer()
 
 
-def test_no_row_overtakes_one_that_has_to_be_tried_again() -> None:
+def test_everything_behind_a_row_that_has_to_be_tried_again_is_left() -> None:
     busy = RequestRefused(503, "busy", "later", True)
     publisher: Any = Server503(None, busy, None)
     outcome = push_rows(publisher, "t", [OutboxRow(number, b'{"app":"101"}') for number in (1, 2, 3)])

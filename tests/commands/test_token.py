@@ -1,5 +1,6 @@
 """`imserver token`: what it makes lets a user in; what it cannot make it says in one line."""
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,7 @@ def test_a_secret_of_the_server_s_own_signs_and_a_server_takes_it(
         ),
         ({"key": SECRET}, ["create", "--app", "101", ""], "expected 1 to 19 bytes"),
         ({"key": SECRET}, ["create", "--app", "101", "x" * 20], "expected 1 to 19 bytes"),
+        ({"key": SECRET}, ["create", "--app", "101", os.fsdecode(b"\xff\xfe")], "bytes of UTF-8"),
         ({"key": "short"}, ["create", "--app", "101", "--user", "ann"], "32 bytes"),
         ({"key": SECRET}, ["create", "--app", "101", "--user", "ann", "--key-file", "/no/file"], "/no/file"),
         ({"key": SECRET}, ["secret", "--app", "101"], "without a key"),

@@ -443,10 +443,11 @@ def test_other_methods_go_to_the_back_end(asked: Server, back_end: BackEnd, prot
             failed = await fails(ann.client.rpc("price", ann.written({})))
             assert isinstance(failed, ReplyError)
             assert (failed.code, failed.temporary) == (1400, True)
-            back_end.answers["/rpc"] = lambda _: (503, b"")
-            failed = await fails(ann.client.rpc("price", ann.written({})))
-            assert isinstance(failed, ReplyError)
-            assert (failed.code, failed.temporary) == (100, True)
+            for wrong in ((503, b""), (200, b'{"detail":"forbidden"}'), (200, b"[]")):
+                back_end.answers["/rpc"] = lambda _, wrong=wrong: wrong
+                failed = await fails(ann.client.rpc("price", ann.written({})))
+                assert isinstance(failed, ReplyError)
+                assert (failed.code, failed.temporary) == (100, True)
             back_end.answers["/rpc"] = lambda _: answer(disconnect={"code": 4999, "reason": "enough"})
             await fails(ann.client.rpc("price", ann.written({})))
             gone = await ann.events.next("on_disconnected")

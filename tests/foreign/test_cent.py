@@ -175,7 +175,7 @@ def test_older_clients_name_the_method_in_the_body(server: Server) -> None:
         {"method": "history", "params": {"channel": "past:old", "limit": None}},
         {"method": "history", "params": {"channel": 1}},
         {"method": "dance", "params": {}},
-        {"method": "info"},
+        {"id": None, "method": "info", "params": None},
     ]
     presence, history, bad, unknown, info = ask(server, "/api", lines)
     assert presence == {"id": 7, "result": {"presence": {}}}

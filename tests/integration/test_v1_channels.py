@@ -137,9 +137,12 @@ def test_a_repeated_broadcast_reaches_the_channels_that_have_not_accepted_it(ser
         assert statuses() == ["repeated", "sent", "refused"]
         assert text_of(bob) == "123456"
     assert statuses() == ["repeated", "repeated", "refused"]
-    other = {**body, "channels": ["news:other", "news:all"]}
+    alone = {"app": "shop", "channel": "news:all", "text": "123456", "id": "b-1"}
+    assert good(server.http, "channels/publish", alone)["status"] == "repeated"
+    other = {**body, "channels": ["news:other", "news:all"], "text": "other"}
     assert refused(server.http, "channels/broadcast", other)[:2] == (422, "id_reused")
     assert statuses(channels=["news:other", "news:other"]) == ["sent", "sent"]
+    assert statuses(channels=["news:all", "news:other"]) == ["repeated", "repeated"]
     for channel in ("news:all", "news:other"):
         assert len(history(server, channel=channel)["publications"]) == 1
 

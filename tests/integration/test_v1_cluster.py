@@ -120,6 +120,7 @@ def test_a_single_connection_is_ended_from_either(nodes: Nodes, asked: Server) -
 def test_a_ban_holds_on_both_until_it_is_lifted(nodes: Nodes, asked: Server) -> None:
     app, user = app_with("multi"), fresh()
     ban = {"app": str(app), "users": [user], "seconds": 3600}
+    good(asked.http, "apps/create", {"app": f"of-{user}"})  # makes the database
     with logged_in(nodes.servers[0].ws, user, app) as ann:
         answer = good(asked.http, "ban", ban)
         assert (answer["closed"], answer["lasting"]) == (1, True)
@@ -153,6 +154,7 @@ def test_a_node_that_did_not_hear_of_a_ban_refuses_the_requests_of_the_user(
 
         (first,) = nodes.servers
         assert answer(first) == 200
+        good(first.http, "apps/create", {"app": "another"}, key=key)  # makes the database
         good(first.http, "ban", {"app": "205", "users": ["ann"], "seconds": 3600}, key=key)
         second = nodes.start()
         assert answer(first) == answer(second) == 1003

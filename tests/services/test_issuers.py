@@ -153,6 +153,10 @@ def test_only_a_client_of_centrifugo_has_a_session_that_ends_at_another_time() -
     issuers, token = Issuers(web(jwk("EdDSA", "1"))), signed(expire_at=0)  # type: ignore[arg-type]
     for bare, end in ((False, NOW + 60), (True, 0)):
         assert issuers.claims("301", (ROW,), token, NOW, bare) == Claims("ann", "301", end)
+    own = signed(expire_at="2026-12-01")
+    assert issuers.claims("301", (ROW,), own, NOW) == Claims("ann", "301", NOW + 60), "a claim of its own"
+    with pytest.raises(BadToken, match="wrong types"):
+        issuers.claims("301", (ROW,), own, NOW, True)
 
 
 def test_a_token_of_an_issuer_that_the_app_does_not_name_is_left_to_others() -> None:
@@ -160,6 +164,9 @@ def test_a_token_of_an_issuer_that_the_app_does_not_name_is_left_to_others() -> 
     assert claims(site, signed(iss="https://other.example.org")) is None
     assert claims(site, signed(iss=None)) is None
     assert claims(site, signed(iss=None, exp=None)) is None
+    payload = json.dumps({**CLAIMS, "iss": None, "aud": None}).encode()
+    null = jwt.api_jws.encode(payload, "a secret of 32 characters or more", "HS256")
+    assert claims(site, null) is None
     assert not site.asked
 
 

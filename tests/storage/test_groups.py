@@ -179,9 +179,9 @@ def test_a_group_that_is_handed_to_two_at_once_has_one_owner(groups: Groups, gro
 
 def test_who_was_an_admin_a_moment_ago_is_none_any_more(groups: Groups, group: int) -> None:
     no_more = (groups.set_role, group, "ann", "bob", MEMBER)
-    removing, silencing = (groups.remove, group, "bob", ["cid"]), (groups.mute, group, "bob", "cid", 2**40)
+    removing, muting = (groups.remove, group, "bob", ["cid"]), (groups.mute, group, "bob", "cid", 2**40)
     naming, opening = (groups.rename, group, "bob", "coffee"), (groups.set_open, group, "bob", True)
-    assert at_once(no_more, removing, silencing, naming, opening) == ["", *["NotAllowed"] * 4]
+    assert at_once(no_more, removing, muting, naming, opening) == ["", *["NotAllowed"] * 4]
     shown = groups.show(APP, group, "cid")
     assert (shown.name, shown.role, shown.muted_until, shown.open) == ("tea", MEMBER, 0, False)
 

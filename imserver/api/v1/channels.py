@@ -157,6 +157,9 @@ def _refused(error: Exception) -> ApiProblem:
 
 
 _encode = msgspec.json.Encoder().encode
+_members = msgspec.json.Decoder(dict[str, Raw]).decode
+_WHERE: Final = ("channel", "channels")
+"""Fields that do not tell one message from another."""
 routes = Resource("channels", refusals={ChannelRefused: _refused})
 _SENT: Final = ChannelResult("orders:17", "sent", 6, "Zm9vYg")
 
@@ -212,7 +215,8 @@ def _publish(
     def carry_out(index: int, is_repeated: bool, outcomes: list[Outcome]) -> ChannelResult:
         return sender.repeat(names[index]) if is_repeated else sender.publish(names[index], outcomes)
 
-    ids, digest = api.services.request_ids, hash(_encode(asked))
+    said = {name: value for name, value in _members(_encode(asked)).items() if name not in _WHERE}
+    ids, digest = api.services.request_ids, hash(_encode(said))
     requests = [(_encode((key, channel)).decode(), digest) for channel in names]
     begun = ids.begin_each(call.app, requests)
     if any(isinstance(each, IdReused) for each in begun):
@@ -220,11 +224,12 @@ def _publish(
             if isinstance(each, IdClaim):
                 ids.end(each, ())
         raise ApiProblem(errors.HTTP_ID_REUSED)
-    results: dict[str, ChannelResult] = {}
-    for channel, found in zip(names, ids.carry_out_each(call.app, requests, begun, carry_out), strict=True):
-        if isinstance(found, IdReused):  # by a request that came at the same time
-            raise ApiProblem(errors.HTTP_ID_REUSED)
-        results[channel] = found
+    found = ids.carry_out_each(call.app, requests, begun, carry_out)
+    results = {
+        # Another message with this id came at the same time.
+        channel: ChannelResult(channel, "refused") if isinstance(each, IdReused) else each
+        for channel, each in zip(names, found, strict=True)
+    }
     return [results[channel] for channel in channels]
 
 

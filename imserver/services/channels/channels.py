@@ -228,15 +228,16 @@ class Channels(ChannelMembers):
         Everything published afterwards follows the answer.
 
         ``options``: of the channel. ``since``: the position of a client that comes back. ``delta``: the
-        client reads deltas. ``reject_unrecovered``: refuse it (``unrecoverable``) if it does not recover.
-        May switch. Raises :class:`ChannelRefused`.
+        client reads deltas. ``reject_unrecovered``: refuse it (``unrecoverable``) if the channel has a
+        history from which it does not recover. May switch. Raises :class:`ChannelRefused`.
         """
         app = connection.app or ""
         try:
             found = self._join(app, channel, connection, options, since, delta)
             if connection not in found.local.members:
                 raise ChannelRefused("ended")
-            if reject_unrecovered and since is not None and not found.recovered:
+            lost = found.position is not None and since is not None and not found.recovered
+            if reject_unrecovered and lost:
                 self.leave(app, channel, connection)
                 raise ChannelRefused("unrecoverable")
         except ChannelRefused:

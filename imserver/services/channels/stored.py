@@ -26,7 +26,7 @@ _DIGEST_BYTES: Final = 16
 
 
 class Published(Struct, frozen=True):
-    """What became of a publication. ``position``: its place in the history (None: it has none)."""
+    """The result of a publication. ``position``: its position in the history (None: it has none)."""
 
     outcome: Outcome
     position: Position | None = None

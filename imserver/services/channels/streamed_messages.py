@@ -55,7 +55,7 @@ MOST_BYTES: Final = 512 * 1024
 
 
 class AppendStatus(StrEnum):
-    """What became of a piece."""
+    """The result for one piece."""
 
     APPENDED = "appended"
     REPEATED = "repeated"

@@ -23,7 +23,7 @@ MAX_WAITING: Final = 100
 
 
 class Emulated(StrEnum):
-    """What became of the commands in a request."""
+    """The result of the commands in a request."""
 
     ACCEPTED = "accepted"
     UNKNOWN = "unknown"

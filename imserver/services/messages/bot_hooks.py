@@ -86,7 +86,7 @@ _decode: Final = msgspec.json.Decoder(_Answer).decode
 class BotHooks:
     """Owner of the lease, and of the greenlets that send.
 
-    The name of this node owns the lease: it is the same after a restart.
+    The lease is held under the name of this node, which a restart does not change.
     """
 
     def __init__(

@@ -241,7 +241,7 @@ class OpenedView(msgspec.Struct):
 
 
 class PieceView(msgspec.Struct):
-    """What became of a piece."""
+    """The result for one piece."""
 
     stream: str
     piece: int
@@ -255,7 +255,7 @@ class PiecesView(msgspec.Struct):
 
 
 class ClosedView(msgspec.Struct, omit_defaults=True):
-    """What became of a message, and its id."""
+    """The result for a message, and its id."""
 
     stream: str
     status: str

@@ -112,7 +112,8 @@ class Accounts:
 
     ``close_sessions`` is :meth:`imserver.services.sessions.sessions.Sessions.close`. ``is_demo``: whether the
     server is in demo mode; then anybody may register, unless ``accounts.registration`` says otherwise.
-    ``forget`` are called before and after the deletion of an account. ``feeds`` report changes to back ends.
+    Each function of ``forget`` is called before and after the deletion of an account. ``feeds`` report
+    changes to back ends.
     """
 
     def __init__(

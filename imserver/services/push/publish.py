@@ -187,7 +187,7 @@ class PendingPushes:
                 del self._queues[app, user]
 
     def pass_on(self) -> None:
-        """Pass all pushes to nodes that do not stop, those of one user to the same node. Switches."""
+        """Pass all pushes to nodes that are not stopping, those of one user to the same node. Switches."""
         node_messages = self._node_messages
         if node_messages is None:
             return

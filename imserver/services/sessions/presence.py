@@ -115,9 +115,9 @@ class Presence:
     """Which users are online, on all nodes. Stateless. While the registry does not answer, only users here
     count.
 
-    ``others`` is None without a cluster; then nothing switches. The
-    registry knows which users are online, and the nodes know their names. The registry does not know the
-    users of the client dialect: the id of each contains its node.
+    ``others`` is None without a cluster; then nothing switches. The registry knows which users are online,
+    and the nodes know their names. The registry does not know the users of the client dialect: the id of each
+    contains its node.
     """
 
     def __init__(

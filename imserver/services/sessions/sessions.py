@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Sequence
 from itertools import chain
-from time import monotonic, time
+from time import monotonic
 from typing import Final
 
 import gevent
@@ -300,7 +300,8 @@ class Sessions:
 
     def _store_bans(self, app: str, users: Sequence[str], seconds: float) -> bool:
         """Store bans for nodes that start later, and for this one. Return whether they are stored."""
-        if app not in self._hub.apps or not (self._store.has_database or self._may_create_database()):
+        # Nodes of a cluster with databases of their own refuse to run: only a lone node creates one.
+        if app not in self._hub.apps or not (self._store.has_database or self._others is None):
             return False
         try:
             self._store.ban(app, users, seconds)
@@ -308,13 +309,6 @@ class Sessions:
             log.warning("a ban in %s was not stored: %s", app, error)
             return False
         return True
-
-    def _may_create_database(self) -> bool:
-        """Whether all nodes would find it: they run on one machine, where they share a data folder."""
-        if self._others is None:
-            return True
-        hosts = {lease.host for lease in self._others.registry.leases().values()}
-        return len(hosts) <= 1
 
     def unban(self, app: str, users: Sequence[str]) -> tuple[str, ...]:
         """Lift bans on all nodes. Return the nodes that did not answer in time; they learn of it from the
@@ -328,14 +322,11 @@ class Sessions:
 
     def learn(self, changes: Changes) -> None:
         """Apply the bans that were made or lifted on any node. Never switches."""
-        now = time()
         made: dict[tuple[str, float], list[str]] = {}
         for row in changes.bans:
-            seconds = row.until / 1000 - now
-            if seconds <= 0:
-                self.ban(row.app, row.user, 0)
-            else:
-                made.setdefault((row.app, seconds), []).append(row.user)
+            self.ban(row.app, row.user, row.seconds)  # also if this node does not know the app yet
+            if row.seconds > 0:
+                made.setdefault((row.app, row.seconds), []).append(row.user)
         for (app, seconds), users in made.items():
             self.close_here(CloseSessions(app, users, None, seconds))
 

@@ -151,7 +151,7 @@ class AppTransaction:
         mutes: Mapping[str, int] = _NOTHING,
     ) -> None:
         """Make users members from the next entry on. ``readable_after``: user → id after which they may read
-        earlier entries. ``bots``: bots among the users of a group. ``mutes``: user → end of their silence."""
+        earlier entries. ``bots``: bots among the users of a group. ``mutes``: user → end of the mute."""
         last = self.head.last_id
         self._joined += [
             (user, state.id, last, role, readable_after.get(user), int(user in bots), mutes.get(user, 0))

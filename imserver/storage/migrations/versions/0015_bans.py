@@ -13,8 +13,8 @@ down_revision: Final = "0014"
 
 def upgrade() -> None:
     """Make what is missing: MySQL keeps what was done before a crash."""
-    # ``member``: the user id in UTF-8, which may contain NUL. ``until``: Unix milliseconds; of a lifted ban
-    # the time when it was lifted. ``version``: that of the table ``directory`` after the change.
+    # ``member``: the user id in UTF-8, which may contain NUL. ``until``: Unix milliseconds by the clock of
+    # the database; in the past for a lifted ban. ``version``: that of ``directory`` after the change.
     op.create_table(
         "ban",
         key("app", name()),
