@@ -11,7 +11,7 @@ import msgspec
 
 from imserver.commands.opened import day, opened, settings_options
 from imserver.config.load import dump_app, read_value
-from imserver.config.settings import ChannelSettings, ProviderSettings
+from imserver.config.settings import ChannelSettings, ProviderSettings, TenantSettings
 from imserver.config.values import fold
 from imserver.errors import MediaUnavailable
 from imserver.metrics import Metrics
@@ -25,6 +25,7 @@ from imserver.webhooks.reviews import Reviews
 _SHOWN_EVENTS: Final = 1000
 _SECRETS: Final = re.compile(r"(webhook|pusher)\.secret|oauth\..+\.clientsecret")
 """Folded names of settings that are one secret."""
+_SPELLINGS: Final = {fold(name): name for name in TenantSettings.__struct_fields__}
 _NAMED: Final = {
     "channels": frozenset(map(fold, ChannelSettings.__struct_fields__)),
     "oauth": frozenset(map(fold, ProviderSettings.__struct_fields__)),
@@ -191,9 +192,10 @@ def _path(setting: str) -> list[str]:
     name, _, inner = setting.partition(".")
     if not inner:
         return [name]
+    name = _SPELLINGS.get(fold(name), name)  # as the fields of before are spelled
     known = _NAMED.get(fold(name))
     if known is None:
-        return setting.split(".")
+        return [name, *inner.split(".")]
     own, _, option = inner.rpartition(".")
     return [name, own, option] if own and fold(option) in known else [name, inner]
 

@@ -158,6 +158,8 @@ def test_names_of_namespaces_and_rooms_may_have_dots(run: Run) -> None:
     assert "chat.v1:" in changed
     assert "max_subscribers: 10" in changed
     assert "my.room:" in changed
+    run("app", "set", "105", "webhook.url=https://e.org/hook", "webhook.secret=@-", stdin="quite a secret\n")
+    assert "url: https://e.org/hook\n" in run("app", "set", "105", "WebHook.events=[login]").stdout
     left = run("app", "set", "105", "--unset", "channels.chat.v1", "--unset", "room_members.my.room").stdout
     assert "chat.v1" not in left
     assert "my.room" not in left
