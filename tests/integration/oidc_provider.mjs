@@ -45,7 +45,8 @@ function newProvider(issuer) {
     enabledJWA: { idTokenSigningAlgValues: ALGORITHMS },
     extraTokenClaims: (context, token) => ({
       uid: `user-${token.clientId}`,
-      channel: new URL(context.oidc.params.resource).searchParams.get("channel") ?? undefined,
+      // A login names no resource.
+      channel: new URL(context.oidc.params.resource ?? issuer).searchParams.get("channel") ?? undefined,
     }),
     features: {
       devInteractions: { enabled: process.argv.length > 3 },
