@@ -321,12 +321,16 @@ class Sessions:
         return () if self._others is None else tuple(self._query(self._others, "unban", query)[1])
 
     def learn(self, changes: Changes) -> None:
-        """Apply the bans that were made or lifted on any node. Never switches."""
+        """Apply the bans that were made or lifted on any node. Never switches.
+
+        A user who is banned here already has no sessions: looking for them again would cost a walk over all
+        connections.
+        """
         made: dict[tuple[str, float], list[str]] = {}
         for row in changes.bans:
-            self.ban(row.app, row.user, row.seconds)  # also if this node does not know the app yet
-            if row.seconds > 0:
+            if row.seconds > 0 and not self.is_banned(row.app, row.user):
                 made.setdefault((row.app, row.seconds), []).append(row.user)
+            self.ban(row.app, row.user, row.seconds)  # also if this node does not know the app yet
         for (app, seconds), users in made.items():
             self.close_here(CloseSessions(app, users, None, seconds))
 
