@@ -31,7 +31,7 @@ from imserver.config.settings import StorageSettings
 from imserver.errors import StartError, StorageUnavailable
 from imserver.storage import migrations
 from imserver.storage.address import DatabaseAddress
-from imserver.storage.statements import PooledStatements
+from imserver.storage.statements import CLOCK, PooledStatements
 
 log = logging.getLogger(__name__)
 
@@ -455,12 +455,6 @@ class DatabaseState(Struct, frozen=True):
     clock_difference: float | None
 
 
-_CLOCKS: Final = {
-    "postgresql": "SELECT EXTRACT(EPOCH FROM clock_timestamp())",
-    "mysql": "SELECT UNIX_TIMESTAMP(NOW(6))",
-}
-
-
 def probe(place: DatabaseAddress, settings: StorageSettings, tries: int) -> DatabaseState:
     """Connect, measure ``tries`` round trips, disconnect. Raises the driver's errors. Switches."""
     engine = make_engine(place, settings)
@@ -472,8 +466,9 @@ def probe(place: DatabaseAddress, settings: StorageSettings, tries: int) -> Data
                 connection.execute(text("SELECT 1"))
                 times.append(perf_counter() - before)
             difference = None
-            if clock := _CLOCKS.get(place.engine):
-                difference = float(connection.execute(text(clock)).scalar_one()) - time()
+            if place.engine != "sqlite":
+                clock = connection.execute(text(f"SELECT {CLOCK[place.engine]}")).scalar_one()
+                difference = float(clock) - time()
             version = ".".join(str(part) for part in engine.dialect.server_version_info or ())
             return DatabaseState(
                 engine.dialect.name, version, median(times), laxness_of(connection), difference

@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from imserver.config.settings import MAX_USER_BYTES
 from imserver.errors import ImserverError, StorageUnavailable
-from imserver.storage.statements import Row, Statements, chunks, marks_of, text_of
+from imserver.storage.statements import CLOCK, Row, Statements, chunks, marks_of, text_of
 from imserver.storage.store import Store
 
 KEEP_SECONDS: Final = 3 * 86400
@@ -36,11 +36,11 @@ _EVENT_SLACK_SECONDS: Final = 86400
 """Events are deleted so long after the last attempt."""
 
 _NOW: Final = {
-    "sqlite": "CAST((julianday('now') - 2440587.5) * 86400 AS INTEGER)",
-    "postgresql": "CAST(extract(epoch FROM clock_timestamp()) AS BIGINT)",
-    "mysql": "UNIX_TIMESTAMP()",
+    "sqlite": f"CAST({CLOCK['sqlite']} AS INTEGER)",
+    "postgresql": f"CAST({CLOCK['postgresql']} AS BIGINT)",
+    "mysql": f"CAST({CLOCK['mysql']} AS SIGNED)",
 }
-"""The clock of the database in Unix seconds: the clocks of nodes differ."""
+"""The clock of the database in whole Unix seconds."""
 _FEED: Final = "last_id, entry_id, event_id, noted_id, owner"
 _RETRY: Final = "number, event, member, attempts, first_failed, body"
 

@@ -17,6 +17,12 @@ Row = tuple[Any, ...]
 
 _CHUNK: Final = 512
 """Number of values in one list; a power of two, see :func:`padded`."""
+CLOCK: Final = {
+    "sqlite": "((julianday('now') - 2440587.5) * 86400)",
+    "postgresql": "extract(epoch FROM clock_timestamp())",
+    "mysql": "UNIX_TIMESTAMP(NOW(6))",
+}
+"""The clock of the database in Unix seconds, with a fraction: the clocks of nodes differ."""
 _ARRAYS: Final[dict[type, str]] = {bytes: "bytea", int: "bigint", str: "text"}
 
 

@@ -24,7 +24,7 @@ from imserver.storage import app_rows
 from imserver.storage.address import database_address
 from imserver.storage.app_rows import DELETED
 from imserver.storage.contract import AppContents, AppRow, BanRow, Changes, KeyRow
-from imserver.storage.statements import PooledStatements, Row, Statements, text_of
+from imserver.storage.statements import CLOCK, PooledStatements, Row, Statements, text_of
 
 if TYPE_CHECKING:
     from imserver.storage.database import Database
@@ -433,16 +433,9 @@ def _read_changes(known: int, sql: Statements) -> Changes:
     )
 
 
-_CLOCKS: Final = {
-    "sqlite": "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)",
-    "postgresql": "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)",
-    "mysql": "CAST(UNIX_TIMESTAMP(SYSDATE(3)) * 1000 AS SIGNED)",
-}
-
-
 def _clock_ms(sql: Statements) -> int:
-    """Unix milliseconds by the clock of the database: the clocks of nodes differ."""
-    return int(sql.query(f"SELECT {_CLOCKS[sql.engine]}")[0][0])
+    """Unix milliseconds by the clock of the database."""
+    return int(sql.query(f"SELECT {CLOCK[sql.engine]}")[0][0] * 1000)
 
 
 def _next_version(sql: Statements) -> int:
