@@ -12,7 +12,7 @@ import click
 import msgspec
 
 from imserver import __version__, assets, errors
-from imserver.config.load import ENVIRONMENT_FILE, dump_config, load_config, load_with_places
+from imserver.config.load import dump_config, load_with_places, settings_file
 from imserver.config.settings import Config
 from imserver.terminal import fail, given_once, read_key, server_address, table
 
@@ -132,8 +132,16 @@ def serve(
         "server.insecure": insecure or None,
     }
     overrides = {name: value for name, value in given.items() if value is not None}
+
+    def read_config() -> Config:
+        from imserver.auth import rules
+
+        settings, places = load_with_places(path, overrides=overrides)
+        rules.check_keys(settings, places)
+        return settings
+
     try:
-        sys.exit(_serve(lambda: load_config(path, overrides=overrides)))
+        sys.exit(_serve(read_config))
     except errors.StartError as error:
         fail(error)
 
@@ -181,7 +189,11 @@ def check_config(path: str | None, defaults: bool, production: bool, file: str |
     path = path if file is None else file
     from imserver import servers  # as for serve
     from imserver.auth import rules
+    from imserver.cluster.redis.connection import address_of
     from imserver.lifecycle import plan_processes
+    from imserver.pages import address
+    from imserver.storage.address import database_address
+    from imserver.storage.database import make_engine
     from imserver.supervisor.slot import check_ports
 
     try:
@@ -189,6 +201,10 @@ def check_config(path: str | None, defaults: bool, production: bool, file: str |
         settings, _ = plan_processes(settings)
         rules.check_keys(settings, places)
         check_ports(settings)
+        address.check(settings)
+        if settings.clustered:
+            address_of(settings.redis)
+        make_engine(database_address(settings.storage, settings.server.data_dir), settings.storage).dispose()
         servers.refuse_open_demo(settings)
     except errors.StartError as error:
         fail(error)
@@ -207,7 +223,7 @@ def _check_production(path: str | None) -> None:
     with opened(path, None) as (settings, store, tenants):
         deployment = production.Deployment(
             settings,
-            path or os.environ.get(ENVIRONMENT_FILE, ""),
+            path or settings_file(os.environ) or "",
             bool(store.keys()),
             {tenant.name: tenant for tenant in tenants.all()},
         )

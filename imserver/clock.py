@@ -1,8 +1,10 @@
-"""The clock tick of a process, when all periodic work runs with one wake-up; and yielding in long work."""
+"""The clock tick of a process, when all periodic work runs with one wake-up; pauses between attempts; and
+yielding in long work."""
 
 from __future__ import annotations
 
 import os
+from random import uniform
 from time import monotonic
 from typing import Final
 
@@ -14,6 +16,7 @@ _TOO_SOON: Final = 0.25
 
 
 _NO_TIME: Final = 1e-9
+_MOST_DOUBLINGS: Final = 20
 
 
 def serve_others() -> None:
@@ -22,6 +25,13 @@ def serve_others() -> None:
     ``gevent.sleep(0)`` only runs callbacks: the loop looks at its sockets after 50 of them.
     """
     gevent.sleep(_NO_TIME)
+
+
+def retry_pause(failures: int, first: float, longest: float) -> float:
+    """Seconds to wait after so many failures in a row: ``first``, then twice as long each time, up to
+    ``longest``. They vary by half, so that what failed together is not tried again together.
+    """
+    return min(first * 2.0 ** min(failures - 1, _MOST_DOUBLINGS), longest) * uniform(0.5, 1.5)
 
 
 def until_beat(seconds: float = 1.0) -> float:

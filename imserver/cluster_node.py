@@ -8,15 +8,15 @@ from __future__ import annotations
 import hashlib
 import logging
 import socket
-from collections.abc import Callable
 from math import ceil
 from time import monotonic, time
 
 from imserver.auth.login import Logins
+from imserver.auth.tenants import Tenants
 from imserver.cluster.redis.registry import RedisRegistry
 from imserver.cluster.registry import Lease, RegistryEvents, own_address
 from imserver.cluster.rpc.server import Rpc
-from imserver.config.settings import Config, TenantSettings
+from imserver.config.settings import Config
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
 from imserver.lifecycle import derive_key
@@ -73,7 +73,7 @@ class Cluster:
         dedupe: Dedupe,
         metrics: Metrics,
         logins: Logins,
-        settings: Callable[[str], TenantSettings | None],
+        tenants: Tenants,
         channel_log: ChannelLog,
     ) -> None:
         self._config = config
@@ -83,7 +83,7 @@ class Cluster:
         self.queries = queries
         self._table = table
         self.registry = registry = RedisRegistry(
-            config.redis, config.cluster, tuple(config.apps), config.api.dedupe_seconds
+            config.redis, config.cluster, tuple(config.apps), config.api.dedupe_seconds, tenants.created
         )
         self.message_ids = MessageIds(dedupe, registry)
         self.rpc = Rpc(
@@ -104,7 +104,7 @@ class Cluster:
         )
         self.registrar = Registrar(registry, messages, hub)
         self.channels = Channels(
-            hub, fanout, metrics, table, settings, registry.history, channel_log, others, self.registrar
+            hub, fanout, metrics, table, tenants.get, registry.history, channel_log, others, self.registrar
         )
 
         self.connections = Connections(table, self.channels, hub, fanout, queries, registry, others)

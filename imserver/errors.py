@@ -32,82 +32,59 @@ class CloseRow(msgspec.Struct, frozen=True):
     reconnect: bool
 
 
-CLOSE_NORMAL: Final = 1000
-CLOSE_GOING_AWAY: Final = 1001
-CLOSE_PROTOCOL_ERROR: Final = 1002
-CLOSE_UNSUPPORTED_DATA: Final = 1003
-CLOSE_NO_CODE: Final = 1005
-CLOSE_LOST: Final = 1006
-CLOSE_BAD_PAYLOAD: Final = 1007
-CLOSE_POLICY: Final = 1008
-CLOSE_TOO_BIG: Final = 1009
-CLOSE_INTERNAL_ERROR: Final = 1011
+#: code -> row
+CLOSE: Final[dict[int, CloseRow]] = {}
 
-CLOSE_SLOW_READER: Final = 4000
-CLOSE_HEARTBEAT_EXPIRED: Final = 4001
-CLOSE_LOGIN_TIMEOUT: Final = 4002
-CLOSE_RATE_LIMIT: Final = 4003
-CLOSE_ACK_TIMEOUT: Final = 4004
-CLOSE_NODE_FULL: Final = 4005
 
-CLOSE_REPLACED: Final = 4500
-CLOSE_REFUSED: Final = 4501
-CLOSE_KICKED: Final = 4502
-CLOSE_BANNED: Final = 4503
-CLOSE_TOKEN_INVALID: Final = 4504
-CLOSE_NOT_ALLOWED: Final = 4505
-CLOSE_APP_DELETED: Final = 4506
+def _close(code: int, name: str, meaning: str, *, reconnect: bool = True) -> int:
+    """Add a row to the table, and return its code."""
+    CLOSE[code] = CloseRow(code, name, meaning, reconnect)
+    return code
 
-_CLOSE_ROWS: Final = (
-    # RFC 6455, section 7.4.1.
-    CloseRow(CLOSE_NORMAL, "normal", "the client ended the connection", False),
-    CloseRow(CLOSE_GOING_AWAY, "going away", "the server stops or restarts", True),
-    CloseRow(CLOSE_PROTOCOL_ERROR, "protocol error", "a frame broke RFC 6455", True),
-    CloseRow(
-        CLOSE_UNSUPPORTED_DATA, "unsupported data", "the dialect does not accept this type of frame", True
-    ),
-    CloseRow(CLOSE_NO_CODE, "no code", "a close frame without a code; never on the wire", True),
-    CloseRow(CLOSE_LOST, "lost", "TCP ended without a close frame; never on the wire", True),
-    CloseRow(CLOSE_BAD_PAYLOAD, "bad payload", "a text frame that is not UTF-8", True),
-    CloseRow(CLOSE_POLICY, "policy", "a refusal for which no other code exists", True),
-    CloseRow(CLOSE_TOO_BIG, "too big", "a message above limits.message_bytes", True),
-    CloseRow(CLOSE_INTERNAL_ERROR, "internal error", "the server failed; see its log", True),
-    # Own codes: reconnect with backoff.
-    CloseRow(
-        CLOSE_SLOW_READER,
-        "slow reader",
-        "the client did not read: above limits.outbox_bytes or limits.outbox_seconds",
-        True,
-    ),
-    CloseRow(
-        CLOSE_HEARTBEAT_EXPIRED, "heartbeat expired", "no sign of life for websocket.heartbeat_seconds", True
-    ),
-    CloseRow(CLOSE_LOGIN_TIMEOUT, "login timeout", "no login within limits.login_seconds", True),
-    CloseRow(CLOSE_RATE_LIMIT, "rate limit", "more than limits.messages_per_second", True),
-    CloseRow(
-        CLOSE_ACK_TIMEOUT,
-        "ack timeout",
-        "the client did not acknowledge deliveries, although they were resent",
-        True,
-    ),
-    CloseRow(
-        CLOSE_NODE_FULL,
-        "node full",
-        "the node, the address or the app has reached its connection limit",
-        True,
-    ),
-    # Own codes: do not reconnect.
-    CloseRow(CLOSE_REPLACED, "replaced", "a newer login of the same user took over", False),
-    CloseRow(CLOSE_REFUSED, "refused", "the user is already online", False),
-    CloseRow(CLOSE_KICKED, "kicked", "the back end ended the session", False),
-    CloseRow(CLOSE_BANNED, "banned", "the user is banned for a time", False),
-    CloseRow(CLOSE_TOKEN_INVALID, "token invalid", "the token is wrong or has expired", False),
-    CloseRow(CLOSE_NOT_ALLOWED, "not allowed", "the origin, the app or the login is not allowed", False),
-    CloseRow(CLOSE_APP_DELETED, "app deleted", "the app was deleted", False),
+
+# RFC 6455, section 7.4.1.
+CLOSE_NORMAL: Final = _close(1000, "normal", "the client ended the connection", reconnect=False)
+CLOSE_GOING_AWAY: Final = _close(1001, "going away", "the server stops or restarts")
+CLOSE_PROTOCOL_ERROR: Final = _close(1002, "protocol error", "a frame broke RFC 6455")
+CLOSE_UNSUPPORTED_DATA: Final = _close(
+    1003, "unsupported data", "the dialect does not accept this type of frame"
+)
+CLOSE_NO_CODE: Final = _close(1005, "no code", "a close frame without a code; never on the wire")
+CLOSE_LOST: Final = _close(1006, "lost", "TCP ended without a close frame; never on the wire")
+CLOSE_BAD_PAYLOAD: Final = _close(1007, "bad payload", "a text frame that is not UTF-8")
+CLOSE_POLICY: Final = _close(1008, "policy", "a refusal for which no other code exists")
+CLOSE_TOO_BIG: Final = _close(1009, "too big", "a message above limits.message_bytes")
+CLOSE_INTERNAL_ERROR: Final = _close(1011, "internal error", "the server failed; see its log")
+
+# Own codes: reconnect with backoff.
+CLOSE_SLOW_READER: Final = _close(
+    4000, "slow reader", "the client did not read: above limits.outbox_bytes or limits.outbox_seconds"
+)
+CLOSE_HEARTBEAT_EXPIRED: Final = _close(
+    4001, "heartbeat expired", "no sign of life for websocket.heartbeat_seconds"
+)
+CLOSE_LOGIN_TIMEOUT: Final = _close(4002, "login timeout", "no login within limits.login_seconds")
+CLOSE_RATE_LIMIT: Final = _close(4003, "rate limit", "more than limits.messages_per_second")
+CLOSE_ACK_TIMEOUT: Final = _close(
+    4004, "ack timeout", "the client did not acknowledge deliveries, although they were resent"
+)
+CLOSE_NODE_FULL: Final = _close(
+    4005, "node full", "the node, the address or the app has reached its connection limit"
 )
 
-#: code -> row
-CLOSE: Final[dict[int, CloseRow]] = {row.code: row for row in _CLOSE_ROWS}
+# Own codes: do not reconnect.
+CLOSE_REPLACED: Final = _close(4500, "replaced", "a newer login of the same user took over", reconnect=False)
+CLOSE_REFUSED: Final = _close(4501, "refused", "the user is already online", reconnect=False)
+CLOSE_KICKED: Final = _close(4502, "kicked", "the back end ended the session", reconnect=False)
+CLOSE_BANNED: Final = _close(4503, "banned", "the user is banned for a time", reconnect=False)
+CLOSE_TOKEN_INVALID: Final = _close(
+    4504, "token invalid", "the token is wrong or has expired", reconnect=False
+)
+CLOSE_NOT_ALLOWED: Final = _close(
+    4505, "not allowed", "the origin, the app or the login is not allowed", reconnect=False
+)
+CLOSE_APP_DELETED: Final = _close(4506, "app deleted", "the app was deleted", reconnect=False)
+
 DISCONNECTED: Final = "disconnected"
 """The reason of a close with a back end's own code: ``centrifuge-js`` ignores a code without a reason."""
 
@@ -173,36 +150,29 @@ FOREIGN_REASONS: Final[dict[str, dict[int, str]]] = {
 
 # --- Reply codes of the cmd dialect, its HTTP API and the routes added in its style -------------------------
 
-REPLY_OK: Final = 200
-REPLY_NOT_LOGGED_IN: Final = 1000
-REPLY_BAD_PARAMETER: Final = 1001
-REPLY_BAD_USER: Final = 1002
-REPLY_UNAUTHORIZED: Final = 1003
-REPLY_SYSTEM: Final = 1004
-REPLY_NO_DATA: Final = 1005
-REPLY_NOT_ADDED: Final = 1006
-REPLY_NOT_DELETED: Final = 1007
-REPLY_NOT_STORED: Final = 1008
-REPLY_FAILED: Final = 1009
-REPLY_NO_ROUTE: Final = 1010
-REPLY_NO_APP: Final = 1011
-
 #: code -> text of the original server
-REPLY_TEXT: Final[dict[int, str]] = {
-    REPLY_OK: "Success",
-    REPLY_NOT_LOGGED_IN: "未登录",
-    REPLY_BAD_PARAMETER: "参数不合法",
-    REPLY_BAD_USER: "非法的用户ID",
-    REPLY_UNAUTHORIZED: "未授权",
-    REPLY_SYSTEM: "系统错误",
-    REPLY_NO_DATA: "没有数据",
-    REPLY_NOT_ADDED: "添加错误",
-    REPLY_NOT_DELETED: "删除错误",
-    REPLY_NOT_STORED: "存储错误",
-    REPLY_FAILED: "操作失败",
-    REPLY_NO_ROUTE: "路由不存在",
-    REPLY_NO_APP: "appid不存在",
-}
+REPLY_TEXT: Final[dict[int, str]] = {}
+
+
+def _reply(code: int, text: str) -> int:
+    """Add a row to the table, and return its code."""
+    REPLY_TEXT[code] = text
+    return code
+
+
+REPLY_OK: Final = _reply(200, "Success")
+REPLY_NOT_LOGGED_IN: Final = _reply(1000, "未登录")
+REPLY_BAD_PARAMETER: Final = _reply(1001, "参数不合法")
+REPLY_BAD_USER: Final = _reply(1002, "非法的用户ID")
+REPLY_UNAUTHORIZED: Final = _reply(1003, "未授权")
+REPLY_SYSTEM: Final = _reply(1004, "系统错误")
+REPLY_NO_DATA: Final = _reply(1005, "没有数据")
+REPLY_NOT_ADDED: Final = _reply(1006, "添加错误")
+REPLY_NOT_DELETED: Final = _reply(1007, "删除错误")
+REPLY_NOT_STORED: Final = _reply(1008, "存储错误")
+REPLY_FAILED: Final = _reply(1009, "操作失败")
+REPLY_NO_ROUTE: Final = _reply(1010, "路由不存在")
+REPLY_NO_APP: Final = _reply(1011, "appid不存在")
 
 #: text of any other code
 REPLY_TEXT_UNKNOWN: Final = "未定义错误类型!"
@@ -224,42 +194,39 @@ class CentrifugeError(msgspec.Struct, frozen=True, omit_defaults=True):
     temporary: bool = False
 
 
-CENTRIFUGE_INTERNAL: Final = 100
-CENTRIFUGE_UNAUTHORIZED: Final = 101
-CENTRIFUGE_PERMISSION_DENIED: Final = 103
-CENTRIFUGE_METHOD_NOT_FOUND: Final = 104
-CENTRIFUGE_ALREADY_SUBSCRIBED: Final = 105
-CENTRIFUGE_LIMIT_EXCEEDED: Final = 106
-CENTRIFUGE_BAD_DATA: Final = 107
-CENTRIFUGE_NOT_AVAILABLE: Final = 108
-CENTRIFUGE_TOKEN_EXPIRED: Final = 109
-CENTRIFUGE_TOO_MANY_REQUESTS: Final = 111
-CENTRIFUGE_UNRECOVERABLE: Final = 112
-
-_INTERNAL: Final = CentrifugeError(CENTRIFUGE_INTERNAL, "internal server error", True)
-_DENIED: Final = CentrifugeError(CENTRIFUGE_PERMISSION_DENIED, "permission denied")
-
 #: code of a reply -> the error for its client. The codes from 1000 are those that commands share with the
 #: cmd dialect.
-CENTRIFUGE_ERRORS: Final[dict[int, CentrifugeError]] = {
-    CENTRIFUGE_INTERNAL: _INTERNAL,
-    CENTRIFUGE_UNAUTHORIZED: CentrifugeError(CENTRIFUGE_UNAUTHORIZED, "unauthorized"),
-    CENTRIFUGE_PERMISSION_DENIED: _DENIED,
-    CENTRIFUGE_METHOD_NOT_FOUND: CentrifugeError(CENTRIFUGE_METHOD_NOT_FOUND, "method not found"),
-    CENTRIFUGE_ALREADY_SUBSCRIBED: CentrifugeError(CENTRIFUGE_ALREADY_SUBSCRIBED, "already subscribed"),
-    CENTRIFUGE_LIMIT_EXCEEDED: CentrifugeError(CENTRIFUGE_LIMIT_EXCEEDED, "limit exceeded"),
-    CENTRIFUGE_BAD_DATA: CentrifugeError(CENTRIFUGE_BAD_DATA, "bad request"),
-    CENTRIFUGE_NOT_AVAILABLE: CentrifugeError(CENTRIFUGE_NOT_AVAILABLE, "not available"),
-    CENTRIFUGE_TOKEN_EXPIRED: CentrifugeError(CENTRIFUGE_TOKEN_EXPIRED, "token expired"),
-    CENTRIFUGE_TOO_MANY_REQUESTS: CentrifugeError(CENTRIFUGE_TOO_MANY_REQUESTS, "too many requests", True),
-    CENTRIFUGE_UNRECOVERABLE: CentrifugeError(CENTRIFUGE_UNRECOVERABLE, "unrecoverable position"),
-    REPLY_NOT_LOGGED_IN: CentrifugeError(CENTRIFUGE_UNAUTHORIZED, "unauthorized"),
-    REPLY_BAD_PARAMETER: CentrifugeError(CENTRIFUGE_BAD_DATA, "bad request"),
-    REPLY_UNAUTHORIZED: _DENIED,
-    REPLY_SYSTEM: _INTERNAL,
-    REPLY_NO_DATA: CentrifugeError(REPLY_NO_DATA, "unknown conversation"),
-    REPLY_NOT_STORED: CentrifugeError(REPLY_NOT_STORED, "not stored", True),
-}
+CENTRIFUGE_ERRORS: Final[dict[int, CentrifugeError]] = {}
+
+
+def _centrifuge(code: int, message: str, *, temporary: bool = False) -> int:
+    """Add a row to the table, and return its code."""
+    CENTRIFUGE_ERRORS[code] = CentrifugeError(code, message, temporary)
+    return code
+
+
+CENTRIFUGE_INTERNAL: Final = _centrifuge(100, "internal server error", temporary=True)
+CENTRIFUGE_UNAUTHORIZED: Final = _centrifuge(101, "unauthorized")
+CENTRIFUGE_PERMISSION_DENIED: Final = _centrifuge(103, "permission denied")
+CENTRIFUGE_METHOD_NOT_FOUND: Final = _centrifuge(104, "method not found")
+CENTRIFUGE_ALREADY_SUBSCRIBED: Final = _centrifuge(105, "already subscribed")
+CENTRIFUGE_LIMIT_EXCEEDED: Final = _centrifuge(106, "limit exceeded")
+CENTRIFUGE_BAD_DATA: Final = _centrifuge(107, "bad request")
+CENTRIFUGE_NOT_AVAILABLE: Final = _centrifuge(108, "not available")
+CENTRIFUGE_TOKEN_EXPIRED: Final = _centrifuge(109, "token expired")
+CENTRIFUGE_TOO_MANY_REQUESTS: Final = _centrifuge(111, "too many requests", temporary=True)
+CENTRIFUGE_UNRECOVERABLE: Final = _centrifuge(112, "unrecoverable position")
+
+_centrifuge(REPLY_NO_DATA, "unknown conversation, message or account")
+_centrifuge(REPLY_NOT_STORED, "not stored", temporary=True)
+CENTRIFUGE_ERRORS.update(
+    {
+        REPLY_NOT_LOGGED_IN: CENTRIFUGE_ERRORS[CENTRIFUGE_UNAUTHORIZED],
+        REPLY_BAD_PARAMETER: CENTRIFUGE_ERRORS[CENTRIFUGE_BAD_DATA],
+        REPLY_UNAUTHORIZED: CENTRIFUGE_ERRORS[CENTRIFUGE_PERMISSION_DENIED],
+        REPLY_SYSTEM: CENTRIFUGE_ERRORS[CENTRIFUGE_INTERNAL],
+    }
+)
 
 
 # --- HTTP problems: answers outside the dialects' own routes ------------------------------------------------

@@ -7,8 +7,10 @@ import logging
 import os
 import resource
 import secrets
+import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -23,11 +25,27 @@ _log = logging.getLogger(__name__)
 SPARE_FILES_OF_A_CLUSTER: Final = 320
 """Open files of a node with Redis and 60 other nodes, which take three each, other than connections."""
 
+_SPARE_FILES: Final = 64
+"""The same of a node without Redis: logs, listeners, requests."""
 _CPU_QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
 _SECRET_BYTES: Final = 32
+_HELD_SIGNALS: Final = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _SHARE_SECONDS: Final = 1.0
 # The unpatched module: the patched one would start a loop in a process that must not have one.
 _SLEEP: Final = monkey.get_original("time", "sleep")
+
+
+def hold_signals() -> None:
+    """Let the signals that would end this process wait until :func:`take_signals`.
+
+    Operators send them as soon as the file ``lock`` has the process id, which is before the server serves.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_SIGNALS)
+
+
+def take_signals() -> None:
+    """Take the signals that waited, and all others from now on. Their handlers are installed."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD_SIGNALS)
 
 
 def raise_file_limit() -> int:
@@ -44,6 +62,20 @@ def openable_files() -> int:
     """How many files a process of this server may open, after :func:`raise_file_limit`."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     return sys.maxsize if hard == resource.RLIM_INFINITY else hard
+
+
+def connection_limit(config: Config) -> int:
+    """How many connections this process may have. Raises the limit of open files.
+
+    Raises StartError if the setting is above that limit.
+    """
+    wanted, files = config.limits.max_connections, raise_file_limit()
+    if wanted > files:
+        raise StartError(
+            f"limits.max_connections {wanted} is above the {files} files that this process may open: "
+            "raise the limit (ulimit -n) or lower the setting"
+        )
+    return wanted or max(files - (SPARE_FILES_OF_A_CLUSTER if config.clustered else _SPARE_FILES), 1)
 
 
 def cores() -> int:
@@ -88,7 +120,7 @@ class DataDirectory:
     """The data directory of the server. A lock in it prevents a second server.
 
     ``shared``: nodes of one cluster may share the directory; other servers are locked out. The file ``lock``
-    contains the process id of the first owner.
+    contains the process id of the first owner, and nothing after its end.
     """
 
     def __init__(self, path: str, shared: bool = False) -> None:
@@ -99,16 +131,21 @@ class DataDirectory:
 
     def start(self) -> None:
         """Create the directory and take its lock. Never switches. Raises StartError."""
+        file, lock = self.path / "lock", -1
         try:
             if not self.path.exists():
                 self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            lock = open_private(file)
+            self._first = first = _locked(lock, fcntl.LOCK_EX)
+            if first:
+                os.ftruncate(lock, 0)
+                os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
         except OSError as error:
-            raise StartError(f"server.data_dir: {self.path} cannot be used: {error.strerror}") from None
-        self._first = first = _locked(lock, fcntl.LOCK_EX)
-        if first:
-            os.ftruncate(lock, 0)
-            os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+            if lock >= 0:
+                os.close(lock)
+            raise StartError(
+                f"server.data_dir: {error.filename or file} cannot be used: {error.strerror}"
+            ) from None
         if (self._shared and not _locked(lock, fcntl.LOCK_SH, _SHARE_SECONDS)) or not (first or self._shared):
             owner = os.pread(lock, 20, 0).decode("ascii", "replace").strip() or "unknown"
             os.close(lock)
@@ -151,6 +188,24 @@ class DataDirectory:
         return secret
 
 
+def open_private(path: Path, like: Path | None = None) -> int:
+    """Open a file for reading and writing, or create it for its owner only. Raises OSError.
+
+    What root creates belongs to the owner of ``like`` (None: of the folder), so that the server can open it.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags | os.O_EXCL, 0o600)
+    except FileExistsError:
+        # It keeps its owner: the user of the server could have made it a link to a file of root.
+        return os.open(path, flags, 0o600)
+    if os.geteuid() == 0:
+        with suppress(OSError):  # root of a container may lack the right
+            owner = (like or path.parent).stat()
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+    return descriptor
+
+
 def _locked(descriptor: int, kind: int, seconds: float = 0.0) -> bool:
     """Try to take a lock within ``seconds``. Sharers briefly hold it exclusively at their start."""
     deadline = time.monotonic() + seconds
@@ -168,7 +223,7 @@ def _write_secret(path: Path) -> None:
     # Written under another name first, so that nobody reads a partial secret, even after a crash. If several
     # servers start at once in one directory, the secret of the first one stays.
     draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    descriptor = open_private(draft)
     try:
         os.write(descriptor, secrets.token_hex(_SECRET_BYTES).encode() + b"\n")
         os.fsync(descriptor)

@@ -223,6 +223,27 @@ class RateLimitedLog:
         self._suppressed = 0
 
 
+class OncePerMinute:
+    """Which lines are new within the minute, at most ``limit`` of them. Otherwise strangers fill the log."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._lines: set[tuple[str, str]] = set()
+        self._until = 0.0
+
+    def is_new(self, subject: str, cause: str) -> bool:
+        """Whether to log this line. Counts it as logged."""
+        now = monotonic()
+        if now >= self._until:
+            self._lines.clear()
+            self._until = now + INTERVAL_SECONDS
+        line = (subject, cause)
+        if line in self._lines or len(self._lines) >= self._limit:
+            return False
+        self._lines.add(line)
+        return True
+
+
 def _without_token(path: str) -> str:
     """A path for the log. That of an incoming webhook ends with its token."""
     return "/hooks/*" if path.startswith("/hooks/") else path

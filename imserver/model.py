@@ -14,6 +14,14 @@ from msgspec import Struct
 
 SYSTEM_PREFIX: Final = "system:"
 """Prefix of the apps that serve systems of the client dialect."""
+MAX_ID: Final = 2**63 - 1
+"""The greatest id or number that can be stored."""
+MAX_CLIENT_MSG_ID_BYTES: Final = 64
+MAX_TYPE_BYTES: Final = 32
+MAX_EMOJI_BYTES: Final = 32
+MAX_ROOM_BYTES: Final = 255
+"""Limits of the ``client_msg_id`` and the type of a message, of an emoji, and of the name of a room, in bytes
+of UTF-8."""
 
 
 def is_of_device(device: str, name: str) -> bool:
@@ -21,7 +29,11 @@ def is_of_device(device: str, name: str) -> bool:
     return device == name or (name != "" and device.rpartition("/")[0] == name)
 
 
-class Login(Struct, frozen=True, gc=False):
+class Command(Struct, frozen=True, gc=False):
+    """A command of a client. ``services/commands.py`` has the row of each class."""
+
+
+class Login(Command, frozen=True, gc=False):
     """Log in as ``user`` of ``app`` on a ``device`` (``""`` is a valid name)."""
 
     app: str
@@ -30,11 +42,11 @@ class Login(Struct, frozen=True, gc=False):
     device: str = ""
 
 
-class Heartbeat(Struct, frozen=True, gc=False):
+class Heartbeat(Command, frozen=True, gc=False):
     """Heartbeat of the client. Renews the expiry of the session."""
 
 
-class Ping(Struct, frozen=True, gc=False):
+class Ping(Command, frozen=True, gc=False):
     """Request for a ``pong``. Allowed before login; renews nothing."""
 
 
@@ -47,7 +59,7 @@ class ActionLogin(Login, frozen=True, gc=False):
     acks: bool = False
 
 
-class Say(Struct, frozen=True, gc=False):
+class Say(Command, frozen=True, gc=False):
     """Send a message to the receiver named at login. ``type``: type of ``text``. ``id``: made by the
     client."""
 
@@ -56,7 +68,7 @@ class Say(Struct, frozen=True, gc=False):
     id: str = ""
 
 
-class ChatLogin(Struct, frozen=True, gc=False):
+class ChatLogin(Command, frozen=True, gc=False):
     """A login in which only the token names the user (the protobuf dialect).
 
     ``cursor``: the client uses stored messages and has everything up to this id (-1: not given). ``acks``:
@@ -69,7 +81,7 @@ class ChatLogin(Struct, frozen=True, gc=False):
     acks: bool = False
 
 
-class ChatMessage(Struct, frozen=True, gc=False):
+class ChatMessage(Command, frozen=True, gc=False):
     """A message to an account or a group, to be stored. ``number`` counts the messages of one connection. The
     other fields are unchecked input of the client."""
 
@@ -86,7 +98,7 @@ class ChatMessage(Struct, frozen=True, gc=False):
     meta: bytes = b""
 
 
-class ChatSync(Struct, frozen=True, gc=False):
+class ChatSync(Command, frozen=True, gc=False):
     """Request the messages after the id ``after``, at most ``limit`` (0: the default number)."""
 
     after: int
@@ -103,19 +115,19 @@ class Resume(Login, frozen=True, gc=False):
     acks: bool = False
 
 
-class Ack(Struct, frozen=True, gc=False):
+class Ack(Command, frozen=True, gc=False):
     """Acknowledge everything up to an id."""
 
     id: int
 
 
-class AckNumber(Struct, frozen=True, gc=False):
+class AckNumber(Command, frozen=True, gc=False):
     """Acknowledge the messages up to a number of this connection (the action dialect)."""
 
     number: int
 
 
-class Send(Struct, frozen=True, gc=False):
+class Send(Command, frozen=True, gc=False):
     """Store and deliver a message to the user ``to``, or in a ``conversation``.
 
     A ``kind`` of ``recall`` or ``edit`` refers to another entry and goes to the conversation of that entry.
@@ -134,7 +146,7 @@ class Send(Struct, frozen=True, gc=False):
     meta: bytes = b""
 
 
-class Sync(Struct, frozen=True, gc=False):
+class Sync(Command, frozen=True, gc=False):
     """Request the entries after the id ``after``, and changes of the user's marks after ``version`` (-1:
     without marks)."""
 
@@ -143,7 +155,7 @@ class Sync(Struct, frozen=True, gc=False):
     version: int = -1
 
 
-class React(Struct, frozen=True, gc=False):
+class React(Command, frozen=True, gc=False):
     """React to a message with an emoji, or ``remove`` the reaction."""
 
     id: int
@@ -151,20 +163,20 @@ class React(Struct, frozen=True, gc=False):
     remove: bool = False
 
 
-class Pin(Struct, frozen=True, gc=False):
+class Pin(Command, frozen=True, gc=False):
     """Pin a message in its conversation, or ``remove`` its pin."""
 
     id: int
     remove: bool = False
 
 
-class AskPins(Struct, frozen=True, gc=False):
+class AskPins(Command, frozen=True, gc=False):
     """Request the pinned messages of a conversation."""
 
     conversation: int
 
 
-class History(Struct, frozen=True, gc=False):
+class History(Command, frozen=True, gc=False):
     """Request the messages of a conversation before the id ``before`` (0: the newest), or (not -1) after the
     id ``after``.
 
@@ -178,28 +190,28 @@ class History(Struct, frozen=True, gc=False):
     types: tuple[str, ...] = ()
 
 
-class Conversations(Struct, frozen=True, gc=False):
+class Conversations(Command, frozen=True, gc=False):
     """Request the user's conversations below ``before`` (0: from the start), newest first."""
 
     before: int
     limit: int
 
 
-class Read(Struct, frozen=True, gc=False):
+class Read(Command, frozen=True, gc=False):
     """Set the read position of the user in a conversation."""
 
     conversation: int
     id: int
 
 
-class Received(Struct, frozen=True, gc=False):
+class Received(Command, frozen=True, gc=False):
     """Confirm that a conversation was received up to an id. Its senders may see this."""
 
     conversation: int
     id: int
 
 
-class AskReceipts(Struct, frozen=True, gc=False):
+class AskReceipts(Command, frozen=True, gc=False):
     """Request how far the other members of a conversation, with ids after ``after``, have read and received
     it."""
 
@@ -208,20 +220,20 @@ class AskReceipts(Struct, frozen=True, gc=False):
     limit: int
 
 
-class AskMarks(Struct, frozen=True, gc=False):
+class AskMarks(Command, frozen=True, gc=False):
     """Request the changes of the user's marks on all devices after a version."""
 
     version: int
 
 
-class Typing(Struct, frozen=True, gc=False):
+class Typing(Command, frozen=True, gc=False):
     """The user is typing to the user ``to``, or in a ``conversation``."""
 
     to: str = ""
     conversation: int = 0
 
 
-class Search(Struct, frozen=True, gc=False):
+class Search(Command, frozen=True, gc=False):
     """Request the messages that contain ``text``, before the id ``before`` (0: the newest), in one
     conversation or (0) in all that the user may read."""
 
@@ -231,13 +243,13 @@ class Search(Struct, frozen=True, gc=False):
     limit: int
 
 
-class Hide(Struct, frozen=True, gc=False):
+class Hide(Command, frozen=True, gc=False):
     """Hide these entries from the user."""
 
     ids: tuple[int, ...]
 
 
-class CentrifugeLogin(Struct, frozen=True, gc=False):
+class CentrifugeLogin(Command, frozen=True, gc=False):
     """A login in which only the token names the user; ``""``: a connection without a user.
 
     ``recover``: channels in which the server had subscribed the client → epoch and offset of the last
@@ -253,13 +265,13 @@ class CentrifugeLogin(Struct, frozen=True, gc=False):
     headers: dict[str, str] = {}
 
 
-class RefreshLogin(Struct, frozen=True, gc=False):
+class RefreshLogin(Command, frozen=True, gc=False):
     """Renew the token of the session."""
 
     token: str
 
 
-class Subscribe(Struct, frozen=True, gc=False):
+class Subscribe(Command, frozen=True, gc=False):
     """Subscribe to a channel.
 
     ``recover``: the client has everything up to ``offset`` of ``epoch``, and wants the rest. ``positioned``,
@@ -279,20 +291,20 @@ class Subscribe(Struct, frozen=True, gc=False):
     reject_unrecovered: bool = False
 
 
-class RefreshSubscription(Struct, frozen=True, gc=False):
+class RefreshSubscription(Command, frozen=True, gc=False):
     """Renew the token of a subscription."""
 
     channel: str
     token: str
 
 
-class Unsubscribe(Struct, frozen=True, gc=False):
+class Unsubscribe(Command, frozen=True, gc=False):
     """End a subscription."""
 
     channel: str
 
 
-class PusherSubscribe(Struct, frozen=True, gc=False):
+class PusherSubscribe(Command, frozen=True, gc=False):
     """Subscribe to a channel of the pusher dialect.
 
     ``auth``: signature of the back end (``""``: none). ``data``: JSON text about the subscriber, which is
@@ -304,13 +316,13 @@ class PusherSubscribe(Struct, frozen=True, gc=False):
     data: str = ""
 
 
-class PusherUnsubscribe(Struct, frozen=True, gc=False):
+class PusherUnsubscribe(Command, frozen=True, gc=False):
     """End a subscription of the pusher dialect."""
 
     channel: str
 
 
-class Publish(Struct, frozen=True, gc=False):
+class Publish(Command, frozen=True, gc=False):
     """Publish JSON to a channel, or (``data`` is ``b""``) ``text``."""
 
     channel: str
@@ -319,7 +331,7 @@ class Publish(Struct, frozen=True, gc=False):
     type: str = "custom"
 
 
-class AskPresence(Struct, frozen=True, gc=False):
+class AskPresence(Command, frozen=True, gc=False):
     """Request the subscribers of a channel: at most ``limit`` (0: the most there are in an answer), after the
     cursor ``after``."""
 
@@ -328,13 +340,13 @@ class AskPresence(Struct, frozen=True, gc=False):
     after: str = ""
 
 
-class AskPresenceStats(Struct, frozen=True, gc=False):
+class AskPresenceStats(Command, frozen=True, gc=False):
     """Request how many subscribers and users a channel has."""
 
     channel: str
 
 
-class AskHistory(Struct, frozen=True, gc=False):
+class AskHistory(Command, frozen=True, gc=False):
     """Request at most ``limit`` publications of a channel (-1: all, 0: only its position).
 
     ``since``: epoch and offset after which (before which, if ``reverse``) they begin.
@@ -346,7 +358,7 @@ class AskHistory(Struct, frozen=True, gc=False):
     reverse: bool = False
 
 
-class ClientEvent(Struct, frozen=True, gc=False):
+class ClientEvent(Command, frozen=True, gc=False):
     """Send an event to the other subscribers of a channel. Its payload is ``data`` (JSON), else ``text``."""
 
     channel: str
@@ -355,7 +367,7 @@ class ClientEvent(Struct, frozen=True, gc=False):
     text: str = ""
 
 
-class OpenAnswer(Struct, frozen=True, gc=False):
+class OpenAnswer(Command, frozen=True, gc=False):
     """Open a streamed message to the user ``to``, or in a ``conversation``."""
 
     to: str = ""
@@ -364,40 +376,40 @@ class OpenAnswer(Struct, frozen=True, gc=False):
     type: str = "text"
 
 
-class AppendAnswer(Struct, frozen=True, gc=False):
+class AppendAnswer(Command, frozen=True, gc=False):
     """Append ``pieces`` (stream, number, text) to streamed messages."""
 
     pieces: tuple[tuple[str, int, str], ...]
 
 
-class CloseAnswer(Struct, frozen=True, gc=False):
+class CloseAnswer(Command, frozen=True, gc=False):
     """Close a streamed message. ``incomplete``: its text is not finished."""
 
     stream: str
     incomplete: bool = False
 
 
-class AskBotCommands(Struct, frozen=True, gc=False):
+class AskBotCommands(Command, frozen=True, gc=False):
     """Request the slash commands of the bots in a conversation."""
 
     conversation: int
 
 
-class CreateGroup(Struct, frozen=True, gc=False):
+class CreateGroup(Command, frozen=True, gc=False):
     """Create a group of the user, its owner, and others."""
 
     name: str
     members: tuple[str, ...]
 
 
-class AskGroups(Struct, frozen=True, gc=False):
+class AskGroups(Command, frozen=True, gc=False):
     """Request the user's groups with ids after ``after``."""
 
     after: int
     limit: int
 
 
-class AskGroupMembers(Struct, frozen=True, gc=False):
+class AskGroupMembers(Command, frozen=True, gc=False):
     """Request the members of a group with ids after ``after``."""
 
     group: int
@@ -405,90 +417,37 @@ class AskGroupMembers(Struct, frozen=True, gc=False):
     limit: int
 
 
-class InviteToGroup(Struct, frozen=True, gc=False):
+class InviteToGroup(Command, frozen=True, gc=False):
     """Add members to a group."""
 
     group: int
     members: tuple[str, ...]
 
 
-class JoinGroup(Struct, frozen=True, gc=False):
+class JoinGroup(Command, frozen=True, gc=False):
     """Join an open group."""
 
     group: int
 
 
-class LeaveGroup(Struct, frozen=True, gc=False):
+class LeaveGroup(Command, frozen=True, gc=False):
     """Leave a group."""
 
     group: int
 
 
-class AskBackEnd(Struct, frozen=True, gc=False):
+class AskBackEnd(Command, frozen=True, gc=False):
     """Call a method of the app's back end. ``data``: JSON (``b""``: none)."""
 
     method: str
     data: bytes = b""
 
 
-class SignIn(Struct, frozen=True, gc=False):
+class SignIn(Command, frozen=True, gc=False):
     """Make the connection a session of the user in ``user_data`` (JSON text), signed by ``auth``."""
 
     auth: str
     user_data: str
-
-
-Command = (
-    Login
-    | Heartbeat
-    | Ping
-    | ActionLogin
-    | Say
-    | ChatLogin
-    | ChatMessage
-    | ChatSync
-    | Resume
-    | Send
-    | Sync
-    | History
-    | Conversations
-    | Read
-    | Received
-    | AskReceipts
-    | AskMarks
-    | Typing
-    | Search
-    | Hide
-    | React
-    | Pin
-    | AskPins
-    | Ack
-    | AckNumber
-    | CentrifugeLogin
-    | RefreshLogin
-    | Subscribe
-    | RefreshSubscription
-    | Unsubscribe
-    | Publish
-    | AskPresence
-    | AskPresenceStats
-    | AskHistory
-    | PusherSubscribe
-    | PusherUnsubscribe
-    | OpenAnswer
-    | AppendAnswer
-    | CloseAnswer
-    | AskBotCommands
-    | CreateGroup
-    | AskGroups
-    | AskGroupMembers
-    | InviteToGroup
-    | JoinGroup
-    | LeaveGroup
-    | AskBackEnd
-    | ClientEvent
-    | SignIn
-)
 
 
 class Request(Struct, gc=False):
@@ -613,21 +572,34 @@ class Reaction(Struct, frozen=True):
     mine: bool = False
 
 
-class Message(Struct, frozen=True, gc=False):
-    """An entry of the log, as it is delivered to users who may read it.
+EntryKind = Literal["message", "recall", "edit", "join", "leave", "group", "reaction", "pin", "press"]
 
-    ``id``: position in the log of its app. ``seq``: position in its conversation. ``to``: the receiver
-    (``""``: the message is in a group or in ``room``). ``body``: UTF-8 text if ``type`` is ``text``, else any
-    bytes of the sender. ``about``: id of the entry that it recalls, edits, replies to, reacts to or pins.
-    ``meta``: JSON (``b""``: none).
+
+class Message(Struct, frozen=True, gc=False):
+    """An entry of the log.
+
+    ``id``: position in the log of its app. ``seq``: position in its conversation. ``members``: the two users
+    of the conversation (``()``: the message is in a group or in ``room``). ``body``: UTF-8 text if ``type``
+    is ``text``, else any bytes of the sender. ``about``: id of the entry that it recalls, edits, replies to,
+    reacts to or pins. ``meta``: JSON (``b""``: none).
+
+    An edited message has the content of its last edit, and the edit's id as ``edited`` in ``meta``. A recall
+    turns the message and all its edits into ``recall`` entries in their own positions. That of the message
+    has its own id as ``about``.
+
+    A ``reaction`` to the message ``about`` has the type ``add`` or ``remove``, the emoji as body, and in
+    ``meta`` how many users react with it from then on (``count``). The message has the id of the last one as
+    ``reacted`` in ``meta``. A ``pin`` has the same types. A ``press`` of a button of the message ``about``
+    has the value of the button as body. It is in the conversation of the user and the bot, wherever the
+    message is.
     """
 
     id: int
     conversation: int
     seq: int
     sender: str
-    to: str = ""
-    kind: str = "message"
+    members: tuple[str, ...] = ()
+    kind: EntryKind = "message"
     type: str = "text"
     body: bytes = b""
     client_msg_id: str = ""
@@ -636,6 +608,17 @@ class Message(Struct, frozen=True, gc=False):
     meta: bytes = b""
     room: str = ""
     reactions: tuple[Reaction, ...] = ()
+
+    @property
+    def to(self) -> str:
+        """The receiver; ``""`` in a group or a room."""
+        return self.peer(self.sender)
+
+    def peer(self, reader: str) -> str:
+        """The other user of the conversation of ``reader``; ``""`` in a group or a room."""
+        if not self.members:
+            return ""
+        return self.members[0] if self.members[1] == reader else self.members[1]
 
 
 Held = list[Message | Callable[[], None]] | tuple[Callable[[], None], ...]
@@ -694,6 +677,10 @@ class DialectState(Struct, gc=False):
 
     def reconnects(self, channel: str) -> bool:
         """Whether the client begins again only with a new connection: the server has subscribed it."""
+        return False
+
+    def receives_own_joins(self) -> bool:
+        """Whether the notice that the client has joined a channel goes to the client, too."""
         return False
 
 

@@ -20,6 +20,7 @@ from imserver.cluster.registry import Lease, SoloRegistry, node_name
 from imserver.config.settings import Config
 from imserver.errors import StartError
 from imserver.hub.expiry import Pings
+from imserver.lifecycle import connection_limit
 from imserver.logging import RequestLog
 from imserver.parts import Parts
 from imserver.servers import Application, Servers, bind_all, refuse_open_demo
@@ -193,6 +194,7 @@ class Node:
         """Start under another server, which owns the listeners. Raises :class:`StartError`."""
         try:
             self._set_up()
+            self.parts.ws_port = self.parts.http_port  # the other server has one listener for both
             self._start_stages()
         except StartError:
             self._give_up()
@@ -344,8 +346,12 @@ class Node:
 
     def reload(self, config: Config) -> None:
         """Apply new keys, apps, origins and limits (SIGHUP). Other settings need a restart. Closes no
-        connection."""
+        connection.
+
+        Raises StartError if a limit is too high; then nothing has changed.
+        """
         parts = self.parts
+        parts.max_connections = connection_limit(config)
         self._reread = config
         parts.tenants.reload(config)
         parts.keys.reload(config)

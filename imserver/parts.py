@@ -25,11 +25,10 @@ from imserver.auth.tenants import Tenants
 from imserver.cluster.history import LocalHistory
 from imserver.cluster.registry import Lease, LocalValues, Registry, SoloRegistry
 from imserver.config.settings import Config
-from imserver.errors import StartError
 from imserver.hub.expiry import Sweep
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
-from imserver.lifecycle import SPARE_FILES_OF_A_CLUSTER, DataDirectory, raise_file_limit
+from imserver.lifecycle import DataDirectory, connection_limit, openable_files
 from imserver.logging import RequestLog
 from imserver.metrics import Metrics, resident_bytes
 from imserver.services.channels.channels import Channels
@@ -103,9 +102,6 @@ if TYPE_CHECKING:
     from imserver.cluster_node import Cluster
 
 log = logging.getLogger(__name__)
-
-_SPARE_FILES = 64
-"""Open files other than connections: logs, listeners, requests."""
 
 
 class Parts:
@@ -189,7 +185,8 @@ class Parts:
     def _build_core(self) -> None:
         """Build connections, logins, and the services that locate sessions, users and channels."""
         config, limits = self.config, self.config.limits
-        self.max_connections = self._connection_limit(raise_file_limit())
+        self.max_connections = connection_limit(config)
+        log.info("this process may open %d files", openable_files())
         self.data.start()
         loop = get_hub().loop
         secret = self.data.secret(config.server.secret_file)
@@ -312,7 +309,7 @@ class Parts:
             self.dedupe,
             self.metrics,
             self.logins,
-            self.tenants.get,
+            self.tenants,
             channel_log,
         )
         self.cluster = cluster
@@ -328,16 +325,6 @@ class Parts:
         if self.cluster is not None:
             self.cluster.registry.report_database(database)
 
-    def _connection_limit(self, files: int) -> int:
-        wanted = self.config.limits.max_connections
-        if wanted > files:
-            raise StartError(
-                f"limits.max_connections {wanted} is above the {files} files that this process may open: "
-                "raise the limit (ulimit -n) or lower the setting"
-            )
-        log.info("this process may open %d files", files)
-        return wanted or max(files - (SPARE_FILES_OF_A_CLUSTER if self.config.clustered else _SPARE_FILES), 1)
-
     def _make_messaging(self) -> Messaging:
         """Build everything for stored messages except the commands."""
         store = self.store
@@ -348,6 +335,7 @@ class Parts:
             self.fanout,
             self.metrics,
             store,
+            self.logins,
             self.action_positions,
             self.webhooks.reviews,
             self.bot_rates,
@@ -409,6 +397,8 @@ class Parts:
         )
         if self.cluster is not None:
             self.cluster.rerouting.on_unreached.append(acks.unreached)
+        # After the sessions were closed: what they have not acknowledged becomes pending pushes.
+        self.tenants.on_delete += [acks.forget, self.pending.forget]
         return acks
 
     def _make_action_service(self) -> ActionService:
@@ -486,10 +476,16 @@ class Parts:
             limits.pending_bytes,
             node_messages=None if self.cluster is None else self.cluster.node_messages,
         )
-        self.publishing = Publishing(
-            self.pushes, self.channels, self.connections, self.pending, self.store, self.webhooks.absent
-        )
         self.request_ids = RequestIds(self.message_ids)
+        self.publishing = Publishing(
+            self.pushes,
+            self.channels,
+            self.connections,
+            self.pending,
+            self.store,
+            self.request_ids,
+            self.webhooks.absent,
+        )
 
     def _make_accounts(self) -> None:
         """Build accounts and their relations."""
@@ -498,7 +494,7 @@ class Parts:
         limits = self.config.accounts
         attempt = None if self.cluster is None else self.cluster.registry.attempt
         made = Attempts(limits.groups_per_user, limits.rate_seconds, kind="groups", shared=attempt)
-        self.groups = Groups(store.log, lambda: store.has_database, limits.group_members, made)
+        self.groups = Groups(store, limits.group_members, made)
         self.accounts = Accounts(
             self.config,
             self.account_tokens,
@@ -610,7 +606,7 @@ class Parts:
         # The address "::" needs brackets as a host name.
         hosts = (server.host, *(row.host for row in server.extra_listen))
         return GatePolicy(
-            config.limits.max_connections or self.max_connections,
+            self.max_connections,
             config.limits.max_connections_per_address,
             server.origin_policy == "any",
             server.origins,

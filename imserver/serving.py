@@ -15,8 +15,8 @@ from gevent.util import format_run_info
 
 from imserver import __version__
 from imserver.config.settings import Config
-from imserver.config.values import ConfigError
 from imserver.errors import StartError
+from imserver.lifecycle import hold_signals, take_signals
 from imserver.logging import Logs, log_greenlet_errors, open_logs
 from imserver.node import Node
 from imserver.pages.address import check
@@ -58,6 +58,7 @@ def serve(
         log_greenlet_errors(gevent.get_hub())
         for warning in config.warnings:
             _log.warning("%s", warning)
+        hold_signals()
         node = Node(config, logs.requests, _application, listeners)
         node.start()
         signals = _Signals(node, logs, read_config)
@@ -141,6 +142,7 @@ class _Signals:
             (signal.SIGUSR2, self._dump),
         ):
             gevent.signal_handler(number, handler, *((number,) if handler == self._end else ()))
+        take_signals()
 
     def wait_for_drain(self) -> None:
         if self._drain is not None:
@@ -173,10 +175,10 @@ class _Signals:
         try:
             config = self._read_config()
             refuse_open_demo(config, self._node.parts.keys.closed)
-        except (ConfigError, StartError) as error:
+            self._node.reload(config)
+        except StartError as error:
             _log.error("settings are unchanged: %s", error)
             return
-        self._node.reload(config)
         _log.info("settings reloaded: keys, origins, limits")
 
     def _dump(self) -> None:

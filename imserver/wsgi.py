@@ -8,6 +8,7 @@ that serves it. The other server reads heads with its own limits; :func:`_read_b
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
 from io import BytesIO
@@ -56,6 +57,8 @@ def _node() -> Node:
 def _built() -> Node:
     settings = load_config(os.environ.get("IMSERVER_CONFIG"))
     logs = open_logs(settings)
+    # The worker's own request lines have queries, which may contain tokens.
+    logging.getLogger("geventwebsocket.handler").setLevel(logging.WARNING)
     try:
         node = Node(settings, logs.requests, create_app)
         node.start_without_listeners()

@@ -64,7 +64,7 @@ class AsyncSession(SessionShell[T]):
 
     async def close(self) -> None:
         """End the session."""
-        self._core.closing = True
+        self._core.close()
         self._notify()
         try:
             if self._connection is not None:
@@ -122,13 +122,18 @@ class AsyncSession(SessionShell[T]):
         if connection is None or self._core.state is not State.ONLINE:
             raise NotConnected("there is no connection at the moment")
         answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        begun = monotonic()
         self._core.answers.add(seq, answer, frame)
         self._notify()  # a full queue does not keep the answer from being read
         try:
             async with asyncio.timeout(timeout_seconds):
+                for waiting in self._core.to_send():
+                    await connection.send(waiting)
                 await connection.send(frame)
                 return await answer
         except (ConnectionClosed, TimeoutError) as error:
+            if timeout_seconds >= ANSWER_SECONDS and self._core.is_silent(begun):
+                connection.transport.abort()
             raise NotConnected(f"{cmd}: no answer: {str(error) or 'too late'}") from error
         finally:
             self._core.answers.forget(seq)
@@ -149,7 +154,7 @@ class AsyncSession(SessionShell[T]):
             self._core.give_up(channel)
             raise
         if not reply.ok:
-            raise CommandRefused(reply.cmd, reply.code, reply.text)
+            raise CommandRefused(reply.cmd, reply.code, reply.text, refused=reply.refused)
 
     async def unsubscribe(self, channel: str) -> None:
         """End a subscription. Raises :class:`NotConnected` without an answer; it has ended nevertheless."""
@@ -356,16 +361,32 @@ class AsyncMessenger(AsyncSession[MessengerEvent]):
         """Send a command until its answer is final; see :meth:`imserver_client.Messenger.execute`."""
         attempts = Attempts(self._core, command, monotonic())
         while True:
-            await self._wait(attempts.ready, attempts.seconds_left(monotonic()))
+            await self._await_turn(attempts)
             seconds = attempts.answer_seconds(monotonic())
             try:
                 reply = await self.request(command.cmd, command.data, seconds)
             except NotConnected as error:
                 attempts.failed(error, monotonic())
-            else:
-                if attempts.is_final(reply, monotonic()):
-                    return command.read(reply)
+                await self._wait(attempts.is_gone, attempts.seconds_left(monotonic()))
+                continue
+            if attempts.is_final(reply, monotonic()):
+                return command.read(reply)
             await self._wait(lambda: self._core.over, attempts.pause())
+
+    async def _await_turn(self, attempts: Attempts) -> None:
+        """Wait until the command can be sent, or its time is over."""
+        turn: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        attempts.begin(turn, monotonic())
+        left = attempts.seconds_left(monotonic())
+        try:
+            async with asyncio.timeout(left):
+                seconds = await turn - monotonic()
+        except TimeoutError:
+            return
+        finally:
+            attempts.forget_turn()
+        if seconds > 0:
+            await self._wait(lambda: self._core.state is not State.ONLINE, min(seconds, left))
 
 
 # --- the HTTP API -------------------------------------------------------------------------------------------

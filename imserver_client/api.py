@@ -13,7 +13,7 @@ import msgspec
 import urllib3
 from msgspec import Struct
 
-from imserver_client.errors import NotConnected, RequestRefused
+from imserver_client.errors import ClientError, NotConnected, RequestRefused
 from imserver_client.results import (
     App,
     BatchResult,
@@ -35,6 +35,8 @@ from imserver_client.streams import TextStream
 PREFIX: Final = "/api/v1/"
 TIMEOUT_SECONDS: Final = 10.0
 TRIES: Final = 3
+MAX_PAUSE_SECONDS: Final = 30.0
+"""The longest pause before another try. If the server asks for a longer one, its refusal is raised."""
 PAGE_SIZE: Final = 1000
 _CONNECTIONS: Final = 16
 
@@ -119,7 +121,8 @@ class Api:
     """The API of the server at ``url``, with an API ``key`` (none in demo mode). May be shared by threads.
 
     It keeps connections open. Every call may raise :class:`RequestRefused` (the server refused it) or
-    :class:`NotConnected` (no answer within ``timeout_seconds``). A call that may be repeated without harm is
+    :class:`NotConnected` (no answer within ``timeout_seconds``), and :class:`ClientError` if the answer is
+    malformed. A call that may be repeated without harm is
     tried up to ``tries`` times while the error is temporary. Pushes have an idempotency key for this, so none
     is delivered twice.
     """
@@ -152,8 +155,14 @@ class Api:
         self.close()
 
     def call(self, method: str, path: str, body: Any = None, query: dict[str, Any] | None = None) -> Any:
-        """Call any route by its path after ``/api/v1/``, once; return the answer as plain Python data."""
-        return msgspec.json.decode(self._request(method, path, query, body, None))
+        """Call any route by its path after ``/api/v1/``, once; return the answer as plain Python data.
+
+        ``body``: the JSON body; with GET, the parameters of the address, as in ``query``.
+        """
+        if method == "GET":
+            query, body = {**(body or {}), **(query or {})}, None
+        path = path.removeprefix("/").removeprefix(PREFIX[1:])
+        return decode_answer(self._request(method, path, query, body, None), object)
 
     # --- pushes ---------------------------------------------------------------------------------------------
 
@@ -296,7 +305,7 @@ class Api:
             offset=offset,
             epoch=epoch,
             limit=limit,
-            reverse=str(reverse).lower(),
+            reverse=reverse,
         )
 
     def remove_history(self, app: str, channel: str) -> None:
@@ -308,6 +317,7 @@ class Api:
 
         ``fields``: ``type``, ``sender``, ``tags``.
         """
+        stream_body(app, channel, text, **fields)  # a wrong argument is an error of this call
         return TextStream(self, app, partial(self.open_stream, app, channel, text, **fields))
 
     def open_stream(self, app: str, channel: str, text: str = "", **fields: Unpack[StreamFields]) -> str:
@@ -432,7 +442,13 @@ class Api:
         """
         url = self._url + path
         if query:
-            url += "?" + urlencode({name: value for name, value in query.items() if value not in ("", None)})
+            url += "?" + urlencode(
+                {
+                    name: str(value).lower() if isinstance(value, bool) else value
+                    for name, value in query.items()
+                    if value not in ("", None)
+                }
+            )
         headers = {**self._pool.headers, "Accept-Encoding": "gzip"}
         if repeat_id:
             headers["Idempotency-Key"] = repeat_id
@@ -448,7 +464,7 @@ class Api:
                     raise
                 time.sleep(backoff.pause())
             except RequestRefused as error:
-                if not tries_left or not error.temporary:
+                if not tries_left or not error.temporary or error.retry_after_seconds > MAX_PAUSE_SECONDS:
                     raise
                 time.sleep(error.retry_after_seconds or backoff.pause())
         raise AssertionError("the last try returns or raises")
@@ -458,7 +474,7 @@ class Api:
             answer = self._pool.request(method, url, body=content, headers=headers)
         except urllib3.exceptions.HTTPError as error:
             raise NotConnected(f"{method} {url}: no answer: {error}") from error
-        if answer.status < 400:
+        if answer.status < 300:
             return answer.data
         try:
             problem = msgspec.json.decode(answer.data, type=_Problem)
@@ -477,6 +493,9 @@ class Api:
 
 
 def decode_answer(body: bytes | str, answer: type[T], field: str = "") -> T:
-    """Decode an answer, or one field of it."""
-    data = msgspec.json.decode(body)
-    return msgspec.convert(data[field] if field else data, answer)
+    """Decode an answer, or one field of it. Raises :class:`ClientError` if it is malformed."""
+    try:
+        data = msgspec.json.decode(body)
+        return msgspec.convert(data[field] if field else data, answer)
+    except (ValueError, LookupError, TypeError) as error:
+        raise ClientError(f"malformed answer: {error!r}") from error

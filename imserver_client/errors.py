@@ -164,15 +164,20 @@ class CommandRefused(ClientError):
     """The server refuses a command ``cmd`` of a session; ``code`` is its reply code.
 
     ``reason`` says why the back end of the app has rejected a message. It may be empty; it is None if there
-    is another cause.
+    is another cause. ``refused`` says why the server refuses the command, such as ``denied``, ``not_bot`` or
+    ``muted``; None if it does not say.
     """
 
     code: int
 
-    def __init__(self, cmd: str, code: int, text: str = "", reason: str | None = None) -> None:
+    def __init__(
+        self, cmd: str, code: int, text: str = "", reason: str | None = None, refused: str | None = None
+    ) -> None:
         row = _row(REPLY_CODES, code, text) if reason is None else _REJECTED
-        super().__init__(f"{cmd} refused: {code} {row.text}" + (f": {reason}" if reason else ""))
+        why = reason or refused
+        super().__init__(f"{cmd} refused: {code} {row.text}" + (f": {why}" if why else ""))
         self.cmd, self.code, self.remedy, self.reason = cmd, code, row.remedy, reason
+        self.refused = refused
 
 
 class RequestRefused(ClientError):

@@ -99,12 +99,14 @@ class ChannelNotice(Struct, frozen=True):
 
     ``kind``: ``"join"`` and ``"leave"`` (``info`` is about the client); ``"reload"``: publications may be
     missing, load the state anew; ``"ended"``: the server has ended the subscription, for the reason ``code``.
+    ``refused`` says why the server refuses to begin it again.
     """
 
     kind: str
     channel: str
     info: dict[str, Any] | None = None
     code: int = 0
+    refused: str | None = None
 
 
 class StreamUpdate(Struct, frozen=True):
@@ -181,8 +183,16 @@ class Reply(Struct, frozen=True):
     @property
     def reason(self) -> str | None:
         """Why the back end of the app has rejected the message; None if it has not."""
-        reason = self.data.get("reason") if isinstance(self.data, dict) and not self.ok else None
-        return reason if isinstance(reason, str) else None
+        return self._text("reason")
+
+    @property
+    def refused(self) -> str | None:
+        """Why the server refuses the command, such as ``denied`` or ``not_bot``; None if it does not say."""
+        return self._text("refused")
+
+    def _text(self, field: str) -> str | None:
+        found = self.data.get(field) if isinstance(self.data, dict) and not self.ok else None
+        return found if isinstance(found, str) else None
 
 
 ChannelEvent = Publication | ChannelNotice | StreamUpdate
@@ -289,7 +299,7 @@ class Command(Generic[A]):
     def read(self, reply: Reply) -> A:
         """Decode an answer. Raises :class:`CommandRefused`; :class:`ClientError` if it is malformed."""
         if not reply.ok:
-            raise CommandRefused(reply.cmd, reply.code, reply.text, reply.reason)
+            raise CommandRefused(reply.cmd, reply.code, reply.text, reply.reason, reply.refused)
         try:
             return msgspec.convert(reply.data, self.answer)
         except msgspec.ValidationError as error:

@@ -169,6 +169,7 @@ class Publisher:
 
     def stream(self, app: str, channel: str, text: str = "", **fields: Unpack[StreamFields]) -> TextStream:
         """See :meth:`imserver_client.Api.stream`. Several threads may write their streams at once."""
+        stream_body(app, channel, text, **fields)  # a wrong argument is an error of this call
         return TextStream(self, app, partial(self.open_stream, app, channel, text, **fields))
 
     def open_stream(self, app: str, channel: str, text: str = "", **fields: Unpack[StreamFields]) -> str:

@@ -22,6 +22,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from enum import Enum, StrEnum, auto
+from itertools import count
 from math import inf
 from random import uniform
 from typing import Any, Final, Generic, TypedDict, TypeVar, Unpack
@@ -173,6 +174,7 @@ class PendingAnswers:
             return
         if isinstance(outcome, Exception):
             future.set_exception(outcome)
+            future.exception()  # nobody may wait any more; asyncio would log it
         else:
             future.set_result(outcome)
 
@@ -196,8 +198,8 @@ ChannelToken = str | Callable[[], str]
 MAX_SUBSCRIBING: Final = 20
 """Commands ``subscribe`` that wait for an answer at the same time, when a session comes back."""
 SPACING_SECONDS: Final = 0.05
-"""Time between two of them after the server has closed a connection for its rate of messages. It doubles with
-each further one, up to :data:`MAX_SPACING_SECONDS`."""
+"""Time between two of them, or two commands on stored messages, after the server has closed a connection for
+its rate of messages. It doubles with each further one, up to :data:`MAX_SPACING_SECONDS`."""
 MAX_SPACING_SECONDS: Final = 1.0
 
 
@@ -217,14 +219,58 @@ class _Subscribed(msgspec.Struct):
     publications: tuple[Publication, ...] = ()
 
 
-class Turns:
-    """The channels that a session has still to subscribe to on this connection. Owner of the pace: few
-    commands wait for an answer at a time, and they are slower if the server has a limit."""
+class Pace:
+    """Owner of the time between two commands, which grows with each close for the rate of messages."""
 
     def __init__(self) -> None:
+        self._spacing = 0.0
+
+    def lost(self, code: int) -> None:
+        """Handle the end of the connection."""
+        if code == CLOSE_RATE_LIMIT:
+            self._spacing = min(max(2 * self._spacing, SPACING_SECONDS), MAX_SPACING_SECONDS)
+
+
+class CommandTurns(Pace):
+    """The commands that wait until they can be sent. They are sent in the order of their numbers, and more
+    slowly if the server has a limit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers = count()
+        self._waiting: dict[int, Future] = {}
+        self._next_at = 0.0
+
+    def add(self, number: int, turn: Future) -> None:
+        """Add a command. ``turn``: gets the time at which the command can be sent."""
+        self._waiting[number] = turn
+
+    def forget(self, number: int) -> None:
+        """Remove a command, if it still waits."""
+        self._waiting.pop(number, None)
+
+    def give(self, now: float) -> None:
+        """Give all commands that wait their turns."""
+        for number in sorted(self._waiting):
+            turn = self._waiting.pop(number)
+            if not turn.done():
+                self._next_at = max(now, self._next_at + self._spacing)
+                turn.set_result(self._next_at)
+
+    def lost(self, code: int) -> None:
+        """Handle the end of the connection."""
+        super().lost(code)
+        self._next_at = 0.0
+
+
+class Turns(Pace):
+    """The channels that a session has still to subscribe to on this connection. Few commands wait for an
+    answer at a time, and they are slower if the server has a limit."""
+
+    def __init__(self) -> None:
+        super().__init__()
         self._channels: deque[str] = deque()
         self._sent: set[str] = set()
-        self._spacing = 0.0
         self.due_at = inf
         """When the next channel has its turn."""
 
@@ -257,9 +303,8 @@ class Turns:
 
     def lost(self, code: int) -> None:
         """Handle the end of the connection."""
+        super().lost(code)
         self.due_at = inf
-        if code == CLOSE_RATE_LIMIT:
-            self._spacing = min(max(2 * self._spacing, SPACING_SECONDS), MAX_SPACING_SECONDS)
 
     def _set_due(self, at: float) -> None:
         free = len(self._sent) < (1 if self._spacing else MAX_SUBSCRIBING)
@@ -384,17 +429,22 @@ class SessionCore(ABC, Generic[T]):
         self._renewable = False
         self._started_at = 0.0
         self._wake_at = inf
-        self._frames: list[str] = []
-        self._given_up: dict[str, str] = {}
-        """Channel → the frame that ends its subscription, which may still wait in ``_frames``."""
+        self._heard_at = 0.0
+        """When the last frame came."""
+        self._lost_at = inf
+        """When a heartbeat has waited too long for a frame."""
+        self._frames: deque[str] = deque()
         self._received: deque[Any] = deque()
         self.command = self._codec.command
         self.answers = PendingAnswers()
         self.subscriptions = Subscriptions()
+        self.commands = CommandTurns()
         self._turns = Turns()
         self._subscribing: dict[str, str] = {}
         """Numbers of the commands ``subscribe`` of this connection, and their channels."""
         self.state = State.IDLE
+        self.logins = 0
+        """The number of logins that the server has accepted."""
         self.settled = False
         """The first login has succeeded, or the session has ended."""
         self.closing = False
@@ -432,11 +482,12 @@ class SessionCore(ABC, Generic[T]):
         app, user, device = self._login
         self.close_code = 0
         self._login_seq, frame = self._codec.login(app, user, token, device, self._login_fields())
-        self._frames = [frame]
+        self._frames = deque([frame])
         self._wake_at = now + ANSWER_SECONDS
 
     def feed(self, frame: str | bytes, now: float) -> None:
         """Process a frame. Raises ValueError if the server sends a malformed sync page."""
+        self._heard_at, self._lost_at = now, inf
         read = self._codec.read(frame)
         if read is None:
             return
@@ -453,10 +504,12 @@ class SessionCore(ABC, Generic[T]):
             self._wake_at = now + self._heartbeat_seconds
             self.settled = True
             self._change(Step.LOGGED_IN)
+            self.logins += 1
             self._logged_in(read.data, now)
             self._subscribing.clear()
             self._turns.begin(self.subscriptions, now)
             self._subscribe_next(now)
+            self.commands.give(now)
         elif read.code in FINAL_REFUSALS:
             self.error = LoginRefused(read.code, read.text)
             self.close_code = CLOSE_NORMAL
@@ -467,9 +520,11 @@ class SessionCore(ABC, Generic[T]):
     # --- channels
 
     def subscribe_command(self, channel: str) -> tuple[str, str]:
-        """Encode ``subscribe`` for a channel of :attr:`subscriptions`; return its ``seq`` and the frame."""
-        if (given_up := self._given_up.pop(channel, "")) in self._frames:
-            self._frames.remove(given_up)  # it would end the new subscription
+        """Encode ``subscribe`` for a channel of :attr:`subscriptions`; return its ``seq`` and the frame. It
+        must be sent after those of :meth:`to_send`."""
+        for older in [seq for seq, name in self._subscribing.items() if name == channel]:
+            del self._subscribing[older]  # it was given up: its answer does not count for the new one
+            self._unsubscribe(channel)
         seq, frame = self.command("subscribe", self.subscriptions.fields(channel))
         self._subscribing[seq] = channel
         return seq, frame
@@ -481,8 +536,7 @@ class SessionCore(ABC, Generic[T]):
             self._unsubscribe(channel)
 
     def _unsubscribe(self, channel: str) -> None:
-        frame = self._given_up[channel] = self.command("unsubscribe", {"channel": channel})[1]
-        self._frames.append(frame)
+        self._frames.append(self.command("unsubscribe", {"channel": channel})[1])
 
     def _subscribe_next(self, now: float) -> None:
         for channel in self._turns.take(now):
@@ -500,8 +554,10 @@ class SessionCore(ABC, Generic[T]):
         self._turns.answered(channel, now)
         asked = reply.seq in self.answers.futures
         self.answers.settle(reply.seq, reply)
+        if not channel:
+            return
         if reply.ok:
-            if channel and channel not in self.subscriptions:  # given up before the answer came
+            if channel not in self.subscriptions:  # given up before the answer came
                 self._unsubscribe(channel)
             self._received += self.subscriptions.subscribed(reply.data)
         elif asked:
@@ -510,7 +566,7 @@ class SessionCore(ABC, Generic[T]):
             self.close_code = CLOSE_TRY_AGAIN
         elif channel in self.subscriptions:
             self.subscriptions.remove(channel)
-            self._received.append(ChannelNotice("ended", channel, code=reply.code))
+            self._received.append(ChannelNotice("ended", channel, code=reply.code, refused=reply.refused))
         self._subscribe_next(now)
 
     def _read_channel(self, event: ChannelFrame, now: float) -> None:
@@ -527,29 +583,38 @@ class SessionCore(ABC, Generic[T]):
     @property
     def deadline(self) -> float:
         """When to call :meth:`tick`; in the state ``waiting``, when to connect again."""
-        return min(self._wake_at, self._turns.due_at)
+        return min(self._wake_at, self._lost_at, self._turns.due_at)
 
     def tick(self, now: float) -> None:
         """Do all work that is due."""
         self._subscribe_next(now)
-        if now < self._wake_at:
+        if self.full:
+            self._lost_at = inf  # the answer to the heartbeat is not read
+        if now < min(self._wake_at, self._lost_at):
             return
-        if self._login_seq:
-            self.close_code = CLOSE_TRY_AGAIN  # no answer to the login
+        if self._login_seq or now >= self._lost_at:
+            self.close_code = CLOSE_TRY_AGAIN  # no answer to the login, or to the heartbeat
             return
         self._frames.append(self.command("heartbeat")[1])
         self._wake_at = now + self._heartbeat_seconds
+        if not self.full:
+            self._lost_at = min(self._lost_at, now + ANSWER_SECONDS)
 
-    def to_send(self) -> list[str]:
-        """Take the frames that must be sent now."""
-        frames, self._frames = self._frames, []
-        self._given_up.clear()
-        return frames
+    def to_send(self) -> Iterator[str]:
+        """Take the frames that must be sent now, one by one: a sender that is cancelled loses none."""
+        while self._frames:
+            yield self._frames.popleft()
+
+    def is_silent(self, since: float) -> bool:
+        """Whether the server has sent nothing since this time, although the shell reads."""
+        return self._heard_at < since and not self.full
 
     def lost(self, code: int, now: float) -> None:
         """Handle the end of a connection with this code, or a failed attempt to connect (1006)."""
         self._login_seq = ""
+        self._lost_at = inf
         self._turns.lost(code)
+        self.commands.lost(code)
         if code == CLOSE_TOO_LARGE:
             self.answers.fail_largest(Closed(code))  # it would end the next connection, too
         if code not in (CLOSE_LOST, CLOSE_TRY_AGAIN):
@@ -565,12 +630,18 @@ class SessionCore(ABC, Generic[T]):
         self._change(Step.LOST)
         self._wake_at = now + self._backoff.pause(now - self._started_at)
 
+    def close(self) -> None:
+        """Note that the program closes the session."""
+        self.closing = True
+        self.commands.give(0.0)
+
     def end(self, error: ClientError | None = None) -> None:
         """End the session."""
         self.error = self.error or error
         self.settled = True
         self.answers.fail("the session has ended")
         self._change(Step.END)
+        self.commands.give(0.0)
 
     def _change(self, step: Step) -> None:
         if (self.state, step) not in TRANSITIONS:
@@ -734,8 +805,9 @@ class SyncTracker:
 class Attempts:
     """The attempts to execute one command. Owner of its deadline and of the pauses between attempts.
 
-    A shell waits until :meth:`ready` and sends the command. Unless the answer :meth:`is_final`, it waits for
-    :meth:`pause` and begins again.
+    A shell waits for its turn and sends the command. Without an answer it waits until the connection
+    :meth:`is_gone`; if the answer is not final (:meth:`is_final`), it waits for :meth:`pause`. Then it begins
+    again.
     """
 
     def __init__(self, core: SessionCore[Any], command: Command[Any], now: float) -> None:
@@ -743,10 +815,23 @@ class Attempts:
         self._command = command
         self._deadline = now + command.timeout_seconds
         self._backoff = Backoff(0.1, 2.0)
+        self._number = next(core.commands.numbers)
+        self._login = 0
 
-    def ready(self) -> bool:
-        """Whether the command can be sent, or never will be."""
-        return self._core.over or self._core.state is State.ONLINE
+    def begin(self, turn: Future, now: float) -> None:
+        """Wait for the turn: ``turn`` gets the time at which the command can be sent, or never will be."""
+        self._core.commands.add(self._number, turn)
+        if self._core.over or self._core.state is State.ONLINE:
+            self._core.commands.give(now)
+
+    def forget_turn(self) -> None:
+        """Wait for the turn no more."""
+        self._core.commands.forget(self._number)
+
+    def is_gone(self) -> bool:
+        """Whether the next attempt can begin: the connection of the last one is lost, or it was only late."""
+        core = self._core
+        return core.over or core.state is not State.ONLINE or core.logins != self._login
 
     def seconds_left(self, now: float) -> float:
         """Return how long the command may still take."""
@@ -755,18 +840,21 @@ class Attempts:
     def answer_seconds(self, now: float) -> float:
         """Return how long to wait for the answer to this attempt.
 
-        Raises :class:`NotConnected` without a connection, and the error of a session that is over.
+        Raises :class:`NotConnected` after the time of the command, and the error of a session that is over.
         """
-        if not self.ready():
+        self._core.raise_if_over()
+        if self.seconds_left(now) <= 0:
             seconds = self._command.timeout_seconds
             raise NotConnected(f"{self._command.cmd}: no answer within {seconds:g} s")
-        self._core.raise_if_over()
+        self._login = self._core.logins
         return min(self.seconds_left(now), ANSWER_SECONDS)
 
     def failed(self, error: NotConnected, now: float) -> None:
         """Note an attempt without an answer. Raises ``error`` after the time of the command."""
         if self.seconds_left(now) <= 0:
             raise error
+        if isinstance(error.__cause__, TimeoutError):
+            self._login = 0  # the connection may be alive
 
     def is_final(self, reply: Reply, now: float) -> bool:
         """Return whether this answer ends the attempts."""
@@ -868,6 +956,8 @@ class MessengerCore(SessionCore[MessengerEvent]):
             self.close_code = CLOSE_TRY_AGAIN
             return
         events, self._question = self._tracker.answered(reply.cmd, reply.data, now)
+        if self.cursor is None:
+            self.cursor = self._tracker.cursor
         self._received += events
         self._sync_seq = ""
         self._ask_next(now)

@@ -14,10 +14,14 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+CLOSE_SECONDS: Final = 2.0
+"""How long to wait for the other side when a connection ends: it may be gone."""
 CONNECT_OPTIONS: Final[dict[str, Any]] = {
     "compression": None,
     "open_timeout": ANSWER_SECONDS,
+    "close_timeout": CLOSE_SECONDS,
     "max_size": None,
+    "ping_interval": None,  # the core sends heartbeats, and expects no answer while the queue is full
 }
 CONNECT_ERRORS: Final = (OSError, TimeoutError, InvalidHandshake, EOFError, InvalidURI)
 """What connecting raises if no connection could be made."""

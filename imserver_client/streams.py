@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterable, Callable, Iterable, Sequence
-from typing import Final, Protocol, Self, TypeVar
+from functools import partial
+from typing import Any, Final, Protocol, Self, TypeVar
 
 from imserver_client.errors import ClientError, NotConnected
 from imserver_client.results import PieceResult, StreamEnd
@@ -14,6 +15,7 @@ from imserver_client.session import Backoff
 FAILED_TRIES: Final = 8
 """How often a piece is sent whose node does not answer."""
 R = TypeVar("R", PieceResult, StreamEnd)
+T = TypeVar("T")
 
 
 class PieceRefused(ClientError):
@@ -96,6 +98,8 @@ class AsyncTextStream:
 
     def __init__(self, stream: TextStream) -> None:
         self.stream = stream
+        self._cancelled: asyncio.Future[Any] | None = None
+        """A call that was cancelled, and goes on in its thread."""
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -114,8 +118,11 @@ class AsyncTextStream:
         await asyncio.to_thread(self.stream.open)
 
     async def append(self, text: str) -> None:
-        """See :meth:`TextStream.append`."""
-        await asyncio.to_thread(self.stream.append, text)
+        """See :meth:`TextStream.append`. If the call before was cancelled, it is finished first; its error is
+        raised here."""
+        if (cancelled := await self._finish_cancelled()) is not None:
+            cancelled.result()
+        await self._in_thread(partial(self.stream.append, text))
 
     async def append_all(self, texts: AsyncIterable[str]) -> None:
         """Append each text as it comes, such as those of a language model."""
@@ -124,7 +131,22 @@ class AsyncTextStream:
 
     async def close(self, *, incomplete: bool = False) -> StreamEnd:
         """See :meth:`TextStream.close`."""
-        return await asyncio.to_thread(self.stream.close, incomplete=incomplete)
+        await self._finish_cancelled()
+        return await self._in_thread(partial(self.stream.close, incomplete=incomplete))
+
+    async def _finish_cancelled(self) -> asyncio.Future[Any] | None:
+        if self._cancelled is not None:
+            await asyncio.wait([self._cancelled])
+        cancelled, self._cancelled = self._cancelled, None
+        return cancelled
+
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        running = asyncio.ensure_future(asyncio.to_thread(call))
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            self._cancelled = running
+            raise
 
 
 def _until_answered(ask: Callable[[], R]) -> R:

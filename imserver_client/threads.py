@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import suppress
 from math import inf
 from time import monotonic
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
@@ -70,7 +72,7 @@ class ThreadSession(SessionShell[T]):
         """End the session."""
         thread = self._thread
         with self._changed:
-            self._core.closing = True
+            self._core.close()
             self._changed.notify_all()
             connection = self._connection
         if thread is None:
@@ -129,16 +131,23 @@ class ThreadSession(SessionShell[T]):
 
     def _ask(self, seq: str, frame: str, cmd: str, timeout_seconds: float) -> Reply:
         answer: Future[Reply] = Future()
+        begun = monotonic()
         with self._changed:
             connection = self._connection
             if connection is None or self._core.state is not State.ONLINE:
                 raise NotConnected("there is no connection at the moment")
             self._core.answers.add(seq, answer, frame)
+            frames = [*self._core.to_send(), frame]
             self._changed.notify_all()  # a full queue does not keep the answer from being read
         try:
-            connection.send(frame)
+            for each in frames:
+                connection.send(each)
             return answer.result(timeout_seconds)
         except (ConnectionClosed, TimeoutError) as error:
+            if timeout_seconds >= ANSWER_SECONDS and self._core.is_silent(begun):
+                # Not that of the SSL socket, which would let other threads write without TLS.
+                with suppress(OSError):
+                    socket.socket.shutdown(connection.socket, socket.SHUT_RDWR)
             raise NotConnected(f"{cmd}: no answer: {str(error) or 'too late'}") from error
         finally:
             self._core.answers.forget(seq)
@@ -152,12 +161,14 @@ class ThreadSession(SessionShell[T]):
         """
         self._core.subscriptions.add(channel, token, since)
         try:
-            reply = self._ask(*self._core.subscribe_command(channel), "subscribe", ANSWER_SECONDS)
+            with self._changed:
+                seq, frame = self._core.subscribe_command(channel)
+            reply = self._ask(seq, frame, "subscribe", ANSWER_SECONDS)
         except BaseException:
             self._call(self._core.give_up, channel)
             raise
         if not reply.ok:
-            raise CommandRefused(reply.cmd, reply.code, reply.text)
+            raise CommandRefused(reply.cmd, reply.code, reply.text, refused=reply.refused)
 
     def unsubscribe(self, channel: str) -> None:
         """End a subscription. Raises :class:`NotConnected` without an answer; it has ended nevertheless."""
@@ -231,7 +242,9 @@ class ThreadSession(SessionShell[T]):
         core = self._core
         while True:
             self._call(core.tick, monotonic())
-            for frame in core.to_send():
+            with self._changed:
+                frames = list(core.to_send())
+            for frame in frames:
                 connection.send(frame)
             if core.close_code:
                 connection.close(core.close_code)
@@ -300,9 +313,9 @@ class Messenger(ThreadSession[MessengerEvent]):
     """One user's session that loses no stored message (docs/reference/protocol.md, "Stored messages").
 
     Arguments as for :class:`Client`, and ``cursor``: the last id that this device has; 0 for all stored
-    messages, None for new ones only. After each login the messenger fetches what is missing. It acknowledges
-    each entry and returns it once and in order, as :class:`Entry`. Save :attr:`cursor` together with the
-    entries, and pass it at the next start.
+    messages, None for new ones only: then :attr:`cursor` becomes a number soon after the login. After each
+    login the messenger fetches what is missing. It acknowledges each entry and returns it once and in order,
+    as :class:`Entry`. Save :attr:`cursor` together with the entries, and pass it at the next start.
 
     A message that you send is tried over as many connections as needed, and stored once.
     """
@@ -365,13 +378,30 @@ class Messenger(ThreadSession[MessengerEvent]):
         :class:`NotConnected` after the time of the command."""
         attempts = Attempts(self._core, command, monotonic())
         while True:
-            self._wait(attempts.ready, attempts.seconds_left(monotonic()))
+            self._await_turn(attempts)
             seconds = attempts.answer_seconds(monotonic())
             try:
                 reply = self.request(command.cmd, command.data, seconds)
             except NotConnected as error:
                 attempts.failed(error, monotonic())
-            else:
-                if attempts.is_final(reply, monotonic()):
-                    return command.read(reply)
+                self._wait(attempts.is_gone, attempts.seconds_left(monotonic()))
+                continue
+            if attempts.is_final(reply, monotonic()):
+                return command.read(reply)
             self._wait(lambda: self._core.over, attempts.pause())
+
+    def _await_turn(self, attempts: Attempts) -> None:
+        """Wait until the command can be sent, or its time is over."""
+        turn: Future[float] = Future()
+        with self._changed:
+            attempts.begin(turn, monotonic())
+        left = attempts.seconds_left(monotonic())
+        try:
+            seconds = turn.result(max(0.0, left)) - monotonic()
+        except TimeoutError:
+            return
+        finally:
+            with self._changed:
+                attempts.forget_turn()
+        if seconds > 0:
+            self._wait(lambda: self._core.state is not State.ONLINE, min(seconds, left))

@@ -7,7 +7,7 @@ import { Composer } from "./composer.js";
 import { ConnectionView } from "./connection-view.js";
 import { mediaOf } from "./media.js";
 import { MessageList } from "./message-list.js";
-import { TabSession, tabStorage } from "./tab-session.js";
+import { followTab, TabSession, tabStorage } from "./tab-session.js";
 import { avatar, element, fill, pageData } from "./text.js";
 
 /**
@@ -31,8 +31,6 @@ words.send_failed = words.talk_send_failed;
 const { user, peer, room } = page;
 const inRoom = room !== "0";
 const empty = element("empty", HTMLElement);
-const title = document.title;
-let unread = 0;
 
 const list = new MessageList(
   element("log", HTMLElement), element("latest", HTMLButtonElement), element("latest-text", HTMLElement), words, page.language,
@@ -53,10 +51,7 @@ const client = new TalkClient({
 function show(line) {
   empty.hidden = true;
   list.add(line);
-  if (document.hidden && line.kind === "msg") {
-    unread += 1;
-    document.title = `(${unread}) ${title}`;
-  }
+  if (line.kind === "msg") countUnread();
 }
 
 /** @param {string} text */
@@ -116,6 +111,7 @@ client.on("state", (change) => {
 });
 
 const view = new ConnectionView(words, { retry: () => client.retryNow(), reload: () => location.reload() });
+const countUnread = followTab(session, view, () => client);
 const composer = new Composer(send, () => client.state.state === "online", words);
 
 const picture = avatar(user);
@@ -127,19 +123,3 @@ empty.hidden = session.lines.length > 0;
 document.querySelector(".rooms [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
 if (matchMedia("(hover: hover)").matches) composer.focus(); // on a phone this would open the keyboard
 client.connect().catch(() => {}); // the view shows the reason
-
-addEventListener("online", () => client.retryNow());
-addEventListener("offline", () => view.show(client.state));
-document.addEventListener("visibilitychange", () => {
-  if (document.hidden) return;
-  unread = 0;
-  document.title = title;
-  client.retryNow(); // timers of hidden pages are slow
-});
-addEventListener("pagehide", () => {
-  session.unload();
-  client.close();
-});
-addEventListener("pageshow", (event) => {
-  if (event.persisted) location.reload(); // the browser's cache brought back a page whose connection is closed
-});

@@ -7,7 +7,7 @@ import { Composer } from "./composer.js";
 import { ConnectionView } from "./connection-view.js";
 import { MessageList } from "./message-list.js";
 import { OnlineUsers } from "./online-users.js";
-import { TabSession, tabStorage } from "./tab-session.js";
+import { followTab, TabSession, tabStorage } from "./tab-session.js";
 import { avatar, element, fill, make, pageData } from "./text.js";
 
 /**
@@ -42,18 +42,13 @@ const list = new MessageList(
 let client;
 /** @type {Composer} */
 let composer;
-let unread = 0;
-const title = document.title;
 
 /** @param {import("./tab-session.js").Line} line */
 function show(line) {
   element("empty", HTMLElement).hidden = true;
   list.add(line);
   session.add(line);
-  if (document.hidden && line.kind === "msg") {
-    unread += 1;
-    document.title = `(${unread}) ${title}`;
-  }
+  if (line.kind === "msg") countUnread();
 }
 
 /** @param {string} text */
@@ -91,6 +86,7 @@ function onState(change) {
 
 let wasOnline = false;
 const view = new ConnectionView(words, { retry: () => client.retryNow(), reload });
+const countUnread = followTab(session, view, () => client, renewToken);
 
 function start() {
   client?.close();
@@ -159,22 +155,6 @@ document.querySelector(".rooms [aria-current]")?.scrollIntoView({ block: "neares
 if (matchMedia("(hover: hover)").matches) composer.focus(); // on a phone this would open the keyboard
 
 setInterval(renewToken, TOKEN_CHECK_MS);
-addEventListener("online", () => client.retryNow());
-addEventListener("offline", () => view.show(client.state));
-document.addEventListener("visibilitychange", () => {
-  if (document.hidden) return;
-  unread = 0;
-  document.title = title;
-  client.retryNow(); // timers of hidden pages are slow
-  renewToken();
-});
-addEventListener("pagehide", () => {
-  session.unload();
-  client.close();
-});
-addEventListener("pageshow", (event) => {
-  if (event.persisted) location.reload(); // the browser's cache brought back a page whose connection is closed
-});
 element("invite", HTMLButtonElement).addEventListener("click", async (event) => {
   const button = /** @type {HTMLElement} */ (event.currentTarget);
   await copy(new URL(`?appID=${page.app}`, location.href).href);

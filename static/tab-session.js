@@ -174,3 +174,38 @@ export function tabStorage() {
     return null;
   }
 }
+
+/**
+ * Keeps the connection of a page in step with its tab: with the network, and with the tab's visibility and end.
+ *
+ * @param {TabSession} session
+ * @param {import("./connection-view.js").ConnectionView} view
+ * @param {() => { state: import("../sdk/imserver.js").StateChange, retryNow: () => void, close: () => void }} client  the present one
+ * @param {() => void} [onVisible]
+ * @returns {() => void}  counts an unread message in the title if the tab is hidden
+ */
+export function followTab(session, view, client, onVisible = () => {}) {
+  const title = document.title;
+  let unread = 0;
+  addEventListener("online", () => client().retryNow());
+  addEventListener("offline", () => view.show(client().state));
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) return;
+    unread = 0;
+    document.title = title;
+    client().retryNow(); // timers of hidden pages are slow
+    onVisible();
+  });
+  addEventListener("pagehide", () => {
+    session.unload();
+    client().close();
+  });
+  addEventListener("pageshow", (event) => {
+    if (event.persisted) location.reload(); // the browser's cache brought back a page whose connection is closed
+  });
+  return () => {
+    if (!document.hidden) return;
+    unread += 1;
+    document.title = `(${unread}) ${title}`;
+  };
+}

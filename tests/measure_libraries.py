@@ -126,7 +126,7 @@ def frames() -> None:
         77,
         4242,
         "266",
-        "267",
+        ("266", "267"),
         body=b"a message of forty bytes, as people type",
         time_ms=1795156528123,
     )

@@ -104,6 +104,24 @@ def test_check_config_says_what_serve_would_say(tmp_path: Path) -> None:
     assert refused("serve", "--config", str(file)) == said
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ("redis: {url: 'redis://10.0.0.9:99999'}", "redis.url: expected host:port, got '10.0.0.9:99999'"),
+        ("redis: {url: 'redis://10.0.0.9/abc'}", "redis.url: expected the number of a database, got 'abc'"),
+        (
+            "storage: {url: 'postgres://u:secret@h:notaport/n'}",
+            "storage: postgresql+psycopg://u:(hidden)@h:notaport/n is not a database address: ",
+        ),
+        ("app: {http_url: 'https://im.example.com/x y'}", "app.http_url: expected an address such as "),
+    ],
+)
+def test_check_config_refuses_addresses_that_serve_refuses(tmp_path: Path, settings: str, said: str) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text(settings, encoding="utf-8")
+    assert refused("check-config", "--config", str(file)).startswith(said)
+
+
 def test_check_config_refuses_a_public_server_that_is_open_to_strangers(tmp_path: Path) -> None:
     file = tmp_path / "my.yaml"
     file.write_text("server: {host: 0.0.0.0}", encoding="utf-8")
@@ -155,7 +173,7 @@ def test_an_unusable_data_directory_is_one_clear_line(tmp_path: Path) -> None:
         IMSERVER_APP_LOG_FILE=str(tmp_path / "server.log"),
     )
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert f"server.data_dir: {tmp_path}/file cannot be used: Not a directory" in done.stderr
+    assert f"server.data_dir: {tmp_path}/file/lock cannot be used: Not a directory" in done.stderr
 
 
 def test_without_a_log_file_a_failed_start_is_reported_once(tmp_path: Path, taken: socket.socket) -> None:

@@ -1,5 +1,6 @@
 """The data directory, the secret, derived keys, the file limit."""
 
+import errno
 import os
 import resource
 import stat
@@ -13,7 +14,14 @@ import pytest
 from imserver import lifecycle
 from imserver.config.settings import Config, LimitSettings, RedisSettings, ServerSettings
 from imserver.errors import StartError
-from imserver.lifecycle import DataDirectory, derive_key, hkdf_sha256, plan_processes, raise_file_limit
+from imserver.lifecycle import (
+    DataDirectory,
+    derive_key,
+    hkdf_sha256,
+    open_private,
+    plan_processes,
+    raise_file_limit,
+)
 from tests.processes import running
 
 
@@ -166,6 +174,43 @@ def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path: Path) -> None:
     for path in (tmp_path / "file", tmp_path / "file" / "data"):
         with pytest.raises(StartError, match=r"^server\.data_dir: .* cannot be used: Not a directory$"):
             DataDirectory(str(path)).start()
+
+
+def test_a_lock_that_cannot_be_opened_or_written_is_one_clear_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    data, file = DataDirectory(str(tmp_path)), tmp_path / "lock"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        with pytest.raises(StartError, match=f"^server.data_dir: {file} cannot be used: No space left"):
+            data.start()
+    data.start()
+    data.stop()
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(StartError, match=f"^server.data_dir: {file} cannot be used: Is a directory$"):
+        data.start()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_what_root_creates_belongs_to_the_owner_of_the_folder_and_what_exists_keeps_its_owner(
+    tmp_path: Path,
+) -> None:
+    theirs, roots = tmp_path / "data", tmp_path / "root's"
+    theirs.mkdir()
+    roots.touch()
+    (theirs / "imserver.db").symlink_to(roots)
+    os.chown(theirs, 65534, 65534)
+    data = DataDirectory(str(theirs))
+    data.start()
+    data.secret()
+    data.stop()
+    os.close(open_private(theirs / "imserver.db"))
+    owners = {name: (theirs / name).stat().st_uid for name in ("lock", "secret", "imserver.db")}
+    assert owners == {"lock": 65534, "secret": 65534, "imserver.db": 0}
 
 
 def test_the_first_start_makes_a_secret_that_stays_and_is_private(tmp_path: Path) -> None:

@@ -321,7 +321,16 @@ def test_the_state_names_peers_and_users_only_when_asked_to(harness: Harness) ->
     assert (detailed["version"], detailed["ready"], detailed["clustered"]) == (__version__, True, False)
     assert detailed["maxConnections"] == node.parts.max_connections
     node.reload(harness.settings(limits={"max_connections": 7}))
-    assert node.parts.state(False, detail=True)["maxConnections"] == 7
+    assert node.parts.state(False, detail=True)["maxConnections"] == node.parts.max_connections == 7
+    with pytest.raises(StartError, match=r"limits.max_connections 100000000 is above the \d+ files"):
+        node.reload(
+            harness.settings(
+                limits={"max_connections": 100_000_000}, api={"keys": (KeySettings("secret", ("push",)),)}
+            )
+        )
+    assert (node.parts.max_connections, node.parts.keys.demo) == (7, True)
+    node.reload(harness.settings())
+    assert node.parts.state(False, detail=True)["maxConnections"] == detailed["maxConnections"]
 
 
 # --- reading settings again ---------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import signal
 import socket
 import subprocess
@@ -145,9 +146,38 @@ def test_sighup_reads_keys_again_and_drops_nobody(start_server: StartServer) -> 
 @pytest.mark.full
 def test_sighup_with_a_broken_file_changes_nothing(start_server: StartServer) -> None:
     server = start_server()
-    server.config_file.write_text("app: [", encoding="utf-8")
-    server.process.send_signal(signal.SIGHUP)
-    eventually(lambda: "settings are unchanged: " in server.log_text)
+    no_key = {"apps": {"101": {"jwt": [{"algorithm": "HS256", "key_file": "/does/not/exist"}]}}}
+    for broken, said in (
+        ("app: [", "config.yaml"),
+        (json.dumps(no_key), "/does/not/exist cannot be read"),
+        (json.dumps({"limits": {"max_connections": 2_000_000_000}}), "limits.max_connections 2000000000"),
+    ):
+        server.config_file.write_text(broken, encoding="utf-8")
+        server.process.send_signal(signal.SIGHUP)
+        eventually(lambda said=said: re.search(f"settings are unchanged: .*{said}", server.log_text))
+    assert "settings reloaded" not in server.log_text
+    assert server.get("/health")[0] == 200
+
+
+SIGNALS_DURING_THE_START = """
+from gevent import monkey; monkey.patch_all()
+import os, signal
+from imserver.cli import main
+from imserver.lifecycle import DataDirectory
+start = DataDirectory.start
+def start_and_be_signalled(self):
+    start(self)
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        os.kill(os.getpid(), number)
+DataDirectory.start = start_and_be_signalled
+main()
+"""
+
+
+def test_signals_during_the_start_wait_until_the_server_serves(start_server: StartServer) -> None:
+    server = start_server(command=(sys.executable, "-c", SIGNALS_DURING_THE_START))
+    eventually(lambda: "settings reloaded" in server.log_text)
+    eventually(lambda: "greenlets and loop state" in server.log_text)
     assert server.get("/health")[0] == 200
 
 

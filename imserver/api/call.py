@@ -261,9 +261,12 @@ def require_app(api: Api, principal: Principal, need: Need, app: str, rule: AppR
     if apps is not None and (app not in apps or rule == "all"):
         asks_all = rule in ("any", "optional") and not app and not principal.user
         if not asks_all and (rule == "all" or not may(principal, need, app)):
-            raise ApiProblem(_NOT_REACHED.get(principal.kind, HTTP_FORBIDDEN))
+            # The message has no name of an app: that of an alias would show its target.
+            reached = "all apps" if rule == "all" else "this app"
+            message = f"The key does not reach {reached}" if principal.kind == "key" else ""
+            raise ApiProblem(_NOT_REACHED.get(principal.kind, HTTP_FORBIDDEN), message)
     if rule == "known" and app not in api.services.hub.apps and api.services.tenants.find(app) is None:
-        raise ApiProblem(HTTP_UNKNOWN_APP)
+        raise ApiProblem(HTTP_UNKNOWN_APP, f"There is no app `{app}`" if app else "")
 
 
 def _require_settings(api: Api, route: Route, call: Call) -> None:
@@ -322,7 +325,12 @@ def admit(api: Api, route: Route, request: HttpRequest) -> Principal | HttpRespo
         principal = api.services.authority.identify(need, headers, request.host, token)
     except Unavailable as error:
         return route.style.refuse(error.problem, request)
-    return principal if may(principal, need) else route.style.refuse(refusal(principal), request)
+    return principal if may(principal, need) else _refused(route, request, principal)
+
+
+def _refused(route: Route, request: HttpRequest, principal: Principal) -> HttpResponse:
+    problem, message = refusal(principal, route.need)
+    return route.style.refuse(problem, request, message)
 
 
 def with_key(route: Route, headers: Mapping[str, str]) -> Mapping[str, str]:

@@ -33,6 +33,7 @@ from imserver.services.channels.channels import SERVER_UNSUBSCRIBE
 from imserver.services.channels.commands import MAX_PRESENCE, history_since
 from imserver.services.channels.connections import Left
 from imserver.services.channels.members import ChannelRefused, check_name, encode_tags
+from imserver.services.channels.stored import Published
 from imserver.services.dialects.centrifuge_service import (
     NAME,
     REFUSALS,
@@ -43,7 +44,6 @@ from imserver.services.dialects.centrifuge_service import (
     presence_stats,
 )
 from imserver.services.push.idempotency import IdReused
-from imserver.services.push.publish import Target, addressed
 from imserver.transport.exchange import HttpResponse
 
 T = TypeVar("T")
@@ -184,62 +184,32 @@ def broadcast(api: Api, app: str, asked: _Broadcast) -> dict[str, Any]:
 
 
 def _publish_each(api: Api, app: str, asked: _Message, channels: list[str]) -> list[dict[str, Any]]:
-    """Publish once to each channel for an idempotency key. A repetition has a result without a position."""
+    """Publish once to each channel for an idempotency key. May switch."""
     data = _json_in(asked)
     try:
         tags = encode_tags(asked.tags)
     except ChannelRefused as refused:
         raise MethodFailed(errors.CENTRIFUGE_LIMIT_EXCEEDED, str(refused)) from None
-    key, with_history = asked.idempotency_key, not asked.skip_history
-    names = list(dict.fromkeys(channels)) if key else channels
-
-    def carry_out(index: int, is_repeated: bool, outcomes: list[Outcome]) -> dict[str, Any]:
-        channel = names[index]
-        # The log knows what a stored channel has of a repetition.
-        if is_repeated and not (with_history and api.services.channels.is_stored(app, channel)):
-            return {"result": {}}
-        return _publish_one(api, app, channel, data, tags, with_history, key, outcomes)
-
-    if not key:
-        return [carry_out(index, False, []) for index in range(len(names))]
-    ids, digest = api.services.request_ids, hash((data, tags))
-    requests = [(_encode((channel, key)).decode(), digest) for channel in names]
-    found = ids.carry_out_each(app, requests, ids.begin_each(app, requests), carry_out)
-    results = {
-        channel: _error(errors.CENTRIFUGE_BAD_DATA) if isinstance(each, IdReused) else each
-        for channel, each in zip(names, found, strict=True)
-    }
-    return [results[channel] for channel in channels]
+    found = api.services.publishing.to_channels(
+        app,
+        [f"user:{name[1:]}" if name.startswith("#") and len(name) > 1 else name for name in channels],
+        Event("msg", "", "", type="custom", data=data),
+        tags=tags,
+        with_history=not asked.skip_history,
+        key=asked.idempotency_key,
+        digest=hash((data, tags)),
+    )
+    return list(map(_publish_result, found))
 
 
-def _publish_one(
-    api: Api,
-    app: str,
-    channel: str,
-    data: bytes,
-    tags: bytes,
-    with_history: bool,
-    key: str,
-    outcomes: list[Outcome],
-) -> dict[str, Any]:
-    event = Event("msg", "", "", type="custom", data=data)
-    personal = channel.startswith("#") and len(channel) > 1
-    target = Target(channel=f"user:{channel[1:]}" if personal else channel)
-    if addressed(target) is not target:
-        outcomes += api.services.publishing.to_targets(app, [target], event)
-        return {"result": {}}
-    event = msgspec.structs.replace(event, channel=ChannelPart(channel, tags=tags))
-    try:
-        check_name(channel)
-        published = api.services.channels.publish_event(
-            app, channel, event, with_history=with_history, key=key
-        )
-    except ChannelRefused as refused:
-        return _error(REFUSALS[refused.reason].code)
-    outcomes.append(published.outcome)
-    if published.outcome is Outcome.FAILED:
+def _publish_result(found: Published | ChannelRefused | IdReused) -> dict[str, Any]:
+    if isinstance(found, IdReused):
+        return _error(errors.CENTRIFUGE_BAD_DATA)
+    if isinstance(found, ChannelRefused):
+        return _error(REFUSALS[found.reason].code)
+    if found.outcome is Outcome.FAILED:
         return _error(errors.CENTRIFUGE_INTERNAL)
-    position = published.position
+    position = found.position
     return {"result": {} if position is None else {"offset": position.offset, "epoch": position.epoch}}
 
 
@@ -292,13 +262,17 @@ def disconnect(api: Api, app: str, asked: _Disconnect) -> dict[str, Any]:
             raise MethodFailed(errors.CENTRIFUGE_BAD_DATA)
         api.services.sessions.close(app, [asked.user])
         return {}
-    code, reason = (errors.CLOSE_KICKED, "") if given is None else (given.code, given.reason)
-    code = code or errors.CLOSE_KICKED
-    if not _MIN_CODE <= code <= _MAX_CODE:
+    code, reason = (0, "") if given is None else (given.code, given.reason)
+    as_given = code != 0
+    if not as_given:
+        code = errors.CLOSE_KICKED
+    elif not _MIN_CODE <= code <= _MAX_CODE:
         raise MethodFailed(errors.CENTRIFUGE_BAD_DATA)
+    else:
+        reason = reason or errors.DISCONNECTED
     for connection in _connections_of(api, app, asked):
         if connection not in asked.whitelist:
-            api.services.connections.close(app, connection, code, reason)
+            api.services.connections.close(app, connection, code, reason, as_given)
     return {}
 
 

@@ -104,6 +104,8 @@ class _TusView:
         if isinstance(principal, HttpResponse):
             return to_response(principal)
         _require_version(http_request)
+        if http_request.headers.get("upload-concat"):
+            raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`Upload-Concat`: this server joins no uploads")
         call = Call({}, "", principal, http_request)
         prepare(self._api, BEGIN, call)
         self._api.rates.require(principal, http_request.host)

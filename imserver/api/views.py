@@ -134,6 +134,8 @@ _CACHED: Final = "private, max-age=86400, immutable"
 _NOTHING_RUNS: Final = "default-src 'none'; sandbox"
 """Uploaded files must not run as pages: even if a browser renders one as a page, its scripts are blocked."""
 
+_NO_FORM: Final = "The body of the request is the file itself; do not send a form"
+
 Range = tuple[int, int]
 
 
@@ -176,6 +178,8 @@ class _UploadView:
         api.rates.require(principal, http_request.host)
         if http_request.headers.get("content-encoding", "identity").lower() != "identity":
             raise ApiProblem(errors.HTTP_UNKNOWN_ENCODING, "Upload the file without a Content-Encoding")
+        if http_request.headers.get("content-type", "").lower().startswith("multipart/"):
+            raise ApiProblem(errors.HTTP_INVALID_REQUEST, _NO_FORM)
         length = request.content_length
         if length is None:
             raise ApiProblem(errors.HTTP_LENGTH_REQUIRED)

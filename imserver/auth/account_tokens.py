@@ -29,9 +29,10 @@ from imserver.auth.tenants import Tenants
 from imserver.auth.tokens import MAX_EXPIRES_AT, MAX_TOKEN_CHARACTERS, BadToken, bytes_of
 from imserver.config.settings import PUBLIC_SIGN_KEY, AppAccountSettings, Config
 from imserver.lifecycle import derive_key
+from imserver.model import MAX_ID
 from imserver.storage.accounts import AccountStore
 from imserver.storage.bots import BotStore
-from imserver.storage.contract import MAX_ID, Account
+from imserver.storage.contract import Account
 
 GOCHAT: Final = "gochat"
 """The app of GoChat's clients."""
@@ -197,7 +198,7 @@ class AccountTokens:
             return self._bot(text)
         claims = read(text, self._key(), time())
         if claims.device:
-            known = self._accounts.by_device(None, claims.user_id, claims.device)
+            known = self._accounts.by_device(claims.user_id, claims.device)
             if known is None:
                 raise BadToken("the account does not exist, or the login has ended")
             account, name = known[0], known[1].name

@@ -22,7 +22,7 @@ from msgspec import Struct
 
 from imserver.auth.account_tokens import BOT_TOKEN_PREFIX, PAGE_TOKEN_PREFIX, AccountTokens, PageTokens
 from imserver.auth.login import Logins
-from imserver.auth.principal import ALL_SCOPES, BAD_TOKEN, DEMO, NOBODY, Need, Principal
+from imserver.auth.principal import ALL_SCOPES, BAD_TOKEN, DEMO, NOBODY, Kind, Need, Principal
 from imserver.auth.tenants import Tenant
 from imserver.auth.tokens import BadToken
 from imserver.config.settings import Config
@@ -37,7 +37,12 @@ from imserver.storage.contract import Changes
 from imserver.transport.proxies import address_of
 
 _BY_ADDRESS: Final = frozenset({"push", "read"})
-_TOKENS: Final = frozenset({"account", "bot", "session"})
+_TOKENS: Final[dict[Kind, str]] = {
+    "account": "the token of an account",
+    "bot": "the token of a bot",
+    "session": "a session token",
+}
+"""Kinds of users with a token of their own → that token."""
 OF_ACCOUNTS: Final = frozenset({"account", "bot"})
 """Users whose tokens count in demo mode, too."""
 
@@ -141,8 +146,8 @@ class Authority:
         """Return the principal of a request, using only the kinds of proof that ``need`` accepts.
 
         ``host``: client address. ``token``: a token that was sent outside the header ``authorization``. May
-        switch. Raises StorageUnavailable if ``need`` accepts account tokens, and IssuerUnavailable if it
-        accepts session tokens.
+        switch. Raises StorageUnavailable and IssuerUnavailable if ``need`` accepts tokens of users. The user
+        of a valid token is returned even if ``need`` does not accept it.
         """
         demo = self._keys.demo
         if demo and need.scope and need.users.isdisjoint(OF_ACCOUNTS):
@@ -179,19 +184,22 @@ class Authority:
             if named is None or not self._logins.is_open(named[0]):
                 return None
             return Principal("page", apps=frozenset({self._logins.resolve(named[0])}), user=named[1])
-        if credential.startswith(BOT_TOKEN_PREFIX) and not need.users.isdisjoint(OF_ACCOUNTS):
-            return self._of_account(credential, "bot") or BAD_TOKEN
         if need.users.isdisjoint(_TOKENS):
             return None
+        if credential.startswith(BOT_TOKEN_PREFIX):
+            return self._of_account(credential, "bot") or BAD_TOKEN
         if not is_token(credential):
             # If several kinds of credentials are accepted, the kind of a bad one is unknown.
-            return BAD_TOKEN if need.users >= _TOKENS else None
+            return BAD_TOKEN if need.users >= _TOKENS.keys() else None
         if "account" in need.users and (account := self._of_account(credential, "account")) is not None:
             return account
-        if "session" in need.users:
+        # Where a valid token is not accepted, refusal() says so: clients replace one that is called invalid.
+        if "session" in need.users or "nobody" not in need.users:
             claims = self._logins.session_of(credential)
             if claims is not None:
                 return Principal("session", apps=frozenset({claims.app}), user=claims.user)
+        if "account" not in need.users:
+            return self._of_account(credential, "account") or BAD_TOKEN
         return BAD_TOKEN
 
     def _of_account(self, credential: str, kind: Literal["account", "bot"]) -> Principal | None:
@@ -215,13 +223,17 @@ class Authority:
         )
 
 
-def refusal(principal: Principal) -> HttpProblem:
-    """The HTTP problem for a principal that may not use a route."""
+def refusal(principal: Principal, need: Need) -> tuple[HttpProblem, str]:
+    """The HTTP problem for a principal that may not use a route, and its message (``""``: the usual one)."""
     if principal is BAD_TOKEN:
-        return HTTP_TOKEN_INVALID
-    if principal.kind == "bot":
-        return HTTP_NOT_ALLOWED
-    return HTTP_FORBIDDEN if principal.key else HTTP_UNAUTHORIZED
+        return HTTP_TOKEN_INVALID, ""
+    if principal.kind in _TOKENS:
+        wanted = " or ".join(name for kind, name in _TOKENS.items() if kind in need.users)
+        key = f", or an API key of scope `{need.scope}`" if need.scope else ""
+        return HTTP_NOT_ALLOWED, f"This request takes {wanted}{key}, not {_TOKENS[principal.kind]}"
+    if principal.key:
+        return HTTP_FORBIDDEN, f"The key lacks the scope `{need.scope}`"
+    return HTTP_UNAUTHORIZED, ""
 
 
 def bearer(authorization: str) -> str:

@@ -42,7 +42,7 @@ from imserver.auth.tokens import (
     unverified,
 )
 from imserver.config.settings import MAX_USER_BYTES, ORIGINAL_USER_BYTES
-from imserver.logging import INTERVAL_SECONDS
+from imserver.logging import OncePerMinute
 from imserver.metrics import Metrics
 from imserver.model import is_of_device
 from imserver.protocol.action import APP_PREFIX
@@ -88,7 +88,7 @@ class Logins:
         self._is_demo = is_demo
         self._webhooks = webhooks
         self._issuers = issuers
-        self._refused = RefusedTokens()
+        self._refused = RefusedLogins()
         self._secret = secret
         self._connections = connections
         self._metrics = metrics
@@ -140,11 +140,11 @@ class Logins:
         if rule.dialects and dialect not in rule.dialects:
             return self._denied("dialect", NOT_ALLOWED, app, user, request)
         if request.origin and not self._is_allowed(rule, request.origin, dialect):
-            return self._denied("origin", BAD_ORIGIN, app, user, request)
+            return self._bad_origin(rule, user, request)
         try:
             decision = self._read(rule, user, token, dialect in _BARE_TOKENS, device)
         except BadToken as bad:
-            self._refused.log(app, user, str(bad), request.peer)
+            self._refused.log_token(app, user, str(bad), request.peer)
             return self._denied("token", BAD_TOKEN, app, user, request)
         except (errors.StorageUnavailable, errors.IssuerUnavailable) as unavailable:
             log.info(
@@ -174,7 +174,7 @@ class Logins:
         if rule.dialects and dialect not in rule.dialects:
             return self._denied("dialect", NOT_ALLOWED, app, "", connection)
         if connection.origin and not self._is_allowed(rule, connection.origin, dialect):
-            return self._denied("origin", BAD_ORIGIN, app, "", connection)
+            return self._bad_origin(rule, "", connection)
         if self._quota.full(rule.name, rule.tenant.max_connections, connection):
             return self._denied("limit", APP_FULL, app, "", connection)
         return ALLOWED
@@ -290,6 +290,11 @@ class Logins:
         rule = self._rules.get(app) or self._learn(app)
         return rule is not None and rule.open
 
+    def only_accounts(self, app: str) -> bool:
+        """Whether all users of an app are accounts: no token, signature or back end names others."""
+        rule = self._rules.get(app) or self._learn(app)
+        return rule is not None and rule.only_accounts
+
     def is_closed(self, app: str) -> bool:
         """Whether nobody may log in to an app: it has no login rule and is not open."""
         app = self.resolve(app)
@@ -363,6 +368,11 @@ class Logins:
         if rule.origins is None:
             return self._origins.allows(origin, dialect)
         return rule.any_origin or origin in rule.origins
+
+    def _bad_origin(self, rule: Rule, user: str, request: LoginRequest) -> LoginDecision:
+        place = "server.origins" if rule.origins is None else f"origins of app {rule.name}"
+        self._origins.log_refused(f"login to {rule.name}", request.origin, place, request.peer)
+        return self._denied("origin", BAD_ORIGIN, rule.name, user, request)
 
     def _denied(
         self, reason: str, decision: LoginDecision, app: str, user: str, request: LoginRequest
@@ -488,25 +498,19 @@ class Logins:
         self._origins.set_apps(hosts, any(rule.any_origin for rule in rules))
 
 
-class RefusedTokens:
-    """Log lines about refused tokens: one per app, cause and minute, and at most :data:`_CAUSES`.
+class RefusedLogins:
+    """Log lines about refused tokens: one per app, cause and minute, and at most :data:`_CAUSES` per minute.
 
     A cause may quote the token, and is cut. Without both limits strangers could fill the log.
     """
 
     def __init__(self) -> None:
-        self._logged: set[tuple[str, str]] = set()
-        self._until = 0.0
+        self._causes = OncePerMinute(_CAUSES)
 
-    def log(self, app: str, user: str, cause: str, peer: str) -> None:
-        """Log a refused login, unless the same cause was logged within the minute."""
-        now = time()
-        if now >= self._until:
-            self._logged.clear()
-            self._until = now + INTERVAL_SECONDS
+    def log_token(self, app: str, user: str, cause: str, peer: str) -> None:
+        """Log a refused token, unless the same cause was logged within the minute."""
         cause = cause[:_CAUSE_SHOWN]
-        if (app, cause) not in self._logged and len(self._logged) < _CAUSES:
-            self._logged.add((app, cause))
+        if self._causes.is_new(app, cause):
             log.warning(
                 "login of %r in %s refused: %s (imserver token check explains more)",
                 user[:_USER_SHOWN],

@@ -174,9 +174,8 @@ class LimitedEncoding(Encoding):
         """See :class:`Encoding`. A stream has frames of its own."""
         return self.plain.frame(payload, opcode)
 
-    def close_frames(self, code: int, reason: str = "") -> bytes:
-        """See :class:`Encoding`."""
-        return self.plain.close_frames(code, reason)
+    def close_frames(self, code: int, reason: str = "", as_given: bool = False) -> bytes:
+        return self.plain.close_frames(code, reason, as_given)
 
     def _make(self, dialect: Dialect) -> LimitedEncoding:
         return LimitedEncoding(self.plain.with_dialect(dialect), self._per_second)

@@ -132,8 +132,8 @@ class Rule:
     ``open``: anybody may log in. ``closed``: nobody may, because the app has no login rule. ``plain``: open
     and without further checks. ``quiet``: plain, and no webhook receives its events. ``broken``: it requires
     tokens or a webhook, but their keys are missing. ``accounts``: account tokens are accepted; a token is
-    required. ``issuers``: the entries of ``jwt`` that name an issuer. ``user_bytes``: length
-    of the longest user id. ``origins`` None: the node's own policy applies.
+    required. ``only_accounts``: all users are accounts. ``issuers``: the entries of ``jwt`` with an issuer.
+    ``user_bytes``: length of the longest user id. ``origins`` None: the node's own policy applies.
     """
 
     __slots__ = (
@@ -148,6 +148,7 @@ class Rule:
         "issuers",
         "keys",
         "name",
+        "only_accounts",
         "open",
         "origins",
         "plain",
@@ -169,6 +170,9 @@ class Rule:
         self.secrets = secrets
         self.keys = secrets.keys
         self.accounts = tenant.wants_accounts(tenant.name)
+        self.only_accounts = self.accounts and not (
+            demo or tenant.jwt or tenant.pusher.key or tenant.back_ends.connect
+        )
         self.open = (tenant.open or demo) and not (tenant.has_login_rule or tenant.back_ends.connect)
         self.closed = not (self.open or tenant.has_login_rule)
         self.issuers = tuple(row for row in tenant.jwt if row.issuer)

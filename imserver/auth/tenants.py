@@ -106,6 +106,10 @@ class Tenants:
         """The app of this name, from this node's memory. Never switches."""
         return self._configured.get(name) or self._stored.get(name)
 
+    def created(self, name: str) -> int:
+        """When a registered app was created, in Unix seconds; 0: it is not registered. Never switches."""
+        return 0 if name in self._configured else self._created.get(name, 0)
+
     def find(self, name: str) -> Tenant | None:
         """The app of this name. Reads the database if this node does not have it. May switch.
 

@@ -139,6 +139,9 @@ _USUAL_ALGORITHMS: Final = {
     "OKP": "EdDSA",
 }
 """Algorithm of a key that names none, by its curve, else by its type."""
+_DEEPER: Final = 100
+"""Claims are refused if they could not be nested by so many levels more: ``info`` is read again where the
+stack is deeper, and a RecursionError there concerns others. The check takes 2 µs."""
 _SECRETS: Final = 1024
 """Number of checked HS256 secrets that are cached."""
 
@@ -148,6 +151,7 @@ _decode_issued = msgspec.json.Decoder(_IssuedPayload).decode
 _decode_bare_issued = msgspec.json.Decoder(_BareIssuedPayload).decode
 _decode_origin = msgspec.json.Decoder(_Origin).decode
 _decode_fields = msgspec.json.Decoder(dict[str, Any]).decode
+_decode_raw = msgspec.json.Decoder(msgspec.Raw).decode
 _jws: PyJWS | None = None
 
 
@@ -293,6 +297,7 @@ def end_of(exp: float, expire_at: float | None) -> int:
 def decode_claims(decode: Callable[[bytes], _T], payload: bytes) -> _T:
     """Decode the claims of a token. Null counts as missing. Raises BadToken."""
     try:
+        _decode_raw(b"[" * _DEEPER + payload + b"]" * _DEEPER)
         try:
             return decode(payload)
         except msgspec.ValidationError:

@@ -20,7 +20,9 @@ from imserver.model import Event
 KEPT_SECONDS: Final = 86400.0
 """How long a channel without publications and subscribers keeps its position, so that its numbers go on."""
 _ENTRY_BYTES: Final = 400
-_STREAM_BYTES: Final = 600
+_STREAM_BYTES: Final = 1200
+_LOOKED_AT: Final = 10
+"""Channels with subscribers that a search for one without looks at."""
 
 
 class Position(Struct, frozen=True):
@@ -112,9 +114,11 @@ class _Stream:
 class LocalHistory:
     """See :class:`ChannelHistory`. Owner of all streams: together at most ``limit_bytes``.
 
-    If the limit is reached, the channel that has waited longest for a publication loses its history, and its
-    next life has another epoch. The last channel loses its oldest publications. ``subscribers``: the number
-    of subscribers of a channel of an app. A channel that has some is not forgotten by age.
+    If the limit is reached, channels without publications and subscribers are forgotten first. Then other
+    channels without publications are forgotten, while they take more than half of the limit. Then the channel
+    that has waited longest for a publication loses its history. The next life of these channels has another
+    epoch. The last channel loses its oldest publications. ``subscribers``: the number of subscribers of a
+    channel of an app. A channel that has some is not forgotten by age.
     """
 
     def __init__(
@@ -129,7 +133,9 @@ class LocalHistory:
         self._clock = clock
         self._subscribers = subscribers
         self._streams: OrderedDict[tuple[str, str], _Stream] = OrderedDict()
-        """In the order of their last use."""
+        """Those that had a publication, in the order of the last one."""
+        self._unused: OrderedDict[tuple[str, str], _Stream] = OrderedDict()
+        """Those that had none: somebody asked for their position."""
 
     def append_each(self, app: str, publications: Sequence[Retained]) -> list[Event]:
         """See :class:`ChannelHistory`. Never switches."""
@@ -144,7 +150,10 @@ class LocalHistory:
         while len(stream.publications) > what.size:
             self._grow(stream, -_size(stream.publications.popleft()))
         stream.until = self._clock() + what.seconds
+        self._unused.pop((app, what.channel), None)
+        self._streams[app, what.channel] = stream
         self._streams.move_to_end((app, what.channel))
+        self._make_room(0)
         while self.bytes > self._limit_bytes and len(self._streams) > 1:
             _, oldest = self._streams.popitem(last=False)
             self.bytes -= oldest.bytes
@@ -153,29 +162,53 @@ class LocalHistory:
         return event
 
     def _open(self, app: str, channel: str) -> _Stream:
-        stream = self._streams.get((app, channel))
+        stream = self._find(app, channel)
         if stream is None:
-            self._drop_old()
-            stream = self._streams[app, channel] = _Stream()
+            self._drop_old(self._streams)
+            self._drop_old(self._unused)
+            self._make_room(_STREAM_BYTES)
+            stream = self._unused[app, channel] = _Stream()
             stream.until = self._clock()
             self.bytes += stream.bytes
         elif stream.publications and self._clock() >= stream.until:
             self._clear(stream)
         return stream
 
-    def _drop_old(self) -> None:
+    def _find(self, app: str, channel: str) -> _Stream | None:
+        return self._streams.get((app, channel)) or self._unused.get((app, channel))
+
+    def _make_room(self, size: int) -> None:
+        """Forget channels without publications while there is no room for ``size`` bytes.
+
+        Those with subscribers are forgotten only if all these channels have more than half of the limit.
+        """
+        looked_at = 0
+        while self._unused and self.bytes + size > self._limit_bytes and looked_at < _LOOKED_AT:
+            key, stream = self._unused.popitem(last=False)
+            if self._subscribers(*key):
+                self._unused[key] = stream
+                looked_at += 1
+            else:
+                self.bytes -= stream.bytes
+        while self.bytes + size > self._limit_bytes and self._unused_bytes() > self._limit_bytes // 2:
+            self.bytes -= self._unused.popitem(last=False)[1].bytes
+
+    def _unused_bytes(self) -> int:
+        return len(self._unused) * _STREAM_BYTES
+
+    def _drop_old(self, streams: OrderedDict[tuple[str, str], _Stream]) -> None:
         """Forget channels that nobody has used for long."""
-        while self._streams:
-            key, oldest = next(iter(self._streams.items()))
+        while streams:
+            key, oldest = next(iter(streams.items()))
             now = self._clock()
             if now < oldest.until + KEPT_SECONDS:
                 return
             if self._subscribers(*key):
                 self._clear(oldest)
                 oldest.until = now
-                self._streams.move_to_end(key)
+                streams.move_to_end(key)
                 continue
-            del self._streams[key]
+            del streams[key]
             self.bytes -= oldest.bytes
 
     def _clear(self, stream: _Stream) -> None:
@@ -200,15 +233,16 @@ class LocalHistory:
 
     def remove(self, app: str, channel: str) -> bool:
         """See :class:`ChannelHistory`. Never switches."""
-        stream = self._streams.get((app, channel))
+        stream = self._find(app, channel)
         if stream is not None:
             self._clear(stream)
         return True
 
     def forget(self, app: str) -> None:
         """Remove everything of a deleted app. Never switches."""
-        for key in [key for key in self._streams if key[0] == app]:
-            self.bytes -= self._streams.pop(key).bytes
+        for streams in (self._streams, self._unused):
+            for key in [key for key in streams if key[0] == app]:
+                self.bytes -= streams.pop(key).bytes
 
 
 def _size(event: Event) -> int:

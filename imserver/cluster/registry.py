@@ -264,21 +264,17 @@ class SoloRegistry:
         return self.lease
 
     def stop(self) -> None:
-        """See :class:`imserver.cluster.registry.Registry`."""
         self._leases = {}
 
     def healthy(self) -> bool:
-        """See :class:`imserver.cluster.registry.Registry`."""
         return bool(self._leases)
 
     def leases(self) -> Mapping[int, Lease]:
-        """See :class:`imserver.cluster.registry.Registry`."""
         return self._leases
 
     def report(
         self, connections: int, counts: Mapping[str, int], draining: bool = False, unsettled: bool = False
     ) -> None:
-        """See :class:`imserver.cluster.registry.Registry`."""
         self._set(
             replace(
                 self.lease,
@@ -303,7 +299,6 @@ class LocalValues:
         """Key → value and end, the oldest first."""
 
     def put_value(self, key: str, value: bytes, seconds: float) -> None:
-        """See :class:`TemporaryValues`."""
         now = self._clock()
         self._values.pop(key, None)
         self._values[key] = value, now + seconds
@@ -314,11 +309,9 @@ class LocalValues:
             del self._values[oldest]
 
     def value(self, key: str) -> bytes | None:
-        """See :class:`TemporaryValues`."""
         value, end = self._values.get(key, (None, 0.0))
         return value if end > self._clock() else None
 
     def remove_value(self, key: str) -> bool:
-        """See :class:`TemporaryValues`."""
         _, end = self._values.pop(key, (b"", 0.0))
         return end > self._clock()

@@ -10,7 +10,7 @@ import click
 
 from imserver.commands.opened import day
 from imserver.terminal import fail, read_key, server_address, table
-from imserver_client import Api, NotConnected, RequestRefused
+from imserver_client import Api, ClientError, RequestRefused
 
 Command = TypeVar("Command", bound=Any)
 
@@ -48,7 +48,7 @@ def _server(url: str, key_file: str | None) -> Iterator[Api]:
             yield api
     except RequestRefused as refused:
         fail(f"{refused.code}: {refused.message}")
-    except (NotConnected, ValueError) as error:
+    except (ClientError, ValueError) as error:
         fail(f"{url}: {error}")
 
 

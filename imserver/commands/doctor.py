@@ -9,7 +9,7 @@ import shutil
 import socket
 import ssl
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryFile
@@ -21,12 +21,14 @@ import click
 from msgspec import Struct
 
 from imserver.cluster.redis.connection import address_of, connection_to
+from imserver.cluster.registry import own_address
 from imserver.commands.opened import load_settings, settings_options
 from imserver.config.settings import Config
 from imserver.errors import StartError
 from imserver.lifecycle import SPARE_FILES_OF_A_CLUSTER, cores, plan_processes
 from imserver.storage.address import database_address
 from imserver.storage.database import probe
+from imserver.supervisor.slot import PORTS_PER_NODE
 from imserver.terminal import fail
 
 Verdict = Literal["ok", "warn", "fail"]
@@ -64,6 +66,11 @@ class Finding(Struct, frozen=True):
 Findings = Iterator[Finding]
 
 
+def _finding(bad: bool, name: str, found: str, meaning: str, mend: str, verdict: Verdict = "warn") -> Finding:
+    """``verdict`` with its meaning and remedy if it is bad, else ``ok``."""
+    return Finding(verdict, name, found, meaning, mend) if bad else Finding("ok", name, found)
+
+
 def findings(config: Config) -> Findings:
     """Run all checks. Each takes at most a few seconds; one that raises becomes a finding."""
     for check in CHECKS:
@@ -90,26 +97,22 @@ def _files(config: Config) -> Findings:
     limits = config.limits
     wanted = limits.max_connections + SPARE_FILES_OF_A_CLUSTER if limits.max_connections else WANTED_FILES
     found = f"{hard} (the server raises its limit of {soft} to that)"
-    if hard != resource.RLIM_INFINITY and hard < wanted:
-        yield Finding(
-            "warn",
-            "open files",
-            found,
-            f"each connection needs one: this node serves about {max(hard - SPARE_FILES_OF_A_CLUSTER, 0)}, "
-            f"{wanted - SPARE_FILES_OF_A_CLUSTER} are recommended",
-            f"LimitNOFILE={wanted} in the unit, or: ulimit -Hn {wanted}",
-        )
-    else:
-        yield Finding("ok", "open files", found)
+    yield _finding(
+        hard != resource.RLIM_INFINITY and hard < wanted,
+        "open files",
+        found,
+        f"each connection needs one: this node serves about {max(hard - SPARE_FILES_OF_A_CLUSTER, 0)}, "
+        f"{wanted - SPARE_FILES_OF_A_CLUSTER} are recommended",
+        f"LimitNOFILE={wanted} in the unit, or: ulimit -Hn {wanted}",
+    )
     if machine := _kernel("fs.file-max"):
         need = max(hard, wanted) * plan_processes(config)[0].server.processes
-        low = int(machine) < need
-        yield Finding(
-            "warn" if low else "ok",
+        yield _finding(
+            int(machine) < need,
             "fs.file-max",
             machine,
-            f"all processes of the machine share it, and this server may open {need}" if low else "",
-            _sysctl("fs.file-max", 4 * need) if low else "",
+            f"all processes of the machine share it, and this server may open {need}",
+            _sysctl("fs.file-max", 4 * need),
         )
 
 
@@ -117,66 +120,75 @@ def _processes(config: Config) -> Findings:
     planned, why = plan_processes(config)
     number, available = planned.server.processes, cores()
     found = why.removeprefix("processes: ") or f"{number} on {available} core{'s' * (available > 1)}"
-    if number > available:
-        yield Finding(
-            "warn",
-            "processes",
-            found,
-            "with more processes than cores, less work is done together: with 8 for each core a login takes "
-            "nearly twice the CPU",
-            f"LimitNOFILE={2 * WANTED_FILES} in the unit, and server.processes: auto",
-        )
-    else:
-        yield Finding("ok", "processes", found)
+    yield _finding(
+        number > available,
+        "processes",
+        found,
+        "with more processes than cores, less work is done together: with 8 for each core a login takes "
+        "nearly twice the CPU",
+        f"LimitNOFILE={2 * WANTED_FILES} in the unit, and server.processes: auto",
+    )
 
 
 def _listen_queues(config: Config) -> Findings:
     for name in ("net.core.somaxconn", "net.ipv4.tcp_max_syn_backlog"):
         if value := _kernel(name):
-            low = int(value) < config.server.backlog
-            yield Finding(
-                "warn" if low else "ok",
+            yield _finding(
+                int(value) < config.server.backlog,
                 name,
                 value,
-                f"below server.backlog {config.server.backlog}: bursts of new connections wait a second"
-                if low
-                else "",
-                _sysctl(name, 65_535) if low else "",
+                f"below server.backlog {config.server.backlog}: bursts of new connections wait a second",
+                _sysctl(name, 65_535),
             )
 
 
 def _ports(config: Config) -> Findings:
-    host = config.server.host
-    ports = {"app.http_port": config.app.http_port, "app.websocket_port": config.app.websocket_port}
-    if config.clustered:
-        ports |= {"app.rpc_port": config.app.rpc_port}
-    for name, port in ports.items():
-        where = f"{name} {port}"
-        try:
-            with socket.create_server((host, port), family=_family(host)):
-                yield Finding("ok", where, "free")
-        except OSError as error:
-            yield Finding(
-                "warn",
-                where,
-                error.strerror or str(error),
-                f"a node cannot listen on {host}:{port}, unless it is the node that runs now",
-                f"ss -ltnp 'sport = :{port}'",
-            )
+    listeners = _listeners(config)
+    for name, host, ports in listeners:
+        where = f"{name} {ports[0]}" + (f" to {ports[-1]}" if len(ports) > 1 else "")
+        for port in ports:
+            try:
+                socket.create_server((host, port), family=_family(host)).close()
+            except OSError as error:
+                yield Finding(
+                    "warn",
+                    where,
+                    error.strerror or str(error),
+                    f"a node cannot listen on {host}:{port}, unless it is the node that runs now",
+                    f"ss -ltnp 'sport = :{port}'",
+                )
+                break
+        else:
+            yield Finding("ok", where, "free")
     low, _, high = _kernel("net.ipv4.ip_local_port_range").partition("\t")
     if not high:
         return
     reserved = _reserved()
-    inside = [port for port in ports.values() if int(low) <= port <= int(high) and port not in reserved]
-    yield Finding(
-        "warn" if inside else "ok",
+    everything = [port for _, _, ports in listeners for port in ports]
+    inside = [port for port in everything if int(low) <= port <= int(high) and port not in reserved]
+    yield _finding(
+        bool(inside),
         "ip_local_port_range",
         f"{low}-{high}",
-        f"an outgoing connection may take {_list(inside)} before the server starts" if inside else "",
-        _sysctl("net.ipv4.ip_local_reserved_ports", _list(sorted({*ports.values(), *reserved})))
-        if inside
-        else "",
+        f"an outgoing connection may take {_list(inside)} before the server starts",
+        _sysctl("net.ipv4.ip_local_reserved_ports", _list(sorted({*everything, *reserved}))),
     )
+
+
+def _listeners(config: Config) -> list[tuple[str, str, Sequence[int]]]:
+    """(setting, host, ports) of all listeners of the machine's nodes."""
+    app, host = config.app, config.server.host
+    found: list[tuple[str, str, Sequence[int]]] = [
+        ("app.http_port", host, (app.http_port,)),
+        ("app.websocket_port", host, (app.websocket_port,)),
+    ]
+    for number, row in enumerate(config.server.extra_listen):
+        found.append((f"server.extra_listen[{number}]", row.host or host, (row.port,)))
+    if config.clustered and app.rpc_port:
+        nodes = plan_processes(config)[0].server.processes
+        bind = config.cluster.bind or config.cluster.advertise or own_address()
+        found.append(("app.rpc_port", bind, range(app.rpc_port, app.rpc_port + PORTS_PER_NODE * nodes)))
+    return found
 
 
 def _family(host: str) -> socket.AddressFamily:
@@ -203,17 +215,14 @@ def _socket_memory(_config: Config) -> Findings:
     most = int(value.split()[2]) * BYTES_PER_PAGE
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     found = f"{value.replace(chr(9), ' ')} pages: at most {_size(most)} of {_size(memory)}"
-    if most > memory // 2:
-        third = memory // 3 // BYTES_PER_PAGE
-        yield Finding(
-            "warn",
-            "net.ipv4.tcp_mem",
-            found,
-            "socket buffers may take more than half of the memory: slow receivers could end the server",
-            _sysctl("net.ipv4.tcp_mem", f"'{third // 2} {third * 3 // 4} {third}'"),
-        )
-    else:
-        yield Finding("ok", "net.ipv4.tcp_mem", found)
+    third = memory // 3 // BYTES_PER_PAGE
+    yield _finding(
+        most > memory // 2,
+        "net.ipv4.tcp_mem",
+        found,
+        "socket buffers may take more than half of the memory: slow receivers could end the server",
+        _sysctl("net.ipv4.tcp_mem", f"'{third // 2} {third * 3 // 4} {third}'"),
+    )
 
 
 def _size(amount: float) -> str:
@@ -249,13 +258,13 @@ def _redis(config: Config) -> Findings:
     finally:
         connection.disconnect()
     version = next((line[14:] for line in info.splitlines() if line.startswith("redis_version:")), "unknown")
-    old = tuple(int(part) for part in version.split(".")[:2] if part.isdecimal()) < MIN_REDIS
-    yield Finding(
-        "fail" if old else "ok",
+    yield _finding(
+        tuple(int(part) for part in version.split(".")[:2] if part.isdecimal()) < MIN_REDIS,
         "Redis version",
         version,
-        f"{'.'.join(map(str, MIN_REDIS))} or newer is needed" if old else "",
-        "install a newer Redis" if old else "",
+        f"{'.'.join(map(str, MIN_REDIS))} or newer is needed",
+        "install a newer Redis",
+        "fail",
     )
     yield _speed(
         "Redis round trip", median(times), "every login waits for one round trip", "move Redis nearer"
@@ -269,19 +278,17 @@ def _ask_redis(connection: Any, *command: str) -> Any:
 
 
 def _speed(name: str, seconds: float, meaning: str, mend: str) -> Finding:
-    slow = seconds > SLOW_SECONDS
     found = f"{seconds * 1000:.2f} ms (median of {_TRIES})"
-    return Finding("warn" if slow else "ok", name, found, meaning if slow else "", mend if slow else "")
+    return _finding(seconds > SLOW_SECONDS, name, found, meaning, mend)
 
 
 def _clock(name: str, difference: float) -> Finding:
-    wrong = abs(difference) > CLOCK_SECONDS
-    return Finding(
-        "warn" if wrong else "ok",
+    return _finding(
+        abs(difference) > CLOCK_SECONDS,
         name,
         f"{abs(difference):.2f} s apart",
-        "tokens expire too early or too late, and times of messages differ" if wrong else "",
-        "timedatectl set-ntp true" if wrong else "",
+        "tokens expire too early or too late, and times of messages differ",
+        "timedatectl set-ntp true",
     )
 
 
@@ -318,30 +325,44 @@ def _database(config: Config) -> Findings:
 
 
 def _disk(config: Config) -> Findings:
-    folder = Path(config.server.data_dir).absolute()
-    while not folder.exists():
-        folder = folder.parent
+    wanted_folder = Path(config.server.data_dir).absolute()
+    folder = next(each for each in (wanted_folder, *wanted_folder.parents) if os.path.exists(each))
     free = shutil.disk_usage(folder).free
     wanted = max(MIN_FREE_BYTES, config.uploads.min_free_bytes)
-    low = free < wanted
-    yield Finding(
-        "warn" if low else "ok",
+    yield _finding(
+        free < wanted,
         "disk space",
         f"{_size(free)} free for {config.server.data_dir}",
-        f"below {_size(wanted)}: uploads are refused, then messages" if low else "",
-        "enlarge the volume, or set storage.keep_seconds and uploads.quota_app_bytes" if low else "",
+        f"below {_size(wanted)}: uploads are refused, then messages",
+        "enlarge the volume, or set storage.keep_seconds and uploads.quota_app_bytes",
     )
-    if os.access(folder, os.W_OK):
-        yield _speed(
-            "disk fsync",
-            median(_fsync_times(folder)),
-            "stored messages of SQLite and new files wait for it",
-            "use a disk with power-loss protection, or put the database on another machine",
-        )
-    else:
+    if not os.access(folder, os.W_OK):
+        user, missing = os.geteuid(), folder != wanted_folder
         yield Finding(
-            "fail", "data folder", f"{folder} is not writable by this user", "", f"chown it: {folder}"
+            "fail",
+            "data folder",
+            f"{wanted_folder} {'does not exist' if missing else 'is not writable by this user'}",
+            "the server does not start",
+            f"{f'install -d -m 700 -o {user}' if missing else f'chown -R {user}'} {wanted_folder}",
         )
+        return
+    try:
+        times = _fsync_times(folder)
+    except OSError as error:
+        yield Finding(
+            "fail",
+            "disk fsync",
+            f"{folder} takes no file: {error.strerror}",
+            "stored messages of SQLite and new files fail",
+            f"df -h {folder}; df -i {folder}",
+        )
+        return
+    yield _speed(
+        "disk fsync",
+        median(times),
+        "stored messages of SQLite and new files wait for it",
+        "use a disk with power-loss protection, or put the database on another machine",
+    )
 
 
 def _fsync_times(folder: Path) -> list[float]:
@@ -363,12 +384,12 @@ def _synchronised(_config: Config) -> Findings:
     except (OSError, AttributeError):
         return
     free = status == _TIME_ERROR
-    yield Finding(
-        "warn" if free else "ok",
+    yield _finding(
+        free,
         "time service",
-        "the clock is not synchronised" if free else "the clock is synchronised",
-        "tokens are compared with the clock of the machine that signed them" if free else "",
-        "timedatectl set-ntp true (in a container: on its host)" if free else "",
+        f"the clock is {'not ' * free}synchronised",
+        "tokens are compared with the clock of the machine that signed them",
+        "timedatectl set-ntp true (in a container: on its host)",
     )
 
 
@@ -387,23 +408,31 @@ def _names(config: Config) -> Findings:
             )
             continue
         seconds = perf_counter() - before
-        yield Finding(
-            "warn" if seconds > 1 else "ok",
+        yield _finding(
+            seconds > 1,
             f"DNS {host}",
             f"{', '.join(sorted(map(str, addresses)))} in {seconds * 1000:.0f} ms",
-            "each new connection there waits for the answer" if seconds > 1 else "",
-            "run a caching resolver on this machine" if seconds > 1 else "",
+            "each new connection there waits for the answer",
+            "run a caching resolver on this machine",
         )
 
 
 def _hosts(config: Config) -> list[tuple[str, str]]:
-    """(setting, host) of the addresses that the server calls or is called by."""
-    urls = dict(_public_urls(config))
-    urls |= {"storage.url": config.storage.url, "uploads.s3_url": config.uploads.s3_url}
+    """(setting, host) of the addresses that the server calls or is called by; each host once."""
+    urls = [
+        *_public_urls(config),
+        ("storage.url", config.storage.url),
+        ("uploads.s3_url", config.uploads.s3_url),
+    ]
     for name, app in config.apps.items():
-        urls |= {f"apps.{name}.webhook.{key}": url for key, url in app.webhook.urls.items()}
-        urls |= {f"apps.{name}.jwt": row.jwks_url or row.issuer for row in app.jwt}
-    found = [(name, host) for name, url in urls.items() if url and (host := urlsplit(url).hostname)]
+        urls += [(f"apps.{name}.webhook.{key}", url) for key, url in app.webhook.urls.items()]
+        urls += [(f"apps.{name}.back_ends.{key}", url) for key, url in app.back_ends.urls.items()]
+        urls.append((f"apps.{name}.pusher.webhook_url", app.pusher.webhook_url))
+        urls += [(f"apps.{name}.jwt[{n}]", row.jwks_url or row.issuer) for n, row in enumerate(app.jwt)]
+        urls += [(f"apps.{name}.oauth.{key}.issuer", row.issuer) for key, row in app.oauth.items()]
+    found = [(name, host) for name, url in urls if (host := urlsplit(url).hostname)]
+    if config.smtp.host:
+        found.append(("smtp.host", config.smtp.host))
     if config.clustered:
         found += [("redis.url", host) for host, _ in address_of(config.redis).hosts]
     return list({host: (name, host) for name, host in found}.values())
@@ -436,13 +465,12 @@ def _certificates(config: Config) -> Findings:
                 f"openssl s_client -connect {parts.hostname}:{parts.port or 443}",
             )
             continue
-        soon = days < CERTIFICATE_DAYS
-        yield Finding(
-            "warn" if soon else "ok",
+        yield _finding(
+            days < CERTIFICATE_DAYS,
             where,
             f"valid for {days:.0f} more days",
-            "after that, clients refuse to connect" if soon else "",
-            "renew it, and reload the proxy" if soon else "",
+            "after that, clients refuse to connect",
+            "renew it, and reload the proxy",
         )
 
 

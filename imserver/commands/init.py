@@ -20,6 +20,7 @@ _SETTINGS: Final = """\
 server:
   host: 127.0.0.1            # 0.0.0.0 accepts other machines; then put TLS in front (nginx, Caddy)
   data_dir: data             # database, uploads and the server's secret
+  # origins: [localhost]     # hosts of your own pages, for example of a development server on another port
 
 app:
   http_port: 8080            # pages and the HTTP API

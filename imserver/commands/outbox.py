@@ -13,7 +13,6 @@ import signal
 import sys
 from collections.abc import Sequence
 from concurrent.futures import Future
-from random import uniform
 from threading import Event
 from typing import Any, Final
 
@@ -24,6 +23,7 @@ from msgspec import Struct
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
+from imserver.clock import retry_pause
 from imserver.errors import ImserverError
 from imserver.terminal import fail, read_key, server_address
 from imserver_client import NotConnected, Publisher, PushAnswer, RequestRefused
@@ -230,7 +230,7 @@ class OutboxWorker:
         self._table = table
         self._url = url
         self._key = key
-        self._pause = FIRST_PAUSE_SECONDS
+        self._failures = 0
         self.stop = Event()
 
     def run(self) -> None:
@@ -264,12 +264,12 @@ class OutboxWorker:
                 if outcome.again:
                     self._rest(outcome.again)
                 else:
-                    self._pause = FIRST_PAUSE_SECONDS
+                    self._failures = 0
 
     def _rest(self, problem: object) -> None:
-        pause = self._pause * uniform(0.5, 1.5)
+        self._failures += 1
+        pause = retry_pause(self._failures, FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
         log.warning("%s; trying again in %.1f s", problem, pause)
-        self._pause = min(self._pause * 2, LONGEST_PAUSE_SECONDS)
         self.stop.wait(pause)
 
 

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from imserver.cluster.redis.connection import address_of
+from imserver.config.load import has_secrets
 from imserver.config.settings import Config, TenantSettings
 from imserver.storage.address import database_address
 
@@ -131,7 +132,7 @@ def registration(it: Deployment) -> Iterator[Finding]:
 def readable_files(it: Deployment) -> Iterator[Finding]:
     config = it.config
     files = {"server.data_dir": config.server.data_dir, "server.secret_file": config.server.secret_file}
-    if _has_secrets(config):
+    if has_secrets(config):
         files["configuration file"] = it.file
     database = database_address(config.storage, config.server.data_dir).file
     if config.storage.url and database is not None:
@@ -249,21 +250,6 @@ def _wide(networks: tuple[str, ...], *, loopback: bool = True) -> Iterator[str]:
 def _redis_is_local(config: Config) -> bool:
     address = address_of(config.redis)
     return "path" in address.options or all(is_loopback(host) for host, _ in address.hosts)
-
-
-def _has_secrets(config: Config) -> bool:
-    """Whether the configuration holds a secret itself."""
-    return bool(
-        config.api.keys
-        or config.jwt.sign_key
-        or config.redis.password
-        or config.uploads.s3_secret_key
-        or "@" in config.storage.url + config.redis.url
-        or any(
-            app.webhook.secret or app.pusher.secret or any(row.key for row in app.jwt)
-            for app in config.apps.values()
-        )
-    )
 
 
 def _world_readable(path: Path) -> bool:

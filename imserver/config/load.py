@@ -104,19 +104,17 @@ def dump_config(config: Config) -> str:
     """Format the settings as YAML for :func:`load_config`. Keys and passwords are hidden."""
     document = msgspec.to_builtins(config, builtin_types=())
     del document["warnings"]
-    hidden = [(key, "key") for key in document["api"]["keys"]]
-    hidden.append((document["jwt"], "sign_key"))
-    for app in document["apps"].values():
-        hidden += _secrets_of(app)
-    _hide(hidden)
-    if config.uploads.s3_secret_key:
-        document["uploads"]["s3_secret_key"] = HIDDEN
-    for section in ("redis", "smtp"):
-        if document[section]["password"]:
-            document[section]["password"] = HIDDEN
+    _hide(_secrets(document))
     from imserver.config import yaml
 
     return hide_secrets(yaml.write(document))
+
+
+def has_secrets(config: Config) -> bool:
+    """Whether the settings themselves have a secret; the files that they name do not count."""
+    document = msgspec.to_builtins(config, builtin_types=())
+    urls = config.storage.url + config.redis.url
+    return "@" in urls or any(mapping[name] for mapping, name in _secrets(document))
 
 
 def dump_app(settings: TenantSettings) -> str:
@@ -127,6 +125,18 @@ def dump_app(settings: TenantSettings) -> str:
     from imserver.config import yaml
 
     return hide_secrets(yaml.write(document))
+
+
+def _secrets(document: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
+    """The places of secrets in all settings: mapping and key."""
+    return [
+        *((row, "key") for row in document["api"]["keys"]),
+        (document["jwt"], "sign_key"),
+        (document["uploads"], "s3_secret_key"),
+        (document["redis"], "password"),
+        (document["smtp"], "password"),
+        *(place for app in document["apps"].values() for place in _secrets_of(app)),
+    ]
 
 
 def _secrets_of(app: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:

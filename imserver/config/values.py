@@ -67,6 +67,10 @@ class Places:
         """A setting was given elsewhere, too, and that counts."""
         self._lines = {each: line for each, line in self._lines.items() if not _is_within(each, name)}
 
+    def wrong(self, name: str, problem: str) -> ConfigError:
+        """The error that a setting is wrong: its place, its name and the problem."""
+        return ConfigError(f"{self.of(name)}: {problem}")
+
     def of(self, name: str) -> str:
         """The place and the name of a setting. A setting without a line has that of what it is part of."""
         known = max((each for each in self._lines if _is_within(name, each)), key=len, default="")
@@ -159,7 +163,7 @@ def _shape(hint: Any, value: Any, name: str, places: Places) -> Any:
         kind = kind.type
     if isinstance(kind, inspect.LiteralType) and value not in kind.values:
         choices = ", ".join(str(choice) or "(empty)" for choice in kind.values)
-        raise ConfigError(f"{places.of(name)}: expected one of {choices}; got {value!r}")
+        raise places.wrong(name, f"expected one of {choices}; got {value!r}")
     if isinstance(kind, inspect.VarTupleType) and isinstance(value, list):
         item_hint = get_args(hint)[0]
         for i, item in enumerate(value):
@@ -205,7 +209,7 @@ def _shape_struct(struct: type, value: dict[Any, Any], name: str, places: Places
         shaped[field] = _shape(_hints(struct)[field], item, inner, places)
     for required in msgspec.structs.fields(struct):
         if required.required and required.name not in shaped:
-            raise ConfigError(f"{places.of(name)}: {required.name} is missing")
+            raise places.wrong(name, f"{required.name} is missing")
     return shaped
 
 
@@ -219,7 +223,7 @@ def _check_type(hint: Any, value: Any, name: str, places: Places) -> None:
         whole = "object" in expected or "array" in expected
         if isinstance(value, str | int | float) and not (whole or name.endswith(_SECRETS)):
             problem = f"{expected}, got {value!r}"
-        raise ConfigError(f"{places.of(name)}: {problem[:1].lower()}{problem[1:]}") from None
+        raise places.wrong(name, f"{problem[:1].lower()}{problem[1:]}") from None
 
 
 _SECRETS: Final = ("key", "secret", "password")
@@ -293,6 +297,7 @@ _PUSHER_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
 _PROVIDER: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 """Names of providers, which are segments of paths."""
 
+_EITHER_SECRET: Final = "expected either secret or secret_file: requests are signed with it"
 _RESERVED_PATHS: Final = ("/acc", "/ws", "/connection/websocket", "/health", "/ready")
 
 
@@ -308,113 +313,108 @@ def check_tenant(tenant: TenantSettings, places: Places, app: str = "") -> None:
     """
     _check_networks(tenant.api_allow_from, f"{app}api_allow_from", places)
     for number, row in enumerate(tenant.jwt):
-        where = places.of(f"{app}jwt[{number}]")
-        _check_issuer(row, f"{app}jwt[{number}]", places)
+        setting = f"{app}jwt[{number}]"
+        _check_issuer(row, setting, places)
         if row.issuer:
             continue
         if row.key and row.key_file:
-            raise ConfigError(f"{where}: expected either key or key_file in an entry, not both")
+            raise places.wrong(setting, "expected either key or key_file in an entry, not both")
         if not (row.key or row.key_file or row.algorithm == "HS256"):
-            raise ConfigError(f"{where}: {row.algorithm} needs a public key: key or key_file")
+            raise places.wrong(setting, f"{row.algorithm} needs a public key: key or key_file")
     kids = [row.kid for row in tenant.jwt if not row.issuer]
     if len(set(kids)) != len(kids):
-        raise ConfigError(f"{places.of(app + 'jwt')}: two entries need two different kid")
+        raise places.wrong(app + "jwt", "two entries need two different kid")
     if not tenant.accounts.identifiers:
-        raise ConfigError(f"{places.of(app + 'accounts')}: expected at least one of phone, email and name")
+        raise places.wrong(app + "accounts", "expected at least one of phone, email and name")
     if tenant.accounts.reset_url and not _HTTP_URL.match(tenant.accounts.reset_url):
-        where = places.of(f"{app}accounts.reset_url")
-        raise ConfigError(f"{where}: expected an http:// or https:// address")
+        raise places.wrong(f"{app}accounts.reset_url", "expected an http:// or https:// address")
     _check_providers(tenant, places, app)
     _check_channels(tenant, places, app)
     webhook, back_ends = tenant.webhook, tenant.back_ends
     urls = {f"webhook.{key}": url for key, url in webhook.urls.items()}
     urls |= {f"back_ends.{key}": url for key, url in back_ends.urls.items()}
     if urls and bool(webhook.secret) == bool(webhook.secret_file):
-        where = places.of(f"{app}webhook")
-        raise ConfigError(f"{where}: expected either secret or secret_file: requests are signed with it")
+        raise places.wrong(f"{app}webhook", _EITHER_SECRET)
     for key, url in urls.items():
         if not _HTTP_URL.match(url):
-            where = places.of(f"{app}{key}")
-            raise ConfigError(f"{where}: expected an http:// or https:// address, got {url!r}")
+            raise places.wrong(f"{app}{key}", f"expected an http:// or https:// address, got {url!r}")
     for option in ("headers", "emulated_headers"):
         for header in getattr(back_ends, option):
             if not _HEADER.fullmatch(header) or _OWN_HEADER.match(header):
-                where = places.of(f"{app}back_ends.{option}")
-                raise ConfigError(f"{where}: expected headers of clients such as Cookie, got {header!r}")
+                setting = f"{app}back_ends.{option}"
+                raise places.wrong(setting, f"expected headers of clients such as Cookie, got {header!r}")
     trusted = {header.lower() for header in back_ends.headers}
     if both := [header for header in back_ends.emulated_headers if header.lower() in trusted]:
-        where = places.of(f"{app}back_ends.emulated_headers")
-        raise ConfigError(f"{where}: {both[0]} is in headers, so clients must not set it")
+        setting = f"{app}back_ends.emulated_headers"
+        raise places.wrong(setting, f"{both[0]} is in headers, so clients must not set it")
     _check_pusher(tenant.pusher, f"{app}pusher", places)
 
 
 def _check_pusher(pusher: PusherSettings, setting: str, places: Places) -> None:
-    where = places.of(setting)
     if not pusher.key:
         if pusher != PusherSettings():
-            raise ConfigError(f"{where}: expected app_id, key, and secret or secret_file")
+            raise places.wrong(setting, "expected app_id, key, and secret or secret_file")
         return
     for name, value in (("app_id", pusher.app_id), ("key", pusher.key)):
         if not _PUSHER_NAME.fullmatch(value):
-            raise ConfigError(
-                f"{places.of(f'{setting}.{name}')}: expected 1 to 100 letters, digits, dots, dashes or "
-                f"underscores, got {value!r}"
+            raise places.wrong(
+                f"{setting}.{name}",
+                f"expected 1 to 100 letters, digits, dots, dashes or underscores, got {value!r}",
             )
     if bool(pusher.secret) == bool(pusher.secret_file):
-        raise ConfigError(f"{where}: expected either secret or secret_file: requests are signed with it")
+        raise places.wrong(setting, _EITHER_SECRET)
     if pusher.webhook_url and not _HTTP_URL.match(pusher.webhook_url):
-        raise ConfigError(
-            f"{places.of(f'{setting}.webhook_url')}: expected an http:// or https:// address, "
-            f"got {pusher.webhook_url!r}"
+        raise places.wrong(
+            f"{setting}.webhook_url", f"expected an http:// or https:// address, got {pusher.webhook_url!r}"
         )
 
 
 def _check_providers(tenant: TenantSettings, places: Places, app: str) -> None:
     for name, row in tenant.oauth.items():
-        where = places.of(f"{app}oauth.{name}")
+        setting = f"{app}oauth.{name}"
         if not _PROVIDER.fullmatch(name):
-            raise ConfigError(f"{where}: expected a name of 1 to 32 lower-case letters, digits, _ or -")
+            raise places.wrong(setting, "expected a name of 1 to 32 lower-case letters, digits, _ or -")
         if row.kind == "oidc" and not row.issuer:
-            raise ConfigError(f"{where}: kind oidc needs an issuer")
+            raise places.wrong(setting, "kind oidc needs an issuer")
         if row.kind != "oidc" and not row.client_secret:
-            raise ConfigError(f"{where}: kind {row.kind} needs a client_secret")
-        _check_https(row.issuer, f"{app}oauth.{name}.issuer", places)
+            raise places.wrong(setting, f"kind {row.kind} needs a client_secret")
+        _check_https(row.issuer, f"{setting}.issuer", places)
 
 
 def _check_channels(tenant: TenantSettings, places: Places, app: str) -> None:
     for namespace, row in tenant.channels.items():
-        where = places.of(f"{app}channels.{namespace}")
+        setting = f"{app}channels.{namespace}"
         if ":" in namespace or namespace.startswith("$") or namespace in ("user", "group"):
-            raise ConfigError(
-                f"{where}: a namespace has no colon, does not begin with $, and is neither user nor group"
+            raise places.wrong(
+                setting, "a namespace has no colon, does not begin with $, and is neither user nor group"
             )
         for option in ("subscribe", "publish"):
             if getattr(row, option) == "back_end" and not getattr(tenant.back_ends, option):
-                raise ConfigError(
-                    f"{where}.{option}: back_end needs the address back_ends.{option} of the app"
+                raise places.wrong(
+                    f"{setting}.{option}", f"back_end needs the address back_ends.{option} of the app"
                 )
         if bool(row.history_size) != bool(row.history_seconds):
-            raise ConfigError(f"{where}: history_size and history_seconds go together")
+            raise places.wrong(setting, "history_size and history_seconds go together")
         if row.history and row.history_size:
-            raise ConfigError(
-                f"{where}: expected either history or history_size: the log has all publications"
+            raise places.wrong(
+                setting, "expected either history or history_size: the log has all publications"
             )
 
 
 def _check_issuer(row: JwtSettings, setting: str, places: Places) -> None:
-    where = places.of(setting)
     if not row.issuer:
         if row.audience or row.jwks_url:
-            raise ConfigError(f"{where}: audience and jwks_url need an issuer in the same entry")
+            raise places.wrong(setting, "audience and jwks_url need an issuer in the same entry")
         return
     if row.key or row.key_file or row.kid:
-        raise ConfigError(
-            f"{where}: an entry with an issuer takes no key, key_file or kid: its keys are fetched"
+        raise places.wrong(
+            setting, "an entry with an issuer takes no key, key_file or kid: its keys are fetched"
         )
     if not row.audience:
-        raise ConfigError(
-            f"{where}: an entry with an issuer needs the audience; "
-            "without it tokens for other services would be accepted"
+        raise places.wrong(
+            setting,
+            "an entry with an issuer needs the audience; "
+            "without it tokens for other services would be accepted",
         )
     for name, url in (("issuer", row.issuer), ("jwks_url", row.jwks_url)):
         _check_https(url, f"{setting}.{name}", places)
@@ -422,8 +422,8 @@ def _check_issuer(row: JwtSettings, setting: str, places: Places) -> None:
 
 def _check_https(url: str, setting: str, places: Places) -> None:
     if url and not ISSUER_URL.match(url):
-        raise ConfigError(
-            f"{places.of(setting)}: expected an https:// address (http:// only to this machine), got {url!r}"
+        raise places.wrong(
+            setting, f"expected an https:// address (http:// only to this machine), got {url!r}"
         )
 
 
@@ -450,19 +450,18 @@ def _check_secrets(config: Config, places: Places) -> None:
     """Check API keys and the signing key of accounts. Secrets of apps are checked where they are loaded."""
     keys = [key.key for key in config.api.keys]
     if len(set(keys)) != len(keys):
-        raise ConfigError(f"{places.of('api.keys')}: one key is given twice")
+        raise places.wrong("api.keys", "one key is given twice")
     for number, key in enumerate(keys):
-        name = places.of(f"api.keys[{number}].key")
+        name = f"api.keys[{number}].key"
         if is_placeholder(key):
-            raise ConfigError(f"{name}: this is a placeholder of the documentation; {_MAKE_KEY}")
+            raise places.wrong(name, f"this is a placeholder of the documentation; {_MAKE_KEY}")
         if len(key) < MIN_KEY_CHARACTERS:
-            raise ConfigError(
-                f"{name}: expected at least {MIN_KEY_CHARACTERS} characters, got {len(key)}; {_MAKE_KEY}"
+            raise places.wrong(
+                name, f"expected at least {MIN_KEY_CHARACTERS} characters, got {len(key)}; {_MAKE_KEY}"
             )
     if is_placeholder(config.jwt.sign_key):
-        raise ConfigError(
-            f"{places.of('jwt.sign_key')}: this is a placeholder of the documentation; "
-            f"make one with '{MAKE_SECRET}'"
+        raise places.wrong(
+            "jwt.sign_key", f"this is a placeholder of the documentation; make one with '{MAKE_SECRET}'"
         )
 
 
@@ -474,11 +473,9 @@ def _check_listening(config: Config, places: Places) -> None:
     ports = [app.http_port, app.websocket_port, *(row.port for row in config.server.extra_listen)]
     for row in config.server.extra_listen:
         if row.port and ports.count(row.port) > 1:
-            raise ConfigError(f"{places.of('server.extra_listen')}: port {row.port} is given twice")
+            raise places.wrong("server.extra_listen", f"port {row.port} is given twice")
     if echo_path and (not echo_path.startswith("/") or echo_path in _RESERVED_PATHS):
-        raise ConfigError(
-            f"{places.of('debug.echo_path')}: expected a free path such as /echo, got {echo_path!r}"
-        )
+        raise places.wrong("debug.echo_path", f"expected a free path such as /echo, got {echo_path!r}")
     _check_networks(config.server.trusted_proxies, "server.trusted_proxies", places)
 
 
@@ -499,18 +496,17 @@ def _check_apps(config: Config, places: Places) -> None:
                 "send browsers back to it"
             )
         if tenant.same_as and (tenant.same_as not in config.apps or config.apps[tenant.same_as].same_as):
-            raise ConfigError(
-                f"{places.of(f'apps.{name}.same_as')}: expected a configured app that is "
-                f"not an alias, got {tenant.same_as!r}"
+            raise places.wrong(
+                f"apps.{name}.same_as",
+                f"expected a configured app that is not an alias, got {tenant.same_as!r}",
             )
     for field in ("key", "app_id"):
         owners: dict[str, str] = {}
         for name, tenant in config.apps.items():
             value: str = getattr(tenant.pusher, field)
             if value and owners.setdefault(value, name) != name:
-                raise ConfigError(
-                    f"{places.of(f'apps.{name}.pusher.{field}')}: {value!r} is already used by the app "
-                    f"{owners[value]}"
+                raise places.wrong(
+                    f"apps.{name}.pusher.{field}", f"{value!r} is already used by the app {owners[value]}"
                 )
     if config.jwt.sign_key == PUBLIC_SIGN_KEY and not config.demo:
         raise ConfigError(
@@ -524,18 +520,16 @@ def _check_urls(config: Config, places: Places) -> None:
         ":///" if config.storage.url.startswith("sqlite") else "://"
     )
     if config.storage.url and not (scheme in STORAGE_SCHEMES and colon and rest):
-        raise ConfigError(
-            f"{places.of('storage.url')}: expected sqlite:///path, or a URL that begins with one of "
-            f"{', '.join(STORAGE_SCHEMES[1:])}"
+        raise places.wrong(
+            "storage.url",
+            f"expected sqlite:///path, or a URL that begins with one of {', '.join(STORAGE_SCHEMES[1:])}",
         )
     scheme = config.redis.url.partition("://")[0]
     if config.redis.url and scheme not in REDIS_SCHEMES:
-        raise ConfigError(
-            f"{places.of('redis.url')}: expected a URL that begins with one of {', '.join(REDIS_SCHEMES)}"
-        )
+        raise places.wrong("redis.url", f"expected a URL that begins with one of {', '.join(REDIS_SCHEMES)}")
     if config.smtp.host:
         if not re.fullmatch(r"[^\s@<>]+@[^\s@<>]+", config.smtp.sender):
-            raise ConfigError(f"{places.of('smtp.sender')}: expected the e-mail address of the sender")
+            raise places.wrong("smtp.sender", "expected the e-mail address of the sender")
         if not _HTTP_URL.match(config.app.http_url):
             # A link made of the Host of a request could lead to an attacker.
             raise ConfigError(
@@ -544,7 +538,7 @@ def _check_urls(config: Config, places: Places) -> None:
             )
     uploads = config.uploads
     if uploads.s3_url and not _HTTP_URL.match(uploads.s3_url):
-        raise ConfigError(f"{places.of('uploads.s3_url')}: expected an http:// or https:// address")
+        raise places.wrong("uploads.s3_url", "expected an http:// or https:// address")
     if uploads.s3_url and not (uploads.s3_bucket and uploads.s3_access_key and uploads.s3_secret_key):
         needed = "uploads.s3_bucket, uploads.s3_access_key and uploads.s3_secret_key"
         raise ConfigError(f"{places.of('uploads.s3_url')} needs {needed}")
@@ -555,5 +549,4 @@ def _check_networks(networks: Iterable[str], setting: str, places: Places) -> No
         try:
             ipaddress.ip_network(network, strict=False)
         except ValueError:
-            where = places.of(setting)
-            raise ConfigError(f"{where}: expected networks such as 10.0.0.0/8, got {network!r}") from None
+            raise places.wrong(setting, f"expected networks such as 10.0.0.0/8, got {network!r}") from None

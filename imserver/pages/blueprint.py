@@ -44,12 +44,12 @@ from imserver.pages import installable
 from imserver.pages.address import check, websocket_address
 from imserver.pages.text import HEADERS, named_in_rooms, policy
 from imserver.pages.visitors import (
-    Names,
     Seen,
     has_parameter,
     language_asked_for,
     language_of_visitor,
     parameter,
+    pick_name,
     render,
 )
 from imserver.parts import Parts
@@ -176,7 +176,6 @@ class _Chat:
     def __init__(self, node: Parts, seen: Seen) -> None:
         self._node = node
         self._seen = seen
-        self._names = Names()
         apps = node.config.apps
         rooms = [name for name in apps if name.isdecimal()]
         self._rooms = [*rooms, DEFAULT_APP] if DEFAULT_APP in apps else rooms
@@ -374,7 +373,7 @@ class _Chat:
         resolved = node.tenants.resolve(app)
         language = language_of_visitor()
         if node.logins.is_open(resolved):
-            user, token = self._names.pick(resolved, node.hub.is_online, language[0]), ""
+            user, token = pick_name(language[0]), ""
         else:
             user, token = self._holder(resolved).user, parameter("token")
         data = {
@@ -405,7 +404,7 @@ class _Chat:
         node = self._node
         app = node.tenants.resolve(room)
         if node.logins.is_open(app):
-            name = self._names.pick(app, node.hub.is_online, language)
+            name = pick_name(language)
             return {
                 "user": name,
                 "token": node.page_tokens.make(app, name),

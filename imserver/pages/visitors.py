@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import random
 import secrets
-import time
-from collections import OrderedDict
-from collections.abc import Callable
 from typing import Any, Final
 
 from flask import Response, abort, request, url_for
@@ -60,46 +57,18 @@ Vesalius Virgil Vitruvius Vivaldi Volta Voltaire Watt Xenophon Zeno
 FIGURES: Final = {"zh": tuple(_FIGURES.split()), "en": tuple(_LATIN_FIGURES.split())}
 """Language → names that its readers can type. With an ending, each fits into the 19 bytes of a user id."""
 
-_RESERVED_SECONDS: Final = 30.0
-_RESERVED_NAMES: Final = 2000
-_TRIES: Final = 24
 _LETTERS: Final = "abcdefghjkmnpqrstuvwxyz23456789"
 _ENDING: Final = 6
 
 
-class Names:
-    """Makes names for visitors. Owner of recent names that have not logged in yet. Never blocks."""
+def pick_name(language: str) -> str:
+    """A random name for a visitor, in the script of ``language``.
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._reserved: OrderedDict[tuple[str, str], float] = OrderedDict()
-
-    def pick(self, app: str, is_online: Callable[[str, str], bool], language: str = "zh") -> str:
-        """A random name for a visitor of ``app`` that no user there has, in the script of ``language``.
-
-        Two visitors get the same name only by chance (one in ten billion), because a visitor must not see the
-        files of an earlier one. A name is reserved for half a minute, which is enough to log in.
-        """
-        self._forget_old()
-        name = ""
-        for _ in range(_TRIES):
-            name = (
-                random.choice(FIGURES[language])
-                + "-"
-                + "".join(secrets.choice(_LETTERS) for _ in range(_ENDING))
-            )
-            if (app, name) not in self._reserved and not is_online(app, name):
-                break
-        self._reserved[app, name] = self._clock()
-        return name
-
-    def _forget_old(self) -> None:
-        oldest = self._clock() - _RESERVED_SECONDS
-        while self._reserved:
-            key, given = next(iter(self._reserved.items()))
-            if given > oldest and len(self._reserved) < _RESERVED_NAMES:
-                break
-            del self._reserved[key]
+    Two visitors get the same name only by chance (one in ten billion), because a visitor must not see the
+    files of an earlier one.
+    """
+    ending = "".join(secrets.choice(_LETTERS) for _ in range(_ENDING))
+    return f"{random.choice(FIGURES[language])}-{ending}"
 
 
 class Seen:

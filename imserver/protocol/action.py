@@ -16,6 +16,7 @@ from msgspec import Raw, Struct, field
 from imserver import errors
 from imserver.config.settings import MAX_USER_BYTES
 from imserver.model import (
+    MAX_ROOM_BYTES,
     AckNumber,
     ActionLogin,
     BadFrame,
@@ -45,8 +46,6 @@ NOBODY = "null"
 """The value that pages send if they were opened without the id of a user."""
 NO_ROOM = "0"
 """The ``groupsId`` of a client that sends to one user."""
-MAX_ROOM_BYTES = 255
-"""Longest name of a room, in bytes of UTF-8."""
 WELCOME = "连接成功"
 
 _NULL = Raw(b"null")
@@ -232,5 +231,4 @@ class AckedActionDialect(ActionDialect):
     numbered = True
 
     def add_number(self, payload: bytes, number: int) -> bytes:
-        """See the contract."""
         return b'%b,"ackId":%d}}' % (payload[:-2], number)

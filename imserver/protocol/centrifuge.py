@@ -19,6 +19,7 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from imserver import errors
+from imserver.config.settings import MAX_USER_BYTES
 from imserver.errors import CENTRIFUGE_ERRORS, CentrifugeError
 from imserver.model import (
     AskBackEnd,
@@ -48,7 +49,6 @@ from imserver.model import (
 )
 from imserver.protocol.cmd import (
     BOT_COMMANDS,
-    MAX_RECEIVER_BYTES,
     SIGNAL_COMMANDS,
     STORED_COMMANDS,
     entry_view,
@@ -233,7 +233,7 @@ def _group_members(data: bytes) -> tuple[str, ...]:
     users = fields_of(data).get("members", [])
     if not isinstance(users, list) or len(users) > MAX_NAMED:
         raise Refused(errors.CENTRIFUGE_BAD_DATA)
-    return tuple([short_text({"user": user}, "user", MAX_RECEIVER_BYTES) for user in users])
+    return tuple([short_text({"user": user}, "user", MAX_USER_BYTES) for user in users])
 
 
 def _group(data: bytes) -> int:
@@ -247,7 +247,7 @@ def _ask_groups(data: bytes) -> Command:
 
 def _ask_group_members(data: bytes) -> Command:
     fields = fields_of(data)
-    return AskGroupMembers(_group(data), short_text(fields, "after", MAX_RECEIVER_BYTES), limit_in(fields))
+    return AskGroupMembers(_group(data), short_text(fields, "after", MAX_USER_BYTES), limit_in(fields))
 
 
 _GROUP_METHODS: Final[dict[str, Callable[[bytes], Command]]] = {

@@ -19,6 +19,10 @@ from msgspec import Raw, Struct
 from imserver import errors
 from imserver.config.settings import MAX_USER_BYTES
 from imserver.model import (
+    MAX_CLIENT_MSG_ID_BYTES,
+    MAX_EMOJI_BYTES,
+    MAX_ID,
+    MAX_TYPE_BYTES,
     Ack,
     AppendAnswer,
     AskBotCommands,
@@ -32,6 +36,7 @@ from imserver.model import (
     CloseAnswer,
     Command,
     Conversations,
+    EntryKind,
     Event,
     Heartbeat,
     Hide,
@@ -72,15 +77,10 @@ from imserver.protocol.forgiving import (
 
 _encode = msgspec.json.Encoder().encode
 
-MAX_ID: Final = 2**63 - 1
-MAX_CLIENT_MSG_ID_BYTES: Final = 64
-MAX_TYPE_BYTES: Final = 32
-MAX_RECEIVER_BYTES: Final = 255
 MAX_PAGE: Final = 200
 """Limit of the entries of a page."""
 _PAGE: Final = 50
 MAX_MENTIONS: Final = 100
-MAX_EMOJI_BYTES: Final = 32
 MAX_BUTTON_ROWS: Final = 8
 MAX_BUTTONS: Final = 4
 """Limits of the rows of buttons of a message, and of the buttons of a row."""
@@ -120,6 +120,14 @@ def short_text(fields: dict[str, Any], key: str, most_bytes: int) -> str:
 def limit_in(fields: dict[str, Any]) -> int:
     """The requested size of a page. Raises :class:`Refused` 1001."""
     return min(id_in(fields, "limit") or _PAGE, MAX_PAGE)
+
+
+def _receiver(fields: dict[str, Any]) -> tuple[str, int]:
+    """``to`` and ``conversation``, of which exactly one is given. Raises :class:`Refused` 1001."""
+    to, conversation = short_text(fields, "to", MAX_USER_BYTES), id_in(fields, "conversation")
+    if bool(to) == bool(conversation):
+        raise Refused(errors.REPLY_BAD_PARAMETER)
+    return to, conversation
 
 
 def _body(fields: dict[str, Any]) -> tuple[str, bytes]:
@@ -164,7 +172,7 @@ def _mentions(mentions: Any) -> list[str]:
     ):
         raise Refused(errors.REPLY_BAD_PARAMETER)
     users = [well_formed(user) for user in mentions]
-    if any(len(user.encode()) > MAX_RECEIVER_BYTES for user in users) or mentions_objection(users):
+    if any(len(user.encode()) > MAX_USER_BYTES for user in users) or mentions_objection(users):
         raise Refused(errors.REPLY_BAD_PARAMETER)
     return users
 
@@ -244,7 +252,7 @@ def _send_text(data: bytes) -> Send | None:
     plain = (
         bool(said.text)
         and bool(to) != bool(said.conversation)
-        and len(to) <= MAX_RECEIVER_BYTES // 4
+        and len(to) <= MAX_USER_BYTES // 4
         and len(client_id) <= MAX_CLIENT_MSG_ID_BYTES // 4
         and 0 <= said.conversation <= MAX_ID
         and "\0" not in to
@@ -259,9 +267,7 @@ def _send(data: bytes) -> Send:
 
 def _send_anything(data: bytes) -> Send:
     fields = _verbatim(data)
-    to, conversation = short_text(fields, "to", MAX_RECEIVER_BYTES), id_in(fields, "conversation")
-    if bool(to) == bool(conversation):
-        raise Refused(errors.REPLY_BAD_PARAMETER)
+    to, conversation = _receiver(fields)
     client_id = short_text(fields, "clientmsgid", MAX_CLIENT_MSG_ID_BYTES)
     if "forward" in fields:
         if not _CONTENT_FIELDS.isdisjoint(fields):
@@ -292,10 +298,6 @@ def _react(data: bytes) -> React:
 def _pin(data: bytes) -> Pin:
     fields = fields_of(data)
     return Pin(needed_id(fields, "id"), _flag(fields, "remove"))
-
-
-def _pins(data: bytes) -> AskPins:
-    return AskPins(needed_id(fields_of(data), "conversation"))
 
 
 def _press(data: bytes) -> Send:
@@ -372,7 +374,7 @@ STORED_COMMANDS: Final[dict[str, Callable[[bytes], Command]]] = {
     "ack": _ack,
     "react": _react,
     "pin": _pin,
-    "pins": _pins,
+    "pins": lambda data: AskPins(needed_id(fields_of(data), "conversation")),
 }
 
 
@@ -382,7 +384,7 @@ class EntryView(msgspec.Struct, omit_defaults=True):
     id: int
     conversation: int
     seq: int
-    kind: str
+    kind: EntryKind
     sender: str = msgspec.field(name="from")
     to: str = ""
     type: str = ""
@@ -453,20 +455,8 @@ def _received(data: bytes) -> Received:
 
 def _receipts(data: bytes) -> AskReceipts:
     fields = fields_of(data)
-    after = short_text(fields, "after", MAX_RECEIVER_BYTES)
+    after = short_text(fields, "after", MAX_USER_BYTES)
     return AskReceipts(needed_id(fields, "conversation"), after, limit_in(fields))
-
-
-def _marks(data: bytes) -> AskMarks:
-    return AskMarks(id_in(fields_of(data), "version"))
-
-
-def _typing(data: bytes) -> Typing:
-    fields = fields_of(data)
-    to, conversation = short_text(fields, "to", MAX_RECEIVER_BYTES), id_in(fields, "conversation")
-    if bool(to) == bool(conversation):
-        raise Refused(errors.REPLY_BAD_PARAMETER)
-    return Typing(to, conversation)
 
 
 def _search(data: bytes) -> Search:
@@ -480,8 +470,8 @@ def _search(data: bytes) -> Search:
 SIGNAL_COMMANDS: Final[dict[str, Callable[[bytes], Command]]] = {
     "received": _received,
     "receipts": _receipts,
-    "marks": _marks,
-    "typing": _typing,
+    "marks": lambda data: AskMarks(id_in(fields_of(data), "version")),
+    "typing": lambda data: Typing(*_receiver(fields_of(data))),
     "search": _search,
 }
 
@@ -520,9 +510,7 @@ class _Piece(msgspec.Struct, forbid_unknown_fields=True):
 
 def _open_answer(data: bytes) -> OpenAnswer:
     fields = fields_of(data)
-    to, conversation = short_text(fields, "to", MAX_RECEIVER_BYTES), id_in(fields, "conversation")
-    if bool(to) == bool(conversation):
-        raise Refused(errors.REPLY_BAD_PARAMETER)
+    to, conversation = _receiver(fields)
     kind = short_text(fields, "type", MAX_TYPE_BYTES) or "text"
     return OpenAnswer(to, conversation, text_in(fields, "text"), kind)
 
@@ -547,15 +535,11 @@ def _close_answer(data: bytes) -> CloseAnswer:
     return CloseAnswer(stream, _flag(fields, "incomplete"))
 
 
-def _bot_commands(data: bytes) -> AskBotCommands:
-    return AskBotCommands(needed_id(fields_of(data), "conversation"))
-
-
 BOT_COMMANDS: Final[dict[str, Callable[[bytes], Command]]] = {
     "streamOpen": _open_answer,
     "streamAppend": _append_answer,
     "streamClose": _close_answer,
-    "botCommands": _bot_commands,
+    "botCommands": lambda data: AskBotCommands(needed_id(fields_of(data), "conversation")),
 }
 
 
@@ -588,10 +572,6 @@ def _subscribe(data: bytes) -> Subscribe:
     return Subscribe(_channel(fields), token, since is not None, epoch, offset)
 
 
-def _unsubscribe(data: bytes) -> Unsubscribe:
-    return Unsubscribe(_channel(fields_of(data)))
-
-
 def _publish(data: bytes) -> Publish:
     fields = _verbatim(data)
     channel = _channel(fields)
@@ -615,7 +595,7 @@ def _channel_history(data: bytes) -> AskHistory:
 
 CHANNEL_COMMANDS: Final[dict[str, Callable[[bytes], Command]]] = {
     "subscribe": _subscribe,
-    "unsubscribe": _unsubscribe,
+    "unsubscribe": lambda data: Unsubscribe(_channel(fields_of(data))),
     "publish": _publish,
     "channelPresence": _presence,
     "channelHistory": _channel_history,
@@ -903,7 +883,7 @@ class ChannelCmdDialect(CmdDialect):
         """Encode ``publication``, ``stream``, ``join``, ``leave`` or ``unsubscribed``, and all events of
         other codecs."""
         part, kind = event.channel, event.kind
-        if part is None:
+        if part is None or isinstance(event, Signal):
             return super().encode_event(event)
         data: Struct
         if kind == "msg":

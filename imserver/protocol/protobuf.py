@@ -17,7 +17,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from msgspec import Raw, Struct
 
 from imserver import errors
+from imserver.config.settings import MAX_USER_BYTES
 from imserver.model import (
+    MAX_CLIENT_MSG_ID_BYTES,
+    MAX_ID,
     Ack,
     AskMarks,
     AskReceipts,
@@ -40,7 +43,7 @@ from imserver.model import (
     Signal,
     Typing,
 )
-from imserver.protocol.cmd import MAX_HIDDEN, MAX_PAGE, MAX_RECEIVER_BYTES, MAX_WORDS_BYTES, EntryView
+from imserver.protocol.cmd import MAX_HIDDEN, MAX_PAGE, MAX_WORDS_BYTES, EntryView
 from imserver.protocol.dialect import Dialect
 from imserver.protocol.late import LateModule
 
@@ -65,10 +68,6 @@ MESSAGE_TYPES: Final = ("text", "picture", "voice", "video", "file", "location",
 """Types of messages in the order of their numbers from 1 (``MessageType``; the original knows three)."""
 MAX_DEVICE_BYTES: Final = 64
 """Longest name of a device, in bytes of UTF-8."""
-MAX_MESSAGE_ID_BYTES: Final = 64
-"""Longest ``client_msg_id``, in bytes of UTF-8."""
-MAX_ID: Final = 2**63 - 1
-"""The greatest id or number that can be stored."""
 
 M = TypeVar("M", bound="protobuf_message.Message")
 
@@ -130,8 +129,9 @@ def as_message(stored: Message) -> pb.Message | None:
     if stored.kind != "message":
         return None
     message = pb.Message()
-    message.session_type = ST_SINGLE if stored.to else ST_GROUP
-    message.receiver_id = account(stored.to) if stored.to else stored.conversation
+    to = stored.to
+    message.session_type = ST_SINGLE if to else ST_GROUP
+    message.receiver_id = account(to) if to else stored.conversation
     message.sender_id = account(stored.sender)
     message.message_type = type_number(stored.type)
     message.content = stored.body
@@ -193,7 +193,7 @@ def _message(data: bytes) -> Command:
         type=message.message_type,
         content=message.content,
         sent_ms=message.send_time,
-        client_msg_id=_text(up.client_msg_id, MAX_MESSAGE_ID_BYTES),
+        client_msg_id=_text(up.client_msg_id, MAX_CLIENT_MSG_ID_BYTES),
         kind=message.kind,
         about=min(message.about, MAX_ID),
         meta=message.meta,
@@ -430,7 +430,7 @@ def _read_conversations(data: bytes) -> Command:
 
 def _read_receipts(data: bytes) -> Command:
     receipts = _parse(pb.ReceiptsMsg, data)
-    after = _text(receipts.after, MAX_RECEIVER_BYTES)
+    after = _text(receipts.after, MAX_USER_BYTES)
     return AskReceipts(_needed(receipts.conversation), after, _limit(receipts.limit))
 
 
@@ -498,10 +498,11 @@ def refusal(code: int, request: int, chat_number: int = 0) -> bytes:
 def as_full_message(stored: Message) -> pb.Message:
     """A stored entry of any kind as a ``Message`` with all its fields."""
     sender_id, sender = _number_or_name(stored.sender)
-    receiver_id, receiver = _number_or_name(stored.to)
+    to = stored.to
+    receiver_id, receiver = _number_or_name(to)
     return pb.Message(
-        session_type=ST_SINGLE if stored.to else ST_GROUP,
-        receiver_id=receiver_id if stored.to else stored.conversation,
+        session_type=ST_SINGLE if to else ST_GROUP,
+        receiver_id=receiver_id if to else stored.conversation,
         sender_id=sender_id,
         message_type=_type_of(stored),
         content=stored.body,
@@ -571,7 +572,7 @@ def _view(entry: EntryView) -> pb.Message:
             entry.conversation,
             entry.seq,
             entry.sender,
-            entry.to,
+            (entry.sender, entry.to) if entry.to else (),
             entry.kind,
             entry.type or "text",
             body,

@@ -13,8 +13,8 @@ from typing import Any, Final
 import msgspec
 
 from imserver import errors
-from imserver.model import Event, Message
-from imserver.protocol.cmd import entry_view, stream_view
+from imserver.model import Event, Message, Signal
+from imserver.protocol.cmd import entry_view, signal_data, stream_view
 from imserver.protocol.dialect import Dialect
 
 NAME: Final = "sse"
@@ -43,8 +43,11 @@ class SseDialect(Dialect):
 
     def encode_message(self, message: Message) -> bytes:
         """Encode a stored entry for the stream. A client that reconnects sends its id."""
-        entry = _encode(entry_view(message))
-        line = b'{"event":"message","app":%b,%b' % (_encode(self.app), entry[1:])
+        view = entry_view(message)
+        own = b""
+        if view.client_msg_id:  # named as in /api/v1
+            own, view.client_msg_id = b'"client_msg_id":%b,' % _encode(view.client_msg_id), ""
+        line = b'{"event":"message","app":%b,%b%b' % (_encode(self.app), own, _encode(view)[1:])
         return b"id: %d\ndata: %b\n\n" % (message.id, on_one_line(line))
 
     def encode_close(self, code: int, reason: str) -> bytes:
@@ -74,7 +77,8 @@ def to_json(app: str, event: Event) -> bytes:
     """Encode an event as one JSON object on one line. Its name is in ``event``.
 
     A push has ``id``, ``sender``, ``type``, and ``text`` or ``data``. An enter or exit notice has ``user``.
-    Other notices have their payload in ``data``. Empty ``code``, ``note`` and ``time`` are left out.
+    Signals and other notices have their payload in ``data``. Empty ``code``, ``note`` and ``time`` are left
+    out.
     """
     if event.kind == "msg":
         what = b'"id":%b,"sender":%b,"type":%b,%b' % (
@@ -83,6 +87,8 @@ def to_json(app: str, event: Event) -> bytes:
             _encode(event.type),
             b'"data":%b' % event.data if event.data else b'"text":%b' % _encode(event.text),
         )
+    elif isinstance(event, Signal):
+        what = b'"data":%b' % signal_data(event)
     elif event.channel is not None and event.channel.stream is not None:
         what = b'"data":%b' % _encode(stream_view(event, event.channel.stream, event.channel.name))
     elif event.data:

@@ -9,63 +9,10 @@ from typing import Final
 
 from msgspec import Struct
 
-from imserver import errors
+from imserver import errors, model
 from imserver.errors import StorageUnavailable
 from imserver.metrics import Metrics
-from imserver.model import (
-    Ack,
-    AckNumber,
-    ActionLogin,
-    AppendAnswer,
-    AskBackEnd,
-    AskBotCommands,
-    AskGroupMembers,
-    AskGroups,
-    AskHistory,
-    AskMarks,
-    AskPins,
-    AskPresence,
-    AskPresenceStats,
-    AskReceipts,
-    BadFrame,
-    CentrifugeLogin,
-    ChatLogin,
-    ChatMessage,
-    ChatSync,
-    ClientEvent,
-    CloseAnswer,
-    Conversations,
-    CreateGroup,
-    Heartbeat,
-    Hide,
-    History,
-    InviteToGroup,
-    JoinGroup,
-    LeaveGroup,
-    Login,
-    OpenAnswer,
-    Pin,
-    Ping,
-    Publish,
-    PusherSubscribe,
-    PusherUnsubscribe,
-    React,
-    Read,
-    Received,
-    RefreshLogin,
-    RefreshSubscription,
-    Reply,
-    Request,
-    Resume,
-    Say,
-    Search,
-    Send,
-    SignIn,
-    Subscribe,
-    Sync,
-    Typing,
-    Unsubscribe,
-)
+from imserver.model import BadFrame, Reply, Request
 from imserver.services.channels.commands import ChannelCommands
 from imserver.services.dialects.action_service import ActionService
 from imserver.services.dialects.centrifuge_service import CentrifugeService
@@ -77,7 +24,7 @@ from imserver.services.messages.messaging import MessageCommands
 from imserver.services.messages.receipts import Receipts, Signals
 from imserver.services.messages.streamed_answers import AnswerCommands
 from imserver.services.people.bots import BotCommands
-from imserver.services.people.groups import GroupCommands
+from imserver.services.people.groups import GROUP_REFUSALS, GroupCommands
 from imserver.services.sessions.sessions import Sessions
 from imserver.transport.connection import OPEN, Connection, Serve
 
@@ -96,12 +43,14 @@ class CommandRow(Struct, frozen=True):
     ``run`` is called with the connection and the command. With ``answers`` it is also called with a function
     that sends the reply. If it returns None, it calls that function once, possibly later. Such replies may
     arrive after the replies to later requests. None without ``answers``: the command has no reply.
+    ``refusals``: the exceptions of ``run`` that are replies with a code.
     """
 
     run: Callable[..., Reply | None]
     needs_session: bool = True
     answers: bool = False
     without_user: bool = False
+    refusals: dict[type[Exception], int] = {}
 
 
 CommandTable = Mapping[type, CommandRow]
@@ -125,80 +74,80 @@ def command_table(
 ) -> CommandTable:
     """Every command of every dialect."""
 
-    def login(connection: Connection, command: Login) -> Reply:
+    def login(connection: Connection, command: model.Login) -> Reply:
         code = sessions.login(connection, command)
         if log.isEnabledFor(logging.DEBUG):
             ids = {"connection": connection.peer}
             log.debug("login of %s in %s: %d", command.user, command.app, code, extra=ids)
         return _OK if code == errors.REPLY_OK else Reply(code)
 
-    def heartbeat(connection: Connection, _command: Heartbeat) -> Reply:
+    def heartbeat(connection: Connection, _command: model.Heartbeat) -> Reply:
         sessions.heartbeat(connection)
         return _OK
 
     return {
         # sessions
-        Login: CommandRow(login, needs_session=False),
-        Resume: CommandRow(messages.resume, needs_session=False, answers=True),
-        ActionLogin: CommandRow(action.login, needs_session=False),
-        ChatLogin: CommandRow(protobuf.login, needs_session=False, answers=True),
-        Heartbeat: CommandRow(heartbeat),
-        Ping: CommandRow(_ping, needs_session=False),
+        model.Login: CommandRow(login, needs_session=False),
+        model.Resume: CommandRow(messages.resume, needs_session=False, answers=True),
+        model.ActionLogin: CommandRow(action.login, needs_session=False),
+        model.ChatLogin: CommandRow(protobuf.login, needs_session=False, answers=True),
+        model.Heartbeat: CommandRow(heartbeat),
+        model.Ping: CommandRow(_ping, needs_session=False),
         # stored messages
-        Send: CommandRow(messages.send, answers=True),
-        Sync: CommandRow(messages.sync, answers=True),
-        Ack: CommandRow(messages.ack),
-        React: CommandRow(annotations.react),
-        Pin: CommandRow(annotations.pin),
-        History: CommandRow(messages.history),
-        AskPins: CommandRow(annotations.pins),
-        Conversations: CommandRow(messages.conversations),
-        Search: CommandRow(messages.search),
-        Read: CommandRow(receipts.read),
-        Received: CommandRow(receipts.received),
-        Hide: CommandRow(receipts.hide),
-        AskReceipts: CommandRow(receipts.ask),
-        AskMarks: CommandRow(receipts.ask_marks),
-        Typing: CommandRow(signals.typing),
+        model.Send: CommandRow(messages.send, answers=True),
+        model.Sync: CommandRow(messages.sync, answers=True),
+        model.Ack: CommandRow(messages.ack),
+        model.React: CommandRow(annotations.react),
+        model.Pin: CommandRow(annotations.pin),
+        model.History: CommandRow(messages.history),
+        model.AskPins: CommandRow(annotations.pins),
+        model.Conversations: CommandRow(messages.conversations),
+        model.Search: CommandRow(messages.search),
+        model.Read: CommandRow(receipts.read),
+        model.Received: CommandRow(receipts.received),
+        model.Hide: CommandRow(receipts.hide),
+        model.AskReceipts: CommandRow(receipts.ask),
+        model.AskMarks: CommandRow(receipts.ask_marks),
+        model.Typing: CommandRow(signals.typing),
         # bots
-        OpenAnswer: CommandRow(answers.open),
-        AppendAnswer: CommandRow(answers.append),
-        CloseAnswer: CommandRow(answers.close),
-        AskBotCommands: CommandRow(bots.ask),
+        model.OpenAnswer: CommandRow(answers.open),
+        model.AppendAnswer: CommandRow(answers.append),
+        model.CloseAnswer: CommandRow(answers.close),
+        model.AskBotCommands: CommandRow(bots.ask),
         # groups
-        CreateGroup: CommandRow(groups.create),
-        AskGroups: CommandRow(groups.ask),
-        AskGroupMembers: CommandRow(groups.ask_members),
-        InviteToGroup: CommandRow(groups.invite),
-        JoinGroup: CommandRow(groups.join),
-        LeaveGroup: CommandRow(groups.leave),
+        model.CreateGroup: CommandRow(groups.create, refusals=GROUP_REFUSALS),
+        model.AskGroups: CommandRow(groups.ask),
+        model.AskGroupMembers: CommandRow(groups.ask_members, refusals=GROUP_REFUSALS),
+        model.InviteToGroup: CommandRow(groups.invite, refusals=GROUP_REFUSALS),
+        model.JoinGroup: CommandRow(groups.join, refusals=GROUP_REFUSALS),
+        model.LeaveGroup: CommandRow(groups.leave, refusals=GROUP_REFUSALS),
         # the action dialect
-        Say: CommandRow(action.send, answers=True),
-        AckNumber: CommandRow(action.ack),
+        model.Say: CommandRow(action.send, answers=True),
+        model.AckNumber: CommandRow(action.ack),
         # the protobuf dialect
-        ChatMessage: CommandRow(uplink.send),
-        ChatSync: CommandRow(protobuf.sync),
+        model.ChatMessage: CommandRow(uplink.send),
+        model.ChatSync: CommandRow(protobuf.sync),
         # channels; connections of the centrifuge dialect may have no user
-        Subscribe: CommandRow(channels.subscribe, without_user=True, answers=True),
-        Unsubscribe: CommandRow(channels.unsubscribe, without_user=True),
-        Publish: CommandRow(channels.publish, without_user=True),
-        AskPresence: CommandRow(channels.presence, without_user=True),
-        AskHistory: CommandRow(channels.history, without_user=True),
+        model.Subscribe: CommandRow(channels.subscribe, without_user=True, answers=True),
+        model.Unsubscribe: CommandRow(channels.unsubscribe, without_user=True),
+        model.Publish: CommandRow(channels.publish, without_user=True),
+        model.AskPresence: CommandRow(channels.presence, without_user=True),
+        model.AskHistory: CommandRow(channels.history, without_user=True),
         # the centrifuge dialect
-        CentrifugeLogin: CommandRow(centrifuge.login, needs_session=False, answers=True),
-        RefreshLogin: CommandRow(centrifuge.refresh, without_user=True),
-        RefreshSubscription: CommandRow(centrifuge.refresh_subscription, without_user=True),
-        AskBackEnd: CommandRow(centrifuge.ask_back_end, without_user=True),
-        AskPresenceStats: CommandRow(centrifuge.presence_stats, without_user=True),
+        model.CentrifugeLogin: CommandRow(centrifuge.login, needs_session=False, answers=True),
+        model.RefreshLogin: CommandRow(centrifuge.refresh, without_user=True),
+        model.RefreshSubscription: CommandRow(centrifuge.refresh_subscription, without_user=True),
+        model.AskBackEnd: CommandRow(centrifuge.ask_back_end, without_user=True),
+        model.AskPresenceStats: CommandRow(centrifuge.presence_stats, without_user=True),
         # the pusher dialect, whose connections are sessions without a user at first
-        PusherSubscribe: CommandRow(pusher.subscribe, without_user=True),
-        PusherUnsubscribe: CommandRow(pusher.unsubscribe, without_user=True),
-        ClientEvent: CommandRow(pusher.send, without_user=True),
-        SignIn: CommandRow(pusher.sign_in, without_user=True),
+        model.PusherSubscribe: CommandRow(pusher.subscribe, without_user=True),
+        model.PusherUnsubscribe: CommandRow(pusher.unsubscribe, without_user=True),
+        model.ClientEvent: CommandRow(pusher.send, without_user=True),
+        model.SignIn: CommandRow(pusher.sign_in, without_user=True),
     }
 
 
-def _ping(_connection: Connection, _command: Ping) -> Reply:
+def _ping(_connection: Connection, _command: model.Ping) -> Reply:
     return _PONG
 
 
@@ -211,7 +160,7 @@ class Dispatcher:
 
     def serve(self, connection: Connection, payload: bytes, _text: bool) -> None:
         """Answer one message. If the database does not answer, the client gets code 1008. Any other exception
-        of a command is logged with its traceback, and the client gets code 1004.
+        that is not a refusal of the command is logged with its traceback, and the client gets code 1004.
         """
         self._metrics.messages_in += 1
         dialect = connection.encoding.dialect
@@ -239,9 +188,11 @@ class Dispatcher:
                         reply = row.run(connection, command)
                 except StorageUnavailable:
                     reply = _NOT_STORED
-                except Exception:
-                    log.exception("%s failed", request.name, extra={"connection": connection.peer})
-                    reply = _FAILED
+                except Exception as error:
+                    code = row.refusals.get(type(error))
+                    if code is None:
+                        log.exception("%s failed", request.name, extra={"connection": connection.peer})
+                    reply = _FAILED if code is None else Reply(code)
         if reply is not None:
             _reply(connection, request, reply)
 

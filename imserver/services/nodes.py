@@ -109,13 +109,17 @@ class ToPending(Struct, frozen=True, gc=False, tag="p", array_like=True):
 
 
 class ToConnection(Struct, frozen=True, gc=False, tag="c", array_like=True):
-    """Deliver to one connection; without an event, close it with ``code`` and ``reason``."""
+    """Deliver to one connection; without an event, close it with ``code`` and ``reason``.
+
+    ``as_given``: see :meth:`Connection.close`. Nodes of the version before do not know it.
+    """
 
     app: str
     connection: str
     event: Event | None = None
     code: int = 0
     reason: str = ""
+    as_given: bool = False
 
 
 class ChannelsUnsettled(Struct, frozen=True, gc=False, tag="o", array_like=True):

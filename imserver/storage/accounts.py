@@ -265,11 +265,11 @@ class AccountStore:
 
     # --- devices --------------------------------------------------------------------------------------------
 
-    def by_device(self, app: str | None, id: int, device: int) -> tuple[Account, Device] | None:
-        """The account with this id, and its login ``device`` that has not ended. ``app`` None: any app."""
+    def by_device(self, id: int, device: int) -> tuple[Account, Device] | None:
+        """The account with this id, and its login ``device`` that has not ended."""
 
         def work(sql: PooledStatements) -> tuple[Account, Device] | None:
-            found, row = _by_id(sql, app, id), _device(sql, id, device)
+            found, row = _by_id(sql, None, id), _device(sql, id, device)
             return None if found is None or row is None else (found[0], row)
 
         return self._store.read_or(None, work)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from imserver.errors import StartError
+from imserver.lifecycle import open_private
 
 _SIDE_FILES = ("-wal", "-shm", "-journal")
 _MANY = 1 << 32
@@ -54,8 +55,8 @@ def restore(database: Path, copy: Path) -> Path | None:
     before: Path | None = None
     unfinished = database.with_name(f"{database.name}.part")
     try:
+        os.close(open_private(unfinished, like=database if database.exists() else None))
         with closing(_connect(copy)) as source, closing(sqlite3.connect(unfinished)) as target:
-            unfinished.chmod(0o600)
             source.backup(target)
             with target:
                 _move_on(target, _given(database))

@@ -73,8 +73,6 @@ EMAIL_BYTES: Final = 254
 NAME_CHARACTERS: Final = 32
 NICKNAME_CHARACTERS: Final = 64
 AVATAR_CHARACTERS: Final = 1000
-MAX_ID: Final = 2**63 - 1
-"""The greatest id that the columns can hold."""
 
 ListName = Literal["friends", "incoming", "outgoing", "blocked"]
 "Friends, incoming requests, outgoing requests, or blocked users."

@@ -29,6 +29,7 @@ from sqlalchemy.pool import StaticPool
 
 from imserver.config.settings import StorageSettings
 from imserver.errors import StartError, StorageUnavailable
+from imserver.lifecycle import open_private
 from imserver.storage import migrations
 from imserver.storage.address import DatabaseAddress
 from imserver.storage.statements import CLOCK, PooledStatements
@@ -133,8 +134,9 @@ class Database:
         self.place = place
         self.id = ""
         """Identifies the database, also after a copy or move."""
-        self.healthy = False
+        self.answers = False
         """Whether the last operation succeeded."""
+        self._write_failed = False
         self._settings = settings
         self._engine: Engine = make_engine(place, settings)
         self._runner: Runner = ThreadRunner() if threaded and place.file is not None else GreenletRunner()
@@ -145,16 +147,17 @@ class Database:
         try:
             if self.place.file is not None:
                 prepare_file(self.place.file)
-                self._lock = os.open(f"{self.place.file}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                self._lock = open_private(Path(f"{self.place.file}.lock"))
             before = self._runner.run(self._step, self._settings.seconds)
             if not migrations.is_current(before):
                 self._runner.run(self._migrate, _MIGRATE_SECONDS)
             self.id, laxness = self._runner.run(self._look_at, self._settings.seconds)
         except OSError as error:
-            raise StartError(f"storage: {self.place.shown} cannot be used: {error.strerror}") from None
+            file = error.filename or self.place.shown
+            raise StartError(f"storage: {file} cannot be used: {error.strerror}") from None
         except (DBAPIError, PoolTimeout, _Late) as error:
             raise StartError(f"storage: {self.place.shown} cannot be used: {_words(error)}") from None
-        self.healthy = True
+        self.answers = True
         if laxness:
             log.warning(
                 "the database %s may lose confirmed data in a power failure: %s", self.place.shown, laxness
@@ -188,7 +191,7 @@ class Database:
 
     def read(self, work: Work[T]) -> T:
         """Run ``work``, which only reads. Switches. Raises StorageUnavailable."""
-        return self._guarded(lambda: self._in_transaction(work))
+        return self._guarded(lambda: self._in_transaction(work), wrote=False)
 
     def write(self, work: Work[T]) -> T:
         """Run ``work`` and commit; retry after a deadlock. Switches.
@@ -196,7 +199,12 @@ class Database:
         Nothing is changed if ``work`` raises. Raises StorageUnavailable, after which the change may or may
         not have been made.
         """
-        return self._guarded(lambda: self._in_transaction(work, writes=True))
+        return self._guarded(lambda: self._in_transaction(work, writes=True), wrote=True)
+
+    def retry_write(self) -> None:
+        """If the last write failed, write something. Switches. Raises StorageUnavailable."""
+        if self._write_failed:
+            self.write(lambda sql: sql.execute("UPDATE directory SET version = version"))
 
     def run_raw(
         self, function: Callable[[], T], seconds: float, late: Callable[[str], Exception] | type[Exception]
@@ -218,17 +226,28 @@ class Database:
         lent.detach()
         return raw
 
-    def answered(self) -> None:
-        """Record a successful operation."""
-        if not self.healthy:
-            self.healthy = True
+    @property
+    def healthy(self) -> bool:
+        """Whether the last operation and the last write succeeded.
+
+        A database that is full or read-only still answers reads.
+        """
+        return self.answers and not self._write_failed
+
+    def answered(self, wrote: bool) -> None:
+        """Record a successful operation. ``wrote``: it was a write."""
+        before = self.healthy
+        self.answers = True
+        self._write_failed = self._write_failed and not wrote
+        if self.healthy and not before:
             log.info("the database %s answers again", self.place.shown)
 
-    def failed(self, words: str) -> StorageUnavailable:
+    def failed(self, words: str, wrote: bool) -> StorageUnavailable:
         """Record a failed operation. Returns the error to raise."""
         if self.healthy:
-            self.healthy = False
             log.error("the database %s does not answer: %s", self.place.shown, words)
+        self.answers = False
+        self._write_failed = self._write_failed or wrote
         return StorageUnavailable(f"the database does not answer: {words}")
 
     def close(self) -> None:
@@ -274,16 +293,16 @@ class Database:
         finally:
             fcntl.flock(self._lock, fcntl.LOCK_UN)
 
-    def _guarded(self, function: Callable[[], T]) -> T:
+    def _guarded(self, function: Callable[[], T], wrote: bool) -> T:
         try:
             value = self._runner.run(function, self._settings.seconds)
         except (OperationalError, InterfaceError, InternalError, PoolTimeout, _Late) as error:
-            raise self.failed(_words(error)) from None
+            raise self.failed(_words(error), wrote) from None
         except DBAPIError as error:
             if not error.connection_invalidated:
                 raise
-            raise self.failed(_words(error)) from None
-        self.answered()
+            raise self.failed(_words(error), wrote) from None
+        self.answered(wrote)
         return value
 
 
@@ -425,7 +444,7 @@ def assert_cooperative() -> None:
 def prepare_file(path: Path) -> None:
     """Create the folder of a SQLite file, and the file with access for its owner only. Raises OSError."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    os.close(open_private(path))
 
 
 def laxness_of(connection: Connection) -> str:

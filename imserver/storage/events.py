@@ -370,18 +370,8 @@ class EventStore:
 
         def work(sql: Statements) -> None:
             _raise_noted(sql, app, owner, noted_id)
-            ignore, clause = ("IGNORE ", "") if sql.engine == "mysql" else ("", " ON CONFLICT DO NOTHING")
-            for some in chunks(absences, _AT_ONCE):
-                values = ", ".join([marks_of(5)] * len(some))
-                sql.execute(
-                    f"INSERT {ignore}INTO absence (app, member, conversation, entry_id, due) "
-                    f"VALUES {values}{clause}",
-                    [
-                        value
-                        for one in some
-                        for value in (app, one.user, one.conversation, one.entry, one.due)
-                    ],
-                )
+            rows = [(app, one.user, one.conversation, one.entry, one.due) for one in absences]
+            sql.insert_new("absence", "app, member, conversation, entry_id, due", rows)
 
         self._store.write(work)
 
@@ -500,12 +490,7 @@ def _make_feed(sql: Statements, app: str) -> None:
     Until :func:`_begin` it has no position in the log, and ``lease_until`` is 0.
     """
     if _feed(sql, app) is None:
-        ignore, clause = ("IGNORE ", "") if sql.engine == "mysql" else ("", " ON CONFLICT DO NOTHING")
-        sql.execute(
-            f"INSERT {ignore}INTO event_feed (app, {_FEED}, lease_until) "
-            f"VALUES (%s, 0, 0, 0, 0, '', 0){clause}",
-            (app,),
-        )
+        sql.insert_new("event_feed", f"app, {_FEED}, lease_until", [(app, 0, 0, 0, 0, "", 0)])
     sql.execute(
         "UPDATE event_feed SET event_id = last_id, owner = '', lease_until = 0 "
         f"WHERE app = %s AND lease_until > 0 AND lease_until <= {_NOW[sql.engine]} - {KEEP_SECONDS}",

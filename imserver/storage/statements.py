@@ -37,6 +37,10 @@ class Statements(ABC):
         """The suffix of a query that locks its rows. On SQLite the transaction has locked everything."""
         return "" if self.engine == "sqlite" else " FOR UPDATE"
 
+    def on_sqlite(self, hint: str) -> str:
+        """An index hint of SQLite; ``""`` on the other engines."""
+        return hint if self.engine == "sqlite" else ""
+
     @abstractmethod
     def query(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
         """Run a query and return all its rows."""
@@ -48,6 +52,14 @@ class Statements(ABC):
     @abstractmethod
     def execute_many(self, statement: str, rows: Sequence[Row]) -> None:
         """Run a statement once for each row."""
+
+    def insert_new(self, table: str, columns: str, rows: Sequence[Row]) -> None:
+        """Insert those of the rows whose keys are not in the table."""
+        ignore, clause = (" IGNORE", "") if self.engine == "mysql" else ("", " ON CONFLICT DO NOTHING")
+        for some in chunks(rows):
+            marks = ", ".join([marks_of(len(row)) for row in some])
+            statement = f"INSERT{ignore} INTO {table} ({columns}) VALUES {marks}{clause}"
+            self.execute(statement, [value for row in some for value in row])
 
     def query_in(self, statement: str, first: Sequence[Any], values: Sequence[Any]) -> list[Row]:
         """Run a query that ends with ``IN {}`` for distinct ``values`` with at most one row each.

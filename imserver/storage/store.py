@@ -89,8 +89,12 @@ class Store:
         return self._database is not None or self.place.configured or self.place.exists
 
     def healthy(self) -> bool:
-        """Whether the last access succeeded; True if there is no database."""
+        """Whether the last access and the last write succeeded; True if there is no database."""
         return not self._complaint and (self._database is None or self._database.healthy)
+
+    def answers(self) -> bool:
+        """Whether the last access succeeded; True if there is no database."""
+        return not self._complaint and (self._database is None or self._database.answers)
 
     # --- lifecycle ------------------------------------------------------------------------------------------
 
@@ -111,9 +115,11 @@ class Store:
             self.try_refresh()
 
     def try_refresh(self) -> None:
-        """Read changes and log failures."""
+        """Read changes and log failures. After a failed write, write too."""
         try:
             self.refresh()
+            if self._database is not None:
+                self._database.retry_write()
         except StorageUnavailable as error:
             log.debug("reading changes from the database failed: %s", error)
         except Exception:
@@ -199,8 +205,17 @@ class Store:
                 except Exception:  # a failing receiver must not affect the others or the next changes
                     log.exception("changes from the database could not be applied")
 
-    def _written(self, work: Callable[[PooledStatements], T]) -> T:
-        value = self._opened().write(work)
+    def _write_version(self, work: Callable[[Statements, int], T]) -> T:
+        """Run ``work`` with the version of its change. A true result says that it has changed something."""
+
+        def numbered(sql: Statements) -> T:
+            # Other writers wait until this transaction ends.
+            version = int(sql.query(f"SELECT version FROM directory{sql.for_update}")[0][0]) + 1
+            if value := work(sql, version):
+                sql.execute("UPDATE directory SET version = %s", (version,))
+            return value
+
+        value = self.write(numbered)
         self.refresh()
         return value
 
@@ -238,7 +253,8 @@ class Store:
         return self.write_or(0, lambda sql: sql.execute(statement, values))
 
     def log(self) -> MessageLog:
-        """The message log. It opens the database at the first read or write."""
+        """The message log. It opens an existing database at the first read, and creates one at the first
+        message or change of a group."""
         if self._log is None:
             from imserver.storage.log.message_log import MessageLog
 
@@ -249,10 +265,6 @@ class Store:
     def database_id(self) -> str:
         """The id of the database, which is created if needed. Raises StorageUnavailable."""
         return self._opened().id
-
-    def existing_log(self) -> MessageLog | None:
-        """The message log; None if nothing was ever stored."""
-        return self.log() if self.has_database else None
 
     @property
     def opened_log(self) -> MessageLog | None:
@@ -269,20 +281,20 @@ class Store:
         if self.is_deleted(name):
             self.delete_rows(name)
 
-        def work(sql: Statements) -> bool:
-            version = _next_version(sql)
-            rows = sql.query("SELECT settings FROM app WHERE name = %s", (name,))
+        def work(sql: Statements, version: int) -> bool:
+            rows = sql.query("SELECT settings, created FROM app WHERE name = %s", (name,))
             if rows and rows[0][0] != DELETED:
                 return False
+            created = _now()
             if rows:
+                created = max(created, rows[0][1] + 1)  # nodes tell the app from the deleted one by it
                 statement = "UPDATE app SET settings = %s, version = %s, created = %s WHERE name = %s"
             else:
                 statement = "INSERT INTO app (settings, version, created, name) VALUES (%s, %s, %s, %s)"
-            sql.execute(statement, (_text(settings), version, _now(), name))
-            _raise_to(sql, version)
+            sql.execute(statement, (_text(settings), version, created, name))
             return True
 
-        return self._written(work)
+        return self._write_version(work)
 
     def change_app(self, name: str, fields: dict[str, Any], unset: tuple[str, ...] = ()) -> bool:
         """Set the given settings of a stored app and remove those in ``unset``; False if the app does not
@@ -291,8 +303,7 @@ class Store:
         Raises StorageUnavailable.
         """
 
-        def work(sql: Statements) -> bool:
-            version = _next_version(sql)
+        def work(sql: Statements, version: int) -> bool:
             rows = sql.query("SELECT settings FROM app WHERE name = %s", (name,))
             if not rows or rows[0][0] == DELETED:
                 return False
@@ -301,10 +312,9 @@ class Store:
             sql.execute(
                 "UPDATE app SET settings = %s, version = %s WHERE name = %s", (_text(left), version, name)
             )
-            _raise_to(sql, version)
             return True
 
-        return self._written(work)
+        return self._write_version(work)
 
     def is_deleted(self, name: str) -> bool:
         """Whether there was an app of this name, and it was deleted. Raises StorageUnavailable."""
@@ -320,8 +330,7 @@ class Store:
         False if there is no such app. Its rows stay: see :meth:`delete_rows`. Raises StorageUnavailable.
         """
 
-        def work(sql: Statements) -> bool:
-            version = _next_version(sql)
+        def work(sql: Statements, version: int) -> bool:
             statement = "UPDATE app SET settings = %s, version = %s WHERE name = %s AND settings <> %s"
             if not sql.execute(statement, (DELETED, version, name, DELETED)):
                 return False
@@ -334,10 +343,9 @@ class Store:
                 elif apps:
                     statement = "UPDATE api_key SET revoked = %s, version = %s WHERE id = %s AND revoked = 0"
                     sql.execute(statement, (_now(), version, id))
-            _raise_to(sql, version)
             return True
 
-        return self._written(work)
+        return self._write_version(work)
 
     def delete_rows(self, name: str) -> None:
         """Delete all rows of a deleted app but those of uploads. Raises StorageUnavailable.
@@ -351,31 +359,27 @@ class Store:
         """Store a key and return the stored row. Raises StorageUnavailable."""
         row = replace(row, created=_now())
 
-        def work(sql: Statements) -> KeyRow:
-            version = _next_version(sql)
+        def work(sql: Statements, version: int) -> KeyRow:
             sql.execute(
                 "INSERT INTO api_key (id, digest, scopes, apps, note, version, created, revoked) "
                 "VALUES (%s, %s, %s, %s, %s, %s, %s, 0)",
                 (row.id, row.digest, _text(row.scopes), _text(row.apps), row.note, version, row.created),
             )
-            _raise_to(sql, version)
             return row
 
-        return self._written(work)
+        return self._write_version(work)
 
     def revoke_key(self, key: str) -> bool | None:
         """Revoke a key. False: it was revoked before. None: it does not exist. Raises StorageUnavailable."""
 
-        def work(sql: Statements) -> bool | None:
-            version = _next_version(sql)
+        def work(sql: Statements, version: int) -> bool | None:
             rows = sql.query("SELECT revoked FROM api_key WHERE id = %s", (key,))
             if not rows or rows[0][0]:
                 return False if rows else None
             sql.execute("UPDATE api_key SET revoked = %s, version = %s WHERE id = %s", (_now(), version, key))
-            _raise_to(sql, version)
             return True
 
-        return self._written(work)
+        return self._write_version(work)
 
     def keys(self) -> tuple[KeyRow, ...]:
         """All keys, including revoked ones, oldest first. Raises StorageUnavailable."""
@@ -390,8 +394,7 @@ class Store:
         Raises StorageUnavailable.
         """
 
-        def work(sql: Statements) -> None:
-            version = _next_version(sql)
+        def work(sql: Statements, version: int) -> bool:
             now = _clock_ms(sql)
             until = now + int(seconds * 1000) if seconds > 0 else now - 1
             banned = {name for user in users if len(name := user.encode()) <= MAX_USER_BYTES}
@@ -403,9 +406,9 @@ class Store:
                 [(app, user, until, version) for user in banned],
             )
             sql.execute("DELETE FROM ban WHERE until < %s", (now - _ENDED_BANS_MS,))
-            _raise_to(sql, version)
+            return True
 
-        self._written(work)
+        self._write_version(work)
 
 
 _KEYS: Final = "SELECT id, digest, scopes, apps, note, created, revoked FROM api_key"
@@ -436,15 +439,6 @@ def _read_changes(known: int, sql: Statements) -> Changes:
 def _clock_ms(sql: Statements) -> int:
     """Unix milliseconds by the clock of the database."""
     return int(sql.query(f"SELECT {CLOCK[sql.engine]}")[0][0] * 1000)
-
-
-def _next_version(sql: Statements) -> int:
-    """The version of a new change. Other writers wait until this transaction ends."""
-    return int(sql.query(f"SELECT version FROM directory{sql.for_update}")[0][0]) + 1
-
-
-def _raise_to(sql: Statements, version: int) -> None:
-    sql.execute("UPDATE directory SET version = %s", (version,))
 
 
 def _text(value: Any) -> str:

@@ -25,6 +25,7 @@ from imserver import serving
 from imserver.clock import until_beat
 from imserver.config.settings import Config
 from imserver.errors import StartError
+from imserver.lifecycle import take_signals
 from imserver.node import Node
 from imserver.supervisor.listening import close
 from imserver.supervisor.slot import Slot, SlotState, StatusPage, for_child
@@ -358,6 +359,7 @@ class SignalQueue:
         for number in _HANDLED:
             _set_handler(number, _queued)
         signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
+        take_signals()
 
     def wait(self, seconds: float) -> list[int]:
         """Wait up to ``seconds`` for signals; returns them in order."""

@@ -189,7 +189,8 @@ class Slot:
         return pause
 
 
-_PORTS_PER_NODE: Final = 2
+PORTS_PER_NODE: Final = 2
+"""RPC ports of a node: the first one is in its id."""
 _LAST_PORT: Final = 65535
 #: Settings that the supervisor has already applied, or on which all processes must agree.
 _FIXED: Final = {
@@ -203,7 +204,7 @@ _FIXED: Final = {
 def check_ports(config: Config) -> None:
     """Check that the RPC ports of all nodes fit between the other ports. Raises StartError."""
     first, count = config.app.rpc_port, config.server.processes
-    last = first + _PORTS_PER_NODE * count - 1
+    last = first + PORTS_PER_NODE * count - 1
     if count == 1:
         return
     if first == 0:
@@ -237,7 +238,7 @@ def resolve_addresses(config: Config) -> Config:
 def for_child(config: Config, number: int) -> Config:
     """Settings of child ``number``: each has two RPC ports, the first one is part of its node id."""
     return msgspec.structs.replace(
-        _replaced(config, app={"rpc_port": config.app.rpc_port + _PORTS_PER_NODE * number}),
+        _replaced(config, app={"rpc_port": config.app.rpc_port + PORTS_PER_NODE * number}),
         warnings=(),  # the supervisor has logged them
     )
 

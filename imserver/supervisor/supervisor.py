@@ -13,7 +13,7 @@ from typing import Final
 from imserver import servers
 from imserver.config.settings import Config
 from imserver.errors import StartError
-from imserver.lifecycle import DataDirectory, raise_file_limit
+from imserver.lifecycle import DataDirectory, connection_limit, hold_signals, raise_file_limit
 from imserver.logging import Logs, open_logs
 from imserver.pages.text import precompile
 from imserver.servers import refuse_open_demo
@@ -51,6 +51,7 @@ def run(config: Config, read_config: Callable[[], Config], announce: Callable[[s
         for warning in config.warnings:
             _log.warning("%s", warning)
         raise_file_limit()
+        hold_signals()
         data.start()
         data.secret(config.server.secret_file)
         listeners = listening.listen(config, config.server.processes)
@@ -182,6 +183,7 @@ class Supervisor:
         try:
             config, changed = apply_reload(self._read_config(), self._given, self._config)
             refuse_open_demo(config)
+            connection_limit(config)
         except StartError as error:
             self._report(logging.ERROR, f"settings are unchanged: {error}")
             return False

@@ -118,9 +118,13 @@ class Encoding:
             reason = errors.FOREIGN_REASONS.get(name, _SAME_REASONS).get(code, reason)
         return errors.FOREIGN_CLOSE.get(name, _SAME_CODES).get(code, code), reason
 
-    def close_frames(self, code: int, reason: str = "") -> bytes:
-        """The close frame for one of our close codes, in the dialect's own, and what comes before it."""
-        code, reason = self.foreign(code, reason)
+    def close_frames(self, code: int, reason: str = "", as_given: bool = False) -> bytes:
+        """The close frame for one of our close codes, in the dialect's own, and what comes before it.
+
+        ``as_given``: the code and the reason are the dialect's own already.
+        """
+        if not as_given:
+            code, reason = self.foreign(code, reason)
         payload = self.dialect.encode_close(code, reason)
         end = frames.encode_close(code, reason)
         return end if payload is None else self.frame(payload) + end
@@ -387,16 +391,16 @@ class Connection(Writer):
 
     # --- closing --------------------------------------------------------------------------------------------
 
-    def close(self, code: int, reason: str = "") -> None:
+    def close(self, code: int, reason: str = "", as_given: bool = False) -> None:
         """Start the close handshake (RFC 6455 section 7). The outbox is written first.
 
         Without a ``reason``, it is the name of the code in ``errors.CLOSE``. TCP ends when the peer ends it,
         or after ``websocket.close_seconds``. Clients of a foreign protocol receive its own code
-        (``errors.FOREIGN_CLOSE``).
+        (``errors.FOREIGN_CLOSE``), unless the code is one already (``as_given``).
         """
         if self.state == OPEN:
             self._end(code)
-            self.send_frame(self.encoding.close_frames(code, reason))
+            self.send_frame(self.encoding.close_frames(code, reason, as_given))
 
     def _closed_by_peer(self, code: int) -> None:
         self._end(code)

@@ -24,6 +24,7 @@ from websockets.headers import build_extension, parse_extension
 from imserver import errors
 from imserver.clock import serve_others
 from imserver.errors import HTTP_HOST_REFUSED, HTTP_ORIGIN_REFUSED, HttpProblem
+from imserver.logging import OncePerMinute
 from imserver.protocol.dialect import Dialect
 from imserver.protocol.registry import BY_NAME
 from imserver.transport.connection import (
@@ -45,6 +46,9 @@ _LONGEST_NAME: Final = 253
 _WILDCARDS: Final = frozenset({"0.0.0.0", "::"})
 _LOG_SECONDS: Final = 60.0
 """Least time between two warnings about refused requests."""
+
+_ORIGINS_LOGGED: Final = 100
+"""Limit of log lines about refused pages per minute."""
 
 _FORWARDING: Final = frozenset(FORWARDING_HEADERS)
 _OWN_SITES: Final = frozenset({"same-origin", "none"})
@@ -89,6 +93,7 @@ class Origins:
         self._apps: frozenset[str] = frozenset()
         self._warned = False
         self._warn_at = 0.0
+        self._pages = OncePerMinute(_ORIGINS_LOGGED)
         self.set_policy(policy)
 
     def set_policy(self, policy: GatePolicy) -> None:
@@ -208,6 +213,21 @@ class Origins:
             or origin in self._own
             or origin in self._apps
         )
+
+    def log_refused(self, what: str, origin: str, place: str, peer: str) -> None:
+        """Log a page of the host ``origin``, which ``place`` does not list: once a minute for each host.
+
+        ``what``: what was refused.
+        """
+        if self._pages.is_new(what, origin):
+            if origin == OPAQUE:
+                page = (
+                    "the page has no host (a file, a sandbox, or embedded by another site); it cannot be "
+                    "allowed safely"
+                )
+            else:
+                page = f"the page is of host {origin}; to allow it, add the host to {place}"
+            log.warning("%s refused: %s", what, page, extra={"connection": peer})
 
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -398,7 +418,7 @@ class Gate:
         host = self.proxies.client(head.host, head.headers.get("x-forwarded-for", ""))
         origin = self.origins.stranger(head.host, head.headers)
         peer = f"[{host}]:{head.port}" if ":" in host else f"{host}:{head.port}"
-        return Guest(peer, origin, self._objection(dialect, origin, host))
+        return Guest(peer, origin, self._objection(dialect, origin, host, peer))
 
     def _encoding(self, spoken: Spoken, deflate_bits: int) -> Encoding:
         key = (spoken.dialect, deflate_bits)
@@ -424,7 +444,7 @@ class Gate:
             if self.per_address[host] <= 0:
                 del self.per_address[host]
 
-    def _objection(self, dialect: Dialect, origin: str, host: str) -> int:
+    def _objection(self, dialect: Dialect, origin: str, host: str, peer: str) -> int:
         """The close code for a refused client; 0: accepted."""
         if self.full:
             return errors.CLOSE_GOING_AWAY
@@ -437,6 +457,7 @@ class Gate:
         ):
             return errors.CLOSE_NODE_FULL
         if not self.origins.passes(origin, dialect.any_origin):
+            self.origins.log_refused("connection", origin, "server.origins, or to origins of an app", peer)
             return errors.CLOSE_NOT_ALLOWED
         return 0
 

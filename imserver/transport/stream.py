@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 
 _RECEIVE_BYTES: Final = 4096
 _LONGEST_SECONDS: Final = 86400.0
+_DESTINATIONS: Final = frozenset({"empty", "document"})
+"""Values of Sec-Fetch-Dest for requests of scripts and of the user. All others are of addresses that a page
+embeds: six pictures that are streams would take all connections of a browser to this server."""
 
 Refuse = Callable[[int], bytes]
 """Close code → the whole HTTP response for it."""
@@ -67,9 +70,10 @@ class StreamEncoding(Encoding):
         """The payload in its place in the stream."""
         return b"%b%b%b" % (self._before, payload, self._behind) if self._behind else payload
 
-    def close_frames(self, code: int, reason: str = "") -> bytes:
+    def close_frames(self, code: int, reason: str = "", as_given: bool = False) -> bytes:
         """The last payload, which has one of our close codes as the dialect's own."""
-        payload = self.dialect.encode_close(*self.foreign(code, reason))
+        last = (code, reason) if as_given else self.foreign(code, reason)
+        payload = self.dialect.encode_close(*last)
         return b"" if payload is None else self.frame(payload)
 
 
@@ -108,14 +112,14 @@ class Stream(Connection):
         else:
             self.send_frame(self.encoding.ping_frame)
 
-    def close(self, code: int, reason: str = "") -> None:
+    def close(self, code: int, reason: str = "", as_given: bool = False) -> None:
         """End the stream. The outbox is written first, then the reason.
 
         Before :meth:`begin` the request is refused instead. Without a ``reason``, it is the name of the code
         in ``errors.CLOSE``.
         """
         if self.state == OPEN:
-            last = self._last(code, reason)
+            last = self._last(code, reason, as_given)
             self._end(code)
             self.send_frame(last)
 
@@ -137,10 +141,10 @@ class Stream(Connection):
         else:
             self._kill(code)
 
-    def _last(self, code: int, reason: str = "") -> bytes:
+    def _last(self, code: int, reason: str = "", as_given: bool = False) -> bytes:
         state = self.dialect_state
         if not isinstance(state, UnbegunStream):
-            return self.encoding.close_frames(code, reason)
+            return self.encoding.close_frames(code, reason, as_given)
         self.dialect_state = None
         return state.refuse(code)
 
@@ -208,6 +212,9 @@ class Streams:
             stream.send_frame(before)
         if guest.close_code:
             stream.close(guest.close_code)
+            return
+        if head.headers.get("sec-fetch-dest", "empty") not in _DESTINATIONS:
+            stream.close(errors.CLOSE_NOT_ALLOWED)
             return
         _notice_silence(sock, self._silent_milliseconds)
         self._metrics.streams += 1

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from imserver.protocol.cmd import entry_view
 from imserver.storage.events import StoredEvent
-from imserver.storage.log.contract import Entry, message_of
+from imserver.storage.log.contract import Entry
 
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
@@ -146,7 +146,7 @@ def of_row(app: str, row: StoredEvent, node: str, wanted: frozenset[str]) -> Out
 
 
 def _message_event(id: str, app: str, time: int, node: str, entry: Entry) -> MessageEvent:
-    seen = entry_view(message_of(entry))
+    seen = entry_view(entry)
     event = MessageEvent(id, "message", app, time, node, entry.sender, kind=entry.kind, type=seen.type)
     if entry.members:
         event.to = seen.to

@@ -16,7 +16,6 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from random import uniform
 from secrets import token_hex
 from time import monotonic, time
 from typing import Any, Final
@@ -25,7 +24,7 @@ import gevent
 import msgspec
 from gevent.event import Event as Signal
 
-from imserver.clock import until_beat
+from imserver.clock import retry_pause, until_beat
 from imserver.errors import StorageUnavailable
 from imserver.logging import RateLimitedLog
 from imserver.storage.events import (
@@ -132,8 +131,8 @@ class LogWindow:
         return [self._entries[number] for number in range(min(limit, len(self._entries)))]
 
     def _read(self) -> None:
-        head, stored = self.head, self._store.existing_log()
-        found = [] if stored is None else stored.read(self._app, self._end, PAGE)
+        head = self.head
+        found = self._store.log().read(self._app, self._end, PAGE)
         # A commit that continues the window may have come while this was read.
         self._add([entry for entry in found if entry.id > self._end])
         end = found[-1].id if len(found) == PAGE else max(head, found[-1].id if found else 0)
@@ -204,6 +203,14 @@ class Feed:
         assert self.entries is not None
         assert self.noting is not None
         return self.entries.position, self.event_id, self.noting.position
+
+    def take(self, entry_id: int, event_id: int) -> None:
+        """The receiver has everything up to these positions. Never switches."""
+        assert self.entries is not None
+        self.entries.take(entry_id)
+        self.event_id = event_id
+        # Rows may be read before whoever stores them has called Feeds.added.
+        self.event_head = max(self.event_head, event_id)
 
 
 class Feeds:
@@ -456,7 +463,7 @@ class Feeds:
         if batch is None:
             return
         if batch.empty:
-            batch.take(feed)
+            feed.take(*batch.positions(feed))
             return
         delivery = token_hex(16)
         while batch.events and feed.owned:
@@ -467,7 +474,8 @@ class Feeds:
             if not problem:
                 if batch.aside:
                     self._advance(feed, batch)
-                batch.take(feed)
+                else:
+                    feed.take(*batch.positions(feed))
                 self._succeeded(feed, len(batch.events))
                 return
             if self._failed(feed, problem) and self._send_one_by_one(feed, batch, problem):
@@ -523,8 +531,7 @@ class Feeds:
         longest = LONGEST_PAUSE_SECONDS
         if monotonic() - feed.failing_since > _HOUR:
             longest = MAX_RETRY_SECONDS
-        pause = min(FIRST_PAUSE_SECONDS * 2.0 ** min(feed.failures - 1, 20), longest)
-        feed.changed.wait(pause * uniform(0.5, 1.5))
+        feed.changed.wait(retry_pause(feed.failures, FIRST_PAUSE_SECONDS, longest))
 
     def _send_one_by_one(self, feed: Feed, batch: _Batch, problem: _Problem) -> bool:
         """Find the events that the receiver refuses, and put them aside; False: it takes none of them."""
@@ -567,16 +574,14 @@ class Feeds:
         entry_id, event_id = batch.positions(feed)
         aside = [*refused, *(_retry_row(event, 0) for event in batch.aside)]
         self.events.advance(feed.app, self.node(), entry_id, event_id, aside, dead)
-        batch.take(feed)
+        feed.take(entry_id, event_id)
 
     def _bury(self, feed: Feed, batch: _Batch) -> bool:
         """Move events that have failed for three days to the dead ones. Whether there were any."""
         if FIRST_PAUSE_SECONDS * 2.0 ** min(feed.failures, 20) < LONGEST_PAUSE_SECONDS:
             return False
         before = int(time()) - KEEP_SECONDS
-        stored = self._store.existing_log()
-        stored_at = {} if stored is None else stored.stored_at(feed.app, batch.entry_ids)
-        old = batch.begin(stored_at, before)
+        old = batch.begin(self._store.log().stored_at(feed.app, batch.entry_ids), before)
         if old is None:
             return False
         self._advance(feed, old, [_retry_row(event, feed.failures) for event in old.events], dead=True)
@@ -645,7 +650,7 @@ class _Batch:
         return not (self.events or self.aside)
 
     def positions(self, feed: Feed) -> tuple[int, int]:
-        """The positions in the log and in the events behind this batch."""
+        """The positions in the log and in the events behind this batch, until they are taken."""
         assert feed.entries is not None
         if self._page.is_full:
             return max(self._page.last_entry, feed.entries.position), max(self._page.last_row, feed.event_id)
@@ -672,15 +677,6 @@ class _Batch:
             else:
                 page.last_entry = number
         return _Batch(page, 0, 0, self._waiting) if page.events else None
-
-    def take(self, feed: Feed) -> None:
-        """Move the positions of the feed."""
-        assert feed.entries is not None
-        entry_id, event_id = self.positions(feed)
-        feed.entries.take(entry_id)
-        feed.event_id = event_id
-        # Rows may be read before whoever stores them has called Feeds.added.
-        feed.event_head = max(feed.event_head, event_id)
 
 
 def _is_row(event: Outbound) -> bool:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import _socket
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
+from contextvars import ContextVar
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakValueDictionary
 
 import gevent
+from gevent.lock import Semaphore
 
 from imserver.errors import ImserverError
 from imserver.transport.proxies import is_loopback
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
 URL_CHARACTERS: Final = 1000
 LOOK_UPS: Final = 8
 """Name look-ups at a time. They have threads of their own, because a name server of a stranger may hang."""
+LOOK_UPS_EACH: Final = 2
+"""Name look-ups at a time for one owner of URLs."""
 _HOSTS: Final = 64
 _CONNECTIONS: Final = 4
 """Idle connections to one host."""
@@ -64,6 +69,9 @@ _NOT_PUBLIC_V6: Final = tuple(map(IPv6Network, ("2001::/23", "2001:db8::/32", "3
 _NAT64: Final = IPv6Network("64:ff9b::/96")
 
 Resolve = Callable[[str, int], Sequence[str]]
+
+url_owner: Final[ContextVar[Hashable]] = ContextVar("url_owner", default=None)
+"""Whose URLs the current greenlet requests. No owner can use up the name look-ups of all."""
 
 
 class BadUrl(ImserverError):
@@ -122,6 +130,8 @@ class _LookUps:
 
     def __init__(self) -> None:
         self._threads: ThreadPool | None = None
+        self._shares: WeakValueDictionary[Hashable, Semaphore] = WeakValueDictionary()
+        """:data:`url_owner` → its share, while it is used."""
 
     def __call__(self, host: str, port: int) -> list[str]:
         """The addresses of a host. Switches. Raises OSError."""
@@ -129,7 +139,18 @@ class _LookUps:
             from gevent.threadpool import ThreadPool
 
             self._threads = ThreadPool(LOOK_UPS)
-        found = self._threads.spawn(_look_up, host, port).get()
+        owner = url_owner.get()
+        share = self._shares.get(owner)
+        if share is None:
+            share = self._shares[owner] = Semaphore(LOOK_UPS_EACH)
+        share.acquire()
+        try:
+            look_up = self._threads.spawn(_look_up, host, port)
+        except BaseException:  # no thread became free in time
+            share.release()
+            raise
+        look_up.rawlink(lambda _: share.release())  # also if nobody waits for it any more
+        found = look_up.get()
         assert found is not None
         if isinstance(found, OSError):
             raise found

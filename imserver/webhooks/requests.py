@@ -7,7 +7,6 @@ import hmac
 import logging
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from random import uniform
 from secrets import token_hex
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any, Final
@@ -18,6 +17,7 @@ from gevent.lock import BoundedSemaphore
 from msgspec import Struct
 
 from imserver import __version__
+from imserver.clock import retry_pause
 from imserver.errors import ImserverError
 from imserver.logging import RateLimitedLog
 
@@ -202,11 +202,9 @@ class PusherReceiver(Receiver, frozen=True, kw_only=True):
     key: str
 
     def body(self, events: bytes) -> bytes:
-        """See :class:`Receiver`."""
         return b'{"time_ms":%d,"events":[%b]}' % (int(time() * 1000), events)
 
     def post(self, outgoing: Outgoing, body: bytes, _delivery: str) -> int:
-        """See :class:`Receiver`."""
         signed = hmac.digest(self.secret, body, hashlib.sha256).hex()
         headers = {"X-Pusher-Key": self.key, "X-Pusher-Signature": signed}
         return outgoing.send(self.url, headers, body, POST_SECONDS)[0]
@@ -226,7 +224,7 @@ class WebhookQueue:
         self._tally = tally
         self._waiting: deque[bytes] = deque()
         self._batch: list[bytes] = []
-        self._pause = FIRST_PAUSE_SECONDS
+        self._failures = 0
         self._sender: gevent.Greenlet[..., None] | None = None
         self._unlogged = 0
         self._logged_at = 0.0
@@ -256,7 +254,7 @@ class WebhookQueue:
     @property
     def failing(self) -> bool:
         """Whether the last request failed."""
-        return self._pause > FIRST_PAUSE_SECONDS
+        return self._failures > 0
 
     def stop(self) -> None:
         """Stop sending, and drop the waiting events. Switches until the greenlet has ended."""
@@ -312,7 +310,7 @@ class WebhookQueue:
                 self._tally.delivered += len(batch)
                 if self.failing:
                     log.info("webhook of %s: the back end answers again", self.receiver.app)
-                self._pause = FIRST_PAUSE_SECONDS
+                self._failures = 0
                 return
             self._tally.failures += 1
             if not self.failing:
@@ -320,9 +318,8 @@ class WebhookQueue:
             if monotonic() > deadline:
                 self._drop(len(batch), f"the back end has not taken them for {KEEP_SECONDS:g} s: {problem}")
                 return
-            pause = self._pause * uniform(0.5, 1.5)
-            self._pause = min(self._pause * 2, LONGEST_PAUSE_SECONDS)
-            gevent.sleep(pause)
+            self._failures += 1
+            gevent.sleep(retry_pause(self._failures, FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS))
 
     def _try(self, body: bytes, delivery: str) -> str:
         """Send once; the problem, or ``""``."""

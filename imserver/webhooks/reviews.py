@@ -14,9 +14,9 @@ import msgspec
 from gevent.event import AsyncResult
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from imserver.model import Message
+from imserver.model import MAX_TYPE_BYTES, Message
 from imserver.protocol.cmd import entry_view
-from imserver.storage.log.contract import TYPE_BYTES, Draft
+from imserver.storage.log.contract import Draft
 from imserver.transport.connection import Connection
 from imserver.webhooks.requests import (
     BATCH_BYTES,
@@ -314,8 +314,8 @@ def _replacement(question: _Question, answer: _Answer) -> ReviewDecision:
             raise ValueError("data is not text")
         _read_any(body)  # it was skipped over so far
         body = msgspec.json.format(body, indent=-1)
-    if len(kind.encode()) > TYPE_BYTES or "\0" in kind:
-        raise ValueError(f"type has more than {TYPE_BYTES} bytes, or U+0000")
+    if len(kind.encode()) > MAX_TYPE_BYTES or "\0" in kind:
+        raise ValueError(f"type has more than {MAX_TYPE_BYTES} bytes, or U+0000")
     if len(body) > CONTENT_BYTES:
         raise ValueError(f"it has more than {CONTENT_BYTES} bytes")
     return ReviewDecision("replace", kind, body, is_text=answer.data is UNSET)

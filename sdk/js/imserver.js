@@ -39,9 +39,9 @@ const CHANNEL_EVENTS = ["publication", "stream", "join", "leave", "unsubscribed"
 const INSUFFICIENT_STATE = 2500;
 /** The server closes a connection that sends more messages per second than its limit. */
 const RATE_LIMIT = 4003;
-/** Commands `subscribe` that wait for an answer at the same time. */
-const MAX_SUBSCRIBING = 20;
-/** Time between two commands `subscribe` after the first {@link RATE_LIMIT}. It doubles with each further one. */
+/** Commands of {@link ImClient#turn} that wait for an answer at the same time. */
+const MAX_UNANSWERED = 20;
+/** Time between two of them after the first {@link RATE_LIMIT}. It doubles with each further one. */
 const SPACING_MS = 50;
 const MAX_SPACING_MS = 1_000;
 
@@ -56,6 +56,9 @@ const ACTION_EVENTS = { enter: "welcome", sendmsg: "said", exit: "left" };
 const NEVER_CONNECTED = { state: "idle", attempt: 0, retryInMs: 0, code: 0, reason: "", error: null };
 const NORMAL_CLOSE = 1000;
 const ABNORMAL_CLOSE = 1006;
+const TOKEN_INVALID = 4504;
+/** Cards of accounts in one request: the server's maximum. */
+const MAX_CARDS = 100;
 const CLOSE_AFTER_ERROR_MS = 50;
 /** Halves of characters that have no UTF-8. */
 const LONE_SURROGATES = /[\ud800-\udfff]/gu;
@@ -147,7 +150,7 @@ const LONE_SURROGATES = /[\ud800-\udfff]/gu;
 
 /**
  * @typedef {object} SubscribeOptions
- * @property {string | (() => string | Promise<string>)} [token]  channel token; a function is called for each try
+ * @property {Token} [token]       channel token; a function is called for each try
  * @property {Position} [since]  the position that this device has; what came after it is handed out first
  * @property {(publication: Publication) => void} [onPublication]  called once for each, in order
  * @property {(update: StreamUpdate) => void} [onStream]  called with each piece of a streamed message, and at its end, before
@@ -158,6 +161,12 @@ const LONE_SURROGATES = /[\ud800-\udfff]/gu;
  * @property {(recovered: number) => void} [onSubscribed]  called each time the client has subscribed, after the publications
  *   that it had missed: `recovered` is their number
  * @property {(error: import("./errors.js").ImError | null) => void} [onEnd]  the server has ended or refused the subscription
+ */
+
+/**
+ * A token, or a function that returns a fresh one.
+ *
+ * @typedef {string | (() => string | Promise<string>)} Token
  */
 
 /** @typedef {{ state: StateChange }} StateEvents */
@@ -217,7 +226,8 @@ const LONE_SURROGATES = /[\ud800-\udfff]/gu;
  * @property {string} [httpUrl]           base of the HTTP API, as `https://im.example.com`; default: the page's origin
  * @property {number | string} app        number (`appID`) or name of the app
  * @property {string} user                id of the user (`userID`), as long as the app allows
- * @property {string} [token]             sent as `serviceToken` at login and as bearer token in HTTP requests
+ * @property {Token} [token]              sent as `serviceToken` at login and as bearer token in HTTP requests. A function is called
+ *   for each login, and for each HTTP request while the client is not online; with one, the client reconnects when its token expires
  * @property {string} [device]            name of this device, at most 32 bytes
  * @property {number} [heartbeatMs]       default 30,000
  * @property {number} [timeoutMs]         timeout of a connect, request or HTTP call; default 10,000
@@ -263,13 +273,16 @@ export function fullJitter(attempt, baseMs, capMs, random = Math.random) {
   return Math.floor(random() * Math.min(capMs, baseMs * 2 ** Math.min(attempt, 30)));
 }
 
+let idsMade = 0;
+
 /**
- * A new message id: milliseconds since 1970, a dash, six random digits.
+ * A new id, as for a message: a UUID, or a text as unlikely to come twice where pages and mini-programs cannot make one.
  *
  * @returns {string}
  */
 export function newId() {
-  return `${Date.now()}-${String(Math.floor(Math.random() * 1e6)).padStart(6, "0")}`;
+  if (typeof crypto !== "undefined" && crypto.randomUUID) return crypto.randomUUID();
+  return [Date.now(), ++idsMade, ...[1, 2].map(() => Math.random().toString(36).slice(2))].join("-");
 }
 
 /**
@@ -293,6 +306,8 @@ class ReconnectingClient {
   #listeners = new Map();
   /** @type {StateChange} */
   #state = { ...NEVER_CONNECTED };
+  /** The state that listeners are called with, and those after it. @type {StateChange[]} */
+  #changes = [];
   /** @type {Deferred | null} */
   #connected = null;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -301,16 +316,22 @@ class ReconnectingClient {
   #heartbeat;
   #attempt = 0;
   #onlineSince = 0;
+  /** @type {Token} */
+  #token = "";
+  /** The last token that the function has returned. */
+  #freshToken = "";
+  /** Number of the call of the function that has returned it. */
+  #freshCall = 0;
+  #tokenCalls = 0;
 
   /**
    * @param {CompleteOptions} options
-   * @param {string} token
+   * @param {Token} token
    * @param {string} key  the field of a frame that has the name of the command
    * @param {string[]} kinds  names of the events of the dialect
    */
   constructor(options, token, key, kinds) {
     this.#kinds = new Set(["state", ...kinds]);
-    /** @type {string} used by the next login and HTTP call; may be changed at any time */
     this.token = token;
     this.#options = options;
     this.#key = key;
@@ -353,6 +374,61 @@ class ReconnectingClient {
     return this.#options.user;
   }
 
+  /** Used by the next login and HTTP call; may be changed at any time. */
+  get token() {
+    return this.#token;
+  }
+
+  set token(token) {
+    if (typeof token !== "string" && typeof token !== "function") throw new TypeError("the token is neither a string nor a function");
+    this.#token = token;
+    this.#freshToken = "";
+  }
+
+  /**
+   * The token of this connection, or the next one.
+   *
+   * @protected
+   */
+  get tokenText() {
+    return typeof this.#token === "function" ? this.#freshToken : this.#token;
+  }
+
+  /**
+   * Calls the function for the token, if there is one.
+   *
+   * @protected
+   * @returns {Promise<void>} rejected with NotConnected if it fails, or gives no token in time
+   */
+  async renewToken() {
+    const { token } = this;
+    if (typeof token !== "function") return;
+    const call = ++this.#tokenCalls;
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    let timer;
+    try {
+      const late = new Promise((_, reject) => { timer = setTimeout(() => reject(new Error("no token in time")), this.timeoutMs); });
+      const fresh = (await Promise.race([token(), late])) ?? "";
+      if (typeof fresh !== "string") throw new TypeError("it has not returned a string");
+      if (token !== this.#token || call < this.#freshCall) return; // another function, or a later call, counts
+      this.#freshToken = fresh;
+      this.#freshCall = call;
+    } catch (error) {
+      throw new NotConnected(`the token function failed: ${error}`, error);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  /**
+   * Timeout of a connect, request or HTTP call.
+   *
+   * @protected
+   */
+  get timeoutMs() {
+    return this.#options.timeoutMs;
+  }
+
   /** @returns {StateChange} the state of the connection */
   get state() {
     return this.#state;
@@ -387,22 +463,22 @@ class ReconnectingClient {
     return connected.promise;
   }
 
-  /** Closes the connection and stops reconnecting. `connect()` starts again. */
+  /** Closes the connection, stops reconnecting, and rejects requests that wait. `connect()` starts again. */
   close() {
-    if (!this.#connected) return;
+    if (!this.#connected && this.#state.state !== "idle") return;
     this.#drop();
     this.#finish("closed", NORMAL_CLOSE, "", new Closed(NORMAL_CLOSE));
   }
 
   /**
-   * Drops the connection and reconnects.
+   * Drops the connection and reconnects, unless the server closes it already: its close code counts.
    *
    * @protected
    * @param {number} code
    * @param {string} reason
    */
   reconnect(code, reason) {
-    if (this.#socket) this.#lost(code, reason);
+    if (this.#socket?.readyState === 1) this.#lost(code, reason);
   }
 
   /** Ends the pause before the next try (for example because the network is back). */
@@ -418,14 +494,15 @@ class ReconnectingClient {
    * @param {string} [seq]  the request's id
    * @param {(answer: Answer) => void} [onAnswer]  called when the answer is read, before any later frame; a caller that
    *   awaits the promise may continue only after later frames, since frames that arrive together are read together
+   * @param {number} [timeoutMs]  default: that of the options
    * @returns {Promise<Answer>} with any code; rejected with NotConnected if there is no answer
    */
-  request(cmd, data, seq = newId(), onAnswer = () => {}) {
+  request(cmd, data, seq = newId(), onAnswer = () => {}, timeoutMs = this.timeoutMs) {
     const socket = this.#socket;
     if (!socket || socket.readyState !== 1) return Promise.reject(new NotConnected("not connected"));
     return new Promise((resolve, reject) => {
       const frame = JSON.stringify({ seq, [this.#key]: cmd, data }); // rejected with TypeError if it cannot be JSON
-      const timer = setTimeout(() => settle(new NotConnected(`no answer to ${cmd}`)), this.#options.timeoutMs);
+      const timer = setTimeout(() => settle(new NotConnected(`no answer to ${cmd}`)), timeoutMs);
       const settle = (/** @type {Answer | NotConnected} */ answer) => {
         clearTimeout(timer);
         this.#pending.delete(seq);
@@ -456,7 +533,7 @@ class ReconnectingClient {
     const lost = (/** @type {number} */ code, /** @type {string} */ reason) => {
       if (this.#socket === socket) this.#lost(code, reason);
     };
-    this.#timer = setTimeout(() => lost(ABNORMAL_CLOSE, "connect timeout"), this.#options.timeoutMs);
+    this.#timer = setTimeout(() => lost(ABNORMAL_CLOSE, "connect timeout"), this.timeoutMs);
     socket.onopen = () => this.#login(lost);
     socket.onmessage = (message) => this.#receive(message.data);
     socket.onclose = (event) => lost(event.code, event.reason);
@@ -466,12 +543,14 @@ class ReconnectingClient {
 
   /** @param {(code: number, reason: string) => void} lost */
   async #login(lost) {
-    clearTimeout(this.#timer);
     const connected = this.#connected;
     const socket = this.#socket;
     /** @type {Answer} */
     let answer;
     try {
+      if (typeof this.#token === "function") await this.renewToken();
+      if (this.#socket !== socket) return; // too late
+      clearTimeout(this.#timer);
       const onAnswer = (/** @type {Answer} */ answer) => {
         if (answer.code === CODE.OK) this.loggedIn(answer);
       };
@@ -524,9 +603,12 @@ class ReconnectingClient {
    * @param {string} reason
    */
   #lost(code, reason) {
-    if (this.#state.state === "online" && Date.now() - this.#onlineSince >= this.#options.stableMs) this.#attempt = 0;
+    const wasOnline = this.#state.state === "online";
+    if (wasOnline && Date.now() - this.#onlineSince >= this.#options.stableMs) this.#attempt = 0;
     this.#drop();
-    if (!mayReconnect(code)) return this.#finish("refused", code, reason, new Closed(code, reason));
+    // A token that expires is renewed; one that is refused at the login is not.
+    const renews = wasOnline && code === TOKEN_INVALID && typeof this.#token === "function";
+    if (!renews && !mayReconnect(code)) return this.#finish("refused", code, reason, new Closed(code, reason));
     reason ||= CLOSE_CODES[code]?.[0] ?? "";
     const { retryBaseMs, retryCapMs, random } = this.#options;
     const retryInMs = fullJitter(this.#attempt++, retryBaseMs, retryCapMs, random);
@@ -566,7 +648,9 @@ class ReconnectingClient {
    */
   #setState(state, detail) {
     this.#state = { ...NEVER_CONNECTED, attempt: this.#attempt, ...detail, state };
-    this.emit("state", this.#state);
+    this.#changes.push(this.#state);
+    if (this.#changes.length > 1) return; // a listener has changed the state: the others must first hear of the one before
+    for (; this.#changes.length; this.#changes.shift()) this.emit("state", this.#changes[0]);
   }
 
   /**
@@ -712,9 +796,10 @@ export class Subscription {
     const { epoch, offset, recovered, publications = [] } = data;
     this.#failures = 0;
     this.#streams.clear(); // those that are still open are sent again
+    const attempt = this.#attempt;
     for (const publication of publications) {
       this.#hand(publication);
-      if (this.#over) return;
+      if (attempt !== this.#attempt) return; // the listener has closed the client, or ended the subscription
     }
     this.position = epoch === undefined ? null : { epoch, offset };
     if (recovered === false || (this.#begun && !recovered)) call(this.#options.onReload, undefined);
@@ -800,9 +885,9 @@ export class ImClient extends ReconnectingClient {
   #options;
   /** @type {Map<string, Subscription>} */
   #subscriptions = new Map();
-  /** What sends the next commands `subscribe` on this connection. @type {(() => Promise<unknown>)[]} */
+  /** What sends the next commands on this connection. @type {(() => Promise<unknown>)[]} */
   #turns = [];
-  #subscribing = { count: 0 };
+  #unanswered = { count: 0 };
   #spacingMs = 0;
 
   /**
@@ -816,7 +901,7 @@ export class ImClient extends ReconnectingClient {
     this.on("state", ({ state, code }) => {
       if (code === RATE_LIMIT) this.#spacingMs = Math.min(Math.max(2 * this.#spacingMs, SPACING_MS), MAX_SPACING_MS);
       this.#turns = [];
-      this.#subscribing = { count: 0 };
+      this.#unanswered = { count: 0 };
       for (const subscription of [...this.#subscriptions.values()]) state === "online" ? subscription.begin() : subscription.pause();
     });
   }
@@ -832,10 +917,7 @@ export class ImClient extends ReconnectingClient {
   subscribe(channel, options = {}) {
     if (this.#subscriptions.has(channel)) throw new TypeError(`already subscribed to ${channel}`);
     const subscription = new Subscription(this, channel, options, {
-      turn: (task) => {
-        this.#turns.push(task);
-        this.#nextTurn();
-      },
+      turn: (task) => this.turn(task),
       ended: () => void this.#subscriptions.delete(channel),
       reconnect: () => this.reconnect(ABNORMAL_CLOSE, "no answer to subscribe"),
     });
@@ -844,24 +926,37 @@ export class ImClient extends ReconnectingClient {
     return subscription;
   }
 
-  /** Sends few commands `subscribe` at a time, and slower after each {@link RATE_LIMIT}: a client may have many channels. */
+  /**
+   * Runs `task` on this connection, which sends a command, in its turn: few commands wait for an answer at a time, and after each
+   * {@link RATE_LIMIT} they are slower until none waits. A client may have many channels, or many messages from its time offline.
+   *
+   * @protected
+   * @param {() => Promise<unknown>} task  never rejected
+   */
+  turn(task) {
+    this.#turns.push(task);
+    this.#nextTurn();
+  }
+
   async #nextTurn() {
-    const subscribing = this.#subscribing; // of this connection
-    if (subscribing.count >= (this.#spacingMs ? 1 : MAX_SUBSCRIBING)) return;
+    const unanswered = this.#unanswered; // of this connection
+    if (unanswered.count >= (this.#spacingMs ? 1 : MAX_UNANSWERED)) return;
     const task = this.#turns.shift();
     if (!task) return;
-    subscribing.count++;
+    unanswered.count++;
     await task();
     if (this.#spacingMs) await new Promise((resolve) => setTimeout(resolve, this.#spacingMs));
-    subscribing.count--;
-    if (subscribing === this.#subscribing) this.#nextTurn();
+    unanswered.count--;
+    if (unanswered !== this.#unanswered) return;
+    if (!this.#turns.length) this.#spacingMs >>= 1;
+    this.#nextTurn();
   }
 
   /** @override */
   loginData() {
     const { app, user, device } = this.#options;
     const where = typeof app === "number" || /^\d+$/.test(app) ? { appID: Number(app) } : { app };
-    return { userID: user, ...where, ...(this.token && { serviceToken: this.token }), ...(device && { device }) };
+    return { userID: user, ...where, ...(this.tokenText && { serviceToken: this.tokenText }), ...(device && { device }) };
   }
 
   /**
@@ -910,18 +1005,28 @@ export class ImClient extends ReconnectingClient {
   }
 
   /**
-   * Which of these users of this app are online.
+   * Which of these users of this app are online. Users whose presence an account must not see are missing.
    *
    * @param {string[]} users  at most `limits.batch_targets` (10,000)
    * @returns {Promise<Record<string, boolean>>} user → whether they are online
    */
   async presence(users) {
-    const { userList } = await this.#http("POST", "/user/onlineBatch", { userIDs: users });
     /** @type {Record<string, boolean>} */
     const found = {};
-    for (const { userID, online } of userList) {
-      // An id may be any text, as `__proto__`, to which nothing can be assigned.
-      Object.defineProperty(found, userID, { value: online, enumerable: true, configurable: true, writable: true });
+    // An id may be any text, as `__proto__`, to which nothing can be assigned.
+    const put = (/** @type {string} */ user, /** @type {boolean} */ value) =>
+      Object.defineProperty(found, user, { value, enumerable: true, configurable: true, writable: true });
+    try {
+      const { userList } = await this.#http("POST", "/user/onlineBatch", { userIDs: users });
+      for (const { userID, online } of userList) put(userID, online);
+    } catch (error) {
+      if (!(error instanceof CommandRefused) || error.code !== CODE.UNAUTHORIZED) throw error;
+      for (let start = 0; start < users.length; start += MAX_CARDS) {
+        const asked = JSON.stringify({ app: String(this.app), users: users.slice(start, start + MAX_CARDS) });
+        const answer = this.#fetch("/api/v1/accounts/cards", asked, "application/json");
+        const { cards } = await answer.catch((/** @type {unknown} */ also) => { throw also instanceof RequestRefused ? error : also; });
+        for (const { user, presence } of cards) if (presence) put(user, presence === "online");
+      }
     }
     return found;
   }
@@ -958,19 +1063,33 @@ export class ImClient extends ReconnectingClient {
    */
   async #http(method, path, fields) {
     const form = formOf({ appID: String(this.app), ...fields });
+    const answer = await (method === "GET" ? this.#fetch(`${path}?${form}`) : this.#fetch(path, form, "application/x-www-form-urlencoded"));
+    if (answer?.code !== CODE.OK) throw new CommandRefused(path, answer?.code ?? 0, answer?.msg, answer?.data);
+    return answer.data;
+  }
+
+  /**
+   * @param {string} path
+   * @param {string} [body]  of a POST
+   * @param {string} [type]  of the body
+   * @returns {Promise<any>} the body of the answer
+   */
+  async #fetch(path, body, type) {
     const { httpUrl, fetch, timeoutMs } = this.#options;
     if (!httpUrl) throw new TypeError("the option httpUrl is missing"); // only pages have an origin
+    // The server closes a connection whose token expires. Without a connection the last token may have expired.
+    if (typeof this.token === "function" && (!this.tokenText || this.state.state !== "online")) await this.renewToken();
     /** @type {HttpResponse | undefined} */
     let response;
     /** @type {any} */
     let answer = null;
     try {
-      response = await fetch(method === "GET" ? `${httpUrl}${path}?${form}` : httpUrl + path, {
-        method,
-        ...(method === "POST" && { body: form }),
+      response = await fetch(httpUrl + path, {
+        method: type ? "POST" : "GET",
+        ...(type && { body }),
         headers: {
-          ...(method === "POST" && { "Content-Type": "application/x-www-form-urlencoded" }),
-          ...(this.token && { Authorization: `Bearer ${this.token}` }),
+          ...(type && { "Content-Type": type }),
+          ...(this.tokenText && { Authorization: `Bearer ${this.tokenText}` }),
         },
         cache: "no-store",
         credentials: "omit",
@@ -982,8 +1101,7 @@ export class ImClient extends ReconnectingClient {
       if (!response || response.ok) throw new NotConnected("no answer from the server", error);
     }
     if (!response.ok) throw new RequestRefused(response.status, { message: response.statusText, ...answer });
-    if (answer?.code !== CODE.OK) throw new CommandRefused(path, answer?.code ?? 0, answer?.msg, answer?.data);
-    return answer.data;
+    return answer;
   }
 }
 
@@ -1027,7 +1145,7 @@ export class TalkClient extends ReconnectingClient {
 
   /** @override */
   loginData() {
-    return { ...this.#target, ...(this.token && { token: this.token }) };
+    return { ...this.#target, ...(this.tokenText && { token: this.tokenText }) };
   }
 
   /**

@@ -13,7 +13,7 @@
  */
 
 import { Closed, CommandRefused, NotConnected } from "./errors.js";
-import { CODE, ImClient } from "./imserver.js";
+import { CODE, ImClient, newId } from "./imserver.js";
 
 /** Entries per page of a sync: the server's maximum. */
 const PAGE = 200;
@@ -29,6 +29,8 @@ const NAMED_USERS = 10;
 const CATCH_UP_FAILED = 3000;
 /** Events that are not stored. */
 const SIGNALS = ["typing", "receipt", "hidden", "contact", "piece"];
+/** Close code of a connection that does not answer. */
+const ABNORMAL_CLOSE = 1006;
 /** Close code after a message that is larger than the server allows. */
 const TOO_LARGE = 1009;
 /** Answer code when the database does not answer. The request is retried. */
@@ -192,7 +194,7 @@ export class Messenger extends ImClient {
   #unacknowledged = 0;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #ackTimer;
-  /** Number of this connection: late answers of an older one are ignored. */
+  /** Number of this connection; it changes when the connection is lost, so what belongs to it ends. */
   #connection = 0;
   /**
    * Requests without an answer, in order.
@@ -209,7 +211,8 @@ export class Messenger extends ImClient {
     this.#carryMs = options.carryMs ?? 30_000;
     this.on("state", ({ state, code, error }) => {
       if (code === TOO_LARGE) this.#giveUpLargest();
-      if (state === "online") for (const request of [...this.#requests]) this.#sendRequest(request);
+      if (state !== "online") this.#connection += 1;
+      if (state === "online") for (const request of [...this.#requests]) this.#sendInTurn(request);
       if (state === "closed" || state === "refused") {
         clearTimeout(this.#ackTimer);
         for (const { settle } of [...this.#requests]) settle(error);
@@ -226,7 +229,7 @@ export class Messenger extends ImClient {
    * @returns {Promise<Sent>} rejected with TypeError without text and data
    */
   send(to, text, more = {}) {
-    const data = { ...(to && { to }), ...(text !== undefined && { text }), clientMsgID: newMessageId(), ...more };
+    const data = { ...(to && { to }), ...(text !== undefined && { text }), clientMsgID: newId(), ...more };
     return this.#store("send", data);
   }
 
@@ -239,7 +242,7 @@ export class Messenger extends ImClient {
    * @returns {Promise<Sent>}
    */
   edit(id, text, more = {}) {
-    return this.#store("edit", { id, ...(text !== undefined && { text }), clientMsgID: newMessageId(), ...more });
+    return this.#store("edit", { id, ...(text !== undefined && { text }), clientMsgID: newId(), ...more });
   }
 
   /**
@@ -249,7 +252,7 @@ export class Messenger extends ImClient {
    * @returns {Promise<Sent>}
    */
   recall(id) {
-    return this.#store("recall", { id, clientMsgID: newMessageId() });
+    return this.#store("recall", { id, clientMsgID: newId() });
   }
 
   /**
@@ -262,7 +265,7 @@ export class Messenger extends ImClient {
    */
   forward(id, to, more = {}) {
     const where = typeof to === "string" ? { to } : to;
-    return this.#store("send", { ...where, forward: id, clientMsgID: newMessageId(), ...more });
+    return this.#store("send", { ...where, forward: id, clientMsgID: newId(), ...more });
   }
 
   /**
@@ -327,7 +330,7 @@ export class Messenger extends ImClient {
    * @returns {Promise<Sent>}
    */
   press(id, value) {
-    return this.#store("press", { id, value, clientMsgID: newMessageId() });
+    return this.#store("press", { id, value, clientMsgID: newId() });
   }
 
   /**
@@ -493,7 +496,6 @@ export class Messenger extends ImClient {
     clearTimeout(this.#ackTimer);
     this.#ackTimer = undefined;
     this.#unacknowledged = 0;
-    this.#connection += 1;
     this.#catchingUp = !(this.cursor !== null && answer.data?.recovered === true);
     if (this.#catchingUp) this.#catchUp(this.#connection);
   }
@@ -522,7 +524,10 @@ export class Messenger extends ImClient {
       return this.#catchUp(connection);
     }
     if (!page.hasMore || !page.messages.length) this.#catchingUp = false;
-    for (const entry of page.messages) if (this.#isNew(entry)) this.emit("entry", entry);
+    for (const entry of page.messages) {
+      if (connection !== this.#connection) return; // a listener has closed the client
+      if (this.#isNew(entry)) this.emit("entry", entry);
+    }
     if (this.#catchingUp) this.#catchUp(connection);
   }
 
@@ -543,7 +548,7 @@ export class Messenger extends ImClient {
     } catch (error) {
       const { message } = /** @type {Error} */ (error);
       // Refused or timed out. If the connection is lost, the next login starts the catch-up again.
-      if (connection === this.#connection && this.state.state === "online") this.reconnect(CATCH_UP_FAILED, message);
+      if (connection === this.#connection) this.reconnect(CATCH_UP_FAILED, message);
     }
   }
 
@@ -602,7 +607,7 @@ export class Messenger extends ImClient {
       const request = { cmd, data, connection: 0, settle };
       this.#requests.add(request);
       if (this.state.error) settle(this.state.error);
-      else if (this.state.state === "online") this.#sendRequest(request);
+      else if (this.state.state === "online") this.#sendInTurn(request);
     });
   }
 
@@ -615,27 +620,40 @@ export class Messenger extends ImClient {
   }
 
   /** @param {Pending} request */
+  #sendInTurn(request) {
+    this.turn(() => this.#sendRequest(request));
+  }
+
+  /** @param {Pending} request */
   async #sendRequest(request) {
     const connection = this.#connection;
     if (request.connection === connection || !this.#requests.has(request)) return;
     request.connection = connection;
+    // A back end may take long to answer. Only a heartbeat without an answer says that the connection is dead.
+    const late = setInterval(() => this.#sendHeartbeat(connection), this.timeoutMs / 2);
+    const onAnswer = (/** @type {import("./imserver.js").Answer} */ { code, data }) => {
+      if (code === CODE.OK) request.settle(data);
+    };
     try {
-      const answer = await this.request(request.cmd, request.data, undefined, ({ code, data }) => {
-        if (code === CODE.OK) request.settle(data);
-      });
+      const answer = await this.request(request.cmd, request.data, undefined, onAnswer, this.#carryMs);
       if (answer.code !== CODE.OK) throw new CommandRefused(request.cmd, answer.code, answer.codeMsg, answer.data);
     } catch (error) {
       if (request.connection === connection) request.connection = 0; // else it was sent on the next connection already
       const { code } = /** @type {{ code?: unknown }} */ (error);
-      if (!(error instanceof NotConnected) && code !== NOT_STORED && code !== CODE.NOT_LOGGED_IN) return request.settle(error);
-      // Connection lost, or a temporary error: retry.
-      setTimeout(() => this.state.state === "online" && this.#sendRequest(request), RETRY_MS);
+      if (error instanceof NotConnected) return; // it was given up, or is sent again after the next login
+      if (code !== NOT_STORED && code !== CODE.NOT_LOGGED_IN) return request.settle(error);
+      setTimeout(() => this.state.state === "online" && this.#sendInTurn(request), RETRY_MS);
+    } finally {
+      clearInterval(late);
     }
   }
-}
 
-/** @returns {string} a unique message id: a UUID, or random letters where pages and mini-programs cannot make one */
-function newMessageId() {
-  if (typeof crypto !== "undefined" && crypto.randomUUID) return crypto.randomUUID();
-  return `${Date.now()}-${[1, 2, 3].map(() => Math.random().toString(36).slice(2, 12)).join("")}`;
+  /** @param {number} connection */
+  async #sendHeartbeat(connection) {
+    try {
+      await this.request("heartbeat", {}, undefined, undefined, this.timeoutMs / 2);
+    } catch (error) {
+      if (connection === this.#connection) this.reconnect(ABNORMAL_CLOSE, /** @type {Error} */ (error).message);
+    }
+  }
 }

@@ -70,7 +70,7 @@ export function useMessages(client, limit = 200) {
  * @param {ImClient | null} client
  * @param {string[]} users
  * @param {number} [everyMs]
- * @returns {Record<string, boolean>} user → whether they are online; users that are not known yet are missing
+ * @returns {Record<string, boolean>} user → whether they are online; users of whom it is not known are missing
  */
 export function usePresence(client, users, everyMs = 30_000) {
   const [online, setOnline] = useState(/** @type {Record<string, boolean>} */ ({}));

@@ -4,9 +4,10 @@
 import { makeEmojiGrid } from "../emoji.js";
 import { element, make } from "../text.js";
 import { reasonOf } from "./api.js";
-import { attempt } from "./form.js";
+import { attempt, redraw } from "./form.js";
 import { summaryOf } from "./message-view.js";
 import { button, confirm, openDialog, toast } from "./panel.js";
+import { keyOf } from "./store.js";
 
 /** @typedef {import("./session.js").Session} Session */
 /** @typedef {import("./store.js").Conversation} Conversation */
@@ -20,6 +21,7 @@ const EDGE_PX = 8;
  * @property {(entry: Entry) => void} reply
  * @property {(entry: Entry) => void} edit
  * @property {(id: number) => boolean} isPinned
+ * @property {() => boolean} membersPin  whether every member of the open group may pin
  */
 
 /** Owns the open menu. */
@@ -140,11 +142,16 @@ export class MessageActions {
     Object.assign(filter, { type: "search", placeholder: words.messages_filter, ariaLabel: words.messages_filter });
     const list = make("ul", "choices");
     const dialog = openDialog(words.messages_forward_to, make("div", "chooser", make("p", "muted one-line", summaryOf(entry, words)), filter, list));
+    let drawn = "";
     const draw = () => {
       const wanted = filter.value.trim().toLowerCase();
-      const found = store.sorted.filter((each) => (each.group || each.peer) && store.nameOf(each).toLowerCase().includes(wanted));
-      list.replaceChildren(...found.slice(0, 50).map((each) => {
+      const found = store.sorted.filter((each) => (each.group || each.peer) && store.nameOf(each).toLowerCase().includes(wanted)).slice(0, 50);
+      const version = JSON.stringify(found.map((each) => [keyOf(each), store.nameOf(each), people.card(each.peer)]));
+      if (version === drawn) return; // a button that is being clicked must stay
+      drawn = version;
+      redraw(list, found.map((each) => {
         const choice = button("", "choice");
+        choice.dataset.key = keyOf(each);
         choice.append(each.group ? make("span", "avatar group", "#") : people.avatar(each.peer), make("bdi", "", store.nameOf(each)));
         choice.addEventListener("click", () => {
           dialog.close();
@@ -155,6 +162,8 @@ export class MessageActions {
       }));
     };
     filter.addEventListener("input", draw);
+    const ends = [this.session.on("changed", draw), this.session.on("people", draw)]; // a new conversation is listed after its first message
+    dialog.closed.then(() => ends.forEach((end) => end()));
     draw();
     filter.focus();
   }
@@ -168,7 +177,7 @@ export class MessageActions {
     const { words, user } = this.session;
     const own = entry.from === user;
     const text = entry.text !== undefined;
-    const mayPin = !conversation.group || conversation.role === "owner" || conversation.role === "admin";
+    const mayPin = !conversation.group || conversation.role === "owner" || conversation.role === "admin" || this.composing.membersPin();
     const isPinned = this.composing.isPinned(entry.id);
     /** @type {[string, () => void, boolean?][]} */
     const rows = [[words.messages_reply, () => this.composing.reply(entry)]];

@@ -71,7 +71,9 @@ class App {
     this.#search = new Search(session);
     session.on("state", (change) => {
       this.connection.show(change);
-      if (change.state === "online" && !session.store.isLoaded) this.#loadList();
+      if (change.state !== "online") return;
+      if (session.store.isLoaded) this.#conversation?.refresh();
+      else this.#loadList();
     });
     session.on("anew", () => this.#loadList()); // then the conversation of the address is opened again
     session.on("changed", () => this.#schedule());
@@ -79,21 +81,21 @@ class App {
     session.on("contact", () => this.#countRequests());
     session.people.watch(() => [this.#conversation?.open?.peer ?? ""]);
     session.on("open", (target) => this.#open(target));
-    session.on("ended", ({ expired }) => this.#stop(expired));
+    session.on("ended", ({ reason }) => this.#stop(reason));
     this.#drawMe();
     showView("list");
     session.start().then(() => this.#route()); // the browser may have stored the conversation of the address
   }
 
-  /** @param {boolean} expired  the token is not valid any more */
-  #stop(expired) {
+  /** @param {string} reason */
+  #stop(reason) {
     if (this.saved.get()?.token === this.#session?.token) this.saved.set(null); // another tab may have logged in meanwhile
     this.#list?.stop();
     this.#conversation?.stop();
     this.#search?.stop();
     this.#session = this.#list = this.#conversation = this.#search = null;
     navigate("", true);
-    this.#showLogin(expired ? this.words.messages_expired : "");
+    this.#showLogin(reason);
   }
 
   /** @param {string} reason */
@@ -108,6 +110,7 @@ class App {
     if (session !== this.#session || !session) return;
     if (session.store.isLoaded) {
       this.#route();
+      this.#conversation?.refresh();
       this.#countRequests();
     } else if (session.isOnline) setTimeout(() => session === this.#session && session.isOnline && this.#loadList(), RETRY_LIST_MS);
   }
@@ -199,6 +202,7 @@ class App {
       this.#schedule();
       this.#countRequests();
     });
+    addEventListener("beforeunload", (event) => this.#session?.outbox.isUnsaved && event.preventDefault());
     addEventListener("pagehide", () => {
       this.#session?.drafts.save();
       this.#session?.close();

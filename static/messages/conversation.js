@@ -5,6 +5,7 @@ import { element, fill, make } from "../text.js";
 import { MessageActions } from "./actions.js";
 import { reasonOf } from "./api.js";
 import { Composer } from "./composer.js";
+import { isRevision, revised } from "./entries.js";
 import { startMedia } from "./media/media.js";
 import { MessageView, noticeText, summaryOf } from "./message-view.js";
 import { toast } from "./panel.js";
@@ -34,6 +35,12 @@ export class ConversationView {
   #unreadFrom = 0;
   /** The timeline shows the entries of the open conversation. */
   #isShown = false;
+  /** What the timeline shows first is loading: the user has not read what is shown meanwhile. */
+  #isEntering = false;
+  /** Loads what the timeline shows first. */
+  #entering = Promise.resolve();
+  /** Every member of the open group may pin messages. */
+  #membersPin = false;
   /** Why the entries of the open conversation could not be loaded; empty: they are loaded. */
   #fault = "";
   /** Pinned messages of the open conversation, the newest first. @type {Entry[]} */
@@ -71,7 +78,7 @@ export class ConversationView {
     this.session = session;
     const { signal } = this.#ends;
     this.days = new Intl.DateTimeFormat(session.language, { dateStyle: "full" });
-    this.actions = new MessageActions(session, { reply: (entry) => this.composer.reply(entry), edit: (entry) => this.composer.edit(entry), isPinned: (id) => this.isPinned(id) });
+    this.actions = new MessageActions(session, { reply: (entry) => this.composer.reply(entry), edit: (entry) => this.composer.edit(entry), isPinned: (id) => this.isPinned(id), membersPin: () => this.#membersPin });
     this.composer = new Composer(session, { sent: () => this.toEnd(), last: () => this.#lastOwn(), members: () => this.#drawStatus() });
     this.view = new MessageView(session, {
       menu: (entry, anchor, all) => this.open && this.actions.open(this.open, entry, anchor, all),
@@ -108,7 +115,6 @@ export class ConversationView {
       session.on("grown", (stream) => this.#onGrown(stream)),
       session.on("people", () => this.draw()),
       session.people.watch(() => [this.open?.peer ?? ""]),
-      session.on("state", ({ state }) => state === "online" && this.#refresh()),
     ];
   }
 
@@ -131,11 +137,9 @@ export class ConversationView {
     if (conversation && conversation === this.open) return message ? this.jump(message) : this.composer.focus();
     this.actions.close();
     this.open = conversation;
-    this.#isShown = false;
+    this.#isShown = this.#membersPin = false;
     this.#pins = [];
-    this.#quoted.clear();
     this.#typists.clear();
-    this.#unreadFrom = 0;
     this.composer.show(conversation);
     this.timeline.show([]);
     const { words } = this.session;
@@ -144,18 +148,38 @@ export class ConversationView {
     this.draw();
     if (!conversation) return;
     this.#announced = conversation.position;
+    this.#entering = this.#enter(conversation, message);
+    await this.#entering;
+    if (conversation !== this.open) return;
+    if (matchMedia("(hover: hover)").matches) this.composer.focus(); // on a phone this would open the keyboard
+    this.#drawEntered(conversation);
+  }
+
+  /**
+   * Loads the entries of the open conversation, and goes to the first unread one, or to the end, or to a message.
+   *
+   * @param {Conversation} conversation
+   * @param {number} message
+   */
+  async #enter(conversation, message) {
+    this.#isEntering = true;
     await this.#openEntries(conversation, message);
     if (conversation !== this.open) return;
     const isUnread = (/** @type {Entry} */ { id, kind, from }) => id > conversation.read && kind === "message" && from !== this.session.user;
-    if (conversation.unread) this.#unreadFrom = conversation.entries?.find(isUnread)?.id ?? 0;
+    this.#unreadFrom = (conversation.unread && conversation.entries?.find(isUnread)?.id) || 0;
     this.#isShown = true;
+    this.#isEntering = false;
     const items = this.#items();
     const divider = items.some(({ key }) => key === "unread");
     this.timeline.show(items, message ? this.#near(message) : divider ? { key: "unread" } : {});
     if (message) this.#highlight(message);
-    if (matchMedia("(hover: hover)").matches) this.composer.focus(); // on a phone this would open the keyboard
+  }
+
+  /** @param {Conversation} conversation  its entries are shown */
+  #drawEntered(conversation) {
     this.draw();
     this.#loadPins(conversation);
+    this.#loadRules(conversation);
   }
 
   /** Draws everything again that may have changed. */
@@ -436,7 +460,11 @@ export class ConversationView {
     const { open, session } = this;
     if (!open || entry.conversation !== open.id) return;
     this.#typists.delete(entry.from);
+    const quoted = this.#quoted.get(entry.about ?? 0);
+    if (quoted) this.#quoted.set(quoted.id, revised(quoted, entry, session.user));
+    else if (isRevision(entry)) this.#quoted.delete(entry.about ?? 0); // the answer to a request may be older
     if (entry.kind === "pin") this.#loadPins(open);
+    if (entry.kind === "group" && entry.meta?.pin) this.#membersPin = entry.meta.pin === "member";
     const hasLeft = entry.kind === "leave" && (entry.meta?.users ?? [entry.from]).includes(session.user);
     if (!hasLeft && ["join", "leave"].includes(entry.kind)) this.composer.membersChanged();
     if (entry.kind === "recall" && this.#pins.some(({ id }) => id === entry.about)) this.#loadPins(open);
@@ -453,18 +481,15 @@ export class ConversationView {
     if (row && text !== undefined) this.view.grow(row, text);
   }
 
-  /** Loads what may be missing after a time without a connection. */
-  async #refresh() {
+  /** Loads what may be missing after a time without a connection. The list is loaded: it says what is unread. */
+  async refresh() {
     const { open } = this;
-    if (!open || open.loading) return;
-    if (!open.id || (open.entries && !open.cached)) return;
-    const atEnd = this.timeline.isAtEnd;
-    const middle = open.entries?.[Math.floor((open.entries?.length ?? 0) / 2)]?.id ?? 0;
-    await this.#openEntries(open, atEnd ? 0 : middle);
-    if (open !== this.open) return;
-    if (!this.#isShown || open.cached) return;
-    this.draw();
-    this.#loadPins(open);
+    await this.#entering; // perhaps from the browser's storage
+    if (!open?.id || open !== this.open || (open.entries && !open.cached)) return;
+    if (this.timeline.isAtEnd) this.#entering = this.#enter(open, 0);
+    else this.#entering = this.#openEntries(open, open.entries?.[Math.floor(open.entries.length / 2)]?.id ?? 0);
+    await this.#entering;
+    if (open === this.open && !open.cached) this.#drawEntered(open);
   }
 
   /** @param {"loadOlder" | "loadNewer"} which */
@@ -481,7 +506,7 @@ export class ConversationView {
   /** @param {string} key */
   #onSeen(key) {
     const { open, session } = this;
-    if (!open?.entries || document.hidden) return;
+    if (!open?.entries || !this.#isShown || this.#isEntering || document.hidden) return;
     const isPending = !/^\d+$/.test(key);
     const atEnd = this.timeline.isAtEnd && !open.hasNewer;
     const id = atEnd || isPending ? open.entries.at(-1)?.id ?? 0 : Number(key);
@@ -538,6 +563,17 @@ export class ConversationView {
     }
   }
 
+  /** @param {Conversation} conversation */
+  async #loadRules(conversation) {
+    if (!conversation.group || !this.session.isOnline) return;
+    try {
+      const { pin } = await this.session.api("GET", "groups/show", { group: String(conversation.id) });
+      if (conversation === this.open) this.#membersPin = pin === "member";
+    } catch {
+      // only the owner and admins pin
+    }
+  }
+
   #drawPins() {
     const { words, people } = this.session;
     const pin = this.#pins[this.#pin];
@@ -566,6 +602,7 @@ export class ConversationView {
    * @param {number} around  see `open` of the store
    */
   async #openEntries(conversation, around) {
+    this.#quoted.clear(); // they may be from the browser's storage, too
     this.#fault = "";
     try {
       await this.session.store.open(conversation, around);

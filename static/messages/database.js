@@ -37,10 +37,10 @@ export class Database {
   /**
    * @param {Table} table
    * @param {any[]} rows
+   * @returns {Promise<boolean>} whether the browser has stored them
    */
   async put(table, rows) {
-    if (!rows.length) return;
-    await this.#run(table, "readwrite", (store) => rows.map((row) => store.put(row)).at(-1));
+    return rows.length > 0 && (await this.#run(table, "readwrite", (store) => rows.map((row) => store.put(row)).at(-1))) !== undefined;
   }
 
   /**
@@ -106,10 +106,10 @@ export class Database {
     if (!database) return undefined;
     return new Promise((resolve) => {
       try {
-        const request = work(database.transaction(table, mode).objectStore(table));
-        if (!request) return resolve(undefined);
-        request.onsuccess = () => resolve(request.result);
-        request.onerror = () => resolve(undefined);
+        const transaction = database.transaction(table, mode);
+        const request = work(transaction.objectStore(table));
+        transaction.oncomplete = () => resolve(request?.result); // a full disk is noticed after the requests
+        transaction.onabort = () => resolve(undefined);
       } catch {
         resolve(undefined); // closed by a logout in another tab, or the disk is full
       }

@@ -6,7 +6,7 @@ import { make } from "../text.js";
 /** @typedef {{ kind: "text" | "code" | "block" | "bold" | "link" | "mention", text: string }} Part */
 
 const MARKS = /```(?:\n)?([\s\S]+?)\n?```\n?|`([^`\n]+)`|(?<![\p{Lu}\p{Ll}\p{N}*])\*(?! )([^*\n]+?)(?<! )\*(?![\p{Lu}\p{Ll}\p{N}*])|(https?:\/\/[^\s<>"'`，。；！？、（）《》「」]+)/gu;
-const END_OF_SENTENCE = /[.,:;!?'"*]+$/;
+const END_OF_SENTENCE = /(?<![.,:;!?'"*])[.,:;!?'"*]+$/; // looking behind keeps the time linear
 
 /**
  * @param {string} text
@@ -16,19 +16,20 @@ const END_OF_SENTENCE = /[.,:;!?'"*]+$/;
 export function parse(text, names = []) {
   /** @type {Part[]} */
   const parts = [];
+  const mentions = mentionsOf(names);
   let end = 0;
   for (const match of text.matchAll(MARKS)) {
     const [whole, block, code, bold, address] = match;
     const link = address && linkIn(address);
     if (address && !link) continue;
-    parts.push(...plain(text.slice(end, match.index), names));
+    parts.push(...plain(text.slice(end, match.index), mentions));
     if (block !== undefined) parts.push({ kind: "block", text: block });
     else if (code !== undefined) parts.push({ kind: "code", text: code });
     else if (bold !== undefined) parts.push({ kind: "bold", text: bold });
     else if (link) parts.push({ kind: "link", text: link });
     end = match.index + (link ? link.length : whole.length);
   }
-  parts.push(...plain(text.slice(end), names));
+  parts.push(...plain(text.slice(end), mentions));
   return parts;
 }
 
@@ -58,22 +59,29 @@ export function formatted(text, names = []) {
 
 /**
  * @param {string} text
- * @param {string[]} names
+ * @param {RegExp | null} mentions  null: there are none
  * @returns {Part[]}
  */
-function plain(text, names) {
+function plain(text, mentions) {
   /** @type {Part[]} */
   const parts = [];
-  let rest = text;
-  while (rest) {
-    const found = names.map((name) => ({ name, at: rest.indexOf(`@${name}`) })).filter(({ at }) => at >= 0).sort((a, b) => a.at - b.at || b.name.length - a.name.length)[0];
-    if (!found) break;
-    if (found.at) parts.push({ kind: "text", text: rest.slice(0, found.at) });
-    parts.push({ kind: "mention", text: `@${found.name}` });
-    rest = rest.slice(found.at + found.name.length + 1);
+  let end = 0;
+  for (const { 0: mention, index } of mentions ? text.matchAll(mentions) : []) {
+    if (index > end) parts.push({ kind: "text", text: text.slice(end, index) });
+    parts.push({ kind: "mention", text: mention });
+    end = index + mention.length;
   }
-  if (rest) parts.push({ kind: "text", text: rest });
+  if (end < text.length) parts.push({ kind: "text", text: text.slice(end) });
   return parts;
+}
+
+/**
+ * @param {string[]} names
+ * @returns {RegExp | null}  the longest of several names that begin alike
+ */
+function mentionsOf(names) {
+  const sorted = [...names].sort((a, b) => b.length - a.length);
+  return sorted.length ? new RegExp(`@(?:${sorted.map((name) => name.replace(/[\\^$.*+?()[\]{}|]/g, "\\$&")).join("|")})`, "g") : null;
 }
 
 /**

@@ -91,17 +91,18 @@ export function noticeText(entry, { words, people, user }) {
   const nameOf = (/** @type {string} */ each) => (each === user ? words.messages_you : people.nameOf(each));
   const by = from ? nameOf(from) : words.messages_server;
   const others = (meta.users ?? []).filter((/** @type {string} */ each) => each !== from);
-  const names = others.map(nameOf).join(words.messages_and);
+  const inside = (/** @type {string} */ each) => (each === user ? words.messages_you_inside : people.nameOf(each));
+  const names = others.map(inside).join(words.messages_and);
   if (kind === "recall") return fill(words.messages_recalled, { name: by });
   if (kind === "pin") return fill(words.messages_pinned, { name: by });
-  if (kind === "join") return others.length ? fill(from ? words.messages_added : words.messages_joined, { name: by, names }) : fill(words.messages_joined, { names: by });
+  if (kind === "join") return others.length && from ? fill(words.messages_added, { name: by, names }) : fill(words.messages_joined, { names: others.length ? others.map(nameOf).join(words.messages_and) : by });
   if (kind === "leave") return others.length ? fill(words.messages_removed, { name: by, names }) : fill(words.messages_left, { name: by });
   if (meta.change === "create") return fill(words.messages_created, { name: by, group: meta.name ?? "" });
   if (meta.change === "rename") return fill(words.messages_renamed, { name: by, group: meta.name ?? "" });
+  if (meta.change === "mute") return fill(meta.muted_until > entry.time / 1000 ? words.messages_muted : words.messages_unmuted, { name: by, names });
   if (meta.change === "member" && meta.users?.length) {
-    const who = nameOf(meta.users[0]);
-    if (meta.muted_until > entry.time / 1000) return fill(words.messages_muted, { name: by, names: who });
-    return fill(words[`messages_role_${meta.role}`] ?? words.messages_group_changed, { name: by, names: who });
+    const [who] = meta.users;
+    return fill(words[`messages_role_${meta.role}${who === user ? "_you" : ""}`] ?? words.messages_group_changed, { name: by, names: nameOf(who) });
   }
   return fill(words.messages_group_changed, { name: by });
 }

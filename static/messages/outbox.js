@@ -3,10 +3,13 @@
 
 import { Closed, NotConnected } from "../../sdk/errors.js";
 import { reasonOf } from "./api.js";
+import { uploadOf } from "./media/upload.js";
 import { keyOf } from "./store.js";
 
 /** @typedef {import("./session.js").Session} Session */
 /** @typedef {import("./store.js").Conversation} Conversation */
+/** @typedef {import("./media/upload.js").Unsent} Unsent */
+/** @typedef {import("./media/upload.js").Upload} Upload */
 
 /**
  * @typedef {object} Content
@@ -19,14 +22,6 @@ import { keyOf } from "./store.js";
  */
 
 /**
- * A file that must be uploaded before its message is sent.
- *
- * @typedef {object} Upload
- * @property {(progress: (share: number) => void) => Promise<any>} start  resolves to the `data` of the message; called again for a retry
- * @property {() => void} cancel
- */
-
-/**
  * @typedef {object} PendingExtra
  * @property {string} id            the `clientMsgID`
  * @property {string} key           of the conversation
@@ -36,10 +31,16 @@ import { keyOf } from "./store.js";
  * @property {"waiting" | "uploading" | "sending" | "failed"} state
  * @property {string} reason        why it failed
  * @property {number} share         of the upload that is done, 0 to 1
- * @property {Upload} [upload]
+ * @property {Unsent} [file]       that must be uploaded before the message is sent
+ * @property {Upload} [upload]      of the file
+ * @property {boolean} [isSaved]    the browser has stored the message
+ * @property {boolean} [isCancelled]
  */
 
 /** @typedef {Content & PendingExtra} Pending */
+
+/** Larger files are not stored by the browser: they do not outlive the login on this page. */
+const MOST_SAVED_BYTES = 200e6;
 
 /** Owns the waiting messages of one login. */
 export class Outbox {
@@ -49,22 +50,96 @@ export class Outbox {
   #lastTime = 0;
   /** Conversations for which a message is under way. @type {Set<string>} */
   #busy = new Set();
+  /** Messages with a file that no other tab may take: what releases them, by id. @type {Map<string, (value?: unknown) => void>} */
+  #held = new Map();
+  #ends = new AbortController();
 
-  /** @param {Session} session */
-  constructor(session) {
+  /**
+   * @param {Session} session
+   * @param {(file: Unsent) => Upload} [makeUpload]
+   */
+  constructor(session, makeUpload = (file) => uploadOf(session, file)) {
     this.session = session;
+    this.makeUpload = makeUpload;
     session.on("state", ({ state }) => state === "online" && this.#sendAll());
     session.on("entry", ({ from, clientMsgID }) => {
-      if (from === session.user && clientMsgID && this.#items.has(clientMsgID)) this.#remove(clientMsgID); // sent by another tab
+      if (from === session.user && clientMsgID && this.#items.has(clientMsgID)) this.#remove(clientMsgID); // sent, perhaps by another tab
     });
   }
 
   /** Takes the messages that an earlier load of the page has left. */
   async restore() {
-    for (const item of await this.session.database.all("outbox")) if (!this.#items.has(item.id)) this.#items.set(item.id, { ...item, state: item.state === "failed" ? "failed" : "waiting" });
-    this.#items = new Map([...this.#items].sort(([, one], [, other]) => one.time - other.time)); // the database sorts them by their random ids
-    this.#lastTime = Math.max(this.#lastTime, ...[...this.#items.values()].map(({ time }) => time));
+    for (const item of await this.session.database.all("outbox")) {
+      if (item.file) this.#takeFile(item.id);
+      else this.#take(item);
+    }
     if (this.session.isOnline) this.#sendAll();
+  }
+
+  /** Leaves the waiting messages to the next login, or to another tab. The browser has stored them. */
+  stop() {
+    const items = [...this.#items.values()];
+    this.#items.clear();
+    this.#ends.abort();
+    for (const { upload } of items) upload?.cancel();
+    for (const release of this.#held.values()) release();
+  }
+
+  /** @param {Pending} item  that an earlier load of the page, or another tab, has left */
+  #take(item) {
+    if (this.#items.has(item.id)) return;
+    const waiting = item.file ? "uploading" : "waiting";
+    const upload = item.file && this.makeUpload(item.file);
+    const taken = /** @type {Pending} */ ({ ...item, share: 0, isSaved: true, state: item.state === "failed" ? "failed" : waiting, ...(upload && { upload }) });
+    this.#items.set(item.id, taken);
+    this.#items = new Map([...this.#items].sort(([, one], [, other]) => one.time - other.time)); // the database sorts them by their random ids
+    this.#lastTime = Math.max(this.#lastTime, item.time);
+    if (upload && taken.state === "uploading") this.#upload(taken, upload);
+  }
+
+  /**
+   * Takes a message with a file as soon as no other tab has it.
+   *
+   * @param {string} id
+   */
+  async #takeFile(id) {
+    if (!(await this.#hold(id))) return;
+    const item = await this.session.database.get("outbox", id);
+    if (!item) this.#release(id); // the other tab has sent it
+    if (!item || this.#ends.signal.aborted) return;
+    this.#take(item);
+    this.session.changed();
+    this.#sendAll();
+  }
+
+  /**
+   * Waits until no other tab has a message with a file, and holds it until it is sent or this login ends.
+   *
+   * Without HTTPS, pages have no locks: another tab could send a file that is cancelled here. There, files do not outlive the page.
+   *
+   * @param {string} id
+   * @returns {Promise<boolean>} false: there are no locks, or this login has ended
+   */
+  #hold(id) {
+    return new Promise((resolve) => {
+      const held = () => new Promise((release) => {
+        this.#held.set(id, release);
+        resolve(true);
+      });
+      if (hasLocks()) navigator.locks.request(`imserver:outbox:${id}`, { signal: this.#ends.signal }, held).catch(() => resolve(false));
+      else resolve(false);
+    });
+  }
+
+  /** @param {string} id */
+  #release(id) {
+    this.#held.get(id)?.();
+    this.#held.delete(id);
+  }
+
+  /** Whether a message would be lost if the page ended now. */
+  get isUnsaved() {
+    return [...this.#items.values()].some(({ upload, isSaved }) => upload && !isSaved);
   }
 
   /**
@@ -80,19 +155,21 @@ export class Outbox {
    * Sends a message as soon as possible.
    *
    * @param {Conversation} conversation
-   * @param {Content} content  with an upload: `data` is what the bubble shows meanwhile
-   * @param {Upload} [upload]
+   * @param {Content} content  with a file: `data` is what the bubble shows meanwhile
+   * @param {Unsent} [file]
    * @returns {Pending}
    */
-  add(conversation, content, upload) {
+  add(conversation, content, file) {
+    const upload = file && this.makeUpload(file);
     this.#lastTime = Math.max(Date.now(), this.#lastTime + 1);
     const item = /** @type {Pending} */ ({
       ...content, id: newId(), key: keyOf(conversation), conversation: conversation.id, peer: conversation.peer, time: this.#lastTime,
-      state: upload ? "uploading" : "waiting", reason: "", share: 0, ...(upload && { upload }),
+      state: upload ? "uploading" : "waiting", reason: "", share: 0, ...(file && { file, upload }),
     });
     this.#items.set(item.id, item);
+    if (upload) this.#hold(item.id);
+    this.#save(item);
     if (upload) this.#upload(item, upload);
-    else this.#save(item);
     this.session.changed();
     this.#sendAll();
     return item;
@@ -104,7 +181,9 @@ export class Outbox {
    * @param {string} id
    */
   cancel(id) {
-    this.#items.get(id)?.upload?.cancel();
+    const item = this.#items.get(id);
+    item?.upload?.cancel();
+    if (item) item.isCancelled = true;
     this.#remove(id);
   }
 
@@ -150,7 +229,7 @@ export class Outbox {
         ? await messenger.forward(forward.id, conversation ? { conversation } : peer, { clientMsgID: id })
         : await messenger.send(conversation ? "" : peer, data === undefined ? text : undefined, more);
       if (!this.#items.has(id)) {
-        messenger.recall(sent.id).catch(() => {}); // cancelled meanwhile
+        if (item.isCancelled) messenger.recall(sent.id).catch(() => {}); // else another tab has sent it
         return true;
       }
       this.#remove(id);
@@ -178,6 +257,7 @@ export class Outbox {
     try {
       const data = await upload.start((share) => this.#update(item, { share }));
       delete item.upload;
+      delete item.file;
       this.#update(item, { data, state: "waiting" });
       this.#sendAll();
     } catch (error) {
@@ -192,21 +272,28 @@ export class Outbox {
   #update(item, change) {
     if (!this.#items.has(item.id)) return;
     Object.assign(item, change);
-    if (!item.upload && change.share === undefined) this.#save(item);
+    if (change.share === undefined) this.#save(item);
     this.session.changed();
   }
 
   /** @param {Pending} item */
-  #save(item) {
-    this.session.database.put("outbox", [{ ...item }]);
+  async #save(item) {
+    const { upload, ...row } = item;
+    if (row.file && (!hasLocks() || row.file.content.size > MOST_SAVED_BYTES)) return;
+    if (row.data?.preview) row.data = { ...row.data, preview: null }; // a canvas cannot be stored
+    item.isSaved = await this.session.database.put("outbox", [row]);
   }
 
   /** @param {string} id */
   #remove(id) {
     this.#items.delete(id);
-    this.session.database.delete("outbox", [id]);
+    this.session.database.delete("outbox", [id]).then(() => this.#release(id)); // another tab must not find it any more
     this.session.changed();
   }
+}
+
+function hasLocks() {
+  return Boolean(globalThis.navigator?.locks);
 }
 
 /** @returns {string} */

@@ -2,6 +2,7 @@
 /** Cards of people: names, avatars, presence, and what they are to us. Nobody sees the number of a user. */
 
 import { avatar as letterOf, fill, make } from "../text.js";
+import { ownAddress } from "./media/file.js";
 
 /** @typedef {import("./session.js").Session} Session */
 
@@ -229,25 +230,21 @@ function emptyCard(user, nickname = "") {
  * The picture of somebody or something; the first letter of the name without one.
  *
  * @param {string} name
- * @param {string} url      pictures of other servers are not shown
+ * @param {string} url      empty: none. Not shown unless it is of a file on this server
  * @param {string} [classes]
  * @returns {HTMLElement}
  */
 export function avatarOf(name, url, classes = "") {
   const made = letterOf(name);
   if (classes) made.classList.add(...classes.split(" "));
-  if (!url || !isOurs(url)) return made;
+  const src = ownAddress(url);
+  if (!src) return made;
   const picture = /** @type {HTMLImageElement} */ (make("img", ""));
-  Object.assign(picture, { alt: "", decoding: "async", loading: "lazy", src: url });
+  Object.assign(picture, { alt: "", decoding: "async", loading: "lazy", src });
   picture.addEventListener("load", () => made.replaceChildren(picture));
   picture.addEventListener("error", () => picture.remove());
   made.append(picture);
   return made;
-}
-
-/** @param {string} url */
-function isOurs(url) {
-  return URL.canParse(url, location.href) && new URL(url, location.href).origin === location.origin;
 }
 
 /**

@@ -88,7 +88,7 @@ class ProfileView {
   #head({ nickname, avatar }) {
     const { session, words } = this;
     const file = input({ type: "file", accept: "image/*" });
-    file.className = "visually-hidden";
+    file.className = "heard";
     file.id = "avatar-file";
     file.setAttribute("aria-label", words.messages_avatar_choose);
     file.tabIndex = -1;

@@ -42,11 +42,8 @@ import { Store } from "./store.js";
  * @property {string} contact       what this user is to us has changed
  * @property {string} grown         a message that a bot is writing has more text: id of the stream
  * @property {Target} open          open this conversation
- * @property {{ expired: boolean }} ended  this login is over
+ * @property {{ reason: string }} ended  this login is over; `reason`: what the page says about it
  */
-
-/** Codes after which the token is not valid any more; a logout on all devices kicks this session (4502). */
-const TOKEN_INVALID = new Set([1003, 4502, 4504]);
 
 export class Session {
   /** @type {Map<string, Set<(detail: any) => void>>} */
@@ -78,7 +75,10 @@ export class Session {
     this.store = new Store(this);
     this.outbox = new Outbox(this);
     this.messenger.on("state", (change) => {
-      if (change.state === "refused" && TOKEN_INVALID.has(change.code)) return this.#end(true);
+      const { words } = this;
+      // a logout in another tab or on another device kicks this session
+      const end = { 1003: words.messages_expired, 4502: words.messages_logged_out, 4504: words.messages_expired }[change.code];
+      if (change.state === "refused" && end) return this.#end(end);
       if (change.state === "online") {
         this.store.forgetStreams();
         this.store.sendReceipts();
@@ -167,7 +167,7 @@ export class Session {
   /** Logs this device out, forgets what the browser has stored, and ends the session. */
   async logOut() {
     const { token } = this;
-    this.#end(false);
+    this.#end("");
     this.drafts.forget();
     this.people.forget();
     await this.database.forget();
@@ -183,13 +183,14 @@ export class Session {
   /** The page goes away. */
   close() {
     this.#isOver = true;
+    this.outbox.stop();
     this.messenger.close();
   }
 
-  /** @param {boolean} expired */
-  #end(expired) {
+  /** @param {string} reason */
+  #end(reason) {
     if (this.#isOver) return;
-    this.#emit("ended", { expired });
+    this.#emit("ended", { reason });
     this.close();
   }
 

@@ -11,6 +11,7 @@ const PAGE = 50;
 /** More entries of a conversation are not held: those on the other side are loaded again when they are needed. */
 const MAX_ENTRIES = 1_000;
 const RECEIPTS_AFTER_MS = 300;
+const COUNT_AFTER_MS = 1_000;
 /** More ids of streams are not remembered. */
 const MAX_STREAMED = 200;
 
@@ -85,6 +86,8 @@ export class Store {
   #receipts = new Map();
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #sending;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #counting;
   /** Conversation → our last read position that was sent to the server, or came from it. @type {Map<number, number>} */
   #reads = new Map();
 
@@ -203,6 +206,10 @@ export class Store {
       if (!conversation.last || conversation.last.id < entry.id) conversation.last = entry;
     }
     if (entry.kind === "group" && entry.meta?.change === "rename") conversation.name = String(entry.meta.name ?? "");
+    if (entry.meta?.users?.includes(self)) {
+      if (entry.kind === "group" && entry.meta.role) conversation.role = entry.meta.role;
+      else if (entry.kind === "join") conversation.role = "member";
+    }
     if (!known && conversation.group) this.load().catch(() => {}); // its name
     if (isRevision(entry)) this.#revise(conversation, entry);
     else this.#insertLive(conversation, entry);
@@ -319,12 +326,17 @@ export class Store {
    */
   async find(conversation, id) {
     const { database, messenger, isOnline } = this.session;
-    const stored = await database.get("entries", id);
-    if (stored || !isOnline) return stored ?? null;
-    const { messages } = await messenger.history(conversation, { before: id + 1, limit: 1 });
-    const entry = messages.find((each) => each.id === id) ?? null;
-    if (entry) await database.put("entries", [entry]);
-    return entry;
+    try {
+      if (!isOnline) throw new NotConnected("offline");
+      const { messages } = await messenger.history(conversation, { before: id + 1, limit: 1 }); // it may have been edited or recalled
+      const entry = messages.find((each) => each.id === id) ?? null;
+      if (entry) await database.put("entries", [entry]);
+      else await database.delete("entries", [id]);
+      return entry;
+    } catch (error) {
+      if (!(error instanceof NotConnected)) throw error;
+      return (await database.get("entries", id)) ?? null;
+    }
   }
 
   /**
@@ -495,13 +507,8 @@ export class Store {
    */
   markRead(conversation, id) {
     if (!conversation.id || id <= conversation.read) return;
-    const self = this.session.user;
-    const seen = (conversation.entries ?? []).filter((each) => each.id > conversation.read && each.id <= id && each.kind === "message" && each.from !== self);
-    const atEnd = id >= (conversation.last?.id ?? 0);
     const hadUnread = conversation.unread > 0;
-    conversation.read = id;
-    conversation.unread = atEnd ? 0 : Math.max(0, conversation.unread - seen.length);
-    conversation.mentions = conversation.unread ? Math.max(0, conversation.mentions - seen.filter((each) => mentions(each, self)).length) : 0;
+    this.#advance(conversation, id);
     if (!hadUnread) return;
     this.#reads.set(conversation.id, id);
     this.#note("read", conversation.id, id);
@@ -521,11 +528,40 @@ export class Store {
       conversation.peerRead = Math.max(conversation.peerRead, read);
       conversation.peerReceived = Math.max(conversation.peerReceived, read, received);
     } else if (read > conversation.read) {
-      conversation.read = read;
+      const { entries, oldest, newest, hasOlder } = conversation;
+      const isKnown = entries && (oldest <= conversation.read || !hasOlder) && newest >= read;
+      this.#advance(conversation, read);
       this.#reads.set(id, read);
-      if (read >= (conversation.last?.id ?? 0)) conversation.unread = conversation.mentions = 0;
+      if (conversation.unread && !isKnown) this.#countAgain(conversation);
+      this.#save(conversation);
     }
     this.#changed();
+  }
+
+  /**
+   * Moves our read position, and counts what is unread after it, as far as the entries are loaded.
+   *
+   * @param {Conversation} conversation
+   * @param {number} id
+   */
+  #advance(conversation, id) {
+    const self = this.session.user;
+    const seen = (conversation.entries ?? []).filter((each) => each.id > conversation.read && each.id <= id && each.kind === "message" && each.from !== self);
+    const atEnd = id >= (conversation.last?.id ?? 0);
+    conversation.read = id;
+    conversation.unread = atEnd ? 0 : Math.max(0, conversation.unread - seen.length);
+    conversation.mentions = conversation.unread ? Math.max(0, conversation.mentions - seen.filter((each) => mentions(each, self)).length) : 0;
+  }
+
+  /**
+   * The server counts what is unread, when the other device has stopped reading.
+   *
+   * @param {Conversation} conversation
+   */
+  #countAgain(conversation) {
+    if (this.sorted.indexOf(conversation) >= PAGE) return; // `load` does not reach it
+    clearTimeout(this.#counting);
+    this.#counting = setTimeout(() => this.load().catch(() => {}), COUNT_AFTER_MS); // without a connection the list is old anyway
   }
 
   /**

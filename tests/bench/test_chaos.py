@@ -185,7 +185,7 @@ def test_protobuf_frames_are_understood() -> None:
     ack = protobuf.uplink_ack(1, 5)
     assert dialect.read(ack) == [Stored(first.mark, Entry(5, 0, 0, first.mark))]
     assert dialect.read(ack) == [], "the last one again"
-    pushed = protobuf.as_message(Message(6, 0, 0, "2", "1", body=b"2:9:", time_ms=1_700_000_000_000))
+    pushed = protobuf.as_message(Message(6, 0, 0, "2", ("1", "2"), body=b"2:9:", time_ms=1_700_000_000_000))
     assert pushed is not None
     expected = Entry(6, 0, 0, mark_of(BOB, 9))
     assert dialect.read(protobuf.push(pushed)) == [expected]

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import re
 from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
@@ -192,6 +193,35 @@ def test_a_picture_is_sent_and_viewed(pair: Pair, server: Server, tmp_path: Path
 
 
 @pytest.mark.full
+def test_addresses_that_are_no_files_are_not_loaded(pair: Pair, server: Server) -> None:
+    """Six pictures that are event streams would stop all other requests of the reader's browser."""
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    message = {"app": "gochat", "targets": [{"user": bob.number}], "sender": ann.number, "store": True}
+    ann.post("push", **message, text="hello")
+    stream = "/connection/gochat/sse?cf_connect={}"
+    for number in range(6):
+        ann.post("push", **message, type="picture", data={"url": f"{stream}&n={number}"})
+    ann.post("push", **message, type="picture", data={"url": "/static/favicon.svg"})
+    page = bob.log_in(open_page(pair[0], server))
+    choose(page, "Ann")
+    eventually(lambda: loaded(page, 1), what="the picture that is a file")
+    assert len(page.texts(".line a.file")) == 6
+    requests = "return performance.getEntriesByType('resource').map((each) => each.name)"
+    assert not [each for each in page.run(requests) if "/connection/" in each]
+    # Markup that embeds a stream is refused at once.
+    assert (
+        calling(
+            page,
+            "const images = arguments[0].map((src) => Object.assign(new Image(), { src }));"
+            "return Promise.all(images.map((each) => each.decode().then(() => 'shown', () => 'refused')));",
+            [f"{stream}&k={number}" for number in range(6)],
+        )
+        == ["refused"] * 6
+    )
+    assert re.search(rb"imserver_streams_total[^ ]* 0\n", server.get("/metrics")[1]), "no stream was opened"
+
+
+@pytest.mark.full
 def test_a_swipe_shows_the_next_picture_and_a_wheel_zooms(pair: Pair, server: Server, tmp_path: Path) -> None:
     first, _ = talking(pair, server)
     attach(first, picture(tmp_path / "a.jpg", "red"), picture(tmp_path / "b.jpg", "blue"))
@@ -284,6 +314,42 @@ def test_a_voice_message_is_recorded_and_played_faster(pair: Pair, server: Serve
         assert browser.complaints() == []
     finally:
         browser.quit()
+
+
+@pytest.mark.full
+def test_a_file_is_sent_after_a_reload(pair: Pair, server: Server, tmp_path: Path) -> None:
+    first, second = talking(pair, server)
+    first.run("XMLHttpRequest.prototype.send = () => {}")  # no upload ends
+    attach(first, picture(tmp_path / "red.jpg", "red"))
+    eventually(lambda: len(first.texts(".line.pending")) == 1, what="it waits")
+    first.driver.refresh()
+    eventually(lambda: loaded(second, 1), what="the picture")
+    eventually(lambda: first.texts(".line.pending") == [] and loaded(first, 1), what="it waits no more")
+
+
+ABORT = """
+XMLHttpRequest.prototype.send = () => {}; // no upload ends
+window.aborted = 0;
+const { put } = IDBObjectStore.prototype;
+IDBObjectStore.prototype.put = function (row) {
+  const request = put.call(this, row);
+  if (this.name === "outbox") request.addEventListener("success", () => this.transaction.abort());
+  this.transaction.addEventListener("abort", () => { window.aborted += 1; });
+  return request;
+};
+"""
+"""The browser's storage fails when it commits, as if the disk were full."""
+
+
+@pytest.mark.full
+def test_the_page_warns_before_a_file_is_lost_that_the_browser_could_not_store(
+    pair: Pair, server: Server, tmp_path: Path
+) -> None:
+    first, _ = talking(pair, server)
+    first.run(ABORT)
+    attach(first, picture(tmp_path / "red.jpg", "red"))
+    eventually(lambda: first.run("return window.aborted"), what="the file is not stored")
+    assert not first.run("return dispatchEvent(new Event('beforeunload', { cancelable: true }))")
 
 
 @pytest.mark.full

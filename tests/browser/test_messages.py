@@ -153,6 +153,95 @@ def test_two_users_register_and_exchange_messages(pair: Pair, server: Server) ->
         assert 1 <= len(days) == len(set(days)), "each date once"
 
 
+BUSY = """
+const request = indexedDB.open(arguments[0]);
+request.onsuccess = () => {
+  if (!request.result.objectStoreNames.length) return request.result.close();
+  const rows = request.result.transaction("entries", "readwrite").objectStore("entries");
+  const state = () => document.querySelector("#state")?.dataset.state;
+  const until = performance.now() + 10_000;
+  let end = Infinity;
+  const again = () => {
+    if (state() === "online") end = Math.min(end, performance.now() + 500);
+    if (performance.now() < Math.min(end, until)) rows.get(0).onsuccess = again;
+    else request.result.close();
+  };
+  again();
+};
+"""
+"""The browser's storage answers half a second after the page is online."""
+
+HOLD = """
+window.frames = [];
+window.held = [];
+const { send } = WebSocket.prototype;
+WebSocket.prototype.send = function (frame) {
+  window.frames.push(frame);
+  if (window.holds === null || !frame.includes(window.holds)) send.call(this, frame);
+  else window.held.push(() => this.readyState === 1 && this.send(frame));
+};
+window.hold = (text) => {
+  window.holds = text;
+  for (const again of window.held.splice(0)) again();
+};
+"""
+"""Frames with a text wait until the page calls ``hold`` with another one, or with null."""
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("unread", [0, 60])
+def test_a_reload_shows_what_was_sent_meanwhile(pair: Pair, server: Server, unread: int) -> None:
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    history(server, ann, bob, 3)
+    page = bob.log_in(open_page(pair[0], server))
+    choose(page, "Ann")
+    page.has_received("Ann", "number 2")
+    eventually(lambda: page.texts(".conversation .count") == [], what="they are read")
+    conversation = page.run("return location.hash")
+    page.driver.get("about:blank")
+    for number in range(60):
+        message = {"targets": [{"user": bob.number}], "sender": ann.number, "text": f"later {number}"}
+        ann.post("push", app="gochat", **message, store=True)
+    if not unread:
+        id = int(conversation.removeprefix("#c/"))
+        newest = bob.get("messages", app="gochat", conversation=id, limit=1)["messages"][0]["id"]
+        bob.post("messages/read", app="gochat", conversation=id, id=newest)
+    busy = f"(function () {{ {BUSY} }})('imserver:gochat:{bob.number}')"
+    page.command("Page.addScriptToEvaluateOnNewDocument", source=busy)
+    page.driver.get(address(server) + conversation)
+    first = "later 0" if unread else "later 59"
+    page.has_received("Ann", first)
+    eventually(lambda: page.state == "online", what="the page is connected")
+    dividers = ["New messages"] if unread else []
+    assert page.texts(".divider.unread") == dividers
+    if unread:
+        assert page.shown("#latest")
+        page.click("#latest")
+    page.has_received("Ann", "later 59")
+    eventually(lambda: not page.shown("#latest"), what="the end")
+    eventually(lambda: page.texts(".conversation .count") == [], what="all are read")
+
+
+@pytest.mark.full
+def test_what_is_shown_stays_until_the_history_is_there(pair: Pair, server: Server) -> None:
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    history(server, ann, bob, 3)
+    page = bob.log_in(open_page(pair[0], server))
+    choose(page, "Ann")
+    page.has_received("Ann", "number 2")
+    page.command("Page.addScriptToEvaluateOnNewDocument", source=f"window.holds = ''; {HOLD}")
+    page.driver.refresh()
+    page.has_received("Ann", "number 2")
+    page.run("hold('history')")
+    eventually(lambda: page.run("return window.held.length"), what="the page asks for the history")
+    page.say("me")
+    eventually(lambda: page.own == ["me"] or not page.received, what="the page has drawn it")
+    assert page.received == [("Ann", f"number {number}") for number in range(3)]
+    page.run("hold(null)")
+    eventually(lambda: page.texts(".tick") == ["✓"], what="it is sent")
+    assert page.received == [("Ann", f"number {number}") for number in range(3)]
+
+
 @pytest.mark.full
 def test_a_reload_keeps_the_login_and_shows_the_messages(pair: Pair, server: Server) -> None:
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
@@ -293,6 +382,45 @@ def test_reactions_pins_replies_edits_and_forwards_reach_the_other_page(pair: Pa
     last = "const hits = [...document.querySelectorAll('#hits .hit')]; hits[1]?.click(); return hits.length"
     eventually(lambda: first.run(last) == 2, what="two hits")
     eventually(lambda: "the last" in str(first.run(CHOSEN)), what="the hit has the focus")
+
+
+@pytest.mark.full
+def test_a_message_can_be_forwarded_to_a_conversation_that_begins_meanwhile(
+    pair: Pair, server: Server
+) -> None:
+    ann, bob, cat = (Account(server, name) for name in ("Ann", "Bob", "Cat"))
+    history(server, bob, ann, 1)
+    page = ann.log_in(open_page(pair[0], server, script=f"window.holds = 'hello'; {HOLD}"))
+    start_conversation(page, cat.phone)
+    send(page, "hello")
+    choose(page, "Bob")
+    act(page, "number 0", "Forward")
+    eventually(lambda: page.texts(".choice bdi") == ["Bob"], what="the only conversation")
+    page.run("document.querySelector('.choice').focus()")
+    page.run("hold(null)")
+    eventually(lambda: page.texts(".choice bdi") == ["Cat", "Bob"], what="the new conversation")
+    assert page.run("return document.activeElement.querySelector('bdi')?.textContent") == "Bob"
+
+
+@pytest.mark.full
+def test_a_quote_stays_when_somebody_replies_to_it(pair: Pair, server: Server) -> None:
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    history(server, ann, bob, 200)
+    talk = bob.get("conversations")["conversations"][0]["conversation"]
+    first = bob.get("messages", conversation=talk, after=0, limit=1)["messages"][0]["id"]
+    newest = bob.get("messages", conversation=talk, limit=1)["messages"][0]["id"]
+    bob.post("messages/read", app="gochat", conversation=talk, id=newest)
+    ann.post("messages/send", app="gochat", to=bob.number, text="a reply", reply_to=first)
+    page = bob.log_in(open_page(pair[0], server, script=f"window.holds = null; {HOLD}"))
+    choose(page, "Ann")
+    asked = r"return window.frames.filter((each) => /history.*limit\":1\b/.test(each)).length"
+    eventually(lambda: page.run(asked) == 1, what="the page asks for the older message")
+    eventually(lambda: page.texts(".quote") == ["Annnumber 0"], what="its quote")
+    ann.post("messages/send", app="gochat", to=bob.number, text="another reply", reply_to=first)
+    eventually(lambda: page.texts(".quote") == ["Annnumber 0"] * 2, what="the quote again")
+    ann.post("messages/edit", app="gochat", id=first, text="the first")
+    eventually(lambda: page.texts(".quote") == ["Annthe first"] * 2, what="the quotes show the edit")
+    assert page.run(asked) == 1
 
 
 @pytest.mark.full
@@ -507,7 +635,7 @@ def test_messages_to_a_group_and_recalls(pair: Pair, server: Server) -> None:
     second.has_received("Ann", "at five?")
     lines = eventually(lambda: use_tool(second), what="the tools of the message under the pointer")
     assert "Reply" in lines
-    assert "Recall" not in lines
+    assert not {"Recall", "Pin"} & set(lines)
     second.press(Keys.ESCAPE)
     act(first, "at five?", "Recall")
     first.click("dialog .danger")
@@ -519,6 +647,13 @@ def test_messages_to_a_group_and_recalls(pair: Pair, server: Server) -> None:
     eventually(
         lambda: "Ann recalled a message" in second.notices, what="the recall, in the same conversation"
     )
+    ann.post("groups/options", group=group, pin="member")
+    eventually(lambda: "Ann changed the group" in second.notices, what="the new rule")
+    send(first, "at six?")
+    act(second, "at six?", "Pin")
+    eventually(lambda: first.texts("#pinned-text") == ["Ann: at six?"], what="a member has pinned it")
+    ann.post("groups/role", group=group, member=bob.number, role="admin")
+    eventually(lambda: "You are now an admin" in second.notices, what="the own role")
 
 
 @pytest.mark.full
@@ -548,8 +683,7 @@ def test_an_expired_login_leads_to_the_login_form(pair: Pair, server: Server) ->
     page = ann.log_in(open_page(pair[0], server))
     ann.post("accounts/logout")
     eventually(lambda: page.shown("#login-form"), what="the login form")
-    note = ["Your login has expired. Log in again"]
-    eventually(lambda: page.texts("#login-note") == note, what="the reason")
+    eventually(lambda: page.texts("#login-note") == ["You are logged out"], what="the reason")
     assert page.run(SAVED_TOKEN) is None
 
 

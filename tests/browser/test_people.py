@@ -94,6 +94,7 @@ def test_a_link_leads_a_new_user_into_a_group(pair: Pair, server: Server) -> Non
     link = str(first.run("return document.querySelector('#invitation-link').value"))
     eventually(lambda: first.shown("svg.qr"), what="the QR code")
     second = open_page(pair[1], server)
+    second.driver.get("about:blank")  # the link alone would only change the hash of the page
     second.driver.get(link.replace("#", "?lang=en#"))
     eventually(
         lambda: second.texts(".invited") == ["Ann invites you to the group “Tea”"], what="the invitation"

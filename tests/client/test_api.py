@@ -3,9 +3,11 @@
 import asyncio
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+import threading
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -14,17 +16,23 @@ from imserver_client import (
     AsyncApi,
     AsyncClient,
     AsyncPublisher,
+    AsyncTextStream,
     Channel,
     ChannelResult,
     Client,
+    ClientError,
     NotConnected,
     PieceRefused,
+    PieceResult,
     Publication,
     Publisher,
     PushAnswer,
     RequestRefused,
+    StreamEnd,
     StreamUpdate,
+    TextStream,
 )
+from imserver_client.api import decode_answer
 from imserver_client.publisher import PublisherCore
 from tests.client.test_sessions import SECONDS, http, ws
 from tests.conftest import StartServer
@@ -235,6 +243,51 @@ def test_a_streamed_message_is_written_by_asyncio(server: Server) -> None:
     asyncio.run(write())
 
 
+def test_a_cancelled_append_does_not_swallow_the_next_text() -> None:
+    appended: list[str] = []
+    go_on = threading.Event()
+
+    class Slow:
+        def append_pieces(self, app: str, pieces: Sequence[tuple[str, int, str]]) -> tuple[PieceResult, ...]:
+            go_on.wait(SECONDS)
+            ((stream, piece, text),) = pieces
+            if piece > 2:
+                raise NotConnected("no answer")
+            repeated = piece <= len(appended)
+            appended.extend([] if repeated else [text])
+            return (PieceResult(stream, piece, "repeated" if repeated else "appended"),)
+
+        def close_stream(self, app: str, stream: str, *, incomplete: bool = False) -> StreamEnd:
+            return StreamEnd(stream, "closed")
+
+    async def cancel_append(stream: AsyncTextStream, text: str) -> None:
+        go_on.clear()
+        appending = asyncio.create_task(stream.append(text))
+        await asyncio.sleep(0)
+        appending.cancel()
+        await asyncio.wait([appending])
+        go_on.set()
+
+    async def write() -> None:
+        stream = AsyncTextStream(TextStream(Slow(), APP, lambda: "s"))
+        await stream.open()
+        await cancel_append(stream, "one")
+        await stream.append("two")
+        await cancel_append(stream, "three")
+        with pytest.raises(NotConnected):
+            await stream.append("four")
+        await cancel_append(stream, "three")
+        assert (await stream.close()).status == "closed"
+
+    asyncio.run(write())
+    assert appended == ["one", "two"]
+
+
+def test_a_wrong_argument_of_a_stream_is_an_error_at_once(api: Api) -> None:
+    with pytest.raises(TypeError, match="autor"):
+        api.stream(APP, "answers", autor="bot")  # type: ignore[call-arg]
+
+
 def test_a_banned_user_stays_out_until_the_ban_is_lifted(server: Server, api: Api, ann: Client) -> None:
     assert api.ban(APP, ["ann"], 60) == 1
     with pytest.raises(Exception, match=r"4503|refused"):
@@ -251,6 +304,15 @@ def test_an_app_is_made_changed_and_used(server: Server, api: Api) -> None:
     with Client(ws(server), "777", "ann") as client:
         assert api.push("777", "hi", user="ann").sent == 1
         assert texts(client, 1) == ["hi"]
+
+
+def test_a_route_is_called_with_parameters_or_a_body(api: Api, ann: Client) -> None:
+    for path in ("counts", "/counts", "/api/v1/counts"):
+        for parameters in ({"body": {"app": APP}}, {"query": {"app": APP}}):
+            (counts,) = api.call("GET", path, **parameters)["apps"]
+            assert (counts["app"], counts["users"]) == (APP, 1)
+    query = {"app": APP, "channel": "blue", "reverse": True}
+    assert api.call("GET", "channels/history", query)["publications"] == []
 
 
 # --- what goes wrong ----------------------------------------------------------------------------------------
@@ -277,6 +339,43 @@ def test_a_wrong_key_is_refused(start_server: StartServer) -> None:
         Publisher(http(server), "wrong")
     with Publisher(http(server), "right" * 8) as publisher:
         assert publisher.push("101", "hi", user="ann").results[0].status == "absent"
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "error"),
+    [
+        (200, {}, ClientError),
+        (301, {"Location": "https://im.example.com/"}, RequestRefused),
+        (503, {"Retry-After": "3600"}, RequestRefused),
+    ],
+)
+def test_an_answer_that_is_not_from_the_api_is_reported_at_once(
+    status: int, headers: dict[str, str], error: type[ClientError]
+) -> None:
+    class Foreign(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            for name, value in {**headers, "Content-Length": "6"}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(b"<html>")
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Foreign) as foreign:
+        threading.Thread(target=foreign.serve_forever, args=(0.01,)).start()
+        try:
+            with Api(f"http://127.0.0.1:{foreign.server_port}") as api:
+                for ask in (lambda: api.presence(APP, "ann"), lambda: api.call("GET", "counts")):
+                    with pytest.raises(ClientError) as caught:
+                        ask()
+                    assert type(caught.value) is error
+        finally:
+            foreign.shutdown()
+
+
+@pytest.mark.parametrize("body", [b"[]", b"{}", b'{"users":7}', b"\xff"])
+def test_a_malformed_answer_is_an_error_of_the_client(body: bytes) -> None:
+    with pytest.raises(ClientError, match="malformed answer"):
+        decode_answer(body, tuple[int, ...], "users")
 
 
 def test_a_missing_server_is_reported_after_a_few_tries() -> None:

@@ -42,6 +42,7 @@ def test_problem_codes_exist_and_are_as_temporary_as_the_server_says() -> None:
             1003,
             "send refused: 1003 the back end rejected the message",
         ),
+        (CommandRefused("react", 1003, refused="denied"), 1003, "react refused: 1003 not authorized: denied"),
         (
             RequestRefused(404, "unknown_app", "There is no app."),
             "unknown_app",

@@ -1,11 +1,16 @@
 """Messengers against a real server: what is sent is stored once, what is missed comes."""
 
 import asyncio
+import json
 import queue
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
 from typing import Any
 
 import pytest
+from websockets.sync.server import ServerConnection, serve
 
 from imserver_client import (
     Annotation,
@@ -25,7 +30,9 @@ from imserver_client import (
     Reply,
     Signal,
     SlashCommand,
+    aio,
     session,
+    threads,
 )
 from tests.conftest import StartServer
 from tests.integration import v1
@@ -99,7 +106,7 @@ def test_missed_entries_arrive_and_known_ones_do_not(server: Server) -> None:
         Messenger(ws(server), "102", "bob2", cursor=None) as bob,
         Messenger(ws(server), "102", "ann2") as ann,
     ):
-        eventually(lambda: bob._core._tracker.cursor is not None, what="it knows where the log ends")
+        eventually(lambda: bob.cursor is not None, what="it knows where the log ends")
         ann.send("bob2", "newest")
         assert next_entry(bob).text == "newest"
 
@@ -308,6 +315,99 @@ def test_a_message_that_cannot_go_is_given_up_in_time() -> None:
         messenger.send("bob", "x", timeout_seconds=SECONDS)
 
 
+@contextmanager
+def scripted(answer: Callable[[int, dict[str, Any], ServerConnection], object]) -> Iterator[str]:
+    """A server that accepts all logins, and answers other commands with what ``answer`` returns, if it is not
+    None, for the number of the connection, the command, and the connection. Its address."""
+    numbers = count()
+
+    def handle(connection: ServerConnection) -> None:
+        number = next(numbers)
+        for frame in connection:
+            asked = json.loads(frame)
+            login = asked["cmd"] == "login"
+            data = {"recovered": True} if login else answer(number, asked, connection)
+            if data is not None:
+                head = {"seq": asked["seq"], "cmd": asked["cmd"]}
+                connection.send(json.dumps({**head, "response": {"code": 200, "data": data}}))
+
+    with serve(handle, "127.0.0.1", 0) as listening:
+        thread = threading.Thread(target=listening.serve_forever)
+        thread.start()
+        try:
+            yield f"ws://127.0.0.1:{listening.socket.getsockname()[1]}/acc"
+        finally:
+            listening.shutdown()
+            thread.join(SECONDS)
+
+
+STORED = {"id": 1, "conversation": 1, "seq": 1}
+
+
+def test_a_message_without_an_answer_is_sent_over_another_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (session, threads, aio):
+        monkeypatch.setattr(module, "ANSWER_SECONDS", 0.5)
+
+    silent: list[int] = []
+
+    def answer(number: int, asked: dict[str, Any], connection: ServerConnection) -> object:
+        if not silent:
+            silent.append(number)
+        return None if number in silent else STORED
+
+    async def send(url: str) -> int:
+        async with AsyncMessenger(url, "101", "ann", backoff=QUICK) as ann:
+            return (await ann.send("bob", "hello", timeout_seconds=SECONDS)).id
+
+    with scripted(answer) as url:
+        with Messenger(url, "101", "ann", backoff=QUICK) as ann:
+            assert ann.send("bob", "hello", timeout_seconds=SECONDS).id == 1
+        silent.clear()
+        assert asyncio.run(send(url)) == 1
+
+
+def test_asyncio_sends_messages_in_order_over_a_reconnect() -> None:
+    texts: list[str] = []
+
+    def answer(number: int, asked: dict[str, Any], connection: ServerConnection) -> object:
+        if number == 0:
+            if asked["data"]["text"] == "9":
+                connection.close(1001)
+            return None
+        texts.append(asked["data"]["text"])
+        return STORED
+
+    async def send(url: str) -> None:
+        sending: list[asyncio.Task[Any]] = []
+
+        def on_state(state: str) -> None:
+            if state == "waiting":
+                sending.extend(asyncio.create_task(ann.send("bob", str(n))) for n in range(10, 15))
+
+        async with AsyncMessenger(url, "101", "ann", backoff=QUICK, on_state=on_state) as ann:
+            await asyncio.gather(*(ann.send("bob", str(number)) for number in range(10)))
+            await asyncio.gather(*sending)
+
+    with scripted(answer) as url:
+        asyncio.run(send(url))
+    assert texts == [str(number) for number in range(15)]
+
+
+def test_messages_that_wait_for_a_connection_are_stored_in_spite_of_a_rate_limit(server: Server) -> None:
+    with Api(server.http_url) as api:
+        api.create_app("slow", {"open": True, "messages_per_second": 20})
+
+    async def send() -> None:
+        ann = AsyncMessenger(ws(server), "slow", "ann", backoff=QUICK)
+        sending = [asyncio.create_task(ann.send("bob", str(number))) for number in range(50)]
+        await asyncio.sleep(0)
+        async with ann:
+            stored = await asyncio.gather(*sending)
+        assert [each.seq for each in stored] == list(range(1, 51))
+
+    asyncio.run(send())
+
+
 def test_a_close_ends_a_send_at_once(server: Server) -> None:
     class Deaf(Messenger):
         asked = 0
@@ -420,8 +520,9 @@ def test_a_bot_and_its_user(server: Server) -> None:
         assert (entry.id, entry.kind, entry.about, entry.text) == (pressed.id, "press", asked.id, "y")
         bot.edit(asked.id, "Good", buttons=[buttons[0][:1]])
         assert next_entry(ann).buttons == ((Button("Yes", "y"),),)
-        with pytest.raises(CommandRefused):
+        with pytest.raises(CommandRefused) as caught:
             ann.stream_open(made["id"])
+        assert caught.value.refused == "not_bot"
         stream = bot.stream_open(user, text="Left").stream
         (result,) = bot.stream_append([(stream, 1, ", then right")]).results
         assert (result.status, result.piece) == ("appended", 1)

@@ -46,6 +46,14 @@ def test_an_answer_is_read() -> None:
     assert reply.ok
 
 
+@pytest.mark.parametrize(
+    ("code", "data", "refused"),
+    [(1003, {"refused": "not_bot"}, "not_bot"), (1003, None, None), (200, {"refused": "x"}, None)],
+)
+def test_an_answer_says_why_the_command_is_refused(code: int, data: object, refused: str | None) -> None:
+    assert Reply("1", "streamOpen", code, data=data).refused == refused
+
+
 @pytest.mark.parametrize("frame", ["数据不合法", "", "[]", '{"seq":1}'])
 def test_unknown_frames_are_ignored(frame: str) -> None:
     assert CmdCodec().read(frame) is None

@@ -82,8 +82,26 @@ def test_a_session_logs_in_receives_and_sends_heartbeats() -> None:
     core.tick(core.deadline - 1)
     assert sent(core) == []
     core.tick(core.deadline)
-    assert [frame["cmd"] for frame in sent(core)] == ["heartbeat"]
+    (heartbeat,) = sent(core)
+    assert heartbeat["cmd"] == "heartbeat"
+    core.feed(reply(heartbeat["seq"], "heartbeat"), core.deadline)
     assert core.deadline == 1 + 2 * HEARTBEAT_SECONDS
+
+
+@pytest.mark.parametrize("heard", [False, True])
+def test_a_connection_without_a_frame_after_a_heartbeat_is_lost(heard: bool) -> None:
+    core = PushCore("101", "ann")
+    logged_in(core)
+    core.tick(HEARTBEAT_SECONDS)
+    if heard:
+        core.feed(PUSH, HEARTBEAT_SECONDS + 1)
+    else:
+        assert core.deadline == HEARTBEAT_SECONDS + ANSWER_SECONDS
+    core.tick(HEARTBEAT_SECONDS + ANSWER_SECONDS)
+    assert core.close_code == (0 if heard else CLOSE_TRY_AGAIN)
+    core.lost(CLOSE_TRY_AGAIN, 50)
+    logged_in(core, now=60)
+    assert core.deadline == 60 + HEARTBEAT_SECONDS, "a new connection"
 
 
 @pytest.mark.parametrize(("app", "user"), [("", "ann"), ("system:shop", "ann"), ("101", "")])
@@ -384,6 +402,21 @@ def small_queue(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small_queue")
+@pytest.mark.parametrize("full_at", [HEARTBEAT_SECONDS - 1, HEARTBEAT_SECONDS + 1])
+def test_a_full_queue_does_not_make_a_connection_look_lost(full_at: float) -> None:
+    core = PushCore("101", "ann")
+    logged_in(core)
+    fill = [(full_at, lambda: [core.feed(PUSH, full_at) for _ in range(2)])]
+    ticks = [(HEARTBEAT_SECONDS, lambda: core.tick(HEARTBEAT_SECONDS))]
+    for _, step in sorted(fill + ticks, key=lambda each: each[0]):
+        step()
+    core.tick(HEARTBEAT_SECONDS + 2)
+    core.take()
+    core.tick(HEARTBEAT_SECONDS + ANSWER_SECONDS + 1)
+    assert core.close_code == 0
+
+
+@pytest.mark.usefixtures("small_queue")
 def test_the_next_page_is_requested_when_the_queue_has_room() -> None:
     core = MessengerCore("101", "bob", 0)
     (question,) = logged_in(core)
@@ -436,15 +469,20 @@ def test_a_command_is_tried_until_its_answer_is_final_or_its_time_is_over() -> N
     core = MessengerCore("101", "bob", 1)
     attempts = Attempts(core, protocol.hide([7]), 100.0)
     seconds = attempts.seconds_left(100.0)
-    assert not attempts.ready()
+    turn: Future[float] = Future()
+    attempts.begin(turn, 100.0)
     with pytest.raises(NotConnected, match="hide"):
         attempts.answer_seconds(100.0 + seconds)
-    logged_in(core, {"recovered": True})
-    assert attempts.ready()
+    assert not turn.done()
+    logged_in(core, {"recovered": True}, 100.0)
+    assert turn.result(0) == 100.0
     assert attempts.answer_seconds(100.0) == min(seconds, ANSWER_SECONDS)
     not_stored = Reply("1", "hide", 1008)
     lost = NotConnected("lost")
     attempts.failed(lost, 100.0)
+    assert not attempts.is_gone(), "this connection is about to end"
+    core.lost(1006, 100.0)
+    assert attempts.is_gone()
     assert not attempts.is_final(not_stored, 100.0)
     assert attempts.is_final(Reply("1", "hide", 200), 100.0)
     assert attempts.is_final(not_stored, 100.0 + seconds)
@@ -453,6 +491,49 @@ def test_a_command_is_tried_until_its_answer_is_final_or_its_time_is_over() -> N
     core.end(Closed(4001))
     with pytest.raises(Closed):
         attempts.answer_seconds(100.0)
+
+
+def begun(core: MessengerCore, count: int) -> list[tuple[Attempts, Future[float]]]:
+    """Commands that wait for their turns."""
+    found: list[tuple[Attempts, Future[float]]] = []
+    for _ in range(count):
+        found.append((Attempts(core, protocol.hide([7]), 0.0), Future()))
+        found[-1][0].begin(found[-1][1], 0.0)
+    return found
+
+
+def test_commands_are_sent_more_slowly_after_each_rate_limit() -> None:
+    core = MessengerCore("101", "bob", 1)
+    commands = begun(core, 3)
+    logged_in(core, {"recovered": True})
+    assert [turn.result(0) for _, turn in commands] == [0.0, 0.0, 0.0]
+    for spacing in (0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0):
+        core.lost(4003, 10.0)
+        turns: list[Future[float]] = [Future() for _ in commands]
+        for number in (2, 0, 1):  # they may begin again in any order
+            commands[number][0].begin(turns[number], 10.0)
+        logged_in(core, {"recovered": True}, 20.0)
+        assert [turn.result(0) for turn in turns] == pytest.approx([20, 20 + spacing, 20 + 2 * spacing])
+    ((_, later),) = begun(core, 1)
+    assert later.result(0) == pytest.approx(23.0)
+
+
+def test_a_command_whose_time_is_over_or_whose_session_is_closed_waits_for_no_turn() -> None:
+    core = MessengerCore("101", "bob", 1)
+    (given_up, no_turn), (_, turn) = begun(core, 2)
+    given_up.forget_turn()
+    core.close()
+    assert (no_turn.done(), turn.done()) == (False, True)
+    ((_, turn),) = begun(core, 1)
+    assert turn.done()
+
+
+def test_a_session_from_now_on_has_a_cursor_before_the_first_entry() -> None:
+    core = MessengerCore("101", "bob", None)
+    (question,) = logged_in(core)
+    newest = {"id": 3, "kind": "user", "peer": "bob", "last": fields(40), "place": 41}
+    core.feed(reply(question["seq"], "conversations", data={"conversations": [newest], "hasMore": False}), 0)
+    assert core.cursor == 41
 
 
 # --- channels -----------------------------------------------------------------------------------------------
@@ -592,8 +673,8 @@ def test_a_subscription_that_has_lost_publications_begins_again_and_others_end()
     core.feed(pushed("unsubscribed", {**NEWS, "code": 2500}), 0)
     (again,) = sent(core)
     assert again["data"]["offset"] == 3
-    core.feed(reply(again["seq"], "subscribe", 1003), 0)
-    assert taken(core) == [ChannelNotice("ended", "news", code=1003)]
+    core.feed(reply(again["seq"], "subscribe", 1003, {"refused": "denied"}), 0)
+    assert taken(core) == [ChannelNotice("ended", "news", code=1003, refused="denied")]
     core.subscriptions.add("news", "", None)
     core.feed(pushed("unsubscribed", {**NEWS, "code": 2000}), 0)
     assert taken(core) == [ChannelNotice("ended", "news", code=2000)]
@@ -640,16 +721,35 @@ def test_a_subscription_that_was_given_up_ends_on_the_server() -> None:
     assert (taken(core), list(core.subscriptions)) == ([], [])
 
 
-def test_a_subscription_that_was_given_up_does_not_end_the_next_one() -> None:
+@pytest.mark.parametrize("answered", [False, True])
+def test_a_subscription_that_was_given_up_does_not_end_the_next_one(answered: bool) -> None:
     core = PushCore("101", "ann")
     logged_in(core)
     core.subscriptions.add("news", "", None)
-    seq, _ = core.subscribe_command("news")
-    core.feed(reply(seq, "subscribe", data=NEWS), 0)
+    old, _ = core.subscribe_command("news")
+    old_answer = reply(old, "subscribe", data={**NEWS, "epoch": "e", "offset": 3})
+    if answered:
+        core.feed(old_answer, 0)
     core.give_up("news")
-    core.subscriptions.add("news", "", None)
-    core.subscribe_command("news")
+    core.subscriptions.add("news", "", Position("e", 2))
+    seq, _ = core.subscribe_command("news")
+    assert [(frame["cmd"], frame["data"]) for frame in sent(core)] == [("unsubscribe", NEWS)], "before it"
+    if not answered:
+        core.feed(old_answer, 0)
+        assert taken(core) == []
+    answer = {**NEWS, "epoch": "e", "offset": 3, "recovered": True, "publications": [publication(3)]}
+    core.feed(reply(seq, "subscribe", data=answer), 0)
+    assert offsets(taken(core)) == [3]
     assert sent(core) == []
+
+
+def test_a_frame_that_nobody_has_taken_is_not_lost() -> None:
+    core = PushCore("101", "ann")
+    logged_in(core)
+    for channel in ("news", "sport"):
+        core.give_up(channel)
+    next(iter(core.to_send()))
+    assert [frame["data"]["channel"] for frame in sent(core)] == ["sport"]
 
 
 def test_notices_and_malformed_events_of_channels() -> None:

@@ -1,6 +1,7 @@
 """Sessions of the client against a real server: logging in, receiving, coming back, being sent away."""
 
 import asyncio
+import gc
 import queue
 import threading
 import time
@@ -409,8 +410,30 @@ def test_a_cancelled_subscribe_leaves_no_subscription(server: Server, api: Api) 
             await ann.ping()
             with pytest.raises(CommandRefused):
                 await ann.publish("orders:1", "of no subscriber")
+            subscribing = asyncio.create_task(ann.subscribe("orders:1"))
+            await asyncio.sleep(0)
+            subscribing.cancel()
+            await asyncio.wait([subscribing])
+            await ann.subscribe("orders:1")
+            await ann.publish("orders:1", "of a subscriber")
+            assert is_publication(await ann.receive(SECONDS), "of a subscriber")
 
     asyncio.run(run())
+
+
+def test_a_request_that_was_given_up_leaves_no_error_behind() -> None:
+    async def run() -> list[str]:
+        found: list[str] = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: found.append(context["message"]))
+        answers = session.PendingAnswers()
+        answers.add("1", loop.create_future(), "")
+        answers.fail("the connection was lost")
+        gc.collect()
+        await asyncio.sleep(0)
+        return found
+
+    assert asyncio.run(run()) == []
 
 
 def test_many_threads_may_ask_at_once(server: Server) -> None:
@@ -448,7 +471,7 @@ def test_subscribers_receive_publications_and_what_they_missed(server: Server, a
         ann.subscribe("orders:1")
         with pytest.raises(CommandRefused) as refused:
             ann.subscribe("shut:1")
-        assert refused.value.code == 1003
+        assert (refused.value.code, refused.value.refused) == (1003, "denied")
         ann.publish("orders:1", "one")
         assert is_publication(ann.receive(SECONDS), "one")
         assert ann._connection is not None

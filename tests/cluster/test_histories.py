@@ -38,13 +38,13 @@ def history(request: pytest.FixtureRequest) -> ChannelHistory:
     return start_node(server).history
 
 
-def append(history: ChannelHistory, *texts: str, size: int = 3, channel: str = NEWS) -> list[int]:
+def append(
+    history: ChannelHistory, *texts: str, size: int = 3, channel: str = NEWS, app: str = "101"
+) -> list[int]:
     events: list[Event] = []
 
     def stores() -> bool:  # it does not while the lease of a busy node is lost
-        events[:] = (
-            history.append_each("101", [retained(text, size, channel=channel) for text in texts]) or []
-        )
+        events[:] = history.append_each(app, [retained(text, size, channel=channel) for text in texts]) or []
         return bool(events)
 
     until(stores)
@@ -101,9 +101,11 @@ def test_channels_and_apps_are_apart(history: ChannelHistory) -> None:
     append(history, "a")
     append(history, "b", channel="other")
     assert read(history, channel="other") == ([(1, "b")], 1)
-    page = history.read("102", NEWS, limit=-1)
-    assert page is not None
-    assert page.publications == []
+    append(history, "c", channel="eu:news", app="shop")
+    for app, channel in (("102", NEWS), ("shop:eu", "news"), ("shop", "news")):
+        page = history.read(app, channel, limit=-1)
+        assert page is not None
+        assert page.publications == []
 
 
 def test_positions_of_many_and_a_removed_history_go_on(history: ChannelHistory) -> None:
@@ -133,6 +135,36 @@ def test_a_lone_node_forgets_the_channels_that_rest_longest() -> None:
     assert history.bytes <= 20_000
     assert read(history, channel="c99")[1] == 1
     assert read(history, channel="c0")[1] == 0
+
+
+def test_channels_that_were_only_asked_for_push_no_history_out() -> None:
+    subscribed = {"quiet": 1}
+    history = LocalHistory(20_000, lambda _app, channel: subscribed.get(channel, 0))
+    append(history, "a")
+    before = history.positions("101", [NEWS, "quiet", "left"])
+    for number in range(100):
+        assert read(history, channel=f"c{number}") == ([], 0)
+        assert history.bytes <= 20_000
+    append(history, "b", channel="other")
+    assert history.bytes <= 20_000
+    assert read(history) == ([(1, "a")], 1)
+    after = history.positions("101", [NEWS, "quiet", "left"])
+    assert after[:2] == before[:2]
+    assert after[2] != before[2]
+    history.forget("101")
+    assert history.bytes == 0
+
+
+def test_silent_channels_with_subscribers_push_no_history_out() -> None:
+    history = LocalHistory(20_000, lambda _app, channel: int(channel.startswith("user")))
+    append(history, "a")
+    for number in range(100):
+        assert read(history, channel=f"user{number}") == ([], 0)
+        assert history.bytes <= 20_000
+    append(history, "b", channel="other")
+    assert history.bytes <= 20_000
+    assert read(history) == ([(1, "a")], 1)
+    assert read(history, channel="other") == ([(1, "b")], 1)
 
 
 def test_one_channel_may_not_be_larger_than_all_are_allowed_to_be() -> None:
@@ -180,6 +212,25 @@ def test_nodes_share_a_history(server: RedisServer, start_node: StartNode) -> No
     assert read(a) == read(b) == ([(1, "a"), (2, "b")], 2)
     one, other = a.positions("101", [NEWS]), b.positions("101", [NEWS])
     assert one == other
+
+
+def test_an_app_that_is_created_anew_does_not_read_the_history_of_the_deleted_one(
+    server: RedisServer, start_node: StartNode
+) -> None:
+    created = {"101": 1_800_000_000}
+    one = start_node(server, 1, created=lambda app: created.get(app, 0)).history
+    other = start_node(server, 2, created=lambda _: 1_800_000_000).history
+    append(one, "secret")
+    before = one.positions("101", [NEWS])
+    assert before == other.positions("101", [NEWS])
+    created["101"] += 10
+    after = one.positions("101", [NEWS])
+    assert before is not None
+    assert after is not None
+    assert before[0].epoch != after[0].epoch
+    assert append(one, "a") == [1]
+    assert read(one) == ([(1, "a")], 1)
+    assert read(other) == ([(1, "secret")], 1), "it has not learned of the deletion yet"
 
 
 def test_a_restarted_redis_begins_a_new_epoch(own_server: RedisServer, start_node: StartNode) -> None:

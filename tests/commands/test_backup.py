@@ -1,5 +1,6 @@
 """``imserver backup`` and ``imserver restore``, as people call them."""
 
+import os
 import sqlite3
 import subprocess
 from collections.abc import Callable
@@ -70,6 +71,17 @@ def test_what_was_stored_before_a_copy_is_there_after_it_is_put_back(
     with sqlite3.connect(data / "imserver.db.before") as before:
         assert before.execute("SELECT count(*) FROM message").fetchone() == (3,)
     before.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_a_restored_database_belongs_to_the_owner_of_the_replaced_one(
+    run: Run, data: Path, tmp_path: Path
+) -> None:
+    say(data, "one")
+    run("backup", tmp_path / "copy.db")
+    os.chown(data / "imserver.db", 65534, 65534)
+    run("restore", tmp_path / "copy.db")
+    assert (data / "imserver.db").stat().st_uid == 65534
 
 
 def opened(data: Path) -> Store:

@@ -4,6 +4,7 @@ from click.testing import CliRunner
 
 from imserver.commands.bot import bot
 from tests.conftest import StartServer
+from tests.integration.receiver import Receiver
 from tests.support import Server
 
 KEY = "the admin key of a test, long enough"
@@ -45,3 +46,10 @@ def test_a_bot_is_made_listed_given_a_webhook_and_a_new_token_and_deleted(start_
     assert run(server, "list", key="wrong")[0] == 1
     refused = CliRunner().invoke(bot, ["list", "--url", "http://127.0.0.1:1", "--app", "gochat"])
     assert (refused.exit_code, refused.stderr.startswith("imserver: http://127.0.0.1:1: ")) == (1, True)
+
+
+def test_an_address_that_is_no_imserver_is_one_clear_line() -> None:
+    with Receiver() as other:
+        other.reply = lambda _: (200, b"<html>")
+        done = CliRunner().invoke(bot, ["rotate", "--url", other.url, "--app", "gochat", "7"])
+    assert (done.exit_code, done.stderr.startswith(f"imserver: {other.url}: malformed answer: ")) == (1, True)

@@ -1,5 +1,7 @@
 """`imserver doctor`: each check sees what is wrong, says what it means and how to mend it."""
 
+import errno
+import os
 import socket
 import ssl
 import threading
@@ -14,15 +16,23 @@ import pytest
 from imserver.commands import doctor
 from imserver.config.settings import (
     AppSettings,
+    BackEndSettings,
+    ClusterSettings,
     Config,
+    JwtSettings,
     LimitSettings,
+    ListenSettings,
+    ProviderSettings,
+    PusherSettings,
     RedisSettings,
     ServerSettings,
+    SmtpSettings,
     StorageSettings,
     TenantSettings,
     WebhookSettings,
 )
 from tests.integration.test_webhooks import certificate_of_loopback
+from tests.ports import free_ports
 from tests.support import run_cli
 
 
@@ -84,11 +94,77 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
     assert str(port) in found.mend
 
 
+def test_the_ports_of_all_listeners_are_checked(tmp_path: Path) -> None:
+    first = free_ports(4)
+    server = ServerSettings(
+        data_dir=str(tmp_path), processes=2, extra_listen=(ListenSettings(0, "127.0.0.2"), ListenSettings(0))
+    )
+    settings = config(
+        tmp_path,
+        app=AppSettings(http_port=0, websocket_port=0, rpc_port=first),
+        server=server,
+        redis=RedisSettings(url="redis://127.0.0.1:1/0"),
+        cluster=ClusterSettings(bind="127.0.0.3", advertise="192.0.2.1"),
+    )
+    name = f"app.rpc_port {first} to {first + 3}"
+    with socket.create_server(("127.0.0.1", first + 3)):
+        found = by_name(settings)
+        assert found[name].verdict == "ok"
+        assert found.keys() >= {"server.extra_listen[0] 0", "server.extra_listen[1] 0"}
+    with socket.create_server(("127.0.0.3", first + 3)):
+        taken = by_name(settings)[name]
+    assert taken.verdict == "warn"
+    assert f"127.0.0.3:{first + 3}" in taken.meaning
+
+
 def test_an_unknown_host_is_named_with_its_setting(tmp_path: Path) -> None:
     app = TenantSettings(webhook=WebhookSettings(url="https://shop.invalid/im", secret="x" * 32))
     found = by_name(config(tmp_path, apps={"shop": app}))["DNS shop.invalid"]
     assert found.verdict == "fail"
     assert "apps.shop.webhook.url" in found.meaning
+
+
+def test_every_host_of_the_settings_is_looked_up(tmp_path: Path) -> None:
+    app = TenantSettings(
+        jwt=(JwtSettings(issuer="https://one.invalid"), JwtSettings(issuer="https://two.invalid")),
+        oauth={"work": ProviderSettings("oidc", "id", issuer="https://three.invalid")},
+        back_ends=BackEndSettings(publish="https://four.invalid/publish"),
+        pusher=PusherSettings(webhook_url="https://five.invalid/"),
+    )
+    found = by_name(config(tmp_path, apps={"shop": app}, smtp=SmtpSettings("six.invalid")))
+    assert {name: finding.meaning for name, finding in found.items() if ".invalid" in name} == {
+        "DNS one.invalid": "apps.shop.jwt[0] names it",
+        "DNS two.invalid": "apps.shop.jwt[1] names it",
+        "DNS three.invalid": "apps.shop.oauth.work.issuer names it",
+        "DNS four.invalid": "apps.shop.back_ends.publish names it",
+        "DNS five.invalid": "apps.shop.pusher.webhook_url names it",
+        "DNS six.invalid": "smtp.host names it",
+    }
+
+
+def test_a_data_folder_that_this_user_cannot_make_or_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    folder = tmp_path / "lib" / "im"
+    found = by_name(config(folder))["data folder"]
+    assert (found.verdict, found.found) == ("fail", f"{folder} does not exist")
+    assert found.mend == f"install -d -m 700 -o {os.geteuid()} {folder}"
+    folder.mkdir(parents=True)
+    found = by_name(config(folder))["data folder"]
+    assert found.found == f"{folder} is not writable by this user"
+    assert found.mend == f"chown -R {os.geteuid()} {folder}"
+
+
+def test_a_full_disk_has_a_meaning_and_a_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_folder: Path) -> list[float]:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(doctor, "_fsync_times", full)
+    found = by_name(config(tmp_path))["disk fsync"]
+    assert (found.verdict, found.found) == ("fail", f"{tmp_path} takes no file: No space left on device")
+    assert found.meaning
+    assert found.mend.startswith("df ")
 
 
 def test_redis_that_does_not_answer_fails(tmp_path: Path) -> None:

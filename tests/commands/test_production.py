@@ -6,7 +6,9 @@ from typing import Any
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 
+from imserver.cli import main
 from imserver.commands.production import CHECKS, Deployment, findings
 from imserver.config.settings import (
     AccountSettings,
@@ -20,6 +22,7 @@ from imserver.config.settings import (
     KeySettings,
     LimitSettings,
     ListenSettings,
+    ProviderSettings,
     PusherSettings,
     RedisSettings,
     ServerSettings,
@@ -39,6 +42,7 @@ CLOSED = Config(
     accounts=AccountSettings(registration=False),
 )
 """Settings of which nothing is open."""
+GITHUB = ProviderSettings("github", "id", "secret")
 REMOTE = {"redis": RedisSettings(url="rediss://:password@10.0.0.9:6379/0")}
 SHARED = {
     "storage": StorageSettings(url="postgresql://im:password@10.0.0.9/im"),
@@ -199,6 +203,23 @@ def test_files_that_everybody_may_read_are_found(tmp_path: Path) -> None:
     assert open_settings(config, file=str(files["my.yaml"])) == []
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"smtp": {"password": "secret"}},
+        {"apps": app(open=False, jwt=(JwtSettings(),), oauth={"github": GITHUB})},
+        {"uploads": {"s3_secret_key": "secret"}},
+    ],
+    ids=["mail", "provider", "bucket"],
+)
+def test_a_file_with_any_secret_is_found(tmp_path: Path, changes: dict[str, Any]) -> None:
+    file = tmp_path / "my.yaml"
+    file.touch(0o644)
+    config = changed({"api": {"keys": ()}, **changes})
+    assert "configuration file" in open_settings(config, file=str(file))
+    assert "configuration file" not in open_settings(changed({"api": {"keys": ()}}), file=str(file))
+
+
 # --- the command --------------------------------------------------------------------------------------------
 
 
@@ -209,6 +230,17 @@ def test_the_command_names_what_is_open_and_ends_with_1(tmp_path: Path) -> None:
     assert lines[0].startswith("api.keys: demo mode: anybody may log in and push; ")
     assert all(": " in line for line in lines)
     assert not (tmp_path / "data").exists(), "a look makes nothing"
+
+
+def test_the_command_finds_the_file_that_is_read_by_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = Path("imserver.yaml")
+    file.write_text(f"api: {{keys: [{{key: {KEY.key}, scopes: [admin]}}]}}\n", encoding="utf-8")
+    file.chmod(0o644)
+    done = CliRunner().invoke(main, ["check-config", "--production"])
+    assert "configuration file: imserver.yaml is readable by every user" in done.output
 
 
 def test_the_command_says_that_nothing_is_open(tmp_path: Path) -> None:

@@ -70,6 +70,10 @@ class Nginx:
     def access_log(self) -> str:
         return (self.folder / "im.log").read_text(encoding="utf-8")
 
+    @property
+    def error_log(self) -> str:
+        return (self.folder / "error.log").read_text(encoding="utf-8")
+
 
 def started(command: Sequence[str], address: Address) -> "subprocess.Popen[str]":
     """An nginx in the foreground that listens at this address."""
@@ -89,3 +93,8 @@ def replaced(text: str, written: str, wanted: str) -> str:
     """``text`` with ``written``, which stands there once, made ``wanted``."""
     assert text.count(written) == 1, written
     return text.replace(written, wanted)
+
+
+def without_address(text: str) -> str:
+    """``text`` for an nginx that cannot connect to any node: it has no address of its own to connect from."""
+    return replaced(text, "server_tokens off;", "server_tokens off; proxy_bind 203.0.113.9;")

@@ -15,11 +15,12 @@ from imserver import assets
 from tests.conftest import StartServer
 from tests.integration.action import action_session
 from tests.integration.cmd import cmd_client, form_request, fresh, get, logged_in, post
+from tests.integration.pusher import Client as PusherClient
 from tests.integration.raw import Address, Ended, Raw, request
 from tests.support import Server, eventually
 from tests.tools import require
 
-from .proxy import CONFIG, Nginx
+from .proxy import CONFIG, Nginx, without_address
 
 pytestmark = pytest.mark.full
 
@@ -107,6 +108,9 @@ def test_every_dialect_reaches_a_node(nginx: Nginx) -> None:
     with action_session(nginx.address, fresh("u"), room="r") as one:
         one.say("hello")
         assert one.received()["content"] == "hello"
+    with PusherClient(nginx.address) as one:
+        # The answer of a node without an app of this key; with one it would not be in demo mode.
+        assert one.refusal["data"]["code"] == 4001
 
 
 def test_metrics_are_not_public(nginx: Nginx, servers: list[Server]) -> None:
@@ -132,6 +136,23 @@ def test_a_stranger_who_comes_without_nginx_is_believed_nothing(servers: list[Se
         client.upgrade(more=[("X-Forwarded-For", "203.0.113.9")])
         state = get(servers[0].http, "/system/state", isDebug="true").json["data"]
     assert [peer.rpartition(":")[0] for peer in state["managerInfo"]["clients"]] == [CLIENT]
+
+
+def test_no_log_has_a_token(nginx: Nginx, servers: list[Server]) -> None:
+    post(nginx.address, "/hooks/secret-token")
+    servers[0].stop()
+    for _ in range(4):
+        get(nginx.address, "/user/list", appID=101, token="secret-token")
+    eventually(lambda: nginx.access_log.count("GET /user/list HTTP/1.1") == 4, what="nginx has logged")
+    assert "POST /hooks/* HTTP/1.1" in nginx.access_log
+    assert "secret-token" not in nginx.access_log + nginx.error_log
+
+
+def test_no_log_has_a_token_if_nginx_itself_fails(tmp_path: Path, servers: list[Server]) -> None:
+    with Nginx(tmp_path, servers, without_address(CONFIG.read_text(encoding="utf-8"))) as nginx:
+        assert get(nginx.address, "/user/list", appID=101, token="secret-token").status == 500
+        eventually(lambda: "GET /user/list HTTP/1.1" in nginx.access_log, what="nginx has logged")
+        assert "secret-token" not in nginx.access_log + nginx.error_log
 
 
 # --- a node is drained --------------------------------------------------------------------------------------

@@ -25,13 +25,13 @@ from tests.integration.client import (
     send_to_client,
     send_to_group,
 )
-from tests.integration.cmd import json_request
+from tests.integration.cmd import get, json_request
 from tests.integration.raw import Address, Raw, ask
 from tests.integration.sse import listening as stream
 from tests.support import ROOT, Server, eventually
 from tests.tools import require
 
-from .proxy import Nginx
+from .proxy import Nginx, without_address
 
 pytestmark = pytest.mark.full
 
@@ -236,6 +236,22 @@ def test_a_back_end_is_known_by_the_address_that_nginx_saw(
             answer = listed.ask(api_request("send_to_client", fields, "listed"))
         assert answer.json["code"] == 0, answer
         assert client.received()["data"] == "hello"
+
+
+def test_no_log_of_our_file_has_a_token(start: Start) -> None:
+    front = start(OURS.read_text(encoding="utf-8"), OUR_NODES)
+    front.servers[0].stop()
+    for _ in range(4):
+        get(front.address, "/api/v1/events", app="101", token="secret-token")
+    eventually(lambda: front.nginx.access_log.count("GET /api/v1/events HTTP/1.1") == 4, what="it logs")
+    assert "secret-token" not in front.nginx.access_log + front.nginx.error_log
+
+
+def test_no_log_of_our_file_has_a_token_if_nginx_itself_fails(start: Start) -> None:
+    front = start(without_address(OURS.read_text(encoding="utf-8")), OUR_NODES)
+    assert get(front.address, "/api/v1/events", app="101", token="secret-token").status == 500
+    eventually(lambda: "GET /api/v1/events HTTP/1.1" in front.nginx.access_log, what="it logs")
+    assert "secret-token" not in front.nginx.access_log + front.nginx.error_log
 
 
 @BOTH

@@ -139,7 +139,7 @@ def test_the_page_asks_for_a_new_token_when_the_old_one_expires(terminal: Termin
     terminal.start(step("start").text)
     page = browser.open(terminal.product)
     page.find("button[value=ann]").click()
-    eventually(lambda: terminal.output.count("GET /session") >= 3, what="two tokens have expired")
+    eventually(lambda: terminal.output.count("GET /session") >= 4, what="two tokens have expired")
     bob = Visitor(terminal.product, "bob")
     bob.login()
 

@@ -200,6 +200,7 @@ def test_a_back_end_may_let_in_a_client_without_a_user(asked: Server, back_end: 
     [
         ({"disconnect": {"code": 4900, "reason": "go"}}, 4900),
         ({"disconnect": {"code": 3900}}, 3900),
+        ({"disconnect": {"code": 4504}}, 4504),
         ({"error": {"code": 1234, "message": "no"}}, 1234),
         ({"error": {"code": 1234, "message": None, "temporary": None}, "result": None}, 1234),
         ({}, 3501),

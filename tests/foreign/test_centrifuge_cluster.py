@@ -7,6 +7,7 @@ import pytest
 from cent import (
     BroadcastRequest,
     ChannelsRequest,
+    Disconnect,
     DisconnectRequest,
     HistoryRequest,
     PresenceStatsRequest,
@@ -42,7 +43,8 @@ def test_subscribers_on_json_first_nodes_share_channels(nodes: Nodes, protobuf: 
         async with person(first, protobuf, "ann") as ann, person(second, protobuf, "bob") as bob:
             _, heard = await ann.subscribe("talk:json_first", token=proof["ann"])
             talk, _ = await bob.subscribe("talk:json_first", token=proof["bob"])
-            assert (await heard.next("on_join")).info.user == "bob"
+            joined = [(await heard.next("on_join")).info.user for _ in range(2)]
+            assert joined == ["ann", "bob"]
             await talk.publish(bob.written({"n": 1}))
             assert ann.read((await heard.next("on_publication")).pub.data) == {"n": 1}
             present = (await talk.presence()).clients
@@ -139,8 +141,10 @@ def test_the_back_end_may_ask_either_node(nodes: Nodes, asked: int) -> None:
             await asyncio.to_thread(cent.refresh, refresh)
             assert (await eve.events.next("on_connecting")).code == 3005
             await eve.client.ready(SECONDS)
-            await asyncio.to_thread(cent.disconnect, DisconnectRequest(user=user))
-            assert (await eve.events.next("on_disconnected")).code == 3503
+            final = DisconnectRequest(user=user, disconnect=Disconnect(code=4504, reason="sold out"))
+            await asyncio.to_thread(cent.disconnect, final)
+            gone = await eve.events.next("on_disconnected")
+            assert (gone.code, gone.reason) == (4504, "sold out")
 
     with Cent(f"{nodes.servers[asked].http_url}/api", KEY, timeout=SECONDS) as cent:
         run(scenario(cent))

@@ -16,8 +16,8 @@ CONNECT = json.dumps({"id": 1, "connect": {"token": token("raw")}})
 
 
 def answered(client: Raw) -> dict[str, Any]:
-    """The next reply that is no ping."""
-    while (found := client.message().json) == {}:
+    """The next reply; pings and pushes before it are dropped."""
+    while "id" not in (found := client.message().json):
         pass
     assert isinstance(found, dict)
     return found

@@ -192,8 +192,10 @@ def test_a_publication_reaches_subscribers_with_its_author(server: Server, proto
             _, heard = await bob.subscribe("talk:7", token=token("bob", channel="talk:7"))
             proof = token("ann", channel="talk:7", info={"role": 1})
             talk, own = await ann.subscribe("talk:7", token=proof)
-            joined = (await heard.next("on_join")).info
-            assert (joined.user, joined.client) == ("ann", ann.client.client_id)
+            assert (await heard.next("on_join")).info.user == "bob"
+            for events in (heard, own):
+                joined = (await events.next("on_join")).info
+                assert (joined.user, joined.client) == ("ann", ann.client.client_id)
             await talk.publish(ann.written({"text": "你好"}))
             for one, events in ((ann, own), (bob, heard)):
                 publication = (await events.next("on_publication")).pub
@@ -501,7 +503,9 @@ def test_the_back_end_subscribes_unsubscribes_refreshes_and_disconnects(
                 room = f"talk:by-server-{protobuf}"
                 _, heard_by_bob = await bob.subscribe(room, token=token("bob", channel=room))
                 cent.subscribe(SubscribeRequest(user=user, channel=room))
-                assert (await heard_by_bob.next("on_join")).info.user == user
+                listening = (heard_by_bob, heard_by_bob, eve.events)
+                joined = [(await events.next("on_join")).info.user for events in listening]
+                assert joined == ["bob", user, user]
                 cent.unsubscribe(UnsubscribeRequest(user=user, channel=room))
                 assert (await heard_by_bob.next("on_leave")).info.user == user
             cent.refresh(RefreshRequest(user=user, expired=True))

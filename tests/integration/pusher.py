@@ -49,7 +49,7 @@ class Client(Raw):
         self.asks(channel, {"user_id": user, "user_info": {"name": user}} if user else None)
         return self.event("pusher_internal:subscription_succeeded", channel)
 
-    def signs_in(self, user: str) -> None:
+    def signs_in(self, user: str | int) -> None:
         data = json.dumps({"id": user})
         auth = f"{SHOP['key']}:{sign(f'{self.socket_id}::user::{data}')}"
         self.say("pusher:signin", {"auth": auth, "user_data": data})

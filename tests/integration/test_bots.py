@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from imserver.config.settings import MAX_USER_BYTES
+from imserver.model import MAX_TYPE_BYTES
 from imserver.services.messages.streamed_answers import MOST_STREAMS
-from imserver.storage.log.contract import TYPE_BYTES, USER_BYTES
 from tests.conftest import _servers
 from tests.support import Address, Server
 
@@ -143,7 +144,7 @@ def test_a_streamed_answer_reaches_everybody_in_the_conversation(server: Server)
         start = {"from": bot.user, "conversation": group, "stream": stream}
         assert piece(at_cid) == {**start, "piece": 0, "text": "A ", "whole": True}
         assert piece(at_cid) == {**start, "piece": 1, "text": "ro"}
-        assert cid.refused("messages/stream/append", pieces=pieces[:1]) == (401, "token_invalid")
+        assert cid.refused("messages/stream/append", pieces=pieces[:1]) == (403, "not_allowed")
         with dan.online(server.ws) as late, bot.online(server.ws) as also:
             for one in (late, also):
                 assert piece(one) == {**start, "piece": 1, "text": "A ro", "whole": True}
@@ -176,10 +177,15 @@ def test_streams_to_one_user_end_as_one_message_or_none(server: Server) -> None:
         bot.good("messages/stream/close", stream=cut, incomplete=True)
         stored = entry(at_fay)
         assert (stored["text"], stored["meta"]) == ("half a", {"incomplete": True})
-        for type in ("x" * (TYPE_BYTES + 1), "ü" * TYPE_BYTES):
+        for type in ("x" * (MAX_TYPE_BYTES + 1), "ü" * MAX_TYPE_BYTES):
             assert bot.refused("messages/stream/open", to=fay.user, type=type) == (400, "invalid_request")
-        long = bot.good("messages/stream/open", to="x" * USER_BYTES, type="x" * TYPE_BYTES, text="a")
+        long = bot.good("messages/stream/open", to=fay.user, type="x" * MAX_TYPE_BYTES, text="a")
         assert bot.good("messages/stream/close", stream=long["stream"])["id"] > stored["id"]
+        nobody = bot.good("messages/stream/open", to="x" * MAX_USER_BYTES, text="a")["stream"]
+        for _ in range(2):
+            assert bot.refused("messages/stream/close", stream=nobody) == (404, "unknown_account")
+        with bot.online(server.ws) as at_bot:
+            assert at_bot.ask_cmd("streamClose", {"stream": nobody})[0] == 1005
         fay.good("friends/block", friend=bot.user)
         assert bot.refused("messages/stream/open", to=fay.user) == (403, "not_allowed")
         assert bot.refused("messages/stream/open", conversation=10**6) == (404, "unknown_conversation")

@@ -128,11 +128,14 @@ def publish(server: Server, app: str, channel: str, data: bytes) -> None:
 
 @pytest.mark.both_servers
 @pytest.mark.parametrize("site", ["cross-site", "same-site", "same-origin"])
-def test_a_page_of_another_site_cannot_open_a_stream_as_an_image(server: Server, site: str) -> None:
-    """Otherwise the cookies of its visitor would go to the back end."""
-    headers = [("Sec-Fetch-Site", site), ("Cookie", "session=visitor")]
+@pytest.mark.parametrize("destination", ["empty", "document", "image", "video"])
+def test_only_scripts_of_own_pages_and_users_open_a_stream(
+    server: Server, site: str, destination: str
+) -> None:
+    """Otherwise the cookies of a visitor would go to the back end, and six pictures would stop a page."""
+    headers = [("Sec-Fetch-Site", site), ("Sec-Fetch-Dest", destination), ("Cookie", "session=visitor")]
     with streaming(server, connect(), "/connection/sse", headers=headers) as client:
-        if site == "same-origin":
+        if site == "same-origin" and destination in ("empty", "document"):
             assert client.next("connect")
         else:
             assert client.closed() == 4505

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_ports
 from tests.processes import end, spawn
 from tests.support import ROOT, START_SECONDS, STOP_SECONDS, clean_environment, eventually
 
@@ -29,13 +30,15 @@ def gunicorn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
     """A gunicorn with one worker; its log must be free of tracebacks at the end."""
     folder = tmp_path_factory.mktemp("gunicorn")
     output = folder / "output.txt"
+    port = free_ports(1)
     environment = clean_environment(
+        IMSERVER_APP_HTTP_PORT=str(port),  # the addresses in answers are made from it
         IMSERVER_SERVER_DATA_DIR=str(folder / "data"),
         IMSERVER_DEBUG_ECHO_PATH=ECHO_PATH,
         IMSERVER_WEBSOCKET_CLOSE_SECONDS="1",
         HOME=str(folder),  # gunicorn keeps a control socket there
     )
-    command = [sys.executable, "-m", "gunicorn", "-k", WORKER, "-w", "1", "-b", "127.0.0.1:0"]
+    command = [sys.executable, "-m", "gunicorn", "-k", WORKER, "-w", "1", "-b", f"127.0.0.1:{port}"]
     command += ["--graceful-timeout", "5", "imserver.wsgi:application"]
     with output.open("wb") as sink:
         process = spawn(command, stdout=sink, stderr=sink, env=environment, cwd=folder)
@@ -48,6 +51,7 @@ def gunicorn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
         status = end(process, signal.SIGTERM, STOP_SECONDS)
     said = output.read_text()
     assert "Traceback" not in said, said
+    assert "the-token" not in said, "queries are never logged"
     assert status == 0, said
 
 
@@ -76,6 +80,14 @@ def test_login_push_and_pages_work(gunicorn: Address) -> None:
     assert page.status == 200
     assert (page.header("content-type") or "").startswith("text/html")
     assert good(get(gunicorn, "/system/state"))["numCPU"] > 0
+
+
+def test_the_gateway_names_the_only_port_and_no_query_is_logged(gunicorn: Address) -> None:
+    """What is logged is looked at in the end, by the fixture."""
+    host = f"127.0.0.1:{gunicorn[1]}"
+    with Raw(gunicorn) as raw:
+        answer = raw.ask(request("/gateway?token=the-token", host=host))
+    assert answer.json == {"url": f"ws://{host}/acc"}
 
 
 ONE_REQUEST = """

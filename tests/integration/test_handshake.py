@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from tests.support import Server
+from tests.api.test_metrics import samples
+from tests.support import Server, eventually
 
 from .cmd import cmd_client, command, logged_in, pairs, reply, users
 from .raw import PING, PONG, TEXT, Ended, Raw, accept_of, ask, frame, handshake, random_key, request, text
@@ -14,6 +15,11 @@ from .setting import OPEN, Launch
 
 PORTS = ("http", "ws")
 HEADER_BYTES = 16384
+
+
+def refused_handshakes(server: Server) -> float:
+    found = samples(ask(server.http, request("/metrics")).body.decode())
+    return sum(count for (name, _), count in found.items() if name == "imserver_handshakes_refused_total")
 
 
 @pytest.mark.parametrize("port", PORTS)
@@ -103,10 +109,12 @@ def test_an_upgrade_where_no_dialect_lives_gets_404(server: Server, port: str, p
 
 
 @pytest.mark.parametrize("version", ["8", "0", "12", "14", "255", "x"])
-def test_another_version_gets_426_that_names_13_alone(server: Server, version: str) -> None:
+def test_another_version_gets_426_that_names_13_alone_and_is_counted(server: Server, version: str) -> None:
+    before = refused_handshakes(server)
     answer = ask(server.ws, handshake(version=version))
     assert answer.status == 426
     assert answer.all("sec-websocket-version") == ["13"]
+    assert refused_handshakes(server) == before + 1
 
 
 @pytest.mark.parametrize(
@@ -296,6 +304,10 @@ def test_outside_demo_mode_pages_of_another_host_are_kept_out(guarded: Server, o
             raw.closed(4505)
         else:
             assert answer.status == 403
+    host = origin.removeprefix("http://")
+    page = "has no host (a file" if host == "null" else f"is of host {host}; to allow it, add the host to"
+    line = f"connection refused: the page {page}"
+    eventually(lambda: guarded.log_text.count(line) == 1, what="the log names the page")
 
 
 @pytest.mark.full

@@ -102,6 +102,14 @@ def test_a_node_that_stores_nothing_opens_no_database(launch: Launch, http_serve
     with logged_in(server.ws, "ann", 101) as ann:
         assert ann.ask_cmd("sync", {"cursor": 0})[2] == {"messages": [], "hasMore": False}
         assert ann.ask_cmd("conversations", {})[2] == {"conversations": [], "hasMore": False}
+        assert ann.ask_cmd("history", {"conversation": 1})[2] == {"messages": [], "hasMore": False}
+        assert ann.ask_cmd("search", {"text": "tea"})[2]["messages"] == []
+        assert ann.ask_cmd("receipts", {"conversation": 1})[2] == {"receipts": [], "hasMore": False}
+        assert ann.ask_cmd("marks", {})[2] == {"version": 0, "read": [], "hidden": [], "receipts": []}
+        assert ann.ask_cmd("hide", {"ids": [1]})[0] == 200
+        assert ann.ask_cmd("read", {"conversation": 1, "id": 1})[0] == 1005
+        for command in ("recall", "react", "pin"):
+            assert ann.ask_cmd(command, {"id": 1, "emoji": "+1"})[0] in (1003, 1005), command
     assert not list(server.folder.rglob("imserver.db"))
 
 

@@ -323,13 +323,20 @@ def test_the_signature_of_a_presence_channel_is_no_sign_in(
     assert client.event("pusher_internal:member_added", "presence-a")["user_id"] == "bob"
 
 
-@pytest.mark.parametrize("user_data", ['{"id":""}', '{"id":7}', "{}", "hello"])
+@pytest.mark.parametrize("user_data", ['{"id":""}', '{"id":null}', "{}", "hello"])
 def test_a_sign_in_names_a_user(clients: tuple[Client, Client], user_data: str) -> None:
     client, _ = clients
     auth = f"{SHOP['key']}:{sign(f'{client.socket_id}::user::{user_data}')}"
     client.say("pusher:signin", {"auth": auth, "user_data": user_data})
     assert client.message().json["data"]["code"] == 4009
     client.closed(4009)
+
+
+def test_the_id_of_a_user_may_be_a_number(clients: tuple[Client, Client]) -> None:
+    client, _ = clients
+    client.signs_in(7)
+    assert client.event("pusher:signin_success") == {"user_data": '{"id": 7}'}
+    client.subscribes("#server-to-user-7")
 
 
 def test_a_wrong_sign_in_ends_the_connection(clients: tuple[Client, Client]) -> None:

@@ -155,6 +155,8 @@ def test_requests_that_break_the_protocol_are_refused(own_server: Server) -> Non
     for metadata in ("filename ???", "filename " + "A" * 4097):
         answer = send(own_server, "POST", own, Upload_Length="5", Upload_Metadata=metadata)
         assert code(answer) == (400, "invalid_request")
+    concatenation = send(own_server, "POST", own, Upload_Length="5", Upload_Concat="partial")
+    assert code(concatenation) == (400, "invalid_request")
     path = begin(own_server, 5)
     assert code(send(own_server, "PATCH", path, b"x", Upload_Offset="0")) == (415, "kind_refused")
     assert code(send(own_server, "PATCH", path, b"x", **BYTES)) == (400, "invalid_request")

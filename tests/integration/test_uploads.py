@@ -336,6 +336,10 @@ def test_a_length_is_needed(own_server: Server, user: str) -> None:
     assert answer.status == 413
     answer = ask(own_server.http, head(5, "Content-Encoding: gzip", app="101", user=user) + b"hello")
     assert code(answer) == (415, "unknown_encoding")
+    kind = "Content-Type: Multipart/form-data; boundary=x"
+    form = ask(own_server.http, head(5, kind, app="101", user=user) + b"--x--")
+    assert code(form) == (400, "invalid_request")
+    assert "do not send a form" in form.json["message"]
 
 
 # --- nobody reads two stories -------------------------------------------------------------------------------

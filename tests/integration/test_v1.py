@@ -223,7 +223,20 @@ def test_a_ban_keeps_a_user_out_until_it_is_lifted(server: Server, app: int) -> 
     with cmd_client(server.ws) as ann:
         ann.send(command("login", {"userID": user, "appID": app}))
         assert close_code(ann) == 4503
+    other = f"{user}x"
+    good(server.http, "ban", {"app": str(app), "users": [other], "seconds": 3600})
+    first = good(server.http, "bans", app=str(app), limit=1)
+    assert first["count"] >= 2
+    listed, following = first["bans"], first["next"]
+    while following:
+        page = good(server.http, "bans", app=str(app), cursor=following)
+        listed, following = listed + page["bans"], page["next"]
+    ends = {row["user"]: row["until"] for row in listed}
+    assert abs(ends[user] - time.time() - 3600) < 60
+    assert other in ends
+    good(server.http, "unban", {"app": str(app), "users": [other]})
     assert good(server.http, "unban", {"app": str(app), "users": [user]}) == {"missing_nodes": []}
+    assert user not in [row["user"] for row in good(server.http, "bans", app=str(app))["bans"]]
     with logged_in(server.ws, user, app):
         pass
 

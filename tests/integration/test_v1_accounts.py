@@ -445,6 +445,21 @@ def test_a_back_end_makes_no_group_of_an_account_that_does_not_exist(ann: Person
     assert refused(ann.server.http, "groups/create", given, key=key)[:2] == (404, "unknown_account")
 
 
+def test_nobody_writes_to_an_account_that_does_not_exist(ann: Person, bob: Person, cid: Person) -> None:
+    """Ids follow each other: the next account would read it."""
+    http, key = ann.server.http, "admin-key-of-the-tests"
+    cid.good("accounts/delete", {"password": PASSWORD})
+    for nobody in (str(int(cid.user) + 1), cid.user, "bob.lee"):
+        assert ann.refused("messages/send", {"to": nobody, "text": "hi"}) == (404, "unknown_account")
+        pushed = {"app": "gochat", "user": nobody, "sender": "shop", "text": "hi", "store": True}
+        (result,) = good(http, "push", pushed, key=key)["results"]
+        assert (result["status"], result["reason"]) == ("refused", "unknown_account")
+    assert Person(ann.server).good("messages/sync", after=0)["messages"] == []
+    # Who is no account may write first, and be answered.
+    good(http, "push", {**pushed, "user": bob.user}, key=key)
+    bob.good("messages/send", {"to": "shop", "text": "thanks"})
+
+
 def test_a_refused_change_of_a_bot_changes_nothing(ann: Person) -> None:
     bot = ann.good("bots", {"name": f"bot{ann.user}"})["id"]
     twice = [{"name": "tea", "description": "x"}] * 2

@@ -116,8 +116,9 @@ def text_of(one: CmdClient) -> str:
 
 def test_an_id_is_published_once(server: Server) -> None:
     fields = {"channel": "news:once", "text": "x", "id": "m-1"}
-    assert publish(server, **fields)["status"] == "sent"
-    assert publish(server, **fields) == {"channel": "news:once", "status": "repeated"}
+    first = publish(server, **fields)
+    assert (first["status"], first["offset"]) == ("sent", 1)
+    assert publish(server, **fields) == {**first, "status": "repeated"}
     again = {**NEWS, **fields, "text": "y"}
     assert refused(server.http, "channels/publish", again)[:2] == (422, "id_reused")
     assert len(history(server, channel="news:once")["publications"]) == 1

@@ -102,7 +102,7 @@ def test_publishes_are_acknowledged_in_order_with_what_was_not_sent(
     ]
     assert answers[5]["error"] == {
         "code": "unknown_app",
-        "message": "No such app.",
+        "message": "There is no app `nope`",
         "temporary": False,
     }
     assert answers[11] == {"seq": 11, "pong": {}}

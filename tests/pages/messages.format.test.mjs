@@ -1,8 +1,9 @@
-// Formatting as typed, links and mentions.
+// Formatting as typed, links and mentions, and the lines about changes of a group.
 import assert from "node:assert/strict";
 import { it } from "node:test";
 
 import { parse } from "./static/messages/format.js";
+import { noticeText } from "./static/messages/message-view.js";
 
 const shown = (text, names) => parse(text, names).map(({ kind, text: content }) => (kind === "text" ? content : `<${kind}>${content}`));
 
@@ -23,4 +24,36 @@ it("formats what is typed", () => {
 
 it("marks the names of mentioned people, the longest first", () => {
   assert.deepEqual(shown("hi @Ann Lee, @Ann and @Bob", ["Ann", "Ann Lee"]), ["hi ", "<mention>@Ann Lee", ", ", "<mention>@Ann", " and @Bob"]);
+  assert.deepEqual(shown("@A.*(x)|[y]^$?{1}\\@A", ["A", "A.*(x)|[y]^$?{1}\\"]), ["<mention>@A.*(x)|[y]^$?{1}\\", "<mention>@A"]);
+});
+
+it("needs no longer than usual for long texts", () => {
+  const began = performance.now();
+  const address = `http://a${".".repeat(200_000)}x`;
+  assert.deepEqual(shown(`see ${address}.`), ["see ", `<link>${address}`, "."]);
+  const mentions = 15_000;
+  const names = Array.from({ length: 100 }, (_, number) => `Bob${number}`);
+  assert.equal(shown("@Ann ".repeat(mentions), [...names, "Ann"]).length, 2 * mentions);
+  assert.ok(performance.now() - began < 10_000);
+});
+
+it("lines about oneself are sentences", () => {
+  const words = {
+    messages_you: "You", messages_you_inside: "you", messages_and: ", ", messages_joined: "{names} joined", messages_added: "{name} added {names}",
+    messages_removed: "{name} removed {names}", messages_muted: "{name} muted {names}", messages_unmuted: "{name} unmuted {names}", messages_role_admin: "{names} is now an admin",
+    messages_role_admin_you: "You are now an admin",
+  };
+  const session = /** @type {any} */ ({ words, user: "ann", people: { nameOf: (user) => user.toUpperCase() } });
+  const line = (kind, from, users, more = {}) => noticeText(/** @type {any} */ ({ kind, from, time: 1_000, meta: { users, ...more } }), session);
+  assert.equal(line("join", "bob", ["cat", "ann"]), "BOB added CAT, you");
+  assert.equal(line("join", "ann", ["cat", "ann"]), "You added CAT");
+  assert.equal(line("join", "", ["ann"]), "You joined");
+  assert.equal(line("join", "cat", ["cat"]), "CAT joined");
+  assert.equal(line("leave", "bob", ["ann"]), "BOB removed you");
+  const change = { change: "member", role: "admin", muted_until: 0 };
+  assert.equal(line("group", "bob", ["ann"], change), "You are now an admin");
+  assert.equal(line("group", "bob", ["cat"], change), "CAT is now an admin");
+  assert.equal(line("group", "bob", ["cat"], { ...change, muted_until: 2 }), "CAT is now an admin", "and stays muted");
+  assert.equal(line("group", "bob", ["ann"], { ...change, change: "mute", muted_until: 2 }), "BOB muted you");
+  assert.equal(line("group", "bob", ["ann"], { ...change, change: "mute" }), "BOB unmuted you");
 });

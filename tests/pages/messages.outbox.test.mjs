@@ -1,16 +1,33 @@
 // Messages that wait for a connection.
 import assert from "node:assert/strict";
-import { it } from "node:test";
+import { beforeEach, it } from "node:test";
 
 import { CommandRefused, NotConnected } from "./sdk/errors.js";
 import { Outbox } from "./static/messages/outbox.js";
 
+/** What `navigator.locks` does for one origin: who has asked for a lock waits until those before have released it. */
+function fakeLocks() {
+  const ends = new Map();
+  const request = async (name, { signal }, work) => {
+    const before = ends.get(name);
+    const aborted = new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
+    const granted = Promise.race([Promise.resolve(before), aborted]).then(() => work({ name }));
+    ends.set(name, granted.catch(() => before));
+    return granted;
+  };
+  return { request };
+}
+
+/** Pages have locks from now on, or none. */
+const setLocks = (locks) => Object.defineProperty(globalThis, "navigator", { value: { locks }, configurable: true });
+
+beforeEach(() => setLocks(fakeLocks()));
+
 /** An outbox whose messages are answered by the test. */
-function fakeOutbox({ isOnline = true, saved = [] } = {}) {
+function fakeOutbox({ isOnline = true, saved = [], isFull = false, rows = new Map(saved.map((row) => [row.id, row])) } = {}) {
   const sent = [];
   const recalled = [];
   const stored = [];
-  const rows = new Map(saved.map((row) => [row.id, row]));
   const listeners = {};
   const session = {
     user: "ann",
@@ -26,11 +43,12 @@ function fakeOutbox({ isOnline = true, saved = [] } = {}) {
     },
     database: {
       all: async () => [...rows.values()],
-      put: async (_, items) => items.forEach((item) => rows.set(item.id, item)),
+      get: async (_, id) => rows.get(id),
+      put: async (_, items) => isFull ? false : items.every((item) => rows.set(item.id, item)),
       delete: async (_, ids) => ids.forEach((id) => rows.delete(id)),
     },
   };
-  const outbox = new Outbox(/** @type {any} */ (session));
+  const outbox = new Outbox(/** @type {any} */ (session), (file) => /** @type {any} */ (file)); // files of the tests upload themselves
   const online = (is) => {
     session.isOnline = is;
     listeners.state({ state: is ? "online" : "waiting" });
@@ -39,6 +57,7 @@ function fakeOutbox({ isOnline = true, saved = [] } = {}) {
 }
 
 const bob = /** @type {any} */ ({ id: 0, group: false, peer: "bob" });
+const file = (more = {}) => /** @type {any} */ ({ content: { size: 1 }, start: () => new Promise(() => {}), cancel() {}, ...more });
 const turn = () => new Promise((resolve) => setImmediate(resolve));
 const states = (outbox) => outbox.of(bob).map(({ text, state }) => `${text} ${state}`);
 
@@ -101,13 +120,14 @@ it("a message that is cancelled while it is under way is recalled", async () => 
 
 it("messages that an earlier load has left are sent, and gone if another tab has sent them", async () => {
   const saved = ["a", "b"].map((id) => ({ id, key: "@bob", conversation: 0, peer: "bob", text: id, state: "sending", time: 1, reason: "", share: 0 }));
-  const { outbox, sent, listeners } = fakeOutbox({ saved });
+  const { outbox, sent, listeners, recalled } = fakeOutbox({ saved });
   await outbox.restore();
   await turn();
   listeners.entry({ from: "ann", clientMsgID: "b" });
-  sent[0].resolve({ id: 1, conversation: 5, seq: 1 });
+  listeners.entry({ from: "ann", clientMsgID: "a" });
+  sent[0].resolve({ id: 1, conversation: 5, seq: 1, repeated: true });
   await turn();
-  assert.deepEqual([sent.map(({ clientMsgID }) => clientMsgID), outbox.of(bob)], [["a"], []]);
+  assert.deepEqual([sent.map(({ clientMsgID }) => clientMsgID), outbox.of(bob), recalled], [["a"], [], []]);
 });
 
 it("messages written without a connection are sent in order after a reload", async () => {
@@ -129,7 +149,8 @@ it("messages written without a connection are sent in order after a reload", asy
 it("a file is uploaded before its message is sent, and other messages do not wait for it", async () => {
   const { outbox, sent } = fakeOutbox();
   let finish;
-  const item = outbox.add(bob, { type: "file" }, { start: (progress) => new Promise((resolve) => { progress(0.5); finish = resolve; }), cancel() {} });
+  const start = (progress) => new Promise((resolve) => { progress(0.5); finish = resolve; });
+  const item = outbox.add(bob, { type: "file" }, file({ start }));
   outbox.add(bob, { text: "text" });
   await turn();
   assert.deepEqual([item.state, item.share, sent.length], ["uploading", 0.5, 1]);
@@ -138,4 +159,86 @@ it("a file is uploaded before its message is sent, and other messages do not wai
   await turn();
   await turn();
   assert.deepEqual([sent.length, item.data], [2, { url: "/x" }]);
+});
+
+it("a file that is not uploaded yet waits over a reload", async () => {
+  const { outbox, rows } = fakeOutbox();
+  const item = outbox.add(bob, { type: "picture", data: { name: "a.jpg", preview: "a canvas" } }, file());
+  assert.ok(outbox.isUnsaved);
+  await turn();
+  assert.ok(!outbox.isUnsaved);
+  assert.deepEqual(rows.get(item.id).data, { name: "a.jpg", preview: null });
+  outbox.stop();
+  const again = fakeOutbox({ saved: [{ ...rows.get(item.id), file: file({ start: async () => ({ url: "/a" }) }) }] });
+  await again.outbox.restore();
+  for (let turns = 0; turns < 3; turns++) await turn();
+  assert.deepEqual(again.sent.map(({ clientMsgID }) => clientMsgID), [item.id]);
+  assert.deepEqual([again.rows.get(item.id).data, again.rows.get(item.id).file], [{ url: "/a" }, undefined]);
+});
+
+it("files and texts keep their order over a reload", async () => {
+  const saved = [4, 2, 3, 1].map((time) => ({ id: String(time), key: "@bob", text: String(time), time, state: "failed", ...(time % 2 && { file: file() }) }));
+  const { outbox } = fakeOutbox({ saved });
+  await outbox.restore();
+  for (let turns = 0; turns < 3; turns++) await turn();
+  assert.deepEqual(outbox.of(bob).map(({ text }) => text), ["1", "2", "3", "4"]);
+});
+
+it("the page knows that a file would be lost if the browser has not stored it", async () => {
+  for (const [how, content, locks] of /** @type {[object, object, object?][]} */ ([
+    [{ isFull: true }, { size: 1 }, fakeLocks()], [{}, { size: 1e9 }, fakeLocks()], [{}, { size: 1 }],
+  ])) {
+    setLocks(locks);
+    const { outbox } = fakeOutbox(how);
+    const item = outbox.add(bob, { type: "file" }, file({ content }));
+    await turn();
+    assert.ok(outbox.isUnsaved);
+    outbox.cancel(item.id);
+    assert.ok(!outbox.isUnsaved);
+  }
+});
+
+it("a file that waits is shown after the next login on the same page, which uploads it", async () => {
+  const { outbox, rows } = fakeOutbox();
+  let isCancelled = false;
+  let fail;
+  const start = () => new Promise((_, reject) => { fail = reject; });
+  const item = outbox.add(bob, { type: "file" }, file({ start, cancel: () => { isCancelled = true; fail(new Error("cancelled")); } }));
+  await turn();
+  outbox.stop();
+  await turn();
+  assert.deepEqual([isCancelled, outbox.of(bob), rows.get(item.id).state], [true, [], "uploading"]);
+  const again = fakeOutbox({ rows });
+  await again.outbox.restore();
+  await turn();
+  assert.deepEqual(again.outbox.of(bob).map(({ id, state }) => [id, state]), [[item.id, "uploading"]]);
+});
+
+it("a file is sent by one tab only, and by the other when the first ends", async () => {
+  const { outbox, rows } = fakeOutbox();
+  const [gone, left] = ["a", "b"].map((text) => outbox.add(bob, { type: "file", text }, file()));
+  await turn();
+  const [other, late] = [fakeOutbox({ rows }), fakeOutbox({ rows })];
+  await Promise.all([other.outbox.restore(), late.outbox.restore()]);
+  late.outbox.stop(); // while it waits
+  await turn();
+  assert.deepEqual(other.outbox.of(bob), []);
+  outbox.cancel(gone.id);
+  await turn();
+  assert.deepEqual([other.outbox.of(bob), [...rows.keys()]], [[], [left.id]]);
+  outbox.stop();
+  for (let turns = 0; turns < 3; turns++) await turn();
+  assert.deepEqual([other.outbox.of(bob).map(({ id }) => id), late.outbox.of(bob)], [[left.id], []]);
+});
+
+it("without locks, a file that is cancelled is not sent by another tab", async () => {
+  setLocks(undefined);
+  const { outbox, rows } = fakeOutbox();
+  const item = outbox.add(bob, { type: "file" }, file());
+  await turn();
+  const other = fakeOutbox({ rows });
+  await other.outbox.restore();
+  outbox.cancel(item.id);
+  await turn();
+  assert.deepEqual([other.outbox.of(bob), rows.size], [[], 0]);
 });

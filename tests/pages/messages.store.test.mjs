@@ -175,6 +175,61 @@ it("what was loaded is there without a connection, with later changes", async ()
   assert.deepEqual(texts(same), ["one", "4"]);
 });
 
+it("a quoted message is that of the server, and the stored one only without a connection", async () => {
+  const { store, session, requests, saved } = fakeStore();
+  saved.set(1, entry(1, { text: "before" }));
+  const find = async (answer) => {
+    const found = store.find(1, 1);
+    answer?.(requests.at(-1));
+    return (await found)?.text;
+  };
+  assert.equal(await find(({ fail }) => fail(new NotConnected("line lost"))), "before");
+  assert.equal(await find(({ answer }) => answer([entry(1, { text: "after" })])), "after");
+  session.isOnline = false;
+  assert.equal(await find(), "after");
+  session.isOnline = true;
+  assert.equal(await find(({ answer }) => answer([])), undefined);
+  assert.equal(saved.size, 0);
+});
+
+it("a change of our role takes effect at once", () => {
+  const { store } = fakeStore();
+  const of = (id, kind, users, meta) => store.add(entry(id, { kind, to: undefined, meta: { users, ...meta } })).role;
+  store.session.messenger.conversations = async () => ({ conversations: [], hasMore: false });
+  assert.equal(of(1, "group", ["ann"], { change: "member", role: "admin" }), "admin");
+  assert.equal(of(2, "group", ["bob"], { change: "member", role: "owner" }), "admin");
+  assert.equal(of(3, "leave", ["ann"]), "admin");
+  assert.equal(of(4, "join", ["ann"]), "member");
+});
+
+it("what is read on another device is counted", async (test) => {
+  test.mock.timers.enable({ apis: ["setTimeout"] });
+  const fake = await opened([entry(1), entry(2), entry(3), entry(4, { from: "ann", to: "bob" }), entry(5, { meta: { mentions: ["ann"] } }), entry(6)]);
+  const { store, conversation } = fake;
+  const asked = withList(fake);
+  const rows = savedConversations(fake);
+  Object.assign(conversation, { unread: 4, mentions: 1, read: 1 });
+  store.applyReceipt({ from: "ann", conversation: 1, read: 3 });
+  assert.deepEqual([conversation.unread, conversation.mentions, rows[0].unread], [2, 1, 2]);
+  store.applyReceipt({ from: "ann", conversation: 1, read: 5 });
+  assert.deepEqual([conversation.unread, conversation.mentions, rows[0].unread], [1, 0, 1]);
+  Object.assign(conversation, { unread: 99, read: 0, entries: null });
+  store.applyReceipt({ from: "ann", conversation: 1, read: 2 });
+  test.mock.timers.tick(900);
+  store.applyReceipt({ from: "ann", conversation: 1, read: 3 });
+  test.mock.timers.tick(900);
+  await new Promise(setImmediate);
+  assert.equal(asked.length, 0, "the other device is still reading");
+  test.mock.timers.tick(100);
+  await new Promise(setImmediate);
+  assert.equal(asked.length, 1, "the server counts once");
+  for (let id = 10; id < 60; id++) store.add(entry(id, { conversation: id }));
+  store.applyReceipt({ from: "ann", conversation: 1, read: 4 });
+  test.mock.timers.tick(1_000);
+  await new Promise(setImmediate);
+  assert.equal(asked.length, 1, "the first page of the list does not reach that far");
+});
+
 it("a conversation that is not open keeps only its last entry", () => {
   const { store } = fakeStore();
   const conversation = store.add(entry(1));

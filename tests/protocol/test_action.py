@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from imserver import errors
 from imserver.config.settings import MAX_USER_BYTES
-from imserver.model import ActionLogin, BadFrame, Event, Heartbeat, Reply, Say
-from imserver.protocol.action import MAX_ROOM_BYTES, ActionDialect
+from imserver.model import MAX_ROOM_BYTES, ActionLogin, BadFrame, Event, Heartbeat, Reply, Say
+from imserver.protocol.action import ActionDialect
 from imserver.protocol.cmd import BAD_FRAME_REPLY
 
 VECTORS = json.loads((Path(__file__).parent.parent / "vectors" / "action.json").read_text(encoding="utf-8"))

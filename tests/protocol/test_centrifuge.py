@@ -85,6 +85,7 @@ ANN = ClientView("ann", "c1", Raw(b'{"name":"Ann"}'), Raw(b'{"role":1}'))
 ANSWERS: dict[str, tuple[str, str, Reply]] = {
     "an error": ("2", "subscribe", Reply(errors.CENTRIFUGE_PERMISSION_DENIED)),
     "a temporary error": ("2", "subscribe", Reply(errors.REPLY_SYSTEM)),
+    "an error for something unknown": ("2", "rpc", Reply(errors.REPLY_NO_DATA)),
     "connected": (
         "1",
         "connect",
@@ -298,7 +299,7 @@ def test_notices_of_an_app_cannot_be_expressed(dialect: CentrifugeDialect) -> No
 
 
 def test_entries_and_signals_come_on_the_channel_of_their_receiver() -> None:
-    entry = Message(7, 3, 1, "bob", "ann", body=b"hi", time_ms=5)
+    entry = Message(7, 3, 1, "bob", ("ann", "bob"), body=b"hi", time_ms=5)
     found = json.loads(payload_of(entry, as_json, 'a"n') or b"")["push"]
     assert found["channel"] == '#a"n'
     assert found["pub"]["offset"] == 7

@@ -7,7 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import json
 
-from imserver.model import AskPins, History, Message, Pin, React, Reaction, Send
+from imserver.model import (
+    AskPins,
+    ChannelPart,
+    History,
+    Message,
+    Pin,
+    React,
+    Reaction,
+    Send,
+    Signal,
+    StreamPart,
+)
 from imserver.protocol import cmd
 from imserver.protocol.cmd import entry_view
 from imserver.protocol.forgiving import Refused
@@ -81,7 +92,9 @@ def test_half_a_character_is_replaced_everywhere() -> None:
     ],
 )
 def test_a_body_is_shown_in_its_type(type: str, body: bytes, wanted: dict[str, Any]) -> None:
-    entry = json.decode(json.encode(entry_view(Message(1, 2, 3, "ann", "bob", "message", type, body))))
+    entry = json.decode(
+        json.encode(entry_view(Message(1, 2, 3, "ann", ("ann", "bob"), "message", type, body)))
+    )
     del entry["id"], entry["conversation"], entry["seq"], entry["kind"], entry["from"], entry["to"]
     assert entry.pop("type") == type
     assert entry == wanted
@@ -179,9 +192,17 @@ def test_reactions_are_shown_and_a_digit_is_an_emoji_too() -> None:
     reacted = Message(1, 2, 3, "ann", reactions=(Reaction("1", 2, ("bob",), True),))
     shown = json.decode(json.encode(entry_view(reacted)))
     assert shown["reactions"] == [{"emoji": "1", "count": 2, "users": ["bob"], "mine": True}]
-    change = Message(4, 2, 4, "bob", "", "reaction", "add", b"1", about=1, meta=b'{"count":2}')
+    change = Message(4, 2, 4, "bob", (), "reaction", "add", b"1", about=1, meta=b'{"count":2}')
     shown = json.decode(json.encode(entry_view(change)))
     assert (shown["kind"], shown["type"], shown["text"], shown["about"]) == ("reaction", "add", "1", 1)
     assert shown["meta"] == {"count": 2}
-    shown = json.decode(json.encode(entry_view(Message(5, 2, 5, "bob", "", "pin", "remove", about=1))))
+    shown = json.decode(json.encode(entry_view(Message(5, 2, 5, "bob", (), "pin", "remove", about=1))))
     assert (shown["type"], "text" in shown) == ("remove", False)
+
+
+@pytest.mark.parametrize("dialect", [cmd.CmdDialect(), cmd.ChannelCmdDialect()])
+def test_a_piece_of_an_answer_names_its_conversation_with_and_without_channels(dialect: Any) -> None:
+    part = ChannelPart("group:7", stream=StreamPart("s1", 1))
+    frame = json.decode(dialect.encode_event(Signal("piece", "bot", "hi", channel=part, conversation=7)))
+    shown = {"from": "bot", "conversation": 7, "stream": "s1", "piece": 1, "text": "hi"}
+    assert (frame["cmd"], frame["response"]["data"]) == ("piece", shown)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from imserver.model import Event
+from imserver.model import ChannelPart, Event, Signal, StreamPart
 from imserver.protocol.sse import to_json
 
 SAMPLES = [
@@ -42,6 +42,27 @@ SAMPLES = [
     (
         Event("online", "", "", data=b'{"clientId":"c"}'),
         {"event": "online", "app": "101", "data": {"clientId": "c"}},
+    ),
+    (
+        Signal("receipt", "bob", "", conversation=7, read=30),
+        {"event": "receipt", "app": "101", "data": {"from": "bob", "conversation": 7, "read": 30}},
+    ),
+    (
+        Signal("typing", "bob", "", to="ann"),
+        {"event": "typing", "app": "101", "data": {"from": "bob", "to": "ann"}},
+    ),
+    (Signal("hidden", "ann", "", ids=(3,)), {"event": "hidden", "app": "101", "data": {"ids": [3]}}),
+    (
+        Signal("contact", "bob", "", to="ann"),
+        {"event": "contact", "app": "101", "data": {"from": "bob", "to": "ann"}},
+    ),
+    (
+        Signal("piece", "bot", "hi", to="ann", channel=ChannelPart("user:ann", stream=StreamPart("s1", 1))),
+        {
+            "event": "piece",
+            "app": "101",
+            "data": {"from": "bot", "to": "ann", "stream": "s1", "piece": 1, "text": "hi"},
+        },
     ),
 ]
 

@@ -14,6 +14,8 @@ from msgspec.structs import asdict
 
 from imserver import errors
 from imserver.model import (
+    MAX_CLIENT_MSG_ID_BYTES,
+    MAX_ID,
     BadFrame,
     ChatLogin,
     ChatMessage,
@@ -28,8 +30,6 @@ from imserver.protocol import chat_pb2 as pb
 from imserver.protocol.protobuf import (
     CT_SYNC,
     MAX_DEVICE_BYTES,
-    MAX_ID,
-    MAX_MESSAGE_ID_BYTES,
     MESSAGE_TYPES,
     ProtobufDialect,
     account,
@@ -129,7 +129,7 @@ def test_batches_that_follow_each_other_are_one_batch() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "number", "limit"),
-    [(LOGIN, 2, MAX_DEVICE_BYTES), (MESSAGE, 3, MAX_MESSAGE_ID_BYTES)],
+    [(LOGIN, 2, MAX_DEVICE_BYTES), (MESSAGE, 3, MAX_CLIENT_MSG_ID_BYTES)],
 )
 def test_names_of_devices_and_ids_of_messages_have_a_limit(kind: int, number: int, limit: int) -> None:
     assert protobuf.decode(sent(kind, field(number, b"x" * limit))).command is not None

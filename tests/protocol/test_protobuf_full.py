@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from imserver import errors
 from imserver.model import (
+    MAX_ID,
     Ack,
     AskMarks,
     AskReceipts,
@@ -15,6 +16,7 @@ from imserver.model import (
     ChatSync,
     Command,
     Conversations,
+    EntryKind,
     Event,
     Hide,
     History,
@@ -31,7 +33,6 @@ from imserver.protocol.cmd import MAX_HIDDEN, MAX_PAGE, MAX_WORDS_BYTES, entry_v
 from imserver.protocol.protobuf import (
     FULL_COMMANDS,
     KINDS,
-    MAX_ID,
     FullProtobufDialect,
     ProtobufDialect,
     Recovered,
@@ -45,7 +46,6 @@ from imserver.services.messages.messaging import (
     SearchPage,
 )
 from imserver.services.messages.receipts import MarksView, PeerReceiptView, ReadView, ReceiptPage, ReceiptView
-from imserver.storage.log.contract import EntryKind
 from tests.integration import protobuf
 from tests.integration.protobuf import Output, SentMessage, field, further, one, outputs, sent, varint
 
@@ -163,7 +163,9 @@ def answered(name: str, data: Any = None, code: int = errors.REPLY_OK) -> Output
     return found
 
 
-ENTRY = Message(9, 5, 2, "266", "267", "edit", "picture", b'{"url":"/p"}', "mine", 1700000000000, 8, b"{}")
+ENTRY = Message(
+    9, 5, 2, "266", ("266", "267"), "edit", "picture", b'{"url":"/p"}', "mine", 1700000000000, 8, b"{}"
+)
 
 
 @pytest.mark.parametrize("name", ["read", "received", "typing", "hide"])
@@ -215,7 +217,7 @@ def test_a_refused_login_is_no_ack_of_a_login_and_1002_is_spelled_as_by_the_orig
     ],
 )
 def test_history_and_search_show_entries_as_they_are_pushed(type: str, body: bytes) -> None:
-    entry = Message(9, 5, 2, "266", "267", "message", type, body, time_ms=1)
+    entry = Message(9, 5, 2, "266", ("266", "267"), "message", type, body, time_ms=1)
     found = protobuf.fields(answered("history", EntryPage([entry_view(entry)], True)).data)
     assert found == [(1, full_message(entry)), (2, 1)]
     found = protobuf.fields(answered("search", SearchPage([entry_view(entry)], True, 7)).data)
@@ -258,7 +260,7 @@ def test_an_entry_has_the_fields_of_the_original_and_others_behind_them() -> Non
         "client_msg_id": b"mine",
         "meta": b"{}",
     }
-    plain = Message(9, 5, 2, "266", "267", body=b"hi", time_ms=1)
+    plain = Message(9, 5, 2, "266", ("266", "267"), body=b"hi", time_ms=1)
     begin = as_message(plain)
     assert begin is not None
     assert full_message(plain).startswith(begin.SerializeToString())
@@ -279,7 +281,7 @@ def test_every_kind_of_entries_has_a_number() -> None:
 
 
 def test_users_who_are_no_accounts_are_named() -> None:
-    made = full_message(Message(9, 5, 2, "ann", "bob", body=b"hi"))
+    made = full_message(Message(9, 5, 2, "ann", ("ann", "bob"), body=b"hi"))
     assert protobuf.said(made)._replace(type=0) == SentMessage(1, 0, 0, 0, b"hi", 9)
     assert (further(made)["sender_name"], further(made)["to"]) == (b"ann", b"bob")
 

@@ -52,7 +52,10 @@ def test_enter_and_exit_notices_name_the_user(kind: str) -> None:
 
 
 def test_a_stored_entry_has_its_id_outside_and_inside() -> None:
-    message = Message(17, 3, 5, "shop", "ann", type="order", body=b'{"a":\n1}', time_ms=9)
+    body, own = b'{"a":\n1}', "c-1"
+    message = Message(
+        17, 3, 5, "shop", ("ann", "shop"), type="order", body=body, client_msg_id=own, time_ms=9
+    )
     block = DIALECT.encode_message(message)
     assert block.startswith(b"id: 17\n")
     assert data_of(block.removeprefix(b"id: 17\n")) == {
@@ -66,6 +69,7 @@ def test_a_stored_entry_has_its_id_outside_and_inside() -> None:
         "to": "ann",
         "type": "order",
         "data": {"a": 1},
+        "client_msg_id": "c-1",
         "time": 9,
     }
 

@@ -82,7 +82,7 @@ describe("login", () => {
   it("sends user, app, token and device and is online after the answer 200", async () => {
     const { client, states } = await logIn({ token: "secret", device: "phone" });
     const { seq, ...request } = last().sent[0];
-    assert.match(seq, /^\d+-\d{6}$/);
+    assert.ok(seq);
     assert.deepEqual(request, { cmd: "login", data: { userID: "黄帝", appID: 101, serviceToken: "secret", device: "phone" } });
     assert.deepEqual(states.map((s) => s.state), ["connecting", "online"]);
     assert.equal(client.state.state, "online");
@@ -153,6 +153,8 @@ describe("options", () => {
     for (const name of ["url", "app", "user"]) {
       assert.throws(() => new TalkClient({ ...talk, [name]: undefined }), { name: "TypeError", message: `the option ${name} is missing` });
     }
+    assert.throws(() => makeClient({ token: 7 }), { name: "TypeError", message: "the token is neither a string nor a function" });
+    assert.throws(() => { makeClient().client.token = null; }, TypeError);
     await assert.rejects(makeClient({ httpUrl: "" }).client.userList(), { name: "TypeError", message: "the option httpUrl is missing" });
   });
 });
@@ -245,6 +247,60 @@ describe("reconnecting", () => {
     assert.equal(last().sent[0].data.serviceToken, "new");
   });
 
+  it("asks a function for the token of each login, also of the one after its expiry", async () => {
+    let number = 0;
+    const { client, states } = makeClient({ token: () => Promise.resolve(`token ${++number}`) });
+    const connected = client.connect();
+    for (const [token, code] of [["token 1", 4504], ["token 2", 1001], ["token 3", 0]]) {
+      last().open();
+      await settled();
+      assert.equal(last().sent[0].data.serviceToken, token);
+      last().answer();
+      await settled();
+      if (code) last().end(code);
+      client.retryNow();
+    }
+    await connected;
+    const round = ["connecting", "online", "waiting"];
+    assert.deepEqual(states.map(({ state }) => state), [...round, ...round, "connecting", "online"]);
+    assert.equal(states[2].reason, "the session token is wrong or has expired");
+  });
+
+  it("tries again when the function for the token fails, and is refused with the token that it gives", async () => {
+    const answers = [() => { throw new Error("away"); }, () => Promise.reject(new Error("away")), () => 7, () => undefined];
+    const { client } = makeClient({ token: () => answers.shift()() });
+    const connected = client.connect();
+    for (const reason of ["Error: away", "Error: away", "TypeError: it has not returned a string"]) {
+      last().open();
+      await settled();
+      assert.deepEqual([client.state.state, client.state.reason], ["waiting", `the token function failed: ${reason}`]);
+      assert.deepEqual(last().sent, []);
+      mock.timers.tick(client.state.retryInMs);
+    }
+    last().open();
+    await settled();
+    assert.equal("serviceToken" in last().sent[0].data, false);
+    last().answer(1003);
+    await assert.rejects(connected, { name: "LoginRefused", code: 1003 });
+    assert.equal(client.state.state, "refused");
+  });
+
+  it("does not wait for the function for the token for ever, or after close()", async () => {
+    const given = [];
+    const { client } = makeClient({ token: () => new Promise((resolve) => given.push(resolve)) });
+    client.connect();
+    last().open();
+    mock.timers.tick(10_000);
+    assert.deepEqual([client.state.state, client.state.reason], ["waiting", "connect timeout"]);
+    client.retryNow();
+    last().open();
+    client.close();
+    for (const give of given) give("late");
+    await settled();
+    assert.deepEqual(sockets.map(({ sent }) => sent), [[], []]);
+    assert.equal(client.state.state, "closed");
+  });
+
   it("gives up a connection that does not open in time", () => {
     const { client } = makeClient();
     client.connect();
@@ -330,6 +386,30 @@ describe("reconnecting", () => {
     assert.equal(client.state.state, "online");
   });
 
+  it("all listeners hear the states in their order, also if one of them connects again", async () => {
+    const { client } = makeClient();
+    const stop = client.on("state", ({ state }) => state === "closed" && client.connect());
+    const heard = [];
+    client.on("state", ({ state }) => heard.push(state));
+    client.connect().catch(() => {});
+    client.close();
+    stop();
+    assert.deepEqual([heard, sockets.length], [["connecting", "closed", "connecting"], 2]);
+  });
+
+  it("close() of a client that was never connected ends it, and connect() starts it", async () => {
+    const { client, states } = makeClient();
+    client.close();
+    client.close();
+    assert.deepEqual(states.map(({ state }) => state), ["closed"]);
+    assert.ok(client.state.error instanceof Closed);
+    const connected = client.connect();
+    last().open();
+    last().answer();
+    await connected;
+    assert.equal(client.state.state, "online");
+  });
+
   it("close() in the listener of an event that comes together with the answer to the login ends it", async () => {
     const { client, states } = makeClient();
     client.on("msg", () => client.close());
@@ -349,7 +429,21 @@ describe("reconnecting", () => {
     assert.equal(fullJitter(3, 1000, 30_000, () => 0.25), 2000);
     assert.equal(fullJitter(5000, 1000, 30_000, () => 0.5), 15_000);
     assert.equal(fullJitter(0, 1000, 30_000, () => 0), 0);
-    assert.match(newId(), /^\d+-\d{6}$/);
+  });
+
+  it("ids are different, also without crypto.randomUUID", () => {
+    mock.method(crypto, "randomUUID", () => "a UUID");
+    assert.equal(newId(), "a UUID");
+    mock.restoreAll();
+    const { crypto: original } = globalThis;
+    Object.defineProperty(globalThis, "crypto", { value: undefined, configurable: true });
+    try {
+      const ids = Array.from({ length: 20_000 }, newId);
+      assert.equal(new Set(ids).size, ids.length);
+      assert.ok(ids.every((id) => id.length <= 64), ids[0]); // the longest that the protobuf dialect takes
+    } finally {
+      Object.defineProperty(globalThis, "crypto", { value: original, configurable: true });
+    }
   });
 });
 
@@ -509,12 +603,46 @@ describe("http", () => {
       { appID: "101", userID: "黄帝", msgID: "7-000001", message: "a&b=c 你好\n" });
   });
 
+  it("asks a function for a fresh token unless the connection has one", async () => {
+    let made = 0;
+    const { calls, client } = withFetch({ code: 200, data: {} }, { token: async () => String(++made) });
+    const bearer = async () => (await client.userList(), calls.at(-1).headers.Authorization);
+    assert.deepEqual([await bearer(), await bearer()], ["Bearer 1", "Bearer 2"]);
+    client.connect();
+    last().open();
+    await settled();
+    last().answer();
+    await settled();
+    assert.deepEqual([await bearer(), await bearer()], ["Bearer 3", "Bearer 3"]);
+    last().end(1006);
+    assert.equal(await bearer(), "Bearer 4");
+    client.close();
+    assert.equal(await bearer(), "Bearer 5");
+    client.token = () => { throw new Error("away"); };
+    await assert.rejects(client.userList(), { name: "NotConnected", text: "the token function failed: Error: away" });
+  });
+
+  it("uses the token of the latest call of the function, and does not wait for one for ever", async () => {
+    const given = [];
+    const { calls, client } = withFetch({ code: 200, data: {} }, { token: () => new Promise((resolve) => given.push(resolve)) });
+    const asked = [client.userList(), client.userList()];
+    given[1]("newer");
+    await asked[1];
+    given[0]("older");
+    await asked[0];
+    assert.deepEqual(calls.map(({ headers }) => headers.Authorization), ["Bearer newer", "Bearer newer"]);
+    const late = assert.rejects(client.userList(), { name: "NotConnected", text: "the token function failed: Error: no token in time" });
+    mock.timers.tick(10_000);
+    await settled();
+    await late;
+  });
+
   it("sendMessage names the receiver and makes a new id", async () => {
     const { calls, client } = withFetch({ code: 200, data: { sendResults: false } });
     assert.deepEqual(await client.sendMessage("马远", "hi"), { sendResults: false });
     const fields = new URLSearchParams(calls[0].body);
     assert.equal(fields.get("userID"), "马远");
-    assert.match(fields.get("msgID"), /^\d+-\d{6}$/);
+    assert.ok(fields.get("msgID"));
     assert.deepEqual(calls[0].headers, { "Content-Type": "application/x-www-form-urlencoded" });
   });
 
@@ -534,6 +662,27 @@ describe("http", () => {
     assert.deepEqual(Object.entries(found), [["马远", true], ["__proto__", false]]);
     assert.equal(calls[0].url, "http://im.test/user/onlineBatch");
     assert.deepEqual([...new URLSearchParams(calls[0].body)], [["appID", "101"], ["userIDs", "马远"], ["userIDs", "__proto__"]]);
+  });
+
+  it("presence asks for cards in an app with accounts", async () => {
+    const users = Array.from({ length: 101 }, (_, number) => String(number));
+    const asked = [];
+    const body = { status: 200, cards: [{ user: "1", presence: "online" }, { user: "2", presence: "offline" }, { user: "3", presence: "" }] };
+    const { client } = makeClient({
+      app: "gochat",
+      token: "t",
+      fetch: async (url, init) => {
+        if (url.endsWith("/user/onlineBatch")) return { ok: true, json: async () => ({ code: 1003 }) };
+        asked.push([url, init.headers, JSON.parse(init.body)]);
+        return { ok: body.status === 200, status: body.status, json: async () => body };
+      },
+    });
+    assert.deepEqual(await client.presence(users), { 1: true, 2: false });
+    const headers = { "Content-Type": "application/json", Authorization: "Bearer t" };
+    assert.deepEqual(asked, [users.slice(0, 100), ["100"]].map((some) =>
+      ["http://im.test/api/v1/accounts/cards", headers, { app: "gochat", users: some }]));
+    body.status = 403;
+    await assert.rejects(client.presence(["1"]), { name: "CommandRefused", code: 1003 });
   });
 
   it("userList asks for the page after a cursor; an app may have a name", async () => {
@@ -596,9 +745,17 @@ describe("a client of the action dialect", () => {
     const client = await begin({ token: "secret" });
     assert.equal(last().url, "ws://im.test/ws?uid=1&to_uid=2&appname=1");
     const { seq, ...request } = last().sent[0];
-    assert.match(seq, /^\d+-\d{6}$/);
+    assert.ok(seq);
     assert.deepEqual(request, { action: "login", data: { userId: "1", appId: 1, toUid: "2", groupsId: "0", token: "secret" } });
     assert.equal(client.state.state, "online");
+  });
+
+  it("asks a function for its token", async () => {
+    const client = makeTalk({ token: async () => "fresh" });
+    client.connect();
+    last().open();
+    await settled();
+    assert.equal(last().sent[0].data.token, "fresh");
   });
 
   it("encodes what is in its address", async () => {
@@ -797,6 +954,17 @@ describe("a subscription", () => {
       assert.deepEqual(subscription.position, second.epoch ? { epoch: "f", offset: 1 } : null);
     });
   }
+
+  it("hands out nothing after close(), and keeps the position of the last publication that it handed out", async () => {
+    const client = await connected();
+    const { heard, subscription } = listen(client, {
+      since: { epoch: "e", offset: 1 },
+      onPublication: ({ offset }) => heard.push(offset) && offset === 3 && client.close(),
+      onSubscribed: () => heard.push("subscribed"),
+    });
+    await answer({ ...OPTIONS, offset: 5, recovered: true, publications: [2, 3, 4, 5].map((offset) => publication(offset)) });
+    assert.deepEqual([heard, subscription.position.offset], [[2, 3], 3]);
+  });
 
   it("begins with the position of an earlier run", async () => {
     const { heard } = listen(await connected(), { since: { epoch: "e", offset: 1 } });

@@ -16,6 +16,9 @@ export async function use(token: string): Promise<Entry[]> {
   client.on("entry", () => {});
   // @ts-expect-error: an app is required
   new ImClient({ url: "", user: "ann" });
+  // @ts-expect-error: a token is a text
+  client.token = 7;
+  client.token = () => token;
   // @ts-expect-error: this is inside
   client.emit("msg", {});
   const found: Record<string, boolean> = await client.presence(["bob"]);
@@ -27,7 +30,7 @@ export async function use(token: string): Promise<Entry[]> {
   messenger.on("receipt", ({ read }) => read?.toFixed());
   const { id, repeated } = await messenger.send("bob", undefined, { data: { found, sent } });
 
-  const talk = new TalkClient({ ...options, room: "7", WebSocket });
+  const talk = new TalkClient({ ...options, token: async () => token, room: "7", WebSocket });
   talk.on("said", ({ at }) => at.toFixed());
   // @ts-expect-error: an event of the other dialect
   talk.on("msg", () => {});

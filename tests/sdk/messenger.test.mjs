@@ -57,15 +57,18 @@ const last = () => sockets.at(-1);
 const settled = () => new Promise((resolve) => setImmediate(resolve));
 const entry = (id) => ({ id, conversation: 1, seq: id, kind: "message", from: "bob", text: String(id), time: 1 });
 
+const newMessenger = (options = {}) => new Messenger({
+  url: "ws://im.test/acc", httpUrl: "http://im.test", app: 101, user: "ann", WebSocket: PaperSocket, random: () => 0, ...options,
+});
+
 async function logIn(options = {}, answer = { recovered: true }) {
-  const messenger = new Messenger({
-    url: "ws://im.test/acc", httpUrl: "http://im.test", app: 101, user: "ann", WebSocket: PaperSocket, random: () => 0, ...options,
-  });
+  const messenger = newMessenger(options);
   const heard = [];
   messenger.on("entry", ({ id }) => heard.push(id));
   messenger.on("anew", () => heard.push("anew"));
   messenger.connect().catch(() => {});
   last().open();
+  await settled(); // of a function for the token
   await last().answer("login", answer);
   return { messenger, heard };
 }
@@ -73,6 +76,7 @@ async function logIn(options = {}, answer = { recovered: true }) {
 async function comeBack(answer = { recovered: true }) {
   mock.timers.tick(0);
   last().open();
+  await settled();
   await last().answer("login", answer);
 }
 
@@ -101,6 +105,19 @@ it("pages are asked for until there are no more, and what is told beside them co
   await last().tell(10);
   assert.deepEqual(heard, [2, 3, 9, 10]);
   assert.deepEqual(last().asked("sync").map(({ cursor }) => cursor), [1, 3]);
+});
+
+it("close() in a listener ends the entries of a page, and the cursor stays at the last one", async () => {
+  const { messenger, heard } = await logIn({ cursor: 1 }, { recovered: false });
+  const stop = messenger.on("entry", ({ id }) => id === 3 && messenger.close());
+  await last().answer("sync", { messages: [2, 3, 4, 5].map(entry), hasMore: true });
+  assert.deepEqual([heard, messenger.cursor], [[2, 3], 3]);
+  stop();
+  messenger.connect();
+  last().open();
+  await last().answer("login", { recovered: false });
+  await last().answer("sync", { messages: [4, 5].map(entry), hasMore: false });
+  assert.deepEqual(heard, [2, 3, 4, 5]);
 });
 
 it("a void cursor begins anew", async () => {
@@ -178,6 +195,103 @@ it("what is sent goes again over the next connections, in its order and under it
   assert.equal(messenger.cursor, 3);
 });
 
+it("what is not answered in time goes over a new connection", async () => {
+  const { messenger } = await logIn();
+  const sending = messenger.send("bob", "one");
+  const reading = messenger.read(1, 1);
+  mock.timers.tick(5000);
+  mock.timers.tick(5000);
+  await settled();
+  assert.deepEqual([messenger.state.state, messenger.state.code, sockets.length], ["waiting", 1006, 1]);
+  await comeBack();
+  assert.deepEqual(last().asked("send"), sockets[0].asked("send"));
+  await last().answer("send", { id: 1, conversation: 1, seq: 1, repeated: false });
+  await last().answer("read");
+  assert.equal((await sending).id, 1);
+  await reading;
+});
+
+it("a connection that answers heartbeats stays, however long a command takes", async () => {
+  const { messenger } = await logIn({ heartbeatMs: 3_600_000 });
+  const sending = messenger.send("bob", "slow");
+  const later = async (ms) => {
+    mock.timers.tick(ms);
+    await settled();
+    assert.equal(messenger.state.state, "online");
+  };
+  for (let ms = 0; ms < 25_000; ms += 5000) {
+    await later(5000);
+    await last().answer("heartbeat");
+  }
+  await last().answer("send", { id: 1, conversation: 1, seq: 1, repeated: false });
+  assert.equal((await sending).id, 1);
+  const givenUp = assert.rejects(messenger.send("bob", "slower"), { name: "NotConnected", text: "send: no answer in time" });
+  for (let ms = 0; ms < 30_000; ms += 5000) {
+    await later(5000);
+    await last().answer("heartbeat");
+  }
+  await givenUp;
+  await later(15_000);
+  assert.deepEqual([sockets.length, last().asked("send").length], [1, 2]);
+});
+
+it("the close code of a connection that the server is closing counts, also if something is sent meanwhile", async () => {
+  const { messenger } = await logIn();
+  last().readyState = 2;
+  const sending = assert.rejects(messenger.send("bob", "one"), { name: "Closed", code: 4500 });
+  await settled();
+  last().end(4500);
+  await sending;
+});
+
+it("many messages go few at a time, and more slowly after a rate limit until none waits", async () => {
+  const messenger = newMessenger({ heartbeatMs: 3_600_000, carryMs: 3_600_000 });
+  const sending = Promise.all(Array.from({ length: 30 }, (_, number) => messenger.send("bob", String(number))));
+  messenger.connect();
+  last().open();
+  await last().answer("login", { recovered: true });
+  const texts = () => last().asked("send").map(({ text }) => Number(text));
+  assert.deepEqual(texts(), Array.from({ length: 20 }, (_, number) => number));
+  const answer = () => last().answer("send", { id: texts().at(-1) + 1, conversation: 1, seq: 1, repeated: false });
+  await answer();
+  assert.equal(texts().at(-1), 20);
+  last().end(4003);
+  await comeBack();
+  assert.deepEqual(texts(), [0]);
+  await answer();
+  mock.timers.tick(49);
+  await settled();
+  assert.deepEqual(texts(), [0]);
+  for (let left = 28; left; left--) {
+    mock.timers.tick(50);
+    await settled();
+    await answer();
+  }
+  assert.deepEqual((await sending).map(({ id }) => id), Array.from({ length: 30 }, (_, number) => number + 1));
+  for (let spacing = 50; spacing; spacing >>= 1) {
+    mock.timers.tick(spacing);
+    await settled();
+    messenger.send("bob", "30");
+    await answer();
+  }
+  for (let number = 0; number < 3; number++) messenger.send("bob", "31").catch(() => {}); // rejected by close()
+  assert.equal(texts().filter((number) => number === 31).length, 3);
+  messenger.close();
+});
+
+it("what is sent while the token expires is stored under the next one", async () => {
+  const { messenger } = await logIn({ token: () => "fresh" });
+  const before = messenger.send("bob", "one");
+  last().end(4504);
+  const after = messenger.send("bob", "two");
+  await comeBack();
+  assert.deepEqual(last().asked("send").map(({ text }) => text), ["one", "two"]);
+  for (const { seq, cmd } of last().sent.filter(({ cmd }) => cmd === "send")) {
+    last().hear({ seq, cmd, response: { code: 200, data: { id: 1, conversation: 1, seq: 1, repeated: false } } });
+  }
+  await Promise.all([before, after]);
+});
+
 it("a database that cannot take it is asked again, a refusal is final", async () => {
   const { messenger } = await logIn();
   const sending = messenger.send("bob", "one");
@@ -238,6 +352,10 @@ it("who closes waits for nothing", async () => {
   messenger.close();
   await assert.rejects(sending, { name: "Closed", code: 1000 });
   await assert.rejects(messenger.history(1), { name: "Closed", code: 1000 });
+  const neverConnected = newMessenger();
+  const queued = neverConnected.send("bob", "one");
+  neverConnected.close();
+  await assert.rejects(queued, { name: "Closed", code: 1000 });
 });
 
 it("an answer to typing is no signal", async () => {

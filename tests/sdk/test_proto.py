@@ -48,8 +48,8 @@ MESSAGES = {
     for name, body in re.findall(r"message (\w+) \{(.*?)\}", TEXT, re.DOTALL)
 }
 dialect = FullProtobufDialect()
-ENTRY = Message(9, 5, 2, "ann", "bob", "edit", "picture", b"{}", "mine", 1, 8, b"{}")
-OWN = Message(9, 5, 2, "266", "267", "edit", "picture", b"{}", "mine", 1, 8, b"{}")
+ENTRY = Message(9, 5, 2, "ann", ("ann", "bob"), "edit", "picture", b"{}", "mine", 1, 8, b"{}")
+OWN = Message(9, 5, 2, "266", ("266", "267"), "edit", "picture", b"{}", "mine", 1, 8, b"{}")
 
 
 def is_bytes(kind: str, way: str) -> bool:

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from imserver.auth.tenants import BadTenant
+from imserver.model import Event
 from imserver.services import app_deletion
 from imserver.services.app_deletion import delete_app
+from imserver.services.nodes import Awaited
 from imserver.storage.contract import Account
 from imserver.storage.store import Store
 
@@ -90,6 +92,8 @@ def test_a_node_that_looks_too_late_still_ends_the_sessions_of_the_old_app(
     parts = harness.node.parts
     deleted: list[str] = []
     parts.tenants.on_delete.append(deleted.append)
+    parts.action_acks.await_user(Awaited("shop", "ann"))
+    assert parts.pending.add("shop", "ann", Event("msg", "", "secret"), 600)
     other = Store(parts.config.storage, parts.config.server.data_dir, threaded=False)
     other.start()
     monkeypatch.setattr("imserver.storage.store.time", lambda: 2_000_000_000.0)
@@ -98,6 +102,8 @@ def test_a_node_that_looks_too_late_still_ends_the_sessions_of_the_old_app(
     other.close()
     parts.store.refresh()
     assert deleted == ["shop"]
+    parts.action_acks.reach("shop", "ann", Event("msg", "", "of the new app"))
+    assert parts.pending.count == 0
     assert parts.tenants.get("shop") is not None
     assert "shop" in parts.hub.apps
 

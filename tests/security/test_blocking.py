@@ -11,14 +11,15 @@ from tests.integration.cmd import cmd_client
 from tests.integration.gochat import form
 from tests.integration.protobuf import ACK, UP, acked, chatting, one, pushed, resuming
 from tests.integration.protobuf import refused as refused_chat
-from tests.integration.test_v1_accounts import Person
+from tests.integration.test_v1_accounts import KEYS, Person
 from tests.integration.v1 import good, refused
 from tests.storage.servers import KINDS
 from tests.support import Server
 
 pytestmark = pytest.mark.sqlite_first
 
-APPS = {"101": {}, "gochat": {"keep_talks": True}, "action:1": {"same_as": "gochat"}}
+APPS = {"101": {"open": True}, "gochat": {"keep_talks": True}, "action:1": {"same_as": "gochat"}}
+NOBODY = 999_999_999
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql", "mysql"])
@@ -26,7 +27,8 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     """A server with accounts, once on each engine."""
     database = None if request.param == "sqlite" else KINDS[request.param]()
     storage = {} if database is None else {"storage": {"url": database.new_url()}}
-    server = Server(tmp_path_factory.mktemp("blocking"), config={"apps": APPS, **storage})
+    settings = {"apps": APPS, "api": KEYS, "accounts": {"registration": True}}
+    server = Server(tmp_path_factory.mktemp("blocking"), config={**settings, **storage})
     try:
         yield server
     finally:
@@ -108,6 +110,10 @@ def test_a_protobuf_client_is_acknowledged_and_nothing_is_delivered(ann: Person,
         number, seq = acked(sender.output())
         assert number == 2
         assert seq > 0
+        sender.single(3, NOBODY, "GoChat acknowledges this, too")
+        number, seq = acked(sender.output())
+        assert number == 3
+        assert seq > 0
         assert [each.text for each in receiver.catch_up()] == ["before"]
 
 
@@ -116,13 +122,21 @@ def test_a_protobuf_client_that_knows_refusals_is_refused(ann: Person, bob: Pers
         assert pushed(sender.output()).text == "before"
         sender.single(1, int(ann.user), "hi")
         assert refused_chat(sender.output())[0] == errors.REPLY_UNAUTHORIZED
+        sender.single(2, NOBODY, "hi")
+        assert refused_chat(sender.output())[0] == errors.REPLY_NO_DATA
 
 
 def test_a_cmd_client_is_refused(ann: Person, bob: Person) -> None:
     with cmd_client(ann.server.ws) as client:
         login = {"app": "gochat", "userID": bob.user, "serviceToken": bob.token, "cursor": 0}
         assert client.ask_cmd("login", login)[0] == 200
-        assert client.ask_cmd("send", {"to": ann.user, "text": "hi"})[0] == errors.REPLY_UNAUTHORIZED
+        for receiver, code, reason in (
+            (ann.user, errors.REPLY_UNAUTHORIZED, "blocked"),
+            (str(NOBODY), errors.REPLY_NO_DATA, "unknown_account"),
+            ("ann.lee", errors.REPLY_NO_DATA, "unknown_account"),
+        ):
+            answer = client.ask_cmd("send", {"to": receiver, "text": "hi"})
+            assert answer[::2] == (code, {"refused": reason})
 
 
 def test_who_has_blocked_somebody_does_not_see_them_typing(ann: Person, bob: Person) -> None:
@@ -156,5 +170,7 @@ def test_unknown_users_are_named(ann: Person) -> None:
     assert "999999999" in message
     assert "`x`" in message
     body = {"app": "gochat", "user": ann.user, "name": "tea", "members": ["999999999"]}
-    assert refused(ann.server.http, "groups/create", body)[:2] == (404, "unknown_account")
-    good(ann.server.http, "groups/create", {"app": "101", "user": "ann", "name": "tea", "members": ["x"]})
+    key = "admin-key-of-the-tests"
+    assert refused(ann.server.http, "groups/create", body, key=key)[:2] == (404, "unknown_account")
+    body = {"app": "101", "user": "ann", "name": "tea", "members": ["x"]}
+    good(ann.server.http, "groups/create", body, key=key)

@@ -16,12 +16,12 @@ from msgspec.structs import replace
 
 from imserver.api.gochat import BAD_PARAMETER, NO_TOKEN
 from imserver.api.routes import ROUTES
-from imserver.auth.login import RefusedTokens
-from imserver.config.settings import AccountSettings, ApiSettings, TenantSettings
+from imserver.auth.login import RefusedLogins
+from imserver.config.settings import AccountSettings, ApiSettings, KeySettings, TenantSettings
 from imserver.services.people.accounts import Accounts
 from imserver.storage.contract import AppRow, Changes, KeyRow
 
-from .node_harness import ALL, SECRET, Harness, config, key
+from .node_harness import ALL, PUSH, SECRET, Harness, config, key
 
 FOREIGN = key("admin", "push", apps=("205", "206", "301"))
 
@@ -66,6 +66,27 @@ def test_registration_is_refused_in_an_app_without_accounts(harness: Harness, ap
     assert (status, answer["code"]) == (403, "not_allowed")
     status, answer = harness.call("POST", "/api/v1/accounts/login", {**registration})
     assert (status, answer["code"]) == (403, "not_allowed")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "fields"),
+    [
+        *(("POST", f"/api/v1/friends/{what}", {"friend": "2"}) for what in ("request", "block", "unblock")),
+        ("GET", "/api/v1/friends", {"list": "blocked"}),
+        ("POST", "/api/v1/accounts/delete", {}),
+        ("POST", "/api/v1/accounts/set", {"nickname": "Ann"}),
+        ("POST", "/api/v1/accounts/logout", {}),
+        ("POST", "/api/v1/accounts/cards", {"users": ["2"]}),
+        ("POST", "/api/v1/invitations/create", {}),
+    ],
+)
+def test_an_app_without_accounts_is_not_said_to_lack_one(
+    harness: Harness, method: str, path: str, fields: dict[str, Any]
+) -> None:
+    asked = {"app": "205", "user": "1", **fields}
+    more: Any = {"query": asked} if method == "GET" else {"document": asked}
+    status, answer = harness.call(method, path, token=ALL.key, **more)
+    assert (status, answer["message"]) == (403, "The app has no accounts")
 
 
 def test_the_token_of_an_account_is_invalid_where_there_are_no_accounts(harness: Harness) -> None:
@@ -255,6 +276,41 @@ def test_a_page_that_the_app_lists_may_be_at_the_address_of_a_back_end(tmp_path:
     one.close()
 
 
+@pytest.mark.parametrize(
+    ("path", "app", "used", "status", "message"),
+    [
+        ("/api/v1/ban", "201", PUSH, 403, "The key lacks the scope `admin`"),
+        ("/api/v1/ban", "201", FOREIGN, 403, "The key does not reach this app"),
+        ("/api/v1/ban", "nine", FOREIGN, 403, "The key does not reach this app"),
+        ("/api/v1/ban", "nine", ALL, 404, "There is no app `nine`"),
+        ("/api/v1/apps/delete", "205", FOREIGN, 403, "The key does not reach all apps"),
+    ],
+)
+def test_a_refusal_says_what_the_key_lacks(
+    harness: Harness, path: str, app: str, used: KeySettings, status: int, message: str
+) -> None:
+    more: Any = {"confirm": app} if path.endswith("delete") else {"users": ["u"], "seconds": 1}
+    answered, answer = harness.call("POST", path, {"app": app, **more}, used.key)
+    assert (answered, answer["message"]) == (status, message)
+
+
+def test_a_valid_token_is_not_called_invalid_where_it_is_not_accepted(harness: Harness) -> None:
+    session, account, bot = token_of("u1"), harness.account("201"), harness.bot("201")
+    of_account, of_bot = "the token of an account", "the token of a bot"
+    for method, path, token, takes, shown in (
+        ("GET", "/api/v1/messages/sync", session, f"{of_account} or {of_bot}", "a session token"),
+        ("POST", "/api/v1/messages/stream/open", session, of_bot, "a session token"),
+        ("POST", "/api/v1/messages/stream/open", account, of_bot, of_account),
+        ("POST", "/api/v1/friends/request", session, of_account, "a session token"),
+        ("POST", "/api/v1/friends/request", bot, of_account, of_bot),
+    ):
+        status, answer = harness.call(method, path, token=token, query={"app": "201"})
+        assert (status, answer["code"]) == (403, "not_allowed"), path
+        wanted = f"This request takes {takes}, or an API key of scope `admin`, not {shown}"
+        assert answer["message"] == wanted
+        assert harness.call(method, path, token=token[:-3], query={"app": "201"})[0] == 401
+
+
 # --- bodies of strangers ------------------------------------------------------------------------------------
 
 
@@ -319,9 +375,9 @@ def test_a_session_token_of_a_user_with_too_long_an_id_is_refused_over_http_too(
 
 def test_refused_tokens_of_strangers_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
     """A cause quotes what the token names, such as a key of several KB."""
-    refused = RefusedTokens()
-    for number in range(20):
-        refused.log("201", "u1", f"the issuer has no key '{number} {'k' * 5000}'", "192.0.2.1:1")
+    refused = RefusedLogins()
+    for number in range(200):
+        refused.log_token("201", "u1", f"the issuer has no key '{number} {'k' * 5000}'", "192.0.2.1:1")
     lines = [record.getMessage() for record in caplog.records]
-    assert len(lines) == 20
+    assert len(lines) == 100
     assert max(map(len, lines)) < 500

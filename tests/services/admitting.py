@@ -26,6 +26,9 @@ class Admitting:
     ) -> LoginDecision:
         return ALLOWED if self._may_login(app, user, token) else BAD_TOKEN
 
+    def only_accounts(self, app: str) -> bool:
+        return False
+
     def refused(self, reason: str, app: str, user: str, request: LoginRequest) -> None:
         self.reasons.append(reason)
 

@@ -17,6 +17,7 @@ from imserver.errors import StorageUnavailable
 from imserver.storage.log.contract import (
     Appended,
     Conversation,
+    ConversationKind,
     Draft,
     Entry,
     Membership,
@@ -42,17 +43,15 @@ class MemoryStore:
 
     def __init__(self, log: Any) -> None:
         self.opened_log = log
+        self.has_database = log is not None
 
-    def healthy(self) -> bool:
+    def answers(self) -> bool:
         return True
 
     def database_id(self) -> str:
         return self.id
 
     def log(self) -> Any:
-        return self.opened_log
-
-    def existing_log(self) -> Any:
         return self.opened_log
 
 
@@ -269,7 +268,6 @@ class MemoryLog:
             time_ms=draft.time_ms,
             about=draft.about,
             meta=draft.meta,
-            kind_of_conversation="user" if members else "room" if draft.room else "group",
             members=members,
             room=draft.room,
         )
@@ -419,4 +417,9 @@ class MemoryLog:
         first = next((e for e in self.shelf.entries.get(app, []) if e.conversation == conversation), None)
         if first is None:
             return None
-        return Conversation(id=conversation, kind=first.kind_of_conversation, members=first.members)
+        kind: ConversationKind = "user" if first.members else "room" if first.room else "group"
+        return Conversation(
+            id=conversation,
+            kind=kind,
+            members=first.members,
+        )

@@ -15,6 +15,7 @@ from imserver.storage.log.contract import Entry
 from imserver.transport.connection import Connection
 from tests.hub.harness import Harness
 from tests.integration.raw import TEXT, frame
+from tests.services.admitting import Admitting
 from tests.services.memory_log import MemoryLog, MemoryPositions, MemoryStore, Shelf
 from tests.transport.harness import Client, until
 
@@ -35,11 +36,13 @@ class Node(Harness):
         self.stored: list[Entry] = []
         self.positions: Any = MemoryPositions()
         node_messages: Any = self
+        logins: Any = Admitting(lambda app, user, token: True)
         self.messaging = Messaging(
             self.hub,
             self.fanout,
             self.metrics,
             self.store,
+            logins,
             self.positions,
             self.reviews,
             BotRates(0),

@@ -228,6 +228,17 @@ def test_nobody_waits_for_users_who_never_acknowledged_or_stay_away(node: Harnes
     assert node.pending.count == 0
 
 
+def test_what_waits_for_users_of_a_deleted_app_is_forgotten(node: Harness) -> None:
+    ann, bob = One(node, "ann", "bob"), Acking(node, "bob")
+    ann.say("1")
+    bob.connection.close(1000)
+    assert node.pending.count == 1
+    node.acks.forget(APP)
+    node.pending.forget(APP)
+    ann.say("2")
+    assert node.pending.count == 0
+
+
 # --- stored messages ----------------------------------------------------------------------------------------
 
 

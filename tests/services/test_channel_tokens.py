@@ -5,7 +5,7 @@ from typing import Any
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from msgspec import UNSET
+from msgspec import UNSET, Raw, json
 
 from imserver.auth.channel_tokens import connection_claims, read_channel_token
 from imserver.auth.tokens import (
@@ -120,7 +120,6 @@ def test_a_token_of_another_time_or_kind_is_refused(claims: dict[str, Any]) -> N
 def raw(claims: dict[str, Any]) -> str:
     """A token whose claims PyJWT would not sign."""
     from jwt.api_jws import PyJWS
-    from msgspec import json
 
     return PyJWS().encode(json.encode(claims), SECRET, "HS256")
 
@@ -132,6 +131,24 @@ def test_an_unsigned_token_is_refused() -> None:
             read_bare_token(made, KEYS, NOW, "shop")
     with pytest.raises(BadToken):
         read_bare_token("x" * (MAX_TOKEN_CHARACTERS + 1), KEYS, NOW, "shop")
+
+
+def test_claims_can_be_read_again_from_a_deeper_stack() -> None:
+    def is_read(levels: int) -> bool:
+        info = b"[" * levels + b"]" * levels
+        try:
+            return bytes(connection_claims(raw({"sub": "ann", "info": Raw(info)})).info) == info  # type: ignore[arg-type]
+        except BadToken:
+            return False
+
+    def read_below(frames: int, document: bytes) -> None:
+        if frames:
+            read_below(frames - 1, document)
+        else:
+            json.decode(document)
+
+    deepest = max(filter(is_read, range(200, 2000, 10)))
+    read_below(80, b"[" * deepest + b"]" * deepest)
 
 
 def test_what_a_connection_token_says_beyond_its_user() -> None:

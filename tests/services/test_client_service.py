@@ -169,6 +169,25 @@ def test_a_connection_that_ends_during_the_back_ends_decision_is_no_client(harne
     assert not harness.directory.began_with
 
 
+@pytest.mark.parametrize("anew", [False, True])
+def test_a_system_that_is_deleted_during_the_back_ends_decision_gets_no_client(
+    harness: ClientHarness, anew: bool
+) -> None:
+    harness.hub.open("system:known", "multi")
+
+    def delete(_connection: Connection) -> None:
+        harness.hub.retire("system:known")
+        if anew:
+            harness.hub.open("system:known", "multi")
+
+    harness.directory.before_verdict = delete
+    connection, client = harness.open("systemId=known")
+    assert client.close_code() == 4506
+    assert connection.user is None
+    assert ("system:known" in harness.hub.apps) is anew
+    assert not harness.directory.began_with
+
+
 def test_a_name_that_no_system_can_have_is_not_registered(harness: ClientHarness) -> None:
     for name in ("", " x", "x" * 185, "a\nb"):
         with pytest.raises(BadSystem):

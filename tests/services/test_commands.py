@@ -89,6 +89,10 @@ def test_a_rule_that_fails_costs_its_client_1004_and_the_log_a_traceback(
     assert "LookupError: a defect" in caplog.text
     assert b"defect" not in b"".join(client.payloads()), "no word of it to the client"
     assert ask(client, "heartbeat") == 1000
+    caplog.clear()
+    harness.dispatcher.table[Ping] = CommandRow(fail, needs_session=False, refusals={LookupError: 1005})
+    assert ask(client, "ping") == 1005
+    assert not caplog.records, "a refusal is no defect"
 
 
 def test_a_rule_may_wait_and_its_client_waits_with_it(harness: Harness) -> None:

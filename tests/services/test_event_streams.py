@@ -12,7 +12,7 @@ from imserver.model import Message, Subscription
 from imserver.services.dialects import event_streams
 from imserver.services.dialects.event_streams import EventStreams, StreamRequest
 from imserver.storage.log import contract
-from imserver.storage.log.contract import Entry, message_of
+from imserver.storage.log.contract import Entry
 from imserver.transport.connection import OPEN
 from tests.services.messaging_harness import APP, Node
 from tests.services.test_messaging import two
@@ -35,7 +35,7 @@ class Kept:
         self.kicks = SimpleNamespace(count=0)
         self.catch_up = self.deliverer = self
 
-    def existing_log(self) -> "Kept":
+    def log(self) -> "Kept":
         return self
 
     def head(self, app: str) -> int:
@@ -54,7 +54,7 @@ class Kept:
 
     def sync(self, stream: Any, after: int, limit: int, answer: Callable[..., bool]) -> None:
         entries, more = self.page("", "", after, limit)
-        answer([message_of(entry) for entry in entries], more, False)
+        answer(entries, more, False)
 
     def send(self, stream: Any, messages: list[Message]) -> None:
         assert stream.outbox is None, "the page before has not left"

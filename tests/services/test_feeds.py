@@ -37,6 +37,9 @@ class Listener:
         if self.feeds is not None and app in self.feeds.feeds:
             self.feeds.committed(app, first, last, entries)
 
+    def only_accounts(self, _app: str) -> bool:
+        return False
+
     def batch_stored(self, _app: str, _drafts: int, _seconds: float) -> float:
         return 0.0
 
@@ -291,6 +294,38 @@ def test_a_refused_event_holds_up_its_user_only(start: StartNode, status: int) -
     until(lambda: not node.feeds.events.waiting_users(APP))
     node.send("ann", "4")
     until(lambda: taken[-1] == ("ann", "4"))
+
+
+def test_entries_that_are_committed_while_others_are_put_aside_are_delivered(
+    start: StartNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    taken: list[str] = []
+
+    def reply(post: Post) -> tuple[int, bytes]:
+        if any(event["sender"] == "bad" for event in post.json["events"]):
+            return 422, b""
+        taken.extend(event["text"] for event in post.json["events"])
+        return 200, b""
+
+    node = start(BackEnd(reply))
+    node.send("bad", "b1")
+    until(lambda: node.feed.waiting)
+    advance = node.feeds.events.advance
+    new = ["new 1", "new 2", "new 3"]
+
+    def advance_while_others_commit(*given: Any) -> None:
+        advance(*given)
+        node.feeds.events.advance = advance  # type: ignore[method-assign]
+        node.send("carl", *new)
+
+    node.feeds.events.advance = advance_while_others_commit  # type: ignore[method-assign]
+    drafts = [Draft(sender=sender, to_user="zoe", body=sender.encode()) for sender in ("bad", "ann")]
+    node.store.log().append(APP, drafts)
+    until(lambda: not node.feed.count)
+    assert taken == ["ann", *new]
+    assert node.feed.entries is not None
+    assert node.feed.entries.position == 6
+    assert "could not be delivered" not in caplog.text
 
 
 def test_a_receiver_that_takes_nothing_is_not_asked_for_each_event(start: StartNode) -> None:
@@ -559,7 +594,8 @@ def test_events_that_are_read_before_their_commit_is_known_leave_a_feed_at_rest(
     feed.entries = module.LogWindow(node.store, APP, 0)
     feed.event_head = 1
     rows = [StoredEvent(number, "bob", "account", 1, b"{}") for number in range(1, 4)]
-    module._Batch(page_of(APP, [], rows, "one", EVENTS, 100, 1 << 20), 0, 3, set()).take(feed)
+    batch = module._Batch(page_of(APP, [], rows, "one", EVENTS, 100, 1 << 20), 0, 3, set())
+    feed.take(*batch.positions(feed))
     assert (feed.event_id, feed.count) == (3, 0)
 
 

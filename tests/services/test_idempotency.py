@@ -9,6 +9,7 @@ from imserver.cluster.registry import Claim
 from imserver.model import Outcome
 from imserver.services.push import idempotency
 from imserver.services.push.idempotency import (
+    Carried,
     Dedupe,
     First,
     IdClaim,
@@ -67,7 +68,7 @@ def test_a_repeat_gets_the_outcomes_of_the_first() -> None:
     accept(ids, "a", SENT, ABSENT, HELD)
     again = ids.begin("101", "a", 1)
     assert isinstance(again, First)
-    assert list(again.outcomes) == [SENT, ABSENT, HELD]
+    assert list(again.result) == [SENT, ABSENT, HELD]
 
 
 @pytest.mark.parametrize("outcomes", [(), (ABSENT,), (FAILED, ABSENT)])
@@ -95,6 +96,14 @@ def test_ids_of_two_apps_are_two_ids_though_those_of_the_original_are_one_in_dem
     ids = alone()
     accept(ids, "a", SENT)
     assert isinstance(ids.begin("102", "a", 1), IdClaim)
+
+
+def test_ids_of_apps_with_colons_in_their_names_stay_apart() -> None:
+    ids = alone()
+    accept(ids, "eu:order-17", SENT, app="shop")
+    assert isinstance(ids.begin("shop:eu", "order-17", 2), IdClaim)
+    names = MessageIds(Dedupe(1000, 1000, shared=False))
+    assert names.name("shop", "eu:order-17") != names.name("shop:eu", "order-17")
 
 
 def test_ids_are_not_those_of_the_cmd_routes() -> None:
@@ -193,7 +202,7 @@ def test_many_ids_are_claimed_with_one_question() -> None:
     claims.asked.clear()
     begun = here.begin_each("101", [("new", 1), ("old", 1), ("theirs", 1), ("busy", 1), ("old", 2)])
     assert [type(each) for each in begun] == [IdClaim, First, type(None), Waiting, IdReused]
-    assert claims.asked == [["v1:101:new", "v1:101:theirs", "v1:101:busy"]]
+    assert claims.asked == [[f"\0{101}\0{id}" for id in ("new", "theirs", "busy")]]
     there.end(busy, [ABSENT])
     assert isinstance(here.begin("101", "busy", 1), IdClaim)
 
@@ -214,18 +223,20 @@ def test_many_requests_are_carried_out_once_and_those_that_another_request_holds
     busy = there.begin("101", "busy", 1)
     assert isinstance(busy, IdClaim)
     requests = [("busy", 1), ("old", 1), ("new", 1), ("old", 2), ("absent", 1)]
-    seen: list[tuple[str, bool]] = []
+    seen: list[tuple[str, bytes | None]] = []
 
-    def carry_out(index: int, is_repeated: bool, outcomes: list[Outcome]) -> int:
+    def carry_out(index: int, first: First | None) -> Carried[int]:
         name, _ = requests[index]
-        seen.append((name, is_repeated))
-        outcomes.append(ABSENT if name == "absent" else SENT)
+        seen.append((name, None if first is None else first.result))
         if name == "absent":
             there.end(busy, [SENT])
-        return index
+        return index, [ABSENT if name == "absent" else SENT], name.encode()
 
-    results = here.carry_out_each("101", requests, here.begin_each("101", requests), carry_out)
-    assert seen == [("old", True), ("new", False), ("absent", False), ("busy", True)]
+    with pytest.raises(IdReused):
+        here.carry_out_each("101", requests, carry_out, all_or_none=True)
+    results = here.carry_out_each("101", requests, carry_out)
+    assert seen == [("old", bytes([SENT])), ("new", None), ("absent", None), ("busy", b"")]
+    assert here.begin("101", "new", 1) == First(b"new")
     assert [each for each in results if not isinstance(each, IdReused)] == [0, 1, 2, 4]
     begun = here.begin_each("101", [("new", 1), ("absent", 2)])
     assert [type(each) for each in begun] == [First, IdClaim]
@@ -235,12 +246,12 @@ def test_a_request_that_fails_leaves_those_behind_it_unclaimed() -> None:
     ids = alone()
     requests = [("a", 1), ("b", 1), ("c", 1)]
 
-    def carry_out(index: int, _is_repeated: bool, outcomes: list[Outcome]) -> None:
-        outcomes.append(SENT)
+    def carry_out(index: int, _first: First | None) -> Carried[None]:
         if index:
             raise OSError("gone")
+        return None, [SENT], b""
 
     with pytest.raises(OSError, match="gone"):
-        ids.carry_out_each("101", requests, ids.begin_each("101", requests), carry_out)
+        ids.carry_out_each("101", requests, carry_out)
     begun = ids.begin_each("101", requests)
-    assert [type(each) for each in begun] == [First, First, IdClaim]
+    assert [type(each) for each in begun] == [First, IdClaim, IdClaim]

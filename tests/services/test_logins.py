@@ -324,6 +324,24 @@ def test_refused_tokens_are_logged_once_per_cause_and_minute(caplog: pytest.LogC
     assert lines[0].startswith("login of 'ann' in 101 refused: there is no token")
 
 
+@pytest.mark.parametrize(
+    ("settings", "place"),
+    [(PLAIN, "server.origins"), (TenantSettings(origins=("shop.example",)), "origins of app 101")],
+)
+def test_a_refused_page_is_logged_once_per_minute(
+    settings: TenantSettings, place: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with LoginHarness({"101": settings}) as harness:
+        assert not harness.begin(harness.login_request("localhost"), "ann").ok
+        assert not harness.begin(harness.login_request("localhost"), "bob").ok
+        assert not harness.logins.admit("101", "cmd", harness.login_request("null")).ok
+    assert [record.getMessage() for record in caplog.records] == [
+        f"login to 101 refused: the page is of host localhost; to allow it, add the host to {place}",
+        "login to 101 refused: the page has no host (a file, a sandbox, or embedded by another site); "
+        "it cannot be allowed safely",
+    ]
+
+
 def test_at_debug_every_refused_login_is_logged_with_its_reason(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG", logger="imserver.auth.login")
     apps = {"101": TenantSettings(jwt=JWT, dialects=["sse"]), "102": TenantSettings(jwt=JWT)}

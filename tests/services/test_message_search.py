@@ -62,7 +62,3 @@ def test_a_search_is_refused_at_once_while_many_wait(monkeypatch: pytest.MonkeyP
     assert not any(search.ready() for search in searches)
     log.may.set()
     gevent.joinall(searches, raise_error=True)
-
-
-def test_without_a_database_nothing_is_found() -> None:
-    assert MessageSearch(MemoryStore(None)).search("a", "u", "tea", 0, 0, 10) == ([], 0)

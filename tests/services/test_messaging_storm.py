@@ -92,7 +92,7 @@ class Client:
             self._behind = data is None or data["hasMore"]
             if self._behind:
                 self.ask()
-        elif cmd == "message" or (cmd == "send" and data is not None):
+        elif cmd == "message" or (cmd == "send" and code == 200):
             self._received(data["id"])
 
     def _received(self, id: int) -> None:

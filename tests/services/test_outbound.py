@@ -1,13 +1,24 @@
 """Requests to URLs of users: which addresses are public, and what lies between look-up and answer."""
 
 import ssl
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import gevent
 import pytest
 
-from imserver.webhooks.outbound import BadUrl, PublicRequests, _LookUps, check_url, is_public
+from imserver.webhooks import outbound as module
+from imserver.webhooks.outbound import (
+    LOOK_UPS,
+    LOOK_UPS_EACH,
+    BadUrl,
+    PublicRequests,
+    _LookUps,
+    check_url,
+    is_public,
+    url_owner,
+)
 from imserver.webhooks.requests import Unreachable
 from tests.integration.receiver import Receiver
 from tests.integration.test_webhooks import certificate_of_loopback
@@ -229,4 +240,35 @@ def test_names_are_looked_up_in_threads() -> None:
     assert look_ups("127.1", 80) == ["127.0.0.1"]
     with pytest.raises(OSError, match="label"):
         look_ups("x" * 64, 80)
+    look_ups.close()
+
+
+def test_the_name_servers_of_one_owner_do_not_hold_up_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    hang, running = threading.Event(), threading.Semaphore(0)
+
+    def look_up(host: str, _port: int) -> list[str]:
+        if host == "hangs.example":
+            running.release()
+            hang.wait()
+        return ["1.1.1.1"]
+
+    monkeypatch.setattr(module, "_look_up", look_up)
+    look_ups = _LookUps()
+
+    def ask(owner: str, host: str, seconds: float = 60) -> list[str]:
+        url_owner.set(owner)
+        with gevent.Timeout(seconds):
+            return look_ups(host, 443)
+
+    slow = [gevent.spawn(ask, "eve", "hangs.example", 0.2) for _ in range(2 * LOOK_UPS)]
+    try:
+        assert gevent.spawn(ask, "ann", "a.example").get() == ["1.1.1.1"]
+        gevent.joinall(slow)
+        assert gevent.spawn(ask, "ann", "a.example").get() == ["1.1.1.1"]
+        with pytest.raises(gevent.Timeout):
+            gevent.spawn(ask, "eve", "a.example", 0.05).get()
+    finally:
+        hang.set()
+    assert gevent.spawn(ask, "eve", "a.example").get() == ["1.1.1.1"]
+    assert [running.acquire(blocking=False) for _ in range(3)] == [True] * LOOK_UPS_EACH + [False]
     look_ups.close()

@@ -148,6 +148,26 @@ def test_users_of_other_apps_with_the_same_name_are_others(users: Users) -> None
     assert pending.waits_for("101", "ann")
 
 
+def test_pushes_of_a_deleted_app_are_forgotten_also_during_their_delivery(users: Users) -> None:
+    pending = pending_of(users)
+    for text in ("one", "two"):
+        for app in ("101", "102"):
+            assert pending.add(app, "ann", words(text), 10)
+    users.come("ann")
+    usual = users.reach
+
+    def reach_and_forget(app: str, *given: Any) -> list[Outcome]:
+        pending.forget(app)
+        return usual(app, *given)
+
+    users.reach = reach_and_forget  # type: ignore[method-assign]
+    pending.look()
+    assert users.received == [("ann", "one")]
+    assert (pending.count, pending.waits_for("101", "ann")) == (2, False)
+    pending.forget("102")
+    assert (pending.count, pending.bytes) == (0, 0)
+
+
 def test_a_push_for_one_device_waits_for_that_device(users: Users) -> None:
     pending = pending_of(users)
     pending.add("101", "ann", words("phone"), 10, "phone")

@@ -277,6 +277,7 @@ def test_recalls_keep_their_position_among_messages(harness: Harness) -> None:
         (SentMessage(2, 77, 266, 1, b"x"), {}, 1003),
         (SentMessage(SINGLE, 267, 266, 1, b"x"), {"meta": "[]"}, 1001),
         (SentMessage(SINGLE, 267, 266, 1, b"x"), {"meta": '{"mentions":[1]}'}, 1001),
+        (SentMessage(SINGLE, 267, 266, 1, b"x"), {"meta": '{"other":' + "[" * 2000 + "]" * 2000 + "}"}, 1001),
     ],
     ids=[
         "another's",
@@ -288,6 +289,7 @@ def test_recalls_keep_their_position_among_messages(harness: Harness) -> None:
         "no member",
         "list",
         "no text",
+        "nested",
     ],
 )
 def test_a_refused_message_gets_a_refusal(

@@ -54,7 +54,7 @@ def harness() -> Harness:
 
 def publishing_of(harness: Harness, on_absent: OnAbsent | None = None) -> Publishing:
     pending = PendingPushes(harness, harness, 100, 100_000)
-    return Publishing(harness, harness, harness, pending, harness.store, on_absent)  # type: ignore[arg-type]
+    return Publishing(harness, harness, harness, pending, harness.store, Mock(), on_absent)  # type: ignore[arg-type]
 
 
 def test_targets_of_all_kinds_receive_the_event_in_order(harness: Harness) -> None:
@@ -147,7 +147,7 @@ def test_pending_pushes_arrive_before_a_later_push(harness: Harness) -> None:
 
 def test_a_push_for_which_there_is_no_room_to_hold_it_is_absent(harness: Harness) -> None:
     pending = PendingPushes(harness, harness, 0, 0)
-    publishing = Publishing(harness, harness, harness, pending, harness.store)  # type: ignore[arg-type]
+    publishing = Publishing(harness, harness, harness, pending, harness.store, Mock())  # type: ignore[arg-type]
     assert publishing.to_users("101", ["zoe"], HELLO, 60) == [ABSENT]
 
 

@@ -142,7 +142,7 @@ def test_a_client_that_is_ahead_of_its_new_node_receives_nothing_twice() -> None
 def test_without_a_position_no_login_waits_for_a_database_that_does_not_answer(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(node.store, "healthy", lambda: False)
+    monkeypatch.setattr(node.store, "answers", lambda: False)
     connection: Connection = node.speaker("ann").connection
     with pytest.raises(StorageUnavailable):
         node.messaging.catch_up.recover(connection, None)

@@ -121,13 +121,14 @@ def test_a_group_does_not_learn_of_everybody_at_once(monkeypatch: pytest.MonkeyP
         assert received(cat) == [{"from": "ann", "conversation": group}]
 
 
-def test_what_was_typed_long_ago_is_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_latest_notices_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     with Node() as node:
         monkeypatch.setattr(receipts, "_MOST_REMEMBERED", 3)
+        monkeypatch.setattr(receipts, "TYPING_SECONDS", 1000.0)
         ann = node.speaker("ann", 0)
         for number in range(10):
             ann.ask("typing", {"to": f"u{number}"})
-        assert len(node.signals._typed) <= 3
+        assert list(node.signals._typed) == [(APP, "ann", f"u{number}") for number in (7, 8, 9)]
 
 
 def test_subscribers_on_other_nodes_receive_signals() -> None:

@@ -17,7 +17,7 @@ from imserver.services.channels.channels import Subscribed
 from imserver.services.channels.members import ChannelRefused, Publication
 from imserver.services.channels.stored import Published, draft_of
 from imserver.services.dialects.centrifuge_service import CentrifugeState
-from imserver.storage.log.contract import Appended, Draft
+from imserver.storage.log.contract import Appended, Draft, Entry
 from imserver.transport.connection import Connection
 from tests.hub.test_channels import texts
 from tests.services.memory_log import MemoryStore, Shelf
@@ -354,9 +354,41 @@ def test_a_publication_is_read_as_it_was_published(node: ChannelNode, wanted: Ev
     assert outcome is not None
 
 
-def test_a_message_whose_meta_is_of_somebody_else_is_a_publication_too(node: ChannelNode) -> None:
-    node.log.append(APP, [Draft(sender="ann", body=b"x", meta=b"[1]", room=NEWS)])
-    assert [each.text for each in node.channels.history(APP, NEWS, limit=9).publications] == ["x"]
+@pytest.mark.parametrize("meta", [b"[1]", b'{"info":%b%b}' % (b"[" * 5000, b"]" * 5000)])
+def test_a_message_whose_meta_is_of_somebody_else_is_a_publication_too(
+    node: ChannelNode, meta: bytes
+) -> None:
+    _, client, _ = subscriber(node)
+    commit(node, of_ann("x", meta), of_ann("y"))
+    assert [each.text for each in node.channels.history(APP, NEWS, limit=9).publications] == ["x", "y"]
+    assert texts(client) == [["x", "y"]]
+
+
+def test_an_entry_that_cannot_be_delivered_does_not_hold_up_others(
+    node: ChannelNode, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, client, _ = subscriber(node)
+    deliver = node.channels.deliver_stored
+
+    def deliver_some(app: str, entry: Entry) -> int:
+        if entry.body == b"x":
+            raise RuntimeError("not this one")
+        return deliver(app, entry)
+
+    monkeypatch.setattr(node.channels, "deliver_stored", deliver_some)
+    commit(node, of_ann("x"), of_ann("y"))
+    assert texts(client) == [["y"]]
+    assert "could not be delivered to channels" in caplog.text
+
+
+def of_ann(text: str, meta: bytes = b"") -> Draft:
+    return Draft(sender="ann", body=text.encode(), meta=meta, room=NEWS)
+
+
+def commit(node: Node, *drafts: Draft) -> None:
+    """Store the first messages of the log together."""
+    node.log.append(APP, drafts)
+    node.messaging.committed(APP, 1, len(drafts), node.log.shelf.entries[APP])
 
 
 def _with(wanted: Event, part: ChannelPart, time: int = 0) -> Event:

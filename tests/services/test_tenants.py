@@ -114,6 +114,7 @@ def test_registered_apps_outlive_the_node(node: Make) -> None:
     one.store.close()
     again = node()
     assert again.tenants.get("105") is not None
+    assert again.tenants.created("105") > 0
     assert again.hub.apps["105"].policy == "single"
 
 
@@ -122,7 +123,7 @@ def test_where_a_name_is_both_the_configuration_holds(node: Make) -> None:
     later = node(own=TenantSettings(max_channels=2))
     tenant = later.tenants.find("own")
     assert tenant is not None
-    assert (tenant.max_channels, tenant.configured) == (2, True)
+    assert (tenant.max_channels, tenant.configured, later.tenants.created("own")) == (2, True, 0)
     assert not later.tenants.register("own")
 
 

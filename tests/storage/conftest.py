@@ -83,7 +83,8 @@ def open_store(tmp_path: Path) -> Iterator[OpenStore]:
         objection: Callable[[str], str] = lambda database: "",
         **settings: float,
     ) -> Store:
-        store = Store(StorageSettings(url, **{"seconds": 60, **settings}), str(folder), threaded, objection)
+        given = StorageSettings(url, **{"seconds": 60, **settings})
+        store = Store(given, str(folder), threaded, objection)
         stores.append(store)
         store.start()
         return store

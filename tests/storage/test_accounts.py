@@ -158,11 +158,10 @@ def test_logins_are_listed_and_ended_one_by_one(url: str, open_store: OpenStore)
         accounts.add_device(one.id, 0, device, 10)
     accounts.add_device(two.id, 0, Device(7, "other", 100, 900), 10)
     assert accounts.devices(one.id, 300) == [pad, phone]
-    assert accounts.by_device("gochat", one.id, phone.id) == (one, phone)
-    assert accounts.by_device("other", one.id, phone.id) is None
+    assert accounts.by_device(one.id, phone.id) == (one, phone)
     assert accounts.remove_device(one.id, phone.id) == phone
     assert accounts.remove_device(one.id, phone.id) is None
-    assert accounts.by_device("gochat", one.id, phone.id) is None
+    assert accounts.by_device(one.id, phone.id) is None
     assert accounts.devices(two.id, 300) == [Device(7, "other", 100, 900)]
 
 

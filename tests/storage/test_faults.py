@@ -34,6 +34,22 @@ def test_a_server_that_was_killed_is_a_temporary_error_and_is_found_again(
     assert not store.add_app("before", {})
 
 
+def test_a_database_that_only_reads_is_not_healthy_until_a_write_succeeds(open_store: OpenStore) -> None:
+    store = open_store()
+    store.add_app("before", {})
+    store.read(lambda sql: sql.execute("PRAGMA query_only = 1"))
+    with pytest.raises(StorageUnavailable, match="readonly"):
+        store.add_app("while read-only", {})
+    for _ in range(2):
+        store.try_refresh()
+        assert not store.healthy()
+    store.refresh()
+    assert (store.healthy(), store.answers()) == (False, True)
+    store.read(lambda sql: sql.execute("PRAGMA query_only = 0"))
+    store.try_refresh()
+    assert store.healthy()
+
+
 class Standing:
     """A store in another process; see :mod:`tests.storage.standing`."""
 

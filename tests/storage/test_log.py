@@ -7,7 +7,10 @@ from typing import Any
 import gevent
 import pytest
 
+from imserver.storage.accounts import AccountStore
+from imserver.storage.contract import Account
 from imserver.storage.log.contract import (
+    UNKNOWN_ACCOUNT,
     UNKNOWN_CONVERSATION,
     Appended,
     Change,
@@ -92,7 +95,7 @@ def test_an_entry_comes_out_as_it_went_in(log: MessageLog) -> None:
     assert log.read(APP, 0, 10) == [entry]
     assert entry.body == every_byte
     assert (entry.time_ms, entry.about, entry.type) == (draft.time_ms, 7, "picture")
-    assert (entry.kind_of_conversation, entry.members) == ("user", ("ö:?", "系统 a'\\%s"))
+    assert entry.members == ("ö:?", "系统 a'\\%s")
     assert entry.peer("ö:?") == "系统 a'\\%s"
     assert entry.peer("系统 a'\\%s") == "ö:?"
 
@@ -302,9 +305,11 @@ def test_who_is_muted_is_silent_for_that_long(log: MessageLog) -> None:
     edit = say("b", at, kind="edit", about=mine.id)
     assert log.append(APP, [say("b", at), edit]) == [Rejected("muted")] * 2
     stored(log, say("b", at, kind="recall", about=1))
-    log.set_member(APP, at, "b", muted_until=int(time.time()) - 100)
+    changed = [log.set_member(APP, at, "b", muted_until=int(time.time()) - 100)]
     stored(log, say("b", at))
-    log.set_member(APP, at, "b", role="admin")
+    changed.append(log.set_member(APP, at, "b", role="admin"))
+    entries = [each.entry for each in changed if isinstance(each, Change) and each.entry]
+    assert [json.loads(entry.meta)["change"] for entry in entries] == ["mute", "member"]
     found = log.member(APP, at, "b")
     assert found is not None
     assert found.role == "admin"
@@ -558,3 +563,17 @@ def test_a_group_is_opened_and_closed_by_an_entry_each(url: str, open_store: Ope
     assert found is not None
     assert not found.open
     assert log.set_open("101", 999, True) == Rejected(UNKNOWN_CONVERSATION)
+
+
+def test_a_first_message_is_stored_for_accounts_only(url: str, open_store: OpenStore) -> None:
+    store = open_store(url)
+    store.log().listener = Listening(accounts=APP)
+    log, ann = store.log(), AccountStore(store).add(Account(0, APP, "1"), "a hash").user
+    before, _ = stored(log, say("shop", ann), say("a", "b", to_anybody=True))
+    for nobody in (str(int(ann) + 1), "ann.lee", "0" + ann, "9" * 30):
+        assert log.append(APP, [say(ann, nobody), say("shop", ann)])[0] == Rejected(UNKNOWN_ACCOUNT)
+    assert stored(log, say(ann, "shop"))[0].conversation == before.conversation
+    stored(log, say("a", "b"))
+    assert len(stored(log, say("shop", ann), app="another")) == 1
+    first, refused = log.append(APP, [say("c", "nobody", to_anybody=True), say(ann, "nobody")])
+    assert (isinstance(first, Appended), refused) == (True, Rejected(UNKNOWN_ACCOUNT))

@@ -78,9 +78,11 @@ def test_an_entry_whose_commit_did_not_come_about_is_not_stored(
     with pytest.raises(StorageUnavailable):
         log.append(APP, [Draft(sender="a", to_user="b")])
     assert log.head(APP) == 1
+    assert not store.healthy(), "reads say nothing about writes"
     (outcome,) = log.append(APP, [Draft(sender="a", to_user="b")])
     assert isinstance(outcome, Appended)
     assert (outcome.entry.id, outcome.entry.seq) == (2, 2)
+    assert store.healthy()
 
 
 def test_a_connection_that_was_cut_in_the_meantime_is_not_noticed(

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
+from imserver.model import MAX_ID
 from imserver.storage.log import rows as log_rows
 from imserver.storage.log.contract import Appended, Draft
 from imserver.storage.log.driver import LogDriver
 from imserver.storage.log.mysql import MysqlDriver
 from imserver.storage.log.postgresql import PostgresqlDriver
-from imserver.storage.log.rows import GREATEST, LogHead
+from imserver.storage.log.rows import LogHead
 from imserver.storage.log.sqlite import SqliteDriver
 
 from .conftest import OpenStore
@@ -55,7 +56,7 @@ def number_by_sequence(patch: pytest.MonkeyPatch) -> None:
     def without_end(*arguments: Any, **named: Any) -> LogHead | None:
         found = head_of(*arguments, **named)
         if found is not None:
-            found.last_id = GREATEST
+            found.last_id = MAX_ID
         return found
 
     patch.setattr(log_rows, "head_of", without_end)

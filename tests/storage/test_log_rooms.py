@@ -2,12 +2,12 @@
 
 import pytest
 
+from imserver.model import MAX_ROOM_BYTES
 from imserver.storage.log import contract
 from imserver.storage.log import writer as log_writer
 from imserver.storage.log.contract import (
     INVALID,
     NOT_MEMBER,
-    ROOM_BYTES,
     Appended,
     Draft,
     Entry,
@@ -19,7 +19,7 @@ from imserver.storage.log.message_log import MessageLog
 from .conftest import OpenStore
 
 APP = "action:1"
-NAMES = ("r", "安", "it's %s \\", "R", "r ", "x" * ROOM_BYTES)
+NAMES = ("r", "安", "it's %s \\", "R", "r ", "x" * MAX_ROOM_BYTES)
 """Names of rooms that have to be told apart."""
 
 
@@ -46,7 +46,7 @@ def test_a_room_is_a_conversation_of_its_own_without_members(log: MessageLog) ->
     assert [entry.id for entry in entries] == [1, 2, 3, 4, 5, 6, 7]
     assert [entry.seq for entry in entries] == [1, 1, 1, 1, 1, 1, 2]
     assert [entry.room for entry in entries] == [*NAMES, "r"]
-    assert {(entry.kind_of_conversation, entry.members) for entry in entries} == {("room", ())}
+    assert {entry.members for entry in entries} == {()}
     assert [entry.conversation for entry in entries] == [1, 2, 3, 4, 5, 6, 1]
     (later,) = stored(log, said("安"))
     assert (later.conversation, later.seq) == (2, 2)
@@ -72,7 +72,7 @@ def test_nobody_reads_a_room_as_if_it_were_a_conversation_of_theirs(log: Message
 @pytest.mark.parametrize(
     "draft",
     [
-        Draft(sender="ann", room="x" * (ROOM_BYTES + 1)),
+        Draft(sender="ann", room="x" * (MAX_ROOM_BYTES + 1)),
         Draft(sender="ann", room="\0"),
         Draft(sender="ann", room="\0\0"),
         Draft(sender="ann", room="\ud800"),

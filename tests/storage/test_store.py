@@ -148,9 +148,21 @@ def test_bans_are_read_by_all_nodes_and_the_last_word_counts(
     assert seconds["106", "bob"] < 0, "there was none, or it was lifted"
     other.refresh()
     assert len(news.received) == 1
-    monkeypatch.setattr("imserver.storage.store._ENDED_BANS_MS", -500)
+    monkeypatch.setattr("imserver.storage.store._ENDED_BANS_MS", -600)
     one.ban("107", ["cid"], 1)
     assert one.read(lambda sql: sql.query("SELECT count(*) FROM ban WHERE app = '106'")) == [(0,)]
+
+
+def test_an_app_that_is_created_anew_at_once_is_younger(url: str, open_store: OpenStore) -> None:
+    store = open_store(url)
+    created: list[int] = []
+    store.on_changes.append(lambda changes: created.extend(app.created for app in changes.apps))
+    for _ in range(3):
+        store.add_app("shop", {})
+        store.refresh()
+        store.delete_app("shop")
+    young = list(dict.fromkeys(created))
+    assert (len(young), young) == (3, sorted(young))
 
 
 def test_every_database_has_an_id_of_its_own_that_stays(url: str, open_store: OpenStore) -> None:

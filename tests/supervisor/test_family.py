@@ -15,7 +15,7 @@ from tests.integration.raw import ask
 from tests.ports import free_ports
 from tests.processes import pause
 from tests.support import eventually, merged, run_cli
-from tests.test_serving import in_terminal
+from tests.test_serving import SIGNALS_DURING_THE_START, in_terminal
 
 from .conftest import StartFamily
 from .family import ACCEPTED, Stream, alive, answer, children_of, crowd, kill, upgraded
@@ -73,6 +73,14 @@ def test_the_supervisor_has_no_loop_thread_or_foreign_socket_when_it_forks(
     links = [os.readlink(file) for file in Path(f"/proc/{family.pid}/fd").iterdir()]
     assert sum(link.startswith("socket:") for link in links) == 4
     assert not any("eventpoll" in link or "eventfd" in link for link in links)
+
+
+@pytest.mark.full
+def test_signals_during_the_start_wait_until_the_nodes_serve(start_family: StartFamily) -> None:
+    family = start_family(processes=2, command=(sys.executable, "-c", SIGNALS_DURING_THE_START))
+    eventually(lambda: "SIGHUP: settings reloaded" in family.log_text)
+    eventually(lambda: family.log_text.count("greenlets and loop state") >= 2)
+    assert len(family.pids) == 2
 
 
 @pytest.mark.full

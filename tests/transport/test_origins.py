@@ -94,3 +94,11 @@ def test_the_gate_lets_in_whom_the_node_or_any_app_allows() -> None:
 def test_a_host_name_is_read_from_headers_and_origins_alike() -> None:
     assert host_name("im.example:8080") == host_name("https://im.example") == "im.example"
     assert host_name("[::1]:8080") == host_name("http://[::1]") == "::1"
+
+
+def test_refused_pages_of_strangers_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    origins = Origins(TrustedProxies(()), GatePolicy())
+    for number in range(200):
+        for _ in range(2):
+            origins.log_refused("connection", f"{number}.example", "server.origins", "192.0.2.1:1")
+    assert len(caplog.records) == 100

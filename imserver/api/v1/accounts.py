@@ -235,10 +235,12 @@ def too_many(error: TooManyFailures) -> ApiProblem:
     return ApiProblem(errors.HTTP_TOO_MANY_REQUESTS, headers=(("Retry-After", str(error.seconds)),))
 
 
+NO_ACCOUNTS: Final = refuse(errors.HTTP_NOT_ALLOWED, "The app has no accounts")
+
 REFUSALS: Final[Refusals] = {
     BadField: refuse(errors.HTTP_INVALID_REQUEST, "{}"),
     Taken: refuse(errors.HTTP_LOGIN_TAKEN),
-    NoAccounts: refuse(errors.HTTP_NOT_ALLOWED, "The app has no accounts"),
+    NoAccounts: NO_ACCOUNTS,
     PasswordsOff: refuse(errors.HTTP_PASSWORDS_OFF),
     Closed: refuse(errors.HTTP_REGISTRATION_CLOSED),
     WrongLogin: refuse(errors.HTTP_WRONG_LOGIN),

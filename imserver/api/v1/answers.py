@@ -9,7 +9,6 @@ from msgspec import UNSET, Struct, UnsetType
 from imserver import errors
 from imserver.api.call import Api, Call
 from imserver.api.reply import ApiProblem
-from imserver.api.v1.conversations import MAX_ID
 from imserver.api.v1.field import Acting, about
 from imserver.api.v1.messages import problem_of
 from imserver.api.v1.operation import Resource, one_of
@@ -24,20 +23,21 @@ from imserver.api.v1.streamed import (
     pieces_of,
 )
 from imserver.auth.principal import ADMIN_OR_BOT
+from imserver.config.settings import MAX_USER_BYTES
 from imserver.errors import TooManyMessages
-from imserver.protocol.cmd import MAX_RECEIVER_BYTES
-from imserver.storage.log.contract import NOT_BOT, TYPE_BYTES, Rejected
+from imserver.model import MAX_ID, MAX_TYPE_BYTES
+from imserver.storage.log.contract import NOT_BOT, Rejected
 
 
 class AnswerOpenRequest(Acting, kw_only=True):
     """A message that begins. Give one of `to` and `conversation`."""
 
-    to: Annotated[str, about("The receiver. They may be offline.", max_length=MAX_RECEIVER_BYTES)] = ""
+    to: Annotated[str, about("The receiver. They may be offline.", max_length=MAX_USER_BYTES)] = ""
     conversation: Annotated[int, about("A conversation or group, instead of `to`.", ge=0, le=MAX_ID)] = 0
     text: Annotated[str, about("The beginning of the text, if there is one already.")] = ""
     type: Annotated[
         str,
-        about("The type of the message: `text`, or your own word.", min_length=1, max_length=TYPE_BYTES),
+        about("The type of the message: `text`, or your own word.", min_length=1, max_length=MAX_TYPE_BYTES),
     ] = "text"
 
 
@@ -81,6 +81,12 @@ def _too_many(_error: Exception) -> ApiProblem:
 
 
 _SAMPLE: Final = "wqvyR2Tg5cMSnBIl0xcmpgxC0bOVqhe9ZcUxMA"
+_NOT_STORED: Final = (
+    errors.HTTP_UNKNOWN_ACCOUNT,
+    errors.HTTP_UNKNOWN_CONVERSATION,
+    errors.HTTP_MUTED,
+    errors.HTTP_NOT_ALLOWED,
+)
 _BOT: Final = {"app": "default", "user": "7"}
 routes = Resource("conversations", hot=False, refusals={**REFUSALS, TooManyMessages: _too_many})
 
@@ -89,14 +95,7 @@ routes = Resource("conversations", hot=False, refusals={**REFUSALS, TooManyMessa
     "/messages/stream/open",
     ADMIN_OR_BOT,
     rules=one_of("to", "conversation"),
-    problems=(
-        errors.HTTP_TOO_MANY_STREAMS,
-        errors.HTTP_TOO_MANY_REQUESTS,
-        errors.HTTP_UNKNOWN_ACCOUNT,
-        errors.HTTP_UNKNOWN_CONVERSATION,
-        errors.HTTP_MUTED,
-        errors.HTTP_NOT_ALLOWED,
-    ),
+    problems=(errors.HTTP_TOO_MANY_STREAMS, errors.HTTP_TOO_MANY_REQUESTS, *_NOT_STORED),
     example={**_BOT, "to": "1"},
     answer_example=AnswerOpened(_SAMPLE),
 )
@@ -137,13 +136,17 @@ def append(api: Api, call: Call, asked: AnswerAppendRequest) -> StreamAppended:
 @routes.post(
     "/messages/stream/close",
     ADMIN_OR_BOT,
+    problems=_NOT_STORED,
     example={**_BOT, "stream": _SAMPLE},
     answer_example=AnswerClosed(_SAMPLE, "closed", 8),
 )
 def close(api: Api, call: Call, asked: AnswerCloseRequest) -> AnswerClosed:
     """Close a streamed answer of a bot.
 
-    The whole text is stored as one message. A stream without any text ends without a message.
+    The whole text is stored as one message. A stream without any text ends without a message. If the message
+    is refused, the stream is closed all the same.
     """
     closed = api.services.streamed_answers.close(call.app, call.user, asked.stream, asked.incomplete)
+    if isinstance(closed, Rejected):
+        raise problem_of(closed)
     return AnswerClosed(asked.stream, closed.status, closed.offset or UNSET)

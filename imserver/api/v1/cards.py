@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from imserver import errors
 from imserver.api.call import Api, Call
-from imserver.api.v1.accounts import Avatar, Login, Nickname, UserId, too_many
+from imserver.api.v1.accounts import NO_ACCOUNTS, Avatar, Login, Nickname, UserId, too_many
 from imserver.api.v1.field import Acting, about
 from imserver.api.v1.operation import Resource, refuse
 from imserver.auth.principal import ADMIN_OR_ACCOUNT, ADMIN_OR_MEMBER
@@ -71,7 +71,7 @@ routes = Resource(
     examples=(_CARD,),
     refusals={
         UnknownAccount: refuse(errors.HTTP_UNKNOWN_ACCOUNT),
-        NoAccounts: refuse(errors.HTTP_NOT_ALLOWED, "The app has no accounts"),
+        NoAccounts: NO_ACCOUNTS,
         NoFinding: refuse(errors.HTTP_NOT_ALLOWED, "Accounts of this app do not find each other"),
         TooManyFailures: too_many,
     },

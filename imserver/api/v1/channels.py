@@ -17,11 +17,10 @@ from imserver.api.v1.push import IDEMPOTENCY_KEY, key_of
 from imserver.api.v1.push_request import MESSAGE_RULES, STATUSES, Sending, event_of
 from imserver.auth.principal import PUSH, READ
 from imserver.cluster.history import HistoryPage, Position
-from imserver.model import SYSTEM_PREFIX, ChannelPart, Event, Outcome
+from imserver.model import MAX_ID, Event
 from imserver.services.channels.members import MAX_TAG_BYTES, MAX_TAGS, ChannelRefused, encode_tags
-from imserver.services.push.idempotency import IdClaim, IdReused
-from imserver.services.push.publish import Target, addressed
-from imserver.storage.contract import MAX_ID
+from imserver.services.channels.stored import Published
+from imserver.services.push.idempotency import IdReused
 
 MOST_CHANNELS: Final = 1000
 """The most channels of one broadcast."""
@@ -179,7 +178,8 @@ def publish(api: Api, call: Call, asked: ChannelPublishRequest) -> ChannelResult
     Delivers a message to the subscribers of a channel, on all nodes. If the channel has a history, the
     message is in it before the server answers, and the answer has its position.
 
-    The channel `user:<id>` reaches all devices of a user, `group:<id>` those of the members of a group.
+    The channel `user:<id>` reaches all devices of a user, `group:<id>` those of the members of a group, both
+    without `tags`.
     """
     (result,) = _publish(api, call, asked, [asked.channel], asked.tags, asked.with_history)
     return result
@@ -206,85 +206,36 @@ def _publish(
     event = event_of(api, asked)
     if len(asked.except_users) > api.batch_targets:
         raise ApiProblem(errors.HTTP_TOO_MANY_TARGETS)
-    key = key_of(call) or asked.id
-    sender = _Sender(api, call.app, event, tuple(asked.except_users), tags, with_history, key)
-    if not key:
-        return [sender.publish(each, []) for each in channels]
-    names = list(dict.fromkeys(channels))
-
-    def carry_out(index: int, is_repeated: bool, outcomes: list[Outcome]) -> ChannelResult:
-        return sender.repeat(names[index]) if is_repeated else sender.publish(names[index], outcomes)
-
-    said = {name: value for name, value in _members(_encode(asked)).items() if name not in _WHERE}
-    ids, digest = api.services.request_ids, hash(_encode(said))
-    requests = [(_encode((key, channel)).decode(), digest) for channel in names]
-    begun = ids.begin_each(call.app, requests)
-    if any(isinstance(each, IdReused) for each in begun):
-        for each in begun:
-            if isinstance(each, IdClaim):
-                ids.end(each, ())
-        raise ApiProblem(errors.HTTP_ID_REUSED)
-    found = ids.carry_out_each(call.app, requests, begun, carry_out)
-    results = {
-        # Another message with this id came at the same time.
-        channel: ChannelResult(channel, "refused") if isinstance(each, IdReused) else each
-        for channel, each in zip(names, found, strict=True)
-    }
-    return [results[channel] for channel in channels]
+    key, digest = key_of(call) or asked.id, 0
+    if key:
+        said = {name: value for name, value in _members(_encode(asked)).items() if name not in _WHERE}
+        digest = hash(_encode(said))
+    try:
+        found = api.services.publishing.to_channels(
+            call.app,
+            channels,
+            event,
+            except_users=tuple(asked.except_users),
+            tags=encode_tags(tags),
+            with_history=with_history,
+            key=key,
+            digest=digest,
+            all_or_none=True,
+        )
+    except IdReused:
+        raise ApiProblem(errors.HTTP_ID_REUSED) from None
+    return [_result(channel, each) for channel, each in zip(channels, found, strict=True)]
 
 
-class _Sender:
-    """Publishes one message to several channels."""
-
-    def __init__(
-        self,
-        api: Api,
-        app: str,
-        event: Event,
-        except_users: tuple[str, ...],
-        tags: dict[str, str],
-        with_history: bool,
-        key: str,
-    ) -> None:
-        self._channels = api.services.channels
-        self._publishing = api.services.publishing
-        self._app = app
-        self._event = event
-        self._except_users = except_users
-        self._tags = encode_tags(tags)
-        self._with_history = with_history
-        self._key = key
-
-    def repeat(self, channel: str) -> ChannelResult:
-        """The result of a request that was accepted before. The log knows what a stored channel has of it."""
-        if self._with_history and self._channels.is_stored(self._app, channel):
-            return self.publish(channel, [])
-        return ChannelResult(channel, "repeated")
-
-    def publish(self, channel: str, outcomes: list[Outcome]) -> ChannelResult:
-        """Publish to one channel, and add to the ``outcomes``. May switch."""
-        target = Target(channel=channel)
-        if addressed(target) is not target and not self._app.startswith(SYSTEM_PREFIX):
-            (outcome,) = self._publishing.to_targets(self._app, [target], self._event, self._except_users)
-            outcomes.append(outcome)
-            return ChannelResult(channel, STATUSES[outcome])
-        event = replace(self._event, channel=ChannelPart(channel, tags=self._tags))
-        try:
-            published = self._channels.publish_event(
-                self._app,
-                channel,
-                event,
-                except_users=self._except_users,
-                with_history=self._with_history,
-                key=self._key,
-            )
-        except ChannelRefused as refused:
-            return ChannelResult(channel, "failed" if refused.reason == "unavailable" else "refused")
-        outcomes.append(published.outcome)
-        status, position = STATUSES[published.outcome], published.position
+def _result(channel: str, found: Published | ChannelRefused | IdReused) -> ChannelResult:
+    if isinstance(found, Published):
+        status, position = STATUSES[found.outcome], found.position
         if position is None:
             return ChannelResult(channel, status)
         return ChannelResult(channel, status, position.offset, position.epoch)
+    # Another message with this id came at the same time.
+    is_refused = isinstance(found, IdReused) or found.reason != "unavailable"
+    return ChannelResult(channel, "refused" if is_refused else "failed")
 
 
 @routes.get(

@@ -15,14 +15,13 @@ from imserver.api.v1.field import Acting, about
 from imserver.api.v1.operation import Resource
 from imserver.api.v1.wire import after, page_and_cursor
 from imserver.auth.principal import ADMIN_OR_MEMBER
-from imserver.model import Message
+from imserver.model import MAX_ID
 from imserver.protocol.cmd import MAX_TYPES, entry_view
 from imserver.services.messages.deliverer import newest_page, oldest_page
 from imserver.services.messages.receipts import MarksView
-from imserver.storage.log.contract import ConversationSummary, Entry, message_of
+from imserver.storage.log.contract import ConversationSummary, Entry
 
 _MAX_PAGE = 200
-MAX_ID = 2**63 - 1
 
 ConversationId = Annotated[int, about("The conversation. A group has the same id.", ge=1, le=MAX_ID)]
 SearchedConversation = Annotated[
@@ -246,15 +245,14 @@ class ReceiptsAnswer(Struct):
 
 def shown_entry(entry: Entry) -> MessageShown:
     """An entry in the shape of the answer."""
-    message: Message = message_of(entry)
-    view = entry_view(message)
+    view = entry_view(entry)
     return MessageShown(
         entry.id,
         entry.conversation,
         entry.seq,
         entry.kind,
         entry.sender,
-        message.to,
+        entry.to,
         view.type,
         UNSET if view.text is None else view.text,
         UNSET if view.data is None else view.data,
@@ -284,12 +282,6 @@ def _listed(summary: ConversationSummary, user: str) -> ConversationShown:
     )
 
 
-def log_of(api: Api) -> Any:
-    """The message log; None if nothing was ever stored."""
-    store = api.services.store
-    return store.log() if store.has_database else None
-
-
 ON_BEHALF: Final = {"app": "default", "user": "ann"}
 _MESSAGE: Final = MessageShown(7, 1, 3, "message", "bob", "ann", "text", "tea?", time=1795155803000)
 
@@ -306,10 +298,8 @@ routes = Resource("conversations", hot=False)
 )
 def conversations(api: Api, call: Call, asked: ConversationsQuery) -> ConversationsAnswer:
     """List the conversations of a user, the most recent first."""
-    log = log_of(api)
-    found, more = (
-        ([], False) if log is None else log.list_conversations(call.app, call.user, asked.before, asked.limit)
-    )
+    log = api.services.store.log()
+    found, more = log.list_conversations(call.app, call.user, asked.before, asked.limit)
     listed = [_listed(each, call.user) for each in found]
     return ConversationsAnswer(listed, found[-1].place if more else 0)
 
@@ -329,14 +319,12 @@ def history(api: Api, call: Call, asked: HistoryQuery) -> MessagesAnswer:
     types = [name for name in asked.types.split(",") if name]
     if len(types) > MAX_TYPES or (types and asked.after is not UNSET):
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"`types`: at most {MAX_TYPES}, and not with `after`")
-    log = log_of(api)
-    if log is None:
-        return MessagesAnswer([], 0)
     if types:
         entries, before = api.services.message_search.search(
             call.app, call.user, "", asked.conversation, asked.before, asked.limit, types
         )
         return MessagesAnswer([shown_entry(entry) for entry in entries], before)
+    log = api.services.store.log()
     where = call.app, call.user, asked.conversation, asked.before, asked.limit
     if asked.after is not UNSET:
         entries, more = oldest_page(*log.history(*where, asked.after))
@@ -354,8 +342,7 @@ def history(api: Api, call: Call, asked: HistoryQuery) -> MessagesAnswer:
 )
 def pins(api: Api, call: Call, asked: PinsQuery) -> PinsAnswer:
     """List the pinned messages of a conversation."""
-    log = log_of(api)
-    found = [] if log is None else log.pins(call.app, call.user, asked.conversation)
+    found = api.services.store.log().pins(call.app, call.user, asked.conversation)
     return PinsAnswer([shown_entry(entry) for entry in found])
 
 
@@ -386,9 +373,8 @@ def search(api: Api, call: Call, asked: SearchQuery) -> MessagesAnswer:
 )
 def receipts(api: Api, call: Call, asked: ReceiptsQuery) -> ReceiptsAnswer:
     """List how far the other members of a conversation have read."""
-    log, behind = log_of(api), after(asked.cursor) or ""
-    most = asked.limit + 1
-    found = [] if log is None else log.receipts(call.app, call.user, asked.conversation, behind, most)
+    behind, most = after(asked.cursor) or "", asked.limit + 1
+    found = api.services.store.log().receipts(call.app, call.user, asked.conversation, behind, most)
     rows, following = page_and_cursor(found, asked.limit, lambda row: row.user)
     shown = [ReceiptShown(row.user, row.read, row.received) for row in rows]
     return ReceiptsAnswer(shown, following)
@@ -406,11 +392,10 @@ def sync(api: Api, call: Call, asked: SyncQuery) -> SyncAnswer:
     For clients without a connection, or after a reconnect: the entries after a position of the log, in
     order. The client saves `after`, and applies recalls and edits to the messages they refer to.
     """
-    log, after_ = log_of(api), asked.after
-    if after_ and (log is None or not log.floor(call.app) <= after_ <= log.head(call.app)):
+    log, after_ = api.services.store.log(), asked.after
+    if after_ and not log.floor(call.app) <= after_ <= log.head(call.app):
         return SyncAnswer([], 0, True, True)
-    read = ([], False) if log is None else log.sync(call.app, call.user, after_, asked.limit)
-    entries, more = oldest_page(*read)
+    entries, more = oldest_page(*log.sync(call.app, call.user, after_, asked.limit))
     following = entries[-1].id if entries else after_
     return SyncAnswer([shown_entry(entry) for entry in entries], following, more, False)
 

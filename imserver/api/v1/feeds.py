@@ -119,8 +119,7 @@ def log(api: Api, call: Call, asked: LogQuery) -> EventsAnswer:
         raise ApiProblem(
             errors.HTTP_INVALID_REQUEST, "The app has neither `webhook.url` nor `webhook.events`"
         )
-    stored = services.store.existing_log()
-    entries = [] if stored is None else stored.read(call.app, entry_id, asked.limit)
+    entries = services.store.log().read(call.app, entry_id, asked.limit)
     rows = services.webhooks.feeds.events.read(call.app, event_id, asked.limit)
     node = services.webhooks.feeds.node()
     page = page_of(call.app, entries, rows, node, feed.receiver.events, asked.limit, _PAGE_BYTES)

@@ -9,14 +9,15 @@ from msgspec import Struct
 from imserver import errors
 from imserver.api.call import Api, Call
 from imserver.api.v1 import field
-from imserver.api.v1.accounts import Avatar, Nickname, UserId
+from imserver.api.v1.accounts import NO_ACCOUNTS, Avatar, Nickname, UserId
 from imserver.api.v1.field import Acting, ActingPage, about
 from imserver.api.v1.operation import Resource, refuse
 from imserver.api.v1.wire import after, page_and_cursor
 from imserver.auth.principal import ADMIN_OR_ACCOUNT
 from imserver.services.people import friends as changes
-from imserver.services.people.accounts import UnknownAccount, account_id
-from imserver.services.people.friends import FriendResult, Oneself, TooManyFriends, UnknownFriend
+from imserver.services.people.accounts import NoAccounts, UnknownAccount, account_id
+from imserver.services.people.friends import Oneself, TooManyFriends, UnknownFriend
+from imserver.storage.accounts import Relating
 
 ListName = Literal["friends", "incoming", "outgoing", "blocked"]
 
@@ -75,6 +76,7 @@ routes = Resource(
     examples=(_DONE,),
     refusals={
         Oneself: refuse(errors.HTTP_INVALID_REQUEST, "`friend` is the acting user"),
+        NoAccounts: NO_ACCOUNTS,
         UnknownAccount: refuse(errors.HTTP_UNKNOWN_ACCOUNT),
         UnknownFriend: refuse(errors.HTTP_UNKNOWN_ACCOUNT),
         TooManyFriends: refuse(errors.HTTP_TOO_MANY_FRIENDS),
@@ -114,7 +116,7 @@ def request(api: Api, call: Call, asked: FriendChange) -> FriendAnswer:
     Two users who send each other a request become friends. Blocked users do not learn that they
     are blocked.
     """
-    return _answer(api.services.friends.change(call.app, call.user, asked.friend, changes.ask))
+    return _change(api, call, asked, changes.ask)
 
 
 @routes.post(
@@ -126,19 +128,19 @@ def request(api: Api, call: Call, asked: FriendChange) -> FriendAnswer:
 )
 def accept(api: Api, call: Call, asked: FriendChange) -> FriendAnswer:
     """Accept a friend request."""
-    return _answer(api.services.friends.change(call.app, call.user, asked.friend, changes.accept))
+    return _change(api, call, asked, changes.accept)
 
 
 @routes.post("/friends/decline", ADMIN_OR_ACCOUNT, problems=_NOT_CHANGED, example=_TWO)
 def decline(api: Api, call: Call, asked: FriendChange) -> FriendAnswer:
     """Decline a friend request."""
-    return _answer(api.services.friends.change(call.app, call.user, asked.friend, changes.decline))
+    return _change(api, call, asked, changes.decline)
 
 
 @routes.post("/friends/remove", ADMIN_OR_ACCOUNT, problems=_NOT_CHANGED, example=_TWO)
 def remove(api: Api, call: Call, asked: FriendChange) -> FriendAnswer:
     """Remove a friend or withdraw a friend request."""
-    return _answer(api.services.friends.change(call.app, call.user, asked.friend, changes.remove))
+    return _change(api, call, asked, changes.remove)
 
 
 @routes.post("/friends/block", ADMIN_OR_ACCOUNT, problems=_NOT_CHANGED, example=_TWO)
@@ -147,14 +149,19 @@ def block(api: Api, call: Call, asked: FriendChange) -> FriendAnswer:
 
     Ends a friendship. A blocked user cannot become a friend.
     """
-    return _answer(api.services.friends.change(call.app, call.user, asked.friend, changes.block))
+    return _change(api, call, asked, changes.block)
 
 
 @routes.post("/friends/unblock", ADMIN_OR_ACCOUNT, problems=_NOT_CHANGED, example=_TWO)
 def unblock(api: Api, call: Call, asked: FriendChange) -> FriendAnswer:
     """Unblock a user."""
-    return _answer(api.services.friends.change(call.app, call.user, asked.friend, changes.unblock))
+    return _change(api, call, asked, changes.unblock)
 
 
-def _answer(result: FriendResult) -> FriendAnswer:
+def _change(api: Api, call: Call, asked: FriendChange, becoming: Relating) -> FriendAnswer:
+    try:
+        result = api.services.friends.change(call.app, call.user, asked.friend, becoming)
+    except UnknownFriend:
+        api.services.accounts.rules_of(call.app)  # says so if the app has no accounts
+        raise
     return FriendAnswer(result.value)

@@ -176,6 +176,13 @@ class GroupAnswer(Struct):
     users: list[MemberId]
 
 
+class DeletedGroup(Struct):
+    """The deleted group."""
+
+    group: GroupId
+    members: Annotated[int, about("The number of removed members.")]
+
+
 _NAMED_UNKNOWN: Final = 10
 """The most users that a refusal names."""
 
@@ -309,6 +316,23 @@ def remove(api: Api, call: Call, asked: GroupMembers) -> GroupAnswer:
     """
     gone = api.services.groups.remove(call.app, account_id(asked.group), call.user, asked.members)
     return GroupAnswer(asked.group, list(gone))
+
+
+@routes.post(
+    "/groups/delete",
+    ADMIN_OR_MEMBER,
+    problems=_NOT_PERMITTED,
+    example={"user": "1", "group": "1"},
+    answer_example=DeletedGroup("1", 2),
+    user="optional",
+)
+def delete(api: Api, call: Call, asked: GroupChange) -> DeletedGroup:
+    """Delete a group: remove all members.
+
+    For the owner. Links to the group end. Former members keep what they could read, as if they had left.
+    After an error, repeat it.
+    """
+    return DeletedGroup(asked.group, api.services.groups.delete(call.app, account_id(asked.group), call.user))
 
 
 @routes.post(

@@ -6,34 +6,38 @@ from collections.abc import Callable
 from typing import Annotated, Any, Final
 
 import msgspec
-from gevent.event import AsyncResult
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from imserver import errors
 from imserver.api.call import Api, Call
 from imserver.api.reply import ApiProblem
-from imserver.api.v1.conversations import MAX_ID, ON_BEHALF, ConversationId, MessageId, log_of
+from imserver.api.v1.conversations import ON_BEHALF, ConversationId, MessageId
 from imserver.api.v1.field import Acting, about
 from imserver.api.v1.operation import Resource, one_of
 from imserver.api.v1.push_request import Data, StoredAt, Text
 from imserver.auth.principal import ADMIN_OR_MEMBER
+from imserver.config.settings import MAX_USER_BYTES
 from imserver.errors import StorageUnavailable, TooManyMessages
-from imserver.model import SYSTEM_PREFIX, Send
+from imserver.model import (
+    MAX_CLIENT_MSG_ID_BYTES,
+    MAX_EMOJI_BYTES,
+    MAX_ID,
+    MAX_TYPE_BYTES,
+    SYSTEM_PREFIX,
+    Send,
+)
 from imserver.protocol.cmd import (
     MAX_BUTTON_BYTES,
     MAX_BUTTON_CHARACTERS,
     MAX_BUTTON_ROWS,
     MAX_BUTTONS,
-    MAX_CLIENT_MSG_ID_BYTES,
     MAX_HIDDEN,
     MAX_MENTIONS,
-    MAX_RECEIVER_BYTES,
-    MAX_TYPE_BYTES,
     buttons_objection,
     mentions_objection,
 )
 from imserver.services.messages.messaging import make_draft
-from imserver.storage.log.annotations import EMOJI_BYTES, emoji_objection
+from imserver.storage.log.annotations import emoji_objection
 from imserver.storage.log.contract import (
     BLOCKED,
     FULL,
@@ -43,8 +47,8 @@ from imserver.storage.log.contract import (
     NOT_BOT,
     RECALLED,
     REJECTED,
+    UNKNOWN_ACCOUNT,
     UNKNOWN_MESSAGE,
-    Appended,
     Change,
     Noted,
     Rejected,
@@ -93,7 +97,7 @@ class Content(Acting, kw_only=True):
     data: Data | UnsetType = UNSET
     client_msg_id: OwnId = ""
     mentions: Annotated[
-        list[Annotated[str, Meta(max_length=MAX_RECEIVER_BYTES)]],
+        list[Annotated[str, Meta(max_length=MAX_USER_BYTES)]],
         about("Mentioned users, or only `all`: everybody in the conversation.", max_length=MAX_MENTIONS),
     ] = field(default_factory=list)
     buttons: Annotated[
@@ -114,7 +118,7 @@ class SendRequest(Content, kw_only=True):
     """Sender, receiver and content: give one of `to` and `conversation`, and one of `text`, `data` and
     `forward`."""
 
-    to: Annotated[str, about("The receiver. They may be offline.", max_length=MAX_RECEIVER_BYTES)] = ""
+    to: Annotated[str, about("The receiver. They may be offline.", max_length=MAX_USER_BYTES)] = ""
     conversation: Annotated[int, about("A conversation or group, instead of `to`.", ge=0, le=MAX_ID)] = 0
     reply_to: Annotated[int, about("The message to which this one replies.", ge=0, le=MAX_ID)] = 0
     forward: Forwarded | UnsetType = UNSET
@@ -141,7 +145,9 @@ class ReactRequest(Acting, kw_only=True):
     id: MessageId
     emoji: Annotated[
         str,
-        about("The emoji: 1 to 32 bytes of UTF-8.", min_length=1, max_length=EMOJI_BYTES, examples=["+1"]),
+        about(
+            "The emoji: 1 to 32 bytes of UTF-8.", min_length=1, max_length=MAX_EMOJI_BYTES, examples=["+1"]
+        ),
     ]
     remove: Annotated[bool, about("Removes the reaction of the user.")] = False
 
@@ -246,6 +252,7 @@ routes = Resource(
         errors.HTTP_NOT_ALLOWED,
         errors.HTTP_TOO_MANY_REQUESTS,
         errors.HTTP_UNKNOWN_MESSAGE,
+        errors.HTTP_UNKNOWN_ACCOUNT,
         *_NOT_REVIEWED,
     ),
     example={**ON_BEHALF, "to": "bob", "text": "tea?", "client_msg_id": "a-1"},
@@ -389,22 +396,17 @@ def press(api: Api, call: Call, asked: PressRequest) -> StoredAnswer:
 
 def _store(api: Api, call: Call, command: Send) -> StoredAnswer:
     """Store a draft; webhooks report those of accounts. Switches. Raises :class:`ApiProblem`."""
-    messaging = api.services.messaging
-    draft = make_draft(log_of(api), call.app, call.user, command)
+    draft = make_draft(api.services.store, call.app, call.user, command)
     if draft is None:
         raise ApiProblem(errors.HTTP_UNKNOWN_MESSAGE)
     _require_may_write(api, call)
-    settled: AsyncResult[Any] = AsyncResult()
-    send = messaging.send if call.is_back_end else messaging.send_of_user
-    send(call.app, draft, settled.set)
-    result: Appended | Rejected | StorageUnavailable | None = settled.get()
+    result = api.services.messaging.store(call.app, draft, by_user=not call.is_back_end)
     if isinstance(result, TooManyMessages):
         raise ApiProblem(errors.HTTP_TOO_MANY_REQUESTS, headers=(("Retry-After", "1"),))
     if isinstance(result, StorageUnavailable):
         raise result
     if isinstance(result, Rejected):
         raise problem_of(result)
-    assert result is not None
     entry = result.entry
     return StoredAnswer(entry.id, entry.conversation, entry.seq, result.repeated)
 
@@ -456,29 +458,30 @@ def pin(api: Api, call: Call, asked: PinRequest) -> AnnotatedAnswer:
 def _annotated(api: Api, call: Call, change: Callable[[Any], Change | Rejected]) -> AnnotatedAnswer:
     """Store a reaction or pin. Switches. Raises :class:`ApiProblem`."""
     _require_may_write(api, call)
-    log = log_of(api)
-    result = Rejected(UNKNOWN_MESSAGE) if log is None else change(log)
+    store = api.services.store  # a change would create the database
+    result = change(store.log()) if store.has_database else Rejected(UNKNOWN_MESSAGE)
     if isinstance(result, Rejected):
         raise problem_of(result)
     return AnnotatedAnswer(result.conversation, 0 if result.entry is None else result.entry.id)
 
 
+_PROBLEM_OF: Final = {
+    INVALID: errors.HTTP_INVALID_REQUEST,
+    BLOCKED: errors.HTTP_NOT_ALLOWED,
+    REJECTED: errors.HTTP_REJECTED,
+    MUTED: errors.HTTP_MUTED,
+    RECALLED: errors.HTTP_UNKNOWN_MESSAGE,
+    UNKNOWN_MESSAGE: errors.HTTP_UNKNOWN_MESSAGE,
+    UNKNOWN_ACCOUNT: errors.HTTP_UNKNOWN_ACCOUNT,
+    NOT_ALLOWED: errors.HTTP_ROLE_TOO_LOW,
+    FULL: errors.HTTP_NOT_ALLOWED,
+    NOT_BOT: errors.HTTP_NOT_ALLOWED,
+}
+
+
 def problem_of(why: Rejected) -> ApiProblem:
-    if why.reason == INVALID:
-        return ApiProblem(errors.HTTP_INVALID_REQUEST, why.detail)
-    if why.reason == BLOCKED:
-        return ApiProblem(errors.HTTP_NOT_ALLOWED, "The receiver does not allow it")
-    if why.reason == REJECTED:
-        return ApiProblem(errors.HTTP_REJECTED, why.detail)
-    if why.reason == MUTED:
-        return ApiProblem(errors.HTTP_MUTED)
-    if why.reason in (RECALLED, UNKNOWN_MESSAGE):
-        return ApiProblem(errors.HTTP_UNKNOWN_MESSAGE)
-    if why.reason == NOT_ALLOWED:
-        return ApiProblem(errors.HTTP_ROLE_TOO_LOW, why.detail)
-    if why.reason in (FULL, NOT_BOT):
-        return ApiProblem(errors.HTTP_NOT_ALLOWED, why.detail)
-    return ApiProblem(errors.HTTP_UNKNOWN_CONVERSATION)
+    detail = "The receiver does not allow it" if why.reason == BLOCKED else why.detail
+    return ApiProblem(_PROBLEM_OF.get(why.reason, errors.HTTP_UNKNOWN_CONVERSATION), detail)
 
 
 @routes.post(

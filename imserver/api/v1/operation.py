@@ -20,6 +20,7 @@ from imserver.api.call import Api, AppRule, Call, Route, UserRule, prepare
 from imserver.api.reply import PROBLEM, ApiProblem
 from imserver.api.v1.field import Acting
 from imserver.api.v1.wire import read, read_query, reply
+from imserver.auth.authority import refusal
 from imserver.auth.principal import ANYONE, Need, may
 from imserver.errors import HttpProblem, Unavailable
 from imserver.transport.exchange import HttpResponse
@@ -287,7 +288,7 @@ def run(api: Api, route: Route, call: Call) -> HttpResponse:
     """Answer a command of a batch or of a publisher connection, as its route would. May switch."""
     try:
         if not may(call.principal, route.need):
-            raise ApiProblem(errors.HTTP_FORBIDDEN)
+            raise ApiProblem(errors.HTTP_FORBIDDEN, refusal(call.principal, route.need)[1])
         prepare(api, route, call)
         assert route.function is not None
         return route.function(api, call)

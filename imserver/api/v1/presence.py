@@ -1,7 +1,9 @@
-"""Presence: users online, their sessions, counts, a connection; ending sessions: disconnect, ban, unban."""
+"""Presence: users online, their sessions, counts, a connection; ending sessions: disconnect, ban, unban,
+bans."""
 
 from __future__ import annotations
 
+from time import time
 from typing import Annotated, Final
 
 import msgspec
@@ -329,6 +331,21 @@ class UnbanAnswer(Struct):
     missing_nodes: field.Missing
 
 
+class BanShown(Struct):
+    """A banned user."""
+
+    user: str
+    until: Annotated[int, about("The end of the ban, in Unix seconds.")]
+
+
+class BansAnswer(Struct):
+    """A page of the banned users, ordered by id."""
+
+    count: Annotated[int, about("The number of entries, on all pages together.")]
+    bans: list[BanShown]
+    next: field.Next
+
+
 sessions = Resource("sessions")
 
 
@@ -386,3 +403,16 @@ def unban(api: Api, call: Call, asked: UnbanRequest) -> UnbanAnswer:
     You may also name users who are not banned.
     """
     return UnbanAnswer(list(api.services.sessions.unban(call.app, asked.users)))
+
+
+@sessions.get(
+    "/bans",
+    ADMIN,
+    example={"app": "default"},
+    answer_example=BansAnswer(1, [BanShown("mallory", 1795159400)], ""),
+)
+def bans(api: Api, call: Call, asked: field.AppPage) -> BansAnswer:
+    """List banned users, page by page."""
+    found, now = api.services.sessions.bans(call.app), time()
+    page, following = page_of(sorted(found), asked.cursor, asked.limit)
+    return BansAnswer(len(found), [BanShown(user, int(now + found[user])) for user in page], following)

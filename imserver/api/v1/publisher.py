@@ -106,7 +106,7 @@ class Publisher:
     def choose(self, head: Head) -> Spoken | HttpProblem:
         """Decide for the gate whether a client may publish."""
         principal = self._api.services.authority.identify(PUSH, head.headers, head.host)
-        return self._spoken if may(principal, PUSH) else refusal(principal)
+        return self._spoken if may(principal, PUSH) else refusal(principal, PUSH)[0]
 
     def opened(self, connection: Connection, head: Head) -> None:
         """A connection begins."""

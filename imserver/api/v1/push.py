@@ -35,10 +35,10 @@ from imserver.api.v1.wire import reply
 from imserver.auth.principal import PUSH, Principal
 from imserver.clock import serve_others
 from imserver.errors import StorageUnavailable
-from imserver.model import SYSTEM_PREFIX, YIELD_TARGETS, Event, Outcome
+from imserver.model import MAX_CLIENT_MSG_ID_BYTES, SYSTEM_PREFIX, YIELD_TARGETS, Event, Outcome
 from imserver.services.push.idempotency import First, IdClaim, IdReused, Waiting
 from imserver.services.push.publish import Target, addressed
-from imserver.storage.log.contract import CLIENT_MSG_ID_BYTES, INVALID, Appended, Draft, Rejected
+from imserver.storage.log.contract import INVALID, Appended, Draft, Rejected
 from imserver.transport.exchange import HttpResponse
 
 _REPLAYED: Final = (("Idempotent-Replayed", "true"),)
@@ -363,7 +363,7 @@ def _repeated(push: PushRequest, begun: First | IdReused | None) -> Sent | ApiPr
         return ApiProblem(errors.HTTP_ID_REUSED)
     if begun is None:
         return Sent(push, [Outcome.REPEATED] * size(push), True)
-    return Sent(push, [Outcome(number) for number in begun.outcomes], True)
+    return Sent(push, [Outcome(number) for number in begun.result], True)
 
 
 # --- pushes that are stored ---------------------------------------------------------------------------------
@@ -493,7 +493,7 @@ def _drafts(order: Order, targets: Sequence[Target]) -> Iterator[Draft]:
 
 def _name(key: str, number: int, alone: bool) -> str:
     """The ``client_msg_id`` of the message for one target: the key itself, if it is short enough."""
-    if not key or (alone and len(key.encode()) <= CLIENT_MSG_ID_BYTES and "\0" not in key):
+    if not key or (alone and len(key.encode()) <= MAX_CLIENT_MSG_ID_BYTES and "\0" not in key):
         return key
     return blake2b(f"{number} {key}".encode(), digest_size=_DIGEST_BYTES).hexdigest()
 

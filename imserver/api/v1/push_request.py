@@ -259,7 +259,7 @@ def _payload(raw: Any) -> tuple[str, bytes]:
 Status = Literal["absent", "sent", "repeated", "failed", "partly", "held", "stored", "refused"]
 STATUSES: Final[tuple[Status, ...]] = ("absent", "sent", "repeated", "failed", "partly", "held", "stored")
 """Outcome → status of a result. Messages that cannot be stored are ``refused``."""
-Reason = Literal["unknown_conversation", "not_member", "muted", "blocked", "invalid"]
+Reason = Literal["unknown_conversation", "unknown_account", "not_member", "muted", "blocked", "invalid"]
 
 
 class StoredAt(Struct, gc=False):
@@ -288,8 +288,8 @@ class Result(Struct, gc=False):
     reason: Annotated[
         Reason | UnsetType,
         about(
-            "Why the message was refused: the group does not exist, the sender is not a member or is "
-            "muted there, the receiver has blocked the sender, a name is too long, or the receiver "
+            "Why the message was refused: the group or account does not exist, the sender is not a member "
+            "or is muted there, the receiver has blocked the sender, a name is too long, or the receiver "
             "is the sender."
         ),
     ] = UNSET

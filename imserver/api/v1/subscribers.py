@@ -298,11 +298,8 @@ def messages(api: Api, call: Call, asked: ChannelMessagesQuery) -> MessagesAnswe
     These are the publications of a stored channel, and in apps with `keep_talks` the messages of the room of
     the `action` dialect with this name.
     """
-    app, store = call.app, api.services.store
-    if not store.has_database:
-        return MessagesAnswer([], 0)
-    page = store.log().channel_page(
-        app, asked.channel, asked.before or None, asked.limit, reverse=True, revisions=True
+    page = api.services.store.log().channel_page(
+        call.app, asked.channel, asked.before or None, asked.limit, reverse=True, revisions=True
     )
     shown = [shown_entry(each) for each in reversed(page.entries)]
     return MessagesAnswer(shown, shown[0].id if page.more else 0)

@@ -238,7 +238,7 @@ def _read_delete(api: Api, call: Call) -> None:
         call.principal = principal = api.services.authority.identify(ANYONE_OR_PUSH, {}, host, asked.token)
     api.rates.require(principal, host)
     if principal.kind == "nobody":
-        raise ApiProblem(refusal(principal))
+        raise ApiProblem(*refusal(principal, ANYONE_OR_PUSH))
     row = api.services.uploads.find(asked.id)
     if row is None:
         call.app, call.user = principal.app, principal.user

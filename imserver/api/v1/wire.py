@@ -89,16 +89,9 @@ def inflate(body: bytes, limit: int) -> bytes:
 
 
 def reply(call: Call, value: Any, headers: Headers = (), status: int = 200) -> HttpResponse:
-    """A response with ``value`` as JSON (bytes are JSON already)."""
+    """A response with ``value`` as JSON (bytes are JSON already), compressed if it is large and the client
+    accepts gzip."""
     body = value if isinstance(value, bytes) else _encode(value)
-    request = call.request
-    if len(body) > GZIP_BYTES:
-        return reply_as(call, body, "", headers, status)
-    return HttpResponse(status, body, "", (("X-Request-Id", request.id), *headers))
-
-
-def reply_as(call: Call, body: bytes, content_type: str, headers: Headers, status: int) -> HttpResponse:
-    """A response of any content type (``""``: JSON), compressed if large and the client accepts gzip."""
     request = call.request
     headers = (("X-Request-Id", request.id), *headers)
     if len(body) > GZIP_BYTES:
@@ -106,7 +99,7 @@ def reply_as(call: Call, body: bytes, content_type: str, headers: Headers, statu
         if takes_gzip(request.headers.get("accept-encoding", "")):
             body = zlib.compress(body, _GZIP_LEVEL, GZIP)
             headers += (("Content-Encoding", "gzip"),)
-    return HttpResponse(status, body, content_type, headers)
+    return HttpResponse(status, body, "", headers)
 
 
 def takes_gzip(accepted: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -29,11 +29,14 @@ class RedisHistory:
 
     If Redis was restarted or has failed over, publications may be lost, so every channel begins a new epoch.
     A Redis Cluster has no run id: after a failover, channels go on in their epoch with what is left.
+    ``created``: when an app was created. The keys contain it: an app that is created anew does not read the
+    history of the deleted one, which expires.
     """
 
-    def __init__(self, pipeline: Pipeline, recovery: RegistryRecovery) -> None:
+    def __init__(self, pipeline: Pipeline, recovery: RegistryRecovery, created: Callable[[str], int]) -> None:
         self._pipeline = pipeline
         self._recovery = recovery
+        self._created = created
 
     def append_each(self, app: str, publications: Sequence[Retained]) -> list[Event] | None:
         """See :class:`ChannelHistory`. None: some may be stored.
@@ -47,8 +50,8 @@ class RedisHistory:
                     "EVALSHA",
                     APPEND_HISTORY,
                     3,
-                    *_keys(app, each.channel),
-                    _id_key(app, each.channel, each.event.id),
+                    *(keys := self._keys(app, each.channel)),
+                    _id_key(keys[0], each.event.id),
                     *self._lives(),
                     _encode(each.event),
                     each.size,
@@ -69,19 +72,16 @@ class RedisHistory:
     def read(
         self, app: str, channel: str, since: Position | None = None, limit: int = 0, reverse: bool = False
     ) -> HistoryPage | None:
-        """See :class:`ChannelHistory`."""
         replies = self._pipeline.execute_all([self._reading(app, channel, since, limit, reverse)])
         return None if replies is None else _page(replies[0], reverse)
 
     def positions(self, app: str, channels: Sequence[str]) -> list[Position] | None:
-        """See :class:`ChannelHistory`."""
         reading = [self._reading(app, channel, None, 0, False) for channel in channels]
         replies = self._pipeline.execute_all(reading)
         return None if replies is None else [_page(reply, False).position for reply in replies]
 
     def remove(self, app: str, channel: str) -> bool | None:
-        """See :class:`ChannelHistory`."""
-        _, publications = _keys(app, channel)
+        _, publications = self._keys(app, channel)
         return None if self._pipeline.execute_all([("DEL", publications)]) is None else True
 
     def _reading(self, app: str, channel: str, since: Position | None, limit: int, reverse: bool) -> Command:
@@ -89,13 +89,18 @@ class RedisHistory:
             "EVALSHA",
             READ_HISTORY,
             2,
-            *_keys(app, channel),
+            *self._keys(app, channel),
             *self._lives(),
             -1 if since is None else since.offset,
             limit,
             int(reverse),
             int(KEPT_SECONDS * 1000),
         )
+
+    def _keys(self, app: str, channel: str) -> tuple[bytes, bytes]:
+        # U+0000 is in no name of an app, a colon may be in both.
+        key = b"%b%d:{%b\0%b}" % (HISTORY.encode(), self._created(app), encoded(app), encoded(channel))
+        return key, key + b":list"
 
     def _lives(self) -> tuple[bytes, str]:
         return self._recovery.run_id, secrets.token_urlsafe(4)
@@ -107,12 +112,7 @@ def _page(reply: Any, reverse: bool) -> HistoryPage:
     return HistoryPage(found[::-1] if reverse else found, Position(epoch, top))
 
 
-def _keys(app: str, channel: str) -> tuple[bytes, bytes]:
-    key = b"%b{%b:%b}" % (HISTORY.encode(), encoded(app), encoded(channel))
-    return key, key + b":list"
-
-
-def _id_key(app: str, channel: str, id: str) -> bytes:
+def _id_key(history: bytes, id: str) -> bytes:
     """The key that marks a publication as stored. Without an ``id``, one for this call alone."""
     digest = blake2b(id.encode("utf-8", "surrogatepass"), digest_size=_ID_BYTES).digest()
-    return _keys(app, channel)[0] + b":id:" + (digest if id else secrets.token_bytes(_ID_BYTES))
+    return history + b":id:" + (digest if id else secrets.token_bytes(_ID_BYTES))

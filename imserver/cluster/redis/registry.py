@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from itertools import islice
 from time import monotonic
@@ -57,6 +57,7 @@ class RedisRegistry:
         cluster: ClusterSettings,
         apps: Collection[str],
         dedupe_seconds: float = 43200.0,
+        created: Callable[[str], int] = lambda _: 0,
     ) -> None:
         self.counters = RegistryCounters()
         self._events: RegistryEvents
@@ -95,7 +96,7 @@ class RedisRegistry:
         )
         self.report_channels = channels.report
         self.find_channels = channels.find
-        self.history = RedisHistory(self._pipeline, self._recovery)
+        self.history = RedisHistory(self._pipeline, self._recovery, created)
         self._extent: Extent = EVERYTHING
         self._unreported_ends: dict[int, Session] = {}
         self._recorder: gevent.Greenlet[..., None] | None = None
@@ -104,7 +105,6 @@ class RedisRegistry:
 
     @property
     def lease(self) -> Lease:
-        """See :class:`imserver.cluster.registry.Registry`."""
         return self._keeper.lease
 
     def start(self, lease: Lease, events: RegistryEvents) -> Lease:
@@ -157,7 +157,6 @@ class RedisRegistry:
         self._keeper.link.close()
 
     def healthy(self) -> bool:
-        """See :class:`imserver.cluster.registry.Registry`."""
         return self._pipeline.closed and self._keeper.alive()
 
     def registered(self, session: Session) -> bool:
@@ -165,7 +164,6 @@ class RedisRegistry:
         return session.generation == self._recovery.generation != 0
 
     def leases(self) -> Mapping[int, Lease]:
-        """See :class:`imserver.cluster.registry.Registry`."""
         return self._keeper.table.live
 
     def add_lease(self, lease: Lease) -> None:
@@ -179,7 +177,6 @@ class RedisRegistry:
     def report(
         self, connections: int, counts: Mapping[str, int], draining: bool = False, unsettled: bool = False
     ) -> None:
-        """See :class:`imserver.cluster.registry.Registry`."""
         if self._keeper.report(connections, counts, draining, unsettled):
             self._recovery.wake()
 

@@ -8,9 +8,10 @@ Keys (an ``app`` and ``user`` as they are, ``bucket`` = crc32 of the user modulo
 ``imserver:channels:{app:bucket}``
     Hash. Field channel → the nodes with members in it, ``epoch.members`` separated by commas (bucket =
     crc32 of the channel modulo 1024).
-``imserver:history:{app:channel}``, ``imserver:history:{app:channel}:list``
+``imserver:history:created:{app\\0channel}``, ``imserver:history:created:{app\\0channel}:list``
+    ``created``: when the app was created, 0 for an app of the configuration.
     Hash: ``epoch`` and ``offset`` of the newest publication of a channel, ``life`` (the run id of the server
-    that began the epoch), ``ids`` (random ids of the last publications). List: these (MessagePack).
+    that began the epoch). List: the last publications (MessagePack).
 ``imserver:attempts:digest``
     Hash: how many attempts there were under a name (``count``), as of a time (``since``).
 ``imserver:values:digest``

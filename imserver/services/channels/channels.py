@@ -309,47 +309,38 @@ class Channels(ChannelMembers):
         limit = options.max_subscribers
         if limit and self.count(app, channel) >= limit and not self.has(connection, channel):
             raise ChannelRefused("full", f"the channel has {limit} subscribers")
-        if options.history:
-            return self._join_stored(app, channel, connection, since, options, delta)
-        if not options.history_size:
-            found = self._join_live(app, channel, connection, options)
-            return Subscribed(found or self._not_joined(connection, channel), options)
-        delta = delta and options.delta
-        found = self._join_waiting(app, channel, connection, options, delta)
-        local = found or self._not_joined(connection, channel)
-        page = self._history.read(app, channel, since, 0 if since is None else -1)
-        if page is None:
-            self.leave(app, channel, connection)
-            raise ChannelRefused("unavailable")
-        recovered = _is_recovered(page, since)
-        return Subscribed(local, options, page.position, page.publications, recovered, delta)
+        if options.has_history:
+            return self._join_with_history(app, channel, connection, options, since, delta)
+        found = self._join_live(app, channel, connection, options)
+        return Subscribed(found or self._not_joined(connection, channel), options)
 
     def _not_joined(self, connection: Connection, channel: str) -> NoReturn:
         """Raise :class:`ChannelRefused` for a connection that is no new member."""
         raise ChannelRefused("exists" if self.has(connection, channel) else "ended")
 
-    def _join_stored(
+    def _join_with_history(
         self,
         app: str,
         channel: str,
         connection: Connection,
-        since: Position | None,
         options: ChannelSettings,
+        since: Position | None,
         delta: bool = False,
     ) -> Subscribed:
         delta = delta and options.delta
         found = self._join_waiting(app, channel, connection, options, delta)
         local = found or self._not_joined(connection, channel)
         try:
-            page = self._log.read(app, channel, since, 0 if since is None else -1)
-            delivered = self._log.follow(app)
+            page = self.history(app, channel, since, 0 if since is None else -1)
+            delivered = self._log.follow(app) if options.history else -1
         except ChannelRefused:
             self.leave(app, channel, connection)
             raise
         if local.position is None:
             raise ChannelRefused("ended")
         local.position.offset = max(local.position.offset, delivered)
-        return Subscribed(local, options, page.position, page.publications, page.whole, delta)
+        recovered = page.whole if options.history else _is_recovered(page, since)
+        return Subscribed(local, options, page.position, page.publications, recovered, delta)
 
     def join_with_position(
         self,
@@ -362,33 +353,30 @@ class Channels(ChannelMembers):
         receives publications: that of the newest one, or ``since`` if the history has all after that.
 
         False: the channel has no history, or it does not answer, or the client cannot use a position, or it
-        is a member already. Then nothing has changed. May switch. Raises :class:`ChannelRefused`.
+        is a member already or has ended. Then nothing has changed. May switch. Raises
+        :class:`ChannelRefused`: ``unavailable``, if the log of a stored channel does not answer.
         """
         app, state = connection.app or "", connection.dialect_state
         options = self.options(app, channel)
         can_recover = state is not None and state.resubscribes(channel)
         if not (can_recover and options.has_history) or self.has(connection, channel):
             return False
-        position: Position | None = None
-        missed: Sequence[Event] = ()
-        if options.history:
-            found = self._join_stored(app, channel, connection, since, options)
-            position, missed, recovered = found.position, found.publications, found.recovered
-        else:
-            self._join_waiting(app, channel, connection, options, False)
-            page = self._history.read(app, channel, since, 0 if since is None else -1)
-            if page is not None:
-                position, missed, recovered = page.position, page.publications, _is_recovered(page, since)
-        local = self._local(app, channel)
-        if position is None or local is None or connection not in local.members:
-            self.leave(app, channel, connection)
+        try:
+            found = self._join_with_history(app, channel, connection, options, since)
+        except ChannelRefused as refused:
+            self._abandon(app, channel)
+            if options.history and refused.reason == "unavailable":
+                raise
+            return False
+        local, position = found.local, found.position
+        if position is None or connection not in local.members:
             self._abandon(app, channel)
             return False
-        if since is None or not recovered:
+        if since is None or not found.recovered:
             answer(position)
         else:
             answer(Position(position.epoch, since.offset))
-            for event in missed:
+            for event in found.publications:
                 self._fanout.to_connection(local.app, connection, event)
         self._release(local, connection, position)
         return True
@@ -528,7 +516,8 @@ class Channels(ChannelMembers):
         return _encode(about)
 
     def announce(self, kind: Literal["join", "leave"], connection: Connection, channel: str) -> None:
-        """Send a notice about a subscriber to the others of a channel. Never switches.
+        """Send a notice about a subscriber to the others of a channel, and to itself if its dialect wants its
+        joins. Never switches.
 
         A channel with more than ``hub.notice_members`` subscribers on this node gets none.
         """
@@ -537,7 +526,9 @@ class Channels(ChannelMembers):
             return
         part = ChannelPart(channel, info=self.info_of(connection, channel))
         event = Event(kind, connection.user or "", "", channel=part)
-        notice = Publication(channel, event, except_connection=connection)
+        state = connection.dialect_state
+        to_itself = kind == "join" and state is not None and state.receives_own_joins()
+        notice = Publication(channel, event, except_connection=None if to_itself else connection)
         if self._others is None:
             self._publish(app, notice, {})
         else:

@@ -11,7 +11,6 @@ import gevent
 import msgspec
 from msgspec import Struct
 
-from imserver import errors
 from imserver.cluster.history import Position
 from imserver.cluster.registry import Lease, Registry
 from imserver.hub.fanout import Fanout
@@ -145,7 +144,7 @@ class Connections:
     def received(self, item: ToConnection) -> None:
         """Handle a push or close from another node. Never switches."""
         if item.event is None:
-            self._close_here(item.app, item.connection, item.code, item.reason)
+            self._close_here(item)
         elif not self._push_here(item.app, item.connection, item.event):
             self.unreached += 1
 
@@ -168,19 +167,22 @@ class Connections:
         self._fanout.to_connection(self._hub.apps[app], connection, event)
         return True
 
-    def close(self, app: str, connection_id: str, code: int, reason: str = "") -> Outcome:
-        """Close a connection, after all earlier pushes to it, with a code of ``errors.CLOSE`` or one of the
-        back end's own. Without a ``reason``, it is the name of the code. Never switches.
-        """
-        if self._close_here(app, connection_id, code, reason):
-            return Outcome.SENT
-        return self._send(connection_id, ToConnection(app, connection_id, None, code, reason))
+    def close(
+        self, app: str, connection_id: str, code: int, reason: str = "", as_given: bool = False
+    ) -> Outcome:
+        """Close a connection, after all earlier pushes to it, with a code of ``errors.CLOSE``.
 
-    def _close_here(self, app: str, connection_id: str, code: int, reason: str) -> bool:
-        connection = self.find(app, connection_id)
+        Without a ``reason``, it is the name of the code. ``as_given``: both are those of a back end. Never
+        switches.
+        """
+        item = ToConnection(app, connection_id, None, code, reason, as_given)
+        return Outcome.SENT if self._close_here(item) else self._send(connection_id, item)
+
+    def _close_here(self, item: ToConnection) -> bool:
+        connection = self.find(item.app, item.connection)
         if connection is None:
             return False
-        connection.close(code, reason or errors.close_reason(code) or errors.DISCONNECTED)
+        connection.close(item.code, item.reason, item.as_given)
         return True
 
     def _send(self, connection_id: str, item: ToConnection) -> Outcome:

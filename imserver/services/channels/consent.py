@@ -72,8 +72,7 @@ class ChannelConsent:
             raise ChannelRefused("denied", "the channel belongs to another user, or to members of a group")
 
     def _is_member(self, app: str, group: int, user: str) -> bool:
-        stored = self._store.existing_log() if group else None
-        found = None if stored is None else stored.member(app, group, user)
+        found = self._store.log().member(app, group, user) if group else None
         return found is not None and found.kind_of_conversation == "group"
 
     def confirm_member(self, connection: Connection, channel: str) -> None:
@@ -160,7 +159,7 @@ class ChannelConsent:
 def disconnect(connection: Connection, wanted: BackEndDisconnect) -> None:
     """End a connection as a back end wants. Codes are those of Centrifugo; clients of others get 4502."""
     if connection.encoding.dialect.name == _OF_CENTRIFUGO:
-        connection.close(wanted.code, wanted.reason or errors.DISCONNECTED)
+        connection.close(wanted.code, wanted.reason or errors.DISCONNECTED, as_given=True)
     else:
         connection.close(errors.CLOSE_KICKED)
 

@@ -14,9 +14,9 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from imserver.cluster.history import HistoryPage, Position
 from imserver.errors import StorageUnavailable
 from imserver.metrics import Metrics
-from imserver.model import ChannelPart, Event, Outcome, StreamPart
+from imserver.model import MAX_TYPE_BYTES, ChannelPart, Event, Outcome, StreamPart
 from imserver.services.channels.members import ChannelRefused, Publication
-from imserver.storage.log.contract import TYPE_BYTES, Appended, Draft, Entry, Rejected, Stored
+from imserver.storage.log.contract import Appended, Draft, Entry, Rejected, Stored
 from imserver.storage.store import Store
 
 MAX_RECOVERED: Final = 1000
@@ -142,7 +142,7 @@ class ChannelLog:
         """The publication that an entry of a channel has stored. Never switches."""
         try:
             meta = _decode(entry.meta) if entry.meta else _Meta()
-        except ValueError:  # of a back end that has edited the message
+        except (ValueError, RecursionError):  # of a back end that has edited the message
             meta = _Meta()
         event = Event(
             "msg",
@@ -171,7 +171,7 @@ def draft_of(what: Publication, key: str = "") -> Draft:
     """
     event, part = what.event, what.event.channel
     kind = event.type
-    if (event.data and kind == "text") or len(kind.encode("utf-8", "surrogatepass")) > TYPE_BYTES:
+    if (event.data and kind == "text") or len(kind.encode("utf-8", "surrogatepass")) > MAX_TYPE_BYTES:
         kind = "custom"
     meta = _Meta(
         json=event.data != b"",

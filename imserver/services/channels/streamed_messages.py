@@ -33,7 +33,7 @@ from imserver.services.channels.open_streams import OpenStream, OpenStreams
 from imserver.services.channels.stored import draft_of
 from imserver.services.nodes import NodeQueries, OtherNodes
 from imserver.services.sessions.connection_ids import ConnectionTable
-from imserver.storage.log.contract import Draft
+from imserver.storage.log.contract import Draft, Rejected
 from imserver.storage.log.rows import objection
 from imserver.transport.connection import Connection
 
@@ -108,12 +108,16 @@ class CloseStream(Struct, frozen=True, array_like=True):
 
 
 class ClosedStream(Struct, frozen=True, array_like=True):
-    """The result of closing a stream. ``epoch``, ``offset``: its place in the history (0: it has none)."""
+    """The result of closing a stream. ``epoch``, ``offset``: its place in the history (0: it has none).
+
+    ``rejected``: the log has refused its message.
+    """
 
     status: Literal["closed", "repeated", "unknown", "failed"]
     channel: str = ""
     epoch: str = ""
     offset: int = 0
+    rejected: Rejected | None = None
 
 
 class StreamQuery(Struct, frozen=True, array_like=True):
@@ -174,7 +178,7 @@ class StreamTarget(ABC):
         """Send pieces to the receivers on all nodes. May switch."""
 
     @abstractmethod
-    def publish_end(self, app: str, channel: str, event: Event) -> Position | None:
+    def publish_end(self, app: str, channel: str, event: Event) -> Position | Rejected | None:
         """Send the whole message and store it, where messages are stored. May switch.
 
         Raises :class:`ChannelRefused`: ``unavailable``. Anything else cannot be repeated.
@@ -441,7 +445,7 @@ class StreamedMessages:
             self._streams.remove(stream.app, stream.channel, id)
         own.closing = True
         try:
-            position = self._publish_end(stream, own.incomplete)
+            place = self._publish_end(stream, own.incomplete)
         except ChannelRefused:
             return None
         finally:
@@ -449,14 +453,16 @@ class StreamedMessages:
         if self._own.pop(id, None) is not None:  # unless its app was deleted meanwhile
             self._counts[stream.app] -= 1
         closed = ClosedStream("closed", stream.channel)
-        if position is not None:
-            closed = ClosedStream("closed", stream.channel, position.epoch, position.offset)
+        if isinstance(place, Rejected):
+            closed = ClosedStream("closed", stream.channel, rejected=place)
+        elif place is not None:
+            closed = ClosedStream("closed", stream.channel, place.epoch, place.offset)
         self._closed[id] = monotonic(), stream.app, stream.head.sender, closed
         while len(self._closed) > MOST_CLOSED:
             del self._closed[next(iter(self._closed))]
         return closed
 
-    def _publish_end(self, stream: OpenStream, incomplete: bool) -> Position | None:
+    def _publish_end(self, stream: OpenStream, incomplete: bool) -> Position | Rejected | None:
         """Publish the end of a stream, to the history, too. May switch. Raises ChannelRefused: the history
         does not answer."""
         event = stream.end(incomplete)

@@ -182,6 +182,11 @@ class ActionAcks:
         while len(self._awaited) > MAX_AWAITED or next(iter(self._awaited.values())) <= now:
             del self._awaited[next(iter(self._awaited))]
 
+    def forget(self, app: str) -> None:
+        """Await no user of a deleted app any more. Never switches."""
+        for key in [key for key in self._awaited if key[0] == app]:
+            del self._awaited[key]
+
 
 def unacked_of(connection: Connection) -> Unacked | None:
     """The unacknowledged messages of a connection; None if its client does not acknowledge."""

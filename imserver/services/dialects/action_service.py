@@ -151,13 +151,13 @@ class ActionMessages:
         """
         positions = self._pongs.get(app, user, dict.fromkeys([*rooms, room] if room else rooms))
         if room and room not in positions:
-            stored = None if room in rooms else self._store.existing_log()
-            if stored is None:
+            stored = self._store.log()
+            if room in rooms:
                 positions[room] = 0
+            elif login_time is None:
+                positions[room] = stored.head(app)
             else:
-                positions[room] = (
-                    stored.head(app) if login_time is None else stored.stored_before(app, login_time)
-                )
+                positions[room] = stored.stored_before(app, login_time)
             self._pongs.begin(app, user, room, positions[room])
         return dict.fromkeys(rooms, 0) | positions
 

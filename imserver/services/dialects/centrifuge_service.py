@@ -167,6 +167,10 @@ class CentrifugeState(DialectState, gc=False):
         """SDKs forget a subscription by the server when it ends."""
         return self.by_server is not None and channel in self.by_server
 
+    def receives_own_joins(self) -> bool:
+        """As in Centrifugo, every client does."""
+        return True
+
 
 class CentrifugeAnswers(ChannelAnswers):
     """The answers to commands on channels, and the ends of subscriptions. See :class:`ChannelAnswers`."""

@@ -122,12 +122,16 @@ class ClientService:
             self._begin(app, connection, guest=True)
             return
         self._tenants.find(app)  # reads the database: another node may have registered it
+        known = self._hub.apps.get(app)
         decision = self._logins.check(app, "", params.get("token", ""), NAMED_BY_ID, connection)
         if connection.state != OPEN:
             return
         if not decision.ok:
             text = errors.reply_text(decision.code)
             self._refuse(connection, refusal(-decision.code, text), decision.close)
+            return
+        if self._hub.apps.get(app) is not known:
+            connection.close(errors.CLOSE_APP_DELETED)
             return
         self._begin(app, connection, guest=False)
         if decision.user:

@@ -21,7 +21,7 @@ from imserver.services.channels.members import ChannelRefused
 from imserver.services.messages.deliverer import oldest_page, wait_until_sent
 from imserver.services.messages.messaging import Messaging
 from imserver.services.sessions.sessions import Sessions
-from imserver.storage.log.contract import Entry, message_of
+from imserver.storage.log.contract import Entry
 from imserver.storage.store import Store
 from imserver.transport.connection import OPEN
 from imserver.transport.stream import Stream, StreamEncoding
@@ -142,9 +142,7 @@ class EventStreams:
         Raises StorageUnavailable if the client sent a cursor. Other clients are served without stored
         messages.
         """
-        stored, cursor = self._store.existing_log(), request.cursor
-        if stored is None:
-            return _Start(0, cursor == 0)
+        stored, cursor = self._store.log(), request.cursor
         try:
             head = stored.head(request.app)
             if cursor is None:
@@ -179,7 +177,7 @@ class EventStreams:
         entries. May switch.
         """
         if first:
-            self._deliverer.send(stream, [message_of(entry) for entry in first])
+            self._deliverer.send(stream, first)
         after: int | None = first[-1].id if first else cursor
 
         def answer(messages: list[Message], more: bool, _anew: bool) -> bool:

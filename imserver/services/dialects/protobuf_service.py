@@ -20,8 +20,8 @@ from imserver import errors
 from imserver.auth.login import Logins
 from imserver.auth.rules import LoginDecision
 from imserver.errors import StorageUnavailable
-from imserver.model import Answer, ChatLogin, ChatSync, Login, Message, Reply, Subscription
-from imserver.protocol.protobuf import APP, MAX_ID, FullProtobufDialect, ProtobufDialect, Recovered, account
+from imserver.model import MAX_ID, Answer, ChatLogin, ChatSync, Login, Message, Reply, Subscription
+from imserver.protocol.protobuf import APP, FullProtobufDialect, ProtobufDialect, Recovered, account
 from imserver.protocol.registry import BY_NAME
 from imserver.services.dialects.protobuf_uplink import ProtobufState, ProtobufUplink
 from imserver.services.messages.messaging import Messaging

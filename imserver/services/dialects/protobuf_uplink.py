@@ -12,18 +12,20 @@ import gevent
 import msgspec
 
 from imserver import errors
+from imserver.config.settings import MAX_USER_BYTES
 from imserver.errors import StorageUnavailable
-from imserver.model import ChatMessage, DialectState
-from imserver.protocol.cmd import MAX_MENTIONS, MAX_RECEIVER_BYTES
+from imserver.model import MAX_ID, ChatMessage, DialectState
+from imserver.protocol.cmd import MAX_MENTIONS
 from imserver.protocol.protobuf import (
-    MAX_ID,
     ST_GROUP,
     ST_SINGLE,
+    FullProtobufDialect,
     ProtobufDialect,
     account,
     type_name,
     uplink_ack,
 )
+from imserver.services.messages.annotations import code_of
 from imserver.services.messages.deliverer import Result
 from imserver.services.messages.messaging import Messaging, may_be_revised
 from imserver.storage.log.contract import (
@@ -31,7 +33,6 @@ from imserver.storage.log.contract import (
     INVALID,
     NOT_MEMBER,
     REJECTED,
-    UNKNOWN_CONVERSATION,
     Appended,
     Draft,
     Entry,
@@ -45,11 +46,6 @@ log = logging.getLogger(__name__)
 
 RECALL, EDIT = 1, 2
 """Kinds of messages besides plain ones (0)."""
-_CODE_OF: Final = {
-    UNKNOWN_CONVERSATION: errors.REPLY_NO_DATA,
-    INVALID: errors.REPLY_BAD_PARAMETER,
-}
-"""Why a message was not stored → the reply code; any other reason: 1003."""
 UNSTORED: Final = -1
 """Used in place of a position: the message was acknowledged, but not stored."""
 MAX_WAITING: Final = 1000
@@ -147,9 +143,8 @@ class ProtobufUplink:
         app = connection.app
         found: dict[int, Entry] | None = None
         try:
-            stored = self._store.existing_log()
             assert app is not None
-            found = {} if stored is None else {each.id: each for each in stored.entries(app, abouts)}
+            found = {each.id: each for each in self._store.log().entries(app, abouts)}
         except StorageUnavailable:
             pass
         except Exception:
@@ -170,8 +165,10 @@ class ProtobufUplink:
         app, user = connection.app, connection.user
         assert app is not None
         assert user is not None
+        # GoChat acknowledges and stores messages to users who do not exist.
+        to_anybody = not isinstance(connection.encoding.dialect, FullProtobufDialect)
         for command in messages:
-            made = draft_of(user, command, found)
+            made = draft_of(user, command, found, to_anybody)
             if isinstance(made, Draft):
                 done = partial(self._stored, connection, queue, command)
                 self._messaging.send_of_user(app, made, done, connection)
@@ -231,16 +228,11 @@ def _refuse(connection: Connection, number: int, why: Rejected) -> bool:
 # --- drafts -----------------------------------------------------------------------------------------------
 
 
-def code_of(why: Rejected) -> int:
-    """The reply code of a rejected message."""
-    return _CODE_OF.get(why.reason, errors.REPLY_UNAUTHORIZED)
-
-
 def draft_of(
-    user: str, command: ChatMessage, found: dict[int, Entry] | None
+    user: str, command: ChatMessage, found: dict[int, Entry] | None, to_anybody: bool
 ) -> Draft | Rejected | StorageUnavailable:
     """The draft of a message, or the reason why it is refused. ``found``: the entries that recalls and edits
-    refer to (None: they could not be read).
+    refer to (None: they could not be read). ``to_anybody``: the receiver need not exist.
     """
     sender = command.sender
     if not sender or sender != account(user):
@@ -270,6 +262,7 @@ def draft_of(
         about=command.about,
         meta=b"" if recall else meta,
         to_user=receiver[0],
+        to_anybody=to_anybody,
         conversation=receiver[1],
         group=receiver[1] != 0,
     )
@@ -300,8 +293,8 @@ def _meta(given: bytes) -> bytes | None:
         return b""
     try:
         mentions = _decode_meta(given).mentions
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    if len(mentions) > MAX_MENTIONS or any(len(each.encode()) > MAX_RECEIVER_BYTES for each in mentions):
+    if len(mentions) > MAX_MENTIONS or any(len(each.encode()) > MAX_USER_BYTES for each in mentions):
         return None
     return msgspec.json.encode({"mentions": mentions}) if mentions else b""

@@ -90,7 +90,7 @@ class _UserHere(Struct):
 
 
 class _UserData(Struct):
-    id: str
+    id: str | int
 
 
 _decode_member = msgspec.json.Decoder(_Member).decode
@@ -602,6 +602,6 @@ def _read_member(info: str | bytes) -> _Member | None:
 def _user_of(user_data: str) -> str:
     """The user in the data of a sign-in; ``""`` if it names none."""
     try:
-        return _decode_user(user_data).id
+        return str(_decode_user(user_data).id)
     except (ValueError, RecursionError):
         return ""

@@ -10,15 +10,31 @@ from msgspec import Struct
 from imserver import errors
 from imserver.model import AskPins, Pin, React, Reply
 from imserver.protocol.cmd import EntryView, entry_view
-from imserver.storage.log.contract import INVALID, UNKNOWN_MESSAGE, Change, Rejected, message_of
+from imserver.storage.log.contract import (
+    INVALID,
+    UNKNOWN_ACCOUNT,
+    UNKNOWN_CONVERSATION,
+    UNKNOWN_MESSAGE,
+    Change,
+    Rejected,
+)
 from imserver.storage.store import Store
 from imserver.transport.connection import Connection, app_and_user
 
 if TYPE_CHECKING:
     from imserver.storage.log.message_log import MessageLog
 
-_CODE_OF: Final = {UNKNOWN_MESSAGE: errors.REPLY_NO_DATA, INVALID: errors.REPLY_BAD_PARAMETER}
-"""Why nothing was changed → the reply code; any other: 1003."""
+_CODE_OF: Final = {
+    UNKNOWN_CONVERSATION: errors.REPLY_NO_DATA,
+    UNKNOWN_ACCOUNT: errors.REPLY_NO_DATA,
+    UNKNOWN_MESSAGE: errors.REPLY_NO_DATA,
+    INVALID: errors.REPLY_BAD_PARAMETER,
+}
+
+
+def code_of(why: Rejected) -> int:
+    """The reply code of a refusal: 1003 if its reason has no code of its own."""
+    return _CODE_OF.get(why.reason, errors.REPLY_UNAUTHORIZED)
 
 
 class AnnotatedView(Struct, omit_defaults=True):
@@ -30,7 +46,7 @@ class AnnotatedView(Struct, omit_defaults=True):
 
 
 class RefusedView(Struct):
-    """The answer to a refused reaction, pin or forwarded message: the reason for programmers."""
+    """The answer to a refused message, reaction or pin: the reason for programmers."""
 
     refused: str
 
@@ -63,16 +79,14 @@ class AnnotationCommands:
     def pins(self, connection: Connection, command: AskPins) -> Reply:
         """The pinned messages of a conversation. Switches."""
         app, user = app_and_user(connection)
-        stored = self._store.existing_log()
-        found = [] if stored is None else stored.pins(app, user, command.conversation)
-        return Reply(errors.REPLY_OK, PinsView([entry_view(message_of(entry)) for entry in found]))
+        found = self._store.log().pins(app, user, command.conversation)
+        return Reply(errors.REPLY_OK, PinsView([entry_view(entry) for entry in found]))
 
     def _change(self, change: Callable[[MessageLog], Change | Rejected]) -> Reply:
-        stored = self._store.existing_log()
-        result = Rejected(UNKNOWN_MESSAGE) if stored is None else change(stored)
+        store = self._store  # a change would create the database
+        result = change(store.log()) if store.has_database else Rejected(UNKNOWN_MESSAGE)
         if isinstance(result, Rejected):
-            code = _CODE_OF.get(result.reason, errors.REPLY_UNAUTHORIZED)
-            return Reply(code, RefusedView(result.reason))
+            return Reply(code_of(result), RefusedView(result.reason))
         entry = result.entry
         place = (entry.id, entry.seq) if entry else ()
         return Reply(errors.REPLY_OK, AnnotatedView(result.conversation, *place))

@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from random import uniform
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any, Final
 
 import gevent
 import msgspec
-from gevent.event import AsyncResult
 from gevent.event import Event as Signal
 from msgspec import Raw, Struct
 
 from imserver.auth.quotas import BotRates
-from imserver.clock import until_beat
+from imserver.clock import retry_pause, until_beat
 from imserver.cluster.registry import Registry
 from imserver.errors import StorageUnavailable
 from imserver.logging import RateLimitedLog
@@ -33,7 +31,7 @@ from imserver.services.sessions.sessions import Sessions
 from imserver.storage.bots import BotHook, HookStore
 from imserver.storage.events import EventStore
 from imserver.storage.log.bots import bots_of
-from imserver.storage.log.contract import Draft, Entry
+from imserver.storage.log.contract import Entry
 from imserver.storage.store import Store
 from imserver.webhooks.events import for_bot
 from imserver.webhooks.feeds import (
@@ -43,7 +41,7 @@ from imserver.webhooks.feeds import (
     RENEW_SECONDS,
     SAVE_SECONDS,
 )
-from imserver.webhooks.outbound import PublicRequests
+from imserver.webhooks.outbound import PublicRequests, url_owner
 from imserver.webhooks.requests import (
     FIRST_PAUSE_SECONDS,
     LONGEST_PAUSE_SECONDS,
@@ -188,9 +186,9 @@ class BotHooks:
 
     def _look(self) -> None:
         """Wake the greenlets whose bots may read something new. Switches. Raises StorageUnavailable."""
-        stored = self.store.existing_log()
-        if not self._senders or stored is None:
+        if not self._senders:
             return
+        stored = self.store.log()
         apps = list({app for app, _ in self._senders})
         heads = stored.heads(apps)
         for app in apps:
@@ -250,6 +248,7 @@ class _Sender:
             self._saved = position
 
     def _run(self) -> None:
+        url_owner.set((self.hook.app, self.hook.owner))
         while True:
             try:
                 if self._position >= self._head:
@@ -269,11 +268,11 @@ class _Sender:
 
     def _send_some(self) -> None:
         """Send the next entries. Switches. Raises StorageUnavailable."""
-        hook, head, stored = self.hook, self._head, self._hooks.store.log()
-        entries, more = stored.sync(hook.app, hook.bot, self._position, PAGE)
+        hook, head, store = self.hook, self._head, self._hooks.store
+        entries, more = store.log().sync(hook.app, hook.bot, self._position, PAGE)
         for entry in entries:
             if entry.sender != hook.bot:
-                if not self._deliver(stored, entry):
+                if not self._deliver(entry):
                     return
                 self._delivered = entry.id
             self._position = entry.id
@@ -282,7 +281,7 @@ class _Sender:
         if not more:
             self._position = max(self._position, head)
 
-    def _deliver(self, stored: MessageLog, entry: Entry) -> bool:
+    def _deliver(self, entry: Entry) -> bool:
         """Send one entry until the URL has taken it, and its answer is stored, or it is dropped.
         False: another node may deliver now."""
         hook, hooks = self.hook, self._hooks
@@ -303,7 +302,7 @@ class _Sender:
                 status, answer, problem = 0, b"", str(error)
             if not problem:
                 self._succeeded()
-                return self._send_answer(stored, entry, answer)
+                return self._send_answer(entry, answer)
             if self._failed(problem, 400 <= status < 500 and status not in MISCONFIGURED, since):
                 return True
         return False
@@ -322,11 +321,10 @@ class _Sender:
         if not self._failures:
             self._hooks.warn(self.hook.bot, f"{problem}; trying again")
         self._failures += 1
-        pause = min(FIRST_PAUSE_SECONDS * 2.0 ** min(self._failures - 1, 20), LONGEST_PAUSE_SECONDS)
-        gevent.sleep(pause * uniform(0.5, 1.5))
+        gevent.sleep(retry_pause(self._failures, FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS))
         return False
 
-    def _send_answer(self, stored: MessageLog, entry: Entry, content: bytes) -> bool:
+    def _send_answer(self, entry: Entry, content: bytes) -> bool:
         """Send the messages of an answer, each once. False: the lease ended before all were stored, so the
         entry must be sent again. Switches. Raises StorageUnavailable."""
         hook = self.hook
@@ -334,21 +332,15 @@ class _Sender:
             return True
         for number, message in enumerate(messages_of(content)):
             command = _command_of(entry, hook.bot, number, message)
-            draft = None if command is None else make_draft(stored, hook.app, hook.bot, command)
+            draft = None if command is None else make_draft(self._hooks.store, hook.app, hook.bot, command)
             if draft is None:
                 self._hooks.warn(hook.bot, "a message of its answer is not valid")
                 continue
-            while isinstance(self._stored(draft), StorageUnavailable):
+            while isinstance(self._hooks.messaging.store(hook.app, draft, by_user=True), StorageUnavailable):
                 if not self._hooks.owned:
                     return False
                 gevent.sleep(ANSWER_PAUSE_SECONDS)
         return True
-
-    def _stored(self, draft: Draft) -> Any:
-        """The result of sending a draft, also if the bot has sent too many. Switches."""
-        settled: AsyncResult[Any] = AsyncResult()
-        self._hooks.messaging.send_of_user(self.hook.app, draft, settled.set)
-        return settled.get()
 
 
 def _readers(stored: MessageLog, app: str, after: int, head: int) -> set[str]:

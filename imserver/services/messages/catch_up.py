@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import gevent
 from gevent.event import AsyncResult
@@ -32,12 +32,9 @@ from imserver.services.messages.subscriptions import (
     groups_at,
     held_acks,
 )
-from imserver.storage.log.contract import Entry, message_of
+from imserver.storage.log.contract import Entry
 from imserver.storage.store import Store
 from imserver.transport.connection import OPEN, Connection, app_and_user
-
-if TYPE_CHECKING:
-    from imserver.storage.log.message_log import MessageLog
 
 log = logging.getLogger(__name__)
 
@@ -106,8 +103,7 @@ class CatchUp:
         subscriptions.add(app)
         try:
             self._follower.follow(app)
-            stored = self._store.existing_log()
-            rows = [] if stored is None else subscriptions.read_memberships(stored.memberships, app, user)
+            rows = subscriptions.read_memberships(self._store.log().memberships, app, user)
         except BaseException:
             self._remove(app)
             raise
@@ -205,7 +201,7 @@ class CatchUp:
             # Entries behind the position will be delivered live.
             position = self._follower.position(app)
             entries = [entry for entry in entries if entry.id <= position]
-        if not answer([message_of(entry) for entry in entries], more, anew):
+        if not answer(entries, more, anew):
             # Held messages are on the next pages; acknowledgements wait for the last page.
             subscription.held = held_acks(subscription.held or ())
             return
@@ -238,10 +234,7 @@ class CatchUp:
 
         ``rooms``: with the messages of these rooms (:meth:`EntryReader.catch_up`). Raises StorageUnavailable.
         """
-        stored = self._store.existing_log()
-        if stored is None:
-            return [], False
-        positions = rooms or {"": after}
+        stored, positions = self._store.log(), rooms or {"": after}
         entries, more = stored.catch_up(app, user, after, limit, positions)
         while more and not entries:  # all of them expired after their ids were read
             entries, more = stored.catch_up(app, user, after, limit, positions)
@@ -281,7 +274,7 @@ class CatchUp:
         entries. May switch. Raises StorageUnavailable; without a position at once if the last access to the
         database has failed.
         """
-        if since is None and not self._store.healthy():
+        if since is None and not self._store.answers():
             raise StorageUnavailable("the database does not answer")
         subscription = Subscription()
         self.subscribe(connection, subscription, live=False)
@@ -292,9 +285,8 @@ class CatchUp:
         entries, recovered, epoch = list[Entry](), False, log_epoch(self._store)
         if since is not None and since.epoch in ("", epoch) and self._reach(app, since.offset):
             entries, more = oldest_page(*self.page(app, user, since.offset, RECOVERED))
-            stored = self._store.existing_log()
             # The floor is read after the page, which may lack what has expired meanwhile.
-            recovered = not more and (stored is None or since.offset >= self._floor(stored, app))
+            recovered = not more and since.offset >= self._floor(app)
         if connection.subscription is not subscription:
             return None
         position = Position(epoch, self._follower.position(app))
@@ -303,7 +295,7 @@ class CatchUp:
             return Recovery(position)
         # Entries behind the position will be delivered live. Held are those delivered after the page was
         # read.
-        messages = [message_of(each) for each in entries if each.id <= position.offset]
+        messages = [each for each in entries if each.id <= position.offset]
         last = messages[-1].id if messages else since.offset
         messages += [each for each in held if isinstance(each, Message) and each.id > last]
         return Recovery(position, messages, True)
@@ -311,21 +303,20 @@ class CatchUp:
     def must_begin_anew(self, connection: Connection, cursor: int) -> bool:
         """Whether entries after the cursor have expired, or the cursor is not of this log. Switches; raises
         StorageUnavailable."""
-        stored, app = self._store.existing_log(), connection.app
+        app = connection.app
         assert app is not None
         if not cursor:
             return False
-        if stored is None or cursor < self._floor(stored, app):
+        if cursor < self._floor(app):
             return True
-        return cursor > self._follower.position(app) and cursor > stored.head(app)
+        return cursor > self._follower.position(app) and cursor > self._store.log().head(app)
 
     def _reach(self, app: str, id: int) -> bool:
         """Wait until this node has delivered an entry that another node has delivered. False: the log has no
         such entry. May switch. Raises StorageUnavailable."""
         if self._follower.position(app) >= id:
             return True
-        stored = self._store.existing_log()
-        if stored is None or stored.head(app) < id:
+        if self._store.log().head(app) < id:
             return False
         self._follower.expect(app, id)
         deadline, pause = monotonic() + WAIT_SECONDS, _LOOK_SECONDS
@@ -336,7 +327,7 @@ class CatchUp:
             pause = min(pause * 2, _MOST_LOOK_SECONDS)  # many clients may wait
         return True
 
-    def _floor(self, stored: MessageLog, app: str) -> int:
+    def _floor(self, app: str) -> int:
         """The current floor. Clients that return at the same time share a query."""
         shared = self._floors.get(app)
         if shared is not None:
@@ -348,7 +339,7 @@ class CatchUp:
             with self._turns.setdefault(app, Lock()):
                 # Later callers need a newer result.
                 del self._floors[app]
-                floor = stored.floor(app)
+                floor = self._store.log().floor(app)
         except BaseException as error:
             if self._floors.get(app) is shared:
                 del self._floors[app]

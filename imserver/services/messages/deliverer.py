@@ -29,7 +29,7 @@ from imserver.services.messages.subscriptions import (
     users_of,
 )
 from imserver.storage.log.bots import bots_of
-from imserver.storage.log.contract import Appended, Entry, Rejected, fitting, message_of, page_size
+from imserver.storage.log.contract import Appended, Entry, Rejected, fitting, page_size
 from imserver.transport.connection import OPEN, Connection
 
 log = logging.getLogger(__name__)
@@ -131,11 +131,14 @@ class Deliverer:
 
     def _deliver_to_channels(self, app: str, entries: Iterable[Entry]) -> None:
         for entry in entries:
-            if entry.room:
-                reached = self._channels.deliver_stored(app, entry)
-                self.widest[app] = max(self.widest.get(app, 0), reached)
-            elif entry.kind == "leave":
-                self._channels.members_left(app, entry.conversation, users_of(entry))
+            try:
+                if entry.room:
+                    reached = self._channels.deliver_stored(app, entry)
+                    self.widest[app] = max(self.widest.get(app, 0), reached)
+                elif entry.kind == "leave":
+                    self._channels.members_left(app, entry.conversation, users_of(entry))
+            except Exception:  # one entry that fails must not hide the others
+                log.exception("entry %d of %s could not be delivered to channels", entry.id, app)
 
     def _settle_all(self, waiting: Iterable[Sequence[Waiting]]) -> None:
         for each in waiting:
@@ -159,7 +162,7 @@ class Deliverer:
                 found = receivers[number] = self._receivers(app, entry)
             if found:
                 places.setdefault(number, []).append(len(messages))
-                messages.append(message_of(entry))
+                messages.append(entry)
         if messages:
             run = Run(messages)
             special = {connection for own in mine for connection, _, _ in own if connection is not None}

@@ -76,8 +76,7 @@ class LogFollower:
             followed = self._apps[app] = _Followed()
             self._follows_any.set()
             try:
-                stored = self._store.existing_log()
-                followed.position = 0 if stored is None else stored.head(app)
+                followed.position = self._store.log().head(app)
             except BaseException:
                 del self._apps[app]
                 raise
@@ -184,9 +183,7 @@ class LogFollower:
         """Read a page; whether there may be more to read."""
         after, expected = followed.position, followed.expected
         try:
-            stored = self._store.existing_log()
-            if stored is None:
-                return False
+            stored = self._store.log()
             head = stored.head(app)
             entries = stored.read(app, after, PAGE)
         except StorageUnavailable:
@@ -240,8 +237,7 @@ class LogFollower:
         if not quiet:
             return
         try:
-            stored = self._store.existing_log()
-            heads = {} if stored is None else stored.heads(quiet)
+            heads = self._store.log().heads(quiet)
         except StorageUnavailable:
             return
         except Exception:

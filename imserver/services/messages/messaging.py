@@ -9,11 +9,13 @@ from time import time
 from typing import TYPE_CHECKING, Final
 
 import msgspec
+from gevent.event import AsyncResult
 from gevent.lock import BoundedSemaphore
 from msgspec import UNSET, Raw, Struct, UnsetType, field
 from msgspec.structs import replace
 
 from imserver import errors
+from imserver.auth.login import Logins
 from imserver.auth.quotas import BotRates
 from imserver.errors import ReviewUnavailable, StorageUnavailable, TooManyMessages
 from imserver.hub.fanout import Fanout
@@ -36,7 +38,7 @@ from imserver.model import (
 from imserver.protocol.cmd import EntryView, entry_view
 from imserver.services.channels.channels import Channels
 from imserver.services.channels.open_streams import OpenStreams
-from imserver.services.messages.annotations import RefusedView
+from imserver.services.messages.annotations import RefusedView, code_of
 from imserver.services.messages.catch_up import CatchUp
 from imserver.services.messages.deliverer import Deliverer, Done, Result, newest_page, oldest_page
 from imserver.services.messages.log_follower import LogFollower
@@ -53,9 +55,7 @@ from imserver.services.sessions.sessions import Sessions
 from imserver.storage.action_positions import ActionPositions
 from imserver.storage.log.bots import values_of
 from imserver.storage.log.contract import (
-    INVALID,
     REJECTED,
-    UNKNOWN_CONVERSATION,
     UNKNOWN_MESSAGE,
     Appended,
     ConversationSummary,
@@ -64,7 +64,6 @@ from imserver.storage.log.contract import (
     Rejected,
     StorageUnsure,
     Stored,
-    message_of,
 )
 from imserver.storage.log.rows import decode_meta
 from imserver.storage.store import Store
@@ -92,12 +91,6 @@ vain, and over HTTP each of them takes one of ``limits.http_requests``."""
 _NOT_STORED: Final = Reply(errors.REPLY_NOT_STORED)
 _REFUSED: Final = Reply(errors.REPLY_UNAUTHORIZED)
 _OK: Final = Reply(errors.REPLY_OK)
-_CODE_OF: Final = {
-    UNKNOWN_CONVERSATION: errors.REPLY_NO_DATA,
-    UNKNOWN_MESSAGE: errors.REPLY_NO_DATA,
-    INVALID: errors.REPLY_BAD_PARAMETER,
-}
-"""Why a message was not stored → the reply code; any other: 1003."""
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -114,6 +107,7 @@ class Messaging:
         fanout: Fanout,
         metrics: Metrics,
         store: Store,
+        logins: Logins,
         positions: ActionPositions,
         reviews: Reviews,
         bot_rates: BotRates,
@@ -122,6 +116,7 @@ class Messaging:
         feeds: Feeds | None = None,
     ) -> None:
         self._store = store
+        self._logins = logins
         self._log: MessageLog | None = None
         """Set by the first draft."""
         self._metrics = metrics
@@ -186,6 +181,14 @@ class Messaging:
         else:
             self.send(app, draft, done, connection)
 
+    def store(self, app: str, draft: Draft, *, by_user: bool) -> Stored:
+        """:meth:`send_of_user` or, if not ``by_user``, :meth:`send`; returns the result. Switches."""
+        settled: AsyncResult[Stored] = AsyncResult()
+        (self.send_of_user if by_user else self.send)(app, draft, settled.set)
+        result = settled.get()
+        assert result is not None
+        return result
+
     def _stored(self, app: str, connection: Connection | None, done: Done | None, result: Stored) -> None:
         """Pass on the result of a draft; the final one of an unsure draft comes later. ``done`` None: nobody
         waits for it any more."""
@@ -207,6 +210,10 @@ class Messaging:
                 result.on_known = partial(self._stored, app, connection, result.on_known)
 
     # --- the listener of the log ----------------------------------------------------------------------------
+
+    def only_accounts(self, app: str) -> bool:
+        """See :meth:`imserver.auth.login.Logins.only_accounts`."""
+        return self._logins.only_accounts(app)
 
     def committed(self, app: str, first: int, last: int, entries: list[Entry]) -> None:
         """See :class:`imserver.storage.log.writer.LogListener`."""
@@ -309,7 +316,7 @@ def conversation_view(summary: ConversationSummary, user: str) -> ConversationVi
         known.id, known.kind, summary.unread, summary.read, summary.role, peer, known.name
     )
     if last is not None:
-        view.last = entry_view(message_of(last))
+        view.last = entry_view(last)
     if last is None or last.id != summary.place:
         view.place = summary.place
     view.mentions = summary.mentions
@@ -323,7 +330,7 @@ def may_be_revised(entry: Entry, user: str) -> bool:
     return was_message and (not user or entry.sender == user)
 
 
-def make_draft(stored: MessageLog | None, app: str, user: str, command: Send) -> Draft | None:
+def make_draft(store: Store, app: str, user: str, command: Send) -> Draft | None:
     """The draft of a message, a recall, an edit or a press; None: it is about no message of this user, or
     forwards none that the user may read, or that message has no such button.
 
@@ -332,11 +339,11 @@ def make_draft(stored: MessageLog | None, app: str, user: str, command: Send) ->
     """
     conversation = command.conversation
     if command.kind == "forward":
-        return _forward(stored, app, user, command)
+        return _forward(store.log(), app, user, command)
     if command.kind == "press":
-        return _press(stored, app, user, command)
+        return _press(store.log(), app, user, command)
     if command.kind != "message":
-        found = [] if stored is None else stored.entries(app, [command.about])
+        found = store.log().entries(app, [command.about])
         if not found or not may_be_revised(found[0], user):
             return None
         conversation = found[0].conversation
@@ -354,9 +361,9 @@ def make_draft(stored: MessageLog | None, app: str, user: str, command: Send) ->
     )
 
 
-def _press(stored: MessageLog | None, app: str, user: str, command: Send) -> Draft | None:
+def _press(stored: MessageLog, app: str, user: str, command: Send) -> Draft | None:
     """The draft of a pressed button: to the bot that has sent the message."""
-    found = [] if stored is None else stored.readable(app, user, [command.about])
+    found = stored.readable(app, user, [command.about])
     if not found or found[0].kind != "message" or found[0].sender in ("", user):
         return None
     if command.body.decode() not in values_of(found[0].meta):
@@ -373,10 +380,8 @@ def _press(stored: MessageLog | None, app: str, user: str, command: Send) -> Dra
     )
 
 
-def _forward(stored: MessageLog | None, app: str, user: str, command: Send) -> Draft | None:
+def _forward(stored: MessageLog, app: str, user: str, command: Send) -> Draft | None:
     """The draft of a forwarded message: the content of the original, and who wrote that."""
-    if stored is None:
-        return None
     ids = [command.about]
     found = stored.readable(app, user, ids) if user else stored.entries(app, ids)
     if not found or found[0].kind != "message" or found[0].room:
@@ -415,12 +420,9 @@ class MessageSearch:
         types: Sequence[str] = (),
     ) -> tuple[list[Entry], int]:
         """See :meth:`imserver.storage.log.message_log.MessageLog.search`. Raises StorageUnavailable."""
-        stored = self._store.existing_log()
-        if stored is None:
-            return [], 0
         self._take_turn()
         try:
-            return stored.search(app, user, text, conversation, before, limit, types)
+            return self._store.log().search(app, user, text, conversation, before, limit, types)
         finally:
             self._turns.release()
 
@@ -462,9 +464,7 @@ class MessageCommands:
         app, user = app_and_user(connection)
         if command.to == user:
             return Reply(errors.REPLY_BAD_PARAMETER)
-        # A plain message does not ask the log.
-        stored = None if command.kind == "message" else self._store.existing_log()
-        draft = make_draft(stored, app, user, command)
+        draft = make_draft(self._store, app, user, command)
         if draft is None:
             return _UNKNOWN if command.kind in ("forward", "press") else _REFUSED
         self._messaging.send_of_user(
@@ -509,7 +509,7 @@ class MessageCommands:
             # Another session of the user is addressed, so nothing will be pushed here.
             entries, more = oldest_page(*self._catch_up.page(app, user, command.after, command.limit))
             anew = self._catch_up.must_begin_anew(connection, command.after)
-            return Reply(errors.REPLY_OK, _page([message_of(entry) for entry in entries], more, anew, marks))
+            return Reply(errors.REPLY_OK, _page(entries, more, anew, marks))
 
         def give(messages: list[Message], more: bool, anew: bool) -> bool:
             answer(Reply(errors.REPLY_OK, _page(messages, more, anew, marks)))
@@ -523,9 +523,7 @@ class MessageCommands:
     def history(self, connection: Connection, command: History) -> Reply:
         """A page of a conversation. Switches."""
         app, user = app_and_user(connection)
-        stored = self._store.existing_log()
-        if stored is None:
-            return Reply(errors.REPLY_OK, _page([], False, False))
+        stored = self._store.log()
         conversation, before, limit = command.conversation, command.before, command.limit
         if command.types:
             entries, before = self._searches.search(app, user, "", conversation, before, limit, command.types)
@@ -535,15 +533,12 @@ class MessageCommands:
             entries, more = oldest_page(*read)
         else:
             entries, more = newest_page(*stored.history(app, user, conversation, before, limit))
-        return Reply(errors.REPLY_OK, _page([message_of(entry) for entry in entries], more, False))
+        return Reply(errors.REPLY_OK, _page(entries, more, False))
 
     def conversations(self, connection: Connection, command: Conversations) -> Reply:
         """The user's conversations. Switches."""
         app, user = app_and_user(connection)
-        stored = self._store.existing_log()
-        if stored is None:
-            return Reply(errors.REPLY_OK, ConversationPage([], False))
-        found, more = stored.list_conversations(app, user, command.before, command.limit)
+        found, more = self._store.log().list_conversations(app, user, command.before, command.limit)
         return Reply(
             errors.REPLY_OK, ConversationPage([conversation_view(each, user) for each in found], more)
         )
@@ -572,19 +567,19 @@ def _reply_to(command: Send, result: Result) -> Reply:
         entry = result.entry
         view = StoredView(entry.id, entry.conversation, entry.seq, result.repeated)
         if entry.kind == command.kind and (entry.body, entry.type) != (command.body, command.type):
-            stored = entry_view(message_of(entry))
+            stored = entry_view(entry)
             view.replaced = ReplacedView(stored.type, stored.text, stored.data, stored.base64)
         return Reply(errors.REPLY_OK, view)
     if isinstance(result, Rejected) and result.reason == REJECTED:
         return Reply(errors.REPLY_UNAUTHORIZED, RejectedView(result.detail))
     if isinstance(result, Rejected):
-        return Reply(_CODE_OF.get(result.reason, errors.REPLY_UNAUTHORIZED))
+        return Reply(code_of(result), RefusedView(result.reason))
     return _NOT_STORED
 
 
 def _search_page(entries: list[Entry], before: int) -> SearchPage:
     entries, cut = newest_page(entries, False)
-    messages = [entry_view(message_of(entry)) for entry in entries]
+    messages = [entry_view(entry) for entry in entries]
     before = entries[0].id if cut else before
     return SearchPage(messages, before > 0, before)
 

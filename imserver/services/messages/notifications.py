@@ -18,7 +18,7 @@ from imserver.services.people.accounts import account_id
 from imserver.services.sessions.presence import Presence
 from imserver.storage.bots import BotStore
 from imserver.storage.events import Absence, NewEvent, NotOwner
-from imserver.storage.log.contract import Conversation, ConversationSummary, Entry, message_of
+from imserver.storage.log.contract import Conversation, ConversationSummary, Entry
 from imserver.storage.store import Store
 from imserver.webhooks.feeds import PAGE, Feed, Feeds, LogWindow
 
@@ -232,7 +232,7 @@ def _facts(
     if conversation.kind == "group":
         facts |= {"group": str(conversation.id), "name": conversation.name}
     if entry.kind == "message":
-        seen = entry_view(message_of(entry))
+        seen = entry_view(entry)
         facts |= {"type": seen.type, "preview": (seen.text or "")[:PREVIEW_CHARACTERS]}
     return facts
 

@@ -6,6 +6,7 @@ have no use for typing notices; receipts and marks they can ask for.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Collection
 from time import monotonic
 from typing import Final
@@ -21,7 +22,7 @@ from imserver.services.messages.subscriptions import GroupFollowers
 from imserver.services.nodes import NodeMessages, ToFollowers
 from imserver.services.people.accounts import account_id
 from imserver.storage.accounts import AccountStore
-from imserver.storage.log.contract import Conversation, Marks, Noted
+from imserver.storage.log.contract import Conversation, Noted
 from imserver.storage.store import Store
 from imserver.transport.connection import Connection, app_and_user
 
@@ -30,7 +31,7 @@ TYPING_SECONDS: Final = 1.0
 GROUP_SECONDS: Final = 0.2
 """Least time between two typing notices in a group, of whichever members."""
 _MOST_REMEMBERED: Final = 10_000
-"""Places whose last notice is remembered; beyond it older ones are forgotten."""
+"""Places whose last notice is remembered; beyond it the oldest are forgotten."""
 
 _OK: Final = Reply(errors.REPLY_OK)
 _NO_DATA: Final = Reply(errors.REPLY_NO_DATA)
@@ -58,7 +59,7 @@ class Signals:
         self._accounts = accounts
         self._streams = streams
         self._node_messages = node_messages
-        self._typed: dict[tuple[str, str, str | int], float] = {}
+        self._typed: OrderedDict[tuple[str, str, str | int], float] = OrderedDict()
 
     # --- sending --------------------------------------------------------------------------------------------
 
@@ -161,19 +162,19 @@ class Signals:
 
     def _conversation(self, app: str, user: str, conversation: int) -> Conversation | None:
         """A conversation of which the user is a member."""
-        stored = self._store.existing_log()
-        if stored is None or stored.member(app, conversation, user) is None:
-            return None
-        return stored.conversation(app, conversation)
+        stored = self._store.log()
+        is_member = stored.member(app, conversation, user) is not None
+        return stored.conversation(app, conversation) if is_member else None
 
     def _may(self, app: str, user: str, place: str | int, seconds: float) -> bool:
         """Whether the last notice of this kind was at least ``seconds`` ago."""
         now, key = monotonic(), (app, user, place)
         if now - self._typed.get(key, -seconds) < seconds:
             return False
-        if len(self._typed) >= _MOST_REMEMBERED:
-            self._typed = {each: at for each, at in self._typed.items() if now - at < TYPING_SECONDS}
         self._typed[key] = now
+        self._typed.move_to_end(key)
+        if len(self._typed) > _MOST_REMEMBERED:
+            self._typed.popitem(last=False)
         return True
 
 
@@ -237,8 +238,7 @@ class Receipts:
         connections except ``besides``. Switches; raises StorageUnavailable. None: the user is not in this
         conversation.
         """
-        stored = self._store.existing_log()
-        noted = None if stored is None else stored.note(app, user, conversation, read=read, received=received)
+        noted = self._store.log().note(app, user, conversation, read=read, received=received)
         if noted is not None and noted.moved:
             at = noted.receipt
             signal = (
@@ -264,8 +264,6 @@ class Receipts:
     def hide(self, connection: Connection, command: Hide) -> Reply:
         """Do not show entries to this user any more. Switches."""
         app, user = app_and_user(connection)
-        if self._store.existing_log() is None:
-            return _NO_DATA
         self.hide_from(app, user, command.ids, connection)
         return _OK
 
@@ -273,10 +271,7 @@ class Receipts:
         """Hide entries from a user, and notify the user's connections except ``besides``. Returns the
         version of the user's marks. Switches; raises StorageUnavailable.
         """
-        stored = self._store.existing_log()
-        if stored is None:
-            return 0
-        version = stored.hide(app, user, ids)
+        version = self._store.log().hide(app, user, ids)
         signal = Signal("hidden", user, "", ids=ids)
         self._signals.send(ToFollowers(app, (user,), 0, signal), besides)
         return version
@@ -286,12 +281,10 @@ class Receipts:
     def ask(self, connection: Connection, command: AskReceipts) -> Reply:
         """How far the other members of a conversation have read and received. Switches."""
         app, user = app_and_user(connection)
-        stored = self._store.existing_log()
-        if stored is None:
-            return _NO_DATA
-        rows = stored.receipts(app, user, command.conversation, command.after, command.limit + 1)
-        found = [ReceiptView(row.user, row.read, row.received) for row in rows[: command.limit]]
-        return Reply(errors.REPLY_OK, ReceiptPage(found, len(rows) > command.limit))
+        conversation, limit = command.conversation, command.limit
+        rows = self._store.log().receipts(app, user, conversation, command.after, limit + 1)
+        found = [ReceiptView(row.user, row.read, row.received) for row in rows[:limit]]
+        return Reply(errors.REPLY_OK, ReceiptPage(found, len(rows) > limit))
 
     def ask_marks(self, connection: Connection, command: AskMarks) -> Reply:
         """What the user has marked on any device. Switches."""
@@ -299,8 +292,7 @@ class Receipts:
 
     def marks(self, app: str, user: str, after: int) -> MarksView:
         """A user's marks that are newer than a version. Switches; raises StorageUnavailable."""
-        stored = self._store.existing_log()
-        found = Marks(0, {}) if stored is None else stored.marks(app, user, after)
+        found = self._store.log().marks(app, user, after)
         return MarksView(
             found.version,
             [ReadView(conversation, id) for conversation, id in sorted(found.reads.items())],

@@ -55,10 +55,9 @@ class Retention:
 
     def expire(self) -> int:
         """Delete what has expired. Returns the number of entries. Switches. Raises StorageUnavailable."""
-        stored = self._store.existing_log()
-        if stored is None:
-            return 0
-        deleted = 0
+        if not self._store.has_database:
+            return 0  # without importing the log, which is half a megabyte
+        stored, deleted = self._store.log(), 0
         for app in stored.apps():
             seconds, most = self.limits_of(app)
             if seconds or most:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from time import time
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
-from gevent.event import AsyncResult
 
 from imserver import errors
 from imserver.auth.quotas import BotRates
@@ -28,7 +27,7 @@ from imserver.services.channels.streamed_messages import (
     StreamTarget,
     check_draft,
 )
-from imserver.services.messages.annotations import RefusedView
+from imserver.services.messages.annotations import RefusedView, code_of
 from imserver.services.messages.messaging import Messaging
 from imserver.services.messages.receipts import Signals
 from imserver.services.nodes import ToFollowers
@@ -45,14 +44,10 @@ from imserver.storage.log.contract import (
     Appended,
     Draft,
     Rejected,
-    Stored,
 )
 from imserver.storage.store import Store
 from imserver.transport.connection import Connection, app_and_user
 from imserver.webhooks.reviews import Reviews
-
-if TYPE_CHECKING:
-    from imserver.storage.log.message_log import MessageLog
 
 MOST_STREAMS: Final = 100
 """Open streams of one bot on a node."""
@@ -86,8 +81,7 @@ class ConversationStreams(StreamTarget):
         try:
             if to:
                 return not self._friends.blocked_by(stream.app, sender, [to])
-            log = self._store.existing_log()
-            own = None if log is None else log.member(stream.app, group, sender)
+            own = self._store.log().member(stream.app, group, sender)
         except StorageUnavailable:
             return True  # until the next look
         return own is not None and own.muted_until <= time()
@@ -96,10 +90,8 @@ class ConversationStreams(StreamTarget):
         for event in events:
             self._signals.send(_to_followers(app, event))
 
-    def publish_end(self, app: str, channel: str, event: Event) -> Position | None:
-        answer: AsyncResult[Stored] = AsyncResult()
-        self._messaging.send(app, _draft_of(event), answer.set)
-        stored = answer.get()
+    def publish_end(self, app: str, channel: str, event: Event) -> Position | Rejected:
+        stored = self._messaging.store(app, _draft_of(event), by_user=False)
         if not isinstance(stored, Appended | Rejected):
             raise ChannelRefused("unavailable")
         # Clients know the end by the stored message. Without one, they drop the text.
@@ -110,7 +102,7 @@ class ConversationStreams(StreamTarget):
         stream = msgspec.structs.replace(part.stream, done=True, whole=gone)
         end = msgspec.structs.replace(event, text="", channel=msgspec.structs.replace(part, stream=stream))
         self.publish(app, [_signal(end)])
-        return Position("", stored.entry.id) if isinstance(stored, Appended) else None
+        return stored if isinstance(stored, Rejected) else Position("", stored.entry.id)
 
     def deliver(self, app: str, event: Event) -> None:
         self._signals.deliver(_to_followers(app, event))
@@ -199,7 +191,7 @@ class StreamedAnswers:
             return Rejected(NOT_BOT, "only bots stream answers")
         if not is_back_end and app in self._reviews.hooks:
             return Rejected(REJECTED, "messages are reviewed here, so only a back end streams them")
-        found = self._peer(self._store.existing_log(), app, user, conversation) if conversation else to
+        found = self._peer(app, user, conversation) if conversation else to
         if isinstance(found, Rejected):
             return found
         if found and self._friends.blocked_by(app, user, [found]):
@@ -212,10 +204,10 @@ class StreamedAnswers:
         part = ChannelPart(f"{_USER}{found}" if found else f"{_GROUP}{conversation}")
         return self._streams.open(app, _signal(Event("piece", user, "", type=type, channel=part)), text)
 
-    def _peer(self, log: MessageLog | None, app: str, user: str, conversation: int) -> str | Rejected:
+    def _peer(self, app: str, user: str, conversation: int) -> str | Rejected:
         """The other user of a conversation; ``""``: it is a group."""
-        found = None if log is None else log.conversation(app, conversation)
-        own = None if log is None else log.member(app, conversation, user)
+        log = self._store.log()
+        found, own = log.conversation(app, conversation), log.member(app, conversation, user)
         if found is None or own is None:
             return Rejected(UNKNOWN_CONVERSATION)
         if own.muted_until > time():
@@ -226,9 +218,13 @@ class StreamedAnswers:
         """Append pieces to streams of a bot, in their order."""
         return self._streams.append(app, pieces, user)
 
-    def close(self, app: str, user: str, stream: str, incomplete: bool = False) -> ClosedStream:
-        """Close a stream of a bot. The ``offset`` of the result is the id of the stored message."""
-        return self._streams.close(app, stream, incomplete, user)
+    def close(self, app: str, user: str, stream: str, incomplete: bool = False) -> ClosedStream | Rejected:
+        """Close a stream of a bot. The ``offset`` of the result is the id of the stored message.
+
+        Rejected: the stream is closed, but its message is not stored.
+        """
+        closed = self._streams.close(app, stream, incomplete, user)
+        return closed.rejected or closed
 
 
 # --- commands of clients ------------------------------------------------------------------------------------
@@ -262,7 +258,6 @@ class ClosedView(msgspec.Struct, omit_defaults=True):
     id: int = 0
 
 
-_CODE_OF: Final = {INVALID: errors.REPLY_BAD_PARAMETER, UNKNOWN_CONVERSATION: errors.REPLY_NO_DATA}
 _REFUSED: Final = {"full": errors.REPLY_NOT_STORED}
 
 
@@ -282,8 +277,7 @@ class AnswerCommands:
             code = _REFUSED.get(refused.reason, errors.REPLY_BAD_PARAMETER)
             return Reply(code, RefusedView(refused.reason))
         if isinstance(found, Rejected):
-            code = _CODE_OF.get(found.reason, errors.REPLY_UNAUTHORIZED)
-            return Reply(code, RefusedView(found.reason))
+            return Reply(code_of(found), RefusedView(found.reason))
         return Reply(errors.REPLY_OK, OpenedView(found))
 
     def append(self, connection: Connection, command: AppendAnswer) -> Reply:
@@ -301,4 +295,6 @@ class AnswerCommands:
         """Close a stream."""
         app, user = app_and_user(connection)
         closed = self._answers.close(app, user, command.stream, command.incomplete)
+        if isinstance(closed, Rejected):
+            return Reply(code_of(closed), RefusedView(closed.reason))
         return Reply(errors.REPLY_OK, ClosedView(command.stream, closed.status, closed.offset))

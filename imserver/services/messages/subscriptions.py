@@ -18,16 +18,16 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import count
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 import gevent
-import msgspec
 
 from imserver.clock import until_beat
 from imserver.errors import StorageUnavailable
 from imserver.model import Held, Message, Subscription
 from imserver.storage.action_positions import ActionPositions
 from imserver.storage.log.contract import Entry, Membership
+from imserver.storage.log.rows import decode_meta
 from imserver.transport.connection import OPEN, Connection, app_and_user
 
 ACK_SECONDS: Final = 10
@@ -93,10 +93,7 @@ def hold_ack(held: Held | None, ack: Callable[[], None]) -> Held:
 
 def users_of(entry: Entry) -> list[str]:
     """The users whose membership an entry changes."""
-    try:
-        users: Any = msgspec.json.decode(entry.meta).get("users", [])
-    except (ValueError, AttributeError):
-        return []
+    users = decode_meta(entry.meta).get("users")
     return [user for user in users if isinstance(user, str)] if isinstance(users, list) else []
 
 

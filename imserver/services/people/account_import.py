@@ -15,10 +15,11 @@ from typing import Any, Final
 import msgspec
 
 from imserver.errors import ImserverError
+from imserver.model import MAX_ID
 from imserver.services.people.accounts import check_shown
 from imserver.services.people.identifiers import BadField, checked
 from imserver.storage.accounts import AccountStore
-from imserver.storage.contract import IDENTIFIERS, MAX_ID, Account, Identifier, Imported, Taken
+from imserver.storage.contract import IDENTIFIERS, Account, Identifier, Imported, Taken
 
 AT_ONCE: Final = 500
 """Accounts that are read or stored in one transaction."""

@@ -15,6 +15,7 @@ from typing import Any, Final
 from imserver.auth.account_tokens import AccountSession, AccountTokens
 from imserver.config.settings import AppAccountSettings, Config
 from imserver.errors import ImserverError, MediaUnavailable, StorageUnavailable
+from imserver.model import MAX_ID
 from imserver.services.people.attempts import AddressRate, Attempts, Shared, TooManyFailures, network_of
 from imserver.services.people.identifiers import LOGIN_CHARACTERS, BadField, candidates, checked, fits
 from imserver.services.people.passwords import MAX_PASSWORD_BYTES, Overloaded, Passwords
@@ -22,7 +23,6 @@ from imserver.storage.accounts import AccountStore
 from imserver.storage.contract import (
     AVATAR_CHARACTERS,
     IDENTIFIERS,
-    MAX_ID,
     NICKNAME_CHARACTERS,
     Account,
     Device,
@@ -342,7 +342,7 @@ class Accounts:
         return None if found is None else found[0]
 
     def known(self, app: str, user: str) -> Account:
-        """The account of a user. Raises UnknownAccount."""
+        """The account of a user. Raises NoAccounts and UnknownAccount."""
         return self._known(app, user)[0]
 
     def those_of(self, app: str, users: Sequence[str]) -> list[Account]:
@@ -358,12 +358,12 @@ class Accounts:
     def change(self, app: str, user: str, fields: dict[str, Any]) -> Account:
         """Change the given ones of ``nickname``, ``avatar``, ``findable`` and ``show_presence``.
 
-        Raises BadField and UnknownAccount.
+        Raises BadField, NoAccounts and UnknownAccount.
         """
         check_shown(fields.get("nickname", ""), fields.get("avatar", ""))
         changed = self._accounts.change(app, account_id(user), fields, self._reports(app))
         if changed is None:
-            raise UnknownAccount(user)
+            raise self._unknown(app, user)
         return changed
 
     def change_identifiers(
@@ -443,20 +443,27 @@ class Accounts:
         self._close_sessions(app, [str(id)], None)
 
     def _known(self, app: str, user: str) -> tuple[Account, str]:
-        """The account of a user, and the hash of its password. Raises UnknownAccount."""
+        """The account of a user, and the hash of its password. Raises NoAccounts and UnknownAccount."""
         found = self._found(app, user)
         if found is None:
-            raise UnknownAccount(user)
+            raise self._unknown(app, user)
         return found
+
+    def _unknown(self, app: str, user: str) -> UnknownAccount:
+        """The error for an account that does not exist. Raises NoAccounts instead in an app without
+        accounts, where every user would be missing."""
+        self.rules_of(app)
+        return UnknownAccount(user)
 
     def _found(self, app: str, user: str) -> tuple[Account, str] | None:
         id = account_id(user)
         return self._accounts.by_id(app, id) if id else None
 
     def log_out(self, app: str, user: str) -> None:
-        """End all sessions of an account: invalidate tokens, close connections. Raises UnknownAccount."""
+        """End all sessions of an account: invalidate tokens, close connections. Raises NoAccounts and
+        UnknownAccount."""
         if not self._accounts.end_sessions(app, account_id(user), self._reports(app)):
-            raise UnknownAccount(user)
+            raise self._unknown(app, user)
         self._close_sessions(app, [user], None)
 
     def devices(self, app: str, user: str) -> list[Device]:
@@ -480,7 +487,7 @@ class Accounts:
             self._close_sessions(app, [user], None)
 
     def remove(self, app: str, user: str) -> None:
-        """Delete an account with all of its data. Raises UnknownAccount.
+        """Delete an account with all of its data. Raises NoAccounts and UnknownAccount.
 
         The account is deleted last, so that a failed request can be repeated. Data that requests and
         connections in progress add meanwhile is deleted after it.

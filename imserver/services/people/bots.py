@@ -193,9 +193,9 @@ class Bots:
 
         Raises UnknownConversation.
         """
-        log = self._store.existing_log()
-        found = None if log is None else log.conversation(app, conversation)
-        if log is None or found is None or (by and log.member(app, conversation, by) is None):
+        log = self._store.log()
+        found = log.conversation(app, conversation)
+        if found is None or (by and log.member(app, conversation, by) is None):
             raise UnknownConversation(str(conversation))
         users = found.members or found.bots
         return self._rows.get(app, [id for user in users if (id := account_id(user))])

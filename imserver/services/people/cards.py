@@ -104,8 +104,11 @@ class Cards:
         return self._cards(app, by, [account], found=True)[0]
 
     def show(self, app: str, by: str, users: Sequence[str]) -> list[Card]:
-        """The cards of the users who have accounts, in the order of their ids."""
-        return self._cards(app, by, self._accounts.those_of(app, users))
+        """The cards of the users who have accounts, in the order of their ids. Raises NoAccounts."""
+        found = self._accounts.those_of(app, users)
+        if not found:
+            self._accounts.rules_of(app)
+        return self._cards(app, by, found)
 
     def _cards(self, app: str, by: str, accounts: Sequence[Account], found: bool = False) -> list[Card]:
         """``found``: by an identifier, which shows user names, too."""
@@ -146,8 +149,7 @@ class Cards:
                 friends.add(account.user)
             elif theirs != BLOCKED:
                 rest.append(account.user)
-        messages = self._store.existing_log() if rest else None
-        return friends if messages is None else friends | messages.sharing(app, by, rest)
+        return friends | self._store.log().sharing(app, by, rest) if rest else friends
 
 
 class LastSeen:

@@ -7,7 +7,7 @@ and mutes admins, and gives roles. Options say who may invite, rename and pin, a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from time import time
 from typing import TYPE_CHECKING, Final
 
@@ -44,6 +44,7 @@ from imserver.storage.log.contract import (
     options_of,
 )
 from imserver.storage.statements import Condition
+from imserver.storage.store import Store
 from imserver.transport.connection import Connection
 
 if TYPE_CHECKING:
@@ -98,15 +99,11 @@ class Group(Struct, frozen=True):
 class Groups:
     """Makes and changes groups. Everything may switch, and raise StorageUnavailable and UnknownGroup.
 
-    ``log`` gives the message log; there are no groups while ``has_storage`` is false. ``limit``: of the
-    members of a group. ``made``: how many groups each user has created or joined lately.
+    ``limit``: of the members of a group. ``made``: how many groups each user has created or joined lately.
     """
 
-    def __init__(
-        self, log: Callable[[], MessageLog], has_storage: Callable[[], bool], limit: int, made: Attempts
-    ) -> None:
-        self._log = log
-        self._has_storage = has_storage
+    def __init__(self, store: Store, limit: int, made: Attempts) -> None:
+        self._store = store
         self.limit = limit
         self._made = made
 
@@ -126,9 +123,7 @@ class Groups:
         """The number of groups of a user, and a page of them in the order of their ids, after the id
         ``after``.
         """
-        if not self._has_storage():
-            return 0, []
-        log = self._log()
+        log = self._store.log()
         own = {
             row.conversation: row
             for row in log.memberships(app, user)
@@ -140,7 +135,7 @@ class Groups:
     def members(self, app: str, group: int, by: str, after: str, limit: int) -> list[Membership]:
         """Members in the order of their ids, after the id ``after``."""
         self._seen(app, group, by)
-        return self._log().members(app, group, after, limit)
+        return self._store.log().members(app, group, after, limit)
 
     def ids(self, app: str, group: int, by: str) -> list[str]:
         """All members."""
@@ -159,7 +154,7 @@ class Groups:
             raise TooManyMembers(f"accounts.group_members {self.limit}")
         if by_user:
             self._made.take((app, owner))
-        made = _done(self._log().create(app, owner, name, others))
+        made = _done(self._store.log().create(app, owner, name, others))
         return self.show(app, made.conversation, owner)
 
     def invite(self, app: str, group: int, by: str, users: Sequence[str]) -> tuple[str, ...]:
@@ -194,7 +189,7 @@ class Groups:
 
     def count(self, app: str, group: int) -> int:
         """The number of members."""
-        return self._log().count_members(app, group)
+        return self._store.log().count_members(app, group)
 
     def join(self, app: str, group: int, user: str, by_user: bool = True) -> Group:
         """Add a user to an open group. ``by_user``: see :meth:`create`. Raises TooManyFailures and
@@ -256,6 +251,20 @@ class Groups:
         log = self._log_with(group)
         return _done(log.leave(app, group, users, by, heir=True, right=_above(by, users))).users
 
+    def delete(self, app: str, group: int, by: str) -> int:
+        """Close the group, delete its invitations and remove all members. Return the number of those.
+
+        After an error, the owner or a back end may call it again. Raises NotAllowed.
+        """
+        log = self._log_with(group)
+        right = _ranked(by, OWNER, "only the owner deletes the group")
+        count = 0
+        while gone := _done(log.leave(app, group, None, by, right=right)).users:
+            count += len(gone)
+            if by in gone:  # the owner leaves last, and has no right to ask again
+                break
+        return count
+
     def rename(self, app: str, group: int, by: str, name: str) -> Group:
         """Rename a group. Raises BadGroup and NotAllowed."""
         _check_name(name)
@@ -280,7 +289,7 @@ class Groups:
         """Remove a user from all groups."""
         _, groups = self.page(app, user, 0, 2**31)
         for group in groups:
-            self._log().leave(app, group.id, [user], user, heir=True)
+            self._store.log().leave(app, group.id, [user], user, heir=True)
 
     # --- inside ---------------------------------------------------------------------------------------------
 
@@ -299,9 +308,9 @@ class Groups:
 
     def _log_with(self, group: int) -> MessageLog:
         """The message log. Raises UnknownGroup if there are no groups."""
-        if not self._has_storage() or not group:
+        if not self._store.has_database or not group:
             raise UnknownGroup(str(group))
-        return self._log()
+        return self._store.log()
 
 
 def _group(found: Conversation, own: Membership | None) -> Group:
@@ -433,7 +442,7 @@ class _Stranger(ImserverError):
     """A user who has no account, or has blocked the user who asks."""
 
 
-_CODE_OF: Final[dict[type[ImserverError], int]] = {
+GROUP_REFUSALS: Final[dict[type[Exception], int]] = {
     BadGroup: errors.REPLY_BAD_PARAMETER,
     UnknownGroup: errors.REPLY_NO_DATA,
     NotAllowed: errors.REPLY_UNAUTHORIZED,
@@ -441,7 +450,7 @@ _CODE_OF: Final[dict[type[ImserverError], int]] = {
     TooManyFailures: errors.CENTRIFUGE_LIMIT_EXCEEDED,
     TooManyMembers: errors.CENTRIFUGE_LIMIT_EXCEEDED,
 }
-_REFUSED: Final = tuple(_CODE_OF)
+"""Exceptions of commands on groups → reply codes."""
 
 
 class GroupCommands:
@@ -458,11 +467,8 @@ class GroupCommands:
     def create(self, connection: Connection, command: CreateGroup) -> Reply:
         """Create a group of the user and others."""
         app, user = connection.app or "", connection.user or ""
-        try:
-            self._check(app, user, command.members)
-            made = self._groups.create(app, user, command.name, command.members)
-        except _REFUSED as refused:
-            return Reply(_CODE_OF[type(refused)])
+        self._check(app, user, command.members)
+        made = self._groups.create(app, user, command.name, command.members)
         return Reply(errors.REPLY_OK, _view(made))
 
     def ask(self, connection: Connection, command: AskGroups) -> Reply:
@@ -475,37 +481,25 @@ class GroupCommands:
     def ask_members(self, connection: Connection, command: AskGroupMembers) -> Reply:
         """A page of the members of one of the user's groups."""
         app, user = connection.app or "", connection.user or ""
-        try:
-            page = self._groups.members(app, command.group, user, command.after, command.limit + 1)
-        except _REFUSED as refused:
-            return Reply(_CODE_OF[type(refused)])
+        page = self._groups.members(app, command.group, user, command.after, command.limit + 1)
         shown = [GroupMemberView(row.user, row.role) for row in page[: command.limit]]
         return Reply(errors.REPLY_OK, GroupMemberPage(shown, len(page) > command.limit))
 
     def invite(self, connection: Connection, command: InviteToGroup) -> Reply:
         """Add members to one of the user's groups."""
         app, user = connection.app or "", connection.user or ""
-        try:
-            self._check(app, user, command.members)
-            users = self._groups.invite(app, command.group, user, command.members)
-        except _REFUSED as refused:
-            return Reply(_CODE_OF[type(refused)])
+        self._check(app, user, command.members)
+        users = self._groups.invite(app, command.group, user, command.members)
         return Reply(errors.REPLY_OK, ChangedMembersView(command.group, users))
 
     def join(self, connection: Connection, command: JoinGroup) -> Reply:
         """Let the user join an open group."""
-        try:
-            group = self._groups.join(connection.app or "", command.group, connection.user or "")
-        except _REFUSED as refused:
-            return Reply(_CODE_OF[type(refused)])
+        group = self._groups.join(connection.app or "", command.group, connection.user or "")
         return Reply(errors.REPLY_OK, _view(group))
 
     def leave(self, connection: Connection, command: LeaveGroup) -> Reply:
         """Let the user leave a group."""
-        try:
-            self._groups.leave(connection.app or "", command.group, connection.user or "")
-        except _REFUSED as refused:
-            return Reply(_CODE_OF[type(refused)])
+        self._groups.leave(connection.app or "", command.group, connection.user or "")
         return Reply(errors.REPLY_OK)
 
     def _check(self, app: str, user: str, members: Sequence[str]) -> None:

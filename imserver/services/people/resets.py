@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from random import uniform
+from itertools import count
 from secrets import token_urlsafe
 from time import monotonic, time
 from typing import Final
@@ -18,6 +18,7 @@ from gevent.lock import BoundedSemaphore
 from gevent.pool import Group
 
 from imserver.auth.account_tokens import GOCHAT
+from imserver.clock import retry_pause
 from imserver.config.settings import Config, SmtpSettings
 from imserver.errors import ImserverError, StorageUnavailable
 from imserver.logging import RateLimitedLog
@@ -37,6 +38,7 @@ MAX_SENDING: Final = 1000
 _AT_ONCE: Final = 4
 _TRY_SECONDS: Final = 30.0
 _FIRST_PAUSE_SECONDS: Final = 1.0
+_LONGEST_PAUSE_SECONDS: Final = 60.0
 _KEEP_SECONDS: Final = 600.0
 """How long a mail is repeated."""
 
@@ -126,8 +128,8 @@ class Resets:
 
     def _deliver(self, account: Account, link: str) -> None:
         """Send a mail. Repeat it if the mail server refuses it for now, or does not answer."""
-        deadline, pause = monotonic() + _KEEP_SECONDS, _FIRST_PAUSE_SECONDS
-        while True:
+        deadline = monotonic() + _KEEP_SECONDS
+        for failures in count(1):
             problem, temporary = "", True
             try:
                 with self._turns, gevent.Timeout(_TRY_SECONDS, TimeoutError("no answer in time")):
@@ -141,8 +143,7 @@ class Resets:
                 log.error("app %s: no mail to the account %d: %s", account.app, account.id, problem)
                 return
             log.warning("app %s: mail to the account %d: %s; trying again", account.app, account.id, problem)
-            gevent.sleep(pause * uniform(0.5, 1.5))
-            pause = min(pause * 2, 60.0)
+            gevent.sleep(retry_pause(failures, _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS))
 
 
 def send(settings: SmtpSettings, to: str, link: str) -> None:

@@ -192,7 +192,7 @@ class MessageIds:
 
     def name(self, app: str, msg_id: str) -> str:
         """The name under which an id is claimed in the cluster."""
-        return msg_id if self.dedupe.shared or not app else f"{app}:{msg_id}"
+        return msg_id if self.dedupe.shared or not app else f"{app}\0{msg_id}"
 
     def begin(self, app: str, msg_id: str) -> IdClaim | None:
         """Claim an id. Return None if it was accepted before. May switch while another request holds it."""
@@ -284,18 +284,24 @@ class IdReused(ImserverError):
 
 
 class First(Struct, frozen=True, gc=False):
-    """The stored result of the first request with this id: one :class:`Outcome` per byte."""
+    """The stored result of the first request with this id: one :class:`Outcome` per byte, or what
+    :meth:`RequestIds.end` was given."""
 
-    outcomes: bytes
+    result: bytes
+
+
+_UNKNOWN: Final = First(b"")
+Carried = tuple[T, Sequence[Outcome], bytes]
+"""What became of a request, its outcomes, and what :meth:`RequestIds.end` remembers."""
 
 
 class RequestIds:
     """Carries out a request once per id. A repeat gets the answer of the first one.
 
-    An id is unique in its app. The node that carried out a request remembers its outcomes for a while. Other
-    nodes know only that it was accepted. Owner of the remembered outcomes. They are stored in two
+    An id is unique in its app. The node that carried out a request remembers its result for a while. Other
+    nodes know only that it was accepted. Owner of the remembered results. They are stored in two
     generations: when the younger one is full, it becomes the older one, and the previous older one is
-    dropped. An entry maps the key of a claimed id to the digest of the request and its outcomes.
+    dropped. An entry maps the key of a claimed id to the digest of the request and its result.
     """
 
     def __init__(self, ids: MessageIds) -> None:
@@ -308,7 +314,7 @@ class RequestIds:
         """Claim an id for a request. ``digest``: digest of its content. May switch.
 
         If a claim is returned: carry the request out, then call :meth:`end`. Otherwise the request was
-        accepted before. Then the result is its outcomes, or None if this node does not know them. Raises
+        accepted before. Then the result is that of the first, or None if this node does not know it. Raises
         :class:`IdReused` if the id belongs to a different request.
         """
         name = _name(app, request_id)
@@ -341,18 +347,22 @@ class RequestIds:
         self,
         app: str,
         requests: Sequence[tuple[str, int]],
-        begun: Sequence[IdClaim | First | IdReused | Waiting | None],
-        carry_out: Callable[[int, bool, list[Outcome]], T],
+        carry_out: Callable[[int, First | None], Carried[T]],
+        *,
+        all_or_none: bool = False,
     ) -> list[T | IdReused]:
-        """Carry out the requests of :meth:`begin_each`, and end their claims. May switch.
+        """Carry out requests with different ids, each with a digest, once per id. May switch.
 
-        ``carry_out`` gets the index of a request, whether it was accepted before, and a list to which it adds
-        outcomes. Requests whose id another one holds come last, because a request that waits must hold no
-        claims.
+        ``carry_out`` gets the index of a request, and the stored result if the request was accepted before.
+        Requests whose id another one holds come last, because a request that waits must hold no claims.
+        ``all_or_none``: raise :class:`IdReused` if an id is known to belong to another request.
         """
+        begun = self.begin_each(app, requests)
         results: dict[int, T | IdReused] = {}
         left = enumerate(begun)
         try:
+            if all_or_none and any(isinstance(claim, IdReused) for claim in begun):
+                raise IdReused
             for index, claim in left:
                 if not isinstance(claim, Waiting):
                     results[index] = self._carry_out(claim, partial(carry_out, index))
@@ -371,23 +381,26 @@ class RequestIds:
         return [results[index] for index in range(len(requests))]
 
     def _carry_out(
-        self, claim: IdClaim | First | IdReused | None, carry_out: Callable[[bool, list[Outcome]], T]
+        self, claim: IdClaim | First | IdReused | None, carry_out: Callable[[First | None], Carried[T]]
     ) -> T | IdReused:
         if isinstance(claim, IdReused):
             return claim
         if not isinstance(claim, IdClaim):
-            return carry_out(True, [])
-        outcomes: list[Outcome] = []
+            return carry_out(claim or _UNKNOWN)[0]
+        outcomes: Sequence[Outcome] = ()
+        result = b""
         try:
-            return carry_out(False, outcomes)
+            found, outcomes, result = carry_out(None)
         finally:
-            self.end(claim, outcomes)
+            self.end(claim, outcomes, result)
+        return found
 
-    def end(self, held: IdClaim, outcomes: Sequence[Outcome]) -> None:
-        """End a request. Its id may be used again if no outcome was accepted."""
+    def end(self, held: IdClaim, outcomes: Sequence[Outcome], result: bytes = b"") -> None:
+        """End a request. Its id may be used again if no outcome was accepted. ``result``: what is remembered
+        in place of the outcomes."""
         accepted = not ACCEPTED.isdisjoint(outcomes)
         if accepted:
-            entry = self._firsts[held.key] = _pack_digest(held.digest) + bytes(outcomes)
+            entry = self._firsts[held.key] = _pack_digest(held.digest) + (result or bytes(outcomes))
             self._bytes += _ENTRY_BYTES + len(entry)
             if len(self._firsts) >= MAX_FIRSTS or self._bytes >= MAX_FIRST_BYTES:
                 self._older, self._firsts, self._bytes = self._firsts, {}, 0
@@ -404,4 +417,6 @@ class RequestIds:
 
 
 def _name(app: str, request_id: str) -> str:
-    return f"v1:{app}:{request_id}"
+    # No name of an app contains U+0000, so this equals neither the name of another app's request nor that of
+    # a message id.
+    return f"\0{app}\0{request_id}"

@@ -16,17 +16,22 @@ from time import monotonic
 from typing import Annotated, Final
 
 import gevent
+import msgspec
 from gevent.event import Event as Signal
 from gevent.lock import BoundedSemaphore
 from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.structs import replace
 
 from imserver.clock import until_beat
+from imserver.cluster.history import Position
 from imserver.errors import StorageUnavailable
 from imserver.model import SYSTEM_PREFIX, ChannelPart, Event, Outcome
+from imserver.services.channels.channels import Channels
 from imserver.services.channels.connections import Connections
-from imserver.services.channels.members import GROUP_ID, ChannelMembers
+from imserver.services.channels.members import GROUP_ID, ChannelRefused, check_name
+from imserver.services.channels.stored import Published
 from imserver.services.nodes import NodeMessages, ToPending
+from imserver.services.push.idempotency import Carried, First, IdReused, RequestIds
 from imserver.services.push.push import Pushes
 from imserver.services.sessions.presence import Presence
 from imserver.storage.store import Store
@@ -44,6 +49,9 @@ Name = Annotated[str, Meta(min_length=1, max_length=512)]
 GroupName = Annotated[str, Meta(pattern=f"^{GROUP_ID.pattern}$", description="A group, by its id.")]
 _MEMBERS: Final = 1000
 """Members of a group that are read together."""
+_encode = msgspec.json.Encoder().encode
+_encode_position = msgspec.msgpack.Encoder().encode
+_decode_position = msgspec.msgpack.Decoder(Position | None).decode
 
 
 class Target(Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
@@ -177,14 +185,21 @@ class PendingPushes:
             return
         with queue.turn:
             for number, push in tuple(queue.pushes.items()):
-                if push.until <= self._clock():
-                    continue  # counted in the next round
+                if number not in queue.pushes or push.until <= self._clock():
+                    continue  # an expired one is counted in the next round
                 if self._pushes.reach(app, [user], push.event, push.device)[0] is Outcome.SENT:
                     self._drop(app, queue, number)
                 elif push.device is None:
                     break
             if not queue.pushes and self._queues.get((app, user)) is queue:
                 del self._queues[app, user]
+
+    def forget(self, app: str) -> None:
+        """Remove all pushes of a deleted app. Never switches."""
+        for key in [key for key in self._queues if key[0] == app]:
+            queue = self._queues.pop(key)
+            for number in tuple(queue.pushes):
+                self._drop(app, queue, number)
 
     def pass_on(self) -> None:
         """Pass all pushes to nodes that are not stopping, those of one user to the same node. Switches."""
@@ -262,10 +277,11 @@ class Publishing:
     def __init__(
         self,
         pushes: Pushes,
-        channels: ChannelMembers,
+        channels: Channels,
         connections: Connections,
         pending: PendingPushes,
         store: Store,
+        request_ids: RequestIds,
         on_absent: OnAbsent | None = None,
     ) -> None:
         self._pushes = pushes
@@ -273,7 +289,64 @@ class Publishing:
         self._connections = connections
         self._pending = pending
         self._store = store
+        self._request_ids = request_ids
         self._on_absent = on_absent
+
+    def to_channels(
+        self,
+        app: str,
+        channels: Sequence[str],
+        event: Event,
+        *,
+        except_users: tuple[str, ...] = (),
+        tags: bytes = b"",
+        with_history: bool = True,
+        key: str = "",
+        digest: int = 0,
+        all_or_none: bool = False,
+    ) -> list[Published | ChannelRefused | IdReused]:
+        """Publish the same to several channels, for a ``key`` once to each. The results have their order.
+
+        REPEATED: it was published before, at this position if this node knows it. ``digest``: that of the
+        request. :class:`IdReused`: the key belongs to another request in this channel; with ``all_or_none``
+        it is raised before anything is published. The channels of users and groups have no tags.
+        """
+
+        def publish(channel: str) -> Published | ChannelRefused:
+            target = Target(channel=channel)
+            if addressed(target) is not target and not app.startswith(SYSTEM_PREFIX):
+                return Published(self.to_targets(app, [target], event, except_users)[0])
+            try:
+                check_name(channel)
+                return self._channels.publish_event(
+                    app,
+                    channel,
+                    replace(event, channel=ChannelPart(channel, tags=tags)),
+                    except_users=except_users,
+                    with_history=with_history,
+                    key=key,
+                )
+            except ChannelRefused as refused:
+                return refused
+
+        def carry_out(index: int, first: First | None) -> Carried[Published | ChannelRefused]:
+            channel = names[index]
+            # The log knows what a stored channel has of a repetition.
+            if first is not None and not (with_history and self._channels.is_stored(app, channel)):
+                position = _decode_position(first.result) if first.result else None
+                return Published(Outcome.REPEATED, position), (), b""
+            found = publish(channel)
+            if isinstance(found, ChannelRefused):
+                return found, (), b""
+            return found, (found.outcome,), _encode_position(found.position)
+
+        if not key:
+            return [publish(channel) for channel in channels]
+        names = list(dict.fromkeys(channels))
+        requests = [(_encode((key, channel)).decode(), digest) for channel in names]
+        found = self._request_ids.carry_out_each(app, requests, carry_out, all_or_none=all_or_none)
+        results = dict(zip(names, found, strict=True))
+        return [results[channel] for channel in channels]
 
     def to_targets(
         self,
@@ -321,9 +394,9 @@ class Publishing:
         self, app: str, group: int, event: Event, except_users: tuple[str, ...], ttl_seconds: float
     ) -> Outcome:
         """Send to the members of a group. PARTLY: a node with some of them is known not to receive it."""
-        log, outcomes, after = self._store.existing_log(), set[Outcome](), ""
+        log, outcomes, after = self._store.log(), set[Outcome](), ""
         event = replace(event, channel=ChannelPart(f"group:{group}"))
-        while log is not None:
+        while True:
             try:
                 rows = log.members(app, group, after, _MEMBERS)
             except StorageUnavailable:

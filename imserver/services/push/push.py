@@ -247,11 +247,9 @@ class LocalReach:
         self._to_app = delivery.to_app
 
     def to_user_once(self, app: str, user: str, event: Event) -> Outcome:
-        """See :class:`Reach`."""
         return _SENT if self._to_user(app, user, event) else _NOT_SENT
 
     def to_each_once(self, app: str, pushes: Sequence[UserPush]) -> tuple[list[Outcome], Sequence[int]]:
-        """See :class:`Reach`."""
         # The hot path of every push: names are looked up once per call, not once per target.
         claim, settle, to_user = self._dedupe.claim, self._dedupe.settle, self._to_user
         outcomes = []
@@ -274,7 +272,6 @@ class LocalReach:
     def to_users(
         self, app: str, users: Sequence[str], event: Event, device: str | None = None
     ) -> list[Outcome]:
-        """See :class:`Reach`."""
         to_user = self._to_user
         outcomes = []
         for user in users:
@@ -286,7 +283,6 @@ class LocalReach:
     def to_each(
         self, app: str, users: Sequence[str], events: Iterable[Event], outcomes: list[Outcome]
     ) -> None:
-        """See :class:`Reach`."""
         to_user = self._to_user
         for user, event in zip(users, events, strict=True):
             outcomes.append(_SENT if user and to_user(app, user, event) else _NOT_SENT)
@@ -296,5 +292,4 @@ class LocalReach:
     def to_app(
         self, app: str, event: Event, except_user: str = "", except_users: tuple[str, ...] = ()
     ) -> Outcome:
-        """See :class:`Reach`."""
         return _SENT if self._to_app(app, event, except_user, except_users) else _NOT_SENT

@@ -93,7 +93,6 @@ class ClusterReach:
         return outcome
 
     def to_each_once(self, app: str, pushes: Sequence[UserPush]) -> tuple[list[Outcome], Sequence[int]]:
-        """See :class:`imserver.services.push.push.Reach`."""
         outcomes: list[Outcome] = []
         waiting: list[int] = []
         for start in range(0, len(pushes), BATCH_TARGETS):
@@ -130,7 +129,6 @@ class ClusterReach:
     def to_users(
         self, app: str, users: Sequence[str], event: Event, device: str | None = None
     ) -> list[Outcome]:
-        """See :class:`imserver.services.push.push.Reach`."""
         outcomes: list[Outcome] = []
         self.to_each(app, users, repeat(event), outcomes, device)
         return outcomes
@@ -155,7 +153,6 @@ class ClusterReach:
     def to_app(
         self, app: str, event: Event, except_user: str = "", except_users: tuple[str, ...] = ()
     ) -> Outcome:
-        """See :class:`imserver.services.push.push.Reach`."""
         here = self._delivery.to_app(app, event, except_user, except_users) > 0
         others = len(self._node_messages.peers())
         failed = self._node_messages.broadcast(ToApp(app, except_user, event, except_users))

@@ -303,7 +303,6 @@ class ClusterSessions(Sessions):
             self._departures.add(session, last_here)
 
     def leave(self, connection: Connection, successor: tuple[str, str] | None = None) -> None:
-        """See :class:`imserver.services.sessions.sessions.Sessions`."""
         session = self._session_ended(connection)
         last_here = self._hub.detach(connection)
         if session is None:
@@ -362,7 +361,6 @@ class ClusterSessions(Sessions):
             self._reregistration.kill()
 
     def add_to(self, queries: NodeQueries) -> None:
-        """See :class:`imserver.services.sessions.sessions.Sessions`."""
         super().add_to(queries)
         queries.add("alive", AliveQuery, self.is_alive)
 

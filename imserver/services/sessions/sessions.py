@@ -422,6 +422,13 @@ class Sessions:
         self._metrics.logins_refused += 1
         return code
 
+    def bans(self, app: str) -> dict[str, float]:
+        """Banned user → seconds until the end of the ban, according to this node's list. Never switches."""
+        now = monotonic()
+        return {
+            user: until - now for (name, user), until in self._bans.items() if name == app and until > now
+        }
+
     def is_banned(self, app: str, user: str) -> bool:
         """Whether a user is banned, according to this node's list. Never switches."""
         until = self._bans.get((app, user))

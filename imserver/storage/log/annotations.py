@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 import msgspec
 from msgspec import Struct
 
-from imserver.model import Reaction
+from imserver.model import MAX_EMOJI_BYTES, Reaction
 from imserver.storage.log.bots import readers_of
 from imserver.storage.log.contract import (
     BLOCKED,
@@ -42,8 +42,6 @@ from imserver.storage.log.transaction import AppTransaction
 from imserver.storage.log.writer import LogWriter
 from imserver.storage.statements import text_of
 
-EMOJI_BYTES: Final = 32
-"""Longest emoji, in bytes of UTF-8."""
 MOST_EMOJI: Final = 20
 """Different emoji with which users may react to one message."""
 MOST_USERS: Final = 10
@@ -141,7 +139,7 @@ def emoji_objection(emoji: str) -> str:
     """The reason why a text cannot be a reaction, ``""`` if it can."""
     if not emoji.strip():
         return "emoji: empty"
-    if wrong := text_objection(emoji, EMOJI_BYTES):
+    if wrong := text_objection(emoji, MAX_EMOJI_BYTES):
         return f"emoji: {wrong}"
     # Invisible signs join emoji to others: only control characters and line ends are refused.
     if any(ord(sign) < 0x20 or 0x7F <= ord(sign) < 0xA0 or sign in "\u2028\u2029" for sign in emoji):

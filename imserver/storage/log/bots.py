@@ -77,8 +77,16 @@ class _Button(msgspec.Struct):
 
 def bots_among(driver: LogDriver, app: str, users: Iterable[str]) -> list[str]:
     """Those of these users that are bots, in their order."""
+    return _accounts(driver, "SELECT id FROM account WHERE app = %s AND bot = 1 AND id IN {}", app, users)
+
+
+def accounts_among(driver: LogDriver, app: str, users: Iterable[str]) -> list[str]:
+    """Those of these users that are accounts, in their order."""
+    return _accounts(driver, "SELECT id FROM account WHERE app = %s AND id IN {}", app, users)
+
+
+def _accounts(driver: LogDriver, statement: str, app: str, users: Iterable[str]) -> list[str]:
     ids = {int(user): user for user in users if _may_be_account(user)}
-    statement = "SELECT id FROM account WHERE app = %s AND bot = 1 AND id IN {}"
     found = {row[0] for row in driver.query_in(statement, (app,), list(ids))} if ids else ()
     return [user for id, user in ids.items() if id in found]
 

@@ -12,21 +12,13 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import accumulate
 from typing import Final, Literal
 
+import msgspec
 from msgspec import Struct
 
 from imserver.errors import StorageUnavailable
-from imserver.model import Message, Reaction
+from imserver.model import EntryKind, Message
 
-EntryKind = Literal["message", "recall", "edit", "join", "leave", "group", "reaction", "pin", "press"]
 ConversationKind = Literal["user", "group", "room"]
-
-CLIENT_MSG_ID_BYTES: Final = 64
-USER_BYTES: Final = 255
-"""Longest user id, in bytes of UTF-8."""
-ROOM_BYTES: Final = 255
-"""Longest room name, in bytes of UTF-8."""
-TYPE_BYTES: Final = 32
-"""Longest message type, in bytes of UTF-8."""
 
 UNKNOWN_CONVERSATION: Final = "unknown_conversation"
 UNKNOWN_MESSAGE: Final = "unknown_message"
@@ -37,10 +29,11 @@ RECALLED: Final = "recalled"
 BLOCKED: Final = "blocked"
 REJECTED: Final = "rejected"
 NOT_BOT: Final = "not_bot"
+UNKNOWN_ACCOUNT: Final = "unknown_account"
 """Reasons of :class:`Rejected`: the app has no such conversation; the user can read no such message; the
 sender is not (or no longer) a member; the sender is muted; the draft is invalid; the message was recalled;
 the receiver has blocked the sender; the back end of the app has rejected the draft, for the reason in
-``detail``; only bots send buttons."""
+``detail``; only bots send buttons; the receiver is no account, in an app whose users all are."""
 
 
 class Draft(Struct, frozen=True, kw_only=True):
@@ -61,55 +54,16 @@ class Draft(Struct, frozen=True, kw_only=True):
     meta: bytes = b""
     """JSON, for example mentions. Buttons only of bots; ``command`` and ``bots`` are made by the log."""
     to_user: str = ""
+    to_anybody: bool = False
+    """Whether ``to_user`` need not exist, as for clients of GoChat."""
     conversation: int = 0
     group: bool = False
     """Whether ``conversation`` must be a group. Its number may be that of another kind of conversation."""
     room: str = ""
 
 
-class Entry(Struct, frozen=True, kw_only=True):
-    """A stored entry.
-
-    An edited message has the content of its last edit, and the edit's id as ``edited`` in ``meta``. A recall
-    turns the message and all its edits into ``recall`` entries in their own positions. That of the message
-    has its own id as ``about``.
-
-    A ``reaction`` to the message ``about`` has the type ``add`` or ``remove``, the emoji as body, and in
-    ``meta`` how many users react with it from then on (``count``). A ``pin`` has the same types. A ``press``
-    of a button of the message ``about`` has the value of the button as body. It is in the conversation of the
-    user and the bot, wherever the message is.
-    """
-
-    id: int
-    conversation: int
-    seq: int
-    sender: str
-    kind: EntryKind = "message"
-    type: str = "text"
-    body: bytes = b""
-    client_msg_id: str = ""
-    time_ms: int = 0
-    about: int = 0
-    meta: bytes = b""
-    kind_of_conversation: ConversationKind = "group"
-    members: tuple[str, ...] = ()
-    """The two users of a ``user`` conversation; empty for a group."""
-    room: str = ""
-    """Name of the room of a ``room`` conversation."""
-
-    def peer(self, reader: str) -> str:
-        """The other user of the conversation of ``reader``; ``""`` in a group."""
-        if not self.members:
-            return ""
-        return self.members[0] if self.members[1] == reader else self.members[1]
-
-
-class ReactedEntry(Entry, frozen=True, kw_only=True):
-    """A message with reactions. ``meta`` has the id of the last one as ``reacted``."""
-
-    reactions: tuple[Reaction, ...]
-    size: int
-    """Size of the reactions in bytes of JSON."""
+Entry = Message
+"""Dialects encode what the log stores, without a conversion."""
 
 
 class Appended(Struct, frozen=True):
@@ -123,8 +77,8 @@ class Rejected(Struct, frozen=True):
     """A draft was not stored. Sending it again cannot succeed."""
 
     reason: str
-    """``unknown_conversation``, ``not_member``, ``muted``, ``invalid``, ``recalled``, ``blocked`` or
-    ``rejected``."""
+    """``unknown_conversation``, ``unknown_account``, ``not_member``, ``muted``, ``invalid``, ``recalled``,
+    ``blocked`` or ``rejected``."""
     detail: str = ""
 
 
@@ -261,6 +215,8 @@ class PublicationPage(Struct, frozen=True):
     floor: int
 
 
+_encode: Final = msgspec.json.Encoder().encode
+
 MOST_UNREAD: Final = 1000
 MOST_RECEIPTED: Final = 1000
 PAGE_BYTES: Final = 1 << 19
@@ -276,7 +232,7 @@ def fitting(sizes: Iterable[int]) -> int:
 
 def page_size(entry: Entry) -> int:
     """Size of an entry on a page."""
-    return len(entry.body) + (entry.size if type(entry) is ReactedEntry else 0)
+    return len(entry.body) + (len(_encode(entry.reactions)) if entry.reactions else 0)
 
 
 NOT_ALLOWED: Final = "not_allowed"
@@ -318,25 +274,3 @@ class Ground(Struct, frozen=True):
 Right = Callable[[Ground], Rejected | None]
 """Permission check for a change of a group. It runs under the log's lock, so nothing happens between the
 check and the change. It may run in another thread, so it must use only its argument."""
-
-
-def message_of(entry: Entry) -> Message:
-    """Convert an entry for the dialects."""
-    members = entry.members
-    to = (members[0] if members[1] == entry.sender else members[1]) if members else ""
-    return Message(
-        entry.id,
-        entry.conversation,
-        entry.seq,
-        entry.sender,
-        to,
-        entry.kind,
-        entry.type,
-        entry.body,
-        entry.client_msg_id,
-        entry.time_ms,
-        entry.about,
-        entry.meta,
-        entry.room,
-        entry.reactions if type(entry) is ReactedEntry else (),
-    )

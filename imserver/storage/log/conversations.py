@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+from imserver.model import MAX_ID
 from imserver.storage.log.contract import MOST_UNREAD, Conversation, ConversationSummary, Entry, Membership
 from imserver.storage.log.read import fetch, reads
 from imserver.storage.log.rows import (
     ANNOTATIONS,
     CONVERSATION_KINDS,
-    GREATEST,
     NUMBERS,
     SQLITE_BY_CONVERSATION,
     SQLITE_BY_GROUP,
@@ -71,7 +71,7 @@ class ConversationReader(LogTables):
         """The number of members."""
 
         def work(sql: Statements, head: LogHead) -> int:
-            hint = SQLITE_BY_GROUP if sql.engine == "sqlite" else ""
+            hint = sql.on_sqlite(SQLITE_BY_GROUP)
             statement = (
                 f"SELECT count(*) FROM membership {hint} WHERE log = %s AND conversation = %s "
                 "AND left_id IS NULL"
@@ -104,7 +104,7 @@ class ConversationReader(LogTables):
         """Memberships of an app. ``hint`` is the index that SQLite uses."""
 
         def work(sql: Statements, head: LogHead) -> list[Membership]:
-            statement = _MEMBERS.format(hint if sql.engine == "sqlite" else "") + where
+            statement = _MEMBERS.format(sql.on_sqlite(hint)) + where
             return [_membership(app, row) for row in sql.query(statement, (head.number, *values))]
 
         return self._read_log(app, work, [])
@@ -117,7 +117,7 @@ class ConversationReader(LogTables):
         nothing: tuple[list[ConversationSummary], bool] = [], False
 
         def work(sql: Statements, head: LogHead) -> tuple[list[ConversationSummary], bool]:
-            values = (user, user, user, user, head.number, user, user, before or GREATEST, limit + 1)
+            values = (user, user, user, user, head.number, user, user, before or MAX_ID, limit + 1)
             rows = sql.query(_LISTS[sql.engine], values)
             ids = [row[-3] for row in rows if row[-3] is not None]
             last = {entry.id: entry for entry in fetch(sql, head.number, ids, user)}
@@ -130,7 +130,7 @@ class ConversationReader(LogTables):
 # conversations of the page.
 _PAGE: Final = (
     f"SELECT {_COLUMNS}, s.role, coalesce(r.read_id, 0) AS read_id, "
-    f"coalesce(s.left_id, c.last_id) AS place, s.joined_id, coalesce(s.left_id, {GREATEST}) AS upto, s.log, "
+    f"coalesce(s.left_id, c.last_id) AS place, s.joined_id, coalesce(s.left_id, {MAX_ID}) AS upto, s.log, "
     "s.member, s.bot "
     "FROM membership s JOIN conversation c ON c.log = s.log AND c.id = s.conversation "
     "LEFT JOIN read_position r ON r.log = s.log AND r.member = s.member AND r.conversation = s.conversation "
@@ -177,7 +177,7 @@ _PAGE_MYSQL: Final = (
     f"SELECT q.*, coalesce((SELECT b.id FROM message b {_BY_CONVERSATION} WHERE b.log = q.log "
     "AND b.conversation = q.id AND b.id <= q.upto AND b.id > q.read_id "
     f"AND b.kind NOT IN {ANNOTATIONS} ORDER BY b.id DESC "
-    f"LIMIT 1 OFFSET {MOST_UNREAD - 1}), q.read_id + 1) AS oldest FROM ({_PAGE}) q LIMIT {GREATEST}"
+    f"LIMIT 1 OFFSET {MOST_UNREAD - 1}), q.read_id + 1) AS oldest FROM ({_PAGE}) q LIMIT {MAX_ID}"
 )
 _MENTIONS_MYSQL: Final = f"SELECT count(*) {_MENTIONING} AND n.id >= p.oldest"
 _UNREAD_MYSQL: Final = f"SELECT count(*) {{seen}} AND m.id >= p.oldest AND m.id <= p.upto AND {_OF_OTHERS}"

@@ -17,12 +17,12 @@ from imserver.storage.log.rows import (
     FROM_MESSAGES,
     GROUP,
     MESSAGE_COLUMNS,
-    SELECT_HEAD,
     SELECT_STATE,
     ConversationState,
     LogHead,
     conversation_state_of,
     entry_of,
+    head_of,
 )
 from imserver.storage.statements import Row, Statements, chunks, marks_of, padded, text_of
 
@@ -41,12 +41,6 @@ _BLOCKS_ON_SQLITE: Final = (
 
 class LogDriver(Statements):
     """A writing connection. All statements belong to the transaction begun last."""
-
-    insert_log = "INSERT INTO log (app, part, last_id, last_conversation, floor) VALUES (%s, 0, 0, 0, 0)"
-    lock_log = f"{SELECT_HEAD} FOR UPDATE"
-
-    by_group = ""
-    """Index hint after ``membership``, for statements on all members of a group."""
 
     few_conversations = 4
     """Up to this number of conversations, one statement per conversation is faster than one statement for all
@@ -86,11 +80,12 @@ class LogDriver(Statements):
 
     def lock(self, app: str) -> LogHead:
         """Lock the head of an app's log until this transaction ends."""
-        rows = self.query(self.lock_log, (app,))
-        if not rows:
-            self.execute(self.insert_log, (app,))
-            rows = self.query(self.lock_log, (app,))
-        return LogHead(*rows[0])
+        head = head_of(self, app, lock=True)
+        if head is None:
+            self.insert_new("log", "app, part, last_id, last_conversation, floor", [(app, 0, 0, 0, 0)])
+            head = head_of(self, app, lock=True)
+            assert head is not None
+        return head
 
     def update_head(self, head: LogHead) -> None:
         """Write the head."""

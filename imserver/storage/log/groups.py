@@ -10,6 +10,8 @@ from typing import Any, Final
 
 import msgspec
 
+from imserver.config.settings import MAX_USER_BYTES
+from imserver.model import EntryKind
 from imserver.storage.log.bots import MOST_BOTS, bots_among
 from imserver.storage.log.contract import (
     FULL,
@@ -17,18 +19,16 @@ from imserver.storage.log.contract import (
     NOT_MEMBER,
     OPTIONS,
     UNKNOWN_CONVERSATION,
-    USER_BYTES,
     Change,
     Draft,
     Entry,
-    EntryKind,
     Ground,
     GroupOption,
     Rejected,
     Right,
     options_of,
 )
-from imserver.storage.log.rows import GROUP, ConversationState, text_objection
+from imserver.storage.log.rows import GROUP, SQLITE_BY_GROUP, ConversationState, text_objection
 from imserver.storage.log.transaction import AppTransaction
 from imserver.storage.log.writer import LogWriter
 from imserver.storage.statements import Condition, chunks, marks_of, padded, text_of
@@ -38,6 +38,8 @@ ADMIN: Final = "admin"
 MEMBER: Final = "member"
 ROLES: Final = (OWNER, ADMIN, MEMBER)
 GROUP_NAME_BYTES: Final = 500
+MOST_LEAVING: Final = 1000
+"""Members of a deleted group that leave in one transaction. Its entry names them."""
 
 _TOO_MANY_BOTS: Final = Rejected(INVALID, f"users: a group has at most {MOST_BOTS} bots")
 _encode: Final = msgspec.json.Encoder().encode
@@ -128,7 +130,7 @@ class GroupWriter(LogWriter):
         self,
         app: str,
         conversation: int,
-        users: Sequence[str],
+        users: Sequence[str] | None,
         by: str = "",
         *,
         heir: bool = False,
@@ -136,22 +138,34 @@ class GroupWriter(LogWriter):
     ) -> Change | Rejected:
         """End memberships. One entry of kind ``leave`` names the users.
 
-        ``heir``: if the owner leaves, the first remaining admin, else the first remaining member, becomes the
-        owner. The entry about this precedes the ``leave`` entry.
+        ``users`` None: the first :data:`MOST_LEAVING` members leave, the owner after all others, and nobody
+        can join by themselves any more. Call it until nobody is left. ``heir``: if the owner leaves, the
+        first remaining admin, else the first remaining member, becomes the owner. The entry about this
+        precedes the ``leave`` entry.
         """
 
         def work(transaction: AppTransaction) -> Change | Rejected:
-            state = _wrong(users) or _group(transaction, conversation, by, users, right)
+            state = _wrong(users or ()) or _group(transaction, conversation, by, users or (), right)
             if isinstance(state, Rejected):
                 return state
-            there = transaction.driver.members(transaction.log, conversation, users)
-            leaving = [user for user in dict.fromkeys(users) if user in there]
+            driver = transaction.driver
+            if users is None:
+                leaving: list[str] = []
+                for role in (MEMBER, ADMIN, OWNER):
+                    leaving += _first_of(transaction, conversation, role, MOST_LEAVING - len(leaving))
+                driver.set_group(transaction.log, conversation, "open", 0)
+                driver.execute(
+                    "DELETE FROM invitation WHERE app = %s AND conversation = %s", (app, conversation)
+                )
+            else:
+                there = driver.members(transaction.log, conversation, users)
+                leaving = [user for user in dict.fromkeys(users) if user in there]
             if not leaving:
                 return Change(conversation)
-            if heir and any(there[user][1] == OWNER for user in leaving):
+            if heir and users is not None and any(there[user][1] == OWNER for user in leaving):
                 _promote_heir(transaction, state, leaving, by)
             entry = _record(transaction, state, "leave", by, {"users": leaving})
-            transaction.driver.end_members(transaction.log, conversation, leaving, state.last_id)
+            driver.end_members(transaction.log, conversation, leaving, state.last_id)
             if any(bot in leaving for bot in state.bots):
                 transaction.set_bots(state, tuple(bot for bot in state.bots if bot not in leaving))
                 transaction.settle()
@@ -242,8 +256,8 @@ class GroupWriter(LogWriter):
     ) -> Change | Rejected:
         """Change a member's role or mute. The entry has the kind ``group``.
 
-        Nothing is stored if nothing changes. If the member becomes the owner, the previous owner becomes an
-        admin.
+        Its ``change`` is ``mute`` without a role, else ``member``. Nothing is stored if nothing changes. If
+        the member becomes the owner, the previous owner becomes an admin.
         """
 
         def work(transaction: AppTransaction) -> Change | Rejected:
@@ -266,7 +280,8 @@ class GroupWriter(LogWriter):
                 for owner in _first_of(transaction, conversation, OWNER, len(ROLES)):
                     if owner != user:
                         _set(transaction, state, owner, ADMIN, None, by)
-            return Change(state.id, _set(transaction, state, user, *after, by), (user,))
+            change = "mute" if role is None else "member"
+            return Change(state.id, _set(transaction, state, user, *after, by, change), (user,))
 
         return self.change(app, work)
 
@@ -294,12 +309,13 @@ def _set(
     role: str,
     muted_until: int | None,
     by: str,
+    change: str = "member",
 ) -> Entry:
     """Change a member and add an entry about it. ``muted_until`` None: unchanged."""
     if muted_until is None:
         muted_until = transaction.driver.mutes(transaction.log, [(user, state.id)])[user, state.id]
     transaction.driver.change_member(transaction.log, state.id, user, role, muted_until)
-    details = {"change": "member", "users": [user], "role": role, "muted_until": muted_until}
+    details = {"change": change, "users": [user], "role": role, "muted_until": muted_until}
     return _record(transaction, state, "group", by, details)
 
 
@@ -343,23 +359,23 @@ def _group(
 
 def _count(transaction: AppTransaction, conversation: int, most: int) -> int:
     """The number of members, at most ``most``."""
+    driver = transaction.driver
     statement = (
-        f"SELECT count(*) FROM (SELECT 1 FROM membership {transaction.driver.by_group} "
+        f"SELECT count(*) FROM (SELECT 1 FROM membership {driver.on_sqlite(SQLITE_BY_GROUP)} "
         "WHERE log = %s AND conversation = %s AND left_id IS NULL LIMIT %s) counted"
     )
-    return int(transaction.driver.query(statement, (transaction.log, conversation, most))[0][0])
+    return int(driver.query(statement, (transaction.log, conversation, most))[0][0])
 
 
 def _first_of(transaction: AppTransaction, conversation: int, role: str, most: int) -> list[str]:
     """The first members with a role, by id."""
+    driver = transaction.driver
     statement = (
-        f"SELECT member FROM membership {transaction.driver.by_group} WHERE log = %s AND conversation = %s "
-        "AND left_id IS NULL AND role = %s ORDER BY member LIMIT %s"
+        f"SELECT member FROM membership {driver.on_sqlite(SQLITE_BY_GROUP)} WHERE log = %s "
+        "AND conversation = %s AND left_id IS NULL AND role = %s ORDER BY member LIMIT %s"
     )
-    return [
-        text_of(row[0])
-        for row in transaction.driver.query(statement, (transaction.log, conversation, role, most))
-    ]
+    rows = driver.query(statement, (transaction.log, conversation, role, most))
+    return [text_of(row[0]) for row in rows]
 
 
 def group_settings(transaction: AppTransaction, conversation: int) -> tuple[bool, int]:
@@ -381,7 +397,7 @@ def _readable_after(transaction: AppTransaction, conversation: int, users: Seque
     for some in chunks(users):
         some = padded(some, some[-1])
         rows = driver.query(
-            f"SELECT member, max(left_id) FROM membership {driver.by_group} WHERE log = %s "
+            f"SELECT member, max(left_id) FROM membership {driver.on_sqlite(SQLITE_BY_GROUP)} WHERE log = %s "
             f"AND conversation = %s AND member IN {marks_of(len(some))} GROUP BY member",
             (transaction.log, conversation, *some),
         )
@@ -396,7 +412,7 @@ def _last_mutes(transaction: AppTransaction, conversation: int, users: Sequence[
     for some in chunks(users):
         some = padded(some, some[-1])
         rows = driver.query(
-            f"SELECT member, muted_until FROM membership {driver.by_group} WHERE log = %s "
+            f"SELECT member, muted_until FROM membership {driver.on_sqlite(SQLITE_BY_GROUP)} WHERE log = %s "
             f"AND conversation = %s AND member IN {marks_of(len(some))} AND left_id IS NOT NULL "
             "ORDER BY joined_id",
             (transaction.log, conversation, *some),
@@ -409,7 +425,7 @@ def _wrong(users: Sequence[str], name: str = "") -> Rejected | None:
     for user in users:
         if not user:
             return Rejected(INVALID, "users: an empty id")
-        if wrong := text_objection(user, USER_BYTES):
+        if wrong := text_objection(user, MAX_USER_BYTES):
             return Rejected(INVALID, f"users: {wrong}")
     wrong = text_objection(name, GROUP_NAME_BYTES)
     return Rejected(INVALID, f"name: {wrong}") if wrong else None

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from imserver.storage.log.contract import MOST_RECEIPTED, USER_BYTES, Marks, Noted, Receipt
+from imserver.config.settings import MAX_USER_BYTES
+from imserver.model import MAX_ID
+from imserver.storage.log.contract import MOST_RECEIPTED, Marks, Noted, Receipt
 from imserver.storage.log.read import VISIBLE, shown
 from imserver.storage.log.rows import (
     ANNOTATIONS,
-    GREATEST,
     NUMBERS,
     SQLITE_BY_CONVERSATION,
     USER,
@@ -41,7 +42,7 @@ class MarkStore(LogTables):
 
     def hide(self, app: str, user: str, ids: Sequence[int]) -> int:
         """Hide entries from a user; returns the version of the user's marks."""
-        if text_objection(user, USER_BYTES):
+        if text_objection(user, MAX_USER_BYTES):
             return 0  # such a user has no entries
 
         def work(sql: Statements, head: LogHead) -> int:
@@ -130,7 +131,7 @@ def _members(
     """The two users of a conversation, ``()`` for a group, and the last id that the user may read. None if
     the user was never a member."""
     statement = (
-        f"SELECT c.pair, (SELECT max(coalesce(s.left_id, {GREATEST})) FROM membership s WHERE s.log = c.log "
+        f"SELECT c.pair, (SELECT max(coalesce(s.left_id, {MAX_ID})) FROM membership s WHERE s.log = c.log "
         "AND s.conversation = c.id AND s.member = %s) FROM conversation c WHERE c.log = %s AND c.id = %s"
     )
     for pair, left in sql.query(statement, (user, head.number, conversation)):
@@ -180,7 +181,7 @@ def _authors(
     sql: Statements, head: LogHead, user: str, conversation: int, after: int, upto: int
 ) -> tuple[str, ...]:
     """The other authors of the entries between two positions, if they and the user are still members."""
-    hint = SQLITE_BY_CONVERSATION if sql.engine == "sqlite" else ""
+    hint = sql.on_sqlite(SQLITE_BY_CONVERSATION)
     passed = (
         f"SELECT m.id FROM membership s, message m {hint} WHERE s.log = %s AND s.member = %s "
         f"AND s.conversation = %s AND {VISIBLE} AND m.id > %s AND m.id <= %s "
@@ -210,7 +211,7 @@ def _still_there(sql: Statements, head: LogHead, conversation: int, users: Seque
 def _receipts_since(sql: Statements, head: LogHead, user: str, after: int) -> tuple[Receipt, ...]:
     """Changed positions of the other users, after a version, in the user's conversations of two."""
     # Without the hint SQLite scans the positions of all users.
-    hint = _BY_CONVERSATION if sql.engine == "sqlite" else ""
+    hint = sql.on_sqlite(_BY_CONVERSATION)
     statement = (
         "SELECT r.conversation, r.member, r.read_id, r.received_id FROM membership s "
         f"CROSS JOIN conversation c CROSS JOIN read_position r {hint} WHERE s.log = %s AND s.member = %s "

@@ -20,8 +20,6 @@ class MysqlDriver(LogDriver):
     content_errors = (pymysql.err.DataError, pymysql.err.IntegrityError, ValueError, OverflowError)
     errors = (pymysql.err.Error, SQLAlchemyError, OSError)
 
-    insert_log = LogDriver.insert_log.replace("INSERT", "INSERT IGNORE")
-
     def begin(self) -> None:
         self._connection.begin()
 

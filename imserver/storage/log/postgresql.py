@@ -35,7 +35,6 @@ class PostgresqlDriver(LogDriver):
     errors = (psycopg.Error, SQLAlchemyError, OSError)
 
     few_conversations = 16
-    insert_log = f"{LogDriver.insert_log} ON CONFLICT DO NOTHING"
 
     _connection: psycopg.Connection[Any]
 

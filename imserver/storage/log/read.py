@@ -17,11 +17,11 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from imserver.storage.log.contract import Entry, PublicationPage, ReactedEntry, fitting
+from imserver.model import MAX_ID
+from imserver.storage.log.contract import Entry, PublicationPage, fitting
 from imserver.storage.log.rows import (
     ENTRY_COLUMNS,
     FROM_MESSAGES,
-    GREATEST,
     NUMBERS,
     SQLITE_BY_CONVERSATION,
     LogHead,
@@ -50,7 +50,7 @@ def reads(member: str) -> str:
 
 VISIBLE: Final = (
     "m.log = s.log AND m.conversation = s.conversation AND m.id > coalesce(s.readable_after, s.joined_id) "
-    f"AND m.id <= coalesce(s.left_id, {GREATEST}) AND {reads('s')}"
+    f"AND m.id <= coalesce(s.left_id, {MAX_ID}) AND {reads('s')}"
 )
 """Condition: the messages ``m`` that a membership ``s`` allows its user to read."""
 
@@ -128,7 +128,7 @@ class EntryReader(LogTables):
         def work(sql: Statements, head: LogHead) -> EntryPage:
             first = head.floor if after is None else max(after, head.floor)
             values = (head.number, user, conversation, first, _last(head, before), user, limit + 1)
-            hint = SQLITE_BY_CONVERSATION if sql.engine == "sqlite" else ""
+            hint = sql.on_sqlite(SQLITE_BY_CONVERSATION)
             rows = sql.query(statement.format(hint=hint), values)
             return fetch(sql, head.number, [row[0] for row in rows[:limit]], user), len(rows) > limit
 
@@ -249,7 +249,7 @@ def fetch(sql: Statements, log: int, ids: Sequence[int], reader: str = "") -> li
 
 def _with_own_reactions(sql: Statements, log: int, user: str, entries: list[Entry]) -> list[Entry]:
     """Set ``mine`` in the reactions for a reader. Queries only if not all users are named."""
-    reacted = [entry for entry in entries if type(entry) is ReactedEntry]
+    reacted = [entry for entry in entries if entry.reactions]
     if not reacted:
         return entries
     own: set[tuple[int, str]] = set()
@@ -260,10 +260,10 @@ def _with_own_reactions(sql: Statements, log: int, user: str, entries: list[Entr
         )
         rows = sql.query(statement, (log, user, reacted[0].id, reacted[-1].id))
         own = {(row[0], text_of(row[1])) for row in rows}
-    return [_mark_own(entry, user, own) if type(entry) is ReactedEntry else entry for entry in entries]
+    return [_mark_own(entry, user, own) if entry.reactions else entry for entry in entries]
 
 
-def _mark_own(entry: ReactedEntry, user: str, own: set[tuple[int, str]]) -> ReactedEntry:
+def _mark_own(entry: Entry, user: str, own: set[tuple[int, str]]) -> Entry:
     reactions = [
         replace(each, mine=True) if user in each.users or (entry.id, each.emoji) in own else each
         for each in entry.reactions
@@ -307,7 +307,7 @@ _ACTIVE: Final = (
 
 def _rooms(sql: Statements, head: LogHead, places: Mapping[str, int], after: int) -> list[tuple[int, int]]:
     """The rooms with new entries: (conversation, id after which)."""
-    hint = _BY_PAIR if sql.engine == "sqlite" else ""
+    hint = sql.on_sqlite(_BY_PAIR)
     statement = (
         f"SELECT id, pair, last_id FROM conversation {hint} WHERE log = %s AND last_id > %s AND pair IN {{}}"
     )
@@ -356,7 +356,7 @@ def _sqlite(sql: Statements, head: LogHead, user: str, after: int, count: int) -
     window = _WINDOW
     while True:
         upto = min(head.last_id, after + window)
-        values = (head.number, user, after, after, GREATEST, upto, count)
+        values = (head.number, user, after, after, MAX_ID, upto, count)
         ids = [row[0] for row in sql.query(statement, values)]
         if len(ids) >= count or upto == head.last_id:
             return ids

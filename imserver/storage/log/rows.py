@@ -9,21 +9,18 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 from msgspec import Struct
-from msgspec.structs import asdict
+from msgspec.structs import replace
 
-from imserver.model import Reaction
-from imserver.storage.log.contract import (
-    CLIENT_MSG_ID_BYTES,
-    ROOM_BYTES,
-    TYPE_BYTES,
-    USER_BYTES,
-    Conversation,
-    ConversationKind,
-    Draft,
-    Entry,
+from imserver.config.settings import MAX_USER_BYTES
+from imserver.model import (
+    MAX_CLIENT_MSG_ID_BYTES,
+    MAX_ID,
+    MAX_ROOM_BYTES,
+    MAX_TYPE_BYTES,
     EntryKind,
-    ReactedEntry,
+    Reaction,
 )
+from imserver.storage.log.contract import Conversation, ConversationKind, Draft, Entry
 from imserver.storage.statements import Statements, text_of
 
 if TYPE_CHECKING:
@@ -53,7 +50,6 @@ ROOM: Final = 2
 
 MOST_BYTES: Final = 1 << 20
 """Limit of a body and of ``meta``, in bytes. The limits for clients are far lower."""
-GREATEST: Final = (1 << 63) - 1
 SQLITE_BY_CONVERSATION: Final = "INDEXED BY sqlite_autoindex_message_2"
 """SQLite's name of ``message_by_conversation``. Without it a query that reads ``kind`` scans the log."""
 SQLITE_BY_GROUP: Final = "INDEXED BY sqlite_autoindex_membership_2"
@@ -154,7 +150,6 @@ def entry_of(row: Any) -> Entry:
         time_ms=row[8],
         about=row[9],
         meta=bytes(row[10]),
-        kind_of_conversation=CONVERSATION_KINDS[row[11]],
         members=members_of(row[12]),
         room=room_of(row[12]) if row[11] == ROOM else "",
     )
@@ -172,8 +167,7 @@ def _reacted(entry: Entry) -> Entry:
     reactions = reactions_in(meta)
     if not reactions or entry.kind != "message":
         return entry  # a key of that name in something else
-    fields = asdict(entry) | {"meta": _encode(meta)}
-    return ReactedEntry(**fields, reactions=reactions, size=len(entry.meta))
+    return replace(entry, meta=_encode(meta), reactions=reactions)
 
 
 def reactions_in(meta: dict[str, Any]) -> tuple[Reaction, ...]:
@@ -256,11 +250,11 @@ def objection(draft: Draft) -> str:
     if bool(draft.to_user) + bool(draft.conversation) + bool(draft.room) != 1:
         return "exactly one of user, conversation and room is required"
     for name, text, most in (
-        ("sender", draft.sender, USER_BYTES),
-        ("to_user", draft.to_user, USER_BYTES),
-        ("room", draft.room, ROOM_BYTES),
-        ("type", draft.type, TYPE_BYTES),
-        ("client_msg_id", draft.client_msg_id, CLIENT_MSG_ID_BYTES),
+        ("sender", draft.sender, MAX_USER_BYTES),
+        ("to_user", draft.to_user, MAX_USER_BYTES),
+        ("room", draft.room, MAX_ROOM_BYTES),
+        ("type", draft.type, MAX_TYPE_BYTES),
+        ("client_msg_id", draft.client_msg_id, MAX_CLIENT_MSG_ID_BYTES),
     ):
         if text and (wrong := text_objection(text, most)):
             return f"{name}: {wrong}"
@@ -268,9 +262,9 @@ def objection(draft: Draft) -> str:
         return "kind: unknown"
     if len(draft.body) > MOST_BYTES or len(draft.meta) > MOST_BYTES:
         return f"at most {MOST_BYTES} bytes"
-    if not (-GREATEST <= draft.time_ms <= GREATEST and 0 <= draft.about <= GREATEST):
+    if not (-MAX_ID <= draft.time_ms <= MAX_ID and 0 <= draft.about <= MAX_ID):
         return "time_ms, about: not a 64-bit number"
-    return "" if 0 <= draft.conversation <= GREATEST else "conversation: not a 64-bit number"
+    return "" if 0 <= draft.conversation <= MAX_ID else "conversation: not a 64-bit number"
 
 
 def text_objection(text: str, most: int) -> str:

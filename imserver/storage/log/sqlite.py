@@ -8,7 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from imserver.storage.log.driver import LogDriver
-from imserver.storage.log.rows import SELECT_HEAD, SQLITE_BY_GROUP, ConversationState
+from imserver.storage.log.rows import ConversationState
 from imserver.storage.statements import Row
 
 if TYPE_CHECKING:
@@ -27,10 +27,6 @@ class SqliteDriver(LogDriver):
     engine = "sqlite"
     content_errors = (sqlite3.DataError, sqlite3.IntegrityError, OverflowError, ValueError)
     errors = (sqlite3.Error,)
-
-    lock_log = SELECT_HEAD
-
-    by_group = SQLITE_BY_GROUP
 
     few_conversations = 1 << 30  # a statement is very cheap here
 

@@ -11,7 +11,15 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from imserver.storage.log.bots import EVERYBODY, BotReaders, bots_among, has_buttons, with_command
+from imserver.config.settings import MAX_USER_BYTES
+from imserver.storage.log.bots import (
+    EVERYBODY,
+    BotReaders,
+    accounts_among,
+    bots_among,
+    has_buttons,
+    with_command,
+)
 from imserver.storage.log.contract import (
     BLOCKED,
     FULL,
@@ -19,8 +27,8 @@ from imserver.storage.log.contract import (
     NOT_BOT,
     NOT_MEMBER,
     RECALLED,
+    UNKNOWN_ACCOUNT,
     UNKNOWN_CONVERSATION,
-    USER_BYTES,
     Appended,
     Change,
     Draft,
@@ -31,7 +39,6 @@ from imserver.storage.log.contract import (
 )
 from imserver.storage.log.driver import LogDriver
 from imserver.storage.log.rows import (
-    CONVERSATION_KINDS,
     GROUP,
     NUMBERS,
     ROOM,
@@ -48,6 +55,7 @@ MOST_EDITS: Final = 100
 """Edits of one message. Each edit and a recall rewrite all earlier ones under the log's lock."""
 
 _UNKNOWN: Final = Rejected(UNKNOWN_CONVERSATION)
+_UNKNOWN_ACCOUNT: Final = Rejected(UNKNOWN_ACCOUNT)
 _NOT_MEMBER: Final = Rejected(NOT_MEMBER)
 _MUTED: Final = Rejected(MUTED)
 _BLOCKED: Final = Rejected(BLOCKED)
@@ -66,7 +74,8 @@ Outcome = Stored | Change
 class AppendRequest(Struct):
     """A draft to store.
 
-    ``answer`` receives the result and must not switch. After a StorageUnsure the final result goes to its
+    ``to_account``: the receiver of a first message must be an account. ``answer`` receives the result and
+    must not switch. After a StorageUnsure the final result goes to its
     ``on_known``. ``resend``: digest of the ``client_msg_id``, None without one. ``rejected``: the draft is
     invalid and waits only to be answered in order.
     """
@@ -80,6 +89,7 @@ class AppendRequest(Struct):
     """Size of the content in bytes."""
     outcome: Outcome | None
     """Set in the transaction."""
+    to_account: bool = False
     unsure: StorageUnsure | None = None
     """Set if the request was answered with it."""
 
@@ -184,7 +194,6 @@ class AppTransaction:
             time_ms=draft.time_ms,
             about=draft.about,
             meta=draft.meta,
-            kind_of_conversation=CONVERSATION_KINDS[state.kind],
             members=state.members,
             room=state.room,
         )
@@ -234,11 +243,12 @@ class AppTransaction:
         states = self._conversations(wanted)
         mutes = self._mutes(fresh, states)
         blocks = self._blocks(fresh, states)
+        strangers = self._strangers(fresh, states)
         answers: list[Appended | Rejected] = []
         for one, key in zip(ready, keys, strict=True):
             answer = outcomes.get(one.resend) if one.resend is not None else None
             if answer is None:
-                answer = self._outcome(one, key, states, mutes, blocks)
+                answer = self._outcome(one, key, states, mutes, blocks, strangers)
                 if one.resend is not None:
                     again = Appended(answer.entry, True) if isinstance(answer, Appended) else answer
                     outcomes[one.resend] = again
@@ -252,6 +262,7 @@ class AppTransaction:
         states: dict[int | bytes, ConversationState],
         mutes: dict[tuple[str, int], int],
         blocks: set[tuple[str, str]],
+        strangers: set[str],
     ) -> Appended | Rejected:
         draft = one.draft
         if draft.kind == "edit" and draft.about in self._recalled:
@@ -271,6 +282,8 @@ class AppTransaction:
         if state is None:
             if draft.room:
                 state = self.make_conversation(ROOM, (), draft.room)
+            elif one.to_account and draft.to_user in strangers:
+                return _UNKNOWN_ACCOUNT
             elif draft.to_user:
                 state = self.make_conversation(USER, tuple(sorted((draft.sender, draft.to_user))))
             else:
@@ -321,6 +334,13 @@ class AppTransaction:
             if one.draft.kind in _SAYING and (receiver := _receiver(one.draft, states))
         }
         return self.driver.blocks(self.app, pairs) if pairs else set()
+
+    def _strangers(
+        self, ready: Iterable[AppendRequest], states: dict[int | bytes, ConversationState]
+    ) -> set[str]:
+        """Receivers of first messages who have to be accounts, and are none."""
+        wanted = {one.draft.to_user for one in ready if one.to_account and _key_of(one.draft) not in states}
+        return wanted.difference(accounts_among(self.driver, self.app, wanted)) if wanted else wanted
 
 
 def _key_of(draft: Draft) -> int | bytes:
@@ -409,6 +429,6 @@ def _mentions(entries: Mapping[int, Entry]) -> list[tuple[str, int, int]]:
     for id, entry in entries.items():
         users = decode_meta(entry.meta).get("mentions", ())
         for user in dict.fromkeys(users if isinstance(users, list) else ()):
-            if isinstance(user, str) and user and not text_objection(user, USER_BYTES):
+            if isinstance(user, str) and user and not text_objection(user, MAX_USER_BYTES):
                 found.append(("" if user == EVERYBODY else user, entry.conversation, id))
     return found

@@ -84,6 +84,9 @@ _random: Final = SystemRandom()
 class LogListener(Protocol):
     """Receives what was stored. Implemented above the log. Must not switch."""
 
+    def only_accounts(self, app: str) -> bool:
+        """Whether all users of an app are accounts."""
+
     def committed(self, app: str, first: int, last: int, entries: list[Entry]) -> None:
         """A transaction stored ``entries``, within the ids ``first`` to ``last``. Called once per transaction
         and app, in commit order, after the requests were answered."""
@@ -155,12 +158,12 @@ class WriterConnection:
         return self._database.run_raw(lambda: self._transact(work, guard, undo=True), seconds, NotStored)
 
     def answered(self) -> None:
-        """Record that the database answered."""
-        self._database.answered()
+        """Record that the database stored something."""
+        self._database.answered(wrote=True)
 
     def failed(self, words: str) -> StorageUnavailable:
-        """Record that the database did not answer. Returns the error to raise."""
-        return self._database.failed(words)
+        """Record that the database stored nothing. Returns the error to raise."""
+        return self._database.failed(words, wrote=True)
 
     def close(self) -> None:
         """Release the connection."""
@@ -378,7 +381,14 @@ class LogWriter:
         rejected = Rejected(INVALID, wrong) if wrong else None
         resend = resend_of(draft.sender, named) if named and rejected is None else None
         size = len(draft.body) + len(draft.meta)
-        request = AppendRequest(app, draft, answer, resend, rejected, size, rejected)
+        listener = self.listener
+        to_account = (
+            draft.to_user != ""
+            and not draft.to_anybody
+            and listener is not None
+            and listener.only_accounts(app)
+        )
+        request = AppendRequest(app, draft, answer, resend, rejected, size, rejected, to_account)
         queue, total = self._queues.get(app), self._drafts
         if self._closed:
             _answer(request, StorageUnavailable("the database is closed"))

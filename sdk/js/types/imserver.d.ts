@@ -168,7 +168,7 @@ export type SubscribeOptions = {
     /**
      * channel token; a function is called for each try
      */
-    token?: string | (() => string | Promise<string>);
+    token?: Token;
     /**
      * the position that this device has; what came after it is handed out first
      */
@@ -198,6 +198,7 @@ export type SubscribeOptions = {
      */
     onEnd?: (error: import("./errors.js").ImError | null) => void;
 };
+export type Token = string | (() => string | Promise<string>);
 export type StateEvents = {
     state: StateChange;
 };
@@ -269,9 +270,10 @@ export type Options = {
      */
     user: string;
     /**
-     * sent as `serviceToken` at login and as bearer token in HTTP requests
+     * sent as `serviceToken` at login and as bearer token in HTTP requests. A function is called
+     * for each login, and for each HTTP request while the client is not online; with one, the client reconnects when its token expires
      */
-    token?: string;
+    token?: Token;
     /**
      * name of this device, at most 32 bytes
      */
@@ -399,7 +401,7 @@ export type TalkOptions = Options & Target;
  */
 /**
  * @typedef {object} SubscribeOptions
- * @property {string | (() => string | Promise<string>)} [token]  channel token; a function is called for each try
+ * @property {Token} [token]       channel token; a function is called for each try
  * @property {Position} [since]  the position that this device has; what came after it is handed out first
  * @property {(publication: Publication) => void} [onPublication]  called once for each, in order
  * @property {(update: StreamUpdate) => void} [onStream]  called with each piece of a streamed message, and at its end, before
@@ -410,6 +412,11 @@ export type TalkOptions = Options & Target;
  * @property {(recovered: number) => void} [onSubscribed]  called each time the client has subscribed, after the publications
  *   that it had missed: `recovered` is their number
  * @property {(error: import("./errors.js").ImError | null) => void} [onEnd]  the server has ended or refused the subscription
+ */
+/**
+ * A token, or a function that returns a fresh one.
+ *
+ * @typedef {string | (() => string | Promise<string>)} Token
  */
 /** @typedef {{ state: StateChange }} StateEvents */
 /** @typedef {{ enter: Push, exit: Push, msg: Push }} PushEvents */
@@ -461,7 +468,8 @@ export type TalkOptions = Options & Target;
  * @property {string} [httpUrl]           base of the HTTP API, as `https://im.example.com`; default: the page's origin
  * @property {number | string} app        number (`appID`) or name of the app
  * @property {string} user                id of the user (`userID`), as long as the app allows
- * @property {string} [token]             sent as `serviceToken` at login and as bearer token in HTTP requests
+ * @property {Token} [token]              sent as `serviceToken` at login and as bearer token in HTTP requests. A function is called
+ *   for each login, and for each HTTP request while the client is not online; with one, the client reconnects when its token expires
  * @property {string} [device]            name of this device, at most 32 bytes
  * @property {number} [heartbeatMs]       default 30,000
  * @property {number} [timeoutMs]         timeout of a connect, request or HTTP call; default 10,000
@@ -498,7 +506,7 @@ export declare function mayReconnect(code: number): boolean;
  */
 export declare function fullJitter(attempt: number, baseMs: number, capMs: number, random?: () => number): number;
 /**
- * A new message id: milliseconds since 1970, a dash, six random digits.
+ * A new id, as for a message: a UUID, or a text as unlikely to come twice where pages and mini-programs cannot make one.
  *
  * @returns {string}
  */
@@ -511,15 +519,13 @@ export declare function newId(): string;
  */
 declare class ReconnectingClient<E extends object> {
     #private;
-    /** @type {string} used by the next login and HTTP call; may be changed at any time */
-    token: string;
     /**
      * @param {CompleteOptions} options
-     * @param {string} token
+     * @param {Token} token
      * @param {string} key  the field of a frame that has the name of the command
      * @param {string[]} kinds  names of the events of the dialect
      */
-    constructor(options: CompleteOptions, token: string, key: string, kinds: string[]);
+    constructor(options: CompleteOptions, token: Token, key: string, kinds: string[]);
     /**
      * The data of the login request.
      *
@@ -544,6 +550,28 @@ declare class ReconnectingClient<E extends object> {
     protected eventIn(frame: any): [string, object] | null;
     get app(): string | number;
     get user(): string;
+    /** Used by the next login and HTTP call; may be changed at any time. */
+    get token(): Token;
+    set token(token: Token);
+    /**
+     * The token of this connection, or the next one.
+     *
+     * @protected
+     */
+    protected get tokenText(): string;
+    /**
+     * Calls the function for the token, if there is one.
+     *
+     * @protected
+     * @returns {Promise<void>} rejected with NotConnected if it fails, or gives no token in time
+     */
+    protected renewToken(): Promise<void>;
+    /**
+     * Timeout of a connect, request or HTTP call.
+     *
+     * @protected
+     */
+    protected get timeoutMs(): number;
     /** @returns {StateChange} the state of the connection */
     get state(): StateChange;
     /**
@@ -561,10 +589,10 @@ declare class ReconnectingClient<E extends object> {
      * @returns {Promise<void>} resolved after the login; rejected with LoginRefused or Closed
      */
     connect(): Promise<void>;
-    /** Closes the connection and stops reconnecting. `connect()` starts again. */
+    /** Closes the connection, stops reconnecting, and rejects requests that wait. `connect()` starts again. */
     close(): void;
     /**
-     * Drops the connection and reconnects.
+     * Drops the connection and reconnects, unless the server closes it already: its close code counts.
      *
      * @protected
      * @param {number} code
@@ -581,9 +609,10 @@ declare class ReconnectingClient<E extends object> {
      * @param {string} [seq]  the request's id
      * @param {(answer: Answer) => void} [onAnswer]  called when the answer is read, before any later frame; a caller that
      *   awaits the promise may continue only after later frames, since frames that arrive together are read together
+     * @param {number} [timeoutMs]  default: that of the options
      * @returns {Promise<Answer>} with any code; rejected with NotConnected if there is no answer
      */
-    request(cmd: string, data?: object, seq?: string, onAnswer?: (answer: Answer) => void): Promise<Answer>;
+    request(cmd: string, data?: object, seq?: string, onAnswer?: (answer: Answer) => void, timeoutMs?: number): Promise<Answer>;
     /**
      * @protected
      * @param {string} kind
@@ -684,6 +713,14 @@ export declare class ImClient<E extends object = {}> extends ReconnectingClient<
      * @returns {Subscription}
      */
     subscribe(channel: string, options?: SubscribeOptions): Subscription;
+    /**
+     * Runs `task` on this connection, which sends a command, in its turn: few commands wait for an answer at a time, and after each
+     * {@link RATE_LIMIT} they are slower until none waits. A client may have many channels, or many messages from its time offline.
+     *
+     * @protected
+     * @param {() => Promise<unknown>} task  never rejected
+     */
+    protected turn(task: () => Promise<unknown>): void;
     /** @override */
     loginData(): {
         appID: number;
@@ -722,7 +759,7 @@ export declare class ImClient<E extends object = {}> extends ReconnectingClient<
      */
     online(user: string): Promise<boolean>;
     /**
-     * Which of these users of this app are online.
+     * Which of these users of this app are online. Users whose presence an account must not see are missing.
      *
      * @param {string[]} users  at most `limits.batch_targets` (10,000)
      * @returns {Promise<Record<string, boolean>>} user → whether they are online

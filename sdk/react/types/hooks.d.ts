@@ -40,7 +40,7 @@ export declare function useMessages(client: ImClient | null, limit?: number): Pu
  * @param {ImClient | null} client
  * @param {string[]} users
  * @param {number} [everyMs]
- * @returns {Record<string, boolean>} user → whether they are online; users that are not known yet are missing
+ * @returns {Record<string, boolean>} user → whether they are online; users of whom it is not known are missing
  */
 export declare function usePresence(client: ImClient | null, users: string[], everyMs?: number): Record<string, boolean>;
 /**

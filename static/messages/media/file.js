@@ -51,8 +51,11 @@ export function icon(name) {
   return picture;
 }
 
+/** Others on this server may act, or stay open: six event streams would stop all requests of a browser. */
+const FILES = /^\/(api\/v1\/uploads|static)\/[^%]*$/;
+
 /**
- * An address of this server. Others are not loaded, so that a sender cannot make the browsers of the readers call a foreign server.
+ * An address of a file on this server. Others are not loaded, so that a sender cannot make the browsers of the readers call a foreign server.
  *
  * @param {unknown} text
  * @returns {string} empty: it is none
@@ -60,7 +63,7 @@ export function icon(name) {
 export function ownAddress(text) {
   if (typeof text !== "string" || !URL.canParse(text, location.href)) return "";
   const url = new URL(text, location.href);
-  return url.origin === location.origin ? url.href : "";
+  return url.origin === location.origin && FILES.test(url.pathname) ? url.href : "";
 }
 
 /**

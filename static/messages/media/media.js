@@ -7,7 +7,6 @@ import { registerView } from "../message-view.js";
 import { button, toast } from "../panel.js";
 import { fileView, icon, timeText } from "./file.js";
 import { chooseFiles, confirmFiles, listenForFiles, sendFiles } from "./pick.js";
-import { uploadOf } from "./upload.js";
 import { videoView } from "./video.js";
 import { pictureView } from "./viewer.js";
 import { canRecord, recordVoice, voiceView } from "./voice.js";
@@ -63,7 +62,7 @@ export function startMedia(session, { place, before, after, form, conversation, 
       const recording = await recordVoice(form, words, signal);
       if (recording) {
         const { file, seconds, wave } = recording;
-        session.outbox.add(target, { type: "voice", data: { seconds, wave } }, uploadOf(session, file, { name: file.name }, { seconds, wave }));
+        session.outbox.add(target, { type: "voice", data: { seconds, wave } }, { content: file, options: { name: file.name }, more: { seconds, wave } });
         sent();
       }
     } catch (error) {

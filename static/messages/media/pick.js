@@ -3,7 +3,6 @@
 
 import { fill, make } from "../../text.js";
 import { button, openDialog } from "../panel.js";
-import { uploadOf } from "./upload.js";
 import { fileIcon, sizeText } from "./file.js";
 
 /** @typedef {import("../session.js").Session} Session */
@@ -199,8 +198,7 @@ export async function confirmFiles(files, words) {
 export function sendFiles(session, conversation, picked) {
   for (const { file, type, data, preview, poster } of picked) {
     const { seconds, width, height } = data;
-    const known = type === "video" ? { ...(seconds && { seconds }), width, height } : {};
-    const upload = uploadOf(session, file, { name: file.name, kind: type === "picture" ? type : "" }, known, poster);
-    session.outbox.add(conversation, { type, data: { ...data, preview } }, upload);
+    const more = type === "video" ? { ...(seconds && { seconds }), width, height } : {};
+    session.outbox.add(conversation, { type, data: { ...data, preview } }, { content: file, options: { name: file.name, kind: type === "picture" ? type : "" }, more, poster });
   }
 }

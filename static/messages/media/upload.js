@@ -20,6 +20,22 @@ import { ApiError } from "../api.js";
  * @property {{ url: string, type: string, bytes: number } | null} thumbnail
  */
 
+/**
+ * A file that must be uploaded before its message is sent. The browser can store it.
+ *
+ * @typedef {object} Unsent
+ * @property {Blob} content
+ * @property {{ name?: string, kind?: string }} options
+ * @property {Record<string, any>} more  see {@link dataOf}
+ * @property {Blob | null} [poster]      a picture of a video, uploaded with it
+ */
+
+/**
+ * @typedef {object} Upload
+ * @property {(progress: (share: number) => void) => Promise<any>} start  resolves to the `data` of the message; called again for a retry
+ * @property {() => void} cancel
+ */
+
 /** @typedef {{ header: (name: string) => string, text: string }} Answer */
 
 const PATH = "/api/v1/uploads/tus";
@@ -240,13 +256,10 @@ export function dataOf({ url, name, bytes, width, height, thumbnail }, more = {}
  * What the outbox needs to upload a file before its message is sent.
  *
  * @param {Session} session
- * @param {Blob} content
- * @param {{ name?: string, kind?: string }} options
- * @param {Record<string, any>} more  see {@link dataOf}
- * @param {Blob | null} [poster]  a picture of a video, uploaded with it
- * @returns {import("../outbox.js").Upload}
+ * @param {Unsent} file
+ * @returns {Upload}
  */
-export function uploadOf(session, content, options, more, poster = null) {
+export function uploadOf(session, { content, options, more, poster }) {
   const upload = new FileUpload(session, content, options);
   const picture = poster && new FileUpload(session, poster, { kind: "picture" });
   return {
