@@ -3,7 +3,7 @@
 
 import { fill, make } from "../text.js";
 import { rowsOf } from "./api.js";
-import { attempt, copyButton, field, input, namedList, newId, noteLine, redraw, section, show } from "./form.js";
+import { attempt, copyButton, field, input, load, namedList, newId, noteLine, redraw, section, show } from "./form.js";
 import { button, confirm, openDialog, openPanel, toast } from "./panel.js";
 import { personRow } from "./people.js";
 
@@ -53,7 +53,7 @@ class BotsView {
   /** @returns {Promise<boolean>} */
   #load() {
     const { session } = this;
-    return attempt(this.body, this.note, session.words, async () => {
+    return load(this.body, this.note, session.words, async () => {
       const bots = await rowsOf("bots", (cursor) => session.api("GET", "bots", { cursor }));
       session.people.add(bots.map((/** @type {Bot} */ { id, name, nickname, avatar }) => ({ user: id, name, nickname, avatar, bot: true })));
       const rows = bots.map((/** @type {Bot} */ bot) => personRow(session, bot.id, () => this.#open(bot), { below: bot.name && `@${bot.name}` }));
@@ -218,7 +218,7 @@ export class HooksView {
   /** @returns {Promise<boolean>} */
   #load() {
     const { session, group } = this;
-    return attempt(this.body, this.note, session.words, async () => {
+    return load(this.body, this.note, session.words, async () => {
       const { hooks } = await session.api("GET", "hooks", { group });
       this.#hooks = hooks;
       this.#draw();

@@ -3,7 +3,7 @@
 
 import { fill, make } from "../text.js";
 import { rowsOf } from "./api.js";
-import { attempt, field, input, namedList, newId, noteLine, redraw, section, show, withModule } from "./form.js";
+import { attempt, field, input, load, namedList, newId, noteLine, redraw, section, show, withModule } from "./form.js";
 import { openInvitations } from "./invitations.js";
 import { button, confirm, openDialog, openPanel, toast } from "./panel.js";
 import { personRow } from "./people.js";
@@ -73,14 +73,12 @@ class ContactsView {
   }
 
   async #load() {
-    try {
+    await load(this.lower, this.note, this.session.words, async () => {
       const lists = await Promise.all(LISTS.map((name) => loadList(this.session, name)));
       LISTS.forEach((name, index) => { this.lists[name] = lists[index]; });
       this.#isLoaded = true;
       await this.session.people.refresh(this.lists.friends);
-    } catch (error) {
-      await attempt(this.note, this.note, this.session.words, () => Promise.reject(error));
-    }
+    });
     this.#draw();
   }
 

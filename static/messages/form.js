@@ -114,6 +114,40 @@ export async function attempt(control, note, words, act) {
   }
 }
 
+/** What is loading now. @type {WeakMap<HTMLElement, { done: Promise<boolean>, again: boolean }>} */
+const loads = new WeakMap();
+
+/**
+ * Loads what an element shows. If that is loading already, it loads once more afterwards: the first answer may be older.
+ *
+ * @param {HTMLElement} body        is busy meanwhile
+ * @param {HTMLElement | null} note  shows why it failed; null: a toast does
+ * @param {Record<string, string>} words
+ * @param {() => Promise<unknown>} act
+ * @returns {Promise<boolean>} whether the last one was done
+ */
+export function load(body, note, words, act) {
+  const running = loads.get(body);
+  if (running) {
+    running.again = true;
+    return running.done;
+  }
+  const started = { done: Promise.resolve(false), again: false };
+  loads.set(body, started);
+  const run = async () => {
+    for (;;) {
+      started.again = false;
+      const done = await attempt(body, note, words, act);
+      if (!started.again) {
+        loads.delete(body);
+        return done;
+      }
+    }
+  };
+  started.done = run();
+  return started.done;
+}
+
 /**
  * Uses a module that is loaded when it is needed: the page is there earlier. If it cannot be loaded, `use` is not called.
  *

@@ -5,7 +5,7 @@ import { fill, make } from "../text.js";
 import { rowsOf } from "./api.js";
 import { HooksView } from "./bots.js";
 import { openCard, openPicker } from "./contacts.js";
-import { attempt, field, input, namedList, noteLine, redraw, section, select, show, switchBox } from "./form.js";
+import { attempt, field, input, load, namedList, noteLine, redraw, section, select, show, switchBox } from "./form.js";
 import { membersText, openInvitations } from "./invitations.js";
 import { openMedia } from "./media-list.js";
 import { button, confirm, openDialog, openPanel, toast } from "./panel.js";
@@ -86,7 +86,7 @@ class GroupView {
   /** @returns {Promise<boolean>} */
   #load() {
     const { session, id } = this;
-    return attempt(this.body, this.note, session.words, async () => {
+    return load(this.body, this.note, session.words, async () => {
       const [group, { members, count }] = await Promise.all([session.api("GET", "groups/show", { group: id }), loadMembers(session, id)]);
       this.#group = group;
       this.#members = members;
@@ -104,7 +104,7 @@ class GroupView {
     redraw(this.body, [
       this.#head(group), this.#buttons(group), this.#memberList(group),
       ...(RANK[group.role] >= RANK.admin ? [this.#rules(group), ...(this.#hooks ? [this.#hooks.root] : [])] : []),
-      make("p", "panel-buttons", this.#button("leave", words.messages_leave, () => this.#leaveGroup(group), "quiet danger")),
+      make("p", "panel-buttons", this.#button("leave", words.messages_leave, (leave) => this.#leaveGroup(leave, group), "quiet danger")),
     ]);
   }
 
@@ -244,12 +244,15 @@ class GroupView {
     const layer = openDialog(name, make("div", "choices", ...buttons));
   }
 
-  /** @param {Group} group */
-  async #leaveGroup(group) {
+  /**
+   * @param {HTMLElement} control
+   * @param {Group} group
+   */
+  async #leaveGroup(control, group) {
     const { session, id } = this;
     const { words } = session;
     if (!(await confirm(fill(words.messages_leave_question, { name: group.name }), { yes: words.messages_leave, danger: true }))) return;
-    await attempt(this.body, null, words, async () => {
+    await attempt(control, null, words, async () => {
       await session.api("POST", "groups/leave", { group: id });
       this.leave();
       toast(fill(words.messages_left_group, { name: group.name }));
@@ -259,13 +262,13 @@ class GroupView {
   /**
    * @param {string} key
    * @param {string} label
-   * @param {() => void} act
+   * @param {(control: HTMLElement) => void} act
    * @param {string} [classes]
    */
   #button(key, label, act, classes = "quiet") {
     const made = button(label, classes);
     made.dataset.key = key;
-    made.addEventListener("click", act);
+    made.addEventListener("click", () => act(made));
     return made;
   }
 

@@ -3,7 +3,7 @@
 
 import { fill, make } from "../text.js";
 import { ApiError, callApi } from "./api.js";
-import { attempt, copyButton, field, input, namedList, noteLine, redraw, section, select, show, withModule } from "./form.js";
+import { attempt, copyButton, field, input, load, namedList, noteLine, redraw, section, select, show, withModule } from "./form.js";
 import { button, confirm, openDialog, openPanel, toast } from "./panel.js";
 import { avatarOf } from "./people.js";
 
@@ -149,18 +149,21 @@ class InvitationsView {
     this.note = noteLine();
     this.body = make("div", "invitation-body", make("p", "muted", session.words.messages_loading));
     root.append(make("p", "muted", group ? fill(session.words.messages_group_link_hint, { name: group.name }) : session.words.messages_my_link_hint), this.note, this.body, this.#makeForm());
-    attempt(this.body, this.note, session.words, () => this.#load());
+    this.#load();
   }
 
-  async #load() {
+  /** @returns {Promise<boolean>} */
+  #load() {
     const { session, group } = this;
-    const page = await session.api("GET", "invitations", { ...(group && { group: group.id }), limit: PAGE });
-    const now = Date.now() / 1000;
-    this.#invitations = page.invitations.filter((/** @type {Invitation} */ each) => (
-      each.group === (group?.id ?? "") && (!each.expires_at || each.expires_at > now) && (!each.max_uses || each.uses < each.max_uses)
-    )).sort((/** @type {any} */ a, /** @type {any} */ b) => b.created - a.created);
-    this.#shown = this.#invitations.find(({ code }) => code === this.#shown?.code) ?? this.#invitations[0];
-    this.#draw();
+    return load(this.body, this.note, session.words, async () => {
+      const page = await session.api("GET", "invitations", { ...(group && { group: group.id }), limit: PAGE });
+      const now = Date.now() / 1000;
+      this.#invitations = page.invitations.filter((/** @type {Invitation} */ each) => (
+        each.group === (group?.id ?? "") && (!each.expires_at || each.expires_at > now) && (!each.max_uses || each.uses < each.max_uses)
+      )).sort((/** @type {any} */ a, /** @type {any} */ b) => b.created - a.created);
+      this.#shown = this.#invitations.find(({ code }) => code === this.#shown?.code) ?? this.#invitations[0];
+      this.#draw();
+    });
   }
 
   #draw() {
@@ -254,7 +257,6 @@ class InvitationsView {
           ...(group && { group: group.id }), seconds: Number(seconds.value), uses: Number(uses.value),
         });
         await this.#load();
-        show(this.note, "");
       });
     });
     return section(words.messages_link_make, form);

@@ -5,7 +5,7 @@ import { fill, make } from "../text.js";
 import { IDENTIFIERS, NAME_LENGTH, PASSWORD_LENGTH, identifierInput, loadRules } from "./account-fields.js";
 import { ApiError } from "./api.js";
 import { cropAvatar } from "./avatar-crop.js";
-import { attempt, field, input, namedList, noteLine, redraw, section, show, switchBox, withModule } from "./form.js";
+import { attempt, field, input, load, namedList, noteLine, redraw, section, show, switchBox, withModule } from "./form.js";
 import { asPassword, linkSection } from "./log-in-with.js";
 import { button, confirm, openDialog, openPanel, toast } from "./panel.js";
 
@@ -62,7 +62,7 @@ class ProfileView {
 
   #load() {
     const { session } = this;
-    return attempt(this.body, this.note, this.words, async () => {
+    return load(this.body, this.note, this.words, async () => {
       const [account, { devices }, rules, links] = await Promise.all([
         session.api("GET", "accounts/show"), session.api("GET", "accounts/devices"), loadRules(session.app), linkSection(session, () => this.#load()),
       ]);

@@ -1,10 +1,10 @@
-// Modules that are loaded on a click, and lists that have several pages.
+// Modules that are loaded on a click, what is asked for again while it loads, and lists that have several pages.
 import assert from "node:assert/strict";
 import { readFileSync, readdirSync } from "node:fs";
 import { it } from "node:test";
 
 import { rowsOf } from "./static/messages/api.js";
-import { noteLine, withModule } from "./static/messages/form.js";
+import { load, noteLine, withModule } from "./static/messages/form.js";
 
 const FOLDER = new URL("./static/messages/", import.meta.url);
 const WORDS = [
@@ -66,4 +66,36 @@ it("a list has the rows of all its pages, up to a limit", async () => {
   assert.deepEqual([found, asked], [[1, 2, 3], ["", "2"]]);
   const endless = await rowsOf("bots", async () => ({ bots: Array(1_000).fill(0), next: "more" }));
   assert.equal(endless.length, 2_000);
+});
+
+it("what is asked for again while it loads is loaded once more, after the answers that may be older", async () => {
+  const attributes = new Map();
+  const body = /** @type {any} */ ({
+    getAttribute: (name) => attributes.get(name) ?? null,
+    setAttribute: (name, value) => attributes.set(name, value),
+    removeAttribute: (name) => attributes.delete(name),
+  });
+  let role = "member";
+  let shown = "";
+  let asked = 0;
+  const answers = [];
+  const read = async () => {
+    asked += 1;
+    const answer = role;
+    await new Promise((resolve) => answers.push(resolve));
+    shown = answer;
+  };
+  const first = load(body, null, {}, read);
+  role = "admin";
+  const others = [load(body, null, {}, read), load(body, null, {}, read)];
+  answers[0]();
+  while (answers.length < 2) await new Promise(setImmediate);
+  assert.equal(shown, "member");
+  answers[1]();
+  assert.deepEqual(await Promise.all([first, ...others]), [true, true, true]);
+  assert.deepEqual([shown, asked, attributes.size], ["admin", 2, 0]);
+  const later = load(body, null, {}, read);
+  answers[2]();
+  assert.equal(await later, true);
+  assert.equal(asked, 3);
 });
