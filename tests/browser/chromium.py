@@ -24,6 +24,7 @@ _FLAGS = (
     "--disable-dev-shm-usage",
     "--no-first-run",
     "--disable-background-networking",
+    "--disable-renderer-backgrounding",
     "--disable-component-update",
     "--disable-sync",
     "--no-proxy-server",
@@ -63,10 +64,12 @@ class Browser:
         dark: bool = False,
         languages: str = "",
         script: str = "",
+        forget: bool = False,
     ) -> "Page":
         """A new tab (so with an empty sessionStorage) at ``url``; the one before is closed.
 
-        ``languages`` is the Accept-Language to send, ``script`` runs before those of the page.
+        ``languages`` is the Accept-Language to send, ``script`` runs before those of the page. ``forget`` empties
+        the localStorage of the server first: nobody is logged in.
         """
         before = self.driver.current_window_handle
         self.driver.switch_to.new_window("tab")
@@ -81,6 +84,9 @@ class Browser:
             page.command("Emulation.setUserAgentOverride", userAgent=agent, acceptLanguage=languages)
         if script:
             page.command("Page.addScriptToEvaluateOnNewDocument", source=script)
+        if forget:
+            origin = "/".join(url.split("/")[:3])
+            page.command("Storage.clearDataForOrigin", origin=origin, storageTypes="local_storage")
         self.driver.get(url)
         return page
 

@@ -65,10 +65,7 @@ def address(server: Server, language: str = "en") -> str:
 
 def open_page(browser: Browser, server: Server, language: str = "en", **how: Any) -> Page:
     """The page, before a login."""
-    page = browser.open(address(server, language), **how)
-    page.run("localStorage.clear()")
-    page.driver.refresh()
-    return page
+    return browser.open(address(server, language), forget=True, **how)
 
 
 def start_conversation(page: Page, phone: str) -> None:

@@ -93,9 +93,7 @@ def test_a_link_leads_a_new_user_into_a_group(pair: Pair, server: Server) -> Non
     eventually(lambda: first.shown("#invitation-link"), what="the link")
     link = str(first.run("return document.querySelector('#invitation-link').value"))
     eventually(lambda: first.shown("svg.qr"), what="the QR code")
-    second = open_page(pair[1], server)
-    second.driver.get("about:blank")  # the link alone would only change the hash of the page
-    second.driver.get(link.replace("#", "?lang=en#"))
+    second = pair[1].open(link.replace("#", "?lang=en#"), forget=True)
     eventually(
         lambda: second.texts(".invited") == ["Ann invites you to the group “Tea”"], what="the invitation"
     )
