@@ -68,8 +68,8 @@ class Browser:
     ) -> "Page":
         """A new tab (so with an empty sessionStorage) at ``url``; the one before is closed.
 
-        ``languages`` is the Accept-Language to send, ``script`` runs before those of the page. ``forget`` empties
-        the localStorage of the server first: nobody is logged in.
+        ``languages`` is the Accept-Language to send, ``script`` runs before those of the page. ``forget``
+        empties the localStorage of the server first: nobody is logged in.
         """
         before = self.driver.current_window_handle
         self.driver.switch_to.new_window("tab")
