@@ -264,3 +264,23 @@ def test_streamed_messages_between_publications_make_the_same_payloads(harness: 
     assert sum(early.kinds) >= 3
     back = Reader(harness, "dan", since=Position(early.result.epoch, offset))
     assert back.payloads == plain.payloads[-3:]
+
+
+def test_subscribers_that_read_deltas_receive_joins_and_leaves_as_such(harness: Harness) -> None:
+    channel = harness.channel_settings["prices"]
+    harness.channel_settings["prices"] = replace(channel, join_leave=True)
+    ann = Reader(harness, "ann")
+    publish(harness, 1)
+    bob = Reader(harness, "bob", since=Position(ann.result.epoch, 0))
+    assert bob.result.recovered
+    publish(harness, 2)
+    harness.channels.unsubscribe(bob.connection, PRICES)
+    turn()
+    pushes = [json.decode(payload)["push"] for payload in ann.client.payloads()]
+    kinds = [next(kind for kind in push if kind != "channel") for push in pushes]
+    assert kinds == ["join", "pub", "join", "pub", "leave"]
+    assert pushes[2]["join"]["info"]["user"] == "bob"
+    assert [push["pub"].get("delta", False) for push in pushes if "pub" in push] == [False, True]
+    own, publication = [json.decode(payload)["push"] for payload in bob.client.payloads()]
+    assert own["join"]["info"]["user"] == "bob"
+    assert publication["pub"]["delta"], "it has recovered the one before"

@@ -184,6 +184,7 @@ def test_a_system_that_is_deleted_during_the_back_ends_decision_gets_no_client(
     connection, client = harness.open("systemId=known")
     assert client.close_code() == 4506
     assert connection.user is None
+    assert harness.metrics.logins_refused == 1
     assert ("system:known" in harness.hub.apps) is anew
     assert not harness.directory.began_with
 

@@ -6,7 +6,10 @@ from unittest.mock import Mock
 import msgspec
 import pytest
 
+from imserver.cluster.history import Position
 from imserver.model import Event, Outcome
+from imserver.services.channels.stored import Published
+from imserver.services.push.idempotency import Dedupe, MessageIds, RequestIds
 from imserver.services.push.publish import OnAbsent, PendingPushes, Publishing, Target
 from imserver.storage.log.contract import Draft
 from tests.services.memory_log import MemoryLog, MemoryStore
@@ -174,3 +177,26 @@ def test_a_target_is_one_thing(wrong: dict[str, object]) -> None:
 def test_a_target_is_written_as_it_was_read() -> None:
     for written in (b'{"user":"a"}', b'{"user":"a","device":""}', b'{"channel":"r"}', b'{"all":true}'):
         assert msgspec.json.encode(msgspec.json.decode(written, type=Target)) == written
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_what_a_node_remembers_of_a_stored_channel_is_not_published_again(is_known: bool) -> None:
+    """The log may have removed it meanwhile."""
+    channels = Mock(is_stored=lambda _app, _channel: True)
+    channels.publish_event.side_effect = [
+        Published(SENT, Position("e", 1)),
+        Published(Outcome.REPEATED, Position("e", 1)),
+    ]
+    ids = RequestIds(MessageIds(Dedupe(100, 100)))
+    publishing = Publishing(Mock(), channels, Mock(), Mock(), Mock(), ids)
+
+    def publish() -> Published:
+        (found,) = publishing.to_channels("shop", ["news"], HELLO, key="m-1", digest=1)
+        assert isinstance(found, Published)
+        return found
+
+    assert publish() == Published(SENT, Position("e", 1))
+    if not is_known:  # another node has published it
+        ids._firsts.clear()
+    assert publish() == Published(Outcome.REPEATED, Position("e", 1))
+    assert channels.publish_event.call_count == (1 if is_known else 2)

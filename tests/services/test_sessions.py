@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from imserver.auth.rules import ALLOWED
 from imserver.model import Event, Login
 from imserver.services.sessions import sessions as module
 from imserver.transport.connection import OPEN, Connection
@@ -311,6 +312,28 @@ def test_a_kick_closes_all_connections_of_a_user_with_4502(
     assert closed_with(other_user) is closed_with(other_app) is None
     assert not harness.hub.is_online(app, "ann")
     assert harness.login(app, "ann")[0].state == OPEN, "kicked is not banned"
+
+
+@pytest.mark.parametrize("user", ["ann", ""])
+def test_a_decision_about_a_deleted_app_does_not_count_in_a_new_one_of_its_name(
+    harness: Harness, user: str
+) -> None:
+    connection, client = harness.connect()
+    kicks = harness.sessions.kicks.count
+    harness.sessions.close_app(MULTI)
+    harness.hub.open(MULTI, "multi")
+
+    def begin(kicks: int) -> int:
+        if user:
+            return harness.sessions.login(connection, Login(MULTI, user), decision=ALLOWED, kicks=kicks)
+        return harness.sessions.begin_without_user(connection, MULTI, ALLOWED, kicks)
+
+    assert begin(kicks) == 1003
+    assert client.close_code() == 4506
+    assert not harness.hub.is_online(MULTI, "ann")
+    assert connection.app is None or connection.state != OPEN
+    connection, _ = harness.connect()
+    assert begin(harness.sessions.kicks.count) == 200
 
 
 def test_a_kick_of_no_user_closes_no_session(harness: Harness) -> None:

@@ -718,7 +718,7 @@ class Channels(ChannelMembers):
         """Send a publication to members: a delta to those that have the one before it. Never switches."""
         state = local.position
         deltas = None if state is None else state.deltas
-        if state is None or not deltas:
+        if state is None or not deltas or event.kind in ("join", "leave"):
             self._fanout.to_some(local.app, members, event)
             return
         place, last = event.channel, state.last

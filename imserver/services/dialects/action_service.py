@@ -29,11 +29,12 @@ from imserver.protocol.action import ActionDialect, with_seq
 from imserver.services.channels.channels import Channels
 from imserver.services.channels.members import ChannelRefused
 from imserver.services.dialects.action_acks import ActionAcks, unacked_of
+from imserver.services.messages.annotations import code_of
 from imserver.services.messages.deliverer import Result, wait_until_sent
 from imserver.services.messages.messaging import Messaging, RejectedView
 from imserver.services.messages.subscriptions import PongSubscription, Positions
 from imserver.services.sessions.sessions import Sessions
-from imserver.storage.log.contract import INVALID, REJECTED, Appended, Draft, Rejected
+from imserver.storage.log.contract import REJECTED, Appended, Draft, Rejected
 from imserver.storage.store import Store
 from imserver.transport.connection import OPEN, Connection, app_and_user
 from imserver.transport.gate import Head
@@ -223,7 +224,7 @@ def _reply_to(result: Result) -> Reply:
     if isinstance(result, Rejected) and result.reason == REJECTED:
         return _rejected(result.detail)
     if isinstance(result, Rejected):
-        return Reply(errors.REPLY_BAD_PARAMETER if result.reason == INVALID else errors.REPLY_UNAUTHORIZED)
+        return Reply(code_of(result))
     return _NOT_STORED
 
 

@@ -300,7 +300,7 @@ class CentrifugeService:
             login = Login(app, decision.user, command.token, decision.device)
             code = self._sessions.login(connection, login, decision=decision, kicks=kicks)
         else:
-            code = self._sessions.begin_without_user(connection, app, decision)
+            code = self._sessions.begin_without_user(connection, app, decision, kicks)
         if code != errors.REPLY_OK:
             return Reply(code)
         connection.last_seen, state.app = 0.0, ""

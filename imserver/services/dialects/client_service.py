@@ -131,6 +131,7 @@ class ClientService:
             self._refuse(connection, refusal(-decision.code, text), decision.close)
             return
         if self._hub.apps.get(app) is not known:
+            self._metrics.logins_refused += 1
             connection.close(errors.CLOSE_APP_DELETED)
             return
         self._begin(app, connection, guest=False)

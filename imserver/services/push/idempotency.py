@@ -418,5 +418,5 @@ class RequestIds:
 
 def _name(app: str, request_id: str) -> str:
     # No name of an app contains U+0000, so this equals neither the name of another app's request nor that of
-    # a message id.
+    # a message id (outside demo mode, where an id may be any text).
     return f"\0{app}\0{request_id}"

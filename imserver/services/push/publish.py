@@ -331,8 +331,9 @@ class Publishing:
 
         def carry_out(index: int, first: First | None) -> Carried[Published | ChannelRefused]:
             channel = names[index]
-            # The log knows what a stored channel has of a repetition.
-            if first is not None and not (with_history and self._channels.is_stored(app, channel)):
+            is_stored = with_history and self._channels.is_stored(app, channel)
+            # If this node does not know the position, the log may still know it.
+            if first is not None and (first.result or not is_stored):
                 position = _decode_position(first.result) if first.result else None
                 return Published(Outcome.REPEATED, position), (), b""
             found = publish(channel)

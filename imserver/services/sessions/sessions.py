@@ -92,7 +92,13 @@ class RecentKicks:
 
     def note(self, app: str, user: str, device: str | None = None) -> None:
         """Record the kick of a user, from devices of this name or (None) from all."""
-        key = app, user, device
+        self._note((app, user, device))
+
+    def note_app(self, app: str) -> None:
+        """Record that an app was deleted: a new one of its name may have other users."""
+        self._note((app, "", None))
+
+    def _note(self, key: tuple[str, str, str | None]) -> None:
         self.count += 1
         self._numbers.pop(key, None)
         self._numbers[key] = self.count
@@ -106,6 +112,10 @@ class RecentKicks:
         numbers = self._numbers
         whole = device.rpartition("/")[0] or device
         return max(numbers.get((app, user, each), 0) for each in (None, device, whole)) > count
+
+    def app_deleted_since(self, count: int, app: str) -> bool:
+        """Whether an app of this name was deleted after the first ``count`` kicks."""
+        return self._numbers.get((app, "", None), 0) > count
 
 
 def _rivals(app: App, login: Login, connection: Connection) -> list[Connection]:
@@ -196,7 +206,7 @@ class Sessions:
             return self._refuse(
                 connection, login, errors.REPLY_UNAUTHORIZED, "banned" if banned else "kicked"
             )
-        if self._hub.apps.get(name) is not app:
+        if self._hub.apps.get(name) is not app or self.kicks.app_deleted_since(kicks, name):
             connection.close(errors.CLOSE_APP_DELETED)
             return self._refuse(connection, login, errors.REPLY_UNAUTHORIZED, "deleted")
         self._logins.began(connection, decision)
@@ -205,13 +215,19 @@ class Sessions:
                 rival.close(errors.CLOSE_REPLACED)
         return code
 
-    def begin_without_user(self, connection: Connection, app: str, decision: LoginDecision) -> int:
+    def begin_without_user(
+        self, connection: Connection, app: str, decision: LoginDecision, kicks: int | None = None
+    ) -> int:
         """Begin a session without a user. Returns a reply code. Never switches.
 
-        It is in channels only: no push to users reaches it, and nobody goes online.
+        It is in channels only: no push to users reaches it, and nobody goes online. ``kicks``: the number of
+        kicks before the decision, if it may have switched.
         """
         known = self._hub.apps.get(app)
         if known is None:
+            return self._refused(errors.REPLY_UNAUTHORIZED)
+        if kicks is not None and self.kicks.app_deleted_since(kicks, app):
+            connection.close(errors.CLOSE_APP_DELETED)
             return self._refused(errors.REPLY_UNAUTHORIZED)
         if connection.state != OPEN:
             return self._refused(errors.REPLY_FAILED)
@@ -365,6 +381,7 @@ class Sessions:
 
     def close_app(self, app: str) -> None:
         """An app was deleted: close its sessions on this node, and forget its bans. Never switches."""
+        self.kicks.note_app(app)
         for user in [user for name, user in self._bans if name == app]:
             del self._bans[app, user]
         for connection in self._hub.retire(app):
