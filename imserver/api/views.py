@@ -178,7 +178,7 @@ class _UploadView:
         api.rates.require(principal, http_request.host)
         if http_request.headers.get("content-encoding", "identity").lower() != "identity":
             raise ApiProblem(errors.HTTP_UNKNOWN_ENCODING, "Upload the file without a Content-Encoding")
-        if http_request.headers.get("content-type", "").lower().startswith("multipart/"):
+        if http_request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
             raise ApiProblem(errors.HTTP_INVALID_REQUEST, _NO_FORM)
         length = request.content_length
         if length is None:

@@ -232,7 +232,8 @@ def refusal(principal: Principal, need: Need) -> tuple[HttpProblem, str]:
         key = f", or an API key of scope `{need.scope}`" if need.scope else ""
         return HTTP_NOT_ALLOWED, f"This request takes {wanted}{key}, not {_TOKENS[principal.kind]}"
     if principal.key:
-        return HTTP_FORBIDDEN, f"The key lacks the scope `{need.scope}`"
+        lacks = f"The key lacks the scope `{need.scope}`"
+        return HTTP_FORBIDDEN, lacks if need.scope else "This request takes no API key"
     return HTTP_UNAUTHORIZED, ""
 
 

@@ -154,9 +154,6 @@ class LocalHistory:
         self._streams[app, what.channel] = stream
         self._streams.move_to_end((app, what.channel))
         self._make_room(0)
-        while self.bytes > self._limit_bytes and len(self._streams) > 1:
-            _, oldest = self._streams.popitem(last=False)
-            self.bytes -= oldest.bytes
         while self.bytes > self._limit_bytes and stream.publications:
             self._grow(stream, -_size(stream.publications.popleft()))
         return event
@@ -178,9 +175,8 @@ class LocalHistory:
         return self._streams.get((app, channel)) or self._unused.get((app, channel))
 
     def _make_room(self, size: int) -> None:
-        """Forget channels without publications while there is no room for ``size`` bytes.
-
-        Those with subscribers are forgotten only if all these channels have more than half of the limit.
+        """Forget channels while there is no room for ``size`` bytes, but not the one with the last
+        publication.
         """
         looked_at = 0
         while self._unused and self.bytes + size > self._limit_bytes and looked_at < _LOOKED_AT:
@@ -192,6 +188,8 @@ class LocalHistory:
                 self.bytes -= stream.bytes
         while self.bytes + size > self._limit_bytes and self._unused_bytes() > self._limit_bytes // 2:
             self.bytes -= self._unused.popitem(last=False)[1].bytes
+        while self.bytes + size > self._limit_bytes and len(self._streams) > 1:
+            self.bytes -= self._streams.popitem(last=False)[1].bytes
 
     def _unused_bytes(self) -> int:
         return len(self._unused) * _STREAM_BYTES

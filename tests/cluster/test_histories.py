@@ -155,7 +155,7 @@ def test_channels_that_were_only_asked_for_push_no_history_out() -> None:
     assert history.bytes == 0
 
 
-def test_silent_channels_with_subscribers_push_no_history_out() -> None:
+def test_silent_channels_with_subscribers_do_not_push_the_last_history_out() -> None:
     history = LocalHistory(20_000, lambda _app, channel: int(channel.startswith("user")))
     append(history, "a")
     for number in range(100):
@@ -165,6 +165,22 @@ def test_silent_channels_with_subscribers_push_no_history_out() -> None:
     assert history.bytes <= 20_000
     assert read(history) == ([(1, "a")], 1)
     assert read(history, channel="other") == ([(1, "b")], 1)
+
+
+def test_readers_of_silent_channels_take_room_from_one_history_after_the_other() -> None:
+    limit = 200_000
+    history = LocalHistory(limit, lambda _app, channel: int(channel.startswith("user")))
+    for number in range(200):
+        append(history, "x" * 1000, channel=f"news{number}")
+    histories = len(history._streams)
+    for number in range(300):
+        history.positions("101", [f"user{number}"])
+        assert history.bytes <= limit
+    left = len(history._streams)
+    assert left > histories // 3, "silent channels have at most half of the room"
+    append(history, "x" * 1000, channel="other")
+    assert history.bytes <= limit
+    assert len(history._streams) >= left - 2
 
 
 def test_one_channel_may_not_be_larger_than_all_are_allowed_to_be() -> None:

@@ -340,6 +340,8 @@ def test_a_length_is_needed(own_server: Server, user: str) -> None:
     form = ask(own_server.http, head(5, kind, app="101", user=user) + b"--x--")
     assert code(form) == (400, "invalid_request")
     assert "do not send a form" in form.json["message"]
+    page = ask(own_server.http, head(5, "Content-Type: multipart/related", app="101", user=user) + b"--x--")
+    assert page.status == 201, "a file of this type"
 
 
 # --- nobody reads two stories -------------------------------------------------------------------------------

@@ -300,7 +300,8 @@ def test_the_handshake_needs_a_key_that_may_push(keyed: Server) -> None:
     ] == [401, 401, 403, 101]
     assert knock(keyed, "").json["code"] == "unauthorized"
     assert knock(keyed, "").header("WWW-Authenticate") == "Bearer"
-    assert knock(keyed, "reading-key-of-the-tests").json["code"] == "forbidden"
+    refused = knock(keyed, "reading-key-of-the-tests").json
+    assert (refused["code"], refused["message"]) == ("forbidden", "The key lacks the scope `push`")
 
 
 def test_a_key_publishes_in_its_own_apps_only(keyed: Server) -> None:

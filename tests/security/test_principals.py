@@ -73,6 +73,7 @@ def test_registration_is_refused_in_an_app_without_accounts(harness: Harness, ap
     [
         *(("POST", f"/api/v1/friends/{what}", {"friend": "2"}) for what in ("request", "block", "unblock")),
         ("GET", "/api/v1/friends", {"list": "blocked"}),
+        ("POST", "/api/v1/friends/remove", {"friend": "1"}),
         ("POST", "/api/v1/accounts/delete", {}),
         ("POST", "/api/v1/accounts/set", {"nickname": "Ann"}),
         ("POST", "/api/v1/accounts/logout", {}),
@@ -292,6 +293,13 @@ def test_a_refusal_says_what_the_key_lacks(
     more: Any = {"confirm": app} if path.endswith("delete") else {"users": ["u"], "seconds": 1}
     answered, answer = harness.call("POST", path, {"app": app, **more}, used.key)
     assert (answered, answer["message"]) == (status, message)
+
+
+def test_a_request_that_takes_no_key_says_so(harness: Harness) -> None:
+    commands = [{"accounts/login": {"app": "gochat", "identifier": "ann", "password": "secret"}}]
+    _, answer = harness.call("POST", "/api/v1/batch", {"commands": commands}, ALL.key)
+    [result] = answer["results"]
+    assert (result["status"], result["body"]["message"]) == (403, "This request takes no API key")
 
 
 def test_a_valid_token_is_not_called_invalid_where_it_is_not_accepted(harness: Harness) -> None:

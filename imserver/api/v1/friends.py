@@ -159,9 +159,5 @@ def unblock(api: Api, call: Call, asked: FriendChange) -> FriendAnswer:
 
 
 def _change(api: Api, call: Call, asked: FriendChange, becoming: Relating) -> FriendAnswer:
-    try:
-        result = api.services.friends.change(call.app, call.user, asked.friend, becoming)
-    except UnknownFriend:
-        api.services.accounts.rules_of(call.app)  # says so if the app has no accounts
-        raise
-    return FriendAnswer(result.value)
+    api.services.accounts.rules_of(call.app)  # says so if the app has no accounts
+    return FriendAnswer(api.services.friends.change(call.app, call.user, asked.friend, becoming).value)

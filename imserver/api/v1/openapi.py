@@ -266,7 +266,8 @@ def problems_of(row: Operation) -> tuple[HttpProblem, ...]:
     common = [*_ALWAYS, *(_WITH_BODY if row.body is not None else ())]
     if row.scope:
         common += [*_KEYED, *(() if row.need is ANY_KEY else _SCOPED)]
-    if "session" in row.need.users:
+    users = row.need.users
+    if "session" in users or ("nobody" not in users and users & {"account", "bot"}):
         common.append(errors.HTTP_ISSUER_UNAVAILABLE)
     return tuple(dict.fromkeys((*row.shared_problems, *row.problems, *common)))
 

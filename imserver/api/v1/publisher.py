@@ -18,6 +18,7 @@ import gevent
 import msgspec
 from gevent.event import Event as Signal
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
+from msgspec.structs import replace
 
 from imserver import errors
 from imserver.api.call import Api, Call
@@ -106,7 +107,10 @@ class Publisher:
     def choose(self, head: Head) -> Spoken | HttpProblem:
         """Decide for the gate whether a client may publish."""
         principal = self._api.services.authority.identify(PUSH, head.headers, head.host)
-        return self._spoken if may(principal, PUSH) else refusal(principal, PUSH)[0]
+        if may(principal, PUSH):
+            return self._spoken
+        problem, message = refusal(principal, PUSH)
+        return replace(problem, message=message or problem.message)
 
     def opened(self, connection: Connection, head: Head) -> None:
         """A connection begins."""

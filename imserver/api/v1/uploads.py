@@ -285,7 +285,7 @@ streams.elsewhere(
 
     The body is the file itself, with a Content-Length. The server detects the kind from the content: a
     picture (JPEG, PNG, GIF, WebP), a voice message or music, a video, or some other file. It ignores the
-    Content-Type.
+    Content-Type, but refuses `multipart/form-data`.
 
     Needs an API key with the scope `push`, or the token of the user. Send the `url` of the answer in a
     message, together with what the receiver should display.

@@ -7,6 +7,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from imserver import errors
 from imserver.api.reply import PROBLEM
 from imserver.api.routes import ROUTES
 from imserver.api.v1.openapi import document, operation_id, problems_of
@@ -94,6 +95,23 @@ def test_every_operation_has_examples_of_what_it_needs(row: Operation) -> None:
     parameters = described(row)["parameters"]
     assert all("example" in each for each in parameters if each["required"])
     assert row.content_type != JSON or row.status != 200 or row.answer_example is not None
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "reads"),
+    [
+        ("GET", "/api/v1/friends", True),
+        ("GET", "/api/v1/conversations", True),
+        ("POST", "/api/v1/messages/stream/open", True),
+        ("POST", "/api/v1/accounts/login", False),
+        ("GET", "/api/v1/apps", False),
+    ],
+)
+def test_a_request_that_reads_session_tokens_may_find_their_issuer_away(
+    method: str, path: str, reads: bool
+) -> None:
+    [row] = [row for row in DOCUMENTED if (row.method, row.path) == (method, path)]
+    assert (errors.HTTP_ISSUER_UNAVAILABLE in problems_of(row)) is reads
 
 
 @pytest.mark.parametrize("row", DOCUMENTED, ids=IDS)
