@@ -70,20 +70,21 @@ def violations(page: Page) -> list[str]:
         ("/none", "h1"),
     ],
 )
-def test_no_page_has_a_violation(pair: Pair, server: Server, path: str, ready: str) -> None:
+@pytest.mark.parametrize("look", LOOKS, ids=lambda look: f"{look[0]}-{'dark' if look[1] else 'light'}")
+def test_no_page_has_a_violation(
+    pair: Pair, server: Server, look: tuple[str, bool, tuple[int, int]], path: str, ready: str
+) -> None:
     pair.expects("404")
-    found = []
-    for language, dark, size in LOOKS:
-        address = f"{server.http_url}{path}{'&' if '?' in path else '?'}lang={language}"
-        page = pair[0].open(address, size=size, dark=dark)
-        eventually(
-            lambda page=page: page.run("return Boolean(document.querySelector(arguments[0]))", ready),
-            what=f"{path} shows {ready}",
-        )
-        if page.shown("#message"):
-            page.say("a word 😀")
-        found += [f"{language} {'dark' if dark else 'light'} {each}" for each in violations(page)]
-    assert not found, "\n".join(dict.fromkeys(found))
+    language, dark, size = look
+    address = f"{server.http_url}{path}{'&' if '?' in path else '?'}lang={language}"
+    page = pair[0].open(address, size=size, dark=dark)
+    eventually(
+        lambda: page.run("return Boolean(document.querySelector(arguments[0]))", ready),
+        what=f"{path} shows {ready}",
+    )
+    if page.shown("#message"):
+        page.say("a word 😀")
+    assert not violations(page)
 
 
 @pytest.fixture(scope="module")
