@@ -1,6 +1,7 @@
 """MessageSearch: few at a time, and a database that does not answer is said to be what it is."""
 
 from typing import Any
+from unittest.mock import Mock
 
 import gevent
 import pytest
@@ -9,6 +10,7 @@ from gevent.event import Event as Signal
 from imserver.errors import StorageUnavailable
 from imserver.services.messages import messaging
 from imserver.services.messages.messaging import SEARCHES_AT_ONCE, MessageSearch
+from imserver.storage.log.contract import Entry
 from tests.services.memory_log import MemoryStore
 from tests.transport.harness import until
 
@@ -62,3 +64,15 @@ def test_a_search_is_refused_at_once_while_many_wait(monkeypatch: pytest.MonkeyP
     assert not any(search.ready() for search in searches)
     log.may.set()
     gevent.joinall(searches, raise_error=True)
+
+
+def test_a_page_has_the_newest_results_that_fit_and_continues_behind_them() -> None:
+    entries = [
+        Entry(id=number, conversation=1, seq=number, sender="a", body=b"x" * size) for number in range(1, 9)
+    ]
+    log = Mock(search=lambda _app, _user, _text, _conversation, before, *_: (entries[: before - 1], 0))
+    found, before, pages = MessageSearch(MemoryStore(log)), len(entries) + 1, []
+    while before:
+        page, before = found.search("a", "u", "", 1, before, 100, ["file"])
+        pages.append([entry.id for entry in page])
+    assert pages == [[6, 7, 8], [3, 4, 5], [1, 2]]

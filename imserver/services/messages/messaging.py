@@ -419,12 +419,16 @@ class MessageSearch:
         limit: int,
         types: Sequence[str] = (),
     ) -> tuple[list[Entry], int]:
-        """See :meth:`imserver.storage.log.message_log.MessageLog.search`. Raises StorageUnavailable."""
+        """As many of the newest results as fit on a page; see
+        :meth:`imserver.storage.log.message_log.MessageLog.search`. Raises StorageUnavailable.
+        """
         self._take_turn()
         try:
-            return self._store.log().search(app, user, text, conversation, before, limit, types)
+            found, upto = self._store.log().search(app, user, text, conversation, before, limit, types)
         finally:
             self._turns.release()
+        entries, is_cut = newest_page(found, False)
+        return entries, entries[0].id if is_cut else upto
 
     def _take_turn(self) -> None:
         has_turn = self._turns.acquire(blocking=False)
