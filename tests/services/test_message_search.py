@@ -10,7 +10,7 @@ from gevent.event import Event as Signal
 from imserver.errors import StorageUnavailable
 from imserver.services.messages import messaging
 from imserver.services.messages.messaging import SEARCHES_AT_ONCE, MessageSearch
-from imserver.storage.log.contract import Entry
+from imserver.storage.log.contract import PAGE_BYTES, Entry
 from tests.services.memory_log import MemoryStore
 from tests.transport.harness import until
 
@@ -67,9 +67,8 @@ def test_a_search_is_refused_at_once_while_many_wait(monkeypatch: pytest.MonkeyP
 
 
 def test_a_page_has_the_newest_results_that_fit_and_continues_behind_them() -> None:
-    entries = [
-        Entry(id=number, conversation=1, seq=number, sender="a", body=b"x" * size) for number in range(1, 9)
-    ]
+    body = b"x" * (PAGE_BYTES // 3)
+    entries = [Entry(id=number, conversation=1, seq=number, sender="a", body=body) for number in range(1, 9)]
     log = Mock(search=lambda _app, _user, _text, _conversation, before, *_: (entries[: before - 1], 0))
     found, before, pages = MessageSearch(MemoryStore(log)), len(entries) + 1, []
     while before:
