@@ -10,6 +10,7 @@ import pytest
 from imserver.storage.accounts import AccountStore
 from imserver.storage.contract import Account
 from imserver.storage.log.contract import (
+    PAGE_BYTES,
     UNKNOWN_ACCOUNT,
     UNKNOWN_CONVERSATION,
     Appended,
@@ -416,6 +417,16 @@ def test_conversations_are_listed_with_what_is_new(log: MessageLog) -> None:
     assert [(talk.unread, talk.read) for talk in page] == [(1, 2)]
     assert not more
     assert log.list_conversations(APP, "me", 0, 2)[1]
+
+
+def test_a_page_of_conversations_has_those_whose_last_messages_fit(log: MessageLog) -> None:
+    stored(log, *(say(user, "me", "x" * (PAGE_BYTES // 3)) for user in "abcdefg"))
+    pages, before, more = [], 0, True
+    while more:
+        page, more = log.list_conversations(APP, "me", before, 10)
+        pages.append([talk.last.sender for talk in page if talk.last])
+        before = page[-1].place
+    assert pages == [["g", "f", "e"], ["d", "c", "b"], ["a"]]
 
 
 def test_a_group_that_was_left_shows_its_last_word_to_the_leaver(log: MessageLog) -> None:

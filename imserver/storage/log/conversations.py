@@ -6,7 +6,15 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from imserver.model import MAX_ID
-from imserver.storage.log.contract import MOST_UNREAD, Conversation, ConversationSummary, Entry, Membership
+from imserver.storage.log.contract import (
+    MOST_UNREAD,
+    Conversation,
+    ConversationSummary,
+    Entry,
+    Membership,
+    fitting,
+    page_size,
+)
 from imserver.storage.log.read import fetch, reads
 from imserver.storage.log.rows import (
     ANNOTATIONS,
@@ -112,8 +120,9 @@ class ConversationReader(LogTables):
     def list_conversations(
         self, app: str, user: str, before: int, limit: int
     ) -> tuple[list[ConversationSummary], bool]:
-        """A user's conversations whose newest id is below ``before`` (0: all), newest first, and whether
-        there are more."""
+        """A user's conversations whose newest id is below ``before`` (0: all), newest first: as many as fit
+        on a page; and whether there are more.
+        """
         nothing: tuple[list[ConversationSummary], bool] = [], False
 
         def work(sql: Statements, head: LogHead) -> tuple[list[ConversationSummary], bool]:
@@ -121,7 +130,9 @@ class ConversationReader(LogTables):
             rows = sql.query(_LISTS[sql.engine], values)
             ids = [row[-3] for row in rows if row[-3] is not None]
             last = {entry.id: entry for entry in fetch(sql, head.number, ids, user)}
-            return [_summary(row, last) for row in rows[:limit]], len(rows) > limit
+            found = [_summary(row, last) for row in rows[:limit]]
+            count = fitting(page_size(each.last) if each.last else 0 for each in found)
+            return found[:count], len(rows) > count
 
         return self._read_log(app, work, nothing)
 
