@@ -383,6 +383,7 @@ class ReconnectingClient {
     if (typeof token !== "string" && typeof token !== "function") throw new TypeError("the token is neither a string nor a function");
     this.#token = token;
     this.#freshToken = "";
+    this.#freshCall = 0;
   }
 
   /**
@@ -410,14 +411,16 @@ class ReconnectingClient {
       const late = new Promise((_, reject) => { timer = setTimeout(() => reject(new Error("no token in time")), this.timeoutMs); });
       const fresh = (await Promise.race([token(), late])) ?? "";
       if (typeof fresh !== "string") throw new TypeError("it has not returned a string");
-      if (token !== this.#token || call < this.#freshCall) return; // another function, or a later call, counts
-      this.#freshToken = fresh;
-      this.#freshCall = call;
+      if (token === this.#token && call >= this.#freshCall) { // otherwise another function, or a later call, counts
+        this.#freshToken = fresh;
+        this.#freshCall = call;
+      }
     } catch (error) {
-      throw new NotConnected(`the token function failed: ${error}`, error);
+      if (token === this.#token) throw new NotConnected(`the token function failed: ${error}`, error);
     } finally {
       clearTimeout(timer);
     }
+    if (token !== this.#token) return this.renewToken(); // replaced while it ran
   }
 
   /**
