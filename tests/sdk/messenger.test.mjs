@@ -235,6 +235,37 @@ it("a connection that answers heartbeats stays, however long a command takes", a
   assert.deepEqual([sockets.length, last().asked("send").length], [1, 2]);
 });
 
+it("slow commands of one connection share its heartbeats, which end with the last answer", async () => {
+  const { messenger } = await logIn({ heartbeatMs: 3_600_000 });
+  const slow = [1, 2, 3].map((conversation) => messenger.history(conversation));
+  const later = async (heartbeats) => {
+    mock.timers.tick(5000);
+    await settled();
+    assert.equal(last().asked("heartbeat").length, heartbeats);
+    if (heartbeats) await last().answer("heartbeat");
+  };
+  const answerTo = async (number) => {
+    const { seq, cmd } = last().sent.filter(({ cmd }) => cmd === "history")[number];
+    last().hear({ seq, cmd, response: { code: 200, data: { messages: [], hasMore: false } } });
+    await slow[number];
+  };
+  await later(1);
+  await answerTo(0);
+  await later(2);
+  await answerTo(2);
+  await later(3);
+  await answerTo(1);
+  await later(3);
+  messenger.read(1, 1).catch(() => {}); // sent again after the reconnect
+  await later(4);
+  last().end();
+  await comeBack();
+  await later(1);
+  await last().answer("read");
+  await later(1);
+  assert.equal(sockets.length, 2);
+});
+
 it("the close code of a connection that the server is closing counts, also if something is sent meanwhile", async () => {
   const { messenger } = await logIn();
   last().readyState = 2;
