@@ -310,6 +310,51 @@ it("many messages go few at a time, and more slowly after a rate limit until non
   messenger.close();
 });
 
+it("a command without an answer for a second lets the next one be sent, also after a rate limit", async () => {
+  const { messenger } = await logIn({ heartbeatMs: 3_600_000 });
+  const later = async (ms) => {
+    mock.timers.tick(ms);
+    await settled();
+  };
+  const sending = Array.from({ length: 20 }, (_, number) => messenger.send("bob", String(number)));
+  const reading = messenger.read(1, 1);
+  const { ready } = messenger.subscribe("orders:17");
+  await later(999);
+  assert.deepEqual([last().asked("send").length, last().asked("read").length, last().asked("subscribe").length], [20, 0, 0]);
+  await later(1);
+  assert.deepEqual([last().asked("send").length, last().asked("read").length, last().asked("subscribe").length], [20, 1, 1]);
+  await last().answer("read");
+  await last().answer("subscribe", { channel: "orders:17" });
+  await Promise.all([reading, ready]);
+  last().end(4003);
+  await comeBack();
+  await last().answer("subscribe", { channel: "orders:17" });
+  await later(50);
+  assert.equal(last().asked("send").length, 1);
+  await later(1000);
+  await later(49);
+  assert.equal(last().asked("send").length, 1);
+  await later(1);
+  assert.equal(last().asked("send").length, 2);
+  for (const send of sending) send.catch(() => {}); // rejected by close()
+  messenger.close();
+});
+
+it("a late answer to a command that has lost its turn frees no second one", async () => {
+  const { messenger } = await logIn({ heartbeatMs: 3_600_000 });
+  for (let number = 0; number < 42; number++) messenger.send("bob", String(number)).catch(() => {}); // rejected by close()
+  mock.timers.tick(1000);
+  await settled();
+  assert.equal(last().asked("send").length, 40);
+  const [{ seq, cmd }] = last().sent.filter(({ cmd }) => cmd === "send");
+  last().hear({ seq, cmd, response: { code: 200, data: { id: 1, conversation: 1, seq: 1, repeated: false } } });
+  await settled();
+  assert.equal(last().asked("send").length, 40);
+  await last().answer("send", { id: 2, conversation: 1, seq: 2, repeated: false });
+  assert.equal(last().asked("send").length, 41);
+  messenger.close();
+});
+
 it("what is sent while the token expires is stored under the next one", async () => {
   const { messenger } = await logIn({ token: () => "fresh" });
   const before = messenger.send("bob", "one");
