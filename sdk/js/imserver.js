@@ -39,8 +39,10 @@ const CHANNEL_EVENTS = ["publication", "stream", "join", "leave", "unsubscribed"
 const INSUFFICIENT_STATE = 2500;
 /** The server closes a connection that sends more messages per second than its limit. */
 const RATE_LIMIT = 4003;
-/** Commands of {@link ImClient#turn} that wait for an answer at the same time. */
-const MAX_UNANSWERED = 20;
+/** Turns of {@link ImClient#turn} at the same time. */
+const MAX_TURNS = 20;
+/** A turn ends after this time without an answer: a back end may take long to answer. */
+const TURN_MS = 1_000;
 /** Time between two of them after the first {@link RATE_LIMIT}. It doubles with each further one. */
 const SPACING_MS = 50;
 const MAX_SPACING_MS = 1_000;
@@ -383,6 +385,7 @@ class ReconnectingClient {
     if (typeof token !== "string" && typeof token !== "function") throw new TypeError("the token is neither a string nor a function");
     this.#token = token;
     this.#freshToken = "";
+    this.#freshCall = 0;
   }
 
   /**
@@ -410,14 +413,16 @@ class ReconnectingClient {
       const late = new Promise((_, reject) => { timer = setTimeout(() => reject(new Error("no token in time")), this.timeoutMs); });
       const fresh = (await Promise.race([token(), late])) ?? "";
       if (typeof fresh !== "string") throw new TypeError("it has not returned a string");
-      if (token !== this.#token || call < this.#freshCall) return; // another function, or a later call, counts
-      this.#freshToken = fresh;
-      this.#freshCall = call;
+      if (token === this.#token && call >= this.#freshCall) { // otherwise another function, or a later call, counts
+        this.#freshToken = fresh;
+        this.#freshCall = call;
+      }
     } catch (error) {
-      throw new NotConnected(`the token function failed: ${error}`, error);
+      if (token === this.#token) throw new NotConnected(`the token function failed: ${error}`, error);
     } finally {
       clearTimeout(timer);
     }
+    if (token !== this.#token) return this.renewToken(); // replaced while it ran
   }
 
   /**
@@ -887,7 +892,7 @@ export class ImClient extends ReconnectingClient {
   #subscriptions = new Map();
   /** What sends the next commands on this connection. @type {(() => Promise<unknown>)[]} */
   #turns = [];
-  #unanswered = { count: 0 };
+  #running = { count: 0 };
   #spacingMs = 0;
 
   /**
@@ -901,7 +906,7 @@ export class ImClient extends ReconnectingClient {
     this.on("state", ({ state, code }) => {
       if (code === RATE_LIMIT) this.#spacingMs = Math.min(Math.max(2 * this.#spacingMs, SPACING_MS), MAX_SPACING_MS);
       this.#turns = [];
-      this.#unanswered = { count: 0 };
+      this.#running = { count: 0 };
       for (const subscription of [...this.#subscriptions.values()]) state === "online" ? subscription.begin() : subscription.pause();
     });
   }
@@ -927,8 +932,9 @@ export class ImClient extends ReconnectingClient {
   }
 
   /**
-   * Runs `task` on this connection, which sends a command, in its turn: few commands wait for an answer at a time, and after each
+   * Runs `task` on this connection, which sends a command, in its turn: few commands are sent at a time, and after each
    * {@link RATE_LIMIT} they are slower until none waits. A client may have many channels, or many messages from its time offline.
+   * A turn ends with the answer, or after {@link TURN_MS}.
    *
    * @protected
    * @param {() => Promise<unknown>} task  never rejected
@@ -939,15 +945,18 @@ export class ImClient extends ReconnectingClient {
   }
 
   async #nextTurn() {
-    const unanswered = this.#unanswered; // of this connection
-    if (unanswered.count >= (this.#spacingMs ? 1 : MAX_UNANSWERED)) return;
+    const running = this.#running; // of this connection
+    if (running.count >= (this.#spacingMs ? 1 : MAX_TURNS)) return;
     const task = this.#turns.shift();
     if (!task) return;
-    unanswered.count++;
-    await task();
+    running.count++;
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    let timer;
+    await Promise.race([task(), new Promise((resolve) => { timer = setTimeout(resolve, TURN_MS); })]);
+    clearTimeout(timer);
     if (this.#spacingMs) await new Promise((resolve) => setTimeout(resolve, this.#spacingMs));
-    unanswered.count--;
-    if (unanswered !== this.#unanswered) return;
+    running.count--;
+    if (running !== this.#running) return;
     if (!this.#turns.length) this.#spacingMs >>= 1;
     this.#nextTurn();
   }

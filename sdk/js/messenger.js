@@ -202,6 +202,10 @@ export class Messenger extends ImClient {
    * @type {Set<Pending>}
    */
   #requests = new Set();
+  /** Requests that wait for an answer on this connection. */
+  #waiting = 0;
+  /** Sends heartbeats while requests wait. @type {ReturnType<typeof setInterval> | undefined} */
+  #probe;
 
   /** @param {MessengerOptions} options */
   constructor(options) {
@@ -630,7 +634,7 @@ export class Messenger extends ImClient {
     if (request.connection === connection || !this.#requests.has(request)) return;
     request.connection = connection;
     // A back end may take long to answer. Only a heartbeat without an answer says that the connection is dead.
-    const late = setInterval(() => this.#sendHeartbeat(connection), this.timeoutMs / 2);
+    if (!this.#waiting++) this.#probe = setInterval(() => this.#sendHeartbeat(), this.timeoutMs / 2);
     const onAnswer = (/** @type {import("./imserver.js").Answer} */ { code, data }) => {
       if (code === CODE.OK) request.settle(data);
     };
@@ -644,12 +648,12 @@ export class Messenger extends ImClient {
       if (code !== NOT_STORED && code !== CODE.NOT_LOGGED_IN) return request.settle(error);
       setTimeout(() => this.state.state === "online" && this.#sendInTurn(request), RETRY_MS);
     } finally {
-      clearInterval(late);
+      if (!--this.#waiting) clearInterval(this.#probe);
     }
   }
 
-  /** @param {number} connection */
-  async #sendHeartbeat(connection) {
+  async #sendHeartbeat() {
+    const connection = this.#connection;
     try {
       await this.request("heartbeat", {}, undefined, undefined, this.timeoutMs / 2);
     } catch (error) {

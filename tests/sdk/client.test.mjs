@@ -301,6 +301,20 @@ describe("reconnecting", () => {
     assert.equal(client.state.state, "closed");
   });
 
+  it("logs in with the token of the function that replaces a running one", async () => {
+    const given = [];
+    const slow = () => new Promise((resolve) => given.push(resolve));
+    const { client } = makeClient({ token: slow });
+    const connected = client.connect();
+    last().open();
+    client.token = async () => "new";
+    given[0]("old");
+    await settled();
+    assert.deepEqual(last().sent.map(({ data }) => data.serviceToken), ["new"]);
+    last().answer();
+    await connected;
+  });
+
   it("gives up a connection that does not open in time", () => {
     const { client } = makeClient();
     client.connect();
@@ -635,6 +649,33 @@ describe("http", () => {
     mock.timers.tick(10_000);
     await settled();
     await late;
+  });
+
+  it("uses the token that replaces a running function, also one that fails later", async () => {
+    const { calls, client } = withFetch({ code: 200, data: {} });
+    for (const token of [() => "new", "new"]) {
+      for (const end of ["resolve", "reject"]) {
+        const running = {};
+        client.token = () => new Promise((resolve, reject) => Object.assign(running, { resolve, reject }));
+        const asked = client.userList();
+        client.token = token;
+        running[end]("old");
+        await asked;
+        assert.equal(calls.at(-1).headers.Authorization, "Bearer new");
+      }
+    }
+  });
+
+  it("uses the token of a running function that is set again", async () => {
+    const given = [];
+    const { calls, client } = withFetch({ code: 200, data: {} }, { token: () => new Promise((resolve) => given.push(resolve)) });
+    const asked = [client.userList(), client.userList()];
+    given[1]("newer");
+    await asked[1];
+    client.token = client.token;
+    given[0]("older");
+    await asked[0];
+    assert.deepEqual(calls.map(({ headers }) => headers.Authorization), ["Bearer newer", "Bearer older"]);
   });
 
   it("sendMessage names the receiver and makes a new id", async () => {

@@ -235,6 +235,37 @@ it("a connection that answers heartbeats stays, however long a command takes", a
   assert.deepEqual([sockets.length, last().asked("send").length], [1, 2]);
 });
 
+it("slow commands of one connection share its heartbeats, which end with the last answer", async () => {
+  const { messenger } = await logIn({ heartbeatMs: 3_600_000 });
+  const slow = [1, 2, 3].map((conversation) => messenger.history(conversation));
+  const later = async (heartbeats) => {
+    mock.timers.tick(5000);
+    await settled();
+    assert.equal(last().asked("heartbeat").length, heartbeats);
+    if (heartbeats) await last().answer("heartbeat");
+  };
+  const answerTo = async (number) => {
+    const { seq, cmd } = last().sent.filter(({ cmd }) => cmd === "history")[number];
+    last().hear({ seq, cmd, response: { code: 200, data: { messages: [], hasMore: false } } });
+    await slow[number];
+  };
+  await later(1);
+  await answerTo(0);
+  await later(2);
+  await answerTo(2);
+  await later(3);
+  await answerTo(1);
+  await later(3);
+  messenger.read(1, 1).catch(() => {}); // sent again after the reconnect
+  await later(4);
+  last().end();
+  await comeBack();
+  await later(1);
+  await last().answer("read");
+  await later(1);
+  assert.equal(sockets.length, 2);
+});
+
 it("the close code of a connection that the server is closing counts, also if something is sent meanwhile", async () => {
   const { messenger } = await logIn();
   last().readyState = 2;
@@ -276,6 +307,51 @@ it("many messages go few at a time, and more slowly after a rate limit until non
   }
   for (let number = 0; number < 3; number++) messenger.send("bob", "31").catch(() => {}); // rejected by close()
   assert.equal(texts().filter((number) => number === 31).length, 3);
+  messenger.close();
+});
+
+it("a command without an answer for a second lets the next one be sent, also after a rate limit", async () => {
+  const { messenger } = await logIn({ heartbeatMs: 3_600_000 });
+  const later = async (ms) => {
+    mock.timers.tick(ms);
+    await settled();
+  };
+  const sending = Array.from({ length: 20 }, (_, number) => messenger.send("bob", String(number)));
+  const reading = messenger.read(1, 1);
+  const { ready } = messenger.subscribe("orders:17");
+  await later(999);
+  assert.deepEqual([last().asked("send").length, last().asked("read").length, last().asked("subscribe").length], [20, 0, 0]);
+  await later(1);
+  assert.deepEqual([last().asked("send").length, last().asked("read").length, last().asked("subscribe").length], [20, 1, 1]);
+  await last().answer("read");
+  await last().answer("subscribe", { channel: "orders:17" });
+  await Promise.all([reading, ready]);
+  last().end(4003);
+  await comeBack();
+  await last().answer("subscribe", { channel: "orders:17" });
+  await later(50);
+  assert.equal(last().asked("send").length, 1);
+  await later(1000);
+  await later(49);
+  assert.equal(last().asked("send").length, 1);
+  await later(1);
+  assert.equal(last().asked("send").length, 2);
+  for (const send of sending) send.catch(() => {}); // rejected by close()
+  messenger.close();
+});
+
+it("a late answer to a command that has lost its turn frees no second one", async () => {
+  const { messenger } = await logIn({ heartbeatMs: 3_600_000 });
+  for (let number = 0; number < 42; number++) messenger.send("bob", String(number)).catch(() => {}); // rejected by close()
+  mock.timers.tick(1000);
+  await settled();
+  assert.equal(last().asked("send").length, 40);
+  const [{ seq, cmd }] = last().sent.filter(({ cmd }) => cmd === "send");
+  last().hear({ seq, cmd, response: { code: 200, data: { id: 1, conversation: 1, seq: 1, repeated: false } } });
+  await settled();
+  assert.equal(last().asked("send").length, 40);
+  await last().answer("send", { id: 2, conversation: 1, seq: 2, repeated: false });
+  assert.equal(last().asked("send").length, 41);
   messenger.close();
 });
 

@@ -714,8 +714,9 @@ export declare class ImClient<E extends object = {}> extends ReconnectingClient<
      */
     subscribe(channel: string, options?: SubscribeOptions): Subscription;
     /**
-     * Runs `task` on this connection, which sends a command, in its turn: few commands wait for an answer at a time, and after each
+     * Runs `task` on this connection, which sends a command, in its turn: few commands are sent at a time, and after each
      * {@link RATE_LIMIT} they are slower until none waits. A client may have many channels, or many messages from its time offline.
+     * A turn ends with the answer, or after {@link TURN_MS}.
      *
      * @protected
      * @param {() => Promise<unknown>} task  never rejected
