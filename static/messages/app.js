@@ -190,8 +190,9 @@ class App {
     if (name && !conversation && store.isLoaded) {
       const isLoaded = kind === "c" && store.hasMore && (await store.load(true).then(() => true, () => false)); // it may be an older one
       if (isLoaded) return this.#route(message);
+      const { hash } = location;
       await navigate("", true);
-      return this.#route();
+      if (location.hash !== hash) return this.#route(); // browsers ignore too many changes of the address: then the list is shown
     }
     this.#routed = location.hash;
     showView(conversation ? "conversation" : "list");
