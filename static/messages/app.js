@@ -76,7 +76,10 @@ class App {
       else this.#loadList();
     });
     session.on("anew", () => this.#loadList()); // then the conversation of the address is opened again
-    session.on("changed", () => this.#schedule());
+    session.on("changed", () => {
+      this.#askBeforeLeaving();
+      this.#schedule();
+    });
     session.on("people", () => this.#schedule());
     session.on("contact", () => this.#countRequests());
     session.people.watch(() => [this.#conversation?.open?.peer ?? ""]);
@@ -94,6 +97,7 @@ class App {
     this.#conversation?.stop();
     this.#search?.stop();
     this.#session = this.#list = this.#conversation = this.#search = null;
+    this.#askBeforeLeaving();
     navigate("", true);
     this.#showLogin(reason);
   }
@@ -124,6 +128,12 @@ class App {
     button.dataset.count = count ? String(count) : "";
     const label = count ? `${this.words.messages_contacts} · ${fill(this.words.messages_request_count, { count })}` : this.words.messages_contacts;
     button.setAttribute("aria-label", label);
+  }
+
+  /** Makes the browser ask before it leaves the page, while a message would be lost. At other times a listener would only delay navigation. */
+  #askBeforeLeaving() {
+    if (this.#session?.outbox.isUnsaved) addEventListener("beforeunload", prevent);
+    else removeEventListener("beforeunload", prevent);
   }
 
   /** Draws at most once per frame. */
@@ -180,8 +190,9 @@ class App {
     if (name && !conversation && store.isLoaded) {
       const isLoaded = kind === "c" && store.hasMore && (await store.load(true).then(() => true, () => false)); // it may be an older one
       if (isLoaded) return this.#route(message);
+      const { hash } = location;
       await navigate("", true);
-      return this.#route();
+      if (location.hash !== hash) return this.#route(); // browsers ignore too many changes of the address: then the list is shown
     }
     this.#routed = location.hash;
     showView(conversation ? "conversation" : "list");
@@ -202,10 +213,10 @@ class App {
       this.#schedule();
       this.#countRequests();
     });
-    addEventListener("beforeunload", (event) => this.#session?.outbox.isUnsaved && event.preventDefault());
     addEventListener("pagehide", () => {
       this.#session?.drafts.save();
       this.#session?.close();
+      this.#askBeforeLeaving(); // nothing waits any more: a reload after this is not asked about
     });
     addEventListener("pageshow", (event) => {
       if (event.persisted) location.reload(); // the browser's cache brought back a page whose connection is closed
@@ -269,6 +280,11 @@ class App {
     const formats = make("p", "muted", words.messages_formats);
     openDialog(words.messages_shortcuts, make("div", "", list, formats));
   }
+}
+
+/** @param {Event} event */
+function prevent(event) {
+  event.preventDefault();
 }
 
 /**

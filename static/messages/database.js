@@ -2,6 +2,8 @@
 /** What the browser stores of one login in IndexedDB. Without IndexedDB everything works, but nothing is there when offline. */
 
 const VERSION = 1;
+/** If the browser does not open the database within this time, the page works without it. */
+const OPEN_MS = 3_000;
 
 /** @typedef {"conversations" | "entries" | "outbox"} Table */
 
@@ -125,6 +127,7 @@ function open(name) {
   return new Promise((resolve) => {
     try {
       const request = indexedDB.open(name, VERSION);
+      setTimeout(() => resolve(null), OPEN_MS); // a database that is opened later is not used
       request.onupgradeneeded = () => {
         request.result.createObjectStore("conversations", { keyPath: "id" });
         request.result.createObjectStore("outbox", { keyPath: "id" });

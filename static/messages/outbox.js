@@ -282,6 +282,7 @@ export class Outbox {
     if (row.file && (!hasLocks() || row.file.content.size > MOST_SAVED_BYTES)) return;
     if (row.data?.preview) row.data = { ...row.data, preview: null }; // a canvas cannot be stored
     item.isSaved = await this.session.database.put("outbox", [row]);
+    if (upload) this.session.changed(); // `isUnsaved` may have changed
   }
 
   /** @param {string} id */

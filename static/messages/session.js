@@ -103,7 +103,7 @@ export class Session {
   /** Shows what the browser has stored, then connects. */
   async start() {
     await Promise.all([this.store.restore(), this.outbox.restore()]);
-    this.messenger.connect().catch(() => {}); // the event `state` has the reason
+    if (!this.#isOver) this.messenger.connect().catch(() => {}); // the event `state` has the reason
   }
 
   /** Whether requests reach the server now. */

@@ -273,6 +273,7 @@ export class Store {
    * @param {Conversation} conversation
    */
   async openNewest(conversation) {
+    while (conversation.loading) await conversation.loading.catch(() => {});
     if (!conversation.id || (conversation.entries && !conversation.hasNewer)) return;
     await this.#load(conversation, () => this.#page(conversation, {}));
   }

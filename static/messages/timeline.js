@@ -55,7 +55,10 @@ export class Timeline {
     this.events = events;
     root.append(this.#list);
     root.addEventListener("scroll", () => this.#onScroll(), { passive: true });
-    const sizes = new ResizeObserver(() => this.#restore());
+    const sizes = new ResizeObserver(() => {
+      this.#restore();
+      this.#schedule();
+    });
     sizes.observe(root);
     sizes.observe(this.#list);
   }
@@ -175,6 +178,7 @@ export class Timeline {
     this.#scheduled = true;
     const work = () => {
       this.#scheduled = false;
+      if (!this.root.clientHeight) return; // hidden: all measures are 0; the ResizeObserver continues when it is shown
       if (this.#below() < AT_END_PX && this.#last === this.#items.length) this.#sticks = true;
       this.#extend();
       this.events.onMove();
@@ -289,7 +293,7 @@ export class Timeline {
     const height = this.root.clientHeight;
     const index = this.#firstWhere((row) => this.#offset(row) + row.clientHeight / 2 > height) - 1;
     const item = this.#items[this.#first + index];
-    if (item && height) this.events.onSeen(item.key);
+    if (item) this.events.onSeen(item.key);
   }
 
   /**

@@ -198,6 +198,26 @@ it("the page knows that a file would be lost if the browser has not stored it", 
   }
 });
 
+it("the page hears at once when a file would be lost, and when it is stored, uploaded or cancelled", async () => {
+  for (const isFull of [false, true]) {
+    const { outbox, session } = fakeOutbox({ isFull });
+    let known = false;
+    session.changed = () => { known = outbox.isUnsaved; };
+    let finish;
+    outbox.add(bob, { type: "file" }, file({ start: () => new Promise((resolve) => { finish = resolve; }) }));
+    assert.ok(known);
+    await turn();
+    assert.equal(known, isFull);
+    finish({ url: "/x" });
+    await turn();
+    assert.ok(!known);
+    const item = outbox.add(bob, { type: "file" }, file());
+    assert.ok(known);
+    outbox.cancel(item.id);
+    assert.ok(!known);
+  }
+});
+
 it("a file that waits is shown after the next login on the same page, which uploads it", async () => {
   const { outbox, rows } = fakeOutbox();
   let isCancelled = false;

@@ -157,6 +157,37 @@ it("a long conversation holds a bounded number of entries", async () => {
   assert.deepEqual([conversation.entries.length, conversation.hasNewer, conversation.newest], [1_000, false, 2_100]);
 });
 
+it("the newest entries are loaded after a page that is loading", async () => {
+  const { store, requests } = fakeStore();
+  const conversation = store.add(entry(1_000, { from: "ann", to: "bob" }));
+  const opening = store.open(conversation, 10);
+  requests[0].answer([entry(10)]);
+  requests[1].answer([entry(11)], true);
+  await opening;
+  const both = [store.loadNewer(conversation), store.openNewest(conversation)];
+  assert.equal(requests.length, 3);
+  requests[2].answer([entry(12)], true);
+  await both[0];
+  await new Promise(setImmediate);
+  requests[3].answer([entry(1_000)], true);
+  await both[1];
+  assert.deepEqual([texts(conversation), conversation.hasNewer], [["1000"], false]);
+});
+
+it("the newest entries are not loaded again if the page that is loading has them", async () => {
+  const { store, requests } = fakeStore();
+  const conversation = store.add(entry(12, { from: "ann", to: "bob" }));
+  const opening = store.open(conversation, 10);
+  requests[0].answer([entry(10)]);
+  requests[1].answer([entry(11)], true);
+  await opening;
+  const both = [store.loadNewer(conversation), store.openNewest(conversation)];
+  assert.equal(requests.length, 3);
+  requests[2].answer([entry(12)]);
+  await Promise.all(both);
+  assert.deepEqual([texts(conversation), requests.length], [["10", "11", "12"], 3]);
+});
+
 it("what was loaded is there without a connection, with later changes", async () => {
   const { store, session, requests, conversation } = await opened([entry(1), entry(2)]);
   store.add(entry(3, { kind: "edit", about: 1, text: "one" }));
