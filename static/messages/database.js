@@ -3,7 +3,7 @@
 
 const VERSION = 1;
 /** If the browser does not open the database within this time, the page works without it. */
-const OPEN_MS = 3_000;
+const OPEN_MS = 10_000;
 
 /** @typedef {"conversations" | "entries" | "outbox"} Table */
 

@@ -37,7 +37,7 @@ it("a page whose IndexedDB does not answer connects without it, and takes nothin
   const { session, connects } = startedSession();
   await turn();
   assert.deepEqual(connects, []);
-  mock.timers.tick(3_000);
+  mock.timers.tick(10_000);
   await turn();
   assert.deepEqual(connects, ["connect"]);
   requests[0].result = { transaction: () => assert.fail("the stored state is older") };
@@ -48,7 +48,7 @@ it("a page whose IndexedDB does not answer connects without it, and takes nothin
 it("a session that ends before IndexedDB answers does not connect", async ({ mock }) => {
   const { session, connects } = startedSession();
   session.close();
-  mock.timers.tick(3_000);
+  mock.timers.tick(10_000);
   await turn();
   assert.deepEqual(connects, []);
 });
@@ -62,6 +62,6 @@ it("an IndexedDB that answers in time is used", async ({ mock }) => {
     return transaction;
   } };
   requests[0].onsuccess();
-  mock.timers.tick(3_000);
+  mock.timers.tick(10_000);
   assert.deepEqual(await database.all("entries"), [{ id: 1 }]);
 });
