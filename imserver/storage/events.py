@@ -35,12 +35,12 @@ _EXPIRED_AT_ONCE: Final = 1000
 _EVENT_SLACK_SECONDS: Final = 86400
 """Events are deleted so long after the last attempt."""
 
-_NOW: Final = {
+NOW: Final = {
     "sqlite": f"CAST({CLOCK['sqlite']} AS INTEGER)",
-    "postgresql": f"CAST({CLOCK['postgresql']} AS BIGINT)",
-    "mysql": f"CAST({CLOCK['mysql']} AS SIGNED)",
+    "postgresql": f"CAST(FLOOR({CLOCK['postgresql']}) AS BIGINT)",
+    "mysql": f"FLOOR({CLOCK['mysql']})",
 }
-"""The clock of the database in whole Unix seconds."""
+"""The clock of the database in whole Unix seconds. CAST alone rounds on PostgreSQL and MySQL."""
 _FEED: Final = "last_id, entry_id, event_id, noted_id, owner"
 _RETRY: Final = "number, event, member, attempts, first_failed, body"
 
@@ -181,7 +181,7 @@ class EventStore:
         before = int(time()) - KEEP_SECONDS - _EVENT_SLACK_SECONDS
 
         def work(sql: Statements) -> int:
-            is_served = f"f.lease_until > {_NOW[sql.engine]} - {KEEP_SECONDS}"
+            is_served = f"f.lease_until > {NOW[sql.engine]} - {KEEP_SECONDS}"
             last = f"CASE WHEN {is_served} THEN f.event_id ELSE f.last_id END"
             oldest = (
                 f"SELECT e.app, e.id, {last} FROM event_feed f JOIN event e ON e.app = f.app AND e.id = "
@@ -206,7 +206,7 @@ class EventStore:
         """
 
         def work(sql: Statements) -> dict[str, FeedRow]:
-            now = _NOW[sql.engine]
+            now = NOW[sql.engine]
             statement = f"SELECT app, owner, lease_until, {now} FROM event_feed WHERE app IN {{}}"
             until: dict[str, int] = {}
             mine = []
@@ -242,7 +242,7 @@ class EventStore:
         def work(sql: Statements) -> None:
             for app in sorted(apps):
                 sql.execute(
-                    f"UPDATE event_feed SET lease_until = {_NOW[sql.engine]} WHERE app = %s AND owner = %s",
+                    f"UPDATE event_feed SET lease_until = {NOW[sql.engine]} WHERE app = %s AND owner = %s",
                     (app, owner),
                 )
 
@@ -274,7 +274,7 @@ class EventStore:
         def work(sql: Statements) -> int | None:
             statement = (
                 "SELECT entry_id, noted_id FROM event_feed "
-                f"WHERE app = %s AND lease_until > {_NOW[sql.engine]} - {KEEP_SECONDS}"
+                f"WHERE app = %s AND lease_until > {NOW[sql.engine]} - {KEEP_SECONDS}"
             )
             rows = sql.query(statement, (app,))
             return min(rows[0]) if rows else None
@@ -493,7 +493,7 @@ def _make_feed(sql: Statements, app: str) -> None:
         sql.insert_new("event_feed", f"app, {_FEED}, lease_until", [(app, 0, 0, 0, 0, "", 0)])
     sql.execute(
         "UPDATE event_feed SET event_id = last_id, owner = '', lease_until = 0 "
-        f"WHERE app = %s AND lease_until > 0 AND lease_until <= {_NOW[sql.engine]} - {KEEP_SECONDS}",
+        f"WHERE app = %s AND lease_until > 0 AND lease_until <= {NOW[sql.engine]} - {KEEP_SECONDS}",
         (app,),
     )
 
@@ -505,7 +505,7 @@ def _begin(sql: Statements, app: str, begin: int | None) -> None:
         rows = sql.query("SELECT last_id FROM log WHERE app = %s AND part = 0", (app,))
         begin = rows[0][0] if rows else 0
     sql.execute(
-        f"UPDATE event_feed SET entry_id = %s, noted_id = %s, lease_until = {_NOW[sql.engine]} "
+        f"UPDATE event_feed SET entry_id = %s, noted_id = %s, lease_until = {NOW[sql.engine]} "
         "WHERE app = %s AND lease_until = 0",
         (begin, begin, app),
     )

@@ -20,7 +20,8 @@ _CHUNK: Final = 512
 CLOCK: Final = {
     "sqlite": "((julianday('now') - 2440587.5) * 86400)",
     "postgresql": "extract(epoch FROM clock_timestamp())",
-    "mysql": "UNIX_TIMESTAMP(NOW(6))",
+    # UNIX_TIMESTAMP goes through the local time of the session, which repeats an hour at the end of summer.
+    "mysql": "(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) * 0.000001)",
 }
 """The clock of the database in Unix seconds, with a fraction: the clocks of nodes differ."""
 _ARRAYS: Final[dict[type, str]] = {bytes: "bytea", int: "bigint", str: "text"}

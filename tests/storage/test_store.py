@@ -11,6 +11,8 @@ import pytest
 from imserver.config.settings import StorageSettings
 from imserver.errors import StorageUnavailable
 from imserver.storage.contract import Changes, KeyRow
+from imserver.storage.events import NOW
+from imserver.storage.statements import CLOCK, PooledStatements, Row
 from imserver.storage.store import Store
 
 from .conftest import OpenStore
@@ -244,3 +246,46 @@ def test_a_refresh_sees_everything_stored_before_it(open_store: OpenStore) -> No
     other.refresh()
     assert {name for name, _ in news.apps} == {"first", "second"}
     gevent.joinall(looking)
+
+
+# --- clock --------------------------------------------------------------------------------------------------
+
+
+def test_whole_seconds_of_the_clock_are_not_rounded_up(url: str, open_store: OpenStore) -> None:
+    store = open_store(url)
+    statement = f"SELECT {NOW[store.place.engine]}, {CLOCK[store.place.engine]}"
+    seconds, clock = store.rows(statement)[0]
+    while clock % 1 < 0.5:
+        gevent.sleep(0.05)
+        seconds, clock = store.rows(statement)[0]
+    assert seconds <= clock
+
+
+@pytest.mark.parametrize("url", ["mysql"], indirect=True)
+def test_the_clock_of_mysql_does_not_depend_on_the_time_zone(url: str, open_store: OpenStore) -> None:
+    end_of_summer = 1_792_890_000
+    times = [end_of_summer - 3600.000004, end_of_summer - 0.000004, end_of_summer + 3599.25]
+
+    def read(sql: PooledStatements) -> list[Row]:
+        add_zone(sql, "with summer time", end_of_summer)
+        rows = []
+        for zone in ("-09:30", "with summer time"):
+            sql.execute("SET time_zone = %s", (zone,))
+            for time in times:
+                sql.execute(f"SET timestamp = {time:.6f}")
+                rows += sql.query(f"SELECT {CLOCK['mysql']}, {NOW['mysql']}")
+        return rows
+
+    rows = open_store(url).write(read)
+    assert [(float(clock), seconds) for clock, seconds in rows] == 2 * [(time, int(time)) for time in times]
+
+
+def add_zone(sql: PooledStatements, name: str, end_of_summer: int) -> None:
+    """Add a zone with its only summer, whose last hour is repeated in local time."""
+    id = sql.insert("INSERT INTO mysql.time_zone (Use_leap_seconds) VALUES ('N')", ())
+    sql.execute("INSERT INTO mysql.time_zone_name VALUES (%s, %s)", (name, id))
+    for kind, offset in ((0, 3600), (1, 7200)):
+        values = (id, kind, offset, kind, "")
+        sql.execute("INSERT INTO mysql.time_zone_transition_type VALUES (%s, %s, %s, %s, %s)", values)
+    for time, kind in ((0, 0), (end_of_summer - 86400, 1), (end_of_summer, 0)):
+        sql.execute("INSERT INTO mysql.time_zone_transition VALUES (%s, %s, %s)", (id, time, kind))
