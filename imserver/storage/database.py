@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from math import inf
@@ -45,6 +46,9 @@ _DEADLOCKS: Final = 3
 """Number of retries after a deadlock, within the time limit."""
 _CLOSE_SECONDS: Final = 1.0
 """Time for running work after the last caller has left."""
+REFUSED_SECONDS: Final = 30.0
+"""A database that has refused a write counts as unable to write for so long: where a message does not fit, a
+smaller write may."""
 
 
 class _Late(BaseException):
@@ -137,6 +141,8 @@ class Database:
         self.answers = False
         """Whether the last operation succeeded."""
         self._write_failed = False
+        self._refused_at = -inf
+        """Monotonic time of the last write that the database refused."""
         self._settings = settings
         self._engine: Engine = make_engine(place, settings)
         self._runner: Runner = ThreadRunner() if threaded and place.file is not None else GreenletRunner()
@@ -203,8 +209,14 @@ class Database:
 
     def retry_write(self) -> None:
         """If the last write failed, write something. Switches. Raises StorageUnavailable."""
+
+        def work(sql: PooledStatements) -> None:
+            # Nobody sees the value in between. MySQL does not write a row that stays the same.
+            sql.execute("UPDATE directory SET version = version + 1")
+            sql.execute("UPDATE directory SET version = version - 1")
+
         if self._write_failed:
-            self.write(lambda sql: sql.execute("UPDATE directory SET version = version"))
+            self.write(work)
 
     def run_raw(
         self, function: Callable[[], T], seconds: float, late: Callable[[str], Exception] | type[Exception]
@@ -228,7 +240,8 @@ class Database:
 
     @property
     def healthy(self) -> bool:
-        """Whether the last operation and the last write succeeded.
+        """Whether the last operation and the last write succeeded, and no write was refused for
+        ``REFUSED_SECONDS``.
 
         A database that is full or read-only still answers reads.
         """
@@ -238,16 +251,19 @@ class Database:
         """Record a successful operation. ``wrote``: it was a write."""
         before = self.healthy
         self.answers = True
-        self._write_failed = self._write_failed and not wrote
+        if wrote and monotonic() - self._refused_at >= REFUSED_SECONDS:
+            self._write_failed = False
         if self.healthy and not before:
             log.info("the database %s answers again", self.place.shown)
 
-    def failed(self, words: str, wrote: bool) -> StorageUnavailable:
-        """Record a failed operation. Returns the error to raise."""
+    def failed(self, words: str, wrote: bool, cause: BaseException | None = None) -> StorageUnavailable:
+        """Record a failed operation. ``cause``: the error of the driver. Returns the error to raise."""
         if self.healthy:
             log.error("the database %s does not answer: %s", self.place.shown, words)
         self.answers = False
         self._write_failed = self._write_failed or wrote
+        if wrote and is_refusal(cause):
+            self._refused_at = monotonic()
         return StorageUnavailable(f"the database does not answer: {words}")
 
     def close(self) -> None:
@@ -297,11 +313,11 @@ class Database:
         try:
             value = self._runner.run(function, self._settings.seconds)
         except (OperationalError, InterfaceError, InternalError, PoolTimeout, _Late) as error:
-            raise self.failed(_words(error), wrote) from None
+            raise self.failed(_words(error), wrote, error) from None
         except DBAPIError as error:
             if not error.connection_invalidated:
                 raise
-            raise self.failed(_words(error), wrote) from None
+            raise self.failed(_words(error), wrote, error) from None
         self.answered(wrote)
         return value
 
@@ -502,3 +518,21 @@ def is_deadlock(error: DBAPIError) -> bool:
     if getattr(cause, "sqlstate", None) in _DEADLOCK_STATES:
         return True
     return bool(cause and cause.args and cause.args[0] == _MYSQL_DEADLOCK)
+
+
+_REFUSALS_OF_SQLITE: Final = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL)
+_REFUSALS_OF_POSTGRESQL: Final = ("25006", "53", "58")
+"""States, or classes of states: read-only, resources (such as the disk), system errors."""
+_REFUSALS_OF_MYSQL: Final = (3, 1021, 1026, 1030, 1114, 1290, 1792, 1836)
+"""Errors of files and disks, a full table, three ways to be read-only."""
+
+
+def is_refusal(error: BaseException | None) -> bool:
+    """Whether the database answered that it cannot write (full, read-only, a failing disk), rather than being
+    away for a moment."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    if getattr(cause, "sqlite_errorcode", 0) & 0xFF in _REFUSALS_OF_SQLITE:
+        return True
+    if str(getattr(cause, "sqlstate", "")).startswith(_REFUSALS_OF_POSTGRESQL):
+        return True
+    return bool(cause and cause.args and cause.args[0] in _REFUSALS_OF_MYSQL)

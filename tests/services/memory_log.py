@@ -147,10 +147,10 @@ class MemoryConnection:
     def ask(self, _look: object, _seconds: float) -> bool:
         return self._stored.get()
 
-    def answered(self) -> None:
+    def answered(self, wrote: bool) -> None:
         """Nothing to note."""
 
-    def failed(self, words: str) -> StorageUnavailable:
+    def failed(self, words: str, cause: BaseException | None = None) -> StorageUnavailable:
         return StorageUnavailable(words)
 
 

@@ -1,15 +1,22 @@
 """A database that goes away, stands still or comes back; one that nobody can reach or read."""
 
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psycopg
+import pymysql
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from imserver.config.settings import StorageSettings
 from imserver.errors import StartError, StorageUnavailable
+from imserver.storage import database
+from imserver.storage.log.contract import Draft, Rejected
+from imserver.storage.log.sqlite import SqliteDriver
 from imserver.storage.store import Store
 from tests.processes import end, ended_on_failure, running, spawn
 from tests.support import clean_environment, eventually
@@ -34,7 +41,9 @@ def test_a_server_that_was_killed_is_a_temporary_error_and_is_found_again(
     assert not store.add_app("before", {})
 
 
-def test_a_database_that_only_reads_is_not_healthy_until_a_write_succeeds(open_store: OpenStore) -> None:
+def test_a_database_that_only_reads_is_not_healthy_until_a_write_succeeds(
+    open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = open_store()
     store.add_app("before", {})
     store.read(lambda sql: sql.execute("PRAGMA query_only = 1"))
@@ -47,7 +56,76 @@ def test_a_database_that_only_reads_is_not_healthy_until_a_write_succeeds(open_s
     assert (store.healthy(), store.answers()) == (False, True)
     store.read(lambda sql: sql.execute("PRAGMA query_only = 0"))
     store.try_refresh()
+    assert not store.healthy()
+    monkeypatch.setattr(database, "REFUSED_SECONDS", 0)
+    store.try_refresh()
     assert store.healthy()
+
+
+def append_too_much(store: Store) -> None:
+    """A message for which a full database has no room."""
+    with pytest.raises(StorageUnavailable, match="full"):
+        store.log().append("shop", [Draft(sender="ann", to_user="bob", body=b"x" * 50_000)])
+
+
+def append_rejected(store: Store) -> None:
+    (outcome,) = store.log().append("shop", [Draft(sender="ann", conversation=99)])
+    assert isinstance(outcome, Rejected)
+
+
+@pytest.mark.parametrize(
+    "harmless", [Store.try_refresh, append_rejected, lambda store: store.add_app("before", {})]
+)
+def test_a_full_database_is_not_healthy_because_something_small_succeeds(
+    open_store: OpenStore, monkeypatch: pytest.MonkeyPatch, harmless: Callable[[Store], object]
+) -> None:
+    connect = SqliteDriver.__init__
+
+    def connect_to_full(driver: SqliteDriver, opened: database.Database) -> None:
+        connect(driver, opened)
+        driver._connection.execute("PRAGMA max_page_count = 1")  # no more than there are
+
+    monkeypatch.setattr(SqliteDriver, "__init__", connect_to_full)
+    store = open_store()
+    store.add_app("before", {})
+    append_too_much(store)
+    for _ in range(3):
+        harmless(store)
+        store.refresh()
+        assert (store.healthy(), store.answers()) == (False, True)
+    monkeypatch.setattr(database, "REFUSED_SECONDS", 0)
+    store.try_refresh()
+    assert store.healthy()
+
+
+def test_rejected_messages_are_no_write(open_store: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "REFUSED_SECONDS", 0)
+    store = open_store()
+    store.add_app("shop", {})
+    store._opened().failed("no answer in time", wrote=True)
+    append_rejected(store)
+    assert (store.healthy(), store.answers()) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("error", "refused"),
+    [
+        (psycopg.errors.DiskFull("could not extend file"), True),
+        (psycopg.errors.ReadOnlySqlTransaction("cannot execute UPDATE"), True),
+        (psycopg.errors.AdminShutdown("terminating connection"), False),
+        (psycopg.errors.QueryCanceled("statement timeout"), False),
+        (psycopg.OperationalError("connection refused"), False),
+        (pymysql.err.OperationalError(1114, "The table 'message' is full"), True),
+        (pymysql.err.OperationalError(1290, "--read-only"), True),
+        (pymysql.err.OperationalError(1205, "Lock wait timeout exceeded"), False),
+        (pymysql.err.OperationalError(2013, "Lost connection"), False),
+        (sqlite3.OperationalError("database is locked"), False),
+        (OSError(28, "No space left on device"), False),
+    ],
+)
+def test_a_database_that_refuses_differs_from_one_that_is_away(error: Exception, refused: bool) -> None:
+    assert database.is_refusal(error) is refused
+    assert database.is_refusal(OperationalError("INSERT", None, error)) is refused
 
 
 class Standing:

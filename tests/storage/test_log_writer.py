@@ -40,10 +40,10 @@ class Connection(WriterConnection):
         for request in work.requests:
             request.outcome = Change(1) if isinstance(request, ChangeRequest) else REFUSED
 
-    def answered(self) -> None:
+    def answered(self, wrote: bool) -> None:
         """Nothing to note."""
 
-    def failed(self, words: str) -> StorageUnavailable:
+    def failed(self, words: str, cause: BaseException | None = None) -> StorageUnavailable:
         return StorageUnavailable(words)
 
     def close(self) -> None:

@@ -157,13 +157,16 @@ class WriterConnection:
         guard.take()
         return self._database.run_raw(lambda: self._transact(work, guard, undo=True), seconds, NotStored)
 
-    def answered(self) -> None:
-        """Record that the database stored something."""
-        self._database.answered(wrote=True)
+    def answered(self, wrote: bool) -> None:
+        """Record a successful transaction. ``wrote``: it stored something."""
+        self._database.answered(wrote)
 
-    def failed(self, words: str) -> StorageUnavailable:
-        """Record that the database stored nothing. Returns the error to raise."""
-        return self._database.failed(words, wrote=True)
+    def failed(self, words: str, cause: BaseException | None = None) -> StorageUnavailable:
+        """Record that the database stored nothing. ``cause``: the error of the driver.
+
+        Returns the error to raise.
+        """
+        return self._database.failed(words, wrote=True, cause=cause)
 
     def close(self) -> None:
         """Release the connection."""
@@ -214,7 +217,7 @@ class WriterConnection:
             raise RowRefused(_words(error)) from None
         except self._driver_class.errors as error:
             self._drop()
-            raise (Unsure if committing else NotStored)(_words(error)) from None
+            raise (Unsure if committing else NotStored)(_words(error)) from error
         except BaseException:
             self._drop()
             raise
@@ -546,18 +549,18 @@ class LogWriter:
             try:
                 connection.transact(transaction, transaction.guard, self.seconds)
             except NotStored as error:
-                self._fail(transaction, connection.failed(str(error)))
+                self._fail(transaction, connection.failed(str(error), error.__cause__))
                 return
             except RowRefused as error:
                 if transaction.guard.take():
                     self._divide(transaction, str(error))
                 return
             except Unsure as error:
-                failure = connection.failed(str(error))
+                failure = connection.failed(str(error), error.__cause__)
                 if not self._was_stored(connection, transaction):
                     self._fail(transaction, failure)
                     return
-            connection.answered()
+            connection.answered(wrote=bool(transaction.commits))
         self._finish(transaction, perf_counter() - began)
 
     def _finish(self, transaction: WriteTransaction, seconds: float) -> None:
