@@ -204,8 +204,10 @@ class MemoryLog:
 
     # --- writing
 
-    def send(self, app: str, draft: Draft, answer: Callable[[Stored], object]) -> None:
-        self._writer.send(app, draft, answer)
+    def send(
+        self, app: str, draft: Draft, answer: Callable[[Stored], object], to_account: bool = False
+    ) -> None:
+        self._writer.send(app, draft, answer, to_account)
 
     def append(self, app: str, drafts: Sequence[Draft]) -> list[Appended | Rejected]:
         """Put drafts on the shelf; nobody hears of them."""

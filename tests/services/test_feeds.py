@@ -37,9 +37,6 @@ class Listener:
         if self.feeds is not None and app in self.feeds.feeds:
             self.feeds.committed(app, first, last, entries)
 
-    def only_accounts(self, _app: str) -> bool:
-        return False
-
     def batch_stored(self, _app: str, _drafts: int, _seconds: float) -> float:
         return 0.0
 

@@ -13,6 +13,8 @@ from imserver.services.messages import catch_up, messaging
 from imserver.services.messages import log_follower as following
 from imserver.services.messages.subscriptions import AckingSubscription, Subscription
 from imserver.storage.log import writer
+from imserver.storage.log.contract import Draft
+from tests.services.admitting import Admitting
 from tests.services.memory_log import Shelf
 from tests.services.messaging_harness import APP, MessageClient, Node
 from tests.transport.harness import turn, until
@@ -42,6 +44,28 @@ def test_a_message_is_delivered_and_acknowledged_after_the_commit() -> None:
             "text": "hi",
             "clientMsgID": "a",
         }
+
+
+@pytest.mark.parametrize(
+    ("draft", "only_accounts", "to_account"),
+    [
+        (Draft(sender="ann", to_user="bob"), True, True),
+        (Draft(sender="ann", to_user="bob"), False, False),
+        (Draft(sender="ann", to_user="bob", to_anybody=True), True, False),
+        (Draft(sender="ann", conversation=7), True, False),
+    ],
+)
+def test_receivers_must_be_accounts_where_all_users_are(
+    draft: Draft, only_accounts: bool, to_account: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Node() as node:
+        asked: list[bool] = []
+        monkeypatch.setattr(Admitting, "only_accounts", lambda _self, app: only_accounts and app == APP)
+        monkeypatch.setattr(
+            node.log, "send", lambda _app, _draft, _answer, to_account: asked.append(to_account)
+        )
+        node.messaging.send(APP, draft, lambda _stored: None)
+        assert asked == [to_account]
 
 
 def test_the_senders_other_devices_receive_the_message_and_the_sending_one_does_not() -> None:

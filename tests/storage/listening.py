@@ -6,19 +6,13 @@ from imserver.storage.log.contract import Entry
 
 
 class Listening:
-    """Calls a function for each commit. ``accounts``: the app whose users are all accounts."""
+    """Calls a function for each commit."""
 
-    def __init__(
-        self, committed: Callable[[str, int, int, list[Entry]], object] = lambda *_: None, accounts: str = ""
-    ) -> None:
+    def __init__(self, committed: Callable[[str, int, int, list[Entry]], object]) -> None:
         self._committed = committed
-        self._accounts = accounts
 
     def committed(self, app: str, first: int, last: int, entries: list[Entry]) -> None:
         self._committed(app, first, last, entries)
-
-    def only_accounts(self, app: str) -> bool:
-        return app == self._accounts
 
     def batch_stored(self, app: str, drafts: int, seconds: float) -> float:
         return 0.0

@@ -6,6 +6,7 @@ from typing import Any
 
 import gevent
 import pytest
+from gevent.event import AsyncResult
 
 from imserver.storage.accounts import AccountStore
 from imserver.storage.contract import Account
@@ -18,6 +19,7 @@ from imserver.storage.log.contract import (
     Draft,
     Entry,
     Rejected,
+    Stored,
 )
 from imserver.storage.log.message_log import MessageLog
 from imserver.storage.log.rows import continue_after
@@ -578,13 +580,22 @@ def test_a_group_is_opened_and_closed_by_an_entry_each(url: str, open_store: Ope
 
 def test_a_first_message_is_stored_for_accounts_only(url: str, open_store: OpenStore) -> None:
     store = open_store(url)
-    store.log().listener = Listening(accounts=APP)
     log, ann = store.log(), AccountStore(store).add(Account(0, APP, "1"), "a hash").user
-    before, _ = stored(log, say("shop", ann), say("a", "b", to_anybody=True))
+
+    def send(*drafts: Draft) -> list[Stored]:
+        """In one transaction. The receiver of the last draft must be an account."""
+        answers: list[AsyncResult[Stored]] = [AsyncResult() for _ in drafts]
+        for draft, answer in zip(drafts, answers, strict=True):
+            log.send(APP, draft, answer.set, to_account=draft is drafts[-1])
+        return [answer.get(timeout=60) for answer in answers]
+
+    _, before = send(say("a", "b"), say("shop", ann))
+    assert isinstance(before, Appended)
     for nobody in (str(int(ann) + 1), "ann.lee", "0" + ann, "9" * 30):
-        assert log.append(APP, [say(ann, nobody), say("shop", ann)])[0] == Rejected(UNKNOWN_ACCOUNT)
-    assert stored(log, say(ann, "shop"))[0].conversation == before.conversation
-    stored(log, say("a", "b"))
-    assert len(stored(log, say("shop", ann), app="another")) == 1
-    first, refused = log.append(APP, [say("c", "nobody", to_anybody=True), say(ann, "nobody")])
+        assert send(say("shop", ann), say(ann, nobody))[1] == Rejected(UNKNOWN_ACCOUNT)
+    (again,) = send(say(ann, "shop"))
+    assert isinstance(again, Appended)
+    assert again.entry.conversation == before.entry.conversation
+    assert isinstance(send(say("a", "b"))[0], Appended), "it is not the first"
+    first, refused = send(say("c", "nobody"), say(ann, "nobody"))
     assert (isinstance(first, Appended), refused) == (True, Rejected(UNKNOWN_ACCOUNT))

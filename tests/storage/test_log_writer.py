@@ -59,9 +59,6 @@ class Pauses:
     def committed(self, app: str, first: int, last: int, entries: list[Entry]) -> None:
         raise AssertionError("nothing is stored here")
 
-    def only_accounts(self, _app: str) -> bool:
-        return False
-
     def batch_stored(self, app: str, drafts: int, seconds: float) -> float:
         return self.seconds if app == "busy" else 0.0
 

@@ -146,7 +146,8 @@ class Messaging:
         """
         if self._log is None:
             self._log = self._store.log()
-        self._log.send(app, draft, partial(self._stored, app, connection, done))
+        to_account = draft.to_user != "" and not draft.to_anybody and self._logins.only_accounts(app)
+        self._log.send(app, draft, partial(self._stored, app, connection, done), to_account)
 
     def send_of_user(self, app: str, draft: Draft, done: Done, connection: Connection | None = None) -> None:
         """Like :meth:`send`, for what a user sends: where the app wants it, its back end reviews it before.
@@ -210,10 +211,6 @@ class Messaging:
                 result.on_known = partial(self._stored, app, connection, result.on_known)
 
     # --- the listener of the log ----------------------------------------------------------------------------
-
-    def only_accounts(self, app: str) -> bool:
-        """See :meth:`imserver.auth.login.Logins.only_accounts`."""
-        return self._logins.only_accounts(app)
 
     def committed(self, app: str, first: int, last: int, entries: list[Entry]) -> None:
         """See :class:`imserver.storage.log.writer.LogListener`."""

@@ -84,9 +84,6 @@ _random: Final = SystemRandom()
 class LogListener(Protocol):
     """Receives what was stored. Implemented above the log. Must not switch."""
 
-    def only_accounts(self, app: str) -> bool:
-        """Whether all users of an app are accounts."""
-
     def committed(self, app: str, first: int, last: int, entries: list[Entry]) -> None:
         """A transaction stored ``entries``, within the ids ``first`` to ``last``. Called once per transaction
         and app, in commit order, after the requests were answered."""
@@ -372,9 +369,12 @@ class LogWriter:
 
     # --- queues ---------------------------------------------------------------------------------------------
 
-    def send(self, app: str, draft: Draft, answer: Callable[[Stored], object]) -> None:
+    def send(
+        self, app: str, draft: Draft, answer: Callable[[Stored], object], to_account: bool = False
+    ) -> None:
         """Queue a draft for storage. Never switches or raises.
 
+        ``to_account``: the receiver of a first message must be an account.
         ``answer`` receives the result after the commit and before the entry is delivered. Answers of an app
         come in the order of the ids. ``answer`` must not switch. StorageUnavailable: nothing was stored.
         StorageUnsure: the answer to COMMIT did not come in time; ``on_known`` receives the final result.
@@ -384,13 +384,6 @@ class LogWriter:
         rejected = Rejected(INVALID, wrong) if wrong else None
         resend = resend_of(draft.sender, named) if named and rejected is None else None
         size = len(draft.body) + len(draft.meta)
-        listener = self.listener
-        to_account = (
-            draft.to_user != ""
-            and not draft.to_anybody
-            and listener is not None
-            and listener.only_accounts(app)
-        )
         request = AppendRequest(app, draft, answer, resend, rejected, size, rejected, to_account)
         queue, total = self._queues.get(app), self._drafts
         if self._closed:
