@@ -45,6 +45,7 @@ MIN_FREE_BYTES: Final = 1 << 30
 CERTIFICATE_DAYS: Final = 14
 MIN_REDIS: Final = (6, 2)
 BYTES_PER_PAGE: Final = 4096
+_LAST_PORT: Final = 65_535
 _TRIES: Final = 9
 _TIMEX_BYTES: Final = 512
 """Room for the kernel's ``struct timex``, which has 208 bytes on 64-bit Linux."""
@@ -146,6 +147,15 @@ def _ports(config: Config) -> Findings:
     listeners = _listeners(config)
     for name, host, ports in listeners:
         where = f"{name} {ports[0]}" + (f" to {ports[-1]}" if len(ports) > 1 else "")
+        if ports[-1] > _LAST_PORT:
+            yield Finding(
+                "fail",
+                where,
+                f"there is no port above {_LAST_PORT}",
+                f"each node listens on {PORTS_PER_NODE} ports",
+                f"set {name} to {_LAST_PORT + 1 - len(ports)} or less",
+            )
+            continue
         for port in ports:
             try:
                 socket.create_server((host, port), family=_family(host)).close()
@@ -164,7 +174,7 @@ def _ports(config: Config) -> Findings:
     if not high:
         return
     reserved = _reserved()
-    everything = [port for _, _, ports in listeners for port in ports]
+    everything = [port for _, _, ports in listeners for port in ports if port <= _LAST_PORT]
     inside = [port for port in everything if int(low) <= port <= int(high) and port not in reserved]
     yield _finding(
         bool(inside),
@@ -327,6 +337,15 @@ def _database(config: Config) -> Findings:
 def _disk(config: Config) -> Findings:
     wanted_folder = Path(config.server.data_dir).absolute()
     folder = next(each for each in (wanted_folder, *wanted_folder.parents) if os.path.exists(each))
+    if not folder.is_dir():
+        yield Finding(
+            "fail",
+            "data folder",
+            f"{folder} is not a folder",
+            "the server does not start",
+            "name another server.data_dir",
+        )
+        return
     free = shutil.disk_usage(folder).free
     wanted = max(MIN_FREE_BYTES, config.uploads.min_free_bytes)
     yield _finding(

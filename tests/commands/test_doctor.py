@@ -117,6 +117,25 @@ def test_the_ports_of_all_listeners_are_checked(tmp_path: Path) -> None:
     assert f"127.0.0.3:{first + 3}" in taken.meaning
 
 
+def test_ports_that_do_not_exist_are_named_and_hide_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = {"net.ipv4.ip_local_port_range": "1024\t65535"}
+    monkeypatch.setattr(doctor, "_kernel", lambda name: kernel.get(name, ""))
+    settings = config(
+        tmp_path,
+        app=AppSettings(http_port=0, websocket_port=0, rpc_port=65_534),
+        server=ServerSettings(data_dir=str(tmp_path), processes=2),
+        redis=RedisSettings(url="redis://127.0.0.1:1/0"),
+        cluster=ClusterSettings(bind="127.0.0.3", advertise="192.0.2.1"),
+    )
+    findings = {finding.name: finding for finding in doctor._ports(settings)}
+    found = findings["app.rpc_port 65534 to 65537"]
+    assert (found.verdict, found.found) == ("fail", "there is no port above 65535")
+    assert found.mend == "set app.rpc_port to 65532 or less"
+    assert findings["ip_local_port_range"].mend.endswith(",65534,65535")
+
+
 def test_an_unknown_host_is_named_with_its_setting(tmp_path: Path) -> None:
     app = TenantSettings(webhook=WebhookSettings(url="https://shop.invalid/im", secret="x" * 32))
     found = by_name(config(tmp_path, apps={"shop": app}))["DNS shop.invalid"]
@@ -154,6 +173,16 @@ def test_a_data_folder_that_this_user_cannot_make_or_write(
     found = by_name(config(folder))["data folder"]
     assert found.found == f"{folder} is not writable by this user"
     assert found.mend == f"chown -R {os.geteuid()} {folder}"
+
+
+@pytest.mark.parametrize("below", ["", "im"])
+def test_a_data_folder_that_is_a_file(tmp_path: Path, below: str) -> None:
+    file = tmp_path / "im.db"
+    file.touch()
+    found = by_name(config(file / below))
+    assert "disk fsync" not in found
+    assert (found["data folder"].verdict, found["data folder"].found) == ("fail", f"{file} is not a folder")
+    assert found["data folder"].mend == "name another server.data_dir"
 
 
 def test_a_full_disk_has_a_meaning_and_a_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
