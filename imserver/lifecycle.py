@@ -120,7 +120,8 @@ class DataDirectory:
     """The data directory of the server. A lock in it prevents a second server.
 
     ``shared``: nodes of one cluster may share the directory; other servers are locked out. The file ``lock``
-    contains the process id of the first owner, and nothing after its end.
+    contains the process id of the first owner. After a stop of that owner it is empty; after a crash it names
+    a dead process. The next owner that starts alone writes its own id.
     """
 
     def __init__(self, path: str, shared: bool = False) -> None:
