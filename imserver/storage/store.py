@@ -89,7 +89,7 @@ class Store:
         return self._database is not None or self.place.configured or self.place.exists
 
     def healthy(self) -> bool:
-        """Whether the last access and the last write succeeded; True if there is no database."""
+        """See :attr:`imserver.storage.database.Database.healthy`; True if there is no database."""
         return not self._complaint and (self._database is None or self._database.healthy)
 
     def answers(self) -> bool:
