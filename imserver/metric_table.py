@@ -165,7 +165,7 @@ _PROCESS = (
     gauge("imserver_ready", "Whether the node is ready, as /ready says", lambda node: int(node.ready())),
     gauge(
         "imserver_database_up",
-        "Whether the last access and write succeeded, and none was refused for 30 s; absent if nothing is stored",
+        "Whether the last access and write succeeded, none refused for 30 s; absent if nothing is stored",
         lambda node: int(node.store.healthy()) if node.store.id else None,
     ),
     gauge("imserver_apps", "Apps that the node knows", lambda node: len(node.tenants.names())),
