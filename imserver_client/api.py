@@ -157,12 +157,14 @@ class Api:
     def call(self, method: str, path: str, body: Any = None, query: dict[str, Any] | None = None) -> Any:
         """Call any route by its path after ``/api/v1/``, once; return the answer as plain Python data.
 
-        ``body``: the JSON body; with GET, the parameters of the address, as in ``query``.
+        ``body``: the JSON body; with GET, the parameters of the address, as in ``query``. An answer without a
+        body is None.
         """
         if method == "GET":
             query, body = {**(body or {}), **(query or {})}, None
         path = path.removeprefix("/").removeprefix(PREFIX[1:])
-        return decode_answer(self._request(method, path, query, body, None), object)
+        answer = self._request(method, path, query, body, None)
+        return decode_answer(answer, object) if answer else None
 
     # --- pushes ---------------------------------------------------------------------------------------------
 

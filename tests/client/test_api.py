@@ -315,6 +315,27 @@ def test_a_route_is_called_with_parameters_or_a_body(api: Api, ann: Client) -> N
     assert api.call("GET", "channels/history", query)["publications"] == []
 
 
+def test_an_answer_without_a_body_is_none() -> None:
+    class Empty(BaseHTTPRequestHandler):
+        def do_DELETE(self) -> None:
+            self.send_response(204)
+            self.end_headers()
+
+    async def call(url: str) -> object:
+        async with AsyncApi(url) as api:
+            return await api.call("DELETE", "uploads/tus/7")
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Empty) as empty:
+        threading.Thread(target=empty.serve_forever, args=(0.01,)).start()
+        try:
+            url = f"http://127.0.0.1:{empty.server_port}"
+            with Api(url) as api:
+                assert api.call("DELETE", "uploads/tus/7") is None
+            assert asyncio.run(call(url)) is None
+        finally:
+            empty.shutdown()
+
+
 # --- what goes wrong ----------------------------------------------------------------------------------------
 
 
