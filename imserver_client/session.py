@@ -201,6 +201,8 @@ SPACING_SECONDS: Final = 0.05
 """Time between two of them, or two commands on stored messages, after the server has closed a connection for
 its rate of messages. It doubles with each further one, up to :data:`MAX_SPACING_SECONDS`."""
 MAX_SPACING_SECONDS: Final = 1.0
+MIN_SPACING_SECONDS: Final = 0.005
+"""The time is halved when no command waits; below this limit it is 0."""
 
 
 class _Subscription(msgspec.Struct):
@@ -220,7 +222,8 @@ class _Subscribed(msgspec.Struct):
 
 
 class Pace:
-    """Owner of the time between two commands, which grows with each close for the rate of messages."""
+    """Owner of the time between two commands. It grows with each close for the rate of messages, and is
+    halved when no command waits."""
 
     def __init__(self) -> None:
         self._spacing = 0.0
@@ -229,6 +232,11 @@ class Pace:
         """Handle the end of the connection."""
         if code == CLOSE_RATE_LIMIT:
             self._spacing = min(max(2 * self._spacing, SPACING_SECONDS), MAX_SPACING_SECONDS)
+
+    def shorten(self) -> None:
+        """Note that no command waits."""
+        shorter = self._spacing / 2
+        self._spacing = shorter if shorter >= MIN_SPACING_SECONDS else 0.0
 
 
 class CommandTurns(Pace):
@@ -240,6 +248,7 @@ class CommandTurns(Pace):
         self.numbers = count()
         self._waiting: dict[int, Future] = {}
         self._next_at = 0.0
+        """The last turn of this connection; 0 if there was none."""
 
     def add(self, number: int, turn: Future) -> None:
         """Add a command. ``turn``: gets the time at which the command can be sent."""
@@ -254,6 +263,8 @@ class CommandTurns(Pace):
         for number in sorted(self._waiting):
             turn = self._waiting.pop(number)
             if not turn.done():
+                if 0.0 < self._next_at < now - self._spacing:
+                    self.shorten()
                 self._next_at = max(now, self._next_at + self._spacing)
                 turn.set_result(self._next_at)
 
@@ -300,6 +311,8 @@ class Turns(Pace):
         if channel in self._sent:
             self._sent.remove(channel)
             self._set_due(now + self._spacing)
+            if not self._channels and not self._sent:
+                self.shorten()
 
     def lost(self, code: int) -> None:
         """Handle the end of the connection."""

@@ -518,6 +518,25 @@ def test_commands_are_sent_more_slowly_after_each_rate_limit() -> None:
     assert later.result(0) == pytest.approx(23.0)
 
 
+def test_commands_are_sent_faster_again_when_they_need_not_wait() -> None:
+    core = MessengerCore("101", "bob", 1)
+
+    def turns_at(now: float) -> list[float]:
+        turns: list[Future[float]] = [Future(), Future()]
+        for turn in turns:
+            Attempts(core, protocol.hide([7]), now).begin(turn, now)
+        return [turn.result(0) - now for turn in turns]
+
+    logged_in(core, {"recovered": True})
+    for _ in range(6):
+        core.lost(4003, 10.0)
+        logged_in(core, {"recovered": True}, 10.0)
+    assert turns_at(20.0) == [0.0, 1.0], "the first one after a rate limit is not faster"
+    assert turns_at(20.5) == [1.5, 2.5], "they wait for the others"
+    pauses = [turns_at(100.0 * number)[1] for number in range(1, 10)]
+    assert pauses == pytest.approx([0.5, 0.25, 0.125, 0.0625, 0.03125, 0.015625, 0.0078125, 0.0, 0.0])
+
+
 def test_a_command_whose_time_is_over_or_whose_session_is_closed_waits_for_no_turn() -> None:
     core = MessengerCore("101", "bob", 1)
     (given_up, no_turn), (_, turn) = begun(core, 2)
@@ -789,3 +808,18 @@ def test_a_session_subscribes_more_slowly_after_each_rate_limit() -> None:
         assert core.deadline == 5.0 + spacing
         core.tick(core.deadline)
         assert [frame["data"]["channel"] for frame in sent(core)] == ["c1"]
+
+
+def test_a_session_subscribes_faster_again_when_it_had_all_channels() -> None:
+    core = with_channels(2)
+    logged_in(core)
+    core.lost(4003, 0)
+    for spacing in (0.05, 0.025, 0.0125, 0.00625):
+        (asked,) = logged_in(core)
+        answer_subscribe(core, asked)
+        assert core.deadline == spacing
+        core.tick(spacing)
+        (asked,) = sent(core)
+        answer_subscribe(core, asked, spacing)
+        core.lost(1006, 1)
+    assert len(logged_in(core)) == 2
