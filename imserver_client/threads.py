@@ -7,7 +7,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from math import inf
 from time import monotonic
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
@@ -32,7 +32,7 @@ from imserver_client.session import (
     SessionOptions,
     State,
 )
-from imserver_client.shell import CONNECT_ERRORS, CONNECT_OPTIONS, SessionShell
+from imserver_client.shell import CLOSE_SECONDS, CONNECT_ERRORS, CONNECT_OPTIONS, SessionShell
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +51,9 @@ class ThreadSession(SessionShell[T]):
         self._token = token
         self._changed = threading.Condition()
         """Guards the core; notified after each change."""
+        self._writer = threading.Lock()
+        """Held by the thread that takes frames from the core and writes them. It is acquired before
+        ``_changed``."""
         self._connection: ClientConnection | None = None
         self._thread: threading.Thread | None = None
 
@@ -78,7 +81,8 @@ class ThreadSession(SessionShell[T]):
         if thread is None:
             self._call(self._core.end)
         if connection is not None:
-            connection.close()
+            with suppress(TimeoutError), self._writing(connection, CLOSE_SECONDS):
+                connection.close()
         if thread is not None and thread is not threading.current_thread():
             thread.join(ANSWER_SECONDS)
 
@@ -137,17 +141,13 @@ class ThreadSession(SessionShell[T]):
             if connection is None or self._core.state is not State.ONLINE:
                 raise NotConnected("there is no connection at the moment")
             self._core.answers.add(seq, answer, frame)
-            frames = [*self._core.to_send(), frame]
             self._changed.notify_all()  # a full queue does not keep the answer from being read
         try:
-            for each in frames:
-                connection.send(each)
+            self._write(connection, frame)
             return answer.result(timeout_seconds)
         except (ConnectionClosed, TimeoutError) as error:
             if timeout_seconds >= ANSWER_SECONDS and self._core.is_silent(begun):
-                # Not that of the SSL socket, which would let other threads write without TLS.
-                with suppress(OSError):
-                    socket.socket.shutdown(connection.socket, socket.SHUT_RDWR)
+                _shut_down(connection)
             raise NotConnected(f"{cmd}: no answer: {str(error) or 'too late'}") from error
         finally:
             self._core.answers.forget(seq)
@@ -230,7 +230,7 @@ class ThreadSession(SessionShell[T]):
                         return self._no_token(error)
                     self._call(self._core.opened, token, monotonic(), renewable=callable(self._token))
                     self._exchange(connection)
-            except ConnectionClosed:
+            except (ConnectionClosed, TimeoutError):
                 pass
             finally:
                 self._connection = None
@@ -242,12 +242,10 @@ class ThreadSession(SessionShell[T]):
         core = self._core
         while True:
             self._call(core.tick, monotonic())
-            with self._changed:
-                frames = list(core.to_send())
-            for frame in frames:
-                connection.send(frame)
+            self._write(connection)
             if core.close_code:
-                connection.close(core.close_code)
+                with self._writing(connection, CLOSE_SECONDS):
+                    connection.close(core.close_code)
                 return
             seconds = max(0.001, core.deadline - monotonic())
             if core.full and not core.over:
@@ -258,6 +256,29 @@ class ThreadSession(SessionShell[T]):
             except TimeoutError:
                 continue
             self._call(core.feed, received, monotonic())
+
+    def _write(self, connection: ClientConnection, *more: str) -> None:
+        """Write the frames of the core, then ``more``, in the order in which they are taken.
+        Raises TimeoutError if another write has blocked."""
+        with self._writing(connection, ANSWER_SECONDS):
+            with self._changed:
+                if connection is not self._connection:
+                    return  # the frames are for the next one
+                frames = [*self._core.to_send(), *more]
+            for frame in frames:
+                connection.send(frame)
+
+    @contextmanager
+    def _writing(self, connection: ClientConnection, seconds: float) -> Iterator[None]:
+        """Keep other threads from writing. If a write of theirs blocks for ``seconds``, the server does not
+        read: the connection ends, and TimeoutError is raised."""
+        if not self._writer.acquire(timeout=seconds):
+            _shut_down(connection)
+            raise TimeoutError
+        try:
+            yield
+        finally:
+            self._writer.release()
 
     def _call(self, step: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
         """Call the core, wake all waiting threads, and report a new state (without the lock)."""
@@ -272,6 +293,13 @@ class ThreadSession(SessionShell[T]):
         """Wait until ``ready()``; return whether it came in time."""
         with self._changed:
             return self._changed.wait_for(ready, max(0.0, seconds))
+
+
+def _shut_down(connection: ClientConnection) -> None:
+    """End a connection at once, also if a thread is writing."""
+    # Not that of the SSL socket, which would let other threads write without TLS.
+    with suppress(OSError):
+        socket.socket.shutdown(connection.socket, socket.SHUT_RDWR)
 
 
 class Client(ThreadSession[PushEvent]):

@@ -5,8 +5,9 @@ import json
 import queue
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -331,7 +332,8 @@ def scripted(answer: Callable[[int, dict[str, Any], ServerConnection], object]) 
                 head = {"seq": asked["seq"], "cmd": asked["cmd"]}
                 connection.send(json.dumps({**head, "response": {"code": 200, "data": data}}))
 
-    with serve(handle, "127.0.0.1", 0) as listening:
+    options: dict[str, Any] = {"max_queue": 1, "ping_interval": None, "close_timeout": 1}
+    with serve(handle, "127.0.0.1", 0, **options) as listening:
         thread = threading.Thread(target=listening.serve_forever)
         thread.start()
         try:
@@ -364,6 +366,39 @@ def test_a_message_without_an_answer_is_sent_over_another_connection(monkeypatch
             assert ann.send("bob", "hello", timeout_seconds=SECONDS).id == 1
         silent.clear()
         assert asyncio.run(send(url)) == 1
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_blocked_write_keeps_no_session_from_its_end(monkeypatch: pytest.MonkeyPatch, closed: bool) -> None:
+    monkeypatch.setattr(threads, "ANSWER_SECONDS", SECONDS if closed else 0.5)
+    go_on = threading.Event()
+
+    def answer(number: int, asked: dict[str, Any], connection: ServerConnection) -> object:
+        if number == 0:
+            go_on.wait(SECONDS)  # the server reads no more
+        return STORED
+
+    def fill() -> None:
+        while ann.state == "online" and ann._core.logins == 1:
+            with suppress(NotConnected):
+                ann.request("send", {"text": "x" * 900_000}, 0.0)
+            written.put(None)
+
+    written: queue.Queue[None] = queue.Queue()
+    with scripted(answer) as url, Messenger(url, "101", "ann", backoff=QUICK, heartbeat_seconds=0.1) as ann:
+        filling = threading.Thread(target=fill)
+        filling.start()
+        with suppress(queue.Empty):
+            while True:
+                written.get(timeout=0.3)
+        begun = monotonic()
+        if closed:
+            ann.close()
+        else:
+            assert ann.send("bob", "hello", timeout_seconds=SECONDS).id == 1
+        assert monotonic() - begun < 10
+        filling.join(SECONDS)
+        go_on.set()
 
 
 def test_asyncio_sends_messages_in_order_over_a_reconnect() -> None:

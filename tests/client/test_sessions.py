@@ -496,6 +496,31 @@ def test_subscribers_receive_publications_and_what_they_missed(server: Server, a
         assert is_publication(ann.receive(SECONDS), "five")
 
 
+def test_a_subscription_begins_after_the_end_of_the_last_one(server: Server, api: Api) -> None:
+    api.create_app("again", {"open": True, "channels": CHANNELS})
+    with Client(ws(server), "again", "ann") as ann:
+        taken, go_on = threading.Event(), threading.Event()
+        assert ann._connection is not None
+        send = ann._connection.send
+
+        def slow_send(frame: str) -> None:
+            if '"unsubscribe"' in frame:
+                taken.set()
+                go_on.wait(SECONDS)
+            send(frame)
+
+        ann._connection.send = slow_send  # type: ignore[method-assign,assignment]
+        ann._call(ann._core.give_up, "orders:1")
+        api.push("again", "hello", user="ann")  # the thread of the session wakes up, and unsubscribes
+        assert taken.wait(SECONDS)
+        subscribing = threading.Thread(target=ann.subscribe, args=("orders:1",))
+        subscribing.start()
+        subscribing.join(0.5)
+        go_on.set()
+        subscribing.join(SECONDS)
+        ann.publish("orders:1", "of a subscriber")
+
+
 def test_subscribers_with_asyncio(server: Server, api: Api) -> None:
     api.create_app("aio-channels", {"open": True, "channels": CHANNELS})
 
