@@ -20,6 +20,7 @@ from imserver_client.messages import OpenedAnswer
 from imserver_client.protocol import ChannelHistory, Command, Position, Reply, SubscriberPage
 from imserver_client.session import (
     ANSWER_SECONDS,
+    SILENT_SECONDS,
     Attempts,
     ChannelToken,
     MessengerCore,
@@ -122,7 +123,6 @@ class AsyncSession(SessionShell[T]):
         if connection is None or self._core.state is not State.ONLINE:
             raise NotConnected("there is no connection at the moment")
         answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        begun = monotonic()
         self._core.answers.add(seq, answer, frame)
         self._notify()  # a full queue does not keep the answer from being read
         try:
@@ -132,8 +132,6 @@ class AsyncSession(SessionShell[T]):
                 await connection.send(frame)
                 return await answer
         except (ConnectionClosed, TimeoutError) as error:
-            if timeout_seconds >= ANSWER_SECONDS and self._core.is_silent(begun):
-                connection.transport.abort()
             raise NotConnected(f"{cmd}: no answer: {str(error) or 'too late'}") from error
         finally:
             self._core.answers.forget(seq)
@@ -233,12 +231,17 @@ class AsyncSession(SessionShell[T]):
         core = self._core
         while True:
             self._call(core.tick, monotonic())
-            for frame in core.to_send():
-                await connection.send(frame)
-            if core.close_code:
-                await connection.close(core.close_code)
+            try:
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    for frame in core.to_send():
+                        await connection.send(frame)
+                    if core.close_code:
+                        await connection.close(core.close_code)
+                        return
+            except TimeoutError:  # the server does not read
+                connection.transport.abort()
                 return
-            seconds = max(0.001, core.deadline - monotonic())
+            seconds = min(max(0.001, core.deadline - monotonic()), SILENT_SECONDS)
             if core.full and not core.over:
                 await self._wait(lambda: core.over or not core.full, seconds)
                 continue

@@ -5,8 +5,9 @@ A shell calls the core at these moments, and always passes the monotonic time:
 1. :meth:`SessionCore.start` before it connects.
 2. :meth:`SessionCore.opened` when the WebSocket is open.
 3. While it is open: :meth:`SessionCore.feed` for each frame, and :meth:`SessionCore.tick` at the time of
-   :attr:`SessionCore.deadline`. After each of them it sends the frames of :meth:`SessionCore.to_send`, and
-   closes the connection when :attr:`SessionCore.close_code` is set.
+   :attr:`SessionCore.deadline`, and after :data:`SILENT_SECONDS` without a frame. After each of them it sends
+   the frames of :meth:`SessionCore.to_send`, and closes the connection when :attr:`SessionCore.close_code` is
+   set.
 4. :meth:`SessionCore.lost` when the connection is gone. In the state ``waiting`` it begins again at the
    deadline.
 
@@ -68,7 +69,9 @@ from imserver_client.protocol import (
 log = logging.getLogger(__name__)
 
 ANSWER_SECONDS: Final = 10.0
-"""Time limit of the server for connecting and answering."""
+"""Time limit of the server for connecting, and for the answers to logins and heartbeats."""
+SILENT_SECONDS: Final = 5.0
+"""Time without a frame after which a heartbeat is sent if a request waits."""
 HEARTBEAT_SECONDS: Final = 30.0
 """Time between heartbeats; the server waits for six minutes."""
 MAX_WAITING: Final = 10_000
@@ -603,6 +606,9 @@ class SessionCore(ABC, Generic[T]):
         self._subscribe_next(now)
         if self.full:
             self._lost_at = inf  # the answer to the heartbeat is not read
+        elif self.state is State.ONLINE and self.answers.futures and self._lost_at == inf:
+            # A back end may take long to answer. Only a heartbeat shows whether the connection is lost.
+            self._wake_at = now if now >= self._heard_at + SILENT_SECONDS else self._wake_at
         if now < min(self._wake_at, self._lost_at):
             return
         if self._login_seq or now >= self._lost_at:
@@ -617,10 +623,6 @@ class SessionCore(ABC, Generic[T]):
         """Take the frames that must be sent now, one by one: a sender that is cancelled loses none."""
         while self._frames:
             yield self._frames.popleft()
-
-    def is_silent(self, since: float) -> bool:
-        """Whether the server has sent nothing since this time, although the shell reads."""
-        return self._heard_at < since and not self.full
 
     def lost(self, code: int, now: float) -> None:
         """Handle the end of a connection with this code, or a failed attempt to connect (1006)."""
@@ -842,7 +844,7 @@ class Attempts:
         self._core.commands.forget(self._number)
 
     def is_gone(self) -> bool:
-        """Whether the next attempt can begin: the connection of the last one is lost, or it was only late."""
+        """Whether the next attempt can begin: the connection of the last one is lost."""
         core = self._core
         return core.over or core.state is not State.ONLINE or core.logins != self._login
 
@@ -860,14 +862,12 @@ class Attempts:
             seconds = self._command.timeout_seconds
             raise NotConnected(f"{self._command.cmd}: no answer within {seconds:g} s")
         self._login = self._core.logins
-        return min(self.seconds_left(now), ANSWER_SECONDS)
+        return self.seconds_left(now)
 
     def failed(self, error: NotConnected, now: float) -> None:
         """Note an attempt without an answer. Raises ``error`` after the time of the command."""
         if self.seconds_left(now) <= 0:
             raise error
-        if isinstance(error.__cause__, TimeoutError):
-            self._login = 0  # the connection may be alive
 
     def is_final(self, reply: Reply, now: float) -> bool:
         """Return whether this answer ends the attempts."""

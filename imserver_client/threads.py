@@ -21,6 +21,7 @@ from imserver_client.messages import OpenedAnswer
 from imserver_client.protocol import ChannelHistory, Command, Position, Reply, SubscriberPage
 from imserver_client.session import (
     ANSWER_SECONDS,
+    SILENT_SECONDS,
     Attempts,
     ChannelToken,
     MessengerCore,
@@ -135,7 +136,6 @@ class ThreadSession(SessionShell[T]):
 
     def _ask(self, seq: str, frame: str, cmd: str, timeout_seconds: float) -> Reply:
         answer: Future[Reply] = Future()
-        begun = monotonic()
         with self._changed:
             connection = self._connection
             if connection is None or self._core.state is not State.ONLINE:
@@ -146,8 +146,6 @@ class ThreadSession(SessionShell[T]):
             self._write(connection, frame)
             return answer.result(timeout_seconds)
         except (ConnectionClosed, TimeoutError) as error:
-            if timeout_seconds >= ANSWER_SECONDS and self._core.is_silent(begun):
-                _shut_down(connection)
             raise NotConnected(f"{cmd}: no answer: {str(error) or 'too late'}") from error
         finally:
             self._core.answers.forget(seq)
@@ -247,7 +245,7 @@ class ThreadSession(SessionShell[T]):
                 with self._writing(connection, CLOSE_SECONDS):
                     connection.close(core.close_code)
                 return
-            seconds = max(0.001, core.deadline - monotonic())
+            seconds = min(max(0.001, core.deadline - monotonic()), SILENT_SECONDS)
             if core.full and not core.over:
                 self._wait(lambda: core.over or not core.full, seconds)
                 continue
@@ -273,7 +271,9 @@ class ThreadSession(SessionShell[T]):
         """Keep other threads from writing. If a write of theirs blocks for ``seconds``, the server does not
         read: the connection ends, and TimeoutError is raised."""
         if not self._writer.acquire(timeout=seconds):
-            _shut_down(connection)
+            # Not that of the SSL socket, which would let other threads write without TLS.
+            with suppress(OSError):
+                socket.socket.shutdown(connection.socket, socket.SHUT_RDWR)
             raise TimeoutError
         try:
             yield
@@ -293,13 +293,6 @@ class ThreadSession(SessionShell[T]):
         """Wait until ``ready()``; return whether it came in time."""
         with self._changed:
             return self._changed.wait_for(ready, max(0.0, seconds))
-
-
-def _shut_down(connection: ClientConnection) -> None:
-    """End a connection at once, also if a thread is writing."""
-    # Not that of the SSL socket, which would let other threads write without TLS.
-    with suppress(OSError):
-        socket.socket.shutdown(connection.socket, socket.SHUT_RDWR)
 
 
 class Client(ThreadSession[PushEvent]):

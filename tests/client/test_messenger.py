@@ -343,12 +343,18 @@ def scripted(answer: Callable[[int, dict[str, Any], ServerConnection], object]) 
             thread.join(SECONDS)
 
 
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let clients wait half a second for answers."""
+    for module in (session, threads, aio):
+        monkeypatch.setattr(module, "ANSWER_SECONDS", 0.5)
+        monkeypatch.setattr(module, "SILENT_SECONDS", 0.25)
+
+
 STORED = {"id": 1, "conversation": 1, "seq": 1}
 
 
 def test_a_message_without_an_answer_is_sent_over_another_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (session, threads, aio):
-        monkeypatch.setattr(module, "ANSWER_SECONDS", 0.5)
+    impatient(monkeypatch)
 
     silent: list[int] = []
 
@@ -356,6 +362,8 @@ def test_a_message_without_an_answer_is_sent_over_another_connection(monkeypatch
         if not silent:
             silent.append(number)
         return None if number in silent else STORED
+
+    begun = monotonic()
 
     async def send(url: str) -> int:
         async with AsyncMessenger(url, "101", "ann", backoff=QUICK) as ann:
@@ -366,11 +374,43 @@ def test_a_message_without_an_answer_is_sent_over_another_connection(monkeypatch
             assert ann.send("bob", "hello", timeout_seconds=SECONDS).id == 1
         silent.clear()
         assert asyncio.run(send(url)) == 1
+    assert monotonic() - begun < 10, "the next regular heartbeat is later"
+
+
+def test_a_slow_answer_does_not_end_a_connection_that_answers_heartbeats(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    impatient(monkeypatch)
+    connections: set[int] = set()
+    asked_for: list[str] = []
+
+    def answer(number: int, asked: dict[str, Any], connection: ServerConnection) -> object:
+        connections.add(number)
+        asked_for.append(asked["cmd"])
+        if asked["cmd"] == "heartbeat":
+            return {}
+        head = {"seq": asked["seq"], "cmd": asked["cmd"]}
+        late = json.dumps({**head, "response": {"code": 200, "data": STORED}})
+        threading.Timer(1.5, connection.send, [late]).start()
+        return None
+
+    async def send(url: str) -> int:
+        async with AsyncMessenger(url, "101", "ann") as ann:
+            return (await ann.send("bob", "hello")).id
+
+    with scripted(answer) as url:
+        with Messenger(url, "101", "ann") as ann:
+            assert ann.send("bob", "hello").id == 1
+        assert asyncio.run(send(url)) == 1
+    assert connections == {0, 1}
+    assert asked_for.count("send") == 2
+    assert "heartbeat" in asked_for
 
 
 @pytest.mark.parametrize("closed", [False, True])
 def test_a_blocked_write_keeps_no_session_from_its_end(monkeypatch: pytest.MonkeyPatch, closed: bool) -> None:
-    monkeypatch.setattr(threads, "ANSWER_SECONDS", SECONDS if closed else 0.5)
+    if not closed:
+        impatient(monkeypatch)
     go_on = threading.Event()
 
     def answer(number: int, asked: dict[str, Any], connection: ServerConnection) -> object:
@@ -385,7 +425,7 @@ def test_a_blocked_write_keeps_no_session_from_its_end(monkeypatch: pytest.Monke
             written.put(None)
 
     written: queue.Queue[None] = queue.Queue()
-    with scripted(answer) as url, Messenger(url, "101", "ann", backoff=QUICK, heartbeat_seconds=0.1) as ann:
+    with scripted(answer) as url, Messenger(url, "101", "ann", backoff=QUICK) as ann:
         filling = threading.Thread(target=fill)
         filling.start()
         with suppress(queue.Empty):
@@ -398,6 +438,29 @@ def test_a_blocked_write_keeps_no_session_from_its_end(monkeypatch: pytest.Monke
             assert ann.send("bob", "hello", timeout_seconds=SECONDS).id == 1
         assert monotonic() - begun < 10
         filling.join(SECONDS)
+        go_on.set()
+
+
+def test_a_blocked_write_ends_the_connection_of_asyncio(monkeypatch: pytest.MonkeyPatch) -> None:
+    impatient(monkeypatch)
+    go_on = threading.Event()
+
+    def answer(number: int, asked: dict[str, Any], connection: ServerConnection) -> object:
+        if number == 0:
+            go_on.wait(SECONDS)  # the server reads no more
+        return STORED
+
+    async def send(url: str) -> int:
+        async with AsyncMessenger(url, "101", "ann", backoff=QUICK) as ann:
+            for _ in range(30):
+                with pytest.raises(NotConnected):
+                    await ann.request("send", {"text": "x" * 900_000}, 0.01)
+            return (await ann.send("bob", "hello", timeout_seconds=SECONDS)).id
+
+    begun = monotonic()
+    with scripted(answer) as url:
+        assert asyncio.run(send(url)) == 1
+        assert monotonic() - begun < 10
         go_on.set()
 
 
