@@ -55,6 +55,8 @@ class GroupView {
   #count = 0;
   /** @type {HooksView | undefined} */
   #hooks;
+  /** From then on we cannot read the group. */
+  #isLeaving = false;
   /** @type {(() => void)[]} */
   #ends;
 
@@ -73,7 +75,7 @@ class GroupView {
     root.append(this.note, this.body);
     this.#ends = [
       session.on("people", () => this.#draw()),
-      session.on("entry", (entry) => String(entry.conversation) === id && ["group", "join", "leave"].includes(entry.kind) && this.#load()),
+      session.on("entry", (entry) => String(entry.conversation) === id && ["group", "join", "leave"].includes(entry.kind) && !this.#isLeaving && this.#load()),
       session.people.watch(() => this.#members.map(({ user }) => user)),
     ];
     this.#load();
@@ -252,7 +254,8 @@ class GroupView {
     const { session, id } = this;
     const { words } = session;
     if (!(await confirm(fill(words.messages_leave_question, { name: group.name }), { yes: words.messages_leave, danger: true }))) return;
-    await attempt(control, null, words, async () => {
+    this.#isLeaving = true;
+    this.#isLeaving = await attempt(control, null, words, async () => {
       await session.api("POST", "groups/leave", { group: id });
       this.leave();
       toast(fill(words.messages_left_group, { name: group.name }));

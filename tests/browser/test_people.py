@@ -123,6 +123,8 @@ def test_a_group_is_made_and_managed(pair: Pair, server: Server) -> None:
     page.press(Keys.CONTROL + "a" + Keys.NULL + "Coffee" + Keys.ENTER)
     eventually(lambda: page.texts("#conversation-name") == ["Coffee"], what="the new name")
     eventually(lambda: page.texts(".group-info .card-name") == ["Coffee"], what="the new name in the panel")
+    busy = "return document.querySelectorAll('[aria-busy=true], dialog.card').length"
+    eventually(lambda: page.run(busy) == 0, what="the dialog is closed, and nothing is loading")
     page.click("[data-key=leave]")
     page.click("dialog:last-of-type .wide.danger")
     eventually(lambda: not page.shown("dialog"), what="the panel is closed")
