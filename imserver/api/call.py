@@ -325,11 +325,9 @@ def admit(api: Api, route: Route, request: HttpRequest) -> Principal | HttpRespo
         principal = api.services.authority.identify(need, headers, request.host, token)
     except Unavailable as error:
         return route.style.refuse(error.problem, request)
-    return principal if may(principal, need) else _refused(route, request, principal)
-
-
-def _refused(route: Route, request: HttpRequest, principal: Principal) -> HttpResponse:
-    problem, message = refusal(principal, route.need)
+    if may(principal, need):
+        return principal
+    problem, message = refusal(principal, need)
     return route.style.refuse(problem, request, message)
 
 

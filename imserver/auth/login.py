@@ -88,7 +88,7 @@ class Logins:
         self._is_demo = is_demo
         self._webhooks = webhooks
         self._issuers = issuers
-        self._refused = RefusedLogins()
+        self._refused = RefusedTokens()
         self._secret = secret
         self._connections = connections
         self._metrics = metrics
@@ -144,7 +144,7 @@ class Logins:
         try:
             decision = self._read(rule, user, token, dialect in _BARE_TOKENS, device)
         except BadToken as bad:
-            self._refused.log_token(app, user, str(bad), request.peer)
+            self._refused.log(app, user, str(bad), request.peer)
             return self._denied("token", BAD_TOKEN, app, user, request)
         except (errors.StorageUnavailable, errors.IssuerUnavailable) as unavailable:
             log.info(
@@ -498,7 +498,7 @@ class Logins:
         self._origins.set_apps(hosts, any(rule.any_origin for rule in rules))
 
 
-class RefusedLogins:
+class RefusedTokens:
     """Log lines about refused tokens: one per app, cause and minute, and at most :data:`_CAUSES` per minute.
 
     A cause may quote the token, and is cut. Without both limits strangers could fill the log.
@@ -507,7 +507,7 @@ class RefusedLogins:
     def __init__(self) -> None:
         self._causes = OncePerMinute(_CAUSES)
 
-    def log_token(self, app: str, user: str, cause: str, peer: str) -> None:
+    def log(self, app: str, user: str, cause: str, peer: str) -> None:
         """Log a refused token, unless the same cause was logged within the minute."""
         cause = cause[:_CAUSE_SHOWN]
         if self._causes.is_new(app, cause):

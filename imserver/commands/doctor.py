@@ -28,7 +28,7 @@ from imserver.errors import StartError
 from imserver.lifecycle import SPARE_FILES_OF_A_CLUSTER, cores, plan_processes
 from imserver.storage.address import database_address
 from imserver.storage.database import probe
-from imserver.supervisor.slot import PORTS_PER_NODE
+from imserver.supervisor.slot import LAST_PORT, PORTS_PER_NODE
 from imserver.terminal import fail
 
 Verdict = Literal["ok", "warn", "fail"]
@@ -45,7 +45,6 @@ MIN_FREE_BYTES: Final = 1 << 30
 CERTIFICATE_DAYS: Final = 14
 MIN_REDIS: Final = (6, 2)
 BYTES_PER_PAGE: Final = 4096
-_LAST_PORT: Final = 65_535
 _TRIES: Final = 9
 _TIMEX_BYTES: Final = 512
 """Room for the kernel's ``struct timex``, which has 208 bytes on 64-bit Linux."""
@@ -147,13 +146,13 @@ def _ports(config: Config) -> Findings:
     listeners = _listeners(config)
     for name, host, ports in listeners:
         where = f"{name} {ports[0]}" + (f" to {ports[-1]}" if len(ports) > 1 else "")
-        if ports[-1] > _LAST_PORT:
+        if ports[-1] > LAST_PORT:
             yield Finding(
                 "fail",
                 where,
-                f"there is no port above {_LAST_PORT}",
+                f"there is no port above {LAST_PORT}",
                 f"each node listens on {PORTS_PER_NODE} ports",
-                f"set {name} to {_LAST_PORT + 1 - len(ports)} or less",
+                f"set {name} to {LAST_PORT + 1 - len(ports)} or less",
             )
             continue
         for port in ports:
@@ -174,7 +173,7 @@ def _ports(config: Config) -> Findings:
     if not high:
         return
     reserved = _reserved()
-    everything = [port for _, _, ports in listeners for port in ports if port <= _LAST_PORT]
+    everything = [port for _, _, ports in listeners for port in ports if port <= LAST_PORT]
     inside = [port for port in everything if int(low) <= port <= int(high) and port not in reserved]
     yield _finding(
         bool(inside),

@@ -191,7 +191,7 @@ class Slot:
 
 PORTS_PER_NODE: Final = 2
 """RPC ports of a node: the first one is in its id."""
-_LAST_PORT: Final = 65535
+LAST_PORT: Final = 65535
 #: Settings that the supervisor has already applied, or on which all processes must agree.
 _FIXED: Final = {
     "app": ("log_file", "http_port", "websocket_port", "rpc_port"),
@@ -211,7 +211,7 @@ def check_ports(config: Config) -> None:
         raise StartError(
             f"app.rpc_port 0: {count} nodes need fixed ports, because the port identifies a node"
         )
-    if last > _LAST_PORT:
+    if last > LAST_PORT:
         raise StartError(f"app.rpc_port {first}: {count} nodes need the ports up to {last}")
     ports = {"app.http_port": config.app.http_port, "app.websocket_port": config.app.websocket_port}
     ports |= {f"server.extra_listen[{n}]": row.port for n, row in enumerate(config.server.extra_listen)}

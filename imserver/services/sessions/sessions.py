@@ -206,7 +206,7 @@ class Sessions:
             return self._refuse(
                 connection, login, errors.REPLY_UNAUTHORIZED, "banned" if banned else "kicked"
             )
-        if self._hub.apps.get(name) is not app or self.kicks.app_deleted_since(kicks, name):
+        if self.kicks.app_deleted_since(kicks, name):
             connection.close(errors.CLOSE_APP_DELETED)
             return self._refuse(connection, login, errors.REPLY_UNAUTHORIZED, "deleted")
         self._logins.began(connection, decision)
