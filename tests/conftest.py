@@ -26,6 +26,8 @@ StartServer = Callable[..., Server]
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
+BROWSER_TESTS = Path(__file__).parent / "browser"
+
 MEMORY = "/dev/shm"
 MEMORY_BYTES = 4 << 30
 
@@ -88,9 +90,19 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests come first: no worker begins one of them when all others have ended."""
+    """Files with slow tests come first: no worker begins one of them when all others have ended.
+
+    Files of tests with browsers are spread over the first two thirds: four workers that all drive browsers
+    starve each other, and a page then answers too late.
+    """
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    files = sorted(dict.fromkeys(item.path for item in items), key=lambda path: path not in slow)
+    browsers = [path for path in files if path.parent == BROWSER_TESTS]
+    others = [path for path in files if path.parent != BROWSER_TESTS]
+    step = len(others) * 2 / 3 / max(1, len(browsers))
+    places = {path: float(place) for place, path in enumerate(others)}
+    places |= {path: len(slow) + place * step for place, path in enumerate(browsers)}
+    items.sort(key=lambda item: places[item.path])
 
 
 @pytest.hookimpl(tryfirst=True)
