@@ -105,6 +105,7 @@ def test_a_message_that_nobody_reviewed_in_time_may_be_sent_again() -> None:
         ann = node.speaker("ann", 0)
         node.back_end.open.clear()
         assert ann.send("bob", "hi") == (1008, None)
+        reviewed(node)
         node.back_end.open.set()
         assert ann.send("bob", "hi")[0] == 200
 
@@ -137,7 +138,7 @@ def test_what_a_back_end_stores_is_not_reviewed() -> None:
 
 def test_a_user_without_a_connection_is_reviewed_too() -> None:
     with Node() as node:
-        reviewed(node, seconds=0.05)
+        reviewed(node)
         results: list[Any] = []
         node.messaging.send_of_user(APP, Draft(sender="ann", to_user="bob", body=b"rude"), results.append)
         until(lambda: results)
@@ -145,6 +146,7 @@ def test_a_user_without_a_connection_is_reviewed_too() -> None:
         recall = Draft(sender="ann", to_user="bob", kind="recall", about=1)
         node.messaging.send_of_user(APP, recall, results.append)
         until(lambda: len(results) == 2)
+        reviewed(node, seconds=0.05)
         node.back_end.open.clear()
         node.messaging.send_of_user(APP, Draft(sender="ann", to_user="bob", body=b"x"), results.append)
         until(lambda: len(results) == 3)
@@ -174,6 +176,7 @@ def test_a_chat_message_that_nobody_reviewed_is_not_acknowledged_and_may_come_ag
         ann.single(1, 267, "hi")
         until(lambda: harness.uplink.idle)
         assert ann.acks() == []
+        reviewed(harness, CHATS)
         harness.back_end.open.set()
         ann.single(1, 267, "hi")
         until(lambda: [number for number, _ in ann.acks()] == [1])

@@ -252,6 +252,7 @@ class MariaDB(DatabaseServer):
             self._install,
             "--no-defaults",
             f"--datadir={self.folder / 'data'}",
+            f"--tmpdir={self.folder}",
             "--auth-root-authentication-method=normal",
             "--skip-test-db",
         )
