@@ -38,11 +38,9 @@ class IncomingHook(Struct, frozen=True):
 
 
 class BotHook(Struct, frozen=True):
-    """The webhook of a bot. ``owner``: the account that set it; 0: the back end. ``position``: its receiver
-    has the entries of the log up to this id."""
+    """The webhook of a bot. ``position``: its receiver has the entries of the log up to this id."""
 
     app: str
-    owner: int
     bot: str
     url: str
     secret: str
@@ -181,11 +179,11 @@ class HookStore:
 
     def of_bots(self) -> list[BotHook]:
         """The webhooks of all bots of all apps."""
-        statement = "SELECT app, owner, id, hook_url, hook_secret, hook_entry FROM bot WHERE hook_url <> ''"
+        statement = "SELECT app, id, hook_url, hook_secret, hook_entry FROM bot WHERE hook_url <> ''"
         rows = self._store.rows(statement)
         return [
-            BotHook(text_of(app), owner, str(id), text_of(url), text_of(secret), position)
-            for app, owner, id, url, secret, position in rows
+            BotHook(text_of(app), str(id), text_of(url), text_of(secret), position)
+            for app, id, url, secret, position in rows
         ]
 
     def advance(self, hook: BotHook, position: int) -> None:

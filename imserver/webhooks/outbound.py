@@ -8,15 +8,9 @@ from __future__ import annotations
 
 import _socket
 import re
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from contextlib import suppress
-from contextvars import ContextVar
+from collections.abc import Callable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import TYPE_CHECKING, Any, Final
-from weakref import WeakValueDictionary
-
-import gevent
-from gevent.lock import Semaphore
 
 from imserver.errors import ImserverError
 from imserver.transport.proxies import is_loopback
@@ -25,18 +19,13 @@ from imserver.webhooks.requests import Outgoing, Unreachable
 if TYPE_CHECKING:
     import socket
 
-    from gevent.threadpool import ThreadPool
+    from gevent.resolver.ares import Resolver
     from urllib3 import PoolManager
 
 URL_CHARACTERS: Final = 1000
-LOOK_UPS: Final = 8
-"""Name look-ups at a time. They have threads of their own, because a name server of a stranger may hang."""
-LOOK_UPS_EACH: Final = 2
-"""Name look-ups at a time for one owner of URLs."""
 _HOSTS: Final = 64
 _CONNECTIONS: Final = 4
 """Idle connections to one host."""
-_CLOSE_SECONDS: Final = 1.0
 
 _URL: Final = re.compile(
     r"(?P<scheme>https?)://(\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9._-]+))(:(?P<port>[0-9]{1,5}))?([/?][!-~]*)?"
@@ -69,9 +58,6 @@ _NOT_PUBLIC_V6: Final = tuple(map(IPv6Network, ("2001::/23", "2001:db8::/32", "3
 _NAT64: Final = IPv6Network("64:ff9b::/96")
 
 Resolve = Callable[[str, int], Sequence[str]]
-
-url_owner: Final[ContextVar[Hashable]] = ContextVar("url_owner", default=None)
-"""Whose URLs the current greenlet requests. No owner can use up the name look-ups of all."""
 
 
 class BadUrl(ImserverError):
@@ -126,52 +112,27 @@ def _check_addresses(addresses: Sequence[str], scheme: str, allow_loopback: bool
 
 
 class _LookUps:
-    """Name look-ups in threads. Owner of the threads."""
+    """Name look-ups without threads, so that a name server that hangs delays nobody else."""
 
     def __init__(self) -> None:
-        self._threads: ThreadPool | None = None
-        self._shares: WeakValueDictionary[Hashable, Semaphore] = WeakValueDictionary()
-        """:data:`url_owner` → its share, while it is used."""
+        self._resolver: Resolver | None = None
 
     def __call__(self, host: str, port: int) -> list[str]:
         """The addresses of a host. Switches. Raises OSError."""
-        if self._threads is None:
-            from gevent.threadpool import ThreadPool
+        if self._resolver is None:
+            from gevent.resolver.ares import Resolver
 
-            self._threads = ThreadPool(LOOK_UPS)
-        owner = url_owner.get()
-        share = self._shares.get(owner)
-        if share is None:
-            share = self._shares[owner] = Semaphore(LOOK_UPS_EACH)
-        share.acquire()
+            self._resolver = Resolver()
         try:
-            look_up = self._threads.spawn(_look_up, host, port)
-        except BaseException:  # no thread became free in time
-            share.release()
-            raise
-        look_up.rawlink(lambda _: share.release())  # also if nobody waits for it any more
-        found = look_up.get()
-        assert found is not None
-        if isinstance(found, OSError):
-            raise found
-        return found
+            found = self._resolver.getaddrinfo(host, port, 0, _socket.SOCK_STREAM)
+        except UnicodeError as error:  # a label of more than 63 characters
+            raise OSError(str(error)) from None
+        return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
     def close(self) -> None:
-        """End the threads. One that a name server blocks ends with the process."""
-        if self._threads is not None:
-            with suppress(TimeoutError), gevent.Timeout(_CLOSE_SECONDS, TimeoutError):
-                self._threads.kill()
-
-
-def _look_up(host: str, port: int) -> list[str] | OSError:
-    """Runs in a thread. The loop would print an exception that leaves it."""
-    try:
-        found = _socket.getaddrinfo(host, port, 0, _socket.SOCK_STREAM)
-    except OSError as error:
-        return error
-    except UnicodeError as error:  # a label of more than 63 characters
-        return OSError(str(error))
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+        """End all look-ups."""
+        if self._resolver is not None:
+            self._resolver.close()
 
 
 class PublicRequests(Outgoing):
@@ -240,6 +201,6 @@ class PublicRequests(Outgoing):
         return manager
 
     def close(self) -> None:
-        """End the idle connections and the threads."""
+        """End the idle connections and the look-ups."""
         super().close()
         self._look_ups.close()

@@ -1,24 +1,16 @@
 """Requests to URLs of users: which addresses are public, and what lies between look-up and answer."""
 
 import ssl
-import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import gevent
 import pytest
+from gevent.resolver.ares import Resolver
+from gevent.server import DatagramServer
 
-from imserver.webhooks import outbound as module
-from imserver.webhooks.outbound import (
-    LOOK_UPS,
-    LOOK_UPS_EACH,
-    BadUrl,
-    PublicRequests,
-    _LookUps,
-    check_url,
-    is_public,
-    url_owner,
-)
+from imserver.webhooks.outbound import BadUrl, PublicRequests, _LookUps, check_url, is_public
 from imserver.webhooks.requests import Unreachable
 from tests.integration.receiver import Receiver
 from tests.integration.test_webhooks import certificate_of_loopback
@@ -234,41 +226,54 @@ def test_a_look_up_that_hangs_ends_with_the_time_of_the_request() -> None:
         outbound.post("https://bot.example/", b"", b"{}", 1, "x", 0.05)
 
 
-def test_names_are_looked_up_in_threads() -> None:
-    look_ups = _LookUps()
-    assert "127.0.0.1" in look_ups("127.0.0.1", 80)
-    assert look_ups("127.1", 80) == ["127.0.0.1"]
-    with pytest.raises(OSError, match="label"):
-        look_ups("x" * 64, 80)
-    look_ups.close()
+class NameServer(DatagramServer):
+    """Answers with the address 1.1.1.1 for ``ok.example``, that there is no such name for ``none.example``,
+    and not at all for any other name."""
+
+    def handle(self, question: bytes, client: tuple[str, int]) -> None:
+        head, name = question[:2], question[12:].partition(b"\0")[0]
+        asked = question[12 : 12 + len(name) + 5]
+        if name.endswith(b"\x04none\x07example"):
+            self.socket.sendto(head + bytes.fromhex("8183 0001 0000 0000 0000") + asked, client)
+        elif name.endswith(b"\x02ok\x07example"):
+            is_v4 = asked[-4:-2] == b"\0\1"
+            answer = bytes.fromhex("c00c 0001 0001 0000003c 0004 01010101") if is_v4 else b""
+            counts = bytes.fromhex("8180 0001 0001" if is_v4 else "8180 0001 0000") + bytes(4)
+            self.socket.sendto(head + counts + asked + answer, client)
 
 
-def test_the_name_servers_of_one_owner_do_not_hold_up_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    hang, running = threading.Event(), threading.Semaphore(0)
+@pytest.fixture
+def look_ups(monkeypatch: pytest.MonkeyPatch) -> Iterator[_LookUps]:
+    """Look-ups that ask a :class:`NameServer`."""
+    server = NameServer("127.0.0.1:0")
+    server.start()
+    resolver = partial(Resolver, servers=["127.0.0.1"], udp_port=server.server_port)
+    monkeypatch.setattr("gevent.resolver.ares.Resolver", resolver)
+    made = _LookUps()
+    yield made
+    made.close()
+    server.stop()
 
-    def look_up(host: str, _port: int) -> list[str]:
-        if host == "hangs.example":
-            running.release()
-            hang.wait()
-        return ["1.1.1.1"]
 
-    monkeypatch.setattr(module, "_look_up", look_up)
-    look_ups = _LookUps()
+def test_names_are_looked_up(look_ups: _LookUps) -> None:
+    assert look_ups("ok.example", 443) == ["1.1.1.1"]
+    assert look_ups("127.0.0.1", 80) == ["127.0.0.1"]
+    assert look_ups("::1", 80) == ["::1"]
+    assert "127.0.0.1" in look_ups("localhost", 80)
+    for name, problem in (("none.example", "not known"), ("x" * 64, "label")):
+        with pytest.raises(OSError, match=problem):
+            look_ups(name, 80)
 
-    def ask(owner: str, host: str, seconds: float = 60) -> list[str]:
-        url_owner.set(owner)
-        with gevent.Timeout(seconds):
-            return look_ups(host, 443)
 
-    slow = [gevent.spawn(ask, "eve", "hangs.example", 0.2) for _ in range(2 * LOOK_UPS)]
-    try:
-        assert gevent.spawn(ask, "ann", "a.example").get() == ["1.1.1.1"]
-        gevent.joinall(slow)
-        assert gevent.spawn(ask, "ann", "a.example").get() == ["1.1.1.1"]
-        with pytest.raises(gevent.Timeout):
-            gevent.spawn(ask, "eve", "a.example", 0.05).get()
-    finally:
-        hang.set()
-    assert gevent.spawn(ask, "eve", "a.example").get() == ["1.1.1.1"]
-    assert [running.acquire(blocking=False) for _ in range(3)] == [True] * LOOK_UPS_EACH + [False]
-    look_ups.close()
+def test_name_servers_that_hang_delay_nobody_else(look_ups: _LookUps) -> None:
+    def ask(number: int) -> None:
+        with gevent.Timeout(0.5, False):
+            look_ups(f"{number}.hangs.example", 443)
+
+    slow = [gevent.spawn(ask, number) for number in range(100)]
+    gevent.sleep(0.05)
+    with gevent.Timeout(0.4):
+        assert look_ups("ok.example", 443) == ["1.1.1.1"]
+    assert not any(each.ready() for each in slow)
+    gevent.joinall(slow, raise_error=True)
+    assert look_ups("ok.example", 443) == ["1.1.1.1"]

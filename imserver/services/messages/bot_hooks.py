@@ -41,7 +41,7 @@ from imserver.webhooks.feeds import (
     RENEW_SECONDS,
     SAVE_SECONDS,
 )
-from imserver.webhooks.outbound import PublicRequests, url_owner
+from imserver.webhooks.outbound import PublicRequests
 from imserver.webhooks.requests import (
     FIRST_PAUSE_SECONDS,
     LONGEST_PAUSE_SECONDS,
@@ -248,7 +248,6 @@ class _Sender:
             self._saved = position
 
     def _run(self) -> None:
-        url_owner.set((self.hook.app, self.hook.owner))
         while True:
             try:
                 if self._position >= self._head:
