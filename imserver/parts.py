@@ -555,6 +555,8 @@ class Parts:
             self.answer_streams,
             self.store,
             self.bot_store,
+            self.logins,
+            self.accounts,
             self.friends,
             self.bot_rates,
             self.webhooks.reviews,

@@ -181,11 +181,13 @@ def test_streams_to_one_user_end_as_one_message_or_none(server: Server) -> None:
             assert bot.refused("messages/stream/open", to=fay.user, type=type) == (400, "invalid_request")
         long = bot.good("messages/stream/open", to=fay.user, type="x" * MAX_TYPE_BYTES, text="a")
         assert bot.good("messages/stream/close", stream=long["stream"])["id"] > stored["id"]
-        nobody = bot.good("messages/stream/open", to="x" * MAX_USER_BYTES, text="a")["stream"]
+        gone = person(server.http, "gone")
+        late = bot.good("messages/stream/open", to=gone.user, text="a")["stream"]
+        gone.good("accounts/delete", password="correct horse")
         for _ in range(2):
-            assert bot.refused("messages/stream/close", stream=nobody) == (404, "unknown_account")
+            assert bot.refused("messages/stream/close", stream=late) == (404, "unknown_account")
         with bot.online(server.ws) as at_bot:
-            assert at_bot.ask_cmd("streamClose", {"stream": nobody})[0] == 1005
+            assert at_bot.ask_cmd("streamClose", {"stream": late})[0] == 1005
         fay.good("friends/block", friend=bot.user)
         assert bot.refused("messages/stream/open", to=fay.user) == (403, "not_allowed")
         assert bot.refused("messages/stream/open", conversation=10**6) == (404, "unknown_conversation")
@@ -194,6 +196,20 @@ def test_streams_to_one_user_end_as_one_message_or_none(server: Server) -> None:
             404,
             "unknown_account",
         )
+
+
+def test_a_stream_is_refused_where_a_message_to_no_account_is_refused(server: Server) -> None:
+    kim, lou = person(server.http, "kim"), person(server.http, "lou")
+    bot = bot_of(kim, "opener")
+    bot.good("messages/send", to=lou.user, text="hello")
+    lou.good("accounts/delete", password="correct horse")
+    for nobody in ("x" * MAX_USER_BYTES, str(10**9), "0" + kim.user):
+        for route in ("messages/send", "messages/stream/open"):
+            assert bot.refused(route, to=nobody, text="a") == (404, "unknown_account")
+    with bot.online(server.ws) as at_bot:
+        assert at_bot.ask_cmd("streamOpen", {"to": "nobody"})[0] == 1005
+    for route in ("messages/send", "messages/stream/open"):
+        assert bot.good(route, to=lou.user, text="a"), "it is not the first"
 
 
 @pytest.mark.full

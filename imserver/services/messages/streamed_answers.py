@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from imserver import errors
+from imserver.auth.login import Logins
 from imserver.auth.quotas import BotRates
 from imserver.cluster.history import Position
 from imserver.errors import StorageUnavailable, TooManyMessages
@@ -31,7 +32,7 @@ from imserver.services.messages.annotations import RefusedView, code_of
 from imserver.services.messages.messaging import Messaging
 from imserver.services.messages.receipts import Signals
 from imserver.services.nodes import ToFollowers
-from imserver.services.people.accounts import account_id
+from imserver.services.people.accounts import Accounts, account_id
 from imserver.services.people.friends import Friends
 from imserver.storage.bots import BotStore
 from imserver.storage.log.contract import (
@@ -40,6 +41,7 @@ from imserver.storage.log.contract import (
     MUTED,
     NOT_BOT,
     REJECTED,
+    UNKNOWN_ACCOUNT,
     UNKNOWN_CONVERSATION,
     Appended,
     Draft,
@@ -158,6 +160,8 @@ class StreamedAnswers:
         streams: StreamedMessages,
         store: Store,
         bots: BotStore,
+        logins: Logins,
+        accounts: Accounts,
         friends: Friends,
         rates: BotRates,
         reviews: Reviews,
@@ -165,6 +169,8 @@ class StreamedAnswers:
         self._streams = streams
         self._store = store
         self._bots = bots
+        self._logins = logins
+        self._accounts = accounts
         self._friends = friends
         self._rates = rates
         self._reviews = reviews
@@ -196,6 +202,8 @@ class StreamedAnswers:
             return found
         if found and self._friends.blocked_by(app, user, [found]):
             return Rejected(BLOCKED)
+        if to and self._is_refused_as_first(app, user, to):
+            return Rejected(UNKNOWN_ACCOUNT)
         if not is_back_end:
             if self._streams.count_of(app, user) >= MOST_STREAMS:
                 raise ChannelRefused("full", f"the bot has {MOST_STREAMS} open streams on this node")
@@ -203,6 +211,12 @@ class StreamedAnswers:
                 raise TooManyMessages("the bot has sent too many messages")
         part = ChannelPart(f"{_USER}{found}" if found else f"{_GROUP}{conversation}")
         return self._streams.open(app, _signal(Event("piece", user, "", type=type, channel=part)), text)
+
+    def _is_refused_as_first(self, app: str, user: str, to: str) -> bool:
+        """Whether a message would be refused as the first one to somebody who is no account."""
+        if not self._logins.only_accounts(app) or self._accounts.those_of(app, [to]):
+            return False
+        return self._store.log().between(app, user, to) is None
 
     def _peer(self, app: str, user: str, conversation: int) -> str | Rejected:
         """The other user of a conversation; ``""``: it is a group."""
