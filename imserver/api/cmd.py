@@ -298,7 +298,7 @@ def _after(cursor: str) -> str | None:
 def user_online(api: Api, call: Call) -> HttpResponse:
     """``GET /user/online``: whether a user is online, in one app or (``appID`` 0 or missing) in any."""
     user = call.params.get("userid", "")
-    online = any(api.services.presence.is_online(app, user) for app in _apps(api, call))
+    online = api.services.presence.is_online(_apps(api, call), user)
     return success({"online": online, "userID": user})
 
 

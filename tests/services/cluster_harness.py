@@ -229,6 +229,12 @@ class FakeRegistry:
         )
         return found
 
+    def find_in_apps(self, apps: Sequence[str], user: str) -> list[tuple[SessionRef, ...]] | None:
+        found: list[tuple[SessionRef, ...]] | None = self._ask(
+            "find_in_apps", lambda: [tuple(self.book.live(app, user)) for app in apps]
+        )
+        return found
+
     def find_and_claim(self, app: str, user: str, key: str) -> tuple[tuple[SessionRef, ...], Claim] | None:
         def do() -> tuple[tuple[SessionRef, ...], Claim]:
             places = tuple(self.book.live(app, user))

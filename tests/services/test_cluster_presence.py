@@ -34,7 +34,7 @@ def test_every_node_answers_the_same(nodes: Several) -> None:
     for node in nodes.nodes.values():
         online = node.presence.are_online(NEWEST, ["ann", "bob", "eve", "", "cid", "ann", "nobody"])
         assert online == [True, True, False, False, True, True, False]
-        assert node.presence.is_online(MULTI, "eve")
+        assert node.presence.is_online([MULTI], "eve")
         page = node.presence.page(NEWEST, None, 10)
         assert (page.total, sorted(page.users)) == (4, ["ann", "bob", "cid", "dan"])
         assert (page.more, page.missing) == (False, ())
@@ -51,7 +51,8 @@ def test_a_user_on_several_nodes_is_listed_once(nodes: Several) -> None:
 def test_users_of_this_node_are_known_without_asking(nodes: Several) -> None:
     nodes[1].login(NEWEST, "ann")
     nodes[1].registry.asked.clear()
-    assert nodes[1].presence.is_online(NEWEST, "ann")
+    assert nodes[1].presence.is_online([NEWEST], "ann")
+    assert nodes[1].presence.is_online([MULTI, NEWEST], "ann")
     assert nodes[1].presence.are_online(NEWEST, []) == []
     assert nodes[1].registry.asked == []
 
@@ -62,11 +63,23 @@ def test_many_users_are_one_question(nodes: Several) -> None:
     assert nodes[1].registry.asked == ["find"]
 
 
+def test_many_apps_are_one_question(nodes: Several) -> None:
+    nodes[2].login(NEWEST, "bob")
+    nodes[1].registry.asked.clear()
+    apps = [MULTI, NEWEST, *map(str, range(100))]
+    assert nodes[1].presence.is_online(apps, "bob")
+    assert not nodes[1].presence.is_online(apps, "nobody")
+    assert nodes[1].registry.asked == ["find_in_apps"] * 2
+    assert not nodes[1].presence.is_online(apps, "")
+    assert not nodes[1].presence.is_online([], "bob")
+
+
 def test_while_the_registry_is_away_those_here_are_online(nodes: Several) -> None:
     nodes[1].login(NEWEST, "ann")
     nodes[2].login(NEWEST, "bob")
     nodes[1].registry.away = True
     assert nodes[1].presence.are_online(NEWEST, ["ann", "bob"]) == [True, False]
+    assert not nodes[1].presence.is_online([MULTI, NEWEST], "bob")
 
 
 def test_a_node_that_does_not_answer_is_named(nodes: Several) -> None:

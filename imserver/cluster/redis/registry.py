@@ -83,6 +83,7 @@ class RedisRegistry:
         self._written = WrittenBuckets(self._keeper)
         lookup = Lookup(self._pipeline, self._keeper, self._recovery, cluster.redis_seconds, dedupe_seconds)
         self.find = lookup.find
+        self.find_in_apps = lookup.find_in_apps
         self.find_and_claim = lookup.find_and_claim
         self.claim = lookup.claim
         self.settle = lookup.settle

@@ -139,9 +139,15 @@ class Presence:
     ) -> tuple[dict[str, bytes], list[str]]:
         return ({}, []) if self._others is None else self._others.query(kind, query, leases)
 
-    def is_online(self, app: str, user: str) -> bool:
-        """Whether a user has a session anywhere."""
-        return self.are_online(app, [user])[0]
+    def is_online(self, apps: Sequence[str], user: str) -> bool:
+        """Whether a user has a session in one of these apps anywhere. All of them are one question."""
+        if len(apps) == 1:
+            return self.are_online(apps[0], [user])[0]
+        if any(self._hub.is_online(app, user) for app in apps):
+            return True
+        if self._others is None or not user or not apps:
+            return False
+        return any(self._others.registry.find_in_apps(apps, user) or ())
 
     def are_online(self, app: str, users: Sequence[str]) -> list[bool]:
         """Whether each of many users of one app has a session anywhere."""
