@@ -22,6 +22,7 @@ from websockets.exceptions import (
     InvalidStatus,
     InvalidURI,
 )
+from websockets.frames import CloseCode
 from websockets.sync.client import ClientConnection, connect
 
 from imserver_client.api import (
@@ -35,13 +36,14 @@ from imserver_client.api import (
     push_body,
     stream_body,
 )
-from imserver_client.errors import CLOSE_NORMAL, Closed, NotConnected, RequestRefused
+from imserver_client.errors import CLOSE_NORMAL, ClientError, Closed, NotConnected, RequestRefused
 from imserver_client.results import PieceResult, PushAnswer, StreamEnd
 from imserver_client.session import ANSWER_SECONDS, PendingAnswers
 from imserver_client.streams import TextStream
 
 PATH: Final = "/api/v1/publisher"
 _LOST: Final = "the connection was lost before the answer came"
+_MALFORMED: Final = "malformed answer"
 T = TypeVar("T")
 
 
@@ -99,8 +101,17 @@ class PublisherCore:
         """Encode the end of a streamed message, as :meth:`command`."""
         return self.command(CLOSE_STREAM, end_body(app, stream, incomplete), StreamEnd)
 
-    def feed(self, frame: str | bytes) -> None:
-        """Pass an answer to its command."""
+    def feed(self, frame: str | bytes) -> bool:
+        """Pass an answer to its command. False: it is malformed, and all commands have failed. Then close the
+        connection."""
+        try:
+            self._settle(frame)
+        except (ValueError, RecursionError, ClientError) as error:
+            self.answers.fail(f"{_MALFORMED}: {error}")
+            return False
+        return True
+
+    def _settle(self, frame: str | bytes) -> None:
         answer = _decode(frame)
         seq = str(answer.seq)
         kind, field = self._kinds.pop(seq, (None, ""))
@@ -200,8 +211,9 @@ class Publisher:
 
     def _read(self) -> None:
         try:
-            while True:
-                self._core.feed(self._connection.recv())
+            while self._core.feed(self._connection.recv()):
+                pass
+            self._connection.close(CloseCode.PROTOCOL_ERROR, _MALFORMED)
         except ConnectionClosed:
             pass
         finally:
@@ -284,8 +296,9 @@ class AsyncPublisher:
 
     async def _read(self, connection: AsyncConnection) -> None:
         try:
-            while True:
-                self._core.feed(await connection.recv())
+            while self._core.feed(await connection.recv()):
+                pass
+            await connection.close(CloseCode.PROTOCOL_ERROR, _MALFORMED)
         except ConnectionClosed:
             pass
         finally:

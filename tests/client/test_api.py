@@ -10,6 +10,8 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.server import ServerConnection, serve
 
 from imserver_client import (
     Api,
@@ -469,6 +471,34 @@ def test_a_future_that_is_given_up_costs_the_others_nothing(server: Server, ann:
             publisher.publish(APP, "one", user="ann").cancel()
         assert publisher.push(APP, "two", user="ann").sent == 1
         assert texts(ann, 21) == ["one"] * 20 + ["two"]
+
+
+@pytest.mark.parametrize(
+    "answer", ["no JSON", '{"seq":"1"}', '{"seq":1,"sent":"all"}', "[" * 100_000, b"\xff"]
+)
+def test_a_malformed_answer_ends_the_connection_with_an_error(answer: str | bytes) -> None:
+    reasons = ("malformed answer: ", "the connection (has ended|was lost)")
+
+    def misbehave(connection: ServerConnection) -> None:
+        with suppress(ConnectionClosed):
+            for _ in connection:
+                connection.send(answer)
+
+    async def push_twice(url: str) -> None:
+        async with AsyncPublisher(url) as publisher:
+            for reason in reasons:
+                with pytest.raises(NotConnected, match=reason):
+                    await publisher.push(APP, "hi", user="ann")
+
+    with serve(misbehave, "127.0.0.1", 0) as server:
+        threading.Thread(target=server.serve_forever).start()
+        url = f"http://127.0.0.1:{server.socket.getsockname()[1]}"
+        with Publisher(url) as publisher:
+            for reason in reasons:
+                with pytest.raises(NotConnected, match=reason):
+                    publisher.push(APP, "hi", user="ann")
+        asyncio.run(push_twice(url))
+        server.shutdown()
 
 
 # --- asyncio ------------------------------------------------------------------------------------------------
