@@ -156,6 +156,22 @@ def test_the_owner_or_a_back_end_deletes_a_group(groups: Groups, group: int, sto
     assert [each.kind for each in store.log().history(APP, "dan", group, 0, 1)[0]] == ["leave"]
 
 
+def test_an_open_group_that_all_have_left_is_joined_and_gets_an_owner_from_a_back_end(
+    groups: Groups, group: int
+) -> None:
+    groups.set_open(APP, group, "ann", True)
+    for user in tuple(roles(groups, group)):
+        groups.leave(APP, group, user)
+    assert groups.show(APP, group, "eve").open
+    with pytest.raises(UnknownGroup):
+        groups.check_inviting(APP, group, "ann")
+    assert groups.join(APP, group, "eve").role == MEMBER
+    with pytest.raises(NotAllowed):
+        groups.set_role(APP, group, "eve", "eve", OWNER)
+    groups.set_role(APP, group, "", "eve", OWNER)
+    assert groups.delete(APP, group, "eve") == 1
+
+
 @pytest.mark.parametrize("by", ["ann", ""])
 def test_a_group_is_deleted_in_parts_and_a_repeated_call_goes_on(
     groups: Groups, group: int, log: MessageLog, monkeypatch: pytest.MonkeyPatch, by: str

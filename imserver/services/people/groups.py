@@ -362,7 +362,7 @@ def _above(by: str, users: Sequence[str]) -> Right:
 
 
 def _gives_roles(by: str, user: str, role: str) -> Right:
-    """Require that the caller is the owner; a group always has one."""
+    """Require that the caller is the owner. A group that has an owner keeps one."""
     is_owner = _ranked(by, OWNER, "only the owner gives roles")
 
     def right(ground: Ground) -> Rejected | None:
