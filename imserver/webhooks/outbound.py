@@ -133,6 +133,7 @@ class _LookUps:
         """End all look-ups."""
         if self._resolver is not None:
             self._resolver.close()
+            self._resolver = None
 
 
 class PublicRequests(Outgoing):

@@ -260,6 +260,8 @@ def test_names_are_looked_up(look_ups: _LookUps) -> None:
     assert look_ups("127.0.0.1", 80) == ["127.0.0.1"]
     assert look_ups("::1", 80) == ["::1"]
     assert "127.0.0.1" in look_ups("localhost", 80)
+    look_ups.close()
+    assert look_ups("ok.example", 443) == ["1.1.1.1"]
     for name, problem in (("none.example", "not known"), ("x" * 64, "label")):
         with pytest.raises(OSError, match=problem):
             look_ups(name, 80)
