@@ -19,7 +19,6 @@ from imserver.webhooks.requests import Outgoing, Unreachable
 if TYPE_CHECKING:
     import socket
 
-    from gevent.resolver.ares import Resolver
     from urllib3 import PoolManager
 
 URL_CHARACTERS: Final = 1000
@@ -111,29 +110,22 @@ def _check_addresses(addresses: Sequence[str], scheme: str, allow_loopback: bool
             raise BadUrl("the address is not public")
 
 
-class _LookUps:
-    """Name look-ups without threads, so that a name server that hangs delays nobody else."""
+def look_up(host: str, port: int) -> list[str]:
+    """The addresses of a host. Switches. Raises OSError.
 
-    def __init__(self) -> None:
-        self._resolver: Resolver | None = None
+    It uses no thread, so a name server that hangs delays nobody else. Each look-up reads the system's name
+    servers anew, because they may change while the server runs.
+    """
+    from gevent.resolver.ares import Resolver
 
-    def __call__(self, host: str, port: int) -> list[str]:
-        """The addresses of a host. Switches. Raises OSError."""
-        if self._resolver is None:
-            from gevent.resolver.ares import Resolver
-
-            self._resolver = Resolver()
-        try:
-            found = self._resolver.getaddrinfo(host, port, 0, _socket.SOCK_STREAM)
-        except UnicodeError as error:  # a label of more than 63 characters
-            raise OSError(str(error)) from None
-        return list(dict.fromkeys(str(entry[4][0]) for entry in found))
-
-    def close(self) -> None:
-        """End all look-ups."""
-        if self._resolver is not None:
-            self._resolver.close()
-            self._resolver = None
+    resolver = Resolver()
+    try:
+        found = resolver.getaddrinfo(host, port, 0, _socket.SOCK_STREAM)
+    except UnicodeError as error:  # a label of more than 63 characters
+        raise OSError(str(error)) from None
+    finally:
+        resolver.close()
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
 class PublicRequests(Outgoing):
@@ -142,11 +134,10 @@ class PublicRequests(Outgoing):
     ``allow_loopback``: see :func:`check_url`. ``resolve`` stands for the look-up of names in tests.
     """
 
-    def __init__(self, allow_loopback: bool, resolve: Resolve | None = None) -> None:
+    def __init__(self, allow_loopback: bool, resolve: Resolve = look_up) -> None:
         super().__init__()
         self._allow_loopback = allow_loopback
-        self._look_ups = _LookUps()
-        self._resolve = resolve or self._look_ups
+        self._resolve = resolve
 
     def check(self, url: str) -> None:
         """See :func:`check_url`."""
@@ -200,8 +191,3 @@ class PublicRequests(Outgoing):
         manager = PoolManager(_HOSTS, maxsize=_CONNECTIONS, retries=False)
         manager.pool_classes_by_scheme = {"https": HttpsPool, "http": HttpPool}
         return manager
-
-    def close(self) -> None:
-        """End the idle connections and the look-ups."""
-        super().close()
-        self._look_ups.close()

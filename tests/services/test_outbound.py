@@ -10,7 +10,7 @@ import pytest
 from gevent.resolver.ares import Resolver
 from gevent.server import DatagramServer
 
-from imserver.webhooks.outbound import BadUrl, PublicRequests, _LookUps, check_url, is_public
+from imserver.webhooks.outbound import BadUrl, PublicRequests, check_url, is_public, look_up
 from imserver.webhooks.requests import Unreachable
 from tests.integration.receiver import Receiver
 from tests.integration.test_webhooks import certificate_of_loopback
@@ -243,39 +243,37 @@ class NameServer(DatagramServer):
 
 
 @pytest.fixture
-def look_ups(monkeypatch: pytest.MonkeyPatch) -> Iterator[_LookUps]:
-    """Look-ups that ask a :class:`NameServer`."""
+def name_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Look-ups ask a :class:`NameServer`."""
     server = NameServer("127.0.0.1:0")
     server.start()
     resolver = partial(Resolver, servers=["127.0.0.1"], udp_port=server.server_port)
     monkeypatch.setattr("gevent.resolver.ares.Resolver", resolver)
-    made = _LookUps()
-    yield made
-    made.close()
+    yield
     server.stop()
 
 
-def test_names_are_looked_up(look_ups: _LookUps) -> None:
-    assert look_ups("ok.example", 443) == ["1.1.1.1"]
-    assert look_ups("127.0.0.1", 80) == ["127.0.0.1"]
-    assert look_ups("::1", 80) == ["::1"]
-    assert "127.0.0.1" in look_ups("localhost", 80)
-    look_ups.close()
-    assert look_ups("ok.example", 443) == ["1.1.1.1"]
+@pytest.mark.usefixtures("name_server")
+def test_names_are_looked_up() -> None:
+    assert look_up("ok.example", 443) == ["1.1.1.1"]
+    assert look_up("127.0.0.1", 80) == ["127.0.0.1"]
+    assert look_up("::1", 80) == ["::1"]
+    assert "127.0.0.1" in look_up("localhost", 80)
     for name, problem in (("none.example", "not known"), ("x" * 64, "label")):
         with pytest.raises(OSError, match=problem):
-            look_ups(name, 80)
+            look_up(name, 80)
 
 
-def test_name_servers_that_hang_delay_nobody_else(look_ups: _LookUps) -> None:
+@pytest.mark.usefixtures("name_server")
+def test_name_servers_that_hang_delay_nobody_else() -> None:
     def ask(number: int) -> None:
         with gevent.Timeout(0.5, False):
-            look_ups(f"{number}.hangs.example", 443)
+            look_up(f"{number}.hangs.example", 443)
 
     slow = [gevent.spawn(ask, number) for number in range(100)]
     gevent.sleep(0.05)
     with gevent.Timeout(0.4):
-        assert look_ups("ok.example", 443) == ["1.1.1.1"]
+        assert look_up("ok.example", 443) == ["1.1.1.1"]
     assert not any(each.ready() for each in slow)
     gevent.joinall(slow, raise_error=True)
-    assert look_ups("ok.example", 443) == ["1.1.1.1"]
+    assert look_up("ok.example", 443) == ["1.1.1.1"]
