@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from typing import Any
 
 from bench.frames import user_name
 from bench.generator import Generator
-from bench.http_client import ANSWER_SECONDS, FORM, JSON, HttpConnections, fetch, get_request, request_head
+from bench.http_client import ANSWER_SECONDS, FORM, HttpConnections, fetch, get_request, post, request_head
 from bench.latency import Latency, stamp_us
 from bench.loop import Json
 from bench.push import LAST_FRAMES_SECONDS, MOST_MESSAGES, SENDER, new_tag
@@ -113,10 +112,10 @@ def wait_online(generator: Generator, first: int, users: int, until: int, second
     Returns how many were online in the last query, and its time.
     """
     names = [user_name(number) for number in range(first, first + users)]
-    body = json.dumps({"appID": generator.target.app, "userIDs": names})
+    body = {"appID": generator.target.app, "userIDs": names}
     begin = time.monotonic()
     while True:
-        found = fetch(generator.target, "/user/onlineBatch", body, **{"Content-Type": JSON})
+        found = post(generator.target, "/user/onlineBatch", body)
         now, here = time.monotonic(), found.get("onlineCount", -1)
         if here == until or now > begin + seconds or generator.loop.stopped:
             return {"online": here, "at": now}

@@ -16,7 +16,7 @@ from bench.dialects import KEY, OPENERS
 from bench.figures import Figures
 from bench.frames import CLOSE, client_frame, request_frame, scan, user_name
 from bench.generator import Generator, close_connections
-from bench.http_client import JSON, fetch
+from bench.http_client import fetch, post
 from bench.latency import Latency
 from bench.loop import BenchError, Json
 from bench.proc import memory
@@ -174,8 +174,7 @@ def fill(context: RunContext, channels: int, number: int) -> list[str]:
     epochs: list[str] = []
     for each in range(number):
         body = {"app": str(context.app), "channels": names, "text": f"{each:0{TEXT_BYTES}}"}
-        headers = {"Content-Type": JSON}
-        answer = fetch(context.target, "/api/v1/channels/broadcast", json.dumps(body), **headers)
+        answer = post(context.target, "/api/v1/channels/broadcast", body)
         epochs = [result.get("epoch", "") for result in answer.get("results", ())]
         if not all(epochs) or len(epochs) < channels:
             raise BenchError(f"the channels of the namespace recent have no history: {str(answer)[:300]}")
@@ -252,14 +251,14 @@ def _crowd(context: RunContext, options: ChannelsOptions, workers: list[Worker])
         fetch(context.target, f"/api/v1/channels/info?{query}")
         counts.add((time.monotonic_ns() - begin) // 1000)
     seconds, received = [], 0
-    body = json.dumps({"app": str(context.app), "channel": EVERYBODY, "text": "a" * TEXT_BYTES})
+    body = {"app": str(context.app), "channel": EVERYBODY, "text": "a" * TEXT_BYTES}
     with context.measured() as span:
         for _ in range(PUBLICATIONS):
             for worker in workers:
                 worker.ask(receive, seconds=PUBLICATION_SECONDS)
             time.sleep(READY_SECONDS)
             begin = time.monotonic_ns()
-            fetch(context.target, "/api/v1/channels/publish", body, **{"Content-Type": JSON})
+            post(context.target, "/api/v1/channels/publish", body)
             found = context.gather(workers)
             seconds.append((max(each["last_ns"] for each in found) - begin) / 1e9)
             received += sum(each["received"] for each in found)

@@ -15,7 +15,7 @@ from bench.dialects import KEY
 from bench.figures import Figures
 from bench.frames import CLOSE, request_frame, scan, user_name
 from bench.generator import Generator
-from bench.http_client import JSON, HttpConnections, fetch, request_head
+from bench.http_client import JSON, HttpConnections, fetch, post, request_head
 from bench.latency import STAMP_DIGITS, STAMP_WRAP, Latency, stamp_us
 from bench.loop import BenchError, Json
 
@@ -140,7 +140,7 @@ def _wait(generator: Generator, done: Callable[[], bool], what: str) -> None:
 def make_bot(generator: Generator) -> Json:
     """Task: make a bot."""
     body = {"app": str(generator.target.app), "name": f"bench{time.time_ns()}"}
-    return {"id": fetch(generator.target, "/api/v1/bots", json.dumps(body))["id"]}
+    return {"id": post(generator.target, "/api/v1/bots", body)["id"]}
 
 
 def begin(generator: Generator, bot: str = "") -> Json:
