@@ -67,9 +67,7 @@ class Requests:
             self.first_wrong = self.first_wrong or f"{status} {body[:200]!r}"
 
     def finish(self, seconds: float = LAST_FRAMES_SECONDS) -> Json:
-        end = time.monotonic() + seconds
-        while self._wanted and time.monotonic() < end:
-            self.loop.turn(0.1)
+        self.loop.until(lambda: not self._wanted, seconds)
         self.http.close()
         return {
             "requests": self.sent,

@@ -129,12 +129,9 @@ def subscribe(generator: Generator, dialect: str = DIALECT, token: bool = False,
         subscriptions(conn.number, each, dialect, token) for conn, each in zip(conns, names, strict=True)
     ]
     begin, wanted = time.monotonic(), sum(map(len, names))
-    for number, (conn, frame) in enumerate(zip(conns, frames, strict=True)):
+    for conn, frame in generator.loop.each(zip(conns, frames, strict=True)):
         generator.connections.send(conn, frame)
-        if not number % 64:
-            generator.loop.turn(0)
-    while run.answers + run.errors < wanted and time.monotonic() < begin + ANSWER_SECONDS:
-        generator.loop.turn(0.1)
+    generator.loop.until(lambda: run.answers + run.errors >= wanted, ANSWER_SECONDS)
     seconds = time.monotonic() - begin
     generator.connections.take = generator.connections.skim
     return {"answers": run.answers, "errors": run.errors, "seconds": seconds}
@@ -142,9 +139,8 @@ def subscribe(generator: Generator, dialect: str = DIALECT, token: bool = False,
 
 def receive(generator: Generator, seconds: float) -> Json:
     """Task: wait until each connection of this process has received one publication, at most ``seconds``."""
-    run, end, wanted = Receiver(generator), time.monotonic() + seconds, len(generator.connections.by_fd)
-    while run.received < wanted and time.monotonic() < end:
-        generator.loop.turn(0.1)
+    run, wanted = Receiver(generator), len(generator.connections.by_fd)
+    generator.loop.until(lambda: run.received >= wanted, seconds)
     generator.connections.take = generator.connections.skim
     return {"received": run.received, "last_ns": run.last_ns}
 
@@ -155,14 +151,11 @@ def recover(generator: Generator, first: int, count: int, behind: int, epochs: l
     """
     run, begin = Recoverer(generator, behind), time.monotonic()
     opening = generator.connections.open(range(first, first + count), OPENERS[DIALECT])
-    for number, conn in enumerate(list(generator.connections.by_fd.values())):
+    for conn in generator.loop.each(list(generator.connections.by_fd.values())):
         channel = conn.number // HUNDREDS
         asked = {"channel": f"recent:{channel}", "recover": True, "epoch": epochs[channel], "offset": 1}
         generator.connections.send(conn, client_frame(json.dumps({"id": 2, "subscribe": asked}).encode()))
-        if not number % 64:
-            generator.loop.turn(0)
-    while run.recovered + run.errors < opening.opened and time.monotonic() < begin + ANSWER_SECONDS:
-        generator.loop.turn(0.1)
+    generator.loop.until(lambda: run.recovered + run.errors >= opening.opened, ANSWER_SECONDS)
     seconds = time.monotonic() - begin
     generator.connections.take = generator.connections.skim
     return {"recovered": run.recovered, "errors": run.errors, "seconds": seconds, "opened": opening.opened}

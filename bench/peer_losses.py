@@ -162,9 +162,8 @@ def join(generator: Generator, wire: str) -> Json:
     """Task: connect the followers."""
     generator.state["followers"] = followers = Followers(generator, WIRES[wire])
     followers.complete()
-    end = time.monotonic() + LAST_SECONDS
-    while not all(followers.positions) and not followers.wire.fields and time.monotonic() < end:
-        generator.loop.turn(0.1)  # nchan gives the first position with the first message
+    if not followers.wire.fields:  # nchan gives the first position with the first message
+        generator.loop.until(lambda: all(followers.positions), LAST_SECONDS)
     return {"connected": len(followers.by_fd)}
 
 

@@ -303,12 +303,12 @@ def send_and_receive(generator: Generator, tag: str, seconds: float, sending: Js
     begin = time.monotonic()
     _send(generator, run, tally, seconds, how, each)
     during, sending_seconds = run.http.answered * run.size, time.monotonic() - begin
-    last_news = time.monotonic()
-    while run.http.answered < run.requests or tally.received < (run.pushed - len(run.refused)) * each:
-        if generator.loop.turn(0.1):
-            last_news = time.monotonic()
-        elif time.monotonic() > last_news + LAST_FRAMES_SECONDS:
-            break
+
+    def complete() -> bool:
+        accepted = run.pushed - len(run.refused)
+        return run.http.answered >= run.requests and tally.received >= accepted * each
+
+    generator.loop.until_quiet(complete, LAST_FRAMES_SECONDS)
     run.http.close()
     tally.release()
     return {

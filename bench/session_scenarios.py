@@ -273,9 +273,8 @@ def drop_and_return(generator: Generator, first: int, count: int, seconds: float
 
 def move(generator: Generator, target: Json, first: int, count: int, seconds: float) -> Json:
     """Task: wait until the server has ended all connections here, then open as many at ``target``."""
-    connections, begin = generator.connections, time.monotonic()
-    while connections.by_fd and time.monotonic() < begin + seconds and not generator.loop.stopped:
-        generator.loop.turn(0.1)
+    connections = generator.connections
+    generator.loop.until(lambda: not connections.by_fd, seconds)
     connections.close()
     generator.aim(target, generator.index)
     return drop_and_return(generator, first, count, seconds)

@@ -130,11 +130,8 @@ class StreamWriters:
 
 
 def _wait(generator: Generator, done: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + ANSWER_SECONDS
-    while not done():
-        if time.monotonic() > deadline:
-            raise BenchError(f"{what} after {ANSWER_SECONDS:g} s")
-        generator.loop.turn(0.1)
+    if not generator.loop.until(done, ANSWER_SECONDS):
+        raise BenchError(f"{what} after {ANSWER_SECONDS:g} s")
 
 
 def make_bot(generator: Generator) -> Json:
@@ -147,16 +144,12 @@ def begin(generator: Generator, bot: str = "") -> Json:
     """Task: open a stream to the user of each connection, or in a channel of its own."""
     readers, writers = StreamReaders(generator), StreamWriters(generator, bot)
     conns = readers.conns
-    for number, conn in enumerate(() if bot else conns):
+    for conn in generator.loop.each(() if bot else conns):
         readers.connections.send(conn, request_frame("subscribe", "s", {"channel": f"live:{conn.number}"}))
-        if not number % 64:
-            generator.loop.turn(0)
     _wait(generator, lambda: bool(bot) or readers.subscribed == len(conns), "connections are not subscribed")
-    for number, conn in enumerate(conns):
+    for conn in generator.loop.each(conns):
         where = f'"to":"{user_name(conn.number)}"' if bot else f'"channel":"live:{conn.number}"'
         writers.ask("open", where.encode())
-        if not number % 64:
-            generator.loop.turn(0)
     _wait(generator, lambda: readers.opened == len(conns), "streams are not open")
     _wait(generator, lambda: len(writers.answers) == len(conns), "streams are not answered")
     found = [json.loads(writers.answers[number])["stream"].encode() for number in range(len(conns))]
@@ -181,9 +174,7 @@ def stream(generator: Generator, rate: float, seconds: float, batch: int) -> Jso
             writers.append(size)
             continue
         generator.loop.turn((size - due) / per_second)
-    last = time.monotonic()
-    while readers.pieces - received < total and time.monotonic() < last + ANSWER_SECONDS:
-        generator.loop.turn(0.1)
+    generator.loop.until(lambda: readers.pieces - received >= total, ANSWER_SECONDS)
     return {
         "pieces": readers.pieces - received,
         "missing": total - (readers.pieces - received),
@@ -197,13 +188,9 @@ def end(generator: Generator) -> Json:
     readers: StreamReaders
     writers: StreamWriters
     readers, writers = generator.state["streams"]
-    for number, each in enumerate(writers.streams):
+    for each in generator.loop.each(writers.streams):
         writers.ask("close", b'"stream":"%b"' % each)
-        if not number % 64:
-            generator.loop.turn(0)
-    last = time.monotonic()
-    while readers.ends < len(writers.streams) and time.monotonic() < last + ANSWER_SECONDS:
-        generator.loop.turn(0.1)
+    generator.loop.until(lambda: readers.ends >= len(writers.streams), ANSWER_SECONDS)
     generator.loop.turn(0)
     writers.http.close()
     readers.connections.take = readers.connections.skim
