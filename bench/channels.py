@@ -14,7 +14,7 @@ from bench.connections import Connection
 from bench.context import MOST_CONNECTIONS, RunContext, parameter, shares, text_parameter
 from bench.dialects import KEY, OPENERS
 from bench.figures import Figures
-from bench.frames import CLOSE, client_frame, request_frame, scan, user_name
+from bench.frames import client_frame, request_frame, user_name
 from bench.generator import Generator, close_connections
 from bench.http_client import fetch, post
 from bench.latency import Latency
@@ -77,13 +77,7 @@ class SubscribeRun:
         self.connections.take = self._take
 
     def _take(self, conn: Connection, end: int) -> None:
-        data = bytes(self.connections.view[:end])
-        found, used = scan(data, end)
-        conn.rest = data[used:]
-        for opcode, start, stop in found:
-            payload = data[start:stop]
-            if opcode >= CLOSE:
-                self.connections.control(conn, opcode, payload)
+        for payload in self.connections.payloads(conn, end):
             self._text(payload)
 
     def _text(self, payload: bytes) -> None:

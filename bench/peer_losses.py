@@ -144,14 +144,8 @@ class Followers(ConnectionSet):
         super()._logged_in(conn, data)
 
     def _read(self, conn: Connection, end: int) -> None:
-        data = bytes(self.view[:end])
-        found, used = scan(data, end)
-        conn.rest = data[used:]
-        for opcode, start, stop in found:
-            if opcode >= CLOSE:
-                self.control(conn, opcode, data[start:stop])
-            else:
-                self._note(conn, data[start:stop])
+        for payload in self.payloads(conn, end):
+            self._note(conn, payload)
 
     def _note(self, conn: Connection, payload: bytes) -> None:
         self.announced[conn.number] += self.wire.read(payload, self.positions[conn.number])

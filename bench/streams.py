@@ -13,7 +13,7 @@ from bench.connections import Connection
 from bench.context import MOST_IN_PROCESS, RunContext, parameter, seconds_parameter
 from bench.dialects import KEY
 from bench.figures import Figures
-from bench.frames import CLOSE, request_frame, scan, user_name
+from bench.frames import request_frame, user_name
 from bench.generator import Generator
 from bench.http_client import JSON, HttpConnections, fetch, post, request_head
 from bench.latency import STAMP_DIGITS, STAMP_WRAP, Latency, stamp_us
@@ -44,15 +44,9 @@ class StreamReaders:
         self.connections.take = self._take
 
     def _take(self, conn: Connection, end: int) -> None:
-        data = bytes(self.connections.view[:end])
-        found, used = scan(data, end)
-        conn.rest = data[used:]
         now = time.monotonic_ns()
-        for opcode, start, stop in found:
-            if opcode >= CLOSE:
-                self.connections.control(conn, opcode, data[start:stop])
-            else:
-                self._frame(conn, data[start:stop], now)
+        for payload in self.connections.payloads(conn, end):
+            self._frame(conn, payload, now)
 
     def _frame(self, conn: Connection, payload: bytes, now: int) -> None:
         if b'"cmd":"publication"' in payload or b'"cmd":"message"' in payload:
