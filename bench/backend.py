@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import time
-from typing import Any
 
 from bench.frames import user_name
 from bench.generator import Generator
@@ -48,18 +47,6 @@ class Requests:
         body += message_text(stamp_us(), user)
         self.send(request_head(target, path, FORM, len(body)) + body, b'"sendResults":true')
 
-    def turns(self, rate: float, seconds: float) -> Any:
-        """Yield 0, 1, 2 … ``rate`` times a second."""
-        begin = time.monotonic()
-        end, turn = begin + seconds, 0
-        while (now := time.monotonic()) < end and not self.loop.stopped:
-            due = begin + turn / rate
-            if now >= due:
-                yield turn
-                turn += 1
-            else:
-                self.loop.turn(min(due, end) - now)
-
     def _answer(self, number: int, micros: int, status: int, body: bytes) -> None:
         self.latency.add(micros)
         if self._wanted.pop(number) not in body:
@@ -81,7 +68,7 @@ class Requests:
 def push_to_users(generator: Generator, users: int, rate: float, seconds: float) -> Json:
     """Task: push to random users of ``users``, ``rate`` times a second."""
     run, tag = Requests(generator, CLIENTS), new_tag()
-    for _ in run.turns(rate, seconds):
+    for _ in run.loop.paced(rate, seconds):
         run.push(tag, random.randrange(users))
     return run.finish()
 
@@ -95,7 +82,7 @@ def push_to_all(generator: Generator) -> Json:
 def ask_online(generator: Generator, users: int, absent: int, rate: float, seconds: float) -> Json:
     """Task: query whether random users are online: ``users`` are, ``absent`` further ones are not."""
     run, target = Requests(generator, CLIENTS), generator.target
-    for turn in run.turns(rate, seconds):
+    for turn in run.loop.paced(rate, seconds):
         here = turn % 2 == 0
         user = random.randrange(users) if here else users + random.randrange(absent)
         path = f"/user/online?appID={target.app}&userID={user_name(user)}"

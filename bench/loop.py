@@ -84,6 +84,18 @@ class Loop:
             if self.turn(LOOK_SECONDS):
                 last_news = time.monotonic()
 
+    def paced(self, rate: float, seconds: float) -> Iterator[int]:
+        """Yield 0, 1, 2 … ``rate`` times a second, and handle events meanwhile; ends when it is stopped."""
+        begin = time.monotonic()
+        end, turn = begin + seconds, 0
+        while (now := time.monotonic()) < end and not self.stopped:
+            due = begin + turn / rate
+            if now >= due:
+                yield turn
+                turn += 1
+            else:
+                self.turn(min(due, end) - now)
+
     def each(self, items: Iterable[T]) -> Iterator[T]:
         """Yield ``items``, and handle events after the first and then after every 64."""
         for number, item in enumerate(items):
