@@ -33,7 +33,7 @@ from imserver.services.people.identifiers import BadField, checked, fits
 from imserver.storage.bots import BotStore, HookStore, IncomingHook
 from imserver.storage.contract import Account, Bot, BotCommand
 from imserver.storage.store import Store
-from imserver.transport.connection import Connection
+from imserver.transport.connection import Connection, app_and_user
 from imserver.webhooks.feeds import Feeds
 from imserver.webhooks.outbound import BadUrl, PublicRequests
 
@@ -202,7 +202,7 @@ class Bots:
 
     def ask_commands(self, connection: Connection, command: AskBotCommands) -> Reply:
         """Answer a client: the slash commands in a conversation of its user."""
-        app, user = connection.app or "", connection.user or ""
+        app, user = app_and_user(connection)
         try:
             found = self.in_conversation(app, user, command.conversation)
         except UnknownConversation:
