@@ -24,7 +24,7 @@ from bench.context import RunContext, parameter, text_parameter
 from bench.figures import Figures
 from bench.frames import client_frame, upgrade_request
 from bench.generator import Generator
-from bench.http_client import FORM, JSON, HttpConnections, fetch, get_request, request_head
+from bench.http_client import FORM, JSON, HttpConnections, fetch, get_request, post, request_head
 from bench.loop import READ, WRITE, BenchError, Json, Loop
 from bench.proc import quick_rss_bytes
 from bench.servers import NodeProcess
@@ -357,9 +357,8 @@ def make_hook(generator: Generator) -> Json:
     """Task: register an account, and make an incoming webhook of its group."""
     account = fetch(generator.target, "/register", f"phone_number={time.time_ns()}&password=bench")
     target = replace(generator.target, key=account["token"])
-    kind = {"Content-Type": JSON}
-    group = fetch(target, "/api/v1/groups/create", '{"name":"bench"}', **kind)["group"]
-    made = fetch(target, "/api/v1/hooks", f'{{"group":"{group}","nickname":"bench"}}', **kind)
+    group = post(target, "/api/v1/groups/create", {"name": "bench"})["group"]
+    made = post(target, "/api/v1/hooks", {"group": str(group), "nickname": "bench"})
     generator.state["hook"] = made["url"].encode()
     return {}
 

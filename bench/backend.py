@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import random
 import time
-from typing import Any
 
 from bench.frames import user_name
 from bench.generator import Generator
-from bench.http_client import ANSWER_SECONDS, FORM, JSON, HttpConnections, fetch, get_request, request_head
+from bench.http_client import ANSWER_SECONDS, FORM, HttpConnections, fetch, get_request, post, request_head
 from bench.latency import Latency, stamp_us
 from bench.loop import Json
 from bench.push import LAST_FRAMES_SECONDS, MOST_MESSAGES, SENDER, new_tag
@@ -49,18 +47,6 @@ class Requests:
         body += message_text(stamp_us(), user)
         self.send(request_head(target, path, FORM, len(body)) + body, b'"sendResults":true')
 
-    def turns(self, rate: float, seconds: float) -> Any:
-        """Yield 0, 1, 2 … ``rate`` times a second."""
-        begin = time.monotonic()
-        end, turn = begin + seconds, 0
-        while (now := time.monotonic()) < end and not self.loop.stopped:
-            due = begin + turn / rate
-            if now >= due:
-                yield turn
-                turn += 1
-            else:
-                self.loop.turn(min(due, end) - now)
-
     def _answer(self, number: int, micros: int, status: int, body: bytes) -> None:
         self.latency.add(micros)
         if self._wanted.pop(number) not in body:
@@ -68,9 +54,7 @@ class Requests:
             self.first_wrong = self.first_wrong or f"{status} {body[:200]!r}"
 
     def finish(self, seconds: float = LAST_FRAMES_SECONDS) -> Json:
-        end = time.monotonic() + seconds
-        while self._wanted and time.monotonic() < end:
-            self.loop.turn(0.1)
+        self.loop.until(lambda: not self._wanted, seconds)
         self.http.close()
         return {
             "requests": self.sent,
@@ -84,7 +68,7 @@ class Requests:
 def push_to_users(generator: Generator, users: int, rate: float, seconds: float) -> Json:
     """Task: push to random users of ``users``, ``rate`` times a second."""
     run, tag = Requests(generator, CLIENTS), new_tag()
-    for _ in run.turns(rate, seconds):
+    for _ in run.loop.paced(rate, seconds):
         run.push(tag, random.randrange(users))
     return run.finish()
 
@@ -98,7 +82,7 @@ def push_to_all(generator: Generator) -> Json:
 def ask_online(generator: Generator, users: int, absent: int, rate: float, seconds: float) -> Json:
     """Task: query whether random users are online: ``users`` are, ``absent`` further ones are not."""
     run, target = Requests(generator, CLIENTS), generator.target
-    for turn in run.turns(rate, seconds):
+    for turn in run.loop.paced(rate, seconds):
         here = turn % 2 == 0
         user = random.randrange(users) if here else users + random.randrange(absent)
         path = f"/user/online?appID={target.app}&userID={user_name(user)}"
@@ -113,10 +97,10 @@ def wait_online(generator: Generator, first: int, users: int, until: int, second
     Returns how many were online in the last query, and its time.
     """
     names = [user_name(number) for number in range(first, first + users)]
-    body = json.dumps({"appID": generator.target.app, "userIDs": names})
+    body = {"appID": generator.target.app, "userIDs": names}
     begin = time.monotonic()
     while True:
-        found = fetch(generator.target, "/user/onlineBatch", body, **{"Content-Type": JSON})
+        found = post(generator.target, "/user/onlineBatch", body)
         now, here = time.monotonic(), found.get("onlineCount", -1)
         if here == until or now > begin + seconds or generator.loop.stopped:
             return {"online": here, "at": now}

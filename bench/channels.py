@@ -14,9 +14,9 @@ from bench.connections import Connection
 from bench.context import MOST_CONNECTIONS, RunContext, parameter, shares, text_parameter
 from bench.dialects import KEY, OPENERS
 from bench.figures import Figures
-from bench.frames import CLOSE, client_frame, request_frame, scan, user_name
+from bench.frames import client_frame, request_frame, user_name
 from bench.generator import Generator, close_connections
-from bench.http_client import JSON, fetch
+from bench.http_client import fetch, post
 from bench.latency import Latency
 from bench.loop import BenchError, Json
 from bench.proc import memory
@@ -77,13 +77,7 @@ class SubscribeRun:
         self.connections.take = self._take
 
     def _take(self, conn: Connection, end: int) -> None:
-        data = bytes(self.connections.view[:end])
-        found, used = scan(data, end)
-        conn.rest = data[used:]
-        for opcode, start, stop in found:
-            payload = data[start:stop]
-            if opcode >= CLOSE:
-                self.connections.control(conn, opcode, payload)
+        for payload in self.connections.payloads(conn, end):
             self._text(payload)
 
     def _text(self, payload: bytes) -> None:
@@ -129,12 +123,9 @@ def subscribe(generator: Generator, dialect: str = DIALECT, token: bool = False,
         subscriptions(conn.number, each, dialect, token) for conn, each in zip(conns, names, strict=True)
     ]
     begin, wanted = time.monotonic(), sum(map(len, names))
-    for number, (conn, frame) in enumerate(zip(conns, frames, strict=True)):
+    for conn, frame in generator.loop.each(zip(conns, frames, strict=True)):
         generator.connections.send(conn, frame)
-        if not number % 64:
-            generator.loop.turn(0)
-    while run.answers + run.errors < wanted and time.monotonic() < begin + ANSWER_SECONDS:
-        generator.loop.turn(0.1)
+    generator.loop.until(lambda: run.answers + run.errors >= wanted, ANSWER_SECONDS)
     seconds = time.monotonic() - begin
     generator.connections.take = generator.connections.skim
     return {"answers": run.answers, "errors": run.errors, "seconds": seconds}
@@ -142,9 +133,8 @@ def subscribe(generator: Generator, dialect: str = DIALECT, token: bool = False,
 
 def receive(generator: Generator, seconds: float) -> Json:
     """Task: wait until each connection of this process has received one publication, at most ``seconds``."""
-    run, end, wanted = Receiver(generator), time.monotonic() + seconds, len(generator.connections.by_fd)
-    while run.received < wanted and time.monotonic() < end:
-        generator.loop.turn(0.1)
+    run, wanted = Receiver(generator), len(generator.connections.by_fd)
+    generator.loop.until(lambda: run.received >= wanted, seconds)
     generator.connections.take = generator.connections.skim
     return {"received": run.received, "last_ns": run.last_ns}
 
@@ -155,14 +145,11 @@ def recover(generator: Generator, first: int, count: int, behind: int, epochs: l
     """
     run, begin = Recoverer(generator, behind), time.monotonic()
     opening = generator.connections.open(range(first, first + count), OPENERS[DIALECT])
-    for number, conn in enumerate(list(generator.connections.by_fd.values())):
+    for conn in generator.loop.each(list(generator.connections.by_fd.values())):
         channel = conn.number // HUNDREDS
         asked = {"channel": f"recent:{channel}", "recover": True, "epoch": epochs[channel], "offset": 1}
         generator.connections.send(conn, client_frame(json.dumps({"id": 2, "subscribe": asked}).encode()))
-        if not number % 64:
-            generator.loop.turn(0)
-    while run.recovered + run.errors < opening.opened and time.monotonic() < begin + ANSWER_SECONDS:
-        generator.loop.turn(0.1)
+    generator.loop.until(lambda: run.recovered + run.errors >= opening.opened, ANSWER_SECONDS)
     seconds = time.monotonic() - begin
     generator.connections.take = generator.connections.skim
     return {"recovered": run.recovered, "errors": run.errors, "seconds": seconds, "opened": opening.opened}
@@ -174,8 +161,7 @@ def fill(context: RunContext, channels: int, number: int) -> list[str]:
     epochs: list[str] = []
     for each in range(number):
         body = {"app": str(context.app), "channels": names, "text": f"{each:0{TEXT_BYTES}}"}
-        headers = {"Content-Type": JSON}
-        answer = fetch(context.target, "/api/v1/channels/broadcast", json.dumps(body), **headers)
+        answer = post(context.target, "/api/v1/channels/broadcast", body)
         epochs = [result.get("epoch", "") for result in answer.get("results", ())]
         if not all(epochs) or len(epochs) < channels:
             raise BenchError(f"the channels of the namespace recent have no history: {str(answer)[:300]}")
@@ -252,14 +238,14 @@ def _crowd(context: RunContext, options: ChannelsOptions, workers: list[Worker])
         fetch(context.target, f"/api/v1/channels/info?{query}")
         counts.add((time.monotonic_ns() - begin) // 1000)
     seconds, received = [], 0
-    body = json.dumps({"app": str(context.app), "channel": EVERYBODY, "text": "a" * TEXT_BYTES})
+    body = {"app": str(context.app), "channel": EVERYBODY, "text": "a" * TEXT_BYTES}
     with context.measured() as span:
         for _ in range(PUBLICATIONS):
             for worker in workers:
                 worker.ask(receive, seconds=PUBLICATION_SECONDS)
             time.sleep(READY_SECONDS)
             begin = time.monotonic_ns()
-            fetch(context.target, "/api/v1/channels/publish", body, **{"Content-Type": JSON})
+            post(context.target, "/api/v1/channels/publish", body)
             found = context.gather(workers)
             seconds.append((max(each["last_ns"] for each in found) - begin) / 1e9)
             received += sum(each["received"] for each in found)

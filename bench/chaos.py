@@ -414,31 +414,31 @@ class ChaosRun:
         self._seen = found
 
     def _figures(self, audit: Json, seconds: float) -> Figures:
-        found = Counter[str](audit["faults"])
-        return {
-            **self._fault_figures(seconds),
-            "messages": audit["sent"],
-            "acknowledged": audit["acked"],
-            "unacknowledged": audit["sent"] - audit["acked"],
-            "entries_received": audit["entries_received"],
-            **{figure: found[kind] for kind, figure in KINDS.items()},
-            "raw_repeats": audit["repeats"],
-            "resends": audit["resends"],
-            "not_stored": audit["not_stored"],
-            "logins": audit["connections"],
-            "recovered": audit["recovered"],
-            "lost_connections": audit["lost_connections"],
-            "silence_seconds": audit["longest_silence_seconds"],
-            **Latency.merged([audit["ack_latency"]]).figures("ack_", maximum=False),
-            "tracebacks": len(self.system.tracebacks()),
-        }
-
-    def _fault_figures(self, seconds: float) -> Figures:
         played = Counter(each["fault"] for each in self.rounds)
         return {
             "chaos_seconds": seconds,
             "chaos_faults": len(self.rounds),
             **{f"chaos_{name}_count": played[name] for name in FAULTS if played[name]},
+            **self._compared(audit, Counter(audit["faults"])),
+            "acknowledged": audit["acked"],
+            "unacknowledged": audit["sent"] - audit["acked"],
+            "resends": audit["resends"],
+            "logins": audit["connections"],
+            "lost_connections": audit["lost_connections"],
+            "silence_seconds": audit["longest_silence_seconds"],
+            "tracebacks": len(self.system.tracebacks()),
+        }
+
+    def _compared(self, audit: Json, found: Counter[str]) -> Figures:
+        """The figures of stored messages; ``found``: faults by their kind."""
+        return {
+            "messages": audit["sent"],
+            "entries_received": audit["entries_received"],
+            **{figure: found[kind] for kind, figure in KINDS.items()},
+            "raw_repeats": audit["repeats"],
+            "not_stored": audit["not_stored"],
+            "recovered": audit["recovered"],
+            **Latency.merged([audit["ack_latency"]]).figures("ack_", maximum=False),
         }
 
     def _notes(self, settled: Json, audit: Json) -> Json:
@@ -463,13 +463,9 @@ class ChannelChaosRun(ChaosRun):
         ports = [node.target.http_port for node in self.system.nodes]
         return {"clients": self.options.clients, "app": CHANNEL_APP, "http_ports": ports}
 
-    def _figures(self, audit: Json, seconds: float) -> Figures:
-        found = Counter[str](audit["faults"])
+    def _compared(self, audit: Json, found: Counter[str]) -> Figures:
         return {
-            **self._fault_figures(seconds),
             "publications": audit["sent"],
-            "acknowledged": audit["acked"],
-            "unacknowledged": audit["sent"] - audit["acked"],
             "received": audit["received"],
             "missed_pusher": audit["missed"],
             "lost": found["lost"] + found["holes"],
@@ -479,11 +475,6 @@ class ChannelChaosRun(ChaosRun):
             "errors": found["unreadable"] + found["refused"],
             "reloads": audit["reloads"],
             "recoveries": audit["recoveries"],
-            "resends": audit["retries"],
-            "logins": audit["connections"],
-            "lost_connections": audit["lost_connections"],
-            "silence_seconds": audit["longest_silence_seconds"],
-            "tracebacks": len(self.system.tracebacks()),
         }
 
 

@@ -629,7 +629,7 @@ def audit(generator: Generator, seconds: float) -> Json:
         **shared.status(),
         **vars(shared.counts),
         "severed": shared.severed,
-        "retries": sum(each.retries for each in shared.publishers),
+        "resends": sum(each.retries for each in shared.publishers),
         "received": sum(chain.received for chain in [*chains, *shared.feeds]),
         "missed": sum(feed.missed for feed in shared.feeds),
         "reloads": sum(chain.reloads for chain in chains),

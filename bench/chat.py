@@ -170,12 +170,7 @@ def chat(generator: Generator, tag: str, seconds: float, rate: float, group: int
         else:
             loop.turn(left)
     during, sending = tally.acked, time.monotonic() - begin
-    last_news = time.monotonic()
-    while talk.outstanding > 0 and not loop.stopped:
-        if loop.turn(0.1):
-            last_news = time.monotonic()
-        elif time.monotonic() > last_news + LAST_FRAMES_SECONDS:
-            break
+    loop.until_quiet(lambda: talk.outstanding <= 0, LAST_FRAMES_SECONDS)
     elapsed = tally.last_ns / 1e9 - begin
     generator.connections.settle(0.3, 5)  # repeats arrive late
     tally.release()

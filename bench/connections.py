@@ -289,6 +289,18 @@ class ConnectionSet:
             if opcode >= CLOSE:
                 self.control(conn, opcode, bytes(self.view[start:stop]))
 
+    def payloads(self, conn: Connection, end: int) -> list[bytes]:
+        """Return what text and binary frames contain; answer pings, record closes."""
+        data, found = bytes(self.view[:end]), []
+        frames, used = scan(data, end)
+        conn.rest = data[used:]
+        for opcode, start, stop in frames:
+            if opcode >= CLOSE:
+                self.control(conn, opcode, data[start:stop])
+            else:
+                found.append(data[start:stop])
+        return found
+
     def control(self, conn: Connection, opcode: int, payload: bytes) -> None:
         """Answer a ping, or record the code of a close."""
         if opcode == PING:

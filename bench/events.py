@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Final, NamedTuple
 from urllib.parse import urlencode
-from urllib.request import Request, urlopen
 
 from bench import chat
 from bench.connections import Target
 from bench.context import RunContext, parameter, seconds_parameter
 from bench.figures import Figures
+from bench.http_client import fetch, post
 from bench.latency import STAMP_WRAP, Latency, stamp_us
 from bench.loop import BenchError
 from bench.servers import NodeProcess
@@ -23,7 +23,6 @@ from bench.servers import NodeProcess
 CHAT_APP: Final = "gochat"
 PUSH_APP: Final = "101"
 DRAIN_SECONDS: Final = 60.0
-ANSWER_SECONDS: Final = 30.0
 _LOOK_SECONDS: Final = 0.05
 _PAGE: Final = 1000
 _DURABLE: Final = ["message", "group", "account", "absent"]
@@ -71,10 +70,8 @@ class EventReceiver:
         """The number of events of ``app`` that the server has and that never came. Reads all of them."""
         after, missing = "", 0
         while True:
-            address = f"http://{target.http_host}:{target.http_port}/api/v1/events/log"
             query = urlencode({"app": app, "after": after, "limit": _PAGE})
-            with urlopen(f"{address}?{query}", timeout=ANSWER_SECONDS) as answer:
-                page = json.load(answer)
+            page = fetch(target, f"/api/v1/events/log?{query}")
             missing += sum(f"{app} {event['id']}" not in self.seen for event in page["events"])
             after = page["next"]
             if not page["more"]:
@@ -215,15 +212,9 @@ def _absent(context: RunContext, options: EventOptions, receiver: EventReceiver)
         time.sleep(max(0.0, begin + number / ABSENT_PER_SECOND - time.monotonic()))
         user = f"absent {number}"
         push = {"app": PUSH_APP, "user": user, "sender": "bench", "text": "hello", "store": True}
-        request = Request(
-            f"http://{target.http_host}:{target.http_port}/api/v1/push",
-            json.dumps(push).encode(),
-            {"Content-Type": "application/json"},
-        )
         sent[user] = time.monotonic()
-        with urlopen(request, timeout=ANSWER_SECONDS) as answer:
-            if json.load(answer)["sent"] != 1:
-                raise BenchError("a message to an absent user was not stored")
+        if post(target, "/api/v1/push", push).get("sent") != 1:
+            raise BenchError("a message to an absent user was not stored")
     arrivals = {each.user: each.seconds for each in receiver.wait("absent", options.absent)}
     late = Latency()
     for user in arrivals:

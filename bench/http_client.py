@@ -184,3 +184,8 @@ def fetch(target: Target, path: str, form: str = "", **headers: str) -> Json:
     except (ValueError, AttributeError):
         raise BenchError(f"{path}: {body[:200].decode(errors='replace')}") from None
     return data
+
+
+def post(target: Target, path: str, body: Json) -> Json:
+    """Send ``body`` as JSON over a new connection; see :func:`fetch`."""
+    return fetch(target, path, json.dumps(body), **{"Content-Type": JSON})

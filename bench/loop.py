@@ -6,14 +6,19 @@ import json
 import os
 import select
 import sys
+import time
 from collections import deque
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol, TypeVar
 
 READ = getattr(select, "EPOLLIN", 1)
 WRITE = getattr(select, "EPOLLOUT", 4)
 BATCH = 1024
+ITEMS_A_TURN = 64
+LOOK_SECONDS = 0.1
 #: Data between processes: the parameters of a task, its answer, a report.
 Json = dict[str, Any]
+T = TypeVar("T")
 
 
 class BenchError(Exception):
@@ -62,6 +67,41 @@ class Loop:
             if handler is not None:
                 handler.ready(fd, mask)
         return len(events)
+
+    def until(self, done: Callable[[], bool], seconds: float) -> bool:
+        """Handle events until ``done()``, at most for ``seconds``; return whether it is done."""
+        end = time.monotonic() + seconds
+        while not done():
+            if time.monotonic() > end:
+                return False
+            self.turn(LOOK_SECONDS)
+        return True
+
+    def until_quiet(self, done: Callable[[], bool], quiet_seconds: float) -> None:
+        """Handle events until ``done()``, or until there was none for ``quiet_seconds``."""
+        last_news = time.monotonic()
+        while not done() and time.monotonic() < last_news + quiet_seconds:
+            if self.turn(LOOK_SECONDS):
+                last_news = time.monotonic()
+
+    def paced(self, rate: float, seconds: float) -> Iterator[int]:
+        """Yield 0, 1, 2 … ``rate`` times a second, and handle events meanwhile; ends when it is stopped."""
+        begin = time.monotonic()
+        end, turn = begin + seconds, 0
+        while (now := time.monotonic()) < end and not self.stopped:
+            due = begin + turn / rate
+            if now >= due:
+                yield turn
+                turn += 1
+            else:
+                self.turn(min(due, end) - now)
+
+    def each(self, items: Iterable[T]) -> Iterator[T]:
+        """Yield ``items``, and handle events after the first and then after every 64."""
+        for number, item in enumerate(items):
+            yield item
+            if not number % ITEMS_A_TURN:
+                self.turn(0)
 
     def command(self) -> dict[str, Any]:
         """Wait for the next command; meanwhile the owners handle received data."""

@@ -144,14 +144,8 @@ class Followers(ConnectionSet):
         super()._logged_in(conn, data)
 
     def _read(self, conn: Connection, end: int) -> None:
-        data = bytes(self.view[:end])
-        found, used = scan(data, end)
-        conn.rest = data[used:]
-        for opcode, start, stop in found:
-            if opcode >= CLOSE:
-                self.control(conn, opcode, data[start:stop])
-            else:
-                self._note(conn, data[start:stop])
+        for payload in self.payloads(conn, end):
+            self._note(conn, payload)
 
     def _note(self, conn: Connection, payload: bytes) -> None:
         self.announced[conn.number] += self.wire.read(payload, self.positions[conn.number])
@@ -162,9 +156,8 @@ def join(generator: Generator, wire: str) -> Json:
     """Task: connect the followers."""
     generator.state["followers"] = followers = Followers(generator, WIRES[wire])
     followers.complete()
-    end = time.monotonic() + LAST_SECONDS
-    while not all(followers.positions) and not followers.wire.fields and time.monotonic() < end:
-        generator.loop.turn(0.1)  # nchan gives the first position with the first message
+    if not followers.wire.fields:  # nchan gives the first position with the first message
+        generator.loop.until(lambda: all(followers.positions), LAST_SECONDS)
     return {"connected": len(followers.by_fd)}
 
 

@@ -85,22 +85,22 @@ def _npm(folder: Path) -> str:
     return subprocess.check_output(["node", "-p", f"require('{package}').version"], text=True).strip()
 
 
-def _debian(folder: Path, *packages: str) -> str:
-    """Unpack ``packages`` and what they need; return the version of the last one."""
-    (file, *_) = folder.glob(f"{packages[-1]}_*.deb")
+def _version(folder: Path, package: str) -> str:
+    """Return the version of a Debian package in the folder."""
+    (file, *_) = folder.glob(f"{package}_*.deb")
     return file.name.split("_")[1].replace("%3a", ":")
 
 
 def _nchan(folder: Path) -> str:
     found_program("nginx")
     _once(folder, ["sh", "-ec", UNPACK, "sh", "libnginx-mod-nchan"])
-    return _debian(folder, "libnginx-mod-nchan")
+    return _version(folder, "libnginx-mod-nchan")
 
 
 def _centrifuge(folder: Path) -> str:
     build = ["sh", "-ec", GO_BUILD, "sh", str(PROGRAMS / "main.go")]
     _once(folder, ["sh", "-ec", UNPACK, "sh", *GO_PACKAGES], build)
-    return _debian(folder, "golang-github-centrifugal-centrifuge-dev")
+    return _version(folder, "golang-github-centrifugal-centrifuge-dev")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import socket
 import string
@@ -16,7 +15,7 @@ from bench.figures import Figures, with_faults_of
 from bench.floor import FloorRun
 from bench.frames import MASKED, TEXT, UPGRADE_KEY, frame_head, scan, user_name
 from bench.generator import Generator
-from bench.http_client import FORM, JSON, HttpConnection, HttpConnections, fetch, get_request, request_head
+from bench.http_client import FORM, JSON, HttpConnection, HttpConnections, get_request, post, request_head
 from bench.latency import STAMP_DIGITS, Latency, stamp_us
 from bench.loop import BenchError, Json
 from bench.tally import Receipts, Tally
@@ -304,12 +303,12 @@ def send_and_receive(generator: Generator, tag: str, seconds: float, sending: Js
     begin = time.monotonic()
     _send(generator, run, tally, seconds, how, each)
     during, sending_seconds = run.http.answered * run.size, time.monotonic() - begin
-    last_news = time.monotonic()
-    while run.http.answered < run.requests or tally.received < (run.pushed - len(run.refused)) * each:
-        if generator.loop.turn(0.1):
-            last_news = time.monotonic()
-        elif time.monotonic() > last_news + LAST_FRAMES_SECONDS:
-            break
+
+    def complete() -> bool:
+        accepted = run.pushed - len(run.refused)
+        return run.http.answered >= run.requests and tally.received >= accepted * each
+
+    generator.loop.until_quiet(complete, LAST_FRAMES_SECONDS)
     run.http.close()
     tally.release()
     return {
@@ -355,9 +354,7 @@ def subscribe_all(generator: Generator, count: int) -> Json:
     for first in range(0, count, JOINED_TOGETHER):
         users = [user_name(number) for number in range(first, min(first + JOINED_TOGETHER, count))]
         body = {"app": str(generator.target.app), "channel": "bench", "users": users}
-        path = "/api/v1/channels/subscribe"
-        answer = fetch(generator.target, path, json.dumps(body), **{"Content-Type": JSON})
-        subscribed += answer["subscribed"]
+        subscribed += post(generator.target, "/api/v1/channels/subscribe", body)["subscribed"]
     if subscribed != count:
         raise BenchError(f"{subscribed} of {count} connections were subscribed")
     return {}

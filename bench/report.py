@@ -152,14 +152,14 @@ def markdown(suite: Json) -> str:
 def details(suite: Json) -> str:
     """Return all figures of a suite as Markdown, without the bars; a million has a column for each size."""
     reports: list[Json] = suite["reports"]
-    lines: list[str] = []
     if suite.get("suite") == "million":
         names = dict.fromkeys(name for report in reports for name in report["figures"])
         rows = [
             [FIGURES[name].label, *(shown(name, report["figures"].get(name)) for report in reports)]
             for name in names
         ]
-        return "\n".join(lines + rows_table("|>".join(["", *(report["title"] for report in reports)]), rows))
+        return "\n".join(rows_table("|>".join(["", *(report["title"] for report in reports)]), rows))
+    lines: list[str] = []
     for report in reports:
         figures = [(FIGURES[name].label, shown(name, value)) for name, value in report["figures"].items()]
         lines += [

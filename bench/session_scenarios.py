@@ -136,14 +136,8 @@ def echo(generator: Generator, seconds: float, command: str) -> Json:
 def stand_by(generator: Generator, seconds: float) -> Json:
     """Task: ping 1,000 times a second over all connections of this process, until it is stopped."""
     run, conns = PingRun(generator, "ping"), list(generator.connections.by_fd.values())
-    begin, turn = time.monotonic(), 0
-    while not generator.loop.stopped and (now := time.monotonic()) < begin + seconds and conns:
-        due = begin + turn / PINGS_PER_SECOND
-        if now >= due:
-            run.send(conns[turn % len(conns)])
-            turn += 1
-        else:
-            generator.loop.turn(due - now)
+    for turn in generator.loop.paced(PINGS_PER_SECOND, seconds):
+        run.send(conns[turn % len(conns)])
     run.finish()
     return run.result()
 
@@ -273,9 +267,8 @@ def drop_and_return(generator: Generator, first: int, count: int, seconds: float
 
 def move(generator: Generator, target: Json, first: int, count: int, seconds: float) -> Json:
     """Task: wait until the server has ended all connections here, then open as many at ``target``."""
-    connections, begin = generator.connections, time.monotonic()
-    while connections.by_fd and time.monotonic() < begin + seconds and not generator.loop.stopped:
-        generator.loop.turn(0.1)
+    connections = generator.connections
+    generator.loop.until(lambda: not connections.by_fd, seconds)
     connections.close()
     generator.aim(target, generator.index)
     return drop_and_return(generator, first, count, seconds)

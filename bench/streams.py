@@ -13,9 +13,9 @@ from bench.connections import Connection
 from bench.context import MOST_IN_PROCESS, RunContext, parameter, seconds_parameter
 from bench.dialects import KEY
 from bench.figures import Figures
-from bench.frames import CLOSE, request_frame, scan, user_name
+from bench.frames import request_frame, user_name
 from bench.generator import Generator
-from bench.http_client import JSON, HttpConnections, fetch, request_head
+from bench.http_client import JSON, HttpConnections, fetch, post, request_head
 from bench.latency import STAMP_DIGITS, STAMP_WRAP, Latency, stamp_us
 from bench.loop import BenchError, Json
 
@@ -44,15 +44,9 @@ class StreamReaders:
         self.connections.take = self._take
 
     def _take(self, conn: Connection, end: int) -> None:
-        data = bytes(self.connections.view[:end])
-        found, used = scan(data, end)
-        conn.rest = data[used:]
         now = time.monotonic_ns()
-        for opcode, start, stop in found:
-            if opcode >= CLOSE:
-                self.connections.control(conn, opcode, data[start:stop])
-            else:
-                self._frame(conn, data[start:stop], now)
+        for payload in self.connections.payloads(conn, end):
+            self._frame(conn, payload, now)
 
     def _frame(self, conn: Connection, payload: bytes, now: int) -> None:
         if b'"cmd":"publication"' in payload or b'"cmd":"message"' in payload:
@@ -130,33 +124,26 @@ class StreamWriters:
 
 
 def _wait(generator: Generator, done: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + ANSWER_SECONDS
-    while not done():
-        if time.monotonic() > deadline:
-            raise BenchError(f"{what} after {ANSWER_SECONDS:g} s")
-        generator.loop.turn(0.1)
+    if not generator.loop.until(done, ANSWER_SECONDS):
+        raise BenchError(f"{what} after {ANSWER_SECONDS:g} s")
 
 
 def make_bot(generator: Generator) -> Json:
     """Task: make a bot."""
     body = {"app": str(generator.target.app), "name": f"bench{time.time_ns()}"}
-    return {"id": fetch(generator.target, "/api/v1/bots", json.dumps(body))["id"]}
+    return {"id": post(generator.target, "/api/v1/bots", body)["id"]}
 
 
 def begin(generator: Generator, bot: str = "") -> Json:
     """Task: open a stream to the user of each connection, or in a channel of its own."""
     readers, writers = StreamReaders(generator), StreamWriters(generator, bot)
     conns = readers.conns
-    for number, conn in enumerate(() if bot else conns):
+    for conn in generator.loop.each(() if bot else conns):
         readers.connections.send(conn, request_frame("subscribe", "s", {"channel": f"live:{conn.number}"}))
-        if not number % 64:
-            generator.loop.turn(0)
     _wait(generator, lambda: bool(bot) or readers.subscribed == len(conns), "connections are not subscribed")
-    for number, conn in enumerate(conns):
+    for conn in generator.loop.each(conns):
         where = f'"to":"{user_name(conn.number)}"' if bot else f'"channel":"live:{conn.number}"'
         writers.ask("open", where.encode())
-        if not number % 64:
-            generator.loop.turn(0)
     _wait(generator, lambda: readers.opened == len(conns), "streams are not open")
     _wait(generator, lambda: len(writers.answers) == len(conns), "streams are not answered")
     found = [json.loads(writers.answers[number])["stream"].encode() for number in range(len(conns))]
@@ -181,9 +168,7 @@ def stream(generator: Generator, rate: float, seconds: float, batch: int) -> Jso
             writers.append(size)
             continue
         generator.loop.turn((size - due) / per_second)
-    last = time.monotonic()
-    while readers.pieces - received < total and time.monotonic() < last + ANSWER_SECONDS:
-        generator.loop.turn(0.1)
+    generator.loop.until(lambda: readers.pieces - received >= total, ANSWER_SECONDS)
     return {
         "pieces": readers.pieces - received,
         "missing": total - (readers.pieces - received),
@@ -197,13 +182,9 @@ def end(generator: Generator) -> Json:
     readers: StreamReaders
     writers: StreamWriters
     readers, writers = generator.state["streams"]
-    for number, each in enumerate(writers.streams):
+    for each in generator.loop.each(writers.streams):
         writers.ask("close", b'"stream":"%b"' % each)
-        if not number % 64:
-            generator.loop.turn(0)
-    last = time.monotonic()
-    while readers.ends < len(writers.streams) and time.monotonic() < last + ANSWER_SECONDS:
-        generator.loop.turn(0.1)
+    generator.loop.until(lambda: readers.ends >= len(writers.streams), ANSWER_SECONDS)
     generator.loop.turn(0)
     writers.http.close()
     readers.connections.take = readers.connections.skim

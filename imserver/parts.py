@@ -64,13 +64,7 @@ from imserver.services.messages.streamed_answers import (
 from imserver.services.nodes import NodeQueries, OtherNodes, Overview, StateQuery, ToFollowers, ToLog
 from imserver.services.people.accounts import Accounts
 from imserver.services.people.attempts import AddressRate, Attempts
-from imserver.services.people.bots import (
-    ADDRESS_REQUESTS,
-    ADDRESS_SECONDS,
-    BotCommands,
-    Bots,
-    IncomingHooks,
-)
+from imserver.services.people.bots import ADDRESS_REQUESTS, ADDRESS_SECONDS, Bots, IncomingHooks
 from imserver.services.people.cards import Cards, LastSeen
 from imserver.services.people.friends import Friends
 from imserver.services.people.groups import GroupCommands, Groups
@@ -575,7 +569,7 @@ class Parts:
             self.signals,
             GroupCommands(self.groups, self.accounts, self.friends),
             AnswerCommands(self.streamed_answers),
-            BotCommands(self.bots),
+            self.bots,
             self.action_service,
             self.protobuf_service,
             uplink,

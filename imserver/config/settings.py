@@ -210,26 +210,56 @@ class BackEndSettings(Struct, frozen=True):
 class ChannelSettings(Struct, frozen=True):
     """An entry of ``channels`` of an app: the options of a namespace, or of all others (``"*"``).
 
-    ``subscribe``, ``publish``: what a client needs; ``""``: the default. ``members``: its user is a member of
-    the group whose id is the name after the colon. ``history_size`` publications stay for ``history_seconds``
-    after the last one; with ``history`` ``log`` all are in the message log instead. ``recovery``: clients
-    receive what they missed even if they did not ask for it. ``delta``: those that ask for it receive the
-    differences between publications. ``publications_per_second``: of one connection to all channels of the
-    namespace.
+    The descriptions are those of ``/api/v1``.
     """
 
-    subscribe: Literal["", "nobody", "token", "members", "anybody", "back_end"] = ""
-    publish: Literal["", "nobody", "subscribers", "back_end"] = ""
-    presence: bool = False
-    join_leave: bool = False
-    history: Literal["", "log"] = ""
-    history_size: Annotated[int, Meta(ge=0, le=100_000)] = 0
-    history_seconds: Annotated[float, Meta(ge=0, le=31_536_000)] = 0.0
-    recovery: bool = False
-    delta: bool = False
-    max_subscribers: Count = 0
-    max_bytes: Count = 0
-    publications_per_second: Count = 0
+    subscribe: Annotated[
+        Literal["", "nobody", "token", "members", "anybody", "back_end"],
+        Meta(
+            description="Who may subscribe. Empty: holders of a token, in an open app anybody. `members`: "
+            "the members of the group whose id follows the colon of the name. `back_end`: holders of a "
+            "token, and others if the back end consents."
+        ),
+    ] = ""
+    publish: Annotated[
+        Literal["", "nobody", "subscribers", "back_end"],
+        Meta(
+            description="Which clients may publish. Empty: none. `back_end`: any, if the back end consents."
+        ),
+    ] = ""
+    presence: Annotated[bool, Meta(description="Whether subscribers may ask who is subscribed.")] = False
+    join_leave: Annotated[
+        bool, Meta(description="Whether subscribers are notified when others subscribe and leave.")
+    ] = False
+    history: Annotated[
+        Literal["", "log"],
+        Meta(
+            description="`log`: the message log has all publications, and `history_size` is 0. Empty: "
+            "`history_size` and `history_seconds` say it."
+        ),
+    ] = ""
+    history_size: Annotated[
+        int, Meta(ge=0, le=100_000, description="The number of publications to retain; 0: no history.")
+    ] = 0
+    history_seconds: Annotated[
+        float, Meta(ge=0, le=31_536_000, description="How long they stay after the last publication.")
+    ] = 0.0
+    recovery: Annotated[
+        bool, Meta(description="Whether clients receive what they missed even if they did not ask for it.")
+    ] = False
+    delta: Annotated[
+        bool,
+        Meta(
+            description="Whether clients that can read them receive the differences between publications "
+            "(fossil)."
+        ),
+    ] = False
+    max_subscribers: Annotated[Count, Meta(description="The most subscribers of a channel; 0: no limit.")] = 0
+    max_bytes: Annotated[Count, Meta(description="The longest message; 0: no limit of its own.")] = 0
+    publications_per_second: Annotated[
+        Count,
+        Meta(description="The most publications of one connection to the namespace per second; 0: no limit."),
+    ] = 0
 
     @property
     def has_history(self) -> bool:

@@ -23,7 +23,7 @@ from imserver.services.messages.annotations import AnnotationCommands
 from imserver.services.messages.messaging import MessageCommands
 from imserver.services.messages.receipts import Receipts, Signals
 from imserver.services.messages.streamed_answers import AnswerCommands
-from imserver.services.people.bots import BotCommands
+from imserver.services.people.bots import Bots
 from imserver.services.people.groups import GROUP_REFUSALS, GroupCommands
 from imserver.services.sessions.sessions import Sessions
 from imserver.transport.connection import OPEN, Connection, Serve
@@ -64,7 +64,7 @@ def command_table(
     signals: Signals,
     groups: GroupCommands,
     answers: AnswerCommands,
-    bots: BotCommands,
+    bots: Bots,
     action: ActionService,
     protobuf: ProtobufService,
     uplink: ProtobufUplink,
@@ -113,7 +113,7 @@ def command_table(
         model.OpenAnswer: CommandRow(answers.open),
         model.AppendAnswer: CommandRow(answers.append),
         model.CloseAnswer: CommandRow(answers.close),
-        model.AskBotCommands: CommandRow(bots.ask),
+        model.AskBotCommands: CommandRow(bots.ask_commands),
         # groups
         model.CreateGroup: CommandRow(groups.create, refusals=GROUP_REFUSALS),
         model.AskGroups: CommandRow(groups.ask),

@@ -191,50 +191,8 @@ class PusherNames(Struct, forbid_unknown_fields=True, omit_defaults=True):
     )
 
 
-class ChannelOptions(Struct, forbid_unknown_fields=True):
+class ChannelOptions(ChannelSettings, frozen=True, forbid_unknown_fields=True):
     """The options of the channels of a namespace."""
-
-    subscribe: Annotated[
-        Literal["", "nobody", "token", "members", "anybody", "back_end"],
-        about(
-            "Who may subscribe. Empty: holders of a token, in an open app anybody. `members`: the members of "
-            "the group whose id follows the colon of the name. `back_end`: holders of a token, and others if "
-            "the back end consents."
-        ),
-    ] = ""
-    publish: Annotated[
-        Literal["", "nobody", "subscribers", "back_end"],
-        about("Which clients may publish. Empty: none. `back_end`: any, if the back end consents."),
-    ] = ""
-    presence: Annotated[bool, about("Whether subscribers may ask who is subscribed.")] = False
-    join_leave: Annotated[
-        bool, about("Whether subscribers are notified when others subscribe and leave.")
-    ] = False
-    history: Annotated[
-        Literal["", "log"],
-        about(
-            "`log`: the message log has all publications, and `history_size` is 0. Empty: `history_size` and "
-            "`history_seconds` say it."
-        ),
-    ] = ""
-    history_size: Annotated[
-        int, about("The number of publications to retain; 0: no history.", ge=0, le=100_000)
-    ] = 0
-    history_seconds: Annotated[
-        float, about("How long they stay after the last publication.", ge=0, le=31_536_000)
-    ] = 0.0
-    recovery: Annotated[
-        bool, about("Whether clients receive what they missed even if they did not ask for it.")
-    ] = False
-    delta: Annotated[
-        bool,
-        about("Whether clients that can read them receive the differences between publications (fossil)."),
-    ] = False
-    max_subscribers: Annotated[int, about("The most subscribers of a channel; 0: no limit.", ge=0)] = 0
-    max_bytes: Annotated[int, about("The longest message; 0: no limit of its own.", ge=0)] = 0
-    publications_per_second: Annotated[
-        int, about("The most publications of one connection to the namespace per second; 0: no limit.", ge=0)
-    ] = 0
 
 
 class AppSettingsGiven(Struct, forbid_unknown_fields=True, omit_defaults=True):

@@ -221,7 +221,8 @@ class ChannelNamesAnswer(Struct, frozen=True, array_like=True):
 
 
 class ChannelMembers:
-    """ChannelMembers on all nodes. Owner of the queue of ended connections, and of the publishing turns.
+    """The members of channels on all nodes. Owner of the queue of ended connections and of the publishing
+    turns.
 
     Calls may switch, unless their docstring says otherwise. Connections are those of this node; for those of
     other nodes, see :class:`imserver.services.channels.connections.Connections`. ``max_channels``: limit of

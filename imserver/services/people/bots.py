@@ -33,7 +33,7 @@ from imserver.services.people.identifiers import BadField, checked, fits
 from imserver.storage.bots import BotStore, HookStore, IncomingHook
 from imserver.storage.contract import Account, Bot, BotCommand
 from imserver.storage.store import Store
-from imserver.transport.connection import Connection
+from imserver.transport.connection import Connection, app_and_user
 from imserver.webhooks.feeds import Feeds
 from imserver.webhooks.outbound import BadUrl, PublicRequests
 
@@ -200,6 +200,15 @@ class Bots:
         users = found.members or found.bots
         return self._rows.get(app, [id for user in users if (id := account_id(user))])
 
+    def ask_commands(self, connection: Connection, command: AskBotCommands) -> Reply:
+        """Answer a client: the slash commands in a conversation of its user."""
+        app, user = app_and_user(connection)
+        try:
+            found = self.in_conversation(app, user, command.conversation)
+        except UnknownConversation:
+            return Reply(errors.REPLY_NO_DATA)
+        return Reply(errors.REPLY_OK, CommandsView(commands_in(found)))
+
 
 class IncomingHooks:
     """Makes, lists and revokes incoming webhooks. Every method may switch and raise StorageUnavailable.
@@ -273,7 +282,7 @@ def _hash(token: str) -> str:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-# --- commands of clients ------------------------------------------------------------------------------------
+# --- slash commands -----------------------------------------------------------------------------------------
 
 
 class CommandView(Struct):
@@ -299,22 +308,6 @@ def commands_in(bots: Sequence[Bot]) -> list[CommandView]:
         for bot in bots
         for each in bot.commands
     ]
-
-
-class BotCommands:
-    """Carries out the commands of users about bots. Everything may switch."""
-
-    def __init__(self, bots: Bots) -> None:
-        self._bots = bots
-
-    def ask(self, connection: Connection, command: AskBotCommands) -> Reply:
-        """The slash commands in a conversation of the user."""
-        app, user = connection.app or "", connection.user or ""
-        try:
-            found = self._bots.in_conversation(app, user, command.conversation)
-        except UnknownConversation:
-            return Reply(errors.REPLY_NO_DATA)
-        return Reply(errors.REPLY_OK, CommandsView(commands_in(found)))
 
 
 def check_commands(commands: Sequence[BotCommand]) -> None:

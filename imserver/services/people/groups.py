@@ -45,7 +45,7 @@ from imserver.storage.log.contract import (
 )
 from imserver.storage.statements import Condition
 from imserver.storage.store import Store
-from imserver.transport.connection import Connection
+from imserver.transport.connection import Connection, app_and_user
 
 if TYPE_CHECKING:
     from imserver.storage.log.message_log import MessageLog
@@ -466,40 +466,41 @@ class GroupCommands:
 
     def create(self, connection: Connection, command: CreateGroup) -> Reply:
         """Create a group of the user and others."""
-        app, user = connection.app or "", connection.user or ""
+        app, user = app_and_user(connection)
         self._check(app, user, command.members)
         made = self._groups.create(app, user, command.name, command.members)
         return Reply(errors.REPLY_OK, _view(made))
 
     def ask(self, connection: Connection, command: AskGroups) -> Reply:
         """A page of the user's groups."""
-        app, user = connection.app or "", connection.user or ""
+        app, user = app_and_user(connection)
         _, page = self._groups.page(app, user, command.after, command.limit + 1)
         shown = [_view(each) for each in page[: command.limit]]
         return Reply(errors.REPLY_OK, GroupPage(shown, len(page) > command.limit))
 
     def ask_members(self, connection: Connection, command: AskGroupMembers) -> Reply:
         """A page of the members of one of the user's groups."""
-        app, user = connection.app or "", connection.user or ""
+        app, user = app_and_user(connection)
         page = self._groups.members(app, command.group, user, command.after, command.limit + 1)
         shown = [GroupMemberView(row.user, row.role) for row in page[: command.limit]]
         return Reply(errors.REPLY_OK, GroupMemberPage(shown, len(page) > command.limit))
 
     def invite(self, connection: Connection, command: InviteToGroup) -> Reply:
         """Add members to one of the user's groups."""
-        app, user = connection.app or "", connection.user or ""
+        app, user = app_and_user(connection)
         self._check(app, user, command.members)
         users = self._groups.invite(app, command.group, user, command.members)
         return Reply(errors.REPLY_OK, ChangedMembersView(command.group, users))
 
     def join(self, connection: Connection, command: JoinGroup) -> Reply:
         """Let the user join an open group."""
-        group = self._groups.join(connection.app or "", command.group, connection.user or "")
-        return Reply(errors.REPLY_OK, _view(group))
+        app, user = app_and_user(connection)
+        return Reply(errors.REPLY_OK, _view(self._groups.join(app, command.group, user)))
 
     def leave(self, connection: Connection, command: LeaveGroup) -> Reply:
         """Let the user leave a group."""
-        self._groups.leave(connection.app or "", command.group, connection.user or "")
+        app, user = app_and_user(connection)
+        self._groups.leave(app, command.group, user)
         return Reply(errors.REPLY_OK)
 
     def _check(self, app: str, user: str, members: Sequence[str]) -> None:
