@@ -32,7 +32,7 @@ from imserver_client.session import (
     SessionOptions,
     State,
 )
-from imserver_client.shell import CONNECT_ERRORS, CONNECT_OPTIONS, SessionShell
+from imserver_client.shell import CONNECT_ERRORS, CONNECT_OPTIONS, SessionShell, close_in_time
 from imserver_client.streams import AsyncTextStream
 
 log = logging.getLogger(__name__)
@@ -64,12 +64,12 @@ class AsyncSession(SessionShell[T]):
         self._core.raise_unless_logged_in(self._url, timeout_seconds)
 
     async def close(self) -> None:
-        """End the session."""
+        """End the session. The server has two seconds to end its side; then the connection is cut."""
         self._core.close()
         self._notify()
         try:
             if self._connection is not None:
-                await self._connection.close()
+                await close_in_time(self._connection)
         finally:  # also if this call is cancelled
             if self._task is not None:
                 self._task.cancel()
