@@ -316,6 +316,8 @@ class ReconnectingClient {
   #timer;
   /** @type {ReturnType<typeof setInterval> | undefined} */
   #heartbeat;
+  /** Sends heartbeats while requests wait. @type {ReturnType<typeof setInterval> | undefined} */
+  #probe;
   #attempt = 0;
   #onlineSince = 0;
   /** @type {Token} */
@@ -511,10 +513,13 @@ class ReconnectingClient {
       const settle = (/** @type {Answer | NotConnected} */ answer) => {
         clearTimeout(timer);
         this.#pending.delete(seq);
+        if (!this.#pending.size) clearInterval(this.#probe);
         if (answer instanceof NotConnected) return reject(answer);
         onAnswer(answer);
         resolve(answer);
       };
+      // A back end may take long to answer. Only a heartbeat without an answer says that the connection is dead.
+      if (!this.#pending.size) this.#probe = setInterval(() => this.#state.state === "online" && this.#sendHeartbeat(this.timeoutMs / 2), this.timeoutMs / 2);
       this.#pending.set(seq, { cmd, settle });
       socket.send(frame);
     });
@@ -566,7 +571,7 @@ class ReconnectingClient {
     if (this.#socket !== socket) return; // closed by the listener of an event that came with the answer
     if (answer.code === CODE.OK) {
       this.#onlineSince = Date.now();
-      this.#heartbeat = setInterval(() => this.#sendHeartbeat(lost), this.#options.heartbeatMs);
+      this.#heartbeat = setInterval(() => this.#sendHeartbeat(), this.#options.heartbeatMs);
       this.#setState("online");
       connected?.resolve();
     } else if (FINAL_REFUSALS.has(answer.code)) {
@@ -577,10 +582,12 @@ class ReconnectingClient {
     }
   }
 
-  /** @param {(code: number, reason: string) => void} lost */
-  async #sendHeartbeat(lost) {
+  /** @param {number} [timeoutMs] */
+  async #sendHeartbeat(timeoutMs) {
+    const socket = this.#socket;
+    const lost = (/** @type {number} */ code, /** @type {string} */ reason) => void (this.#socket === socket && this.reconnect(code, reason));
     try {
-      const answer = await this.request("heartbeat", {});
+      const answer = await this.request("heartbeat", {}, undefined, undefined, timeoutMs);
       if (answer.code !== CODE.OK) lost(answer.code, reasonOf(answer));
     } catch (error) {
       lost(ABNORMAL_CLOSE, /** @type {Error} */ (error).message); // the connection is dead, but the socket has not noticed
