@@ -41,6 +41,8 @@ const INSUFFICIENT_STATE = 2500;
 const RATE_LIMIT = 4003;
 /** Turns of {@link ImClient#turn} at the same time. */
 const MAX_TURNS = 20;
+/** Commands of turns that wait for an answer: the server reviews no more messages of a connection at the same time. */
+const MAX_UNANSWERED = 200;
 /** A turn ends after this time without an answer: a back end may take long to answer. */
 const TURN_MS = 1_000;
 /** Time between two of them after the first {@link RATE_LIMIT}. It doubles with each further one. */
@@ -899,7 +901,7 @@ export class ImClient extends ReconnectingClient {
   #subscriptions = new Map();
   /** What sends the next commands on this connection. @type {(() => Promise<unknown>)[]} */
   #turns = [];
-  #running = { count: 0 };
+  #running = { count: 0, unanswered: 0 };
   #spacingMs = 0;
 
   /**
@@ -913,7 +915,7 @@ export class ImClient extends ReconnectingClient {
     this.on("state", ({ state, code }) => {
       if (code === RATE_LIMIT) this.#spacingMs = Math.min(Math.max(2 * this.#spacingMs, SPACING_MS), MAX_SPACING_MS);
       this.#turns = [];
-      this.#running = { count: 0 };
+      this.#running = { count: 0, unanswered: 0 };
       for (const subscription of [...this.#subscriptions.values()]) state === "online" ? subscription.begin() : subscription.pause();
     });
   }
@@ -941,7 +943,7 @@ export class ImClient extends ReconnectingClient {
   /**
    * Runs `task` on this connection, which sends a command, in its turn: few commands are sent at a time, and after each
    * {@link RATE_LIMIT} they are slower until none waits. A client may have many channels, or many messages from its time offline.
-   * A turn ends with the answer, or after {@link TURN_MS}.
+   * A turn ends with the answer, or after {@link TURN_MS}. No turn begins while {@link MAX_UNANSWERED} commands wait for an answer.
    *
    * @protected
    * @param {() => Promise<unknown>} task  never rejected
@@ -953,13 +955,19 @@ export class ImClient extends ReconnectingClient {
 
   async #nextTurn() {
     const running = this.#running; // of this connection
-    if (running.count >= (this.#spacingMs ? 1 : MAX_TURNS)) return;
+    if (running.count >= (this.#spacingMs ? 1 : MAX_TURNS) || running.unanswered >= MAX_UNANSWERED) return;
     const task = this.#turns.shift();
     if (!task) return;
     running.count++;
+    running.unanswered++;
+    const answered = async () => {
+      await task();
+      running.unanswered--;
+      if (running === this.#running) this.#nextTurn();
+    };
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     let timer;
-    await Promise.race([task(), new Promise((resolve) => { timer = setTimeout(resolve, TURN_MS); })]);
+    await Promise.race([answered(), new Promise((resolve) => { timer = setTimeout(resolve, TURN_MS); })]);
     clearTimeout(timer);
     if (this.#spacingMs) await new Promise((resolve) => setTimeout(resolve, this.#spacingMs));
     running.count--;

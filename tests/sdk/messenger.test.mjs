@@ -340,6 +340,24 @@ it("a command without an answer for a second lets the next one be sent, also aft
   messenger.close();
 });
 
+it("no more commands wait for an answer than the server takes from one connection", async () => {
+  const { messenger } = await logIn({ heartbeatMs: 3_600_000, timeoutMs: 3_600_000 });
+  const sending = Array.from({ length: 230 }, (_, number) => messenger.send("bob", String(number)));
+  for (let second = 0; second < 20; second++) {
+    mock.timers.tick(1000);
+    await settled();
+  }
+  const sent = last().sent.filter(({ cmd }) => cmd === "send");
+  assert.equal(sent.length, 200);
+  for (const { seq, cmd } of sent.slice(0, 2)) {
+    last().hear({ seq, cmd, response: { code: 200, data: { id: 1, conversation: 1, seq: 1, repeated: false } } });
+  }
+  await settled();
+  assert.deepEqual(last().asked("send").slice(200).map(({ text }) => text), ["200", "201"]);
+  for (const send of sending) send.catch(() => {}); // rejected by close()
+  messenger.close();
+});
+
 it("a late answer to a command that has lost its turn frees no second one", async () => {
   const { messenger } = await logIn({ heartbeatMs: 3_600_000 });
   for (let number = 0; number < 42; number++) messenger.send("bob", String(number)).catch(() => {}); // rejected by close()
