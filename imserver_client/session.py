@@ -860,7 +860,8 @@ class Attempts:
         self._core.raise_if_over()
         if self.seconds_left(now) <= 0:
             seconds = self._command.timeout_seconds
-            raise NotConnected(f"{self._command.cmd}: no answer within {seconds:g} s")
+            why = ": connect() was not called" if self._core.state is State.IDLE else ""
+            raise NotConnected(f"{self._command.cmd}: no answer within {seconds:g} s{why}")
         self._login = self._core.logins
         return self.seconds_left(now)
 

@@ -307,6 +307,8 @@ def test_a_message_survives_the_restart_of_the_server(start_server: StartServer)
 
 def test_a_message_that_cannot_go_is_given_up_in_time() -> None:
     messenger = Messenger("ws://127.0.0.1:9/acc", "101", "ann", backoff=QUICK)
+    with pytest.raises(NotConnected, match=r"within 0\.1 s: connect\(\) was not called"):
+        messenger.send("bob", "x", timeout_seconds=0.1)
     with pytest.raises(NotConnected):
         messenger.connect(0.1)
     with pytest.raises(NotConnected):
