@@ -594,7 +594,10 @@ export class Messenger extends ImClient {
    */
   #sendUntilAnswered(cmd, data, onResult = () => {}) {
     return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => request.settle(new NotConnected(`${cmd}: no answer in time`)), this.#carryMs);
+      const timer = setTimeout(() => {
+        const why = this.state.state === "idle" ? ": connect() was not called" : "";
+        request.settle(new NotConnected(`${cmd}: no answer in time${why}`));
+      }, this.#carryMs);
       const settle = (/** @type {any} */ result) => {
         clearTimeout(timer);
         if (!this.#requests.delete(request)) return;

@@ -211,6 +211,12 @@ it("what is not answered in time goes over a new connection", async () => {
   await reading;
 });
 
+it("a command of a client that was never connected says so after its time", async () => {
+  const given = assert.rejects(newMessenger().send("bob", "one"), { name: "NotConnected", text: "send: no answer in time: connect() was not called" });
+  mock.timers.tick(30_000);
+  await given;
+});
+
 it("a connection that answers heartbeats stays, however long a command takes", async () => {
   const { messenger } = await logIn({ heartbeatMs: 3_600_000 });
   const sending = messenger.send("bob", "slow");
