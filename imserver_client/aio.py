@@ -20,6 +20,7 @@ from imserver_client.messages import OpenedAnswer
 from imserver_client.protocol import ChannelHistory, Command, Position, Reply, SubscriberPage
 from imserver_client.session import (
     ANSWER_SECONDS,
+    MAX_UNANSWERED,
     SILENT_SECONDS,
     Attempts,
     ChannelToken,
@@ -32,7 +33,7 @@ from imserver_client.session import (
     SessionOptions,
     State,
 )
-from imserver_client.shell import CONNECT_ERRORS, CONNECT_OPTIONS, SessionShell
+from imserver_client.shell import CONNECT_ERRORS, CONNECT_OPTIONS, SessionShell, close_in_time
 from imserver_client.streams import AsyncTextStream
 
 log = logging.getLogger(__name__)
@@ -64,12 +65,12 @@ class AsyncSession(SessionShell[T]):
         self._core.raise_unless_logged_in(self._url, timeout_seconds)
 
     async def close(self) -> None:
-        """End the session."""
+        """End the session. The server has two seconds to end its side; then the connection is cut."""
         self._core.close()
         self._notify()
         try:
             if self._connection is not None:
-                await self._connection.close()
+                await close_in_time(self._connection)
         finally:  # also if this call is cancelled
             if self._task is not None:
                 self._task.cancel()
@@ -321,6 +322,7 @@ class AsyncMessenger(AsyncSession[MessengerEvent]):
         **options: Unpack[SessionOptions],
     ) -> None:
         super().__init__(MessengerCore(app, user, cursor, **options), url, token, on_state)
+        self._unanswered = asyncio.Semaphore(MAX_UNANSWERED)
 
     @property
     def cursor(self) -> int | None:
@@ -363,6 +365,17 @@ class AsyncMessenger(AsyncSession[MessengerEvent]):
     async def execute(self, command: Command[R]) -> R:
         """Send a command until its answer is final; see :meth:`imserver_client.Messenger.execute`."""
         attempts = Attempts(self._core, command, monotonic())
+        try:
+            async with asyncio.timeout(command.timeout_seconds):
+                await self._unanswered.acquire()
+        except TimeoutError:
+            raise attempts.too_late() from None
+        try:
+            return await self._execute(command, attempts)
+        finally:
+            self._unanswered.release()
+
+    async def _execute(self, command: Command[R], attempts: Attempts) -> R:
         while True:
             await self._await_turn(attempts)
             seconds = attempts.answer_seconds(monotonic())

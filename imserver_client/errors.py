@@ -183,7 +183,8 @@ class CommandRefused(ClientError):
 class RequestRefused(ClientError):
     """The API refuses a request: ``status`` of HTTP, ``code`` and ``message`` of the problem.
 
-    ``request``: its method and address without the query, ``""`` for a command of a publisher connection.
+    ``request``: its method and address without the query. A command of a publisher connection has neither
+    (0 and ``""``).
     ``temporary``: the same request may succeed later, after ``retry_after_seconds`` if the server gives them.
     """
 
@@ -199,7 +200,8 @@ class RequestRefused(ClientError):
         retry_after_seconds: float = 0.0,
         request: str = "",
     ) -> None:
-        super().__init__(f"{status} {code}: {message}" + (f" ({request})" if request else ""))
+        reason = f"{code}: {message}" if status == 0 else f"{status} {code}: {message}"
+        super().__init__(reason + (f" ({request})" if request else ""))
         self.request = request
         self.status = status
         self.code = code

@@ -39,6 +39,7 @@ from imserver_client.api import (
 from imserver_client.errors import CLOSE_NORMAL, ClientError, Closed, NotConnected, RequestRefused
 from imserver_client.results import PieceResult, PushAnswer, StreamEnd
 from imserver_client.session import ANSWER_SECONDS, PendingAnswers
+from imserver_client.shell import close_in_time
 from imserver_client.streams import TextStream
 
 PATH: Final = "/api/v1/publisher"
@@ -307,7 +308,7 @@ class AsyncPublisher:
     async def close(self) -> None:
         """End the connection."""
         if self._connection is not None:
-            await self._connection.close()
+            await close_in_time(self._connection)
         if self._task is not None:
             await asyncio.wait([self._task])
 

@@ -200,6 +200,9 @@ INSUFFICIENT_STATE: Final = 2500
 ChannelToken = str | Callable[[], str]
 MAX_SUBSCRIBING: Final = 20
 """Commands ``subscribe`` that wait for an answer at the same time, when a session comes back."""
+MAX_UNANSWERED: Final = 200
+"""Commands of a messenger that wait for an answer at the same time: the server reviews no more messages of a
+connection, and refuses the others for the moment."""
 SPACING_SECONDS: Final = 0.05
 """Time between two of them, or two commands on stored messages, after the server has closed a connection for
 its rate of messages. It doubles with each further one, up to :data:`MAX_SPACING_SECONDS`."""
@@ -859,10 +862,14 @@ class Attempts:
         """
         self._core.raise_if_over()
         if self.seconds_left(now) <= 0:
-            seconds = self._command.timeout_seconds
-            raise NotConnected(f"{self._command.cmd}: no answer within {seconds:g} s")
+            raise self.too_late()
         self._login = self._core.logins
         return self.seconds_left(now)
+
+    def too_late(self) -> NotConnected:
+        """The error after the time of the command."""
+        why = ": connect() was not called" if self._core.state is State.IDLE else ""
+        return NotConnected(f"{self._command.cmd}: no answer within {self._command.timeout_seconds:g} s{why}")
 
     def failed(self, error: NotConnected, now: float) -> None:
         """Note an attempt without an answer. Raises ``error`` after the time of the command."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Any, Final, Generic, TypeVar
 
+from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import InvalidHandshake, InvalidURI
 
 from imserver_client.errors import CLOSE_LOST, NotConnected
@@ -25,6 +27,15 @@ CONNECT_OPTIONS: Final[dict[str, Any]] = {
 }
 CONNECT_ERRORS: Final = (OSError, TimeoutError, InvalidHandshake, EOFError, InvalidURI)
 """What connecting raises if no connection could be made."""
+
+
+async def close_in_time(connection: ClientConnection) -> None:
+    """Close a connection of asyncio within :data:`CLOSE_SECONDS`, also if the server does not read."""
+    try:
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await connection.close()
+    except TimeoutError:
+        connection.transport.abort()
 
 
 class SessionShell(Generic[T]):

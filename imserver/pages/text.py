@@ -172,6 +172,7 @@ _TABLE: Final[dict[str, tuple[str, str]]] = {
     "messages_recall": ("撤回", "Recall"),
     "messages_recalled": ("{name} 撤回了一条消息", "{name} recalled a message"),
     "messages_edited": ("已编辑", "edited"),
+    "messages_incomplete": ("未完成", "incomplete"),
     "messages_joined": ("{names} 加入了群聊", "{names} joined"),
     "messages_added": ("{name} 邀请 {names} 加入了群聊", "{name} added {names}"),
     "messages_removed": ("{name} 把 {names} 移出了群聊", "{name} removed {names}"),

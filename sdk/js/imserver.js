@@ -41,6 +41,8 @@ const INSUFFICIENT_STATE = 2500;
 const RATE_LIMIT = 4003;
 /** Turns of {@link ImClient#turn} at the same time. */
 const MAX_TURNS = 20;
+/** Commands of turns that wait for an answer: the server reviews no more messages of a connection at the same time. */
+const MAX_UNANSWERED = 200;
 /** A turn ends after this time without an answer: a back end may take long to answer. */
 const TURN_MS = 1_000;
 /** Time between two of them after the first {@link RATE_LIMIT}. It doubles with each further one. */
@@ -316,6 +318,8 @@ class ReconnectingClient {
   #timer;
   /** @type {ReturnType<typeof setInterval> | undefined} */
   #heartbeat;
+  /** Sends heartbeats while requests wait. @type {ReturnType<typeof setInterval> | undefined} */
+  #probe;
   #attempt = 0;
   #onlineSince = 0;
   /** @type {Token} */
@@ -511,10 +515,13 @@ class ReconnectingClient {
       const settle = (/** @type {Answer | NotConnected} */ answer) => {
         clearTimeout(timer);
         this.#pending.delete(seq);
+        if (!this.#pending.size) clearInterval(this.#probe);
         if (answer instanceof NotConnected) return reject(answer);
         onAnswer(answer);
         resolve(answer);
       };
+      // A back end may take long to answer. Only a heartbeat without an answer says that the connection is dead.
+      if (!this.#pending.size) this.#probe = setInterval(() => this.#state.state === "online" && this.#sendHeartbeat(this.timeoutMs / 2), this.timeoutMs / 2);
       this.#pending.set(seq, { cmd, settle });
       socket.send(frame);
     });
@@ -566,7 +573,7 @@ class ReconnectingClient {
     if (this.#socket !== socket) return; // closed by the listener of an event that came with the answer
     if (answer.code === CODE.OK) {
       this.#onlineSince = Date.now();
-      this.#heartbeat = setInterval(() => this.#sendHeartbeat(lost), this.#options.heartbeatMs);
+      this.#heartbeat = setInterval(() => this.#sendHeartbeat(), this.#options.heartbeatMs);
       this.#setState("online");
       connected?.resolve();
     } else if (FINAL_REFUSALS.has(answer.code)) {
@@ -577,10 +584,12 @@ class ReconnectingClient {
     }
   }
 
-  /** @param {(code: number, reason: string) => void} lost */
-  async #sendHeartbeat(lost) {
+  /** @param {number} [timeoutMs] */
+  async #sendHeartbeat(timeoutMs) {
+    const socket = this.#socket;
+    const lost = (/** @type {number} */ code, /** @type {string} */ reason) => void (this.#socket === socket && this.reconnect(code, reason));
     try {
-      const answer = await this.request("heartbeat", {});
+      const answer = await this.request("heartbeat", {}, undefined, undefined, timeoutMs);
       if (answer.code !== CODE.OK) lost(answer.code, reasonOf(answer));
     } catch (error) {
       lost(ABNORMAL_CLOSE, /** @type {Error} */ (error).message); // the connection is dead, but the socket has not noticed
@@ -892,7 +901,7 @@ export class ImClient extends ReconnectingClient {
   #subscriptions = new Map();
   /** What sends the next commands on this connection. @type {(() => Promise<unknown>)[]} */
   #turns = [];
-  #running = { count: 0 };
+  #running = { count: 0, unanswered: 0 };
   #spacingMs = 0;
 
   /**
@@ -906,7 +915,7 @@ export class ImClient extends ReconnectingClient {
     this.on("state", ({ state, code }) => {
       if (code === RATE_LIMIT) this.#spacingMs = Math.min(Math.max(2 * this.#spacingMs, SPACING_MS), MAX_SPACING_MS);
       this.#turns = [];
-      this.#running = { count: 0 };
+      this.#running = { count: 0, unanswered: 0 };
       for (const subscription of [...this.#subscriptions.values()]) state === "online" ? subscription.begin() : subscription.pause();
     });
   }
@@ -934,7 +943,7 @@ export class ImClient extends ReconnectingClient {
   /**
    * Runs `task` on this connection, which sends a command, in its turn: few commands are sent at a time, and after each
    * {@link RATE_LIMIT} they are slower until none waits. A client may have many channels, or many messages from its time offline.
-   * A turn ends with the answer, or after {@link TURN_MS}.
+   * A turn ends with the answer, or after {@link TURN_MS}. No turn begins while {@link MAX_UNANSWERED} commands wait for an answer.
    *
    * @protected
    * @param {() => Promise<unknown>} task  never rejected
@@ -946,13 +955,19 @@ export class ImClient extends ReconnectingClient {
 
   async #nextTurn() {
     const running = this.#running; // of this connection
-    if (running.count >= (this.#spacingMs ? 1 : MAX_TURNS)) return;
+    if (running.count >= (this.#spacingMs ? 1 : MAX_TURNS) || running.unanswered >= MAX_UNANSWERED) return;
     const task = this.#turns.shift();
     if (!task) return;
     running.count++;
+    running.unanswered++;
+    const answered = async () => {
+      await task();
+      running.unanswered--;
+      if (running === this.#running) this.#nextTurn();
+    };
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     let timer;
-    await Promise.race([task(), new Promise((resolve) => { timer = setTimeout(resolve, TURN_MS); })]);
+    await Promise.race([answered(), new Promise((resolve) => { timer = setTimeout(resolve, TURN_MS); })]);
     clearTimeout(timer);
     if (this.#spacingMs) await new Promise((resolve) => setTimeout(resolve, this.#spacingMs));
     running.count--;

@@ -29,8 +29,6 @@ const NAMED_USERS = 10;
 const CATCH_UP_FAILED = 3000;
 /** Events that are not stored. */
 const SIGNALS = ["typing", "receipt", "hidden", "contact", "piece"];
-/** Close code of a connection that does not answer. */
-const ABNORMAL_CLOSE = 1006;
 /** Close code after a message that is larger than the server allows. */
 const TOO_LARGE = 1009;
 /** Answer code when the database does not answer. The request is retried. */
@@ -202,10 +200,6 @@ export class Messenger extends ImClient {
    * @type {Set<Pending>}
    */
   #requests = new Set();
-  /** Requests that wait for an answer on this connection. */
-  #waiting = 0;
-  /** Sends heartbeats while requests wait. @type {ReturnType<typeof setInterval> | undefined} */
-  #probe;
 
   /** @param {MessengerOptions} options */
   constructor(options) {
@@ -600,7 +594,10 @@ export class Messenger extends ImClient {
    */
   #sendUntilAnswered(cmd, data, onResult = () => {}) {
     return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => request.settle(new NotConnected(`${cmd}: no answer in time`)), this.#carryMs);
+      const timer = setTimeout(() => {
+        const why = this.state.state === "idle" ? ": connect() was not called" : "";
+        request.settle(new NotConnected(`${cmd}: no answer in time${why}`));
+      }, this.#carryMs);
       const settle = (/** @type {any} */ result) => {
         clearTimeout(timer);
         if (!this.#requests.delete(request)) return;
@@ -633,8 +630,6 @@ export class Messenger extends ImClient {
     const connection = this.#connection;
     if (request.connection === connection || !this.#requests.has(request)) return;
     request.connection = connection;
-    // A back end may take long to answer. Only a heartbeat without an answer says that the connection is dead.
-    if (!this.#waiting++) this.#probe = setInterval(() => this.#sendHeartbeat(), this.timeoutMs / 2);
     const onAnswer = (/** @type {import("./imserver.js").Answer} */ { code, data }) => {
       if (code === CODE.OK) request.settle(data);
     };
@@ -647,17 +642,6 @@ export class Messenger extends ImClient {
       if (error instanceof NotConnected) return; // it was given up, or is sent again after the next login
       if (code !== NOT_STORED && code !== CODE.NOT_LOGGED_IN) return request.settle(error);
       setTimeout(() => this.state.state === "online" && this.#sendInTurn(request), RETRY_MS);
-    } finally {
-      if (!--this.#waiting) clearInterval(this.#probe);
-    }
-  }
-
-  async #sendHeartbeat() {
-    const connection = this.#connection;
-    try {
-      await this.request("heartbeat", {}, undefined, undefined, this.timeoutMs / 2);
-    } catch (error) {
-      if (connection === this.#connection) this.reconnect(ABNORMAL_CLOSE, /** @type {Error} */ (error).message);
     }
   }
 }

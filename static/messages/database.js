@@ -2,19 +2,29 @@
 /** What the browser stores of one login in IndexedDB. Without IndexedDB everything works, but nothing is there when offline. */
 
 const VERSION = 1;
-/** If the browser does not open the database within this time, the page works without it. */
+/** If the browser does not open the database within this time, the page works without it until it is open. */
 const OPEN_MS = 10_000;
 
 /** @typedef {"conversations" | "entries" | "outbox"} Table */
 
 export class Database {
-  /** @type {Promise<IDBDatabase | null>} */
+  /** null: it is not open yet, or cannot be opened. @type {Promise<IDBDatabase | null>} */
   #database;
 
   /** @param {string} name */
   constructor(name) {
     this.name = name;
-    this.#database = open(name);
+    const opened = open(name);
+    this.#database = Promise.race([opened, new Promise((resolve) => {
+      const timer = setTimeout(() => resolve(null), OPEN_MS);
+      opened.then(() => clearTimeout(timer));
+    })]);
+    /** Resolved with true when the browser has opened it late: what it has stored was not read yet. */
+    this.isLate = this.#database.then(async (database) => {
+      if (database || !(await opened)) return false;
+      this.#database = opened;
+      return true;
+    });
   }
 
   /**
@@ -127,7 +137,6 @@ function open(name) {
   return new Promise((resolve) => {
     try {
       const request = indexedDB.open(name, VERSION);
-      setTimeout(() => resolve(null), OPEN_MS); // a database that is opened later is not used
       request.onupgradeneeded = () => {
         request.result.createObjectStore("conversations", { keyPath: "id" });
         request.result.createObjectStore("outbox", { keyPath: "id" });

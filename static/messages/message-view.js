@@ -323,6 +323,7 @@ export class MessageView {
     const time = make("time", "", this.clock.format(at));
     time.setAttribute("datetime", at.toISOString());
     const line = make("span", "when");
+    if (entry.meta?.incomplete) line.append(make("span", "incomplete", words.messages_incomplete));
     if (entry.meta?.edited) line.append(make("span", "edited", words.messages_edited));
     line.append(time);
     if (own && receipt) {

@@ -102,8 +102,15 @@ export class Session {
 
   /** Shows what the browser has stored, then connects. */
   async start() {
-    await Promise.all([this.store.restore(), this.outbox.restore()]);
-    if (!this.#isOver) this.messenger.connect().catch(() => {}); // the event `state` has the reason
+    const restore = () => Promise.all([this.store.restore(), this.outbox.restore()]);
+    await restore();
+    if (this.#isOver) return;
+    this.messenger.connect().catch(() => {}); // the event `state` has the reason
+    this.database.isLate.then(async (isLate) => {
+      if (!isLate || this.#isOver) return;
+      await restore();
+      this.changed();
+    });
   }
 
   /** Whether requests reach the server now. */

@@ -121,9 +121,9 @@ export class Store {
   /** Shows the conversations that the browser has stored. */
   async restore() {
     for (const { unsent, ...saved } of await this.session.database.all("conversations")) {
-      if (this.conversations.has(saved.id)) continue;
-      this.conversations.set(saved.id, { ...emptyConversation(saved.id, saved.group, saved.peer), ...saved });
-      if (unsent) this.#note("read", saved.id, unsent);
+      const known = this.conversations.get(saved.id);
+      if (unsent > (known?.read ?? 0)) this.#note("read", saved.id, unsent);
+      if (!known) this.conversations.set(saved.id, { ...emptyConversation(saved.id, saved.group, saved.peer), ...saved });
     }
     this.#changed();
   }

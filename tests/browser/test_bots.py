@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from selenium.webdriver.common.keys import Keys
 
+from imserver_client import Api
 from tests.bots import ExampleBot, LanguageModel
 from tests.browser.conftest import Pair
 from tests.browser.messenger import Account, Chat
@@ -98,6 +99,22 @@ def test_an_answer_grows_and_becomes_a_message(pair: Pair, start_server: StartSe
     finally:
         model.stop()
         bot.kill()
+
+
+def test_an_answer_whose_bot_has_died_is_marked(pair: Pair, start_server: StartServer) -> None:
+    server = start_server(config=LIMITS | {"limits": {"stream_seconds": 0.5}})
+    ann = Account(server, "Ann")
+    bot = ann.post("bots", name="mortal_bot")
+    chat = Chat(pair[0], ann)
+    with Api(server.http_url, key=bot["token"]) as api:
+        body = {"app": "gochat", "to": ann.user, "text": "Tea is "}
+        stream = api.call("POST", "messages/stream/open", body)["stream"]
+        pieces = [{"stream": stream, "piece": 1, "text": "re"}]
+        api.call("POST", "messages/stream/append", {"app": "gochat", "pieces": pieces})
+    eventually(lambda: chat.page.texts("#conversations li") != [], what="the stored answer")
+    chat.page.run("location.hash = '#u/' + arguments[0]", bot["id"])
+    eventually(lambda: chat.texts == ["Tea is re"], what="the text so far")
+    assert chat.page.texts("[role=log] .incomplete") == [chat.word("messages_incomplete")]
 
 
 def post(server: Server, url: str, body: str) -> int:

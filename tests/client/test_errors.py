@@ -48,6 +48,7 @@ def test_problem_codes_exist_and_are_as_temporary_as_the_server_says() -> None:
             "unknown_app",
             "404 unknown_app: There is no app.",
         ),
+        (RequestRefused(0, "busy", "Busy.", True), "busy", "busy: Busy."),
         (RequestRefused(503, "busy", "Busy.", True), "busy", "503 busy: Busy."),
     ],
 )

@@ -307,6 +307,8 @@ def test_a_message_survives_the_restart_of_the_server(start_server: StartServer)
 
 def test_a_message_that_cannot_go_is_given_up_in_time() -> None:
     messenger = Messenger("ws://127.0.0.1:9/acc", "101", "ann", backoff=QUICK)
+    with pytest.raises(NotConnected, match=r"within 0\.1 s: connect\(\) was not called"):
+        messenger.send("bob", "x", timeout_seconds=0.1)
     with pytest.raises(NotConnected):
         messenger.connect(0.1)
     with pytest.raises(NotConnected):
@@ -489,6 +491,31 @@ def test_asyncio_sends_messages_in_order_over_a_reconnect() -> None:
     with scripted(answer) as url:
         asyncio.run(send(url))
     assert texts == [str(number) for number in range(15)]
+
+
+def test_no_more_commands_of_asyncio_wait_for_an_answer_than_a_connection_may_have() -> None:
+    texts: dict[int, list[int]] = {0: [], 1: []}
+    late: list[NotConnected] = []
+
+    def answer(number: int, asked: dict[str, Any], connection: ServerConnection) -> object:
+        texts[number].append(int(asked["data"]["text"]))
+        if texts[number][-1] == 199 and number == 0:
+            threading.Timer(0.5, connection.close, (1001,)).start()
+        return None if number == 0 else STORED
+
+    async def send_late(ann: AsyncMessenger) -> None:
+        with pytest.raises(NotConnected, match="no answer") as caught:
+            await ann.send("bob", "300", timeout_seconds=0.1)
+        late.append(caught.value)
+
+    async def send(url: str) -> None:
+        async with AsyncMessenger(url, "101", "ann", backoff=QUICK) as ann:
+            sending = [ann.send("bob", str(number)) for number in range(230)]
+            await asyncio.gather(*sending, send_late(ann))
+
+    with scripted(answer) as url:
+        asyncio.run(send(url))
+    assert (len(texts[0]), texts[1], len(late)) == (200, list(range(230)), 1)
 
 
 def test_messages_that_wait_for_a_connection_are_stored_in_spite_of_a_rate_limit(server: Server) -> None:

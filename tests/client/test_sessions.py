@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator
 
 import jwt
 import pytest
+from websockets.asyncio.server import ServerConnection, serve
 
 from imserver_client import (
     Api,
     AsyncClient,
+    AsyncPublisher,
     Backoff,
     Client,
     Closed,
@@ -22,12 +24,15 @@ from imserver_client import (
     Publication,
     session,
 )
+from imserver_client.shell import CLOSE_SECONDS
 from tests.conftest import StartServer
 from tests.ports import fixed_ports
 from tests.support import Server, eventually
 
 QUICK = Backoff(0.01, 0.05)
 SECONDS = 40.0
+SOCKET_BUFFERS = 64 * 1024 * 1024
+"""More bytes than the sockets of both sides take."""
 STATES = ["connecting", "online", "ended"]
 REJOINING = ["connecting", "online", "waiting", "connecting", "online"]
 
@@ -170,6 +175,32 @@ def test_a_cancelled_close_ends_the_session(server: Server) -> None:
         await asyncio.wait([client._task], timeout=SECONDS)
         assert client.state == "ended"
         await client.close()
+
+    asyncio.run(run())
+
+
+def test_closing_ends_in_time_while_the_server_does_not_read() -> None:
+    async def run() -> None:
+        async def answer_nothing(client: ServerConnection) -> None:
+            client.transport.pause_reading()
+            await client.wait_closed()
+
+        async with serve(answer_nothing, "127.0.0.1", 0) as silent:
+            url = f"ws://127.0.0.1:{silent.sockets[0].getsockname()[1]}/acc"
+            client = AsyncClient(url, "102", "ann")
+            publisher = AsyncPublisher(url.removesuffix("/acc").replace("ws:", "http:"))
+            await publisher.connect()
+            with pytest.raises(NotConnected):
+                await client.connect(0.1)
+            for connection in (client._connection, publisher._connection):
+                assert connection is not None
+                connection.transport.write(bytes(SOCKET_BUFFERS))
+            async with asyncio.timeout(5 * CLOSE_SECONDS):
+                await client.close()
+                await publisher.close()
+            assert client.state == "ended"
+            for connection in silent.connections:
+                connection.transport.abort()
 
     asyncio.run(run())
 

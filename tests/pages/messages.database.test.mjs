@@ -33,16 +33,48 @@ function startedSession() {
   return { session, connects };
 }
 
-it("a page whose IndexedDB does not answer connects without it, and takes nothing from it later", async ({ mock }) => {
+/** A database with these rows; `stored` gets those that are put. */
+const databaseOf = (rows, stored = []) => ({
+  transaction: (table) => {
+    const transaction = { objectStore: () => ({ getAll: () => ({ result: rows[table] ?? [] }), put: (row) => ({ result: stored.push(row) }) }) };
+    setImmediate(() => transaction.oncomplete());
+    return transaction;
+  },
+});
+
+it("a page whose IndexedDB answers late connects without it, and takes what it has stored later", async ({ mock }) => {
   const { session, connects } = startedSession();
+  const saved = { group: false, name: "", unread: 0, read: 1 };
+  const waiting = { id: "a-1", key: "@bob", conversation: 1, peer: "bob", text: "tea?", time: 1, state: "waiting" };
   await turn();
   assert.deepEqual(connects, []);
   mock.timers.tick(10_000);
   await turn();
   assert.deepEqual(connects, ["connect"]);
-  requests[0].result = { transaction: () => assert.fail("the stored state is older") };
-  requests[0].onsuccess();
   assert.deepEqual([await session.database.all("entries"), await session.database.put("entries", [{ id: 1 }])], [[], false]);
+  session.store.add({ id: 9, conversation: 2, seq: 1, kind: "message", from: "cat", to: "ann", text: "newer", time: 2 });
+  const stored = [];
+  const conversations = [{ ...saved, id: 1, peer: "bob", unsent: 0 }, { ...saved, id: 2, peer: "cat", unsent: 8, last: null }];
+  requests[0].result = databaseOf({ conversations, outbox: [waiting] }, stored);
+  requests[0].onsuccess();
+  for (let turns = 0; turns < 4; turns++) await turn();
+  const { store, outbox } = session;
+  assert.deepEqual([...store.conversations.values()].map(({ id, last }) => [id, last?.text]), [[2, "newer"], [1, undefined]]);
+  assert.deepEqual(outbox.of(store.withUser("bob")).map(({ text }) => text), ["tea?"]);
+  store.add({ id: 10, conversation: 2, seq: 2, kind: "message", from: "cat", to: "ann", text: "newest", time: 3 });
+  await turn();
+  assert.deepEqual(stored.filter(({ peer }) => peer).map(({ id, unsent }) => [id, unsent]), [[2, 8]]);
+  session.close();
+});
+
+it("a session that ends before IndexedDB answers late takes nothing from it", async ({ mock }) => {
+  const { session } = startedSession();
+  mock.timers.tick(10_000);
+  await turn();
+  session.close();
+  requests[0].result = { transaction: () => assert.fail("the session is over") };
+  requests[0].onsuccess();
+  await turn();
 });
 
 it("a session that ends before IndexedDB answers does not connect", async ({ mock }) => {
@@ -55,12 +87,7 @@ it("a session that ends before IndexedDB answers does not connect", async ({ moc
 
 it("an IndexedDB that answers in time is used", async ({ mock }) => {
   const database = new Database("gochat:ann");
-  const request = { result: [{ id: 1 }] };
-  requests[0].result = { transaction: () => {
-    const transaction = { objectStore: () => ({ getAll: () => request }) };
-    setImmediate(() => transaction.oncomplete());
-    return transaction;
-  } };
+  requests[0].result = databaseOf({ entries: [{ id: 1 }] });
   requests[0].onsuccess();
   mock.timers.tick(10_000);
   assert.deepEqual(await database.all("entries"), [{ id: 1 }]);

@@ -858,6 +858,29 @@ describe("a client of the action dialect", () => {
     ]);
   });
 
+  it("notices that nobody answers when it says something, before its next heartbeat", async () => {
+    const client = await begin();
+    const said = assert.rejects(client.say("x"), { name: "NotConnected" });
+    mock.timers.tick(5_000);
+    assert.equal(last().sent.at(-1).action, "heartbeat");
+    mock.timers.tick(5_000);
+    await said;
+    assert.equal(client.state.state, "waiting");
+  });
+
+  it("stays while heartbeats are answered, however late an answer is", async () => {
+    const client = await begin({ timeoutMs: 40_000 });
+    const said = client.say("x");
+    const { seq } = last().sent.at(-1);
+    mock.timers.tick(20_000);
+    answer();
+    await settled();
+    mock.timers.tick(19_000);
+    last().hear({ seq, action: "sendmsg", response: { code: 200, msg: "Success", data: null } });
+    await said;
+    assert.equal(client.state.state, "online");
+  });
+
   it("beats, and comes back when it is lost", async () => {
     const client = await begin();
     mock.timers.tick(30_000);

@@ -211,6 +211,12 @@ it("what is not answered in time goes over a new connection", async () => {
   await reading;
 });
 
+it("a command of a client that was never connected says so after its time", async () => {
+  const given = assert.rejects(newMessenger().send("bob", "one"), { name: "NotConnected", text: "send: no answer in time: connect() was not called" });
+  mock.timers.tick(30_000);
+  await given;
+});
+
 it("a connection that answers heartbeats stays, however long a command takes", async () => {
   const { messenger } = await logIn({ heartbeatMs: 3_600_000 });
   const sending = messenger.send("bob", "slow");
@@ -336,6 +342,24 @@ it("a command without an answer for a second lets the next one be sent, also aft
   assert.equal(last().asked("send").length, 1);
   await later(1);
   assert.equal(last().asked("send").length, 2);
+  for (const send of sending) send.catch(() => {}); // rejected by close()
+  messenger.close();
+});
+
+it("no more commands wait for an answer than the server takes from one connection", async () => {
+  const { messenger } = await logIn({ heartbeatMs: 3_600_000, timeoutMs: 3_600_000 });
+  const sending = Array.from({ length: 230 }, (_, number) => messenger.send("bob", String(number)));
+  for (let second = 0; second < 20; second++) {
+    mock.timers.tick(1000);
+    await settled();
+  }
+  const sent = last().sent.filter(({ cmd }) => cmd === "send");
+  assert.equal(sent.length, 200);
+  for (const { seq, cmd } of sent.slice(0, 2)) {
+    last().hear({ seq, cmd, response: { code: 200, data: { id: 1, conversation: 1, seq: 1, repeated: false } } });
+  }
+  await settled();
+  assert.deepEqual(last().asked("send").slice(200).map(({ text }) => text), ["200", "201"]);
   for (const send of sending) send.catch(() => {}); // rejected by close()
   messenger.close();
 });

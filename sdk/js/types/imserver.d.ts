@@ -716,7 +716,7 @@ export declare class ImClient<E extends object = {}> extends ReconnectingClient<
     /**
      * Runs `task` on this connection, which sends a command, in its turn: few commands are sent at a time, and after each
      * {@link RATE_LIMIT} they are slower until none waits. A client may have many channels, or many messages from its time offline.
-     * A turn ends with the answer, or after {@link TURN_MS}.
+     * A turn ends with the answer, or after {@link TURN_MS}. No turn begins while {@link MAX_UNANSWERED} commands wait for an answer.
      *
      * @protected
      * @param {() => Promise<unknown>} task  never rejected
