@@ -7,6 +7,7 @@ get the status of the problem. Older clients send ``{"method", "params"}`` to ``
 
 from __future__ import annotations
 
+import logging
 from base64 import b64decode
 from binascii import Error as BadBase64
 from collections.abc import Callable, Mapping
@@ -26,8 +27,9 @@ from imserver.auth.principal import ADMIN, ANY_KEY, PUSH, READ, Need, may
 from imserver.auth.tokens import MAX_EXPIRES_AT
 from imserver.cluster.history import Position
 from imserver.config.settings import ChannelSettings
+from imserver.errors import Unavailable
 from imserver.model import ChannelPart, Event, Outcome
-from imserver.protocol.centrifuge import ClientView, HistoryResult
+from imserver.protocol.centrifuge import MAX_OFFSET, ClientView, HistoryResult
 from imserver.protocol.forgiving import without_nulls
 from imserver.services.channels.channels import SERVER_UNSUBSCRIBE
 from imserver.services.channels.commands import MAX_PRESENCE, history_since
@@ -46,6 +48,7 @@ from imserver.services.dialects.centrifuge_service import (
 from imserver.services.push.idempotency import IdReused
 from imserver.transport.exchange import HttpResponse
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 MAX_CHANNELS: Final = 1000
 """The most channels of one broadcast, and commands of one batch."""
@@ -230,8 +233,10 @@ def _connections_of(api: Api, app: str, asked: _OfUser) -> list[str]:
 def subscribe(api: Api, app: str, asked: _Subscribe) -> dict[str, Any]:
     """Subscribe the connections of a user to a channel. May switch."""
     about = SubscriptionAbout(_bytes_of(asked.info), _bytes_of(asked.data), _end(asked.expire_at))
+    if asked.channel.startswith("#"):
+        raise MethodFailed(errors.CENTRIFUGE_BAD_DATA, "#… is the channel of a user, who is subscribed to it")
     ids, since = _connections_of(api, app, asked), asked.recover_since
-    position = None if since is None else Position(since.epoch, max(since.offset, 0))
+    position = None if since is None else Position(since.epoch, _within(since.offset))
     api.services.connections.join_each(app, ids, asked.channel, msgspec.msgpack.encode(about), position)
     return {}
 
@@ -292,6 +297,10 @@ def _bytes_of(given: Raw | UnsetType) -> bytes:
     return b"" if given is UNSET else bytes(given)
 
 
+def _within(offset: int) -> int:
+    return min(max(offset, 0), MAX_OFFSET)
+
+
 def _end(expire_at: int) -> int:
     """Unix seconds; 0: never."""
     return min(max(expire_at, 0), MAX_EXPIRES_AT)
@@ -322,7 +331,7 @@ def history(api: Api, app: str, asked: _History) -> HistoryResult:
     """Publications of a channel. May switch."""
     if not _options(api, app, asked.channel).has_history:
         raise MethodFailed(errors.CENTRIFUGE_NOT_AVAILABLE)
-    since = None if asked.since is None else (asked.since.epoch, max(asked.since.offset, 0))
+    since = None if asked.since is None else (asked.since.epoch, _within(asked.since.offset))
     limit = max(asked.limit, -1)
     return history_view(history_since(api.services.channels, app, asked.channel, since, limit, asked.reverse))
 
@@ -364,6 +373,7 @@ def info(api: Api, app: str, _asked: _Info) -> dict[str, Any]:
                 "num_clients": count.sessions,
                 "num_users": count.users,
                 "num_channels": count.channels,
+                "num_subs": count.subscriptions,
                 "uptime": int(time() - services.started_at),
             }
         ]
@@ -477,7 +487,13 @@ def _run_command(api: Api, call: Call, name: str, content: bytes) -> dict[str, A
         asked = _decode(method.request, content)
     except (ValueError, RecursionError):
         return _error(errors.CENTRIFUGE_BAD_DATA)
-    return _run(method, api, call.app, asked)
+    try:
+        return _run(method, api, call.app, asked)
+    except Unavailable:
+        return _error(errors.CENTRIFUGE_INTERNAL)
+    except Exception:  # the other commands have answers
+        log.exception("%s of %s failed", name, call.request.path, extra={"request": call.request.id})
+        return _error(errors.CENTRIFUGE_INTERNAL)
 
 
 _OF_KEYS: Final[dict[str, Any]] = {"style": PROBLEM, "limited": True, "key_in": "x-api-key"}

@@ -108,6 +108,8 @@ class _Subscribe(Struct):
     delta: str = ""
     data: Raw = Raw()
     flag: int = 0
+    type: int = 0
+    """0: a stream. There are no others here."""
 
 
 class _Connect(Struct):
@@ -205,6 +207,8 @@ def _login(asked: _Connect) -> Command:
 
 
 def _subscribe(asked: _Subscribe) -> Command:
+    if asked.type != 0:
+        raise Refused(errors.CENTRIFUGE_NOT_AVAILABLE)
     return Subscribe(
         asked.channel,
         asked.token,
@@ -684,6 +688,7 @@ def _subscribe_of(given: pb.SubscribeRequest) -> _Subscribe:
         given.delta,
         Raw(given.data),
         given.flag,
+        given.type,
     )
 
 

@@ -229,7 +229,30 @@ def test_info_describes_the_app(server: Server, cent: Client) -> None:
 
     with logged_in(server, "counted"):
         eventually(lambda: users() == 1, what="one user: others have left")
+        cent.subscribe(SubscribeRequest(user="counted", channel="talk:counted"))
+        (node,) = cent.info(InfoRequest()).nodes
+        assert node.num_subs == 1
     eventually(lambda: users() == 0, what="nobody is left")
+
+
+@pytest.mark.parametrize("offset", [2**63 - 1, 2**63, 2**64 - 1, 10**23])
+def test_a_position_beyond_all_publications_is_none_that_can_be_recovered(
+    server: Server, cent: Client, offset: int
+) -> None:
+    channel = f"past:far-{offset}"
+    since = {"offset": offset, "epoch": ""}
+    asked = {"channel": channel, "limit": 9, "since": since}
+    with logged_in(server, "far") as client:
+        cent.publish(PublishRequest(channel=channel, data={"n": 1}))
+        assert ask(server, "/api/history", asked)["result"]["publications"] == []
+        assert ask(server, "/api/subscribe", {"user": "far", "channel": channel, "recover_since": since}) == {
+            "result": {}
+        }
+        cent.publish(PublishRequest(channel=channel, data={"n": 2}))
+        pushed: list[Any] = []
+        while not any("pub" in each for each in pushed):
+            pushed.append(client.message().json.get("push", {}))
+        assert [each["pub"]["data"] for each in pushed if "pub" in each] == [{"n": 2}]
 
 
 @pytest.mark.parametrize(
@@ -247,6 +270,7 @@ def test_info_describes_the_app(server: Server, cent: Client) -> None:
         (lambda c: c.broadcast(BroadcastRequest(channels=[], data=1)), 107),
         (lambda c: c.disconnect(DisconnectRequest(user="")), 107),
         (lambda c: c.subscribe(SubscribeRequest(user="ann", channel="")), 107),
+        (lambda c: c.subscribe(SubscribeRequest(user="ann", channel="#bob")), 107),
         (
             lambda c: c.history(
                 HistoryRequest(channel="past:x", limit=1, since=StreamPosition(offset=1, epoch="other"))

@@ -87,6 +87,16 @@ def test_a_client_learns_of_the_history_what_it_asks_for(
         assert answered(client)["subscribe"].keys() == found
 
 
+@pytest.mark.parametrize("kind", [1, 4])
+def test_subscriptions_to_maps_and_polls_are_refused(server: Server, kind: int) -> None:
+    with Raw(server.ws) as client:
+        client.upgrade(PATH)
+        asked = json.dumps({"id": 2, "subscribe": {"channel": "open:map", "type": kind}})
+        client.send(text(f"{CONNECT}\n{asked}"))
+        assert "connect" in answered(client)
+        assert answered(client)["error"]["code"] == 108
+
+
 @pytest.mark.parametrize("payload", ["nonsense", '{"id":1}', '{"id":2,"dance":{}}', '{"connect":{}}'])
 def test_what_is_no_command_is_closed_with_3501(server: Server, payload: str) -> None:
     with Raw(server.ws) as client:

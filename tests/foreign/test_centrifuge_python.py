@@ -88,6 +88,8 @@ def test_in_an_open_app_a_token_names_the_user_and_gives_no_right(server: Server
         ({"token": token("")}, 3500),
         ({"token": token("ann", channel="news")}, 3500),
         ({"token": token("ann"), "path": "/connection/bank/websocket"}, 3500),
+        ({"token": token("x" * 256)}, 107),
+        ({"token": token("ann", channels=["#bob"])}, 4505),
         ({"token": token("ann"), "path": "/connection/nowhere/websocket"}, 4505),
         ({"token": token("ann"), "path": "/connection/system:x/websocket"}, 4505),
     ],

@@ -24,10 +24,8 @@ def filled_in(block: Block, server: Server) -> str:
     words = (
         at_server(block.text, server).replace("your API key", KEY).replace("a token of ann", token("guide"))
     )
-    words = words.replace(
-        "/connection/websocket')", f"/connection/websocket', {{ token: '{token('guide')}' }})"
-    )
-    return words.replace("orders:17", "open:guide").replace("#ann", "#guide")
+    words = words.replace("her token for orders:17", token("guide", channel="talk:guide"))
+    return words.replace("orders:17", "talk:guide").replace("#ann", "#guide")
 
 
 def start(block: Block, server: Server, folder: Path) -> tuple[object, Path]:

@@ -262,7 +262,7 @@ class Channels(ChannelMembers):
             for each in found.values():
                 if connection not in each.local.members:
                     raise ChannelRefused("ended")
-        except ChannelRefused:
+        except BaseException:
             for channel in found:
                 self.leave(app, channel, connection)
             for channel in wanted:
@@ -333,7 +333,7 @@ class Channels(ChannelMembers):
         try:
             page = self.history(app, channel, since, 0 if since is None else -1)
             delivered = self._log.follow(app) if options.history else -1
-        except ChannelRefused:
+        except BaseException:
             self.leave(app, channel, connection)
             raise
         if local.position is None:

@@ -383,6 +383,9 @@ class CentrifugeService:
         """
         app, personal = connection.app or "", f"#{connection.user}"
         wanted = {name: each for name, each in claims.subscriptions.items() if name != personal}
+        if any(name.startswith("#") for name in wanted):
+            connection.close(errors.CLOSE_NOT_ALLOWED)
+            return
         if command.token:
             state.by_token = frozenset(wanted)
         positions = {name: Position(*place) for name, place in command.recover.items() if name in wanted}

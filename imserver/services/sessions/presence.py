@@ -46,6 +46,7 @@ class AppCount(Struct, frozen=True):
     users: int
     sessions: int
     channels: int
+    subscriptions: int
 
 
 class Counts(Struct, frozen=True):
@@ -89,6 +90,7 @@ class NodeCounts(Struct, frozen=True, array_like=True):
     sessions: int
     channels: int
     names: list[str]
+    subscriptions: int = 0
 
 
 def add_up(counts: Sequence[NodeCounts]) -> AppCount:
@@ -96,7 +98,12 @@ def add_up(counts: Sequence[NodeCounts]) -> AppCount:
     channels = sum(each.channels for each in counts)
     if all(len(each.names) == each.channels for each in counts):
         channels = len(set().union(*(each.names for each in counts)))
-    return AppCount(sum(each.users for each in counts), sum(each.sessions for each in counts), channels)
+    return AppCount(
+        sum(each.users for each in counts),
+        sum(each.sessions for each in counts),
+        channels,
+        sum(each.subscriptions for each in counts),
+    )
 
 
 class UserPage(Struct, frozen=True):
@@ -248,4 +255,6 @@ class Presence:
         users = len(app.users)
         sessions = sum(len(app.sessions_of(user)) for user in app.users) if app.several else users
         channels = len(app.channels)
-        return NodeCounts(users, sessions, channels, list(app.channels) if channels <= NAMED_CHANNELS else [])
+        names = list(app.channels) if channels <= NAMED_CHANNELS else []
+        subscriptions = sum(len(channel.members) for channel in app.channels.values())
+        return NodeCounts(users, sessions, channels, names, subscriptions)
