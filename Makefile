@@ -89,7 +89,7 @@ example: wheel  ## start the application of that guide; open http://127.0.0.1:50
 	PATH="$(abspath examples/flask-product/.venv/bin):$$PATH" sh examples/flask-product/start.sh
 
 lock: $(VENV)/dev  ## pin the newest allowed dependencies in requirements.lock and requirements-dev.lock
-	$(THIRD_PARTY) | $(COMPILE) -o requirements.lock -
+	(echo async-timeout; $(THIRD_PARTY)) | $(COMPILE) -o requirements.lock -
 	$(COMPILE) -o requirements-dev.lock requirements-dev.in
 	$(LABEL) requirements.lock requirements-dev.lock
 
@@ -100,7 +100,7 @@ clean:  ## remove what the targets made; data/ and log/ stay
 	rm -rf $(VENV) sdk/node_modules build dist *.egg-info htmlcov .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The client is no third party: it is built from this tree.
+# The client is no third party: it is built from this tree. redis needs async-timeout with Python 3.11.0 to 3.11.2.
 THIRD_PARTY = $(RUN) -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
 	print(*(each for each in project['dependencies'] if not each.startswith('imserver')), sep='\n')"
 COMPILE = $(RUN) -m piptools compile -q --upgrade --generate-hashes --allow-unsafe --strip-extras \

@@ -10,10 +10,13 @@ import venv
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import distributions, requires
 from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import imserver_client
 from imserver import __version__, assets
@@ -210,6 +213,18 @@ def test_the_lock_files_name_no_place_and_pin_everything_by_hash() -> None:
         pins = [line for line in lines if "==" in line]
         assert len(pins) > 10
         assert all(line.endswith("\\") for line in pins)
+
+
+@pytest.mark.parametrize("name", ["requirements.lock", "requirements-dev.lock"])
+def test_the_lock_files_have_what_python_3_11_0_needs(name: str) -> None:
+    """A package may need another one with an older Python only than the one that made the lock."""
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    locked = {canonicalize_name(line.partition("==")[0]) for line in lines if "==" in line}
+    oldest = {"python_version": "3.11", "python_full_version": "3.11.0", "extra": ""}
+    for package in locked & {canonicalize_name(each.name) for each in distributions()}:
+        for each in map(Requirement, requires(package) or ()):
+            needed = each.marker is None or each.marker.evaluate(oldest)
+            assert not needed or canonicalize_name(each.name) in locked, f"{package}: {each}"
 
 
 SDIST = BUILD.replace("build_wheel", "build_sdist")
