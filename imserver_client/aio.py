@@ -33,7 +33,13 @@ from imserver_client.session import (
     SessionOptions,
     State,
 )
-from imserver_client.shell import CONNECT_ERRORS, CONNECT_OPTIONS, SessionShell, close_in_time
+from imserver_client.shell import (
+    CLOSE_SECONDS,
+    CONNECT_ERRORS,
+    CONNECT_OPTIONS,
+    SessionShell,
+    close_in_time,
+)
 from imserver_client.streams import AsyncTextStream
 
 log = logging.getLogger(__name__)
@@ -65,12 +71,12 @@ class AsyncSession(SessionShell[T]):
         self._core.raise_unless_logged_in(self._url, timeout_seconds)
 
     async def close(self) -> None:
-        """End the session. The server has two seconds to end its side; then the connection is cut."""
+        """End the session. If the server does not read, the connection is cut after two seconds."""
         self._core.close()
         self._notify()
         try:
             if self._connection is not None:
-                await close_in_time(self._connection)
+                await close_in_time(self._connection, CLOSE_SECONDS)
         finally:  # also if this call is cancelled
             if self._task is not None:
                 self._task.cancel()

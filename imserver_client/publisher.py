@@ -306,9 +306,9 @@ class AsyncPublisher:
             self._core.answers.fail(_LOST)
 
     async def close(self) -> None:
-        """End the connection."""
+        """End the connection. If the server does not read, the connection is cut after ten seconds."""
         if self._connection is not None:
-            await close_in_time(self._connection)
+            await close_in_time(self._connection, ANSWER_SECONDS)
         if self._task is not None:
             await asyncio.wait([self._task])
 

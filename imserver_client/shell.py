@@ -29,10 +29,10 @@ CONNECT_ERRORS: Final = (OSError, TimeoutError, InvalidHandshake, EOFError, Inva
 """What connecting raises if no connection could be made."""
 
 
-async def close_in_time(connection: ClientConnection) -> None:
-    """Close a connection of asyncio within :data:`CLOSE_SECONDS`, also if the server does not read."""
+async def close_in_time(connection: ClientConnection, seconds: float) -> None:
+    """Close a connection of asyncio within ``seconds``, also if the server does not read."""
     try:
-        async with asyncio.timeout(CLOSE_SECONDS):
+        async with asyncio.timeout(seconds):
             await connection.close()
     except TimeoutError:
         connection.transport.abort()

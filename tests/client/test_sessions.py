@@ -22,6 +22,7 @@ from imserver_client import (
     LoginRefused,
     NotConnected,
     Publication,
+    publisher,
     session,
 )
 from imserver_client.shell import CLOSE_SECONDS
@@ -179,7 +180,9 @@ def test_a_cancelled_close_ends_the_session(server: Server) -> None:
     asyncio.run(run())
 
 
-def test_closing_ends_in_time_while_the_server_does_not_read() -> None:
+def test_closing_ends_in_time_while_the_server_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publisher, "ANSWER_SECONDS", CLOSE_SECONDS)
+
     async def run() -> None:
         async def answer_nothing(client: ServerConnection) -> None:
             client.transport.pause_reading()
@@ -188,16 +191,16 @@ def test_closing_ends_in_time_while_the_server_does_not_read() -> None:
         async with serve(answer_nothing, "127.0.0.1", 0) as silent:
             url = f"ws://127.0.0.1:{silent.sockets[0].getsockname()[1]}/acc"
             client = AsyncClient(url, "102", "ann")
-            publisher = AsyncPublisher(url.removesuffix("/acc").replace("ws:", "http:"))
-            await publisher.connect()
+            pushes = AsyncPublisher(url.removesuffix("/acc").replace("ws:", "http:"))
+            await pushes.connect()
             with pytest.raises(NotConnected):
                 await client.connect(0.1)
-            for connection in (client._connection, publisher._connection):
+            for connection in (client._connection, pushes._connection):
                 assert connection is not None
                 connection.transport.write(bytes(SOCKET_BUFFERS))
             async with asyncio.timeout(5 * CLOSE_SECONDS):
                 await client.close()
-                await publisher.close()
+                await pushes.close()
             assert client.state == "ended"
             for connection in silent.connections:
                 connection.transport.abort()
