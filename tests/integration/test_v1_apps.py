@@ -217,7 +217,7 @@ def test_secrets_are_taken_and_never_shown(keyed: Server) -> None:
         "channels": {"orders": {"history_size": 5, "history_seconds": 60}},
     }
     created = good(keyed.http, "apps/create", {"app": app, "settings": settings}, key=ADMIN)
-    assert created["jwt"] == [{"algorithm": "HS256", "kid": "one"}]
+    assert created["jwt"] == [{"algorithm": "HS256", "kid": "one", "user_claim": "sub"}]
     assert created["webhook"] == {
         "url": "https://shop.example.com/hook",
         "events": ["login"],

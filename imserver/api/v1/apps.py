@@ -334,6 +334,8 @@ class TokenKeyShown(Struct, omit_defaults=True):
     kid: str
     issuer: str = ""
     audience: str = ""
+    jwks_url: str = ""
+    user_claim: str = "sub"
 
 
 class AccountRulesShown(Struct):

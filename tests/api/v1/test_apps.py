@@ -15,7 +15,7 @@ SECRETS = {"key", "secret", "client_secret"}
     ("declared", "given", "shown", "left_out"),
     [
         (settings.TenantSettings, apps.AppSettingsGiven, apps.AppShown, set()),
-        (settings.JwtSettings, apps.TokenKey, apps.TokenKeyShown, SECRETS | {"jwks_url", "user_claim"}),
+        (settings.JwtSettings, apps.TokenKey, apps.TokenKeyShown, SECRETS),
         (settings.AppAccountSettings, apps.AccountRules, apps.AccountRulesShown, set()),
         (settings.ProviderSettings, apps.LoginProvider, apps.LoginProviderShown, SECRETS),
         (settings.WebhookSettings, apps.Webhook, apps.WebhookShown, SECRETS),
