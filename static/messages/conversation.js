@@ -90,6 +90,7 @@ export class ConversationView {
       cancel: ({ id }) => session.outbox.cancel(id),
       retry: ({ id }) => session.outbox.retry(id),
       find: (id) => this.#find(id),
+      hold: () => this.timeline.hold(),
     });
     startMedia(session, {
       place: /** @type {HTMLElement} */ (this.#log.closest(".room")), form: element("composer", HTMLElement),

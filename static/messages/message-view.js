@@ -32,6 +32,7 @@ import { button } from "./panel.js";
  * @property {(pending: Pending) => void} cancel
  * @property {(pending: Pending) => void} retry
  * @property {(id: number) => Entry | null} find  a loaded message
+ * @property {() => void} hold  the visible rows stay where they are
  */
 
 /**
@@ -294,7 +295,9 @@ export class MessageView {
       const open = more.getAttribute("aria-expanded") !== "true";
       more.setAttribute("aria-expanded", String(open));
       more.textContent = open ? words.less : words.more;
+      this.actions.hold();
       shown.replaceChildren(...formatted(open ? text : `${short}…`, names), more);
+      if (!open) shown.scrollIntoView({ block: "nearest" });
     });
     shown.append(more);
     return shown;

@@ -146,6 +146,11 @@ export class Timeline {
     this.#schedule();
   }
 
+  /** The visible rows stay where they are, also at the end: the user changes the height of one. */
+  hold() {
+    this.#sticks = false;
+  }
+
   /**
    * Moves the focus from a row to one beside it.
    *

@@ -1,0 +1,67 @@
+"""Reading is not disturbed on the page of stored messages, and its parts fit, in real browsers."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.browser.conftest import Pair
+from tests.browser.messenger import Account, Chat
+from tests.support import Server, eventually
+
+pytestmark = pytest.mark.full
+
+PHONE = (390, 844)
+LONG = "FIRST LINE. " + "Some text that goes on and on. " * 150 + "LAST LINE."
+
+SETTLED = """
+const done = arguments[0];
+requestAnimationFrame(() => requestAnimationFrame(() => requestAnimationFrame(() => done())));
+"""
+"""The page has drawn, and has scrolled where it wants to."""
+
+TOP = "return document.querySelector('article:last-child .text').getBoundingClientRect().top"
+BELOW = (
+    "const log = document.querySelector('#log'); return log.scrollHeight - log.scrollTop - log.clientHeight"
+)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server for all tests of this module."""
+    server = Server(tmp_path_factory.mktemp("server"), config={"accounts": {"registrations_per_address": 0}})
+    yield server
+    server.stop()
+    server.check()
+
+
+def settle(chat: Chat) -> None:
+    chat.page.driver.execute_async_script(SETTLED)
+
+
+def open_with_texts(chat: Chat, conversation: int, count: int) -> None:
+    """Open a conversation, and wait for so many messages, and for its end."""
+    chat.open(conversation)
+    eventually(lambda: len(chat.texts) == count, what="the messages")
+    chat.page.run("document.querySelector('#latest').click()")
+    eventually(lambda: chat.page.run(BELOW) <= 1, what="the end of the conversation")
+    settle(chat)
+
+
+def test_a_text_that_is_expanded_stays_where_it_is(pair: Pair, server: Server) -> None:
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    group = ann.create_group("Tea", bob)
+    bob.say(group, *(f"number {number}" for number in range(20)), LONG)
+    chat = Chat(pair[0], ann, size=PHONE)
+    open_with_texts(chat, group, 21)
+    before = chat.page.run(TOP)
+    assert before > 0
+    chat.click(chat.word("more"))
+    settle(chat)
+    assert chat.page.run(TOP) == before
+    assert chat.page.shown("#latest")
+    chat.page.run("const log = document.querySelector('#log'); log.scrollTop = log.scrollHeight")
+    settle(chat)
+    assert chat.page.run(TOP) < 0
+    chat.click(chat.word("less"))
+    settle(chat)
+    assert 0 <= chat.page.run(TOP) < PHONE[1] - 200, "the start of the text is in view"
