@@ -110,6 +110,9 @@ export function noticeText(entry, { words, people, user }) {
 
 /** Makes the rows of one session. */
 export class MessageView {
+  /** The long messages of which all is shown, by the id that their sender gave them, or by their own. @type {Set<string | number>} */
+  #expanded = new Set();
+
   /**
    * @param {Session} session
    * @param {Actions} actions
@@ -189,9 +192,9 @@ export class MessageView {
    */
   pending(pending, follows) {
     const { words, user } = this.session;
-    const { state, reason, share, text, data, type = "text", replyTo, mentions: mentioned, time } = pending;
+    const { id, state, reason, share, text, data, type = "text", replyTo, mentions: mentioned, time } = pending;
     const entry = /** @type {Entry} */ ({
-      id: 0, conversation: 0, seq: 0, kind: "message", from: user, type, text, data, about: replyTo, meta: { mentions: mentioned }, time,
+      id: 0, conversation: 0, seq: 0, kind: "message", from: user, type, text, data, clientMsgID: id, about: replyTo, meta: { mentions: mentioned }, time,
     });
     const bubble = this.#bubble(entry);
     const word = state === "failed" ? reason : words[`messages_state_${state}`];
@@ -273,33 +276,37 @@ export class MessageView {
       bubble.append(make("span", "unknown", summaryOf(entry, words)));
     } else {
       if (!quoted && LONE_EMOJI.test(text)) bubble.classList.add("lone-emoji");
-      bubble.append(this.#text(cut(text, MAX_TEXT), meta?.mentions ?? [], this.session.store.wasStreamed(entry)));
+      bubble.append(this.#text(entry, cut(text, MAX_TEXT)));
     }
     return bubble;
   }
 
   /**
+   * @param {Entry} entry
    * @param {string} text
-   * @param {string[]} mentioned
-   * @param {boolean} whole  a long text, too
    */
-  #text(text, mentioned, whole) {
-    const { words, people } = this.session;
+  #text(entry, text) {
+    const { words, people, store } = this.session;
+    const mentioned = /** @type {string[]} */ (entry.meta?.mentions ?? []);
     const names = mentioned.map((user) => (user === "all" ? words.messages_all : people.nameOf(user)));
-    const short = whole ? text : startOf(text);
-    const shown = make("div", "text", ...formatted(short === text ? text : `${short}…`, names));
-    if (short === text) return shown;
-    const more = button(words.more, "more");
-    more.setAttribute("aria-expanded", "false");
-    more.addEventListener("click", () => {
-      const open = more.getAttribute("aria-expanded") !== "true";
+    const short = store.wasStreamed(entry) ? text : startOf(text);
+    if (short === text) return make("div", "text", ...formatted(text, names));
+    const id = entry.clientMsgID || entry.id;
+    const shown = make("div", "text");
+    const more = button("", "more");
+    const draw = () => {
+      const open = this.#expanded.has(id);
       more.setAttribute("aria-expanded", String(open));
       more.textContent = open ? words.less : words.more;
-      this.actions.hold();
       shown.replaceChildren(...formatted(open ? text : `${short}…`, names), more);
-      if (!open) shown.scrollIntoView({ block: "nearest" });
+      return open;
+    };
+    more.addEventListener("click", () => {
+      if (!this.#expanded.delete(id)) this.#expanded.add(id);
+      this.actions.hold();
+      if (!draw()) shown.scrollIntoView({ block: "nearest" });
     });
-    shown.append(more);
+    draw();
     return shown;
   }
 

@@ -5,13 +5,14 @@ from collections.abc import Iterator
 import pytest
 
 from tests.browser.conftest import Pair
-from tests.browser.messenger import Account, Chat
+from tests.browser.messenger import APP, Account, Chat
 from tests.support import Server, eventually
 
 pytestmark = pytest.mark.full
 
 PHONE = (390, 844)
 LONG = "FIRST LINE. " + "Some text that goes on and on. " * 150 + "LAST LINE."
+ARABIC = "\u0645\u0631\u062d\u0628\u0627 \u0628\u0643"
 
 SETTLED = """
 const done = arguments[0];
@@ -23,6 +24,9 @@ TOP = "return document.querySelector('article:last-child .text').getBoundingClie
 BELOW = (
     "const log = document.querySelector('#log'); return log.scrollHeight - log.scrollTop - log.clientHeight"
 )
+
+WIDE = "const each = document.querySelector(arguments[0]); return each.scrollWidth - each.clientWidth"
+"""How many pixels wider than itself the content of an element is."""
 
 
 @pytest.fixture(scope="module")
@@ -65,3 +69,19 @@ def test_a_text_that_is_expanded_stays_where_it_is(pair: Pair, server: Server) -
     chat.click(chat.word("less"))
     settle(chat)
     assert 0 <= chat.page.run(TOP) < PHONE[1] - 200, "the start of the text is in view"
+
+
+def test_an_expanded_text_stays_expanded_when_its_row_is_drawn_again(pair: Pair, server: Server) -> None:
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    group = ann.create_group("Tea", bob)
+    bob.say(group, LONG)
+    chat = Chat(pair[0], ann)
+    open_with_texts(chat, group, 1)
+    chat.click(chat.word("more"))
+    assert "LAST LINE." in chat.texts[0]
+    message = ann.history(group)[-1]["id"]
+    bob.post("messages/react", app=APP, id=message, emoji="👍")
+    eventually(lambda: chat.page.texts(".reaction") == ["👍1"], what="the reaction")
+    assert "LAST LINE." in chat.texts[0]
+    chat.click(chat.word("less"))
+    assert "LAST LINE." not in chat.texts[0]
