@@ -264,7 +264,6 @@ export class MessageView {
     const { meta } = entry;
     const text = entry.text ?? "";
     const bubble = make("div", "bubble");
-    bubble.dir = "auto";
     if (meta?.forwarded) bubble.append(make("p", "forwarded", fill(words.messages_forwarded, { name: people.nameOf(String(meta.forwarded.from)) })));
     const quoted = entry.about && entry.kind === "message" ? this.#quote(entry.about) : null;
     if (quoted) bubble.append(quoted);
@@ -290,9 +289,9 @@ export class MessageView {
     const mentioned = /** @type {string[]} */ (entry.meta?.mentions ?? []);
     const names = mentioned.map((user) => (user === "all" ? words.messages_all : people.nameOf(user)));
     const short = store.wasStreamed(entry) ? text : startOf(text);
-    if (short === text) return make("div", "text", ...formatted(text, names));
+    if (short === text) return directed(make("div", "text", ...formatted(text, names)));
     const id = entry.clientMsgID || entry.id;
-    const shown = make("div", "text");
+    const shown = directed(make("div", "text"));
     const more = button("", "more");
     const draw = () => {
       const open = this.#expanded.has(id);
@@ -317,7 +316,7 @@ export class MessageView {
     const name = quoted ? (quoted.from === user ? words.you : people.nameOf(quoted.from)) : words.messages_quote;
     const gone = quoted?.kind === "recall" ? words.messages_quote_gone : words.messages_quote_far;
     const made = button("", "quote");
-    made.append(make("b", "", name), make("span", "", quoted?.kind === "message" ? summaryOf(quoted, words) : gone));
+    made.append(directed(make("b", "", name)), directed(make("span", "", quoted?.kind === "message" ? summaryOf(quoted, words) : gone)));
     made.addEventListener("click", () => this.actions.jump(id));
     return made;
   }
@@ -380,6 +379,15 @@ export class MessageView {
     }
     return line;
   }
+}
+
+/**
+ * @param {HTMLElement} made
+ * @returns {HTMLElement} the same, written from left to right or from right to left as its text
+ */
+function directed(made) {
+  made.dir = "auto";
+  return made;
 }
 
 /**

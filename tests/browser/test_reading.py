@@ -85,3 +85,22 @@ def test_an_expanded_text_stays_expanded_when_its_row_is_drawn_again(pair: Pair,
     assert "LAST LINE." in chat.texts[0]
     chat.click(chat.word("less"))
     assert "LAST LINE." not in chat.texts[0]
+
+
+def test_a_reply_has_the_direction_of_its_own_text(pair: Pair, server: Server) -> None:
+    ann, bob, cat = (Account(server, name) for name in (ARABIC, "Bob", "Cat"))
+    group = ann.create_group("Tea", bob, cat)
+    ann.say(group, ARABIC)
+    bob.say(group, "an English text")
+    first, second = (each["id"] for each in ann.history(group) if each["kind"] == "message")
+    bob.post("messages/send", app=APP, conversation=group, text="tea is ready.", reply_to=first)
+    ann.post("messages/send", app=APP, conversation=group, text=f"{ARABIC}.", reply_to=second)
+    chat = Chat(pair[0], cat)
+    open_with_texts(chat, group, 4)
+    directions = (
+        "return [...document.querySelectorAll('article')].slice(-2).map((row) =>"
+        " ['.text', '.quote b', '.quote span'].map((part) =>"
+        " getComputedStyle(row.querySelector(part)).direction))"
+    )
+    eventually(lambda: chat.page.texts(".quote b") == [ARABIC, "Bob"], what="the quotes")
+    assert chat.page.run(directions) == [["ltr", "rtl", "rtl"], ["rtl", "ltr", "ltr"]]
