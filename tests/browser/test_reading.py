@@ -104,3 +104,14 @@ def test_a_reply_has_the_direction_of_its_own_text(pair: Pair, server: Server) -
     )
     eventually(lambda: chat.page.texts(".quote b") == [ARABIC, "Bob"], what="the quotes")
     assert chat.page.run(directions) == [["ltr", "rtl", "rtl"], ["rtl", "ltr", "ltr"]]
+
+
+def test_long_names_do_not_widen_the_dialog_of_a_forward(pair: Pair, server: Server) -> None:
+    ann = Account(server, "Ann")
+    group = ann.create_group("A name of fifty characters " + "W" * 23)
+    ann.say(group, "tea")
+    chat = Chat(pair[0], ann, size=PHONE)
+    open_with_texts(chat, group, 1)
+    chat.act("tea", "messages_forward")
+    eventually(lambda: chat.page.shown(".choice"), what="the choices")
+    assert chat.page.run(WIDE, "dialog[open] .layer-body") <= 0
