@@ -1,9 +1,11 @@
 """Reading is not disturbed on the page of stored messages, and its parts fit, in real browsers."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from imserver_client import Api
 from tests.browser.conftest import Pair
 from tests.browser.messenger import APP, Account, Chat
 from tests.support import Server, eventually
@@ -115,3 +117,29 @@ def test_long_names_do_not_widen_the_dialog_of_a_forward(pair: Pair, server: Ser
     chat.act("tea", "messages_forward")
     eventually(lambda: chat.page.shown(".choice"), what="the choices")
     assert chat.page.run(WIDE, "dialog[open] .layer-body") <= 0
+
+
+def send_with_buttons(server: Server, ann: Account, name: str, labels: list[str]) -> dict[str, Any]:
+    """A bot that has sent a message with a row of buttons."""
+    bot: dict[str, Any] = ann.post("bots", name=name)
+    row = [{"text": label, "value": str(number)} for number, label in enumerate(labels)]
+    with Api(server.http_url, key=bot["token"], timeout_seconds=60) as api:
+        api.call("POST", "messages/send", {"app": APP, "to": ann.user, "text": "Lunch?", "buttons": [row]})
+    return bot
+
+
+@pytest.mark.parametrize("labels", [["Risotto", "Noodles with peanuts, ginger and lime"], ["Wednesday"] * 4])
+def test_the_words_on_buttons_are_whole(pair: Pair, server: Server, labels: list[str]) -> None:
+    ann = Account(server, "Ann")
+    bot = send_with_buttons(server, ann, f"menu_bot_{len(labels)}", labels)
+    chat = Chat(pair[0], ann, size=PHONE)
+    chat.page.run("location.hash = '#u/' + arguments[0]", bot["id"])
+    eventually(lambda: chat.page.texts(".key") == labels, what="the buttons")
+    lines = (
+        "return [...document.querySelectorAll('.key')].map((key) => {"
+        " const word = document.createRange(); word.setStart(key.firstChild, 0);"
+        " word.setEnd(key.firstChild, key.textContent.split(' ')[0].length);"
+        " return word.getClientRects().length; })"
+    )
+    assert chat.page.run(lines) == [1] * len(labels)
+    assert chat.page.run(WIDE, "#log") <= 0
