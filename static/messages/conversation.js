@@ -13,6 +13,7 @@ import { Timeline } from "./timeline.js";
 
 /** @typedef {import("./session.js").Session} Session */
 /** @typedef {import("./store.js").Conversation} Conversation */
+/** @typedef {import("./store.js").Streamed} Streamed */
 /** @typedef {import("./entries.js").Entry} Entry */
 /** @typedef {import("./timeline.js").Item} Item */
 
@@ -285,7 +286,15 @@ export class ConversationView {
     let day = "";
     /** @type {Entry | null} */
     let previous = null;
+    const streams = open.hasNewer ? [] : session.store.streamsOf(open);
+    const addStream = (/** @type {Streamed} */ each) => {
+      const follows = previous !== null && isNext(previous, each);
+      items.push({ key: `stream ${each.stream}`, version: `${this.#faceOf(each.from)} ${follows}`, make: () => this.view.streamed(each, follows) });
+      previous = /** @type {Entry} */ ({ ...each, id: each.after, seq: 0, kind: "message" });
+    };
     for (const entry of open.entries ?? []) {
+      const isOwn = entry.kind === "message" && entry.from === session.user;
+      while (isOwn && streams.length && streams[0].after < entry.id) addStream(/** @type {Streamed} */ (streams.shift())); // what we sent stays in view
       const date = new Date(entry.time).toDateString();
       if (date !== day) items.push(this.#divider(`day ${date}`, this.days.format(entry.time)));
       if (this.#unreadFrom && entry.id >= this.#unreadFrom && (previous?.id ?? 0) < this.#unreadFrom) items.push(this.#divider("unread", session.words.messages_new));
@@ -293,16 +302,13 @@ export class ConversationView {
       items.push(this.#item(open, entry, follows));
       [day, previous] = [date, entry];
     }
+    streams.forEach(addStream);
     const pending = session.outbox.of(open).map((each, index) => ({
       key: each.id,
       version: `${each.state} ${each.reason} ${Math.round(each.share * 50)} ${index}`,
       make: () => this.view.pending(each, index > 0 || Boolean(previous && previous.kind === "message" && previous.from === session.user)),
     }));
-    const streamed = session.store.streamsOf(open).map((each) => ({
-      key: `stream ${each.stream}`, version: this.#faceOf(each.from),
-      make: () => this.view.streamed(each, previous !== null && isNext(previous, each)),
-    }));
-    return [...items, ...(open.hasNewer ? [] : [...streamed, ...pending])];
+    return [...items, ...(open.hasNewer ? [] : pending)];
   }
 
   /**
@@ -320,7 +326,7 @@ export class ConversationView {
     const version = [
       entry.kind, entry.meta?.edited ?? 0, follows, receipt, names, JSON.stringify(entry.reactions ?? 0), this.session.store.pressedOf(entry), quoted && `${quoted.kind} ${quoted.meta?.edited} ${this.session.people.nameOf(quoted.from)}`,
     ].join(" ");
-    return { key, version, make: () => this.view.row(entry, { follows, receipt }) };
+    return { key, version, was: `stream ${entry.clientMsgID}`, make: () => this.view.row(entry, { follows, receipt }) };
   }
 
   /**

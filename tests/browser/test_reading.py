@@ -108,6 +108,41 @@ def test_a_reply_has_the_direction_of_its_own_text(pair: Pair, server: Server) -
     assert chat.page.run(directions) == [["ltr", "rtl", "rtl"], ["rtl", "ltr", "ltr"]]
 
 
+def test_the_own_message_is_in_view_while_a_bot_streams(pair: Pair, server: Server) -> None:
+    ann = Account(server, "Ann")
+    bot = ann.post("bots", name="stream_bot")
+    chat = Chat(pair[0], ann, size=PHONE)
+    with Api(server.http_url, key=bot["token"], timeout_seconds=60) as api:
+        api.call("POST", "messages/send", {"app": APP, "to": ann.user, "text": "Ask me."})
+        chat.page.run("location.hash = '#u/' + arguments[0]", bot["id"])
+        eventually(lambda: chat.texts == ["Ask me."], what="the conversation")
+        body = {"app": APP, "to": ann.user, "text": LONG}
+        stream = api.call("POST", "messages/stream/open", body)["stream"]
+        eventually(lambda: chat.page.shown(".streamed"), what="the answer grows")
+        chat.say("enough")
+        eventually(lambda: chat.page.shown(".own .tick"), what="the message is stored")
+        pieces = [{"stream": stream, "piece": 1, "text": LONG}]
+        api.call("POST", "messages/stream/append", {"app": APP, "pieces": pieces})
+        eventually(lambda: chat.texts[1].count("LAST LINE.") == 2, what="the rest of the answer")
+        settle(chat)
+        places = (
+            "const [own, log] = ['.own .bubble', '#log'].map((each) =>"
+            " document.querySelector(each).getBoundingClientRect());"
+            "return own.top >= log.top && own.bottom <= log.bottom"
+        )
+        assert chat.texts[2] == "enough"
+        assert chat.page.run(places), "the own message is in view"
+        chat.page.run("document.querySelector('#log').scrollTop = 300")
+        settle(chat)
+        top = "return document.querySelectorAll('article')[arguments[0]].getBoundingClientRect().top"
+        before = chat.page.run(top, 1)
+        api.call("POST", "messages/stream/close", {"app": APP, "stream": stream})
+        eventually(lambda: not chat.page.shown(".streamed"), what="the answer is stored")
+        assert chat.texts[1] == "enough", "as it is in the log"
+        settle(chat)
+        assert abs(chat.page.run(top, 2) - before) <= 1, "the reader stays in the answer"
+
+
 def test_long_names_do_not_widen_the_dialog_of_a_forward(pair: Pair, server: Server) -> None:
     ann = Account(server, "Ann")
     group = ann.create_group("A name of fifty characters " + "W" * 23)
