@@ -73,13 +73,14 @@ export function contentOf(entry, session) {
 /**
  * @param {Entry} entry
  * @param {Record<string, string>} words
+ * @param {number} [most]  characters
  * @returns {string} a message in one line
  */
-export function summaryOf(entry, words) {
+export function summaryOf(entry, words, most = 200) {
   const view = views.get(entry.type ?? "text");
-  const plain = entry.text === undefined ? undefined : parse(cut(entry.text, 1_000)).map(({ kind, text: part }) => (kind === "block" ? `${part} ` : part)).join("");
+  const plain = entry.text === undefined ? undefined : parse(cut(entry.text, 5 * most)).map(({ kind, text: part }) => (kind === "block" ? `${part} ` : part)).join("");
   const text = view?.summary?.(entry, words) ?? plain ?? words[`messages_${entry.type}`] ?? words.messages_custom;
-  return cut(text.replace(/\s+/g, " "), 200);
+  return cut(text.replace(/\s+/g, " "), most);
 }
 
 /**

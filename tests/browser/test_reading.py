@@ -143,6 +143,31 @@ def test_the_own_message_is_in_view_while_a_bot_streams(pair: Pair, server: Serv
         assert abs(chat.page.run(top, 2) - before) <= 1, "the reader stays in the answer"
 
 
+@pytest.mark.parametrize(
+    ("text", "wanted", "shown"),
+    [
+        (f"{LONG} And a *needle* in the hay. {LONG}", "Needle", "…on and on. LAST LINE. And a needle in"),
+        ("好" * 600 + "针" + "好" * 100, "针", "…" + "好" * 30 + "针好"),
+    ],
+)
+def test_a_hit_shows_why_a_long_message_matches(
+    pair: Pair, server: Server, text: str, wanted: str, shown: str
+) -> None:
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    bob.say(ann, text)
+    chat = Chat(pair[0], ann, size=PHONE)
+    chat.page.find("#search").send_keys(wanted)
+    eventually(lambda: chat.page.shown("#hits .hit"), what="the hit")
+    assert chat.page.texts("#hits mark") == [wanted.lower()]
+    assert chat.page.texts("#hits .preview")[0].startswith(shown)
+    inside = (
+        "const [mark, row] = ['mark', '.preview'].map((each) =>"
+        " document.querySelector('#hits ' + each).getBoundingClientRect());"
+        "return mark.right <= row.right && mark.bottom <= row.bottom + 1"
+    )
+    assert chat.page.run(inside), "the word is in view"
+
+
 def test_long_names_do_not_widen_the_dialog_of_a_forward(pair: Pair, server: Server) -> None:
     ann = Account(server, "Ann")
     group = ann.create_group("A name of fifty characters " + "W" * 23)
