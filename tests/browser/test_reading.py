@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from selenium.webdriver.common.keys import Keys
 
 from imserver_client import Api
 from tests.browser.conftest import Pair
@@ -203,3 +204,23 @@ def test_the_words_on_buttons_are_whole(pair: Pair, server: Server, labels: list
     )
     assert chat.page.run(lines) == [1] * len(labels)
     assert chat.page.run(WIDE, "#log") <= 0
+
+
+def test_the_text_box_has_one_button_for_a_text_or_a_voice_message(pair: Pair, server: Server) -> None:
+    ann = Account(server, "Ann")
+    group = ann.create_group("Tea")
+    chat = Chat(pair[0], ann, size=PHONE)
+    chat.open(group)
+    record, page = "#composer-tools-after button", chat.page
+    buttons = lambda: (page.shown(record), page.shown("#send"))  # noqa: E731
+    assert buttons() == (True, False)
+    field = chat.named("field", chat.word("message"))
+    field.send_keys("tea")
+    assert buttons() == (False, True)
+    assert page.run("return document.querySelector('#message').clientWidth") > 210
+    page.press(Keys.TAB)
+    assert page.focused == "send"
+    page.press(Keys.ENTER)
+    eventually(lambda: chat.texts == ["tea"], what="the message")
+    assert page.focused == "message"
+    assert buttons() == (True, False)
