@@ -439,14 +439,16 @@ export class ConversationView {
   #onKey(event, found) {
     const { key, target } = event;
     if (event.ctrlKey || event.altKey || event.metaKey) return;
-    const onRow = target instanceof HTMLElement && target.dataset.key !== undefined;
+    const row = target instanceof Element && !target.matches("input, video, audio") ? target.closest("[data-key]") : null;
+    const onRow = row !== null && row === target;
     if (key === "End" || key === "Home") {
       event.preventDefault();
       if (key === "End") this.toEnd();
       else this.timeline.elements[0]?.scrollIntoView();
-    } else if ((key === "ArrowUp" || key === "ArrowDown") && onRow) {
+    } else if ((key === "ArrowUp" || key === "ArrowDown") && row instanceof HTMLElement) {
       event.preventDefault();
-      if (!this.timeline.focusNext(/** @type {HTMLElement} */ (target), key === "ArrowUp" ? -1 : 1) && key === "ArrowDown") this.composer.focus();
+      if (key === "ArrowUp" && !onRow) row.focus({ preventScroll: true }); // from a control in it
+      else if (!this.timeline.focusNext(row, key === "ArrowUp" ? -1 : 1) && key === "ArrowDown") this.composer.focus();
     } else if (key === "ArrowUp" && target === this.#log) {
       event.preventDefault();
       const rows = this.timeline.elements.filter((row) => row.hasAttribute("tabindex"));

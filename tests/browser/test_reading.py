@@ -224,3 +224,26 @@ def test_the_text_box_has_one_button_for_a_text_or_a_voice_message(pair: Pair, s
     eventually(lambda: chat.texts == ["tea"], what="the message")
     assert page.focused == "message"
     assert buttons() == (True, False)
+
+
+def test_arrow_keys_move_from_a_control_in_a_message(pair: Pair, server: Server) -> None:
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    group = ann.create_group("Tea", bob)
+    bob.say(group, "first", "second", "see https://tea.example/x", "last")
+    chat = Chat(pair[0], ann)
+    open_with_texts(chat, group, 4)
+    page = chat.page
+    chat.named("field", chat.word("message")).click()
+    for _ in range(6):
+        page.press(Keys.SHIFT + Keys.TAB + Keys.NULL)
+        if page.run("return document.activeElement.closest('#log') !== null"):
+            break
+    chosen = "return document.activeElement.querySelector('.text')?.textContent"
+    assert page.focused == "https://tea.example/x"
+    page.press(Keys.ARROW_UP)
+    assert page.run(chosen) == "see https://tea.example/x"
+    page.press(Keys.ARROW_UP)
+    assert page.run(chosen) == "second"
+    page.run("document.querySelector('#log a').focus()")
+    page.press(Keys.ARROW_DOWN)
+    assert page.run(chosen) == "last"
