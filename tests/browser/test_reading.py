@@ -178,6 +178,7 @@ def test_long_names_do_not_widen_the_dialog_of_a_forward(pair: Pair, server: Ser
     chat.act("tea", "messages_forward")
     eventually(lambda: chat.page.shown(".choice"), what="the choices")
     assert chat.page.run(WIDE, "dialog[open] .layer-body") <= 0
+    assert chat.page.run("return document.querySelector('.choice .avatar').clientWidth") == 36
 
 
 def send_with_buttons(server: Server, ann: Account, name: str, labels: list[str]) -> dict[str, Any]:
