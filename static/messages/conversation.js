@@ -13,6 +13,7 @@ import { Timeline } from "./timeline.js";
 
 /** @typedef {import("./session.js").Session} Session */
 /** @typedef {import("./store.js").Conversation} Conversation */
+/** @typedef {import("./store.js").Streamed} Streamed */
 /** @typedef {import("./entries.js").Entry} Entry */
 /** @typedef {import("./timeline.js").Item} Item */
 
@@ -90,6 +91,7 @@ export class ConversationView {
       cancel: ({ id }) => session.outbox.cancel(id),
       retry: ({ id }) => session.outbox.retry(id),
       find: (id) => this.#find(id),
+      hold: () => this.timeline.hold(),
     });
     startMedia(session, {
       place: /** @type {HTMLElement} */ (this.#log.closest(".room")), form: element("composer", HTMLElement),
@@ -284,7 +286,15 @@ export class ConversationView {
     let day = "";
     /** @type {Entry | null} */
     let previous = null;
+    const streams = open.hasNewer ? [] : session.store.streamsOf(open);
+    const addStream = (/** @type {Streamed} */ each) => {
+      const follows = previous !== null && isNext(previous, each);
+      items.push({ key: `stream ${each.stream}`, version: `${this.#faceOf(each.from)} ${follows}`, make: () => this.view.streamed(each, follows) });
+      previous = /** @type {Entry} */ ({ ...each, id: each.after, seq: 0, kind: "message" });
+    };
     for (const entry of open.entries ?? []) {
+      const isOwn = entry.kind === "message" && entry.from === session.user;
+      while (isOwn && streams.length && streams[0].after < entry.id) addStream(/** @type {Streamed} */ (streams.shift())); // what we sent stays in view
       const date = new Date(entry.time).toDateString();
       if (date !== day) items.push(this.#divider(`day ${date}`, this.days.format(entry.time)));
       if (this.#unreadFrom && entry.id >= this.#unreadFrom && (previous?.id ?? 0) < this.#unreadFrom) items.push(this.#divider("unread", session.words.messages_new));
@@ -292,16 +302,13 @@ export class ConversationView {
       items.push(this.#item(open, entry, follows));
       [day, previous] = [date, entry];
     }
+    streams.forEach(addStream);
     const pending = session.outbox.of(open).map((each, index) => ({
       key: each.id,
       version: `${each.state} ${each.reason} ${Math.round(each.share * 50)} ${index}`,
       make: () => this.view.pending(each, index > 0 || Boolean(previous && previous.kind === "message" && previous.from === session.user)),
     }));
-    const streamed = session.store.streamsOf(open).map((each) => ({
-      key: `stream ${each.stream}`, version: this.#faceOf(each.from),
-      make: () => this.view.streamed(each, previous !== null && isNext(previous, each)),
-    }));
-    return [...items, ...(open.hasNewer ? [] : [...streamed, ...pending])];
+    return [...items, ...(open.hasNewer ? [] : pending)];
   }
 
   /**
@@ -319,7 +326,7 @@ export class ConversationView {
     const version = [
       entry.kind, entry.meta?.edited ?? 0, follows, receipt, names, JSON.stringify(entry.reactions ?? 0), this.session.store.pressedOf(entry), quoted && `${quoted.kind} ${quoted.meta?.edited} ${this.session.people.nameOf(quoted.from)}`,
     ].join(" ");
-    return { key, version, make: () => this.view.row(entry, { follows, receipt }) };
+    return { key, version, was: `stream ${entry.clientMsgID}`, make: () => this.view.row(entry, { follows, receipt }) };
   }
 
   /**
@@ -432,14 +439,16 @@ export class ConversationView {
   #onKey(event, found) {
     const { key, target } = event;
     if (event.ctrlKey || event.altKey || event.metaKey) return;
-    const onRow = target instanceof HTMLElement && target.dataset.key !== undefined;
+    const row = target instanceof Element && !target.matches("input, video, audio") ? target.closest("[data-key]") : null;
+    const onRow = row !== null && row === target;
     if (key === "End" || key === "Home") {
       event.preventDefault();
       if (key === "End") this.toEnd();
       else this.timeline.elements[0]?.scrollIntoView();
-    } else if ((key === "ArrowUp" || key === "ArrowDown") && onRow) {
+    } else if ((key === "ArrowUp" || key === "ArrowDown") && row instanceof HTMLElement) {
       event.preventDefault();
-      if (!this.timeline.focusNext(/** @type {HTMLElement} */ (target), key === "ArrowUp" ? -1 : 1) && key === "ArrowDown") this.composer.focus();
+      if (key === "ArrowUp" && !onRow) row.focus({ preventScroll: true }); // from a control in it
+      else if (!this.timeline.focusNext(row, key === "ArrowUp" ? -1 : 1) && key === "ArrowDown") this.composer.focus();
     } else if (key === "ArrowUp" && target === this.#log) {
       event.preventDefault();
       const rows = this.timeline.elements.filter((row) => row.hasAttribute("tabindex"));

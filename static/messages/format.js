@@ -1,11 +1,11 @@
 // @ts-check
-/** Formatting as typed: `code`, ```blocks```, *bold*, links and mentions. It never interprets markup. */
+/** Formatting as typed: `code`, ```blocks```, *bold*, **bold** as language models write it, links and mentions. It never interprets markup. */
 
 import { make } from "../text.js";
 
 /** @typedef {{ kind: "text" | "code" | "block" | "bold" | "link" | "mention", text: string }} Part */
 
-const MARKS = /```(?:\n)?([\s\S]+?)\n?```\n?|`([^`\n]+)`|(?<![\p{Lu}\p{Ll}\p{N}*])\*(?! )([^*\n]+?)(?<! )\*(?![\p{Lu}\p{Ll}\p{N}*])|(https?:\/\/[^\s<>"'`，。；！？、（）《》「」]+)/gu;
+const MARKS = /```(?:\n)?([\s\S]+?)\n?```\n?|`([^`\n]+)`|(?<![\p{Lu}\p{Ll}\p{N}*])(\*\*?)(?! )([^*\n]+?)(?<! )\3(?![\p{Lu}\p{Ll}\p{N}*])|(https?:\/\/[^\s<>"'`，。；！？、（）《》「」]+)/gu;
 const END_OF_SENTENCE = /(?<![.,:;!?'"*])[.,:;!?'"*]+$/; // looking behind keeps the time linear
 
 /**
@@ -19,7 +19,7 @@ export function parse(text, names = []) {
   const mentions = mentionsOf(names);
   let end = 0;
   for (const match of text.matchAll(MARKS)) {
-    const [whole, block, code, bold, address] = match;
+    const [whole, block, code, , bold, address] = match;
     const link = address && linkIn(address);
     if (address && !link) continue;
     parts.push(...plain(text.slice(end, match.index), mentions));

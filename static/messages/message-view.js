@@ -32,6 +32,7 @@ import { button } from "./panel.js";
  * @property {(pending: Pending) => void} cancel
  * @property {(pending: Pending) => void} retry
  * @property {(id: number) => Entry | null} find  a loaded message
+ * @property {() => void} hold  the visible rows stay where they are
  */
 
 /**
@@ -72,13 +73,14 @@ export function contentOf(entry, session) {
 /**
  * @param {Entry} entry
  * @param {Record<string, string>} words
+ * @param {number} [most]  characters
  * @returns {string} a message in one line
  */
-export function summaryOf(entry, words) {
+export function summaryOf(entry, words, most = 200) {
   const view = views.get(entry.type ?? "text");
-  const plain = entry.text === undefined ? undefined : parse(cut(entry.text, 1_000)).map(({ kind, text: part }) => (kind === "block" ? `${part} ` : part)).join("");
+  const plain = entry.text === undefined ? undefined : parse(cut(entry.text, 5 * most)).map(({ kind, text: part }) => (kind === "block" ? `${part} ` : part)).join("");
   const text = view?.summary?.(entry, words) ?? plain ?? words[`messages_${entry.type}`] ?? words.messages_custom;
-  return cut(text.replace(/\s+/g, " "), 200);
+  return cut(text.replace(/\s+/g, " "), most);
 }
 
 /**
@@ -109,6 +111,9 @@ export function noticeText(entry, { words, people, user }) {
 
 /** Makes the rows of one session. */
 export class MessageView {
+  /** The long messages of which all is shown, by the id that their sender gave them, or by their own. @type {Set<string | number>} */
+  #expanded = new Set();
+
   /**
    * @param {Session} session
    * @param {Actions} actions
@@ -188,9 +193,9 @@ export class MessageView {
    */
   pending(pending, follows) {
     const { words, user } = this.session;
-    const { state, reason, share, text, data, type = "text", replyTo, mentions: mentioned, time } = pending;
+    const { id, state, reason, share, text, data, type = "text", replyTo, mentions: mentioned, time } = pending;
     const entry = /** @type {Entry} */ ({
-      id: 0, conversation: 0, seq: 0, kind: "message", from: user, type, text, data, about: replyTo, meta: { mentions: mentioned }, time,
+      id: 0, conversation: 0, seq: 0, kind: "message", from: user, type, text, data, clientMsgID: id, about: replyTo, meta: { mentions: mentioned }, time,
     });
     const bubble = this.#bubble(entry);
     const word = state === "failed" ? reason : words[`messages_state_${state}`];
@@ -260,7 +265,6 @@ export class MessageView {
     const { meta } = entry;
     const text = entry.text ?? "";
     const bubble = make("div", "bubble");
-    bubble.dir = "auto";
     if (meta?.forwarded) bubble.append(make("p", "forwarded", fill(words.messages_forwarded, { name: people.nameOf(String(meta.forwarded.from)) })));
     const quoted = entry.about && entry.kind === "message" ? this.#quote(entry.about) : null;
     if (quoted) bubble.append(quoted);
@@ -272,31 +276,37 @@ export class MessageView {
       bubble.append(make("span", "unknown", summaryOf(entry, words)));
     } else {
       if (!quoted && LONE_EMOJI.test(text)) bubble.classList.add("lone-emoji");
-      bubble.append(this.#text(cut(text, MAX_TEXT), meta?.mentions ?? [], this.session.store.wasStreamed(entry)));
+      bubble.append(this.#text(entry, cut(text, MAX_TEXT)));
     }
     return bubble;
   }
 
   /**
+   * @param {Entry} entry
    * @param {string} text
-   * @param {string[]} mentioned
-   * @param {boolean} whole  a long text, too
    */
-  #text(text, mentioned, whole) {
-    const { words, people } = this.session;
+  #text(entry, text) {
+    const { words, people, store } = this.session;
+    const mentioned = /** @type {string[]} */ (entry.meta?.mentions ?? []);
     const names = mentioned.map((user) => (user === "all" ? words.messages_all : people.nameOf(user)));
-    const short = whole ? text : startOf(text);
-    const shown = make("div", "text", ...formatted(short === text ? text : `${short}…`, names));
-    if (short === text) return shown;
-    const more = button(words.more, "more");
-    more.setAttribute("aria-expanded", "false");
-    more.addEventListener("click", () => {
-      const open = more.getAttribute("aria-expanded") !== "true";
+    const short = store.wasStreamed(entry) ? text : startOf(text);
+    if (short === text) return directed(make("div", "text", ...formatted(text, names)));
+    const id = entry.clientMsgID || entry.id;
+    const shown = directed(make("div", "text"));
+    const more = button("", "more");
+    const draw = () => {
+      const open = this.#expanded.has(id);
       more.setAttribute("aria-expanded", String(open));
       more.textContent = open ? words.less : words.more;
       shown.replaceChildren(...formatted(open ? text : `${short}…`, names), more);
+      return open;
+    };
+    more.addEventListener("click", () => {
+      if (!this.#expanded.delete(id)) this.#expanded.add(id);
+      this.actions.hold();
+      if (!draw()) shown.scrollIntoView({ block: "nearest" });
     });
-    shown.append(more);
+    draw();
     return shown;
   }
 
@@ -307,7 +317,7 @@ export class MessageView {
     const name = quoted ? (quoted.from === user ? words.you : people.nameOf(quoted.from)) : words.messages_quote;
     const gone = quoted?.kind === "recall" ? words.messages_quote_gone : words.messages_quote_far;
     const made = button("", "quote");
-    made.append(make("b", "", name), make("span", "", quoted?.kind === "message" ? summaryOf(quoted, words) : gone));
+    made.append(directed(make("b", "", name)), directed(make("span", "", quoted?.kind === "message" ? summaryOf(quoted, words) : gone)));
     made.addEventListener("click", () => this.actions.jump(id));
     return made;
   }
@@ -370,6 +380,15 @@ export class MessageView {
     }
     return line;
   }
+}
+
+/**
+ * @param {HTMLElement} made
+ * @returns {HTMLElement} the same, written from left to right or from right to left as its text
+ */
+function directed(made) {
+  made.dir = "auto";
+  return made;
 }
 
 /**

@@ -152,7 +152,7 @@ export class Search {
     const row = this.#row(people.avatar(entry.from), title, this.when(entry.time), "", () => {
       this.session.open({ conversation: entry.conversation, message: entry.id });
     });
-    row.querySelector(".preview")?.append(...marked(summaryOf(entry, words), text));
+    row.querySelector(".preview")?.append(...marked(summaryOf(entry, words, Infinity), text));
     return row;
   }
 
@@ -202,6 +202,7 @@ function note(text) {
 function marked(text, wanted) {
   const at = text.toLowerCase().indexOf(wanted.toLowerCase());
   if (at < 0) return [cut(text, 120)];
-  const start = at > AROUND ? text.indexOf(" ", at - AROUND) + 1 || at : 0;
-  return [(start ? "…" : "") + (start > at ? "" : text.slice(start, at)), make("mark", "", text.slice(at, at + wanted.length)), cut(text.slice(at + wanted.length), 120)];
+  const near = [...text.slice(0, at)].slice(-AROUND).join("");
+  const before = near.length < at ? `…${near.slice(near.indexOf(" ") + 1)}` : near;
+  return [before, make("mark", "", text.slice(at, at + wanted.length)), cut(text.slice(at + wanted.length), 120)];
 }

@@ -50,6 +50,7 @@ const MAX_STREAMED = 200;
  * @property {number} piece     number of the last piece
  * @property {string} text      all of it so far
  * @property {number} time
+ * @property {number} after     id of the newest entry when it began
  */
 
 /**
@@ -454,7 +455,7 @@ export class Store {
   applyPiece({ stream, from, conversation, piece, text, whole, done }) {
     const known = this.#streams.get(stream);
     if (done) this.#streams.delete(stream);
-    else if (whole) this.#streams.set(stream, { stream, from, conversation, piece, text, time: known?.time ?? Date.now() });
+    else if (whole) this.#streams.set(stream, { stream, from, conversation, piece, text, time: known?.time ?? Date.now(), after: known?.after ?? this.#newest });
     else if (known?.piece === piece - 1) Object.assign(known, { piece, text: known.text + text });
     if (known && !done) return false;
     if (whole) this.session.people.load([from]);
@@ -476,6 +477,11 @@ export class Store {
    */
   streamOf(stream) {
     return this.#streams.get(stream);
+  }
+
+  /** Id of the newest entry of all conversations. */
+  get #newest() {
+    return Math.max(0, ...[...this.conversations.values()].map(({ position }) => position));
   }
 
   /** A new connection has begun: the server sends the streams that are still open again. */

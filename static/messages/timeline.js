@@ -13,6 +13,7 @@ import { make } from "../text.js";
  * @property {string} key
  * @property {string} version          the row is drawn again when it changes
  * @property {() => HTMLElement} make
+ * @property {string} [was]            key of an item that it replaces, perhaps at another place
  */
 
 /**
@@ -107,6 +108,8 @@ export class Timeline {
     const indexes = new Map(items.map(({ key }, index) => [key, index]));
     const known = drawn.map((key) => indexes.get(key)).filter((index) => index !== undefined);
     this.#items = items;
+    const anchor = this.#anchor;
+    if (anchor && !indexes.has(anchor.key)) anchor.key = items.find(({ was }) => was === anchor.key)?.key ?? anchor.key;
     if (!known.length) return this.show(items);
     this.#first = Math.min(...known);
     this.#last = Math.max(...known) + 1;
@@ -144,6 +147,11 @@ export class Timeline {
     this.#draw();
     this.#restore();
     this.#schedule();
+  }
+
+  /** The visible rows stay where they are, also at the end: the user changes the height of one. */
+  hold() {
+    this.#sticks = false;
   }
 
   /**

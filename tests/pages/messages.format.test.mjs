@@ -11,6 +11,9 @@ it("formats what is typed", () => {
   for (const [text, ...parts] of [
     ["*bold* and `co*d*e`", "<bold>bold", " and ", "<code>co*d*e"],
     ["2*3*4 * 5 a*b*c", "2*3*4 * 5 a*b*c"],
+    ["**Boil** the water: **5 min**.", "<bold>Boil", " the water: ", "<bold>5 min", "."],
+    ["2**3**4, ** a **, **kwargs, *args, **a*, *b** ****", "2**3**4, ** a **, **kwargs, *args, **a*, *b** ****"],
+    ["水要**烧开**再泡", "水要", "<bold>烧开", "再泡"],
     ["箱子*湿透*了", "箱子", "<bold>湿透", "了"],
     ["```\na *b*\n  c\n```\nafter", "<block>a *b*\n  c", "after"],
     ["see https://a.example/x_(y)?q=1#z.", "see ", "<link>https://a.example/x_(y)?q=1#z", "."],
