@@ -196,14 +196,17 @@ class App {
     }
     this.#routed = location.hash;
     showView(conversation ? "conversation" : "list");
-    if (conversation) delete document.body.dataset.searching;
+    if (conversation) document.body.toggleAttribute("data-searching", Boolean(history.state?.searching));
     if (conversation?.peer && this.#session?.isOnline) this.#session.people.refresh([conversation.peer]);
     await this.#conversation?.show(conversation, message);
     this.#schedule();
   }
 
   #listen() {
-    addEventListener("popstate", () => location.hash !== this.#routed && this.#route()); // not after a layer was closed
+    addEventListener("popstate", () => {
+      if (location.hash !== this.#routed) this.#route();
+      else this.#search?.follow(); // or a layer was closed
+    });
     addEventListener("hashchange", () => this.#route());
     addEventListener("online", () => this.#session?.messenger.retryNow());
     addEventListener("offline", () => this.#session && this.connection.show(this.#session.messenger.state));
