@@ -230,6 +230,7 @@ class App {
     element("search-here", HTMLButtonElement).addEventListener("click", () => this.#search?.open(this.#conversation?.open ?? null));
     element("search", HTMLInputElement).addEventListener("focus", () => void (document.body.dataset.searching = "true"));
     element("shortcuts", HTMLButtonElement).addEventListener("click", () => this.#showShortcuts());
+    for (const each of document.querySelectorAll("a.language")) each.addEventListener("click", () => each instanceof HTMLAnchorElement && (each.hash = location.hash)); // the page shows the same in the other language
     addEventListener("keydown", (event) => this.#onKey(event));
   }
 

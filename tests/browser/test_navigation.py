@@ -97,3 +97,13 @@ def test_a_reload_with_a_panel_leaves_no_step_of_it(pair: Pair, story: tuple[Acc
     page.driver.back()
     eventually(lambda: page.run("return location.hash") == "", what="one step leads to the list")
     eventually(lambda: page.shown(f"[data-conversation='{tea}']"), what="the list")
+
+
+def test_the_other_language_shows_the_same_conversation(pair: Pair, story: tuple[Account, int, int]) -> None:
+    ann, tea, _ = story
+    chat = Chat(pair[0], ann)
+    chat.open(tea)
+    chat.page.click(".side a.language")
+    eventually(lambda: chat.page.run("return document.documentElement.lang") == "zh-Hans", what="Chinese")
+    chat.online()
+    is_open(chat.page, tea)
