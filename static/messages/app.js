@@ -235,9 +235,11 @@ class App {
   }
 
   async #back() {
+    const left = this.#conversation?.open?.id ?? 0;
     await navigate("");
     this.#search?.close();
     await this.#route();
+    this.#list?.focus(left);
   }
 
   // --- keyboard -----------------------------------------------------------------------------------------------

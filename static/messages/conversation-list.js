@@ -113,6 +113,11 @@ export class ConversationList {
     return make("li", "", button);
   }
 
+  /** @param {number} id  of the conversation whose row gets the focus; else it is beside the list */
+  focus(id) {
+    /** @type {HTMLElement} */ (this.#list.querySelector(`[data-conversation="${id}"]`) ?? element("new-conversation", HTMLButtonElement)).focus({ preventScroll: true });
+  }
+
   /** @param {Conversation} conversation */
   #preview({ last, group }) {
     const { words, people, user } = this.session;

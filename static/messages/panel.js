@@ -166,7 +166,9 @@ function open(kind, title, content) {
   const closed = new Promise((done) => { resolve = () => done(undefined); });
   /** @type {OpenLayer} */
   const layer = { dialog, closed, close: () => closeFrom(layer), ended: () => {
-    if (focused instanceof HTMLElement && focused.isConnected) focused.focus({ preventScroll: true });
+    const key = focused instanceof HTMLElement && !focused.isConnected ? focused.dataset.key : ""; // it was drawn again meanwhile
+    const target = key ? document.querySelector(`[data-key="${CSS.escape(key)}"]`) : focused;
+    if (target instanceof HTMLElement) target.focus({ preventScroll: true });
     resolve();
   } };
   close.addEventListener("click", layer.close);

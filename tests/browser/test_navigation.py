@@ -107,3 +107,38 @@ def test_the_other_language_shows_the_same_conversation(pair: Pair, story: tuple
     eventually(lambda: chat.page.run("return document.documentElement.lang") == "zh-Hans", what="Chinese")
     chat.online()
     is_open(chat.page, tea)
+
+
+def test_the_focus_stays_where_one_was(pair: Pair, story: tuple[Account, int, int]) -> None:
+    ann, tea, _ = story
+    chat = Chat(pair[0], ann)
+    page = chat.page
+    chat.open(tea)
+    eventually(lambda: "thank you" in chat.texts, what="the messages")
+    chat.act("thank you", "messages_hide")
+    page.click("dialog[open] .danger")
+    eventually(lambda: "thank you" not in chat.texts, what="it is deleted")
+    row = "return document.activeElement.closest('article')?.querySelector('.text')?.textContent"
+    eventually(lambda: page.run(row) == "the parcel is here", what="the message beside it has the focus")
+    chat.act("the parcel is here", "messages_recall")
+    chat.page.click("dialog[open] .danger")
+    eventually(lambda: page.focused == "You recalled a message", what="the notice in its place")
+    page.press("\ue00c")  # Escape: to the text box
+    eventually(lambda: page.focused == "message", what="the text box has the focus")
+    page.press("\ue00c")
+    row = "return document.activeElement.dataset.conversation"
+    eventually(lambda: page.run(row) == str(tea), what="the row of the conversation has the focus")
+
+
+def test_the_focus_returns_to_a_row_that_was_drawn_again(pair: Pair, story: tuple[Account, int, int]) -> None:
+    ann, tea, _ = story
+    chat = Chat(pair[0], ann)
+    chat.open(tea)
+    eventually(lambda: "thank you" in chat.texts, what="the messages")
+    chat.act("thank you", "messages_recall")
+    last = next(each for each in reversed(ann.history(tea)) if each.get("text") == "thank you")
+    ann.post("messages/react", app="gochat", id=last["id"], emoji="👍")
+    eventually(lambda: "👍1" in chat.page.texts(".reaction"), what="the row is drawn again")
+    chat.page.click("dialog[open] .quiet")
+    row = "return document.activeElement.closest('article')?.querySelector('.text')?.textContent"
+    eventually(lambda: chat.page.run(row) == "thank you", what="the row has the focus")
