@@ -147,7 +147,7 @@ class InvitationsView {
     this.session = session;
     this.group = group;
     this.note = noteLine();
-    this.body = make("div", "invitation-body", make("p", "muted", session.words.messages_loading));
+    this.body = make("div", "invitation-body");
     root.append(make("p", "muted", group ? fill(session.words.messages_group_link_hint, { name: group.name }) : session.words.messages_my_link_hint), this.note, this.body, this.#makeForm());
     this.#load();
   }
@@ -155,7 +155,7 @@ class InvitationsView {
   /** @returns {Promise<boolean>} */
   #load() {
     const { session, group } = this;
-    return load(this.body, this.note, session.words, async () => {
+    return load(this.body, this.note, session, async () => {
       const page = await session.api("GET", "invitations", { ...(group && { group: group.id }), limit: PAGE });
       const now = Date.now() / 1000;
       this.#invitations = page.invitations.filter((/** @type {Invitation} */ each) => (

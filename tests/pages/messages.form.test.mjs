@@ -70,7 +70,9 @@ it("a list has the rows of all its pages, up to a limit", async () => {
 
 it("what is asked for again while it loads is loaded once more, after the answers that may be older", async () => {
   const attributes = new Map();
+  const session = /** @type {any} */ ({ words: {} });
   const body = /** @type {any} */ ({
+    childElementCount: 1,
     getAttribute: (name) => attributes.get(name) ?? null,
     setAttribute: (name, value) => attributes.set(name, value),
     removeAttribute: (name) => attributes.delete(name),
@@ -85,16 +87,16 @@ it("what is asked for again while it loads is loaded once more, after the answer
     await new Promise((resolve) => answers.push(resolve));
     shown = answer;
   };
-  const first = load(body, null, {}, read);
+  const first = load(body, null, session, read);
   role = "admin";
-  const others = [load(body, null, {}, read), load(body, null, {}, read)];
+  const others = [load(body, null, session, read), load(body, null, session, read)];
   answers[0]();
   while (answers.length < 2) await new Promise(setImmediate);
   assert.equal(shown, "member");
   answers[1]();
   assert.deepEqual(await Promise.all([first, ...others]), [true, true, true]);
   assert.deepEqual([shown, asked, attributes.size], ["admin", 2, 0]);
-  const later = load(body, null, {}, read);
+  const later = load(body, null, session, read);
   answers[2]();
   assert.equal(await later, true);
   assert.equal(asked, 3);

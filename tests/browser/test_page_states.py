@@ -1,0 +1,69 @@
+"""What the messages page says when something is missing or not allowed, in real browsers."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.browser.chromium import Page
+from tests.browser.conftest import Pair
+from tests.browser.messenger import APP, Account, Chat
+from tests.support import Server, eventually
+
+pytestmark = pytest.mark.full
+
+PHONE = (390, 844)
+NO_NETWORK = "net::ERR_INTERNET_DISCONNECTED", "WebSocket connection to"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server for all tests of this module."""
+    server = Server(tmp_path_factory.mktemp("server"), config={"accounts": {"registrations_per_address": 0}})
+    yield server
+    server.stop()
+    server.check()
+
+
+def is_said(page: Page, selector: str, text: str) -> None:
+    """The texts of what matches and is shown."""
+    shown = (
+        "return [...document.querySelectorAll(arguments[0])]"
+        ".filter((each) => each.checkVisibility()).map((each) => each.textContent)"
+    )
+    eventually(lambda: page.run(shown, selector) == [text], what=f"{selector} says {text!r}")
+
+
+@pytest.mark.parametrize(
+    ("opener", "loaded"),
+    [("#me", ".profile [data-key=password]"), ("#new-conversation", ".contacts [aria-labelledby]")],
+)
+def test_a_panel_without_a_network_says_so_and_is_loaded_later(
+    pair: Pair, server: Server, opener: str, loaded: str
+) -> None:
+    pair.expects(*NO_NETWORK)
+    chat = Chat(pair[0], Account(server, "Ann"))
+    page = chat.page
+    page.click(opener)  # its module is loaded
+    eventually(lambda: page.shown(loaded), what="the panel")
+    page.click("dialog[open] .close")
+    eventually(lambda: not page.shown("dialog"), what="it is closed")
+    chat.cut()
+    page.click(opener)
+    eventually(lambda: page.shown("dialog[open] .note:not([hidden])"), what="why nothing is shown")
+    assert chat.word("messages_loading") not in page.texts("dialog[open] .muted")
+    chat.mend()
+    eventually(lambda: page.shown(loaded), what="the panel is loaded")
+    assert not page.shown("dialog[open] .note:not([hidden])")
+
+
+def test_the_panel_of_a_group_without_us_shows_no_more_than_that(pair: Pair, server: Server) -> None:
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    pair.expects("404")
+    group = bob.create_group("Tea", ann)
+    chat = Chat(pair[0], ann)
+    chat.open(group)
+    chat.page.click("#conversation-open")
+    eventually(lambda: chat.page.shown("[data-key=leave]"), what="the panel")
+    bob.post("groups/remove", app=APP, group=str(group), members=[ann.user])
+    is_said(chat.page, "dialog[open] .note", "You are not in this group any more")
+    assert not chat.page.texts("dialog[open] .group-body *")
