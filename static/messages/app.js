@@ -20,6 +20,9 @@ import { SavedLogin, Session } from "./session.js";
 /** @typedef {import("./store.js").Conversation} Conversation */
 
 const RETRY_LIST_MS = 3_000;
+/** Close code of a user who is banned for a time; the server does not say for how long. */
+const BANNED = 4503;
+const RETRY_BANNED_MS = 20_000;
 
 /** Owns the session and its views; there is one at a time. */
 class App {
@@ -43,7 +46,7 @@ class App {
     const [, came, code] = /^#(oauth|reset)=(.+)$/.exec(location.hash) ?? [];
     if (came) history.replaceState(null, "", location.pathname + location.search); // a code is not for the history
     startPanels(page.text);
-    this.connection = new ConnectionView(page.text, { retry: () => this.#session?.messenger.retryNow(), reload: () => location.reload() });
+    this.connection = new ConnectionView({ ...page.text, refused_4503: page.text.messages_fault_banned }, { retry: () => this.#session?.messenger.retryNow(), reload: () => location.reload() });
     this.login = new LoginView(page, (login) => {
       this.saved.set(login);
       if (this.#session) return location.reload(); // another tab has logged in meanwhile
@@ -71,6 +74,7 @@ class App {
     this.#search = new Search(session);
     session.on("state", (change) => {
       this.connection.show(change);
+      if (change.code === BANNED) setTimeout(() => session === this.#session && session.messenger.connect().catch(() => {}), RETRY_BANNED_MS);
       if (change.state !== "online") return;
       if (session.store.isLoaded) this.#conversation?.refresh();
       else this.#loadList();

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from imserver_client import Api
 from tests.browser.chromium import Page
 from tests.browser.conftest import Pair
 from tests.browser.messenger import APP, Account, Chat
@@ -67,3 +68,13 @@ def test_the_panel_of_a_group_without_us_shows_no_more_than_that(pair: Pair, ser
     bob.post("groups/remove", app=APP, group=str(group), members=[ann.user])
     is_said(chat.page, "dialog[open] .note", "You are not in this group any more")
     assert not chat.page.texts("dialog[open] .group-body *")
+
+
+def test_a_ban_is_named_and_ends_by_itself(pair: Pair, server: Server) -> None:
+    pair.expects("WebSocket connection to", "403")
+    ann = Account(server, "Ann")
+    chat = Chat(pair[0], ann)
+    with Api(server.http_url) as api:
+        api.call("POST", "ban", {"app": APP, "users": [ann.user], "seconds": 4})
+    is_said(chat.page, "#banner-text", "You are banned for a time (code 4503)")
+    chat.online()
