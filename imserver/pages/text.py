@@ -306,6 +306,7 @@ _TABLE: Final[dict[str, tuple[str, str]]] = {
     "messages_fault_forbidden": ("你没有权限这样做", "You may not do this"),
     "messages_fault_banned": ("你暂时被禁止使用", "You are banned for a time"),
     "messages_fault_muted": ("你在这个群里被禁言了", "You are muted in this group"),
+    "messages_muted_until": ("你在这个群里被禁言至 {when}", "You are muted in this group until {when}"),
     "messages_fault_passwords_off": ("这里的账号没有密码", "Accounts have no passwords here"),
     "messages_fault_unknown_device": ("这台设备已经退出", "This device is logged out already"),
     "messages_fault_unknown_provider": ("没有这种登录方式", "There is no such way to log in"),

@@ -1,5 +1,6 @@
 """What the messages page says when something is missing or not allowed, in real browsers."""
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -12,7 +13,7 @@ from tests.support import Server, eventually
 
 pytestmark = pytest.mark.full
 
-PHONE = (390, 844)
+DESKTOP, PHONE = (1280, 800), (390, 844)
 NO_NETWORK = "net::ERR_INTERNET_DISCONNECTED", "WebSocket connection to"
 
 
@@ -78,3 +79,34 @@ def test_a_ban_is_named_and_ends_by_itself(pair: Pair, server: Server) -> None:
         api.call("POST", "ban", {"app": APP, "users": [ann.user], "seconds": 4})
     is_said(chat.page, "#banner-text", "You are banned for a time (code 4503)")
     chat.online()
+
+
+@pytest.mark.parametrize(("language", "size", "dark"), [("en", DESKTOP, False), ("zh", PHONE, True)])
+def test_where_one_cannot_write_a_line_says_why(
+    pair: Pair, server: Server, language: str, size: tuple[int, int], dark: bool
+) -> None:
+    pair.expects("404")
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    group = bob.create_group("Tea", ann)
+    bob.say(group, "hello")
+    chat = Chat(pair[0], ann, language=language, size=size, dark=dark)
+    page = chat.page
+    chat.open(group)
+    eventually(lambda: "hello" in chat.texts, what="the message")
+    bob.post("groups/mute", app=APP, group=str(group), member=ann.user, until=int(time.time()) + 20)
+    muted = chat.words["messages_muted_until"].partition("{")[0]
+    eventually(lambda: "".join(page.texts("#hindrance")).startswith(muted), what="the mute")
+    assert not page.shown("#composer")
+    page.driver.refresh()
+    chat.online()
+    eventually(lambda: page.shown("#hindrance"), what="it is also said after a reload")
+    eventually(lambda: page.shown("#composer") and not page.shown("#hindrance"), what="the mute is over")
+    bob.post("groups/remove", app=APP, group=str(group), members=[ann.user])
+    is_said(page, "#hindrance", chat.words["messages_fault_unknown_group"])
+    assert not page.shown("#composer")
+    assert page.texts("#conversation-status") == [""]
+    page.driver.refresh()
+    chat.online()
+    is_said(page, "#hindrance", chat.words["messages_fault_unknown_group"])
+    bob.post("groups/invite", app=APP, group=str(group), members=[ann.user])
+    eventually(lambda: page.shown("#composer"), what="the text box after the return")
