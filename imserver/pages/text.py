@@ -553,6 +553,10 @@ _TABLE: Final[dict[str, tuple[str, str]]] = {
         "After this, all devices must log in again, including this one.",
     ),
     "messages_fault_nickname": ("请输入名字", "Enter a name"),
+    "messages_fault_login_form": (
+        "不能用它登录，请检查格式",
+        "This cannot be used to log in. Check its form",
+    ),
     "messages_fault_identifier": ("请填写登录账号", "Enter what you log in with"),
     "messages_fault_no_password": ("请输入密码", "Enter the password"),
     "messages_fault_password": ("密码至少 8 个字符", "The password needs at least 8 characters"),

@@ -2,13 +2,15 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
-from imserver_client import Api
+from imserver.pages.text import TEXT
+from imserver_client import Api, RequestRefused
 from tests.browser.chromium import Page
 from tests.browser.conftest import Pair
-from tests.browser.messenger import APP, Account, Chat
+from tests.browser.messenger import APP, PASSWORD, Account, Chat
 from tests.support import Server, eventually
 
 pytestmark = pytest.mark.full
@@ -110,3 +112,30 @@ def test_where_one_cannot_write_a_line_says_why(
     is_said(page, "#hindrance", chat.words["messages_fault_unknown_group"])
     bob.post("groups/invite", app=APP, group=str(group), members=[ann.user])
     eventually(lambda: page.shown("#composer"), what="the text box after the return")
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("1abc", "messages_fault_login_form"),
+        ("ann@", "messages_fault_login_form"),
+        ("taken.name", "messages_fault_login_taken"),
+    ],
+)
+def test_a_refused_registration_marks_the_field(pair: Pair, server: Server, name: str, fault: str) -> None:
+    pair.expects("400", "409")
+    with Api(server.http_url) as api, suppress(RequestRefused):
+        taken = {"name": "taken.name", "password": PASSWORD, "nickname": "Ann"}
+        api.call("POST", "accounts/register", taken)
+    address = f"{server.http_url}/home/messages?lang=en"
+    page = pair[0].open(address, forget=True, size=PHONE)
+    page.click("#login-switch")
+    for field, text in (("#nickname", "Ann"), ("#identifier", name), ("#password", PASSWORD)):
+        page.find(field).send_keys(text)
+    page.click("#login-submit")
+    is_said(page, "#login-note", TEXT["en"][fault])
+    eventually(lambda: page.focused == "identifier", what="the field has the focus")
+    assert page.run("return document.activeElement.ariaInvalid") == "true"
+    assert page.run(
+        "return document.querySelector('#login-note').previousElementSibling.contains(document.activeElement)"
+    )
