@@ -156,6 +156,10 @@ _TABLE: Final[dict[str, tuple[str, str]]] = {
     "messages_logout": ("退出", "Log out"),
     "messages_group_name": ("群名称", "Group name"),
     "messages_none": ("还没有会话", "No conversations yet"),
+    "messages_none_hint": (
+        "找人聊天、新建群，或把你的邀请链接发给朋友。",
+        "Find people, make a group, or send your invitation link to a friend.",
+    ),
     "messages_more_talks": ("更早的会话", "Older conversations"),
     "messages_back": ("返回会话列表", "Back to the conversations"),
     "messages_choose": ("选一个会话", "Choose a conversation"),

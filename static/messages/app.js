@@ -230,7 +230,9 @@ class App {
     });
     element("back", HTMLButtonElement).addEventListener("click", () => this.#back());
     element("me", HTMLButtonElement).addEventListener("click", () => withModule(import("./profile.js"), this.words, ({ openProfile }) => this.#session && openProfile(this.#session)));
-    element("new-conversation", HTMLButtonElement).addEventListener("click", () => this.#session && openContacts(this.#session).then(() => this.#countRequests()));
+    for (const id of ["new-conversation", "find-people"]) {
+      element(id, HTMLButtonElement).addEventListener("click", () => this.#session && openContacts(this.#session).then(() => this.#countRequests()));
+    }
     element("search-here", HTMLButtonElement).addEventListener("click", () => this.#search?.open(this.#conversation?.open ?? null));
     element("search", HTMLInputElement).addEventListener("focus", () => void (document.body.dataset.searching = "true"));
     element("shortcuts", HTMLButtonElement).addEventListener("click", () => this.#showShortcuts());

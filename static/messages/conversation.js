@@ -142,8 +142,6 @@ export class ConversationView {
     this.#typists.clear();
     this.composer.show(conversation);
     this.timeline.show([]);
-    const { words } = this.session;
-    this.#drawEmpty(words.messages_choose, words.messages_choose_hint);
     this.#empty.hidden = conversation !== null;
     this.draw();
     if (!conversation) return;
@@ -192,6 +190,7 @@ export class ConversationView {
     const face = open && (open.group || !open.peer ? make("span", "avatar group", "#") : session.people.avatar(open.peer));
     this.#face.replaceChildren(...(face ? [face] : []));
     this.#drawPins();
+    if (!open) this.#drawEmpty(session.store.isLoaded && !session.store.conversations.size ? session.words.messages_none : session.words.messages_choose, session.words.messages_choose_hint);
     if (!open || !this.#isShown) return;
     this.timeline.update(this.#items());
     const isEmpty = !open.entries?.length && !session.outbox.of(open).length && !session.store.streamsOf(open).length;

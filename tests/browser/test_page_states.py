@@ -139,3 +139,21 @@ def test_a_refused_registration_marks_the_field(pair: Pair, server: Server, name
     assert page.run(
         "return document.querySelector('#login-note').previousElementSibling.contains(document.activeElement)"
     )
+
+
+@pytest.mark.parametrize(("language", "size", "dark"), [("en", DESKTOP, True), ("zh", PHONE, False)])
+def test_a_new_user_is_led_to_people(
+    pair: Pair, server: Server, language: str, size: tuple[int, int], dark: bool
+) -> None:
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    chat = Chat(pair[0], ann, language=language, size=size, dark=dark)
+    page = chat.page
+    is_said(page, "#conversations-note", chat.words["messages_none_hint"])
+    if size == DESKTOP:
+        is_said(page, "#empty-title", chat.words["messages_none"])
+    page.click("#find-people")
+    eventually(lambda: page.shown("dialog[open] #find-text"), what="the contacts")
+    page.click("dialog[open] .close")
+    bob.say(ann, "hello")
+    eventually(lambda: not page.shown("#find-people"), what="there is a conversation")
+    assert not page.shown("#conversations-note")
