@@ -311,6 +311,8 @@ _TABLE: Final[dict[str, tuple[str, str]]] = {
     "messages_fault_banned": ("你暂时被禁止使用", "You are banned for a time"),
     "messages_fault_muted": ("你在这个群里被禁言了", "You are muted in this group"),
     "messages_muted_until": ("你在这个群里被禁言至 {when}", "You are muted in this group until {when}"),
+    "messages_fault_no_answer": ("服务器没有响应", "The server does not answer"),
+    "messages_fault_offline": ("设备没有网络", "This device is offline"),
     "messages_fault_passwords_off": ("这里的账号没有密码", "Accounts have no passwords here"),
     "messages_fault_unknown_device": ("这台设备已经退出", "This device is logged out already"),
     "messages_fault_unknown_provider": ("没有这种登录方式", "There is no such way to log in"),
@@ -749,7 +751,6 @@ _TABLE: Final[dict[str, tuple[str, str]]] = {
     "messages_invites_to_contact": ("{name} 想加你为联系人", "{name} would like to be your contact"),
     "messages_join": ("加入", "Join"),
     "messages_not_now": ("以后再说", "Not now"),
-    "messages_invitation_gone": ("这个邀请已失效", "This invitation is no longer valid"),
     "messages_own_link": ("这是你自己的链接", "This is your own link"),
     # --- the status page
     "status_title": ("运行状态", "Status"),

@@ -127,7 +127,6 @@ export class Composer {
     this.#toggleEmoji(false);
     if (!conversation) return;
     this.#showDraft(conversation);
-    this.countMembers();
   }
 
   /** @returns {string} why one cannot write in the open conversation; empty: one can */

@@ -3,7 +3,7 @@
 
 import { element, fill, make } from "../text.js";
 import { MessageActions } from "./actions.js";
-import { ApiError, reasonOf } from "./api.js";
+import { ApiError, noAnswer, reasonOf } from "./api.js";
 import { Composer } from "./composer.js";
 import { isRevision, revised } from "./entries.js";
 import { startMedia } from "./media/media.js";
@@ -176,6 +176,7 @@ export class ConversationView {
   /** @param {Conversation} conversation  its entries are shown */
   #drawEntered(conversation) {
     this.draw();
+    this.composer.countMembers();
     this.#loadPins(conversation);
     this.#loadRules(conversation);
   }
@@ -196,7 +197,7 @@ export class ConversationView {
     const isEmpty = !open.entries?.length && !session.outbox.of(open).length && !session.store.streamsOf(open).length;
     const { words } = session;
     const isMissing = open.id > 0 && (!open.entries || open.cached);
-    if (isEmpty && isMissing) this.#drawEmpty(words.messages_not_loaded, this.#fault || words.no_answer, true);
+    if (isEmpty && isMissing) this.#drawEmpty(words.messages_not_loaded, this.#fault || noAnswer(words), true);
     else if (isEmpty) this.#drawEmpty(words.messages_empty, words.messages_choose_hint);
     this.#empty.hidden = !isEmpty;
     this.#drawLatest();

@@ -2,7 +2,7 @@
 /** Parts of forms and lists in the panels. */
 
 import { make } from "../text.js";
-import { reasonOf } from "./api.js";
+import { noAnswer, reasonOf } from "./api.js";
 import { button, toast } from "./panel.js";
 
 /**
@@ -172,8 +172,8 @@ export function load(body, note, session, act) {
 export async function withModule(module, words, use, note = null) {
   const loaded = await module.catch(() => null);
   if (loaded) await use(loaded);
-  else if (note) show(note, words.no_answer);
-  else toast(words.no_answer, { label: words.enter_again, act: () => location.reload() }); // browsers may remember the failure
+  else if (note) show(note, noAnswer(words));
+  else toast(noAnswer(words), { label: words.enter_again, act: () => location.reload() }); // browsers may remember the failure
 }
 
 /**

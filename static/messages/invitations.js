@@ -2,7 +2,7 @@
 /** Invitation links: to a group, or to become contacts. Each is shown with a QR code. */
 
 import { fill, make } from "../text.js";
-import { ApiError, callApi } from "./api.js";
+import { callApi, reasonOf } from "./api.js";
 import { attempt, copyButton, field, input, load, namedList, noteLine, redraw, section, select, show, withModule } from "./form.js";
 import { button, confirm, openDialog, openPanel, toast } from "./panel.js";
 import { avatarOf } from "./people.js";
@@ -92,8 +92,7 @@ export async function followInvitation(session, code) {
   try {
     preview = await showInvitation(session.app, code);
   } catch (error) {
-    const isGone = error instanceof ApiError && error.code === "unknown_invitation";
-    return toast(isGone ? words.messages_invitation_gone : words.no_answer);
+    return toast(reasonOf(error, words));
   }
   if (preview.user === session.user) {
     if (preview.group) return session.open({ conversation: Number(preview.group) });

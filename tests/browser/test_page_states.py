@@ -157,3 +157,19 @@ def test_a_new_user_is_led_to_people(
     bob.say(ann, "hello")
     eventually(lambda: not page.shown("#find-people"), what="there is a conversation")
     assert not page.shown("#conversations-note")
+
+
+def test_a_group_opened_without_a_network_says_why_and_counts_its_members_later(
+    pair: Pair, server: Server
+) -> None:
+    pair.expects(*NO_NETWORK)
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    group = bob.create_group("Tea", ann)
+    chat = Chat(pair[0], ann)
+    page = chat.page
+    eventually(lambda: page.shown(f"[data-conversation='{group}']"), what="the group is listed")
+    chat.cut()
+    chat.open(group)
+    is_said(page, "#empty-hint", "This device is offline")
+    chat.mend()
+    is_said(page, "#conversation-status", "2 members")

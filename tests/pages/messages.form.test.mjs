@@ -8,8 +8,8 @@ import { load, noteLine, withModule } from "./static/messages/form.js";
 
 const FOLDER = new URL("./static/messages/", import.meta.url);
 const WORDS = [
-  { no_answer: "服务器没有回答", enter_again: "重新进入" },
-  { no_answer: "the server does not answer", enter_again: "Reload" },
+  { messages_fault_no_answer: "服务器没有回答", enter_again: "重新进入" },
+  { messages_fault_no_answer: "the server does not answer", enter_again: "Reload" },
 ];
 
 /** An element that has a text and children, no more. */
@@ -34,13 +34,13 @@ it("a module that cannot be loaded is reported in the language of the page, and 
     const used = [];
     const missing = () => import("./static/messages/absent.js");
     await withModule(missing(), words, () => used.push("missing"));
-    assert.deepEqual([body.text, used], [words.no_answer + words.enter_again, []]);
+    assert.deepEqual([body.text, used], [words.messages_fault_no_answer + words.enter_again, []]);
     const [[toast]] = body.parts.map(({ parts }) => parts);
     toast.parts[1].click();
     assert.equal(reloads, 1);
     const note = noteLine();
     await withModule(missing(), words, () => used.push("missing"), note);
-    assert.deepEqual([note.textContent, note.hidden, body.parts.length], [words.no_answer, false, 1]);
+    assert.deepEqual([note.textContent, note.hidden, body.parts.length], [words.messages_fault_no_answer, false, 1]);
     await withModule(import("./static/messages/format.js"), words, () => used.push("found"), note);
     assert.deepEqual(used, ["found"]);
     assert.equal(body.parts.length, 1);
