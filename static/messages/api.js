@@ -80,7 +80,7 @@ export async function rowsOf(key, load) {
  */
 export function reasonOf(error, words) {
   if (error instanceof ApiError) return faultText(error.code, words);
-  if (error instanceof NotConnected) return words.no_answer;
+  if (error instanceof NotConnected) return noAnswer(words);
   if (error instanceof CommandRefused) {
     const { cmd, code, reason } = error;
     if (reason !== null) return fill(words.send_rejected, { reason: reason || words.no_reason });
@@ -92,12 +92,20 @@ export function reasonOf(error, words) {
 }
 
 /**
+ * @param {Record<string, string>} words
+ * @returns {string} why there is no answer
+ */
+export function noAnswer(words) {
+  return globalThis.navigator?.onLine === false ? words.messages_fault_offline : words.messages_fault_no_answer;
+}
+
+/**
  * @param {string} code  of a problem
  * @param {Record<string, string>} words
  * @returns {string}
  */
 function faultText(code, words) {
-  if (code === "no_answer") return words.no_answer;
+  if (code === "no_answer") return noAnswer(words);
   const known = words[`messages_fault_${code}`];
   if (known) return known;
   return code.endsWith("_unavailable") ? words.messages_fault_unavailable : fill(words.messages_fault_other, { code });

@@ -20,6 +20,9 @@ import { SavedLogin, Session } from "./session.js";
 /** @typedef {import("./store.js").Conversation} Conversation */
 
 const RETRY_LIST_MS = 3_000;
+/** Close code of a user who is banned for a time; the server does not say for how long. */
+const BANNED = 4503;
+const RETRY_BANNED_MS = 20_000;
 
 /** Owns the session and its views; there is one at a time. */
 class App {
@@ -43,7 +46,7 @@ class App {
     const [, came, code] = /^#(oauth|reset)=(.+)$/.exec(location.hash) ?? [];
     if (came) history.replaceState(null, "", location.pathname + location.search); // a code is not for the history
     startPanels(page.text);
-    this.connection = new ConnectionView(page.text, { retry: () => this.#session?.messenger.retryNow(), reload: () => location.reload() });
+    this.connection = new ConnectionView({ ...page.text, refused_4503: page.text.messages_fault_banned }, { retry: () => this.#session?.messenger.retryNow(), reload: () => location.reload() });
     this.login = new LoginView(page, (login) => {
       this.saved.set(login);
       if (this.#session) return location.reload(); // another tab has logged in meanwhile
@@ -71,6 +74,7 @@ class App {
     this.#search = new Search(session);
     session.on("state", (change) => {
       this.connection.show(change);
+      if (change.code === BANNED) setTimeout(() => session === this.#session && session.messenger.connect().catch(() => {}), RETRY_BANNED_MS);
       if (change.state !== "online") return;
       if (session.store.isLoaded) this.#conversation?.refresh();
       else this.#loadList();
@@ -196,14 +200,17 @@ class App {
     }
     this.#routed = location.hash;
     showView(conversation ? "conversation" : "list");
-    if (conversation) delete document.body.dataset.searching;
+    if (conversation) document.body.toggleAttribute("data-searching", Boolean(history.state?.searching));
     if (conversation?.peer && this.#session?.isOnline) this.#session.people.refresh([conversation.peer]);
     await this.#conversation?.show(conversation, message);
     this.#schedule();
   }
 
   #listen() {
-    addEventListener("popstate", () => location.hash !== this.#routed && this.#route()); // not after a layer was closed
+    addEventListener("popstate", () => {
+      if (location.hash !== this.#routed) this.#route();
+      else this.#search?.follow(); // or a layer was closed
+    });
     addEventListener("hashchange", () => this.#route());
     addEventListener("online", () => this.#session?.messenger.retryNow());
     addEventListener("offline", () => this.#session && this.connection.show(this.#session.messenger.state));
@@ -223,17 +230,22 @@ class App {
     });
     element("back", HTMLButtonElement).addEventListener("click", () => this.#back());
     element("me", HTMLButtonElement).addEventListener("click", () => withModule(import("./profile.js"), this.words, ({ openProfile }) => this.#session && openProfile(this.#session)));
-    element("new-conversation", HTMLButtonElement).addEventListener("click", () => this.#session && openContacts(this.#session).then(() => this.#countRequests()));
+    for (const id of ["new-conversation", "find-people"]) {
+      element(id, HTMLButtonElement).addEventListener("click", () => this.#session && openContacts(this.#session).then(() => this.#countRequests()));
+    }
     element("search-here", HTMLButtonElement).addEventListener("click", () => this.#search?.open(this.#conversation?.open ?? null));
     element("search", HTMLInputElement).addEventListener("focus", () => void (document.body.dataset.searching = "true"));
     element("shortcuts", HTMLButtonElement).addEventListener("click", () => this.#showShortcuts());
+    for (const each of document.querySelectorAll("a.language")) each.addEventListener("click", () => each instanceof HTMLAnchorElement && (each.hash = location.hash)); // the page shows the same in the other language
     addEventListener("keydown", (event) => this.#onKey(event));
   }
 
   async #back() {
+    const left = this.#conversation?.open?.id ?? 0;
     await navigate("");
     this.#search?.close();
     await this.#route();
+    this.#list?.focus(left);
   }
 
   // --- keyboard -----------------------------------------------------------------------------------------------

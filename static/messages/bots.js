@@ -42,7 +42,7 @@ class BotsView {
   constructor(session, root) {
     this.session = session;
     this.note = noteLine();
-    this.body = make("div", "bots-body", make("p", "muted", session.words.messages_loading));
+    this.body = make("div", "bots-body");
     const create = button(session.words.messages_bot_new);
     create.id = "new-bot";
     create.addEventListener("click", () => this.#create());
@@ -53,7 +53,7 @@ class BotsView {
   /** @returns {Promise<boolean>} */
   #load() {
     const { session } = this;
-    return load(this.body, this.note, session.words, async () => {
+    return load(this.body, this.note, session, async () => {
       const bots = await rowsOf("bots", (cursor) => session.api("GET", "bots", { cursor }));
       session.people.add(bots.map((/** @type {Bot} */ { id, name, nickname, avatar }) => ({ user: id, name, nickname, avatar, bot: true })));
       const rows = bots.map((/** @type {Bot} */ bot) => personRow(session, bot.id, () => this.#open(bot), { below: bot.name && `@${bot.name}` }));
@@ -210,7 +210,7 @@ export class HooksView {
     this.group = group;
     this.root = section(session.words.messages_hooks, make("p", "muted", session.words.messages_hooks_hint));
     this.note = noteLine();
-    this.body = make("div", "hooks-body", make("p", "muted", session.words.messages_loading));
+    this.body = make("div", "hooks-body");
     this.root.append(this.note, this.body);
     this.#load();
   }
@@ -218,7 +218,7 @@ export class HooksView {
   /** @returns {Promise<boolean>} */
   #load() {
     const { session, group } = this;
-    return load(this.body, this.note, session.words, async () => {
+    return load(this.body, this.note, session, async () => {
       const { hooks } = await session.api("GET", "hooks", { group });
       this.#hooks = hooks;
       this.#draw();

@@ -17,6 +17,7 @@ const TYPING_EACH_MS = 3_000;
 const MOST_NAMES = 8;
 const MEMBERS_PAGE = 500;
 const COUNT_AFTER_MS = 1_000;
+const MUTE_CHECK_MS = 5_000;
 const MOST_COMMANDS = 50;
 const MENTION = /(?:^|[\s(（])@([^\s@]{0,32})$/u;
 const COMMAND = /^\/([a-z0-9_]{0,32})$/;
@@ -66,6 +67,9 @@ export class Composer {
   #opener = element("emoji-open", HTMLButtonElement);
   #bar = element("reply-bar", HTMLElement);
   #names = element("mentions", HTMLElement);
+  #hindrance = element("hindrance", HTMLElement);
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #muted;
   #ends = new AbortController();
 
   /**
@@ -115,7 +119,7 @@ export class Composer {
    */
   show(conversation) {
     this.#conversation = conversation;
-    this.#form.hidden = !conversation;
+    this.draw();
     this.#editing = null;
     this.memberCount = 0;
     this.#members = this.#commands = null;
@@ -123,7 +127,28 @@ export class Composer {
     this.#toggleEmoji(false);
     if (!conversation) return;
     this.#showDraft(conversation);
-    this.countMembers();
+  }
+
+  /** @returns {string} why one cannot write in the open conversation; empty: one can */
+  get hindrance() {
+    const { words, language } = this.session;
+    const { left = false, mutedUntil = 0 } = this.#conversation ?? {};
+    if (left) return words.messages_fault_unknown_group;
+    if (mutedUntil * 1000 <= Date.now()) return "";
+    const date = new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "short" });
+    return fill(words.messages_muted_until, { when: date.format(mutedUntil * 1000) });
+  }
+
+  /** Shows the text box, or why one cannot write. */
+  draw() {
+    const { hindrance } = this;
+    const hadFocus = this.#form.contains(document.activeElement);
+    this.#form.hidden = !this.#conversation || Boolean(hindrance);
+    if (this.#hindrance.textContent !== hindrance) this.#hindrance.textContent = hindrance;
+    this.#hindrance.hidden = !hindrance;
+    if (hadFocus && hindrance) this.focus();
+    clearTimeout(this.#muted);
+    if (hindrance && !this.#conversation?.left) this.#muted = setTimeout(() => this.draw(), MUTE_CHECK_MS);
   }
 
   /** Somebody has come or gone: counts the members a moment later, once for all who do, and not at the same moment as other pages. */
@@ -185,11 +210,13 @@ export class Composer {
   }
 
   focus() {
-    this.#field.focus();
+    if (this.#form.hidden) element("log", HTMLElement).focus();
+    else this.#field.focus();
   }
 
   /** @param {Entry} entry */
   reply(entry) {
+    if (this.hindrance) return toast(this.hindrance);
     if (this.#editing) this.#clearBar();
     [this.#replyTo, this.#replied] = [entry.id, entry];
     this.#drawBar();
@@ -199,6 +226,7 @@ export class Composer {
 
   /** @param {Entry} entry */
   edit(entry) {
+    if (this.hindrance) return toast(this.hindrance);
     this.#editing = entry;
     [this.#replyTo, this.#replied] = [0, null];
     this.#field.value = entry.text ?? "";

@@ -64,7 +64,6 @@ class ContactsView {
       session.on("contact", () => this.#load()),
       session.people.watch(() => this.lists.friends),
     );
-    this.#draw();
     this.#load();
   }
 
@@ -72,14 +71,14 @@ class ContactsView {
     for (const end of this.#ends) end();
   }
 
-  async #load() {
-    await load(this.lower, this.note, this.session.words, async () => {
+  #load() {
+    return load(this.lower, this.note, this.session, async () => {
       const lists = await Promise.all(LISTS.map((name) => loadList(this.session, name)));
       LISTS.forEach((name, index) => { this.lists[name] = lists[index]; });
       this.#isLoaded = true;
+      this.#draw();
       await this.session.people.refresh(this.lists.friends);
     });
-    this.#draw();
   }
 
   /** @returns {HTMLElement} */
@@ -131,6 +130,7 @@ class ContactsView {
   }
 
   #draw() {
+    if (!this.#isLoaded) return;
     const { session, lists } = this;
     const { words } = session;
     const sections = [];
@@ -142,7 +142,7 @@ class ContactsView {
       sections.push(section(words.messages_requests, namedList(words.messages_requests, rows)));
     }
     const friends = byName(session, lists.friends).map((user) => this.#row(user));
-    const none = make("p", "muted", this.#isLoaded ? words.messages_no_contacts : words.messages_loading);
+    const none = make("p", "muted", words.messages_no_contacts);
     const title = friends.length ? `${words.messages_contacts} · ${friends.length}` : words.messages_contacts;
     sections.push(section(title, friends.length ? namedList(words.messages_contacts, friends) : none));
     if (lists.outgoing.length) {

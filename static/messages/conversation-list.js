@@ -17,6 +17,7 @@ export class ConversationList {
   #list = element("conversations", HTMLElement);
   #note = element("conversations-note", HTMLElement);
   #more = element("conversations-more", HTMLButtonElement);
+  #find = element("find-people", HTMLButtonElement);
   #fault = "";
   #title = document.title;
   #ends = new AbortController();
@@ -65,9 +66,10 @@ export class ConversationList {
       if (focused) /** @type {HTMLElement | null} */ (this.#list.querySelector(`[data-conversation="${focused}"]`))?.focus({ preventScroll: true });
     }
     const isEmpty = store.conversations.size === 0;
-    this.#note.textContent = this.#fault || (store.isLoaded ? words.messages_none : words.messages_loading);
+    this.#note.textContent = this.#fault || (store.isLoaded ? words.messages_none_hint : words.messages_loading);
     this.#note.hidden = !isEmpty && !this.#fault;
     this.#more.hidden = !store.hasMore;
+    this.#find.hidden = !isEmpty || !store.isLoaded;
     showBadge(store.unread);
     document.title = store.unread ? `(${store.unread}) ${this.#title}` : this.#title;
   }
@@ -111,6 +113,11 @@ export class ConversationList {
     if (isOpen) button.setAttribute("aria-current", "true");
     button.addEventListener("click", () => this.session.open({ conversation: id }));
     return make("li", "", button);
+  }
+
+  /** @param {number} id  of the conversation whose row gets the focus; else it is beside the list */
+  focus(id) {
+    /** @type {HTMLElement} */ (this.#list.querySelector(`[data-conversation="${id}"]`) ?? element("new-conversation", HTMLButtonElement)).focus({ preventScroll: true });
   }
 
   /** @param {Conversation} conversation */

@@ -3,7 +3,7 @@
 
 import { element, fill, make } from "../text.js";
 import { MessageActions } from "./actions.js";
-import { reasonOf } from "./api.js";
+import { ApiError, noAnswer, reasonOf } from "./api.js";
 import { Composer } from "./composer.js";
 import { isRevision, revised } from "./entries.js";
 import { startMedia } from "./media/media.js";
@@ -96,7 +96,7 @@ export class ConversationView {
     startMedia(session, {
       place: /** @type {HTMLElement} */ (this.#log.closest(".room")), form: element("composer", HTMLElement),
       before: element("composer-tools", HTMLElement), after: element("composer-tools-after", HTMLElement),
-      conversation: () => this.open, sent: () => this.toEnd(),
+      conversation: () => (this.composer.hindrance ? null : this.open), sent: () => this.toEnd(),
     }, signal);
     this.#log.replaceChildren();
     this.timeline = new Timeline(this.#log, {
@@ -144,8 +144,6 @@ export class ConversationView {
     this.#typists.clear();
     this.composer.show(conversation);
     this.timeline.show([]);
-    const { words } = this.session;
-    this.#drawEmpty(words.messages_choose, words.messages_choose_hint);
     this.#empty.hidden = conversation !== null;
     this.draw();
     if (!conversation) return;
@@ -180,6 +178,7 @@ export class ConversationView {
   /** @param {Conversation} conversation  its entries are shown */
   #drawEntered(conversation) {
     this.draw();
+    this.composer.countMembers();
     this.#loadPins(conversation);
     this.#loadRules(conversation);
   }
@@ -189,16 +188,18 @@ export class ConversationView {
     const { open, session } = this;
     this.#name.replaceChildren(open ? session.store.nameOf(open) : session.words.messages_title, ...session.people.marks(open?.peer ?? ""));
     this.#drawStatus();
-    element("conversation-open", HTMLButtonElement).disabled = !open;
+    this.composer.draw();
+    element("conversation-open", HTMLButtonElement).disabled = !open || open.left;
     const face = open && (open.group || !open.peer ? make("span", "avatar group", "#") : session.people.avatar(open.peer));
     this.#face.replaceChildren(...(face ? [face] : []));
     this.#drawPins();
+    if (!open) this.#drawEmpty(session.store.isLoaded && !session.store.conversations.size ? session.words.messages_none : session.words.messages_choose, session.words.messages_choose_hint);
     if (!open || !this.#isShown) return;
     this.timeline.update(this.#items());
     const isEmpty = !open.entries?.length && !session.outbox.of(open).length && !session.store.streamsOf(open).length;
     const { words } = session;
     const isMissing = open.id > 0 && (!open.entries || open.cached);
-    if (isEmpty && isMissing) this.#drawEmpty(words.messages_not_loaded, this.#fault || words.no_answer, true);
+    if (isEmpty && isMissing) this.#drawEmpty(words.messages_not_loaded, this.#fault || noAnswer(words), true);
     else if (isEmpty) this.#drawEmpty(words.messages_empty, words.messages_choose_hint);
     this.#empty.hidden = !isEmpty;
     this.#drawLatest();
@@ -551,7 +552,7 @@ export class ConversationView {
     if (this.#typists.size) this.#typingTimer = setTimeout(() => this.#drawStatus(), Math.max(50, Math.min(...this.#typists.values()) - now));
     this.#status.dataset.typing = String(names.length > 0);
     const count = this.composer.memberCount;
-    const members = count ? fill(session.words.messages_members, { count }) : "";
+    const members = count && !open?.left ? fill(session.words.messages_members, { count }) : "";
     const presence = open && !open.group && open.peer ? session.people.presenceOf(open.peer) : members;
     const text = names.length ? fill(session.words.messages_typing, { name: names.join(session.words.messages_and), count: names.length }) : presence;
     if (this.#status.textContent !== text) this.#status.textContent = text;
@@ -576,11 +577,13 @@ export class ConversationView {
   async #loadRules(conversation) {
     if (!conversation.group || !this.session.isOnline) return;
     try {
-      const { pin } = await this.session.api("GET", "groups/show", { group: String(conversation.id) });
+      const { pin, muted_until: mutedUntil } = await this.session.api("GET", "groups/show", { group: String(conversation.id) });
       if (conversation === this.open) this.#membersPin = pin === "member";
-    } catch {
-      // only the owner and admins pin
+      Object.assign(conversation, { mutedUntil, left: false });
+    } catch (error) {
+      if (error instanceof ApiError && error.code === "unknown_group") conversation.left = true; // else only the owner and admins pin
     }
+    this.draw();
   }
 
   #drawPins() {

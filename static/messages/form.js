@@ -2,7 +2,7 @@
 /** Parts of forms and lists in the panels. */
 
 import { make } from "../text.js";
-import { reasonOf } from "./api.js";
+import { noAnswer, reasonOf } from "./api.js";
 import { button, toast } from "./panel.js";
 
 /**
@@ -118,15 +118,16 @@ export async function attempt(control, note, words, act) {
 const loads = new WeakMap();
 
 /**
- * Loads what an element shows. If that is loading already, it loads once more afterwards: the first answer may be older.
+ * Loads what an element shows. If that is loading already, it loads once more afterwards: the first answer may be older. After a failure
+ * it is loaded again with the next connection.
  *
- * @param {HTMLElement} body        is busy meanwhile
+ * @param {HTMLElement} body        is busy meanwhile, and says so while it is empty
  * @param {HTMLElement | null} note  shows why it failed; null: a toast does
- * @param {Record<string, string>} words
+ * @param {import("./session.js").Session} session
  * @param {() => Promise<unknown>} act
  * @returns {Promise<boolean>} whether the last one was done
  */
-export function load(body, note, words, act) {
+export function load(body, note, session, act) {
   const running = loads.get(body);
   if (running) {
     running.again = true;
@@ -134,12 +135,23 @@ export function load(body, note, words, act) {
   }
   const started = { done: Promise.resolve(false), again: false };
   loads.set(body, started);
+  const waiting = body.childElementCount ? null : make("p", "muted", session.words.messages_loading);
+  if (waiting) body.append(waiting);
+  const failed = () => {
+    waiting?.remove();
+    const off = session.on("state", ({ state }) => {
+      if (state !== "online") return;
+      off();
+      if (body.isConnected) load(body, note, session, act);
+    });
+  };
   const run = async () => {
     for (;;) {
       started.again = false;
-      const done = await attempt(body, note, words, act);
+      const done = await attempt(body, note, session.words, act);
       if (!started.again) {
         loads.delete(body);
+        if (!done) failed();
         return done;
       }
     }
@@ -160,8 +172,8 @@ export function load(body, note, words, act) {
 export async function withModule(module, words, use, note = null) {
   const loaded = await module.catch(() => null);
   if (loaded) await use(loaded);
-  else if (note) show(note, words.no_answer);
-  else toast(words.no_answer, { label: words.enter_again, act: () => location.reload() }); // browsers may remember the failure
+  else if (note) show(note, noAnswer(words));
+  else toast(noAnswer(words), { label: words.enter_again, act: () => location.reload() }); // browsers may remember the failure
 }
 
 /**

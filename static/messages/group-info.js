@@ -71,7 +71,7 @@ class GroupView {
     this.id = id;
     this.leave = leave;
     this.note = noteLine();
-    this.body = make("div", "group-body", make("p", "muted", session.words.messages_loading));
+    this.body = make("div", "group-body");
     root.append(this.note, this.body);
     this.#ends = [
       session.on("people", () => this.#draw()),
@@ -88,8 +88,14 @@ class GroupView {
   /** @returns {Promise<boolean>} */
   #load() {
     const { session, id } = this;
-    return load(this.body, this.note, session.words, async () => {
-      const [group, { members, count }] = await Promise.all([session.api("GET", "groups/show", { group: id }), loadMembers(session, id)]);
+    return load(this.body, this.note, session, async () => {
+      const [group, { members, count }] = await Promise.all([session.api("GET", "groups/show", { group: id }), loadMembers(session, id)]).catch((error) => {
+        if (error.code === "unknown_group") {
+          this.#group = null; // we are no member any more
+          this.body.replaceChildren();
+        }
+        throw error;
+      });
       this.#group = group;
       this.#members = members;
       this.#count = count;

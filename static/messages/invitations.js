@@ -2,7 +2,7 @@
 /** Invitation links: to a group, or to become contacts. Each is shown with a QR code. */
 
 import { fill, make } from "../text.js";
-import { ApiError, callApi } from "./api.js";
+import { callApi, reasonOf } from "./api.js";
 import { attempt, copyButton, field, input, load, namedList, noteLine, redraw, section, select, show, withModule } from "./form.js";
 import { button, confirm, openDialog, openPanel, toast } from "./panel.js";
 import { avatarOf } from "./people.js";
@@ -92,8 +92,7 @@ export async function followInvitation(session, code) {
   try {
     preview = await showInvitation(session.app, code);
   } catch (error) {
-    const isGone = error instanceof ApiError && error.code === "unknown_invitation";
-    return toast(isGone ? words.messages_invitation_gone : words.no_answer);
+    return toast(reasonOf(error, words));
   }
   if (preview.user === session.user) {
     if (preview.group) return session.open({ conversation: Number(preview.group) });
@@ -147,7 +146,7 @@ class InvitationsView {
     this.session = session;
     this.group = group;
     this.note = noteLine();
-    this.body = make("div", "invitation-body", make("p", "muted", session.words.messages_loading));
+    this.body = make("div", "invitation-body");
     root.append(make("p", "muted", group ? fill(session.words.messages_group_link_hint, { name: group.name }) : session.words.messages_my_link_hint), this.note, this.body, this.#makeForm());
     this.#load();
   }
@@ -155,7 +154,7 @@ class InvitationsView {
   /** @returns {Promise<boolean>} */
   #load() {
     const { session, group } = this;
-    return load(this.body, this.note, session.words, async () => {
+    return load(this.body, this.note, session, async () => {
       const page = await session.api("GET", "invitations", { ...(group && { group: group.id }), limit: PAGE });
       const now = Date.now() / 1000;
       this.#invitations = page.invitations.filter((/** @type {Invitation} */ each) => (

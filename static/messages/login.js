@@ -3,7 +3,7 @@
 
 import { element, make } from "../text.js";
 import { IDENTIFIERS, NAME_LENGTH, PASSWORD_LENGTH, deviceName, identifierInput, loadRules } from "./account-fields.js";
-import { callApi } from "./api.js";
+import { ApiError, callApi } from "./api.js";
 import { attempt, field, input, noteLine, show, withModule } from "./form.js";
 import { invitationCode, invitationText, showInvitation } from "./invitations.js";
 
@@ -171,20 +171,36 @@ export class LoginView {
       [password.value.length < (isNew ? LEAST_PASSWORD : 1), password, isNew ? words.messages_fault_password : words.messages_fault_no_password],
     ];
     for (const each of [nickname, identifier, password]) each.removeAttribute("aria-invalid");
+    submit.before(this.#note);
     const fault = faults.find(([isWrong]) => isWrong);
     if (fault) {
-      fault[1].setAttribute("aria-invalid", "true");
       show(this.#note, fault[2]);
-      return fault[1].focus();
+      return this.#mark(fault[1]);
     }
     const device = deviceName();
     const fields = { login: identifier.value.trim(), password: password.value, device };
-    const done = await attempt(submit, this.#note, words, async () => {
+    /** @type {HTMLInputElement | null} */
+    let wrong = null;
+    await attempt(submit, this.#note, words, async () => {
       const route = isNew ? "accounts/register" : "accounts/login";
-      const { token, account } = await callApi(this.app, "", "POST", route, isNew ? { ...fields, nickname: name } : fields);
+      const { token, account } = await callApi(this.app, "", "POST", route, isNew ? { ...fields, nickname: name } : fields).catch((error) => {
+        if (error.code === "wrong_login") password.focus(); // it may be the other
+        if (error.code === "login_taken") wrong = identifier;
+        if (error.code !== "invalid_request") throw error;
+        wrong = { nickname, password }[/** @type {string} */ (error.message).split(":")[0]] ?? identifier; // the message begins with the field
+        throw wrong === identifier ? new ApiError("login_form", error.message) : error;
+      });
       password.value = "";
       this.onLogin({ token, user: account.user, nickname: account.nickname, device });
     });
-    if (!done) password.focus();
+    if (wrong) this.#mark(wrong);
+  }
+
+  /** @param {HTMLInputElement} wrong  the note beside it says why */
+  #mark(wrong) {
+    wrong.setAttribute("aria-invalid", "true");
+    wrong.setAttribute("aria-errormessage", this.#note.id);
+    [...(wrong.form?.children ?? [])].find((each) => each.contains(wrong))?.after(this.#note);
+    wrong.focus();
   }
 }

@@ -88,25 +88,29 @@ export function summaryOf(entry, words, most = 200) {
  * @param {Session} session
  * @returns {string}
  */
-export function noticeText(entry, { words, people, user }) {
+export function noticeText(entry, { words, people, user, language }) {
   const { kind, from, meta = {} } = entry;
+  const say = (/** @type {string} */ template, /** @type {Record<string, string>} */ values) => {
+    const own = language === "zh" ? Object.keys(values).filter((key) => values[key] === words.messages_you) : []; // names have spaces around them, 你 has none
+    return fill(own.reduce((text, key) => text.replace(new RegExp(` ?\\{${key}\\} ?`), `{${key}}`), template), values);
+  };
   const nameOf = (/** @type {string} */ each) => (each === user ? words.messages_you : people.nameOf(each));
   const by = from ? nameOf(from) : words.messages_server;
   const others = (meta.users ?? []).filter((/** @type {string} */ each) => each !== from);
   const inside = (/** @type {string} */ each) => (each === user ? words.messages_you_inside : people.nameOf(each));
   const names = others.map(inside).join(words.messages_and);
-  if (kind === "recall") return fill(words.messages_recalled, { name: by });
-  if (kind === "pin") return fill(words.messages_pinned, { name: by });
-  if (kind === "join") return others.length && from ? fill(words.messages_added, { name: by, names }) : fill(words.messages_joined, { names: others.length ? others.map(nameOf).join(words.messages_and) : by });
-  if (kind === "leave") return others.length ? fill(words.messages_removed, { name: by, names }) : fill(words.messages_left, { name: by });
-  if (meta.change === "create") return fill(words.messages_created, { name: by, group: meta.name ?? "" });
-  if (meta.change === "rename") return fill(words.messages_renamed, { name: by, group: meta.name ?? "" });
-  if (meta.change === "mute") return fill(meta.muted_until > entry.time / 1000 ? words.messages_muted : words.messages_unmuted, { name: by, names });
+  if (kind === "recall") return say(words.messages_recalled, { name: by });
+  if (kind === "pin") return say(words.messages_pinned, { name: by });
+  if (kind === "join") return others.length && from ? say(words.messages_added, { name: by, names }) : say(words.messages_joined, { names: others.length ? others.map(nameOf).join(words.messages_and) : by });
+  if (kind === "leave") return others.length ? say(words.messages_removed, { name: by, names }) : say(words.messages_left, { name: by });
+  if (meta.change === "create") return say(words.messages_created, { name: by, group: meta.name ?? "" });
+  if (meta.change === "rename") return say(words.messages_renamed, { name: by, group: meta.name ?? "" });
+  if (meta.change === "mute") return say(meta.muted_until > entry.time / 1000 ? words.messages_muted : words.messages_unmuted, { name: by, names });
   if (meta.change === "member" && meta.users?.length) {
     const [who] = meta.users;
-    return fill(words[`messages_role_${meta.role}${who === user ? "_you" : ""}`] ?? words.messages_group_changed, { name: by, names: nameOf(who) });
+    return say(words[`messages_role_${meta.role}${who === user ? "_you" : ""}`] ?? words.messages_group_changed, { name: by, names: nameOf(who) });
   }
-  return fill(words.messages_group_changed, { name: by });
+  return say(words.messages_group_changed, { name: by });
 }
 
 /** Makes the rows of one session. */

@@ -3,7 +3,7 @@
  * What is shown above the page: panels at its side, dialogs, questions and short notices.
  *
  * Each panel and dialog is a step of the browser's history: Escape, the back button and a click beside it close it. The
- * focus stays inside, and returns to where it was.
+ * focus stays inside, and returns to where it was. On a phone, a search in a conversation is such a step, too.
  */
 
 import { make } from "../text.js";
@@ -33,8 +33,10 @@ let leaving = null;
  */
 export function startPanels(pageWords) {
   words = pageWords;
-  history.replaceState({}, ""); // a reload closes all layers
   addEventListener("popstate", () => dismiss(Number(history.state?.layers ?? 0)));
+  const { layers: before = 0, searching = false } = history.state ?? {};
+  history.replaceState({ layers: before + Number(searching) }, "");
+  leave(); // a reload closes all layers, and the search
 }
 
 /**
@@ -119,7 +121,18 @@ export async function navigate(hash, replace = false) {
   dismiss(0);
   const address = hash || location.pathname + location.search;
   if (replaces) history.replaceState({}, "", address);
-  else if (location.hash !== hash) history.pushState({}, "", address);
+  else if (location.hash !== hash || history.state?.searching) history.pushState({}, "", address); // back from a hit leads to the hits
+}
+
+/**
+ * On a phone a search takes the place of the open conversation: it is a step of the browser's history then.
+ *
+ * @returns {boolean}
+ */
+export function startSearchStep() {
+  const isStep = document.body.dataset.view === "conversation" && matchMedia("(width < 720px)").matches;
+  if (isStep && !history.state?.searching) history.pushState({ searching: true }, "");
+  return isStep;
 }
 
 /**
@@ -153,7 +166,9 @@ function open(kind, title, content) {
   const closed = new Promise((done) => { resolve = () => done(undefined); });
   /** @type {OpenLayer} */
   const layer = { dialog, closed, close: () => closeFrom(layer), ended: () => {
-    if (focused instanceof HTMLElement && focused.isConnected) focused.focus({ preventScroll: true });
+    const key = focused instanceof HTMLElement && !focused.isConnected ? focused.dataset.key : ""; // it was drawn again meanwhile
+    const target = key ? document.querySelector(`[data-key="${CSS.escape(key)}"]`) : focused;
+    if (target instanceof HTMLElement) target.focus({ preventScroll: true });
     resolve();
   } };
   close.addEventListener("click", layer.close);
@@ -166,7 +181,7 @@ function open(kind, title, content) {
   });
   document.body.append(dialog);
   layers.push(layer);
-  history.pushState({ layers: layers.length }, "");
+  history.pushState({ ...history.state, layers: layers.length }, "");
   dialog.showModal();
   return layer;
 }
@@ -180,6 +195,11 @@ function closeFrom(layer) {
   const index = layers.indexOf(layer);
   if (index < 0) return;
   dismiss(index);
+  leave();
+}
+
+/** Leaves the entries of closed layers. */
+function leave() {
   const left = leaving ? leaving.then(leaveClosed) : leaveClosed(); // one after the other: steps that are under way are not in the state yet
   leaving = left;
   left.then(() => {

@@ -55,14 +55,14 @@ class ProfileView {
     this.words = session.words;
     this.close = close;
     this.note = noteLine();
-    this.body = make("div", "profile-body", make("p", "muted", session.words.messages_loading));
+    this.body = make("div", "profile-body");
     root.append(this.note, this.body);
     this.#load();
   }
 
   #load() {
     const { session } = this;
-    return load(this.body, this.note, this.words, async () => {
+    return load(this.body, this.note, session, async () => {
       const [account, { devices }, rules, links] = await Promise.all([
         session.api("GET", "accounts/show"), session.api("GET", "accounts/devices"), loadRules(session.app), linkSection(session, () => this.#load()),
       ]);

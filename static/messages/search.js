@@ -5,7 +5,7 @@ import { cut, element, fill, make } from "../text.js";
 import { reasonOf } from "./api.js";
 import { shortTimes } from "./conversation-list.js";
 import { summaryOf } from "./message-view.js";
-import { button } from "./panel.js";
+import { button, startSearchStep } from "./panel.js";
 
 /** @typedef {import("./session.js").Session} Session */
 /** @typedef {import("./store.js").Conversation} Conversation */
@@ -19,6 +19,8 @@ const AROUND = 30;
 export class Search {
   /** @type {Conversation | null} */
   #within = null;
+  /** It is a step of the browser's history. */
+  #isStep = false;
   #run = 0;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #timer;
@@ -36,7 +38,7 @@ export class Search {
     this.#field.addEventListener("keydown", (event) => {
       if (event.key === "Escape") {
         event.stopPropagation();
-        this.close();
+        this.#leave();
       } else if (event.key === "ArrowDown" || event.key === "Enter") {
         event.preventDefault();
         this.#hits.querySelector("button")?.focus();
@@ -62,12 +64,28 @@ export class Search {
    * @param {Conversation | null} within  null: in all conversations
    */
   open(within) {
+    this.#isStep = startSearchStep();
     this.#within = within;
     document.body.dataset.searching = "true";
     this.#drawScope();
     this.#field.focus();
     this.#field.select();
     this.#start();
+  }
+
+  /** The page is at another entry of the browser's history, and its address has not changed. */
+  follow() {
+    const { dataset } = document.body;
+    if (history.state?.searching) dataset.searching = "true";
+    else if (this.#isStep && "searching" in dataset) {
+      this.close();
+      element("search-here", HTMLButtonElement).focus();
+    }
+  }
+
+  #leave() {
+    if (history.state?.searching) history.back(); // then `follow` is called
+    else this.close();
   }
 
   /** Shows the conversations again. */
@@ -175,7 +193,7 @@ export class Search {
   #onKey(event) {
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     if (event.key === "Escape") {
-      this.close();
+      this.#leave();
       this.#field.focus();
     }
     if (!step) return;

@@ -22,6 +22,8 @@ const MAX_STREAMED = 200;
  * @property {string} peer             the other user; empty for a group
  * @property {string} name             of a group
  * @property {string} role             ours in a group
+ * @property {boolean} left            we are not in the group any more
+ * @property {number} mutedUntil       until then we cannot write in the group, in Unix seconds; 0: we can
  * @property {number} unread           number of unread messages
  * @property {number} mentions         how many of them mention us
  * @property {number} read             position up to which we have read
@@ -207,9 +209,10 @@ export class Store {
       if (!conversation.last || conversation.last.id < entry.id) conversation.last = entry;
     }
     if (entry.kind === "group" && entry.meta?.change === "rename") conversation.name = String(entry.meta.name ?? "");
-    if (entry.meta?.users?.includes(self)) {
-      if (entry.kind === "group" && entry.meta.role) conversation.role = entry.meta.role;
-      else if (entry.kind === "join") conversation.role = "member";
+    if ((entry.meta?.users ?? [entry.from]).includes(self)) {
+      if (entry.kind === "group" && entry.meta?.role) Object.assign(conversation, { role: entry.meta.role, mutedUntil: entry.meta.muted_until ?? 0 });
+      else if (entry.kind === "join") Object.assign(conversation, { role: "member", left: false });
+      else if (entry.kind === "leave") conversation.left = true;
     }
     if (!known && conversation.group) this.load().catch(() => {}); // its name
     if (isRevision(entry)) this.#revise(conversation, entry);
@@ -645,8 +648,8 @@ export class Store {
 
   /** @param {Conversation[]} conversations */
   #save(...conversations) {
-    const saved = conversations.filter(({ id }) => id).map(({ id, group, peer, name, role, unread, mentions, read, position, last, peerRead, peerReceived }) => (
-      { id, group, peer, name, role, unread, mentions, read, position, last, peerRead, peerReceived, unsent: this.#receipts.get(`read ${id}`)?.id ?? 0 }));
+    const saved = conversations.filter(({ id }) => id).map(({ id, group, peer, name, role, left, mutedUntil, unread, mentions, read, position, last, peerRead, peerReceived }) => (
+      { id, group, peer, name, role, left, mutedUntil, unread, mentions, read, position, last, peerRead, peerReceived, unsent: this.#receipts.get(`read ${id}`)?.id ?? 0 }));
     this.session.database.put("conversations", saved);
   }
 
@@ -683,7 +686,7 @@ export function keyOf({ id, group, peer }) {
  */
 function emptyConversation(id, group, peer) {
   return {
-    id, group, peer, name: "", role: "", unread: 0, mentions: 0, read: 0, position: 0, last: null, arrived: 0, entries: null, hasOlder: false,
+    id, group, peer, name: "", role: "", left: false, mutedUntil: 0, unread: 0, mentions: 0, read: 0, position: 0, last: null, arrived: 0, entries: null, hasOlder: false,
     hasNewer: false, oldest: 0, newest: 0, cached: false, pending: null, loading: null, peerRead: 0, peerReceived: 0,
   };
 }

@@ -235,6 +235,7 @@ export class Timeline {
     for (const [key, { element }] of this.#rows) {
       if (keys.has(key)) continue;
       if (element === child) child = child.nextElementSibling;
+      if (element.contains(document.activeElement) && !this.focusNext(element, 1) && !this.focusNext(element, -1)) this.root.focus();
       element.remove();
       this.#rows.delete(key);
     }
@@ -244,7 +245,10 @@ export class Timeline {
         const element = this.#make(item);
         if (row.element === child) child = element;
         row.element.replaceWith(element);
-        if (focused && row.element.contains(focused)) element.focus({ preventScroll: true });
+        if (focused && row.element.contains(focused)) {
+          element.tabIndex = -1; // the row of a recalled message has none
+          element.focus({ preventScroll: true });
+        }
         row = { element, version: item.version };
         this.#rows.set(item.key, row);
       } else if (!row) {

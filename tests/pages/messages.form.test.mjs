@@ -8,8 +8,8 @@ import { load, noteLine, withModule } from "./static/messages/form.js";
 
 const FOLDER = new URL("./static/messages/", import.meta.url);
 const WORDS = [
-  { no_answer: "服务器没有回答", enter_again: "重新进入" },
-  { no_answer: "the server does not answer", enter_again: "Reload" },
+  { messages_fault_no_answer: "服务器没有回答", enter_again: "重新进入" },
+  { messages_fault_no_answer: "the server does not answer", enter_again: "Reload" },
 ];
 
 /** An element that has a text and children, no more. */
@@ -34,13 +34,13 @@ it("a module that cannot be loaded is reported in the language of the page, and 
     const used = [];
     const missing = () => import("./static/messages/absent.js");
     await withModule(missing(), words, () => used.push("missing"));
-    assert.deepEqual([body.text, used], [words.no_answer + words.enter_again, []]);
+    assert.deepEqual([body.text, used], [words.messages_fault_no_answer + words.enter_again, []]);
     const [[toast]] = body.parts.map(({ parts }) => parts);
     toast.parts[1].click();
     assert.equal(reloads, 1);
     const note = noteLine();
     await withModule(missing(), words, () => used.push("missing"), note);
-    assert.deepEqual([note.textContent, note.hidden, body.parts.length], [words.no_answer, false, 1]);
+    assert.deepEqual([note.textContent, note.hidden, body.parts.length], [words.messages_fault_no_answer, false, 1]);
     await withModule(import("./static/messages/format.js"), words, () => used.push("found"), note);
     assert.deepEqual(used, ["found"]);
     assert.equal(body.parts.length, 1);
@@ -70,7 +70,9 @@ it("a list has the rows of all its pages, up to a limit", async () => {
 
 it("what is asked for again while it loads is loaded once more, after the answers that may be older", async () => {
   const attributes = new Map();
+  const session = /** @type {any} */ ({ words: {} });
   const body = /** @type {any} */ ({
+    childElementCount: 1,
     getAttribute: (name) => attributes.get(name) ?? null,
     setAttribute: (name, value) => attributes.set(name, value),
     removeAttribute: (name) => attributes.delete(name),
@@ -85,16 +87,16 @@ it("what is asked for again while it loads is loaded once more, after the answer
     await new Promise((resolve) => answers.push(resolve));
     shown = answer;
   };
-  const first = load(body, null, {}, read);
+  const first = load(body, null, session, read);
   role = "admin";
-  const others = [load(body, null, {}, read), load(body, null, {}, read)];
+  const others = [load(body, null, session, read), load(body, null, session, read)];
   answers[0]();
   while (answers.length < 2) await new Promise(setImmediate);
   assert.equal(shown, "member");
   answers[1]();
   assert.deepEqual(await Promise.all([first, ...others]), [true, true, true]);
   assert.deepEqual([shown, asked, attributes.size], ["admin", 2, 0]);
-  const later = load(body, null, {}, read);
+  const later = load(body, null, session, read);
   answers[2]();
   assert.equal(await later, true);
   assert.equal(asked, 3);

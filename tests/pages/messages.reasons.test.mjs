@@ -8,7 +8,7 @@ import { FileUpload } from "./static/messages/media/upload.js";
 import { fill } from "./static/text.js";
 
 const WORDS = {
-  no_answer: "没有回答", no_reason: "没有说明", send_rejected: "被拒绝：{reason}", refused_other: "连接结束了", messages_too_large: "消息太大",
+  messages_fault_no_answer: "没有回答", no_reason: "没有说明", send_rejected: "被拒绝：{reason}", refused_other: "连接结束了", messages_too_large: "消息太大",
   messages_refused_1003: "没有权限", messages_refused_1003_send: "不能发送", messages_refused_other: "服务器拒绝了（{code}）",
   messages_fault_busy: "繁忙", messages_fault_unavailable: "暂时不可用", messages_fault_other: "请求失败（{code}）", messages_fault_disk_full: "空间不足",
 };

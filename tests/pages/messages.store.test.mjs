@@ -226,11 +226,18 @@ it("a quoted message is that of the server, and the stored one only without a co
 it("a change of our role takes effect at once", () => {
   const { store } = fakeStore();
   const of = (id, kind, users, meta) => store.add(entry(id, { kind, to: undefined, meta: { users, ...meta } })).role;
+  const conversation = () => [...store.conversations.values()][0];
   store.session.messenger.conversations = async () => ({ conversations: [], hasMore: false });
   assert.equal(of(1, "group", ["ann"], { change: "member", role: "admin" }), "admin");
   assert.equal(of(2, "group", ["bob"], { change: "member", role: "owner" }), "admin");
   assert.equal(of(3, "leave", ["ann"]), "admin");
+  assert.equal(conversation().left, true);
   assert.equal(of(4, "join", ["ann"]), "member");
+  assert.equal(conversation().left, false);
+  of(5, "group", ["bob"], { change: "mute", role: "member", muted_until: 9 });
+  assert.equal(conversation().mutedUntil, 0);
+  of(6, "group", ["ann"], { change: "mute", role: "member", muted_until: 9 });
+  assert.equal(conversation().mutedUntil, 9);
 });
 
 it("what is read on another device is counted", async (test) => {
