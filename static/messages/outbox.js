@@ -1,5 +1,8 @@
 // @ts-check
-/** Messages of ours that are not stored yet. They wait while there is no connection, and are sent once, in order. */
+/**
+ * Messages of ours that are not stored yet. They wait while there is no connection, and are sent once. In a conversation they are
+ * sent in order: a message waits for the files before it, unless they have failed.
+ */
 
 import { Closed, NotConnected } from "../../sdk/errors.js";
 import { reasonOf } from "./api.js";
@@ -185,6 +188,7 @@ export class Outbox {
     item?.upload?.cancel();
     if (item) item.isCancelled = true;
     this.#remove(id);
+    this.#sendAll(); // those that have waited for it
   }
 
   /** @param {string} id  of a message that has failed */
@@ -205,8 +209,8 @@ export class Outbox {
     if (this.#busy.has(key)) return;
     this.#busy.add(key);
     for (;;) {
-      const item = [...this.#items.values()].find((each) => each.key === key && each.state === "waiting");
-      if (!item || !this.session.isOnline || !(await this.#send(item))) break;
+      const next = [...this.#items.values()].find((each) => each.key === key && each.state !== "failed"); // only a failed one is overtaken
+      if (next?.state !== "waiting" || !this.session.isOnline || !(await this.#send(next))) break;
     }
     this.#busy.delete(key);
   }
@@ -259,10 +263,10 @@ export class Outbox {
       delete item.upload;
       delete item.file;
       this.#update(item, { data, state: "waiting" });
-      this.#sendAll();
     } catch (error) {
       this.#update(item, { state: "failed", reason: reasonOf(error, this.session.words) });
     }
+    this.#sendAll(); // or those that have waited for it
   }
 
   /**

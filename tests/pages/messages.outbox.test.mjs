@@ -146,19 +146,55 @@ it("messages written without a connection are sent in order after a reload", asy
   assert.deepEqual(again.sent.map(({ text }) => text), [...texts, "last"]);
 });
 
-it("a file is uploaded before its message is sent, and other messages do not wait for it", async () => {
+/** An upload that the test ends. */
+function fakeUpload() {
+  const ends = {};
+  const start = (progress) => new Promise((resolve, reject) => {
+    progress(0.5);
+    ends.finish = (url) => resolve({ url });
+    ends.fail = () => reject(new Error("refused"));
+  });
+  return { ends, file: file({ start }) };
+}
+
+it("files and texts are sent in order, whichever upload ends first; other conversations do not wait", async () => {
   const { outbox, sent } = fakeOutbox();
-  let finish;
-  const start = (progress) => new Promise((resolve) => { progress(0.5); finish = resolve; });
-  const item = outbox.add(bob, { type: "file" }, file({ start }));
-  outbox.add(bob, { text: "text" });
+  const [large, small] = [fakeUpload(), fakeUpload()];
+  const items = [large, small].map((each) => outbox.add(bob, { type: "file" }, each.file));
+  const text = outbox.add(bob, { text: "text" });
+  const other = outbox.add({ ...bob, peer: "cat" }, { text: "other" });
   await turn();
-  assert.deepEqual([item.state, item.share, sent.length], ["uploading", 0.5, 1]);
+  small.ends.finish("/small");
+  await turn();
+  assert.deepEqual(items.map(({ state, share }) => [state, share]), [["uploading", 0.5], ["waiting", 0.5]]);
+  assert.deepEqual(sent.map(({ clientMsgID }) => clientMsgID), [other.id]);
+  large.ends.finish("/large");
+  for (let at = 1; at < 4; at++) {
+    await turn();
+    sent[at].resolve({ id: at, conversation: 5, seq: at });
+  }
+  assert.deepEqual(sent.slice(1).map(({ clientMsgID }) => clientMsgID), [...items, text].map(({ id }) => id));
+  assert.deepEqual(items.map(({ data }) => data.url), ["/large", "/small"]);
+});
+
+it("a file that fails or is cancelled lets the later messages pass, and is sent after them when it is tried again", async () => {
+  const { outbox, sent } = fakeOutbox();
+  const [gone, failing] = [fakeUpload(), fakeUpload()];
+  const [first, second] = [gone, failing].map((each) => outbox.add(bob, { type: "file" }, each.file));
+  const text = outbox.add(bob, { text: "text" });
+  await turn();
+  failing.ends.fail();
+  await turn();
+  assert.deepEqual([second.state, sent.length], ["failed", 0]);
+  outbox.cancel(first.id);
+  await turn();
+  assert.deepEqual(sent.map(({ clientMsgID }) => clientMsgID), [text.id]);
   sent[0].resolve({ id: 1, conversation: 5, seq: 1 });
-  finish({ url: "/x" });
+  outbox.retry(second.id);
+  failing.ends.finish("/second");
   await turn();
   await turn();
-  assert.deepEqual([sent.length, item.data], [2, { url: "/x" }]);
+  assert.deepEqual(sent.map(({ clientMsgID }) => clientMsgID), [text.id, second.id]);
 });
 
 it("a file that is not uploaded yet waits over a reload", async () => {
