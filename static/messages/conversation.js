@@ -195,7 +195,7 @@ export class ConversationView {
     this.timeline.update(this.#items());
     const isEmpty = !open.entries?.length && !session.outbox.of(open).length && !session.store.streamsOf(open).length;
     const { words } = session;
-    const isMissing = open.id > 0 && (!open.entries || open.cached);
+    const isMissing = !open.entries || open.cached;
     if (isEmpty && isMissing) this.#drawEmpty(words.messages_not_loaded, this.#fault || words.no_answer, true);
     else if (isEmpty) this.#drawEmpty(words.messages_empty, words.messages_choose_hint);
     this.#empty.hidden = !isEmpty;
@@ -485,7 +485,7 @@ export class ConversationView {
   async refresh() {
     const { open } = this;
     await this.#entering; // perhaps from the browser's storage
-    if (!open?.id || open !== this.open || (open.entries && !open.cached)) return;
+    if (!open || open !== this.open || (open.entries && !open.cached)) return;
     if (this.timeline.isAtEnd) this.#entering = this.#enter(open, 0);
     else this.#entering = this.#openEntries(open, open.entries?.[Math.floor(open.entries.length / 2)]?.id ?? 0);
     await this.#entering;

@@ -17,7 +17,7 @@ const MAX_STREAMED = 200;
 
 /**
  * @typedef {object} Conversation
- * @property {number} id               0: it has no messages yet
+ * @property {number} id               0: it has no messages yet, or is not loaded
  * @property {boolean} group
  * @property {string} peer             the other user; empty for a group
  * @property {string} name             of a group
@@ -80,7 +80,7 @@ export class Store {
   #streams = new Map();
   /** Streams that this page has shown: their stored messages stay open. @type {Set<string>} */
   #streamed = new Set();
-  /** Conversations without a message, by user. @type {Map<string, Conversation>} */
+  /** Conversations without a message, or whose ids are not loaded yet, by user. @type {Map<string, Conversation>} */
   #fresh = new Map();
   /** Receipts that the server has not answered yet, by kind and conversation. @type {Map<string, Mark>} */
   #receipts = new Map();
@@ -171,11 +171,30 @@ export class Store {
    * @returns {Conversation}
    */
   withUser(user) {
-    const known = this.sorted.find(({ group, peer }) => !group && peer === user) ?? this.#fresh.get(user);
+    const known = this.#listedWith(user) ?? this.#fresh.get(user);
     if (known) return known;
-    const made = { ...emptyConversation(0, false, user), entries: [] };
+    const made = emptyConversation(0, false, user);
     this.#fresh.set(user, made);
     return made;
+  }
+
+  /**
+   * @param {string} user
+   * @returns {Conversation | undefined} undefined: it is new, or not loaded yet
+   */
+  #listedWith(user) {
+    return this.sorted.find(({ group, peer }) => !group && peer === user);
+  }
+
+  /**
+   * Loads the list as far as the conversation with a user. If there is none, all of it.
+   *
+   * @param {Conversation} conversation  with the user; it gets its id
+   */
+  async #seek(conversation) {
+    if (!this.isLoaded) await this.load();
+    while (this.hasMore && !this.#listedWith(conversation.peer)) await this.load(true);
+    if (!conversation.id) conversation.entries = [];
   }
 
   // --- entries ------------------------------------------------------------------------------------------------
@@ -259,6 +278,7 @@ export class Store {
    */
   async open(conversation, around = 0) {
     while (conversation.loading) await conversation.loading.catch(() => {});
+    if (!conversation.id && !conversation.entries && this.session.isOnline) await this.#seek(conversation);
     const { entries } = conversation;
     const covers = entries && !conversation.cached && (around ? entries.some(({ id }) => id === around) : !conversation.hasNewer || conversation.unread > 0);
     if (!conversation.id || covers) return;

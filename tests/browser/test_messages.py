@@ -317,13 +317,32 @@ def test_a_hit_opens_a_conversation_that_is_not_listed_yet(pair: Pair, server: S
     oldest = ann.post("groups/create", name="Oldest", members=[])["group"]
     target = {"targets": [{"group": oldest}], "sender": ann.number}
     ann.post("push", app="gochat", text="a needle", store=True, **target)
-    for number in range(55):
-        ann.post("groups/create", name=f"Group {number}", members=[])
+    create_groups(ann, 55)
     page = ann.log_in(open_page(pair[0], server))
     eventually(lambda: len(conversations(page)) == 50, what="the newest conversations")
     page.find("#search").send_keys("needle")
     page.click("#hits .hit")
     eventually(lambda: page.run(CHOSEN) == "a needle", what="the message has the focus")
+
+
+def create_groups(ann: Account, count: int) -> None:
+    """Conversations that are newer than the others."""
+    for number in range(count):
+        ann.post("groups/create", name=f"Group {number}", members=[])
+
+
+@pytest.mark.full
+def test_a_person_whom_the_list_does_not_show_yet_has_their_messages(pair: Pair, server: Server) -> None:
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    history(server, bob, ann, 3)
+    create_groups(ann, 55)
+    page = ann.log_in(open_page(pair[0], server))
+    page.run("location.hash = arguments[0]", f"#u/{bob.number}")
+    page.has_received("Bob", "number 2")
+    assert page.texts("#log .divider.unread") == ["New messages"]
+    send(page, "hello")
+    assert page.received == [("Bob", f"number {number}") for number in range(3)]
+    eventually(lambda: page.texts(".conversation .count") == [], what="they are read")
 
 
 @pytest.mark.full
