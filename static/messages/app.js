@@ -72,8 +72,9 @@ class App {
     session.on("state", (change) => {
       this.connection.show(change);
       if (change.state !== "online") return;
-      if (session.store.isLoaded) this.#conversation?.refresh();
-      else this.#loadList();
+      if (!session.store.isLoaded) return this.#loadList();
+      this.#conversation?.refresh();
+      session.store.loadRest(); // what the lost connection has not brought
     });
     session.on("anew", () => this.#loadList()); // then the conversation of the address is opened again
     session.on("changed", () => {
@@ -116,6 +117,7 @@ class App {
       this.#route();
       this.#conversation?.refresh();
       this.#countRequests();
+      session.store.loadRest();
     } else if (session.isOnline) setTimeout(() => session === this.#session && session.isOnline && this.#loadList(), RETRY_LIST_MS);
   }
 

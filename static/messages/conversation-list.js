@@ -11,6 +11,8 @@ import { keyOf } from "./store.js";
 /** @typedef {import("./store.js").Conversation} Conversation */
 
 const PREVIEW_LENGTH = 80;
+/** So many conversations are shown, and so many more each time. */
+const STEP = 50;
 
 /** Owns the list; reads the conversations from the store of the session. */
 export class ConversationList {
@@ -18,6 +20,7 @@ export class ConversationList {
   #note = element("conversations-note", HTMLElement);
   #more = element("conversations-more", HTMLButtonElement);
   #fault = "";
+  #shown = STEP;
   #title = document.title;
   #ends = new AbortController();
   /** The row of each conversation, and what it was drawn from. @type {Map<string, { version: string, element: HTMLElement }>} */
@@ -27,7 +30,7 @@ export class ConversationList {
   constructor(session) {
     this.session = session;
     this.when = shortTimes(session.language);
-    this.#more.addEventListener("click", () => this.load(true), { signal: this.#ends.signal });
+    this.#more.addEventListener("click", () => this.#showMore(), { signal: this.#ends.signal });
     this.#list.addEventListener("keydown", (event) => this.#onKey(event), { signal: this.#ends.signal });
   }
 
@@ -39,35 +42,43 @@ export class ConversationList {
   }
 
   /**
-   * Loads the most recent conversations and the names of their users.
+   * Loads the most recent conversations.
    *
    * @param {boolean} [older]  those after the last loaded one instead
    */
   async load(older = false) {
-    const { store, people, words } = this.session;
+    const { store, words } = this.session;
     try {
       await store.load(older);
       this.#fault = "";
-      people.load(store.sorted.flatMap(({ peer, last }) => [peer, last?.from ?? "", ...(last?.meta?.users ?? [])]));
     } catch (error) {
       this.#fault = reasonOf(error, words);
     }
     this.session.changed();
   }
 
+  async #showMore() {
+    const { store } = this.session;
+    this.#shown += STEP;
+    if (store.hasMore && store.conversations.size < this.#shown) await this.load(true);
+    this.session.changed();
+  }
+
   /** @param {Conversation | null} open  the open conversation */
   draw(open) {
     const { store, words } = this.session;
-    const rows = store.sorted.map((each) => this.#cached(each, each === open));
+    const { sorted } = store;
+    this.#shown = Math.max(this.#shown, sorted.findIndex((each) => each === open) + 1);
+    const rows = sorted.slice(0, this.#shown).map((each) => this.#cached(each, each === open));
     if (rows.length !== this.#list.childElementCount || rows.some((row, index) => row !== this.#list.children[index])) {
       const focused = this.#list.contains(document.activeElement) ? /** @type {HTMLElement} */ (document.activeElement).dataset.conversation : "";
       this.#list.replaceChildren(...rows);
       if (focused) /** @type {HTMLElement | null} */ (this.#list.querySelector(`[data-conversation="${focused}"]`))?.focus({ preventScroll: true });
     }
-    const isEmpty = store.conversations.size === 0;
+    const isEmpty = sorted.length === 0;
     this.#note.textContent = this.#fault || (store.isLoaded ? words.messages_none : words.messages_loading);
     this.#note.hidden = !isEmpty && !this.#fault;
-    this.#more.hidden = !store.hasMore;
+    this.#more.hidden = !store.hasMore && sorted.length <= this.#shown;
     showBadge(store.unread);
     document.title = store.unread ? `(${store.unread}) ${this.#title}` : this.#title;
   }

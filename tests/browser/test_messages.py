@@ -346,6 +346,36 @@ def test_a_person_whom_the_list_does_not_show_yet_has_their_messages(pair: Pair,
 
 
 @pytest.mark.full
+def test_older_conversations_are_counted_and_found_by_their_names(pair: Pair, server: Server) -> None:
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    history(server, bob, ann, 3)
+    create_groups(ann, 54)
+    history(server, ann, Account(server, "Cat"), 1)
+    page = ann.log_in(open_page(pair[0], server))
+    eventually(
+        lambda: "(3)" in page.driver.title, what="the unread messages of a conversation that is not shown"
+    )
+    assert len(conversations(page)) == 50
+    choose(page, "Cat")
+    act(page, "number 0", "Forward")
+    page.find(".chooser .search-field").send_keys("bob")
+    eventually(lambda: page.texts(".choice bdi") == ["Bob"], what="the older conversation is offered")
+    page.click("dialog[open] .close")
+    page.find("#search").send_keys("BOB")
+    eventually(lambda: page.texts("#hits .hit b") == ["Bob"], what="the older conversation is found")
+    page.find("#search").send_keys(Keys.CONTROL + "a" + Keys.NULL + "group 1")
+    eventually(lambda: page.texts("#hits .link") == ["More conversations"], what="there are more than five")
+    page.click("#hits .link")
+    assert len(page.texts("#hits .hit b")) == 11
+    assert page.focused.startswith("#Group 1")
+    page.press(Keys.ESCAPE)
+    page.click("#conversations-more")
+    eventually(lambda: len(conversations(page)) == 56, what="all conversations")
+    assert conversations(page)[-1] == "Bob"
+    assert not page.shown("#conversations-more")
+
+
+@pytest.mark.full
 def test_reactions_pins_replies_edits_and_forwards_reach_the_other_page(pair: Pair, server: Server) -> None:
     ann, bob, cat = (Account(server, name) for name in ("Ann", "Bob", "Cat"))
     history(server, ann, bob, 120)

@@ -415,6 +415,29 @@ it("older conversations continue after the last one that the server has listed, 
   assert.deepEqual([asked.at(-1), store.hasMore], [60, false]);
 });
 
+it("up to 1,000 older conversations are loaded at once, and what a lost connection has not brought is loaded later", async () => {
+  const { store, session } = fakeStore();
+  const asked = [];
+  let isBroken = false;
+  session.messenger.conversations = async ({ before, limit }) => {
+    if (isBroken) throw new NotConnected("lost");
+    asked.push([before, limit]);
+    const id = before ? before - 1 : 99;
+    return { conversations: [{ id, kind: "group", unread: 1, read: 0, place: id }], hasMore: true };
+  };
+  await store.load();
+  isBroken = true;
+  await store.loadRest();
+  session.isOnline = isBroken = false;
+  await store.loadRest();
+  assert.deepEqual([asked, store.unread], [[[0, 50]], 1]);
+  session.isOnline = true;
+  await Promise.all([store.loadRest(), store.load(true), store.loadRest()]);
+  assert.deepEqual(asked.slice(1), [99, 98, 97, 96, 95].map((before) => [before, 200]));
+  await store.loadRest();
+  assert.deepEqual([asked.length, store.unread], [6, 6]);
+});
+
 it("after the server has deleted entries nothing old is left, here and in the browser's storage", async () => {
   const { store, session, requests, saved, conversation } = await opened([entry(100), entry(101)]);
   const tables = { entries: saved, conversations: new Map() };
