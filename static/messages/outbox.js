@@ -155,6 +155,14 @@ export class Outbox {
   }
 
   /**
+   * @param {string} user
+   * @returns {boolean} whether messages to them wait
+   */
+  waitsFor(user) {
+    return [...this.#items.values()].some(({ peer }) => peer === user);
+  }
+
+  /**
    * Sends a message as soon as possible.
    *
    * @param {Conversation} conversation

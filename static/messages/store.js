@@ -204,7 +204,7 @@ export class Store {
    * @returns {Conversation}
    */
   withUser(user) {
-    const known = this.#listedWith(user) ?? this.#fresh.get(user);
+    const known = this.known(user);
     if (known) return known;
     const made = emptyConversation(0, false, user);
     this.#fresh.set(user, made);
@@ -213,8 +213,13 @@ export class Store {
 
   /**
    * @param {string} user
-   * @returns {Conversation | undefined} undefined: it is new, or not loaded yet
+   * @returns {Conversation | undefined} undefined: it was never opened, and is new or not loaded yet
    */
+  known(user) {
+    return this.#listedWith(user) ?? this.#fresh.get(user);
+  }
+
+  /** @param {string} user */
   #listedWith(user) {
     return this.sorted.find(({ group, peer }) => !group && peer === user);
   }
@@ -222,12 +227,11 @@ export class Store {
   /**
    * Loads the list as far as the conversation with a user. If there is none, all of it.
    *
-   * @param {Conversation} conversation  with the user; it gets its id
+   * @param {string} user
    */
-  async #seek(conversation) {
+  async seek(user) {
     if (!this.isLoaded) await this.load();
-    while (this.hasMore && !this.#listedWith(conversation.peer)) await this.load(true);
-    if (!conversation.id) conversation.entries = [];
+    while (this.hasMore && !this.#listedWith(user)) await this.load(true);
   }
 
   // --- entries ------------------------------------------------------------------------------------------------
@@ -311,7 +315,10 @@ export class Store {
    */
   async open(conversation, around = 0) {
     while (conversation.loading) await conversation.loading.catch(() => {});
-    if (!conversation.id && !conversation.entries && this.session.isOnline) await this.#seek(conversation);
+    if (!conversation.id && !conversation.entries && this.session.isOnline) {
+      await this.seek(conversation.peer); // it gets its id
+      if (!conversation.id) conversation.entries = [];
+    }
     const { entries } = conversation;
     const covers = entries && !conversation.cached && (around ? entries.some(({ id }) => id === around) : !conversation.hasNewer || conversation.unread > 0);
     if (!conversation.id || covers) return;

@@ -606,6 +606,30 @@ def test_a_damaged_address_leads_to_the_list(pair: Pair, server: Server) -> None
 
 
 @pytest.mark.full
+@pytest.mark.parametrize(
+    ("language", "reason"), [("en", "Nobody was found"), ("zh", "没有找到这个人")], ids=["en", "zh"]
+)
+def test_the_address_of_nobody_leads_to_the_list(
+    pair: Pair, server: Server, language: str, reason: str
+) -> None:
+    pair.expects("404")
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    page = ann.log_in(open_page(pair[0], server, language))
+    for turn in range(2):
+        page.run("location.hash = '#u/nobody'")
+        eventually(lambda: page.texts(".toast") == [reason], what="the reason")
+        eventually(lambda: page.run("return location.hash") == "", what="the address of the list")
+        assert not page.shown("#composer")
+        if not turn:
+            page.driver.refresh()
+            eventually(lambda: page.state == "online", what="the login was restored")
+    page.run("location.hash = arguments[0]", f"#u/{bob.number}")
+    eventually(lambda: page.texts("#conversation-name") == ["Bob"], what="the new conversation")
+    page.driver.refresh()
+    eventually(lambda: page.shown("#composer"), what="it is open after a reload, too")
+
+
+@pytest.mark.full
 def test_two_layers_that_close_at_once_leave_the_conversation_open(pair: Pair, server: Server) -> None:
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
     history(server, bob, ann, 1)
