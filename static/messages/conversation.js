@@ -292,7 +292,8 @@ export class ConversationView {
       items.push(this.#item(open, entry, follows));
       [day, previous] = [date, entry];
     }
-    const pending = session.outbox.of(open).map((each, index) => ({
+    const apart = session.outbox.of(open).filter(({ edit }) => !edit || this.#byId.get(edit)?.kind !== "message"); // other edits are shown in the row of the message
+    const pending = apart.map((each, index) => ({
       key: each.id,
       version: `${each.state} ${each.reason} ${Math.round(each.share * 50)} ${index}`,
       make: () => this.view.pending(each, index > 0 || Boolean(previous && previous.kind === "message" && previous.from === session.user)),
@@ -316,10 +317,12 @@ export class ConversationView {
     if (entry.kind !== "message") return { key, version: `${entry.kind} ${names}`, make: () => this.view.notice(entry) };
     const receipt = this.#receiptOf(open, entry);
     const quoted = entry.about ? this.#find(entry.about) : null;
+    const edit = this.session.outbox.editOf(entry.id);
     const version = [
+      edit && `${edit.id} ${edit.state} ${edit.reason}`,
       entry.kind, entry.meta?.edited ?? 0, follows, receipt, names, JSON.stringify(entry.reactions ?? 0), this.session.store.pressedOf(entry), quoted && `${quoted.kind} ${quoted.meta?.edited} ${this.session.people.nameOf(quoted.from)}`,
     ].join(" ");
-    return { key, version, make: () => this.view.row(entry, { follows, receipt }) };
+    return { key, version, make: () => this.view.row(entry, { follows, receipt, edit }) };
   }
 
   /**

@@ -1,6 +1,6 @@
 // @ts-check
 /**
- * Messages of ours that are not stored yet. They wait while there is no connection, and are sent once. In a conversation they are
+ * Messages of ours that are not stored yet, and edits. They wait while there is no connection, and are sent once. In a conversation they are
  * sent in order: a message waits for the files before it, unless they have failed.
  */
 
@@ -20,6 +20,7 @@ import { keyOf } from "./store.js";
  * @property {string} [text]
  * @property {any} [data]           instead of a text
  * @property {number} [replyTo]
+ * @property {number} [edit]        id of the message that this text replaces
  * @property {string[]} [mentions]
  * @property {{ from: string, id: number }} [forward]  the content is that of this message
  */
@@ -163,7 +164,15 @@ export class Outbox {
   }
 
   /**
-   * Sends a message as soon as possible.
+   * @param {number} id  of a message
+   * @returns {Pending | undefined} the edit of it that waits
+   */
+  editOf(id) {
+    return [...this.#items.values()].findLast(({ edit }) => edit === id);
+  }
+
+  /**
+   * Sends a message as soon as possible. An edit takes the place of one that waits.
    *
    * @param {Conversation} conversation
    * @param {Content} content  with a file: `data` is what the bubble shows meanwhile
@@ -172,6 +181,8 @@ export class Outbox {
    */
   add(conversation, content, file) {
     const upload = file && this.makeUpload(file);
+    const before = content.edit && this.editOf(content.edit);
+    if (before && before.state !== "sending") this.#remove(before.id);
     this.#lastTime = Math.max(Date.now(), this.#lastTime + 1);
     const item = /** @type {Pending} */ ({
       ...content, id: newId(), key: keyOf(conversation), conversation: conversation.id, peer: conversation.peer, time: this.#lastTime,
@@ -187,12 +198,13 @@ export class Outbox {
   }
 
   /**
-   * Gives up a message. If it is under way, it is recalled when it was stored.
+   * Gives up a message. If it is under way, it is recalled when it was stored. An edit that is under way cannot be given up.
    *
    * @param {string} id
    */
   cancel(id) {
     const item = this.#items.get(id);
+    if (item?.edit && item.state === "sending") return;
     item?.upload?.cancel();
     if (item) item.isCancelled = true;
     this.#remove(id);
@@ -229,17 +241,18 @@ export class Outbox {
    */
   async #send(item) {
     const { messenger, user } = this.session;
-    const { id, conversation, peer, text, data, replyTo, mentions, forward } = item;
+    const { id, conversation, peer, text, data, replyTo, mentions, forward, edit } = item;
     const type = item.type ?? "text";
     this.#update(item, { state: "sending" });
     try {
       const more = {
-        clientMsgID: id, ...(conversation && { conversation }), ...(replyTo && { replyTo }), ...(mentions?.length && { mentions }),
+        clientMsgID: id, ...(conversation && !edit && { conversation }), ...(replyTo && { replyTo }), ...(mentions?.length && { mentions }),
         ...(data !== undefined && { data, type }),
       };
-      const sent = forward
-        ? await messenger.forward(forward.id, conversation ? { conversation } : peer, { clientMsgID: id })
-        : await messenger.send(conversation ? "" : peer, data === undefined ? text : undefined, more);
+      const send = () => messenger.send(conversation ? "" : peer, data === undefined ? text : undefined, more);
+      const sent = await (edit
+        ? messenger.edit(edit, text, more)
+        : forward ? messenger.forward(forward.id, conversation ? { conversation } : peer, { clientMsgID: id }) : send());
       if (!this.#items.has(id)) {
         if (item.isCancelled) messenger.recall(sent.id).catch(() => {}); // else another tab has sent it
         return true;
@@ -248,7 +261,7 @@ export class Outbox {
       const to = peer || undefined;
       const meta = { ...(mentions?.length && { mentions }), ...(forward && { forwarded: forward }) };
       this.session.added({
-        ...sent, kind: "message", from: user, to, time: Date.now(), clientMsgID: id, about: replyTo, meta, ...(sent.replaced ?? { type, text, data }),
+        ...sent, kind: edit ? "edit" : "message", from: user, to, time: Date.now(), clientMsgID: id, about: edit ?? replyTo, meta, ...(sent.replaced ?? { type, text, data }),
       });
     } catch (error) {
       if (!this.#items.has(id)) return true;

@@ -12,6 +12,7 @@ from selenium.webdriver.common.keys import Keys
 from imserver_client import Api
 from tests.browser.chromium import Browser, Page
 from tests.browser.conftest import Pair
+from tests.browser.messenger import LINE
 from tests.conftest import StartServer
 from tests.integration.receiver import Receiver, rejecting, replacing
 from tests.ports import fixed_ports
@@ -504,6 +505,66 @@ def test_without_a_server_one_reads_and_writes_and_it_is_sent_once_later(
     choose(other, "Ann")
     other.has_received("Ann", "one")
     assert other.received == [("Ann", "one")]
+
+
+@pytest.mark.full
+def test_an_edit_without_a_connection_is_shown_and_sent_later(pair: Pair, server: Server) -> None:
+    ann, bob, cat = (Account(server, name) for name in ("Ann", "Bob", "Cat"))
+    history(server, bob, ann, 1)
+    history(server, cat, ann, 1)
+    page = ann.log_in(open_page(pair[0], server, script=LINE))
+    choose(page, "Bob")
+    for text in ("one", "two"):
+        send(page, text)
+    eventually(lambda: page.texts(".tick") == ["✓", "✓"], what="they are sent")
+    numbers = [server_id(page, text) for text in ("one", "two")]
+
+    def edit(text: str) -> None:
+        page.find("#message").send_keys(Keys.UP)
+        page.find("#message").send_keys(Keys.CONTROL + "a" + Keys.NULL + text + Keys.ENTER)
+
+    page.run("window.line.cut()")
+    eventually(lambda: page.state != "online", what="the page has noticed")
+    edit("too")
+    edit("2")
+    page.find("#message").send_keys("three")
+    eventually(lambda: page.own == ["one", "2"], what="the message is shown with its last edit")
+    assert page.texts(".status, .pending-line") == ["🕓", "Cancel"]
+    assert page.run("return document.querySelector('#message').value") == "three"
+    choose(page, "Cat")
+    choose(page, "Bob")
+    page.driver.refresh()
+    eventually(lambda: page.own == ["one", "2"], what="it waits over a reload, or is sent")
+    eventually(lambda: page.texts(".edited") == ["edited"], what="it is sent")
+    assert page.run("return document.querySelector('#message').value") == "three"
+    stored = ann.get("messages", conversation=talk_of(ann), limit=10)["messages"]
+    assert [each["text"] for each in stored if each["id"] in numbers] == ["one", "2"]
+
+
+def talk_of(account: Account) -> int:
+    """The conversation with the newest entry."""
+    return int(account.get("conversations")["conversations"][0]["conversation"])
+
+
+@pytest.mark.full
+def test_an_edit_that_is_refused_says_why(pair: Pair, server: Server) -> None:
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    history(server, ann, bob, 2)
+    page = ann.log_in(open_page(pair[0], server))
+    choose(page, "Bob")
+    eventually(lambda: page.own == ["number 0", "number 1"], what="the messages")
+    bob.post("friends/block", friend=ann.number)
+    page.find("#message").send_keys(Keys.UP)
+    page.find("#message").send_keys(Keys.CONTROL + "a" + Keys.NULL + "2" + Keys.ENTER)
+    page.find("#message").send_keys("three")
+    eventually(lambda: page.texts(".failed .reason") == ["You may not do this"], what="the reason")
+    assert page.own == ["number 0", "2"]
+    click = "document.querySelectorAll('.pending-line .link')[arguments[0]].click()"
+    bob.post("friends/unblock", friend=ann.number)
+    page.run(click, 0)
+    eventually(lambda: page.texts(".edited") == ["edited"], what="it is sent at the second attempt")
+    assert page.texts(".pending-line") == []
+    assert page.run("return document.querySelector('#message').value") == "three"
 
 
 @pytest.mark.full

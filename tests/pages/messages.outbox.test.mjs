@@ -39,6 +39,7 @@ function fakeOutbox({ isOnline = true, saved = [], isFull = false, rows = new Ma
     messenger: {
       state: { state: "online" },
       send: (to, text, { clientMsgID }) => new Promise((resolve, reject) => sent.push({ to, text, clientMsgID, resolve, reject })),
+      edit: (about, text, { clientMsgID }) => new Promise((resolve, reject) => sent.push({ about, text, clientMsgID, resolve, reject })),
       recall: async (id) => void recalled.push(id),
     },
     database: {
@@ -105,6 +106,37 @@ it("a refused message stays with its reason until it is sent again or discarded"
   outbox.retry(item.id);
   await turn();
   assert.equal(sent[2].clientMsgID, item.id);
+});
+
+it("an edit waits like a message, over a reload too, and a later one of the same message takes its place", async () => {
+  const { outbox, rows } = fakeOutbox({ isOnline: false });
+  outbox.add(bob, { text: "first", edit: 7 });
+  outbox.add(bob, { text: "message" });
+  outbox.add(bob, { text: "second", edit: 7, mentions: ["cat"] });
+  assert.deepEqual([outbox.editOf(7).text, outbox.editOf(8), states(outbox)], ["second", undefined, ["message waiting", "second waiting"]]);
+  await turn();
+  const again = fakeOutbox({ rows });
+  await again.outbox.restore();
+  await turn();
+  again.sent[0].resolve({ id: 8, conversation: 5, seq: 2 });
+  await turn();
+  again.outbox.cancel(again.outbox.editOf(7).id); // it is under way
+  again.sent[1].resolve({ id: 9, conversation: 5, seq: 3 });
+  await turn();
+  assert.deepEqual(again.sent.map(({ about, text }) => [about, text]), [[undefined, "message"], [7, "second"]]);
+  const { id, kind, about, text, meta } = again.stored[1];
+  assert.deepEqual([id, kind, about, text, meta.mentions, again.recalled, rows.size], [9, "edit", 7, "second", ["cat"], [], 0]);
+});
+
+it("a refused edit stays with its reason, and nothing else", async () => {
+  const { outbox, sent } = fakeOutbox();
+  outbox.add(bob, { text: "edited", edit: 7 });
+  await turn();
+  sent[0].reject(new CommandRefused("edit", 1003, "未授权", undefined));
+  await turn();
+  assert.deepEqual([outbox.editOf(7).state, outbox.editOf(7).reason], ["failed", "not allowed"]);
+  outbox.cancel(outbox.editOf(7).id);
+  assert.deepEqual([outbox.editOf(7), outbox.of(bob)], [undefined, []]);
 });
 
 it("a message that is cancelled while it is under way is recalled", async () => {
