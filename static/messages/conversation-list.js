@@ -75,7 +75,7 @@ export class ConversationList {
       this.#list.replaceChildren(...rows);
       if (focused) /** @type {HTMLElement | null} */ (this.#list.querySelector(`[data-conversation="${focused}"]`))?.focus({ preventScroll: true });
     }
-    const isEmpty = sorted.length === 0;
+    const isEmpty = store.conversations.size === 0;
     this.#note.textContent = this.#fault || (store.isLoaded ? words.messages_none : words.messages_loading);
     this.#note.hidden = !isEmpty && !this.#fault;
     this.#more.hidden = !store.hasMore && sorted.length <= this.#shown;
@@ -128,7 +128,7 @@ export class ConversationList {
   #preview({ last, group }) {
     const { words, people, user } = this.session;
     if (!last) return "";
-    if (last.kind !== "message") return noticeText(last, this.session);
+    if (last.kind !== "message" && last.kind !== "edit") return noticeText(last, this.session);
     const text = cut(summaryOf(last, words), PREVIEW_LENGTH);
     if (last.from === user) return fill(words.messages_own_preview, { text });
     return group ? `${people.nameOf(last.from)}: ${text}` : text;

@@ -509,6 +509,7 @@ def test_without_a_server_one_reads_and_writes_and_it_is_sent_once_later(
 
 @pytest.mark.full
 def test_an_edit_without_a_connection_is_shown_and_sent_later(pair: Pair, server: Server) -> None:
+    pair.expects("WebSocket")
     ann, bob, cat = (Account(server, name) for name in ("Ann", "Bob", "Cat"))
     history(server, bob, ann, 1)
     history(server, cat, ann, 1)
@@ -536,6 +537,8 @@ def test_an_edit_without_a_connection_is_shown_and_sent_later(pair: Pair, server
     page.driver.refresh()
     eventually(lambda: page.own == ["one", "2"], what="it waits over a reload, or is sent")
     eventually(lambda: page.texts(".edited") == ["edited"], what="it is sent")
+    page.driver.refresh()
+    eventually(lambda: page.texts(".preview")[:1] == ["You: 2"], what="the list shows the new text")
     assert page.run("return document.querySelector('#message').value") == "three"
     stored = ann.get("messages", conversation=talk_of(ann), limit=10)["messages"]
     assert [each["text"] for each in stored if each["id"] in numbers] == ["one", "2"]
