@@ -244,6 +244,11 @@ _TABLE: Final[dict[str, tuple[str, str]]] = {
     "messages_search_here": ("在此会话中搜索", "Search in this conversation"),
     "messages_search_in": ("在“{name}”中", "In “{name}”"),
     "messages_search_more": ("更早的结果", "Older results"),
+    "messages_search_talks": ("更多会话", "More conversations"),
+    "messages_search_part": (
+        "更早的会话未按名称搜索",
+        "Older conversations are not searched by name",
+    ),
     "messages_search_none": ("没有找到", "Nothing found"),
     "messages_searching": ("搜索中…", "Searching…"),
     "messages_draft": ("[草稿] ", "Draft: "),

@@ -3,6 +3,7 @@
 
 import { ConnectionView } from "../connection-view.js";
 import { element, fill, make, pageData } from "../text.js";
+import { ApiError } from "./api.js";
 import { countRequests, openCard, openContacts } from "./contacts.js";
 import { ConversationList } from "./conversation-list.js";
 import { ConversationView } from "./conversation.js";
@@ -10,7 +11,7 @@ import { withModule } from "./form.js";
 import { startWorker } from "./installable.js";
 import { followInvitation, invitationCode } from "./invitations.js";
 import { LoginView } from "./login.js";
-import { navigate, openDialog, startPanels } from "./panel.js";
+import { navigate, openDialog, startPanels, toast } from "./panel.js";
 import { Search } from "./search.js";
 import { SavedLogin, Session } from "./session.js";
 
@@ -76,8 +77,9 @@ class App {
       this.connection.show(change);
       if (change.code === BANNED) setTimeout(() => session === this.#session && session.messenger.connect().catch(() => {}), RETRY_BANNED_MS);
       if (change.state !== "online") return;
-      if (session.store.isLoaded) this.#conversation?.refresh();
-      else this.#loadList();
+      if (!session.store.isLoaded) return this.#loadList();
+      this.#conversation?.refresh();
+      session.store.loadRest(); // what the lost connection has not brought
     });
     session.on("anew", () => this.#loadList()); // then the conversation of the address is opened again
     session.on("changed", () => {
@@ -120,6 +122,7 @@ class App {
       this.#route();
       this.#conversation?.refresh();
       this.#countRequests();
+      session.store.loadRest();
     } else if (session.isOnline) setTimeout(() => session === this.#session && session.isOnline && this.#loadList(), RETRY_LIST_MS);
   }
 
@@ -190,11 +193,15 @@ class App {
     }
     const [, kind, name] = /^#([cu])\/(.+)$/.exec(location.hash) ?? [];
     const user = kind === "u" ? decoded(name) : "";
-    const conversation = user ? store.withUser(user) : store.conversations.get(Number(name)) ?? null;
+    const conversation = (user ? this.#with(user) : store.conversations.get(Number(name))) ?? null;
     if (name && !conversation && store.isLoaded) {
-      const isLoaded = kind === "c" && store.hasMore && (await store.load(true).then(() => true, () => false)); // it may be an older one
-      if (isLoaded) return this.#route(message);
       const { hash } = location;
+      const isLoaded = kind === "c" && store.hasMore && (await store.load(true).then(() => true, () => false)); // it may be an older one
+      const isSomebody = user && (await this.#isSomebody(user));
+      if (location.hash !== hash || store !== this.#session?.store) return;
+      if (isSomebody) store.withUser(user);
+      if (isLoaded || isSomebody) return this.#route(message);
+      if (user) toast(this.words.messages_fault_unknown_account);
       await navigate("", true);
       if (location.hash !== hash) return this.#route(); // browsers ignore too many changes of the address: then the list is shown
     }
@@ -204,6 +211,32 @@ class App {
     if (conversation?.peer && this.#session?.isOnline) this.#session.people.refresh([conversation.peer]);
     await this.#conversation?.show(conversation, message);
     this.#schedule();
+  }
+
+  /**
+   * @param {string} user  of the address
+   * @returns {Conversation | undefined} undefined: the address may be wrong
+   */
+  #with(user) {
+    const { store, outbox } = /** @type {Session} */ (this.#session);
+    return outbox.waitsFor(user) ? store.withUser(user) : store.known(user);
+  }
+
+  /**
+   * Whether we have a conversation with a user, or they have an account. Apps that let anybody in take messages to users who do not exist.
+   *
+   * @param {string} user
+   */
+  async #isSomebody(user) {
+    const session = /** @type {Session} */ (this.#session);
+    if (!session.isOnline) return true; // nobody knows
+    try {
+      await session.store.seek(user);
+      if (!session.store.known(user)) await session.api("GET", "accounts/show", { of: user });
+      return true;
+    } catch (error) {
+      return !(error instanceof ApiError && error.code === "unknown_account");
+    }
   }
 
   #listen() {

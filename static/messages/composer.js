@@ -3,7 +3,7 @@
 
 import { makeEmojiGrid } from "../emoji.js";
 import { element, fill, make } from "../text.js";
-import { reasonOf, rowsOf } from "./api.js";
+import { rowsOf } from "./api.js";
 import { summaryOf } from "./message-view.js";
 import { toast } from "./panel.js";
 import { keyOf } from "./store.js";
@@ -62,7 +62,6 @@ export class Composer {
   #field = element("message", HTMLTextAreaElement);
   #send = element("send", HTMLButtonElement);
   #left = element("left", HTMLElement);
-  #note = element("note", HTMLElement);
   #grid = element("emoji", HTMLElement);
   #opener = element("emoji-open", HTMLButtonElement);
   #bar = element("reply-bar", HTMLElement);
@@ -123,7 +122,6 @@ export class Composer {
     this.#editing = null;
     this.memberCount = 0;
     this.#members = this.#commands = null;
-    this.#showNote("");
     this.#toggleEmoji(false);
     if (!conversation) return;
     this.#showDraft(conversation);
@@ -224,13 +222,23 @@ export class Composer {
     this.focus();
   }
 
+  /**
+   * @param {Entry} entry
+   * @returns {{ text: string, mentions: string[] }} as it is shown: perhaps by an edit that waits
+   */
+  #textOf({ id, text, meta }) {
+    const waiting = this.session.outbox.editOf(id);
+    return { text: (waiting ?? { text }).text ?? "", mentions: (waiting ?? meta)?.mentions ?? [] };
+  }
+
   /** @param {Entry} entry */
   edit(entry) {
     if (this.hindrance) return toast(this.hindrance);
+    const { text, mentions } = this.#textOf(entry);
     this.#editing = entry;
     [this.#replyTo, this.#replied] = [0, null];
-    this.#field.value = entry.text ?? "";
-    this.#mentioned = new Map((entry.meta?.mentions ?? []).map((/** @type {string} */ user) => [this.#nameOf(user), user]));
+    this.#field.value = text;
+    this.#mentioned = new Map(mentions.map((/** @type {string} */ user) => [this.#nameOf(user), user]));
     this.#drawBar();
     this.#changed();
     this.focus();
@@ -247,40 +255,19 @@ export class Composer {
 
   // --- sending ------------------------------------------------------------------------------------------------
 
-  async #submit() {
+  #submit() {
     const text = this.#field.value.trim();
     const conversation = this.#conversation;
     if (!text || !conversation) return this.#field.focus();
     const named = [...this.#mentioned].filter(([name]) => text.includes(`@${name}`)).map(([, user]) => user);
     const mentions = named.includes("all") ? ["all"] : named;
-    if (this.#editing) return this.#saveEdit(this.#editing, text, mentions);
+    if (this.#editing) {
+      if (text !== this.#textOf(this.#editing).text) this.session.outbox.add(conversation, { text, edit: this.#editing.id, mentions });
+      return this.#clearBar();
+    }
     this.session.outbox.add(conversation, { text, replyTo: this.#replyTo || undefined, mentions });
     this.#clear();
     this.events.sent();
-  }
-
-  /**
-   * @param {Entry} entry
-   * @param {string} text
-   * @param {string[]} mentions
-   */
-  async #saveEdit(entry, text, mentions) {
-    const conversation = this.#conversation;
-    this.#clearBar(); // what is typed from now on is not part of the edit
-    if (text === entry.text) return;
-    try {
-      const sent = await this.session.messenger.edit(entry.id, text, mentions.length ? { mentions } : {});
-      const { replaced } = sent;
-      this.session.added({
-        ...sent, kind: "edit", from: this.session.user, to: entry.to, about: entry.id, time: Date.now(), meta: { mentions }, ...(replaced ?? { type: "text", text }),
-      });
-    } catch (error) {
-      if (conversation !== this.#conversation || this.#editing) return toast(reasonOf(error, this.session.words));
-      this.edit(entry);
-      this.#field.value = text;
-      this.#changed();
-      this.#showNote(reasonOf(error, this.session.words));
-    }
   }
 
   #clear() {
@@ -289,7 +276,6 @@ export class Composer {
     this.#replyTo = 0;
     this.#mentioned.clear();
     this.#typingSentAt = 0;
-    this.#showNote("");
     this.#toggleEmoji(false);
     this.#drawBar();
     this.#changed();
@@ -309,7 +295,6 @@ export class Composer {
     const wasEditing = this.#editing !== null;
     this.#editing = this.#replied = null;
     this.#replyTo = 0;
-    this.#showNote("");
     if (wasEditing && this.#conversation) {
       this.#showDraft(this.#conversation);
     } else {
@@ -362,12 +347,6 @@ export class Composer {
     const text = this.#field.value;
     const mentions = [...this.#mentioned].filter(([name]) => text.includes(`@${name}`));
     this.session.drafts.set(keyOf(conversation), { text, ...(this.#replyTo && { replyTo: this.#replyTo }), ...(mentions.length && { mentions }) });
-  }
-
-  /** @param {string} text */
-  #showNote(text) {
-    this.#note.textContent = text;
-    this.#note.hidden = !text;
   }
 
   /** @param {boolean} open */

@@ -11,6 +11,8 @@ import { keyOf } from "./store.js";
 /** @typedef {import("./store.js").Conversation} Conversation */
 
 const PREVIEW_LENGTH = 80;
+/** So many conversations are shown, and so many more each time. */
+const STEP = 50;
 
 /** Owns the list; reads the conversations from the store of the session. */
 export class ConversationList {
@@ -19,6 +21,7 @@ export class ConversationList {
   #more = element("conversations-more", HTMLButtonElement);
   #find = element("find-people", HTMLButtonElement);
   #fault = "";
+  #shown = STEP;
   #title = document.title;
   #ends = new AbortController();
   /** The row of each conversation, and what it was drawn from. @type {Map<string, { version: string, element: HTMLElement }>} */
@@ -28,7 +31,7 @@ export class ConversationList {
   constructor(session) {
     this.session = session;
     this.when = shortTimes(session.language);
-    this.#more.addEventListener("click", () => this.load(true), { signal: this.#ends.signal });
+    this.#more.addEventListener("click", () => this.#showMore(), { signal: this.#ends.signal });
     this.#list.addEventListener("keydown", (event) => this.#onKey(event), { signal: this.#ends.signal });
   }
 
@@ -40,26 +43,34 @@ export class ConversationList {
   }
 
   /**
-   * Loads the most recent conversations and the names of their users.
+   * Loads the most recent conversations.
    *
    * @param {boolean} [older]  those after the last loaded one instead
    */
   async load(older = false) {
-    const { store, people, words } = this.session;
+    const { store, words } = this.session;
     try {
       await store.load(older);
       this.#fault = "";
-      people.load(store.sorted.flatMap(({ peer, last }) => [peer, last?.from ?? "", ...(last?.meta?.users ?? [])]));
     } catch (error) {
       this.#fault = reasonOf(error, words);
     }
     this.session.changed();
   }
 
+  async #showMore() {
+    const { store } = this.session;
+    this.#shown += STEP;
+    if (store.hasMore && store.conversations.size < this.#shown) await this.load(true);
+    this.session.changed();
+  }
+
   /** @param {Conversation | null} open  the open conversation */
   draw(open) {
     const { store, words } = this.session;
-    const rows = store.sorted.map((each) => this.#cached(each, each === open));
+    const { sorted } = store;
+    this.#shown = Math.max(this.#shown, sorted.findIndex((each) => each === open) + 1);
+    const rows = sorted.slice(0, this.#shown).map((each) => this.#cached(each, each === open));
     if (rows.length !== this.#list.childElementCount || rows.some((row, index) => row !== this.#list.children[index])) {
       const focused = this.#list.contains(document.activeElement) ? /** @type {HTMLElement} */ (document.activeElement).dataset.conversation : "";
       this.#list.replaceChildren(...rows);
@@ -68,7 +79,7 @@ export class ConversationList {
     const isEmpty = store.conversations.size === 0;
     this.#note.textContent = this.#fault || (store.isLoaded ? words.messages_none_hint : words.messages_loading);
     this.#note.hidden = !isEmpty && !this.#fault;
-    this.#more.hidden = !store.hasMore;
+    this.#more.hidden = !store.hasMore && sorted.length <= this.#shown;
     this.#find.hidden = !isEmpty || !store.isLoaded;
     showBadge(store.unread);
     document.title = store.unread ? `(${store.unread}) ${this.#title}` : this.#title;
@@ -124,7 +135,7 @@ export class ConversationList {
   #preview({ last, group }) {
     const { words, people, user } = this.session;
     if (!last) return "";
-    if (last.kind !== "message") return noticeText(last, this.session);
+    if (last.kind !== "message" && last.kind !== "edit") return noticeText(last, this.session);
     const text = cut(summaryOf(last, words), PREVIEW_LENGTH);
     if (last.from === user) return fill(words.messages_own_preview, { text });
     return group ? `${people.nameOf(last.from)}: ${text}` : text;

@@ -198,7 +198,7 @@ export class ConversationView {
     this.timeline.update(this.#items());
     const isEmpty = !open.entries?.length && !session.outbox.of(open).length && !session.store.streamsOf(open).length;
     const { words } = session;
-    const isMissing = open.id > 0 && (!open.entries || open.cached);
+    const isMissing = !open.entries || open.cached;
     if (isEmpty && isMissing) this.#drawEmpty(words.messages_not_loaded, this.#fault || noAnswer(words), true);
     else if (isEmpty) this.#drawEmpty(words.messages_empty, words.messages_choose_hint);
     this.#empty.hidden = !isEmpty;
@@ -304,7 +304,8 @@ export class ConversationView {
       [day, previous] = [date, entry];
     }
     streams.forEach(addStream);
-    const pending = session.outbox.of(open).map((each, index) => ({
+    const apart = session.outbox.of(open).filter(({ edit }) => !edit || this.#byId.get(edit)?.kind !== "message"); // other edits are shown in the row of the message
+    const pending = apart.map((each, index) => ({
       key: each.id,
       version: `${each.state} ${each.reason} ${Math.round(each.share * 50)} ${index}`,
       make: () => this.view.pending(each, index > 0 || Boolean(previous && previous.kind === "message" && previous.from === session.user)),
@@ -324,10 +325,12 @@ export class ConversationView {
     if (entry.kind !== "message") return { key, version: `${entry.kind} ${names}`, make: () => this.view.notice(entry) };
     const receipt = this.#receiptOf(open, entry);
     const quoted = entry.about ? this.#find(entry.about) : null;
+    const edit = this.session.outbox.editOf(entry.id);
     const version = [
+      edit && `${edit.id} ${edit.state} ${edit.reason}`,
       entry.kind, entry.meta?.edited ?? 0, follows, receipt, names, JSON.stringify(entry.reactions ?? 0), this.session.store.pressedOf(entry), quoted && `${quoted.kind} ${quoted.meta?.edited} ${this.session.people.nameOf(quoted.from)}`,
     ].join(" ");
-    return { key, version, was: `stream ${entry.clientMsgID}`, make: () => this.view.row(entry, { follows, receipt }) };
+    return { key, version, was: `stream ${entry.clientMsgID}`, make: () => this.view.row(entry, { follows, receipt, edit }) };
   }
 
   /**
@@ -495,7 +498,7 @@ export class ConversationView {
   async refresh() {
     const { open } = this;
     await this.#entering; // perhaps from the browser's storage
-    if (!open?.id || open !== this.open || (open.entries && !open.cached)) return;
+    if (!open || open !== this.open || (open.entries && !open.cached)) return;
     if (this.timeline.isAtEnd) this.#entering = this.#enter(open, 0);
     else this.#entering = this.#openEntries(open, open.entries?.[Math.floor(open.entries.length / 2)]?.id ?? 0);
     await this.#entering;

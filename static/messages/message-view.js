@@ -39,6 +39,7 @@ import { button } from "./panel.js";
  * @typedef {object} Around  what a row depends on besides its message
  * @property {boolean} follows    the row before is a recent message of the same user
  * @property {"" | "sent" | "received" | "read"} receipt
+ * @property {Pending} [edit]     that is not stored yet
  */
 
 const SHORT_COLUMNS = 600; // of a longer text only the start is shown, with a button for the rest
@@ -138,12 +139,14 @@ export class MessageView {
     const { words, user, people } = this.session;
     const own = entry.from === user;
     const name = own ? words.you : people.nameOf(entry.from);
-    const bubble = this.#bubble(entry);
-    const time = this.#time(entry, own, around.receipt);
-    const parts = make("div", "words", ...(own ? [] : [make("p", "from", make("bdi", "", name), ...people.marks(entry.from))]), make("div", "bubble-row", bubble, time));
+    const { edit } = around;
+    const bubble = this.#bubble(edit ? { ...entry, text: edit.text, meta: { ...entry.meta, mentions: edit.mentions } } : entry);
+    const after = edit ? this.#status(edit) : this.#time(entry, own, around.receipt);
+    const parts = make("div", "words", ...(own ? [] : [make("p", "from", make("bdi", "", name), ...people.marks(entry.from))]), make("div", "bubble-row", bubble, after));
+    if (edit && edit.state !== "sending") parts.append(this.#pendingLine(edit));
     if (entry.meta?.buttons?.length) parts.append(this.#buttons(entry));
     if (entry.reactions?.length) parts.append(this.#reactions(entry));
-    const row = make("article", `line${own ? " own" : ""}${around.follows ? " follows" : ""}`);
+    const row = make("article", `line${own ? " own" : ""}${around.follows ? " follows" : ""}${edit ? ` ${edit.state}` : ""}`);
     if (!own && !around.follows) {
       const face = button("", "face");
       face.tabIndex = -1;
@@ -197,22 +200,46 @@ export class MessageView {
    */
   pending(pending, follows) {
     const { words, user } = this.session;
-    const { id, state, reason, share, text, data, type = "text", replyTo, mentions: mentioned, time } = pending;
+    const { id, state, text, data, type = "text", replyTo, edit, mentions: mentioned, time } = pending;
     const entry = /** @type {Entry} */ ({
-      id: 0, conversation: 0, seq: 0, kind: "message", from: user, type, text, data, clientMsgID: id, about: replyTo, meta: { mentions: mentioned }, time,
+      id: 0, conversation: 0, seq: 0, kind: "message", from: user, type, text, data, clientMsgID: id, about: edit ?? replyTo, meta: { mentions: mentioned }, time,
     });
-    const bubble = this.#bubble(entry);
-    const word = state === "failed" ? reason : words[`messages_state_${state}`];
-    const status = make("span", "status", state === "failed" ? "!" : "🕓");
+    const parts = make("div", "words", make("div", "bubble-row", this.#bubble(entry), this.#status(pending)), this.#pendingLine(pending));
+    const row = make("article", `line own pending ${state}${follows ? " follows" : ""}`, parts);
+    row.tabIndex = -1;
+    row.setAttribute("aria-label", `${words.you}, ${this.#stateOf(pending)}`);
+    return row;
+  }
+
+  /** @param {Pending} pending */
+  #stateOf({ state, reason }) {
+    return state === "failed" ? reason : this.session.words[`messages_state_${state}`];
+  }
+
+  /** @param {Pending} pending */
+  #status(pending) {
+    const word = this.#stateOf(pending);
+    const status = make("span", "status", pending.state === "failed" ? "!" : "🕓");
     status.setAttribute("role", "img");
     status.setAttribute("aria-label", word);
     status.title = word;
+    return status;
+  }
+
+  /**
+   * What can be done with a message that is not stored yet.
+   *
+   * @param {Pending} pending
+   */
+  #pendingLine(pending) {
+    const { words } = this.session;
+    const { state, reason, share } = pending;
     const line = make("p", "pending-line");
     if (state === "failed") line.append(make("span", "reason", reason));
     if (state === "uploading") {
       const bar = /** @type {HTMLProgressElement} */ (make("progress", ""));
       bar.value = share;
-      bar.setAttribute("aria-label", word);
+      bar.setAttribute("aria-label", this.#stateOf(pending));
       line.append(bar);
     }
     if (state === "failed") {
@@ -223,11 +250,7 @@ export class MessageView {
     const cancel = button(state === "failed" ? words.messages_discard : words.messages_cancel, "link");
     cancel.addEventListener("click", () => this.actions.cancel(pending));
     line.append(cancel);
-    const parts = make("div", "words", make("div", "bubble-row", bubble, status), line);
-    const row = make("article", `line own pending ${state}${follows ? " follows" : ""}`, parts);
-    row.tabIndex = -1;
-    row.setAttribute("aria-label", `${words.you}, ${word}`);
-    return row;
+    return line;
   }
 
   /**

@@ -1,5 +1,8 @@
 // @ts-check
-/** Messages of ours that are not stored yet. They wait while there is no connection, and are sent once, in order. */
+/**
+ * Messages of ours that are not stored yet, and edits. They wait while there is no connection, and are sent once. In a conversation they are
+ * sent in order: a message waits for the files before it, unless they have failed.
+ */
 
 import { Closed, NotConnected } from "../../sdk/errors.js";
 import { reasonOf } from "./api.js";
@@ -17,6 +20,7 @@ import { keyOf } from "./store.js";
  * @property {string} [text]
  * @property {any} [data]           instead of a text
  * @property {number} [replyTo]
+ * @property {number} [edit]        id of the message that this text replaces
  * @property {string[]} [mentions]
  * @property {{ from: string, id: number }} [forward]  the content is that of this message
  */
@@ -152,7 +156,23 @@ export class Outbox {
   }
 
   /**
-   * Sends a message as soon as possible.
+   * @param {string} user
+   * @returns {boolean} whether messages to them wait
+   */
+  waitsFor(user) {
+    return [...this.#items.values()].some(({ peer }) => peer === user);
+  }
+
+  /**
+   * @param {number} id  of a message
+   * @returns {Pending | undefined} the edit of it that waits
+   */
+  editOf(id) {
+    return [...this.#items.values()].findLast(({ edit }) => edit === id);
+  }
+
+  /**
+   * Sends a message as soon as possible. An edit takes the place of one that waits.
    *
    * @param {Conversation} conversation
    * @param {Content} content  with a file: `data` is what the bubble shows meanwhile
@@ -161,6 +181,8 @@ export class Outbox {
    */
   add(conversation, content, file) {
     const upload = file && this.makeUpload(file);
+    const before = content.edit && this.editOf(content.edit);
+    if (before && before.state !== "sending") this.#remove(before.id);
     this.#lastTime = Math.max(Date.now(), this.#lastTime + 1);
     const item = /** @type {Pending} */ ({
       ...content, id: newId(), key: keyOf(conversation), conversation: conversation.id, peer: conversation.peer, time: this.#lastTime,
@@ -176,15 +198,17 @@ export class Outbox {
   }
 
   /**
-   * Gives up a message. If it is under way, it is recalled when it was stored.
+   * Gives up a message. If it is under way, it is recalled when it was stored. An edit that is under way cannot be given up.
    *
    * @param {string} id
    */
   cancel(id) {
     const item = this.#items.get(id);
+    if (item?.edit && item.state === "sending") return;
     item?.upload?.cancel();
     if (item) item.isCancelled = true;
     this.#remove(id);
+    this.#sendAll(); // those that have waited for it
   }
 
   /** @param {string} id  of a message that has failed */
@@ -205,8 +229,8 @@ export class Outbox {
     if (this.#busy.has(key)) return;
     this.#busy.add(key);
     for (;;) {
-      const item = [...this.#items.values()].find((each) => each.key === key && each.state === "waiting");
-      if (!item || !this.session.isOnline || !(await this.#send(item))) break;
+      const next = [...this.#items.values()].find((each) => each.key === key && each.state !== "failed"); // only a failed one is overtaken
+      if (next?.state !== "waiting" || !this.session.isOnline || !(await this.#send(next))) break;
     }
     this.#busy.delete(key);
   }
@@ -217,17 +241,18 @@ export class Outbox {
    */
   async #send(item) {
     const { messenger, user } = this.session;
-    const { id, conversation, peer, text, data, replyTo, mentions, forward } = item;
+    const { id, conversation, peer, text, data, replyTo, mentions, forward, edit } = item;
     const type = item.type ?? "text";
     this.#update(item, { state: "sending" });
     try {
       const more = {
-        clientMsgID: id, ...(conversation && { conversation }), ...(replyTo && { replyTo }), ...(mentions?.length && { mentions }),
+        clientMsgID: id, ...(conversation && !edit && { conversation }), ...(replyTo && { replyTo }), ...(mentions?.length && { mentions }),
         ...(data !== undefined && { data, type }),
       };
-      const sent = forward
-        ? await messenger.forward(forward.id, conversation ? { conversation } : peer, { clientMsgID: id })
-        : await messenger.send(conversation ? "" : peer, data === undefined ? text : undefined, more);
+      const send = () => messenger.send(conversation ? "" : peer, data === undefined ? text : undefined, more);
+      const sent = await (edit
+        ? messenger.edit(edit, text, more)
+        : forward ? messenger.forward(forward.id, conversation ? { conversation } : peer, { clientMsgID: id }) : send());
       if (!this.#items.has(id)) {
         if (item.isCancelled) messenger.recall(sent.id).catch(() => {}); // else another tab has sent it
         return true;
@@ -236,7 +261,7 @@ export class Outbox {
       const to = peer || undefined;
       const meta = { ...(mentions?.length && { mentions }), ...(forward && { forwarded: forward }) };
       this.session.added({
-        ...sent, kind: "message", from: user, to, time: Date.now(), clientMsgID: id, about: replyTo, meta, ...(sent.replaced ?? { type, text, data }),
+        ...sent, kind: edit ? "edit" : "message", from: user, to, time: Date.now(), clientMsgID: id, about: edit ?? replyTo, meta, ...(sent.replaced ?? { type, text, data }),
       });
     } catch (error) {
       if (!this.#items.has(id)) return true;
@@ -259,10 +284,10 @@ export class Outbox {
       delete item.upload;
       delete item.file;
       this.#update(item, { data, state: "waiting" });
-      this.#sendAll();
     } catch (error) {
       this.#update(item, { state: "failed", reason: reasonOf(error, this.session.words) });
     }
+    this.#sendAll(); // or those that have waited for it
   }
 
   /**

@@ -13,6 +13,7 @@ import { button, startSearchStep } from "./panel.js";
 
 const AFTER_MS = 250;
 const PAGE = 30;
+const FIRST_NAMES = 5;
 const AROUND = 30;
 
 /** Owns the field above the list of conversations, and the hits in place of the list. */
@@ -128,8 +129,12 @@ export class Search {
    */
   async #find(run, text, before = 0) {
     const { words, messenger, store, people } = this.session;
-    if (!before) this.#hits.replaceChildren(...this.#conversations(text), note(words.messages_searching));
-    else this.#hits.lastElementChild?.replaceWith(note(words.messages_searching));
+    if (!before) {
+      this.#hits.replaceChildren(note(words.messages_searching));
+      await store.loadRest();
+      if (run !== this.#run) return;
+      this.#hits.prepend(...this.#conversations(text));
+    } else this.#hits.lastElementChild?.replaceWith(note(words.messages_searching));
     try {
       const within = this.#within?.id;
       const page = await messenger.search(text, { limit: PAGE, ...(within && { conversation: within }), ...(before && { before }) });
@@ -147,15 +152,26 @@ export class Search {
     }
   }
 
-  /** @param {string} text  conversations whose name contains it */
+  /** @param {string} text  conversations whose name contains it: the first, a button for the others, and what is not searched */
   #conversations(text) {
-    const { store, people } = this.session;
+    const { store, people, words } = this.session;
     if (this.#within) return [];
-    const found = store.sorted.filter((each) => store.nameOf(each).toLowerCase().includes(text.toLowerCase())).slice(0, 5);
-    return found.map((each) => {
+    const found = store.sorted.filter((each) => store.nameOf(each).toLowerCase().includes(text.toLowerCase()));
+    const rows = found.map((each) => {
       const face = each.group || !each.peer ? make("span", "avatar group", "#") : people.avatar(each.peer);
       return this.#row(face, store.nameOf(each), "", "", () => this.session.open({ conversation: each.id }));
     });
+    const others = rows.splice(FIRST_NAMES);
+    if (others.length) {
+      const more = button(words.messages_search_talks, "link");
+      const row = make("li", "", more);
+      more.addEventListener("click", () => {
+        row.replaceWith(...others);
+        others[0].querySelector("button")?.focus();
+      });
+      rows.push(row);
+    }
+    return store.hasMore ? [...rows, note(words.messages_search_part)] : rows;
   }
 
   /**

@@ -8,6 +8,9 @@ import { insert, isRevision, isSilent, mentions, revised, usersIn } from "./entr
 /** @typedef {import("./session.js").Session} Session */
 
 const PAGE = 50;
+/** Older conversations are loaded without being asked for: so many pages of so many. */
+const REST_PAGES = 5;
+const REST_PAGE = 200;
 /** More entries of a conversation are not held: those on the other side are loaded again when they are needed. */
 const MAX_ENTRIES = 1_000;
 const RECEIPTS_AFTER_MS = 300;
@@ -17,7 +20,7 @@ const MAX_STREAMED = 200;
 
 /**
  * @typedef {object} Conversation
- * @property {number} id               0: it has no messages yet
+ * @property {number} id               0: it has no messages yet, or is not loaded
  * @property {boolean} group
  * @property {string} peer             the other user; empty for a group
  * @property {string} name             of a group
@@ -75,6 +78,11 @@ export class Store {
   hasMore = false;
   /** Whether the list was loaded from the server. */
   isLoaded = false;
+  /** Loads a page of older ones. @type {Promise<void> | null} */
+  #loadingOlder = null;
+  /** Loads the rest of the list. @type {Promise<void> | null} */
+  #loadingRest = null;
+  #restPages = 0;
   /** The position of the oldest conversation that the server has listed: the next page is before it. 0: none. */
   #oldest = 0;
   /** Message → our last press of one of its buttons. @type {Map<number, Entry>} */
@@ -83,7 +91,7 @@ export class Store {
   #streams = new Map();
   /** Streams that this page has shown: their stored messages stay open. @type {Set<string>} */
   #streamed = new Set();
-  /** Conversations without a message, by user. @type {Map<string, Conversation>} */
+  /** Conversations without a message, or whose ids are not loaded yet, by user. @type {Map<string, Conversation>} */
   #fresh = new Map();
   /** Receipts that the server has not answered yet, by kind and conversation. @type {Map<string, Mark>} */
   #receipts = new Map();
@@ -135,16 +143,40 @@ export class Store {
    * Loads a page of conversations.
    *
    * @param {boolean} [older]  those after the last loaded one, instead of the most recent
+   * @returns {Promise<void>}
    */
-  async load(older = false) {
+  load(older = false) {
+    if (!older) return this.#loadPage(false);
+    this.#loadingOlder ??= this.#loadPage(true).finally(() => { this.#loadingOlder = null; });
+    return this.#loadingOlder;
+  }
+
+  /**
+   * Loads older conversations, up to 1,000: search, forwarding and the number of unread messages are about all of them.
+   *
+   * @returns {Promise<void>} never rejected: without a connection, the rest is missing
+   */
+  loadRest() {
+    const work = async () => {
+      for (; this.#restPages < REST_PAGES && this.hasMore && this.session.isOnline; this.#restPages++) await this.load(true);
+      await this.session.people.load([...this.conversations.values()].map(({ peer }) => peer));
+    };
+    this.#loadingRest ??= work().catch(() => {}).finally(() => { this.#loadingRest = null; });
+    return this.#loadingRest;
+  }
+
+  /** @param {boolean} older */
+  async #loadPage(older) {
     const before = older ? this.#oldest : 0; // conversations that the browser has stored may be older
     if (this.#receipts.size) await this.sendReceipts(); // the answer counts what is unread
     const readBefore = new Map(this.#reads);
-    const page = await this.session.messenger.conversations({ before, limit: PAGE });
+    const page = await this.session.messenger.conversations({ before, limit: older ? REST_PAGE : PAGE });
+    const listed = [];
     for (const each of /** @type {any[]} */ (page.conversations)) {
       const position = each.place || each.last?.id || 0;
       if (position) this.#oldest = Math.min(position, this.#oldest || position);
       const conversation = this.conversations.get(each.id) ?? this.#create(each.id, each.kind === "group", each.peer ?? "");
+      listed.push(conversation);
       Object.assign(conversation, { name: each.name ?? "", role: each.role ?? "" });
       if (conversation.arrived > position) continue; // an entry that arrived during the request is newer than the answer
       Object.assign(conversation, { position, last: each.last ?? null });
@@ -153,7 +185,8 @@ export class Store {
     }
     if (older || this.conversations.size <= page.conversations.length || !this.isLoaded) this.hasMore = page.hasMore;
     this.isLoaded = true;
-    this.#save(...this.conversations.values());
+    this.session.people.load(listed.flatMap(({ peer, last }) => [peer, last?.from ?? "", ...(last?.meta?.users ?? [])]));
+    this.#save(...listed);
     this.#changed();
   }
 
@@ -163,7 +196,7 @@ export class Store {
     this.session.database.clear("entries");
     for (const known of [this.conversations, this.#fresh, this.#presses, this.#receipts, this.#reads]) known.clear();
     this.hasMore = this.isLoaded = false;
-    this.#oldest = 0;
+    this.#oldest = this.#restPages = 0;
     this.#changed();
   }
 
@@ -174,11 +207,34 @@ export class Store {
    * @returns {Conversation}
    */
   withUser(user) {
-    const known = this.sorted.find(({ group, peer }) => !group && peer === user) ?? this.#fresh.get(user);
+    const known = this.known(user);
     if (known) return known;
-    const made = { ...emptyConversation(0, false, user), entries: [] };
+    const made = emptyConversation(0, false, user);
     this.#fresh.set(user, made);
     return made;
+  }
+
+  /**
+   * @param {string} user
+   * @returns {Conversation | undefined} undefined: it was never opened, and is new or not loaded yet
+   */
+  known(user) {
+    return this.#listedWith(user) ?? this.#fresh.get(user);
+  }
+
+  /** @param {string} user */
+  #listedWith(user) {
+    return this.sorted.find(({ group, peer }) => !group && peer === user);
+  }
+
+  /**
+   * Loads the list as far as the conversation with a user. If there is none, all of it.
+   *
+   * @param {string} user
+   */
+  async seek(user) {
+    if (!this.isLoaded) await this.load();
+    while (this.hasMore && !this.#listedWith(user)) await this.load(true);
   }
 
   // --- entries ------------------------------------------------------------------------------------------------
@@ -263,6 +319,10 @@ export class Store {
    */
   async open(conversation, around = 0) {
     while (conversation.loading) await conversation.loading.catch(() => {});
+    if (!conversation.id && !conversation.entries && this.session.isOnline) {
+      await this.seek(conversation.peer); // it gets its id
+      if (!conversation.id) conversation.entries = [];
+    }
     const { entries } = conversation;
     const covers = entries && !conversation.cached && (around ? entries.some(({ id }) => id === around) : !conversation.hasNewer || conversation.unread > 0);
     if (!conversation.id || covers) return;

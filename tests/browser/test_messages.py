@@ -12,6 +12,7 @@ from selenium.webdriver.common.keys import Keys
 from imserver_client import Api
 from tests.browser.chromium import Browser, Page
 from tests.browser.conftest import Pair
+from tests.browser.messenger import LINE
 from tests.conftest import StartServer
 from tests.integration.receiver import Receiver, rejecting, replacing
 from tests.ports import fixed_ports
@@ -317,13 +318,62 @@ def test_a_hit_opens_a_conversation_that_is_not_listed_yet(pair: Pair, server: S
     oldest = ann.post("groups/create", name="Oldest", members=[])["group"]
     target = {"targets": [{"group": oldest}], "sender": ann.number}
     ann.post("push", app="gochat", text="a needle", store=True, **target)
-    for number in range(55):
-        ann.post("groups/create", name=f"Group {number}", members=[])
+    create_groups(ann, 55)
     page = ann.log_in(open_page(pair[0], server))
     eventually(lambda: len(conversations(page)) == 50, what="the newest conversations")
     page.find("#search").send_keys("needle")
     page.click("#hits .hit")
     eventually(lambda: page.run(CHOSEN) == "a needle", what="the message has the focus")
+
+
+def create_groups(ann: Account, count: int) -> None:
+    """Conversations that are newer than the others."""
+    for number in range(count):
+        ann.post("groups/create", name=f"Group {number}", members=[])
+
+
+@pytest.mark.full
+def test_a_person_whom_the_list_does_not_show_yet_has_their_messages(pair: Pair, server: Server) -> None:
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    history(server, bob, ann, 3)
+    create_groups(ann, 55)
+    page = ann.log_in(open_page(pair[0], server))
+    page.run("location.hash = arguments[0]", f"#u/{bob.number}")
+    page.has_received("Bob", "number 2")
+    assert page.texts("#log .divider.unread") == ["New messages"]
+    send(page, "hello")
+    assert page.received == [("Bob", f"number {number}") for number in range(3)]
+    eventually(lambda: page.texts(".conversation .count") == [], what="they are read")
+
+
+@pytest.mark.full
+def test_older_conversations_are_counted_and_found_by_their_names(pair: Pair, server: Server) -> None:
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    history(server, bob, ann, 3)
+    create_groups(ann, 54)
+    history(server, ann, Account(server, "Cat"), 1)
+    page = ann.log_in(open_page(pair[0], server))
+    eventually(
+        lambda: "(3)" in page.driver.title, what="the unread messages of a conversation that is not shown"
+    )
+    assert len(conversations(page)) == 50
+    choose(page, "Cat")
+    act(page, "number 0", "Forward")
+    page.find(".chooser .search-field").send_keys("bob")
+    eventually(lambda: page.texts(".choice bdi") == ["Bob"], what="the older conversation is offered")
+    page.click("dialog[open] .close")
+    page.find("#search").send_keys("BOB")
+    eventually(lambda: page.texts("#hits .hit b") == ["Bob"], what="the older conversation is found")
+    page.find("#search").send_keys(Keys.CONTROL + "a" + Keys.NULL + "group 1")
+    eventually(lambda: page.texts("#hits .link") == ["More conversations"], what="there are more than five")
+    page.click("#hits .link")
+    assert len(page.texts("#hits .hit b")) == 11
+    assert page.focused.startswith("#Group 1")
+    page.press(Keys.ESCAPE)
+    page.click("#conversations-more")
+    eventually(lambda: len(conversations(page)) == 56, what="all conversations")
+    assert conversations(page)[-1] == "Bob"
+    assert not page.shown("#conversations-more")
 
 
 @pytest.mark.full
@@ -458,6 +508,69 @@ def test_without_a_server_one_reads_and_writes_and_it_is_sent_once_later(
 
 
 @pytest.mark.full
+def test_an_edit_without_a_connection_is_shown_and_sent_later(pair: Pair, server: Server) -> None:
+    pair.expects("WebSocket")
+    ann, bob, cat = (Account(server, name) for name in ("Ann", "Bob", "Cat"))
+    history(server, bob, ann, 1)
+    history(server, cat, ann, 1)
+    page = ann.log_in(open_page(pair[0], server, script=LINE))
+    choose(page, "Bob")
+    for text in ("one", "two"):
+        send(page, text)
+    eventually(lambda: page.texts(".tick") == ["✓", "✓"], what="they are sent")
+    numbers = [server_id(page, text) for text in ("one", "two")]
+
+    def edit(text: str) -> None:
+        page.find("#message").send_keys(Keys.UP)
+        page.find("#message").send_keys(Keys.CONTROL + "a" + Keys.NULL + text + Keys.ENTER)
+
+    page.run("window.line.cut()")
+    eventually(lambda: page.state != "online", what="the page has noticed")
+    edit("too")
+    edit("2")
+    page.find("#message").send_keys("three")
+    eventually(lambda: page.own == ["one", "2"], what="the message is shown with its last edit")
+    assert page.texts(".status, .pending-line") == ["🕓", "Cancel"]
+    assert page.run("return document.querySelector('#message').value") == "three"
+    choose(page, "Cat")
+    choose(page, "Bob")
+    page.driver.refresh()
+    eventually(lambda: page.own == ["one", "2"], what="it waits over a reload, or is sent")
+    eventually(lambda: page.texts(".edited") == ["edited"], what="it is sent")
+    page.driver.refresh()
+    eventually(lambda: page.texts(".preview")[:1] == ["You: 2"], what="the list shows the new text")
+    assert page.run("return document.querySelector('#message').value") == "three"
+    stored = ann.get("messages", conversation=talk_of(ann), limit=10)["messages"]
+    assert [each["text"] for each in stored if each["id"] in numbers] == ["one", "2"]
+
+
+def talk_of(account: Account) -> int:
+    """The conversation with the newest entry."""
+    return int(account.get("conversations")["conversations"][0]["conversation"])
+
+
+@pytest.mark.full
+def test_an_edit_that_is_refused_says_why(pair: Pair, server: Server) -> None:
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    history(server, ann, bob, 2)
+    page = ann.log_in(open_page(pair[0], server))
+    choose(page, "Bob")
+    eventually(lambda: page.own == ["number 0", "number 1"], what="the messages")
+    bob.post("friends/block", friend=ann.number)
+    page.find("#message").send_keys(Keys.UP)
+    page.find("#message").send_keys(Keys.CONTROL + "a" + Keys.NULL + "2" + Keys.ENTER)
+    page.find("#message").send_keys("three")
+    eventually(lambda: page.texts(".failed .reason") == ["You may not do this"], what="the reason")
+    assert page.own == ["number 0", "2"]
+    click = "document.querySelectorAll('.pending-line .link')[arguments[0]].click()"
+    bob.post("friends/unblock", friend=ann.number)
+    page.run(click, 0)
+    eventually(lambda: page.texts(".edited") == ["edited"], what="it is sent at the second attempt")
+    assert page.texts(".pending-line") == []
+    assert page.run("return document.querySelector('#message').value") == "three"
+
+
+@pytest.mark.full
 def test_the_open_conversation_is_shown_again_after_a_backup_was_restored(
     pair: Pair, start_server: StartServer, tmp_path: Path
 ) -> None:
@@ -554,6 +667,30 @@ def test_a_damaged_address_leads_to_the_list(pair: Pair, server: Server) -> None
     page = Account(server, "Ann").log_in(open_page(pair[0], server))
     page.run("location.hash = '#u/%'")
     eventually(lambda: page.run("return location.hash") == "", what="the address of the list")
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    ("language", "reason"), [("en", "Nobody was found"), ("zh", "没有找到这个人")], ids=["en", "zh"]
+)
+def test_the_address_of_nobody_leads_to_the_list(
+    pair: Pair, server: Server, language: str, reason: str
+) -> None:
+    pair.expects("404")
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    page = ann.log_in(open_page(pair[0], server, language))
+    for turn in range(2):
+        page.run("location.hash = '#u/nobody'")
+        eventually(lambda: page.texts(".toast") == [reason], what="the reason")
+        eventually(lambda: page.run("return location.hash") == "", what="the address of the list")
+        assert not page.shown("#composer")
+        if not turn:
+            page.driver.refresh()
+            eventually(lambda: page.state == "online", what="the login was restored")
+    page.run("location.hash = arguments[0]", f"#u/{bob.number}")
+    eventually(lambda: page.texts("#conversation-name") == ["Bob"], what="the new conversation")
+    page.driver.refresh()
+    eventually(lambda: page.shown("#composer"), what="it is open after a reload, too")
 
 
 @pytest.mark.full

@@ -39,6 +39,7 @@ function fakeOutbox({ isOnline = true, saved = [], isFull = false, rows = new Ma
     messenger: {
       state: { state: "online" },
       send: (to, text, { clientMsgID }) => new Promise((resolve, reject) => sent.push({ to, text, clientMsgID, resolve, reject })),
+      edit: (about, text, { clientMsgID }) => new Promise((resolve, reject) => sent.push({ about, text, clientMsgID, resolve, reject })),
       recall: async (id) => void recalled.push(id),
     },
     database: {
@@ -107,6 +108,37 @@ it("a refused message stays with its reason until it is sent again or discarded"
   assert.equal(sent[2].clientMsgID, item.id);
 });
 
+it("an edit waits like a message, over a reload too, and a later one of the same message takes its place", async () => {
+  const { outbox, rows } = fakeOutbox({ isOnline: false });
+  outbox.add(bob, { text: "first", edit: 7 });
+  outbox.add(bob, { text: "message" });
+  outbox.add(bob, { text: "second", edit: 7, mentions: ["cat"] });
+  assert.deepEqual([outbox.editOf(7).text, outbox.editOf(8), states(outbox)], ["second", undefined, ["message waiting", "second waiting"]]);
+  await turn();
+  const again = fakeOutbox({ rows });
+  await again.outbox.restore();
+  await turn();
+  again.sent[0].resolve({ id: 8, conversation: 5, seq: 2 });
+  await turn();
+  again.outbox.cancel(again.outbox.editOf(7).id); // it is under way
+  again.sent[1].resolve({ id: 9, conversation: 5, seq: 3 });
+  await turn();
+  assert.deepEqual(again.sent.map(({ about, text }) => [about, text]), [[undefined, "message"], [7, "second"]]);
+  const { id, kind, about, text, meta } = again.stored[1];
+  assert.deepEqual([id, kind, about, text, meta.mentions, again.recalled, rows.size], [9, "edit", 7, "second", ["cat"], [], 0]);
+});
+
+it("a refused edit stays with its reason, and nothing else", async () => {
+  const { outbox, sent } = fakeOutbox();
+  outbox.add(bob, { text: "edited", edit: 7 });
+  await turn();
+  sent[0].reject(new CommandRefused("edit", 1003, "未授权", undefined));
+  await turn();
+  assert.deepEqual([outbox.editOf(7).state, outbox.editOf(7).reason], ["failed", "not allowed"]);
+  outbox.cancel(outbox.editOf(7).id);
+  assert.deepEqual([outbox.editOf(7), outbox.of(bob)], [undefined, []]);
+});
+
 it("a message that is cancelled while it is under way is recalled", async () => {
   const { outbox, sent, recalled, stored, rows } = fakeOutbox();
   const item = outbox.add(bob, { text: "one" });
@@ -146,19 +178,55 @@ it("messages written without a connection are sent in order after a reload", asy
   assert.deepEqual(again.sent.map(({ text }) => text), [...texts, "last"]);
 });
 
-it("a file is uploaded before its message is sent, and other messages do not wait for it", async () => {
+/** An upload that the test ends. */
+function fakeUpload() {
+  const ends = {};
+  const start = (progress) => new Promise((resolve, reject) => {
+    progress(0.5);
+    ends.finish = (url) => resolve({ url });
+    ends.fail = () => reject(new Error("refused"));
+  });
+  return { ends, file: file({ start }) };
+}
+
+it("files and texts are sent in order, whichever upload ends first; other conversations do not wait", async () => {
   const { outbox, sent } = fakeOutbox();
-  let finish;
-  const start = (progress) => new Promise((resolve) => { progress(0.5); finish = resolve; });
-  const item = outbox.add(bob, { type: "file" }, file({ start }));
-  outbox.add(bob, { text: "text" });
+  const [large, small] = [fakeUpload(), fakeUpload()];
+  const items = [large, small].map((each) => outbox.add(bob, { type: "file" }, each.file));
+  const text = outbox.add(bob, { text: "text" });
+  const other = outbox.add({ ...bob, peer: "cat" }, { text: "other" });
   await turn();
-  assert.deepEqual([item.state, item.share, sent.length], ["uploading", 0.5, 1]);
+  small.ends.finish("/small");
+  await turn();
+  assert.deepEqual(items.map(({ state, share }) => [state, share]), [["uploading", 0.5], ["waiting", 0.5]]);
+  assert.deepEqual(sent.map(({ clientMsgID }) => clientMsgID), [other.id]);
+  large.ends.finish("/large");
+  for (let at = 1; at < 4; at++) {
+    await turn();
+    sent[at].resolve({ id: at, conversation: 5, seq: at });
+  }
+  assert.deepEqual(sent.slice(1).map(({ clientMsgID }) => clientMsgID), [...items, text].map(({ id }) => id));
+  assert.deepEqual(items.map(({ data }) => data.url), ["/large", "/small"]);
+});
+
+it("a file that fails or is cancelled lets the later messages pass, and is sent after them when it is tried again", async () => {
+  const { outbox, sent } = fakeOutbox();
+  const [gone, failing] = [fakeUpload(), fakeUpload()];
+  const [first, second] = [gone, failing].map((each) => outbox.add(bob, { type: "file" }, each.file));
+  const text = outbox.add(bob, { text: "text" });
+  await turn();
+  failing.ends.fail();
+  await turn();
+  assert.deepEqual([second.state, sent.length], ["failed", 0]);
+  outbox.cancel(first.id);
+  await turn();
+  assert.deepEqual(sent.map(({ clientMsgID }) => clientMsgID), [text.id]);
   sent[0].resolve({ id: 1, conversation: 5, seq: 1 });
-  finish({ url: "/x" });
+  outbox.retry(second.id);
+  failing.ends.finish("/second");
   await turn();
   await turn();
-  assert.deepEqual([sent.length, item.data], [2, { url: "/x" }]);
+  assert.deepEqual(sent.map(({ clientMsgID }) => clientMsgID), [text.id, second.id]);
 });
 
 it("a file that is not uploaded yet waits over a reload", async () => {

@@ -276,12 +276,41 @@ it("a conversation that is not open keeps only its last entry", () => {
   assert.equal(Object.values(conversation).filter(Array.isArray).flat().length, 0);
 });
 
-it("a new conversation stays the same object when its first message is stored", () => {
-  const { store } = fakeStore();
+it("a new conversation stays the same object when its first message is stored", async () => {
+  const { store, session } = fakeStore();
+  session.messenger.conversations = async () => ({ conversations: [], hasMore: false });
   const fresh = store.withUser("cat");
   assert.equal(store.withUser("cat"), fresh);
+  await store.open(fresh);
   store.add(entry(7, { conversation: 9, from: "ann", to: "cat" }));
   assert.deepEqual([store.withUser("cat"), fresh.id, texts(fresh)], [fresh, 9, ["7"]]);
+});
+
+it("the conversation with a user is looked for in the older pages of the list, and only a new one is empty", async () => {
+  const { store, session, requests } = fakeStore();
+  const asked = [];
+  session.messenger.conversations = async ({ before }) => {
+    asked.push(before);
+    const id = before ? before - 1 : 9;
+    return { conversations: [{ id, kind: "user", peer: `user ${id}`, unread: 2, read: 1, last: entry(id, { conversation: id }) }], hasMore: id > 5 };
+  };
+  session.isOnline = false;
+  const old = store.withUser("user 7");
+  await store.open(old);
+  assert.deepEqual([old.entries, asked], [null, []], "without a connection nobody knows");
+  session.isOnline = true;
+  const opening = store.open(old);
+  while (!requests.length) await new Promise(setImmediate);
+  requests.forEach(({ answer }, at) => answer(at ? [entry(7)] : [entry(1)]));
+  await opening;
+  assert.deepEqual([store.withUser("user 7"), old.id, old.unread, texts(old), asked], [old, 7, 2, ["1", "7"], [0, 9, 8]]);
+  const fresh = store.withUser("dan");
+  await store.open(fresh);
+  assert.deepEqual([fresh.id, fresh.entries, asked.at(-1), store.hasMore], [0, [], 6, false]);
+  const early = store.withUser("user 4");
+  assert.equal(early.entries, null);
+  store.add(entry(20, { conversation: 4, from: "ann", to: "user 4" }));
+  assert.deepEqual([early.id, early.entries], [4, null], "its history is not loaded yet");
 });
 
 it("conversations are in the order of their messages, and pages continue after reactions too", async () => {
@@ -391,6 +420,29 @@ it("older conversations continue after the last one that the server has listed, 
   assert.deepEqual([asked, store.conversations.get(7).unread], [[0, 80], 7]);
   await store.load(true);
   assert.deepEqual([asked.at(-1), store.hasMore], [60, false]);
+});
+
+it("up to 1,000 older conversations are loaded at once, and what a lost connection has not brought is loaded later", async () => {
+  const { store, session } = fakeStore();
+  const asked = [];
+  let isBroken = false;
+  session.messenger.conversations = async ({ before, limit }) => {
+    if (isBroken) throw new NotConnected("lost");
+    asked.push([before, limit]);
+    const id = before ? before - 1 : 99;
+    return { conversations: [{ id, kind: "group", unread: 1, read: 0, place: id }], hasMore: true };
+  };
+  await store.load();
+  isBroken = true;
+  await store.loadRest();
+  session.isOnline = isBroken = false;
+  await store.loadRest();
+  assert.deepEqual([asked, store.unread], [[[0, 50]], 1]);
+  session.isOnline = true;
+  await Promise.all([store.loadRest(), store.load(true), store.loadRest()]);
+  assert.deepEqual(asked.slice(1), [99, 98, 97, 96, 95].map((before) => [before, 200]));
+  await store.loadRest();
+  assert.deepEqual([asked.length, store.unread], [6, 6]);
 });
 
 it("after the server has deleted entries nothing old is left, here and in the browser's storage", async () => {
