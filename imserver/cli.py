@@ -27,7 +27,7 @@ _LAZY: Final = {
     "init": ("imserver.commands.init", "init", "Write imserver.yaml with an app, an API key and a secret."),
     "key": ("imserver.commands.key", "key", "Create, list and revoke API keys."),
     "outbox": ("imserver.commands.outbox", "outbox", "Push the rows of a table in a PostgreSQL database."),
-    "restore": ("imserver.commands.backup", "restore", "Replace the SQLite database by a copy."),
+    "restore": ("imserver.commands.backup", "restore", "Replace the database by a copy."),
     "token": ("imserver.commands.token", "token", "Create session tokens of users."),
 }
 

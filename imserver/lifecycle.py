@@ -173,12 +173,13 @@ class DataDirectory:
     def secret(self, secret_file: str = "") -> bytes:
         """The server's secret, from ``secret_file`` or from this directory, where the first start creates it.
 
-        Raises StartError if it cannot be read or has less than 32 bytes.
+        Raises StartError if it cannot be read or has less than 32 bytes, or if it is missing while a server
+        runs, which has it in memory.
         """
         path = Path(secret_file) if secret_file else self.path / "secret"
         try:
             if not secret_file and not path.exists():
-                _write_secret(path)
+                self._make_secret(path)
             secret = path.read_bytes().strip()
         except OSError as error:
             raise StartError(f"the secret {path} cannot be read or made: {error.strerror}") from None
@@ -187,6 +188,19 @@ class DataDirectory:
         if path.stat().st_mode & 0o077:
             _log.warning("the secret %s can be read by others than its owner; chmod 600 it", path)
         return secret
+
+    def _make_secret(self, path: Path) -> None:
+        lock = None if self._lock >= 0 else DataDirectory(str(self.path))
+        if lock is not None:  # a command
+            try:
+                lock.start()
+            except StartError as error:
+                raise StartError(f"the secret {path} does not exist, and cannot be made: {error}") from None
+        try:
+            _write_secret(path)
+        finally:
+            if lock is not None:
+                lock.stop()
 
 
 def open_private(path: Path, like: Path | None = None) -> int:

@@ -219,7 +219,23 @@ def test_the_first_start_makes_a_secret_that_stays_and_is_private(tmp_path: Path
     assert len(secret) >= 32
     assert data.secret() == secret
     assert stat.S_IMODE((tmp_path / "secret").stat().st_mode) == 0o600
-    assert [path.name for path in tmp_path.iterdir()] == ["secret"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lock", "secret"]
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_missing_secret_is_not_replaced_while_a_server_runs(tmp_path: Path, shared: bool) -> None:
+    server, command = DataDirectory(str(tmp_path), shared), DataDirectory(str(tmp_path))
+    server.start()
+    old = server.secret()
+    (tmp_path / "secret").unlink()
+    why = rf"secret does not exist, and cannot be made: .* in use by another server \(pid {os.getpid()}\)$"
+    with pytest.raises(StartError, match=why):
+        command.secret()
+    assert not (tmp_path / "secret").exists()
+    server.stop()
+    assert command.secret() != old
+    server.start()  # the command has left the folder
+    server.stop()
 
 
 def test_two_folders_have_different_secrets(tmp_path: Path) -> None:

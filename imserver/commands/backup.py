@@ -1,4 +1,4 @@
-"""``imserver backup`` and ``imserver restore``: copies of the SQLite database."""
+"""``imserver backup`` and ``imserver restore``: copies of the database."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from pathlib import Path
 import click
 
 from imserver.commands.opened import load_settings, settings_options
+from imserver.config.settings import Config
 from imserver.errors import StartError
 from imserver.lifecycle import DataDirectory
 from imserver.storage import backup as copies
-from imserver.storage.address import database_address
+from imserver.storage.address import DatabaseAddress, database_address
 from imserver.terminal import fail
 
 
@@ -18,9 +19,12 @@ from imserver.terminal import fail
 @settings_options
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 def backup(path: str | None, data_dir: str | None, file: Path) -> None:
-    """Copy the database to a new FILE. Servers may run meanwhile."""
+    """Copy the SQLite database to a new FILE. Servers may run meanwhile."""
     try:
-        copies.backup(_file(path, data_dir)[0], file)
+        _, place = _place(path, data_dir)
+        if place.file is None:
+            raise StartError(f"{place.shown} is not a SQLite database: use {_TOOLS[place.engine][0]}")
+        copies.backup(place.file, file)
     except StartError as error:
         fail(error)
     click.echo(f"copied to {file}")
@@ -28,31 +32,47 @@ def backup(path: str | None, data_dir: str | None, file: Path) -> None:
 
 @click.command()
 @settings_options
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-def restore(path: str | None, data_dir: str | None, file: Path) -> None:
-    """Replace the database by the copy FILE. No server may run meanwhile."""
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False), required=False)
+def restore(path: str | None, data_dir: str | None, file: Path | None) -> None:
+    """Replace the SQLite database by the copy FILE. No server may run meanwhile.
+
+    On PostgreSQL and MySQL, load a copy with their own tools first. Then run this without FILE, so that no id
+    is given twice.
+    """
     try:
-        database, folder = _file(path, data_dir)
+        settings, place = _place(path, data_dir)
         # A server holds this lock as long as it runs.
-        lock = DataDirectory(folder)
+        lock = DataDirectory(settings.server.data_dir)
+        if place.file is not None and file is None:
+            raise StartError(f"{place.file} is a SQLite database: name the FILE to restore")
+        if place.file is None and file is not None:
+            raise StartError(
+                f"{place.shown} is not a SQLite database: load {file} with {_TOOLS[place.engine][1]}, "
+                "then run imserver restore without a file"
+            )
         lock.start()
         try:
-            database.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            before = copies.restore(database, file)
+            if place.file is None or file is None:
+                copies.move_on(place, settings.storage)
+                done = f"{place.shown} continues after all ids that were given since the copy"
+            else:
+                place.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                before = copies.restore(place.file, file)
+                done = f"restored {place.file}" + (f"; the previous database is {before}" if before else "")
         finally:
             lock.stop()
     except StartError as error:
         fail(error)
-    click.echo(f"restored {database}" + (f"; the previous database is {before}" if before else ""))
+    click.echo(done)
 
 
-def _file(path: str | None, data_dir: str | None) -> tuple[Path, str]:
-    """The SQLite file of these settings, and the data folder."""
+def _place(path: str | None, data_dir: str | None) -> tuple[Config, DatabaseAddress]:
     settings = load_settings(path, data_dir)
-    place = database_address(settings.storage, settings.server.data_dir)
-    if place.file is None:
-        raise StartError(f"{place.shown} is not a SQLite database: use {_TOOLS[place.engine]}")
-    return place.file, settings.server.data_dir
+    return settings, database_address(settings.storage, settings.server.data_dir)
 
 
-_TOOLS = {"postgresql": "pg_dump and pg_restore", "mysql": "mariadb-dump or mysqldump"}
+_TOOLS = {
+    "postgresql": ("pg_dump", "pg_restore or psql"),
+    "mysql": ("mariadb-dump or mysqldump", "mariadb or mysql"),
+}
+"""Engine → its tools that make and load a copy."""

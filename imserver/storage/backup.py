@@ -1,21 +1,29 @@
-"""Copies of a SQLite database. A backup runs while servers use it; a restore needs them stopped."""
+"""Copies of a SQLite database, and what a restored database of any engine needs.
+
+A backup runs while servers use the database; a restore needs them stopped.
+"""
 
 from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from imserver.errors import StartError
+from imserver.config.settings import StorageSettings
+from imserver.errors import StartError, StorageUnavailable
 from imserver.lifecycle import open_private
+from imserver.storage.address import DatabaseAddress
+from imserver.storage.database import Database
+from imserver.storage.statements import PooledStatements
 
 _SIDE_FILES = ("-wal", "-shm", "-journal")
 _MANY = 1 << 32
-_SOME = 1 << 20
-"""Upper bound for messages, and for conversations, accounts, marks of a user or entries of a conversation,
-created since a backup."""
+"""Upper bound for the numbers of one kind given since a backup."""
+_OPEN_SECONDS = 2.0
+"""How long a connection that was just closed may be listed."""
 
 
 def backup(database: Path, copy: Path) -> None:
@@ -76,6 +84,81 @@ def restore(database: Path, copy: Path) -> Path | None:
     return before
 
 
+def move_on(place: DatabaseAddress, settings: StorageSettings) -> None:
+    """Make a database server, which has loaded a copy, give no number again that it gave since the copy.
+
+    Raises StartError if others are connected to the database, or if it cannot be used.
+    """
+    database = Database(place, settings, threaded=False)
+    try:
+        database.open()
+        deadline = time.monotonic() + _OPEN_SECONDS
+        while others := database.read(_other_connections):
+            if time.monotonic() > deadline:
+                raise StartError(
+                    f"the database {place.shown} has other connections ({others}): stop all servers that use "
+                    "it, and close other clients"
+                )
+            time.sleep(0.1)
+        database.write_long(_move_server_on)
+    except StorageUnavailable as error:
+        raise StartError(f"storage: {place.shown} cannot be used: {error}") from None
+    finally:
+        database.close()
+
+
+def _other_connections(sql: PooledStatements) -> int:
+    return int(sql.query(_OTHER_CONNECTIONS[sql.engine])[0][0])
+
+
+_OTHER_CONNECTIONS = {
+    "postgresql": "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+    "AND backend_type = 'client backend' AND pid <> pg_backend_pid()",
+    "mysql": "SELECT count(*) FROM information_schema.processlist "
+    "WHERE db = DATABASE() AND id <> CONNECTION_ID()",
+}
+
+
+def _move_server_on(sql: PooledStatements) -> None:
+    far = _far()
+    if sql.engine == "postgresql":
+        sequence = "pg_get_serial_sequence('account', 'id')"
+        sql.query(f"SELECT setval({sequence}, greatest({far}, nextval({sequence}) + {_MANY}))")
+    else:  # first, because MySQL commits with it
+        (last,) = sql.query("SELECT coalesce(max(id), 0) FROM account")[0]
+        sql.execute(f"ALTER TABLE account AUTO_INCREMENT = {max(far, last + _MANY)}")
+    for statement in (*_log_statements(far), *_event_statements(far)):
+        sql.execute(statement)
+
+
+def _far() -> int:
+    """A number beyond all that were given, and small enough for JavaScript.
+
+    It grows by 65,536 per second, so it is also beyond those given after an earlier restore of the same copy.
+    """
+    return int(time.time() * 65_536)
+
+
+def _raised(column: str, far: int) -> str:
+    """An assignment that makes a number continue far beyond its own, in the SQL of all engines."""
+    return f"{column} = CASE WHEN {column} + {_MANY} < {far} THEN {far} ELSE {column} + {_MANY} END"
+
+
+def _log_statements(far: int) -> tuple[str, ...]:
+    return (
+        f"UPDATE log SET {_raised('last_id', far)}, {_raised('last_conversation', far)}",
+        f"UPDATE conversation SET {_raised('last_seq', far)}",
+        f"UPDATE mark_version SET {_raised('version', far)}",
+        f"INSERT INTO mark_version (log, member, version) SELECT DISTINCT s.log, s.member, {far} "
+        "FROM membership s LEFT JOIN mark_version v ON v.log = s.log AND v.member = s.member "
+        "WHERE v.log IS NULL",
+    )
+
+
+def _event_statements(far: int) -> tuple[str, ...]:
+    return (f"UPDATE event_feed SET {_raised('last_id', far)}",)
+
+
 def check(copy: Path) -> None:
     """Check that a file is an intact database of this server. Raises StartError."""
     if not copy.exists():
@@ -132,21 +215,14 @@ def _move_on(copy: sqlite3.Connection, given: _Given | None) -> None:
     if not {"log", "mark_version", "account"} <= tables:  # made before the log existed
         return
     if given is None:
-        copy.execute(
-            "UPDATE log SET last_id = last_id + ?, last_conversation = last_conversation + ?", (_MANY, _SOME)
-        )
-        copy.execute("UPDATE conversation SET last_seq = last_seq + ?", (_SOME,))
-        copy.execute("UPDATE mark_version SET version = version + ?", (_SOME,))
-        copy.execute(
-            "INSERT INTO mark_version (log, member, version) SELECT DISTINCT log, member, ? FROM membership "
-            "WHERE true ON CONFLICT DO NOTHING",
-            (_SOME,),
-        )
+        far = _far()
+        for statement in _log_statements(far):
+            copy.execute(statement)
         copy.execute(
             "INSERT INTO sqlite_sequence SELECT 'account', 0 WHERE NOT EXISTS "
             "(SELECT 1 FROM sqlite_sequence WHERE name = 'account')"
         )
-        copy.execute("UPDATE sqlite_sequence SET seq = seq + ? WHERE name = 'account'", (_SOME,))
+        copy.execute(f"UPDATE sqlite_sequence SET {_raised('seq', far)} WHERE name = 'account'")
     else:
         for (app, part), (last_id, conversation) in given.logs.items():
             copy.execute(
@@ -178,7 +254,8 @@ def _move_on(copy: sqlite3.Connection, given: _Given | None) -> None:
 
 def _move_events_on(copy: sqlite3.Connection, given: _Given | None) -> None:
     if given is None:
-        copy.execute("UPDATE event_feed SET last_id = last_id + ?", (_MANY,))
+        for statement in _event_statements(_far()):
+            copy.execute(statement)
         return
     # A feed without a lease begins at the end of the log.
     copy.executemany(

@@ -41,7 +41,7 @@ T = TypeVar("T")
 Work = Callable[[PooledStatements], T]
 """The work of one transaction. On SQLite it runs in another thread, so it must use only the statements."""
 
-_MIGRATE_SECONDS: Final = 3600.0
+_LONG_SECONDS: Final = 3600.0
 _DEADLOCKS: Final = 3
 """Number of retries after a deadlock, within the time limit."""
 _CLOSE_SECONDS: Final = 1.0
@@ -156,7 +156,7 @@ class Database:
                 self._lock = open_private(Path(f"{self.place.file}.lock"))
             before = self._runner.run(self._step, self._settings.seconds)
             if not migrations.is_current(before):
-                self._runner.run(self._migrate, _MIGRATE_SECONDS)
+                self._runner.run(self._migrate, _LONG_SECONDS)
             self.id, laxness = self._runner.run(self._look_at, self._settings.seconds)
         except OSError as error:
             file = error.filename or self.place.shown
@@ -182,11 +182,14 @@ class Database:
             return migrations.step_of(connection)
 
     def _migrate(self) -> None:
-        # No time limit: a change of a large table may be slow.
-        patient = make_engine(self.place, replace(self._settings, seconds=_MIGRATE_SECONDS))
+        self._write_long(migrations.migrate)
+
+    def _write_long(self, work: Callable[[Connection], T]) -> T:
+        # A change of a large table may be slow.
+        patient = make_engine(self.place, replace(self._settings, seconds=_LONG_SECONDS))
         try:
             with self.writing(), _connected(patient, writes=True) as connection, connection.begin():
-                migrations.migrate(connection)
+                return work(connection)
         finally:
             patient.dispose()
 
@@ -206,6 +209,14 @@ class Database:
         not have been made.
         """
         return self._guarded(lambda: self._in_transaction(work, writes=True), wrote=True)
+
+    def write_long(self, work: Work[T]) -> T:
+        """As :meth:`write`, but once, and within an hour: for changes of many rows."""
+        return self._guarded(
+            lambda: self._write_long(lambda connection: work(PooledStatements(connection))),
+            wrote=True,
+            seconds=_LONG_SECONDS,
+        )
 
     def retry_write(self) -> None:
         """If the last write failed, write something. Switches. Raises StorageUnavailable."""
@@ -309,9 +320,9 @@ class Database:
         finally:
             fcntl.flock(self._lock, fcntl.LOCK_UN)
 
-    def _guarded(self, function: Callable[[], T], wrote: bool) -> T:
+    def _guarded(self, function: Callable[[], T], wrote: bool, seconds: float | None = None) -> T:
         try:
-            value = self._runner.run(function, self._settings.seconds)
+            value = self._runner.run(function, seconds or self._settings.seconds)
         except (OperationalError, InterfaceError, InternalError, PoolTimeout, _Late) as error:
             raise self.failed(_words(error), wrote, error) from None
         except DBAPIError as error:

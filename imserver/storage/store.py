@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from functools import partial
+from pathlib import Path
 from time import time
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -21,7 +23,7 @@ from imserver.clock import until_beat
 from imserver.config.settings import MAX_USER_BYTES, StorageSettings
 from imserver.errors import StartError, StorageUnavailable
 from imserver.storage import app_rows
-from imserver.storage.address import database_address
+from imserver.storage.address import DEFAULT_FILE, database_address
 from imserver.storage.app_rows import DELETED
 from imserver.storage.contract import AppContents, AppRow, BanRow, Changes, KeyRow
 from imserver.storage.statements import CLOCK, PooledStatements, Row, Statements, text_of
@@ -61,6 +63,7 @@ class Store:
         log_listener: Callable[[], LogListener] | None = None,
     ) -> None:
         self.place = database_address(settings, data_dir)
+        self._default_file = Path(data_dir, DEFAULT_FILE).absolute()
         self._settings = settings
         self._threaded = threaded
         self._database: Database | None = None
@@ -105,6 +108,18 @@ class Store:
         try:
             self._open()
             self.refresh()
+            default = self._default_file
+            if (
+                self.place.file != default
+                and default.exists()
+                and not self.read(_has_data)
+                and _holds(default)
+            ):
+                raise StartError(
+                    f"storage.url: the database {self.place.shown} is empty, but the database {default} has "
+                    "apps, keys, accounts or messages, which would be ignored: to begin without them, move "
+                    "that file away"
+                )
         except StorageUnavailable as error:
             raise StartError(f"storage: {self.place.shown} cannot be used: {error}") from None
 
@@ -409,6 +424,29 @@ class Store:
             return True
 
         self._write_version(work)
+
+
+_DATA: Final = (
+    "SELECT 1 FROM directory WHERE version > 0",  # apps, keys and bans
+    "SELECT 1 FROM account LIMIT 1",
+    "SELECT 1 FROM log LIMIT 1",
+)
+"""Queries with rows if a database has anything that would be missed."""
+
+
+def _has_data(sql: Statements) -> bool:
+    return any(sql.query(query) for query in _DATA)
+
+
+def _holds(file: Path) -> bool:
+    """Whether a SQLite file has data; False if it cannot be read."""
+    import sqlite3  # only for this rare case
+
+    try:
+        with closing(sqlite3.connect(f"{file.as_uri()}?mode=rw", uri=True)) as connection:
+            return any(connection.execute(query).fetchone() for query in _DATA)
+    except sqlite3.Error:
+        return False
 
 
 _KEYS: Final = "SELECT id, digest, scopes, apps, note, created, revoked FROM api_key"

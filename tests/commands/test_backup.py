@@ -90,18 +90,23 @@ def opened(data: Path) -> Store:
     return store
 
 
-def live_on(data: Path, phone: str) -> tuple[int, int, int, int, int]:
-    """One message, group, mark, account and event more: the numbers that they were given."""
+def live_on(data: Path, phone: str) -> tuple[int, ...]:
+    """See :func:`numbers`."""
     store = opened(data)
+    given = numbers(store, phone)
+    store.close()
+    return given
+
+
+def numbers(store: Store, phone: str) -> tuple[int, ...]:
+    """One message, group, mark, account and event more: the numbers that they were given."""
     log, accounts = store.log(), AccountStore(store)
     group = log.create("app", "a", "us", [])
     log.append("app", [Draft(sender="a", conversation=group.conversation)])
     version = log.hide("app", "a", [log.head("app")])
     account = accounts.add(Account(0, "app", phone), "a hash")
     events = EventStore(store).append([NewEvent("app", "a", "absent", b"{}")])
-    numbers = log.head("app"), group.conversation, version, account.id, events["app"]
-    store.close()
-    return numbers
+    return log.head("app"), group.conversation, version, account.id, events["app"]
 
 
 @pytest.mark.parametrize("is_lost", [False, True])
@@ -224,9 +229,13 @@ def test_what_cannot_be_copied_is_one_clear_line_and_changes_nothing(
     assert say(data) == ["one"]
 
 
-def test_another_databases_own_tools_are_named(run: Run, tmp_path: Path) -> None:
-    said = run(
-        "backup", tmp_path / "copy", fails=True, IMSERVER_STORAGE_URL="postgresql://u:secret@h/d"
-    ).stderr
-    assert "pg_dump" in said
+@pytest.mark.parametrize(("command", "tool"), [("backup", "pg_dump"), ("restore", "pg_restore or psql")])
+def test_another_databases_own_tools_are_named(run: Run, tmp_path: Path, command: str, tool: str) -> None:
+    url = "postgresql://u:secret@h/d"
+    said = run(command, tmp_path / "copy", fails=True, IMSERVER_STORAGE_URL=url).stderr
+    assert tool in said
     assert "secret" not in said
+
+
+def test_a_restore_of_sqlite_needs_a_file(run: Run) -> None:
+    assert "name the FILE" in run("restore", fails=True).stderr

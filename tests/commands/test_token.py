@@ -88,6 +88,11 @@ def test_a_secret_of_the_server_s_own_signs_and_a_server_takes_it(
         assert one.ask_cmd("login", {"userID": "ann", "appID": 101, "serviceToken": made})[0] == 200
     shown = run_cli("token", "secret", "-c", str(server.config_file), "--app", "101").stdout.strip()
     assert jwt.decode(made, shown, ["HS256"])["sub"] == "ann"
+    secret = tmp_path / "server" / "data" / "secret"
+    secret.unlink()
+    why = "in use by another server"
+    assert why in failure("create", "-c", str(server.config_file), "--app", "101", "--user", "ann")
+    assert not secret.exists()
 
 
 @pytest.mark.parametrize(

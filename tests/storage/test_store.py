@@ -9,9 +9,10 @@ import gevent
 import pytest
 
 from imserver.config.settings import StorageSettings
-from imserver.errors import StorageUnavailable
+from imserver.errors import StartError, StorageUnavailable
 from imserver.storage.contract import Changes, KeyRow
 from imserver.storage.events import NOW
+from imserver.storage.log.contract import Draft
 from imserver.storage.statements import CLOCK, PooledStatements, Row
 from imserver.storage.store import Store
 
@@ -54,6 +55,31 @@ def test_what_is_stored_outlives_the_process(url: str, open_store: OpenStore) ->
     assert news.apps == [("105", {})]
     assert [row.digest for row in news.keys] == [KEY.digest]
     again.close()
+
+
+def test_an_empty_database_does_not_replace_a_file_with_a_key(
+    url: str, open_store: OpenStore, tmp_path: Path
+) -> None:
+    open_store().close()
+    open_store(url).close()  # there is nothing to lose
+    first = open_store()
+    first.add_key(KEY)
+    first.close()
+    with pytest.raises(StartError, match=r"is empty, but the database .*imserver\.db has") as refused:
+        open_store(url)
+    assert "\n" not in str(refused.value)
+    (tmp_path / "imserver.db").rename(tmp_path / "moved.db")
+    assert open_store(url).keys() == ()
+
+
+def test_a_database_that_is_in_use_may_stand_beside_an_old_file(url: str, open_store: OpenStore) -> None:
+    second = open_store(url)
+    second.log().append("app", [Draft(sender="a", to_user="b")])
+    second.close()
+    first = open_store()
+    first.add_key(KEY)
+    first.close()
+    assert open_store(url).keys() == ()
 
 
 @pytest.mark.parametrize("other", ["Shop", "shop ", "shöp", "shop\u0301", "ｓｈｏｐ", "sho"])
