@@ -113,6 +113,16 @@ def test_check_config_says_what_serve_would_say(tmp_path: Path) -> None:
             "storage: {url: 'postgres://u:secret@h:notaport/n'}",
             "storage: postgresql+psycopg://u:(hidden)@h:notaport/n is not a database address: ",
         ),
+        (
+            "storage: {url: 'mysql://u:secret@h/n?sslmode=verify-full'}",
+            "storage: mysql+pymysql://u:(hidden)@h/n?sslmode=verify-full is not a database address: "
+            "unknown parameter sslmode; for TLS set ssl_ca",
+        ),
+        (
+            "storage: {url: 'mysql://u:secret@h/n?ssl_ca=/ca.pem&ssl_verify_identity=true'}",
+            "storage: mysql+pymysql://u:(hidden)@h/n?ssl_ca=/ca.pem&ssl_verify_identity=true is not a "
+            "database address: set ssl_ca instead of ssl_verify_identity",
+        ),
         ("app: {http_url: 'https://im.example.com/x y'}", "app.http_url: expected an address such as "),
     ],
 )
