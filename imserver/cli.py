@@ -149,11 +149,13 @@ def serve(
 def _serve(read_config: Callable[[], Config]) -> int:
     # Imported here: the node loads Flask and the transport, which no other command needs.
     from imserver.lifecycle import plan_processes
+    from imserver.supervisor.slot import check_ports
 
     def read_planned() -> Config:
         return plan_processes(read_config())[0]
 
     settings, said = plan_processes(read_config())
+    check_ports(settings)
     if said:
         click.echo(said)
     if settings.server.processes > 1:
