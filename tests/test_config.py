@@ -349,6 +349,12 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
         load_config(str(file), {})
 
 
+def test_a_short_key_of_account_tokens_is_a_warning() -> None:
+    for key, is_short in (("", False), ("gooooIM", False), ("s" * 31, True), ("s" * 32, False)):
+        warnings = load_config(None, {}, {"jwt.sign_key": key}).warnings
+        assert any("jwt.sign_key: whoever has a token can guess" in text for text in warnings) == is_short
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [

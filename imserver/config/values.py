@@ -272,6 +272,8 @@ MIN_KEY_CHARACTERS: Final = 20
 """Shortest accepted API key. Shorter keys can be guessed."""
 MAKE_SECRET: Final = "openssl rand -hex 32"
 """Shell command for a new secret, suggested in error texts."""
+MIN_SIGN_KEY_BYTES: Final = 32
+"""Shorter keys of account tokens can be guessed with one token. GoChat accepts them, so we warn only."""
 
 _MAKE_KEY: Final = f"make one with 'imserver key create push' or '{MAKE_SECRET}'"
 _PLACEHOLDER: Final = re.compile(r"(replace|change)[-_ ]?me|openssl rand|long random text", re.IGNORECASE)
@@ -308,6 +310,12 @@ def is_placeholder(secret: str) -> bool:
 
 def check_tenant(tenant: TenantSettings, places: Places, app: str = "") -> None:
     """Check an app's settings beyond their types. Raises ConfigError, which names the place.
+def has_short_sign_key(config: Config) -> bool:
+    """Whether the key of account tokens is too short. GoChat's default is valid in demo mode only."""
+    key = config.jwt.sign_key
+    return key not in ("", PUBLIC_SIGN_KEY) and len(key.encode()) < MIN_SIGN_KEY_BYTES
+
+
 
     ``app``: the name of its settings in ``places``, with a dot.
     """
