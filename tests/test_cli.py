@@ -318,6 +318,19 @@ def test_status_of_no_server_is_one_clear_line() -> None:
     assert said == f"http://127.0.0.1:{port} does not answer: Connection refused"
 
 
+def test_status_shows_no_bytes_of_a_server_that_is_not_http() -> None:
+    def answer() -> None:
+        client, _ = listener.accept()
+        with client:
+            client.sendall(b"J\x00\x00\x00\n5.5.5-\x1b[31mMariaDB\r\n\r\n")
+            client.recv(1000)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        Thread(target=answer, daemon=True).start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        assert refused("status", "--url", url) == f"{url} does not answer: the answer is not HTTP"
+
+
 def test_status_of_something_else_is_one_clear_line() -> None:
     class Other(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
