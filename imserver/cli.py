@@ -149,11 +149,13 @@ def serve(
 def _serve(read_config: Callable[[], Config]) -> int:
     # Imported here: the node loads Flask and the transport, which no other command needs.
     from imserver.lifecycle import plan_processes
+    from imserver.supervisor.slot import check_ports
 
     def read_planned() -> Config:
         return plan_processes(read_config())[0]
 
     settings, said = plan_processes(read_config())
+    check_ports(settings)
     if said:
         click.echo(said)
     if settings.server.processes > 1:
@@ -305,8 +307,8 @@ def _get(url: str, path: str, key: str) -> tuple[int, Any]:
         connection.request("GET", parts.path.rstrip("/") + path, headers=headers)
         answer = connection.getresponse()
         return answer.status, msgspec.json.decode(answer.read() or b"null")
-    except client.HTTPException as error:
-        raise ValueError(f"not an HTTP answer: {error}") from None
+    except client.HTTPException:  # its text may have bytes that a terminal obeys
+        raise ValueError("the answer is not HTTP") from None
     finally:
         connection.close()
 

@@ -66,6 +66,9 @@ def serve(
         started(node)
         for line in node.parts.logins.exposure():
             _log.info("%s", line)
+        for name in sorted({app for key in config.api.keys for app in key.apps}):
+            if node.parts.tenants.get(name) is None:
+                _log.warning("api.keys: a key is for the app %s, which does not exist", name)
         _log.info("started at %s", ", ".join(node.addresses.values()))
         node.serve_forever()
         signals.wait_for_drain()
@@ -179,7 +182,7 @@ class _Signals:
         except StartError as error:
             _log.error("settings are unchanged: %s", error)
             return
-        _log.info("settings reloaded: keys, origins, limits")
+        _log.info("settings reloaded: apps, keys, origins, limits; other changes need a restart")
 
     def _dump(self) -> None:
         loop = gevent.get_hub().loop

@@ -113,6 +113,16 @@ def test_check_config_says_what_serve_would_say(tmp_path: Path) -> None:
             "storage: {url: 'postgres://u:secret@h:notaport/n'}",
             "storage: postgresql+psycopg://u:(hidden)@h:notaport/n is not a database address: ",
         ),
+        (
+            "storage: {url: 'mysql://u:secret@h/n?sslmode=verify-full'}",
+            "storage: mysql+pymysql://u:(hidden)@h/n?sslmode=verify-full is not a database address: "
+            "unknown parameter sslmode; for TLS set ssl_ca",
+        ),
+        (
+            "storage: {url: 'mysql://u:secret@h/n?ssl_ca=/ca.pem&ssl_verify_identity=true'}",
+            "storage: mysql+pymysql://u:(hidden)@h/n?ssl_ca=/ca.pem&ssl_verify_identity=true is not a "
+            "database address: set ssl_ca instead of ssl_verify_identity",
+        ),
         ("app: {http_url: 'https://im.example.com/x y'}", "app.http_url: expected an address such as "),
     ],
 )
@@ -306,6 +316,19 @@ def test_status_of_no_server_is_one_clear_line() -> None:
         port = silent.getsockname()[1]
         said = refused("status", "--url", f"http://127.0.0.1:{port}")
     assert said == f"http://127.0.0.1:{port} does not answer: Connection refused"
+
+
+def test_status_shows_no_bytes_of_a_server_that_is_not_http() -> None:
+    def answer() -> None:
+        client, _ = listener.accept()
+        with client:
+            client.sendall(b"J\x00\x00\x00\n5.5.5-\x1b[31mMariaDB\r\n\r\n")
+            client.recv(1000)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        Thread(target=answer, daemon=True).start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        assert refused("status", "--url", url) == f"{url} does not answer: the answer is not HTTP"
 
 
 def test_status_of_something_else_is_one_clear_line() -> None:

@@ -327,6 +327,18 @@ def test_yaml_anchors_and_merges_work(load: Load) -> None:
         ("app:\n\thttp_port: 1", "my.yaml, line 2: not valid YAML: "),
         ("a: b: c", "my.yaml, line 1: not valid YAML: "),
         ("? [a]\n: 1", "my.yaml, line 1: a key must be a plain word"),
+        ("app: " + "[" * 2000, "my.yaml: too many levels of nesting"),
+        ("app: {http_port: 22:10}", "my.yaml, line 1: app.http_port: expected int, got '22:10'"),
+        (
+            "limits: {login_seconds: 1:30.5}",
+            "my.yaml, line 1: limits.login_seconds: expected float, got '1:3",
+        ),
+        ("server: {host: 300.1.1.1}", "my.yaml, line 1: server.host: expected an address, got '300.1.1.1'"),
+        (
+            "server:\n  extra_listen: [{port: 1, host: 1.2.3}]",
+            "my.yaml, line 2: server.extra_listen[0].host: expected an address, got '1.2.3'",
+        ),
+        ("server: {origins: ['https://']}", "my.yaml, line 1: server.origins: expected hosts such as "),
         ("app: {log_file: 2020-13-45}", "my.yaml, month must be in 1..12"),
         ("!!python/object/apply:os.system [ls]", "my.yaml, line 1: not valid YAML: "),
     ],
@@ -335,6 +347,12 @@ def test_a_mistake_in_a_file_is_named_with_its_line(
     complaint: Callable[..., str], text: str, said: str
 ) -> None:
     assert complaint(text).startswith(said)
+
+
+def test_a_short_key_of_account_tokens_is_a_warning() -> None:
+    for key, is_short in (("", False), ("gooooIM", False), ("s" * 31, True), ("s" * 32, False)):
+        warnings = load_config(None, {}, {"jwt.sign_key": key}).warnings
+        assert any("jwt.sign_key: whoever has a token can guess" in text for text in warnings) == is_short
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -359,6 +377,7 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
         ("origins: example.org", "apps.shop.origins: expected array, got str"),
         ("origins: ['']", "apps.shop.origins[0]: expected str of length >= 1, got ''"),
         ("login_policy: last", "apps.shop.login_policy: expected one of "),
+        ("origins: ['https://:80']", "apps.shop.origins: expected hosts such as example.org or https://"),
         ("same_as: none", "apps.shop.same_as: expected a configured app that is not an alias"),
         ("api_allow_from: [x]", "apps.shop.api_allow_from: expected networks"),
         ("room_members: {lobby: [1]}", "apps.shop.room_members.lobby[0]: expected str, got 1"),
@@ -441,7 +460,7 @@ def test_the_name_of_an_app_is_checked(complaint: Callable[..., str], name: str)
 @pytest.mark.parametrize(
     ("key", "said"),
     [
-        ("''", "my.yaml, line 3: apps.: expected str of length >= 1"),
+        ("''", "my.yaml, line 3: apps: expected a name, got ''"),
         ("true", "my.yaml, line 3: apps.True: expected str"),
         ("'101'", "my.yaml, line 3: apps.101 is given twice, as a number and as text"),
     ],

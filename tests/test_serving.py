@@ -143,6 +143,18 @@ def test_sighup_reads_keys_again_and_drops_nobody(start_server: StartServer) -> 
         assert ping(client) == b"\x8a\x01x"
 
 
+def test_the_log_names_apps_of_keys_that_do_not_exist_and_what_sighup_reads(
+    start_server: StartServer,
+) -> None:
+    key = {"key": "first-key-of-the-test", "scopes": ["read"], "apps": ["default", "nope"]}
+    server = start_server(config={"api": {"keys": [key]}})
+    assert "api.keys: a key is for the app nope, which does not exist" in server.log_text
+    assert "the app default, which" not in server.log_text
+    server.process.send_signal(signal.SIGHUP)
+    said = "settings reloaded: apps, keys, origins, limits; other changes need a restart"
+    eventually(lambda: said in server.log_text)
+
+
 @pytest.mark.full
 def test_sighup_with_a_broken_file_changes_nothing(start_server: StartServer) -> None:
     server = start_server()

@@ -75,13 +75,13 @@ class FallbackStreams:
         else:
             stream.close(errors.CLOSE_BAD_PAYLOAD)
 
-    def _refuse(self, head: Head, code: int) -> bytes:
+    def _refuse(self, head: Head, host: str, code: int) -> bytes:
         """The response to a request that is refused before its stream has begun: a stream that ends at once.
 
         A browser can read its close code, but not the status of a refused request.
         """
         encoding, kind = self._encoding(head)
-        return stream_head(self._services, head, head.host, kind) + encoding.close_frames(code)
+        return stream_head(self._services, head, host, kind) + encoding.close_frames(code)
 
 
 def _is_protobuf(content_type: str) -> bool:

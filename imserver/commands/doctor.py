@@ -28,7 +28,7 @@ from imserver.errors import StartError
 from imserver.lifecycle import SPARE_FILES_OF_A_CLUSTER, cores, plan_processes
 from imserver.storage.address import database_address
 from imserver.storage.database import probe
-from imserver.supervisor.slot import LAST_PORT, PORTS_PER_NODE
+from imserver.supervisor.slot import LAST_PORT, PORTS_PER_NODE, check_ports
 from imserver.terminal import fail
 
 Verdict = Literal["ok", "warn", "fail"]
@@ -144,6 +144,11 @@ def _listen_queues(config: Config) -> Findings:
 
 def _ports(config: Config) -> Findings:
     listeners = _listeners(config)
+    try:
+        check_ports(plan_processes(config)[0])
+    except StartError as error:
+        if all(ports[-1] <= LAST_PORT for _, _, ports in listeners):  # the others are named below
+            yield Finding("fail", "ports", str(error), "the server does not start", "change one of the ports")
     for name, host, ports in listeners:
         where = f"{name} {ports[0]}" + (f" to {ports[-1]}" if len(ports) > 1 else "")
         if ports[-1] > LAST_PORT:

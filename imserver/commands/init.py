@@ -75,7 +75,11 @@ def init(folder: Path, app: str) -> None:
         fail(f"{file} exists already; nothing was changed")
     except OSError as error:
         fail(f"{file} cannot be written: {error.strerror}")
-    with open(descriptor, "w", encoding="utf-8") as opened:
-        opened.write(_SETTINGS.format(key=key, secret=secret, app=app))
+    try:
+        with open(descriptor, "w", encoding="utf-8") as opened:
+            opened.write(_SETTINGS.format(key=key, secret=secret, app=app))
+    except OSError as error:
+        file.unlink()  # an incomplete file would lack the keys that end demo mode
+        fail(f"{file} cannot be written: {error.strerror}")
     option = "" if folder.resolve() == Path.cwd() else f" -c {file}"
     click.echo(_NEXT.format(file=file, app=app, key=key, option=option), nl=False)

@@ -20,6 +20,8 @@ _Scope: Final = click.Choice(["push", "read", "admin"])
 _SECRET_BYTES: Final = 32
 _ID_BYTES: Final = 6
 _CLOSED_SHOWN: Final = 20
+_CONFIGURED: Final = "config:"
+"""What the ids of keys in the settings begin with."""
 
 
 @click.group()
@@ -52,6 +54,8 @@ def create(
         raise click.UsageError("Missing argument 'SCOPE...': push, read or admin.")
     if len(note) > NOTE_CHARACTERS:
         fail(f"--note: at most {NOTE_CHARACTERS} characters")
+    if not note.isprintable():
+        fail("--note: expected one line of printable text")
     secret = PREFIX + secrets.token_urlsafe(_SECRET_BYTES)
     with opened(path, data_dir) as (settings, store, tenants):
         for name in apps:
@@ -88,7 +92,14 @@ def list_keys(path: str | None, data_dir: str | None) -> None:
     with opened(path, data_dir) as (settings, store, _):
         rows = store.keys()
     body = [
-        (f"config:{_digest(each.key)[:8]}", ",".join(each.scopes), ",".join(each.apps) or "all", "", "", "")
+        (
+            f"{_CONFIGURED}{_digest(each.key)[:8]}",
+            ",".join(each.scopes),
+            ",".join(each.apps) or "all",
+            "",
+            "",
+            "",
+        )
         for each in settings.api.keys
     ]
     body += [
@@ -110,6 +121,8 @@ def list_keys(path: str | None, data_dir: str | None) -> None:
 @click.argument("name", metavar="ID")
 def revoke(path: str | None, data_dir: str | None, name: str) -> None:
     """Revoke the key with this id. This cannot be undone."""
+    if name.startswith(_CONFIGURED):
+        fail(f"{name} is a key of the settings: remove it from api.keys, then send SIGHUP to running servers")
     with opened(path, data_dir) as (_, store, _):
         revoked = store.revoke_key(name) if store.place.exists else None
     if revoked is None:

@@ -201,7 +201,9 @@ def push_rows(publisher: Publisher, table: str, rows: Sequence[OutboxRow]) -> Ou
             if refused.temporary:
                 outcome.again = str(refused)
                 break
-            outcome.refused.append((row.id, f"{refused.code}: {refused.message}"))
+            # The path is that of the publisher's message; the row has the push in the column `push`.
+            message = refused.message.replace("$.publish", "push")
+            outcome.refused.append((row.id, f"{refused.code}: {message}"))
         except TimeoutError:
             outcome.again = "no answer in time"
             break

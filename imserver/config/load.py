@@ -19,6 +19,8 @@ from imserver.config.values import (
     AUTO,
     BY_FOLDED,
     HIDDEN,
+    MAKE_SECRET,
+    MIN_SIGN_KEY_BYTES,
     ROWS,
     SECTIONS,
     ConfigError,
@@ -27,6 +29,7 @@ from imserver.config.values import (
     check_config,
     convert,
     fold,
+    has_short_sign_key,
     hide_secrets,
     nearest,
 )
@@ -88,6 +91,12 @@ def load_with_places(
     values |= given
     config = _build(values, tuple(warnings))
     check_config(config, places)
+    if has_short_sign_key(config):
+        weak = (
+            f"{places.of('jwt.sign_key')}: whoever has a token can guess a key of less than "
+            f"{MIN_SIGN_KEY_BYTES} bytes; make one with '{MAKE_SECRET}'"
+        )
+        config = msgspec.structs.replace(config, warnings=(*config.warnings, weak))
     if original is not None:
         warned = (*config.warnings, *original.warnings(config))
         config = msgspec.structs.replace(config, warnings=warned)

@@ -183,6 +183,8 @@ def _shape_dict(hint: Any, value: dict[Any, Any], name: str, places: Places) -> 
     for key, item in value.items():
         inner = f"{name}.{key}"
         places.note(inner, value, key)
+        if key == "":
+            raise ConfigError(f"{places.of(inner).removesuffix('.')}: expected a name, got ''")
         shaped_key = _shape(key_hint, key, inner, places)
         if shaped_key in shaped:
             raise ConfigError(f"{places.of(inner)} is given twice, as a number and as text")
@@ -270,6 +272,8 @@ STORAGE_SCHEMES: Final = ("sqlite", "postgresql", "postgres", "mysql", "mariadb"
 
 MIN_KEY_CHARACTERS: Final = 20
 """Shortest accepted API key. Shorter keys can be guessed."""
+MIN_SIGN_KEY_BYTES: Final = 32
+"""Shorter keys of account tokens can be guessed with one token. GoChat accepts them, so we warn only."""
 MAKE_SECRET: Final = "openssl rand -hex 32"
 """Shell command for a new secret, suggested in error texts."""
 
@@ -306,12 +310,19 @@ def is_placeholder(secret: str) -> bool:
     return _PLACEHOLDER.search(secret) is not None
 
 
+def has_short_sign_key(config: Config) -> bool:
+    """Whether the key of account tokens is too short. GoChat's default is valid in demo mode only."""
+    key = config.jwt.sign_key
+    return key not in ("", PUBLIC_SIGN_KEY) and len(key.encode()) < MIN_SIGN_KEY_BYTES
+
+
 def check_tenant(tenant: TenantSettings, places: Places, app: str = "") -> None:
     """Check an app's settings beyond their types. Raises ConfigError, which names the place.
 
     ``app``: the name of its settings in ``places``, with a dot.
     """
     _check_networks(tenant.api_allow_from, f"{app}api_allow_from", places)
+    _check_origins(tenant.origins, f"{app}origins", places)
     for number, row in enumerate(tenant.jwt):
         setting = f"{app}jwt[{number}]"
         _check_issuer(row, setting, places)
@@ -476,6 +487,12 @@ def _check_listening(config: Config, places: Places) -> None:
             raise places.wrong("server.extra_listen", f"port {row.port} is given twice")
     if echo_path and (not echo_path.startswith("/") or echo_path in _RESERVED_PATHS):
         raise places.wrong("debug.echo_path", f"expected a free path such as /echo, got {echo_path!r}")
+    hosts = {"server.host": config.server.host}
+    hosts |= {f"server.extra_listen[{n}].host": row.host for n, row in enumerate(config.server.extra_listen)}
+    for name, host in hosts.items():
+        if re.fullmatch(r"[\d.]+", host) and not _is_ipv4(host):
+            raise places.wrong(name, f"expected an address, got {host!r}")
+    _check_origins(config.server.origins, "server.origins", places)
     _check_networks(config.server.trusted_proxies, "server.trusted_proxies", places)
 
 
@@ -542,6 +559,22 @@ def _check_urls(config: Config, places: Places) -> None:
     if uploads.s3_url and not (uploads.s3_bucket and uploads.s3_access_key and uploads.s3_secret_key):
         needed = "uploads.s3_bucket, uploads.s3_access_key and uploads.s3_secret_key"
         raise ConfigError(f"{places.of('uploads.s3_url')} needs {needed}")
+
+
+def _is_ipv4(text: str) -> bool:
+    try:
+        ipaddress.IPv4Address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_origins(origins: Iterable[str], setting: str, places: Places) -> None:
+    for origin in origins:
+        if not re.match(r"[^\s/:?#]", origin.rpartition("://")[2]):
+            raise places.wrong(
+                setting, f"expected hosts such as example.org or https://example.org, got {origin!r}"
+            )
 
 
 def _check_networks(networks: Iterable[str], setting: str, places: Places) -> None:

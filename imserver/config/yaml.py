@@ -39,6 +39,14 @@ def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> Mapping:
     return mapping
 
 
+def _construct_number(loader: _Loader, node: yaml.ScalarNode) -> Any:
+    if ":" in node.value:  # YAML 1.1 reads 22:10 as 1330
+        return node.value
+    return yaml.SafeLoader.yaml_constructors[node.tag](loader, node)
+
+
+for _tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float"):
+    _Loader.add_constructor(_tag, _construct_number)
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _construct_mapping)
 
 
@@ -51,7 +59,9 @@ def read(text: str, where: str) -> Any:
         line = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
         raise ConfigError(f"{where}{line}: not valid YAML: {problem}") from None
-    except (ConfigError, ValueError, RecursionError) as error:  # ValueError: an invalid date
+    except RecursionError:
+        raise ConfigError(f"{where}: too many levels of nesting") from None
+    except (ConfigError, ValueError) as error:  # ValueError: an invalid date
         raise ConfigError(f"{where}, {error}") from None
 
 

@@ -205,21 +205,20 @@ def check_ports(config: Config) -> None:
     """Check that the RPC ports of all nodes fit between the other ports. Raises StartError."""
     first, count = config.app.rpc_port, config.server.processes
     last = first + PORTS_PER_NODE * count - 1
-    if count == 1:
+    if not config.clustered or (count == 1 and first == 0):
         return
+    need = f"{count} nodes need" if count > 1 else "a node needs"
     if first == 0:
         raise StartError(
             f"app.rpc_port 0: {count} nodes need fixed ports, because the port identifies a node"
         )
     if last > LAST_PORT:
-        raise StartError(f"app.rpc_port {first}: {count} nodes need the ports up to {last}")
+        raise StartError(f"app.rpc_port {first}: {need} the ports up to {last}")
     ports = {"app.http_port": config.app.http_port, "app.websocket_port": config.app.websocket_port}
     ports |= {f"server.extra_listen[{n}]": row.port for n, row in enumerate(config.server.extra_listen)}
     for name, port in ports.items():
         if first <= port <= last:
-            raise StartError(
-                f"app.rpc_port {first}: {count} nodes need the ports up to {last}, and {name} is {port}"
-            )
+            raise StartError(f"app.rpc_port {first}: {need} the ports up to {last}, and {name} is {port}")
 
 
 def resolve_addresses(config: Config) -> Config:

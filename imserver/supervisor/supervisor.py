@@ -25,7 +25,6 @@ from imserver.supervisor.slot import (
     Slot,
     SlotState,
     apply_reload,
-    check_ports,
     for_child,
     name_of,
     resolve_addresses,
@@ -42,7 +41,6 @@ def run(config: Config, read_config: Callable[[], Config], announce: Callable[[s
     ``read_config`` reads the settings again (SIGHUP, rolling restart); ``announce`` prints to the console.
     Raises :class:`StartError` with one clear line if the nodes cannot start.
     """
-    check_ports(config)
     given, config = config, resolve_addresses(config)
     refuse_open_demo(config)
     logs = open_logs(config)

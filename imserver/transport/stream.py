@@ -22,7 +22,7 @@ from imserver.model import DialectState
 from imserver.protocol.sse import SseDialect
 from imserver.transport.connection import OPEN, Connection, ConnectionContext, Encoding, Serve
 from imserver.transport.exchange import pattern_of
-from imserver.transport.gate import Gate, Head
+from imserver.transport.gate import Gate, Head, host_of
 from imserver.transport.outbox import Backlog
 
 if TYPE_CHECKING:
@@ -155,11 +155,11 @@ Open = Callable[[Stream, Head], None]
 
 class StreamPath(Struct, frozen=True):
     """How a path is served: ``method`` of its requests, ``open`` begins or closes a stream, and ``refuse``
-    makes the response to a (request, close code)."""
+    makes the response to a (request, address of the client, close code)."""
 
     method: str
     open: Open
-    refuse: Callable[[Head, int], bytes]
+    refuse: Callable[[Head, str, int], bytes]
 
 
 class Streams:
@@ -205,7 +205,7 @@ class Streams:
         stream.origin = guest.origin
         row = self._row(head.path)
         assert row is not None, "the server has asked serves()"
-        stream.dialect_state = UnbegunStream(refuse=lambda code: row.refuse(head, code))
+        stream.dialect_state = UnbegunStream(refuse=lambda code: row.refuse(head, host_of(guest.peer), code))
         self._gate.entered(guest.peer)
         context.poller.take(stream)
         if before:

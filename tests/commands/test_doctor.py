@@ -133,7 +133,20 @@ def test_ports_that_do_not_exist_are_named_and_hide_nothing(
     found = findings["app.rpc_port 65534 to 65537"]
     assert (found.verdict, found.found) == ("fail", "there is no port above 65535")
     assert found.mend == "set app.rpc_port to 65532 or less"
+    assert "ports" not in findings
     assert findings["ip_local_port_range"].mend.endswith(",65534,65535")
+
+
+def test_a_node_that_needs_one_port_twice_is_named(tmp_path: Path) -> None:
+    first = free_ports(2)
+    settings = config(
+        tmp_path,
+        app=AppSettings(http_port=first + 1, websocket_port=0, rpc_port=first),
+        redis=RedisSettings(url="redis://127.0.0.1:1/0"),
+    )
+    found = by_name(settings)["ports"]
+    assert found.verdict == "fail"
+    assert found.found.endswith(f"and app.http_port is {first + 1}")
 
 
 def test_an_unknown_host_is_named_with_its_setting(tmp_path: Path) -> None:

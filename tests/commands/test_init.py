@@ -2,13 +2,15 @@
 
 import re
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from imserver.config.load import load_config
 from imserver.config.values import MIN_KEY_CHARACTERS
-from tests.support import run_cli
+from tests.support import clean_environment, run_cli
 
 
 def made(folder: Path, *arguments: str) -> str:
@@ -64,6 +66,24 @@ def test_a_file_that_exists_is_left_alone(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr == "imserver: imserver.yaml exists already; nothing was changed\n"
     assert (tmp_path / "imserver.yaml").read_text() == "app: {}\n"
+
+
+def test_a_full_disk_leaves_no_file(tmp_path: Path) -> None:
+    limit = "import resource as r; r.setrlimit(r.RLIMIT_FSIZE, (0, 0));"
+    code = f"{limit} from imserver.cli import main; main(['init'])"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (
+        1,
+        "imserver: imserver.yaml cannot be written: File too large\n",
+    )
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["a b", "", "x: y", "ü"])

@@ -77,6 +77,8 @@ def test_nothing_of_careful_settings_is_open() -> None:
 
 CASES: list[tuple[str, dict[str, Any], list[str]]] = [
     ("demo_mode", {"api": {"keys": ()}, "apps": {}}, ["api.keys"]),
+    ("sign_key", {"jwt": {"sign_key": "s" * 31}}, ["jwt.sign_key"]),
+    ("sign_key", {"jwt": {"sign_key": "s" * 32}}, []),
     ("insecure_flag", {"server": {"insecure": True}}, ["server.insecure"]),
     ("open_apps", {"apps": app(open=True)}, ["apps.101.open"]),
     ("registration", {"accounts": {"registration": True}}, ["accounts.registration"]),

@@ -25,6 +25,18 @@ def test_an_invalid_forwarded_address_is_ignored(start_server: StartServer, http
         eventually(lambda: not clients(server.get("/system/state?isDebug=true")[1].decode()))
 
 
+@pytest.mark.parametrize("http_server", HTTP_SERVERS)
+def test_a_refused_stream_is_logged_with_the_address_of_its_client(
+    start_server: StartServer, http_server: str
+) -> None:
+    server = start_server(http_server=http_server, config={"limits": {"max_connections_per_address": 1}})
+    more = [("X-Forwarded-For", "10.9.0.2")]
+    with open_socket(server.ws, more=more):
+        for path, query in (("/api/v1/events", "?app=default&user=ann"), ("/connection/sse", "")):
+            ask(server.http, request(path + query, headers=more))
+            assert f"10.9.0.2 GET {path} " in server.log_with_requests()
+
+
 def clients(state: str) -> str:
     found = re.search(r'"clients":\[(.*?)\]', state)
     return found[1] if found else ""

@@ -109,6 +109,9 @@ def test_the_private_ports_have_to_have_room() -> None:
     check_ports(settings(server__processes=3, app__rpc_port=65530))
     check_ports(settings(server__processes=3, app__rpc_port=8083))
     check_ports(settings(app__rpc_port=0))
+    with pytest.raises(StartError, match=r"^app\.rpc_port 8079: a node needs the ports up to 8080, and "):
+        check_ports(settings(app__rpc_port=8079))
+    check_ports(settings(app__rpc_port=8079, redis__url=""))
     with pytest.raises(StartError, match=r"^app\.rpc_port 0: 3 nodes need fixed ports"):
         check_ports(settings(server__processes=3, app__rpc_port=0))
     for port in (65531, 8076, 8088):

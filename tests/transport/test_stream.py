@@ -42,7 +42,7 @@ class StreamHarness(SocketHarness):
                 "/events": StreamPath(
                     "GET",
                     lambda stream, head: self.opener(stream, head),
-                    lambda _head, code: b"refused %d" % code,
+                    lambda _head, _host, code: b"refused %d" % code,
                 )
             },
             75.0,

@@ -111,10 +111,10 @@ class Events:
             problem = ApiProblem(error.problem)
             stream.refuse(self._refused(request, problem), errors.CLOSE_INTERNAL_ERROR)
 
-    def refuse(self, head: Head, code: int) -> bytes:
-        """The response to a request whose stream is closed before it has begun."""
+    def refuse(self, head: Head, host: str, code: int) -> bytes:
+        """The response to a request whose stream is closed before it has begun. ``host``: of the client."""
         problem = ApiProblem(_STATUS_OF.get(code, errors.HTTP_NOT_READY))
-        return self._refused(_request(head, head.host), problem)
+        return self._refused(_request(head, host), problem)
 
     def _refused(self, request: HttpRequest, problem: ApiProblem) -> bytes:
         """A whole response with a problem body."""
