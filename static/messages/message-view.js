@@ -92,7 +92,7 @@ export function summaryOf(entry, words, most = 200) {
 export function noticeText(entry, { words, people, user, language }) {
   const { kind, from, meta = {} } = entry;
   const say = (/** @type {string} */ template, /** @type {Record<string, string>} */ values) => {
-    const own = language === "zh" ? Object.keys(values).filter((key) => values[key] === words.messages_you) : []; // names have spaces around them, 你 has none
+    const own = language.startsWith("zh") ? Object.keys(values).filter((key) => values[key] === words.messages_you) : []; // names have spaces around them, 你 has none
     return fill(own.reduce((text, key) => text.replace(new RegExp(` ?\\{${key}\\} ?`), `{${key}}`), template), values);
   };
   const nameOf = (/** @type {string} */ each) => (each === user ? words.messages_you : people.nameOf(each));

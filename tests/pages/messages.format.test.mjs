@@ -46,9 +46,9 @@ it("lines about oneself are sentences", () => {
     messages_removed: "{name} removed {names}", messages_muted: "{name} muted {names}", messages_unmuted: "{name} unmuted {names}", messages_role_admin: "{names} is now an admin",
     messages_role_admin_you: "You are now an admin",
   };
-  const session = /** @type {any} */ ({ words, user: "ann", people: { nameOf: (user) => user.toUpperCase() } });
+  const session = /** @type {any} */ ({ words, language: "en", user: "ann", people: { nameOf: (user) => user.toUpperCase() } });
   const line = (kind, from, users, more = {}) => noticeText(/** @type {any} */ ({ kind, from, time: 1_000, meta: { users, ...more } }), session);
-  const chinese = { ...session, language: "zh", words: { ...words, messages_you: "你", messages_you_inside: "你", messages_removed: "{name} 把 {names} 移出了群聊" } };
+  const chinese = { ...session, language: "zh-CN", words: { ...words, messages_you: "你", messages_you_inside: "你", messages_removed: "{name} 把 {names} 移出了群聊" } };
   const removed = (from, user) => noticeText(/** @type {any} */ ({ kind: "leave", from, time: 1_000, meta: { users: [user] } }), chinese);
   assert.deepEqual([removed("ann", "bob"), removed("bob", "ann")], ["你把 BOB 移出了群聊", "BOB 把你移出了群聊"], "你 has no spaces around it");
   assert.equal(line("join", "bob", ["cat", "ann"]), "BOB added CAT, you");
