@@ -69,18 +69,18 @@ class Loop:
         return len(events)
 
     def until(self, done: Callable[[], bool], seconds: float) -> bool:
-        """Handle events until ``done()``, at most for ``seconds``; return whether it is done."""
+        """Handle events until ``done()`` or a stop, at most for ``seconds``; return whether it is done."""
         end = time.monotonic() + seconds
         while not done():
-            if time.monotonic() > end:
+            if self.stopped or time.monotonic() > end:
                 return False
             self.turn(LOOK_SECONDS)
         return True
 
     def until_quiet(self, done: Callable[[], bool], quiet_seconds: float) -> None:
-        """Handle events until ``done()``, or until there was none for ``quiet_seconds``."""
+        """Handle events until ``done()`` or a stop, or until there was none for ``quiet_seconds``."""
         last_news = time.monotonic()
-        while not done() and time.monotonic() < last_news + quiet_seconds:
+        while not done() and not self.stopped and time.monotonic() < last_news + quiet_seconds:
             if self.turn(LOOK_SECONDS):
                 last_news = time.monotonic()
 

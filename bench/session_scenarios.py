@@ -136,7 +136,7 @@ def echo(generator: Generator, seconds: float, command: str) -> Json:
 def stand_by(generator: Generator, seconds: float) -> Json:
     """Task: ping 1,000 times a second over all connections of this process, until it is stopped."""
     run, conns = PingRun(generator, "ping"), list(generator.connections.by_fd.values())
-    for turn in generator.loop.paced(PINGS_PER_SECOND, seconds):
+    for turn in generator.loop.paced(PINGS_PER_SECOND, seconds) if conns else ():
         run.send(conns[turn % len(conns)])
     run.finish()
     return run.result()

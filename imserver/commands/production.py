@@ -14,7 +14,7 @@ from msgspec import Struct
 from imserver.cluster.redis.connection import address_of
 from imserver.config.load import has_secrets
 from imserver.config.settings import Config, TenantSettings
-from imserver.config.values import MAKE_SECRET, MIN_SIGN_KEY_BYTES, has_short_sign_key
+from imserver.config.values import short_sign_key
 from imserver.storage.address import database_address
 
 WIDE_PREFIX: Final = {4: 24, 6: 64}
@@ -51,12 +51,8 @@ def demo_mode(it: Deployment) -> Iterator[Finding]:
 
 
 def sign_key(it: Deployment) -> Iterator[Finding]:
-    if has_short_sign_key(it.config):
-        yield (
-            "jwt.sign_key",
-            f"whoever has a token can guess a key of less than {MIN_SIGN_KEY_BYTES} bytes; make one with "
-            f"'{MAKE_SECRET}' (users log in again)",
-        )
+    if weak := short_sign_key(it.config):
+        yield "jwt.sign_key", weak
 
 
 def insecure_flag(it: Deployment) -> Iterator[Finding]:

@@ -19,8 +19,6 @@ from imserver.config.values import (
     AUTO,
     BY_FOLDED,
     HIDDEN,
-    MAKE_SECRET,
-    MIN_SIGN_KEY_BYTES,
     ROWS,
     SECTIONS,
     ConfigError,
@@ -29,9 +27,9 @@ from imserver.config.values import (
     check_config,
     convert,
     fold,
-    has_short_sign_key,
     hide_secrets,
     nearest,
+    short_sign_key,
 )
 
 if TYPE_CHECKING:
@@ -91,11 +89,8 @@ def load_with_places(
     values |= given
     config = _build(values, tuple(warnings))
     check_config(config, places)
-    if has_short_sign_key(config):
-        weak = (
-            f"{places.of('jwt.sign_key')}: whoever has a token can guess a key of less than "
-            f"{MIN_SIGN_KEY_BYTES} bytes; make one with '{MAKE_SECRET}'"
-        )
+    if weak := short_sign_key(config):
+        weak = f"{places.of('jwt.sign_key')}: {weak}"
         config = msgspec.structs.replace(config, warnings=(*config.warnings, weak))
     if original is not None:
         warned = (*config.warnings, *original.warnings(config))

@@ -310,10 +310,18 @@ def is_placeholder(secret: str) -> bool:
     return _PLACEHOLDER.search(secret) is not None
 
 
-def has_short_sign_key(config: Config) -> bool:
-    """Whether the key of account tokens is too short. GoChat's default is valid in demo mode only."""
+def short_sign_key(config: Config) -> str:
+    """What is wrong with a key of account tokens that is too short; ``""``: it is not.
+
+    GoChat's default is valid in demo mode only.
+    """
     key = config.jwt.sign_key
-    return key not in ("", PUBLIC_SIGN_KEY) and len(key.encode()) < MIN_SIGN_KEY_BYTES
+    if key in ("", PUBLIC_SIGN_KEY) or len(key.encode()) >= MIN_SIGN_KEY_BYTES:
+        return ""
+    return (
+        f"whoever has a token can guess a key of less than {MIN_SIGN_KEY_BYTES} bytes; make one with "
+        f"'{MAKE_SECRET}' (users log in again)"
+    )
 
 
 def check_tenant(tenant: TenantSettings, places: Places, app: str = "") -> None:
