@@ -236,7 +236,7 @@ def subscribe(api: Api, app: str, asked: _Subscribe) -> dict[str, Any]:
     if asked.channel.startswith("#"):
         raise MethodFailed(errors.CENTRIFUGE_BAD_DATA, "#… is the channel of a user, who is subscribed to it")
     ids, since = _connections_of(api, app, asked), asked.recover_since
-    position = None if since is None else Position(since.epoch, _within(since.offset))
+    position = None if since is None else Position(since.epoch, _bounded(since.offset))
     api.services.connections.join_each(app, ids, asked.channel, msgspec.msgpack.encode(about), position)
     return {}
 
@@ -297,7 +297,7 @@ def _bytes_of(given: Raw | UnsetType) -> bytes:
     return b"" if given is UNSET else bytes(given)
 
 
-def _within(offset: int) -> int:
+def _bounded(offset: int) -> int:
     return min(max(offset, 0), MAX_OFFSET)
 
 
@@ -331,7 +331,7 @@ def history(api: Api, app: str, asked: _History) -> HistoryResult:
     """Publications of a channel. May switch."""
     if not _options(api, app, asked.channel).has_history:
         raise MethodFailed(errors.CENTRIFUGE_NOT_AVAILABLE)
-    since = None if asked.since is None else (asked.since.epoch, _within(asked.since.offset))
+    since = None if asked.since is None else (asked.since.epoch, _bounded(asked.since.offset))
     limit = max(asked.limit, -1)
     return history_view(history_since(api.services.channels, app, asked.channel, since, limit, asked.reverse))
 

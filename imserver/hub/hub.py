@@ -22,6 +22,7 @@ class App:
         "elsewhere",
         "guest",
         "lag",
+        "memberships",
         "name",
         "newcomers",
         "notices",
@@ -40,6 +41,8 @@ class App:
         """True if no enter and exit notices are sent: the users of systems are connections without such
         notices, and accounts decide who sees their presence."""
         self.users: dict[str, Connection | list[Connection]] = {}
+        self.memberships = 0
+        """Number of subscriptions to its channels on this node."""
         self.elsewhere = 0
         """Number of users on other nodes: from their leases, or, while these lag, from notices."""
         self.lag = 0
@@ -282,6 +285,7 @@ class ChannelMembership:
             return None
         self._last = channel.members[connection] = max(time(), self._last + _TICK_SECONDS)
         self.members += 1
+        app.memberships += 1
         connection.channels += (channel,)
         return channel
 
@@ -307,6 +311,7 @@ class ChannelMembership:
         if channel.position is not None:
             channel.position.forget(connection)
         self.members -= 1
+        channel.app.memberships -= 1
         if not channel.members:
             del channel.app.channels[channel.name]
             self.channels -= 1

@@ -120,7 +120,7 @@ _OTHER_CONNECTIONS = {
 
 
 def _move_server_on(sql: PooledStatements) -> None:
-    far = _far()
+    far = _high_number()
     if sql.engine == "postgresql":
         sequence = "pg_get_serial_sequence('account', 'id')"
         sql.query(f"SELECT setval({sequence}, greatest({far}, nextval({sequence}) + {_MANY}))")
@@ -131,7 +131,7 @@ def _move_server_on(sql: PooledStatements) -> None:
         sql.execute(statement)
 
 
-def _far() -> int:
+def _high_number() -> int:
     """A number beyond all that were given, and small enough for JavaScript.
 
     It grows by 65,536 per second, so it is also beyond those given after an earlier restore of the same copy.
@@ -215,7 +215,7 @@ def _move_on(copy: sqlite3.Connection, given: _Given | None) -> None:
     if not {"log", "mark_version", "account"} <= tables:  # made before the log existed
         return
     if given is None:
-        far = _far()
+        far = _high_number()
         for statement in _log_statements(far):
             copy.execute(statement)
         copy.execute(
@@ -254,7 +254,7 @@ def _move_on(copy: sqlite3.Connection, given: _Given | None) -> None:
 
 def _move_events_on(copy: sqlite3.Connection, given: _Given | None) -> None:
     if given is None:
-        for statement in _event_statements(_far()):
+        for statement in _event_statements(_high_number()):
             copy.execute(statement)
         return
     # A feed without a lease begins at the end of the log.

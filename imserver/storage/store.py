@@ -113,7 +113,7 @@ class Store:
                 self.place.file != default
                 and default.exists()
                 and not self.read(_has_data)
-                and _holds(default)
+                and _file_has_data(default)
             ):
                 raise StartError(
                     f"storage.url: the database {self.place.shown} is empty, but the database {default} has "
@@ -438,7 +438,7 @@ def _has_data(sql: Statements) -> bool:
     return any(sql.query(query) for query in _DATA)
 
 
-def _holds(file: Path) -> bool:
+def _file_has_data(file: Path) -> bool:
     """Whether a SQLite file has data; False if it cannot be read."""
     import sqlite3  # only for this rare case
 

@@ -256,5 +256,4 @@ class Presence:
         sessions = sum(len(app.sessions_of(user)) for user in app.users) if app.several else users
         channels = len(app.channels)
         names = list(app.channels) if channels <= NAMED_CHANNELS else []
-        subscriptions = sum(len(channel.members) for channel in app.channels.values())
-        return NodeCounts(users, sessions, channels, names, subscriptions)
+        return NodeCounts(users, sessions, channels, names, app.memberships)
