@@ -193,7 +193,7 @@ class App {
     }
     const [, kind, name] = /^#([cu])\/(.+)$/.exec(location.hash) ?? [];
     const user = kind === "u" ? decoded(name) : "";
-    const conversation = (user ? this.#with(user) : store.conversations.get(Number(name))) ?? null;
+    const conversation = (user ? this.#conversationWith(user) : store.conversations.get(Number(name))) ?? null;
     if (name && !conversation && store.isLoaded) {
       const { hash } = location;
       const isLoaded = kind === "c" && store.hasMore && (await store.load(true).then(() => true, () => false)); // it may be an older one
@@ -217,7 +217,7 @@ class App {
    * @param {string} user  of the address
    * @returns {Conversation | undefined} undefined: the address may be wrong
    */
-  #with(user) {
+  #conversationWith(user) {
     const { store, outbox } = /** @type {Session} */ (this.#session);
     return outbox.waitsFor(user) ? store.withUser(user) : store.known(user);
   }

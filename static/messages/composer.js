@@ -66,7 +66,7 @@ export class Composer {
   #opener = element("emoji-open", HTMLButtonElement);
   #bar = element("reply-bar", HTMLElement);
   #names = element("mentions", HTMLElement);
-  #hindrance = element("hindrance", HTMLElement);
+  #readOnlyNote = element("read-only", HTMLElement);
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #muted;
   #ends = new AbortController();
@@ -128,7 +128,7 @@ export class Composer {
   }
 
   /** @returns {string} why one cannot write in the open conversation; empty: one can */
-  get hindrance() {
+  get readOnlyReason() {
     const { words, language } = this.session;
     const { left = false, mutedUntil = 0 } = this.#conversation ?? {};
     if (left) return words.messages_fault_unknown_group;
@@ -139,14 +139,14 @@ export class Composer {
 
   /** Shows the text box, or why one cannot write. */
   draw() {
-    const { hindrance } = this;
+    const { readOnlyReason } = this;
     const hadFocus = this.#form.contains(document.activeElement);
-    this.#form.hidden = !this.#conversation || Boolean(hindrance);
-    if (this.#hindrance.textContent !== hindrance) this.#hindrance.textContent = hindrance;
-    this.#hindrance.hidden = !hindrance;
-    if (hadFocus && hindrance) this.focus();
+    this.#form.hidden = !this.#conversation || Boolean(readOnlyReason);
+    if (this.#readOnlyNote.textContent !== readOnlyReason) this.#readOnlyNote.textContent = readOnlyReason;
+    this.#readOnlyNote.hidden = !readOnlyReason;
+    if (hadFocus && readOnlyReason) this.focus();
     clearTimeout(this.#muted);
-    if (hindrance && !this.#conversation?.left) this.#muted = setTimeout(() => this.draw(), MUTE_CHECK_MS);
+    if (readOnlyReason && !this.#conversation?.left) this.#muted = setTimeout(() => this.draw(), MUTE_CHECK_MS);
   }
 
   /** Somebody has come or gone: counts the members a moment later, once for all who do, and not at the same moment as other pages. */
@@ -214,7 +214,7 @@ export class Composer {
 
   /** @param {Entry} entry */
   reply(entry) {
-    if (this.hindrance) return toast(this.hindrance);
+    if (this.readOnlyReason) return toast(this.readOnlyReason);
     if (this.#editing) this.#clearBar();
     [this.#replyTo, this.#replied] = [entry.id, entry];
     this.#drawBar();
@@ -233,7 +233,7 @@ export class Composer {
 
   /** @param {Entry} entry */
   edit(entry) {
-    if (this.hindrance) return toast(this.hindrance);
+    if (this.readOnlyReason) return toast(this.readOnlyReason);
     const { text, mentions } = this.#textOf(entry);
     this.#editing = entry;
     [this.#replyTo, this.#replied] = [0, null];

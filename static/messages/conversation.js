@@ -96,7 +96,7 @@ export class ConversationView {
     startMedia(session, {
       place: /** @type {HTMLElement} */ (this.#log.closest(".room")), form: element("composer", HTMLElement),
       before: element("composer-tools", HTMLElement), after: element("composer-tools-after", HTMLElement),
-      conversation: () => (this.composer.hindrance ? null : this.open), sent: () => this.toEnd(),
+      conversation: () => (this.composer.readOnlyReason ? null : this.open), sent: () => this.toEnd(),
     }, signal);
     this.#log.replaceChildren();
     this.timeline = new Timeline(this.#log, {
@@ -304,8 +304,8 @@ export class ConversationView {
       [day, previous] = [date, entry];
     }
     streams.forEach(addStream);
-    const apart = session.outbox.of(open).filter(({ edit }) => !edit || this.#byId.get(edit)?.kind !== "message"); // other edits are shown in the row of the message
-    const pending = apart.map((each, index) => ({
+    const separate = session.outbox.of(open).filter(({ edit }) => !edit || this.#byId.get(edit)?.kind !== "message"); // other edits are shown in the row of the message
+    const pending = separate.map((each, index) => ({
       key: each.id,
       version: `${each.state} ${each.reason} ${Math.round(each.share * 50)} ${index}`,
       make: () => this.view.pending(each, index > 0 || Boolean(previous && previous.kind === "message" && previous.from === session.user)),
@@ -330,7 +330,7 @@ export class ConversationView {
       edit && `${edit.id} ${edit.state} ${edit.reason}`,
       entry.kind, entry.meta?.edited ?? 0, follows, receipt, names, JSON.stringify(entry.reactions ?? 0), this.session.store.pressedOf(entry), quoted && `${quoted.kind} ${quoted.meta?.edited} ${this.session.people.nameOf(quoted.from)}`,
     ].join(" ");
-    return { key, version, was: `stream ${entry.clientMsgID}`, make: () => this.view.row(entry, { follows, receipt, edit }) };
+    return { key, version, replaces: `stream ${entry.clientMsgID}`, make: () => this.view.row(entry, { follows, receipt, edit }) };
   }
 
   /**

@@ -13,7 +13,7 @@ import { make } from "../text.js";
  * @property {string} key
  * @property {string} version          the row is drawn again when it changes
  * @property {() => HTMLElement} make
- * @property {string} [was]            key of an item that it replaces, perhaps at another place
+ * @property {string} [replaces]       key of an item that it replaces, perhaps at another place
  */
 
 /**
@@ -109,7 +109,7 @@ export class Timeline {
     const known = drawn.map((key) => indexes.get(key)).filter((index) => index !== undefined);
     this.#items = items;
     const anchor = this.#anchor;
-    if (anchor && !indexes.has(anchor.key)) anchor.key = items.find(({ was }) => was === anchor.key)?.key ?? anchor.key;
+    if (anchor && !indexes.has(anchor.key)) anchor.key = items.find(({ replaces }) => replaces === anchor.key)?.key ?? anchor.key;
     if (!known.length) return this.show(items);
     this.#first = Math.min(...known);
     this.#last = Math.max(...known) + 1;

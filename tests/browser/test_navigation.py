@@ -1,26 +1,16 @@
 """The messages page goes back where one came from, in real browsers: the browser's history and the focus."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.browser.chromium import Page
 from tests.browser.conftest import Pair
 from tests.browser.messenger import Account, Chat
+from tests.browser.test_messages import server as server
 from tests.support import Server, eventually
 
 pytestmark = pytest.mark.full
 
 PHONE = (390, 844)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One server for all tests of this module."""
-    server = Server(tmp_path_factory.mktemp("server"), config={"accounts": {"registrations_per_address": 0}})
-    yield server
-    server.stop()
-    server.check()
 
 
 @pytest.fixture

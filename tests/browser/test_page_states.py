@@ -1,7 +1,6 @@
 """What the messages page says when something is missing or not allowed, in real browsers."""
 
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
@@ -11,21 +10,13 @@ from imserver_client import Api, RequestRefused
 from tests.browser.chromium import Page
 from tests.browser.conftest import Pair
 from tests.browser.messenger import APP, PASSWORD, Account, Chat
+from tests.browser.test_messages import server as server
 from tests.support import Server, eventually
 
 pytestmark = pytest.mark.full
 
 DESKTOP, PHONE = (1280, 800), (390, 844)
 NO_NETWORK = "net::ERR_INTERNET_DISCONNECTED", "WebSocket connection to"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One server for all tests of this module."""
-    server = Server(tmp_path_factory.mktemp("server"), config={"accounts": {"registrations_per_address": 0}})
-    yield server
-    server.stop()
-    server.check()
 
 
 def is_said(page: Page, selector: str, text: str) -> None:
@@ -97,19 +88,19 @@ def test_where_one_cannot_write_a_line_says_why(
     eventually(lambda: "hello" in chat.texts, what="the message")
     bob.post("groups/mute", app=APP, group=str(group), member=ann.user, until=int(time.time()) + 20)
     muted = chat.words["messages_muted_until"].partition("{")[0]
-    eventually(lambda: "".join(page.texts("#hindrance")).startswith(muted), what="the mute")
+    eventually(lambda: "".join(page.texts("#read-only")).startswith(muted), what="the mute")
     assert not page.shown("#composer")
     page.driver.refresh()
     chat.online()
-    eventually(lambda: page.shown("#hindrance"), what="it is also said after a reload")
-    eventually(lambda: page.shown("#composer") and not page.shown("#hindrance"), what="the mute is over")
+    eventually(lambda: page.shown("#read-only"), what="it is also said after a reload")
+    eventually(lambda: page.shown("#composer") and not page.shown("#read-only"), what="the mute is over")
     bob.post("groups/remove", app=APP, group=str(group), members=[ann.user])
-    is_said(page, "#hindrance", chat.words["messages_fault_unknown_group"])
+    is_said(page, "#read-only", chat.words["messages_fault_unknown_group"])
     assert not page.shown("#composer")
     assert page.texts("#conversation-status") == [""]
     page.driver.refresh()
     chat.online()
-    is_said(page, "#hindrance", chat.words["messages_fault_unknown_group"])
+    is_said(page, "#read-only", chat.words["messages_fault_unknown_group"])
     bob.post("groups/invite", app=APP, group=str(group), members=[ann.user])
     eventually(lambda: page.shown("#composer"), what="the text box after the return")
 

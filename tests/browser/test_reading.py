@@ -1,6 +1,5 @@
 """Reading is not disturbed on the page of stored messages, and its parts fit, in real browsers."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -9,6 +8,7 @@ from selenium.webdriver.common.keys import Keys
 from imserver_client import Api
 from tests.browser.conftest import Pair
 from tests.browser.messenger import APP, Account, Chat
+from tests.browser.test_messages import server as server
 from tests.support import Server, eventually
 
 pytestmark = pytest.mark.full
@@ -30,15 +30,6 @@ BELOW = (
 
 WIDE = "const each = document.querySelector(arguments[0]); return each.scrollWidth - each.clientWidth"
 """How many pixels wider than itself the content of an element is."""
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One server for all tests of this module."""
-    server = Server(tmp_path_factory.mktemp("server"), config={"accounts": {"registrations_per_address": 0}})
-    yield server
-    server.stop()
-    server.check()
 
 
 def settle(chat: Chat) -> None:
