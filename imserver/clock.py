@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import os
 from random import uniform
-from time import monotonic
+from time import monotonic, time
 from typing import Final
 
 import gevent
+from gevent.hub import get_hub
 
 _GOLDEN: Final = 0.618_033_988_749_895
 _TOO_SOON: Final = 0.25
@@ -16,6 +17,7 @@ _TOO_SOON: Final = 0.25
 
 
 _NO_TIME: Final = 1e-9
+_TURN_SECONDS: Final = 0.005
 _MOST_DOUBLINGS: Final = 20
 
 
@@ -25,6 +27,13 @@ def serve_others() -> None:
     ``gevent.sleep(0)`` only runs callbacks: the loop looks at its sockets after 50 of them.
     """
     gevent.sleep(_NO_TIME)
+
+
+def is_long_turn() -> bool:
+    """Whether the loop has not looked at its sockets for 5 ms. Work that can be interrupted then calls
+    :func:`serve_others`. Never switches.
+    """
+    return time() - get_hub().loop.now() > _TURN_SECONDS
 
 
 def retry_pause(failures: int, first: float, longest: float) -> float:

@@ -26,7 +26,7 @@ from imserver.services.messages.streamed_answers import AnswerCommands
 from imserver.services.people.bots import Bots
 from imserver.services.people.groups import GROUP_REFUSALS, GroupCommands
 from imserver.services.sessions.sessions import Sessions
-from imserver.transport.connection import OPEN, Connection, Serve
+from imserver.transport.connection import Connection, Serve
 
 log = logging.getLogger(__name__)
 
@@ -206,8 +206,8 @@ def serve_each(serve: Serve) -> Serve:
         except BadFrame as bad:
             connection.close(bad.close)
             return
-        for request in requests:
-            if connection.state != OPEN:
+        for number, request in enumerate(requests):
+            if number and not connection.may_continue():
                 return
             serve(connection, request, text)
 

@@ -16,6 +16,7 @@ from websockets.frames import Opcode
 from websockets.speedups import apply_mask
 
 from imserver import errors
+from imserver.clock import is_long_turn, serve_others
 from imserver.model import DialectState, Subscription
 from imserver.transport import frames
 from imserver.transport.outbox import Backlog, Flusher, Writer
@@ -171,6 +172,8 @@ RECEIVE_BYTES = 16384
 """Bytes per read while a large message arrives."""
 SMALL_RECEIVE_BYTES = 4096
 """Bytes per read otherwise. A flood of tiny frames must not delay other connections."""
+LARGE_ANSWER_BYTES: Final = 4096
+"""An answer of more bytes is written before the next command of the same read is served."""
 _PING = int(Opcode.PING)
 _PONG = int(Opcode.PONG)
 _CLOSE = int(Opcode.CLOSE)
@@ -296,9 +299,9 @@ class Connection(Writer):
                     self.close(errors.CLOSE_BAD_PAYLOAD, "invalid UTF-8")
                     return
             serve(self, payload, text)
-            if self.state != OPEN:
-                return
             start = end
+            if self.state != OPEN or (start < size and not self.may_continue()):
+                return
         if start < size:
             self._feed_rest(data[start:] if start else data)
 
@@ -322,7 +325,7 @@ class Connection(Writer):
         try:
             for message in parser.feed(data):
                 self._take(message)
-                if self.state != OPEN:
+                if self.state != OPEN or not (parser.between or self.may_continue()):
                     break
         except frames.Violation as violation:
             self.close(violation.code, violation.reason)
@@ -331,6 +334,19 @@ class Connection(Writer):
             parser.close()
         if self.parser is not None or self in self.context.flusher.budget.held:
             self._count_held()
+
+    def may_continue(self) -> bool:
+        """Whether the next of several commands that came together may be served.
+
+        Before that, others are served if this turn of the loop is long. The outbox is written if an answer in
+        it is large, or the client does not read: its limit counts before more is added to it. May switch.
+        """
+        outbox = self.outbox
+        if is_long_turn() or (
+            outbox is not None and (type(outbox) is Backlog or len(outbox[-1]) > LARGE_ANSWER_BYTES)
+        ):
+            serve_others()
+        return self.state == OPEN
 
     def _count_held(self) -> None:
         """Count the bytes of unfinished frames against the node's budget."""

@@ -13,7 +13,10 @@ from gevent.event import Event as Signal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from imserver.clock import is_long_turn
+from imserver.protocol.dialect import EchoDialect
 from imserver.servers import echo
+from imserver.services.commands import serve_each
 from imserver.transport.connection import CLOSED, CLOSING, DRAINING, OPEN, Connection
 from imserver.transport.frames import MessageParser, Rest
 from imserver.transport.outbox import Backlog
@@ -463,6 +466,79 @@ def test_messages_of_one_connection_wait_for_the_one_before(harness: SocketHarne
     go.set()
     until(lambda: len(order) == 6)
     assert order == ["begin 1", "end 1", "begin 2", "end 2", "begin 3", "end 3"]
+
+
+def in_whole_frames(commands: list[bytes]) -> bytes:
+    return b"".join(map(text, commands))
+
+
+def in_fragments(commands: list[bytes]) -> bytes:
+    return b"".join(b"".join(fragments(TEXT, command, [1])) for command in commands)
+
+
+def in_one_message(commands: list[bytes]) -> bytes:
+    return text(b"\n".join(commands))
+
+
+PACKED = in_whole_frames, in_fragments, in_one_message
+"""How many commands can come with one read."""
+
+
+class LineDialect(EchoDialect):
+    """Each line of a message is a command."""
+
+    def split(self, payload: bytes) -> list[bytes]:
+        return payload.split(b"\n")
+
+
+@pytest.mark.parametrize("pack", PACKED)
+def test_others_are_served_between_long_commands_that_came_together(
+    harness: SocketHarness, pack: Callable[[list[bytes]], bytes]
+) -> None:
+    served: list[bytes] = []
+    seen: list[int] = []
+
+    def serve(_connection: Connection, payload: bytes, _is_text: bool) -> None:
+        while not is_long_turn():
+            pass
+        served.append(payload)
+
+    def note(_connection: Connection, _payload: bytes, _is_text: bool) -> None:
+        seen.append(len(served))
+
+    commands = [b"%03d" % number for number in range(5)]
+    _, stranger = harness.connect(harness.encoding(note))
+    _, client = harness.connect(harness.encoding(serve_each(serve), dialect=LineDialect("/lines")))
+    client.send(pack(commands))
+    until(lambda: bool(served))
+    stranger.send(text("now"))
+    until(lambda: bool(seen))
+    assert seen[0] < len(commands)
+    until(lambda: len(served) == len(commands))
+    assert served == commands
+
+
+@pytest.mark.parametrize("pack", PACKED)
+def test_commands_that_came_together_fill_an_outbox_up_to_its_limit_only(
+    pack: Callable[[list[bytes]], bytes],
+) -> None:
+    limit, answer, commands = 50_000, b"a" * 10_000, 100
+    most = 0
+
+    def serve(connection: Connection, _payload: bytes, _is_text: bool) -> None:
+        nonlocal most
+        connection.send(answer)
+        outbox = connection.outbox
+        size = outbox.size if isinstance(outbox, Backlog) else sum(map(len, outbox or ()))
+        most = max(most, size)
+
+    with SocketHarness(outbox_bytes=limit) as harness:
+        encoding = harness.encoding(serve_each(serve), dialect=LineDialect("/lines"))
+        connection, client = harness.connect(encoding, buffer_bytes=4096)
+        client.send(pack([b"x"] * commands))
+        until(lambda: connection.state != OPEN)
+        assert harness.flusher.slow_readers == 1
+        assert limit < most <= limit + 2 * len(answer)
 
 
 def test_a_connection_that_is_closed_while_its_command_blocks_serves_no_more(harness: SocketHarness) -> None:
