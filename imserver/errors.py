@@ -369,6 +369,9 @@ HTTP_OFFSET_MISMATCH: Final = _problem(
 HTTP_LENGTH_REQUIRED: Final = _problem(411, "length_required", "An upload needs a Content-Length above 0.")
 HTTP_TUS_VERSION: Final = _problem(412, "tus_version", "Uploads in parts need Tus-Resumable: 1.0.0.")
 HTTP_BODY_TOO_LARGE: Final = _problem(413, "body_too_large", "The body is over limits.body_bytes.")
+HTTP_ANSWER_TOO_LARGE: Final = _problem(
+    413, "answer_too_large", "The answers to a batch have at most 4 MiB; send this command alone."
+)
 HTTP_FILE_TOO_LARGE: Final = _problem(
     413, "file_too_large", "The file is over uploads.max_bytes, or over the limit of its kind."
 )

@@ -8,10 +8,11 @@ get the status of the problem. Older clients send ``{"method", "params"}`` to ``
 from __future__ import annotations
 
 import logging
+import re
 from base64 import b64decode
 from binascii import Error as BadBase64
 from collections.abc import Callable, Mapping
-from fnmatch import fnmatchcase
+from fnmatch import translate
 from functools import partial
 from time import time
 from typing import Any, Final, TypeVar
@@ -22,9 +23,10 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from imserver import __version__, errors
 from imserver.api.call import Api, Call, Route
 from imserver.api.form import BadBody
-from imserver.api.reply import PROBLEM
+from imserver.api.reply import PROBLEM, BatchAnswers
 from imserver.auth.principal import ADMIN, ANY_KEY, PUSH, READ, Need, may
 from imserver.auth.tokens import MAX_EXPIRES_AT
+from imserver.clock import is_long_turn, serve_others
 from imserver.cluster.history import Position
 from imserver.config.settings import ChannelSettings
 from imserver.errors import Unavailable
@@ -34,7 +36,7 @@ from imserver.protocol.forgiving import without_nulls
 from imserver.services.channels.channels import SERVER_UNSUBSCRIBE
 from imserver.services.channels.commands import MAX_PRESENCE, history_since
 from imserver.services.channels.connections import Left
-from imserver.services.channels.members import ChannelRefused, check_name, encode_tags
+from imserver.services.channels.members import MAX_NAME_BYTES, ChannelRefused, check_name, encode_tags
 from imserver.services.channels.stored import Published
 from imserver.services.dialects.centrifuge_service import (
     NAME,
@@ -346,13 +348,18 @@ def remove_history(api: Api, app: str, asked: _OfChannel) -> dict[str, Any]:
 
 def list_channels(api: Api, app: str, asked: _Channels) -> dict[str, Any]:
     """The channels with subscribers, all or those that fit a pattern. May switch."""
+    if len(asked.pattern.encode()) > MAX_NAME_BYTES:
+        raise MethodFailed(errors.CENTRIFUGE_BAD_DATA, f"a pattern has at most {MAX_NAME_BYTES} bytes")
+    fits = re.compile(translate(asked.pattern)).match if asked.pattern else None
     found: dict[str, dict[str, int]] = {}
     after = ""
     while len(found) < MAX_LISTED:
         page = api.services.channels.page(app, after, _PAGE)
         for each in page.channels:
-            if not asked.pattern or fnmatchcase(each.channel, asked.pattern):
+            if fits is None or fits(each.channel):
                 found[each.channel] = {"num_clients": each.members}
+        if is_long_turn():
+            serve_others()
         if not page.more:
             break
         after = page.channels[-1].channel
@@ -415,6 +422,11 @@ def _error(code: int, detail: str = "") -> dict[str, Any]:
     return {"error": {"code": error.code, "message": message}}
 
 
+_TOO_LARGE: Final = _error(
+    errors.CENTRIFUGE_LIMIT_EXCEEDED, "the replies of a batch have at most 4 MiB; send this command alone"
+)
+
+
 def _decode(kind: type[T], content: bytes) -> T:
     """The request of a method. Raises ValueError and RecursionError."""
     return msgspec.json.decode(without_nulls(content or b"{}", 2), type=kind)
@@ -455,13 +467,14 @@ def _answer_batch(api: Api, call: Call) -> HttpResponse:
     commands: list[dict[str, Raw]] = call.asked.commands
     if len(commands) > MAX_CHANNELS:
         raise BadBody("a batch has at most 1,000 commands")
-    replies: list[dict[str, Any]] = []
+    api.rates.charge(call.principal, call.request.host, len(commands) - 1)
+    answers = BatchAnswers()
     for command in commands:
         given = [(name, bytes(content)) for name, content in command.items() if bytes(content) != b"null"]
         name, content = given[0] if len(given) == 1 else ("", b"")
         reply = _run_command(api, call, name, content)
-        replies.append(reply if "error" in reply else {name: reply["result"]})
-    return HttpResponse(200, _encode({"replies": replies}))
+        answers.add(_encode(reply if "error" in reply else {name: reply["result"]}), _encode(_TOO_LARGE))
+    return HttpResponse(200, b'{"replies":[%b]}' % b",".join(answers.parts))
 
 
 def _answer_commands(api: Api, call: Call) -> HttpResponse:
@@ -469,12 +482,14 @@ def _answer_commands(api: Api, call: Call) -> HttpResponse:
     commands: list[_Command] = call.asked
     if not 0 < len(commands) <= MAX_CHANNELS:
         raise BadBody("a request has 1 to 1,000 commands")
-    replies: list[dict[str, Any]] = []
+    api.rates.charge(call.principal, call.request.host, len(commands) - 1)
+    answers = BatchAnswers()
     for command in commands:
         params = b"" if bytes(command.params) == b"null" else bytes(command.params)
         reply = _run_command(api, call, (command.method or "").lower(), params)
-        replies.append({"id": command.id, **reply} if command.id else reply)
-    return HttpResponse(200, b"\n".join(map(_encode, replies)))
+        number = {"id": command.id} if command.id else {}
+        answers.add(_encode({**number, **reply}), _encode({**number, **_TOO_LARGE}))
+    return HttpResponse(200, b"\n".join(answers.parts))
 
 
 def _run_command(api: Api, call: Call, name: str, content: bytes) -> dict[str, Any]:

@@ -13,10 +13,37 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from imserver import errors
+from imserver.clock import is_long_turn, serve_others
 from imserver.errors import HttpProblem
 from imserver.transport.exchange import HttpRequest, HttpResponse, challenged, constant, problem_body
 
 _encode = msgspec.json.Encoder().encode
+
+
+MAX_BATCH_BYTES: Final = 4 << 20
+"""The most bytes of the answers to the commands of one request."""
+
+
+class BatchAnswers:
+    """The answers to the commands of one request, in their order. Together they have at most
+    :data:`MAX_BATCH_BYTES`.
+    """
+
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []
+        self._size = 0
+
+    def add(self, answer: bytes, too_large: bytes) -> None:
+        """Add an answer; in place of one that does not fit any more, ``too_large``. The command was run.
+
+        Serves others if this turn of the loop is long. Switches then.
+        """
+        if self._size + len(answer) > MAX_BATCH_BYTES:
+            answer = too_large
+        self._size += len(answer)
+        self.parts.append(answer)
+        if is_long_turn():
+            serve_others()
 
 
 class RequestRefused(Exception):

@@ -343,7 +343,7 @@ class Connection(Writer):
         """
         outbox = self.outbox
         if is_long_turn() or (
-            outbox is not None and (type(outbox) is Backlog or len(outbox[-1]) > LARGE_ANSWER_BYTES)
+            outbox is not None and (isinstance(outbox, Backlog) or len(outbox[-1]) > LARGE_ANSWER_BYTES)
         ):
             serve_others()
         return self.state == OPEN

@@ -10,12 +10,27 @@ from msgspec.structs import replace
 
 from imserver.api import centrifugo
 from imserver.api.call import Call
+from imserver.api.reply import MAX_BATCH_BYTES
 from imserver.auth.principal import READ, Principal
 from imserver.errors import StorageUnavailable
+from imserver.services.channels.members import MAX_NAME_BYTES
 from imserver.transport.exchange import HttpRequest
 
 REQUEST = HttpRequest("POST", "/api/batch", b"", b"", {}, "127.0.0.1")
 READER = Principal("key", frozenset({READ.scope}), None)
+
+
+def run_batch(path: str, names: list[str]) -> list[dict[str, Any]]:
+    """The replies to these commands, of :data:`READER` who sends them together."""
+    (route,) = [each for each in centrifugo.ROUTES if each.path == path]
+    assert route.function is not None
+    call = Call({}, "shop", READER, REQUEST)
+    if path == "/api":
+        call.asked = [centrifugo._Command(method=name) for name in names]
+    else:
+        call.asked = Mock(commands=[{name: Raw(b"{}")} for name in names])
+    found = route.function(Mock(), call).body
+    return list(map(json.loads, found.splitlines())) if path == "/api" else json.loads(found)["replies"]
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a defect"), StorageUnavailable("away")])
@@ -26,17 +41,26 @@ def test_a_command_that_fails_takes_no_answer_from_the_others(
     def fail(*_: Any) -> Any:
         raise error
 
-    (route,) = [each for each in centrifugo.ROUTES if each.path == path]
-    assert route.function is not None
     for name, function in (("history", fail), ("channels", lambda *_: {"channels": {}})):
         method = replace(centrifugo.METHODS[name], function=function)
         monkeypatch.setitem(centrifugo.METHODS, name, method)  # type: ignore[arg-type]
-    call = Call({}, "shop", READER, REQUEST)
-    names = ["channels", "history", "channels"]
-    if path == "/api":
-        call.asked = [centrifugo._Command(method=name) for name in names]
-    else:
-        call.asked = Mock(commands=[{name: Raw(b"{}")} for name in names])
-    found = route.function(Mock(), call).body
-    replies = list(map(json.loads, found.splitlines())) if path == "/api" else json.loads(found)["replies"]
+    replies = run_batch(path, ["channels", "history", "channels"])
     assert [each.get("error", {}).get("code", 0) for each in replies] == [0, 100, 0]
+
+
+@pytest.mark.parametrize("path", ["/api/batch", "/api"])
+def test_the_replies_of_a_batch_have_a_limit(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    large = {"channels": {"c" * (MAX_BATCH_BYTES // 3): {}}}
+    for name, function in (("channels", lambda *_: large), ("info", lambda *_: {})):
+        method = replace(centrifugo.METHODS[name], function=function)
+        monkeypatch.setitem(centrifugo.METHODS, name, method)  # type: ignore[arg-type]
+    replies = run_batch(path, ["channels"] * 3 + ["info"])
+    assert [each.get("error", {}).get("code", 0) for each in replies] == [0, 0, 106, 0]
+
+
+def test_a_pattern_is_not_longer_than_a_name() -> None:
+    (route,) = [each for each in centrifugo.ROUTES if each.path == "/api/channels"]
+    assert route.function is not None
+    call = Call({}, "shop", READER, REQUEST)
+    call.asked = centrifugo._Channels("*" * (MAX_NAME_BYTES + 1))
+    assert json.loads(route.function(Mock(), call).body)["error"]["code"] == 107

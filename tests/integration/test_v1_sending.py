@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from imserver.api.reply import MAX_BATCH_BYTES
 from tests.support import Server, eventually
 
 from .cmd import CmdClient, fresh, logged_in
@@ -331,6 +332,16 @@ def test_a_batch_that_comes_again_is_carried_out_once(server: Server, app: int, 
     assert first.json == again.json
     assert [received(ann)["msg"] for _ in range(2)] == ["1", "2"]
     ann.no_push("msg")
+
+
+def test_answers_of_a_batch_that_do_not_fit_are_problems(server: Server, app: int) -> None:
+    many = {"presence": {"app": str(app), "users": [f"nobody-{number:05}" for number in range(10_000)]}}
+    commands = [*([many] * 20), {"presence": {"app": str(app), "users": ["nobody"]}}]
+    results = good(server.http, "batch", {"commands": commands})["results"]
+    fitting = [result["status"] for result in results].index(413)
+    assert [result["status"] for result in results] == [200] * fitting + [413] * (20 - fitting) + [200]
+    assert results[fitting]["body"]["code"] == "answer_too_large"
+    assert sum(len(json.dumps(result)) for result in results) <= 2 * MAX_BATCH_BYTES
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from imserver import errors
 from imserver.api.call import Api, Call
-from imserver.api.reply import PROBLEM, ApiProblem
+from imserver.api.reply import PROBLEM, ApiProblem, BatchAnswers
 from imserver.api.v1 import (
     accounts,
     answers,
@@ -40,8 +40,6 @@ from imserver.api.v1.operation import PREFIX, Header, Operation, Resource, route
 from imserver.api.v1.push import IDEMPOTENCY_KEY, key_of
 from imserver.api.v1.wire import reply
 from imserver.auth.principal import ANY_KEY, ANYONE
-from imserver.clock import serve_others
-from imserver.model import YIELD_TARGETS
 from imserver.transport.exchange import HttpResponse
 
 _SINGLE: Final = (
@@ -140,7 +138,8 @@ def batch(api: Api, call: Call) -> HttpResponse:
     """Send many commands in one request.
 
     Runs the commands in order. A refused command does not stop the others. Each command needs the scope of
-    its own route and counts as one request against the rate of the key.
+    its own route and counts as one request against the rate of the key. The answers have at most 4 MiB
+    together: in place of one that does not fit any more stands 413 `answer_too_large`.
     """
     asked: BatchRequest = call.asked
     commands = asked.commands
@@ -149,16 +148,19 @@ def batch(api: Api, call: Call) -> HttpResponse:
     key = key_of(call)
     request = call.request
     api.rates.charge(call.principal, request.host, len(commands) - 1)
-    parts = []
+    answers = BatchAnswers()
     for number, command in enumerate(commands):
         name, body = next(iter(command.items()))
         headers = {"idempotency-key": f"{key}/{number}"} if key else {}
         alone = replace(request, headers=headers, body=b"", query=b"", given_id=request.id)
         finished = _run_one(api, name, Call({}, "", call.principal, alone, bytes(body)))
-        parts.append(b'{"status":%d,"body":%b}' % (finished.status, finished.body))
-        if not (number + 1) % YIELD_TARGETS:
-            serve_others()
-    return reply(call, b'{"results":[%b]}' % b",".join(parts))
+        too_large = PROBLEM.refuse(errors.HTTP_ANSWER_TOO_LARGE, request)
+        answers.add(_result(finished), _result(too_large))
+    return reply(call, b'{"results":[%b]}' % b",".join(answers.parts))
+
+
+def _result(finished: HttpResponse) -> bytes:
+    return b'{"status":%d,"body":%b}' % (finished.status, finished.body)
 
 
 def _run_one(api: Api, name: str, call: Call) -> HttpResponse:
