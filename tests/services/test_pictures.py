@@ -10,13 +10,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import gevent
+import msgspec
 import pytest
+from gevent.event import Event
 from PIL import Image, ImageChops, ImageOps, ImageStat
 from PIL.PngImagePlugin import PngInfo
 
 from imserver.services.files import media, pictures
-from imserver.services.files.media import PictureWorker
-from imserver.services.files.pictures import MAX_PIXELS, MAX_SCANS, Picture, PictureOrder
+from imserver.services.files.media import PictureTooCostly, PictureWorker, Turns
+from imserver.services.files.pictures import (
+    MAX_CHUNKS,
+    MAX_PIXELS,
+    MAX_SCANS,
+    MAX_SEGMENTS,
+    Picture,
+    PictureOrder,
+)
 
 
 def look(path: Path, kind: str, small: Path, pixels: int = 100) -> Picture | None:
@@ -333,3 +342,80 @@ def test_a_picture_that_takes_too_long_is_none(
     monkeypatch.setattr(media, "WORK_SECONDS", 0.05)
     assert worker.look(path, "image/png", tmp_path / "t", tmp_path / "c") is None
     assert not worker._pid
+
+
+def test_a_picture_that_costs_too_much_ends_the_process_and_is_not_tried_again(
+    worker: PictureWorker, tmp_path: Path
+) -> None:
+    path = saved(tmp_path / "a", "RGB", (400, 200), "PNG")
+    assert worker.look(path, "image/png", tmp_path / "t", tmp_path / "c") is not None
+    os.kill(worker._pid, signal.SIGSTOP)
+    looking = gevent.spawn(worker.look, path, "image/png", tmp_path / "t", tmp_path / "c")
+    gevent.sleep(0)
+    os.kill(worker._pid, signal.SIGPROF)
+    os.kill(worker._pid, signal.SIGCONT)
+    with pytest.raises(PictureTooCostly):
+        looking.get()
+    assert worker.look(path, "image/png", tmp_path / "t", tmp_path / "c") is not None
+
+
+def test_the_process_counts_its_cpu_time() -> None:
+    program = (
+        "from imserver.services.files import pictures\n"
+        "pictures.CPU_SECONDS = 0.01\n"
+        "def look(order):\n"
+        "    while True: pass\n"
+        "pictures.look = look\n"
+        "pictures.main()\n"
+    )
+    order = PictureOrder("a", "image/png", "t", "c", 0)
+    done = subprocess.run([sys.executable, "-c", program], input=msgspec.json.encode(order) + b"\n")
+    assert done.returncode == -signal.SIGPROF
+
+
+def jpeg_with(parts: bytes, path: Path) -> Path:
+    """A JPEG with these bytes in front of its first segment."""
+    halves().save(path, "JPEG")
+    content = path.read_bytes()
+    path.write_bytes(content[:2] + parts + content[2:])
+    return path
+
+
+@pytest.mark.parametrize(
+    "part", [b"\xff\xe3\0\x02", b"\xff\xe1\0\x08Exif\0\0", b"\xff"], ids=["APP3", "EXIF", "fill"]
+)
+def test_a_jpeg_of_very_many_parts_is_none(tmp_path: Path, part: bytes) -> None:
+    many, few = tmp_path / "many", tmp_path / "few"
+    assert look(jpeg_with(part * 20, few), "image/jpeg", tmp_path / "t") is not None
+    assert look(jpeg_with(part * MAX_SEGMENTS, many), "image/jpeg", tmp_path / "t") is None
+
+
+def test_a_png_of_very_many_chunks_is_none(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a", "RGB", (400, 200), "PNG")
+    content, chunk = path.read_bytes(), b"\0\0\0\0tEXt" + zlib.crc32(b"tEXt").to_bytes(4)
+    head, rest = content[:33], content[33:]
+    path.write_bytes(head + chunk * 20 + rest)
+    assert look(path, "image/png", tmp_path / "t") is not None
+    path.write_bytes(head + chunk * MAX_CHUNKS + rest)
+    assert look(path, "image/png", tmp_path / "t") is None
+
+
+def test_the_pictures_of_many_are_read_in_turn() -> None:
+    turns, order = Turns(), list[str]()
+    go = Event()
+
+    def read(app: str, user: str) -> None:
+        with turns.take(app, user):
+            order.append(f"{app} {user}")
+            go.wait()
+
+    given = ["a ann", "a ann", "a ann", "a bob", "b cem", "b cem"]
+    readers = [gevent.spawn(read, *each.split()) for each in given]
+    gevent.sleep(0)
+    assert order == ["a ann"]
+    readers[1].kill()
+    go.set()
+    gevent.joinall(readers, raise_error=True)
+    assert order == ["a ann", "a ann", "b cem", "a bob", "b cem"]
+    with turns.take("a", "ann"):
+        order.clear()

@@ -14,7 +14,9 @@ import os
 import re
 import signal
 import sys
-from contextlib import suppress
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Final
@@ -22,9 +24,10 @@ from typing import TYPE_CHECKING, Final
 import gevent
 import msgspec
 from gevent import socket
-from gevent.lock import RLock
+from gevent.event import Event
 from msgspec import Struct
 
+from imserver.errors import ImserverError
 from imserver.services.files import pictures
 from imserver.services.files.pictures import Picture, PictureOrder
 
@@ -88,13 +91,68 @@ def _has_only_sound(head: bytes) -> bool:
 
 
 WORK_SECONDS: Final = 60.0
-"""Time limit for one picture."""
+"""Time limit for one picture, which may have ``pictures.CPU_SECONDS`` of CPU time."""
 _IDLE_SECONDS: Final = 60.0
 _END_SECONDS: Final = 1.0
 _STEP_SECONDS: Final = 0.01
 _ANSWER_BYTES: Final = 4096
 _answer: Final = msgspec.json.Decoder(Picture | None)
 _encode: Final = msgspec.json.Encoder().encode
+
+
+class PictureTooCostly(ImserverError):
+    """A picture needs more CPU time than one may have."""
+
+
+class Turns:
+    """Who uses one thing next: apps in turn, and in each app its users in turn. Owner of those who wait.
+
+    Their number is that of the uploads that are open.
+    """
+
+    def __init__(self) -> None:
+        self._is_taken = False
+        self._waiting: dict[str, dict[str, deque[Event]]] = {}
+
+    @contextmanager
+    def take(self, app: str, user: str) -> Iterator[None]:
+        """Context of one turn. Switches."""
+        if self._is_taken:
+            self._wait(app, user)
+        self._is_taken = True
+        try:
+            yield
+        finally:
+            self._pass_on()
+
+    def _wait(self, app: str, user: str) -> None:
+        turn = Event()
+        queue = self._waiting.setdefault(app, {}).setdefault(user, deque())
+        queue.append(turn)
+        try:
+            turn.wait()
+        except BaseException:
+            if turn.is_set():
+                self._pass_on()
+            else:
+                queue.remove(turn)
+            raise
+
+    def _pass_on(self) -> None:
+        self._is_taken = False
+        while self._waiting:
+            app, users = next(iter(self._waiting.items()))
+            user, queue = next(iter(users.items()))
+            del self._waiting[app], users[user]
+            turn = queue.popleft() if queue else None
+            if queue:
+                users[user] = queue
+            if users:
+                self._waiting[app] = users
+            if turn is not None:
+                self._is_taken = True
+                turn.set()
+                return
 
 
 class PictureWorker:
@@ -104,27 +162,32 @@ class PictureWorker:
 
     def __init__(self, pixels: int) -> None:
         self._pixels = pixels
-        self._lock = RLock()
+        self._turns = Turns()
         self._pid = 0
+        self._end_signal = 0
+        """The signal that has ended the last process; 0: none."""
         self._socket: socket.socket | None = None
         self._end_later: Greenlet[..., object] | None = None
 
-    def look(self, path: Path, kind: str, target: Path, cleaned: Path) -> Picture | None:
+    def look(
+        self, path: Path, kind: str, target: Path, cleaned: Path, app: str = "", user: str = ""
+    ) -> Picture | None:
         """Measure the picture at ``path``, of media type ``kind``. Write its thumbnail to ``target`` and, if
         it must be turned or has metadata, the picture without them to ``cleaned``.
 
-        Returns None if the file is not a readable picture. Switches.
+        ``app``, ``user``: whose picture it is; the pictures of many are read in turn. Returns None if the
+        file is not a readable picture. Raises :class:`PictureTooCostly`. Switches.
         """
         order = _encode(PictureOrder(str(path), kind, str(target), str(cleaned), self._pixels)) + b"\n"
-        with self._lock:
+        with self._turns.take(app, user):
             if self._end_later is not None:
                 self._end_later.kill()
             try:
-                return self._asked(order)
+                return self._run(order)
             finally:
                 self._end_later = gevent.spawn_later(_IDLE_SECONDS, self._end)
 
-    def _asked(self, order: bytes) -> Picture | None:
+    def _run(self, order: bytes) -> Picture | None:
         for _ in range(2):  # a process that has ended meanwhile is started again
             try:
                 answer = self._exchanged(order)
@@ -140,6 +203,8 @@ class PictureWorker:
                 found: Picture | None = _answer.decode(answer)
                 return found
             self._kill()
+            if self._end_signal == signal.SIGPROF:
+                raise PictureTooCostly("the picture takes more CPU time than one may have")
         return None
 
     def _exchanged(self, order: bytes) -> bytes:
@@ -177,24 +242,25 @@ class PictureWorker:
             self._socket.close()
             self._socket = None
         until = monotonic() + _END_SECONDS
-        while pid and not _has_ended(pid):
+        while pid and not self._has_ended(pid):
             if monotonic() > until:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             gevent.sleep(_STEP_SECONDS)
+
+    def _has_ended(self, pid: int) -> bool:
+        try:
+            found, status = os.waitpid(pid, os.WNOHANG)
+        except ChildProcessError:
+            return True
+        self._end_signal = os.WTERMSIG(status) if found == pid and os.WIFSIGNALED(status) else 0
+        return found == pid
 
     def close(self) -> None:
         """End the process."""
         if self._end_later is not None:
             self._end_later.kill()
         self._kill()
-
-
-def _has_ended(pid: int) -> bool:
-    try:
-        return os.waitpid(pid, os.WNOHANG)[0] == pid
-    except ChildProcessError:
-        return True
 
 
 def _environment() -> dict[str, str]:

@@ -1,12 +1,13 @@
 """The process that reads pictures: measures, thumbnails, and pictures that are upright and without metadata.
 
 It is a program. It reads one :class:`PictureOrder` per line from its standard input and answers each with a
-:class:`Picture` or ``null``. It imports nothing of the server, and ends with its input.
+:class:`Picture` or ``null``. It imports nothing of the server, and ends with its input. A picture that takes
+:data:`CPU_SECONDS` ends it by SIGPROF.
 
 Metadata is removed without decoding: the parts of the file that a browser needs for the pixels and their
 colours are copied, everything else is left out. Only a picture that must be turned is encoded again. Pillow
-decodes. Only known formats are read, the size is checked before anything is decoded, and a picture that needs
-too much memory gets no thumbnail.
+decodes. Only known formats are read. The size and the number of parts are checked before anything is decoded,
+and a picture that needs too much memory gets no thumbnail.
 """
 
 from __future__ import annotations
@@ -32,6 +33,12 @@ if TYPE_CHECKING:
 
 MEMORY_BYTES: Final = 1 << 30
 """Limit of the memory of the process."""
+CPU_SECONDS: Final = 3.0
+"""CPU time for one picture."""
+MAX_SEGMENTS: Final = 1000
+"""Limit of the segments and fill bytes in front of the first scan of a JPEG. Cameras write a few dozen."""
+MAX_CHUNKS: Final = 10_000
+"""Limit of the chunks of a PNG: encoders write one for each 8 KB of pixels, or longer ones."""
 MAX_PIXELS: Final = 16_000_000
 """Pixel limit of a picture that must be decoded whole: 64 MB, and as much again while it is scaled down."""
 MAX_JPEG_PIXELS: Final = 64_000_000
@@ -83,6 +90,7 @@ class Picture(Struct, frozen=True):
 def look(order: PictureOrder) -> Picture:
     """Carry out an order. Raises any exception if the file is not a readable picture."""
     path, form = Path(order.path), _FORMATS[order.type]
+    _check_parts(path, form)
     with _opened(path, form) as image:
         orientation = _orientation(image, form)
         width, height = image.size
@@ -95,6 +103,33 @@ def look(order: PictureOrder) -> Picture:
     with _created(order.cleaned) as file:
         file.write(cleaned)
     return Picture(width, height, thumbnail, True)
+
+
+def _check_parts(path: Path, form: str) -> None:
+    """Raise ValueError if a file has too many parts: Pillow does work for each before it looks at pixels."""
+    if form not in _COUNTED:
+        return
+    most, sizes_of = _COUNTED[form]
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+        for number, _ in enumerate(sizes_of(content)):
+            if number >= most:
+                raise ValueError(f"more than {most} parts")
+
+
+def _jpeg_segments(data: mmap) -> Iterator[int]:
+    """The positions of the segments and fill bytes in front of the first scan (ITU T.81 annex B)."""
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != _START_OF_SCAN:
+        yield at
+        is_alone = data[at + 1] in _WITHOUT_LENGTH
+        at += 1 if data[at + 1] == 0xFF else 2 if is_alone else 2 + int.from_bytes(data[at + 2 : at + 4])
+
+
+def _png_chunks(data: mmap) -> Iterator[int]:
+    at = 8
+    while at + 8 <= len(data):
+        yield at
+        at += 12 + int.from_bytes(data[at : at + 4])
 
 
 def _created(path: str) -> IO[bytes]:
@@ -250,6 +285,8 @@ def _orientation_segment(orientation: int) -> bytes:
 _AFTER_SCAN: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 """The marker after the data of a scan."""
 _START_OF_SCAN: Final = 0xDA
+_WITHOUT_LENGTH: Final = frozenset((0x00, 0x01, *range(0xD0, 0xDA)))
+"""Markers that begin no segment."""
 _END_OF_IMAGE: Final = b"\xff\xd9"
 _JFIF_BYTES: Final = 18
 
@@ -371,6 +408,8 @@ def _webp_chunks(data: bytes) -> Iterator[bytes]:
         yield struct.pack("<4sI", name, len(content)) + content + b"\0" * (len(content) % 2)
 
 
+_COUNTED: Final = {"JPEG": (MAX_SEGMENTS, _jpeg_segments), "PNG": (MAX_CHUNKS, _png_chunks)}
+"""Format → the most parts in front of the pixels, or of a whole file; where they are."""
 _CLEANERS: Final[dict[str, Callable[[bytes], Iterator[bytes]]]] = {
     "JPEG": _cleaned_jpeg,
     "PNG": _cleaned_png,
@@ -399,10 +438,12 @@ def main() -> None:
     prepare()
     decoder = msgspec.json.Decoder(PictureOrder)
     for line in sys.stdin.buffer:
+        signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
         try:
             found: Picture | None = look(decoder.decode(line))
         except Exception:  # a broken picture may raise anything in Pillow
             found = None
+        signal.setitimer(signal.ITIMER_PROF, 0)
         sys.stdout.buffer.write(msgspec.json.encode(found))
         sys.stdout.buffer.flush()
 

@@ -25,7 +25,14 @@ from imserver import errors
 from imserver.config.settings import UploadSettings
 from imserver.errors import MediaUnavailable, StorageUnavailable
 from imserver.metrics import Metrics
-from imserver.services.files.media import HEAD_BYTES, UNKNOWN, MediaType, PictureWorker, type_of
+from imserver.services.files.media import (
+    HEAD_BYTES,
+    UNKNOWN,
+    MediaType,
+    PictureTooCostly,
+    PictureWorker,
+    type_of,
+)
 from imserver.services.files.transfers import Pieces, Transfer, TransferRefused, Transfers
 from imserver.services.people.attempts import Attempts, TooManyFailures, network_of
 from imserver.storage import app_rows, upload_rows
@@ -380,7 +387,10 @@ class Uploads:
         metadata. An unreadable picture becomes a plain file.
         """
         target, cleaned = _beside(path, _THUMBNAIL), _beside(path, _CLEANED)
-        found = self._pictures.look(path, row.type, target, cleaned)
+        try:
+            found = self._pictures.look(path, row.type, target, cleaned, row.app, row.user)
+        except PictureTooCostly as costly:
+            raise TransferRefused(errors.HTTP_KIND_REFUSED, str(costly)) from None
         if found is None:
             return replace(row, kind=UNKNOWN.kind, type=UNKNOWN.type), path
         row = replace(row, width=found.width, height=found.height)
