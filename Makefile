@@ -60,7 +60,7 @@ smoke: $(VENV)/runtime  ## the same in one minute, for a first look
 	$(RUN) -m bench smoke $(ARGS)
 
 million: $(VENV)/dev  ## log 1,000,000 users in on this machine and reach them all (half an hour, 20 GB)
-	$(RUN) -m bench million $(ARGS)
+	$(RUN) -m bench million --connections 1000000 $(ARGS)
 
 screenshots: $(VENV)/dev  ## make a picture of every view of every page in build/screenshots (needs Chromium)
 	$(RUN) -m tests.browser.screenshots $(ARGS)
@@ -71,9 +71,8 @@ page-speed: $(VENV)/dev  ## measure the messages page as on a slow phone (needs 
 autobahn: $(VENV)/runtime  ## run the Autobahn WebSocket test suite (needs Python 2.7 beside)
 	PYTHON=$(abspath $(RUN)) tests/autobahn/run.sh $(ARGS)
 
-wheel: $(VENV)/dev  ## build the wheels of server and client in dist/
-	$(RUN) -m build --wheel $(ARGS)
-	$(RUN) -m build --wheel --outdir dist $(ARGS) imserver_client
+wheel: $(VENV)/runtime  ## build the wheels of server and client in dist/
+	$(VENV)/bin/pip wheel -q --disable-pip-version-check --no-deps --wheel-dir dist $(ARGS) . ./imserver_client
 	rm -rf imserver_client/build imserver_client/*.egg-info
 
 release: $(VENV)/dev  ## build all files of a release in dist/; ARGS=v0.1.0: of that tag
