@@ -1,7 +1,6 @@
 // What every JavaScript engine must be able to do with the installed package against a real server, with session tokens
 // in an app that has a name. tests/sdk/test_packages.py and tests/browser/test_react.py run it.
-import { ImClient, ImError, TalkClient } from "imserver-client";
-import { Messenger } from "imserver-client/messenger";
+import { ImClient, ImError, Messenger, TalkClient } from "imserver-client";
 
 /**
  * @param {{ url: string, httpUrl: string, app: string, tokens: Record<string, string>, WebSocket?: any }} server
