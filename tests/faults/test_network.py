@@ -66,7 +66,7 @@ def both_see_all(nodes: Nodes, expected: list[str], seconds: float = 60.0) -> No
         )
 
 
-@pytest.mark.parametrize("how", ["cut", "held"])
+@pytest.mark.parametrize("how", [pytest.param("cut", marks=pytest.mark.ci), "held"])
 def test_two_nodes_do_not_reach_each_other(apart: Apart, traffic: Traffic, report: Report, how: str) -> None:
     """``cut``: what was on the way is gone, and connections with it; ``held``: it arrives late."""
     nodes, proxies = apart

@@ -60,6 +60,7 @@ def crossing(since: float, until: float) -> Any:
     return excused
 
 
+@pytest.mark.ci
 def test_redis_is_killed_and_comes_back_empty(cluster: Launch, traffic: Traffic, report: Report) -> None:
     nodes = cluster(2, cluster=QUICK)
     groups = crowd(traffic, nodes, 8)
