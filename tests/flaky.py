@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from hypothesis import settings
 
 FORGIVEN: Final = 3
 """Flaky tests that do not fail a run: of all pytest processes that share the file ``FLAKY_FILE``."""
@@ -105,6 +104,8 @@ class SecondTry:
         worker, before = next((one, order) for one, order in self._order.items() if name in order)
         before = before[: before.index(name)]
         files = dict.fromkeys(each.partition("::")[0] for each in [*before, name])
+        from hypothesis import settings  # loaded by the tests, if they use it
+
         seed = os.environ.get("PYTHONHASHSEED", "random")
         self._notes += [
             f"FLAKY {name}",

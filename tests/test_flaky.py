@@ -9,7 +9,7 @@ import pytest
 
 from tests.support import ROOT
 
-WAYS = pytest.mark.parametrize("options", [(), ("-n", "2", "--dist", "loadfile")], ids=["alone", "workers"])
+WAYS = pytest.mark.parametrize("options", [(), ("-n", "1", "--dist", "loadfile")], ids=["alone", "workers"])
 BY_CHANCE = """
 from pathlib import Path
 
@@ -62,7 +62,7 @@ def test_after(): pass
 
 def test_a_fourth_flaky_test_fails_the_run(tmp_path: Path) -> None:
     suite = "".join(f"def test_{name}(): fails_once('{name}')\n" for name in "abcd")
-    status, output = play(tmp_path, suite, "-n", "2")
+    status, output = play(tmp_path, suite)
     assert (status, closing(output)) == (1, "4 failed"), output
     assert output.count("\nFLAKY ") == 4
 
@@ -73,13 +73,12 @@ def test_runs_with_one_file_count_together(tmp_path: Path) -> None:
         assert play(tmp_path, suite.format(status), file=str(tmp_path / "flaky"))[0] == status
 
 
-@WAYS
-def test_a_test_that_fails_twice_fails_the_run(tmp_path: Path, options: tuple[str, ...]) -> None:
+def test_a_test_that_fails_twice_fails_the_run(tmp_path: Path) -> None:
     suite = """
 def test_chance(): fails_once("one")
 def test_always(): fails_once("two") if not Path(__file__).with_name("two").exists() else 1 / 0
 """
-    status, output = play(tmp_path, suite, *options)
+    status, output = play(tmp_path, suite, "-n", "1")
     assert (status, closing(output)) == (1, "1 failed, 1 flaky"), output
     assert "FAILED TWICE test_suite.py::test_always (status 1)\n" in output
     assert "ZeroDivisionError: division by zero" in output, "of the second try"
@@ -117,7 +116,7 @@ def test_killer():
     except AssertionError: os._exit(1)
 def test_after(): pass
 """
-    status, output = play(tmp_path, suite, "-n", "2", "--dist", "loadfile")
+    status, output = play(tmp_path, suite, "-n", "1", "--dist", "loadfile")
     assert (status, closing(output)) == (0, "2 passed, 1 flaky"), output
     assert "crashed while running 'test_suite.py::test_killer'" in output
 
@@ -126,7 +125,7 @@ def test_after(): pass
     ("suite", "options", "status"),
     [
         ("import no_such_module", (), 2),
-        ("import no_such_module", ("-n", "2"), 1),
+        ("import no_such_module", ("-n", "1"), 1),
         ("def test_a(): fails_once('a')\ndef test_b(): pass\n", ("-x",), 1),
         ("".join(f"def test_{number}(): assert False\n" for number in range(11)), (), 1),
     ],
