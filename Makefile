@@ -14,6 +14,8 @@ PARALLEL ?= -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # TypeScript, React and the JavaScript engines of the tests, as sdk/package-lock.json pins them.
 NPM_TOOLS := sdk/node_modules/.package-lock.json
+# The tests that use them: "make test" installs nothing of npm when ARGS names other tests only.
+NPM_TESTS := $(addprefix tests/,bench% browser% docs% foreign% integration% pages% sdk%)
 
 .DEFAULT_GOAL := help
 .PHONY: help serve test test-all style types coverage faults schema sdk bench smoke million screenshots page-speed autobahn wheel release guide-check example lock proto clean
@@ -24,14 +26,14 @@ help:  ## this list
 serve: $(VENV)/bin/imserver  ## run the server; open http://127.0.0.1:8080
 	$(VENV)/bin/imserver serve $(ARGS)
 
-test: $(VENV)/dev $(NPM_TOOLS)  ## run the tests (minutes)
+test: $(VENV)/dev $(if $(filter tests/%,$(ARGS)),$(if $(filter $(NPM_TESTS),$(ARGS)),$(NPM_TOOLS)),$(NPM_TOOLS))  ## run the tests (minutes); ARGS="tests/hub -k fanout": a part
 	$(RUN) -m pytest $(PARALLEL) $(ARGS)
 
-test-all: $(VENV)/dev $(NPM_TOOLS)  ## run all tests: also the WSGI server, all engines, faults and schema (under an hour)
+test-all: $(VENV)/dev $(NPM_TOOLS)  ## run all tests: also those marked full, all faults, the schema tester (under an hour)
 	$(RUN) -m pytest -m "" $(PARALLEL) $(ARGS)
 	$(MAKE) faults
 
-faults: $(VENV)/dev  ## break nodes, Redis and the network under load, and count what is lost (minutes)
+faults: $(VENV)/dev  ## break nodes, Redis and the network under load, and count what is lost (minutes); ARGS="-m ci": as .ci/run does
 	$(RUN) -m pytest -m "" tests/faults $(ARGS)
 
 schema: $(VENV)/dev  ## ask a server 10,000 questions per HTTP server that are made of its OpenAPI document (minutes)

@@ -50,6 +50,12 @@ def app() -> App:
     return App()
 
 
+@pytest.fixture(scope="module")
+def any_app() -> App:
+    """One for all tests that look at answers only."""
+    return App()
+
+
 def problem_of(answer: TestResponse) -> Any:
     assert answer.content_type == "application/json; charset=utf-8"
     assert answer.json is not None
@@ -75,8 +81,8 @@ def test_an_answered_request_needs_no_garbage_collector(app: App) -> None:
 
 
 @pytest.mark.parametrize("route", FAKED, ids=lambda row: f"{row.method} {row.path}")
-def test_every_route_answers_with_the_headers_of_the_api(app: App, route: Any) -> None:
-    answer = app.client.open(route.path, method=route.method)
+def test_every_route_answers_with_the_headers_of_the_api(any_app: App, route: Any) -> None:
+    answer = any_app.client.open(route.path, method=route.method)
     assert answer.status_code == 200 or route.style is not CMD
     assert answer.status_code < 500
     headers = {**dict(HEADER_LIST), "Content-Type": answer.content_type}
@@ -88,17 +94,17 @@ def test_every_route_answers_with_the_headers_of_the_api(app: App, route: Any) -
 
 
 @pytest.mark.parametrize("path", sorted({row.path for row in ROUTES if row.style is not CLIENT}))
-def test_a_browser_may_ask_whether_it_may_call_from_elsewhere(app: App, path: str) -> None:
-    preflight = app.client.options(path)
+def test_a_browser_may_ask_whether_it_may_call_from_elsewhere(any_app: App, path: str) -> None:
+    preflight = any_app.client.options(path)
     assert preflight.status_code == 204
     assert preflight.data == b""
     assert preflight.headers["Access-Control-Allow-Origin"] == "*"
 
 
 @pytest.mark.parametrize("route", [row for row in ROUTES if row.method == "GET"], ids=lambda row: row.path)
-def test_head_has_the_headers_of_get_and_no_body(app: App, route: Any) -> None:
+def test_head_has_the_headers_of_get_and_no_body(any_app: App, route: Any) -> None:
     ids = {"X-Request-Id": "one"}
-    head, get = app.client.head(route.path, headers=ids), app.client.get(route.path, headers=ids)
+    head, get = any_app.client.head(route.path, headers=ids), any_app.client.get(route.path, headers=ids)
     assert (head.status_code, list(head.headers), head.data) == (get.status_code, list(get.headers), b"")
 
 

@@ -1,4 +1,4 @@
-"""Processes of the tests end, and missing programs are told from failures."""
+"""Processes and sockets of the tests end, and missing programs are told from failures."""
 
 import re
 import signal
@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from .integration.raw import Raw
+from .ports import free_ports
 from .processes import end, ended_on_failure, running, spawn
 from .support import ROOT
 from .tools import require
@@ -43,6 +45,13 @@ def test_a_test_that_fails_leaves_no_process() -> None:
     with pytest.raises(RuntimeError), running(SLEEP) as process:
         raise RuntimeError
     assert process.returncode == -signal.SIGTERM
+
+
+def test_a_connection_that_is_refused_leaves_no_socket() -> None:
+    """Whose warning would fail another test."""
+    with pytest.raises(ConnectionRefusedError) as caught:
+        Raw(("127.0.0.1", free_ports()))
+    assert caught.traceback[-1].locals["self"].sock.fileno() == -1
 
 
 @pytest.mark.parametrize(("ci", "outcome"), [("true", pytest.fail.Exception), ("", pytest.skip.Exception)])

@@ -101,6 +101,7 @@ def test_what_a_killed_node_has_stored_and_not_sent_arrives(
     assert [each["data"] for each in back["publications"]] == ["two", "three"]
 
 
+@pytest.mark.ci
 def test_a_stored_channel_loses_and_doubles_nothing_when_publishing_nodes_are_killed(
     cluster: Launch, stack: ExitStack
 ) -> None:

@@ -18,7 +18,12 @@ SHORT = ("--minutes", "0.05", "--longest", "1.2", "--rest", "0.6", "--clients", 
 
 
 @pytest.mark.parametrize(
-    ("database", "faults"), [("sqlite", ""), ("postgresql", "database,stall"), ("mysql", "database,stall")]
+    ("database", "faults"),
+    [
+        pytest.param("sqlite", "", marks=pytest.mark.ci),
+        ("postgresql", "database,stall"),
+        ("mysql", "database,stall"),
+    ],
 )
 def test_nothing_that_was_acknowledged_is_lost_or_comes_out_of_order(
     database: str, faults: str, report: Report
@@ -41,7 +46,7 @@ def test_nothing_that_was_acknowledged_is_lost_or_comes_out_of_order(
         assert played == (set(faults.split(",")) if faults else set(FAULTS) - {"database"})
 
 
-@pytest.mark.parametrize("more", [(), ("--alone",)])
+@pytest.mark.parametrize("more", [pytest.param((), marks=pytest.mark.ci), ("--alone",)])
 def test_subscribers_of_channels_miss_nothing_without_notice(more: tuple[str, ...], report: Report) -> None:
     short = ("--minutes", "0.05", "--longest", "1.2", "--rest", "0.6", "--clients", "12")
     result = run("chaos", "--channels", *short, *more, "--json")

@@ -98,7 +98,7 @@ def wait_for_more(senders: list[Sender], count: int) -> None:
     """Wait until so many further messages of each sender are acknowledged."""
     wanted = [sender.acknowledged + count for sender in senders]
     eventually(
-        lambda: all(each.acknowledged >= number for each, number in zip(senders, wanted, strict=True)), 30
+        lambda: all(each.acknowledged >= number for each, number in zip(senders, wanted, strict=True)), 120
     )
 
 

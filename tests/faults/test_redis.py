@@ -60,6 +60,7 @@ def crossing(since: float, until: float) -> Any:
     return excused
 
 
+@pytest.mark.ci
 def test_redis_is_killed_and_comes_back_empty(cluster: Launch, traffic: Traffic, report: Report) -> None:
     nodes = cluster(2, cluster=QUICK)
     groups = crowd(traffic, nodes, 8)
@@ -150,7 +151,8 @@ def test_redis_is_paused(cluster: Launch, traffic: Traffic, report: Report, leas
     traffic.run_for(2)
     after = {lease["epoch"] for lease in leases(nodes.servers[0]).values()}
     assert (after == epochs) == (not lease), "a lease that ran out is a new life, by the clock of Redis"
-    assert traffic.slowest([0, 1, 2, 3], stopped, settled) < REDIS_SECONDS + SLACK_SECONDS
+    slowest_push = traffic.slowest([0, 1, 2, 3], stopped, settled)
+    assert slowest_push < max(REDIS_SECONDS + SLACK_SECONDS, (resumed - stopped) / 2)
     tally = traffic.finish(crossing(stopped, settled))
     received = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in slowest.items())
     report(f"{tally}; paused {resumed - stopped:.1f} s, all true {settled - resumed:.1f} s after; {received}")

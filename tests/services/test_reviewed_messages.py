@@ -36,7 +36,7 @@ def reply(post: Post) -> Answer:
     return 200, fast.encode({"answers": [judge(each) for each in post.json["messages"]]})
 
 
-def reviewed(harness: Harness, app: str = APP, seconds: float = 2.0) -> None:
+def reviewed(harness: Harness, app: str = APP, seconds: float = 60.0) -> None:
     """From now on a back end reviews the messages of an app."""
     harness.reviews.set(app, ReviewHook(app, "http://back.end/", b"s", seconds, False))
     harness.back_end.reply = reply
@@ -201,15 +201,17 @@ def say(client: Any, probe: str, text: str) -> tuple[int, Any]:
 @pytest.mark.parametrize("room", ["0", "tea"])
 def test_a_live_message_is_delivered_as_the_back_end_says(room: str) -> None:
     with Harness(policies={"action:1": "multi"}) as harness:
-        reviewed(harness, "action:1", seconds=0.1)
+        reviewed(harness, "action:1")
         (_, ann), (_, bob) = connect(harness), connect(harness)
         assert login(ann, "1", "ann", to="bob", room=room) == 200
         assert login(bob, "2", "bob", to="ann", room=room) == 200
         assert say(ann, "3", "rude") == (1003, {"reason": "be nice"})
         assert say(ann, "4", "a word") == (200, None)
         harness.back_end.open.clear()
+        reviewed(harness, "action:1", seconds=0.1)
         assert say(ann, "5", "hi") == (1008, None)
         harness.back_end.open.set()
+        reviewed(harness, "action:1")
         assert say(ann, "6", "hi") == (200, None)
         texts = [content for action, _, content, _ in received(bob) if action == "sendmsg"]
         assert texts == ["***", "hi"]
